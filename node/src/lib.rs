@@ -1,1 +1,29 @@
-//! node
+//! A Driftless node: replica, coordinator, and the shell around them.
+//!
+//! ```text
+//!                net/      the only code that awaits, reads the clock, spawns        (feature `net`)
+//!                 │  handle_* / commit / poll_output / poll_timeout      ◀── the seam: typed messages, never bytes
+//!              Engine      one per shard: routes inputs to machines, collects outputs
+//!             ┌───┴────┐
+//!       coordinator  replica       meet only through `peer` messages, also within one node
+//!                      │  get / scan / apply                             ◀── the second seam
+//!                    Store     memory (simulator, tests) · disk (feature `disk`)
+//! ```
+//! Invariants, each asserted where it is made true:
+//! - machines do no I/O, read no clock, draw randomness only from the seed they were given;
+//! - nothing that carries a dot leaves before the batch that holds it has been applied;
+//! - an acknowledgement leaves only after the sync of the newest batch queued before it (buckets with
+//!   `durability = sync`);
+//! - the one way to change a replica with what others know is `Merge`;
+//! - this library never imports the client crate; only the binary's command line does.
+
+pub mod config;
+pub mod coordinator;
+pub mod engine;
+pub mod metrics;
+#[cfg(feature = "net")]
+pub mod net;
+pub mod peer;
+pub mod replica;
+pub mod store;
+pub mod time;

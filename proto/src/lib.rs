@@ -1,1 +1,34 @@
-//! proto
+//! The words every Driftless party shares.
+//!
+//! Nodes, clients, tests and benchmarks import this crate and mean the same things by the same names:
+//!
+//! ```text
+//! key.rs        BucketId, BucketName, Key          what is stored, and its limits
+//! bucket.rs     Quorum, BucketDefinition           how a bucket behaves: n, r, w, conflict policy, durability
+//! topology.rs   Topology                           ring + buckets: all a client must know to route
+//! causality/    Dot, VersionVector, Siblings       which write has seen which; the algebra of merge
+//!               ContextToken                       what a reader saw, sealed so that it cannot be forged
+//!               Hlc                                a hybrid logical clock, for display and LWW buckets only
+//! client.rs     Request, Response                  the whole conversation between a client and a node
+//! error.rs      Failure: Refused | Unknown         what went wrong, and whether anything may have happened
+//! frame.rs      frames                             length-prefixed messages on a byte stream
+//! ```
+//!
+//! Nothing here performs I/O, reads a clock or draws a random number.
+
+pub mod bucket;
+pub mod causality;
+pub mod client;
+pub mod error;
+pub mod frame;
+pub mod key;
+pub mod topology;
+
+pub use bucket::{BucketDefinition, Conflict, Durability, Quorum, QuorumError};
+pub use causality::{
+    ActorId, Context, ContextError, ContextKeys, ContextToken, Dot, Header, Hlc, Outline, Siblings, Version,
+    VersionVector, WriteId,
+};
+pub use error::{Failure, Outcome, Refusal, Unknown};
+pub use key::{BucketId, BucketName, Key, KeyError};
+pub use topology::Topology;

@@ -1,0 +1,52 @@
+//! Every knob as a decision: what it means, its default, and what more or less of it costs.
+
+use std::time::Duration;
+
+/// Bounds and times of the machines. The defaults suit a node with a few gigabytes of memory; tests and the simulator
+/// make them small.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest value accepted. Larger values hold memory on every replica while they are written.
+    pub value_bytes_max: u64,
+    /// Requests that one shard coordinates at once. Beyond it new ones are refused as `Overloaded`; a larger number
+    /// lets latency grow before clients hear of it.
+    pub requests_max: usize,
+    /// Deadline of a request that names none or a longer one.
+    pub deadline_max: Duration,
+    /// How long a coordinator waits for a replica before it asks another one as well.
+    pub attempt_timeout: Duration,
+    /// Bytes of key headers (vectors and dots) kept in memory, per shard. A put of a cached key reads nothing from
+    /// the store.
+    pub header_cache_bytes: u64,
+    /// Write ids that one shard remembers to recognise retries.
+    pub write_ids_max: usize,
+    /// For how long it does.
+    pub write_ids_age: Duration,
+    /// How far ahead of its clock a coordinator will stamp before it refuses: guards against one bad clock dragging
+    /// the whole cluster's stamps into the future.
+    pub clock_ahead_max: Duration,
+    /// Within what time a `buffered` write is synced.
+    pub buffered_sync_interval: Duration,
+    /// What an `Overloaded` refusal asks clients to wait.
+    pub retry_after: Duration,
+    /// Most keys on one page of a scan.
+    pub scan_limit_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            value_bytes_max: driftless_proto::key::VALUE_BYTES_MAX as u64,
+            requests_max: 16_384,
+            deadline_max: Duration::from_secs(60),
+            attempt_timeout: Duration::from_millis(250),
+            header_cache_bytes: 64 << 20,
+            write_ids_max: 1 << 17,
+            write_ids_age: Duration::from_secs(300),
+            clock_ahead_max: Duration::from_secs(60),
+            buffered_sync_interval: Duration::from_millis(500),
+            retry_after: Duration::from_millis(50),
+            scan_limit_max: 4096,
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What a node counts. One instance per process, shared by its shards; counting is one relaxed atomic addition.
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+/// Counters of the machines, and of the shell around them.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Client requests answered, by operation and outcome.
+    pub requests: Family<RequestLabels, Counter>,
+    /// Seconds from a client request's arrival to its answer, by operation.
+    pub latency: Family<OperationLabels, LatencySeconds>,
+    /// Siblings found by reads that found any: sum and count give the mean.
+    pub siblings_read: Counter,
+    /// Reads that found at least one value.
+    pub reads_found: Counter,
+    /// Acknowledgements by primaries that counted for a put.
+    pub acks_primary: Counter,
+    /// Merged states sent to replicas that lacked something, found by a read.
+    pub read_repairs: Counter,
+    /// Strict reads that had to write back before they answered.
+    pub write_backs: Counter,
+    /// Requests forwarded to a node that stores the key.
+    pub forwards: Counter,
+    /// Work dropped because its deadline had passed.
+    pub expired: Counter,
+    /// Requests refused because queues were full.
+    pub overloaded: Counter,
+    /// Writes recognised as retries of one already stamped.
+    pub retries_recognised: Counter,
+    /// Merges that changed nothing.
+    pub merges_unchanged: Counter,
+    /// Concurrent writes discarded in last-writer-wins buckets, per replica: an upper bound.
+    pub lww_discarded: Counter,
+    /// Actors retired because someone knew a dot of theirs that they had not stamped. Must stay 0.
+    pub actor_alarms: Counter,
+    /// Messages from peers that made no sense.
+    pub protocol_violations: Counter,
+    /// Batches applied to the store.
+    pub batches: Counter,
+    /// Key changes in them.
+    pub batch_changes: Counter,
+    /// Header cache: keys found.
+    pub header_hits: Counter,
+    /// Header cache: keys read from the store.
+    pub header_misses: Counter,
+    /// Copies held of partitions owned, tombstones not counted. Counted from the store after a start.
+    pub keys: Gauge,
+    /// Bytes of the values of those copies.
+    pub value_bytes: Gauge,
+    /// Partitions whose keys are still to be counted after the start.
+    pub partitions_uncounted: Gauge,
+    /// Requests being coordinated now.
+    pub requests_open: Gauge,
+    /// Seconds of each sync of the store.
+    pub sync_seconds: SyncSeconds,
+    /// Connected peers.
+    pub peers_connected: Gauge,
+    /// Frames refused because they could not be read.
+    pub frames_malformed: Counter,
+    /// Connections refused: wrong cluster, certificate, protocol or incarnation.
+    pub connections_refused: Counter,
+}
+
+/// A client operation.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelValue)]
+pub enum Operation {
+    /// Read a key.
+    Get,
+    /// Write a value.
+    Put,
+    /// Write a tombstone.
+    Delete,
+    /// List keys.
+    Scan,
+    /// Topology and status.
+    Other,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelValue)]
+pub enum Outcome {
+    /// As asked.
+    Ok,
+    /// Nothing happened.
+    Refused,
+    /// It may have happened.
+    Unknown,
+}
+
+/// Labels of [`Metrics::requests`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// What was asked.
+    pub operation: Operation,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// Labels of [`Metrics::latency`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct OperationLabels {
+    /// What was asked.
+    pub operation: Operation,
+}
+
+/// From 50 µs, doubling, to 26 s.
+#[derive(Debug, Clone)]
+pub struct LatencySeconds(pub Histogram);
+
+/// From 50 µs, doubling, to 26 s.
+#[derive(Debug)]
+pub struct SyncSeconds(pub Histogram);
+
+impl Metrics {
+    /// Names every metric, for `/metrics`.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("requests", "Client requests answered", self.requests.clone());
+        let latency = Family::<OperationLabels, LatencySeconds>::clone(&self.latency);
+        registry.register_with_unit("request", "Arrival to answer", Unit::Seconds, latency);
+        let counters: [(&str, &str, &Counter); 19] = [
+            ("siblings_read", "Siblings found by reads", &self.siblings_read),
+            ("reads_found", "Reads that found a value", &self.reads_found),
+            ("acks_primary", "Acknowledgements by primaries that counted for a put", &self.acks_primary),
+            ("read_repairs", "Merged states sent to replicas that lacked something", &self.read_repairs),
+            ("write_backs", "Strict reads that wrote back before they answered", &self.write_backs),
+            ("forwards", "Requests forwarded to a node that stores the key", &self.forwards),
+            ("expired", "Work dropped because its deadline had passed", &self.expired),
+            ("overloaded", "Requests refused because queues were full", &self.overloaded),
+            ("retries_recognised", "Writes recognised as retries", &self.retries_recognised),
+            ("merges_unchanged", "Merges that changed nothing", &self.merges_unchanged),
+            ("lww_discarded", "Concurrent writes discarded in LWW buckets", &self.lww_discarded),
+            ("actor_alarms", "Actors retired because a dot of theirs was known that they had not stamped", &self.actor_alarms),
+            ("protocol_violations", "Messages from peers that made no sense", &self.protocol_violations),
+            ("batches", "Batches applied to the store", &self.batches),
+            ("batch_changes", "Key changes applied to the store", &self.batch_changes),
+            ("header_cache_hits", "Headers found in the cache", &self.header_hits),
+            ("header_cache_misses", "Headers read from the store", &self.header_misses),
+            ("frames_malformed", "Frames that could not be read", &self.frames_malformed),
+            ("connections_refused", "Connections refused", &self.connections_refused),
+        ];
+        for (name, help, counter) in counters {
+            registry.register(name, help, counter.clone());
+        }
+        let gauges: [(&str, &str, &Gauge); 5] = [
+            ("keys", "Copies held of owned partitions", &self.keys),
+            ("value_bytes", "Bytes of the values of those copies", &self.value_bytes),
+            ("partitions_uncounted", "Partitions whose keys are still to be counted", &self.partitions_uncounted),
+            ("requests_open", "Requests being coordinated", &self.requests_open),
+            ("peers_connected", "Connected peers", &self.peers_connected),
+        ];
+        for (name, help, gauge) in gauges {
+            registry.register(name, help, gauge.clone());
+        }
+        registry.register_with_unit("sync", "Syncs of the store", Unit::Seconds, self.sync_seconds.0.clone());
+    }
+}
+
+fn durations() -> Histogram {
+    Histogram::new(exponential_buckets(50e-6, 2.0, 20))
+}
+
+impl Default for LatencySeconds {
+    fn default() -> Self {
+        LatencySeconds(durations())
+    }
+}
+
+impl Default for SyncSeconds {
+    fn default() -> Self {
+        SyncSeconds(durations())
+    }
+}

@@ -1,0 +1,243 @@
+//! Everything that nodes say to each other, in one enum each way.
+//!
+//! ```text
+//! coordinator                                   replica
+//!   Put:  │── Write ───────────────────────────▶ own replica only: stamps a dot, adds to the batch
+//!         │◀── Stamped ── once the batch is applied        ◀── Acked ── once it is synced
+//!         │── Merge ───────────────────────────▶ every other replica
+//!         │◀── Acked ── once what the merge left is synced
+//!   Get:  │── Read ────────────────────────────▶ ◀── State
+//!   Scan: │── Scan ────────────────────────────▶ ◀── Page
+//! node that does not store a key                coordinator
+//!         │── Forward ─────────────────────────▶ ◀── Forwarded
+//! ```
+//! A node's own replica is spoken to in the same words. `Merge` is the one verb by which a replica takes in what
+//! others know: it is commutative, associative and idempotent, so order, loss and repetition of messages do not
+//! matter. Any request may be answered with `Refused`: then it had no effect on that replica.
+//!
+//! On the wire each side first says [`Hello`] and closes the connection if the other's does not fit.
+
+use driftless_proto::client;
+use driftless_proto::{BucketId, Context, Header, Key, Refusal, Siblings, Version, WriteId};
+use driftless_ring::{ArcIndex, NodeId};
+use serde::{Deserialize, Serialize};
+
+use crate::time::Instant;
+
+/// The first frame of either side on a peer connection.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`driftless_proto::frame::PROTOCOL_VERSION`] of the speaker. First, so that every release can read it.
+    pub protocol_version: u16,
+    /// Name of the speaker's cluster.
+    pub cluster: String,
+    /// Who speaks; the certificate must say the same.
+    pub node: NodeId,
+    /// Which life of that node this is.
+    pub incarnation: Incarnation,
+    /// Ring version of the speaker.
+    pub ring_version: u64,
+    /// Fingerprint of its topology: equal versions must have equal ones.
+    pub topology_digest: u128,
+    /// Which of the speaker's shards this connection belongs to.
+    pub shard: u16,
+}
+
+/// One life of a store: of two processes that claim to be the same node, the one with the smaller number is an old
+/// copy and is refused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Incarnation {
+    /// How often the store was opened.
+    pub starts: u64,
+    /// Random at each start: tells two copies of one directory apart.
+    pub nonce: u64,
+}
+
+/// Pairs a reply with its request. Unique within a shard over all its lives: counted on from a random number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct RequestId(pub u64);
+
+/// One message between nodes, as the machines see it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Message {
+    /// Pairs reply and request.
+    pub id: RequestId,
+    /// Ring version of the sender.
+    pub ring_version: u64,
+    /// What it says.
+    pub body: Body,
+}
+
+/// Either way.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Body {
+    /// To a replica, or to a node that may coordinate.
+    Request {
+        /// When the sender stops waiting; work is dropped after that.
+        deadline: Instant,
+        /// What is asked.
+        request: Request,
+    },
+    /// The answer.
+    Reply(Reply),
+}
+
+/// What a node asks of another.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// Stamp a new write. Only from a node to itself.
+    Write(Write),
+    /// Take in what the sender knows of a key.
+    Merge(Merge),
+    /// Say what you know of a key.
+    Read(Read),
+    /// List keys of an arc.
+    Scan(Scan),
+    /// Coordinate this for a client; do not forward it again.
+    Forward(client::Request),
+}
+
+/// What a node answers.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Reply {
+    /// To [`Write`]: stamped and applied, not yet durable; `Acked` follows.
+    Stamped(Stamped),
+    /// To [`Write`] and [`Merge`]: as durable as the bucket asks.
+    Acked,
+    /// To [`Read`].
+    State(State),
+    /// To [`Scan`].
+    Page(Page),
+    /// To [`Request::Forward`].
+    Forwarded(client::Response),
+    /// Not done, and without effect here.
+    Refused(Refusal),
+    /// Not done, and perhaps with effect: the put must not be acknowledged with this replica.
+    Lost,
+}
+
+/// Stamp a new write.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Write {
+    /// Bucket.
+    pub bucket: BucketId,
+    /// Key.
+    pub key: Key,
+    /// The value and the client's name for this write; `value: None` writes a tombstone.
+    pub value: Option<bytes::Bytes>,
+    /// The client's name for this write.
+    pub write_id: WriteId,
+    /// What its writer had read.
+    pub context: Context,
+}
+
+/// The state of a key after a write.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Stamped {
+    /// The write's dot.
+    pub dot: driftless_proto::Dot,
+    /// Everything this replica knows of the key, the write included.
+    pub siblings: Siblings,
+}
+
+/// Take in what the sender knows of a key.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Merge {
+    /// Bucket.
+    pub bucket: BucketId,
+    /// Key.
+    pub key: Key,
+    /// What the sender knows: the whole state, so that it helps whatever the receiver has missed.
+    pub siblings: Siblings,
+}
+
+/// Say what you know of a key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Read {
+    /// Bucket.
+    pub bucket: BucketId,
+    /// Key.
+    pub key: Key,
+    /// How much of it.
+    pub want: Want,
+}
+
+/// How much of a key's state a read asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Want {
+    /// Values and all.
+    Full,
+    /// Vector and dots: enough, if a full state in hand covers them.
+    Header,
+}
+
+/// What a replica knows of a key.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum State {
+    /// Values and all.
+    Full(Siblings<Version>),
+    /// Vector and dots only.
+    Header(Header),
+}
+
+/// List keys of an arc, in token order.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Scan {
+    /// Bucket.
+    pub bucket: BucketId,
+    /// Arc.
+    pub arc: ArcIndex,
+    /// Continue after this position.
+    pub after: Option<client::Cursor>,
+    /// Most entries to answer with.
+    pub limit: u32,
+}
+
+/// Some keys of an arc as one replica knows them.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Page {
+    /// Keys in token order, each with what is known of it, tombstones included.
+    pub entries: Vec<(client::Cursor, Header)>,
+    /// Whether the arc ends here.
+    pub complete: bool,
+}
+
+/// A message on the wire: deadlines travel as what remains of them.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct WireMessage {
+    id: RequestId,
+    ring_version: u64,
+    body: WireBody,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+enum WireBody {
+    Request { remaining_ms: u32, request: Request },
+    Reply(Reply),
+}
+
+impl Message {
+    /// For the wire: what remains of the deadline now, in whole milliseconds, rounded up so that it never arrives
+    /// as zero while time is left.
+    pub fn to_wire(self, now: Instant) -> WireMessage {
+        let body = match self.body {
+            Body::Request { deadline, request } => {
+                let remaining_ms = deadline.since(now).as_micros().div_ceil(1000).try_into().unwrap_or(u32::MAX);
+                WireBody::Request { remaining_ms, request }
+            }
+            Body::Reply(reply) => WireBody::Reply(reply),
+        };
+        WireMessage { id: self.id, ring_version: self.ring_version, body }
+    }
+
+    /// From the wire.
+    pub fn from_wire(wire: WireMessage, now: Instant) -> Message {
+        let body = match wire.body {
+            WireBody::Request { remaining_ms, request } => {
+                Body::Request { deadline: now + std::time::Duration::from_millis(remaining_ms.into()), request }
+            }
+            WireBody::Reply(reply) => Body::Reply(reply),
+        };
+        Message { id: wire.id, ring_version: wire.ring_version, body }
+    }
+}

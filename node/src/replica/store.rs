@@ -1,0 +1,71 @@
+//! The second seam: where a replica keeps its bytes.
+//!
+//! A store is an ordered map of bytes with atomic batches. It knows nothing of records, dots or hints, so that an
+//! engine of another kind can take its place.
+//!
+//! ```text
+//! apply   the batch is visible to get and scan, all of it or nothing; not yet durable
+//! sync    everything applied before the call survives a power cut (done by the shell, on a thread of its own)
+//! ```
+
+use std::ops::{ControlFlow, Range};
+
+use bytes::Bytes;
+
+/// An ordered map of bytes with atomic batches. Calls are synchronous and made by one thread at a time.
+pub trait Store {
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the store cannot be trusted any more; stop serving.
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+
+    /// Visits the keys of a range in order, until the end or until `visit` breaks.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the store cannot be trusted any more; stop serving.
+    fn scan(
+        &self,
+        range: Range<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
+    ) -> Result<(), StoreError>;
+
+    /// Makes all changes of the batch visible at once, and answers its number: larger than all before it.
+    ///
+    /// # Errors
+    /// [`ApplyError::Full`]: nothing was applied. [`ApplyError::Failed`]: it is not known what was applied; stop.
+    fn apply(&mut self, batch: Batch) -> Result<BatchSeq, ApplyError>;
+}
+
+/// Changes that become visible together. A later change of a key in the same batch wins.
+#[derive(Clone, Default, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Keys with their new values; `None` removes.
+    pub changes: Vec<(Bytes, Option<Bytes>)>,
+}
+
+/// Number of a batch within its store handle; 0 stands for "before the first".
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct BatchSeq(pub u64);
+
+/// The store failed and cannot be trusted any more.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The operating system reported an error.
+    #[error("storage I/O error: {0}")]
+    Io(String),
+    /// What was read is not what was written.
+    #[error("storage is corrupt: {0}")]
+    Corrupt(String),
+}
+
+/// A batch was not applied.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// No room; nothing was applied, and reads go on.
+    #[error("no room left on the device: {0}")]
+    Full(String),
+    /// It is not known what was applied.
+    #[error(transparent)]
+    Failed(#[from] StoreError),
+}

@@ -1,0 +1,51 @@
+//! Time as an argument. Machines never ask what time it is: they are told.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+use std::time::Duration;
+
+use driftless_proto::Hlc;
+
+/// A point on a clock that never runs backwards, in microseconds since an origin that only its owner knows.
+///
+/// `std::time::Instant` cannot be made from nothing, and a simulator must.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Instant(pub u64);
+
+/// What a machine is told of the time: the monotonic clock for deadlines, the wall clock for stamps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Now {
+    /// Monotonic.
+    pub instant: Instant,
+    /// The wall clock, as the earliest stamp of this millisecond.
+    pub wall: Hlc,
+}
+
+impl Instant {
+    /// Time since an earlier instant; zero if it is not earlier.
+    pub fn since(self, earlier: Instant) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Instant {
+    type Output = Instant;
+
+    fn add(self, duration: Duration) -> Instant {
+        Instant(self.0.saturating_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl Sub<Duration> for Instant {
+    type Output = Instant;
+
+    fn sub(self, duration: Duration) -> Instant {
+        Instant(self.0.saturating_sub(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl fmt::Debug for Instant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:06}s", self.0 / 1_000_000, self.0 % 1_000_000)
+    }
+}

@@ -1,0 +1,276 @@
+//! The whole conversation between a client and a node.
+//!
+//! ```text
+//! client                                   node
+//!   │── RequestFrame {id, deadline, …} ──────▶│   any number under way, answered in any order
+//!   │◀───────── ResponseFrame {id, …} ────────│
+//! ```
+//! Every answer carries the node's ring version: a client that is behind asks for the [`Topology`] again.
+
+use bytes::Bytes;
+use driftless_ring::{ArcIndex, Token};
+use serde::{Deserialize, Serialize};
+
+use crate::causality::{ContextToken, Hlc, WriteId};
+use crate::error::Failure;
+use crate::key::{BucketId, Key};
+use crate::topology::Topology;
+
+/// A request on the wire.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct RequestFrame {
+    /// Chosen by the client, unique among its requests under way on this connection.
+    pub id: u64,
+    /// Ring version that the client routed by; 0 if it has none yet.
+    pub ring_version: u64,
+    /// Milliseconds that the client will still wait. Work is dropped when they have passed.
+    pub deadline_ms: u32,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// An answer on the wire.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ResponseFrame {
+    /// The request's id.
+    pub id: u64,
+    /// The node's ring version.
+    pub ring_version: u64,
+    /// The answer.
+    pub response: Response,
+}
+
+/// What a client can ask.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Request {
+    /// The ring and the buckets.
+    Topology,
+    /// Read a key.
+    Get(Get),
+    /// Write a value.
+    Put(Put),
+    /// Write a tombstone.
+    Delete(Delete),
+    /// List keys of a bucket within one arc.
+    Scan(Scan),
+    /// What the node knows of itself.
+    Status,
+}
+
+/// Read a key.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Get {
+    /// Bucket.
+    pub bucket: BucketId,
+    /// Key.
+    pub key: Key,
+    /// Replicas that must answer; the bucket's r if absent.
+    pub r: Option<u8>,
+    /// Overrides the bucket's `sloppy`. Strict reads (`false`) write back what differs before they answer.
+    pub sloppy: Option<bool>,
+    /// Ask all replicas, wait for them a little, and tell what each said.
+    pub explain: bool,
+}
+
+/// Write a value.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Put {
+    /// Bucket.
+    pub bucket: BucketId,
+    /// Key.
+    pub key: Key,
+    /// Value.
+    pub value: Bytes,
+    /// What the writer has read and means to replace; without it the value becomes a sibling of what is there.
+    pub context: Option<ContextToken>,
+    /// Replicas that must acknowledge; the bucket's w if absent.
+    pub w: Option<u8>,
+    /// Overrides the bucket's `sloppy`.
+    pub sloppy: Option<bool>,
+    /// Names this write; the same in every retry of it.
+    pub write_id: WriteId,
+}
+
+/// Write a tombstone.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Delete {
+    /// Bucket.
+    pub bucket: BucketId,
+    /// Key.
+    pub key: Key,
+    /// What the writer has read and means to remove; without it the node reads first and removes what it saw.
+    pub context: Option<ContextToken>,
+    /// Replicas that must answer the read, where there is one; the bucket's r if absent.
+    pub r: Option<u8>,
+    /// Replicas that must acknowledge; the bucket's w if absent.
+    pub w: Option<u8>,
+    /// Overrides the bucket's `sloppy`.
+    pub sloppy: Option<bool>,
+    /// Names this write; the same in every retry of it.
+    pub write_id: WriteId,
+}
+
+/// List keys of a bucket within one arc, in token order.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Scan {
+    /// Bucket.
+    pub bucket: BucketId,
+    /// Arc of the ring.
+    pub arc: ArcIndex,
+    /// Continue after this position; from the arc's start if absent.
+    pub after: Option<Cursor>,
+    /// Most keys in the answer, at least 1.
+    pub limit: u32,
+    /// Replicas that must answer; the bucket's r if absent.
+    pub r: Option<u8>,
+}
+
+/// A position within a scan: the last key seen.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Cursor {
+    /// Its token.
+    pub token: Token,
+    /// The key.
+    pub key: Key,
+}
+
+/// What a node answers.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Response {
+    /// To [`Request::Topology`].
+    Topology(Box<Topology>),
+    /// To [`Request::Get`].
+    Read(Read),
+    /// To [`Request::Put`].
+    Stored(Stored),
+    /// To [`Request::Delete`].
+    Deleted(Deleted),
+    /// To [`Request::Scan`].
+    Page(Page),
+    /// To [`Request::Status`].
+    Status(Box<NodeStatus>),
+    /// The request did not succeed.
+    Failed(Failure),
+}
+
+/// What was read.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Read {
+    /// The siblings that are values; none if the key does not exist or was deleted.
+    pub siblings: Vec<Sibling>,
+    /// What this read has seen, tombstones included; `None` if the key was never written.
+    pub context: Option<ContextToken>,
+    /// What each replica said, if asked for.
+    pub explanation: Option<Explanation>,
+}
+
+/// One value read.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Sibling {
+    /// The bytes.
+    pub value: Bytes,
+    /// When it was written, by hybrid logical clock.
+    pub written_at: Hlc,
+}
+
+/// A put was acknowledged by w replicas.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Stored {
+    /// Given only if the written value is now the only one: using it elsewhere would overwrite siblings unseen.
+    pub context: Option<ContextToken>,
+    /// Replicas that had acknowledged when this was sent.
+    pub acks: u8,
+    /// How many of them were primaries.
+    pub primaries: u8,
+    /// Values the key has now.
+    pub siblings: u32,
+}
+
+/// A delete was acknowledged.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Deleted {
+    /// False if there was nothing to delete, and nothing was written.
+    pub existed: bool,
+    /// Replicas that had acknowledged when this was sent.
+    pub acks: u8,
+    /// How many of them were primaries.
+    pub primaries: u8,
+    /// Values the key still has: writes that the delete had not seen.
+    pub siblings: u32,
+}
+
+/// Some keys of an arc.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Page {
+    /// Keys that have a value, in token order.
+    pub keys: Vec<Key>,
+    /// Where to go on; `None` at the end of the arc.
+    pub next: Option<Cursor>,
+}
+
+/// What each replica said to a get.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Explanation {
+    /// Who put the answer together.
+    pub coordinator: String,
+    /// Ring version it used.
+    pub ring_version: u64,
+    /// The key's partition, as `n3/17`.
+    pub partition: String,
+    /// Answers that were needed.
+    pub r: u8,
+    /// One entry per replica asked.
+    pub replicas: Vec<ReplicaAnswer>,
+}
+
+/// What one replica said to a get.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ReplicaAnswer {
+    /// Name of the node.
+    pub node: String,
+    /// Its vector and live dots as text; `None` if it did not answer.
+    pub state: Option<String>,
+    /// Microseconds until its answer.
+    pub latency_us: Option<u64>,
+    /// Whether it was among the r answers that decided.
+    pub counted: bool,
+    /// Whether the merged state was sent to it because it lacked something.
+    pub repaired: bool,
+}
+
+/// What a node knows of itself.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Name.
+    pub name: String,
+    /// Release of the software.
+    pub version: String,
+    /// Ring version.
+    pub ring_version: u64,
+    /// Milliseconds since start.
+    pub uptime_ms: u64,
+    /// Copies held of partitions it owns, tombstones not counted; `None` while they are being counted after a start.
+    pub keys: Option<u64>,
+    /// Bytes of the values of those copies.
+    pub bytes: Option<u64>,
+    /// Which other members this node can reach.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// One node's view of another.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Name.
+    pub name: String,
+    /// Whether there is a connection to it.
+    pub connected: bool,
+}
+
+impl Request {
+    /// Whether repeating the request can never change anything.
+    pub fn is_read(&self) -> bool {
+        !matches!(self, Request::Put(_) | Request::Delete(_))
+    }
+}

@@ -1,0 +1,137 @@
+//! What can go wrong, and whether anything may have happened.
+//!
+//! There are two kinds and no third. *Refused*: nothing was applied anywhere and nothing will be. *Unknown*: the
+//! request may have taken effect on some replicas and may spread; repeating it with the same write id is safe.
+
+use serde::{Deserialize, Serialize};
+
+use crate::bucket::QuorumError;
+use crate::causality::ContextError;
+
+/// Why a request did not succeed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Failure {
+    /// Nothing happened.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// It may have happened.
+    #[error(transparent)]
+    Unknown(#[from] Unknown),
+}
+
+/// Whether a failed request may have changed anything.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Nothing happened.
+    Refused,
+    /// It may have happened.
+    Unknown,
+}
+
+/// Nothing was applied.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Fewer replicas can be reached than the request asks for.
+    #[error("not enough replicas: {needed} needed, {available} can be reached; start the missing nodes, or ask for fewer with a smaller r or w")]
+    NotEnoughReplicas {
+        /// r or w of the request.
+        needed: u8,
+        /// How many of the key's replicas could be reached.
+        available: u8,
+    },
+    /// The node has more to do than its queues hold.
+    #[error("overloaded; try again in {retry_after_ms} ms")]
+    Overloaded {
+        /// How long to wait before trying again, in milliseconds.
+        retry_after_ms: u32,
+    },
+    /// The key would hold more siblings than are allowed.
+    #[error("the key has {siblings} siblings of {bytes} bytes, the limit is reached; read it and write a merged value with the context of that read")]
+    TooManySiblings {
+        /// Live siblings that the write would have left.
+        siblings: u32,
+        /// Their bytes.
+        bytes: u64,
+    },
+    /// The value is longer than the node accepts.
+    #[error("the value has {bytes} bytes, the limit is {max}; split it over several keys")]
+    ValueTooLarge {
+        /// Length of the value.
+        bytes: u64,
+        /// The node's limit.
+        max: u64,
+    },
+    /// The context token cannot be used.
+    #[error("bad context: {0}")]
+    BadContext(#[from] ContextError),
+    /// The cluster has no such bucket.
+    #[error("no such bucket; `driftless bucket list` shows those that exist")]
+    NoSuchBucket,
+    /// r or w does not fit the bucket's n.
+    #[error("bad quorum: {0}")]
+    BadQuorum(#[from] QuorumError),
+    /// A forwarded request reached a node that may not coordinate it.
+    #[error("the node does not store this key and was asked not to forward; try another node")]
+    NotCoordinator,
+    /// The replica does not own the key's partition.
+    #[error("the node does not own the key's partition in its ring version {ring_version}; fetch the ring again")]
+    NotOwner {
+        /// Version of the node that refused.
+        ring_version: u64,
+    },
+    /// The sender's ring is older than the node's and they disagree on the key's owners.
+    #[error("the request was made with ring version {theirs}, the node has {ours}; fetch the ring again")]
+    StaleRing {
+        /// Version the request carried.
+        theirs: u64,
+        /// Version of the node.
+        ours: u64,
+    },
+    /// The write id was used before with another value or context.
+    #[error("this write id was used before for another value or context; draw a new one for each write")]
+    WriteIdReused,
+    /// The coordinator's clock is so far behind what it was shown that it will not stamp.
+    #[error("the coordinator's clock is {behind_ms} ms behind a value it was shown; set the clocks of the nodes right (NTP)")]
+    ClockBehind {
+        /// By how many milliseconds.
+        behind_ms: u64,
+    },
+    /// The replica's disk has no room.
+    #[error("the disk of a replica is full; free some space or add nodes")]
+    StorageFull,
+    /// The node is going away.
+    #[error("the node is shutting down; try another node")]
+    Stopping,
+    /// The request makes no sense to this node.
+    #[error("bad request: {0}")]
+    BadRequest(String),
+}
+
+/// It may have been applied somewhere, and may spread.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Unknown {
+    /// Too few answers before the deadline.
+    #[error("timed out with {acks} of {needed} answers; the outcome is unknown")]
+    Timeout {
+        /// Answers that came.
+        acks: u8,
+        /// Answers needed.
+        needed: u8,
+    },
+    /// The node that coordinated it stopped or lost its way in the middle.
+    #[error("interrupted: {0}; the outcome is unknown")]
+    Interrupted(String),
+}
+
+impl Failure {
+    /// Whether anything may have happened.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Failure::Refused(_) => Outcome::Refused,
+            Failure::Unknown(_) => Outcome::Unknown,
+        }
+    }
+}
