@@ -153,7 +153,7 @@ pub enum ConfigError {
         id: u8,
     },
     /// No key at all.
-    #[error("{} holds no key; `driftless cert key --out {}` makes one for all nodes of the cluster", .path.display(), .path.display())]
+    #[error("{} holds no key; `driftless cert ca` makes a file with one, to be copied to all nodes of the cluster", .path.display())]
     NoKey {
         /// The key file.
         path: PathBuf,
