@@ -35,8 +35,6 @@ pub struct NodeConfig {
     pub cluster: PathBuf,
     /// The file of the keys that seal context tokens.
     pub context_key: PathBuf,
-    /// Where to write the process id while serving.
-    pub pid_file: Option<PathBuf>,
     /// The cluster's CA.
     pub tls_ca: PathBuf,
     /// This node's certificate.
@@ -57,6 +55,12 @@ pub struct NodeConfig {
 pub struct StoreConfig {
     /// Memory for blocks read from disk. More saves disk reads when data exceeds it.
     pub block_cache: u64,
+    /// How large the table in memory grows before it is written out. Larger ones write less and start slower.
+    pub memtable: u64,
+    /// Values from this length on are kept apart from their keys. Taken from the first start.
+    pub separate_values_from: u32,
+    /// Journals are kept to this size in total. More is a longer start.
+    pub journal_max: u64,
     /// Free bytes of the disk below which writes are refused, so that reads, compaction and deletes still work.
     pub free_space_reserve: u64,
 }
@@ -203,6 +207,12 @@ impl Reader<'_> {
         };
         let store = StoreConfig {
             block_cache: self.parsed("store.block_cache", units::bytes)?,
+            memtable: self.parsed("store.memtable", units::bytes)?,
+            separate_values_from: self.parsed("store.separate_values_from", |text| match units::bytes(text) {
+                Ok(bytes) => u32::try_from(bytes).map_err(|_| "less than 4GiB".to_owned()),
+                Err(expected) => Err(expected),
+            })?,
+            journal_max: self.parsed("store.journal_max", units::bytes)?,
             free_space_reserve: self.parsed("store.free_space_reserve", units::bytes)?,
         };
         let json = self.parsed("log.format", |text| match text {
@@ -226,7 +236,6 @@ impl Reader<'_> {
             admin: self.address("admin", "off")?,
             cluster: self.file("cluster")?,
             context_key: self.file("context_key")?,
-            pid_file: if self.settings["pid_file"].value.is_empty() { None } else { Some(self.file("pid_file")?) },
             tls_ca: self.file("tls.ca")?,
             tls_cert: self.file("tls.cert")?,
             tls_key: self.file("tls.key")?,
@@ -381,7 +390,6 @@ const KNOBS: &[Knob] = &[
     Knob { key: "admin", about: "TCP address of metrics and status, or \"off\"", default: || "127.0.0.1:7401".to_owned() },
     Knob { key: "cluster", about: "members and buckets, shared by all nodes", default: || "cluster.toml".to_owned() },
     Knob { key: "context_key", about: "keys that seal context tokens", default: || "context.key".to_owned() },
-    Knob { key: "pid_file", about: "holds the process id while the node serves", default: String::new },
     Knob { key: "tls.ca", about: "certificate of the cluster's CA", default: || "ca.pem".to_owned() },
     Knob { key: "tls.cert", about: "this node's certificate", default: || "node.pem".to_owned() },
     Knob { key: "tls.key", about: "its private key", default: || "node.key".to_owned() },
@@ -440,7 +448,14 @@ const KNOBS: &[Knob] = &[
         about: "most keys on a page of a scan",
         default: || Limits::default().scan_limit_max.to_string(),
     },
-    Knob { key: "store.block_cache", about: "memory for blocks read from disk", default: || "256MiB".to_owned() },
+    Knob { key: "store.block_cache", about: "memory for blocks read from disk", default: || "512MiB".to_owned() },
+    Knob { key: "store.memtable", about: "memory for what is not yet in tables; fixed at the first start", default: || "64MiB".to_owned() },
+    Knob {
+        key: "store.separate_values_from",
+        about: "values this long are kept apart from keys; fixed at the first start",
+        default: || "512".to_owned(),
+    },
+    Knob { key: "store.journal_max", about: "size of all journals", default: || "512MiB".to_owned() },
     Knob {
         key: "store.free_space_reserve",
         about: "free disk space below which writes are refused",
