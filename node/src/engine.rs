@@ -106,14 +106,16 @@ impl<S: Store> Engine<S> {
         );
         let coordinator = Coordinator::new(node, topology.clone(), context_keys, limits, metrics.clone(), rng);
         let ring_version = topology.ring().version().0;
-        Engine {
+        let mut engine = Engine {
             node,
             ring_version,
             metrics,
             replica,
             coordinator,
             outputs: VecDeque::new(),
-        }
+        };
+        engine.route(now);
+        engine
     }
 
     /// A client asks. `deadline` is when it stops waiting.
@@ -289,3 +291,6 @@ impl<S: Store> Engine<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

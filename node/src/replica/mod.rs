@@ -72,7 +72,9 @@ pub(crate) struct Replica<S> {
     after_sync: VecDeque<(BatchSeq, NodeId, RequestId)>,
     applied: BatchSeq,
     sync_asked: BatchSeq,
-    synced: BatchSeq,
+    /// The newest batch known to be durable; `None` until the first sync after the start, which covers what a process
+    /// before this one may have left unsynced.
+    synced: Option<BatchSeq>,
     /// When applied batches that nobody waits for are to be synced.
     sync_due: Option<Instant>,
     outputs: VecDeque<Output>,
@@ -109,9 +111,9 @@ impl<S: Store> Replica<S> {
             after_sync: VecDeque::new(),
             applied: BatchSeq(0),
             sync_asked: BatchSeq(0),
-            synced: BatchSeq(0),
+            synced: None,
             sync_due: None,
-            outputs: VecDeque::new(),
+            outputs: [Output::Sync(BatchSeq(0))].into(),
             topology,
             limits,
             metrics,
@@ -138,9 +140,9 @@ impl<S: Store> Replica<S> {
     /// Everything up to this batch is durable: answers what waited for it.
     pub(crate) fn handle_synced(&mut self, up_to: BatchSeq) {
         assert!(up_to <= self.applied, "a sync covers only what was applied");
-        self.synced = self.synced.max(up_to);
+        self.synced = self.synced.max(Some(up_to));
         while let Some(&(seq, to, id)) = self.after_sync.front()
-            && seq <= self.synced
+            && Some(seq) <= self.synced
         {
             self.after_sync.pop_front();
             self.reply(to, id, Reply::Acked);
@@ -474,7 +476,7 @@ impl<S: Store> Replica<S> {
     /// Also an acknowledgement of "nothing changed" waits for the newest batch: it may rest on a write of that batch.
     fn acknowledge(&mut self, to: NodeId, id: RequestId, durability: Durability) {
         match durability {
-            Durability::Sync if self.synced < self.applied => self.after_sync.push_back((self.applied, to, id)),
+            Durability::Sync if self.synced < Some(self.applied) => self.after_sync.push_back((self.applied, to, id)),
             Durability::Sync | Durability::Buffered => self.reply(to, id, Reply::Acked),
         }
     }
