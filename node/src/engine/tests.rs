@@ -8,8 +8,8 @@ use bytes::Bytes;
 use driftless_proto::causality::ContextKey;
 use driftless_proto::client::{Delete, Deleted, Get, Put, Read, Request as Ask, Stored};
 use driftless_proto::{
-    BucketDefinition, BucketId, BucketName, Conflict, ContextToken, Durability, Failure, Hlc, Key, Quorum, Refusal,
-    Siblings, Unknown, Version, VersionVector, WriteId,
+    BucketDefinition, BucketId, BucketName, Conflict, ContextToken, Durability, Failure, Hlc, Key, Refusal, Siblings,
+    Unknown, Version, VersionVector, WriteId,
 };
 use driftless_ring::{Member, Partitions, Ring, RingSpec};
 

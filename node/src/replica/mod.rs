@@ -32,6 +32,7 @@ use driftless_ring::{NodeId, PartitionId};
 use rand::rngs::StdRng;
 
 use crate::config::Limits;
+use crate::engine::EngineConfig;
 use crate::metrics::Metrics;
 use crate::peer::{Merge, Page, Read, Reply, Request, RequestId, Scan, Stamped, State, Want, Write};
 use crate::time::{Instant, Now};
@@ -89,20 +90,19 @@ struct Located<'a> {
 
 impl<S: Store> Replica<S> {
     /// A replica that has just started: every actor is new.
-    pub(crate) fn new(
-        node: NodeId,
-        shard: u16,
-        topology: Arc<Topology>,
-        limits: Limits,
-        metrics: Arc<Metrics>,
-        store: S,
-        rng: StdRng,
-        now: Now,
-    ) -> Replica<S> {
-        let mine = |partition: &PartitionId| topology.shard_of(node, *partition) == shard;
-        let census = Census::new(topology.ring().owned(node).filter(mine), now.instant, &metrics);
-        Replica {
+    pub(crate) fn new(config: &EngineConfig, store: S, rng: StdRng, now: Now) -> Replica<S> {
+        let EngineConfig {
             node,
+            shard,
+            topology,
+            limits,
+            metrics,
+            ..
+        } = config;
+        let mine = |partition: &PartitionId| topology.shard_of(*node, *partition) == *shard;
+        let census = Census::new(topology.ring().owned(*node).filter(mine), now.instant, metrics);
+        Replica {
+            node: *node,
             actors: Actors::new(rng),
             write_ids: WriteIds::new(limits.write_ids_max, limits.write_ids_age),
             headers: HeaderCache::new(limits.header_cache_bytes),
@@ -114,9 +114,9 @@ impl<S: Store> Replica<S> {
             synced: None,
             sync_due: None,
             outputs: [Output::Sync(BatchSeq(0))].into(),
-            topology,
-            limits,
-            metrics,
+            topology: topology.clone(),
+            limits: limits.clone(),
+            metrics: metrics.clone(),
             store,
         }
     }
@@ -438,7 +438,7 @@ impl<S: Store> Replica<S> {
         }
         self.store
             .get(record.as_bytes())?
-            .map_or_else(|| Ok(Siblings::new()), |value| record::decode(value))
+            .map_or_else(|| Ok(Siblings::new()), record::decode)
     }
 
     /// Answers a request that read, once this turn's batch is applied: it may have read through it.
