@@ -45,9 +45,7 @@ pub enum KeyError {
     #[error("the key has {0} bytes; a key has 1 to {KEY_BYTES_MAX} bytes")]
     TooLong(usize),
     /// Not a bucket name.
-    #[error(
-        "{0:?} is not a bucket name; use 1 to 64 of a-z, 0-9, '.', '_' and '-', starting with a letter or a digit"
-    )]
+    #[error("{0:?} is not a bucket name; use 1 to 64 of a-z, 0-9, '.', '_' and '-', starting with a letter or a digit")]
     BucketName(String),
 }
 
@@ -67,7 +65,11 @@ impl BucketName {
         let fine = (1..=64).contains(&name.len())
             && letter(name.as_bytes()[0])
             && name.bytes().all(|c| letter(c) || matches!(c, b'.' | b'_' | b'-'));
-        if fine { Ok(BucketName(name)) } else { Err(KeyError::BucketName(name)) }
+        if fine {
+            Ok(BucketName(name))
+        } else {
+            Err(KeyError::BucketName(name))
+        }
     }
 
     /// The name as text.
@@ -181,6 +183,9 @@ mod tests {
     #[test]
     fn keys_print_as_text_or_escaped() {
         assert_eq!(Key::new("bat").expect("valid").to_string(), "bat");
-        assert_eq!(Key::new(vec![0xff, b'a', b'\n']).expect("valid").to_string(), "\\xffa\\n");
+        assert_eq!(
+            Key::new(vec![0xff, b'a', b'\n']).expect("valid").to_string(),
+            "\\xffa\\n"
+        );
     }
 }
