@@ -199,12 +199,6 @@ impl Client {
         local.clients.borrow_mut().remove(&self.number);
         let unanswered = std::mem::take(&mut *self.pending.borrow_mut()).len();
         local.pending.set(local.pending.get() - unanswered);
-        local.push(Input::ClientGone(self.number));
-        for shard in 0..local.shared.shards.len() as u16 {
-            if shard != local.shard {
-                local.shared.tell(shard, Note::ClientGone(self.number));
-            }
-        }
     }
 }
 

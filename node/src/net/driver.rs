@@ -120,7 +120,6 @@ impl<S: Store> Driver<S> {
                 }
             }
             Input::Client { tag, deadline, request } => self.engine.handle_client(now, tag, deadline, request),
-            Input::ClientGone(connection) => self.engine.handle_client_gone(now, connection),
             Input::Peer { from, message } => self.engine.handle_peer(now, from, message),
             Input::PeerUp(peer) => self.engine.handle_peer_up(now, peer),
             Input::PeerLost(peer) => self.engine.handle_peer_lost(now, peer),
@@ -158,7 +157,6 @@ impl<S: Store> Driver<S> {
                 local.shared.taken_in(local.shard);
                 local.push(Input::Client { tag, deadline, request });
             }
-            Note::ClientGone(connection) => local.push(Input::ClientGone(connection)),
             Note::Peer { from, shard, connection, message } => {
                 local.shared.taken_in(local.shard);
                 local.links.borrow_mut().returns.put(from, message.id, Origin { shard, connection });

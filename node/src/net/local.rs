@@ -42,7 +42,6 @@ pub(crate) struct Local {
 /// What the driver gives to the engine.
 pub(crate) enum Input {
     Client { tag: ClientTag, deadline: Instant, request: Request },
-    ClientGone(u64),
     Peer { from: NodeId, message: Message },
     PeerUp(NodeId),
     PeerLost(NodeId),

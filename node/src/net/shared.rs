@@ -62,8 +62,6 @@ pub(crate) enum Note {
     Synced(BatchSeq),
     /// A client's request that arrived at another shard.
     Client { tag: ClientTag, deadline: Instant, request: Request },
-    /// A client that another shard served is gone.
-    ClientGone(u64),
     /// A peer's message that arrived at another shard, on this connection of it.
     Peer { from: NodeId, shard: u16, connection: u64, message: Message },
     /// The answer to a request that this shard handed over.
