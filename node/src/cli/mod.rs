@@ -66,7 +66,7 @@ enum Command {
     /// The two-minute tour: what this store does, shown and checked on a throw-away cluster
     Demo(demo::Args),
     /// Run one node
-    Serve(serve::Args),
+    Serve(WithKey<serve::Args>),
     /// Issue certificates
     #[command(subcommand)]
     Cert(cert::Command),
@@ -144,7 +144,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
     match command {
         Command::Dev(args) => dev::run(&args).map(done),
         Command::Demo(args) => demo::run(&args),
-        Command::Serve(args) => serve::run(&args).map(done),
+        Command::Serve(with) => serve::run(&with.args, &common.with(with.key).cluster).map(done),
         Command::Cert(command) => cert::run(&command, format).map(done),
         Command::Put(with) => put::run(&common.with(with.key), with.args).map(done),
         Command::Get(with) => get::run(&common.with(with.key), with.args),

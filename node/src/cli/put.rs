@@ -52,7 +52,7 @@ pub(crate) fn run(common: &Common, args: Args) -> Result {
             put = put.context(context);
         }
         let done = put.await.map_err(IntoFailure::into_failure)?;
-        let context = done.context().map(ToString::to_string);
+        let context = done.context().map(|context| context.to_string());
         if common.format == Format::Json {
             return output::json_line(&json!({
                 "key": json_bytes(key.as_bytes()),

@@ -60,8 +60,17 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
         .map_err(|error| Failure::failed(format_args!("cannot start: {error}")))
 }
 
-/// Connects with defaults for all requests.
-pub(crate) async fn connect(access: &Access, mut profile: Profile) -> Result<Client> {
+/// Connects with an I/O thread, for a caller that blocks now and then.
+pub(crate) async fn connect_on_own_thread(access: &Access) -> Result<Client> {
+    connect_on(access, Profile::new(), IoRuntime::Own).await
+}
+
+/// Connects with defaults for all requests. A command is one task at a time: an I/O thread would only add wake-ups.
+async fn connect(access: &Access, profile: Profile) -> Result<Client> {
+    connect_on(access, profile, IoRuntime::Caller).await
+}
+
+async fn connect_on(access: &Access, mut profile: Profile, runtime: IoRuntime) -> Result<Client> {
     let identity = Identity::from_pem_files(&access.ca, &access.cert, &access.key).map_err(|error| {
         Failure::failed(error).hint("check --ca, --cert and --key, or the profile that names them")
     })?;
@@ -72,8 +81,7 @@ pub(crate) async fn connect(access: &Access, mut profile: Profile) -> Result<Cli
         .seeds(access.seeds.iter().map(String::as_str))
         .identity(identity)
         .profile(profile)
-        // A command is one task at a time: a thread of its own would only add wake-ups.
-        .io_runtime(IoRuntime::Caller)
+        .io_runtime(runtime)
         .connect()
         .await
         .map_err(|error| Failure::failed(error).hint("are the nodes running? `driftless dev` starts some"))
