@@ -202,10 +202,6 @@ impl Tour {
         self.say("meanwhile. Reads notice that and repair it: the answer is merged from all replicas, and whoever lacks")?;
         self.say("something of it is sent it.")?;
         cluster.restart(victim, READY_PATIENCE)?;
-        let address = cluster.layout().nodes[victim].listen.to_string();
-        let through = bucket.with_profile(&Profile::new().via(address));
-        let answers = count_away(&through).await?;
-        self.check(format_args!("{name} serves again: {answers} of {AWAY_WRITES} gets through it are right"), answers == AWAY_WRITES)?;
         let deadline = Instant::now() + Duration::from_secs(20);
         let mut repaired = 0;
         let lacking = loop {
@@ -217,8 +213,12 @@ impl Tour {
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         };
-        self.say(format_args!("Read repair has sent {name} {repaired} keys in these rounds."))?;
-        self.check(format_args!("{name} holds all {AWAY_WRITES} keys that were written without it"), lacking == 0)
+        self.say(format_args!("All {AWAY_WRITES} keys were read; {name} lacked {repaired} of them and was sent those."))?;
+        self.check(format_args!("{name} holds all {AWAY_WRITES} keys that were written without it"), lacking == 0)?;
+        let address = cluster.layout().nodes[victim].listen.to_string();
+        let through = bucket.with_profile(&Profile::new().via(address));
+        let answers = count_away(&through).await?;
+        self.check(format_args!("{name} serves again: {answers} of {AWAY_WRITES} gets through it are right"), answers == AWAY_WRITES)
     }
 
     async fn restart_all(&mut self, cluster: &mut LocalCluster, bucket: &Bucket, records: &[Record]) -> Result {
