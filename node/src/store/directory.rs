@@ -206,8 +206,17 @@ impl DataDirectory {
         // Durable before anybody hears of it: no two lives of the store may tell the same number.
         file.starts += 1;
         write_json(&path, IDENTITY, &file)?;
-        let incarnation = Incarnation { starts: file.starts, nonce: identity.nonce };
-        Ok(DataDirectory { path, identity: file, incarnation, reset_key, _lock: lock })
+        let incarnation = Incarnation {
+            starts: file.starts,
+            nonce: identity.nonce,
+        };
+        Ok(DataDirectory {
+            path,
+            identity: file,
+            incarnation,
+            reset_key,
+            _lock: lock,
+        })
     }
 
     /// Checks the topology against the data, and remembers it if it is the first one or differs where it may.
@@ -219,7 +228,10 @@ impl DataDirectory {
         let path = self.path.join(TOPOLOGY);
         if new.cluster != self.identity.cluster {
             let difference = format!("the cluster is {:?} and was {:?}", new.cluster, self.identity.cluster);
-            return Err(TopologyChanged { differences: vec![difference] }.into());
+            return Err(TopologyChanged {
+                differences: vec![difference],
+            }
+            .into());
         }
         if let Some(old) = read_json::<Foundation>(&path)? {
             let differences = old.differences(&new);
@@ -297,7 +309,10 @@ impl IdentityFile {
 
     fn missing(directory: &Path) -> OpenError {
         let what = "is missing, and the directory holds data".to_string();
-        OpenError::Damaged { path: directory.join(IDENTITY), what }
+        OpenError::Damaged {
+            path: directory.join(IDENTITY),
+            what,
+        }
     }
 }
 
@@ -369,7 +384,10 @@ impl Foundation {
             members: members.collect(),
             placements: tables
                 .iter()
-                .map(|(&n, table)| FoundationPlacement { n, digest: format!("{:032x}", table.digest128()) })
+                .map(|(&n, table)| FoundationPlacement {
+                    n,
+                    digest: format!("{:032x}", table.digest128()),
+                })
                 .collect(),
             buckets: buckets.collect(),
         }
@@ -379,7 +397,10 @@ impl Foundation {
     fn differences(&self, new: &Foundation) -> Vec<String> {
         let mut said = Vec::new();
         if self.partitions != new.partitions {
-            said.push(format!("there are {} partitions and were {}", new.partitions, self.partitions));
+            said.push(format!(
+                "there are {} partitions and were {}",
+                new.partitions, self.partitions
+            ));
         }
         if self.hash_seed != new.hash_seed {
             said.push(format!("the hash seed is {} and was {}", new.hash_seed, self.hash_seed));
@@ -413,13 +434,22 @@ impl Foundation {
                 said.push(format!("member {:?} has id {} and had {}", old.name, now.id, old.id));
             }
             if now.weight != old.weight {
-                said.push(format!("member {:?} has weight {} and had {}", old.name, now.weight, old.weight));
+                said.push(format!(
+                    "member {:?} has weight {} and had {}",
+                    old.name, now.weight, old.weight
+                ));
             }
             if now.zone != old.zone {
-                said.push(format!("member {:?} is in zone {:?} and was in {:?}", old.name, now.zone, old.zone));
+                said.push(format!(
+                    "member {:?} is in zone {:?} and was in {:?}",
+                    old.name, now.zone, old.zone
+                ));
             }
             if now.shards != old.shards {
-                said.push(format!("member {:?} has {} shards and had {}", old.name, now.shards, old.shards));
+                said.push(format!(
+                    "member {:?} has {} shards and had {}",
+                    old.name, now.shards, old.shards
+                ));
             }
         }
         for now in &new.members {
@@ -454,7 +484,10 @@ impl Foundation {
             let was = self.buckets.iter().find(|old| old.id == now.id && old.name != now.name);
             let is_new = !self.buckets.iter().any(|old| old.name == now.name);
             if let (Some(was), true) = (was, is_new) {
-                said.push(format!("bucket {:?} has id {}, which is that of bucket {:?}", now.name, now.id, was.name));
+                said.push(format!(
+                    "bucket {:?} has id {}, which is that of bucket {:?}",
+                    now.name, now.id, was.name
+                ));
             }
         }
     }
@@ -464,7 +497,11 @@ fn create_if_absent(path: &Path) -> Result<(), OpenError> {
     if path.is_dir() {
         return Ok(());
     }
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| failed("create", path, e))?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|e| failed("create", path, e))?;
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent),
         _ => sync_directory(Path::new(".")),
@@ -482,7 +519,10 @@ fn check_unused(path: &Path) -> Result<(), OpenError> {
             Some(name) if name.ends_with(ASIDE) => {}
             _ => {
                 let found = name.to_string_lossy().into_owned();
-                return Err(OpenError::NotOurs { path: path.into(), found });
+                return Err(OpenError::NotOurs {
+                    path: path.into(),
+                    found,
+                });
             }
         }
     }
@@ -498,8 +538,14 @@ fn lock(directory: &Path) -> Result<File, OpenError> {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();
-            let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
-            return Err(OpenError::InUse { path: directory.into(), pid });
+            let pid = file
+                .read_to_string(&mut text)
+                .ok()
+                .and_then(|_| text.trim().parse().ok());
+            return Err(OpenError::InUse {
+                path: directory.into(),
+                pid,
+            });
         }
         Err(TryLockError::Error(e)) => return Err(failed("lock", &path, e)),
     }
@@ -519,7 +565,9 @@ fn reset_key(directory: &Path) -> Result<[u8; RESET_KEY_BYTES], OpenError> {
         }),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let mut key = [0; RESET_KEY_BYTES];
-            OsRng.try_fill_bytes(&mut key).map_err(|e| failed("draw random bytes for", &path, io::Error::other(e)))?;
+            OsRng
+                .try_fill_bytes(&mut key)
+                .map_err(|e| failed("draw random bytes for", &path, io::Error::other(e)))?;
             write_atomically(directory, RESET_KEY, &key)?;
             Ok(key)
         }
@@ -538,7 +586,10 @@ fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>, OpenE
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(failed("read", path, e)),
     };
-    let damaged = |e: serde_json::Error| OpenError::Damaged { path: path.into(), what: format!("is damaged ({e})") };
+    let damaged = |e: serde_json::Error| OpenError::Damaged {
+        path: path.into(),
+        what: format!("is damaged ({e})"),
+    };
     let Format { format } = serde_json::from_slice(&bytes).map_err(damaged)?;
     if format > FORMAT {
         let path = path.parent().unwrap_or(path).into();
@@ -548,8 +599,8 @@ fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>, OpenE
 }
 
 fn write_json(directory: &Path, name: &str, value: &impl Serialize) -> Result<(), OpenError> {
-    let mut bytes = serde_json::to_vec_pretty(value)
-        .map_err(|e| failed("encode", &directory.join(name), io::Error::other(e)))?;
+    let mut bytes =
+        serde_json::to_vec_pretty(value).map_err(|e| failed("encode", &directory.join(name), io::Error::other(e)))?;
     bytes.push(b'\n');
     write_atomically(directory, name, &bytes)
 }
@@ -571,11 +622,17 @@ fn write_atomically(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), Op
 
 /// Makes creations and renames in a directory durable.
 fn sync_directory(path: &Path) -> Result<(), OpenError> {
-    File::open(path).and_then(|directory| directory.sync_all()).map_err(|e| failed("sync", path, e))
+    File::open(path)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|e| failed("sync", path, e))
 }
 
 fn failed(what: &'static str, path: &Path, source: io::Error) -> OpenError {
-    OpenError::Io { what, path: path.into(), source }
+    OpenError::Io {
+        what,
+        path: path.into(),
+        source,
+    }
 }
 
 /// Format of the directory and of the files described above.

@@ -60,8 +60,8 @@ pub struct DiskOptions {
     /// Memory for blocks and values read from disk. A read that misses costs 50 µs and holds up its shard, so as much
     /// as can be spared: the hot part of the data should fit.
     pub cache_bytes: u64,
-    /// How large the table in memory grows before it is written out; four of them may wait for that. Larger ones mean
-    /// fewer and larger writes, more memory and longer starts. *Fixed.*
+    /// How large the table in memory grows before it is written out; up to [`MEMTABLES_WAITING_MAX`] more may wait for
+    /// that. Larger ones mean fewer and larger writes, more memory and longer starts.
     pub memtable_bytes: u64,
     /// Values from this length on are kept apart from their keys, so that compaction does not write them again and
     /// again; shorter ones are faster to scan where they are. *Fixed.*
@@ -122,7 +122,10 @@ impl DiskDatabase {
     /// [`DiskOpenError`]; in particular if anything is missing that had been synced.
     pub fn open(path: impl AsRef<Path>, options: DiskOptions) -> Result<DiskDatabase, DiskOpenError> {
         let path = path.as_ref();
-        let failed = |error| DiskOpenError::Failed { path: path.into(), error };
+        let failed = |error| DiskOpenError::Failed {
+            path: path.into(),
+            error,
+        };
         let known = prepare(path).map_err(failed)?;
         let (audit, cut) = match known {
             Some(mark) => {
@@ -143,31 +146,46 @@ impl DiskDatabase {
         check_complete(&keyspace, known.unwrap_or_default(), cut).map_err(failed)?;
 
         // All that the journals hold is durable now: fjall has synced them.
-        let mark = Mark { seqno_end: audit.last.map_or(0, |last| last + 1), journal: audit.last_in };
+        let mark = Mark {
+            seqno_end: audit.last.map_or(0, |last| last + 1),
+            journal: audit.last_in,
+        };
         let watermark = Watermark::open(path, mark).map_err(|e| failed(io_error("write the record of syncs", &e)))?;
         // Its going need not be durable: only without `synced` does it count.
         let _ = fs::remove_file(path.join(CREATING));
-        let probe = options.space_probe.clone().unwrap_or_else(|| SpaceProbe::of_file_system(path));
+        let newest = audit.newest.unwrap_or(0); // as fjall calls its first one
+        let probe = options
+            .space_probe
+            .clone()
+            .unwrap_or_else(|| SpaceProbe::of_file_system(path));
         let writer = Writer {
             space: Space::new(probe, options.reserve_bytes),
             path: path.into(),
-            journal: audit.newest.unwrap_or(0),
+            journal: newest,
             seqno_end: 0,
         };
         Ok(DiskDatabase(Arc::new(Shared {
             keyspace,
             db,
             failure: OnceLock::new(),
-            memtable_bytes_max: options.memtable_bytes.saturating_mul(MEMTABLE_GROWTH_MAX),
+            memtable_bytes: options.memtable_bytes,
             writer: Mutex::new(writer),
             applied: AtomicU64::new(0),
-            synced: Mutex::new(Synced { applied: 0, journal: None, watermark }),
+            synced: Mutex::new(Synced {
+                applied: 0,
+                journal: newest,
+                watermark,
+            }),
         })))
     }
 
     /// A shard's handle. Its batches are numbered from 1.
     pub fn store(&self, shard: u16) -> DiskStore {
-        DiskStore { shared: Arc::clone(&self.0), shard, applied: BatchSeq::default() }
+        DiskStore {
+            shared: Arc::clone(&self.0),
+            shard,
+            applied: BatchSeq::default(),
+        }
     }
 
     /// A handle for the thread that syncs.
@@ -216,7 +234,10 @@ impl Store for DiskStore {
         }
         let mut found = self.shared.guarded(|| Ok(self.shared.keyspace.range(range)))?;
         // Only fjall's part is guarded: a panic of the visitor is the visitor's.
-        while let Some((key, value)) = self.shared.guarded(|| found.next().map(fjall::Guard::into_inner).transpose())? {
+        while let Some((key, value)) = self
+            .shared
+            .guarded(|| found.next().map(fjall::Guard::into_inner).transpose())?
+        {
             if visit(&key, value.into()).is_break() {
                 break;
             }
@@ -253,8 +274,7 @@ struct Shared {
     /// The first failure. Set once; every call answers it.
     failure: OnceLock<StoreError>,
     writer: Mutex<Writer>,
-    /// Size of the table in use at which batches are held up.
-    memtable_bytes_max: u64,
+    memtable_bytes: u64,
     /// Batches applied by all shards. Counted after fjall has taken one.
     applied: AtomicU64,
     synced: Mutex<Synced>,
@@ -274,14 +294,18 @@ struct Synced {
     /// [`Shared::applied`], as of the last sync.
     applied: u64,
     /// The newest journal, before any batch that the last sync did not cover.
-    journal: Option<u64>,
+    journal: u64,
     watermark: Watermark,
 }
 
 impl Shared {
     fn apply(&self, batch: Batch) -> Result<(), ApplyError> {
         self.hold_back()?;
-        let bytes = batch.changes.iter().map(|(key, value)| bytes_of(key, value.as_deref())).sum();
+        let bytes = batch
+            .changes
+            .iter()
+            .map(|(key, value)| bytes_of(key, value.as_deref()))
+            .sum();
         let only_removes = super::only_removes(&batch);
         let mut writer = lock(&self.writer);
         match writer.space.take(bytes, only_removes) {
@@ -307,6 +331,11 @@ impl Shared {
         self.guarded(|| items.commit())?;
         writer.seqno_end = seqno + 1;
         self.applied.fetch_add(1, Ordering::Release);
+        // Sealing a full table is our business. fjall would ask its worker to, once more with each batch; a worker
+        // busy with a compaction finds its queue full of that, and then waits for ever for a place in it.
+        if self.keyspace.tree.active_memtable().size() > self.memtable_bytes {
+            self.guarded(|| self.keyspace.rotate_memtable())?;
+        }
         Ok(())
     }
 
@@ -322,11 +351,17 @@ impl Shared {
             (self.applied.load(Ordering::Acquire), writer.seqno_end, writer.journal)
         };
         self.guarded(|| self.db.persist(PersistMode::SyncData))?;
-        // The newest batch covered was appended after the last sync began.
-        let mark = Mark { seqno_end, journal: synced.journal };
-        synced.watermark.write(mark).map_err(|e| self.fail(io_error("write the record of syncs", &e)))?;
+        // The newest batch covered was appended after the last sync looked for the newest journal, or after the start.
+        let mark = Mark {
+            seqno_end,
+            journal: Some(synced.journal),
+        };
+        synced
+            .watermark
+            .write(mark)
+            .map_err(|e| self.fail(io_error("write the record of syncs", &e)))?;
         synced.applied = applied;
-        synced.journal = Some(journal);
+        synced.journal = journal;
         Ok(())
     }
 
@@ -344,8 +379,6 @@ impl Shared {
     fn is_behind(&self) -> bool {
         self.keyspace.sealed_memtable_count() >= MEMTABLES_WAITING_MAX
             || self.keyspace.tree.l0_run_count() >= RUNS_WAITING_MAX
-            // One worker does everything in turn: while it compacts, nobody seals a full table.
-            || self.keyspace.tree.active_memtable().size() > self.memtable_bytes_max
     }
 
     fn check(&self) -> Result<(), StoreError> {
@@ -395,14 +428,20 @@ fn prepare(path: &Path) -> Result<Option<Mark>, StoreError> {
     let exists = |name: &str| path.join(name).try_exists().map_err(failed);
     let missing = |name: &str| StoreError::Corrupt(format!("the file {name:?} of the database is missing"));
     if let Some(mark) = Watermark::read(path).map_err(failed)? {
-        return if exists("version")? { Ok(Some(mark)) } else { Err(missing("version")) };
+        return if exists("version")? {
+            Ok(Some(mark))
+        } else {
+            Err(missing("version"))
+        };
     }
     if exists(CREATING)? {
         clear_interrupted(path).map_err(failed)?;
     } else if exists("version")? || exists("keyspaces")? {
         return Err(missing("synced"));
     }
-    File::create(path.join(CREATING)).and_then(|file| file.sync_all()).map_err(failed)?;
+    File::create(path.join(CREATING))
+        .and_then(|file| file.sync_all())
+        .map_err(failed)?;
     sync_directory(path).map_err(failed)?;
     Ok(None)
 }
@@ -438,7 +477,7 @@ fn open_fjall(path: &Path, options: &DiskOptions, exists: bool) -> fjall::Result
         .compression(CompressionType::None);
     let keyspace = db.keyspace(KEYSPACE, || {
         KeyspaceCreateOptions::default()
-            .max_memtable_size(options.memtable_bytes)
+            .max_memtable_size(u64::MAX) // see `Shared::apply`
             .data_block_compression_policy(CompressionPolicy::disabled())
             .with_kv_separation(Some(values))
     })?;
@@ -452,7 +491,9 @@ fn check_complete(keyspace: &Keyspace, synced: Mark, cut: Option<CutTail>) -> Re
     let seqno_end = keyspace.tree.get_highest_seqno().map_or(0, |seqno| seqno + 1);
     if seqno_end < synced.seqno_end {
         let aside = cut.path().display();
-        return Err(StoreError::Corrupt(format!("records that were synced are lost; they may be in {aside}")));
+        return Err(StoreError::Corrupt(format!(
+            "records that were synced are lost; they may be in {aside}"
+        )));
     }
     cut.discard();
     Ok(())
@@ -466,7 +507,9 @@ fn bytes_of(key: &[u8], value: Option<&[u8]>) -> u64 {
 fn store_error(error: fjall::Error) -> StoreError {
     match error {
         fjall::Error::Io(e) | fjall::Error::Storage(fjall::LsmError::Io(e)) => io_error("use the database", &e),
-        fjall::Error::Poisoned => StoreError::Io("the storage engine has stopped after a failure in the background".into()),
+        fjall::Error::Poisoned => {
+            StoreError::Io("the storage engine has stopped after a failure in the background".into())
+        }
         fjall::Error::KeyspaceDeleted | fjall::Error::Locked => StoreError::Io(format!("{error:?}")),
         _ => StoreError::Corrupt(format!("{error:?}")),
     }
@@ -475,15 +518,23 @@ fn store_error(error: fjall::Error) -> StoreError {
 fn io_error(what: &str, error: &io::Error) -> StoreError {
     match error.kind() {
         // A file is shorter than it was, or says something impossible.
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => StoreError::Corrupt(format!("cannot {what}: {error}")),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
+            StoreError::Corrupt(format!("cannot {what}: {error}"))
+        }
         _ => StoreError::Io(format!("cannot {what}: {error}")),
     }
 }
 
 /// fjall checks some of what it reads by assertions.
 fn panicked(panic: &(dyn Any + Send)) -> StoreError {
-    let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    StoreError::Corrupt(format!("the storage engine panicked: {}", said.unwrap_or("without a word")))
+    let said = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
+    StoreError::Corrupt(format!(
+        "the storage engine panicked: {}",
+        said.unwrap_or("without a word")
+    ))
 }
 
 /// A panic while one of these is held is one of fjall's, and then the store has failed; no other leaves them half done.
@@ -499,9 +550,6 @@ pub const RESERVE_BYTES_DEFAULT: u64 = 256 << 20;
 
 /// Tables in memory that may wait to be written out before batches are held up. fjall itself sleeps for 100 ms at 4.
 pub const MEMTABLES_WAITING_MAX: usize = 3;
-
-/// How many times its size the table in use may grow to while nobody seals it, before batches are held up.
-const MEMTABLE_GROWTH_MAX: u64 = 3;
 
 /// Runs of new tables that may wait for compaction. fjall slows down at 20 and stops at 30.
 const RUNS_WAITING_MAX: usize = 28;
