@@ -77,9 +77,9 @@ fn files(path: &Path) -> Vec<PathBuf> {
     for entry in fs::read_dir(path).expect("listed") {
         let path = entry.expect("listed").path();
         if path.is_dir() {
-            found.extend(files(&path))
+            found.extend(files(&path));
         } else {
-            found.push(path)
+            found.push(path);
         }
     }
     found.sort();
