@@ -41,6 +41,7 @@ fn measure(
     range: std::ops::Range<u32>,
     request: impl Fn(u32) -> Request,
 ) {
+    let cpu_before = cpu_micros();
     let mut latencies: Vec<Duration> = block_on(async {
         let mut clients = Vec::new();
         for node in 0..cluster.members.len() {
@@ -66,12 +67,27 @@ fn measure(
     let at = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize];
     let total: Duration = latencies.iter().sum();
     let rate = latencies.len() as f64 * in_flight as f64 / total.as_secs_f64();
+    // Of client and nodes together; other programs on the machine do not count, so this is the steadier figure.
+    let cpu = (cpu_micros() - cpu_before) as f64 / latencies.len() as f64;
     println!(
-        "{what:>10}, {in_flight:>3} in flight: {rate:>8.0}/s  p50 {:?}  p99 {:?}  max {:?}",
+        "{what:>10}, {in_flight:>3} in flight: {rate:>8.0}/s  {cpu:.1} us CPU  p50 {:?}  p99 {:?}  max {:?}",
         at(0.5),
         at(0.99),
         at(1.0)
     );
+}
+
+/// Microseconds of CPU that this process has used.
+fn cpu_micros() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .expect("has fields")
+        .split_whitespace()
+        .collect();
+    // utime and stime, in ticks of a hundredth of a second.
+    (fields[11].parse::<u64>().expect("a number") + fields[12].parse::<u64>().expect("a number")) * 10_000
 }
 
 fn clients_len(cluster: &Cluster) -> usize {
