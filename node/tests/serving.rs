@@ -1,5 +1,6 @@
 //! Three nodes in one process, spoken to over QUIC.
 #![cfg(feature = "net")]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // Time and chance of the system: real nodes run here.
 
 mod common;
 

@@ -1,6 +1,7 @@
 //! How many requests three nodes in one process answer. Not a promise, so not run by default:
 //! `cargo test --release -p driftless --test throughput -- --ignored --nocapture`.
 #![cfg(feature = "net")]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // Time and chance of the system: real nodes run here.
 #![allow(clippy::print_stdout)] // The figures are the result.
 
 mod common;

@@ -149,10 +149,7 @@ impl Client {
             match elsewhere {
                 None => local.push(Input::Client { tag, deadline, request }),
                 Some(shard) => {
-                    if shared
-                        .hand_over(shard, Note::Client { tag, deadline, request })
-                        .is_err()
-                    {
+                    if !shared.hand_over(shard, Note::Client { tag, deadline, request }) {
                         self.overloaded(local, since, id);
                     }
                 }

@@ -11,6 +11,10 @@
 //! ```
 //! [`Node::start`] runs a node within a process; [`run`] is that and waiting for its end.
 
+// The machines are told the time, draw from a seed and iterate in order; the shell around them is where clocks, threads
+// and randomness of the system come in, and no order of a map in here reaches an output.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
 mod accept;
 pub mod certificates;
 mod clients;
@@ -267,7 +271,7 @@ impl Node {
                 let (stop, stopped) = watch::channel(false);
                 let for_admin = shared.clone();
                 let thread = spawn(&shared, "admin".to_owned(), move || {
-                    admin::run(for_admin, listener, stopped)
+                    admin::run(for_admin, listener, stopped);
                 })?;
                 Some((thread, stop))
             }

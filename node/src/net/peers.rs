@@ -153,7 +153,7 @@ impl Link {
                     message,
                 };
                 // Beyond the bound it is lost, as on a lossy network.
-                let _ = shared.hand_over(shard, note);
+                shared.hand_over(shard, note);
                 return Ok(());
             }
             if self.one_of_several {

@@ -148,16 +148,16 @@ impl Shared {
         }
     }
 
-    /// Hands work over to another shard, unless it has too much waiting already.
-    pub(crate) fn hand_over(&self, shard: u16, note: Note) -> Result<(), Note> {
+    /// Hands work over to another shard, unless it has too much waiting already. Whether it was.
+    pub(crate) fn hand_over(&self, shard: u16, note: Note) -> bool {
         let Some(post) = self.shards.get(usize::from(shard)) else {
-            return Err(note);
+            return false;
         };
         if post.waiting.fetch_add(1, Ordering::Relaxed) >= self.net.handed_over_max {
             post.waiting.fetch_sub(1, Ordering::Relaxed);
-            return Err(note);
+            return false;
         }
-        post.notes.send(note).map_err(|failed| failed.0)
+        post.notes.send(note).is_ok()
     }
 
     /// To be called for every note that [`Shared::hand_over`] delivered.

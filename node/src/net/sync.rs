@@ -134,7 +134,7 @@ mod tests {
         let thread = std::thread::spawn(move || {
             let metrics = Metrics::default();
             runner.run(&Gate(gate), &metrics, |shard, batch| {
-                tell.send((shard, batch)).expect("is heard")
+                tell.send((shard, batch)).expect("is heard");
             })
         });
         queue.wish(0, BatchSeq(1));

@@ -1,4 +1,5 @@
 //! Nodes in this process, and a client that speaks the protocol by hand.
+#![allow(clippy::disallowed_methods)] // Time and chance of the system: these tests run real nodes.
 #![allow(dead_code, missing_docs, unreachable_pub)] // Every test binary uses a part of this.
 
 use std::collections::BTreeSet;
