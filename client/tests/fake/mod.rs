@@ -14,7 +14,7 @@ use driftless_proto::frame::{self, ALPN_CLIENT, FRAME_MAX, FRAME_SHARED_MAX, Fra
 use driftless_proto::{BucketDefinition, BucketId, BucketName, Failure, Key, Quorum, Refusal, Topology};
 use driftless_ring::{Member, Partitions, Ring, RingSpec};
 use quinn::crypto::rustls::QuicServerConfig;
-use rcgen::{BasicConstraints, CertificateParams, DnType, Ia5String, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::mpsc;
@@ -71,7 +71,7 @@ impl Authority {
     pub fn issue(&self, role: &str, name: &str) -> Issued {
         let key = KeyPair::generate().expect("draws a key");
         let mut params = CertificateParams::new(vec!["driftless-node".into()]).expect("a DNS name");
-        let uri = Ia5String::try_from(format!("driftless://shop/{role}/{name}")).expect("is ASCII");
+        let uri = rcgen::string::Ia5String::try_from(format!("driftless://shop/{role}/{name}")).expect("is ASCII");
         params.subject_alt_names.push(SanType::URI(uri));
         let cert = params.signed_by(&key, &self.issuer).expect("signs").pem();
         Issued { cert, key: key.serialize_pem() }

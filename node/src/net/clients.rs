@@ -12,6 +12,7 @@ use driftless_proto::client::{Request, RequestFrame, Response, ResponseFrame};
 use driftless_proto::frame::{self, FrameError};
 use driftless_proto::{Failure, Refusal};
 use quinn::Connection;
+use tokio::task::JoinSet;
 
 use super::inbound::{SharedStream, large_frames};
 use super::local::{Input, Local};
@@ -42,7 +43,11 @@ struct Pending {
 pub(crate) async fn serve(local: Rc<Local>, connection: Connection, who: &str) {
     let shared = &local.shared;
     if shared.client_connections.fetch_add(1, Ordering::Relaxed) >= shared.net.client_connections_max {
-        local.refuse(&connection, who, &CloseReason::new(CloseCode::Full, "this node has too many client connections"));
+        local.refuse(
+            &connection,
+            who,
+            &CloseReason::new(CloseCode::Full, "this node has too many client connections"),
+        );
     } else {
         let client = Rc::new(Client {
             number: local.number_connection(),
@@ -60,50 +65,51 @@ pub(crate) async fn serve(local: Rc<Local>, connection: Connection, who: &str) {
 
 async fn converse(local: &Rc<Local>, client: &Rc<Client>, connection: &Connection) -> Result<(), CloseReason> {
     let mut closing = local.closing.subscribe();
-    let streams = tokio::select! {
-        streams = connection.accept_bi() => streams,
-        _ = closing.wait_for(|closing| *closing) => {
-            CloseReason::new(CloseCode::Stopping, STOPPING).close(connection);
-            return Ok(());
-        }
-    };
-    let Ok((send, receive)) = streams else { return Ok(()) };
-    let writer = tokio::task::spawn_local({
+    // Ends with this function, whatever way that ends.
+    let mut writers = JoinSet::new();
+    writers.spawn_local({
         let (client, connection) = (client.clone(), connection.clone());
-        async move {
-            tokio::join!(client.outbound.write_shared(send), client.outbound.write_large(&connection));
-        }
+        async move { client.outbound.write_large(&connection).await }
     });
     let take: Rc<dyn Fn(Bytes) -> Result<(), CloseReason>> = Rc::new({
         let (local, client) = (local.clone(), client.clone());
         move |body| client.take(&local, &body)
     });
-    let mut shared_stream = SharedStream::new(receive);
     let requests = async {
-        shared_stream.run(&client.outbound, local.shared.net.outbound_bytes_max, &*take).await?;
+        let Ok((send, receive)) = connection.accept_bi().await else {
+            return Ok(());
+        };
+        let writing = client.clone();
+        writers.spawn_local(async move { writing.outbound.write_shared(send).await });
+        let mut stream = SharedStream::new(receive);
+        stream
+            .run(&client.outbound, local.shared.net.outbound_bytes_max, &*take)
+            .await?;
         // No more requests on the shared stream; answers and large requests may still be on their way.
         connection.closed().await;
         Ok(())
     };
-    let ended = tokio::select! {
-        ended = requests => ended,
-        ended = large_frames(connection, &local.shared.net, &local.large, take.clone()) => ended,
-        _ = closing.wait_for(|closing| *closing) => {
-            client.outbound.finish();
-            // Bounded by the writers' own timeout for acknowledgements, and by the shard's for all connections.
-            let _ = writer.await;
-            CloseReason::new(CloseCode::Stopping, STOPPING).close(connection);
-            return Ok(());
-        }
-    };
-    writer.abort();
-    ended
+    tokio::select! {
+        ended = requests => return ended,
+        ended = large_frames(connection, &local.shared.net, &local.large, take.clone()) => return ended,
+        _ = closing.wait_for(|closing| *closing) => {}
+    }
+    client.outbound.finish();
+    // Bounded by the writers' own timeout for acknowledgements, and by the shard's for all connections.
+    while writers.join_next().await.is_some() {}
+    CloseReason::new(CloseCode::Stopping, STOPPING).close(connection);
+    Ok(())
 }
 
 impl Client {
     /// Takes in one frame.
     fn take(&self, local: &Local, body: &[u8]) -> Result<(), CloseReason> {
-        let RequestFrame { id, deadline_ms, request, .. } = frame::decode(body)?;
+        let RequestFrame {
+            id,
+            deadline_ms,
+            request,
+            ..
+        } = frame::decode(body)?;
         let shared = &local.shared;
         let since = shared.clock.instant();
         let asked = match deadline_ms {
@@ -118,7 +124,11 @@ impl Client {
                 let text = format!("request id {id} is used for two requests at once");
                 return Err(CloseReason::new(CloseCode::Malformed, text));
             }
-            Entry::Vacant(entry) => entry.insert(Pending { operation, since, deadline }),
+            Entry::Vacant(entry) => entry.insert(Pending {
+                operation,
+                since,
+                deadline,
+            }),
         };
         local.pending.set(local.pending.get() + 1);
         if matches!(request, Request::Status) {
@@ -128,7 +138,10 @@ impl Client {
         } else if full {
             self.overloaded(local, since, id);
         } else {
-            let tag = ClientTag { connection: self.number, request: id };
+            let tag = ClientTag {
+                connection: self.number,
+                request: id,
+            };
             let elsewhere = match shared.shards.len() {
                 1 => None,
                 _ => route::of_client(&shared.topology, shared.node, &request).filter(|shard| *shard != local.shard),
@@ -136,7 +149,7 @@ impl Client {
             match elsewhere {
                 None => local.push(Input::Client { tag, deadline, request }),
                 Some(shard) => {
-                    if shared.hand_over(shard, Note::Client { tag, deadline, request }).is_err() {
+                    if !shared.hand_over(shard, Note::Client { tag, deadline, request }) {
                         self.overloaded(local, since, id);
                     }
                 }
@@ -154,9 +167,15 @@ impl Client {
     /// Answers a request; one that is not under way (any more) is left alone.
     pub(crate) fn answer(&self, local: &Local, now: Instant, id: u64, response: Response) {
         let Some(pending) = self.forget(local, id) else { return };
-        local.counts.answered(pending.operation, outcome(&response), now.since(pending.since));
+        local
+            .counts
+            .answered(pending.operation, outcome(&response), now.since(pending.since));
         let ring_version = local.shared.ring_version;
-        if let Err(error) = self.outbound.push(&ResponseFrame { id, ring_version, response }) {
+        if let Err(error) = self.outbound.push(&ResponseFrame {
+            id,
+            ring_version,
+            response,
+        }) {
             // Only the siblings of one read can be that long, and they are bounded when they are written; a Merge may
             // still bring together more.
             let text = match error {
@@ -164,7 +183,15 @@ impl Client {
                 other => other.to_string(),
             };
             let response = refused(Refusal::BadRequest(text));
-            if self.outbound.push(&ResponseFrame { id, ring_version, response }).is_err() {
+            if self
+                .outbound
+                .push(&ResponseFrame {
+                    id,
+                    ring_version,
+                    response,
+                })
+                .is_err()
+            {
                 tracing::error!(id, "a refusal does not fit into a frame");
             }
         }
@@ -174,15 +201,22 @@ impl Client {
     pub(crate) fn expire(&self, local: &Local, id: u64) {
         if let Some(pending) = self.forget(local, id) {
             let took = pending.deadline.since(pending.since);
-            local.counts.answered(pending.operation, crate::metrics::Outcome::Refused, took);
+            local
+                .counts
+                .answered(pending.operation, crate::metrics::Outcome::Refused, took);
         }
     }
 
     /// Forgets requests that should have been answered long ago, so that a lost answer does not take up room for ever.
     pub(crate) fn sweep(&self, local: &Local, now: Instant) {
         let overdue = |pending: &Pending| now.since(pending.deadline) > OVERDUE_AFTER;
-        let ids: Vec<u64> =
-            self.pending.borrow().iter().filter(|(_, pending)| overdue(pending)).map(|(id, _)| *id).collect();
+        let ids: Vec<u64> = self
+            .pending
+            .borrow()
+            .iter()
+            .filter(|(_, pending)| overdue(pending))
+            .map(|(id, _)| *id)
+            .collect();
         for id in ids {
             tracing::error!(connection = self.number, id, "a request was never answered");
             self.expire(local, id);

@@ -11,6 +11,10 @@
 //! ```
 //! [`Node::start`] runs a node within a process; [`run`] is that and waiting for its end.
 
+// The machines are told the time, draw from a seed and iterate in order; the shell around them is where clocks, threads
+// and randomness of the system come in, and no order of a map in here reaches an output.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
 mod accept;
 pub mod certificates;
 mod clients;
@@ -106,7 +110,9 @@ pub enum NodeError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// A socket cannot be opened.
-    #[error("cannot listen on {protocol} {address}: {reason}; is another node running, or another program using the port?")]
+    #[error(
+        "cannot listen on {protocol} {address}: {reason}; is another node running, or another program using the port?"
+    )]
     Listen {
         /// UDP or TCP.
         protocol: &'static str,
@@ -116,7 +122,9 @@ pub enum NodeError {
         reason: String,
     },
     /// Metrics and health are for this machine only.
-    #[error("the admin address {0} is not a loopback address; use 127.0.0.1 and let a proxy with access control publish it")]
+    #[error(
+        "the admin address {0} is not a loopback address; use 127.0.0.1 and let a proxy with access control publish it"
+    )]
     AdminNotLoopback(SocketAddr),
     /// A thread or its runtime cannot be made.
     #[error("cannot start a thread: {0}")]
@@ -169,20 +177,40 @@ impl Node {
         stores: Vec<S>,
         syncer: impl Syncer + 'static,
     ) -> Result<Node, NodeError> {
-        let NodeSettings { name, listen, tls, topology, .. } = settings;
-        let member = topology.ring().member_by_name(&name).ok_or_else(|| NodeError::NotAMember {
-            name: name.clone(),
-            cluster: topology.cluster().to_owned(),
-            members: topology.ring().members().iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", "),
-        })?;
+        let NodeSettings {
+            name,
+            listen,
+            tls,
+            topology,
+            ..
+        } = settings;
+        let member = topology
+            .ring()
+            .member_by_name(&name)
+            .ok_or_else(|| NodeError::NotAMember {
+                name: name.clone(),
+                cluster: topology.cluster().to_owned(),
+                members: topology
+                    .ring()
+                    .members()
+                    .iter()
+                    .map(|m| m.name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            })?;
         let (id, shards) = (member.id, usize::from(member.shards.max(1)));
         if stores.len() != shards {
-            return Err(NodeError::Shards { expected: shards, given: stores.len() });
+            return Err(NodeError::Shards {
+                expected: shards,
+                given: stores.len(),
+            });
         }
         tls.expect_node(topology.cluster(), &name)?;
         let (server, dialer) = (Arc::new(tls.server()?), Arc::new(tls.dialer()?));
         let reset_key = Arc::new(ResetKey::new(&settings.reset_key));
-        let sockets = (0..shards as u16).map(|shard| listen_on(listen, shard)).collect::<Result<Vec<_>, _>>()?;
+        let sockets = (0..shards as u16)
+            .map(|shard| listen_on(listen, shard))
+            .collect::<Result<Vec<_>, _>>()?;
         let listener = settings.admin.map(admin::listen).transpose()?;
         let admin = listener.as_ref().and_then(|listener| listener.local_addr().ok());
 
@@ -213,7 +241,10 @@ impl Node {
                 store,
                 notes,
             };
-            let guard = Guard { shared: shared.clone(), ending: ending.clone() };
+            let guard = Guard {
+                shared: shared.clone(),
+                ending: ending.clone(),
+            };
             threads.push(spawn(&shared, format!("shard-{shard}"), move || {
                 if let Err(error) = start.run() {
                     guard.shared.halt(format!("shard {shard} cannot run: {error}"));
@@ -222,7 +253,10 @@ impl Node {
             })?);
         }
         let sync = {
-            let guard = Guard { shared: shared.clone(), ending };
+            let guard = Guard {
+                shared: shared.clone(),
+                ending,
+            };
             spawn(&shared, "sync".to_owned(), move || {
                 let shared = &guard.shared;
                 let tell = |shard, batch| shared.tell(shard, Note::Synced(batch));
@@ -236,12 +270,22 @@ impl Node {
             Some(listener) => {
                 let (stop, stopped) = watch::channel(false);
                 let for_admin = shared.clone();
-                let thread = spawn(&shared, "admin".to_owned(), move || admin::run(for_admin, listener, stopped))?;
+                let thread = spawn(&shared, "admin".to_owned(), move || {
+                    admin::run(for_admin, listener, stopped);
+                })?;
                 Some((thread, stop))
             }
         };
         tracing::info!(node = shared.name, %id, %listen, shards, cluster = shared.topology.cluster(), "node started");
-        Ok(Node { shared, id, admin, shards: threads, sync, admin_thread, ended })
+        Ok(Node {
+            shared,
+            id,
+            admin,
+            shards: threads,
+            sync,
+            admin_thread,
+            ended,
+        })
     }
 
     /// This node's id.
@@ -329,7 +373,11 @@ impl Drop for Guard {
 
 fn listen_on(listen: SocketAddr, shard: u16) -> Result<UdpSocket, NodeError> {
     let mut address = listen;
-    let refuse = |address, reason: String| NodeError::Listen { protocol: "UDP", address, reason };
+    let refuse = |address, reason: String| NodeError::Listen {
+        protocol: "UDP",
+        address,
+        reason,
+    };
     match listen.port().checked_add(shard) {
         Some(port) => address.set_port(port),
         None => return Err(refuse(address, format!("shard {shard} has no port above it"))),

@@ -106,7 +106,9 @@ impl Outbound {
                 continue;
             };
             let length = frame.len();
-            let Ok(mut stream) = connection.open_uni().await else { return };
+            let Ok(mut stream) = connection.open_uni().await else {
+                return;
+            };
             if stream.write_chunk(frame).await.is_err() || stream.finish().is_err() {
                 return;
             }

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use driftless_proto::frame;
 use driftless_ring::{Member, NodeId};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
+use tokio::task::JoinSet;
 
 use super::clients::STOPPING;
 use super::hello::{self, Admitted};
@@ -41,6 +42,8 @@ pub(crate) struct Link {
     name: String,
     shard: u16,
     incarnation: Incarnation,
+    /// The other node has more shards than this one, so that replies must go back on the connection they are for.
+    one_of_several: bool,
     connection: Connection,
     outbound: Outbound,
 }
@@ -65,7 +68,13 @@ impl Links {
             if origin.shard == local.shard {
                 self.send_on(local, now, origin.connection, message);
             } else {
-                local.shared.tell(origin.shard, Note::PeerReply { connection: origin.connection, message });
+                local.shared.tell(
+                    origin.shard,
+                    Note::PeerReply {
+                        connection: origin.connection,
+                        message,
+                    },
+                );
             }
             return;
         }
@@ -89,11 +98,6 @@ impl Links {
         }
     }
 
-    /// Whether the node has several connections here, so that replies must go back on the right one.
-    fn is_plural(&self, node: NodeId) -> bool {
-        self.by_node.get(&node).is_some_and(|links| links.len() > 1)
-    }
-
     /// Closes connections to lives that are over or contested; notes the others' round trips.
     pub(crate) fn inspect(&self, local: &Local) {
         for link in self.by_node.values().flatten() {
@@ -109,11 +113,20 @@ impl Links {
 
 impl Link {
     fn send(&self, local: &Local, now: Instant, message: Message) {
-        let news = |reason| local.shared.refusals.is_news(&self.name, reason, std::time::Instant::now());
+        let news = |reason| {
+            local
+                .shared
+                .refusals
+                .is_news(&self.name, reason, std::time::Instant::now())
+        };
         if self.outbound.bytes() >= local.shared.net.outbound_bytes_max {
             if news("outbound full") {
                 let bytes = self.outbound.bytes();
-                tracing::warn!(peer = self.name, bytes, "peer does not keep up: dropping messages to it");
+                tracing::warn!(
+                    peer = self.name,
+                    bytes,
+                    "peer does not keep up: dropping messages to it"
+                );
             }
         } else if let Err(error) = self.outbound.push(&message.to_wire(now))
             && news("message too long")
@@ -133,18 +146,28 @@ impl Link {
                 _ => route::of_peer(&shared.topology, shared.node, request).filter(|shard| *shard != local.shard),
             };
             if let Some(shard) = elsewhere {
-                let note =
-                    Note::Peer { from: self.node, shard: local.shard, connection: self.number, message };
+                let note = Note::Peer {
+                    from: self.node,
+                    shard: local.shard,
+                    connection: self.number,
+                    message,
+                };
                 // Beyond the bound it is lost, as on a lossy network.
-                let _ = shared.hand_over(shard, note);
+                shared.hand_over(shard, note);
                 return Ok(());
             }
-            let mut links = local.links.borrow_mut();
-            if links.is_plural(self.node) {
-                links.returns.put(self.node, message.id, Origin { shard: local.shard, connection: self.number });
+            if self.one_of_several {
+                let origin = Origin {
+                    shard: local.shard,
+                    connection: self.number,
+                };
+                local.links.borrow_mut().returns.put(self.node, message.id, origin);
             }
         }
-        local.push(Input::Peer { from: self.node, message });
+        local.push(Input::Peer {
+            from: self.node,
+            message,
+        });
         Ok(())
     }
 }
@@ -232,23 +255,23 @@ async fn converse(
     mut stream: SharedStream,
     theirs: Hello,
 ) -> Ended {
-    let name = local.shared.topology.ring().member(theirs.node).map_or_else(String::new, |member| member.name.clone());
+    let member = local.shared.topology.ring().member(theirs.node);
     let link = Rc::new(Link {
         number: local.number_connection(),
         node: theirs.node,
-        name,
+        name: member.map_or_else(String::new, |member| member.name.clone()),
         shard: theirs.shard,
         incarnation: theirs.incarnation,
+        one_of_several: member.is_some_and(|member| usize::from(member.shards) > local.shared.shards.len()),
         connection: connection.clone(),
         outbound: Outbound::default(),
     });
     link.come_up(local);
-    let writer = tokio::task::spawn_local({
-        let link = link.clone();
-        async move {
-            tokio::join!(link.outbound.write_shared(send), link.outbound.write_large(&link.connection));
-        }
-    });
+    // Ends with this function, whatever way that ends.
+    let mut writers = JoinSet::new();
+    let (shared, large) = (link.clone(), link.clone());
+    writers.spawn_local(async move { shared.outbound.write_shared(send).await });
+    writers.spawn_local(async move { large.outbound.write_large(&large.connection).await });
     let take: Rc<dyn Fn(Bytes) -> Result<(), CloseReason>> = Rc::new({
         let (local, link) = (local.clone(), link.clone());
         move |body| link.take(&local, &body)
@@ -262,13 +285,12 @@ async fn converse(
         _ = closing.wait_for(|closing| *closing) => {
             link.outbound.finish();
             // Bounded by the writers' own timeout for acknowledgements, and by the shard's for all connections.
-            let _ = writer.await;
+            while writers.join_next().await.is_some() {}
             CloseReason::new(CloseCode::Stopping, STOPPING).close(connection);
             link.go_down(local, STOPPING);
             return Ended::Lost;
         }
     };
-    writer.abort();
     match ended {
         Err(reason) => {
             link.go_down(local, &reason.text);
@@ -276,7 +298,9 @@ async fn converse(
         }
         Ok(()) => {
             CloseReason::new(CloseCode::Replaced, "the stream has ended").close(connection);
-            let reason = connection.close_reason().map_or_else(String::new, |reason| reason.to_string());
+            let reason = connection
+                .close_reason()
+                .map_or_else(String::new, |reason| reason.to_string());
             link.go_down(local, &reason);
             Ended::Lost
         }
@@ -300,13 +324,20 @@ impl Link {
         links.push(self.clone());
         local.shared.peer_connections(self.node, 1);
         local.push(Input::PeerUp(self.node));
-        tracing::info!(node = local.shared.name, peer = self.name, shard = self.shard, "peer connected");
+        tracing::info!(
+            node = local.shared.name,
+            peer = self.name,
+            shard = self.shard,
+            "peer connected"
+        );
     }
 
     /// Nothing to do if another connection has taken its place already.
     fn go_down(&self, local: &Local, reason: &str) {
         let mut links = local.links.borrow_mut();
-        let Some(links) = links.by_node.get_mut(&self.node) else { return };
+        let Some(links) = links.by_node.get_mut(&self.node) else {
+            return;
+        };
         let before = links.len();
         links.retain(|link| link.number != self.number);
         if links.len() == before {
@@ -318,6 +349,12 @@ impl Link {
         if !last {
             local.push(Input::PeerUp(self.node));
         }
-        tracing::warn!(node = local.shared.name, peer = self.name, shard = self.shard, reason, "peer lost");
+        tracing::warn!(
+            node = local.shared.name,
+            peer = self.name,
+            shard = self.shard,
+            reason,
+            "peer lost"
+        );
     }
 }

@@ -36,8 +36,11 @@ pub(crate) struct ShardStart<S> {
 
 /// Opens the socket of a shard.
 pub(crate) fn bind(address: SocketAddr) -> std::io::Result<UdpSocket> {
-    let socket =
-        socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(address),
+        socket2::Type::DGRAM,
+        Some(socket2::Protocol::UDP),
+    )?;
     // Room for the bursts of many connections on one socket. The system may grant less, which is no reason not to run.
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
@@ -49,7 +52,9 @@ pub(crate) fn bind(address: SocketAddr) -> std::io::Result<UdpSocket> {
 impl<S: Store> ShardStart<S> {
     /// Runs until the node stops or halts.
     pub(crate) fn run(self) -> std::io::Result<()> {
-        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default())?;
         let ended = runtime.block_on(self.serve());
         // A look-up of a peer's address may still be blocking a thread; nobody waits for it.
         drop(runtime);

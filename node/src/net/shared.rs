@@ -61,9 +61,18 @@ pub(crate) enum Note {
     /// A sync covers everything up to this batch.
     Synced(BatchSeq),
     /// A client's request that arrived at another shard.
-    Client { tag: ClientTag, deadline: Instant, request: Request },
+    Client {
+        tag: ClientTag,
+        deadline: Instant,
+        request: Request,
+    },
     /// A peer's message that arrived at another shard, on this connection of it.
-    Peer { from: NodeId, shard: u16, connection: u64, message: Message },
+    Peer {
+        from: NodeId,
+        shard: u16,
+        connection: u64,
+        message: Message,
+    },
     /// The answer to a request that this shard handed over.
     Reply { to: ClientTag, response: Response },
     /// The answer to a peer's request that this shard handed over.
@@ -98,7 +107,9 @@ pub(crate) struct SharedParts {
 impl Shared {
     pub(crate) fn new(parts: SharedParts, shards: Vec<UnboundedSender<Note>>) -> Shared {
         let peers = parts.topology.ring().members().iter();
-        let peers = peers.filter(|member| member.id != parts.node).map(|member| (member.id, PeerState::default()));
+        let peers = peers
+            .filter(|member| member.id != parts.node)
+            .map(|member| (member.id, PeerState::default()));
         Shared {
             ring_version: parts.topology.ring().version().0,
             peers: peers.collect(),
@@ -106,7 +117,11 @@ impl Shared {
             sync: SyncQueue::new(shards.len()),
             shards: shards
                 .into_iter()
-                .map(|notes| Post { notes, waiting: AtomicUsize::new(0), beat: AtomicU64::new(0) })
+                .map(|notes| Post {
+                    notes,
+                    waiting: AtomicUsize::new(0),
+                    beat: AtomicU64::new(0),
+                })
                 .collect(),
             incarnations: Incarnations::default(),
             refusals: RefusalLog::default(),
@@ -133,14 +148,16 @@ impl Shared {
         }
     }
 
-    /// Hands work over to another shard, unless it has too much waiting already.
-    pub(crate) fn hand_over(&self, shard: u16, note: Note) -> Result<(), Note> {
-        let Some(post) = self.shards.get(usize::from(shard)) else { return Err(note) };
+    /// Hands work over to another shard, unless it has too much waiting already. Whether it was.
+    pub(crate) fn hand_over(&self, shard: u16, note: Note) -> bool {
+        let Some(post) = self.shards.get(usize::from(shard)) else {
+            return false;
+        };
         if post.waiting.fetch_add(1, Ordering::Relaxed) >= self.net.handed_over_max {
             post.waiting.fetch_sub(1, Ordering::Relaxed);
-            return Err(note);
+            return false;
         }
-        post.notes.send(note).map_err(|failed| failed.0)
+        post.notes.send(note).is_ok()
     }
 
     /// To be called for every note that [`Shared::hand_over`] delivered.
@@ -190,7 +207,9 @@ impl Shared {
             state.connections = state.connections.saturating_add_signed(change);
         }
         let connected = self.peers.iter().filter(|peer| peer.connections > 0).count();
-        self.metrics.peers_connected.set(i64::try_from(connected).unwrap_or(i64::MAX));
+        self.metrics
+            .peers_connected
+            .set(i64::try_from(connected).unwrap_or(i64::MAX));
     }
 
     /// Whether this node can reach another, or is it.
@@ -202,7 +221,12 @@ impl Shared {
     pub(crate) fn status(&self) -> NodeStatus {
         let counted = self.metrics.partitions_uncounted.get() == 0;
         let gauge = |value: i64| counted.then(|| u64::try_from(value).unwrap_or(0));
-        let members = self.topology.ring().members().iter().filter(|member| member.id != self.node);
+        let members = self
+            .topology
+            .ring()
+            .members()
+            .iter()
+            .filter(|member| member.id != self.node);
         NodeStatus {
             name: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -211,7 +235,10 @@ impl Shared {
             keys: gauge(self.metrics.keys.get()),
             bytes: gauge(self.metrics.value_bytes.get()),
             peers: members
-                .map(|member| PeerStatus { name: member.name.clone(), connected: self.reaches(member.id) })
+                .map(|member| PeerStatus {
+                    name: member.name.clone(),
+                    connected: self.reaches(member.id),
+                })
                 .collect(),
         }
     }

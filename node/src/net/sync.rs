@@ -45,7 +45,13 @@ struct Wishes {
 
 impl SyncQueue {
     pub(crate) fn new(shards: usize) -> SyncQueue {
-        SyncQueue(Arc::new((Mutex::new(Wishes { newest: vec![None; shards], stop: false }), Condvar::new())))
+        SyncQueue(Arc::new((
+            Mutex::new(Wishes {
+                newest: vec![None; shards],
+                stop: false,
+            }),
+            Condvar::new(),
+        )))
     }
 
     /// Asks for a sync that covers this batch of this shard.
@@ -127,7 +133,9 @@ mod tests {
         let runner = queue.clone();
         let thread = std::thread::spawn(move || {
             let metrics = Metrics::default();
-            runner.run(&Gate(gate), &metrics, |shard, batch| tell.send((shard, batch)).expect("is heard"))
+            runner.run(&Gate(gate), &metrics, |shard, batch| {
+                tell.send((shard, batch)).expect("is heard");
+            })
         });
         queue.wish(0, BatchSeq(1));
         open.send(Ok(())).expect("runs");
