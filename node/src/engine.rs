@@ -3,16 +3,21 @@
 //! A turn of the shell: feed everything that has arrived to the `handle_*` methods, call [`Engine::commit`] once, carry
 //! out every [`Output`], and sleep until the next input or [`Engine::poll_timeout`].
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use driftless_proto::client::{Request, Response};
-use driftless_proto::{ContextKeys, Topology};
+use driftless_proto::client::{self, Response};
+use driftless_proto::{ContextKeys, Refusal, Topology};
 use driftless_ring::NodeId;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 
 use crate::config::Limits;
+use crate::coordinator::{self, Asker, Coordinator};
 use crate::metrics::Metrics;
-use crate::peer::Message;
+use crate::peer::{Body, Message, Reply, Request, RequestId};
 use crate::replica::store::{BatchSeq, Store};
+use crate::replica::{self, Replica};
 use crate::time::{Instant, Now};
 
 /// Names a client request within the shell, which finds the way back by it.
@@ -67,52 +72,214 @@ pub struct EngineConfig {
 
 /// One shard: its replica, and the requests it coordinates.
 pub struct Engine<S: Store> {
-    store: S,
+    node: NodeId,
+    ring_version: u64,
+    metrics: Arc<Metrics>,
+    replica: Replica<S>,
+    coordinator: Coordinator,
+    outputs: VecDeque<Output>,
 }
 
 impl<S: Store> Engine<S> {
-    /// A shard that has just started.
+    /// A shard that has just started. No peer can be reached yet.
     pub fn new(config: EngineConfig, store: S, now: Now) -> Engine<S> {
-        let _ = (config, now);
-        Engine { store }
+        let mut rng = StdRng::from_seed(config.seed);
+        let replica = Replica::new(&config, store, StdRng::from_rng(&mut rng), now);
+        let EngineConfig {
+            node,
+            topology,
+            context_keys,
+            limits,
+            metrics,
+            ..
+        } = config;
+        let coordinator = Coordinator::new(node, topology.clone(), context_keys, limits, metrics.clone(), rng);
+        let ring_version = topology.ring().version().0;
+        let mut engine = Engine {
+            node,
+            ring_version,
+            metrics,
+            replica,
+            coordinator,
+            outputs: VecDeque::new(),
+        };
+        engine.route(now);
+        engine
     }
 
     /// A client asks. `deadline` is when it stops waiting.
-    pub fn handle_client(&mut self, now: Now, from: ClientTag, deadline: Instant, request: Request) {}
+    pub fn handle_client(&mut self, now: Now, from: ClientTag, deadline: Instant, request: client::Request) {
+        self.coordinator
+            .handle_request(now, Asker::Client(from), deadline, request, false);
+        self.route(now);
+    }
 
-    /// The client of a connection is gone: its answers are not wanted any more.
-    pub fn handle_client_gone(&mut self, now: Now, connection: u64) {}
-
-    /// A peer speaks. Also takes what another shard received for this one.
-    pub fn handle_peer(&mut self, now: Now, from: NodeId, message: Message) {}
+    /// A peer speaks.
+    pub fn handle_peer(&mut self, now: Now, from: NodeId, message: Message) {
+        if message.ring_version != self.ring_version {
+            return self.refuse_other_ring(from, &message);
+        }
+        match message.body {
+            Body::Request {
+                request: Request::Write(_),
+                ..
+            } => {
+                tracing::warn!(%from, "a peer asked this node to stamp a write, which only its own coordinator may");
+                self.metrics.protocol_violations.inc();
+            }
+            Body::Request { deadline, .. } if deadline <= now.instant => {
+                self.metrics.expired.inc();
+            }
+            Body::Request {
+                deadline,
+                request: Request::Forward(request),
+            } => {
+                self.coordinator
+                    .handle_request(now, Asker::Peer(from, message.id), deadline, request, true);
+            }
+            Body::Request { request, .. } => self.replica.handle_request(now, from, message.id, request),
+            Body::Reply(reply) => self.take_reply(now, from, message.id, reply),
+        }
+        self.route(now);
+    }
 
     /// There is a connection to this peer.
-    pub fn handle_peer_up(&mut self, now: Now, peer: NodeId) {}
+    pub fn handle_peer_up(&mut self, _now: Now, peer: NodeId) {
+        self.coordinator.handle_peer_up(peer);
+    }
 
     /// There is none any more: what was under way on it is lost.
-    pub fn handle_peer_lost(&mut self, now: Now, peer: NodeId) {}
+    pub fn handle_peer_lost(&mut self, now: Now, peer: NodeId) {
+        self.coordinator.handle_peer_lost(now, peer);
+        self.route(now);
+    }
 
     /// A sync covers everything up to this batch.
-    pub fn handle_synced(&mut self, now: Now, up_to: BatchSeq) {}
+    pub fn handle_synced(&mut self, now: Now, up_to: BatchSeq) {
+        self.replica.handle_synced(up_to);
+        self.route(now);
+    }
 
     /// Time has passed.
-    pub fn handle_timeout(&mut self, now: Now) {}
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.coordinator.handle_timeout(now);
+        self.replica.handle_timeout(now);
+        self.route(now);
+    }
 
-    /// Ends a turn: applies the batch that the turn has built and releases what waited for that.
-    pub fn commit(&mut self, now: Now) {}
+    /// Ends a turn: applies the batch that the turn has built and releases what waited for that. What is released
+    /// may make this node ask its own replica for more, so this goes on until nothing is left.
+    pub fn commit(&mut self, now: Now) {
+        while self.replica.has_turn() {
+            self.replica.commit(now);
+            self.route(now);
+        }
+    }
 
     /// The next thing to do, until there is none.
     pub fn poll_output(&mut self) -> Option<Output> {
-        None
+        self.outputs.pop_front()
     }
 
     /// When to call [`Engine::handle_timeout`] at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        [self.coordinator.poll_timeout(), self.replica.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Requests that this shard coordinates now.
+    pub fn requests_open(&self) -> usize {
+        self.coordinator.len()
     }
 
     /// The store, for tests and the shell's own needs.
     pub fn store(&self) -> &S {
-        &self.store
+        self.replica.store()
+    }
+
+    /// The store, for tests and the shell's own needs.
+    pub fn store_mut(&mut self) -> &mut S {
+        self.replica.store_mut()
+    }
+
+    /// Moves messages between coordinator and replica, and out, until both are quiet.
+    fn route(&mut self, now: Now) {
+        loop {
+            if let Some(output) = self.coordinator.poll_output() {
+                self.take_from_coordinator(now, output);
+            } else if let Some(output) = self.replica.poll_output() {
+                self.take_from_replica(now, output);
+            } else {
+                break;
+            }
+        }
+    }
+
+    fn take_from_coordinator(&mut self, now: Now, output: coordinator::Output) {
+        match output {
+            coordinator::Output::Send { to, id, request, .. } if to == self.node => {
+                self.replica.handle_request(now, to, id, request);
+            }
+            coordinator::Output::Send {
+                to,
+                id,
+                deadline,
+                request,
+            } => {
+                self.send(to, id, Body::Request { deadline, request });
+            }
+            coordinator::Output::Reply {
+                to: Asker::Client(to),
+                response,
+            } => {
+                self.outputs.push_back(Output::Reply { to, response });
+            }
+            coordinator::Output::Reply {
+                to: Asker::Peer(to, id),
+                response,
+            } => {
+                self.send(to, id, Body::Reply(Reply::Forwarded(response)));
+            }
+        }
+    }
+
+    fn take_from_replica(&mut self, now: Now, output: replica::Output) {
+        match output {
+            replica::Output::Reply { to, id, reply } if to == self.node => self.take_reply(now, to, id, reply),
+            replica::Output::Reply { to, id, reply } => self.send(to, id, Body::Reply(reply)),
+            replica::Output::Sync(up_to) => self.outputs.push_back(Output::Sync(up_to)),
+            replica::Output::Retired(actor) => self.coordinator.handle_retired(now, actor),
+            replica::Output::Halt(reason) => self.outputs.push_back(Output::Halt(reason)),
+        }
+    }
+
+    fn take_reply(&mut self, now: Now, from: NodeId, id: RequestId, reply: Reply) {
+        self.coordinator.handle_reply(now, from, id, reply);
+    }
+
+    fn send(&mut self, to: NodeId, id: RequestId, body: Body) {
+        let message = Message {
+            id,
+            ring_version: self.ring_version,
+            body,
+        };
+        self.outputs.push_back(Output::Send { to, message });
+    }
+
+    /// Membership is fixed for now, so another version is another cluster file: requests are refused, replies dropped.
+    fn refuse_other_ring(&mut self, from: NodeId, message: &Message) {
+        self.metrics.protocol_violations.inc();
+        if let Body::Request { .. } = message.body {
+            let refusal = Refusal::StaleRing {
+                theirs: message.ring_version,
+                ours: self.ring_version,
+            };
+            self.send(from, message.id, Body::Reply(Reply::Refused(refusal)));
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

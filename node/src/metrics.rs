@@ -1,10 +1,11 @@
 //! What a node counts. One instance per process, shared by its shards; counting is one relaxed atomic addition.
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::{Registry, Unit};
 
 /// Counters of the machines, and of the shell around them.
@@ -125,22 +126,70 @@ impl Metrics {
         let counters: [(&str, &str, &Counter); 19] = [
             ("siblings_read", "Siblings found by reads", &self.siblings_read),
             ("reads_found", "Reads that found a value", &self.reads_found),
-            ("acks_primary", "Acknowledgements by primaries that counted for a put", &self.acks_primary),
-            ("read_repairs", "Merged states sent to replicas that lacked something", &self.read_repairs),
-            ("write_backs", "Strict reads that wrote back before they answered", &self.write_backs),
-            ("forwards", "Requests forwarded to a node that stores the key", &self.forwards),
+            (
+                "acks_primary",
+                "Acknowledgements by primaries that counted for a put",
+                &self.acks_primary,
+            ),
+            (
+                "read_repairs",
+                "Merged states sent to replicas that lacked something",
+                &self.read_repairs,
+            ),
+            (
+                "write_backs",
+                "Strict reads that wrote back before they answered",
+                &self.write_backs,
+            ),
+            (
+                "forwards",
+                "Requests forwarded to a node that stores the key",
+                &self.forwards,
+            ),
             ("expired", "Work dropped because its deadline had passed", &self.expired),
-            ("overloaded", "Requests refused because queues were full", &self.overloaded),
-            ("retries_recognised", "Writes recognised as retries", &self.retries_recognised),
-            ("merges_unchanged", "Merges that changed nothing", &self.merges_unchanged),
-            ("lww_discarded", "Concurrent writes discarded in LWW buckets", &self.lww_discarded),
-            ("actor_alarms", "Actors retired because a dot of theirs was known that they had not stamped", &self.actor_alarms),
-            ("protocol_violations", "Messages from peers that made no sense", &self.protocol_violations),
+            (
+                "overloaded",
+                "Requests refused because queues were full",
+                &self.overloaded,
+            ),
+            (
+                "retries_recognised",
+                "Writes recognised as retries",
+                &self.retries_recognised,
+            ),
+            (
+                "merges_unchanged",
+                "Merges that changed nothing",
+                &self.merges_unchanged,
+            ),
+            (
+                "lww_discarded",
+                "Concurrent writes discarded in LWW buckets",
+                &self.lww_discarded,
+            ),
+            (
+                "actor_alarms",
+                "Actors retired because a dot of theirs was known that they had not stamped",
+                &self.actor_alarms,
+            ),
+            (
+                "protocol_violations",
+                "Messages from peers that made no sense",
+                &self.protocol_violations,
+            ),
             ("batches", "Batches applied to the store", &self.batches),
             ("batch_changes", "Key changes applied to the store", &self.batch_changes),
             ("header_cache_hits", "Headers found in the cache", &self.header_hits),
-            ("header_cache_misses", "Headers read from the store", &self.header_misses),
-            ("frames_malformed", "Frames that could not be read", &self.frames_malformed),
+            (
+                "header_cache_misses",
+                "Headers read from the store",
+                &self.header_misses,
+            ),
+            (
+                "frames_malformed",
+                "Frames that could not be read",
+                &self.frames_malformed,
+            ),
             ("connections_refused", "Connections refused", &self.connections_refused),
         ];
         for (name, help, counter) in counters {
@@ -149,7 +198,11 @@ impl Metrics {
         let gauges: [(&str, &str, &Gauge); 5] = [
             ("keys", "Copies held of owned partitions", &self.keys),
             ("value_bytes", "Bytes of the values of those copies", &self.value_bytes),
-            ("partitions_uncounted", "Partitions whose keys are still to be counted", &self.partitions_uncounted),
+            (
+                "partitions_uncounted",
+                "Partitions whose keys are still to be counted",
+                &self.partitions_uncounted,
+            ),
             ("requests_open", "Requests being coordinated", &self.requests_open),
             ("peers_connected", "Connected peers", &self.peers_connected),
         ];
@@ -158,6 +211,20 @@ impl Metrics {
         }
         registry.register_with_unit("sync", "Syncs of the store", Unit::Seconds, self.sync_seconds.0.clone());
     }
+}
+
+impl EncodeMetric for LatencySeconds {
+    fn encode(&self, encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.0.encode(encoder)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        self.0.metric_type()
+    }
+}
+
+impl TypedMetric for LatencySeconds {
+    const TYPE: MetricType = MetricType::Histogram;
 }
 
 fn durations() -> Histogram {

@@ -34,7 +34,9 @@ pub enum Outcome {
 #[non_exhaustive]
 pub enum Refusal {
     /// Fewer replicas can be reached than the request asks for.
-    #[error("not enough replicas: {needed} needed, {available} can be reached; start the missing nodes, or ask for fewer with a smaller r or w")]
+    #[error(
+        "not enough replicas: {needed} needed, {available} can be reached; start the missing nodes, or ask for fewer with a smaller r or w"
+    )]
     NotEnoughReplicas {
         /// r or w of the request.
         needed: u8,
@@ -48,7 +50,9 @@ pub enum Refusal {
         retry_after_ms: u32,
     },
     /// The key would hold more siblings than are allowed.
-    #[error("the key has {siblings} siblings of {bytes} bytes, the limit is reached; read it and write a merged value with the context of that read")]
+    #[error(
+        "the key has {siblings} siblings of {bytes} bytes, the limit is reached; read it and write a merged value with the context of that read"
+    )]
     TooManySiblings {
         /// Live siblings that the write would have left.
         siblings: u32,
@@ -93,7 +97,9 @@ pub enum Refusal {
     #[error("this write id was used before for another value or context; draw a new one for each write")]
     WriteIdReused,
     /// The coordinator's clock is so far behind what it was shown that it will not stamp.
-    #[error("the coordinator's clock is {behind_ms} ms behind a value it was shown; set the clocks of the nodes right (NTP)")]
+    #[error(
+        "the coordinator's clock is {behind_ms} ms behind a value it was shown; set the clocks of the nodes right (NTP)"
+    )]
     ClockBehind {
         /// By how many milliseconds.
         behind_ms: u64,

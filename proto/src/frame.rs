@@ -82,7 +82,10 @@ pub struct FrameReader {
 impl FrameReader {
     /// A reader that refuses frames longer than `max` bytes.
     pub fn new(max: usize) -> FrameReader {
-        FrameReader { buffer: BytesMut::new(), max }
+        FrameReader {
+            buffer: BytesMut::new(),
+            max,
+        }
     }
 
     /// Takes in what arrived.
@@ -95,7 +98,9 @@ impl FrameReader {
     /// # Errors
     /// [`FrameError::TooLong`], as soon as the length is known.
     pub fn next_frame(&mut self) -> Result<Option<Bytes>, FrameError> {
-        let Some(length) = self.buffer.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+        let Some(length) = self.buffer.first_chunk::<LENGTH_BYTES>() else {
+            return Ok(None);
+        };
         let length = u32::from_le_bytes(*length) as usize;
         if length > self.max {
             return Err(FrameError::TooLong(length, self.max));
@@ -112,7 +117,11 @@ impl FrameReader {
     /// # Errors
     /// [`FrameError::Truncated`] if it ended inside a frame.
     pub fn finish(&self) -> Result<(), FrameError> {
-        if self.buffer.is_empty() { Ok(()) } else { Err(FrameError::Truncated) }
+        if self.buffer.is_empty() {
+            Ok(())
+        } else {
+            Err(FrameError::Truncated)
+        }
     }
 }
 

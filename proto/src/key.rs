@@ -4,6 +4,7 @@
 //! later code need not check again.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -28,7 +29,7 @@ pub struct BucketId(pub u32);
 /// A bucket's name: 1 to 64 characters of `a-z 0-9 . _ -`, starting with a letter or digit.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct BucketName(String);
+pub struct BucketName(Arc<str>);
 
 /// A key: 1 to [`KEY_BYTES_MAX`] bytes, of any content.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -45,9 +46,7 @@ pub enum KeyError {
     #[error("the key has {0} bytes; a key has 1 to {KEY_BYTES_MAX} bytes")]
     TooLong(usize),
     /// Not a bucket name.
-    #[error(
-        "{0:?} is not a bucket name; use 1 to 64 of a-z, 0-9, '.', '_' and '-', starting with a letter or a digit"
-    )]
+    #[error("{0:?} is not a bucket name; use 1 to 64 of a-z, 0-9, '.', '_' and '-', starting with a letter or a digit")]
     BucketName(String),
 }
 
@@ -67,7 +66,11 @@ impl BucketName {
         let fine = (1..=64).contains(&name.len())
             && letter(name.as_bytes()[0])
             && name.bytes().all(|c| letter(c) || matches!(c, b'.' | b'_' | b'-'));
-        if fine { Ok(BucketName(name)) } else { Err(KeyError::BucketName(name)) }
+        if fine {
+            Ok(BucketName(name.into()))
+        } else {
+            Err(KeyError::BucketName(name))
+        }
     }
 
     /// The name as text.
@@ -109,7 +112,7 @@ impl fmt::Display for BucketName {
 
 impl From<BucketName> for String {
     fn from(name: BucketName) -> String {
-        name.0
+        name.0.as_ref().to_owned()
     }
 }
 
@@ -181,6 +184,9 @@ mod tests {
     #[test]
     fn keys_print_as_text_or_escaped() {
         assert_eq!(Key::new("bat").expect("valid").to_string(), "bat");
-        assert_eq!(Key::new(vec![0xff, b'a', b'\n']).expect("valid").to_string(), "\\xffa\\n");
+        assert_eq!(
+            Key::new(vec![0xff, b'a', b'\n']).expect("valid").to_string(),
+            "\\xffa\\n"
+        );
     }
 }

@@ -1,1 +1,531 @@
+//! One shard's replica: what it holds of the keys it owns, and the only place where that changes.
+//!
+//! ```text
+//!            Write (own coordinator)      Merge (anybody)       Read · Scan
+//!                     │                        │                   │
+//!                 stamp a dot                  │                   │      all read through the turn's batch
+//!                     └────── new state ───────┘                   │
+//!                                 │                                │
+//!                 commit():  one atomic batch  ── Stamped, State ──┤      nothing with a dot leaves earlier
+//!                                 │                                │
+//!             handle_synced():  Acked, once the newest batch queued before it is durable
+//! ```
+//! If a batch cannot be applied for lack of room, nothing of it has happened: its writes and merges are refused, its
+//! counters return to what they were, its reads are read again.
+
+mod census;
+mod headers;
+pub mod record;
+mod stamp;
 pub mod store;
+mod turn;
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use driftless_proto::client::Cursor;
+use driftless_proto::{
+    ActorId, BucketDefinition, BucketId, Conflict, Durability, Header, Key, Refusal, Siblings, Topology, VersionVector,
+};
+use driftless_ring::{NodeId, PartitionId};
+use rand::rngs::StdRng;
+
+use crate::config::Limits;
+use crate::engine::EngineConfig;
+use crate::metrics::Metrics;
+use crate::peer::{Merge, Page, Read, Reply, Request, RequestId, Scan, Stamped, State, Want, Write};
+use crate::time::{Instant, Now};
+
+use census::Census;
+use headers::HeaderCache;
+use record::RecordKey;
+use stamp::{Actors, WriteIds};
+use store::{ApplyError, BatchSeq, Store, StoreError};
+use turn::{Turn, Waiting, Waits};
+
+/// What the replica wants its engine to do.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// Answer a request.
+    Reply { to: NodeId, id: RequestId, reply: Reply },
+    /// Sync everything up to this batch.
+    Sync(BatchSeq),
+    /// An actor must not be trusted any more: no put stamped by it may be acknowledged.
+    Retired(ActorId),
+    /// The store cannot be trusted any more.
+    Halt(String),
+}
+
+/// One shard's share of the node's keys.
+pub(crate) struct Replica<S> {
+    node: NodeId,
+    topology: Arc<Topology>,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+    store: S,
+    actors: Actors,
+    write_ids: WriteIds,
+    headers: HeaderCache,
+    census: Census,
+    turn: Turn,
+    /// Answers that wait for a sync, oldest batch first.
+    after_sync: VecDeque<(BatchSeq, NodeId, RequestId)>,
+    applied: BatchSeq,
+    sync_asked: BatchSeq,
+    /// The newest batch known to be durable; `None` until the first sync after the start, which covers what a process
+    /// before this one may have left unsynced.
+    synced: Option<BatchSeq>,
+    /// When applied batches that nobody waits for are to be synced.
+    sync_due: Option<Instant>,
+    outputs: VecDeque<Output>,
+}
+
+/// A key with everything that follows from it.
+struct Located<'a> {
+    bucket: &'a BucketDefinition,
+    partition: PartitionId,
+    record: RecordKey,
+}
+
+impl<S: Store> Replica<S> {
+    /// A replica that has just started: every actor is new.
+    pub(crate) fn new(config: &EngineConfig, store: S, rng: StdRng, now: Now) -> Replica<S> {
+        let EngineConfig {
+            node,
+            shard,
+            topology,
+            limits,
+            metrics,
+            ..
+        } = config;
+        let mine = |partition: &PartitionId| topology.shard_of(*node, *partition) == *shard;
+        let census = Census::new(topology.ring().owned(*node).filter(mine), now.instant, metrics);
+        Replica {
+            node: *node,
+            actors: Actors::new(rng),
+            write_ids: WriteIds::new(limits.write_ids_max, limits.write_ids_age),
+            headers: HeaderCache::new(limits.header_cache_bytes),
+            census,
+            turn: Turn::default(),
+            after_sync: VecDeque::new(),
+            applied: BatchSeq(0),
+            sync_asked: BatchSeq(0),
+            synced: None,
+            sync_due: None,
+            outputs: [Output::Sync(BatchSeq(0))].into(),
+            topology: topology.clone(),
+            limits: limits.clone(),
+            metrics: metrics.clone(),
+            store,
+        }
+    }
+
+    /// Takes a request from a coordinator, this node's own or another's.
+    pub(crate) fn handle_request(&mut self, now: Now, from: NodeId, id: RequestId, request: Request) {
+        let outcome = match request {
+            Request::Write(write) => self.write(now, from, id, write),
+            Request::Merge(merge) => self.merge(from, id, &merge),
+            Request::Read(read) => self.read(from, id, read),
+            Request::Scan(scan) => self.scan(from, id, scan),
+            Request::Forward(_) => unreachable!("the engine gives forwarded requests to the coordinator"),
+        };
+        match outcome {
+            Ok(()) => {}
+            Err(Trouble::Refused(refusal)) => self.reply(from, id, Reply::Refused(refusal)),
+            Err(Trouble::Store(error)) => self.halt(&error),
+        }
+    }
+
+    /// Everything up to this batch is durable: answers what waited for it.
+    pub(crate) fn handle_synced(&mut self, up_to: BatchSeq) {
+        assert!(up_to <= self.applied, "a sync covers only what was applied");
+        self.synced = self.synced.max(Some(up_to));
+        while let Some(&(seq, to, id)) = self.after_sync.front()
+            && Some(seq) <= self.synced
+        {
+            self.after_sync.pop_front();
+            self.reply(to, id, Reply::Acked);
+        }
+    }
+
+    /// Syncs what is due though nobody waits for it, and goes on counting keys after a start.
+    pub(crate) fn handle_timeout(&mut self, now: Now) {
+        if self.sync_due.is_some_and(|due| due <= now.instant) {
+            self.ask_sync();
+        }
+        if let Err(error) = self
+            .census
+            .step(now.instant, &self.store, &self.topology, &self.metrics)
+        {
+            self.halt(&error);
+        }
+    }
+
+    /// Others know this much of a partition. If it includes writes by our own actor that it never stamped, the store
+    /// has forgotten something: retire the actor before it names two writes alike.
+    pub(crate) fn witness(&mut self, partition: PartitionId, vv: &VersionVector) {
+        if let Some(actor) = self.actors.contradicted_by(partition, vv) {
+            tracing::error!(%actor, %partition, "others know writes of our own actor that this store never stamped: \
+                was the data directory rolled back or copied? The actor is retired");
+            self.metrics.actor_alarms.inc();
+            self.actors.retire(partition);
+            self.outputs.push_back(Output::Retired(actor));
+        }
+    }
+
+    /// Whether there is something to commit.
+    pub(crate) fn has_turn(&self) -> bool {
+        !self.turn.is_empty()
+    }
+
+    /// Applies what this turn has built, and answers what waited for that.
+    pub(crate) fn commit(&mut self, now: Now) {
+        if self.turn.is_empty() {
+            return;
+        }
+        let turn = std::mem::take(&mut self.turn);
+        if turn.changes.is_empty() {
+            return self.release(now, turn.waiting);
+        }
+        match self.store.apply(turn.batch(&self.actors)) {
+            Ok(seq) => {
+                assert!(seq > self.applied, "batches are numbered in order");
+                self.applied = seq;
+                self.metrics.batches.inc();
+                self.metrics.batch_changes.inc_by(turn.changes.len() as u64);
+                for (record, change) in turn.changes {
+                    self.census.count(&record, &change, &self.topology, &self.metrics);
+                    self.headers.insert(record.to_bytes(), change.header);
+                }
+                self.release(now, turn.waiting);
+            }
+            Err(ApplyError::Full(reason)) => {
+                tracing::warn!(
+                    reason,
+                    "a batch was refused for lack of room; nothing of it was applied"
+                );
+                self.actors.restore(turn.actors_before);
+                self.write_ids.forget_newest(turn.write_ids);
+                self.refuse(turn.waiting);
+            }
+            Err(ApplyError::Failed(error)) => self.halt(&error),
+        }
+    }
+
+    /// The next thing to do.
+    pub(crate) fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`Replica::handle_timeout`].
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        [self.sync_due, self.census.poll_timeout()].into_iter().flatten().min()
+    }
+
+    /// The store underneath.
+    pub(crate) fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// The store underneath.
+    pub(crate) fn store_mut(&mut self) -> &mut S {
+        &mut self.store
+    }
+
+    fn write(&mut self, now: Now, from: NodeId, id: RequestId, write: Write) -> Result<(), Trouble> {
+        let topology = self.topology.clone();
+        let Located {
+            bucket,
+            partition,
+            record,
+        } = self.locate(&topology, write.bucket, &write.key)?;
+        let header = self.header(&record)?;
+        let intent = stamp::Intent::new(&write);
+        if let Some(dot) = self.write_ids.recognise(now.instant, &header, &intent)? {
+            self.metrics.retries_recognised.inc();
+            if !header.covers(dot) {
+                self.reply(from, id, Reply::Lost);
+                return Ok(());
+            }
+            let siblings = self.siblings(&record)?;
+            self.turn.wait(Waiting {
+                to: from,
+                id,
+                waits: Waits::Stamp {
+                    stamped: Stamped { dot, siblings },
+                    durability: bucket.durability,
+                },
+            });
+            return Ok(());
+        }
+        self.witness(partition, &write.context.vv);
+        let written_at = stamp::written_at(now.wall, &header, &write.context, self.limits.clock_ahead_max)?;
+        stamp::check_room(&header, &write)?;
+
+        let mut siblings = if header.live().iter().all(|(dot, _)| write.context.vv.covers(*dot)) {
+            Siblings::from_parts(header.vv().clone(), Vec::new()).expect("no live write needs cover")
+        } else {
+            self.siblings(&record)?
+        };
+        self.turn
+            .actors_before
+            .entry(partition)
+            .or_insert_with(|| self.actors.get(partition));
+        let dot = self.actors.next_dot(partition);
+        siblings.event(&write.context.vv, dot, stamp::version(&write, written_at));
+        self.settle(bucket, &mut siblings);
+        self.turn.write_ids += 1;
+        self.write_ids.remember(now.instant, &intent, dot);
+        self.turn
+            .put(record, write.bucket, &write.key, header, siblings.clone());
+        self.turn.wait(Waiting {
+            to: from,
+            id,
+            waits: Waits::Stamp {
+                stamped: Stamped { dot, siblings },
+                durability: bucket.durability,
+            },
+        });
+        Ok(())
+    }
+
+    fn merge(&mut self, from: NodeId, id: RequestId, merge: &Merge) -> Result<(), Trouble> {
+        let topology = self.topology.clone();
+        let Located {
+            bucket,
+            partition,
+            record,
+        } = self.locate(&topology, merge.bucket, &merge.key)?;
+        self.witness(partition, merge.siblings.vv());
+        let header = self.header(&record)?;
+        let mut merged = merge.siblings.clone();
+        if !merged.merge_header(&header) {
+            // Some value of ours survives: it has to be read.
+            merged.merge(&self.siblings(&record)?);
+        }
+        self.settle(bucket, &mut merged);
+        let unchanged = merged.vv() == header.vv()
+            && merged.live().len() == header.live().len()
+            && merged.live().iter().zip(header.live()).all(|(a, b)| a.0 == b.0);
+        if unchanged {
+            self.metrics.merges_unchanged.inc();
+        } else {
+            self.turn.put(record, merge.bucket, &merge.key, header, merged);
+        }
+        self.turn.wait(Waiting {
+            to: from,
+            id,
+            waits: Waits::Ack {
+                durability: bucket.durability,
+            },
+        });
+        Ok(())
+    }
+
+    fn read(&mut self, from: NodeId, id: RequestId, read: Read) -> Result<(), Trouble> {
+        let topology = self.topology.clone();
+        let Located { record, .. } = self.locate(&topology, read.bucket, &read.key)?;
+        let state = match read.want {
+            Want::Full => State::Full(self.siblings(&record)?),
+            Want::Header => State::Header(Header::clone(&*self.header(&record)?)),
+        };
+        self.answer_reading(from, id, Reply::State(state), read);
+        Ok(())
+    }
+
+    fn scan(&mut self, from: NodeId, id: RequestId, scan: Scan) -> Result<(), Trouble> {
+        let bucket = self.topology.bucket(scan.bucket).ok_or(Refusal::NoSuchBucket)?;
+        let partition = PartitionId {
+            n: bucket.quorum.n(),
+            arc: scan.arc,
+        };
+        if !self.topology.ring().owns(self.node, partition) {
+            return Err(self.not_owner());
+        }
+        let limit = scan.limit.clamp(1, self.limits.scan_limit_max) as usize;
+        let mut range = record::arc_range(partition, self.topology.ring().partitions());
+        if let Some(after) = &scan.after {
+            range.start = range
+                .start
+                .max(RecordKey::new(partition.n, after.token, scan.bucket, &after.key).successor());
+        }
+        let (mut entries, mut complete, mut corrupt) = (Vec::new(), true, None);
+        self.store.scan(&range.start[..]..&range.end[..], &mut |key, value| {
+            if entries.len() == limit {
+                complete = false;
+                return ControlFlow::Break(());
+            }
+            match record::decode_entry(key, &value) {
+                Ok(entry) if entry.bucket == scan.bucket => {
+                    entries.push((
+                        Cursor {
+                            token: entry.token,
+                            key: entry.key,
+                        },
+                        entry.header,
+                    ));
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    corrupt = Some(error);
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        })?;
+        match corrupt {
+            Some(error) => Err(error.into()),
+            None => {
+                // A scan reads what has been applied, so it need not wait for this turn's batch.
+                self.reply(from, id, Reply::Page(Page { entries, complete }));
+                Ok(())
+            }
+        }
+    }
+
+    /// Applies the bucket's conflict policy to a merged state.
+    fn settle(&self, bucket: &BucketDefinition, siblings: &mut Siblings) {
+        if bucket.conflict == Conflict::Lww {
+            self.metrics.lww_discarded.inc_by(siblings.keep_last() as u64);
+        }
+    }
+
+    fn locate<'a>(&self, topology: &'a Topology, bucket: BucketId, key: &Key) -> Result<Located<'a>, Trouble> {
+        let bucket = topology.bucket(bucket).ok_or(Refusal::NoSuchBucket)?;
+        let place = topology.place(bucket, key);
+        if !topology.ring().owns(self.node, place.partition) {
+            return Err(self.not_owner());
+        }
+        let record = RecordKey::new(place.partition.n, place.token, bucket.id, key);
+        Ok(Located {
+            bucket,
+            partition: place.partition,
+            record,
+        })
+    }
+
+    fn not_owner(&self) -> Trouble {
+        Trouble::Refused(Refusal::NotOwner {
+            ring_version: self.topology.ring().version().0,
+        })
+    }
+
+    /// What is held of a key, without values: from this turn's batch, the cache, or the store.
+    fn header(&mut self, record: &RecordKey) -> Result<Arc<Header>, StoreError> {
+        if let Some(change) = self.turn.changes.get(record) {
+            return Ok(change.header.clone());
+        }
+        if let Some(header) = self.headers.get(record.as_bytes()) {
+            self.metrics.header_hits.inc();
+            return Ok(header);
+        }
+        self.metrics.header_misses.inc();
+        match self.store.get(record.as_bytes())? {
+            None => Ok(Arc::default()),
+            Some(value) => {
+                let header = Arc::new(record::decode_header(&value)?);
+                self.headers.insert(record.to_bytes(), header.clone());
+                Ok(header)
+            }
+        }
+    }
+
+    /// What is held of a key: from this turn's batch, or the store.
+    fn siblings(&self, record: &RecordKey) -> Result<Siblings, StoreError> {
+        if let Some(change) = self.turn.changes.get(record) {
+            return Ok(change.siblings.clone());
+        }
+        self.store
+            .get(record.as_bytes())?
+            .map_or_else(|| Ok(Siblings::new()), record::decode)
+    }
+
+    /// Answers a request that read, once this turn's batch is applied: it may have read through it.
+    fn answer_reading(&mut self, to: NodeId, id: RequestId, reply: Reply, again: Read) {
+        if self.turn.changes.is_empty() {
+            self.reply(to, id, reply);
+        } else {
+            self.turn.wait(Waiting {
+                to,
+                id,
+                waits: Waits::Read { reply, again },
+            });
+        }
+    }
+
+    /// The turn's batch is applied: what may leave leaves, what promises durability waits for the sync.
+    fn release(&mut self, now: Now, waiting: Vec<Waiting>) {
+        for Waiting { to, id, waits } in waiting {
+            match waits {
+                Waits::Read { reply, .. } => self.reply(to, id, reply),
+                Waits::Ack { durability } => self.acknowledge(to, id, durability),
+                Waits::Stamp { stamped, durability } => {
+                    self.reply(to, id, Reply::Stamped(stamped));
+                    self.acknowledge(to, id, durability);
+                }
+            }
+        }
+        if self.after_sync.back().is_some_and(|(seq, ..)| *seq > self.sync_asked) {
+            self.ask_sync();
+        } else if self.applied > self.sync_asked && self.sync_due.is_none() {
+            self.sync_due = Some(now.instant + self.limits.buffered_sync_interval);
+        }
+    }
+
+    /// Also an acknowledgement of "nothing changed" waits for the newest batch: it may rest on a write of that batch.
+    fn acknowledge(&mut self, to: NodeId, id: RequestId, durability: Durability) {
+        match durability {
+            Durability::Sync if self.synced < Some(self.applied) => self.after_sync.push_back((self.applied, to, id)),
+            Durability::Sync | Durability::Buffered => self.reply(to, id, Reply::Acked),
+        }
+    }
+
+    /// The turn's batch was not applied, and nothing of it has left.
+    fn refuse(&mut self, waiting: Vec<Waiting>) {
+        for Waiting { to, id, waits } in waiting {
+            match waits {
+                Waits::Stamp { .. } | Waits::Ack { .. } => self.reply(to, id, Reply::Refused(Refusal::StorageFull)),
+                Waits::Read { again, .. } => self.handle_read_again(to, id, again),
+            }
+        }
+    }
+
+    fn handle_read_again(&mut self, to: NodeId, id: RequestId, read: Read) {
+        if let Err(Trouble::Store(error)) = self.read(to, id, read) {
+            self.halt(&error);
+        }
+    }
+
+    fn ask_sync(&mut self) {
+        self.sync_due = None;
+        self.sync_asked = self.applied;
+        self.outputs.push_back(Output::Sync(self.applied));
+    }
+
+    fn reply(&mut self, to: NodeId, id: RequestId, reply: Reply) {
+        self.outputs.push_back(Output::Reply { to, id, reply });
+    }
+
+    fn halt(&mut self, error: &StoreError) {
+        self.outputs.push_back(Output::Halt(error.to_string()));
+    }
+}
+
+/// Why a request ends early.
+enum Trouble {
+    Refused(Refusal),
+    Store(StoreError),
+}
+
+impl From<Refusal> for Trouble {
+    fn from(refusal: Refusal) -> Trouble {
+        Trouble::Refused(refusal)
+    }
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Trouble {
+        Trouble::Store(error)
+    }
+}

@@ -1,0 +1,464 @@
+//! One get: ask r replicas, merge what they say, and send the merged state to those that lack something.
+//!
+//! ```text
+//! reading ──r slots filled──▶ [strict, and too few hold what was read: writing back] ──▶ answered ──▶ repair ──▶ done
+//! ```
+//! One replica is asked for the full state, the others for headers. A header fills its slot only when every value that
+//! survives the merge is at hand; otherwise that replica is asked for its full state.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use driftless_proto::{BucketId, Conflict, Failure, Header, Key, Refusal, Siblings, Unknown};
+use driftless_ring::NodeId;
+
+use crate::peer::{Merge, Read, Reply, Request, State, Want};
+use crate::time::{Instant, Now};
+
+use super::plan::Plan;
+use super::{Action, Answer, Occasion};
+
+/// What one get asks for, beyond the key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Demand {
+    /// Replicas that must answer.
+    pub(crate) r: u8,
+    /// Replicas that must hold what is answered, so that no later read of the bucket's r sees less.
+    pub(crate) held_by: u8,
+    /// Ask all replicas at once, so that repair sees every one.
+    pub(crate) ask_all: bool,
+    /// Wait for all of them before answering, and tell what each said.
+    pub(crate) explain: bool,
+    /// When to ask one more replica for each that has not answered.
+    pub(crate) attempt_timeout: Duration,
+    /// When to give up.
+    pub(crate) deadline: Instant,
+}
+
+/// The machine of one get.
+pub(crate) struct Get {
+    plan: Plan,
+    bucket: BucketId,
+    key: Key,
+    demand: Demand,
+    started: Instant,
+    /// How many of the reachable replicas, in order, have been asked.
+    asked: usize,
+    replicas: BTreeMap<NodeId, Replica>,
+    /// The join of all full states in hand.
+    full: Option<Siblings>,
+    /// What will be answered, once enough replicas hold it.
+    answer: Option<Siblings>,
+    /// Hold the answer back until every replica has spoken.
+    wait_for_all: bool,
+    stage: Stage,
+    next_timeout: Instant,
+    actions: VecDeque<Action>,
+}
+
+/// What is known of one replica.
+#[derive(Debug, Default)]
+struct Replica {
+    /// An answer is still to come.
+    pending: bool,
+    /// What it holds, once it has said so.
+    header: Option<Header>,
+    /// Its full state has been asked for.
+    full_asked: bool,
+    /// Its answer is part of what was merged.
+    counted: bool,
+    /// The merged state was sent to it.
+    repaired: bool,
+    /// It has acknowledged the merged state.
+    acked: bool,
+    /// It will not answer.
+    failed: bool,
+    latency: Option<Duration>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Reading,
+    WritingBack,
+    /// The asker has its answer; late replies still count for repair.
+    Answered,
+    Done,
+}
+
+impl Get {
+    /// Asks the first replicas.
+    ///
+    /// # Errors
+    /// [`Refusal::NotEnoughReplicas`] if r replicas cannot be reached.
+    pub(crate) fn start(plan: Plan, bucket: BucketId, key: Key, demand: Demand, now: Now) -> Result<Get, Failure> {
+        plan.require(demand.r)?;
+        let mut get = Get {
+            plan,
+            bucket,
+            key,
+            demand,
+            started: now.instant,
+            asked: 0,
+            replicas: BTreeMap::new(),
+            full: None,
+            answer: None,
+            wait_for_all: demand.explain,
+            stage: Stage::Reading,
+            next_timeout: (now.instant + demand.attempt_timeout).min(demand.deadline),
+            actions: VecDeque::new(),
+        };
+        let first = if demand.ask_all {
+            get.plan.reachable.len()
+        } else {
+            demand.r.into()
+        };
+        (0..first).for_each(|_| get.ask_next());
+        Ok(get)
+    }
+
+    /// A replica has answered.
+    pub(crate) fn handle_reply(&mut self, now: Now, from: NodeId, reply: Reply) {
+        match reply {
+            Reply::State(state) => self.take_in(now, from, state),
+            Reply::Acked => {
+                if let Some(replica) = self.replicas.get_mut(&from) {
+                    replica.acked |= replica.repaired;
+                }
+            }
+            Reply::Refused(_) | Reply::Lost => self.fail(from),
+            _ => {}
+        }
+        self.evaluate(now);
+    }
+
+    /// The connection to a replica is gone: its answer will not come.
+    pub(crate) fn handle_lost(&mut self, now: Now, node: NodeId) {
+        self.fail(node);
+        self.evaluate(now);
+    }
+
+    /// Time has passed: ask others as well, or give up.
+    pub(crate) fn handle_timeout(&mut self, now: Now) {
+        if now.instant < self.next_timeout {
+            return;
+        }
+        if self.stage == Stage::Answered || now.instant >= self.demand.deadline {
+            if self.stage != Stage::Answered {
+                self.conclude(now, Err(self.timeout()));
+            }
+            return self.finish();
+        }
+        self.next_timeout = self.demand.deadline;
+        self.wait_for_all = false;
+        match self.stage {
+            Stage::Reading => (0..self.pending()).for_each(|_| self.ask_next()),
+            Stage::WritingBack => self.write_back(self.plan.primaries.len()),
+            Stage::Answered | Stage::Done => {}
+        }
+        self.evaluate(now);
+    }
+
+    /// The next thing to do.
+    pub(crate) fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When to call [`Get::handle_timeout`]; `None` when the machine is done.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        (self.stage != Stage::Done).then_some(self.next_timeout)
+    }
+
+    fn ask_next(&mut self) {
+        let Some(&to) = self.plan.reachable.get(self.asked) else {
+            return;
+        };
+        self.asked += 1;
+        // Somebody has to say everything; the first one asked is the nearest.
+        let want = if self.full.is_none() && !self.full_is_coming() {
+            Want::Full
+        } else {
+            Want::Header
+        };
+        self.ask(to, want);
+    }
+
+    fn ask(&mut self, to: NodeId, want: Want) {
+        let replica = self.replicas.entry(to).or_default();
+        replica.pending = true;
+        replica.full_asked |= want == Want::Full;
+        let read = Read {
+            bucket: self.bucket,
+            key: self.key.clone(),
+            want,
+        };
+        self.actions.push_back(Action::Send {
+            to,
+            request: Request::Read(read),
+        });
+    }
+
+    fn take_in(&mut self, now: Now, from: NodeId, state: State) {
+        let Some(replica) = self.replicas.get_mut(&from) else {
+            return;
+        };
+        replica.latency.get_or_insert(now.instant.since(self.started));
+        match state {
+            State::Full(siblings) => {
+                replica.pending = false;
+                replica.header = Some(siblings.header());
+                match &mut self.full {
+                    Some(full) => full.merge(&siblings),
+                    None => self.full = Some(siblings),
+                }
+            }
+            State::Header(header) => {
+                // With its full state asked for as well, that is the answer to wait for.
+                replica.pending = replica.full_asked;
+                replica.header = Some(header);
+            }
+        }
+    }
+
+    fn fail(&mut self, node: NodeId) {
+        let Some(replica) = self.replicas.get_mut(&node) else {
+            return;
+        };
+        let expected = replica.pending || (replica.repaired && !replica.acked);
+        replica.pending = false;
+        replica.failed = true;
+        match self.stage {
+            Stage::Reading if expected => self.ask_next(),
+            Stage::WritingBack if expected => self.write_back(self.plan.primaries.len()),
+            _ => {}
+        }
+    }
+
+    fn evaluate(&mut self, now: Now) {
+        if self.stage == Stage::Reading {
+            self.evaluate_reading(now);
+        }
+        if self.stage == Stage::WritingBack {
+            self.evaluate_write_back(now);
+        }
+        if self.stage == Stage::Answered && self.pending() == 0 {
+            self.finish();
+        }
+    }
+
+    fn evaluate_reading(&mut self, now: Now) {
+        let merged = self.merge_usable();
+        let counted = self.replicas.values().filter(|replica| replica.counted).count();
+        let Some(merged) = merged.filter(|_| counted >= self.demand.r.into()) else {
+            return self.give_up_if_impossible(now);
+        };
+        if self.wait_for_all && self.pending() > 0 {
+            return;
+        }
+        self.answer = Some(merged);
+        if self.holders() < self.demand.held_by.into() {
+            self.stage = Stage::WritingBack;
+            self.actions.push_back(Action::Count(Occasion::WriteBack));
+            self.write_back(self.demand.held_by.into());
+        } else {
+            self.conclude_with_answer(now);
+        }
+    }
+
+    fn evaluate_write_back(&mut self, now: Now) {
+        let holders = self.holders();
+        let outstanding = self
+            .replicas
+            .values()
+            .filter(|r| r.repaired && !r.acked && !r.failed)
+            .count();
+        if holders >= self.demand.held_by.into() {
+            self.conclude_with_answer(now);
+        } else if holders + outstanding < self.demand.held_by.into() {
+            self.conclude(now, Err(self.timeout()));
+        }
+    }
+
+    /// Sends the answer to replicas not known to hold it, until `enough` hold it or have it under way; those that are
+    /// known to lack something first.
+    fn write_back(&mut self, enough: usize) {
+        let answer = self
+            .answer
+            .clone()
+            .expect("the answer is known when writing back begins");
+        let has_spoken = |node: &NodeId| self.replicas.get(node).is_some_and(|replica| replica.header.is_some());
+        let (spoken, silent): (Vec<_>, Vec<_>) = self.plan.reachable.iter().copied().partition(has_spoken);
+        let mut under_way = self
+            .replicas
+            .values()
+            .filter(|r| r.holds(&answer) || (r.repaired && !r.failed))
+            .count();
+        for to in spoken.into_iter().chain(silent) {
+            let replica = self.replicas.entry(to).or_default();
+            if under_way < enough && !replica.holds(&answer) && !replica.repaired && !replica.failed {
+                replica.repaired = true;
+                under_way += 1;
+                self.send_merged(to, &answer);
+            }
+        }
+    }
+
+    /// Sends the merged state to each replica that lacks something, and to no other.
+    fn repair(&mut self) {
+        let Some(merged) = self.merged() else { return };
+        let header = merged.header();
+        let mut lacking = Vec::new();
+        for (node, replica) in &mut self.replicas {
+            if !replica.repaired && !replica.failed && replica.header.as_ref().is_some_and(|held| *held != header) {
+                replica.repaired = true;
+                lacking.push(*node);
+            }
+        }
+        for to in lacking {
+            self.actions.push_back(Action::Count(Occasion::ReadRepair));
+            self.send_merged(to, &merged);
+        }
+    }
+
+    fn send_merged(&mut self, to: NodeId, merged: &Siblings) {
+        let merge = Merge {
+            bucket: self.bucket,
+            key: self.key.clone(),
+            siblings: merged.clone(),
+        };
+        self.actions.push_back(Action::Send {
+            to,
+            request: Request::Merge(merge),
+        });
+    }
+
+    fn conclude_with_answer(&mut self, now: Now) {
+        if self.demand.explain {
+            self.repair();
+        }
+        let siblings = self.answer.clone().expect("called with the answer known");
+        let replicas = self.testimonies();
+        self.conclude(now, Ok(Answer::Read { siblings, replicas }));
+    }
+
+    fn conclude(&mut self, now: Now, result: Result<Answer, Failure>) {
+        self.actions.push_back(Action::Answer(result));
+        self.stage = Stage::Answered;
+        self.next_timeout = (now.instant + self.demand.attempt_timeout).min(self.demand.deadline);
+    }
+
+    /// Late replies have come, or are not waited for any longer: repairs what they showed.
+    fn finish(&mut self) {
+        self.stage = Stage::Done;
+        self.repair();
+    }
+
+    fn give_up_if_impossible(&mut self, now: Now) {
+        let failed = self
+            .replicas
+            .values()
+            .filter(|replica| replica.failed && !replica.counted)
+            .count();
+        let unasked = self.plan.reachable.len() - self.asked;
+        let possible = self.replicas.len() - failed + unasked;
+        if possible < self.demand.r.into() {
+            let refusal = Refusal::NotEnoughReplicas {
+                needed: self.demand.r,
+                available: possible as u8,
+            };
+            self.conclude(now, Err(refusal.into()));
+        }
+    }
+
+    /// Merges every answer whose values are at hand, marks those as counted, and asks for what is missing.
+    fn merge_usable(&mut self) -> Option<Siblings> {
+        let mut lacking = Vec::new();
+        let mut merged = self.full.clone();
+        for (node, replica) in &mut self.replicas {
+            let Some(header) = &replica.header else { continue };
+            if merged.as_mut().is_some_and(|merged| merged.merge_header(header)) {
+                replica.counted = true;
+            } else if !replica.full_asked && !replica.failed {
+                lacking.push(*node);
+            }
+        }
+        if merged.is_none() {
+            // Whoever was to say everything has failed: one other will do.
+            lacking.truncate(usize::from(!self.full_is_coming()));
+        }
+        lacking.into_iter().for_each(|node| self.ask(node, Want::Full));
+        merged.map(|merged| self.settled(merged))
+    }
+
+    /// Everything known, as far as values are at hand.
+    fn merged(&self) -> Option<Siblings> {
+        let mut merged = self.full.clone()?;
+        for header in self.replicas.values().filter_map(|replica| replica.header.as_ref()) {
+            // A header whose values are not at hand belongs to a replica that failed to send them.
+            let _ = merged.merge_header(header);
+        }
+        Some(self.settled(merged))
+    }
+
+    fn settled(&self, mut siblings: Siblings) -> Siblings {
+        if self.plan.bucket.conflict == Conflict::Lww {
+            siblings.keep_last();
+        }
+        siblings
+    }
+
+    fn holders(&self) -> usize {
+        let Some(answer) = &self.answer else { return 0 };
+        self.replicas.values().filter(|replica| replica.holds(answer)).count()
+    }
+
+    fn full_is_coming(&self) -> bool {
+        self.replicas
+            .values()
+            .any(|replica| replica.full_asked && replica.pending)
+    }
+
+    fn pending(&self) -> usize {
+        self.replicas.values().filter(|replica| replica.pending).count()
+    }
+
+    fn timeout(&self) -> Failure {
+        let acks = self.replicas.values().filter(|replica| replica.counted).count() as u8;
+        Unknown::Timeout {
+            acks,
+            needed: self.demand.r,
+        }
+        .into()
+    }
+
+    fn testimonies(&self) -> Vec<Testimony> {
+        let testify = |(node, replica): (&NodeId, &Replica)| Testimony {
+            node: *node,
+            header: replica.header.clone(),
+            latency: replica.latency,
+            counted: replica.counted,
+            repaired: replica.repaired,
+        };
+        if self.demand.explain {
+            self.replicas.iter().map(testify).collect()
+        } else {
+            Vec::new()
+        }
+    }
+}
+
+impl Replica {
+    /// Whether a read of this replica would see at least `answer`.
+    fn holds(&self, answer: &Siblings) -> bool {
+        self.acked || self.header.as_ref().is_some_and(|header| header.includes(answer))
+    }
+}
+
+/// What one replica said, for those who asked for an explanation.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Testimony {
+    pub(crate) node: NodeId,
+    pub(crate) header: Option<Header>,
+    pub(crate) latency: Option<Duration>,
+    pub(crate) counted: bool,
+    pub(crate) repaired: bool,
+}

@@ -1,0 +1,164 @@
+//! From what a machine found out to what a client is told.
+
+use driftless_proto::causality::Payload;
+use driftless_proto::client::{Deleted, Explanation, Read, ReplicaAnswer, Response, Sibling, Stored};
+use driftless_proto::{
+    BucketId, Context, ContextKeys, ContextToken, Dot, Failure, Header, Key, Siblings, Topology, Version,
+};
+use driftless_ring::NodeId;
+
+use crate::metrics::Metrics;
+
+use super::get::Testimony;
+use super::{Answer, Question};
+
+/// What answers are made with.
+pub(super) struct Responder<'a> {
+    pub(super) me: NodeId,
+    pub(super) topology: &'a Topology,
+    pub(super) keys: &'a ContextKeys,
+    pub(super) metrics: &'a Metrics,
+}
+
+impl Responder<'_> {
+    /// The response to a question.
+    pub(super) fn response(&self, question: &Question, result: Result<Answer, Failure>) -> Response {
+        match (result, question) {
+            (Err(failure), _) => Response::Failed(failure),
+            (Ok(Answer::Ready(response)), _) => response,
+            (Ok(Answer::Page(page)), _) => Response::Page(page),
+            (Ok(Answer::Read { siblings, replicas }), Question::Get { bucket, key, .. }) => {
+                let read = self.read(*bucket, key, &siblings);
+                Response::Read(Read {
+                    explanation: self.explanation(question, replicas),
+                    ..read
+                })
+            }
+            (Ok(Answer::Written { dot, siblings, acks }), Question::Put { bucket, key }) => {
+                self.metrics.acks_primary.inc_by(acks.into());
+                let context = self.context_of_put(*bucket, key, dot, &siblings);
+                Response::Stored(Stored {
+                    context,
+                    acks,
+                    primaries: acks,
+                    siblings: shown(&siblings).len() as u32,
+                })
+            }
+            (Ok(Answer::Written { siblings, acks, .. }), Question::Delete(_)) => {
+                self.metrics.acks_primary.inc_by(acks.into());
+                let siblings = shown(&siblings).len() as u32;
+                Response::Deleted(Deleted {
+                    existed: true,
+                    acks,
+                    primaries: acks,
+                    siblings,
+                })
+            }
+            (Ok(_), _) => unreachable!("a machine answers the question it was started with"),
+        }
+    }
+
+    fn read(&self, bucket: BucketId, key: &Key, siblings: &Siblings) -> Read {
+        let shown = shown(siblings);
+        if !shown.is_empty() {
+            self.metrics.reads_found.inc();
+            self.metrics.siblings_read.inc_by(shown.len() as u64);
+        }
+        let siblings_shown = shown
+            .into_iter()
+            .map(|version| Sibling {
+                value: version.value.clone().unwrap_or_default(),
+                written_at: version.written_at,
+            })
+            .collect();
+        let context = (!siblings.is_empty()).then(|| self.seal(bucket, key, siblings));
+        Read {
+            siblings: siblings_shown,
+            context,
+            explanation: None,
+        }
+    }
+
+    /// A put's answer carries a context only if what was written is the only live version: with it the client would
+    /// overwrite siblings that it never saw. [400/400]
+    fn context_of_put(&self, bucket: BucketId, key: &Key, dot: Dot, siblings: &Siblings) -> Option<ContextToken> {
+        let alone = matches!(siblings.live(), [(only, _)] if *only == dot);
+        alone.then(|| self.seal(bucket, key, siblings))
+    }
+
+    fn seal(&self, bucket: BucketId, key: &Key, siblings: &Siblings) -> ContextToken {
+        let context = Context {
+            vv: siblings.vv().clone(),
+            written_at: siblings.written_at(),
+        };
+        self.keys.seal(bucket, key, &context)
+    }
+
+    fn explanation(&self, question: &Question, replicas: Vec<Testimony>) -> Option<Explanation> {
+        let Question::Get {
+            partition,
+            r,
+            explain: true,
+            ..
+        } = question
+        else {
+            return None;
+        };
+        Some(Explanation {
+            coordinator: self.name(self.me),
+            ring_version: self.topology.ring().version().0,
+            partition: partition.to_string(),
+            r: *r,
+            replicas: replicas
+                .into_iter()
+                .map(|testimony| ReplicaAnswer {
+                    node: self.name(testimony.node),
+                    state: testimony.header.as_ref().map(describe),
+                    latency_us: testimony.latency.map(|latency| latency.as_micros() as u64),
+                    counted: testimony.counted,
+                    repaired: testimony.repaired,
+                })
+                .collect(),
+        })
+    }
+
+    fn name(&self, node: NodeId) -> String {
+        self.topology
+            .ring()
+            .member(node)
+            .map_or_else(|| node.to_string(), |member| member.name.clone())
+    }
+}
+
+/// The values that a client sees: two stamps of one write, same id and same value, are one to it.
+fn shown(siblings: &Siblings) -> Vec<&Version> {
+    let mut shown: Vec<&Version> = Vec::with_capacity(siblings.live().len());
+    for version in siblings.values() {
+        if !shown
+            .iter()
+            .any(|other| other.write_id == version.write_id && other.value == version.value)
+        {
+            shown.push(version);
+        }
+    }
+    shown
+}
+
+/// A state in one line: what was seen, and which dots are live (`†` marks a tombstone).
+fn describe(header: &Header) -> String {
+    if header.is_empty() {
+        return "never seen".to_owned();
+    }
+    let seen: Vec<String> = header
+        .vv()
+        .iter()
+        .map(|(actor, counter)| Dot::new(actor, counter).to_string())
+        .collect();
+    let mark = |outline: &driftless_proto::Outline| if outline.is_tombstone() { "†" } else { "" };
+    let live: Vec<String> = header
+        .live()
+        .iter()
+        .map(|(dot, outline)| format!("{dot}{}", mark(outline)))
+        .collect();
+    format!("seen {} | live {}", seen.join(" "), live.join(" "))
+}

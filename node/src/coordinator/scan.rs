@@ -1,0 +1,216 @@
+//! One page of a scan: r replicas list their keys, and what they say is merged.
+//!
+//! Each replica's page ends where its limit was reached; beyond the shortest such page nothing is known of that
+//! replica, so the merged page ends there too.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use driftless_proto::client::{self, Cursor};
+use driftless_proto::{Failure, Header, Refusal, Unknown};
+use driftless_ring::NodeId;
+
+use crate::peer::{self, Reply, Request};
+use crate::time::{Instant, Now};
+
+use super::plan::Plan;
+use super::quorum::Tally;
+use super::{Action, Answer};
+
+/// The machine of one page.
+pub(crate) struct Scan {
+    plan: Plan,
+    scan: peer::Scan,
+    tally: Tally,
+    asked: usize,
+    pages: Vec<peer::Page>,
+    deadline: Instant,
+    done: bool,
+    actions: VecDeque<Action>,
+}
+
+impl Scan {
+    /// Asks the first r replicas.
+    ///
+    /// # Errors
+    /// [`Refusal::NotEnoughReplicas`] if r replicas cannot be reached.
+    pub(crate) fn start(plan: Plan, scan: peer::Scan, r: u8, deadline: Instant) -> Result<Scan, Failure> {
+        plan.require(r)?;
+        let tally = Tally::new(plan.reachable.iter().copied(), r);
+        let mut machine = Scan {
+            plan,
+            scan,
+            tally,
+            asked: 0,
+            pages: Vec::new(),
+            deadline,
+            done: false,
+            actions: VecDeque::new(),
+        };
+        (0..r).for_each(|_| machine.ask_next());
+        Ok(machine)
+    }
+
+    /// A replica has answered.
+    pub(crate) fn handle_reply(&mut self, from: NodeId, reply: Reply) {
+        match reply {
+            Reply::Page(page) if self.tally.fill(from) => self.pages.push(page),
+            Reply::Refused(_) | Reply::Lost => self.handle_lost(from),
+            _ => {}
+        }
+        if self.tally.is_reached() && !self.done {
+            self.actions
+                .push_back(Action::Answer(Ok(Answer::Page(merge(&self.pages, self.scan.limit)))));
+            self.done = true;
+        }
+    }
+
+    /// The connection to a replica is gone: another one is asked.
+    pub(crate) fn handle_lost(&mut self, node: NodeId) {
+        if self.tally.fail(node) && !self.done {
+            self.ask_next();
+            if !self.tally.is_possible() {
+                let refusal = Refusal::NotEnoughReplicas {
+                    needed: self.tally.needed(),
+                    available: self.tally.filled(),
+                };
+                self.actions.push_back(Action::Answer(Err(refusal.into())));
+                self.done = true;
+            }
+        }
+    }
+
+    /// Time has passed.
+    pub(crate) fn handle_timeout(&mut self, now: Now) {
+        if now.instant >= self.deadline && !self.done {
+            let timeout = Unknown::Timeout {
+                acks: self.tally.filled(),
+                needed: self.tally.needed(),
+            };
+            self.actions.push_back(Action::Answer(Err(timeout.into())));
+            self.done = true;
+        }
+    }
+
+    /// The next thing to do.
+    pub(crate) fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When to call [`Scan::handle_timeout`]; `None` when the machine is done.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        (!self.done).then_some(self.deadline)
+    }
+
+    fn ask_next(&mut self) {
+        if let Some(&to) = self.plan.reachable.get(self.asked) {
+            self.asked += 1;
+            self.actions.push_back(Action::Send {
+                to,
+                request: Request::Scan(self.scan.clone()),
+            });
+        }
+    }
+}
+
+/// Joins what the replicas know of each key, up to where all of them have spoken.
+fn merge(pages: &[peer::Page], limit: u32) -> client::Page {
+    let end = pages
+        .iter()
+        .filter(|page| !page.complete)
+        .filter_map(|page| page.entries.last())
+        .map(|(at, _)| at)
+        .min();
+    let mut merged = BTreeMap::<&Cursor, Header>::new();
+    for (cursor, header) in pages.iter().flat_map(|page| &page.entries) {
+        if end.is_none_or(|end| cursor <= end) {
+            merged
+                .entry(cursor)
+                .and_modify(|known| known.merge(header))
+                .or_insert_with(|| header.clone());
+        }
+    }
+    let mut next = end.cloned();
+    let limit = limit.max(1) as usize;
+    if let Some((last, _)) = merged.iter().nth(limit - 1).filter(|_| merged.len() > limit) {
+        next = Some((*last).clone());
+    }
+    let keys = merged
+        .iter()
+        .take(limit)
+        .filter(|(_, header)| header.has_values())
+        .map(|(at, _)| at.key.clone())
+        .collect();
+    client::Page { keys, next }
+}
+
+#[cfg(test)]
+mod tests {
+    use driftless_proto::{ActorId, Dot, Hlc, Key, Outline, Siblings, VersionVector, WriteId};
+    use driftless_ring::Token;
+
+    use super::*;
+
+    fn header(len: Option<u32>, context: &VersionVector, counter: u64) -> Header {
+        let mut header: Header = Siblings::new();
+        let outline = Outline {
+            write_id: WriteId(0),
+            written_at: Hlc(0),
+            len,
+            value_hash: 0,
+        };
+        header.event(context, Dot::new(ActorId(1), counter), outline);
+        header
+    }
+
+    fn entry(token: u64, header: Header) -> (Cursor, Header) {
+        (
+            Cursor {
+                token: Token(token),
+                key: Key::new(format!("k{token}")).expect("valid"),
+            },
+            header,
+        )
+    }
+
+    fn page(tokens: &[u64], complete: bool) -> peer::Page {
+        let value = || header(Some(1), &VersionVector::new(), 1);
+        peer::Page {
+            entries: tokens.iter().map(|token| entry(*token, value())).collect(),
+            complete,
+        }
+    }
+
+    fn names(page: &client::Page) -> Vec<String> {
+        page.keys.iter().map(Key::to_string).collect()
+    }
+
+    #[test]
+    fn a_page_ends_where_the_shortest_incomplete_one_does() {
+        let merged = merge(&[page(&[1, 3, 5], false), page(&[1, 2, 9], true)], 10);
+        assert_eq!(names(&merged), ["k1", "k2", "k3", "k5"]);
+        assert_eq!(merged.next.map(|at| at.token), Some(Token(5)));
+    }
+
+    #[test]
+    fn the_last_page_has_no_next() {
+        assert_eq!(merge(&[page(&[1], true), page(&[2], true)], 10).next, None);
+    }
+
+    #[test]
+    fn a_page_keeps_to_its_limit_and_says_where_to_go_on() {
+        let merged = merge(&[page(&[1, 3], true), page(&[2, 4], true)], 3);
+        assert_eq!(names(&merged), ["k1", "k2", "k3"]);
+        assert_eq!(merged.next.map(|at| at.token), Some(Token(3)));
+    }
+
+    #[test]
+    fn a_key_deleted_on_one_replica_is_not_listed() {
+        let old = header(Some(1), &VersionVector::new(), 1);
+        let deleted = header(None, old.vv(), 2);
+        let pages = [old, deleted].map(|header| peer::Page {
+            entries: vec![entry(1, header)],
+            complete: true,
+        });
+        assert_eq!(merge(&pages, 10).keys, []);
+    }
+}

@@ -1,0 +1,888 @@
+//! The ring: an immutable, versioned table from partitions to their owners.
+//!
+//! Each version is made from the one before it and names it by digest, so two rings with equal digests
+//! are the same ring with the same history:
+//!
+//! ```text
+//! Ring::first(spec) ──▶ version 1 ──next(spec)──▶ version 2 ──next(spec)──▶ version 3
+//!                       parent 0      ◀── digest ── parent      ◀── digest ── parent
+//! ```
+//!
+//! A ring that arrives from outside is checked in full before it becomes a [`Ring`], so no lookup can
+//! panic on one. What is *not* checked is whether its table is a good one: that is for those who decided
+//! on it, and every member must accept what was decided.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::placement::{self, Slot};
+use crate::{ArcIndex, Member, NodeId, PartitionId, Partitions, PreferenceList, Token};
+
+/// One version of the table that says who owns which partition. It never changes.
+///
+/// Share it (`std::sync::Arc<Ring>`) instead of cloning: at Q = 1024 and three replicas the table has
+/// 24 KiB.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "RingRecord", into = "RingRecord")]
+pub struct Ring {
+    version: RingVersion,
+    parent_digest: u128,
+    partitions: Partitions,
+    hash_seed: u64,
+    /// Sorted by id.
+    members: Vec<Member>,
+    /// Sorted by n.
+    tables: Vec<Table>,
+    /// Over everything above.
+    digest: u128,
+}
+
+/// What an operator decides; the ring follows from it and from the ring before.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RingSpec {
+    /// The number of arcs. May grow from version to version (by doubling), never shrink.
+    pub partitions: Partitions,
+    /// The seed of [`Token::of`]. Chosen once for a cluster: another one would move every key.
+    pub hash_seed: u64,
+    /// Who takes part, in any order.
+    pub members: Vec<Member>,
+    /// The replication factors in use; each has its own table.
+    pub classes: BTreeSet<u8>,
+}
+
+impl Ring {
+    /// The first ring of a cluster: version 1, without a parent.
+    pub fn first(spec: RingSpec) -> Result<Ring, RingError> {
+        let RingSpec {
+            partitions,
+            hash_seed,
+            members,
+            classes,
+        } = spec;
+        let members = checked_members(members)?;
+        check_classes(&classes, &members)?;
+        let tables = classes
+            .into_iter()
+            .map(|n| Table::place(n, partitions, &members, vec![None; slots(n, partitions)]))
+            .collect();
+        Ok(Ring::sealed(RingVersion(1), 0, partitions, hash_seed, members, tables))
+    }
+
+    /// The next version, with as few slots as possible changing hands. A class that is new gets a fresh
+    /// table, one that is no longer in the spec is dropped.
+    pub fn next(&self, spec: RingSpec) -> Result<Ring, RingError> {
+        let RingSpec {
+            partitions,
+            hash_seed,
+            members,
+            classes,
+        } = spec;
+        if hash_seed != self.hash_seed {
+            return Err(RingError::SeedChanged {
+                old: self.hash_seed,
+                new: hash_seed,
+            });
+        }
+        if partitions < self.partitions {
+            return Err(RingError::PartitionsShrank {
+                old: self.partitions.get(),
+                new: partitions.get(),
+            });
+        }
+        let members = checked_members(members)?;
+        check_classes(&classes, &members)?;
+        let tables = classes
+            .into_iter()
+            .map(|n| {
+                let previous = match self.table(n) {
+                    Some(table) => table.carried_over(self.partitions, partitions, &members),
+                    None => vec![None; slots(n, partitions)],
+                };
+                Table::place(n, partitions, &members, previous)
+            })
+            .collect();
+        Ok(Ring::sealed(
+            self.version.next()?,
+            self.digest,
+            partitions,
+            hash_seed,
+            members,
+            tables,
+        ))
+    }
+
+    /// The next version with twice as many arcs, each half owned as the whole was. No data moves.
+    ///
+    /// Members that held one partition more than others hold two more now; the next [`Ring::next`] makes
+    /// that good again, by moving these.
+    pub fn doubled(&self) -> Result<Ring, RingError> {
+        let old = self.partitions;
+        let new = old.doubled().ok_or(RingError::BadPartitions {
+            q: old.get().saturating_mul(2),
+        })?;
+        let tables = self
+            .tables
+            .iter()
+            .map(|table| {
+                let owners = table
+                    .owners
+                    .chunks(usize::from(table.n))
+                    .flat_map(|row| [row, row].concat())
+                    .collect();
+                Table { n: table.n, owners }
+            })
+            .collect();
+        Ok(Ring::sealed(
+            self.version.next()?,
+            self.digest,
+            new,
+            self.hash_seed,
+            self.members.clone(),
+            tables,
+        ))
+    }
+
+    /// The number of this version, from 1.
+    pub fn version(&self) -> RingVersion {
+        self.version
+    }
+
+    /// A hash over everything in this ring and, through the parent's digest, over its whole history.
+    pub fn digest(&self) -> u128 {
+        self.digest
+    }
+
+    /// The digest of the version before this one; 0 for the first.
+    pub fn parent_digest(&self) -> u128 {
+        self.parent_digest
+    }
+
+    /// The number of arcs.
+    pub fn partitions(&self) -> Partitions {
+        self.partitions
+    }
+
+    /// The seed of the cluster's tokens.
+    pub fn hash_seed(&self) -> u64 {
+        self.hash_seed
+    }
+
+    /// The members, sorted by id.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// The member with this id.
+    pub fn member(&self, id: NodeId) -> Option<&Member> {
+        let index = self.members.binary_search_by_key(&id, |member| member.id).ok()?;
+        self.members.get(index)
+    }
+
+    /// The member with this name.
+    pub fn member_by_name(&self, name: &str) -> Option<&Member> {
+        self.members.iter().find(|member| member.name == name)
+    }
+
+    /// The replication factors that have a table, in order.
+    pub fn classes(&self) -> impl Iterator<Item = u8> + '_ {
+        self.tables.iter().map(|table| table.n)
+    }
+
+    /// What this ring was made of; change it and give it to [`Ring::next`].
+    pub fn spec(&self) -> RingSpec {
+        RingSpec {
+            partitions: self.partitions,
+            hash_seed: self.hash_seed,
+            members: self.members.clone(),
+            classes: self.classes().collect(),
+        }
+    }
+
+    /// The token of a key in a bucket.
+    pub fn token(&self, bucket: u32, key: &[u8]) -> Token {
+        Token::of(self.hash_seed, bucket, key)
+    }
+
+    /// The partition of a token in class `n` (whether or not that class has a table).
+    pub fn partition(&self, n: u8, token: Token) -> PartitionId {
+        PartitionId {
+            n,
+            arc: self.partitions.arc_of(token),
+        }
+    }
+
+    /// All partitions of all classes, in order.
+    pub fn all_partitions(&self) -> impl Iterator<Item = PartitionId> + '_ {
+        self.classes()
+            .flat_map(|n| self.partitions.arcs().map(move |arc| PartitionId { n, arc }))
+    }
+
+    /// The primaries of a partition in the order of the list, first choice as coordinator first. Empty
+    /// for a class or an arc that this ring does not have. Costs an array lookup.
+    pub fn owners(&self, partition: PartitionId) -> &[NodeId] {
+        self.table(partition.n).map_or(&[], |table| table.row(partition.arc))
+    }
+
+    /// Whether the node is a primary of the partition.
+    pub fn owns(&self, node: NodeId, partition: PartitionId) -> bool {
+        self.owners(partition).contains(&node)
+    }
+
+    /// The partitions of which the node is a primary, in order. Looks through the whole table.
+    pub fn owned(&self, node: NodeId) -> impl Iterator<Item = PartitionId> + '_ {
+        self.all_partitions()
+            .filter(move |&partition| self.owns(node, partition))
+    }
+
+    /// The primaries of a partition, and who stands in for them.
+    pub fn preference(&self, partition: PartitionId) -> PreferenceList<'_> {
+        PreferenceList::new(self, partition)
+    }
+
+    /// The most replicas of a partition of class `n` that placement puts into one zone: an even spread,
+    /// `ceil(n / min(n, zones))`, or more if zones are too unequal in size for that.
+    pub fn zone_cap(&self, n: u8) -> u32 {
+        placement::zone_cap(n, &self.members)
+    }
+
+    fn table(&self, n: u8) -> Option<&Table> {
+        self.tables.iter().find(|table| table.n == n)
+    }
+
+    fn sealed(
+        version: RingVersion,
+        parent_digest: u128,
+        partitions: Partitions,
+        hash_seed: u64,
+        members: Vec<Member>,
+        tables: Vec<Table>,
+    ) -> Ring {
+        let mut ring = Ring {
+            version,
+            parent_digest,
+            partitions,
+            hash_seed,
+            members,
+            tables,
+            digest: 0,
+        };
+        ring.digest = digest(&ring);
+        ring
+    }
+}
+
+/// The number of a ring version. There is only ever one decided ring with a given number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct RingVersion(pub u64);
+
+impl RingVersion {
+    fn next(self) -> Result<RingVersion, RingError> {
+        self.0
+            .checked_add(1)
+            .map(RingVersion)
+            .ok_or(RingError::VersionsExhausted)
+    }
+}
+
+impl fmt::Display for RingVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Why there is no such ring. Nothing has happened.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum RingError {
+    /// A ring without members.
+    #[error("the ring has no members: name at least one")]
+    NoMembers,
+    /// More members than [`MEMBERS_MAX`].
+    #[error("{count} members are more than a ring can hold: use at most {MEMBERS_MAX}, with greater weights")]
+    TooManyMembers {
+        /// How many there are.
+        count: usize,
+    },
+    /// A member without a name.
+    #[error("the member at {address:?} has no name: give it one")]
+    EmptyName {
+        /// The address of that member.
+        address: String,
+    },
+    /// Two members with one name.
+    #[error("two members are called {name:?}: give each its own name")]
+    DuplicateName {
+        /// The name.
+        name: String,
+    },
+    /// Two members with one id.
+    #[error("members {first:?} and {second:?} have the same id {id}: rename one of them")]
+    DuplicateId {
+        /// The id.
+        id: NodeId,
+        /// The name of the one.
+        first: String,
+        /// The name of the other.
+        second: String,
+    },
+    /// A member without an address.
+    #[error("member {name:?} has no address: set it to the host:port where its peers reach it")]
+    EmptyAddress {
+        /// The name of the member.
+        name: String,
+    },
+    /// A weight of zero.
+    #[error("member {name:?} has weight 0: set it to 1 or more, or leave the member out to remove it")]
+    ZeroWeight {
+        /// The name of the member.
+        name: String,
+    },
+    /// A member without shards.
+    #[error("member {name:?} has 0 shards: set it to 1 or more")]
+    NoShards {
+        /// The name of the member.
+        name: String,
+    },
+    /// No replication factor at all.
+    #[error("the ring has no replication factor in use: name at least one")]
+    NoClasses,
+    /// A replication factor of zero.
+    #[error("replication factor 0 keeps nothing: use 1 or more")]
+    ZeroReplicas,
+    /// A replication factor greater than the number of members.
+    #[error("{n} replicas need {n} members, and there are {members}: add members or use a smaller n")]
+    NotEnoughMembers {
+        /// The replication factor.
+        n: u8,
+        /// The number of members.
+        members: usize,
+    },
+    /// A number of partitions that is not a power of two, or too great.
+    #[error("{q} partitions are not possible: use a power of two from 1 to {}", Partitions::MAX)]
+    BadPartitions {
+        /// The number asked for.
+        q: u32,
+    },
+    /// Fewer partitions than in the ring before.
+    #[error("partitions can be doubled but not reduced: keep at least {old} (asked for {new})")]
+    PartitionsShrank {
+        /// The number in the ring before.
+        old: u32,
+        /// The number asked for.
+        new: u32,
+    },
+    /// Another hash seed than in the ring before.
+    #[error("the hash seed of a cluster never changes: keep {old} (asked for {new})")]
+    SeedChanged {
+        /// The seed of the ring before.
+        old: u64,
+        /// The seed asked for.
+        new: u64,
+    },
+    /// There is no number left for the next version.
+    #[error("there is no ring version after {}: this ring cannot be genuine", u64::MAX)]
+    VersionsExhausted,
+    /// A stored or received ring in a format that this program does not know.
+    #[error("ring record format {found} is unknown (this program reads {FORMAT}): upgrade this program")]
+    UnknownFormat {
+        /// The format of the record.
+        found: u8,
+    },
+    /// A stored or received ring that contradicts itself.
+    #[error("the ring record is damaged: {what}; fetch the ring from another member")]
+    Damaged {
+        /// What is wrong with it.
+        what: &'static str,
+    },
+}
+
+/// The table of one class.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Table {
+    n: u8,
+    /// Row after row, n owners each.
+    owners: Vec<NodeId>,
+}
+
+impl Table {
+    fn place(n: u8, partitions: Partitions, members: &[Member], previous: Vec<Slot>) -> Table {
+        let owners = placement::place(n, partitions.get(), members, previous);
+        Table {
+            n,
+            owners: owners.into_iter().map(|index| members[usize::from(index)].id).collect(),
+        }
+    }
+
+    fn row(&self, arc: ArcIndex) -> &[NodeId] {
+        self.owners
+            .chunks_exact(usize::from(self.n))
+            .nth(arc.0 as usize)
+            .unwrap_or(&[])
+    }
+
+    /// The table as the start of the next one: rows split if there are more arcs now, owners as indexes
+    /// into the new members.
+    fn carried_over(&self, old: Partitions, new: Partitions, members: &[Member]) -> Vec<Slot> {
+        let slot = |id: &NodeId| {
+            members
+                .binary_search_by_key(id, |member| member.id)
+                .ok()
+                .map(|index| index as u16)
+        };
+        new.arcs()
+            .flat_map(|arc| self.row(old.arc_of(new.range(arc).first)).iter().map(slot))
+            .collect()
+    }
+}
+
+/// The form in which a ring is stored and sent. Owners are indexes into the members: one or two bytes
+/// instead of ten. The digest is not in it; who reads it computes it.
+#[derive(Serialize, Deserialize)]
+struct RingRecord {
+    format: u8,
+    version: RingVersion,
+    parent_digest: u128,
+    partitions: Partitions,
+    hash_seed: u64,
+    members: Vec<Member>,
+    tables: Vec<(u8, Vec<u16>)>,
+}
+
+impl From<Ring> for RingRecord {
+    fn from(ring: Ring) -> RingRecord {
+        let index = |id: &NodeId| {
+            let index = ring.members.binary_search_by_key(id, |member| member.id);
+            index.expect("a ring's owners are its members: placement and validation see to it") as u16
+        };
+        let tables = ring
+            .tables
+            .iter()
+            .map(|table| (table.n, table.owners.iter().map(index).collect()))
+            .collect();
+        RingRecord {
+            format: FORMAT,
+            version: ring.version,
+            parent_digest: ring.parent_digest,
+            partitions: ring.partitions,
+            hash_seed: ring.hash_seed,
+            members: ring.members,
+            tables,
+        }
+    }
+}
+
+impl TryFrom<RingRecord> for Ring {
+    type Error = RingError;
+
+    fn try_from(record: RingRecord) -> Result<Ring, RingError> {
+        let damaged = |what| RingError::Damaged { what };
+        if record.format != FORMAT {
+            return Err(RingError::UnknownFormat { found: record.format });
+        }
+        if record.version.0 == 0 {
+            return Err(damaged("versions start at 1"));
+        }
+        if !record.members.is_sorted_by(|a, b| a.id < b.id) {
+            return Err(damaged("its members are not sorted by id"));
+        }
+        if !record.tables.is_sorted_by(|a, b| a.0 < b.0) {
+            return Err(damaged("its tables are not sorted by replication factor"));
+        }
+        let members = checked_members(record.members)?;
+        check_classes(&record.tables.iter().map(|(n, _)| *n).collect(), &members)?;
+        let mut tables = Vec::with_capacity(record.tables.len());
+        for (n, indexes) in record.tables {
+            if indexes.len() != slots(n, record.partitions) {
+                return Err(damaged("a table has not Q rows of n owners"));
+            }
+            let owner = |&index: &u16| members.get(usize::from(index)).map(|member| member.id);
+            let owners: Option<Vec<NodeId>> = indexes.iter().map(owner).collect();
+            let owners = owners.ok_or(damaged("a partition is owned by somebody who is not a member"))?;
+            let mut sorted = vec![];
+            for row in owners.chunks(usize::from(n)) {
+                sorted.clear();
+                sorted.extend_from_slice(row);
+                sorted.sort_unstable();
+                if !sorted.is_sorted_by(|a, b| a < b) {
+                    return Err(damaged("a member holds two replicas of one partition"));
+                }
+            }
+            tables.push(Table { n, owners });
+        }
+        let RingRecord {
+            version,
+            parent_digest,
+            partitions,
+            hash_seed,
+            ..
+        } = record;
+        Ok(Ring::sealed(
+            version,
+            parent_digest,
+            partitions,
+            hash_seed,
+            members,
+            tables,
+        ))
+    }
+}
+
+/// How many slots a table has.
+fn slots(n: u8, partitions: Partitions) -> usize {
+    usize::from(n) * partitions.get() as usize
+}
+
+/// The members sorted by id, if they can be members of one ring.
+fn checked_members(mut members: Vec<Member>) -> Result<Vec<Member>, RingError> {
+    if members.is_empty() {
+        return Err(RingError::NoMembers);
+    }
+    if members.len() > MEMBERS_MAX {
+        return Err(RingError::TooManyMembers { count: members.len() });
+    }
+    members.sort_by(|a, b| (a.id, &a.name).cmp(&(b.id, &b.name)));
+    let mut names = BTreeSet::new();
+    for Member {
+        name,
+        address,
+        weight,
+        shards,
+        ..
+    } in &members
+    {
+        if name.is_empty() {
+            return Err(RingError::EmptyName {
+                address: address.clone(),
+            });
+        }
+        if !names.insert(name) {
+            return Err(RingError::DuplicateName { name: name.clone() });
+        }
+        if address.is_empty() {
+            return Err(RingError::EmptyAddress { name: name.clone() });
+        }
+        if *weight == 0 {
+            return Err(RingError::ZeroWeight { name: name.clone() });
+        }
+        if *shards == 0 {
+            return Err(RingError::NoShards { name: name.clone() });
+        }
+    }
+    match members.windows(2).find(|pair| pair[0].id == pair[1].id) {
+        Some([a, b, ..]) => Err(RingError::DuplicateId {
+            id: a.id,
+            first: a.name.clone(),
+            second: b.name.clone(),
+        }),
+        _ => Ok(members),
+    }
+}
+
+fn check_classes(classes: &BTreeSet<u8>, members: &[Member]) -> Result<(), RingError> {
+    if classes.is_empty() {
+        return Err(RingError::NoClasses);
+    }
+    for &n in classes {
+        if n == 0 {
+            return Err(RingError::ZeroReplicas);
+        }
+        if usize::from(n) > members.len() {
+            return Err(RingError::NotEnoughMembers {
+                n,
+                members: members.len(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// xxh3_128 over a form of its own, so that the digest does not depend on how rings are encoded: numbers
+/// big endian in full width, texts and lists with their length (8 bytes) in front, fields in the order of
+/// [`Ring`] with tables as (n, owners).
+fn digest(ring: &Ring) -> u128 {
+    let mut hasher = Xxh3::new();
+    let length = |hasher: &mut Xxh3, length: usize| hasher.update(&(length as u64).to_be_bytes());
+    hasher.update(b"driftless ring 1");
+    hasher.update(&ring.version.0.to_be_bytes());
+    hasher.update(&ring.parent_digest.to_be_bytes());
+    hasher.update(&ring.partitions.get().to_be_bytes());
+    hasher.update(&ring.hash_seed.to_be_bytes());
+    length(&mut hasher, ring.members.len());
+    for Member {
+        id,
+        name,
+        address,
+        zone,
+        weight,
+        shards,
+    } in &ring.members
+    {
+        hasher.update(&id.0.to_be_bytes());
+        for text in [name, address, zone] {
+            length(&mut hasher, text.len());
+            hasher.update(text.as_bytes());
+        }
+        hasher.update(&weight.to_be_bytes());
+        hasher.update(&shards.to_be_bytes());
+    }
+    length(&mut hasher, ring.tables.len());
+    for Table { n, owners } in &ring.tables {
+        hasher.update(&[*n]);
+        length(&mut hasher, owners.len());
+        for owner in owners {
+            hasher.update(&owner.0.to_be_bytes());
+        }
+    }
+    hasher.digest128()
+}
+
+/// The most members of a ring. Everyone keeps a connection to everyone, so a cluster becomes hard to run
+/// long before; and placement, which is quadratic in the members, stays within seconds.
+pub const MEMBERS_MAX: usize = 1024;
+
+/// The format of [`RingRecord`].
+const FORMAT: u8 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(names: &[&str]) -> RingSpec {
+        RingSpec {
+            partitions: Partitions::new(16).unwrap(),
+            hash_seed: 7,
+            members: names
+                .iter()
+                .map(|name| Member::new(*name, format!("{name}:7400")))
+                .collect(),
+            classes: BTreeSet::from([1, 3]),
+        }
+    }
+
+    fn record(ring: &Ring) -> RingRecord {
+        ring.clone().into()
+    }
+
+    #[test]
+    fn digests_and_tables_never_change() {
+        let first = Ring::first(spec(&["ada", "bob", "cyd"])).unwrap();
+        let second = first.next(spec(&["ada", "bob", "cyd", "dan", "eve"])).unwrap();
+        let third = second.next(spec(&["ada", "cyd", "dan", "eve"])).unwrap();
+        let digests = [first, second, third].map(|ring| ring.digest());
+        assert_eq!(digests, KAT, "got {digests:#034x?}");
+    }
+
+    #[test]
+    fn each_version_names_its_parent() {
+        let first = Ring::first(spec(&["ada", "bob", "cyd"])).unwrap();
+        assert_eq!((first.version(), first.parent_digest()), (RingVersion(1), 0));
+        let second = first.next(first.spec()).unwrap();
+        assert_eq!(
+            (second.version(), second.parent_digest()),
+            (RingVersion(2), first.digest())
+        );
+        assert_ne!(second.digest(), first.digest());
+    }
+
+    #[test]
+    fn the_digest_covers_everything() {
+        let ring = Ring::first(spec(&["ada", "bob", "cyd", "dan"])).unwrap();
+        let changes: [fn(&mut Ring); 12] = [
+            |ring| ring.version.0 += 1,
+            |ring| ring.parent_digest += 1,
+            |ring| ring.partitions = ring.partitions.doubled().unwrap(),
+            |ring| ring.hash_seed += 1,
+            |ring| ring.members[0].id.0 += 1,
+            |ring| ring.members[0].name.push('x'),
+            |ring| ring.members[0].address.push('x'),
+            |ring| ring.members[0].zone.push('x'),
+            |ring| ring.members[0].weight += 1,
+            |ring| ring.members[0].shards += 1,
+            |ring| ring.tables[0].n += 1,
+            |ring| ring.tables[1].owners.swap(0, 1),
+        ];
+        let mut digests = BTreeSet::from([ring.digest()]);
+        for change in changes {
+            let mut changed = ring.clone();
+            change(&mut changed);
+            assert!(digests.insert(digest(&changed)));
+        }
+    }
+
+    #[test]
+    fn lookups_answer_nothing_for_the_unknown() {
+        let ring = Ring::first(spec(&["ada", "bob", "cyd"])).unwrap();
+        assert_eq!(
+            ring.owners(PartitionId {
+                n: 3,
+                arc: ArcIndex(15)
+            })
+            .len(),
+            3
+        );
+        for (n, arc) in [(3, 16), (3, u32::MAX), (2, 0), (0, 0), (255, 0)] {
+            let partition = PartitionId { n, arc: ArcIndex(arc) };
+            assert_eq!(ring.owners(partition), []);
+            assert!(ring.preference(partition).primaries.is_empty());
+        }
+        assert_eq!(ring.member(NodeId(1)), None);
+        assert_eq!(ring.member_by_name("zoe"), None);
+        assert_eq!(ring.owned(NodeId(1)).count(), 0);
+    }
+
+    #[test]
+    fn members_are_found_by_id_and_by_name() {
+        let ring = Ring::first(spec(&["ada", "bob", "cyd"])).unwrap();
+        for name in ["ada", "bob", "cyd"] {
+            assert_eq!(ring.member_by_name(name).unwrap().id, NodeId::of_name(name));
+            assert_eq!(ring.member(NodeId::of_name(name)).unwrap().name, name);
+            assert_eq!(
+                ring.owned(NodeId::of_name(name))
+                    .filter(|partition| partition.n == 3)
+                    .count(),
+                16
+            );
+        }
+    }
+
+    #[test]
+    fn impossible_specs_are_refused() {
+        let refused = |change: fn(&mut RingSpec)| {
+            let mut spec = spec(&["ada", "bob", "cyd"]);
+            change(&mut spec);
+            Ring::first(spec).unwrap_err()
+        };
+        assert_eq!(refused(|spec| spec.members.clear()), RingError::NoMembers);
+        assert_eq!(
+            refused(|spec| spec.members[0].weight = 0),
+            RingError::ZeroWeight { name: "ada".into() }
+        );
+        assert_eq!(
+            refused(|spec| spec.members[0].shards = 0),
+            RingError::NoShards { name: "ada".into() }
+        );
+        assert_eq!(
+            refused(|spec| spec.members[0].address.clear()),
+            RingError::EmptyAddress { name: "ada".into() }
+        );
+        assert_eq!(
+            refused(|spec| spec.members[0].name.clear()),
+            RingError::EmptyName {
+                address: "ada:7400".into()
+            }
+        );
+        assert_eq!(
+            refused(|spec| spec.members[0].name = "bob".into()),
+            RingError::DuplicateName { name: "bob".into() }
+        );
+        assert_eq!(
+            refused(|spec| spec.members[1].id = spec.members[0].id),
+            RingError::DuplicateId {
+                id: NodeId::of_name("ada"),
+                first: "ada".into(),
+                second: "bob".into()
+            }
+        );
+        assert_eq!(refused(|spec| spec.classes.clear()), RingError::NoClasses);
+        assert_eq!(
+            refused(|spec| spec.classes = BTreeSet::from([0])),
+            RingError::ZeroReplicas
+        );
+        assert_eq!(
+            refused(|spec| spec.classes = BTreeSet::from([4])),
+            RingError::NotEnoughMembers { n: 4, members: 3 }
+        );
+        assert_eq!(
+            refused(|spec| spec.members = (0..1025).map(|i| Member::new(i.to_string(), "h:1")).collect()),
+            RingError::TooManyMembers { count: 1025 }
+        );
+    }
+
+    #[test]
+    fn what_would_move_every_key_is_refused() {
+        let ring = Ring::first(spec(&["ada", "bob", "cyd"])).unwrap();
+        let other_seed = RingSpec {
+            hash_seed: 8,
+            ..ring.spec()
+        };
+        assert_eq!(ring.next(other_seed), Err(RingError::SeedChanged { old: 7, new: 8 }));
+        let fewer = RingSpec {
+            partitions: Partitions::new(8).unwrap(),
+            ..ring.spec()
+        };
+        assert_eq!(ring.next(fewer), Err(RingError::PartitionsShrank { old: 16, new: 8 }));
+    }
+
+    #[test]
+    fn doubling_keeps_the_owners_of_every_key() {
+        let ring = Ring::first(spec(&["ada", "bob", "cyd", "dan", "eve"])).unwrap();
+        let doubled = ring.doubled().unwrap();
+        assert_eq!(doubled.partitions().get(), 32);
+        assert_eq!(doubled.parent_digest(), ring.digest());
+        for key in 0..1000u32 {
+            let token = ring.token(1, &key.to_be_bytes());
+            assert_eq!(
+                ring.owners(ring.partition(3, token)),
+                doubled.owners(doubled.partition(3, token))
+            );
+        }
+    }
+
+    #[test]
+    fn a_damaged_record_is_refused() {
+        let ring = Ring::first(spec(&["ada", "bob", "cyd", "dan"])).unwrap();
+        assert_eq!(Ring::try_from(record(&ring)), Ok(ring.clone()));
+        let refused = |change: fn(&mut RingRecord)| {
+            let mut record = record(&ring);
+            change(&mut record);
+            Ring::try_from(record).unwrap_err()
+        };
+        assert_eq!(
+            refused(|record| record.format = 2),
+            RingError::UnknownFormat { found: 2 }
+        );
+        let changes: [fn(&mut RingRecord); 7] = [
+            |record| record.version = RingVersion(0),
+            |record| record.members.swap(0, 1),
+            |record| record.tables.swap(0, 1),
+            |record| record.tables[1] = record.tables[0].clone(),
+            |record| record.tables[0].1.truncate(15),
+            |record| record.tables[0].1[3] = 4,
+            |record| record.tables[1].1[0] = record.tables[1].1[1],
+        ];
+        for change in changes {
+            assert!(matches!(refused(change), RingError::Damaged { .. }));
+        }
+        assert_eq!(
+            refused(|record| record.members[0].weight = 0)
+                .to_string()
+                .matches("weight 0")
+                .count(),
+            1
+        );
+        assert_eq!(refused(|record| record.tables.clear()), RingError::NoClasses);
+        assert_eq!(
+            refused(|record| record.tables[0] = (0, vec![])),
+            RingError::ZeroReplicas
+        );
+    }
+
+    #[test]
+    fn the_last_version_has_no_successor() {
+        let mut last = record(&Ring::first(spec(&["ada", "bob", "cyd"])).unwrap());
+        last.version = RingVersion(u64::MAX);
+        let last = Ring::try_from(last).unwrap();
+        assert_eq!(last.next(last.spec()), Err(RingError::VersionsExhausted));
+        assert_eq!(last.doubled(), Err(RingError::VersionsExhausted));
+    }
+
+    const KAT: [u128; 3] = [
+        0x60bb_6bfb_3df4_f955_01d3_0b0e_bb11_b40c,
+        0xb668_5dd4_a296_91ff_20cb_c5dd_a0ac_9e68,
+        0x538c_8515_04e5_ccbf_76d0_f210_1d98_cdc7,
+    ];
+}
