@@ -44,6 +44,10 @@ struct Shared {
     out: Vec<u8>,
     /// Frames that want a stream of their own.
     large: Vec<Vec<u8>>,
+    /// Something has been written to the shared stream, or is about to be.
+    opened: bool,
+    /// The writer has been woken and has not looked yet.
+    awake: bool,
     in_flight: HashMap<u64, Waiter>,
     next_id: u64,
     /// Frames of lower ids have been handed to the transport.
@@ -90,6 +94,8 @@ impl Connection {
             shared: Mutex::new(Shared {
                 out: Vec::new(),
                 large: Vec::new(),
+                opened: false,
+                awake: false,
                 in_flight: HashMap::new(),
                 next_id: 1,
                 taken: 1,
@@ -121,7 +127,6 @@ impl Connection {
         let id = shared.next_id;
         shared.next_id += 1;
         let message = RequestFrameRef { id, ring_version, deadline_ms, request };
-        let was_idle = shared.out.is_empty() && shared.large.is_empty();
         let large = if payload_bytes(request) <= ENCODE_UNDER_LOCK_MAX {
             let start = shared.out.len();
             frame::encode(&message, &mut shared.out).map_err(|error| Cause::TooLong(error.to_string()))?;
@@ -143,10 +148,17 @@ impl Connection {
                 None
             }
         };
+        if large.is_some() && !shared.opened {
+            shared.open(ring_version);
+        }
+        shared.opened = true;
         shared.in_flight.insert(id, Waiter { answer: sender, large: large.is_some() });
         shared.large.extend(large);
+        // Who queues behind others need not wake the writer again.
+        let wakes = !shared.awake;
+        shared.awake = true;
         drop(shared);
-        if was_idle {
+        if wakes {
             self.queued.notify_one();
         }
         Ok(Pending { connection: Arc::clone(self), id, answer })
@@ -211,6 +223,7 @@ impl Connection {
         loop {
             let (chunk, large) = {
                 let mut shared = self.lock();
+                shared.awake = false;
                 shared.taken = shared.next_id;
                 let chunk = if shared.out.is_empty() {
                     Vec::new()
@@ -361,6 +374,15 @@ impl Connection {
     fn lock(&self) -> MutexGuard<'_, Shared> {
         // Nothing that is done under the lock leaves it half done when it panics.
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    /// The node sees a stream when the first byte on it arrives, and may want to see the shared one before any other.
+    /// A question of which nobody awaits the answer makes it visible.
+    fn open(&mut self, ring_version: u64) {
+        let message = RequestFrameRef { id: 0, ring_version, deadline_ms: 1_000, request: &Request::Status };
+        frame::encode(&message, &mut self.out).expect("is a few bytes long");
     }
 }
 

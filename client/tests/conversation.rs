@@ -73,9 +73,11 @@ async fn large_frames_travel_alone_both_ways() {
     let bucket = client.bucket("default");
     let large = Bytes::from(vec![7; 3 * 1024 * 1024]);
 
-    for (value, alone) in [(large.clone(), true), (Bytes::from(vec![7; 60_000]), false), (Bytes::from("small"), false)] {
+    for (value, alone) in [(Bytes::from("small"), false), (large.clone(), true), (Bytes::from(vec![7; 60_000]), false)] {
         let put = tokio::spawn(bucket.put("k", &value).into_future());
+        let put = tokio::spawn(async move { let r = put.await; eprintln!("{r:?}"); r.unwrap() });
         let asked = cluster.nodes[0].next().await;
+
         assert_eq!((asked.alone, &asked.put().value), (alone, &value));
         asked.stored();
         put.await.expect("does not panic").expect("answered");
@@ -87,6 +89,18 @@ async fn large_frames_travel_alone_both_ways() {
     read.siblings[0].value = large.clone();
     asked.answer_alone(Response::Read(read)).await;
     assert_eq!(get.await.expect("does not panic").expect("answered").value(), Some(&large));
+}
+
+#[tokio::test]
+async fn a_large_first_request_makes_the_shared_stream_visible_before_it() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let client = cluster.connect().await;
+    let put = tokio::spawn(client.bucket("default").put("k", vec![7; 100_000]).into_future());
+    assert_eq!(cluster.nodes[0].next().await.frame.request, Request::Status);
+    let asked = cluster.nodes[0].next().await;
+    assert!(asked.alone);
+    asked.stored();
+    put.await.expect("does not panic").expect("answered");
 }
 
 #[tokio::test]
@@ -127,7 +141,7 @@ async fn a_client_that_is_dropped_hangs_up() {
     let get = tokio::spawn(client.bucket("default").get("k").into_future());
     let asked = cluster.nodes[0].next().await;
     asked.values(&[]);
-    get.await.expect("does not panic").expect("answered");
+    let _ = get.await.expect("does not panic").expect("answered");
     drop(client);
     asked.connection.closed().await;
 }
@@ -263,9 +277,9 @@ async fn a_full_client_makes_callers_wait_until_their_deadline() {
 
     let second = tokio::spawn(bucket.get("c").into_future());
     asked.values(&[]);
-    first.await.expect("does not panic").expect("answered");
+    let _ = first.await.expect("does not panic").expect("answered");
     cluster.nodes[0].next().await.values(&[]);
-    second.await.expect("does not panic").expect("answered");
+    let _ = second.await.expect("does not panic").expect("answered");
 }
 
 #[tokio::test]
@@ -336,13 +350,13 @@ async fn a_newer_ring_is_learned_from_any_answer() {
     let asked = cluster.nodes[0].next().await;
     cluster.set(fake::topology(new, &["default"]));
     asked.answer_from_ring(2, Response::Read(fake::read(&[])));
-    get.await.expect("does not panic").expect("answered");
+    let _ = get.await.expect("does not panic").expect("answered");
     while client.topology().ring().version().0 < 2 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let get = tokio::spawn(client.bucket("default").get("k").into_future());
     cluster.nodes[1].next().await.values(&[]);
-    get.await.expect("does not panic").expect("answered");
+    let _ = get.await.expect("does not panic").expect("answered");
 }
 
 #[tokio::test]
@@ -380,7 +394,7 @@ async fn requests_go_to_the_shard_that_owns_the_partition() {
         let asked = shards[usize::from(topology.shard_of(member.id, place.partition))].next().await;
         assert_eq!(asked.key(), &key);
         asked.values(&[]);
-        get.await.expect("does not panic").expect("answered");
+        let _ = get.await.expect("does not panic").expect("answered");
     }
 }
 

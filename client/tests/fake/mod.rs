@@ -2,11 +2,12 @@
 //!
 //! Only the topology is answered without being asked for.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use driftless_client::{Client, ClientBuilder, Identity};
 use driftless_proto::client::{Request, RequestFrame, Response, ResponseFrame, Stored};
@@ -127,7 +128,9 @@ impl Node {
 
     /// The next request.
     pub async fn next(&mut self) -> Asked {
-        self.asked.recv().await.expect("the node is listening")
+        // A client that gave up would leave the test waiting for ever; its longest call takes ten seconds.
+        let asked = tokio::time::timeout(Duration::from_secs(30), self.asked.recv()).await;
+        asked.expect("no request arrived").expect("the node is listening")
     }
 
     /// Whether a request has arrived that was not looked at yet.
