@@ -116,7 +116,7 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
         let journal = if from_stdin {
             None
         } else {
-            Journal::of(&args.file, &client.topology().cluster().to_owned(), &args.bucket.bucket)
+            Journal::of(&args.file, client.topology().cluster(), &args.bucket.bucket)
         };
         let options = Options {
             concurrency: usize::from(args.concurrency),

@@ -3,6 +3,7 @@
 //! Everything is bounded in time. When a [`Dev`] goes, its processes and its directory go.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::disallowed_methods, reason = "real processes take real time")]
 
 use std::fs::File;
 use std::io::{Read, Write};
