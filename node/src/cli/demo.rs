@@ -47,7 +47,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     tour.title("A cluster of three peer processes")?;
     tour.say("Each is a `driftless serve` of its own with its own data, and none is a leader. They speak QUIC with")?;
     tour.say("mutual TLS; a throw-away authority has just issued their certificates.")?;
-    let mut cluster = LocalCluster::start(layout, stop)?;
+    let mut cluster = LocalCluster::start(layout, stop.clone())?;
     cluster.wait_ready(READY_PATIENCE)?;
     tour.check("three nodes are ready", true)?;
 
@@ -60,11 +60,19 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
         .access()?;
         let client = session::connect_on_own_thread(&access).await?;
-        let result = tour.run(&mut cluster, &client).await;
+        let interrupted = async {
+            while !stop.is_set() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let result = tokio::select! {
+            result = tour.run(&mut cluster, &client) => result,
+            () = interrupted => Err(Failure::failed("interrupted; the nodes are stopped and their data is removed")),
+        };
         let _ = tokio::time::timeout(Duration::from_millis(300), client.close()).await;
         result
     });
-    if outcome.is_err() && !tour.stop.is_set() {
+    if outcome.is_err() && !stop.is_set() {
         for node in &cluster.layout().nodes {
             output::note(format_args!(
                 "\nthe end of {}:\n{}",

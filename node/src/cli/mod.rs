@@ -50,7 +50,7 @@ use profile::ClusterArgs;
 
 /// A leaderless key-value store: peers own arcs of a ring, any replica takes a write, concurrent writes become siblings.
 #[derive(Parser, Debug)]
-#[command(name = "driftless", version, after_help = EXIT_CODES, arg_required_else_help = true, max_term_width = 110)]
+#[command(name = "driftless", version, after_help = EXIT_CODES, arg_required_else_help = true, args_override_self = true, max_term_width = 110)]
 pub(crate) struct Cli {
     #[command(flatten)]
     cluster: ClusterArgs,
@@ -67,34 +67,59 @@ pub(crate) struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Run a whole cluster on this machine until Ctrl-C
+    ///
+    /// Ports are 7400, 7410, … (UDP) and 7401, 7411, … (TCP, for metrics and status), all on the loopback interface.
     Dev(dev::Args),
     /// The two-minute tour: what this store does, shown and checked on a throw-away cluster
+    ///
+    /// Uses a temporary directory and free ports, and leaves nothing behind. Exit code 0 only if every check held.
     Demo(demo::Args),
     /// Run one node
+    ///
+    /// Every key of the configuration can also be set by an environment variable: limits.requests_max by
+    /// DRIFTLESS_LIMITS_REQUESTS_MAX. --ca, --cert and --key override [tls].
     Serve(WithKey<serve::Args>),
     /// Issue certificates
     #[command(subcommand)]
     Cert(cert::Command),
     /// Write a value
+    ///
+    /// Without --context the value becomes a sibling of whatever is there.
     Put(WithKey<put::Args>),
     /// Read a key
+    ///
+    /// Exit code 5 if there is no such key.
     Get(WithKey<get::Args>),
     /// Delete a key
+    ///
+    /// Without --context a node reads the key first and deletes what it saw. Exit code 5 if there was nothing.
     Delete(WithKey<delete::Args>),
     /// Write many records from a file of JSON lines
+    ///
+    /// A line that cannot be read or stored is reported with its number, and the load goes on. Exit code 1 if there was one.
     Load(WithKey<load::Args>),
     /// Write all records of a bucket as JSON lines, as `load` reads them
+    ///
+    /// Keys are read one by one while others may write: this is no snapshot.
     Dump(WithKey<dump::Args>),
     /// List the keys of a bucket, partition by partition
+    ///
+    /// Keys come in the order of the ring, which looks random; there is no ordered scan.
     Scan(WithKey<scan::Args>),
     /// Look at the buckets
     #[command(subcommand)]
     Bucket(bucket::Command),
     /// Who owns what; for a key: its token, partition, primaries and fallbacks
+    ///
+    /// Without options: a line per member. The private key of the client certificate is --client-key here.
     Ring(ring::Args),
     /// A line per node, then a sentence on the cluster's health
+    ///
+    /// Exit code 0 whatever it shows, unless --check is given.
     Status(WithKey<status::Args>),
     /// Measure a running cluster with a closed loop of clients
+    ///
+    /// What is measured: from the call of the client library to its answer, retries included.
     Bench(WithKey<bench::Args>),
     /// Print a completion script for a shell
     Completions(completions::Args),
