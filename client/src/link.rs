@@ -59,6 +59,30 @@ impl Link {
         })
     }
 
+    /// A link that takes over a connection of another one which is no longer needed.
+    pub(crate) fn adopt(self: Arc<Self>, connection: Option<Arc<Connection>>) -> Arc<Link> {
+        if let Some(connection) = connection {
+            *self.lock() = State::Up {
+                connection,
+                failures: 0,
+            };
+        }
+        self
+    }
+
+    /// Gives the connection away, if `wanted` accepts it.
+    pub(crate) fn release(&self, wanted: impl FnOnce(&Connection) -> bool) -> Option<Arc<Connection>> {
+        let mut state = self.lock();
+        match &*state {
+            State::Up { connection, .. } if wanted(connection) => {
+                let connection = Arc::clone(connection);
+                *state = State::Idle;
+                Some(connection)
+            }
+            _ => None,
+        }
+    }
+
     /// Whether this is the way to that shard.
     pub(crate) fn leads_to(&self, address: &str, shard: u16, expected: Option<&str>) -> bool {
         self.address == address && self.shard == shard && self.expected.as_deref() == expected

@@ -77,14 +77,13 @@ impl Router {
             match answer {
                 Ok(topology) => {
                     drop(asked);
-                    let snapshot = Snapshot::new(topology, &io, None);
-                    let strangers = seeds.iter().cloned().zip(links).collect();
+                    let snapshot = Snapshot::new(topology, &io, None, &links);
                     return Ok(Router {
                         io,
                         seeds,
                         only,
                         snapshot: RwLock::new(Arc::new(snapshot)),
-                        strangers: Mutex::new(strangers),
+                        strangers: Mutex::default(),
                     });
                 }
                 Err((seed, cause)) => {
@@ -140,7 +139,7 @@ impl Router {
             && topology != **known;
         if is_news {
             tracing::debug!(ring_version = topology.ring().version().0, "newer topology");
-            *current = Arc::new(Snapshot::new(topology, &self.io, Some(&current)));
+            *current = Arc::new(Snapshot::new(topology, &self.io, Some(&current), &[]));
         }
         Arc::clone(&current)
     }
@@ -182,7 +181,8 @@ impl Router {
 }
 
 impl Snapshot {
-    fn new(topology: Topology, io: &Arc<Io>, before: Option<&Snapshot>) -> Snapshot {
+    /// Links of `before` that still lead somewhere are kept; connections of `spare` links to members are taken over.
+    fn new(topology: Topology, io: &Arc<Io>, before: Option<&Snapshot>, spare: &[Arc<Link>]) -> Snapshot {
         let members = topology.ring().members().iter();
         let links = members.map(|member| {
             (0..member.shards.max(1))
@@ -191,7 +191,13 @@ impl Snapshot {
                         .and_then(|before| before.link(member.id, shard))
                         .filter(|link| link.leads_to(&member.address, shard, Some(&member.name)));
                     kept.cloned().unwrap_or_else(|| {
+                        let adopted = spare.iter().filter(|_| shard == 0).find_map(|link| {
+                            link.release(|connection| {
+                                connection.node() == member.name && same_port(link.name(), &member.address)
+                            })
+                        });
                         Link::new(Arc::clone(io), member.address.clone(), shard, Some(member.name.clone()))
+                            .adopt(adopted)
                     })
                 })
                 .collect()
@@ -254,6 +260,11 @@ impl Snapshot {
             .ok()?;
         self.links.get(member)?.get(usize::from(shard))
     }
+}
+
+/// Whether two addresses of a node lead to the same shard, whatever they call its host.
+fn same_port(one: &str, other: &str) -> bool {
+    one.rsplit(':').next() == other.rsplit(':').next()
 }
 
 /// Asks one node for the topology.

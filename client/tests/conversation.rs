@@ -90,7 +90,6 @@ async fn large_frames_travel_alone_both_ways() {
     ] {
         let put = tokio::spawn(bucket.put("k", &value).into_future());
         let asked = cluster.nodes[0].next().await;
-
         assert_eq!((asked.alone, &asked.put().value), (alone, &value));
         asked.stored();
         put.await.expect("does not panic").expect("answered");
@@ -109,11 +108,17 @@ async fn large_frames_travel_alone_both_ways() {
 
 #[tokio::test]
 async fn a_large_first_request_makes_the_shared_stream_visible_before_it() {
-    let mut cluster = Cluster::start(&["ada"]);
-    let client = cluster.connect().await;
-    let put = tokio::spawn(client.bucket("default").put("k", vec![7; 100_000]).into_future());
-    assert_eq!(cluster.nodes[0].next().await.frame.request, Request::Status);
-    let asked = cluster.nodes[0].next().await;
+    let mut cluster = Cluster::start(&["ada", "bob"]);
+    let seed = cluster.nodes[0].address.to_string();
+    let client = cluster.builder().seeds([seed]).connect().await.expect("answers");
+    // A key of the node that nothing was asked of yet.
+    let key = (0..)
+        .map(|i| i.to_string())
+        .find(|key| cluster.owners("default", key)[0] == 1)
+        .expect("has some");
+    let put = tokio::spawn(client.bucket("default").put(key, vec![7; 100_000]).into_future());
+    assert_eq!(cluster.nodes[1].next().await.frame.request, Request::Status);
+    let asked = cluster.nodes[1].next().await;
     assert!(asked.alone);
     asked.stored();
     put.await.expect("does not panic").expect("answered");
@@ -821,9 +826,9 @@ async fn many_keys_are_answered_in_their_order() {
         for _ in 0..3 {
             let asked = cluster.nodes[0].next().await;
             if asked.key().as_bytes() == b"b" {
-                asked.refuse(Refusal::StorageFull)
+                asked.refuse(Refusal::StorageFull);
             } else {
-                asked.stored()
+                asked.stored();
             }
         }
     };
