@@ -666,7 +666,12 @@ mod tests {
     }
 
     fn identity(cluster: &str, node: &str) -> Identity {
-        Identity { cluster: cluster.into(), node: node.into(), created: "2026-11-20T06:00:00Z".into(), nonce: 7 }
+        Identity {
+            cluster: cluster.into(),
+            node: node.into(),
+            created: "2026-11-20T06:00:00Z".into(),
+            nonce: 7,
+        }
     }
 
     fn open(path: &Path) -> Result<DataDirectory, OpenError> {
@@ -674,8 +679,12 @@ mod tests {
     }
 
     fn everything(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-        let entries = fs::read_dir(path).expect("listed").map(|entry| entry.expect("listed").path());
-        entries.map(|path| (path.clone(), fs::read(&path).unwrap_or_default())).collect()
+        let entries = fs::read_dir(path)
+            .expect("listed")
+            .map(|entry| entry.expect("listed").path());
+        entries
+            .map(|path| (path.clone(), fs::read(&path).unwrap_or_default()))
+            .collect()
     }
 
     #[test]
@@ -690,7 +699,11 @@ mod tests {
         let key = *first.reset_key();
         assert_ne!(key, [0; RESET_KEY_BYTES]);
         drop(first);
-        let again = Identity { nonce: 8, created: "later".into(), ..identity("shop", "ada") };
+        let again = Identity {
+            nonce: 8,
+            created: "later".into(),
+            ..identity("shop", "ada")
+        };
         let second = DataDirectory::open(&path, &again).expect("opened again");
         assert_eq!(second.incarnation(), Incarnation { starts: 2, nonce: 8 });
         assert_eq!(*second.reset_key(), key, "peers know us by it");
@@ -715,8 +728,12 @@ mod tests {
         type Check = fn(&OpenError) -> bool;
         let newer = br#"{ "format": 2, "something": "else" }"#;
         let cases: [(&str, &[u8], Check); 5] = [
-            (IDENTITY, newer, |e| matches!(e, OpenError::NewerFormat { found: 2, .. })),
-            (IDENTITY, b"{ \"format\": 1, \"clus", |e| matches!(e, OpenError::Damaged { .. })),
+            (IDENTITY, newer, |e| {
+                matches!(e, OpenError::NewerFormat { found: 2, .. })
+            }),
+            (IDENTITY, b"{ \"format\": 1, \"clus", |e| {
+                matches!(e, OpenError::Damaged { .. })
+            }),
             (IDENTITY, b"", |e| matches!(e, OpenError::Damaged { .. })),
             (RESET_KEY, b"short", |e| matches!(e, OpenError::Damaged { .. })),
             (LOCK, b"", |_| false),
@@ -741,9 +758,15 @@ mod tests {
         drop(open(folder.path()).expect("made"));
         let before = everything(folder.path());
         let other = DataDirectory::open(folder.path(), &identity("shop", "bob")).expect_err("another node's");
-        assert!(matches!(&other, OpenError::OtherNode { found, .. } if found == "ada"), "{other}");
+        assert!(
+            matches!(&other, OpenError::OtherNode { found, .. } if found == "ada"),
+            "{other}"
+        );
         let other = DataDirectory::open(folder.path(), &identity("mall", "ada")).expect_err("another cluster's");
-        assert!(matches!(&other, OpenError::OtherCluster { found, .. } if found == "shop"), "{other}");
+        assert!(
+            matches!(&other, OpenError::OtherCluster { found, .. } if found == "shop"),
+            "{other}"
+        );
         assert_eq!(everything(folder.path()), before);
     }
 
@@ -752,12 +775,18 @@ mod tests {
         let folder = folder();
         fs::write(folder.path().join("thesis.txt"), "years of work").expect("written");
         let refused = open(folder.path()).expect_err("not ours");
-        assert!(matches!(&refused, OpenError::NotOurs { found, .. } if found == "thesis.txt"), "{refused}");
+        assert!(
+            matches!(&refused, OpenError::NotOurs { found, .. } if found == "thesis.txt"),
+            "{refused}"
+        );
         assert_eq!(everything(folder.path()).len(), 1, "nothing was added");
         fs::remove_file(folder.path().join("thesis.txt")).expect("removed");
 
         fs::create_dir(folder.path().join(STORE)).expect("created");
-        assert!(matches!(open(folder.path()), Err(OpenError::Damaged { .. })), "data, and nobody's");
+        assert!(
+            matches!(open(folder.path()), Err(OpenError::Damaged { .. })),
+            "data, and nobody's"
+        );
         fs::remove_dir(folder.path().join(STORE)).expect("removed");
 
         fs::create_dir(folder.path().join("lost+found")).expect("created");
@@ -774,7 +803,10 @@ mod tests {
             partitions: Partitions::new(16).expect("a power of two"),
             hash_seed: 1,
             members: ["ada", "bob", "cyd"].map(member).to_vec(),
-            classes: definitions.iter().map(|bucket| bucket.quorum.n()).collect::<BTreeSet<u8>>(),
+            classes: definitions
+                .iter()
+                .map(|bucket| bucket.quorum.n())
+                .collect::<BTreeSet<u8>>(),
         };
         ring(&mut spec);
         Topology::new("shop", Ring::first(spec).expect("a ring"), definitions).expect("a topology")
@@ -810,8 +842,12 @@ mod tests {
         directory.check_topology(&topology(|_| {}, more)).expect("a new bucket");
         drop(directory);
         let directory = open(folder.path()).expect("opened again");
-        directory.check_topology(&topology(|_| {}, more)).expect("it is remembered");
-        let error = directory.check_topology(&topology(|_| {}, |_| {})).expect_err("it cannot go again");
+        directory
+            .check_topology(&topology(|_| {}, more))
+            .expect("it is remembered");
+        let error = directory
+            .check_topology(&topology(|_| {}, |_| {}))
+            .expect_err("it cannot go again");
         assert!(error.to_string().contains("bucket \"logs\" is missing"), "{error}");
     }
 
@@ -820,18 +856,58 @@ mod tests {
         type Ring = fn(&mut RingSpec);
         type Buckets = fn(&mut Vec<BucketDefinition>);
         let cases: [(Ring, Buckets, &str); 12] = [
-            (|s| s.partitions = Partitions::new(32).expect("valid"), |_| {}, "there are 32 partitions and were 16"),
+            (
+                |s| s.partitions = Partitions::new(32).expect("valid"),
+                |_| {},
+                "there are 32 partitions and were 16",
+            ),
             (|s| s.hash_seed = 2, |_| {}, "the hash seed is 2 and was 1"),
-            (|s| s.members.push(Member::new("dan", "dan:7400")), |_| {}, "member \"dan\" is new"),
-            (|s| s.members[2] = Member::new("dan", "dan:7400"), |_| {}, "member \"cyd\" is missing"),
-            (|s| s.members[0].weight = 50, |_| {}, "member \"ada\" has weight 50 and had 100"),
-            (|s| s.members[0].zone = "b".into(), |_| {}, "member \"ada\" is in zone \"b\" and was in \"\""),
-            (|s| s.members[0].shards = 2, |_| {}, "member \"ada\" has 2 shards and had 1"),
+            (
+                |s| s.members.push(Member::new("dan", "dan:7400")),
+                |_| {},
+                "member \"dan\" is new",
+            ),
+            (
+                |s| s.members[2] = Member::new("dan", "dan:7400"),
+                |_| {},
+                "member \"cyd\" is missing",
+            ),
+            (
+                |s| s.members[0].weight = 50,
+                |_| {},
+                "member \"ada\" has weight 50 and had 100",
+            ),
+            (
+                |s| s.members[0].zone = "b".into(),
+                |_| {},
+                "member \"ada\" is in zone \"b\" and was in \"\"",
+            ),
+            (
+                |s| s.members[0].shards = 2,
+                |_| {},
+                "member \"ada\" has 2 shards and had 1",
+            ),
             (|_| {}, |b| b.truncate(1), "bucket \"carts\" is missing"),
-            (|_| {}, |b| b[1] = bucket(5, "carts", 3), "bucket \"carts\" has id 5 and had 1"),
-            (|_| {}, |b| b[1] = bucket(1, "carts", 2), "bucket \"carts\" has n = 2 and had 3"),
-            (|_| {}, |b| b[1] = bucket(1, "cards", 3), "bucket \"cards\" has id 1, which is that of bucket \"carts\""),
-            (|_| {}, |b| b[1].conflict = Conflict::Lww, "bucket \"carts\" has conflict = \"lww\" and had \"siblings\""),
+            (
+                |_| {},
+                |b| b[1] = bucket(5, "carts", 3),
+                "bucket \"carts\" has id 5 and had 1",
+            ),
+            (
+                |_| {},
+                |b| b[1] = bucket(1, "carts", 2),
+                "bucket \"carts\" has n = 2 and had 3",
+            ),
+            (
+                |_| {},
+                |b| b[1] = bucket(1, "cards", 3),
+                "bucket \"cards\" has id 1, which is that of bucket \"carts\"",
+            ),
+            (
+                |_| {},
+                |b| b[1].conflict = Conflict::Lww,
+                "bucket \"carts\" has conflict = \"lww\" and had \"siblings\"",
+            ),
         ];
         let folder = folder();
         let directory = open(folder.path()).expect("made");
@@ -841,8 +917,14 @@ mod tests {
             let Err(TopologyError::Changed(error)) = directory.check_topology(&topology(ring, buckets)) else {
                 panic!("should be refused: {said}");
             };
-            assert!(error.differences.iter().any(|difference| difference == said), "{said}: {error}");
-            assert!(error.to_string().contains("cannot be changed by editing the file"), "{error}");
+            assert!(
+                error.differences.iter().any(|difference| difference == said),
+                "{said}: {error}"
+            );
+            assert!(
+                error.to_string().contains("cannot be changed by editing the file"),
+                "{error}"
+            );
         }
         assert_eq!(everything(folder.path()), before);
     }
@@ -855,6 +937,9 @@ mod tests {
         fs::create_dir(directory.store_path()).expect("created");
         fs::remove_file(folder.path().join(TOPOLOGY)).expect("removed");
         let error = directory.check_topology(&topology(|_| {}, |_| {})).expect_err("lost");
-        assert!(matches!(error, TopologyError::Directory(OpenError::Damaged { .. })), "{error}");
+        assert!(
+            matches!(error, TopologyError::Directory(OpenError::Damaged { .. })),
+            "{error}"
+        );
     }
 }

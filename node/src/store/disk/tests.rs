@@ -77,9 +77,9 @@ fn files(path: &Path) -> Vec<PathBuf> {
     for entry in fs::read_dir(path).expect("listed") {
         let path = entry.expect("listed").path();
         if path.is_dir() {
-            found.extend(files(&path))
+            found.extend(files(&path));
         } else {
-            found.push(path)
+            found.push(path);
         }
     }
     found.sort();
@@ -249,7 +249,7 @@ fn a_syncer_covers_all_shards_and_their_numbers_are_their_own() {
     assert_eq!(put(&mut first, "0/b", "1"), BatchSeq(2));
     assert_eq!(put(&mut second, "1/a", "1"), BatchSeq(1));
     let syncer = database.syncer();
-    syncer.clone().sync().expect("syncs");
+    syncer.sync().expect("syncs");
     let mark = |folder: &Path| Watermark::read(folder).expect("readable").expect("there");
     let synced = mark(folder.path());
     assert!(synced.seqno_end > 0);
