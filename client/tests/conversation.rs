@@ -314,7 +314,7 @@ async fn a_silent_node_is_left_for_the_next_one() {
     let owners = cluster.owners("default", "k");
     let bucket = client
         .bucket("default")
-        .with_profile(&Profile::new().attempt_timeout(Duration::from_millis(60)));
+        .with_profile(&Profile::new().attempt_timeout(Duration::from_millis(400)));
     let put = tokio::spawn(bucket.put("k", "v").into_future());
     let asked = cluster.nodes[owners[0]].next().await;
     let elsewhere = cluster.nodes[owners[1]].next().await;
