@@ -33,11 +33,15 @@ pub(crate) fn run(common: &Common, command: Command) -> Result {
     let common = &common.with(key);
     session::run(common, async |client| {
         let topology = client.topology();
-        let Some(wanted) = wanted else { return list(common, topology.buckets()) };
+        let Some(wanted) = wanted else {
+            return list(common, topology.buckets());
+        };
         match topology.bucket_named(&wanted) {
             Some(bucket) => show(common, bucket),
-            None => Err(Failure::new(Exit::NotFound, format_args!("there is no bucket \"{wanted}\""))
-                .hint("`driftless bucket list` shows those that exist; buckets are defined in cluster.toml")),
+            None => Err(
+                Failure::new(Exit::NotFound, format_args!("there is no bucket \"{wanted}\""))
+                    .hint("`driftless bucket list` shows those that exist; buckets are defined in cluster.toml"),
+            ),
         }
     })
 }
@@ -58,7 +62,10 @@ fn list(common: &Common, buckets: &[BucketDefinition]) -> Result {
             format!("{} %", bucket.read_all),
         ]
     });
-    output::line(output::table(&["bucket", "n", "r", "w", "sloppy", "conflict", "durability", "read all"], rows.collect()))
+    output::line(output::table(
+        &["bucket", "n", "r", "w", "sloppy", "conflict", "durability", "read all"],
+        rows.collect(),
+    ))
 }
 
 fn show(common: &Common, bucket: &BucketDefinition) -> Result {
@@ -76,7 +83,11 @@ fn show(common: &Common, bucket: &BucketDefinition) -> Result {
         "r + w <= n: a read may miss the newest acknowledged write"
     };
     output::line(format_args!("  {overlap}"))?;
-    let sloppy = if bucket.sloppy { "stand-ins of nodes that cannot be reached count" } else { "only primaries count" };
+    let sloppy = if bucket.sloppy {
+        "stand-ins of nodes that cannot be reached count"
+    } else {
+        "only primaries count"
+    };
     output::line(format_args!("  sloppy = {}: {sloppy}", bucket.sloppy))?;
     let meaning = match bucket.conflict {
         Conflict::Siblings => "concurrent writes are kept until somebody merges them",
@@ -87,8 +98,14 @@ fn show(common: &Common, bucket: &BucketDefinition) -> Result {
         Durability::Sync => "acknowledged after fsync",
         Durability::Buffered => "acknowledged after the log write, synced within a second",
     };
-    output::line(format_args!("  durability = {}: {meaning}", durability(bucket.durability)))?;
-    output::line(format_args!("  read_all = {} %: reads that ask all replicas, to repair what they find", bucket.read_all))
+    output::line(format_args!(
+        "  durability = {}: {meaning}",
+        durability(bucket.durability)
+    ))?;
+    output::line(format_args!(
+        "  read_all = {} %: reads that ask all replicas, to repair what they find",
+        bucket.read_all
+    ))
 }
 
 fn as_json(bucket: &BucketDefinition) -> Value {

@@ -31,7 +31,8 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result {
     let mut out: Box<dyn Write> = match &args.output {
         None => Box::new(std::io::stdout().lock()),
         Some(path) => Box::new(
-            File::create(path).map_err(|error| Failure::failed(format_args!("cannot write {}: {error}", path.display())))?,
+            File::create(path)
+                .map_err(|error| Failure::failed(format_args!("cannot write {}: {error}", path.display())))?,
         ),
     };
     let mut out = BufWriter::with_capacity(1 << 20, &mut out);
@@ -71,10 +72,16 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result {
             }
         }
         written(out.flush())?;
-        output::note(format_args!("{} records in {:.1} s", grouped(records), started.elapsed().as_secs_f64()));
+        output::note(format_args!(
+            "{} records in {:.1} s",
+            grouped(records),
+            started.elapsed().as_secs_f64()
+        ));
         if failed > 0 {
-            return Err(Failure::failed(format_args!("{failed} keys could not be read; the dump is incomplete"))
-                .hint("run it again when all nodes are up"));
+            return Err(
+                Failure::failed(format_args!("{failed} keys could not be read; the dump is incomplete"))
+                    .hint("run it again when all nodes are up"),
+            );
         }
         Ok(())
     })

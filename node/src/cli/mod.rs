@@ -13,6 +13,11 @@
 //! ```
 //! Results go to standard output, everything else to standard error.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the command line is the edge: it reads clocks, waits and draws secrets"
+)]
+
 mod bench;
 mod bucket;
 mod cert;
@@ -121,7 +126,11 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => {
             // Help goes to standard output and is no failure; clap knows which is which.
             let _ = error.print();
-            return if error.use_stderr() { exit::Exit::Usage.into() } else { ExitCode::SUCCESS };
+            return if error.use_stderr() {
+                exit::Exit::Usage.into()
+            } else {
+                ExitCode::SUCCESS
+            };
         }
     };
     match run(cli) {
@@ -134,9 +143,14 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
-    let Cli { mut cluster, key, format, command } = cli;
+    let Cli {
+        mut cluster,
+        key,
+        format,
+        command,
+    } = cli;
     cluster.client_key = cluster.client_key.or(key);
-    let mut common = Common { cluster, format };
+    let common = Common { cluster, format };
     if format == Format::Raw && !matches!(command, Command::Get(_)) {
         return Err(Failure::usage("--format raw is for `get` only").hint("use --format text or --format json"));
     }
@@ -152,7 +166,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Load(with) => load::run(&common.with(with.key), &with.args),
         Command::Dump(with) => dump::run(&common.with(with.key), &with.args).map(done),
         Command::Scan(with) => scan::run(&common.with(with.key), &with.args).map(done),
-        Command::Bucket(command) => bucket::run(&mut common, command).map(done),
+        Command::Bucket(command) => bucket::run(&common, command).map(done),
         Command::Ring(args) => ring::run(&common, args).map(done),
         Command::Status(with) => status::run(&common.with(with.key), &with.args),
         Command::Bench(with) => bench::run(&common.with(with.key), &with.args).map(done),
@@ -165,7 +179,10 @@ impl Common {
     fn with(&self, key: Option<PathBuf>) -> Common {
         let mut cluster = self.cluster.clone();
         cluster.client_key = key.or(cluster.client_key);
-        Common { cluster, format: self.format }
+        Common {
+            cluster,
+            format: self.format,
+        }
     }
 }
 
@@ -185,7 +202,11 @@ mod tests {
 
     #[test]
     fn the_cluster_may_be_named_before_or_after_the_subcommand() {
-        for words in ["--profile D get k", "get --profile D k", "get k --profile D --format json"] {
+        for words in [
+            "--profile D get k",
+            "get --profile D k",
+            "get k --profile D --format json",
+        ] {
             assert_eq!(parse(words).expect(words).cluster.profile.as_deref(), Some("D"));
         }
     }
@@ -194,14 +215,36 @@ mod tests {
     fn key_is_a_file_except_for_ring() {
         let cli = parse("--ca a --cert b --key c get k").expect("parses");
         assert_eq!(cli.key, Some("c".into()));
-        assert!(matches!(parse("get k --key c").expect("parses").command, Command::Get(WithKey { key: Some(_), .. })));
-        assert!(matches!(parse("ring --key bat").expect("parses").command, Command::Ring(_)));
-        assert_eq!(parse("ring --key bat --client-key c").expect("parses").cluster.client_key, Some("c".into()));
+        assert!(matches!(
+            parse("get k --key c").expect("parses").command,
+            Command::Get(WithKey { key: Some(_), .. })
+        ));
+        assert!(matches!(
+            parse("ring --key bat").expect("parses").command,
+            Command::Ring(_)
+        ));
+        assert_eq!(
+            parse("ring --key bat --client-key c")
+                .expect("parses")
+                .cluster
+                .client_key,
+            Some("c".into())
+        );
     }
 
     #[test]
     fn impossible_requests_are_usage_errors() {
-        for words in ["get", "get k -r 0", "get k -r x", "put", "put k v -w 0", "get k --format yaml", "frob", "bench --op frob", "get k --timeout 5"] {
+        for words in [
+            "get",
+            "get k -r 0",
+            "get k -r x",
+            "put",
+            "put k v -w 0",
+            "get k --format yaml",
+            "frob",
+            "bench --op frob",
+            "get k --timeout 5",
+        ] {
             assert!(parse(words).is_err(), "{words}");
         }
     }

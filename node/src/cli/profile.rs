@@ -21,7 +21,13 @@ use super::exit::{Failure, Result};
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(crate) struct ClusterArgs {
     /// Name of a profile in ~/.config/driftless/config.toml, or the directory of a `dev` cluster
-    #[arg(long, global = true, value_name = "NAME|DIR", env = "DRIFTLESS_PROFILE", help_heading = "Cluster")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME|DIR",
+        env = "DRIFTLESS_PROFILE",
+        help_heading = "Cluster"
+    )]
     pub(crate) profile: Option<String>,
     /// Send every request to this node and to no other
     #[arg(long, global = true, value_name = "HOST:PORT", help_heading = "Cluster")]
@@ -113,7 +119,10 @@ impl ClusterArgs {
         })
     }
 
-    #[allow(clippy::type_complexity, reason = "three parts of one answer, taken apart by the only caller")]
+    #[allow(
+        clippy::type_complexity,
+        reason = "three parts of one answer, taken apart by the only caller"
+    )]
     fn find(&self) -> Result<Option<(PathBuf, Option<Profile>, Option<PathBuf>)>> {
         if let Some(name) = &self.profile {
             let dir = Path::new(name);
@@ -122,8 +131,10 @@ impl ClusterArgs {
                 return Ok(Some((dir.to_owned(), Some(profile), Some(dir.to_owned()))));
             }
             if dir.is_dir() || name.contains('/') {
-                return Err(Failure::usage(format_args!("{name} has no {DEV_PROFILE}; it is not the directory of a dev cluster"))
-                    .hint(format_args!("start one there with `driftless dev --dir {name}`")));
+                return Err(Failure::usage(format_args!(
+                    "{name} has no {DEV_PROFILE}; it is not the directory of a dev cluster"
+                ))
+                .hint(format_args!("start one there with `driftless dev --dir {name}`")));
             }
         }
         let Some(file) = profiles_file() else { return Ok(None) };
@@ -135,7 +146,9 @@ impl ClusterArgs {
                     "there is no profile \"{name}\": {} does not exist",
                     file.display()
                 ))
-                .hint(format_args!("write [profile.{name}] with seeds, ca, cert and key there, or give the directory of a dev cluster"))),
+                .hint(format_args!(
+                    "write [profile.{name}] with seeds, ca, cert and key there, or give the directory of a dev cluster"
+                ))),
             };
         }
         let mut profiles = read::<ProfilesFile>(&file)?.profile;
@@ -148,7 +161,14 @@ impl ClusterArgs {
                 let failure = Failure::usage(format_args!("there is no profile \"{name}\" in {}", file.display()));
                 Err(match closest(name, known.iter().copied()) {
                     Some(likely) => failure.hint(format_args!("did you mean \"{likely}\"?")),
-                    None => failure.hint(format_args!("it has {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") })),
+                    None => failure.hint(format_args!(
+                        "it has {}",
+                        if known.is_empty() {
+                            "none".to_owned()
+                        } else {
+                            known.join(", ")
+                        }
+                    )),
                 })
             }
         }
@@ -191,7 +211,10 @@ mod tests {
         let text = "seeds = [\"127.0.0.1:7400\"]\nca = \"ca.pem\"\ncert = \"/abs/c.pem\"\nkey = \"c.key\"\n";
         std::fs::write(dir.path().join(DEV_PROFILE), text).expect("writes");
         let name = dir.path().display().to_string();
-        let mut args = ClusterArgs { profile: Some(name), ..ClusterArgs::default() };
+        let mut args = ClusterArgs {
+            profile: Some(name),
+            ..ClusterArgs::default()
+        };
         let access = args.access().expect("is complete");
         assert_eq!(access.seeds, ["127.0.0.1:7400"]);
         assert_eq!(access.ca, dir.path().join("ca.pem"));
@@ -208,7 +231,10 @@ mod tests {
     #[test]
     fn a_directory_without_a_profile_says_so() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let args = ClusterArgs { profile: Some(dir.path().display().to_string()), ..ClusterArgs::default() };
+        let args = ClusterArgs {
+            profile: Some(dir.path().display().to_string()),
+            ..ClusterArgs::default()
+        };
         let failure = args.access().expect_err("has no profile").to_string();
         assert!(failure.contains("not the directory of a dev cluster"), "{failure}");
         std::fs::write(dir.path().join(DEV_PROFILE), "seeds = []\ncolour = 1\n").expect("writes");

@@ -82,9 +82,10 @@ impl Partition {
             )));
         }
         match (self.n, n) {
-            (Some(asked), Some(has)) if asked != has => {
-                Err(Failure::usage(format_args!("the bucket has n = {has}; its partitions are n{has}/0 to n{has}/{}", partitions - 1)))
-            }
+            (Some(asked), Some(has)) if asked != has => Err(Failure::usage(format_args!(
+                "the bucket has n = {has}; its partitions are n{has}/0 to n{has}/{}",
+                partitions - 1
+            ))),
             _ => Ok(()),
         }
     }
@@ -93,10 +94,16 @@ impl Partition {
 /// For clap: `17` or `n3/17`.
 pub(crate) fn parse_partition(text: &str) -> std::result::Result<Partition, String> {
     let parse = || match text.strip_prefix('n') {
-        None => Some(Partition { n: None, arc: text.parse().ok()? }),
+        None => Some(Partition {
+            n: None,
+            arc: text.parse().ok()?,
+        }),
         Some(rest) => {
             let (n, arc) = rest.split_once('/')?;
-            Some(Partition { n: Some(n.parse().ok()?), arc: arc.parse().ok()? })
+            Some(Partition {
+                n: Some(n.parse().ok()?),
+                arc: arc.parse().ok()?,
+            })
         }
     };
     parse().ok_or_else(|| "expected the number of an arc, as 17 or n3/17".to_owned())

@@ -58,8 +58,8 @@ pub(crate) struct Args {
 
 /// Runs one node until SIGTERM, SIGINT or a failure.
 pub(crate) fn run(args: &Args, cluster: &ClusterArgs) -> Result {
-    let environment = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let environment =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let config = NodeConfig::read(&args.config, environment, &overrides(args, cluster))?;
     if args.print_config {
         return output::line(config.print().trim_end());
@@ -67,9 +67,14 @@ pub(crate) fn run(args: &Args, cluster: &ClusterArgs) -> Result {
     start_log(&config.log)?;
     let (topology, member) = topology_and_member(&config)?;
     let context_keys = read_context_keys(&config.context_key)?;
-    let files = TlsFiles { ca: config.tls_ca.clone(), cert: config.tls_cert.clone(), key: config.tls_key.clone() };
+    let files = TlsFiles {
+        ca: config.tls_ca.clone(),
+        cert: config.tls_cert.clone(),
+        key: config.tls_key.clone(),
+    };
     let tls = TlsIdentity::load(&files, SystemTime::now()).map_err(Failure::failed)?;
-    tls.expect_node(topology.cluster(), &member.name).map_err(Failure::failed)?;
+    tls.expect_node(topology.cluster(), &member.name)
+        .map_err(Failure::failed)?;
     let listen = match config.listen {
         Some(listen) => listen,
         None => resolve(&member)?,
@@ -101,7 +106,9 @@ pub(crate) fn run(args: &Args, cluster: &ClusterArgs) -> Result {
     runtime.block_on(async {
         let stop = StopSignals::listen(args.exit_with_parent)?;
         let node = Node::start(settings, stores, syncer).map_err(Failure::failed)?;
-        let admin = node.admin_address().map_or(String::new(), |address| format!(", metrics and status on http://{address}"));
+        let admin = node.admin_address().map_or(String::new(), |address| {
+            format!(", metrics and status on http://{address}")
+        });
         output::line(format_args!("ready: {} serves on {listen} (UDP){admin}", member.name))?;
         serve_until(node, stop).await
     })?;
@@ -195,7 +202,12 @@ fn topology_and_member(config: &NodeConfig) -> Result<(Topology, Member)> {
             Ok((topology, member))
         }
         None => {
-            let members: Vec<&str> = topology.ring().members().iter().map(|member| member.name.as_str()).collect();
+            let members: Vec<&str> = topology
+                .ring()
+                .members()
+                .iter()
+                .map(|member| member.name.as_str())
+                .collect();
             Err(ConfigError::NotAMember {
                 path: config.cluster.clone(),
                 name: config.name.clone(),
@@ -208,10 +220,17 @@ fn topology_and_member(config: &NodeConfig) -> Result<(Topology, Member)> {
 
 fn resolve(member: &Member) -> Result<std::net::SocketAddr> {
     use std::net::ToSocketAddrs;
-    let found = member.address.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
+    let found = member
+        .address
+        .to_socket_addrs()
+        .ok()
+        .and_then(|mut addresses| addresses.next());
     found.ok_or_else(|| {
-        Failure::failed(format_args!("the address {} of member {} cannot be resolved", member.address, member.name))
-            .hint("set `listen` in the node's file to an IP address and port of this machine")
+        Failure::failed(format_args!(
+            "the address {} of member {} cannot be resolved",
+            member.address, member.name
+        ))
+        .hint("set `listen` in the node's file to an IP address and port of this machine")
     })
 }
 
@@ -244,8 +263,14 @@ fn start_log(config: &LogConfig) -> Result {
         Failure::usage(format_args!("log.level = {:?} cannot be used: {error}", config.level))
             .hint("use error, warn, info, debug or trace, or directives such as info,driftless_node=debug")
     })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = if config.json { builder.json().try_init() } else { builder.with_ansi(output::draws_progress()).try_init() };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let started = if config.json {
+        builder.json().try_init()
+    } else {
+        builder.with_ansi(output::draws_progress()).try_init()
+    };
     started.map_err(|error| Failure::failed(format_args!("cannot start the log: {error}")))
 }
 
@@ -262,7 +287,11 @@ fn overrides(args: &Args, cluster: &ClusterArgs) -> Vec<Override> {
         ("tls.key", "--key", path(&cluster.client_key)),
     ];
     let named = flags.into_iter().filter_map(|(key, flag, value)| {
-        Some(Override { key: key.to_owned(), value: value?, flag: flag.to_owned() })
+        Some(Override {
+            key: key.to_owned(),
+            value: value?,
+            flag: flag.to_owned(),
+        })
     });
     let set = args.set.iter().map(|(key, value)| Override {
         key: key.clone(),
@@ -288,7 +317,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("node.toml");
         std::fs::write(&path, "name = \"n1\"").expect("writes");
-        let (ours, theirs) = (disk_options(&NodeConfig::read(&path, [], &[]).expect("is fine")), DiskOptions::default());
+        let (ours, theirs) = (
+            disk_options(&NodeConfig::read(&path, [], &[]).expect("is fine")),
+            DiskOptions::default(),
+        );
         assert_eq!(ours.cache_bytes, theirs.cache_bytes);
         assert_eq!(ours.memtable_bytes, theirs.memtable_bytes);
         assert_eq!(ours.separate_values_from, theirs.separate_values_from);
@@ -298,7 +330,10 @@ mod tests {
 
     #[test]
     fn an_assignment_has_two_sides() {
-        assert_eq!(parse_assignment("log.level = debug"), Ok(("log.level".to_owned(), "debug".to_owned())));
+        assert_eq!(
+            parse_assignment("log.level = debug"),
+            Ok(("log.level".to_owned(), "debug".to_owned()))
+        );
         assert!(parse_assignment("log.level").is_err());
     }
 }

@@ -71,9 +71,8 @@ async fn connect(access: &Access, profile: Profile) -> Result<Client> {
 }
 
 async fn connect_on(access: &Access, mut profile: Profile, runtime: IoRuntime) -> Result<Client> {
-    let identity = Identity::from_pem_files(&access.ca, &access.cert, &access.key).map_err(|error| {
-        Failure::failed(error).hint("check --ca, --cert and --key, or the profile that names them")
-    })?;
+    let identity = Identity::from_pem_files(&access.ca, &access.cert, &access.key)
+        .map_err(|error| Failure::failed(error).hint("check --ca, --cert and --key, or the profile that names them"))?;
     if let Some(endpoint) = &access.endpoint {
         profile = profile.via(endpoint);
     }
@@ -99,11 +98,16 @@ pub(crate) fn key(text: OsString) -> Result<Key> {
 
 /// For clap: a context token.
 pub(crate) fn parse_context(text: &str) -> std::result::Result<Context, String> {
-    text.parse().map_err(|error: driftless_proto::ContextError| error.to_string())
+    text.parse()
+        .map_err(|error: driftless_proto::ContextError| error.to_string())
 }
 
 /// A failed request as an exit code: refused, unknown, or failed before anybody was asked.
-pub(crate) fn request_failure(message: impl std::fmt::Display, outcome: Outcome, request: Option<&RequestError>) -> Failure {
+pub(crate) fn request_failure(
+    message: impl std::fmt::Display,
+    outcome: Outcome,
+    request: Option<&RequestError>,
+) -> Failure {
     let exit = match request {
         // The call itself was not in order; nothing was sent.
         None => Exit::Refused,

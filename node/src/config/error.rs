@@ -4,8 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use driftless_proto::{KeyError, QuorumError};
 use driftless_proto::topology::TopologyError;
+use driftless_proto::{KeyError, QuorumError};
 use driftless_ring::RingError;
 
 /// Why a configuration was not accepted. Nothing was started.
@@ -162,7 +162,10 @@ pub enum ConfigError {
 
 /// Reads a file, or says why not.
 pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// The candidate that resembles a mistyped word most, if any does at all.

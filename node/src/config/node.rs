@@ -123,7 +123,15 @@ impl NodeConfig {
     ) -> Result<NodeConfig, ConfigError> {
         let mut settings: BTreeMap<&'static str, Sourced> = KNOBS
             .iter()
-            .map(|knob| (knob.key, Sourced { value: (knob.default)(), source: Source::Default }))
+            .map(|knob| {
+                (
+                    knob.key,
+                    Sourced {
+                        value: (knob.default)(),
+                        source: Source::Default,
+                    },
+                )
+            })
             .collect();
         apply_file(&mut settings, path)?;
         apply_environment(&mut settings, environment)?;
@@ -136,7 +144,13 @@ impl NodeConfig {
                 });
             };
             let source = Source::Flag(change.flag.clone());
-            settings.insert(knob.key, Sourced { value: change.value.clone(), source });
+            settings.insert(
+                knob.key,
+                Sourced {
+                    value: change.value.clone(),
+                    source,
+                },
+            );
         }
         Reader { path, settings }.read()
     }
@@ -145,7 +159,12 @@ impl NodeConfig {
     pub fn print(&self) -> String {
         let mut text = String::new();
         let mut section = "";
-        let width = KNOBS.iter().map(|knob| self.line(knob).len()).max().unwrap_or(0).min(60);
+        let width = KNOBS
+            .iter()
+            .map(|knob| self.line(knob).len())
+            .max()
+            .unwrap_or(0)
+            .min(60);
         for knob in KNOBS {
             let (knob_section, _) = knob.key.rsplit_once('.').unwrap_or(("", knob.key));
             if knob_section != section {
@@ -189,9 +208,10 @@ impl Reader<'_> {
         let limits = Limits {
             value_bytes_max: self.parsed("limits.value_bytes_max", |text| match units::bytes(text) {
                 Ok(0) => Err("at least 1 byte".to_owned()),
-                Ok(bytes) if bytes > VALUE_BYTES_CEILING => {
-                    Err(format!("at most {}, what the siblings of a key may hold together", units::show_bytes(VALUE_BYTES_CEILING)))
-                }
+                Ok(bytes) if bytes > VALUE_BYTES_CEILING => Err(format!(
+                    "at most {}, what the siblings of a key may hold together",
+                    units::show_bytes(VALUE_BYTES_CEILING)
+                )),
                 other => other,
             })?,
             requests_max: self.count("limits.requests_max", 1)? as usize,
@@ -220,7 +240,10 @@ impl Reader<'_> {
             "json" => Ok(true),
             _ => Err("\"text\" or \"json\"".to_owned()),
         })?;
-        let log = LogConfig { json, level: self.settings["log.level"].value.clone() };
+        let log = LogConfig {
+            json,
+            level: self.settings["log.level"].value.clone(),
+        };
         let name = self.settings["name"].value.clone();
         if name.is_empty() {
             return Err(ConfigError::Missing {
@@ -272,7 +295,9 @@ impl Reader<'_> {
             if text == none {
                 return Ok(None);
             }
-            text.parse().map(Some).map_err(|_| "IP:port, as in \"127.0.0.1:7400\" or \"0.0.0.0:7400\"".to_owned())
+            text.parse()
+                .map(Some)
+                .map_err(|_| "IP:port, as in \"127.0.0.1:7400\" or \"0.0.0.0:7400\"".to_owned())
         })
     }
 
@@ -282,7 +307,11 @@ impl Reader<'_> {
                 Source::Default | Source::File(_) => self.path.parent().unwrap_or(Path::new("")),
                 Source::Environment(_) | Source::Flag(_) => Path::new(""),
             };
-            if text.is_empty() { Err("a path".to_owned()) } else { Ok(base.join(text)) }
+            if text.is_empty() {
+                Err("a path".to_owned())
+            } else {
+                Ok(base.join(text))
+            }
         })
     }
 }
@@ -311,7 +340,11 @@ fn set(
     let Some(knob) = knob(key) else {
         let candidates = KNOBS.iter().map(|knob| knob.key).chain(SECTIONS);
         let closest = closest(key, candidates);
-        return Err(ConfigError::UnknownKey { key: key.to_owned(), place: source.to_string(), closest });
+        return Err(ConfigError::UnknownKey {
+            key: key.to_owned(),
+            place: source.to_string(),
+            closest,
+        });
     };
     let text = match value {
         Value::String(text) => text,
@@ -326,7 +359,13 @@ fn set(
             });
         }
     };
-    settings.insert(knob.key, Sourced { value: text, source: source.clone() });
+    settings.insert(
+        knob.key,
+        Sourced {
+            value: text,
+            source: source.clone(),
+        },
+    );
     Ok(())
 }
 
@@ -335,16 +374,28 @@ fn apply_environment(
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<(), ConfigError> {
     for (variable, value) in environment {
-        let Some(name) = variable.strip_prefix(PREFIX) else { continue };
+        let Some(name) = variable.strip_prefix(PREFIX) else {
+            continue;
+        };
         if CLIENT_VARIABLES.contains(&name) {
             continue;
         }
         let Some(knob) = KNOBS.iter().find(|knob| variable_of(knob.key) == variable) else {
             let known: Vec<String> = KNOBS.iter().map(|knob| variable_of(knob.key)).collect();
             let closest = closest(&variable, known.iter().map(String::as_str));
-            return Err(ConfigError::UnknownKey { key: variable, place: "the environment".to_owned(), closest });
+            return Err(ConfigError::UnknownKey {
+                key: variable,
+                place: "the environment".to_owned(),
+                closest,
+            });
         };
-        settings.insert(knob.key, Sourced { value, source: Source::Environment(variable) });
+        settings.insert(
+            knob.key,
+            Sourced {
+                value,
+                source: Source::Environment(variable),
+            },
+        );
     }
     Ok(())
 }
@@ -384,15 +435,51 @@ const VALUE_BYTES_CEILING: u64 = driftless_proto::key::SIBLING_BYTES_MAX as u64;
 
 /// Every key, in the order in which it is printed.
 const KNOBS: &[Knob] = &[
-    Knob { key: "name", about: "this node's name in the cluster file", default: String::new },
-    Knob { key: "data_dir", about: "where the data lives", default: || "data".to_owned() },
-    Knob { key: "listen", about: "UDP address; the member's address if empty", default: String::new },
-    Knob { key: "admin", about: "TCP address of metrics and status, or \"off\"", default: || "127.0.0.1:7401".to_owned() },
-    Knob { key: "cluster", about: "members and buckets, shared by all nodes", default: || "cluster.toml".to_owned() },
-    Knob { key: "context_key", about: "keys that seal context tokens", default: || "context.key".to_owned() },
-    Knob { key: "tls.ca", about: "certificate of the cluster's CA", default: || "ca.pem".to_owned() },
-    Knob { key: "tls.cert", about: "this node's certificate", default: || "node.pem".to_owned() },
-    Knob { key: "tls.key", about: "its private key", default: || "node.key".to_owned() },
+    Knob {
+        key: "name",
+        about: "this node's name in the cluster file",
+        default: String::new,
+    },
+    Knob {
+        key: "data_dir",
+        about: "where the data lives",
+        default: || "data".to_owned(),
+    },
+    Knob {
+        key: "listen",
+        about: "UDP address; the member's address if empty",
+        default: String::new,
+    },
+    Knob {
+        key: "admin",
+        about: "TCP address of metrics and status, or \"off\"",
+        default: || "127.0.0.1:7401".to_owned(),
+    },
+    Knob {
+        key: "cluster",
+        about: "members and buckets, shared by all nodes",
+        default: || "cluster.toml".to_owned(),
+    },
+    Knob {
+        key: "context_key",
+        about: "keys that seal context tokens",
+        default: || "context.key".to_owned(),
+    },
+    Knob {
+        key: "tls.ca",
+        about: "certificate of the cluster's CA",
+        default: || "ca.pem".to_owned(),
+    },
+    Knob {
+        key: "tls.cert",
+        about: "this node's certificate",
+        default: || "node.pem".to_owned(),
+    },
+    Knob {
+        key: "tls.key",
+        about: "its private key",
+        default: || "node.key".to_owned(),
+    },
     Knob {
         key: "limits.value_bytes_max",
         about: "longest value accepted",
@@ -448,21 +535,41 @@ const KNOBS: &[Knob] = &[
         about: "most keys on a page of a scan",
         default: || Limits::default().scan_limit_max.to_string(),
     },
-    Knob { key: "store.block_cache", about: "memory for blocks read from disk", default: || "512MiB".to_owned() },
-    Knob { key: "store.memtable", about: "memory for what is not yet in tables; fixed at the first start", default: || "64MiB".to_owned() },
+    Knob {
+        key: "store.block_cache",
+        about: "memory for blocks read from disk",
+        default: || "512MiB".to_owned(),
+    },
+    Knob {
+        key: "store.memtable",
+        about: "memory for what is not yet in tables; fixed at the first start",
+        default: || "64MiB".to_owned(),
+    },
     Knob {
         key: "store.separate_values_from",
         about: "values this long are kept apart from keys; fixed at the first start",
         default: || "512".to_owned(),
     },
-    Knob { key: "store.journal_max", about: "size of all journals", default: || "512MiB".to_owned() },
+    Knob {
+        key: "store.journal_max",
+        about: "size of all journals",
+        default: || "512MiB".to_owned(),
+    },
     Knob {
         key: "store.free_space_reserve",
         about: "free disk space below which writes are refused",
         default: || "256MiB".to_owned(),
     },
-    Knob { key: "log.format", about: "text or json", default: || "text".to_owned() },
-    Knob { key: "log.level", about: "error, warn, info, debug, trace, or directives", default: || "info".to_owned() },
+    Knob {
+        key: "log.format",
+        about: "text or json",
+        default: || "text".to_owned(),
+    },
+    Knob {
+        key: "log.level",
+        about: "error, warn, info, debug, trace, or directives",
+        default: || "info".to_owned(),
+    },
 ];
 
 #[cfg(test)]
@@ -483,7 +590,9 @@ mod tests {
         }
 
         fn read(&self, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<NodeConfig, String> {
-            let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            let environment = environment
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
             let flags: Vec<Override> = flags
                 .iter()
                 .map(|(key, value)| Override {
@@ -511,24 +620,43 @@ mod tests {
         let file = file("name = \"n1\"\nlisten = \"127.0.0.1:1\"\n[limits]\nrequests_max = 5\nretry_after = \"1s\"\n");
         let config = file
             .read(
-                &[("DRIFTLESS_LISTEN", "127.0.0.1:2"), ("DRIFTLESS_LIMITS_REQUESTS_MAX", "6"), ("DRIFTLESS_PROFILE", "x"), ("PATH", "y")],
+                &[
+                    ("DRIFTLESS_LISTEN", "127.0.0.1:2"),
+                    ("DRIFTLESS_LIMITS_REQUESTS_MAX", "6"),
+                    ("DRIFTLESS_PROFILE", "x"),
+                    ("PATH", "y"),
+                ],
                 &[("listen", "127.0.0.1:3"), ("data_dir", "here")],
             )
             .expect("is fine");
         assert_eq!(config.listen, Some("127.0.0.1:3".parse().expect("an address")));
         assert_eq!(config.limits.requests_max, 6);
         assert_eq!(config.limits.retry_after, Duration::from_secs(1));
-        assert_eq!(config.data_dir, Path::new("here"), "paths of flags start at the working directory");
-        let source = |key| config.entries().find(|(k, ..)| *k == key).map(|(.., source)| source.clone());
+        assert_eq!(
+            config.data_dir,
+            Path::new("here"),
+            "paths of flags start at the working directory"
+        );
+        let source = |key| {
+            config
+                .entries()
+                .find(|(k, ..)| *k == key)
+                .map(|(.., source)| source.clone())
+        };
         assert_eq!(source("listen"), Some(Source::Flag("--listen".to_owned())));
-        assert_eq!(source("limits.requests_max"), Some(Source::Environment("DRIFTLESS_LIMITS_REQUESTS_MAX".to_owned())));
+        assert_eq!(
+            source("limits.requests_max"),
+            Some(Source::Environment("DRIFTLESS_LIMITS_REQUESTS_MAX".to_owned()))
+        );
         assert_eq!(source("limits.retry_after"), Some(Source::File(file.path())));
         assert_eq!(source("log.level"), Some(Source::Default));
     }
 
     #[test]
     fn what_is_printed_reads_as_the_same() {
-        let first = file("name = \"n1\"\n[limits]\nattempt_timeout = \"1s 5ms\"\nvalue_bytes_max = 1000\n[log]\nformat = \"json\"\n");
+        let first = file(
+            "name = \"n1\"\n[limits]\nattempt_timeout = \"1s 5ms\"\nvalue_bytes_max = 1000\n[log]\nformat = \"json\"\n",
+        );
         let config = first.read(&[], &[]).expect("is fine");
         assert!(config.print().contains("# default: "), "{}", config.print());
         let again = file(&config.print()).read(&[], &[]).expect("reads back");
@@ -541,17 +669,35 @@ mod tests {
         let good = "name = \"n1\"\n";
         let cases: [(&str, &[&str]); 14] = [
             ("", &["name is missing", "node.toml"]),
-            ("name = \"n1\"\nlisen = \"x\"", &["unknown key \"lisen\"", "node.toml", "did you mean \"listen\"?"]),
-            ("name = \"n1\"\n[limits]\nrequest_max = 1", &["\"limits.request_max\"", "\"limits.requests_max\""]),
+            (
+                "name = \"n1\"\nlisen = \"x\"",
+                &["unknown key \"lisen\"", "node.toml", "did you mean \"listen\"?"],
+            ),
+            (
+                "name = \"n1\"\n[limits]\nrequest_max = 1",
+                &["\"limits.request_max\"", "\"limits.requests_max\""],
+            ),
             ("name = \"n1\"\n[limit]\nrequests_max = 1", &["\"limit\"", "\"limits\""]),
             ("name = \"n1\"\nxyzzy = 1", &["unknown key \"xyzzy\"", "remove it"]),
             ("name = \"n1\"\nlisten = \"here\"", &["listen", "IP:port"]),
-            ("name = \"n1\"\n[limits]\nretry_after = 50", &["limits.retry_after", "time with its unit"]),
+            (
+                "name = \"n1\"\n[limits]\nretry_after = 50",
+                &["limits.retry_after", "time with its unit"],
+            ),
             ("name = \"n1\"\n[limits]\nretry_after = \"0s\"", &["above zero"]),
-            ("name = \"n1\"\n[limits]\nheader_cache_bytes = \"64 bananas\"", &["64 bananas", "64MiB"]),
-            ("name = \"n1\"\n[limits]\nvalue_bytes_max = \"1GiB\"", &["at most 16MiB"]),
+            (
+                "name = \"n1\"\n[limits]\nheader_cache_bytes = \"64 bananas\"",
+                &["64 bananas", "64MiB"],
+            ),
+            (
+                "name = \"n1\"\n[limits]\nvalue_bytes_max = \"1GiB\"",
+                &["at most 16MiB"],
+            ),
             ("name = \"n1\"\n[limits]\nrequests_max = 0", &["at least 1"]),
-            ("name = \"n1\"\n[log]\nformat = \"xml\"", &["log.format", "\"text\" or \"json\""]),
+            (
+                "name = \"n1\"\n[log]\nformat = \"xml\"",
+                &["log.format", "\"text\" or \"json\""],
+            ),
             ("name = [1]", &["a text in quotes"]),
             ("name = ", &["not well-formed TOML"]),
         ];
@@ -562,12 +708,19 @@ mod tests {
             }
         }
         let environment = file(good).read(&[("DRIFTLESS_LISTN", "x")], &[]).expect_err("unknown");
-        assert!(environment.contains("did you mean \"DRIFTLESS_LISTEN\"?"), "{environment}");
-        let value = file(good).read(&[("DRIFTLESS_LIMITS_RETRY_AFTER", "soon")], &[]).expect_err("bad");
+        assert!(
+            environment.contains("did you mean \"DRIFTLESS_LISTEN\"?"),
+            "{environment}"
+        );
+        let value = file(good)
+            .read(&[("DRIFTLESS_LIMITS_RETRY_AFTER", "soon")], &[])
+            .expect_err("bad");
         assert!(value.contains("environment DRIFTLESS_LIMITS_RETRY_AFTER"), "{value}");
         let flag = file(good).read(&[], &[("limits.retry", "1s")]).expect_err("unknown");
         assert!(flag.contains("limits.retry_after"), "{flag}");
-        let absent = NodeConfig::read(Path::new("/nonexistent/node.toml"), [], &[]).expect_err("absent").to_string();
+        let absent = NodeConfig::read(Path::new("/nonexistent/node.toml"), [], &[])
+            .expect_err("absent")
+            .to_string();
         assert!(absent.contains("cannot read /nonexistent/node.toml"), "{absent}");
     }
 }

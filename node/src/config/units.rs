@@ -11,7 +11,10 @@ use bytesize::ByteSize;
 /// # Errors
 /// What was expected instead.
 pub fn bytes(text: &str) -> Result<u64, String> {
-    text.trim().parse::<ByteSize>().map(|size| size.0).map_err(|_| "a size such as \"64MiB\", \"2GB\" or 4096".to_owned())
+    text.trim()
+        .parse::<ByteSize>()
+        .map(|size| size.0)
+        .map_err(|_| "a size such as \"64MiB\", \"2GB\" or 4096".to_owned())
 }
 
 /// A span of time, always with a unit: `250ms`, `10s`, `1h 30m`.
@@ -19,7 +22,8 @@ pub fn bytes(text: &str) -> Result<u64, String> {
 /// # Errors
 /// What was expected instead.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text.trim()).map_err(|_| "a time with its unit, such as \"250ms\", \"10s\" or \"5m\"".to_owned())
+    humantime::parse_duration(text.trim())
+        .map_err(|_| "a time with its unit, such as \"250ms\", \"10s\" or \"5m\"".to_owned())
 }
 
 /// A whole number from `min` on.

@@ -101,8 +101,10 @@ impl Layout {
         let dir = fs::canonicalize(dir).map_err(|error| cannot("use", dir, &error))?;
         let mut entries = fs::read_dir(&dir).map_err(|error| cannot("read", &dir, &error))?;
         if entries.next().is_some() {
-            return Err(Failure::failed(format_args!("{} is not empty and holds no dev cluster", dir.display()))
-                .hint("give a new or empty directory, or empty this one if it is left from an interrupted start"));
+            return Err(
+                Failure::failed(format_args!("{} is not empty and holds no dev cluster", dir.display()))
+                    .hint("give a new or empty directory, or empty this one if it is left from an interrupted start"),
+            );
         }
         let authority = CertificateAuthority::create(CLUSTER).map_err(issue)?;
         write(&dir.join("ca.pem"), authority.certificate_pem(), PUBLIC)?;
@@ -128,11 +130,18 @@ impl Layout {
                 "name = \"{name}\"\nlisten = \"{address}\"\nadmin = \"{admin}\"\ncluster = \"../{CLUSTER_FILE}\"\ncontext_key = \"../context.key\"\n\n[tls]\nca = \"../ca.pem\"\n",
             );
             write(&home.join("node.toml"), &config, PUBLIC)?;
-            members += &format!("\n[[member]]\nname = \"{name}\"\naddress = \"{address}\"\nshards = {}\n", plan.shards);
+            members += &format!(
+                "\n[[member]]\nname = \"{name}\"\naddress = \"{address}\"\nshards = {}\n",
+                plan.shards
+            );
             seeds.push(address.to_string());
         }
-        let profile =
-            Profile { seeds, ca: "ca.pem".into(), cert: "client.pem".into(), key: "client.key".into() };
+        let profile = Profile {
+            seeds,
+            ca: "ca.pem".into(),
+            cert: "client.pem".into(),
+            key: "client.key".into(),
+        };
         let profile = toml::to_string(&profile)
             .map_err(|error| Failure::failed(format_args!("cannot write the profile: {error}")))?;
         let profile = format!("# For `driftless --profile {} …`\n{profile}", dir.display());
@@ -157,9 +166,8 @@ impl Layout {
             let home = dir.join(&member.name);
             let config = home.join("node.toml");
             let node = NodeConfig::read(&config, [], &[])?;
-            let missing = |key: &str| {
-                Failure::usage(format_args!("{} must say {key} in a dev cluster", config.display()))
-            };
+            let missing =
+                |key: &str| Failure::usage(format_args!("{} must say {key} in a dev cluster", config.display()));
             shards = member.shards;
             nodes.push(NodeFiles {
                 listen: node.listen.ok_or_else(|| missing("listen"))?,
@@ -185,7 +193,12 @@ impl Layout {
                     NodeState::Running(pid) => Some(pid),
                     NodeState::Exited => None,
                 },
-                state: if state == NodeState::Exited { "exited" } else { "running" }.to_owned(),
+                state: if state == NodeState::Exited {
+                    "exited"
+                } else {
+                    "running"
+                }
+                .to_owned(),
                 listen: node.listen,
                 admin: node.admin,
                 data_dir: node.data_dir.clone(),
@@ -209,7 +222,14 @@ impl NodeFiles {
         let text = String::from_utf8_lossy(&text[text.len().saturating_sub(TAIL_BYTES)..]).into_owned();
         let lines: Vec<&str> = text.lines().collect();
         let tail = &lines[lines.len().saturating_sub(TAIL_LINES)..];
-        if tail.is_empty() { "  (nothing)".to_owned() } else { tail.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n") }
+        if tail.is_empty() {
+            "  (nothing)".to_owned()
+        } else {
+            tail.iter()
+                .map(|line| format!("  {line}"))
+                .collect::<Vec<_>>()
+                .join("\n")
+        }
     }
 
     /// Keeps one older log beside the present one, so that a start finds at most twice [`LOG_BYTES_MAX`].
@@ -246,7 +266,11 @@ fn make_dir(dir: &Path) -> Result {
     if dir.is_dir() {
         return Ok(());
     }
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| cannot("make", dir, &error))
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|error| cannot("make", dir, &error))
 }
 
 fn cannot(verb: &str, path: &Path, error: &std::io::Error) -> Failure {

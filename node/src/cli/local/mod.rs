@@ -60,7 +60,11 @@ impl LocalCluster {
     /// when the signal comes.
     pub(crate) fn start(layout: Layout, stop: StopSignal) -> Result<LocalCluster> {
         ports::check_free(&layout)?;
-        let mut cluster = LocalCluster { nodes: Vec::new(), layout, stop };
+        let mut cluster = LocalCluster {
+            nodes: Vec::new(),
+            layout,
+            stop,
+        };
         for i in 0..cluster.layout.nodes.len() {
             let process = NodeProcess::start(&cluster.layout.nodes[i])?;
             cluster.nodes.push(Slot::Ours(process));
@@ -74,47 +78,51 @@ impl LocalCluster {
         &self.layout
     }
 
-    /// Waits until every running node says that it is ready to serve.
+    /// Waits until every node that runs says that it is ready to serve. One that ends meanwhile is a failure.
     pub(crate) fn wait_ready(&mut self, patience: Duration) -> Result {
         let deadline = Instant::now() + patience;
         for node in 0..self.nodes.len() {
-            self.wait_node_ready(node, deadline)?;
+            let mut last = String::from("no answer yet");
+            while !matches!(self.nodes[node], Slot::Gone) {
+                self.stop.check()?;
+                self.check_alive()?;
+                let files = &self.layout.nodes[node];
+                match http::get(files.admin, "/ready", Duration::from_secs(1)) {
+                    Ok((200, _)) => break,
+                    Ok((code, body)) => last = format!("HTTP {code}: {}", body.trim()),
+                    Err(error) if !last.starts_with("HTTP") => last = error.to_string(),
+                    Err(_) => {}
+                }
+                if Instant::now() >= deadline {
+                    return Err(Failure::failed(format_args!(
+                        "node {} is not ready in time ({last}); the end of {}:\n{}",
+                        files.name,
+                        files.log.display(),
+                        files.log_tail()
+                    )));
+                }
+                std::thread::sleep(POLL_INTERVAL);
+            }
         }
         Ok(())
     }
 
-    fn wait_node_ready(&mut self, node: usize, deadline: Instant) -> Result {
-        let mut last = String::from("no answer yet");
-        loop {
-            self.stop.check()?;
+    /// Reports the first of our processes that has ended, with what it last said.
+    fn check_alive(&mut self) -> Result {
+        for (node, slot) in self.nodes.iter_mut().enumerate() {
+            let Slot::Ours(process) = slot else { continue };
+            let Some(how) = process.exited() else { continue };
+            *slot = Slot::Gone;
+            self.record()?;
             let files = &self.layout.nodes[node];
-            match &mut self.nodes[node] {
-                Slot::Gone => return Ok(()),
-                Slot::Others(_) => {}
-                Slot::Ours(process) => {
-                    if let Some(how) = process.exited() {
-                        let failure = format!("node {} {how} before it was ready; the end of {}:\n{}", files.name, files.log.display(), files.log_tail());
-                        self.nodes[node] = Slot::Gone;
-                        self.record()?;
-                        return Err(Failure::failed(failure));
-                    }
-                }
-            }
-            match http::get(files.admin, "/ready", Duration::from_secs(1)) {
-                Ok((200, _)) => return Ok(()),
-                Ok((code, body)) => last = format!("HTTP {code}: {}", body.trim()),
-                Err(error) => last = if last.starts_with("HTTP") { last } else { error.to_string() },
-            }
-            if Instant::now() >= deadline {
-                return Err(Failure::failed(format_args!(
-                    "node {} is not ready in time ({last}); the end of {}:\n{}",
-                    files.name,
-                    files.log.display(),
-                    files.log_tail()
-                )));
-            }
-            std::thread::sleep(POLL_INTERVAL);
+            return Err(Failure::failed(format_args!(
+                "node {} {how} before all were ready; the end of {}:\n{}",
+                files.name,
+                files.log.display(),
+                files.log_tail()
+            )));
         }
+        Ok(())
     }
 
     /// What has happened to the processes since the last call. Keeps `nodes.json` true.
@@ -132,7 +140,10 @@ impl LocalCluster {
                 Slot::Others(pid) => {
                     if !process::is_alive(*pid) {
                         *slot = Slot::Gone;
-                        events.push(Event::Exited { node, how: "ended".to_owned() });
+                        events.push(Event::Exited {
+                            node,
+                            how: "ended".to_owned(),
+                        });
                     }
                 }
                 Slot::Gone => {
@@ -158,11 +169,11 @@ impl LocalCluster {
         self.record()
     }
 
-    /// Starts one node again and waits until it is ready.
+    /// Starts one node again and waits until all that run are ready.
     pub(crate) fn restart(&mut self, node: usize, patience: Duration) -> Result {
         self.nodes[node] = Slot::Ours(NodeProcess::start(&self.layout.nodes[node])?);
         self.record()?;
-        self.wait_node_ready(node, Instant::now() + patience)
+        self.wait_ready(patience)
     }
 
     /// Starts all that are gone and waits until they are ready.
@@ -203,10 +214,14 @@ impl LocalCluster {
 
     /// Nodes that run and that somebody else started.
     pub(crate) fn started_by_others(&self) -> impl Iterator<Item = (&NodeFiles, u32)> + '_ {
-        self.layout.nodes.iter().zip(&self.nodes).filter_map(|(files, slot)| match slot {
-            Slot::Others(pid) => Some((files, *pid)),
-            _ => None,
-        })
+        self.layout
+            .nodes
+            .iter()
+            .zip(&self.nodes)
+            .filter_map(|(files, slot)| match slot {
+                Slot::Others(pid) => Some((files, *pid)),
+                _ => None,
+            })
     }
 
     fn record(&self) -> Result {
