@@ -35,7 +35,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("record {record}: {error}");
     }
     let seconds = begun.elapsed().as_secs_f64();
-    println!("{RECORDS} records in {seconds:.1} s, {:.0} a second, {} failed", RECORDS as f64 / seconds, failures.len());
+    println!(
+        "{RECORDS} records in {seconds:.1} s, {:.0} a second, {} failed",
+        RECORDS as f64 / seconds,
+        failures.len()
+    );
     client.close().await;
     Ok(())
 }

@@ -33,7 +33,10 @@ pub(crate) struct Clock {
 impl Clock {
     pub(crate) fn start(timeout: Duration) -> Clock {
         let started = Instant::now();
-        Clock { started, deadline: started + timeout.min(FAR_FUTURE) }
+        Clock {
+            started,
+            deadline: started + timeout.min(FAR_FUTURE),
+        }
     }
 }
 
@@ -108,9 +111,16 @@ impl Inner {
             outcome = retry::join(outcome, &cause, is_write);
             let elapsed = clock.started.elapsed();
             tracing::debug!(node = link.name(), attempts = number, %cause, "attempt failed");
-            let decision =
-                settings.retry.decide(&FailedAttempt { number, at_node, cause: &cause, is_write, elapsed });
-            let Decision::Retry { after, at } = decision else { return Err(fail(cause, outcome)) };
+            let decision = settings.retry.decide(&FailedAttempt {
+                number,
+                at_node,
+                cause: &cause,
+                is_write,
+                elapsed,
+            });
+            let Decision::Retry { after, at } = decision else {
+                return Err(fail(cause, outcome));
+            };
             let resume = Instant::now() + after;
             if resume >= clock.deadline {
                 return Err(fail(cause, outcome));
@@ -150,8 +160,10 @@ impl Inner {
         let connection = match link.connection_now() {
             Some(connection) => connection,
             None => match timeout_at(deadline, link.connection()).await {
-                Ok(connected) => connected
-                    .map_err(|failure| Cause::NotConnected { node: link.name().to_owned(), failure })?,
+                Ok(connected) => connected.map_err(|failure| Cause::NotConnected {
+                    node: link.name().to_owned(),
+                    failure,
+                })?,
                 Err(_) => return Err(timed_out(false, false)),
             },
         };
@@ -192,7 +204,9 @@ impl Inner {
         match timeout_at(clock.deadline, self.in_flight.acquire_many(weight)).await {
             Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
             Err(_) => {
-                let cause = Cause::Busy { limit: self.in_flight_max };
+                let cause = Cause::Busy {
+                    limit: self.in_flight_max,
+                };
                 Err(RequestError::new(cause, 0, clock.started.elapsed(), Outcome::Refused))
             }
         }
@@ -215,7 +229,10 @@ pub(crate) struct BucketRef {
 
 impl BucketRef {
     fn of(definition: &BucketDefinition) -> BucketRef {
-        BucketRef { id: definition.id, n: definition.quorum.n() }
+        BucketRef {
+            id: definition.id,
+            n: definition.quorum.n(),
+        }
     }
 }
 

@@ -66,7 +66,10 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, "test CA");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca = params.self_signed(&key).expect("signs").pem();
-        Authority { ca, issuer: Issuer::new(params, key) }
+        Authority {
+            ca,
+            issuer: Issuer::new(params, key),
+        }
     }
 
     pub fn issue(&self, role: &str, name: &str) -> Issued {
@@ -75,7 +78,10 @@ impl Authority {
         let uri = rcgen::string::Ia5String::try_from(format!("driftless://shop/{role}/{name}")).expect("is ASCII");
         params.subject_alt_names.push(SanType::URI(uri));
         let cert = params.signed_by(&key, &self.issuer).expect("signs").pem();
-        Issued { cert, key: key.serialize_pem() }
+        Issued {
+            cert,
+            key: key.serialize_pem(),
+        }
     }
 
     pub fn client(&self) -> Identity {
@@ -86,7 +92,9 @@ impl Authority {
     fn server_config(&self, own: &Issued) -> quinn::ServerConfig {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(self.ca.as_bytes()).expect("is PEM")).expect("is a CA");
+        roots
+            .add(CertificateDer::from_pem_slice(self.ca.as_bytes()).expect("is PEM"))
+            .expect("is a CA");
         let verifier =
             rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
                 .build()
@@ -123,7 +131,12 @@ impl Node {
         let address = endpoint.local_addr()?;
         let (asks, asked) = mpsc::unbounded_channel();
         tokio::spawn(accept(endpoint.clone(), topology, asks));
-        Ok(Node { name: name.to_owned(), address, endpoint, asked })
+        Ok(Node {
+            name: name.to_owned(),
+            address,
+            endpoint,
+            asked,
+        })
     }
 
     /// The next request.
@@ -158,7 +171,12 @@ impl Asked {
     }
 
     pub fn stored(&self) {
-        self.answer(Response::Stored(Stored { context: None, acks: 2, primaries: 2, siblings: 1 }));
+        self.answer(Response::Stored(Stored {
+            context: None,
+            acks: 2,
+            primaries: 2,
+            siblings: 1,
+        }));
     }
 
     pub fn values(&self, values: &[&str]) {
@@ -201,7 +219,11 @@ impl Asked {
 
     fn encode(&self, ring_version: u64, response: Response) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let frame = ResponseFrame { id: self.frame.id, ring_version, response };
+        let frame = ResponseFrame {
+            id: self.frame.id,
+            ring_version,
+            response,
+        };
         frame::encode(&frame, &mut bytes).expect("within limits");
         bytes
     }
@@ -217,7 +239,11 @@ pub fn read(values: &[&str]) -> driftless_proto::client::Read {
         .collect();
     // The fake context is the values themselves, so that a test sees which read a put belongs to.
     let context = (!values.is_empty()).then(|| bytes::Bytes::from(values.join("+")).into());
-    driftless_proto::client::Read { siblings, context, explanation: None }
+    driftless_proto::client::Read {
+        siblings,
+        context,
+        explanation: None,
+    }
 }
 
 impl Cluster {
@@ -225,16 +251,26 @@ impl Cluster {
     pub fn start(names: &[&str]) -> Cluster {
         let authority = Authority::new();
         let topology = SharedTopology::default();
-        let nodes: Vec<Node> =
-            names.iter().map(|name| Node::start(&authority, "node", name, Arc::clone(&topology))).collect();
-        let cluster = Cluster { authority, nodes, topology };
+        let nodes: Vec<Node> = names
+            .iter()
+            .map(|name| Node::start(&authority, "node", name, Arc::clone(&topology)))
+            .collect();
+        let cluster = Cluster {
+            authority,
+            nodes,
+            topology,
+        };
         cluster.tell(&["default", "carts"]);
         cluster
     }
 
     /// Makes the topology have these buckets; its ring stays as it is.
     pub fn tell(&self, buckets: &[&str]) {
-        let members = self.nodes.iter().map(|node| Member::new(&*node.name, node.address.to_string())).collect();
+        let members = self
+            .nodes
+            .iter()
+            .map(|node| Member::new(&*node.name, node.address.to_string()))
+            .collect();
         let ring = Ring::first(spec(members)).expect("a ring");
         self.set(topology(ring, buckets));
     }
@@ -261,14 +297,24 @@ impl Cluster {
         let names = topology.ring().owners(place.partition).iter();
         names
             .map(|&id| topology.ring().member(id).expect("a member").name.clone())
-            .map(|name| self.nodes.iter().position(|node| node.name == name).expect("is in the cluster"))
+            .map(|name| {
+                self.nodes
+                    .iter()
+                    .position(|node| node.name == name)
+                    .expect("is in the cluster")
+            })
             .collect()
     }
 }
 
 pub fn spec(members: Vec<Member>) -> RingSpec {
     let n = members.len().min(3) as u8;
-    RingSpec { partitions: Partitions::new(8).expect("a power of two"), hash_seed: 7, members, classes: BTreeSet::from([n]) }
+    RingSpec {
+        partitions: Partitions::new(8).expect("a power of two"),
+        hash_seed: 7,
+        members,
+        classes: BTreeSet::from([n]),
+    }
 }
 
 pub fn topology(ring: Ring, buckets: &[&str]) -> Topology {
@@ -294,7 +340,9 @@ async fn accept(endpoint: quinn::Endpoint, topology: SharedTopology, asks: mpsc:
 }
 
 async fn serve(connection: quinn::Connection, topology: SharedTopology, asks: mpsc::UnboundedSender<Asked>) {
-    let Ok((mut send, mut recv)) = connection.accept_bi().await else { return };
+    let Ok((mut send, mut recv)) = connection.accept_bi().await else {
+        return;
+    };
     let (out, mut outbound) = mpsc::unbounded_channel::<Vec<u8>>();
     tokio::spawn(async move {
         while let Some(bytes) = outbound.recv().await {
@@ -307,10 +355,20 @@ async fn serve(connection: quinn::Connection, topology: SharedTopology, asks: mp
         let connection = connection.clone();
         move |body: &[u8], alone| {
             let frame: RequestFrame = frame::decode(body).expect("the client writes whole frames");
-            let told = topology.lock().expect("no test panics under the lock").clone().expect("was told");
+            let told = topology
+                .lock()
+                .expect("no test panics under the lock")
+                .clone()
+                .expect("was told");
             let version = told.ring().version().0;
             let is_topology = matches!(frame.request, Request::Topology);
-            let asked = Asked { frame, alone, connection: connection.clone(), version, out: out.clone() };
+            let asked = Asked {
+                frame,
+                alone,
+                connection: connection.clone(),
+                version,
+                out: out.clone(),
+            };
             if is_topology {
                 asked.answer(Response::Topology(Box::new(told)));
             } else {
@@ -322,7 +380,9 @@ async fn serve(connection: quinn::Connection, topology: SharedTopology, asks: mp
         let (connection, hand_over) = (connection.clone(), hand_over.clone());
         async move {
             while let Ok(mut stream) = connection.accept_uni().await {
-                let Ok(bytes) = stream.read_to_end(FRAME_MAX + 4).await else { return };
+                let Ok(bytes) = stream.read_to_end(FRAME_MAX + 4).await else {
+                    return;
+                };
                 let mut reader = FrameReader::new(FRAME_MAX);
                 reader.push(&bytes);
                 let body = reader.next_frame().expect("within limits").expect("exactly one frame");
