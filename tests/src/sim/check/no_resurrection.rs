@@ -1,0 +1,52 @@
+//! What an acknowledged write has overwritten never becomes live again.
+//!
+//! For every acknowledged `u`: `final ∩ past(u) = ∅`; and for strict quorums that overlap, also for every strict read
+//! that began after `u` was acknowledged. Writes that were stamped twice are exempt.
+
+use super::super::history::{Ending, Kind};
+use super::{Evidence, Violation};
+
+const PROMISE: &str = "no resurrection";
+
+/// Looks for values that were overwritten and are back.
+pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for slot in evidence.slots() {
+        if evidence.may_be_forgotten(&slot) {
+            continue;
+        }
+        let last = evidence.final_of(&slot);
+        let n = evidence.topology.bucket(slot.0).map_or(0, |bucket| bucket.quorum.n());
+        let reads: Vec<_> = evidence
+            .history
+            .iter()
+            .filter(|(_, op)| op.slot == slot && op.kind == Kind::Get && op.ending == Ending::Ok && op.strict)
+            .collect();
+        for (id, op) in evidence.acknowledged().filter(|(_, op)| op.slot == slot) {
+            let past = evidence.past.of(id);
+            let back = |value: &&usize| past.contains(value) && !evidence.past.is_exempt(**value);
+            for value in last.iter().filter(back) {
+                let text = format!(
+                    "{value} is live at the end, though acknowledged {:?} {id} had replaced it",
+                    op.kind
+                );
+                violations.push(Violation::of(PROMISE, &slot, text));
+            }
+            if !op.strict || evidence.past.is_exempt(id) {
+                continue;
+            }
+            for (read, shown) in &reads {
+                if shown.invoked > op.returned && shown.r + op.w > n {
+                    for value in shown.values.iter().filter(back) {
+                        let text = format!(
+                            "strict get {read} shows {value}, which acknowledged {:?} {id} had replaced",
+                            op.kind
+                        );
+                        violations.push(Violation::of(PROMISE, &slot, text));
+                    }
+                }
+            }
+        }
+    }
+    violations
+}
