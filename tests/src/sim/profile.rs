@@ -99,7 +99,7 @@ impl Profile {
             header_cache_bytes: [0, 512, 4_096, 1 << 20][rng.random_range(0..4)],
             write_ids_max: [2, 16, 4_096][rng.random_range(0..3)],
             requests_max: if rng.random_bool(0.1) {
-                rng.random_range(2..6)
+                rng.random_range(12..20)
             } else {
                 1_024
             },

@@ -77,6 +77,11 @@ impl SimStore {
         lost
     }
 
+    /// Takes back all planted faults.
+    pub fn repair(&self) {
+        self.0.borrow_mut().memory.clear_faults();
+    }
+
     /// Fills the disk, or makes room again.
     pub fn set_full(&self, full: bool) {
         self.0.borrow_mut().memory.set_full(full);

@@ -27,7 +27,7 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
             continue;
         }
         for (id, op) in written {
-            let overwritten = last.iter().any(|w| evidence.past.of(*w).contains(&id));
+            let overwritten = last.iter().any(|w| evidence.past.at_most(*w).contains(&id));
             if !last.contains(&id) && !overwritten {
                 let text = format!(
                     "{:?} {id} of client {} was acknowledged by {} at {} µs and is gone; left are {last:?}",

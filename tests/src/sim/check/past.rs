@@ -11,9 +11,14 @@ use super::super::history::{History, Kind, OpId, Operation, Slot};
 use super::super::observer::Observer;
 
 /// `past` of every operation, and which writes are exempt.
+///
+/// A delete without a context that was stamped twice read twice, and who has seen one of its stamps need not have seen
+/// what the other overwrote. So there are two pasts: what a write *may* have overwritten, for those who look for what
+/// is missing, and what it *must* have, for those who look for what is back.
 #[derive(Debug, Default)]
 pub struct Past {
-    past: Vec<BTreeSet<OpId>>,
+    may: Vec<BTreeSet<OpId>>,
+    must: Vec<BTreeSet<OpId>>,
     exempt: BTreeSet<OpId>,
 }
 
@@ -23,38 +28,33 @@ impl Past {
     /// Exempt are writes that were stamped by two lives of nodes: who saw one stamp only and overwrote it left the
     /// other. With `forgetful` engines, which remember few write ids, one life may do it too.
     pub fn new(history: &History, observer: &Observer, forgetful: bool) -> Past {
-        let mut past: Vec<BTreeSet<OpId>> = vec![BTreeSet::new(); history.len()];
-        let seen: Vec<BTreeSet<OpId>> = history.iter().map(|(id, op)| seen(id, op, history, observer)).collect();
-        // Contexts only know earlier writes, except through a second stamp: go on until nothing changes.
-        loop {
-            let mut changed = false;
-            for id in 0..past.len() {
-                let mut new: BTreeSet<OpId> = seen[id].clone();
-                for x in &seen[id] {
-                    new.extend(past[*x].iter().copied().filter(|y| *y != id));
-                }
-                if new.len() != past[id].len() {
-                    past[id] = new;
-                    changed = true;
-                }
-            }
-            if !changed {
-                break;
-            }
-        }
         let twice = |op: &Operation| {
             observer.stamped_apart(op.write_id) || (forgetful && observer.dots_of(op.write_id).count() > 1)
         };
         let writes = history.iter().filter(|(_, op)| op.kind != Kind::Get);
+        let exempt: BTreeSet<OpId> = writes.filter(|(_, op)| twice(op)).map(|(id, _)| id).collect();
+        let mut seen: Vec<BTreeSet<OpId>> = history.iter().map(|(id, op)| seen(id, op, history, observer)).collect();
+        let may = close(&seen);
+        for &id in &exempt {
+            if history.get(id).seen.is_none() {
+                seen[id].clear();
+            }
+        }
         Past {
-            past,
-            exempt: writes.filter(|(_, op)| twice(op)).map(|(id, _)| id).collect(),
+            may,
+            must: close(&seen),
+            exempt,
         }
     }
 
-    /// All that this write has overwritten, directly or through others.
+    /// All that this write has surely overwritten, directly or through others.
     pub fn of(&self, id: OpId) -> &BTreeSet<OpId> {
-        &self.past[id]
+        &self.must[id]
+    }
+
+    /// All that it may have overwritten.
+    pub fn at_most(&self, id: OpId) -> &BTreeSet<OpId> {
+        &self.may[id]
     }
 
     /// Whether this write was stamped twice, so that one stamp may survive the other.
@@ -66,9 +66,30 @@ impl Past {
     pub fn known_to_read(&self, read: &Operation, history: &History, observer: &Observer) -> BTreeSet<OpId> {
         let mut known: BTreeSet<OpId> = read.values.iter().copied().collect();
         known.extend(tombstones(&read.slot, &read.vv, history, observer));
-        let pasts: Vec<OpId> = known.iter().flat_map(|id| self.past[*id].iter().copied()).collect();
+        let pasts: Vec<OpId> = known.iter().flat_map(|id| self.may[*id].iter().copied()).collect();
         known.extend(pasts);
         known
+    }
+}
+
+/// `past` from `seen`. Contexts only know earlier writes, except through a second stamp: goes on until nothing changes.
+fn close(seen: &[BTreeSet<OpId>]) -> Vec<BTreeSet<OpId>> {
+    let mut past = seen.to_vec();
+    loop {
+        let mut changed = false;
+        for id in 0..past.len() {
+            let further: Vec<OpId> = seen[id]
+                .iter()
+                .flat_map(|x| past[*x].iter().copied())
+                .filter(|y| *y != id)
+                .collect();
+            let before = past[id].len();
+            past[id].extend(further);
+            changed |= past[id].len() > before;
+        }
+        if !changed {
+            return past;
+        }
     }
 }
 

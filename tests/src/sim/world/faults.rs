@@ -16,7 +16,7 @@ impl World {
         self.network.calm();
         self.network.heal(&mut self.schedule);
         for node in 0..self.nodes.len() {
-            self.nodes[node].store.set_full(false);
+            self.nodes[node].store.repair();
             self.resume(node);
             if !self.nodes[node].runs() {
                 self.start(node);
