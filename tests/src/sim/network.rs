@@ -80,14 +80,14 @@ impl Network {
         self.pairs[self.pair(from, to)].seen[side(from, to)]
     }
 
-    /// After what times a message sent now arrives: never, once or twice.
-    pub fn deliveries(&mut self) -> Vec<Micros> {
+    /// After what times a message sent now arrives: never, once, or, if that makes sense for it, twice.
+    pub fn deliveries(&mut self, repeatable: bool) -> Vec<Micros> {
         if self.rng.random_bool(self.faults.loss) {
             self.lost += 1;
             return Vec::new();
         }
         let first = self.latency();
-        if self.rng.random_bool(self.faults.duplication) {
+        if self.rng.random_bool(self.faults.duplication) && repeatable {
             self.duplicated += 1;
             let late = if self.rng.random_bool(0.3) {
                 self.rng.random_range(0..400_000)

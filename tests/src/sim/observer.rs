@@ -111,7 +111,7 @@ impl Observer {
     }
 
     /// A message is about to travel.
-    pub fn sent(&mut self, by: Life, message: &Message) {
+    pub fn sent(&mut self, at: Micros, by: Life, message: &Message) {
         let (slot, header) = match &message.body {
             Body::Request {
                 request: Request::Merge(merge),
@@ -124,7 +124,21 @@ impl Observer {
         };
         for (dot, outline) in header.live() {
             match self.stamps.get(dot) {
-                None if self.hidden.contains(dot) => {}
+                None if self.hidden.contains(dot) => {
+                    let Some(slot) = slot.clone() else { continue };
+                    let (write_id, value_hash) = (outline.write_id, outline.value_hash);
+                    self.stamp(
+                        *dot,
+                        Stamp {
+                            by,
+                            at,
+                            slot,
+                            write_id,
+                            value_hash,
+                            after: header.clone(),
+                        },
+                    );
+                }
                 None => {
                     let text = format!("dot {dot} left node {} before a batch with it was applied", by.0);
                     self.wrong.push((slot.clone(), text));

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use driftless_node::engine::{ClientTag, Output};
-use driftless_node::peer::{Message, WireMessage};
+use driftless_node::peer::{Body, Message, Request, WireMessage};
 use driftless_node::replica::store::BatchSeq;
 use driftless_node::time::Instant;
 use driftless_proto::client::Response;
@@ -362,13 +362,22 @@ impl World {
             let text = format!("n{from} sends to {to}, which is itself or nobody");
             return self.violations.push(Violation::general("the seam", text));
         };
-        self.observer.sent((from, self.nodes[from].life), &message);
+        self.observer
+            .sent(self.schedule.now(), (from, self.nodes[from].life), &message);
         self.note_message("sends to", from, to, &message);
         let Some(connection) = self.network.connection(from, to) else {
             return;
         };
+        // A stream delivers once. What arrives twice was sent twice, as merges and reads may be; a forward never is.
+        let repeatable = !matches!(
+            &message.body,
+            Body::Request {
+                request: Request::Forward(_),
+                ..
+            }
+        );
         let wire = message.to_wire(self.instant(from));
-        for delay in self.network.deliveries() {
+        for delay in self.network.deliveries(repeatable) {
             self.schedule.after(
                 delay,
                 Event::Peer {
