@@ -83,37 +83,28 @@ pub struct Engine<S: Store> {
 impl<S: Store> Engine<S> {
     /// A shard that has just started. No peer can be reached yet.
     pub fn new(config: EngineConfig, store: S, now: Now) -> Engine<S> {
+        let mut rng = StdRng::from_seed(config.seed);
+        let replica = Replica::new(&config, store, StdRng::from_rng(&mut rng), now);
         let EngineConfig {
             node,
-            shard,
             topology,
             context_keys,
             limits,
             metrics,
-            seed,
+            ..
         } = config;
-        let mut rng = StdRng::from_seed(seed);
-        let actors = StdRng::from_rng(&mut rng);
-        let replica = Replica::new(
-            node,
-            shard,
-            topology.clone(),
-            limits.clone(),
-            metrics.clone(),
-            store,
-            actors,
-            now,
-        );
         let coordinator = Coordinator::new(node, topology.clone(), context_keys, limits, metrics.clone(), rng);
         let ring_version = topology.ring().version().0;
-        Engine {
+        let mut engine = Engine {
             node,
             ring_version,
             metrics,
             replica,
             coordinator,
             outputs: VecDeque::new(),
-        }
+        };
+        engine.route(now);
+        engine
     }
 
     /// A client asks. `deadline` is when it stops waiting.
@@ -217,16 +208,16 @@ impl<S: Store> Engine<S> {
     fn route(&mut self, now: Now) {
         loop {
             if let Some(output) = self.coordinator.poll_output() {
-                self.from_coordinator(now, output);
+                self.take_from_coordinator(now, output);
             } else if let Some(output) = self.replica.poll_output() {
-                self.from_replica(now, output);
+                self.take_from_replica(now, output);
             } else {
                 break;
             }
         }
     }
 
-    fn from_coordinator(&mut self, now: Now, output: coordinator::Output) {
+    fn take_from_coordinator(&mut self, now: Now, output: coordinator::Output) {
         match output {
             coordinator::Output::Send { to, id, request, .. } if to == self.node => {
                 self.replica.handle_request(now, to, id, request);
@@ -254,7 +245,7 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    fn from_replica(&mut self, now: Now, output: replica::Output) {
+    fn take_from_replica(&mut self, now: Now, output: replica::Output) {
         match output {
             replica::Output::Reply { to, id, reply } if to == self.node => self.take_reply(now, to, id, reply),
             replica::Output::Reply { to, id, reply } => self.send(to, id, Body::Reply(reply)),
@@ -289,3 +280,6 @@ impl<S: Store> Engine<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

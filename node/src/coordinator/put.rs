@@ -79,6 +79,8 @@ impl Put {
                 self.tally.fill(from);
             }
             Reply::Refused(refusal) if self.stage == Stage::Stamping => self.refuse(refusal),
+            // Stamped once before, and the state it left is gone: neither an Ok nor another stamp would be true.
+            Reply::Lost if self.stage == Stage::Stamping => self.give_up(),
             Reply::Refused(_) | Reply::Lost => {
                 self.tally.fail(from);
             }

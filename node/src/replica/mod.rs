@@ -32,6 +32,7 @@ use driftless_ring::{NodeId, PartitionId};
 use rand::rngs::StdRng;
 
 use crate::config::Limits;
+use crate::engine::EngineConfig;
 use crate::metrics::Metrics;
 use crate::peer::{Merge, Page, Read, Reply, Request, RequestId, Scan, Stamped, State, Want, Write};
 use crate::time::{Instant, Now};
@@ -72,7 +73,9 @@ pub(crate) struct Replica<S> {
     after_sync: VecDeque<(BatchSeq, NodeId, RequestId)>,
     applied: BatchSeq,
     sync_asked: BatchSeq,
-    synced: BatchSeq,
+    /// The newest batch known to be durable; `None` until the first sync after the start, which covers what a process
+    /// before this one may have left unsynced.
+    synced: Option<BatchSeq>,
     /// When applied batches that nobody waits for are to be synced.
     sync_due: Option<Instant>,
     outputs: VecDeque<Output>,
@@ -87,20 +90,19 @@ struct Located<'a> {
 
 impl<S: Store> Replica<S> {
     /// A replica that has just started: every actor is new.
-    pub(crate) fn new(
-        node: NodeId,
-        shard: u16,
-        topology: Arc<Topology>,
-        limits: Limits,
-        metrics: Arc<Metrics>,
-        store: S,
-        rng: StdRng,
-        now: Now,
-    ) -> Replica<S> {
-        let mine = |partition: &PartitionId| topology.shard_of(node, *partition) == shard;
-        let census = Census::new(topology.ring().owned(node).filter(mine), now.instant, &metrics);
-        Replica {
+    pub(crate) fn new(config: &EngineConfig, store: S, rng: StdRng, now: Now) -> Replica<S> {
+        let EngineConfig {
             node,
+            shard,
+            topology,
+            limits,
+            metrics,
+            ..
+        } = config;
+        let mine = |partition: &PartitionId| topology.shard_of(*node, *partition) == *shard;
+        let census = Census::new(topology.ring().owned(*node).filter(mine), now.instant, metrics);
+        Replica {
+            node: *node,
             actors: Actors::new(rng),
             write_ids: WriteIds::new(limits.write_ids_max, limits.write_ids_age),
             headers: HeaderCache::new(limits.header_cache_bytes),
@@ -109,12 +111,12 @@ impl<S: Store> Replica<S> {
             after_sync: VecDeque::new(),
             applied: BatchSeq(0),
             sync_asked: BatchSeq(0),
-            synced: BatchSeq(0),
+            synced: None,
             sync_due: None,
-            outputs: VecDeque::new(),
-            topology,
-            limits,
-            metrics,
+            outputs: [Output::Sync(BatchSeq(0))].into(),
+            topology: topology.clone(),
+            limits: limits.clone(),
+            metrics: metrics.clone(),
             store,
         }
     }
@@ -138,9 +140,9 @@ impl<S: Store> Replica<S> {
     /// Everything up to this batch is durable: answers what waited for it.
     pub(crate) fn handle_synced(&mut self, up_to: BatchSeq) {
         assert!(up_to <= self.applied, "a sync covers only what was applied");
-        self.synced = self.synced.max(up_to);
+        self.synced = self.synced.max(Some(up_to));
         while let Some(&(seq, to, id)) = self.after_sync.front()
-            && seq <= self.synced
+            && Some(seq) <= self.synced
         {
             self.after_sync.pop_front();
             self.reply(to, id, Reply::Acked);
@@ -436,7 +438,7 @@ impl<S: Store> Replica<S> {
         }
         self.store
             .get(record.as_bytes())?
-            .map_or_else(|| Ok(Siblings::new()), |value| record::decode(value))
+            .map_or_else(|| Ok(Siblings::new()), record::decode)
     }
 
     /// Answers a request that read, once this turn's batch is applied: it may have read through it.
@@ -474,7 +476,7 @@ impl<S: Store> Replica<S> {
     /// Also an acknowledgement of "nothing changed" waits for the newest batch: it may rest on a write of that batch.
     fn acknowledge(&mut self, to: NodeId, id: RequestId, durability: Durability) {
         match durability {
-            Durability::Sync if self.synced < self.applied => self.after_sync.push_back((self.applied, to, id)),
+            Durability::Sync if self.synced < Some(self.applied) => self.after_sync.push_back((self.applied, to, id)),
             Durability::Sync | Durability::Buffered => self.reply(to, id, Reply::Acked),
         }
     }

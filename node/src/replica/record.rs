@@ -266,8 +266,13 @@ mod tests {
 
     #[test]
     fn a_record_is_read_as_it_was_written() {
-        for values in [&[][..], &[None], &[Some(b"")], &[Some(b"one"), None, Some(b"two")]] {
-            let siblings = siblings(values);
+        for values in [
+            vec![],
+            vec![None],
+            vec![Some(&b""[..])],
+            vec![Some(&b"one"[..]), None, Some(&b"two"[..])],
+        ] {
+            let siblings = siblings(&values);
             assert_eq!(decode(encoded(&siblings)), Ok(siblings.clone()));
             assert_eq!(decode_header(&encoded(&siblings)), Ok(siblings.header()));
         }
