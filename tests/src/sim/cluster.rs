@@ -106,6 +106,7 @@ impl Node {
         rng: &mut StdRng,
     ) {
         assert!(self.engine.is_none(), "a node starts only when it is down");
+        self.store.open();
         self.clock.origin = rng.random_range(0..1 << 40);
         let config = EngineConfig {
             node: self.id,

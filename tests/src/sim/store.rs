@@ -25,6 +25,8 @@ struct Inner {
     memory: MemoryStore,
     log: Vec<Batch>,
     refused: u64,
+    /// Newest batch when the present process opened the store: numbers begin anew with each handle.
+    opened_at: u64,
 }
 
 /// What a disk holds of a key.
@@ -37,6 +39,12 @@ pub struct Held {
 }
 
 impl SimStore {
+    /// A new process opens the store.
+    pub fn open(&self) {
+        let mut inner = self.0.borrow_mut();
+        inner.opened_at = inner.memory.applied().0;
+    }
+
     /// Takes the batches applied since the last call.
     pub fn take_log(&self) -> Vec<Batch> {
         std::mem::take(&mut self.0.borrow_mut().log)
@@ -47,21 +55,23 @@ impl SimStore {
         self.0.borrow().refused
     }
 
-    /// Newest batch applied.
+    /// Newest batch applied by the present process.
     pub fn applied(&self) -> BatchSeq {
-        self.0.borrow().memory.applied()
+        let inner = self.0.borrow();
+        BatchSeq(inner.memory.applied().0 - inner.opened_at)
     }
 
     /// A sync that began when `up_to` was the newest batch is done.
     pub fn sync_up_to(&self, up_to: BatchSeq) {
-        self.0.borrow_mut().memory.sync_up_to(up_to);
+        let mut inner = self.0.borrow_mut();
+        let up_to = BatchSeq(inner.opened_at + up_to.0);
+        inner.memory.sync_up_to(up_to);
     }
 
-    /// The process dies; its machine goes on.
+    /// The process dies; its machine goes on. What was written stays readable, but a power cut can still take what
+    /// was not synced: the next process must not take it for durable because it finds it there.
     pub fn process_death(&self) {
-        let mut inner = self.0.borrow_mut();
-        inner.memory.process_death();
-        inner.memory.clear_faults();
+        self.0.borrow_mut().memory.clear_faults();
     }
 
     /// The machine loses power. Answers how many applied batches are gone.
@@ -151,7 +161,7 @@ impl Store for SimStore {
             inner.log.push(batch);
         }
         inner.refused += u64::from(result.is_err());
-        result
+        result.map(|seq| BatchSeq(seq.0 - inner.opened_at))
     }
 }
 
