@@ -189,7 +189,7 @@ impl Client {
         if again {
             current.retries -= 1;
             return Next::Retry {
-                same_node: ending == Ending::Unknown && self.rng.random_bool(0.65),
+                same_node: self.rng.random_bool(0.65),
             };
         }
         Next::Done(if ending == Ending::Refused && current.doubt {

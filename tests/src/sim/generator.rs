@@ -58,16 +58,20 @@ impl Memory {
 impl Intention {
     /// Draws the next operation of a client.
     pub fn draw(profile: &Profile, topology: &Topology, memory: &mut Memory, rng: &mut StdRng) -> Intention {
-        // Most of the time, a client goes on with what it has just read.
-        if let Some(slot) = memory.read_last.take()
-            && rng.random_bool(0.6)
-        {
-            let kind = if rng.random_bool(0.15) { Kind::Delete } else { Kind::Put };
+        // Most of the time, a client goes on with what it has just read: it replaces it, or looks again.
+        if let Some(slot) = memory.read_last.take() {
             let context = memory.contexts.get(&slot).and_then(|known| known.last().cloned());
-            return Intention {
-                context,
-                ..Intention::new(kind, slot, topology, rng)
-            };
+            match rng.random_range(0..100) {
+                0..50 => {
+                    let kind = if rng.random_bool(0.15) { Kind::Delete } else { Kind::Put };
+                    return Intention {
+                        context,
+                        ..Intention::new(kind, slot, profile, topology, rng)
+                    };
+                }
+                50..70 => return Intention::new(Kind::Get, slot, profile, topology, rng),
+                _ => {}
+            }
         }
         let slot = draw_slot(profile, topology, rng);
         let dice = rng.random_range(0..100);
@@ -76,7 +80,7 @@ impl Intention {
             52..90 => Kind::Put,
             _ => Kind::Delete,
         };
-        let mut intention = Intention::new(kind, slot, topology, rng);
+        let mut intention = Intention::new(kind, slot, profile, topology, rng);
         if matches!(dice, 64..80 | 94..) {
             intention.use_old_context(memory, rng);
         }
@@ -147,7 +151,7 @@ impl Intention {
         }
     }
 
-    fn new(kind: Kind, slot: Slot, topology: &Topology, rng: &mut StdRng) -> Intention {
+    fn new(kind: Kind, slot: Slot, profile: &Profile, topology: &Topology, rng: &mut StdRng) -> Intention {
         let n = topology
             .bucket(slot.0)
             .expect("slots are drawn from the buckets")
@@ -155,7 +159,8 @@ impl Intention {
             .n();
         let mut number = || rng.random_bool(0.12).then(|| rng.random_range(1..=n));
         let (r, w) = (number(), number());
-        let sloppy = rng.random_bool(0.2).then(|| rng.random_bool(0.3));
+        let strict = rng.random_bool(profile.strict).then_some(false);
+        let sloppy = strict.or_else(|| rng.random_bool(0.05).then_some(true));
         let length = if rng.random_bool(0.05) {
             rng.random_range(8..5_000)
         } else {

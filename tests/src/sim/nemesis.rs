@@ -170,7 +170,7 @@ impl FaultSet {
             }),
             (self.full_disks, |profile, rng| Fault::DiskFull {
                 node: node(profile, rng),
-                lasts: rng.random_range(2_000..150_000),
+                lasts: rng.random_range(2_000..400_000),
             }),
             (self.failing_disks, |profile, rng| Fault::DiskFails {
                 node: node(profile, rng),
@@ -197,9 +197,14 @@ impl FaultSet {
 }
 
 fn crash(profile: &Profile, rng: &mut StdRng) -> Fault {
+    let down = if rng.random_bool(0.4) {
+        rng.random_range(300..8_000)
+    } else {
+        rng.random_range(2_000..600_000)
+    };
     Fault::Crash {
         node: node(profile, rng),
-        down: rng.random_range(2_000..600_000),
+        down,
     }
 }
 

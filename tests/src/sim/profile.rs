@@ -55,6 +55,8 @@ pub struct Profile {
     pub requests_max: usize,
     /// How likely each bucket is, as weights in the order of [`BUCKETS`].
     pub bucket_weights: [u32; BUCKETS],
+    /// Chance that a request asks for strict quorums.
+    pub strict: f64,
     /// Which faults happen at all.
     pub faults: FaultSet,
 }
@@ -75,15 +77,19 @@ impl Profile {
         let harsh = regime != Regime::Plain;
         let nodes = [3, 3, 3, 4, 5][rng.random_range(0..5)];
         let faults = FaultSet::draw(regime, rng);
-        let hurried = rng.random_bool(0.5);
         Profile {
             regime,
             nodes,
             clients: rng.random_range(3..=if harsh { 9 } else { 6 }),
             keys: rng.random_range(1..=5),
             active: rng.random_range(1_000_000..2_500_000),
-            think: if hurried { (0, 8_000) } else { (1_000, 60_000) },
-            patience: if harsh { (150_000, 1_500_000) } else { (60_000, 800_000) },
+            think: [(0, 1_500), (0, 8_000), (0, 8_000), (1_000, 60_000)][rng.random_range(0..4)],
+            // Short patience makes retries of writes that are still under way.
+            patience: match (harsh, rng.random_bool(0.4)) {
+                (_, true) => (20_000, 150_000),
+                (true, false) => (150_000, 1_500_000),
+                (false, false) => (60_000, 800_000),
+            },
             latency: if rng.random_bool(0.5) { (100, 900) } else { (200, 8_000) },
             turn: if harsh {
                 rng.random_range(50..6_000)
@@ -104,6 +110,7 @@ impl Profile {
                 1_024
             },
             bucket_weights: bucket_weights(rng),
+            strict: [0.05, 0.2, 0.9][rng.random_range(0..3)],
             faults,
         }
     }

@@ -1,9 +1,10 @@
 //! What an acknowledged write has overwritten never becomes live again.
 //!
 //! For every acknowledged `u`: `final ∩ past(u) = ∅`; and for strict quorums that overlap, also for every strict read
-//! that began after `u` was acknowledged. Writes that were stamped twice are exempt.
+//! that began after `u` was acknowledged. An acknowledged delete without a context, even one that found nothing, ends
+//! all that was acknowledged before it began, where its reads meet those writes. Writes that were stamped twice are exempt.
 
-use super::super::history::{Ending, Kind};
+use super::super::history::{Ending, Kind, OpId, Slot};
 use super::{Evidence, Violation};
 
 const PROMISE: &str = "no resurrection";
@@ -22,6 +23,7 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
             .iter()
             .filter(|(_, op)| op.slot == slot && op.kind == Kind::Get && op.ending == Ending::Ok && op.strict)
             .collect();
+        violations.extend(deleted_and_back(evidence, &slot, n, &last));
         for (id, op) in evidence.acknowledged().filter(|(_, op)| op.slot == slot) {
             let past = evidence.past.of(id);
             let back = |value: &&usize| past.contains(value) && !evidence.past.is_exempt(**value);
@@ -46,6 +48,31 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
                     }
                 }
             }
+        }
+    }
+    violations
+}
+
+fn deleted_and_back(evidence: &Evidence<'_>, slot: &Slot, n: u8, last: &[OpId]) -> Vec<Violation> {
+    let of_slot = || {
+        evidence
+            .history
+            .iter()
+            .filter(|(_, op)| op.slot == *slot && op.ending == Ending::Ok)
+    };
+    let mut violations = Vec::new();
+    for (id, delete) in of_slot().filter(|(_, op)| op.kind == Kind::Delete && op.seen.is_none()) {
+        let meant = |value: &&OpId| {
+            let put = evidence.history.get(**value);
+            put.kind == Kind::Put && put.ending == Ending::Ok && put.returned < delete.invoked && put.w + delete.r > n
+        };
+        for value in last
+            .iter()
+            .filter(meant)
+            .filter(|value| !evidence.past.is_exempt(**value))
+        {
+            let text = format!("{value} is live at the end, though delete {id} was acknowledged after it");
+            violations.push(Violation::of(PROMISE, slot, text));
         }
     }
     violations
