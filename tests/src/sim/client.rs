@@ -48,6 +48,8 @@ pub enum Next {
     Retry {
         /// Whether at the same.
         same_node: bool,
+        /// Whether not at once.
+        later: bool,
     },
 }
 
@@ -190,6 +192,7 @@ impl Client {
             current.retries -= 1;
             return Next::Retry {
                 same_node: self.rng.random_bool(0.65),
+                later: ending == Ending::Refused,
             };
         }
         Next::Done(if ending == Ending::Refused && current.doubt {

@@ -125,13 +125,18 @@ impl FaultSet {
         if rng.random_bool(1.0 / 12.0) {
             return FaultSet::default();
         }
+        // A little of it, or, now and then, so much that little else gets through.
         let mut chance = |on: f64, low: f64, high: f64| {
-            let drawn = rng.random_range(low..high);
+            let drawn = if rng.random_bool(0.25) {
+                rng.random_range(high..4.0 * high)
+            } else {
+                rng.random_range(low..high)
+            };
             if rng.random_bool(on) { drawn } else { 0.0 }
         };
         let (loss, duplication) = (chance(0.4, 0.002, 0.08), chance(0.4, 0.01, 0.15));
-        let (delay, client_loss) = (chance(0.5, 0.005, 0.1), chance(0.4, 0.01, 0.12));
-        let keep_some = chance(0.6, 0.2, 1.0);
+        let (delay, client_loss) = (chance(0.5, 0.005, 0.1), chance(0.4, 0.01, 0.08));
+        let keep_some = chance(0.6, 0.05, 0.25);
         let mut on = |chance: f64| rng.random_bool(chance);
         FaultSet {
             crashes: on(0.6),
@@ -170,7 +175,11 @@ impl FaultSet {
             }),
             (self.full_disks, |profile, rng| Fault::DiskFull {
                 node: node(profile, rng),
-                lasts: rng.random_range(2_000..400_000),
+                lasts: if rng.random_bool(0.6) {
+                    rng.random_range(500..30_000)
+                } else {
+                    rng.random_range(2_000..400_000)
+                },
             }),
             (self.failing_disks, |profile, rng| Fault::DiskFails {
                 node: node(profile, rng),
@@ -197,14 +206,19 @@ impl FaultSet {
 }
 
 fn crash(profile: &Profile, rng: &mut StdRng) -> Fault {
-    let down = if rng.random_bool(0.4) {
+    let node = node(profile, rng);
+    Fault::Crash {
+        node,
+        down: downtime(rng),
+    }
+}
+
+/// How long a process is down: often so short that what it left unsynced is still unsynced when it is back.
+pub fn downtime(rng: &mut StdRng) -> Micros {
+    if rng.random_bool(0.4) {
         rng.random_range(300..8_000)
     } else {
-        rng.random_range(2_000..600_000)
-    };
-    Fault::Crash {
-        node: node(profile, rng),
-        down,
+        rng.random_range(2_000..500_000)
     }
 }
 

@@ -98,7 +98,7 @@ impl Profile {
             },
             sync: (0..nodes).map(|_| sync_range(regime, rng)).collect(),
             crash_after_stamp: if harsh && faults.crashes {
-                rng.random_range(0.002..0.03)
+                rng.random_range(0.002..0.08)
             } else {
                 0.0
             },

@@ -27,6 +27,7 @@ use super::cluster::{self, Input, Node};
 use super::coverage::Coverage;
 use super::describe;
 use super::history::{History, OpId, slot_text};
+use super::nemesis::downtime;
 use super::network::{Arrival, Network};
 use super::observer::Observer;
 use super::profile::{Profile, Regime};
@@ -208,7 +209,7 @@ impl World {
             Event::Restart { node } => self.start(node),
             Event::CrashSoon { node, life } => {
                 if self.nodes[node].life == life && self.nodes[node].runs() && self.phase == Phase::Active {
-                    let down = self.fault_rng.random_range(2_000..300_000);
+                    let down = downtime(&mut self.fault_rng);
                     self.crash(node, down);
                 }
             }
@@ -301,7 +302,7 @@ impl World {
                 Line::general(cluster::name_of(node), format!("halts: {reason}"))
             });
             self.coverage.add("halts", 1);
-            let down = self.fault_rng.random_range(2_000..300_000);
+            let down = downtime(&mut self.fault_rng);
             self.crash(node, down);
             return;
         }

@@ -61,7 +61,7 @@ impl World {
             retries,
             doubt: false,
         });
-        self.attempt(client);
+        self.attempt(client, 0);
     }
 
     pub(super) fn request_arrives(
@@ -157,7 +157,7 @@ impl World {
                 let delay = self.clients[client].rng.random_range(low..=high);
                 self.schedule.after(delay, Event::ClientNext { client });
             }
-            Next::Retry { same_node } => {
+            Next::Retry { same_node, later } => {
                 if !same_node {
                     let intention = self.clients[client]
                         .current
@@ -168,12 +168,17 @@ impl World {
                     let node = self.choose_node(client, &intention);
                     self.clients[client].current.as_mut().expect("it tries again").node = node;
                 }
-                self.attempt(client);
+                let pause = if later {
+                    self.clients[client].rng.random_range(0..60_000)
+                } else {
+                    0
+                };
+                self.attempt(client, pause);
             }
         }
     }
 
-    fn attempt(&mut self, client: usize) {
+    fn attempt(&mut self, client: usize, pause: Micros) {
         let number = self.attempts.len() as u64 + 1;
         let (low, high) = if self.phase == Phase::Calm {
             (2_000_000, 2_000_001)
@@ -188,6 +193,7 @@ impl World {
         self.history.get_mut(op).attempts += 1;
         self.attempts.insert(number, (client, op));
         if let Some(delay) = self.network.client_delivery() {
+            let delay = pause + delay;
             let remaining = patience;
             self.schedule.after(
                 delay,
@@ -202,7 +208,7 @@ impl World {
         }
         // A node answers by the deadline it was given; its answer needs some time to come.
         self.schedule.after(
-            patience + 20_000,
+            pause + patience + 20_000,
             Event::ClientTimeout {
                 client,
                 attempt: number,
