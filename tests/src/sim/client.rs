@@ -8,7 +8,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::generator::{Intention, Memory};
-use super::history::{Ending, History, Kind, OpId, Seen, id_of};
+use super::history::{Ending, History, Kind, OpId, Seen, Slot, id_of};
 use super::schedule::Micros;
 
 /// A client and what it is doing.
@@ -19,6 +19,9 @@ pub struct Client {
     pub rng: StdRng,
     /// The operation under way.
     pub current: Option<Current>,
+    /// A key that it looks at again and again, strictly, at one node after the other: monotonic reads, if they fail,
+    /// fail for somebody who looks often.
+    pub watches: Option<Slot>,
     /// What it shall do in the calm phase.
     pub script: VecDeque<Intention>,
 }
@@ -60,6 +63,7 @@ impl Client {
             memory: Memory::default(),
             rng,
             current: None,
+            watches: None,
             script: VecDeque::new(),
         }
     }

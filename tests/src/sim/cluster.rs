@@ -212,6 +212,7 @@ pub fn topology(nodes: usize) -> Topology {
 /// Bounds and times of the engines of a world.
 pub fn limits(profile: &Profile) -> Limits {
     Limits {
+        attempt_timeout: Duration::from_micros(profile.attempt_timeout),
         header_cache_bytes: profile.header_cache_bytes,
         write_ids_max: profile.write_ids_max,
         requests_max: profile.requests_max,

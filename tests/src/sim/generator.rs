@@ -112,6 +112,19 @@ impl Intention {
         }
     }
 
+    /// A strict look at a key that the client watches.
+    pub fn watch(slot: Slot) -> Intention {
+        Intention {
+            sloppy: Some(false),
+            ..Intention::plain(Kind::Get, slot, WriteId(0))
+        }
+    }
+
+    /// A key of some bucket.
+    pub fn draw_slot(profile: &Profile, topology: &Topology, rng: &mut StdRng) -> Slot {
+        draw_slot(profile, topology, rng)
+    }
+
     /// The request, if this becomes operation `id`.
     pub fn request(&self, id: OpId) -> Request {
         let (bucket, key) = self.slot.clone();

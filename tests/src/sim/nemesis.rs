@@ -127,14 +127,14 @@ impl FaultSet {
         }
         // A little of it, or, now and then, so much that little else gets through.
         let mut chance = |on: f64, low: f64, high: f64| {
-            let drawn = if rng.random_bool(0.25) {
+            let drawn = if rng.random_bool(0.4) {
                 rng.random_range(high..4.0 * high)
             } else {
                 rng.random_range(low..high)
             };
             if rng.random_bool(on) { drawn } else { 0.0 }
         };
-        let (loss, duplication) = (chance(0.4, 0.002, 0.08), chance(0.4, 0.01, 0.15));
+        let (loss, duplication) = (chance(0.5, 0.002, 0.08), chance(0.4, 0.01, 0.15));
         let (delay, client_loss) = (chance(0.5, 0.005, 0.1), chance(0.4, 0.01, 0.08));
         let keep_some = chance(0.6, 0.05, 0.25);
         let mut on = |chance: f64| rng.random_bool(chance);

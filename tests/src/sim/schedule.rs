@@ -91,7 +91,7 @@ pub enum Event {
         /// The node.
         node: usize,
     },
-    /// A process that had just stamped a write dies.
+    /// A process that had just applied a batch dies.
     CrashSoon {
         /// The node.
         node: usize,

@@ -26,6 +26,7 @@ use super::clock::SKEW_MS_MAX;
 use super::cluster::{self, Input, Node};
 use super::coverage::Coverage;
 use super::describe;
+use super::generator::Intention;
 use super::history::{History, OpId, slot_text};
 use super::nemesis::downtime;
 use super::network::{Arrival, Network};
@@ -162,6 +163,10 @@ impl World {
             self.schedule.at(at, Event::Fault(fault));
         }
         for client in 0..self.clients.len() {
+            let asks = &mut self.clients[client];
+            if client >= 2 && asks.rng.random_bool(0.3) {
+                asks.watches = Some(Intention::draw_slot(&self.profile, &self.topology, &mut asks.rng));
+            }
             let delay = self.rng.random_range(0..60_000);
             self.schedule.after(delay, Event::ClientNext { client });
         }
@@ -345,8 +350,7 @@ impl World {
                 Line::about(cluster::name_of(node), slot_text(&stamp.slot), text)
             });
         }
-        let may_crash = self.phase == Phase::Active && !fresh.is_empty();
-        if may_crash && self.fault_rng.random_bool(self.profile.crash_after_stamp) {
+        if self.phase == Phase::Active && self.fault_rng.random_bool(self.profile.crash_after_batch) {
             let delay = self.fault_rng.random_range(500..20_000);
             self.schedule.after(
                 delay,

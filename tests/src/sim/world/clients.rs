@@ -36,7 +36,10 @@ impl World {
         let intention = match self.phase {
             Phase::Active => {
                 let asks = &mut self.clients[client];
-                Intention::draw(&self.profile, &self.topology, &mut asks.memory, &mut asks.rng)
+                match asks.watches.clone() {
+                    Some(slot) => Intention::watch(slot),
+                    None => Intention::draw(&self.profile, &self.topology, &mut asks.memory, &mut asks.rng),
+                }
             }
             Phase::Calm => match self.clients[client].script.pop_front() {
                 Some(intention) => intention,
@@ -149,10 +152,10 @@ impl World {
                 let operation = self.history.get_mut(current.op);
                 operation.ending = ending;
                 operation.returned = self.schedule.now();
-                let (low, high) = if self.phase == Phase::Calm {
-                    (0, 2_000)
-                } else {
-                    self.profile.think
+                let (low, high) = match self.phase {
+                    Phase::Calm => (0, 2_000),
+                    Phase::Active if self.clients[client].watches.is_some() => (0, 1_000),
+                    Phase::Active => self.profile.think,
                 };
                 let delay = self.clients[client].rng.random_range(low..=high);
                 self.schedule.after(delay, Event::ClientNext { client });
