@@ -1,1 +1,116 @@
-//! client
+//! The client of Driftless, a leaderless key-value store.
+//!
+//! Any node can take a write, also while others cannot be reached. Writes that did not see each other are both kept,
+//! as *siblings*, until a write that has seen them replaces them. So a read may find several values, and hands out a
+//! *context* that says what it saw.
+//!
+//! ```no_run
+//! use driftless_client::{Client, Identity};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::builder()
+//!     .seeds(["127.0.0.1:7400", "127.0.0.1:7410"])
+//!     .identity(Identity::from_pem_files("ca.pem", "client.pem", "client.key")?)
+//!     .connect()
+//!     .await?;
+//! let carts = client.bucket("carts");
+//!
+//! // A blind put overwrites nothing: if the key has a value already, this one becomes its sibling.
+//! let done = carts.put("alice", "apples").await?;
+//! println!("{} acknowledgements, {} values now", done.acks(), done.siblings());
+//!
+//! // A put with the context of a read replaces exactly what was read.
+//! let read = carts.get("alice").r(2).await?;
+//! let merged = read.values().map(|value| String::from_utf8_lossy(value)).collect::<Vec<_>>().join(" ");
+//! carts.put("alice", merged).context(read.context()).w(3).await?;
+//!
+//! // Both at once, and again if somebody else wrote meanwhile.
+//! carts
+//!     .update("alice", |siblings| {
+//!         let mut items: Vec<_> = siblings.iter().flat_map(|sibling| sibling.value.split(|c| *c == b' ')).collect();
+//!         items.push(b"pears");
+//!         items.sort_unstable();
+//!         items.dedup();
+//!         items.join(&b' ')
+//!     })
+//!     .await?;
+//!
+//! carts.delete("alice").await?;
+//! client.close().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Requests
+//!
+//! [`Client`] and [`Bucket`] are cheap to clone and can be shared by all tasks; many requests share one connection
+//! per node. A request is a builder ([`Get`], [`Put`], [`Delete`], [`Update`], [`MultiGet`], [`MultiPut`]) that is
+//! awaited, or sent with `.send()`, which saves a box. [`Bucket::scan`] gives a stream of keys. Keys and values are
+//! bytes.
+//!
+//! How many replicas must answer, how long a call may take, and when to try again are options of a request; their
+//! defaults can be set for a bucket ([`Bucket::with_profile`]) and for the client
+//! ([`ClientBuilder::profile`]) with a [`Profile`].
+//!
+//! # Siblings
+//!
+//! Deciding what several values mean together is the application's. [`Bucket::update`] is the way to do it when
+//! writing; when reading, [`Get::resolve`] takes a resolver: [`Union`], [`Max`], [`LastWriter`], [`Fail`], a closure,
+//! or any [`Resolve`]. What was resolved stays unresolved in the cluster until it is written back with the context.
+//!
+//! # Failures
+//!
+//! Every error answers `outcome()`: [`Outcome::Refused`] means that nothing happened, [`Outcome::Unknown`] that it
+//! may have. The client repeats only what is safe to repeat, as its [`RetryPolicy`] decides: what was refused, and
+//! what is unknown under the same [`WriteId`], which replicas recognise. One thing remains: if a put was stamped by
+//! two coordinators, and a reader saw only one of the two and replaced it, the other stays, as a concurrent write
+//! would.
+//!
+//! # Routing
+//!
+//! The client knows the ring and sends each request to the first owner of its key that it can reach. It learns of a
+//! newer ring from any answer. Lost connections are made anew by themselves.
+//!
+//! # Runtime
+//!
+//! A tokio runtime with time enabled must drive the calls. Sockets live on a thread of their own unless
+//! [`IoRuntime::Caller`] is chosen.
+//!
+//! # What it is not
+//!
+//! There are no transactions over several keys, no ordered scans, and no sessions: to read your own writes, use
+//! strict quorums with r + w > n (`Profile::new().sloppy(false)`).
+
+mod answer;
+mod bucket;
+mod call;
+mod client;
+mod connection;
+mod error;
+mod identity;
+mod io;
+mod link;
+mod options;
+mod resolve;
+mod retry;
+mod router;
+mod scan;
+mod tls;
+
+pub use answer::{Change, Context, Deleted, IntoBytes, IntoContext, Read, Resolved, Stored, Updated};
+pub use bucket::{Bucket, Delete, Get, GetResolved, MultiGet, MultiPut, Put, Update};
+pub use client::{Client, ClientBuilder};
+pub use error::{
+    Cause, ConnectError, ConnectFailure, DeleteError, GetError, PutError, RequestError, ScanError, StatusError,
+    UpdateError,
+};
+pub use identity::{Identity, IdentityError};
+pub use options::{IoRuntime, Profile};
+pub use resolve::{Fail, LastWriter, Max, Resolve, ResolveError, Union};
+pub use retry::{Decision, DefaultRetry, FailedAttempt, NoRetry, RetryAt, RetryPolicy};
+pub use scan::{Keys, Scan, ScanPosition};
+
+pub use bytes::Bytes;
+pub use driftless_proto::client::{Explanation, NodeStatus, PeerStatus, ReplicaAnswer, Sibling};
+pub use driftless_proto::key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+pub use driftless_proto::{ContextError, Hlc, Key, KeyError, Outcome, Refusal, Topology, Unknown, WriteId};

@@ -17,6 +17,8 @@
 //! - the one way to change a replica with what others know is `Merge`;
 //! - this library never imports the client crate; only the binary's command line does.
 
+#[cfg(feature = "net")]
+pub mod admin;
 pub mod config;
 pub mod coordinator;
 pub mod engine;

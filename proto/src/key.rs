@@ -4,6 +4,7 @@
 //! later code need not check again.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -28,7 +29,7 @@ pub struct BucketId(pub u32);
 /// A bucket's name: 1 to 64 characters of `a-z 0-9 . _ -`, starting with a letter or digit.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct BucketName(String);
+pub struct BucketName(Arc<str>);
 
 /// A key: 1 to [`KEY_BYTES_MAX`] bytes, of any content.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -66,7 +67,7 @@ impl BucketName {
             && letter(name.as_bytes()[0])
             && name.bytes().all(|c| letter(c) || matches!(c, b'.' | b'_' | b'-'));
         if fine {
-            Ok(BucketName(name))
+            Ok(BucketName(name.into()))
         } else {
             Err(KeyError::BucketName(name))
         }
@@ -111,7 +112,7 @@ impl fmt::Display for BucketName {
 
 impl From<BucketName> for String {
     fn from(name: BucketName) -> String {
-        name.0
+        name.0.as_ref().to_owned()
     }
 }
 

@@ -854,9 +854,11 @@ fn an_lww_stamp_is_later_than_what_its_writer_has_read() {
     assert_eq!(values(&trio.read(2, LWW, 3)), ["v2"]);
     // The same where the coordinator has not got the first write: only the token tells it.
     let context = trio.read(0, LWW, 3).context;
+    let before = trio.holds(0, LWW).written_at();
     trio.restart(2, 52, MemoryStore::new());
     let ahead = trio.put_and_settle(2, put(LWW, "v3", context));
     assert_eq!(ahead.siblings, 1);
+    assert!(trio.holds(2, LWW).written_at() > before, "else a third write between the two erases both");
     assert_eq!(values(&trio.read(0, LWW, 3)), ["v3"]);
 }
 

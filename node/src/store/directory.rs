@@ -1,1 +1,945 @@
 //! Whose data a directory holds, and what that data depends on. Checked before the store is opened.
+//!
+//! ```text
+//! <data>/            0700
+//!   lock             held by the process that uses the directory; its text is that process's id
+//!   identity.json    whose data this is, and how often it was opened        replaced at every start
+//!   topology.json    what placement and merging of the data depend on       replaced when that may change
+//!   reset-key        0600  64 bytes: signs QUIC stateless resets
+//!   store/           the store's own
+//! ```
+//! `identity.json` and `topology.json` are for people too:
+//!
+//! ```text
+//! { "format": 1, "cluster": "shop", "node": "ada", "created": "2026-11-20T06:00:00Z", "starts": 17 }
+//!
+//! { "format": 1, "cluster": "shop", "partitions": 256, "hash_seed": 7,
+//!   "members":    [ { "name": "ada", "id": "00c0ffee00c0ffee", "weight": 100, "zone": "", "shards": 1 }, … ],
+//!   "placements": [ { "n": 3, "digest": "…32 hexadecimal digits…" } ],
+//!   "buckets":    [ { "name": "default", "id": 0, "n": 3, "conflict": "siblings" }, … ] }
+//! ```
+//! Files are written aside, synced, renamed, and the directory synced: a crash leaves the old or the new one. What is
+//! wrong with a directory is said in words, with what to do about it, and nothing in it has been changed then.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use driftless_proto::{Conflict, Topology};
+use rand::TryRngCore;
+use rand::rngs::OsRng;
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::peer::Incarnation;
+
+/// A node's data directory, locked for this process until it is dropped.
+#[derive(Debug)]
+pub struct DataDirectory {
+    path: PathBuf,
+    identity: IdentityFile,
+    incarnation: Incarnation,
+    reset_key: [u8; RESET_KEY_BYTES],
+    /// Held open: the lock goes with the process, however it ends.
+    _lock: File,
+}
+
+/// Whose directory it should be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Name of the node.
+    pub node: String,
+    /// The date, written into a directory that is created now. For people.
+    pub created: String,
+    /// Random, drawn anew at each start: tells two copies of one directory apart.
+    pub nonce: u64,
+}
+
+/// Why a data directory was not opened. Nothing in it was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process uses it.
+    #[error(
+        "the data directory {} is in use by {}. Stop that process first, or give this node a directory of its own",
+        path.display(), pid.map_or("another process".into(), |pid| format!("process {pid}"))
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// The process that has written its id into the lock.
+        pid: Option<u32>,
+    },
+    /// It belongs to another node of this cluster.
+    #[error(
+        "the data directory {} belongs to node {found:?}, and this is node {expected:?}. Check the node's name and \
+         the directory in its settings; never start a node on a copy of another node's data", path.display()
+    )]
+    OtherNode {
+        /// The directory.
+        path: PathBuf,
+        /// Who starts.
+        expected: String,
+        /// Whose it is.
+        found: String,
+    },
+    /// It belongs to a node of another cluster.
+    #[error(
+        "the data directory {} belongs to cluster {found:?}, and this node is of cluster {expected:?}. Check the \
+         cluster file and the directory in the node's settings", path.display()
+    )]
+    OtherCluster {
+        /// The directory.
+        path: PathBuf,
+        /// The cluster of the node that starts.
+        expected: String,
+        /// The cluster that the data is of.
+        found: String,
+    },
+    /// A later release has written it.
+    #[error(
+        "the data directory {} has format {found}, and this release knows formats up to {FORMAT}. Start the release \
+         that has written it, or a later one", path.display()
+    )]
+    NewerFormat {
+        /// The directory.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// One of its files cannot be understood, or is missing.
+    #[error(
+        "{} {what}. Restore the file from a backup of this very directory if you have one; otherwise move the \
+         directory away and start the node with an empty one, and its peers will fill it again", path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, to be read after its name.
+        what: String,
+    },
+    /// It has files in it that no Driftless node has put there.
+    #[error(
+        "the directory {} is not empty and holds no Driftless data ({} is in it). Give the node an empty directory, \
+         or the path of one that does not exist yet", path.display(), found
+    )]
+    NotOurs {
+        /// The directory.
+        path: PathBuf,
+        /// One of the foreign files.
+        found: String,
+    },
+    /// The operating system refused.
+    #[error("cannot {what} {}: {source}. Check that the path exists, is on a working disk with room, and that this \
+             user may write to it", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Its answer.
+        source: io::Error,
+    },
+}
+
+/// Why a topology does not fit the data.
+#[derive(Debug, thiserror::Error)]
+pub enum TopologyError {
+    /// It differs where it must not.
+    #[error(transparent)]
+    Changed(#[from] TopologyChanged),
+    /// The stored copy could not be read or written.
+    #[error(transparent)]
+    Directory(#[from] OpenError),
+}
+
+/// A topology differs from the one that the data was written with, in a way that would put keys where nobody looks
+/// for them.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "the cluster file does not fit the data of this node: {}. Membership, partitions and the nature of existing \
+     buckets cannot be changed by editing the file; undo that edit. New buckets, addresses, quorums, sloppy, \
+     durability and read_all may be changed", differences.join("; ")
+)]
+pub struct TopologyChanged {
+    /// The differences, in words.
+    pub differences: Vec<String>,
+}
+
+impl DataDirectory {
+    /// Opens a node's data directory, or makes it; locks it, checks that it is this node's, and counts the start.
+    ///
+    /// # Errors
+    /// [`OpenError`]: says what to do. Nothing was changed, unless an operation of the system failed half-way.
+    pub fn open(path: impl AsRef<Path>, identity: &Identity) -> Result<DataDirectory, OpenError> {
+        let path = path.as_ref().to_path_buf();
+        create_if_absent(&path)?;
+        // Looked at before the lock is made in it, so that a foreign directory stays as it is.
+        let found = match IdentityFile::read(&path)? {
+            Some(found) => {
+                found.check(&path, identity)?;
+                true
+            }
+            None => {
+                check_unused(&path)?;
+                false
+            }
+        };
+        let lock = lock(&path)?;
+        // Read again under the lock: another process may have been at it since.
+        let mut file = match IdentityFile::read(&path)? {
+            Some(file) => file,
+            None if found => return Err(IdentityFile::missing(&path)),
+            None => IdentityFile {
+                format: FORMAT,
+                cluster: identity.cluster.clone(),
+                node: identity.node.clone(),
+                created: identity.created.clone(),
+                starts: 0,
+            },
+        };
+        file.check(&path, identity)?;
+        let reset_key = reset_key(&path)?;
+        // Durable before anybody hears of it: no two lives of the store may tell the same number.
+        file.starts += 1;
+        write_json(&path, IDENTITY, &file)?;
+        let incarnation = Incarnation {
+            starts: file.starts,
+            nonce: identity.nonce,
+        };
+        Ok(DataDirectory {
+            path,
+            identity: file,
+            incarnation,
+            reset_key,
+            _lock: lock,
+        })
+    }
+
+    /// Checks the topology against the data, and remembers it if it is the first one or differs where it may. To be
+    /// called before the store is opened.
+    ///
+    /// # Errors
+    /// [`TopologyError::Changed`] names every difference that cannot be.
+    pub fn check_topology(&self, topology: &Topology) -> Result<(), TopologyError> {
+        let new = Foundation::of(topology);
+        let path = self.path.join(TOPOLOGY);
+        if new.cluster != self.identity.cluster {
+            let difference = format!("the cluster is {:?} and was {:?}", new.cluster, self.identity.cluster);
+            return Err(TopologyChanged {
+                differences: vec![difference],
+            }
+            .into());
+        }
+        if let Some(old) = read_json::<Foundation>(&path)? {
+            let differences = old.differences(&new);
+            if !differences.is_empty() {
+                return Err(TopologyChanged { differences }.into());
+            }
+            if old == new {
+                return Ok(());
+            }
+        } else if self.has_data() {
+            let what = "is missing, and this directory holds data".to_string();
+            return Err(OpenError::Damaged { path, what }.into());
+        }
+        Ok(write_json(&self.path, TOPOLOGY, &new)?)
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the store keeps its files. It makes that directory itself.
+    pub fn store_path(&self) -> PathBuf {
+        self.path.join(STORE)
+    }
+
+    /// Which life of this directory the present one is.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// The key that signs QUIC stateless resets: the same in every life, so that peers notice a restart at once
+    /// instead of waiting for their connections to time out.
+    pub fn reset_key(&self) -> &[u8; RESET_KEY_BYTES] {
+        &self.reset_key
+    }
+
+    /// When the directory was made, as its maker wrote it.
+    pub fn created(&self) -> &str {
+        &self.identity.created
+    }
+
+    fn has_data(&self) -> bool {
+        self.store_path().exists()
+    }
+}
+
+/// `identity.json`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct IdentityFile {
+    format: u32,
+    cluster: String,
+    node: String,
+    created: String,
+    starts: u64,
+}
+
+impl IdentityFile {
+    fn read(directory: &Path) -> Result<Option<IdentityFile>, OpenError> {
+        read_json(&directory.join(IDENTITY))
+    }
+
+    fn check(&self, directory: &Path, identity: &Identity) -> Result<(), OpenError> {
+        let path = directory.to_path_buf();
+        if self.cluster != identity.cluster {
+            let (expected, found) = (identity.cluster.clone(), self.cluster.clone());
+            return Err(OpenError::OtherCluster { path, expected, found });
+        }
+        if self.node != identity.node {
+            let (expected, found) = (identity.node.clone(), self.node.clone());
+            return Err(OpenError::OtherNode { path, expected, found });
+        }
+        Ok(())
+    }
+
+    fn missing(directory: &Path) -> OpenError {
+        let what = "is missing, and the directory holds data".to_string();
+        OpenError::Damaged {
+            path: directory.join(IDENTITY),
+            what,
+        }
+    }
+}
+
+/// `topology.json`: that part of a topology which the data depends on. Kept in words of its own and not as the
+/// topology itself, so that a release which knows more of topologies still reads it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Foundation {
+    format: u32,
+    cluster: String,
+    partitions: u32,
+    hash_seed: u64,
+    members: Vec<FoundationMember>,
+    placements: Vec<FoundationPlacement>,
+    buckets: Vec<FoundationBucket>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct FoundationMember {
+    name: String,
+    id: String,
+    weight: u32,
+    zone: String,
+    shards: u16,
+}
+
+/// A digest of who owns what in one class: equal members must give an equal table, also in a later release.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct FoundationPlacement {
+    n: u8,
+    digest: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct FoundationBucket {
+    name: String,
+    id: u32,
+    n: u8,
+    conflict: Conflict,
+}
+
+impl Foundation {
+    fn of(topology: &Topology) -> Foundation {
+        let ring = topology.ring();
+        let members = ring.members().iter().map(|member| FoundationMember {
+            name: member.name.clone(),
+            id: member.id.to_string(),
+            weight: member.weight,
+            zone: member.zone.clone(),
+            shards: member.shards,
+        });
+        let mut tables: BTreeMap<u8, Xxh3> = BTreeMap::new();
+        for partition in ring.all_partitions() {
+            let table = tables.entry(partition.n).or_default();
+            for owner in ring.owners(partition) {
+                table.update(&owner.0.to_le_bytes());
+            }
+        }
+        let buckets = topology.buckets().iter().map(|bucket| FoundationBucket {
+            name: bucket.name.to_string(),
+            id: bucket.id.0,
+            n: bucket.quorum.n(),
+            conflict: bucket.conflict,
+        });
+        Foundation {
+            format: FORMAT,
+            cluster: topology.cluster().into(),
+            partitions: ring.partitions().get(),
+            hash_seed: ring.hash_seed(),
+            members: members.collect(),
+            placements: tables
+                .iter()
+                .map(|(&n, table)| FoundationPlacement {
+                    n,
+                    digest: format!("{:032x}", table.digest128()),
+                })
+                .collect(),
+            buckets: buckets.collect(),
+        }
+    }
+
+    /// Where `new` differs from this in a way that the data does not survive.
+    fn differences(&self, new: &Foundation) -> Vec<String> {
+        let mut said = Vec::new();
+        if self.partitions != new.partitions {
+            said.push(format!(
+                "there are {} partitions and were {}",
+                new.partitions, self.partitions
+            ));
+        }
+        if self.hash_seed != new.hash_seed {
+            said.push(format!("the hash seed is {} and was {}", new.hash_seed, self.hash_seed));
+        }
+        self.member_differences(new, &mut said);
+        self.bucket_differences(new, &mut said);
+        if said.is_empty() {
+            // Only then: any of the differences above moves partitions too.
+            for old in &self.placements {
+                if let Some(now) = new.placements.iter().find(|now| now.n == old.n)
+                    && now.digest != old.digest
+                {
+                    said.push(format!(
+                        "this release gives the partitions of n = {} to other members than the one that wrote the \
+                         data did (this is a mistake in Driftless: please report it and go back to that release)",
+                        old.n
+                    ));
+                }
+            }
+        }
+        said
+    }
+
+    fn member_differences(&self, new: &Foundation, said: &mut Vec<String>) {
+        for old in &self.members {
+            let Some(now) = new.members.iter().find(|now| now.name == old.name) else {
+                said.push(format!("member {:?} is missing", old.name));
+                continue;
+            };
+            if now.id != old.id {
+                said.push(format!("member {:?} has id {} and had {}", old.name, now.id, old.id));
+            }
+            if now.weight != old.weight {
+                said.push(format!(
+                    "member {:?} has weight {} and had {}",
+                    old.name, now.weight, old.weight
+                ));
+            }
+            if now.zone != old.zone {
+                said.push(format!(
+                    "member {:?} is in zone {:?} and was in {:?}",
+                    old.name, now.zone, old.zone
+                ));
+            }
+            if now.shards != old.shards {
+                said.push(format!(
+                    "member {:?} has {} shards and had {}",
+                    old.name, now.shards, old.shards
+                ));
+            }
+        }
+        for now in &new.members {
+            if !self.members.iter().any(|old| old.name == now.name) {
+                said.push(format!("member {:?} is new", now.name));
+            }
+        }
+    }
+
+    fn bucket_differences(&self, new: &Foundation, said: &mut Vec<String>) {
+        for old in &self.buckets {
+            let Some(now) = new.buckets.iter().find(|now| now.name == old.name) else {
+                said.push(format!("bucket {:?} is missing", old.name));
+                continue;
+            };
+            if now.id != old.id {
+                said.push(format!("bucket {:?} has id {} and had {}", old.name, now.id, old.id));
+            }
+            if now.n != old.n {
+                said.push(format!("bucket {:?} has n = {} and had {}", old.name, now.n, old.n));
+            }
+            if now.conflict != old.conflict {
+                let word = |conflict| match conflict {
+                    Conflict::Siblings => "siblings",
+                    Conflict::Lww => "lww",
+                };
+                let (now, was) = (word(now.conflict), word(old.conflict));
+                said.push(format!("bucket {:?} has conflict = {now:?} and had {was:?}", old.name));
+            }
+        }
+        for now in &new.buckets {
+            let was = self.buckets.iter().find(|old| old.id == now.id && old.name != now.name);
+            let is_new = !self.buckets.iter().any(|old| old.name == now.name);
+            if let (Some(was), true) = (was, is_new) {
+                said.push(format!(
+                    "bucket {:?} has id {}, which is that of bucket {:?}",
+                    now.name, now.id, was.name
+                ));
+            }
+        }
+    }
+}
+
+fn create_if_absent(path: &Path) -> Result<(), OpenError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|e| failed("create", path, e))?;
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent),
+        _ => sync_directory(Path::new(".")),
+    }
+}
+
+/// Refuses a directory without an identity that is in use for something else, or has lost its identity.
+fn check_unused(path: &Path) -> Result<(), OpenError> {
+    for entry in fs::read_dir(path).map_err(|e| failed("list", path, e))? {
+        let name = entry.map_err(|e| failed("list", path, e))?.file_name();
+        match name.to_str() {
+            Some(STORE | TOPOLOGY) => return Err(IdentityFile::missing(path)),
+            // What a first start leaves that was interrupted, and what file systems put at their roots.
+            Some(LOCK | RESET_KEY | "lost+found") => {}
+            Some(name) if name.ends_with(ASIDE) => {}
+            _ => {
+                let found = name.to_string_lossy().into_owned();
+                return Err(OpenError::NotOurs {
+                    path: path.into(),
+                    found,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn lock(directory: &Path) -> Result<File, OpenError> {
+    let path = directory.join(LOCK);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut file = options.open(&path).map_err(|e| failed("open", &path, e))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            let pid = file
+                .read_to_string(&mut text)
+                .ok()
+                .and_then(|_| text.trim().parse().ok());
+            return Err(OpenError::InUse {
+                path: directory.into(),
+                pid,
+            });
+        }
+        Err(TryLockError::Error(e)) => return Err(failed("lock", &path, e)),
+    }
+    // The text only helps people; the lock is what counts. It need not be durable.
+    file.set_len(0)
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .map_err(|e| failed("write", &path, e))?;
+    Ok(file)
+}
+
+fn reset_key(directory: &Path) -> Result<[u8; RESET_KEY_BYTES], OpenError> {
+    let path = directory.join(RESET_KEY);
+    match fs::read(&path) {
+        Ok(bytes) => bytes.try_into().map_err(|bytes: Vec<u8>| OpenError::Damaged {
+            path,
+            what: format!("has {} bytes and should have {RESET_KEY_BYTES}", bytes.len()),
+        }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let mut key = [0; RESET_KEY_BYTES];
+            OsRng
+                .try_fill_bytes(&mut key)
+                .map_err(|e| failed("draw random bytes for", &path, io::Error::other(e)))?;
+            write_atomically(directory, RESET_KEY, &key)?;
+            Ok(key)
+        }
+        Err(e) => Err(failed("read", &path, e)),
+    }
+}
+
+/// Reads a file of ours; the format is looked at before anything else, because a later one may look different.
+fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>, OpenError> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(failed("read", path, e)),
+    };
+    let damaged = |e: serde_json::Error| OpenError::Damaged {
+        path: path.into(),
+        what: format!("is damaged ({e})"),
+    };
+    let Format { format } = serde_json::from_slice(&bytes).map_err(damaged)?;
+    if format > FORMAT {
+        let path = path.parent().unwrap_or(path).into();
+        return Err(OpenError::NewerFormat { path, found: format });
+    }
+    serde_json::from_slice(&bytes).map(Some).map_err(damaged)
+}
+
+fn write_json(directory: &Path, name: &str, value: &impl Serialize) -> Result<(), OpenError> {
+    let mut bytes =
+        serde_json::to_vec_pretty(value).map_err(|e| failed("encode", &directory.join(name), io::Error::other(e)))?;
+    bytes.push(b'\n');
+    write_atomically(directory, name, &bytes)
+}
+
+/// After this returns the file has these bytes, also after a power cut; if it does not return, the old or these.
+fn write_atomically(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), OpenError> {
+    let aside = directory.join(format!("{name}{ASIDE}"));
+    let write = || {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&aside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&aside, directory.join(name))
+    };
+    write().map_err(|e| failed("write", &aside, e))?;
+    sync_directory(directory)
+}
+
+/// Makes creations and renames in a directory durable.
+fn sync_directory(path: &Path) -> Result<(), OpenError> {
+    File::open(path)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|e| failed("sync", path, e))
+}
+
+fn failed(what: &'static str, path: &Path, source: io::Error) -> OpenError {
+    OpenError::Io {
+        what,
+        path: path.into(),
+        source,
+    }
+}
+
+/// Format of the directory and of the files described above.
+const FORMAT: u32 = 1;
+
+/// Length of the key that signs stateless resets: the block size of the HMAC-SHA-256 that it is for.
+pub const RESET_KEY_BYTES: usize = 64;
+
+const LOCK: &str = "lock";
+const IDENTITY: &str = "identity.json";
+const TOPOLOGY: &str = "topology.json";
+const RESET_KEY: &str = "reset-key";
+const STORE: &str = "store";
+/// Ending of files that are being written.
+const ASIDE: &str = ".new";
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::os::unix::fs::PermissionsExt;
+
+    use driftless_proto::{BucketDefinition, BucketId, BucketName, Durability, Quorum};
+    use driftless_ring::{Member, Partitions, Ring, RingSpec};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn folder() -> TempDir {
+        tempfile::tempdir().expect("a temporary directory")
+    }
+
+    fn identity(cluster: &str, node: &str) -> Identity {
+        Identity {
+            cluster: cluster.into(),
+            node: node.into(),
+            created: "2026-11-20T06:00:00Z".into(),
+            nonce: 7,
+        }
+    }
+
+    fn open(path: &Path) -> Result<DataDirectory, OpenError> {
+        DataDirectory::open(path, &identity("shop", "ada"))
+    }
+
+    fn everything(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+        let entries = fs::read_dir(path)
+            .expect("listed")
+            .map(|entry| entry.expect("listed").path());
+        entries
+            .map(|path| (path.clone(), fs::read(&path).unwrap_or_default()))
+            .collect()
+    }
+
+    #[test]
+    fn a_directory_is_made_for_its_owner_alone_and_opened_again() {
+        let folder = folder();
+        let path = folder.path().join("deep/data");
+        let first = open(&path).expect("made");
+        let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        assert_eq!(mode(&path), 0o700);
+        assert_eq!(mode(&path.join(RESET_KEY)), 0o600);
+        assert_eq!(first.incarnation(), Incarnation { starts: 1, nonce: 7 });
+        let key = *first.reset_key();
+        assert_ne!(key, [0; RESET_KEY_BYTES]);
+        drop(first);
+        let again = Identity {
+            nonce: 8,
+            created: "later".into(),
+            ..identity("shop", "ada")
+        };
+        let second = DataDirectory::open(&path, &again).expect("opened again");
+        assert_eq!(second.incarnation(), Incarnation { starts: 2, nonce: 8 });
+        assert_eq!(*second.reset_key(), key, "peers know us by it");
+        assert_eq!(second.created(), "2026-11-20T06:00:00Z");
+    }
+
+    #[test]
+    fn a_directory_in_use_is_refused_and_its_user_named() {
+        let folder = folder();
+        let held = open(folder.path()).expect("made");
+        let before = everything(folder.path());
+        let refused = open(folder.path()).expect_err("in use");
+        assert!(matches!(refused, OpenError::InUse { pid: Some(pid), .. } if pid == std::process::id()));
+        assert!(refused.to_string().contains(&format!("process {}", std::process::id())));
+        assert_eq!(everything(folder.path()), before);
+        drop(held);
+        open(folder.path()).expect("free again");
+    }
+
+    #[test]
+    fn what_does_not_belong_to_this_node_is_refused_and_left_as_it_is() {
+        type Check = fn(&OpenError) -> bool;
+        let newer = br#"{ "format": 2, "something": "else" }"#;
+        let cases: [(&str, &[u8], Check); 5] = [
+            (IDENTITY, newer, |e| {
+                matches!(e, OpenError::NewerFormat { found: 2, .. })
+            }),
+            (IDENTITY, b"{ \"format\": 1, \"clus", |e| {
+                matches!(e, OpenError::Damaged { .. })
+            }),
+            (IDENTITY, b"", |e| matches!(e, OpenError::Damaged { .. })),
+            (RESET_KEY, b"short", |e| matches!(e, OpenError::Damaged { .. })),
+            (LOCK, b"", |_| false),
+        ];
+        for (file, bytes, check) in cases {
+            let folder = folder();
+            drop(open(folder.path()).expect("made"));
+            fs::write(folder.path().join(file), bytes).expect("written");
+            let before = everything(folder.path());
+            match open(folder.path()) {
+                Ok(_) => assert_eq!(file, LOCK, "what is written in the lock does not matter"),
+                Err(error) => {
+                    assert!(check(&error), "{error}");
+                    let kept = |files: BTreeMap<PathBuf, Vec<u8>>| -> Vec<_> {
+                        files.into_iter().filter(|(path, _)| !path.ends_with(LOCK)).collect()
+                    };
+                    assert_eq!(kept(everything(folder.path())), kept(before), "{error}");
+                }
+            }
+        }
+        let folder = folder();
+        drop(open(folder.path()).expect("made"));
+        let before = everything(folder.path());
+        let other = DataDirectory::open(folder.path(), &identity("shop", "bob")).expect_err("another node's");
+        assert!(
+            matches!(&other, OpenError::OtherNode { found, .. } if found == "ada"),
+            "{other}"
+        );
+        let other = DataDirectory::open(folder.path(), &identity("mall", "ada")).expect_err("another cluster's");
+        assert!(
+            matches!(&other, OpenError::OtherCluster { found, .. } if found == "shop"),
+            "{other}"
+        );
+        assert_eq!(everything(folder.path()), before);
+    }
+
+    #[test]
+    fn a_directory_of_something_else_or_without_its_identity_is_refused() {
+        let folder = folder();
+        fs::write(folder.path().join("thesis.txt"), "years of work").expect("written");
+        let refused = open(folder.path()).expect_err("not ours");
+        assert!(
+            matches!(&refused, OpenError::NotOurs { found, .. } if found == "thesis.txt"),
+            "{refused}"
+        );
+        assert_eq!(everything(folder.path()).len(), 1, "nothing was added");
+        fs::remove_file(folder.path().join("thesis.txt")).expect("removed");
+
+        fs::create_dir(folder.path().join(STORE)).expect("created");
+        assert!(
+            matches!(open(folder.path()), Err(OpenError::Damaged { .. })),
+            "data, and nobody's"
+        );
+        fs::remove_dir(folder.path().join(STORE)).expect("removed");
+
+        fs::create_dir(folder.path().join("lost+found")).expect("created");
+        fs::write(folder.path().join("identity.json.new"), "{ \"for").expect("written");
+        drop(open(folder.path()).expect("what an interrupted first start leaves is no obstacle"));
+    }
+
+    /// Members ada, bob, cyd, and the built-in bucket with these changes.
+    fn topology(ring: impl FnOnce(&mut RingSpec), buckets: impl FnOnce(&mut Vec<BucketDefinition>)) -> Topology {
+        let member = |name: &str| Member::new(name, format!("{name}:7400"));
+        let mut definitions = vec![BucketDefinition::built_in(3), bucket(1, "carts", 3)];
+        buckets(&mut definitions);
+        let mut spec = RingSpec {
+            partitions: Partitions::new(16).expect("a power of two"),
+            hash_seed: 1,
+            members: ["ada", "bob", "cyd"].map(member).to_vec(),
+            classes: definitions
+                .iter()
+                .map(|bucket| bucket.quorum.n())
+                .collect::<BTreeSet<u8>>(),
+        };
+        ring(&mut spec);
+        Topology::new("shop", Ring::first(spec).expect("a ring"), definitions).expect("a topology")
+    }
+
+    fn bucket(id: u32, name: &str, n: u8) -> BucketDefinition {
+        BucketDefinition {
+            id: BucketId(id),
+            name: BucketName::new(name).expect("a name"),
+            quorum: Quorum::majority(n).expect("a quorum"),
+            ..BucketDefinition::built_in(3)
+        }
+    }
+
+    #[test]
+    fn a_topology_may_change_where_the_data_does_not_depend_on_it() {
+        let folder = folder();
+        let directory = open(folder.path()).expect("made");
+        directory.check_topology(&topology(|_| {}, |_| {})).expect("the first");
+        let before = fs::read(folder.path().join(TOPOLOGY)).expect("kept");
+        directory.check_topology(&topology(|_| {}, |_| {})).expect("the same");
+        let tuned = |buckets: &mut Vec<BucketDefinition>| {
+            buckets[1].quorum = Quorum::new(3, 1, 3).expect("a quorum");
+            buckets[1].durability = Durability::Buffered;
+            buckets[1].sloppy = false;
+            buckets[1].read_all = 100;
+        };
+        let moved = |spec: &mut RingSpec| spec.members[1].address = "elsewhere:1".into();
+        directory.check_topology(&topology(moved, tuned)).expect("may change");
+        assert_eq!(fs::read(folder.path().join(TOPOLOGY)).expect("kept"), before);
+
+        let more = |buckets: &mut Vec<BucketDefinition>| buckets.push(bucket(2, "logs", 2));
+        directory.check_topology(&topology(|_| {}, more)).expect("a new bucket");
+        drop(directory);
+        let directory = open(folder.path()).expect("opened again");
+        directory
+            .check_topology(&topology(|_| {}, more))
+            .expect("it is remembered");
+        let error = directory
+            .check_topology(&topology(|_| {}, |_| {}))
+            .expect_err("it cannot go again");
+        assert!(error.to_string().contains("bucket \"logs\" is missing"), "{error}");
+    }
+
+    #[test]
+    fn a_topology_that_does_not_fit_the_data_is_refused_in_words() {
+        type Ring = fn(&mut RingSpec);
+        type Buckets = fn(&mut Vec<BucketDefinition>);
+        let cases: [(Ring, Buckets, &str); 12] = [
+            (
+                |s| s.partitions = Partitions::new(32).expect("valid"),
+                |_| {},
+                "there are 32 partitions and were 16",
+            ),
+            (|s| s.hash_seed = 2, |_| {}, "the hash seed is 2 and was 1"),
+            (
+                |s| s.members.push(Member::new("dan", "dan:7400")),
+                |_| {},
+                "member \"dan\" is new",
+            ),
+            (
+                |s| s.members[2] = Member::new("dan", "dan:7400"),
+                |_| {},
+                "member \"cyd\" is missing",
+            ),
+            (
+                |s| s.members[0].weight = 50,
+                |_| {},
+                "member \"ada\" has weight 50 and had 100",
+            ),
+            (
+                |s| s.members[0].zone = "b".into(),
+                |_| {},
+                "member \"ada\" is in zone \"b\" and was in \"\"",
+            ),
+            (
+                |s| s.members[0].shards = 2,
+                |_| {},
+                "member \"ada\" has 2 shards and had 1",
+            ),
+            (|_| {}, |b| b.truncate(1), "bucket \"carts\" is missing"),
+            (
+                |_| {},
+                |b| b[1] = bucket(5, "carts", 3),
+                "bucket \"carts\" has id 5 and had 1",
+            ),
+            (
+                |_| {},
+                |b| b[1] = bucket(1, "carts", 2),
+                "bucket \"carts\" has n = 2 and had 3",
+            ),
+            (
+                |_| {},
+                |b| b[1] = bucket(1, "cards", 3),
+                "bucket \"cards\" has id 1, which is that of bucket \"carts\"",
+            ),
+            (
+                |_| {},
+                |b| b[1].conflict = Conflict::Lww,
+                "bucket \"carts\" has conflict = \"lww\" and had \"siblings\"",
+            ),
+        ];
+        let folder = folder();
+        let directory = open(folder.path()).expect("made");
+        directory.check_topology(&topology(|_| {}, |_| {})).expect("the first");
+        let before = everything(folder.path());
+        for (ring, buckets, said) in cases {
+            let Err(TopologyError::Changed(error)) = directory.check_topology(&topology(ring, buckets)) else {
+                panic!("should be refused: {said}");
+            };
+            assert!(
+                error.differences.iter().any(|difference| difference == said),
+                "{said}: {error}"
+            );
+            assert!(
+                error.to_string().contains("cannot be changed by editing the file"),
+                "{error}"
+            );
+        }
+        assert_eq!(everything(folder.path()), before);
+    }
+
+    #[test]
+    fn a_lost_topology_is_not_replaced_once_there_is_data() {
+        let folder = folder();
+        let directory = open(folder.path()).expect("made");
+        directory.check_topology(&topology(|_| {}, |_| {})).expect("the first");
+        fs::create_dir(directory.store_path()).expect("created");
+        fs::remove_file(folder.path().join(TOPOLOGY)).expect("removed");
+        let error = directory.check_topology(&topology(|_| {}, |_| {})).expect_err("lost");
+        assert!(
+            matches!(error, TopologyError::Directory(OpenError::Damaged { .. })),
+            "{error}"
+        );
+    }
+}

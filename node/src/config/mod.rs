@@ -1,6 +1,38 @@
 //! Every knob as a decision: what it means, its default, and what more or less of it costs.
+//!
+//! The machines need [`Limits`] and nothing else. With the feature `net` come the files that people write:
+//!
+//! ```text
+//! cluster.rs      cluster.toml: members and buckets, the same on all nodes  -> Topology
+//! node.rs         node.toml: one node, from defaults, file, environment and flags -> NodeConfig
+//! context_key.rs  the keys that seal context tokens
+//! units.rs        "64MiB", "10s"
+//! table.rs        reading TOML so that unknown keys are errors
+//! ```
 
 use std::time::Duration;
+
+#[cfg(feature = "net")]
+mod cluster;
+#[cfg(feature = "net")]
+mod context_key;
+#[cfg(feature = "net")]
+mod error;
+#[cfg(feature = "net")]
+mod node;
+#[cfg(feature = "net")]
+mod table;
+#[cfg(feature = "net")]
+pub mod units;
+
+#[cfg(feature = "net")]
+pub use cluster::{bucket_id_of_name, is_plain_name, read_cluster};
+#[cfg(feature = "net")]
+pub use context_key::{check_private, context_key_file, read_context_keys};
+#[cfg(feature = "net")]
+pub use error::{ConfigError, closest};
+#[cfg(feature = "net")]
+pub use node::{LogConfig, NodeConfig, Override, Source, StoreConfig};
 
 /// Bounds and times of the machines. The defaults suit a node with a few gigabytes of memory; tests and the simulator
 /// make them small.

@@ -1,0 +1,362 @@
+//! What operations give back: values with the context to replace them, and how far a write got.
+
+use std::fmt;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use driftless_proto::client::{self, Explanation, Sibling};
+use driftless_proto::{ContextError, ContextToken, Key};
+use serde::{Deserialize, Serialize};
+
+/// What a reader saw of a key. Given to a put or delete, it makes it replace exactly that.
+///
+/// It is opaque, belongs to one key of one bucket, and can be kept as text ([`Display`](fmt::Display) and [`FromStr`])
+/// for as long as the cluster exists.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+#[must_use = "a context is what lets the next put replace what was read"]
+pub struct Context(pub(crate) ContextToken);
+
+/// What a get found.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[must_use = "a read may hold siblings, and the context that a write needs to replace them"]
+pub struct Read {
+    siblings: Vec<Sibling>,
+    context: Option<Context>,
+    explanation: Option<Explanation>,
+}
+
+/// A read whose siblings were made one value.
+#[derive(Clone, PartialEq, Debug)]
+#[must_use = "write the value back with the context, or the siblings remain"]
+pub struct Resolved<T> {
+    /// The value.
+    pub value: T,
+    /// How many siblings it was made of.
+    pub siblings: usize,
+    pub(crate) context: Option<Context>,
+}
+
+/// A put that was acknowledged.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Stored(client::Stored);
+
+/// A delete that was acknowledged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Deleted {
+    existed: bool,
+    acks: u8,
+    primaries: u8,
+    siblings: u32,
+}
+
+/// An update that was carried out.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Updated {
+    pub(crate) context: Option<Context>,
+    pub(crate) siblings: u32,
+    pub(crate) rounds: u32,
+    pub(crate) written: bool,
+}
+
+/// What a key shall hold, as the closure of [`Bucket::update`](crate::Bucket::update) decides.
+///
+/// Values, and options of values, convert into it: `None` removes the key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// This value, instead of all that was read.
+    Put(Bytes),
+    /// Nothing.
+    Delete,
+    /// What it holds; nothing is written.
+    Keep,
+}
+
+/// Things that can be given as a context: a context, a reference to one, or an option of either. `None` makes the
+/// write blind.
+pub trait IntoContext {
+    /// The context, if there is one.
+    fn into_context(self) -> Option<Context>;
+}
+
+/// Things that can be given as a key or value. Text and slices are copied, owned buffers are not.
+pub trait IntoBytes {
+    /// The bytes.
+    fn into_bytes(self) -> Bytes;
+}
+
+impl Context {
+    /// The context's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl Read {
+    pub(crate) fn new(read: client::Read) -> Read {
+        let client::Read {
+            siblings,
+            context,
+            explanation,
+        } = read;
+        Read {
+            siblings,
+            context: context.map(Context),
+            explanation,
+        }
+    }
+
+    /// The values: none if the key does not exist, several if they were written concurrently.
+    pub fn values(&self) -> impl ExactSizeIterator<Item = &Bytes> + DoubleEndedIterator {
+        self.siblings.iter().map(|sibling| &sibling.value)
+    }
+
+    /// The only value, if there is exactly one.
+    pub fn value(&self) -> Option<&Bytes> {
+        match &*self.siblings {
+            [only] => Some(&only.value),
+            _ => None,
+        }
+    }
+
+    /// The values with the times of their writing.
+    pub fn siblings(&self) -> &[Sibling] {
+        &self.siblings
+    }
+
+    /// Whether the key has any value.
+    pub fn exists(&self) -> bool {
+        !self.siblings.is_empty()
+    }
+
+    /// What this read saw; give it to the write that is to replace it. `None` if the key was never written.
+    pub fn context(&self) -> Option<&Context> {
+        self.context.as_ref()
+    }
+
+    /// What each replica said, if the read was made with [`explain`](crate::Get::explain).
+    pub fn explanation(&self) -> Option<&Explanation> {
+        self.explanation.as_ref()
+    }
+
+    /// The values and the context, without a copy.
+    pub fn into_parts(self) -> (Vec<Sibling>, Option<Context>) {
+        (self.siblings, self.context)
+    }
+}
+
+impl<T> Resolved<T> {
+    /// What was read; give it to the write that is to replace it. `None` if the key was never written.
+    pub fn context(&self) -> Option<&Context> {
+        self.context.as_ref()
+    }
+}
+
+impl Stored {
+    pub(crate) fn new(stored: client::Stored) -> Stored {
+        Stored(stored)
+    }
+
+    /// The context of the value written, if it is now the only one. With siblings there is none: using it would
+    /// overwrite them unseen. Read the key first.
+    pub fn context(&self) -> Option<Context> {
+        self.0.context.clone().map(Context)
+    }
+
+    /// Replicas that had acknowledged when the coordinator answered.
+    pub fn acks(&self) -> u8 {
+        self.0.acks
+    }
+
+    /// How many of them were primaries; the others stand in for one.
+    pub fn primaries(&self) -> u8 {
+        self.0.primaries
+    }
+
+    /// Values that the key has now.
+    pub fn siblings(&self) -> u32 {
+        self.0.siblings
+    }
+}
+
+impl Deleted {
+    pub(crate) fn new(deleted: &client::Deleted) -> Deleted {
+        let &client::Deleted {
+            existed,
+            acks,
+            primaries,
+            siblings,
+        } = deleted;
+        Deleted {
+            existed,
+            acks,
+            primaries,
+            siblings,
+        }
+    }
+
+    /// Whether there was anything to delete. If not, nothing was written.
+    pub fn existed(&self) -> bool {
+        self.existed
+    }
+
+    /// Replicas that had acknowledged when the coordinator answered.
+    pub fn acks(&self) -> u8 {
+        self.acks
+    }
+
+    /// How many of them were primaries; the others stand in for one.
+    pub fn primaries(&self) -> u8 {
+        self.primaries
+    }
+
+    /// Values that the key still has: concurrent writes survive a delete.
+    pub fn siblings(&self) -> u32 {
+        self.siblings
+    }
+}
+
+impl Updated {
+    /// The context of the value written, if it is now the only one.
+    pub fn context(&self) -> Option<&Context> {
+        self.context.as_ref()
+    }
+
+    /// Values that the key has now. More than one if others kept writing through all rounds: nothing is lost, and
+    /// the next update merges them.
+    pub fn siblings(&self) -> u32 {
+        self.siblings
+    }
+
+    /// How often the key was read and the closure called.
+    pub fn rounds(&self) -> u32 {
+        self.rounds
+    }
+
+    /// Whether anything was written or removed.
+    pub fn written(&self) -> bool {
+        self.written
+    }
+}
+
+impl fmt::Display for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Context {
+    type Err = ContextError;
+
+    fn from_str(text: &str) -> Result<Context, ContextError> {
+        text.parse().map(Context)
+    }
+}
+
+impl IntoContext for Context {
+    fn into_context(self) -> Option<Context> {
+        Some(self)
+    }
+}
+
+impl IntoContext for &Context {
+    fn into_context(self) -> Option<Context> {
+        Some(self.clone())
+    }
+}
+
+impl IntoContext for Option<Context> {
+    fn into_context(self) -> Option<Context> {
+        self
+    }
+}
+
+impl IntoContext for Option<&Context> {
+    fn into_context(self) -> Option<Context> {
+        self.cloned()
+    }
+}
+
+impl IntoBytes for Bytes {
+    fn into_bytes(self) -> Bytes {
+        self
+    }
+}
+
+impl IntoBytes for &Bytes {
+    fn into_bytes(self) -> Bytes {
+        self.clone()
+    }
+}
+
+impl IntoBytes for Key {
+    fn into_bytes(self) -> Bytes {
+        self.into()
+    }
+}
+
+impl IntoBytes for &Key {
+    fn into_bytes(self) -> Bytes {
+        self.to_bytes()
+    }
+}
+
+impl IntoBytes for Vec<u8> {
+    fn into_bytes(self) -> Bytes {
+        self.into()
+    }
+}
+
+impl IntoBytes for String {
+    fn into_bytes(self) -> Bytes {
+        self.into()
+    }
+}
+
+impl IntoBytes for &String {
+    fn into_bytes(self) -> Bytes {
+        Bytes::copy_from_slice(self.as_bytes())
+    }
+}
+
+impl IntoBytes for &str {
+    fn into_bytes(self) -> Bytes {
+        Bytes::copy_from_slice(self.as_bytes())
+    }
+}
+
+impl IntoBytes for &[u8] {
+    fn into_bytes(self) -> Bytes {
+        Bytes::copy_from_slice(self)
+    }
+}
+
+impl<const N: usize> IntoBytes for &[u8; N] {
+    fn into_bytes(self) -> Bytes {
+        Bytes::copy_from_slice(self)
+    }
+}
+
+impl From<Bytes> for Change {
+    fn from(value: Bytes) -> Change {
+        Change::Put(value)
+    }
+}
+
+impl From<Vec<u8>> for Change {
+    fn from(value: Vec<u8>) -> Change {
+        Change::Put(value.into())
+    }
+}
+
+impl From<String> for Change {
+    fn from(value: String) -> Change {
+        Change::Put(value.into())
+    }
+}
+
+impl<T: Into<Change>> From<Option<T>> for Change {
+    fn from(value: Option<T>) -> Change {
+        value.map_or(Change::Delete, Into::into)
+    }
+}

@@ -1,0 +1,665 @@
+//! A bucket, and the requests one can make of it. Each request is a builder that is awaited.
+
+use std::future::IntoFuture;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use driftless_proto::client::{self as wire, Request, Response, Sibling};
+use driftless_proto::key::{Key, VALUE_BYTES_MAX};
+use driftless_proto::{Refusal, WriteId};
+use futures::future::BoxFuture;
+use futures::stream::{self, StreamExt as _};
+use tracing::Instrument as _;
+
+use crate::answer::{Change, Context, Deleted, IntoBytes, IntoContext, Read, Resolved, Stored, Updated};
+use crate::call::Clock;
+use crate::client::Inner;
+use crate::error::{DeleteError, GetError, PutError, RequestError, UpdateError};
+use crate::options::{Profile, Settings};
+use crate::resolve::Resolve;
+use crate::retry::RetryPolicy;
+use crate::router::Route;
+use crate::scan::Scan;
+
+/// A bucket of a cluster. Cheap to clone.
+#[derive(Clone)]
+pub struct Bucket {
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) name: Arc<str>,
+    pub(crate) settings: Arc<Settings>,
+}
+
+/// Reads a key. Made by [`Bucket::get`]; awaited, it gives a [`Read`].
+#[must_use = "a request does nothing until it is awaited"]
+pub struct Get {
+    bucket: Bucket,
+    key: Bytes,
+    explain: bool,
+    profile: Profile,
+}
+
+/// Reads a key and resolves its siblings. Made by [`Get::resolve`]; awaited, it gives a [`Resolved`].
+#[must_use = "a request does nothing until it is awaited"]
+pub struct GetResolved<R> {
+    get: Get,
+    resolver: R,
+}
+
+/// Writes a value. Made by [`Bucket::put`]; awaited, it gives a [`Stored`].
+#[must_use = "a request does nothing until it is awaited"]
+pub struct Put {
+    bucket: Bucket,
+    key: Bytes,
+    value: Bytes,
+    context: Option<Context>,
+    write_id: Option<WriteId>,
+    profile: Profile,
+}
+
+/// Removes a key. Made by [`Bucket::delete`]; awaited, it gives a [`Deleted`].
+#[must_use = "a request does nothing until it is awaited"]
+pub struct Delete {
+    bucket: Bucket,
+    key: Bytes,
+    context: Option<Context>,
+    write_id: Option<WriteId>,
+    profile: Profile,
+}
+
+/// Reads a key, changes it and writes it back. Made by [`Bucket::update`]; awaited, it gives an [`Updated`].
+#[must_use = "a request does nothing until it is awaited"]
+pub struct Update<F> {
+    bucket: Bucket,
+    key: Bytes,
+    change: F,
+    rounds_max: u32,
+    profile: Profile,
+}
+
+/// Reads many keys. Made by [`Bucket::multi_get`]; awaited, it gives a result for each key, in their order.
+#[must_use = "a request does nothing until it is awaited"]
+pub struct MultiGet {
+    bucket: Bucket,
+    keys: Vec<Bytes>,
+    profile: Profile,
+}
+
+/// Writes many values. Made by [`Bucket::multi_put`]; awaited, it gives a result for each key, in their order.
+#[must_use = "a request does nothing until it is awaited"]
+pub struct MultiPut {
+    bucket: Bucket,
+    entries: Vec<(Bytes, Bytes)>,
+    profile: Profile,
+}
+
+impl Bucket {
+    pub(crate) fn new(inner: Arc<Inner>, name: Arc<str>, settings: Arc<Settings>) -> Bucket {
+        Bucket { inner, name, settings }
+    }
+
+    /// The bucket's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The same bucket with other defaults for its requests.
+    #[must_use = "this gives another handle and leaves this one as it is"]
+    pub fn with_profile(&self, profile: &Profile) -> Bucket {
+        let settings = Arc::new(profile.over(&self.settings));
+        Bucket {
+            inner: Arc::clone(&self.inner),
+            name: Arc::clone(&self.name),
+            settings,
+        }
+    }
+
+    /// Reads a key.
+    pub fn get(&self, key: impl IntoBytes) -> Get {
+        Get {
+            bucket: self.clone(),
+            key: key.into_bytes(),
+            explain: false,
+            profile: Profile::new(),
+        }
+    }
+
+    /// Writes a value. Without a [`context`](Put::context) it is *blind*: it overwrites nothing, and becomes a
+    /// sibling of what is there.
+    pub fn put(&self, key: impl IntoBytes, value: impl IntoBytes) -> Put {
+        Put {
+            bucket: self.clone(),
+            key: key.into_bytes(),
+            value: value.into_bytes(),
+            context: None,
+            write_id: None,
+            profile: Profile::new(),
+        }
+    }
+
+    /// Removes a key. Without a [`context`](Delete::context) the node reads first, and removes what it saw.
+    pub fn delete(&self, key: impl IntoBytes) -> Delete {
+        Delete {
+            bucket: self.clone(),
+            key: key.into_bytes(),
+            context: None,
+            write_id: None,
+            profile: Profile::new(),
+        }
+    }
+
+    /// Reads a key, lets `change` decide what it shall hold, and writes that with the context of the read.
+    ///
+    /// The write replaces exactly what `change` was shown. If another client wrote meanwhile, both results are
+    /// siblings then; the key is read again and `change` called again with them, at most
+    /// [`rounds_max`](Update::rounds_max) times in all. Two things follow:
+    ///
+    /// - `change` must make one value of several, and
+    /// - it must give the same when its own result is among them: adding an element to a set does, adding one to a
+    ///   number does not (the second round would add it twice). For such a change keep an element per addition, or
+    ///   use one round and merge when reading.
+    ///
+    /// If others write without pause, the siblings of the last round stay. Nothing is lost;
+    /// [`Updated::siblings`] tells.
+    pub fn update<F, C>(&self, key: impl IntoBytes, change: F) -> Update<F>
+    where
+        F: FnMut(&[Sibling]) -> C,
+        C: Into<Change>,
+    {
+        Update {
+            bucket: self.clone(),
+            key: key.into_bytes(),
+            change,
+            rounds_max: UPDATE_ROUNDS,
+            profile: Profile::new(),
+        }
+    }
+
+    /// Reads many keys, as many at a time as is useful.
+    pub fn multi_get<K: IntoBytes>(&self, keys: impl IntoIterator<Item = K>) -> MultiGet {
+        let keys = keys.into_iter().map(IntoBytes::into_bytes).collect();
+        MultiGet {
+            bucket: self.clone(),
+            keys,
+            profile: Profile::new(),
+        }
+    }
+
+    /// Writes many values blindly, as many at a time as is useful.
+    pub fn multi_put<K: IntoBytes, V: IntoBytes>(&self, entries: impl IntoIterator<Item = (K, V)>) -> MultiPut {
+        let entries = entries
+            .into_iter()
+            .map(|(key, value)| (key.into_bytes(), value.into_bytes()))
+            .collect();
+        MultiPut {
+            bucket: self.clone(),
+            entries,
+            profile: Profile::new(),
+        }
+    }
+
+    /// Lists the keys of the bucket, in the order of their tokens.
+    pub fn scan(&self) -> Scan {
+        Scan::new(self.clone())
+    }
+}
+
+impl Get {
+    /// Asks all replicas, and has the coordinator tell what each said: see [`Read::explanation`].
+    pub fn explain(mut self) -> Get {
+        self.explain = true;
+        self
+    }
+
+    /// Makes one value of the siblings.
+    pub fn resolve<R: Resolve>(self, resolver: R) -> GetResolved<R> {
+        GetResolved { get: self, resolver }
+    }
+
+    /// Reads. The same as awaiting the request, without the box that costs.
+    ///
+    /// # Errors
+    /// [`GetError`].
+    pub async fn send(self) -> Result<Read, GetError> {
+        let span = tracing::debug_span!("get", bucket = %self.bucket.name, key = ?self.key);
+        let settings = self.profile.over(&self.bucket.settings);
+        get(
+            &self.bucket,
+            self.key,
+            self.explain,
+            &settings,
+            Clock::start(settings.timeout),
+        )
+        .instrument(span)
+        .await
+    }
+}
+
+impl<R: Resolve> GetResolved<R> {
+    /// Reads and resolves. The same as awaiting the request, without the box that costs.
+    ///
+    /// # Errors
+    /// [`GetError`]; [`GetError::Resolve`] if the resolver gave up.
+    pub async fn send(self) -> Result<Resolved<R::Output>, GetError> {
+        let read = self.get.send().await?;
+        let value = self.resolver.resolve(read.siblings())?;
+        let (siblings, context) = read.into_parts();
+        Ok(Resolved {
+            value,
+            siblings: siblings.len(),
+            context,
+        })
+    }
+}
+
+impl Put {
+    /// What was read and is to be replaced. `None` is a blind put.
+    pub fn context(mut self, context: impl IntoContext) -> Put {
+        self.context = context.into_context();
+        self
+    }
+
+    /// Names the write. Writing the same value with the same context and id again, even from another process, makes
+    /// no sibling. A random id is drawn otherwise.
+    pub fn write_id(mut self, id: WriteId) -> Put {
+        self.write_id = Some(id);
+        self
+    }
+
+    /// Writes. The same as awaiting the request, without the box that costs.
+    ///
+    /// # Errors
+    /// [`PutError`]; its [`outcome`](PutError::outcome) tells whether the value may have been stored.
+    pub async fn send(self) -> Result<Stored, PutError> {
+        let span = tracing::debug_span!("put", bucket = %self.bucket.name, key = ?self.key, bytes = self.value.len());
+        let settings = self.profile.over(&self.bucket.settings);
+        let write_id = self.write_id.unwrap_or_else(draw_write_id);
+        let write = Write {
+            context: self.context,
+            write_id,
+        };
+        put(
+            &self.bucket,
+            self.key,
+            self.value,
+            write,
+            &settings,
+            Clock::start(settings.timeout),
+        )
+        .instrument(span)
+        .await
+    }
+}
+
+impl Delete {
+    /// What was read and is to be removed. `None` has the node read first.
+    pub fn context(mut self, context: impl IntoContext) -> Delete {
+        self.context = context.into_context();
+        self
+    }
+
+    /// Names the delete, as [`Put::write_id`] does.
+    pub fn write_id(mut self, id: WriteId) -> Delete {
+        self.write_id = Some(id);
+        self
+    }
+
+    /// Removes. The same as awaiting the request, without the box that costs.
+    ///
+    /// # Errors
+    /// [`DeleteError`]; its [`outcome`](DeleteError::outcome) tells whether the key may have been removed.
+    pub async fn send(self) -> Result<Deleted, DeleteError> {
+        let span = tracing::debug_span!("delete", bucket = %self.bucket.name, key = ?self.key);
+        let settings = self.profile.over(&self.bucket.settings);
+        let write_id = self.write_id.unwrap_or_else(draw_write_id);
+        let write = Write {
+            context: self.context,
+            write_id,
+        };
+        delete(&self.bucket, self.key, write, &settings, Clock::start(settings.timeout))
+            .instrument(span)
+            .await
+    }
+}
+
+impl<F, C> Update<F>
+where
+    F: FnMut(&[Sibling]) -> C,
+    C: Into<Change>,
+{
+    /// How often the key is read and the closure called at most: 8 by default, at least 1.
+    pub fn rounds_max(mut self, rounds: u32) -> Update<F> {
+        self.rounds_max = rounds.max(1);
+        self
+    }
+
+    /// Reads, changes and writes. The same as awaiting the request, without the box that costs.
+    ///
+    /// # Errors
+    /// [`UpdateError`]; its [`outcome`](UpdateError::outcome) tells whether anything may have been written. What
+    /// earlier rounds wrote was merged into what this one did.
+    pub async fn send(self) -> Result<Updated, UpdateError> {
+        let span = tracing::debug_span!("update", bucket = %self.bucket.name, key = ?self.key);
+        self.run().instrument(span).await
+    }
+
+    async fn run(mut self) -> Result<Updated, UpdateError> {
+        let settings = self.profile.over(&self.bucket.settings);
+        let clock = Clock::start(settings.timeout);
+        let mut written = false;
+        for rounds in 1.. {
+            let is_last = rounds == self.rounds_max;
+            let read = get(&self.bucket, self.key.clone(), false, &settings, clock).await?;
+            let change = (self.change)(read.siblings()).into();
+            let (found, context) = read.into_parts();
+            let write = Write {
+                context: context.clone(),
+                write_id: draw_write_id(),
+            };
+            let (siblings, context, left_by_others) = match change {
+                Change::Keep => {
+                    let siblings = found.len() as u32; // at most SIBLINGS_MAX
+                    return Ok(Updated {
+                        context,
+                        siblings,
+                        rounds,
+                        written,
+                    });
+                }
+                Change::Put(value) => {
+                    match put(&self.bucket, self.key.clone(), value, write, &settings, clock).await {
+                        Ok(stored) => (stored.siblings(), stored.context(), stored.siblings() > 1),
+                        // Others have filled the key since it was read. Nothing was written: read, and merge theirs.
+                        Err(error) if !is_last && is_full(error.refusal()) => continue,
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                // There is nothing to remove, and a delete without context would remove what came since.
+                Change::Delete if found.is_empty() => {
+                    return Ok(Updated {
+                        context,
+                        siblings: 0,
+                        rounds,
+                        written,
+                    });
+                }
+                Change::Delete => {
+                    let deleted = delete(&self.bucket, self.key.clone(), write, &settings, clock).await?;
+                    (deleted.siblings(), None, deleted.siblings() > 0)
+                }
+            };
+            written = true;
+            if is_last || !left_by_others {
+                return Ok(Updated {
+                    context,
+                    siblings,
+                    rounds,
+                    written,
+                });
+            }
+        }
+        unreachable!("the last round returns")
+    }
+}
+
+impl MultiGet {
+    /// Reads all keys. The same as awaiting the request, without the box that costs.
+    pub async fn send(self) -> Vec<(Bytes, Result<Read, GetError>)> {
+        let settings = self.profile.over(&self.bucket.settings);
+        let (bucket, settings) = (&self.bucket, &settings);
+        stream::iter(self.keys)
+            .map(|key| async move {
+                let read = get(bucket, key.clone(), false, settings, Clock::start(settings.timeout)).await;
+                (key, read)
+            })
+            .buffered(PIPELINE)
+            .collect()
+            .await
+    }
+}
+
+impl MultiPut {
+    /// Writes all values. The same as awaiting the request, without the box that costs.
+    pub async fn send(self) -> Vec<(Bytes, Result<Stored, PutError>)> {
+        let settings = self.profile.over(&self.bucket.settings);
+        let (bucket, settings) = (&self.bucket, &settings);
+        stream::iter(self.entries)
+            .map(|(key, value)| async move {
+                let write = Write {
+                    context: None,
+                    write_id: draw_write_id(),
+                };
+                let stored = put(
+                    bucket,
+                    key.clone(),
+                    value,
+                    write,
+                    settings,
+                    Clock::start(settings.timeout),
+                )
+                .await;
+                (key, stored)
+            })
+            .buffered(PIPELINE)
+            .collect()
+            .await
+    }
+}
+
+/// What names a write and what it replaces.
+struct Write {
+    context: Option<Context>,
+    write_id: WriteId,
+}
+
+async fn get(bucket: &Bucket, key: Bytes, explain: bool, settings: &Settings, clock: Clock) -> Result<Read, GetError> {
+    let key = Key::new(key)?;
+    let (id, route) = bucket.place(&key, clock).await?;
+    let request = Request::Get(wire::Get {
+        bucket: id,
+        key,
+        r: settings.r,
+        sloppy: settings.sloppy,
+        explain,
+    });
+    match bucket.inner.call(&request, route, settings, clock).await? {
+        Response::Read(read) => Ok(Read::new(read)),
+        _ => Err(bucket.inner.misunderstood(&request).into()),
+    }
+}
+
+async fn put(
+    bucket: &Bucket,
+    key: Bytes,
+    value: Bytes,
+    write: Write,
+    settings: &Settings,
+    clock: Clock,
+) -> Result<Stored, PutError> {
+    let key = Key::new(key)?;
+    if value.len() > VALUE_BYTES_MAX {
+        return Err(PutError::ValueTooLarge {
+            bytes: value.len(),
+            max: VALUE_BYTES_MAX,
+        });
+    }
+    let (id, route) = bucket.place(&key, clock).await?;
+    let request = Request::Put(wire::Put {
+        bucket: id,
+        key,
+        value,
+        context: write.context.map(|context| context.0),
+        w: settings.w,
+        sloppy: settings.sloppy,
+        write_id: write.write_id,
+    });
+    match bucket.inner.call(&request, route, settings, clock).await? {
+        Response::Stored(stored) => Ok(Stored::new(stored)),
+        _ => Err(bucket.inner.misunderstood(&request).into()),
+    }
+}
+
+async fn delete(
+    bucket: &Bucket,
+    key: Bytes,
+    write: Write,
+    settings: &Settings,
+    clock: Clock,
+) -> Result<Deleted, DeleteError> {
+    let key = Key::new(key)?;
+    let (id, route) = bucket.place(&key, clock).await?;
+    let request = Request::Delete(wire::Delete {
+        bucket: id,
+        key,
+        context: write.context.map(|context| context.0),
+        r: settings.r,
+        w: settings.w,
+        sloppy: settings.sloppy,
+        write_id: write.write_id,
+    });
+    match bucket.inner.call(&request, route, settings, clock).await? {
+        Response::Deleted(deleted) => Ok(Deleted::new(&deleted)),
+        _ => Err(bucket.inner.misunderstood(&request).into()),
+    }
+}
+
+impl Bucket {
+    async fn place(&self, key: &Key, clock: Clock) -> Result<(driftless_proto::BucketId, Route), RequestError> {
+        let (snapshot, bucket) = self.inner.bucket(&self.name, clock).await?;
+        let token = snapshot.topology.ring().token(bucket.id.0, key.as_bytes());
+        Ok((bucket.id, Route::Token { n: bucket.n, token }))
+    }
+}
+
+fn is_full(refusal: Option<&Refusal>) -> bool {
+    matches!(refusal, Some(Refusal::TooManySiblings { .. }))
+}
+
+fn draw_write_id() -> WriteId {
+    WriteId(rand::random())
+}
+
+macro_rules! request_options {
+    ($(impl [$($generic:ident)?] $name:ty, $field:ident $(. $inner:ident)?;)+) => {$(
+        impl$(<$generic>)? $name {
+            /// Replicas that must answer a read.
+            pub fn r(mut self, r: u8) -> Self {
+                self.$field$(.$inner)?.r = Some(r);
+                self
+            }
+
+            /// Replicas that must acknowledge a write.
+            pub fn w(mut self, w: u8) -> Self {
+                self.$field$(.$inner)?.w = Some(w);
+                self
+            }
+
+            /// Whether stand-ins count when primaries are down.
+            pub fn sloppy(mut self, sloppy: bool) -> Self {
+                self.$field$(.$inner)?.sloppy = Some(sloppy);
+                self
+            }
+
+            /// How long one attempt may take.
+            pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
+                self.$field$(.$inner)?.attempt_timeout = Some(timeout);
+                self
+            }
+
+            /// How long the call may take with all its attempts and waits.
+            pub fn timeout(mut self, timeout: Duration) -> Self {
+                self.$field$(.$inner)?.timeout = Some(timeout);
+                self
+            }
+
+            /// When to try again.
+            pub fn retry(mut self, policy: impl RetryPolicy) -> Self {
+                self.$field$(.$inner)?.retry = Some(Arc::new(policy));
+                self
+            }
+
+            /// Sends the request to this node and no other, given by its name or its `host:port`.
+            pub fn via(mut self, node: impl AsRef<str>) -> Self {
+                self.$field$(.$inner)?.via = Some(Arc::from(node.as_ref()));
+                self
+            }
+
+            /// Takes all that this profile decides.
+            pub fn profile(mut self, profile: Profile) -> Self {
+                self.$field$(.$inner)? = profile;
+                self
+            }
+        }
+    )+};
+}
+
+request_options! {
+    impl [] Get, profile;
+    impl [] Put, profile;
+    impl [] Delete, profile;
+    impl [F] Update<F>, profile;
+    impl [] MultiGet, profile;
+    impl [] MultiPut, profile;
+    impl [R] GetResolved<R>, get.profile;
+}
+
+macro_rules! await_by_send {
+    ($($name:ident => $output:ty;)+) => {$(
+        impl IntoFuture for $name {
+            type Output = $output;
+            type IntoFuture = BoxFuture<'static, $output>;
+
+            fn into_future(self) -> Self::IntoFuture {
+                Box::pin(self.send())
+            }
+        }
+    )+};
+}
+
+await_by_send! {
+    Get => Result<Read, GetError>;
+    Put => Result<Stored, PutError>;
+    Delete => Result<Deleted, DeleteError>;
+    MultiGet => Vec<(Bytes, Result<Read, GetError>)>;
+    MultiPut => Vec<(Bytes, Result<Stored, PutError>)>;
+}
+
+impl<F, C> IntoFuture for Update<F>
+where
+    F: FnMut(&[Sibling]) -> C + Send + 'static,
+    C: Into<Change> + Send + 'static,
+{
+    type Output = Result<Updated, UpdateError>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.send())
+    }
+}
+
+impl<R> IntoFuture for GetResolved<R>
+where
+    R: Resolve + Send + 'static,
+    R::Output: Send + 'static,
+{
+    type Output = Result<Resolved<R::Output>, GetError>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.send())
+    }
+}
+
+impl std::fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bucket")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Two clients that update a key in turns are done after two rounds each; eight outlast a small crowd.
+const UPDATE_ROUNDS: u32 = 8;
+
+/// Requests of one multi-request under way at once: enough to fill writes, few enough to leave room for others.
+const PIPELINE: usize = 256;

@@ -1,0 +1,220 @@
+//! The client: built once, shared by everything that speaks to the cluster.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use driftless_proto::Topology;
+use driftless_proto::client::{NodeStatus, Request, Response};
+use tokio::sync::Semaphore;
+
+use crate::bucket::Bucket;
+use crate::call::Clock;
+use crate::error::{ConnectError, RequestError, StatusError};
+use crate::identity::Identity;
+use crate::io::Io;
+use crate::link::Link;
+use crate::options::{CONNECT_TIMEOUT, IN_FLIGHT_MAX, IoRuntime, Profile, Settings};
+use crate::router::{Route, Router};
+
+/// A connection to a cluster. Cheap to clone; all clones share connections, ring and limits.
+///
+/// Connections to nodes are made when they are first needed, shared by all requests, and made anew when they are
+/// lost. When the last clone is dropped they are closed.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+/// Says how to reach a cluster. See [`Client::builder`].
+#[derive(Clone, Debug, Default)]
+#[must_use = "a builder does nothing until `.connect().await`"]
+pub struct ClientBuilder {
+    seeds: Vec<String>,
+    identity: Option<Identity>,
+    profile: Profile,
+    runtime: IoRuntime,
+    in_flight_max: Option<usize>,
+    connect_timeout: Option<Duration>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) router: Router,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) in_flight: Semaphore,
+    pub(crate) in_flight_max: usize,
+    io: Arc<Io>,
+    refreshing: AtomicBool,
+}
+
+impl Client {
+    /// Begins to describe a client.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    /// A bucket by its name. Nothing is asked: a bucket that does not exist is an error of the first request.
+    pub fn bucket(&self, name: impl AsRef<str>) -> Bucket {
+        Bucket::new(
+            Arc::clone(&self.inner),
+            Arc::from(name.as_ref()),
+            Arc::clone(&self.inner.settings),
+        )
+    }
+
+    /// The ring and the buckets, as this client last heard of them.
+    pub fn topology(&self) -> Arc<Topology> {
+        Arc::clone(&self.inner.router.snapshot().topology)
+    }
+
+    /// Fetches the ring and the buckets again. Seldom needed: a newer ring is learned from any answer.
+    ///
+    /// # Errors
+    /// [`StatusError`] if no node answers.
+    pub async fn refresh_topology(&self) -> Result<Arc<Topology>, StatusError> {
+        let timeout = self.inner.settings.attempt_timeout;
+        let refreshed = self
+            .inner
+            .router
+            .refresh(None, timeout)
+            .await
+            .map_err(RequestError::unsent)?;
+        Ok(Arc::clone(&refreshed.topology))
+    }
+
+    /// What a node says of itself. The node is given by its name or its `host:port`; it is asked directly, and no
+    /// other answers for it.
+    ///
+    /// # Errors
+    /// [`StatusError`] if there is no such node or it does not answer.
+    pub async fn status(&self, node: impl AsRef<str>) -> Result<NodeStatus, StatusError> {
+        let settings = Profile::new().via(node).over(&self.inner.settings);
+        let request = Request::Status;
+        match self
+            .inner
+            .call(&request, Route::Any, &settings, Clock::start(settings.timeout))
+            .await?
+        {
+            Response::Status(status) => Ok(*status),
+            _ => Err(self.inner.misunderstood(&request).into()),
+        }
+    }
+
+    /// Says goodbye to all nodes, and waits until they have heard it. Requests under way fail; so do later ones.
+    ///
+    /// Dropping the last clone closes the connections too, but a process that ends at once may be gone before they
+    /// are told; they then notice after some seconds.
+    pub async fn close(self) {
+        self.inner.router.close().await;
+    }
+}
+
+impl ClientBuilder {
+    /// Nodes to begin with, as `host:port`; one that answers is enough. All others are learned from it.
+    pub fn seeds<S: Into<String>>(mut self, seeds: impl IntoIterator<Item = S>) -> ClientBuilder {
+        self.seeds = seeds.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Who this client is, and which cluster it trusts.
+    pub fn identity(mut self, identity: Identity) -> ClientBuilder {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// Speaks to this one node only, given as `host:port`. It becomes the only seed too.
+    pub fn only(mut self, endpoint: impl AsRef<str>) -> ClientBuilder {
+        self.seeds = vec![endpoint.as_ref().to_owned()];
+        self.profile = self.profile.via(endpoint);
+        self
+    }
+
+    /// How requests are carried out unless a bucket or a request says otherwise.
+    pub fn profile(mut self, profile: Profile) -> ClientBuilder {
+        let via = self.profile.via.take();
+        self.profile = profile;
+        self.profile.via = self.profile.via.or(via);
+        self
+    }
+
+    /// Where sockets and connections run: [`IoRuntime::Own`] by default.
+    pub fn io_runtime(mut self, runtime: IoRuntime) -> ClientBuilder {
+        self.runtime = runtime;
+        self
+    }
+
+    /// Most requests under way at once, 10,000 by default; a value counts once more for every 64 KiB. Further calls
+    /// wait, and the wait counts against their deadline. More uses more memory when a node is slow, less limits the
+    /// throughput.
+    pub fn in_flight_max(mut self, requests: usize) -> ClientBuilder {
+        self.in_flight_max = Some(requests.max(1));
+        self
+    }
+
+    /// How long one attempt to connect may take, 1 second by default.
+    pub fn connect_timeout(mut self, timeout: Duration) -> ClientBuilder {
+        self.connect_timeout = Some(timeout);
+        self
+    }
+
+    /// Asks the seeds for the ring and the buckets. All seeds are asked at once, each once.
+    ///
+    /// # Errors
+    /// [`ConnectError`] says what is missing, or what happened with each seed.
+    pub async fn connect(self) -> Result<Client, ConnectError> {
+        if self.seeds.is_empty() {
+            return Err(ConnectError::NoSeeds);
+        }
+        let identity = self.identity.ok_or(ConnectError::NoIdentity)?;
+        let settings = self.profile.over(&Settings::default());
+        let io = Io::new(&identity, self.runtime, self.connect_timeout.unwrap_or(CONNECT_TIMEOUT))
+            .map_err(ConnectError::Io)?;
+        let router = Router::start(
+            Arc::clone(&io),
+            self.seeds,
+            settings.via.clone(),
+            settings.attempt_timeout,
+        )
+        .await
+        .map_err(|failures| ConnectError::NoSeedAnswered { failures })?;
+        let in_flight_max = self.in_flight_max.unwrap_or(IN_FLIGHT_MAX).min(Semaphore::MAX_PERMITS);
+        let inner = Inner {
+            router,
+            settings: Arc::new(settings),
+            in_flight: Semaphore::new(in_flight_max),
+            in_flight_max,
+            io,
+            refreshing: AtomicBool::new(false),
+        };
+        Ok(Client { inner: Arc::new(inner) })
+    }
+}
+
+impl Inner {
+    /// A node has shown a newer ring: fetches it from there, one at a time.
+    pub(crate) fn refresh_in_background(self: &Arc<Self>, link: &Arc<Link>) {
+        if self.refreshing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        // Weak: an abandoned client must not live on for this.
+        let (inner, link) = (Arc::downgrade(self), Arc::clone(link));
+        let timeout = self.settings.attempt_timeout;
+        self.io.spawn(async move {
+            if let Some(inner) = inner.upgrade() {
+                if let Err(cause) = inner.router.refresh(Some(&link), timeout).await {
+                    tracing::debug!(%cause, "cannot fetch the newer topology");
+                }
+                inner.refreshing.store(false, Ordering::Release);
+            }
+        });
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("cluster", &self.topology().cluster())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,556 @@
+//! One live connection to one shard of a node: many requests under way, written together, answered in any order.
+//!
+//! ```text
+//! callers ── submit ──▶ out: encoded frames ──▶ write loop ── all that has queued, in one write ──▶ shared stream
+//!            │                                                                                         node
+//!            ▼                                                                                          │
+//!         in flight: id → oneshot  ◀── complete ── read loop ◀── many frames per chunk ◀── shared stream┘
+//!                                           ▲───── one frame each ◀── streams of their own (large answers)
+//! ```
+//! All three loops are one task on the I/O runtime. When it ends, for whatever reason, the connection is *closed*:
+//! every request under way is told, and told apart by whether its frame had been handed to the transport. What had
+//! not been cannot have had an effect.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use driftless_proto::client::{Request, ResponseFrame};
+use driftless_proto::frame::{self, FRAME_MAX, FRAME_SHARED_MAX, FrameReader, LENGTH_BYTES};
+use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
+use serde::Serialize;
+use tokio::sync::{Notify, oneshot};
+
+use crate::error::{Cause, ConnectFailure};
+
+/// A connection that has been established. It never comes back once it is closed; a [`Link`](crate::link::Link) makes
+/// the next one.
+pub(crate) struct Connection {
+    quic: quinn::Connection,
+    address: String,
+    node: String,
+    shared: Mutex<Shared>,
+    /// Something was queued.
+    queued: Notify,
+    /// Answers that came.
+    heard: AtomicU64,
+    /// Not 0: an attempt got no answer, and this is one more than the datagrams that had arrived by then.
+    suspected_at: AtomicU64,
+}
+
+struct Shared {
+    /// Frames for the shared stream.
+    out: Vec<u8>,
+    /// Frames that want a stream of their own.
+    large: Vec<Vec<u8>>,
+    /// Something has been written to the shared stream, or is about to be.
+    opened: bool,
+    /// The writer has been woken and has not looked yet.
+    awake: bool,
+    in_flight: HashMap<u64, Waiter>,
+    next_id: u64,
+    /// Frames of lower ids have been handed to the transport.
+    taken: u64,
+    closed: Option<ConnectFailure>,
+}
+
+struct Waiter {
+    answer: oneshot::Sender<Answer>,
+    large: bool,
+}
+
+type Answer = Result<ResponseFrame, Cause>;
+
+/// An answer that is awaited. Dropped, it forgets the request; the node may still carry it out.
+pub(crate) struct Pending {
+    connection: Arc<Connection>,
+    id: u64,
+    answer: oneshot::Receiver<Answer>,
+}
+
+/// `RequestFrame` without owning the request, which may have to be sent again.
+#[derive(Serialize)]
+struct RequestFrameRef<'a> {
+    id: u64,
+    ring_version: u64,
+    deadline_ms: u32,
+    request: &'a Request,
+}
+
+impl Connection {
+    /// Takes over an established connection; its loops run on the current runtime.
+    pub(crate) fn start(
+        quic: quinn::Connection,
+        address: String,
+        node: String,
+        send: SendStream,
+        recv: RecvStream,
+    ) -> Arc<Connection> {
+        let connection = Arc::new(Connection {
+            quic,
+            address,
+            node,
+            shared: Mutex::new(Shared {
+                out: Vec::new(),
+                large: Vec::new(),
+                opened: false,
+                awake: false,
+                in_flight: HashMap::new(),
+                next_id: 1,
+                taken: 1,
+                closed: None,
+            }),
+            queued: Notify::new(),
+            heard: AtomicU64::new(0),
+            suspected_at: AtomicU64::new(0),
+        });
+        tokio::spawn(Arc::clone(&connection).run(send, recv));
+        connection
+    }
+
+    /// Queues a request. Requests that are queued before the I/O runtime turns to this connection leave in one write.
+    ///
+    /// # Errors
+    /// [`Cause::NotConnected`] or [`Cause::TooLong`]: nothing was sent.
+    pub(crate) fn submit(
+        self: &Arc<Self>,
+        request: &Request,
+        ring_version: u64,
+        deadline_ms: u32,
+    ) -> Result<Pending, Cause> {
+        let (sender, answer) = oneshot::channel();
+        let mut shared = self.lock();
+        if let Some(failure) = &shared.closed {
+            return Err(self.not_connected(failure.clone()));
+        }
+        let id = shared.next_id;
+        shared.next_id += 1;
+        let message = RequestFrameRef {
+            id,
+            ring_version,
+            deadline_ms,
+            request,
+        };
+        let large = if payload_bytes(request) <= ENCODE_UNDER_LOCK_MAX {
+            let start = shared.out.len();
+            frame::encode(&message, &mut shared.out).map_err(|error| Cause::TooLong(error.to_string()))?;
+            let is_large = shared.out.len() - start > FRAME_SHARED_MAX + LENGTH_BYTES;
+            is_large.then(|| shared.out.split_off(start))
+        } else {
+            // Copying a large value takes long enough for others to notice; they can go first.
+            drop(shared);
+            let mut own = Vec::with_capacity(payload_bytes(request) + HEADERS_BYTES);
+            frame::encode(&message, &mut own).map_err(|error| Cause::TooLong(error.to_string()))?;
+            shared = self.lock();
+            if let Some(failure) = &shared.closed {
+                return Err(self.not_connected(failure.clone()));
+            }
+            if own.len() > FRAME_SHARED_MAX + LENGTH_BYTES {
+                Some(own)
+            } else {
+                shared.out.extend_from_slice(&own);
+                None
+            }
+        };
+        if large.is_some() && !shared.opened {
+            shared.open(ring_version);
+        }
+        shared.opened = true;
+        shared.in_flight.insert(
+            id,
+            Waiter {
+                answer: sender,
+                large: large.is_some(),
+            },
+        );
+        shared.large.extend(large);
+        // Who queues behind others need not wake the writer again.
+        let wakes = !shared.awake;
+        shared.awake = true;
+        drop(shared);
+        if wakes {
+            self.queued.notify_one();
+        }
+        Ok(Pending {
+            connection: Arc::clone(self),
+            id,
+            answer,
+        })
+    }
+
+    /// Why the connection is closed, if it is.
+    pub(crate) fn closed(&self) -> Option<ConnectFailure> {
+        self.lock().closed.clone()
+    }
+
+    /// Closes it; requests under way fail.
+    pub(crate) fn close(&self) {
+        self.quic.close(CODE_DONE, b"client is done");
+        self.end(ConnectFailure::ClientClosed);
+    }
+
+    /// Name of the node at the other end.
+    pub(crate) fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// How many answers have come.
+    pub(crate) fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    /// To be called when an attempt timed out and nothing was heard meanwhile.
+    pub(crate) fn suspect(&self) {
+        self.suspected_at.store(self.datagrams() + 1, Ordering::Relaxed);
+    }
+
+    /// Whether an attempt timed out in silence, and not even a keep-alive has been acknowledged since. Other nodes are
+    /// better then, until the transport knows.
+    pub(crate) fn is_suspect(&self) -> bool {
+        match self.suspected_at.load(Ordering::Relaxed) {
+            0 => false,
+            at if self.datagrams() < at => true,
+            _ => {
+                self.suspected_at.store(0, Ordering::Relaxed);
+                false
+            }
+        }
+    }
+
+    fn datagrams(&self) -> u64 {
+        self.quic.stats().udp_rx.datagrams
+    }
+
+    async fn run(self: Arc<Self>, send: SendStream, recv: RecvStream) {
+        let failure = tokio::select! {
+            failure = self.read_loop(recv) => failure,
+            failure = self.write_loop(send) => failure,
+            failure = self.large_loop() => failure,
+        };
+        tracing::debug!(node = self.node, address = self.address, %failure, "connection ended");
+        self.quic.close(CODE_DONE, b"client is done");
+        self.end(failure);
+    }
+
+    async fn write_loop(&self, mut send: SendStream) -> ConnectFailure {
+        let mut usual = 0;
+        loop {
+            let (chunk, large) = {
+                let mut shared = self.lock();
+                shared.awake = false;
+                shared.taken = shared.next_id;
+                let chunk = if shared.out.is_empty() {
+                    Vec::new()
+                } else {
+                    std::mem::replace(&mut shared.out, Vec::with_capacity(usual))
+                };
+                (chunk, std::mem::take(&mut shared.large))
+            };
+            if chunk.is_empty() && large.is_empty() {
+                self.queued.notified().await;
+                continue;
+            }
+            for frame in large {
+                tokio::spawn(send_large(self.quic.clone(), frame));
+            }
+            if !chunk.is_empty() {
+                usual = chunk.len().min(FRAME_SHARED_MAX);
+                if let Err(error) = send.write_chunk(Bytes::from(chunk)).await {
+                    return self.failure_of_stream(&error);
+                }
+            }
+        }
+    }
+
+    async fn read_loop(&self, mut recv: RecvStream) -> ConnectFailure {
+        let mut reader = FrameReader::new(FRAME_SHARED_MAX);
+        let mut batch = Vec::new();
+        loop {
+            match recv.read_chunk(usize::MAX, true).await {
+                Ok(Some(chunk)) => reader.push(&chunk.bytes),
+                Ok(None) => return self.misbehaved("it finished the shared stream"),
+                Err(error) => return self.failure_of_stream(&error),
+            }
+            loop {
+                match reader
+                    .next_frame()
+                    .and_then(|body| body.map(|body| frame::decode(&body)).transpose())
+                {
+                    Ok(Some(frame)) => batch.push(frame),
+                    Ok(None) => break,
+                    Err(error) => {
+                        self.complete(&mut batch);
+                        return self.misbehaved(&error.to_string());
+                    }
+                }
+            }
+            self.complete(&mut batch);
+        }
+    }
+
+    async fn large_loop(self: &Arc<Self>) -> ConnectFailure {
+        loop {
+            match self.quic.accept_uni().await {
+                // Their number is bounded by the transport's limit on such streams.
+                Ok(stream) => drop(tokio::spawn(Arc::clone(self).read_large(stream))),
+                Err(error) => return self.failure_of(&error),
+            }
+        }
+    }
+
+    async fn read_large(self: Arc<Self>, mut stream: RecvStream) {
+        let Ok(bytes) = stream.read_to_end(FRAME_MAX + LENGTH_BYTES).await else {
+            // Reset by the node, or too long: its request gets no answer here, and times out.
+            return;
+        };
+        let mut reader = FrameReader::new(FRAME_MAX);
+        reader.push(&bytes);
+        let frame = reader.next_frame().and_then(|body| {
+            reader.finish()?;
+            body.map(|body| frame::decode(&body)).transpose()
+        });
+        match frame {
+            Ok(Some(frame)) => self.complete(&mut vec![frame]),
+            Ok(None) => {}
+            Err(error) => {
+                let failure = self.misbehaved(&error.to_string());
+                self.quic.close(CODE_GARBAGE, b"not a frame of this protocol");
+                self.end(failure);
+            }
+        }
+    }
+
+    /// Hands out answers. Those that nobody awaits any more are dropped.
+    fn complete(&self, batch: &mut Vec<ResponseFrame>) {
+        if batch.is_empty() {
+            return;
+        }
+        self.heard.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        let mut answered = Vec::with_capacity(batch.len());
+        {
+            let mut shared = self.lock();
+            for frame in batch.drain(..) {
+                if let Some(waiter) = shared.in_flight.remove(&frame.id) {
+                    answered.push((waiter.answer, frame));
+                }
+            }
+        }
+        for (answer, frame) in answered {
+            // The receiver may just have been dropped.
+            let _ = answer.send(Ok(frame));
+        }
+    }
+
+    /// Tells everybody that no answer will come. The first reason stands.
+    fn end(&self, failure: ConnectFailure) {
+        let (waiting, taken) = {
+            let mut shared = self.lock();
+            if shared.closed.is_none() {
+                shared.closed = Some(failure.clone());
+            }
+            shared.out = Vec::new();
+            shared.large = Vec::new();
+            (std::mem::take(&mut shared.in_flight), shared.taken)
+        };
+        // Without a completed handshake on its side the node has not read anything.
+        let refused_at_the_door = matches!(failure, ConnectFailure::Rejected { .. });
+        for (id, waiter) in waiting {
+            let unsent = refused_at_the_door || (id >= taken && !waiter.large);
+            let cause = if unsent {
+                self.not_connected(failure.clone())
+            } else {
+                Cause::ConnectionLost {
+                    node: self.node.clone(),
+                    reason: failure.to_string(),
+                }
+            };
+            let _ = waiter.answer.send(Err(cause));
+        }
+    }
+
+    fn not_connected(&self, failure: ConnectFailure) -> Cause {
+        Cause::NotConnected {
+            node: self.node.clone(),
+            failure,
+        }
+    }
+
+    fn misbehaved(&self, what: &str) -> ConnectFailure {
+        ConnectFailure::Ended {
+            address: self.address.clone(),
+            reason: format!("the node broke the protocol: {what}"),
+        }
+    }
+
+    fn failure_of(&self, error: &ConnectionError) -> ConnectFailure {
+        failure_of(&self.address, error, true)
+    }
+
+    /// What ended a stream is what ended the connection, if that has ended; else the node stopped the stream alone.
+    fn failure_of_stream(&self, error: &dyn std::fmt::Display) -> ConnectFailure {
+        match self.quic.close_reason() {
+            Some(reason) => self.failure_of(&reason),
+            None => self.misbehaved(&error.to_string()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        // Nothing that is done under the lock leaves it half done when it panics.
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    /// The node sees a stream when the first byte on it arrives, and may want to see the shared one before any other.
+    /// A question of which nobody awaits the answer makes it visible.
+    fn open(&mut self, ring_version: u64) {
+        let message = RequestFrameRef {
+            id: 0,
+            ring_version,
+            deadline_ms: 1_000,
+            request: &Request::Status,
+        };
+        frame::encode(&message, &mut self.out).expect("is a few bytes long");
+    }
+}
+
+impl Pending {
+    /// Waits for the answer.
+    pub(crate) async fn answer(mut self) -> Answer {
+        (&mut self.answer).await.unwrap_or_else(|_| {
+            Err(Cause::ConnectionLost {
+                node: self.connection.node.clone(),
+                reason: "the client's I/O runtime has stopped".into(),
+            })
+        })
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        // Answered requests have left the table and the channel; all others are forgotten here.
+        if !self.answer.is_terminated() {
+            self.connection.lock().in_flight.remove(&self.id);
+        }
+    }
+}
+
+/// What the end of a connection means: before it was usable, or after.
+pub(crate) fn failure_of(address: &str, error: &ConnectionError, established: bool) -> ConnectFailure {
+    let address = address.to_owned();
+    let alert = match error {
+        ConnectionError::ConnectionClosed(close) => tls_alert(u64::from(close.error_code)).map(|alert| (alert, true)),
+        ConnectionError::TransportError(error) => tls_alert(u64::from(error.code)).map(|alert| (alert, false)),
+        _ => None,
+    };
+    match (alert, error) {
+        (Some((NO_APPLICATION_PROTOCOL, _)), _) | (_, ConnectionError::VersionMismatch) => {
+            ConnectFailure::Protocol { address }
+        }
+        (Some((alert, true)), ConnectionError::ConnectionClosed(close)) => {
+            let reason = String::from_utf8_lossy(&close.reason);
+            ConnectFailure::Rejected {
+                address,
+                reason: format!("{} {reason}", alert_name(alert)).trim().to_owned(),
+            }
+        }
+        (Some((_, false)), ConnectionError::TransportError(error)) => ConnectFailure::Untrusted {
+            address,
+            reason: error.reason.clone(),
+        },
+        _ if established => ConnectFailure::Ended {
+            address,
+            reason: error.to_string(),
+        },
+        _ => ConnectFailure::Unreachable {
+            address,
+            reason: error.to_string(),
+        },
+    }
+}
+
+/// TLS alerts travel as QUIC errors 0x100 to 0x1ff (RFC 9001, section 4.8).
+fn tls_alert(code: u64) -> Option<u8> {
+    (0x100..0x200).contains(&code).then_some(code as u8)
+}
+
+/// The alerts (RFC 8446, section 6) that a certificate can cause.
+fn alert_name(alert: u8) -> String {
+    match alert {
+        42 => "bad certificate".into(),
+        43 => "unsupported certificate".into(),
+        44 => "certificate revoked".into(),
+        45 => "certificate expired".into(),
+        46 => "certificate unknown".into(),
+        48 => "unknown CA".into(),
+        49 => "access denied".into(),
+        51 => "decrypt error".into(),
+        116 => "certificate required".into(),
+        other => format!("TLS alert {other}"),
+    }
+}
+
+async fn send_large(quic: quinn::Connection, frame: Vec<u8>) {
+    // If any of this fails, so does the connection, or the request gets no answer; both are noticed elsewhere.
+    if let Ok(mut stream) = quic.open_uni().await
+        && stream.write_chunk(Bytes::from(frame)).await.is_ok()
+        && stream.finish().is_ok()
+    {
+        // Dropped before it has been acknowledged, a finished stream is still delivered.
+        drop(stream);
+    }
+}
+
+fn payload_bytes(request: &Request) -> usize {
+    match request {
+        Request::Put(put) => put.value.len(),
+        _ => 0,
+    }
+}
+
+/// About ten microseconds of copying.
+const ENCODE_UNDER_LOCK_MAX: usize = 32 * 1024;
+
+/// Room for what a frame holds besides the value: a key and a context of usual size. More only costs a reallocation.
+const HEADERS_BYTES: usize = 2 * 1024;
+
+const CODE_DONE: VarInt = VarInt::from_u32(0);
+const CODE_GARBAGE: VarInt = VarInt::from_u32(1);
+
+const NO_APPLICATION_PROTOCOL: u8 = 120;
+
+#[cfg(test)]
+mod tests {
+    use driftless_proto::client::{Get, RequestFrame};
+    use driftless_proto::{BucketId, Key};
+
+    use super::*;
+
+    #[test]
+    fn a_borrowed_frame_is_written_as_an_owned_one() {
+        let request = Request::Get(Get {
+            bucket: BucketId(3),
+            key: Key::new("k").expect("valid"),
+            r: Some(2),
+            sloppy: None,
+            explain: true,
+        });
+        let (mut borrowed, mut owned) = (Vec::new(), Vec::new());
+        let frame = RequestFrameRef {
+            id: 300,
+            ring_version: 7,
+            deadline_ms: 2_000,
+            request: &request,
+        };
+        frame::encode(&frame, &mut borrowed).expect("short");
+        let frame = RequestFrame {
+            id: 300,
+            ring_version: 7,
+            deadline_ms: 2_000,
+            request: request.clone(),
+        };
+        frame::encode(&frame, &mut owned).expect("short");
+        assert_eq!(borrowed, owned);
+    }
+}

@@ -1,0 +1,234 @@
+//! The client's sockets, and the runtime they live on.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{Endpoint, IdleTimeout, TransportConfig, VarInt};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use crate::connection::{Connection, failure_of};
+use crate::error::ConnectFailure;
+use crate::identity::Identity;
+use crate::options::IoRuntime;
+use crate::tls;
+
+/// Makes connections. Dropped, it closes all of them.
+pub(crate) struct Io {
+    handle: Handle,
+    config: quinn::ClientConfig,
+    connect_timeout: Duration,
+    endpoints: Mutex<Endpoints>,
+    /// Ends the own thread, after the endpoints in here have said goodbye.
+    stop: Mutex<Option<oneshot::Sender<Vec<Endpoint>>>>,
+}
+
+#[derive(Default)]
+struct Endpoints {
+    v4: Option<Endpoint>,
+    v6: Option<Endpoint>,
+    closed: bool,
+}
+
+impl Io {
+    pub(crate) fn new(identity: &Identity, runtime: IoRuntime, connect_timeout: Duration) -> io::Result<Arc<Io>> {
+        let tls = QuicClientConfig::try_from(identity.tls()).map_err(io::Error::other)?;
+        let mut config = quinn::ClientConfig::new(Arc::new(tls));
+        config.transport_config(Arc::new(transport()));
+        let (handle, stop) = match runtime {
+            IoRuntime::Own => {
+                let (handle, stop) = own_thread()?;
+                (handle, Some(stop))
+            }
+            IoRuntime::Caller => (Handle::try_current().map_err(io::Error::other)?, None),
+        };
+        Ok(Arc::new(Io {
+            handle,
+            config,
+            connect_timeout,
+            endpoints: Mutex::new(Endpoints::default()),
+            stop: Mutex::new(stop),
+        }))
+    }
+
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.handle.spawn(task);
+    }
+
+    /// Connects to a shard of a node and checks who answers. To be called on the I/O runtime.
+    pub(crate) async fn connect(
+        &self,
+        address: &str,
+        shard: u16,
+        expected: Option<&str>,
+    ) -> Result<Arc<Connection>, ConnectFailure> {
+        match tokio::time::timeout(self.connect_timeout, self.try_connect(address, shard, expected)).await {
+            Ok(connected) => connected,
+            Err(_) => Err(ConnectFailure::Unreachable {
+                address: address.to_owned(),
+                reason: format!("no answer within {:?}", self.connect_timeout),
+            }),
+        }
+    }
+
+    async fn try_connect(
+        &self,
+        address: &str,
+        shard: u16,
+        expected: Option<&str>,
+    ) -> Result<Arc<Connection>, ConnectFailure> {
+        let unresolved = |source| ConnectFailure::Resolve {
+            address: address.to_owned(),
+            source: Arc::new(source),
+        };
+        let found: Vec<SocketAddr> = tokio::net::lookup_host(address).await.map_err(unresolved)?.collect();
+        let mut failure = unresolved(io::Error::new(io::ErrorKind::NotFound, "the name has no addresses"));
+        for mut socket in found {
+            let Some(port) = socket.port().checked_add(shard) else {
+                return Err(unresolved(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "no port is left for the shard",
+                )));
+            };
+            socket.set_port(port);
+            match self.handshake(address, socket, expected).await {
+                Ok(connection) => return Ok(connection),
+                Err(why) => failure = why,
+            }
+        }
+        Err(failure)
+    }
+
+    async fn handshake(
+        &self,
+        address: &str,
+        socket: SocketAddr,
+        expected: Option<&str>,
+    ) -> Result<Arc<Connection>, ConnectFailure> {
+        let unreachable = |reason: String| ConnectFailure::Unreachable {
+            address: address.to_owned(),
+            reason,
+        };
+        let quic = self
+            .endpoint_for(socket)?
+            .connect_with(self.config.clone(), socket, tls::SERVER_NAME)
+            .map_err(|error| unreachable(error.to_string()))?
+            .await
+            .map_err(|error| failure_of(address, &error, false))?;
+        let node = match tls::check_node(&quic, address, expected) {
+            Ok(node) => node,
+            Err(failure) => {
+                quic.close(CODE_WRONG_NODE, b"not the node that was meant");
+                return Err(failure);
+            }
+        };
+        let (send, recv) = quic
+            .open_bi()
+            .await
+            .map_err(|error| failure_of(address, &error, false))?;
+        tracing::debug!(node, %socket, "connected");
+        Ok(Connection::start(quic, address.to_owned(), node, send, recv))
+    }
+
+    fn endpoint_for(&self, socket: SocketAddr) -> Result<Endpoint, ConnectFailure> {
+        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        if endpoints.closed {
+            return Err(ConnectFailure::ClientClosed);
+        }
+        let (slot, any) = match socket {
+            SocketAddr::V4(_) => (&mut endpoints.v4, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))),
+            SocketAddr::V6(_) => (&mut endpoints.v6, SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))),
+        };
+        if let Some(endpoint) = slot {
+            return Ok(endpoint.clone());
+        }
+        let endpoint = Endpoint::client(any).map_err(|source| ConnectFailure::Socket {
+            source: Arc::new(source),
+        })?;
+        Ok(slot.insert(endpoint).clone())
+    }
+
+    /// Says goodbye to all nodes and waits until they have heard it, or should have.
+    pub(crate) async fn close(&self) {
+        for endpoint in self.shut() {
+            // The only way to be late is a node that is gone, and it need not be told.
+            let _ = tokio::time::timeout(GOODBYE, endpoint.wait_idle()).await;
+        }
+    }
+
+    fn shut(&self) -> Vec<Endpoint> {
+        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        endpoints.closed = true;
+        let open: Vec<Endpoint> = [endpoints.v4.take(), endpoints.v6.take()]
+            .into_iter()
+            .flatten()
+            .collect();
+        for endpoint in &open {
+            endpoint.close(CODE_DONE, b"client is done");
+        }
+        open
+    }
+}
+
+impl Drop for Io {
+    fn drop(&mut self) {
+        let open = self.shut();
+        let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(stop) = stop {
+            // The thread waits for nothing else.
+            let _ = stop.send(open);
+        }
+    }
+}
+
+fn own_thread() -> io::Result<(Handle, oneshot::Sender<Vec<Endpoint>>)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    let (stop, stopped) = oneshot::channel::<Vec<Endpoint>>();
+    std::thread::Builder::new()
+        .name("driftless-client".into())
+        .spawn(move || {
+            runtime.block_on(async {
+                for endpoint in stopped.await.unwrap_or_default() {
+                    let _ = tokio::time::timeout(GOODBYE, endpoint.wait_idle()).await;
+                }
+            });
+            // A name that is still being resolved must not keep the thread.
+            runtime.shutdown_background();
+        })?;
+    Ok((handle, stop))
+}
+
+fn transport() -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_MS))))
+        .max_concurrent_uni_streams(LARGE_STREAMS_MAX)
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .initial_rtt(INITIAL_RTT);
+    transport
+}
+
+/// Three of these fit into [`IDLE_MS`], so two may be lost.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// How soon a node that vanished without a word is noticed; a longer pause of a network should not look like that.
+const IDLE_MS: u32 = 6_000;
+
+/// Large answers that may be under way at once on a connection.
+const LARGE_STREAMS_MAX: VarInt = VarInt::from_u32(64);
+
+/// The first retransmission comes after three times this. The default of 333 ms would let one lost packet use up the
+/// whole time for connecting.
+const INITIAL_RTT: Duration = Duration::from_millis(100);
+
+/// Ample for one round trip.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+const CODE_DONE: VarInt = VarInt::from_u32(0);
+const CODE_WRONG_NODE: VarInt = VarInt::from_u32(2);

@@ -1,0 +1,313 @@
+//! When a failed attempt is made again, where, and after how long.
+//!
+//! Every attempt of a put or delete carries the same write id, so repeating one is safe: a replica that holds the
+//! write does not stamp it again. It is best repeated at the same coordinator, which remembers the id even if the
+//! value has been overwritten since (protocol: "Retries"). What a policy decides is only whether it is worth while.
+
+use std::fmt;
+use std::time::Duration;
+
+use driftless_proto::{Outcome, Refusal};
+
+use crate::error::Cause;
+
+/// Decides about the next attempt of a request. It is asked after each attempt that failed.
+pub trait RetryPolicy: Send + Sync + fmt::Debug + 'static {
+    /// What to do now. The client gives up by itself when the deadline of the call would pass while waiting.
+    fn decide(&self, failed: &FailedAttempt<'_>) -> Decision;
+}
+
+/// An attempt that did not succeed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct FailedAttempt<'a> {
+    /// Which attempt of the call it was, from 1.
+    pub number: u32,
+    /// How many attempts this node has had in a row, this one included.
+    pub at_node: u32,
+    /// Why it failed.
+    pub cause: &'a Cause,
+    /// Whether the request is a put or a delete.
+    pub is_write: bool,
+    /// How long the call has taken.
+    pub elapsed: Duration,
+}
+
+/// What to do after a failed attempt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Decision {
+    /// Report the failure.
+    GiveUp,
+    /// Make another attempt.
+    Retry {
+        /// After this time.
+        after: Duration,
+        /// Where.
+        at: RetryAt,
+    },
+}
+
+/// Where to make the next attempt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RetryAt {
+    /// At the node that had the last one.
+    Same,
+    /// At the next best node.
+    Next,
+}
+
+/// The policy that is used unless another is given.
+///
+/// | what happened | what is done |
+/// |---|---|
+/// | overloaded | next node, after the time that the node asked for |
+/// | wrong node, old ring, node is stopping | next node at once; the ring is fetched if it was old |
+/// | not enough replicas | next node after a backoff, at most [`replicas_max`](DefaultRetry::replicas_max) attempts |
+/// | no connection | next node, after a backoff that grows |
+/// | outcome unknown, a write | same node once (it remembers the write id), then the next |
+/// | outcome unknown, a read | next node |
+/// | node did not answer and was not heard of at all | next node |
+/// | any other refusal | reported: it would be refused again |
+#[derive(Clone, Debug)]
+pub struct DefaultRetry {
+    attempts_max: u32,
+    replicas_max: u32,
+    backoff: Backoff,
+}
+
+/// Never makes another attempt.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoRetry;
+
+/// Waiting times that double, with jitter so that many clients do not come back at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Backoff {
+    pub(crate) first: Duration,
+    pub(crate) max: Duration,
+}
+
+impl DefaultRetry {
+    /// At most 10 attempts, 4 of them for want of replicas, with waits from 20 ms to 1 s.
+    pub fn new() -> DefaultRetry {
+        DefaultRetry {
+            attempts_max: 10,
+            replicas_max: 4,
+            backoff: Backoff {
+                first: Duration::from_millis(20),
+                max: Duration::from_secs(1),
+            },
+        }
+    }
+
+    /// Most attempts of a call, whatever fails. The call's timeout bounds them too.
+    #[must_use]
+    pub fn attempts_max(mut self, attempts: u32) -> DefaultRetry {
+        self.attempts_max = attempts;
+        self
+    }
+
+    /// Most attempts when too few replicas can be reached: enough for a node's restart to be noticed, few enough
+    /// that the caller soon learns of a real outage.
+    #[must_use]
+    pub fn replicas_max(mut self, attempts: u32) -> DefaultRetry {
+        self.replicas_max = attempts;
+        self
+    }
+}
+
+impl Default for DefaultRetry {
+    fn default() -> Self {
+        DefaultRetry::new()
+    }
+}
+
+impl RetryPolicy for DefaultRetry {
+    fn decide(&self, failed: &FailedAttempt<'_>) -> Decision {
+        if failed.number >= self.attempts_max {
+            return Decision::GiveUp;
+        }
+        let next = |after| Decision::Retry {
+            after,
+            at: RetryAt::Next,
+        };
+        let backoff = || self.backoff.after(failed.number);
+        match failed.cause {
+            Cause::Refused { refusal, .. } => match refusal {
+                Refusal::Overloaded { retry_after_ms } => {
+                    let asked = Duration::from_millis((*retry_after_ms).into());
+                    next(asked + jitter(asked / 4))
+                }
+                Refusal::NotCoordinator | Refusal::Stopping => next(Duration::ZERO),
+                // Once the ring has been fetched at once; if that did not help, nodes are still agreeing on it.
+                Refusal::NotOwner { .. } | Refusal::StaleRing { .. } if failed.number == 1 => next(Duration::ZERO),
+                Refusal::NotOwner { .. } | Refusal::StaleRing { .. } => next(backoff()),
+                Refusal::NotEnoughReplicas { .. } if failed.number < self.replicas_max => next(backoff()),
+                _ => Decision::GiveUp,
+            },
+            Cause::NotConnected { failure, .. } if failure.is_lasting() && failed.number >= LASTING_MAX => {
+                Decision::GiveUp
+            }
+            Cause::NotConnected { .. } => next(backoff()),
+            Cause::TimedOut { heard: false, .. } => next(Duration::ZERO),
+            Cause::ConnectionLost { .. } | Cause::Unknown { .. } | Cause::TimedOut { .. } => {
+                let same = failed.is_write && failed.at_node < 2;
+                Decision::Retry {
+                    after: backoff(),
+                    at: if same { RetryAt::Same } else { RetryAt::Next },
+                }
+            }
+            _ => Decision::GiveUp,
+        }
+    }
+}
+
+impl RetryPolicy for NoRetry {
+    fn decide(&self, _: &FailedAttempt<'_>) -> Decision {
+        Decision::GiveUp
+    }
+}
+
+impl Backoff {
+    /// The wait after this many failures, between half and all of `first * 2^(failures - 1)`.
+    pub(crate) fn after(self, failures: u32) -> Duration {
+        let full = self
+            .first
+            .saturating_mul(1 << failures.saturating_sub(1).min(16))
+            .min(self.max);
+        full / 2 + jitter(full / 2)
+    }
+}
+
+/// A certificate that is not accepted will not be accepted a second later; other nodes may have a better one.
+const LASTING_MAX: u32 = 3;
+
+fn jitter(most: Duration) -> Duration {
+    most.mul_f64(rand::random::<f64>())
+}
+
+/// Whether the refusal says that the client's ring is old.
+pub(crate) fn wants_ring(cause: &Cause) -> bool {
+    matches!(
+        cause,
+        Cause::Refused {
+            refusal: Refusal::StaleRing { .. } | Refusal::NotOwner { .. } | Refusal::NotCoordinator,
+            ..
+        }
+    )
+}
+
+/// Whether all attempts together may have taken effect: one unknown is enough, and reads never have an effect.
+pub(crate) fn join(before: Outcome, cause: &Cause, is_write: bool) -> Outcome {
+    if is_write && cause.outcome() == Outcome::Unknown {
+        Outcome::Unknown
+    } else {
+        before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use driftless_proto::Unknown;
+
+    use super::*;
+
+    fn decide(cause: Cause, number: u32, at_node: u32, is_write: bool) -> Decision {
+        let elapsed = Duration::ZERO;
+        DefaultRetry::new().decide(&FailedAttempt {
+            number,
+            at_node,
+            cause: &cause,
+            is_write,
+            elapsed,
+        })
+    }
+
+    fn refused(refusal: Refusal) -> Cause {
+        Cause::Refused {
+            node: "ada".into(),
+            refusal,
+        }
+    }
+
+    fn unknown() -> Cause {
+        Cause::Unknown {
+            node: "ada".into(),
+            unknown: Unknown::Timeout { acks: 1, needed: 2 },
+        }
+    }
+
+    fn at(decision: Decision) -> Option<RetryAt> {
+        match decision {
+            Decision::Retry { at, .. } => Some(at),
+            Decision::GiveUp => None,
+        }
+    }
+
+    #[test]
+    fn a_write_goes_to_the_same_coordinator_first_then_to_the_next() {
+        assert_eq!(at(decide(unknown(), 1, 1, true)), Some(RetryAt::Same));
+        assert_eq!(at(decide(unknown(), 2, 2, true)), Some(RetryAt::Next));
+        assert_eq!(at(decide(unknown(), 1, 1, false)), Some(RetryAt::Next));
+    }
+
+    #[test]
+    fn a_node_that_is_gone_is_not_asked_again() {
+        let silent = Cause::TimedOut {
+            node: "ada".into(),
+            after: Duration::ZERO,
+            sent: true,
+            heard: false,
+        };
+        assert_eq!(
+            decide(silent, 1, 1, true),
+            Decision::Retry {
+                after: Duration::ZERO,
+                at: RetryAt::Next
+            }
+        );
+    }
+
+    #[test]
+    fn an_overloaded_node_is_given_the_time_it_asked_for() {
+        let Decision::Retry { after, .. } = decide(refused(Refusal::Overloaded { retry_after_ms: 400 }), 1, 1, true)
+        else {
+            panic!("overload passes");
+        };
+        assert!((400..=500).contains(&after.as_millis()), "{after:?}");
+    }
+
+    #[test]
+    fn what_would_be_refused_again_is_reported() {
+        for refusal in [
+            Refusal::NoSuchBucket,
+            Refusal::WriteIdReused,
+            Refusal::TooManySiblings {
+                siblings: 64,
+                bytes: 64,
+            },
+            Refusal::StorageFull,
+        ] {
+            assert_eq!(decide(refused(refusal), 1, 1, true), Decision::GiveUp);
+        }
+        let few = || {
+            refused(Refusal::NotEnoughReplicas {
+                needed: 2,
+                available: 1,
+            })
+        };
+        assert!(at(decide(few(), 3, 1, true)).is_some());
+        assert_eq!(decide(few(), 4, 1, true), Decision::GiveUp);
+    }
+
+    #[test]
+    fn backoff_doubles_up_to_its_limit() {
+        let backoff = Backoff {
+            first: Duration::from_millis(50),
+            max: Duration::from_secs(2),
+        };
+        for (failures, most) in [(1, 50), (2, 100), (3, 200), (6, 1600), (7, 2000), (500, 2000)] {
+            let after = backoff.after(failures).as_millis();
+            assert!((most / 2..=most).contains(&after), "{failures} failures: {after} ms");
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Where a request goes: the cluster's topology as last heard of, and a [`Link`] to every shard in it.
+//!
+//! ```text
+//! (bucket, key) ── token ──▶ partition ── ring ──▶ primaries, then stand-ins      the first promising one
+//!                               └── shard_of ──▶ one link per (node, shard)
+//! ```
+//! Rows of the ring are balanced, so going to the first primary spreads the load. A node whose connection is down is
+//! passed over while there is another. A [`Snapshot`] never changes; a newer ring makes the next one, which takes over
+//! the links that still lead somewhere.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use driftless_proto::client::{Request, Response};
+use driftless_proto::{Outcome, Topology};
+use driftless_ring::{NodeId, PartitionId, Partitions, Token};
+
+use crate::error::{Cause, RequestError};
+use crate::io::Io;
+use crate::link::Link;
+
+/// Knows the way to every node.
+pub(crate) struct Router {
+    io: Arc<Io>,
+    seeds: Vec<String>,
+    /// The one node that this client speaks to, if it is pinned to one.
+    only: Option<Arc<str>>,
+    snapshot: RwLock<Arc<Snapshot>>,
+    /// Links to addresses that are no member's: seeds, and nodes that a user pinned requests to.
+    strangers: Mutex<HashMap<String, Arc<Link>>>,
+}
+
+/// One topology, with a link to every shard in it.
+pub(crate) struct Snapshot {
+    pub(crate) topology: Arc<Topology>,
+    /// In the order of the ring's members, then of shards.
+    links: Vec<Vec<Arc<Link>>>,
+}
+
+/// What decides who may answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Route {
+    /// The owners of this token in the class of n.
+    Token { n: u8, token: Token },
+    /// The owners of this partition, as long as the ring has q arcs.
+    Arc { partition: PartitionId, q: Partitions },
+    /// Any node.
+    Any,
+}
+
+impl Router {
+    /// Asks all seeds at once for the topology; the first answer is taken.
+    ///
+    /// # Errors
+    /// What happened with each seed.
+    pub(crate) async fn start(
+        io: Arc<Io>,
+        seeds: Vec<String>,
+        only: Option<Arc<str>>,
+        timeout: Duration,
+    ) -> Result<Router, Vec<(String, RequestError)>> {
+        let links: Vec<Arc<Link>> = seeds
+            .iter()
+            .map(|seed| Link::new(Arc::clone(&io), seed.clone(), 0, None))
+            .collect();
+        let mut asked: futures::stream::FuturesUnordered<_> = links
+            .iter()
+            .map(|link| async move {
+                fetch(link, timeout)
+                    .await
+                    .map_err(|cause| (link.name().to_owned(), cause))
+            })
+            .collect();
+        let mut failures = Vec::new();
+        while let Some(answer) = futures::StreamExt::next(&mut asked).await {
+            match answer {
+                Ok(topology) => {
+                    drop(asked);
+                    let snapshot = Snapshot::new(topology, &io, None, &links);
+                    return Ok(Router {
+                        io,
+                        seeds,
+                        only,
+                        snapshot: RwLock::new(Arc::new(snapshot)),
+                        strangers: Mutex::default(),
+                    });
+                }
+                Err((seed, cause)) => {
+                    failures.push((seed, RequestError::new(cause, 1, Duration::ZERO, Outcome::Refused)));
+                }
+            }
+        }
+        Err(failures)
+    }
+
+    /// The topology as last heard of.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Fetches the topology again: from `first`, or from whoever answers.
+    ///
+    /// # Errors
+    /// Why the last one asked did not answer.
+    pub(crate) async fn refresh(&self, first: Option<&Arc<Link>>, timeout: Duration) -> Result<Arc<Snapshot>, Cause> {
+        let snapshot = self.snapshot();
+        let candidates: Vec<Arc<Link>> = match &self.only {
+            Some(only) => vec![self.pinned(&snapshot, only, Route::Any)?],
+            None => {
+                let members = snapshot.links.iter().filter_map(|shards| shards.first().cloned());
+                let (promising, others): (Vec<_>, Vec<_>) = members.partition(Link::is_promising);
+                let seeds = self.seeds.iter().map(|seed| self.stranger(seed));
+                first
+                    .cloned()
+                    .into_iter()
+                    .chain(promising)
+                    .chain(others)
+                    .chain(seeds)
+                    .collect()
+            }
+        };
+        let mut failure = None;
+        for link in candidates {
+            match fetch(&link, timeout).await {
+                Ok(topology) => return Ok(self.install(topology)),
+                Err(cause) => failure = Some(cause),
+            }
+        }
+        Err(failure.expect("there is at least one seed"))
+    }
+
+    /// Takes a topology for true, unless it is older than the one at hand or of another cluster.
+    fn install(&self, topology: Topology) -> Arc<Snapshot> {
+        let mut current = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
+        let known = &current.topology;
+        let is_news = topology.cluster() == known.cluster()
+            && topology.ring().version() >= known.ring().version()
+            && topology != **known;
+        if is_news {
+            tracing::debug!(ring_version = topology.ring().version().0, "newer topology");
+            *current = Arc::new(Snapshot::new(topology, &self.io, Some(&current), &[]));
+        }
+        Arc::clone(&current)
+    }
+
+    /// The link to exactly the node that a user named: a member's name or address, or any other `host:port`.
+    pub(crate) fn pinned(&self, snapshot: &Snapshot, node: &str, route: Route) -> Result<Arc<Link>, Cause> {
+        let topology = &snapshot.topology;
+        let member = topology
+            .ring()
+            .members()
+            .iter()
+            .find(|member| member.name == node || member.address == node);
+        match member {
+            Some(member) => {
+                let shard = snapshot
+                    .partition(route)
+                    .map_or(0, |partition| topology.shard_of(member.id, partition));
+                let link = snapshot
+                    .link(member.id, shard)
+                    .expect("a snapshot has a link to every shard of a member");
+                Ok(Arc::clone(link))
+            }
+            None if node.contains(':') => Ok(self.stranger(node)),
+            None => Err(Cause::NoSuchNode(node.to_owned())),
+        }
+    }
+
+    pub(crate) async fn close(&self) {
+        self.io.close().await;
+    }
+
+    fn stranger(&self, address: &str) -> Arc<Link> {
+        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        let link = strangers
+            .entry(address.to_owned())
+            .or_insert_with(|| Link::new(Arc::clone(&self.io), address.to_owned(), 0, None));
+        Arc::clone(link)
+    }
+}
+
+impl Snapshot {
+    /// Links of `before` that still lead somewhere are kept; connections of `spare` links to members are taken over.
+    fn new(topology: Topology, io: &Arc<Io>, before: Option<&Snapshot>, spare: &[Arc<Link>]) -> Snapshot {
+        let members = topology.ring().members().iter();
+        let links = members.map(|member| {
+            (0..member.shards.max(1))
+                .map(|shard| {
+                    let kept = before
+                        .and_then(|before| before.link(member.id, shard))
+                        .filter(|link| link.leads_to(&member.address, shard, Some(&member.name)));
+                    kept.cloned().unwrap_or_else(|| {
+                        let adopted = spare.iter().filter(|_| shard == 0).find_map(|link| {
+                            link.release(|connection| {
+                                connection.node() == member.name && same_port(link.name(), &member.address)
+                            })
+                        });
+                        Link::new(Arc::clone(io), member.address.clone(), shard, Some(member.name.clone()))
+                            .adopt(adopted)
+                    })
+                })
+                .collect()
+        });
+        Snapshot {
+            links: links.collect(),
+            topology: Arc::new(topology),
+        }
+    }
+
+    pub(crate) fn ring_version(&self) -> u64 {
+        self.topology.ring().version().0
+    }
+
+    /// The partition that a route leads to in this topology.
+    pub(crate) fn partition(&self, route: Route) -> Option<PartitionId> {
+        match route {
+            Route::Token { n, token } => Some(self.topology.ring().partition(n, token)),
+            Route::Arc { partition, .. } => Some(partition),
+            Route::Any => None,
+        }
+    }
+
+    /// The best link for a route: promising ones before others, those not tried yet before those that were, and in
+    /// the order of preference among equals. `None` if the ring has no such partition.
+    pub(crate) fn choose(&self, route: Route, tried: &[NodeId]) -> Option<(NodeId, Arc<Link>)> {
+        let ring = self.topology.ring();
+        let partition = self.partition(route);
+        let owners = partition.map_or(&[][..], |partition| ring.owners(partition));
+        let link = |node| {
+            let shard = partition.map_or(0, |partition| self.topology.shard_of(node, partition));
+            self.link(node, shard)
+        };
+        if let Some(&first) = owners.first()
+            && !tried.contains(&first)
+            && let Some(link) = link(first).filter(|link| link.is_promising())
+        {
+            return Some((first, Arc::clone(link)));
+        }
+        let others = match (partition, owners.first()) {
+            (Some(partition), Some(&first)) => ring.preference(partition).fallbacks_for(first),
+            (Some(_), None) => return None,
+            (None, _) => ring.members().iter().map(|member| member.id).collect(),
+        };
+        let times = |node: &NodeId| tried.iter().filter(|&other| other == node).count();
+        let best = owners
+            .iter()
+            .chain(&others)
+            .filter_map(|&node| Some((node, link(node)?)));
+        best.min_by_key(|(node, link)| (!link.is_promising(), times(node)))
+            .map(|(node, link)| (node, Arc::clone(link)))
+    }
+
+    fn link(&self, node: NodeId, shard: u16) -> Option<&Arc<Link>> {
+        let member = self
+            .topology
+            .ring()
+            .members()
+            .binary_search_by_key(&node, |member| member.id)
+            .ok()?;
+        self.links.get(member)?.get(usize::from(shard))
+    }
+}
+
+/// Whether two addresses of a node lead to the same shard, whatever they call its host.
+fn same_port(one: &str, other: &str) -> bool {
+    one.rsplit(':').next() == other.rsplit(':').next()
+}
+
+/// Asks one node for the topology.
+async fn fetch(link: &Arc<Link>, timeout: Duration) -> Result<Topology, Cause> {
+    let ask = async {
+        let connection = link.connection().await.map_err(|failure| Cause::NotConnected {
+            node: link.name().to_owned(),
+            failure,
+        })?;
+        let deadline_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+        let frame = connection.submit(&Request::Topology, 0, deadline_ms)?.answer().await?;
+        match frame.response {
+            Response::Topology(topology) => Ok(*topology),
+            Response::Failed(failure) => Err(Cause::from_node(connection.node(), failure)),
+            _ => Err(Cause::Misunderstood {
+                node: connection.node().to_owned(),
+            }),
+        }
+    };
+    tokio::time::timeout(timeout, ask).await.unwrap_or_else(|_| {
+        Err(Cause::TimedOut {
+            node: link.name().to_owned(),
+            after: timeout,
+            sent: false,
+            heard: false,
+        })
+    })
+}

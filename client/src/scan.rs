@@ -1,0 +1,249 @@
+//! Walking through the keys of a bucket.
+//!
+//! Keys come in the order of their tokens, arc by arc, one page of an arc at a time. A position is a place on the
+//! ring, not in a list of arcs, so a scan goes on where it was even if the ring is divided anew.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use driftless_proto::client::{self as wire, Cursor, Request, Response};
+use driftless_proto::key::Key;
+use driftless_ring::{PartitionId, Token};
+use futures::future::BoxFuture;
+use futures::stream::Stream;
+use serde::{Deserialize, Serialize};
+use tracing::Instrument as _;
+
+use crate::bucket::Bucket;
+use crate::call::Clock;
+use crate::error::{Cause, ScanError};
+use crate::options::{Profile, Settings};
+use crate::router::Route;
+
+/// Describes a walk through a bucket's keys. Made by [`Bucket::scan`](crate::Bucket::scan); [`keys`](Scan::keys)
+/// begins it.
+#[derive(Clone, Debug)]
+#[must_use = "a scan does nothing until `.keys()`"]
+pub struct Scan {
+    bucket: Bucket,
+    page: u32,
+    position: Option<ScanPosition>,
+    profile: Profile,
+}
+
+/// A stream of keys. What is written or deleted meanwhile may or may not appear; each key appears at most once.
+///
+/// After an error the stream can be polled on: it asks again for the page that failed.
+#[must_use = "a stream does nothing until it is polled"]
+pub struct Keys {
+    walk: Arc<Walk>,
+    ready: VecDeque<Key>,
+    /// Where the next page begins; `None` behind the last one.
+    next: Option<ScanPosition>,
+    /// The key given last.
+    given: Option<Key>,
+    fetching: Option<BoxFuture<'static, Result<Page, ScanError>>>,
+}
+
+/// A place between two keys of a bucket.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ScanPosition(Place);
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+enum Place {
+    /// Before all keys of this token.
+    At(Token),
+    /// Behind this key.
+    After(Cursor),
+}
+
+struct Walk {
+    bucket: Bucket,
+    page: u32,
+    settings: Settings,
+}
+
+struct Page {
+    keys: Vec<Key>,
+    next: Option<ScanPosition>,
+}
+
+impl Scan {
+    pub(crate) fn new(bucket: Bucket) -> Scan {
+        Scan {
+            bucket,
+            page: PAGE,
+            position: None,
+            profile: Profile::new(),
+        }
+    }
+
+    /// Most keys fetched at a time, 1,000 by default, at least 1.
+    pub fn page(mut self, keys: u32) -> Scan {
+        self.page = keys.max(1);
+        self
+    }
+
+    /// Replicas that must answer.
+    pub fn r(mut self, r: u8) -> Scan {
+        self.profile.r = Some(r);
+        self
+    }
+
+    /// How each page is fetched.
+    pub fn profile(mut self, profile: Profile) -> Scan {
+        self.profile = profile;
+        self
+    }
+
+    /// Asks this node and no other, given by its name or its `host:port`.
+    pub fn via(mut self, node: impl AsRef<str>) -> Scan {
+        self.profile.via = Some(Arc::from(node.as_ref()));
+        self
+    }
+
+    /// Begins at a position of an earlier scan of the same bucket: see [`Keys::position`].
+    pub fn from(mut self, position: ScanPosition) -> Scan {
+        self.position = Some(position);
+        self
+    }
+
+    /// Begins the walk.
+    pub fn keys(self) -> Keys {
+        let settings = self.profile.over(&self.bucket.settings);
+        Keys {
+            walk: Arc::new(Walk {
+                bucket: self.bucket,
+                page: self.page,
+                settings,
+            }),
+            ready: VecDeque::new(),
+            next: Some(self.position.unwrap_or(ScanPosition(Place::At(Token(0))))),
+            given: None,
+            fetching: None,
+        }
+    }
+}
+
+impl Keys {
+    /// Where to go on, in another scan or another process: behind the last key that was given. `None` at the end.
+    pub fn position(&self) -> Option<ScanPosition> {
+        match &self.given {
+            Some(key) if !self.ready.is_empty() => {
+                let snapshot = self.walk.bucket.inner.router.snapshot();
+                let bucket = snapshot.topology.bucket_named(self.walk.bucket.name())?;
+                let token = snapshot.topology.ring().token(bucket.id.0, key.as_bytes());
+                Some(ScanPosition(Place::After(Cursor {
+                    token,
+                    key: key.clone(),
+                })))
+            }
+            _ => self.next.clone(),
+        }
+    }
+}
+
+impl Stream for Keys {
+    type Item = Result<Key, ScanError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        loop {
+            if let Some(key) = this.ready.pop_front() {
+                this.given = Some(key.clone());
+                return Poll::Ready(Some(Ok(key)));
+            }
+            let Some(next) = &this.next else {
+                return Poll::Ready(None);
+            };
+            let fetching = this
+                .fetching
+                .get_or_insert_with(|| Box::pin(Arc::clone(&this.walk).page_at(next.clone())));
+            let page = ready!(fetching.as_mut().poll(cx));
+            this.fetching = None;
+            match page {
+                Ok(page) => {
+                    this.given = None;
+                    this.ready = page.keys.into();
+                    this.next = page.next;
+                }
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            }
+        }
+    }
+}
+
+impl Walk {
+    async fn page_at(self: Arc<Self>, position: ScanPosition) -> Result<Page, ScanError> {
+        let span = tracing::debug_span!("scan", bucket = self.bucket.name());
+        let clock = Clock::start(self.settings.timeout);
+        async {
+            loop {
+                match self.try_page_at(&position, clock).await {
+                    // The arc of this position has another number now; the ring at hand is the new one.
+                    Err(ScanError::Request(error)) if matches!(error.cause(), Cause::RingDivided) => {}
+                    page => return page,
+                }
+            }
+        }
+        .instrument(span)
+        .await
+    }
+
+    async fn try_page_at(&self, position: &ScanPosition, clock: Clock) -> Result<Page, ScanError> {
+        let inner = &self.bucket.inner;
+        let (snapshot, bucket) = inner.bucket(self.bucket.name(), clock).await?;
+        let q = snapshot.topology.ring().partitions();
+        let (token, after) = match &position.0 {
+            Place::At(token) => (*token, None),
+            Place::After(cursor) => (cursor.token, Some(cursor.clone())),
+        };
+        let arc = q.arc_of(token);
+        let route = Route::Arc {
+            partition: PartitionId { n: bucket.n, arc },
+            q,
+        };
+        let request = Request::Scan(wire::Scan {
+            bucket: bucket.id,
+            arc,
+            after,
+            limit: self.page,
+            r: self.settings.r,
+        });
+        let page = match inner.call(&request, route, &self.settings, clock).await? {
+            Response::Page(page) => page,
+            _ => return Err(inner.misunderstood(&request).into()),
+        };
+        let next = match page.next {
+            // A cursor that does not move on would make the walk endless.
+            Some(cursor) if moves_on(&cursor, position) => Some(Place::After(cursor)),
+            Some(_) => return Err(inner.misunderstood(&request).into()),
+            None => q.range(arc).last.0.checked_add(1).map(|first| Place::At(Token(first))),
+        };
+        Ok(Page {
+            keys: page.keys,
+            next: next.map(ScanPosition),
+        })
+    }
+}
+
+fn moves_on(cursor: &Cursor, position: &ScanPosition) -> bool {
+    match &position.0 {
+        Place::At(token) => cursor.token >= *token,
+        Place::After(before) => cursor > before,
+    }
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keys")
+            .field("ready", &self.ready.len())
+            .field("next", &self.next)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Some tens of kilobytes: one frame on the shared stream.
+const PAGE: u32 = 1_000;

@@ -1,0 +1,916 @@
+//! The client against nodes that are played by the test: what it sends, where, and what it makes of the answers.
+
+mod fake;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use driftless_client::{
+    Cause, Change, Client, ConnectError, ConnectFailure, Context, GetError, IoRuntime, NoRetry, Outcome, Profile,
+    PutError, Refusal, Union, WriteId,
+};
+use driftless_proto::client::{Cursor, Deleted, NodeStatus, Page, Request, Response, Stored};
+use driftless_proto::{Failure, Unknown};
+use driftless_ring::{Member, Ring, RingSpec};
+use fake::{Authority, Cluster, Node, SharedTopology};
+use futures::future::join_all;
+use futures::stream::StreamExt as _;
+
+fn unknown() -> Response {
+    Response::Failed(Failure::Unknown(Unknown::Timeout { acks: 1, needed: 2 }))
+}
+
+fn stored(siblings: u32) -> Response {
+    Response::Stored(Stored {
+        context: None,
+        acks: 2,
+        primaries: 2,
+        siblings,
+    })
+}
+
+// ---- sending and receiving
+
+#[tokio::test]
+async fn answers_find_their_requests_in_any_order() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let client = cluster.connect().await;
+    let bucket = client.bucket("default");
+    let reads = tokio::spawn(async move { join_all((0..50).map(|i| bucket.get(format!("key {i}")).send())).await });
+    let mut asked = Vec::new();
+    for _ in 0..50 {
+        asked.push(cluster.nodes[0].next().await);
+    }
+    for asked in asked.iter().rev() {
+        asked.values(&[&asked.key().to_string()]);
+    }
+    for (i, read) in reads.await.expect("does not panic").into_iter().enumerate() {
+        assert_eq!(read.expect("answered").value().expect("one value"), &format!("key {i}"));
+    }
+}
+
+#[tokio::test]
+async fn requests_that_queue_up_leave_together() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let client = cluster
+        .builder()
+        .io_runtime(IoRuntime::Caller)
+        .connect()
+        .await
+        .expect("answers");
+    let bucket = client.bucket("default");
+    let play = async {
+        let mut last = None;
+        for _ in 0..1000 {
+            let asked = cluster.nodes[0].next().await;
+            asked.values(&["x"]);
+            last = Some(asked);
+        }
+        last.expect("there were some").connection.stats().udp_rx.datagrams
+    };
+    let (reads, datagrams) = tokio::join!(join_all((0..1000).map(|i| bucket.get(format!("{i}")).send())), play);
+    assert!(reads.iter().all(Result::is_ok));
+    assert!(datagrams < 500, "1000 requests took {datagrams} datagrams");
+}
+
+#[tokio::test]
+async fn large_frames_travel_alone_both_ways() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let client = cluster.connect().await;
+    let bucket = client.bucket("default");
+    let large = Bytes::from(vec![7; 3 * 1024 * 1024]);
+
+    for (value, alone) in [
+        (Bytes::from("small"), false),
+        (large.clone(), true),
+        (Bytes::from(vec![7; 60_000]), false),
+    ] {
+        let put = tokio::spawn(bucket.put("k", &value).into_future());
+        let asked = cluster.nodes[0].next().await;
+        assert_eq!((asked.alone, &asked.put().value), (alone, &value));
+        asked.stored();
+        put.await.expect("does not panic").expect("answered");
+    }
+
+    let get = tokio::spawn(bucket.get("k").into_future());
+    let asked = cluster.nodes[0].next().await;
+    let mut read = fake::read(&["x"]);
+    read.siblings[0].value = large.clone();
+    asked.answer_alone(Response::Read(read)).await;
+    assert_eq!(
+        get.await.expect("does not panic").expect("answered").value(),
+        Some(&large)
+    );
+}
+
+#[tokio::test]
+async fn a_large_first_request_makes_the_shared_stream_visible_before_it() {
+    let mut cluster = Cluster::start(&["ada", "bob"]);
+    let seed = cluster.nodes[0].address.to_string();
+    let client = cluster.builder().seeds([seed]).connect().await.expect("answers");
+    // A key of the node that nothing was asked of yet.
+    let key = (0..)
+        .map(|i| i.to_string())
+        .find(|key| cluster.owners("default", key)[0] == 1)
+        .expect("has some");
+    let put = tokio::spawn(client.bucket("default").put(key, vec![7; 100_000]).into_future());
+    assert_eq!(cluster.nodes[1].next().await.frame.request, Request::Status);
+    let asked = cluster.nodes[1].next().await;
+    assert!(asked.alone);
+    asked.stored();
+    put.await.expect("does not panic").expect("answered");
+}
+
+#[tokio::test]
+async fn garbage_ends_the_connection_and_nothing_else() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let client = cluster.connect().await;
+    let bucket = client.bucket("default").with_profile(&Profile::new().retry(NoRetry));
+    let garbage = [vec![255; 64], vec![3, 0, 0, 0, 255, 255, 255], vec![0, 0, 0, 0]];
+    for bytes in garbage {
+        let put = tokio::spawn(bucket.put("k", "v").into_future());
+        let asked = cluster.nodes[0].next().await;
+        asked.raw(bytes);
+        let error = put.await.expect("does not panic").expect_err("no answer can come");
+        let cause = error.request().expect("it was sent").cause();
+        assert!(matches!(cause, Cause::ConnectionLost { .. }), "{cause}");
+        assert_eq!(error.outcome(), Outcome::Unknown);
+    }
+    // The next one connects anew.
+    let get = tokio::spawn(bucket.get("k").into_future());
+    cluster.nodes[0].next().await.values(&["v"]);
+    assert!(get.await.expect("does not panic").expect("answered").exists());
+}
+
+#[tokio::test]
+async fn an_answer_to_another_question_is_no_answer() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let client = cluster.connect().await;
+    let put = tokio::spawn(client.bucket("default").put("k", "v").into_future());
+    cluster.nodes[0].next().await.values(&["v"]);
+    let error = put
+        .await
+        .expect("does not panic")
+        .expect_err("a read does not answer a put");
+    assert_eq!(error.outcome(), Outcome::Unknown);
+}
+
+#[tokio::test]
+async fn a_client_that_is_dropped_hangs_up() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let client = cluster.connect().await;
+    let get = tokio::spawn(client.bucket("default").get("k").into_future());
+    let asked = cluster.nodes[0].next().await;
+    asked.values(&[]);
+    let _ = get.await.expect("does not panic").expect("answered");
+    drop(client);
+    asked.connection.closed().await;
+}
+
+// ---- retries
+
+#[tokio::test]
+async fn a_write_whose_connection_was_lost_is_repeated_at_the_same_node_under_the_same_id() {
+    let mut cluster = Cluster::start(&["ada", "bob", "cyd"]);
+    let client = cluster.connect().await;
+    let first = cluster.owners("default", "k")[0];
+    let put = tokio::spawn(client.bucket("default").put("k", "v").into_future());
+    let asked = cluster.nodes[first].next().await;
+    asked.hang_up();
+    let again = cluster.nodes[first].next().await;
+    assert_eq!(again.put(), asked.put(), "the write id and all else");
+    again.stored();
+    assert_eq!(put.await.expect("does not panic").expect("stored").acks(), 2);
+}
+
+#[tokio::test]
+async fn an_unknown_write_is_repeated_at_the_same_coordinator_then_at_the_next() {
+    let mut cluster = Cluster::start(&["ada", "bob", "cyd"]);
+    let client = cluster.connect().await;
+    let owners = cluster.owners("default", "k");
+    let id = WriteId(42);
+    let put = tokio::spawn(client.bucket("default").put("k", "v").write_id(id).into_future());
+    for at in [owners[0], owners[0], owners[1]] {
+        let asked = cluster.nodes[at].next().await;
+        assert_eq!(asked.put().write_id, id);
+        asked.answer(unknown());
+    }
+    let again = cluster.nodes[owners[1]].next().await;
+    again.refuse(Refusal::StorageFull);
+    let error = put.await.expect("does not panic").expect_err("refused at last");
+    assert_eq!(error.refusal(), Some(&Refusal::StorageFull));
+    assert_eq!(error.request().expect("it was sent").attempts(), 4);
+    assert_eq!(
+        error.outcome(),
+        Outcome::Unknown,
+        "the first attempts may have taken effect"
+    );
+}
+
+#[tokio::test]
+async fn a_read_goes_to_the_next_node_at_once() {
+    let mut cluster = Cluster::start(&["ada", "bob", "cyd"]);
+    let client = cluster.connect().await;
+    let owners = cluster.owners("default", "k");
+    let get = tokio::spawn(client.bucket("default").get("k").into_future());
+    cluster.nodes[owners[0]].next().await.answer(unknown());
+    cluster.nodes[owners[1]].next().await.values(&["v"]);
+    assert!(get.await.expect("does not panic").expect("answered").exists());
+}
+
+#[tokio::test]
+async fn an_overloaded_node_is_given_its_time() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let client = cluster.connect().await;
+    let put = tokio::spawn(client.bucket("default").put("k", "v").into_future());
+    let asked = cluster.nodes[0].next().await;
+    let refused = Instant::now();
+    asked.refuse(Refusal::Overloaded { retry_after_ms: 150 });
+    let again = cluster.nodes[0].next().await;
+    assert!(
+        refused.elapsed() >= Duration::from_millis(150),
+        "came back after {:?}",
+        refused.elapsed()
+    );
+    assert_eq!(again.put(), asked.put());
+    again.stored();
+    put.await.expect("does not panic").expect("stored");
+}
+
+#[tokio::test]
+async fn what_would_be_refused_again_is_reported_at_once() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let client = cluster.connect().await;
+    let put = tokio::spawn(client.bucket("default").put("k", "v").into_future());
+    cluster.nodes[0].next().await.refuse(Refusal::TooManySiblings {
+        siblings: 65,
+        bytes: 65,
+    });
+    let error = put.await.expect("does not panic").expect_err("refused");
+    assert_eq!(
+        (error.outcome(), error.request().expect("was sent").attempts()),
+        (Outcome::Refused, 1)
+    );
+    assert!(
+        error.to_string().contains("write a merged value"),
+        "says what to do: {error}"
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_is_gone_is_passed_over() {
+    let mut cluster = Cluster::start(&["ada", "bob", "cyd"]);
+    let client = cluster.connect().await;
+    let owners = cluster.owners("default", "k");
+    cluster.nodes[owners[0]].stop();
+    for _ in 0..3 {
+        let put = tokio::spawn(client.bucket("default").put("k", "v").into_future());
+        cluster.nodes[owners[1]].next().await.stored();
+        put.await.expect("does not panic").expect("stored");
+    }
+}
+
+#[tokio::test]
+async fn no_answer_by_the_deadline_is_unknown() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let client = cluster.connect().await;
+    let put = tokio::spawn(
+        client
+            .bucket("default")
+            .put("k", "v")
+            .timeout(Duration::from_millis(80))
+            .into_future(),
+    );
+    let asked = cluster.nodes[0].next().await;
+    assert!(
+        (1..=80).contains(&asked.frame.deadline_ms),
+        "{} ms",
+        asked.frame.deadline_ms
+    );
+    let error = put.await.expect("does not panic").expect_err("no answer");
+    assert!(
+        matches!(
+            error.request().expect("was sent").cause(),
+            Cause::TimedOut { sent: true, .. }
+        ),
+        "{error}"
+    );
+    assert_eq!(error.outcome(), Outcome::Unknown);
+
+    // Its answer comes when nobody waits any more, and does no harm to the next.
+    asked.stored();
+    let get = tokio::spawn(client.bucket("default").get("k").into_future());
+    cluster.nodes[0].next().await.values(&["v"]);
+    assert!(get.await.expect("does not panic").expect("answered").exists());
+}
+
+#[tokio::test]
+async fn a_silent_node_is_left_for_the_next_one() {
+    let mut cluster = Cluster::start(&["ada", "bob", "cyd"]);
+    let client = cluster.connect().await;
+    let owners = cluster.owners("default", "k");
+    let bucket = client
+        .bucket("default")
+        .with_profile(&Profile::new().attempt_timeout(Duration::from_millis(400)));
+    let put = tokio::spawn(bucket.put("k", "v").into_future());
+    let asked = cluster.nodes[owners[0]].next().await;
+    let elsewhere = cluster.nodes[owners[1]].next().await;
+    assert_eq!(elsewhere.put(), asked.put());
+    elsewhere.stored();
+    put.await.expect("does not panic").expect("stored");
+}
+
+#[tokio::test]
+async fn a_full_client_makes_callers_wait_until_their_deadline() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let client = cluster.builder().in_flight_max(1).connect().await.expect("answers");
+    let bucket = client.bucket("default");
+    let first = tokio::spawn(bucket.get("a").into_future());
+    let asked = cluster.nodes[0].next().await;
+    let error = bucket
+        .put("b", "v")
+        .timeout(Duration::from_millis(30))
+        .await
+        .expect_err("no room");
+    assert!(
+        matches!(error.request().expect("was in order").cause(), Cause::Busy { limit: 1 }),
+        "{error}"
+    );
+    assert_eq!(error.outcome(), Outcome::Refused);
+
+    let second = tokio::spawn(bucket.get("c").into_future());
+    asked.values(&[]);
+    let _ = first.await.expect("does not panic").expect("answered");
+    cluster.nodes[0].next().await.values(&[]);
+    let _ = second.await.expect("does not panic").expect("answered");
+}
+
+#[tokio::test]
+async fn what_breaks_a_limit_is_not_sent() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let client = cluster.connect().await;
+    let bucket = client.bucket("default");
+    let large = Bytes::from(vec![0; driftless_client::VALUE_BYTES_MAX + 1]);
+    assert!(matches!(
+        bucket.put("k", large).await,
+        Err(PutError::ValueTooLarge { .. })
+    ));
+    assert!(matches!(bucket.get("").await, Err(GetError::Key(_))));
+    assert!(matches!(bucket.put(vec![b'k'; 1025], "v").await, Err(PutError::Key(_))));
+    assert!(!cluster.nodes[0].has_been_asked());
+}
+
+// ---- the ring
+
+#[tokio::test]
+async fn a_bucket_is_looked_for_again_before_it_is_an_error() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let client = cluster.connect().await;
+    let bucket = client.bucket("new");
+    let error = bucket.put("k", "v").await.expect_err("there is none");
+    assert!(matches!(error.request().expect("was in order").cause(), Cause::NoSuchBucket(name) if name == "new"));
+    assert_eq!(error.outcome(), Outcome::Refused);
+
+    cluster.tell(&["default", "carts", "new"]);
+    let put = tokio::spawn(bucket.put("k", "v").into_future());
+    let asked = cluster.nodes[0].next().await;
+    assert_eq!(asked.put().bucket.0, 2);
+    asked.stored();
+    put.await.expect("does not panic").expect("stored");
+}
+
+/// A ring of the first node alone, and the next one of the second alone, each with one replica.
+fn two_rings(cluster: &Cluster) -> (Ring, Ring) {
+    let members: Vec<_> = cluster
+        .nodes
+        .iter()
+        .map(|node| Member::new(&*node.name, node.address.to_string()))
+        .collect();
+    let one = |member: &Member| RingSpec {
+        classes: BTreeSet::from([1]),
+        ..fake::spec(vec![member.clone()])
+    };
+    let first = Ring::first(one(&members[0])).expect("a ring");
+    let second = first.next(one(&members[1])).expect("a ring");
+    (first, second)
+}
+
+#[tokio::test]
+async fn a_stale_ring_is_fetched_again_and_followed() {
+    let mut cluster = Cluster::start(&["ada", "bob"]);
+    let (old, new) = two_rings(&cluster);
+    cluster.set(fake::topology(old, &["default"]));
+    let client = cluster.connect().await;
+    let put = tokio::spawn(client.bucket("default").put("k", "v").into_future());
+    let asked = cluster.nodes[0].next().await;
+    assert_eq!(asked.frame.ring_version, 1);
+    cluster.set(fake::topology(new, &["default"]));
+    asked.refuse(Refusal::StaleRing { theirs: 1, ours: 2 });
+    let again = cluster.nodes[1].next().await;
+    assert_eq!((again.frame.ring_version, again.put()), (2, asked.put()));
+    again.stored();
+    put.await.expect("does not panic").expect("stored");
+}
+
+#[tokio::test]
+async fn a_newer_ring_is_learned_from_any_answer() {
+    let mut cluster = Cluster::start(&["ada", "bob"]);
+    let (old, new) = two_rings(&cluster);
+    cluster.set(fake::topology(old, &["default"]));
+    let client = cluster.connect().await;
+    let get = tokio::spawn(client.bucket("default").get("k").into_future());
+    let asked = cluster.nodes[0].next().await;
+    cluster.set(fake::topology(new, &["default"]));
+    asked.answer_from_ring(2, Response::Read(fake::read(&[])));
+    let _ = get.await.expect("does not panic").expect("answered");
+    while client.topology().ring().version().0 < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let get = tokio::spawn(client.bucket("default").get("k").into_future());
+    cluster.nodes[1].next().await.values(&[]);
+    let _ = get.await.expect("does not panic").expect("answered");
+}
+
+#[tokio::test]
+async fn an_older_ring_is_not_taken() {
+    let cluster = Cluster::start(&["ada", "bob"]);
+    let (old, new) = two_rings(&cluster);
+    cluster.set(fake::topology(new, &["default"]));
+    let client = cluster.connect().await;
+    cluster.set(fake::topology(old, &["default"]));
+    assert_eq!(
+        client
+            .refresh_topology()
+            .await
+            .expect("a node answers")
+            .ring()
+            .version()
+            .0,
+        2
+    );
+}
+
+#[tokio::test]
+async fn requests_go_to_the_shard_that_owns_the_partition() {
+    let authority = Authority::new();
+    let told = SharedTopology::default();
+    // Two neighbouring ports, as the shards of a node have them.
+    let mut shards = loop {
+        let first = Node::start(&authority, "node", "ada", Arc::clone(&told));
+        let Some(port) = first.address.port().checked_add(1) else {
+            continue;
+        };
+        let second = SocketAddr::from(([127, 0, 0, 1], port));
+        if let Ok(second) = Node::start_at(&authority, "node", "ada", Arc::clone(&told), second) {
+            break [first, second];
+        }
+    };
+    let member = Member {
+        shards: 2,
+        ..Member::new("ada", shards[0].address.to_string())
+    };
+    let topology = fake::topology(
+        Ring::first(fake::spec(vec![member.clone()])).expect("a ring"),
+        &["default"],
+    );
+    *told.lock().expect("no test panics under the lock") = Some(topology.clone());
+    let seeds = [shards[0].address.to_string()];
+    let client = Client::builder()
+        .seeds(seeds)
+        .identity(authority.client())
+        .connect()
+        .await
+        .expect("answers");
+    for i in 0..10 {
+        let key = driftless_client::Key::new(format!("key {i}")).expect("valid");
+        let place = topology.place(&topology.buckets()[0], &key);
+        let get = tokio::spawn(client.bucket("default").get(&key).into_future());
+        let asked = shards[usize::from(topology.shard_of(member.id, place.partition))]
+            .next()
+            .await;
+        assert_eq!(asked.key(), &key);
+        asked.values(&[]);
+        let _ = get.await.expect("does not panic").expect("answered");
+    }
+}
+
+#[tokio::test]
+async fn pinned_requests_reach_their_node_and_no_other() {
+    let mut cluster = Cluster::start(&["ada", "bob", "cyd"]);
+    let client = cluster.connect().await;
+    for at in [0, 1, 2] {
+        let (name, address) = (cluster.nodes[at].name.clone(), cluster.nodes[at].address.to_string());
+        let only = cluster.builder().only(&address).connect().await.expect("answers");
+        let requests = [
+            client.bucket("default").get("k").via(&name),
+            client.bucket("default").get("k").via(&address),
+            only.bucket("default").get("k"),
+        ];
+        for get in requests {
+            let get = tokio::spawn(get.into_future());
+            // A refusal that would make others go elsewhere.
+            cluster.nodes[at].next().await.refuse(Refusal::Stopping);
+            cluster.nodes[at].next().await.values(&[&name]);
+            let read = get.await.expect("does not panic").expect("answered");
+            assert_eq!(read.value().expect("one value"), &name);
+        }
+    }
+    let error = client
+        .bucket("default")
+        .get("k")
+        .via("dan")
+        .await
+        .expect_err("there is no such node");
+    assert!(matches!(error.request().expect("was in order").cause(), Cause::NoSuchNode(name) if name == "dan"));
+}
+
+#[tokio::test]
+async fn a_node_is_asked_for_its_own_status() {
+    let mut cluster = Cluster::start(&["ada", "bob"]);
+    let client = cluster.connect().await;
+    let asking = client.clone();
+    let status = tokio::spawn(async move { asking.status("bob").await });
+    let asked = cluster.nodes[1].next().await;
+    assert_eq!(asked.frame.request, Request::Status);
+    asked.answer(Response::Status(Box::new(NodeStatus {
+        name: "bob".into(),
+        version: "0".into(),
+        ring_version: 1,
+        uptime_ms: 1,
+        keys: Some(3),
+        bytes: None,
+        peers: vec![],
+    })));
+    assert_eq!(status.await.expect("does not panic").expect("answered").keys, Some(3));
+}
+
+// ---- who is at the other end
+
+async fn failure_with(cluster: &Cluster, identity: driftless_client::Identity) -> ConnectFailure {
+    let seed = cluster.nodes[0].address.to_string();
+    let error = Client::builder()
+        .seeds([seed])
+        .identity(identity)
+        .connect()
+        .await
+        .expect_err("cannot connect");
+    let ConnectError::NoSeedAnswered { failures } = error else {
+        panic!("{error}")
+    };
+    match failures[0].1.cause() {
+        Cause::NotConnected { failure, .. } => failure.clone(),
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn another_clusters_ca_is_not_trusted() {
+    let cluster = Cluster::start(&["ada"]);
+    let own = cluster.authority.issue("client", "tester");
+    let mixed =
+        driftless_client::Identity::from_pem(Authority::new().ca.as_bytes(), own.cert.as_bytes(), own.key.as_bytes())
+            .expect("fits together");
+    let failure = failure_with(&cluster, mixed).await;
+    assert!(matches!(failure, ConnectFailure::Untrusted { .. }), "{failure}");
+}
+
+#[tokio::test]
+async fn a_foreign_client_is_told_that_it_was_refused() {
+    let cluster = Cluster::start(&["ada"]);
+    let own = Authority::new().issue("client", "stranger");
+    let foreign =
+        driftless_client::Identity::from_pem(cluster.authority.ca.as_bytes(), own.cert.as_bytes(), own.key.as_bytes())
+            .expect("fits together");
+    let failure = failure_with(&cluster, foreign).await;
+    assert!(matches!(failure, ConnectFailure::Rejected { .. }), "{failure}");
+    assert!(
+        failure.to_string().contains("issued by the CA of this cluster"),
+        "{failure}"
+    );
+}
+
+#[tokio::test]
+async fn a_client_certificate_does_not_make_a_node() {
+    let mut cluster = Cluster::start(&["ada"]);
+    cluster.nodes[0] = Node::start(&cluster.authority, "client", "ada", Arc::clone(&cluster.topology));
+    let failure = failure_with(&cluster, cluster.authority.client()).await;
+    assert!(matches!(failure, ConnectFailure::NotANode { .. }), "{failure}");
+}
+
+#[tokio::test]
+async fn another_node_at_a_members_address_is_noticed() {
+    let cluster = Cluster::start(&["ada"]);
+    let member = Member::new("bob", cluster.nodes[0].address.to_string());
+    cluster.set(fake::topology(
+        Ring::first(fake::spec(vec![member])).expect("a ring"),
+        &["default"],
+    ));
+    let client = cluster.connect().await;
+    let error = client.bucket("default").get("k").await.expect_err("bob is not there");
+    assert!(
+        matches!(error.request().expect("was in order").cause(), Cause::NotConnected {
+            failure: ConnectFailure::WrongNode { expected, found, .. }, ..
+        } if expected == "bob" && found == "ada"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn one_seed_that_answers_is_enough() {
+    let cluster = Cluster::start(&["ada"]);
+    let seeds = [
+        "127.0.0.1:1".to_owned(),
+        "no.such.host.invalid:7400".into(),
+        cluster.nodes[0].address.to_string(),
+    ];
+    let client = cluster.builder().seeds(seeds).connect().await.expect("one answers");
+    assert_eq!(client.topology().cluster(), "shop");
+}
+
+#[tokio::test]
+async fn what_a_builder_lacks_is_named() {
+    assert!(matches!(Client::builder().connect().await, Err(ConnectError::NoSeeds)));
+    assert!(matches!(
+        Client::builder().seeds(["x:1"]).connect().await,
+        Err(ConnectError::NoIdentity)
+    ));
+}
+
+// ---- operations
+
+#[tokio::test]
+async fn a_context_travels_from_the_read_to_the_write() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let client = cluster.connect().await;
+    let carts = client.bucket("carts");
+    let get = tokio::spawn(carts.get("alice").r(1).sloppy(false).into_future());
+    let asked = cluster.nodes[0].next().await;
+    let Request::Get(sent) = &asked.frame.request else {
+        panic!("not a get")
+    };
+    assert_eq!(
+        (sent.bucket.0, sent.r, sent.sloppy, sent.explain),
+        (1, Some(1), Some(false), false)
+    );
+    asked.values(&["pears", "apples"]);
+    let read = get.await.expect("does not panic").expect("answered");
+    assert_eq!(read.values().collect::<Vec<_>>(), ["pears", "apples"]);
+    assert_eq!(read.value(), None, "there are two");
+
+    let kept: Context = read
+        .context()
+        .expect("was written")
+        .to_string()
+        .parse()
+        .expect("is text of a context");
+    let put = tokio::spawn(carts.put("alice", "both").context(&kept).w(1).into_future());
+    let asked = cluster.nodes[0].next().await;
+    assert_eq!(
+        asked.put().context.as_ref().map(|context| context.as_bytes()),
+        Some(&b"pears+apples"[..])
+    );
+    assert_eq!(asked.put().w, Some(1));
+    asked.stored();
+    put.await.expect("does not panic").expect("stored");
+
+    let delete = tokio::spawn(carts.delete("alice").context(read.context()).into_future());
+    let asked = cluster.nodes[0].next().await;
+    assert!(matches!(&asked.frame.request, Request::Delete(delete) if delete.context == asked_context(&kept)));
+    asked.answer(Response::Deleted(Deleted {
+        existed: true,
+        acks: 2,
+        primaries: 1,
+        siblings: 0,
+    }));
+    let deleted = delete.await.expect("does not panic").expect("removed");
+    assert_eq!(
+        (
+            deleted.existed(),
+            deleted.acks(),
+            deleted.primaries(),
+            deleted.siblings()
+        ),
+        (true, 2, 1, 0)
+    );
+}
+
+fn asked_context(context: &Context) -> Option<driftless_proto::ContextToken> {
+    Some(Bytes::copy_from_slice(context.as_bytes()).into())
+}
+
+#[tokio::test]
+async fn siblings_are_resolved_when_asked_for() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let client = cluster.connect().await;
+    let words =
+        |value: &Bytes| std::str::from_utf8(value).map(|text| text.split(' ').map(str::to_owned).collect::<Vec<_>>());
+    let get = tokio::spawn(
+        client
+            .bucket("carts")
+            .get("alice")
+            .resolve(Union::new(words))
+            .into_future(),
+    );
+    cluster.nodes[0].next().await.values(&["b a", "c"]);
+    let cart = get.await.expect("does not panic").expect("resolves");
+    assert_eq!((cart.value.len(), cart.siblings), (3, 2));
+    assert!(cart.context().is_some());
+}
+
+#[tokio::test]
+async fn an_update_replaces_what_it_read() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let client = cluster.connect().await;
+    let update = tokio::spawn(
+        client
+            .bucket("carts")
+            .update("k", |siblings| format!("{} seen", siblings.len()))
+            .into_future(),
+    );
+    cluster.nodes[0].next().await.values(&["x", "y"]);
+    let asked = cluster.nodes[0].next().await;
+    assert_eq!(asked.put().value, "2 seen");
+    assert_eq!(
+        asked.put().context.as_ref().map(|context| context.as_bytes()),
+        Some(&b"x+y"[..])
+    );
+    asked.answer(stored(1));
+    let updated = update.await.expect("does not panic").expect("stored");
+    assert_eq!((updated.rounds(), updated.siblings(), updated.written()), (1, 1, true));
+}
+
+#[tokio::test]
+async fn an_update_merges_what_came_between_and_ends() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let client = cluster.connect().await;
+    let update = client
+        .bucket("carts")
+        .update("k", |siblings| format!("{} seen", siblings.len()))
+        .rounds_max(3);
+    let update = tokio::spawn(update.into_future());
+    let mut ids = BTreeSet::new();
+    for round in 1..=3 {
+        let values = vec!["x"; round];
+        cluster.nodes[0].next().await.values(&values);
+        let asked = cluster.nodes[0].next().await;
+        assert_eq!(asked.put().value, format!("{round} seen"));
+        ids.insert(asked.put().write_id);
+        // Somebody else writes every time.
+        asked.answer(stored(2));
+    }
+    let updated = update.await.expect("does not panic").expect("stored");
+    assert_eq!((updated.rounds(), updated.siblings()), (3, 2));
+    assert_eq!(ids.len(), 3, "each round is a write of its own");
+    assert!(!cluster.nodes[0].has_been_asked());
+}
+
+#[tokio::test]
+async fn an_update_that_finds_the_key_filled_meanwhile_reads_again() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let client = cluster.connect().await;
+    let update = tokio::spawn(client.bucket("carts").update("k", |_| "v".to_owned()).into_future());
+    cluster.nodes[0].next().await.values(&[]);
+    cluster.nodes[0].next().await.refuse(Refusal::TooManySiblings {
+        siblings: 65,
+        bytes: 65,
+    });
+    cluster.nodes[0].next().await.values(&["x"]);
+    cluster.nodes[0].next().await.answer(stored(1));
+    assert_eq!(update.await.expect("does not panic").expect("stored").rounds(), 2);
+}
+
+#[tokio::test]
+async fn an_update_can_remove_or_keep() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let client = cluster.connect().await;
+    let update = tokio::spawn(client.bucket("carts").update("k", |_| None::<Bytes>).into_future());
+    cluster.nodes[0].next().await.values(&["x"]);
+    let asked = cluster.nodes[0].next().await;
+    assert!(matches!(&asked.frame.request, Request::Delete(delete) if delete.context.is_some()));
+    asked.answer(Response::Deleted(Deleted {
+        existed: true,
+        acks: 2,
+        primaries: 2,
+        siblings: 0,
+    }));
+    assert!(update.await.expect("does not panic").expect("removed").written());
+
+    for change in [Change::Keep, Change::Delete] {
+        let update = tokio::spawn(
+            client
+                .bucket("carts")
+                .update("k", move |_| change.clone())
+                .into_future(),
+        );
+        cluster.nodes[0].next().await.values(&[]);
+        assert!(!update.await.expect("does not panic").expect("nothing to do").written());
+    }
+}
+
+#[tokio::test]
+async fn many_keys_are_answered_in_their_order() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let client = cluster.connect().await;
+    let bucket = client.bucket("default");
+    let play = async {
+        let mut asked = Vec::new();
+        for _ in 0..100 {
+            asked.push(cluster.nodes[0].next().await);
+        }
+        for asked in asked.iter().rev() {
+            asked.values(&[&asked.key().to_string()]);
+        }
+        for _ in 0..3 {
+            let asked = cluster.nodes[0].next().await;
+            if asked.key().as_bytes() == b"b" {
+                asked.refuse(Refusal::StorageFull);
+            } else {
+                asked.stored();
+            }
+        }
+    };
+    let talk = async {
+        let keys: Vec<String> = (0..100).map(|i| i.to_string()).collect();
+        let reads = bucket.multi_get(&keys).await;
+        for (key, (asked, read)) in keys.iter().zip(&reads) {
+            assert_eq!(key, asked);
+            assert_eq!(read.as_ref().expect("answered").value().expect("one value"), key);
+        }
+        let puts = bucket.multi_put([("a", "1"), ("b", "2"), ("c", "3")]).await;
+        assert_eq!(
+            puts.iter().map(|(_, put)| put.is_ok()).collect::<Vec<_>>(),
+            [true, false, true]
+        );
+    };
+    tokio::join!(play, talk);
+}
+
+#[tokio::test]
+async fn a_scan_walks_through_all_arcs_page_by_page() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let client = cluster.connect().await;
+    let topology = client.topology();
+    let ring = Arc::clone(topology.ring());
+    let id = topology.bucket_named("carts").expect("exists").id.0;
+    let mut keys: Vec<driftless_client::Key> = (0..40)
+        .map(|i| driftless_client::Key::new(format!("{i}")).expect("valid"))
+        .collect();
+    keys.sort_by_key(|key| (ring.token(id, key.as_bytes()), key.clone()));
+
+    let held = keys.clone();
+    let play = async {
+        loop {
+            let asked = cluster.nodes[0].next().await;
+            let Request::Scan(scan) = &asked.frame.request else {
+                panic!("not a scan")
+            };
+            let here = held
+                .iter()
+                .filter(|key| ring.partitions().arc_of(ring.token(id, key.as_bytes())) == scan.arc);
+            let cursor = |key: &driftless_client::Key| Cursor {
+                token: ring.token(id, key.as_bytes()),
+                key: key.clone(),
+            };
+            let rest: Vec<_> = here
+                .filter(|key| scan.after.as_ref().is_none_or(|after| cursor(key) > *after))
+                .cloned()
+                .collect();
+            let page: Vec<_> = rest.iter().take(scan.limit as usize).cloned().collect();
+            let next = if page.len() < rest.len() {
+                page.last().map(cursor)
+            } else {
+                None
+            };
+            asked.answer(Response::Page(Page { keys: page, next }));
+        }
+    };
+    let walk = async {
+        let all: Vec<_> = client
+            .bucket("carts")
+            .scan()
+            .page(3)
+            .keys()
+            .map(|key| key.expect("answered"))
+            .collect()
+            .await;
+        assert_eq!(all, keys);
+
+        // Stopped in the middle and begun again from there.
+        let mut first = client.bucket("carts").scan().page(3).keys();
+        let mut found = Vec::new();
+        for _ in 0..17 {
+            found.push(first.next().await.expect("there are more").expect("answered"));
+        }
+        let position = first.position().expect("is not at the end");
+        let rest = client.bucket("carts").scan().from(position).page(5).keys();
+        found.extend(rest.map(|key| key.expect("answered")).collect::<Vec<_>>().await);
+        assert_eq!(found, keys);
+    };
+    tokio::select! {
+        () = play => {}
+        () = walk => {}
+    }
+}

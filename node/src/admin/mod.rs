@@ -1,0 +1,174 @@
+//! What operators and scrapers ask over HTTP, on loopback: `/metrics`, `/health`, `/ready`, `/status`.
+//!
+//! It runs on a thread of its own and reads what the shards publish, so that it answers also when they do not.
+
+mod ready;
+
+use std::fmt::Write as _;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+use tokio::sync::watch;
+
+use crate::net::NodeError;
+use crate::net::shared::Shared;
+use crate::time::Instant;
+
+/// Opens the admin socket, on loopback only.
+///
+/// # Errors
+/// [`NodeError::AdminNotLoopback`] or [`NodeError::Listen`].
+pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener, NodeError> {
+    if !address.ip().is_loopback() {
+        return Err(NodeError::AdminNotLoopback(address));
+    }
+    let listener = TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    listener.map_err(|error| NodeError::Listen {
+        protocol: "TCP",
+        address,
+        reason: error.to_string(),
+    })
+}
+
+/// Serves until told to stop.
+pub(crate) fn run(shared: Arc<Shared>, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
+    let name = shared.name.clone();
+    let served = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .and_then(|runtime| {
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                tokio::select! {
+                    served = axum::serve(listener, router(shared)) => served,
+                    _ = stopped.wait_for(|stopped| *stopped) => Ok(()),
+                }
+            })
+        });
+    if let Err(error) = served {
+        // The node serves its clients all the same.
+        tracing::error!(node = name, %error, "the admin server has ended");
+    }
+}
+
+fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/health", get(health))
+        .route("/ready", get(ready))
+        .route("/status", get(status))
+        .with_state(Arc::new(Admin::new(shared)))
+}
+
+struct Admin {
+    shared: Arc<Shared>,
+    registry: Registry,
+    peers: PeerGauges,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct PeerLabels {
+    peer: String,
+}
+
+#[derive(Default)]
+struct PeerGauges {
+    connections: Family<PeerLabels, Gauge>,
+    round_trip: Family<PeerLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
+}
+
+impl Admin {
+    fn new(shared: Arc<Shared>) -> Admin {
+        let mut registry = Registry::with_prefix("driftless");
+        let build = Info::new([
+            ("version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("protocol_version", driftless_proto::frame::PROTOCOL_VERSION.to_string()),
+        ]);
+        registry.register("build", "What runs here", build);
+        shared.metrics.register(&mut registry);
+        let peers = PeerGauges::default();
+        registry.register("peer_connections", "Connections to a peer", peers.connections.clone());
+        let help = "Round trip to a peer as QUIC measures it";
+        registry.register_with_unit("peer_round_trip", help, Unit::Seconds, peers.round_trip.clone());
+        Admin {
+            shared,
+            registry,
+            peers,
+        }
+    }
+}
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    for member in admin.shared.topology.ring().members() {
+        if let Some(peer) = admin.shared.peers.get(&member.id) {
+            let labels = PeerLabels {
+                peer: member.name.clone(),
+            };
+            let connections = i64::try_from(peer.connections).unwrap_or(i64::MAX);
+            admin.peers.connections.get_or_create(&labels).set(connections);
+            admin
+                .peers
+                .round_trip
+                .get_or_create(&labels)
+                .set(peer.rtt.as_secs_f64());
+        }
+    }
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, &admin.registry) {
+        Ok(()) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+async fn health(State(admin): State<Arc<Admin>>) -> Response {
+    let now = admin.shared.clock.instant();
+    let mut late = String::new();
+    for (shard, post) in admin.shared.shards.iter().enumerate() {
+        let silent = now.since(Instant(post.beat.load(Ordering::Relaxed)));
+        if silent > SILENCE_MAX {
+            // Writing to a String cannot fail.
+            let _ = writeln!(late, "shard {shard} has not turned for {} s", silent.as_secs());
+        }
+    }
+    if late.is_empty() {
+        (StatusCode::OK, "ok\n").into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, late).into_response()
+    }
+}
+
+async fn ready(State(admin): State<Arc<Admin>>) -> Response {
+    let shared = &admin.shared;
+    if shared.is_stopping() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the node is shutting down\n").into_response();
+    }
+    match ready::first_obstacle(&shared.topology, shared.node, |node| shared.reaches(node)) {
+        None => (StatusCode::OK, "ready\n").into_response(),
+        Some(obstacle) => (StatusCode::SERVICE_UNAVAILABLE, format!("{obstacle}\n")).into_response(),
+    }
+}
+
+async fn status(State(admin): State<Arc<Admin>>) -> Response {
+    Json(admin.shared.status()).into_response()
+}
+
+/// The content type of OpenMetrics text, which is what the encoder writes.
+const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Drivers turn once a second at least; five are more than any pause of a healthy machine.
+const SILENCE_MAX: Duration = Duration::from_secs(5);

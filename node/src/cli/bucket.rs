@@ -1,0 +1,138 @@
+//! `driftless bucket list | show`.
+
+use driftless_proto::{BucketDefinition, Conflict, Durability};
+use serde_json::{Value, json};
+
+use super::exit::{Exit, Failure, Result};
+use super::output::{self, Format};
+use super::{Common, WithKey, session};
+
+#[derive(clap::Subcommand, Debug)]
+pub(crate) enum Command {
+    /// All buckets
+    List(WithKey<NoArgs>),
+    /// One bucket
+    Show(WithKey<ShowArgs>),
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct NoArgs {}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct ShowArgs {
+    /// Its name
+    bucket: String,
+}
+
+/// Prints definitions.
+pub(crate) fn run(common: &Common, command: Command) -> Result {
+    let (key, wanted) = match command {
+        Command::List(with) => (with.key, None),
+        Command::Show(with) => (with.key, Some(with.args.bucket)),
+    };
+    let common = &common.with(key);
+    session::run(common, async |client| {
+        let topology = client.topology();
+        let Some(wanted) = wanted else {
+            return list(common, topology.buckets());
+        };
+        match topology.bucket_named(&wanted) {
+            Some(bucket) => show(common, bucket),
+            None => Err(
+                Failure::new(Exit::NotFound, format_args!("there is no bucket \"{wanted}\""))
+                    .hint("`driftless bucket list` shows those that exist; buckets are defined in cluster.toml"),
+            ),
+        }
+    })
+}
+
+fn list(common: &Common, buckets: &[BucketDefinition]) -> Result {
+    if common.format == Format::Json {
+        return output::json_line(&json!({ "buckets": buckets.iter().map(as_json).collect::<Vec<_>>() }));
+    }
+    let rows = buckets.iter().map(|bucket| {
+        vec![
+            bucket.name.to_string(),
+            bucket.quorum.n().to_string(),
+            bucket.quorum.r().to_string(),
+            bucket.quorum.w().to_string(),
+            bucket.sloppy.to_string(),
+            conflict(bucket).to_owned(),
+            durability(bucket.durability).to_owned(),
+            format!("{} %", bucket.read_all),
+        ]
+    });
+    output::line(output::table(
+        &["bucket", "n", "r", "w", "sloppy", "conflict", "durability", "read all"],
+        rows.collect(),
+    ))
+}
+
+fn show(common: &Common, bucket: &BucketDefinition) -> Result {
+    if common.format == Format::Json {
+        return output::json_line(&as_json(bucket));
+    }
+    let quorum = bucket.quorum;
+    output::line(format_args!("{} (id {})", bucket.name, bucket.id.0))?;
+    output::line(format_args!("  n = {}: replicas of each key", quorum.n()))?;
+    output::line(format_args!("  r = {}: replicas that answer a read", quorum.r()))?;
+    output::line(format_args!("  w = {}: replicas that acknowledge a write", quorum.w()))?;
+    let overlap = if quorum.overlaps() {
+        "r + w > n: with strict quorums every read sees every acknowledged write"
+    } else {
+        "r + w <= n: a read may miss the newest acknowledged write"
+    };
+    output::line(format_args!("  {overlap}"))?;
+    let sloppy = if bucket.sloppy {
+        "stand-ins of nodes that cannot be reached count"
+    } else {
+        "only primaries count"
+    };
+    output::line(format_args!("  sloppy = {}: {sloppy}", bucket.sloppy))?;
+    let meaning = match bucket.conflict {
+        Conflict::Siblings => "concurrent writes are kept until somebody merges them",
+        Conflict::Lww => "the last writer wins; other concurrent writes are discarded",
+    };
+    output::line(format_args!("  conflict = {}: {meaning}", conflict(bucket)))?;
+    let meaning = match bucket.durability {
+        Durability::Sync => "acknowledged after fsync",
+        Durability::Buffered => "acknowledged after the log write, synced within a second",
+    };
+    output::line(format_args!(
+        "  durability = {}: {meaning}",
+        durability(bucket.durability)
+    ))?;
+    output::line(format_args!(
+        "  read_all = {} %: reads that ask all replicas, to repair what they find",
+        bucket.read_all
+    ))
+}
+
+fn as_json(bucket: &BucketDefinition) -> Value {
+    json!({
+        "name": bucket.name.as_str(),
+        "id": bucket.id.0,
+        "n": bucket.quorum.n(),
+        "r": bucket.quorum.r(),
+        "w": bucket.quorum.w(),
+        "sloppy": bucket.sloppy,
+        "conflict": conflict(bucket),
+        "durability": durability(bucket.durability),
+        "read_all": bucket.read_all,
+    })
+}
+
+fn conflict(bucket: &BucketDefinition) -> &'static str {
+    match bucket.conflict {
+        Conflict::Siblings => "siblings",
+        Conflict::Lww => "lww",
+    }
+}
+
+/// As configuration spells it.
+pub(super) fn durability(durability: Durability) -> &'static str {
+    match durability {
+        Durability::Sync => "sync",
+        Durability::Buffered => "buffered",
+    }
+}

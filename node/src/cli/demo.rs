@@ -1,0 +1,457 @@
+//! `driftless demo`: the two-minute tour. It says what it does, does it with real processes, and checks every claim.
+
+use std::collections::BTreeMap;
+use std::io::BufReader;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use driftless_client::{Bucket, Client, NoRetry, Profile};
+use driftless_proto::Key;
+use futures::StreamExt;
+use futures::stream;
+
+use super::dev::{READY_PATIENCE, STOP_PATIENCE, temporary_dir};
+use super::exit::{Exit, Failure, Result};
+use super::load::{Load, Options, Progress, Record, parse_line};
+use super::local::{Layout, LocalCluster, Plan, StopSignal, free_ports};
+use super::output::{self, Tone, grouped, paint, text_bytes};
+use super::profile::ClusterArgs;
+use super::session::{self, IntoFailure};
+
+/// Uses a temporary directory and free ports, and leaves nothing behind. Exit code 0 only if every check held.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// Threads of each node that own a part of its data
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=8), hide = true)]
+    shards: u16,
+}
+
+/// Runs the tour.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let stop = StopSignal::install()?;
+    let started = Instant::now();
+    let dir = temporary_dir()?;
+    let layout = Layout::create(
+        dir.path(),
+        &Plan {
+            ports: free_ports(NODES)?,
+            shards: args.shards,
+        },
+    )?;
+
+    let mut tour = Tour {
+        stop: stop.clone(),
+        ..Tour::default()
+    };
+    tour.title("A cluster of three peer processes")?;
+    tour.say("Each is a `driftless serve` of its own with its own data, and none is a leader. They speak QUIC with")?;
+    tour.say("mutual TLS; a throw-away authority has just issued their certificates.")?;
+    let mut cluster = LocalCluster::start(layout, stop)?;
+    cluster.wait_ready(READY_PATIENCE)?;
+    tour.check("three nodes are ready", true)?;
+
+    let runtime = session::runtime()?;
+    let outcome = runtime.block_on(async {
+        let profile = cluster.layout().dir.display().to_string();
+        let access = ClusterArgs {
+            profile: Some(profile),
+            ..ClusterArgs::default()
+        }
+        .access()?;
+        let client = session::connect_on_own_thread(&access).await?;
+        let result = tour.run(&mut cluster, &client).await;
+        let _ = tokio::time::timeout(Duration::from_millis(300), client.close()).await;
+        result
+    });
+    if outcome.is_err() && !tour.stop.is_set() {
+        for node in &cluster.layout().nodes {
+            output::note(format_args!(
+                "\nthe end of {}:\n{}",
+                node.log.display(),
+                node.log_tail()
+            ));
+        }
+    }
+    cluster.stop(STOP_PATIENCE)?;
+    outcome?;
+
+    let failed = tour.checks - tour.held;
+    let tone = if failed == 0 { Tone::Good } else { Tone::Bad };
+    let sentence = match failed {
+        0 => format!(
+            "All {} checks held, in {:.0} s.",
+            tour.checks,
+            started.elapsed().as_secs_f64()
+        ),
+        _ => format!("{failed} of {} checks did not hold.", tour.checks),
+    };
+    output::line(format_args!("\n{}", paint(tone, sentence)))?;
+    if failed > 0 {
+        return Ok(Exit::Failed.into());
+    }
+    output::line("The nodes are stopped and their data is removed. Now yourself: driftless dev --dir ./my-cluster")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How far the tour has come.
+#[derive(Default)]
+struct Tour {
+    chapter: u32,
+    checks: u32,
+    held: u32,
+    stop: StopSignal,
+}
+
+impl Tour {
+    async fn run(&mut self, cluster: &mut LocalCluster, client: &Client) -> Result {
+        let bucket = client.bucket("default");
+        let records = self.load(client, &bucket).await?;
+        self.read_everywhere(cluster, &bucket, &records).await?;
+        self.siblings(&bucket).await?;
+        self.delete(&bucket).await?;
+        self.crash_and_return(cluster, &bucket).await?;
+        self.restart_all(cluster, &bucket, &records).await
+    }
+
+    async fn load(&mut self, client: &Client, bucket: &Bucket) -> Result<Vec<Record>> {
+        let records = sample()?;
+        self.title("Real records")?;
+        self.say(format_args!(
+            "{} entries of Debian's package catalogue. Each key belongs to a partition of the ring, and each",
+            grouped(records.len() as u64)
+        ))?;
+        let quorum = client.topology().bucket_named("default").map(|bucket| bucket.quorum);
+        let (n, w) = quorum.map_or((3, 2), |quorum| (quorum.n(), quorum.w()));
+        self.say(format_args!(
+            "partition to {n} nodes. A put is acknowledged once {w} of them have it on disk, fsync included."
+        ))?;
+        let options = Options {
+            concurrency: 128,
+            w: None,
+            sloppy: None,
+            replace: false,
+        };
+        let progress = Progress::new(Some(SAMPLE.len() as u64), "loading");
+        let load = Load {
+            bucket,
+            options,
+            name: "debian-packages.jsonl",
+            progress,
+            journal: None,
+        };
+        let summary = load.run(BufReader::new(SAMPLE), None).await?;
+        let rate = summary.loaded as f64 / summary.elapsed.as_secs_f64();
+        self.say(format_args!(
+            "{} records stored in {:.1} s ({} a second).",
+            grouped(summary.loaded),
+            summary.elapsed.as_secs_f64(),
+            grouped(rate as u64)
+        ))?;
+        self.check(
+            format_args!(
+                "all {} records are acknowledged, none failed",
+                grouped(records.len() as u64)
+            ),
+            summary.loaded == records.len() as u64 && summary.failed == 0 && summary.with_siblings == 0,
+        )?;
+        Ok(records)
+    }
+
+    async fn read_everywhere(&mut self, cluster: &LocalCluster, bucket: &Bucket, records: &[Record]) -> Result {
+        self.title("Any node answers for any key")?;
+        self.say("Every record is now read through each node in turn, and compared byte by byte.")?;
+        for node in &cluster.layout().nodes {
+            let same = count_equal(
+                &bucket.with_profile(&Profile::new().via(node.listen.to_string())),
+                records,
+            )
+            .await?;
+            self.check(
+                format_args!(
+                    "through {}: {} of {} are equal",
+                    node.name,
+                    grouped(same),
+                    grouped(records.len() as u64)
+                ),
+                same == records.len() as u64,
+            )?;
+        }
+        Ok(())
+    }
+
+    async fn siblings(&mut self, bucket: &Bucket) -> Result {
+        self.title("Two writers who do not know of each other")?;
+        self.say("Ann and Bob both write the key `cart`, and neither has read it. No clock can say who is right, so")?;
+        self.say("neither write is thrown away: the key has two siblings.")?;
+        put(bucket, "cart", "apples").await?;
+        let done = bucket.put("cart", "bread").await.map_err(IntoFailure::into_failure)?;
+        let read = bucket.get("cart").await.map_err(IntoFailure::into_failure)?;
+        let mut values = texts(&read);
+        values.sort();
+        self.show(format_args!("get cart  →  {}", values.join("  |  ")))?;
+        self.check(
+            "both values are there",
+            values == ["apples", "bread"] && done.siblings() == 2,
+        )?;
+        self.say(
+            "A read hands out a context: a sealed note of what it has seen. A put with that context replaces exactly",
+        )?;
+        self.say("that, and nothing that came later.")?;
+        let stale = read.context().cloned();
+        let merged = bucket
+            .put("cart", "apples, bread")
+            .context(read.context().cloned())
+            .await
+            .map_err(IntoFailure::into_failure)?;
+        let read = bucket.get("cart").await.map_err(IntoFailure::into_failure)?;
+        self.show(format_args!(
+            "put cart 'apples, bread' --context …  →  get cart  →  {}",
+            texts(&read).join("  |  ")
+        ))?;
+        self.check(
+            "the merged value has replaced both",
+            texts(&read) == ["apples, bread"] && merged.siblings() == 1,
+        )?;
+        bucket
+            .put("cart", "cheese")
+            .context(stale)
+            .await
+            .map_err(IntoFailure::into_failure)?;
+        let read = bucket.get("cart").await.map_err(IntoFailure::into_failure)?;
+        let mut values = texts(&read);
+        values.sort();
+        self.show(format_args!(
+            "put cart cheese, with the old context  →  get cart  →  {}",
+            values.join("  |  ")
+        ))?;
+        self.check(
+            "a write that had not seen the merge does not undo it",
+            values == ["apples, bread", "cheese"],
+        )
+    }
+
+    async fn delete(&mut self, bucket: &Bucket) -> Result {
+        self.title("Deleting")?;
+        self.say("A delete is a write too: it removes what it has seen, and leaves a mark that others learn of.")?;
+        let done = bucket.delete("cart").await.map_err(IntoFailure::into_failure)?;
+        let read = bucket.get("cart").await.map_err(IntoFailure::into_failure)?;
+        self.check("the key is gone", done.existed() && !read.exists())?;
+        let again = bucket.delete("cart").await.map_err(IntoFailure::into_failure)?;
+        self.check("deleting it again says that there was nothing", !again.existed())
+    }
+
+    async fn crash_and_return(&mut self, cluster: &mut LocalCluster, bucket: &Bucket) -> Result {
+        self.title("A node dies")?;
+        let victim = NODES - 1;
+        let name = cluster.layout().nodes[victim].name.clone();
+        self.say(format_args!(
+            "{name} is killed with SIGKILL: no goodbye, nothing written. r and w are 2 of 3, so the cluster goes on."
+        ))?;
+        cluster.kill(victim)?;
+        let began = Instant::now();
+        put(bucket, "while-away-0", "value 0").await?;
+        self.say(format_args!(
+            "The first put after the crash took {} ms.",
+            began.elapsed().as_millis()
+        ))?;
+        for i in 1..AWAY_WRITES {
+            put(bucket, &away_key(i), &away_value(i)).await?;
+        }
+        let read = count_away(bucket).await?;
+        self.check(
+            format_args!("{AWAY_WRITES} puts with w = 2 and {read} gets with r = 2 succeed on two nodes"),
+            read == AWAY_WRITES,
+        )?;
+
+        let strict = Profile::new().retry(NoRetry).timeout(Duration::from_secs(5));
+        let refused = bucket.with_profile(&strict).get("while-away-0").r(3).await;
+        match refused {
+            Ok(_) => self.check("a get with r = 3 is refused", false)?,
+            Err(error) => {
+                self.show(format_args!("get while-away-0 -r 3  →  {error}"))?;
+                self.check(
+                    "a get that insists on three replicas is told that it cannot have them",
+                    true,
+                )?;
+            }
+        }
+
+        self.title("It comes back")?;
+        self.say(format_args!(
+            "{name} starts on its old data. It has everything that it ever acknowledged, and lacks what was written"
+        ))?;
+        self.say(
+            "meanwhile. Reads notice that and repair it: the answer is merged from all replicas, and whoever lacks",
+        )?;
+        self.say("something of it is sent it.")?;
+        cluster.restart(victim, READY_PATIENCE)?;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let mut repaired = 0;
+        let lacking = loop {
+            self.stop.check()?;
+            let (lacking, sent) = repair_round(bucket, &name).await?;
+            repaired += sent;
+            if lacking == 0 || Instant::now() > deadline {
+                break lacking;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        };
+        self.say(format_args!(
+            "All {AWAY_WRITES} keys were read; {name} lacked {repaired} of them and was sent those."
+        ))?;
+        self.check(
+            format_args!("{name} holds all {AWAY_WRITES} keys that were written without it"),
+            lacking == 0,
+        )?;
+        let address = cluster.layout().nodes[victim].listen.to_string();
+        let through = bucket.with_profile(&Profile::new().via(address));
+        let answers = count_away(&through).await?;
+        self.check(
+            format_args!("{name} serves again: {answers} of {AWAY_WRITES} gets through it are right"),
+            answers == AWAY_WRITES,
+        )
+    }
+
+    async fn restart_all(&mut self, cluster: &mut LocalCluster, bucket: &Bucket, records: &[Record]) -> Result {
+        self.title("Everything stops, everything starts")?;
+        self.say("All three are stopped and started again on their data.")?;
+        let killed = cluster.stop(STOP_PATIENCE)?;
+        self.check("all three stopped in order when asked to", killed.is_empty())?;
+        cluster.restart_all(READY_PATIENCE)?;
+        let same = count_equal(bucket, records).await?;
+        self.check(
+            format_args!(
+                "{} of {} records are there, byte by byte",
+                grouped(same),
+                grouped(records.len() as u64)
+            ),
+            same == records.len() as u64,
+        )?;
+        let away = count_away(bucket).await?;
+        let gone = !bucket.get("cart").await.map_err(IntoFailure::into_failure)?.exists();
+        self.check(
+            "so is what was written during the crash, and the deleted key has not come back",
+            away == AWAY_WRITES && gone,
+        )
+    }
+
+    fn title(&mut self, title: &str) -> Result {
+        self.stop.check()?;
+        self.chapter += 1;
+        output::line(format_args!(
+            "\n{}",
+            paint(Tone::Strong, format_args!("{}. {title}", self.chapter))
+        ))
+    }
+
+    fn say(&self, text: impl std::fmt::Display) -> Result {
+        output::line(format_args!("   {text}"))
+    }
+
+    fn show(&self, text: impl std::fmt::Display) -> Result {
+        output::line(format_args!("     {}", paint(Tone::Quiet, text)))
+    }
+
+    fn check(&mut self, claim: impl std::fmt::Display, holds: bool) -> Result {
+        self.stop.check()?;
+        self.checks += 1;
+        self.held += u32::from(holds);
+        let mark = if holds {
+            paint(Tone::Good, "✓")
+        } else {
+            paint(Tone::Bad, "✗")
+        };
+        output::line(format_args!("   {mark} {claim}"))
+    }
+}
+
+fn sample() -> Result<Vec<Record>> {
+    SAMPLE
+        .split(|&byte| byte == b'\n')
+        .zip(1..)
+        .filter_map(|(line, number)| parse_line("debian-packages.jsonl", number, line).transpose())
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|problem| Failure::failed(format_args!("the sample data is damaged: {problem}")))
+}
+
+/// How many records read as exactly what was written.
+async fn count_equal(bucket: &Bucket, records: &[Record]) -> Result<u64> {
+    // Later lines of a file win over earlier ones with the same key; the sample has none, this only states it.
+    let expected: BTreeMap<&Key, &Bytes> = records
+        .iter()
+        .map(|record| (&record.key, &record.values[0].0))
+        .collect();
+    let reads = stream::iter(expected).map(async |(key, value)| {
+        bucket
+            .get(key.to_bytes())
+            .await
+            .map(|read| read.value() == Some(value))
+            .map_err(IntoFailure::into_failure)
+    });
+    let mut reads = Box::pin(reads.buffer_unordered(128));
+    let mut same = 0;
+    while let Some(equal) = reads.next().await {
+        same += u64::from(equal?);
+    }
+    Ok(same)
+}
+
+async fn count_away(bucket: &Bucket) -> Result<u32> {
+    let mut right = 0;
+    for i in 0..AWAY_WRITES {
+        let read = bucket.get(away_key(i)).await.map_err(IntoFailure::into_failure)?;
+        right += u32::from(texts(&read) == [away_value(i)]);
+    }
+    Ok(right)
+}
+
+/// Reads every key on all replicas: on how many `node` lacked something, and how many were sent to it.
+async fn repair_round(bucket: &Bucket, node: &str) -> Result<(u32, u32)> {
+    let (mut lacking, mut sent) = (0, 0);
+    for i in 0..AWAY_WRITES {
+        let read = bucket
+            .get(away_key(i))
+            .explain()
+            .await
+            .map_err(IntoFailure::into_failure)?;
+        let replicas = read.explanation().map_or(&[][..], |explanation| &explanation.replicas);
+        match replicas.iter().find(|replica| replica.node == node) {
+            Some(replica) if replica.repaired => {
+                lacking += 1;
+                sent += 1;
+            }
+            Some(replica) if replica.state.is_some() => {}
+            _ => lacking += 1,
+        }
+    }
+    Ok((lacking, sent))
+}
+
+async fn put(bucket: &Bucket, key: &str, value: &str) -> Result {
+    bucket
+        .put(key.to_owned(), value.to_owned())
+        .await
+        .map(|_| ())
+        .map_err(IntoFailure::into_failure)
+}
+
+fn texts(read: &driftless_client::Read) -> Vec<String> {
+    read.values().map(|value| text_bytes(value)).collect()
+}
+
+fn away_key(i: u32) -> String {
+    format!("while-away-{i}")
+}
+
+fn away_value(i: u32) -> String {
+    format!("value {i}")
+}
+
+/// Where the records come from is in `data/README.md`.
+const SAMPLE: &[u8] = include_bytes!("../../data/debian-packages.jsonl");
+
+const NODES: usize = 3;
+
+/// Enough to be convincing, few enough to be quick one after the other.
+const AWAY_WRITES: u32 = 100;

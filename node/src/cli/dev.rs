@@ -1,0 +1,203 @@
+//! `driftless dev`: a whole cluster on this machine in one command.
+//!
+//! It starts real peer processes and watches them. It never restarts one: a person who kills a node wants to see what
+//! happens then.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::exit::{Failure, Result};
+use super::local::{Event, Layout, LocalCluster, Plan, SPACING, StopSignal, spaced_ports};
+use super::output::{self, Tone, paint};
+
+/// Ports are 7400, 7410, … (UDP) and 7401, 7411, … (TCP, for metrics and status), all on the loopback interface.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// How many nodes [default: 3, or as many as DIR has]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
+    nodes: Option<u16>,
+    /// Keep everything here and go on from it next time [default: a temporary directory]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// First port [default: 7400, or what DIR has]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    base_port: Option<u16>,
+    /// Threads of each node that own a part of its data [default: 1, or what DIR has]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(SPACING)))]
+    shards: Option<u16>,
+}
+
+/// Runs the cluster until Ctrl-C or SIGTERM.
+pub(crate) fn run(args: &Args) -> Result {
+    let stop = StopSignal::install()?;
+    let temporary = match &args.dir {
+        Some(_) => None,
+        None => Some(temporary_dir()?),
+    };
+    let dir = match (&args.dir, &temporary) {
+        (Some(dir), _) => dir.as_path(),
+        (None, Some(temporary)) => temporary.path(),
+        (None, None) => unreachable!("without --dir a temporary directory was made"),
+    };
+    let layout = layout(args, dir)?;
+    output::note(format_args!(
+        "starting {} nodes in {} …",
+        layout.nodes.len(),
+        layout.dir.display()
+    ));
+    let mut cluster = LocalCluster::start(layout, stop.clone())?;
+    cluster.wait_ready(READY_PATIENCE)?;
+    greet(&cluster, temporary.is_some())?;
+
+    while !stop.is_set() {
+        for event in cluster.poll()? {
+            tell(&cluster, &event);
+        }
+        std::thread::sleep(WATCH_INTERVAL);
+    }
+    output::note("stopping …");
+    for name in cluster.stop(STOP_PATIENCE)? {
+        output::warning(format_args!(
+            "{name} did not stop within {} s and was killed",
+            STOP_PATIENCE.as_secs()
+        ));
+    }
+    let mut others = false;
+    for (node, pid) in cluster.started_by_others() {
+        output::note(format_args!(
+            "{} still runs: somebody else started it; stop it with `kill {pid}`",
+            node.name
+        ));
+        others = true;
+    }
+    match temporary {
+        Some(temporary) if others => {
+            output::note(format_args!("its files stay in {}", temporary.keep().display()));
+        }
+        Some(_) => {}
+        None => output::note(format_args!(
+            "stopped; everything is kept: `driftless dev --dir {}` goes on from here",
+            dir.display()
+        )),
+    }
+    Ok(())
+}
+
+/// A directory that only its owner may enter, and that goes with the value.
+pub(crate) fn temporary_dir() -> Result<tempfile::TempDir> {
+    tempfile::Builder::new()
+        .prefix("driftless-")
+        .tempdir()
+        .map_err(|error| Failure::failed(format_args!("cannot make a temporary directory: {error}")))
+}
+
+fn layout(args: &Args, dir: &Path) -> Result<Layout> {
+    if !Layout::exists(dir) {
+        let nodes = usize::from(args.nodes.unwrap_or(NODES_DEFAULT));
+        let ports = spaced_ports(args.base_port.unwrap_or(BASE_PORT_DEFAULT), nodes)?;
+        return Layout::create(
+            dir,
+            &Plan {
+                ports,
+                shards: args.shards.unwrap_or(1),
+            },
+        );
+    }
+    let layout = Layout::open(dir)?;
+    let differs = |what: &str, has: usize, wanted: Option<u16>| match wanted {
+        Some(wanted) if usize::from(wanted) != has => Err(Failure::usage(format_args!(
+            "the cluster in {} has {what} {has}, not {wanted}",
+            dir.display()
+        ))
+        .hint("leave the option out to go on with it, or make a new cluster in another --dir")),
+        _ => Ok(()),
+    };
+    differs("--nodes", layout.nodes.len(), args.nodes)?;
+    differs("--shards", usize::from(layout.shards), args.shards)?;
+    if let Some(first) = layout.nodes.first() {
+        differs("--base-port", usize::from(first.listen.port()), args.base_port)?;
+    }
+    Ok(layout)
+}
+
+fn greet(cluster: &LocalCluster, temporary: bool) -> Result {
+    let layout = cluster.layout();
+    let dir = layout.dir.display();
+    let rows = layout.nodes.iter().map(|node| {
+        let folder = node.config.parent().unwrap_or(&layout.dir);
+        vec![
+            node.name.clone(),
+            node.listen.to_string(),
+            node.admin.to_string(),
+            folder.display().to_string(),
+        ]
+    });
+    output::line(format_args!(
+        "{} {} nodes serve.\n",
+        paint(Tone::Good, "ready:"),
+        layout.nodes.len()
+    ))?;
+    output::line(output::table(
+        &[
+            "node",
+            "listens on (udp)",
+            "admin (http)",
+            "files (log.txt, data, node.toml)",
+        ],
+        rows.collect(),
+    ))?;
+    output::line("\nIn another shell:\n")?;
+    for command in [
+        "put greeting hello",
+        "get greeting",
+        "status",
+        "load FILE.jsonl",
+        "bench --seconds 5",
+    ] {
+        output::line(format_args!(
+            "  {}",
+            paint(Tone::Strong, format!("driftless --profile {dir} {command}"))
+        ))?;
+    }
+    let ending = if temporary {
+        "stops the nodes and removes their data"
+    } else {
+        "stops the nodes; their data stays"
+    };
+    output::line(format_args!("\nProcess ids are in {dir}/nodes.json. Ctrl-C {ending}."))
+}
+
+fn tell(cluster: &LocalCluster, event: &Event) {
+    match event {
+        Event::Exited { node, how } => {
+            let node = &cluster.layout().nodes[*node];
+            output::warning(format_args!(
+                "{} {how}; its log is {}. Start it again with `driftless serve --config {}`",
+                node.name,
+                node.log.display(),
+                node.config.display()
+            ));
+        }
+        Event::StartedByOthers { node, pid } => {
+            output::note(format_args!(
+                "{} runs again (process {pid})",
+                cluster.layout().nodes[*node].name
+            ));
+        }
+    }
+}
+
+/// As many as a default bucket has replicas.
+const NODES_DEFAULT: u16 = 3;
+
+/// Above the ports that need rights, below the ephemeral ones, and free on most machines.
+const BASE_PORT_DEFAULT: u16 = 7400;
+
+/// A node opens its store in well under a second; recovery after a crash may take a while.
+pub(crate) const READY_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Draining requests and a last sync.
+pub(crate) const STOP_PATIENCE: Duration = Duration::from_secs(15);
+
+/// `nodes.json` is true up to this.
+const WATCH_INTERVAL: Duration = Duration::from_millis(200);

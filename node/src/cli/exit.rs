@@ -1,0 +1,99 @@
+//! How a command ends: exit codes that scripts can rely on, and messages that say what to do next.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// Why a command did not succeed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    exit: Exit,
+    message: String,
+    hint: Option<String>,
+}
+
+/// What a command returns.
+pub(crate) type Result<T = ()> = std::result::Result<T, Failure>;
+
+/// The exit codes, as `--help` documents them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Exit {
+    /// Something went wrong.
+    Failed = 1,
+    /// The command line or a configuration file was.
+    Usage = 2,
+    /// The cluster refused: nothing happened.
+    Refused = 3,
+    /// No or too few answers: it may have happened.
+    Unknown = 4,
+    /// There is no such key.
+    NotFound = 5,
+}
+
+/// For the foot of `--help`.
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed
+  2  the command line or a configuration file is wrong
+  3  refused: nothing happened
+  4  outcome unknown: it may have happened; repeating it is safe
+  5  not found";
+
+impl Failure {
+    /// With an exit code of its own.
+    pub(crate) fn new(exit: Exit, message: impl fmt::Display) -> Failure {
+        Failure {
+            exit,
+            message: message.to_string(),
+            hint: None,
+        }
+    }
+
+    /// Something went wrong.
+    pub(crate) fn failed(message: impl fmt::Display) -> Failure {
+        Failure::new(Exit::Failed, message)
+    }
+
+    /// The command line or a configuration file is wrong.
+    pub(crate) fn usage(message: impl fmt::Display) -> Failure {
+        Failure::new(Exit::Usage, message)
+    }
+
+    /// The same with what to do next.
+    pub(crate) fn hint(mut self, hint: impl fmt::Display) -> Failure {
+        self.hint = Some(hint.to_string());
+        self
+    }
+
+    /// What went wrong.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The code to end with.
+    pub(crate) fn exit(&self) -> Exit {
+        self.exit
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\nhint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+impl From<driftless_node::config::ConfigError> for Failure {
+    fn from(error: driftless_node::config::ConfigError) -> Failure {
+        Failure::usage(error)
+    }
+}

@@ -1,0 +1,175 @@
+//! `driftless get KEY`.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use driftless_client::{Explanation, Read};
+use driftless_proto::Key;
+use serde_json::{Value, json};
+
+use super::Common;
+use super::exit::{Exit, Failure, Result};
+use super::output::{self, Format, Tone, json_bytes, paint, text_bytes};
+use super::put::{bucket_flag, profile_flag};
+use super::session::{self, BucketArg, IntoFailure, SloppyArgs};
+
+/// Exit code 5 if there is no such key.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// The key
+    key: OsString,
+    #[command(flatten)]
+    bucket: BucketArg,
+    /// Replicas that must answer [default: as the bucket says]
+    #[arg(short, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    r: Option<u8>,
+    #[command(flatten)]
+    sloppy: SloppyArgs,
+    /// Say which replicas were asked, what each said and what was repaired
+    #[arg(long)]
+    explain: bool,
+}
+
+/// Reads one key.
+pub(crate) fn run(common: &Common, args: Args) -> Result<ExitCode> {
+    let key = session::key(args.key)?;
+    session::run(common, async |client| {
+        let mut get = session::bucket(client, &args.bucket).get(key.to_bytes());
+        if let Some(r) = args.r {
+            get = get.r(r);
+        }
+        if let Some(sloppy) = args.sloppy.sloppy() {
+            get = get.sloppy(sloppy);
+        }
+        if args.explain {
+            get = get.explain();
+        }
+        let read = get.await.map_err(IntoFailure::into_failure)?;
+        match common.format {
+            Format::Json => output::json_line(&as_json(&key, &read))?,
+            Format::Raw => raw(common, &args.bucket, &key, &read)?,
+            Format::Text => text(common, &args.bucket, &key, &read)?,
+        }
+        Ok(if is_found(&read) {
+            ExitCode::SUCCESS
+        } else {
+            Exit::NotFound.into()
+        })
+    })
+}
+
+/// `{"key", "found", "values", "context"}`, and `explanation` if asked for.
+fn as_json(key: &Key, read: &Read) -> Value {
+    let mut json = json!({
+        "key": json_bytes(key.as_bytes()),
+        "found": is_found(read),
+        "values": read.values().map(|value| json_bytes(value)).collect::<Vec<_>>(),
+        "context": read.context().map(ToString::to_string),
+    });
+    if let Some(explanation) = read.explanation() {
+        json["explanation"] = explanation_json(explanation);
+    }
+    json
+}
+
+fn explanation_json(explanation: &Explanation) -> Value {
+    let replicas: Vec<Value> = explanation
+        .replicas
+        .iter()
+        .map(|replica| {
+            json!({
+                "node": replica.node,
+                "state": replica.state,
+                "latency_us": replica.latency_us,
+                "counted": replica.counted,
+                "repaired": replica.repaired,
+            })
+        })
+        .collect();
+    json!({
+        "coordinator": explanation.coordinator,
+        "ring_version": explanation.ring_version,
+        "partition": explanation.partition,
+        "r": explanation.r,
+        "replicas": replicas,
+    })
+}
+
+fn raw(common: &Common, bucket: &BucketArg, key: &Key, read: &Read) -> Result {
+    let mut values = read.values();
+    match (values.next(), values.next()) {
+        (None, _) => {
+            output::note(format_args!("{key} not found"));
+            Ok(())
+        }
+        (Some(value), None) => output::raw(value),
+        (Some(_), Some(_)) => Err(Failure::failed(format_args!(
+            "{key} has {} siblings; --format raw prints one value",
+            read.values().count()
+        ))
+        .hint(format_args!(
+            "see them with: driftless{} get{} {key} --format json",
+            profile_flag(common),
+            bucket_flag(bucket)
+        ))),
+    }
+}
+
+fn text(common: &Common, bucket: &BucketArg, key: &Key, read: &Read) -> Result {
+    let count = read.values().count();
+    if count == 0 {
+        output::note(format_args!("{key} not found"));
+    } else if count > 1 {
+        output::line(paint(Tone::Strong, format_args!("{count} siblings:")))?;
+    }
+    for value in read.values() {
+        output::line(text_bytes(value))?;
+    }
+    if let Some(context) = read.context() {
+        output::line(paint(Tone::Quiet, format_args!("context: {context}")))?;
+        if count > 1 {
+            output::note(format_args!(
+                "merge them with: driftless{} put{} {key} VALUE --context {context}",
+                profile_flag(common),
+                bucket_flag(bucket)
+            ));
+        }
+    }
+    if let Some(explanation) = read.explanation() {
+        explain(explanation)?;
+    }
+    Ok(())
+}
+
+fn explain(explanation: &Explanation) -> Result {
+    let Explanation {
+        coordinator,
+        ring_version,
+        partition,
+        r,
+        ..
+    } = explanation;
+    output::line(format_args!(
+        "\npartition {partition}, ring version {ring_version}; put together by {coordinator} from {r} answers:"
+    ))?;
+    let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+    let rows = explanation.replicas.iter().map(|replica| {
+        vec![
+            replica.node.clone(),
+            replica
+                .latency_us
+                .map_or("-".to_owned(), |us| format!("{:.2} ms", us as f64 / 1000.0)),
+            yes(replica.counted),
+            yes(replica.repaired),
+            replica.state.clone().unwrap_or_else(|| "no answer".to_owned()),
+        ]
+    });
+    output::line(output::table(
+        &["replica", "after", "counted", "repaired", "what it had"],
+        rows.collect(),
+    ))
+}
+
+fn is_found(read: &Read) -> bool {
+    read.values().next().is_some()
+}

@@ -1,0 +1,683 @@
+//! `driftless load FILE.jsonl`: many records, some of which may be wrong, without stopping.
+//!
+//! ```text
+//! {"key": "bat", "value": "text"}
+//! {"key": "img", "value": {"base64": "iVBORw0KGgo="}}
+//! {"key": "two", "values": ["siblings", "as `dump` writes them"]}
+//! ```
+//! The write id of each value follows from the file's name, the line's number and the line itself. Nodes recognise a
+//! write that they hold already, so running a load again, as a whole or from where it stopped, makes no siblings.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use driftless_client::Bucket;
+use driftless_proto::{Key, WriteId};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use super::Common;
+use super::exit::{Exit, Failure, Result};
+use super::output::{self, Format, bytes_of_json, grouped};
+use super::put::profile_flag;
+use super::session::{self, BucketArg, IntoFailure, SloppyArgs};
+
+/// A line that cannot be read or stored is reported with its number, and the load goes on. Exit code 1 if there was one.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// JSON lines; `-` reads standard input
+    file: PathBuf,
+    #[command(flatten)]
+    bucket: BucketArg,
+    /// Puts under way at once
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    concurrency: u16,
+    /// Replicas that must acknowledge each put [default: as the bucket says]
+    #[arg(short, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    w: Option<u8>,
+    #[command(flatten)]
+    sloppy: SloppyArgs,
+    /// Skip what an interrupted load of this file has stored already
+    #[arg(long)]
+    resume: bool,
+    /// Read each key first and replace what is there, instead of adding a sibling
+    #[arg(long)]
+    replace: bool,
+}
+
+/// What a load did.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Summary {
+    /// Records stored.
+    pub(crate) loaded: u64,
+    /// Lines that could not be read or stored.
+    pub(crate) failed: u64,
+    /// Lines that `--resume` skipped.
+    pub(crate) skipped: u64,
+    /// Keys that have more values now than the file gives them.
+    pub(crate) with_siblings: u64,
+    /// One of those keys.
+    pub(crate) sibling_example: Option<Key>,
+    /// Time it took.
+    pub(crate) elapsed: Duration,
+}
+
+/// How records are written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    /// Puts under way at once.
+    pub(crate) concurrency: usize,
+    /// Replicas that must acknowledge.
+    pub(crate) w: Option<u8>,
+    /// Whether stand-ins count.
+    pub(crate) sloppy: Option<bool>,
+    /// Read first, and replace.
+    pub(crate) replace: bool,
+}
+
+/// One line: a key and its values.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Record {
+    /// Counted from 1.
+    pub(crate) line: u64,
+    /// The key.
+    pub(crate) key: Key,
+    /// Each with the name of its write.
+    pub(crate) values: Vec<(Bytes, WriteId)>,
+}
+
+/// Loads a file.
+pub(crate) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
+    let from_stdin = args.file.as_os_str() == "-";
+    let (input, size): (Box<dyn Read>, Option<u64>) = if from_stdin {
+        (Box::new(std::io::stdin().lock()), None)
+    } else {
+        let file = File::open(&args.file)
+            .map_err(|error| Failure::failed(format_args!("cannot read {}: {error}", args.file.display())))?;
+        let size = file
+            .metadata()
+            .ok()
+            .filter(std::fs::Metadata::is_file)
+            .map(|metadata| metadata.len());
+        (Box::new(file), size)
+    };
+    if args.resume && from_stdin {
+        return Err(Failure::usage("--resume needs a file, not standard input"));
+    }
+    let summary = session::run(common, async |client| {
+        let bucket = session::bucket(client, &args.bucket);
+        let journal = if from_stdin {
+            None
+        } else {
+            Journal::of(&args.file, client.topology().cluster(), &args.bucket.bucket)
+        };
+        let options = Options {
+            concurrency: usize::from(args.concurrency),
+            w: args.w,
+            sloppy: args.sloppy.sloppy(),
+            replace: args.replace,
+        };
+        let name = args
+            .file
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        let progress = Progress::new(size, "loading");
+        let resume = if args.resume {
+            journal.as_ref().and_then(Journal::read)
+        } else {
+            None
+        };
+        let load = Load {
+            bucket: &bucket,
+            options,
+            name: &name,
+            progress,
+            journal,
+        };
+        load.run(BufReader::with_capacity(1 << 20, input), resume).await
+    })?;
+    report(common, &args.bucket, &summary)?;
+    Ok(if summary.failed > 0 {
+        Exit::Failed.into()
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// A load under way.
+pub(crate) struct Load<'a> {
+    /// Where to.
+    pub(crate) bucket: &'a Bucket,
+    /// How.
+    pub(crate) options: Options,
+    /// The file's name, which is part of every write id.
+    pub(crate) name: &'a str,
+    /// What people see meanwhile.
+    pub(crate) progress: Progress,
+    /// Where to write down how far it came.
+    pub(crate) journal: Option<Journal>,
+}
+
+impl Load<'_> {
+    /// Reads lines to the end and stores them.
+    pub(crate) async fn run(mut self, mut input: impl BufRead, resume: Option<Mark>) -> Result<Summary> {
+        let started = Instant::now();
+        let mut summary = Summary::default();
+        let mut under_way = FuturesUnordered::new();
+        let mut done = DoneLines::default();
+        let mut digest = Digest::default();
+        let mut line = Vec::new();
+        let mut number = 0;
+        let mut bytes = 0_u64;
+        let mut skip_to = resume.as_ref().map_or(0, |mark| mark.lines);
+        loop {
+            line.clear();
+            let read = input
+                .read_until(b'\n', &mut line)
+                .map_err(|error| Failure::failed(format_args!("cannot read line {}: {error}", number + 1)))?;
+            if read == 0 {
+                break;
+            }
+            number += 1;
+            bytes += read as u64;
+            digest.line(&line);
+            if number <= skip_to {
+                summary.skipped += 1;
+                done.finish(number);
+                if number == skip_to && resume.as_ref().is_some_and(|mark| mark.digest != digest.value()) {
+                    return Err(
+                        Failure::failed("the file has changed since the load that was interrupted")
+                            .hint("load it again without --resume; what is stored already makes no siblings"),
+                    );
+                }
+                continue;
+            }
+            skip_to = 0;
+            done.begin(number, digest.value());
+            match parse_line(self.name, number, &line) {
+                Ok(None) => done.finish(number),
+                Ok(Some(record)) => {
+                    let (bucket, options) = (self.bucket, self.options);
+                    under_way.push(async move {
+                        let outcome = store(bucket, options, &record).await;
+                        (record, outcome)
+                    });
+                }
+                Err(problem) => {
+                    self.failure(&mut summary, number, &problem);
+                    done.finish(number);
+                }
+            }
+            while under_way.len() >= self.options.concurrency {
+                if let Some((record, outcome)) = under_way.next().await {
+                    self.take(&mut summary, &mut done, &record, outcome);
+                }
+            }
+            self.progress.show(bytes, number, &summary);
+            self.write_journal(&mut done, &summary);
+        }
+        while let Some((record, outcome)) = under_way.next().await {
+            self.take(&mut summary, &mut done, &record, outcome);
+            self.progress.show(bytes, number, &summary);
+        }
+        self.progress.finish();
+        if let Some(journal) = &self.journal {
+            // What is complete need not be resumed; what failed shall be tried again by the next load.
+            journal.remove();
+        }
+        summary.elapsed = started.elapsed();
+        Ok(summary)
+    }
+
+    fn take(&mut self, summary: &mut Summary, done: &mut DoneLines, record: &Record, outcome: Result<u32>) {
+        match outcome {
+            Ok(siblings) => {
+                summary.loaded += 1;
+                if siblings as usize > record.values.len() {
+                    summary.with_siblings += 1;
+                    summary.sibling_example.get_or_insert_with(|| record.key.clone());
+                }
+                done.finish(record.line);
+            }
+            // Its line stays unfinished, so that --resume tries it again.
+            Err(failure) => self.failure(
+                summary,
+                record.line,
+                &format!("key {}: {}", record.key, failure.message()),
+            ),
+        }
+    }
+
+    fn failure(&self, summary: &mut Summary, line: u64, problem: &str) {
+        summary.failed += 1;
+        match summary.failed {
+            1..=FAILURES_SHOWN_MAX => self
+                .progress
+                .above(|| output::warning(format_args!("line {line}: {problem}"))),
+            n if n == FAILURES_SHOWN_MAX + 1 => self
+                .progress
+                .above(|| output::warning("more lines failed; they are counted")),
+            _ => {}
+        }
+    }
+
+    fn write_journal(&self, done: &mut DoneLines, summary: &Summary) {
+        if let Some(journal) = &self.journal
+            && let Some(mark) = done.mark_due(summary.loaded)
+        {
+            journal.write(&mark);
+        }
+    }
+}
+
+async fn store(bucket: &Bucket, options: Options, record: &Record) -> Result<u32> {
+    let mut siblings = 0;
+    let mut context = None;
+    if options.replace {
+        let read = bucket
+            .get(record.key.to_bytes())
+            .await
+            .map_err(IntoFailure::into_failure)?;
+        let same = read.values().eq(record.values.iter().map(|(value, _)| value));
+        if same {
+            return Ok(record.values.len() as u32);
+        }
+        context = read.context().cloned();
+    }
+    for (value, write_id) in &record.values {
+        let mut put = bucket.put(record.key.to_bytes(), value.clone()).write_id(*write_id);
+        if let Some(w) = options.w {
+            put = put.w(w);
+        }
+        if let Some(sloppy) = options.sloppy {
+            put = put.sloppy(sloppy);
+        }
+        // The first value replaces what was read; the others are its siblings.
+        if let Some(context) = context.take() {
+            put = put.context(context);
+        }
+        siblings = put.await.map_err(IntoFailure::into_failure)?.siblings();
+    }
+    Ok(siblings)
+}
+
+/// Reads one line; `None` if it is blank.
+pub(crate) fn parse_line(file: &str, number: u64, line: &[u8]) -> std::result::Result<Option<Record>, String> {
+    let line = line.trim_ascii();
+    if line.is_empty() {
+        return Ok(None);
+    }
+    let record: Value = serde_json::from_slice(line).map_err(|error| format!("not JSON: {error}"))?;
+    let Value::Object(mut record) = record else {
+        return Err("not a JSON object".to_owned());
+    };
+    let key = record.remove("key").ok_or("no \"key\"")?;
+    let key = bytes_of_json(&key).ok_or("\"key\" is neither a text nor {\"base64\": …}")?;
+    let key = Key::new(key).map_err(|error| error.to_string())?;
+    let values = match (record.remove("value"), record.remove("values")) {
+        (Some(value), None) => vec![value],
+        (None, Some(Value::Array(values))) if !values.is_empty() => values,
+        (None, Some(_)) => return Err("\"values\" is not a list of values".to_owned()),
+        (None, None) => return Err("neither \"value\" nor \"values\"".to_owned()),
+        (Some(_), Some(_)) => return Err("both \"value\" and \"values\"".to_owned()),
+    };
+    if let Some(other) = record.keys().next() {
+        return Err(format!("unknown field \"{other}\"; a record has \"key\" and \"value\""));
+    }
+    let values = values
+        .into_iter()
+        .enumerate()
+        .map(|(i, value)| {
+            let value = bytes_of_json(&value).ok_or("a value is neither a text nor {\"base64\": …}")?;
+            Ok((Bytes::from(value), write_id(file, number, i, line)))
+        })
+        .collect::<std::result::Result<Vec<_>, String>>()?;
+    Ok(Some(Record {
+        line: number,
+        key,
+        values,
+    }))
+}
+
+/// The name of a write, the same whenever this line of this file is loaded.
+fn write_id(file: &str, number: u64, index: usize, line: &[u8]) -> WriteId {
+    let mut hasher = Xxh3::new();
+    hasher.update(&(file.len() as u64).to_le_bytes());
+    hasher.update(file.as_bytes());
+    hasher.update(&number.to_le_bytes());
+    hasher.update(&(index as u64).to_le_bytes());
+    hasher.update(line);
+    WriteId(hasher.digest128())
+}
+
+fn report(common: &Common, bucket: &BucketArg, summary: &Summary) -> Result {
+    let rate = summary.loaded as f64 / summary.elapsed.as_secs_f64().max(1e-9);
+    if common.format == Format::Json {
+        return output::json_line(&json!({
+            "loaded": summary.loaded,
+            "failed": summary.failed,
+            "skipped": summary.skipped,
+            "keys_with_siblings": summary.with_siblings,
+            "seconds": summary.elapsed.as_secs_f64(),
+            "records_per_second": rate,
+        }));
+    }
+    let skipped = if summary.skipped > 0 {
+        format!(", skipped {}", grouped(summary.skipped))
+    } else {
+        String::new()
+    };
+    output::line(format_args!(
+        "loaded {} records, {} failed{skipped}, in {:.1} s ({} records/s)",
+        grouped(summary.loaded),
+        grouped(summary.failed),
+        summary.elapsed.as_secs_f64(),
+        grouped(rate as u64),
+    ))?;
+    if let Some(key) = &summary.sibling_example {
+        output::note(format_args!(
+            "{} keys had other values before and have siblings now, such as {key}; see them with: driftless{} get -b {} {key}\nto replace what is there instead, load with --replace",
+            grouped(summary.with_siblings),
+            profile_flag(common),
+            bucket.bucket,
+        ));
+    }
+    Ok(())
+}
+
+/// A bar for people, a line every few seconds for logs.
+pub(crate) struct Progress {
+    bar: Option<ProgressBar>,
+    what: &'static str,
+    total: Option<u64>,
+    last: Instant,
+}
+
+impl Progress {
+    /// Progress through this many bytes, if that is known.
+    pub(crate) fn new(total: Option<u64>, what: &'static str) -> Progress {
+        let bar = output::draws_progress().then(|| {
+            let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+            let template = if total.is_some() {
+                "{prefix} [{wide_bar}] {percent:>3} %  {msg}  {elapsed_precise}"
+            } else {
+                "{spinner} {prefix} {msg}  {elapsed_precise}"
+            };
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style.progress_chars("=> "));
+            }
+            bar.with_prefix(what)
+        });
+        Progress {
+            bar,
+            what,
+            total,
+            last: Instant::now(),
+        }
+    }
+
+    fn show(&mut self, position: u64, lines: u64, summary: &Summary) {
+        if self.last.elapsed()
+            < if self.bar.is_some() {
+                BAR_INTERVAL
+            } else {
+                LINE_INTERVAL
+            }
+        {
+            return;
+        }
+        self.last = Instant::now();
+        let records = format!(
+            "{} records, {} failed",
+            grouped(summary.loaded),
+            grouped(summary.failed)
+        );
+        match (&self.bar, self.total) {
+            (Some(bar), _) => {
+                bar.set_position(position);
+                bar.set_message(records);
+            }
+            (None, Some(total)) if total > 0 => {
+                output::note(format_args!("{}: {} %, {records}", self.what, position * 100 / total));
+            }
+            (None, _) => output::note(format_args!("{}: line {}, {records}", self.what, grouped(lines))),
+        }
+    }
+
+    /// Prints something without tearing the bar.
+    fn above(&self, print: impl FnOnce()) {
+        match &self.bar {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
+    }
+
+    fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Up to which line everything is stored, and what those lines were.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Mark {
+    lines: u64,
+    digest: u64,
+}
+
+/// Where a load writes down how far it came: a small file in the user's state directory.
+pub(crate) struct Journal(PathBuf);
+
+impl Journal {
+    fn of(file: &Path, cluster: &str, bucket: &str) -> Option<Journal> {
+        let base = match std::env::var_os("XDG_STATE_HOME").filter(|dir| !dir.is_empty()) {
+            Some(dir) => PathBuf::from(dir),
+            None => Path::new(&std::env::var_os("HOME")?).join(".local/state"),
+        };
+        let path = std::fs::canonicalize(file).ok()?;
+        let name = format!("{}\n{cluster}\n{bucket}", path.display());
+        Some(Journal(
+            base.join("driftless")
+                .join(format!("load-{:016x}", xxh3_64(name.as_bytes()))),
+        ))
+    }
+
+    fn read(&self) -> Option<Mark> {
+        let text = std::fs::read_to_string(&self.0).ok()?;
+        let (lines, digest) = text.trim().split_once(' ')?;
+        Some(Mark {
+            lines: lines.parse().ok()?,
+            digest: u64::from_str_radix(digest, 16).ok()?,
+        })
+    }
+
+    /// Without it a load cannot be resumed but still be repeated: failing to write it is no failure.
+    fn write(&self, mark: &Mark) {
+        if let Some(dir) = self.0.parent() {
+            let _ = std::fs::create_dir_all(dir);
+        }
+        let new = self.0.with_extension("new");
+        if std::fs::write(&new, format!("{} {:016x}\n", mark.lines, mark.digest)).is_ok() {
+            let _ = std::fs::rename(&new, &self.0);
+        }
+    }
+
+    fn remove(&self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Running hash of the lines seen.
+#[derive(Clone, Copy, Default)]
+struct Digest(u64);
+
+impl Digest {
+    fn line(&mut self, line: &[u8]) {
+        self.0 = xxhash_rust::xxh3::xxh3_64_with_seed(line, self.0);
+    }
+
+    fn value(self) -> u64 {
+        self.0
+    }
+}
+
+/// Which lines are done, though they finish out of order.
+#[derive(Default)]
+struct DoneLines {
+    open: std::collections::BTreeMap<u64, (bool, u64)>,
+    all_up_to: Option<Mark>,
+    marked: u64,
+}
+
+impl DoneLines {
+    fn begin(&mut self, line: u64, digest: u64) {
+        self.open.insert(line, (false, digest));
+    }
+
+    fn finish(&mut self, line: u64) {
+        if let Some(entry) = self.open.get_mut(&line) {
+            entry.0 = true;
+        }
+        while let Some(entry) = self.open.first_entry() {
+            let (line, (finished, digest)) = (*entry.key(), *entry.get());
+            if !finished {
+                break;
+            }
+            entry.remove();
+            self.all_up_to = Some(Mark { lines: line, digest });
+        }
+        if self.open.len() > OPEN_LINES_MAX {
+            // Lines that failed stay open; past this many a resumed load begins at the first of them anyway.
+            self.open.pop_last();
+        }
+    }
+
+    /// Something new to write down, now and then.
+    fn mark_due(&mut self, loaded: u64) -> Option<Mark> {
+        if loaded < self.marked + MARK_EVERY {
+            return None;
+        }
+        self.marked = loaded;
+        self.all_up_to.clone()
+    }
+}
+
+/// More would bury the summary.
+const FAILURES_SHOWN_MAX: u64 = 20;
+
+const BAR_INTERVAL: Duration = Duration::from_millis(100);
+
+const LINE_INTERVAL: Duration = Duration::from_secs(3);
+
+/// Writing the journal costs about as much as a put.
+const MARK_EVERY: u64 = 500;
+
+/// Bounds the memory of a load in which everything fails.
+const OPEN_LINES_MAX: usize = 100_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> std::result::Result<Option<Record>, String> {
+        parse_line("f.jsonl", 7, line.as_bytes())
+    }
+
+    #[test]
+    fn records_have_a_key_and_one_or_more_values() {
+        let one = parsed("{\"key\": \"bat\", \"value\": \"text\"}\n")
+            .expect("is fine")
+            .expect("is a record");
+        assert_eq!(one.key, Key::new("bat").expect("valid"));
+        assert_eq!(one.values[0].0, "text");
+        let binary = parsed(r#"{"key": {"base64": "/w=="}, "value": {"base64": "AAE="}}"#)
+            .expect("is fine")
+            .expect("is a record");
+        assert_eq!(binary.key.as_bytes(), [0xff]);
+        assert_eq!(&binary.values[0].0[..], [0, 1]);
+        let two = parsed(r#"{"key": "k", "values": ["a", "b"]}"#)
+            .expect("is fine")
+            .expect("is a record");
+        assert_eq!(two.values.len(), 2);
+        assert_ne!(two.values[0].1, two.values[1].1, "each write has a name of its own");
+        assert_eq!(parsed("  \n"), Ok(None));
+    }
+
+    #[test]
+    fn write_ids_follow_from_file_line_and_text() {
+        let id = |file, number, line: &str| {
+            parse_line(file, number, line.as_bytes())
+                .expect("is fine")
+                .expect("is a record")
+                .values[0]
+                .1
+        };
+        let line = r#"{"key": "k", "value": "v"}"#;
+        assert_eq!(id("f", 1, line), id("f", 1, &format!("{line}\n")));
+        assert_ne!(id("f", 1, line), id("f", 2, line));
+        assert_ne!(id("f", 1, line), id("g", 1, line));
+        assert_ne!(id("f", 1, line), id("f", 1, r#"{"key": "k", "value": "w"}"#));
+    }
+
+    #[test]
+    fn malformed_lines_say_what_is_wrong() {
+        let cases = [
+            ("{\"key\": \"a\"", "not JSON"),
+            ("[]", "not a JSON object"),
+            ("{\"value\": \"v\"}", "no \"key\""),
+            ("{\"key\": 7, \"value\": \"v\"}", "\"key\" is neither"),
+            ("{\"key\": \"\", \"value\": \"v\"}", "the key is empty"),
+            ("{\"key\": \"a\"}", "neither \"value\" nor \"values\""),
+            ("{\"key\": \"a\", \"value\": 7}", "a value is neither"),
+            (
+                "{\"key\": \"a\", \"value\": {\"base64\": \"%%\"}}",
+                "a value is neither",
+            ),
+            ("{\"key\": \"a\", \"values\": []}", "not a list"),
+            ("{\"key\": \"a\", \"value\": \"\", \"values\": [\"\"]}", "both"),
+            ("{\"key\": \"a\", \"value\": \"\", \"ttl\": 5}", "unknown field \"ttl\""),
+        ];
+        for (line, expected) in cases {
+            let problem = parsed(line).expect_err(line);
+            assert!(problem.contains(expected), "{problem:?} should say {expected:?}");
+        }
+    }
+
+    #[test]
+    fn a_mark_covers_only_lines_that_are_all_done() {
+        let mut done = DoneLines::default();
+        for line in 1..=4 {
+            done.begin(line, line * 10);
+        }
+        done.finish(2);
+        assert_eq!(done.all_up_to, None);
+        done.finish(1);
+        assert_eq!(done.all_up_to, Some(Mark { lines: 2, digest: 20 }));
+        done.finish(4);
+        assert_eq!(done.all_up_to, Some(Mark { lines: 2, digest: 20 }));
+    }
+
+    #[test]
+    fn a_journal_remembers_a_mark() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let journal = Journal(dir.path().join("deep/mark"));
+        assert_eq!(journal.read(), None);
+        let mark = Mark {
+            lines: 12,
+            digest: 0xabc,
+        };
+        journal.write(&mark);
+        assert_eq!(journal.read(), Some(mark));
+        journal.remove();
+        assert_eq!(journal.read(), None);
+    }
+}

@@ -1,0 +1,248 @@
+//! A whole cluster on this machine, of real processes: what `dev` and `demo` have in common.
+//!
+//! ```text
+//! layout.rs    the files in its directory: certificates, configuration, nodes.json, profile.toml
+//! ports.rs     which ports are free
+//! process.rs   one node's process: start, signal, wait; its life ends with ours
+//! http.rs      asking a node's admin server whether it is ready
+//! stop.rs      Ctrl-C and SIGTERM as a flag
+//! ```
+
+mod http;
+mod layout;
+mod ports;
+mod process;
+mod stop;
+
+use std::time::{Duration, Instant};
+
+pub(crate) use layout::{Layout, NodeFiles, NodeState, PUBLIC, Plan, SECRET, read_nodes, write};
+pub(crate) use ports::{SPACING, free_ports, spaced_ports};
+pub(crate) use stop::StopSignal;
+
+use super::exit::{Failure, Result};
+use process::NodeProcess;
+
+/// The processes of a local cluster. When this value goes, so do they.
+pub(crate) struct LocalCluster {
+    layout: Layout,
+    nodes: Vec<Slot>,
+    stop: StopSignal,
+}
+
+/// Something happened to a node that this program did not ask for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Event {
+    /// A process ended.
+    Exited {
+        /// Which node.
+        node: usize,
+        /// How it ended.
+        how: String,
+    },
+    /// Somebody started it again.
+    StartedByOthers {
+        /// Which node.
+        node: usize,
+        /// The new process.
+        pid: u32,
+    },
+}
+
+enum Slot {
+    Ours(NodeProcess),
+    Others(u32),
+    Gone,
+}
+
+impl LocalCluster {
+    /// Starts every node of a layout. Those that were started are stopped again if one cannot be. Waiting ends early
+    /// when the signal comes.
+    pub(crate) fn start(layout: Layout, stop: StopSignal) -> Result<LocalCluster> {
+        ports::check_free(&layout)?;
+        let mut cluster = LocalCluster {
+            nodes: Vec::new(),
+            layout,
+            stop,
+        };
+        for i in 0..cluster.layout.nodes.len() {
+            let process = NodeProcess::start(&cluster.layout.nodes[i])?;
+            cluster.nodes.push(Slot::Ours(process));
+        }
+        cluster.record()?;
+        Ok(cluster)
+    }
+
+    /// Where its files are.
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Waits until every node that runs says that it is ready to serve. One that ends meanwhile is a failure.
+    pub(crate) fn wait_ready(&mut self, patience: Duration) -> Result {
+        let deadline = Instant::now() + patience;
+        for node in 0..self.nodes.len() {
+            let mut last = String::from("no answer yet");
+            while !matches!(self.nodes[node], Slot::Gone) {
+                self.stop.check()?;
+                self.check_alive()?;
+                let files = &self.layout.nodes[node];
+                match http::get(files.admin, "/ready", Duration::from_secs(1)) {
+                    Ok((200, _)) => break,
+                    Ok((code, body)) => last = format!("HTTP {code}: {}", body.trim()),
+                    Err(error) if !last.starts_with("HTTP") => last = error.to_string(),
+                    Err(_) => {}
+                }
+                if Instant::now() >= deadline {
+                    return Err(Failure::failed(format_args!(
+                        "node {} is not ready in time ({last}); the end of {}:\n{}",
+                        files.name,
+                        files.log.display(),
+                        files.log_tail()
+                    )));
+                }
+                std::thread::sleep(POLL_INTERVAL);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reports the first of our processes that has ended, with what it last said.
+    fn check_alive(&mut self) -> Result {
+        for (node, slot) in self.nodes.iter_mut().enumerate() {
+            let Slot::Ours(process) = slot else { continue };
+            let Some(how) = process.exited() else { continue };
+            *slot = Slot::Gone;
+            self.record()?;
+            let files = &self.layout.nodes[node];
+            return Err(Failure::failed(format_args!(
+                "node {} {how} before all were ready; the end of {}:\n{}",
+                files.name,
+                files.log.display(),
+                files.log_tail()
+            )));
+        }
+        Ok(())
+    }
+
+    /// What has happened to the processes since the last call. Keeps `nodes.json` true.
+    pub(crate) fn poll(&mut self) -> Result<Vec<Event>> {
+        let mut events = Vec::new();
+        for (node, slot) in self.nodes.iter_mut().enumerate() {
+            let files = &self.layout.nodes[node];
+            match slot {
+                Slot::Ours(process) => {
+                    if let Some(how) = process.exited() {
+                        *slot = Slot::Gone;
+                        events.push(Event::Exited { node, how });
+                    }
+                }
+                Slot::Others(pid) => {
+                    if !process::is_alive(*pid) {
+                        *slot = Slot::Gone;
+                        events.push(Event::Exited {
+                            node,
+                            how: "ended".to_owned(),
+                        });
+                    }
+                }
+                Slot::Gone => {
+                    if let Some(pid) = files.pid_of_lock().filter(|&pid| process::is_alive(pid)) {
+                        *slot = Slot::Others(pid);
+                        events.push(Event::StartedByOthers { node, pid });
+                    }
+                }
+            }
+        }
+        if !events.is_empty() {
+            self.record()?;
+        }
+        Ok(events)
+    }
+
+    /// Kills one node with SIGKILL, as a crash would.
+    pub(crate) fn kill(&mut self, node: usize) -> Result {
+        if let Slot::Ours(process) = &mut self.nodes[node] {
+            process.kill();
+            self.nodes[node] = Slot::Gone;
+        }
+        self.record()
+    }
+
+    /// Starts one node again and waits until all that run are ready.
+    pub(crate) fn restart(&mut self, node: usize, patience: Duration) -> Result {
+        self.nodes[node] = Slot::Ours(NodeProcess::start(&self.layout.nodes[node])?);
+        self.record()?;
+        self.wait_ready(patience)
+    }
+
+    /// Starts all that are gone and waits until they are ready.
+    pub(crate) fn restart_all(&mut self, patience: Duration) -> Result {
+        for (node, slot) in self.nodes.iter_mut().enumerate() {
+            if matches!(slot, Slot::Gone) {
+                *slot = Slot::Ours(NodeProcess::start(&self.layout.nodes[node])?);
+            }
+        }
+        self.record()?;
+        self.wait_ready(patience)
+    }
+
+    /// Asks every node that we started to stop, waits, and kills those that did not. Returns their names.
+    pub(crate) fn stop(&mut self, patience: Duration) -> Result<Vec<String>> {
+        for slot in &mut self.nodes {
+            if let Slot::Ours(process) = slot {
+                process.terminate();
+            }
+        }
+        let deadline = Instant::now() + patience;
+        let mut killed = Vec::new();
+        for (node, slot) in self.nodes.iter_mut().enumerate() {
+            let Slot::Ours(process) = slot else { continue };
+            while process.exited().is_none() {
+                if Instant::now() >= deadline {
+                    process.kill();
+                    killed.push(self.layout.nodes[node].name.clone());
+                    break;
+                }
+                std::thread::sleep(POLL_INTERVAL);
+            }
+            *slot = Slot::Gone;
+        }
+        self.record()?;
+        Ok(killed)
+    }
+
+    /// Nodes that run and that somebody else started.
+    pub(crate) fn started_by_others(&self) -> impl Iterator<Item = (&NodeFiles, u32)> + '_ {
+        self.layout
+            .nodes
+            .iter()
+            .zip(&self.nodes)
+            .filter_map(|(files, slot)| match slot {
+                Slot::Others(pid) => Some((files, *pid)),
+                _ => None,
+            })
+    }
+
+    fn record(&self) -> Result {
+        let states = self.nodes.iter().map(|slot| match slot {
+            Slot::Ours(process) => NodeState::Running(process.pid()),
+            Slot::Others(pid) => NodeState::Running(*pid),
+            Slot::Gone => NodeState::Exited,
+        });
+        self.layout.write_nodes(&states.collect::<Vec<_>>())
+    }
+}
+
+impl Drop for LocalCluster {
+    fn drop(&mut self) {
+        for slot in &mut self.nodes {
+            if let Slot::Ours(process) = slot {
+                process.kill();
+            }
+        }
+    }
+}
+
+/// Short enough that nobody notices, long enough to cost nothing.
+const POLL_INTERVAL: Duration = Duration::from_millis(30);

@@ -1,0 +1,257 @@
+//! The command line: one file per subcommand, and what they share.
+//!
+//! ```text
+//! a cluster on this machine   dev  demo                       local/    files, ports and processes
+//! a node                      serve  cert
+//! data                        put  get  delete  scan  load  dump
+//! looking                     bucket  ring  status
+//! measuring                   bench
+//!                             profile.rs  which cluster is meant, and who we are to it
+//!                             session.rs  a connected client; failures as exit codes
+//!                             output.rs   text, JSON, colours
+//!                             exit.rs     exit codes
+//! ```
+//! Results go to standard output, everything else to standard error.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the command line is the edge: it reads clocks, waits and draws secrets"
+)]
+
+mod bench;
+mod bucket;
+mod cert;
+mod completions;
+mod delete;
+mod demo;
+mod dev;
+mod dump;
+mod exit;
+mod get;
+mod load;
+mod local;
+mod output;
+mod profile;
+mod put;
+mod ring;
+mod scan;
+mod serve;
+mod session;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use exit::{EXIT_CODES, Failure, Result};
+use output::Format;
+use profile::ClusterArgs;
+
+/// A leaderless key-value store: peers own arcs of a ring, any replica takes a write, concurrent writes become siblings.
+#[derive(Parser, Debug)]
+#[command(name = "driftless", version, after_help = EXIT_CODES, arg_required_else_help = true, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// Private key of the client certificate
+    #[arg(long = "key", id = "key-before", value_name = "FILE", help_heading = "Cluster")]
+    key: Option<PathBuf>,
+    /// How results are printed
+    #[arg(long, global = true, value_enum, default_value_t)]
+    format: Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run a whole cluster on this machine until Ctrl-C
+    Dev(dev::Args),
+    /// The two-minute tour: what this store does, shown and checked on a throw-away cluster
+    Demo(demo::Args),
+    /// Run one node
+    Serve(WithKey<serve::Args>),
+    /// Issue certificates
+    #[command(subcommand)]
+    Cert(cert::Command),
+    /// Write a value
+    Put(WithKey<put::Args>),
+    /// Read a key
+    Get(WithKey<get::Args>),
+    /// Delete a key
+    Delete(WithKey<delete::Args>),
+    /// Write many records from a file of JSON lines
+    Load(WithKey<load::Args>),
+    /// Write all records of a bucket as JSON lines, as `load` reads them
+    Dump(WithKey<dump::Args>),
+    /// List the keys of a bucket, partition by partition
+    Scan(WithKey<scan::Args>),
+    /// Look at the buckets
+    #[command(subcommand)]
+    Bucket(bucket::Command),
+    /// Who owns what; for a key: its token, partition, primaries and fallbacks
+    Ring(ring::Args),
+    /// A line per node, then a sentence on the cluster's health
+    Status(WithKey<status::Args>),
+    /// Measure a running cluster with a closed loop of clients
+    Bench(WithKey<bench::Args>),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+}
+
+/// The arguments of a subcommand, and `--key`, which `ring` uses for something else.
+#[derive(clap::Args, Debug)]
+pub(crate) struct WithKey<A: clap::Args> {
+    #[command(flatten)]
+    args: A,
+    /// Private key of the client certificate
+    #[arg(long = "key", id = "key-file", value_name = "FILE", help_heading = "Cluster")]
+    key: Option<PathBuf>,
+}
+
+/// What every subcommand that talks to a cluster is given.
+#[derive(Debug)]
+pub(crate) struct Common {
+    /// Which cluster.
+    pub(crate) cluster: ClusterArgs,
+    /// How to print.
+    pub(crate) format: Format,
+}
+
+/// Runs the command that the process was started with.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to standard output and is no failure; clap knows which is which.
+            let _ = error.print();
+            return if error.use_stderr() {
+                exit::Exit::Usage.into()
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    match run(cli) {
+        Ok(code) => code,
+        Err(failure) => {
+            output::error(&failure);
+            failure.exit().into()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode> {
+    let Cli {
+        mut cluster,
+        key,
+        format,
+        command,
+    } = cli;
+    cluster.client_key = cluster.client_key.or(key);
+    let common = Common { cluster, format };
+    if format == Format::Raw && !matches!(command, Command::Get(_)) {
+        return Err(Failure::usage("--format raw is for `get` only").hint("use --format text or --format json"));
+    }
+    let done = |()| ExitCode::SUCCESS;
+    match command {
+        Command::Dev(args) => dev::run(&args).map(done),
+        Command::Demo(args) => demo::run(&args),
+        Command::Serve(with) => serve::run(&with.args, &common.with(with.key).cluster).map(done),
+        Command::Cert(command) => cert::run(&command, format).map(done),
+        Command::Put(with) => put::run(&common.with(with.key), with.args).map(done),
+        Command::Get(with) => get::run(&common.with(with.key), with.args),
+        Command::Delete(with) => delete::run(&common.with(with.key), with.args),
+        Command::Load(with) => load::run(&common.with(with.key), &with.args),
+        Command::Dump(with) => dump::run(&common.with(with.key), &with.args).map(done),
+        Command::Scan(with) => scan::run(&common.with(with.key), &with.args).map(done),
+        Command::Bucket(command) => bucket::run(&common, command).map(done),
+        Command::Ring(args) => ring::run(&common, args).map(done),
+        Command::Status(with) => status::run(&common.with(with.key), &with.args),
+        Command::Bench(with) => bench::run(&common.with(with.key), &with.args).map(done),
+        Command::Completions(args) => completions::run(&args).map(done),
+    }
+}
+
+impl Common {
+    /// The same with a private key, if one was given after the subcommand.
+    fn with(&self, key: Option<PathBuf>) -> Common {
+        let mut cluster = self.cluster.clone();
+        cluster.client_key = key.or(cluster.client_key);
+        Common {
+            cluster,
+            format: self.format,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(words: &str) -> std::result::Result<Cli, String> {
+        Cli::try_parse_from(std::iter::once("driftless").chain(words.split(' '))).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_cluster_may_be_named_before_or_after_the_subcommand() {
+        for words in [
+            "--profile D get k",
+            "get --profile D k",
+            "get k --profile D --format json",
+        ] {
+            assert_eq!(parse(words).expect(words).cluster.profile.as_deref(), Some("D"));
+        }
+    }
+
+    #[test]
+    fn key_is_a_file_except_for_ring() {
+        let cli = parse("--ca a --cert b --key c get k").expect("parses");
+        assert_eq!(cli.key, Some("c".into()));
+        assert!(matches!(
+            parse("get k --key c").expect("parses").command,
+            Command::Get(WithKey { key: Some(_), .. })
+        ));
+        assert!(matches!(
+            parse("ring --key bat").expect("parses").command,
+            Command::Ring(_)
+        ));
+        assert_eq!(
+            parse("ring --key bat --client-key c")
+                .expect("parses")
+                .cluster
+                .client_key,
+            Some("c".into())
+        );
+    }
+
+    #[test]
+    fn impossible_requests_are_usage_errors() {
+        for words in [
+            "get",
+            "get k -r 0",
+            "get k -r x",
+            "put",
+            "put k v -w 0",
+            "get k --format yaml",
+            "frob",
+            "bench --op frob",
+            "get k --timeout 5",
+        ] {
+            assert!(parse(words).is_err(), "{words}");
+        }
+    }
+
+    #[test]
+    fn help_documents_the_exit_codes() {
+        let help = Cli::command().render_long_help().to_string();
+        assert!(help.contains("4  outcome unknown"), "{help}");
+    }
+}

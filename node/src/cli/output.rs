@@ -1,0 +1,207 @@
+//! Printing: results to standard output, everything else to standard error; colours only for people.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+
+use serde_json::{Value, json};
+
+use super::exit::{Failure, Result};
+
+/// How results are printed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+    /// The bytes of the value and nothing else (`get` only).
+    Raw,
+}
+
+/// What a piece of text means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Tone {
+    /// As hoped.
+    Good,
+    /// Worth a look.
+    Warning,
+    /// Not as hoped.
+    Bad,
+    /// A heading.
+    Strong,
+    /// Beside the point.
+    Quiet,
+}
+
+/// Writes a line to standard output.
+pub(crate) fn line(text: impl fmt::Display) -> Result {
+    written(writeln!(io::stdout().lock(), "{text}"))
+}
+
+/// Writes bytes to standard output as they are.
+pub(crate) fn raw(bytes: &[u8]) -> Result {
+    let mut out = io::stdout().lock();
+    written(out.write_all(bytes).and_then(|()| out.flush()))
+}
+
+/// Writes a line of JSON to standard output.
+pub(crate) fn json_line(value: &Value) -> Result {
+    line(value)
+}
+
+/// Writes a line to standard error: progress, and what is not the result. Nobody listening is fine.
+pub(crate) fn note(text: impl fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Reports a failure.
+pub(crate) fn error(failure: &Failure) {
+    note(format_args!(
+        "{} {failure}",
+        paint_for(&io::stderr(), Tone::Bad, "error:")
+    ));
+}
+
+/// Reports something that does not stop the command.
+pub(crate) fn warning(text: impl fmt::Display) {
+    note(format_args!(
+        "{} {text}",
+        paint_for(&io::stderr(), Tone::Warning, "warning:")
+    ));
+}
+
+/// Colours text for standard output, if a person looks at it.
+pub(crate) fn paint(tone: Tone, text: impl fmt::Display) -> String {
+    paint_for(&io::stdout(), tone, text)
+}
+
+/// Whether progress can be drawn.
+pub(crate) fn draws_progress() -> bool {
+    io::stderr().is_terminal()
+}
+
+/// A value in JSON: text where it is valid UTF-8, else `{"base64": …}`.
+pub(crate) fn json_bytes(bytes: &[u8]) -> Value {
+    use base64::Engine as _;
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Value::from(text),
+        Err(_) => json!({ "base64": base64::engine::general_purpose::STANDARD.encode(bytes) }),
+    }
+}
+
+/// The reverse of [`json_bytes`]; `None` if it is neither.
+pub(crate) fn bytes_of_json(value: &Value) -> Option<Vec<u8>> {
+    use base64::Engine as _;
+    match value {
+        Value::String(text) => Some(text.as_bytes().to_vec()),
+        Value::Object(map) if map.len() == 1 => base64::engine::general_purpose::STANDARD
+            .decode(map.get("base64")?.as_str()?)
+            .ok(),
+        _ => None,
+    }
+}
+
+/// Bytes for people: text, or how many there are.
+pub(crate) fn text_bytes(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => format!(
+            "({} bytes that are not text; see them with --format json or raw)",
+            bytes.len()
+        ),
+    }
+}
+
+/// A size for people.
+pub(crate) fn size(bytes: u64) -> String {
+    bytesize::ByteSize(bytes).display().iec().to_string()
+}
+
+/// A number with thousands separated.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A plain table: columns aligned, no lines drawn.
+pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::NOTHING);
+    table.set_header(header.iter().map(|title| title.to_uppercase()));
+    for row in rows {
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn paint_for(stream: &impl IsTerminal, tone: Tone, text: impl fmt::Display) -> String {
+    let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && stream.is_terminal();
+    if !wanted {
+        return text.to_string();
+    }
+    let code = match tone {
+        Tone::Good => "32",
+        Tone::Warning => "33",
+        Tone::Bad => "31;1",
+        Tone::Strong => "1",
+        Tone::Quiet => "2",
+    };
+    format!("\x1b[{code}m{text}\x1b[0m")
+}
+
+fn written(result: io::Result<()>) -> Result {
+    match result {
+        Ok(()) => Ok(()),
+        // `driftless scan … | head` is no mistake: whoever read has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => Err(Failure::failed(format_args!(
+            "cannot write to standard output: {error}"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_survive_json() {
+        for bytes in [&b"plain"[..], b"", b"\xff\x00", "ä\n\"".as_bytes()] {
+            assert_eq!(bytes_of_json(&json_bytes(bytes)).as_deref(), Some(bytes));
+        }
+        assert_eq!(json_bytes(b"bat"), json!("bat"));
+        assert_eq!(json_bytes(b"\xff"), json!({ "base64": "/w==" }));
+        for bad in [
+            json!(7),
+            json!({ "base64": "%" }),
+            json!({ "base64": "", "x": 1 }),
+            json!(null),
+            json!({}),
+        ] {
+            assert_eq!(bytes_of_json(&bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn thousands_are_separated() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(5_287), "5,287");
+        assert_eq!(grouped(1_234_567), "1,234,567");
+    }
+}

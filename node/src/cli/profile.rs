@@ -1,0 +1,243 @@
+//! Where a cluster is and who we are to it: flags, a profile, or the directory of a `dev` cluster.
+//!
+//! ```toml
+//! # DIR/profile.toml, written by `driftless dev`; relative paths start at the file
+//! seeds = ["127.0.0.1:7400"]
+//! ca = "ca.pem"
+//! cert = "client.pem"
+//! key = "client.key"
+//! ```
+//! The same keys stand in `[profile.NAME]` of `~/.config/driftless/config.toml`. Without `--profile`, the variable
+//! `DRIFTLESS_PROFILE` and then `[profile.default]` count.
+
+use std::path::{Path, PathBuf};
+
+use driftless_node::config::closest;
+use serde::{Deserialize, Serialize};
+
+use super::exit::{Failure, Result};
+
+/// Flags that say which cluster is meant. They stand before or after the subcommand.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub(crate) struct ClusterArgs {
+    /// Name of a profile in ~/.config/driftless/config.toml, or the directory of a `dev` cluster
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME|DIR",
+        env = "DRIFTLESS_PROFILE",
+        help_heading = "Cluster"
+    )]
+    pub(crate) profile: Option<String>,
+    /// Send every request to this node and to no other
+    #[arg(long, global = true, value_name = "HOST:PORT", help_heading = "Cluster")]
+    pub(crate) endpoint: Option<String>,
+    /// Certificate of the cluster's authority
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Cluster")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Client certificate
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Cluster")]
+    pub(crate) cert: Option<PathBuf>,
+    /// Its private key (also --key, except for `ring`)
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Cluster")]
+    pub(crate) client_key: Option<PathBuf>,
+    /// Time for the whole command's request, as in 5s
+    #[arg(long, global = true, value_name = "TIME", value_parser = parse_duration, help_heading = "Cluster")]
+    pub(crate) timeout: Option<std::time::Duration>,
+}
+
+/// A cluster and our identity there, from wherever.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Access {
+    /// Nodes to ask first.
+    pub(crate) seeds: Vec<String>,
+    /// Authority, certificate, private key.
+    pub(crate) ca: PathBuf,
+    /// Client certificate.
+    pub(crate) cert: PathBuf,
+    /// Its private key.
+    pub(crate) key: PathBuf,
+    /// The node that every request goes to, if one was named.
+    pub(crate) endpoint: Option<String>,
+    /// The directory of the `dev` cluster, if it is one.
+    pub(crate) dev_dir: Option<PathBuf>,
+}
+
+/// A profile as it stands in a file.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Profile {
+    /// Nodes to ask first.
+    pub(crate) seeds: Vec<String>,
+    /// Certificate of the cluster's authority.
+    pub(crate) ca: PathBuf,
+    /// Client certificate.
+    pub(crate) cert: PathBuf,
+    /// Its private key.
+    pub(crate) key: PathBuf,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProfilesFile {
+    #[serde(default)]
+    profile: std::collections::BTreeMap<String, Profile>,
+}
+
+/// Name of the profile in a `dev` cluster's directory.
+pub(crate) const DEV_PROFILE: &str = "profile.toml";
+
+impl ClusterArgs {
+    /// Which cluster is meant.
+    pub(crate) fn access(&self) -> Result<Access> {
+        let found = self.find()?;
+        let (base, profile, dev_dir) = match found {
+            Some(found) => found,
+            None => (PathBuf::new(), None, None),
+        };
+        let absent = |what: &str| {
+            Failure::usage(format_args!("which cluster? {what} is not given"))
+                .hint("use --profile NAME or --profile DIR (`driftless dev` prints one), or --endpoint, --ca, --cert and --key together")
+        };
+        let pick = |flag: &Option<PathBuf>, of: fn(&Profile) -> &PathBuf, what| match (flag, &profile) {
+            (Some(path), _) => Ok(path.clone()),
+            (None, Some(profile)) => Ok(base.join(of(profile))),
+            (None, None) => Err(absent(what)),
+        };
+        let seeds = match (&self.endpoint, &profile) {
+            (Some(endpoint), _) => vec![endpoint.clone()],
+            (None, Some(profile)) => profile.seeds.clone(),
+            (None, None) => return Err(absent("--endpoint or --profile")),
+        };
+        Ok(Access {
+            seeds,
+            ca: pick(&self.ca, |profile| &profile.ca, "--ca")?,
+            cert: pick(&self.cert, |profile| &profile.cert, "--cert")?,
+            key: pick(&self.client_key, |profile| &profile.key, "--key")?,
+            endpoint: self.endpoint.clone(),
+            dev_dir,
+        })
+    }
+
+    #[allow(
+        clippy::type_complexity,
+        reason = "three parts of one answer, taken apart by the only caller"
+    )]
+    fn find(&self) -> Result<Option<(PathBuf, Option<Profile>, Option<PathBuf>)>> {
+        if let Some(name) = &self.profile {
+            let dir = Path::new(name);
+            if dir.join(DEV_PROFILE).is_file() {
+                let profile = read::<Profile>(&dir.join(DEV_PROFILE))?;
+                return Ok(Some((dir.to_owned(), Some(profile), Some(dir.to_owned()))));
+            }
+            if dir.is_dir() || name.contains('/') {
+                return Err(Failure::usage(format_args!(
+                    "{name} has no {DEV_PROFILE}; it is not the directory of a dev cluster"
+                ))
+                .hint(format_args!("start one there with `driftless dev --dir {name}`")));
+            }
+        }
+        let Some(file) = profiles_file() else { return Ok(None) };
+        let wanted = self.profile.as_deref();
+        if !file.is_file() {
+            return match wanted {
+                None => Ok(None),
+                Some(name) => Err(Failure::usage(format_args!(
+                    "there is no profile \"{name}\": {} does not exist",
+                    file.display()
+                ))
+                .hint(format_args!(
+                    "write [profile.{name}] with seeds, ca, cert and key there, or give the directory of a dev cluster"
+                ))),
+            };
+        }
+        let mut profiles = read::<ProfilesFile>(&file)?.profile;
+        let base = file.parent().unwrap_or(Path::new("")).to_owned();
+        match (profiles.remove(wanted.unwrap_or("default")), wanted) {
+            (Some(profile), _) => Ok(Some((base, Some(profile), None))),
+            (None, None) => Ok(None),
+            (None, Some(name)) => {
+                let known: Vec<&str> = profiles.keys().map(String::as_str).collect();
+                let failure = Failure::usage(format_args!("there is no profile \"{name}\" in {}", file.display()));
+                Err(match closest(name, known.iter().copied()) {
+                    Some(likely) => failure.hint(format_args!("did you mean \"{likely}\"?")),
+                    None => failure.hint(format_args!(
+                        "it has {}",
+                        if known.is_empty() {
+                            "none".to_owned()
+                        } else {
+                            known.join(", ")
+                        }
+                    )),
+                })
+            }
+        }
+    }
+}
+
+/// For clap: a span of time with its unit.
+pub(crate) fn parse_duration(text: &str) -> std::result::Result<std::time::Duration, String> {
+    match driftless_node::config::units::duration(text) {
+        Ok(time) if time.is_zero() => Err("expected a time above zero".to_owned()),
+        Ok(time) => Ok(time),
+        Err(expected) => Err(format!("expected {expected}")),
+    }
+}
+
+fn profiles_file() -> Option<PathBuf> {
+    if let Some(file) = std::env::var_os("DRIFTLESS_CONFIG") {
+        return Some(file.into());
+    }
+    let base = match std::env::var_os("XDG_CONFIG_HOME").filter(|dir| !dir.is_empty()) {
+        Some(dir) => PathBuf::from(dir),
+        None => Path::new(&std::env::var_os("HOME")?).join(".config"),
+    };
+    Some(base.join("driftless/config.toml"))
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::usage(format_args!("cannot read {}: {error}", path.display())))?;
+    toml::from_str(&text).map_err(|error| Failure::usage(format_args!("{}: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dev_directory_is_a_profile() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let text = "seeds = [\"127.0.0.1:7400\"]\nca = \"ca.pem\"\ncert = \"/abs/c.pem\"\nkey = \"c.key\"\n";
+        std::fs::write(dir.path().join(DEV_PROFILE), text).expect("writes");
+        let name = dir.path().display().to_string();
+        let mut args = ClusterArgs {
+            profile: Some(name),
+            ..ClusterArgs::default()
+        };
+        let access = args.access().expect("is complete");
+        assert_eq!(access.seeds, ["127.0.0.1:7400"]);
+        assert_eq!(access.ca, dir.path().join("ca.pem"));
+        assert_eq!(access.cert, Path::new("/abs/c.pem"));
+        assert_eq!(access.dev_dir.as_deref(), Some(dir.path()));
+        args.endpoint = Some("127.0.0.1:7410".to_owned());
+        args.client_key = Some("other.key".into());
+        let access = args.access().expect("is complete");
+        assert_eq!(access.seeds, ["127.0.0.1:7410"]);
+        assert_eq!(access.endpoint.as_deref(), Some("127.0.0.1:7410"));
+        assert_eq!(access.key, Path::new("other.key"));
+    }
+
+    #[test]
+    fn a_directory_without_a_profile_says_so() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let args = ClusterArgs {
+            profile: Some(dir.path().display().to_string()),
+            ..ClusterArgs::default()
+        };
+        let failure = args.access().expect_err("has no profile").to_string();
+        assert!(failure.contains("not the directory of a dev cluster"), "{failure}");
+        std::fs::write(dir.path().join(DEV_PROFILE), "seeds = []\ncolour = 1\n").expect("writes");
+        assert!(args.access().expect_err("is malformed").to_string().contains("colour"));
+    }
+}

@@ -1,0 +1,111 @@
+//! `driftless put KEY [VALUE|-]`.
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Read};
+use std::os::unix::ffi::OsStringExt;
+
+use bytes::Bytes;
+use driftless_client::Context;
+use serde_json::json;
+
+use super::Common;
+use super::exit::{Failure, Result};
+use super::output::{self, Format, json_bytes};
+use super::session::{self, BucketArg, IntoFailure, SloppyArgs};
+
+/// Without --context the value becomes a sibling of whatever is there.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// The key
+    key: OsString,
+    /// The value; `-` or nothing reads it from standard input
+    value: Option<OsString>,
+    #[command(flatten)]
+    bucket: BucketArg,
+    /// Replicas that must acknowledge [default: as the bucket says]
+    #[arg(short, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    w: Option<u8>,
+    #[command(flatten)]
+    sloppy: SloppyArgs,
+    /// What you have read and mean to replace, as `get` printed it
+    #[arg(long, value_name = "TOKEN", value_parser = session::parse_context)]
+    context: Option<Context>,
+}
+
+/// Writes one value.
+pub(crate) fn run(common: &Common, args: Args) -> Result {
+    let key = session::key(args.key)?;
+    let value = match args.value {
+        Some(text) if text != "-" => text.into_vec(),
+        _ => from_standard_input()?,
+    };
+    session::run(common, async |client| {
+        let bucket = session::bucket(client, &args.bucket);
+        let mut put = bucket.put(key.to_bytes(), Bytes::from(value));
+        if let Some(w) = args.w {
+            put = put.w(w);
+        }
+        if let Some(sloppy) = args.sloppy.sloppy() {
+            put = put.sloppy(sloppy);
+        }
+        if let Some(context) = args.context {
+            put = put.context(context);
+        }
+        let done = put.await.map_err(IntoFailure::into_failure)?;
+        let context = done.context().map(|context| context.to_string());
+        if common.format == Format::Json {
+            return output::json_line(&json!({
+                "key": json_bytes(key.as_bytes()),
+                "siblings": done.siblings(),
+                "acks": done.acks(),
+                "primaries": done.primaries(),
+                "context": context,
+            }));
+        }
+        match done.siblings() {
+            0 | 1 => output::line("stored")?,
+            count => output::line(format_args!(
+                "stored; the key has {count} siblings, read them with: driftless{} get{} {key}",
+                profile_flag(common),
+                bucket_flag(&args.bucket)
+            ))?,
+        }
+        if u32::from(done.primaries()) < u32::from(done.acks()) {
+            output::note(format_args!(
+                "{} of {} acknowledgements came from stand-ins of nodes that could not be reached",
+                done.acks() - done.primaries(),
+                done.acks()
+            ));
+        }
+        Ok(())
+    })
+}
+
+/// For commands that are printed to be typed.
+pub(super) fn profile_flag(common: &Common) -> String {
+    match &common.cluster.profile {
+        Some(profile) if std::env::var_os("DRIFTLESS_PROFILE").is_none() => format!(" --profile {profile}"),
+        _ => String::new(),
+    }
+}
+
+/// For commands that are printed to be typed.
+pub(super) fn bucket_flag(arg: &BucketArg) -> String {
+    if arg.bucket == "default" {
+        String::new()
+    } else {
+        format!(" -b {}", arg.bucket)
+    }
+}
+
+fn from_standard_input() -> Result<Vec<u8>> {
+    let mut input = std::io::stdin().lock();
+    if input.is_terminal() {
+        output::note("reading the value from standard input; end it with Ctrl-D");
+    }
+    let mut value = Vec::new();
+    input
+        .read_to_end(&mut value)
+        .map_err(|error| Failure::failed(format_args!("cannot read standard input: {error}")))?;
+    Ok(value)
+}

@@ -1,0 +1,124 @@
+//! `driftless scan BUCKET`: pages through the keys, arc by arc of the ring.
+
+use std::cmp::Ordering;
+
+use futures::StreamExt;
+use serde_json::json;
+
+use super::Common;
+use super::exit::{Failure, Result};
+use super::output::{self, Format, json_bytes};
+use super::session::IntoFailure;
+
+/// Keys come in the order of the ring, which looks random; there is no ordered scan.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// The bucket
+    #[arg(default_value = "default")]
+    bucket: String,
+    /// Stop after this many keys
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// Only this partition: the number of an arc, with or without its class, as 17 or n3/17
+    #[arg(long, value_name = "P", value_parser = parse_partition)]
+    partition: Option<Partition>,
+    /// Replicas that must answer for each page [default: as the bucket says]
+    #[arg(short, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    r: Option<u8>,
+}
+
+/// A partition as people write it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Partition {
+    /// Replication factor, if given.
+    pub(crate) n: Option<u8>,
+    /// Number of the arc.
+    pub(crate) arc: u32,
+}
+
+/// Prints every key.
+pub(crate) fn run(common: &Common, args: &Args) -> Result {
+    super::session::run(common, async |client| {
+        let topology = client.topology();
+        if let (Some(partition), Some(bucket)) = (args.partition, topology.bucket_named(&args.bucket)) {
+            partition.check(topology.ring().partitions().get(), Some(bucket.quorum.n()))?;
+        }
+        let mut scan = client.bucket(&args.bucket).scan();
+        if let Some(r) = args.r {
+            scan = scan.r(r);
+        }
+        let mut keys = scan.keys();
+        let mut left = args.limit.unwrap_or(u64::MAX);
+        while left > 0
+            && let Some(key) = keys.next().await
+        {
+            let key = key.map_err(IntoFailure::into_failure)?;
+            if let (Some(partition), Some(bucket)) = (args.partition, topology.bucket_named(&args.bucket)) {
+                // Arcs come in order: what comes before is passed over, what comes after is not wanted.
+                match topology.place(bucket, &key).partition.arc.0.cmp(&partition.arc) {
+                    Ordering::Less => continue,
+                    Ordering::Equal => {}
+                    Ordering::Greater => break,
+                }
+            }
+            match common.format {
+                Format::Json => output::json_line(&json!({ "key": json_bytes(key.as_bytes()) }))?,
+                _ => output::line(key)?,
+            }
+            left -= 1;
+        }
+        Ok(())
+    })
+}
+
+impl Partition {
+    /// Refuses what is not on the ring.
+    pub(crate) fn check(self, partitions: u32, n: Option<u8>) -> Result {
+        if self.arc >= partitions {
+            return Err(Failure::usage(format_args!(
+                "there is no partition {}; the ring has {partitions}, from 0 to {}",
+                self.arc,
+                partitions - 1
+            )));
+        }
+        match (self.n, n) {
+            (Some(asked), Some(has)) if asked != has => Err(Failure::usage(format_args!(
+                "the bucket has n = {has}; its partitions are n{has}/0 to n{has}/{}",
+                partitions - 1
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// For clap: `17` or `n3/17`.
+pub(crate) fn parse_partition(text: &str) -> std::result::Result<Partition, String> {
+    let parse = || match text.strip_prefix('n') {
+        None => Some(Partition {
+            n: None,
+            arc: text.parse().ok()?,
+        }),
+        Some(rest) => {
+            let (n, arc) = rest.split_once('/')?;
+            Some(Partition {
+                n: Some(n.parse().ok()?),
+                arc: arc.parse().ok()?,
+            })
+        }
+    };
+    parse().ok_or_else(|| "expected the number of an arc, as 17 or n3/17".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_have_two_spellings() {
+        assert_eq!(parse_partition("17"), Ok(Partition { n: None, arc: 17 }));
+        assert_eq!(parse_partition("n3/17"), Ok(Partition { n: Some(3), arc: 17 }));
+        for bad in ["", "n3", "n/1", "-1", "3/17", "n300/1"] {
+            assert!(parse_partition(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! `driftless serve`: one node, from its configuration to its last sync.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use driftless_node::config::{ConfigError, LogConfig, NodeConfig, Override, read_cluster, read_context_keys};
+use driftless_node::metrics::Metrics;
+use driftless_node::net::limits::NetLimits;
+use driftless_node::net::sync::Syncer;
+use driftless_node::net::tls::{TlsFiles, TlsIdentity};
+use driftless_node::net::{Node, NodeSettings};
+use driftless_node::replica::store::StoreError;
+use driftless_node::store::directory::{DataDirectory, Identity};
+use driftless_node::store::disk::{DiskDatabase, DiskOptions, DiskStore, DiskSyncer};
+use driftless_proto::Topology;
+use driftless_ring::Member;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use super::exit::{Failure, Result};
+use super::output;
+use super::profile::ClusterArgs;
+
+/// Every key of the configuration can also be set by an environment variable: limits.requests_max by
+/// DRIFTLESS_LIMITS_REQUESTS_MAX. --ca, --cert and --key override [tls].
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// The node's file
+    #[arg(long, value_name = "FILE", default_value = "node.toml")]
+    config: PathBuf,
+    /// This node's name in the cluster file
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Where the data lives
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// UDP address to listen on
+    #[arg(long, value_name = "IP:PORT")]
+    listen: Option<String>,
+    /// TCP address of metrics and status, or `off`
+    #[arg(long, value_name = "IP:PORT")]
+    admin: Option<String>,
+    /// The cluster file
+    #[arg(long, value_name = "FILE")]
+    cluster: Option<String>,
+    /// Any other key, as in --set limits.requests_max=1000
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_assignment)]
+    set: Vec<(String, String)>,
+    /// Print the configuration with where each value came from, and do not start
+    #[arg(long)]
+    print_config: bool,
+    /// Stop when standard input closes, as it does when the process that started this one ends
+    #[arg(long)]
+    exit_with_parent: bool,
+}
+
+/// Runs one node until SIGTERM, SIGINT or a failure.
+pub(crate) fn run(args: &Args, cluster: &ClusterArgs) -> Result {
+    let environment =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let config = NodeConfig::read(&args.config, environment, &overrides(args, cluster))?;
+    if args.print_config {
+        return output::line(config.print().trim_end());
+    }
+    start_log(&config.log)?;
+    let (topology, member) = topology_and_member(&config)?;
+    let context_keys = read_context_keys(&config.context_key)?;
+    let files = TlsFiles {
+        ca: config.tls_ca.clone(),
+        cert: config.tls_cert.clone(),
+        key: config.tls_key.clone(),
+    };
+    let tls = TlsIdentity::load(&files, SystemTime::now()).map_err(Failure::failed)?;
+    tls.expect_node(topology.cluster(), &member.name)
+        .map_err(Failure::failed)?;
+    let listen = match config.listen {
+        Some(listen) => listen,
+        None => resolve(&member)?,
+    };
+
+    let directory = open_directory(&config.data_dir, &topology, &member)?;
+    let database = DiskDatabase::open(directory.store_path(), disk_options(&config)).map_err(Failure::failed)?;
+    let stores: Vec<DiskStore> = (0..member.shards.max(1)).map(|shard| database.store(shard)).collect();
+    let syncer = Durable(database.syncer());
+    // The stores hold it as long as they live; after them nobody does, and it closes.
+    drop(database);
+    let settings = NodeSettings {
+        name: member.name.clone(),
+        listen,
+        admin: config.admin,
+        tls,
+        topology: Arc::new(topology),
+        context_keys,
+        limits: config.limits,
+        net: NetLimits::default(),
+        incarnation: directory.incarnation(),
+        reset_key: *directory.reset_key(),
+        metrics: Arc::new(Metrics::default()),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format_args!("cannot start: {error}")))?;
+    runtime.block_on(async {
+        let stop = StopSignals::listen(args.exit_with_parent)?;
+        let node = Node::start(settings, stores, syncer).map_err(Failure::failed)?;
+        let admin = node.admin_address().map_or(String::new(), |address| {
+            format!(", metrics and status on http://{address}")
+        });
+        output::line(format_args!("ready: {} serves on {listen} (UDP){admin}", member.name))?;
+        serve_until(node, stop).await
+    })?;
+    drop(directory);
+    Ok(())
+}
+
+async fn serve_until(node: Node, mut stop: StopSignals) -> Result {
+    tokio::select! {
+        why = stop.wait() => {
+            tracing::info!(node = %node.id(), why, "stopping");
+            node.stop();
+            tokio::select! {
+                () = node.ended() => {}
+                _ = stop.wait_again() => {
+                    return Err(Failure::failed("stopped at once by a second signal; what was under way is lost, what was acknowledged is not"));
+                }
+            }
+        }
+        () = node.ended() => {}
+    }
+    node.join().map_err(Failure::failed)
+}
+
+/// Everything that asks a node to stop.
+struct StopSignals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    parent: oneshot::Receiver<()>,
+    /// Held so that the receiver waits for ever where no parent is watched.
+    _no_parent: Option<oneshot::Sender<()>>,
+}
+
+impl StopSignals {
+    fn listen(with_parent: bool) -> Result<StopSignals> {
+        let failed = |error| Failure::failed(format_args!("cannot listen to signals: {error}"));
+        let (gone, parent) = oneshot::channel();
+        let no_parent = if with_parent {
+            // Blocks in read for as long as the parent lives, and ends with the process.
+            std::thread::Builder::new()
+                .name("parent".to_owned())
+                .spawn(move || {
+                    let mut input = std::io::stdin().lock();
+                    while input.read(&mut [0; 64]).is_ok_and(|read| read > 0) {}
+                    let _ = gone.send(());
+                })
+                .map_err(failed)?;
+            None
+        } else {
+            Some(gone)
+        };
+        Ok(StopSignals {
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            parent,
+            _no_parent: no_parent,
+        })
+    }
+
+    async fn wait(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = &mut self.parent => "the process that started this one is gone",
+        }
+    }
+
+    /// Signals only: the parent can go but once.
+    async fn wait_again(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// The store's syncer, for the shell.
+struct Durable(DiskSyncer);
+
+impl Syncer for Durable {
+    fn sync(&self) -> std::result::Result<(), StoreError> {
+        self.0.sync()
+    }
+}
+
+fn topology_and_member(config: &NodeConfig) -> Result<(Topology, Member)> {
+    let topology = read_cluster(&config.cluster)?;
+    match topology.ring().member_by_name(&config.name) {
+        Some(member) => {
+            let member = member.clone();
+            Ok((topology, member))
+        }
+        None => {
+            let members: Vec<&str> = topology
+                .ring()
+                .members()
+                .iter()
+                .map(|member| member.name.as_str())
+                .collect();
+            Err(ConfigError::NotAMember {
+                path: config.cluster.clone(),
+                name: config.name.clone(),
+                members: members.join(", "),
+            }
+            .into())
+        }
+    }
+}
+
+fn resolve(member: &Member) -> Result<std::net::SocketAddr> {
+    use std::net::ToSocketAddrs;
+    let found = member
+        .address
+        .to_socket_addrs()
+        .ok()
+        .and_then(|mut addresses| addresses.next());
+    found.ok_or_else(|| {
+        Failure::failed(format_args!(
+            "the address {} of member {} cannot be resolved",
+            member.address, member.name
+        ))
+        .hint("set `listen` in the node's file to an IP address and port of this machine")
+    })
+}
+
+fn open_directory(path: &Path, topology: &Topology, member: &Member) -> Result<DataDirectory> {
+    let identity = Identity {
+        cluster: topology.cluster().to_owned(),
+        node: member.name.clone(),
+        created: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        nonce: rand::random(),
+    };
+    let directory = DataDirectory::open(path, &identity).map_err(Failure::failed)?;
+    directory.check_topology(topology).map_err(Failure::failed)?;
+    Ok(directory)
+}
+
+fn disk_options(config: &NodeConfig) -> DiskOptions {
+    DiskOptions {
+        cache_bytes: config.store.block_cache,
+        memtable_bytes: config.store.memtable,
+        separate_values_from: config.store.separate_values_from,
+        journal_bytes_max: config.store.journal_max,
+        reserve_bytes: config.store.free_space_reserve,
+        ..DiskOptions::default()
+    }
+}
+
+fn start_log(config: &LogConfig) -> Result {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_new(&config.level).map_err(|error| {
+        Failure::usage(format_args!("log.level = {:?} cannot be used: {error}", config.level))
+            .hint("use error, warn, info, debug or trace, or directives such as info,driftless_node=debug")
+    })?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let started = if config.json {
+        builder.json().try_init()
+    } else {
+        builder.with_ansi(output::draws_progress()).try_init()
+    };
+    started.map_err(|error| Failure::failed(format_args!("cannot start the log: {error}")))
+}
+
+fn overrides(args: &Args, cluster: &ClusterArgs) -> Vec<Override> {
+    let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    let flags = [
+        ("name", "--name", args.name.clone()),
+        ("data_dir", "--data-dir", args.data_dir.clone()),
+        ("listen", "--listen", args.listen.clone()),
+        ("admin", "--admin", args.admin.clone()),
+        ("cluster", "--cluster", args.cluster.clone()),
+        ("tls.ca", "--ca", path(&cluster.ca)),
+        ("tls.cert", "--cert", path(&cluster.cert)),
+        ("tls.key", "--key", path(&cluster.client_key)),
+    ];
+    let named = flags.into_iter().filter_map(|(key, flag, value)| {
+        Some(Override {
+            key: key.to_owned(),
+            value: value?,
+            flag: flag.to_owned(),
+        })
+    });
+    let set = args.set.iter().map(|(key, value)| Override {
+        key: key.clone(),
+        value: value.clone(),
+        flag: format!("--set {key}"),
+    });
+    named.chain(set).collect()
+}
+
+fn parse_assignment(text: &str) -> std::result::Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) => Ok((key.trim().to_owned(), value.trim().to_owned())),
+        None => Err("expected KEY=VALUE, as in limits.requests_max=1000".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_of_the_store_are_the_stores_own() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("node.toml");
+        std::fs::write(&path, "name = \"n1\"").expect("writes");
+        let (ours, theirs) = (
+            disk_options(&NodeConfig::read(&path, [], &[]).expect("is fine")),
+            DiskOptions::default(),
+        );
+        assert_eq!(ours.cache_bytes, theirs.cache_bytes);
+        assert_eq!(ours.memtable_bytes, theirs.memtable_bytes);
+        assert_eq!(ours.separate_values_from, theirs.separate_values_from);
+        assert_eq!(ours.journal_bytes_max, theirs.journal_bytes_max);
+        assert_eq!(ours.reserve_bytes, theirs.reserve_bytes);
+    }
+
+    #[test]
+    fn an_assignment_has_two_sides() {
+        assert_eq!(
+            parse_assignment("log.level = debug"),
+            Ok(("log.level".to_owned(), "debug".to_owned()))
+        );
+        assert!(parse_assignment("log.level").is_err());
+    }
+}

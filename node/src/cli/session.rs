@@ -1,0 +1,149 @@
+//! A connected client, and how its failures become exit codes.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
+
+use driftless_client::{Bucket, Cause, Client, Context, Identity, IoRuntime, Key, Outcome, Profile, RequestError};
+
+use super::Common;
+use super::exit::{Exit, Failure, Result};
+use super::profile::Access;
+
+/// Which bucket.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct BucketArg {
+    /// The bucket
+    #[arg(short, long, value_name = "NAME", default_value = "default")]
+    pub(crate) bucket: String,
+}
+
+/// How many replicas must take part, and which count.
+#[derive(clap::Args, Clone, Copy, Debug, Default)]
+pub(crate) struct SloppyArgs {
+    /// Whether stand-ins of primaries count [default: as the bucket says]
+    #[arg(long, value_name = "BOOL", conflicts_with = "strict")]
+    sloppy: Option<bool>,
+    /// The same as --sloppy false: with r + w > n, reads then see every acknowledged write
+    #[arg(long)]
+    strict: bool,
+}
+
+impl SloppyArgs {
+    /// What was asked for, if anything.
+    pub(crate) fn sloppy(self) -> Option<bool> {
+        if self.strict { Some(false) } else { self.sloppy }
+    }
+}
+
+/// Connects to the cluster that the flags name, runs a command's conversation, and says goodbye.
+pub(crate) fn run<T>(common: &Common, conversation: impl AsyncFnOnce(&Client) -> Result<T>) -> Result<T> {
+    let access = common.cluster.access()?;
+    let mut profile = Profile::new();
+    if let Some(timeout) = common.cluster.timeout {
+        profile = profile.timeout(timeout);
+    }
+    runtime()?.block_on(async {
+        let client = connect(&access, profile).await?;
+        let result = conversation(&client).await;
+        // The nodes would notice by themselves after some seconds.
+        let _ = tokio::time::timeout(GOODBYE_MAX, client.close()).await;
+        result
+    })
+}
+
+/// One thread: a command has one conversation, and the load generator is fastest so.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format_args!("cannot start: {error}")))
+}
+
+/// Connects with an I/O thread, for a caller that blocks now and then.
+pub(crate) async fn connect_on_own_thread(access: &Access) -> Result<Client> {
+    connect_on(access, Profile::new(), IoRuntime::Own).await
+}
+
+/// Connects with defaults for all requests. A command is one task at a time: an I/O thread would only add wake-ups.
+async fn connect(access: &Access, profile: Profile) -> Result<Client> {
+    connect_on(access, profile, IoRuntime::Caller).await
+}
+
+async fn connect_on(access: &Access, mut profile: Profile, runtime: IoRuntime) -> Result<Client> {
+    let identity = Identity::from_pem_files(&access.ca, &access.cert, &access.key)
+        .map_err(|error| Failure::failed(error).hint("check --ca, --cert and --key, or the profile that names them"))?;
+    if let Some(endpoint) = &access.endpoint {
+        profile = profile.via(endpoint);
+    }
+    Client::builder()
+        .seeds(access.seeds.iter().map(String::as_str))
+        .identity(identity)
+        .profile(profile)
+        .io_runtime(runtime)
+        .connect()
+        .await
+        .map_err(|error| Failure::failed(error).hint("are the nodes running? `driftless dev` starts some"))
+}
+
+/// A bucket of a cluster.
+pub(crate) fn bucket(client: &Client, arg: &BucketArg) -> Bucket {
+    client.bucket(&arg.bucket)
+}
+
+/// A key from the command line: any bytes.
+pub(crate) fn key(text: OsString) -> Result<Key> {
+    Key::new(text.into_vec()).map_err(Failure::usage)
+}
+
+/// For clap: a context token.
+pub(crate) fn parse_context(text: &str) -> std::result::Result<Context, String> {
+    text.parse()
+        .map_err(|error: driftless_proto::ContextError| error.to_string())
+}
+
+/// A failed request as an exit code: refused, unknown, or failed before anybody was asked.
+pub(crate) fn request_failure(
+    message: impl std::fmt::Display,
+    outcome: Outcome,
+    request: Option<&RequestError>,
+) -> Failure {
+    let exit = match request {
+        // The call itself was not in order; nothing was sent.
+        None => Exit::Refused,
+        Some(_) if outcome == Outcome::Unknown => Exit::Unknown,
+        Some(request) => match request.cause() {
+            Cause::Refused { .. } | Cause::NoSuchBucket(_) | Cause::NoSuchNode(_) | Cause::TooLong(_) => Exit::Refused,
+            // A read changes nothing; but whether there is something to read is not known.
+            Cause::Unknown { .. } | Cause::TimedOut { .. } | Cause::ConnectionLost { .. } => Exit::Unknown,
+            _ => Exit::Failed,
+        },
+    };
+    Failure::new(exit, message)
+}
+
+const GOODBYE_MAX: Duration = Duration::from_millis(300);
+
+/// `error.into_failure()` for the errors of every operation.
+pub(crate) trait IntoFailure {
+    /// As an exit code and a message.
+    fn into_failure(self) -> Failure;
+}
+
+macro_rules! into_failure {
+    ($($error:ty),*) => {$(
+        impl IntoFailure for $error {
+            fn into_failure(self) -> Failure {
+                request_failure(&self, self.outcome(), self.request())
+            }
+        }
+    )*};
+}
+
+into_failure!(
+    driftless_client::PutError,
+    driftless_client::GetError,
+    driftless_client::DeleteError,
+    driftless_client::ScanError,
+    driftless_client::StatusError
+);

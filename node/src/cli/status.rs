@@ -1,0 +1,306 @@
+//! `driftless status`: what every node says of itself, and what that means for the cluster.
+
+use std::process::ExitCode;
+
+use driftless_client::Client;
+use driftless_proto::Topology;
+use driftless_proto::client::NodeStatus;
+use driftless_ring::Member;
+use futures::future::join_all;
+use serde_json::{Value, json};
+
+use super::Common;
+use super::exit::{Exit, Result};
+use super::output::{self, Format, Tone, grouped, paint, size};
+use super::ring::owned_percent;
+use super::session;
+
+/// Exit code 0 whatever it shows, unless --check is given.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// Exit code 1 if the cluster is not healthy
+    #[arg(long)]
+    check: bool,
+}
+
+/// One member, as it answered or did not.
+struct Node {
+    member: Member,
+    owned_percent: f64,
+    status: std::result::Result<NodeStatus, String>,
+}
+
+/// Asks all members.
+pub(crate) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
+    session::run(common, async |client| {
+        let topology = client.topology();
+        let nodes = ask(client, &topology).await;
+        let (healthy, summary) = judge(&topology, &nodes);
+        if common.format == Format::Json {
+            output::json_line(&json!({
+                "nodes": nodes.iter().map(as_json).collect::<Vec<_>>(),
+                "healthy": healthy,
+                "summary": summary,
+            }))?;
+        } else {
+            output::line(as_table(&nodes))?;
+            output::line(format_args!(
+                "\n{}",
+                paint(if healthy { Tone::Good } else { Tone::Warning }, summary)
+            ))?;
+        }
+        Ok(if args.check && !healthy {
+            Exit::Failed.into()
+        } else {
+            ExitCode::SUCCESS
+        })
+    })
+}
+
+async fn ask(client: &Client, topology: &Topology) -> Vec<Node> {
+    let mut members: Vec<Member> = topology.ring().members().to_vec();
+    members.sort_by(|a, b| (a.name.len(), &a.name).cmp(&(b.name.len(), &b.name)));
+    // The member is asked itself: --endpoint pins data, not this.
+    join_all(members.into_iter().map(|member| async move {
+        let answer = tokio::time::timeout(ANSWER_MAX, client.status(&member.name)).await;
+        let status = match answer {
+            Ok(Ok(status)) => Ok(status),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no answer within {} s", ANSWER_MAX.as_secs())),
+        };
+        Node {
+            owned_percent: owned_percent(topology, member.id),
+            member,
+            status,
+        }
+    }))
+    .await
+}
+
+/// Whether all is well, and a sentence that says so or what is not.
+fn judge(topology: &Topology, nodes: &[Node]) -> (bool, String) {
+    let down: Vec<&str> = nodes
+        .iter()
+        .filter(|node| node.status.is_err())
+        .map(|node| node.member.name.as_str())
+        .collect();
+    if down.len() == nodes.len() {
+        return (false, "No node answers: nothing can be read or written.".to_owned());
+    }
+    if !down.is_empty() {
+        let is_up = |id| nodes.iter().any(|node| node.member.id == id && node.status.is_ok());
+        let ring = topology.ring();
+        let default = topology.bucket_named("default").map(|bucket| bucket.quorum);
+        let needed = default.map_or(1, |quorum| quorum.r().max(quorum.w()));
+        let class = default.map_or(0, driftless_proto::Quorum::n);
+        let stuck = ring
+            .all_partitions()
+            .filter(|partition| partition.n == class)
+            .filter(|&partition| ring.owners(partition).iter().filter(|&&id| is_up(id)).count() < usize::from(needed))
+            .count();
+        let verb = if down.len() == 1 { "is" } else { "are" };
+        let consequence = if stuck == 0 {
+            "every partition still has a quorum of primaries.".to_owned()
+        } else {
+            format!(
+                "{stuck} of {} partitions have no quorum of primaries.",
+                ring.partitions().get()
+            )
+        };
+        return (
+            false,
+            format!(
+                "{} of {} nodes {verb} down ({}): {consequence}",
+                down.len(),
+                nodes.len(),
+                down.join(", ")
+            ),
+        );
+    }
+    let answers = || nodes.iter().filter_map(|node| node.status.as_ref().ok());
+    if let Some((status, peer)) = answers().find_map(|status| {
+        status
+            .peers
+            .iter()
+            .find(|peer| !peer.connected)
+            .map(|peer| (status, peer))
+    }) {
+        return (
+            false,
+            format!(
+                "{} has no connection to {}, though both are up: check the network between them.",
+                status.name, peer.name
+            ),
+        );
+    }
+    let mut versions: Vec<u64> = answers().map(|status| status.ring_version).collect();
+    versions.sort_unstable();
+    versions.dedup();
+    if versions.len() > 1 {
+        return (
+            false,
+            "The nodes have different ring versions; they should agree within seconds.".to_owned(),
+        );
+    }
+    if answers().any(|status| status.keys.is_none()) {
+        return (
+            true,
+            format!(
+                "All {} nodes are up and connected; some still count their keys after a start.",
+                nodes.len()
+            ),
+        );
+    }
+    (true, format!("All {} nodes are up and connected.", nodes.len()))
+}
+
+fn as_json(node: &Node) -> Value {
+    let status = node.status.as_ref().ok();
+    json!({
+        "name": node.member.name,
+        "state": if status.is_some() { "up" } else { "down" },
+        "address": node.member.address,
+        "zone": node.member.zone,
+        "owned_percent": node.owned_percent,
+        "keys": status.and_then(|status| status.keys),
+        "bytes": status.and_then(|status| status.bytes),
+        "version": status.map(|status| &status.version),
+        "ring_version": status.map(|status| status.ring_version),
+        "uptime_ms": status.map(|status| status.uptime_ms),
+        "peers": status.map(|status| {
+            status.peers.iter().map(|peer| json!({ "name": peer.name, "connected": peer.connected })).collect::<Vec<_>>()
+        }),
+        "problem": node.status.as_ref().err(),
+    })
+}
+
+fn as_table(nodes: &[Node]) -> String {
+    let counted = |count: Option<u64>, show: fn(u64) -> String| count.map_or("counting".to_owned(), show);
+    let rows = nodes.iter().map(|node| {
+        let member = &node.member;
+        let owned = format!("{:.1} %", node.owned_percent);
+        match &node.status {
+            Ok(status) => vec![
+                member.name.clone(),
+                "up".to_owned(),
+                member.zone.clone(),
+                owned,
+                counted(status.keys, grouped),
+                counted(status.bytes, size),
+                status.version.clone(),
+                status.ring_version.to_string(),
+                format!(
+                    "{}/{}",
+                    status.peers.iter().filter(|peer| peer.connected).count(),
+                    status.peers.len()
+                ),
+            ],
+            Err(_) => {
+                let mut row = vec![member.name.clone(), "down".to_owned(), member.zone.clone(), owned];
+                row.extend(std::iter::repeat_n("-".to_owned(), 5));
+                row
+            }
+        }
+    });
+    output::table(
+        &[
+            "node", "state", "zone", "owned", "keys", "bytes", "version", "ring", "peers",
+        ],
+        rows.collect(),
+    )
+}
+
+/// A node that is up answers in milliseconds.
+const ANSWER_MAX: std::time::Duration = std::time::Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use driftless_proto::BucketDefinition;
+    use driftless_proto::client::PeerStatus;
+    use driftless_ring::{Partitions, Ring, RingSpec};
+
+    fn topology() -> Topology {
+        let spec = RingSpec {
+            partitions: Partitions::new(8).expect("a power of two"),
+            hash_seed: 0,
+            members: ["a", "b", "c"]
+                .map(|name| Member::new(name, format!("{name}:1")))
+                .to_vec(),
+            classes: [3].into(),
+        };
+        Topology::new(
+            "t",
+            Ring::first(spec).expect("valid"),
+            vec![BucketDefinition::built_in(3)],
+        )
+        .expect("valid")
+    }
+
+    fn node(topology: &Topology, name: &str, up: bool) -> Node {
+        let status = NodeStatus {
+            name: name.to_owned(),
+            version: "1".to_owned(),
+            ring_version: 1,
+            uptime_ms: 5,
+            keys: Some(7),
+            bytes: Some(70),
+            peers: vec![PeerStatus {
+                name: "x".to_owned(),
+                connected: true,
+            }],
+        };
+        let member = topology.ring().member_by_name(name).expect("is a member").clone();
+        let status = if up { Ok(status) } else { Err("gone".to_owned()) };
+        Node {
+            owned_percent: owned_percent(topology, member.id),
+            member,
+            status,
+        }
+    }
+
+    #[test]
+    fn health_is_one_sentence() {
+        let topology = topology();
+        let nodes = |ups: [bool; 3]| -> Vec<Node> {
+            ["a", "b", "c"]
+                .into_iter()
+                .zip(ups)
+                .map(|(name, up)| node(&topology, name, up))
+                .collect()
+        };
+        assert_eq!(
+            judge(&topology, &nodes([true; 3])),
+            (true, "All 3 nodes are up and connected.".to_owned())
+        );
+        let (healthy, summary) = judge(&topology, &nodes([true, true, false]));
+        assert!(!healthy);
+        assert_eq!(
+            summary,
+            "1 of 3 nodes is down (c): every partition still has a quorum of primaries."
+        );
+        let (_, summary) = judge(&topology, &nodes([true, false, false]));
+        assert_eq!(
+            summary,
+            "2 of 3 nodes are down (b, c): 8 of 8 partitions have no quorum of primaries."
+        );
+        assert!(!judge(&topology, &nodes([false; 3])).0);
+        let mut parted = nodes([true; 3]);
+        parted[1].status.as_mut().expect("is up").peers[0].connected = false;
+        assert!(judge(&topology, &parted).1.starts_with("b has no connection to x"));
+    }
+
+    #[test]
+    fn the_json_of_a_node_has_its_fixed_names() {
+        let topology = topology();
+        let up = as_json(&node(&topology, "a", true));
+        assert_eq!(
+            (&up["name"], &up["state"], &up["keys"], &up["bytes"]),
+            (&json!("a"), &json!("up"), &json!(7), &json!(70))
+        );
+        assert_eq!(up["version"], json!("1"));
+        let down = as_json(&node(&topology, "b", false));
+        assert_eq!((&down["state"], &down["keys"]), (&json!("down"), &json!(null)));
+        assert!((up["owned_percent"].as_f64().expect("a number") - 100.0 / 3.0).abs() < 0.01);
+    }
+}

@@ -1,0 +1,198 @@
+//! What can be wrong with a configuration. Every message names the place and says what to write instead.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use driftless_proto::topology::TopologyError;
+use driftless_proto::{KeyError, QuorumError};
+use driftless_ring::RingError;
+
+/// Why a configuration was not accepted. Nothing was started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}; {}", .path.display(), reading_advice(.source))]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is not TOML.
+    #[error("{} is not well-formed TOML: {message}", .path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        message: String,
+    },
+    /// A key that does not exist.
+    #[error("unknown key \"{key}\" in {place}{}", suggestion(.closest))]
+    UnknownKey {
+        /// The key, with its section.
+        key: String,
+        /// File or environment.
+        place: String,
+        /// The known key that resembles it most.
+        closest: Option<String>,
+    },
+    /// A value that cannot be used.
+    #[error("{key} = {value} in {place} cannot be used; expected {expected}")]
+    BadValue {
+        /// The key, with its section.
+        key: String,
+        /// What was written.
+        value: String,
+        /// File, environment variable or flag.
+        place: String,
+        /// What was expected instead.
+        expected: String,
+    },
+    /// A value without which nothing works.
+    #[error("{key} is missing in {place}; {advice}")]
+    Missing {
+        /// The key, with its section.
+        key: String,
+        /// The file.
+        place: String,
+        /// What to do.
+        advice: String,
+    },
+    /// A bucket's name is not one.
+    #[error("bad bucket in {}: {source}", .path.display())]
+    BucketName {
+        /// The cluster file.
+        path: PathBuf,
+        /// Why.
+        source: KeyError,
+    },
+    /// A bucket's n, r or w do not fit each other.
+    #[error("bucket \"{bucket}\" in {}: {source}", .path.display())]
+    Quorum {
+        /// The cluster file.
+        path: PathBuf,
+        /// The bucket.
+        bucket: String,
+        /// Which number is out of bounds.
+        source: QuorumError,
+    },
+    /// A bucket wants more replicas than there are members.
+    #[error("bucket \"{bucket}\" in {} wants n = {n}, but there are only {members} members; lower n or add members", .path.display())]
+    TooFewMembers {
+        /// The cluster file.
+        path: PathBuf,
+        /// The bucket.
+        bucket: String,
+        /// Replicas wanted.
+        n: u8,
+        /// Members named.
+        members: usize,
+    },
+    /// Two buckets hash to one id.
+    #[error("buckets \"{first}\" and \"{second}\" in {} get the same id {id}; give one of them an `id` of its own", .path.display())]
+    BucketId {
+        /// The cluster file.
+        path: PathBuf,
+        /// One of them.
+        first: String,
+        /// The other.
+        second: String,
+        /// The id.
+        id: u32,
+    },
+    /// The members do not make a ring.
+    #[error("the members in {} make no ring: {source}", .path.display())]
+    Ring {
+        /// The cluster file.
+        path: PathBuf,
+        /// Why.
+        source: RingError,
+    },
+    /// Ring and buckets do not fit each other.
+    #[error("{} does not hold together: {source}", .path.display())]
+    Topology {
+        /// The cluster file.
+        path: PathBuf,
+        /// Why.
+        source: TopologyError,
+    },
+    /// This node is not in the cluster file.
+    #[error("{} has no member \"{name}\"; its members are {members}. Add a [[member]] with that name, or correct `name` in the node's file", .path.display())]
+    NotAMember {
+        /// The cluster file.
+        path: PathBuf,
+        /// This node.
+        name: String,
+        /// Who is in it.
+        members: String,
+    },
+    /// A secret that others can read.
+    #[error("{} can be read by others (mode {mode:o}); run `chmod 600 {}`", .path.display(), .path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A line of the key file is not `ID HEX64`.
+    #[error("line {line} of {} is not `ID HEX`: a number from 0 to 255, a space, and 64 hexadecimal digits; newest key first", .path.display())]
+    KeyLine {
+        /// The key file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+    },
+    /// Two keys with one id.
+    #[error("key id {id} occurs twice in {}; a token could not say which it means", .path.display())]
+    KeyTwice {
+        /// The key file.
+        path: PathBuf,
+        /// The id.
+        id: u8,
+    },
+    /// No key at all.
+    #[error("{} holds no key; `driftless cert ca` makes a file with one, to be copied to all nodes of the cluster", .path.display())]
+    NoKey {
+        /// The key file.
+        path: PathBuf,
+    },
+}
+
+/// Reads a file, or says why not.
+pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The candidate that resembles a mistyped word most, if any does at all.
+pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
+        .filter(|(likeness, _)| *likeness > LIKENESS_MIN)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, candidate)| candidate.to_owned())
+}
+
+/// Below this two words have little more in common than letters: "lsiten" and "listen" have 0.95, "colour" and
+/// "cluster" 0.74.
+const LIKENESS_MIN: f64 = 0.75;
+
+fn suggestion(closest: &Option<String>) -> impl fmt::Display {
+    match closest {
+        Some(known) => format!("; did you mean \"{known}\"?"),
+        None => "; remove it, or see `driftless serve --print-config` for the keys that exist".to_owned(),
+    }
+}
+
+fn reading_advice(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::NotFound => "check the path (relative paths start at the file that names them)",
+        io::ErrorKind::PermissionDenied => "run as the user that owns it",
+        _ => "check that it is a readable text file",
+    }
+}

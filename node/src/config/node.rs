@@ -1,0 +1,726 @@
+//! `node.toml`: what is particular to one node, from four places that override each other:
+//!
+//! ```text
+//! default  <  file  <  environment DRIFTLESS_*  <  flag
+//! ```
+//! Every value keeps the place it came from, for messages and for `driftless serve --print-config`. The key
+//! `limits.requests_max` is `requests_max` in the file's section `[limits]`, `DRIFTLESS_LIMITS_REQUESTS_MAX` in the
+//! environment, and `--set limits.requests_max=…` on the command line. Relative paths start at the file's directory if
+//! they stand in the file or are defaults, else at the working directory.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::Value;
+
+use super::error::{ConfigError, closest};
+use super::table::parse;
+use super::{Limits, units};
+
+/// Everything one node is told, checked.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Its name in the cluster file.
+    pub name: String,
+    /// Where its data lives.
+    pub data_dir: PathBuf,
+    /// UDP address to listen on (shard 0); the member's address in the cluster file if absent.
+    pub listen: Option<SocketAddr>,
+    /// TCP address of the admin HTTP server; `None` if it is `off`.
+    pub admin: Option<SocketAddr>,
+    /// The cluster file.
+    pub cluster: PathBuf,
+    /// The file of the keys that seal context tokens.
+    pub context_key: PathBuf,
+    /// The cluster's CA.
+    pub tls_ca: PathBuf,
+    /// This node's certificate.
+    pub tls_cert: PathBuf,
+    /// Its private key.
+    pub tls_key: PathBuf,
+    /// Bounds and times of the machines.
+    pub limits: Limits,
+    /// Knobs of the store.
+    pub store: StoreConfig,
+    /// How to log.
+    pub log: LogConfig,
+    settings: BTreeMap<&'static str, Sourced>,
+}
+
+/// Knobs of the store on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StoreConfig {
+    /// Memory for blocks read from disk. More saves disk reads when data exceeds it.
+    pub block_cache: u64,
+    /// How large the table in memory grows before it is written out. Larger ones write less and start slower.
+    pub memtable: u64,
+    /// Values from this length on are kept apart from their keys. Taken from the first start.
+    pub separate_values_from: u32,
+    /// Journals are kept to this size in total. More is a longer start.
+    pub journal_max: u64,
+    /// Free bytes of the disk below which writes are refused, so that reads, compaction and deletes still work.
+    pub free_space_reserve: u64,
+}
+
+/// How a node logs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogConfig {
+    /// Lines of JSON instead of text.
+    pub json: bool,
+    /// Filter directives, such as `info` or `info,driftless_node::net=debug`.
+    pub level: String,
+}
+
+/// Where a value came from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// Nobody said anything.
+    Default,
+    /// The node's file.
+    File(PathBuf),
+    /// An environment variable.
+    Environment(String),
+    /// The command line.
+    Flag(String),
+}
+
+/// A flag that overrides a key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Override {
+    /// The key, as `limits.requests_max`.
+    pub key: String,
+    /// Its new value.
+    pub value: String,
+    /// The flag as the person knows it, as `--listen`.
+    pub flag: String,
+}
+
+#[derive(Clone, Debug)]
+struct Sourced {
+    value: String,
+    source: Source,
+}
+
+/// A key that exists. The default is text in the same form as in a file; an empty one means "none".
+struct Knob {
+    key: &'static str,
+    about: &'static str,
+    default: fn() -> String,
+}
+
+impl NodeConfig {
+    /// Reads a node's file, applies the environment and then the flags.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the key, the place and what to write instead.
+    pub fn read(
+        path: &Path,
+        environment: impl IntoIterator<Item = (String, String)>,
+        overrides: &[Override],
+    ) -> Result<NodeConfig, ConfigError> {
+        let mut settings: BTreeMap<&'static str, Sourced> = KNOBS
+            .iter()
+            .map(|knob| {
+                (
+                    knob.key,
+                    Sourced {
+                        value: (knob.default)(),
+                        source: Source::Default,
+                    },
+                )
+            })
+            .collect();
+        apply_file(&mut settings, path)?;
+        apply_environment(&mut settings, environment)?;
+        for change in overrides {
+            let Some(knob) = knob(&change.key) else {
+                return Err(ConfigError::UnknownKey {
+                    key: change.key.clone(),
+                    place: format!("the flag {}", change.flag),
+                    closest: closest(&change.key, KNOBS.iter().map(|knob| knob.key)),
+                });
+            };
+            let source = Source::Flag(change.flag.clone());
+            settings.insert(
+                knob.key,
+                Sourced {
+                    value: change.value.clone(),
+                    source,
+                },
+            );
+        }
+        Reader { path, settings }.read()
+    }
+
+    /// The effective configuration as a file would say it, each line with where its value came from.
+    pub fn print(&self) -> String {
+        let mut text = String::new();
+        let mut section = "";
+        let width = KNOBS
+            .iter()
+            .map(|knob| self.line(knob).len())
+            .max()
+            .unwrap_or(0)
+            .min(60);
+        for knob in KNOBS {
+            let (knob_section, _) = knob.key.rsplit_once('.').unwrap_or(("", knob.key));
+            if knob_section != section {
+                section = knob_section;
+                text += &format!("\n[{section}]\n");
+            }
+            let source = &self.settings[knob.key].source;
+            text += &format!("{:width$}  # {source}: {}\n", self.line(knob), knob.about);
+        }
+        text
+    }
+
+    /// Every key with its effective value and the place it came from.
+    pub fn entries(&self) -> impl Iterator<Item = (&'static str, &str, &Source)> + '_ {
+        KNOBS.iter().map(|knob| {
+            let setting = &self.settings[knob.key];
+            (knob.key, setting.value.as_str(), &setting.source)
+        })
+    }
+
+    fn line(&self, knob: &Knob) -> String {
+        let name = knob.key.rsplit_once('.').map_or(knob.key, |(_, name)| name);
+        let value = &self.settings[knob.key].value;
+        if value.is_empty() {
+            return format!("# {name} =");
+        }
+        match value.parse::<i64>() {
+            Ok(number) => format!("{name} = {number}"),
+            Err(_) => format!("{name} = {}", Value::String(value.clone())),
+        }
+    }
+}
+
+struct Reader<'a> {
+    path: &'a Path,
+    settings: BTreeMap<&'static str, Sourced>,
+}
+
+impl Reader<'_> {
+    fn read(self) -> Result<NodeConfig, ConfigError> {
+        let limits = Limits {
+            value_bytes_max: self.parsed("limits.value_bytes_max", |text| match units::bytes(text) {
+                Ok(0) => Err("at least 1 byte".to_owned()),
+                Ok(bytes) if bytes > VALUE_BYTES_CEILING => Err(format!(
+                    "at most {}, what the siblings of a key may hold together",
+                    units::show_bytes(VALUE_BYTES_CEILING)
+                )),
+                other => other,
+            })?,
+            requests_max: self.count("limits.requests_max", 1)? as usize,
+            deadline_max: self.time("limits.deadline_max")?,
+            attempt_timeout: self.time("limits.attempt_timeout")?,
+            header_cache_bytes: self.parsed("limits.header_cache_bytes", units::bytes)?,
+            write_ids_max: self.count("limits.write_ids_max", 1)? as usize,
+            write_ids_age: self.time("limits.write_ids_age")?,
+            clock_ahead_max: self.time("limits.clock_ahead_max")?,
+            buffered_sync_interval: self.time("limits.buffered_sync_interval")?,
+            retry_after: self.time("limits.retry_after")?,
+            scan_limit_max: self.parsed("limits.scan_limit_max", |text| units::count(text, 1, 65_536))? as u32,
+        };
+        let store = StoreConfig {
+            block_cache: self.parsed("store.block_cache", units::bytes)?,
+            memtable: self.parsed("store.memtable", units::bytes)?,
+            separate_values_from: self.parsed("store.separate_values_from", |text| match units::bytes(text) {
+                Ok(bytes) => u32::try_from(bytes).map_err(|_| "less than 4GiB".to_owned()),
+                Err(expected) => Err(expected),
+            })?,
+            journal_max: self.parsed("store.journal_max", units::bytes)?,
+            free_space_reserve: self.parsed("store.free_space_reserve", units::bytes)?,
+        };
+        let json = self.parsed("log.format", |text| match text {
+            "text" => Ok(false),
+            "json" => Ok(true),
+            _ => Err("\"text\" or \"json\"".to_owned()),
+        })?;
+        let log = LogConfig {
+            json,
+            level: self.settings["log.level"].value.clone(),
+        };
+        let name = self.settings["name"].value.clone();
+        if name.is_empty() {
+            return Err(ConfigError::Missing {
+                key: "name".to_owned(),
+                place: self.path.display().to_string(),
+                advice: "write name = \"…\" as the cluster file's [[member]] has it".to_owned(),
+            });
+        }
+        Ok(NodeConfig {
+            name,
+            data_dir: self.file("data_dir")?,
+            listen: self.address("listen", "")?,
+            admin: self.address("admin", "off")?,
+            cluster: self.file("cluster")?,
+            context_key: self.file("context_key")?,
+            tls_ca: self.file("tls.ca")?,
+            tls_cert: self.file("tls.cert")?,
+            tls_key: self.file("tls.key")?,
+            limits,
+            store,
+            log,
+            settings: self.settings,
+        })
+    }
+
+    fn parsed<T>(&self, key: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, ConfigError> {
+        let Sourced { value, source } = &self.settings[key];
+        parse(value).map_err(|expected| ConfigError::BadValue {
+            key: key.to_owned(),
+            value: format!("{value:?}"),
+            place: source.to_string(),
+            expected,
+        })
+    }
+
+    fn count(&self, key: &'static str, min: u64) -> Result<u64, ConfigError> {
+        self.parsed(key, |text| units::count(text, min, u64::MAX))
+    }
+
+    fn time(&self, key: &'static str) -> Result<Duration, ConfigError> {
+        self.parsed(key, |text| match units::duration(text) {
+            Ok(Duration::ZERO) => Err("a time above zero".to_owned()),
+            other => other,
+        })
+    }
+
+    fn address(&self, key: &'static str, none: &str) -> Result<Option<SocketAddr>, ConfigError> {
+        self.parsed(key, |text| {
+            if text == none {
+                return Ok(None);
+            }
+            text.parse()
+                .map(Some)
+                .map_err(|_| "IP:port, as in \"127.0.0.1:7400\" or \"0.0.0.0:7400\"".to_owned())
+        })
+    }
+
+    fn file(&self, key: &'static str) -> Result<PathBuf, ConfigError> {
+        self.parsed(key, |text| {
+            let base = match &self.settings[key].source {
+                Source::Default | Source::File(_) => self.path.parent().unwrap_or(Path::new("")),
+                Source::Environment(_) | Source::Flag(_) => Path::new(""),
+            };
+            if text.is_empty() {
+                Err("a path".to_owned())
+            } else {
+                Ok(base.join(text))
+            }
+        })
+    }
+}
+
+fn apply_file(settings: &mut BTreeMap<&'static str, Sourced>, path: &Path) -> Result<(), ConfigError> {
+    let source = Source::File(path.to_owned());
+    for (name, value) in parse(path)? {
+        match value {
+            Value::Table(table) if is_section(&name) => {
+                for (inner, value) in table {
+                    set(settings, &format!("{name}.{inner}"), value, &source)?;
+                }
+            }
+            value => set(settings, &name, value, &source)?,
+        }
+    }
+    Ok(())
+}
+
+fn set(
+    settings: &mut BTreeMap<&'static str, Sourced>,
+    key: &str,
+    value: Value,
+    source: &Source,
+) -> Result<(), ConfigError> {
+    let Some(knob) = knob(key) else {
+        let candidates = KNOBS.iter().map(|knob| knob.key).chain(SECTIONS);
+        let closest = closest(key, candidates);
+        return Err(ConfigError::UnknownKey {
+            key: key.to_owned(),
+            place: source.to_string(),
+            closest,
+        });
+    };
+    let text = match value {
+        Value::String(text) => text,
+        Value::Integer(number) => number.to_string(),
+        Value::Boolean(on) => on.to_string(),
+        other => {
+            return Err(ConfigError::BadValue {
+                key: key.to_owned(),
+                value: other.to_string(),
+                place: source.to_string(),
+                expected: "a text in quotes or a whole number".to_owned(),
+            });
+        }
+    };
+    settings.insert(
+        knob.key,
+        Sourced {
+            value: text,
+            source: source.clone(),
+        },
+    );
+    Ok(())
+}
+
+fn apply_environment(
+    settings: &mut BTreeMap<&'static str, Sourced>,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<(), ConfigError> {
+    for (variable, value) in environment {
+        let Some(name) = variable.strip_prefix(PREFIX) else {
+            continue;
+        };
+        if CLIENT_VARIABLES.contains(&name) {
+            continue;
+        }
+        let Some(knob) = KNOBS.iter().find(|knob| variable_of(knob.key) == variable) else {
+            let known: Vec<String> = KNOBS.iter().map(|knob| variable_of(knob.key)).collect();
+            let closest = closest(&variable, known.iter().map(String::as_str));
+            return Err(ConfigError::UnknownKey {
+                key: variable,
+                place: "the environment".to_owned(),
+                closest,
+            });
+        };
+        settings.insert(
+            knob.key,
+            Sourced {
+                value,
+                source: Source::Environment(variable),
+            },
+        );
+    }
+    Ok(())
+}
+
+fn variable_of(key: &str) -> String {
+    format!("{PREFIX}{}", key.replace('.', "_").to_ascii_uppercase())
+}
+
+fn knob(key: &str) -> Option<&'static Knob> {
+    KNOBS.iter().find(|knob| knob.key == key)
+}
+
+fn is_section(name: &str) -> bool {
+    SECTIONS.contains(&name)
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Default => f.write_str("default"),
+            Source::File(path) => write!(f, "{}", path.display()),
+            Source::Environment(variable) => write!(f, "environment {variable}"),
+            Source::Flag(flag) => write!(f, "flag {flag}"),
+        }
+    }
+}
+
+const PREFIX: &str = "DRIFTLESS_";
+
+/// Variables that the client side of the command line reads; a node leaves them alone.
+const CLIENT_VARIABLES: [&str; 2] = ["PROFILE", "CONFIG"];
+
+const SECTIONS: [&str; 4] = ["tls", "limits", "store", "log"];
+
+/// A longer value could not be kept even as the only one of its key.
+const VALUE_BYTES_CEILING: u64 = driftless_proto::key::SIBLING_BYTES_MAX as u64;
+
+/// Every key, in the order in which it is printed.
+const KNOBS: &[Knob] = &[
+    Knob {
+        key: "name",
+        about: "this node's name in the cluster file",
+        default: String::new,
+    },
+    Knob {
+        key: "data_dir",
+        about: "where the data lives",
+        default: || "data".to_owned(),
+    },
+    Knob {
+        key: "listen",
+        about: "UDP address; the member's address if empty",
+        default: String::new,
+    },
+    Knob {
+        key: "admin",
+        about: "TCP address of metrics and status, or \"off\"",
+        default: || "127.0.0.1:7401".to_owned(),
+    },
+    Knob {
+        key: "cluster",
+        about: "members and buckets, shared by all nodes",
+        default: || "cluster.toml".to_owned(),
+    },
+    Knob {
+        key: "context_key",
+        about: "keys that seal context tokens",
+        default: || "context.key".to_owned(),
+    },
+    Knob {
+        key: "tls.ca",
+        about: "certificate of the cluster's CA",
+        default: || "ca.pem".to_owned(),
+    },
+    Knob {
+        key: "tls.cert",
+        about: "this node's certificate",
+        default: || "node.pem".to_owned(),
+    },
+    Knob {
+        key: "tls.key",
+        about: "its private key",
+        default: || "node.key".to_owned(),
+    },
+    Knob {
+        key: "limits.value_bytes_max",
+        about: "longest value accepted",
+        default: || units::show_bytes(Limits::default().value_bytes_max),
+    },
+    Knob {
+        key: "limits.requests_max",
+        about: "requests that a shard coordinates at once",
+        default: || Limits::default().requests_max.to_string(),
+    },
+    Knob {
+        key: "limits.deadline_max",
+        about: "longest deadline of a request",
+        default: || units::show_duration(Limits::default().deadline_max),
+    },
+    Knob {
+        key: "limits.attempt_timeout",
+        about: "wait for a replica before asking another one too",
+        default: || units::show_duration(Limits::default().attempt_timeout),
+    },
+    Knob {
+        key: "limits.header_cache_bytes",
+        about: "memory for key headers, per shard",
+        default: || units::show_bytes(Limits::default().header_cache_bytes),
+    },
+    Knob {
+        key: "limits.write_ids_max",
+        about: "write ids remembered to recognise retries",
+        default: || Limits::default().write_ids_max.to_string(),
+    },
+    Knob {
+        key: "limits.write_ids_age",
+        about: "for how long",
+        default: || units::show_duration(Limits::default().write_ids_age),
+    },
+    Knob {
+        key: "limits.clock_ahead_max",
+        about: "how far ahead of its clock a node will stamp",
+        default: || units::show_duration(Limits::default().clock_ahead_max),
+    },
+    Knob {
+        key: "limits.buffered_sync_interval",
+        about: "within what time a buffered write is synced",
+        default: || units::show_duration(Limits::default().buffered_sync_interval),
+    },
+    Knob {
+        key: "limits.retry_after",
+        about: "what an overloaded node asks clients to wait",
+        default: || units::show_duration(Limits::default().retry_after),
+    },
+    Knob {
+        key: "limits.scan_limit_max",
+        about: "most keys on a page of a scan",
+        default: || Limits::default().scan_limit_max.to_string(),
+    },
+    Knob {
+        key: "store.block_cache",
+        about: "memory for blocks read from disk",
+        default: || "512MiB".to_owned(),
+    },
+    Knob {
+        key: "store.memtable",
+        about: "memory for what is not yet in tables; fixed at the first start",
+        default: || "64MiB".to_owned(),
+    },
+    Knob {
+        key: "store.separate_values_from",
+        about: "values this long are kept apart from keys; fixed at the first start",
+        default: || "512".to_owned(),
+    },
+    Knob {
+        key: "store.journal_max",
+        about: "size of all journals",
+        default: || "512MiB".to_owned(),
+    },
+    Knob {
+        key: "store.free_space_reserve",
+        about: "free disk space below which writes are refused",
+        default: || "256MiB".to_owned(),
+    },
+    Knob {
+        key: "log.format",
+        about: "text or json",
+        default: || "text".to_owned(),
+    },
+    Knob {
+        key: "log.level",
+        about: "error, warn, info, debug, trace, or directives",
+        default: || "info".to_owned(),
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct File(tempfile::TempDir);
+
+    fn file(text: &str) -> File {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(dir.path().join("node.toml"), text).expect("writes");
+        File(dir)
+    }
+
+    impl File {
+        fn path(&self) -> PathBuf {
+            self.0.path().join("node.toml")
+        }
+
+        fn read(&self, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<NodeConfig, String> {
+            let environment = environment
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            let flags: Vec<Override> = flags
+                .iter()
+                .map(|(key, value)| Override {
+                    key: (*key).to_owned(),
+                    value: (*value).to_owned(),
+                    flag: format!("--{key}"),
+                })
+                .collect();
+            NodeConfig::read(&self.path(), environment, &flags).map_err(|error| error.to_string())
+        }
+    }
+
+    #[test]
+    fn a_name_is_all_that_a_file_must_say() {
+        let file = file("name = \"n1\"");
+        let config = file.read(&[], &[]).expect("is fine");
+        assert_eq!(config.name, "n1");
+        assert_eq!(config.data_dir, file.0.path().join("data"));
+        assert_eq!(config.listen, None);
+        assert_eq!(config.limits, Limits::default());
+    }
+
+    #[test]
+    fn later_places_override_earlier_ones() {
+        let file = file("name = \"n1\"\nlisten = \"127.0.0.1:1\"\n[limits]\nrequests_max = 5\nretry_after = \"1s\"\n");
+        let config = file
+            .read(
+                &[
+                    ("DRIFTLESS_LISTEN", "127.0.0.1:2"),
+                    ("DRIFTLESS_LIMITS_REQUESTS_MAX", "6"),
+                    ("DRIFTLESS_PROFILE", "x"),
+                    ("PATH", "y"),
+                ],
+                &[("listen", "127.0.0.1:3"), ("data_dir", "here")],
+            )
+            .expect("is fine");
+        assert_eq!(config.listen, Some("127.0.0.1:3".parse().expect("an address")));
+        assert_eq!(config.limits.requests_max, 6);
+        assert_eq!(config.limits.retry_after, Duration::from_secs(1));
+        assert_eq!(
+            config.data_dir,
+            Path::new("here"),
+            "paths of flags start at the working directory"
+        );
+        let source = |key| {
+            config
+                .entries()
+                .find(|(k, ..)| *k == key)
+                .map(|(.., source)| source.clone())
+        };
+        assert_eq!(source("listen"), Some(Source::Flag("--listen".to_owned())));
+        assert_eq!(
+            source("limits.requests_max"),
+            Some(Source::Environment("DRIFTLESS_LIMITS_REQUESTS_MAX".to_owned()))
+        );
+        assert_eq!(source("limits.retry_after"), Some(Source::File(file.path())));
+        assert_eq!(source("log.level"), Some(Source::Default));
+    }
+
+    #[test]
+    fn what_is_printed_reads_as_the_same() {
+        let first = file(
+            "name = \"n1\"\n[limits]\nattempt_timeout = \"1s 5ms\"\nvalue_bytes_max = 1000\n[log]\nformat = \"json\"\n",
+        );
+        let config = first.read(&[], &[]).expect("is fine");
+        assert!(config.print().contains("# default: "), "{}", config.print());
+        let again = file(&config.print()).read(&[], &[]).expect("reads back");
+        assert_eq!(again.limits, config.limits);
+        assert_eq!(again.log, config.log);
+    }
+
+    #[test]
+    fn mistakes_name_key_place_and_remedy() {
+        let good = "name = \"n1\"\n";
+        let cases: [(&str, &[&str]); 14] = [
+            ("", &["name is missing", "node.toml"]),
+            (
+                "name = \"n1\"\nlisen = \"x\"",
+                &["unknown key \"lisen\"", "node.toml", "did you mean \"listen\"?"],
+            ),
+            (
+                "name = \"n1\"\n[limits]\nrequest_max = 1",
+                &["\"limits.request_max\"", "\"limits.requests_max\""],
+            ),
+            ("name = \"n1\"\n[limit]\nrequests_max = 1", &["\"limit\"", "\"limits\""]),
+            ("name = \"n1\"\nxyzzy = 1", &["unknown key \"xyzzy\"", "remove it"]),
+            ("name = \"n1\"\nlisten = \"here\"", &["listen", "IP:port"]),
+            (
+                "name = \"n1\"\n[limits]\nretry_after = 50",
+                &["limits.retry_after", "time with its unit"],
+            ),
+            ("name = \"n1\"\n[limits]\nretry_after = \"0s\"", &["above zero"]),
+            (
+                "name = \"n1\"\n[limits]\nheader_cache_bytes = \"64 bananas\"",
+                &["64 bananas", "64MiB"],
+            ),
+            (
+                "name = \"n1\"\n[limits]\nvalue_bytes_max = \"1GiB\"",
+                &["at most 16MiB"],
+            ),
+            ("name = \"n1\"\n[limits]\nrequests_max = 0", &["at least 1"]),
+            (
+                "name = \"n1\"\n[log]\nformat = \"xml\"",
+                &["log.format", "\"text\" or \"json\""],
+            ),
+            ("name = [1]", &["a text in quotes"]),
+            ("name = ", &["not well-formed TOML"]),
+        ];
+        for (text, expected) in cases {
+            let error = file(text).read(&[], &[]).expect_err(text);
+            for part in expected {
+                assert!(error.contains(part), "{error:?} should say {part:?}");
+            }
+        }
+        let environment = file(good).read(&[("DRIFTLESS_LISTN", "x")], &[]).expect_err("unknown");
+        assert!(
+            environment.contains("did you mean \"DRIFTLESS_LISTEN\"?"),
+            "{environment}"
+        );
+        let value = file(good)
+            .read(&[("DRIFTLESS_LIMITS_RETRY_AFTER", "soon")], &[])
+            .expect_err("bad");
+        assert!(value.contains("environment DRIFTLESS_LIMITS_RETRY_AFTER"), "{value}");
+        let flag = file(good).read(&[], &[("limits.retry", "1s")]).expect_err("unknown");
+        assert!(flag.contains("limits.retry_after"), "{flag}");
+        let absent = NodeConfig::read(Path::new("/nonexistent/node.toml"), [], &[])
+            .expect_err("absent")
+            .to_string();
+        assert!(absent.contains("cannot read /nonexistent/node.toml"), "{absent}");
+    }
+}

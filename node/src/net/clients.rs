@@ -1,0 +1,247 @@
+//! Serving clients: requests in, answers out, and the bounds that keep one client from starving the others.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use driftless_proto::client::{Request, RequestFrame, Response, ResponseFrame};
+use driftless_proto::frame::{self, FrameError};
+use driftless_proto::{Failure, Refusal};
+use quinn::Connection;
+use tokio::task::JoinSet;
+
+use super::inbound::{SharedStream, large_frames};
+use super::local::{Input, Local};
+use super::outbound::Outbound;
+use super::refusal::{CloseCode, CloseReason};
+use super::requests::{operation, outcome};
+use super::route;
+use super::shared::Note;
+use crate::engine::ClientTag;
+use crate::metrics::Operation;
+use crate::time::Instant;
+
+/// One client's connection.
+pub(crate) struct Client {
+    number: u64,
+    outbound: Outbound,
+    pending: RefCell<HashMap<u64, Pending>>,
+}
+
+/// A request under way.
+struct Pending {
+    operation: Operation,
+    since: Instant,
+    deadline: Instant,
+}
+
+/// Serves a client until its connection ends.
+pub(crate) async fn serve(local: Rc<Local>, connection: Connection, who: &str) {
+    let shared = &local.shared;
+    if shared.client_connections.fetch_add(1, Ordering::Relaxed) >= shared.net.client_connections_max {
+        local.refuse(
+            &connection,
+            who,
+            &CloseReason::new(CloseCode::Full, "this node has too many client connections"),
+        );
+    } else {
+        let client = Rc::new(Client {
+            number: local.number_connection(),
+            outbound: Outbound::default(),
+            pending: RefCell::default(),
+        });
+        local.clients.borrow_mut().insert(client.number, client.clone());
+        if let Err(reason) = converse(&local, &client, &connection).await {
+            local.refuse(&connection, who, &reason);
+        }
+        client.leave(&local);
+    }
+    shared.client_connections.fetch_sub(1, Ordering::Relaxed);
+}
+
+async fn converse(local: &Rc<Local>, client: &Rc<Client>, connection: &Connection) -> Result<(), CloseReason> {
+    let mut closing = local.closing.subscribe();
+    // Ends with this function, whatever way that ends.
+    let mut writers = JoinSet::new();
+    writers.spawn_local({
+        let (client, connection) = (client.clone(), connection.clone());
+        async move { client.outbound.write_large(&connection).await }
+    });
+    let take: Rc<dyn Fn(Bytes) -> Result<(), CloseReason>> = Rc::new({
+        let (local, client) = (local.clone(), client.clone());
+        move |body| client.take(&local, &body)
+    });
+    let requests = async {
+        let Ok((send, receive)) = connection.accept_bi().await else {
+            return Ok(());
+        };
+        let writing = client.clone();
+        writers.spawn_local(async move { writing.outbound.write_shared(send).await });
+        let mut stream = SharedStream::new(receive);
+        stream
+            .run(&client.outbound, local.shared.net.outbound_bytes_max, &*take)
+            .await?;
+        // No more requests on the shared stream; answers and large requests may still be on their way.
+        connection.closed().await;
+        Ok(())
+    };
+    tokio::select! {
+        ended = requests => return ended,
+        ended = large_frames(connection, &local.shared.net, &local.large, take.clone()) => return ended,
+        _ = closing.wait_for(|closing| *closing) => {}
+    }
+    client.outbound.finish();
+    // Bounded by the writers' own timeout for acknowledgements, and by the shard's for all connections.
+    while writers.join_next().await.is_some() {}
+    CloseReason::new(CloseCode::Stopping, STOPPING).close(connection);
+    Ok(())
+}
+
+impl Client {
+    /// Takes in one frame.
+    fn take(&self, local: &Local, body: &[u8]) -> Result<(), CloseReason> {
+        let RequestFrame {
+            id,
+            deadline_ms,
+            request,
+            ..
+        } = frame::decode(body)?;
+        let shared = &local.shared;
+        let since = shared.clock.instant();
+        let asked = match deadline_ms {
+            0 => shared.limits.deadline_max,
+            given => Duration::from_millis(given.into()).min(shared.limits.deadline_max),
+        };
+        let deadline = since + asked;
+        let operation = operation(&request);
+        let full = self.pending.borrow().len() >= shared.net.requests_per_connection;
+        match self.pending.borrow_mut().entry(id) {
+            Entry::Occupied(_) => {
+                let text = format!("request id {id} is used for two requests at once");
+                return Err(CloseReason::new(CloseCode::Malformed, text));
+            }
+            Entry::Vacant(entry) => entry.insert(Pending {
+                operation,
+                since,
+                deadline,
+            }),
+        };
+        local.pending.set(local.pending.get() + 1);
+        if matches!(request, Request::Status) {
+            self.answer(local, since, id, Response::Status(Box::new(shared.status())));
+        } else if shared.is_stopping() {
+            self.answer(local, since, id, refused(Refusal::Stopping));
+        } else if full {
+            self.overloaded(local, since, id);
+        } else {
+            let tag = ClientTag {
+                connection: self.number,
+                request: id,
+            };
+            let elsewhere = match shared.shards.len() {
+                1 => None,
+                _ => route::of_client(&shared.topology, shared.node, &request).filter(|shard| *shard != local.shard),
+            };
+            match elsewhere {
+                None => local.push(Input::Client { tag, deadline, request }),
+                Some(shard) => {
+                    if !shared.hand_over(shard, Note::Client { tag, deadline, request }) {
+                        self.overloaded(local, since, id);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn overloaded(&self, local: &Local, now: Instant, id: u64) {
+        local.shared.metrics.overloaded.inc();
+        let retry_after_ms = u32::try_from(local.shared.limits.retry_after.as_millis()).unwrap_or(u32::MAX);
+        self.answer(local, now, id, refused(Refusal::Overloaded { retry_after_ms }));
+    }
+
+    /// Answers a request; one that is not under way (any more) is left alone.
+    pub(crate) fn answer(&self, local: &Local, now: Instant, id: u64, response: Response) {
+        let Some(pending) = self.forget(local, id) else { return };
+        local
+            .counts
+            .answered(pending.operation, outcome(&response), now.since(pending.since));
+        let ring_version = local.shared.ring_version;
+        if let Err(error) = self.outbound.push(&ResponseFrame {
+            id,
+            ring_version,
+            response,
+        }) {
+            // Only the siblings of one read can be that long, and they are bounded when they are written; a Merge may
+            // still bring together more.
+            let text = match error {
+                FrameError::TooLong(bytes, max) => format!("the answer has {bytes} bytes, more than {max}"),
+                other => other.to_string(),
+            };
+            let response = refused(Refusal::BadRequest(text));
+            if self
+                .outbound
+                .push(&ResponseFrame {
+                    id,
+                    ring_version,
+                    response,
+                })
+                .is_err()
+            {
+                tracing::error!(id, "a refusal does not fit into a frame");
+            }
+        }
+    }
+
+    /// A request whose client has stopped waiting before anything was done.
+    pub(crate) fn expire(&self, local: &Local, id: u64) {
+        if let Some(pending) = self.forget(local, id) {
+            let took = pending.deadline.since(pending.since);
+            local
+                .counts
+                .answered(pending.operation, crate::metrics::Outcome::Refused, took);
+        }
+    }
+
+    /// Forgets requests that should have been answered long ago, so that a lost answer does not take up room for ever.
+    pub(crate) fn sweep(&self, local: &Local, now: Instant) {
+        let overdue = |pending: &Pending| now.since(pending.deadline) > OVERDUE_AFTER;
+        let ids: Vec<u64> = self
+            .pending
+            .borrow()
+            .iter()
+            .filter(|(_, pending)| overdue(pending))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            tracing::error!(connection = self.number, id, "a request was never answered");
+            self.expire(local, id);
+        }
+    }
+
+    fn forget(&self, local: &Local, id: u64) -> Option<Pending> {
+        let pending = self.pending.borrow_mut().remove(&id)?;
+        local.pending.set(local.pending.get() - 1);
+        Some(pending)
+    }
+
+    fn leave(&self, local: &Local) {
+        local.clients.borrow_mut().remove(&self.number);
+        let unanswered = std::mem::take(&mut *self.pending.borrow_mut()).len();
+        local.pending.set(local.pending.get() - unanswered);
+    }
+}
+
+fn refused(refusal: Refusal) -> Response {
+    Response::Failed(Failure::Refused(refusal))
+}
+
+/// What a stopping node tells when it closes connections.
+pub(crate) const STOPPING: &str = "the node is shutting down";
+
+/// Beyond a request's deadline; machines answer at the deadline itself.
+const OVERDUE_AFTER: Duration = Duration::from_secs(5);

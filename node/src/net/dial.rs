@@ -1,0 +1,185 @@
+//! Connections that this shard opens to other nodes, again and again.
+//!
+//! Of two nodes the one with the smaller id dials. Connection `i`, counted up to the larger number of shards, joins
+//! shard `i % shards` of either: so every shard of either has at least one, and with equal numbers shard `k` talks to
+//! shard `k`.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use driftless_ring::Member;
+use quinn::{ClientConfig, Connection, Endpoint};
+
+use super::accept::{after, subject};
+use super::certificates::NODE_SERVER_NAME;
+use super::local::Local;
+use super::peers::{self, Ended};
+use super::refusal::{CloseCode, CloseReason};
+use super::subject::Role;
+
+/// Starts a task for every connection that this shard has to open.
+pub(crate) fn dial_all(local: &Rc<Local>, endpoint: &Endpoint, config: &ClientConfig) {
+    let shared = &local.shared;
+    let own = shared.shards.len() as u16;
+    for member in shared
+        .topology
+        .ring()
+        .members()
+        .iter()
+        .filter(|member| member.id > shared.node)
+    {
+        for shard in shards_to_dial(local.shard, own, member.shards.max(1)) {
+            let dialer = Dialer {
+                local: local.clone(),
+                endpoint: endpoint.clone(),
+                config: config.clone(),
+                member: member.clone(),
+                shard,
+            };
+            tokio::task::spawn_local(dialer.run());
+        }
+    }
+}
+
+/// Shards of the other node that our shard `k` dials.
+fn shards_to_dial(k: u16, own: u16, other: u16) -> impl Iterator<Item = u16> {
+    (0..own.max(other))
+        .filter(move |i| i % own == k)
+        .map(move |i| i % other)
+}
+
+/// Keeps up one connection.
+struct Dialer {
+    local: Rc<Local>,
+    endpoint: Endpoint,
+    config: ClientConfig,
+    member: Member,
+    shard: u16,
+}
+
+impl Dialer {
+    async fn run(self) {
+        let limits = &self.local.shared.net;
+        let mut pause = limits.redial_min;
+        while !self.local.shared.is_stopping() {
+            if self.once().await {
+                pause = limits.redial_min;
+            }
+            // Between half and the whole: nodes that lost the same peer do not come back at the same moment.
+            let jitter = rand::random_range(0.5..=1.0);
+            tokio::time::sleep(pause.mul_f64(jitter)).await;
+            pause = (pause * 2).min(limits.redial_max);
+        }
+    }
+
+    /// One attempt, and the conversation if it succeeds. True if the connection was up.
+    async fn once(&self) -> bool {
+        let local = &self.local;
+        let attempt = tokio::time::timeout(local.shared.net.dial_timeout, self.connect()).await;
+        let connection = match attempt {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(reason)) => {
+                self.log(&reason);
+                return false;
+            }
+            Err(_) => {
+                self.log("no answer");
+                return false;
+            }
+        };
+        if let Err(reason) = self.check(&connection) {
+            local.refuse(&connection, &self.member.name, &reason);
+            return false;
+        }
+        let ended = peers::open(local, &connection, &self.member).await;
+        let was_up = matches!(ended, Ended::Lost);
+        after(local, &connection, &self.member.name, ended);
+        was_up
+    }
+
+    async fn connect(&self) -> Result<Connection, String> {
+        let address = self.resolve().await?;
+        let connecting = self
+            .endpoint
+            .connect_with(self.config.clone(), address, NODE_SERVER_NAME);
+        connecting
+            .map_err(|error| error.to_string())?
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    /// The first address that our socket can reach; asked again at every attempt, since names move.
+    async fn resolve(&self) -> Result<SocketAddr, String> {
+        let name = &self.member.address;
+        let ipv6 = self.endpoint.local_addr().is_ok_and(|address| address.is_ipv6());
+        let mut found = tokio::net::lookup_host(name.as_str())
+            .await
+            .map_err(|error| format!("cannot resolve {name}: {error}"))?;
+        let mut address = found
+            .find(|address| address.is_ipv6() == ipv6)
+            .ok_or_else(|| format!("{name} has no usable address"))?;
+        let port = address.port().checked_add(self.shard);
+        address.set_port(port.ok_or_else(|| format!("{name} has no port for shard {}", self.shard))?);
+        Ok(address)
+    }
+
+    /// The certificate must be that of the member we meant to reach.
+    fn check(&self, connection: &Connection) -> Result<(), CloseReason> {
+        let subject = subject(connection, &self.local)?;
+        if subject.role == Role::Node && subject.name == self.member.name {
+            return Ok(());
+        }
+        let text = format!("expected node {}, found {subject}", self.member.name);
+        Err(CloseReason::new(CloseCode::Identity, text))
+    }
+
+    fn log(&self, reason: &str) {
+        let shared = &self.local.shared;
+        if !shared.is_stopping()
+            && shared
+                .refusals
+                .is_news(&self.member.name, reason, std::time::Instant::now())
+        {
+            let (peer, address) = (&self.member.name, &self.member.address);
+            tracing::warn!(
+                node = shared.name,
+                peer,
+                address,
+                shard = self.shard,
+                reason,
+                "cannot reach peer"
+            );
+        }
+    }
+}
+
+/// Quinn's default of 333 ms suits the open internet. Nodes are near each other: a peer that was not listening yet
+/// when we first called is called again sooner.
+pub(crate) const INITIAL_RTT: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shard_of_both_sides_gets_a_connection() {
+        for own in 1..5 {
+            for other in 1..5 {
+                let pairs: Vec<(u16, u16)> = (0..own)
+                    .flat_map(|k| shards_to_dial(k, own, other).map(move |shard| (k, shard)))
+                    .collect();
+                assert_eq!(pairs.len(), usize::from(own.max(other)), "{own} and {other}");
+                assert!(
+                    (0..own).all(|k| pairs.iter().any(|pair| pair.0 == k)),
+                    "{own} and {other}"
+                );
+                assert!(
+                    (0..other).all(|shard| pairs.iter().any(|pair| pair.1 == shard)),
+                    "{own} and {other}"
+                );
+            }
+        }
+        assert_eq!(shards_to_dial(1, 2, 2).collect::<Vec<_>>(), [1]);
+    }
+}

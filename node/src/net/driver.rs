@@ -1,0 +1,241 @@
+//! One shard's loop around its [`Engine`]: decode, call, encode, sleep. No branch in here decides anything about data.
+//!
+//! ```text
+//! sleep until there is something ─▶ let the readers run ─▶ give everything that arrived to the engine
+//!      ▲                                                        │ commit once
+//!      └── writers, each in one write ◀── encode every output ◀─┘
+//! ```
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::local::{Input, Local, shard_of};
+use super::returns::Origin;
+use super::shared::Note;
+use crate::engine::{Engine, Output};
+use crate::replica::store::Store;
+use crate::time::{Instant, Now};
+
+/// Drives an engine until the node stops.
+pub(crate) struct Driver<S: Store> {
+    local: Rc<Local>,
+    engine: Engine<S>,
+    notes: UnboundedReceiver<Note>,
+    inputs: Vec<Input>,
+    /// When housekeeping is due.
+    tick: Instant,
+    /// When `Returns` forget.
+    aging: Instant,
+    /// Until when what is under way may take, once the node is stopping.
+    stopping: Option<Instant>,
+    /// This shard has been counted as drained.
+    drained: bool,
+    halted: bool,
+}
+
+impl<S: Store> Driver<S> {
+    pub(crate) fn new(local: Rc<Local>, engine: Engine<S>, notes: UnboundedReceiver<Note>) -> Driver<S> {
+        Driver {
+            local,
+            engine,
+            notes,
+            inputs: Vec::new(),
+            tick: Instant::default(),
+            aging: Instant::default(),
+            stopping: None,
+            drained: false,
+            halted: false,
+        }
+    }
+
+    /// Returns true when drained, false when halted.
+    pub(crate) async fn run(mut self) -> bool {
+        let clock = self.local.shared.clock;
+        let mut armed = Instant::default();
+        let sleep = tokio::time::sleep_until(clock.wake_at(armed));
+        tokio::pin!(sleep);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.local.wake.wait() => {}
+                Some(note) = self.notes.recv() => self.note(note),
+                () = &mut sleep => {}
+            }
+            // Readers whose data has arrived go first, so that batches form. On an idle shard this costs one look at
+            // the socket.
+            tokio::task::yield_now().await;
+            while let Ok(note) = self.notes.try_recv() {
+                self.note(note);
+            }
+            let now = clock.now();
+            self.turn(now);
+            if self.halted {
+                return false;
+            }
+            if self.is_done(now.instant) {
+                return true;
+            }
+            // An alarm that rings too early costs an empty turn; moving it later at every turn would cost more.
+            let wanted = self.next_deadline();
+            if wanted < armed || armed <= now.instant {
+                armed = wanted;
+                sleep.as_mut().reset(clock.wake_at(armed));
+            }
+        }
+    }
+
+    fn turn(&mut self, now: Now) {
+        let mut inputs = std::mem::take(&mut self.inputs);
+        self.local.take(&mut inputs);
+        for input in inputs.drain(..) {
+            self.input(now, input);
+        }
+        self.inputs = inputs;
+        if self
+            .engine
+            .poll_timeout()
+            .is_some_and(|deadline| deadline <= now.instant)
+        {
+            self.engine.handle_timeout(now);
+        }
+        self.engine.commit(now);
+        while let Some(output) = self.engine.poll_output() {
+            self.output(now.instant, output);
+            if self.halted {
+                return;
+            }
+        }
+        if self.tick <= now.instant {
+            self.housekeeping(now.instant);
+        }
+    }
+
+    fn input(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Client { tag, deadline, .. } if deadline <= now.instant => {
+                self.local.shared.metrics.expired.inc();
+                if shard_of(tag.connection) == self.local.shard
+                    && let Some(client) = self.local.clients.borrow().get(&tag.connection)
+                {
+                    client.expire(&self.local, tag.request);
+                }
+            }
+            Input::Client { tag, deadline, request } => self.engine.handle_client(now, tag, deadline, request),
+            Input::Peer { from, message } => self.engine.handle_peer(now, from, message),
+            Input::PeerUp(peer) => self.engine.handle_peer_up(now, peer),
+            Input::PeerLost(peer) => self.engine.handle_peer_lost(now, peer),
+        }
+    }
+
+    fn output(&mut self, now: Instant, output: Output) {
+        let shared = &self.local.shared;
+        match output {
+            Output::Send { to, message } => self.local.links.borrow_mut().send(&self.local, now, to, message),
+            Output::Reply { to, response } => {
+                let shard = shard_of(to.connection);
+                if shard != self.local.shard {
+                    shared.tell(shard, Note::Reply { to, response });
+                } else if let Some(client) = self.local.clients.borrow().get(&to.connection) {
+                    client.answer(&self.local, shared.clock.instant(), to.request, response);
+                }
+            }
+            Output::Sync(batch) => shared.sync.wish(self.local.shard, batch),
+            Output::Halt(reason) => {
+                self.halted = true;
+                shared.halt(reason);
+            }
+        }
+    }
+
+    fn note(&mut self, note: Note) {
+        let local = &self.local;
+        match note {
+            Note::Synced(batch) => {
+                let now = local.shared.clock.now();
+                self.engine.handle_synced(now, batch);
+            }
+            Note::Client { tag, deadline, request } => {
+                local.shared.taken_in(local.shard);
+                local.push(Input::Client { tag, deadline, request });
+            }
+            Note::Peer {
+                from,
+                shard,
+                connection,
+                message,
+            } => {
+                local.shared.taken_in(local.shard);
+                local
+                    .links
+                    .borrow_mut()
+                    .returns
+                    .put(from, message.id, Origin { shard, connection });
+                local.push(Input::Peer { from, message });
+            }
+            Note::Reply { to, response } => {
+                if let Some(client) = local.clients.borrow().get(&to.connection) {
+                    client.answer(local, local.shared.clock.instant(), to.request, response);
+                }
+            }
+            Note::PeerReply { connection, message } => {
+                let now = local.shared.clock.instant();
+                local.links.borrow().send_on(local, now, connection, message);
+            }
+            Note::Stop => {
+                let until = local.shared.clock.instant() + local.shared.net.drain_timeout;
+                self.stopping.get_or_insert(until);
+            }
+            Note::Halt => self.halted = true,
+        }
+    }
+
+    /// Whether a stopping node may end: every shard has drained, since one may still be at work for another.
+    fn is_done(&mut self, now: Instant) -> bool {
+        let Some(until) = self.stopping else { return false };
+        let overdue = now >= until;
+        let shared = &self.local.shared;
+        if !self.drained && (overdue || (self.local.pending.get() == 0 && !self.local.has_input())) {
+            self.drained = true;
+            shared.drained.fetch_add(1, Ordering::SeqCst);
+        }
+        overdue || shared.drained.load(Ordering::SeqCst) >= shared.shards.len()
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let own = self
+            .engine
+            .poll_timeout()
+            .map_or(self.tick, |deadline| deadline.min(self.tick));
+        if self.stopping.is_some() {
+            own.min(self.local.shared.clock.instant() + DRAIN_POLL)
+        } else {
+            own
+        }
+    }
+
+    fn housekeeping(&mut self, now: Instant) {
+        self.tick = now + TICK;
+        let local = &self.local;
+        if let Some(post) = local.shared.shards.get(usize::from(local.shard)) {
+            post.beat.store(now.0, Ordering::Relaxed);
+        }
+        for client in local.clients.borrow().values() {
+            client.sweep(local, now);
+        }
+        let mut links = local.links.borrow_mut();
+        links.inspect(local);
+        if self.aging <= now {
+            self.aging = now + local.shared.limits.deadline_max;
+            links.returns.age();
+        }
+    }
+}
+
+/// Also how often a driver shows that it is alive.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How often a stopping shard looks whether the others have drained.
+const DRAIN_POLL: Duration = Duration::from_millis(5);

@@ -1,0 +1,182 @@
+//! Whether a peer's [`Hello`] fits: pure checks, made by both sides on both hellos.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use driftless_proto::Topology;
+use driftless_proto::frame::{self, PROTOCOL_VERSION};
+use driftless_ring::NodeId;
+
+use super::refusal::{CloseCode, CloseReason};
+use crate::peer::{Hello, Incarnation};
+
+/// What this node says of itself on a new connection of one of its shards.
+pub(crate) fn our_hello(node: NodeId, incarnation: Incarnation, topology: &Topology, shard: u16) -> Hello {
+    Hello {
+        protocol_version: PROTOCOL_VERSION,
+        cluster: topology.cluster().to_owned(),
+        node,
+        incarnation,
+        ring_version: topology.ring().version().0,
+        topology_digest: topology.digest(),
+        shard,
+    }
+}
+
+/// Reads a hello. The version comes first, so that one of another release is told by its number, not by its shape.
+pub(crate) fn read(body: &[u8]) -> Result<Hello, CloseReason> {
+    let unreadable = |text: String| CloseReason::new(CloseCode::Hello, format!("the hello cannot be read: {text}"));
+    let (version, _) = postcard::take_from_bytes::<u16>(body).map_err(|error| unreadable(error.to_string()))?;
+    check_version(version)?;
+    frame::decode(body).map_err(|error| unreadable(error.to_string()))
+}
+
+fn check_version(theirs: u16) -> Result<(), CloseReason> {
+    if theirs == PROTOCOL_VERSION {
+        return Ok(());
+    }
+    let text = format!("protocol version {theirs} cannot be spoken with; this node speaks {PROTOCOL_VERSION}");
+    Err(CloseReason::new(CloseCode::ProtocolVersion, text))
+}
+
+/// Checks the other side's hello against our own. `certified` is the node that its certificate names.
+pub(crate) fn check(ours: &Hello, theirs: &Hello, certified: NodeId, topology: &Topology) -> Result<(), CloseReason> {
+    let refuse = |text: String| Err(CloseReason::new(CloseCode::Hello, text));
+    check_version(theirs.protocol_version)?;
+    if theirs.cluster != ours.cluster {
+        return refuse(format!(
+            "hello of cluster {:?}, this is {:?}",
+            theirs.cluster, ours.cluster
+        ));
+    }
+    if theirs.node != certified {
+        let text = format!("hello of node {}, but the certificate names {certified}", theirs.node);
+        return Err(CloseReason::new(CloseCode::Identity, text));
+    }
+    if theirs.node == ours.node {
+        return refuse("hello of this very node: two processes have one name".to_owned());
+    }
+    let Some(member) = topology.ring().member(theirs.node) else {
+        return refuse(format!(
+            "node {} is not a member in ring version {}",
+            theirs.node, ours.ring_version
+        ));
+    };
+    if theirs.shard >= member.shards.max(1) {
+        return refuse(format!(
+            "hello of shard {}, but {} has {}",
+            theirs.shard, member.name, member.shards
+        ));
+    }
+    if theirs.ring_version == ours.ring_version && theirs.topology_digest != ours.topology_digest {
+        let text = format!(
+            "both have ring version {} but disagree on the topology: give all nodes the same cluster file",
+            ours.ring_version
+        );
+        return refuse(text);
+    }
+    Ok(())
+}
+
+/// The newest life seen of every node, shared by the shards: of two processes that claim to be one node, the older is
+/// refused, and if neither is older both are, until the operator restarts the right one.
+#[derive(Default)]
+pub(crate) struct Incarnations(Mutex<HashMap<NodeId, Newest>>);
+
+struct Newest {
+    incarnation: Incarnation,
+    /// Two processes claimed this number of starts.
+    contested: bool,
+}
+
+/// What an admitted hello means for connections that the node already has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Admitted {
+    /// The life known already, or the first one seen.
+    Same,
+    /// A later life: connections of earlier ones are dead.
+    Newer,
+}
+
+impl Incarnations {
+    /// Admits a life that is not older than any seen.
+    pub(crate) fn admit(&self, node: NodeId, theirs: Incarnation) -> Result<Admitted, CloseReason> {
+        let refuse = |text: String| Err(CloseReason::new(CloseCode::Incarnation, text));
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(newest) = seen.get_mut(&node) else {
+            seen.insert(
+                node,
+                Newest {
+                    incarnation: theirs,
+                    contested: false,
+                },
+            );
+            return Ok(Admitted::Same);
+        };
+        let known = newest.incarnation;
+        if theirs.starts > known.starts {
+            *newest = Newest {
+                incarnation: theirs,
+                contested: false,
+            };
+            return Ok(Admitted::Newer);
+        }
+        if theirs.starts < known.starts {
+            return refuse(format!(
+                "an older copy of this node: its data directory was opened {} times, another one of the same name {} times",
+                theirs.starts, known.starts
+            ));
+        }
+        if theirs.nonce != known.nonce {
+            newest.contested = true;
+        }
+        if newest.contested {
+            return refuse(
+                "two processes run as this node from copies of one data directory; stop the wrong one and restart the right one"
+                    .to_owned(),
+            );
+        }
+        Ok(Admitted::Same)
+    }
+
+    /// Whether this life is still the one to talk to.
+    pub(crate) fn is_current(&self, node: NodeId, incarnation: Incarnation) -> bool {
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(&node)
+            .is_none_or(|newest| newest.incarnation == incarnation && !newest.contested)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: NodeId = NodeId(1);
+
+    fn life(starts: u64, nonce: u64) -> Incarnation {
+        Incarnation { starts, nonce }
+    }
+
+    #[test]
+    fn an_older_copy_is_refused() {
+        let seen = Incarnations::default();
+        assert_eq!(seen.admit(A, life(3, 10)), Ok(Admitted::Same));
+        assert_eq!(seen.admit(A, life(3, 10)), Ok(Admitted::Same));
+        assert!(seen.admit(A, life(2, 11)).is_err());
+        assert_eq!(seen.admit(A, life(4, 12)), Ok(Admitted::Newer));
+        assert!(!seen.is_current(A, life(3, 10)));
+    }
+
+    #[test]
+    fn of_two_equal_copies_both_are_refused_until_one_restarts() {
+        let seen = Incarnations::default();
+        assert_eq!(seen.admit(A, life(3, 10)), Ok(Admitted::Same));
+        assert!(seen.admit(A, life(3, 11)).is_err());
+        assert!(
+            !seen.is_current(A, life(3, 10)),
+            "the first one is not to be trusted either"
+        );
+        assert!(seen.admit(A, life(3, 10)).is_err());
+        assert_eq!(seen.admit(A, life(4, 12)), Ok(Admitted::Newer));
+    }
+}

@@ -1,0 +1,122 @@
+//! What the tasks of one shard share. All of them run on one thread, so there is no lock in here.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use driftless_proto::client::Request;
+use driftless_ring::NodeId;
+use tokio::sync::{Semaphore, watch};
+
+use super::clients::Client;
+use super::inbound::large_budget;
+use super::peers::Links;
+use super::refusal::{CloseCode, CloseReason};
+use super::requests::RequestCounts;
+use super::shared::Shared;
+use super::signal::Signal;
+use crate::engine::ClientTag;
+use crate::peer::Message;
+use crate::time::Instant;
+
+/// One per shard, behind an `Rc`.
+pub(crate) struct Local {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) shard: u16,
+    inbox: RefCell<Vec<Input>>,
+    /// Wakes the driver.
+    pub(crate) wake: Signal,
+    pub(crate) clients: RefCell<HashMap<u64, Rc<Client>>>,
+    pub(crate) links: RefCell<Links>,
+    pub(crate) counts: RequestCounts,
+    pub(crate) large: Rc<Semaphore>,
+    /// Client requests under way on connections of this shard.
+    pub(crate) pending: Cell<usize>,
+    /// Becomes true when connections are to be closed.
+    pub(crate) closing: watch::Sender<bool>,
+    next_connection: Cell<u64>,
+}
+
+/// What the driver gives to the engine.
+pub(crate) enum Input {
+    Client {
+        tag: ClientTag,
+        deadline: Instant,
+        request: Request,
+    },
+    Peer {
+        from: NodeId,
+        message: Message,
+    },
+    PeerUp(NodeId),
+    PeerLost(NodeId),
+}
+
+impl Local {
+    pub(crate) fn new(shared: Arc<Shared>, shard: u16) -> Local {
+        Local {
+            shard,
+            inbox: RefCell::default(),
+            wake: Signal::default(),
+            clients: RefCell::default(),
+            links: RefCell::default(),
+            counts: RequestCounts::new(&shared.metrics),
+            large: large_budget(shared.net.large_bytes_max),
+            pending: Cell::new(0),
+            closing: watch::Sender::new(false),
+            next_connection: Cell::new(1),
+            shared,
+        }
+    }
+
+    /// A number that no other connection of this node has; tells the shard in its low bits.
+    pub(crate) fn number_connection(&self) -> u64 {
+        let number = self.next_connection.get();
+        self.next_connection.set(number + 1);
+        number << SHARD_BITS | u64::from(self.shard)
+    }
+
+    /// Leaves something for the driver.
+    pub(crate) fn push(&self, input: Input) {
+        self.inbox.borrow_mut().push(input);
+        self.wake.set();
+    }
+
+    /// Swaps what has arrived with an empty vector, so that both keep their capacity.
+    pub(crate) fn take(&self, empty: &mut Vec<Input>) {
+        debug_assert!(empty.is_empty(), "inputs must not be mixed with earlier ones");
+        std::mem::swap(&mut *self.inbox.borrow_mut(), empty);
+    }
+
+    pub(crate) fn has_input(&self) -> bool {
+        !self.inbox.borrow().is_empty()
+    }
+
+    /// Turns a connection away: counts it, says why on both sides, closes.
+    pub(crate) fn refuse(&self, connection: &quinn::Connection, who: &str, reason: &CloseReason) {
+        reason.close(connection);
+        if reason.code == CloseCode::Malformed {
+            self.shared.metrics.frames_malformed.inc();
+        } else {
+            self.shared.metrics.connections_refused.inc();
+        }
+        self.log_refusal(who, connection.remote_address(), &reason.text);
+    }
+
+    /// One line, unless the same was said of the same a moment ago.
+    pub(crate) fn log_refusal(&self, who: &str, address: SocketAddr, reason: &str) {
+        if self.shared.refusals.is_news(who, reason, std::time::Instant::now()) {
+            tracing::warn!(node = self.shared.name, who, %address, reason, "connection refused");
+        }
+    }
+}
+
+/// The shard that serves a connection.
+pub(crate) fn shard_of(connection: u64) -> u16 {
+    (connection & ((1 << SHARD_BITS) - 1)) as u16
+}
+
+/// As many as a shard number has.
+const SHARD_BITS: u32 = 16;

@@ -1,0 +1,360 @@
+//! Connections to other nodes: who is on the other side, what goes out, what comes in.
+//!
+//! ```text
+//! dialer                                acceptor          the node with the smaller id dials
+//!   │── one bidirectional stream, Hello ──▶│
+//!   │◀──────────────────────────── Hello ──│              each closes if the other's does not fit
+//!   │◀═══════════ messages ═══════════════▶│
+//! ```
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use driftless_proto::frame;
+use driftless_ring::{Member, NodeId};
+use quinn::{Connection, ConnectionError, RecvStream, SendStream};
+use tokio::task::JoinSet;
+
+use super::clients::STOPPING;
+use super::hello::{self, Admitted};
+use super::inbound::{SharedStream, large_frames};
+use super::local::{Input, Local};
+use super::outbound::Outbound;
+use super::refusal::{CloseCode, CloseReason};
+use super::returns::{Origin, Returns};
+use super::route;
+use super::shared::Note;
+use crate::peer::{Body, Hello, Incarnation, Message, WireMessage};
+use crate::time::Instant;
+
+/// The connections of one shard to other nodes, and how replies find their way back.
+#[derive(Default)]
+pub(crate) struct Links {
+    by_node: HashMap<NodeId, Vec<Rc<Link>>>,
+    pub(crate) returns: Returns,
+}
+
+/// One connection to another node.
+pub(crate) struct Link {
+    number: u64,
+    node: NodeId,
+    name: String,
+    shard: u16,
+    incarnation: Incarnation,
+    /// The other node has more shards than this one, so that replies must go back on the connection they are for.
+    one_of_several: bool,
+    connection: Connection,
+    outbound: Outbound,
+}
+
+/// How a conversation with a peer ended.
+pub(crate) enum Ended {
+    /// This side turned the other away.
+    Refused(CloseReason),
+    /// The connection ended before the other side had been admitted.
+    Never(ConnectionError),
+    /// It was up, and was lost.
+    Lost,
+}
+
+impl Links {
+    /// Sends to a node, by the connection that reaches the right shard of it if there is one. Without a connection the
+    /// message is dropped: the engine has been told.
+    pub(crate) fn send(&mut self, local: &Local, now: Instant, to: NodeId, message: Message) {
+        if let Body::Reply(_) = message.body
+            && let Some(origin) = self.returns.take(to, message.id)
+        {
+            if origin.shard == local.shard {
+                self.send_on(local, now, origin.connection, message);
+            } else {
+                local.shared.tell(
+                    origin.shard,
+                    Note::PeerReply {
+                        connection: origin.connection,
+                        message,
+                    },
+                );
+            }
+            return;
+        }
+        let Some(links) = self.by_node.get(&to) else { return };
+        let link = match (links.as_slice(), &message.body) {
+            ([], _) => return,
+            ([only], _) => only,
+            ([first, ..], Body::Request { request, .. }) => {
+                let shard = route::of_peer(&local.shared.topology, to, request);
+                links.iter().find(|link| Some(link.shard) == shard).unwrap_or(first)
+            }
+            ([first, ..], Body::Reply(_)) => first,
+        };
+        link.send(local, now, message);
+    }
+
+    /// Sends on one connection, if it is still there.
+    pub(crate) fn send_on(&self, local: &Local, now: Instant, connection: u64, message: Message) {
+        if let Some(link) = self.by_node.values().flatten().find(|link| link.number == connection) {
+            link.send(local, now, message);
+        }
+    }
+
+    /// Closes connections to lives that are over or contested; notes the others' round trips.
+    pub(crate) fn inspect(&self, local: &Local) {
+        for link in self.by_node.values().flatten() {
+            if !local.shared.incarnations.is_current(link.node, link.incarnation) {
+                let text = "another process runs as this node";
+                CloseReason::new(CloseCode::Incarnation, text).close(&link.connection);
+            } else if let Some(mut peer) = local.shared.peers.get_mut(&link.node) {
+                peer.rtt = link.connection.rtt();
+            }
+        }
+    }
+}
+
+impl Link {
+    fn send(&self, local: &Local, now: Instant, message: Message) {
+        let news = |reason| {
+            local
+                .shared
+                .refusals
+                .is_news(&self.name, reason, std::time::Instant::now())
+        };
+        if self.outbound.bytes() >= local.shared.net.outbound_bytes_max {
+            if news("outbound full") {
+                let bytes = self.outbound.bytes();
+                tracing::warn!(
+                    peer = self.name,
+                    bytes,
+                    "peer does not keep up: dropping messages to it"
+                );
+            }
+        } else if let Err(error) = self.outbound.push(&message.to_wire(now))
+            && news("message too long")
+        {
+            tracing::error!(peer = self.name, %error, "dropping a message that does not fit into a frame");
+        }
+    }
+
+    /// Takes in one frame.
+    fn take(&self, local: &Local, body: &[u8]) -> Result<(), CloseReason> {
+        let wire: WireMessage = frame::decode(body)?;
+        let shared = &local.shared;
+        let message = Message::from_wire(wire, shared.clock.instant());
+        if let Body::Request { request, .. } = &message.body {
+            let elsewhere = match shared.shards.len() {
+                1 => None,
+                _ => route::of_peer(&shared.topology, shared.node, request).filter(|shard| *shard != local.shard),
+            };
+            if let Some(shard) = elsewhere {
+                let note = Note::Peer {
+                    from: self.node,
+                    shard: local.shard,
+                    connection: self.number,
+                    message,
+                };
+                // Beyond the bound it is lost, as on a lossy network.
+                shared.hand_over(shard, note);
+                return Ok(());
+            }
+            if self.one_of_several {
+                let origin = Origin {
+                    shard: local.shard,
+                    connection: self.number,
+                };
+                local.links.borrow_mut().returns.put(self.node, message.id, origin);
+            }
+        }
+        local.push(Input::Peer {
+            from: self.node,
+            message,
+        });
+        Ok(())
+    }
+}
+
+/// Accepts the conversation that a dialer opens; `certified` is whom its certificate names.
+pub(crate) async fn accept(local: &Rc<Local>, connection: &Connection, certified: NodeId) -> Ended {
+    let streams = tokio::time::timeout(local.shared.net.arrival_timeout, connection.accept_bi()).await;
+    let (mut send, receive) = match streams {
+        Ok(Ok(streams)) => streams,
+        Ok(Err(error)) => return Ended::Never(error),
+        Err(_) => return Ended::Refused(CloseReason::new(CloseCode::Hello, "no hello in time")),
+    };
+    let mut stream = SharedStream::new(receive);
+    let ours = ours(local);
+    let theirs = match expect_hello(local, connection, &mut stream, &ours, certified).await {
+        Ok(theirs) => theirs,
+        Err(ended) => return ended,
+    };
+    if let Err(ended) = say_hello(connection, &mut send, &ours).await {
+        return ended;
+    }
+    converse(local, connection, send, stream, theirs).await
+}
+
+/// Opens the conversation, as the dialer of `member`.
+pub(crate) async fn open(local: &Rc<Local>, connection: &Connection, member: &Member) -> Ended {
+    let (mut send, receive): (SendStream, RecvStream) = match connection.open_bi().await {
+        Ok(streams) => streams,
+        Err(error) => return Ended::Never(error),
+    };
+    let mut stream = SharedStream::new(receive);
+    let ours = ours(local);
+    if let Err(ended) = say_hello(connection, &mut send, &ours).await {
+        return ended;
+    }
+    match expect_hello(local, connection, &mut stream, &ours, member.id).await {
+        Ok(theirs) => converse(local, connection, send, stream, theirs).await,
+        Err(ended) => ended,
+    }
+}
+
+fn ours(local: &Local) -> Hello {
+    let shared = &local.shared;
+    hello::our_hello(shared.node, shared.incarnation, &shared.topology, local.shard)
+}
+
+async fn say_hello(connection: &Connection, send: &mut SendStream, ours: &Hello) -> Result<(), Ended> {
+    let mut out = Vec::new();
+    frame::encode(ours, &mut out).map_err(|error| Ended::Refused(error.into()))?;
+    match send.write_all(&out).await {
+        Ok(()) => Ok(()),
+        Err(_) => Err(Ended::Never(connection.closed().await)),
+    }
+}
+
+async fn expect_hello(
+    local: &Rc<Local>,
+    connection: &Connection,
+    stream: &mut SharedStream,
+    ours: &Hello,
+    certified: NodeId,
+) -> Result<Hello, Ended> {
+    let first = tokio::time::timeout(local.shared.net.arrival_timeout, stream.first()).await;
+    let body = match first {
+        Ok(Ok(Some(body))) => body,
+        Ok(Ok(None)) => return Err(Ended::Never(connection.closed().await)),
+        Ok(Err(reason)) => return Err(Ended::Refused(reason)),
+        Err(_) => return Err(Ended::Refused(CloseReason::new(CloseCode::Hello, "no hello in time"))),
+    };
+    let theirs = hello::read(&body).map_err(Ended::Refused)?;
+    hello::check(ours, &theirs, certified, &local.shared.topology).map_err(Ended::Refused)?;
+    let admitted = local.shared.incarnations.admit(theirs.node, theirs.incarnation);
+    if !matches!(admitted, Ok(Admitted::Same)) {
+        local.links.borrow().inspect(local);
+    }
+    admitted.map_err(Ended::Refused)?;
+    Ok(theirs)
+}
+
+/// Exchanges messages until the connection is lost.
+async fn converse(
+    local: &Rc<Local>,
+    connection: &Connection,
+    send: SendStream,
+    mut stream: SharedStream,
+    theirs: Hello,
+) -> Ended {
+    let member = local.shared.topology.ring().member(theirs.node);
+    let link = Rc::new(Link {
+        number: local.number_connection(),
+        node: theirs.node,
+        name: member.map_or_else(String::new, |member| member.name.clone()),
+        shard: theirs.shard,
+        incarnation: theirs.incarnation,
+        one_of_several: member.is_some_and(|member| usize::from(member.shards) > local.shared.shards.len()),
+        connection: connection.clone(),
+        outbound: Outbound::default(),
+    });
+    link.come_up(local);
+    // Ends with this function, whatever way that ends.
+    let mut writers = JoinSet::new();
+    let (shared, large) = (link.clone(), link.clone());
+    writers.spawn_local(async move { shared.outbound.write_shared(send).await });
+    writers.spawn_local(async move { large.outbound.write_large(&large.connection).await });
+    let take: Rc<dyn Fn(Bytes) -> Result<(), CloseReason>> = Rc::new({
+        let (local, link) = (local.clone(), link.clone());
+        move |body| link.take(&local, &body)
+    });
+    let mut closing = local.closing.subscribe();
+    // Never held up by what waits to go out: two nodes that wait for each other to read would wait for ever.
+    let ended = tokio::select! {
+        ended = stream.run(&link.outbound, usize::MAX, &*take) => ended,
+        ended = large_frames(connection, &local.shared.net, &local.large, take.clone()) => ended,
+        _ = connection.closed() => Ok(()),
+        _ = closing.wait_for(|closing| *closing) => {
+            link.outbound.finish();
+            // Bounded by the writers' own timeout for acknowledgements, and by the shard's for all connections.
+            while writers.join_next().await.is_some() {}
+            CloseReason::new(CloseCode::Stopping, STOPPING).close(connection);
+            link.go_down(local, STOPPING);
+            return Ended::Lost;
+        }
+    };
+    match ended {
+        Err(reason) => {
+            link.go_down(local, &reason.text);
+            Ended::Refused(reason)
+        }
+        Ok(()) => {
+            CloseReason::new(CloseCode::Replaced, "the stream has ended").close(connection);
+            let reason = connection
+                .close_reason()
+                .map_or_else(String::new, |reason| reason.to_string());
+            link.go_down(local, &reason);
+            Ended::Lost
+        }
+    }
+}
+
+impl Link {
+    /// Takes the place of an earlier connection to the same shard of the node.
+    fn come_up(self: &Rc<Link>, local: &Local) {
+        let mut links = local.links.borrow_mut();
+        let links = links.by_node.entry(self.node).or_default();
+        let superseded = |link: &Rc<Link>| link.shard == self.shard || link.incarnation != self.incarnation;
+        let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(links).into_iter().partition(superseded);
+        *links = kept;
+        for old in gone {
+            CloseReason::new(CloseCode::Replaced, "a newer connection took over").close(&old.connection);
+            local.shared.peer_connections(self.node, -1);
+            // What was under way on it is lost, whatever else there is.
+            local.push(Input::PeerLost(self.node));
+        }
+        links.push(self.clone());
+        local.shared.peer_connections(self.node, 1);
+        local.push(Input::PeerUp(self.node));
+        tracing::info!(
+            node = local.shared.name,
+            peer = self.name,
+            shard = self.shard,
+            "peer connected"
+        );
+    }
+
+    /// Nothing to do if another connection has taken its place already.
+    fn go_down(&self, local: &Local, reason: &str) {
+        let mut links = local.links.borrow_mut();
+        let Some(links) = links.by_node.get_mut(&self.node) else {
+            return;
+        };
+        let before = links.len();
+        links.retain(|link| link.number != self.number);
+        if links.len() == before {
+            return;
+        }
+        let last = links.is_empty();
+        local.shared.peer_connections(self.node, -1);
+        local.push(Input::PeerLost(self.node));
+        if !last {
+            local.push(Input::PeerUp(self.node));
+        }
+        tracing::warn!(
+            node = local.shared.name,
+            peer = self.name,
+            shard = self.shard,
+            reason,
+            "peer lost"
+        );
+    }
+}

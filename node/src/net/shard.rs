@@ -1,0 +1,133 @@
+//! A shard: one thread with its socket, its QUIC endpoint, and everything that happens between them and its engine.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{ClientConfig, Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::accept::accept;
+use super::clients::STOPPING;
+use super::dial::{INITIAL_RTT, dial_all};
+use super::driver::Driver;
+use super::limits::NetLimits;
+use super::local::Local;
+use super::refusal::CloseCode;
+use super::shared::{Note, Shared};
+use super::tls::ResetKey;
+use crate::engine::{Engine, EngineConfig};
+use crate::replica::store::Store;
+
+/// What a shard's thread begins with.
+pub(crate) struct ShardStart<S> {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) shard: u16,
+    pub(crate) socket: UdpSocket,
+    pub(crate) server: Arc<QuicServerConfig>,
+    pub(crate) dialer: Arc<QuicClientConfig>,
+    pub(crate) reset_key: Arc<ResetKey>,
+    pub(crate) store: S,
+    pub(crate) notes: UnboundedReceiver<Note>,
+}
+
+/// Opens the socket of a shard.
+pub(crate) fn bind(address: SocketAddr) -> std::io::Result<UdpSocket> {
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(address),
+        socket2::Type::DGRAM,
+        Some(socket2::Protocol::UDP),
+    )?;
+    // Room for the bursts of many connections on one socket. The system may grant less, which is no reason not to run.
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    socket.bind(&address.into())?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+impl<S: Store> ShardStart<S> {
+    /// Runs until the node stops or halts.
+    pub(crate) fn run(self) -> std::io::Result<()> {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default())?;
+        let ended = runtime.block_on(self.serve());
+        // A look-up of a peer's address may still be blocking a thread; nobody waits for it.
+        drop(runtime);
+        ended
+    }
+
+    async fn serve(self) -> std::io::Result<()> {
+        let transport = Arc::new(transport(&self.shared.net));
+        let mut server = ServerConfig::with_crypto(self.server);
+        server.transport_config(transport.clone());
+        let mut dialer = ClientConfig::new(self.dialer);
+        dialer.transport_config(transport);
+        let config = EndpointConfig::new(self.reset_key);
+        let endpoint = Endpoint::new(config, Some(server), self.socket, Arc::new(TokioRuntime))?;
+
+        let shared = self.shared;
+        let local = Rc::new(Local::new(shared.clone(), self.shard));
+        let config = EngineConfig {
+            node: shared.node,
+            shard: self.shard,
+            topology: shared.topology.clone(),
+            context_keys: shared.context_keys.clone(),
+            limits: shared.limits.clone(),
+            metrics: shared.metrics.clone(),
+            seed: rand::random(),
+        };
+        let engine = Engine::new(config, self.store, shared.clock.now());
+        tokio::task::spawn_local(accept(local.clone(), endpoint.clone()));
+        dial_all(&local, &endpoint, &dialer);
+        let drained = Driver::new(local.clone(), engine, self.notes).run().await;
+        if drained {
+            local.closing.send_replace(true);
+            let written = async {
+                while endpoint.open_connections() > 0 {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, written).await;
+        }
+        endpoint.close(VarInt::from_u32(CloseCode::Stopping as u32), STOPPING.as_bytes());
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, endpoint.wait_idle()).await;
+        Ok(())
+    }
+}
+
+fn transport(limits: &NetLimits) -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport
+        .keep_alive_interval(Some(limits.keep_alive))
+        .max_idle_timeout(IdleTimeout::try_from(limits.idle_timeout).ok())
+        .max_concurrent_bidi_streams(BIDI_STREAMS)
+        .max_concurrent_uni_streams(UNI_STREAMS)
+        .stream_receive_window(STREAM_WINDOW)
+        .receive_window(CONNECTION_WINDOW)
+        .send_window(u64::from(CONNECTION_WINDOW))
+        .datagram_receive_buffer_size(None)
+        .initial_rtt(INITIAL_RTT);
+    transport
+}
+
+/// One for the conversation, and room for a later protocol to open more.
+const BIDI_STREAMS: VarInt = VarInt::from_u32(4);
+
+/// Large frames under way at once, each on a stream of its own.
+const UNI_STREAMS: VarInt = VarInt::from_u32(64);
+
+/// Bytes of one stream that may be under way: the largest value in one round trip, with room to spare.
+const STREAM_WINDOW: VarInt = VarInt::from_u32(8 << 20);
+
+/// Bytes of one connection that may be under way or unread.
+const CONNECTION_WINDOW: VarInt = VarInt::from_u32(32 << 20);
+
+const SOCKET_BUFFER: usize = 4 << 20;
+
+/// How long connections may take to say good-bye.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);

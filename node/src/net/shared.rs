@@ -1,0 +1,245 @@
+//! What the threads of a node share: who it is, how to reach its shards, and what it knows of its peers.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use driftless_proto::client::{NodeStatus, PeerStatus, Request, Response};
+use driftless_proto::{ContextKeys, Topology};
+use driftless_ring::NodeId;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::clock::Clock;
+use super::hello::Incarnations;
+use super::limits::NetLimits;
+use super::refusal::RefusalLog;
+use super::sync::SyncQueue;
+use crate::config::Limits;
+use crate::engine::ClientTag;
+use crate::metrics::Metrics;
+use crate::peer::{Incarnation, Message};
+use crate::replica::store::BatchSeq;
+use crate::time::Instant;
+
+/// One per node, behind an `Arc`.
+pub(crate) struct Shared {
+    pub(crate) name: String,
+    pub(crate) node: NodeId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) topology: Arc<Topology>,
+    pub(crate) ring_version: u64,
+    pub(crate) context_keys: ContextKeys,
+    pub(crate) limits: Limits,
+    pub(crate) net: NetLimits,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) sync: SyncQueue,
+    pub(crate) shards: Vec<Post>,
+    pub(crate) incarnations: Incarnations,
+    pub(crate) refusals: RefusalLog,
+    pub(crate) peers: DashMap<NodeId, PeerState>,
+    pub(crate) client_connections: AtomicUsize,
+    /// New requests are refused; what is under way is finished.
+    pub(crate) stopping: AtomicBool,
+    /// Shards with nothing left under way.
+    pub(crate) drained: AtomicUsize,
+    fatal: Mutex<Option<String>>,
+}
+
+/// How other threads reach a shard.
+pub(crate) struct Post {
+    notes: UnboundedSender<Note>,
+    /// Requests and messages handed over and not yet taken in.
+    waiting: AtomicUsize,
+    /// When its driver last turned.
+    pub(crate) beat: AtomicU64,
+}
+
+/// What other threads tell a shard.
+pub(crate) enum Note {
+    /// A sync covers everything up to this batch.
+    Synced(BatchSeq),
+    /// A client's request that arrived at another shard.
+    Client {
+        tag: ClientTag,
+        deadline: Instant,
+        request: Request,
+    },
+    /// A peer's message that arrived at another shard, on this connection of it.
+    Peer {
+        from: NodeId,
+        shard: u16,
+        connection: u64,
+        message: Message,
+    },
+    /// The answer to a request that this shard handed over.
+    Reply { to: ClientTag, response: Response },
+    /// The answer to a peer's request that this shard handed over.
+    PeerReply { connection: u64, message: Message },
+    /// Finish what is under way and end.
+    Stop,
+    /// End at once.
+    Halt,
+}
+
+/// What a node knows of another.
+#[derive(Default)]
+pub(crate) struct PeerState {
+    /// Connections of all shards.
+    pub(crate) connections: usize,
+    /// Round trip as QUIC measures it.
+    pub(crate) rtt: Duration,
+}
+
+/// Everything [`Shared`] is made from that is not made by itself.
+pub(crate) struct SharedParts {
+    pub(crate) name: String,
+    pub(crate) node: NodeId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) topology: Arc<Topology>,
+    pub(crate) context_keys: ContextKeys,
+    pub(crate) limits: Limits,
+    pub(crate) net: NetLimits,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Shared {
+    pub(crate) fn new(parts: SharedParts, shards: Vec<UnboundedSender<Note>>) -> Shared {
+        let peers = parts.topology.ring().members().iter();
+        let peers = peers
+            .filter(|member| member.id != parts.node)
+            .map(|member| (member.id, PeerState::default()));
+        Shared {
+            ring_version: parts.topology.ring().version().0,
+            peers: peers.collect(),
+            clock: Clock::start(),
+            sync: SyncQueue::new(shards.len()),
+            shards: shards
+                .into_iter()
+                .map(|notes| Post {
+                    notes,
+                    waiting: AtomicUsize::new(0),
+                    beat: AtomicU64::new(0),
+                })
+                .collect(),
+            incarnations: Incarnations::default(),
+            refusals: RefusalLog::default(),
+            client_connections: AtomicUsize::new(0),
+            stopping: AtomicBool::new(false),
+            drained: AtomicUsize::new(0),
+            fatal: Mutex::new(None),
+            name: parts.name,
+            node: parts.node,
+            incarnation: parts.incarnation,
+            topology: parts.topology,
+            context_keys: parts.context_keys,
+            limits: parts.limits,
+            net: parts.net,
+            metrics: parts.metrics,
+        }
+    }
+
+    /// Tells a shard; nothing happens if it has ended.
+    pub(crate) fn tell(&self, shard: u16, note: Note) {
+        if let Some(post) = self.shards.get(usize::from(shard)) {
+            // It fails only if the shard has ended: then nobody is left to care.
+            let _ = post.notes.send(note);
+        }
+    }
+
+    /// Hands work over to another shard, unless it has too much waiting already. Whether it was.
+    pub(crate) fn hand_over(&self, shard: u16, note: Note) -> bool {
+        let Some(post) = self.shards.get(usize::from(shard)) else {
+            return false;
+        };
+        if post.waiting.fetch_add(1, Ordering::Relaxed) >= self.net.handed_over_max {
+            post.waiting.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        }
+        post.notes.send(note).is_ok()
+    }
+
+    /// To be called for every note that [`Shared::hand_over`] delivered.
+    pub(crate) fn taken_in(&self, shard: u16) {
+        if let Some(post) = self.shards.get(usize::from(shard)) {
+            post.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Tells all shards to finish what is under way and to end.
+    pub(crate) fn stop(&self) {
+        if !self.stopping.swap(true, Ordering::SeqCst) {
+            tracing::info!(node = self.name, "stopping: finishing what is under way");
+        }
+        for shard in 0..self.shards.len() {
+            self.tell(shard as u16, Note::Stop);
+        }
+    }
+
+    /// Ends everything at once: the store cannot be trusted any more. The first reason stays.
+    pub(crate) fn halt(&self, reason: String) {
+        let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
+        if fatal.is_none() {
+            tracing::error!(node = self.name, %reason, "stopping at once: the store cannot be trusted any more");
+            *fatal = Some(reason);
+        }
+        drop(fatal);
+        self.stopping.store(true, Ordering::SeqCst);
+        for shard in 0..self.shards.len() {
+            self.tell(shard as u16, Note::Halt);
+        }
+        self.sync.stop();
+    }
+
+    /// Why everything ended, if it had to.
+    pub(crate) fn fatal(&self) -> Option<String> {
+        self.fatal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Records that a shard has one connection more or less to a peer.
+    pub(crate) fn peer_connections(&self, peer: NodeId, change: isize) {
+        if let Some(mut state) = self.peers.get_mut(&peer) {
+            state.connections = state.connections.saturating_add_signed(change);
+        }
+        let connected = self.peers.iter().filter(|peer| peer.connections > 0).count();
+        self.metrics
+            .peers_connected
+            .set(i64::try_from(connected).unwrap_or(i64::MAX));
+    }
+
+    /// Whether this node can reach another, or is it.
+    pub(crate) fn reaches(&self, node: NodeId) -> bool {
+        node == self.node || self.peers.get(&node).is_some_and(|peer| peer.connections > 0)
+    }
+
+    /// What this node knows of itself.
+    pub(crate) fn status(&self) -> NodeStatus {
+        let counted = self.metrics.partitions_uncounted.get() == 0;
+        let gauge = |value: i64| counted.then(|| u64::try_from(value).unwrap_or(0));
+        let members = self
+            .topology
+            .ring()
+            .members()
+            .iter()
+            .filter(|member| member.id != self.node);
+        NodeStatus {
+            name: self.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ring_version: self.ring_version,
+            uptime_ms: self.clock.instant().0 / 1000,
+            keys: gauge(self.metrics.keys.get()),
+            bytes: gauge(self.metrics.value_bytes.get()),
+            peers: members
+                .map(|member| PeerStatus {
+                    name: member.name.clone(),
+                    connected: self.reaches(member.id),
+                })
+                .collect(),
+        }
+    }
+}

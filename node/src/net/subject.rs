@@ -1,0 +1,164 @@
+//! Who a certificate says its holder is.
+//!
+//! One URI in the subject alternative names carries cluster, role and name; whoever checks a certificate reads this
+//! and nothing else of it:
+//!
+//! ```text
+//! driftless://CLUSTER/node/NAME       a member
+//! driftless://CLUSTER/client/NAME     an application or a person
+//! driftless://CLUSTER/ca              the authority itself
+//! ```
+
+use std::fmt;
+use std::str::FromStr;
+
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// Cluster, role and name of a certificate's holder.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Subject {
+    /// Cluster whose authority issued it.
+    pub cluster: String,
+    /// What the holder may be.
+    pub role: Role,
+    /// Its name; empty for the authority.
+    pub name: String,
+}
+
+/// What the holder of a certificate may be.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Role {
+    /// A member of the cluster; may also ask as a client.
+    Node,
+    /// An application or a person.
+    Client,
+    /// The authority that issues certificates.
+    Authority,
+}
+
+/// Why a certificate names nobody.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SubjectError {
+    /// Not X.509.
+    #[error("it is not a readable X.509 certificate: {0}")]
+    Unreadable(String),
+    /// No URI of ours among its names.
+    #[error("it carries no driftless:// name; issue it with `driftless cert`")]
+    Missing,
+    /// More than one: which one counts would be a guess.
+    #[error("it carries several driftless:// names")]
+    Several,
+    /// A URI of ours that makes no sense.
+    #[error("{0:?} is not a driftless name; expected driftless://CLUSTER/node/NAME or driftless://CLUSTER/client/NAME")]
+    Malformed(String),
+}
+
+impl Subject {
+    /// Reads it from a certificate.
+    ///
+    /// # Errors
+    /// [`SubjectError`] if there is not exactly one.
+    pub fn of_certificate(der: &[u8]) -> Result<Subject, SubjectError> {
+        let (_, certificate) =
+            X509Certificate::from_der(der).map_err(|error| SubjectError::Unreadable(error.to_string()))?;
+        let names = certificate
+            .subject_alternative_name()
+            .map_err(|error| SubjectError::Unreadable(error.to_string()))?;
+        let names = names
+            .map(|names| names.value.general_names.as_slice())
+            .unwrap_or_default();
+        let mut uris = names.iter().filter_map(|name| match name {
+            GeneralName::URI(uri) if uri.starts_with(SCHEME) => Some(*uri),
+            _ => None,
+        });
+        let uri = uris.next().ok_or(SubjectError::Missing)?;
+        if uris.next().is_some() {
+            return Err(SubjectError::Several);
+        }
+        uri.parse()
+    }
+
+    /// Whether a cluster or member name can stand in a certificate: 1 to 64 of letters, digits, `.`, `_` and `-`.
+    pub fn is_plain(name: &str) -> bool {
+        (1..=64).contains(&name.len())
+            && name
+                .bytes()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-'))
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Subject { cluster, role, name } = self;
+        match role {
+            Role::Node => write!(f, "{SCHEME}{cluster}/node/{name}"),
+            Role::Client => write!(f, "{SCHEME}{cluster}/client/{name}"),
+            Role::Authority => write!(f, "{SCHEME}{cluster}/ca"),
+        }
+    }
+}
+
+impl FromStr for Subject {
+    type Err = SubjectError;
+
+    fn from_str(uri: &str) -> Result<Subject, SubjectError> {
+        let malformed = || SubjectError::Malformed(uri.chars().take(200).collect());
+        let path = uri.strip_prefix(SCHEME).ok_or_else(malformed)?;
+        let mut parts = path.split('/');
+        let (cluster, role, name) = (parts.next(), parts.next(), parts.next());
+        let (role, name) = match (role, name) {
+            (Some("node"), Some(name)) => (Role::Node, name),
+            (Some("client"), Some(name)) => (Role::Client, name),
+            (Some("ca"), None) => (Role::Authority, ""),
+            _ => return Err(malformed()),
+        };
+        let cluster = cluster.unwrap_or_default();
+        if parts.next().is_some()
+            || !Subject::is_plain(cluster)
+            || (role != Role::Authority && !Subject::is_plain(name))
+        {
+            return Err(malformed());
+        }
+        Ok(Subject {
+            cluster: cluster.to_owned(),
+            role,
+            name: name.to_owned(),
+        })
+    }
+}
+
+const SCHEME: &str = "driftless://";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_prints_as_it_reads() {
+        for uri in [
+            "driftless://shop/node/a",
+            "driftless://shop/client/web.1",
+            "driftless://shop/ca",
+        ] {
+            let subject: Subject = uri.parse().expect("is well-formed");
+            assert_eq!(subject.to_string(), uri);
+        }
+    }
+
+    #[test]
+    fn other_names_are_refused() {
+        for uri in [
+            "https://shop/node/a",
+            "driftless://shop/node",
+            "driftless://shop/node/",
+            "driftless:///node/a",
+            "driftless://shop/node/a/b",
+            "driftless://shop/root/a",
+            "driftless://sh op/node/a",
+            "driftless://shop/ca/x",
+        ] {
+            assert!(uri.parse::<Subject>().is_err(), "{uri}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The thread that syncs, for all shards at once.
+//!
+//! ```text
+//! shard 0 ── batch 7 ──┐
+//! shard 1 ── batch 3 ──┼──▶ wishes: the newest batch per shard ──▶ take all, sync once, tell each shard
+//! shard 0 ── batch 8 ──┘
+//! ```
+//! While one sync runs, wishes gather for the next: a busy node pays one sync for hundreds of writes, an idle one pays
+//! one per write.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::metrics::Metrics;
+use crate::replica::store::{BatchSeq, StoreError};
+
+/// Makes everything applied so far durable. Called by one thread at a time, while shards go on applying.
+pub trait Syncer: Send {
+    /// Everything applied before the call survives a power cut once it returns.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing that waits for this sync may ever be acknowledged; the process stops.
+    fn sync(&self) -> Result<(), StoreError>;
+}
+
+/// For stores without a disk: there is nothing to do, and nothing survives.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoSync;
+
+impl Syncer for NoSync {
+    fn sync(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// Where shards leave their wishes.
+#[derive(Clone)]
+pub(crate) struct SyncQueue(Arc<(Mutex<Wishes>, Condvar)>);
+
+struct Wishes {
+    /// The newest batch to cover, by shard.
+    newest: Vec<Option<BatchSeq>>,
+    stop: bool,
+}
+
+impl SyncQueue {
+    pub(crate) fn new(shards: usize) -> SyncQueue {
+        SyncQueue(Arc::new((
+            Mutex::new(Wishes {
+                newest: vec![None; shards],
+                stop: false,
+            }),
+            Condvar::new(),
+        )))
+    }
+
+    /// Asks for a sync that covers this batch of this shard.
+    pub(crate) fn wish(&self, shard: u16, batch: BatchSeq) {
+        let (wishes, wake) = &*self.0;
+        let mut wishes = wishes.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = wishes.newest.iter().all(Option::is_none);
+        if let Some(newest) = wishes.newest.get_mut(usize::from(shard)) {
+            *newest = (*newest).max(Some(batch));
+        }
+        drop(wishes);
+        if first {
+            wake.notify_one();
+        }
+    }
+
+    /// Lets [`SyncQueue::run`] return after one last sync.
+    pub(crate) fn stop(&self) {
+        let (wishes, wake) = &*self.0;
+        wishes.lock().unwrap_or_else(PoisonError::into_inner).stop = true;
+        wake.notify_one();
+    }
+
+    /// Syncs until told to stop; `synced` hears for each shard which batch is covered.
+    ///
+    /// # Errors
+    /// The first error of the syncer: no sync is tried after it.
+    pub(crate) fn run(
+        &self,
+        syncer: &dyn Syncer,
+        metrics: &Metrics,
+        mut synced: impl FnMut(u16, BatchSeq),
+    ) -> Result<(), StoreError> {
+        loop {
+            let (covered, stop) = self.take();
+            let began = Instant::now();
+            syncer.sync()?;
+            metrics.sync_seconds.0.observe(began.elapsed().as_secs_f64());
+            for (shard, batch) in covered.into_iter().enumerate() {
+                if let Some(batch) = batch {
+                    synced(shard as u16, batch);
+                }
+            }
+            if stop {
+                return Ok(());
+            }
+        }
+    }
+
+    fn take(&self) -> (Vec<Option<BatchSeq>>, bool) {
+        let (wishes, wake) = &*self.0;
+        let wishes = wishes.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = |wishes: &mut Wishes| !wishes.stop && wishes.newest.iter().all(Option::is_none);
+        let mut wishes = wake.wait_while(wishes, idle).unwrap_or_else(PoisonError::into_inner);
+        let shards = wishes.newest.len();
+        (std::mem::replace(&mut wishes.newest, vec![None; shards]), wishes.stop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    struct Gate(mpsc::Receiver<Result<(), StoreError>>);
+
+    impl Syncer for Gate {
+        fn sync(&self) -> Result<(), StoreError> {
+            self.0.recv().expect("the test lets every sync through")
+        }
+    }
+
+    #[test]
+    fn wishes_made_during_a_sync_share_the_next_one() {
+        let queue = SyncQueue::new(2);
+        let (open, gate) = mpsc::channel();
+        let (tell, told) = mpsc::channel();
+        let runner = queue.clone();
+        let thread = std::thread::spawn(move || {
+            let metrics = Metrics::default();
+            runner.run(&Gate(gate), &metrics, |shard, batch| {
+                tell.send((shard, batch)).expect("is heard");
+            })
+        });
+        queue.wish(0, BatchSeq(1));
+        open.send(Ok(())).expect("runs");
+        assert_eq!(told.recv(), Ok((0, BatchSeq(1))));
+        queue.wish(0, BatchSeq(2));
+        // Whether or not the second sync has begun, what is wished now is covered by it or by one more.
+        queue.wish(1, BatchSeq(7));
+        queue.wish(0, BatchSeq(3));
+        open.send(Ok(())).expect("runs");
+        open.send(Ok(())).expect("runs");
+        let mut heard = Vec::new();
+        while !(heard.contains(&(0, BatchSeq(3))) && heard.contains(&(1, BatchSeq(7)))) {
+            heard.push(told.recv().expect("every wish is answered"));
+        }
+        queue.stop();
+        open.send(Ok(())).expect("the last sync");
+        assert_eq!(thread.join().expect("does not panic"), Ok(()));
+    }
+
+    #[test]
+    fn nothing_is_synced_after_an_error() {
+        let queue = SyncQueue::new(1);
+        let (open, gate) = mpsc::channel();
+        let failure = StoreError::Io("no such luck".to_owned());
+        open.send(Err(failure.clone())).expect("is heard");
+        queue.wish(0, BatchSeq(1));
+        let ended = queue.run(&Gate(gate), &Metrics::default(), |_, _| panic!("was not synced"));
+        assert_eq!(ended, Err(failure));
+    }
+}

@@ -1,0 +1,129 @@
+//! Refuses writes while there is still room, so that "disk full" is an answer and not an accident.
+//!
+//! Once the storage engine has met a full device it is not known what it has written, and the node must stop. So
+//! room is looked up before each batch, from a figure that is at most a tenth of a second or a few megabytes old.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Asks how many bytes are free: the file system, or whatever a test says.
+#[derive(Clone)]
+pub struct SpaceProbe(Arc<dyn Fn() -> io::Result<u64> + Send + Sync>);
+
+impl SpaceProbe {
+    /// The bytes that this process may still write to the file system of a path.
+    pub fn of_file_system(path: impl AsRef<Path>) -> SpaceProbe {
+        let path: PathBuf = path.as_ref().into();
+        SpaceProbe::new(move || {
+            let found = rustix::fs::statvfs(&path)?;
+            Ok(found.f_bavail.saturating_mul(found.f_frsize))
+        })
+    }
+
+    /// Any other source.
+    pub fn new(free: impl Fn() -> io::Result<u64> + Send + Sync + 'static) -> SpaceProbe {
+        SpaceProbe(Arc::new(free))
+    }
+}
+
+impl fmt::Debug for SpaceProbe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SpaceProbe")
+    }
+}
+
+/// The view of free space that batches are measured against.
+#[derive(Debug)]
+pub(super) struct Space {
+    probe: SpaceProbe,
+    reserve: u64,
+    /// Free at the last look.
+    free: u64,
+    looked: Option<Instant>,
+    written_since: u64,
+}
+
+impl Space {
+    pub(super) fn new(probe: SpaceProbe, reserve: u64) -> Space {
+        Space {
+            probe,
+            reserve,
+            free: 0,
+            looked: None,
+            written_since: 0,
+        }
+    }
+
+    /// Counts a batch of so many bytes as written; or says in words why there is no room for it. A batch that only
+    /// removes may use half of the reserve: its tombstones take room before compaction gives some back.
+    pub(super) fn take(&mut self, bytes: u64, only_removes: bool) -> io::Result<Result<(), String>> {
+        let stale = self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL);
+        if stale || self.written_since + bytes > LOOK_BYTES {
+            self.free = (self.probe.0)()?;
+            self.looked = Some(Instant::now());
+            self.written_since = 0;
+        }
+        let reserve = if only_removes { self.reserve / 2 } else { self.reserve };
+        let left = self.free.saturating_sub(self.written_since + bytes);
+        if left < reserve {
+            let mib = |bytes: u64| bytes >> 20;
+            return Ok(Err(format!(
+                "{} MiB are free, and {} MiB are kept in reserve",
+                mib(self.free),
+                mib(self.reserve)
+            )));
+        }
+        self.written_since += bytes;
+        Ok(Ok(()))
+    }
+}
+
+/// How old the figure may be. Others write to the same device; a tenth of a second is about a hundred megabytes of a
+/// fast one, well within the reserve, and `statvfs` costs a microsecond.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How much we write before we look again.
+const LOOK_BYTES: u64 = 8 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn what_was_written_since_the_last_look_counts() {
+        let looks = Arc::new(AtomicU64::new(0));
+        let probe = SpaceProbe::new({
+            let looks = Arc::clone(&looks);
+            move || {
+                looks.fetch_add(1, Ordering::Relaxed);
+                Ok(100)
+            }
+        });
+        let mut space = Space::new(probe, 60);
+        space.looked = Some(Instant::now() + Duration::from_secs(3600)); // the first look, and no other by age
+        space.free = 100;
+        assert_eq!(space.take(40, false).expect("works"), Ok(()));
+        assert!(space.take(1, false).expect("works").is_err());
+        assert_eq!(
+            space.take(30, true).expect("works"),
+            Ok(()),
+            "removals may use half of the reserve"
+        );
+        assert!(space.take(1, true).expect("works").is_err());
+        assert_eq!(looks.load(Ordering::Relaxed), 0);
+        assert!(space.take(LOOK_BYTES, false).expect("works").is_err());
+        assert_eq!(looks.load(Ordering::Relaxed), 1, "much was to be written: looked again");
+        assert_eq!(space.take(40, false).expect("works"), Ok(()));
+    }
+
+    #[test]
+    fn the_file_system_answers() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        assert!((SpaceProbe::of_file_system(folder.path()).0)().expect("answers") > 0);
+    }
+}

@@ -1,0 +1,451 @@
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::store::behaviour::{Subject, batch, contents, put, suite, value_of};
+
+suite!(Disk);
+
+/// The store on disk under the suite. Reopened without a sync.
+struct Disk {
+    // Before the folder, which is removed when it is dropped.
+    store: Option<DiskStore>,
+    folder: TempDir,
+}
+
+impl Subject for Disk {
+    type Store = DiskStore;
+
+    fn create() -> Disk {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        Disk {
+            store: Some(open(folder.path()).store(0)),
+            folder,
+        }
+    }
+
+    fn store(&mut self) -> &mut DiskStore {
+        self.store.as_mut().expect("is open between reopenings")
+    }
+
+    fn reopen(mut self) -> Disk {
+        drop(self.store.take());
+        self.store = Some(open(self.folder.path()).store(0));
+        self
+    }
+}
+
+fn options() -> DiskOptions {
+    DiskOptions {
+        cache_bytes: 1 << 20,
+        space_probe: Some(SpaceProbe::new(|| Ok(1 << 40))),
+        ..DiskOptions::default()
+    }
+}
+
+fn open(path: &Path) -> DiskDatabase {
+    DiskDatabase::open(path, options()).expect("opens")
+}
+
+/// The directory as the operating system sees it now: what `kill -9` would leave. Of the zeros that a journal is filled
+/// up with a few are enough.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("created");
+    for entry in fs::read_dir(from).expect("listed") {
+        let (from, to) = (
+            entry.as_ref().expect("listed").path(),
+            to.join(entry.expect("listed").file_name()),
+        );
+        if from.is_dir() {
+            copy(&from, &to);
+        } else {
+            let bytes = fs::read(&from).expect("read");
+            let used = if is_journal(&from) {
+                bytes.len().min(used(&bytes) + 4096)
+            } else {
+                bytes.len()
+            };
+            fs::write(&to, &bytes[..used]).expect("written");
+        }
+    }
+}
+
+fn files(path: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(path).expect("listed") {
+        let path = entry.expect("listed").path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn is_journal(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "jnl")
+}
+
+/// Without the zeros at the end.
+fn used(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1)
+}
+
+fn journal_end(journal: &Path) -> usize {
+    used(&fs::read(journal).expect("read"))
+}
+
+#[test]
+fn an_applied_batch_survives_the_death_of_the_process() {
+    let (folder, after) = (
+        tempfile::tempdir().expect("a directory"),
+        tempfile::tempdir().expect("a directory"),
+    );
+    let mut store = open(folder.path()).store(0);
+    store
+        .apply(batch([("a", Some("1")), ("b", Some("2"))]))
+        .expect("applies");
+    let long = "long ".repeat(50_000);
+    put(&mut store, "c", &long);
+    copy(folder.path(), after.path());
+    let store = open(after.path()).store(0);
+    assert_eq!(value_of(&store, "b").as_deref(), Some("2"));
+    assert_eq!(value_of(&store, "c"), Some(long));
+}
+
+#[test]
+fn a_torn_tail_loses_what_was_not_synced_and_nothing_else() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let database = open(folder.path());
+    let mut store = database.store(0);
+    put(&mut store, "synced", &"1".repeat(3000));
+    put(&mut store, "synced too", "2");
+    database.syncer().sync().expect("syncs");
+    let synced = journal_end(&folder.path().join("0.jnl"));
+    put(&mut store, "unsynced", &"3".repeat(3000));
+    put(&mut store, "unsynced too", "4");
+    let written = journal_end(&folder.path().join("0.jnl"));
+
+    // Any 512 bytes of what was not synced may be missing, whatever of the rest has reached the disk.
+    for hole in (synced..written).step_by(512) {
+        let after = tempfile::tempdir().expect("a directory");
+        copy(folder.path(), after.path());
+        let journal = after.path().join("0.jnl");
+        let mut bytes = fs::read(&journal).expect("read");
+        bytes[hole..written.min(hole + 512)].fill(0);
+        fs::write(&journal, bytes).expect("written");
+        for _ in 0..2 {
+            let mut store = open(after.path()).store(0);
+            assert_eq!(value_of(&store, "synced too").as_deref(), Some("2"), "hole at {hole}");
+            assert_eq!(
+                value_of(&store, "unsynced too"),
+                None,
+                "a record after a hole was taken"
+            );
+            put(&mut store, "next", "5");
+        }
+        assert_eq!(
+            contents(&open(after.path()).store(0))
+                .iter()
+                .filter(|(key, _)| key == "next")
+                .count(),
+            1
+        );
+        assert!(
+            !files(after.path())
+                .iter()
+                .any(|path| path.extension().is_some_and(|e| e == "cut")),
+            "tidied up"
+        );
+    }
+}
+
+#[test]
+fn damage_never_gives_wrong_data_or_loses_what_was_synced() {
+    let (folder, original) = (
+        tempfile::tempdir().expect("a directory"),
+        tempfile::tempdir().expect("a directory"),
+    );
+    let mut expected = BTreeMap::new();
+    {
+        let database = open(folder.path());
+        let mut store = database.store(0);
+        let mut write = |round: usize| {
+            for i in 0..20 - 7 * round {
+                let (key, value) = (format!("key {:02}", i * 3 % 20), format!("{round}/{i} ").repeat(i * 20));
+                put(&mut store, &key, &value);
+                expected.insert(key, value);
+            }
+        };
+        // Some in tables and value logs, some in the journal; records of several rounds.
+        write(0);
+        database.0.keyspace.rotate_memtable_and_wait().expect("flushed");
+        write(1);
+        database.0.keyspace.rotate_memtable_and_wait().expect("flushed");
+        write(2);
+        database.syncer().sync().expect("syncs");
+        copy(folder.path(), original.path());
+    }
+    let original = original.path();
+    let (mut refused, mut unharmed, mut answered) = (0, 0, 0);
+    for file in files(original) {
+        let name = file.strip_prefix(original).expect("is below it").to_owned();
+        let used = journal_end(&file).max(1);
+        let steps = if is_journal(&name) { 100 } else { 12 };
+        let flips = (0..used).step_by(used.div_ceil(steps)).map(|at| (at, false));
+        let cuts = [0, 1, used / 3, used / 2, used - 1].into_iter().map(|at| (at, true));
+        for (at, cut) in flips.chain(cuts) {
+            let damaged = tempfile::tempdir().expect("a directory");
+            copy(original, damaged.path());
+            let path = damaged.path().join(&name);
+            let mut bytes = fs::read(&path).expect("read");
+            if cut {
+                bytes.truncate(at);
+            } else if at < bytes.len() {
+                bytes[at] ^= 1 << (at % 8);
+            }
+            fs::write(&path, bytes).expect("written");
+            let what = format!("{} {} {at}", name.display(), if cut { "cut at" } else { "flipped at" });
+
+            let database = match DiskDatabase::open(damaged.path(), options()) {
+                Ok(database) => database,
+                Err(DiskOpenError::Failed { .. } | DiskOpenError::OtherFormat(_)) => {
+                    refused += 1;
+                    continue;
+                }
+                Err(error) => panic!("{what}: {error}"),
+            };
+            let store = database.store(0);
+            let mut harmed = false;
+            for (key, value) in &expected {
+                match store.get(key.as_bytes()) {
+                    Ok(Some(found)) => assert_eq!(found, value.as_bytes(), "{what}: wrong value of {key}"),
+                    Ok(None) => panic!("{what}: {key} is lost, and nobody noticed"),
+                    Err(error) => {
+                        harmed = true;
+                        assert_eq!(store.get(b"any"), Err(error), "{what}: fail-stop");
+                    }
+                }
+            }
+            if harmed { answered += 1 } else { unharmed += 1 }
+        }
+    }
+    assert!(
+        refused > 100 && answered > 0 && unharmed > 0,
+        "{refused} refused, {answered} errors, {unharmed} unharmed"
+    );
+}
+
+#[test]
+fn a_syncer_covers_all_shards_and_their_numbers_are_their_own() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let database = open(folder.path());
+    let (mut first, mut second) = (database.store(0), database.store(1));
+    assert_eq!(put(&mut first, "0/a", "1"), BatchSeq(1));
+    assert_eq!(put(&mut first, "0/b", "1"), BatchSeq(2));
+    assert_eq!(put(&mut second, "1/a", "1"), BatchSeq(1));
+    let syncer = database.syncer();
+    syncer.sync().expect("syncs");
+    let mark = |folder: &Path| Watermark::read(folder).expect("readable").expect("there");
+    let synced = mark(folder.path());
+    assert!(synced.seqno_end > 0);
+    syncer.sync().expect("syncs");
+    assert_eq!(mark(folder.path()), synced, "nothing was new");
+    put(&mut second, "1/a", "2");
+    syncer.sync().expect("syncs");
+    assert!(mark(folder.path()) > synced);
+}
+
+#[test]
+fn shards_apply_and_sync_at_once() {
+    let folder = tempfile::tempdir().expect("a directory");
+    {
+        let database = open(folder.path());
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..3)
+                .map(|shard| {
+                    let mut store = database.store(shard);
+                    scope.spawn(move || {
+                        for i in 0..500 {
+                            put(&mut store, &format!("{shard}/{i}"), "1");
+                        }
+                    })
+                })
+                .collect();
+            let (syncer, stop) = (database.syncer(), &stop);
+            let syncing = scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    syncer.sync().expect("syncs");
+                }
+            });
+            for writer in writers {
+                writer.join().expect("no panic");
+            }
+            stop.store(true, Ordering::Relaxed);
+            syncing.join().expect("no panic");
+        });
+    }
+    assert_eq!(contents(&open(folder.path()).store(0)).len(), 1500);
+}
+
+#[test]
+fn a_full_disk_refuses_before_anything_is_written() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let free = Arc::new(AtomicU64::new(100 << 20));
+    let probe = SpaceProbe::new({
+        let free = Arc::clone(&free);
+        move || Ok(free.load(Ordering::Relaxed))
+    });
+    let options = DiskOptions {
+        reserve_bytes: 10 << 20,
+        space_probe: Some(probe),
+        ..options()
+    };
+    let database = DiskDatabase::open(folder.path(), options).expect("opens");
+    let mut store = database.store(0);
+    let seq = put(&mut store, "a", "1");
+    let wait = || std::thread::sleep(Duration::from_millis(110)); // for the next look
+    free.store(9 << 20, Ordering::Relaxed);
+    wait();
+    let written = journal_end(&folder.path().join("0.jnl"));
+    let refused = store.apply(batch([("a", None), ("b", Some("2"))]));
+    assert!(matches!(refused, Err(ApplyError::Full(_))), "{refused:?}");
+    assert_eq!(journal_end(&folder.path().join("0.jnl")), written);
+    assert_eq!(contents(&store), [("a".into(), "1".into())], "reads go on");
+    assert_eq!(
+        store.apply(batch([("a", None)])),
+        Ok(BatchSeq(seq.0 + 1)),
+        "and so do removals; no number is lost"
+    );
+    free.store(4 << 20, Ordering::Relaxed);
+    wait();
+    assert!(matches!(store.apply(batch([("a", None)])), Err(ApplyError::Full(_))));
+    free.store(100 << 20, Ordering::Relaxed);
+    wait();
+    put(&mut store, "b", "2");
+    database.syncer().sync().expect("the store has not failed");
+}
+
+#[test]
+fn after_the_first_failure_every_call_answers_the_same_error() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let broken = Arc::new(AtomicBool::new(false));
+    let probe = SpaceProbe::new({
+        let broken = Arc::clone(&broken);
+        move || {
+            if broken.load(Ordering::Relaxed) {
+                Err(io::Error::other("broken"))
+            } else {
+                Ok(1 << 40)
+            }
+        }
+    });
+    let database = DiskDatabase::open(
+        folder.path(),
+        DiskOptions {
+            space_probe: Some(probe),
+            ..options()
+        },
+    )
+    .expect("opens");
+    let (mut store, mut other) = (database.store(0), database.store(1));
+    put(&mut store, "a", "1");
+    broken.store(true, Ordering::Relaxed);
+    std::thread::sleep(Duration::from_millis(110));
+    let Err(ApplyError::Failed(error)) = store.apply(batch([("b", Some("1"))])) else {
+        panic!("should fail")
+    };
+    assert!(matches!(error, StoreError::Io(_)));
+    broken.store(false, Ordering::Relaxed);
+    assert_eq!(store.get(b"a"), Err(error.clone()));
+    assert_eq!(
+        store.scan(b"a"..b"z", &mut |_, _| ControlFlow::Continue(())),
+        Err(error.clone())
+    );
+    assert_eq!(other.apply(batch([("a", Some("1"))])), Err(error.clone().into()));
+    assert_eq!(database.syncer().sync(), Err(error.clone()));
+    assert_eq!(database.disk_bytes(), Err(error));
+}
+
+#[test]
+fn a_database_is_opened_once() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let first = open(folder.path());
+    let second = DiskDatabase::open(folder.path(), options());
+    assert_eq!(second.err(), Some(DiskOpenError::InUse(folder.path().into())));
+    drop(first);
+    open(folder.path());
+}
+
+#[test]
+fn an_interrupted_first_start_is_started_over_and_a_lost_record_of_syncs_is_not() {
+    let folder = tempfile::tempdir().expect("a directory");
+    put(&mut open(folder.path()).store(0), "a", "1");
+    let before = files(folder.path());
+
+    fs::rename(folder.path().join("synced"), folder.path().join("elsewhere")).expect("renamed");
+    assert!(matches!(
+        DiskDatabase::open(folder.path(), options()),
+        Err(DiskOpenError::Failed { .. })
+    ));
+    fs::rename(folder.path().join("elsewhere"), folder.path().join("synced")).expect("renamed");
+    assert_eq!(files(folder.path()), before, "nothing was touched");
+    assert_eq!(value_of(&open(folder.path()).store(0), "a").as_deref(), Some("1"));
+
+    // As if the power had gone during the first start, at any of its steps.
+    for left in [&["synced"][..], &["synced", "version"], &["synced", "version", "0.jnl"]] {
+        let folder = tempfile::tempdir().expect("a directory");
+        drop(open(folder.path()));
+        for file in left {
+            fs::remove_file(folder.path().join(file)).expect("removed");
+        }
+        File::create(folder.path().join(CREATING)).expect("created");
+        put(&mut open(folder.path()).store(0), "a", "1");
+        assert_eq!(value_of(&open(folder.path()).store(0), "a").as_deref(), Some("1"));
+    }
+}
+
+#[test]
+fn data_larger_than_the_tables_in_memory_is_all_there() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let options = || DiskOptions {
+        memtable_bytes: 1 << 20,
+        journal_bytes_max: 64 << 20,
+        ..options()
+    };
+    let value = |i: usize| Bytes::from(vec![i as u8; [100, 3000][i % 2]]);
+    let key = |i: usize| Bytes::from(format!("{:016x}", (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+    let count = 20_000;
+    {
+        let database = DiskDatabase::open(folder.path(), options()).expect("opens");
+        let (mut store, syncer) = (database.store(0), database.syncer());
+        for i in 0..count {
+            store
+                .apply(Batch {
+                    changes: vec![(key(i % 15_000), Some(value(i)))],
+                })
+                .expect("applies");
+            if i % 100 == 0 {
+                syncer.sync().expect("syncs");
+            }
+        }
+    }
+    let database = DiskDatabase::open(folder.path(), options()).expect("opens");
+    let store = database.store(0);
+    let mut found = 0;
+    store
+        .scan(b"0"..b"g", &mut |_, _| {
+            found += 1;
+            ControlFlow::Continue(())
+        })
+        .expect("works");
+    assert_eq!(found, 15_000);
+    for i in (5_000..count).step_by(97) {
+        assert_eq!(store.get(&key(i % 15_000)), Ok(Some(value(i))));
+    }
+}

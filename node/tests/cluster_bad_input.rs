@@ -1,0 +1,234 @@
+//! Bad input gets a clear error and changes nothing.
+
+mod cluster_support;
+
+use std::path::Path;
+
+use cluster_support::{Dev, Done, driftless, expect_failure, finish, text};
+use serde_json::{Value, json};
+
+fn serve(config: &Path, more: &[&str]) -> Done {
+    let mut command = driftless();
+    command.arg("serve").arg("--config").arg(config).args(more);
+    finish(command, b"")
+}
+
+#[test]
+fn requests_that_make_no_sense_are_refused() {
+    let dev = Dev::start();
+    let put = dev.json(&["put", "k", "A"]);
+    let token = text(&put, "context");
+
+    dev.fails(3, &["get", "-b", "nope", "k"], &["bucket", "bucket list"]);
+    dev.fails(2, &["get", "-b", "No Bucket", "k", "-r", "x"], &["invalid value"]);
+    dev.fails(2, &["put", "", "v"], &["the key is empty"]);
+    dev.fails(2, &["put", &"x".repeat(1025), "v"], &["1025 bytes"]);
+    expect_failure(
+        &dev.run_with_input(&["put", "big"], &vec![7; (4 << 20) + 1]),
+        3,
+        "a large value",
+        &["the limit is"],
+    );
+    assert_eq!(
+        dev.run_with_input(&["put", "big"], &vec![7; 4 << 20]).code,
+        Some(0),
+        "a value at the limit"
+    );
+    dev.fails(2, &["get", "k", "-r", "0"], &["invalid value"]);
+    dev.fails(3, &["get", "k", "-r", "4"], &["r = 4 is not possible with n = 3"]);
+    dev.fails(2, &["put", "k", "v", "-w", "0"], &["invalid value"]);
+    dev.fails(3, &["put", "k", "v", "-w", "4"], &["w = 4 is not possible with n = 3"]);
+
+    // Context tokens: not one, damaged, of another key, of a future format.
+    dev.fails(2, &["put", "k", "v", "--context", "%%%"], &["not a context token"]);
+    let (head, tail) = token.split_at(token.len() - 3);
+    let damaged = format!("{head}{}", if tail == "AAA" { "BBB" } else { "AAA" });
+    dev.fails(3, &["put", "k", "v", "--context", &damaged], &["read the key again"]);
+    dev.fails(
+        3,
+        &["put", "other", "v", "--context", &token],
+        &["another bucket or key"],
+    );
+    let future = format!("Ag{}", &token[2..]);
+    dev.fails(3, &["put", "k", "v", "--context", &future], &["format 2"]);
+    assert_eq!(dev.json(&["get", "k"])["values"], json!(["A"]), "nothing has changed");
+    dev.fails(5, &["get", "other"], &["not found"]);
+
+    // Malformed lines are reported by number, and the load goes on.
+    let file = dev.file("lines.jsonl");
+    std::fs::write(
+        &file,
+        "{\"key\":\"l1\",\"value\":\"1\"}\n{oops\n\n{\"key\":\"\",\"value\":\"x\"}\n{\"key\":\"l5\",\"value\":\"5\"}\n",
+    )
+    .expect("writes");
+    let done = dev.run(&["load", &file.display().to_string(), "--format", "json"]);
+    expect_failure(
+        &done,
+        1,
+        "a load with malformed lines",
+        &["line 2: not JSON", "line 4: the key is empty"],
+    );
+    let summary: Value = serde_json::from_slice(&done.stdout).expect("is JSON");
+    assert_eq!((&summary["loaded"], &summary["failed"]), (&json!(2), &json!(2)));
+    assert_eq!(dev.json(&["get", "l5"])["values"], json!(["5"]));
+
+    // Who may speak to the cluster, and to what.
+    let stranger = dev.file("stranger");
+    let dir = stranger.display().to_string();
+    for args in [
+        &["cert", "ca", "--cluster", "dev", "--out", &dir][..],
+        &["cert", "client", "eve", "--authority", &dir, "--out", &dir],
+    ] {
+        let mut command = driftless();
+        command.args(args);
+        assert_eq!(finish(command, b"").code, Some(0));
+    }
+    let (cert, key) = (format!("{dir}/eve.pem"), format!("{dir}/eve.key"));
+    dev.fails(1, &["--cert", &cert, "--key", &key, "get", "k"], &["error:"]);
+    dev.fails(1, &["--ca", &format!("{dir}/ca.pem"), "get", "k"], &["not trusted"]);
+    dev.fails(
+        1,
+        &["--cert", "/nonexistent.pem", "get", "k"],
+        &["cannot read /nonexistent.pem"],
+    );
+    dev.fails(1, &["--endpoint", "127.0.0.1:9", "get", "k"], &["127.0.0.1:9", "hint:"]);
+    dev.fails(
+        2,
+        &["--profile", "/nonexistent/dir", "get", "k"],
+        &["not the directory of a dev cluster"],
+    );
+    dev.fails(2, &["frobnicate"], &["unrecognized subcommand"]);
+    dev.fails(2, &["put", "k", "v", "--format", "raw"], &["`get` only"]);
+}
+
+#[test]
+fn nodes_that_make_no_sense_do_not_start() {
+    let mut dev = Dev::start();
+    let nodes = dev.nodes();
+    let config = |i: usize| Path::new(&text(&nodes[i], "config")).to_owned();
+
+    // While the cluster runs: its ports and its data are taken.
+    let other_port = ["--listen", "127.0.0.1:0", "--admin", "off"];
+    expect_failure(
+        &serve(&config(1), &other_port),
+        1,
+        "a directory in use",
+        &["in use by process"],
+    );
+    let fresh = dev.file("fresh").display().to_string();
+    expect_failure(
+        &serve(&config(1), &["--data-dir", &fresh]),
+        1,
+        "a port in use",
+        &["cannot listen on"],
+    );
+    let mut command = driftless();
+    command.arg("dev").arg("--dir").arg(dev.cluster());
+    expect_failure(&finish(command, b""), 1, "a second dev", &["is in use", "hint:"]);
+    let mut command = driftless();
+    command.args(["dev", "--nodes", "5", "--dir"]).arg(dev.cluster());
+    expect_failure(
+        &finish(command, b""),
+        2,
+        "another number of nodes",
+        &["has --nodes 3, not 5"],
+    );
+    dev.ok(&["put", "k", "v"]);
+    dev.down();
+
+    expect_failure(
+        &serve(&config(1), &["--data-dir", &text(&nodes[0], "data_dir")]),
+        1,
+        "data of another node",
+        &["belongs to node \"n1\""],
+    );
+    expect_failure(
+        &serve(&config(1), &["--name", "n9"]),
+        2,
+        "no member",
+        &["no member \"n9\"", "n1"],
+    );
+    expect_failure(
+        &serve(&config(1), &["--name", "n1"]),
+        1,
+        "another node's certificate",
+        &["driftless://dev/node/n2"],
+    );
+    expect_failure(
+        &serve(&config(1), &["--set", "limits.request_max=1"]),
+        2,
+        "a mistyped key",
+        &["did you mean \"limits.requests_max\"?"],
+    );
+    expect_failure(
+        &serve(&config(1), &["--set", "limits.retry_after=50"]),
+        2,
+        "no unit",
+        &["time with its unit"],
+    );
+    expect_failure(
+        &serve(Path::new("/nonexistent/node.toml"), &[]),
+        2,
+        "no file",
+        &["cannot read /nonexistent/node.toml"],
+    );
+    expect_failure(
+        &serve(&config(1), &["--cert", "/nonexistent.pem"]),
+        1,
+        "no certificate",
+        &["/nonexistent.pem"],
+    );
+    let client = dev.cluster().join("client.pem").display().to_string();
+    let client_key = dev.cluster().join("client.key").display().to_string();
+    expect_failure(
+        &serve(&config(1), &["--cert", &client, "--key", &client_key]),
+        1,
+        "a client's certificate",
+        &["driftless://dev/client/dev"],
+    );
+
+    let home = config(1).parent().expect("has one").to_owned();
+    let key = home.join("node.key");
+    set_mode(&key, 0o644);
+    expect_failure(&serve(&config(1), &[]), 1, "a key that others can read", &["chmod 600"]);
+    set_mode(&key, 0o600);
+    let context_key = dev.cluster().join("context.key");
+    let good = std::fs::read_to_string(&context_key).expect("dev has written it");
+    std::fs::write(&context_key, "1 abc\n").expect("writes");
+    expect_failure(&serve(&config(1), &[]), 2, "a malformed context key", &["line 1 of"]);
+    std::fs::write(&context_key, good).expect("writes");
+
+    // A data directory of a later release.
+    let identity = Path::new(&text(&nodes[1], "data_dir")).join("identity.json");
+    let good = std::fs::read_to_string(&identity).expect("the node has written it");
+    let mut newer: Value = serde_json::from_str(&good).expect("is JSON");
+    newer["format"] = json!(99);
+    std::fs::write(&identity, newer.to_string()).expect("writes");
+    expect_failure(&serve(&config(1), &[]), 1, "data of a later release", &["format"]);
+    std::fs::write(&identity, good).expect("writes");
+
+    let mut command = driftless();
+    command
+        .arg("serve")
+        .arg("--config")
+        .arg(config(1))
+        .args(["--print-config", "--listen", "127.0.0.1:1"]);
+    command.env("DRIFTLESS_LOG_LEVEL", "debug");
+    let printed = String::from_utf8(finish(command, b"").stdout).expect("is text");
+    assert!(
+        printed.contains("# flag --listen") && printed.contains("# environment DRIFTLESS_LOG_LEVEL"),
+        "{printed}"
+    );
+    assert!(
+        printed.contains("node.toml: ") && printed.contains("# default: "),
+        "{printed}"
+    );
+
+    dev.up();
+    assert_eq!(dev.json(&["get", "k"])["values"], json!(["v"]), "nothing has changed");
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("changes mode");
+}

@@ -1,0 +1,227 @@
+//! Three real processes keep real data: through every node, over restarts, and over the crash of all of them.
+
+mod cluster_support;
+
+use std::collections::BTreeMap;
+
+use cluster_support::{Dev, driftless, finish, sample, sample_file, text};
+use serde_json::{Value, json};
+
+fn dump(dev: &Dev) -> BTreeMap<String, Vec<String>> {
+    dev.ok(&["dump"])
+        .lines()
+        .map(|line| {
+            let record: Value = serde_json::from_str(line).expect("is JSON");
+            let values = match &record["values"] {
+                Value::Array(values) => values
+                    .iter()
+                    .map(|value| value.as_str().expect("is text").to_owned())
+                    .collect(),
+                _ => vec![text(&record, "value")],
+            };
+            (text(&record, "key"), values)
+        })
+        .collect()
+}
+
+#[test]
+fn acknowledged_records_stay_through_restarts_and_crashes() {
+    let mut dev = Dev::start();
+    let sample = sample();
+
+    // All records, and loading them again makes no siblings.
+    let loaded = dev.json(&["load", sample_file()]);
+    assert_eq!((&loaded["loaded"], &loaded["failed"]), (&json!(5287), &json!(0)));
+    let again = dev.json(&["load", sample_file()]);
+    assert_eq!(
+        (&again["loaded"], &again["failed"], &again["keys_with_siblings"]),
+        (&json!(5287), &json!(0), &json!(0))
+    );
+
+    // Byte-equal through each node.
+    let (_, bat) = sample.iter().find(|(key, _)| key == "bat").expect("is in the sample");
+    for endpoint in dev.endpoints() {
+        let done = dev.run(&["--endpoint", &endpoint, "get", "bat", "--format", "raw"]);
+        assert_eq!(
+            (done.code, done.stdout.as_slice()),
+            (Some(0), bat.as_bytes()),
+            "through {endpoint}"
+        );
+    }
+    let expected: BTreeMap<String, Vec<String>> =
+        sample.iter().cloned().map(|(key, value)| (key, vec![value])).collect();
+    assert!(dump(&dev) == expected, "a dump is what was loaded");
+
+    // Two blind writes, a merge, and a delete.
+    assert_eq!(dev.ok(&["put", "k", "A"]), "stored\n");
+    assert!(
+        dev.ok(&["put", "k", "B"])
+            .starts_with("stored; the key has 2 siblings, read them with: driftless --profile ")
+    );
+    let read = dev.json(&["get", "k"]);
+    assert_eq!(
+        (&read["key"], &read["found"], &read["values"]),
+        (&json!("k"), &json!(true), &json!(["A", "B"]))
+    );
+    dev.fails(1, &["get", "k", "--format", "raw"], &["2 siblings", "--format json"]);
+    let token = text(&read, "context");
+    dev.ok(&["put", "k", "C", "--context", &token]);
+    let read = dev.json(&["get", "k"]);
+    assert_eq!(read["values"], json!(["C"]));
+    // A stale context removes only what it has seen.
+    let stale = dev.json(&["put", "k", "D", "--context", &token]);
+    assert_eq!((&stale["siblings"], &stale["context"]), (&json!(2), &json!(null)));
+    let read = dev.json(&["get", "k"]);
+    let merged = dev.json(&["put", "k", "E", "--context", &text(&read, "context")]);
+    assert_eq!(merged["siblings"], json!(1));
+    dev.json(&["put", "gone", "x"]);
+    assert_eq!(dev.ok(&["delete", "gone"]), "deleted\n");
+    dev.fails(5, &["get", "gone"], &["gone not found"]);
+    dev.fails(5, &["delete", "gone"], &["nothing to delete"]);
+
+    // Bytes that are not text.
+    let binary: Vec<u8> = (0..=255).collect();
+    assert_eq!(dev.run_with_input(&["put", "binary", "-"], &binary).code, Some(0));
+    assert_eq!(dev.run(&["get", "binary", "--format", "raw"]).stdout, binary);
+    assert!(dev.json(&["get", "binary"])["values"][0]["base64"].is_string());
+    dev.ok(&["delete", "binary"]);
+
+    // Stop and start: everything is there.
+    let mut expected = expected;
+    expected.insert("k".to_owned(), vec!["E".to_owned()]);
+    dev.down();
+    dev.up();
+    assert!(dump(&dev) == expected, "everything is there after a restart");
+
+    // All three crash at once: everything that was acknowledged is there.
+    for i in 0..20 {
+        dev.ok(&["put", &format!("late-{i}"), "v"]);
+        expected.insert(format!("late-{i}"), vec!["v".to_owned()]);
+    }
+    dev.kill_all();
+    dev.down();
+    dev.up();
+    assert!(
+        dump(&dev) == expected,
+        "everything acknowledged is there after all three crashed"
+    );
+    dev.fails(5, &["get", "gone"], &["gone not found"]);
+
+    let status = dev.json(&["status"]);
+    assert_eq!(
+        (&status["healthy"], status["nodes"].as_array().map(Vec::len)),
+        (&json!(true), Some(3))
+    );
+    assert!(status["summary"].is_string());
+}
+
+#[test]
+fn looking_around_agrees_with_itself() {
+    let dev = Dev::prepare(|cluster| {
+        let text = std::fs::read_to_string(cluster).expect("dev has written it");
+        std::fs::write(
+            cluster,
+            text + "\n[[bucket]]\nname = \"carts\"\nn = 2\nr = 1\nw = 1\ndurability = \"buffered\"\n",
+        )
+        .expect("writes");
+    });
+    let buckets = dev.json(&["bucket", "list"]);
+    assert_eq!(buckets["buckets"].as_array().map(Vec::len), Some(2));
+    let carts = dev.json(&["bucket", "show", "carts"]);
+    assert_eq!(
+        (&carts["n"], &carts["r"], &carts["w"], &carts["durability"]),
+        (&json!(2), &json!(1), &json!(1), &json!("buffered"))
+    );
+
+    for i in 0..50 {
+        dev.ok(&["put", "-b", "carts", &format!("cart-{i}"), "apples"]);
+    }
+    assert_eq!(dev.ok(&["scan", "carts"]).lines().count(), 50);
+    assert_eq!(dev.ok(&["scan", "carts", "--limit", "7"]).lines().count(), 7);
+    assert_eq!(dev.ok(&["scan"]).lines().count(), 0, "buckets are apart");
+    assert_eq!(
+        dev.ok(&["scan", "carts", "--format", "json"])
+            .lines()
+            .filter(|line| line.starts_with("{\"key\":\"cart-"))
+            .count(),
+        50
+    );
+
+    let place = dev.json(&["ring", "--key", "cart-0", "-b", "carts"]);
+    let partition = text(&place, "partition");
+    assert!(partition.starts_with("n2/"), "{partition}");
+    assert_eq!(place["primaries"].as_array().map(Vec::len), Some(2));
+    let row = dev.json(&["ring", "--partition", &partition]);
+    assert_eq!(row["primaries"], place["primaries"]);
+    let keys = dev.ok(&["scan", "carts", "--partition", &partition]);
+    assert!(keys.lines().any(|key| key == "cart-0"), "{keys}");
+    let ring = dev.json(&["ring"]);
+    assert_eq!((&ring["version"], &ring["partitions"]), (&json!(1), &json!(256)));
+    let explained = dev.json(&["get", "-b", "carts", "cart-0", "--explain"]);
+    assert_eq!(explained["explanation"]["partition"], json!(partition));
+    assert!(
+        explained["explanation"]["replicas"]
+            .as_array()
+            .is_some_and(|replicas| replicas.len() == 2)
+    );
+
+    // A dump of one bucket loads into another.
+    let file = dev.file("carts.jsonl").display().to_string();
+    dev.ok(&["dump", "-b", "carts", "-o", &file]);
+    assert_eq!(dev.json(&["load", &file])["loaded"], json!(50));
+    assert_eq!(dev.ok(&["scan"]).lines().count(), 50);
+
+    let bench = dev.json(&[
+        "bench",
+        "--clients",
+        "4",
+        "--seconds",
+        "0.5",
+        "--warmup",
+        "0.2",
+        "--keys",
+        "200",
+        "--op",
+        "mixed",
+    ]);
+    assert!(
+        bench["operations"].as_u64().is_some_and(|operations| operations > 0),
+        "{bench}"
+    );
+    assert_eq!(bench["errors"]["kinds"], json!({}));
+    assert!(bench["server_cpu_us_per_op"].is_number(), "{bench}");
+    assert_eq!((&bench["durability"], &bench["w"]), (&json!("sync"), &json!(2)));
+    let siblings = dev
+        .ok(&["dump"])
+        .lines()
+        .filter(|line| line.contains("\"values\""))
+        .count();
+    assert_eq!(siblings, 0, "a benchmark piles up no siblings");
+}
+
+#[test]
+fn a_certificate_says_who_belongs_to_a_cluster() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let run = |args: &[&str]| {
+        let mut command = driftless();
+        command.args(args).current_dir(dir.path());
+        finish(command, b"")
+    };
+    assert_eq!(run(&["cert", "ca", "--cluster", "shop"]).code, Some(0));
+    for file in ["ca.key", "context.key"] {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(dir.path().join(file))
+            .expect("was written")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+    assert_eq!(run(&["cert", "node", "n1"]).code, Some(0));
+    assert_eq!(run(&["cert", "client", "app", "--days", "3"]).code, Some(0));
+    assert!(dir.path().join("n1.key").is_file() && dir.path().join("app.pem").is_file());
+    let again = run(&["cert", "ca", "--cluster", "shop"]);
+    assert_eq!(again.code, Some(1));
+    assert!(again.stderr.contains("exists already"), "{}", again.stderr);
+    assert_eq!(run(&["cert", "node", "no spaces"]).code, Some(2));
+    assert_eq!(run(&["cert", "ca", "--cluster", "a/b", "--out", "other"]).code, Some(2));
+}

@@ -1,0 +1,80 @@
+//! One node is killed; the others go on with what a quorum of two allows, and say clearly what it does not.
+
+mod cluster_support;
+
+use std::time::Duration;
+
+use cluster_support::{Dev, is_alive, signal, text, wait};
+use rustix::process::Signal;
+use serde_json::json;
+
+#[test]
+fn two_of_three_go_on_and_the_third_catches_up() {
+    let dev = Dev::start();
+    dev.ok(&["put", "before", "1"]);
+    dev.kill("n3");
+    dev.eventually("dev says that n3 is gone, and how to start it", || {
+        dev.said().contains("n3 was ended by signal 9") && dev.said().contains("driftless serve --config")
+    });
+
+    // r and w of 2 answer; 3 are refused, or time out, with words to go by.
+    assert_eq!(dev.json(&["get", "before", "-r", "2"])["values"], json!(["1"]));
+    for i in 0..10 {
+        dev.ok(&["put", &format!("during-{i}"), "2"]);
+    }
+    for args in [&["get", "before", "-r", "3"][..], &["put", "more", "x", "-w", "3"]] {
+        let done = dev.run(args);
+        assert!(
+            matches!(done.code, Some(3 | 4)),
+            "{args:?}: {:?} {}",
+            done.code,
+            done.stderr
+        );
+        assert!(
+            done.stderr.contains("not enough replicas") || done.stderr.contains("timed out"),
+            "{}",
+            done.stderr
+        );
+    }
+    let status = dev.json(&["status"]);
+    assert_eq!(status["healthy"], json!(false));
+    let third = &status["nodes"][2];
+    assert_eq!((&third["name"], &third["state"]), (&json!("n3"), &json!("down")));
+    assert!(text(&status, "summary").contains("n3"));
+    assert_eq!(dev.run(&["status", "--check"]).code, Some(1));
+
+    // A person starts it again, with the command that was printed.
+    let mut by_hand = dev.serve("n3");
+    let endpoint = dev.endpoints().remove(2);
+    dev.eventually("n3 answers", || {
+        dev.run(&["--endpoint", &endpoint, "get", "before", "-r", "3"]).code == Some(0)
+    });
+    for i in 0..10 {
+        assert_eq!(
+            dev.json(&["get", &format!("during-{i}"), "-r", "3"])["values"],
+            json!(["2"])
+        );
+    }
+    dev.eventually("read repair has filled in what n3 missed", || {
+        (0..10).all(|i| {
+            let read = dev.json(&["get", &format!("during-{i}"), "--explain"]);
+            let replicas = read["explanation"]["replicas"].as_array().cloned().unwrap_or_default();
+            replicas.len() == 3 && replicas.iter().all(|replica| replica["repaired"] == json!(false))
+        })
+    });
+    assert_eq!(dev.json(&["status"])["healthy"], json!(true));
+    signal(by_hand.id(), Signal::TERM);
+    let status = wait(&mut by_hand, Duration::from_secs(30)).expect("stops when asked to");
+    assert!(status.success(), "{status}");
+}
+
+#[test]
+fn nodes_do_not_outlive_a_dev_that_is_killed() {
+    let mut dev = Dev::start();
+    let pids: Vec<u32> = dev.pids().into_iter().filter_map(|(_, pid)| pid).collect();
+    assert_eq!(pids.len(), 3);
+    dev.crash();
+    dev.eventually("the nodes have stopped", || !pids.iter().any(|&pid| is_alive(pid)));
+    dev.up();
+    dev.ok(&["put", "k", "v"]);
+}

@@ -1,0 +1,496 @@
+//! Nodes in this process, and a client that speaks the protocol by hand.
+#![allow(clippy::disallowed_methods)] // Time and chance of the system: these tests run real nodes.
+#![allow(dead_code, missing_docs, unreachable_pub)] // Every test binary uses a part of this.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::net::{SocketAddr, UdpSocket};
+use std::ops::{ControlFlow, Range};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, Once, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use driftless_node::config::Limits;
+use driftless_node::metrics::Metrics;
+use driftless_node::net::certificates::{CertificateAuthority, Issued, NODE_SERVER_NAME, Validity};
+use driftless_node::net::limits::NetLimits;
+use driftless_node::net::sync::Syncer;
+use driftless_node::net::tls::{TlsFiles, TlsIdentity};
+use driftless_node::net::{Node, NodeSettings};
+use driftless_node::peer::Incarnation;
+use driftless_node::replica::store::{ApplyError, Batch, BatchSeq, Store, StoreError};
+use driftless_node::store::memory::MemoryStore;
+use driftless_proto::causality::ContextKey;
+use driftless_proto::client::{Get, Put, Read, Request, RequestFrame, Response, ResponseFrame, Stored};
+use driftless_proto::frame::{self, ALPN_CLIENT, FRAME_MAX, FRAME_SHARED_MAX, FrameReader};
+use driftless_proto::{BucketDefinition, BucketId, ContextKeys, ContextToken, Key, Topology, WriteId};
+use driftless_ring::{Member, Partitions, Ring, RingSpec};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{Connection, Endpoint, RecvStream, SendStream};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+pub const CLUSTER: &str = "test";
+
+/// A memory store that the test keeps a hand on, so that a node can be started on it again.
+#[derive(Clone, Default)]
+pub struct SharedStore(pub Arc<Mutex<MemoryStore>>);
+
+impl Store for SharedStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.0.lock().expect("not poisoned").get(key)
+    }
+
+    fn scan(
+        &self,
+        range: Range<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.0.lock().expect("not poisoned").scan(range, visit)
+    }
+
+    fn apply(&mut self, batch: Batch) -> Result<BatchSeq, ApplyError> {
+        self.0.lock().expect("not poisoned").apply(batch)
+    }
+}
+
+pub struct StoresSyncer {
+    stores: Vec<SharedStore>,
+    pub fail: Arc<Mutex<Option<StoreError>>>,
+}
+
+impl Syncer for StoresSyncer {
+    fn sync(&self) -> Result<(), StoreError> {
+        if let Some(error) = self.fail.lock().expect("not poisoned").clone() {
+            return Err(error);
+        }
+        for store in &self.stores {
+            store.0.lock().expect("not poisoned").sync();
+        }
+        Ok(())
+    }
+}
+
+/// A cluster whose nodes run in this process.
+pub struct Cluster {
+    pub authority: CertificateAuthority,
+    pub topology: Arc<Topology>,
+    pub members: Vec<Member>,
+    pub nodes: Vec<Option<Node>>,
+    stores: Vec<Vec<SharedStore>>,
+    starts: Vec<u64>,
+    pub sync_failures: Vec<Arc<Mutex<Option<StoreError>>>>,
+}
+
+impl Cluster {
+    pub fn start(shards: &[u16]) -> Cluster {
+        let mut cluster = Cluster::plan(shards);
+        for i in 0..shards.len() {
+            cluster.start_node(i);
+        }
+        cluster
+    }
+
+    /// Everything but running nodes.
+    pub fn plan(shards: &[u16]) -> Cluster {
+        log_to_memory();
+        let names = ["a", "b", "c", "d", "e"];
+        let members: Vec<Member> = shards
+            .iter()
+            .zip(names)
+            .map(|(shards, name)| {
+                let mut member = Member::new(name, format!("127.0.0.1:{}", free_ports(*shards)));
+                member.shards = *shards;
+                member
+            })
+            .collect();
+        Cluster {
+            authority: CertificateAuthority::create(CLUSTER).expect("a plain name"),
+            topology: Arc::new(topology(CLUSTER, &members, 64)),
+            nodes: shards.iter().map(|_| None).collect(),
+            stores: shards
+                .iter()
+                .map(|n| (0..*n).map(|_| SharedStore::default()).collect())
+                .collect(),
+            starts: vec![0; shards.len()],
+            sync_failures: shards.iter().map(|_| Arc::default()).collect(),
+            members,
+        }
+    }
+
+    pub fn address(&self, node: usize) -> SocketAddr {
+        self.members[node].address.parse().expect("is an address")
+    }
+
+    pub fn settings(&mut self, node: usize) -> NodeSettings {
+        self.starts[node] += 1;
+        let name = &self.members[node].name;
+        let issued = self
+            .authority
+            .issue_node(name, Validity::holder(SystemTime::now()))
+            .expect("a plain name");
+        NodeSettings {
+            name: name.clone(),
+            listen: self.address(node),
+            admin: Some(([127, 0, 0, 1], 0).into()),
+            tls: identity(self.authority.certificate_pem(), &issued),
+            topology: self.topology.clone(),
+            context_keys: context_keys(),
+            limits: Limits::default(),
+            net: NetLimits::default(),
+            incarnation: Incarnation {
+                starts: self.starts[node],
+                nonce: rand::random(),
+            },
+            reset_key: [node as u8; 64],
+            metrics: Arc::new(Metrics::default()),
+        }
+    }
+
+    pub fn start_node(&mut self, node: usize) {
+        let settings = self.settings(node);
+        self.start_with(node, settings);
+    }
+
+    pub fn start_with(&mut self, node: usize, settings: NodeSettings) {
+        let stores = self.stores[node].clone();
+        let syncer = StoresSyncer {
+            stores: stores.clone(),
+            fail: self.sync_failures[node].clone(),
+        };
+        // The port of a node that has just ended may take a moment to be free.
+        let mut started = Err(None);
+        eventually("the node starts", || {
+            started = Node::start(
+                settings.clone(),
+                stores.clone(),
+                StoresSyncer {
+                    stores: syncer.stores.clone(),
+                    fail: syncer.fail.clone(),
+                },
+            )
+            .map_err(Some);
+            started.is_ok()
+        });
+        self.nodes[node] = Some(started.unwrap_or_else(|error| panic!("{error:?}")));
+    }
+
+    pub fn stop_node(&mut self, node: usize) {
+        let node = self.nodes[node].take().expect("runs");
+        node.stop();
+        node.join().expect("stops without trouble");
+    }
+
+    pub fn node(&self, node: usize) -> &Node {
+        self.nodes[node].as_ref().expect("runs")
+    }
+
+    pub fn wait_connected(&self) {
+        eventually("all nodes reach all others", || {
+            self.nodes
+                .iter()
+                .flatten()
+                .all(|node| node.status().peers.iter().all(|peer| peer.connected))
+        });
+    }
+
+    pub fn client_identity(&self) -> Issued {
+        self.authority
+            .issue_client("tester", Validity::holder(SystemTime::now()))
+            .expect("a plain name")
+    }
+
+    pub async fn client(&self, node: usize) -> TestClient {
+        let identity = self.client_identity();
+        TestClient::connect(self.address(node), self.authority.certificate_pem(), &identity).await
+    }
+
+    pub fn stop(mut self) {
+        for node in self.nodes.iter().flatten() {
+            node.stop();
+        }
+        for node in self.nodes.drain(..).flatten() {
+            node.join().expect("stops without trouble");
+        }
+    }
+}
+
+pub fn topology(cluster: &str, members: &[Member], partitions: u32) -> Topology {
+    let bucket = BucketDefinition::built_in(members.len());
+    let ring = Ring::first(RingSpec {
+        partitions: Partitions::new(partitions).expect("a power of two"),
+        hash_seed: 7,
+        members: members.to_vec(),
+        classes: BTreeSet::from([bucket.quorum.n()]),
+    });
+    Topology::new(cluster, ring.expect("fits"), vec![bucket]).expect("fits")
+}
+
+pub fn context_keys() -> ContextKeys {
+    ContextKeys::new(vec![ContextKey { id: 1, secret: [5; 32] }]).expect("there is one")
+}
+
+pub fn tls_files() -> TlsFiles {
+    let path = |name: &str| PathBuf::from(name);
+    TlsFiles {
+        ca: path("ca.pem"),
+        cert: path("node.pem"),
+        key: path("node.key"),
+    }
+}
+
+pub fn identity(ca: &str, issued: &Issued) -> TlsIdentity {
+    let (cert, key) = (issued.certificate.as_bytes(), issued.key.as_bytes());
+    TlsIdentity::from_pem(&tls_files(), ca.as_bytes(), cert, key, SystemTime::now()).expect("fits")
+}
+
+/// Consecutive UDP ports that were free a moment ago; the first of them.
+pub fn free_ports(count: u16) -> u16 {
+    loop {
+        let first: u16 = rand::random_range(20_000..32_000);
+        let sockets: Result<Vec<_>, _> = (first..first + count)
+            .map(|port| UdpSocket::bind(("127.0.0.1", port)))
+            .collect();
+        if sockets.is_ok() {
+            return first;
+        }
+    }
+}
+
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < until, "did not happen in time: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The same for a test whose own connections must go on meanwhile.
+pub async fn soon(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < until, "did not happen in time: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Runs a test's client side.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        tokio::time::timeout(Duration::from_secs(60), future)
+            .await
+            .expect("ends in time")
+    })
+}
+
+/// Speaks the client protocol frame by frame.
+pub struct TestClient {
+    pub endpoint: Endpoint,
+    pub connection: Connection,
+    pub send: SendStream,
+    receive: RecvStream,
+    reader: FrameReader,
+    next: u64,
+    early: Vec<ResponseFrame>,
+}
+
+pub fn endpoint(ca: &str, identity: &Issued, alpn: &[u8]) -> Endpoint {
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(ca.as_bytes()).expect("PEM"))
+        .expect("an authority");
+    let chain = vec![CertificateDer::from_pem_slice(identity.certificate.as_bytes()).expect("PEM")];
+    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).expect("PEM");
+    let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS 1.3")
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .expect("fits");
+    tls.alpn_protocols = vec![alpn.to_vec()];
+    let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("TLS 1.3")));
+    let mut transport = quinn::TransportConfig::default();
+    transport
+        .stream_receive_window((8_u32 << 20).into())
+        .keep_alive_interval(Some(Duration::from_secs(2)));
+    config.transport_config(Arc::new(transport));
+    let mut endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a socket");
+    endpoint.set_default_client_config(config);
+    endpoint
+}
+
+impl TestClient {
+    pub async fn connect(address: SocketAddr, ca: &str, identity: &Issued) -> TestClient {
+        let endpoint = endpoint(ca, identity, ALPN_CLIENT);
+        let connection = endpoint
+            .connect(address, NODE_SERVER_NAME)
+            .expect("valid")
+            .await
+            .expect("the node accepts us");
+        let (send, receive) = connection.open_bi().await.expect("a stream");
+        TestClient {
+            endpoint,
+            connection,
+            send,
+            receive,
+            reader: FrameReader::new(FRAME_SHARED_MAX),
+            next: 1,
+            early: Vec::new(),
+        }
+    }
+
+    pub async fn send(&mut self, request: Request) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        self.send_frame(&RequestFrame {
+            id,
+            ring_version: 1,
+            deadline_ms: 5000,
+            request,
+        })
+        .await;
+        id
+    }
+
+    pub async fn send_frame(&mut self, frame: &RequestFrame) {
+        let mut out = Vec::new();
+        frame::encode(frame, &mut out).expect("fits");
+        if out.len() <= FRAME_SHARED_MAX {
+            self.send.write_all(&out).await.expect("the connection is up");
+        } else {
+            let mut stream = self.connection.open_uni().await.expect("the connection is up");
+            stream.write_all(&out).await.expect("the connection is up");
+            stream.finish().expect("is open");
+        }
+    }
+
+    /// The next answer, on whatever stream.
+    pub async fn receive(&mut self) -> Option<ResponseFrame> {
+        loop {
+            if let Some(body) = self.reader.next_frame().expect("well-formed") {
+                return Some(frame::decode(&body).expect("well-formed"));
+            }
+            tokio::select! {
+                chunk = self.receive.read_chunk(usize::MAX, true) => match chunk {
+                    Ok(Some(chunk)) => self.reader.push(&chunk.bytes),
+                    _ => return None,
+                },
+                stream = self.connection.accept_uni() => {
+                    let bytes = stream.ok()?.read_to_end(FRAME_MAX + 4).await.ok()?;
+                    return Some(frame::decode(&bytes[4..]).expect("well-formed"));
+                }
+            }
+        }
+    }
+
+    /// At least one answer, and those that have arrived with it.
+    pub async fn receive_some(&mut self) -> Vec<ResponseFrame> {
+        let mut frames = vec![self.receive().await.expect("the connection is up")];
+        while let Some(body) = self.reader.next_frame().expect("well-formed") {
+            frames.push(frame::decode(&body).expect("well-formed"));
+        }
+        frames
+    }
+
+    pub fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next - 1
+    }
+
+    pub async fn answer_to(&mut self, id: u64) -> Response {
+        if let Some(at) = self.early.iter().position(|frame| frame.id == id) {
+            return self.early.remove(at).response;
+        }
+        loop {
+            let frame = self.receive().await.expect("the connection is up");
+            if frame.id == id {
+                return frame.response;
+            }
+            self.early.push(frame);
+        }
+    }
+
+    pub async fn ask(&mut self, request: Request) -> Response {
+        let id = self.send(request).await;
+        self.answer_to(id).await
+    }
+
+    pub async fn put(&mut self, key: &str, value: impl Into<Bytes>, context: Option<ContextToken>) -> Stored {
+        match self.ask(put(key, value, context)).await {
+            Response::Stored(stored) => stored,
+            other => panic!("put {key}: {other:?}"),
+        }
+    }
+
+    pub async fn get(&mut self, key: &str) -> Read {
+        match self.ask(get(key)).await {
+            Response::Read(read) => read,
+            other => panic!("get {key}: {other:?}"),
+        }
+    }
+}
+
+pub fn get(key: &str) -> Request {
+    Request::Get(Get {
+        bucket: BucketId::DEFAULT,
+        key: Key::new(key.to_owned()).expect("valid"),
+        r: None,
+        sloppy: None,
+        explain: false,
+    })
+}
+
+pub fn put(key: &str, value: impl Into<Bytes>, context: Option<ContextToken>) -> Request {
+    Request::Put(Put {
+        bucket: BucketId::DEFAULT,
+        key: Key::new(key.to_owned()).expect("valid"),
+        value: value.into(),
+        context,
+        w: None,
+        sloppy: None,
+        write_id: WriteId(rand::random()),
+    })
+}
+
+/// All that the nodes of this test binary have logged so far.
+pub fn log() -> String {
+    String::from_utf8_lossy(&memory_log().lock().expect("not poisoned")).into_owned()
+}
+
+pub fn log_to_memory() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(|| MemoryLog)
+            .with_max_level(tracing::Level::INFO)
+            .finish();
+        tracing::subscriber::set_global_default(subscriber).expect("nobody else sets one");
+    });
+}
+
+fn memory_log() -> &'static Mutex<Vec<u8>> {
+    static LOG: OnceLock<Mutex<Vec<u8>>> = OnceLock::new();
+    LOG.get_or_init(Mutex::default)
+}
+
+struct MemoryLog;
+
+impl Write for MemoryLog {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        if std::env::var_os("SHOW_LOG").is_some() {
+            std::io::stderr().write_all(line)?;
+        }
+        memory_log().lock().expect("not poisoned").extend_from_slice(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

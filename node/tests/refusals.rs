@@ -1,0 +1,495 @@
+//! Everybody who must be turned away is, with a line that says why, and the node goes on serving.
+#![cfg(feature = "net")]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // Time and chance of the system: real nodes run here.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use common::{Cluster, TestClient, block_on, endpoint, eventually, identity, log, soon, topology};
+use driftless_node::net::certificates::{CertificateAuthority, Issued, NODE_SERVER_NAME, Validity};
+use driftless_node::net::tls::{TlsError, TlsFiles, TlsIdentity};
+use driftless_node::net::{Node, NodeError};
+use driftless_node::peer::{Hello, Incarnation};
+use driftless_proto::frame::{self, ALPN_CLIENT, ALPN_PEER, FRAME_MAX, PROTOCOL_VERSION};
+use quinn::{Connection, ConnectionError};
+
+fn holder() -> Validity {
+    Validity::holder(SystemTime::now())
+}
+
+/// The node still serves everybody else.
+async fn assert_serves(cluster: &Cluster) {
+    let mut client = cluster.client(0).await;
+    client.put("still", "here", None).await;
+    assert_eq!(client.get("still").await.siblings[0].value, "here");
+    client.connection.close(0_u32.into(), b"done");
+}
+
+fn one_node() -> Cluster {
+    Cluster::start(&[1])
+}
+
+/// Node `a` runs; `b` is a member that the test plays.
+fn node_and_stranger() -> (Cluster, Issued) {
+    let mut cluster = Cluster::plan(&[1, 1]);
+    // Of the two, the test must be the one that dials.
+    let dialer = usize::from(cluster.members[0].id > cluster.members[1].id);
+    let listener = 1 - dialer;
+    cluster.start_node(listener);
+    cluster.nodes.swap(0, listener);
+    cluster.members.swap(0, listener);
+    let name = cluster.members[1].name.clone();
+    let issued = cluster.authority.issue_node(&name, holder()).expect("a plain name");
+    (cluster, issued)
+}
+
+fn hello(cluster: &Cluster) -> Hello {
+    Hello {
+        protocol_version: PROTOCOL_VERSION,
+        cluster: cluster.topology.cluster().to_owned(),
+        node: cluster.members[1].id,
+        incarnation: Incarnation { starts: 5, nonce: 50 },
+        ring_version: cluster.topology.ring().version().0,
+        topology_digest: cluster.topology.digest(),
+        shard: 0,
+    }
+}
+
+async fn connect(cluster: &Cluster, ca: &str, issued: &Issued, alpn: &[u8]) -> Result<Connection, ConnectionError> {
+    endpoint(ca, issued, alpn)
+        .connect(cluster.address(0), NODE_SERVER_NAME)
+        .expect("valid")
+        .await
+}
+
+/// Why the node closed the connection.
+async fn closed_because(connection: Connection) -> String {
+    let closed = tokio::time::timeout(Duration::from_secs(5), connection.closed())
+        .await
+        .expect("is closed");
+    closed.to_string()
+}
+
+async fn say(cluster: &Cluster, issued: &Issued, hello: &Hello) -> Connection {
+    let connection = connect(cluster, cluster.authority.certificate_pem(), issued, ALPN_PEER)
+        .await
+        .expect("accepted");
+    let (mut send, receive) = connection.open_bi().await.expect("a stream");
+    let mut out = Vec::new();
+    frame::encode(hello, &mut out).expect("fits");
+    send.write_all(&out).await.expect("is up");
+    // Streams must outlive this, or their end would be taken for the end of the conversation.
+    std::mem::forget((send, receive));
+    connection
+}
+
+fn refused(cluster: &Cluster) -> u64 {
+    cluster.node(0).metrics().connections_refused.get()
+}
+
+fn malformed(cluster: &Cluster) -> u64 {
+    cluster.node(0).metrics().frames_malformed.get()
+}
+
+async fn assert_hello_refused(change: impl FnOnce(&mut Hello), why: &str) {
+    let (cluster, issued) = node_and_stranger();
+    let mut hello = hello(&cluster);
+    change(&mut hello);
+    let before = refused(&cluster);
+    let reason = closed_because(say(&cluster, &issued, &hello).await).await;
+    assert!(reason.contains(why), "{reason}");
+    assert_eq!(refused(&cluster), before + 1);
+    soon("the refusal is logged", || log().replace('\\', "").contains(why)).await;
+    assert!(cluster.node(0).status().peers.iter().all(|peer| !peer.connected));
+    cluster.stop();
+}
+
+#[test]
+fn another_protocol_version_in_hello_is_refused() {
+    block_on(assert_hello_refused(
+        |hello| hello.protocol_version = 77,
+        "protocol version 77 cannot be spoken with",
+    ));
+}
+
+#[test]
+fn another_cluster_in_hello_is_refused() {
+    block_on(assert_hello_refused(
+        |hello| hello.cluster = "elsewhere".to_owned(),
+        "hello of cluster \"elsewhere\"",
+    ));
+}
+
+#[test]
+fn a_differing_topology_of_the_same_version_is_refused() {
+    block_on(assert_hello_refused(
+        |hello| hello.topology_digest ^= 1,
+        "disagree on the topology",
+    ));
+}
+
+#[test]
+fn a_hello_that_contradicts_the_certificate_is_refused() {
+    let other = driftless_ring::NodeId::of_name("somebody else");
+    block_on(assert_hello_refused(
+        |hello| hello.node = other,
+        "but the certificate names",
+    ));
+}
+
+#[test]
+fn a_hello_of_a_shard_that_does_not_exist_is_refused() {
+    block_on(assert_hello_refused(|hello| hello.shard = 9, "hello of shard 9"));
+}
+
+#[test]
+fn a_fitting_hello_connects_and_a_later_life_takes_over() {
+    block_on(async {
+        let (cluster, issued) = node_and_stranger();
+        let connected = || cluster.node(0).status().peers[0].connected;
+        let first = say(&cluster, &issued, &hello(&cluster)).await;
+        soon("the peer is connected", connected).await;
+        // The same life again: a reconnect.
+        let again = say(&cluster, &issued, &hello(&cluster)).await;
+        assert!(closed_because(first).await.contains("a newer connection took over"));
+        soon("the peer is connected", connected).await;
+        // A later life replaces it; an earlier one is refused.
+        let mut later = hello(&cluster);
+        later.incarnation = Incarnation { starts: 6, nonce: 60 };
+        let later = say(&cluster, &issued, &later).await;
+        assert!(
+            closed_because(again)
+                .await
+                .contains("another process runs as this node")
+        );
+        let stale = say(&cluster, &issued, &hello(&cluster)).await;
+        assert!(closed_because(stale).await.contains("an older copy of this node"));
+        soon("the peer is connected", connected).await;
+        assert!(later.close_reason().is_none());
+        cluster.stop();
+    });
+}
+
+#[test]
+fn two_copies_of_one_data_directory_are_both_refused() {
+    block_on(async {
+        let (cluster, issued) = node_and_stranger();
+        let original = say(&cluster, &issued, &hello(&cluster)).await;
+        soon("the peer is connected", || cluster.node(0).status().peers[0].connected).await;
+        let mut copy = hello(&cluster);
+        copy.incarnation.nonce += 1;
+        let copy = say(&cluster, &issued, &copy).await;
+        assert!(closed_because(copy).await.contains("copies of one data directory"));
+        assert!(
+            closed_because(original)
+                .await
+                .contains("another process runs as this node")
+        );
+        soon("neither is connected", || !cluster.node(0).status().peers[0].connected).await;
+        cluster.stop();
+    });
+}
+
+#[test]
+fn garbage_on_the_shared_stream_ends_only_that_connection() {
+    let cluster = one_node();
+    block_on(async {
+        for (bytes, why) in [
+            (
+                vec![9, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255, 255],
+                "does not hold a message",
+            ),
+            (u32::MAX.to_le_bytes().to_vec(), "exceeds the limit"),
+            (vec![0, 0, 0, 0], "does not hold a message"),
+        ] {
+            let before = malformed(&cluster);
+            let mut client = cluster.client(0).await;
+            client.send.write_all(&bytes).await.expect("is up");
+            let reason = closed_because(client.connection).await;
+            assert!(reason.contains(why), "{reason}");
+            assert_eq!(malformed(&cluster), before + 1);
+            assert_serves(&cluster).await;
+        }
+        soon("it is logged", || log().contains("exceeds the limit")).await;
+    });
+    cluster.stop();
+}
+
+#[test]
+fn a_frame_cut_short_ends_only_that_connection() {
+    let cluster = one_node();
+    block_on(async {
+        let mut client = cluster.client(0).await;
+        client.send.write_all(&[200, 0, 0, 0, 1, 2, 3]).await.expect("is up");
+        client.send.finish().expect("is open");
+        assert!(closed_because(client.connection).await.contains("ended inside a frame"));
+        assert_serves(&cluster).await;
+    });
+    cluster.stop();
+}
+
+#[test]
+fn garbage_on_a_stream_of_its_own_ends_only_that_connection() {
+    let cluster = one_node();
+    block_on(async {
+        let length = |length: usize| (length as u32).to_le_bytes().to_vec();
+        for (bytes, why) in [
+            (length(FRAME_MAX + 1), "exceeds the limit"),
+            (vec![1, 0], "ended inside a frame"),
+            ([length(100), vec![0; 99]].concat(), "ended inside a frame"),
+            ([length(100), vec![0; 101]].concat(), "goes on after its one frame"),
+            ([length(100), vec![255; 100]].concat(), "does not hold a message"),
+        ] {
+            let client = cluster.client(0).await;
+            let mut stream = client.connection.open_uni().await.expect("is up");
+            stream.write_all(&bytes).await.expect("is up");
+            stream.finish().expect("is open");
+            let reason = closed_because(client.connection).await;
+            assert!(reason.contains(why), "{reason}");
+            assert_serves(&cluster).await;
+        }
+    });
+    cluster.stop();
+}
+
+#[test]
+fn one_request_id_for_two_requests_at_once_is_refused() {
+    let cluster = one_node();
+    block_on(async {
+        let mut client = cluster.client(0).await;
+        let mut out = Vec::new();
+        for _ in 0..2 {
+            let request = common::put("k", "v", None);
+            let frame = driftless_proto::client::RequestFrame {
+                id: 1,
+                ring_version: 1,
+                deadline_ms: 5000,
+                request,
+            };
+            frame::encode(&frame, &mut out).expect("fits");
+        }
+        client.send.write_all(&out).await.expect("is up");
+        assert!(
+            closed_because(client.connection)
+                .await
+                .contains("used for two requests at once")
+        );
+        assert_serves(&cluster).await;
+    });
+    cluster.stop();
+}
+
+#[test]
+fn an_unknown_protocol_is_refused() {
+    let cluster = one_node();
+    block_on(async {
+        let before = refused(&cluster);
+        let issued = cluster.client_identity();
+        let ca = cluster.authority.certificate_pem();
+        assert!(connect(&cluster, ca, &issued, b"h3").await.is_err());
+        soon("it is counted", || refused(&cluster) == before + 1).await;
+        assert_serves(&cluster).await;
+    });
+    eventually("it is logged", || log().contains("TLS handshake failed"));
+    cluster.stop();
+}
+
+#[test]
+fn a_client_certificate_does_not_open_the_peer_protocol() {
+    let cluster = one_node();
+    block_on(async {
+        let issued = cluster.client_identity();
+        let ca = cluster.authority.certificate_pem();
+        let connection = connect(&cluster, ca, &issued, ALPN_PEER)
+            .await
+            .expect("the handshake itself succeeds");
+        let reason = closed_because(connection).await;
+        assert!(reason.contains("does not allow protocol driftless-peer/1"), "{reason}");
+        assert_serves(&cluster).await;
+        // The other way round is fine.
+        let node = cluster.authority.issue_node("b", holder()).expect("a plain name");
+        let mut client = TestClient::connect(cluster.address(0), ca, &node).await;
+        client.put("by a node", "v", None).await;
+    });
+    cluster.stop();
+}
+
+#[test]
+fn certificates_that_are_foreign_expired_or_of_another_cluster_are_refused() {
+    let cluster = one_node();
+    let ca = cluster.authority.certificate_pem();
+    let foreign = CertificateAuthority::create(common::CLUSTER).expect("a plain name");
+    let hour = Duration::from_secs(3600);
+    let now = SystemTime::now();
+    let past = Validity {
+        from: now - 2 * hour,
+        until: now - hour,
+    };
+    let future = Validity {
+        from: now + hour,
+        until: now + 2 * hour,
+    };
+    let cases = [
+        (foreign.issue_client("x", holder()), "TLS handshake failed"),
+        (cluster.authority.issue_client("x", past), "TLS handshake failed"),
+        (cluster.authority.issue_client("x", future), "TLS handshake failed"),
+    ];
+    block_on(async {
+        for (issued, why) in cases {
+            let issued = issued.expect("a plain name");
+            let before = refused(&cluster);
+            // In TLS 1.3 the client is done first: it may hear of the refusal only afterwards.
+            if let Ok(connection) = connect(&cluster, ca, &issued, ALPN_CLIENT).await {
+                closed_because(connection).await;
+            }
+            soon("it is counted", || refused(&cluster) == before + 1).await;
+            soon("it is logged", || log().contains(why)).await;
+            assert_serves(&cluster).await;
+        }
+        assert!(log().contains("xpired"), "the log says which");
+    });
+    cluster.stop();
+}
+
+#[test]
+fn a_certificate_of_another_cluster_by_the_same_authority_key_is_refused() {
+    // One operator, two clusters: an authority for `other` whose key the node was told to trust by mistake.
+    let other = CertificateAuthority::create("other").expect("a plain name");
+    let mut cluster = Cluster::plan(&[1]);
+    let mut settings = cluster.settings(0);
+    let both = format!("{}{}", cluster.authority.certificate_pem(), other.certificate_pem());
+    let node = cluster.authority.issue_node("a", holder()).expect("a plain name");
+    settings.tls = identity(&both, &node);
+    cluster.start_with(0, settings);
+    block_on(async {
+        let issued = other.issue_client("x", holder()).expect("a plain name");
+        let connection = connect(&cluster, cluster.authority.certificate_pem(), &issued, ALPN_CLIENT).await;
+        let reason = closed_because(connection.expect("the handshake itself succeeds")).await;
+        assert!(
+            reason.contains("the certificate is of cluster \"other\", this is \"test\""),
+            "{reason}"
+        );
+        assert_serves(&cluster).await;
+    });
+    cluster.stop();
+}
+
+#[test]
+fn a_node_does_not_start_with_what_cannot_work() {
+    let mut cluster = Cluster::plan(&[1]);
+    let start = |settings| {
+        Node::start(
+            settings,
+            vec![common::SharedStore::default()],
+            driftless_node::net::sync::NoSync,
+        )
+        .err()
+    };
+    let settings = cluster.settings(0);
+
+    let taken = std::net::UdpSocket::bind(settings.listen).expect("is free");
+    let busy = start(settings.clone()).expect("the port is taken");
+    assert!(busy.to_string().contains(&settings.listen.to_string()), "{busy}");
+    drop(taken);
+
+    let mut other_name = settings.clone();
+    other_name.tls = identity(
+        cluster.authority.certificate_pem(),
+        &cluster.authority.issue_node("z", holder()).expect("plain"),
+    );
+    assert!(matches!(
+        start(other_name),
+        Some(NodeError::Tls(TlsError::WrongSubject { .. }))
+    ));
+
+    let mut client = settings.clone();
+    client.tls = identity(cluster.authority.certificate_pem(), &cluster.client_identity());
+    assert!(matches!(
+        start(client),
+        Some(NodeError::Tls(TlsError::WrongSubject { .. }))
+    ));
+
+    let mut public = settings.clone();
+    public.admin = Some(([0, 0, 0, 0], 0).into());
+    assert!(matches!(start(public), Some(NodeError::AdminNotLoopback(_))));
+
+    let mut nobody = settings.clone();
+    nobody.topology = Arc::new(topology(
+        common::CLUSTER,
+        &[driftless_ring::Member::new("q", "127.0.0.1:1")],
+        64,
+    ));
+    assert!(matches!(start(nobody), Some(NodeError::NotAMember { .. })));
+
+    let none: Vec<common::SharedStore> = Vec::new();
+    let ended = Node::start(settings, none, driftless_node::net::sync::NoSync).err();
+    assert_eq!(ended, Some(NodeError::Shards { expected: 1, given: 0 }));
+}
+
+#[test]
+fn certificate_files_are_checked_before_they_are_used() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name);
+    let authority = CertificateAuthority::create("shop").expect("a plain name");
+    let files = TlsFiles {
+        ca: path("ca.pem"),
+        cert: path("a.pem"),
+        key: path("a.key"),
+    };
+    let write = |path: &std::path::Path, text: &str, mode: u32| {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::write(path, text).expect("is written");
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("is owned");
+    };
+    let load = || TlsIdentity::load(&files, SystemTime::now()).err();
+    assert!(matches!(load(), Some(TlsError::Unreadable { .. })));
+
+    let node = authority.issue_node("a", holder()).expect("a plain name");
+    write(&files.ca, authority.certificate_pem(), 0o644);
+    write(&files.cert, &node.certificate, 0o644);
+    write(&files.key, &node.key, 0o644);
+    let exposed = load().expect("others can read the key").to_string();
+    assert!(exposed.contains("chmod 600"), "{exposed}");
+    write(&files.key, &node.key, 0o600);
+    assert_eq!(load(), None);
+
+    write(&files.key, "not a key", 0o600);
+    assert!(matches!(
+        load(),
+        Some(TlsError::NotPem {
+            what: "private key",
+            ..
+        })
+    ));
+    let other = authority.issue_node("b", holder()).expect("a plain name");
+    write(&files.key, &other.key, 0o600);
+    assert!(matches!(load(), Some(TlsError::KeyMismatch { .. })));
+    write(&files.key, &node.key, 0o600);
+
+    let foreign = CertificateAuthority::create("shop").expect("a plain name");
+    write(&files.ca, foreign.certificate_pem(), 0o644);
+    assert!(matches!(load(), Some(TlsError::ForeignAuthority { .. })));
+    write(&files.ca, "nothing here", 0o644);
+    assert!(matches!(
+        load(),
+        Some(TlsError::NotPem {
+            what: "certificate",
+            ..
+        })
+    ));
+    write(&files.ca, authority.certificate_pem(), 0o644);
+
+    let years = Duration::from_secs(3 * 365 * 86_400);
+    let later = TlsIdentity::load(&files, SystemTime::now() + years)
+        .err()
+        .expect("expired")
+        .to_string();
+    assert!(later.contains("expired on"), "{later}");
+    let earlier = TlsIdentity::load(&files, SystemTime::now() - years)
+        .err()
+        .expect("not yet valid")
+        .to_string();
+    assert!(earlier.contains("valid from"), "{earlier}");
+}

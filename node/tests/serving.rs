@@ -1,0 +1,314 @@
+//! Three nodes in one process, spoken to over QUIC.
+#![cfg(feature = "net")]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // Time and chance of the system: real nodes run here.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Cluster, block_on, eventually, get, put};
+use driftless_proto::client::{Request, Response};
+use driftless_proto::{Failure, Refusal};
+
+#[test]
+fn what_is_put_through_one_node_is_read_through_every_node() {
+    let cluster = Cluster::start(&[1, 1, 1]);
+    cluster.wait_connected();
+    block_on(async {
+        for through in 0..3 {
+            let mut client = cluster.client(through).await;
+            for i in 0..20 {
+                let stored = client.put(&format!("{through}-{i}"), format!("value {i}"), None).await;
+                assert!(stored.acks >= 2, "{stored:?}");
+                assert!(stored.context.is_some());
+            }
+        }
+        for through in 0..3 {
+            let mut client = cluster.client(through).await;
+            for of in 0..3 {
+                for i in 0..20 {
+                    let read = client.get(&format!("{of}-{i}")).await;
+                    assert_eq!(read.siblings.len(), 1);
+                    assert_eq!(read.siblings[0].value, format!("value {i}"));
+                }
+            }
+            assert_eq!(client.get("never written").await.siblings, []);
+        }
+    });
+    cluster.stop();
+}
+
+#[test]
+fn a_value_of_four_mebibytes_travels_beside_small_ones() {
+    let cluster = Cluster::start(&[1, 1, 1]);
+    cluster.wait_connected();
+    block_on(async {
+        let value: Vec<u8> = (0..4 << 20).map(|i: u32| (i % 251) as u8).collect();
+        let mut client = cluster.client(0).await;
+        let large = client.send(put("large", value.clone(), None)).await;
+        let small = client.send(put("small", "s", None)).await;
+        assert!(matches!(client.answer_to(small).await, Response::Stored(_)));
+        assert!(matches!(client.answer_to(large).await, Response::Stored(_)));
+        for through in 0..3 {
+            let read = cluster.client(through).await.get("large").await;
+            assert_eq!(read.siblings.len(), 1);
+            assert!(read.siblings[0].value == value, "the value came back changed");
+        }
+        let too_large = client.ask(put("larger", vec![0; (4 << 20) + 1], None)).await;
+        assert!(matches!(
+            too_large,
+            Response::Failed(Failure::Refused(Refusal::ValueTooLarge { .. }))
+        ));
+    });
+    cluster.stop();
+}
+
+#[test]
+fn many_requests_share_a_connection_and_all_are_answered() {
+    let cluster = Cluster::start(&[1, 1, 1]);
+    cluster.wait_connected();
+    block_on(async {
+        let mut client = cluster.client(1).await;
+        let mut ids = Vec::new();
+        for i in 0..1000 {
+            ids.push(client.send(put(&format!("k{i}"), vec![i as u8; 1024], None)).await);
+        }
+        for id in ids {
+            assert!(matches!(client.answer_to(id).await, Response::Stored(_)));
+        }
+    });
+    cluster.stop();
+}
+
+#[test]
+fn a_restarted_peer_is_found_again() {
+    let mut cluster = Cluster::start(&[1, 1, 1]);
+    cluster.wait_connected();
+    block_on(async {
+        cluster.client(0).await.put("before", "1", None).await;
+    });
+    for node in [0, 1, 2] {
+        cluster.stop_node(node);
+        eventually("the others notice", || {
+            let others = cluster.nodes.iter().flatten();
+            others
+                .map(|node| node.status().peers.iter().filter(|peer| !peer.connected).count())
+                .sum::<usize>()
+                == 2
+        });
+        block_on(async {
+            let mut client = cluster.client((node + 1) % 3).await;
+            client.put(&format!("without-{node}"), "2", None).await;
+        });
+        cluster.start_node(node);
+        cluster.wait_connected();
+        block_on(async {
+            let mut client = cluster.client(node).await;
+            assert_eq!(client.get("before").await.siblings[0].value, "1");
+            assert_eq!(client.get(&format!("without-{node}")).await.siblings[0].value, "2");
+        });
+    }
+    cluster.stop();
+}
+
+#[test]
+fn a_killed_peer_is_found_again_in_well_under_the_idle_timeout() {
+    let mut cluster = Cluster::start(&[1, 1, 1]);
+    cluster.wait_connected();
+    let killed = cluster.nodes[2].take().expect("runs");
+    killed.kill();
+    assert!(killed.join().is_err());
+    cluster.start_node(2);
+    cluster.wait_connected();
+    block_on(async {
+        let mut client = cluster.client(2).await;
+        client.put("back", "1", None).await;
+    });
+    cluster.stop();
+}
+
+#[test]
+fn the_status_names_who_can_be_reached() {
+    let mut cluster = Cluster::start(&[1, 1, 1]);
+    cluster.wait_connected();
+    cluster.stop_node(1);
+    block_on(async {
+        let mut client = cluster.client(0).await;
+        let status = loop {
+            match client.ask(Request::Status).await {
+                Response::Status(status) if status.peers.iter().all(|peer| peer.connected) => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                Response::Status(status) => break status,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(status.name, "a");
+        let unreachable: Vec<_> = status.peers.iter().filter(|peer| !peer.connected).collect();
+        assert_eq!(unreachable.len(), 1);
+        assert_eq!(unreachable[0].name, "b");
+        assert!(matches!(client.ask(Request::Topology).await, Response::Topology(_)));
+    });
+    cluster.stop();
+}
+
+#[test]
+fn nodes_with_any_numbers_of_shards_serve_together() {
+    for shards in [[2, 2, 2], [2, 1, 3]] {
+        let cluster = Cluster::start(&shards);
+        cluster.wait_connected();
+        block_on(async {
+            for through in 0..3 {
+                let mut client = cluster.client(through).await;
+                for i in 0..100 {
+                    let key = format!("{through}-{i}");
+                    let stored = client.put(&key, key.clone(), None).await;
+                    assert!(stored.acks >= 2, "{stored:?}");
+                }
+                client.put(&format!("{through}-large"), vec![7; 1 << 20], None).await;
+            }
+            for through in 0..3 {
+                let mut client = cluster.client(through).await;
+                for of in 0..3 {
+                    for i in 0..100 {
+                        let key = format!("{of}-{i}");
+                        assert_eq!(client.get(&key).await.siblings[0].value, key);
+                    }
+                    assert_eq!(
+                        client.get(&format!("{of}-large")).await.siblings[0].value.len(),
+                        1 << 20
+                    );
+                }
+            }
+        });
+        // Replies that went astray would have shown as hedges and repairs, or not at all.
+        for node in cluster.nodes.iter().flatten() {
+            assert_eq!(node.metrics().protocol_violations.get(), 0);
+        }
+        cluster.stop();
+    }
+}
+
+#[test]
+fn a_stopping_node_answers_what_is_under_way_and_refuses_the_rest() {
+    let mut cluster = Cluster::start(&[1, 1, 1]);
+    cluster.wait_connected();
+    block_on(async {
+        let mut client = cluster.client(0).await;
+        let mut ids = Vec::new();
+        for i in 0..200 {
+            ids.push(client.send(put(&format!("k{i}"), "v", None)).await);
+        }
+        cluster.node(0).stop();
+        let (mut stored, mut refused) = (0, 0);
+        while let Some(frame) = client.receive().await {
+            match frame.response {
+                Response::Stored(_) => stored += 1,
+                Response::Failed(Failure::Refused(Refusal::Stopping)) => refused += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        // What had not been read when the connection closed gets no answer; but nothing is answered wrongly.
+        assert!(stored + refused <= ids.len());
+    });
+    cluster.nodes[0]
+        .take()
+        .expect("runs")
+        .join()
+        .expect("stops without trouble");
+    cluster.stop();
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_acknowledged_and_the_node_ends() {
+    let mut cluster = Cluster::start(&[1, 1, 1]);
+    cluster.wait_connected();
+    let failure = driftless_node::replica::store::StoreError::Io("no such luck".to_owned());
+    *cluster.sync_failures[0].lock().expect("not poisoned") = Some(failure);
+    block_on(async {
+        let mut client = cluster.client(0).await;
+        client.send(put("k", "v", None)).await;
+        let answer = client.receive().await;
+        // Two others may still make the quorum; what must not be is an answer that counts the failed node.
+        assert!(answer.is_none_or(|frame| !matches!(frame.response, Response::Stored(stored) if stored.acks > 2)));
+    });
+    let ended = cluster.nodes[0].take().expect("runs").join();
+    assert!(
+        matches!(ended, Err(driftless_node::net::NodeError::Storage(_))),
+        "{ended:?}"
+    );
+    cluster.stop();
+}
+
+#[test]
+fn beyond_its_bound_of_requests_a_connection_is_told_so_at_once() {
+    let mut cluster = Cluster::plan(&[1]);
+    let mut settings = cluster.settings(0);
+    settings.net.requests_per_connection = 4;
+    cluster.start_with(0, settings);
+    block_on(async {
+        let mut client = cluster.client(0).await;
+        let mut frames = Vec::new();
+        for id in 1..=64 {
+            let request = put("k", "v", None);
+            let frame = driftless_proto::client::RequestFrame {
+                id,
+                ring_version: 1,
+                deadline_ms: 5000,
+                request,
+            };
+            driftless_proto::frame::encode(&frame, &mut frames).expect("fits");
+        }
+        client.send.write_all(&frames).await.expect("is up");
+        let mut overloaded = 0;
+        for _ in 0..64 {
+            match client.receive().await.expect("is up").response {
+                Response::Failed(Failure::Refused(Refusal::Overloaded { .. })) => overloaded += 1,
+                Response::Stored(_) | Response::Failed(Failure::Refused(Refusal::TooManySiblings { .. })) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(overloaded > 0, "all of 64 requests at once fitted into 4 places");
+        assert!(matches!(client.ask(get("k")).await, Response::Read(_)));
+    });
+    cluster.stop();
+}
+
+#[test]
+fn the_admin_server_tells_health_readiness_status_and_metrics() {
+    let mut cluster = Cluster::start(&[1, 1, 1]);
+    cluster.wait_connected();
+    let admin = cluster.node(0).admin_address().expect("has one");
+    block_on(async {
+        cluster.client(0).await.put("k", "v", None).await;
+    });
+    let ask = |path: &str| http_get(admin, path);
+    assert!(ask("/health").starts_with("HTTP/1.1 200"));
+    assert!(ask("/ready").starts_with("HTTP/1.1 200"), "{}", ask("/ready"));
+    assert!(ask("/status").contains("\"name\":\"a\""));
+    let metrics = ask("/metrics");
+    assert!(
+        metrics.contains(r#"driftless_requests_total{operation="Put",outcome="Ok"} 1"#),
+        "{metrics}"
+    );
+    assert!(metrics.contains("driftless_build_info"), "{metrics}");
+    assert!(
+        metrics.contains(r#"driftless_peer_connections{peer="b"} 1"#),
+        "{metrics}"
+    );
+    cluster.stop_node(1);
+    cluster.stop_node(2);
+    eventually("a node without its peers is not ready", || {
+        ask("/ready").starts_with("HTTP/1.1 503")
+    });
+    cluster.stop();
+}
+
+fn http_get(address: std::net::SocketAddr, path: &str) -> String {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(address).expect("listens");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("is up");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("is up");
+    answer
+}
