@@ -1,0 +1,173 @@
+//! One promise per file. Each checker takes the evidence of a whole run and answers with what contradicts the promise.
+//!
+//! Words: `seen(u)` are the writes in the read whose context write `u` used, none if it was blind; `past(u)` is the
+//! union over `x` in `seen(u)` of `{x} ∪ past(x)`; `final(k)` are the live writes of key `k` in the merged states of
+//! its primaries after the calm phase. An unknown write owes nothing, but may overwrite.
+
+pub mod concurrent_siblings;
+pub mod convergence;
+pub mod durability;
+pub mod liveness;
+pub mod no_lost_write;
+pub mod no_resurrection;
+pub mod past;
+pub mod session;
+pub mod white_box;
+
+use std::collections::BTreeMap;
+
+use driftless_proto::causality::Payload;
+use driftless_proto::{Conflict, Durability, Siblings, Topology};
+
+use super::history::{Ending, History, Kind, OpId, Operation, Slot};
+use super::observer::Observer;
+use super::schedule::Micros;
+use super::store::Held;
+use past::Past;
+
+/// Everything there is to judge by, at the end of a run.
+pub struct Evidence<'a> {
+    /// Ring and buckets.
+    pub topology: &'a Topology,
+    /// What clients saw.
+    pub history: &'a History,
+    /// What only we saw.
+    pub observer: &'a Observer,
+    /// What each node's disk holds.
+    pub held: &'a [BTreeMap<Slot, Held>],
+    /// Who has overwritten whom.
+    pub past: &'a Past,
+    /// When power cuts lost batches that had not been synced.
+    pub losses: &'a [Micros],
+}
+
+/// A promise that was not kept.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// Which promise.
+    pub promise: &'static str,
+    /// The key it was not kept for, if it is one.
+    pub slot: Option<Slot>,
+    /// What contradicts it.
+    pub text: String,
+}
+
+impl Violation {
+    /// Of a key.
+    pub fn of(promise: &'static str, slot: &Slot, text: String) -> Violation {
+        Violation {
+            promise,
+            slot: Some(slot.clone()),
+            text,
+        }
+    }
+
+    /// Of no key in particular.
+    pub fn general(promise: &'static str, text: String) -> Violation {
+        Violation {
+            promise,
+            slot: None,
+            text,
+        }
+    }
+}
+
+/// Asks every checker that judges at the end.
+pub fn all(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let checkers = [
+        white_box::check,
+        no_lost_write::check,
+        no_resurrection::check,
+        concurrent_siblings::check,
+        session::check,
+        convergence::check,
+        liveness::check,
+    ];
+    checkers.iter().flat_map(|check| check(evidence)).collect()
+}
+
+impl Evidence<'_> {
+    /// Writes that were acknowledged and did write something.
+    pub fn acknowledged(&self) -> impl Iterator<Item = (OpId, &Operation)> {
+        self.history.iter().filter(|(_, op)| is_acknowledged(op))
+    }
+
+    /// Whether a key's bucket keeps siblings.
+    pub fn keeps_siblings(&self, slot: &Slot) -> bool {
+        self.topology
+            .bucket(slot.0)
+            .is_some_and(|bucket| bucket.conflict == Conflict::Siblings)
+    }
+
+    /// Whether an acknowledged write may be gone all the same: the bucket does not wait for the disk, and a machine
+    /// lost power.
+    pub fn may_be_forgotten(&self, slot: &Slot) -> bool {
+        let buffered = self
+            .topology
+            .bucket(slot.0)
+            .is_some_and(|bucket| bucket.durability == Durability::Buffered);
+        buffered && !self.losses.is_empty()
+    }
+
+    /// The numbers of the nodes that own a key.
+    pub fn primaries(&self, slot: &Slot) -> Vec<usize> {
+        primaries(self.topology, slot)
+    }
+
+    /// The merged state of a key's primaries.
+    pub fn merged(&self, slot: &Slot) -> Siblings {
+        let mut merged = Siblings::new();
+        for held in self
+            .primaries(slot)
+            .into_iter()
+            .filter_map(|node| self.held[node].get(slot))
+        {
+            merged.merge(&held.siblings);
+        }
+        if !self.keeps_siblings(slot) {
+            merged.keep_last();
+        }
+        merged
+    }
+
+    /// The writes that are live at the end.
+    pub fn final_of(&self, slot: &Slot) -> Vec<OpId> {
+        let merged = self.merged(slot);
+        let known = merged
+            .live()
+            .iter()
+            .filter_map(|(_, version)| self.history.with_write_id(version.write_id()));
+        known.collect()
+    }
+
+    /// All keys that anybody asked for.
+    pub fn slots(&self) -> Vec<Slot> {
+        let mut slots: Vec<Slot> = self.history.iter().map(|(_, op)| op.slot.clone()).collect();
+        slots.sort();
+        slots.dedup();
+        slots
+    }
+}
+
+/// Whether this write was acknowledged and did write something.
+pub fn is_acknowledged(op: &Operation) -> bool {
+    op.ending == Ending::Ok && (op.kind == Kind::Put || (op.kind == Kind::Delete && op.acks > 0))
+}
+
+/// The numbers of the nodes that own a key.
+pub fn primaries(topology: &Topology, slot: &Slot) -> Vec<usize> {
+    let bucket = topology.bucket(slot.0).expect("slots are drawn from the buckets");
+    let place = topology.place(bucket, &slot.1);
+    let members = topology.ring().members();
+    let owners = topology.ring().owners(place.partition).iter();
+    let number = |member: &driftless_ring::Member| {
+        member
+            .name
+            .strip_prefix('n')
+            .and_then(|number| number.parse().ok())
+            .expect("names are numbers")
+    };
+    owners
+        .filter_map(|id| members.iter().find(|member| member.id == *id).map(number))
+        .collect()
+}

@@ -1,0 +1,41 @@
+//! An acknowledged value stays until a write whose author had read it replaces it.
+//!
+//! For every acknowledged put `v` of a key: `v ∈ final`, or `v ∈ past(w)` for some `w ∈ final`. In buckets where the
+//! last writer wins, a value may lose against a later one, but something must be left: exactly one live write.
+
+use super::{Evidence, Violation};
+
+const PROMISE: &str = "no lost write";
+
+/// Looks for acknowledged writes that nobody overwrote and nobody holds.
+pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for slot in evidence.slots() {
+        if evidence.may_be_forgotten(&slot) {
+            continue;
+        }
+        let last = evidence.final_of(&slot);
+        let mut written = evidence.acknowledged().filter(|(_, op)| op.slot == slot);
+        if !evidence.keeps_siblings(&slot) {
+            if written.next().is_some() && last.len() != 1 {
+                let text = format!(
+                    "the last writer should have won, but {} writes are left: {last:?}",
+                    last.len()
+                );
+                violations.push(Violation::of(PROMISE, &slot, text));
+            }
+            continue;
+        }
+        for (id, op) in written {
+            let overwritten = last.iter().any(|w| evidence.past.at_most(*w).contains(&id));
+            if !last.contains(&id) && !overwritten {
+                let text = format!(
+                    "{:?} {id} of client {} was acknowledged by {} at {} µs and is gone; left are {last:?}",
+                    op.kind, op.client, op.acks, op.returned
+                );
+                violations.push(Violation::of(PROMISE, &slot, text));
+            }
+        }
+    }
+    violations
+}

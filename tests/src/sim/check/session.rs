@@ -1,0 +1,65 @@
+//! Strict quorums that overlap: a read that begins after an acknowledged write knows it, and one that begins after
+//! another read knows what that one showed. Both hold for all clients together, not only for each by itself.
+//!
+//! To know a write is to show it, or to have seen something that overwrote it. A read may show a write before any disk
+//! has it; if a power cut takes that write before it is acknowledged, later reads do not know it. That is outside the
+//! promise.
+
+use super::super::history::{Ending, Kind, OpId, Operation};
+use super::super::schedule::Micros;
+use super::{Evidence, Violation};
+
+/// Compares every strict read with what came before it.
+pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for slot in evidence.slots() {
+        if evidence.may_be_forgotten(&slot) || !evidence.keeps_siblings(&slot) {
+            continue;
+        }
+        let quorum = evidence
+            .topology
+            .bucket(slot.0)
+            .expect("slots are drawn from the buckets")
+            .quorum;
+        let reads: Vec<(OpId, &Operation)> = evidence
+            .history
+            .iter()
+            .filter(|(_, op)| op.slot == slot && op.kind == Kind::Get && op.ending == Ending::Ok && op.strict)
+            .collect();
+        for (id, read) in &reads {
+            let known = evidence.past.known_to_read(read, evidence.history, evidence.observer);
+            for (write, op) in evidence.acknowledged().filter(|(_, op)| op.slot == slot && op.strict) {
+                let due = op.returned < read.invoked && op.w + read.r > quorum.n();
+                if due && !known.contains(&write) && !evidence.past.is_exempt(write) {
+                    let text = format!(
+                        "strict get {id} does not know {:?} {write}, acknowledged before it began",
+                        op.kind
+                    );
+                    violations.push(Violation::of("reads see acknowledged writes", &slot, text));
+                }
+            }
+            let overlaps = |read: &Operation| read.r + quorum.w() > quorum.n();
+            for (earlier, before) in reads.iter().filter(|(_, before)| before.returned < read.invoked) {
+                for value in before.values.iter().filter(|value| !known.contains(value)) {
+                    let excused = evidence.past.is_exempt(*value) || was_taken(evidence, *value, before, read);
+                    if overlaps(read) && overlaps(before) && !excused {
+                        let text = format!("strict get {id} does not know {value}, which get {earlier} had shown");
+                        violations.push(Violation::of("monotonic reads", &slot, text));
+                    }
+                }
+            }
+        }
+    }
+    violations
+}
+
+/// Whether a power cut between two reads took a write that nobody had acknowledged by then.
+fn was_taken(evidence: &Evidence<'_>, value: OpId, before: &Operation, read: &Operation) -> bool {
+    let write = evidence.history.get(value);
+    let acknowledged_by = |at: Micros| write.ending == Ending::Ok && write.returned <= at;
+    let between = before.invoked..=read.returned;
+    evidence
+        .losses
+        .iter()
+        .any(|loss| between.contains(loss) && !acknowledged_by(*loss))
+}

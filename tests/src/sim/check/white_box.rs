@@ -1,0 +1,36 @@
+//! No dot is stamped twice or seen before its batch was applied, no actor serves two lives of a node, a live actor's
+//! counters have no gap, and what is live under a write id is not stamped again. Only tests can see this, which makes
+//! it the earliest sign of most mistakes. And a stamp is later than all that its writer had read, whatever the clocks
+//! say: else replicas where the last writer wins could discard each other's only value.
+
+use super::{Evidence, Violation};
+
+/// Repeats what the observer noticed on the way.
+pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let mut violations = early_stamps(evidence);
+    let wrong = evidence.observer.wrong.iter();
+    violations.extend(wrong.map(|(slot, text)| Violation {
+        promise: "dots",
+        slot: slot.clone(),
+        text: text.clone(),
+    }));
+    violations
+}
+
+fn early_stamps(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for (id, op) in evidence.history.iter() {
+        let Some(seen) = &op.seen else { continue };
+        for (dot, stamp) in evidence.observer.dots_of(op.write_id) {
+            if stamp
+                .after
+                .get(dot)
+                .is_some_and(|outline| outline.written_at <= seen.inside.written_at)
+            {
+                let text = format!("{:?} {id} was stamped no later than what its writer had read", op.kind);
+                violations.push(Violation::of("stamps follow reads", &op.slot, text));
+            }
+        }
+    }
+    violations
+}

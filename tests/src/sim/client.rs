@@ -1,0 +1,208 @@
+//! One client: an operation at a time, with attempts, retries under the same write id, and a memory of contexts.
+
+use std::collections::VecDeque;
+
+use driftless_proto::client::Response;
+use driftless_proto::{Context, ContextToken, Outcome};
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use super::generator::{Intention, Memory};
+use super::history::{Ending, History, Kind, OpId, Seen, Slot, id_of};
+use super::schedule::Micros;
+
+/// A client and what it is doing.
+pub struct Client {
+    /// What it has been given.
+    pub memory: Memory,
+    /// Its own randomness, so that what it asks does not depend on the network's dice.
+    pub rng: StdRng,
+    /// The operation under way.
+    pub current: Option<Current>,
+    /// A key that it looks at again and again, strictly, at one node after the other: monotonic reads, if they fail,
+    /// fail for somebody who looks often.
+    pub watches: Option<Slot>,
+    /// What it shall do in the calm phase.
+    pub script: VecDeque<Intention>,
+}
+
+/// An operation under way.
+pub struct Current {
+    /// Which.
+    pub op: OpId,
+    /// What is wanted.
+    pub intention: Intention,
+    /// The attempt that is waited for.
+    pub attempt: u64,
+    /// The node it was sent to.
+    pub node: usize,
+    /// Further attempts allowed.
+    pub retries: u32,
+    /// Whether an earlier attempt may have happened.
+    pub doubt: bool,
+}
+
+/// What follows from an answer, or from none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// The operation is over.
+    Done(Ending),
+    /// Try again, at the same node or another.
+    Retry {
+        /// Whether at the same.
+        same_node: bool,
+        /// Whether not at once.
+        later: bool,
+    },
+}
+
+impl Client {
+    /// A client that has done nothing.
+    pub fn new(rng: StdRng) -> Client {
+        Client {
+            memory: Memory::default(),
+            rng,
+            current: None,
+            watches: None,
+            script: VecDeque::new(),
+        }
+    }
+
+    /// Notes an answer to the current attempt, and decides.
+    pub fn answered(
+        &mut self,
+        at: Micros,
+        response: &Response,
+        history: &mut History,
+        open: impl Fn(&ContextToken) -> Context,
+    ) -> Next {
+        let current = self
+            .current
+            .as_mut()
+            .expect("answers without an operation are not looked at");
+        let op = current.op;
+        let slot = current.intention.slot.clone();
+        let mut odd = Vec::new();
+        let ending = match (history.get(op).kind, response) {
+            (Kind::Get, Response::Read(read)) => {
+                let inside = read.context.as_ref().map(&open).unwrap_or_default();
+                let mut values = Vec::new();
+                for sibling in &read.siblings {
+                    match id_of(&sibling.value).filter(|id| {
+                        *id < history.len() && {
+                            let put = history.get(*id);
+                            put.kind == Kind::Put && put.slot == slot && put.invoked <= at
+                        }
+                    }) {
+                        Some(id) => values.push(id),
+                        None => odd.push(format!("get {op} was shown {:?}, which nobody wrote", sibling.value)),
+                    }
+                }
+                if read.context.is_none() && !values.is_empty() {
+                    odd.push(format!("get {op} was shown {values:?} without a context"));
+                }
+                if let Some(token) = &read.context {
+                    self.memory.learn(
+                        slot.clone(),
+                        token.clone(),
+                        Seen {
+                            values: values.clone(),
+                            inside: inside.clone(),
+                        },
+                    );
+                }
+                let operation = history.get_mut(op);
+                operation.values = values;
+                operation.vv = inside.vv;
+                Ending::Ok
+            }
+            (Kind::Put, Response::Stored(stored)) => {
+                if stored.acks < history.get(op).w {
+                    odd.push(format!(
+                        "put {op} wants w = {}, answered after {} acks",
+                        history.get(op).w,
+                        stored.acks
+                    ));
+                }
+                if stored.context.is_some() && stored.siblings != 1 {
+                    odd.push(format!(
+                        "put {op} returned a context though there are {} siblings",
+                        stored.siblings
+                    ));
+                }
+                if let Some(token) = &stored.context {
+                    self.memory.learn(
+                        slot.clone(),
+                        token.clone(),
+                        Seen {
+                            values: vec![op],
+                            inside: open(token),
+                        },
+                    );
+                }
+                let operation = history.get_mut(op);
+                operation.acks = stored.acks;
+                operation.vv = stored.context.as_ref().map(|token| open(token).vv).unwrap_or_default();
+                Ending::Ok
+            }
+            (Kind::Delete, Response::Deleted(deleted)) => {
+                if deleted.existed && deleted.acks < history.get(op).w {
+                    odd.push(format!(
+                        "delete {op} wants w = {}, has {} acks",
+                        history.get(op).w,
+                        deleted.acks
+                    ));
+                }
+                history.get_mut(op).acks = if deleted.existed { deleted.acks } else { 0 };
+                // A delete that finds nothing on a later attempt may be looking at the work of an earlier one.
+                if !deleted.existed && current.doubt {
+                    Ending::Unknown
+                } else {
+                    Ending::Ok
+                }
+            }
+            (_, Response::Failed(failure)) => match failure.outcome() {
+                Outcome::Refused => Ending::Refused,
+                Outcome::Unknown => Ending::Unknown,
+            },
+            (kind, other) => {
+                odd.push(format!("{kind:?} {op} was answered with {other:?}"));
+                Ending::Unknown
+            }
+        };
+        if current.intention.damaged && ending == Ending::Ok {
+            odd.push(format!("operation {op} was done with a damaged context"));
+        }
+        history
+            .oddities
+            .extend(odd.into_iter().map(|text| (Some(slot.clone()), text)));
+        self.conclude(ending)
+    }
+
+    /// No answer came in time.
+    pub fn unanswered(&mut self) -> Next {
+        self.conclude(Ending::Unknown)
+    }
+
+    fn conclude(&mut self, ending: Ending) -> Next {
+        let current = self.current.as_mut().expect("concludes only what is under way");
+        let again = match ending {
+            Ending::Ok | Ending::Pending => false,
+            Ending::Refused => current.retries > 0 && !current.intention.damaged && self.rng.random_bool(0.5),
+            Ending::Unknown => current.retries > 0 && self.rng.random_bool(0.75),
+        };
+        current.doubt |= ending == Ending::Unknown;
+        if again {
+            current.retries -= 1;
+            return Next::Retry {
+                same_node: self.rng.random_bool(0.65),
+                later: ending == Ending::Refused,
+            };
+        }
+        Next::Done(if ending == Ending::Refused && current.doubt {
+            Ending::Unknown
+        } else {
+            ending
+        })
+    }
+}

@@ -1,0 +1,242 @@
+//! Nodes: an engine each, over a disk and a clock of its own, driven as the real shell drives it.
+//!
+//! A turn feeds what has arrived, commits once, and drains the outputs; nothing else ever calls an engine.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use driftless_node::config::Limits;
+use driftless_node::engine::{ClientTag, Engine, EngineConfig, Output};
+use driftless_node::metrics::Metrics;
+use driftless_node::peer::Message;
+use driftless_node::replica::store::BatchSeq;
+use driftless_node::time::Instant;
+use driftless_proto::causality::ContextKey;
+use driftless_proto::client::Request;
+use driftless_proto::{BucketDefinition, BucketId, BucketName, Conflict, ContextKeys, Durability, Quorum, Topology};
+use driftless_ring::{Member, NodeId, Partitions, Ring, RingSpec};
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use super::clock::Clock;
+use super::profile::{BUCKETS, Profile};
+use super::schedule::Micros;
+use super::store::SimStore;
+
+/// One node, running or not.
+pub struct Node {
+    /// Its id on the ring.
+    pub id: NodeId,
+    /// Its disk.
+    pub store: SimStore,
+    /// Its clocks.
+    pub clock: Clock,
+    /// Which life this is, or the last one was.
+    pub life: u64,
+    /// Whether it stands still.
+    pub paused: bool,
+    /// Counts over all its lives.
+    pub metrics: Arc<Metrics>,
+    /// The sync under way.
+    pub syncing: bool,
+    /// Whether another was asked for meanwhile.
+    pub sync_wanted: bool,
+    /// Whether a turn is planned.
+    pub turn_planned: bool,
+    /// When its timer is planned for.
+    pub timer_planned: Option<Micros>,
+    engine: Option<Engine<SimStore>>,
+    inbox: Vec<Input>,
+}
+
+/// What can arrive at a node between two turns.
+#[derive(Debug)]
+pub enum Input {
+    /// A client asks.
+    Client {
+        /// Who wants the answer.
+        from: ClientTag,
+        /// Until when.
+        deadline: Instant,
+        /// What.
+        request: Request,
+    },
+    /// A peer speaks.
+    Peer {
+        /// Which.
+        from: NodeId,
+        /// What it says.
+        message: Message,
+    },
+    /// There is a connection.
+    Up(NodeId),
+    /// There is none any more.
+    Lost(NodeId),
+    /// A sync is done.
+    Synced(BatchSeq),
+}
+
+impl Node {
+    /// A node with an empty disk, not yet started.
+    pub fn new(id: NodeId) -> Node {
+        Node {
+            id,
+            store: SimStore::default(),
+            clock: Clock { origin: 0, skew_ms: 0 },
+            life: 0,
+            paused: false,
+            metrics: Arc::new(Metrics::default()),
+            syncing: false,
+            sync_wanted: false,
+            turn_planned: false,
+            timer_planned: None,
+            engine: None,
+            inbox: Vec::new(),
+        }
+    }
+
+    /// A new life, with fresh randomness and a monotonic clock of another origin.
+    pub fn start(
+        &mut self,
+        at: Micros,
+        topology: &Arc<Topology>,
+        keys: &ContextKeys,
+        limits: Limits,
+        rng: &mut StdRng,
+    ) {
+        assert!(self.engine.is_none(), "a node starts only when it is down");
+        self.store.open();
+        self.clock.origin = rng.random_range(0..1 << 40);
+        let config = EngineConfig {
+            node: self.id,
+            shard: 0,
+            topology: Arc::clone(topology),
+            context_keys: keys.clone(),
+            limits,
+            metrics: Arc::clone(&self.metrics),
+            seed: rng.random(),
+        };
+        self.engine = Some(Engine::new(config, self.store.clone(), self.clock.now(at)));
+    }
+
+    /// The process is gone; what becomes of the disk is the caller's business.
+    pub fn stop(&mut self) {
+        self.engine = None;
+        self.inbox.clear();
+        self.life += 1;
+        self.paused = false;
+        self.syncing = false;
+        self.sync_wanted = false;
+        self.turn_planned = false;
+        self.timer_planned = None;
+    }
+
+    /// Whether the process runs, even if it stands still.
+    pub fn runs(&self) -> bool {
+        self.engine.is_some()
+    }
+
+    /// Puts something into the inbox; a process that is down never learns of it.
+    pub fn receive(&mut self, input: Input) {
+        if self.runs() {
+            self.inbox.push(input);
+        }
+    }
+
+    /// One turn of the shell.
+    pub fn turn(&mut self, at: Micros) -> Vec<Output> {
+        let Some(engine) = &mut self.engine else {
+            return Vec::new();
+        };
+        let now = self.clock.now(at);
+        for input in self.inbox.drain(..) {
+            match input {
+                Input::Client {
+                    from,
+                    deadline,
+                    request,
+                } => engine.handle_client(now, from, deadline, request),
+                Input::Peer { from, message } => engine.handle_peer(now, from, message),
+                Input::Up(peer) => engine.handle_peer_up(now, peer),
+                Input::Lost(peer) => engine.handle_peer_lost(now, peer),
+                Input::Synced(up_to) => engine.handle_synced(now, up_to),
+            }
+        }
+        if engine.poll_timeout().is_some_and(|due| due <= now.instant) {
+            engine.handle_timeout(now);
+        }
+        engine.commit(now);
+        std::iter::from_fn(|| engine.poll_output()).collect()
+    }
+
+    /// When the engine wants to be woken, in the world's time.
+    pub fn wakes_at(&self) -> Option<Micros> {
+        self.engine
+            .as_ref()?
+            .poll_timeout()
+            .map(|due| self.clock.world_time(due))
+    }
+}
+
+/// The shape of a simulated cluster: few partitions, so that keys share actors, and a bucket of every kind.
+pub fn topology(nodes: usize) -> Topology {
+    let ring = Ring::first(RingSpec {
+        partitions: Partitions::new(4).expect("a power of two"),
+        hash_seed: 7,
+        members: (0..nodes)
+            .map(|node| Member::new(name_of(node), format!("{}.sim:1", name_of(node))))
+            .collect(),
+        classes: BTreeSet::from([1, 3]),
+    });
+    let buckets: [BucketDefinition; BUCKETS] = [
+        BucketDefinition::built_in(nodes),
+        BucketDefinition {
+            sloppy: false,
+            ..bucket(1, "strict", 3, 2, 2)
+        },
+        BucketDefinition {
+            conflict: Conflict::Lww,
+            ..bucket(2, "lww", 3, 2, 2)
+        },
+        bucket(3, "single", 1, 1, 1),
+        bucket(4, "loose", 3, 1, 1),
+        BucketDefinition {
+            durability: Durability::Buffered,
+            ..bucket(5, "buffered", 3, 2, 2)
+        },
+    ];
+    Topology::new("sim", ring.expect("three or more members"), buckets.into()).expect("classes 1 and 3 exist")
+}
+
+/// Bounds and times of the engines of a world.
+pub fn limits(profile: &Profile) -> Limits {
+    Limits {
+        attempt_timeout: Duration::from_micros(profile.attempt_timeout),
+        header_cache_bytes: profile.header_cache_bytes,
+        write_ids_max: profile.write_ids_max,
+        requests_max: profile.requests_max,
+        deadline_max: Duration::from_secs(10),
+        buffered_sync_interval: Duration::from_millis(100),
+        ..Limits::default()
+    }
+}
+
+/// The key that seals the contexts of every simulated cluster.
+pub fn context_keys() -> ContextKeys {
+    ContextKeys::new(vec![ContextKey { id: 1, secret: [7; 32] }]).expect("has a key")
+}
+
+/// Names of nodes are their numbers.
+pub fn name_of(node: usize) -> String {
+    format!("n{node}")
+}
+
+fn bucket(id: u32, name: &str, n: u8, r: u8, w: u8) -> BucketDefinition {
+    BucketDefinition {
+        id: BucketId(id),
+        name: BucketName::new(name).expect("well formed"),
+        quorum: Quorum::new(n, r, w).expect("r and w are at most n"),
+        ..BucketDefinition::built_in(usize::from(n))
+    }
+}

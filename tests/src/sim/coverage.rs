@@ -1,0 +1,73 @@
+//! What a run has met. A rig that never saw a partition heal says nothing about partitions: over the default budget
+//! every counter here must be above zero.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Counters by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Coverage(BTreeMap<&'static str, u64>);
+
+/// What every budget of some hundred seeds must meet.
+pub const REQUIRED: [&str; 27] = [
+    "puts ok",
+    "puts forwarded",
+    "deletes ok",
+    "deletes that found nothing",
+    "puts with a stale context",
+    "contexts returned by puts",
+    "siblings read",
+    "read repairs",
+    "strict write-backs",
+    "retries recognised",
+    "writes stamped twice",
+    "refused writes",
+    "unknown writes",
+    "unknown writes that appeared",
+    "lww discards",
+    "batch apply failures",
+    "batches with several stamps of a key",
+    "crashes",
+    "crashes with unsynced data lost",
+    "power cuts",
+    "partitions healed",
+    "one-way cuts",
+    "connections lost",
+    "duplicated messages",
+    "lost messages",
+    "pauses",
+    "clock jumps",
+];
+
+impl Coverage {
+    /// Adds to a counter.
+    pub fn add(&mut self, name: &'static str, count: u64) {
+        *self.0.entry(name).or_default() += count;
+    }
+
+    /// Adds all counters of another run.
+    pub fn join(&mut self, other: &Coverage) {
+        for (name, count) in &other.0 {
+            self.add(name, *count);
+        }
+    }
+
+    /// A counter.
+    pub fn get(&self, name: &str) -> u64 {
+        self.0.get(name).copied().unwrap_or(0)
+    }
+
+    /// What was required and never met.
+    pub fn missing(&self) -> Vec<&'static str> {
+        REQUIRED.into_iter().filter(|name| self.get(name) == 0).collect()
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, count) in &self.0 {
+            writeln!(f, "{count:>12}  {name}")?;
+        }
+        Ok(())
+    }
+}

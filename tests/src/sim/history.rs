@@ -1,0 +1,155 @@
+//! What clients asked and what they were told: the evidence that every client could give.
+
+use std::collections::BTreeMap;
+
+use driftless_proto::{BucketId, Context, Key, VersionVector, WriteId};
+
+use super::schedule::Micros;
+
+/// Number of an operation; its value carries it, so that every value ever read names the put it came from.
+pub type OpId = usize;
+
+/// A key of a bucket.
+pub type Slot = (BucketId, Key);
+
+/// What was asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Read.
+    Get,
+    /// Write a value.
+    Put,
+    /// Write a tombstone.
+    Delete,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ending {
+    /// Not yet.
+    Pending,
+    /// As asked.
+    Ok,
+    /// Nothing happened, by the word of every attempt's answer.
+    Refused,
+    /// It may have happened.
+    Unknown,
+}
+
+/// What a context stands for.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Seen {
+    /// The values that the client saw when it was given the token.
+    pub values: Vec<OpId>,
+    /// What the token says inside: tombstones are seen without being shown.
+    pub inside: Context,
+}
+
+/// One operation with all its attempts.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    /// Who asked.
+    pub client: usize,
+    /// What.
+    pub kind: Kind,
+    /// Of which key.
+    pub slot: Slot,
+    /// The write's name; of no meaning for a get.
+    pub write_id: WriteId,
+    /// The read that a write means to replace; none if it is blind.
+    pub seen: Option<Seen>,
+    /// Replicas asked to answer, after the bucket's default.
+    pub r: u8,
+    /// Replicas asked to acknowledge, after the bucket's default.
+    pub w: u8,
+    /// Whether strict quorums were asked for.
+    pub strict: bool,
+    /// When the client began.
+    pub invoked: Micros,
+    /// When it had its last answer, or gave up.
+    pub returned: Micros,
+    /// How it ended.
+    pub ending: Ending,
+    /// Values that a get showed, in order.
+    pub values: Vec<OpId>,
+    /// Everything that the get had seen, tombstones included.
+    pub vv: VersionVector,
+    /// Acknowledgements that a write's answer claimed.
+    pub acks: u8,
+    /// Attempts made.
+    pub attempts: u32,
+    /// Whether this belongs to the calm phase.
+    pub calm: bool,
+}
+
+/// All operations of a run.
+#[derive(Debug, Default)]
+pub struct History {
+    operations: Vec<Operation>,
+    by_write_id: BTreeMap<WriteId, OpId>,
+    /// What no client could explain by itself: values that nobody wrote, answers that contradict themselves.
+    pub oddities: Vec<(Option<Slot>, String)>,
+}
+
+impl History {
+    /// Notes the beginning of an operation.
+    pub fn invoke(&mut self, operation: Operation) -> OpId {
+        let id = self.operations.len();
+        if operation.kind != Kind::Get {
+            self.by_write_id.insert(operation.write_id, id);
+        }
+        self.operations.push(operation);
+        id
+    }
+
+    /// An operation.
+    pub fn get(&self, id: OpId) -> &Operation {
+        &self.operations[id]
+    }
+
+    /// An operation, to note what became of it.
+    pub fn get_mut(&mut self, id: OpId) -> &mut Operation {
+        &mut self.operations[id]
+    }
+
+    /// All operations in order of invocation.
+    pub fn iter(&self) -> impl Iterator<Item = (OpId, &Operation)> {
+        self.operations.iter().enumerate()
+    }
+
+    /// The write with this name.
+    pub fn with_write_id(&self, id: WriteId) -> Option<OpId> {
+        self.by_write_id.get(&id).copied()
+    }
+
+    /// How many there are; also the number of the next one.
+    pub fn len(&self) -> usize {
+        self.operations.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.operations.is_empty()
+    }
+}
+
+/// The bytes of an operation's value: its number, then padding up to `length`.
+pub fn value_of(id: OpId, length: usize) -> Vec<u8> {
+    let mut bytes = (id as u64).to_be_bytes().to_vec();
+    bytes.resize(length.max(8), b'.');
+    bytes
+}
+
+/// The operation whose value this is, as far as the bytes say.
+pub fn id_of(value: &[u8]) -> Option<OpId> {
+    let id = value.first_chunk()?;
+    value[8..]
+        .iter()
+        .all(|byte| *byte == b'.')
+        .then_some(u64::from_be_bytes(*id) as usize)
+}
+
+/// A key with its bucket, for people.
+pub fn slot_text(slot: &Slot) -> String {
+    format!("{}/{}", slot.0.0, slot.1)
+}

@@ -1,0 +1,33 @@
+//! A deterministic world around the real [`Engine`](driftless_node::engine::Engine)s.
+//!
+//! ```text
+//!  generator ─▶ client ──requests──▶ ┌────────── cluster ──────────┐
+//!                 ▲                  │ node: Engine over SimStore  │◀─ turns, timers, syncs, crashes
+//!                 └───responses───── └──────┬───────────────▲──────┘
+//!  nemesis ─▶ cuts, crashes, pauses,        ▼               │
+//!             clock jumps, full disks     network: latency, loss, duplicates, connections
+//!
+//!  history   what clients asked and were told  ┐
+//!  observer  every dot, from batches and wire  ├─▶ check/  one file per promise
+//!  stores    what is written, what is synced   ┘
+//! ```
+//! One thread, one seed, ordered maps, no clock of the real world: [`run`](run::run) of one seed gives the same events
+//! each time, and [`Outcome::hash`](run::Outcome::hash) says so.
+
+pub mod check;
+pub mod client;
+pub mod clock;
+pub mod cluster;
+pub mod coverage;
+pub mod describe;
+pub mod generator;
+pub mod history;
+pub mod nemesis;
+pub mod network;
+pub mod observer;
+pub mod profile;
+pub mod run;
+pub mod schedule;
+pub mod store;
+pub mod trace;
+pub mod world;

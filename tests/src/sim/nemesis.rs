@@ -1,0 +1,253 @@
+//! What goes wrong, and when. Each seed draws which kinds of faults it has, sometimes none; a kind that is never alone
+//! hides what it does alone.
+//!
+//! Faults stay within the promises: disks lose only what was not synced, and everything heals before the calm phase.
+
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use super::profile::{Profile, Regime};
+use super::schedule::Micros;
+
+/// One act of the nemesis. Those that begin something name when it ends.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Fault {
+    /// A process dies; its machine keeps running, or loses power.
+    Crash {
+        /// Whose.
+        node: usize,
+        /// Until it starts again.
+        down: Micros,
+    },
+    /// All machines lose power at the same moment.
+    PowerCut,
+    /// The nodes of one side hear none of the others, and the other way round.
+    Partition {
+        /// Nodes of one side.
+        side: Vec<usize>,
+        /// For how long.
+        lasts: Micros,
+    },
+    /// `to` hears nothing of `from`.
+    OneWayCut {
+        /// Unheard.
+        from: usize,
+        /// Deaf.
+        to: usize,
+        /// For how long.
+        lasts: Micros,
+    },
+    /// All cuts end.
+    Heal,
+    /// A process stands still, as after SIGSTOP.
+    Pause {
+        /// Which.
+        node: usize,
+        /// For how long.
+        lasts: Micros,
+    },
+    /// It goes on.
+    Resume {
+        /// Which.
+        node: usize,
+    },
+    /// The wall clock of a node jumps to another skew.
+    ClockJump {
+        /// Whose.
+        node: usize,
+        /// The new skew.
+        skew_ms: i64,
+    },
+    /// A disk has no room left.
+    DiskFull {
+        /// Whose.
+        node: usize,
+        /// For how long.
+        lasts: Micros,
+    },
+    /// It has room again.
+    DiskRoom {
+        /// Whose.
+        node: usize,
+    },
+    /// The next batch of a node fails so that nobody knows what was applied.
+    DiskFails {
+        /// Whose.
+        node: usize,
+    },
+    /// A node gives up a connection that was fine.
+    Suspect {
+        /// Who.
+        node: usize,
+        /// Whom.
+        peer: usize,
+    },
+}
+
+/// The kinds of faults that a world has.
+#[derive(Clone, Debug, Default)]
+pub struct FaultSet {
+    /// Single processes die.
+    pub crashes: bool,
+    /// All die at once.
+    pub power_cuts: bool,
+    /// Groups of nodes lose each other.
+    pub partitions: bool,
+    /// One direction of a link fails.
+    pub one_way_cuts: bool,
+    /// Processes stand still.
+    pub pauses: bool,
+    /// Wall clocks are wrong, and jump.
+    pub clocks: bool,
+    /// Disks fill up.
+    pub full_disks: bool,
+    /// Disks fail in the middle of a batch.
+    pub failing_disks: bool,
+    /// Working connections are given up.
+    pub suspicion: bool,
+    /// Chance that a message between nodes is lost.
+    pub loss: f64,
+    /// Chance that it arrives twice.
+    pub duplication: f64,
+    /// Chance that it takes much longer, so that others overtake it.
+    pub delay: f64,
+    /// Chance that a request or answer of a client is lost.
+    pub client_loss: f64,
+    /// Whether messages outlive the connection they were sent on.
+    pub ghosts: bool,
+    /// Chance that a crash keeps some of what was not synced, instead of nothing.
+    pub keep_some: f64,
+}
+
+impl FaultSet {
+    /// Draws a set; one seed in twelve has no faults.
+    pub fn draw(regime: Regime, rng: &mut StdRng) -> FaultSet {
+        if rng.random_bool(1.0 / 12.0) {
+            return FaultSet::default();
+        }
+        // A little of it, or, now and then, so much that little else gets through.
+        let mut chance = |on: f64, low: f64, high: f64| {
+            let drawn = if rng.random_bool(0.4) {
+                rng.random_range(high..4.0 * high)
+            } else {
+                rng.random_range(low..high)
+            };
+            if rng.random_bool(on) { drawn } else { 0.0 }
+        };
+        let (loss, duplication) = (chance(0.5, 0.002, 0.08), chance(0.4, 0.01, 0.15));
+        let (delay, client_loss) = (chance(0.5, 0.005, 0.1), chance(0.4, 0.01, 0.08));
+        let keep_some = chance(0.6, 0.05, 0.25);
+        let mut on = |chance: f64| rng.random_bool(chance);
+        FaultSet {
+            crashes: on(0.6),
+            power_cuts: on(0.3),
+            partitions: on(0.45),
+            one_way_cuts: on(0.35),
+            pauses: on(0.3),
+            clocks: on(0.5),
+            full_disks: on(0.3),
+            failing_disks: on(0.2),
+            suspicion: on(if regime == Regime::Plain { 0.1 } else { 0.4 }),
+            loss,
+            duplication,
+            delay,
+            client_loss,
+            ghosts: on(0.25),
+            keep_some,
+        }
+    }
+
+    /// Draws all acts of the active phase, with their times.
+    pub fn plan(&self, profile: &Profile, rng: &mut StdRng) -> Vec<(Micros, Fault)> {
+        type Draw = fn(&Profile, &mut StdRng) -> Fault;
+        let kinds: [(bool, Draw); 9] = [
+            (self.crashes, crash),
+            (self.power_cuts, |_, _| Fault::PowerCut),
+            (self.partitions, partition),
+            (self.one_way_cuts, one_way_cut),
+            (self.pauses, |profile, rng| Fault::Pause {
+                node: node(profile, rng),
+                lasts: rng.random_range(5_000..500_000),
+            }),
+            (self.clocks, |profile, rng| Fault::ClockJump {
+                node: node(profile, rng),
+                skew_ms: rng.random_range(-super::clock::SKEW_MS_MAX..super::clock::SKEW_MS_MAX),
+            }),
+            (self.full_disks, |profile, rng| Fault::DiskFull {
+                node: node(profile, rng),
+                lasts: if rng.random_bool(0.6) {
+                    rng.random_range(500..30_000)
+                } else {
+                    rng.random_range(2_000..400_000)
+                },
+            }),
+            (self.failing_disks, |profile, rng| Fault::DiskFails {
+                node: node(profile, rng),
+            }),
+            (self.suspicion, |profile, rng| {
+                let (node, peer) = two_nodes(profile, rng);
+                Fault::Suspect { node, peer }
+            }),
+        ];
+        let kinds: Vec<Draw> = kinds.into_iter().filter(|(on, _)| *on).map(|(_, draw)| draw).collect();
+        let mut acts = Vec::new();
+        if kinds.is_empty() {
+            return acts;
+        }
+        let pause = rng.random_range(20_000..400_000);
+        let mut at = rng.random_range(0..300_000);
+        while at < profile.active {
+            let draw = kinds[rng.random_range(0..kinds.len())];
+            acts.push((at, draw(profile, rng)));
+            at += rng.random_range(1_000..2 * pause);
+        }
+        acts
+    }
+}
+
+fn crash(profile: &Profile, rng: &mut StdRng) -> Fault {
+    let node = node(profile, rng);
+    Fault::Crash {
+        node,
+        down: downtime(rng),
+    }
+}
+
+/// How long a process is down: often so short that what it left unsynced is still unsynced when it is back.
+pub fn downtime(rng: &mut StdRng) -> Micros {
+    if rng.random_bool(0.4) {
+        rng.random_range(300..8_000)
+    } else {
+        rng.random_range(2_000..500_000)
+    }
+}
+
+fn partition(profile: &Profile, rng: &mut StdRng) -> Fault {
+    let mut side: Vec<usize> = (0..profile.nodes).filter(|_| rng.random_bool(0.5)).collect();
+    if side.is_empty() || side.len() == profile.nodes {
+        side = vec![node(profile, rng)];
+    }
+    Fault::Partition {
+        side,
+        lasts: rng.random_range(10_000..900_000),
+    }
+}
+
+fn one_way_cut(profile: &Profile, rng: &mut StdRng) -> Fault {
+    let (from, to) = two_nodes(profile, rng);
+    Fault::OneWayCut {
+        from,
+        to,
+        lasts: rng.random_range(10_000..900_000),
+    }
+}
+
+fn node(profile: &Profile, rng: &mut StdRng) -> usize {
+    rng.random_range(0..profile.nodes)
+}
+
+fn two_nodes(profile: &Profile, rng: &mut StdRng) -> (usize, usize) {
+    let a = node(profile, rng);
+    let b = (a + rng.random_range(1..profile.nodes)) % profile.nodes;
+    (a, b)
+}

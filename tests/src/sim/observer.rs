@@ -1,0 +1,278 @@
+//! What no client can see: every dot, from the batches of all stores and from the wire.
+//!
+//! A dot is *stamped* where a batch first holds it, because nothing that carries a dot may leave a node before its
+//! batch is applied. From this follow checks that need no client: no dot is stamped twice or seen before its batch, no
+//! actor serves two lives, and a live actor's counters have no gap.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use driftless_node::peer::{Body, Message, Reply, Request, State};
+use driftless_node::replica::record;
+use driftless_node::replica::store::Batch;
+use driftless_proto::causality::Payload;
+use driftless_proto::{ActorId, BucketId, Conflict, Dot, Header, Siblings, Topology, WriteId};
+use driftless_ring::{ArcIndex, PartitionId};
+
+use super::history::Slot;
+use super::schedule::Micros;
+
+/// One life of one node.
+pub type Life = (usize, u64);
+
+/// A write as it was stamped.
+#[derive(Clone, Debug)]
+pub struct Stamp {
+    /// Where.
+    pub by: Life,
+    /// When.
+    pub at: Micros,
+    /// Of which key.
+    pub slot: Slot,
+    /// The client's name for it.
+    pub write_id: WriteId,
+    /// Fingerprint of the value.
+    pub value_hash: u64,
+    /// The key's state that the stamp left behind.
+    pub after: Header,
+}
+
+/// All that was observed so far.
+#[derive(Debug, Default)]
+pub struct Observer {
+    stamps: BTreeMap<Dot, Stamp>,
+    by_write_id: BTreeMap<WriteId, BTreeSet<Dot>>,
+    by_slot: BTreeMap<Slot, BTreeSet<Dot>>,
+    actors: BTreeMap<ActorId, (Life, PartitionId, u64)>,
+    /// What must not be.
+    pub wrong: Vec<(Option<Slot>, String)>,
+    lww: BTreeSet<BucketId>,
+    /// Dots that no batch ever held alive: the last writer won within one batch.
+    hidden: BTreeSet<Dot>,
+}
+
+impl Observer {
+    /// Has seen nothing yet.
+    pub fn new(topology: &Topology) -> Observer {
+        let lww = topology
+            .buckets()
+            .iter()
+            .filter(|bucket| bucket.conflict == Conflict::Lww)
+            .map(|bucket| bucket.id);
+        Observer {
+            lww: lww.collect(),
+            ..Observer::default()
+        }
+    }
+
+    /// A batch was applied. Returns the dots that it stamped.
+    pub fn applied(&mut self, at: Micros, by: Life, batch: &Batch) -> Vec<Dot> {
+        let mut fresh = Vec::new();
+        let mut counted: BTreeMap<ActorId, BTreeSet<u64>> = BTreeMap::new();
+        let mut excused: BTreeSet<ActorId> = BTreeSet::new();
+        for (key, value) in &batch.changes {
+            let Some(value) = value else { continue };
+            let Some((slot, state)) = decode(key, value) else {
+                continue;
+            };
+            for (dot, outline) in state.header().live() {
+                counted.entry(dot.actor).or_default().insert(dot.counter);
+                self.know(*dot, outline, &slot);
+                if !self.stamps.contains_key(dot) {
+                    fresh.push(*dot);
+                    self.stamp(
+                        *dot,
+                        Stamp {
+                            by,
+                            at,
+                            slot: slot.clone(),
+                            write_id: outline.write_id,
+                            value_hash: outline.value_hash,
+                            after: state.header(),
+                        },
+                    );
+                }
+            }
+            for (actor, counter) in state.vv().iter() {
+                counted.entry(actor).or_default().insert(counter);
+                if self.lww.contains(&slot.0) {
+                    self.hidden.insert(Dot::new(actor, counter));
+                    excused.insert(actor);
+                }
+            }
+        }
+        for (key, value) in &batch.changes {
+            if let Some((partition, actor, counter)) = value.as_ref().and_then(|value| decode_actor(key, value)) {
+                let seen = counted.get(&actor).cloned().unwrap_or_default();
+                self.counter(by, partition, actor, counter, &seen, excused.contains(&actor));
+            }
+        }
+        fresh
+    }
+
+    /// A message is about to travel.
+    pub fn sent(&mut self, at: Micros, by: Life, message: &Message) {
+        let (slot, header) = match &message.body {
+            Body::Request {
+                request: Request::Merge(merge),
+                ..
+            } => (Some((merge.bucket, merge.key.clone())), merge.siblings.header()),
+            Body::Reply(Reply::Stamped(stamped)) => (None, stamped.siblings.header()),
+            Body::Reply(Reply::State(State::Full(siblings))) => (None, siblings.header()),
+            Body::Reply(Reply::State(State::Header(header))) => (None, header.clone()),
+            _ => return,
+        };
+        for (dot, outline) in header.live() {
+            match self.stamps.get(dot) {
+                None if self.hidden.contains(dot) => {
+                    let Some(slot) = slot.clone() else { continue };
+                    let (write_id, value_hash) = (outline.write_id, outline.value_hash);
+                    self.stamp(
+                        *dot,
+                        Stamp {
+                            by,
+                            at,
+                            slot,
+                            write_id,
+                            value_hash,
+                            after: header.clone(),
+                        },
+                    );
+                }
+                None => {
+                    let text = format!("dot {dot} left node {} before a batch with it was applied", by.0);
+                    self.wrong.push((slot.clone(), text));
+                }
+                Some(stamp) => {
+                    let slot = stamp.slot.clone();
+                    self.know(*dot, outline, &slot);
+                }
+            }
+        }
+    }
+
+    /// The stamp of a dot.
+    pub fn stamp_of(&self, dot: Dot) -> Option<&Stamp> {
+        self.stamps.get(&dot)
+    }
+
+    /// All dots under which a write was stamped.
+    pub fn dots_of(&self, id: WriteId) -> impl Iterator<Item = (Dot, &Stamp)> {
+        self.by_write_id
+            .get(&id)
+            .into_iter()
+            .flatten()
+            .map(|dot| (*dot, &self.stamps[dot]))
+    }
+
+    /// All dots of a key.
+    pub fn dots_in(&self, slot: &Slot) -> impl Iterator<Item = (Dot, &Stamp)> {
+        self.by_slot
+            .get(slot)
+            .into_iter()
+            .flatten()
+            .map(|dot| (*dot, &self.stamps[dot]))
+    }
+
+    /// Whether a write was stamped by more than one life of a node.
+    pub fn stamped_apart(&self, id: WriteId) -> bool {
+        let lives: BTreeSet<Life> = self.dots_of(id).map(|(_, stamp)| stamp.by).collect();
+        lives.len() > 1
+    }
+
+    /// How many dots were stamped.
+    pub fn stamps(&self) -> usize {
+        self.stamps.len()
+    }
+
+    fn stamp(&mut self, dot: Dot, stamp: Stamp) {
+        let again = self
+            .dots_of(stamp.write_id)
+            .find(|(_, other)| other.by == stamp.by)
+            .map(|(other, _)| other);
+        if let Some(other) = again
+            && stamp.after.get(other).is_some()
+        {
+            let text = format!(
+                "write {:x} was stamped as {dot} though its {other} was live there",
+                stamp.write_id.0
+            );
+            self.wrong.push((Some(stamp.slot.clone()), text));
+        }
+        self.by_write_id.entry(stamp.write_id).or_default().insert(dot);
+        self.by_slot.entry(stamp.slot.clone()).or_default().insert(dot);
+        self.stamps.insert(dot, stamp);
+    }
+
+    /// A dot is the same write wherever it is seen.
+    fn know(&mut self, dot: Dot, outline: &driftless_proto::Outline, slot: &Slot) {
+        let Some(stamp) = self.stamps.get(&dot) else { return };
+        if stamp.write_id != outline.write_id() || stamp.value_hash != outline.value_hash || stamp.slot != *slot {
+            let text = format!(
+                "dot {dot} was stamped twice: as write {:x} and {:x}",
+                stamp.write_id.0, outline.write_id.0
+            );
+            self.wrong.push((Some(slot.clone()), text));
+        }
+    }
+
+    fn counter(
+        &mut self,
+        by: Life,
+        partition: PartitionId,
+        actor: ActorId,
+        counter: u64,
+        seen: &BTreeSet<u64>,
+        excused: bool,
+    ) {
+        let (life, place, last) = *self.actors.entry(actor).or_insert((by, partition, 0));
+        if (life, place) != (by, partition) {
+            let text = format!("actor {actor} of {partition} stamps for {by:?}, it belongs to {life:?} and {place}");
+            self.wrong.push((None, text));
+        }
+        if counter < last {
+            self.wrong.push((
+                None,
+                format!("the counter of actor {actor} went back from {last} to {counter}"),
+            ));
+        }
+        for missing in (last + 1..=counter).filter(|counter| !seen.contains(counter)) {
+            if excused {
+                self.hidden.insert(Dot::new(actor, missing));
+            } else {
+                let text = format!("actor {actor} skipped {missing}: from {last} to {counter} with {seen:?}");
+                self.wrong.push((None, text));
+            }
+        }
+        self.actors.insert(actor, (life, place, counter.max(last)));
+    }
+}
+
+/// A record of a store: its key and state. `None` for everything else that stores hold.
+pub fn decode(key: &[u8], value: &Bytes) -> Option<(Slot, Siblings)> {
+    if key.first() != Some(&SPACE_RECORDS) {
+        return None;
+    }
+    let entry = record::decode_entry(key, value).expect("a store holds what its node wrote");
+    let siblings = record::decode(value.clone()).expect("a store holds what its node wrote");
+    Some(((entry.bucket, entry.key), siblings))
+}
+
+/// The record of an actor: `[0, 'a', n, arc (4)] -> [format, actor (8), counter (8)]`.
+fn decode_actor(key: &[u8], value: &[u8]) -> Option<(PartitionId, ActorId, u64)> {
+    let [0, b'a', n, arc @ ..] = key else { return None };
+    let arc = u32::from_be_bytes(arc.try_into().ok()?);
+    let (actor, counter) = value.get(1..17)?.split_first_chunk()?;
+    let partition = PartitionId {
+        n: *n,
+        arc: ArcIndex(arc),
+    };
+    Some((
+        partition,
+        ActorId(u64::from_be_bytes(*actor)),
+        u64::from_be_bytes(counter.try_into().ok()?),
+    ))
+}
+
+/// The first byte of every record's key (`replica::record`).
+const SPACE_RECORDS: u8 = 1;

@@ -1,0 +1,152 @@
+//! How kind a world is: the regime gives ranges, the seed draws from them.
+//!
+//! A kind world hides bugs. One that lost acknowledged writes in no run of a plain world lost them in nearly all runs
+//! of a fast one, where disks are slower than messages by orders of magnitude.
+
+use std::fmt;
+
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use super::nemesis::FaultSet;
+use super::schedule::Micros;
+
+/// Three kinds of world.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Regime {
+    /// Ordinary machines: syncs of 0.2 to 4 ms.
+    Plain,
+    /// Syncs of up to 60 ms, crashes right after a stamp, wrong suspicion, large batches.
+    Stress,
+    /// Stress, and half of the disks take up to 400 ms for a sync.
+    Fast,
+}
+
+/// What a seed drew for its world.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// The kind of world.
+    pub regime: Regime,
+    /// Members of the cluster.
+    pub nodes: usize,
+    /// Clients, each with one operation under way at a time.
+    pub clients: usize,
+    /// Keys in each bucket: few, so that clients meet.
+    pub keys: usize,
+    /// How long clients and faults are active.
+    pub active: Micros,
+    /// Shortest and longest pause of a client between operations.
+    pub think: (Micros, Micros),
+    /// Shortest and longest patience of a client with one attempt.
+    pub patience: (Micros, Micros),
+    /// One-way latency, most of the time.
+    pub latency: (Micros, Micros),
+    /// Longest wait of an input for its node's next turn: the longer, the larger the batches.
+    pub turn: Micros,
+    /// Duration of a sync, for each node.
+    pub sync: Vec<(Micros, Micros)>,
+    /// Chance that a node which has just applied a batch will crash within 20 ms.
+    pub crash_after_batch: f64,
+    /// Bytes of each engine's header cache.
+    pub header_cache_bytes: u64,
+    /// How long an engine waits for a replica before it asks another as well.
+    pub attempt_timeout: Micros,
+    /// Write ids that an engine remembers.
+    pub write_ids_max: usize,
+    /// Requests that an engine coordinates at once.
+    pub requests_max: usize,
+    /// How likely each bucket is, as weights in the order of [`BUCKETS`].
+    pub bucket_weights: [u32; BUCKETS],
+    /// Chance that a request asks for strict quorums.
+    pub strict: f64,
+    /// Which faults happen at all.
+    pub faults: FaultSet,
+}
+
+/// How many buckets every simulated cluster has (see `cluster::topology`).
+pub const BUCKETS: usize = 6;
+
+impl Regime {
+    /// Every third seed lives in each of them.
+    pub fn of_seed(seed: u64) -> Regime {
+        [Regime::Plain, Regime::Stress, Regime::Fast][(seed % 3) as usize]
+    }
+}
+
+impl Profile {
+    /// Draws a world.
+    pub fn draw(regime: Regime, rng: &mut StdRng) -> Profile {
+        let harsh = regime != Regime::Plain;
+        let nodes = [3, 3, 3, 4, 5][rng.random_range(0..5)];
+        let faults = FaultSet::draw(regime, rng);
+        Profile {
+            regime,
+            nodes,
+            // In a quiet world nothing hides behind the sync of somebody else's write.
+            clients: match rng.random_range(0..6) {
+                0 => rng.random_range(1..=2),
+                _ => rng.random_range(3..=if harsh { 9 } else { 6 }),
+            },
+            keys: rng.random_range(1..=5),
+            active: rng.random_range(1_000_000..2_500_000),
+            think: [(0, 1_500), (0, 8_000), (0, 8_000), (1_000, 60_000)][rng.random_range(0..4)],
+            // Short patience makes retries of writes that are still under way.
+            patience: match (harsh, rng.random_bool(0.4)) {
+                (_, true) => (20_000, 150_000),
+                (true, false) => (150_000, 1_500_000),
+                (false, false) => (60_000, 800_000),
+            },
+            // With a wide range messages overtake each other, and what one replica has may long be missing on others.
+            latency: [(100, 900), (100, 900), (200, 8_000), (200, 60_000)][rng.random_range(0..4)],
+            turn: if harsh {
+                rng.random_range(50..6_000)
+            } else {
+                rng.random_range(10..400)
+            },
+            sync: (0..nodes).map(|_| sync_range(regime, rng)).collect(),
+            crash_after_batch: if harsh && faults.crashes {
+                rng.random_range(0.002..0.05)
+            } else {
+                0.0
+            },
+            header_cache_bytes: [0, 512, 4_096, 1 << 20][rng.random_range(0..4)],
+            attempt_timeout: [10_000, 50_000, 250_000][rng.random_range(0..3)],
+            write_ids_max: [4, 4_096, 4_096][rng.random_range(0..3)],
+            requests_max: if rng.random_bool(0.1) {
+                rng.random_range(8..14)
+            } else {
+                1_024
+            },
+            bucket_weights: bucket_weights(rng),
+            strict: [0.05, 0.3, 0.9][rng.random_range(0..3)],
+            faults,
+        }
+    }
+}
+
+fn sync_range(regime: Regime, rng: &mut StdRng) -> (Micros, Micros) {
+    match regime {
+        Regime::Plain => (200, 4_000),
+        Regime::Stress => (500, rng.random_range(2_000..60_000)),
+        Regime::Fast if rng.random_bool(0.5) => (20_000, rng.random_range(60_000..400_000)),
+        Regime::Fast => (200, rng.random_range(1_000..20_000)),
+    }
+}
+
+fn bucket_weights(rng: &mut StdRng) -> [u32; BUCKETS] {
+    let mut weights = [6, 0, 0, 0, 0, 0];
+    for weight in &mut weights[1..] {
+        *weight = [0, 1, 3, 6][rng.random_range(0..4)];
+    }
+    weights
+}
+
+impl fmt::Display for Regime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Regime::Plain => "plain",
+            Regime::Stress => "stress",
+            Regime::Fast => "fast",
+        })
+    }
+}

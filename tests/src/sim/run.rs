@@ -1,0 +1,281 @@
+//! One seed from the beginning to the verdict.
+//!
+//! ```text
+//! active     clients ask, the nemesis acts
+//! calm       everything heals and restarts; what is under way ends; then clients ask some more, undisturbed
+//! reads      every key is read strictly from all its replicas, until they are equal or it took too long
+//! verdict    every checker looks at all the evidence
+//! ```
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use driftless_proto::WriteId;
+
+use super::check::{self, Evidence, Violation, past::Past};
+use super::coverage::Coverage;
+use super::generator::Intention;
+use super::history::{Ending, History, Kind, Slot, slot_text};
+use super::profile::Regime;
+use super::schedule::Micros;
+use super::store::Held;
+use super::world::World;
+
+/// What became of a seed.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The seed.
+    pub seed: u64,
+    /// Hash of all events: the same for the same seed and the same code.
+    pub hash: u64,
+    /// How many events there were.
+    pub events: u64,
+    /// How many operations clients began.
+    pub operations: usize,
+    /// What was met.
+    pub coverage: Coverage,
+    /// Promises not kept.
+    pub violations: Vec<Violation>,
+    /// The trace, if it was asked for.
+    pub trace: Option<String>,
+}
+
+/// Whether to keep a trace, and of what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keep {
+    /// Only the hash.
+    Nothing,
+    /// Lines about the first key of a violation; nothing if there is none.
+    Violation,
+    /// All lines.
+    Everything,
+}
+
+/// Runs a seed.
+pub fn run(seed: u64, keep: Keep) -> Outcome {
+    let mut world = World::new(seed, keep != Keep::Nothing);
+    let lived = catch_unwind(AssertUnwindSafe(|| live(&mut world)));
+    let violations = match lived {
+        Ok(violations) => violations,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            vec![Violation::general("no panic", text.unwrap_or_default())]
+        }
+    };
+    let trace = match keep {
+        Keep::Nothing => None,
+        Keep::Everything => Some(world.trace.text(None)),
+        Keep::Violation => violations.first().map(|violation| {
+            let key = violation.slot.as_ref().map(slot_text);
+            world.trace.text(key.as_deref())
+        }),
+    };
+    Outcome {
+        seed,
+        hash: world.trace.hash(),
+        events: world.trace.events(),
+        operations: world.history.len(),
+        coverage: std::mem::take(&mut world.coverage),
+        violations,
+        trace,
+    }
+}
+
+impl Outcome {
+    /// What to tell somebody whose build just failed: the promise, the command that replays it, and the trace.
+    pub fn report(&self) -> String {
+        let regime = Regime::of_seed(self.seed);
+        let mut text = format!(
+            "seed {} ({regime}) broke {} promises:\n",
+            self.seed,
+            self.violations.len()
+        );
+        for violation in self.violations.iter().take(REPORTED_MAX) {
+            let key = violation.slot.as_ref().map(slot_text).unwrap_or_default();
+            text += &format!("  {}: {key} {}\n", violation.promise, violation.text);
+        }
+        text += &format!(
+            "replay it:\n  cargo run --release -p driftless-tests --bin simulate -- --seed {0} --trace\n  \
+             DRIFTLESS_SEED={0} cargo test -p driftless-tests --release --test simulation -- replay --nocapture\n",
+            self.seed
+        );
+        if let Some(trace) = &self.trace {
+            text += &format!("trace:\n{trace}");
+        }
+        text
+    }
+}
+
+fn live(world: &mut World) -> Vec<Violation> {
+    let active = world.profile.active;
+    world.run_until(active, |_| false);
+
+    world.make_calm();
+    wait_for_rest(world);
+    let settled = world.schedule.now() + SETTLE;
+    world.run_until(settled, |_| false);
+    ask_undisturbed(world);
+    wait_for_rest(world);
+
+    for _ in 0..READ_ROUNDS {
+        read_everything(world);
+        wait_for_rest(world);
+        let late = world.schedule.now() + LATE_REPAIRS;
+        world.run_until(late, |_| false);
+        if converged(world) {
+            break;
+        }
+    }
+    verdict(world)
+}
+
+fn wait_for_rest(world: &mut World) {
+    let deadline = world.schedule.now() + REST;
+    world.run_until(deadline, World::clients_rest);
+}
+
+/// A little of everything, on keys that the active phase has used.
+fn ask_undisturbed(world: &mut World) {
+    let slots = slots(&world.history);
+    if slots.is_empty() {
+        return;
+    }
+    let clients = world.clients.len();
+    for turn in 0..clients * CALM_OPERATIONS {
+        let slot = slots[turn % slots.len()].clone();
+        let kind = [Kind::Get, Kind::Put, Kind::Get, Kind::Put, Kind::Delete][turn % 5];
+        let write_id = WriteId(CALM_WRITE_IDS + turn as u128);
+        world.assign(turn % clients, Intention::plain(kind, slot, write_id));
+    }
+}
+
+fn read_everything(world: &mut World) {
+    let clients = world.clients.len();
+    for (turn, slot) in slots(&world.history).into_iter().enumerate() {
+        let n = world.topology.bucket(slot.0).map_or(1, |bucket| bucket.quorum.n());
+        world.assign(turn % clients, Intention::read_of_all(slot, n));
+    }
+}
+
+fn slots(history: &History) -> Vec<Slot> {
+    let mut slots: Vec<Slot> = history.iter().map(|(_, op)| op.slot.clone()).collect();
+    slots.sort();
+    slots.dedup();
+    slots
+}
+
+fn held(world: &World) -> Vec<BTreeMap<Slot, Held>> {
+    world.nodes.iter().map(|node| node.store.written()).collect()
+}
+
+fn converged(world: &World) -> bool {
+    let held = held(world);
+    slots(&world.history).iter().all(|slot| {
+        let primaries = check::primaries(&world.topology, slot);
+        let mut bytes = primaries
+            .iter()
+            .map(|node| held[*node].get(slot).map(|held| &held.bytes));
+        let first = bytes.next();
+        bytes.all(|bytes| Some(bytes) == first)
+    })
+}
+
+fn verdict(world: &mut World) -> Vec<Violation> {
+    let disks = world.disks();
+    world
+        .oracle
+        .again("at the end", &world.topology, &world.history, &world.observer, &disks);
+    let forgetful = world.profile.write_ids_max < MANY_WRITE_IDS;
+    let past = Past::new(&world.history, &world.observer, forgetful);
+    let held = held(world);
+    let evidence = Evidence {
+        topology: &world.topology,
+        history: &world.history,
+        observer: &world.observer,
+        held: &held,
+        past: &past,
+        losses: &world.losses,
+    };
+    let mut violations = std::mem::take(&mut world.violations);
+    violations.append(&mut world.oracle.violations);
+    violations.extend(check::all(&evidence));
+    for (number, node) in world.nodes.iter().enumerate() {
+        if node.metrics.actor_alarms.get() > 0 {
+            violations.push(Violation::general(
+                "dots",
+                format!("n{number} met dots of its own that it never stamped"),
+            ));
+        }
+        if node.metrics.protocol_violations.get() > 0 {
+            violations.push(Violation::general(
+                "the seam",
+                format!("n{number} met messages that made no sense"),
+            ));
+        }
+    }
+    let met = met(world, &evidence);
+    world.coverage.join(&met);
+    violations
+}
+
+fn met(world: &World, evidence: &Evidence<'_>) -> Coverage {
+    let mut met = Coverage::default();
+    for (id, op) in world.history.iter() {
+        let writes = op.kind != Kind::Get;
+        match op.ending {
+            Ending::Ok => met.add(["gets ok", "puts ok", "deletes ok"][op.kind as usize], 1),
+            Ending::Refused if writes => met.add("refused writes", 1),
+            Ending::Unknown | Ending::Pending if writes => {
+                met.add("unknown writes", 1);
+                met.add(
+                    "unknown writes that appeared",
+                    u64::from(world.observer.dots_of(op.write_id).next().is_some()),
+                );
+            }
+            _ => {}
+        }
+        let void = op.kind == Kind::Delete && op.ending == Ending::Ok && op.acks == 0;
+        met.add("deletes that found nothing", u64::from(void));
+        met.add("siblings read", u64::from(op.values.len() > 1));
+        met.add("writes stamped twice", u64::from(writes && evidence.past.is_exempt(id)));
+    }
+    for node in &world.nodes {
+        let metrics = &node.metrics;
+        met.add("puts forwarded", metrics.forwards.get());
+        met.add("read repairs", metrics.read_repairs.get());
+        met.add("strict write-backs", metrics.write_backs.get());
+        met.add("retries recognised", metrics.retries_recognised.get());
+        met.add("lww discards", metrics.lww_discarded.get());
+        met.add("batch apply failures", node.store.refused());
+        met.add("overloaded", metrics.overloaded.get());
+        met.add("expired work", metrics.expired.get());
+    }
+    let (duplicated, lost) = world.messages();
+    met.add("duplicated messages", duplicated);
+    met.add("lost messages", lost);
+    met
+}
+
+/// Connections, syncs and repairs of a healed cluster are done long before this.
+const SETTLE: Micros = 1_500_000;
+
+/// The longest patience of a client, times its retries, and some more.
+const REST: Micros = 20_000_000;
+
+/// For repairs that are sent after a read was answered.
+const LATE_REPAIRS: Micros = 500_000;
+
+/// A read of all replicas repairs them; a second round is for a replica that answered too late the first time.
+const READ_ROUNDS: usize = 2;
+
+const CALM_OPERATIONS: usize = 5;
+
+/// Write ids of the calm phase are numbered from here; those of the active phase are random.
+const CALM_WRITE_IDS: u128 = 1 << 100;
+
+/// Engines that remember fewer write ids than this may stamp a late retry again.
+const MANY_WRITE_IDS: usize = 1_000;
+
+/// More violations than this are one mistake seen many times.
+const REPORTED_MAX: usize = 12;

@@ -1,0 +1,152 @@
+//! What will happen, in order of simulated time. Events of one instant happen in the order in which they were planned.
+
+use std::collections::BTreeMap;
+
+use driftless_node::peer::WireMessage;
+use driftless_node::replica::store::BatchSeq;
+use driftless_proto::client::{Request, Response};
+
+use super::nemesis::Fault;
+
+/// Microseconds since the world began.
+pub type Micros = u64;
+
+/// One thing that happens.
+#[derive(Debug)]
+pub enum Event {
+    /// A message between nodes arrives.
+    Peer {
+        /// Sender.
+        from: usize,
+        /// Receiver.
+        to: usize,
+        /// The connection it was sent on.
+        connection: u64,
+        /// What it says.
+        wire: WireMessage,
+    },
+    /// A client's request arrives at a node.
+    Request {
+        /// The node.
+        to: usize,
+        /// The client.
+        client: usize,
+        /// Names the attempt.
+        attempt: u64,
+        /// What remained of the client's patience when it sent this.
+        remaining: Micros,
+        /// What is asked.
+        request: Request,
+    },
+    /// An answer arrives at a client.
+    Response {
+        /// The client.
+        client: usize,
+        /// The attempt it answers.
+        attempt: u64,
+        /// The answer.
+        response: Response,
+    },
+    /// A node works off what has arrived.
+    Turn {
+        /// The node.
+        node: usize,
+        /// In which life.
+        life: u64,
+    },
+    /// A node's next deadline has come.
+    Timer {
+        /// The node.
+        node: usize,
+        /// In which life.
+        life: u64,
+    },
+    /// A disk has finished a sync.
+    SyncDone {
+        /// The node.
+        node: usize,
+        /// In which life.
+        life: u64,
+        /// Newest batch that was applied when the sync began.
+        up_to: BatchSeq,
+    },
+    /// One side notices that a connection is dead.
+    ConnectionLost {
+        /// Who notices.
+        node: usize,
+        /// The other side.
+        peer: usize,
+        /// Which connection.
+        connection: u64,
+    },
+    /// Two nodes that can hear each other connect.
+    Connect {
+        /// One.
+        a: usize,
+        /// The other.
+        b: usize,
+    },
+    /// A process starts again.
+    Restart {
+        /// The node.
+        node: usize,
+    },
+    /// A process that had just applied a batch dies.
+    CrashSoon {
+        /// The node.
+        node: usize,
+        /// In which life.
+        life: u64,
+    },
+    /// The nemesis acts.
+    Fault(Fault),
+    /// A client begins its next operation.
+    ClientNext {
+        /// The client.
+        client: usize,
+    },
+    /// A client has waited long enough.
+    ClientTimeout {
+        /// The client.
+        client: usize,
+        /// For this attempt.
+        attempt: u64,
+    },
+}
+
+/// The queue of events.
+#[derive(Debug, Default)]
+pub struct Schedule {
+    now: Micros,
+    planned: u64,
+    queue: BTreeMap<(Micros, u64), Event>,
+}
+
+impl Schedule {
+    /// The present.
+    pub fn now(&self) -> Micros {
+        self.now
+    }
+
+    /// Plans an event for this long from now.
+    pub fn after(&mut self, delay: Micros, event: Event) {
+        self.at(self.now + delay, event);
+    }
+
+    /// Plans an event; never in the past.
+    pub fn at(&mut self, at: Micros, event: Event) {
+        self.planned += 1;
+        self.queue.insert((at.max(self.now), self.planned), event);
+    }
+
+    /// The next event no later than `until`, and time moves on to it; without one, time moves on to `until`.
+    pub fn next(&mut self, until: Micros) -> Option<Event> {
+        let entry = self.queue.first_entry()?;
+        if entry.key().0 > until {
+            self.now = until;
+            return None;
+        }
+        self.now = entry.key().0;
+        Some(entry.remove())
+    }
+}

@@ -1,0 +1,466 @@
+//! The world of one seed: everything that exists, and what each event does to it.
+//!
+//! Which events there are says `schedule`; how a run goes through its phases says `run`. Clients' side of the events
+//! is in `world/clients.rs`, that of syncs in `world/disks.rs`, the nemesis' in `world/faults.rs`.
+
+mod clients;
+mod disks;
+mod faults;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use driftless_node::engine::{ClientTag, Output};
+use driftless_node::peer::{Body, Message, Request, WireMessage};
+use driftless_node::time::Instant;
+use driftless_proto::client::Response;
+use driftless_proto::{ContextKeys, Topology};
+use driftless_ring::NodeId;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::check::Violation;
+use super::check::durability::DurabilityOracle;
+use super::client::Client;
+use super::clock::SKEW_MS_MAX;
+use super::cluster::{self, Input, Node};
+use super::coverage::Coverage;
+use super::describe;
+use super::generator::Intention;
+use super::history::{History, OpId, slot_text};
+use super::nemesis::downtime;
+use super::network::{Arrival, Network};
+use super::observer::Observer;
+use super::profile::{Profile, Regime};
+use super::schedule::{Event, Micros, Schedule};
+use super::store::SimStore;
+use super::trace::{Line, Trace};
+
+/// Everything that exists.
+pub struct World {
+    /// What the seed drew.
+    pub profile: Profile,
+    /// Ring and buckets.
+    pub topology: Arc<Topology>,
+    /// What will happen.
+    pub schedule: Schedule,
+    /// What happened.
+    pub trace: Trace,
+    /// The nodes.
+    pub nodes: Vec<Node>,
+    /// The clients.
+    pub clients: Vec<Client>,
+    /// What clients asked and were told.
+    pub history: History,
+    /// What only we see.
+    pub observer: Observer,
+    /// Judges every acknowledgement.
+    pub oracle: DurabilityOracle,
+    /// What was met.
+    pub coverage: Coverage,
+    /// What was found wrong on the way.
+    pub violations: Vec<Violation>,
+    /// When power cuts lost batches.
+    pub losses: Vec<Micros>,
+    /// Whether clients draw operations, and faults happen.
+    pub phase: Phase,
+    network: Network,
+    keys: ContextKeys,
+    numbers: BTreeMap<NodeId, usize>,
+    attempts: BTreeMap<u64, (usize, OpId)>,
+    rng: StdRng,
+    disk_rng: StdRng,
+    fault_rng: StdRng,
+}
+
+/// Where a run is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Clients ask, the nemesis acts.
+    Active,
+    /// Nothing is wrong any more; clients follow their scripts.
+    Calm,
+}
+
+impl World {
+    /// A world with all nodes running and no connection made yet.
+    pub fn new(seed: u64, keep_lines: bool) -> World {
+        // One generator for each concern: that a client asks once more does not change the network's dice.
+        let mut source = StdRng::seed_from_u64(seed);
+        let mut split = || StdRng::seed_from_u64(source.random());
+        let (mut draw, network, rng, disk_rng, fault_rng, mut client_rng) =
+            (split(), split(), split(), split(), split(), split());
+        let profile = Profile::draw(Regime::of_seed(seed), &mut draw);
+        let topology = Arc::new(cluster::topology(profile.nodes));
+        let nodes: Vec<Node> = (0..profile.nodes)
+            .map(|node| Node::new(NodeId::of_name(&cluster::name_of(node))))
+            .collect();
+        let mut world = World {
+            observer: Observer::new(&topology),
+            topology,
+            schedule: Schedule::default(),
+            trace: Trace::new(keep_lines),
+            numbers: nodes
+                .iter()
+                .enumerate()
+                .map(|(number, node)| (node.id, number))
+                .collect(),
+            nodes,
+            clients: (0..profile.clients)
+                .map(|_| Client::new(StdRng::seed_from_u64(client_rng.random())))
+                .collect(),
+            history: History::default(),
+            oracle: DurabilityOracle::default(),
+            coverage: Coverage::default(),
+            violations: Vec::new(),
+            losses: Vec::new(),
+            phase: Phase::Active,
+            network: Network::new(profile.nodes, profile.latency, profile.faults.clone(), network),
+            keys: cluster::context_keys(),
+            attempts: BTreeMap::new(),
+            rng,
+            disk_rng,
+            fault_rng,
+            profile,
+        };
+        world.begin();
+        world
+    }
+
+    /// Lets time pass until a moment, or until an event for which `enough` holds afterwards.
+    pub fn run_until(&mut self, until: Micros, mut enough: impl FnMut(&World) -> bool) {
+        while let Some(event) = self.schedule.next(until) {
+            self.happen(event);
+            assert!(
+                self.trace.events() < EVENTS_MAX,
+                "the world does not come to rest: {EVENTS_MAX} events"
+            );
+            if enough(self) {
+                return;
+            }
+        }
+    }
+
+    /// The disks, by node.
+    pub fn disks(&self) -> Vec<SimStore> {
+        self.nodes.iter().map(|node| node.store.clone()).collect()
+    }
+
+    /// How many messages between nodes arrived twice, and how many never.
+    pub fn messages(&self) -> (u64, u64) {
+        (self.network.duplicated, self.network.lost)
+    }
+
+    fn begin(&mut self) {
+        self.say(format!("{:?}", self.profile));
+        for node in 0..self.nodes.len() {
+            if self.profile.faults.clocks {
+                self.nodes[node].clock.skew_ms = self.fault_rng.random_range(-SKEW_MS_MAX / 10..SKEW_MS_MAX / 10);
+            }
+            self.start(node);
+        }
+        for (at, fault) in self.profile.faults.plan(&self.profile, &mut self.fault_rng) {
+            self.schedule.at(at, Event::Fault(fault));
+        }
+        for client in 0..self.clients.len() {
+            let asks = &mut self.clients[client];
+            if client >= 2 && asks.rng.random_bool(0.3) {
+                asks.watches = Some(Intention::draw_slot(&self.profile, &self.topology, &mut asks.rng));
+            }
+            let delay = self.rng.random_range(0..60_000);
+            self.schedule.after(delay, Event::ClientNext { client });
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Peer {
+                from,
+                to,
+                connection,
+                wire,
+            } => self.arrive(from, to, connection, wire),
+            Event::Turn { node, life } => {
+                if self.nodes[node].life == life && self.nodes[node].turn_planned {
+                    self.nodes[node].turn_planned = false;
+                    self.turn(node);
+                }
+            }
+            Event::Timer { node, life } => {
+                if self.nodes[node].life == life && self.nodes[node].timer_planned == Some(self.schedule.now()) {
+                    self.nodes[node].timer_planned = None;
+                    self.turn(node);
+                }
+            }
+            Event::SyncDone { node, life, up_to } => {
+                if self.nodes[node].life == life {
+                    self.sync_done(node, up_to);
+                }
+            }
+            Event::ConnectionLost { node, peer, connection } => {
+                if self.network.lose(node, peer, connection, &mut self.schedule) {
+                    self.connection_lost(node, peer);
+                }
+            }
+            Event::Connect { a, b } => {
+                if self.network.connect(a, b) {
+                    self.note("connect", &[a as u64, b as u64], || {
+                        Line::general("world", format!("n{a} and n{b} connect"))
+                    });
+                    self.give(a, Input::Up(self.nodes[b].id));
+                    self.give(b, Input::Up(self.nodes[a].id));
+                }
+            }
+            Event::Restart { node } => self.start(node),
+            Event::CrashSoon { node, life } => {
+                if self.nodes[node].life == life && self.nodes[node].runs() && self.phase == Phase::Active {
+                    let down = downtime(&mut self.fault_rng);
+                    self.crash(node, down);
+                }
+            }
+            Event::Fault(fault) => self.strike(fault),
+            Event::Request {
+                to,
+                client,
+                attempt,
+                remaining,
+                request,
+            } => {
+                self.request_arrives(to, client, attempt, remaining, request);
+            }
+            Event::Response {
+                client,
+                attempt,
+                response,
+            } => self.response_arrives(client, attempt, &response),
+            Event::ClientNext { client } => self.client_next(client),
+            Event::ClientTimeout { client, attempt } => self.client_timeout(client, attempt),
+        }
+    }
+
+    fn arrive(&mut self, from: usize, to: usize, connection: u64, wire: WireMessage) {
+        match self.network.arrival(from, to, connection) {
+            Arrival::Dropped => {
+                self.note("dropped", &[from as u64, to as u64], || {
+                    Line::general("world", format!("a message n{from} to n{to} dies with its connection"))
+                });
+            }
+            Arrival::Retransmitted => {
+                let delay = self.network.retransmit_delay();
+                self.schedule.after(
+                    delay,
+                    Event::Peer {
+                        from,
+                        to,
+                        connection,
+                        wire,
+                    },
+                );
+            }
+            Arrival::Delivered => {
+                let message = Message::from_wire(wire, self.instant(to));
+                self.note_message("receives", to, from, &message);
+                let from = self.nodes[from].id;
+                self.give(to, Input::Peer { from, message });
+            }
+        }
+    }
+
+    /// Puts an input into a node's inbox, and plans the turn that takes it.
+    fn give(&mut self, node: usize, input: Input) {
+        self.nodes[node].receive(input);
+        self.plan_turn(node);
+    }
+
+    fn plan_turn(&mut self, node: usize) {
+        let busy = &mut self.nodes[node];
+        if busy.runs() && !busy.paused && !busy.turn_planned {
+            busy.turn_planned = true;
+            let life = busy.life;
+            let delay = self.rng.random_range(0..=self.profile.turn);
+            self.schedule.after(delay, Event::Turn { node, life });
+        }
+    }
+
+    fn turn(&mut self, node: usize) {
+        if self.nodes[node].paused || !self.nodes[node].runs() {
+            return;
+        }
+        let now = self.schedule.now();
+        let outputs = self.nodes[node].turn(now);
+        let life = (node, self.nodes[node].life);
+        let mut halted = None;
+        for batch in self.nodes[node].store.take_log() {
+            let fresh = self.observer.applied(now, life, &batch);
+            self.note_stamps(node, &fresh);
+        }
+        for output in outputs {
+            match output {
+                Output::Send { to, message } => self.send(node, to, message),
+                Output::Reply { to, response } => self.reply(node, to, response),
+                Output::Sync(_) => self.sync(node),
+                Output::Halt(reason) => halted = Some(reason),
+            }
+        }
+        if let Some(reason) = halted {
+            self.note("halt", &[node as u64], || {
+                Line::general(cluster::name_of(node), format!("halts: {reason}"))
+            });
+            self.coverage.add("halts", 1);
+            let down = downtime(&mut self.fault_rng);
+            self.crash(node, down);
+            return;
+        }
+        self.plan_timer(node);
+    }
+
+    fn plan_timer(&mut self, node: usize) {
+        let Some(wakes) = self.nodes[node].wakes_at() else {
+            return;
+        };
+        let at = wakes.max(self.schedule.now() + 1);
+        if self.nodes[node]
+            .timer_planned
+            .is_none_or(|planned| planned > at || planned <= self.schedule.now())
+        {
+            self.nodes[node].timer_planned = Some(at);
+            self.schedule.at(
+                at,
+                Event::Timer {
+                    node,
+                    life: self.nodes[node].life,
+                },
+            );
+        }
+    }
+
+    fn note_stamps(&mut self, node: usize, fresh: &[driftless_proto::Dot]) {
+        let mut keys = BTreeSet::new();
+        let now = self.schedule.now();
+        for dot in fresh {
+            let stamp = self.observer.stamp_of(*dot).expect("it was just stamped").clone();
+            if !keys.insert(stamp.slot.clone()) {
+                self.coverage.add("batches with several stamps of a key", 1);
+            }
+            let numbers = [node as u64, dot.actor.0, dot.counter];
+            self.trace.note(now, "stamp", &numbers, &[], || {
+                let op = self.history.with_write_id(stamp.write_id);
+                let after = describe::header(&stamp.after, &self.history);
+                let text = format!("stamps {op:?} as {dot}, leaving {after}");
+                Line::about(cluster::name_of(node), slot_text(&stamp.slot), text)
+            });
+        }
+        if self.phase == Phase::Active && self.fault_rng.random_bool(self.profile.crash_after_batch) {
+            let delay = self.fault_rng.random_range(500..20_000);
+            self.schedule.after(
+                delay,
+                Event::CrashSoon {
+                    node,
+                    life: self.nodes[node].life,
+                },
+            );
+        }
+    }
+
+    fn send(&mut self, from: usize, to: NodeId, message: Message) {
+        let Some(&to) = self.numbers.get(&to).filter(|to| **to != from) else {
+            let text = format!("n{from} sends to {to}, which is itself or nobody");
+            return self.violations.push(Violation::general("the seam", text));
+        };
+        self.observer
+            .sent(self.schedule.now(), (from, self.nodes[from].life), &message);
+        self.note_message("sends to", from, to, &message);
+        let Some(connection) = self.network.connection(from, to) else {
+            return;
+        };
+        // A stream delivers once. What arrives twice was sent twice, as merges and reads may be; a forward never is.
+        let repeatable = !matches!(
+            &message.body,
+            Body::Request {
+                request: Request::Forward(_),
+                ..
+            }
+        );
+        let wire = message.to_wire(self.instant(from));
+        for delay in self.network.deliveries(repeatable) {
+            self.schedule.after(
+                delay,
+                Event::Peer {
+                    from,
+                    to,
+                    connection,
+                    wire: wire.clone(),
+                },
+            );
+        }
+    }
+
+    fn reply(&mut self, node: usize, to: ClientTag, response: Response) {
+        let Some(&(client, op)) = self.attempts.get(&to.request) else {
+            let text = format!("n{node} answers request {}, which nobody made", to.request);
+            return self.violations.push(Violation::general("the seam", text));
+        };
+        let slot = self.history.get(op).slot.clone();
+        let bytes = postcard::to_stdvec(&response).expect("an answer can be written");
+        self.trace
+            .note(self.schedule.now(), "reply", &[node as u64, to.request], &bytes, || {
+                let text = format!("answers c{client} op {op}: {}", describe::response_text(&response));
+                Line::about(cluster::name_of(node), slot_text(&slot), text)
+            });
+        let acks = match &response {
+            Response::Stored(stored) => stored.acks,
+            Response::Deleted(deleted) if deleted.existed => deleted.acks,
+            _ => 0,
+        };
+        if acks > 0 {
+            let disks = self.disks();
+            self.oracle
+                .acknowledged(op, acks, &self.topology, &self.history, &self.observer, &disks);
+        }
+        if let Some(delay) = self.network.client_delivery() {
+            self.schedule.after(
+                delay,
+                Event::Response {
+                    client,
+                    attempt: to.request,
+                    response,
+                },
+            );
+        }
+    }
+
+    fn connection_lost(&mut self, node: usize, peer: usize) {
+        self.coverage.add("connections lost", 1);
+        self.note("lost", &[node as u64, peer as u64], || {
+            Line::general(cluster::name_of(node), format!("loses its connection to n{peer}"))
+        });
+        self.give(node, Input::Lost(self.nodes[peer].id));
+    }
+
+    fn instant(&self, node: usize) -> Instant {
+        self.nodes[node].clock.now(self.schedule.now()).instant
+    }
+
+    fn note(&mut self, kind: &'static str, numbers: &[u64], line: impl FnOnce() -> Line) {
+        self.trace.note(self.schedule.now(), kind, numbers, &[], line);
+    }
+
+    fn note_message(&mut self, verb: &'static str, node: usize, peer: usize, message: &Message) {
+        let now = self.schedule.now();
+        let bytes = postcard::to_stdvec(&message.clone().to_wire(Instant(0))).expect("a message can be written");
+        self.trace.note(now, verb, &[node as u64, peer as u64], &bytes, || {
+            let text = format!("{verb} n{peer}: {}", describe::message(message, &self.history));
+            match describe::slot_of_message(message) {
+                Some(slot) => Line::about(cluster::name_of(node), slot_text(&slot), text),
+                None => Line::general(cluster::name_of(node), text),
+            }
+        });
+    }
+
+    fn say(&mut self, text: String) {
+        self.note("world", &[], || Line::general("world", text));
+    }
+}
+
+/// A run of three simulated seconds has some ten thousand events; one that has this many goes in circles.
+const EVENTS_MAX: u64 = 3_000_000;

@@ -1,0 +1,266 @@
+//! What clients do: ask, wait, try again, give up.
+
+use driftless_node::engine::ClientTag;
+use driftless_proto::client::{Request, Response};
+use rand::Rng;
+
+use super::super::client::{Current, Next};
+use super::super::cluster::{self, Input};
+use super::super::describe;
+use super::super::generator::Intention;
+use super::super::history::{Ending, Kind, Operation, slot_text};
+use super::super::schedule::{Event, Micros};
+use super::super::trace::Line;
+use super::{Phase, World};
+
+impl World {
+    /// Gives a client something to do in the calm phase.
+    pub fn assign(&mut self, client: usize, intention: Intention) {
+        self.clients[client].script.push_back(intention);
+        if self.clients[client].current.is_none() && self.clients[client].script.len() == 1 {
+            self.schedule.after(0, Event::ClientNext { client });
+        }
+    }
+
+    /// Whether no operation is under way or waiting.
+    pub fn clients_rest(&self) -> bool {
+        self.clients
+            .iter()
+            .all(|client| client.current.is_none() && client.script.is_empty())
+    }
+
+    pub(super) fn client_next(&mut self, client: usize) {
+        if self.clients[client].current.is_some() {
+            return;
+        }
+        let intention = match self.phase {
+            Phase::Active => {
+                let asks = &mut self.clients[client];
+                match asks.watches.clone() {
+                    Some(slot) => Intention::watch(slot),
+                    None => Intention::draw(&self.profile, &self.topology, &mut asks.memory, &mut asks.rng),
+                }
+            }
+            Phase::Calm => match self.clients[client].script.pop_front() {
+                Some(intention) => intention,
+                None => return,
+            },
+        };
+        let op = self.history.invoke(self.operation(client, &intention));
+        if intention.stale && intention.kind == Kind::Put {
+            self.coverage.add("puts with a stale context", 1);
+        }
+        let retries = if self.phase == Phase::Calm {
+            0
+        } else {
+            self.clients[client].rng.random_range(0..4)
+        };
+        let node = self.choose_node(client, &intention);
+        self.clients[client].current = Some(Current {
+            op,
+            intention,
+            attempt: 0,
+            node,
+            retries,
+            doubt: false,
+        });
+        self.attempt(client, 0);
+    }
+
+    pub(super) fn request_arrives(
+        &mut self,
+        to: usize,
+        client: usize,
+        attempt: u64,
+        remaining: Micros,
+        request: Request,
+    ) {
+        let slot = describe::slot_of_request(&request).expect("clients ask for keys");
+        let bytes = postcard::to_stdvec(&request).expect("a request can be written");
+        let now = self.schedule.now();
+        self.trace.note(now, "request", &[to as u64, attempt], &bytes, || {
+            let text = format!(
+                "is asked by c{client}: {}",
+                describe::request_text(&request, &self.history)
+            );
+            Line::about(cluster::name_of(to), slot_text(&slot), text)
+        });
+        let from = ClientTag {
+            connection: connection_of(client, to),
+            request: attempt,
+        };
+        let deadline = self.instant(to) + std::time::Duration::from_micros(remaining);
+        self.give(
+            to,
+            Input::Client {
+                from,
+                deadline,
+                request,
+            },
+        );
+    }
+
+    pub(super) fn response_arrives(&mut self, client: usize, attempt: u64, response: &Response) {
+        let waits = self.clients[client]
+            .current
+            .as_ref()
+            .is_some_and(|current| current.attempt == attempt);
+        if !waits {
+            return;
+        }
+        let now = self.schedule.now();
+        let (keys, history) = (&self.keys, &mut self.history);
+        let slot = self.clients[client]
+            .current
+            .as_ref()
+            .expect("it waits")
+            .intention
+            .slot
+            .clone();
+        let next = self.clients[client].answered(now, response, history, |token| {
+            keys.open(slot.0, &slot.1, token)
+                .unwrap_or_else(|error| panic!("a node gave a bad token: {error}"))
+        });
+        if let Next::Done(Ending::Ok) = next
+            && matches!(response, Response::Stored(stored) if stored.context.is_some())
+        {
+            self.coverage.add("contexts returned by puts", 1);
+        }
+        self.go_on(client, next);
+    }
+
+    pub(super) fn client_timeout(&mut self, client: usize, attempt: u64) {
+        let Some(current) = self.clients[client]
+            .current
+            .as_ref()
+            .filter(|current| current.attempt == attempt)
+        else {
+            return;
+        };
+        let (op, node) = (current.op, current.node);
+        self.note("gives up", &[client as u64, attempt], || {
+            Line::general(format!("c{client}"), format!("stops waiting for n{node} with op {op}"))
+        });
+        let next = self.clients[client].unanswered();
+        self.go_on(client, next);
+    }
+
+    fn go_on(&mut self, client: usize, next: Next) {
+        match next {
+            Next::Done(ending) => {
+                let current = self.clients[client].current.take().expect("something was under way");
+                let operation = self.history.get_mut(current.op);
+                operation.ending = ending;
+                operation.returned = self.schedule.now();
+                let (low, high) = match self.phase {
+                    Phase::Calm => (0, 2_000),
+                    Phase::Active if self.clients[client].watches.is_some() => (0, 1_000),
+                    Phase::Active => self.profile.think,
+                };
+                let delay = self.clients[client].rng.random_range(low..=high);
+                self.schedule.after(delay, Event::ClientNext { client });
+            }
+            Next::Retry { same_node, later } => {
+                if !same_node {
+                    let intention = self.clients[client]
+                        .current
+                        .as_ref()
+                        .expect("it tries again")
+                        .intention
+                        .clone();
+                    let node = self.choose_node(client, &intention);
+                    self.clients[client].current.as_mut().expect("it tries again").node = node;
+                }
+                let pause = if later {
+                    self.clients[client].rng.random_range(0..60_000)
+                } else {
+                    0
+                };
+                self.attempt(client, pause);
+            }
+        }
+    }
+
+    fn attempt(&mut self, client: usize, pause: Micros) {
+        let number = self.attempts.len() as u64 + 1;
+        let (low, high) = if self.phase == Phase::Calm {
+            (2_000_000, 2_000_001)
+        } else {
+            self.profile.patience
+        };
+        let asks = &mut self.clients[client];
+        let patience: Micros = asks.rng.random_range(low..high);
+        let current = asks.current.as_mut().expect("an attempt belongs to an operation");
+        current.attempt = number;
+        let (op, node, request) = (current.op, current.node, current.intention.request(current.op));
+        self.history.get_mut(op).attempts += 1;
+        self.attempts.insert(number, (client, op));
+        if let Some(delay) = self.network.client_delivery() {
+            let delay = pause + delay;
+            let remaining = patience;
+            self.schedule.after(
+                delay,
+                Event::Request {
+                    to: node,
+                    client,
+                    attempt: number,
+                    remaining,
+                    request,
+                },
+            );
+        }
+        // A node answers by the deadline it was given; its answer needs some time to come.
+        self.schedule.after(
+            pause + patience + 20_000,
+            Event::ClientTimeout {
+                client,
+                attempt: number,
+            },
+        );
+    }
+
+    /// A primary most of the time, as a client that knows the ring would; any node otherwise, so that it forwards.
+    fn choose_node(&mut self, client: usize, intention: &Intention) -> usize {
+        let primaries = super::super::check::primaries(&self.topology, &intention.slot);
+        let rng = &mut self.clients[client].rng;
+        if rng.random_bool(0.7) {
+            primaries[rng.random_range(0..primaries.len())]
+        } else {
+            rng.random_range(0..self.nodes.len())
+        }
+    }
+
+    fn operation(&self, client: usize, intention: &Intention) -> Operation {
+        let bucket = self
+            .topology
+            .bucket(intention.slot.0)
+            .expect("slots are drawn from the buckets");
+        let quorum = bucket
+            .quorum
+            .with(intention.r, intention.w)
+            .expect("numbers are drawn within n");
+        Operation {
+            client,
+            kind: intention.kind,
+            slot: intention.slot.clone(),
+            write_id: intention.write_id,
+            seen: intention.context.as_ref().map(|(_, seen)| seen.clone()),
+            r: quorum.r(),
+            w: quorum.w(),
+            strict: !intention.sloppy.unwrap_or(bucket.sloppy),
+            invoked: self.schedule.now(),
+            returned: 0,
+            ending: Ending::Pending,
+            values: Vec::new(),
+            vv: driftless_proto::VersionVector::new(),
+            acks: 0,
+            attempts: 0,
+            calm: self.phase == Phase::Calm,
+        }
+    }
+}
+
+/// A client has one connection to each node.
+fn connection_of(client: usize, node: usize) -> u64 {
+    (client * 100 + node) as u64
+}

@@ -1,0 +1,152 @@
+//! What the nemesis does, and how it ends.
+
+use rand::Rng;
+
+use super::super::cluster;
+use super::super::nemesis::Fault;
+use super::super::schedule::{Event, Micros};
+use super::super::trace::Line;
+use super::{Phase, World};
+
+impl World {
+    /// Ends all faults and starts every node: from here on nothing is wrong.
+    pub fn make_calm(&mut self) {
+        self.say("everything heals".into());
+        self.phase = Phase::Calm;
+        self.network.calm();
+        self.network.heal(&mut self.schedule);
+        for node in 0..self.nodes.len() {
+            self.nodes[node].store.repair();
+            self.resume(node);
+            if !self.nodes[node].runs() {
+                self.start(node);
+            }
+        }
+    }
+
+    pub(super) fn start(&mut self, node: usize) {
+        if self.nodes[node].runs() {
+            return;
+        }
+        let limits = cluster::limits(&self.profile);
+        let now = self.schedule.now();
+        self.nodes[node].start(now, &self.topology, &self.keys, limits, &mut self.rng);
+        let life = self.nodes[node].life;
+        self.note("start", &[node as u64, life], || {
+            Line::general(cluster::name_of(node), format!("starts life {life}"))
+        });
+        self.network.started(node, &mut self.schedule);
+        self.plan_turn(node);
+    }
+
+    /// A process dies; half of the time its machine loses power as well.
+    pub(super) fn crash(&mut self, node: usize, down: Micros) {
+        let power = self.fault_rng.random_bool(0.5);
+        self.kill(node, power);
+        self.schedule.after(down, Event::Restart { node });
+    }
+
+    pub(super) fn strike(&mut self, fault: Fault) {
+        let ends = matches!(fault, Fault::Heal | Fault::Resume { .. } | Fault::DiskRoom { .. });
+        if self.phase != Phase::Active && !ends {
+            return;
+        }
+        self.say(format!("{fault:?}"));
+        match fault {
+            Fault::Crash { node, down } => self.crash(node, down),
+            Fault::PowerCut => {
+                self.coverage.add("power cuts", 1);
+                for node in 0..self.nodes.len() {
+                    self.kill(node, true);
+                    let down = self.fault_rng.random_range(2_000..200_000);
+                    self.schedule.after(down, Event::Restart { node });
+                }
+            }
+            Fault::Partition { side, lasts } => {
+                for a in 0..self.nodes.len() {
+                    for b in (0..self.nodes.len()).filter(|b| side.contains(&a) != side.contains(b)) {
+                        self.network.cut(a, b, &mut self.schedule);
+                    }
+                }
+                self.coverage.add("partitions", 1);
+                self.schedule.after(lasts, Event::Fault(Fault::Heal));
+            }
+            Fault::OneWayCut { from, to, lasts } => {
+                self.coverage.add("one-way cuts", 1);
+                self.network.cut(from, to, &mut self.schedule);
+                self.schedule.after(lasts, Event::Fault(Fault::Heal));
+            }
+            Fault::Heal => {
+                let healed = self.network.heal(&mut self.schedule);
+                self.coverage.add("partitions healed", u64::from(healed > 1));
+            }
+            Fault::Pause { node, lasts } => {
+                if self.nodes[node].runs() {
+                    self.coverage.add("pauses", 1);
+                    self.nodes[node].paused = true;
+                    self.schedule.after(lasts, Event::Fault(Fault::Resume { node }));
+                }
+            }
+            Fault::Resume { node } => self.resume(node),
+            Fault::ClockJump { node, skew_ms } => {
+                self.coverage.add("clock jumps", 1);
+                self.nodes[node].clock.skew_ms = skew_ms;
+            }
+            Fault::DiskFull { node, lasts } => {
+                self.nodes[node].store.set_full(true);
+                self.schedule.after(lasts, Event::Fault(Fault::DiskRoom { node }));
+            }
+            Fault::DiskRoom { node } => self.nodes[node].store.set_full(false),
+            Fault::DiskFails { node } => {
+                let written = self.fault_rng.random_bool(0.5);
+                self.nodes[node].store.fail_next_apply(written);
+            }
+            Fault::Suspect { node, peer } => {
+                if self.network.close(node, peer, &mut self.schedule) {
+                    self.connection_lost(node, peer);
+                }
+            }
+        }
+    }
+
+    fn resume(&mut self, node: usize) {
+        if std::mem::take(&mut self.nodes[node].paused) {
+            // What came meanwhile waits in the inbox, and deadlines have passed.
+            self.nodes[node].turn_planned = false;
+            self.nodes[node].timer_planned = None;
+            self.plan_turn(node);
+        }
+    }
+
+    fn kill(&mut self, node: usize, power: bool) {
+        if !self.nodes[node].runs() {
+            return;
+        }
+        self.coverage.add("crashes", 1);
+        self.nodes[node].stop();
+        self.network.stopped(node, &mut self.schedule);
+        let lost = if power {
+            let keep_some = self.fault_rng.random_bool(self.profile.faults.keep_some);
+            let rng = &mut self.fault_rng;
+            self.nodes[node].store.power_cut(|| keep_some && rng.random_bool(0.5))
+        } else {
+            self.nodes[node].store.process_death();
+            0
+        };
+        let what = if power { "loses power" } else { "dies" };
+        self.note("crash", &[node as u64, u64::from(power), lost], || {
+            Line::general(
+                cluster::name_of(node),
+                format!("{what}; {lost} unsynced batches are gone"),
+            )
+        });
+        if lost > 0 {
+            self.coverage.add("crashes with unsynced data lost", 1);
+            self.losses.push(self.schedule.now());
+        }
+        let disks = self.disks();
+        let when = format!("after n{node} {what} at {} µs", self.schedule.now());
+        self.oracle
+            .again(&when, &self.topology, &self.history, &self.observer, &disks);
+    }
+}
