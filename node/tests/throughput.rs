@@ -16,8 +16,30 @@ const SECONDS: u64 = 5;
 
 #[test]
 #[ignore = "a measurement"]
-fn puts_and_gets_per_second() {
-    let cluster = Cluster::start(&[1, 1, 1]);
+fn puts_and_gets_per_second_in_memory() {
+    run(Cluster::start(&[1, 1, 1]));
+}
+
+#[test]
+#[ignore = "a measurement"]
+#[cfg(feature = "disk")]
+fn puts_and_gets_per_second_synced_to_disk() {
+    use driftless_node::net::Node;
+    use driftless_node::store::disk::{DiskDatabase, DiskOptions};
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut cluster = Cluster::plan(&[1, 1, 1]);
+    for node in 0..3 {
+        let path = directory.path().join(node.to_string());
+        let database = DiskDatabase::open(path, DiskOptions::default()).expect("is empty");
+        let settings = cluster.settings(node);
+        let started = Node::start(settings, vec![database.store(0)], database.syncer());
+        cluster.nodes[node] = Some(started.expect("nothing is in its way"));
+    }
+    run(cluster);
+}
+
+fn run(cluster: Cluster) {
     cluster.wait_connected();
     for in_flight in [1, 64] {
         let request = |i: u32| put(&format!("key-{}", i % KEYS), vec![7; 1024], None);

@@ -33,6 +33,13 @@ impl Syncer for NoSync {
     }
 }
 
+#[cfg(feature = "disk")]
+impl Syncer for crate::store::disk::DiskSyncer {
+    fn sync(&self) -> Result<(), StoreError> {
+        crate::store::disk::DiskSyncer::sync(self)
+    }
+}
+
 /// Where shards leave their wishes.
 #[derive(Clone)]
 pub(crate) struct SyncQueue(Arc<(Mutex<Wishes>, Condvar)>);
