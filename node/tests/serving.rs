@@ -275,6 +275,34 @@ fn beyond_its_bound_of_requests_a_connection_is_told_so_at_once() {
 }
 
 #[test]
+fn a_client_that_does_not_read_its_answers_takes_up_bounded_memory() {
+    let mut cluster = Cluster::plan(&[1]);
+    let mut settings = cluster.settings(0);
+    settings.net.outbound_bytes_max = 4 << 20;
+    cluster.start_with(0, settings);
+    block_on(async {
+        let mut client = cluster.client(0).await;
+        client.put("large", vec![1; 4 << 20], None).await;
+        // All of these are asked for before the first of them can have been sent.
+        let mut ids = Vec::new();
+        for _ in 0..100 {
+            ids.push(client.send(get("large")).await);
+        }
+        let (mut read, mut overloaded) = (0, 0);
+        for id in ids {
+            match client.answer_to(id).await {
+                Response::Read(_) => read += 1,
+                Response::Failed(Failure::Refused(Refusal::Overloaded { .. })) => overloaded += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(read > 0 && overloaded > 0, "{read} read, {overloaded} overloaded");
+        assert_eq!(client.get("large").await.siblings.len(), 1);
+    });
+    cluster.stop();
+}
+
+#[test]
 fn the_admin_server_tells_health_readiness_status_and_metrics() {
     let mut cluster = Cluster::start(&[1, 1, 1]);
     cluster.wait_connected();

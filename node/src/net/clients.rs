@@ -136,7 +136,7 @@ impl Client {
         } else if shared.is_stopping() {
             self.answer(local, since, id, refused(Refusal::Stopping));
         } else if full {
-            self.overloaded(local, since, id);
+            self.refuse_overloaded(local, since, id);
         } else {
             let tag = ClientTag {
                 connection: self.number,
@@ -150,7 +150,7 @@ impl Client {
                 None => local.push(Input::Client { tag, deadline, request }),
                 Some(shard) => {
                     if !shared.hand_over(shard, Note::Client { tag, deadline, request }) {
-                        self.overloaded(local, since, id);
+                        self.refuse_overloaded(local, since, id);
                     }
                 }
             }
@@ -158,15 +158,25 @@ impl Client {
         Ok(())
     }
 
-    fn overloaded(&self, local: &Local, now: Instant, id: u64) {
+    fn refuse_overloaded(&self, local: &Local, now: Instant, id: u64) {
         local.shared.metrics.overloaded.inc();
-        let retry_after_ms = u32::try_from(local.shared.limits.retry_after.as_millis()).unwrap_or(u32::MAX);
-        self.answer(local, now, id, refused(Refusal::Overloaded { retry_after_ms }));
+        self.answer(local, now, id, refused(overloaded(local)));
     }
 
     /// Answers a request; one that is not under way (any more) is left alone.
     pub(crate) fn answer(&self, local: &Local, now: Instant, id: u64, response: Response) {
-        let Some(pending) = self.forget(local, id) else { return };
+        let Some(pending) = self.forget(local, id) else {
+            return;
+        };
+        // Many small requests can ask for more than memory holds, and a client need not read what it asked for.
+        let unread = self.outbound.bytes() >= local.shared.net.outbound_bytes_max;
+        let response = match response {
+            Response::Read(_) | Response::Page(_) if unread => {
+                local.shared.metrics.overloaded.inc();
+                refused(overloaded(local))
+            }
+            other => other,
+        };
         local
             .counts
             .answered(pending.operation, outcome(&response), now.since(pending.since));
@@ -234,6 +244,11 @@ impl Client {
         let unanswered = std::mem::take(&mut *self.pending.borrow_mut()).len();
         local.pending.set(local.pending.get() - unanswered);
     }
+}
+
+fn overloaded(local: &Local) -> Refusal {
+    let retry_after_ms = u32::try_from(local.shared.limits.retry_after.as_millis()).unwrap_or(u32::MAX);
+    Refusal::Overloaded { retry_after_ms }
 }
 
 fn refused(refusal: Refusal) -> Response {

@@ -9,7 +9,7 @@ pub struct NetLimits {
     /// number lets one client crowd out the others.
     pub requests_per_connection: usize,
     /// Bytes of answers waiting for one connection. A client that does not read its answers is not read from until
-    /// they are below this; messages to a peer beyond it are dropped, as a lossy network would.
+    /// they are below this, and reads it has under way are refused as `Overloaded`; messages to a peer beyond it are dropped, as a lossy network would.
     pub outbound_bytes_max: usize,
     /// Client connections of the whole process. Beyond it new ones are closed.
     pub client_connections_max: usize,

@@ -137,7 +137,7 @@ pub enum NodeError {
     Panicked,
 }
 
-/// A node that runs in this process.
+/// A node that runs in this process, until it is stopped: dropping this does not.
 pub struct Node {
     shared: Arc<Shared>,
     id: NodeId,

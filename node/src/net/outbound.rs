@@ -2,7 +2,8 @@
 //!
 //! The driver encodes frames straight into one buffer; a writer task takes the whole buffer at once. Everything that
 //! one turn of the driver says to a connection so becomes one write. Large frames wait in a queue of their own and
-//! travel one at a time, each on its own stream.
+//! travel one at a time, each on its own stream. So does everything until there is a shared stream: a client whose first
+//! request is a large one has opened none that we could have seen.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -23,6 +24,7 @@ pub(crate) struct Outbound {
     large: RefCell<VecDeque<Bytes>>,
     /// In both, and in the hands of the writers.
     bytes: Cell<usize>,
+    has_shared: Cell<bool>,
     finishing: Cell<bool>,
     wake_shared: Signal,
     wake_large: Signal,
@@ -37,7 +39,7 @@ impl Outbound {
         frame::encode(message, &mut shared)?;
         let length = shared.len() - start;
         self.bytes.set(self.bytes.get() + length);
-        if length <= FRAME_SHARED_MAX {
+        if length <= FRAME_SHARED_MAX && self.has_shared.get() {
             self.wake_shared.set();
         } else {
             let alone = shared.split_off(start);
@@ -71,6 +73,7 @@ impl Outbound {
 
     /// The writer of the shared stream. Ends with the connection, or when finished and acknowledged.
     pub(crate) async fn write_shared(&self, mut stream: SendStream) {
+        self.has_shared.set(true);
         // Grows to what a turn usually leaves, so that encoding seldom has to reallocate.
         let mut usual = 0;
         loop {

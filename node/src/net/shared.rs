@@ -84,12 +84,19 @@ pub(crate) enum Note {
 }
 
 /// What a node knows of another.
-#[derive(Default)]
 pub(crate) struct PeerState {
     /// Connections of all shards.
     pub(crate) connections: usize,
+    /// How many there are when none is missing.
+    expected: usize,
     /// Round trip as QUIC measures it.
     pub(crate) rtt: Duration,
+}
+
+impl PeerState {
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connections >= self.expected
+    }
 }
 
 /// Everything [`Shared`] is made from that is not made by itself.
@@ -107,9 +114,14 @@ pub(crate) struct SharedParts {
 impl Shared {
     pub(crate) fn new(parts: SharedParts, shards: Vec<UnboundedSender<Note>>) -> Shared {
         let peers = parts.topology.ring().members().iter();
-        let peers = peers
-            .filter(|member| member.id != parts.node)
-            .map(|member| (member.id, PeerState::default()));
+        let peers = peers.filter(|member| member.id != parts.node).map(|member| {
+            let state = PeerState {
+                connections: 0,
+                expected: shards.len().max(usize::from(member.shards)),
+                rtt: Duration::ZERO,
+            };
+            (member.id, state)
+        });
         Shared {
             ring_version: parts.topology.ring().version().0,
             peers: peers.collect(),
@@ -177,11 +189,11 @@ impl Shared {
         }
     }
 
-    /// Ends everything at once: the store cannot be trusted any more. The first reason stays.
+    /// Ends everything at once, so that nothing more is acknowledged. The first reason stays.
     pub(crate) fn halt(&self, reason: String) {
         let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
         if fatal.is_none() {
-            tracing::error!(node = self.name, %reason, "stopping at once: the store cannot be trusted any more");
+            tracing::error!(node = self.name, %reason, "stopping at once");
             *fatal = Some(reason);
         }
         drop(fatal);
@@ -206,15 +218,15 @@ impl Shared {
         if let Some(mut state) = self.peers.get_mut(&peer) {
             state.connections = state.connections.saturating_add_signed(change);
         }
-        let connected = self.peers.iter().filter(|peer| peer.connections > 0).count();
+        let connected = self.peers.iter().filter(|peer| peer.is_connected()).count();
         self.metrics
             .peers_connected
             .set(i64::try_from(connected).unwrap_or(i64::MAX));
     }
 
-    /// Whether this node can reach another, or is it.
+    /// Whether every shard of this node can reach every shard of another, or is it.
     pub(crate) fn reaches(&self, node: NodeId) -> bool {
-        node == self.node || self.peers.get(&node).is_some_and(|peer| peer.connections > 0)
+        node == self.node || self.peers.get(&node).is_some_and(|peer| peer.is_connected())
     }
 
     /// What this node knows of itself.

@@ -158,7 +158,8 @@ mod tests {
             heard.push(told.recv().expect("every wish is answered"));
         }
         queue.stop();
-        open.send(Ok(())).expect("the last sync");
+        // The last sync may have taken what an earlier one did not need.
+        let _ = open.send(Ok(()));
         assert_eq!(thread.join().expect("does not panic"), Ok(()));
     }
 
