@@ -7,7 +7,7 @@ use driftless_tests::sim::coverage::Coverage;
 use driftless_tests::sim::run::{Keep, run};
 
 /// Enough to meet everything that the coverage demands, several times, in a minute on one busy core.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 900;
 
 #[test]
 fn every_promise_holds_in_every_seed() {

@@ -158,11 +158,6 @@ impl Network {
         self.plan_connects(schedule);
     }
 
-    /// A node gives up its connection to a peer.
-    pub fn give_up(&mut self, node: usize, peer: usize) -> Option<u64> {
-        self.connection(node, peer)
-    }
-
     /// Whether a planned loss happens: the connection is still that one, and truly dead (or given up).
     pub fn lose(&mut self, node: usize, peer: usize, connection: u64, schedule: &mut Schedule) -> bool {
         let pair = self.pair(node, peer);

@@ -113,7 +113,7 @@ impl Profile {
             attempt_timeout: [10_000, 50_000, 250_000][rng.random_range(0..3)],
             write_ids_max: [4, 4_096, 4_096][rng.random_range(0..3)],
             requests_max: if rng.random_bool(0.1) {
-                rng.random_range(12..20)
+                rng.random_range(8..14)
             } else {
                 1_024
             },

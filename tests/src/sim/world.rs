@@ -1,9 +1,10 @@
 //! The world of one seed: everything that exists, and what each event does to it.
 //!
 //! Which events there are says `schedule`; how a run goes through its phases says `run`. Clients' side of the events
-//! is in `world/clients.rs`, the nemesis' in `world/faults.rs`.
+//! is in `world/clients.rs`, that of syncs in `world/disks.rs`, the nemesis' in `world/faults.rs`.
 
 mod clients;
+mod disks;
 mod faults;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +12,6 @@ use std::sync::Arc;
 
 use driftless_node::engine::{ClientTag, Output};
 use driftless_node::peer::{Body, Message, Request, WireMessage};
-use driftless_node::replica::store::BatchSeq;
 use driftless_node::time::Instant;
 use driftless_proto::client::Response;
 use driftless_proto::{ContextKeys, Topology};
@@ -426,40 +426,6 @@ impl World {
                     response,
                 },
             );
-        }
-    }
-
-    fn sync(&mut self, node: usize) {
-        if self.nodes[node].syncing {
-            self.nodes[node].sync_wanted = true;
-            return;
-        }
-        self.nodes[node].syncing = true;
-        let up_to = self.nodes[node].store.applied();
-        let (low, high) = match self.phase {
-            Phase::Active => self.profile.sync[node],
-            _ => (200, 2_000),
-        };
-        let delay = self.disk_rng.random_range(low..=high);
-        self.schedule.after(
-            delay,
-            Event::SyncDone {
-                node,
-                life: self.nodes[node].life,
-                up_to,
-            },
-        );
-    }
-
-    fn sync_done(&mut self, node: usize, up_to: BatchSeq) {
-        self.note("synced", &[node as u64, up_to.0], || {
-            Line::general(cluster::name_of(node), format!("has synced up to batch {}", up_to.0))
-        });
-        self.nodes[node].store.sync_up_to(up_to);
-        self.nodes[node].syncing = false;
-        self.give(node, Input::Synced(up_to));
-        if std::mem::take(&mut self.nodes[node].sync_wanted) {
-            self.sync(node);
         }
     }
 
