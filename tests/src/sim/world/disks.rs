@@ -4,6 +4,7 @@ use driftless_node::replica::store::BatchSeq;
 use rand::Rng;
 
 use super::super::cluster::{self, Input};
+use super::super::schedule::Event;
 use super::super::trace::Line;
 use super::{Phase, World};
 
