@@ -8,12 +8,10 @@ use std::time::SystemTime;
 use driftless_node::config::{ConfigError, LogConfig, NodeConfig, Override, read_cluster, read_context_keys};
 use driftless_node::metrics::Metrics;
 use driftless_node::net::limits::NetLimits;
-use driftless_node::net::sync::Syncer;
 use driftless_node::net::tls::{TlsFiles, TlsIdentity};
 use driftless_node::net::{Node, NodeSettings};
-use driftless_node::replica::store::StoreError;
 use driftless_node::store::directory::{DataDirectory, Identity};
-use driftless_node::store::disk::{DiskDatabase, DiskOptions, DiskStore, DiskSyncer};
+use driftless_node::store::disk::{DiskDatabase, DiskOptions, DiskStore};
 use driftless_proto::Topology;
 use driftless_ring::Member;
 use tokio::signal::unix::{SignalKind, signal};
@@ -83,7 +81,7 @@ pub(crate) fn run(args: &Args, cluster: &ClusterArgs) -> Result {
     let directory = open_directory(&config.data_dir, &topology, &member)?;
     let database = DiskDatabase::open(directory.store_path(), disk_options(&config)).map_err(Failure::failed)?;
     let stores: Vec<DiskStore> = (0..member.shards.max(1)).map(|shard| database.store(shard)).collect();
-    let syncer = Durable(database.syncer());
+    let syncer = database.syncer();
     // The stores hold it as long as they live; after them nobody does, and it closes.
     drop(database);
     let settings = NodeSettings {
@@ -182,15 +180,6 @@ impl StopSignals {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
-    }
-}
-
-/// The store's syncer, for the shell.
-struct Durable(DiskSyncer);
-
-impl Syncer for Durable {
-    fn sync(&self) -> std::result::Result<(), StoreError> {
-        self.0.sync()
     }
 }
 
