@@ -56,11 +56,9 @@ pub(crate) struct Args {
     w: Option<u8>,
     #[command(flatten)]
     sloppy: SloppyArgs,
-    /// Write the keys that do not exist before measuring [default: unless --op put]
+    /// Do not write the missing keys, and read the context of the others, before measuring: gets then meet keys that
+    /// do not exist, and the first put of each key makes a sibling of what an earlier run left
     #[arg(long)]
-    prefill: bool,
-    /// Do not
-    #[arg(long, conflicts_with = "prefill")]
     no_prefill: bool,
 }
 
@@ -88,7 +86,7 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result {
         };
         let quorum = definition.quorum.with(args.r, args.w).map_err(Failure::usage)?;
         let load = Load::new(client, args);
-        if args.prefill || (args.op != Operation::Put && !args.no_prefill) {
+        if !args.no_prefill {
             load.prefill().await?;
         }
         let pids = match &access.dev_dir {
@@ -175,7 +173,7 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Writes every key that does not exist; those that do are left alone.
+    /// Writes every key that does not exist; of those that do, takes over the context.
     async fn prefill(&self) -> Result {
         output::note(format_args!(
             "prefilling: {} keys of {} …",
