@@ -414,16 +414,25 @@ proptest! {
         seed in any::<u64>(),
         differences in 0..300_u64,
     ) {
-        let (mine, theirs, expected) = sides(3_000, differences);
+        let (mut mine, mut theirs, expected) = sides(3_000, differences);
+        let written = |number: u64| (token(2_000 + number * 5), Digest(u128::MAX - u128::from(number)));
+        // Half of them have reached one side at the start, and the other only after the trees were compared.
+        for number in 0..100 {
+            let (key, digest) = written(number);
+            let side = if number % 2 == 0 { &mut mine } else { &mut theirs };
+            side.merge(key, digest);
+        }
         let mut run = Run::new(&mine, &theirs, Weather { seed, ..Weather::default() });
-        // Some are half done before the start; all have arrived before the leaves are looked at again.
         for number in 0..200 {
-            let key = token(2_000 + number * 5);
-            let (after, flight) = (run.random() % 5_000, run.random() % 800_000);
-            run.write(after, flight, number % 2 == 0, key, Digest(u128::MAX - u128::from(number)));
+            let (key, digest) = written(number);
+            let (after, flight) = match number {
+                0..100 => (0, 100_000 + run.random() % 800_000),
+                _ => (run.random() % 5_000, run.random() % 800_000),
+            };
+            run.write(after, flight, number % 2 == 0, key, digest);
         }
         let run = run.run();
-        prop_assert!(run.report().leaves > 100 || differences > 0, "they did look different");
+        prop_assert!(run.report().leaves > 50, "they did look different");
         prop_assert_eq!(run.found.iter().copied().collect::<BTreeSet<_>>(), expected);
         prop_assert!(run.mine.keys == run.theirs.keys);
     }
@@ -489,6 +498,19 @@ fn a_leaf_of_more_keys_than_a_message_is_listed_in_parts() {
     .run();
     assert_eq!(run.report().leaves, 1);
     assert_complete(&run, &expected);
+}
+
+#[test]
+fn a_leaf_that_only_one_side_has_filled_is_listed_in_parts() {
+    let crowded = |number: u64| (Token(77 << 56 | number << 20), digest(number));
+    let full = Side::new((0..15_000).map(crowded).collect(), Bits::MIN);
+    let empty = Side::new(Vec::new(), Bits::MIN);
+    let holds = |holder| {
+        let tokens = full.keys.iter().map(|key| key.0);
+        tokens.map(|token| Difference { token, holder }).collect()
+    };
+    assert_complete(&Run::new(&full, &empty, Weather::default()).run(), &holds(Holder::Me));
+    assert_complete(&Run::new(&empty, &full, Weather::default()).run(), &holds(Holder::Peer));
 }
 
 #[test]

@@ -202,6 +202,49 @@ fn a_guess_too_large_is_folded_and_one_too_small_asks_to_grow() {
     );
 }
 
+/// Three keys at the first token of the partition, one at the last.
+struct Crowded;
+
+impl Records for Crowded {
+    fn visit(
+        &self,
+        tokens: TokenRange,
+        visit: &mut dyn FnMut(Token, Digest) -> ControlFlow<()>,
+    ) -> Result<(), Unreadable> {
+        let Token(first) = map().tokens().first;
+        let Token(last) = map().tokens().last;
+        let mut all = [(first, 1), (first, 2), (first, 4), (last, 8)]
+            .into_iter()
+            .map(|key| (Token(key.0), key.1));
+        let _ = all.try_for_each(|(token, digest)| match tokens.contains(token) {
+            true => visit(token, Digest(digest)),
+            false => ControlFlow::Continue(()),
+        });
+        Ok(())
+    }
+}
+
+#[test]
+fn a_step_of_a_build_never_ends_between_keys_that_share_a_token() {
+    let mut build = Build::new(map(), Bits::MIN);
+    assert_eq!(build.step(&Crowded, 1), Ok(false));
+    assert_eq!(
+        build.tree.sum(),
+        Sum {
+            count: 3,
+            xor: Digest(7)
+        }
+    );
+    assert_eq!(build.step(&Crowded, 1), Ok(true));
+    assert_eq!(
+        build.tree.sum(),
+        Sum {
+            count: 4,
+            xor: Digest(15)
+        }
+    );
+}
+
 #[test]
 fn the_scrub_sees_a_leaf_that_drifted() {
     let token = map().tokens_of(3, Bits::MIN).first;
