@@ -22,11 +22,7 @@ fn every_promise_holds_in_every_seed() {
     }
     println!("{coverage}");
     if seeds >= SEEDS {
-        assert_eq!(
-            coverage.missing(),
-            Vec::<&str>::new(),
-            "never met in {seeds} seeds; green means nothing"
-        );
+        assert_eq!(coverage.missing(), Vec::<&str>::new(), "never met in {seeds} seeds; green means nothing");
     }
 }
 
@@ -34,11 +30,7 @@ fn every_promise_holds_in_every_seed() {
 fn the_same_seed_gives_the_same_trace() {
     for seed in [0, 1, 2, 17, 18, 19] {
         let (once, again) = (run(seed, Keep::Nothing), run(seed, Keep::Everything));
-        assert_eq!(
-            (once.hash, once.events),
-            (again.hash, again.events),
-            "seed {seed}, with and without lines"
-        );
+        assert_eq!((once.hash, once.events), (again.hash, again.events), "seed {seed}, with and without lines");
         assert_ne!(once.hash, run(seed + 1000, Keep::Nothing).hash);
     }
 }
@@ -57,8 +49,5 @@ fn replay() {
 
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|error| panic!("{variable}={text}: {error}")),
-    )
+    Some(text.parse().unwrap_or_else(|error| panic!("{variable}={text}: {error}")))
 }

@@ -76,10 +76,7 @@ mod tests {
     #[test]
     fn a_digest_stays_what_it_was() {
         // Stored on every disk: a change of this value is a change of the format.
-        assert_eq!(
-            digest(0, "bat", &header("v", 1)).0,
-            109_766_483_736_277_415_175_438_255_204_623_479_371
-        );
+        assert_eq!(digest(0, "bat", &header("v", 1)).0, 109_766_483_736_277_415_175_438_255_204_623_479_371);
     }
 
     #[test]

@@ -72,11 +72,7 @@ impl Micros {
 /// The nodes of `theirs` that are others here, in order.
 fn differing(layers: &Layers, exchange: ExchangeId, theirs: &Nodes) -> Vec<u32> {
     let here = |index| Fingerprint::of(exchange, layers.node(theirs.node_layer(), index));
-    theirs
-        .nodes()
-        .filter(|(index, there)| here(*index) != *there)
-        .map(|(index, _)| index)
-        .collect()
+    theirs.nodes().filter(|(index, there)| here(*index) != *there).map(|(index, _)| index).collect()
 }
 
 /// The descendants of the first of some parents, one step down, and how many parents that were.
@@ -84,12 +80,8 @@ fn descendants(layers: &Layers, exchange: ExchangeId, layer: u8, parents: &[u32]
     let down = step_down(layers.bits().get(), layer, parents.len());
     let taken = parents.len().min(NODES_MAX >> down);
     let parents = &parents[..taken];
-    let indices = parents
-        .iter()
-        .flat_map(|parent| (parent << down)..((parent + 1) << down));
-    let fingerprints = indices
-        .map(|index| Fingerprint::of(exchange, layers.node(layer + down, index)))
-        .collect();
+    let indices = parents.iter().flat_map(|parent| (parent << down)..((parent + 1) << down));
+    let fingerprints = indices.map(|index| Fingerprint::of(exchange, layers.node(layer + down, index))).collect();
     (Nodes::new(layer, down, parents, fingerprints), taken)
 }
 

@@ -35,12 +35,7 @@ impl Layers {
         // It hashes once more above the root, where a single node has no sibling.
         layers.truncate(usize::from(bits.get()) + 1);
         layers.reverse();
-        assert!(
-            layers
-                .iter()
-                .enumerate()
-                .all(|(layer, nodes)| nodes.len() == 1 << layer)
-        );
+        assert!(layers.iter().enumerate().all(|(layer, nodes)| nodes.len() == 1 << layer));
         Layers { bits, layers }
     }
 
@@ -109,10 +104,7 @@ mod tests {
         let after = Layers::of(Bits::MIN, &leaves);
         for layer in 0..=6_u8 {
             for index in 0..1 << layer {
-                assert_eq!(
-                    before.node(layer, index) != after.node(layer, index),
-                    index == 37 >> (6 - layer)
-                );
+                assert_eq!(before.node(layer, index) != after.node(layer, index), index == 37 >> (6 - layer));
             }
         }
     }

@@ -29,11 +29,7 @@ impl Bits {
     /// # Errors
     /// [`BadBits`] if out of bounds.
     pub fn new(bits: u8) -> Result<Bits, BadBits> {
-        if (Bits::MIN.0..=Bits::MAX.0).contains(&bits) {
-            Ok(Bits(bits))
-        } else {
-            Err(BadBits(bits))
-        }
+        if (Bits::MIN.0..=Bits::MAX.0).contains(&bits) { Ok(Bits(bits)) } else { Err(BadBits(bits)) }
     }
 
     /// What a new tree of so many keys should have: 10 to 20 keys a leaf.
@@ -123,10 +119,7 @@ impl LeafMap {
         let shift = 64 - self.arc_bits() - u32::from(bits.0);
         let first = self.tokens().first.0 | u64::from(leaf) << shift;
         let last = first | (u64::MAX >> (64 - shift));
-        TokenRange {
-            first: Token(first),
-            last: Token(last),
-        }
+        TokenRange { first: Token(first), last: Token(last) }
     }
 
     /// At most 16.
@@ -165,10 +158,7 @@ pub(crate) struct Listed {
 
 /// Lists at most `limit` (one or more) tokens of a range. *O(limit)*.
 pub(crate) fn list(records: &dyn Records, tokens: TokenRange, limit: usize) -> Result<Listed, Unreadable> {
-    let mut listed = Listed {
-        entries: Vec::new(),
-        through: tokens.last,
-    };
+    let mut listed = Listed { entries: Vec::new(), through: tokens.last };
     records.visit(tokens, &mut |token, digest| {
         let full = listed.entries.len() >= limit;
         match listed.entries.last_mut() {
@@ -225,10 +215,7 @@ mod tests {
             bits = bits.adjusted(keys);
             assert_eq!(bits, bits.adjusted(keys), "at once");
             assert!(keys <= FILL_MAX << bits.0, "{keys} keys, {bits:?}");
-            assert!(
-                bits == Bits::MIN || u64::from(bits.leaves()) * 16 <= 2 * keys,
-                "{keys} keys, {bits:?}"
-            );
+            assert!(bits == Bits::MIN || u64::from(bits.leaves()) * 16 <= 2 * keys, "{keys} keys, {bits:?}");
         }
         assert_eq!(Bits::for_keys(1_000_000).get(), 16);
         assert_eq!(Bits::for_keys(u64::MAX >> 20), Bits::MAX);
@@ -261,22 +248,12 @@ mod tests {
 
     #[test]
     fn keys_that_share_a_token_are_listed_together_or_not_at_all() {
-        let all = TokenRange {
-            first: Token(0),
-            last: Token(9),
-        };
+        let all = TokenRange { first: Token(0), last: Token(9) };
         let expected = [(Token(5), Digest(7)), (Token(6), Digest(24)), (Token(7), Digest(32))];
         for limit in 1..5 {
             let listed = list(&Shared, all, limit).unwrap();
             assert_eq!(listed.entries, expected[..limit.min(3)]);
-            assert_eq!(
-                listed.through,
-                if limit < 3 {
-                    listed.entries[limit - 1].0
-                } else {
-                    Token(9)
-                }
-            );
+            assert_eq!(listed.through, if limit < 3 { listed.entries[limit - 1].0 } else { Token(9) });
         }
     }
 }

@@ -177,11 +177,7 @@ impl Request {
 
     /// The answer of a node that does not take part.
     pub fn refuse(&self, reason: Refused) -> Reply {
-        Reply {
-            exchange: self.exchange,
-            step: self.step,
-            answer: Answer::Refused(reason),
-        }
+        Reply { exchange: self.exchange, step: self.step, answer: Answer::Refused(reason) }
     }
 }
 
@@ -226,9 +222,7 @@ impl Nodes {
 
     /// The nodes, in order.
     pub fn nodes(&self) -> impl Iterator<Item = (u32, Fingerprint)> + '_ {
-        let indices = self
-            .parents()
-            .flat_map(|parent| (parent << self.down)..((parent + 1) << self.down));
+        let indices = self.parents().flat_map(|parent| (parent << self.down)..((parent + 1) << self.down));
         indices.zip(self.fingerprints.as_slice().iter().copied())
     }
 }
@@ -251,9 +245,7 @@ impl List {
 
 impl Listing {
     pub(crate) fn new(leaves: Vec<Leaf>, through: Token) -> Listing {
-        RawListing { leaves, through }
-            .try_into()
-            .expect("this side's lists fit together")
+        RawListing { leaves, through }.try_into().expect("this side's lists fit together")
     }
 
     /// Those that still differ, in order.
@@ -301,22 +293,12 @@ impl TryFrom<RawNodes> for Nodes {
     type Error = Malformed;
 
     fn try_from(raw: RawNodes) -> Result<Nodes, Malformed> {
-        let RawNodes {
-            layer,
-            down,
-            parents,
-            fingerprints,
-        } = raw;
+        let RawNodes { layer, down, parents, fingerprints } = raw;
         let deep = layer.checked_add(down).is_some_and(|below| below <= Bits::MAX.get()) && down > 0;
         let within = |parent: &u64| deep && *parent < 1 << layer;
         let fits = deep && fingerprints.as_slice().len() == parents.as_slice().len() << down;
         if fits && parents.as_slice().last().is_some_and(within) {
-            Ok(Nodes {
-                layer,
-                down,
-                parents,
-                fingerprints,
-            })
+            Ok(Nodes { layer, down, parents, fingerprints })
         } else {
             Err(Malformed)
         }
@@ -334,22 +316,10 @@ impl TryFrom<RawList> for List {
     type Error = Malformed;
 
     fn try_from(raw: RawList) -> Result<List, Malformed> {
-        let RawList {
-            leaves,
-            fingerprints,
-            after,
-        } = raw;
+        let RawList { leaves, fingerprints, after } = raw;
         let (indices, prints) = (leaves.as_slice(), fingerprints.as_slice());
         let within = indices.last().is_some_and(|last| *last < Bits::MAX.leaves().into());
-        if within && indices.len() == prints.len() {
-            Ok(List {
-                leaves,
-                fingerprints,
-                after,
-            })
-        } else {
-            Err(Malformed)
-        }
+        if within && indices.len() == prints.len() { Ok(List { leaves, fingerprints, after }) } else { Err(Malformed) }
     }
 }
 
@@ -367,10 +337,7 @@ impl TryFrom<RawListing> for Listing {
         let rising = raw.leaves.windows(2).all(|pair| pair[0].index < pair[1].index);
         let entries: usize = raw.leaves.iter().map(|leaf| leaf.tokens.as_slice().len()).sum();
         if rising && entries <= ENTRIES_MAX {
-            Ok(Listing {
-                leaves: raw.leaves,
-                through: raw.through,
-            })
+            Ok(Listing { leaves: raw.leaves, through: raw.through })
         } else {
             Err(Malformed)
         }
@@ -388,17 +355,9 @@ impl TryFrom<RawLeaf> for Leaf {
     type Error = Malformed;
 
     fn try_from(raw: RawLeaf) -> Result<Leaf, Malformed> {
-        let RawLeaf {
-            index,
-            tokens,
-            fingerprints,
-        } = raw;
+        let RawLeaf { index, tokens, fingerprints } = raw;
         if tokens.as_slice().len() == fingerprints.as_slice().len() {
-            Ok(Leaf {
-                index,
-                tokens,
-                fingerprints,
-            })
+            Ok(Leaf { index, tokens, fingerprints })
         } else {
             Err(Malformed)
         }

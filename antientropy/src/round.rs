@@ -77,31 +77,19 @@ impl Line {
     /// The line of a tree. *O(1)*.
     pub fn of(partition: PartitionId, tree: &Tree) -> Line {
         let Sum { count, xor } = tree.sum();
-        Line {
-            partition,
-            bits: tree.bits(),
-            count,
-            xor: xor.0.to_be_bytes(),
-        }
+        Line { partition, bits: tree.bits(), count, xor: xor.0.to_be_bytes() }
     }
 
     /// Count and xor.
     pub fn sum(&self) -> Sum {
-        Sum {
-            count: self.count,
-            xor: Digest(u128::from_be_bytes(self.xor)),
-        }
+        Sum { count: self.count, xor: Digest(u128::from_be_bytes(self.xor)) }
     }
 }
 
 impl Sums {
     /// As many messages as the lines need; usually one.
     pub fn of(partitions: Partitions, lines: &[Line]) -> impl Iterator<Item = Sums> + '_ {
-        lines.chunks(LINES_MAX).map(move |lines| Sums {
-            format: FORMAT,
-            partitions,
-            lines: lines.to_vec(),
-        })
+        lines.chunks(LINES_MAX).map(move |lines| Sums { format: FORMAT, partitions, lines: lines.to_vec() })
     }
 
     /// Compares each line with what is held here. *O(lines)*.
@@ -112,15 +100,10 @@ impl Sums {
             _ if !comparable => Some(Standing::NotComparable),
             Held::Rebuilding => Some(Standing::Rebuilding),
             Held::Tree(tree) if tree.sum() == line.sum() => None,
-            Held::Tree(tree) => Some(Standing::Differs {
-                bits: tree.bits(),
-                count: tree.sum().count,
-            }),
+            Held::Tree(tree) => Some(Standing::Differs { bits: tree.bits(), count: tree.sum().count }),
         };
         let named = |line: &Line| standing(line).map(|standing| (line.partition, standing));
-        Unequal {
-            partitions: self.lines.iter().filter_map(named).collect(),
-        }
+        Unequal { partitions: self.lines.iter().filter_map(named).collect() }
     }
 
     /// Its bytes on the wire. *O(lines)*.
@@ -147,10 +130,7 @@ mod tests {
     use crate::LeafMap;
 
     fn id(arc: u32) -> PartitionId {
-        PartitionId {
-            n: 3,
-            arc: ArcIndex(arc),
-        }
+        PartitionId { n: 3, arc: ArcIndex(arc) }
     }
 
     fn tree(q: Partitions, arc: u32, keys: u64) -> Tree {
@@ -166,15 +146,8 @@ mod tests {
     #[test]
     fn a_round_in_sync_costs_at_most_forty_bytes_a_partition() {
         let q = Partitions::new(65_536).unwrap();
-        let trees: Vec<Tree> = q
-            .arcs()
-            .map(|arc| tree(q, arc.0, 3_000 * u64::from(arc.0 % 2)))
-            .collect();
-        let lines: Vec<Line> = trees
-            .iter()
-            .zip(0..)
-            .map(|(tree, arc)| Line::of(id(arc), tree))
-            .collect();
+        let trees: Vec<Tree> = q.arcs().map(|arc| tree(q, arc.0, 3_000 * u64::from(arc.0 % 2))).collect();
+        let lines: Vec<Line> = trees.iter().zip(0..).map(|(tree, arc)| Line::of(id(arc), tree)).collect();
         let mut bytes = 0;
         for sums in Sums::of(q, &lines) {
             let unequal = sums.answer(q, |partition| Held::Tree(&trees[partition.arc.0 as usize]));
@@ -182,11 +155,7 @@ mod tests {
             assert!(sums.encoded_len() <= 64 * 1024);
             bytes += sums.encoded_len() + unequal.encoded_len();
         }
-        assert!(
-            bytes <= 26 * lines.len(),
-            "{bytes} bytes for {} partitions",
-            lines.len()
-        );
+        assert!(bytes <= 26 * lines.len(), "{bytes} bytes for {} partitions", lines.len());
         let one = Sums::of(q, &lines[65_535..]).next().unwrap();
         let unequal = one.answer(q, |partition| Held::Tree(&trees[partition.arc.0 as usize]));
         assert!(one.encoded_len() + unequal.encoded_len() <= 40, "a single partition");
@@ -203,10 +172,7 @@ mod tests {
             _ => Held::Nothing,
         };
         let sums = Sums::of(q, &theirs).next().unwrap();
-        let differs = Standing::Differs {
-            bits: Bits::MIN,
-            count: 10,
-        };
+        let differs = Standing::Differs { bits: Bits::MIN, count: 10 };
         let expected = [
             (id(0), differs),
             (id(1), Standing::Rebuilding),
@@ -215,24 +181,14 @@ mod tests {
         ];
         assert_eq!(sums.answer(q, held).partitions, expected);
         let other = Sums { format: 2, ..sums };
-        assert!(
-            other
-                .answer(q, held)
-                .partitions
-                .iter()
-                .all(|answer| answer.1 == Standing::NotComparable)
-        );
+        assert!(other.answer(q, held).partitions.iter().all(|answer| answer.1 == Standing::NotComparable));
     }
 
     #[test]
     fn too_many_lines_are_refused() {
         let q = Partitions::new(1).unwrap();
         let line = Line::of(id(0), &tree(q, 0, 1));
-        let sums = Sums {
-            format: FORMAT,
-            partitions: q,
-            lines: vec![line; LINES_MAX + 1],
-        };
+        let sums = Sums { format: FORMAT, partitions: q, lines: vec![line; LINES_MAX + 1] };
         assert!(postcard::from_bytes::<Sums>(&postcard::to_stdvec(&sums).unwrap()).is_err());
     }
 }

@@ -63,12 +63,7 @@ pub struct Drift {
 impl Tree {
     /// The tree of a partition without keys. *O(2^k)*.
     pub fn new(map: LeafMap, bits: Bits) -> Tree {
-        Tree {
-            map,
-            bits,
-            sum: Sum::default(),
-            leaves: vec![Digest::default(); bits.leaves() as usize],
-        }
+        Tree { map, bits, sum: Sum::default(), leaves: vec![Digest::default(); bits.leaves() as usize] }
     }
 
     /// A key at this token had the digest `old` (`None`: there was no such key) and now has `new` (`None`: it is gone).
@@ -183,10 +178,7 @@ impl Build {
     /// Begins a tree of a size: [`Bits::for_keys`] of the number expected. A guess too large is folded in the end, one
     /// too small asks to grow at once.
     pub fn new(map: LeafMap, bits: Bits) -> Build {
-        Build {
-            tree: Tree::new(map, bits),
-            next: Some(map.tokens().first),
-        }
+        Build { tree: Tree::new(map, bits), next: Some(map.tokens().first) }
     }
 
     /// Reads on for about so many records; the answer is whether that was all. *O(records_max)*, and a little more if

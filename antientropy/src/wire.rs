@@ -41,11 +41,7 @@ impl<const MAX: usize> Rising<MAX> {
 
 impl<const MAX: usize> Fingerprints<MAX> {
     pub(crate) fn new(fingerprints: Vec<Fingerprint>) -> Self {
-        assert!(
-            fingerprints.len() <= MAX,
-            "{} of at most {MAX} fingerprints",
-            fingerprints.len()
-        );
+        assert!(fingerprints.len() <= MAX, "{} of at most {MAX} fingerprints", fingerprints.len());
         Fingerprints(fingerprints)
     }
 
@@ -105,11 +101,7 @@ impl<'de, const MAX: usize> Deserialize<'de> for Rising<MAX> {
 
 impl<const MAX: usize> Serialize for Fingerprints<MAX> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let bytes: Vec<u8> = self
-            .0
-            .iter()
-            .flat_map(|fingerprint| fingerprint.0.to_le_bytes())
-            .collect();
+        let bytes: Vec<u8> = self.0.iter().flat_map(|fingerprint| fingerprint.0.to_le_bytes()).collect();
         serializer.serialize_bytes(&bytes)
     }
 }
@@ -171,9 +163,7 @@ where
 /// than it may have.
 fn capacity<'de, A: SeqAccess<'de>>(seq: &A, max: usize) -> Result<usize, A::Error> {
     match seq.size_hint() {
-        Some(said) if said > max => Err(A::Error::custom(format_args!(
-            "{said} elements, at most {max} are allowed"
-        ))),
+        Some(said) if said > max => Err(A::Error::custom(format_args!("{said} elements, at most {max} are allowed"))),
         said => Ok(said.unwrap_or(0).min(256)),
     }
 }
@@ -207,15 +197,9 @@ mod tests {
         let endless = postcard::to_stdvec(&u64::MAX).unwrap();
         assert!(postcard::from_bytes::<Rising<8>>(&endless).is_err());
         assert!(postcard::from_bytes::<Fingerprints<8>>(&endless).is_err());
-        assert!(
-            postcard::from_bytes::<Rising<8>>(&[9, 1, 1, 1, 1, 1, 1, 1, 1, 1]).is_err(),
-            "one too many"
-        );
+        assert!(postcard::from_bytes::<Rising<8>>(&[9, 1, 1, 1, 1, 1, 1, 1, 1, 1]).is_err(), "one too many");
         assert!(postcard::from_bytes::<Rising<8>>(&[8, 1, 1]).is_err(), "cut off");
-        assert!(
-            postcard::from_bytes::<Fingerprints<8>>(&[7, 1, 2, 3, 4, 5, 6, 7]).is_err(),
-            "half a fingerprint"
-        );
+        assert!(postcard::from_bytes::<Fingerprints<8>>(&[7, 1, 2, 3, 4, 5, 6, 7]).is_err(), "half a fingerprint");
     }
 
     #[test]

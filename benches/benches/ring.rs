@@ -6,9 +6,8 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use driftless_ring::{Member, Partitions, Ring, RingSpec, Token};
 
 fn spec(members: u32, partitions: u32) -> RingSpec {
-    let member = |i: u32| {
-        Member::new(format!("node-{i}"), format!("node-{i}.test:7400")).in_zone(format!("zone-{}", i % 3))
-    };
+    let member =
+        |i: u32| Member::new(format!("node-{i}"), format!("node-{i}.test:7400")).in_zone(format!("zone-{}", i % 3));
     RingSpec {
         partitions: Partitions::new(partitions).expect("a power of two"),
         hash_seed: 0,

@@ -33,10 +33,7 @@ fn store(criterion: &mut Criterion) {
     syncer.sync().expect("the disk works");
 
     let mut group = criterion.benchmark_group("store");
-    group
-        .sample_size(10)
-        .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(4));
+    group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(4));
     for len in [1, 64] {
         group.throughput(Throughput::Elements(len));
         group.bench_function(format!("batch of {len}, applied"), |bencher| {

@@ -37,11 +37,7 @@ impl Replica {
     /// A million keys without `missing`; key 0 and every third after it, below `altered`, in another state.
     fn new(altered: u64, missing: impl Fn(u64) -> bool) -> Replica {
         let key = |number: u64| {
-            let state = if number < altered && number.is_multiple_of(3) {
-                !number
-            } else {
-                number
-            };
+            let state = if number < altered && number.is_multiple_of(3) { !number } else { number };
             (Token(77 << 56 | mix(number) as u64 >> 8), Digest(mix(state)))
         };
         let mut keys: Vec<(Token, Digest)> = (0..KEYS).filter(|number| !missing(*number)).map(key).collect();
@@ -51,10 +47,7 @@ impl Replica {
     }
 
     fn local(&self) -> Local<'_> {
-        Local {
-            tree: Some(&self.tree),
-            records: self,
-        }
+        Local { tree: Some(&self.tree), records: self }
     }
 }
 
@@ -85,9 +78,7 @@ fn tree_of(keys: &[(Token, Digest)]) -> Tree {
 fn exchange(mine: &Replica, theirs: &Replica) -> (usize, Option<Report>) {
     let partition = PartitionId { n: 3, arc: ARC };
     let q = map().partitions();
-    let sums = Sums::of(q, &[Line::of(partition, &mine.tree)])
-        .next()
-        .expect("one line, one message");
+    let sums = Sums::of(q, &[Line::of(partition, &mine.tree)]).next().expect("one line, one message");
     let unequal = sums.answer(q, |_| Held::Tree(&theirs.tree));
     let round = sums.encoded_len() + unequal.encoded_len();
     if unequal.partitions.is_empty() {
@@ -113,9 +104,7 @@ fn exchange(mine: &Replica, theirs: &Replica) -> (usize, Option<Report>) {
                 Some(ResponderOutput::Repair(_)) => responder.iter_mut().for_each(|responder| responder.resume(now)),
                 Some(ResponderOutput::Ended) => responder = None,
                 None => {
-                    now = initiator
-                        .poll_timeout()
-                        .expect("an exchange that has not ended waits for something");
+                    now = initiator.poll_timeout().expect("an exchange that has not ended waits for something");
                     initiator.handle_timeout(now, mine.local());
                 }
             },
@@ -153,28 +142,15 @@ fn bench(c: &mut Criterion) {
         });
     }
     let per_key = base.tree.memory() as f64 / KEYS as f64;
-    println!(
-        "\n1 M keys, 2^{} leaves, {per_key:.2} bytes of memory a key",
-        base.tree.bits().get()
-    );
+    println!("\n1 M keys, 2^{} leaves, {per_key:.2} bytes of memory a key", base.tree.bits().get());
     println!("differences | found | leaves | keys compared |     bytes | round trips");
     for differences in [0, 1, 100, 10_000] {
         let mine = Replica::new(0, |number| number < differences && number % 3 == 1);
         let theirs = Replica::new(differences, |number| number < differences && number % 3 == 2);
         let (round, report) = exchange(&mine, &theirs);
-        let empty = Report {
-            outcome: Outcome::Complete,
-            ..Report::default()
-        };
-        let Report {
-            outcome,
-            bytes_sent,
-            bytes_received,
-            round_trips,
-            leaves,
-            keys_compared,
-            keys_differing,
-        } = report.unwrap_or(empty);
+        let empty = Report { outcome: Outcome::Complete, ..Report::default() };
+        let Report { outcome, bytes_sent, bytes_received, round_trips, leaves, keys_compared, keys_differing } =
+            report.unwrap_or(empty);
         assert_eq!((outcome, keys_differing), (Outcome::Complete, differences));
         let bytes = round as u64 + bytes_sent + bytes_received;
         println!(

@@ -14,11 +14,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let client = common::builder()?.connect().await?;
     // Strict quorums and short waits for this bucket. The client repeats by itself what is safe to repeat.
     let patient = DefaultRetry::new().attempts_max(5);
-    let profile = Profile::new()
-        .w(2)
-        .sloppy(false)
-        .timeout(Duration::from_secs(3))
-        .retry(patient);
+    let profile = Profile::new().w(2).sloppy(false).timeout(Duration::from_secs(3)).retry(patient);
     let bucket = client.bucket("default").with_profile(&profile);
     for number in 0..60 {
         match store(&bucket, number).await {

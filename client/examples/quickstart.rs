@@ -14,11 +14,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     bucket.delete("greeting").await?;
 
     let done = bucket.put("greeting", "hello").await?;
-    println!(
-        "stored: {} of the replicas have acknowledged, {} are primaries",
-        done.acks(),
-        done.primaries()
-    );
+    println!("stored: {} of the replicas have acknowledged, {} are primaries", done.acks(), done.primaries());
 
     // A put without context has seen nothing, so it overwrites nothing.
     let done = bucket.put("greeting", "good day").await?;
@@ -31,10 +27,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // With the context of a read, a put replaces exactly what was read.
     let longest: Option<Bytes> = read.values().max_by_key(|value| value.len()).cloned();
-    let done = bucket
-        .put("greeting", longest.unwrap_or_default())
-        .context(read.context())
-        .await?;
+    let done = bucket.put("greeting", longest.unwrap_or_default()).context(read.context()).await?;
     println!("merged: the key has {} value now", done.siblings());
 
     let deleted = bucket.delete("greeting").await?;

@@ -36,10 +36,7 @@ impl Cart {
     fn merge(siblings: &[Sibling]) -> Cart {
         let mut all = Cart::default();
         // What cannot be decoded is left out here; a real application would report it.
-        for cart in siblings
-            .iter()
-            .filter_map(|sibling| postcard::from_bytes::<Cart>(&sibling.value).ok())
-        {
+        for cart in siblings.iter().filter_map(|sibling| postcard::from_bytes::<Cart>(&sibling.value).ok()) {
             all.added.extend(cart.added);
             all.removed.extend(cart.removed);
         }
@@ -78,10 +75,7 @@ async fn wrong(carts: &Bucket) -> Result<(), Box<dyn std::error::Error>> {
     // Both read the same cart, then both write.
     let (phone, laptop) = (carts.get("cart/wrong").await?, carts.get("cart/wrong").await?);
     carts.put("cart/wrong", "bread").context(phone.context()).await?;
-    carts
-        .put("cart/wrong", "bread milk pears")
-        .context(laptop.context())
-        .await?;
+    carts.put("cart/wrong", "bread milk pears").context(laptop.context()).await?;
 
     let words =
         |value: &Bytes| std::str::from_utf8(value).map(|text| text.split(' ').map(str::to_owned).collect::<Vec<_>>());
@@ -93,25 +87,16 @@ async fn wrong(carts: &Bucket) -> Result<(), Box<dyn std::error::Error>> {
 async fn right(carts: &Bucket) -> Result<(), Box<dyn std::error::Error>> {
     carts.delete("cart/right").await?;
     let mut cart = Cart::default();
-    cart.added.extend([
-        ("bread".to_owned(), rand::random()),
-        ("milk".to_owned(), rand::random()),
-    ]);
+    cart.added.extend([("bread".to_owned(), rand::random()), ("milk".to_owned(), rand::random())]);
     carts.put("cart/right", cart.encode()).await?;
 
     let (phone, laptop) = (carts.get("cart/right").await?, carts.get("cart/right").await?);
     let mut without_milk = Cart::merge(phone.siblings());
     without_milk.remove("milk");
-    carts
-        .put("cart/right", without_milk.encode())
-        .context(phone.context())
-        .await?;
+    carts.put("cart/right", without_milk.encode()).context(phone.context()).await?;
     let mut with_pears = Cart::merge(laptop.siblings());
     with_pears.added.insert(("pears".to_owned(), rand::random()));
-    carts
-        .put("cart/right", with_pears.encode())
-        .context(laptop.context())
-        .await?;
+    carts.put("cart/right", with_pears.encode()).context(laptop.context()).await?;
 
     let cart = carts.get("cart/right").resolve(Cart::merge).await?;
     println!("union of both parts:  {:?}", cart.value.items());

@@ -94,16 +94,8 @@ impl Context {
 
 impl Read {
     pub(crate) fn new(read: client::Read) -> Read {
-        let client::Read {
-            siblings,
-            context,
-            explanation,
-        } = read;
-        Read {
-            siblings,
-            context: context.map(Context),
-            explanation,
-        }
+        let client::Read { siblings, context, explanation } = read;
+        Read { siblings, context: context.map(Context), explanation }
     }
 
     /// The values: none if the key does not exist, several if they were written concurrently.
@@ -181,18 +173,8 @@ impl Stored {
 
 impl Deleted {
     pub(crate) fn new(deleted: &client::Deleted) -> Deleted {
-        let &client::Deleted {
-            existed,
-            acks,
-            primaries,
-            siblings,
-        } = deleted;
-        Deleted {
-            existed,
-            acks,
-            primaries,
-            siblings,
-        }
+        let &client::Deleted { existed, acks, primaries, siblings } = deleted;
+        Deleted { existed, acks, primaries, siblings }
     }
 
     /// Whether there was anything to delete. If not, nothing was written.

@@ -107,21 +107,12 @@ impl Bucket {
     #[must_use = "this gives another handle and leaves this one as it is"]
     pub fn with_profile(&self, profile: &Profile) -> Bucket {
         let settings = Arc::new(profile.over(&self.settings));
-        Bucket {
-            inner: Arc::clone(&self.inner),
-            name: Arc::clone(&self.name),
-            settings,
-        }
+        Bucket { inner: Arc::clone(&self.inner), name: Arc::clone(&self.name), settings }
     }
 
     /// Reads a key.
     pub fn get(&self, key: impl IntoBytes) -> Get {
-        Get {
-            bucket: self.clone(),
-            key: key.into_bytes(),
-            explain: false,
-            profile: Profile::new(),
-        }
+        Get { bucket: self.clone(), key: key.into_bytes(), explain: false, profile: Profile::new() }
     }
 
     /// Writes a value. Without a [`context`](Put::context) it is *blind*: it overwrites nothing, and becomes a
@@ -139,13 +130,7 @@ impl Bucket {
 
     /// Removes a key. Without a [`context`](Delete::context) the node reads first, and removes what it saw.
     pub fn delete(&self, key: impl IntoBytes) -> Delete {
-        Delete {
-            bucket: self.clone(),
-            key: key.into_bytes(),
-            context: None,
-            write_id: None,
-            profile: Profile::new(),
-        }
+        Delete { bucket: self.clone(), key: key.into_bytes(), context: None, write_id: None, profile: Profile::new() }
     }
 
     /// Reads a key, lets `change` decide what it shall hold, and writes that with the context of the read.
@@ -178,24 +163,13 @@ impl Bucket {
     /// Reads many keys, as many at a time as is useful.
     pub fn multi_get<K: IntoBytes>(&self, keys: impl IntoIterator<Item = K>) -> MultiGet {
         let keys = keys.into_iter().map(IntoBytes::into_bytes).collect();
-        MultiGet {
-            bucket: self.clone(),
-            keys,
-            profile: Profile::new(),
-        }
+        MultiGet { bucket: self.clone(), keys, profile: Profile::new() }
     }
 
     /// Writes many values blindly, as many at a time as is useful.
     pub fn multi_put<K: IntoBytes, V: IntoBytes>(&self, entries: impl IntoIterator<Item = (K, V)>) -> MultiPut {
-        let entries = entries
-            .into_iter()
-            .map(|(key, value)| (key.into_bytes(), value.into_bytes()))
-            .collect();
-        MultiPut {
-            bucket: self.clone(),
-            entries,
-            profile: Profile::new(),
-        }
+        let entries = entries.into_iter().map(|(key, value)| (key.into_bytes(), value.into_bytes())).collect();
+        MultiPut { bucket: self.clone(), entries, profile: Profile::new() }
     }
 
     /// Lists the keys of the bucket, in the order of their tokens.
@@ -223,15 +197,7 @@ impl Get {
     pub async fn send(self) -> Result<Read, GetError> {
         let span = tracing::debug_span!("get", bucket = %self.bucket.name, key = ?self.key);
         let settings = self.profile.over(&self.bucket.settings);
-        get(
-            &self.bucket,
-            self.key,
-            self.explain,
-            &settings,
-            Clock::start(settings.timeout),
-        )
-        .instrument(span)
-        .await
+        get(&self.bucket, self.key, self.explain, &settings, Clock::start(settings.timeout)).instrument(span).await
     }
 }
 
@@ -244,11 +210,7 @@ impl<R: Resolve> GetResolved<R> {
         let read = self.get.send().await?;
         let value = self.resolver.resolve(read.siblings())?;
         let (siblings, context) = read.into_parts();
-        Ok(Resolved {
-            value,
-            siblings: siblings.len(),
-            context,
-        })
+        Ok(Resolved { value, siblings: siblings.len(), context })
     }
 }
 
@@ -274,20 +236,8 @@ impl Put {
         let span = tracing::debug_span!("put", bucket = %self.bucket.name, key = ?self.key, bytes = self.value.len());
         let settings = self.profile.over(&self.bucket.settings);
         let write_id = self.write_id.unwrap_or_else(draw_write_id);
-        let write = Write {
-            context: self.context,
-            write_id,
-        };
-        put(
-            &self.bucket,
-            self.key,
-            self.value,
-            write,
-            &settings,
-            Clock::start(settings.timeout),
-        )
-        .instrument(span)
-        .await
+        let write = Write { context: self.context, write_id };
+        put(&self.bucket, self.key, self.value, write, &settings, Clock::start(settings.timeout)).instrument(span).await
     }
 }
 
@@ -312,13 +262,8 @@ impl Delete {
         let span = tracing::debug_span!("delete", bucket = %self.bucket.name, key = ?self.key);
         let settings = self.profile.over(&self.bucket.settings);
         let write_id = self.write_id.unwrap_or_else(draw_write_id);
-        let write = Write {
-            context: self.context,
-            write_id,
-        };
-        delete(&self.bucket, self.key, write, &settings, Clock::start(settings.timeout))
-            .instrument(span)
-            .await
+        let write = Write { context: self.context, write_id };
+        delete(&self.bucket, self.key, write, &settings, Clock::start(settings.timeout)).instrument(span).await
     }
 }
 
@@ -352,19 +297,11 @@ where
             let read = get(&self.bucket, self.key.clone(), false, &settings, clock).await?;
             let change = (self.change)(read.siblings()).into();
             let (found, context) = read.into_parts();
-            let write = Write {
-                context: context.clone(),
-                write_id: draw_write_id(),
-            };
+            let write = Write { context: context.clone(), write_id: draw_write_id() };
             let (siblings, context, left_by_others) = match change {
                 Change::Keep => {
                     let siblings = found.len() as u32; // at most SIBLINGS_MAX
-                    return Ok(Updated {
-                        context,
-                        siblings,
-                        rounds,
-                        written,
-                    });
+                    return Ok(Updated { context, siblings, rounds, written });
                 }
                 Change::Put(value) => {
                     match put(&self.bucket, self.key.clone(), value, write, &settings, clock).await {
@@ -376,12 +313,7 @@ where
                 }
                 // There is nothing to remove, and a delete without context would remove what came since.
                 Change::Delete if found.is_empty() => {
-                    return Ok(Updated {
-                        context,
-                        siblings: 0,
-                        rounds,
-                        written,
-                    });
+                    return Ok(Updated { context, siblings: 0, rounds, written });
                 }
                 Change::Delete => {
                     let deleted = delete(&self.bucket, self.key.clone(), write, &settings, clock).await?;
@@ -390,12 +322,7 @@ where
             };
             written = true;
             if is_last || !left_by_others {
-                return Ok(Updated {
-                    context,
-                    siblings,
-                    rounds,
-                    written,
-                });
+                return Ok(Updated { context, siblings, rounds, written });
             }
         }
         unreachable!("the last round returns")
@@ -425,19 +352,8 @@ impl MultiPut {
         let (bucket, settings) = (&self.bucket, &settings);
         stream::iter(self.entries)
             .map(|(key, value)| async move {
-                let write = Write {
-                    context: None,
-                    write_id: draw_write_id(),
-                };
-                let stored = put(
-                    bucket,
-                    key.clone(),
-                    value,
-                    write,
-                    settings,
-                    Clock::start(settings.timeout),
-                )
-                .await;
+                let write = Write { context: None, write_id: draw_write_id() };
+                let stored = put(bucket, key.clone(), value, write, settings, Clock::start(settings.timeout)).await;
                 (key, stored)
             })
             .buffered(PIPELINE)
@@ -455,13 +371,7 @@ struct Write {
 async fn get(bucket: &Bucket, key: Bytes, explain: bool, settings: &Settings, clock: Clock) -> Result<Read, GetError> {
     let key = Key::new(key)?;
     let (id, route) = bucket.place(&key, clock).await?;
-    let request = Request::Get(wire::Get {
-        bucket: id,
-        key,
-        r: settings.r,
-        sloppy: settings.sloppy,
-        explain,
-    });
+    let request = Request::Get(wire::Get { bucket: id, key, r: settings.r, sloppy: settings.sloppy, explain });
     match bucket.inner.call(&request, route, settings, clock).await? {
         Response::Read(read) => Ok(Read::new(read)),
         _ => Err(bucket.inner.misunderstood(&request).into()),
@@ -478,10 +388,7 @@ async fn put(
 ) -> Result<Stored, PutError> {
     let key = Key::new(key)?;
     if value.len() > VALUE_BYTES_MAX {
-        return Err(PutError::ValueTooLarge {
-            bytes: value.len(),
-            max: VALUE_BYTES_MAX,
-        });
+        return Err(PutError::ValueTooLarge { bytes: value.len(), max: VALUE_BYTES_MAX });
     }
     let (id, route) = bucket.place(&key, clock).await?;
     let request = Request::Put(wire::Put {
@@ -652,9 +559,7 @@ where
 
 impl std::fmt::Debug for Bucket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bucket")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
+        f.debug_struct("Bucket").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

@@ -33,10 +33,7 @@ pub(crate) struct Clock {
 impl Clock {
     pub(crate) fn start(timeout: Duration) -> Clock {
         let started = Instant::now();
-        Clock {
-            started,
-            deadline: started + timeout.min(FAR_FUTURE),
-        }
+        Clock { started, deadline: started + timeout.min(FAR_FUTURE) }
     }
 }
 
@@ -111,13 +108,7 @@ impl Inner {
             outcome = retry::join(outcome, &cause, is_write);
             let elapsed = clock.started.elapsed();
             tracing::debug!(node = link.name(), attempts = number, %cause, "attempt failed");
-            let decision = settings.retry.decide(&FailedAttempt {
-                number,
-                at_node,
-                cause: &cause,
-                is_write,
-                elapsed,
-            });
+            let decision = settings.retry.decide(&FailedAttempt { number, at_node, cause: &cause, is_write, elapsed });
             let Decision::Retry { after, at } = decision else {
                 return Err(fail(cause, outcome));
             };
@@ -151,19 +142,14 @@ impl Inner {
     ) -> Result<Response, Cause> {
         let begun = Instant::now();
         let deadline = clock.deadline.min(begun + settings.attempt_timeout.min(FAR_FUTURE));
-        let timed_out = |sent, heard| Cause::TimedOut {
-            node: link.name().to_owned(),
-            after: begun.elapsed(),
-            sent,
-            heard,
-        };
+        let timed_out =
+            |sent, heard| Cause::TimedOut { node: link.name().to_owned(), after: begun.elapsed(), sent, heard };
         let connection = match link.connection_now() {
             Some(connection) => connection,
             None => match timeout_at(deadline, link.connection()).await {
-                Ok(connected) => connected.map_err(|failure| Cause::NotConnected {
-                    node: link.name().to_owned(),
-                    failure,
-                })?,
+                Ok(connected) => {
+                    connected.map_err(|failure| Cause::NotConnected { node: link.name().to_owned(), failure })?
+                }
                 Err(_) => return Err(timed_out(false, false)),
             },
         };
@@ -204,9 +190,7 @@ impl Inner {
         match timeout_at(clock.deadline, self.in_flight.acquire_many(weight)).await {
             Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
             Err(_) => {
-                let cause = Cause::Busy {
-                    limit: self.in_flight_max,
-                };
+                let cause = Cause::Busy { limit: self.in_flight_max };
                 Err(RequestError::new(cause, 0, clock.started.elapsed(), Outcome::Refused))
             }
         }
@@ -229,10 +213,7 @@ pub(crate) struct BucketRef {
 
 impl BucketRef {
     fn of(definition: &BucketDefinition) -> BucketRef {
-        BucketRef {
-            id: definition.id,
-            n: definition.quorum.n(),
-        }
+        BucketRef { id: definition.id, n: definition.quorum.n() }
     }
 }
 

@@ -56,11 +56,7 @@ impl Client {
 
     /// A bucket by its name. Nothing is asked: a bucket that does not exist is an error of the first request.
     pub fn bucket(&self, name: impl AsRef<str>) -> Bucket {
-        Bucket::new(
-            Arc::clone(&self.inner),
-            Arc::from(name.as_ref()),
-            Arc::clone(&self.inner.settings),
-        )
+        Bucket::new(Arc::clone(&self.inner), Arc::from(name.as_ref()), Arc::clone(&self.inner.settings))
     }
 
     /// The ring and the buckets, as this client last heard of them.
@@ -74,12 +70,7 @@ impl Client {
     /// [`StatusError`] if no node answers.
     pub async fn refresh_topology(&self) -> Result<Arc<Topology>, StatusError> {
         let timeout = self.inner.settings.attempt_timeout;
-        let refreshed = self
-            .inner
-            .router
-            .refresh(None, timeout)
-            .await
-            .map_err(RequestError::unsent)?;
+        let refreshed = self.inner.router.refresh(None, timeout).await.map_err(RequestError::unsent)?;
         Ok(Arc::clone(&refreshed.topology))
     }
 
@@ -91,11 +82,7 @@ impl Client {
     pub async fn status(&self, node: impl AsRef<str>) -> Result<NodeStatus, StatusError> {
         let settings = Profile::new().via(node).over(&self.inner.settings);
         let request = Request::Status;
-        match self
-            .inner
-            .call(&request, Route::Any, &settings, Clock::start(settings.timeout))
-            .await?
-        {
+        match self.inner.call(&request, Route::Any, &settings, Clock::start(settings.timeout)).await? {
             Response::Status(status) => Ok(*status),
             _ => Err(self.inner.misunderstood(&request).into()),
         }
@@ -170,14 +157,9 @@ impl ClientBuilder {
         let settings = self.profile.over(&Settings::default());
         let io = Io::new(&identity, self.runtime, self.connect_timeout.unwrap_or(CONNECT_TIMEOUT))
             .map_err(ConnectError::Io)?;
-        let router = Router::start(
-            Arc::clone(&io),
-            self.seeds,
-            settings.via.clone(),
-            settings.attempt_timeout,
-        )
-        .await
-        .map_err(|failures| ConnectError::NoSeedAnswered { failures })?;
+        let router = Router::start(Arc::clone(&io), self.seeds, settings.via.clone(), settings.attempt_timeout)
+            .await
+            .map_err(|failures| ConnectError::NoSeedAnswered { failures })?;
         let in_flight_max = self.in_flight_max.unwrap_or(IN_FLIGHT_MAX).min(Semaphore::MAX_PERMITS);
         let inner = Inner {
             router,
@@ -213,8 +195,6 @@ impl Inner {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client")
-            .field("cluster", &self.topology().cluster())
-            .finish_non_exhaustive()
+        f.debug_struct("Client").field("cluster", &self.topology().cluster()).finish_non_exhaustive()
     }
 }

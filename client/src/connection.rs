@@ -126,12 +126,7 @@ impl Connection {
         }
         let id = shared.next_id;
         shared.next_id += 1;
-        let message = RequestFrameRef {
-            id,
-            ring_version,
-            deadline_ms,
-            request,
-        };
+        let message = RequestFrameRef { id, ring_version, deadline_ms, request };
         let large = if payload_bytes(request) <= ENCODE_UNDER_LOCK_MAX {
             let start = shared.out.len();
             frame::encode(&message, &mut shared.out).map_err(|error| Cause::TooLong(error.to_string()))?;
@@ -157,13 +152,7 @@ impl Connection {
             shared.open(ring_version);
         }
         shared.opened = true;
-        shared.in_flight.insert(
-            id,
-            Waiter {
-                answer: sender,
-                large: large.is_some(),
-            },
-        );
+        shared.in_flight.insert(id, Waiter { answer: sender, large: large.is_some() });
         shared.large.extend(large);
         // Who queues behind others need not wake the writer again.
         let wakes = !shared.awake;
@@ -172,11 +161,7 @@ impl Connection {
         if wakes {
             self.queued.notify_one();
         }
-        Ok(Pending {
-            connection: Arc::clone(self),
-            id,
-            answer,
-        })
+        Ok(Pending { connection: Arc::clone(self), id, answer })
     }
 
     /// Why the connection is closed, if it is.
@@ -273,10 +258,7 @@ impl Connection {
                 Err(error) => return self.failure_of_stream(&error),
             }
             loop {
-                match reader
-                    .next_frame()
-                    .and_then(|body| body.map(|body| frame::decode(&body)).transpose())
-                {
+                match reader.next_frame().and_then(|body| body.map(|body| frame::decode(&body)).transpose()) {
                     Ok(Some(frame)) => batch.push(frame),
                     Ok(None) => break,
                     Err(error) => {
@@ -360,27 +342,18 @@ impl Connection {
             let cause = if unsent {
                 self.not_connected(failure.clone())
             } else {
-                Cause::ConnectionLost {
-                    node: self.node.clone(),
-                    reason: failure.to_string(),
-                }
+                Cause::ConnectionLost { node: self.node.clone(), reason: failure.to_string() }
             };
             let _ = waiter.answer.send(Err(cause));
         }
     }
 
     fn not_connected(&self, failure: ConnectFailure) -> Cause {
-        Cause::NotConnected {
-            node: self.node.clone(),
-            failure,
-        }
+        Cause::NotConnected { node: self.node.clone(), failure }
     }
 
     fn misbehaved(&self, what: &str) -> ConnectFailure {
-        ConnectFailure::Ended {
-            address: self.address.clone(),
-            reason: format!("the node broke the protocol: {what}"),
-        }
+        ConnectFailure::Ended { address: self.address.clone(), reason: format!("the node broke the protocol: {what}") }
     }
 
     fn failure_of(&self, error: &ConnectionError) -> ConnectFailure {
@@ -405,12 +378,7 @@ impl Shared {
     /// The node sees a stream when the first byte on it arrives, and may want to see the shared one before any other.
     /// A question of which nobody awaits the answer makes it visible.
     fn open(&mut self, ring_version: u64) {
-        let message = RequestFrameRef {
-            id: 0,
-            ring_version,
-            deadline_ms: 1_000,
-            request: &Request::Status,
-        };
+        let message = RequestFrameRef { id: 0, ring_version, deadline_ms: 1_000, request: &Request::Status };
         frame::encode(&message, &mut self.out).expect("is a few bytes long");
     }
 }
@@ -450,23 +418,13 @@ pub(crate) fn failure_of(address: &str, error: &ConnectionError, established: bo
         }
         (Some((alert, true)), ConnectionError::ConnectionClosed(close)) => {
             let reason = String::from_utf8_lossy(&close.reason);
-            ConnectFailure::Rejected {
-                address,
-                reason: format!("{} {reason}", alert_name(alert)).trim().to_owned(),
-            }
+            ConnectFailure::Rejected { address, reason: format!("{} {reason}", alert_name(alert)).trim().to_owned() }
         }
-        (Some((_, false)), ConnectionError::TransportError(error)) => ConnectFailure::Untrusted {
-            address,
-            reason: error.reason.clone(),
-        },
-        _ if established => ConnectFailure::Ended {
-            address,
-            reason: error.to_string(),
-        },
-        _ => ConnectFailure::Unreachable {
-            address,
-            reason: error.to_string(),
-        },
+        (Some((_, false)), ConnectionError::TransportError(error)) => {
+            ConnectFailure::Untrusted { address, reason: error.reason.clone() }
+        }
+        _ if established => ConnectFailure::Ended { address, reason: error.to_string() },
+        _ => ConnectFailure::Unreachable { address, reason: error.to_string() },
     }
 }
 
@@ -537,19 +495,9 @@ mod tests {
             explain: true,
         });
         let (mut borrowed, mut owned) = (Vec::new(), Vec::new());
-        let frame = RequestFrameRef {
-            id: 300,
-            ring_version: 7,
-            deadline_ms: 2_000,
-            request: &request,
-        };
+        let frame = RequestFrameRef { id: 300, ring_version: 7, deadline_ms: 2_000, request: &request };
         frame::encode(&frame, &mut borrowed).expect("short");
-        let frame = RequestFrame {
-            id: 300,
-            ring_version: 7,
-            deadline_ms: 2_000,
-            request: request.clone(),
-        };
+        let frame = RequestFrame { id: 300, ring_version: 7, deadline_ms: 2_000, request: request.clone() };
         frame::encode(&frame, &mut owned).expect("short");
         assert_eq!(borrowed, owned);
     }

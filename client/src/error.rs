@@ -299,11 +299,7 @@ macro_rules! operation_error {
         impl $name {
             #[doc = $outcome]
             pub fn outcome(&self) -> Outcome {
-                if $reads {
-                    Outcome::Refused
-                } else {
-                    self.request().map_or(Outcome::Refused, RequestError::outcome)
-                }
+                if $reads { Outcome::Refused } else { self.request().map_or(Outcome::Refused, RequestError::outcome) }
             }
 
             /// Why the request did not succeed, if the call itself was in order.
@@ -356,12 +352,7 @@ impl UpdateError {
 
 impl RequestError {
     pub(crate) fn new(cause: Cause, attempts: u32, elapsed: Duration, outcome: Outcome) -> RequestError {
-        RequestError(Box::new(Failed {
-            cause,
-            attempts,
-            elapsed,
-            outcome,
-        }))
+        RequestError(Box::new(Failed { cause, attempts, elapsed, outcome }))
     }
 
     /// Before the first attempt: nothing was sent.
@@ -400,12 +391,7 @@ impl RequestError {
 
 impl fmt::Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failed {
-            cause,
-            attempts,
-            elapsed,
-            outcome,
-        } = &*self.0;
+        let Failed { cause, attempts, elapsed, outcome } = &*self.0;
         write!(f, "{cause}")?;
         if *attempts > 1 {
             write!(f, " (after {attempts} attempts in {elapsed:.1?})")?;
@@ -441,14 +427,8 @@ impl Cause {
 
     pub(crate) fn from_node(node: &str, failure: Failure) -> Cause {
         match failure {
-            Failure::Refused(refusal) => Cause::Refused {
-                node: node.to_owned(),
-                refusal,
-            },
-            Failure::Unknown(unknown) => Cause::Unknown {
-                node: node.to_owned(),
-                unknown,
-            },
+            Failure::Refused(refusal) => Cause::Refused { node: node.to_owned(), refusal },
+            Failure::Unknown(unknown) => Cause::Unknown { node: node.to_owned(), unknown },
             _ => Cause::Misunderstood { node: node.to_owned() },
         }
     }
@@ -465,11 +445,7 @@ impl ConnectFailure {
 }
 
 fn list(failures: &[(String, RequestError)]) -> String {
-    failures
-        .iter()
-        .map(|(_, failure)| failure.to_string())
-        .collect::<Vec<_>>()
-        .join("; ")
+    failures.iter().map(|(_, failure)| failure.to_string()).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
@@ -477,20 +453,12 @@ mod tests {
     use super::*;
 
     fn refused() -> Cause {
-        Cause::Refused {
-            node: "ada".into(),
-            refusal: Refusal::Stopping,
-        }
+        Cause::Refused { node: "ada".into(), refusal: Refusal::Stopping }
     }
 
     #[test]
     fn a_refusal_after_an_unknown_attempt_is_unknown() {
-        let error = PutError::from(RequestError::new(
-            refused(),
-            2,
-            Duration::from_millis(30),
-            Outcome::Unknown,
-        ));
+        let error = PutError::from(RequestError::new(refused(), 2, Duration::from_millis(30), Outcome::Unknown));
         assert_eq!(error.outcome(), Outcome::Unknown);
         assert_eq!(error.refusal(), Some(&Refusal::Stopping));
         assert_eq!(
@@ -502,12 +470,7 @@ mod tests {
 
     #[test]
     fn what_was_never_sent_is_refused() {
-        let timed_out = |sent| Cause::TimedOut {
-            node: "ada".into(),
-            after: Duration::ZERO,
-            sent,
-            heard: false,
-        };
+        let timed_out = |sent| Cause::TimedOut { node: "ada".into(), after: Duration::ZERO, sent, heard: false };
         assert_eq!(timed_out(false).outcome(), Outcome::Refused);
         assert_eq!(timed_out(true).outcome(), Outcome::Unknown);
         assert_eq!(PutError::ValueTooLarge { bytes: 9, max: 8 }.outcome(), Outcome::Refused);

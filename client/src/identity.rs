@@ -67,10 +67,7 @@ impl Identity {
         key: impl AsRef<Path>,
     ) -> Result<Identity, IdentityError> {
         let read = |path: &Path| {
-            std::fs::read(path).map_err(|source| IdentityError::Unreadable {
-                path: path.to_owned(),
-                source,
-            })
+            std::fs::read(path).map_err(|source| IdentityError::Unreadable { path: path.to_owned(), source })
         };
         Identity::from_pem(&read(ca.as_ref())?, &read(cert.as_ref())?, &read(key.as_ref())?)
     }
@@ -90,9 +87,7 @@ impl Identity {
             source => IdentityError::Damaged { whose: "key", source },
         })?;
         let config = tls::client_config(roots, chain, key).map_err(|source| IdentityError::Unusable { source })?;
-        Ok(Identity {
-            config: Arc::new(config),
-        })
+        Ok(Identity { config: Arc::new(config) })
     }
 
     pub(crate) fn tls(&self) -> Arc<rustls::ClientConfig> {
@@ -111,11 +106,7 @@ fn certificates(whose: &'static str, text: &[u8]) -> Result<Vec<CertificateDer<'
     let found: Vec<_> = CertificateDer::pem_slice_iter(text)
         .collect::<Result<_, _>>()
         .map_err(|source| IdentityError::Damaged { whose, source })?;
-    if found.is_empty() {
-        Err(IdentityError::NoCertificate { whose })
-    } else {
-        Ok(found)
-    }
+    if found.is_empty() { Err(IdentityError::NoCertificate { whose }) } else { Ok(found) }
 }
 
 #[cfg(test)]
@@ -124,24 +115,15 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        assert!(matches!(
-            Identity::from_pem(b"", b"", b""),
-            Err(IdentityError::NoCertificate { whose: "CA" })
-        ));
+        assert!(matches!(Identity::from_pem(b"", b"", b""), Err(IdentityError::NoCertificate { whose: "CA" })));
         let missing = Identity::from_pem_files("no-such-ca.pem", "c.pem", "k.pem").expect_err("there is no such file");
-        assert!(
-            missing.to_string().starts_with("cannot read no-such-ca.pem: "),
-            "{missing}"
-        );
+        assert!(missing.to_string().starts_with("cannot read no-such-ca.pem: "), "{missing}");
     }
 
     #[test]
     fn a_key_of_another_certificate_is_refused() {
         let params = rcgen::CertificateParams::new(vec![]).expect("no names");
-        let (own, other) = (
-            rcgen::KeyPair::generate().expect("key"),
-            rcgen::KeyPair::generate().expect("key"),
-        );
+        let (own, other) = (rcgen::KeyPair::generate().expect("key"), rcgen::KeyPair::generate().expect("key"));
         let cert = params.self_signed(&own).expect("signs").pem();
         let identity =
             |key: &rcgen::KeyPair| Identity::from_pem(cert.as_bytes(), cert.as_bytes(), key.serialize_pem().as_bytes());

@@ -80,18 +80,12 @@ impl Io {
         shard: u16,
         expected: Option<&str>,
     ) -> Result<Arc<Connection>, ConnectFailure> {
-        let unresolved = |source| ConnectFailure::Resolve {
-            address: address.to_owned(),
-            source: Arc::new(source),
-        };
+        let unresolved = |source| ConnectFailure::Resolve { address: address.to_owned(), source: Arc::new(source) };
         let found: Vec<SocketAddr> = tokio::net::lookup_host(address).await.map_err(unresolved)?.collect();
         let mut failure = unresolved(io::Error::new(io::ErrorKind::NotFound, "the name has no addresses"));
         for mut socket in found {
             let Some(port) = socket.port().checked_add(shard) else {
-                return Err(unresolved(io::Error::new(
-                    io::ErrorKind::InvalidInput,
-                    "no port is left for the shard",
-                )));
+                return Err(unresolved(io::Error::new(io::ErrorKind::InvalidInput, "no port is left for the shard")));
             };
             socket.set_port(port);
             match self.handshake(address, socket, expected).await {
@@ -108,10 +102,7 @@ impl Io {
         socket: SocketAddr,
         expected: Option<&str>,
     ) -> Result<Arc<Connection>, ConnectFailure> {
-        let unreachable = |reason: String| ConnectFailure::Unreachable {
-            address: address.to_owned(),
-            reason,
-        };
+        let unreachable = |reason: String| ConnectFailure::Unreachable { address: address.to_owned(), reason };
         let quic = self
             .endpoint_for(socket)?
             .connect_with(self.config.clone(), socket, tls::SERVER_NAME)
@@ -125,10 +116,7 @@ impl Io {
                 return Err(failure);
             }
         };
-        let (send, recv) = quic
-            .open_bi()
-            .await
-            .map_err(|error| failure_of(address, &error, false))?;
+        let (send, recv) = quic.open_bi().await.map_err(|error| failure_of(address, &error, false))?;
         tracing::debug!(node, %socket, "connected");
         Ok(Connection::start(quic, address.to_owned(), node, send, recv))
     }
@@ -145,9 +133,7 @@ impl Io {
         if let Some(endpoint) = slot {
             return Ok(endpoint.clone());
         }
-        let endpoint = Endpoint::client(any).map_err(|source| ConnectFailure::Socket {
-            source: Arc::new(source),
-        })?;
+        let endpoint = Endpoint::client(any).map_err(|source| ConnectFailure::Socket { source: Arc::new(source) })?;
         Ok(slot.insert(endpoint).clone())
     }
 
@@ -162,10 +148,7 @@ impl Io {
     fn shut(&self) -> Vec<Endpoint> {
         let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         endpoints.closed = true;
-        let open: Vec<Endpoint> = [endpoints.v4.take(), endpoints.v6.take()]
-            .into_iter()
-            .flatten()
-            .collect();
+        let open: Vec<Endpoint> = [endpoints.v4.take(), endpoints.v6.take()].into_iter().flatten().collect();
         for endpoint in &open {
             endpoint.close(CODE_DONE, b"client is done");
         }
@@ -188,17 +171,15 @@ fn own_thread() -> io::Result<(Handle, oneshot::Sender<Vec<Endpoint>>)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let handle = runtime.handle().clone();
     let (stop, stopped) = oneshot::channel::<Vec<Endpoint>>();
-    std::thread::Builder::new()
-        .name("driftless-client".into())
-        .spawn(move || {
-            runtime.block_on(async {
-                for endpoint in stopped.await.unwrap_or_default() {
-                    let _ = tokio::time::timeout(GOODBYE, endpoint.wait_idle()).await;
-                }
-            });
-            // A name that is still being resolved must not keep the thread.
-            runtime.shutdown_background();
-        })?;
+    std::thread::Builder::new().name("driftless-client".into()).spawn(move || {
+        runtime.block_on(async {
+            for endpoint in stopped.await.unwrap_or_default() {
+                let _ = tokio::time::timeout(GOODBYE, endpoint.wait_idle()).await;
+            }
+        });
+        // A name that is still being resolved must not keep the thread.
+        runtime.shutdown_background();
+    })?;
     Ok((handle, stop))
 }
 

@@ -32,40 +32,22 @@ pub(crate) struct Link {
 
 enum State {
     Idle,
-    Connecting {
-        done: watch::Receiver<Option<Connected>>,
-        failures: u32,
-    },
-    Up {
-        connection: Arc<Connection>,
-        failures: u32,
-    },
-    Down {
-        until: Instant,
-        failures: u32,
-    },
+    Connecting { done: watch::Receiver<Option<Connected>>, failures: u32 },
+    Up { connection: Arc<Connection>, failures: u32 },
+    Down { until: Instant, failures: u32 },
 }
 
 type Connected = Result<Arc<Connection>, ConnectFailure>;
 
 impl Link {
     pub(crate) fn new(io: Arc<Io>, address: String, shard: u16, expected: Option<String>) -> Arc<Link> {
-        Arc::new(Link {
-            io,
-            address,
-            shard,
-            expected,
-            state: Mutex::new(State::Idle),
-        })
+        Arc::new(Link { io, address, shard, expected, state: Mutex::new(State::Idle) })
     }
 
     /// A link that takes over a connection of another one which is no longer needed.
     pub(crate) fn adopt(self: Arc<Self>, connection: Option<Arc<Connection>>) -> Arc<Link> {
         if let Some(connection) = connection {
-            *self.lock() = State::Up {
-                connection,
-                failures: 0,
-            };
+            *self.lock() = State::Up { connection, failures: 0 };
         }
         self
     }
@@ -152,10 +134,7 @@ impl Link {
             State::Up { connection, failures } if connection.closed().is_some() => {
                 // One that never answered anything is no success: the backoff goes on growing.
                 let failures = if connection.heard() > 0 { 1 } else { *failures + 1 };
-                *state = State::Down {
-                    until: Instant::now() + RECONNECT.after(failures),
-                    failures,
-                };
+                *state = State::Down { until: Instant::now() + RECONNECT.after(failures), failures };
             }
             State::Connecting { done, .. } if done.has_changed().is_err() && done.borrow().is_none() => {
                 // Its task was dropped with the runtime it ran on.
@@ -167,29 +146,17 @@ impl Link {
 
     fn start(self: &Arc<Self>, state: &mut State, failures: u32, wait: Duration) -> watch::Receiver<Option<Connected>> {
         let (report, done) = watch::channel(None);
-        *state = State::Connecting {
-            done: done.clone(),
-            failures,
-        };
+        *state = State::Connecting { done: done.clone(), failures };
         let link = Arc::clone(self);
         self.io.spawn(async move {
             tokio::time::sleep(wait).await;
-            let connected = link
-                .io
-                .connect(&link.address, link.shard, link.expected.as_deref())
-                .await;
+            let connected = link.io.connect(&link.address, link.shard, link.expected.as_deref()).await;
             let next = match &connected {
-                Ok(connection) => State::Up {
-                    connection: Arc::clone(connection),
-                    failures,
-                },
+                Ok(connection) => State::Up { connection: Arc::clone(connection), failures },
                 Err(failure) => {
                     tracing::debug!(node = link.name(), shard = link.shard, %failure, "cannot connect");
                     let failures = failures.saturating_add(1);
-                    State::Down {
-                        until: Instant::now() + RECONNECT.after(failures),
-                        failures,
-                    }
+                    State::Down { until: Instant::now() + RECONNECT.after(failures), failures }
                 }
             };
             *link.lock() = next;
@@ -215,7 +182,4 @@ impl Drop for Link {
 }
 
 /// A restarted process is back within the first waits; a machine that is gone costs one handshake every two seconds.
-const RECONNECT: Backoff = Backoff {
-    first: Duration::from_millis(50),
-    max: Duration::from_secs(2),
-};
+const RECONNECT: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(2) };

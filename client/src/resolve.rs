@@ -115,9 +115,7 @@ impl Resolve for LastWriter {
 
     fn resolve(&self, siblings: &[Sibling]) -> Result<Option<Bytes>, ResolveError> {
         // Equal times are decided by the bytes, so that every reader chooses the same.
-        let last = siblings
-            .iter()
-            .max_by_key(|sibling| (sibling.written_at, &sibling.value));
+        let last = siblings.iter().max_by_key(|sibling| (sibling.written_at, &sibling.value));
         Ok(last.map(|sibling| sibling.value.clone()))
     }
 }
@@ -175,25 +173,17 @@ mod tests {
     fn siblings(values: &[(&str, u64)]) -> Vec<Sibling> {
         values
             .iter()
-            .map(|(value, time)| Sibling {
-                value: Bytes::copy_from_slice(value.as_bytes()),
-                written_at: Hlc(*time),
-            })
+            .map(|(value, time)| Sibling { value: Bytes::copy_from_slice(value.as_bytes()), written_at: Hlc(*time) })
             .collect()
     }
 
     fn words(value: &Bytes) -> Result<Vec<String>, std::string::FromUtf8Error> {
-        Ok(String::from_utf8(value.to_vec())?
-            .split(' ')
-            .map(str::to_owned)
-            .collect())
+        Ok(String::from_utf8(value.to_vec())?.split(' ').map(str::to_owned).collect())
     }
 
     #[test]
     fn union_has_every_element_once() {
-        let union = Union::new(words)
-            .resolve(&siblings(&[("b a", 1), ("c a", 2)]))
-            .expect("decodes");
+        let union = Union::new(words).resolve(&siblings(&[("b a", 1), ("c a", 2)])).expect("decodes");
         assert_eq!(union.into_iter().collect::<Vec<_>>(), ["a", "b", "c"]);
         assert!(Union::new(words).resolve(&[]).expect("nothing to decode").is_empty());
     }
@@ -202,19 +192,10 @@ mod tests {
     fn max_compares_what_was_decoded() {
         let number = |value: &Bytes| std::str::from_utf8(value).expect("text").parse::<u32>();
         let max = Max::new(number);
-        assert_eq!(
-            max.resolve(&siblings(&[("9", 1), ("10", 2), ("8", 3)]))
-                .expect("numbers"),
-            Some(10)
-        );
+        assert_eq!(max.resolve(&siblings(&[("9", 1), ("10", 2), ("8", 3)])).expect("numbers"), Some(10));
         assert_eq!(max.resolve(&[]).expect("nothing to decode"), None);
         let error = max.resolve(&siblings(&[("x", 1)])).expect_err("is no number");
-        assert!(
-            error
-                .to_string()
-                .starts_with("a sibling cannot be decoded: invalid digit"),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("a sibling cannot be decoded: invalid digit"), "{error}");
     }
 
     #[test]
@@ -228,10 +209,7 @@ mod tests {
     #[test]
     fn fail_takes_one_value_or_none() {
         assert_eq!(Fail.resolve(&[]).expect("none is fine"), None);
-        assert_eq!(
-            Fail.resolve(&siblings(&[("a", 1)])).expect("one is fine").as_deref(),
-            Some(&b"a"[..])
-        );
+        assert_eq!(Fail.resolve(&siblings(&[("a", 1)])).expect("one is fine").as_deref(), Some(&b"a"[..]));
         let several = Fail.resolve(&siblings(&[("a", 1), ("b", 1)]));
         assert!(matches!(several, Err(ResolveError::Siblings { count: 2 })));
     }

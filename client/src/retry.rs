@@ -92,10 +92,7 @@ impl DefaultRetry {
         DefaultRetry {
             attempts_max: 10,
             replicas_max: 4,
-            backoff: Backoff {
-                first: Duration::from_millis(20),
-                max: Duration::from_secs(1),
-            },
+            backoff: Backoff { first: Duration::from_millis(20), max: Duration::from_secs(1) },
         }
     }
 
@@ -126,10 +123,7 @@ impl RetryPolicy for DefaultRetry {
         if failed.number >= self.attempts_max {
             return Decision::GiveUp;
         }
-        let next = |after| Decision::Retry {
-            after,
-            at: RetryAt::Next,
-        };
+        let next = |after| Decision::Retry { after, at: RetryAt::Next };
         let backoff = || self.backoff.after(failed.number);
         match failed.cause {
             Cause::Refused { refusal, .. } => match refusal {
@@ -151,10 +145,7 @@ impl RetryPolicy for DefaultRetry {
             Cause::TimedOut { heard: false, .. } => next(Duration::ZERO),
             Cause::ConnectionLost { .. } | Cause::Unknown { .. } | Cause::TimedOut { .. } => {
                 let same = failed.is_write && failed.at_node < 2;
-                Decision::Retry {
-                    after: backoff(),
-                    at: if same { RetryAt::Same } else { RetryAt::Next },
-                }
+                Decision::Retry { after: backoff(), at: if same { RetryAt::Same } else { RetryAt::Next } }
             }
             _ => Decision::GiveUp,
         }
@@ -170,10 +161,7 @@ impl RetryPolicy for NoRetry {
 impl Backoff {
     /// The wait after this many failures, between half and all of `first * 2^(failures - 1)`.
     pub(crate) fn after(self, failures: u32) -> Duration {
-        let full = self
-            .first
-            .saturating_mul(1 << failures.saturating_sub(1).min(16))
-            .min(self.max);
+        let full = self.first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(self.max);
         full / 2 + jitter(full / 2)
     }
 }
@@ -189,20 +177,13 @@ fn jitter(most: Duration) -> Duration {
 pub(crate) fn wants_ring(cause: &Cause) -> bool {
     matches!(
         cause,
-        Cause::Refused {
-            refusal: Refusal::StaleRing { .. } | Refusal::NotOwner { .. } | Refusal::NotCoordinator,
-            ..
-        }
+        Cause::Refused { refusal: Refusal::StaleRing { .. } | Refusal::NotOwner { .. } | Refusal::NotCoordinator, .. }
     )
 }
 
 /// Whether all attempts together may have taken effect: one unknown is enough, and reads never have an effect.
 pub(crate) fn join(before: Outcome, cause: &Cause, is_write: bool) -> Outcome {
-    if is_write && cause.outcome() == Outcome::Unknown {
-        Outcome::Unknown
-    } else {
-        before
-    }
+    if is_write && cause.outcome() == Outcome::Unknown { Outcome::Unknown } else { before }
 }
 
 #[cfg(test)]
@@ -213,27 +194,15 @@ mod tests {
 
     fn decide(cause: Cause, number: u32, at_node: u32, is_write: bool) -> Decision {
         let elapsed = Duration::ZERO;
-        DefaultRetry::new().decide(&FailedAttempt {
-            number,
-            at_node,
-            cause: &cause,
-            is_write,
-            elapsed,
-        })
+        DefaultRetry::new().decide(&FailedAttempt { number, at_node, cause: &cause, is_write, elapsed })
     }
 
     fn refused(refusal: Refusal) -> Cause {
-        Cause::Refused {
-            node: "ada".into(),
-            refusal,
-        }
+        Cause::Refused { node: "ada".into(), refusal }
     }
 
     fn unknown() -> Cause {
-        Cause::Unknown {
-            node: "ada".into(),
-            unknown: Unknown::Timeout { acks: 1, needed: 2 },
-        }
+        Cause::Unknown { node: "ada".into(), unknown: Unknown::Timeout { acks: 1, needed: 2 } }
     }
 
     fn at(decision: Decision) -> Option<RetryAt> {
@@ -252,19 +221,8 @@ mod tests {
 
     #[test]
     fn a_node_that_is_gone_is_not_asked_again() {
-        let silent = Cause::TimedOut {
-            node: "ada".into(),
-            after: Duration::ZERO,
-            sent: true,
-            heard: false,
-        };
-        assert_eq!(
-            decide(silent, 1, 1, true),
-            Decision::Retry {
-                after: Duration::ZERO,
-                at: RetryAt::Next
-            }
-        );
+        let silent = Cause::TimedOut { node: "ada".into(), after: Duration::ZERO, sent: true, heard: false };
+        assert_eq!(decide(silent, 1, 1, true), Decision::Retry { after: Duration::ZERO, at: RetryAt::Next });
     }
 
     #[test]
@@ -281,30 +239,19 @@ mod tests {
         for refusal in [
             Refusal::NoSuchBucket,
             Refusal::WriteIdReused,
-            Refusal::TooManySiblings {
-                siblings: 64,
-                bytes: 64,
-            },
+            Refusal::TooManySiblings { siblings: 64, bytes: 64 },
             Refusal::StorageFull,
         ] {
             assert_eq!(decide(refused(refusal), 1, 1, true), Decision::GiveUp);
         }
-        let few = || {
-            refused(Refusal::NotEnoughReplicas {
-                needed: 2,
-                available: 1,
-            })
-        };
+        let few = || refused(Refusal::NotEnoughReplicas { needed: 2, available: 1 });
         assert!(at(decide(few(), 3, 1, true)).is_some());
         assert_eq!(decide(few(), 4, 1, true), Decision::GiveUp);
     }
 
     #[test]
     fn backoff_doubles_up_to_its_limit() {
-        let backoff = Backoff {
-            first: Duration::from_millis(50),
-            max: Duration::from_secs(2),
-        };
+        let backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(2) };
         for (failures, most) in [(1, 50), (2, 100), (3, 200), (6, 1600), (7, 2000), (500, 2000)] {
             let after = backoff.after(failures).as_millis();
             assert!((most / 2..=most).contains(&after), "{failures} failures: {after} ms");

@@ -60,17 +60,11 @@ impl Router {
         only: Option<Arc<str>>,
         timeout: Duration,
     ) -> Result<Router, Vec<(String, RequestError)>> {
-        let links: Vec<Arc<Link>> = seeds
-            .iter()
-            .map(|seed| Link::new(Arc::clone(&io), seed.clone(), 0, None))
-            .collect();
+        let links: Vec<Arc<Link>> =
+            seeds.iter().map(|seed| Link::new(Arc::clone(&io), seed.clone(), 0, None)).collect();
         let mut asked: futures::stream::FuturesUnordered<_> = links
             .iter()
-            .map(|link| async move {
-                fetch(link, timeout)
-                    .await
-                    .map_err(|cause| (link.name().to_owned(), cause))
-            })
+            .map(|link| async move { fetch(link, timeout).await.map_err(|cause| (link.name().to_owned(), cause)) })
             .collect();
         let mut failures = Vec::new();
         while let Some(answer) = futures::StreamExt::next(&mut asked).await {
@@ -111,13 +105,7 @@ impl Router {
                 let members = snapshot.links.iter().filter_map(|shards| shards.first().cloned());
                 let (promising, others): (Vec<_>, Vec<_>) = members.partition(Link::is_promising);
                 let seeds = self.seeds.iter().map(|seed| self.stranger(seed));
-                first
-                    .cloned()
-                    .into_iter()
-                    .chain(promising)
-                    .chain(others)
-                    .chain(seeds)
-                    .collect()
+                first.cloned().into_iter().chain(promising).chain(others).chain(seeds).collect()
             }
         };
         let mut failure = None;
@@ -147,19 +135,11 @@ impl Router {
     /// The link to exactly the node that a user named: a member's name or address, or any other `host:port`.
     pub(crate) fn pinned(&self, snapshot: &Snapshot, node: &str, route: Route) -> Result<Arc<Link>, Cause> {
         let topology = &snapshot.topology;
-        let member = topology
-            .ring()
-            .members()
-            .iter()
-            .find(|member| member.name == node || member.address == node);
+        let member = topology.ring().members().iter().find(|member| member.name == node || member.address == node);
         match member {
             Some(member) => {
-                let shard = snapshot
-                    .partition(route)
-                    .map_or(0, |partition| topology.shard_of(member.id, partition));
-                let link = snapshot
-                    .link(member.id, shard)
-                    .expect("a snapshot has a link to every shard of a member");
+                let shard = snapshot.partition(route).map_or(0, |partition| topology.shard_of(member.id, partition));
+                let link = snapshot.link(member.id, shard).expect("a snapshot has a link to every shard of a member");
                 Ok(Arc::clone(link))
             }
             None if node.contains(':') => Ok(self.stranger(node)),
@@ -202,10 +182,7 @@ impl Snapshot {
                 })
                 .collect()
         });
-        Snapshot {
-            links: links.collect(),
-            topology: Arc::new(topology),
-        }
+        Snapshot { links: links.collect(), topology: Arc::new(topology) }
     }
 
     pub(crate) fn ring_version(&self) -> u64 {
@@ -243,21 +220,12 @@ impl Snapshot {
             (None, _) => ring.members().iter().map(|member| member.id).collect(),
         };
         let times = |node: &NodeId| tried.iter().filter(|&other| other == node).count();
-        let best = owners
-            .iter()
-            .chain(&others)
-            .filter_map(|&node| Some((node, link(node)?)));
-        best.min_by_key(|(node, link)| (!link.is_promising(), times(node)))
-            .map(|(node, link)| (node, Arc::clone(link)))
+        let best = owners.iter().chain(&others).filter_map(|&node| Some((node, link(node)?)));
+        best.min_by_key(|(node, link)| (!link.is_promising(), times(node))).map(|(node, link)| (node, Arc::clone(link)))
     }
 
     fn link(&self, node: NodeId, shard: u16) -> Option<&Arc<Link>> {
-        let member = self
-            .topology
-            .ring()
-            .members()
-            .binary_search_by_key(&node, |member| member.id)
-            .ok()?;
+        let member = self.topology.ring().members().binary_search_by_key(&node, |member| member.id).ok()?;
         self.links.get(member)?.get(usize::from(shard))
     }
 }
@@ -270,26 +238,17 @@ fn same_port(one: &str, other: &str) -> bool {
 /// Asks one node for the topology.
 async fn fetch(link: &Arc<Link>, timeout: Duration) -> Result<Topology, Cause> {
     let ask = async {
-        let connection = link.connection().await.map_err(|failure| Cause::NotConnected {
-            node: link.name().to_owned(),
-            failure,
-        })?;
+        let connection =
+            link.connection().await.map_err(|failure| Cause::NotConnected { node: link.name().to_owned(), failure })?;
         let deadline_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
         let frame = connection.submit(&Request::Topology, 0, deadline_ms)?.answer().await?;
         match frame.response {
             Response::Topology(topology) => Ok(*topology),
             Response::Failed(failure) => Err(Cause::from_node(connection.node(), failure)),
-            _ => Err(Cause::Misunderstood {
-                node: connection.node().to_owned(),
-            }),
+            _ => Err(Cause::Misunderstood { node: connection.node().to_owned() }),
         }
     };
     tokio::time::timeout(timeout, ask).await.unwrap_or_else(|_| {
-        Err(Cause::TimedOut {
-            node: link.name().to_owned(),
-            after: timeout,
-            sent: false,
-            heard: false,
-        })
+        Err(Cause::TimedOut { node: link.name().to_owned(), after: timeout, sent: false, heard: false })
     })
 }

@@ -72,12 +72,7 @@ struct Page {
 
 impl Scan {
     pub(crate) fn new(bucket: Bucket) -> Scan {
-        Scan {
-            bucket,
-            page: PAGE,
-            position: None,
-            profile: Profile::new(),
-        }
+        Scan { bucket, page: PAGE, position: None, profile: Profile::new() }
     }
 
     /// Most keys fetched at a time, 1,000 by default, at least 1.
@@ -114,11 +109,7 @@ impl Scan {
     pub fn keys(self) -> Keys {
         let settings = self.profile.over(&self.bucket.settings);
         Keys {
-            walk: Arc::new(Walk {
-                bucket: self.bucket,
-                page: self.page,
-                settings,
-            }),
+            walk: Arc::new(Walk { bucket: self.bucket, page: self.page, settings }),
             ready: VecDeque::new(),
             next: Some(self.position.unwrap_or(ScanPosition(Place::At(Token(0))))),
             given: None,
@@ -135,10 +126,7 @@ impl Keys {
                 let snapshot = self.walk.bucket.inner.router.snapshot();
                 let bucket = snapshot.topology.bucket_named(self.walk.bucket.name())?;
                 let token = snapshot.topology.ring().token(bucket.id.0, key.as_bytes());
-                Some(ScanPosition(Place::After(Cursor {
-                    token,
-                    key: key.clone(),
-                })))
+                Some(ScanPosition(Place::After(Cursor { token, key: key.clone() })))
             }
             _ => self.next.clone(),
         }
@@ -158,9 +146,7 @@ impl Stream for Keys {
             let Some(next) = &this.next else {
                 return Poll::Ready(None);
             };
-            let fetching = this
-                .fetching
-                .get_or_insert_with(|| Box::pin(Arc::clone(&this.walk).page_at(next.clone())));
+            let fetching = this.fetching.get_or_insert_with(|| Box::pin(Arc::clone(&this.walk).page_at(next.clone())));
             let page = ready!(fetching.as_mut().poll(cx));
             this.fetching = None;
             match page {
@@ -201,17 +187,8 @@ impl Walk {
             Place::After(cursor) => (cursor.token, Some(cursor.clone())),
         };
         let arc = q.arc_of(token);
-        let route = Route::Arc {
-            partition: PartitionId { n: bucket.n, arc },
-            q,
-        };
-        let request = Request::Scan(wire::Scan {
-            bucket: bucket.id,
-            arc,
-            after,
-            limit: self.page,
-            r: self.settings.r,
-        });
+        let route = Route::Arc { partition: PartitionId { n: bucket.n, arc }, q };
+        let request = Request::Scan(wire::Scan { bucket: bucket.id, arc, after, limit: self.page, r: self.settings.r });
         let page = match inner.call(&request, route, &self.settings, clock).await? {
             Response::Page(page) => page,
             _ => return Err(inner.misunderstood(&request).into()),
@@ -222,10 +199,7 @@ impl Walk {
             Some(_) => return Err(inner.misunderstood(&request).into()),
             None => q.range(arc).last.0.checked_add(1).map(|first| Place::At(Token(first))),
         };
-        Ok(Page {
-            keys: page.keys,
-            next: next.map(ScanPosition),
-        })
+        Ok(Page { keys: page.keys, next: next.map(ScanPosition) })
     }
 }
 
@@ -238,10 +212,7 @@ fn moves_on(cursor: &Cursor, position: &ScanPosition) -> bool {
 
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keys")
-            .field("ready", &self.ready.len())
-            .field("next", &self.next)
-            .finish_non_exhaustive()
+        f.debug_struct("Keys").field("ready", &self.ready.len()).field("next", &self.next).finish_non_exhaustive()
     }
 }
 

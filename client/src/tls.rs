@@ -48,10 +48,7 @@ pub(crate) fn check_node(
         .unwrap_or_default();
     let uri = chain.first().and_then(|cert| uri_name(cert)).unwrap_or_default();
     let Some(name) = node_name(&uri) else {
-        return Err(ConnectFailure::NotANode {
-            address: address.to_owned(),
-            found: uri,
-        });
+        return Err(ConnectFailure::NotANode { address: address.to_owned(), found: uri });
     };
     match expected {
         Some(expected) if expected != name => Err(ConnectFailure::WrongNode {

@@ -24,12 +24,7 @@ fn unknown() -> Response {
 }
 
 fn stored(siblings: u32) -> Response {
-    Response::Stored(Stored {
-        context: None,
-        acks: 2,
-        primaries: 2,
-        siblings,
-    })
+    Response::Stored(Stored { context: None, acks: 2, primaries: 2, siblings })
 }
 
 // ---- sending and receiving
@@ -55,12 +50,7 @@ async fn answers_find_their_requests_in_any_order() {
 #[tokio::test]
 async fn requests_that_queue_up_leave_together() {
     let mut cluster = Cluster::start(&["ada"]);
-    let client = cluster
-        .builder()
-        .io_runtime(IoRuntime::Caller)
-        .connect()
-        .await
-        .expect("answers");
+    let client = cluster.builder().io_runtime(IoRuntime::Caller).connect().await.expect("answers");
     let bucket = client.bucket("default");
     let play = async {
         let mut last = None;
@@ -83,11 +73,8 @@ async fn large_frames_travel_alone_both_ways() {
     let bucket = client.bucket("default");
     let large = Bytes::from(vec![7; 3 * 1024 * 1024]);
 
-    for (value, alone) in [
-        (Bytes::from("small"), false),
-        (large.clone(), true),
-        (Bytes::from(vec![7; 60_000]), false),
-    ] {
+    for (value, alone) in [(Bytes::from("small"), false), (large.clone(), true), (Bytes::from(vec![7; 60_000]), false)]
+    {
         let put = tokio::spawn(bucket.put("k", &value).into_future());
         let asked = cluster.nodes[0].next().await;
         assert_eq!((asked.alone, &asked.put().value), (alone, &value));
@@ -100,10 +87,7 @@ async fn large_frames_travel_alone_both_ways() {
     let mut read = fake::read(&["x"]);
     read.siblings[0].value = large.clone();
     asked.answer_alone(Response::Read(read)).await;
-    assert_eq!(
-        get.await.expect("does not panic").expect("answered").value(),
-        Some(&large)
-    );
+    assert_eq!(get.await.expect("does not panic").expect("answered").value(), Some(&large));
 }
 
 #[tokio::test]
@@ -112,10 +96,7 @@ async fn a_large_first_request_makes_the_shared_stream_visible_before_it() {
     let seed = cluster.nodes[0].address.to_string();
     let client = cluster.builder().seeds([seed]).connect().await.expect("answers");
     // A key of the node that nothing was asked of yet.
-    let key = (0..)
-        .map(|i| i.to_string())
-        .find(|key| cluster.owners("default", key)[0] == 1)
-        .expect("has some");
+    let key = (0..).map(|i| i.to_string()).find(|key| cluster.owners("default", key)[0] == 1).expect("has some");
     let put = tokio::spawn(client.bucket("default").put(key, vec![7; 100_000]).into_future());
     assert_eq!(cluster.nodes[1].next().await.frame.request, Request::Status);
     let asked = cluster.nodes[1].next().await;
@@ -151,10 +132,7 @@ async fn an_answer_to_another_question_is_no_answer() {
     let client = cluster.connect().await;
     let put = tokio::spawn(client.bucket("default").put("k", "v").into_future());
     cluster.nodes[0].next().await.values(&["v"]);
-    let error = put
-        .await
-        .expect("does not panic")
-        .expect_err("a read does not answer a put");
+    let error = put.await.expect("does not panic").expect_err("a read does not answer a put");
     assert_eq!(error.outcome(), Outcome::Unknown);
 }
 
@@ -203,11 +181,7 @@ async fn an_unknown_write_is_repeated_at_the_same_coordinator_then_at_the_next()
     let error = put.await.expect("does not panic").expect_err("refused at last");
     assert_eq!(error.refusal(), Some(&Refusal::StorageFull));
     assert_eq!(error.request().expect("it was sent").attempts(), 4);
-    assert_eq!(
-        error.outcome(),
-        Outcome::Unknown,
-        "the first attempts may have taken effect"
-    );
+    assert_eq!(error.outcome(), Outcome::Unknown, "the first attempts may have taken effect");
 }
 
 #[tokio::test]
@@ -230,11 +204,7 @@ async fn an_overloaded_node_is_given_its_time() {
     let refused = Instant::now();
     asked.refuse(Refusal::Overloaded { retry_after_ms: 150 });
     let again = cluster.nodes[0].next().await;
-    assert!(
-        refused.elapsed() >= Duration::from_millis(150),
-        "came back after {:?}",
-        refused.elapsed()
-    );
+    assert!(refused.elapsed() >= Duration::from_millis(150), "came back after {:?}", refused.elapsed());
     assert_eq!(again.put(), asked.put());
     again.stored();
     put.await.expect("does not panic").expect("stored");
@@ -245,19 +215,10 @@ async fn what_would_be_refused_again_is_reported_at_once() {
     let mut cluster = Cluster::start(&["ada"]);
     let client = cluster.connect().await;
     let put = tokio::spawn(client.bucket("default").put("k", "v").into_future());
-    cluster.nodes[0].next().await.refuse(Refusal::TooManySiblings {
-        siblings: 65,
-        bytes: 65,
-    });
+    cluster.nodes[0].next().await.refuse(Refusal::TooManySiblings { siblings: 65, bytes: 65 });
     let error = put.await.expect("does not panic").expect_err("refused");
-    assert_eq!(
-        (error.outcome(), error.request().expect("was sent").attempts()),
-        (Outcome::Refused, 1)
-    );
-    assert!(
-        error.to_string().contains("write a merged value"),
-        "says what to do: {error}"
-    );
+    assert_eq!((error.outcome(), error.request().expect("was sent").attempts()), (Outcome::Refused, 1));
+    assert!(error.to_string().contains("write a merged value"), "says what to do: {error}");
 }
 
 #[tokio::test]
@@ -277,27 +238,11 @@ async fn a_node_that_is_gone_is_passed_over() {
 async fn no_answer_by_the_deadline_is_unknown() {
     let mut cluster = Cluster::start(&["ada"]);
     let client = cluster.connect().await;
-    let put = tokio::spawn(
-        client
-            .bucket("default")
-            .put("k", "v")
-            .timeout(Duration::from_millis(80))
-            .into_future(),
-    );
+    let put = tokio::spawn(client.bucket("default").put("k", "v").timeout(Duration::from_millis(80)).into_future());
     let asked = cluster.nodes[0].next().await;
-    assert!(
-        (1..=80).contains(&asked.frame.deadline_ms),
-        "{} ms",
-        asked.frame.deadline_ms
-    );
+    assert!((1..=80).contains(&asked.frame.deadline_ms), "{} ms", asked.frame.deadline_ms);
     let error = put.await.expect("does not panic").expect_err("no answer");
-    assert!(
-        matches!(
-            error.request().expect("was sent").cause(),
-            Cause::TimedOut { sent: true, .. }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error.request().expect("was sent").cause(), Cause::TimedOut { sent: true, .. }), "{error}");
     assert_eq!(error.outcome(), Outcome::Unknown);
 
     // Its answer comes when nobody waits any more, and does no harm to the next.
@@ -312,9 +257,7 @@ async fn a_silent_node_is_left_for_the_next_one() {
     let mut cluster = Cluster::start(&["ada", "bob", "cyd"]);
     let client = cluster.connect().await;
     let owners = cluster.owners("default", "k");
-    let bucket = client
-        .bucket("default")
-        .with_profile(&Profile::new().attempt_timeout(Duration::from_millis(400)));
+    let bucket = client.bucket("default").with_profile(&Profile::new().attempt_timeout(Duration::from_millis(400)));
     let put = tokio::spawn(bucket.put("k", "v").into_future());
     let asked = cluster.nodes[owners[0]].next().await;
     let elsewhere = cluster.nodes[owners[1]].next().await;
@@ -330,15 +273,8 @@ async fn a_full_client_makes_callers_wait_until_their_deadline() {
     let bucket = client.bucket("default");
     let first = tokio::spawn(bucket.get("a").into_future());
     let asked = cluster.nodes[0].next().await;
-    let error = bucket
-        .put("b", "v")
-        .timeout(Duration::from_millis(30))
-        .await
-        .expect_err("no room");
-    assert!(
-        matches!(error.request().expect("was in order").cause(), Cause::Busy { limit: 1 }),
-        "{error}"
-    );
+    let error = bucket.put("b", "v").timeout(Duration::from_millis(30)).await.expect_err("no room");
+    assert!(matches!(error.request().expect("was in order").cause(), Cause::Busy { limit: 1 }), "{error}");
     assert_eq!(error.outcome(), Outcome::Refused);
 
     let second = tokio::spawn(bucket.get("c").into_future());
@@ -354,10 +290,7 @@ async fn what_breaks_a_limit_is_not_sent() {
     let client = cluster.connect().await;
     let bucket = client.bucket("default");
     let large = Bytes::from(vec![0; driftless_client::VALUE_BYTES_MAX + 1]);
-    assert!(matches!(
-        bucket.put("k", large).await,
-        Err(PutError::ValueTooLarge { .. })
-    ));
+    assert!(matches!(bucket.put("k", large).await, Err(PutError::ValueTooLarge { .. })));
     assert!(matches!(bucket.get("").await, Err(GetError::Key(_))));
     assert!(matches!(bucket.put(vec![b'k'; 1025], "v").await, Err(PutError::Key(_))));
     assert!(!cluster.nodes[0].has_been_asked());
@@ -384,15 +317,8 @@ async fn a_bucket_is_looked_for_again_before_it_is_an_error() {
 
 /// A ring of the first node alone, and the next one of the second alone, each with one replica.
 fn two_rings(cluster: &Cluster) -> (Ring, Ring) {
-    let members: Vec<_> = cluster
-        .nodes
-        .iter()
-        .map(|node| Member::new(&*node.name, node.address.to_string()))
-        .collect();
-    let one = |member: &Member| RingSpec {
-        classes: BTreeSet::from([1]),
-        ..fake::spec(vec![member.clone()])
-    };
+    let members: Vec<_> = cluster.nodes.iter().map(|node| Member::new(&*node.name, node.address.to_string())).collect();
+    let one = |member: &Member| RingSpec { classes: BTreeSet::from([1]), ..fake::spec(vec![member.clone()]) };
     let first = Ring::first(one(&members[0])).expect("a ring");
     let second = first.next(one(&members[1])).expect("a ring");
     (first, second)
@@ -441,16 +367,7 @@ async fn an_older_ring_is_not_taken() {
     cluster.set(fake::topology(new, &["default"]));
     let client = cluster.connect().await;
     cluster.set(fake::topology(old, &["default"]));
-    assert_eq!(
-        client
-            .refresh_topology()
-            .await
-            .expect("a node answers")
-            .ring()
-            .version()
-            .0,
-        2
-    );
+    assert_eq!(client.refresh_topology().await.expect("a node answers").ring().version().0, 2);
 }
 
 #[tokio::test]
@@ -468,29 +385,16 @@ async fn requests_go_to_the_shard_that_owns_the_partition() {
             break [first, second];
         }
     };
-    let member = Member {
-        shards: 2,
-        ..Member::new("ada", shards[0].address.to_string())
-    };
-    let topology = fake::topology(
-        Ring::first(fake::spec(vec![member.clone()])).expect("a ring"),
-        &["default"],
-    );
+    let member = Member { shards: 2, ..Member::new("ada", shards[0].address.to_string()) };
+    let topology = fake::topology(Ring::first(fake::spec(vec![member.clone()])).expect("a ring"), &["default"]);
     *told.lock().expect("no test panics under the lock") = Some(topology.clone());
     let seeds = [shards[0].address.to_string()];
-    let client = Client::builder()
-        .seeds(seeds)
-        .identity(authority.client())
-        .connect()
-        .await
-        .expect("answers");
+    let client = Client::builder().seeds(seeds).identity(authority.client()).connect().await.expect("answers");
     for i in 0..10 {
         let key = driftless_client::Key::new(format!("key {i}")).expect("valid");
         let place = topology.place(&topology.buckets()[0], &key);
         let get = tokio::spawn(client.bucket("default").get(&key).into_future());
-        let asked = shards[usize::from(topology.shard_of(member.id, place.partition))]
-            .next()
-            .await;
+        let asked = shards[usize::from(topology.shard_of(member.id, place.partition))].next().await;
         assert_eq!(asked.key(), &key);
         asked.values(&[]);
         let _ = get.await.expect("does not panic").expect("answered");
@@ -518,12 +422,7 @@ async fn pinned_requests_reach_their_node_and_no_other() {
             assert_eq!(read.value().expect("one value"), &name);
         }
     }
-    let error = client
-        .bucket("default")
-        .get("k")
-        .via("dan")
-        .await
-        .expect_err("there is no such node");
+    let error = client.bucket("default").get("k").via("dan").await.expect_err("there is no such node");
     assert!(matches!(error.request().expect("was in order").cause(), Cause::NoSuchNode(name) if name == "dan"));
 }
 
@@ -551,15 +450,8 @@ async fn a_node_is_asked_for_its_own_status() {
 
 async fn failure_with(cluster: &Cluster, identity: driftless_client::Identity) -> ConnectFailure {
     let seed = cluster.nodes[0].address.to_string();
-    let error = Client::builder()
-        .seeds([seed])
-        .identity(identity)
-        .connect()
-        .await
-        .expect_err("cannot connect");
-    let ConnectError::NoSeedAnswered { failures } = error else {
-        panic!("{error}")
-    };
+    let error = Client::builder().seeds([seed]).identity(identity).connect().await.expect_err("cannot connect");
+    let ConnectError::NoSeedAnswered { failures } = error else { panic!("{error}") };
     match failures[0].1.cause() {
         Cause::NotConnected { failure, .. } => failure.clone(),
         other => panic!("{other}"),
@@ -586,10 +478,7 @@ async fn a_foreign_client_is_told_that_it_was_refused() {
             .expect("fits together");
     let failure = failure_with(&cluster, foreign).await;
     assert!(matches!(failure, ConnectFailure::Rejected { .. }), "{failure}");
-    assert!(
-        failure.to_string().contains("issued by the CA of this cluster"),
-        "{failure}"
-    );
+    assert!(failure.to_string().contains("issued by the CA of this cluster"), "{failure}");
 }
 
 #[tokio::test]
@@ -604,10 +493,7 @@ async fn a_client_certificate_does_not_make_a_node() {
 async fn another_node_at_a_members_address_is_noticed() {
     let cluster = Cluster::start(&["ada"]);
     let member = Member::new("bob", cluster.nodes[0].address.to_string());
-    cluster.set(fake::topology(
-        Ring::first(fake::spec(vec![member])).expect("a ring"),
-        &["default"],
-    ));
+    cluster.set(fake::topology(Ring::first(fake::spec(vec![member])).expect("a ring"), &["default"]));
     let client = cluster.connect().await;
     let error = client.bucket("default").get("k").await.expect_err("bob is not there");
     assert!(
@@ -621,11 +507,7 @@ async fn another_node_at_a_members_address_is_noticed() {
 #[tokio::test]
 async fn one_seed_that_answers_is_enough() {
     let cluster = Cluster::start(&["ada"]);
-    let seeds = [
-        "127.0.0.1:1".to_owned(),
-        "no.such.host.invalid:7400".into(),
-        cluster.nodes[0].address.to_string(),
-    ];
+    let seeds = ["127.0.0.1:1".to_owned(), "no.such.host.invalid:7400".into(), cluster.nodes[0].address.to_string()];
     let client = cluster.builder().seeds(seeds).connect().await.expect("one answers");
     assert_eq!(client.topology().cluster(), "shop");
 }
@@ -633,10 +515,7 @@ async fn one_seed_that_answers_is_enough() {
 #[tokio::test]
 async fn what_a_builder_lacks_is_named() {
     assert!(matches!(Client::builder().connect().await, Err(ConnectError::NoSeeds)));
-    assert!(matches!(
-        Client::builder().seeds(["x:1"]).connect().await,
-        Err(ConnectError::NoIdentity)
-    ));
+    assert!(matches!(Client::builder().seeds(["x:1"]).connect().await, Err(ConnectError::NoIdentity)));
 }
 
 // ---- operations
@@ -648,30 +527,17 @@ async fn a_context_travels_from_the_read_to_the_write() {
     let carts = client.bucket("carts");
     let get = tokio::spawn(carts.get("alice").r(1).sloppy(false).into_future());
     let asked = cluster.nodes[0].next().await;
-    let Request::Get(sent) = &asked.frame.request else {
-        panic!("not a get")
-    };
-    assert_eq!(
-        (sent.bucket.0, sent.r, sent.sloppy, sent.explain),
-        (1, Some(1), Some(false), false)
-    );
+    let Request::Get(sent) = &asked.frame.request else { panic!("not a get") };
+    assert_eq!((sent.bucket.0, sent.r, sent.sloppy, sent.explain), (1, Some(1), Some(false), false));
     asked.values(&["pears", "apples"]);
     let read = get.await.expect("does not panic").expect("answered");
     assert_eq!(read.values().collect::<Vec<_>>(), ["pears", "apples"]);
     assert_eq!(read.value(), None, "there are two");
 
-    let kept: Context = read
-        .context()
-        .expect("was written")
-        .to_string()
-        .parse()
-        .expect("is text of a context");
+    let kept: Context = read.context().expect("was written").to_string().parse().expect("is text of a context");
     let put = tokio::spawn(carts.put("alice", "both").context(&kept).w(1).into_future());
     let asked = cluster.nodes[0].next().await;
-    assert_eq!(
-        asked.put().context.as_ref().map(|context| context.as_bytes()),
-        Some(&b"pears+apples"[..])
-    );
+    assert_eq!(asked.put().context.as_ref().map(|context| context.as_bytes()), Some(&b"pears+apples"[..]));
     assert_eq!(asked.put().w, Some(1));
     asked.stored();
     put.await.expect("does not panic").expect("stored");
@@ -679,22 +545,9 @@ async fn a_context_travels_from_the_read_to_the_write() {
     let delete = tokio::spawn(carts.delete("alice").context(read.context()).into_future());
     let asked = cluster.nodes[0].next().await;
     assert!(matches!(&asked.frame.request, Request::Delete(delete) if delete.context == asked_context(&kept)));
-    asked.answer(Response::Deleted(Deleted {
-        existed: true,
-        acks: 2,
-        primaries: 1,
-        siblings: 0,
-    }));
+    asked.answer(Response::Deleted(Deleted { existed: true, acks: 2, primaries: 1, siblings: 0 }));
     let deleted = delete.await.expect("does not panic").expect("removed");
-    assert_eq!(
-        (
-            deleted.existed(),
-            deleted.acks(),
-            deleted.primaries(),
-            deleted.siblings()
-        ),
-        (true, 2, 1, 0)
-    );
+    assert_eq!((deleted.existed(), deleted.acks(), deleted.primaries(), deleted.siblings()), (true, 2, 1, 0));
 }
 
 fn asked_context(context: &Context) -> Option<driftless_proto::ContextToken> {
@@ -707,13 +560,7 @@ async fn siblings_are_resolved_when_asked_for() {
     let client = cluster.connect().await;
     let words =
         |value: &Bytes| std::str::from_utf8(value).map(|text| text.split(' ').map(str::to_owned).collect::<Vec<_>>());
-    let get = tokio::spawn(
-        client
-            .bucket("carts")
-            .get("alice")
-            .resolve(Union::new(words))
-            .into_future(),
-    );
+    let get = tokio::spawn(client.bucket("carts").get("alice").resolve(Union::new(words)).into_future());
     cluster.nodes[0].next().await.values(&["b a", "c"]);
     let cart = get.await.expect("does not panic").expect("resolves");
     assert_eq!((cart.value.len(), cart.siblings), (3, 2));
@@ -724,19 +571,12 @@ async fn siblings_are_resolved_when_asked_for() {
 async fn an_update_replaces_what_it_read() {
     let mut cluster = Cluster::start(&["ada"]);
     let client = cluster.connect().await;
-    let update = tokio::spawn(
-        client
-            .bucket("carts")
-            .update("k", |siblings| format!("{} seen", siblings.len()))
-            .into_future(),
-    );
+    let update =
+        tokio::spawn(client.bucket("carts").update("k", |siblings| format!("{} seen", siblings.len())).into_future());
     cluster.nodes[0].next().await.values(&["x", "y"]);
     let asked = cluster.nodes[0].next().await;
     assert_eq!(asked.put().value, "2 seen");
-    assert_eq!(
-        asked.put().context.as_ref().map(|context| context.as_bytes()),
-        Some(&b"x+y"[..])
-    );
+    assert_eq!(asked.put().context.as_ref().map(|context| context.as_bytes()), Some(&b"x+y"[..]));
     asked.answer(stored(1));
     let updated = update.await.expect("does not panic").expect("stored");
     assert_eq!((updated.rounds(), updated.siblings(), updated.written()), (1, 1, true));
@@ -746,10 +586,7 @@ async fn an_update_replaces_what_it_read() {
 async fn an_update_merges_what_came_between_and_ends() {
     let mut cluster = Cluster::start(&["ada"]);
     let client = cluster.connect().await;
-    let update = client
-        .bucket("carts")
-        .update("k", |siblings| format!("{} seen", siblings.len()))
-        .rounds_max(3);
+    let update = client.bucket("carts").update("k", |siblings| format!("{} seen", siblings.len())).rounds_max(3);
     let update = tokio::spawn(update.into_future());
     let mut ids = BTreeSet::new();
     for round in 1..=3 {
@@ -773,10 +610,7 @@ async fn an_update_that_finds_the_key_filled_meanwhile_reads_again() {
     let client = cluster.connect().await;
     let update = tokio::spawn(client.bucket("carts").update("k", |_| "v".to_owned()).into_future());
     cluster.nodes[0].next().await.values(&[]);
-    cluster.nodes[0].next().await.refuse(Refusal::TooManySiblings {
-        siblings: 65,
-        bytes: 65,
-    });
+    cluster.nodes[0].next().await.refuse(Refusal::TooManySiblings { siblings: 65, bytes: 65 });
     cluster.nodes[0].next().await.values(&["x"]);
     cluster.nodes[0].next().await.answer(stored(1));
     assert_eq!(update.await.expect("does not panic").expect("stored").rounds(), 2);
@@ -790,21 +624,11 @@ async fn an_update_can_remove_or_keep() {
     cluster.nodes[0].next().await.values(&["x"]);
     let asked = cluster.nodes[0].next().await;
     assert!(matches!(&asked.frame.request, Request::Delete(delete) if delete.context.is_some()));
-    asked.answer(Response::Deleted(Deleted {
-        existed: true,
-        acks: 2,
-        primaries: 2,
-        siblings: 0,
-    }));
+    asked.answer(Response::Deleted(Deleted { existed: true, acks: 2, primaries: 2, siblings: 0 }));
     assert!(update.await.expect("does not panic").expect("removed").written());
 
     for change in [Change::Keep, Change::Delete] {
-        let update = tokio::spawn(
-            client
-                .bucket("carts")
-                .update("k", move |_| change.clone())
-                .into_future(),
-        );
+        let update = tokio::spawn(client.bucket("carts").update("k", move |_| change.clone()).into_future());
         cluster.nodes[0].next().await.values(&[]);
         assert!(!update.await.expect("does not panic").expect("nothing to do").written());
     }
@@ -840,10 +664,7 @@ async fn many_keys_are_answered_in_their_order() {
             assert_eq!(read.as_ref().expect("answered").value().expect("one value"), key);
         }
         let puts = bucket.multi_put([("a", "1"), ("b", "2"), ("c", "3")]).await;
-        assert_eq!(
-            puts.iter().map(|(_, put)| put.is_ok()).collect::<Vec<_>>(),
-            [true, false, true]
-        );
+        assert_eq!(puts.iter().map(|(_, put)| put.is_ok()).collect::<Vec<_>>(), [true, false, true]);
     };
     tokio::join!(play, talk);
 }
@@ -855,47 +676,28 @@ async fn a_scan_walks_through_all_arcs_page_by_page() {
     let topology = client.topology();
     let ring = Arc::clone(topology.ring());
     let id = topology.bucket_named("carts").expect("exists").id.0;
-    let mut keys: Vec<driftless_client::Key> = (0..40)
-        .map(|i| driftless_client::Key::new(format!("{i}")).expect("valid"))
-        .collect();
+    let mut keys: Vec<driftless_client::Key> =
+        (0..40).map(|i| driftless_client::Key::new(format!("{i}")).expect("valid")).collect();
     keys.sort_by_key(|key| (ring.token(id, key.as_bytes()), key.clone()));
 
     let held = keys.clone();
     let play = async {
         loop {
             let asked = cluster.nodes[0].next().await;
-            let Request::Scan(scan) = &asked.frame.request else {
-                panic!("not a scan")
-            };
-            let here = held
-                .iter()
-                .filter(|key| ring.partitions().arc_of(ring.token(id, key.as_bytes())) == scan.arc);
-            let cursor = |key: &driftless_client::Key| Cursor {
-                token: ring.token(id, key.as_bytes()),
-                key: key.clone(),
-            };
-            let rest: Vec<_> = here
-                .filter(|key| scan.after.as_ref().is_none_or(|after| cursor(key) > *after))
-                .cloned()
-                .collect();
+            let Request::Scan(scan) = &asked.frame.request else { panic!("not a scan") };
+            let here = held.iter().filter(|key| ring.partitions().arc_of(ring.token(id, key.as_bytes())) == scan.arc);
+            let cursor =
+                |key: &driftless_client::Key| Cursor { token: ring.token(id, key.as_bytes()), key: key.clone() };
+            let rest: Vec<_> =
+                here.filter(|key| scan.after.as_ref().is_none_or(|after| cursor(key) > *after)).cloned().collect();
             let page: Vec<_> = rest.iter().take(scan.limit as usize).cloned().collect();
-            let next = if page.len() < rest.len() {
-                page.last().map(cursor)
-            } else {
-                None
-            };
+            let next = if page.len() < rest.len() { page.last().map(cursor) } else { None };
             asked.answer(Response::Page(Page { keys: page, next }));
         }
     };
     let walk = async {
-        let all: Vec<_> = client
-            .bucket("carts")
-            .scan()
-            .page(3)
-            .keys()
-            .map(|key| key.expect("answered"))
-            .collect()
-            .await;
+        let all: Vec<_> =
+            client.bucket("carts").scan().page(3).keys().map(|key| key.expect("answered")).collect().await;
         assert_eq!(all, keys);
 
         // Stopped in the middle and begun again from there.

@@ -20,10 +20,7 @@ const REQUESTS: usize = 300_000;
 fn requests_a_second() {
     let (told, cluster) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let mut cluster = Cluster::start(&["ada"]);
             told.send(cluster.builder()).expect("the test waits");
@@ -32,26 +29,14 @@ fn requests_a_second() {
                 let asked = cluster.nodes[0].next().await;
                 match asked.frame.request {
                     Request::Get(_) => asked.values(&[&value]),
-                    _ => asked.answer(Response::Stored(Stored {
-                        context: None,
-                        acks: 2,
-                        primaries: 2,
-                        siblings: 1,
-                    })),
+                    _ => asked.answer(Response::Stored(Stored { context: None, acks: 2, primaries: 2, siblings: 1 })),
                 }
             }
         });
     });
     let builder = cluster.recv().expect("the cluster starts");
-    let single = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    let multi = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let single = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let multi = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let own = builder.clone();
     single.block_on(async move {
         measure(
@@ -61,11 +46,7 @@ fn requests_a_second() {
         .await;
     });
     multi.block_on(async move {
-        measure(
-            "own thread under a work-stealing runtime",
-            own.connect().await.expect("answers"),
-        )
-        .await;
+        measure("own thread under a work-stealing runtime", own.connect().await.expect("answers")).await;
     });
 }
 
@@ -74,15 +55,12 @@ async fn measure(what: &str, client: Client) {
     let value = vec![7; 1024];
     for at_once in [64, 512] {
         let (begun, cpu) = (Instant::now(), thread_cpu());
-        let gets = stream::iter(0..REQUESTS)
-            .map(|i| bucket.get(format!("{i}")).send())
-            .buffer_unordered(at_once);
+        let gets = stream::iter(0..REQUESTS).map(|i| bucket.get(format!("{i}")).send()).buffer_unordered(at_once);
         let answered = gets.filter(|read| std::future::ready(read.is_ok())).count().await;
         report(what, "gets", at_once, answered, begun, cpu);
         let (begun, cpu) = (Instant::now(), thread_cpu());
-        let puts = stream::iter(0..REQUESTS)
-            .map(|i| bucket.put(format!("{i}"), &value[..]).send())
-            .buffer_unordered(at_once);
+        let puts =
+            stream::iter(0..REQUESTS).map(|i| bucket.put(format!("{i}"), &value[..]).send()).buffer_unordered(at_once);
         let answered = puts.filter(|put| std::future::ready(put.is_ok())).count().await;
         report(what, "puts", at_once, answered, begun, cpu);
     }
@@ -90,9 +68,7 @@ async fn measure(what: &str, client: Client) {
 
 fn report(what: &str, kind: &str, at_once: usize, answered: usize, begun: Instant, cpu: Option<u64>) {
     let seconds = begun.elapsed().as_secs_f64();
-    let cpu = thread_cpu()
-        .zip(cpu)
-        .map_or(0.0, |(after, before)| (after - before) as f64 / 1e3 / answered as f64);
+    let cpu = thread_cpu().zip(cpu).map_or(0.0, |(after, before)| (after - before) as f64 / 1e3 / answered as f64);
     println!(
         "{what}: {answered} {kind}, {at_once} at once: {:.0}/s, {cpu:.1} us of the calling thread's CPU each",
         answered as f64 / seconds

@@ -85,32 +85,17 @@ impl<S: Store> Engine<S> {
     pub fn new(config: EngineConfig, store: S, now: Now) -> Engine<S> {
         let mut rng = StdRng::from_seed(config.seed);
         let replica = Replica::new(&config, store, StdRng::from_rng(&mut rng), now);
-        let EngineConfig {
-            node,
-            topology,
-            context_keys,
-            limits,
-            metrics,
-            ..
-        } = config;
+        let EngineConfig { node, topology, context_keys, limits, metrics, .. } = config;
         let coordinator = Coordinator::new(node, topology.clone(), context_keys, limits, metrics.clone(), rng);
         let ring_version = topology.ring().version().0;
-        let mut engine = Engine {
-            node,
-            ring_version,
-            metrics,
-            replica,
-            coordinator,
-            outputs: VecDeque::new(),
-        };
+        let mut engine = Engine { node, ring_version, metrics, replica, coordinator, outputs: VecDeque::new() };
         engine.route(now);
         engine
     }
 
     /// A client asks. `deadline` is when it stops waiting.
     pub fn handle_client(&mut self, now: Now, from: ClientTag, deadline: Instant, request: client::Request) {
-        self.coordinator
-            .handle_request(now, Asker::Client(from), deadline, request, false);
+        self.coordinator.handle_request(now, Asker::Client(from), deadline, request, false);
         self.route(now);
     }
 
@@ -120,22 +105,15 @@ impl<S: Store> Engine<S> {
             return self.refuse_other_ring(from, &message);
         }
         match message.body {
-            Body::Request {
-                request: Request::Write(_),
-                ..
-            } => {
+            Body::Request { request: Request::Write(_), .. } => {
                 tracing::warn!(%from, "a peer asked this node to stamp a write, which only its own coordinator may");
                 self.metrics.protocol_violations.inc();
             }
             Body::Request { deadline, .. } if deadline <= now.instant => {
                 self.metrics.expired.inc();
             }
-            Body::Request {
-                deadline,
-                request: Request::Forward(request),
-            } => {
-                self.coordinator
-                    .handle_request(now, Asker::Peer(from, message.id), deadline, request, true);
+            Body::Request { deadline, request: Request::Forward(request) } => {
+                self.coordinator.handle_request(now, Asker::Peer(from, message.id), deadline, request, true);
             }
             Body::Request { request, .. } => self.replica.handle_request(now, from, message.id, request),
             Body::Reply(reply) => self.take_reply(now, from, message.id, reply),
@@ -183,10 +161,7 @@ impl<S: Store> Engine<S> {
 
     /// When to call [`Engine::handle_timeout`] at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.coordinator.poll_timeout(), self.replica.poll_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        [self.coordinator.poll_timeout(), self.replica.poll_timeout()].into_iter().flatten().min()
     }
 
     /// Requests that this shard coordinates now.
@@ -222,24 +197,13 @@ impl<S: Store> Engine<S> {
             coordinator::Output::Send { to, id, request, .. } if to == self.node => {
                 self.replica.handle_request(now, to, id, request);
             }
-            coordinator::Output::Send {
-                to,
-                id,
-                deadline,
-                request,
-            } => {
+            coordinator::Output::Send { to, id, deadline, request } => {
                 self.send(to, id, Body::Request { deadline, request });
             }
-            coordinator::Output::Reply {
-                to: Asker::Client(to),
-                response,
-            } => {
+            coordinator::Output::Reply { to: Asker::Client(to), response } => {
                 self.outputs.push_back(Output::Reply { to, response });
             }
-            coordinator::Output::Reply {
-                to: Asker::Peer(to, id),
-                response,
-            } => {
+            coordinator::Output::Reply { to: Asker::Peer(to, id), response } => {
                 self.send(to, id, Body::Reply(Reply::Forwarded(response)));
             }
         }
@@ -260,11 +224,7 @@ impl<S: Store> Engine<S> {
     }
 
     fn send(&mut self, to: NodeId, id: RequestId, body: Body) {
-        let message = Message {
-            id,
-            ring_version: self.ring_version,
-            body,
-        };
+        let message = Message { id, ring_version: self.ring_version, body };
         self.outputs.push_back(Output::Send { to, message });
     }
 
@@ -272,10 +232,7 @@ impl<S: Store> Engine<S> {
     fn refuse_other_ring(&mut self, from: NodeId, message: &Message) {
         self.metrics.protocol_violations.inc();
         if let Body::Request { .. } = message.body {
-            let refusal = Refusal::StaleRing {
-                theirs: message.ring_version,
-                ours: self.ring_version,
-            };
+            let refusal = Refusal::StaleRing { theirs: message.ring_version, ours: self.ring_version };
             self.send(from, message.id, Body::Reply(Reply::Refused(refusal)));
         }
     }

@@ -126,70 +126,26 @@ impl Metrics {
         let counters: [(&str, &str, &Counter); 19] = [
             ("siblings_read", "Siblings found by reads", &self.siblings_read),
             ("reads_found", "Reads that found a value", &self.reads_found),
-            (
-                "acks_primary",
-                "Acknowledgements by primaries that counted for a put",
-                &self.acks_primary,
-            ),
-            (
-                "read_repairs",
-                "Merged states sent to replicas that lacked something",
-                &self.read_repairs,
-            ),
-            (
-                "write_backs",
-                "Strict reads that wrote back before they answered",
-                &self.write_backs,
-            ),
-            (
-                "forwards",
-                "Requests forwarded to a node that stores the key",
-                &self.forwards,
-            ),
+            ("acks_primary", "Acknowledgements by primaries that counted for a put", &self.acks_primary),
+            ("read_repairs", "Merged states sent to replicas that lacked something", &self.read_repairs),
+            ("write_backs", "Strict reads that wrote back before they answered", &self.write_backs),
+            ("forwards", "Requests forwarded to a node that stores the key", &self.forwards),
             ("expired", "Work dropped because its deadline had passed", &self.expired),
-            (
-                "overloaded",
-                "Requests refused because queues were full",
-                &self.overloaded,
-            ),
-            (
-                "retries_recognised",
-                "Writes recognised as retries",
-                &self.retries_recognised,
-            ),
-            (
-                "merges_unchanged",
-                "Merges that changed nothing",
-                &self.merges_unchanged,
-            ),
-            (
-                "lww_discarded",
-                "Concurrent writes discarded in LWW buckets",
-                &self.lww_discarded,
-            ),
+            ("overloaded", "Requests refused because queues were full", &self.overloaded),
+            ("retries_recognised", "Writes recognised as retries", &self.retries_recognised),
+            ("merges_unchanged", "Merges that changed nothing", &self.merges_unchanged),
+            ("lww_discarded", "Concurrent writes discarded in LWW buckets", &self.lww_discarded),
             (
                 "actor_alarms",
                 "Actors retired because a dot of theirs was known that they had not stamped",
                 &self.actor_alarms,
             ),
-            (
-                "protocol_violations",
-                "Messages from peers that made no sense",
-                &self.protocol_violations,
-            ),
+            ("protocol_violations", "Messages from peers that made no sense", &self.protocol_violations),
             ("batches", "Batches applied to the store", &self.batches),
             ("batch_changes", "Key changes applied to the store", &self.batch_changes),
             ("header_cache_hits", "Headers found in the cache", &self.header_hits),
-            (
-                "header_cache_misses",
-                "Headers read from the store",
-                &self.header_misses,
-            ),
-            (
-                "frames_malformed",
-                "Frames that could not be read",
-                &self.frames_malformed,
-            ),
+            ("header_cache_misses", "Headers read from the store", &self.header_misses),
+            ("frames_malformed", "Frames that could not be read", &self.frames_malformed),
             ("connections_refused", "Connections refused", &self.connections_refused),
         ];
         for (name, help, counter) in counters {
@@ -198,11 +154,7 @@ impl Metrics {
         let gauges: [(&str, &str, &Gauge); 5] = [
             ("keys", "Copies held of owned partitions", &self.keys),
             ("value_bytes", "Bytes of the values of those copies", &self.value_bytes),
-            (
-                "partitions_uncounted",
-                "Partitions whose keys are still to be counted",
-                &self.partitions_uncounted,
-            ),
+            ("partitions_uncounted", "Partitions whose keys are still to be counted", &self.partitions_uncounted),
             ("requests_open", "Requests being coordinated", &self.requests_open),
             ("peers_connected", "Connected peers", &self.peers_connected),
         ];

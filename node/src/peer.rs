@@ -222,36 +222,22 @@ impl Message {
     pub fn to_wire(self, now: Instant) -> WireMessage {
         let body = match self.body {
             Body::Request { deadline, request } => {
-                let remaining_ms = deadline
-                    .since(now)
-                    .as_micros()
-                    .div_ceil(1000)
-                    .try_into()
-                    .unwrap_or(u32::MAX);
+                let remaining_ms = deadline.since(now).as_micros().div_ceil(1000).try_into().unwrap_or(u32::MAX);
                 WireBody::Request { remaining_ms, request }
             }
             Body::Reply(reply) => WireBody::Reply(reply),
         };
-        WireMessage {
-            id: self.id,
-            ring_version: self.ring_version,
-            body,
-        }
+        WireMessage { id: self.id, ring_version: self.ring_version, body }
     }
 
     /// From the wire.
     pub fn from_wire(wire: WireMessage, now: Instant) -> Message {
         let body = match wire.body {
-            WireBody::Request { remaining_ms, request } => Body::Request {
-                deadline: now + std::time::Duration::from_millis(remaining_ms.into()),
-                request,
-            },
+            WireBody::Request { remaining_ms, request } => {
+                Body::Request { deadline: now + std::time::Duration::from_millis(remaining_ms.into()), request }
+            }
             WireBody::Reply(reply) => Body::Reply(reply),
         };
-        Message {
-            id: wire.id,
-            ring_version: wire.ring_version,
-            body,
-        }
+        Message { id: wire.id, ring_version: wire.ring_version, body }
     }
 }

@@ -29,11 +29,7 @@ fn requests_that_make_no_sense_are_refused() {
         "a large value",
         &["the limit is"],
     );
-    assert_eq!(
-        dev.run_with_input(&["put", "big"], &vec![7; 4 << 20]).code,
-        Some(0),
-        "a value at the limit"
-    );
+    assert_eq!(dev.run_with_input(&["put", "big"], &vec![7; 4 << 20]).code, Some(0), "a value at the limit");
     dev.fails(2, &["get", "k", "-r", "0"], &["invalid value"]);
     dev.fails(3, &["get", "k", "-r", "4"], &["r = 4 is not possible with n = 3"]);
     dev.fails(2, &["put", "k", "v", "-w", "0"], &["invalid value"]);
@@ -44,11 +40,7 @@ fn requests_that_make_no_sense_are_refused() {
     let (head, tail) = token.split_at(token.len() - 3);
     let damaged = format!("{head}{}", if tail == "AAA" { "BBB" } else { "AAA" });
     dev.fails(3, &["put", "k", "v", "--context", &damaged], &["read the key again"]);
-    dev.fails(
-        3,
-        &["put", "other", "v", "--context", &token],
-        &["another bucket or key"],
-    );
+    dev.fails(3, &["put", "other", "v", "--context", &token], &["another bucket or key"]);
     let future = format!("Ag{}", &token[2..]);
     dev.fails(3, &["put", "k", "v", "--context", &future], &["format 2"]);
     assert_eq!(dev.json(&["get", "k"])["values"], json!(["A"]), "nothing has changed");
@@ -62,12 +54,7 @@ fn requests_that_make_no_sense_are_refused() {
     )
     .expect("writes");
     let done = dev.run(&["load", &file.display().to_string(), "--format", "json"]);
-    expect_failure(
-        &done,
-        1,
-        "a load with malformed lines",
-        &["line 2: not JSON", "line 4: the key is empty"],
-    );
+    expect_failure(&done, 1, "a load with malformed lines", &["line 2: not JSON", "line 4: the key is empty"]);
     let summary: Value = serde_json::from_slice(&done.stdout).expect("is JSON");
     assert_eq!((&summary["loaded"], &summary["failed"]), (&json!(2), &json!(2)));
     assert_eq!(dev.json(&["get", "l5"])["values"], json!(["5"]));
@@ -86,17 +73,9 @@ fn requests_that_make_no_sense_are_refused() {
     let (cert, key) = (format!("{dir}/eve.pem"), format!("{dir}/eve.key"));
     dev.fails(1, &["--cert", &cert, "--key", &key, "get", "k"], &["error:"]);
     dev.fails(1, &["--ca", &format!("{dir}/ca.pem"), "get", "k"], &["not trusted"]);
-    dev.fails(
-        1,
-        &["--cert", "/nonexistent.pem", "get", "k"],
-        &["cannot read /nonexistent.pem"],
-    );
+    dev.fails(1, &["--cert", "/nonexistent.pem", "get", "k"], &["cannot read /nonexistent.pem"]);
     dev.fails(1, &["--endpoint", "127.0.0.1:9", "get", "k"], &["127.0.0.1:9", "hint:"]);
-    dev.fails(
-        2,
-        &["--profile", "/nonexistent/dir", "get", "k"],
-        &["not the directory of a dev cluster"],
-    );
+    dev.fails(2, &["--profile", "/nonexistent/dir", "get", "k"], &["not the directory of a dev cluster"]);
     dev.fails(2, &["frobnicate"], &["unrecognized subcommand"]);
     dev.fails(2, &["put", "k", "v", "--format", "raw"], &["`get` only"]);
 }
@@ -109,30 +88,15 @@ fn nodes_that_make_no_sense_do_not_start() {
 
     // While the cluster runs: its ports and its data are taken.
     let other_port = ["--listen", "127.0.0.1:0", "--admin", "off"];
-    expect_failure(
-        &serve(&config(1), &other_port),
-        1,
-        "a directory in use",
-        &["in use by process"],
-    );
+    expect_failure(&serve(&config(1), &other_port), 1, "a directory in use", &["in use by process"]);
     let fresh = dev.file("fresh").display().to_string();
-    expect_failure(
-        &serve(&config(1), &["--data-dir", &fresh]),
-        1,
-        "a port in use",
-        &["cannot listen on"],
-    );
+    expect_failure(&serve(&config(1), &["--data-dir", &fresh]), 1, "a port in use", &["cannot listen on"]);
     let mut command = driftless();
     command.arg("dev").arg("--dir").arg(dev.cluster());
     expect_failure(&finish(command, b""), 1, "a second dev", &["is in use", "hint:"]);
     let mut command = driftless();
     command.args(["dev", "--nodes", "5", "--dir"]).arg(dev.cluster());
-    expect_failure(
-        &finish(command, b""),
-        2,
-        "another number of nodes",
-        &["has --nodes 3, not 5"],
-    );
+    expect_failure(&finish(command, b""), 2, "another number of nodes", &["has --nodes 3, not 5"]);
     dev.ok(&["put", "k", "v"]);
     dev.down();
 
@@ -142,12 +106,7 @@ fn nodes_that_make_no_sense_do_not_start() {
         "data of another node",
         &["belongs to node \"n1\""],
     );
-    expect_failure(
-        &serve(&config(1), &["--name", "n9"]),
-        2,
-        "no member",
-        &["no member \"n9\"", "n1"],
-    );
+    expect_failure(&serve(&config(1), &["--name", "n9"]), 2, "no member", &["no member \"n9\"", "n1"]);
     expect_failure(
         &serve(&config(1), &["--name", "n1"]),
         1,
@@ -160,24 +119,14 @@ fn nodes_that_make_no_sense_do_not_start() {
         "a mistyped key",
         &["did you mean \"limits.requests_max\"?"],
     );
-    expect_failure(
-        &serve(&config(1), &["--set", "limits.retry_after=50"]),
-        2,
-        "no unit",
-        &["time with its unit"],
-    );
+    expect_failure(&serve(&config(1), &["--set", "limits.retry_after=50"]), 2, "no unit", &["time with its unit"]);
     expect_failure(
         &serve(Path::new("/nonexistent/node.toml"), &[]),
         2,
         "no file",
         &["cannot read /nonexistent/node.toml"],
     );
-    expect_failure(
-        &serve(&config(1), &["--cert", "/nonexistent.pem"]),
-        1,
-        "no certificate",
-        &["/nonexistent.pem"],
-    );
+    expect_failure(&serve(&config(1), &["--cert", "/nonexistent.pem"]), 1, "no certificate", &["/nonexistent.pem"]);
     let client = dev.cluster().join("client.pem").display().to_string();
     let client_key = dev.cluster().join("client.key").display().to_string();
     expect_failure(
@@ -208,21 +157,11 @@ fn nodes_that_make_no_sense_do_not_start() {
     std::fs::write(&identity, good).expect("writes");
 
     let mut command = driftless();
-    command
-        .arg("serve")
-        .arg("--config")
-        .arg(config(1))
-        .args(["--print-config", "--listen", "127.0.0.1:1"]);
+    command.arg("serve").arg("--config").arg(config(1)).args(["--print-config", "--listen", "127.0.0.1:1"]);
     command.env("DRIFTLESS_LOG_LEVEL", "debug");
     let printed = String::from_utf8(finish(command, b"").stdout).expect("is text");
-    assert!(
-        printed.contains("# flag --listen") && printed.contains("# environment DRIFTLESS_LOG_LEVEL"),
-        "{printed}"
-    );
-    assert!(
-        printed.contains("node.toml: ") && printed.contains("# default: "),
-        "{printed}"
-    );
+    assert!(printed.contains("# flag --listen") && printed.contains("# environment DRIFTLESS_LOG_LEVEL"), "{printed}");
+    assert!(printed.contains("node.toml: ") && printed.contains("# default: "), "{printed}");
 
     dev.up();
     assert_eq!(dev.json(&["get", "k"])["values"], json!(["v"]), "nothing has changed");

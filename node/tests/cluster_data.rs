@@ -13,10 +13,9 @@ fn dump(dev: &Dev) -> BTreeMap<String, Vec<String>> {
         .map(|line| {
             let record: Value = serde_json::from_str(line).expect("is JSON");
             let values = match &record["values"] {
-                Value::Array(values) => values
-                    .iter()
-                    .map(|value| value.as_str().expect("is text").to_owned())
-                    .collect(),
+                Value::Array(values) => {
+                    values.iter().map(|value| value.as_str().expect("is text").to_owned()).collect()
+                }
                 _ => vec![text(&record, "value")],
             };
             (text(&record, "key"), values)
@@ -42,11 +41,7 @@ fn acknowledged_records_stay_through_restarts_and_crashes() {
     let (_, bat) = sample.iter().find(|(key, _)| key == "bat").expect("is in the sample");
     for endpoint in dev.endpoints() {
         let done = dev.run(&["--endpoint", &endpoint, "get", "bat", "--format", "raw"]);
-        assert_eq!(
-            (done.code, done.stdout.as_slice()),
-            (Some(0), bat.as_bytes()),
-            "through {endpoint}"
-        );
+        assert_eq!((done.code, done.stdout.as_slice()), (Some(0), bat.as_bytes()), "through {endpoint}");
     }
     let expected: BTreeMap<String, Vec<String>> =
         sample.iter().cloned().map(|(key, value)| (key, vec![value])).collect();
@@ -55,14 +50,10 @@ fn acknowledged_records_stay_through_restarts_and_crashes() {
     // Two blind writes, a merge, and a delete.
     assert_eq!(dev.ok(&["put", "k", "A"]), "stored\n");
     assert!(
-        dev.ok(&["put", "k", "B"])
-            .starts_with("stored; the key has 2 siblings, read them with: driftless --profile ")
+        dev.ok(&["put", "k", "B"]).starts_with("stored; the key has 2 siblings, read them with: driftless --profile ")
     );
     let read = dev.json(&["get", "k"]);
-    assert_eq!(
-        (&read["key"], &read["found"], &read["values"]),
-        (&json!("k"), &json!(true), &json!(["A", "B"]))
-    );
+    assert_eq!((&read["key"], &read["found"], &read["values"]), (&json!("k"), &json!(true), &json!(["A", "B"])));
     dev.fails(1, &["get", "k", "--format", "raw"], &["2 siblings", "--format json"]);
     let token = text(&read, "context");
     dev.ok(&["put", "k", "C", "--context", &token]);
@@ -101,17 +92,11 @@ fn acknowledged_records_stay_through_restarts_and_crashes() {
     dev.kill_all();
     dev.down();
     dev.up();
-    assert!(
-        dump(&dev) == expected,
-        "everything acknowledged is there after all three crashed"
-    );
+    assert!(dump(&dev) == expected, "everything acknowledged is there after all three crashed");
     dev.fails(5, &["get", "gone"], &["gone not found"]);
 
     let status = dev.json(&["status"]);
-    assert_eq!(
-        (&status["healthy"], status["nodes"].as_array().map(Vec::len)),
-        (&json!(true), Some(3))
-    );
+    assert_eq!((&status["healthy"], status["nodes"].as_array().map(Vec::len)), (&json!(true), Some(3)));
     assert!(status["summary"].is_string());
 }
 
@@ -159,11 +144,7 @@ fn looking_around_agrees_with_itself() {
     assert_eq!((&ring["version"], &ring["partitions"]), (&json!(1), &json!(256)));
     let explained = dev.json(&["get", "-b", "carts", "cart-0", "--explain"]);
     assert_eq!(explained["explanation"]["partition"], json!(partition));
-    assert!(
-        explained["explanation"]["replicas"]
-            .as_array()
-            .is_some_and(|replicas| replicas.len() == 2)
-    );
+    assert!(explained["explanation"]["replicas"].as_array().is_some_and(|replicas| replicas.len() == 2));
 
     // A dump of one bucket loads into another.
     let file = dev.file("carts.jsonl").display().to_string();
@@ -171,31 +152,13 @@ fn looking_around_agrees_with_itself() {
     assert_eq!(dev.json(&["load", &file])["loaded"], json!(50));
     assert_eq!(dev.ok(&["scan"]).lines().count(), 50);
 
-    let bench = dev.json(&[
-        "bench",
-        "--clients",
-        "4",
-        "--seconds",
-        "0.5",
-        "--warmup",
-        "0.2",
-        "--keys",
-        "200",
-        "--op",
-        "mixed",
-    ]);
-    assert!(
-        bench["operations"].as_u64().is_some_and(|operations| operations > 0),
-        "{bench}"
-    );
+    let bench =
+        dev.json(&["bench", "--clients", "4", "--seconds", "0.5", "--warmup", "0.2", "--keys", "200", "--op", "mixed"]);
+    assert!(bench["operations"].as_u64().is_some_and(|operations| operations > 0), "{bench}");
     assert_eq!(bench["errors"]["kinds"], json!({}));
     assert!(bench["server_cpu_us_per_op"].is_number(), "{bench}");
     assert_eq!((&bench["durability"], &bench["w"]), (&json!("sync"), &json!(2)));
-    let siblings = dev
-        .ok(&["dump"])
-        .lines()
-        .filter(|line| line.contains("\"values\""))
-        .count();
+    let siblings = dev.ok(&["dump"]).lines().filter(|line| line.contains("\"values\"")).count();
     assert_eq!(siblings, 0, "a benchmark piles up no siblings");
 }
 
@@ -210,10 +173,7 @@ fn a_certificate_says_who_belongs_to_a_cluster() {
     assert_eq!(run(&["cert", "ca", "--cluster", "shop"]).code, Some(0));
     for file in ["ca.key", "context.key"] {
         use std::os::unix::fs::PermissionsExt;
-        let mode = std::fs::metadata(dir.path().join(file))
-            .expect("was written")
-            .permissions()
-            .mode();
+        let mode = std::fs::metadata(dir.path().join(file)).expect("was written").permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{file}");
     }
     assert_eq!(run(&["cert", "node", "n1"]).code, Some(0));

@@ -24,17 +24,8 @@ fn two_of_three_go_on_and_the_third_catches_up() {
     }
     for args in [&["get", "before", "-r", "3"][..], &["put", "more", "x", "-w", "3"]] {
         let done = dev.run(args);
-        assert!(
-            matches!(done.code, Some(3 | 4)),
-            "{args:?}: {:?} {}",
-            done.code,
-            done.stderr
-        );
-        assert!(
-            done.stderr.contains("not enough replicas") || done.stderr.contains("timed out"),
-            "{}",
-            done.stderr
-        );
+        assert!(matches!(done.code, Some(3 | 4)), "{args:?}: {:?} {}", done.code, done.stderr);
+        assert!(done.stderr.contains("not enough replicas") || done.stderr.contains("timed out"), "{}", done.stderr);
     }
     let status = dev.json(&["status"]);
     assert_eq!(status["healthy"], json!(false));
@@ -46,14 +37,9 @@ fn two_of_three_go_on_and_the_third_catches_up() {
     // A person starts it again, with the command that was printed.
     let mut by_hand = dev.serve("n3");
     let endpoint = dev.endpoints().remove(2);
-    dev.eventually("n3 answers", || {
-        dev.run(&["--endpoint", &endpoint, "get", "before", "-r", "3"]).code == Some(0)
-    });
+    dev.eventually("n3 answers", || dev.run(&["--endpoint", &endpoint, "get", "before", "-r", "3"]).code == Some(0));
     for i in 0..10 {
-        assert_eq!(
-            dev.json(&["get", &format!("during-{i}"), "-r", "3"])["values"],
-            json!(["2"])
-        );
+        assert_eq!(dev.json(&["get", &format!("during-{i}"), "-r", "3"])["values"], json!(["2"]));
     }
     dev.eventually("read repair has filled in what n3 missed", || {
         (0..10).all(|i| {

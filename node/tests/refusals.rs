@@ -58,24 +58,17 @@ fn hello(cluster: &Cluster) -> Hello {
 }
 
 async fn connect(cluster: &Cluster, ca: &str, issued: &Issued, alpn: &[u8]) -> Result<Connection, ConnectionError> {
-    endpoint(ca, issued, alpn)
-        .connect(cluster.address(0), NODE_SERVER_NAME)
-        .expect("valid")
-        .await
+    endpoint(ca, issued, alpn).connect(cluster.address(0), NODE_SERVER_NAME).expect("valid").await
 }
 
 /// Why the node closed the connection.
 async fn closed_because(connection: Connection) -> String {
-    let closed = tokio::time::timeout(Duration::from_secs(5), connection.closed())
-        .await
-        .expect("is closed");
+    let closed = tokio::time::timeout(Duration::from_secs(5), connection.closed()).await.expect("is closed");
     closed.to_string()
 }
 
 async fn say(cluster: &Cluster, issued: &Issued, hello: &Hello) -> Connection {
-    let connection = connect(cluster, cluster.authority.certificate_pem(), issued, ALPN_PEER)
-        .await
-        .expect("accepted");
+    let connection = connect(cluster, cluster.authority.certificate_pem(), issued, ALPN_PEER).await.expect("accepted");
     let (mut send, receive) = connection.open_bi().await.expect("a stream");
     let mut out = Vec::new();
     frame::encode(hello, &mut out).expect("fits");
@@ -108,35 +101,23 @@ async fn assert_hello_refused(change: impl FnOnce(&mut Hello), why: &str) {
 
 #[test]
 fn another_protocol_version_in_hello_is_refused() {
-    block_on(assert_hello_refused(
-        |hello| hello.protocol_version = 77,
-        "protocol version 77 cannot be spoken with",
-    ));
+    block_on(assert_hello_refused(|hello| hello.protocol_version = 77, "protocol version 77 cannot be spoken with"));
 }
 
 #[test]
 fn another_cluster_in_hello_is_refused() {
-    block_on(assert_hello_refused(
-        |hello| hello.cluster = "elsewhere".to_owned(),
-        "hello of cluster \"elsewhere\"",
-    ));
+    block_on(assert_hello_refused(|hello| hello.cluster = "elsewhere".to_owned(), "hello of cluster \"elsewhere\""));
 }
 
 #[test]
 fn a_differing_topology_of_the_same_version_is_refused() {
-    block_on(assert_hello_refused(
-        |hello| hello.topology_digest ^= 1,
-        "disagree on the topology",
-    ));
+    block_on(assert_hello_refused(|hello| hello.topology_digest ^= 1, "disagree on the topology"));
 }
 
 #[test]
 fn a_hello_that_contradicts_the_certificate_is_refused() {
     let other = driftless_ring::NodeId::of_name("somebody else");
-    block_on(assert_hello_refused(
-        |hello| hello.node = other,
-        "but the certificate names",
-    ));
+    block_on(assert_hello_refused(|hello| hello.node = other, "but the certificate names"));
 }
 
 #[test]
@@ -159,11 +140,7 @@ fn a_fitting_hello_connects_and_a_later_life_takes_over() {
         let mut later = hello(&cluster);
         later.incarnation = Incarnation { starts: 6, nonce: 60 };
         let later = say(&cluster, &issued, &later).await;
-        assert!(
-            closed_because(again)
-                .await
-                .contains("another process runs as this node")
-        );
+        assert!(closed_because(again).await.contains("another process runs as this node"));
         let stale = say(&cluster, &issued, &hello(&cluster)).await;
         assert!(closed_because(stale).await.contains("an older copy of this node"));
         soon("the peer is connected", connected).await;
@@ -182,11 +159,7 @@ fn two_copies_of_one_data_directory_are_both_refused() {
         copy.incarnation.nonce += 1;
         let copy = say(&cluster, &issued, &copy).await;
         assert!(closed_because(copy).await.contains("copies of one data directory"));
-        assert!(
-            closed_because(original)
-                .await
-                .contains("another process runs as this node")
-        );
+        assert!(closed_because(original).await.contains("another process runs as this node"));
         soon("neither is connected", || !cluster.node(0).status().peers[0].connected).await;
         cluster.stop();
     });
@@ -197,10 +170,7 @@ fn garbage_on_the_shared_stream_ends_only_that_connection() {
     let cluster = one_node();
     block_on(async {
         for (bytes, why) in [
-            (
-                vec![9, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255, 255],
-                "does not hold a message",
-            ),
+            (vec![9, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255, 255], "does not hold a message"),
             (u32::MAX.to_le_bytes().to_vec(), "exceeds the limit"),
             (vec![0, 0, 0, 0], "does not hold a message"),
         ] {
@@ -262,20 +232,11 @@ fn one_request_id_for_two_requests_at_once_is_refused() {
         let mut out = Vec::new();
         for _ in 0..2 {
             let request = common::put("k", "v", None);
-            let frame = driftless_proto::client::RequestFrame {
-                id: 1,
-                ring_version: 1,
-                deadline_ms: 5000,
-                request,
-            };
+            let frame = driftless_proto::client::RequestFrame { id: 1, ring_version: 1, deadline_ms: 5000, request };
             frame::encode(&frame, &mut out).expect("fits");
         }
         client.send.write_all(&out).await.expect("is up");
-        assert!(
-            closed_because(client.connection)
-                .await
-                .contains("used for two requests at once")
-        );
+        assert!(closed_because(client.connection).await.contains("used for two requests at once"));
         assert_serves(&cluster).await;
     });
     cluster.stop();
@@ -302,9 +263,7 @@ fn a_client_certificate_does_not_open_the_peer_protocol() {
     block_on(async {
         let issued = cluster.client_identity();
         let ca = cluster.authority.certificate_pem();
-        let connection = connect(&cluster, ca, &issued, ALPN_PEER)
-            .await
-            .expect("the handshake itself succeeds");
+        let connection = connect(&cluster, ca, &issued, ALPN_PEER).await.expect("the handshake itself succeeds");
         let reason = closed_because(connection).await;
         assert!(reason.contains("does not allow protocol driftless-peer/1"), "{reason}");
         assert_serves(&cluster).await;
@@ -323,14 +282,8 @@ fn certificates_that_are_foreign_expired_or_of_another_cluster_are_refused() {
     let foreign = CertificateAuthority::create(common::CLUSTER).expect("a plain name");
     let hour = Duration::from_secs(3600);
     let now = SystemTime::now();
-    let past = Validity {
-        from: now - 2 * hour,
-        until: now - hour,
-    };
-    let future = Validity {
-        from: now + hour,
-        until: now + 2 * hour,
-    };
+    let past = Validity { from: now - 2 * hour, until: now - hour };
+    let future = Validity { from: now + hour, until: now + 2 * hour };
     let cases = [
         (foreign.issue_client("x", holder()), "TLS handshake failed"),
         (cluster.authority.issue_client("x", past), "TLS handshake failed"),
@@ -367,10 +320,7 @@ fn a_certificate_of_another_cluster_by_the_same_authority_key_is_refused() {
         let issued = other.issue_client("x", holder()).expect("a plain name");
         let connection = connect(&cluster, cluster.authority.certificate_pem(), &issued, ALPN_CLIENT).await;
         let reason = closed_because(connection.expect("the handshake itself succeeds")).await;
-        assert!(
-            reason.contains("the certificate is of cluster \"other\", this is \"test\""),
-            "{reason}"
-        );
+        assert!(reason.contains("the certificate is of cluster \"other\", this is \"test\""), "{reason}");
         assert_serves(&cluster).await;
     });
     cluster.stop();
@@ -379,14 +329,8 @@ fn a_certificate_of_another_cluster_by_the_same_authority_key_is_refused() {
 #[test]
 fn a_node_does_not_start_with_what_cannot_work() {
     let mut cluster = Cluster::plan(&[1]);
-    let start = |settings| {
-        Node::start(
-            settings,
-            vec![common::SharedStore::default()],
-            driftless_node::net::sync::NoSync,
-        )
-        .err()
-    };
+    let start =
+        |settings| Node::start(settings, vec![common::SharedStore::default()], driftless_node::net::sync::NoSync).err();
     let settings = cluster.settings(0);
 
     let taken = std::net::UdpSocket::bind(settings.listen).expect("is free");
@@ -395,32 +339,20 @@ fn a_node_does_not_start_with_what_cannot_work() {
     drop(taken);
 
     let mut other_name = settings.clone();
-    other_name.tls = identity(
-        cluster.authority.certificate_pem(),
-        &cluster.authority.issue_node("z", holder()).expect("plain"),
-    );
-    assert!(matches!(
-        start(other_name),
-        Some(NodeError::Tls(TlsError::WrongSubject { .. }))
-    ));
+    other_name.tls =
+        identity(cluster.authority.certificate_pem(), &cluster.authority.issue_node("z", holder()).expect("plain"));
+    assert!(matches!(start(other_name), Some(NodeError::Tls(TlsError::WrongSubject { .. }))));
 
     let mut client = settings.clone();
     client.tls = identity(cluster.authority.certificate_pem(), &cluster.client_identity());
-    assert!(matches!(
-        start(client),
-        Some(NodeError::Tls(TlsError::WrongSubject { .. }))
-    ));
+    assert!(matches!(start(client), Some(NodeError::Tls(TlsError::WrongSubject { .. }))));
 
     let mut public = settings.clone();
     public.admin = Some(([0, 0, 0, 0], 0).into());
     assert!(matches!(start(public), Some(NodeError::AdminNotLoopback(_))));
 
     let mut nobody = settings.clone();
-    nobody.topology = Arc::new(topology(
-        common::CLUSTER,
-        &[driftless_ring::Member::new("q", "127.0.0.1:1")],
-        64,
-    ));
+    nobody.topology = Arc::new(topology(common::CLUSTER, &[driftless_ring::Member::new("q", "127.0.0.1:1")], 64));
     assert!(matches!(start(nobody), Some(NodeError::NotAMember { .. })));
 
     let none: Vec<common::SharedStore> = Vec::new();
@@ -433,11 +365,7 @@ fn certificate_files_are_checked_before_they_are_used() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = |name: &str| directory.path().join(name);
     let authority = CertificateAuthority::create("shop").expect("a plain name");
-    let files = TlsFiles {
-        ca: path("ca.pem"),
-        cert: path("a.pem"),
-        key: path("a.key"),
-    };
+    let files = TlsFiles { ca: path("ca.pem"), cert: path("a.pem"), key: path("a.key") };
     let write = |path: &std::path::Path, text: &str, mode: u32| {
         use std::os::unix::fs::PermissionsExt;
         std::fs::write(path, text).expect("is written");
@@ -456,13 +384,7 @@ fn certificate_files_are_checked_before_they_are_used() {
     assert_eq!(load(), None);
 
     write(&files.key, "not a key", 0o600);
-    assert!(matches!(
-        load(),
-        Some(TlsError::NotPem {
-            what: "private key",
-            ..
-        })
-    ));
+    assert!(matches!(load(), Some(TlsError::NotPem { what: "private key", .. })));
     let other = authority.issue_node("b", holder()).expect("a plain name");
     write(&files.key, &other.key, 0o600);
     assert!(matches!(load(), Some(TlsError::KeyMismatch { .. })));
@@ -472,24 +394,12 @@ fn certificate_files_are_checked_before_they_are_used() {
     write(&files.ca, foreign.certificate_pem(), 0o644);
     assert!(matches!(load(), Some(TlsError::ForeignAuthority { .. })));
     write(&files.ca, "nothing here", 0o644);
-    assert!(matches!(
-        load(),
-        Some(TlsError::NotPem {
-            what: "certificate",
-            ..
-        })
-    ));
+    assert!(matches!(load(), Some(TlsError::NotPem { what: "certificate", .. })));
     write(&files.ca, authority.certificate_pem(), 0o644);
 
     let years = Duration::from_secs(3 * 365 * 86_400);
-    let later = TlsIdentity::load(&files, SystemTime::now() + years)
-        .err()
-        .expect("expired")
-        .to_string();
+    let later = TlsIdentity::load(&files, SystemTime::now() + years).err().expect("expired").to_string();
     assert!(later.contains("expired on"), "{later}");
-    let earlier = TlsIdentity::load(&files, SystemTime::now() - years)
-        .err()
-        .expect("not yet valid")
-        .to_string();
+    let earlier = TlsIdentity::load(&files, SystemTime::now() - years).err().expect("not yet valid").to_string();
     assert!(earlier.contains("valid from"), "{earlier}");
 }

@@ -55,10 +55,7 @@ fn a_value_of_four_mebibytes_travels_beside_small_ones() {
             assert!(read.siblings[0].value == value, "the value came back changed");
         }
         let too_large = client.ask(put("larger", vec![0; (4 << 20) + 1], None)).await;
-        assert!(matches!(
-            too_large,
-            Response::Failed(Failure::Refused(Refusal::ValueTooLarge { .. }))
-        ));
+        assert!(matches!(too_large, Response::Failed(Failure::Refused(Refusal::ValueTooLarge { .. }))));
     });
     cluster.stop();
 }
@@ -91,10 +88,7 @@ fn a_restarted_peer_is_found_again() {
         cluster.stop_node(node);
         eventually("the others notice", || {
             let others = cluster.nodes.iter().flatten();
-            others
-                .map(|node| node.status().peers.iter().filter(|peer| !peer.connected).count())
-                .sum::<usize>()
-                == 2
+            others.map(|node| node.status().peers.iter().filter(|peer| !peer.connected).count()).sum::<usize>() == 2
         });
         block_on(async {
             let mut client = cluster.client((node + 1) % 3).await;
@@ -174,10 +168,7 @@ fn nodes_with_any_numbers_of_shards_serve_together() {
                         let key = format!("{of}-{i}");
                         assert_eq!(client.get(&key).await.siblings[0].value, key);
                     }
-                    assert_eq!(
-                        client.get(&format!("{of}-large")).await.siblings[0].value.len(),
-                        1 << 20
-                    );
+                    assert_eq!(client.get(&format!("{of}-large")).await.siblings[0].value.len(), 1 << 20);
                 }
             }
         });
@@ -211,11 +202,7 @@ fn a_stopping_node_answers_what_is_under_way_and_refuses_the_rest() {
         // What had not been read when the connection closed gets no answer; but nothing is answered wrongly.
         assert!(stored + refused <= ids.len());
     });
-    cluster.nodes[0]
-        .take()
-        .expect("runs")
-        .join()
-        .expect("stops without trouble");
+    cluster.nodes[0].take().expect("runs").join().expect("stops without trouble");
     cluster.stop();
 }
 
@@ -233,10 +220,7 @@ fn after_a_failed_sync_nothing_is_acknowledged_and_the_node_ends() {
         assert!(answer.is_none_or(|frame| !matches!(frame.response, Response::Stored(stored) if stored.acks > 2)));
     });
     let ended = cluster.nodes[0].take().expect("runs").join();
-    assert!(
-        matches!(ended, Err(driftless_node::net::NodeError::Storage(_))),
-        "{ended:?}"
-    );
+    assert!(matches!(ended, Err(driftless_node::net::NodeError::Storage(_))), "{ended:?}");
     cluster.stop();
 }
 
@@ -251,12 +235,7 @@ fn beyond_its_bound_of_requests_a_connection_is_told_so_at_once() {
         let mut frames = Vec::new();
         for id in 1..=64 {
             let request = put("k", "v", None);
-            let frame = driftless_proto::client::RequestFrame {
-                id,
-                ring_version: 1,
-                deadline_ms: 5000,
-                request,
-            };
+            let frame = driftless_proto::client::RequestFrame { id, ring_version: 1, deadline_ms: 5000, request };
             driftless_proto::frame::encode(&frame, &mut frames).expect("fits");
         }
         client.send.write_all(&frames).await.expect("is up");
@@ -315,20 +294,12 @@ fn the_admin_server_tells_health_readiness_status_and_metrics() {
     assert!(ask("/ready").starts_with("HTTP/1.1 200"), "{}", ask("/ready"));
     assert!(ask("/status").contains("\"name\":\"a\""));
     let metrics = ask("/metrics");
-    assert!(
-        metrics.contains(r#"driftless_requests_total{operation="Put",outcome="Ok"} 1"#),
-        "{metrics}"
-    );
+    assert!(metrics.contains(r#"driftless_requests_total{operation="Put",outcome="Ok"} 1"#), "{metrics}");
     assert!(metrics.contains("driftless_build_info"), "{metrics}");
-    assert!(
-        metrics.contains(r#"driftless_peer_connections{peer="b"} 1"#),
-        "{metrics}"
-    );
+    assert!(metrics.contains(r#"driftless_peer_connections{peer="b"} 1"#), "{metrics}");
     cluster.stop_node(1);
     cluster.stop_node(2);
-    eventually("a node without its peers is not ready", || {
-        ask("/ready").starts_with("HTTP/1.1 503")
-    });
+    eventually("a node without its peers is not ready", || ask("/ready").starts_with("HTTP/1.1 503"));
     cluster.stop();
 }
 

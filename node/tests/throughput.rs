@@ -45,9 +45,7 @@ fn run(cluster: Cluster) {
         let request = |i: u32| put(&format!("key-{}", i % KEYS), vec![7; 1024], None);
         // Blind puts pile up siblings, so every key is written once only.
         measure(&cluster, "puts", in_flight, 0..KEYS, request);
-        measure(&cluster, "gets", in_flight, 0..u32::MAX, |i| {
-            get(&format!("key-{}", i.wrapping_mul(7919) % KEYS))
-        });
+        measure(&cluster, "gets", in_flight, 0..u32::MAX, |i| get(&format!("key-{}", i.wrapping_mul(7919) % KEYS)));
         if in_flight == 1 {
             continue;
         }
@@ -103,12 +101,7 @@ fn measure(
 /// Microseconds of CPU that this process has used.
 fn cpu_micros() -> u64 {
     let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
-    let fields: Vec<&str> = stat
-        .rsplit(')')
-        .next()
-        .expect("has fields")
-        .split_whitespace()
-        .collect();
+    let fields: Vec<&str> = stat.rsplit(')').next().expect("has fields").split_whitespace().collect();
     // utime and stime, in ticks of a hundredth of a second.
     (fields[11].parse::<u64>().expect("a number") + fields[12].parse::<u64>().expect("a number")) * 10_000
 }
@@ -131,12 +124,7 @@ async fn closed_loop(
             && let Some(request) = take()
         {
             let id = client.number();
-            let frame = driftless_proto::client::RequestFrame {
-                id,
-                ring_version: 1,
-                deadline_ms: 5000,
-                request,
-            };
+            let frame = driftless_proto::client::RequestFrame { id, ring_version: 1, deadline_ms: 5000, request };
             driftless_proto::frame::encode(&frame, &mut frames).expect("fits");
             sent.insert(id, Instant::now());
         }
@@ -144,11 +132,7 @@ async fn closed_loop(
             return latencies;
         }
         if !frames.is_empty() {
-            client
-                .send
-                .write_chunk(std::mem::take(&mut frames).into())
-                .await
-                .expect("is up");
+            client.send.write_chunk(std::mem::take(&mut frames).into()).await.expect("is up");
         }
         for frame in client.receive_some().await {
             assert!(!matches!(frame.response, Response::Failed(_)), "{:?}", frame.response);

@@ -214,17 +214,8 @@ mod tests {
 
     #[test]
     fn small_clusters_get_a_smaller_default_bucket() {
-        assert_eq!(
-            BucketDefinition::built_in(1).quorum,
-            Quorum::new(1, 1, 1).expect("valid")
-        );
-        assert_eq!(
-            BucketDefinition::built_in(2).quorum,
-            Quorum::new(2, 2, 2).expect("valid")
-        );
-        assert_eq!(
-            BucketDefinition::built_in(9).quorum,
-            Quorum::new(3, 2, 2).expect("valid")
-        );
+        assert_eq!(BucketDefinition::built_in(1).quorum, Quorum::new(1, 1, 1).expect("valid"));
+        assert_eq!(BucketDefinition::built_in(2).quorum, Quorum::new(2, 2, 2).expect("valid"));
+        assert_eq!(BucketDefinition::built_in(9).quorum, Quorum::new(3, 2, 2).expect("valid"));
     }
 }

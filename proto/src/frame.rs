@@ -82,10 +82,7 @@ pub struct FrameReader {
 impl FrameReader {
     /// A reader that refuses frames longer than `max` bytes.
     pub fn new(max: usize) -> FrameReader {
-        FrameReader {
-            buffer: BytesMut::new(),
-            max,
-        }
+        FrameReader { buffer: BytesMut::new(), max }
     }
 
     /// Takes in what arrived.
@@ -117,11 +114,7 @@ impl FrameReader {
     /// # Errors
     /// [`FrameError::Truncated`] if it ended inside a frame.
     pub fn finish(&self) -> Result<(), FrameError> {
-        if self.buffer.is_empty() {
-            Ok(())
-        } else {
-            Err(FrameError::Truncated)
-        }
+        if self.buffer.is_empty() { Ok(()) } else { Err(FrameError::Truncated) }
     }
 }
 

@@ -66,11 +66,7 @@ impl BucketName {
         let fine = (1..=64).contains(&name.len())
             && letter(name.as_bytes()[0])
             && name.bytes().all(|c| letter(c) || matches!(c, b'.' | b'_' | b'-'));
-        if fine {
-            Ok(BucketName(name.into()))
-        } else {
-            Err(KeyError::BucketName(name))
-        }
+        if fine { Ok(BucketName(name.into())) } else { Err(KeyError::BucketName(name)) }
     }
 
     /// The name as text.
@@ -184,9 +180,6 @@ mod tests {
     #[test]
     fn keys_print_as_text_or_escaped() {
         assert_eq!(Key::new("bat").expect("valid").to_string(), "bat");
-        assert_eq!(
-            Key::new(vec![0xff, b'a', b'\n']).expect("valid").to_string(),
-            "\\xffa\\n"
-        );
+        assert_eq!(Key::new(vec![0xff, b'a', b'\n']).expect("valid").to_string(), "\\xffa\\n");
     }
 }

@@ -65,20 +65,13 @@ impl Topology {
             }
             let n = bucket.quorum.n();
             if !ring.classes().any(|class| class == n) {
-                return Err(TopologyError::NoClass {
-                    name: bucket.name.to_string(),
-                    n,
-                });
+                return Err(TopologyError::NoClass { name: bucket.name.to_string(), n });
             }
         }
         if !buckets.iter().any(|bucket| bucket.id == BucketId::DEFAULT) {
             return Err(TopologyError::NoDefault);
         }
-        Ok(Topology {
-            cluster: cluster.into(),
-            ring: Arc::new(ring),
-            buckets,
-        })
+        Ok(Topology { cluster: cluster.into(), ring: Arc::new(ring), buckets })
     }
 
     /// Name of the cluster; the certificates carry it too.
@@ -98,10 +91,7 @@ impl Topology {
 
     /// The bucket with this id.
     pub fn bucket(&self, id: BucketId) -> Option<&BucketDefinition> {
-        self.buckets
-            .binary_search_by_key(&id, |bucket| bucket.id)
-            .ok()
-            .map(|at| &self.buckets[at])
+        self.buckets.binary_search_by_key(&id, |bucket| bucket.id).ok().map(|at| &self.buckets[at])
     }
 
     /// The bucket with this name.
@@ -112,10 +102,7 @@ impl Topology {
     /// Where a key of a bucket lives.
     pub fn place(&self, bucket: &BucketDefinition, key: &Key) -> Place {
         let token = self.ring.token(bucket.id.0, key.as_bytes());
-        Place {
-            token,
-            partition: self.ring.partition(bucket.quorum.n(), token),
-        }
+        Place { token, partition: self.ring.partition(bucket.quorum.n(), token) }
     }
 
     /// The owners of a partition, first choice first, and who stands in for them.

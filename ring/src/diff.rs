@@ -47,10 +47,7 @@ impl RingDiff {
         for member in old.members().iter().chain(new.members()) {
             nodes.entry(member.id).or_default();
         }
-        for (ring, held) in [
-            (old, NodeChange::before as fn(&mut NodeChange) -> &mut u32),
-            (new, NodeChange::after),
-        ] {
+        for (ring, held) in [(old, NodeChange::before as fn(&mut NodeChange) -> &mut u32), (new, NodeChange::after)] {
             for owner in ring.all_partitions().flat_map(|partition| ring.owners(partition)) {
                 *held(nodes.entry(*owner).or_default()) += 1;
             }
@@ -63,12 +60,7 @@ impl RingDiff {
                 nodes.entry(node).or_default().lost += 1;
             }
         }
-        RingDiff {
-            changes,
-            nodes,
-            old_partitions: old.partitions(),
-            new_partitions: new.partitions(),
-        }
+        RingDiff { changes, nodes, old_partitions: old.partitions(), new_partitions: new.partitions() }
     }
 
     /// Whether nothing changes hands.
@@ -95,16 +87,10 @@ impl RingDiff {
     /// has. It is asked for partitions of the new ring, or, where that has more arcs, for the partition of
     /// the *old* ring that holds them, whose bytes are taken to be spread evenly over its arcs.
     pub fn bytes_to_move(&self, mut bytes_of: impl FnMut(PartitionId) -> u64) -> BytesToMove {
-        let mut bytes = BytesToMove {
-            total: 0,
-            received: BTreeMap::new(),
-        };
+        let mut bytes = BytesToMove { total: 0, received: BTreeMap::new() };
         for change in self.changes.iter().filter(|change| !change.gained.is_empty()) {
             let token = self.new_partitions.range(change.partition.arc).first;
-            let source = PartitionId {
-                n: change.partition.n,
-                arc: self.old_partitions.arc_of(token),
-            };
+            let source = PartitionId { n: change.partition.n, arc: self.old_partitions.arc_of(token) };
             let cuts = u64::from((self.new_partitions.get() / self.old_partitions.get()).max(1));
             let size = bytes_of(source).div_ceil(cuts);
             for &node in &change.gained {
@@ -133,11 +119,7 @@ impl PartitionChange {
         let without = |these: &[NodeId], those: &[NodeId]| -> Vec<NodeId> {
             these.iter().copied().filter(|node| !those.contains(node)).collect()
         };
-        PartitionChange {
-            partition,
-            gained: without(new, old),
-            lost: without(old, new),
-        }
+        PartitionChange { partition, gained: without(new, old), lost: without(old, new) }
     }
 }
 
@@ -203,13 +185,7 @@ mod tests {
         let diff = RingDiff::between(&ring, &ring.next(ring.spec()).unwrap());
         assert!(diff.is_empty());
         assert_eq!(diff.slots_moved(), 0);
-        assert_eq!(
-            diff.bytes_to_move(|_| 1),
-            BytesToMove {
-                total: 0,
-                received: BTreeMap::new()
-            }
-        );
+        assert_eq!(diff.bytes_to_move(|_| 1), BytesToMove { total: 0, received: BTreeMap::new() });
     }
 
     #[test]
@@ -219,41 +195,14 @@ mod tests {
         let dan = NodeId::of_name("dan");
         let diff = RingDiff::between(&old, &new);
         assert_eq!(diff.slots_moved(), 48);
-        assert!(
-            diff.changes()
-                .iter()
-                .all(|change| change.gained == [dan] && change.lost.len() == 1)
-        );
-        assert_eq!(
-            diff.nodes()[&dan],
-            NodeChange {
-                held_before: 0,
-                held_after: 48,
-                gained: 48,
-                lost: 0
-            }
-        );
-        let ada = NodeChange {
-            held_before: 64,
-            held_after: 48,
-            gained: 0,
-            lost: 16,
-        };
+        assert!(diff.changes().iter().all(|change| change.gained == [dan] && change.lost.len() == 1));
+        assert_eq!(diff.nodes()[&dan], NodeChange { held_before: 0, held_after: 48, gained: 48, lost: 0 });
+        let ada = NodeChange { held_before: 64, held_after: 48, gained: 0, lost: 16 };
         assert_eq!(diff.nodes()[&NodeId::of_name("ada")], ada);
 
         let bytes = diff.bytes_to_move(|partition| u64::from(partition.arc.0 < 32));
-        let received = diff
-            .changes()
-            .iter()
-            .filter(|change| change.partition.arc.0 < 32)
-            .count() as u64;
-        assert_eq!(
-            bytes,
-            BytesToMove {
-                total: received,
-                received: BTreeMap::from([(dan, received)])
-            }
-        );
+        let received = diff.changes().iter().filter(|change| change.partition.arc.0 < 32).count() as u64;
+        assert_eq!(bytes, BytesToMove { total: received, received: BTreeMap::from([(dan, received)]) });
     }
 
     #[test]
@@ -277,12 +226,7 @@ mod tests {
     #[test]
     fn a_class_that_comes_or_goes_is_gained_or_lost_as_a_whole() {
         let old = ring(&["ada", "bob", "cyd"], &[1, 3]);
-        let new = old
-            .next(RingSpec {
-                classes: BTreeSet::from([2, 3]),
-                ..old.spec()
-            })
-            .unwrap();
+        let new = old.next(RingSpec { classes: BTreeSet::from([2, 3]), ..old.spec() }).unwrap();
         let diff = RingDiff::between(&old, &new);
         let of_class = |n| diff.changes().iter().filter(move |change| change.partition.n == n);
         assert_eq!(of_class(1).map(|change| change.lost.len()).sum::<usize>(), 64);

@@ -30,11 +30,7 @@ impl Partitions {
 
     /// Q arcs. Refuses what is not a power of two in `1..=MAX`.
     pub fn new(q: u32) -> Result<Partitions, RingError> {
-        if q.is_power_of_two() && q <= Self::MAX {
-            Ok(Partitions(q))
-        } else {
-            Err(RingError::BadPartitions { q })
-        }
+        if q.is_power_of_two() && q <= Self::MAX { Ok(Partitions(q)) } else { Err(RingError::BadPartitions { q }) }
     }
 
     /// Q as a number.
@@ -60,10 +56,7 @@ impl Partitions {
         let index = u64::from(arc.0 & (self.0 - 1));
         let first = index.checked_shl(self.shift()).unwrap_or(0);
         let last = first | u64::MAX.checked_shr(64 - self.shift()).unwrap_or(0);
-        TokenRange {
-            first: Token(first),
-            last: Token(last),
-        }
+        TokenRange { first: Token(first), last: Token(last) }
     }
 
     /// Whether there is such an arc.
@@ -156,10 +149,7 @@ mod tests {
         for q in [0, 3, 255, 65_537, 131_072, u32::MAX] {
             assert_eq!(Partitions::new(q), Err(RingError::BadPartitions { q }));
         }
-        assert_eq!(
-            Partitions::new(1 << 15).unwrap().doubled(),
-            Partitions::new(1 << 16).ok()
-        );
+        assert_eq!(Partitions::new(1 << 15).unwrap().doubled(), Partitions::new(1 << 16).ok());
         assert_eq!(Partitions::new(1 << 16).unwrap().doubled(), None);
     }
 
@@ -185,13 +175,7 @@ mod tests {
         let (four, eight) = (Partitions::new(4).unwrap(), Partitions::new(8).unwrap());
         for arc in four.arcs() {
             let (left, right) = (eight.range(ArcIndex(2 * arc.0)), eight.range(ArcIndex(2 * arc.0 + 1)));
-            assert_eq!(
-                four.range(arc),
-                TokenRange {
-                    first: left.first,
-                    last: right.last
-                }
-            );
+            assert_eq!(four.range(arc), TokenRange { first: left.first, last: right.last });
         }
     }
 
@@ -205,13 +189,6 @@ mod tests {
 
     #[test]
     fn a_partition_prints_its_class_and_arc() {
-        assert_eq!(
-            PartitionId {
-                n: 3,
-                arc: ArcIndex(17)
-            }
-            .to_string(),
-            "n3/17"
-        );
+        assert_eq!(PartitionId { n: 3, arc: ArcIndex(17) }.to_string(), "n3/17");
     }
 }

@@ -38,22 +38,15 @@ pub(crate) type Slot = Option<u16>;
 /// same shape, with `None` where the owner is no longer a member (or, for a new class, everywhere).
 pub(crate) fn place(n: u8, q: u32, members: &[Member], previous: Vec<Slot>) -> Vec<u16> {
     let topology = Topology::new(n, q, members);
-    assert_eq!(
-        previous.len(),
-        topology.q * topology.n,
-        "the previous table has the shape of the new one"
-    );
+    assert_eq!(previous.len(), topology.q * topology.n, "the previous table has the shape of the new one");
 
     let held = topology.held(&previous);
     let quota = quota::quotas(&topology, &held);
     let rows = movement::move_to_quotas(&topology, &quota, previous.clone());
     assert_eq!(topology.held(&rows), quota, "movement ends at exact quotas");
 
-    let touched: Vec<bool> = rows
-        .chunks(topology.n)
-        .zip(previous.chunks(topology.n))
-        .map(|(new, old)| new != old)
-        .collect();
+    let touched: Vec<bool> =
+        rows.chunks(topology.n).zip(previous.chunks(topology.n)).map(|(new, old)| new != old).collect();
     let mut rows: Vec<u16> = rows.into_iter().flatten().collect();
     positions::balance(&topology, &touched, &mut rows);
     rows
@@ -87,10 +80,8 @@ impl Topology {
         let mut names: Vec<&str> = members.iter().map(|member| member.zone.as_str()).collect();
         names.sort_unstable();
         names.dedup();
-        let zones: Vec<usize> = members
-            .iter()
-            .map(|member| names.partition_point(|name| *name < member.zone.as_str()))
-            .collect();
+        let zones: Vec<usize> =
+            members.iter().map(|member| names.partition_point(|name| *name < member.zone.as_str())).collect();
 
         let mut sizes = vec![0u32; names.len()];
         for &zone in &zones {
@@ -142,11 +133,7 @@ mod tests {
     use super::*;
 
     fn members(zones: &[&str]) -> Vec<Member> {
-        zones
-            .iter()
-            .enumerate()
-            .map(|(i, zone)| Member::new(format!("m{i}"), "h:1").in_zone(*zone))
-            .collect()
+        zones.iter().enumerate().map(|(i, zone)| Member::new(format!("m{i}"), "h:1").in_zone(*zone)).collect()
     }
 
     #[test]

@@ -42,11 +42,7 @@ pub struct PreferenceList<'a> {
 
 impl<'a> PreferenceList<'a> {
     pub(crate) fn new(ring: &'a Ring, partition: PartitionId) -> PreferenceList<'a> {
-        PreferenceList {
-            primaries: ring.owners(partition).to_vec(),
-            partition,
-            ring,
-        }
+        PreferenceList { primaries: ring.owners(partition).to_vec(), partition, ring }
     }
 
     /// The partition that this list is for.
@@ -65,13 +61,7 @@ impl<'a> PreferenceList<'a> {
             .members()
             .iter()
             .filter(|member| !self.primaries.contains(&member.id))
-            .map(|member| {
-                (
-                    Some(member.zone.as_str()) != zone,
-                    Draw::of(self.partition, member),
-                    member.id,
-                )
-            })
+            .map(|member| (Some(member.zone.as_str()) != zone, Draw::of(self.partition, member), member.id))
             .collect();
         line.sort_unstable();
         line.into_iter().map(|(_, _, id)| id).collect()
@@ -92,10 +82,7 @@ impl Draw {
         bytes[0] = partition.n;
         bytes[1..5].copy_from_slice(&partition.arc.0.to_be_bytes());
         bytes[5..].copy_from_slice(&member.id.0.to_be_bytes());
-        Draw {
-            cost: minus_log2(xxh3_64(&bytes)),
-            weight: member.weight,
-        }
+        Draw { cost: minus_log2(xxh3_64(&bytes)), weight: member.weight }
     }
 }
 
@@ -151,21 +138,13 @@ mod tests {
 
     fn ring(members: Vec<Member>) -> Ring {
         let partitions = Partitions::new(1024).unwrap();
-        Ring::first(RingSpec {
-            partitions,
-            hash_seed: 0,
-            members,
-            classes: BTreeSet::from([3]),
-        })
-        .unwrap()
+        Ring::first(RingSpec { partitions, hash_seed: 0, members, classes: BTreeSet::from([3]) }).unwrap()
     }
 
     fn first_stand_ins(ring: &Ring, dead: NodeId) -> BTreeMap<NodeId, usize> {
         let mut load = BTreeMap::new();
         for partition in ring.owned(dead) {
-            *load
-                .entry(ring.preference(partition).fallbacks_for(dead)[0])
-                .or_default() += 1;
+            *load.entry(ring.preference(partition).fallbacks_for(dead)[0]).or_default() += 1;
         }
         load
     }
@@ -182,16 +161,8 @@ mod tests {
 
     #[test]
     fn draws_never_change() {
-        let draws = [(0, "ada"), (1, "ada"), (1, "bob")].map(|(arc, name)| {
-            Draw::of(
-                PartitionId {
-                    n: 3,
-                    arc: ArcIndex(arc),
-                },
-                &Member::new(name, "h:1"),
-            )
-            .cost
-        });
+        let draws = [(0, "ada"), (1, "ada"), (1, "bob")]
+            .map(|(arc, name)| Draw::of(PartitionId { n: 3, arc: ArcIndex(arc) }, &Member::new(name, "h:1")).cost);
         assert_eq!(draws, KAT);
     }
 
@@ -209,20 +180,12 @@ mod tests {
     #[test]
     fn the_zone_of_the_dead_primary_comes_first() {
         let zones = ["a", "b", "c"];
-        let ring = ring(
-            (0..12)
-                .map(|i| Member::new(format!("m{i}"), "h:1").in_zone(zones[i % 3]))
-                .collect(),
-        );
+        let ring = ring((0..12).map(|i| Member::new(format!("m{i}"), "h:1").in_zone(zones[i % 3])).collect());
         for partition in ring.all_partitions() {
             let list = ring.preference(partition);
             for &dead in &list.primaries {
                 let zone = |id: NodeId| ring.member(id).unwrap().zone.as_str();
-                let zones: Vec<bool> = list
-                    .fallbacks_for(dead)
-                    .iter()
-                    .map(|&id| zone(id) == zone(dead))
-                    .collect();
+                let zones: Vec<bool> = list.fallbacks_for(dead).iter().map(|&id| zone(id) == zone(dead)).collect();
                 assert_eq!(zones, [true, true, true, false, false, false, false, false, false]);
             }
         }
@@ -245,19 +208,13 @@ mod tests {
         let members = [1u32, 2, 3].map(|weight| Member::new(format!("w{weight}"), "h:1").with_weight(weight));
         let mut firsts = [0; 3];
         for arc in 0..60_000 {
-            let partition = PartitionId {
-                n: 3,
-                arc: ArcIndex(arc),
-            };
+            let partition = PartitionId { n: 3, arc: ArcIndex(arc) };
             let best = (0..3).min_by_key(|&i| Draw::of(partition, &members[i])).unwrap();
             firsts[best] += 1;
         }
         for (i, &first) in firsts.iter().enumerate() {
             let expected = 10_000 * (i as i64 + 1);
-            assert!(
-                (i64::from(first) - expected).abs() < 500,
-                "four to five standard deviations: {firsts:?}"
-            );
+            assert!((i64::from(first) - expected).abs() < 500, "four to five standard deviations: {firsts:?}");
         }
     }
 

@@ -57,12 +57,7 @@ pub struct RingSpec {
 impl Ring {
     /// The first ring of a cluster: version 1, without a parent.
     pub fn first(spec: RingSpec) -> Result<Ring, RingError> {
-        let RingSpec {
-            partitions,
-            hash_seed,
-            members,
-            classes,
-        } = spec;
+        let RingSpec { partitions, hash_seed, members, classes } = spec;
         let members = checked_members(members)?;
         check_classes(&classes, &members)?;
         let tables = classes
@@ -75,23 +70,12 @@ impl Ring {
     /// The next version, with as few slots as possible changing hands. A class that is new gets a fresh
     /// table, one that is no longer in the spec is dropped.
     pub fn next(&self, spec: RingSpec) -> Result<Ring, RingError> {
-        let RingSpec {
-            partitions,
-            hash_seed,
-            members,
-            classes,
-        } = spec;
+        let RingSpec { partitions, hash_seed, members, classes } = spec;
         if hash_seed != self.hash_seed {
-            return Err(RingError::SeedChanged {
-                old: self.hash_seed,
-                new: hash_seed,
-            });
+            return Err(RingError::SeedChanged { old: self.hash_seed, new: hash_seed });
         }
         if partitions < self.partitions {
-            return Err(RingError::PartitionsShrank {
-                old: self.partitions.get(),
-                new: partitions.get(),
-            });
+            return Err(RingError::PartitionsShrank { old: self.partitions.get(), new: partitions.get() });
         }
         let members = checked_members(members)?;
         check_classes(&classes, &members)?;
@@ -105,14 +89,7 @@ impl Ring {
                 Table::place(n, partitions, &members, previous)
             })
             .collect();
-        Ok(Ring::sealed(
-            self.version.next()?,
-            self.digest,
-            partitions,
-            hash_seed,
-            members,
-            tables,
-        ))
+        Ok(Ring::sealed(self.version.next()?, self.digest, partitions, hash_seed, members, tables))
     }
 
     /// The next version with twice as many arcs, each half owned as the whole was. No data moves.
@@ -121,29 +98,16 @@ impl Ring {
     /// that good again, by moving these.
     pub fn doubled(&self) -> Result<Ring, RingError> {
         let old = self.partitions;
-        let new = old.doubled().ok_or(RingError::BadPartitions {
-            q: old.get().saturating_mul(2),
-        })?;
+        let new = old.doubled().ok_or(RingError::BadPartitions { q: old.get().saturating_mul(2) })?;
         let tables = self
             .tables
             .iter()
             .map(|table| {
-                let owners = table
-                    .owners
-                    .chunks(usize::from(table.n))
-                    .flat_map(|row| [row, row].concat())
-                    .collect();
+                let owners = table.owners.chunks(usize::from(table.n)).flat_map(|row| [row, row].concat()).collect();
                 Table { n: table.n, owners }
             })
             .collect();
-        Ok(Ring::sealed(
-            self.version.next()?,
-            self.digest,
-            new,
-            self.hash_seed,
-            self.members.clone(),
-            tables,
-        ))
+        Ok(Ring::sealed(self.version.next()?, self.digest, new, self.hash_seed, self.members.clone(), tables))
     }
 
     /// The number of this version, from 1.
@@ -209,16 +173,12 @@ impl Ring {
 
     /// The partition of a token in class `n` (whether or not that class has a table).
     pub fn partition(&self, n: u8, token: Token) -> PartitionId {
-        PartitionId {
-            n,
-            arc: self.partitions.arc_of(token),
-        }
+        PartitionId { n, arc: self.partitions.arc_of(token) }
     }
 
     /// All partitions of all classes, in order.
     pub fn all_partitions(&self) -> impl Iterator<Item = PartitionId> + '_ {
-        self.classes()
-            .flat_map(|n| self.partitions.arcs().map(move |arc| PartitionId { n, arc }))
+        self.classes().flat_map(|n| self.partitions.arcs().map(move |arc| PartitionId { n, arc }))
     }
 
     /// The primaries of a partition in the order of the list, first choice as coordinator first. Empty
@@ -234,8 +194,7 @@ impl Ring {
 
     /// The partitions of which the node is a primary, in order. Looks through the whole table.
     pub fn owned(&self, node: NodeId) -> impl Iterator<Item = PartitionId> + '_ {
-        self.all_partitions()
-            .filter(move |&partition| self.owns(node, partition))
+        self.all_partitions().filter(move |&partition| self.owns(node, partition))
     }
 
     /// The primaries of a partition, and who stands in for them.
@@ -261,15 +220,7 @@ impl Ring {
         members: Vec<Member>,
         tables: Vec<Table>,
     ) -> Ring {
-        let mut ring = Ring {
-            version,
-            parent_digest,
-            partitions,
-            hash_seed,
-            members,
-            tables,
-            digest: 0,
-        };
+        let mut ring = Ring { version, parent_digest, partitions, hash_seed, members, tables, digest: 0 };
         ring.digest = digest(&ring);
         ring
     }
@@ -281,10 +232,7 @@ pub struct RingVersion(pub u64);
 
 impl RingVersion {
     fn next(self) -> Result<RingVersion, RingError> {
-        self.0
-            .checked_add(1)
-            .map(RingVersion)
-            .ok_or(RingError::VersionsExhausted)
+        self.0.checked_add(1).map(RingVersion).ok_or(RingError::VersionsExhausted)
     }
 }
 
@@ -411,31 +359,18 @@ struct Table {
 impl Table {
     fn place(n: u8, partitions: Partitions, members: &[Member], previous: Vec<Slot>) -> Table {
         let owners = placement::place(n, partitions.get(), members, previous);
-        Table {
-            n,
-            owners: owners.into_iter().map(|index| members[usize::from(index)].id).collect(),
-        }
+        Table { n, owners: owners.into_iter().map(|index| members[usize::from(index)].id).collect() }
     }
 
     fn row(&self, arc: ArcIndex) -> &[NodeId] {
-        self.owners
-            .chunks_exact(usize::from(self.n))
-            .nth(arc.0 as usize)
-            .unwrap_or(&[])
+        self.owners.chunks_exact(usize::from(self.n)).nth(arc.0 as usize).unwrap_or(&[])
     }
 
     /// The table as the start of the next one: rows split if there are more arcs now, owners as indexes
     /// into the new members.
     fn carried_over(&self, old: Partitions, new: Partitions, members: &[Member]) -> Vec<Slot> {
-        let slot = |id: &NodeId| {
-            members
-                .binary_search_by_key(id, |member| member.id)
-                .ok()
-                .map(|index| index as u16)
-        };
-        new.arcs()
-            .flat_map(|arc| self.row(old.arc_of(new.range(arc).first)).iter().map(slot))
-            .collect()
+        let slot = |id: &NodeId| members.binary_search_by_key(id, |member| member.id).ok().map(|index| index as u16);
+        new.arcs().flat_map(|arc| self.row(old.arc_of(new.range(arc).first)).iter().map(slot)).collect()
     }
 }
 
@@ -458,11 +393,7 @@ impl From<Ring> for RingRecord {
             let index = ring.members.binary_search_by_key(id, |member| member.id);
             index.expect("a ring's owners are its members: placement and validation see to it") as u16
         };
-        let tables = ring
-            .tables
-            .iter()
-            .map(|table| (table.n, table.owners.iter().map(index).collect()))
-            .collect();
+        let tables = ring.tables.iter().map(|table| (table.n, table.owners.iter().map(index).collect())).collect();
         RingRecord {
             format: FORMAT,
             version: ring.version,
@@ -513,21 +444,8 @@ impl TryFrom<RingRecord> for Ring {
             }
             tables.push(Table { n, owners });
         }
-        let RingRecord {
-            version,
-            parent_digest,
-            partitions,
-            hash_seed,
-            ..
-        } = record;
-        Ok(Ring::sealed(
-            version,
-            parent_digest,
-            partitions,
-            hash_seed,
-            members,
-            tables,
-        ))
+        let RingRecord { version, parent_digest, partitions, hash_seed, .. } = record;
+        Ok(Ring::sealed(version, parent_digest, partitions, hash_seed, members, tables))
     }
 }
 
@@ -546,18 +464,9 @@ fn checked_members(mut members: Vec<Member>) -> Result<Vec<Member>, RingError> {
     }
     members.sort_by(|a, b| (a.id, &a.name).cmp(&(b.id, &b.name)));
     let mut names = BTreeSet::new();
-    for Member {
-        name,
-        address,
-        weight,
-        shards,
-        ..
-    } in &members
-    {
+    for Member { name, address, weight, shards, .. } in &members {
         if name.is_empty() {
-            return Err(RingError::EmptyName {
-                address: address.clone(),
-            });
+            return Err(RingError::EmptyName { address: address.clone() });
         }
         if !names.insert(name) {
             return Err(RingError::DuplicateName { name: name.clone() });
@@ -573,11 +482,7 @@ fn checked_members(mut members: Vec<Member>) -> Result<Vec<Member>, RingError> {
         }
     }
     match members.windows(2).find(|pair| pair[0].id == pair[1].id) {
-        Some([a, b, ..]) => Err(RingError::DuplicateId {
-            id: a.id,
-            first: a.name.clone(),
-            second: b.name.clone(),
-        }),
+        Some([a, b, ..]) => Err(RingError::DuplicateId { id: a.id, first: a.name.clone(), second: b.name.clone() }),
         _ => Ok(members),
     }
 }
@@ -591,10 +496,7 @@ fn check_classes(classes: &BTreeSet<u8>, members: &[Member]) -> Result<(), RingE
             return Err(RingError::ZeroReplicas);
         }
         if usize::from(n) > members.len() {
-            return Err(RingError::NotEnoughMembers {
-                n,
-                members: members.len(),
-            });
+            return Err(RingError::NotEnoughMembers { n, members: members.len() });
         }
     }
     Ok(())
@@ -612,15 +514,7 @@ fn digest(ring: &Ring) -> u128 {
     hasher.update(&ring.partitions.get().to_be_bytes());
     hasher.update(&ring.hash_seed.to_be_bytes());
     length(&mut hasher, ring.members.len());
-    for Member {
-        id,
-        name,
-        address,
-        zone,
-        weight,
-        shards,
-    } in &ring.members
-    {
+    for Member { id, name, address, zone, weight, shards } in &ring.members {
         hasher.update(&id.0.to_be_bytes());
         for text in [name, address, zone] {
             length(&mut hasher, text.len());
@@ -655,10 +549,7 @@ mod tests {
         RingSpec {
             partitions: Partitions::new(16).unwrap(),
             hash_seed: 7,
-            members: names
-                .iter()
-                .map(|name| Member::new(*name, format!("{name}:7400")))
-                .collect(),
+            members: names.iter().map(|name| Member::new(*name, format!("{name}:7400"))).collect(),
             classes: BTreeSet::from([1, 3]),
         }
     }
@@ -681,10 +572,7 @@ mod tests {
         let first = Ring::first(spec(&["ada", "bob", "cyd"])).unwrap();
         assert_eq!((first.version(), first.parent_digest()), (RingVersion(1), 0));
         let second = first.next(first.spec()).unwrap();
-        assert_eq!(
-            (second.version(), second.parent_digest()),
-            (RingVersion(2), first.digest())
-        );
+        assert_eq!((second.version(), second.parent_digest()), (RingVersion(2), first.digest()));
         assert_ne!(second.digest(), first.digest());
     }
 
@@ -716,14 +604,7 @@ mod tests {
     #[test]
     fn lookups_answer_nothing_for_the_unknown() {
         let ring = Ring::first(spec(&["ada", "bob", "cyd"])).unwrap();
-        assert_eq!(
-            ring.owners(PartitionId {
-                n: 3,
-                arc: ArcIndex(15)
-            })
-            .len(),
-            3
-        );
+        assert_eq!(ring.owners(PartitionId { n: 3, arc: ArcIndex(15) }).len(), 3);
         for (n, arc) in [(3, 16), (3, u32::MAX), (2, 0), (0, 0), (255, 0)] {
             let partition = PartitionId { n, arc: ArcIndex(arc) };
             assert_eq!(ring.owners(partition), []);
@@ -740,12 +621,7 @@ mod tests {
         for name in ["ada", "bob", "cyd"] {
             assert_eq!(ring.member_by_name(name).unwrap().id, NodeId::of_name(name));
             assert_eq!(ring.member(NodeId::of_name(name)).unwrap().name, name);
-            assert_eq!(
-                ring.owned(NodeId::of_name(name))
-                    .filter(|partition| partition.n == 3)
-                    .count(),
-                16
-            );
+            assert_eq!(ring.owned(NodeId::of_name(name)).filter(|partition| partition.n == 3).count(), 16);
         }
     }
 
@@ -757,41 +633,20 @@ mod tests {
             Ring::first(spec).unwrap_err()
         };
         assert_eq!(refused(|spec| spec.members.clear()), RingError::NoMembers);
-        assert_eq!(
-            refused(|spec| spec.members[0].weight = 0),
-            RingError::ZeroWeight { name: "ada".into() }
-        );
-        assert_eq!(
-            refused(|spec| spec.members[0].shards = 0),
-            RingError::NoShards { name: "ada".into() }
-        );
-        assert_eq!(
-            refused(|spec| spec.members[0].address.clear()),
-            RingError::EmptyAddress { name: "ada".into() }
-        );
-        assert_eq!(
-            refused(|spec| spec.members[0].name.clear()),
-            RingError::EmptyName {
-                address: "ada:7400".into()
-            }
-        );
+        assert_eq!(refused(|spec| spec.members[0].weight = 0), RingError::ZeroWeight { name: "ada".into() });
+        assert_eq!(refused(|spec| spec.members[0].shards = 0), RingError::NoShards { name: "ada".into() });
+        assert_eq!(refused(|spec| spec.members[0].address.clear()), RingError::EmptyAddress { name: "ada".into() });
+        assert_eq!(refused(|spec| spec.members[0].name.clear()), RingError::EmptyName { address: "ada:7400".into() });
         assert_eq!(
             refused(|spec| spec.members[0].name = "bob".into()),
             RingError::DuplicateName { name: "bob".into() }
         );
         assert_eq!(
             refused(|spec| spec.members[1].id = spec.members[0].id),
-            RingError::DuplicateId {
-                id: NodeId::of_name("ada"),
-                first: "ada".into(),
-                second: "bob".into()
-            }
+            RingError::DuplicateId { id: NodeId::of_name("ada"), first: "ada".into(), second: "bob".into() }
         );
         assert_eq!(refused(|spec| spec.classes.clear()), RingError::NoClasses);
-        assert_eq!(
-            refused(|spec| spec.classes = BTreeSet::from([0])),
-            RingError::ZeroReplicas
-        );
+        assert_eq!(refused(|spec| spec.classes = BTreeSet::from([0])), RingError::ZeroReplicas);
         assert_eq!(
             refused(|spec| spec.classes = BTreeSet::from([4])),
             RingError::NotEnoughMembers { n: 4, members: 3 }
@@ -805,15 +660,9 @@ mod tests {
     #[test]
     fn what_would_move_every_key_is_refused() {
         let ring = Ring::first(spec(&["ada", "bob", "cyd"])).unwrap();
-        let other_seed = RingSpec {
-            hash_seed: 8,
-            ..ring.spec()
-        };
+        let other_seed = RingSpec { hash_seed: 8, ..ring.spec() };
         assert_eq!(ring.next(other_seed), Err(RingError::SeedChanged { old: 7, new: 8 }));
-        let fewer = RingSpec {
-            partitions: Partitions::new(8).unwrap(),
-            ..ring.spec()
-        };
+        let fewer = RingSpec { partitions: Partitions::new(8).unwrap(), ..ring.spec() };
         assert_eq!(ring.next(fewer), Err(RingError::PartitionsShrank { old: 16, new: 8 }));
     }
 
@@ -825,10 +674,7 @@ mod tests {
         assert_eq!(doubled.parent_digest(), ring.digest());
         for key in 0..1000u32 {
             let token = ring.token(1, &key.to_be_bytes());
-            assert_eq!(
-                ring.owners(ring.partition(3, token)),
-                doubled.owners(doubled.partition(3, token))
-            );
+            assert_eq!(ring.owners(ring.partition(3, token)), doubled.owners(doubled.partition(3, token)));
         }
     }
 
@@ -841,10 +687,7 @@ mod tests {
             change(&mut record);
             Ring::try_from(record).unwrap_err()
         };
-        assert_eq!(
-            refused(|record| record.format = 2),
-            RingError::UnknownFormat { found: 2 }
-        );
+        assert_eq!(refused(|record| record.format = 2), RingError::UnknownFormat { found: 2 });
         let changes: [fn(&mut RingRecord); 7] = [
             |record| record.version = RingVersion(0),
             |record| record.members.swap(0, 1),
@@ -857,18 +700,9 @@ mod tests {
         for change in changes {
             assert!(matches!(refused(change), RingError::Damaged { .. }));
         }
-        assert_eq!(
-            refused(|record| record.members[0].weight = 0)
-                .to_string()
-                .matches("weight 0")
-                .count(),
-            1
-        );
+        assert_eq!(refused(|record| record.members[0].weight = 0).to_string().matches("weight 0").count(), 1);
         assert_eq!(refused(|record| record.tables.clear()), RingError::NoClasses);
-        assert_eq!(
-            refused(|record| record.tables[0] = (0, vec![])),
-            RingError::ZeroReplicas
-        );
+        assert_eq!(refused(|record| record.tables[0] = (0, vec![])), RingError::ZeroReplicas);
     }
 
     #[test]

@@ -56,11 +56,7 @@ mod tests {
             (u64::MAX, u32::MAX, &[0xff; 1024], KAT[3]),
         ];
         for (seed, bucket, key, token) in answers {
-            assert_eq!(
-                Token::of(seed, bucket, key),
-                Token(token),
-                "seed {seed} bucket {bucket}"
-            );
+            assert_eq!(Token::of(seed, bucket, key), Token(token), "seed {seed} bucket {bucket}");
         }
     }
 
@@ -69,11 +65,7 @@ mod tests {
         let key = [0x5a; 2 * ONE_SHOT_MAX];
         for length in [0, 1, 16, 240, 251, 252, 253, 256, 300, 512] {
             let joined = [&9u32.to_be_bytes(), &key[..length]].concat();
-            assert_eq!(
-                Token::of(3, 9, &key[..length]).0,
-                xxh3_64_with_seed(&joined, 3),
-                "{length} bytes"
-            );
+            assert_eq!(Token::of(3, 9, &key[..length]).0, xxh3_64_with_seed(&joined, 3), "{length} bytes");
         }
     }
 
@@ -82,10 +74,5 @@ mod tests {
         assert_ne!(Token::of(0, 0x61, b"b"), Token::of(0, 0, b"ab"));
     }
 
-    const KAT: [u64; 4] = [
-        0x48b2_c926_16fc_193d,
-        0x371f_89e1_c0cb_3e80,
-        0xcb3b_a026_354b_156d,
-        0x1c77_b32f_966f_7d64,
-    ];
+    const KAT: [u64; 4] = [0x48b2_c926_16fc_193d, 0x371f_89e1_c0cb_3e80, 0xcb3b_a026_354b_156d, 0x1c77_b32f_966f_7d64];
 }

@@ -35,17 +35,9 @@ struct History(Vec<Ring>);
 impl fmt::Debug for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for ring in &self.0 {
-            let members: Vec<String> = ring
-                .members()
-                .iter()
-                .map(|m| format!("{} {} {}", m.name, m.zone, m.weight))
-                .collect();
-            writeln!(
-                f,
-                "q {} n {:?}: {members:?}",
-                ring.partitions(),
-                ring.classes().collect::<Vec<_>>()
-            )?;
+            let members: Vec<String> =
+                ring.members().iter().map(|m| format!("{} {} {}", m.name, m.zone, m.weight)).collect();
+            writeln!(f, "q {} n {:?}: {members:?}", ring.partitions(), ring.classes().collect::<Vec<_>>())?;
         }
         Ok(())
     }
@@ -59,17 +51,12 @@ fn history(bits_max: u32) -> impl Strategy<Value = History> {
             let mut next_name = 0;
             let mut new_member = |zone: u8, weight: u32| {
                 next_name += 1;
-                Member::new(format!("m{next_name}"), "h:1")
-                    .in_zone(format!("z{zone}"))
-                    .with_weight(weight)
+                Member::new(format!("m{next_name}"), "h:1").in_zone(format!("z{zone}")).with_weight(weight)
             };
             let mut spec = RingSpec {
                 partitions: Partitions::new(1 << bits).unwrap(),
                 hash_seed: 1,
-                members: members
-                    .into_iter()
-                    .map(|(zone, weight)| new_member(zone, weight))
-                    .collect(),
+                members: members.into_iter().map(|(zone, weight)| new_member(zone, weight)).collect(),
                 classes: BTreeSet::from([1, n]),
             };
             let mut rings = vec![Ring::first(spec.clone()).unwrap()];
@@ -91,12 +78,7 @@ fn history(bits_max: u32) -> impl Strategy<Value = History> {
 }
 
 fn spec(members: Vec<Member>, q: u32, n: u8) -> RingSpec {
-    RingSpec {
-        partitions: Partitions::new(q).unwrap(),
-        hash_seed: 1,
-        members,
-        classes: BTreeSet::from([n]),
-    }
+    RingSpec { partitions: Partitions::new(q).unwrap(), hash_seed: 1, members, classes: BTreeSet::from([n]) }
 }
 
 fn cluster(count: usize) -> Vec<Member> {
@@ -104,11 +86,7 @@ fn cluster(count: usize) -> Vec<Member> {
 }
 
 fn in_zones(count: usize, zones: usize) -> Vec<Member> {
-    cluster(count)
-        .into_iter()
-        .enumerate()
-        .map(|(i, member)| member.in_zone(format!("z{}", i % zones)))
-        .collect()
+    cluster(count).into_iter().enumerate().map(|(i, member)| member.in_zone(format!("z{}", i % zones))).collect()
 }
 
 /// How many slots of class n each member holds, at all positions or at one.
@@ -128,17 +106,9 @@ fn held(ring: &Ring, n: u8, position: Option<usize>) -> BTreeMap<NodeId, u32> {
 /// what it holds in the new ring: what each holds more than before.
 fn moved_and_least(old: &Ring, new: &Ring, n: u8) -> (usize, usize) {
     let diff = RingDiff::between(old, new);
-    let moved = diff
-        .changes()
-        .iter()
-        .filter(|change| change.partition.n == n)
-        .map(|change| change.gained.len())
-        .sum();
+    let moved = diff.changes().iter().filter(|change| change.partition.n == n).map(|change| change.gained.len()).sum();
     let (before, after) = (held(old, n, None), held(new, n, None));
-    let least = after
-        .iter()
-        .map(|(id, &now)| now.saturating_sub(before.get(id).copied().unwrap_or(0)) as usize)
-        .sum();
+    let least = after.iter().map(|(id, &now)| now.saturating_sub(before.get(id).copied().unwrap_or(0)) as usize).sum();
     (moved, least)
 }
 
@@ -170,12 +140,7 @@ fn fewest_moves(old: &Ring, new: &Ring, n: u8) -> usize {
         }
         for (index, member) in members.iter().enumerate() {
             let is_new = !old.owns(member.id, PartitionId { n, arc });
-            edge(
-                zone_node(row, zone_of(member)),
-                member_node(index),
-                1,
-                i32::from(is_new),
-            );
+            edge(zone_node(row, zone_of(member)), member_node(index), 1, i32::from(is_new));
         }
     }
     let slots = held(new, n, None);
@@ -214,11 +179,7 @@ fn fewest_moves(old: &Ring, new: &Ring, n: u8) -> usize {
 fn is_crowded(old: &Ring, new: &Ring, n: u8) -> bool {
     new.partitions().arcs().any(|arc| {
         let mut zones: BTreeMap<&str, u32> = BTreeMap::new();
-        for member in old
-            .owners(PartitionId { n, arc })
-            .iter()
-            .filter_map(|&owner| new.member(owner))
-        {
+        for member in old.owners(PartitionId { n, arc }).iter().filter_map(|&owner| new.member(owner)) {
             *zones.entry(&member.zone).or_default() += 1;
         }
         zones.values().any(|&count| count > new.zone_cap(n))
@@ -358,21 +319,11 @@ proptest! {
 
 #[test]
 fn equal_members_differ_by_one_slot_at_most() {
-    for (count, q, n) in [
-        (3, 256, 3),
-        (4, 256, 3),
-        (7, 256, 3),
-        (10, 1024, 5),
-        (100, 1024, 3),
-        (33, 64, 1),
-    ] {
+    for (count, q, n) in [(3, 256, 3), (4, 256, 3), (7, 256, 3), (10, 1024, 5), (100, 1024, 3), (33, 64, 1)] {
         let ring = Ring::first(spec(cluster(count), q, n)).unwrap();
         let held = held(&ring, n, None);
         let fewest = q * u32::from(n) / count as u32;
-        assert!(
-            held.values().all(|&slots| slots == fewest || slots == fewest + 1),
-            "{count} members: {held:?}"
-        );
+        assert!(held.values().all(|&slots| slots == fewest || slots == fewest + 1), "{count} members: {held:?}");
     }
 }
 
@@ -403,11 +354,7 @@ fn the_same_members_keep_the_same_table() {
     let first = Ring::first(spec(in_zones(17, 4), 256, 3)).unwrap();
     let second = first.next(first.spec()).unwrap();
     for partition in first.all_partitions() {
-        assert_eq!(
-            first.owners(partition),
-            second.owners(partition),
-            "not even the order changes"
-        );
+        assert_eq!(first.owners(partition), second.owners(partition), "not even the order changes");
     }
 }
 
@@ -415,11 +362,7 @@ fn the_same_members_keep_the_same_table() {
 fn a_join_leaves_the_lists_of_other_partitions_alone() {
     let old = Ring::first(spec(cluster(10), 1024, 3)).unwrap();
     let new = old.next(spec(cluster(11), 1024, 3)).unwrap();
-    let moved: BTreeSet<_> = RingDiff::between(&old, &new)
-        .changes()
-        .iter()
-        .map(|change| change.partition)
-        .collect();
+    let moved: BTreeSet<_> = RingDiff::between(&old, &new).changes().iter().map(|change| change.partition).collect();
     for partition in old.all_partitions().filter(|partition| !moved.contains(partition)) {
         assert_eq!(old.owners(partition), new.owners(partition));
     }
@@ -442,10 +385,7 @@ fn members_share_partitions_with_all_others() {
             }
             let mean = 77.0 * 2.0 / 9.0;
             assert_eq!(shared.len(), 9);
-            assert!(
-                shared.values().all(|&count| f64::from(count) < 2.0 * mean),
-                "{shared:?}"
-            );
+            assert!(shared.values().all(|&count| f64::from(count) < 2.0 * mean), "{shared:?}");
         }
     }
 }
@@ -454,10 +394,7 @@ fn members_share_partitions_with_all_others() {
 fn doubling_and_then_changing_still_ends_at_exact_quotas() {
     let ring = Ring::first(spec(cluster(7), 64, 3)).unwrap().doubled().unwrap();
     let new = ring.next(ring.spec()).unwrap();
-    assert!(
-        held(&new, 3, None).values().all(|&slots| slots == 54 || slots == 55),
-        "128 * 3 / 7 = 54.9"
-    );
+    assert!(held(&new, 3, None).values().all(|&slots| slots == 54 || slots == 55), "128 * 3 / 7 = 54.9");
     let (moved, least) = moved_and_least(&ring, &new, 3);
     assert_eq!(moved, least);
 }

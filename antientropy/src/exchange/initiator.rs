@@ -276,12 +276,8 @@ impl Initiator {
 
     fn take_compared(&mut self, now: Micros, asked: &Asked, compared: &Compared) {
         let layers = self.layers.take().expect("kept until no node is left to compare");
-        let rest: Vec<u32> = compared
-            .rest
-            .as_slice()
-            .iter()
-            .map(|&node| u32::try_from(node).unwrap_or(u32::MAX))
-            .collect();
+        let rest: Vec<u32> =
+            compared.rest.as_slice().iter().map(|&node| u32::try_from(node).unwrap_or(u32::MAX)).collect();
         let mut found = vec![(asked.node_layer, rest)];
         if let Some(deeper) = &compared.deeper {
             let fits = deeper.layer() == asked.node_layer && deeper.node_layer() <= self.bits.get();
@@ -322,12 +318,7 @@ impl Initiator {
             deepest.remove();
         }
         let asked = Asked::of(&nodes);
-        self.ask(
-            now,
-            self.settings.patience,
-            Ask::Compare(nodes),
-            State::Comparing(asked),
-        );
+        self.ask(now, self.settings.patience, Ask::Compare(nodes), State::Comparing(asked));
     }
 
     fn confirm(&mut self, now: Micros) {
@@ -433,10 +424,7 @@ impl Initiator {
         *read += mine.entries.len();
         let print = |&(token, digest): &(Token, _)| (token, Fingerprint::of(self.exchange, digest));
         let mine_printed = mine.entries.iter().map(print).peekable();
-        let theirs = theirs
-            .entries()
-            .take_while(|(token, _)| *token <= mine.through)
-            .peekable();
+        let theirs = theirs.entries().take_while(|(token, _)| *token <= mine.through).peekable();
         let before = self.differences.len();
         self.report.keys_compared += compare_entries(mine_printed, theirs, &mut self.differences);
         self.report.keys_differing += (self.differences.len() - before) as u64;
@@ -446,32 +434,20 @@ impl Initiator {
     fn repair(&mut self, now: Micros, keys_max: usize) {
         let count = self.differences.len().min(keys_max);
         let differences: Vec<Difference> = self.differences.drain(..count).collect();
-        let theirs: Vec<u64> = differences
-            .iter()
-            .filter(|key| key.holder != Holder::Me)
-            .map(|key| key.token.0)
-            .collect();
+        let theirs: Vec<u64> =
+            differences.iter().filter(|key| key.holder != Holder::Me).map(|key| key.token.0).collect();
         self.outputs.push_back(InitiatorOutput::Repair(differences));
         let state = |theirs| State::Repairing { mine: false, theirs };
         if theirs.is_empty() {
             self.state = state(true);
             self.deadline = self.settings.repair.after(now);
         } else {
-            self.ask(
-                now,
-                self.settings.repair,
-                Ask::Differ(Rising::new(theirs)),
-                state(false),
-            );
+            self.ask(now, self.settings.repair, Ask::Differ(Rising::new(theirs)), state(false));
         }
     }
 
     fn go_on_if_repaired(&mut self, now: Micros, local: Local<'_>) {
-        if let State::Repairing {
-            mine: true,
-            theirs: true,
-        } = self.state
-        {
+        if let State::Repairing { mine: true, theirs: true } = self.state {
             self.ask_next(now, local);
         }
     }
@@ -484,11 +460,7 @@ impl Initiator {
 
     fn send(&mut self, ask: Ask) {
         self.step += 1;
-        let request = Request {
-            exchange: self.exchange,
-            step: self.step,
-            ask,
-        };
+        let request = Request { exchange: self.exchange, step: self.step, ask };
         self.report.bytes_sent += request.encoded_len() as u64;
         self.outputs.push_back(InitiatorOutput::Send(request));
     }
@@ -508,11 +480,7 @@ impl Initiator {
 
 impl Asked {
     fn of(nodes: &Nodes) -> Asked {
-        Asked {
-            parents: nodes.parents().collect(),
-            node_layer: nodes.node_layer(),
-            down: nodes.down(),
-        }
+        Asked { parents: nodes.parents().collect(), node_layer: nodes.node_layer(), down: nodes.down() }
     }
 
     /// Whether these nodes were among those asked about.

@@ -193,11 +193,7 @@ impl Responder {
         for (index, theirs) in list.leaves() {
             let within = index < self.bits.leaves();
             let Some(leaf) = tree.leaf(index, self.bits).filter(|_| within) else {
-                return Some(Answer::Refused(if within {
-                    Refused::Rebuilding
-                } else {
-                    Refused::Malformed
-                }));
+                return Some(Answer::Refused(if within { Refused::Rebuilding } else { Refused::Malformed }));
             };
             let mut tokens = self.map.tokens_of(index, self.bits);
             if let Some(after) = after.take() {
@@ -248,11 +244,7 @@ impl Responder {
     }
 
     fn send(&self, answer: Answer) -> ResponderOutput {
-        ResponderOutput::Send(Reply {
-            exchange: self.exchange,
-            step: self.step,
-            answer,
-        })
+        ResponderOutput::Send(Reply { exchange: self.exchange, step: self.step, answer })
     }
 
     fn end(&mut self) {

@@ -45,17 +45,11 @@ impl Side {
     }
 
     fn local(&self) -> Local<'_> {
-        Local {
-            tree: self.tree.as_ref(),
-            records: self,
-        }
+        Local { tree: self.tree.as_ref(), records: self }
     }
 
     fn get(&self, token: Token) -> Option<Digest> {
-        self.keys
-            .binary_search_by_key(&token, |key| key.0)
-            .ok()
-            .map(|at| self.keys[at].1)
+        self.keys.binary_search_by_key(&token, |key| key.0).ok().map(|at| self.keys[at].1)
     }
 
     fn merge(&mut self, token: Token, digest: Digest) {
@@ -79,11 +73,7 @@ enum Event {
     ToResponder(Request),
     InitiatorRepaired(Vec<Difference>),
     ResponderRepaired(Vec<Token>),
-    Write {
-        at_initiator: bool,
-        token: Token,
-        digest: Digest,
-    },
+    Write { at_initiator: bool, token: Token, digest: Digest },
 }
 
 /// A bad day, repeatable by its seed. Chances are out of 256.
@@ -112,12 +102,7 @@ struct Run {
 
 impl Run {
     fn new(mine: &Side, theirs: &Side, weather: Weather) -> Run {
-        Run::with_peer_bits(
-            mine,
-            theirs,
-            weather,
-            theirs.tree.as_ref().map_or(Bits::MAX, Tree::bits),
-        )
+        Run::with_peer_bits(mine, theirs, weather, theirs.tree.as_ref().map_or(Bits::MAX, Tree::bits))
     }
 
     fn with_peer_bits(mine: &Side, theirs: &Side, weather: Weather, peer_bits: Bits) -> Run {
@@ -151,11 +136,7 @@ impl Run {
     }
 
     fn write(&mut self, after: u64, flight: u64, at_initiator: bool, token: Token, digest: Digest) {
-        let write = |at_initiator| Event::Write {
-            at_initiator,
-            token,
-            digest,
-        };
+        let write = |at_initiator| Event::Write { at_initiator, token, digest };
         self.at(after, write(at_initiator));
         self.at(after + flight, write(!at_initiator));
     }
@@ -205,10 +186,7 @@ impl Run {
         match event {
             Event::ToInitiator(reply) => {
                 let reply = through_the_wire(&reply);
-                self.initiator
-                    .as_mut()
-                    .unwrap()
-                    .handle_reply(now, self.mine.local(), reply);
+                self.initiator.as_mut().unwrap().handle_reply(now, self.mine.local(), reply);
             }
             Event::ToResponder(request) => {
                 let request = through_the_wire(&request);
@@ -224,8 +202,7 @@ impl Run {
             Event::InitiatorRepaired(differences) => {
                 for difference in differences {
                     if difference.holder != Holder::Peer {
-                        self.theirs
-                            .merge(difference.token, self.mine.get(difference.token).unwrap());
+                        self.theirs.merge(difference.token, self.mine.get(difference.token).unwrap());
                     }
                 }
                 self.initiator.as_mut().unwrap().resume(now, self.mine.local());
@@ -238,11 +215,7 @@ impl Run {
                     responder.resume(now);
                 }
             }
-            Event::Write {
-                at_initiator,
-                token,
-                digest,
-            } => {
+            Event::Write { at_initiator, token, digest } => {
                 let side = if at_initiator { &mut self.mine } else { &mut self.theirs };
                 side.merge(token, digest);
             }
@@ -267,10 +240,7 @@ impl Run {
                 let (_, event) = self.events.pop_first().unwrap();
                 self.handle(event);
             } else {
-                self.initiator
-                    .as_mut()
-                    .unwrap()
-                    .handle_timeout(self.now, self.mine.local());
+                self.initiator.as_mut().unwrap().handle_timeout(self.now, self.mine.local());
                 if let Some(responder) = &mut self.responder {
                     responder.handle_timeout(self.now);
                 }
@@ -293,10 +263,7 @@ fn map() -> LeafMap {
 }
 
 fn partition() -> PartitionId {
-    PartitionId {
-        n: 3,
-        arc: ArcIndex(77),
-    }
+    PartitionId { n: 3, arc: ArcIndex(77) }
 }
 
 fn mix(number: u64) -> u64 {
@@ -462,12 +429,7 @@ proptest! {
 fn an_empty_replica_is_filled_a_thousand_keys_at_a_time() {
     let (mine, _, _) = sides(20_000, 0);
     let empty = Side::new(Vec::new(), Bits::MIN);
-    let holds = |holder| {
-        mine.keys
-            .iter()
-            .map(|key| Difference { token: key.0, holder })
-            .collect()
-    };
+    let holds = |holder| mine.keys.iter().map(|key| Difference { token: key.0, holder }).collect();
     assert_complete(&Run::new(&mine, &empty, Weather::default()).run(), &holds(Holder::Me));
     assert_complete(&Run::new(&empty, &mine, Weather::default()).run(), &holds(Holder::Peer));
 }
@@ -484,18 +446,10 @@ fn a_leaf_of_more_keys_than_a_message_is_listed_in_parts() {
             (false, true) => Holder::Me,
             _ => return None,
         };
-        Some(Difference {
-            token: key(number).0,
-            holder,
-        })
+        Some(Difference { token: key(number).0, holder })
     });
     let expected: BTreeSet<Difference> = expected.collect();
-    let run = Run::new(
-        &Side::new(mine, Bits::MIN),
-        &Side::new(theirs, Bits::MIN),
-        Weather::default(),
-    )
-    .run();
+    let run = Run::new(&Side::new(mine, Bits::MIN), &Side::new(theirs, Bits::MIN), Weather::default()).run();
     assert_eq!(run.report().leaves, 1);
     assert_complete(&run, &expected);
 }
@@ -532,20 +486,11 @@ fn a_difference_among_keys_that_share_a_token_is_found() {
             }
             None => {
                 run.now = Micros(run.now.0 + 1_000_000);
-                run.initiator
-                    .as_mut()
-                    .unwrap()
-                    .handle_timeout(run.now, run.mine.local());
+                run.initiator.as_mut().unwrap().handle_timeout(run.now, run.mine.local());
             }
         }
     }
-    assert_eq!(
-        run.found,
-        [Difference {
-            token: shared,
-            holder: Holder::Both
-        }]
-    );
+    assert_eq!(run.found, [Difference { token: shared, holder: Holder::Both }]);
 }
 
 #[test]
@@ -562,14 +507,7 @@ fn a_side_without_a_tree_says_so() {
     theirs.tree = None;
     let run = Run::new(&mine, &theirs, Weather::default()).run();
     assert_eq!(run.report().outcome, Outcome::Refused(Refused::Rebuilding));
-    let start = Initiator::start(
-        Micros(0),
-        Settings::default(),
-        ExchangeId(1),
-        partition(),
-        Bits::MIN,
-        theirs.local(),
-    );
+    let start = Initiator::start(Micros(0), Settings::default(), ExchangeId(1), partition(), Bits::MIN, theirs.local());
     assert!(start.is_none());
 }
 
@@ -625,10 +563,7 @@ fn cost(keys: &[(Token, u64)], differences: u64) -> (u64, u32) {
     let run = Run::new(&mine, &theirs, Weather::default()).run();
     assert_complete(&run, &expected);
     let report = run.report();
-    (
-        round + report.bytes_sent + report.bytes_received,
-        1 + report.round_trips,
-    )
+    (round + report.bytes_sent + report.bytes_received, 1 + report.round_trips)
 }
 
 #[test]
@@ -654,11 +589,7 @@ fn answered(answer: impl Fn(&Request) -> Answer) -> Outcome {
     for second in 0..1_000 {
         match initiator.poll_output() {
             Some(InitiatorOutput::Send(request)) => {
-                let reply = Reply {
-                    exchange: request.exchange,
-                    step: request.step,
-                    answer: answer(&request),
-                };
+                let reply = Reply { exchange: request.exchange, step: request.step, answer: answer(&request) };
                 initiator.handle_reply(now, local, reply);
             }
             Some(InitiatorOutput::Repair(_)) => initiator.resume(now, local),
@@ -674,42 +605,17 @@ fn a_responder_that_answers_nonsense_is_left() {
     use crate::message::Compared;
     use crate::wire::Fingerprint;
 
-    let compared = |deeper, rest: Vec<u64>| {
-        Answer::Compared(Compared {
-            deeper,
-            rest: Rising::new(rest),
-        })
-    };
+    let compared = |deeper, rest: Vec<u64>| Answer::Compared(Compared { deeper, rest: Rising::new(rest) });
     let nodes = |layer, down, parent| {
         let fingerprints = (0..1_u64 << down).map(Fingerprint).collect();
         Some(Nodes::new(layer, down, &[parent], fingerprints))
     };
     assert_eq!(answered(|_| Answer::Noted), Outcome::Misbehaved);
-    assert_eq!(
-        answered(|_| compared(None, vec![u64::MAX])),
-        Outcome::Misbehaved,
-        "no such node"
-    );
-    assert_eq!(
-        answered(|_| compared(None, vec![16])),
-        Outcome::Misbehaved,
-        "not asked about"
-    );
-    assert_eq!(
-        answered(|_| compared(nodes(5, 2, 1), vec![])),
-        Outcome::Misbehaved,
-        "another layer"
-    );
-    assert_eq!(
-        answered(|_| compared(nodes(3, 4, 1), vec![])),
-        Outcome::Misbehaved,
-        "below the leaves"
-    );
-    assert_eq!(
-        answered(|_| compared(nodes(3, 3, 1), vec![1])),
-        Outcome::Misbehaved,
-        "the same twice"
-    );
+    assert_eq!(answered(|_| compared(None, vec![u64::MAX])), Outcome::Misbehaved, "no such node");
+    assert_eq!(answered(|_| compared(None, vec![16])), Outcome::Misbehaved, "not asked about");
+    assert_eq!(answered(|_| compared(nodes(5, 2, 1), vec![])), Outcome::Misbehaved, "another layer");
+    assert_eq!(answered(|_| compared(nodes(3, 4, 1), vec![])), Outcome::Misbehaved, "below the leaves");
+    assert_eq!(answered(|_| compared(nodes(3, 3, 1), vec![1])), Outcome::Misbehaved, "the same twice");
     // Everything differs, always, and nothing is ever listed to its end.
     let endless = |request: &Request| match &request.ask {
         Ask::Start(start) => compared(None, start.nodes.nodes().map(|node| node.0.into()).collect()),
@@ -733,20 +639,10 @@ fn a_responder_that_answers_nonsense_is_left() {
 fn an_initiator_that_asks_nonsense_is_refused() {
     let (mine, ..) = sides(1_000, 0);
     let other = |change: fn(&mut crate::message::Start)| {
-        let initiator = Initiator::start(
-            Micros(0),
-            Settings::default(),
-            ExchangeId(1),
-            partition(),
-            Bits::MAX,
-            mine.local(),
-        );
-        let Some(InitiatorOutput::Send(mut request)) = initiator.unwrap().poll_output() else {
-            panic!("it asks")
-        };
-        let Ask::Start(start) = &mut request.ask else {
-            panic!("it starts")
-        };
+        let initiator =
+            Initiator::start(Micros(0), Settings::default(), ExchangeId(1), partition(), Bits::MAX, mine.local());
+        let Some(InitiatorOutput::Send(mut request)) = initiator.unwrap().poll_output() else { panic!("it asks") };
+        let Ask::Start(start) = &mut request.ask else { panic!("it starts") };
         change(start);
         let answer = match Responder::start(Micros(0), Settings::default(), mine.local(), request) {
             Err(refusal) => refusal.answer,
@@ -763,14 +659,8 @@ fn an_initiator_that_asks_nonsense_is_refused() {
     let bits = Bits::for_keys(1_000);
     assert_eq!(other(|_| {}), None);
     assert_eq!(other(|start| start.format = 2), Some(Refused::OtherFormat));
-    assert_eq!(
-        other(|start| start.partition.arc = ArcIndex(78)),
-        Some(Refused::NotOwner)
-    );
-    assert_eq!(
-        other(|start| start.partitions = Partitions::new(512).unwrap()),
-        Some(Refused::NotOwner)
-    );
+    assert_eq!(other(|start| start.partition.arc = ArcIndex(78)), Some(Refused::NotOwner));
+    assert_eq!(other(|start| start.partitions = Partitions::new(512).unwrap()), Some(Refused::NotOwner));
     assert_eq!(other(|start| start.bits = Bits::MAX), Some(Refused::Coarser(bits)));
     let deep = |start: &mut crate::message::Start| start.nodes = Nodes::new(17, 1, &[0], vec![Fingerprint(0); 2]);
     assert_eq!(other(deep), Some(Refused::Malformed));
@@ -778,15 +668,9 @@ fn an_initiator_that_asks_nonsense_is_refused() {
     let start = |ask| {
         let (exchange, step) = (ExchangeId(1), 1);
         let request = Request { exchange, step, ask };
-        Responder::start(Micros(0), Settings::default(), mine.local(), request)
-            .map(|_| ())
-            .unwrap_err()
-            .answer
+        Responder::start(Micros(0), Settings::default(), mine.local(), request).map(|_| ()).unwrap_err().answer
     };
-    assert_eq!(
-        start(Ask::Differ(Rising::new([1]))),
-        Answer::Refused(Refused::NoSuchExchange)
-    );
+    assert_eq!(start(Ask::Differ(Rising::new([1]))), Answer::Refused(Refused::NoSuchExchange));
 }
 
 #[test]
@@ -794,11 +678,7 @@ fn small_steps_for_few_differences_and_large_ones_for_many() {
     assert_eq!(step_down(16, 0, 1), 4);
     assert_eq!(step_down(16, 4, 1), 4);
     assert_eq!(step_down(16, 4, 16), 6, "every node differs");
-    assert_eq!(
-        step_down(16, 10, 90),
-        3,
-        "6 layers left: two steps of 3 rather than 4 and 2"
-    );
+    assert_eq!(step_down(16, 10, 90), 3, "6 layers left: two steps of 3 rather than 4 and 2");
     assert_eq!(step_down(6, 0, 1), 3);
     assert_eq!(step_down(18, 17, 1), 1);
 }

@@ -4,9 +4,7 @@ use serde::de::DeserializeOwned;
 use super::*;
 
 fn fingerprints(count: usize) -> Vec<Fingerprint> {
-    (0..count as u64)
-        .map(|at| Fingerprint(at.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
-        .collect()
+    (0..count as u64).map(|at| Fingerprint(at.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect()
 }
 
 fn largest_nodes() -> Nodes {
@@ -17,9 +15,7 @@ fn largest_nodes() -> Nodes {
 fn largest_listing() -> Listing {
     let leaves = (0..LEAVES_MAX as u32).map(|leaf| {
         let first = u64::MAX / LEAVES_MAX as u64 * u64::from(leaf);
-        let entries: Vec<_> = (0..3)
-            .map(|at| (Token(first + (at << 52)), Digest(at.into())))
-            .collect();
+        let entries: Vec<_> = (0..3).map(|at| (Token(first + (at << 52)), Digest(at.into()))).collect();
         Leaf::new(leaf * 256, ExchangeId(1), &entries)
     });
     Listing::new(leaves.collect(), Token(u64::MAX))
@@ -27,10 +23,7 @@ fn largest_listing() -> Listing {
 
 /// One of each, at its largest.
 fn requests() -> Vec<Request> {
-    let partition = PartitionId {
-        n: 3,
-        arc: driftless_ring::ArcIndex(65_535),
-    };
+    let partition = PartitionId { n: 3, arc: driftless_ring::ArcIndex(65_535) };
     let start = Start {
         format: FORMAT,
         partition,
@@ -38,9 +31,7 @@ fn requests() -> Vec<Request> {
         bits: Bits::MAX,
         nodes: largest_nodes(),
     };
-    let leaves = (0..LEAVES_MAX as u32)
-        .map(|leaf| leaf * 256)
-        .zip(fingerprints(LEAVES_MAX));
+    let leaves = (0..LEAVES_MAX as u32).map(|leaf| leaf * 256).zip(fingerprints(LEAVES_MAX));
     let tokens = (0..DIFFER_MAX as u64).map(|at| at << 54);
     let asks = [
         Ask::Start(start),
@@ -49,38 +40,25 @@ fn requests() -> Vec<Request> {
         Ask::Differ(Rising::new(tokens)),
         Ask::Done,
     ];
-    let request = |ask| Request {
-        exchange: ExchangeId(u64::MAX),
-        step: u32::MAX,
-        ask,
-    };
+    let request = |ask| Request { exchange: ExchangeId(u64::MAX), step: u32::MAX, ask };
     asks.map(request).into()
 }
 
 fn replies() -> Vec<Reply> {
-    let compared = Compared {
-        deeper: Some(largest_nodes()),
-        rest: Rising::new((0..NODES_MAX as u64).map(|node| node * 64)),
-    };
+    let compared =
+        Compared { deeper: Some(largest_nodes()), rest: Rising::new((0..NODES_MAX as u64).map(|node| node * 64)) };
     let answers = [
         Answer::Compared(compared),
         Answer::Listed(largest_listing()),
         Answer::Noted,
         Answer::Refused(Refused::Coarser(Bits::MIN)),
     ];
-    let reply = |answer| Reply {
-        exchange: ExchangeId(1),
-        step: 1,
-        answer,
-    };
+    let reply = |answer| Reply { exchange: ExchangeId(1), step: 1, answer };
     answers.map(reply).into()
 }
 
 fn bytes_of<M: Serialize>(messages: Vec<M>) -> Vec<Vec<u8>> {
-    messages
-        .iter()
-        .map(|message| postcard::to_stdvec(message).unwrap())
-        .collect()
+    messages.iter().map(|message| postcard::to_stdvec(message).unwrap()).collect()
 }
 
 fn survives<M: Serialize + DeserializeOwned>(bytes: &[u8]) {
@@ -97,21 +75,13 @@ fn the_largest_messages_arrive_and_share_a_stream() {
         let bytes = postcard::to_stdvec(&request).unwrap();
         assert_eq!(postcard::from_bytes::<Request>(&bytes).unwrap(), request);
         assert_eq!(request.encoded_len(), bytes.len());
-        assert!(
-            bytes.len() < driftless_proto::frame::FRAME_SHARED_MAX,
-            "{} bytes",
-            bytes.len()
-        );
+        assert!(bytes.len() < driftless_proto::frame::FRAME_SHARED_MAX, "{} bytes", bytes.len());
     }
     for reply in replies() {
         let bytes = postcard::to_stdvec(&reply).unwrap();
         assert_eq!(postcard::from_bytes::<Reply>(&bytes).unwrap(), reply);
         assert_eq!(reply.encoded_len(), bytes.len());
-        assert!(
-            bytes.len() < driftless_proto::frame::FRAME_SHARED_MAX,
-            "{} bytes",
-            bytes.len()
-        );
+        assert!(bytes.len() < driftless_proto::frame::FRAME_SHARED_MAX, "{} bytes", bytes.len());
     }
 }
 
@@ -167,11 +137,7 @@ fn lists_that_do_not_fit_together_are_refused() {
         (4, 2, &[], 0),          // nothing at all
         (0, 63, &[0], 4),        // shifts beyond all bits
     ] {
-        assert_eq!(
-            nodes(layer, down, parents, count),
-            Err(Malformed),
-            "{layer} {down} {parents:?} {count}"
-        );
+        assert_eq!(nodes(layer, down, parents, count), Err(Malformed), "{layer} {down} {parents:?} {count}");
     }
     let list = |leaves: &[u64], count| {
         List::try_from(RawList {
@@ -185,12 +151,7 @@ fn lists_that_do_not_fit_together_are_refused() {
     assert_eq!(list(&[0, 1], 1), Err(Malformed));
     assert_eq!(list(&[], 0), Err(Malformed));
     let leaf = |index| Leaf::new(index, ExchangeId(1), &[]);
-    let listing = |leaves| {
-        Listing::try_from(RawListing {
-            leaves,
-            through: Token(0),
-        })
-    };
+    let listing = |leaves| Listing::try_from(RawListing { leaves, through: Token(0) });
     assert_eq!(listing(vec![leaf(1), leaf(1)]), Err(Malformed));
     assert_eq!(listing(vec![leaf(2), leaf(1)]), Err(Malformed));
 }

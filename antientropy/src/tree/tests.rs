@@ -149,20 +149,12 @@ fn a_tree_takes_at_most_two_bytes_a_key() {
         tree.update(Token(tokens.first.0 + key), None, Some(Digest(key.into())));
         match tree.resize() {
             // As a rebuild would; the leaves do not matter here.
-            Some(Resize::Grow(bits)) => {
-                tree = Tree {
-                    sum: tree.sum,
-                    ..Tree::new(map(), bits)
-                }
-            }
+            Some(Resize::Grow(bits)) => tree = Tree { sum: tree.sum, ..Tree::new(map(), bits) },
             Some(Resize::Shrink(_)) => panic!("a growing tree does not shrink"),
             None => {}
         }
         let leaves = tree.memory() - size_of::<Tree>();
-        assert!(
-            leaves <= 1024 || leaves as u64 <= 2 * (key + 1),
-            "{leaves} bytes for {key} keys"
-        );
+        assert!(leaves <= 1024 || leaves as u64 <= 2 * (key + 1), "{leaves} bytes for {key} keys");
     }
     for key in 0..200_000_u64 {
         tree.update(Token(tokens.first.0 + key), Some(Digest(key.into())), None);
@@ -172,10 +164,7 @@ fn a_tree_takes_at_most_two_bytes_a_key() {
             None => {}
         }
         let leaves = tree.memory() - size_of::<Tree>();
-        assert!(
-            leaves <= 1024 || leaves as u64 <= 2 * (199_999 - key),
-            "{leaves} bytes after {key}"
-        );
+        assert!(leaves <= 1024 || leaves as u64 <= 2 * (199_999 - key), "{leaves} bytes after {key}");
     }
     assert_eq!(tree.bits(), Bits::MIN);
 }
@@ -183,11 +172,7 @@ fn a_tree_takes_at_most_two_bytes_a_key() {
 #[test]
 fn a_guess_too_large_is_folded_and_one_too_small_asks_to_grow() {
     let tokens = map().tokens();
-    let keys = Keys(
-        (0..2_000)
-            .map(|key| (tokens.first.0 + key, Digest(key.into())))
-            .collect(),
-    );
+    let keys = Keys((0..2_000).map(|key| (tokens.first.0 + key, Digest(key.into()))).collect());
     let tree = |bits| {
         let mut build = Build::new(map(), bits);
         while !build.step(&keys, 100).unwrap() {}
@@ -196,10 +181,7 @@ fn a_guess_too_large_is_folded_and_one_too_small_asks_to_grow() {
     assert_eq!(tree(Bits::MAX).bits(), Bits::for_keys(2_000));
     assert_eq!(tree(Bits::MAX).resize(), None);
     assert_eq!(tree(Bits::MIN).resize(), Some(Resize::Grow(Bits::for_keys(2_000))));
-    assert!(
-        Build::new(map(), Bits::MIN).finish().is_none(),
-        "not before it is whole"
-    );
+    assert!(Build::new(map(), Bits::MIN).finish().is_none(), "not before it is whole");
 }
 
 /// Three keys at the first token of the partition, one at the last.
@@ -213,9 +195,7 @@ impl Records for Crowded {
     ) -> Result<(), Unreadable> {
         let Token(first) = map().tokens().first;
         let Token(last) = map().tokens().last;
-        let mut all = [(first, 1), (first, 2), (first, 4), (last, 8)]
-            .into_iter()
-            .map(|key| (Token(key.0), key.1));
+        let mut all = [(first, 1), (first, 2), (first, 4), (last, 8)].into_iter().map(|key| (Token(key.0), key.1));
         let _ = all.try_for_each(|(token, digest)| match tokens.contains(token) {
             true => visit(token, Digest(digest)),
             false => ControlFlow::Continue(()),
@@ -228,21 +208,9 @@ impl Records for Crowded {
 fn a_step_of_a_build_never_ends_between_keys_that_share_a_token() {
     let mut build = Build::new(map(), Bits::MIN);
     assert_eq!(build.step(&Crowded, 1), Ok(false));
-    assert_eq!(
-        build.tree.sum(),
-        Sum {
-            count: 3,
-            xor: Digest(7)
-        }
-    );
+    assert_eq!(build.tree.sum(), Sum { count: 3, xor: Digest(7) });
     assert_eq!(build.step(&Crowded, 1), Ok(true));
-    assert_eq!(
-        build.tree.sum(),
-        Sum {
-            count: 4,
-            xor: Digest(15)
-        }
-    );
+    assert_eq!(build.tree.sum(), Sum { count: 4, xor: Digest(15) });
 }
 
 #[test]
@@ -252,11 +220,7 @@ fn the_scrub_sees_a_leaf_that_drifted() {
     let tree = built(&keys, Bits::MIN);
     assert_eq!(tree.verify(3, &keys), Ok(None));
     keys.0.insert(token.0 + 1, Digest(6));
-    let drift = Drift {
-        leaf: 3,
-        kept: Digest(1),
-        found: Digest(7),
-    };
+    let drift = Drift { leaf: 3, kept: Digest(1), found: Digest(7) };
     assert_eq!(tree.verify(3, &keys), Ok(Some(drift)));
     assert_eq!(tree.verify(4, &keys), Ok(None));
 }

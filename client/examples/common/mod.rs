@@ -12,10 +12,7 @@ use driftless_client::{Client, ClientBuilder, Identity};
 pub(crate) fn builder() -> Result<ClientBuilder, Box<dyn Error>> {
     let variable = |name: &str| std::env::var(name).map_err(|_| format!("set {name} to the path of a PEM file"));
     let seeds = std::env::var("DRIFTLESS_SEEDS").unwrap_or_else(|_| "127.0.0.1:7400".into());
-    let identity = Identity::from_pem_files(
-        variable("DRIFTLESS_CA")?,
-        variable("DRIFTLESS_CERT")?,
-        variable("DRIFTLESS_KEY")?,
-    )?;
+    let identity =
+        Identity::from_pem_files(variable("DRIFTLESS_CA")?, variable("DRIFTLESS_CERT")?, variable("DRIFTLESS_KEY")?)?;
     Ok(Client::builder().seeds(seeds.split(',')).identity(identity))
 }

@@ -66,10 +66,7 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, "test CA");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca = params.self_signed(&key).expect("signs").pem();
-        Authority {
-            ca,
-            issuer: Issuer::new(params, key),
-        }
+        Authority { ca, issuer: Issuer::new(params, key) }
     }
 
     pub fn issue(&self, role: &str, name: &str) -> Issued {
@@ -78,10 +75,7 @@ impl Authority {
         let uri = rcgen::string::Ia5String::try_from(format!("driftless://shop/{role}/{name}")).expect("is ASCII");
         params.subject_alt_names.push(SanType::URI(uri));
         let cert = params.signed_by(&key, &self.issuer).expect("signs").pem();
-        Issued {
-            cert,
-            key: key.serialize_pem(),
-        }
+        Issued { cert, key: key.serialize_pem() }
     }
 
     pub fn client(&self) -> Identity {
@@ -92,9 +86,7 @@ impl Authority {
     fn server_config(&self, own: &Issued) -> quinn::ServerConfig {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = rustls::RootCertStore::empty();
-        roots
-            .add(CertificateDer::from_pem_slice(self.ca.as_bytes()).expect("is PEM"))
-            .expect("is a CA");
+        roots.add(CertificateDer::from_pem_slice(self.ca.as_bytes()).expect("is PEM")).expect("is a CA");
         let verifier =
             rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
                 .build()
@@ -131,12 +123,7 @@ impl Node {
         let address = endpoint.local_addr()?;
         let (asks, asked) = mpsc::unbounded_channel();
         tokio::spawn(accept(endpoint.clone(), topology, asks));
-        Ok(Node {
-            name: name.to_owned(),
-            address,
-            endpoint,
-            asked,
-        })
+        Ok(Node { name: name.to_owned(), address, endpoint, asked })
     }
 
     /// The next request.
@@ -171,12 +158,7 @@ impl Asked {
     }
 
     pub fn stored(&self) {
-        self.answer(Response::Stored(Stored {
-            context: None,
-            acks: 2,
-            primaries: 2,
-            siblings: 1,
-        }));
+        self.answer(Response::Stored(Stored { context: None, acks: 2, primaries: 2, siblings: 1 }));
     }
 
     pub fn values(&self, values: &[&str]) {
@@ -219,11 +201,7 @@ impl Asked {
 
     fn encode(&self, ring_version: u64, response: Response) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let frame = ResponseFrame {
-            id: self.frame.id,
-            ring_version,
-            response,
-        };
+        let frame = ResponseFrame { id: self.frame.id, ring_version, response };
         frame::encode(&frame, &mut bytes).expect("within limits");
         bytes
     }
@@ -239,11 +217,7 @@ pub fn read(values: &[&str]) -> driftless_proto::client::Read {
         .collect();
     // The fake context is the values themselves, so that a test sees which read a put belongs to.
     let context = (!values.is_empty()).then(|| bytes::Bytes::from(values.join("+")).into());
-    driftless_proto::client::Read {
-        siblings,
-        context,
-        explanation: None,
-    }
+    driftless_proto::client::Read { siblings, context, explanation: None }
 }
 
 impl Cluster {
@@ -251,26 +225,16 @@ impl Cluster {
     pub fn start(names: &[&str]) -> Cluster {
         let authority = Authority::new();
         let topology = SharedTopology::default();
-        let nodes: Vec<Node> = names
-            .iter()
-            .map(|name| Node::start(&authority, "node", name, Arc::clone(&topology)))
-            .collect();
-        let cluster = Cluster {
-            authority,
-            nodes,
-            topology,
-        };
+        let nodes: Vec<Node> =
+            names.iter().map(|name| Node::start(&authority, "node", name, Arc::clone(&topology))).collect();
+        let cluster = Cluster { authority, nodes, topology };
         cluster.tell(&["default", "carts"]);
         cluster
     }
 
     /// Makes the topology have these buckets; its ring stays as it is.
     pub fn tell(&self, buckets: &[&str]) {
-        let members = self
-            .nodes
-            .iter()
-            .map(|node| Member::new(&*node.name, node.address.to_string()))
-            .collect();
+        let members = self.nodes.iter().map(|node| Member::new(&*node.name, node.address.to_string())).collect();
         let ring = Ring::first(spec(members)).expect("a ring");
         self.set(topology(ring, buckets));
     }
@@ -297,12 +261,7 @@ impl Cluster {
         let names = topology.ring().owners(place.partition).iter();
         names
             .map(|&id| topology.ring().member(id).expect("a member").name.clone())
-            .map(|name| {
-                self.nodes
-                    .iter()
-                    .position(|node| node.name == name)
-                    .expect("is in the cluster")
-            })
+            .map(|name| self.nodes.iter().position(|node| node.name == name).expect("is in the cluster"))
             .collect()
     }
 }
@@ -355,20 +314,10 @@ async fn serve(connection: quinn::Connection, topology: SharedTopology, asks: mp
         let connection = connection.clone();
         move |body: &[u8], alone| {
             let frame: RequestFrame = frame::decode(body).expect("the client writes whole frames");
-            let told = topology
-                .lock()
-                .expect("no test panics under the lock")
-                .clone()
-                .expect("was told");
+            let told = topology.lock().expect("no test panics under the lock").clone().expect("was told");
             let version = told.ring().version().0;
             let is_topology = matches!(frame.request, Request::Topology);
-            let asked = Asked {
-                frame,
-                alone,
-                connection: connection.clone(),
-                version,
-                out: out.clone(),
-            };
+            let asked = Asked { frame, alone, connection: connection.clone(), version, out: out.clone() };
             if is_topology {
                 asked.answer(Response::Topology(Box::new(told)));
             } else {

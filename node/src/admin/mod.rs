@@ -38,28 +38,21 @@ pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener, NodeError> {
         listener.set_nonblocking(true)?;
         Ok(listener)
     });
-    listener.map_err(|error| NodeError::Listen {
-        protocol: "TCP",
-        address,
-        reason: error.to_string(),
-    })
+    listener.map_err(|error| NodeError::Listen { protocol: "TCP", address, reason: error.to_string() })
 }
 
 /// Serves until told to stop.
 pub(crate) fn run(shared: Arc<Shared>, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
     let name = shared.name.clone();
-    let served = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .and_then(|runtime| {
-            runtime.block_on(async move {
-                let listener = tokio::net::TcpListener::from_std(listener)?;
-                tokio::select! {
-                    served = axum::serve(listener, router(shared)) => served,
-                    _ = stopped.wait_for(|stopped| *stopped) => Ok(()),
-                }
-            })
-        });
+    let served = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            tokio::select! {
+                served = axum::serve(listener, router(shared)) => served,
+                _ = stopped.wait_for(|stopped| *stopped) => Ok(()),
+            }
+        })
+    });
     if let Err(error) = served {
         // The node serves its clients all the same.
         tracing::error!(node = name, %error, "the admin server has ended");
@@ -105,27 +98,17 @@ impl Admin {
         registry.register("peer_connections", "Connections to a peer", peers.connections.clone());
         let help = "Round trip to a peer as QUIC measures it";
         registry.register_with_unit("peer_round_trip", help, Unit::Seconds, peers.round_trip.clone());
-        Admin {
-            shared,
-            registry,
-            peers,
-        }
+        Admin { shared, registry, peers }
     }
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     for member in admin.shared.topology.ring().members() {
         if let Some(peer) = admin.shared.peers.get(&member.id) {
-            let labels = PeerLabels {
-                peer: member.name.clone(),
-            };
+            let labels = PeerLabels { peer: member.name.clone() };
             let connections = i64::try_from(peer.connections).unwrap_or(i64::MAX);
             admin.peers.connections.get_or_create(&labels).set(connections);
-            admin
-                .peers
-                .round_trip
-                .get_or_create(&labels)
-                .set(peer.rtt.as_secs_f64());
+            admin.peers.round_trip.get_or_create(&labels).set(peer.rtt.as_secs_f64());
         }
     }
     let mut text = String::new();

@@ -24,30 +24,14 @@ pub(crate) fn first_obstacle(topology: &Topology, node: NodeId, reaches: impl Fn
     }
     topology.ring().owned(node).find_map(|partition| {
         let needed = *needed.get(&partition.n)?;
-        let reachable = topology
-            .ring()
-            .owners(partition)
-            .iter()
-            .filter(|owner| reaches(**owner))
-            .count();
-        (reachable < needed).then_some(Obstacle {
-            partition,
-            reachable,
-            needed,
-        })
+        let reachable = topology.ring().owners(partition).iter().filter(|owner| reaches(**owner)).count();
+        (reachable < needed).then_some(Obstacle { partition, reachable, needed })
     })
 }
 
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Obstacle {
-            partition,
-            reachable,
-            needed,
-        } = self;
-        write!(
-            f,
-            "partition {partition} has {reachable} reachable owners, {needed} are needed"
-        )
+        let Obstacle { partition, reachable, needed } = self;
+        write!(f, "partition {partition} has {reachable} reachable owners, {needed} are needed")
     }
 }

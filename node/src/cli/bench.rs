@@ -78,11 +78,8 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result {
     session::run(common, async |client| {
         let topology = client.topology();
         let Some(definition) = topology.bucket_named(&args.bucket.bucket) else {
-            return Err(Failure::new(
-                Exit::Refused,
-                format_args!("there is no bucket \"{}\"", args.bucket.bucket),
-            )
-            .hint("`driftless bucket list` shows those that exist"));
+            return Err(Failure::new(Exit::Refused, format_args!("there is no bucket \"{}\"", args.bucket.bucket))
+                .hint("`driftless bucket list` shows those that exist"));
         };
         let quorum = definition.quorum.with(args.r, args.w).map_err(Failure::usage)?;
         let load = Load::new(client, args);
@@ -158,9 +155,7 @@ impl<'a> Load<'a> {
         }
         bucket = bucket.with_profile(&profile);
         let mut random = Random::new(1);
-        let noise: Vec<u8> = (0..args.value_size.max(1) + NOISE_BYTES)
-            .map(|_| random.next() as u8)
-            .collect();
+        let noise: Vec<u8> = (0..args.value_size.max(1) + NOISE_BYTES).map(|_| random.next() as u8).collect();
         Load {
             args,
             bucket,
@@ -235,19 +230,10 @@ impl<'a> Load<'a> {
                 (Ok(start), Ok(end)) => Ok(end.saturating_sub(start)),
                 (Err(reason), _) | (_, Err(reason)) => Err(reason),
             };
-            (
-                elapsed,
-                server_cpu,
-                own_end.ok().zip(own.ok()).map(|(end, start)| end.saturating_sub(start)),
-            )
+            (elapsed, server_cpu, own_end.ok().zip(own.ok()).map(|(end, start)| end.saturating_sub(start)))
         };
         let (_, (elapsed, server_cpu, client_cpu)) = futures::future::join(join_all(clients), clock).await;
-        Measured {
-            tally: self.tally.into_inner(),
-            elapsed,
-            server_cpu,
-            client_cpu,
-        }
+        Measured { tally: self.tally.into_inner(), elapsed, server_cpu, client_cpu }
     }
 
     /// One client: one request after the other until the time is over.
@@ -266,11 +252,7 @@ impl<'a> Load<'a> {
             };
             let began = self.measuring.get();
             let started = Instant::now();
-            let outcome = if get {
-                self.get(key).await
-            } else {
-                self.put(key, &mut random).await
-            };
+            let outcome = if get { self.get(key).await } else { self.put(key, &mut random).await };
             let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
             // What began before the measured time or ended after it would be counted for a part of its work only.
             if began && self.measuring.get() {
@@ -281,22 +263,13 @@ impl<'a> Load<'a> {
 
     async fn put(&self, key: usize, random: &mut Random) -> std::result::Result<(), Problem> {
         let context = self.contexts[key].borrow_mut().take();
-        let done = self
-            .bucket
-            .put(self.keys[key].clone(), self.value(random))
-            .context(context.clone())
-            .await;
+        let done = self.bucket.put(self.keys[key].clone(), self.value(random)).context(context.clone()).await;
         match done {
             Ok(done) => {
                 let context = match done.context() {
                     Some(context) => Some(context),
                     // It exists from an earlier run: what is there is taken over by the next put.
-                    None => self
-                        .bucket
-                        .get(self.keys[key].clone())
-                        .await
-                        .ok()
-                        .and_then(|read| read.context().cloned()),
+                    None => self.bucket.get(self.keys[key].clone()).await.ok().and_then(|read| read.context().cloned()),
                 };
                 *self.contexts[key].borrow_mut() = context;
                 Ok(())
@@ -311,10 +284,7 @@ impl<'a> Load<'a> {
     async fn get(&self, key: usize) -> std::result::Result<(), Problem> {
         match self.bucket.get(self.keys[key].clone()).await {
             Ok(read) if read.exists() => Ok(()),
-            Ok(_) => Err(Problem {
-                outcome: None,
-                kind: "NotFound".to_owned(),
-            }),
+            Ok(_) => Err(Problem { outcome: None, kind: "NotFound".to_owned() }),
             Err(error) => Err(Problem::of(error.outcome(), error.request())),
         }
     }
@@ -334,23 +304,14 @@ struct Problem {
 
 impl Problem {
     fn of(outcome: Outcome, request: Option<&RequestError>) -> Problem {
-        let name = |debug: String| {
-            debug
-                .split(|c: char| !c.is_alphanumeric())
-                .next()
-                .unwrap_or_default()
-                .to_owned()
-        };
+        let name = |debug: String| debug.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned();
         let kind = match request.map(RequestError::cause) {
             None => "BadCall".to_owned(),
             Some(Cause::Refused { refusal, .. }) => name(format!("{refusal:?}")),
             Some(Cause::Unknown { unknown, .. }) => name(format!("{unknown:?}")),
             Some(cause) => name(format!("{cause:?}")),
         };
-        Problem {
-            outcome: Some(outcome),
-            kind,
-        }
+        Problem { outcome: Some(outcome), kind }
     }
 }
 
@@ -360,14 +321,7 @@ impl Tally {
             Histogram::new_with_bounds(1, LATENCY_NANOS_MAX, 3)
                 .expect("1 is below the maximum, and 3 digits are offered")
         };
-        Tally {
-            put: histogram(),
-            get: histogram(),
-            refused: 0,
-            unknown: 0,
-            failed: 0,
-            kinds: BTreeMap::new(),
-        }
+        Tally { put: histogram(), get: histogram(), refused: 0, unknown: 0, failed: 0, kinds: BTreeMap::new() }
     }
 
     fn count(&mut self, get: bool, nanos: u64, outcome: std::result::Result<(), Problem>) {
@@ -403,9 +357,7 @@ struct Report<'a> {
 
 impl Report<'_> {
     fn print(&self) -> Result {
-        let Report {
-            args, quorum, measured, ..
-        } = self;
+        let Report { args, quorum, measured, .. } = self;
         let tally = &measured.tally;
         let what = match args.op {
             Operation::Put => "put".to_owned(),
@@ -445,19 +397,13 @@ impl Report<'_> {
             }
         }
         output::line("")?;
-        output::line(output::table(
-            &["", "ops/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms"],
-            rows,
-        ))?;
+        output::line(output::table(&["", "ops/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms"], rows))?;
         output::line("")?;
         if tally.kinds.is_empty() {
             output::line("errors: none")?;
         } else {
-            let kinds: Vec<String> = tally
-                .kinds
-                .iter()
-                .map(|(kind, count)| format!("{} {kind}", grouped(*count)))
-                .collect();
+            let kinds: Vec<String> =
+                tally.kinds.iter().map(|(kind, count)| format!("{} {kind}", grouped(*count))).collect();
             output::line(format_args!(
                 "errors: {} refused, {} unknown, {} otherwise ({})",
                 grouped(tally.refused),
@@ -466,14 +412,11 @@ impl Report<'_> {
                 kinds.join(", ")
             ))?;
         }
-        match (
-            &measured.server_cpu,
-            self.per_operation(measured.server_cpu.as_ref().ok()),
-        ) {
+        match (&measured.server_cpu, self.per_operation(measured.server_cpu.as_ref().ok())) {
             (Err(reason), _) => output::line(format_args!("server CPU: not measured: {reason}"))?,
-            (Ok(_), Some(micros)) => output::line(format_args!(
-                "server CPU: {micros:.1} µs per operation, all nodes together"
-            ))?,
+            (Ok(_), Some(micros)) => {
+                output::line(format_args!("server CPU: {micros:.1} µs per operation, all nodes together"))?
+            }
             (Ok(_), None) => {}
         }
         if let Some(micros) = self.per_operation(measured.client_cpu.as_ref()) {
@@ -483,9 +426,7 @@ impl Report<'_> {
     }
 
     fn as_json(&self) -> Value {
-        let Report {
-            args, quorum, measured, ..
-        } = self;
+        let Report { args, quorum, measured, .. } = self;
         let tally = &measured.tally;
         let seconds = measured.elapsed.as_secs_f64();
         let operation = |histogram: &Histogram<u64>| {
@@ -532,18 +473,13 @@ impl Report<'_> {
 
     fn per_operation(&self, cpu: Option<&Duration>) -> Option<f64> {
         let operations = self.measured.tally.operations();
-        cpu.filter(|_| operations > 0)
-            .map(|cpu| cpu.as_secs_f64() * 1e6 / operations as f64)
+        cpu.filter(|_| operations > 0).map(|cpu| cpu.as_secs_f64() * 1e6 / operations as f64)
     }
 }
 
 fn pids(dir: &Path) -> std::result::Result<Vec<u32>, String> {
     let pids: Vec<u32> = read_nodes(dir)?.into_iter().filter_map(|node| node.pid).collect();
-    if pids.is_empty() {
-        Err("no node of the dev cluster runs".to_owned())
-    } else {
-        Ok(pids)
-    }
+    if pids.is_empty() { Err("no node of the dev cluster runs".to_owned()) } else { Ok(pids) }
 }
 
 fn cpu_of(pids: &std::result::Result<Vec<u32>, String>) -> std::result::Result<Duration, String> {
@@ -555,9 +491,7 @@ fn cpu(pid: u32) -> std::result::Result<Duration, String> {
     let path = format!("/proc/{pid}/stat");
     let stat = std::fs::read_to_string(&path).map_err(|error| format!("cannot read {path}: {error}"))?;
     let ticks = ticks(&stat).ok_or_else(|| format!("{path} cannot be understood"))?;
-    Ok(Duration::from_secs_f64(
-        ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
-    ))
+    Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
 }
 
 /// User and system time of a line of `/proc/PID/stat`: fields 14 and 15, counted after the name, which may hold
@@ -626,30 +560,10 @@ mod tests {
     fn problems_have_short_names() {
         let mut tally = Tally::new();
         tally.count(true, 5_000_000, Ok(()));
-        tally.count(
-            false,
-            5,
-            Err(Problem {
-                outcome: Some(Outcome::Refused),
-                kind: "Overloaded".to_owned(),
-            }),
-        );
-        tally.count(
-            false,
-            5,
-            Err(Problem {
-                outcome: None,
-                kind: "NotFound".to_owned(),
-            }),
-        );
-        assert_eq!(
-            (tally.operations(), tally.refused, tally.unknown, tally.failed),
-            (1, 1, 0, 1)
-        );
-        assert!(
-            tally.get.max().abs_diff(5_000_000) < 10_000,
-            "latencies keep their size"
-        );
+        tally.count(false, 5, Err(Problem { outcome: Some(Outcome::Refused), kind: "Overloaded".to_owned() }));
+        tally.count(false, 5, Err(Problem { outcome: None, kind: "NotFound".to_owned() }));
+        assert_eq!((tally.operations(), tally.refused, tally.unknown, tally.failed), (1, 1, 0, 1));
+        assert!(tally.get.max().abs_diff(5_000_000) < 10_000, "latencies keep their size");
         assert_eq!(tally.kinds.get("Overloaded"), Some(&1));
         assert_eq!(Problem::of(Outcome::Refused, None).kind, "BadCall");
     }

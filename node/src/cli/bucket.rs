@@ -38,10 +38,8 @@ pub(crate) fn run(common: &Common, command: Command) -> Result {
         };
         match topology.bucket_named(&wanted) {
             Some(bucket) => show(common, bucket),
-            None => Err(
-                Failure::new(Exit::NotFound, format_args!("there is no bucket \"{wanted}\""))
-                    .hint("`driftless bucket list` shows those that exist; buckets are defined in cluster.toml"),
-            ),
+            None => Err(Failure::new(Exit::NotFound, format_args!("there is no bucket \"{wanted}\""))
+                .hint("`driftless bucket list` shows those that exist; buckets are defined in cluster.toml")),
         }
     })
 }
@@ -83,11 +81,7 @@ fn show(common: &Common, bucket: &BucketDefinition) -> Result {
         "r + w <= n: a read may miss the newest acknowledged write"
     };
     output::line(format_args!("  {overlap}"))?;
-    let sloppy = if bucket.sloppy {
-        "stand-ins of nodes that cannot be reached count"
-    } else {
-        "only primaries count"
-    };
+    let sloppy = if bucket.sloppy { "stand-ins of nodes that cannot be reached count" } else { "only primaries count" };
     output::line(format_args!("  sloppy = {}: {sloppy}", bucket.sloppy))?;
     let meaning = match bucket.conflict {
         Conflict::Siblings => "concurrent writes are kept until somebody merges them",
@@ -98,10 +92,7 @@ fn show(common: &Common, bucket: &BucketDefinition) -> Result {
         Durability::Sync => "acknowledged after fsync",
         Durability::Buffered => "acknowledged after the log write, synced within a second",
     };
-    output::line(format_args!(
-        "  durability = {}: {meaning}",
-        durability(bucket.durability)
-    ))?;
+    output::line(format_args!("  durability = {}: {meaning}", durability(bucket.durability)))?;
     output::line(format_args!(
         "  read_all = {} %: reads that ask all replicas, to repair what they find",
         bucket.read_all

@@ -54,22 +54,15 @@ pub(crate) fn run(command: &Command, format: Format) -> Result {
     let (files, next) = match command {
         Command::Ca(args) => ca(args)?,
         Command::Node(args) => {
-            let issued = authority(args)?
-                .issue_node(&args.name, validity(args))
-                .map_err(Failure::usage)?;
+            let issued = authority(args)?.issue_node(&args.name, validity(args)).map_err(Failure::usage)?;
             (
                 write_pair(args, &issued)?,
                 "copy both, ca.pem and context.key to the node, and name them in its node.toml",
             )
         }
         Command::Client(args) => {
-            let issued = authority(args)?
-                .issue_client(&args.name, validity(args))
-                .map_err(Failure::usage)?;
-            (
-                write_pair(args, &issued)?,
-                "use them with --ca, --cert and --key, or in a profile",
-            )
+            let issued = authority(args)?.issue_client(&args.name, validity(args)).map_err(Failure::usage)?;
+            (write_pair(args, &issued)?, "use them with --ca, --cert and --key, or in a profile")
         }
     };
     if format == Format::Json {
@@ -91,10 +84,7 @@ fn ca(args: &CaArgs) -> Result<(Vec<PathBuf>, &'static str)> {
     write(&files[0], authority.certificate_pem(), PUBLIC)?;
     write(&files[1], authority.key_pem(), SECRET)?;
     write(&files[2], &context_key_file(rand::random()), SECRET)?;
-    Ok((
-        files.to_vec(),
-        "keep ca.key off the nodes: whoever has it can admit anybody; then `driftless cert node NAME`",
-    ))
+    Ok((files.to_vec(), "keep ca.key off the nodes: whoever has it can admit anybody; then `driftless cert node NAME`"))
 }
 
 fn authority(args: &IssueArgs) -> Result<CertificateAuthority> {
@@ -109,10 +99,7 @@ fn authority(args: &IssueArgs) -> Result<CertificateAuthority> {
     let secret = read(&key)?;
     check_private(&key)?;
     CertificateAuthority::load(&certificate, &secret).map_err(|error| {
-        Failure::failed(format_args!(
-            "{} and ca.key cannot be used: {error}",
-            args.authority.join("ca.pem").display()
-        ))
+        Failure::failed(format_args!("{} and ca.key cannot be used: {error}", args.authority.join("ca.pem").display()))
     })
 }
 

@@ -67,10 +67,6 @@ pub(crate) fn run(common: &Common, args: Args) -> Result<ExitCode> {
                 done.siblings()
             ))?;
         }
-        Ok(if done.existed() {
-            ExitCode::SUCCESS
-        } else {
-            Exit::NotFound.into()
-        })
+        Ok(if done.existed() { ExitCode::SUCCESS } else { Exit::NotFound.into() })
     })
 }

@@ -32,18 +32,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let stop = StopSignal::install()?;
     let started = Instant::now();
     let dir = temporary_dir()?;
-    let layout = Layout::create(
-        dir.path(),
-        &Plan {
-            ports: free_ports(NODES)?,
-            shards: args.shards,
-        },
-    )?;
+    let layout = Layout::create(dir.path(), &Plan { ports: free_ports(NODES)?, shards: args.shards })?;
 
-    let mut tour = Tour {
-        stop: stop.clone(),
-        ..Tour::default()
-    };
+    let mut tour = Tour { stop: stop.clone(), ..Tour::default() };
     tour.title("A cluster of three peer processes")?;
     tour.say("Each is a `driftless serve` of its own with its own data, and none is a leader. They speak QUIC with")?;
     tour.say("mutual TLS; a throw-away authority has just issued their certificates.")?;
@@ -54,11 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let runtime = session::runtime()?;
     let outcome = runtime.block_on(async {
         let profile = cluster.layout().dir.display().to_string();
-        let access = ClusterArgs {
-            profile: Some(profile),
-            ..ClusterArgs::default()
-        }
-        .access()?;
+        let access = ClusterArgs { profile: Some(profile), ..ClusterArgs::default() }.access()?;
         let client = session::connect_on_own_thread(&access).await?;
         let interrupted = async {
             while !stop.is_set() {
@@ -74,11 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     });
     if outcome.is_err() && !stop.is_set() {
         for node in &cluster.layout().nodes {
-            output::note(format_args!(
-                "\nthe end of {}:\n{}",
-                node.log.display(),
-                node.log_tail()
-            ));
+            output::note(format_args!("\nthe end of {}:\n{}", node.log.display(), node.log_tail()));
         }
     }
     cluster.stop(STOP_PATIENCE)?;
@@ -87,11 +70,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let failed = tour.checks - tour.held;
     let tone = if failed == 0 { Tone::Good } else { Tone::Bad };
     let sentence = match failed {
-        0 => format!(
-            "All {} checks held, in {:.0} s.",
-            tour.checks,
-            started.elapsed().as_secs_f64()
-        ),
+        0 => format!("All {} checks held, in {:.0} s.", tour.checks, started.elapsed().as_secs_f64()),
         _ => format!("{failed} of {} checks did not hold.", tour.checks),
     };
     output::line(format_args!("\n{}", paint(tone, sentence)))?;
@@ -134,20 +113,9 @@ impl Tour {
         self.say(format_args!(
             "partition to {n} nodes. A put is acknowledged once {w} of them have it on disk, fsync included."
         ))?;
-        let options = Options {
-            concurrency: 128,
-            w: None,
-            sloppy: None,
-            replace: false,
-        };
+        let options = Options { concurrency: 128, w: None, sloppy: None, replace: false };
         let progress = Progress::new(Some(SAMPLE.len() as u64), "loading");
-        let load = Load {
-            bucket,
-            options,
-            name: "debian-packages.jsonl",
-            progress,
-            journal: None,
-        };
+        let load = Load { bucket, options, name: "debian-packages.jsonl", progress, journal: None };
         let summary = load.run(BufReader::new(SAMPLE), None).await?;
         let rate = summary.loaded as f64 / summary.elapsed.as_secs_f64();
         self.say(format_args!(
@@ -157,10 +125,7 @@ impl Tour {
             grouped(rate as u64)
         ))?;
         self.check(
-            format_args!(
-                "all {} records are acknowledged, none failed",
-                grouped(records.len() as u64)
-            ),
+            format_args!("all {} records are acknowledged, none failed", grouped(records.len() as u64)),
             summary.loaded == records.len() as u64 && summary.failed == 0 && summary.with_siblings == 0,
         )?;
         Ok(records)
@@ -170,18 +135,9 @@ impl Tour {
         self.title("Any node answers for any key")?;
         self.say("Every record is now read through each node in turn, and compared byte by byte.")?;
         for node in &cluster.layout().nodes {
-            let same = count_equal(
-                &bucket.with_profile(&Profile::new().via(node.listen.to_string())),
-                records,
-            )
-            .await?;
+            let same = count_equal(&bucket.with_profile(&Profile::new().via(node.listen.to_string())), records).await?;
             self.check(
-                format_args!(
-                    "through {}: {} of {} are equal",
-                    node.name,
-                    grouped(same),
-                    grouped(records.len() as u64)
-                ),
+                format_args!("through {}: {} of {} are equal", node.name, grouped(same), grouped(records.len() as u64)),
                 same == records.len() as u64,
             )?;
         }
@@ -198,10 +154,7 @@ impl Tour {
         let mut values = texts(&read);
         values.sort();
         self.show(format_args!("get cart  →  {}", values.join("  |  ")))?;
-        self.check(
-            "both values are there",
-            values == ["apples", "bread"] && done.siblings() == 2,
-        )?;
+        self.check("both values are there", values == ["apples", "bread"] && done.siblings() == 2)?;
         self.say(
             "A read hands out a context: a sealed note of what it has seen. A put with that context replaces exactly",
         )?;
@@ -217,26 +170,13 @@ impl Tour {
             "put cart 'apples, bread' --context …  →  get cart  →  {}",
             texts(&read).join("  |  ")
         ))?;
-        self.check(
-            "the merged value has replaced both",
-            texts(&read) == ["apples, bread"] && merged.siblings() == 1,
-        )?;
-        bucket
-            .put("cart", "cheese")
-            .context(stale)
-            .await
-            .map_err(IntoFailure::into_failure)?;
+        self.check("the merged value has replaced both", texts(&read) == ["apples, bread"] && merged.siblings() == 1)?;
+        bucket.put("cart", "cheese").context(stale).await.map_err(IntoFailure::into_failure)?;
         let read = bucket.get("cart").await.map_err(IntoFailure::into_failure)?;
         let mut values = texts(&read);
         values.sort();
-        self.show(format_args!(
-            "put cart cheese, with the old context  →  get cart  →  {}",
-            values.join("  |  ")
-        ))?;
-        self.check(
-            "a write that had not seen the merge does not undo it",
-            values == ["apples, bread", "cheese"],
-        )
+        self.show(format_args!("put cart cheese, with the old context  →  get cart  →  {}", values.join("  |  ")))?;
+        self.check("a write that had not seen the merge does not undo it", values == ["apples, bread", "cheese"])
     }
 
     async fn delete(&mut self, bucket: &Bucket) -> Result {
@@ -259,10 +199,7 @@ impl Tour {
         cluster.kill(victim)?;
         let began = Instant::now();
         put(bucket, "while-away-0", "value 0").await?;
-        self.say(format_args!(
-            "The first put after the crash took {} ms.",
-            began.elapsed().as_millis()
-        ))?;
+        self.say(format_args!("The first put after the crash took {} ms.", began.elapsed().as_millis()))?;
         for i in 1..AWAY_WRITES {
             put(bucket, &away_key(i), &away_value(i)).await?;
         }
@@ -278,10 +215,7 @@ impl Tour {
             Ok(_) => self.check("a get with r = 3 is refused", false)?,
             Err(error) => {
                 self.show(format_args!("get while-away-0 -r 3  →  {error}"))?;
-                self.check(
-                    "a get that insists on three replicas is told that it cannot have them",
-                    true,
-                )?;
+                self.check("a get that insists on three replicas is told that it cannot have them", true)?;
             }
         }
 
@@ -308,10 +242,7 @@ impl Tour {
         self.say(format_args!(
             "All {AWAY_WRITES} keys were read; {name} lacked {repaired} of them and was sent those."
         ))?;
-        self.check(
-            format_args!("{name} holds all {AWAY_WRITES} keys that were written without it"),
-            lacking == 0,
-        )?;
+        self.check(format_args!("{name} holds all {AWAY_WRITES} keys that were written without it"), lacking == 0)?;
         let address = cluster.layout().nodes[victim].listen.to_string();
         let through = bucket.with_profile(&Profile::new().via(address));
         let answers = count_away(&through).await?;
@@ -329,11 +260,7 @@ impl Tour {
         cluster.restart_all(READY_PATIENCE)?;
         let same = count_equal(bucket, records).await?;
         self.check(
-            format_args!(
-                "{} of {} records are there, byte by byte",
-                grouped(same),
-                grouped(records.len() as u64)
-            ),
+            format_args!("{} of {} records are there, byte by byte", grouped(same), grouped(records.len() as u64)),
             same == records.len() as u64,
         )?;
         let away = count_away(bucket).await?;
@@ -347,10 +274,7 @@ impl Tour {
     fn title(&mut self, title: &str) -> Result {
         self.stop.check()?;
         self.chapter += 1;
-        output::line(format_args!(
-            "\n{}",
-            paint(Tone::Strong, format_args!("{}. {title}", self.chapter))
-        ))
+        output::line(format_args!("\n{}", paint(Tone::Strong, format_args!("{}. {title}", self.chapter))))
     }
 
     fn say(&self, text: impl std::fmt::Display) -> Result {
@@ -365,11 +289,7 @@ impl Tour {
         self.stop.check()?;
         self.checks += 1;
         self.held += u32::from(holds);
-        let mark = if holds {
-            paint(Tone::Good, "✓")
-        } else {
-            paint(Tone::Bad, "✗")
-        };
+        let mark = if holds { paint(Tone::Good, "✓") } else { paint(Tone::Bad, "✗") };
         output::line(format_args!("   {mark} {claim}"))
     }
 }
@@ -386,16 +306,9 @@ fn sample() -> Result<Vec<Record>> {
 /// How many records read as exactly what was written.
 async fn count_equal(bucket: &Bucket, records: &[Record]) -> Result<u64> {
     // Later lines of a file win over earlier ones with the same key; the sample has none, this only states it.
-    let expected: BTreeMap<&Key, &Bytes> = records
-        .iter()
-        .map(|record| (&record.key, &record.values[0].0))
-        .collect();
+    let expected: BTreeMap<&Key, &Bytes> = records.iter().map(|record| (&record.key, &record.values[0].0)).collect();
     let reads = stream::iter(expected).map(async |(key, value)| {
-        bucket
-            .get(key.to_bytes())
-            .await
-            .map(|read| read.value() == Some(value))
-            .map_err(IntoFailure::into_failure)
+        bucket.get(key.to_bytes()).await.map(|read| read.value() == Some(value)).map_err(IntoFailure::into_failure)
     });
     let mut reads = Box::pin(reads.buffer_unordered(128));
     let mut same = 0;
@@ -418,11 +331,7 @@ async fn count_away(bucket: &Bucket) -> Result<u32> {
 async fn repair_round(bucket: &Bucket, node: &str) -> Result<(u32, u32)> {
     let (mut lacking, mut sent) = (0, 0);
     for i in 0..AWAY_WRITES {
-        let read = bucket
-            .get(away_key(i))
-            .explain()
-            .await
-            .map_err(IntoFailure::into_failure)?;
+        let read = bucket.get(away_key(i)).explain().await.map_err(IntoFailure::into_failure)?;
         let replicas = read.explanation().map_or(&[][..], |explanation| &explanation.replicas);
         match replicas.iter().find(|replica| replica.node == node) {
             Some(replica) if replica.repaired => {
@@ -437,11 +346,7 @@ async fn repair_round(bucket: &Bucket, node: &str) -> Result<(u32, u32)> {
 }
 
 async fn put(bucket: &Bucket, key: &str, value: &str) -> Result {
-    bucket
-        .put(key.to_owned(), value.to_owned())
-        .await
-        .map(|_| ())
-        .map_err(IntoFailure::into_failure)
+    bucket.put(key.to_owned(), value.to_owned()).await.map(|_| ()).map_err(IntoFailure::into_failure)
 }
 
 fn texts(read: &driftless_client::Read) -> Vec<String> {

@@ -40,11 +40,7 @@ pub(crate) fn run(args: &Args) -> Result {
         (None, None) => unreachable!("without --dir a temporary directory was made"),
     };
     let layout = layout(args, dir)?;
-    output::note(format_args!(
-        "starting {} nodes in {} …",
-        layout.nodes.len(),
-        layout.dir.display()
-    ));
+    output::note(format_args!("starting {} nodes in {} …", layout.nodes.len(), layout.dir.display()));
     let mut cluster = LocalCluster::start(layout, stop.clone())?;
     cluster.wait_ready(READY_PATIENCE)?;
     greet(&cluster, temporary.is_some())?;
@@ -57,17 +53,11 @@ pub(crate) fn run(args: &Args) -> Result {
     }
     output::note("stopping …");
     for name in cluster.stop(STOP_PATIENCE)? {
-        output::warning(format_args!(
-            "{name} did not stop within {} s and was killed",
-            STOP_PATIENCE.as_secs()
-        ));
+        output::warning(format_args!("{name} did not stop within {} s and was killed", STOP_PATIENCE.as_secs()));
     }
     let mut others = false;
     for (node, pid) in cluster.started_by_others() {
-        output::note(format_args!(
-            "{} still runs: somebody else started it; stop it with `kill {pid}`",
-            node.name
-        ));
+        output::note(format_args!("{} still runs: somebody else started it; stop it with `kill {pid}`", node.name));
         others = true;
     }
     match temporary {
@@ -95,21 +85,14 @@ fn layout(args: &Args, dir: &Path) -> Result<Layout> {
     if !Layout::exists(dir) {
         let nodes = usize::from(args.nodes.unwrap_or(NODES_DEFAULT));
         let ports = spaced_ports(args.base_port.unwrap_or(BASE_PORT_DEFAULT), nodes)?;
-        return Layout::create(
-            dir,
-            &Plan {
-                ports,
-                shards: args.shards.unwrap_or(1),
-            },
-        );
+        return Layout::create(dir, &Plan { ports, shards: args.shards.unwrap_or(1) });
     }
     let layout = Layout::open(dir)?;
     let differs = |what: &str, has: usize, wanted: Option<u16>| match wanted {
-        Some(wanted) if usize::from(wanted) != has => Err(Failure::usage(format_args!(
-            "the cluster in {} has {what} {has}, not {wanted}",
-            dir.display()
-        ))
-        .hint("leave the option out to go on with it, or make a new cluster in another --dir")),
+        Some(wanted) if usize::from(wanted) != has => {
+            Err(Failure::usage(format_args!("the cluster in {} has {what} {has}, not {wanted}", dir.display()))
+                .hint("leave the option out to go on with it, or make a new cluster in another --dir"))
+        }
         _ => Ok(()),
     };
     differs("--nodes", layout.nodes.len(), args.nodes)?;
@@ -125,45 +108,18 @@ fn greet(cluster: &LocalCluster, temporary: bool) -> Result {
     let dir = layout.dir.display();
     let rows = layout.nodes.iter().map(|node| {
         let folder = node.config.parent().unwrap_or(&layout.dir);
-        vec![
-            node.name.clone(),
-            node.listen.to_string(),
-            node.admin.to_string(),
-            folder.display().to_string(),
-        ]
+        vec![node.name.clone(), node.listen.to_string(), node.admin.to_string(), folder.display().to_string()]
     });
-    output::line(format_args!(
-        "{} {} nodes serve.\n",
-        paint(Tone::Good, "ready:"),
-        layout.nodes.len()
-    ))?;
+    output::line(format_args!("{} {} nodes serve.\n", paint(Tone::Good, "ready:"), layout.nodes.len()))?;
     output::line(output::table(
-        &[
-            "node",
-            "listens on (udp)",
-            "admin (http)",
-            "files (log.txt, data, node.toml)",
-        ],
+        &["node", "listens on (udp)", "admin (http)", "files (log.txt, data, node.toml)"],
         rows.collect(),
     ))?;
     output::line("\nIn another shell:\n")?;
-    for command in [
-        "put greeting hello",
-        "get greeting",
-        "status",
-        "load FILE.jsonl",
-        "bench --seconds 5",
-    ] {
-        output::line(format_args!(
-            "  {}",
-            paint(Tone::Strong, format!("driftless --profile {dir} {command}"))
-        ))?;
+    for command in ["put greeting hello", "get greeting", "status", "load FILE.jsonl", "bench --seconds 5"] {
+        output::line(format_args!("  {}", paint(Tone::Strong, format!("driftless --profile {dir} {command}"))))?;
     }
-    let ending = if temporary {
-        "stops the nodes and removes their data"
-    } else {
-        "stops the nodes; their data stays"
-    };
+    let ending = if temporary { "stops the nodes and removes their data" } else { "stops the nodes; their data stays" };
     output::line(format_args!("\nProcess ids are in {dir}/nodes.json. Ctrl-C {ending}."))
 }
 
@@ -179,10 +135,7 @@ fn tell(cluster: &LocalCluster, event: &Event) {
             ));
         }
         Event::StartedByOthers { node, pid } => {
-            output::note(format_args!(
-                "{} runs again (process {pid})",
-                cluster.layout().nodes[*node].name
-            ));
+            output::note(format_args!("{} runs again (process {pid})", cluster.layout().nodes[*node].name));
         }
     }
 }

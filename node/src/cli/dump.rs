@@ -72,16 +72,10 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result {
             }
         }
         written(out.flush())?;
-        output::note(format_args!(
-            "{} records in {:.1} s",
-            grouped(records),
-            started.elapsed().as_secs_f64()
-        ));
+        output::note(format_args!("{} records in {:.1} s", grouped(records), started.elapsed().as_secs_f64()));
         if failed > 0 {
-            return Err(
-                Failure::failed(format_args!("{failed} keys could not be read; the dump is incomplete"))
-                    .hint("run it again when all nodes are up"),
-            );
+            return Err(Failure::failed(format_args!("{failed} keys could not be read; the dump is incomplete"))
+                .hint("run it again when all nodes are up"));
         }
         Ok(())
     })

@@ -42,11 +42,7 @@ Exit codes:
 impl Failure {
     /// With an exit code of its own.
     pub(crate) fn new(exit: Exit, message: impl fmt::Display) -> Failure {
-        Failure {
-            exit,
-            message: message.to_string(),
-            hint: None,
-        }
+        Failure { exit, message: message.to_string(), hint: None }
     }
 
     /// Something went wrong.

@@ -50,11 +50,7 @@ pub(crate) fn run(common: &Common, args: Args) -> Result<ExitCode> {
             Format::Raw => raw(common, &args.bucket, &key, &read)?,
             Format::Text => text(common, &args.bucket, &key, &read)?,
         }
-        Ok(if is_found(&read) {
-            ExitCode::SUCCESS
-        } else {
-            Exit::NotFound.into()
-        })
+        Ok(if is_found(&read) { ExitCode::SUCCESS } else { Exit::NotFound.into() })
     })
 }
 
@@ -142,13 +138,7 @@ fn text(common: &Common, bucket: &BucketArg, key: &Key, read: &Read) -> Result {
 }
 
 fn explain(explanation: &Explanation) -> Result {
-    let Explanation {
-        coordinator,
-        ring_version,
-        partition,
-        r,
-        ..
-    } = explanation;
+    let Explanation { coordinator, ring_version, partition, r, .. } = explanation;
     output::line(format_args!(
         "\npartition {partition}, ring version {ring_version}; put together by {coordinator} from {r} answers:"
     ))?;
@@ -156,18 +146,13 @@ fn explain(explanation: &Explanation) -> Result {
     let rows = explanation.replicas.iter().map(|replica| {
         vec![
             replica.node.clone(),
-            replica
-                .latency_us
-                .map_or("-".to_owned(), |us| format!("{:.2} ms", us as f64 / 1000.0)),
+            replica.latency_us.map_or("-".to_owned(), |us| format!("{:.2} ms", us as f64 / 1000.0)),
             yes(replica.counted),
             yes(replica.repaired),
             replica.state.clone().unwrap_or_else(|| "no answer".to_owned()),
         ]
     });
-    output::line(output::table(
-        &["replica", "after", "counted", "repaired", "what it had"],
-        rows.collect(),
-    ))
+    output::line(output::table(&["replica", "after", "counted", "repaired", "what it had"], rows.collect()))
 }
 
 fn is_found(read: &Read) -> bool {

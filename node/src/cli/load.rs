@@ -101,11 +101,7 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
     } else {
         let file = File::open(&args.file)
             .map_err(|error| Failure::failed(format_args!("cannot read {}: {error}", args.file.display())))?;
-        let size = file
-            .metadata()
-            .ok()
-            .filter(std::fs::Metadata::is_file)
-            .map(|metadata| metadata.len());
+        let size = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len());
         (Box::new(file), size)
     };
     if args.resume && from_stdin {
@@ -113,43 +109,22 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
     }
     let summary = session::run(common, async |client| {
         let bucket = session::bucket(client, &args.bucket);
-        let journal = if from_stdin {
-            None
-        } else {
-            Journal::of(&args.file, client.topology().cluster(), &args.bucket.bucket)
-        };
+        let journal =
+            if from_stdin { None } else { Journal::of(&args.file, client.topology().cluster(), &args.bucket.bucket) };
         let options = Options {
             concurrency: usize::from(args.concurrency),
             w: args.w,
             sloppy: args.sloppy.sloppy(),
             replace: args.replace,
         };
-        let name = args
-            .file
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default();
+        let name = args.file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let progress = Progress::new(size, "loading");
-        let resume = if args.resume {
-            journal.as_ref().and_then(Journal::read)
-        } else {
-            None
-        };
-        let load = Load {
-            bucket: &bucket,
-            options,
-            name: &name,
-            progress,
-            journal,
-        };
+        let resume = if args.resume { journal.as_ref().and_then(Journal::read) } else { None };
+        let load = Load { bucket: &bucket, options, name: &name, progress, journal };
         load.run(BufReader::with_capacity(1 << 20, input), resume).await
     })?;
     report(common, &args.bucket, &summary)?;
-    Ok(if summary.failed > 0 {
-        Exit::Failed.into()
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(if summary.failed > 0 { Exit::Failed.into() } else { ExitCode::SUCCESS })
 }
 
 /// A load under way.
@@ -193,10 +168,8 @@ impl Load<'_> {
                 summary.skipped += 1;
                 done.finish(number);
                 if number == skip_to && resume.as_ref().is_some_and(|mark| mark.digest != digest.value()) {
-                    return Err(
-                        Failure::failed("the file has changed since the load that was interrupted")
-                            .hint("load it again without --resume; what is stored already makes no siblings"),
-                    );
+                    return Err(Failure::failed("the file has changed since the load that was interrupted")
+                        .hint("load it again without --resume; what is stored already makes no siblings"));
                 }
                 continue;
             }
@@ -248,23 +221,17 @@ impl Load<'_> {
                 done.finish(record.line);
             }
             // Its line stays unfinished, so that --resume tries it again.
-            Err(failure) => self.failure(
-                summary,
-                record.line,
-                &format!("key {}: {}", record.key, failure.message()),
-            ),
+            Err(failure) => self.failure(summary, record.line, &format!("key {}: {}", record.key, failure.message())),
         }
     }
 
     fn failure(&self, summary: &mut Summary, line: u64, problem: &str) {
         summary.failed += 1;
         match summary.failed {
-            1..=FAILURES_SHOWN_MAX => self
-                .progress
-                .above(|| output::warning(format_args!("line {line}: {problem}"))),
-            n if n == FAILURES_SHOWN_MAX + 1 => self
-                .progress
-                .above(|| output::warning("more lines failed; they are counted")),
+            1..=FAILURES_SHOWN_MAX => self.progress.above(|| output::warning(format_args!("line {line}: {problem}"))),
+            n if n == FAILURES_SHOWN_MAX + 1 => {
+                self.progress.above(|| output::warning("more lines failed; they are counted"))
+            }
             _ => {}
         }
     }
@@ -282,10 +249,7 @@ async fn store(bucket: &Bucket, options: Options, record: &Record) -> Result<u32
     let mut siblings = 0;
     let mut context = None;
     if options.replace {
-        let read = bucket
-            .get(record.key.to_bytes())
-            .await
-            .map_err(IntoFailure::into_failure)?;
+        let read = bucket.get(record.key.to_bytes()).await.map_err(IntoFailure::into_failure)?;
         let same = read.values().eq(record.values.iter().map(|(value, _)| value));
         if same {
             return Ok(record.values.len() as u32);
@@ -340,11 +304,7 @@ pub(crate) fn parse_line(file: &str, number: u64, line: &[u8]) -> std::result::R
             Ok((Bytes::from(value), write_id(file, number, i, line)))
         })
         .collect::<std::result::Result<Vec<_>, String>>()?;
-    Ok(Some(Record {
-        line: number,
-        key,
-        values,
-    }))
+    Ok(Some(Record { line: number, key, values }))
 }
 
 /// The name of a write, the same whenever this line of this file is loaded.
@@ -370,11 +330,7 @@ fn report(common: &Common, bucket: &BucketArg, summary: &Summary) -> Result {
             "records_per_second": rate,
         }));
     }
-    let skipped = if summary.skipped > 0 {
-        format!(", skipped {}", grouped(summary.skipped))
-    } else {
-        String::new()
-    };
+    let skipped = if summary.skipped > 0 { format!(", skipped {}", grouped(summary.skipped)) } else { String::new() };
     output::line(format_args!(
         "loaded {} records, {} failed{skipped}, in {:.1} s ({} records/s)",
         grouped(summary.loaded),
@@ -416,30 +372,15 @@ impl Progress {
             }
             bar.with_prefix(what)
         });
-        Progress {
-            bar,
-            what,
-            total,
-            last: Instant::now(),
-        }
+        Progress { bar, what, total, last: Instant::now() }
     }
 
     fn show(&mut self, position: u64, lines: u64, summary: &Summary) {
-        if self.last.elapsed()
-            < if self.bar.is_some() {
-                BAR_INTERVAL
-            } else {
-                LINE_INTERVAL
-            }
-        {
+        if self.last.elapsed() < if self.bar.is_some() { BAR_INTERVAL } else { LINE_INTERVAL } {
             return;
         }
         self.last = Instant::now();
-        let records = format!(
-            "{} records, {} failed",
-            grouped(summary.loaded),
-            grouped(summary.failed)
-        );
+        let records = format!("{} records, {} failed", grouped(summary.loaded), grouped(summary.failed));
         match (&self.bar, self.total) {
             (Some(bar), _) => {
                 bar.set_position(position);
@@ -485,19 +426,13 @@ impl Journal {
         };
         let path = std::fs::canonicalize(file).ok()?;
         let name = format!("{}\n{cluster}\n{bucket}", path.display());
-        Some(Journal(
-            base.join("driftless")
-                .join(format!("load-{:016x}", xxh3_64(name.as_bytes()))),
-        ))
+        Some(Journal(base.join("driftless").join(format!("load-{:016x}", xxh3_64(name.as_bytes())))))
     }
 
     fn read(&self) -> Option<Mark> {
         let text = std::fs::read_to_string(&self.0).ok()?;
         let (lines, digest) = text.trim().split_once(' ')?;
-        Some(Mark {
-            lines: lines.parse().ok()?,
-            digest: u64::from_str_radix(digest, 16).ok()?,
-        })
+        Some(Mark { lines: lines.parse().ok()?, digest: u64::from_str_radix(digest, 16).ok()? })
     }
 
     /// Without it a load cannot be resumed but still be repeated: failing to write it is no failure.
@@ -594,9 +529,7 @@ mod tests {
 
     #[test]
     fn records_have_a_key_and_one_or_more_values() {
-        let one = parsed("{\"key\": \"bat\", \"value\": \"text\"}\n")
-            .expect("is fine")
-            .expect("is a record");
+        let one = parsed("{\"key\": \"bat\", \"value\": \"text\"}\n").expect("is fine").expect("is a record");
         assert_eq!(one.key, Key::new("bat").expect("valid"));
         assert_eq!(one.values[0].0, "text");
         let binary = parsed(r#"{"key": {"base64": "/w=="}, "value": {"base64": "AAE="}}"#)
@@ -604,9 +537,7 @@ mod tests {
             .expect("is a record");
         assert_eq!(binary.key.as_bytes(), [0xff]);
         assert_eq!(&binary.values[0].0[..], [0, 1]);
-        let two = parsed(r#"{"key": "k", "values": ["a", "b"]}"#)
-            .expect("is fine")
-            .expect("is a record");
+        let two = parsed(r#"{"key": "k", "values": ["a", "b"]}"#).expect("is fine").expect("is a record");
         assert_eq!(two.values.len(), 2);
         assert_ne!(two.values[0].1, two.values[1].1, "each write has a name of its own");
         assert_eq!(parsed("  \n"), Ok(None));
@@ -615,11 +546,7 @@ mod tests {
     #[test]
     fn write_ids_follow_from_file_line_and_text() {
         let id = |file, number, line: &str| {
-            parse_line(file, number, line.as_bytes())
-                .expect("is fine")
-                .expect("is a record")
-                .values[0]
-                .1
+            parse_line(file, number, line.as_bytes()).expect("is fine").expect("is a record").values[0].1
         };
         let line = r#"{"key": "k", "value": "v"}"#;
         assert_eq!(id("f", 1, line), id("f", 1, &format!("{line}\n")));
@@ -638,10 +565,7 @@ mod tests {
             ("{\"key\": \"\", \"value\": \"v\"}", "the key is empty"),
             ("{\"key\": \"a\"}", "neither \"value\" nor \"values\""),
             ("{\"key\": \"a\", \"value\": 7}", "a value is neither"),
-            (
-                "{\"key\": \"a\", \"value\": {\"base64\": \"%%\"}}",
-                "a value is neither",
-            ),
+            ("{\"key\": \"a\", \"value\": {\"base64\": \"%%\"}}", "a value is neither"),
             ("{\"key\": \"a\", \"values\": []}", "not a list"),
             ("{\"key\": \"a\", \"value\": \"\", \"values\": [\"\"]}", "both"),
             ("{\"key\": \"a\", \"value\": \"\", \"ttl\": 5}", "unknown field \"ttl\""),
@@ -671,10 +595,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let journal = Journal(dir.path().join("deep/mark"));
         assert_eq!(journal.read(), None);
-        let mark = Mark {
-            lines: 12,
-            digest: 0xabc,
-        };
+        let mark = Mark { lines: 12, digest: 0xabc };
         journal.write(&mark);
         assert_eq!(journal.read(), Some(mark));
         journal.remove();

@@ -13,10 +13,7 @@
 //! ```
 //! Results go to standard output, everything else to standard error.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "the command line is the edge: it reads clocks, waits and draws secrets"
-)]
+#![allow(clippy::disallowed_methods, reason = "the command line is the edge: it reads clocks, waits and draws secrets")]
 
 mod bench;
 mod bucket;
@@ -151,11 +148,7 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => {
             // Help goes to standard output and is no failure; clap knows which is which.
             let _ = error.print();
-            return if error.use_stderr() {
-                exit::Exit::Usage.into()
-            } else {
-                ExitCode::SUCCESS
-            };
+            return if error.use_stderr() { exit::Exit::Usage.into() } else { ExitCode::SUCCESS };
         }
     };
     match run(cli) {
@@ -168,12 +161,7 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
-    let Cli {
-        mut cluster,
-        key,
-        format,
-        command,
-    } = cli;
+    let Cli { mut cluster, key, format, command } = cli;
     cluster.client_key = cluster.client_key.or(key);
     let common = Common { cluster, format };
     if format == Format::Raw && !matches!(command, Command::Get(_)) {
@@ -204,10 +192,7 @@ impl Common {
     fn with(&self, key: Option<PathBuf>) -> Common {
         let mut cluster = self.cluster.clone();
         cluster.client_key = key.or(cluster.client_key);
-        Common {
-            cluster,
-            format: self.format,
-        }
+        Common { cluster, format: self.format }
     }
 }
 
@@ -227,11 +212,7 @@ mod tests {
 
     #[test]
     fn the_cluster_may_be_named_before_or_after_the_subcommand() {
-        for words in [
-            "--profile D get k",
-            "get --profile D k",
-            "get k --profile D --format json",
-        ] {
+        for words in ["--profile D get k", "get --profile D k", "get k --profile D --format json"] {
             assert_eq!(parse(words).expect(words).cluster.profile.as_deref(), Some("D"));
         }
     }
@@ -240,21 +221,9 @@ mod tests {
     fn key_is_a_file_except_for_ring() {
         let cli = parse("--ca a --cert b --key c get k").expect("parses");
         assert_eq!(cli.key, Some("c".into()));
-        assert!(matches!(
-            parse("get k --key c").expect("parses").command,
-            Command::Get(WithKey { key: Some(_), .. })
-        ));
-        assert!(matches!(
-            parse("ring --key bat").expect("parses").command,
-            Command::Ring(_)
-        ));
-        assert_eq!(
-            parse("ring --key bat --client-key c")
-                .expect("parses")
-                .cluster
-                .client_key,
-            Some("c".into())
-        );
+        assert!(matches!(parse("get k --key c").expect("parses").command, Command::Get(WithKey { key: Some(_), .. })));
+        assert!(matches!(parse("ring --key bat").expect("parses").command, Command::Ring(_)));
+        assert_eq!(parse("ring --key bat --client-key c").expect("parses").cluster.client_key, Some("c".into()));
     }
 
     #[test]

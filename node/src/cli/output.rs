@@ -57,18 +57,12 @@ pub(crate) fn note(text: impl fmt::Display) {
 
 /// Reports a failure.
 pub(crate) fn error(failure: &Failure) {
-    note(format_args!(
-        "{} {failure}",
-        paint_for(&io::stderr(), Tone::Bad, "error:")
-    ));
+    note(format_args!("{} {failure}", paint_for(&io::stderr(), Tone::Bad, "error:")));
 }
 
 /// Reports something that does not stop the command.
 pub(crate) fn warning(text: impl fmt::Display) {
-    note(format_args!(
-        "{} {text}",
-        paint_for(&io::stderr(), Tone::Warning, "warning:")
-    ));
+    note(format_args!("{} {text}", paint_for(&io::stderr(), Tone::Warning, "warning:")));
 }
 
 /// Colours text for standard output, if a person looks at it.
@@ -95,9 +89,9 @@ pub(crate) fn bytes_of_json(value: &Value) -> Option<Vec<u8>> {
     use base64::Engine as _;
     match value {
         Value::String(text) => Some(text.as_bytes().to_vec()),
-        Value::Object(map) if map.len() == 1 => base64::engine::general_purpose::STANDARD
-            .decode(map.get("base64")?.as_str()?)
-            .ok(),
+        Value::Object(map) if map.len() == 1 => {
+            base64::engine::general_purpose::STANDARD.decode(map.get("base64")?.as_str()?).ok()
+        }
         _ => None,
     }
 }
@@ -106,10 +100,7 @@ pub(crate) fn bytes_of_json(value: &Value) -> Option<Vec<u8>> {
 pub(crate) fn text_bytes(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
-        Err(_) => format!(
-            "({} bytes that are not text; see them with --format json or raw)",
-            bytes.len()
-        ),
+        Err(_) => format!("({} bytes that are not text; see them with --format json or raw)", bytes.len()),
     }
 }
 
@@ -142,11 +133,7 @@ pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    table
-        .lines()
-        .map(|line| line.trim_end().to_owned())
-        .collect::<Vec<_>>()
-        .join("\n")
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
 fn paint_for(stream: &impl IsTerminal, tone: Tone, text: impl fmt::Display) -> String {
@@ -169,9 +156,7 @@ fn written(result: io::Result<()>) -> Result {
         Ok(()) => Ok(()),
         // `driftless scan … | head` is no mistake: whoever read has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(error) => Err(Failure::failed(format_args!(
-            "cannot write to standard output: {error}"
-        ))),
+        Err(error) => Err(Failure::failed(format_args!("cannot write to standard output: {error}"))),
     }
 }
 
@@ -186,13 +171,7 @@ mod tests {
         }
         assert_eq!(json_bytes(b"bat"), json!("bat"));
         assert_eq!(json_bytes(b"\xff"), json!({ "base64": "/w==" }));
-        for bad in [
-            json!(7),
-            json!({ "base64": "%" }),
-            json!({ "base64": "", "x": 1 }),
-            json!(null),
-            json!({}),
-        ] {
+        for bad in [json!(7), json!({ "base64": "%" }), json!({ "base64": "", "x": 1 }), json!(null), json!({})] {
             assert_eq!(bytes_of_json(&bad), None, "{bad}");
         }
     }

@@ -21,13 +21,7 @@ use super::exit::{Failure, Result};
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(crate) struct ClusterArgs {
     /// Name of a profile in ~/.config/driftless/config.toml, or the directory of a `dev` cluster
-    #[arg(
-        long,
-        global = true,
-        value_name = "NAME|DIR",
-        env = "DRIFTLESS_PROFILE",
-        help_heading = "Cluster"
-    )]
+    #[arg(long, global = true, value_name = "NAME|DIR", env = "DRIFTLESS_PROFILE", help_heading = "Cluster")]
     pub(crate) profile: Option<String>,
     /// Send every request to this node and to no other
     #[arg(long, global = true, value_name = "HOST:PORT", help_heading = "Cluster")]
@@ -119,10 +113,7 @@ impl ClusterArgs {
         })
     }
 
-    #[allow(
-        clippy::type_complexity,
-        reason = "three parts of one answer, taken apart by the only caller"
-    )]
+    #[allow(clippy::type_complexity, reason = "three parts of one answer, taken apart by the only caller")]
     fn find(&self) -> Result<Option<(PathBuf, Option<Profile>, Option<PathBuf>)>> {
         if let Some(name) = &self.profile {
             let dir = Path::new(name);
@@ -163,11 +154,7 @@ impl ClusterArgs {
                     Some(likely) => failure.hint(format_args!("did you mean \"{likely}\"?")),
                     None => failure.hint(format_args!(
                         "it has {}",
-                        if known.is_empty() {
-                            "none".to_owned()
-                        } else {
-                            known.join(", ")
-                        }
+                        if known.is_empty() { "none".to_owned() } else { known.join(", ") }
                     )),
                 })
             }
@@ -211,10 +198,7 @@ mod tests {
         let text = "seeds = [\"127.0.0.1:7400\"]\nca = \"ca.pem\"\ncert = \"/abs/c.pem\"\nkey = \"c.key\"\n";
         std::fs::write(dir.path().join(DEV_PROFILE), text).expect("writes");
         let name = dir.path().display().to_string();
-        let mut args = ClusterArgs {
-            profile: Some(name),
-            ..ClusterArgs::default()
-        };
+        let mut args = ClusterArgs { profile: Some(name), ..ClusterArgs::default() };
         let access = args.access().expect("is complete");
         assert_eq!(access.seeds, ["127.0.0.1:7400"]);
         assert_eq!(access.ca, dir.path().join("ca.pem"));
@@ -231,10 +215,7 @@ mod tests {
     #[test]
     fn a_directory_without_a_profile_says_so() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let args = ClusterArgs {
-            profile: Some(dir.path().display().to_string()),
-            ..ClusterArgs::default()
-        };
+        let args = ClusterArgs { profile: Some(dir.path().display().to_string()), ..ClusterArgs::default() };
         let failure = args.access().expect_err("has no profile").to_string();
         assert!(failure.contains("not the directory of a dev cluster"), "{failure}");
         std::fs::write(dir.path().join(DEV_PROFILE), "seeds = []\ncolour = 1\n").expect("writes");

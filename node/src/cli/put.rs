@@ -91,11 +91,7 @@ pub(super) fn profile_flag(common: &Common) -> String {
 
 /// For commands that are printed to be typed.
 pub(super) fn bucket_flag(arg: &BucketArg) -> String {
-    if arg.bucket == "default" {
-        String::new()
-    } else {
-        format!(" -b {}", arg.bucket)
-    }
+    if arg.bucket == "default" { String::new() } else { format!(" -b {}", arg.bucket) }
 }
 
 fn from_standard_input() -> Result<Vec<u8>> {

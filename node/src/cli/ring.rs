@@ -31,11 +31,8 @@ pub(crate) fn run(common: &Common, args: Args) -> Result {
     session::run(common, async |client| {
         let topology = client.topology();
         let Some(bucket) = topology.bucket_named(&args.bucket.bucket) else {
-            return Err(Failure::new(
-                Exit::Refused,
-                format_args!("there is no bucket \"{}\"", args.bucket.bucket),
-            )
-            .hint("`driftless bucket list` shows those that exist"));
+            return Err(Failure::new(Exit::Refused, format_args!("there is no bucket \"{}\"", args.bucket.bucket))
+                .hint("`driftless bucket list` shows those that exist"));
         };
         if let Some(key) = key {
             let place = topology.place(bucket, &key);
@@ -59,10 +56,7 @@ pub(crate) fn run(common: &Common, args: Args) -> Result {
                     partition.arc
                 )));
             }
-            let partition = PartitionId {
-                n,
-                arc: ArcIndex(partition.arc),
-            };
+            let partition = PartitionId { n, arc: ArcIndex(partition.arc) };
             return match common.format {
                 Format::Json => output::json_line(&partition_json(&topology, partition)),
                 _ => partition_text(&topology, partition),
@@ -140,12 +134,7 @@ fn partition_json(topology: &Topology, partition: PartitionId) -> Value {
     let fallbacks: serde_json::Map<String, Value> = preference
         .primaries
         .iter()
-        .map(|&primary| {
-            (
-                name(topology, primary),
-                names(&preference.fallbacks_for(primary)).into(),
-            )
-        })
+        .map(|&primary| (name(topology, primary), names(&preference.fallbacks_for(primary)).into()))
         .collect();
     json!({
         "partition": partition.to_string(),
@@ -167,31 +156,17 @@ fn partition_text(topology: &Topology, partition: PartitionId) -> Result {
     ))?;
     let rows = preference.primaries.iter().map(|&primary| {
         let member = ring.member(primary);
-        let fallbacks: Vec<String> = preference
-            .fallbacks_for(primary)
-            .iter()
-            .map(|&id| name(topology, id))
-            .collect();
+        let fallbacks: Vec<String> = preference.fallbacks_for(primary).iter().map(|&id| name(topology, id)).collect();
         vec![
             name(topology, primary),
             member.map_or_else(String::new, |member| member.address.clone()),
             member.map_or_else(String::new, |member| member.zone.clone()),
-            if fallbacks.is_empty() {
-                "-".to_owned()
-            } else {
-                fallbacks.join(", ")
-            },
+            if fallbacks.is_empty() { "-".to_owned() } else { fallbacks.join(", ") },
         ]
     });
-    output::line(output::table(
-        &["primary", "address", "zone", "stands in for it, in order"],
-        rows.collect(),
-    ))
+    output::line(output::table(&["primary", "address", "zone", "stands in for it, in order"], rows.collect()))
 }
 
 fn name(topology: &Topology, id: NodeId) -> String {
-    topology
-        .ring()
-        .member(id)
-        .map_or_else(|| id.to_string(), |member| member.name.clone())
+    topology.ring().member(id).map_or_else(|| id.to_string(), |member| member.name.clone())
 }

@@ -94,16 +94,10 @@ impl Partition {
 /// For clap: `17` or `n3/17`.
 pub(crate) fn parse_partition(text: &str) -> std::result::Result<Partition, String> {
     let parse = || match text.strip_prefix('n') {
-        None => Some(Partition {
-            n: None,
-            arc: text.parse().ok()?,
-        }),
+        None => Some(Partition { n: None, arc: text.parse().ok()? }),
         Some(rest) => {
             let (n, arc) = rest.split_once('/')?;
-            Some(Partition {
-                n: Some(n.parse().ok()?),
-                arc: arc.parse().ok()?,
-            })
+            Some(Partition { n: Some(n.parse().ok()?), arc: arc.parse().ok()? })
         }
     };
     parse().ok_or_else(|| "expected the number of an arc, as 17 or n3/17".to_owned())

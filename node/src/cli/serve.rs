@@ -65,14 +65,9 @@ pub(crate) fn run(args: &Args, cluster: &ClusterArgs) -> Result {
     start_log(&config.log)?;
     let (topology, member) = topology_and_member(&config)?;
     let context_keys = read_context_keys(&config.context_key)?;
-    let files = TlsFiles {
-        ca: config.tls_ca.clone(),
-        cert: config.tls_cert.clone(),
-        key: config.tls_key.clone(),
-    };
+    let files = TlsFiles { ca: config.tls_ca.clone(), cert: config.tls_cert.clone(), key: config.tls_key.clone() };
     let tls = TlsIdentity::load(&files, SystemTime::now()).map_err(Failure::failed)?;
-    tls.expect_node(topology.cluster(), &member.name)
-        .map_err(Failure::failed)?;
+    tls.expect_node(topology.cluster(), &member.name).map_err(Failure::failed)?;
     let listen = match config.listen {
         Some(listen) => listen,
         None => resolve(&member)?,
@@ -104,9 +99,8 @@ pub(crate) fn run(args: &Args, cluster: &ClusterArgs) -> Result {
     runtime.block_on(async {
         let stop = StopSignals::listen(args.exit_with_parent)?;
         let node = Node::start(settings, stores, syncer).map_err(Failure::failed)?;
-        let admin = node.admin_address().map_or(String::new(), |address| {
-            format!(", metrics and status on http://{address}")
-        });
+        let admin =
+            node.admin_address().map_or(String::new(), |address| format!(", metrics and status on http://{address}"));
         output::line(format_args!("ready: {} serves on {listen} (UDP){admin}", member.name))?;
         serve_until(node, stop).await
     })?;
@@ -191,12 +185,7 @@ fn topology_and_member(config: &NodeConfig) -> Result<(Topology, Member)> {
             Ok((topology, member))
         }
         None => {
-            let members: Vec<&str> = topology
-                .ring()
-                .members()
-                .iter()
-                .map(|member| member.name.as_str())
-                .collect();
+            let members: Vec<&str> = topology.ring().members().iter().map(|member| member.name.as_str()).collect();
             Err(ConfigError::NotAMember {
                 path: config.cluster.clone(),
                 name: config.name.clone(),
@@ -209,17 +198,10 @@ fn topology_and_member(config: &NodeConfig) -> Result<(Topology, Member)> {
 
 fn resolve(member: &Member) -> Result<std::net::SocketAddr> {
     use std::net::ToSocketAddrs;
-    let found = member
-        .address
-        .to_socket_addrs()
-        .ok()
-        .and_then(|mut addresses| addresses.next());
+    let found = member.address.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
     found.ok_or_else(|| {
-        Failure::failed(format_args!(
-            "the address {} of member {} cannot be resolved",
-            member.address, member.name
-        ))
-        .hint("set `listen` in the node's file to an IP address and port of this machine")
+        Failure::failed(format_args!("the address {} of member {} cannot be resolved", member.address, member.name))
+            .hint("set `listen` in the node's file to an IP address and port of this machine")
     })
 }
 
@@ -252,14 +234,9 @@ fn start_log(config: &LogConfig) -> Result {
         Failure::usage(format_args!("log.level = {:?} cannot be used: {error}", config.level))
             .hint("use error, warn, info, debug or trace, or directives such as info,driftless_node=debug")
     })?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    let started = if config.json {
-        builder.json().try_init()
-    } else {
-        builder.with_ansi(output::draws_progress()).try_init()
-    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started =
+        if config.json { builder.json().try_init() } else { builder.with_ansi(output::draws_progress()).try_init() };
     started.map_err(|error| Failure::failed(format_args!("cannot start the log: {error}")))
 }
 
@@ -275,13 +252,9 @@ fn overrides(args: &Args, cluster: &ClusterArgs) -> Vec<Override> {
         ("tls.cert", "--cert", path(&cluster.cert)),
         ("tls.key", "--key", path(&cluster.client_key)),
     ];
-    let named = flags.into_iter().filter_map(|(key, flag, value)| {
-        Some(Override {
-            key: key.to_owned(),
-            value: value?,
-            flag: flag.to_owned(),
-        })
-    });
+    let named = flags
+        .into_iter()
+        .filter_map(|(key, flag, value)| Some(Override { key: key.to_owned(), value: value?, flag: flag.to_owned() }));
     let set = args.set.iter().map(|(key, value)| Override {
         key: key.clone(),
         value: value.clone(),
@@ -306,10 +279,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("node.toml");
         std::fs::write(&path, "name = \"n1\"").expect("writes");
-        let (ours, theirs) = (
-            disk_options(&NodeConfig::read(&path, [], &[]).expect("is fine")),
-            DiskOptions::default(),
-        );
+        let (ours, theirs) =
+            (disk_options(&NodeConfig::read(&path, [], &[]).expect("is fine")), DiskOptions::default());
         assert_eq!(ours.cache_bytes, theirs.cache_bytes);
         assert_eq!(ours.memtable_bytes, theirs.memtable_bytes);
         assert_eq!(ours.separate_values_from, theirs.separate_values_from);
@@ -319,10 +290,7 @@ mod tests {
 
     #[test]
     fn an_assignment_has_two_sides() {
-        assert_eq!(
-            parse_assignment("log.level = debug"),
-            Ok(("log.level".to_owned(), "debug".to_owned()))
-        );
+        assert_eq!(parse_assignment("log.level = debug"), Ok(("log.level".to_owned(), "debug".to_owned())));
         assert!(parse_assignment("log.level").is_err());
     }
 }

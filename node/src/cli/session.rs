@@ -98,8 +98,7 @@ pub(crate) fn key(text: OsString) -> Result<Key> {
 
 /// For clap: a context token.
 pub(crate) fn parse_context(text: &str) -> std::result::Result<Context, String> {
-    text.parse()
-        .map_err(|error: driftless_proto::ContextError| error.to_string())
+    text.parse().map_err(|error: driftless_proto::ContextError| error.to_string())
 }
 
 /// A failed request as an exit code: refused, unknown, or failed before anybody was asked.

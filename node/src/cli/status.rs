@@ -44,16 +44,9 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
             }))?;
         } else {
             output::line(as_table(&nodes))?;
-            output::line(format_args!(
-                "\n{}",
-                paint(if healthy { Tone::Good } else { Tone::Warning }, summary)
-            ))?;
+            output::line(format_args!("\n{}", paint(if healthy { Tone::Good } else { Tone::Warning }, summary)))?;
         }
-        Ok(if args.check && !healthy {
-            Exit::Failed.into()
-        } else {
-            ExitCode::SUCCESS
-        })
+        Ok(if args.check && !healthy { Exit::Failed.into() } else { ExitCode::SUCCESS })
     })
 }
 
@@ -68,22 +61,15 @@ async fn ask(client: &Client, topology: &Topology) -> Vec<Node> {
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(format!("no answer within {} s", ANSWER_MAX.as_secs())),
         };
-        Node {
-            owned_percent: owned_percent(topology, member.id),
-            member,
-            status,
-        }
+        Node { owned_percent: owned_percent(topology, member.id), member, status }
     }))
     .await
 }
 
 /// Whether all is well, and a sentence that says so or what is not.
 fn judge(topology: &Topology, nodes: &[Node]) -> (bool, String) {
-    let down: Vec<&str> = nodes
-        .iter()
-        .filter(|node| node.status.is_err())
-        .map(|node| node.member.name.as_str())
-        .collect();
+    let down: Vec<&str> =
+        nodes.iter().filter(|node| node.status.is_err()).map(|node| node.member.name.as_str()).collect();
     if down.len() == nodes.len() {
         return (false, "No node answers: nothing can be read or written.".to_owned());
     }
@@ -102,29 +88,17 @@ fn judge(topology: &Topology, nodes: &[Node]) -> (bool, String) {
         let consequence = if stuck == 0 {
             "every partition still has a quorum of primaries.".to_owned()
         } else {
-            format!(
-                "{stuck} of {} partitions have no quorum of primaries.",
-                ring.partitions().get()
-            )
+            format!("{stuck} of {} partitions have no quorum of primaries.", ring.partitions().get())
         };
         return (
             false,
-            format!(
-                "{} of {} nodes {verb} down ({}): {consequence}",
-                down.len(),
-                nodes.len(),
-                down.join(", ")
-            ),
+            format!("{} of {} nodes {verb} down ({}): {consequence}", down.len(), nodes.len(), down.join(", ")),
         );
     }
     let answers = || nodes.iter().filter_map(|node| node.status.as_ref().ok());
-    if let Some((status, peer)) = answers().find_map(|status| {
-        status
-            .peers
-            .iter()
-            .find(|peer| !peer.connected)
-            .map(|peer| (status, peer))
-    }) {
+    if let Some((status, peer)) =
+        answers().find_map(|status| status.peers.iter().find(|peer| !peer.connected).map(|peer| (status, peer)))
+    {
         return (
             false,
             format!(
@@ -137,18 +111,12 @@ fn judge(topology: &Topology, nodes: &[Node]) -> (bool, String) {
     versions.sort_unstable();
     versions.dedup();
     if versions.len() > 1 {
-        return (
-            false,
-            "The nodes have different ring versions; they should agree within seconds.".to_owned(),
-        );
+        return (false, "The nodes have different ring versions; they should agree within seconds.".to_owned());
     }
     if answers().any(|status| status.keys.is_none()) {
         return (
             true,
-            format!(
-                "All {} nodes are up and connected; some still count their keys after a start.",
-                nodes.len()
-            ),
+            format!("All {} nodes are up and connected; some still count their keys after a start.", nodes.len()),
         );
     }
     (true, format!("All {} nodes are up and connected.", nodes.len()))
@@ -189,11 +157,7 @@ fn as_table(nodes: &[Node]) -> String {
                 counted(status.bytes, size),
                 status.version.clone(),
                 status.ring_version.to_string(),
-                format!(
-                    "{}/{}",
-                    status.peers.iter().filter(|peer| peer.connected).count(),
-                    status.peers.len()
-                ),
+                format!("{}/{}", status.peers.iter().filter(|peer| peer.connected).count(), status.peers.len()),
             ],
             Err(_) => {
                 let mut row = vec![member.name.clone(), "down".to_owned(), member.zone.clone(), owned];
@@ -202,12 +166,7 @@ fn as_table(nodes: &[Node]) -> String {
             }
         }
     });
-    output::table(
-        &[
-            "node", "state", "zone", "owned", "keys", "bytes", "version", "ring", "peers",
-        ],
-        rows.collect(),
-    )
+    output::table(&["node", "state", "zone", "owned", "keys", "bytes", "version", "ring", "peers"], rows.collect())
 }
 
 /// A node that is up answers in milliseconds.
@@ -224,17 +183,10 @@ mod tests {
         let spec = RingSpec {
             partitions: Partitions::new(8).expect("a power of two"),
             hash_seed: 0,
-            members: ["a", "b", "c"]
-                .map(|name| Member::new(name, format!("{name}:1")))
-                .to_vec(),
+            members: ["a", "b", "c"].map(|name| Member::new(name, format!("{name}:1"))).to_vec(),
             classes: [3].into(),
         };
-        Topology::new(
-            "t",
-            Ring::first(spec).expect("valid"),
-            vec![BucketDefinition::built_in(3)],
-        )
-        .expect("valid")
+        Topology::new("t", Ring::first(spec).expect("valid"), vec![BucketDefinition::built_in(3)]).expect("valid")
     }
 
     fn node(topology: &Topology, name: &str, up: bool) -> Node {
@@ -245,45 +197,25 @@ mod tests {
             uptime_ms: 5,
             keys: Some(7),
             bytes: Some(70),
-            peers: vec![PeerStatus {
-                name: "x".to_owned(),
-                connected: true,
-            }],
+            peers: vec![PeerStatus { name: "x".to_owned(), connected: true }],
         };
         let member = topology.ring().member_by_name(name).expect("is a member").clone();
         let status = if up { Ok(status) } else { Err("gone".to_owned()) };
-        Node {
-            owned_percent: owned_percent(topology, member.id),
-            member,
-            status,
-        }
+        Node { owned_percent: owned_percent(topology, member.id), member, status }
     }
 
     #[test]
     fn health_is_one_sentence() {
         let topology = topology();
         let nodes = |ups: [bool; 3]| -> Vec<Node> {
-            ["a", "b", "c"]
-                .into_iter()
-                .zip(ups)
-                .map(|(name, up)| node(&topology, name, up))
-                .collect()
+            ["a", "b", "c"].into_iter().zip(ups).map(|(name, up)| node(&topology, name, up)).collect()
         };
-        assert_eq!(
-            judge(&topology, &nodes([true; 3])),
-            (true, "All 3 nodes are up and connected.".to_owned())
-        );
+        assert_eq!(judge(&topology, &nodes([true; 3])), (true, "All 3 nodes are up and connected.".to_owned()));
         let (healthy, summary) = judge(&topology, &nodes([true, true, false]));
         assert!(!healthy);
-        assert_eq!(
-            summary,
-            "1 of 3 nodes is down (c): every partition still has a quorum of primaries."
-        );
+        assert_eq!(summary, "1 of 3 nodes is down (c): every partition still has a quorum of primaries.");
         let (_, summary) = judge(&topology, &nodes([true, false, false]));
-        assert_eq!(
-            summary,
-            "2 of 3 nodes are down (b, c): 8 of 8 partitions have no quorum of primaries."
-        );
+        assert_eq!(summary, "2 of 3 nodes are down (b, c): 8 of 8 partitions have no quorum of primaries.");
         assert!(!judge(&topology, &nodes([false; 3])).0);
         let mut parted = nodes([true; 3]);
         parted[1].status.as_mut().expect("is up").peers[0].connected = false;

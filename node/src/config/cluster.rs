@@ -42,28 +42,16 @@ pub fn read_cluster(path: &Path) -> Result<Topology, ConfigError> {
     if !is_plain_name(&cluster) {
         return Err(top.bad("cluster", &cluster.into(), PLAIN_NAME));
     }
-    let partitions = top
-        .number("partitions", 1, u64::from(Partitions::MAX))?
-        .unwrap_or(PARTITIONS_DEFAULT);
+    let partitions = top.number("partitions", 1, u64::from(Partitions::MAX))?.unwrap_or(PARTITIONS_DEFAULT);
     let hash_seed = top.number("hash_seed", 0, i64::MAX as u64)?.unwrap_or(0);
-    let members = top
-        .sections("member")?
-        .into_iter()
-        .map(member)
-        .collect::<Result<Vec<_>, _>>()?;
+    let members = top.sections("member")?.into_iter().map(member).collect::<Result<Vec<_>, _>>()?;
     let buckets = top.sections("bucket")?;
     let count = members.len();
-    let buckets = buckets
-        .into_iter()
-        .map(|section| bucket(path, section, count))
-        .collect::<Result<Vec<_>, _>>()?;
+    let buckets = buckets.into_iter().map(|section| bucket(path, section, count)).collect::<Result<Vec<_>, _>>()?;
     top.finish()?;
     let buckets = with_built_in(path, buckets, count)?;
 
-    let ring_error = |source| ConfigError::Ring {
-        path: path.to_owned(),
-        source,
-    };
+    let ring_error = |source| ConfigError::Ring { path: path.to_owned(), source };
     let spec = RingSpec {
         partitions: Partitions::new(partitions as u32).map_err(ring_error)?,
         hash_seed,
@@ -71,10 +59,7 @@ pub fn read_cluster(path: &Path) -> Result<Topology, ConfigError> {
         classes: buckets.iter().map(|bucket| bucket.quorum.n()).collect::<BTreeSet<u8>>(),
     };
     let ring = Ring::first(spec).map_err(ring_error)?;
-    Topology::new(cluster, ring, buckets).map_err(|source| ConfigError::Topology {
-        path: path.to_owned(),
-        source,
-    })
+    Topology::new(cluster, ring, buckets).map_err(|source| ConfigError::Topology { path: path.to_owned(), source })
 }
 
 /// The id of a bucket that names none: a hash of its name, so that it does not depend on the order of the file.
@@ -89,9 +74,7 @@ pub fn bucket_id_of_name(name: &BucketName) -> BucketId {
 /// Names of clusters and members go into certificates, file names and labels: 1 to 64 of letters, digits, `-`, `_`, `.`.
 pub fn is_plain_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
-        && name
-            .bytes()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'))
+        && name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'))
         && name.as_bytes()[0].is_ascii_alphanumeric()
 }
 
@@ -100,10 +83,8 @@ fn member(mut section: Section<'_>) -> Result<Member, ConfigError> {
     if !is_plain_name(&name) {
         return Err(section.bad("name", &name.into(), PLAIN_NAME));
     }
-    let address = section.required(
-        "address",
-        "write the UDP address that peers and clients reach it at, as in \"10.0.0.1:7400\"",
-    )?;
+    let address = section
+        .required("address", "write the UDP address that peers and clients reach it at, as in \"10.0.0.1:7400\"")?;
     if !is_host_port(&address) {
         return Err(section.bad("address", &address.into(), "host:port, as in \"10.0.0.1:7400\""));
     }
@@ -123,13 +104,8 @@ fn is_host_port(address: &str) -> bool {
 
 fn bucket(path: &Path, mut section: Section<'_>, members: usize) -> Result<BucketDefinition, ConfigError> {
     let name = section.required("name", "every [[bucket]] needs a name")?;
-    let name = BucketName::new(name).map_err(|source| ConfigError::BucketName {
-        path: path.to_owned(),
-        source,
-    })?;
-    let id = section
-        .number("id", 0, u64::from(u32::MAX))?
-        .map(|id| BucketId(id as u32));
+    let name = BucketName::new(name).map_err(|source| ConfigError::BucketName { path: path.to_owned(), source })?;
+    let id = section.number("id", 0, u64::from(u32::MAX))?.map(|id| BucketId(id as u32));
     let is_default = name.as_str() == "default";
     if let Some(id) = id
         && is_default != (id == BucketId::DEFAULT)
@@ -143,24 +119,14 @@ fn bucket(path: &Path, mut section: Section<'_>, members: usize) -> Result<Bucke
     let n_default = BucketDefinition::built_in(members).quorum.n();
     // Out of bounds for u8 is out of bounds for a quorum; its own error says so best.
     let mut small = |key| -> Result<Option<u8>, ConfigError> {
-        Ok(section
-            .number(key, 0, i64::MAX as u64)?
-            .map(|number| u8::try_from(number).unwrap_or(u8::MAX)))
+        Ok(section.number(key, 0, i64::MAX as u64)?.map(|number| u8::try_from(number).unwrap_or(u8::MAX)))
     };
     let (n, r, w) = (small("n")?.unwrap_or(n_default), small("r")?, small("w")?);
     let quorum = Quorum::majority(n).and_then(|quorum| quorum.with(r, w));
-    let quorum = quorum.map_err(|source| ConfigError::Quorum {
-        path: path.to_owned(),
-        bucket: name.to_string(),
-        source,
-    })?;
+    let quorum =
+        quorum.map_err(|source| ConfigError::Quorum { path: path.to_owned(), bucket: name.to_string(), source })?;
     if usize::from(n) > members && members > 0 {
-        return Err(ConfigError::TooFewMembers {
-            path: path.to_owned(),
-            bucket: name.to_string(),
-            n,
-            members,
-        });
+        return Err(ConfigError::TooFewMembers { path: path.to_owned(), bucket: name.to_string(), n, members });
     }
     let definition = BucketDefinition {
         id: id.unwrap_or_else(|| bucket_id_of_name(&name)),
@@ -170,14 +136,9 @@ fn bucket(path: &Path, mut section: Section<'_>, members: usize) -> Result<Bucke
             .choice("conflict", &[("siblings", Conflict::Siblings), ("lww", Conflict::Lww)])?
             .unwrap_or_default(),
         durability: section
-            .choice(
-                "durability",
-                &[("sync", Durability::Sync), ("buffered", Durability::Buffered)],
-            )?
+            .choice("durability", &[("sync", Durability::Sync), ("buffered", Durability::Buffered)])?
             .unwrap_or_default(),
-        read_all: section
-            .number("read_all", 0, 100)?
-            .map_or(READ_ALL_DEFAULT, |percent| percent as u8),
+        read_all: section.number("read_all", 0, 100)?.map_or(READ_ALL_DEFAULT, |percent| percent as u8),
         name,
     };
     section.finish()?;
@@ -190,9 +151,7 @@ fn with_built_in(
     members: usize,
 ) -> Result<Vec<BucketDefinition>, ConfigError> {
     for (i, bucket) in buckets.iter().enumerate() {
-        let clash = buckets[..i]
-            .iter()
-            .find(|other| other.id == bucket.id && other.name != bucket.name);
+        let clash = buckets[..i].iter().find(|other| other.id == bucket.id && other.name != bucket.name);
         if let Some(other) = clash {
             return Err(ConfigError::BucketId {
                 path: PathBuf::from(path),
@@ -232,12 +191,7 @@ mod tests {
 
     fn members(count: usize) -> String {
         (1..=count)
-            .map(|i| {
-                format!(
-                    "[[member]]\nname = \"n{i}\"\naddress = \"127.0.0.1:{}\"\n",
-                    7390 + 10 * i
-                )
-            })
+            .map(|i| format!("[[member]]\nname = \"n{i}\"\naddress = \"127.0.0.1:{}\"\n", 7390 + 10 * i))
             .collect()
     }
 
@@ -248,10 +202,7 @@ mod tests {
         assert_eq!(topology.ring().partitions().get(), 256);
         assert_eq!(topology.ring().members().len(), 3);
         let bucket = topology.bucket_named("default").expect("always exists");
-        assert_eq!(
-            (bucket.id, bucket.quorum),
-            (BucketId::DEFAULT, Quorum::new(3, 2, 2).expect("valid"))
-        );
+        assert_eq!((bucket.id, bucket.quorum), (BucketId::DEFAULT, Quorum::new(3, 2, 2).expect("valid")));
     }
 
     #[test]
@@ -264,10 +215,7 @@ mod tests {
         let carts = topology.bucket_named("carts").expect("exists");
         assert_eq!(carts.id, BucketId(9));
         assert_eq!((carts.quorum.n(), carts.quorum.r(), carts.quorum.w()), (2, 1, 2));
-        assert_eq!(
-            (carts.sloppy, carts.conflict, carts.durability),
-            (false, Conflict::Lww, Durability::Buffered)
-        );
+        assert_eq!((carts.sloppy, carts.conflict, carts.durability), (false, Conflict::Lww, Durability::Buffered));
         assert_eq!(carts.read_all, 0);
         assert_eq!(topology.bucket(BucketId::DEFAULT).expect("exists").quorum.r(), 1);
         assert_eq!(topology.ring().hash_seed(), 5);
@@ -277,10 +225,7 @@ mod tests {
     fn adding_a_bucket_never_changes_the_id_of_another() {
         let base = format!("cluster = \"shop\"\n{}", members(3));
         let one = read(&format!("{base}[[bucket]]\nname = \"carts\"\n")).expect("is fine");
-        let two = read(&format!(
-            "{base}[[bucket]]\nname = \"a\"\n[[bucket]]\nname = \"carts\"\n"
-        ))
-        .expect("is fine");
+        let two = read(&format!("{base}[[bucket]]\nname = \"a\"\n[[bucket]]\nname = \"carts\"\n")).expect("is fine");
         let id = |topology: &Topology| topology.bucket_named("carts").expect("exists").id;
         assert_eq!(id(&one), id(&two));
         assert_ne!(id(&one), BucketId::DEFAULT);
@@ -292,19 +237,13 @@ mod tests {
         let bucket = |rest: &str| format!("cluster = \"c\"\n{three}[[bucket]]\nname = \"b\"\n{rest}\n");
         let cases = [
             (format!("clutser = \"c\"\n{three}"), "cluster is missing"),
-            (
-                format!("cluster = \"c\"\npartitons = 8\n{three}"),
-                "did you mean \"partitions\"?",
-            ),
+            (format!("cluster = \"c\"\npartitons = 8\n{three}"), "did you mean \"partitions\"?"),
             (format!("cluster = \"c\"\npartitions = 100\n{three}"), "power of two"),
             (
                 format!("cluster = \"c\"\n{three}[[member]]\nname = \"n1\"\naddress = \"h:1\"\n"),
                 "two members are called \"n1\"",
             ),
-            (
-                "cluster = \"c\"\n[[member]]\nname = \"x\"\naddress = \"nowhere\"\n".to_owned(),
-                "host:port",
-            ),
+            ("cluster = \"c\"\n[[member]]\nname = \"x\"\naddress = \"nowhere\"\n".to_owned(), "host:port"),
             (
                 "cluster = \"c\"\n[[member]]\nname = \"x\"\naddress = \"h:1\"\nzonne = \"a\"\n".to_owned(),
                 "did you mean \"zone\"?",
@@ -328,9 +267,7 @@ mod tests {
             let error = read(&text).expect_err(expected);
             assert!(error.contains(expected), "{error:?} should say {expected:?}");
         }
-        let absent = read_cluster(Path::new("/nonexistent/cluster.toml"))
-            .expect_err("is absent")
-            .to_string();
+        let absent = read_cluster(Path::new("/nonexistent/cluster.toml")).expect_err("is absent").to_string();
         assert!(absent.contains("cannot read /nonexistent/cluster.toml"), "{absent}");
     }
 }

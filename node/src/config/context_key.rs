@@ -36,16 +36,10 @@ pub fn context_key_file(secret: [u8; 32]) -> String {
 /// [`ConfigError::Exposed`], or [`ConfigError::Read`] if it is not there.
 pub fn check_private(path: &Path) -> Result<(), ConfigError> {
     use std::os::unix::fs::PermissionsExt;
-    let metadata = std::fs::metadata(path).map_err(|source| ConfigError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+    let metadata = std::fs::metadata(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(ConfigError::Exposed {
-            path: path.to_owned(),
-            mode,
-        });
+        return Err(ConfigError::Exposed { path: path.to_owned(), mode });
     }
     Ok(())
 }
@@ -58,16 +52,10 @@ fn parse(path: &Path, text: &str) -> Result<ContextKeys, ConfigError> {
             continue;
         }
         let Some(key) = parse_line(line) else {
-            return Err(ConfigError::KeyLine {
-                path: path.to_owned(),
-                line: i + 1,
-            });
+            return Err(ConfigError::KeyLine { path: path.to_owned(), line: i + 1 });
         };
         if keys.iter().any(|other| other.id == key.id) {
-            return Err(ConfigError::KeyTwice {
-                path: path.to_owned(),
-                id: key.id,
-            });
+            return Err(ConfigError::KeyTwice { path: path.to_owned(), id: key.id });
         }
         keys.push(key);
     }
@@ -84,10 +72,7 @@ fn parse_line(line: &str) -> Option<ContextKey> {
     for (byte, digits) in secret.iter_mut().zip(hex.as_bytes().chunks(2)) {
         *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
     }
-    Some(ContextKey {
-        id: id.parse().ok()?,
-        secret,
-    })
+    Some(ContextKey { id: id.parse().ok()?, secret })
 }
 
 #[cfg(test)]
@@ -95,9 +80,7 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Result<String, String> {
-        parse(Path::new("context.key"), text)
-            .map(|keys| format!("{keys:?}"))
-            .map_err(|error| error.to_string())
+        parse(Path::new("context.key"), text).map(|keys| format!("{keys:?}")).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -114,21 +97,13 @@ mod tests {
     #[test]
     fn a_bad_line_is_named() {
         let good = "ab".repeat(32);
-        for bad in [
-            "nonsense",
-            "1 abc",
-            &format!("256 {good}"),
-            &format!("x {good}"),
-            &format!("3 {}", "zz".repeat(32)),
-        ] {
+        for bad in
+            ["nonsense", "1 abc", &format!("256 {good}"), &format!("x {good}"), &format!("3 {}", "zz".repeat(32))]
+        {
             let error = parsed(&format!("1 {good}\n{bad}\n")).expect_err(bad);
             assert!(error.starts_with("line 2 of context.key"), "{error}");
         }
-        assert!(
-            parsed(&format!("1 {good}\n1 {good}"))
-                .expect_err("twice")
-                .contains("occurs twice")
-        );
+        assert!(parsed(&format!("1 {good}\n1 {good}")).expect_err("twice").contains("occurs twice"));
         assert!(parsed("\n").expect_err("empty").contains("holds no key"));
     }
 
@@ -139,19 +114,11 @@ mod tests {
         let path = dir.path().join("context.key");
         std::fs::write(&path, context_key_file([7; 32])).expect("writes");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("changes mode");
-        assert!(
-            read_context_keys(&path)
-                .expect_err("is exposed")
-                .to_string()
-                .contains("chmod 600")
-        );
+        assert!(read_context_keys(&path).expect_err("is exposed").to_string().contains("chmod 600"));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("changes mode");
         assert!(read_context_keys(&path).is_ok());
         assert!(
-            read_context_keys(&dir.path().join("absent"))
-                .expect_err("is absent")
-                .to_string()
-                .contains("cannot read")
+            read_context_keys(&dir.path().join("absent")).expect_err("is absent").to_string().contains("cannot read")
         );
     }
 }

@@ -162,10 +162,7 @@ pub enum ConfigError {
 
 /// Reads a file, or says why not.
 pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-        path: path.to_owned(),
-        source,
-    })
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
 }
 
 /// The candidate that resembles a mistyped word most, if any does at all.

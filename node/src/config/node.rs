@@ -121,18 +121,8 @@ impl NodeConfig {
         environment: impl IntoIterator<Item = (String, String)>,
         overrides: &[Override],
     ) -> Result<NodeConfig, ConfigError> {
-        let mut settings: BTreeMap<&'static str, Sourced> = KNOBS
-            .iter()
-            .map(|knob| {
-                (
-                    knob.key,
-                    Sourced {
-                        value: (knob.default)(),
-                        source: Source::Default,
-                    },
-                )
-            })
-            .collect();
+        let mut settings: BTreeMap<&'static str, Sourced> =
+            KNOBS.iter().map(|knob| (knob.key, Sourced { value: (knob.default)(), source: Source::Default })).collect();
         apply_file(&mut settings, path)?;
         apply_environment(&mut settings, environment)?;
         for change in overrides {
@@ -144,13 +134,7 @@ impl NodeConfig {
                 });
             };
             let source = Source::Flag(change.flag.clone());
-            settings.insert(
-                knob.key,
-                Sourced {
-                    value: change.value.clone(),
-                    source,
-                },
-            );
+            settings.insert(knob.key, Sourced { value: change.value.clone(), source });
         }
         Reader { path, settings }.read()
     }
@@ -159,12 +143,7 @@ impl NodeConfig {
     pub fn print(&self) -> String {
         let mut text = String::new();
         let mut section = "";
-        let width = KNOBS
-            .iter()
-            .map(|knob| self.line(knob).len())
-            .max()
-            .unwrap_or(0)
-            .min(60);
+        let width = KNOBS.iter().map(|knob| self.line(knob).len()).max().unwrap_or(0).min(60);
         for knob in KNOBS {
             let (knob_section, _) = knob.key.rsplit_once('.').unwrap_or(("", knob.key));
             if knob_section != section {
@@ -240,10 +219,7 @@ impl Reader<'_> {
             "json" => Ok(true),
             _ => Err("\"text\" or \"json\"".to_owned()),
         })?;
-        let log = LogConfig {
-            json,
-            level: self.settings["log.level"].value.clone(),
-        };
+        let log = LogConfig { json, level: self.settings["log.level"].value.clone() };
         let name = self.settings["name"].value.clone();
         if name.is_empty() {
             return Err(ConfigError::Missing {
@@ -295,9 +271,7 @@ impl Reader<'_> {
             if text == none {
                 return Ok(None);
             }
-            text.parse()
-                .map(Some)
-                .map_err(|_| "IP:port, as in \"127.0.0.1:7400\" or \"0.0.0.0:7400\"".to_owned())
+            text.parse().map(Some).map_err(|_| "IP:port, as in \"127.0.0.1:7400\" or \"0.0.0.0:7400\"".to_owned())
         })
     }
 
@@ -307,11 +281,7 @@ impl Reader<'_> {
                 Source::Default | Source::File(_) => self.path.parent().unwrap_or(Path::new("")),
                 Source::Environment(_) | Source::Flag(_) => Path::new(""),
             };
-            if text.is_empty() {
-                Err("a path".to_owned())
-            } else {
-                Ok(base.join(text))
-            }
+            if text.is_empty() { Err("a path".to_owned()) } else { Ok(base.join(text)) }
         })
     }
 }
@@ -340,11 +310,7 @@ fn set(
     let Some(knob) = knob(key) else {
         let candidates = KNOBS.iter().map(|knob| knob.key).chain(SECTIONS);
         let closest = closest(key, candidates);
-        return Err(ConfigError::UnknownKey {
-            key: key.to_owned(),
-            place: source.to_string(),
-            closest,
-        });
+        return Err(ConfigError::UnknownKey { key: key.to_owned(), place: source.to_string(), closest });
     };
     let text = match value {
         Value::String(text) => text,
@@ -359,13 +325,7 @@ fn set(
             });
         }
     };
-    settings.insert(
-        knob.key,
-        Sourced {
-            value: text,
-            source: source.clone(),
-        },
-    );
+    settings.insert(knob.key, Sourced { value: text, source: source.clone() });
     Ok(())
 }
 
@@ -383,19 +343,9 @@ fn apply_environment(
         let Some(knob) = KNOBS.iter().find(|knob| variable_of(knob.key) == variable) else {
             let known: Vec<String> = KNOBS.iter().map(|knob| variable_of(knob.key)).collect();
             let closest = closest(&variable, known.iter().map(String::as_str));
-            return Err(ConfigError::UnknownKey {
-                key: variable,
-                place: "the environment".to_owned(),
-                closest,
-            });
+            return Err(ConfigError::UnknownKey { key: variable, place: "the environment".to_owned(), closest });
         };
-        settings.insert(
-            knob.key,
-            Sourced {
-                value,
-                source: Source::Environment(variable),
-            },
-        );
+        settings.insert(knob.key, Sourced { value, source: Source::Environment(variable) });
     }
     Ok(())
 }
@@ -435,51 +385,19 @@ const VALUE_BYTES_CEILING: u64 = driftless_proto::key::SIBLING_BYTES_MAX as u64;
 
 /// Every key, in the order in which it is printed.
 const KNOBS: &[Knob] = &[
-    Knob {
-        key: "name",
-        about: "this node's name in the cluster file",
-        default: String::new,
-    },
-    Knob {
-        key: "data_dir",
-        about: "where the data lives",
-        default: || "data".to_owned(),
-    },
-    Knob {
-        key: "listen",
-        about: "UDP address; the member's address if empty",
-        default: String::new,
-    },
+    Knob { key: "name", about: "this node's name in the cluster file", default: String::new },
+    Knob { key: "data_dir", about: "where the data lives", default: || "data".to_owned() },
+    Knob { key: "listen", about: "UDP address; the member's address if empty", default: String::new },
     Knob {
         key: "admin",
         about: "TCP address of metrics and status, or \"off\"",
         default: || "127.0.0.1:7401".to_owned(),
     },
-    Knob {
-        key: "cluster",
-        about: "members and buckets, shared by all nodes",
-        default: || "cluster.toml".to_owned(),
-    },
-    Knob {
-        key: "context_key",
-        about: "keys that seal context tokens",
-        default: || "context.key".to_owned(),
-    },
-    Knob {
-        key: "tls.ca",
-        about: "certificate of the cluster's CA",
-        default: || "ca.pem".to_owned(),
-    },
-    Knob {
-        key: "tls.cert",
-        about: "this node's certificate",
-        default: || "node.pem".to_owned(),
-    },
-    Knob {
-        key: "tls.key",
-        about: "its private key",
-        default: || "node.key".to_owned(),
-    },
+    Knob { key: "cluster", about: "members and buckets, shared by all nodes", default: || "cluster.toml".to_owned() },
+    Knob { key: "context_key", about: "keys that seal context tokens", default: || "context.key".to_owned() },
+    Knob { key: "tls.ca", about: "certificate of the cluster's CA", default: || "ca.pem".to_owned() },
+    Knob { key: "tls.cert", about: "this node's certificate", default: || "node.pem".to_owned() },
+    Knob { key: "tls.key", about: "its private key", default: || "node.key".to_owned() },
     Knob {
         key: "limits.value_bytes_max",
         about: "longest value accepted",
@@ -535,11 +453,7 @@ const KNOBS: &[Knob] = &[
         about: "most keys on a page of a scan",
         default: || Limits::default().scan_limit_max.to_string(),
     },
-    Knob {
-        key: "store.block_cache",
-        about: "memory for blocks read from disk",
-        default: || "512MiB".to_owned(),
-    },
+    Knob { key: "store.block_cache", about: "memory for blocks read from disk", default: || "512MiB".to_owned() },
     Knob {
         key: "store.memtable",
         about: "memory for what is not yet in tables; fixed at the first start",
@@ -550,26 +464,14 @@ const KNOBS: &[Knob] = &[
         about: "values this long are kept apart from keys; fixed at the first start",
         default: || "512".to_owned(),
     },
-    Knob {
-        key: "store.journal_max",
-        about: "size of all journals",
-        default: || "512MiB".to_owned(),
-    },
+    Knob { key: "store.journal_max", about: "size of all journals", default: || "512MiB".to_owned() },
     Knob {
         key: "store.free_space_reserve",
         about: "free disk space below which writes are refused",
         default: || "256MiB".to_owned(),
     },
-    Knob {
-        key: "log.format",
-        about: "text or json",
-        default: || "text".to_owned(),
-    },
-    Knob {
-        key: "log.level",
-        about: "error, warn, info, debug, trace, or directives",
-        default: || "info".to_owned(),
-    },
+    Knob { key: "log.format", about: "text or json", default: || "text".to_owned() },
+    Knob { key: "log.level", about: "error, warn, info, debug, trace, or directives", default: || "info".to_owned() },
 ];
 
 #[cfg(test)]
@@ -590,9 +492,7 @@ mod tests {
         }
 
         fn read(&self, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<NodeConfig, String> {
-            let environment = environment
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
             let flags: Vec<Override> = flags
                 .iter()
                 .map(|(key, value)| Override {
@@ -632,17 +532,8 @@ mod tests {
         assert_eq!(config.listen, Some("127.0.0.1:3".parse().expect("an address")));
         assert_eq!(config.limits.requests_max, 6);
         assert_eq!(config.limits.retry_after, Duration::from_secs(1));
-        assert_eq!(
-            config.data_dir,
-            Path::new("here"),
-            "paths of flags start at the working directory"
-        );
-        let source = |key| {
-            config
-                .entries()
-                .find(|(k, ..)| *k == key)
-                .map(|(.., source)| source.clone())
-        };
+        assert_eq!(config.data_dir, Path::new("here"), "paths of flags start at the working directory");
+        let source = |key| config.entries().find(|(k, ..)| *k == key).map(|(.., source)| source.clone());
         assert_eq!(source("listen"), Some(Source::Flag("--listen".to_owned())));
         assert_eq!(
             source("limits.requests_max"),
@@ -669,35 +560,17 @@ mod tests {
         let good = "name = \"n1\"\n";
         let cases: [(&str, &[&str]); 14] = [
             ("", &["name is missing", "node.toml"]),
-            (
-                "name = \"n1\"\nlisen = \"x\"",
-                &["unknown key \"lisen\"", "node.toml", "did you mean \"listen\"?"],
-            ),
-            (
-                "name = \"n1\"\n[limits]\nrequest_max = 1",
-                &["\"limits.request_max\"", "\"limits.requests_max\""],
-            ),
+            ("name = \"n1\"\nlisen = \"x\"", &["unknown key \"lisen\"", "node.toml", "did you mean \"listen\"?"]),
+            ("name = \"n1\"\n[limits]\nrequest_max = 1", &["\"limits.request_max\"", "\"limits.requests_max\""]),
             ("name = \"n1\"\n[limit]\nrequests_max = 1", &["\"limit\"", "\"limits\""]),
             ("name = \"n1\"\nxyzzy = 1", &["unknown key \"xyzzy\"", "remove it"]),
             ("name = \"n1\"\nlisten = \"here\"", &["listen", "IP:port"]),
-            (
-                "name = \"n1\"\n[limits]\nretry_after = 50",
-                &["limits.retry_after", "time with its unit"],
-            ),
+            ("name = \"n1\"\n[limits]\nretry_after = 50", &["limits.retry_after", "time with its unit"]),
             ("name = \"n1\"\n[limits]\nretry_after = \"0s\"", &["above zero"]),
-            (
-                "name = \"n1\"\n[limits]\nheader_cache_bytes = \"64 bananas\"",
-                &["64 bananas", "64MiB"],
-            ),
-            (
-                "name = \"n1\"\n[limits]\nvalue_bytes_max = \"1GiB\"",
-                &["at most 16MiB"],
-            ),
+            ("name = \"n1\"\n[limits]\nheader_cache_bytes = \"64 bananas\"", &["64 bananas", "64MiB"]),
+            ("name = \"n1\"\n[limits]\nvalue_bytes_max = \"1GiB\"", &["at most 16MiB"]),
             ("name = \"n1\"\n[limits]\nrequests_max = 0", &["at least 1"]),
-            (
-                "name = \"n1\"\n[log]\nformat = \"xml\"",
-                &["log.format", "\"text\" or \"json\""],
-            ),
+            ("name = \"n1\"\n[log]\nformat = \"xml\"", &["log.format", "\"text\" or \"json\""]),
             ("name = [1]", &["a text in quotes"]),
             ("name = ", &["not well-formed TOML"]),
         ];
@@ -708,19 +581,12 @@ mod tests {
             }
         }
         let environment = file(good).read(&[("DRIFTLESS_LISTN", "x")], &[]).expect_err("unknown");
-        assert!(
-            environment.contains("did you mean \"DRIFTLESS_LISTEN\"?"),
-            "{environment}"
-        );
-        let value = file(good)
-            .read(&[("DRIFTLESS_LIMITS_RETRY_AFTER", "soon")], &[])
-            .expect_err("bad");
+        assert!(environment.contains("did you mean \"DRIFTLESS_LISTEN\"?"), "{environment}");
+        let value = file(good).read(&[("DRIFTLESS_LIMITS_RETRY_AFTER", "soon")], &[]).expect_err("bad");
         assert!(value.contains("environment DRIFTLESS_LIMITS_RETRY_AFTER"), "{value}");
         let flag = file(good).read(&[], &[("limits.retry", "1s")]).expect_err("unknown");
         assert!(flag.contains("limits.retry_after"), "{flag}");
-        let absent = NodeConfig::read(Path::new("/nonexistent/node.toml"), [], &[])
-            .expect_err("absent")
-            .to_string();
+        let absent = NodeConfig::read(Path::new("/nonexistent/node.toml"), [], &[]).expect_err("absent").to_string();
         assert!(absent.contains("cannot read /nonexistent/node.toml"), "{absent}");
     }
 }

@@ -19,21 +19,13 @@ pub(super) struct Section<'a> {
 pub(super) fn parse(path: &Path) -> Result<Table, ConfigError> {
     read(path)?
         .parse()
-        .map_err(|error: toml::de::Error| ConfigError::Syntax {
-            path: path.to_owned(),
-            message: error.to_string(),
-        })
+        .map_err(|error: toml::de::Error| ConfigError::Syntax { path: path.to_owned(), message: error.to_string() })
 }
 
 impl<'a> Section<'a> {
     /// The top of a file.
     pub(super) fn top(path: &'a Path) -> Result<Section<'a>, ConfigError> {
-        Ok(Section {
-            path,
-            name: String::new(),
-            table: parse(path)?,
-            known: Vec::new(),
-        })
+        Ok(Section { path, name: String::new(), table: parse(path)?, known: Vec::new() })
     }
 
     /// A text.
@@ -79,9 +71,7 @@ impl<'a> Section<'a> {
         choices: &[(&str, T)],
     ) -> Result<Option<T>, ConfigError> {
         let Some(value) = self.take(key) else { return Ok(None) };
-        let found = value
-            .as_str()
-            .and_then(|word| choices.iter().find(|(name, _)| *name == word));
+        let found = value.as_str().and_then(|word| choices.iter().find(|(name, _)| *name == word));
         match found {
             Some((_, choice)) => Ok(Some(*choice)),
             None => {
@@ -104,12 +94,7 @@ impl<'a> Section<'a> {
             let Value::Table(table) = value else {
                 return Err(self.bad(key, &value, &expected));
             };
-            sections.push(Section {
-                path: self.path,
-                name: format!("{key} {}", i + 1),
-                table,
-                known: Vec::new(),
-            });
+            sections.push(Section { path: self.path, name: format!("{key} {}", i + 1), table, known: Vec::new() });
         }
         Ok(sections)
     }
@@ -142,10 +127,6 @@ impl<'a> Section<'a> {
     }
 
     fn label(&self, key: &str) -> String {
-        if self.name.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{key} (of {})", self.name)
-        }
+        if self.name.is_empty() { key.to_owned() } else { format!("{key} (of {})", self.name) }
     }
 }

@@ -23,17 +23,8 @@ pub(crate) struct Forward {
 impl Forward {
     /// Passes the request on.
     pub(crate) fn start(to: NodeId, request: client::Request, deadline: Instant) -> Forward {
-        let actions = [Action::Send {
-            to,
-            request: Request::Forward(request),
-        }]
-        .into();
-        Forward {
-            to,
-            deadline,
-            done: false,
-            actions,
-        }
+        let actions = [Action::Send { to, request: Request::Forward(request) }].into();
+        Forward { to, deadline, done: false, actions }
     }
 
     /// The other node has answered.

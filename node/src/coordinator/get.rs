@@ -107,11 +107,7 @@ impl Get {
             next_timeout: (now.instant + demand.attempt_timeout).min(demand.deadline),
             actions: VecDeque::new(),
         };
-        let first = if demand.ask_all {
-            get.plan.reachable.len()
-        } else {
-            demand.r.into()
-        };
+        let first = if demand.ask_all { get.plan.reachable.len() } else { demand.r.into() };
         (0..first).for_each(|_| get.ask_next());
         Ok(get)
     }
@@ -174,11 +170,7 @@ impl Get {
         };
         self.asked += 1;
         // Somebody has to say everything; the first one asked is the nearest.
-        let want = if self.full.is_none() && !self.full_is_coming() {
-            Want::Full
-        } else {
-            Want::Header
-        };
+        let want = if self.full.is_none() && !self.full_is_coming() { Want::Full } else { Want::Header };
         self.ask(to, want);
     }
 
@@ -186,15 +178,8 @@ impl Get {
         let replica = self.replicas.entry(to).or_default();
         replica.pending = true;
         replica.full_asked |= want == Want::Full;
-        let read = Read {
-            bucket: self.bucket,
-            key: self.key.clone(),
-            want,
-        };
-        self.actions.push_back(Action::Send {
-            to,
-            request: Request::Read(read),
-        });
+        let read = Read { bucket: self.bucket, key: self.key.clone(), want };
+        self.actions.push_back(Action::Send { to, request: Request::Read(read) });
     }
 
     fn take_in(&mut self, now: Now, from: NodeId, state: State) {
@@ -266,11 +251,7 @@ impl Get {
 
     fn evaluate_write_back(&mut self, now: Now) {
         let holders = self.holders();
-        let outstanding = self
-            .replicas
-            .values()
-            .filter(|r| r.repaired && !r.acked && !r.failed)
-            .count();
+        let outstanding = self.replicas.values().filter(|r| r.repaired && !r.acked && !r.failed).count();
         if holders >= self.demand.held_by.into() {
             self.conclude_with_answer(now);
         } else if holders + outstanding < self.demand.held_by.into() {
@@ -281,17 +262,10 @@ impl Get {
     /// Sends the answer to replicas not known to hold it, until `enough` hold it or have it under way; those that are
     /// known to lack something first.
     fn write_back(&mut self, enough: usize) {
-        let answer = self
-            .answer
-            .clone()
-            .expect("the answer is known when writing back begins");
+        let answer = self.answer.clone().expect("the answer is known when writing back begins");
         let has_spoken = |node: &NodeId| self.replicas.get(node).is_some_and(|replica| replica.header.is_some());
         let (spoken, silent): (Vec<_>, Vec<_>) = self.plan.reachable.iter().copied().partition(has_spoken);
-        let mut under_way = self
-            .replicas
-            .values()
-            .filter(|r| r.holds(&answer) || (r.repaired && !r.failed))
-            .count();
+        let mut under_way = self.replicas.values().filter(|r| r.holds(&answer) || (r.repaired && !r.failed)).count();
         for to in spoken.into_iter().chain(silent) {
             let replica = self.replicas.entry(to).or_default();
             if under_way < enough && !replica.holds(&answer) && !replica.repaired && !replica.failed {
@@ -320,15 +294,8 @@ impl Get {
     }
 
     fn send_merged(&mut self, to: NodeId, merged: &Siblings) {
-        let merge = Merge {
-            bucket: self.bucket,
-            key: self.key.clone(),
-            siblings: merged.clone(),
-        };
-        self.actions.push_back(Action::Send {
-            to,
-            request: Request::Merge(merge),
-        });
+        let merge = Merge { bucket: self.bucket, key: self.key.clone(), siblings: merged.clone() };
+        self.actions.push_back(Action::Send { to, request: Request::Merge(merge) });
     }
 
     fn conclude_with_answer(&mut self, now: Now) {
@@ -353,18 +320,11 @@ impl Get {
     }
 
     fn give_up_if_impossible(&mut self, now: Now) {
-        let failed = self
-            .replicas
-            .values()
-            .filter(|replica| replica.failed && !replica.counted)
-            .count();
+        let failed = self.replicas.values().filter(|replica| replica.failed && !replica.counted).count();
         let unasked = self.plan.reachable.len() - self.asked;
         let possible = self.replicas.len() - failed + unasked;
         if possible < self.demand.r.into() {
-            let refusal = Refusal::NotEnoughReplicas {
-                needed: self.demand.r,
-                available: possible as u8,
-            };
+            let refusal = Refusal::NotEnoughReplicas { needed: self.demand.r, available: possible as u8 };
             self.conclude(now, Err(refusal.into()));
         }
     }
@@ -412,9 +372,7 @@ impl Get {
     }
 
     fn full_is_coming(&self) -> bool {
-        self.replicas
-            .values()
-            .any(|replica| replica.full_asked && replica.pending)
+        self.replicas.values().any(|replica| replica.full_asked && replica.pending)
     }
 
     fn pending(&self) -> usize {
@@ -423,11 +381,7 @@ impl Get {
 
     fn timeout(&self) -> Failure {
         let acks = self.replicas.values().filter(|replica| replica.counted).count() as u8;
-        Unknown::Timeout {
-            acks,
-            needed: self.demand.r,
-        }
-        .into()
+        Unknown::Timeout { acks, needed: self.demand.r }.into()
     }
 
     fn testimonies(&self) -> Vec<Testimony> {
@@ -438,11 +392,7 @@ impl Get {
             counted: replica.counted,
             repaired: replica.repaired,
         };
-        if self.demand.explain {
-            self.replicas.iter().map(testify).collect()
-        } else {
-            Vec::new()
-        }
+        if self.demand.explain { self.replicas.iter().map(testify).collect() } else { Vec::new() }
     }
 }
 

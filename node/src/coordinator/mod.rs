@@ -45,12 +45,7 @@ use scan::Scan;
 /// What the coordinator wants its engine to do.
 pub(crate) enum Output {
     /// Ask a replica, perhaps this node's own.
-    Send {
-        to: NodeId,
-        id: RequestId,
-        deadline: Instant,
-        request: peer::Request,
-    },
+    Send { to: NodeId, id: RequestId, deadline: Instant, request: peer::Request },
     /// Answer whoever asked.
     Reply { to: Asker, response: Response },
 }
@@ -73,15 +68,8 @@ enum Action {
 
 /// What a machine found out.
 enum Answer {
-    Read {
-        siblings: Siblings,
-        replicas: Vec<Testimony>,
-    },
-    Written {
-        dot: driftless_proto::Dot,
-        siblings: Siblings,
-        acks: u8,
-    },
+    Read { siblings: Siblings, replicas: Vec<Testimony> },
+    Written { dot: driftless_proto::Dot, siblings: Siblings, acks: u8 },
     Page(client::Page),
     Ready(Response),
 }
@@ -190,19 +178,13 @@ impl Coordinator {
         }
         let started = if self.requests.len() >= self.limits.requests_max {
             self.metrics.overloaded.inc();
-            Err(Refusal::Overloaded {
-                retry_after_ms: self.limits.retry_after.as_millis() as u32,
-            }
-            .into())
+            Err(Refusal::Overloaded { retry_after_ms: self.limits.retry_after.as_millis() as u32 }.into())
         } else {
             self.start(now, deadline, request, forwarded)
         };
         match started {
             Ok((machine, question)) => self.open(asker, machine, question, deadline),
-            Err(failure) => self.outputs.push_back(Output::Reply {
-                to: asker,
-                response: Response::Failed(failure),
-            }),
+            Err(failure) => self.outputs.push_back(Output::Reply { to: asker, response: Response::Failed(failure) }),
         }
     }
 
@@ -242,11 +224,7 @@ impl Coordinator {
     /// No write of this actor may be acknowledged any more.
     pub(crate) fn handle_retired(&mut self, now: Now, actor: ActorId) {
         for id in self.open_ids() {
-            if let Some(Open {
-                machine: Machine::Put(put),
-                ..
-            }) = self.requests.get_mut(&id)
-            {
+            if let Some(Open { machine: Machine::Put(put), .. }) = self.requests.get_mut(&id) {
                 put.handle_retired(actor);
                 self.advance(now, id);
             }
@@ -303,13 +281,7 @@ impl Coordinator {
                 let r = plan.quorum(get.r, None).map_err(Refusal::from)?.r();
                 let partition = plan.partition;
                 let machine = self.start_get(now, deadline, plan, &get, r)?;
-                let question = Question::Get {
-                    bucket: get.bucket,
-                    key: get.key,
-                    partition,
-                    r,
-                    explain: get.explain,
-                };
+                let question = Question::Get { bucket: get.bucket, key: get.key, partition, r, explain: get.explain };
                 Ok((Machine::Get(machine), question))
             }
             Request::Put(put) => {
@@ -320,24 +292,9 @@ impl Coordinator {
                 if !plan.is_mine() {
                     return self.forward(&plan, Request::Put(put), deadline, forwarded);
                 }
-                let question = Question::Put {
-                    bucket: put.bucket,
-                    key: put.key.clone(),
-                };
-                let client::Put {
-                    bucket,
-                    key,
-                    value,
-                    write_id,
-                    ..
-                } = put;
-                let write = Write {
-                    bucket,
-                    key,
-                    value: Some(value),
-                    write_id,
-                    context: context.unwrap_or_default(),
-                };
+                let question = Question::Put { bucket: put.bucket, key: put.key.clone() };
+                let client::Put { bucket, key, value, write_id, .. } = put;
+                let write = Write { bucket, key, value: Some(value), write_id, context: context.unwrap_or_default() };
                 Ok((Machine::Put(Put::start(plan, w, write, deadline)?), question))
             }
             Request::Delete(delete) => {
@@ -371,19 +328,11 @@ impl Coordinator {
                 if scan.arc.0 >= topology.ring().partitions().get() {
                     return Err(Refusal::BadRequest(format!("the ring has no arc {}", scan.arc.0)).into());
                 }
-                let partition = PartitionId {
-                    n: bucket.quorum.n(),
-                    arc: scan.arc,
-                };
+                let partition = PartitionId { n: bucket.quorum.n(), arc: scan.arc };
                 let plan = Plan::of_partition(topology, me, up, bucket, partition);
                 let r = plan.quorum(scan.r, None).map_err(Refusal::from)?.r();
                 let limit = scan.limit.clamp(1, self.limits.scan_limit_max);
-                let scan = peer::Scan {
-                    bucket: scan.bucket,
-                    arc: scan.arc,
-                    after: scan.after,
-                    limit,
-                };
+                let scan = peer::Scan { bucket: scan.bucket, arc: scan.arc, after: scan.after, limit };
                 Ok((Machine::Scan(Scan::start(plan, scan, r, deadline)?), Question::Other))
             }
             Request::Topology | Request::Status => {
@@ -419,10 +368,7 @@ impl Coordinator {
         }
         plan.require(1)?;
         self.metrics.forwards.inc();
-        Ok((
-            Machine::Forward(Forward::start(plan.reachable[0], request, deadline)),
-            Question::Other,
-        ))
+        Ok((Machine::Forward(Forward::start(plan.reachable[0], request, deadline)), Question::Other))
     }
 
     fn open_context(
@@ -437,13 +383,7 @@ impl Coordinator {
     fn open(&mut self, asker: Asker, machine: Machine, question: Question, deadline: Instant) {
         let id = self.next_id;
         self.next_id = RequestId(id.0.wrapping_add(1));
-        let open = Open {
-            asker,
-            machine,
-            question,
-            deadline,
-            wakes_at: Instant(u64::MAX),
-        };
+        let open = Open { asker, machine, question, deadline, wakes_at: Instant(u64::MAX) };
         self.requests.insert(id, open);
         self.metrics.requests_open.inc();
         self.carry_out(id);
@@ -463,12 +403,7 @@ impl Coordinator {
         while let Some(action) = open.machine.poll_action() {
             match action {
                 Action::Send { to, request } => {
-                    self.outputs.push_back(Output::Send {
-                        to,
-                        id,
-                        deadline: open.deadline,
-                        request,
-                    });
+                    self.outputs.push_back(Output::Send { to, id, deadline: open.deadline, request });
                 }
                 Action::Count(Occasion::ReadRepair) => {
                     self.metrics.read_repairs.inc();
@@ -487,10 +422,7 @@ impl Coordinator {
                         metrics: &self.metrics,
                     };
                     let response = responder.response(&open.question, result);
-                    self.outputs.push_back(Output::Reply {
-                        to: open.asker,
-                        response,
-                    });
+                    self.outputs.push_back(Output::Reply { to: open.asker, response });
                 }
             }
         }
@@ -522,21 +454,10 @@ impl Coordinator {
             self.metrics.requests_open.dec();
         }
         if !seen.has_values() {
-            let deleted = client::Deleted {
-                existed: false,
-                acks: 0,
-                primaries: 0,
-                siblings: 0,
-            };
-            return self.outputs.push_back(Output::Reply {
-                to: asker,
-                response: Response::Deleted(deleted),
-            });
+            let deleted = client::Deleted { existed: false, acks: 0, primaries: 0, siblings: 0 };
+            return self.outputs.push_back(Output::Reply { to: asker, response: Response::Deleted(deleted) });
         }
-        let context = Context {
-            vv: seen.vv().clone(),
-            written_at: seen.written_at(),
-        };
+        let context = Context { vv: seen.vv().clone(), written_at: seen.written_at() };
         let started = Plan::of_key(&self.topology, self.me, &self.up, delete.bucket, &delete.key)
             .map_err(Failure::from)
             .and_then(|plan| {
@@ -545,21 +466,11 @@ impl Coordinator {
             });
         match started {
             _ if deadline <= now.instant => {
-                let failure = Unknown::Timeout {
-                    acks: 0,
-                    needed: delete.w.unwrap_or(1),
-                }
-                .into();
-                self.outputs.push_back(Output::Reply {
-                    to: asker,
-                    response: Response::Failed(failure),
-                });
+                let failure = Unknown::Timeout { acks: 0, needed: delete.w.unwrap_or(1) }.into();
+                self.outputs.push_back(Output::Reply { to: asker, response: Response::Failed(failure) });
             }
             Ok(put) => self.open(asker, Machine::Put(put), Question::Delete(delete), deadline),
-            Err(failure) => self.outputs.push_back(Output::Reply {
-                to: asker,
-                response: Response::Failed(failure),
-            }),
+            Err(failure) => self.outputs.push_back(Output::Reply { to: asker, response: Response::Failed(failure) }),
         }
     }
 
@@ -590,11 +501,5 @@ impl Machine {
 
 fn tombstone(delete: &client::Delete, context: Context) -> Write {
     let (bucket, key, write_id): (_, _, WriteId) = (delete.bucket, delete.key.clone(), delete.write_id);
-    Write {
-        bucket,
-        key,
-        value: None,
-        write_id,
-        context,
-    }
+    Write { bucket, key, value: None, write_id, context }
 }

@@ -34,13 +34,7 @@ impl Plan {
         key: &Key,
     ) -> Result<Plan, Refusal> {
         let bucket = topology.bucket(bucket).ok_or(Refusal::NoSuchBucket)?;
-        Ok(Plan::of_partition(
-            topology,
-            me,
-            up,
-            bucket,
-            topology.place(bucket, key).partition,
-        ))
+        Ok(Plan::of_partition(topology, me, up, bucket, topology.place(bucket, key).partition))
     }
 
     /// The plan for all keys of a partition.
@@ -55,18 +49,8 @@ impl Plan {
         if let Some(at) = primaries.iter().position(|node| *node == me) {
             primaries[..=at].rotate_right(1);
         }
-        let reachable = primaries
-            .iter()
-            .copied()
-            .filter(|node| *node == me || up.contains(node))
-            .collect();
-        Plan {
-            me,
-            bucket: bucket.clone(),
-            partition,
-            primaries,
-            reachable,
-        }
+        let reachable = primaries.iter().copied().filter(|node| *node == me || up.contains(node)).collect();
+        Plan { me, bucket: bucket.clone(), partition, primaries, reachable }
     }
 
     /// Whether this node stores the key.
@@ -101,9 +85,5 @@ impl Plan {
 /// [`Refusal::ValueTooLarge`].
 pub(crate) fn check_value(put: &client::Put, max: u64) -> Result<(), Refusal> {
     let bytes = put.value.len() as u64;
-    if bytes > max {
-        Err(Refusal::ValueTooLarge { bytes, max })
-    } else {
-        Ok(())
-    }
+    if bytes > max { Err(Refusal::ValueTooLarge { bytes, max }) } else { Ok(()) }
 }

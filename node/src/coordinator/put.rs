@@ -54,11 +54,7 @@ impl Put {
             tally.fail(*node);
         }
         let bucket_and_key = (write.bucket, write.key.clone());
-        let actions = [Action::Send {
-            to: plan.me,
-            request: Request::Write(write),
-        }]
-        .into();
+        let actions = [Action::Send { to: plan.me, request: Request::Write(write) }].into();
         Ok(Put {
             plan,
             tally,
@@ -130,15 +126,8 @@ impl Put {
     fn replicate(&mut self, stamped: Stamped) {
         let (bucket, key) = &self.bucket_and_key;
         for &to in self.plan.reachable.iter().filter(|node| **node != self.plan.me) {
-            let merge = Merge {
-                bucket: *bucket,
-                key: key.clone(),
-                siblings: stamped.siblings.clone(),
-            };
-            self.actions.push_back(Action::Send {
-                to,
-                request: Request::Merge(merge),
-            });
+            let merge = Merge { bucket: *bucket, key: key.clone(), siblings: stamped.siblings.clone() };
+            self.actions.push_back(Action::Send { to, request: Request::Merge(merge) });
         }
         self.stamped = Some(stamped);
         self.stage = Stage::Replicating;
@@ -171,10 +160,7 @@ impl Put {
 
     fn give_up(&mut self) {
         if matches!(self.stage, Stage::Stamping | Stage::Replicating) {
-            let timeout = Unknown::Timeout {
-                acks: self.tally.filled(),
-                needed: self.tally.needed(),
-            };
+            let timeout = Unknown::Timeout { acks: self.tally.filled(), needed: self.tally.needed() };
             self.actions.push_back(Action::Answer(Err(timeout.into())));
             self.stage = Stage::Answered;
         }

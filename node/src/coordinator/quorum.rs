@@ -22,10 +22,7 @@ enum Slot {
 impl Tally {
     /// One open slot per primary; `needed` of them must be filled.
     pub(crate) fn new(primaries: impl IntoIterator<Item = NodeId>, needed: u8) -> Tally {
-        Tally {
-            needed,
-            slots: primaries.into_iter().map(|node| (node, Slot::Open)).collect(),
-        }
+        Tally { needed, slots: primaries.into_iter().map(|node| (node, Slot::Open)).collect() }
     }
 
     /// This node has done what was asked. False if it has no open slot: a repetition, or a stranger.
@@ -64,10 +61,7 @@ impl Tally {
     }
 
     fn resolve(&mut self, node: NodeId, to: Slot) -> bool {
-        let open = self
-            .slots
-            .iter_mut()
-            .find(|(owner, slot)| *owner == node && *slot == Slot::Open);
+        let open = self.slots.iter_mut().find(|(owner, slot)| *owner == node && *slot == Slot::Open);
         open.map(|(_, slot)| *slot = to).is_some()
     }
 

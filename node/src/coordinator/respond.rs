@@ -29,30 +29,17 @@ impl Responder<'_> {
             (Ok(Answer::Page(page)), _) => Response::Page(page),
             (Ok(Answer::Read { siblings, replicas }), Question::Get { bucket, key, .. }) => {
                 let read = self.read(*bucket, key, &siblings);
-                Response::Read(Read {
-                    explanation: self.explanation(question, replicas),
-                    ..read
-                })
+                Response::Read(Read { explanation: self.explanation(question, replicas), ..read })
             }
             (Ok(Answer::Written { dot, siblings, acks }), Question::Put { bucket, key }) => {
                 self.metrics.acks_primary.inc_by(acks.into());
                 let context = self.context_of_put(*bucket, key, dot, &siblings);
-                Response::Stored(Stored {
-                    context,
-                    acks,
-                    primaries: acks,
-                    siblings: shown(&siblings).len() as u32,
-                })
+                Response::Stored(Stored { context, acks, primaries: acks, siblings: shown(&siblings).len() as u32 })
             }
             (Ok(Answer::Written { siblings, acks, .. }), Question::Delete(_)) => {
                 self.metrics.acks_primary.inc_by(acks.into());
                 let siblings = shown(&siblings).len() as u32;
-                Response::Deleted(Deleted {
-                    existed: true,
-                    acks,
-                    primaries: acks,
-                    siblings,
-                })
+                Response::Deleted(Deleted { existed: true, acks, primaries: acks, siblings })
             }
             (Ok(_), _) => unreachable!("a machine answers the question it was started with"),
         }
@@ -66,17 +53,10 @@ impl Responder<'_> {
         }
         let siblings_shown = shown
             .into_iter()
-            .map(|version| Sibling {
-                value: version.value.clone().unwrap_or_default(),
-                written_at: version.written_at,
-            })
+            .map(|version| Sibling { value: version.value.clone().unwrap_or_default(), written_at: version.written_at })
             .collect();
         let context = (!siblings.is_empty()).then(|| self.seal(bucket, key, siblings));
-        Read {
-            siblings: siblings_shown,
-            context,
-            explanation: None,
-        }
+        Read { siblings: siblings_shown, context, explanation: None }
     }
 
     /// A put's answer carries a context only if what was written is the only live version: with it the client would
@@ -87,21 +67,12 @@ impl Responder<'_> {
     }
 
     fn seal(&self, bucket: BucketId, key: &Key, siblings: &Siblings) -> ContextToken {
-        let context = Context {
-            vv: siblings.vv().clone(),
-            written_at: siblings.written_at(),
-        };
+        let context = Context { vv: siblings.vv().clone(), written_at: siblings.written_at() };
         self.keys.seal(bucket, key, &context)
     }
 
     fn explanation(&self, question: &Question, replicas: Vec<Testimony>) -> Option<Explanation> {
-        let Question::Get {
-            partition,
-            r,
-            explain: true,
-            ..
-        } = question
-        else {
+        let Question::Get { partition, r, explain: true, .. } = question else {
             return None;
         };
         Some(Explanation {
@@ -123,10 +94,7 @@ impl Responder<'_> {
     }
 
     fn name(&self, node: NodeId) -> String {
-        self.topology
-            .ring()
-            .member(node)
-            .map_or_else(|| node.to_string(), |member| member.name.clone())
+        self.topology.ring().member(node).map_or_else(|| node.to_string(), |member| member.name.clone())
     }
 }
 
@@ -134,10 +102,7 @@ impl Responder<'_> {
 fn shown(siblings: &Siblings) -> Vec<&Version> {
     let mut shown: Vec<&Version> = Vec::with_capacity(siblings.live().len());
     for version in siblings.values() {
-        if !shown
-            .iter()
-            .any(|other| other.write_id == version.write_id && other.value == version.value)
-        {
+        if !shown.iter().any(|other| other.write_id == version.write_id && other.value == version.value) {
             shown.push(version);
         }
     }
@@ -149,16 +114,8 @@ fn describe(header: &Header) -> String {
     if header.is_empty() {
         return "never seen".to_owned();
     }
-    let seen: Vec<String> = header
-        .vv()
-        .iter()
-        .map(|(actor, counter)| Dot::new(actor, counter).to_string())
-        .collect();
+    let seen: Vec<String> = header.vv().iter().map(|(actor, counter)| Dot::new(actor, counter).to_string()).collect();
     let mark = |outline: &driftless_proto::Outline| if outline.is_tombstone() { "†" } else { "" };
-    let live: Vec<String> = header
-        .live()
-        .iter()
-        .map(|(dot, outline)| format!("{dot}{}", mark(outline)))
-        .collect();
+    let live: Vec<String> = header.live().iter().map(|(dot, outline)| format!("{dot}{}", mark(outline))).collect();
     format!("seen {} | live {}", seen.join(" "), live.join(" "))
 }

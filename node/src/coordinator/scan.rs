@@ -36,16 +36,8 @@ impl Scan {
     pub(crate) fn start(plan: Plan, scan: peer::Scan, r: u8, deadline: Instant) -> Result<Scan, Failure> {
         plan.require(r)?;
         let tally = Tally::new(plan.reachable.iter().copied(), r);
-        let mut machine = Scan {
-            plan,
-            scan,
-            tally,
-            asked: 0,
-            pages: Vec::new(),
-            deadline,
-            done: false,
-            actions: VecDeque::new(),
-        };
+        let mut machine =
+            Scan { plan, scan, tally, asked: 0, pages: Vec::new(), deadline, done: false, actions: VecDeque::new() };
         (0..r).for_each(|_| machine.ask_next());
         Ok(machine)
     }
@@ -58,8 +50,7 @@ impl Scan {
             _ => {}
         }
         if self.tally.is_reached() && !self.done {
-            self.actions
-                .push_back(Action::Answer(Ok(Answer::Page(merge(&self.pages, self.scan.limit)))));
+            self.actions.push_back(Action::Answer(Ok(Answer::Page(merge(&self.pages, self.scan.limit)))));
             self.done = true;
         }
     }
@@ -69,10 +60,8 @@ impl Scan {
         if self.tally.fail(node) && !self.done {
             self.ask_next();
             if !self.tally.is_possible() {
-                let refusal = Refusal::NotEnoughReplicas {
-                    needed: self.tally.needed(),
-                    available: self.tally.filled(),
-                };
+                let refusal =
+                    Refusal::NotEnoughReplicas { needed: self.tally.needed(), available: self.tally.filled() };
                 self.actions.push_back(Action::Answer(Err(refusal.into())));
                 self.done = true;
             }
@@ -82,10 +71,7 @@ impl Scan {
     /// Time has passed.
     pub(crate) fn handle_timeout(&mut self, now: Now) {
         if now.instant >= self.deadline && !self.done {
-            let timeout = Unknown::Timeout {
-                acks: self.tally.filled(),
-                needed: self.tally.needed(),
-            };
+            let timeout = Unknown::Timeout { acks: self.tally.filled(), needed: self.tally.needed() };
             self.actions.push_back(Action::Answer(Err(timeout.into())));
             self.done = true;
         }
@@ -104,29 +90,18 @@ impl Scan {
     fn ask_next(&mut self) {
         if let Some(&to) = self.plan.reachable.get(self.asked) {
             self.asked += 1;
-            self.actions.push_back(Action::Send {
-                to,
-                request: Request::Scan(self.scan.clone()),
-            });
+            self.actions.push_back(Action::Send { to, request: Request::Scan(self.scan.clone()) });
         }
     }
 }
 
 /// Joins what the replicas know of each key, up to where all of them have spoken.
 fn merge(pages: &[peer::Page], limit: u32) -> client::Page {
-    let end = pages
-        .iter()
-        .filter(|page| !page.complete)
-        .filter_map(|page| page.entries.last())
-        .map(|(at, _)| at)
-        .min();
+    let end = pages.iter().filter(|page| !page.complete).filter_map(|page| page.entries.last()).map(|(at, _)| at).min();
     let mut merged = BTreeMap::<&Cursor, Header>::new();
     for (cursor, header) in pages.iter().flat_map(|page| &page.entries) {
         if end.is_none_or(|end| cursor <= end) {
-            merged
-                .entry(cursor)
-                .and_modify(|known| known.merge(header))
-                .or_insert_with(|| header.clone());
+            merged.entry(cursor).and_modify(|known| known.merge(header)).or_insert_with(|| header.clone());
         }
     }
     let mut next = end.cloned();
@@ -134,12 +109,8 @@ fn merge(pages: &[peer::Page], limit: u32) -> client::Page {
     if let Some((last, _)) = merged.iter().nth(limit - 1).filter(|_| merged.len() > limit) {
         next = Some((*last).clone());
     }
-    let keys = merged
-        .iter()
-        .take(limit)
-        .filter(|(_, header)| header.has_values())
-        .map(|(at, _)| at.key.clone())
-        .collect();
+    let keys =
+        merged.iter().take(limit).filter(|(_, header)| header.has_values()).map(|(at, _)| at.key.clone()).collect();
     client::Page { keys, next }
 }
 
@@ -152,32 +123,18 @@ mod tests {
 
     fn header(len: Option<u32>, context: &VersionVector, counter: u64) -> Header {
         let mut header: Header = Siblings::new();
-        let outline = Outline {
-            write_id: WriteId(0),
-            written_at: Hlc(0),
-            len,
-            value_hash: 0,
-        };
+        let outline = Outline { write_id: WriteId(0), written_at: Hlc(0), len, value_hash: 0 };
         header.event(context, Dot::new(ActorId(1), counter), outline);
         header
     }
 
     fn entry(token: u64, header: Header) -> (Cursor, Header) {
-        (
-            Cursor {
-                token: Token(token),
-                key: Key::new(format!("k{token}")).expect("valid"),
-            },
-            header,
-        )
+        (Cursor { token: Token(token), key: Key::new(format!("k{token}")).expect("valid") }, header)
     }
 
     fn page(tokens: &[u64], complete: bool) -> peer::Page {
         let value = || header(Some(1), &VersionVector::new(), 1);
-        peer::Page {
-            entries: tokens.iter().map(|token| entry(*token, value())).collect(),
-            complete,
-        }
+        peer::Page { entries: tokens.iter().map(|token| entry(*token, value())).collect(), complete }
     }
 
     fn names(page: &client::Page) -> Vec<String> {
@@ -207,10 +164,7 @@ mod tests {
     fn a_key_deleted_on_one_replica_is_not_listed() {
         let old = header(Some(1), &VersionVector::new(), 1);
         let deleted = header(None, old.vv(), 2);
-        let pages = [old, deleted].map(|header| peer::Page {
-            entries: vec![entry(1, header)],
-            complete: true,
-        });
+        let pages = [old, deleted].map(|header| peer::Page { entries: vec![entry(1, header)], complete: true });
         assert_eq!(merge(&pages, 10).keys, []);
     }
 }

@@ -59,29 +59,14 @@ impl Trio {
             ..built_in.clone()
         };
         let buckets = vec![
-            BucketDefinition {
-                read_all: 0,
-                ..built_in.clone()
-            },
-            BucketDefinition {
-                conflict: Conflict::Lww,
-                ..bucket(LWW, "lww")
-            },
-            BucketDefinition {
-                sloppy: false,
-                ..bucket(STRICT, "strict")
-            },
-            BucketDefinition {
-                durability: Durability::Buffered,
-                ..bucket(BUFFERED, "buffered")
-            },
+            BucketDefinition { read_all: 0, ..built_in.clone() },
+            BucketDefinition { conflict: Conflict::Lww, ..bucket(LWW, "lww") },
+            BucketDefinition { sloppy: false, ..bucket(STRICT, "strict") },
+            BucketDefinition { durability: Durability::Buffered, ..bucket(BUFFERED, "buffered") },
         ];
         let ring = Ring::first(spec).expect("a valid ring");
         let topology = Arc::new(Topology::new("test", ring, buckets).expect("a valid topology"));
-        let now = Now {
-            instant: Instant(1_000_000),
-            wall: Hlc::from_millis(1_000_000),
-        };
+        let now = Now { instant: Instant(1_000_000), wall: Hlc::from_millis(1_000_000) };
         let mut trio = Trio {
             engines: Vec::new(),
             topology,
@@ -151,10 +136,7 @@ impl Trio {
     /// Hands a client's request to a node within a turn that the test ends.
     fn hand_in(&mut self, i: usize, ask: Ask) -> u64 {
         self.asked += 1;
-        let tag = ClientTag {
-            connection: 0,
-            request: self.asked,
-        };
+        let tag = ClientTag { connection: 0, request: self.asked };
         let deadline = self.now.instant + Duration::from_secs(5);
         self.engines[i].handle_client(self.now, tag, deadline, ask);
         self.asked
@@ -176,15 +158,7 @@ impl Trio {
     fn tell(&mut self, from: usize, to: usize, id: u64, request: Request) {
         let deadline = self.now.instant + Duration::from_secs(1);
         let body = Body::Request { deadline, request };
-        self.hand_over(
-            from,
-            to,
-            Message {
-                id: RequestId(id),
-                ring_version: 1,
-                body,
-            },
-        );
+        self.hand_over(from, to, Message { id: RequestId(id), ring_version: 1, body });
     }
 
     fn hand_over(&mut self, from: usize, to: usize, message: Message) {
@@ -251,10 +225,7 @@ impl Trio {
     }
 
     fn reply(&self, request: u64) -> Option<&Response> {
-        self.replies
-            .iter()
-            .find(|(id, _)| *id == request)
-            .map(|(_, response)| response)
+        self.replies.iter().find(|(id, _)| *id == request).map(|(_, response)| response)
     }
 
     fn stored(&self, request: u64) -> Stored {
@@ -318,32 +289,15 @@ fn put_with_id(bucket: BucketId, value: &'static str, context: Option<ContextTok
 }
 
 fn get(bucket: BucketId, r: Option<u8>) -> Ask {
-    Ask::Get(Get {
-        bucket,
-        key: key(),
-        r,
-        sloppy: None,
-        explain: false,
-    })
+    Ask::Get(Get { bucket, key: key(), r, sloppy: None, explain: false })
 }
 
 fn delete(bucket: BucketId, context: Option<ContextToken>) -> Ask {
-    Ask::Delete(Delete {
-        bucket,
-        key: key(),
-        context,
-        r: None,
-        w: None,
-        sloppy: None,
-        write_id: WriteId(4711),
-    })
+    Ask::Delete(Delete { bucket, key: key(), context, r: None, w: None, sloppy: None, write_id: WriteId(4711) })
 }
 
 fn values(read: &Read) -> Vec<&str> {
-    read.siblings
-        .iter()
-        .map(|sibling| std::str::from_utf8(&sibling.value).expect("text"))
-        .collect()
+    read.siblings.iter().map(|sibling| std::str::from_utf8(&sibling.value).expect("text")).collect()
 }
 
 #[test]
@@ -360,10 +314,7 @@ fn a_put_is_stored_on_every_replica_and_read_from_any() {
 #[test]
 fn concurrent_puts_become_siblings_and_one_write_with_their_context_replaces_both() {
     let mut trio = Trio::new();
-    let (one, two) = (
-        trio.ask(0, put(SIBLINGS, "v1", None)),
-        trio.ask(1, put(SIBLINGS, "v2", None)),
-    );
+    let (one, two) = (trio.ask(0, put(SIBLINGS, "v1", None)), trio.ask(1, put(SIBLINGS, "v2", None)));
     trio.settle();
     assert_eq!(trio.stored(one).acks + trio.stored(two).acks, 4);
     let read = trio.read(2, SIBLINGS, 3);
@@ -399,11 +350,7 @@ fn nothing_that_carries_a_dot_leaves_before_its_batch_is_applied() {
     let mut trio = Trio::new();
     let request = trio.hand_in(0, put(SIBLINGS, "v1", None));
     let reader = trio.hand_in(0, get(SIBLINGS, Some(1)));
-    assert_eq!(
-        trio.engines[0].poll_output(),
-        None,
-        "neither merges nor reads of the new state"
-    );
+    assert_eq!(trio.engines[0].poll_output(), None, "neither merges nor reads of the new state");
     trio.turn(0);
     assert_eq!(trio.wire.len(), 2, "one merge to each other replica");
     assert!(trio.reply(reader).is_some());
@@ -443,26 +390,10 @@ fn an_acknowledgement_of_nothing_new_waits_for_the_sync_of_what_it_rests_on() {
     trio.deliver();
     trio.wire.clear();
     let siblings = trio.holds(0, SIBLINGS);
-    trio.tell(
-        0,
-        to,
-        77,
-        Request::Merge(Merge {
-            bucket: SIBLINGS,
-            key: key(),
-            siblings,
-        }),
-    );
-    assert!(
-        trio.wire.is_empty(),
-        "the first merge is not durable yet, so its repetition must not be acknowledged"
-    );
+    trio.tell(0, to, 77, Request::Merge(Merge { bucket: SIBLINGS, key: key(), siblings }));
+    assert!(trio.wire.is_empty(), "the first merge is not durable yet, so its repetition must not be acknowledged");
     trio.sync(to);
-    assert!(
-        trio.wire
-            .iter()
-            .any(|(_, _, m)| m.id == RequestId(77) && m.body == Body::Reply(Reply::Acked))
-    );
+    assert!(trio.wire.iter().any(|(_, _, m)| m.id == RequestId(77) && m.body == Body::Reply(Reply::Acked)));
 }
 
 #[test]
@@ -472,20 +403,8 @@ fn after_a_start_nothing_is_acknowledged_before_the_first_sync() {
     let (siblings, mut store) = (trio.holds(0, SIBLINGS), trio.engines[1].store().clone());
     store.process_death();
     trio.restart(1, 50, store);
-    trio.tell(
-        0,
-        1,
-        78,
-        Request::Merge(Merge {
-            bucket: SIBLINGS,
-            key: key(),
-            siblings,
-        }),
-    );
-    assert!(
-        trio.wire.is_empty(),
-        "what the process before left in the page cache is not durable yet"
-    );
+    trio.tell(0, 1, 78, Request::Merge(Merge { bucket: SIBLINGS, key: key(), siblings }));
+    assert!(trio.wire.is_empty(), "what the process before left in the page cache is not durable yet");
     trio.sync(1);
     assert_eq!(trio.wire.len(), 1);
 }
@@ -499,12 +418,7 @@ fn every_start_draws_new_actors() {
     let store = trio.engines[0].store().clone();
     trio.restart(0, 51, store);
     trio.put_and_settle(0, put(SIBLINGS, "v2", None));
-    let after: Vec<_> = trio
-        .holds(0, SIBLINGS)
-        .live()
-        .iter()
-        .map(|(dot, _)| dot.actor)
-        .collect();
+    let after: Vec<_> = trio.holds(0, SIBLINGS).live().iter().map(|(dot, _)| dot.actor).collect();
     assert_eq!(after.len(), 2);
     assert!(after.contains(&before) && after.iter().any(|actor| *actor != before));
 }
@@ -515,12 +429,7 @@ fn an_actor_counts_the_writes_of_its_partition_without_gaps() {
     for value in ["v1", "v2", "v3"] {
         trio.put_and_settle(0, put(SIBLINGS, value, None));
     }
-    let counters: Vec<u64> = trio
-        .holds(0, SIBLINGS)
-        .live()
-        .iter()
-        .map(|(dot, _)| dot.counter)
-        .collect();
+    let counters: Vec<u64> = trio.holds(0, SIBLINGS).live().iter().map(|(dot, _)| dot.counter).collect();
     assert_eq!(counters, [1, 2, 3]);
 }
 
@@ -532,36 +441,14 @@ fn an_actor_of_which_others_know_more_is_retired_and_its_puts_are_not_acknowledg
     let in_flight = trio.ask(0, put(SIBLINGS, "v2", None));
     trio.wire.clear();
     let mut future = Siblings::new();
-    let version = Version {
-        value: Some(Bytes::from_static(b"v9")),
-        write_id: WriteId(9),
-        written_at: Hlc(9),
-    };
+    let version = Version { value: Some(Bytes::from_static(b"v9")), write_id: WriteId(9), written_at: Hlc(9) };
     future.event(&VersionVector::new(), driftless_proto::Dot::new(actor, 40), version);
-    trio.tell(
-        1,
-        0,
-        79,
-        Request::Merge(Merge {
-            bucket: SIBLINGS,
-            key: key(),
-            siblings: future,
-        }),
-    );
-    assert!(matches!(
-        trio.failure(in_flight),
-        Failure::Unknown(Unknown::Timeout { .. })
-    ));
+    trio.tell(1, 0, 79, Request::Merge(Merge { bucket: SIBLINGS, key: key(), siblings: future }));
+    assert!(matches!(trio.failure(in_flight), Failure::Unknown(Unknown::Timeout { .. })));
     trio.settle();
     let after = trio.put_and_settle(0, put(SIBLINGS, "v3", None));
     assert_eq!(after.acks, 2);
-    let newest = trio
-        .holds(0, SIBLINGS)
-        .live()
-        .iter()
-        .map(|(dot, _)| *dot)
-        .filter(|dot| dot.actor != actor)
-        .count();
+    let newest = trio.holds(0, SIBLINGS).live().iter().map(|(dot, _)| *dot).filter(|dot| dot.actor != actor).count();
     assert_eq!(newest, 1, "v3 was stamped by a new actor");
 }
 
@@ -571,41 +458,24 @@ fn a_batch_without_room_is_refused_whole_and_its_counters_return() {
     let mut trio = Trio::new();
     trio.put_and_settle(0, put(SIBLINGS, "v1", None));
     trio.engines[0].store_mut().set_full(true);
-    let refused = [
-        trio.hand_in(0, put(SIBLINGS, "v2", None)),
-        trio.hand_in(0, put(SIBLINGS, "v3", None)),
-    ];
+    let refused = [trio.hand_in(0, put(SIBLINGS, "v2", None)), trio.hand_in(0, put(SIBLINGS, "v3", None))];
     let reader = trio.hand_in(0, get(SIBLINGS, Some(1)));
     trio.turn(0);
     for request in refused {
         assert_eq!(trio.failure(request), Failure::Refused(Refusal::StorageFull));
     }
     assert!(trio.wire.is_empty(), "nothing of the batch has left");
-    assert!(
-        matches!(trio.reply(reader), Some(Response::Read(read)) if values(read) == ["v1"]),
-        "reads go on"
-    );
+    assert!(matches!(trio.reply(reader), Some(Response::Read(read)) if values(read) == ["v1"]), "reads go on");
     trio.engines[0].store_mut().set_full(false);
     trio.put_and_settle(0, put(SIBLINGS, "v2", None));
-    let counters: Vec<u64> = trio
-        .holds(1, SIBLINGS)
-        .live()
-        .iter()
-        .map(|(dot, _)| dot.counter)
-        .collect();
-    assert_eq!(
-        counters,
-        [1, 2],
-        "no counter was skipped, and the refused write id is free again"
-    );
+    let counters: Vec<u64> = trio.holds(1, SIBLINGS).live().iter().map(|(dot, _)| dot.counter).collect();
+    assert_eq!(counters, [1, 2], "no counter was skipped, and the refused write id is free again");
 }
 
 #[test]
 fn a_store_that_fails_stops_the_node() {
     let mut trio = Trio::new();
-    trio.engines[0]
-        .store_mut()
-        .fail_next_apply(StoreError::Io("input/output error".to_owned()), true);
+    trio.engines[0].store_mut().fail_next_apply(StoreError::Io("input/output error".to_owned()), true);
     let request = trio.ask(0, put(SIBLINGS, "v1", None));
     assert_eq!(trio.halts, ["storage I/O error: input/output error"]);
     assert!(trio.wire.is_empty() && trio.reply(request).is_none());
@@ -637,10 +507,7 @@ fn a_retry_of_a_write_that_was_overwritten_since_brings_nothing_back() {
 /// [25/400]
 #[test]
 fn a_remembered_write_whose_state_is_gone_is_neither_acknowledged_nor_stamped_again() {
-    let mut trio = Trio::with_limits(Limits {
-        header_cache_bytes: 0,
-        ..Limits::default()
-    });
+    let mut trio = Trio::with_limits(Limits { header_cache_bytes: 0, ..Limits::default() });
     let empty = trio.engines[0].store().snapshot();
     trio.put_and_settle(0, put(SIBLINGS, "v1", None));
     trio.engines[0].store_mut().restore(empty);
@@ -670,11 +537,7 @@ fn one_write_stamped_by_two_coordinators_is_shown_once() {
     assert_eq!(trio.holds(2, SIBLINGS).live().len(), 2);
     assert_eq!(values(&read), ["v1"]);
     trio.put_and_settle(2, put(SIBLINGS, "v2", read.context));
-    assert_eq!(
-        values(&trio.read(0, SIBLINGS, 3)),
-        ["v2"],
-        "its context covers both stamps"
-    );
+    assert_eq!(values(&trio.read(0, SIBLINGS, 3)), ["v2"], "its context covers both stamps");
 }
 
 #[test]
@@ -683,22 +546,10 @@ fn a_write_that_cannot_reach_w_replicas_is_refused_before_anything_is_applied() 
     trio.cut_off(1);
     trio.cut_off(2);
     let request = trio.ask(0, put(SIBLINGS, "v1", None));
-    assert_eq!(
-        trio.failure(request),
-        Failure::Refused(Refusal::NotEnoughReplicas {
-            needed: 2,
-            available: 1
-        })
-    );
+    assert_eq!(trio.failure(request), Failure::Refused(Refusal::NotEnoughReplicas { needed: 2, available: 1 }));
     assert!(trio.holds(0, SIBLINGS).is_empty());
     let request = trio.ask(0, get(SIBLINGS, None));
-    assert_eq!(
-        trio.failure(request),
-        Failure::Refused(Refusal::NotEnoughReplicas {
-            needed: 2,
-            available: 1
-        })
-    );
+    assert_eq!(trio.failure(request), Failure::Refused(Refusal::NotEnoughReplicas { needed: 2, available: 1 }));
 }
 
 #[test]
@@ -708,10 +559,7 @@ fn a_put_whose_replicas_are_lost_on_the_way_ends_as_unknown_at_once() {
     trio.cut_off(1);
     assert_eq!(trio.reply(request), None, "one replica may still answer");
     trio.cut_off(2);
-    assert_eq!(
-        trio.failure(request),
-        Failure::Unknown(Unknown::Timeout { acks: 0, needed: 2 })
-    );
+    assert_eq!(trio.failure(request), Failure::Unknown(Unknown::Timeout { acks: 0, needed: 2 }));
 }
 
 #[test]
@@ -732,10 +580,7 @@ fn a_get_without_answers_ends_at_its_deadline() {
     let request = trio.ask(0, get(SIBLINGS, Some(3)));
     trio.wire.clear();
     trio.pass(Duration::from_secs(5));
-    assert_eq!(
-        trio.failure(request),
-        Failure::Unknown(Unknown::Timeout { acks: 1, needed: 3 })
-    );
+    assert_eq!(trio.failure(request), Failure::Unknown(Unknown::Timeout { acks: 1, needed: 3 }));
     assert_eq!(trio.engines[0].requests_open(), 0);
 }
 
@@ -747,18 +592,12 @@ fn a_read_repairs_exactly_the_replicas_that_lack_something() {
     trio.wire.retain(|(_, to, _)| *to == spared);
     trio.settle();
     assert_eq!(trio.stored(request).acks, 2);
-    let missed = (0..3)
-        .find(|i| trio.holds(*i, SIBLINGS).is_empty())
-        .expect("one was missed");
+    let missed = (0..3).find(|i| trio.holds(*i, SIBLINGS).is_empty()).expect("one was missed");
     trio.read(0, SIBLINGS, 3);
     assert_eq!(trio.holds(missed, SIBLINGS), trio.holds(0, SIBLINGS));
     assert_eq!(trio.engines[0].metrics.read_repairs.get(), 1);
     trio.read(0, SIBLINGS, 3);
-    assert_eq!(
-        trio.engines[0].metrics.read_repairs.get(),
-        1,
-        "nothing was left to repair"
-    );
+    assert_eq!(trio.engines[0].metrics.read_repairs.get(), 1, "nothing was left to repair");
 }
 
 #[test]
@@ -779,18 +618,10 @@ fn a_strict_read_answers_only_what_the_next_one_will_see() {
     trio.wire.clear();
     let request = trio.ask(0, get(STRICT, None));
     trio.deliver();
-    while trio
-        .wire
-        .front()
-        .is_some_and(|(_, _, m)| matches!(m.body, Body::Reply(_)))
-    {
+    while trio.wire.front().is_some_and(|(_, _, m)| matches!(m.body, Body::Reply(_))) {
         trio.deliver();
     }
-    assert_eq!(
-        trio.reply(request),
-        None,
-        "only one replica holds it: it is written back first"
-    );
+    assert_eq!(trio.reply(request), None, "only one replica holds it: it is written back first");
     trio.settle();
     assert!(matches!(trio.reply(request), Some(Response::Read(read)) if values(read) == ["v1"]));
     assert_eq!(trio.engines[0].metrics.write_backs.get(), 1);
@@ -805,14 +636,7 @@ fn a_delete_removes_what_it_has_seen_and_nothing_else() {
     trio.put_and_settle(0, put(SIBLINGS, "v2", None));
     let request = trio.ask(1, delete(SIBLINGS, context));
     trio.settle();
-    assert!(matches!(
-        trio.reply(request),
-        Some(Response::Deleted(Deleted {
-            existed: true,
-            siblings: 1,
-            ..
-        }))
-    ));
+    assert!(matches!(trio.reply(request), Some(Response::Deleted(Deleted { existed: true, siblings: 1, .. }))));
     assert_eq!(values(&trio.read(2, SIBLINGS, 3)), ["v2"]);
 }
 
@@ -821,22 +645,12 @@ fn a_delete_without_context_reads_first_and_writes_nothing_if_there_is_nothing()
     let mut trio = Trio::new();
     let nothing = trio.ask(0, delete(SIBLINGS, None));
     trio.settle();
-    assert!(matches!(
-        trio.reply(nothing),
-        Some(Response::Deleted(Deleted { existed: false, .. }))
-    ));
+    assert!(matches!(trio.reply(nothing), Some(Response::Deleted(Deleted { existed: false, .. }))));
     assert!(trio.holds(0, SIBLINGS).is_empty());
     trio.put_and_settle(0, put(SIBLINGS, "v1", None));
     let request = trio.ask(1, delete(SIBLINGS, None));
     trio.settle();
-    assert!(matches!(
-        trio.reply(request),
-        Some(Response::Deleted(Deleted {
-            existed: true,
-            siblings: 0,
-            ..
-        }))
-    ));
+    assert!(matches!(trio.reply(request), Some(Response::Deleted(Deleted { existed: true, siblings: 0, .. }))));
     let read = trio.read(2, SIBLINGS, 3);
     assert!(read.siblings.is_empty() && read.context.is_some());
     assert!((0..3).all(|i| trio.engines[i].requests_open() == 0));
@@ -869,11 +683,7 @@ fn every_write_that_lww_discards_is_counted() {
     trio.ask(1, put(LWW, "v2", None));
     trio.settle();
     assert_eq!(values(&trio.read(2, LWW, 3)).len(), 1);
-    let discarded: u64 = trio
-        .engines
-        .iter()
-        .map(|engine| engine.metrics.lww_discarded.get())
-        .sum();
+    let discarded: u64 = trio.engines.iter().map(|engine| engine.metrics.lww_discarded.get()).sum();
     assert!(discarded >= 1);
 }
 
@@ -885,29 +695,17 @@ fn a_coordinator_whose_clock_is_far_behind_refuses_to_stamp() {
     let context = trio.put_and_settle(0, put(SIBLINGS, "v1", None)).context;
     trio.now.wall = wall;
     let request = trio.ask(1, put(SIBLINGS, "v2", context));
-    assert_eq!(
-        trio.failure(request),
-        Failure::Refused(Refusal::ClockBehind { behind_ms: 120_000 })
-    );
+    assert_eq!(trio.failure(request), Failure::Refused(Refusal::ClockBehind { behind_ms: 120_000 }));
 }
 
 #[test]
 fn siblings_beyond_the_limit_are_refused_and_one_merged_write_is_welcome() {
     let mut trio = Trio::new();
-    let ids: Vec<u64> = (0..65)
-        .map(|i| trio.ask(0, put_with_id(SIBLINGS, "v", None, WriteId(100 + i))))
-        .collect();
+    let ids: Vec<u64> = (0..65).map(|i| trio.ask(0, put_with_id(SIBLINGS, "v", None, WriteId(100 + i)))).collect();
     trio.settle();
     let (last, before) = ids.split_last().expect("65 requests");
-    assert!(
-        before
-            .iter()
-            .all(|id| matches!(trio.reply(*id), Some(Response::Stored(_))))
-    );
-    let refusal = Refusal::TooManySiblings {
-        siblings: 65,
-        bytes: 65,
-    };
+    assert!(before.iter().all(|id| matches!(trio.reply(*id), Some(Response::Stored(_)))));
+    let refusal = Refusal::TooManySiblings { siblings: 65, bytes: 65 };
     assert_eq!(trio.failure(*last), Failure::Refused(refusal));
     let context = trio.read(0, SIBLINGS, 2).context;
     assert_eq!(trio.put_and_settle(0, put(SIBLINGS, "merged", context)).siblings, 1);
@@ -924,44 +722,24 @@ fn bad_requests_are_refused_and_change_nothing() {
         }
     };
     assert_eq!(refusal(&mut trio, put(BucketId(99), "v", None)), Refusal::NoSuchBucket);
-    assert!(matches!(
-        refusal(&mut trio, get(SIBLINGS, Some(0))),
-        Refusal::BadQuorum(_)
-    ));
-    assert!(matches!(
-        refusal(&mut trio, get(SIBLINGS, Some(4))),
-        Refusal::BadQuorum(_)
-    ));
+    assert!(matches!(refusal(&mut trio, get(SIBLINGS, Some(0))), Refusal::BadQuorum(_)));
+    assert!(matches!(refusal(&mut trio, get(SIBLINGS, Some(4))), Refusal::BadQuorum(_)));
     let foreign = ContextKeys::new(vec![ContextKey { id: 1, secret: [8; 32] }]).expect("one key");
     let token = foreign.seal(SIBLINGS, &key(), &Default::default());
-    assert!(matches!(
-        refusal(&mut trio, put(SIBLINGS, "v", Some(token))),
-        Refusal::BadContext(_)
-    ));
+    assert!(matches!(refusal(&mut trio, put(SIBLINGS, "v", Some(token))), Refusal::BadContext(_)));
     let max = trio.limits.value_bytes_max;
-    let Ask::Put(mut large) = put(SIBLINGS, "v", None) else {
-        unreachable!()
-    };
+    let Ask::Put(mut large) = put(SIBLINGS, "v", None) else { unreachable!() };
     large.value = Bytes::from(vec![0; max as usize + 1]);
-    assert_eq!(
-        refusal(&mut trio, Ask::Put(large)),
-        Refusal::ValueTooLarge { bytes: max + 1, max }
-    );
+    assert_eq!(refusal(&mut trio, Ask::Put(large)), Refusal::ValueTooLarge { bytes: max + 1, max });
     assert!((0..3).all(|i| trio.holds(i, SIBLINGS).is_empty() && trio.engines[i].requests_open() == 0));
 }
 
 #[test]
 fn a_full_table_refuses_before_anything_is_applied() {
-    let mut trio = Trio::with_limits(Limits {
-        requests_max: 1,
-        ..Limits::default()
-    });
+    let mut trio = Trio::with_limits(Limits { requests_max: 1, ..Limits::default() });
     trio.ask(0, put(SIBLINGS, "v1", None));
     let second = trio.ask(0, put(SIBLINGS, "v2", None));
-    assert!(matches!(
-        trio.failure(second),
-        Failure::Refused(Refusal::Overloaded { retry_after_ms: 50 })
-    ));
+    assert!(matches!(trio.failure(second), Failure::Refused(Refusal::Overloaded { retry_after_ms: 50 })));
     trio.settle();
     assert_eq!(values(&trio.read(1, SIBLINGS, 3)), ["v1"]);
 }
@@ -995,16 +773,8 @@ fn a_peer_cannot_make_a_node_stamp() {
 fn another_ring_version_is_refused() {
     let mut trio = Trio::new();
     let deadline = trio.now.instant + Duration::from_secs(1);
-    let request = Request::Read(crate::peer::Read {
-        bucket: SIBLINGS,
-        key: key(),
-        want: crate::peer::Want::Full,
-    });
-    let message = Message {
-        id: RequestId(1),
-        ring_version: 2,
-        body: Body::Request { deadline, request },
-    };
+    let request = Request::Read(crate::peer::Read { bucket: SIBLINGS, key: key(), want: crate::peer::Want::Full });
+    let message = Message { id: RequestId(1), ring_version: 2, body: Body::Request { deadline, request } };
     trio.hand_over(1, 0, message);
     let refusal = Refusal::StaleRing { theirs: 2, ours: 1 };
     assert_eq!(trio.wire[0].2.body, Body::Reply(Reply::Refused(refusal)));
@@ -1019,11 +789,7 @@ fn late_and_repeated_replies_change_nothing() {
     assert!(trio.reply(request).is_some());
     let state = Reply::State(State::Full(Siblings::new()));
     for _ in 0..3 {
-        let late = Message {
-            id: message.id,
-            ring_version: 1,
-            body: Body::Reply(state.clone()),
-        };
+        let late = Message { id: message.id, ring_version: 1, body: Body::Reply(state.clone()) };
         trio.engines[0].handle_peer(trio.now, to, late);
         trio.turn(0);
     }
@@ -1037,13 +803,7 @@ fn a_scan_lists_every_key_that_has_a_value() {
     let bucket = trio.topology.bucket(SIBLINGS).expect("exists");
     let arc = trio.topology.place(bucket, &key()).partition.arc;
     let scan = |trio: &mut Trio| {
-        let scan = client::Scan {
-            bucket: SIBLINGS,
-            arc,
-            after: None,
-            limit: 10,
-            r: None,
-        };
+        let scan = client::Scan { bucket: SIBLINGS, arc, after: None, limit: 10, r: None };
         let request = trio.ask(1, Ask::Scan(scan));
         trio.settle();
         match trio.reply(request) {
@@ -1051,13 +811,7 @@ fn a_scan_lists_every_key_that_has_a_value() {
             other => panic!("expected a page, got {other:?}"),
         }
     };
-    assert_eq!(
-        scan(&mut trio),
-        client::Page {
-            keys: vec![key()],
-            next: None
-        }
-    );
+    assert_eq!(scan(&mut trio), client::Page { keys: vec![key()], next: None });
     let request = trio.ask(1, delete(SIBLINGS, None));
     trio.settle();
     assert!(trio.reply(request).is_some());

@@ -45,11 +45,7 @@ async fn welcome(local: Rc<Local>, incoming: Incoming, handshakes: Rc<Cell<usize
         Err(ConnectionError::TimedOut | ConnectionError::Reset | ConnectionError::LocallyClosed) => return,
         Err(error) => {
             local.shared.metrics.connections_refused.inc();
-            local.log_refusal(
-                &address.ip().to_string(),
-                address,
-                &format!("TLS handshake failed: {error}"),
-            );
+            local.log_refusal(&address.ip().to_string(), address, &format!("TLS handshake failed: {error}"));
             return;
         }
     };
@@ -88,19 +84,14 @@ pub(crate) fn after(local: &Local, connection: &Connection, who: &str, ended: En
 /// Whom the other side's certificate names, if it is of this cluster. The handshake has verified the signature.
 pub(crate) fn subject(connection: &Connection, local: &Local) -> Result<Subject, CloseReason> {
     let refuse = |text: String| CloseReason::new(CloseCode::Identity, text);
-    let identity = connection
-        .peer_identity()
-        .and_then(|identity| identity.downcast::<Vec<CertificateDer<'_>>>().ok());
+    let identity = connection.peer_identity().and_then(|identity| identity.downcast::<Vec<CertificateDer<'_>>>().ok());
     let leaf = identity.as_ref().and_then(|chain| chain.first());
     let leaf = leaf.ok_or_else(|| refuse("no certificate was shown".to_owned()))?;
     let subject =
         Subject::of_certificate(leaf).map_err(|error| refuse(format!("the certificate cannot be used: {error}")))?;
     let ours = local.shared.topology.cluster();
     if subject.cluster != ours {
-        return Err(refuse(format!(
-            "the certificate is of cluster {:?}, this is {ours:?}",
-            subject.cluster
-        )));
+        return Err(refuse(format!("the certificate is of cluster {:?}, this is {ours:?}", subject.cluster)));
     }
     Ok(subject)
 }

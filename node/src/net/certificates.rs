@@ -64,23 +64,14 @@ impl CertificateAuthority {
     /// # Errors
     /// [`IssueError::Name`] if the cluster's name cannot stand in a certificate.
     pub fn create(cluster: &str) -> Result<CertificateAuthority, IssueError> {
-        let subject = Subject {
-            cluster: plain(cluster)?,
-            role: Role::Authority,
-            name: String::new(),
-        };
+        let subject = Subject { cluster: plain(cluster)?, role: Role::Authority, name: String::new() };
         let mut params = parameters(&subject, Validity::authority(SystemTime::now()))?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate_for(&PKCS_ED25519)?;
         let certificate = params.self_signed(&key)?.pem();
         let pem = key.serialize_pem();
-        Ok(CertificateAuthority {
-            cluster: subject.cluster,
-            certificate,
-            key: pem,
-            issuer: Issuer::new(params, key),
-        })
+        Ok(CertificateAuthority { cluster: subject.cluster, certificate, key: pem, issuer: Issuer::new(params, key) })
     }
 
     /// An authority created before.
@@ -140,11 +131,7 @@ impl CertificateAuthority {
     }
 
     fn issue(&self, role: Role, name: &str, validity: Validity) -> Result<Issued, IssueError> {
-        let subject = Subject {
-            cluster: self.cluster.clone(),
-            role,
-            name: plain(name)?,
-        };
+        let subject = Subject { cluster: self.cluster.clone(), role, name: plain(name)? };
         let mut params = parameters(&subject, validity)?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -155,20 +142,14 @@ impl CertificateAuthority {
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate_for(&PKCS_ED25519)?;
         let certificate = params.signed_by(&key, &self.issuer)?;
-        Ok(Issued {
-            certificate: certificate.pem(),
-            key: key.serialize_pem(),
-        })
+        Ok(Issued { certificate: certificate.pem(), key: key.serialize_pem() })
     }
 }
 
 impl Validity {
     /// From a day ago, so that clocks need not agree to the second, for as many days from now.
     pub fn days(now: SystemTime, days: u64) -> Validity {
-        Validity {
-            from: now - DAY,
-            until: now + DAY * u32::try_from(days).unwrap_or(u32::MAX).min(DAYS_MAX),
-        }
+        Validity { from: now - DAY, until: now + DAY * u32::try_from(days).unwrap_or(u32::MAX).min(DAYS_MAX) }
     }
 
     /// Ten years: replacing the authority means new certificates for everybody.
@@ -197,11 +178,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 const DAYS_MAX: u32 = 36_500;
 
 fn plain(name: &str) -> Result<String, IssueError> {
-    if Subject::is_plain(name) {
-        Ok(name.to_owned())
-    } else {
-        Err(IssueError::Name(name.to_owned()))
-    }
+    if Subject::is_plain(name) { Ok(name.to_owned()) } else { Err(IssueError::Name(name.to_owned())) }
 }
 
 fn text(ascii: &str) -> Result<Ia5String, IssueError> {
@@ -215,9 +192,7 @@ fn parameters(subject: &Subject, validity: Validity) -> Result<CertificateParams
     params.not_before = epoch + since_epoch(validity.from);
     params.not_after = epoch + since_epoch(validity.until);
     params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::OrganizationName, format!("Driftless {}", subject.cluster));
+    params.distinguished_name.push(DnType::OrganizationName, format!("Driftless {}", subject.cluster));
     params.distinguished_name.push(
         DnType::CommonName,
         match subject.role {
@@ -238,14 +213,9 @@ mod tests {
         let made = CertificateAuthority::create("shop").expect("plain name");
         let read = CertificateAuthority::load(made.certificate_pem(), made.key_pem()).expect("its own PEM");
         assert_eq!(read.cluster(), "shop");
-        let issued = read
-            .issue_node("a", Validity::holder(SystemTime::now()))
-            .expect("plain name");
+        let issued = read.issue_node("a", Validity::holder(SystemTime::now())).expect("plain name");
         let der = CertificateDer::from_pem_slice(issued.certificate.as_bytes()).expect("PEM");
-        assert_eq!(
-            Subject::of_certificate(&der).expect("named").to_string(),
-            "driftless://shop/node/a"
-        );
+        assert_eq!(Subject::of_certificate(&der).expect("named").to_string(), "driftless://shop/node/a");
     }
 
     #[test]
@@ -254,14 +224,9 @@ mod tests {
         let other = CertificateAuthority::create("shop").expect("plain name");
         let mixed = CertificateAuthority::load(ours.certificate_pem(), other.key_pem());
         assert_eq!(mixed.err(), Some(IssueError::KeyMismatch));
-        let node = ours
-            .issue_node("a", Validity::holder(SystemTime::now()))
-            .expect("plain name");
+        let node = ours.issue_node("a", Validity::holder(SystemTime::now())).expect("plain name");
         let posing = CertificateAuthority::load(&node.certificate, &node.key);
         assert!(matches!(posing, Err(IssueError::NotAnAuthority(_))));
-        assert!(matches!(
-            CertificateAuthority::create("no spaces"),
-            Err(IssueError::Name(_))
-        ));
+        assert!(matches!(CertificateAuthority::create("no spaces"), Err(IssueError::Name(_))));
     }
 }

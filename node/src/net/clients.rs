@@ -43,11 +43,7 @@ struct Pending {
 pub(crate) async fn serve(local: Rc<Local>, connection: Connection, who: &str) {
     let shared = &local.shared;
     if shared.client_connections.fetch_add(1, Ordering::Relaxed) >= shared.net.client_connections_max {
-        local.refuse(
-            &connection,
-            who,
-            &CloseReason::new(CloseCode::Full, "this node has too many client connections"),
-        );
+        local.refuse(&connection, who, &CloseReason::new(CloseCode::Full, "this node has too many client connections"));
     } else {
         let client = Rc::new(Client {
             number: local.number_connection(),
@@ -82,9 +78,7 @@ async fn converse(local: &Rc<Local>, client: &Rc<Client>, connection: &Connectio
         let writing = client.clone();
         writers.spawn_local(async move { writing.outbound.write_shared(send).await });
         let mut stream = SharedStream::new(receive);
-        stream
-            .run(&client.outbound, local.shared.net.outbound_bytes_max, &*take)
-            .await?;
+        stream.run(&client.outbound, local.shared.net.outbound_bytes_max, &*take).await?;
         // No more requests on the shared stream; answers and large requests may still be on their way.
         connection.closed().await;
         Ok(())
@@ -104,12 +98,7 @@ async fn converse(local: &Rc<Local>, client: &Rc<Client>, connection: &Connectio
 impl Client {
     /// Takes in one frame.
     fn take(&self, local: &Local, body: &[u8]) -> Result<(), CloseReason> {
-        let RequestFrame {
-            id,
-            deadline_ms,
-            request,
-            ..
-        } = frame::decode(body)?;
+        let RequestFrame { id, deadline_ms, request, .. } = frame::decode(body)?;
         let shared = &local.shared;
         let since = shared.clock.instant();
         let asked = match deadline_ms {
@@ -124,11 +113,7 @@ impl Client {
                 let text = format!("request id {id} is used for two requests at once");
                 return Err(CloseReason::new(CloseCode::Malformed, text));
             }
-            Entry::Vacant(entry) => entry.insert(Pending {
-                operation,
-                since,
-                deadline,
-            }),
+            Entry::Vacant(entry) => entry.insert(Pending { operation, since, deadline }),
         };
         local.pending.set(local.pending.get() + 1);
         if matches!(request, Request::Status) {
@@ -138,10 +123,7 @@ impl Client {
         } else if full {
             self.refuse_overloaded(local, since, id);
         } else {
-            let tag = ClientTag {
-                connection: self.number,
-                request: id,
-            };
+            let tag = ClientTag { connection: self.number, request: id };
             let elsewhere = match shared.shards.len() {
                 1 => None,
                 _ => route::of_client(&shared.topology, shared.node, &request).filter(|shard| *shard != local.shard),
@@ -177,15 +159,9 @@ impl Client {
             }
             other => other,
         };
-        local
-            .counts
-            .answered(pending.operation, outcome(&response), now.since(pending.since));
+        local.counts.answered(pending.operation, outcome(&response), now.since(pending.since));
         let ring_version = local.shared.ring_version;
-        if let Err(error) = self.outbound.push(&ResponseFrame {
-            id,
-            ring_version,
-            response,
-        }) {
+        if let Err(error) = self.outbound.push(&ResponseFrame { id, ring_version, response }) {
             // Only the siblings of one read can be that long, and they are bounded when they are written; a Merge may
             // still bring together more.
             let text = match error {
@@ -193,15 +169,7 @@ impl Client {
                 other => other.to_string(),
             };
             let response = refused(Refusal::BadRequest(text));
-            if self
-                .outbound
-                .push(&ResponseFrame {
-                    id,
-                    ring_version,
-                    response,
-                })
-                .is_err()
-            {
+            if self.outbound.push(&ResponseFrame { id, ring_version, response }).is_err() {
                 tracing::error!(id, "a refusal does not fit into a frame");
             }
         }
@@ -211,22 +179,15 @@ impl Client {
     pub(crate) fn expire(&self, local: &Local, id: u64) {
         if let Some(pending) = self.forget(local, id) {
             let took = pending.deadline.since(pending.since);
-            local
-                .counts
-                .answered(pending.operation, crate::metrics::Outcome::Refused, took);
+            local.counts.answered(pending.operation, crate::metrics::Outcome::Refused, took);
         }
     }
 
     /// Forgets requests that should have been answered long ago, so that a lost answer does not take up room for ever.
     pub(crate) fn sweep(&self, local: &Local, now: Instant) {
         let overdue = |pending: &Pending| now.since(pending.deadline) > OVERDUE_AFTER;
-        let ids: Vec<u64> = self
-            .pending
-            .borrow()
-            .iter()
-            .filter(|(_, pending)| overdue(pending))
-            .map(|(id, _)| *id)
-            .collect();
+        let ids: Vec<u64> =
+            self.pending.borrow().iter().filter(|(_, pending)| overdue(pending)).map(|(id, _)| *id).collect();
         for id in ids {
             tracing::error!(connection = self.number, id, "a request was never answered");
             self.expire(local, id);

@@ -15,21 +15,14 @@ pub(crate) struct Clock {
 impl Clock {
     /// A clock that starts now.
     pub(crate) fn start() -> Clock {
-        Clock {
-            origin: std::time::Instant::now(),
-        }
+        Clock { origin: std::time::Instant::now() }
     }
 
     /// Both clocks, for the machines.
     pub(crate) fn now(&self) -> Now {
-        let wall = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let millis = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
-        Now {
-            instant: self.instant(),
-            wall: Hlc::from_millis(millis),
-        }
+        Now { instant: self.instant(), wall: Hlc::from_millis(millis) }
     }
 
     /// The monotonic clock alone.

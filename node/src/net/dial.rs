@@ -22,13 +22,7 @@ use super::subject::Role;
 pub(crate) fn dial_all(local: &Rc<Local>, endpoint: &Endpoint, config: &ClientConfig) {
     let shared = &local.shared;
     let own = shared.shards.len() as u16;
-    for member in shared
-        .topology
-        .ring()
-        .members()
-        .iter()
-        .filter(|member| member.id > shared.node)
-    {
+    for member in shared.topology.ring().members().iter().filter(|member| member.id > shared.node) {
         for shard in shards_to_dial(local.shard, own, member.shards.max(1)) {
             let dialer = Dialer {
                 local: local.clone(),
@@ -44,9 +38,7 @@ pub(crate) fn dial_all(local: &Rc<Local>, endpoint: &Endpoint, config: &ClientCo
 
 /// Shards of the other node that our shard `k` dials.
 fn shards_to_dial(k: u16, own: u16, other: u16) -> impl Iterator<Item = u16> {
-    (0..own.max(other))
-        .filter(move |i| i % own == k)
-        .map(move |i| i % other)
+    (0..own.max(other)).filter(move |i| i % own == k).map(move |i| i % other)
 }
 
 /// Keeps up one connection.
@@ -100,25 +92,18 @@ impl Dialer {
 
     async fn connect(&self) -> Result<Connection, String> {
         let address = self.resolve().await?;
-        let connecting = self
-            .endpoint
-            .connect_with(self.config.clone(), address, NODE_SERVER_NAME);
-        connecting
-            .map_err(|error| error.to_string())?
-            .await
-            .map_err(|error| error.to_string())
+        let connecting = self.endpoint.connect_with(self.config.clone(), address, NODE_SERVER_NAME);
+        connecting.map_err(|error| error.to_string())?.await.map_err(|error| error.to_string())
     }
 
     /// The first address that our socket can reach; asked again at every attempt, since names move.
     async fn resolve(&self) -> Result<SocketAddr, String> {
         let name = &self.member.address;
         let ipv6 = self.endpoint.local_addr().is_ok_and(|address| address.is_ipv6());
-        let mut found = tokio::net::lookup_host(name.as_str())
-            .await
-            .map_err(|error| format!("cannot resolve {name}: {error}"))?;
-        let mut address = found
-            .find(|address| address.is_ipv6() == ipv6)
-            .ok_or_else(|| format!("{name} has no usable address"))?;
+        let mut found =
+            tokio::net::lookup_host(name.as_str()).await.map_err(|error| format!("cannot resolve {name}: {error}"))?;
+        let mut address =
+            found.find(|address| address.is_ipv6() == ipv6).ok_or_else(|| format!("{name} has no usable address"))?;
         let port = address.port().checked_add(self.shard);
         address.set_port(port.ok_or_else(|| format!("{name} has no port for shard {}", self.shard))?);
         Ok(address)
@@ -136,20 +121,9 @@ impl Dialer {
 
     fn log(&self, reason: &str) {
         let shared = &self.local.shared;
-        if !shared.is_stopping()
-            && shared
-                .refusals
-                .is_news(&self.member.name, reason, std::time::Instant::now())
-        {
+        if !shared.is_stopping() && shared.refusals.is_news(&self.member.name, reason, std::time::Instant::now()) {
             let (peer, address) = (&self.member.name, &self.member.address);
-            tracing::warn!(
-                node = shared.name,
-                peer,
-                address,
-                shard = self.shard,
-                reason,
-                "cannot reach peer"
-            );
+            tracing::warn!(node = shared.name, peer, address, shard = self.shard, reason, "cannot reach peer");
         }
     }
 }
@@ -166,18 +140,11 @@ mod tests {
     fn every_shard_of_both_sides_gets_a_connection() {
         for own in 1..5 {
             for other in 1..5 {
-                let pairs: Vec<(u16, u16)> = (0..own)
-                    .flat_map(|k| shards_to_dial(k, own, other).map(move |shard| (k, shard)))
-                    .collect();
+                let pairs: Vec<(u16, u16)> =
+                    (0..own).flat_map(|k| shards_to_dial(k, own, other).map(move |shard| (k, shard))).collect();
                 assert_eq!(pairs.len(), usize::from(own.max(other)), "{own} and {other}");
-                assert!(
-                    (0..own).all(|k| pairs.iter().any(|pair| pair.0 == k)),
-                    "{own} and {other}"
-                );
-                assert!(
-                    (0..other).all(|shard| pairs.iter().any(|pair| pair.1 == shard)),
-                    "{own} and {other}"
-                );
+                assert!((0..own).all(|k| pairs.iter().any(|pair| pair.0 == k)), "{own} and {other}");
+                assert!((0..other).all(|shard| pairs.iter().any(|pair| pair.1 == shard)), "{own} and {other}");
             }
         }
         assert_eq!(shards_to_dial(1, 2, 2).collect::<Vec<_>>(), [1]);

@@ -94,11 +94,7 @@ impl<S: Store> Driver<S> {
             self.input(now, input);
         }
         self.inputs = inputs;
-        if self
-            .engine
-            .poll_timeout()
-            .is_some_and(|deadline| deadline <= now.instant)
-        {
+        if self.engine.poll_timeout().is_some_and(|deadline| deadline <= now.instant) {
             self.engine.handle_timeout(now);
         }
         self.engine.commit(now);
@@ -161,18 +157,9 @@ impl<S: Store> Driver<S> {
                 local.shared.taken_in(local.shard);
                 local.push(Input::Client { tag, deadline, request });
             }
-            Note::Peer {
-                from,
-                shard,
-                connection,
-                message,
-            } => {
+            Note::Peer { from, shard, connection, message } => {
                 local.shared.taken_in(local.shard);
-                local
-                    .links
-                    .borrow_mut()
-                    .returns
-                    .put(from, message.id, Origin { shard, connection });
+                local.links.borrow_mut().returns.put(from, message.id, Origin { shard, connection });
                 local.push(Input::Peer { from, message });
             }
             Note::Reply { to, response } => {
@@ -205,15 +192,8 @@ impl<S: Store> Driver<S> {
     }
 
     fn next_deadline(&self) -> Instant {
-        let own = self
-            .engine
-            .poll_timeout()
-            .map_or(self.tick, |deadline| deadline.min(self.tick));
-        if self.stopping.is_some() {
-            own.min(self.local.shared.clock.instant() + DRAIN_POLL)
-        } else {
-            own
-        }
+        let own = self.engine.poll_timeout().map_or(self.tick, |deadline| deadline.min(self.tick));
+        if self.stopping.is_some() { own.min(self.local.shared.clock.instant() + DRAIN_POLL) } else { own }
     }
 
     fn housekeeping(&mut self, now: Instant) {

@@ -44,10 +44,7 @@ pub(crate) fn check(ours: &Hello, theirs: &Hello, certified: NodeId, topology: &
     let refuse = |text: String| Err(CloseReason::new(CloseCode::Hello, text));
     check_version(theirs.protocol_version)?;
     if theirs.cluster != ours.cluster {
-        return refuse(format!(
-            "hello of cluster {:?}, this is {:?}",
-            theirs.cluster, ours.cluster
-        ));
+        return refuse(format!("hello of cluster {:?}, this is {:?}", theirs.cluster, ours.cluster));
     }
     if theirs.node != certified {
         let text = format!("hello of node {}, but the certificate names {certified}", theirs.node);
@@ -57,16 +54,10 @@ pub(crate) fn check(ours: &Hello, theirs: &Hello, certified: NodeId, topology: &
         return refuse("hello of this very node: two processes have one name".to_owned());
     }
     let Some(member) = topology.ring().member(theirs.node) else {
-        return refuse(format!(
-            "node {} is not a member in ring version {}",
-            theirs.node, ours.ring_version
-        ));
+        return refuse(format!("node {} is not a member in ring version {}", theirs.node, ours.ring_version));
     };
     if theirs.shard >= member.shards.max(1) {
-        return refuse(format!(
-            "hello of shard {}, but {} has {}",
-            theirs.shard, member.name, member.shards
-        ));
+        return refuse(format!("hello of shard {}, but {} has {}", theirs.shard, member.name, member.shards));
     }
     if theirs.ring_version == ours.ring_version && theirs.topology_digest != ours.topology_digest {
         let text = format!(
@@ -104,21 +95,12 @@ impl Incarnations {
         let refuse = |text: String| Err(CloseReason::new(CloseCode::Incarnation, text));
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(newest) = seen.get_mut(&node) else {
-            seen.insert(
-                node,
-                Newest {
-                    incarnation: theirs,
-                    contested: false,
-                },
-            );
+            seen.insert(node, Newest { incarnation: theirs, contested: false });
             return Ok(Admitted::Same);
         };
         let known = newest.incarnation;
         if theirs.starts > known.starts {
-            *newest = Newest {
-                incarnation: theirs,
-                contested: false,
-            };
+            *newest = Newest { incarnation: theirs, contested: false };
             return Ok(Admitted::Newer);
         }
         if theirs.starts < known.starts {
@@ -142,8 +124,7 @@ impl Incarnations {
     /// Whether this life is still the one to talk to.
     pub(crate) fn is_current(&self, node: NodeId, incarnation: Incarnation) -> bool {
         let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.get(&node)
-            .is_none_or(|newest| newest.incarnation == incarnation && !newest.contested)
+        seen.get(&node).is_none_or(|newest| newest.incarnation == incarnation && !newest.contested)
     }
 }
 
@@ -172,10 +153,7 @@ mod tests {
         let seen = Incarnations::default();
         assert_eq!(seen.admit(A, life(3, 10)), Ok(Admitted::Same));
         assert!(seen.admit(A, life(3, 11)).is_err());
-        assert!(
-            !seen.is_current(A, life(3, 10)),
-            "the first one is not to be trusted either"
-        );
+        assert!(!seen.is_current(A, life(3, 10)), "the first one is not to be trusted either");
         assert!(seen.admit(A, life(3, 10)).is_err());
         assert_eq!(seen.admit(A, life(4, 12)), Ok(Admitted::Newer));
     }

@@ -21,11 +21,7 @@ pub(crate) struct SharedStream {
 impl SharedStream {
     pub(crate) fn new(stream: RecvStream) -> SharedStream {
         let chunks = std::array::from_fn(|_| Bytes::new());
-        SharedStream {
-            stream,
-            reader: FrameReader::new(FRAME_SHARED_MAX),
-            chunks,
-        }
+        SharedStream { stream, reader: FrameReader::new(FRAME_SHARED_MAX), chunks }
     }
 
     /// The first frame; `None` if the stream or the connection ended before it.
@@ -140,9 +136,7 @@ async fn large_frame(mut stream: RecvStream, budget: &Semaphore) -> Result<Optio
 
 /// A budget for large frames of this many bytes.
 pub(crate) fn large_budget(bytes: usize) -> Rc<Semaphore> {
-    Rc::new(Semaphore::new(
-        (bytes.max(FRAME_MAX) / BUDGET_UNIT + 1).min(Semaphore::MAX_PERMITS),
-    ))
+    Rc::new(Semaphore::new((bytes.max(FRAME_MAX) / BUDGET_UNIT + 1).min(Semaphore::MAX_PERMITS)))
 }
 
 impl From<FrameError> for CloseReason {

@@ -41,15 +41,8 @@ pub(crate) struct Local {
 
 /// What the driver gives to the engine.
 pub(crate) enum Input {
-    Client {
-        tag: ClientTag,
-        deadline: Instant,
-        request: Request,
-    },
-    Peer {
-        from: NodeId,
-        message: Message,
-    },
+    Client { tag: ClientTag, deadline: Instant, request: Request },
+    Peer { from: NodeId, message: Message },
     PeerUp(NodeId),
     PeerLost(NodeId),
 }

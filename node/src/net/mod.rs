@@ -177,40 +177,20 @@ impl Node {
         stores: Vec<S>,
         syncer: impl Syncer + 'static,
     ) -> Result<Node, NodeError> {
-        let NodeSettings {
-            name,
-            listen,
-            tls,
-            topology,
-            ..
-        } = settings;
-        let member = topology
-            .ring()
-            .member_by_name(&name)
-            .ok_or_else(|| NodeError::NotAMember {
-                name: name.clone(),
-                cluster: topology.cluster().to_owned(),
-                members: topology
-                    .ring()
-                    .members()
-                    .iter()
-                    .map(|m| m.name.as_str())
-                    .collect::<Vec<_>>()
-                    .join(", "),
-            })?;
+        let NodeSettings { name, listen, tls, topology, .. } = settings;
+        let member = topology.ring().member_by_name(&name).ok_or_else(|| NodeError::NotAMember {
+            name: name.clone(),
+            cluster: topology.cluster().to_owned(),
+            members: topology.ring().members().iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", "),
+        })?;
         let (id, shards) = (member.id, usize::from(member.shards.max(1)));
         if stores.len() != shards {
-            return Err(NodeError::Shards {
-                expected: shards,
-                given: stores.len(),
-            });
+            return Err(NodeError::Shards { expected: shards, given: stores.len() });
         }
         tls.expect_node(topology.cluster(), &name)?;
         let (server, dialer) = (Arc::new(tls.server()?), Arc::new(tls.dialer()?));
         let reset_key = Arc::new(ResetKey::new(&settings.reset_key));
-        let sockets = (0..shards as u16)
-            .map(|shard| listen_on(listen, shard))
-            .collect::<Result<Vec<_>, _>>()?;
+        let sockets = (0..shards as u16).map(|shard| listen_on(listen, shard)).collect::<Result<Vec<_>, _>>()?;
         let listener = settings.admin.map(admin::listen).transpose()?;
         let admin = listener.as_ref().and_then(|listener| listener.local_addr().ok());
 
@@ -241,10 +221,7 @@ impl Node {
                 store,
                 notes,
             };
-            let guard = Guard {
-                shared: shared.clone(),
-                ending: ending.clone(),
-            };
+            let guard = Guard { shared: shared.clone(), ending: ending.clone() };
             threads.push(spawn(&shared, format!("shard-{shard}"), move || {
                 if let Err(error) = start.run() {
                     guard.shared.halt(format!("shard {shard} cannot run: {error}"));
@@ -253,10 +230,7 @@ impl Node {
             })?);
         }
         let sync = {
-            let guard = Guard {
-                shared: shared.clone(),
-                ending,
-            };
+            let guard = Guard { shared: shared.clone(), ending };
             spawn(&shared, "sync".to_owned(), move || {
                 let shared = &guard.shared;
                 let tell = |shard, batch| shared.tell(shard, Note::Synced(batch));
@@ -277,15 +251,7 @@ impl Node {
             }
         };
         tracing::info!(node = shared.name, %id, %listen, shards, cluster = shared.topology.cluster(), "node started");
-        Ok(Node {
-            shared,
-            id,
-            admin,
-            shards: threads,
-            sync,
-            admin_thread,
-            ended,
-        })
+        Ok(Node { shared, id, admin, shards: threads, sync, admin_thread, ended })
     }
 
     /// This node's id.
@@ -373,11 +339,7 @@ impl Drop for Guard {
 
 fn listen_on(listen: SocketAddr, shard: u16) -> Result<UdpSocket, NodeError> {
     let mut address = listen;
-    let refuse = |address, reason: String| NodeError::Listen {
-        protocol: "UDP",
-        address,
-        reason,
-    };
+    let refuse = |address, reason: String| NodeError::Listen { protocol: "UDP", address, reason };
     match listen.port().checked_add(shard) {
         Some(port) => address.set_port(port),
         None => return Err(refuse(address, format!("shard {shard} has no port above it"))),

@@ -68,13 +68,7 @@ impl Links {
             if origin.shard == local.shard {
                 self.send_on(local, now, origin.connection, message);
             } else {
-                local.shared.tell(
-                    origin.shard,
-                    Note::PeerReply {
-                        connection: origin.connection,
-                        message,
-                    },
-                );
+                local.shared.tell(origin.shard, Note::PeerReply { connection: origin.connection, message });
             }
             return;
         }
@@ -113,20 +107,11 @@ impl Links {
 
 impl Link {
     fn send(&self, local: &Local, now: Instant, message: Message) {
-        let news = |reason| {
-            local
-                .shared
-                .refusals
-                .is_news(&self.name, reason, std::time::Instant::now())
-        };
+        let news = |reason| local.shared.refusals.is_news(&self.name, reason, std::time::Instant::now());
         if self.outbound.bytes() >= local.shared.net.outbound_bytes_max {
             if news("outbound full") {
                 let bytes = self.outbound.bytes();
-                tracing::warn!(
-                    peer = self.name,
-                    bytes,
-                    "peer does not keep up: dropping messages to it"
-                );
+                tracing::warn!(peer = self.name, bytes, "peer does not keep up: dropping messages to it");
             }
         } else if let Err(error) = self.outbound.push(&message.to_wire(now))
             && news("message too long")
@@ -146,28 +131,17 @@ impl Link {
                 _ => route::of_peer(&shared.topology, shared.node, request).filter(|shard| *shard != local.shard),
             };
             if let Some(shard) = elsewhere {
-                let note = Note::Peer {
-                    from: self.node,
-                    shard: local.shard,
-                    connection: self.number,
-                    message,
-                };
+                let note = Note::Peer { from: self.node, shard: local.shard, connection: self.number, message };
                 // Beyond the bound it is lost, as on a lossy network.
                 shared.hand_over(shard, note);
                 return Ok(());
             }
             if self.one_of_several {
-                let origin = Origin {
-                    shard: local.shard,
-                    connection: self.number,
-                };
+                let origin = Origin { shard: local.shard, connection: self.number };
                 local.links.borrow_mut().returns.put(self.node, message.id, origin);
             }
         }
-        local.push(Input::Peer {
-            from: self.node,
-            message,
-        });
+        local.push(Input::Peer { from: self.node, message });
         Ok(())
     }
 }
@@ -298,9 +272,7 @@ async fn converse(
         }
         Ok(()) => {
             CloseReason::new(CloseCode::Replaced, "the stream has ended").close(connection);
-            let reason = connection
-                .close_reason()
-                .map_or_else(String::new, |reason| reason.to_string());
+            let reason = connection.close_reason().map_or_else(String::new, |reason| reason.to_string());
             link.go_down(local, &reason);
             Ended::Lost
         }
@@ -324,12 +296,7 @@ impl Link {
         links.push(self.clone());
         local.shared.peer_connections(self.node, 1);
         local.push(Input::PeerUp(self.node));
-        tracing::info!(
-            node = local.shared.name,
-            peer = self.name,
-            shard = self.shard,
-            "peer connected"
-        );
+        tracing::info!(node = local.shared.name, peer = self.name, shard = self.shard, "peer connected");
     }
 
     /// Nothing to do if another connection has taken its place already.
@@ -349,12 +316,6 @@ impl Link {
         if !last {
             local.push(Input::PeerUp(self.node));
         }
-        tracing::warn!(
-            node = local.shared.name,
-            peer = self.name,
-            shard = self.shard,
-            reason,
-            "peer lost"
-        );
+        tracing::warn!(node = local.shared.name, peer = self.name, shard = self.shard, reason, "peer lost");
     }
 }

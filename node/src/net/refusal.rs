@@ -37,10 +37,7 @@ pub(crate) enum CloseCode {
 
 impl CloseReason {
     pub(crate) fn new(code: CloseCode, text: impl Into<String>) -> CloseReason {
-        CloseReason {
-            code,
-            text: text.into(),
-        }
+        CloseReason { code, text: text.into() }
     }
 
     pub(crate) fn close(&self, connection: &Connection) {

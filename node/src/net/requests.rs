@@ -18,11 +18,7 @@ pub(crate) struct RequestCounts {
 
 impl RequestCounts {
     pub(crate) fn new(metrics: &Metrics) -> RequestCounts {
-        let counter = |operation, outcome| {
-            metrics
-                .requests
-                .get_or_create_owned(&RequestLabels { operation, outcome })
-        };
+        let counter = |operation, outcome| metrics.requests.get_or_create_owned(&RequestLabels { operation, outcome });
         let latency = |operation| metrics.latency.get_or_create_owned(&OperationLabels { operation }).0;
         RequestCounts {
             counters: array::from_fn(|at| array::from_fn(|outcome| counter(OPERATIONS[at], OUTCOMES[outcome]))),
@@ -60,13 +56,8 @@ pub(crate) fn outcome(response: &Response) -> Outcome {
 }
 
 /// In the order of their declaration, so that `as usize` is an index.
-const OPERATIONS: [Operation; 5] = [
-    Operation::Get,
-    Operation::Put,
-    Operation::Delete,
-    Operation::Scan,
-    Operation::Other,
-];
+const OPERATIONS: [Operation; 5] =
+    [Operation::Get, Operation::Put, Operation::Delete, Operation::Scan, Operation::Other];
 
 /// In the order of their declaration, so that `as usize` is an index.
 const OUTCOMES: [Outcome; 3] = [Outcome::Ok, Outcome::Refused, Outcome::Unknown];

@@ -57,10 +57,7 @@ mod tests {
     #[test]
     fn a_reply_goes_where_its_request_came_from_once() {
         let mut returns = Returns::default();
-        let origin = Origin {
-            shard: 1,
-            connection: 9,
-        };
+        let origin = Origin { shard: 1, connection: 9 };
         returns.put(NodeId(1), RequestId(5), origin);
         assert_eq!(returns.take(NodeId(2), RequestId(5)), None);
         returns.age();
@@ -71,14 +68,7 @@ mod tests {
     #[test]
     fn what_is_never_answered_is_forgotten() {
         let mut returns = Returns::default();
-        returns.put(
-            NodeId(1),
-            RequestId(5),
-            Origin {
-                shard: 1,
-                connection: 9,
-            },
-        );
+        returns.put(NodeId(1), RequestId(5), Origin { shard: 1, connection: 9 });
         returns.age();
         returns.age();
         assert_eq!(returns.take(NodeId(1), RequestId(5)), None);

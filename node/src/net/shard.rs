@@ -52,9 +52,7 @@ pub(crate) fn bind(address: SocketAddr) -> std::io::Result<UdpSocket> {
 impl<S: Store> ShardStart<S> {
     /// Runs until the node stops or halts.
     pub(crate) fn run(self) -> std::io::Result<()> {
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .build_local(LocalOptions::default())?;
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
         let ended = runtime.block_on(self.serve());
         // A look-up of a peer's address may still be blocking a thread; nobody waits for it.
         drop(runtime);

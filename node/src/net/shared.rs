@@ -61,18 +61,9 @@ pub(crate) enum Note {
     /// A sync covers everything up to this batch.
     Synced(BatchSeq),
     /// A client's request that arrived at another shard.
-    Client {
-        tag: ClientTag,
-        deadline: Instant,
-        request: Request,
-    },
+    Client { tag: ClientTag, deadline: Instant, request: Request },
     /// A peer's message that arrived at another shard, on this connection of it.
-    Peer {
-        from: NodeId,
-        shard: u16,
-        connection: u64,
-        message: Message,
-    },
+    Peer { from: NodeId, shard: u16, connection: u64, message: Message },
     /// The answer to a request that this shard handed over.
     Reply { to: ClientTag, response: Response },
     /// The answer to a peer's request that this shard handed over.
@@ -129,11 +120,7 @@ impl Shared {
             sync: SyncQueue::new(shards.len()),
             shards: shards
                 .into_iter()
-                .map(|notes| Post {
-                    notes,
-                    waiting: AtomicUsize::new(0),
-                    beat: AtomicU64::new(0),
-                })
+                .map(|notes| Post { notes, waiting: AtomicUsize::new(0), beat: AtomicU64::new(0) })
                 .collect(),
             incarnations: Incarnations::default(),
             refusals: RefusalLog::default(),
@@ -219,9 +206,7 @@ impl Shared {
             state.connections = state.connections.saturating_add_signed(change);
         }
         let connected = self.peers.iter().filter(|peer| peer.is_connected()).count();
-        self.metrics
-            .peers_connected
-            .set(i64::try_from(connected).unwrap_or(i64::MAX));
+        self.metrics.peers_connected.set(i64::try_from(connected).unwrap_or(i64::MAX));
     }
 
     /// Whether every shard of this node can reach every shard of another, or is it.
@@ -233,12 +218,7 @@ impl Shared {
     pub(crate) fn status(&self) -> NodeStatus {
         let counted = self.metrics.partitions_uncounted.get() == 0;
         let gauge = |value: i64| counted.then(|| u64::try_from(value).unwrap_or(0));
-        let members = self
-            .topology
-            .ring()
-            .members()
-            .iter()
-            .filter(|member| member.id != self.node);
+        let members = self.topology.ring().members().iter().filter(|member| member.id != self.node);
         NodeStatus {
             name: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -247,10 +227,7 @@ impl Shared {
             keys: gauge(self.metrics.keys.get()),
             bytes: gauge(self.metrics.value_bytes.get()),
             peers: members
-                .map(|member| PeerStatus {
-                    name: member.name.clone(),
-                    connected: self.reaches(member.id),
-                })
+                .map(|member| PeerStatus { name: member.name.clone(), connected: self.reaches(member.id) })
                 .collect(),
         }
     }

@@ -62,12 +62,9 @@ impl Subject {
     pub fn of_certificate(der: &[u8]) -> Result<Subject, SubjectError> {
         let (_, certificate) =
             X509Certificate::from_der(der).map_err(|error| SubjectError::Unreadable(error.to_string()))?;
-        let names = certificate
-            .subject_alternative_name()
-            .map_err(|error| SubjectError::Unreadable(error.to_string()))?;
-        let names = names
-            .map(|names| names.value.general_names.as_slice())
-            .unwrap_or_default();
+        let names =
+            certificate.subject_alternative_name().map_err(|error| SubjectError::Unreadable(error.to_string()))?;
+        let names = names.map(|names| names.value.general_names.as_slice()).unwrap_or_default();
         let mut uris = names.iter().filter_map(|name| match name {
             GeneralName::URI(uri) if uri.starts_with(SCHEME) => Some(*uri),
             _ => None,
@@ -82,9 +79,7 @@ impl Subject {
     /// Whether a cluster or member name can stand in a certificate: 1 to 64 of letters, digits, `.`, `_` and `-`.
     pub fn is_plain(name: &str) -> bool {
         (1..=64).contains(&name.len())
-            && name
-                .bytes()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-'))
+            && name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-'))
     }
 }
 
@@ -120,11 +115,7 @@ impl FromStr for Subject {
         {
             return Err(malformed());
         }
-        Ok(Subject {
-            cluster: cluster.to_owned(),
-            role,
-            name: name.to_owned(),
-        })
+        Ok(Subject { cluster: cluster.to_owned(), role, name: name.to_owned() })
     }
 }
 
@@ -136,11 +127,7 @@ mod tests {
 
     #[test]
     fn a_subject_prints_as_it_reads() {
-        for uri in [
-            "driftless://shop/node/a",
-            "driftless://shop/client/web.1",
-            "driftless://shop/ca",
-        ] {
+        for uri in ["driftless://shop/node/a", "driftless://shop/client/web.1", "driftless://shop/ca"] {
             let subject: Subject = uri.parse().expect("is well-formed");
             assert_eq!(subject.to_string(), uri);
         }

@@ -52,13 +52,7 @@ struct Wishes {
 
 impl SyncQueue {
     pub(crate) fn new(shards: usize) -> SyncQueue {
-        SyncQueue(Arc::new((
-            Mutex::new(Wishes {
-                newest: vec![None; shards],
-                stop: false,
-            }),
-            Condvar::new(),
-        )))
+        SyncQueue(Arc::new((Mutex::new(Wishes { newest: vec![None; shards], stop: false }), Condvar::new())))
     }
 
     /// Asks for a sync that covers this batch of this shard.

@@ -166,23 +166,14 @@ impl TlsIdentity {
         check_dates(&files.cert, &chain[0], now)?;
         check_issuer(files, &chain[0], &authorities)?;
         CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider()).map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => TlsError::KeyMismatch {
-                key: files.key.clone(),
-                cert: files.cert.clone(),
-            },
+            rustls::Error::InconsistentKeys(_) => {
+                TlsError::KeyMismatch { key: files.key.clone(), cert: files.cert.clone() }
+            }
             other => TlsError::Setup(other.to_string()),
         })?;
-        let subject = Subject::of_certificate(&chain[0]).map_err(|reason| TlsError::Subject {
-            path: files.cert.clone(),
-            reason,
-        })?;
-        Ok(TlsIdentity {
-            files: files.clone(),
-            subject,
-            roots: Arc::new(roots),
-            chain,
-            key: Arc::new(key),
-        })
+        let subject = Subject::of_certificate(&chain[0])
+            .map_err(|reason| TlsError::Subject { path: files.cert.clone(), reason })?;
+        Ok(TlsIdentity { files: files.clone(), subject, roots: Arc::new(roots), chain, key: Arc::new(key) })
     }
 
     /// Whom the certificate names.
@@ -195,11 +186,7 @@ impl TlsIdentity {
     /// # Errors
     /// [`TlsError::WrongSubject`].
     pub fn expect_node(&self, cluster: &str, name: &str) -> Result<(), TlsError> {
-        let expected = Subject {
-            cluster: cluster.to_owned(),
-            role: Role::Node,
-            name: name.to_owned(),
-        };
+        let expected = Subject { cluster: cluster.to_owned(), role: Role::Node, name: name.to_owned() };
         if self.subject == expected {
             return Ok(());
         }
@@ -258,10 +245,7 @@ impl ResetKey {
 
 impl quinn::crypto::HmacKey for ResetKey {
     fn sign(&self, data: &[u8], signature_out: &mut [u8]) {
-        blake3::Hasher::new_keyed(&self.0)
-            .update(data)
-            .finalize_xof()
-            .fill(signature_out);
+        blake3::Hasher::new_keyed(&self.0).update(data).finalize_xof().fill(signature_out);
     }
 
     fn signature_len(&self) -> usize {
@@ -287,43 +271,23 @@ fn setup(error: impl ToString) -> TlsError {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|error| TlsError::Unreadable {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })
+    std::fs::read(path).map_err(|error| TlsError::Unreadable { path: path.to_owned(), reason: error.to_string() })
 }
 
 fn refuse_exposed(path: &Path) -> Result<(), TlsError> {
     use std::os::unix::fs::PermissionsExt;
-    let metadata = std::fs::metadata(path).map_err(|error| TlsError::Unreadable {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })?;
+    let metadata = std::fs::metadata(path)
+        .map_err(|error| TlsError::Unreadable { path: path.to_owned(), reason: error.to_string() })?;
     let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 == 0 {
-        Ok(())
-    } else {
-        Err(TlsError::KeyExposed {
-            path: path.to_owned(),
-            mode,
-        })
-    }
+    if mode & 0o077 == 0 { Ok(()) } else { Err(TlsError::KeyExposed { path: path.to_owned(), mode }) }
 }
 
 /// At least one.
 fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let not_pem = |reason: String| TlsError::NotPem {
-        path: path.to_owned(),
-        what: "certificate",
-        reason,
-    };
+    let not_pem = |reason: String| TlsError::NotPem { path: path.to_owned(), what: "certificate", reason };
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let chain = chain.map_err(|error| not_pem(error.to_string()))?;
-    if chain.is_empty() {
-        Err(not_pem("there is none in it".to_owned()))
-    } else {
-        Ok(chain)
-    }
+    if chain.is_empty() { Err(not_pem("there is none in it".to_owned())) } else { Ok(chain) }
 }
 
 fn check_dates(path: &Path, der: &CertificateDer<'_>, now: SystemTime) -> Result<(), TlsError> {
@@ -332,16 +296,10 @@ fn check_dates(path: &Path, der: &CertificateDer<'_>, now: SystemTime) -> Result
     let now = i64::try_from(now).unwrap_or(i64::MAX);
     let validity = certificate.validity();
     if now > validity.not_after.timestamp() {
-        return Err(TlsError::Expired {
-            path: path.to_owned(),
-            until: validity.not_after.to_string(),
-        });
+        return Err(TlsError::Expired { path: path.to_owned(), until: validity.not_after.to_string() });
     }
     if now < validity.not_before.timestamp() {
-        return Err(TlsError::NotYetValid {
-            path: path.to_owned(),
-            from: validity.not_before.to_string(),
-        });
+        return Err(TlsError::NotYetValid { path: path.to_owned(), from: validity.not_before.to_string() });
     }
     Ok(())
 }
@@ -361,19 +319,10 @@ fn check_issuer(
             return Ok(());
         }
     }
-    Err(TlsError::ForeignAuthority {
-        cert: files.cert.clone(),
-        ca: files.ca.clone(),
-    })
+    Err(TlsError::ForeignAuthority { cert: files.cert.clone(), ca: files.ca.clone() })
 }
 
 fn parse<'a>(path: &Path, der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, TlsError> {
-    let unreadable = |reason: String| TlsError::NotPem {
-        path: path.to_owned(),
-        what: "certificate",
-        reason,
-    };
-    X509Certificate::from_der(der)
-        .map(|(_, certificate)| certificate)
-        .map_err(|error| unreadable(error.to_string()))
+    let unreadable = |reason: String| TlsError::NotPem { path: path.to_owned(), what: "certificate", reason };
+    X509Certificate::from_der(der).map(|(_, certificate)| certificate).map_err(|error| unreadable(error.to_string()))
 }

@@ -28,11 +28,7 @@ impl Census {
         let mut uncounted: Vec<_> = owned.collect();
         uncounted.sort_unstable();
         metrics.partitions_uncounted.inc_by(uncounted.len() as i64);
-        Census {
-            uncounted: uncounted.into(),
-            cursor: Vec::new(),
-            next_step: now,
-        }
+        Census { uncounted: uncounted.into(), cursor: Vec::new(), next_step: now }
     }
 
     /// Counts some more keys, if it is time for that.

@@ -17,13 +17,7 @@ impl HeaderCache {
     pub(super) fn new(bytes_max: u64) -> HeaderCache {
         // An estimate only sizes the table at first.
         let items = (bytes_max / 256).max(16) as usize;
-        HeaderCache(Cache::with(
-            items,
-            bytes_max,
-            Memory,
-            BuildHasherDefault::default(),
-            Default::default(),
-        ))
+        HeaderCache(Cache::with(items, bytes_max, Memory, BuildHasherDefault::default(), Default::default()))
     }
 
     pub(super) fn get(&mut self, record: &[u8]) -> Option<Arc<Header>> {

@@ -91,14 +91,7 @@ struct Located<'a> {
 impl<S: Store> Replica<S> {
     /// A replica that has just started: every actor is new.
     pub(crate) fn new(config: &EngineConfig, store: S, rng: StdRng, now: Now) -> Replica<S> {
-        let EngineConfig {
-            node,
-            shard,
-            topology,
-            limits,
-            metrics,
-            ..
-        } = config;
+        let EngineConfig { node, shard, topology, limits, metrics, .. } = config;
         let mine = |partition: &PartitionId| topology.shard_of(*node, *partition) == *shard;
         let census = Census::new(topology.ring().owned(*node).filter(mine), now.instant, metrics);
         Replica {
@@ -154,10 +147,7 @@ impl<S: Store> Replica<S> {
         if self.sync_due.is_some_and(|due| due <= now.instant) {
             self.ask_sync();
         }
-        if let Err(error) = self
-            .census
-            .step(now.instant, &self.store, &self.topology, &self.metrics)
-        {
+        if let Err(error) = self.census.step(now.instant, &self.store, &self.topology, &self.metrics) {
             self.halt(&error);
         }
     }
@@ -201,10 +191,7 @@ impl<S: Store> Replica<S> {
                 self.release(now, turn.waiting);
             }
             Err(ApplyError::Full(reason)) => {
-                tracing::warn!(
-                    reason,
-                    "a batch was refused for lack of room; nothing of it was applied"
-                );
+                tracing::warn!(reason, "a batch was refused for lack of room; nothing of it was applied");
                 self.actors.restore(turn.actors_before);
                 self.write_ids.forget_newest(turn.write_ids);
                 self.refuse(turn.waiting);
@@ -235,11 +222,7 @@ impl<S: Store> Replica<S> {
 
     fn write(&mut self, now: Now, from: NodeId, id: RequestId, write: Write) -> Result<(), Trouble> {
         let topology = self.topology.clone();
-        let Located {
-            bucket,
-            partition,
-            record,
-        } = self.locate(&topology, write.bucket, &write.key)?;
+        let Located { bucket, partition, record } = self.locate(&topology, write.bucket, &write.key)?;
         let header = self.header(&record)?;
         let intent = stamp::Intent::new(&write);
         if let Some(dot) = self.write_ids.recognise(now.instant, &header, &intent)? {
@@ -252,10 +235,7 @@ impl<S: Store> Replica<S> {
             self.turn.wait(Waiting {
                 to: from,
                 id,
-                waits: Waits::Stamp {
-                    stamped: Stamped { dot, siblings },
-                    durability: bucket.durability,
-                },
+                waits: Waits::Stamp { stamped: Stamped { dot, siblings }, durability: bucket.durability },
             });
             return Ok(());
         }
@@ -268,35 +248,24 @@ impl<S: Store> Replica<S> {
         } else {
             self.siblings(&record)?
         };
-        self.turn
-            .actors_before
-            .entry(partition)
-            .or_insert_with(|| self.actors.get(partition));
+        self.turn.actors_before.entry(partition).or_insert_with(|| self.actors.get(partition));
         let dot = self.actors.next_dot(partition);
         siblings.event(&write.context.vv, dot, stamp::version(&write, written_at));
         self.settle(bucket, &mut siblings);
         self.turn.write_ids += 1;
         self.write_ids.remember(now.instant, &intent, dot);
-        self.turn
-            .put(record, write.bucket, &write.key, header, siblings.clone());
+        self.turn.put(record, write.bucket, &write.key, header, siblings.clone());
         self.turn.wait(Waiting {
             to: from,
             id,
-            waits: Waits::Stamp {
-                stamped: Stamped { dot, siblings },
-                durability: bucket.durability,
-            },
+            waits: Waits::Stamp { stamped: Stamped { dot, siblings }, durability: bucket.durability },
         });
         Ok(())
     }
 
     fn merge(&mut self, from: NodeId, id: RequestId, merge: &Merge) -> Result<(), Trouble> {
         let topology = self.topology.clone();
-        let Located {
-            bucket,
-            partition,
-            record,
-        } = self.locate(&topology, merge.bucket, &merge.key)?;
+        let Located { bucket, partition, record } = self.locate(&topology, merge.bucket, &merge.key)?;
         self.witness(partition, merge.siblings.vv());
         let header = self.header(&record)?;
         let mut merged = merge.siblings.clone();
@@ -313,13 +282,7 @@ impl<S: Store> Replica<S> {
         } else {
             self.turn.put(record, merge.bucket, &merge.key, header, merged);
         }
-        self.turn.wait(Waiting {
-            to: from,
-            id,
-            waits: Waits::Ack {
-                durability: bucket.durability,
-            },
-        });
+        self.turn.wait(Waiting { to: from, id, waits: Waits::Ack { durability: bucket.durability } });
         Ok(())
     }
 
@@ -336,19 +299,15 @@ impl<S: Store> Replica<S> {
 
     fn scan(&mut self, from: NodeId, id: RequestId, scan: Scan) -> Result<(), Trouble> {
         let bucket = self.topology.bucket(scan.bucket).ok_or(Refusal::NoSuchBucket)?;
-        let partition = PartitionId {
-            n: bucket.quorum.n(),
-            arc: scan.arc,
-        };
+        let partition = PartitionId { n: bucket.quorum.n(), arc: scan.arc };
         if !self.topology.ring().owns(self.node, partition) {
             return Err(self.not_owner());
         }
         let limit = scan.limit.clamp(1, self.limits.scan_limit_max) as usize;
         let mut range = record::arc_range(partition, self.topology.ring().partitions());
         if let Some(after) = &scan.after {
-            range.start = range
-                .start
-                .max(RecordKey::new(partition.n, after.token, scan.bucket, &after.key).successor());
+            range.start =
+                range.start.max(RecordKey::new(partition.n, after.token, scan.bucket, &after.key).successor());
         }
         let (mut entries, mut complete, mut corrupt) = (Vec::new(), true, None);
         self.store.scan(&range.start[..]..&range.end[..], &mut |key, value| {
@@ -358,13 +317,7 @@ impl<S: Store> Replica<S> {
             }
             match record::decode_entry(key, &value) {
                 Ok(entry) if entry.bucket == scan.bucket => {
-                    entries.push((
-                        Cursor {
-                            token: entry.token,
-                            key: entry.key,
-                        },
-                        entry.header,
-                    ));
+                    entries.push((Cursor { token: entry.token, key: entry.key }, entry.header));
                 }
                 Ok(_) => {}
                 Err(error) => {
@@ -398,17 +351,11 @@ impl<S: Store> Replica<S> {
             return Err(self.not_owner());
         }
         let record = RecordKey::new(place.partition.n, place.token, bucket.id, key);
-        Ok(Located {
-            bucket,
-            partition: place.partition,
-            record,
-        })
+        Ok(Located { bucket, partition: place.partition, record })
     }
 
     fn not_owner(&self) -> Trouble {
-        Trouble::Refused(Refusal::NotOwner {
-            ring_version: self.topology.ring().version().0,
-        })
+        Trouble::Refused(Refusal::NotOwner { ring_version: self.topology.ring().version().0 })
     }
 
     /// What is held of a key, without values: from this turn's batch, the cache, or the store.
@@ -436,9 +383,7 @@ impl<S: Store> Replica<S> {
         if let Some(change) = self.turn.changes.get(record) {
             return Ok(change.siblings.clone());
         }
-        self.store
-            .get(record.as_bytes())?
-            .map_or_else(|| Ok(Siblings::new()), record::decode)
+        self.store.get(record.as_bytes())?.map_or_else(|| Ok(Siblings::new()), record::decode)
     }
 
     /// Answers a request that read, once this turn's batch is applied: it may have read through it.
@@ -446,11 +391,7 @@ impl<S: Store> Replica<S> {
         if self.turn.changes.is_empty() {
             self.reply(to, id, reply);
         } else {
-            self.turn.wait(Waiting {
-                to,
-                id,
-                waits: Waits::Read { reply, again },
-            });
+            self.turn.wait(Waiting { to, id, waits: Waits::Read { reply, again } });
         }
     }
 

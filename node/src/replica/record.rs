@@ -155,14 +155,7 @@ pub fn decode_entry(record: &[u8], value: &[u8]) -> Result<Entry, StoreError> {
     let key = Key::new(Bytes::copy_from_slice(key)).map_err(|error| corrupt(&error.to_string()))?;
     let (digest, header, _) = split(value)?;
     let token = Token(u64::from_be_bytes([t0, t1, t2, t3, t4, t5, t6, t7]));
-    Ok(Entry {
-        n,
-        token,
-        bucket: BucketId(u32::from_be_bytes([b0, b1, b2, b3])),
-        key,
-        digest,
-        header,
-    })
+    Ok(Entry { n, token, bucket: BucketId(u32::from_be_bytes([b0, b1, b2, b3])), key, digest, header })
 }
 
 /// Where an actor's counter is stored.
@@ -185,10 +178,7 @@ fn split(value: &[u8]) -> Result<(Digest, Header, usize), StoreError> {
         return Err(corrupt("a record is too short"));
     };
     if front[0] != FORMAT {
-        return Err(corrupt(&format!(
-            "a record has format {}, this release reads {FORMAT}",
-            front[0]
-        )));
+        return Err(corrupt(&format!("a record has format {}, this release reads {FORMAT}", front[0])));
     }
     let digest = Digest(u128::from_be_bytes(front[1..17].try_into().expect("sixteen bytes")));
     let header_len = u32::from_le_bytes(front[17..].try_into().expect("four bytes")) as usize;
@@ -212,15 +202,9 @@ fn version(value: &Bytes, at: &mut usize, dot: Dot, outline: &Outline) -> Result
             Some(bytes)
         }
     };
-    let version = Version {
-        value: bytes,
-        write_id: outline.write_id,
-        written_at: outline.written_at,
-    };
+    let version = Version { value: bytes, write_id: outline.write_id, written_at: outline.written_at };
     if version.outline().value_hash != outline.value_hash {
-        return Err(corrupt(&format!(
-            "the value of {dot} does not have the hash it was stored with"
-        )));
+        return Err(corrupt(&format!("the value of {dot} does not have the hash it was stored with")));
     }
     Ok(version)
 }
@@ -246,11 +230,8 @@ mod tests {
     fn siblings(values: &[Option<&'static [u8]>]) -> Siblings {
         let mut siblings = Siblings::new();
         for (i, value) in values.iter().enumerate() {
-            let version = Version {
-                value: value.map(Bytes::from_static),
-                write_id: WriteId(i as u128),
-                written_at: Hlc(9),
-            };
+            let version =
+                Version { value: value.map(Bytes::from_static), write_id: WriteId(i as u128), written_at: Hlc(9) };
             siblings.event(&VersionVector::new(), Dot::new(ActorId(i as u64), 3), version);
         }
         siblings
@@ -266,12 +247,7 @@ mod tests {
 
     #[test]
     fn a_record_is_read_as_it_was_written() {
-        for values in [
-            vec![],
-            vec![None],
-            vec![Some(&b""[..])],
-            vec![Some(&b"one"[..]), None, Some(&b"two"[..])],
-        ] {
+        for values in [vec![], vec![None], vec![Some(&b""[..])], vec![Some(&b"one"[..]), None, Some(&b"two"[..])]] {
             let siblings = siblings(&values);
             assert_eq!(decode(encoded(&siblings)), Ok(siblings.clone()));
             assert_eq!(decode_header(&encoded(&siblings)), Ok(siblings.header()));
@@ -293,9 +269,7 @@ mod tests {
     fn a_newer_format_is_named() {
         let mut newer = encoded(&siblings(&[Some(b"v")])).to_vec();
         newer[0] = 2;
-        let Err(StoreError::Corrupt(reason)) = decode(newer.into()) else {
-            panic!("must be refused")
-        };
+        let Err(StoreError::Corrupt(reason)) = decode(newer.into()) else { panic!("must be refused") };
         assert!(reason.contains("format 2"), "{reason}");
     }
 
@@ -303,29 +277,11 @@ mod tests {
     fn a_partition_is_one_contiguous_range() {
         let partitions = Partitions::new(4).expect("a power of two");
         for arc in 0..4 {
-            let range = arc_range(
-                PartitionId {
-                    n: 3,
-                    arc: ArcIndex(arc),
-                },
-                partitions,
-            );
-            for token in [
-                0,
-                1,
-                u64::MAX / 4,
-                u64::MAX / 4 + 1,
-                u64::MAX / 2,
-                u64::MAX - 1,
-                u64::MAX,
-            ] {
+            let range = arc_range(PartitionId { n: 3, arc: ArcIndex(arc) }, partitions);
+            for token in [0, 1, u64::MAX / 4, u64::MAX / 4 + 1, u64::MAX / 2, u64::MAX - 1, u64::MAX] {
                 let record = RecordKey::new(3, Token(token), BucketId(u32::MAX), &key());
                 let inside = range.start.as_slice() <= record.as_bytes() && record.as_bytes() < range.end.as_slice();
-                assert_eq!(
-                    inside,
-                    partitions.arc_of(Token(token)) == ArcIndex(arc),
-                    "token {token} arc {arc}"
-                );
+                assert_eq!(inside, partitions.arc_of(Token(token)) == ArcIndex(arc), "token {token} arc {arc}");
                 let other_class = RecordKey::new(4, Token(token), BucketId(0), &key());
                 assert!(range.end.as_slice() <= other_class.as_bytes());
             }

@@ -36,19 +36,13 @@ pub(super) struct Actors {
 impl Actors {
     /// None yet: every start draws its own.
     pub(super) fn new(rng: StdRng) -> Actors {
-        Actors {
-            live: BTreeMap::new(),
-            rng,
-        }
+        Actors { live: BTreeMap::new(), rng }
     }
 
     /// Names the next write of a partition.
     pub(super) fn next_dot(&mut self, partition: PartitionId) -> Dot {
         let rng = &mut self.rng;
-        let actor = self.live.entry(partition).or_insert_with(|| Actor {
-            id: ActorId(rng.random()),
-            counter: 0,
-        });
+        let actor = self.live.entry(partition).or_insert_with(|| Actor { id: ActorId(rng.random()), counter: 0 });
         actor.counter += 1;
         Dot::new(actor.id, actor.counter)
     }
@@ -60,10 +54,7 @@ impl Actors {
 
     /// The partition's actor, if `vv` knows writes of it that it never stamped.
     pub(super) fn contradicted_by(&self, partition: PartitionId, vv: &VersionVector) -> Option<ActorId> {
-        self.live
-            .get(&partition)
-            .filter(|actor| vv.counter(actor.id) > actor.counter)
-            .map(|actor| actor.id)
+        self.live.get(&partition).filter(|actor| vv.counter(actor.id) > actor.counter).map(|actor| actor.id)
     }
 
     /// Ends an actor: the next stamp of the partition draws a new one.
@@ -104,12 +95,7 @@ impl Intent {
             bytes.extend(counter.to_be_bytes());
         }
         let len = write.value.as_ref().map(|value| value.len() as u32);
-        Intent {
-            id: write.write_id,
-            len,
-            value_hash,
-            digest: xxh3_128(&bytes),
-        }
+        Intent { id: write.write_id, len, value_hash, digest: xxh3_128(&bytes) }
     }
 }
 
@@ -123,12 +109,7 @@ pub(super) struct WriteIds {
 
 impl WriteIds {
     pub(super) fn new(max: usize, age: Duration) -> WriteIds {
-        WriteIds {
-            stamps: BTreeMap::new(),
-            order: VecDeque::new(),
-            max,
-            age,
-        }
+        WriteIds { stamps: BTreeMap::new(), order: VecDeque::new(), max, age }
     }
 
     /// The dot under which this very write was stamped before, if it was.
@@ -138,11 +119,7 @@ impl WriteIds {
     pub(super) fn recognise(&mut self, now: Instant, header: &Header, intent: &Intent) -> Result<Option<Dot>, Refusal> {
         self.forget(now);
         if let Some(&(dot, digest)) = self.stamps.get(&intent.id) {
-            return if digest == intent.digest {
-                Ok(Some(dot))
-            } else {
-                Err(Refusal::WriteIdReused)
-            };
+            return if digest == intent.digest { Ok(Some(dot)) } else { Err(Refusal::WriteIdReused) };
         }
         match header.with_write_id(intent.id) {
             Some((dot, outline)) if outline.len == intent.len && outline.value_hash == intent.value_hash => {
@@ -202,29 +179,19 @@ pub(super) fn written_at(wall: Hlc, header: &Header, read: &Context, ahead_max: 
 pub(super) fn check_room(header: &Header, write: &Write) -> Result<(), Refusal> {
     let survivors = || header.live().iter().filter(|(dot, _)| !write.context.vv.covers(*dot));
     let siblings = survivors().count() + 1;
-    let bytes = survivors()
-        .filter_map(|(_, outline)| outline.len)
-        .map(|len| len as usize)
-        .sum::<usize>()
+    let bytes = survivors().filter_map(|(_, outline)| outline.len).map(|len| len as usize).sum::<usize>()
         + write.value.as_ref().map_or(0, |value| value.len());
     let too_many = siblings > SIBLINGS_MAX && siblings > header.live().len();
     let too_large = bytes > SIBLING_BYTES_MAX && bytes > header.value_bytes();
     if too_many || too_large {
-        return Err(Refusal::TooManySiblings {
-            siblings: siblings as u32,
-            bytes: bytes as u64,
-        });
+        return Err(Refusal::TooManySiblings { siblings: siblings as u32, bytes: bytes as u64 });
     }
     Ok(())
 }
 
 /// The version that a write becomes.
 pub(super) fn version(write: &Write, written_at: Hlc) -> Version {
-    let version = Version {
-        value: write.value.clone(),
-        write_id: write.write_id,
-        written_at,
-    };
+    let version = Version { value: write.value.clone(), write_id: write.write_id, written_at };
     debug_assert_eq!(version.is_tombstone(), write.value.is_none());
     version
 }

@@ -73,15 +73,7 @@ impl Turn {
                 change.encoded = encoded;
             }
             None => {
-                self.changes.insert(
-                    record,
-                    Change {
-                        stored: before,
-                        header,
-                        siblings,
-                        encoded,
-                    },
-                );
+                self.changes.insert(record, Change { stored: before, header, siblings, encoded });
             }
         }
     }
@@ -104,10 +96,7 @@ impl Turn {
         }
         for &partition in self.actors_before.keys() {
             if let Some(actor) = actors.get(partition) {
-                changes.push((
-                    record::actor_key(partition),
-                    Some(record::encode_actor(actor.id, actor.counter)),
-                ));
+                changes.push((record::actor_key(partition), Some(record::encode_actor(actor.id, actor.counter))));
             }
         }
         Batch { changes }

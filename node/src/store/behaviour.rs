@@ -46,19 +46,12 @@ pub(crate) use suite;
 /// A batch of text, for readable tests.
 pub(crate) fn batch<'a>(changes: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) -> Batch {
     let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
-    Batch {
-        changes: changes
-            .into_iter()
-            .map(|(key, value)| (bytes(key), value.map(bytes)))
-            .collect(),
-    }
+    Batch { changes: changes.into_iter().map(|(key, value)| (bytes(key), value.map(bytes))).collect() }
 }
 
 /// A batch of one.
 pub(crate) fn put(store: &mut impl Store, key: &str, value: &str) -> BatchSeq {
-    store
-        .apply(batch([(key, Some(value))]))
-        .expect("the store has room and works")
+    store.apply(batch([(key, Some(value))])).expect("the store has room and works")
 }
 
 /// A value as text.
@@ -78,11 +71,7 @@ fn scanned(store: &impl Store, start: &str, end: &str, limit: usize) -> Vec<(Str
     store
         .scan(start.as_bytes()..end.as_bytes(), &mut |key, value| {
             found.push((text(key), text(&value)));
-            if found.len() == limit {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
+            if found.len() == limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
         .expect("the store works");
     found
@@ -91,13 +80,9 @@ fn scanned(store: &impl Store, start: &str, end: &str, limit: usize) -> Vec<(Str
 pub(crate) fn a_batch_is_visible_at_once<S: Subject>() {
     let mut subject = S::create();
     let store = subject.store();
-    store
-        .apply(batch([("a", Some("1")), ("b", Some("2"))]))
-        .expect("applies");
+    store.apply(batch([("a", Some("1")), ("b", Some("2"))])).expect("applies");
     assert_eq!(value_of(store, "a").as_deref(), Some("1"));
-    store
-        .apply(batch([("a", None), ("b", Some("3")), ("c", Some("4"))]))
-        .expect("applies");
+    store.apply(batch([("a", None), ("b", Some("3")), ("c", Some("4"))])).expect("applies");
     assert_eq!(contents(store), [("b".into(), "3".into()), ("c".into(), "4".into())]);
 }
 
@@ -123,10 +108,7 @@ pub(crate) fn a_later_change_of_a_key_in_a_batch_wins<S: Subject>() {
 pub(crate) fn a_removed_key_is_gone<S: Subject>() {
     let mut subject = S::create();
     put(subject.store(), "a", "1");
-    subject
-        .store()
-        .apply(batch([("a", None), ("never there", None)]))
-        .expect("applies");
+    subject.store().apply(batch([("a", None), ("never there", None)])).expect("applies");
     assert_eq!(value_of(subject.store(), "a"), None);
     assert_eq!(contents(subject.store()), []);
     assert_eq!(contents(subject.reopen().store()), []);
@@ -139,16 +121,9 @@ pub(crate) fn a_scan_goes_in_order_within_its_bounds<S: Subject>() {
         put(store, key, key);
     }
     let keys = |start: &str, end: &str| -> Vec<String> {
-        scanned(store, start, end, usize::MAX)
-            .into_iter()
-            .map(|(key, _)| key)
-            .collect()
+        scanned(store, start, end, usize::MAX).into_iter().map(|(key, _)| key).collect()
     };
-    assert_eq!(
-        keys("b", "d"),
-        ["b", "ba", "bb", "c"],
-        "the start is included, the end is not"
-    );
+    assert_eq!(keys("b", "d"), ["b", "ba", "bb", "c"], "the start is included, the end is not");
     assert_eq!(keys("b", "b"), [""; 0]);
     assert_eq!(keys("d", "b"), [""; 0], "a range that runs backwards is empty");
     assert_eq!(keys("", "b"), ["a"]);
@@ -196,11 +171,7 @@ pub(crate) fn any_bytes_are_a_key_and_a_value<S: Subject>() {
         Bytes::from(vec![7; super::STORED_KEY_BYTES_MAX]),
     ];
     let value = |i: usize| Bytes::from(vec![i as u8; [0, 1, 511, 700_000][i]]);
-    let changes = keys
-        .iter()
-        .enumerate()
-        .map(|(i, key)| (key.clone(), Some(value(i))))
-        .collect();
+    let changes = keys.iter().enumerate().map(|(i, key)| (key.clone(), Some(value(i)))).collect();
     subject.store().apply(Batch { changes }).expect("applies");
     let mut subject = subject.reopen();
     for (i, key) in keys.iter().enumerate() {
@@ -240,10 +211,7 @@ pub(crate) fn the_suite_agrees_with_a_map<S: Subject>() {
                 found.push((Bytes::copy_from_slice(key), value));
                 ControlFlow::Continue(())
             };
-            subject
-                .store()
-                .scan(&b"\0"[..]..&b"\xff"[..], visit)
-                .expect("the store works");
+            subject.store().scan(&b"\0"[..]..&b"\xff"[..], visit).expect("the store works");
             assert!(found.into_iter().eq(model.clone()), "round {round}");
         }
     }

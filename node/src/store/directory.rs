@@ -206,17 +206,8 @@ impl DataDirectory {
         // Durable before anybody hears of it: no two lives of the store may tell the same number.
         file.starts += 1;
         write_json(&path, IDENTITY, &file)?;
-        let incarnation = Incarnation {
-            starts: file.starts,
-            nonce: identity.nonce,
-        };
-        Ok(DataDirectory {
-            path,
-            identity: file,
-            incarnation,
-            reset_key,
-            _lock: lock,
-        })
+        let incarnation = Incarnation { starts: file.starts, nonce: identity.nonce };
+        Ok(DataDirectory { path, identity: file, incarnation, reset_key, _lock: lock })
     }
 
     /// Checks the topology against the data, and remembers it if it is the first one or differs where it may. To be
@@ -229,10 +220,7 @@ impl DataDirectory {
         let path = self.path.join(TOPOLOGY);
         if new.cluster != self.identity.cluster {
             let difference = format!("the cluster is {:?} and was {:?}", new.cluster, self.identity.cluster);
-            return Err(TopologyChanged {
-                differences: vec![difference],
-            }
-            .into());
+            return Err(TopologyChanged { differences: vec![difference] }.into());
         }
         if let Some(old) = read_json::<Foundation>(&path)? {
             let differences = old.differences(&new);
@@ -310,10 +298,7 @@ impl IdentityFile {
 
     fn missing(directory: &Path) -> OpenError {
         let what = "is missing, and the directory holds data".to_string();
-        OpenError::Damaged {
-            path: directory.join(IDENTITY),
-            what,
-        }
+        OpenError::Damaged { path: directory.join(IDENTITY), what }
     }
 }
 
@@ -385,10 +370,7 @@ impl Foundation {
             members: members.collect(),
             placements: tables
                 .iter()
-                .map(|(&n, table)| FoundationPlacement {
-                    n,
-                    digest: format!("{:032x}", table.digest128()),
-                })
+                .map(|(&n, table)| FoundationPlacement { n, digest: format!("{:032x}", table.digest128()) })
                 .collect(),
             buckets: buckets.collect(),
         }
@@ -398,10 +380,7 @@ impl Foundation {
     fn differences(&self, new: &Foundation) -> Vec<String> {
         let mut said = Vec::new();
         if self.partitions != new.partitions {
-            said.push(format!(
-                "there are {} partitions and were {}",
-                new.partitions, self.partitions
-            ));
+            said.push(format!("there are {} partitions and were {}", new.partitions, self.partitions));
         }
         if self.hash_seed != new.hash_seed {
             said.push(format!("the hash seed is {} and was {}", new.hash_seed, self.hash_seed));
@@ -435,22 +414,13 @@ impl Foundation {
                 said.push(format!("member {:?} has id {} and had {}", old.name, now.id, old.id));
             }
             if now.weight != old.weight {
-                said.push(format!(
-                    "member {:?} has weight {} and had {}",
-                    old.name, now.weight, old.weight
-                ));
+                said.push(format!("member {:?} has weight {} and had {}", old.name, now.weight, old.weight));
             }
             if now.zone != old.zone {
-                said.push(format!(
-                    "member {:?} is in zone {:?} and was in {:?}",
-                    old.name, now.zone, old.zone
-                ));
+                said.push(format!("member {:?} is in zone {:?} and was in {:?}", old.name, now.zone, old.zone));
             }
             if now.shards != old.shards {
-                said.push(format!(
-                    "member {:?} has {} shards and had {}",
-                    old.name, now.shards, old.shards
-                ));
+                said.push(format!("member {:?} has {} shards and had {}", old.name, now.shards, old.shards));
             }
         }
         for now in &new.members {
@@ -485,10 +455,7 @@ impl Foundation {
             let was = self.buckets.iter().find(|old| old.id == now.id && old.name != now.name);
             let is_new = !self.buckets.iter().any(|old| old.name == now.name);
             if let (Some(was), true) = (was, is_new) {
-                said.push(format!(
-                    "bucket {:?} has id {}, which is that of bucket {:?}",
-                    now.name, now.id, was.name
-                ));
+                said.push(format!("bucket {:?} has id {}, which is that of bucket {:?}", now.name, now.id, was.name));
             }
         }
     }
@@ -498,11 +465,7 @@ fn create_if_absent(path: &Path) -> Result<(), OpenError> {
     if path.is_dir() {
         return Ok(());
     }
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|e| failed("create", path, e))?;
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| failed("create", path, e))?;
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent),
         _ => sync_directory(Path::new(".")),
@@ -520,10 +483,7 @@ fn check_unused(path: &Path) -> Result<(), OpenError> {
             Some(name) if name.ends_with(ASIDE) => {}
             _ => {
                 let found = name.to_string_lossy().into_owned();
-                return Err(OpenError::NotOurs {
-                    path: path.into(),
-                    found,
-                });
+                return Err(OpenError::NotOurs { path: path.into(), found });
             }
         }
     }
@@ -539,21 +499,13 @@ fn lock(directory: &Path) -> Result<File, OpenError> {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();
-            let pid = file
-                .read_to_string(&mut text)
-                .ok()
-                .and_then(|_| text.trim().parse().ok());
-            return Err(OpenError::InUse {
-                path: directory.into(),
-                pid,
-            });
+            let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+            return Err(OpenError::InUse { path: directory.into(), pid });
         }
         Err(TryLockError::Error(e)) => return Err(failed("lock", &path, e)),
     }
     // The text only helps people; the lock is what counts. It need not be durable.
-    file.set_len(0)
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .map_err(|e| failed("write", &path, e))?;
+    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(|e| failed("write", &path, e))?;
     Ok(file)
 }
 
@@ -566,9 +518,7 @@ fn reset_key(directory: &Path) -> Result<[u8; RESET_KEY_BYTES], OpenError> {
         }),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let mut key = [0; RESET_KEY_BYTES];
-            OsRng
-                .try_fill_bytes(&mut key)
-                .map_err(|e| failed("draw random bytes for", &path, io::Error::other(e)))?;
+            OsRng.try_fill_bytes(&mut key).map_err(|e| failed("draw random bytes for", &path, io::Error::other(e)))?;
             write_atomically(directory, RESET_KEY, &key)?;
             Ok(key)
         }
@@ -587,10 +537,7 @@ fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>, OpenE
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(failed("read", path, e)),
     };
-    let damaged = |e: serde_json::Error| OpenError::Damaged {
-        path: path.into(),
-        what: format!("is damaged ({e})"),
-    };
+    let damaged = |e: serde_json::Error| OpenError::Damaged { path: path.into(), what: format!("is damaged ({e})") };
     let Format { format } = serde_json::from_slice(&bytes).map_err(damaged)?;
     if format > FORMAT {
         let path = path.parent().unwrap_or(path).into();
@@ -623,17 +570,11 @@ fn write_atomically(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), Op
 
 /// Makes creations and renames in a directory durable.
 fn sync_directory(path: &Path) -> Result<(), OpenError> {
-    File::open(path)
-        .and_then(|directory| directory.sync_all())
-        .map_err(|e| failed("sync", path, e))
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(|e| failed("sync", path, e))
 }
 
 fn failed(what: &'static str, path: &Path, source: io::Error) -> OpenError {
-    OpenError::Io {
-        what,
-        path: path.into(),
-        source,
-    }
+    OpenError::Io { what, path: path.into(), source }
 }
 
 /// Format of the directory and of the files described above.
@@ -666,12 +607,7 @@ mod tests {
     }
 
     fn identity(cluster: &str, node: &str) -> Identity {
-        Identity {
-            cluster: cluster.into(),
-            node: node.into(),
-            created: "2026-11-20T06:00:00Z".into(),
-            nonce: 7,
-        }
+        Identity { cluster: cluster.into(), node: node.into(), created: "2026-11-20T06:00:00Z".into(), nonce: 7 }
     }
 
     fn open(path: &Path) -> Result<DataDirectory, OpenError> {
@@ -679,12 +615,8 @@ mod tests {
     }
 
     fn everything(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-        let entries = fs::read_dir(path)
-            .expect("listed")
-            .map(|entry| entry.expect("listed").path());
-        entries
-            .map(|path| (path.clone(), fs::read(&path).unwrap_or_default()))
-            .collect()
+        let entries = fs::read_dir(path).expect("listed").map(|entry| entry.expect("listed").path());
+        entries.map(|path| (path.clone(), fs::read(&path).unwrap_or_default())).collect()
     }
 
     #[test]
@@ -699,11 +631,7 @@ mod tests {
         let key = *first.reset_key();
         assert_ne!(key, [0; RESET_KEY_BYTES]);
         drop(first);
-        let again = Identity {
-            nonce: 8,
-            created: "later".into(),
-            ..identity("shop", "ada")
-        };
+        let again = Identity { nonce: 8, created: "later".into(), ..identity("shop", "ada") };
         let second = DataDirectory::open(&path, &again).expect("opened again");
         assert_eq!(second.incarnation(), Incarnation { starts: 2, nonce: 8 });
         assert_eq!(*second.reset_key(), key, "peers know us by it");
@@ -728,12 +656,8 @@ mod tests {
         type Check = fn(&OpenError) -> bool;
         let newer = br#"{ "format": 2, "something": "else" }"#;
         let cases: [(&str, &[u8], Check); 5] = [
-            (IDENTITY, newer, |e| {
-                matches!(e, OpenError::NewerFormat { found: 2, .. })
-            }),
-            (IDENTITY, b"{ \"format\": 1, \"clus", |e| {
-                matches!(e, OpenError::Damaged { .. })
-            }),
+            (IDENTITY, newer, |e| matches!(e, OpenError::NewerFormat { found: 2, .. })),
+            (IDENTITY, b"{ \"format\": 1, \"clus", |e| matches!(e, OpenError::Damaged { .. })),
             (IDENTITY, b"", |e| matches!(e, OpenError::Damaged { .. })),
             (RESET_KEY, b"short", |e| matches!(e, OpenError::Damaged { .. })),
             (LOCK, b"", |_| false),
@@ -758,15 +682,9 @@ mod tests {
         drop(open(folder.path()).expect("made"));
         let before = everything(folder.path());
         let other = DataDirectory::open(folder.path(), &identity("shop", "bob")).expect_err("another node's");
-        assert!(
-            matches!(&other, OpenError::OtherNode { found, .. } if found == "ada"),
-            "{other}"
-        );
+        assert!(matches!(&other, OpenError::OtherNode { found, .. } if found == "ada"), "{other}");
         let other = DataDirectory::open(folder.path(), &identity("mall", "ada")).expect_err("another cluster's");
-        assert!(
-            matches!(&other, OpenError::OtherCluster { found, .. } if found == "shop"),
-            "{other}"
-        );
+        assert!(matches!(&other, OpenError::OtherCluster { found, .. } if found == "shop"), "{other}");
         assert_eq!(everything(folder.path()), before);
     }
 
@@ -775,18 +693,12 @@ mod tests {
         let folder = folder();
         fs::write(folder.path().join("thesis.txt"), "years of work").expect("written");
         let refused = open(folder.path()).expect_err("not ours");
-        assert!(
-            matches!(&refused, OpenError::NotOurs { found, .. } if found == "thesis.txt"),
-            "{refused}"
-        );
+        assert!(matches!(&refused, OpenError::NotOurs { found, .. } if found == "thesis.txt"), "{refused}");
         assert_eq!(everything(folder.path()).len(), 1, "nothing was added");
         fs::remove_file(folder.path().join("thesis.txt")).expect("removed");
 
         fs::create_dir(folder.path().join(STORE)).expect("created");
-        assert!(
-            matches!(open(folder.path()), Err(OpenError::Damaged { .. })),
-            "data, and nobody's"
-        );
+        assert!(matches!(open(folder.path()), Err(OpenError::Damaged { .. })), "data, and nobody's");
         fs::remove_dir(folder.path().join(STORE)).expect("removed");
 
         fs::create_dir(folder.path().join("lost+found")).expect("created");
@@ -803,10 +715,7 @@ mod tests {
             partitions: Partitions::new(16).expect("a power of two"),
             hash_seed: 1,
             members: ["ada", "bob", "cyd"].map(member).to_vec(),
-            classes: definitions
-                .iter()
-                .map(|bucket| bucket.quorum.n())
-                .collect::<BTreeSet<u8>>(),
+            classes: definitions.iter().map(|bucket| bucket.quorum.n()).collect::<BTreeSet<u8>>(),
         };
         ring(&mut spec);
         Topology::new("shop", Ring::first(spec).expect("a ring"), definitions).expect("a topology")
@@ -842,12 +751,8 @@ mod tests {
         directory.check_topology(&topology(|_| {}, more)).expect("a new bucket");
         drop(directory);
         let directory = open(folder.path()).expect("opened again");
-        directory
-            .check_topology(&topology(|_| {}, more))
-            .expect("it is remembered");
-        let error = directory
-            .check_topology(&topology(|_| {}, |_| {}))
-            .expect_err("it cannot go again");
+        directory.check_topology(&topology(|_| {}, more)).expect("it is remembered");
+        let error = directory.check_topology(&topology(|_| {}, |_| {})).expect_err("it cannot go again");
         assert!(error.to_string().contains("bucket \"logs\" is missing"), "{error}");
     }
 
@@ -856,58 +761,18 @@ mod tests {
         type Ring = fn(&mut RingSpec);
         type Buckets = fn(&mut Vec<BucketDefinition>);
         let cases: [(Ring, Buckets, &str); 12] = [
-            (
-                |s| s.partitions = Partitions::new(32).expect("valid"),
-                |_| {},
-                "there are 32 partitions and were 16",
-            ),
+            (|s| s.partitions = Partitions::new(32).expect("valid"), |_| {}, "there are 32 partitions and were 16"),
             (|s| s.hash_seed = 2, |_| {}, "the hash seed is 2 and was 1"),
-            (
-                |s| s.members.push(Member::new("dan", "dan:7400")),
-                |_| {},
-                "member \"dan\" is new",
-            ),
-            (
-                |s| s.members[2] = Member::new("dan", "dan:7400"),
-                |_| {},
-                "member \"cyd\" is missing",
-            ),
-            (
-                |s| s.members[0].weight = 50,
-                |_| {},
-                "member \"ada\" has weight 50 and had 100",
-            ),
-            (
-                |s| s.members[0].zone = "b".into(),
-                |_| {},
-                "member \"ada\" is in zone \"b\" and was in \"\"",
-            ),
-            (
-                |s| s.members[0].shards = 2,
-                |_| {},
-                "member \"ada\" has 2 shards and had 1",
-            ),
+            (|s| s.members.push(Member::new("dan", "dan:7400")), |_| {}, "member \"dan\" is new"),
+            (|s| s.members[2] = Member::new("dan", "dan:7400"), |_| {}, "member \"cyd\" is missing"),
+            (|s| s.members[0].weight = 50, |_| {}, "member \"ada\" has weight 50 and had 100"),
+            (|s| s.members[0].zone = "b".into(), |_| {}, "member \"ada\" is in zone \"b\" and was in \"\""),
+            (|s| s.members[0].shards = 2, |_| {}, "member \"ada\" has 2 shards and had 1"),
             (|_| {}, |b| b.truncate(1), "bucket \"carts\" is missing"),
-            (
-                |_| {},
-                |b| b[1] = bucket(5, "carts", 3),
-                "bucket \"carts\" has id 5 and had 1",
-            ),
-            (
-                |_| {},
-                |b| b[1] = bucket(1, "carts", 2),
-                "bucket \"carts\" has n = 2 and had 3",
-            ),
-            (
-                |_| {},
-                |b| b[1] = bucket(1, "cards", 3),
-                "bucket \"cards\" has id 1, which is that of bucket \"carts\"",
-            ),
-            (
-                |_| {},
-                |b| b[1].conflict = Conflict::Lww,
-                "bucket \"carts\" has conflict = \"lww\" and had \"siblings\"",
-            ),
+            (|_| {}, |b| b[1] = bucket(5, "carts", 3), "bucket \"carts\" has id 5 and had 1"),
+            (|_| {}, |b| b[1] = bucket(1, "carts", 2), "bucket \"carts\" has n = 2 and had 3"),
+            (|_| {}, |b| b[1] = bucket(1, "cards", 3), "bucket \"cards\" has id 1, which is that of bucket \"carts\""),
+            (|_| {}, |b| b[1].conflict = Conflict::Lww, "bucket \"carts\" has conflict = \"lww\" and had \"siblings\""),
         ];
         let folder = folder();
         let directory = open(folder.path()).expect("made");
@@ -917,14 +782,8 @@ mod tests {
             let Err(TopologyError::Changed(error)) = directory.check_topology(&topology(ring, buckets)) else {
                 panic!("should be refused: {said}");
             };
-            assert!(
-                error.differences.iter().any(|difference| difference == said),
-                "{said}: {error}"
-            );
-            assert!(
-                error.to_string().contains("cannot be changed by editing the file"),
-                "{error}"
-            );
+            assert!(error.differences.iter().any(|difference| difference == said), "{said}: {error}");
+            assert!(error.to_string().contains("cannot be changed by editing the file"), "{error}");
         }
         assert_eq!(everything(folder.path()), before);
     }
@@ -937,9 +796,6 @@ mod tests {
         fs::create_dir(directory.store_path()).expect("created");
         fs::remove_file(folder.path().join(TOPOLOGY)).expect("removed");
         let error = directory.check_topology(&topology(|_| {}, |_| {})).expect_err("lost");
-        assert!(
-            matches!(error, TopologyError::Directory(OpenError::Damaged { .. })),
-            "{error}"
-        );
+        assert!(matches!(error, TopologyError::Directory(OpenError::Damaged { .. })), "{error}");
     }
 }

@@ -127,10 +127,7 @@ impl DiskDatabase {
     /// [`DiskOpenError`]; in particular if anything is missing that had been synced.
     pub fn open(path: impl AsRef<Path>, options: DiskOptions) -> Result<DiskDatabase, DiskOpenError> {
         let path = path.as_ref();
-        let failed = |error| DiskOpenError::Failed {
-            path: path.into(),
-            error,
-        };
+        let failed = |error| DiskOpenError::Failed { path: path.into(), error };
         let known = prepare(path).map_err(failed)?;
         let (audit, cut) = match known {
             Some(mark) => {
@@ -151,18 +148,12 @@ impl DiskDatabase {
         check_complete(&keyspace, known.unwrap_or_default(), cut).map_err(failed)?;
 
         // All that the journals hold is durable now: fjall has synced them.
-        let mark = Mark {
-            seqno_end: audit.last.map_or(0, |last| last + 1),
-            journal: audit.last_in,
-        };
+        let mark = Mark { seqno_end: audit.last.map_or(0, |last| last + 1), journal: audit.last_in };
         let watermark = Watermark::open(path, mark).map_err(|e| failed(io_error("write the record of syncs", &e)))?;
         // Its going need not be durable: only without `synced` does it count.
         let _ = fs::remove_file(path.join(CREATING));
         let newest = audit.newest.unwrap_or(0); // as fjall calls its first one
-        let probe = options
-            .space_probe
-            .clone()
-            .unwrap_or_else(|| SpaceProbe::of_file_system(path));
+        let probe = options.space_probe.clone().unwrap_or_else(|| SpaceProbe::of_file_system(path));
         let writer = Writer {
             space: Space::new(probe, options.reserve_bytes),
             path: path.into(),
@@ -176,21 +167,13 @@ impl DiskDatabase {
             memtable_bytes: options.memtable_bytes,
             writer: Mutex::new(writer),
             applied: AtomicU64::new(0),
-            synced: Mutex::new(Synced {
-                applied: 0,
-                journal: newest,
-                watermark,
-            }),
+            synced: Mutex::new(Synced { applied: 0, journal: newest, watermark }),
         })))
     }
 
     /// A shard's handle. Its batches are numbered from 1.
     pub fn store(&self, shard: u16) -> DiskStore {
-        DiskStore {
-            shared: Arc::clone(&self.0),
-            shard,
-            applied: BatchSeq::default(),
-        }
+        DiskStore { shared: Arc::clone(&self.0), shard, applied: BatchSeq::default() }
     }
 
     /// A handle for the thread that syncs.
@@ -239,10 +222,7 @@ impl Store for DiskStore {
         }
         let mut found = self.shared.guarded(|| Ok(self.shared.keyspace.range(range)))?;
         // Only fjall's part is guarded: a panic of the visitor is the visitor's.
-        while let Some((key, value)) = self
-            .shared
-            .guarded(|| found.next().map(fjall::Guard::into_inner).transpose())?
-        {
+        while let Some((key, value)) = self.shared.guarded(|| found.next().map(fjall::Guard::into_inner).transpose())? {
             if visit(&key, value.into()).is_break() {
                 break;
             }
@@ -306,11 +286,7 @@ struct Synced {
 impl Shared {
     fn apply(&self, batch: Batch) -> Result<(), ApplyError> {
         self.hold_back()?;
-        let bytes = batch
-            .changes
-            .iter()
-            .map(|(key, value)| bytes_of(key, value.as_deref()))
-            .sum();
+        let bytes = batch.changes.iter().map(|(key, value)| bytes_of(key, value.as_deref())).sum();
         let only_removes = super::only_removes(&batch);
         let mut writer = lock(&self.writer);
         match writer.space.take(bytes, only_removes) {
@@ -357,14 +333,8 @@ impl Shared {
         };
         self.guarded(|| self.db.persist(PersistMode::SyncData))?;
         // The newest batch covered was appended after the last sync looked for the newest journal, or after the start.
-        let mark = Mark {
-            seqno_end,
-            journal: Some(synced.journal),
-        };
-        synced
-            .watermark
-            .write(mark)
-            .map_err(|e| self.fail(io_error("write the record of syncs", &e)))?;
+        let mark = Mark { seqno_end, journal: Some(synced.journal) };
+        synced.watermark.write(mark).map_err(|e| self.fail(io_error("write the record of syncs", &e)))?;
         synced.applied = applied;
         synced.journal = journal;
         Ok(())
@@ -433,20 +403,14 @@ fn prepare(path: &Path) -> Result<Option<Mark>, StoreError> {
     let exists = |name: &str| path.join(name).try_exists().map_err(failed);
     let missing = |name: &str| StoreError::Corrupt(format!("the file {name:?} of the database is missing"));
     if let Some(mark) = Watermark::read(path).map_err(failed)? {
-        return if exists("version")? {
-            Ok(Some(mark))
-        } else {
-            Err(missing("version"))
-        };
+        return if exists("version")? { Ok(Some(mark)) } else { Err(missing("version")) };
     }
     if exists(CREATING)? {
         clear_interrupted(path).map_err(failed)?;
     } else if exists("version")? || exists("keyspaces")? {
         return Err(missing("synced"));
     }
-    File::create(path.join(CREATING))
-        .and_then(|file| file.sync_all())
-        .map_err(failed)?;
+    File::create(path.join(CREATING)).and_then(|file| file.sync_all()).map_err(failed)?;
     sync_directory(path).map_err(failed)?;
     Ok(None)
 }
@@ -496,9 +460,7 @@ fn check_complete(keyspace: &Keyspace, synced: Mark, cut: Option<CutTail>) -> Re
     let seqno_end = keyspace.tree.get_highest_seqno().map_or(0, |seqno| seqno + 1);
     if seqno_end < synced.seqno_end {
         let aside = cut.path().display();
-        return Err(StoreError::Corrupt(format!(
-            "records that were synced are lost; they may be in {aside}"
-        )));
+        return Err(StoreError::Corrupt(format!("records that were synced are lost; they may be in {aside}")));
     }
     cut.discard();
     Ok(())
@@ -532,14 +494,8 @@ fn io_error(what: &str, error: &io::Error) -> StoreError {
 
 /// fjall checks some of what it reads by assertions.
 fn panicked(panic: &(dyn Any + Send)) -> StoreError {
-    let said = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied());
-    StoreError::Corrupt(format!(
-        "the storage engine panicked: {}",
-        said.unwrap_or("without a word")
-    ))
+    let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    StoreError::Corrupt(format!("the storage engine panicked: {}", said.unwrap_or("without a word")))
 }
 
 /// A panic while one of these is held is one of fjall's, and then the store has failed; no other leaves them half done.

@@ -80,10 +80,8 @@ impl MemoryStore {
     /// disks write in any order.
     pub fn crash_keeping(&mut self, mut keep: impl FnMut(BatchSeq) -> bool) {
         let unsynced = std::mem::take(&mut self.unsynced);
-        let touched: Vec<Bytes> = unsynced
-            .iter()
-            .flat_map(|(_, batch)| batch.changes.iter().map(|(key, _)| key.clone()))
-            .collect();
+        let touched: Vec<Bytes> =
+            unsynced.iter().flat_map(|(_, batch)| batch.changes.iter().map(|(key, _)| key.clone())).collect();
         for (seq, batch) in unsynced {
             if keep(seq) {
                 apply_to(&mut self.synced, batch);
@@ -302,11 +300,8 @@ mod tests {
             store.sync();
             for round in 1..=3 {
                 let text = round.to_string();
-                let changes = [
-                    ("x", Some(text.as_str())),
-                    ("y", Some(text.as_str())),
-                    (["p", "q", "r"][round - 1], Some("1")),
-                ];
+                let changes =
+                    [("x", Some(text.as_str())), ("y", Some(text.as_str())), (["p", "q", "r"][round - 1], Some("1"))];
                 store.apply(batch(changes)).expect("applies");
             }
             store.crash_keeping(|seq| kept >> (seq.0 - 2) & 1 == 1);
@@ -315,17 +310,9 @@ mod tests {
             assert_eq!(value_of(&store, "x"), Some(newest.unwrap_or(0).to_string()));
             assert_eq!(value_of(&store, "y"), newest.map(|round| round.to_string()));
             for (i, key) in ["p", "q", "r"].into_iter().enumerate() {
-                assert_eq!(
-                    value_of(&store, key).is_some(),
-                    kept >> i & 1 == 1,
-                    "batch {i}, kept {kept:03b}"
-                );
+                assert_eq!(value_of(&store, key).is_some(), kept >> i & 1 == 1, "batch {i}, kept {kept:03b}");
             }
-            assert_eq!(
-                store.snapshot().0,
-                store.written,
-                "after a crash all that is left is durable"
-            );
+            assert_eq!(store.snapshot().0, store.written, "after a crash all that is left is durable");
         }
     }
 
@@ -386,10 +373,7 @@ mod tests {
             store.fail_next_apply(error.clone(), written);
             assert_eq!(store.apply(batch([("a", Some("1"))])), Err(error.clone().into()));
             assert_eq!(store.get(b"a"), Err(error.clone()));
-            assert_eq!(
-                store.scan(b"a"..b"b", &mut |_, _| ControlFlow::Continue(())),
-                Err(error.clone())
-            );
+            assert_eq!(store.scan(b"a"..b"b", &mut |_, _| ControlFlow::Continue(())), Err(error.clone()));
             assert_eq!(store.apply(batch([("a", Some("1"))])), Err(error.into()));
             store.clear_faults();
             assert_eq!(value_of(&store, "a").is_some(), written);

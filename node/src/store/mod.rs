@@ -34,9 +34,6 @@ fn assert_keys_fit(batch: &Batch) {
             (1..=STORED_KEY_BYTES_MAX).contains(&key),
             "a stored key has 1 to {STORED_KEY_BYTES_MAX} bytes, not {key}"
         );
-        assert!(
-            u32::try_from(value).is_ok(),
-            "a stored value has less than 4 GiB, not {value} bytes"
-        );
+        assert!(u32::try_from(value).is_ok(), "a stored value has less than 4 GiB, not {value} bytes");
     }
 }

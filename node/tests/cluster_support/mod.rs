@@ -78,12 +78,7 @@ impl Dev {
             command.args(["--base-port", &self.base_port.to_string()]);
         }
         let errors = log.try_clone().expect("can be shared");
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(errors)
-            .spawn()
-            .expect("the binary runs");
+        let mut child = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("the binary runs");
         let deadline = Instant::now() + Duration::from_secs(90);
         loop {
             let said = self.said();
@@ -142,9 +137,7 @@ impl Dev {
     /// `nodes.json`.
     pub(crate) fn nodes(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.cluster().join("nodes.json")).expect("dev has written it");
-        let Value::Array(nodes) = serde_json::from_str(&text).expect("is JSON") else {
-            panic!("is a list: {text}")
-        };
+        let Value::Array(nodes) = serde_json::from_str(&text).expect("is JSON") else { panic!("is a list: {text}") };
         nodes
     }
 
@@ -161,11 +154,7 @@ impl Dev {
 
     /// Ends one node as a crash would, and waits until `nodes.json` says so.
     pub(crate) fn kill(&self, name: &str) {
-        let (_, pid) = self
-            .pids()
-            .into_iter()
-            .find(|(node, _)| node == name)
-            .expect("is a node");
+        let (_, pid) = self.pids().into_iter().find(|(node, _)| node == name).expect("is a node");
         signal(pid.expect("runs"), Signal::KILL);
         self.eventually(&format!("nodes.json says that {name} is gone"), || {
             self.pids().iter().any(|(node, pid)| node == name && pid.is_none())
@@ -178,18 +167,12 @@ impl Dev {
         for (_, pid) in &pids {
             signal(pid.expect("runs"), Signal::KILL);
         }
-        self.eventually("nodes.json says that all are gone", || {
-            self.pids().iter().all(|(_, pid)| pid.is_none())
-        });
+        self.eventually("nodes.json says that all are gone", || self.pids().iter().all(|(_, pid)| pid.is_none()));
     }
 
     /// Starts one node by hand, as a person would.
     pub(crate) fn serve(&self, name: &str) -> Child {
-        let node = self
-            .nodes()
-            .into_iter()
-            .find(|node| text(node, "name") == name)
-            .expect("is a node");
+        let node = self.nodes().into_iter().find(|node| text(node, "name") == name).expect("is a node");
         let log = File::create(self.file(&format!("{name}.txt"))).expect("can be written");
         let child = driftless()
             .args(["serve", "--config", &text(&node, "config")])
@@ -199,9 +182,7 @@ impl Dev {
             .spawn()
             .expect("the binary runs");
         self.eventually(&format!("nodes.json says that {name} is back"), || {
-            self.pids()
-                .iter()
-                .any(|(node, pid)| node == name && *pid == Some(child.id()))
+            self.pids().iter().any(|(node, pid)| node == name && *pid == Some(child.id()))
         });
         child
     }
@@ -251,11 +232,7 @@ impl Dev {
 impl Drop for Dev {
     fn drop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
-        let pids = if self.cluster().join("nodes.json").is_file() {
-            self.pids()
-        } else {
-            Vec::new()
-        };
+        let pids = if self.cluster().join("nodes.json").is_file() { self.pids() } else { Vec::new() };
         let _ = child.kill();
         let _ = child.wait();
         // Their standard input has closed with `dev`: they stop by themselves. Those that do not are ended.
@@ -286,12 +263,8 @@ pub(crate) fn driftless() -> Command {
 
 /// Runs a command to its end, which must come.
 pub(crate) fn finish(mut command: Command, input: &[u8]) -> Done {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary runs");
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
     let mut stdin = child.stdin.take().expect("is a pipe");
     let mut stdout = child.stdout.take().expect("is a pipe");
     let mut stderr = child.stderr.take().expect("is a pipe");
@@ -314,36 +287,22 @@ pub(crate) fn finish(mut command: Command, input: &[u8]) -> Done {
         let _ = child.wait();
     }
     writer.join().expect("does not panic");
-    let (stdout, stderr) = (
-        reader.join().expect("does not panic"),
-        errors.join().expect("does not panic"),
-    );
+    let (stdout, stderr) = (reader.join().expect("does not panic"), errors.join().expect("does not panic"));
     let status = status.unwrap_or_else(|| panic!("{command:?} comes to an end: {stderr}"));
-    Done {
-        code: status.code(),
-        stdout,
-        stderr,
-    }
+    Done { code: status.code(), stdout, stderr }
 }
 
 /// Checks code and message of a command that must not succeed.
 pub(crate) fn expect_failure(done: &Done, code: i32, what: &str, says: &[&str]) {
     assert_eq!(done.code, Some(code), "{what}: {}", done.stderr);
     for part in says {
-        assert!(
-            done.stderr.contains(part),
-            "{what} should say {part:?}, not:\n{}",
-            done.stderr
-        );
+        assert!(done.stderr.contains(part), "{what} should say {part:?}, not:\n{}", done.stderr);
     }
 }
 
 /// A text field of a JSON object.
 pub(crate) fn text(value: &Value, field: &str) -> String {
-    value[field]
-        .as_str()
-        .unwrap_or_else(|| panic!("{field} is a text in {value}"))
-        .to_owned()
+    value[field].as_str().unwrap_or_else(|| panic!("{field} is a text in {value}")).to_owned()
 }
 
 /// The sample records: key and value.

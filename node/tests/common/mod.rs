@@ -109,10 +109,7 @@ impl Cluster {
             authority: CertificateAuthority::create(CLUSTER).expect("a plain name"),
             topology: Arc::new(topology(CLUSTER, &members, 64)),
             nodes: shards.iter().map(|_| None).collect(),
-            stores: shards
-                .iter()
-                .map(|n| (0..*n).map(|_| SharedStore::default()).collect())
-                .collect(),
+            stores: shards.iter().map(|n| (0..*n).map(|_| SharedStore::default()).collect()).collect(),
             starts: vec![0; shards.len()],
             sync_failures: shards.iter().map(|_| Arc::default()).collect(),
             members,
@@ -126,10 +123,7 @@ impl Cluster {
     pub fn settings(&mut self, node: usize) -> NodeSettings {
         self.starts[node] += 1;
         let name = &self.members[node].name;
-        let issued = self
-            .authority
-            .issue_node(name, Validity::holder(SystemTime::now()))
-            .expect("a plain name");
+        let issued = self.authority.issue_node(name, Validity::holder(SystemTime::now())).expect("a plain name");
         NodeSettings {
             name: name.clone(),
             listen: self.address(node),
@@ -139,10 +133,7 @@ impl Cluster {
             context_keys: context_keys(),
             limits: Limits::default(),
             net: NetLimits::default(),
-            incarnation: Incarnation {
-                starts: self.starts[node],
-                nonce: rand::random(),
-            },
+            incarnation: Incarnation { starts: self.starts[node], nonce: rand::random() },
             reset_key: [node as u8; 64],
             metrics: Arc::new(Metrics::default()),
         }
@@ -155,20 +146,14 @@ impl Cluster {
 
     pub fn start_with(&mut self, node: usize, settings: NodeSettings) {
         let stores = self.stores[node].clone();
-        let syncer = StoresSyncer {
-            stores: stores.clone(),
-            fail: self.sync_failures[node].clone(),
-        };
+        let syncer = StoresSyncer { stores: stores.clone(), fail: self.sync_failures[node].clone() };
         // The port of a node that has just ended may take a moment to be free.
         let mut started = Err(None);
         eventually("the node starts", || {
             started = Node::start(
                 settings.clone(),
                 stores.clone(),
-                StoresSyncer {
-                    stores: syncer.stores.clone(),
-                    fail: syncer.fail.clone(),
-                },
+                StoresSyncer { stores: syncer.stores.clone(), fail: syncer.fail.clone() },
             )
             .map_err(Some);
             started.is_ok()
@@ -188,17 +173,12 @@ impl Cluster {
 
     pub fn wait_connected(&self) {
         eventually("all nodes reach all others", || {
-            self.nodes
-                .iter()
-                .flatten()
-                .all(|node| node.status().peers.iter().all(|peer| peer.connected))
+            self.nodes.iter().flatten().all(|node| node.status().peers.iter().all(|peer| peer.connected))
         });
     }
 
     pub fn client_identity(&self) -> Issued {
-        self.authority
-            .issue_client("tester", Validity::holder(SystemTime::now()))
-            .expect("a plain name")
+        self.authority.issue_client("tester", Validity::holder(SystemTime::now())).expect("a plain name")
     }
 
     pub async fn client(&self, node: usize) -> TestClient {
@@ -233,11 +213,7 @@ pub fn context_keys() -> ContextKeys {
 
 pub fn tls_files() -> TlsFiles {
     let path = |name: &str| PathBuf::from(name);
-    TlsFiles {
-        ca: path("ca.pem"),
-        cert: path("node.pem"),
-        key: path("node.key"),
-    }
+    TlsFiles { ca: path("ca.pem"), cert: path("node.pem"), key: path("node.key") }
 }
 
 pub fn identity(ca: &str, issued: &Issued) -> TlsIdentity {
@@ -249,9 +225,8 @@ pub fn identity(ca: &str, issued: &Issued) -> TlsIdentity {
 pub fn free_ports(count: u16) -> u16 {
     loop {
         let first: u16 = rand::random_range(20_000..32_000);
-        let sockets: Result<Vec<_>, _> = (first..first + count)
-            .map(|port| UdpSocket::bind(("127.0.0.1", port)))
-            .collect();
+        let sockets: Result<Vec<_>, _> =
+            (first..first + count).map(|port| UdpSocket::bind(("127.0.0.1", port))).collect();
         if sockets.is_ok() {
             return first;
         }
@@ -277,15 +252,8 @@ pub async fn soon(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// Runs a test's client side.
 pub fn block_on<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
-        tokio::time::timeout(Duration::from_secs(60), future)
-            .await
-            .expect("ends in time")
-    })
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), future).await.expect("ends in time") })
 }
 
 /// Speaks the client protocol frame by frame.
@@ -301,9 +269,7 @@ pub struct TestClient {
 
 pub fn endpoint(ca: &str, identity: &Issued, alpn: &[u8]) -> Endpoint {
     let mut roots = rustls::RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(ca.as_bytes()).expect("PEM"))
-        .expect("an authority");
+    roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).expect("PEM")).expect("an authority");
     let chain = vec![CertificateDer::from_pem_slice(identity.certificate.as_bytes()).expect("PEM")];
     let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).expect("PEM");
     let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -315,9 +281,7 @@ pub fn endpoint(ca: &str, identity: &Issued, alpn: &[u8]) -> Endpoint {
     tls.alpn_protocols = vec![alpn.to_vec()];
     let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("TLS 1.3")));
     let mut transport = quinn::TransportConfig::default();
-    transport
-        .stream_receive_window((8_u32 << 20).into())
-        .keep_alive_interval(Some(Duration::from_secs(2)));
+    transport.stream_receive_window((8_u32 << 20).into()).keep_alive_interval(Some(Duration::from_secs(2)));
     config.transport_config(Arc::new(transport));
     let mut endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a socket");
     endpoint.set_default_client_config(config);
@@ -327,11 +291,8 @@ pub fn endpoint(ca: &str, identity: &Issued, alpn: &[u8]) -> Endpoint {
 impl TestClient {
     pub async fn connect(address: SocketAddr, ca: &str, identity: &Issued) -> TestClient {
         let endpoint = endpoint(ca, identity, ALPN_CLIENT);
-        let connection = endpoint
-            .connect(address, NODE_SERVER_NAME)
-            .expect("valid")
-            .await
-            .expect("the node accepts us");
+        let connection =
+            endpoint.connect(address, NODE_SERVER_NAME).expect("valid").await.expect("the node accepts us");
         let (send, receive) = connection.open_bi().await.expect("a stream");
         TestClient {
             endpoint,
@@ -347,13 +308,7 @@ impl TestClient {
     pub async fn send(&mut self, request: Request) -> u64 {
         let id = self.next;
         self.next += 1;
-        self.send_frame(&RequestFrame {
-            id,
-            ring_version: 1,
-            deadline_ms: 5000,
-            request,
-        })
-        .await;
+        self.send_frame(&RequestFrame { id, ring_version: 1, deadline_ms: 5000, request }).await;
         id
     }
 

@@ -89,28 +89,16 @@ impl ContextKeys {
     /// # Errors
     /// [`ContextError`] says what is wrong with it.
     pub fn open(&self, bucket: BucketId, key: &Key, token: &ContextToken) -> Result<Context, ContextError> {
-        let (body, seal) = token
-            .0
-            .split_last_chunk::<SEAL_BYTES>()
-            .ok_or(ContextError::Malformed)?;
+        let (body, seal) = token.0.split_last_chunk::<SEAL_BYTES>().ok_or(ContextError::Malformed)?;
         let [format, id, context @ ..] = body else {
             return Err(ContextError::Malformed);
         };
         if *format != FORMAT {
             return Err(ContextError::Format(*format));
         }
-        let sealer = self
-            .0
-            .iter()
-            .find(|key| key.id == *id)
-            .ok_or(ContextError::UnknownKey(*id))?;
+        let sealer = self.0.iter().find(|key| key.id == *id).ok_or(ContextError::UnknownKey(*id))?;
         // blake3::Hash compares in constant time; so must this.
-        let same = sealer
-            .seal(bucket, key, body)
-            .iter()
-            .zip(seal)
-            .fold(0, |acc, (a, b)| acc | (a ^ b))
-            == 0;
+        let same = sealer.seal(bucket, key, body).iter().zip(seal).fold(0, |acc, (a, b)| acc | (a ^ b)) == 0;
         if !same {
             return Err(ContextError::Seal);
         }
@@ -159,9 +147,7 @@ impl FromStr for ContextToken {
     type Err = ContextError;
 
     fn from_str(text: &str) -> Result<ContextToken, ContextError> {
-        let bytes = URL_SAFE_NO_PAD
-            .decode(text.trim())
-            .map_err(|_| ContextError::Malformed)?;
+        let bytes = URL_SAFE_NO_PAD.decode(text.trim()).map_err(|_| ContextError::Malformed)?;
         Ok(ContextToken(bytes.into()))
     }
 }
@@ -190,14 +176,7 @@ mod tests {
 
     fn sample() -> (BucketId, Key, Context) {
         let vv = [Dot::new(ActorId(7), 3), Dot::new(ActorId(9), 1)].into_iter().collect();
-        (
-            BucketId(4),
-            Key::new("bat").expect("valid"),
-            Context {
-                vv,
-                written_at: Hlc(77),
-            },
-        )
+        (BucketId(4), Key::new("bat").expect("valid"), Context { vv, written_at: Hlc(77) })
     }
 
     #[test]
@@ -224,18 +203,10 @@ mod tests {
         for bit in 0..token.0.len() * 8 {
             let mut bytes = token.0.to_vec();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(
-                keys(&[1]).open(bucket, &key, &ContextToken(bytes.into())).is_err(),
-                "bit {bit}"
-            );
+            assert!(keys(&[1]).open(bucket, &key, &ContextToken(bytes.into())).is_err(), "bit {bit}");
         }
         for len in 0..token.0.len() {
-            assert!(
-                keys(&[1])
-                    .open(bucket, &key, &ContextToken(token.0.slice(..len)))
-                    .is_err(),
-                "length {len}"
-            );
+            assert!(keys(&[1]).open(bucket, &key, &ContextToken(token.0.slice(..len))).is_err(), "length {len}");
         }
     }
 
@@ -244,10 +215,7 @@ mod tests {
         let (bucket, key, context) = sample();
         let mut bytes = keys(&[1]).seal(bucket, &key, &context).0.to_vec();
         bytes[0] = 2;
-        assert_eq!(
-            keys(&[1]).open(bucket, &key, &ContextToken(bytes.into())),
-            Err(ContextError::Format(2))
-        );
+        assert_eq!(keys(&[1]).open(bucket, &key, &ContextToken(bytes.into())), Err(ContextError::Format(2)));
     }
 
     #[test]

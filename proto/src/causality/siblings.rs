@@ -23,10 +23,7 @@ use super::version_vector::VersionVector;
 /// Everything a replica knows of one key. `P` is what it keeps of each live write: the [`Version`] itself, or only
 /// its [`Outline`] (then the whole is a [`Header`]).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(
-    try_from = "RawSiblings<P>",
-    bound(deserialize = "P: Payload + Deserialize<'de>", serialize = "P: Serialize")
-)]
+#[serde(try_from = "RawSiblings<P>", bound(deserialize = "P: Payload + Deserialize<'de>", serialize = "P: Serialize"))]
 pub struct Siblings<P = Version> {
     vv: VersionVector,
     live: Vec<(Dot, P)>,
@@ -82,10 +79,7 @@ pub struct MalformedSiblings;
 
 impl<P> Default for Siblings<P> {
     fn default() -> Self {
-        Siblings {
-            vv: VersionVector::new(),
-            live: Vec::new(),
-        }
+        Siblings { vv: VersionVector::new(), live: Vec::new() }
     }
 }
 
@@ -102,11 +96,7 @@ impl<P: Payload> Siblings<P> {
     pub fn from_parts(vv: VersionVector, live: Vec<(Dot, P)>) -> Result<Self, MalformedSiblings> {
         let sorted = live.windows(2).all(|pair| pair[0].0 < pair[1].0);
         let covered = live.iter().all(|(dot, _)| dot.counter > 0 && vv.covers(*dot));
-        if sorted && covered {
-            Ok(Siblings { vv, live })
-        } else {
-            Err(MalformedSiblings)
-        }
+        if sorted && covered { Ok(Siblings { vv, live }) } else { Err(MalformedSiblings) }
     }
 
     /// A new write: drops the siblings that `context` has seen and adds this one.
@@ -150,12 +140,7 @@ impl<P: Payload> Siblings<P> {
     /// Keeps only the largest (written_at, dot): the last-writer-wins policy. Returns how many concurrent writes were
     /// discarded.
     pub fn keep_last(&mut self) -> usize {
-        let Some(last) = self
-            .live
-            .iter()
-            .map(|(dot, payload)| (payload.written_at(), *dot))
-            .max()
-        else {
+        let Some(last) = self.live.iter().map(|(dot, payload)| (payload.written_at(), *dot)).max() else {
             return 0;
         };
         let before = self.live.len();
@@ -175,10 +160,7 @@ impl<P: Payload> Siblings<P> {
 
     /// The live writes that are values.
     pub fn values(&self) -> impl Iterator<Item = &P> + '_ {
-        self.live
-            .iter()
-            .map(|(_, payload)| payload)
-            .filter(|payload| !payload.is_tombstone())
+        self.live.iter().map(|(_, payload)| payload).filter(|payload| !payload.is_tombstone())
     }
 
     /// Whether any live write is a value.
@@ -193,11 +175,7 @@ impl<P: Payload> Siblings<P> {
 
     /// The largest time of any live write.
     pub fn written_at(&self) -> Hlc {
-        self.live
-            .iter()
-            .map(|(_, payload)| payload.written_at())
-            .max()
-            .unwrap_or_default()
+        self.live.iter().map(|(_, payload)| payload.written_at()).max().unwrap_or_default()
     }
 
     /// The live write with this attempt's id.
@@ -207,10 +185,7 @@ impl<P: Payload> Siblings<P> {
 
     /// The live write with this dot.
     pub fn get(&self, dot: Dot) -> Option<&P> {
-        self.live
-            .binary_search_by_key(&dot, |entry| entry.0)
-            .ok()
-            .map(|at| &self.live[at].1)
+        self.live.binary_search_by_key(&dot, |entry| entry.0).ok().map(|at| &self.live[at].1)
     }
 
     /// Whether the write named by `dot` has arrived here: it is live, or was overwritten.
@@ -221,25 +196,15 @@ impl<P: Payload> Siblings<P> {
     /// Whether merging `other` would change nothing.
     pub fn includes<Q: Payload>(&self, other: &Siblings<Q>) -> bool {
         self.vv.covers_all(&other.vv)
-            && other
-                .live
-                .iter()
-                .all(|(dot, _)| self.get(*dot).is_some() || self.vv.covers(*dot))
-            && self
-                .live
-                .iter()
-                .all(|(dot, _)| other.get(*dot).is_some() || !other.vv.covers(*dot))
+            && other.live.iter().all(|(dot, _)| self.get(*dot).is_some() || self.vv.covers(*dot))
+            && self.live.iter().all(|(dot, _)| other.get(*dot).is_some() || !other.vv.covers(*dot))
     }
 
     /// The same without values.
     pub fn header(&self) -> Header {
         Siblings {
             vv: self.vv.clone(),
-            live: self
-                .live
-                .iter()
-                .map(|(dot, payload)| (*dot, payload.outline()))
-                .collect(),
+            live: self.live.iter().map(|(dot, payload)| (*dot, payload.outline())).collect(),
         }
     }
 
@@ -251,24 +216,17 @@ impl<P: Payload> Siblings<P> {
 impl Siblings<Version> {
     /// Bytes of all live values together.
     pub fn value_bytes(&self) -> usize {
-        self.values()
-            .map(|version| version.value.as_ref().map_or(0, Bytes::len))
-            .sum()
+        self.values().map(|version| version.value.as_ref().map_or(0, Bytes::len)).sum()
     }
 
     /// Merges what another replica knows from its header alone. Possible exactly when every value that survives is at
     /// hand; otherwise nothing changes, the answer is false, and the full state has to be asked for.
     #[must_use]
     pub fn merge_header(&mut self, header: &Header) -> bool {
-        if !header
-            .live
-            .iter()
-            .all(|(dot, _)| self.get(*dot).is_some() || self.vv.covers(*dot))
-        {
+        if !header.live.iter().all(|(dot, _)| self.get(*dot).is_some() || self.vv.covers(*dot)) {
             return false;
         }
-        self.live
-            .retain(|(dot, _)| header.get(*dot).is_some() || !header.vv.covers(*dot));
+        self.live.retain(|(dot, _)| header.get(*dot).is_some() || !header.vv.covers(*dot));
         self.vv.join(&header.vv);
         true
     }
@@ -277,11 +235,7 @@ impl Siblings<Version> {
 impl Siblings<Outline> {
     /// Bytes of all live values together.
     pub fn value_bytes(&self) -> usize {
-        self.live
-            .iter()
-            .filter_map(|(_, outline)| outline.len)
-            .map(|len| len as usize)
-            .sum()
+        self.live.iter().filter_map(|(_, outline)| outline.len).map(|len| len as usize).sum()
     }
 }
 

@@ -50,9 +50,7 @@ impl VersionVector {
 
     /// The largest counter seen of an actor, zero if none.
     pub fn counter(&self, actor: ActorId) -> u64 {
-        self.0
-            .binary_search_by_key(&actor, |entry| entry.0)
-            .map_or(0, |at| self.0[at].1)
+        self.0.binary_search_by_key(&actor, |entry| entry.0).map_or(0, |at| self.0[at].1)
     }
 
     /// Whether this dot has been seen.
@@ -106,19 +104,13 @@ impl TryFrom<Vec<(ActorId, u64)>> for VersionVector {
     fn try_from(entries: Vec<(ActorId, u64)>) -> Result<VersionVector, MalformedVector> {
         let sorted = entries.windows(2).all(|pair| pair[0].0 < pair[1].0);
         let positive = entries.iter().all(|entry| entry.1 > 0);
-        if sorted && positive {
-            Ok(VersionVector(entries))
-        } else {
-            Err(MalformedVector)
-        }
+        if sorted && positive { Ok(VersionVector(entries)) } else { Err(MalformedVector) }
     }
 }
 
 impl fmt::Debug for VersionVector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map()
-            .entries(self.0.iter().map(|(actor, counter)| (actor, counter)))
-            .finish()
+        f.debug_map().entries(self.0.iter().map(|(actor, counter)| (actor, counter))).finish()
     }
 }
 
@@ -128,11 +120,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn vector() -> impl Strategy<Value = VersionVector> {
-        proptest::collection::vec((0..6_u64, 0..5_u64), 0..8).prop_map(|dots| {
-            dots.into_iter()
-                .map(|(actor, counter)| Dot::new(ActorId(actor), counter))
-                .collect()
-        })
+        proptest::collection::vec((0..6_u64, 0..5_u64), 0..8)
+            .prop_map(|dots| dots.into_iter().map(|(actor, counter)| Dot::new(ActorId(actor), counter)).collect())
     }
 
     fn joined(a: &VersionVector, b: &VersionVector) -> VersionVector {

@@ -60,13 +60,7 @@ impl<'a> Movement<'a> {
         for row in rows.chunks_mut(topology.n) {
             evict_from_crowded_zones(topology, quota, row, &mut held);
         }
-        Movement {
-            topology,
-            quota,
-            kept: rows.clone(),
-            rows,
-            held,
-        }
+        Movement { topology, quota, kept: rows.clone(), rows, held }
     }
 
     /// Gives every empty slot to the member whose turn it is.
@@ -98,9 +92,7 @@ impl<'a> Movement<'a> {
         let mut givers: Vec<usize> = (0..self.topology.len()).filter(|&node| self.excess(node) > 0).collect();
         while !givers.is_empty() {
             givers.retain(|&from| {
-                let mut takers: Vec<usize> = (0..self.topology.len())
-                    .filter(|&node| self.deficit(node) > 0)
-                    .collect();
+                let mut takers: Vec<usize> = (0..self.topology.len()).filter(|&node| self.deficit(node) > 0).collect();
                 takers.sort_by_key(|&node| self.turn(node));
                 for to in takers {
                     let through = owned[from]
@@ -144,10 +136,8 @@ impl<'a> Movement<'a> {
         let from = from.map(|node| node as u16);
         let slots = &mut self.rows[row * self.topology.n..(row + 1) * self.topology.n];
         assert!(!slots.contains(&Some(to as u16)), "no member twice in a row");
-        let slot = slots
-            .iter_mut()
-            .find(|slot| **slot == from)
-            .expect("a path leads through slots that its steps hold");
+        let slot =
+            slots.iter_mut().find(|slot| **slot == from).expect("a path leads through slots that its steps hold");
         *slot = Some(to as u16);
     }
 
@@ -157,16 +147,8 @@ impl<'a> Movement<'a> {
         let graph = self.graph();
         let mut best: Vec<Option<Reached>> = (0..count)
             .map(|node| match graph.from_empty[node] {
-                _ if self.excess(node) > 0 => Some(Reached {
-                    cost: 0,
-                    steps: 0,
-                    by: None,
-                }),
-                Some(edge) => Some(Reached {
-                    cost: edge.cost,
-                    steps: 1,
-                    by: Some((edge.row, None)),
-                }),
+                _ if self.excess(node) > 0 => Some(Reached { cost: 0, steps: 0, by: None }),
+                Some(edge) => Some(Reached { cost: edge.cost, steps: 1, by: Some((edge.row, None)) }),
                 None => None,
             })
             .collect();
@@ -184,11 +166,7 @@ impl<'a> Movement<'a> {
                     let Some(edge) = graph.edges[from * count + to] else {
                         continue;
                     };
-                    let found = Reached {
-                        cost: cost + edge.cost,
-                        steps: steps + 1,
-                        by: Some((edge.row, Some(from))),
-                    };
+                    let found = Reached { cost: cost + edge.cost, steps: steps + 1, by: Some((edge.row, Some(from))) };
                     if best.is_none_or(|known| (found.cost, found.steps) < (known.cost, known.steps)) {
                         *best = Some(found);
                         changed = true;
@@ -204,10 +182,7 @@ impl<'a> Movement<'a> {
             .expect("the quotas can be met, so a path exists while they are not (see placement.rs)")
             .2;
         let mut path = vec![];
-        while let Some(Reached {
-            by: Some((row, from)), ..
-        }) = best[at]
-        {
+        while let Some(Reached { by: Some((row, from)), .. }) = best[at] {
             path.push((row, from, at));
             match from {
                 Some(node) => at = node,
@@ -221,10 +196,7 @@ impl<'a> Movement<'a> {
     /// The cheapest step between every two members, and into an empty slot for every member.
     fn graph(&self) -> Graph {
         let count = self.topology.len();
-        let mut graph = Graph {
-            edges: vec![None; count * count],
-            from_empty: vec![None; count],
-        };
+        let mut graph = Graph { edges: vec![None; count * count], from_empty: vec![None; count] };
         let mut room = Room::new(self.topology);
         for row in 0..self.topology.q {
             room.enter(self.row(row));
@@ -237,10 +209,7 @@ impl<'a> Movement<'a> {
                     if !room.admits(to, from) {
                         continue;
                     }
-                    let edge = Edge {
-                        cost: price - from.map_or(0, brought_in),
-                        row,
-                    };
+                    let edge = Edge { cost: price - from.map_or(0, brought_in), row };
                     let known = match from {
                         Some(from) => &mut graph.edges[from * count + to],
                         None => &mut graph.from_empty[to],
@@ -288,10 +257,7 @@ impl<'a> Movement<'a> {
     /// little smaller than the others would come last in every round, hence always into the same rows.
     fn turn(&self, node: usize) -> Turn {
         let moment = self.topology.draw(self.held[node] as usize, node) >> (64 - MOMENT_BITS);
-        Turn {
-            elapsed: u64::from(self.held[node]) << MOMENT_BITS | moment,
-            quota: u64::from(self.quota[node]),
-        }
+        Turn { elapsed: u64::from(self.held[node]) << MOMENT_BITS | moment, quota: u64::from(self.quota[node]) }
     }
 }
 
@@ -354,11 +320,7 @@ struct Room<'a> {
 
 impl<'a> Room<'a> {
     fn new(topology: &'a Topology) -> Room<'a> {
-        Room {
-            topology,
-            in_zone: vec![0; topology.zone_count],
-            row: Vec::with_capacity(topology.n),
-        }
+        Room { topology, in_zone: vec![0; topology.zone_count], row: Vec::with_capacity(topology.n) }
     }
 
     /// Looks at another row, or at the same one again after it has changed.
@@ -412,11 +374,8 @@ mod tests {
     use crate::Member;
 
     fn topology(n: u8, q: u32, zones: &[&str]) -> Topology {
-        let members: Vec<Member> = zones
-            .iter()
-            .enumerate()
-            .map(|(i, zone)| Member::new(format!("m{i}"), "h:1").in_zone(*zone))
-            .collect();
+        let members: Vec<Member> =
+            zones.iter().enumerate().map(|(i, zone)| Member::new(format!("m{i}"), "h:1").in_zone(*zone)).collect();
         Topology::new(n, q, &members)
     }
 
@@ -448,14 +407,8 @@ mod tests {
     #[test]
     fn who_replaces_an_owner_takes_its_place_in_the_list() {
         let topology = topology(3, 1, &["", "", "", ""]);
-        assert_eq!(
-            move_to_quotas(&topology, &[1, 0, 1, 1], table(&[&[0, 1, 2]])),
-            table(&[&[0, 3, 2]])
-        );
-        assert_eq!(
-            move_to_quotas(&topology, &[1, 0, 1, 1], table(&[&[-1, 3, 2]])),
-            table(&[&[0, 3, 2]])
-        );
+        assert_eq!(move_to_quotas(&topology, &[1, 0, 1, 1], table(&[&[0, 1, 2]])), table(&[&[0, 3, 2]]));
+        assert_eq!(move_to_quotas(&topology, &[1, 0, 1, 1], table(&[&[-1, 3, 2]])), table(&[&[0, 3, 2]]));
     }
 
     #[test]
@@ -463,10 +416,7 @@ mod tests {
         let topology = topology(2, 2, &["a", "a", "b", "b"]);
         let moved = move_to_quotas(&topology, &[1, 1, 1, 1], table(&[&[0, 1], &[2, 3]]));
         for row in moved.chunks(2) {
-            assert_ne!(
-                topology.zones[usize::from(row[0].unwrap())],
-                topology.zones[usize::from(row[1].unwrap())]
-            );
+            assert_ne!(topology.zones[usize::from(row[0].unwrap())], topology.zones[usize::from(row[1].unwrap())]);
         }
         assert_eq!(topology.held(&moved), [1; 4]);
     }

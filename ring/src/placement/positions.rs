@@ -50,25 +50,13 @@ impl Order {
             }
         }
         for wanted in [false, true] {
-            for (index, row) in rows
-                .chunks(n)
-                .enumerate()
-                .filter(|(index, _)| touched[*index] == wanted)
-            {
+            for (index, row) in rows.chunks(n).enumerate().filter(|(index, _)| touched[*index] == wanted) {
                 rows_led[usize::from(row[position])].push(index);
             }
         }
         let places = n - position;
-        let bounds = available
-            .iter()
-            .map(|&slots| (slots / places, slots.div_ceil(places)))
-            .collect();
-        Order {
-            n,
-            position,
-            rows_led,
-            bounds,
-        }
+        let bounds = available.iter().map(|&slots| (slots / places, slots.div_ceil(places))).collect();
+        Order { n, position, rows_led, bounds }
     }
 
     fn leads(&self, node: usize) -> usize {
@@ -80,9 +68,7 @@ impl Order {
     }
 
     fn leading_more_than(&self, bound: fn((usize, usize)) -> usize) -> Vec<usize> {
-        (0..self.bounds.len())
-            .filter(|&node| self.leads(node) > bound(self.bounds[node]))
-            .collect()
+        (0..self.bounds.len()).filter(|&node| self.leads(node) > bound(self.bounds[node])).collect()
     }
 
     /// Takes one lead from a member that has too many, or gives one to a member that has too few. False if
@@ -91,22 +77,16 @@ impl Order {
         let too_many = self.leading_more_than(|(_, most)| most);
         let path = if too_many.is_empty() {
             let to_spare = self.leading_more_than(|(fewest, _)| fewest);
-            self.path(rows, touched, only_touched, &to_spare, |order, node| {
-                order.leads(node) < order.bounds[node].0
-            })
+            self.path(rows, touched, only_touched, &to_spare, |order, node| order.leads(node) < order.bounds[node].0)
         } else {
-            self.path(rows, touched, only_touched, &too_many, |order, node| {
-                order.leads(node) < order.bounds[node].1
-            })
+            self.path(rows, touched, only_touched, &too_many, |order, node| order.leads(node) < order.bounds[node].1)
         };
         let Some(path) = path else { return false };
         for (row, to) in path {
             let slots = &mut rows[row * self.n..(row + 1) * self.n];
             let from = usize::from(slots[self.position]);
-            let other = slots
-                .iter()
-                .position(|&node| usize::from(node) == to)
-                .expect("a path leads through rows of both");
+            let other =
+                slots.iter().position(|&node| usize::from(node) == to).expect("a path leads through rows of both");
             slots.swap(self.position, other);
             self.rows_led[from].retain(|&led| led != row);
             self.rows_led[to].push(row);
@@ -131,11 +111,7 @@ impl Order {
             reached[source] = true;
         }
         while let Some(from) = queue.pop_front() {
-            for &row in self.rows_led[from]
-                .iter()
-                .rev()
-                .filter(|&&row| touched[row] || !only_touched)
-            {
+            for &row in self.rows_led[from].iter().rev().filter(|&&row| touched[row] || !only_touched) {
                 for &node in &rows[row * self.n + self.position + 1..(row + 1) * self.n] {
                     let to = usize::from(node);
                     if reached[to] {

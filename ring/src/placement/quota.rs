@@ -29,9 +29,8 @@ pub(super) fn quotas(topology: &Topology, held: &[u32]) -> Vec<u32> {
     let mut amount = node_cap * topology.n as u64;
     loop {
         let level = Level::find(topology, &open, amount);
-        let full: Vec<usize> = (0..topology.zone_count)
-            .filter(|&zone| level.exceeds(topology, zone, zone_cap))
-            .collect();
+        let full: Vec<usize> =
+            (0..topology.zone_count).filter(|&zone| level.exceeds(topology, zone, zone_cap)).collect();
         if full.is_empty() {
             level.round(topology, held, zone_cap, &mut quotas);
             break;
@@ -70,12 +69,7 @@ impl Level {
         let mut partial = nodes.to_vec();
         partial.sort_by_key(|&node| (Reverse(weight(node)), node));
 
-        let mut level = Level {
-            full: vec![],
-            partial: vec![],
-            left: amount,
-            total_weight: 0,
-        };
+        let mut level = Level { full: vec![], partial: vec![], left: amount, total_weight: 0 };
         level.total_weight = partial.iter().map(|&node| weight(node)).sum();
         let mut rest = partial.into_iter();
         // By falling weight: where one is not full, none after it is.
@@ -95,18 +89,9 @@ impl Level {
 
     /// Whether the zone stands above `zone_cap`.
     fn exceeds(&self, topology: &Topology, zone: usize, zone_cap: u64) -> bool {
-        let inside = |nodes: &[usize]| {
-            nodes
-                .iter()
-                .copied()
-                .filter(|&n| topology.zones[n] == zone)
-                .collect::<Vec<_>>()
-        };
+        let inside = |nodes: &[usize]| nodes.iter().copied().filter(|&n| topology.zones[n] == zone).collect::<Vec<_>>();
         let full = topology.q as u128 * inside(&self.full).len() as u128;
-        let weight: u128 = inside(&self.partial)
-            .iter()
-            .map(|&node| u128::from(topology.weights[node]))
-            .sum();
+        let weight: u128 = inside(&self.partial).iter().map(|&node| u128::from(topology.weights[node])).sum();
         // Without partial members nothing is left, and the fraction is 0 / 1.
         let (left, total) = (u128::from(self.left), u128::from(self.total_weight.max(1)));
         full * total + weight * left > u128::from(zone_cap) * total
@@ -128,12 +113,7 @@ impl Level {
             quotas[node] = whole as u32;
             zone_sum[topology.zones[node]] += whole as u64;
             spare -= whole as u64;
-            remainders.push((
-                Reverse(share % total),
-                Reverse(held[node]),
-                topology.draw(0, node),
-                node,
-            ));
+            remainders.push((Reverse(share % total), Reverse(held[node]), topology.draw(0, node), node));
         }
         remainders.sort_unstable();
         for (Reverse(remainder), _, _, node) in remainders {
@@ -170,10 +150,7 @@ mod tests {
     #[test]
     fn no_member_is_above_q_and_the_rest_share_what_it_leaves() {
         assert_eq!(quotas_of(2, 64, &[(1000, ""), (1, ""), (3, "")], &[0; 3]), [64, 16, 48]);
-        assert_eq!(
-            quotas_of(3, 64, &[(1, ""), (u32::MAX, ""), (7, "")], &[0; 3]),
-            [64, 64, 64]
-        );
+        assert_eq!(quotas_of(3, 64, &[(1, ""), (u32::MAX, ""), (7, "")], &[0; 3]), [64, 64, 64]);
     }
 
     #[test]

@@ -43,11 +43,7 @@ fn one(seed: u64, trace: bool) -> ExitCode {
         outcome.hash,
         outcome.violations.len()
     );
-    if outcome.violations.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if outcome.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn many(options: &Options) -> ExitCode {
@@ -70,9 +66,7 @@ fn many(options: &Options) -> ExitCode {
             let mut broken: Vec<_> = outcome.violations.iter().map(|violation| violation.promise).collect();
             broken.sort_unstable();
             broken.dedup();
-            broken
-                .into_iter()
-                .for_each(|promise| *promises.entry(promise).or_default() += 1);
+            broken.into_iter().for_each(|promise| *promises.entry(promise).or_default() += 1);
             failed.push(outcome);
         }
         if (done + 1) % 100 == 0 {
@@ -118,17 +112,11 @@ struct Options {
 
 impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
-        let mut options = Options {
-            seeds: 300,
-            first: 0,
-            seed: None,
-            trace: false,
-        };
+        let mut options = Options { seeds: 300, first: 0, seed: None, trace: false };
         while let Some(argument) = arguments.next() {
             let mut number = || {
                 let text = arguments.next().ok_or(format!("{argument} wants a number"))?;
-                text.parse::<u64>()
-                    .map_err(|error| format!("{argument} {text}: {error}"))
+                text.parse::<u64>().map_err(|error| format!("{argument} {text}: {error}"))
             };
             match argument.as_str() {
                 "--seeds" => options.seeds = number()?,

@@ -59,13 +59,7 @@ pub enum Next {
 impl Client {
     /// A client that has done nothing.
     pub fn new(rng: StdRng) -> Client {
-        Client {
-            memory: Memory::default(),
-            rng,
-            current: None,
-            watches: None,
-            script: VecDeque::new(),
-        }
+        Client { memory: Memory::default(), rng, current: None, watches: None, script: VecDeque::new() }
     }
 
     /// Notes an answer to the current attempt, and decides.
@@ -76,10 +70,7 @@ impl Client {
         history: &mut History,
         open: impl Fn(&ContextToken) -> Context,
     ) -> Next {
-        let current = self
-            .current
-            .as_mut()
-            .expect("answers without an operation are not looked at");
+        let current = self.current.as_mut().expect("answers without an operation are not looked at");
         let op = current.op;
         let slot = current.intention.slot.clone();
         let mut odd = Vec::new();
@@ -105,10 +96,7 @@ impl Client {
                     self.memory.learn(
                         slot.clone(),
                         token.clone(),
-                        Seen {
-                            values: values.clone(),
-                            inside: inside.clone(),
-                        },
+                        Seen { values: values.clone(), inside: inside.clone() },
                     );
                 }
                 let operation = history.get_mut(op);
@@ -118,27 +106,13 @@ impl Client {
             }
             (Kind::Put, Response::Stored(stored)) => {
                 if stored.acks < history.get(op).w {
-                    odd.push(format!(
-                        "put {op} wants w = {}, answered after {} acks",
-                        history.get(op).w,
-                        stored.acks
-                    ));
+                    odd.push(format!("put {op} wants w = {}, answered after {} acks", history.get(op).w, stored.acks));
                 }
                 if stored.context.is_some() && stored.siblings != 1 {
-                    odd.push(format!(
-                        "put {op} returned a context though there are {} siblings",
-                        stored.siblings
-                    ));
+                    odd.push(format!("put {op} returned a context though there are {} siblings", stored.siblings));
                 }
                 if let Some(token) = &stored.context {
-                    self.memory.learn(
-                        slot.clone(),
-                        token.clone(),
-                        Seen {
-                            values: vec![op],
-                            inside: open(token),
-                        },
-                    );
+                    self.memory.learn(slot.clone(), token.clone(), Seen { values: vec![op], inside: open(token) });
                 }
                 let operation = history.get_mut(op);
                 operation.acks = stored.acks;
@@ -147,19 +121,11 @@ impl Client {
             }
             (Kind::Delete, Response::Deleted(deleted)) => {
                 if deleted.existed && deleted.acks < history.get(op).w {
-                    odd.push(format!(
-                        "delete {op} wants w = {}, has {} acks",
-                        history.get(op).w,
-                        deleted.acks
-                    ));
+                    odd.push(format!("delete {op} wants w = {}, has {} acks", history.get(op).w, deleted.acks));
                 }
                 history.get_mut(op).acks = if deleted.existed { deleted.acks } else { 0 };
                 // A delete that finds nothing on a later attempt may be looking at the work of an earlier one.
-                if !deleted.existed && current.doubt {
-                    Ending::Unknown
-                } else {
-                    Ending::Ok
-                }
+                if !deleted.existed && current.doubt { Ending::Unknown } else { Ending::Ok }
             }
             (_, Response::Failed(failure)) => match failure.outcome() {
                 Outcome::Refused => Ending::Refused,
@@ -173,9 +139,7 @@ impl Client {
         if current.intention.damaged && ending == Ending::Ok {
             odd.push(format!("operation {op} was done with a damaged context"));
         }
-        history
-            .oddities
-            .extend(odd.into_iter().map(|text| (Some(slot.clone()), text)));
+        history.oddities.extend(odd.into_iter().map(|text| (Some(slot.clone()), text)));
         self.conclude(ending)
     }
 
@@ -194,15 +158,8 @@ impl Client {
         current.doubt |= ending == Ending::Unknown;
         if again {
             current.retries -= 1;
-            return Next::Retry {
-                same_node: self.rng.random_bool(0.65),
-                later: ending == Ending::Refused,
-            };
+            return Next::Retry { same_node: self.rng.random_bool(0.65), later: ending == Ending::Refused };
         }
-        Next::Done(if ending == Ending::Refused && current.doubt {
-            Ending::Unknown
-        } else {
-            ending
-        })
+        Next::Done(if ending == Ending::Refused && current.doubt { Ending::Unknown } else { ending })
     }
 }

@@ -18,10 +18,7 @@ impl Clock {
     /// What the node is told of the time at a moment of the world.
     pub fn now(&self, at: Micros) -> Now {
         let millis = WORLD_BEGAN_MS.saturating_add_signed(self.skew_ms) + at / 1000;
-        Now {
-            instant: Instant(self.origin + at),
-            wall: Hlc::from_millis(millis),
-        }
+        Now { instant: Instant(self.origin + at), wall: Hlc::from_millis(millis) }
     }
 
     /// The moment of the world at which the monotonic clock shows this.

@@ -152,11 +152,7 @@ impl Node {
         let now = self.clock.now(at);
         for input in self.inbox.drain(..) {
             match input {
-                Input::Client {
-                    from,
-                    deadline,
-                    request,
-                } => engine.handle_client(now, from, deadline, request),
+                Input::Client { from, deadline, request } => engine.handle_client(now, from, deadline, request),
                 Input::Peer { from, message } => engine.handle_peer(now, from, message),
                 Input::Up(peer) => engine.handle_peer_up(now, peer),
                 Input::Lost(peer) => engine.handle_peer_lost(now, peer),
@@ -172,10 +168,7 @@ impl Node {
 
     /// When the engine wants to be woken, in the world's time.
     pub fn wakes_at(&self) -> Option<Micros> {
-        self.engine
-            .as_ref()?
-            .poll_timeout()
-            .map(|due| self.clock.world_time(due))
+        self.engine.as_ref()?.poll_timeout().map(|due| self.clock.world_time(due))
     }
 }
 
@@ -184,27 +177,16 @@ pub fn topology(nodes: usize) -> Topology {
     let ring = Ring::first(RingSpec {
         partitions: Partitions::new(4).expect("a power of two"),
         hash_seed: 7,
-        members: (0..nodes)
-            .map(|node| Member::new(name_of(node), format!("{}.sim:1", name_of(node))))
-            .collect(),
+        members: (0..nodes).map(|node| Member::new(name_of(node), format!("{}.sim:1", name_of(node)))).collect(),
         classes: BTreeSet::from([1, 3]),
     });
     let buckets: [BucketDefinition; BUCKETS] = [
         BucketDefinition::built_in(nodes),
-        BucketDefinition {
-            sloppy: false,
-            ..bucket(1, "strict", 3, 2, 2)
-        },
-        BucketDefinition {
-            conflict: Conflict::Lww,
-            ..bucket(2, "lww", 3, 2, 2)
-        },
+        BucketDefinition { sloppy: false, ..bucket(1, "strict", 3, 2, 2) },
+        BucketDefinition { conflict: Conflict::Lww, ..bucket(2, "lww", 3, 2, 2) },
         bucket(3, "single", 1, 1, 1),
         bucket(4, "loose", 3, 1, 1),
-        BucketDefinition {
-            durability: Durability::Buffered,
-            ..bucket(5, "buffered", 3, 2, 2)
-        },
+        BucketDefinition { durability: Durability::Buffered, ..bucket(5, "buffered", 3, 2, 2) },
     ];
     Topology::new("sim", ring.expect("three or more members"), buckets.into()).expect("classes 1 and 3 exist")
 }

@@ -57,12 +57,7 @@ pub fn request_text(request: &client::Request, history: &History) -> String {
     let context = |context: bool| if context { "with context" } else { "blind" };
     match request {
         client::Request::Get(get) => {
-            format!(
-                "get {} r={:?} sloppy={:?}",
-                slot_text(&(get.bucket, get.key.clone())),
-                get.r,
-                get.sloppy
-            )
+            format!("get {} r={:?} sloppy={:?}", slot_text(&(get.bucket, get.key.clone())), get.r, get.sloppy)
         }
         client::Request::Put(put) => format!(
             "put {} op {:?} {} w={:?} sloppy={:?}",
@@ -89,29 +84,14 @@ pub fn request_text(request: &client::Request, history: &History) -> String {
 pub fn response_text(response: &Response) -> String {
     match response {
         Response::Read(read) => {
-            let values: Vec<_> = read
-                .siblings
-                .iter()
-                .map(|sibling| super::history::id_of(&sibling.value))
-                .collect();
-            format!(
-                "read {values:?}, {}",
-                if read.context.is_some() {
-                    "with context"
-                } else {
-                    "never written"
-                }
-            )
+            let values: Vec<_> = read.siblings.iter().map(|sibling| super::history::id_of(&sibling.value)).collect();
+            format!("read {values:?}, {}", if read.context.is_some() { "with context" } else { "never written" })
         }
         Response::Stored(stored) => format!(
             "stored, {} acks, {} siblings, {}",
             stored.acks,
             stored.siblings,
-            if stored.context.is_some() {
-                "with context"
-            } else {
-                "no context"
-            }
+            if stored.context.is_some() { "with context" } else { "no context" }
         ),
         Response::Deleted(deleted) => format!("deleted, existed {}, {} acks", deleted.existed, deleted.acks),
         Response::Failed(failure) => format!("failed {:?}: {failure}", failure.outcome()),
@@ -131,9 +111,7 @@ pub fn header(header: &Header, history: &History) -> String {
         .iter()
         .map(|(dot, outline)| {
             let mark = if outline.is_tombstone() { "x" } else { "" };
-            let id = history
-                .with_write_id(outline.write_id)
-                .map_or("?".into(), |id| id.to_string());
+            let id = history.with_write_id(outline.write_id).map_or("?".into(), |id| id.to_string());
             format!("{mark}{id}@{:04x}:{}", dot.actor.0 >> 48, dot.counter)
         })
         .collect();
@@ -142,9 +120,6 @@ pub fn header(header: &Header, history: &History) -> String {
 
 /// A vector with actors shortened to four digits.
 pub fn vector(vv: &VersionVector) -> String {
-    let entries: Vec<String> = vv
-        .iter()
-        .map(|(actor, counter)| format!("{:04x}:{counter}", actor.0 >> 48))
-        .collect();
+    let entries: Vec<String> = vv.iter().map(|(actor, counter)| format!("{:04x}:{counter}", actor.0 >> 48)).collect();
     entries.join(" ")
 }

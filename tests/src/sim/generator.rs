@@ -64,10 +64,7 @@ impl Intention {
             match rng.random_range(0..100) {
                 0..50 => {
                     let kind = if rng.random_bool(0.15) { Kind::Delete } else { Kind::Put };
-                    return Intention {
-                        context,
-                        ..Intention::new(kind, slot, profile, topology, rng)
-                    };
+                    return Intention { context, ..Intention::new(kind, slot, profile, topology, rng) };
                 }
                 50..70 => return Intention::new(Kind::Get, slot, profile, topology, rng),
                 _ => {}
@@ -89,11 +86,7 @@ impl Intention {
 
     /// A read that all replicas must answer, of the calm phase.
     pub fn read_of_all(slot: Slot, n: u8) -> Intention {
-        Intention {
-            r: Some(n),
-            sloppy: Some(false),
-            ..Intention::plain(Kind::Get, slot, WriteId(0))
-        }
+        Intention { r: Some(n), sloppy: Some(false), ..Intention::plain(Kind::Get, slot, WriteId(0)) }
     }
 
     /// A write without options, of the calm phase.
@@ -114,10 +107,7 @@ impl Intention {
 
     /// A strict look at a key that the client watches.
     pub fn watch(slot: Slot) -> Intention {
-        Intention {
-            sloppy: Some(false),
-            ..Intention::plain(Kind::Get, slot, WriteId(0))
-        }
+        Intention { sloppy: Some(false), ..Intention::plain(Kind::Get, slot, WriteId(0)) }
     }
 
     /// A key of some bucket.
@@ -129,63 +119,25 @@ impl Intention {
     pub fn request(&self, id: OpId) -> Request {
         let (bucket, key) = self.slot.clone();
         let context = self.context.as_ref().map(|(token, _)| token.clone());
-        let Intention {
-            r, w, sloppy, write_id, ..
-        } = *self;
+        let Intention { r, w, sloppy, write_id, .. } = *self;
         match self.kind {
-            Kind::Get => Request::Get(Get {
-                bucket,
-                key,
-                r,
-                sloppy,
-                explain: false,
-            }),
+            Kind::Get => Request::Get(Get { bucket, key, r, sloppy, explain: false }),
             Kind::Put => {
                 let value = Bytes::from(value_of(id, self.length));
-                Request::Put(Put {
-                    bucket,
-                    key,
-                    value,
-                    context,
-                    w,
-                    sloppy,
-                    write_id,
-                })
+                Request::Put(Put { bucket, key, value, context, w, sloppy, write_id })
             }
-            Kind::Delete => Request::Delete(Delete {
-                bucket,
-                key,
-                context,
-                r,
-                w,
-                sloppy,
-                write_id,
-            }),
+            Kind::Delete => Request::Delete(Delete { bucket, key, context, r, w, sloppy, write_id }),
         }
     }
 
     fn new(kind: Kind, slot: Slot, profile: &Profile, topology: &Topology, rng: &mut StdRng) -> Intention {
-        let n = topology
-            .bucket(slot.0)
-            .expect("slots are drawn from the buckets")
-            .quorum
-            .n();
+        let n = topology.bucket(slot.0).expect("slots are drawn from the buckets").quorum.n();
         let mut number = || rng.random_bool(0.12).then(|| rng.random_range(1..=n));
         let (r, w) = (number(), number());
         let strict = rng.random_bool(profile.strict).then_some(false);
         let sloppy = strict.or_else(|| rng.random_bool(0.05).then_some(true));
-        let length = if rng.random_bool(0.05) {
-            rng.random_range(8..5_000)
-        } else {
-            rng.random_range(8..40)
-        };
-        Intention {
-            r,
-            w,
-            sloppy,
-            length,
-            ..Intention::plain(kind, slot, WriteId(rng.random()))
-        }
+        let length = if rng.random_bool(0.05) { rng.random_range(8..5_000) } else { rng.random_range(8..40) };
+        Intention { r, w, sloppy, length, ..Intention::plain(kind, slot, WriteId(rng.random())) }
     }
 
     fn use_old_context(&mut self, memory: &Memory, rng: &mut StdRng) {
@@ -208,16 +160,13 @@ impl Intention {
 
 fn draw_slot(profile: &Profile, topology: &Topology, rng: &mut StdRng) -> Slot {
     let mut dice = rng.random_range(0..profile.bucket_weights.iter().sum());
-    let chosen = profile
-        .bucket_weights
-        .iter()
-        .position(|weight| match dice.checked_sub(*weight) {
-            Some(rest) => {
-                dice = rest;
-                false
-            }
-            None => true,
-        });
+    let chosen = profile.bucket_weights.iter().position(|weight| match dice.checked_sub(*weight) {
+        Some(rest) => {
+            dice = rest;
+            false
+        }
+        None => true,
+    });
     let bucket = &topology.buckets()[chosen.expect("the dice stay below the sum")];
     (bucket.id, key_of(bucket, rng.random_range(0..profile.keys)))
 }

@@ -143,10 +143,7 @@ pub fn value_of(id: OpId, length: usize) -> Vec<u8> {
 /// The operation whose value this is, as far as the bytes say.
 pub fn id_of(value: &[u8]) -> Option<OpId> {
     let id = value.first_chunk()?;
-    value[8..]
-        .iter()
-        .all(|byte| *byte == b'.')
-        .then_some(u64::from_be_bytes(*id) as usize)
+    value[8..].iter().all(|byte| *byte == b'.').then_some(u64::from_be_bytes(*id) as usize)
 }
 
 /// A key with its bucket, for people.

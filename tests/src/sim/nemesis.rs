@@ -127,11 +127,8 @@ impl FaultSet {
         }
         // A little of it, or, now and then, so much that little else gets through.
         let mut chance = |on: f64, low: f64, high: f64| {
-            let drawn = if rng.random_bool(0.4) {
-                rng.random_range(high..4.0 * high)
-            } else {
-                rng.random_range(low..high)
-            };
+            let drawn =
+                if rng.random_bool(0.4) { rng.random_range(high..4.0 * high) } else { rng.random_range(low..high) };
             if rng.random_bool(on) { drawn } else { 0.0 }
         };
         let (loss, duplication) = (chance(0.5, 0.002, 0.08), chance(0.4, 0.01, 0.15));
@@ -181,9 +178,7 @@ impl FaultSet {
                     rng.random_range(2_000..400_000)
                 },
             }),
-            (self.failing_disks, |profile, rng| Fault::DiskFails {
-                node: node(profile, rng),
-            }),
+            (self.failing_disks, |profile, rng| Fault::DiskFails { node: node(profile, rng) }),
             (self.suspicion, |profile, rng| {
                 let (node, peer) = two_nodes(profile, rng);
                 Fault::Suspect { node, peer }
@@ -207,19 +202,12 @@ impl FaultSet {
 
 fn crash(profile: &Profile, rng: &mut StdRng) -> Fault {
     let node = node(profile, rng);
-    Fault::Crash {
-        node,
-        down: downtime(rng),
-    }
+    Fault::Crash { node, down: downtime(rng) }
 }
 
 /// How long a process is down: often so short that what it left unsynced is still unsynced when it is back.
 pub fn downtime(rng: &mut StdRng) -> Micros {
-    if rng.random_bool(0.4) {
-        rng.random_range(300..8_000)
-    } else {
-        rng.random_range(2_000..500_000)
-    }
+    if rng.random_bool(0.4) { rng.random_range(300..8_000) } else { rng.random_range(2_000..500_000) }
 }
 
 fn partition(profile: &Profile, rng: &mut StdRng) -> Fault {
@@ -227,19 +215,12 @@ fn partition(profile: &Profile, rng: &mut StdRng) -> Fault {
     if side.is_empty() || side.len() == profile.nodes {
         side = vec![node(profile, rng)];
     }
-    Fault::Partition {
-        side,
-        lasts: rng.random_range(10_000..900_000),
-    }
+    Fault::Partition { side, lasts: rng.random_range(10_000..900_000) }
 }
 
 fn one_way_cut(profile: &Profile, rng: &mut StdRng) -> Fault {
     let (from, to) = two_nodes(profile, rng);
-    Fault::OneWayCut {
-        from,
-        to,
-        lasts: rng.random_range(10_000..900_000),
-    }
+    Fault::OneWayCut { from, to, lasts: rng.random_range(10_000..900_000) }
 }
 
 fn node(profile: &Profile, rng: &mut StdRng) -> usize {

@@ -68,10 +68,7 @@ impl Network {
 
     /// Ends random loss, duplicates and delays.
     pub fn calm(&mut self) {
-        self.faults = FaultSet {
-            ghosts: self.faults.ghosts,
-            ..FaultSet::default()
-        };
+        self.faults = FaultSet { ghosts: self.faults.ghosts, ..FaultSet::default() };
         self.latency = (self.latency.0, self.latency.0 + 500);
     }
 
@@ -89,11 +86,7 @@ impl Network {
         let first = self.latency();
         if self.rng.random_bool(self.faults.duplication) && repeatable {
             self.duplicated += 1;
-            let late = if self.rng.random_bool(0.3) {
-                self.rng.random_range(0..400_000)
-            } else {
-                0
-            };
+            let late = if self.rng.random_bool(0.3) { self.rng.random_range(0..400_000) } else { 0 };
             return vec![first, self.latency() + late];
         }
         vec![first]
@@ -227,11 +220,7 @@ impl Network {
 
     fn latency(&mut self) -> Micros {
         let usual = self.rng.random_range(self.latency.0..=self.latency.1);
-        let extra = if self.rng.random_bool(self.faults.delay) {
-            self.rng.random_range(0..150_000)
-        } else {
-            0
-        };
+        let extra = if self.rng.random_bool(self.faults.delay) { self.rng.random_range(0..150_000) } else { 0 };
         usual + extra
     }
 

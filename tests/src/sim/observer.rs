@@ -54,15 +54,8 @@ pub struct Observer {
 impl Observer {
     /// Has seen nothing yet.
     pub fn new(topology: &Topology) -> Observer {
-        let lww = topology
-            .buckets()
-            .iter()
-            .filter(|bucket| bucket.conflict == Conflict::Lww)
-            .map(|bucket| bucket.id);
-        Observer {
-            lww: lww.collect(),
-            ..Observer::default()
-        }
+        let lww = topology.buckets().iter().filter(|bucket| bucket.conflict == Conflict::Lww).map(|bucket| bucket.id);
+        Observer { lww: lww.collect(), ..Observer::default() }
     }
 
     /// A batch was applied. Returns the dots that it stamped.
@@ -113,10 +106,9 @@ impl Observer {
     /// A message is about to travel.
     pub fn sent(&mut self, at: Micros, by: Life, message: &Message) {
         let (slot, header) = match &message.body {
-            Body::Request {
-                request: Request::Merge(merge),
-                ..
-            } => (Some((merge.bucket, merge.key.clone())), merge.siblings.header()),
+            Body::Request { request: Request::Merge(merge), .. } => {
+                (Some((merge.bucket, merge.key.clone())), merge.siblings.header())
+            }
             Body::Reply(Reply::Stamped(stamped)) => (None, stamped.siblings.header()),
             Body::Reply(Reply::State(State::Full(siblings))) => (None, siblings.header()),
             Body::Reply(Reply::State(State::Header(header))) => (None, header.clone()),
@@ -127,17 +119,7 @@ impl Observer {
                 None if self.hidden.contains(dot) => {
                     let Some(slot) = slot.clone() else { continue };
                     let (write_id, value_hash) = (outline.write_id, outline.value_hash);
-                    self.stamp(
-                        *dot,
-                        Stamp {
-                            by,
-                            at,
-                            slot,
-                            write_id,
-                            value_hash,
-                            after: header.clone(),
-                        },
-                    );
+                    self.stamp(*dot, Stamp { by, at, slot, write_id, value_hash, after: header.clone() });
                 }
                 None => {
                     let text = format!("dot {dot} left node {} before a batch with it was applied", by.0);
@@ -158,20 +140,12 @@ impl Observer {
 
     /// All dots under which a write was stamped.
     pub fn dots_of(&self, id: WriteId) -> impl Iterator<Item = (Dot, &Stamp)> {
-        self.by_write_id
-            .get(&id)
-            .into_iter()
-            .flatten()
-            .map(|dot| (*dot, &self.stamps[dot]))
+        self.by_write_id.get(&id).into_iter().flatten().map(|dot| (*dot, &self.stamps[dot]))
     }
 
     /// All dots of a key.
     pub fn dots_in(&self, slot: &Slot) -> impl Iterator<Item = (Dot, &Stamp)> {
-        self.by_slot
-            .get(slot)
-            .into_iter()
-            .flatten()
-            .map(|dot| (*dot, &self.stamps[dot]))
+        self.by_slot.get(slot).into_iter().flatten().map(|dot| (*dot, &self.stamps[dot]))
     }
 
     /// Whether a write was stamped by more than one life of a node.
@@ -186,17 +160,11 @@ impl Observer {
     }
 
     fn stamp(&mut self, dot: Dot, stamp: Stamp) {
-        let again = self
-            .dots_of(stamp.write_id)
-            .find(|(_, other)| other.by == stamp.by)
-            .map(|(other, _)| other);
+        let again = self.dots_of(stamp.write_id).find(|(_, other)| other.by == stamp.by).map(|(other, _)| other);
         if let Some(other) = again
             && stamp.after.get(other).is_some()
         {
-            let text = format!(
-                "write {:x} was stamped as {dot} though its {other} was live there",
-                stamp.write_id.0
-            );
+            let text = format!("write {:x} was stamped as {dot} though its {other} was live there", stamp.write_id.0);
             self.wrong.push((Some(stamp.slot.clone()), text));
         }
         self.by_write_id.entry(stamp.write_id).or_default().insert(dot);
@@ -208,10 +176,8 @@ impl Observer {
     fn know(&mut self, dot: Dot, outline: &driftless_proto::Outline, slot: &Slot) {
         let Some(stamp) = self.stamps.get(&dot) else { return };
         if stamp.write_id != outline.write_id() || stamp.value_hash != outline.value_hash || stamp.slot != *slot {
-            let text = format!(
-                "dot {dot} was stamped twice: as write {:x} and {:x}",
-                stamp.write_id.0, outline.write_id.0
-            );
+            let text =
+                format!("dot {dot} was stamped twice: as write {:x} and {:x}", stamp.write_id.0, outline.write_id.0);
             self.wrong.push((Some(slot.clone()), text));
         }
     }
@@ -231,10 +197,7 @@ impl Observer {
             self.wrong.push((None, text));
         }
         if counter < last {
-            self.wrong.push((
-                None,
-                format!("the counter of actor {actor} went back from {last} to {counter}"),
-            ));
+            self.wrong.push((None, format!("the counter of actor {actor} went back from {last} to {counter}")));
         }
         for missing in (last + 1..=counter).filter(|counter| !seen.contains(counter)) {
             if excused {
@@ -263,15 +226,8 @@ fn decode_actor(key: &[u8], value: &[u8]) -> Option<(PartitionId, ActorId, u64)>
     let [0, b'a', n, arc @ ..] = key else { return None };
     let arc = u32::from_be_bytes(arc.try_into().ok()?);
     let (actor, counter) = value.get(1..17)?.split_first_chunk()?;
-    let partition = PartitionId {
-        n: *n,
-        arc: ArcIndex(arc),
-    };
-    Some((
-        partition,
-        ActorId(u64::from_be_bytes(*actor)),
-        u64::from_be_bytes(counter.try_into().ok()?),
-    ))
+    let partition = PartitionId { n: *n, arc: ArcIndex(arc) };
+    Some((partition, ActorId(u64::from_be_bytes(*actor)), u64::from_be_bytes(counter.try_into().ok()?)))
 }
 
 /// The first byte of every record's key (`replica::record`).

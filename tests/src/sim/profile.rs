@@ -98,25 +98,13 @@ impl Profile {
             },
             // With a wide range messages overtake each other, and what one replica has may long be missing on others.
             latency: [(100, 900), (100, 900), (200, 8_000), (200, 60_000)][rng.random_range(0..4)],
-            turn: if harsh {
-                rng.random_range(50..6_000)
-            } else {
-                rng.random_range(10..400)
-            },
+            turn: if harsh { rng.random_range(50..6_000) } else { rng.random_range(10..400) },
             sync: (0..nodes).map(|_| sync_range(regime, rng)).collect(),
-            crash_after_batch: if harsh && faults.crashes {
-                rng.random_range(0.002..0.05)
-            } else {
-                0.0
-            },
+            crash_after_batch: if harsh && faults.crashes { rng.random_range(0.002..0.05) } else { 0.0 },
             header_cache_bytes: [0, 512, 4_096, 1 << 20][rng.random_range(0..4)],
             attempt_timeout: [10_000, 50_000, 250_000][rng.random_range(0..3)],
             write_ids_max: [4, 4_096, 4_096][rng.random_range(0..3)],
-            requests_max: if rng.random_bool(0.1) {
-                rng.random_range(8..14)
-            } else {
-                1_024
-            },
+            requests_max: if rng.random_bool(0.1) { rng.random_range(8..14) } else { 1_024 },
             bucket_weights: bucket_weights(rng),
             strict: [0.05, 0.3, 0.9][rng.random_range(0..3)],
             faults,

@@ -86,11 +86,7 @@ impl Outcome {
     /// What to tell somebody whose build just failed: the promise, the command that replays it, and the trace.
     pub fn report(&self) -> String {
         let regime = Regime::of_seed(self.seed);
-        let mut text = format!(
-            "seed {} ({regime}) broke {} promises:\n",
-            self.seed,
-            self.violations.len()
-        );
+        let mut text = format!("seed {} ({regime}) broke {} promises:\n", self.seed, self.violations.len());
         for violation in self.violations.iter().take(REPORTED_MAX) {
             let key = violation.slot.as_ref().map(slot_text).unwrap_or_default();
             text += &format!("  {}: {key} {}\n", violation.promise, violation.text);
@@ -173,9 +169,7 @@ fn converged(world: &World) -> bool {
     let held = held(world);
     slots(&world.history).iter().all(|slot| {
         let primaries = check::primaries(&world.topology, slot);
-        let mut bytes = primaries
-            .iter()
-            .map(|node| held[*node].get(slot).map(|held| &held.bytes));
+        let mut bytes = primaries.iter().map(|node| held[*node].get(slot).map(|held| &held.bytes));
         let first = bytes.next();
         bytes.all(|bytes| Some(bytes) == first)
     })
@@ -183,9 +177,7 @@ fn converged(world: &World) -> bool {
 
 fn verdict(world: &mut World) -> Vec<Violation> {
     let disks = world.disks();
-    world
-        .oracle
-        .again("at the end", &world.topology, &world.history, &world.observer, &disks);
+    world.oracle.again("at the end", &world.topology, &world.history, &world.observer, &disks);
     let forgetful = world.profile.write_ids_max < MANY_WRITE_IDS;
     let past = Past::new(&world.history, &world.observer, forgetful);
     let held = held(world);
@@ -202,16 +194,10 @@ fn verdict(world: &mut World) -> Vec<Violation> {
     violations.extend(check::all(&evidence));
     for (number, node) in world.nodes.iter().enumerate() {
         if node.metrics.actor_alarms.get() > 0 {
-            violations.push(Violation::general(
-                "dots",
-                format!("n{number} met dots of its own that it never stamped"),
-            ));
+            violations.push(Violation::general("dots", format!("n{number} met dots of its own that it never stamped")));
         }
         if node.metrics.protocol_violations.get() > 0 {
-            violations.push(Violation::general(
-                "the seam",
-                format!("n{number} met messages that made no sense"),
-            ));
+            violations.push(Violation::general("the seam", format!("n{number} met messages that made no sense")));
         }
     }
     let met = met(world, &evidence);

@@ -99,23 +99,16 @@ impl SimStore {
 
     /// The next batch fails, and may have been written all the same.
     pub fn fail_next_apply(&self, written: bool) {
-        self.0
-            .borrow_mut()
-            .memory
-            .fail_next_apply(StoreError::Io("the nemesis was here".into()), written);
+        self.0.borrow_mut().memory.fail_next_apply(StoreError::Io("the nemesis was here".into()), written);
     }
 
     /// What would survive a power cut now, by key.
     pub fn durable(&self) -> BTreeMap<Slot, Held> {
         let mut held = BTreeMap::new();
-        self.0
-            .borrow()
-            .memory
-            .durable_view()
-            .durable_scan(ALL, &mut |key, value| {
-                hold(&mut held, key, value);
-                ControlFlow::Continue(())
-            });
+        self.0.borrow().memory.durable_view().durable_scan(ALL, &mut |key, value| {
+            hold(&mut held, key, value);
+            ControlFlow::Continue(())
+        });
         held
     }
 

@@ -33,10 +33,7 @@ pub struct Line {
 impl Trace {
     /// An empty trace, that keeps lines or not.
     pub fn new(keep_lines: bool) -> Trace {
-        Trace {
-            lines: keep_lines.then(Vec::new),
-            ..Trace::default()
-        }
+        Trace { lines: keep_lines.then(Vec::new), ..Trace::default() }
     }
 
     /// Notes an event: everything but `line` goes into the hash.
@@ -71,15 +68,8 @@ impl Trace {
         for line in self.lines.iter().flatten() {
             if key.is_none() || line.key.is_none() || line.key.as_deref() == key {
                 let at = line.at;
-                writeln!(
-                    text,
-                    "{:>5}.{:03} ms  {:<8} {}",
-                    at / 1000,
-                    at % 1000,
-                    line.who,
-                    line.text
-                )
-                .expect("a string takes all that is written");
+                writeln!(text, "{:>5}.{:03} ms  {:<8} {}", at / 1000, at % 1000, line.who, line.text)
+                    .expect("a string takes all that is written");
             }
         }
         text
@@ -89,21 +79,11 @@ impl Trace {
 impl Line {
     /// A line about one key.
     pub fn about(who: impl Into<String>, key: impl Into<String>, text: impl Into<String>) -> Line {
-        Line {
-            at: 0,
-            who: who.into(),
-            key: Some(key.into()),
-            text: text.into(),
-        }
+        Line { at: 0, who: who.into(), key: Some(key.into()), text: text.into() }
     }
 
     /// A line that concerns all keys.
     pub fn general(who: impl Into<String>, text: impl Into<String>) -> Line {
-        Line {
-            at: 0,
-            who: who.into(),
-            key: None,
-            text: text.into(),
-        }
+        Line { at: 0, who: who.into(), key: None, text: text.into() }
     }
 }

@@ -92,23 +92,16 @@ impl World {
             (split(), split(), split(), split(), split(), split());
         let profile = Profile::draw(Regime::of_seed(seed), &mut draw);
         let topology = Arc::new(cluster::topology(profile.nodes));
-        let nodes: Vec<Node> = (0..profile.nodes)
-            .map(|node| Node::new(NodeId::of_name(&cluster::name_of(node))))
-            .collect();
+        let nodes: Vec<Node> =
+            (0..profile.nodes).map(|node| Node::new(NodeId::of_name(&cluster::name_of(node)))).collect();
         let mut world = World {
             observer: Observer::new(&topology),
             topology,
             schedule: Schedule::default(),
             trace: Trace::new(keep_lines),
-            numbers: nodes
-                .iter()
-                .enumerate()
-                .map(|(number, node)| (node.id, number))
-                .collect(),
+            numbers: nodes.iter().enumerate().map(|(number, node)| (node.id, number)).collect(),
             nodes,
-            clients: (0..profile.clients)
-                .map(|_| Client::new(StdRng::seed_from_u64(client_rng.random())))
-                .collect(),
+            clients: (0..profile.clients).map(|_| Client::new(StdRng::seed_from_u64(client_rng.random()))).collect(),
             history: History::default(),
             oracle: DurabilityOracle::default(),
             coverage: Coverage::default(),
@@ -131,10 +124,7 @@ impl World {
     pub fn run_until(&mut self, until: Micros, mut enough: impl FnMut(&World) -> bool) {
         while let Some(event) = self.schedule.next(until) {
             self.happen(event);
-            assert!(
-                self.trace.events() < EVENTS_MAX,
-                "the world does not come to rest: {EVENTS_MAX} events"
-            );
+            assert!(self.trace.events() < EVENTS_MAX, "the world does not come to rest: {EVENTS_MAX} events");
             if enough(self) {
                 return;
             }
@@ -174,12 +164,7 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Peer {
-                from,
-                to,
-                connection,
-                wire,
-            } => self.arrive(from, to, connection, wire),
+            Event::Peer { from, to, connection, wire } => self.arrive(from, to, connection, wire),
             Event::Turn { node, life } => {
                 if self.nodes[node].life == life && self.nodes[node].turn_planned {
                     self.nodes[node].turn_planned = false;
@@ -219,20 +204,10 @@ impl World {
                 }
             }
             Event::Fault(fault) => self.strike(fault),
-            Event::Request {
-                to,
-                client,
-                attempt,
-                remaining,
-                request,
-            } => {
+            Event::Request { to, client, attempt, remaining, request } => {
                 self.request_arrives(to, client, attempt, remaining, request);
             }
-            Event::Response {
-                client,
-                attempt,
-                response,
-            } => self.response_arrives(client, attempt, &response),
+            Event::Response { client, attempt, response } => self.response_arrives(client, attempt, &response),
             Event::ClientNext { client } => self.client_next(client),
             Event::ClientTimeout { client, attempt } => self.client_timeout(client, attempt),
         }
@@ -247,15 +222,7 @@ impl World {
             }
             Arrival::Retransmitted => {
                 let delay = self.network.retransmit_delay();
-                self.schedule.after(
-                    delay,
-                    Event::Peer {
-                        from,
-                        to,
-                        connection,
-                        wire,
-                    },
-                );
+                self.schedule.after(delay, Event::Peer { from, to, connection, wire });
             }
             Arrival::Delivered => {
                 let message = Message::from_wire(wire, self.instant(to));
@@ -303,9 +270,7 @@ impl World {
             }
         }
         if let Some(reason) = halted {
-            self.note("halt", &[node as u64], || {
-                Line::general(cluster::name_of(node), format!("halts: {reason}"))
-            });
+            self.note("halt", &[node as u64], || Line::general(cluster::name_of(node), format!("halts: {reason}")));
             self.coverage.add("halts", 1);
             let down = downtime(&mut self.fault_rng);
             self.crash(node, down);
@@ -319,18 +284,9 @@ impl World {
             return;
         };
         let at = wakes.max(self.schedule.now() + 1);
-        if self.nodes[node]
-            .timer_planned
-            .is_none_or(|planned| planned > at || planned <= self.schedule.now())
-        {
+        if self.nodes[node].timer_planned.is_none_or(|planned| planned > at || planned <= self.schedule.now()) {
             self.nodes[node].timer_planned = Some(at);
-            self.schedule.at(
-                at,
-                Event::Timer {
-                    node,
-                    life: self.nodes[node].life,
-                },
-            );
+            self.schedule.at(at, Event::Timer { node, life: self.nodes[node].life });
         }
     }
 
@@ -352,13 +308,7 @@ impl World {
         }
         if self.phase == Phase::Active && self.fault_rng.random_bool(self.profile.crash_after_batch) {
             let delay = self.fault_rng.random_range(500..20_000);
-            self.schedule.after(
-                delay,
-                Event::CrashSoon {
-                    node,
-                    life: self.nodes[node].life,
-                },
-            );
+            self.schedule.after(delay, Event::CrashSoon { node, life: self.nodes[node].life });
         }
     }
 
@@ -367,31 +317,16 @@ impl World {
             let text = format!("n{from} sends to {to}, which is itself or nobody");
             return self.violations.push(Violation::general("the seam", text));
         };
-        self.observer
-            .sent(self.schedule.now(), (from, self.nodes[from].life), &message);
+        self.observer.sent(self.schedule.now(), (from, self.nodes[from].life), &message);
         self.note_message("sends to", from, to, &message);
         let Some(connection) = self.network.connection(from, to) else {
             return;
         };
         // A stream delivers once. What arrives twice was sent twice, as merges and reads may be; a forward never is.
-        let repeatable = !matches!(
-            &message.body,
-            Body::Request {
-                request: Request::Forward(_),
-                ..
-            }
-        );
+        let repeatable = !matches!(&message.body, Body::Request { request: Request::Forward(_), .. });
         let wire = message.to_wire(self.instant(from));
         for delay in self.network.deliveries(repeatable) {
-            self.schedule.after(
-                delay,
-                Event::Peer {
-                    from,
-                    to,
-                    connection,
-                    wire: wire.clone(),
-                },
-            );
+            self.schedule.after(delay, Event::Peer { from, to, connection, wire: wire.clone() });
         }
     }
 
@@ -402,11 +337,10 @@ impl World {
         };
         let slot = self.history.get(op).slot.clone();
         let bytes = postcard::to_stdvec(&response).expect("an answer can be written");
-        self.trace
-            .note(self.schedule.now(), "reply", &[node as u64, to.request], &bytes, || {
-                let text = format!("answers c{client} op {op}: {}", describe::response_text(&response));
-                Line::about(cluster::name_of(node), slot_text(&slot), text)
-            });
+        self.trace.note(self.schedule.now(), "reply", &[node as u64, to.request], &bytes, || {
+            let text = format!("answers c{client} op {op}: {}", describe::response_text(&response));
+            Line::about(cluster::name_of(node), slot_text(&slot), text)
+        });
         let acks = match &response {
             Response::Stored(stored) => stored.acks,
             Response::Deleted(deleted) if deleted.existed => deleted.acks,
@@ -414,18 +348,10 @@ impl World {
         };
         if acks > 0 {
             let disks = self.disks();
-            self.oracle
-                .acknowledged(op, acks, &self.topology, &self.history, &self.observer, &disks);
+            self.oracle.acknowledged(op, acks, &self.topology, &self.history, &self.observer, &disks);
         }
         if let Some(delay) = self.network.client_delivery() {
-            self.schedule.after(
-                delay,
-                Event::Response {
-                    client,
-                    attempt: to.request,
-                    response,
-                },
-            );
+            self.schedule.after(delay, Event::Response { client, attempt: to.request, response });
         }
     }
 

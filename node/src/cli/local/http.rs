@@ -9,10 +9,7 @@ pub(super) fn get(address: SocketAddr, path: &str, patience: Duration) -> io::Re
     let mut stream = TcpStream::connect_timeout(&address, patience)?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-    )?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
     parse(&String::from_utf8_lossy(&answer))
@@ -34,10 +31,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_a_code_and_a_body() {
-        assert_eq!(
-            parse("HTTP/1.1 200 OK\r\na: b\r\n\r\nready\n"),
-            Some((200, "ready\n".to_owned()))
-        );
+        assert_eq!(parse("HTTP/1.1 200 OK\r\na: b\r\n\r\nready\n"), Some((200, "ready\n".to_owned())));
         assert_eq!(parse("HTTP/1.0 503 No\r\n\r\n"), Some((503, String::new())));
         assert_eq!(parse("SSH-2.0\r\n\r\n"), None);
         assert_eq!(parse(""), None);

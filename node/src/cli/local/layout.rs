@@ -101,10 +101,8 @@ impl Layout {
         let dir = fs::canonicalize(dir).map_err(|error| cannot("use", dir, &error))?;
         let mut entries = fs::read_dir(&dir).map_err(|error| cannot("read", &dir, &error))?;
         if entries.next().is_some() {
-            return Err(
-                Failure::failed(format_args!("{} is not empty and holds no dev cluster", dir.display()))
-                    .hint("give a new or empty directory, or empty this one if it is left from an interrupted start"),
-            );
+            return Err(Failure::failed(format_args!("{} is not empty and holds no dev cluster", dir.display()))
+                .hint("give a new or empty directory, or empty this one if it is left from an interrupted start"));
         }
         let authority = CertificateAuthority::create(CLUSTER).map_err(issue)?;
         write(&dir.join("ca.pem"), authority.certificate_pem(), PUBLIC)?;
@@ -130,18 +128,10 @@ impl Layout {
                 "name = \"{name}\"\nlisten = \"{address}\"\nadmin = \"{admin}\"\ncluster = \"../{CLUSTER_FILE}\"\ncontext_key = \"../context.key\"\n\n[tls]\nca = \"../ca.pem\"\n",
             );
             write(&home.join("node.toml"), &config, PUBLIC)?;
-            members += &format!(
-                "\n[[member]]\nname = \"{name}\"\naddress = \"{address}\"\nshards = {}\n",
-                plan.shards
-            );
+            members += &format!("\n[[member]]\nname = \"{name}\"\naddress = \"{address}\"\nshards = {}\n", plan.shards);
             seeds.push(address.to_string());
         }
-        let profile = Profile {
-            seeds,
-            ca: "ca.pem".into(),
-            cert: "client.pem".into(),
-            key: "client.key".into(),
-        };
+        let profile = Profile { seeds, ca: "ca.pem".into(), cert: "client.pem".into(), key: "client.key".into() };
         let profile = toml::to_string(&profile)
             .map_err(|error| Failure::failed(format_args!("cannot write the profile: {error}")))?;
         let profile = format!("# For `driftless --profile {} …`\n{profile}", dir.display());
@@ -193,12 +183,7 @@ impl Layout {
                     NodeState::Running(pid) => Some(pid),
                     NodeState::Exited => None,
                 },
-                state: if state == NodeState::Exited {
-                    "exited"
-                } else {
-                    "running"
-                }
-                .to_owned(),
+                state: if state == NodeState::Exited { "exited" } else { "running" }.to_owned(),
                 listen: node.listen,
                 admin: node.admin,
                 data_dir: node.data_dir.clone(),
@@ -209,9 +194,7 @@ impl Layout {
             .map_err(|error| Failure::failed(format_args!("cannot write {NODES_FILE}: {error}")))?;
         text.push('\n');
         let (path, new) = (self.dir.join(NODES_FILE), self.dir.join("nodes.json.new"));
-        fs::write(&new, text)
-            .and_then(|()| fs::rename(&new, &path))
-            .map_err(|error| cannot("write", &path, &error))
+        fs::write(&new, text).and_then(|()| fs::rename(&new, &path)).map_err(|error| cannot("write", &path, &error))
     }
 }
 
@@ -225,10 +208,7 @@ impl NodeFiles {
         if tail.is_empty() {
             "  (nothing)".to_owned()
         } else {
-            tail.iter()
-                .map(|line| format!("  {line}"))
-                .collect::<Vec<_>>()
-                .join("\n")
+            tail.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
         }
     }
 
@@ -266,11 +246,7 @@ fn make_dir(dir: &Path) -> Result {
     if dir.is_dir() {
         return Ok(());
     }
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(|error| cannot("make", dir, &error))
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| cannot("make", dir, &error))
 }
 
 fn cannot(verb: &str, path: &Path, error: &std::io::Error) -> Failure {

@@ -60,11 +60,7 @@ impl LocalCluster {
     /// when the signal comes.
     pub(crate) fn start(layout: Layout, stop: StopSignal) -> Result<LocalCluster> {
         ports::check_free(&layout)?;
-        let mut cluster = LocalCluster {
-            nodes: Vec::new(),
-            layout,
-            stop,
-        };
+        let mut cluster = LocalCluster { nodes: Vec::new(), layout, stop };
         for i in 0..cluster.layout.nodes.len() {
             let process = NodeProcess::start(&cluster.layout.nodes[i])?;
             cluster.nodes.push(Slot::Ours(process));
@@ -140,10 +136,7 @@ impl LocalCluster {
                 Slot::Others(pid) => {
                     if !process::is_alive(*pid) {
                         *slot = Slot::Gone;
-                        events.push(Event::Exited {
-                            node,
-                            how: "ended".to_owned(),
-                        });
+                        events.push(Event::Exited { node, how: "ended".to_owned() });
                     }
                 }
                 Slot::Gone => {
@@ -214,14 +207,10 @@ impl LocalCluster {
 
     /// Nodes that run and that somebody else started.
     pub(crate) fn started_by_others(&self) -> impl Iterator<Item = (&NodeFiles, u32)> + '_ {
-        self.layout
-            .nodes
-            .iter()
-            .zip(&self.nodes)
-            .filter_map(|(files, slot)| match slot {
-                Slot::Others(pid) => Some((files, *pid)),
-                _ => None,
-            })
+        self.layout.nodes.iter().zip(&self.nodes).filter_map(|(files, slot)| match slot {
+            Slot::Others(pid) => Some((files, *pid)),
+            _ => None,
+        })
     }
 
     fn record(&self) -> Result {

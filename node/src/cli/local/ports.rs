@@ -16,10 +16,8 @@ pub(crate) fn spaced_ports(base: u16, nodes: usize) -> Result<Vec<Pair>> {
             let port = usize::from(base) + i * usize::from(SPACING);
             match u16::try_from(port + 1) {
                 Ok(admin) => Ok((port as u16, admin)),
-                Err(_) => Err(
-                    Failure::usage(format_args!("{nodes} nodes from port {base} on run past port 65535"))
-                        .hint("choose a smaller --base-port"),
-                ),
+                Err(_) => Err(Failure::usage(format_args!("{nodes} nodes from port {base} on run past port 65535"))
+                    .hint("choose a smaller --base-port")),
             }
         })
         .collect()
@@ -34,10 +32,7 @@ pub(crate) fn free_ports(nodes: usize) -> Result<Vec<Pair>> {
     for _ in 0..nodes {
         let udp = UdpSocket::bind("127.0.0.1:0").map_err(failed)?;
         let tcp = TcpListener::bind("127.0.0.1:0").map_err(failed)?;
-        pairs.push((
-            udp.local_addr().map_err(failed)?.port(),
-            tcp.local_addr().map_err(failed)?.port(),
-        ));
+        pairs.push((udp.local_addr().map_err(failed)?.port(), tcp.local_addr().map_err(failed)?.port()));
         held.push((udp, tcp));
     }
     Ok(pairs)
@@ -60,9 +55,7 @@ fn in_use(protocol: &str, address: SocketAddr, node: &str, error: &io::Error) ->
         Failure::failed(format_args!("{protocol} port {} ({address}, node {node}) is in use", address.port()))
             .hint("stop what uses it (another dev cluster?), or start a new cluster elsewhere with --base-port and another --dir")
     } else {
-        Failure::failed(format_args!(
-            "cannot listen on {protocol} {address} (node {node}): {error}"
-        ))
+        Failure::failed(format_args!("cannot listen on {protocol} {address} (node {node}): {error}"))
     }
 }
 
@@ -75,10 +68,7 @@ mod tests {
 
     #[test]
     fn ports_are_ten_apart() {
-        assert_eq!(
-            spaced_ports(7400, 3).expect("fits"),
-            [(7400, 7401), (7410, 7411), (7420, 7421)]
-        );
+        assert_eq!(spaced_ports(7400, 3).expect("fits"), [(7400, 7401), (7410, 7411), (7420, 7421)]);
         assert!(spaced_ports(65_530, 2).is_err());
     }
 

@@ -25,11 +25,7 @@ impl NodeProcess {
         let log = log.map_err(|error| failed(&format!("open {}", node.log.display()), error))?;
         let errors = log.try_clone().map_err(|error| failed("share the log", error))?;
         let mut command = Command::new(program);
-        command
-            .arg("serve")
-            .arg("--config")
-            .arg(&node.config)
-            .arg("--exit-with-parent");
+        command.arg("serve").arg("--config").arg(&node.config).arg("--exit-with-parent");
         command.stdin(Stdio::piped()).stdout(log).stderr(errors);
         // Ctrl-C reaches every process in the terminal's group; these are stopped by us, in order.
         command.process_group(0);
@@ -38,9 +34,7 @@ impl NodeProcess {
                 command.env_remove(variable);
             }
         }
-        let child = command
-            .spawn()
-            .map_err(|error| failed(&format!("start node {}", node.name), error))?;
+        let child = command.spawn().map_err(|error| failed(&format!("start node {}", node.name), error))?;
         Ok(NodeProcess { child })
     }
 
@@ -83,11 +77,9 @@ fn raw(pid: u32) -> Option<Pid> {
 
 /// Variables that would make all nodes the same one. Limits, store and log settings are for all of them.
 fn is_particular(variable: &str) -> bool {
-    variable.strip_prefix("DRIFTLESS_").is_some_and(|name| {
-        !["LIMITS_", "STORE_", "LOG_"]
-            .iter()
-            .any(|common| name.starts_with(common))
-    })
+    variable
+        .strip_prefix("DRIFTLESS_")
+        .is_some_and(|name| !["LIMITS_", "STORE_", "LOG_"].iter().any(|common| name.starts_with(common)))
 }
 
 fn describe(status: ExitStatus) -> String {

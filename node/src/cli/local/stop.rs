@@ -15,10 +15,7 @@ impl StopSignal {
     /// From now on the signals no longer end the process; they are to be looked for.
     pub(crate) fn install() -> Result<StopSignal> {
         let failed = |error| Failure::failed(format_args!("cannot listen to signals: {error}"));
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()
-            .map_err(failed)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(failed)?;
         let flag = StopSignal::default();
         let entered = runtime.enter();
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -47,10 +44,6 @@ impl StopSignal {
 
     /// Ends what is under way, if somebody wants that.
     pub(crate) fn check(&self) -> Result {
-        if self.is_set() {
-            Err(Failure::failed("interrupted"))
-        } else {
-            Ok(())
-        }
+        if self.is_set() { Err(Failure::failed("interrupted")) } else { Ok(()) }
     }
 }

@@ -66,32 +66,19 @@ impl Audit {
     /// Reads all journals in a database directory; changes nothing.
     pub(super) fn of(database: &Path) -> Result<Audit, StoreError> {
         let journals = journals(database)?;
-        let mut audit = Audit {
-            newest: journals.last().map(|(number, _)| *number),
-            ..Audit::default()
-        };
+        let mut audit = Audit { newest: journals.last().map(|(number, _)| *number), ..Audit::default() };
         for (i, (number, path)) in journals.iter().enumerate() {
             if i > 0 && journals[i - 1].0 + 1 != *number {
                 // They are deleted oldest first.
-                return Err(corrupt(
-                    path,
-                    format_args!("the journal before it, {}.jnl, is missing", number - 1),
-                ));
+                return Err(corrupt(path, format_args!("the journal before it, {}.jnl, is missing", number - 1)));
             }
             let bytes = fs::read(path).map_err(|e| StoreError::Io(format!("cannot read {}: {e}", path.display())))?;
             let mut at = 0;
             while let Some((seqno, end)) = record(&bytes, at) {
                 // The checksum does not cover the number. Journals are never written over, so a whole record out of
                 // order is no leftover: this number or the one before it is damaged.
-                if seqno >= SEQNO_END
-                    || audit
-                        .last
-                        .is_some_and(|last| seqno <= last || seqno - last > SEQNO_STEP_MAX)
-                {
-                    return Err(corrupt(
-                        path,
-                        format_args!("the number of the record at byte {at} is out of order"),
-                    ));
+                if seqno >= SEQNO_END || audit.last.is_some_and(|last| seqno <= last || seqno - last > SEQNO_STEP_MAX) {
+                    return Err(corrupt(path, format_args!("the number of the record at byte {at} is out of order")));
                 }
                 audit.last = Some(seqno);
                 audit.last_in = Some(*number);
@@ -103,10 +90,7 @@ impl Audit {
             if i + 1 < journals.len() {
                 return Err(corrupt(path, format_args!("the record at byte {at} is damaged")));
             }
-            audit.tail = Some(Tail {
-                journal: path.clone(),
-                at: at as u64,
-            });
+            audit.tail = Some(Tail { journal: path.clone(), at: at as u64 });
         }
         Ok(audit)
     }
@@ -122,21 +106,13 @@ impl Audit {
         };
         if missing {
             let (path, at) = match &self.tail {
-                Some(tail) => (
-                    tail.journal.as_path(),
-                    format!("the record at byte {} is damaged", tail.at),
-                ),
+                Some(tail) => (tail.journal.as_path(), format!("the record at byte {} is damaged", tail.at)),
                 None => (database, "the newest journal is missing or ends too early".into()),
             };
-            return Err(corrupt(
-                path,
-                format_args!("{at}, and records that were synced are lost with it"),
-            ));
+            return Err(corrupt(path, format_args!("{at}, and records that were synced are lost with it")));
         }
         let Some(tail) = &self.tail else { return Ok(None) };
-        cut(database, tail)
-            .map(Some)
-            .map_err(|e| StoreError::Io(format!("cannot cut {}: {e}", tail.journal.display())))
+        cut(database, tail).map(Some).map_err(|e| StoreError::Io(format!("cannot cut {}: {e}", tail.journal.display())))
     }
 }
 
@@ -196,10 +172,7 @@ fn journals(database: &Path) -> Result<Vec<(u64, PathBuf)>, StoreError> {
     for entry in fs::read_dir(database).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         if path.extension().is_some_and(|extension| extension == "jnl") {
-            let number = path
-                .file_stem()
-                .and_then(|stem| stem.to_str())
-                .and_then(|stem| stem.parse().ok());
+            let number = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
             let number = number.ok_or_else(|| corrupt(&path, format_args!("this is not a name of a journal")))?;
             found.push((number, path));
         }
@@ -291,13 +264,7 @@ mod tests {
 
             let audit = Audit::of(folder.path()).expect("readable");
             assert_eq!(audit.last, Some(3));
-            let settled = audit.settle(
-                folder.path(),
-                Mark {
-                    seqno_end: watermark,
-                    journal: None,
-                },
-            );
+            let settled = audit.settle(folder.path(), Mark { seqno_end: watermark, journal: None });
 
             if torn {
                 let cut = settled.expect("a torn tail").expect("cut off");
@@ -305,12 +272,7 @@ mod tests {
                 assert_eq!(fs::read(cut.path()).expect("kept aside"), bytes[first.len()..]);
                 assert_eq!(
                     Audit::of(folder.path()),
-                    Ok(Audit {
-                        newest: Some(0),
-                        last: Some(3),
-                        last_in: Some(0),
-                        tail: None
-                    })
+                    Ok(Audit { newest: Some(0), last: Some(3), last_in: Some(0), tail: None })
                 );
             } else {
                 assert!(matches!(settled, Err(StoreError::Corrupt(_))), "{settled:?}");
@@ -324,10 +286,7 @@ mod tests {
         let records = 3;
         let bytes: Vec<u8> = (101..=100 + records).flat_map(whole_record).collect();
         let len = bytes.len() / records as usize;
-        let synced = Mark {
-            seqno_end: 101 + records,
-            journal: Some(0),
-        };
+        let synced = Mark { seqno_end: 101 + records, journal: Some(0) };
         for bit in 0..bytes.len() * 8 {
             let folder = tempfile::tempdir().expect("a temporary directory");
             let mut flipped = bytes.clone();
@@ -347,30 +306,16 @@ mod tests {
         write("4.jnl", &[whole_record(1), vec![0; 10]].concat());
         write("5.jnl", &[whole_record(2), whole_record(3)[..20].to_vec()].concat());
         let audit = Audit::of(folder.path()).expect("a torn tail of the newest is fine");
-        assert_eq!(
-            (audit.newest, audit.last, audit.tail.is_some()),
-            (Some(5), Some(2), true)
-        );
+        assert_eq!((audit.newest, audit.last, audit.tail.is_some()), (Some(5), Some(2), true));
         write("6.jnl", &[]);
-        assert!(
-            matches!(Audit::of(folder.path()), Err(StoreError::Corrupt(_))),
-            "5 is torn and not the newest"
-        );
+        assert!(matches!(Audit::of(folder.path()), Err(StoreError::Corrupt(_))), "5 is torn and not the newest");
         write("5.jnl", &whole_record(2));
         assert_eq!(
             Audit::of(folder.path()),
-            Ok(Audit {
-                newest: Some(6),
-                last: Some(2),
-                last_in: Some(5),
-                tail: None
-            })
+            Ok(Audit { newest: Some(6), last: Some(2), last_in: Some(5), tail: None })
         );
         fs::remove_file(folder.path().join("5.jnl")).expect("removed");
-        assert!(
-            matches!(Audit::of(folder.path()), Err(StoreError::Corrupt(_))),
-            "5 is missing"
-        );
+        assert!(matches!(Audit::of(folder.path()), Err(StoreError::Corrupt(_))), "5 is missing");
     }
 
     #[test]
@@ -385,15 +330,12 @@ mod tests {
         ] {
             let folder = tempfile::tempdir().expect("a temporary directory");
             fs::write(folder.path().join("7.jnl"), bytes).expect("written");
-            let settled = Audit::of(folder.path())
-                .expect("readable")
-                .settle(folder.path(), Mark { seqno_end: 9, journal });
+            let settled =
+                Audit::of(folder.path()).expect("readable").settle(folder.path(), Mark { seqno_end: 9, journal });
             assert_eq!(settled.is_err(), lost, "{bytes:?} {journal:?}");
         }
         let folder = tempfile::tempdir().expect("a temporary directory");
-        let settled = Audit::of(folder.path())
-            .expect("readable")
-            .settle(folder.path(), Mark::default());
+        let settled = Audit::of(folder.path()).expect("readable").settle(folder.path(), Mark::default());
         assert!(settled.is_err(), "no journal at all");
     }
 
@@ -407,14 +349,7 @@ mod tests {
             b"kvv",
         ]
         .concat();
-        [
-            &[START, 1, 0, 0, 0][..],
-            &seqno.to_le_bytes(),
-            &items,
-            &[END],
-            &xxh3_64(&items).to_le_bytes(),
-            TRAILER,
-        ]
-        .concat()
+        [&[START, 1, 0, 0, 0][..], &seqno.to_le_bytes(), &items, &[END], &xxh3_64(&items).to_le_bytes(), TRAILER]
+            .concat()
     }
 }

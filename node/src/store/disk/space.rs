@@ -48,13 +48,7 @@ pub(super) struct Space {
 
 impl Space {
     pub(super) fn new(probe: SpaceProbe, reserve: u64) -> Space {
-        Space {
-            probe,
-            reserve,
-            free: 0,
-            looked: None,
-            written_since: 0,
-        }
+        Space { probe, reserve, free: 0, looked: None, written_since: 0 }
     }
 
     /// Counts a batch of so many bytes as written; or says in words why there is no room for it. A batch that only
@@ -109,11 +103,7 @@ mod tests {
         space.free = 100;
         assert_eq!(space.take(40, false).expect("works"), Ok(()));
         assert!(space.take(1, false).expect("works").is_err());
-        assert_eq!(
-            space.take(30, true).expect("works"),
-            Ok(()),
-            "removals may use half of the reserve"
-        );
+        assert_eq!(space.take(30, true).expect("works"), Ok(()), "removals may use half of the reserve");
         assert!(space.take(1, true).expect("works").is_err());
         assert_eq!(looks.load(Ordering::Relaxed), 0);
         assert!(space.take(LOOK_BYTES, false).expect("works").is_err());

@@ -20,10 +20,7 @@ impl Subject for Disk {
 
     fn create() -> Disk {
         let folder = tempfile::tempdir().expect("a temporary directory");
-        Disk {
-            store: Some(open(folder.path()).store(0)),
-            folder,
-        }
+        Disk { store: Some(open(folder.path()).store(0)), folder }
     }
 
     fn store(&mut self) -> &mut DiskStore {
@@ -38,11 +35,7 @@ impl Subject for Disk {
 }
 
 fn options() -> DiskOptions {
-    DiskOptions {
-        cache_bytes: 1 << 20,
-        space_probe: Some(SpaceProbe::new(|| Ok(1 << 40))),
-        ..DiskOptions::default()
-    }
+    DiskOptions { cache_bytes: 1 << 20, space_probe: Some(SpaceProbe::new(|| Ok(1 << 40))), ..DiskOptions::default() }
 }
 
 fn open(path: &Path) -> DiskDatabase {
@@ -54,19 +47,12 @@ fn open(path: &Path) -> DiskDatabase {
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("created");
     for entry in fs::read_dir(from).expect("listed") {
-        let (from, to) = (
-            entry.as_ref().expect("listed").path(),
-            to.join(entry.expect("listed").file_name()),
-        );
+        let (from, to) = (entry.as_ref().expect("listed").path(), to.join(entry.expect("listed").file_name()));
         if from.is_dir() {
             copy(&from, &to);
         } else {
             let bytes = fs::read(&from).expect("read");
-            let used = if is_journal(&from) {
-                bytes.len().min(used(&bytes) + 4096)
-            } else {
-                bytes.len()
-            };
+            let used = if is_journal(&from) { bytes.len().min(used(&bytes) + 4096) } else { bytes.len() };
             fs::write(&to, &bytes[..used]).expect("written");
         }
     }
@@ -101,14 +87,9 @@ fn journal_end(journal: &Path) -> usize {
 
 #[test]
 fn an_applied_batch_survives_the_death_of_the_process() {
-    let (folder, after) = (
-        tempfile::tempdir().expect("a directory"),
-        tempfile::tempdir().expect("a directory"),
-    );
+    let (folder, after) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
     let mut store = open(folder.path()).store(0);
-    store
-        .apply(batch([("a", Some("1")), ("b", Some("2"))]))
-        .expect("applies");
+    store.apply(batch([("a", Some("1")), ("b", Some("2"))])).expect("applies");
     let long = "long ".repeat(50_000);
     put(&mut store, "c", &long);
     copy(folder.path(), after.path());
@@ -141,35 +122,17 @@ fn a_torn_tail_loses_what_was_not_synced_and_nothing_else() {
         for _ in 0..2 {
             let mut store = open(after.path()).store(0);
             assert_eq!(value_of(&store, "synced too").as_deref(), Some("2"), "hole at {hole}");
-            assert_eq!(
-                value_of(&store, "unsynced too"),
-                None,
-                "a record after a hole was taken"
-            );
+            assert_eq!(value_of(&store, "unsynced too"), None, "a record after a hole was taken");
             put(&mut store, "next", "5");
         }
-        assert_eq!(
-            contents(&open(after.path()).store(0))
-                .iter()
-                .filter(|(key, _)| key == "next")
-                .count(),
-            1
-        );
-        assert!(
-            !files(after.path())
-                .iter()
-                .any(|path| path.extension().is_some_and(|e| e == "cut")),
-            "tidied up"
-        );
+        assert_eq!(contents(&open(after.path()).store(0)).iter().filter(|(key, _)| key == "next").count(), 1);
+        assert!(!files(after.path()).iter().any(|path| path.extension().is_some_and(|e| e == "cut")), "tidied up");
     }
 }
 
 #[test]
 fn damage_never_gives_wrong_data_or_loses_what_was_synced() {
-    let (folder, original) = (
-        tempfile::tempdir().expect("a directory"),
-        tempfile::tempdir().expect("a directory"),
-    );
+    let (folder, original) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
     let mut expected = BTreeMap::new();
     {
         let database = open(folder.path());
@@ -234,10 +197,7 @@ fn damage_never_gives_wrong_data_or_loses_what_was_synced() {
             if harmed { answered += 1 } else { unharmed += 1 }
         }
     }
-    assert!(
-        refused > 100 && answered > 0 && unharmed > 0,
-        "{refused} refused, {answered} errors, {unharmed} unharmed"
-    );
+    assert!(refused > 100 && answered > 0 && unharmed > 0, "{refused} refused, {answered} errors, {unharmed} unharmed");
 }
 
 #[test]
@@ -301,11 +261,7 @@ fn a_full_disk_refuses_before_anything_is_written() {
         let free = Arc::clone(&free);
         move || Ok(free.load(Ordering::Relaxed))
     });
-    let options = DiskOptions {
-        reserve_bytes: 10 << 20,
-        space_probe: Some(probe),
-        ..options()
-    };
+    let options = DiskOptions { reserve_bytes: 10 << 20, space_probe: Some(probe), ..options() };
     let database = DiskDatabase::open(folder.path(), options).expect("opens");
     let mut store = database.store(0);
     let seq = put(&mut store, "a", "1");
@@ -317,11 +273,7 @@ fn a_full_disk_refuses_before_anything_is_written() {
     assert!(matches!(refused, Err(ApplyError::Full(_))), "{refused:?}");
     assert_eq!(journal_end(&folder.path().join("0.jnl")), written);
     assert_eq!(contents(&store), [("a".into(), "1".into())], "reads go on");
-    assert_eq!(
-        store.apply(batch([("a", None)])),
-        Ok(BatchSeq(seq.0 + 1)),
-        "and so do removals; no number is lost"
-    );
+    assert_eq!(store.apply(batch([("a", None)])), Ok(BatchSeq(seq.0 + 1)), "and so do removals; no number is lost");
     free.store(4 << 20, Ordering::Relaxed);
     wait();
     assert!(matches!(store.apply(batch([("a", None)])), Err(ApplyError::Full(_))));
@@ -338,35 +290,20 @@ fn after_the_first_failure_every_call_answers_the_same_error() {
     let probe = SpaceProbe::new({
         let broken = Arc::clone(&broken);
         move || {
-            if broken.load(Ordering::Relaxed) {
-                Err(io::Error::other("broken"))
-            } else {
-                Ok(1 << 40)
-            }
+            if broken.load(Ordering::Relaxed) { Err(io::Error::other("broken")) } else { Ok(1 << 40) }
         }
     });
-    let database = DiskDatabase::open(
-        folder.path(),
-        DiskOptions {
-            space_probe: Some(probe),
-            ..options()
-        },
-    )
-    .expect("opens");
+    let database =
+        DiskDatabase::open(folder.path(), DiskOptions { space_probe: Some(probe), ..options() }).expect("opens");
     let (mut store, mut other) = (database.store(0), database.store(1));
     put(&mut store, "a", "1");
     broken.store(true, Ordering::Relaxed);
     std::thread::sleep(Duration::from_millis(110));
-    let Err(ApplyError::Failed(error)) = store.apply(batch([("b", Some("1"))])) else {
-        panic!("should fail")
-    };
+    let Err(ApplyError::Failed(error)) = store.apply(batch([("b", Some("1"))])) else { panic!("should fail") };
     assert!(matches!(error, StoreError::Io(_)));
     broken.store(false, Ordering::Relaxed);
     assert_eq!(store.get(b"a"), Err(error.clone()));
-    assert_eq!(
-        store.scan(b"a"..b"z", &mut |_, _| ControlFlow::Continue(())),
-        Err(error.clone())
-    );
+    assert_eq!(store.scan(b"a"..b"z", &mut |_, _| ControlFlow::Continue(())), Err(error.clone()));
     assert_eq!(other.apply(batch([("a", Some("1"))])), Err(error.clone().into()));
     assert_eq!(database.syncer().sync(), Err(error.clone()));
     assert_eq!(database.disk_bytes(), Err(error));
@@ -389,10 +326,7 @@ fn an_interrupted_first_start_is_started_over_and_a_lost_record_of_syncs_is_not(
     let before = files(folder.path());
 
     fs::rename(folder.path().join("synced"), folder.path().join("elsewhere")).expect("renamed");
-    assert!(matches!(
-        DiskDatabase::open(folder.path(), options()),
-        Err(DiskOpenError::Failed { .. })
-    ));
+    assert!(matches!(DiskDatabase::open(folder.path(), options()), Err(DiskOpenError::Failed { .. })));
     fs::rename(folder.path().join("elsewhere"), folder.path().join("synced")).expect("renamed");
     assert_eq!(files(folder.path()), before, "nothing was touched");
     assert_eq!(value_of(&open(folder.path()).store(0), "a").as_deref(), Some("1"));
@@ -413,11 +347,7 @@ fn an_interrupted_first_start_is_started_over_and_a_lost_record_of_syncs_is_not(
 #[test]
 fn data_larger_than_the_tables_in_memory_is_all_there() {
     let folder = tempfile::tempdir().expect("a directory");
-    let options = || DiskOptions {
-        memtable_bytes: 1 << 20,
-        journal_bytes_max: 64 << 20,
-        ..options()
-    };
+    let options = || DiskOptions { memtable_bytes: 1 << 20, journal_bytes_max: 64 << 20, ..options() };
     let value = |i: usize| Bytes::from(vec![i as u8; [100, 3000][i % 2]]);
     let key = |i: usize| Bytes::from(format!("{:016x}", (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
     let count = 20_000;
@@ -425,11 +355,7 @@ fn data_larger_than_the_tables_in_memory_is_all_there() {
         let database = DiskDatabase::open(folder.path(), options()).expect("opens");
         let (mut store, syncer) = (database.store(0), database.syncer());
         for i in 0..count {
-            store
-                .apply(Batch {
-                    changes: vec![(key(i % 15_000), Some(value(i)))],
-                })
-                .expect("applies");
+            store.apply(Batch { changes: vec![(key(i % 15_000), Some(value(i)))] }).expect("applies");
             if i % 100 == 0 {
                 syncer.sync().expect("syncs");
             }

@@ -47,10 +47,7 @@ impl Watermark {
         let slots = (0..SLOTS).filter_map(|slot| decode(bytes.get((slot * SLOT_STEP) as usize..)?));
         let newest = slots.max();
         if newest.is_none() {
-            tracing::warn!(
-                file = FILE,
-                "the record of syncs is damaged: this start cannot check that all is there"
-            );
+            tracing::warn!(file = FILE, "the record of syncs is damaged: this start cannot check that all is there");
         }
         Ok(Some(newest.unwrap_or_default()))
     }
@@ -58,12 +55,7 @@ impl Watermark {
     /// Opens or makes the file, durably; keeps what is in it.
     pub(super) fn open(database: &Path, mark: Mark) -> io::Result<Watermark> {
         let path = database.join(FILE);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         let mut opened = Watermark { file, next_slot: 0 };
         for _ in 0..SLOTS {
             opened.write(mark)?;
@@ -112,10 +104,7 @@ mod tests {
     #[test]
     fn the_newest_whole_slot_counts() {
         let folder = tempfile::tempdir().expect("a temporary directory");
-        let mark = |seqno_end| Mark {
-            seqno_end,
-            journal: seqno_end.checked_sub(5),
-        };
+        let mark = |seqno_end| Mark { seqno_end, journal: seqno_end.checked_sub(5) };
         assert_eq!(Watermark::read(folder.path()).expect("readable"), None);
         let mut watermark = Watermark::open(folder.path(), mark(3)).expect("opens");
         assert_eq!(Watermark::read(folder.path()).expect("readable"), Some(mark(3)));
@@ -127,16 +116,8 @@ mod tests {
         let mut bytes = fs::read(&path).expect("there");
         bytes[SLOT_STEP as usize + 9] ^= 1;
         fs::write(&path, &bytes).expect("written");
-        assert_eq!(
-            Watermark::read(folder.path()).expect("readable"),
-            Some(mark(8)),
-            "the other slot"
-        );
+        assert_eq!(Watermark::read(folder.path()).expect("readable"), Some(mark(8)), "the other slot");
         fs::write(&path, [1, 2, 3]).expect("written");
-        assert_eq!(
-            Watermark::read(folder.path()).expect("readable"),
-            Some(Mark::default()),
-            "nothing is known"
-        );
+        assert_eq!(Watermark::read(folder.path()).expect("readable"), Some(Mark::default()), "nothing is known");
     }
 }

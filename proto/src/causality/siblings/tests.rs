@@ -13,11 +13,7 @@ const C: ActorId = ActorId(0xc);
 const X: ActorId = ActorId(0xf);
 
 fn version(text: &str) -> Version {
-    Version {
-        value: Some(Bytes::copy_from_slice(text.as_bytes())),
-        write_id: WriteId(0),
-        written_at: Hlc(0),
-    }
+    Version { value: Some(Bytes::copy_from_slice(text.as_bytes())), write_id: WriteId(0), written_at: Hlc(0) }
 }
 
 /// A put whose counter is the actor's next one for this key, as the protocol's table counts.
@@ -36,10 +32,7 @@ fn merged(a: &Siblings, b: &Siblings) -> Siblings {
 
 fn state(vv: &[(ActorId, u64)], live: &[(ActorId, u64, &str)]) -> Siblings {
     let vv = vv.iter().map(|&(actor, counter)| Dot::new(actor, counter)).collect();
-    let live = live
-        .iter()
-        .map(|&(actor, counter, text)| (Dot::new(actor, counter), version(text)))
-        .collect();
+    let live = live.iter().map(|&(actor, counter, text)| (Dot::new(actor, counter), version(text))).collect();
     Siblings::from_parts(vv, live).expect("well formed")
 }
 
@@ -58,14 +51,8 @@ fn vector_new_and_update_by_the_same_and_another_actor() {
 fn vector_stale_contexts_make_siblings() {
     let a0 = put(&Siblings::new(), &VersionVector::new(), A, "v1");
     let a1 = put(&a0, a0.vv(), A, "v2");
-    assert_eq!(
-        put(&a1, a0.vv(), B, "v4"),
-        state(&[(A, 2), (B, 1)], &[(A, 2, "v2"), (B, 1, "v4")])
-    );
-    assert_eq!(
-        put(&a1, a0.vv(), A, "v5"),
-        state(&[(A, 3)], &[(A, 2, "v2"), (A, 3, "v5")])
-    );
+    assert_eq!(put(&a1, a0.vv(), B, "v4"), state(&[(A, 2), (B, 1)], &[(A, 2, "v2"), (B, 1, "v4")]));
+    assert_eq!(put(&a1, a0.vv(), A, "v5"), state(&[(A, 3)], &[(A, 2, "v2"), (A, 3, "v5")]));
 }
 
 #[test]
@@ -75,10 +62,7 @@ fn vector_merge_with_older_concurrent_and_seen_but_absent() {
     assert_eq!(merged(&a0, &a1), a1);
     assert_eq!(merged(&a1, &a0), a1);
     let concurrent = merged(&put(&a1, a1.vv(), B, "v3"), &put(&a1, a1.vv(), C, "v3"));
-    assert_eq!(
-        concurrent,
-        state(&[(A, 2), (B, 1), (C, 1)], &[(B, 1, "v3"), (C, 1, "v3")])
-    );
+    assert_eq!(concurrent, state(&[(A, 2), (B, 1), (C, 1)], &[(B, 1, "v3"), (C, 1, "v3")]));
     let seen = state(&[(X, 1)], &[]);
     assert_eq!(merged(&seen, &a0), state(&[(A, 1), (X, 1)], &[(A, 1, "v1")]));
 }
@@ -89,10 +73,7 @@ fn vector_two_blind_writers_and_the_first_returns() {
     let first = put(&Siblings::new(), &none, A, "v1");
     let m1 = put(&first, &none, A, "v2");
     assert_eq!(m1, state(&[(A, 2)], &[(A, 1, "v1"), (A, 2, "v2")]));
-    assert_eq!(
-        put(&m1, first.vv(), A, "v3"),
-        state(&[(A, 3)], &[(A, 2, "v2"), (A, 3, "v3")])
-    );
+    assert_eq!(put(&m1, first.vv(), A, "v3"), state(&[(A, 3)], &[(A, 2, "v2"), (A, 3, "v3")]));
 }
 
 #[test]
@@ -103,10 +84,7 @@ fn vector_recreation_after_forgetting_needs_partition_counters_or_a_new_actor() 
     let counted_on = state(&[(A, 6)], &[(A, 6, "NEW")]);
     assert_eq!(merged(&old, &counted_on), counted_on);
     let new_actor = state(&[(B, 1)], &[(B, 1, "NEW")]);
-    assert_eq!(
-        merged(&old, &new_actor),
-        state(&[(A, 5), (B, 1)], &[(A, 5, "old"), (B, 1, "NEW")])
-    );
+    assert_eq!(merged(&old, &new_actor), state(&[(A, 5), (B, 1)], &[(A, 5, "old"), (B, 1, "NEW")]));
 }
 
 #[test]
@@ -132,11 +110,7 @@ fn two_clients_writing_a_thousand_times_never_hold_more_than_two_siblings() {
         let client = round % 2;
         contexts[1 - client] = server.vv().clone();
         server = put(&server, &contexts[client].clone(), A, "v");
-        assert!(
-            server.live().len() <= 2,
-            "round {round}: {} siblings",
-            server.live().len()
-        );
+        assert!(server.live().len() <= 2, "round {round}: {} siblings", server.live().len());
     }
 }
 
@@ -149,10 +123,7 @@ fn a_dot_cannot_be_stamped_twice() {
 
 #[test]
 fn malformed_siblings_are_refused() {
-    let uncovered = RawSiblings {
-        vv: VersionVector::new(),
-        live: vec![(Dot::new(A, 1), version("v"))],
-    };
+    let uncovered = RawSiblings { vv: VersionVector::new(), live: vec![(Dot::new(A, 1), version("v"))] };
     assert!(Siblings::try_from(uncovered).is_err());
     let vv: VersionVector = [Dot::new(A, 2)].into_iter().collect();
     let unsorted = vec![(Dot::new(A, 2), version("v")), (Dot::new(A, 1), version("v"))];
@@ -232,9 +203,7 @@ fn run(steps: &[Step]) -> (Vec<Siblings>, Vec<Model>) {
     for step in steps {
         match *step {
             Step::Put { replica, read } => {
-                let seen = read
-                    .map(|from| (real[from].vv().clone(), model[from].heard.clone()))
-                    .unwrap_or_default();
+                let seen = read.map(|from| (real[from].vv().clone(), model[from].heard.clone())).unwrap_or_default();
                 write(&mut real, &mut model, replica, seen);
             }
             Step::PutStale { replica, kept: which } => {

@@ -10,11 +10,7 @@ const PROMISE: &str = "siblings are concurrent";
 /// Looks at every read, and at what is left.
 pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
-    for (id, op) in evidence
-        .history
-        .iter()
-        .filter(|(_, op)| op.kind == Kind::Get && op.ending == Ending::Ok)
-    {
+    for (id, op) in evidence.history.iter().filter(|(_, op)| op.kind == Kind::Get && op.ending == Ending::Ok) {
         let mut wrong = together(evidence, &op.values);
         let mut sorted = op.values.clone();
         sorted.sort_unstable();
@@ -25,11 +21,7 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
             wrong.push(format!("the last writer should have won over {:?}", op.values));
         }
         wrong.extend(refused(evidence, &op.values));
-        violations.extend(
-            wrong
-                .into_iter()
-                .map(|text| Violation::of(PROMISE, &op.slot, format!("get {id}: {text}"))),
-        );
+        violations.extend(wrong.into_iter().map(|text| Violation::of(PROMISE, &op.slot, format!("get {id}: {text}"))));
     }
     for slot in evidence.slots() {
         let last = evidence.final_of(&slot);
@@ -38,11 +30,7 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
         if evidence.merged(&slot).live().len() != last.len() {
             wrong.push("a live write is nobody's".to_owned());
         }
-        violations.extend(
-            wrong
-                .into_iter()
-                .map(|text| Violation::of(PROMISE, &slot, format!("at the end: {text}"))),
-        );
+        violations.extend(wrong.into_iter().map(|text| Violation::of(PROMISE, &slot, format!("at the end: {text}"))));
     }
     let odd = evidence.history.oddities.iter();
     violations.extend(odd.map(|(slot, text)| Violation {
@@ -57,10 +45,7 @@ fn together(evidence: &Evidence<'_>, values: &[OpId]) -> Vec<String> {
     let mut wrong = Vec::new();
     for b in values {
         let past = evidence.past.of(*b);
-        for a in values
-            .iter()
-            .filter(|a| past.contains(a) && !evidence.past.is_exempt(**a))
-        {
+        for a in values.iter().filter(|a| past.contains(a) && !evidence.past.is_exempt(**a)) {
             wrong.push(format!("{a} beside {b}, whose author had read it"));
         }
     }
@@ -69,9 +54,5 @@ fn together(evidence: &Evidence<'_>, values: &[OpId]) -> Vec<String> {
 
 fn refused(evidence: &Evidence<'_>, values: &[OpId]) -> Vec<String> {
     let was_refused = |id: &&OpId| evidence.history.get(**id).ending == Ending::Refused;
-    values
-        .iter()
-        .filter(was_refused)
-        .map(|id| format!("{id} was refused, so nothing of it should exist"))
-        .collect()
+    values.iter().filter(was_refused).map(|id| format!("{id} was refused, so nothing of it should exist")).collect()
 }

@@ -33,19 +33,10 @@ impl DurabilityOracle {
         observer: &Observer,
         disks: &[SimStore],
     ) {
-        let bucket = topology
-            .bucket(history.get(id).slot.0)
-            .expect("slots are drawn from the buckets");
+        let bucket = topology.bucket(history.get(id).slot.0).expect("slots are drawn from the buckets");
         if bucket.durability == Durability::Sync {
             self.promised.push((id, acks));
-            self.check(
-                self.promised.len() - 1,
-                "when it was acknowledged",
-                topology,
-                history,
-                observer,
-                disks,
-            );
+            self.check(self.promised.len() - 1, "when it was acknowledged", topology, history, observer, disks);
         }
     }
 

@@ -16,11 +16,8 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
     }
     // Nothing is wrong any more; a tenth is for what clients still ask of queues that are draining.
     if failed.len() * 10 > calm.len() {
-        let some: Vec<_> = failed
-            .iter()
-            .take(5)
-            .map(|(id, op)| format!("{:?} {id} {:?}", op.kind, op.ending))
-            .collect();
+        let some: Vec<_> =
+            failed.iter().take(5).map(|(id, op)| format!("{:?} {id} {:?}", op.kind, op.ending)).collect();
         let text = format!(
             "{} of {} operations of the calm phase failed, such as {}",
             failed.len(),

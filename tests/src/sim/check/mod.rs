@@ -55,20 +55,12 @@ pub struct Violation {
 impl Violation {
     /// Of a key.
     pub fn of(promise: &'static str, slot: &Slot, text: String) -> Violation {
-        Violation {
-            promise,
-            slot: Some(slot.clone()),
-            text,
-        }
+        Violation { promise, slot: Some(slot.clone()), text }
     }
 
     /// Of no key in particular.
     pub fn general(promise: &'static str, text: String) -> Violation {
-        Violation {
-            promise,
-            slot: None,
-            text,
-        }
+        Violation { promise, slot: None, text }
     }
 }
 
@@ -94,18 +86,13 @@ impl Evidence<'_> {
 
     /// Whether a key's bucket keeps siblings.
     pub fn keeps_siblings(&self, slot: &Slot) -> bool {
-        self.topology
-            .bucket(slot.0)
-            .is_some_and(|bucket| bucket.conflict == Conflict::Siblings)
+        self.topology.bucket(slot.0).is_some_and(|bucket| bucket.conflict == Conflict::Siblings)
     }
 
     /// Whether an acknowledged write may be gone all the same: the bucket does not wait for the disk, and a machine
     /// lost power.
     pub fn may_be_forgotten(&self, slot: &Slot) -> bool {
-        let buffered = self
-            .topology
-            .bucket(slot.0)
-            .is_some_and(|bucket| bucket.durability == Durability::Buffered);
+        let buffered = self.topology.bucket(slot.0).is_some_and(|bucket| bucket.durability == Durability::Buffered);
         buffered && !self.losses.is_empty()
     }
 
@@ -117,11 +104,7 @@ impl Evidence<'_> {
     /// The merged state of a key's primaries.
     pub fn merged(&self, slot: &Slot) -> Siblings {
         let mut merged = Siblings::new();
-        for held in self
-            .primaries(slot)
-            .into_iter()
-            .filter_map(|node| self.held[node].get(slot))
-        {
+        for held in self.primaries(slot).into_iter().filter_map(|node| self.held[node].get(slot)) {
             merged.merge(&held.siblings);
         }
         if !self.keeps_siblings(slot) {
@@ -133,10 +116,7 @@ impl Evidence<'_> {
     /// The writes that are live at the end.
     pub fn final_of(&self, slot: &Slot) -> Vec<OpId> {
         let merged = self.merged(slot);
-        let known = merged
-            .live()
-            .iter()
-            .filter_map(|(_, version)| self.history.with_write_id(version.write_id()));
+        let known = merged.live().iter().filter_map(|(_, version)| self.history.with_write_id(version.write_id()));
         known.collect()
     }
 
@@ -161,13 +141,7 @@ pub fn primaries(topology: &Topology, slot: &Slot) -> Vec<usize> {
     let members = topology.ring().members();
     let owners = topology.ring().owners(place.partition).iter();
     let number = |member: &driftless_ring::Member| {
-        member
-            .name
-            .strip_prefix('n')
-            .and_then(|number| number.parse().ok())
-            .expect("names are numbers")
+        member.name.strip_prefix('n').and_then(|number| number.parse().ok()).expect("names are numbers")
     };
-    owners
-        .filter_map(|id| members.iter().find(|member| member.id == *id).map(number))
-        .collect()
+    owners.filter_map(|id| members.iter().find(|member| member.id == *id).map(number)).collect()
 }

@@ -18,10 +18,7 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
         let mut written = evidence.acknowledged().filter(|(_, op)| op.slot == slot);
         if !evidence.keeps_siblings(&slot) {
             if written.next().is_some() && last.len() != 1 {
-                let text = format!(
-                    "the last writer should have won, but {} writes are left: {last:?}",
-                    last.len()
-                );
+                let text = format!("the last writer should have won, but {} writes are left: {last:?}", last.len());
                 violations.push(Violation::of(PROMISE, &slot, text));
             }
             continue;

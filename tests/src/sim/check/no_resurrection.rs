@@ -28,10 +28,8 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
             let past = evidence.past.of(id);
             let back = |value: &&usize| past.contains(value) && !evidence.past.is_exempt(**value);
             for value in last.iter().filter(back) {
-                let text = format!(
-                    "{value} is live at the end, though acknowledged {:?} {id} had replaced it",
-                    op.kind
-                );
+                let text =
+                    format!("{value} is live at the end, though acknowledged {:?} {id} had replaced it", op.kind);
                 violations.push(Violation::of(PROMISE, &slot, text));
             }
             if !op.strict || evidence.past.is_exempt(id) {
@@ -54,23 +52,14 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
 }
 
 fn deleted_and_back(evidence: &Evidence<'_>, slot: &Slot, n: u8, last: &[OpId]) -> Vec<Violation> {
-    let of_slot = || {
-        evidence
-            .history
-            .iter()
-            .filter(|(_, op)| op.slot == *slot && op.ending == Ending::Ok)
-    };
+    let of_slot = || evidence.history.iter().filter(|(_, op)| op.slot == *slot && op.ending == Ending::Ok);
     let mut violations = Vec::new();
     for (id, delete) in of_slot().filter(|(_, op)| op.kind == Kind::Delete && op.seen.is_none()) {
         let meant = |value: &&OpId| {
             let put = evidence.history.get(**value);
             put.kind == Kind::Put && put.ending == Ending::Ok && put.returned < delete.invoked && put.w + delete.r > n
         };
-        for value in last
-            .iter()
-            .filter(meant)
-            .filter(|value| !evidence.past.is_exempt(**value))
-        {
+        for value in last.iter().filter(meant).filter(|value| !evidence.past.is_exempt(**value)) {
             let text = format!("{value} is live at the end, though delete {id} was acknowledged after it");
             violations.push(Violation::of(PROMISE, slot, text));
         }

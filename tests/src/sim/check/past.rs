@@ -40,11 +40,7 @@ impl Past {
                 seen[id].clear();
             }
         }
-        Past {
-            may,
-            must: close(&seen),
-            exempt,
-        }
+        Past { may, must: close(&seen), exempt }
     }
 
     /// All that this write has surely overwritten, directly or through others.
@@ -78,11 +74,8 @@ fn close(seen: &[BTreeSet<OpId>]) -> Vec<BTreeSet<OpId>> {
     loop {
         let mut changed = false;
         for id in 0..past.len() {
-            let further: Vec<OpId> = seen[id]
-                .iter()
-                .flat_map(|x| past[*x].iter().copied())
-                .filter(|y| *y != id)
-                .collect();
+            let further: Vec<OpId> =
+                seen[id].iter().flat_map(|x| past[*x].iter().copied()).filter(|y| *y != id).collect();
             let before = past[id].len();
             past[id].extend(further);
             changed |= past[id].len() > before;

@@ -16,11 +16,7 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
         if evidence.may_be_forgotten(&slot) || !evidence.keeps_siblings(&slot) {
             continue;
         }
-        let quorum = evidence
-            .topology
-            .bucket(slot.0)
-            .expect("slots are drawn from the buckets")
-            .quorum;
+        let quorum = evidence.topology.bucket(slot.0).expect("slots are drawn from the buckets").quorum;
         let reads: Vec<(OpId, &Operation)> = evidence
             .history
             .iter()
@@ -31,10 +27,8 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
             for (write, op) in evidence.acknowledged().filter(|(_, op)| op.slot == slot && op.strict) {
                 let due = op.returned < read.invoked && op.w + read.r > quorum.n();
                 if due && !known.contains(&write) && !evidence.past.is_exempt(write) {
-                    let text = format!(
-                        "strict get {id} does not know {:?} {write}, acknowledged before it began",
-                        op.kind
-                    );
+                    let text =
+                        format!("strict get {id} does not know {:?} {write}, acknowledged before it began", op.kind);
                     violations.push(Violation::of("reads see acknowledged writes", &slot, text));
                 }
             }
@@ -58,8 +52,5 @@ fn was_taken(evidence: &Evidence<'_>, value: OpId, before: &Operation, read: &Op
     let write = evidence.history.get(value);
     let acknowledged_by = |at: Micros| write.ending == Ending::Ok && write.returned <= at;
     let between = before.invoked..=read.returned;
-    evidence
-        .losses
-        .iter()
-        .any(|loss| between.contains(loss) && !acknowledged_by(*loss))
+    evidence.losses.iter().any(|loss| between.contains(loss) && !acknowledged_by(*loss))
 }

@@ -9,11 +9,7 @@ use super::{Evidence, Violation};
 pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut violations = early_stamps(evidence);
     let wrong = evidence.observer.wrong.iter();
-    violations.extend(wrong.map(|(slot, text)| Violation {
-        promise: "dots",
-        slot: slot.clone(),
-        text: text.clone(),
-    }));
+    violations.extend(wrong.map(|(slot, text)| Violation { promise: "dots", slot: slot.clone(), text: text.clone() }));
     violations
 }
 
@@ -22,11 +18,7 @@ fn early_stamps(evidence: &Evidence<'_>) -> Vec<Violation> {
     for (id, op) in evidence.history.iter() {
         let Some(seen) = &op.seen else { continue };
         for (dot, stamp) in evidence.observer.dots_of(op.write_id) {
-            if stamp
-                .after
-                .get(dot)
-                .is_some_and(|outline| outline.written_at <= seen.inside.written_at)
-            {
+            if stamp.after.get(dot).is_some_and(|outline| outline.written_at <= seen.inside.written_at) {
                 let text = format!("{:?} {id} was stamped no later than what its writer had read", op.kind);
                 violations.push(Violation::of("stamps follow reads", &op.slot, text));
             }

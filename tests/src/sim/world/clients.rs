@@ -24,9 +24,7 @@ impl World {
 
     /// Whether no operation is under way or waiting.
     pub fn clients_rest(&self) -> bool {
-        self.clients
-            .iter()
-            .all(|client| client.current.is_none() && client.script.is_empty())
+        self.clients.iter().all(|client| client.current.is_none() && client.script.is_empty())
     }
 
     pub(super) fn client_next(&mut self, client: usize) {
@@ -50,20 +48,9 @@ impl World {
         if intention.stale && intention.kind == Kind::Put {
             self.coverage.add("puts with a stale context", 1);
         }
-        let retries = if self.phase == Phase::Calm {
-            0
-        } else {
-            self.clients[client].rng.random_range(0..4)
-        };
+        let retries = if self.phase == Phase::Calm { 0 } else { self.clients[client].rng.random_range(0..4) };
         let node = self.choose_node(client, &intention);
-        self.clients[client].current = Some(Current {
-            op,
-            intention,
-            attempt: 0,
-            node,
-            retries,
-            doubt: false,
-        });
+        self.clients[client].current = Some(Current { op, intention, attempt: 0, node, retries, doubt: false });
         self.attempt(client, 0);
     }
 
@@ -79,47 +66,24 @@ impl World {
         let bytes = postcard::to_stdvec(&request).expect("a request can be written");
         let now = self.schedule.now();
         self.trace.note(now, "request", &[to as u64, attempt], &bytes, || {
-            let text = format!(
-                "is asked by c{client}: {}",
-                describe::request_text(&request, &self.history)
-            );
+            let text = format!("is asked by c{client}: {}", describe::request_text(&request, &self.history));
             Line::about(cluster::name_of(to), slot_text(&slot), text)
         });
-        let from = ClientTag {
-            connection: connection_of(client, to),
-            request: attempt,
-        };
+        let from = ClientTag { connection: connection_of(client, to), request: attempt };
         let deadline = self.instant(to) + std::time::Duration::from_micros(remaining);
-        self.give(
-            to,
-            Input::Client {
-                from,
-                deadline,
-                request,
-            },
-        );
+        self.give(to, Input::Client { from, deadline, request });
     }
 
     pub(super) fn response_arrives(&mut self, client: usize, attempt: u64, response: &Response) {
-        let waits = self.clients[client]
-            .current
-            .as_ref()
-            .is_some_and(|current| current.attempt == attempt);
+        let waits = self.clients[client].current.as_ref().is_some_and(|current| current.attempt == attempt);
         if !waits {
             return;
         }
         let now = self.schedule.now();
         let (keys, history) = (&self.keys, &mut self.history);
-        let slot = self.clients[client]
-            .current
-            .as_ref()
-            .expect("it waits")
-            .intention
-            .slot
-            .clone();
+        let slot = self.clients[client].current.as_ref().expect("it waits").intention.slot.clone();
         let next = self.clients[client].answered(now, response, history, |token| {
-            keys.open(slot.0, &slot.1, token)
-                .unwrap_or_else(|error| panic!("a node gave a bad token: {error}"))
+            keys.open(slot.0, &slot.1, token).unwrap_or_else(|error| panic!("a node gave a bad token: {error}"))
         });
         if let Next::Done(Ending::Ok) = next
             && matches!(response, Response::Stored(stored) if stored.context.is_some())
@@ -130,11 +94,7 @@ impl World {
     }
 
     pub(super) fn client_timeout(&mut self, client: usize, attempt: u64) {
-        let Some(current) = self.clients[client]
-            .current
-            .as_ref()
-            .filter(|current| current.attempt == attempt)
-        else {
+        let Some(current) = self.clients[client].current.as_ref().filter(|current| current.attempt == attempt) else {
             return;
         };
         let (op, node) = (current.op, current.node);
@@ -162,20 +122,11 @@ impl World {
             }
             Next::Retry { same_node, later } => {
                 if !same_node {
-                    let intention = self.clients[client]
-                        .current
-                        .as_ref()
-                        .expect("it tries again")
-                        .intention
-                        .clone();
+                    let intention = self.clients[client].current.as_ref().expect("it tries again").intention.clone();
                     let node = self.choose_node(client, &intention);
                     self.clients[client].current.as_mut().expect("it tries again").node = node;
                 }
-                let pause = if later {
-                    self.clients[client].rng.random_range(0..60_000)
-                } else {
-                    0
-                };
+                let pause = if later { self.clients[client].rng.random_range(0..60_000) } else { 0 };
                 self.attempt(client, pause);
             }
         }
@@ -183,11 +134,7 @@ impl World {
 
     fn attempt(&mut self, client: usize, pause: Micros) {
         let number = self.attempts.len() as u64 + 1;
-        let (low, high) = if self.phase == Phase::Calm {
-            (2_000_000, 2_000_001)
-        } else {
-            self.profile.patience
-        };
+        let (low, high) = if self.phase == Phase::Calm { (2_000_000, 2_000_001) } else { self.profile.patience };
         let asks = &mut self.clients[client];
         let patience: Micros = asks.rng.random_range(low..high);
         let current = asks.current.as_mut().expect("an attempt belongs to an operation");
@@ -198,25 +145,10 @@ impl World {
         if let Some(delay) = self.network.client_delivery() {
             let delay = pause + delay;
             let remaining = patience;
-            self.schedule.after(
-                delay,
-                Event::Request {
-                    to: node,
-                    client,
-                    attempt: number,
-                    remaining,
-                    request,
-                },
-            );
+            self.schedule.after(delay, Event::Request { to: node, client, attempt: number, remaining, request });
         }
         // A node answers by the deadline it was given; its answer needs some time to come.
-        self.schedule.after(
-            pause + patience + 20_000,
-            Event::ClientTimeout {
-                client,
-                attempt: number,
-            },
-        );
+        self.schedule.after(pause + patience + 20_000, Event::ClientTimeout { client, attempt: number });
     }
 
     /// A primary most of the time, as a client that knows the ring would; any node otherwise, so that it forwards.
@@ -231,14 +163,8 @@ impl World {
     }
 
     fn operation(&self, client: usize, intention: &Intention) -> Operation {
-        let bucket = self
-            .topology
-            .bucket(intention.slot.0)
-            .expect("slots are drawn from the buckets");
-        let quorum = bucket
-            .quorum
-            .with(intention.r, intention.w)
-            .expect("numbers are drawn within n");
+        let bucket = self.topology.bucket(intention.slot.0).expect("slots are drawn from the buckets");
+        let quorum = bucket.quorum.with(intention.r, intention.w).expect("numbers are drawn within n");
         Operation {
             client,
             kind: intention.kind,

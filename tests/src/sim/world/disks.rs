@@ -21,14 +21,7 @@ impl World {
             _ => (200, 2_000),
         };
         let delay = self.disk_rng.random_range(low..=high);
-        self.schedule.after(
-            delay,
-            Event::SyncDone {
-                node,
-                life: self.nodes[node].life,
-                up_to,
-            },
-        );
+        self.schedule.after(delay, Event::SyncDone { node, life: self.nodes[node].life, up_to });
     }
 
     pub(super) fn sync_done(&mut self, node: usize, up_to: BatchSeq) {

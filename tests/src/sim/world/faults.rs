@@ -135,10 +135,7 @@ impl World {
         };
         let what = if power { "loses power" } else { "dies" };
         self.note("crash", &[node as u64, u64::from(power), lost], || {
-            Line::general(
-                cluster::name_of(node),
-                format!("{what}; {lost} unsynced batches are gone"),
-            )
+            Line::general(cluster::name_of(node), format!("{what}; {lost} unsynced batches are gone"))
         });
         if lost > 0 {
             self.coverage.add("crashes with unsynced data lost", 1);
@@ -146,7 +143,6 @@ impl World {
         }
         let disks = self.disks();
         let when = format!("after n{node} {what} at {} µs", self.schedule.now());
-        self.oracle
-            .again(&when, &self.topology, &self.history, &self.observer, &disks);
+        self.oracle.again(&when, &self.topology, &self.history, &self.observer, &disks);
     }
 }
