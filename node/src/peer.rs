@@ -12,8 +12,9 @@
 //!         │── Forward ─────────────────────────▶ ◀── Forwarded
 //! ```
 //! A node's own replica is spoken to in the same words. `Merge` is the one verb by which a replica takes in what
-//! others know: it is commutative, associative and idempotent, so order, loss and repetition of messages do not
-//! matter. Any request may be answered with `Refused`: then it had no effect on that replica.
+//! others know: it is commutative, associative and idempotent, so that order, loss and repetition of `Merge` do not
+//! matter, nor do they of `Read` and `Scan`. A repeated `Forward` is the one that would (a write refused once could be
+//! stamped by the copy): it relies on streams, which deliver once. Any request may be answered with `Refused`: then it had no effect on that replica.
 //!
 //! On the wire each side first says [`Hello`] and closes the connection if the other's does not fit.
 
@@ -160,6 +161,9 @@ pub struct Read {
     pub key: Key,
     /// How much of it.
     pub want: Want,
+    /// Answer only with what a power cut cannot take: wait for the sync of everything applied. Strict reads need it;
+    /// what they have shown must stay.
+    pub durable: bool,
 }
 
 /// How much of a key's state a read asks for.

@@ -656,6 +656,34 @@ fn a_delete_without_context_reads_first_and_writes_nothing_if_there_is_nothing()
     assert!((0..3).all(|i| trio.engines[i].requests_open() == 0));
 }
 
+#[test]
+fn a_delete_that_finds_a_tombstone_makes_it_stay_before_it_says_that_nothing_is_there() {
+    let mut trio = Trio::new();
+    let context = trio.put_and_settle(0, put(SIBLINGS, "v1", None)).context;
+    trio.ask(0, delete(SIBLINGS, context));
+    trio.wire.clear();
+    let again = trio.ask(0, delete(SIBLINGS, None));
+    trio.settle();
+    assert!(matches!(trio.reply(again), Some(Response::Deleted(Deleted { existed: false, .. }))));
+    let deleted = (0..3).filter(|i| !trio.holds(*i, SIBLINGS).has_values()).count();
+    assert!(deleted >= 2, "the tombstone that was seen on one replica is on {deleted}");
+}
+
+#[test]
+fn a_strict_read_shows_only_what_a_power_cut_cannot_take() {
+    let mut trio = Trio::new();
+    trio.ask(0, put(STRICT, "v1", None));
+    trio.deliver_all();
+    let request = trio.ask(0, get(STRICT, None));
+    trio.deliver_all();
+    assert_eq!(trio.reply(request), None, "applied on three, synced on none");
+    let sloppy = trio.ask(0, Ask::Get(Get { bucket: STRICT, key: key(), r: None, sloppy: Some(true), explain: false }));
+    trio.deliver_all();
+    assert!(trio.reply(sloppy).is_some());
+    trio.settle();
+    assert!(matches!(trio.reply(request), Some(Response::Read(read)) if values(read) == ["v1"]));
+}
+
 /// [18 of 20,000]
 #[test]
 fn an_lww_stamp_is_later_than_what_its_writer_has_read() {
@@ -773,7 +801,12 @@ fn a_peer_cannot_make_a_node_stamp() {
 fn another_ring_version_is_refused() {
     let mut trio = Trio::new();
     let deadline = trio.now.instant + Duration::from_secs(1);
-    let request = Request::Read(crate::peer::Read { bucket: SIBLINGS, key: key(), want: crate::peer::Want::Full });
+    let request = Request::Read(crate::peer::Read {
+        bucket: SIBLINGS,
+        key: key(),
+        want: crate::peer::Want::Full,
+        durable: false,
+    });
     let message = Message { id: RequestId(1), ring_version: 2, body: Body::Request { deadline, request } };
     trio.hand_over(1, 0, message);
     let refusal = Refusal::StaleRing { theirs: 2, ours: 1 };

@@ -70,7 +70,7 @@ pub(crate) struct Replica<S> {
     census: Census,
     turn: Turn,
     /// Answers that wait for a sync, oldest batch first.
-    after_sync: VecDeque<(BatchSeq, NodeId, RequestId)>,
+    after_sync: VecDeque<(BatchSeq, NodeId, RequestId, Reply)>,
     applied: BatchSeq,
     sync_asked: BatchSeq,
     /// The newest batch known to be durable; `None` until the first sync after the start, which covers what a process
@@ -134,11 +134,10 @@ impl<S: Store> Replica<S> {
     pub(crate) fn handle_synced(&mut self, up_to: BatchSeq) {
         assert!(up_to <= self.applied, "a sync covers only what was applied");
         self.synced = self.synced.max(Some(up_to));
-        while let Some(&(seq, to, id)) = self.after_sync.front()
-            && Some(seq) <= self.synced
+        while self.after_sync.front().is_some_and(|(seq, ..)| Some(*seq) <= self.synced)
+            && let Some((_, to, id, reply)) = self.after_sync.pop_front()
         {
-            self.after_sync.pop_front();
-            self.reply(to, id, Reply::Acked);
+            self.reply(to, id, reply);
         }
     }
 
@@ -288,12 +287,18 @@ impl<S: Store> Replica<S> {
 
     fn read(&mut self, from: NodeId, id: RequestId, read: Read) -> Result<(), Trouble> {
         let topology = self.topology.clone();
-        let Located { record, .. } = self.locate(&topology, read.bucket, &read.key)?;
+        let Located { bucket, record, .. } = self.locate(&topology, read.bucket, &read.key)?;
         let state = match read.want {
             Want::Full => State::Full(self.siblings(&record)?),
             Want::Header => State::Header(Header::clone(&*self.header(&record)?)),
         };
-        self.answer_reading(from, id, Reply::State(state), read);
+        let reply = Reply::State(state);
+        let durability = if read.durable { bucket.durability } else { Durability::Buffered };
+        if self.turn.changes.is_empty() {
+            self.reply_once(durability, from, id, reply);
+        } else {
+            self.turn.wait(Waiting { to: from, id, waits: Waits::Read { reply, durability, again: read } });
+        }
         Ok(())
     }
 
@@ -386,39 +391,34 @@ impl<S: Store> Replica<S> {
         self.store.get(record.as_bytes())?.map_or_else(|| Ok(Siblings::new()), record::decode)
     }
 
-    /// Answers a request that read, once this turn's batch is applied: it may have read through it.
-    fn answer_reading(&mut self, to: NodeId, id: RequestId, reply: Reply, again: Read) {
-        if self.turn.changes.is_empty() {
-            self.reply(to, id, reply);
-        } else {
-            self.turn.wait(Waiting { to, id, waits: Waits::Read { reply, again } });
-        }
-    }
-
     /// The turn's batch is applied: what may leave leaves, what promises durability waits for the sync.
     fn release(&mut self, now: Now, waiting: Vec<Waiting>) {
         for Waiting { to, id, waits } in waiting {
             match waits {
-                Waits::Read { reply, .. } => self.reply(to, id, reply),
-                Waits::Ack { durability } => self.acknowledge(to, id, durability),
+                Waits::Read { reply, durability, .. } => self.reply_once(durability, to, id, reply),
+                Waits::Ack { durability } => self.reply_once(durability, to, id, Reply::Acked),
                 Waits::Stamp { stamped, durability } => {
                     self.reply(to, id, Reply::Stamped(stamped));
-                    self.acknowledge(to, id, durability);
+                    self.reply_once(durability, to, id, Reply::Acked);
                 }
             }
         }
-        if self.after_sync.back().is_some_and(|(seq, ..)| *seq > self.sync_asked) {
-            self.ask_sync();
-        } else if self.applied > self.sync_asked && self.sync_due.is_none() {
+        if self.applied > self.sync_asked && self.sync_due.is_none() {
             self.sync_due = Some(now.instant + self.limits.buffered_sync_interval);
         }
     }
 
-    /// Also an acknowledgement of "nothing changed" waits for the newest batch: it may rest on a write of that batch.
-    fn acknowledge(&mut self, to: NodeId, id: RequestId, durability: Durability) {
+    /// Answers once everything applied so far is as durable as that: also an acknowledgement of "nothing changed" may
+    /// rest on the newest batch.
+    fn reply_once(&mut self, durability: Durability, to: NodeId, id: RequestId, reply: Reply) {
         match durability {
-            Durability::Sync if self.synced < Some(self.applied) => self.after_sync.push_back((self.applied, to, id)),
-            Durability::Sync | Durability::Buffered => self.reply(to, id, Reply::Acked),
+            Durability::Sync if self.synced < Some(self.applied) => {
+                self.after_sync.push_back((self.applied, to, id, reply));
+                if self.applied > self.sync_asked {
+                    self.ask_sync();
+                }
+            }
+            Durability::Sync | Durability::Buffered => self.reply(to, id, reply),
         }
     }
 

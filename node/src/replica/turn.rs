@@ -50,8 +50,9 @@ pub(super) enum Waits {
     Stamp { stamped: Stamped, durability: Durability },
     /// A merge: its acknowledgement as the bucket asks.
     Ack { durability: Durability },
-    /// A read, perhaps through the batch: its answer once applied, or another look if the batch is refused.
-    Read { reply: Reply, again: Read },
+    /// A read, perhaps through the batch: its answer once applied, or as durable as asked; another look if the batch is
+    /// refused.
+    Read { reply: Reply, durability: Durability, again: Read },
 }
 
 impl Turn {
