@@ -415,7 +415,7 @@ impl Report<'_> {
         match (&measured.server_cpu, self.per_operation(measured.server_cpu.as_ref().ok())) {
             (Err(reason), _) => output::line(format_args!("server CPU: not measured: {reason}"))?,
             (Ok(_), Some(micros)) => {
-                output::line(format_args!("server CPU: {micros:.1} µs per operation, all nodes together"))?
+                output::line(format_args!("server CPU: {micros:.1} µs per operation, all nodes together"))?;
             }
             (Ok(_), None) => {}
         }

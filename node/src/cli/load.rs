@@ -230,7 +230,7 @@ impl Load<'_> {
         match summary.failed {
             1..=FAILURES_SHOWN_MAX => self.progress.above(|| output::warning(format_args!("line {line}: {problem}"))),
             n if n == FAILURES_SHOWN_MAX + 1 => {
-                self.progress.above(|| output::warning("more lines failed; they are counted"))
+                self.progress.above(|| output::warning("more lines failed; they are counted"));
             }
             _ => {}
         }

@@ -11,7 +11,7 @@
 //! - Fail-stop: after the first I/O error, checksum error or panic inside fjall every call answers that same error.
 //! - A full disk is refused before anything is written ([`DiskOptions::reserve_bytes`]).
 //! - A start checks the journals itself before fjall does, which tells damage from the torn tail of a power cut, and
-//!   never drops what was synced ([`journal`]).
+//!   never drops what was synced (`disk/journal.rs`).
 
 #![allow(
     clippy::disallowed_methods,
