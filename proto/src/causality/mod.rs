@@ -18,5 +18,5 @@ mod version_vector;
 pub use context::{Context, ContextError, ContextKey, ContextKeys, ContextToken};
 pub use dot::{ActorId, Dot};
 pub use hlc::Hlc;
-pub use siblings::{Header, Outline, Payload, Siblings, Version, WriteId};
-pub use version_vector::VersionVector;
+pub use siblings::{Header, MalformedSiblings, Outline, Payload, Siblings, Version, WriteId};
+pub use version_vector::{MalformedVector, VersionVector};
