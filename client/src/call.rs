@@ -92,7 +92,7 @@ impl Inner {
                     Ok(link) => (None, link),
                     Err(cause) => return Err(fail(cause, outcome)),
                 },
-                (None, None) => match snapshot.choose(route, &tried) {
+                (None, None) => match reachable(&snapshot, route, &mut tried, clock).await {
                     Some((node, link)) => (Some(node), link),
                     None => return Err(fail(Cause::RingDivided, outcome)),
                 },
@@ -204,6 +204,32 @@ impl Inner {
     }
 }
 
+/// The best node for a route that is connected or soon will be. One that takes long to connect is passed over, and
+/// noted as tried, while there is another; the attempt to connect goes on. If none can be had, it is the best one.
+async fn reachable(
+    snapshot: &Snapshot,
+    route: Route,
+    tried: &mut Vec<NodeId>,
+    clock: Clock,
+) -> Option<(NodeId, Arc<Link>)> {
+    let best = snapshot.choose(route, tried)?;
+    let mut passed_over: Vec<NodeId> = Vec::new();
+    let mut candidate = best.clone();
+    loop {
+        let (node, link) = &candidate;
+        let patience = clock.deadline.min(Instant::now() + CONNECT_PATIENCE);
+        if link.connection_now().is_some() || matches!(timeout_at(patience, link.connection()).await, Ok(Ok(_))) {
+            return Some(candidate);
+        }
+        if passed_over.contains(node) {
+            return Some(best);
+        }
+        passed_over.push(*node);
+        tried.push(*node);
+        candidate = snapshot.choose(route, tried)?;
+    }
+}
+
 /// What a request needs to know of its bucket.
 #[derive(Clone, Copy)]
 pub(crate) struct BucketRef {
@@ -219,6 +245,9 @@ impl BucketRef {
 
 /// As much as a frame on the shared stream: with 10,000 permits at most 640 MiB wait to be written.
 const PERMIT_BYTES: usize = 64 * 1024;
+
+/// Several round trips between continents. Within it a connection is better waited for than passed over.
+const CONNECT_PATIENCE: Duration = Duration::from_millis(250);
 
 /// Longer timeouts mean "never"; adding one to a time must not overflow.
 const FAR_FUTURE: Duration = Duration::from_secs(365 * 24 * 3600);

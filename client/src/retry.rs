@@ -7,7 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use driftless_proto::{Outcome, Refusal};
+use driftless_proto::{Outcome, Refusal, Unknown};
 
 use crate::error::Cause;
 
@@ -65,7 +65,8 @@ pub enum RetryAt {
 /// | not enough replicas | next node after a backoff, at most [`replicas_max`](DefaultRetry::replicas_max) attempts |
 /// | no connection | next node, after a backoff that grows |
 /// | outcome unknown, a write | same node once (it remembers the write id), then the next |
-/// | outcome unknown, a read | next node |
+/// | too few answers in time, a read | next node if only the node itself answered: it may be cut off; else reported |
+/// | outcome otherwise unknown, a read | next node |
 /// | node did not answer and was not heard of at all | next node |
 /// | any other refusal | reported: it would be refused again |
 #[derive(Clone, Debug)]
@@ -87,11 +88,11 @@ pub(crate) struct Backoff {
 }
 
 impl DefaultRetry {
-    /// At most 10 attempts, 4 of them for want of replicas, with waits from 20 ms to 1 s.
+    /// At most 10 attempts, 3 of them for want of replicas, with waits from 20 ms to 1 s.
     pub fn new() -> DefaultRetry {
         DefaultRetry {
             attempts_max: 10,
-            replicas_max: 4,
+            replicas_max: 3,
             backoff: Backoff { first: Duration::from_millis(20), max: Duration::from_secs(1) },
         }
     }
@@ -103,8 +104,8 @@ impl DefaultRetry {
         self
     }
 
-    /// Most attempts when too few replicas can be reached: enough for a node's restart to be noticed, few enough
-    /// that the caller soon learns of a real outage.
+    /// Most attempts when too few replicas can be reached: enough that nodes which see each other differently are
+    /// asked, few enough that the caller learns of a real outage at once.
     #[must_use]
     pub fn replicas_max(mut self, attempts: u32) -> DefaultRetry {
         self.replicas_max = attempts;
@@ -143,6 +144,8 @@ impl RetryPolicy for DefaultRetry {
             }
             Cause::NotConnected { .. } => next(backoff()),
             Cause::TimedOut { heard: false, .. } => next(Duration::ZERO),
+            // Who does not answer this node will not answer the next one either.
+            Cause::Unknown { unknown: Unknown::Timeout { acks: 2.., .. }, .. } if !failed.is_write => Decision::GiveUp,
             Cause::ConnectionLost { .. } | Cause::Unknown { .. } | Cause::TimedOut { .. } => {
                 let same = failed.is_write && failed.at_node < 2;
                 Decision::Retry { after: backoff(), at: if same { RetryAt::Same } else { RetryAt::Next } }
@@ -188,8 +191,6 @@ pub(crate) fn join(before: Outcome, cause: &Cause, is_write: bool) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use driftless_proto::Unknown;
-
     use super::*;
 
     fn decide(cause: Cause, number: u32, at_node: u32, is_write: bool) -> Decision {
@@ -220,6 +221,30 @@ mod tests {
     }
 
     #[test]
+    fn a_read_that_some_answered_is_not_repeated_for_the_others() {
+        let timeout = |acks| Cause::Unknown { node: "ada".into(), unknown: Unknown::Timeout { acks, needed: 3 } };
+        assert_eq!(decide(timeout(2), 1, 1, false), Decision::GiveUp);
+        assert_eq!(at(decide(timeout(1), 1, 1, false)), Some(RetryAt::Next));
+        assert_eq!(at(decide(timeout(2), 1, 1, true)), Some(RetryAt::Same));
+    }
+
+    #[test]
+    fn too_few_replicas_are_reported_within_a_tenth_of_a_second() {
+        let cause = refused(Refusal::NotEnoughReplicas { needed: 3, available: 2 });
+        let mut waited = Duration::ZERO;
+        for number in 1.. {
+            match decide(cause.clone(), number, 1, false) {
+                Decision::Retry { after, at } => {
+                    assert_eq!(at, RetryAt::Next);
+                    waited += after;
+                }
+                Decision::GiveUp => break,
+            }
+        }
+        assert!(waited <= Duration::from_millis(100), "{waited:?}");
+    }
+
+    #[test]
     fn a_node_that_is_gone_is_not_asked_again() {
         let silent = Cause::TimedOut { node: "ada".into(), after: Duration::ZERO, sent: true, heard: false };
         assert_eq!(decide(silent, 1, 1, true), Decision::Retry { after: Duration::ZERO, at: RetryAt::Next });
@@ -245,8 +270,8 @@ mod tests {
             assert_eq!(decide(refused(refusal), 1, 1, true), Decision::GiveUp);
         }
         let few = || refused(Refusal::NotEnoughReplicas { needed: 2, available: 1 });
-        assert!(at(decide(few(), 3, 1, true)).is_some());
-        assert_eq!(decide(few(), 4, 1, true), Decision::GiveUp);
+        assert!(at(decide(few(), 2, 1, true)).is_some());
+        assert_eq!(decide(few(), 3, 1, true), Decision::GiveUp);
     }
 
     #[test]
