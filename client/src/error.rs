@@ -33,7 +33,7 @@ pub enum ConnectError {
     #[error("cannot set up the client's I/O: {0}")]
     Io(#[source] std::io::Error),
     /// No seed answered. One failure for each.
-    #[error("no seed could be used: {}", list(failures))]
+    #[error("no seed could be used: {}", of_seeds(failures))]
     NoSeedAnswered {
         /// What happened with each seed.
         failures: Vec<(String, RequestError)>,
@@ -163,7 +163,7 @@ pub enum Cause {
         reason: String,
     },
     /// No answer within the time of one attempt.
-    #[error("{node} did not answer within {after:?}")]
+    #[error("{node} did not answer within {after:.1?}")]
     TimedOut {
         /// The node.
         node: String,
@@ -444,8 +444,26 @@ impl ConnectFailure {
     }
 }
 
-fn list(failures: &[(String, RequestError)]) -> String {
-    failures.iter().map(|(_, failure)| failure.to_string()).collect::<Vec<_>>().join("; ")
+/// The failures of all seeds; where simply nothing answers, that once for all of them.
+fn of_seeds(failures: &[(String, RequestError)]) -> String {
+    let silent = |(_, error): &&(String, RequestError)| {
+        matches!(error.cause(), Cause::NotConnected { failure: ConnectFailure::Unreachable { .. }, .. })
+    };
+    let (silent, others): (Vec<_>, Vec<_>) = failures.iter().partition(silent);
+    let mut said: Vec<String> = others
+        .into_iter()
+        .map(|(_, error)| match error.cause() {
+            // It names the address; so does the cause around it.
+            Cause::NotConnected { failure, .. } => failure.to_string(),
+            cause => cause.to_string(),
+        })
+        .collect();
+    if !silent.is_empty() {
+        let mut seeds: Vec<&str> = silent.into_iter().map(|(seed, _)| seed.as_str()).collect();
+        seeds.sort_unstable();
+        said.push(format!("nothing answers at {}; does the network let UDP through?", seeds.join(", ")));
+    }
+    said.join("; ")
 }
 
 #[cfg(test)]
@@ -474,6 +492,24 @@ mod tests {
         assert_eq!(timed_out(false).outcome(), Outcome::Refused);
         assert_eq!(timed_out(true).outcome(), Outcome::Unknown);
         assert_eq!(PutError::ValueTooLarge { bytes: 9, max: 8 }.outcome(), Outcome::Refused);
+    }
+
+    #[test]
+    fn seeds_that_do_not_answer_are_told_in_one_sentence() {
+        let failed = |seed: &str, failure| {
+            let cause = Cause::NotConnected { node: seed.into(), failure };
+            (seed.to_owned(), RequestError::unsent(cause))
+        };
+        let silent =
+            |seed: &str| failed(seed, ConnectFailure::Unreachable { address: seed.into(), reason: "no answer".into() });
+        let foreign =
+            failed("c:1", ConnectFailure::Untrusted { address: "c:1".into(), reason: "UnknownIssuer".into() });
+        let error = ConnectError::NoSeedAnswered { failures: vec![silent("b:1"), foreign, silent("a:1")] };
+        assert_eq!(
+            error.to_string(),
+            "no seed could be used: the certificate of c:1 is not trusted: UnknownIssuer; is this the CA of the cluster \
+             you mean?; nothing answers at a:1, b:1; does the network let UDP through?"
+        );
     }
 
     #[test]

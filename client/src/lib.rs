@@ -114,3 +114,4 @@ pub use bytes::Bytes;
 pub use driftless_proto::client::{Explanation, NodeStatus, PeerStatus, ReplicaAnswer, Sibling};
 pub use driftless_proto::key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use driftless_proto::{ContextError, Hlc, Key, KeyError, Outcome, Refusal, Topology, Unknown, WriteId};
+pub use driftless_ring::ArcIndex;

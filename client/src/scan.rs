@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use driftless_proto::client::{self as wire, Cursor, Request, Response};
 use driftless_proto::key::Key;
-use driftless_ring::{PartitionId, Token};
+use driftless_ring::{ArcIndex, PartitionId, Token};
 use futures::future::BoxFuture;
 use futures::stream::Stream;
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,7 @@ pub struct Scan {
     bucket: Bucket,
     page: u32,
     position: Option<ScanPosition>,
+    arc: Option<ArcIndex>,
     profile: Profile,
 }
 
@@ -42,6 +43,8 @@ pub struct Keys {
     ready: VecDeque<Key>,
     /// Where the next page begins; `None` behind the last one.
     next: Option<ScanPosition>,
+    /// Keys of later tokens are not wanted.
+    last: Token,
     /// The key given last.
     given: Option<Key>,
     fetching: Option<BoxFuture<'static, Result<Page, ScanError>>>,
@@ -59,6 +62,16 @@ enum Place {
     After(Cursor),
 }
 
+impl ScanPosition {
+    /// What comes behind it has this token or a later one.
+    fn token(&self) -> Token {
+        match &self.0 {
+            Place::At(token) => *token,
+            Place::After(cursor) => cursor.token,
+        }
+    }
+}
+
 struct Walk {
     bucket: Bucket,
     page: u32,
@@ -72,7 +85,7 @@ struct Page {
 
 impl Scan {
     pub(crate) fn new(bucket: Bucket) -> Scan {
-        Scan { bucket, page: PAGE, position: None, profile: Profile::new() }
+        Scan { bucket, page: PAGE, position: None, arc: None, profile: Profile::new() }
     }
 
     /// Most keys fetched at a time, 1,000 by default, at least 1.
@@ -105,13 +118,30 @@ impl Scan {
         self
     }
 
+    /// Only the keys of this arc of the ring, as it is divided now; behind its last arc there are none.
+    pub fn arc(mut self, arc: ArcIndex) -> Scan {
+        self.arc = Some(arc);
+        self
+    }
+
     /// Begins the walk.
     pub fn keys(self) -> Keys {
+        let partitions = self.bucket.inner.router.snapshot().topology.ring().partitions();
+        let (first, last) = match self.arc {
+            None => (Some(Token(0)), Token(u64::MAX)),
+            Some(arc) if arc.0 >= partitions.get() => (None, Token(0)),
+            Some(arc) => {
+                let range = partitions.range(arc);
+                (Some(range.first), range.last)
+            }
+        };
+        let start = first.map(|first| self.position.unwrap_or(ScanPosition(Place::At(first))));
         let settings = self.profile.over(&self.bucket.settings);
         Keys {
             walk: Arc::new(Walk { bucket: self.bucket, page: self.page, settings }),
             ready: VecDeque::new(),
-            next: Some(self.position.unwrap_or(ScanPosition(Place::At(Token(0))))),
+            next: start,
+            last,
             given: None,
             fetching: None,
         }
@@ -153,7 +183,7 @@ impl Stream for Keys {
                 Ok(page) => {
                     this.given = None;
                     this.ready = page.keys.into();
-                    this.next = page.next;
+                    this.next = page.next.filter(|next| next.token() <= this.last);
                 }
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use driftless_client::{
-    Cause, Change, Client, ConnectError, ConnectFailure, Context, GetError, IoRuntime, NoRetry, Outcome, Profile,
-    PutError, Refusal, Union, WriteId,
+    ArcIndex, Cause, Change, Client, ConnectError, ConnectFailure, Context, GetError, IoRuntime, NoRetry, Outcome,
+    Profile, PutError, Refusal, Union, WriteId,
 };
 use driftless_proto::client::{Cursor, Deleted, NodeStatus, Page, Request, Response, Stored};
 use driftless_proto::{Failure, Unknown};
@@ -504,6 +504,33 @@ async fn another_node_at_a_members_address_is_noticed() {
     );
 }
 
+/// A new process does not know yet who is gone: its first request used to wait a second for a dead first owner.
+#[tokio::test]
+async fn a_node_that_cannot_be_connected_to_is_passed_over() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("binds");
+    let members = vec![
+        Member::new("ada", cluster.nodes[0].address.to_string()),
+        Member::new("bob", silent.local_addr().expect("is bound").to_string()),
+    ];
+    let ring = Ring::first(RingSpec { classes: BTreeSet::from([2]), ..fake::spec(members) }).expect("a ring");
+    cluster.set(fake::topology(ring, &["default"]));
+    let client = cluster.connect().await;
+    let topology = client.topology();
+    let bucket = topology.bucket_named("default").expect("exists");
+    let bobs = (0..).map(|i| format!("key {i}")).find(|key| {
+        let key = driftless_client::Key::new(key.clone()).expect("valid");
+        let first = topology.preference(topology.place(bucket, &key).partition).primaries[0];
+        topology.ring().member(first).is_some_and(|member| member.name == "bob")
+    });
+    let started = Instant::now();
+    let get = tokio::spawn(client.bucket("default").get(bobs.expect("half of all keys")).into_future());
+    cluster.nodes[0].next().await.values(&["x"]);
+    let read = get.await.expect("does not panic").expect("answered");
+    assert_eq!(read.values().count(), 1);
+    assert!(started.elapsed() < Duration::from_millis(900), "{:?}", started.elapsed());
+}
+
 #[tokio::test]
 async fn one_seed_that_answers_is_enough() {
     let cluster = Cluster::start(&["ada"]);
@@ -710,6 +737,21 @@ async fn a_scan_walks_through_all_arcs_page_by_page() {
         let rest = client.bucket("carts").scan().from(position).page(5).keys();
         found.extend(rest.map(|key| key.expect("answered")).collect::<Vec<_>>().await);
         assert_eq!(found, keys);
+
+        // One arc alone; every key is in exactly one.
+        let mut found = Vec::new();
+        for arc in 0..ring.partitions().get() {
+            let arc = ArcIndex(arc);
+            let inside: Vec<_> = client.bucket("carts").scan().arc(arc).keys().collect().await;
+            for key in inside {
+                let key = key.expect("answered");
+                assert_eq!(ring.partitions().arc_of(ring.token(id, key.as_bytes())), arc);
+                found.push(key);
+            }
+        }
+        assert_eq!(found, keys);
+        let behind = client.bucket("carts").scan().arc(ArcIndex(ring.partitions().get())).keys();
+        assert_eq!(behind.count().await, 0);
     };
     tokio::select! {
         () = play => {}
