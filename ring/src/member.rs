@@ -71,9 +71,8 @@ impl Member {
     }
 }
 
-/// The weight of a member of which nothing special is known: 100, so that a weight reads as percent
-/// of an ordinary machine and there is room below it.
-const WEIGHT_DEFAULT: u32 = 100;
+/// The weight of a member of which nothing special is known: one ordinary machine.
+const WEIGHT_DEFAULT: u32 = 1;
 
 #[cfg(test)]
 mod tests {

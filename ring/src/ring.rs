@@ -549,7 +549,7 @@ mod tests {
         RingSpec {
             partitions: Partitions::new(16).unwrap(),
             hash_seed: 7,
-            members: names.iter().map(|name| Member::new(*name, format!("{name}:7400"))).collect(),
+            members: names.iter().map(|name| Member::new(*name, format!("{name}:7400")).with_weight(100)).collect(),
             classes: BTreeSet::from([1, 3]),
         }
     }

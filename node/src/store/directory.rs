@@ -765,7 +765,7 @@ mod tests {
             (|s| s.hash_seed = 2, |_| {}, "the hash seed is 2 and was 1"),
             (|s| s.members.push(Member::new("dan", "dan:7400")), |_| {}, "member \"dan\" is new"),
             (|s| s.members[2] = Member::new("dan", "dan:7400"), |_| {}, "member \"cyd\" is missing"),
-            (|s| s.members[0].weight = 50, |_| {}, "member \"ada\" has weight 50 and had 100"),
+            (|s| s.members[0].weight = 50, |_| {}, "member \"ada\" has weight 50 and had 1"),
             (|s| s.members[0].zone = "b".into(), |_| {}, "member \"ada\" is in zone \"b\" and was in \"\""),
             (|s| s.members[0].shards = 2, |_| {}, "member \"ada\" has 2 shards and had 1"),
             (|_| {}, |b| b.truncate(1), "bucket \"carts\" is missing"),
