@@ -1,6 +1,6 @@
 //! What a node counts. One instance per process, shared by its shards; counting is one relaxed atomic addition.
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, EncodeMetric, MetricEncoder};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder, MetricEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -68,7 +68,7 @@ pub struct Metrics {
 }
 
 /// A client operation.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelValue)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Operation {
     /// Read a key.
     Get,
@@ -83,7 +83,7 @@ pub enum Operation {
 }
 
 /// How it ended.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelValue)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Outcome {
     /// As asked.
     Ok,
@@ -162,6 +162,30 @@ impl Metrics {
             registry.register(name, help, gauge.clone());
         }
         registry.register_with_unit("sync", "Syncs of the store", Unit::Seconds, self.sync_seconds.0.clone());
+    }
+}
+
+impl EncodeLabelValue for Operation {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let text = match self {
+            Operation::Get => "get",
+            Operation::Put => "put",
+            Operation::Delete => "delete",
+            Operation::Scan => "scan",
+            Operation::Other => "other",
+        };
+        text.encode(encoder)
+    }
+}
+
+impl EncodeLabelValue for Outcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let text = match self {
+            Outcome::Ok => "ok",
+            Outcome::Refused => "refused",
+            Outcome::Unknown => "unknown",
+        };
+        text.encode(encoder)
     }
 }
 

@@ -294,7 +294,7 @@ fn the_admin_server_tells_health_readiness_status_and_metrics() {
     assert!(ask("/ready").starts_with("HTTP/1.1 200"), "{}", ask("/ready"));
     assert!(ask("/status").contains("\"name\":\"a\""));
     let metrics = ask("/metrics");
-    assert!(metrics.contains(r#"driftless_requests_total{operation="Put",outcome="Ok"} 1"#), "{metrics}");
+    assert!(metrics.contains(r#"driftless_requests_total{operation="put",outcome="ok"} 1"#), "{metrics}");
     assert!(metrics.contains("driftless_build_info"), "{metrics}");
     assert!(metrics.contains(r#"driftless_peer_connections{peer="b"} 1"#), "{metrics}");
     cluster.stop_node(1);
