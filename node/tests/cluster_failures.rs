@@ -2,7 +2,7 @@
 
 mod cluster_support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cluster_support::{Dev, is_alive, signal, text, wait};
 use rustix::process::Signal;
@@ -27,6 +27,11 @@ fn two_of_three_go_on_and_the_third_catches_up() {
         assert!(matches!(done.code, Some(3 | 4)), "{args:?}: {:?} {}", done.code, done.stderr);
         assert!(done.stderr.contains("not enough replicas") || done.stderr.contains("timed out"), "{}", done.stderr);
     }
+    dev.eventually("it is known that n3 is gone, and a refusal does not take long then", || {
+        let started = Instant::now();
+        let done = dev.run(&["get", "before", "-r", "3"]);
+        done.code == Some(3) && started.elapsed() < Duration::from_secs(2)
+    });
     let status = dev.json(&["status"]);
     assert_eq!(status["healthy"], json!(false));
     let third = &status["nodes"][2];
@@ -52,6 +57,21 @@ fn two_of_three_go_on_and_the_third_catches_up() {
     signal(by_hand.id(), Signal::TERM);
     let status = wait(&mut by_hand, Duration::from_secs(30)).expect("stops when asked to");
     assert!(status.success(), "{status}");
+}
+
+#[test]
+fn a_status_that_nobody_answers_names_those_who_should() {
+    let dev = Dev::start();
+    dev.kill_all();
+    let status = dev.json(&["status"]);
+    assert_eq!(status["healthy"], json!(false));
+    assert_eq!(status["summary"], json!("No node answers: nothing can be read or written."));
+    let nodes = status["nodes"].as_array().expect("a list");
+    assert_eq!(nodes.iter().map(|node| text(node, "name")).collect::<Vec<_>>(), ["n1", "n2", "n3"]);
+    assert!(nodes.iter().all(|node| node["state"] == json!("down")), "{nodes:?}");
+    assert_eq!(dev.run(&["status", "--check"]).code, Some(1));
+    // Of one endpoint that does not answer nothing follows for the others.
+    dev.fails(1, &["status", "--endpoint", "127.0.0.1:9"], &["nothing answers at 127.0.0.1:9", "hint:"]);
 }
 
 #[test]

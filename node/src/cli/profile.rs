@@ -35,7 +35,7 @@ pub(crate) struct ClusterArgs {
     /// Its private key (also --key, except for `ring`)
     #[arg(long, global = true, value_name = "FILE", help_heading = "Cluster")]
     pub(crate) client_key: Option<PathBuf>,
-    /// Time for the whole command's request, as in 5s
+    /// Longest that one request may take with all its attempts, as in 5s [default: 10s]
     #[arg(long, global = true, value_name = "TIME", value_parser = parse_duration, help_heading = "Cluster")]
     pub(crate) timeout: Option<std::time::Duration>,
 }

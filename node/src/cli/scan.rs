@@ -1,7 +1,6 @@
 //! `driftless scan BUCKET`: pages through the keys, arc by arc of the ring.
 
-use std::cmp::Ordering;
-
+use driftless_ring::ArcIndex;
 use futures::StreamExt;
 use serde_json::json;
 
@@ -47,20 +46,15 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result {
         if let Some(r) = args.r {
             scan = scan.r(r);
         }
+        if let Some(partition) = args.partition {
+            scan = scan.arc(ArcIndex(partition.arc));
+        }
         let mut keys = scan.keys();
         let mut left = args.limit.unwrap_or(u64::MAX);
         while left > 0
             && let Some(key) = keys.next().await
         {
             let key = key.map_err(IntoFailure::into_failure)?;
-            if let (Some(partition), Some(bucket)) = (args.partition, topology.bucket_named(&args.bucket)) {
-                // Arcs come in order: what comes before is passed over, what comes after is not wanted.
-                match topology.place(bucket, &key).partition.arc.0.cmp(&partition.arc) {
-                    Ordering::Less => continue,
-                    Ordering::Equal => {}
-                    Ordering::Greater => break,
-                }
-            }
             match common.format {
                 Format::Json => output::json_line(&json!({ "key": json_bytes(key.as_bytes()) }))?,
                 _ => output::line(key)?,

@@ -230,7 +230,7 @@ fn disk_options(config: &NodeConfig) -> DiskOptions {
 
 fn start_log(config: &LogConfig) -> Result {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_new(&config.level).map_err(|error| {
+    let filter = EnvFilter::try_new(format!("{QUIET},{}", config.level)).map_err(|error| {
         Failure::usage(format_args!("log.level = {:?} cannot be used: {error}", config.level))
             .hint("use error, warn, info, debug or trace, or directives such as info,driftless_node=debug")
     })?;
@@ -239,6 +239,9 @@ fn start_log(config: &LogConfig) -> Result {
         if config.json { builder.json().try_init() } else { builder.with_ansi(output::draws_progress()).try_init() };
     started.map_err(|error| Failure::failed(format_args!("cannot start the log: {error}")))
 }
+
+/// What the storage engine says of its own doings is for its developers, unless somebody asks for it by name.
+const QUIET: &str = "fjall=warn,lsm_tree=warn";
 
 fn overrides(args: &Args, cluster: &ClusterArgs) -> Vec<Override> {
     let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());

@@ -4,7 +4,10 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
-use driftless_client::{Bucket, Cause, Client, Context, Identity, IoRuntime, Key, Outcome, Profile, RequestError};
+use driftless_client::{
+    Bucket, Cause, Client, ConnectError, ConnectFailure, Context, Identity, IoRuntime, Key, Outcome, Profile,
+    RequestError,
+};
 
 use super::Common;
 use super::exit::{Exit, Failure, Result};
@@ -38,13 +41,28 @@ impl SloppyArgs {
 
 /// Connects to the cluster that the flags name, runs a command's conversation, and says goodbye.
 pub(crate) fn run<T>(common: &Common, conversation: impl AsyncFnOnce(&Client) -> Result<T>) -> Result<T> {
+    run_with(common, Profile::new(), conversation, |_| None)
+}
+
+/// The same with other defaults for the requests, and with something to say if no seed answers.
+pub(crate) fn run_with<T>(
+    common: &Common,
+    mut profile: Profile,
+    conversation: impl AsyncFnOnce(&Client) -> Result<T>,
+    nobody: impl FnOnce(&Access) -> Option<Result<T>>,
+) -> Result<T> {
     let access = common.cluster.access()?;
-    let mut profile = Profile::new();
     if let Some(timeout) = common.cluster.timeout {
         profile = profile.timeout(timeout);
     }
     runtime()?.block_on(async {
-        let client = connect(&access, profile).await?;
+        let client = match connect_on(&access, profile, IoRuntime::Caller).await? {
+            Ok(client) => client,
+            Err(error) if is_silence(&error) => {
+                return nobody(&access).unwrap_or_else(|| Err(connect_failure(&error)));
+            }
+            Err(error) => return Err(connect_failure(&error)),
+        };
         let result = conversation(&client).await;
         // The nodes would notice by themselves after some seconds.
         let _ = tokio::time::timeout(GOODBYE_MAX, client.close()).await;
@@ -62,28 +80,40 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
 
 /// Connects with an I/O thread, for a caller that blocks now and then.
 pub(crate) async fn connect_on_own_thread(access: &Access) -> Result<Client> {
-    connect_on(access, Profile::new(), IoRuntime::Own).await
+    connect_on(access, Profile::new(), IoRuntime::Own).await?.map_err(|error| connect_failure(&error))
 }
 
-/// Connects with defaults for all requests. A command is one task at a time: an I/O thread would only add wake-ups.
-async fn connect(access: &Access, profile: Profile) -> Result<Client> {
-    connect_on(access, profile, IoRuntime::Caller).await
-}
-
-async fn connect_on(access: &Access, mut profile: Profile, runtime: IoRuntime) -> Result<Client> {
+/// A command is one task at a time and connects on its own runtime: an I/O thread would only add wake-ups.
+async fn connect_on(
+    access: &Access,
+    mut profile: Profile,
+    runtime: IoRuntime,
+) -> Result<std::result::Result<Client, ConnectError>> {
     let identity = Identity::from_pem_files(&access.ca, &access.cert, &access.key)
         .map_err(|error| Failure::failed(error).hint("check --ca, --cert and --key, or the profile that names them"))?;
     if let Some(endpoint) = &access.endpoint {
         profile = profile.via(endpoint);
     }
-    Client::builder()
+    Ok(Client::builder()
         .seeds(access.seeds.iter().map(String::as_str))
         .identity(identity)
         .profile(profile)
         .io_runtime(runtime)
         .connect()
-        .await
-        .map_err(|error| Failure::failed(error).hint("are the nodes running? `driftless dev` starts some"))
+        .await)
+}
+
+fn connect_failure(error: &ConnectError) -> Failure {
+    let failure = Failure::failed(error);
+    if is_silence(error) { failure.hint("are the nodes running? `driftless dev` starts some") } else { failure }
+}
+
+/// Whether simply nobody is there.
+fn is_silence(error: &ConnectError) -> bool {
+    let silent = |error: &RequestError| {
+        matches!(error.cause(), Cause::NotConnected { failure: ConnectFailure::Unreachable { .. }, .. })
+    };
+    matches!(error, ConnectError::NoSeedAnswered { failures } if failures.iter().all(|(_, error)| silent(error)))
 }
 
 /// A bucket of a cluster.
@@ -121,7 +151,8 @@ pub(crate) fn request_failure(
     Failure::new(exit, message)
 }
 
-const GOODBYE_MAX: Duration = Duration::from_millis(300);
+/// Long enough for the goodbye to leave this process. Waiting until it is heard would triple the time of a command.
+const GOODBYE_MAX: Duration = Duration::from_millis(20);
 
 /// `error.into_failure()` for the errors of every operation.
 pub(crate) trait IntoFailure {

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use driftless_client::Client;
+use driftless_client::{Client, NoRetry, Profile};
+use driftless_node::config::read_cluster;
 use driftless_proto::Topology;
 use driftless_proto::client::NodeStatus;
 use driftless_ring::Member;
@@ -11,7 +12,9 @@ use serde_json::{Value, json};
 
 use super::Common;
 use super::exit::{Exit, Result};
+use super::local::CLUSTER_FILE;
 use super::output::{self, Format, Tone, grouped, paint, size};
+use super::profile::Access;
 use super::ring::owned_percent;
 use super::session;
 
@@ -32,29 +35,56 @@ struct Node {
 
 /// Asks all members.
 pub(crate) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
-    session::run(common, async |client| {
+    let conversation = async |client: &Client| {
         let topology = client.topology();
         let nodes = ask(client, &topology).await;
-        let (healthy, summary) = judge(&topology, &nodes);
-        if common.format == Format::Json {
-            output::json_line(&json!({
-                "nodes": nodes.iter().map(as_json).collect::<Vec<_>>(),
-                "healthy": healthy,
-                "summary": summary,
-            }))?;
-        } else {
-            output::line(as_table(&nodes))?;
-            output::line(format_args!("\n{}", paint(if healthy { Tone::Good } else { Tone::Warning }, summary)))?;
-        }
-        Ok(if args.check && !healthy { Exit::Failed.into() } else { ExitCode::SUCCESS })
+        print(common, args, &topology, &nodes)
+    };
+    // A node that cannot be reached now is down; asking again would only take longer to say so.
+    session::run_with(common, Profile::new().retry(NoRetry), conversation, |access| {
+        let topology = topology_on_disk(access)?;
+        let nodes: Vec<Node> = members(&topology)
+            .map(|member| Node {
+                owned_percent: owned_percent(&topology, member.id),
+                member,
+                status: Err("no answer".to_owned()),
+            })
+            .collect();
+        Some(print(common, args, &topology, &nodes))
     })
 }
 
-async fn ask(client: &Client, topology: &Topology) -> Vec<Node> {
+fn print(common: &Common, args: &Args, topology: &Topology, nodes: &[Node]) -> Result<ExitCode> {
+    let (healthy, summary) = judge(topology, nodes);
+    if common.format == Format::Json {
+        output::json_line(&json!({
+            "nodes": nodes.iter().map(as_json).collect::<Vec<_>>(),
+            "healthy": healthy,
+            "summary": summary,
+        }))?;
+    } else {
+        output::line(as_table(nodes))?;
+        output::line(format_args!("\n{}", paint(if healthy { Tone::Good } else { Tone::Warning }, summary)))?;
+    }
+    Ok(if args.check && !healthy { Exit::Failed.into() } else { ExitCode::SUCCESS })
+}
+
+/// Who is in a `dev` cluster none of whose nodes answers. Not if one endpoint was named: the others were not asked.
+fn topology_on_disk(access: &Access) -> Option<Topology> {
+    let dir = access.dev_dir.as_ref().filter(|_| access.endpoint.is_none())?;
+    read_cluster(&dir.join(CLUSTER_FILE)).ok()
+}
+
+/// n2 comes before n10.
+fn members(topology: &Topology) -> impl Iterator<Item = Member> {
     let mut members: Vec<Member> = topology.ring().members().to_vec();
     members.sort_by(|a, b| (a.name.len(), &a.name).cmp(&(b.name.len(), &b.name)));
+    members.into_iter()
+}
+
+async fn ask(client: &Client, topology: &Topology) -> Vec<Node> {
     // The member is asked itself: --endpoint pins data, not this.
-    join_all(members.into_iter().map(|member| async move {
+    join_all(members(topology).map(|member| async move {
         let answer = tokio::time::timeout(ANSWER_MAX, client.status(&member.name)).await;
         let status = match answer {
             Ok(Ok(status)) => Ok(status),

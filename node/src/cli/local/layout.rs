@@ -265,7 +265,7 @@ pub(crate) const SECRET: u32 = 0o600;
 
 const CLUSTER: &str = "dev";
 
-const CLUSTER_FILE: &str = "cluster.toml";
+pub(crate) const CLUSTER_FILE: &str = "cluster.toml";
 
 const NODES_FILE: &str = "nodes.json";
 

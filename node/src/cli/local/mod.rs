@@ -16,7 +16,7 @@ mod stop;
 
 use std::time::{Duration, Instant};
 
-pub(crate) use layout::{Layout, NodeFiles, NodeState, PUBLIC, Plan, SECRET, read_nodes, write};
+pub(crate) use layout::{CLUSTER_FILE, Layout, NodeFiles, NodeState, PUBLIC, Plan, SECRET, read_nodes, write};
 pub(crate) use ports::{SPACING, free_ports, spaced_ports};
 pub(crate) use stop::StopSignal;
 
