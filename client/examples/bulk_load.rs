@@ -11,7 +11,7 @@ use std::time::Instant;
 use driftless_client::{IoRuntime, WriteId};
 use futures::stream::{self, StreamExt as _};
 
-const RECORDS: u128 = 100_000;
+const RECORDS: u128 = 20_000;
 
 /// Writes under way at once. More fills the writes of a busy cluster, less keeps each one quick.
 const AT_ONCE: usize = 256;
