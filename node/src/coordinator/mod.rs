@@ -90,6 +90,8 @@ pub(crate) struct Coordinator {
     rng: StdRng,
     /// Peers that can be reached now: an opinion for routing, never for safety.
     up: BTreeSet<NodeId>,
+    /// Actors of this shard that must not be trusted any more; normally none.
+    retired: BTreeSet<ActorId>,
     requests: BTreeMap<RequestId, Open>,
     /// When to look at which request again. Entries of requests that have moved on are skipped.
     timeouts: BinaryHeap<Reverse<(Instant, RequestId)>>,
@@ -151,6 +153,7 @@ impl Coordinator {
             metrics,
             rng,
             up: BTreeSet::new(),
+            retired: BTreeSet::new(),
             requests: BTreeMap::new(),
             timeouts: BinaryHeap::new(),
             next_id,
@@ -192,7 +195,7 @@ impl Coordinator {
     pub(crate) fn handle_reply(&mut self, now: Now, from: NodeId, id: RequestId, reply: Reply) {
         let Some(open) = self.requests.get_mut(&id) else { return };
         match &mut open.machine {
-            Machine::Put(put) => put.handle_reply(from, reply),
+            Machine::Put(put) => put.handle_reply(from, reply, &self.retired),
             Machine::Get(get) => get.handle_reply(now, from, reply),
             Machine::Scan(scan) => scan.handle_reply(from, reply),
             Machine::Forward(forward) => forward.handle_reply(from, reply),
@@ -221,11 +224,12 @@ impl Coordinator {
         }
     }
 
-    /// No write of this actor may be acknowledged any more.
+    /// No write of this actor may be acknowledged any more, neither those under way nor those still in a batch.
     pub(crate) fn handle_retired(&mut self, now: Now, actor: ActorId) {
+        self.retired.insert(actor);
         for id in self.open_ids() {
             if let Some(Open { machine: Machine::Put(put), .. }) = self.requests.get_mut(&id) {
-                put.handle_retired(actor);
+                put.handle_retired(&self.retired);
                 self.advance(now, id);
             }
         }

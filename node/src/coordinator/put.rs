@@ -7,9 +7,9 @@
 //! refused: nothing applied    unknown: it may be on some replicas, and may spread
 //! ```
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
-use driftless_proto::{ActorId, Dot, Failure, Refusal, Unknown};
+use driftless_proto::{ActorId, Failure, Refusal, Unknown};
 use driftless_ring::NodeId;
 
 use crate::peer::{Merge, Reply, Request, Stamped, Write};
@@ -67,10 +67,13 @@ impl Put {
         })
     }
 
-    /// A replica has answered.
-    pub(crate) fn handle_reply(&mut self, from: NodeId, reply: Reply) {
+    /// A replica has answered. A write stamped by a retired actor is not acknowledged.
+    pub(crate) fn handle_reply(&mut self, from: NodeId, reply: Reply, retired: &BTreeSet<ActorId>) {
         match reply {
-            Reply::Stamped(stamped) if self.stage == Stage::Stamping && from == self.plan.me => self.replicate(stamped),
+            Reply::Stamped(stamped) if self.stage == Stage::Stamping && from == self.plan.me => {
+                self.replicate(stamped);
+                self.handle_retired(retired);
+            }
             Reply::Acked => {
                 self.tally.fill(from);
             }
@@ -91,12 +94,10 @@ impl Put {
         self.evaluate();
     }
 
-    /// No write of this actor may be acknowledged any more.
-    pub(crate) fn handle_retired(&mut self, actor: ActorId) {
-        if self.dot().is_some_and(|dot| dot.actor == actor) {
-            self.distrusted = true;
-            self.evaluate();
-        }
+    /// No write of these actors may be acknowledged any more.
+    pub(crate) fn handle_retired(&mut self, retired: &BTreeSet<ActorId>) {
+        self.distrusted |= self.stamped.as_ref().is_some_and(|stamped| retired.contains(&stamped.dot.actor));
+        self.evaluate();
     }
 
     /// Time has passed.
@@ -115,10 +116,6 @@ impl Put {
     /// When to call [`Put::handle_timeout`]; `None` when the machine is done.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         (self.stage != Stage::Done).then_some(self.deadline)
-    }
-
-    fn dot(&self) -> Option<Dot> {
-        self.stamped.as_ref().map(|stamped| stamped.dot)
     }
 
     /// The write is applied here, its sync under way: the others get everything this replica knows of the key, so

@@ -31,18 +31,21 @@ fn an_actor_of_which_others_know_more_is_retired_and_its_puts_are_not_acknowledg
     let mut trio = Trio::new();
     trio.put_and_settle(0, put(SIBLINGS, "v1", None));
     let actor = trio.holds(0, SIBLINGS).live()[0].0.actor;
-    let in_flight = trio.ask(0, put(SIBLINGS, "v2", None));
+    let applied = trio.ask(0, put(SIBLINGS, "v2", None));
     trio.wire.clear();
+    let in_the_same_batch = trio.hand_in(0, put(SIBLINGS, "v3", None));
     let mut future = Siblings::new();
     let version = Version { value: Some(Bytes::from_static(b"v9")), write_id: WriteId(9), written_at: Hlc(9) };
     future.event(&VersionVector::new(), driftless_proto::Dot::new(actor, 40), version);
     trio.tell(1, 0, 79, Request::Merge(Merge { bucket: SIBLINGS, key: key(), siblings: future }));
-    assert!(matches!(trio.failure(in_flight), Failure::Unknown(Unknown::Timeout { .. })));
     trio.settle();
-    let after = trio.put_and_settle(0, put(SIBLINGS, "v3", None));
-    assert_eq!(after.acks, 2);
-    let newest = trio.holds(0, SIBLINGS).live().iter().map(|(dot, _)| *dot).filter(|dot| dot.actor != actor).count();
-    assert_eq!(newest, 1, "v3 was stamped by a new actor");
+    for request in [applied, in_the_same_batch] {
+        assert!(matches!(trio.failure(request), Failure::Unknown(Unknown::Timeout { .. })));
+    }
+    assert_eq!(trio.engines[0].metrics.actor_alarms.get(), 1);
+    assert_eq!(trio.put_and_settle(0, put(SIBLINGS, "v4", None)).acks, 2);
+    let newest = trio.holds(0, SIBLINGS).live().iter().filter(|(dot, _)| dot.actor != actor).count();
+    assert_eq!(newest, 1, "v4 was stamped by a new actor");
 }
 
 #[test]
