@@ -1,6 +1,7 @@
 //! What stamping, merging and sealing cost, by the number of actors that have ever written a key.
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
@@ -26,6 +27,8 @@ fn written_by(actors: u64) -> Siblings {
 
 fn bench(c: &mut Criterion) {
     let mut group = c.benchmark_group("causality");
+    // Nanoseconds each: a second is plenty.
+    group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
     for actors in [1, 3, 10, 100] {
         let base = written_by(actors);
         let context = base.vv().clone();

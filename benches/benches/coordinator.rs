@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use driftless_benches::{NAMES, context_keys, topology};
 use driftless_node::config::Limits;
 use driftless_node::engine::{ClientTag, Engine, EngineConfig, Output};
 use driftless_node::metrics::Metrics;
 use driftless_node::store::memory::MemoryStore;
 use driftless_node::time::{Instant, Now};
-use driftless_proto::causality::ContextKey;
 use driftless_proto::client::{Get, Put, Request, Response};
-use driftless_proto::{BucketDefinition, BucketId, ContextKeys, ContextToken, Hlc, Key, Topology, WriteId};
-use driftless_ring::{Member, NodeId, Partitions, Ring, RingSpec};
+use driftless_proto::{BucketId, ContextToken, Hlc, Key, Topology, WriteId};
+use driftless_ring::NodeId;
 
 const KEYS: u64 = 10_000;
 
@@ -30,14 +30,7 @@ struct Trio {
 
 impl Trio {
     fn new() -> Trio {
-        let spec = RingSpec {
-            partitions: Partitions::new(256).expect("a power of two"),
-            hash_seed: 0,
-            members: ["a", "b", "c"].map(|name| Member::new(name, format!("{name}.test:1"))).into(),
-            classes: [3].into(),
-        };
-        let ring = Ring::first(spec).expect("valid");
-        let topology = Arc::new(Topology::new("bench", ring, vec![BucketDefinition::built_in(3)]).expect("valid"));
+        let topology = topology(NAMES.map(|name| format!("{name}.test:1")));
         let ids: Vec<NodeId> = topology.ring().members().iter().map(|member| member.id).collect();
         let now = Now { instant: Instant(1), wall: Hlc::from_millis(1) };
         let engine = |node: &NodeId| {
@@ -45,7 +38,7 @@ impl Trio {
                 node: *node,
                 shard: 0,
                 topology: topology.clone(),
-                context_keys: ContextKeys::new(vec![ContextKey { id: 1, secret: [7; 32] }]).expect("one key"),
+                context_keys: context_keys(),
                 limits: Limits::default(),
                 metrics: Arc::new(Metrics::default()),
                 seed: [node.0 as u8; 32],
@@ -127,6 +120,7 @@ fn key(i: u64) -> Key {
 fn bench(c: &mut Criterion) {
     let mut group = c.benchmark_group("coordinator");
     group.throughput(Throughput::Elements(1));
+    group.warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
     let value = Bytes::from(vec![7; 1024]);
     let mut trio = Trio::new();
     (0..KEYS).for_each(|i| trio.put(i, value.clone()));

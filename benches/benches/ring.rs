@@ -1,6 +1,7 @@
 //! What finding a key's replicas costs, and what a change of members does.
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use driftless_ring::{Member, Partitions, Ring, RingSpec, Token};
@@ -18,6 +19,8 @@ fn spec(members: u32, partitions: u32) -> RingSpec {
 
 fn bench(c: &mut Criterion) {
     let mut group = c.benchmark_group("ring");
+    // Most are nanoseconds: this is plenty.
+    group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(2));
     let ring = Ring::first(spec(10, 256)).expect("valid");
     group.bench_function("token", |b| b.iter(|| Token::of(0, 0, black_box(b"a key of ordinary length"))));
     group.bench_function("owners_of_key", |b| {

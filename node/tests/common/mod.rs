@@ -343,20 +343,6 @@ impl TestClient {
         }
     }
 
-    /// At least one answer, and those that have arrived with it.
-    pub async fn receive_some(&mut self) -> Vec<ResponseFrame> {
-        let mut frames = vec![self.receive().await.expect("the connection is up")];
-        while let Some(body) = self.reader.next_frame().expect("well-formed") {
-            frames.push(frame::decode(&body).expect("well-formed"));
-        }
-        frames
-    }
-
-    pub fn number(&mut self) -> u64 {
-        self.next += 1;
-        self.next - 1
-    }
-
     pub async fn answer_to(&mut self, id: u64) -> Response {
         if let Some(at) = self.early.iter().position(|frame| frame.id == id) {
             return self.early.remove(at).response;
