@@ -120,7 +120,7 @@ pub enum Refusal {
 #[non_exhaustive]
 pub enum Unknown {
     /// Too few answers before the deadline.
-    #[error("timed out with {acks} of {needed} answers; the outcome is unknown")]
+    #[error("timed out with {acks} of {needed} answers")]
     Timeout {
         /// Answers that came.
         acks: u8,
@@ -128,7 +128,7 @@ pub enum Unknown {
         needed: u8,
     },
     /// The node that coordinated it stopped or lost its way in the middle.
-    #[error("interrupted: {0}; the outcome is unknown")]
+    #[error("interrupted: {0}")]
     Interrupted(String),
 }
 
