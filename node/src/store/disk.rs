@@ -161,13 +161,14 @@ impl DiskDatabase {
             seqno_end: 0,
         };
         Ok(DiskDatabase(Arc::new(Shared {
+            path: path.into(),
             keyspace,
             db,
             failure: OnceLock::new(),
             memtable_bytes: options.memtable_bytes,
             writer: Mutex::new(writer),
             applied: AtomicU64::new(0),
-            synced: Mutex::new(Synced { applied: 0, journal: newest, watermark }),
+            synced: Mutex::new(Synced { applied: 0, journal: newest, descriptor: None, watermark }),
         })))
     }
 
@@ -253,6 +254,7 @@ impl DiskSyncer {
 }
 
 struct Shared {
+    path: PathBuf,
     // Before the database: it is closed when the last handle on it goes.
     keyspace: Keyspace,
     db: fjall::Database,
@@ -280,6 +282,8 @@ struct Synced {
     applied: u64,
     /// The newest journal, before any batch that the last sync did not cover.
     journal: u64,
+    /// A descriptor of our own on the journal synced last, with its number.
+    descriptor: Option<(u64, File)>,
     watermark: Watermark,
 }
 
@@ -331,7 +335,7 @@ impl Shared {
             writer.find_newest_journal();
             (self.applied.load(Ordering::Acquire), writer.seqno_end, writer.journal)
         };
-        self.guarded(|| self.db.persist(PersistMode::SyncData))?;
+        synced.sync_journal(&self.path, journal).map_err(|e| self.fail(io_error("sync the journal", &e)))?;
         // The newest batch covered was appended after the last sync looked for the newest journal, or after the start.
         let mark = Mark { seqno_end, journal: Some(synced.journal) };
         synced.watermark.write(mark).map_err(|e| self.fail(io_error("write the record of syncs", &e)))?;
@@ -382,10 +386,26 @@ impl Shared {
     }
 }
 
+impl Synced {
+    /// Makes durable what has been appended to the newest journal. The ones before it are: fjall syncs a journal before
+    /// it begins the next.
+    ///
+    /// Through a descriptor of our own, because fjall would hold its journal all the while and batches would wait.
+    fn sync_journal(&mut self, path: &Path, newest: u64) -> io::Result<()> {
+        let file = match self.descriptor.take() {
+            Some((number, file)) if number == newest => file,
+            _ => File::open(path.join(journal::file_name(newest)))?,
+        };
+        file.sync_data()?;
+        self.descriptor = Some((newest, file));
+        Ok(())
+    }
+}
+
 impl Writer {
     /// fjall does not say which journal it writes to; a later one has a larger number.
     fn find_newest_journal(&mut self) {
-        while self.path.join(format!("{}.jnl", self.journal + 1)).exists() {
+        while self.path.join(journal::file_name(self.journal + 1)).exists() {
             self.journal += 1;
         }
     }

@@ -248,6 +248,11 @@ const SEQNO_STEP_MAX: u64 = 1 << 16;
 /// fjall panics when it hands out this number.
 const SEQNO_END: u64 = 1 << 62;
 
+/// How fjall calls its journals.
+pub(super) fn file_name(number: u64) -> String {
+    format!("{number}.jnl")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
