@@ -1,4 +1,4 @@
-//! `driftless demo`: the two-minute tour. It says what it does, does it with real processes, and checks every claim.
+//! `driftless demo`: the tour. It says what it does, does it with real processes, and checks every claim.
 
 use std::collections::BTreeMap;
 use std::io::BufReader;

@@ -67,7 +67,7 @@ enum Command {
     ///
     /// Ports are 7400, 7410, … (UDP) and 7401, 7411, … (TCP, for metrics and status), all on the loopback interface.
     Dev(dev::Args),
-    /// The two-minute tour: what this store does, shown and checked on a throw-away cluster
+    /// The tour: what this store does, shown and checked on a throw-away cluster
     ///
     /// Uses a temporary directory and free ports, and leaves nothing behind. Exit code 0 only if every check held.
     Demo(demo::Args),
@@ -93,7 +93,8 @@ enum Command {
     Delete(WithKey<delete::Args>),
     /// Write many records from a file of JSON lines
     ///
-    /// A line that cannot be read or stored is reported with its number, and the load goes on. Exit code 1 if there was one.
+    /// A line is {"key": …, "value": …}, or has "values": […] for siblings; bytes are {"base64": "…"}. One that cannot
+    /// be read or stored is reported with its number, and the load goes on. Exit code 1 if there was one.
     Load(WithKey<load::Args>),
     /// Write all records of a bucket as JSON lines, as `load` reads them
     ///

@@ -149,7 +149,10 @@ fn judge(topology: &Topology, nodes: &[Node]) -> (bool, String) {
             format!("All {} nodes are up and connected; some still count their keys after a start.", nodes.len()),
         );
     }
-    (true, format!("All {} nodes are up and connected.", nodes.len()))
+    match nodes.len() {
+        1 => (true, "The only node is up.".to_owned()),
+        count => (true, format!("All {count} nodes are up and connected.")),
+    }
 }
 
 fn as_json(node: &Node) -> Value {
