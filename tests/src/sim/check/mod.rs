@@ -91,7 +91,7 @@ impl Evidence<'_> {
 
     /// Whether an acknowledged write may be gone all the same: the bucket does not wait for the disk, and a machine
     /// lost power.
-    pub fn may_be_forgotten(&self, slot: &Slot) -> bool {
+    fn may_be_forgotten(&self, slot: &Slot) -> bool {
         let buffered = self.topology.bucket(slot.0).is_some_and(|bucket| bucket.durability == Durability::Buffered);
         buffered && !self.losses.is_empty()
     }
@@ -126,6 +126,11 @@ impl Evidence<'_> {
         slots.sort();
         slots.dedup();
         slots
+    }
+
+    /// Those of them whose acknowledged writes must be there, whatever happened.
+    pub fn lasting_slots(&self) -> impl Iterator<Item = Slot> {
+        self.slots().into_iter().filter(|slot| !self.may_be_forgotten(slot))
     }
 }
 

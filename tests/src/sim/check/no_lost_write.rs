@@ -10,10 +10,7 @@ const PROMISE: &str = "no lost write";
 /// Looks for acknowledged writes that nobody overwrote and nobody holds.
 pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
-    for slot in evidence.slots() {
-        if evidence.may_be_forgotten(&slot) {
-            continue;
-        }
+    for slot in evidence.lasting_slots() {
         let last = evidence.final_of(&slot);
         let mut written = evidence.acknowledged().filter(|(_, op)| op.slot == slot);
         if !evidence.keeps_siblings(&slot) {

@@ -12,10 +12,7 @@ const PROMISE: &str = "no resurrection";
 /// Looks for values that were overwritten and are back.
 pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
-    for slot in evidence.slots() {
-        if evidence.may_be_forgotten(&slot) {
-            continue;
-        }
+    for slot in evidence.lasting_slots() {
         let last = evidence.final_of(&slot);
         let n = evidence.topology.bucket(slot.0).map_or(0, |bucket| bucket.quorum.n());
         let reads: Vec<_> = evidence

@@ -10,10 +10,7 @@ use super::{Evidence, Violation};
 /// Compares every strict read with what came before it.
 pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
-    for slot in evidence.slots() {
-        if evidence.may_be_forgotten(&slot) || !evidence.keeps_siblings(&slot) {
-            continue;
-        }
+    for slot in evidence.lasting_slots().filter(|slot| evidence.keeps_siblings(slot)) {
         let quorum = evidence.topology.bucket(slot.0).expect("slots are drawn from the buckets").quorum;
         let reads: Vec<(OpId, &Operation)> = evidence
             .history
