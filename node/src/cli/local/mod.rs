@@ -16,6 +16,8 @@ mod stop;
 
 use std::time::{Duration, Instant};
 
+use driftless_proto::client::NodeStatus;
+
 pub(crate) use layout::{CLUSTER_FILE, Layout, NodeFiles, NodeState, PUBLIC, Plan, SECRET, read_nodes, write};
 pub(crate) use ports::{SPACING, free_ports, spaced_ports};
 pub(crate) use stop::StopSignal;
@@ -74,24 +76,19 @@ impl LocalCluster {
         &self.layout
     }
 
-    /// Waits until every node that runs says that it is ready to serve. One that ends meanwhile is a failure.
+    /// Waits until every node that runs says that it is ready to serve, and sees all others that run. One that ends
+    /// meanwhile is a failure.
     pub(crate) fn wait_ready(&mut self, patience: Duration) -> Result {
         let deadline = Instant::now() + patience;
         for node in 0..self.nodes.len() {
-            let mut last = String::from("no answer yet");
             while !matches!(self.nodes[node], Slot::Gone) {
                 self.stop.check()?;
                 self.check_alive()?;
                 let files = &self.layout.nodes[node];
-                match http::get(files.admin, "/ready", Duration::from_secs(1)) {
-                    Ok((200, _)) => break,
-                    Ok((code, body)) => last = format!("HTTP {code}: {}", body.trim()),
-                    Err(error) if !last.starts_with("HTTP") => last = error.to_string(),
-                    Err(_) => {}
-                }
+                let Err(reason) = self.is_ready(node) else { break };
                 if Instant::now() >= deadline {
                     return Err(Failure::failed(format_args!(
-                        "node {} is not ready in time ({last}); the end of {}:\n{}",
+                        "node {} is not ready in time ({reason}); the end of {}:\n{}",
                         files.name,
                         files.log.display(),
                         files.log_tail()
@@ -101,6 +98,25 @@ impl LocalCluster {
             }
         }
         Ok(())
+    }
+
+    /// Whether a node is ready and has a connection to each of the others that run; if not, why.
+    fn is_ready(&self, node: usize) -> std::result::Result<(), String> {
+        let ask = |path| match http::get(self.layout.nodes[node].admin, path, ADMIN_PATIENCE) {
+            Ok((200, body)) => Ok(body),
+            Ok((code, body)) => Err(format!("HTTP {code}: {}", body.trim())),
+            Err(error) => Err(error.to_string()),
+        };
+        ask("/ready")?;
+        let status: NodeStatus = serde_json::from_str(&ask("/status")?).map_err(|error| error.to_string())?;
+        let runs = |name: &str| {
+            let mut nodes = self.layout.nodes.iter().zip(&self.nodes);
+            nodes.any(|(files, slot)| files.name == name && !matches!(slot, Slot::Gone))
+        };
+        match status.peers.iter().find(|peer| !peer.connected && runs(&peer.name)) {
+            Some(peer) => Err(format!("it has no connection to {}", peer.name)),
+            None => Ok(()),
+        }
     }
 
     /// Reports the first of our processes that has ended, with what it last said.
@@ -235,3 +251,6 @@ impl Drop for LocalCluster {
 
 /// Short enough that nobody notices, long enough to cost nothing.
 const POLL_INTERVAL: Duration = Duration::from_millis(30);
+
+/// How long an admin server on this machine may take to answer.
+const ADMIN_PATIENCE: Duration = Duration::from_secs(1);
