@@ -1,0 +1,207 @@
+//! Whose a data directory is, who may open it, and what damage to it is noticed.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
+
+use driftless_proto::{BucketDefinition, BucketId, BucketName, Durability, Quorum};
+use driftless_ring::{Member, Partitions, Ring, RingSpec};
+use tempfile::TempDir;
+
+use super::*;
+
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+fn identity(cluster: &str, node: &str) -> Identity {
+    Identity { cluster: cluster.into(), node: node.into(), created: "2026-11-20T06:00:00Z".into(), nonce: 7 }
+}
+
+fn open(path: &Path) -> Result<DataDirectory, OpenError> {
+    DataDirectory::open(path, &identity("shop", "ada"))
+}
+
+fn everything(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = fs::read_dir(path).expect("listed").map(|entry| entry.expect("listed").path());
+    entries.map(|path| (path.clone(), fs::read(&path).unwrap_or_default())).collect()
+}
+
+#[test]
+fn a_directory_is_made_for_its_owner_alone_and_opened_again() {
+    let folder = folder();
+    let path = folder.path().join("deep/data");
+    let first = open(&path).expect("made");
+    let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+    assert_eq!(mode(&path), 0o700);
+    assert_eq!(mode(&path.join(RESET_KEY)), 0o600);
+    assert_eq!(first.incarnation(), Incarnation { starts: 1, nonce: 7 });
+    let key = *first.reset_key();
+    assert_ne!(key, [0; RESET_KEY_BYTES]);
+    drop(first);
+    let again = Identity { nonce: 8, created: "later".into(), ..identity("shop", "ada") };
+    let second = DataDirectory::open(&path, &again).expect("opened again");
+    assert_eq!(second.incarnation(), Incarnation { starts: 2, nonce: 8 });
+    assert_eq!(*second.reset_key(), key, "peers know us by it");
+    assert_eq!(second.created(), "2026-11-20T06:00:00Z");
+}
+
+#[test]
+fn a_directory_in_use_is_refused_and_its_user_named() {
+    let folder = folder();
+    let held = open(folder.path()).expect("made");
+    let before = everything(folder.path());
+    let refused = open(folder.path()).expect_err("in use");
+    assert!(matches!(refused, OpenError::InUse { pid: Some(pid), .. } if pid == std::process::id()));
+    assert!(refused.to_string().contains(&format!("process {}", std::process::id())));
+    assert_eq!(everything(folder.path()), before);
+    drop(held);
+    open(folder.path()).expect("free again");
+}
+
+#[test]
+fn what_does_not_belong_to_this_node_is_refused_and_left_as_it_is() {
+    type Check = fn(&OpenError) -> bool;
+    let newer = br#"{ "format": 2, "something": "else" }"#;
+    let cases: [(&str, &[u8], Check); 5] = [
+        (IDENTITY, newer, |e| matches!(e, OpenError::NewerFormat { found: 2, .. })),
+        (IDENTITY, b"{ \"format\": 1, \"clus", |e| matches!(e, OpenError::Damaged { .. })),
+        (IDENTITY, b"", |e| matches!(e, OpenError::Damaged { .. })),
+        (RESET_KEY, b"short", |e| matches!(e, OpenError::Damaged { .. })),
+        (LOCK, b"", |_| false),
+    ];
+    for (file, bytes, check) in cases {
+        let folder = folder();
+        drop(open(folder.path()).expect("made"));
+        fs::write(folder.path().join(file), bytes).expect("written");
+        let before = everything(folder.path());
+        match open(folder.path()) {
+            Ok(_) => assert_eq!(file, LOCK, "what is written in the lock does not matter"),
+            Err(error) => {
+                assert!(check(&error), "{error}");
+                let kept = |files: BTreeMap<PathBuf, Vec<u8>>| -> Vec<_> {
+                    files.into_iter().filter(|(path, _)| !path.ends_with(LOCK)).collect()
+                };
+                assert_eq!(kept(everything(folder.path())), kept(before), "{error}");
+            }
+        }
+    }
+    let folder = folder();
+    drop(open(folder.path()).expect("made"));
+    let before = everything(folder.path());
+    let other = DataDirectory::open(folder.path(), &identity("shop", "bob")).expect_err("another node's");
+    assert!(matches!(&other, OpenError::OtherNode { found, .. } if found == "ada"), "{other}");
+    let other = DataDirectory::open(folder.path(), &identity("mall", "ada")).expect_err("another cluster's");
+    assert!(matches!(&other, OpenError::OtherCluster { found, .. } if found == "shop"), "{other}");
+    assert_eq!(everything(folder.path()), before);
+}
+
+#[test]
+fn a_directory_of_something_else_or_without_its_identity_is_refused() {
+    let folder = folder();
+    fs::write(folder.path().join("thesis.txt"), "years of work").expect("written");
+    let refused = open(folder.path()).expect_err("not ours");
+    assert!(matches!(&refused, OpenError::NotOurs { found, .. } if found == "thesis.txt"), "{refused}");
+    assert_eq!(everything(folder.path()).len(), 1, "nothing was added");
+    fs::remove_file(folder.path().join("thesis.txt")).expect("removed");
+
+    fs::create_dir(folder.path().join(STORE)).expect("created");
+    assert!(matches!(open(folder.path()), Err(OpenError::Damaged { .. })), "data, and nobody's");
+    fs::remove_dir(folder.path().join(STORE)).expect("removed");
+
+    fs::create_dir(folder.path().join("lost+found")).expect("created");
+    fs::write(folder.path().join("identity.json.new"), "{ \"for").expect("written");
+    drop(open(folder.path()).expect("what an interrupted first start leaves is no obstacle"));
+}
+
+/// Members ada, bob, cyd, and the built-in bucket with these changes.
+fn topology(ring: impl FnOnce(&mut RingSpec), buckets: impl FnOnce(&mut Vec<BucketDefinition>)) -> Topology {
+    let member = |name: &str| Member::new(name, format!("{name}:7400"));
+    let mut definitions = vec![BucketDefinition::built_in(3), bucket(1, "carts", 3)];
+    buckets(&mut definitions);
+    let mut spec = RingSpec {
+        partitions: Partitions::new(16).expect("a power of two"),
+        hash_seed: 1,
+        members: ["ada", "bob", "cyd"].map(member).to_vec(),
+        classes: definitions.iter().map(|bucket| bucket.quorum.n()).collect::<BTreeSet<u8>>(),
+    };
+    ring(&mut spec);
+    Topology::new("shop", Ring::first(spec).expect("a ring"), definitions).expect("a topology")
+}
+
+fn bucket(id: u32, name: &str, n: u8) -> BucketDefinition {
+    BucketDefinition {
+        id: BucketId(id),
+        name: BucketName::new(name).expect("a name"),
+        quorum: Quorum::majority(n).expect("a quorum"),
+        ..BucketDefinition::built_in(3)
+    }
+}
+
+#[test]
+fn a_topology_may_change_where_the_data_does_not_depend_on_it() {
+    let folder = folder();
+    let directory = open(folder.path()).expect("made");
+    directory.check_topology(&topology(|_| {}, |_| {})).expect("the first");
+    let before = fs::read(folder.path().join(TOPOLOGY)).expect("kept");
+    directory.check_topology(&topology(|_| {}, |_| {})).expect("the same");
+    let tuned = |buckets: &mut Vec<BucketDefinition>| {
+        buckets[1].quorum = Quorum::new(3, 1, 3).expect("a quorum");
+        buckets[1].durability = Durability::Buffered;
+        buckets[1].sloppy = false;
+        buckets[1].read_all = 100;
+    };
+    let moved = |spec: &mut RingSpec| spec.members[1].address = "elsewhere:1".into();
+    directory.check_topology(&topology(moved, tuned)).expect("may change");
+    assert_eq!(fs::read(folder.path().join(TOPOLOGY)).expect("kept"), before);
+
+    let more = |buckets: &mut Vec<BucketDefinition>| buckets.push(bucket(2, "logs", 2));
+    directory.check_topology(&topology(|_| {}, more)).expect("a new bucket");
+    drop(directory);
+    let directory = open(folder.path()).expect("opened again");
+    directory.check_topology(&topology(|_| {}, more)).expect("it is remembered");
+    let error = directory.check_topology(&topology(|_| {}, |_| {})).expect_err("it cannot go again");
+    assert!(error.to_string().contains("bucket \"logs\" is missing"), "{error}");
+}
+
+#[test]
+fn a_topology_that_does_not_fit_the_data_is_refused_in_words() {
+    type Ring = fn(&mut RingSpec);
+    type Buckets = fn(&mut Vec<BucketDefinition>);
+    let cases: [(Ring, Buckets, &str); 12] = [
+        (|s| s.partitions = Partitions::new(32).expect("valid"), |_| {}, "there are 32 partitions and were 16"),
+        (|s| s.hash_seed = 2, |_| {}, "the hash seed is 2 and was 1"),
+        (|s| s.members.push(Member::new("dan", "dan:7400")), |_| {}, "member \"dan\" is new"),
+        (|s| s.members[2] = Member::new("dan", "dan:7400"), |_| {}, "member \"cyd\" is missing"),
+        (|s| s.members[0].weight = 50, |_| {}, "member \"ada\" has weight 50 and had 1"),
+        (|s| s.members[0].zone = "b".into(), |_| {}, "member \"ada\" is in zone \"b\" and was in \"\""),
+        (|s| s.members[0].shards = 2, |_| {}, "member \"ada\" has 2 shards and had 1"),
+        (|_| {}, |b| b.truncate(1), "bucket \"carts\" is missing"),
+        (|_| {}, |b| b[1] = bucket(5, "carts", 3), "bucket \"carts\" has id 5 and had 1"),
+        (|_| {}, |b| b[1] = bucket(1, "carts", 2), "bucket \"carts\" has n = 2 and had 3"),
+        (|_| {}, |b| b[1] = bucket(1, "cards", 3), "bucket \"cards\" has id 1, which is that of bucket \"carts\""),
+        (|_| {}, |b| b[1].conflict = Conflict::Lww, "bucket \"carts\" has conflict = \"lww\" and had \"siblings\""),
+    ];
+    let folder = folder();
+    let directory = open(folder.path()).expect("made");
+    directory.check_topology(&topology(|_| {}, |_| {})).expect("the first");
+    let before = everything(folder.path());
+    for (ring, buckets, said) in cases {
+        let Err(TopologyError::Changed(error)) = directory.check_topology(&topology(ring, buckets)) else {
+            panic!("should be refused: {said}");
+        };
+        assert!(error.differences.iter().any(|difference| difference == said), "{said}: {error}");
+        assert!(error.to_string().contains("cannot be changed by editing the file"), "{error}");
+    }
+    assert_eq!(everything(folder.path()), before);
+}
+
+#[test]
+fn a_lost_topology_is_not_replaced_once_there_is_data() {
+    let folder = folder();
+    let directory = open(folder.path()).expect("made");
+    directory.check_topology(&topology(|_| {}, |_| {})).expect("the first");
+    fs::create_dir(directory.store_path()).expect("created");
+    fs::remove_file(folder.path().join(TOPOLOGY)).expect("removed");
+    let error = directory.check_topology(&topology(|_| {}, |_| {})).expect_err("lost");
+    assert!(matches!(error, TopologyError::Directory(OpenError::Damaged { .. })), "{error}");
+}

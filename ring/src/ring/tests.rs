@@ -1,0 +1,172 @@
+//! What a ring promises: versions, lookups, digests, and that no bytes make a malformed one.
+
+use super::*;
+
+fn spec(names: &[&str]) -> RingSpec {
+    RingSpec {
+        partitions: Partitions::new(16).unwrap(),
+        hash_seed: 7,
+        members: names.iter().map(|name| Member::new(*name, format!("{name}:7400")).with_weight(100)).collect(),
+        classes: BTreeSet::from([1, 3]),
+    }
+}
+
+fn record(ring: &Ring) -> RingRecord {
+    ring.clone().into()
+}
+
+#[test]
+fn digests_and_tables_never_change() {
+    let first = Ring::first(spec(&["ada", "bob", "cyd"])).unwrap();
+    let second = first.next(spec(&["ada", "bob", "cyd", "dan", "eve"])).unwrap();
+    let third = second.next(spec(&["ada", "cyd", "dan", "eve"])).unwrap();
+    let digests = [first, second, third].map(|ring| ring.digest());
+    assert_eq!(digests, KAT, "got {digests:#034x?}");
+}
+
+#[test]
+fn each_version_names_its_parent() {
+    let first = Ring::first(spec(&["ada", "bob", "cyd"])).unwrap();
+    assert_eq!((first.version(), first.parent_digest()), (RingVersion(1), 0));
+    let second = first.next(first.spec()).unwrap();
+    assert_eq!((second.version(), second.parent_digest()), (RingVersion(2), first.digest()));
+    assert_ne!(second.digest(), first.digest());
+}
+
+#[test]
+fn the_digest_covers_everything() {
+    let ring = Ring::first(spec(&["ada", "bob", "cyd", "dan"])).unwrap();
+    let changes: [fn(&mut Ring); 12] = [
+        |ring| ring.version.0 += 1,
+        |ring| ring.parent_digest += 1,
+        |ring| ring.partitions = ring.partitions.doubled().unwrap(),
+        |ring| ring.hash_seed += 1,
+        |ring| ring.members[0].id.0 += 1,
+        |ring| ring.members[0].name.push('x'),
+        |ring| ring.members[0].address.push('x'),
+        |ring| ring.members[0].zone.push('x'),
+        |ring| ring.members[0].weight += 1,
+        |ring| ring.members[0].shards += 1,
+        |ring| ring.tables[0].n += 1,
+        |ring| ring.tables[1].owners.swap(0, 1),
+    ];
+    let mut digests = BTreeSet::from([ring.digest()]);
+    for change in changes {
+        let mut changed = ring.clone();
+        change(&mut changed);
+        assert!(digests.insert(digest(&changed)));
+    }
+}
+
+#[test]
+fn lookups_answer_nothing_for_the_unknown() {
+    let ring = Ring::first(spec(&["ada", "bob", "cyd"])).unwrap();
+    assert_eq!(ring.owners(PartitionId { n: 3, arc: ArcIndex(15) }).len(), 3);
+    for (n, arc) in [(3, 16), (3, u32::MAX), (2, 0), (0, 0), (255, 0)] {
+        let partition = PartitionId { n, arc: ArcIndex(arc) };
+        assert_eq!(ring.owners(partition), []);
+        assert!(ring.preference(partition).primaries.is_empty());
+    }
+    assert_eq!(ring.member(NodeId(1)), None);
+    assert_eq!(ring.member_by_name("zoe"), None);
+    assert_eq!(ring.owned(NodeId(1)).count(), 0);
+}
+
+#[test]
+fn members_are_found_by_id_and_by_name() {
+    let ring = Ring::first(spec(&["ada", "bob", "cyd"])).unwrap();
+    for name in ["ada", "bob", "cyd"] {
+        assert_eq!(ring.member_by_name(name).unwrap().id, NodeId::of_name(name));
+        assert_eq!(ring.member(NodeId::of_name(name)).unwrap().name, name);
+        assert_eq!(ring.owned(NodeId::of_name(name)).filter(|partition| partition.n == 3).count(), 16);
+    }
+}
+
+#[test]
+fn impossible_specs_are_refused() {
+    let refused = |change: fn(&mut RingSpec)| {
+        let mut spec = spec(&["ada", "bob", "cyd"]);
+        change(&mut spec);
+        Ring::first(spec).unwrap_err()
+    };
+    assert_eq!(refused(|spec| spec.members.clear()), RingError::NoMembers);
+    assert_eq!(refused(|spec| spec.members[0].weight = 0), RingError::ZeroWeight { name: "ada".into() });
+    assert_eq!(refused(|spec| spec.members[0].shards = 0), RingError::NoShards { name: "ada".into() });
+    assert_eq!(refused(|spec| spec.members[0].address.clear()), RingError::EmptyAddress { name: "ada".into() });
+    assert_eq!(refused(|spec| spec.members[0].name.clear()), RingError::EmptyName { address: "ada:7400".into() });
+    assert_eq!(refused(|spec| spec.members[0].name = "bob".into()), RingError::DuplicateName { name: "bob".into() });
+    assert_eq!(
+        refused(|spec| spec.members[1].id = spec.members[0].id),
+        RingError::DuplicateId { id: NodeId::of_name("ada"), first: "ada".into(), second: "bob".into() }
+    );
+    assert_eq!(refused(|spec| spec.classes.clear()), RingError::NoClasses);
+    assert_eq!(refused(|spec| spec.classes = BTreeSet::from([0])), RingError::ZeroReplicas);
+    assert_eq!(refused(|spec| spec.classes = BTreeSet::from([4])), RingError::NotEnoughMembers { n: 4, members: 3 });
+    assert_eq!(
+        refused(|spec| spec.members = (0..1025).map(|i| Member::new(i.to_string(), "h:1")).collect()),
+        RingError::TooManyMembers { count: 1025 }
+    );
+}
+
+#[test]
+fn what_would_move_every_key_is_refused() {
+    let ring = Ring::first(spec(&["ada", "bob", "cyd"])).unwrap();
+    let other_seed = RingSpec { hash_seed: 8, ..ring.spec() };
+    assert_eq!(ring.next(other_seed), Err(RingError::SeedChanged { old: 7, new: 8 }));
+    let fewer = RingSpec { partitions: Partitions::new(8).unwrap(), ..ring.spec() };
+    assert_eq!(ring.next(fewer), Err(RingError::PartitionsShrank { old: 16, new: 8 }));
+}
+
+#[test]
+fn doubling_keeps_the_owners_of_every_key() {
+    let ring = Ring::first(spec(&["ada", "bob", "cyd", "dan", "eve"])).unwrap();
+    let doubled = ring.doubled().unwrap();
+    assert_eq!(doubled.partitions().get(), 32);
+    assert_eq!(doubled.parent_digest(), ring.digest());
+    for key in 0..1000u32 {
+        let token = ring.token(1, &key.to_be_bytes());
+        assert_eq!(ring.owners(ring.partition(3, token)), doubled.owners(doubled.partition(3, token)));
+    }
+}
+
+#[test]
+fn a_damaged_record_is_refused() {
+    let ring = Ring::first(spec(&["ada", "bob", "cyd", "dan"])).unwrap();
+    assert_eq!(Ring::try_from(record(&ring)), Ok(ring.clone()));
+    let refused = |change: fn(&mut RingRecord)| {
+        let mut record = record(&ring);
+        change(&mut record);
+        Ring::try_from(record).unwrap_err()
+    };
+    assert_eq!(refused(|record| record.format = 2), RingError::UnknownFormat { found: 2 });
+    let changes: [fn(&mut RingRecord); 7] = [
+        |record| record.version = RingVersion(0),
+        |record| record.members.swap(0, 1),
+        |record| record.tables.swap(0, 1),
+        |record| record.tables[1] = record.tables[0].clone(),
+        |record| record.tables[0].1.truncate(15),
+        |record| record.tables[0].1[3] = 4,
+        |record| record.tables[1].1[0] = record.tables[1].1[1],
+    ];
+    for change in changes {
+        assert!(matches!(refused(change), RingError::Damaged { .. }));
+    }
+    assert_eq!(refused(|record| record.members[0].weight = 0).to_string().matches("weight 0").count(), 1);
+    assert_eq!(refused(|record| record.tables.clear()), RingError::NoClasses);
+    assert_eq!(refused(|record| record.tables[0] = (0, vec![])), RingError::ZeroReplicas);
+}
+
+#[test]
+fn the_last_version_has_no_successor() {
+    let mut last = record(&Ring::first(spec(&["ada", "bob", "cyd"])).unwrap());
+    last.version = RingVersion(u64::MAX);
+    let last = Ring::try_from(last).unwrap();
+    assert_eq!(last.next(last.spec()), Err(RingError::VersionsExhausted));
+    assert_eq!(last.doubled(), Err(RingError::VersionsExhausted));
+}
+
+const KAT: [u128; 3] = [
+    0x60bb_6bfb_3df4_f955_01d3_0b0e_bb11_b40c,
+    0xb668_5dd4_a296_91ff_20cb_c5dd_a0ac_9e68,
+    0x538c_8515_04e5_ccbf_76d0_f210_1d98_cdc7,
+];
