@@ -2,7 +2,7 @@
 
 mod cli;
 
-/// A request allocates a few dozen small things; the system's allocator took a quarter of a node's time for them.
+/// Gets are a third faster with it than with the system's allocator, puts an eighth slower (ARCHITECTURE.md, Decisions).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
