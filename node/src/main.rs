@@ -2,7 +2,7 @@
 
 mod cli;
 
-/// Gets are a third faster with it than with the system's allocator, puts an eighth slower (ARCHITECTURE.md, Decisions).
+/// Gets are two fifths faster with it than with the system's allocator, puts an eighth slower (ARCHITECTURE.md, Decisions).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
