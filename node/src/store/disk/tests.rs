@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::AtomicBool;
 
 use tempfile::TempDir;
@@ -374,4 +375,31 @@ fn data_larger_than_the_tables_in_memory_is_all_there() {
     for i in (5_000..count).step_by(97) {
         assert_eq!(store.get(&key(i % 15_000)), Ok(Some(value(i))));
     }
+}
+
+/// The syncer has a descriptor of its own, and fjall begins a new journal whenever it likes: a sync of the one before
+/// would promise what no disk has.
+#[test]
+fn a_sync_is_of_the_journal_that_holds_the_newest_batch() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let options = DiskOptions { memtable_bytes: 8 << 20, ..options() };
+    let db = DiskDatabase::open(folder.path(), options).expect("opens");
+    let (mut store, syncer) = (db.store(0), db.syncer());
+    let value = "7".repeat(1 << 20);
+    let mut journals = BTreeSet::new();
+    for i in 0..150_u32 {
+        put(&mut store, &format!("key-{i:04}"), &value);
+        syncer.sync().expect("synced");
+        let inode = |file: &File| file.metadata().expect("has metadata").ino();
+        let synced = lock(&db.0.synced).descriptor.as_ref().map(|(_, file)| inode(file));
+        let newest =
+            files(folder.path()).into_iter().filter(|path| is_journal(path)).max_by_key(|path| number_of(path));
+        assert_eq!(synced, newest.map(|path| inode(&File::open(path).expect("opens"))), "after batch {i}");
+        journals.extend(synced);
+    }
+    assert!(journals.len() > 1, "no second journal was begun: {journals:?}");
+}
+
+fn number_of(journal: &Path) -> Option<u64> {
+    journal.file_stem()?.to_str()?.parse().ok()
 }
