@@ -441,6 +441,7 @@ async fn a_node_is_asked_for_its_own_status() {
         uptime_ms: 1,
         keys: Some(3),
         bytes: None,
+        hints: None,
         peers: vec![],
     })));
     assert_eq!(status.await.expect("does not panic").expect("answered").keys, Some(3));

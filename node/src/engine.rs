@@ -9,13 +9,15 @@ use std::sync::Arc;
 use driftless_proto::client::{self, Response};
 use driftless_proto::{ContextKeys, Refusal, Topology};
 use driftless_ring::NodeId;
-use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 use crate::config::Limits;
 use crate::coordinator::{self, Asker, Coordinator};
+use crate::liveness::Liveness;
+use crate::liveness::reach::{self, Reach};
 use crate::metrics::Metrics;
-use crate::peer::{Body, Message, Reply, Request, RequestId};
+use crate::peer::{Body, Lane, Message, Reply, Request, RequestId, RequestIds};
 use crate::replica::store::{BatchSeq, Store};
 use crate::replica::{self, Replica};
 use crate::time::{Instant, Now};
@@ -75,6 +77,8 @@ pub struct Engine<S: Store> {
     node: NodeId,
     ring_version: u64,
     metrics: Arc<Metrics>,
+    reach: Reach,
+    pings: RequestIds,
     replica: Replica<S>,
     coordinator: Coordinator,
     outputs: VecDeque<Output>,
@@ -86,9 +90,11 @@ impl<S: Store> Engine<S> {
         let mut rng = StdRng::from_seed(config.seed);
         let replica = Replica::new(&config, store, StdRng::from_rng(&mut rng), now);
         let EngineConfig { node, topology, context_keys, limits, metrics, .. } = config;
+        let pings = RequestIds::new(Lane::Reach, rng.random());
         let coordinator = Coordinator::new(node, topology.clone(), context_keys, limits, metrics.clone(), rng);
         let ring_version = topology.ring().version().0;
-        let mut engine = Engine { node, ring_version, metrics, replica, coordinator, outputs: VecDeque::new() };
+        let (reach, outputs) = (Reach::default(), VecDeque::new());
+        let mut engine = Engine { node, ring_version, metrics, reach, pings, replica, coordinator, outputs };
         engine.route(now);
         engine
     }
@@ -105,8 +111,8 @@ impl<S: Store> Engine<S> {
             return self.refuse_other_ring(from, &message);
         }
         match message.body {
-            Body::Request { request: Request::Write(_), .. } => {
-                tracing::warn!(%from, "a peer asked this node to stamp a write, which only its own coordinator may");
+            Body::Request { request: Request::Write(_) | Request::Owe(_), .. } => {
+                tracing::warn!(%from, "a peer asked this node for what only its own coordinator may");
                 self.metrics.protocol_violations.inc();
             }
             Body::Request { deadline, .. } if deadline <= now.instant => {
@@ -115,20 +121,31 @@ impl<S: Store> Engine<S> {
             Body::Request { deadline, request: Request::Forward(request) } => {
                 self.coordinator.handle_request(now, Asker::Peer(from, message.id), deadline, request, true);
             }
+            Body::Request { request: Request::Ping, .. } => self.send(from, message.id, Body::Reply(Reply::Pong)),
             Body::Request { request, .. } => self.replica.handle_request(now, from, message.id, request),
-            Body::Reply(reply) => self.take_reply(now, from, message.id, reply),
+            Body::Reply(reply) => {
+                self.reach.handle_answer(from);
+                self.take_reply(now, from, message.id, reply);
+            }
         }
         self.route(now);
     }
 
     /// There is a connection to this peer.
-    pub fn handle_peer_up(&mut self, _now: Now, peer: NodeId) {
-        self.coordinator.handle_peer_up(peer);
+    pub fn handle_peer_up(&mut self, now: Now, peer: NodeId) {
+        self.reach.handle_connected(peer);
+        self.route(now);
     }
 
     /// There is none any more: what was under way on it is lost.
     pub fn handle_peer_lost(&mut self, now: Now, peer: NodeId) {
-        self.coordinator.handle_peer_lost(now, peer);
+        self.reach.handle_disconnected(peer);
+        self.route(now);
+    }
+
+    /// The detector has made up its mind about this peer.
+    pub fn handle_liveness(&mut self, now: Now, peer: NodeId, liveness: Liveness) {
+        self.reach.handle_liveness(peer, liveness);
         self.route(now);
     }
 
@@ -140,6 +157,7 @@ impl<S: Store> Engine<S> {
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Now) {
+        self.reach.handle_timeout(now.instant);
         self.coordinator.handle_timeout(now);
         self.replica.handle_timeout(now);
         self.route(now);
@@ -161,7 +179,10 @@ impl<S: Store> Engine<S> {
 
     /// When to call [`Engine::handle_timeout`] at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.coordinator.poll_timeout(), self.replica.poll_timeout()].into_iter().flatten().min()
+        [self.reach.poll_timeout(), self.coordinator.poll_timeout(), self.replica.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Requests that this shard coordinates now.
@@ -182,12 +203,26 @@ impl<S: Store> Engine<S> {
     /// Moves messages between coordinator and replica, and out, until both are quiet.
     fn route(&mut self, now: Now) {
         loop {
-            if let Some(output) = self.coordinator.poll_output() {
+            if let Some(output) = self.reach.poll_output() {
+                self.take_from_reach(now, output);
+            } else if let Some(output) = self.coordinator.poll_output() {
                 self.take_from_coordinator(now, output);
             } else if let Some(output) = self.replica.poll_output() {
                 self.take_from_replica(now, output);
             } else {
                 break;
+            }
+        }
+    }
+
+    fn take_from_reach(&mut self, now: Now, output: reach::Output) {
+        match output {
+            reach::Output::Up(peer) => self.coordinator.handle_peer_up(peer),
+            reach::Output::Lost(peer) => self.coordinator.handle_peer_lost(now, peer),
+            reach::Output::Ping(peer) => {
+                let deadline = now.instant + reach::PING_TIMEOUT;
+                let id = self.pings.draw();
+                self.send(peer, id, Body::Request { deadline, request: Request::Ping });
             }
         }
     }
@@ -220,7 +255,10 @@ impl<S: Store> Engine<S> {
     }
 
     fn take_reply(&mut self, now: Now, from: NodeId, id: RequestId, reply: Reply) {
-        self.coordinator.handle_reply(now, from, id, reply);
+        match id.lane() {
+            Lane::Coordinator => self.coordinator.handle_reply(now, from, id, reply),
+            Lane::Handoff | Lane::AntiEntropy | Lane::Reach => {}
+        }
     }
 
     fn send(&mut self, to: NodeId, id: RequestId, body: Body) {

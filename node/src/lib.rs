@@ -22,6 +22,7 @@ pub mod admin;
 pub mod config;
 pub mod coordinator;
 pub mod engine;
+pub mod liveness;
 pub mod metrics;
 #[cfg(feature = "net")]
 pub mod net;

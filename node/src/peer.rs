@@ -10,6 +10,9 @@
 //!   Scan: │── Scan ────────────────────────────▶ ◀── Page
 //! node that does not store a key                coordinator
 //!         │── Forward ─────────────────────────▶ ◀── Forwarded
+//!   Put:  │── Merge, hint_for ─────────────────▶ fallback: keeps it for the primary it stands in for
+//! handoff │── Merge ───────────────────────────▶ that primary, once it is back   ◀── Acked: the hint may go
+//! any     │── Ping ────────────────────────────▶ a peer that has not answered lately  ◀── Pong
 //! ```
 //! A node's own replica is spoken to in the same words. `Merge` is the one verb by which a replica takes in what
 //! others know: it is commutative, associative and idempotent, so that order, loss and repetition of `Merge` do not
@@ -58,6 +61,53 @@ pub struct Incarnation {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct RequestId(pub u64);
 
+impl RequestId {
+    /// Which of its sender's machines waits for the reply.
+    pub fn lane(self) -> Lane {
+        match self.0 % LANES {
+            0 => Lane::Coordinator,
+            1 => Lane::Handoff,
+            2 => Lane::AntiEntropy,
+            _ => Lane::Reach,
+        }
+    }
+}
+
+/// The machines of one shard that ask peers, each with numbers of its own.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Lane {
+    /// Requests of clients.
+    Coordinator,
+    /// Delivery of hints.
+    Handoff,
+    /// Exchanges.
+    AntiEntropy,
+    /// Pings.
+    Reach,
+}
+
+const LANES: u64 = 4;
+
+/// Draws the ids of one lane: a random number first, then counting on.
+#[derive(Debug)]
+pub struct RequestIds {
+    next: u64,
+}
+
+impl RequestIds {
+    /// The ids of a lane, from a random number on.
+    pub fn new(lane: Lane, random: u64) -> RequestIds {
+        RequestIds { next: (random / LANES * LANES) | lane as u64 }
+    }
+
+    /// An id that was not drawn before.
+    pub fn draw(&mut self) -> RequestId {
+        let id = RequestId(self.next);
+        self.next = self.next.wrapping_add(LANES);
+        id
+    }
+}
+
 /// One message between nodes, as the machines see it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Message {
@@ -96,6 +146,10 @@ pub enum Request {
     Scan(Scan),
     /// Coordinate this for a client; do not forward it again.
     Forward(client::Request),
+    /// Owe a primary the current state of a key. Only from a node to itself; not answered.
+    Owe(Owe),
+    /// Answer, so that the sender knows that messages go both ways.
+    Ping,
 }
 
 /// What a node answers.
@@ -115,6 +169,8 @@ pub enum Reply {
     Refused(Refusal),
     /// Not done, and perhaps with effect: the put must not be acknowledged with this replica.
     Lost,
+    /// To [`Request::Ping`].
+    Pong,
 }
 
 /// Stamp a new write.
@@ -130,6 +186,21 @@ pub struct Write {
     pub write_id: WriteId,
     /// What its writer had read.
     pub context: Context,
+    /// The primary that this node stands in for, if it is none itself: what it stamps is kept as a hint for it.
+    pub hint_for: Option<NodeId>,
+    /// Other primaries that are known to miss this write: the batch that holds it also notes that they are owed it.
+    pub owed_to: Vec<NodeId>,
+}
+
+/// Owe a primary the current state of a key: a promise without a copy where this node owns the key.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Owe {
+    /// Bucket.
+    pub bucket: BucketId,
+    /// Key.
+    pub key: Key,
+    /// The primary that misses something.
+    pub to: NodeId,
 }
 
 /// The state of a key after a write.
@@ -150,6 +221,31 @@ pub struct Merge {
     pub key: Key,
     /// What the sender knows: the whole state, so that it helps whatever the receiver has missed.
     pub siblings: Siblings,
+    /// The primary that the receiver stands in for, if it does.
+    pub hint_for: Option<NodeId>,
+    /// Why it is sent.
+    pub purpose: Purpose,
+}
+
+/// Why a state is sent. It changes nothing in what a merge does; what is not a client's write gives way when the
+/// receiver has too much to do.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum Purpose {
+    /// A client's write, or the write-back of a strict read, which a client waits for.
+    Write,
+    /// A read found that the receiver lacks something.
+    ReadRepair,
+    /// A hint is delivered.
+    Handoff,
+    /// An exchange found that the receiver lacks something.
+    AntiEntropy,
+}
+
+impl Purpose {
+    /// Whether a client waits for it.
+    pub fn is_urgent(self) -> bool {
+        self == Purpose::Write
+    }
 }
 
 /// Say what you know of a key.

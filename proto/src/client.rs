@@ -56,6 +56,8 @@ pub enum Request {
     Scan(Scan),
     /// What the node knows of itself.
     Status,
+    /// What the node holds for others.
+    Hints,
 }
 
 /// Read a key.
@@ -151,6 +153,8 @@ pub enum Response {
     Page(Page),
     /// To [`Request::Status`].
     Status(Box<NodeStatus>),
+    /// To [`Request::Hints`]: one entry for each node that something is or was held for.
+    Hints(Vec<HintsFor>),
     /// The request did not succeed.
     Failed(Failure),
 }
@@ -230,6 +234,8 @@ pub struct Explanation {
 pub struct ReplicaAnswer {
     /// Name of the node.
     pub node: String,
+    /// Name of the primary that it stood in for; `None` if it is a primary itself.
+    pub stands_in_for: Option<String>,
     /// Its vector and live dots as text; `None` if it did not answer.
     pub state: Option<String>,
     /// Microseconds until its answer.
@@ -255,6 +261,8 @@ pub struct NodeStatus {
     pub keys: Option<u64>,
     /// Bytes of the values of those copies.
     pub bytes: Option<u64>,
+    /// Keys held for other nodes that could not be reached; `None` while they are being counted after a start.
+    pub hints: Option<u64>,
     /// Which other members this node can reach.
     pub peers: Vec<PeerStatus>,
 }
@@ -266,6 +274,39 @@ pub struct PeerStatus {
     pub name: String,
     /// Whether there is a connection to it.
     pub connected: bool,
+    /// What this node thinks of it. An opinion for routing: nothing rests on its being right.
+    pub liveness: Liveness,
+}
+
+/// Whether a node is thought to be up.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Liveness {
+    /// It answers, itself or to others.
+    Alive,
+    /// It has not answered lately: not counted on, and soon thought down unless it speaks up.
+    Suspect,
+    /// Nobody hears from it.
+    Down,
+}
+
+/// What one node holds for another that could not be reached.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct HintsFor {
+    /// Name of the node that is to have them.
+    pub target: String,
+    /// Keys held for it.
+    pub keys: u64,
+    /// Bytes held for it. Keys that the holder owns itself take none.
+    pub bytes: u64,
+    /// Milliseconds since the oldest was made, or since this node started if that is later; `None` without hints.
+    pub oldest_ms: Option<u64>,
+    /// Keys delivered to it since this node started.
+    pub delivered: u64,
+    /// Keys delivered per second lately; 0 while none are under way.
+    pub rate: f64,
+    /// Milliseconds until all are delivered, at that rate; `None` while none are under way.
+    pub eta_ms: Option<u64>,
 }
 
 impl Request {

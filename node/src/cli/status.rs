@@ -209,7 +209,7 @@ const ANSWER_MAX: std::time::Duration = std::time::Duration::from_secs(3);
 mod tests {
     use super::*;
     use driftless_proto::BucketDefinition;
-    use driftless_proto::client::PeerStatus;
+    use driftless_proto::client::{Liveness, PeerStatus};
     use driftless_ring::{Partitions, Ring, RingSpec};
 
     fn topology() -> Topology {
@@ -230,7 +230,8 @@ mod tests {
             uptime_ms: 5,
             keys: Some(7),
             bytes: Some(70),
-            peers: vec![PeerStatus { name: "x".to_owned(), connected: true }],
+            hints: Some(0),
+            peers: vec![PeerStatus { name: "x".to_owned(), connected: true, liveness: Liveness::Alive }],
         };
         let member = topology.ring().member_by_name(name).expect("is a member").clone();
         let status = if up { Ok(status) } else { Err("gone".to_owned()) };

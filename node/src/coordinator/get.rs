@@ -12,7 +12,7 @@ use std::time::Duration;
 use driftless_proto::{BucketId, Conflict, Failure, Header, Key, Refusal, Siblings, Unknown};
 use driftless_ring::NodeId;
 
-use crate::peer::{Merge, Read, Reply, Request, State, Want};
+use crate::peer::{Merge, Purpose, Read, Reply, Request, State, Want};
 use crate::time::{Instant, Now};
 
 use super::plan::Plan;
@@ -273,7 +273,7 @@ impl Get {
             if under_way < enough && !replica.holds(&answer) && !replica.repaired && !replica.failed {
                 replica.repaired = true;
                 under_way += 1;
-                self.send_merged(to, &answer);
+                self.send_merged(to, &answer, Purpose::Write);
             }
         }
     }
@@ -291,12 +291,13 @@ impl Get {
         }
         for to in lacking {
             self.actions.push_back(Action::Count(Occasion::ReadRepair));
-            self.send_merged(to, &merged);
+            self.send_merged(to, &merged, Purpose::ReadRepair);
         }
     }
 
-    fn send_merged(&mut self, to: NodeId, merged: &Siblings) {
-        let merge = Merge { bucket: self.bucket, key: self.key.clone(), siblings: merged.clone() };
+    fn send_merged(&mut self, to: NodeId, merged: &Siblings, purpose: Purpose) {
+        let (bucket, key, siblings) = (self.bucket, self.key.clone(), merged.clone());
+        let merge = Merge { bucket, key, siblings, hint_for: None, purpose };
         self.actions.push_back(Action::Send { to, request: Request::Merge(merge) });
     }
 

@@ -33,7 +33,7 @@ use rand::rngs::StdRng;
 use crate::config::Limits;
 use crate::engine::ClientTag;
 use crate::metrics::Metrics;
-use crate::peer::{self, Reply, RequestId, Write};
+use crate::peer::{self, Lane, Reply, RequestId, RequestIds, Write};
 use crate::time::{Instant, Now};
 
 use forward::Forward;
@@ -95,7 +95,7 @@ pub(crate) struct Coordinator {
     requests: BTreeMap<RequestId, Open>,
     /// When to look at which request again. Entries of requests that have moved on are skipped.
     timeouts: BinaryHeap<Reverse<(Instant, RequestId)>>,
-    next_id: RequestId,
+    ids: RequestIds,
     outputs: VecDeque<Output>,
 }
 
@@ -144,7 +144,7 @@ impl Coordinator {
         metrics: Arc<Metrics>,
         mut rng: StdRng,
     ) -> Coordinator {
-        let next_id = RequestId(rng.random());
+        let ids = RequestIds::new(Lane::Coordinator, rng.random());
         Coordinator {
             me,
             topology,
@@ -156,7 +156,7 @@ impl Coordinator {
             retired: BTreeSet::new(),
             requests: BTreeMap::new(),
             timeouts: BinaryHeap::new(),
-            next_id,
+            ids,
             outputs: VecDeque::new(),
         }
     }
@@ -298,7 +298,9 @@ impl Coordinator {
                 }
                 let question = Question::Put { bucket: put.bucket, key: put.key.clone() };
                 let client::Put { bucket, key, value, write_id, .. } = put;
-                let write = Write { bucket, key, value: Some(value), write_id, context: context.unwrap_or_default() };
+                let context = context.unwrap_or_default();
+                let write =
+                    Write { bucket, key, value: Some(value), write_id, context, hint_for: None, owed_to: Vec::new() };
                 Ok((Machine::Put(Put::start(plan, w, write, deadline)?), question))
             }
             Request::Delete(delete) => {
@@ -385,8 +387,7 @@ impl Coordinator {
     }
 
     fn open(&mut self, asker: Asker, machine: Machine, question: Question, deadline: Instant) {
-        let id = self.next_id;
-        self.next_id = RequestId(id.0.wrapping_add(1));
+        let id = self.ids.draw();
         let open = Open { asker, machine, question, deadline, wakes_at: Instant(u64::MAX) };
         self.requests.insert(id, open);
         self.metrics.requests_open.inc();
@@ -505,5 +506,5 @@ impl Machine {
 
 fn tombstone(delete: &client::Delete, context: Context) -> Write {
     let (bucket, key, write_id): (_, _, WriteId) = (delete.bucket, delete.key.clone(), delete.write_id);
-    Write { bucket, key, value: None, write_id, context }
+    Write { bucket, key, value: None, write_id, context, hint_for: None, owed_to: Vec::new() }
 }

@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, VecDeque};
 use driftless_proto::{ActorId, Failure, Refusal, Unknown};
 use driftless_ring::NodeId;
 
-use crate::peer::{Merge, Reply, Request, Stamped, Write};
+use crate::peer::{Merge, Purpose, Reply, Request, Stamped, Write};
 use crate::time::{Instant, Now};
 
 use super::plan::Plan;
@@ -123,7 +123,8 @@ impl Put {
     fn replicate(&mut self, stamped: Stamped) {
         let (bucket, key) = &self.bucket_and_key;
         for &to in self.plan.reachable.iter().filter(|node| **node != self.plan.me) {
-            let merge = Merge { bucket: *bucket, key: key.clone(), siblings: stamped.siblings.clone() };
+            let siblings = stamped.siblings.clone();
+            let merge = Merge { bucket: *bucket, key: key.clone(), siblings, hint_for: None, purpose: Purpose::Write };
             self.actions.push_back(Action::Send { to, request: Request::Merge(merge) });
         }
         self.stamped = Some(stamped);

@@ -84,6 +84,7 @@ impl Responder<'_> {
                 .into_iter()
                 .map(|testimony| ReplicaAnswer {
                     node: self.name(testimony.node),
+                    stands_in_for: None,
                     state: testimony.header.as_ref().map(describe),
                     latency_us: testimony.latency.map(|latency| latency.as_micros() as u64),
                     counted: testimony.counted,

@@ -24,6 +24,8 @@ pub(crate) fn of_peer(topology: &Topology, node: NodeId, request: &peer::Request
         peer::Request::Merge(merge) => of_key(topology, node, merge.bucket, &merge.key),
         peer::Request::Read(read) => of_key(topology, node, read.bucket, &read.key),
         peer::Request::Scan(scan) => of_arc(topology, node, scan.bucket, scan.arc),
+        peer::Request::Owe(owe) => of_key(topology, node, owe.bucket, &owe.key),
+        peer::Request::Ping => None,
         peer::Request::Forward(request) => of_client(topology, node, request),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use driftless_proto::client::{NodeStatus, PeerStatus, Request, Response};
+use driftless_proto::client::{Liveness, NodeStatus, PeerStatus, Request, Response};
 use driftless_proto::{ContextKeys, Topology};
 use driftless_ring::NodeId;
 use tokio::sync::mpsc::UnboundedSender;
@@ -226,8 +226,13 @@ impl Shared {
             uptime_ms: self.clock.instant().0 / 1000,
             keys: gauge(self.metrics.keys.get()),
             bytes: gauge(self.metrics.value_bytes.get()),
+            hints: None,
             peers: members
-                .map(|member| PeerStatus { name: member.name.clone(), connected: self.reaches(member.id) })
+                .map(|member| {
+                    let connected = self.reaches(member.id);
+                    let liveness = if connected { Liveness::Alive } else { Liveness::Down };
+                    PeerStatus { name: member.name.clone(), connected, liveness }
+                })
                 .collect(),
         }
     }

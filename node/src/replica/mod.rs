@@ -121,7 +121,8 @@ impl<S: Store> Replica<S> {
             Request::Merge(merge) => self.merge(from, id, &merge),
             Request::Read(read) => self.read(from, id, read),
             Request::Scan(scan) => self.scan(from, id, scan),
-            Request::Forward(_) => unreachable!("the engine gives forwarded requests to the coordinator"),
+            Request::Owe(_) => Ok(()),
+            Request::Forward(_) | Request::Ping => unreachable!("the engine does not give these to the replica"),
         };
         match outcome {
             Ok(()) => {}

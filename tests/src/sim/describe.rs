@@ -15,7 +15,8 @@ pub fn slot_of_message(message: &Message) -> Option<Slot> {
             Request::Merge(merge) => Some((merge.bucket, merge.key.clone())),
             Request::Read(read) => Some((read.bucket, read.key.clone())),
             Request::Forward(request) => slot_of_request(request),
-            Request::Scan(_) => None,
+            Request::Owe(owe) => Some((owe.bucket, owe.key.clone())),
+            Request::Scan(_) | Request::Ping => None,
         },
         Body::Reply(_) => None,
     }
@@ -40,6 +41,8 @@ pub fn message(message: &Message, history: &History) -> String {
             Request::Merge(merge) => format!("#{id:04x} Merge {}", siblings(&merge.siblings, history)),
             Request::Read(read) => format!("#{id:04x} Read {}", slot_text(&(read.bucket, read.key.clone()))),
             Request::Scan(_) => format!("#{id:04x} Scan"),
+            Request::Owe(owe) => format!("#{id:04x} Owe {} to {}", slot_text(&(owe.bucket, owe.key.clone())), owe.to),
+            Request::Ping => format!("#{id:04x} Ping"),
             Request::Forward(inner) => format!("#{id:04x} Forward {}", request_text(inner, history)),
         },
         Body::Reply(reply) => match reply {

@@ -1,6 +1,7 @@
 //! What leaves when: after its batch is applied, after the sync that covers it, or not at all.
 
 use super::*;
+use crate::peer::Purpose;
 
 /// [395/400]
 #[test]
@@ -58,7 +59,12 @@ fn an_acknowledgement_of_nothing_new_waits_for_the_sync_of_what_it_rests_on() {
     trio.deliver();
     trio.wire.clear();
     let siblings = trio.holds(0, SIBLINGS);
-    trio.tell(0, to, 77, Request::Merge(Merge { bucket: SIBLINGS, key: key(), siblings }));
+    trio.tell(
+        0,
+        to,
+        77,
+        Request::Merge(Merge { bucket: SIBLINGS, key: key(), siblings, hint_for: None, purpose: Purpose::Write }),
+    );
     assert!(trio.wire.is_empty(), "the first merge is not durable yet, so its repetition must not be acknowledged");
     trio.sync(to);
     assert!(trio.wire.iter().any(|(_, _, m)| m.id == RequestId(77) && m.body == Body::Reply(Reply::Acked)));
@@ -71,7 +77,12 @@ fn after_a_start_nothing_is_acknowledged_before_the_first_sync() {
     let (siblings, mut store) = (trio.holds(0, SIBLINGS), trio.engines[1].store().clone());
     store.process_death();
     trio.restart(1, 50, store);
-    trio.tell(0, 1, 78, Request::Merge(Merge { bucket: SIBLINGS, key: key(), siblings }));
+    trio.tell(
+        0,
+        1,
+        78,
+        Request::Merge(Merge { bucket: SIBLINGS, key: key(), siblings, hint_for: None, purpose: Purpose::Write }),
+    );
     assert!(trio.wire.is_empty(), "what the process before left in the page cache is not durable yet");
     trio.sync(1);
     assert_eq!(trio.wire.len(), 1);

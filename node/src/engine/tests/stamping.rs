@@ -1,6 +1,7 @@
 //! Dots, actors, write ids and clocks.
 
 use super::*;
+use crate::peer::Purpose;
 
 /// [13/400]
 #[test]
@@ -37,7 +38,18 @@ fn an_actor_of_which_others_know_more_is_retired_and_its_puts_are_not_acknowledg
     let mut future = Siblings::new();
     let version = Version { value: Some(Bytes::from_static(b"v9")), write_id: WriteId(9), written_at: Hlc(9) };
     future.event(&VersionVector::new(), driftless_proto::Dot::new(actor, 40), version);
-    trio.tell(1, 0, 79, Request::Merge(Merge { bucket: SIBLINGS, key: key(), siblings: future }));
+    trio.tell(
+        1,
+        0,
+        79,
+        Request::Merge(Merge {
+            bucket: SIBLINGS,
+            key: key(),
+            siblings: future,
+            hint_for: None,
+            purpose: Purpose::Write,
+        }),
+    );
     trio.settle();
     for request in [applied, in_the_same_batch] {
         assert!(matches!(trio.failure(request), Failure::Unknown(Unknown::Timeout { .. })));
@@ -158,6 +170,8 @@ fn a_peer_cannot_make_a_node_stamp() {
         value: Some(Bytes::from_static(b"v")),
         write_id: WriteId(1),
         context: Default::default(),
+        hint_for: None,
+        owed_to: Vec::new(),
     };
     trio.tell(1, 0, 1, Request::Write(write));
     assert!(trio.holds(0, SIBLINGS).is_empty() && trio.wire.is_empty());

@@ -1,0 +1,11 @@
+//! Who is up: a local opinion, used for routing and never for safety. Who is a member is decided elsewhere.
+//!
+//! ```text
+//! connections ─────────────────┐
+//! detector (SWIM, per node) ───┼──▶ Reach (per shard) ──▶ coordinator, handoff: may this peer be counted on?
+//! answers, and late ones ──────┘        └── Ping ──▶ a peer that is late, until it answers
+//! ```
+
+pub(crate) mod reach;
+
+pub use driftless_proto::client::Liveness;
