@@ -3,12 +3,13 @@
 //! A turn of the shell: feed everything that has arrived to the `handle_*` methods, call [`Engine::commit`] once, carry
 //! out every [`Output`], and sleep until the next input or [`Engine::poll_timeout`].
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use driftless_antientropy::Held;
 use driftless_proto::client::{self, Response};
 use driftless_proto::{ContextKeys, Refusal, Topology};
-use driftless_ring::NodeId;
+use driftless_ring::{NodeId, PartitionId};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -18,6 +19,8 @@ use crate::liveness::Liveness;
 use crate::liveness::reach::{self, Reach};
 use crate::metrics::Metrics;
 use crate::peer::{Body, Lane, Message, Reply, Request, RequestId, RequestIds};
+use crate::pressure::{Kind, Pressure};
+use crate::reconciler::{self, Figures, Reconciler, View};
 use crate::replica::store::{BatchSeq, Store};
 use crate::replica::{self, Replica};
 use crate::time::{Instant, Now};
@@ -72,7 +75,18 @@ pub struct EngineConfig {
     pub seed: [u8; 32],
 }
 
-/// One shard: its replica, and the requests it coordinates.
+/// What an operator may tell anti-entropy. It lasts until the node stops.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AaeCommand {
+    /// Compare now: one partition, or all.
+    Run(Option<PartitionId>),
+    /// Begin nothing, answer nothing, repair nothing.
+    Pause,
+    /// Go on.
+    Resume,
+}
+
+/// One shard: its replica, the requests it coordinates, and what it does to keep replicas equal.
 pub struct Engine<S: Store> {
     node: NodeId,
     ring_version: u64,
@@ -81,6 +95,10 @@ pub struct Engine<S: Store> {
     pings: RequestIds,
     replica: Replica<S>,
     coordinator: Coordinator,
+    reconciler: Reconciler,
+    pressure: Pressure,
+    /// When clients' requests arrived whose latency counts.
+    arrivals: BTreeMap<ClientTag, (Kind, Instant)>,
     outputs: VecDeque<Output>,
 }
 
@@ -91,16 +109,37 @@ impl<S: Store> Engine<S> {
         let replica = Replica::new(&config, store, StdRng::from_rng(&mut rng), now);
         let EngineConfig { node, topology, context_keys, limits, metrics, .. } = config;
         let pings = RequestIds::new(Lane::Reach, rng.random());
+        let (aae, aae_rng) = (limits.aae.clone(), StdRng::from_rng(&mut rng));
+        let reconciler = Reconciler::new(node, topology.clone(), aae, metrics.clone(), &replica, now, aae_rng);
         let coordinator = Coordinator::new(node, topology.clone(), context_keys, limits, metrics.clone(), rng);
         let ring_version = topology.ring().version().0;
-        let (reach, outputs) = (Reach::default(), VecDeque::new());
-        let mut engine = Engine { node, ring_version, metrics, reach, pings, replica, coordinator, outputs };
+        let mut engine = Engine {
+            node,
+            ring_version,
+            metrics,
+            reach: Reach::default(),
+            pings,
+            replica,
+            coordinator,
+            reconciler,
+            pressure: Pressure::default(),
+            arrivals: BTreeMap::new(),
+            outputs: VecDeque::new(),
+        };
         engine.route(now);
         engine
     }
 
     /// A client asks. `deadline` is when it stops waiting.
     pub fn handle_client(&mut self, now: Now, from: ClientTag, deadline: Instant, request: client::Request) {
+        let kind = match &request {
+            client::Request::Get(_) => Some(Kind::Read),
+            client::Request::Put(_) | client::Request::Delete(_) => Some(Kind::Write),
+            _ => None,
+        };
+        if let Some(kind) = kind {
+            self.arrivals.insert(from, (kind, now.instant));
+        }
         self.coordinator.handle_request(now, Asker::Client(from), deadline, request, false);
         self.route(now);
     }
@@ -122,6 +161,10 @@ impl<S: Store> Engine<S> {
                 self.coordinator.handle_request(now, Asker::Peer(from, message.id), deadline, request, true);
             }
             Body::Request { request: Request::Ping, .. } => self.send(from, message.id, Body::Reply(Reply::Pong)),
+            Body::Request { request: Request::Exchange(exchange), .. } => {
+                let view = View { replica: &self.replica, pressed: self.pressure.is_high(now.instant) };
+                self.reconciler.handle_request(now, &view, from, message.id, exchange);
+            }
             Body::Request { request, .. } => self.replica.handle_request(now, from, message.id, request),
             Body::Reply(reply) => {
                 self.reach.handle_answer(from);
@@ -160,6 +203,20 @@ impl<S: Store> Engine<S> {
         self.reach.handle_timeout(now.instant);
         self.coordinator.handle_timeout(now);
         self.replica.handle_timeout(now);
+        let view = View { replica: &self.replica, pressed: self.pressure.is_high(now.instant) };
+        self.reconciler.handle_timeout(now, &view);
+        self.route(now);
+    }
+
+    /// The operator tells anti-entropy something.
+    pub fn handle_aae(&mut self, now: Now, command: AaeCommand) {
+        match command {
+            AaeCommand::Run(partition) => self.reconciler.run(partition),
+            AaeCommand::Pause => self.reconciler.pause(now),
+            AaeCommand::Resume => self.reconciler.resume(),
+        }
+        let view = View { replica: &self.replica, pressed: self.pressure.is_high(now.instant) };
+        self.reconciler.handle_timeout(now, &view);
         self.route(now);
     }
 
@@ -179,10 +236,19 @@ impl<S: Store> Engine<S> {
 
     /// When to call [`Engine::handle_timeout`] at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.reach.poll_timeout(), self.coordinator.poll_timeout(), self.replica.poll_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        let (reach, coordinator) = (self.reach.poll_timeout(), self.coordinator.poll_timeout());
+        let (replica, reconciler) = (self.replica.poll_timeout(), self.reconciler.poll_timeout());
+        [reach, coordinator, replica, reconciler].into_iter().flatten().min()
+    }
+
+    /// How anti-entropy stands.
+    pub fn aae(&self, now: Instant) -> Figures {
+        self.reconciler.figures(now, &self.replica)
+    }
+
+    /// The partitions of this shard with their trees, as they stand.
+    pub fn trees(&self) -> impl Iterator<Item = (PartitionId, Held<'_>)> {
+        self.replica.partitions().map(|partition| (partition, self.replica.held(partition)))
     }
 
     /// Requests that this shard coordinates now.
@@ -209,6 +275,8 @@ impl<S: Store> Engine<S> {
                 self.take_from_coordinator(now, output);
             } else if let Some(output) = self.replica.poll_output() {
                 self.take_from_replica(now, output);
+            } else if let Some(output) = self.reconciler.poll_output() {
+                self.take_from_reconciler(output);
             } else {
                 break;
             }
@@ -217,8 +285,15 @@ impl<S: Store> Engine<S> {
 
     fn take_from_reach(&mut self, now: Now, output: reach::Output) {
         match output {
-            reach::Output::Up(peer) => self.coordinator.handle_peer_up(peer),
-            reach::Output::Lost(peer) => self.coordinator.handle_peer_lost(now, peer),
+            reach::Output::Up(peer) => {
+                self.coordinator.handle_peer_up(peer);
+                self.reconciler.handle_peer_up(now, peer);
+            }
+            reach::Output::Lost(peer) => {
+                self.coordinator.handle_peer_lost(now, peer);
+                let view = View { replica: &self.replica, pressed: self.pressure.is_high(now.instant) };
+                self.reconciler.handle_peer_lost(now, &view, peer);
+            }
             reach::Output::Ping(peer) => {
                 let deadline = now.instant + reach::PING_TIMEOUT;
                 let id = self.pings.draw();
@@ -236,6 +311,9 @@ impl<S: Store> Engine<S> {
                 self.send(to, id, Body::Request { deadline, request });
             }
             coordinator::Output::Reply { to: Asker::Client(to), response } => {
+                if let Some((kind, since)) = self.arrivals.remove(&to) {
+                    self.pressure.record(now.instant, kind, now.instant.since(since));
+                }
                 self.outputs.push_back(Output::Reply { to, response });
             }
             coordinator::Output::Reply { to: Asker::Peer(to, id), response } => {
@@ -254,10 +332,24 @@ impl<S: Store> Engine<S> {
         }
     }
 
+    fn take_from_reconciler(&mut self, output: reconciler::Output) {
+        match output {
+            reconciler::Output::Send { to, id, deadline, request } => {
+                self.send(to, id, Body::Request { deadline, request });
+            }
+            reconciler::Output::Reply { to, id, reply } => self.send(to, id, Body::Reply(reply)),
+            reconciler::Output::Halt(reason) => self.outputs.push_back(Output::Halt(reason)),
+        }
+    }
+
     fn take_reply(&mut self, now: Now, from: NodeId, id: RequestId, reply: Reply) {
         match id.lane() {
             Lane::Coordinator => self.coordinator.handle_reply(now, from, id, reply),
-            Lane::Handoff | Lane::AntiEntropy | Lane::Reach => {}
+            Lane::AntiEntropy => {
+                let view = View { replica: &self.replica, pressed: self.pressure.is_high(now.instant) };
+                self.reconciler.handle_reply(now, &view, from, id, reply);
+            }
+            Lane::Handoff | Lane::Reach => {}
         }
     }
 

@@ -27,6 +27,8 @@ pub mod metrics;
 #[cfg(feature = "net")]
 pub mod net;
 pub mod peer;
+pub mod pressure;
+pub mod reconciler;
 pub mod replica;
 pub mod store;
 pub mod time;

@@ -13,11 +13,13 @@
 //! If a batch cannot be applied for lack of room, nothing of it has happened: its writes and merges are refused, its
 //! counters return to what they were, its reads are read again.
 
-mod census;
 mod headers;
+mod holdings;
 pub mod record;
 mod stamp;
 pub mod store;
+mod stored;
+mod trees;
 mod turn;
 
 use std::collections::VecDeque;
@@ -29,19 +31,20 @@ use driftless_proto::{
     ActorId, BucketDefinition, BucketId, Conflict, Durability, Header, Key, Refusal, Siblings, Topology, VersionVector,
 };
 use driftless_ring::{NodeId, PartitionId};
+use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::config::Limits;
 use crate::engine::EngineConfig;
 use crate::metrics::Metrics;
-use crate::peer::{Merge, Page, Read, Reply, Request, RequestId, Scan, Stamped, State, Want, Write};
+use crate::peer::{Merge, Page, Purpose, Read, Reply, Request, RequestId, Scan, Stamped, State, Want, Write};
 use crate::time::{Instant, Now};
 
-use census::Census;
 use headers::HeaderCache;
 use record::RecordKey;
 use stamp::{Actors, WriteIds};
 use store::{ApplyError, BatchSeq, Store, StoreError};
+use trees::Trees;
 use turn::{Turn, Waiting, Waits};
 
 /// What the replica wants its engine to do.
@@ -67,7 +70,7 @@ pub(crate) struct Replica<S> {
     actors: Actors,
     write_ids: WriteIds,
     headers: HeaderCache,
-    census: Census,
+    trees: Trees,
     turn: Turn,
     /// Answers that wait for a sync, oldest batch first.
     after_sync: VecDeque<(BatchSeq, NodeId, RequestId, Reply)>,
@@ -90,16 +93,18 @@ struct Located<'a> {
 
 impl<S: Store> Replica<S> {
     /// A replica that has just started: every actor is new.
-    pub(crate) fn new(config: &EngineConfig, store: S, rng: StdRng, now: Now) -> Replica<S> {
+    pub(crate) fn new(config: &EngineConfig, store: S, mut rng: StdRng, now: Now) -> Replica<S> {
         let EngineConfig { node, shard, topology, limits, metrics, .. } = config;
         let mine = |partition: &PartitionId| topology.shard_of(*node, *partition) == *shard;
-        let census = Census::new(topology.ring().owned(*node).filter(mine), now.instant, metrics);
+        let owned = topology.ring().owned(*node).filter(mine);
+        let (partitions, scrub) = (topology.ring().partitions(), limits.aae.scrub_interval);
+        let trees = Trees::new(partitions, owned, scrub, now.instant, StdRng::from_rng(&mut rng), metrics);
         Replica {
             node: *node,
             actors: Actors::new(rng),
             write_ids: WriteIds::new(limits.write_ids_max, limits.write_ids_age),
             headers: HeaderCache::new(limits.header_cache_bytes),
-            census,
+            trees,
             turn: Turn::default(),
             after_sync: VecDeque::new(),
             applied: BatchSeq(0),
@@ -122,7 +127,9 @@ impl<S: Store> Replica<S> {
             Request::Read(read) => self.read(from, id, read),
             Request::Scan(scan) => self.scan(from, id, scan),
             Request::Owe(_) => Ok(()),
-            Request::Forward(_) | Request::Ping => unreachable!("the engine does not give these to the replica"),
+            Request::Forward(_) | Request::Ping | Request::Exchange(_) => {
+                unreachable!("the engine does not give these to the replica")
+            }
         };
         match outcome {
             Ok(()) => {}
@@ -142,13 +149,16 @@ impl<S: Store> Replica<S> {
         }
     }
 
-    /// Syncs what is due though nobody waits for it, and goes on counting keys after a start.
+    /// Syncs what is due though nobody waits for it, and looks after the trees.
     pub(crate) fn handle_timeout(&mut self, now: Now) {
         if self.sync_due.is_some_and(|due| due <= now.instant) {
             self.ask_sync();
         }
-        if let Err(error) = self.census.step(now.instant, &self.store, &self.topology, &self.metrics) {
-            self.halt(&error);
+        match self.trees.handle_timeout(now.instant, &self.store, &self.metrics) {
+            Ok(false) => {}
+            // Headers in memory may be of what is no longer there, and a merge would take them at their word.
+            Ok(true) => self.headers = HeaderCache::new(self.limits.header_cache_bytes),
+            Err(error) => self.halt(&error),
         }
     }
 
@@ -185,7 +195,7 @@ impl<S: Store> Replica<S> {
                 self.metrics.batches.inc();
                 self.metrics.batch_changes.inc_by(turn.changes.len() as u64);
                 for (record, change) in turn.changes {
-                    self.census.count(&record, &change, &self.topology, &self.metrics);
+                    self.trees.apply(&record, &change, &self.metrics);
                     self.headers.insert(record.to_bytes(), change.header);
                 }
                 self.release(now, turn.waiting);
@@ -207,7 +217,7 @@ impl<S: Store> Replica<S> {
 
     /// When to call [`Replica::handle_timeout`].
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        [self.sync_due, self.census.poll_timeout()].into_iter().flatten().min()
+        [self.sync_due, self.trees.poll_timeout()].into_iter().flatten().min()
     }
 
     /// The store underneath.
@@ -280,6 +290,7 @@ impl<S: Store> Replica<S> {
         if unchanged {
             self.metrics.merges_unchanged.inc();
         } else {
+            self.metrics.aae_keys_repaired.inc_by(u64::from(merge.purpose == Purpose::AntiEntropy));
             self.turn.put(record, merge.bucket, &merge.key, header, merged);
         }
         self.turn.wait(Waiting { to: from, id, waits: Waits::Ack { durability: bucket.durability } });

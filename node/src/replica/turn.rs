@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use driftless_antientropy::Digest;
 use driftless_proto::{BucketId, Durability, Header, Key, Siblings};
 use driftless_ring::{NodeId, PartitionId};
 
@@ -30,6 +31,8 @@ pub(super) struct Turn {
 pub(super) struct Change {
     /// What the store holds until the batch is applied.
     pub(super) stored: Arc<Header>,
+    /// The digest of that; `None` if there is no record.
+    before: Option<Digest>,
     /// The new state without values.
     pub(super) header: Arc<Header>,
     /// The new state.
@@ -55,6 +58,13 @@ pub(super) enum Waits {
     Read { reply: Reply, durability: Durability, again: Read },
 }
 
+impl Change {
+    /// The digests of what the store holds until the batch is applied, and of what it holds then.
+    pub(super) fn digests(&self) -> (Option<Digest>, Digest) {
+        (self.before, record::digest_of(&self.encoded))
+    }
+}
+
 impl Turn {
     /// A key's new state, after `before`.
     pub(super) fn put(
@@ -74,7 +84,8 @@ impl Turn {
                 change.encoded = encoded;
             }
             None => {
-                self.changes.insert(record, Change { stored: before, header, siblings, encoded });
+                let digest = (!before.vv().is_empty()).then(|| Digest::of(bucket, key, &before));
+                self.changes.insert(record, Change { stored: before, before: digest, header, siblings, encoded });
             }
         }
     }

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use driftless_node::config::Limits;
+use driftless_antientropy::{Held, Tree};
+use driftless_node::config::{AaeLimits, Limits};
 use driftless_node::engine::{ClientTag, Engine, EngineConfig, Output};
 use driftless_node::metrics::Metrics;
 use driftless_node::peer::Message;
@@ -15,12 +16,12 @@ use driftless_node::time::Instant;
 use driftless_proto::causality::ContextKey;
 use driftless_proto::client::Request;
 use driftless_proto::{BucketDefinition, BucketId, BucketName, Conflict, ContextKeys, Durability, Quorum, Topology};
-use driftless_ring::{Member, NodeId, Partitions, Ring, RingSpec};
+use driftless_ring::{Member, NodeId, PartitionId, Partitions, Ring, RingSpec};
 use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::clock::Clock;
-use super::profile::{BUCKETS, Profile};
+use super::profile::{BUCKETS, Healing, Profile};
 use super::schedule::Micros;
 use super::store::SimStore;
 
@@ -166,6 +167,16 @@ impl Node {
         std::iter::from_fn(|| engine.poll_output()).collect()
     }
 
+    /// The trees of the engine; `None` for one that is still being built.
+    pub fn trees(&self) -> Vec<(PartitionId, Option<Tree>)> {
+        let tree = |held: Held<'_>| match held {
+            Held::Tree(tree) => Some(tree.clone()),
+            Held::Rebuilding | Held::Nothing => None,
+        };
+        let trees = self.engine.iter().flat_map(Engine::trees);
+        trees.map(|(partition, held)| (partition, tree(held))).collect()
+    }
+
     /// When the engine wants to be woken, in the world's time.
     pub fn wakes_at(&self) -> Option<Micros> {
         self.engine.as_ref()?.poll_timeout().map(|due| self.clock.world_time(due))
@@ -200,6 +211,16 @@ pub fn limits(profile: &Profile) -> Limits {
         requests_max: profile.requests_max,
         deadline_max: Duration::from_secs(10),
         buffered_sync_interval: Duration::from_millis(100),
+        aae: AaeLimits {
+            interval: match profile.healing {
+                Healing::Reads => Duration::from_secs(1_000_000),
+                Healing::Both | Healing::AntiEntropy => Duration::from_micros(profile.aae_interval),
+            },
+            confirm: Duration::from_micros(profile.aae_confirm),
+            patience: Duration::from_millis(400),
+            scrub_interval: Duration::from_millis(20),
+            ..AaeLimits::default()
+        },
         ..Limits::default()
     }
 }

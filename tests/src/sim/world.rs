@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use driftless_node::engine::{ClientTag, Output};
-use driftless_node::peer::{Body, Message, Request, WireMessage};
+use driftless_node::peer::{Body, Message, Purpose, Request, WireMessage};
 use driftless_node::time::Instant;
 use driftless_proto::client::Response;
 use driftless_proto::{ContextKeys, Topology};
@@ -31,7 +31,7 @@ use super::history::{History, OpId, slot_text};
 use super::nemesis::downtime;
 use super::network::{Arrival, Network};
 use super::observer::Observer;
-use super::profile::{Profile, Regime};
+use super::profile::{Healing, Profile, Regime};
 use super::schedule::{Event, Micros, Schedule};
 use super::store::SimStore;
 use super::trace::{Line, Trace};
@@ -322,6 +322,15 @@ impl World {
         let Some(connection) = self.network.connection(from, to) else {
             return;
         };
+        let mends = |request: &Request| match request {
+            Request::Merge(merge) => matches!(merge.purpose, Purpose::ReadRepair | Purpose::Handoff),
+            _ => false,
+        };
+        if self.profile.healing == Healing::AntiEntropy
+            && matches!(&message.body, Body::Request { request, .. } if mends(request))
+        {
+            return;
+        }
         // A stream delivers once. What arrives twice was sent twice, as merges and reads may be; a forward never is.
         let repeatable = !matches!(&message.body, Body::Request { request: Request::Forward(_), .. });
         let wire = message.to_wire(self.instant(from));
