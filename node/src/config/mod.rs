@@ -83,6 +83,9 @@ pub struct AaeLimits {
     pub confirm: Duration,
     /// How long a peer may take to answer before an exchange is given up.
     pub patience: Duration,
+    /// How long the repairs of a thousand keys may take on either side before an exchange is given up. What was repaired
+    /// until then stays so.
+    pub repair: Duration,
     /// How often one leaf of a tree is recomputed from the records.
     pub scrub_interval: Duration,
 }
@@ -114,6 +117,7 @@ impl Default for AaeLimits {
             exchanges_max: 2,
             confirm: Duration::from_secs(1),
             patience: Duration::from_secs(10),
+            repair: Duration::from_secs(60),
             scrub_interval: Duration::from_millis(100),
         }
     }

@@ -212,6 +212,7 @@ impl Reader<'_> {
                 exchanges_max: self.parsed("aae.exchanges_max", |text| units::count(text, 1, 64))? as usize,
                 confirm: self.time("aae.confirm")?,
                 patience: self.time("aae.patience")?,
+                repair: self.time("aae.repair")?,
                 scrub_interval: self.time("aae.scrub_interval")?,
             },
         };
@@ -488,6 +489,11 @@ const KNOBS: &[Knob] = &[
         key: "aae.patience",
         about: "how long a peer may take to answer",
         default: || units::show_duration(AaeLimits::default().patience),
+    },
+    Knob {
+        key: "aae.repair",
+        about: "how long the repairs of a thousand keys may take",
+        default: || units::show_duration(AaeLimits::default().repair),
     },
     Knob {
         key: "aae.scrub_interval",

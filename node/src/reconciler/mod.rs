@@ -445,7 +445,8 @@ impl Reconciler {
                 InitiatorOutput::Send(request) => {
                     let id = self.ids.draw();
                     begun.request = id;
-                    let repairs = if matches!(request.ask, Ask::Differ(_)) { REPAIR } else { Duration::ZERO };
+                    let repairs =
+                        if matches!(request.ask, Ask::Differ(_)) { self.limits.repair } else { Duration::ZERO };
                     let deadline = now.instant + self.limits.patience + repairs;
                     self.spend(request.encoded_len());
                     let request = Request::Exchange(Exchange::Step { partition, request });
@@ -747,7 +748,7 @@ impl Reconciler {
         Settings {
             confirm: length(confirm),
             patience: length(self.limits.patience),
-            repair: length(REPAIR),
+            repair: length(self.limits.repair),
             ..Settings::default()
         }
     }
@@ -814,9 +815,6 @@ impl Asked {
 fn micros(now: Now) -> Micros {
     Micros(now.instant.0)
 }
-
-/// How long the repairs of one portion may take.
-const REPAIR: Duration = Duration::from_secs(60);
 
 /// What a repaired key counts for at least: small ones cost time, not bytes.
 const KEY_COST: usize = 2 << 10;

@@ -218,6 +218,7 @@ pub fn limits(profile: &Profile) -> Limits {
             },
             confirm: Duration::from_micros(profile.aae_confirm),
             patience: Duration::from_millis(400),
+            repair: Duration::from_millis(1_500),
             scrub_interval: Duration::from_millis(20),
             ..AaeLimits::default()
         },

@@ -143,7 +143,8 @@ fn damage(world: &mut World) {
     let mut expected = repaired(world);
     let (node, altered) = world.damage(damage);
     expected[node] += altered as u64;
-    wait_until(world, |world| held(world) == before);
+    let has_trees = |world: &World| world.nodes.iter().flat_map(Node::trees).all(|(_, tree)| tree.is_some());
+    wait_until(world, |world| held(world) == before && has_trees(world));
     if held(world) != before {
         let text = format!("n{node} did not get back what it lost: {damage:?}, {altered} records");
         world.violations.push(Violation::general("healing", text));
