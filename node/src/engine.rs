@@ -289,6 +289,10 @@ impl<S: Store> Engine<S> {
                 self.coordinator.handle_peer_up(peer);
                 self.reconciler.handle_peer_up(now, peer);
             }
+            reach::Output::Doubted(peer) => {
+                self.metrics.peers_doubted.inc();
+                self.coordinator.handle_peer_doubted(now, peer);
+            }
             reach::Output::Lost(peer) => {
                 self.coordinator.handle_peer_lost(now, peer);
                 let view = View { replica: &self.replica, pressed: self.pressure.is_high(now.instant) };
@@ -310,6 +314,7 @@ impl<S: Store> Engine<S> {
             coordinator::Output::Send { to, id, deadline, request } => {
                 self.send(to, id, Body::Request { deadline, request });
             }
+            coordinator::Output::Overdue(peer) => self.reach.handle_overdue(now.instant, peer),
             coordinator::Output::Reply { to: Asker::Client(to), response } => {
                 if let Some((kind, since)) = self.arrivals.remove(&to) {
                     self.pressure.record(now.instant, kind, now.instant.since(since));

@@ -23,6 +23,7 @@ use super::*;
 mod deleting;
 mod durability;
 mod healing;
+mod hedging;
 mod reading;
 mod refusing;
 mod stamping;
