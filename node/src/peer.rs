@@ -53,7 +53,8 @@ pub struct Hello {
 /// copy and is refused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Incarnation {
-    /// How often the store was opened.
+    /// How often the store was opened, counted on from the moment in which its directory was made: one that was made
+    /// because its predecessor was lost is newer than that, not an old copy of it.
     pub starts: u64,
     /// Random at each start: tells two copies of one directory apart.
     pub nonce: u64,

@@ -312,10 +312,7 @@ impl Reconciler {
                 let answering = self.answering.iter();
                 let mut answering =
                     answering.filter(|((from, _), a)| *from == id && a.responder.partition() == partition);
-                let mine = match replica.held(partition) {
-                    Held::Tree(tree) => tree.sum().count,
-                    _ => 0,
-                };
+                let mine = count(replica.held(partition));
                 partitions.push(PartitionFigures {
                     peer: id,
                     partition,
@@ -415,11 +412,7 @@ impl Reconciler {
             && self.budget.is_open(now.instant, view.pressed)
             && let Some((peer, partition, unequal)) = self.rounds.next(now.instant, |busy| self.is_busy(busy))
         {
-            let mine = match view.replica.held(partition) {
-                Held::Tree(tree) => tree.sum().count,
-                _ => 0,
-            };
-            let settings = self.settings(mine.abs_diff(unequal.peer_count));
+            let settings = self.settings(confirms(count(view.replica.held(partition)), unequal.peer_count));
             let exchange = ExchangeId(self.rng.random());
             let bits = unequal.peer_bits;
             let initiator = self.with_local(view, partition, |local| {
@@ -584,7 +577,7 @@ impl Reconciler {
             // An exchange that is over here: nobody waits for an answer.
             None if done => {}
             None => {
-                let settings = self.settings(0);
+                let settings = self.settings(true);
                 let started =
                     self.with_local(view, partition, |local| Responder::start(micros(now), settings, local, request));
                 match started {
@@ -741,12 +734,10 @@ impl Reconciler {
         self.begun.values().any(|begun| begun.initiator.partition() == partition)
     }
 
-    /// Where so many keys more or less cannot be writes that are only under way, nobody waits for these.
-    fn settings(&self, keys_apart: u64) -> Settings {
+    fn settings(&self, confirms: bool) -> Settings {
         let length = |time: Duration| Micros(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
-        let confirm = if keys_apart > UNDER_WAY_MAX { Duration::ZERO } else { self.limits.confirm };
         Settings {
-            confirm: length(confirm),
+            confirm: if confirms { length(self.limits.confirm) } else { Micros(0) },
             patience: length(self.limits.patience),
             repair: length(self.limits.repair),
             ..Settings::default()
@@ -809,6 +800,20 @@ impl Asked {
             Asked::Sums { of, .. } | Asked::Merge { of, .. } | Asked::State { of, .. } => *of,
         }
     }
+}
+
+/// The number of keys, as far as it is known.
+fn count(held: Held<'_>) -> u64 {
+    match held {
+        Held::Tree(tree) => tree.sum().count,
+        Held::Rebuilding | Held::Nothing => 0,
+    }
+}
+
+/// Whether a difference may be writes that are only under way, which become equal by themselves. Not if one side lacks
+/// more than that: who has lost its data should not wait a second for each partition.
+fn confirms(mine: u64, theirs: u64) -> bool {
+    mine.min(theirs) > 0 && mine.abs_diff(theirs) <= UNDER_WAY_MAX
 }
 
 /// The machines of an exchange count microseconds on the same clock.
