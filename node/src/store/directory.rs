@@ -116,8 +116,8 @@ pub enum OpenError {
     /// One of its files cannot be understood, or is missing.
     #[error(
         "{} {what}. Restore the file from a backup of this very directory if you have one; otherwise move the \
-         directory away and start the node with an empty one: the other replicas hold the data, and reads fill it \
-         again", path.display()
+         directory away and start the node with an empty one: the other replicas hold the data, and anti-entropy \
+         fills it again", path.display()
     )]
     Damaged {
         /// The file.
