@@ -273,12 +273,10 @@ impl<S: Store> Replica<S> {
 
     /// A batch was refused for lack of room. What it only takes away is the way out of that, and goes all the same.
     pub(super) fn remove_all_the_same(&mut self, now: Now, turn: Turn) {
-        for (hint, change) in &turn.hints {
-            if let After::Moved = change.after {
-                self.outputs.push_back(Output::Owes(hint.target()));
-            }
-        }
+        // Whatever became of hints did not: they are as before, and may have been taken for delivered.
+        let targets: BTreeSet<_> = turn.hints.keys().map(HintKey::target).collect();
         let removals = turn.removals();
+        self.outputs.extend(targets.into_iter().map(Output::Owes));
         if removals.hints.is_empty() {
             return;
         }
@@ -291,10 +289,7 @@ impl<S: Store> Replica<S> {
                 self.count_hints(now.instant, removals.hints);
                 self.release(now, Vec::new());
             }
-            Err(ApplyError::Full(_)) => {
-                let targets: BTreeSet<_> = removals.hints.keys().map(HintKey::target).collect();
-                self.outputs.extend(targets.into_iter().map(Output::Owes));
-            }
+            Err(ApplyError::Full(_)) => {}
             Err(ApplyError::Failed(error)) => self.halt(&error),
         }
     }
