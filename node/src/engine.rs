@@ -98,8 +98,7 @@ impl<S: Store> Engine<S> {
         let replica = Replica::new(&config, store, StdRng::from_rng(&mut rng), now);
         let EngineConfig { node, shard, topology, context_keys, limits, metrics, .. } = config;
         let pings = RequestIds::new(Lane::Reach, rng.random());
-        let handoff =
-            Handoff::new(node, topology.clone(), &limits, metrics.clone(), StdRng::from_rng(&mut rng));
+        let handoff = Handoff::new(node, topology.clone(), &limits, metrics.clone(), StdRng::from_rng(&mut rng));
         let coordinator = Coordinator::new(node, topology.clone(), context_keys, limits, metrics.clone(), rng);
         let ring_version = topology.ring().version().0;
         let (reach, outputs) = (Reach::default(), VecDeque::new());

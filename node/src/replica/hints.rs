@@ -78,11 +78,7 @@ impl Tally {
     }
 
     fn counters(&mut self, is_marker: bool) -> (&mut u64, &mut u64) {
-        if is_marker {
-            (&mut self.markers, &mut self.marker_bytes)
-        } else {
-            (&mut self.copies, &mut self.copy_bytes)
-        }
+        if is_marker { (&mut self.markers, &mut self.marker_bytes) } else { (&mut self.copies, &mut self.copy_bytes) }
     }
 }
 
@@ -209,14 +205,7 @@ impl Hints {
         self.uncounted.as_ref().map(|_| self.next_step)
     }
 
-    fn add(
-        &mut self,
-        now: Instant,
-        key: &HintKey,
-        before: Option<Weight>,
-        after: Option<Weight>,
-        metrics: &Metrics,
-    ) {
+    fn add(&mut self, now: Instant, key: &HintKey, before: Option<Weight>, after: Option<Weight>, metrics: &Metrics) {
         let is_stray = self.ground.owns(key);
         let tally = self.targets.entry(key.target()).or_default();
         if let Some(weight) = before {

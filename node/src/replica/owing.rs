@@ -348,9 +348,7 @@ impl<S: Store> Replica<S> {
         let (bucket, key) = record.bucket_and_key()?;
         let siblings = match decode(value)? {
             Held::Copy { siblings, .. } => siblings,
-            Held::Marker => {
-                self.store.get(record.as_bytes())?.map_or_else(|| Ok(Siblings::new()), record::decode)?
-            }
+            Held::Marker => self.store.get(record.as_bytes())?.map_or_else(|| Ok(Siblings::new()), record::decode)?,
         };
         let digest = Digest::of(bucket, &key, &siblings.header());
         Ok(Owed { record, bucket, key, digest, siblings })

@@ -202,13 +202,8 @@ fn a_delivery_into_a_buffered_bucket_is_acknowledged_once_synced() {
     let bucket = five.topology.bucket(BUFFERED).expect("exists").clone();
     let partition = five.topology.place(&bucket, &key()).partition;
     let owners: Vec<_> = five.topology.ring().owners(partition).iter().map(|id| five.index(*id)).collect();
-    let merge = Merge {
-        bucket: BUFFERED,
-        key: key(),
-        siblings: state("v1", 1, 1),
-        hint_for: None,
-        purpose: Purpose::Handoff,
-    };
+    let merge =
+        Merge { bucket: BUFFERED, key: key(), siblings: state("v1", 1, 1), hint_for: None, purpose: Purpose::Handoff };
     five.tell(owners[0], owners[1], 4, Request::Merge(merge));
     assert_eq!(five.answer(), None);
     five.sync(owners[1]);
@@ -609,9 +604,8 @@ fn what_is_held_for_a_node_that_owns_the_key_no_more_goes_to_those_that_do() {
         let held = state("v1", 1, 1);
         let value = record::encode(SIBLINGS, &key(), &held.header(), &held);
         let former = five.id(five.others[1]);
-        let changes = [stranger, former].map(|target| {
-            (HintKey::new(target, &five.record()).to_bytes(), Some(value.clone()))
-        });
+        let changes =
+            [stranger, former].map(|target| (HintKey::new(target, &five.record()).to_bytes(), Some(value.clone())));
         let mut store = MemoryStore::new();
         store.apply(crate::replica::store::Batch { changes: changes.into() }).expect("applies");
         five.restart(holder, 62, store);
