@@ -88,8 +88,8 @@ impl Client {
         }
     }
 
-    /// What a node holds for others that could not be reached: one entry for each node that something is or was held
-    /// for since it started. The node is given and asked as for [`Client::status`].
+    /// What a node holds for others that could not be reached: one entry for each that something is or was held for.
+    /// The node is given as in [`Client::status`].
     ///
     /// # Errors
     /// [`StatusError`] if there is no such node or it does not answer.

@@ -253,6 +253,11 @@ impl<S: Store> Engine<S> {
                 self.coordinator.handle_peer_up(peer);
                 self.handoff.handle_up(now.instant, peer);
             }
+            reach::Output::Doubted(peer) => {
+                self.metrics.peers_doubted.inc();
+                self.coordinator.handle_peer_doubted(now, peer);
+                self.handoff.handle_doubted(now.instant, peer);
+            }
             reach::Output::Lost(peer) => {
                 self.coordinator.handle_peer_lost(now, peer);
                 self.handoff.handle_lost(now.instant, peer);
@@ -273,6 +278,7 @@ impl<S: Store> Engine<S> {
             coordinator::Output::Send { to, id, deadline, request } => {
                 self.send(to, id, Body::Request { deadline, request });
             }
+            coordinator::Output::Overdue(peer) => self.reach.handle_overdue(now.instant, peer),
             coordinator::Output::Reply { to: Asker::Client(to), response } => {
                 self.outputs.push_back(Output::Reply { to, response });
             }

@@ -17,7 +17,7 @@
 mod figures;
 mod pace;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,8 +48,10 @@ pub(crate) struct Handoff {
     timeout: Duration,
     ids: RequestIds,
     rng: StdRng,
-    /// Since when who can be reached.
+    /// From when on who is taken to be stable.
     up: BTreeMap<NodeId, Instant>,
+    /// Who has a connection and cannot be counted on.
+    doubted: BTreeSet<NodeId>,
     targets: BTreeMap<NodeId, Target>,
     outputs: VecDeque<Output>,
 }
@@ -139,6 +141,7 @@ impl Handoff {
             ids: RequestIds::new(Lane::Handoff, rng.random()),
             rng,
             up: BTreeMap::new(),
+            doubted: BTreeSet::new(),
             targets: BTreeMap::new(),
             outputs: VecDeque::new(),
         }
@@ -168,16 +171,26 @@ impl Handoff {
         }
     }
 
-    /// A peer may be counted on.
+    /// A peer may be counted on. One that was only late has not missed much, and may be late often.
     pub(crate) fn handle_up(&mut self, now: Instant, peer: NodeId) {
-        let stable = now + self.delay + self.delay.mul_f64(self.rng.random_range(0.0..0.5));
-        self.up.insert(peer, stable);
+        let wait = match self.doubted.remove(&peer) {
+            true => self.delay / 4,
+            false => self.delay + self.delay.mul_f64(self.rng.random_range(0.0..0.5)),
+        };
+        self.up.insert(peer, now + wait);
         self.put_off_until_stable(peer);
     }
 
-    /// It may not: what is under way to it is lost, or nobody will know.
+    /// It is too late with its answers.
+    pub(crate) fn handle_doubted(&mut self, now: Instant, peer: NodeId) {
+        self.handle_lost(now, peer);
+        self.doubted.insert(peer);
+    }
+
+    /// It is gone: what is under way to it is lost, or nobody will know.
     pub(crate) fn handle_lost(&mut self, now: Instant, peer: NodeId) {
         self.up.remove(&peer);
+        self.doubted.remove(&peer);
         let pause = self.delay / 4;
         if let Some(target) = self.targets.get_mut(&peer)
             && let Stage::Walking(_) = target.stage

@@ -158,6 +158,19 @@ fn a_target_is_left_alone_until_it_has_been_up_for_a_while() {
 }
 
 #[test]
+fn a_target_that_is_late_now_and_then_is_not_starved() {
+    let mut desk = Desk::new(3, 1);
+    desk.up();
+    desk.wake(desk.now + DELAY * 2);
+    desk.handoff.handle_doubted(desk.now, desk.target);
+    desk.sent.clear();
+    assert_eq!(desk.handoff.poll_timeout(), None);
+    desk.up();
+    let due = desk.handoff.poll_timeout().expect("a walk is due");
+    assert!(due.since(desk.now) < DELAY / 2);
+}
+
+#[test]
 fn what_is_under_way_is_bounded_in_bytes() {
     let mut desk = Desk::new(20, 400 << 10);
     desk.up();
