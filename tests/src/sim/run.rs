@@ -239,6 +239,9 @@ fn met(world: &World, evidence: &Evidence<'_>) -> Coverage {
         met.add("lww discards", metrics.lww_discarded.get());
         met.add("batch apply failures", node.store.refused());
         met.add("overloaded", metrics.overloaded.get());
+        met.add("acks by fallbacks", metrics.acks_fallback.get());
+        met.add("puts coordinated by fallbacks", metrics.fallback_coordinated.get());
+        met.add("hints delivered", metrics.hints_delivered.get());
         met.add("expired work", metrics.expired.get());
     }
     let (duplicated, lost) = world.messages();

@@ -68,7 +68,7 @@ impl DurabilityOracle {
         let bucket = topology.bucket(op.slot.0).expect("slots are drawn from the buckets");
         let place = topology.place(bucket, &op.slot.1);
         let record = RecordKey::new(bucket.quorum.n(), place.token, bucket.id, &op.slot.1);
-        let states: Vec<_> = disks.iter().filter_map(|disk| disk.durable_state(&record)).collect();
+        let states: Vec<_> = disks.iter().filter_map(|disk| disk.durable_record(record.as_bytes())).collect();
         // A write that two coordinators stamped was acknowledged under one of its dots.
         let covered = |dot| states.iter().filter(|state| state.covers(dot)).count();
         let most = observer.dots_of(op.write_id).map(|(dot, _)| covered(dot)).max();
