@@ -5,7 +5,7 @@
 //!    Ping ──▶ Ack within probe_rtt, or others are asked to try; nothing by the end of the period: suspected
 //!    the rumour goes round with everything that is said; who hears it of itself says otherwise
 //!    suspected for suspect_to_down: down
-//!  Announce ──▶ who is down or was never heard of, until it answers
+//!  Announce ──▶ who is suspected, down or was never heard of, until it answers
 //! ```
 //! The protocol is foca's; what is ours is what surrounds it here:
 //! - membership is fixed: everybody of the cluster file is a member from the start, nobody else ever becomes one;
@@ -13,6 +13,8 @@
 //!   detector ([`OwnTime`]), and goes on only after what has been waiting could be read;
 //! - **who speaks is not called dead**: a message from a peer on its connection outweighs a suspicion for a while. Whether
 //!   it also *hears* is not judged here but by its answers ([`Reach`](super::reach::Reach));
+//! - **who is suspected is told so**, again and again, by everybody who suspects it: foca stops to pass on a rumour after some
+//!   times, and one that has not reached whom it is about would stay for ever;
 //! - a node called down comes back by itself as a later [`Life`], also when each side thought the other gone.
 
 mod life;
@@ -46,7 +48,7 @@ pub struct DetectorSettings {
     pub probe_rtt: Duration,
     /// How long a suspected member has to say that it is alive.
     pub suspect_to_down: Duration,
-    /// How often members that are down, or were never heard of, are spoken to.
+    /// How often members that are suspected, down, or were never heard of, are spoken to.
     pub announce_period: Duration,
     /// For how long a message from a peer outweighs a suspicion. Not above the time in which a death is to be noticed.
     pub heard_for: Duration,
@@ -58,7 +60,7 @@ impl Default for DetectorSettings {
             probe_period: Duration::from_millis(400),
             probe_rtt: Duration::from_millis(200),
             suspect_to_down: Duration::from_secs(3),
-            announce_period: Duration::from_secs(1),
+            announce_period: Duration::from_millis(500),
             heard_for: Duration::from_secs(1),
         }
     }
@@ -118,6 +120,8 @@ struct Peer {
     /// As SWIM has it.
     life: Life,
     state: Liveness,
+    /// How often it has contradicted a suspicion, in this life.
+    incarnation: foca::Incarnation,
     /// Until when what it said on its connection outweighs that.
     heard_until: Instant,
     /// As it was reported last.
@@ -134,7 +138,7 @@ impl Detector {
             .filter(|member| *member != me)
             .map(|member| {
                 let (life, state) = (Life::unknown(member), Liveness::Alive);
-                (member, Peer { life, state, heard_until: Instant::default(), reported: state })
+                (member, Peer { life, state, incarnation: 0, heard_until: Instant::default(), reported: state })
             })
             .collect();
         let mut detector = Detector {
@@ -158,7 +162,7 @@ impl Detector {
     /// There is a connection to this peer: it is spoken to at once, so that it need not wait to be counted on again.
     pub fn handle_connected(&mut self, now: Instant, peer: NodeId) {
         let own = self.tell_time(now);
-        self.announce(own, peer);
+        self.call(own, peer);
     }
 
     /// A message from this peer arrived on its connection at `at`, the latest of them if there were more.
@@ -182,7 +186,7 @@ impl Detector {
         let known = self.peers.get(&from).map_or(header.src, |peer| peer.life);
         if header.src.generation < known.generation {
             // It would be called dead for ever, life after life. This tells it how it is remembered.
-            return self.announce(own, from);
+            return self.call(own, from);
         }
         let before = *self.swim.identity();
         if !self.act(own, |swim, effects| swim.handle_data(bytes, effects)) {
@@ -190,7 +194,7 @@ impl Detector {
         }
         if *self.swim.identity() != before {
             // Somebody thought this node down. Nobody answers to what the new life says until they know of it.
-            self.announce_to_all(own);
+            self.call_all(own);
         }
         self.make_up_mind(now);
     }
@@ -204,10 +208,10 @@ impl Detector {
         }
         if self.announce_at <= own {
             self.announce_at = own + self.settings.announce_period;
-            let missing = self.peers.iter().filter(|(_, peer)| peer.state == Liveness::Down || !peer.life.is_known());
+            let missing = self.peers.iter().filter(|(_, peer)| peer.state != Liveness::Alive || !peer.life.is_known());
             let missing: Vec<NodeId> = missing.map(|(id, _)| *id).collect();
             for peer in missing {
-                self.announce(own, peer);
+                self.call(own, peer);
             }
         }
         self.make_up_mind(now);
@@ -252,23 +256,27 @@ impl Detector {
         act(&mut self.swim, effects).is_ok()
     }
 
-    fn announce(&mut self, own: Instant, to: NodeId) {
-        if let Some(life) = self.peers.get(&to).map(|peer| peer.life) {
-            self.act(own, |swim, effects| swim.announce(life, effects));
+    /// Speaks to a peer, which will answer. One that is suspected is told that it is.
+    fn call(&mut self, own: Instant, id: NodeId) {
+        let Some(&Peer { life, state, incarnation, .. }) = self.peers.get(&id) else { return };
+        if state == Liveness::Suspect {
+            let bytes = swim::rumour(*self.swim.identity(), Member::new(life, incarnation, State::Suspect));
+            self.outputs.extend(bytes.map(|bytes| Output::Send { to: id, bytes }));
         }
+        self.act(own, |swim, effects| swim.announce(life, effects));
     }
 
-    fn announce_to_all(&mut self, own: Instant) {
+    fn call_all(&mut self, own: Instant) {
         let all: Vec<NodeId> = self.peers.keys().copied().collect();
         for peer in all {
-            self.announce(own, peer);
+            self.call(own, peer);
         }
     }
 
     fn begin_life_after(&mut self, own: Instant, known: Life) {
         if let Some(next) = known.renew() {
             self.act(own, |swim, effects| swim.change_identity(next, effects));
-            self.announce_to_all(own);
+            self.call_all(own);
         }
     }
 
@@ -277,6 +285,7 @@ impl Detector {
         for member in self.swim.iter_membership_state() {
             if let Some(peer) = self.peers.get_mut(&member.id().node) {
                 peer.life = *member.id();
+                peer.incarnation = member.incarnation();
                 peer.state = match member.state() {
                     State::Alive => Liveness::Alive,
                     State::Suspect => Liveness::Suspect,

@@ -5,9 +5,12 @@ use std::convert::Infallible;
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use driftless_ring::NodeId;
-use foca::{Config, Foca, NoCustomBroadcast, Notification, PeriodicParams, PostcardCodec, Runtime, Timer};
+use foca::{
+    Codec, Config, Foca, Header, Member, Message, NoCustomBroadcast, Notification, PeriodicParams, PostcardCodec,
+    Runtime, Timer,
+};
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 
@@ -35,6 +38,17 @@ pub(super) fn new(me: Life, settings: &DetectorSettings, seed: [u8; 32]) -> Swim
         periodic_gossip: Some(PeriodicParams { frequency: settings.probe_period / 2, num_members: INDIRECT_PROBES }),
     };
     Foca::new(me, config, Dice(StdRng::from_seed(seed)), PostcardCodec)
+}
+
+/// A datagram that tells a member what is said of it, as foca would. `None` cannot happen: it is short.
+pub(super) fn rumour(me: Life, about: Member<Life>) -> Option<Bytes> {
+    // Taken for "at least zero": foca does not say how often this node has contradicted.
+    let header = Header { src: me, src_incarnation: 0, dst: *about.id(), message: Message::Gossip };
+    let mut bytes = BytesMut::new();
+    PostcardCodec.encode_header(&header, &mut bytes).ok()?;
+    bytes.put_u16(1);
+    PostcardCodec.encode_member(&about, &mut bytes).ok()?;
+    Some(bytes.freeze())
 }
 
 /// What foca wants to be told, and when, in the detector's own time.
