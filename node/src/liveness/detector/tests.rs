@@ -230,6 +230,21 @@ fn a_lossy_network_makes_nobody_down() {
     net.wait(ms(3_000), Net::all_agree);
 }
 
+/// Found by the simulator: what everybody had passed on often enough stayed, and its subject never heard of it.
+#[test]
+fn a_suspicion_that_nobody_passes_on_any_more_is_contradicted() {
+    for seed in 0..60 {
+        let mut net = Net::new(3);
+        net.rng = StdRng::seed_from_u64(seed);
+        net.loss = 0.6;
+        net.run(ms(3_000));
+        net.loss = 0.0;
+        net.wait(ms(1_500), Net::all_agree);
+        net.run(ms(3_000));
+        assert!(net.all_agree(), "seed {seed}");
+    }
+}
+
 #[test]
 fn a_paused_node_is_missed_and_blames_nobody_when_it_goes_on() {
     // Short: what it has to say is believed. Long: it was called down meanwhile.
