@@ -156,6 +156,8 @@ impl Detector {
         let unmet: Vec<_> = detector.peers.values().map(|peer| Member::alive(peer.life)).collect();
         detector.act(now, |swim, effects| swim.apply_many(unmet.into_iter(), false, effects));
         detector.handle_timeout(now);
+        // Nobody is missed before there was time for the first connections.
+        detector.time.lose(detector.patience_max());
         detector
     }
 
@@ -243,11 +245,16 @@ impl Detector {
     fn tell_time(&mut self, now: Instant) -> Instant {
         let late = now.since(self.time.real(self.next_due()));
         if late >= self.settings.probe_period / 2 {
-            let patience = late.clamp(self.settings.probe_rtt, 4 * self.settings.probe_period);
+            let patience = late.clamp(self.settings.probe_rtt, self.patience_max());
             self.time.lose(late + patience);
             self.timers.forgive();
         }
         self.time.read(now)
+    }
+
+    /// In which connections are made, or made again.
+    fn patience_max(&self) -> Duration {
+        4 * self.settings.probe_period
     }
 
     /// Lets foca act. Whether it could.

@@ -64,7 +64,7 @@ impl Net {
             loss: 0.0,
             rng: StdRng::seed_from_u64(1),
         };
-        net.run(ms(2_000));
+        net.run(ms(3_000));
         for node in net.nodes.values_mut() {
             assert_eq!(node.changes, [], "nobody is suspected while all meet");
             assert!(node.detector.peers.values().all(|peer| peer.life.is_known()));
@@ -371,11 +371,13 @@ fn who_speaks_is_not_called_dead_for_a_while() {
 #[test]
 fn members_that_were_never_there_are_missed() {
     let mut lonely = detector(1, 3, 1, Instant(5));
-    while lonely.detector.poll_timeout() < Instant(6_000_000) {
+    while lonely.detector.poll_timeout() < Instant(8_000_000) {
         let now = lonely.detector.poll_timeout();
         lonely.detector.handle_timeout(now);
     }
     assert_eq!([2, 3].map(|peer| lonely.detector.liveness(id(peer))), [Some(Down); 2]);
+    let changed: Vec<Output> = std::iter::from_fn(|| lonely.detector.poll_output()).collect();
+    assert!(changed.len() > 4, "and they were called: {changed:?}");
     assert_eq!(lonely.detector.liveness(id(1)), None);
 }
 
