@@ -197,6 +197,10 @@ fn verdict(world: &mut World) -> Vec<Violation> {
         if node.metrics.actor_alarms.get() > 0 {
             violations.push(Violation::general("dots", format!("n{number} met dots of its own that it never stamped")));
         }
+        if node.store.hints() > 0 {
+            let text = format!("n{number} still holds {} hints", node.store.hints());
+            violations.push(Violation::general("convergence", text));
+        }
         if node.metrics.protocol_violations.get() > 0 {
             violations.push(Violation::general("the seam", format!("n{number} met messages that made no sense")));
         }
@@ -244,6 +248,9 @@ fn met(world: &World, evidence: &Evidence<'_>) -> Coverage {
         met.add("lww discards", metrics.lww_discarded.get());
         met.add("batch apply failures", node.store.refused());
         met.add("overloaded", metrics.overloaded.get());
+        met.add("acks by fallbacks", metrics.acks_fallback.get());
+        met.add("puts coordinated by fallbacks", metrics.fallback_coordinated.get());
+        met.add("hints delivered", metrics.hints_delivered.get());
         met.add("expired work", metrics.expired.get());
     }
     let (duplicated, lost) = world.messages();
