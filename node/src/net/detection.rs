@@ -42,19 +42,15 @@ impl Detection {
         self.detector.handle_connected(now, peer);
     }
 
-    pub(crate) fn datagram(&mut self, now: Instant, from: NodeId, bytes: &[u8]) {
+    pub(crate) fn datagram(&mut self, now: Instant, local: &Local, from: NodeId, bytes: &[u8]) {
+        self.listen(local);
         self.detector.handle_datagram(now, from, bytes);
     }
 
     /// To be called in every turn, after the inputs: what has been waiting is read before anybody is blamed.
     pub(crate) fn turn(&mut self, now: Instant, local: &Local) {
         if self.detector.poll_timeout() <= now {
-            for peer in &local.shared.peers {
-                let at = peer.heard.load(Ordering::Relaxed);
-                if at > 0 {
-                    self.detector.handle_heard(Instant(at), *peer.key());
-                }
-            }
+            self.listen(local);
             self.detector.handle_timeout(now);
         }
         while let Some(output) = self.detector.poll_output() {
@@ -64,6 +60,16 @@ impl Detection {
                     local.shared.peer_liveness(peer, liveness);
                     self.changes.push((peer, liveness));
                 }
+            }
+        }
+    }
+
+    /// Looks who has spoken lately, on connections of whatever shard: before anybody may be blamed.
+    fn listen(&mut self, local: &Local) {
+        for peer in &local.shared.peers {
+            let at = peer.heard.load(Ordering::Relaxed);
+            if at > 0 {
+                self.detector.handle_heard(Instant(at), *peer.key());
             }
         }
     }

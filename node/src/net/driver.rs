@@ -145,7 +145,7 @@ impl<S: Store> Driver<S> {
             Input::PeerLost(peer) => self.engine.handle_peer_lost(now, peer),
             Input::Datagram { from, bytes } => {
                 if let Some(detection) = &mut self.detection {
-                    detection.datagram(now.instant, from, &bytes);
+                    detection.datagram(now.instant, &self.local, from, &bytes);
                 }
             }
         }
