@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use driftless_antientropy::Held;
 use driftless_proto::client::{self, Response};
@@ -15,6 +16,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::config::Limits;
 use crate::coordinator::{self, Asker, Coordinator};
+use crate::handoff::{self, Handoff, HintFigures};
 use crate::liveness::Liveness;
 use crate::liveness::reach::{self, Reach};
 use crate::metrics::Metrics;
@@ -86,9 +88,11 @@ pub enum AaeCommand {
     Resume,
 }
 
-/// One shard: its replica, the requests it coordinates, and what it does to keep replicas equal.
+/// One shard: its replica, the requests it coordinates, and what it does to keep replicas equal: the delivery of what it
+/// holds for others, and anti-entropy.
 pub struct Engine<S: Store> {
     node: NodeId,
+    shard: u16,
     ring_version: u64,
     metrics: Arc<Metrics>,
     reach: Reach,
@@ -99,6 +103,10 @@ pub struct Engine<S: Store> {
     pressure: Pressure,
     /// When clients' requests arrived whose latency counts.
     arrivals: BTreeMap<ClientTag, (Kind, Instant)>,
+    handoff: Handoff,
+    /// When the figures of handoff may be published again, and whether they have changed.
+    figures_due: Instant,
+    figures_stale: bool,
     outputs: VecDeque<Output>,
 }
 
@@ -107,20 +115,25 @@ impl<S: Store> Engine<S> {
     pub fn new(config: EngineConfig, store: S, now: Now) -> Engine<S> {
         let mut rng = StdRng::from_seed(config.seed);
         let replica = Replica::new(&config, store, StdRng::from_rng(&mut rng), now);
-        let EngineConfig { node, topology, context_keys, limits, metrics, .. } = config;
+        let EngineConfig { node, shard, topology, context_keys, limits, metrics, .. } = config;
         let pings = RequestIds::new(Lane::Reach, rng.random());
+        let handoff = Handoff::new(node, topology.clone(), &limits, metrics.clone(), StdRng::from_rng(&mut rng));
         let (aae, aae_rng) = (limits.aae.clone(), StdRng::from_rng(&mut rng));
         let reconciler = Reconciler::new(node, topology.clone(), aae, metrics.clone(), &replica, now, aae_rng);
         let coordinator = Coordinator::new(node, topology.clone(), context_keys, limits, metrics.clone(), rng);
         let ring_version = topology.ring().version().0;
         let mut engine = Engine {
             node,
+            shard,
             ring_version,
             metrics,
             reach: Reach::default(),
             pings,
             replica,
             coordinator,
+            handoff,
+            figures_due: now.instant,
+            figures_stale: false,
             reconciler,
             pressure: Pressure::default(),
             arrivals: BTreeMap::new(),
@@ -203,6 +216,7 @@ impl<S: Store> Engine<S> {
         self.reach.handle_timeout(now.instant);
         self.coordinator.handle_timeout(now);
         self.replica.handle_timeout(now);
+        self.handoff.handle_timeout(now.instant);
         let view = View { replica: &self.replica, pressed: self.pressure.is_high(now.instant) };
         self.reconciler.handle_timeout(now, &view);
         self.route(now);
@@ -210,14 +224,10 @@ impl<S: Store> Engine<S> {
 
     /// The operator tells anti-entropy something.
     pub fn handle_aae(&mut self, now: Now, command: AaeCommand) {
-        match command {
-            AaeCommand::Run(partition) => self.reconciler.run(partition),
-            AaeCommand::Pause => self.reconciler.pause(now),
-            AaeCommand::Resume => self.reconciler.resume(),
-        }
         let view = View { replica: &self.replica, pressed: self.pressure.is_high(now.instant) };
-        self.reconciler.handle_timeout(now, &view);
+        self.reconciler.handle_command(now, &view, command);
         self.route(now);
+        self.publish(now.instant);
     }
 
     /// Ends a turn: applies the batch that the turn has built and releases what waited for that. What is released
@@ -227,6 +237,7 @@ impl<S: Store> Engine<S> {
             self.replica.commit(now);
             self.route(now);
         }
+        self.publish(now.instant);
     }
 
     /// The next thing to do, until there is none.
@@ -236,9 +247,17 @@ impl<S: Store> Engine<S> {
 
     /// When to call [`Engine::handle_timeout`] at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let (reach, coordinator) = (self.reach.poll_timeout(), self.coordinator.poll_timeout());
-        let (replica, reconciler) = (self.replica.poll_timeout(), self.reconciler.poll_timeout());
-        [reach, coordinator, replica, reconciler].into_iter().flatten().min()
+        [
+            self.reach.poll_timeout(),
+            self.coordinator.poll_timeout(),
+            self.replica.poll_timeout(),
+            self.handoff.poll_timeout(),
+            self.reconciler.poll_timeout(),
+            self.figures_stale.then_some(self.figures_due),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// How anti-entropy stands.
@@ -248,7 +267,7 @@ impl<S: Store> Engine<S> {
 
     /// The partitions of this shard with their trees, as they stand.
     pub fn trees(&self) -> impl Iterator<Item = (PartitionId, Held<'_>)> {
-        self.replica.partitions().map(|partition| (partition, self.replica.held(partition)))
+        self.replica.partitions().map(|partition| (partition, self.replica.tree(partition)))
     }
 
     /// Requests that this shard coordinates now.
@@ -266,7 +285,7 @@ impl<S: Store> Engine<S> {
         self.replica.store_mut()
     }
 
-    /// Moves messages between coordinator and replica, and out, until both are quiet.
+    /// Moves messages between the machines, and out, until all are quiet.
     fn route(&mut self, now: Now) {
         loop {
             if let Some(output) = self.reach.poll_output() {
@@ -277,6 +296,8 @@ impl<S: Store> Engine<S> {
                 self.take_from_replica(now, output);
             } else if let Some(output) = self.reconciler.poll_output() {
                 self.take_from_reconciler(output);
+            } else if let Some(output) = self.handoff.poll_output() {
+                self.take_from_handoff(now, output);
             } else {
                 break;
             }
@@ -288,13 +309,16 @@ impl<S: Store> Engine<S> {
             reach::Output::Up(peer) => {
                 self.coordinator.handle_peer_up(peer);
                 self.reconciler.handle_peer_up(now, peer);
+                self.handoff.handle_up(now.instant, peer);
             }
             reach::Output::Doubted(peer) => {
                 self.metrics.peers_doubted.inc();
                 self.coordinator.handle_peer_doubted(now, peer);
+                self.handoff.handle_doubted(now.instant, peer);
             }
             reach::Output::Lost(peer) => {
                 self.coordinator.handle_peer_lost(now, peer);
+                self.handoff.handle_lost(now.instant, peer);
                 let view = View { replica: &self.replica, pressed: self.pressure.is_high(now.instant) };
                 self.reconciler.handle_peer_lost(now, &view, peer);
             }
@@ -333,6 +357,7 @@ impl<S: Store> Engine<S> {
             replica::Output::Reply { to, id, reply } => self.send(to, id, Body::Reply(reply)),
             replica::Output::Sync(up_to) => self.outputs.push_back(Output::Sync(up_to)),
             replica::Output::Retired(actor) => self.coordinator.handle_retired(now, actor),
+            replica::Output::Owes(target) => self.handoff.handle_owed(now.instant, target),
             replica::Output::Halt(reason) => self.outputs.push_back(Output::Halt(reason)),
         }
     }
@@ -347,14 +372,48 @@ impl<S: Store> Engine<S> {
         }
     }
 
+    fn take_from_handoff(&mut self, now: Now, output: handoff::Output) {
+        self.figures_stale = true;
+        match output {
+            handoff::Output::Look { target, from } => {
+                if let Some(page) = self.replica.hints_for(target, from) {
+                    self.handoff.handle_page(now.instant, target, page);
+                }
+            }
+            handoff::Output::Send { to, id, deadline, request } => {
+                self.send(to, id, Body::Request { deadline, request });
+            }
+            handoff::Output::Delivered { target, record, digest } => {
+                self.replica.hint_delivered(target, &record, digest);
+            }
+            handoff::Output::Readdress { target, record } => self.replica.readdress_hint(target, &record),
+        }
+    }
+
+    /// Shows what is held for whom, a few times per second at most.
+    fn publish(&mut self, now: Instant) {
+        self.figures_stale |= self.replica.take_tallies_changed();
+        if !self.figures_stale || now < self.figures_due {
+            return;
+        }
+        self.figures_stale = false;
+        self.figures_due = now + FIGURES_INTERVAL;
+        for (target, tally) in self.replica.tallies() {
+            let (delivered, rate) = self.handoff.figures(target);
+            let (keys, bytes, since) = (tally.keys(), tally.bytes(), tally.since());
+            self.metrics.hints.publish(self.shard, target, HintFigures { keys, bytes, since, delivered, rate });
+        }
+    }
+
     fn take_reply(&mut self, now: Now, from: NodeId, id: RequestId, reply: Reply) {
         match id.lane() {
             Lane::Coordinator => self.coordinator.handle_reply(now, from, id, reply),
+            Lane::Handoff => self.handoff.handle_reply(now.instant, from, id, reply),
             Lane::AntiEntropy => {
                 let view = View { replica: &self.replica, pressed: self.pressure.is_high(now.instant) };
                 self.reconciler.handle_reply(now, &view, from, id, reply);
             }
-            Lane::Handoff | Lane::Reach => {}
+            Lane::Reach => {}
         }
     }
 
@@ -372,6 +431,9 @@ impl<S: Store> Engine<S> {
         }
     }
 }
+
+/// How often the figures of handoff are published.
+const FIGURES_INTERVAL: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests;

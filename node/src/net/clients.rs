@@ -123,6 +123,8 @@ impl Client {
                 shared.tell_aae(command);
             }
             self.answer(local, since, id, Response::Aae(Box::new(shared.aae_status())));
+        } else if matches!(request, Request::Hints) {
+            self.answer(local, since, id, Response::Hints(shared.hints()));
         } else if shared.is_stopping() {
             self.answer(local, since, id, refused(Refusal::Stopping));
         } else if full {

@@ -23,12 +23,13 @@ use driftless_antientropy::{
     self as antientropy, ExchangeId, Held, Holder, Initiator, InitiatorOutput, Line, Local, Micros, Outcome, Records,
     Refused, Report, Responder, ResponderOutput, Settings, Standing, Sums, Unequal,
 };
-use driftless_proto::Topology;
+use driftless_proto::{Refusal, Topology};
 use driftless_ring::{NodeId, PartitionId, Token};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::config::AaeLimits;
+use crate::engine::AaeCommand;
 use crate::metrics::Metrics;
 use crate::peer::{
     Exchange, Exchanged, Lane, Merge, Purpose, Read, Reply, Request, RequestId, RequestIds, State, Want,
@@ -107,6 +108,8 @@ pub(crate) struct Reconciler {
     asked: BTreeMap<RequestId, Asked>,
     /// When to stop waiting for what was asked, in order.
     overdue: VecDeque<(Instant, RequestId)>,
+    /// When the next exchange may begin, once there is room for one; found by a walk over all that waits.
+    next_exchange: Option<Instant>,
     /// The last view: whether clients suffered.
     pressed: bool,
     paused: bool,
@@ -172,6 +175,7 @@ impl Reconciler {
             repairs: Repairs::default(),
             asked: BTreeMap::new(),
             overdue: VecDeque::new(),
+            next_exchange: None,
             pressed: false,
             paused: false,
             outputs: VecDeque::new(),
@@ -255,6 +259,9 @@ impl Reconciler {
 
     /// Time has passed.
     pub(crate) fn handle_timeout<S: Store>(&mut self, now: Now, view: &View<'_, S>) {
+        if self.poll_timeout().is_none_or(|due| now.instant < due) {
+            return;
+        }
         while let Some(&(deadline, id)) = self.overdue.front()
             && deadline <= now.instant
         {
@@ -279,13 +286,18 @@ impl Reconciler {
         self.go_on(now, view);
     }
 
-    /// Compare now, also with peers that usually begin themselves: all, or one partition.
-    pub(crate) fn run(&mut self, partition: Option<PartitionId>) {
-        self.rounds.want(partition);
+    /// The operator says something.
+    pub(crate) fn handle_command<S: Store>(&mut self, now: Now, view: &View<'_, S>, command: AaeCommand) {
+        match command {
+            AaeCommand::Run(partition) => self.rounds.want(partition),
+            AaeCommand::Pause => self.pause(now),
+            AaeCommand::Resume => self.paused = false,
+        }
+        self.go_on(now, view);
     }
 
     /// Nothing is begun or repaired any more, and peers that ask are refused.
-    pub(crate) fn pause(&mut self, now: Now) {
+    fn pause(&mut self, now: Now) {
         self.paused = true;
         let begun: Vec<_> = self.begun.keys().copied().collect();
         for exchange in begun {
@@ -295,11 +307,6 @@ impl Reconciler {
         for (from, exchange) in answering {
             self.end_answering(from, exchange);
         }
-    }
-
-    /// Everything goes on.
-    pub(crate) fn resume(&mut self) {
-        self.paused = false;
     }
 
     /// How things stand.
@@ -312,7 +319,7 @@ impl Reconciler {
                 let answering = self.answering.iter();
                 let mut answering =
                     answering.filter(|((from, _), a)| *from == id && a.responder.partition() == partition);
-                let mine = count(replica.held(partition));
+                let mine = count(replica.tree(partition));
                 partitions.push(PartitionFigures {
                     peer: id,
                     partition,
@@ -345,9 +352,7 @@ impl Reconciler {
         }
         let opens = self.budget.opens_at(self.pressed);
         let repairs = (self.repairs.has_room() && self.repairs.has_more()).then_some(opens);
-        let may_begin = self.begun.len() < self.limits.exchanges_max;
-        let exchange = if may_begin { self.rounds.next_at(|partition| self.is_busy(partition)) } else { None };
-        let exchange = exchange.map(|at| at.max(opens));
+        let exchange = self.next_exchange.map(|at| at.max(opens));
         [machines, overdue, repairs, exchange, self.rounds.poll_timeout()].into_iter().flatten().min()
     }
 
@@ -380,13 +385,15 @@ impl Reconciler {
         while let Some((peer, partitions)) = self.rounds.due(now.instant) {
             self.begin_round(now, view, peer, partitions);
         }
+        let may_begin = self.begun.len() < self.limits.exchanges_max;
+        self.next_exchange = if may_begin { self.rounds.next_at(|partition| self.is_busy(partition)) } else { None };
     }
 
     fn begin_round<S: Store>(&mut self, now: Now, view: &View<'_, S>, peer: NodeId, partitions: Vec<PartitionId>) {
         // A peer may have another number of shards; one message goes to one of them.
         let mut lines: BTreeMap<u16, Vec<Line>> = BTreeMap::new();
         for &partition in &partitions {
-            match view.replica.held(partition) {
+            match view.replica.tree(partition) {
                 Held::Tree(tree) => {
                     let shard = self.topology.shard_of(peer, partition);
                     lines.entry(shard).or_default().push(Line::of(partition, tree));
@@ -412,7 +419,10 @@ impl Reconciler {
             && self.budget.is_open(now.instant, view.pressed)
             && let Some((peer, partition, unequal)) = self.rounds.next(now.instant, |busy| self.is_busy(busy))
         {
-            let settings = self.settings(confirms(count(view.replica.held(partition)), unequal.peer_count));
+            let mine = count(view.replica.tree(partition));
+            let known = now.instant.since(unequal.since);
+            let confirm = if may_be_under_way(mine, unequal.peer_count) { self.limits.confirm } else { Duration::ZERO };
+            let settings = self.settings(confirm.saturating_sub(known));
             let exchange = ExchangeId(self.rng.random());
             let bits = unequal.peer_bits;
             let initiator = self.with_local(view, partition, |local| {
@@ -522,7 +532,7 @@ impl Reconciler {
     fn answer_sums<S: Store>(&mut self, now: Now, view: &View<'_, S>, from: NodeId, id: RequestId, sums: &Sums) {
         let ring = self.topology.ring().clone();
         let unequal = sums.answer(ring.partitions(), |partition| {
-            if ring.owns(from, partition) { view.replica.held(partition) } else { Held::Nothing }
+            if ring.owns(from, partition) { view.replica.tree(partition) } else { Held::Nothing }
         });
         let mut named = unequal.partitions.iter().map(|(partition, _)| *partition).peekable();
         for line in &sums.lines {
@@ -545,7 +555,7 @@ impl Reconciler {
     ) {
         let exchange = request.exchange;
         let done = request.ask == Ask::Done;
-        let ours = matches!(view.replica.held(partition), Held::Tree(_) | Held::Rebuilding);
+        let ours = matches!(view.replica.tree(partition), Held::Tree(_) | Held::Rebuilding);
         let known = self.answering.get(&(from, exchange));
         let other = known.is_some_and(|answering| answering.responder.partition() != partition)
             || matches!(&request.ask, Ask::Start(start) if start.partition != partition);
@@ -577,7 +587,7 @@ impl Reconciler {
             // An exchange that is over here: nobody waits for an answer.
             None if done => {}
             None => {
-                let settings = self.settings(true);
+                let settings = self.settings(self.limits.confirm);
                 let started =
                     self.with_local(view, partition, |local| Responder::start(micros(now), settings, local, request));
                 match started {
@@ -658,6 +668,9 @@ impl Reconciler {
                 } else {
                     tracing::debug!(peer = %of, ?reply, "a repair was refused");
                 }
+                if let Reply::Refused(Refusal::Overloaded { retry_after_ms }) = reply {
+                    self.budget.hold(Duration::from_millis(retry_after_ms.into()));
+                }
                 self.repairs.landed(role, bytes);
             }
             (Asked::State { of, mine }, Reply::State(State::Header(theirs))) => {
@@ -734,10 +747,12 @@ impl Reconciler {
         self.begun.values().any(|begun| begun.initiator.partition() == partition)
     }
 
-    fn settings(&self, confirms: bool) -> Settings {
+    /// `confirm` is what is left to wait for: a partition that has been in the queue for a second has been unequal for a
+    /// second.
+    fn settings(&self, confirm: Duration) -> Settings {
         let length = |time: Duration| Micros(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
         Settings {
-            confirm: if confirms { length(self.limits.confirm) } else { Micros(0) },
+            confirm: length(confirm),
             patience: length(self.limits.patience),
             repair: length(self.limits.repair),
             ..Settings::default()
@@ -777,7 +792,7 @@ impl Reconciler {
         call: impl FnOnce(Local<'_>) -> T,
     ) -> T {
         let stored = view.replica.stored(partition.n);
-        let tree = match view.replica.held(partition) {
+        let tree = match view.replica.tree(partition) {
             Held::Tree(tree) => Some(tree),
             Held::Rebuilding | Held::Nothing => None,
         };
@@ -812,7 +827,7 @@ fn count(held: Held<'_>) -> u64 {
 
 /// Whether a difference may be writes that are only under way, which become equal by themselves. Not if one side lacks
 /// more than that: who has lost its data should not wait a second for each partition.
-fn confirms(mine: u64, theirs: u64) -> bool {
+fn may_be_under_way(mine: u64, theirs: u64) -> bool {
     mine.min(theirs) > 0 && mine.abs_diff(theirs) <= UNDER_WAY_MAX
 }
 

@@ -22,7 +22,7 @@ use crate::time::Instant;
 pub(super) struct Rounds {
     interval: Duration,
     peers: BTreeMap<NodeId, Peer>,
-    /// Unequal partitions by the moment from which they are known to be, then by lot: two peers that fill a third
+    /// Unequal partitions of peers that can be reached, by the moment from which they are known to be, then by lot: two peers that fill a third
     /// should not both begin with the same partition.
     waiting: BTreeSet<(Instant, u32, NodeId, PartitionId)>,
     rng: StdRng,
@@ -64,7 +64,7 @@ pub(super) struct Shared {
 /// A partition known to differ.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unequal {
-    since: Instant,
+    pub(super) since: Instant,
     lot: u32,
     not_before: Instant,
     pub(super) peer_bits: Bits,
@@ -96,7 +96,8 @@ impl Rounds {
                 let peer = peers.entry(owner).or_insert_with(|| Peer {
                     reachable: false,
                     begins: node < owner,
-                    next_round: now,
+                    // Peers are hardly connected yet; when one is, its round comes soon.
+                    next_round: now + interval,
                     busy_until: now,
                     wanted: None,
                     open: 0,
@@ -122,16 +123,18 @@ impl Rounds {
     /// A peer is back: it may have missed something.
     pub(super) fn peer_up(&mut self, now: Instant, peer: NodeId) {
         let soon = now + self.soon();
-        if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.reachable = true;
-            peer.next_round = peer.next_round.min(soon);
-        }
+        let Some(found) = self.peers.get_mut(&peer) else { return };
+        found.reachable = true;
+        found.next_round = found.next_round.min(soon);
+        let unequal = found.shared.iter().filter_map(|(partition, shared)| Some((*partition, shared.unequal?)));
+        self.waiting.extend(unequal.map(|(partition, unequal)| (unequal.since, unequal.lot, peer, partition)));
     }
 
     pub(super) fn peer_lost(&mut self, peer: NodeId) {
-        if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.reachable = false;
-            peer.open = 0;
+        if let Some(found) = self.peers.get_mut(&peer) {
+            found.reachable = false;
+            found.open = 0;
+            self.waiting.retain(|(_, _, waiting, _)| *waiting != peer);
         }
     }
 

@@ -13,7 +13,7 @@ use super::stored::Stored;
 
 impl<S: Store> Replica<S> {
     /// What is held of a partition of this shard.
-    pub(crate) fn held(&self, partition: PartitionId) -> Held<'_> {
+    pub(crate) fn tree(&self, partition: PartitionId) -> Held<'_> {
         self.trees.held(partition)
     }
 
@@ -36,7 +36,7 @@ impl<S: Store> Replica<S> {
             ControlFlow::Continue(())
         })?;
         let state = |(key, value): (Vec<u8>, bytes::Bytes)| {
-            let (bucket, key) = RecordKey::from_stored(key).name()?;
+            let (bucket, key) = RecordKey::from_stored(key).bucket_and_key()?;
             Ok((bucket, key, record::decode(value)?))
         };
         found.into_iter().map(state).collect()

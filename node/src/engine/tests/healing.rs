@@ -9,7 +9,6 @@ use driftless_ring::{ArcIndex, Token, TokenRange};
 use std::ops::ControlFlow;
 
 use super::*;
-use crate::config::AaeLimits;
 use crate::peer::{Exchange, Exchanged, Purpose};
 use crate::replica::store::Batch;
 
@@ -273,7 +272,7 @@ fn the_scrub_finds_a_leaf_that_drifted_and_the_next_round_repairs_the_key() {
     trio.forget_behind_its_back(2, STRICT);
     assert_eq!(trio.engines[2].metrics.aae_drift.get(), 0);
     // One leaf in eight partitions of 64, each tenth of a second, by lot.
-    for _ in 0..20_000 {
+    for _ in 0..6_000 {
         trio.pass(Duration::from_millis(100));
         trio.settle();
     }
