@@ -461,7 +461,7 @@ macro_rules! request_options {
                 self
             }
 
-            /// Whether stand-ins count when primaries are down.
+            /// Whether fallbacks count when primaries are down.
             pub fn sloppy(mut self, sloppy: bool) -> Self {
                 self.$field$(.$inner)?.sloppy = Some(sloppy);
                 self

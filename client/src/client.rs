@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use driftless_proto::Topology;
-use driftless_proto::client::{NodeStatus, Request, Response};
+use driftless_proto::client::{HintsFor, NodeStatus, Request, Response};
 use tokio::sync::Semaphore;
 
 use crate::bucket::Bucket;
@@ -86,6 +86,20 @@ impl Client {
         let request = Request::Status;
         match self.inner.call(&request, Route::Any, &settings, Clock::start(settings.timeout)).await? {
             Response::Status(status) => Ok(*status),
+            _ => Err(self.inner.misunderstood(&request).into()),
+        }
+    }
+
+    /// What a node holds for others that could not be reached: one entry for each that something is or was held for.
+    /// The node is given as in [`Client::status`].
+    ///
+    /// # Errors
+    /// [`StatusError`] if there is no such node or it does not answer.
+    pub async fn hints(&self, node: impl AsRef<str>) -> Result<Vec<HintsFor>, StatusError> {
+        let settings = Profile::new().via(node).over(&self.inner.settings);
+        let request = Request::Hints;
+        match self.inner.call(&request, Route::Any, &settings, Clock::start(settings.timeout)).await? {
+            Response::Hints(hints) => Ok(hints),
             _ => Err(self.inner.misunderstood(&request).into()),
         }
     }

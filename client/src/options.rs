@@ -47,7 +47,7 @@ impl Profile {
         self
     }
 
-    /// Whether stand-ins count towards w when primaries are down. Off, with r + w > n, promises to read your writes;
+    /// Whether fallbacks count towards w when primaries are down. Off, with r + w > n, promises to read your writes;
     /// on, writes succeed with more nodes down.
     pub fn sloppy(mut self, sloppy: bool) -> Profile {
         self.sloppy = Some(sloppy);

@@ -1,7 +1,7 @@
 //! Where a request goes: the cluster's topology as last heard of, and a [`Link`] to every shard in it.
 //!
 //! ```text
-//! (bucket, key) ── token ──▶ partition ── ring ──▶ primaries, then stand-ins      the first promising one
+//! (bucket, key) ── token ──▶ partition ── ring ──▶ primaries, then fallbacks      the first promising one
 //!                               └── shard_of ──▶ one link per (node, shard)
 //! ```
 //! Rows of the ring are balanced, so going to the first primary spreads the load. A node whose connection is down, that

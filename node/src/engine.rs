@@ -218,6 +218,10 @@ impl<S: Store> Engine<S> {
     fn take_from_reach(&mut self, now: Now, output: reach::Output) {
         match output {
             reach::Output::Up(peer) => self.coordinator.handle_peer_up(peer),
+            reach::Output::Doubted(peer) => {
+                self.metrics.peers_doubted.inc();
+                self.coordinator.handle_peer_doubted(now, peer);
+            }
             reach::Output::Lost(peer) => self.coordinator.handle_peer_lost(now, peer),
             reach::Output::Ping(peer) => {
                 let deadline = now.instant + reach::PING_TIMEOUT;
@@ -235,6 +239,7 @@ impl<S: Store> Engine<S> {
             coordinator::Output::Send { to, id, deadline, request } => {
                 self.send(to, id, Body::Request { deadline, request });
             }
+            coordinator::Output::Overdue(peer) => self.reach.handle_overdue(now.instant, peer),
             coordinator::Output::Reply { to: Asker::Client(to), response } => {
                 self.outputs.push_back(Output::Reply { to, response });
             }

@@ -21,6 +21,16 @@ pub struct Metrics {
     pub reads_found: Counter,
     /// Acknowledgements by primaries that counted for a put.
     pub acks_primary: Counter,
+    /// Acknowledgements by fallbacks that counted for a put.
+    pub acks_fallback: Counter,
+    /// Puts and deletes stamped by a fallback, because no primary could be counted on.
+    pub fallback_coordinated: Counter,
+    /// Requests to replicas made because another one was late, beyond what the client asked for.
+    pub hedges: Counter,
+    /// Writes that a primary missed and this node has noted to owe it.
+    pub owed: Counter,
+    /// Times that a connected peer could not be counted on any more: the detector or late answers spoke against it.
+    pub peers_doubted: Counter,
     /// Merged states sent to replicas that lacked something, found by a read.
     pub read_repairs: Counter,
     /// Strict reads that had to write back before they answered.
@@ -123,10 +133,15 @@ impl Metrics {
         registry.register("requests", "Client requests answered", self.requests.clone());
         let latency = Family::<OperationLabels, LatencySeconds>::clone(&self.latency);
         registry.register_with_unit("request", "Arrival to answer", Unit::Seconds, latency);
-        let counters: [(&str, &str, &Counter); 19] = [
+        let counters = [
             ("siblings_read", "Siblings found by reads", &self.siblings_read),
             ("reads_found", "Reads that found a value", &self.reads_found),
             ("acks_primary", "Acknowledgements by primaries that counted for a put", &self.acks_primary),
+            ("acks_fallback", "Acknowledgements by fallbacks that counted for a put", &self.acks_fallback),
+            ("fallback_coordinated", "Writes stamped by a fallback", &self.fallback_coordinated),
+            ("hedges", "Requests made because a replica was late", &self.hedges),
+            ("owed", "Writes that a primary missed and is owed", &self.owed),
+            ("peers_doubted", "Peers that could not be counted on any more", &self.peers_doubted),
             ("read_repairs", "Merged states sent to replicas that lacked something", &self.read_repairs),
             ("write_backs", "Strict reads that wrote back before they answered", &self.write_backs),
             ("forwards", "Requests forwarded to a node that stores the key", &self.forwards),

@@ -48,7 +48,7 @@ pub struct BucketDefinition {
     pub name: BucketName,
     /// Replication factor (never changes) and default quorums.
     pub quorum: Quorum,
-    /// Whether stand-ins count towards w.
+    /// Whether fallbacks count towards w.
     pub sloppy: bool,
     /// Conflict policy; never changes.
     pub conflict: Conflict,

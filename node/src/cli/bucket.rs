@@ -81,7 +81,8 @@ fn show(common: &Common, bucket: &BucketDefinition) -> Result {
         "r + w <= n: a read may miss the newest acknowledged write"
     };
     output::line(format_args!("  {overlap}"))?;
-    let sloppy = if bucket.sloppy { "stand-ins of nodes that cannot be reached count" } else { "only primaries count" };
+    let sloppy =
+        if bucket.sloppy { "fallbacks for nodes that cannot be reached count" } else { "only primaries count" };
     output::line(format_args!("  sloppy = {}: {sloppy}", bucket.sloppy))?;
     let meaning = match bucket.conflict {
         Conflict::Siblings => "concurrent writes are kept until somebody merges them",

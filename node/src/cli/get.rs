@@ -75,6 +75,7 @@ fn explanation_json(explanation: &Explanation) -> Value {
         .map(|replica| {
             json!({
                 "node": replica.node,
+                "stands_in_for": replica.stands_in_for,
                 "state": replica.state,
                 "latency_us": replica.latency_us,
                 "counted": replica.counted,
@@ -146,13 +147,14 @@ fn explain(explanation: &Explanation) -> Result {
     let rows = explanation.replicas.iter().map(|replica| {
         vec![
             replica.node.clone(),
+            replica.stands_in_for.as_ref().map_or("primary".to_owned(), |primary| format!("fallback for {primary}")),
             replica.latency_us.map_or("-".to_owned(), |us| format!("{:.2} ms", us as f64 / 1000.0)),
             yes(replica.counted),
             yes(replica.repaired),
             replica.state.clone().unwrap_or_else(|| "no answer".to_owned()),
         ]
     });
-    output::line(output::table(&["replica", "after", "counted", "repaired", "what it had"], rows.collect()))
+    output::line(output::table(&["replica", "as", "after", "counted", "repaired", "what it had"], rows.collect()))
 }
 
 fn is_found(read: &Read) -> bool {

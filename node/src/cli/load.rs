@@ -76,7 +76,7 @@ pub(crate) struct Options {
     pub(crate) concurrency: usize,
     /// Replicas that must acknowledge.
     pub(crate) w: Option<u8>,
-    /// Whether stand-ins count.
+    /// Whether fallbacks count.
     pub(crate) sloppy: Option<bool>,
     /// Read first, and replace.
     pub(crate) replace: bool,

@@ -4,7 +4,7 @@
 //! a cluster on this machine   dev  demo                       local/    files, ports and processes
 //! a node                      serve  cert
 //! data                        put  get  delete  scan  load  dump
-//! looking                     bucket  ring  status
+//! looking                     bucket  hints  ring  status
 //! measuring                   bench
 //!                             profile.rs  which cluster is meant, and who we are to it
 //!                             session.rs  a connected client; failures as exit codes
@@ -25,6 +25,7 @@ mod dev;
 mod dump;
 mod exit;
 mod get;
+mod hints;
 mod load;
 mod local;
 mod output;
@@ -115,6 +116,10 @@ enum Command {
     ///
     /// Exit code 0 whatever it shows, unless --check is given.
     Status(WithKey<status::Args>),
+    /// What nodes hold for others that could not be reached
+    ///
+    /// Hints are delivered by themselves once their target is back; there is nothing to type.
+    Hints(WithKey<hints::Args>),
     /// Measure a running cluster with a closed loop of clients
     ///
     /// What is measured: from the call of the client library to its answer, retries included.
@@ -183,6 +188,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Bucket(command) => bucket::run(&common, command).map(done),
         Command::Ring(args) => ring::run(&common, args).map(done),
         Command::Status(with) => status::run(&common.with(with.key), &with.args),
+        Command::Hints(with) => hints::run(&common.with(with.key), &with.args).map(done),
         Command::Bench(with) => bench::run(&common.with(with.key), &with.args).map(done),
         Command::Completions(args) => completions::run(&args).map(done),
     }

@@ -70,11 +70,13 @@ pub(crate) fn run(common: &Common, args: Args) -> Result {
                 bucket_flag(&args.bucket)
             ))?,
         }
-        if u32::from(done.primaries()) < u32::from(done.acks()) {
+        let fallbacks = done.acks() - done.primaries();
+        if fallbacks > 0 {
             output::note(format_args!(
-                "{} of {} acknowledgements came from stand-ins of nodes that could not be reached",
-                done.acks() - done.primaries(),
-                done.acks()
+                "acknowledged by {} {} + {fallbacks} {}, which will hand it to the primaries that could not be reached",
+                done.primaries(),
+                if done.primaries() == 1 { "primary" } else { "primaries" },
+                if fallbacks == 1 { "fallback" } else { "fallbacks" },
             ));
         }
         Ok(())

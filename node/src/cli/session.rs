@@ -24,7 +24,7 @@ pub(crate) struct BucketArg {
 /// How many replicas must take part, and which count.
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
 pub(crate) struct SloppyArgs {
-    /// Whether stand-ins of primaries count [default: as the bucket says]
+    /// Whether fallbacks for primaries count [default: as the bucket says]
     #[arg(long, value_name = "BOOL", conflicts_with = "strict")]
     sloppy: Option<bool>,
     /// The same as --sloppy false: with r + w > n, reads then see every acknowledged write

@@ -76,7 +76,7 @@ fn topology_on_disk(access: &Access) -> Option<Topology> {
 }
 
 /// n2 comes before n10.
-fn members(topology: &Topology) -> impl Iterator<Item = Member> {
+pub(super) fn members(topology: &Topology) -> impl Iterator<Item = Member> {
     let mut members: Vec<Member> = topology.ring().members().to_vec();
     members.sort_by(|a, b| (a.name.len(), &a.name).cmp(&(b.name.len(), &b.name)));
     members.into_iter()
@@ -149,6 +149,18 @@ fn judge(topology: &Topology, nodes: &[Node]) -> (bool, String) {
             format!("All {} nodes are up and connected; some still count their keys after a start.", nodes.len()),
         );
     }
+    let hints: u64 = answers().filter_map(|status| status.hints).sum();
+    if hints > 0 {
+        let (keys, wait) = if hints == 1 { ("key", "waits") } else { ("keys", "wait") };
+        return (
+            true,
+            format!(
+                "All {} nodes are up and connected; {} {keys} {wait} to be handed over (driftless hints).",
+                nodes.len(),
+                grouped(hints)
+            ),
+        );
+    }
     match nodes.len() {
         1 => (true, "The only node is up.".to_owned()),
         count => (true, format!("All {count} nodes are up and connected.")),
@@ -165,6 +177,7 @@ fn as_json(node: &Node) -> Value {
         "owned_percent": node.owned_percent,
         "keys": status.and_then(|status| status.keys),
         "bytes": status.and_then(|status| status.bytes),
+        "hints": status.and_then(|status| status.hints),
         "version": status.map(|status| &status.version),
         "ring_version": status.map(|status| status.ring_version),
         "uptime_ms": status.map(|status| status.uptime_ms),
@@ -188,22 +201,26 @@ fn as_table(nodes: &[Node]) -> String {
                 owned,
                 counted(status.keys, grouped),
                 counted(status.bytes, size),
+                counted(status.hints, grouped),
                 status.version.clone(),
                 status.ring_version.to_string(),
                 format!("{}/{}", status.peers.iter().filter(|peer| peer.connected).count(), status.peers.len()),
             ],
             Err(_) => {
                 let mut row = vec![member.name.clone(), "down".to_owned(), member.zone.clone(), owned];
-                row.extend(std::iter::repeat_n("-".to_owned(), 5));
+                row.extend(std::iter::repeat_n("-".to_owned(), 6));
                 row
             }
         }
     });
-    output::table(&["node", "state", "zone", "owned", "keys", "bytes", "version", "ring", "peers"], rows.collect())
+    output::table(
+        &["node", "state", "zone", "owned", "keys", "bytes", "hints", "version", "ring", "peers"],
+        rows.collect(),
+    )
 }
 
 /// A node that is up answers in milliseconds.
-const ANSWER_MAX: std::time::Duration = std::time::Duration::from_secs(3);
+pub(super) const ANSWER_MAX: std::time::Duration = std::time::Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {

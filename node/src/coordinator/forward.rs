@@ -58,6 +58,11 @@ impl Forward {
         self.actions.pop_front()
     }
 
+    /// Whether somebody still waits for the answer.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        !self.done
+    }
+
     /// When to call [`Forward::handle_timeout`]; `None` when the machine is done.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         (!self.done).then_some(self.deadline)

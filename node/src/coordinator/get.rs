@@ -15,6 +15,7 @@ use driftless_ring::NodeId;
 use crate::peer::{Merge, Purpose, Read, Reply, Request, State, Want};
 use crate::time::{Instant, Now};
 
+use super::pace::Pace;
 use super::plan::Plan;
 use super::{Action, Answer, Occasion};
 
@@ -30,8 +31,8 @@ pub(crate) struct Demand {
     pub(crate) ask_all: bool,
     /// Wait for all of them before answering, and tell what each said.
     pub(crate) explain: bool,
-    /// When to ask one more replica for each that has not answered.
-    pub(crate) attempt_timeout: Duration,
+    /// Let fallbacks answer for primaries that cannot be counted on.
+    pub(crate) sloppy: bool,
     /// When to give up.
     pub(crate) deadline: Instant,
 }
@@ -43,7 +44,9 @@ pub(crate) struct Get {
     key: Key,
     demand: Demand,
     started: Instant,
-    /// How many of the reachable replicas, in order, have been asked.
+    /// Whom to ask, best first, each with the primary whose slot it is.
+    readers: Vec<(NodeId, NodeId)>,
+    /// How many of them have been asked.
     asked: usize,
     replicas: BTreeMap<NodeId, Replica>,
     /// The join of all full states in hand.
@@ -53,7 +56,6 @@ pub(crate) struct Get {
     /// Hold the answer back until every replica has spoken.
     wait_for_all: bool,
     stage: Stage,
-    next_timeout: Instant,
     actions: VecDeque<Action>,
 }
 
@@ -90,26 +92,39 @@ impl Get {
     /// Asks the first replicas.
     ///
     /// # Errors
-    /// [`Refusal::NotEnoughReplicas`] if r replicas cannot be reached.
-    pub(crate) fn start(plan: Plan, bucket: BucketId, key: Key, demand: Demand, now: Now) -> Result<Get, Failure> {
-        plan.require(demand.r)?;
+    /// [`Refusal::NotEnoughReplicas`] if fewer than r slots can be filled.
+    pub(crate) fn start(
+        plan: Plan,
+        bucket: BucketId,
+        key: Key,
+        demand: Demand,
+        pace: &Pace,
+        now: Now,
+    ) -> Result<Get, Failure> {
+        let readers = readers(&plan, demand.sloppy, pace);
+        if readers.len() < demand.r.into() {
+            let available = readers.len() as u8;
+            return Err(Refusal::NotEnoughReplicas { needed: demand.r, available }.into());
+        }
         let mut get = Get {
             plan,
             bucket,
             key,
             demand,
             started: now.instant,
+            readers,
             asked: 0,
             replicas: BTreeMap::new(),
             full: None,
             answer: None,
             wait_for_all: demand.explain,
             stage: Stage::Reading,
-            next_timeout: (now.instant + demand.attempt_timeout).min(demand.deadline),
             actions: VecDeque::new(),
         };
-        let first = if demand.ask_all { get.plan.reachable.len() } else { demand.r.into() };
-        (0..first).for_each(|_| get.ask_next());
+        let first = if demand.ask_all { get.readers.len() } else { demand.r.into() };
+        (0..first).for_each(|_| {
+            get.ask_next();
+        });
         Ok(get)
     }
 
@@ -125,34 +140,45 @@ impl Get {
             Reply::Refused(_) | Reply::Lost => self.fail(from),
             _ => {}
         }
-        self.evaluate(now);
+        self.evaluate();
     }
 
     /// The connection to a replica is gone: its answer will not come.
-    pub(crate) fn handle_lost(&mut self, now: Now, node: NodeId) {
+    pub(crate) fn handle_lost(&mut self, node: NodeId) {
         self.fail(node);
-        self.evaluate(now);
+        self.evaluate();
     }
 
-    /// Time has passed: ask others as well, or give up.
-    pub(crate) fn handle_timeout(&mut self, now: Now) {
-        if now.instant < self.next_timeout {
-            return;
-        }
-        if self.stage == Stage::Answered || now.instant >= self.demand.deadline {
-            if self.stage != Stage::Answered {
-                self.conclude(now, Err(self.timeout()));
-            }
-            return self.finish();
-        }
-        self.next_timeout = self.demand.deadline;
-        self.wait_for_all = false;
+    /// A replica takes longer than it usually does. Whether another was asked as well.
+    pub(crate) fn handle_late(&mut self, node: NodeId) -> bool {
         match self.stage {
-            Stage::Reading => (0..self.pending()).for_each(|_| self.ask_next()),
-            Stage::WritingBack => self.write_back(self.plan.primaries.len()),
-            Stage::Answered | Stage::Done => {}
+            Stage::Reading => self.replicas.get(&node).is_some_and(|replica| replica.pending) && self.ask_next(),
+            Stage::WritingBack => self.write_back(self.readers.len()),
+            Stage::Answered | Stage::Done => false,
         }
-        self.evaluate(now);
+    }
+
+    /// A replica takes so long that it had better not be counted on. Its answer still counts, if it comes in time.
+    pub(crate) fn handle_overdue(&mut self, node: NodeId) {
+        match self.stage {
+            Stage::Reading | Stage::WritingBack => {
+                self.handle_late(node);
+                self.wait_for_all = false;
+            }
+            Stage::Answered => self.fail(node),
+            Stage::Done => {}
+        }
+        self.evaluate();
+    }
+
+    /// Time has passed: give up.
+    pub(crate) fn handle_timeout(&mut self, now: Now) {
+        if now.instant >= self.demand.deadline {
+            if self.is_waited_for() {
+                self.conclude(Err(self.timeout()));
+            }
+            self.finish();
+        }
     }
 
     /// The next thing to do.
@@ -162,17 +188,23 @@ impl Get {
 
     /// When to call [`Get::handle_timeout`]; `None` when the machine is done.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        (self.stage != Stage::Done).then_some(self.next_timeout)
+        (self.stage != Stage::Done).then_some(self.demand.deadline)
     }
 
-    fn ask_next(&mut self) {
-        let Some(&to) = self.plan.reachable.get(self.asked) else {
-            return;
+    /// Whether somebody still waits for the answer.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        matches!(self.stage, Stage::Reading | Stage::WritingBack)
+    }
+
+    fn ask_next(&mut self) -> bool {
+        let Some(&(to, _)) = self.readers.get(self.asked) else {
+            return false;
         };
         self.asked += 1;
         // Somebody has to say everything; the first one asked is the nearest.
         let want = if self.full.is_none() && !self.full_is_coming() { Want::Full } else { Want::Header };
         self.ask(to, want);
+        true
     }
 
     fn ask(&mut self, to: NodeId, want: Want) {
@@ -214,29 +246,33 @@ impl Get {
         replica.pending = false;
         replica.failed = true;
         match self.stage {
-            Stage::Reading if expected => self.ask_next(),
-            Stage::WritingBack if expected => self.write_back(self.plan.primaries.len()),
+            Stage::Reading if expected => {
+                self.ask_next();
+            }
+            Stage::WritingBack if expected => {
+                self.write_back(self.readers.len());
+            }
             _ => {}
         }
     }
 
-    fn evaluate(&mut self, now: Now) {
+    fn evaluate(&mut self) {
         if self.stage == Stage::Reading {
-            self.evaluate_reading(now);
+            self.evaluate_reading();
         }
         if self.stage == Stage::WritingBack {
-            self.evaluate_write_back(now);
+            self.evaluate_write_back();
         }
         if self.stage == Stage::Answered && self.pending() == 0 {
             self.finish();
         }
     }
 
-    fn evaluate_reading(&mut self, now: Now) {
+    fn evaluate_reading(&mut self) {
         let merged = self.merge_usable();
         let counted = self.replicas.values().filter(|replica| replica.counted).count();
         let Some(merged) = merged.filter(|_| counted >= self.demand.r.into()) else {
-            return self.give_up_if_impossible(now);
+            return self.give_up_if_impossible();
         };
         if self.wait_for_all && self.pending() > 0 {
             return;
@@ -247,27 +283,29 @@ impl Get {
             self.actions.push_back(Action::Count(Occasion::WriteBack));
             self.write_back(self.demand.held_by.into());
         } else {
-            self.conclude_with_answer(now);
+            self.conclude_with_answer();
         }
     }
 
-    fn evaluate_write_back(&mut self, now: Now) {
+    fn evaluate_write_back(&mut self) {
         let holders = self.holders();
         let outstanding = self.replicas.values().filter(|r| r.repaired && !r.acked && !r.failed).count();
         if holders >= self.demand.held_by.into() {
-            self.conclude_with_answer(now);
+            self.conclude_with_answer();
         } else if holders + outstanding < self.demand.held_by.into() {
-            self.conclude(now, Err(self.timeout()));
+            self.conclude(Err(self.timeout()));
         }
     }
 
     /// Sends the answer to replicas not known to hold it, until `enough` hold it or have it under way; those that are
-    /// known to lack something first.
-    fn write_back(&mut self, enough: usize) {
+    /// known to lack something first. Whether any was sent.
+    fn write_back(&mut self, enough: usize) -> bool {
         let answer = self.answer.clone().expect("the answer is known when writing back begins");
         let has_spoken = |node: &NodeId| self.replicas.get(node).is_some_and(|replica| replica.header.is_some());
-        let (spoken, silent): (Vec<_>, Vec<_>) = self.plan.reachable.iter().copied().partition(has_spoken);
+        let readers = self.readers.iter().map(|(reader, _)| *reader);
+        let (spoken, silent): (Vec<_>, Vec<_>) = readers.partition(has_spoken);
         let mut under_way = self.replicas.values().filter(|r| r.holds(&answer) || (r.repaired && !r.failed)).count();
+        let before = under_way;
         for to in spoken.into_iter().chain(silent) {
             let replica = self.replicas.entry(to).or_default();
             if under_way < enough && !replica.holds(&answer) && !replica.repaired && !replica.failed {
@@ -276,15 +314,17 @@ impl Get {
                 self.send_merged(to, &answer, Purpose::Write);
             }
         }
+        under_way > before
     }
 
-    /// Sends the merged state to each replica that lacks something, and to no other.
+    /// Sends the merged state to each primary that lacks something, and to no other.
     fn repair(&mut self) {
         let Some(merged) = self.merged() else { return };
         let header = merged.header();
         let mut lacking = Vec::new();
         for (node, replica) in &mut self.replicas {
-            if !replica.repaired && !replica.failed && replica.header.as_ref().is_some_and(|held| *held != header) {
+            let lacks = replica.header.as_ref().is_some_and(|held| *held != header);
+            if lacks && !replica.repaired && !replica.failed && self.plan.primaries.contains(node) {
                 replica.repaired = true;
                 lacking.push(*node);
             }
@@ -297,23 +337,27 @@ impl Get {
 
     fn send_merged(&mut self, to: NodeId, merged: &Siblings, purpose: Purpose) {
         let (bucket, key, siblings) = (self.bucket, self.key.clone(), merged.clone());
-        let merge = Merge { bucket, key, siblings, hint_for: None, purpose };
+        let merge = Merge { bucket, key, siblings, hint_for: self.stands_in_for(to), purpose };
         self.actions.push_back(Action::Send { to, request: Request::Merge(merge) });
     }
 
-    fn conclude_with_answer(&mut self, now: Now) {
+    fn stands_in_for(&self, node: NodeId) -> Option<NodeId> {
+        let slot = self.readers.iter().find(|(reader, _)| *reader == node).map(|(_, primary)| *primary);
+        slot.filter(|primary| *primary != node)
+    }
+
+    fn conclude_with_answer(&mut self) {
         if self.demand.explain {
             self.repair();
         }
         let siblings = self.answer.clone().expect("called with the answer known");
         let replicas = self.testimonies();
-        self.conclude(now, Ok(Answer::Read { siblings, replicas }));
+        self.conclude(Ok(Answer::Read { siblings, replicas }));
     }
 
-    fn conclude(&mut self, now: Now, result: Result<Answer, Failure>) {
+    fn conclude(&mut self, result: Result<Answer, Failure>) {
         self.actions.push_back(Action::Answer(result));
         self.stage = Stage::Answered;
-        self.next_timeout = (now.instant + self.demand.attempt_timeout).min(self.demand.deadline);
     }
 
     /// Late replies have come, or are not waited for any longer: repairs what they showed.
@@ -322,13 +366,13 @@ impl Get {
         self.repair();
     }
 
-    fn give_up_if_impossible(&mut self, now: Now) {
+    fn give_up_if_impossible(&mut self) {
         let failed = self.replicas.values().filter(|replica| replica.failed && !replica.counted).count();
-        let unasked = self.plan.reachable.len() - self.asked;
+        let unasked = self.readers.len() - self.asked;
         let possible = self.replicas.len() - failed + unasked;
         if possible < self.demand.r.into() {
             let refusal = Refusal::NotEnoughReplicas { needed: self.demand.r, available: possible as u8 };
-            self.conclude(now, Err(refusal.into()));
+            self.conclude(Err(refusal.into()));
         }
     }
 
@@ -390,6 +434,7 @@ impl Get {
     fn testimonies(&self) -> Vec<Testimony> {
         let testify = |(node, replica): (&NodeId, &Replica)| Testimony {
             node: *node,
+            stands_in_for: self.stands_in_for(*node),
             header: replica.header.clone(),
             latency: replica.latency,
             counted: replica.counted,
@@ -397,6 +442,22 @@ impl Get {
         };
         if self.demand.explain { self.replicas.iter().map(testify).collect() } else { Vec::new() }
     }
+}
+
+/// Whom a read turns to: the primaries that can be counted on, this node first and fast ones before slow ones; with a
+/// sloppy quorum, then those who stand in for the others.
+fn readers(plan: &Plan, sloppy: bool, pace: &Pace) -> Vec<(NodeId, NodeId)> {
+    let mut primaries = plan.reachable();
+    let others = usize::from(plan.is_mine());
+    pace.fastest_first(&mut primaries[others..]);
+    let mut readers: Vec<(NodeId, NodeId)> = primaries.into_iter().map(|node| (node, node)).collect();
+    if sloppy {
+        for &primary in plan.primaries.iter().filter(|primary| !plan.is_up(**primary)) {
+            let taken = |node| readers.iter().any(|(reader, _)| *reader == node);
+            readers.extend(plan.stand_in_for(primary, taken).map(|node| (node, primary)));
+        }
+    }
+    readers
 }
 
 impl Replica {
@@ -410,6 +471,8 @@ impl Replica {
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Testimony {
     pub(crate) node: NodeId,
+    /// The primary whose slot it filled, if it is none itself.
+    pub(crate) stands_in_for: Option<NodeId>,
     pub(crate) header: Option<Header>,
     pub(crate) latency: Option<Duration>,
     pub(crate) counted: bool,

@@ -11,6 +11,7 @@
 
 mod forward;
 mod get;
+mod pace;
 mod plan;
 mod put;
 mod quorum;
@@ -38,6 +39,7 @@ use crate::time::{Instant, Now};
 
 use forward::Forward;
 use get::{Demand, Get, Testimony};
+use pace::{HedgeBudget, Pace, Work};
 use plan::Plan;
 use put::Put;
 use scan::Scan;
@@ -48,6 +50,8 @@ pub(crate) enum Output {
     Send { to: NodeId, id: RequestId, deadline: Instant, request: peer::Request },
     /// Answer whoever asked.
     Reply { to: Asker, response: Response },
+    /// This peer has not answered in a time that should have been enough.
+    Overdue(NodeId),
 }
 
 /// Who waits for the answer of a request.
@@ -69,7 +73,7 @@ enum Action {
 /// What a machine found out.
 enum Answer {
     Read { siblings: Siblings, replicas: Vec<Testimony> },
-    Written { dot: driftless_proto::Dot, siblings: Siblings, acks: u8 },
+    Written { dot: driftless_proto::Dot, siblings: Siblings, acks: u8, primaries: u8 },
     Page(client::Page),
     Ready(Response),
 }
@@ -78,6 +82,7 @@ enum Answer {
 enum Occasion {
     ReadRepair,
     WriteBack,
+    Owed,
 }
 
 /// The requests that one shard coordinates.
@@ -88,11 +93,15 @@ pub(crate) struct Coordinator {
     limits: Limits,
     metrics: Arc<Metrics>,
     rng: StdRng,
-    /// Peers that can be reached now: an opinion for routing, never for safety.
-    up: BTreeSet<NodeId>,
+    /// Peers that can be counted on now: an opinion for routing, never for safety. Plans share it as it was.
+    up: Arc<BTreeSet<NodeId>>,
+    pace: Pace,
+    hedges: HedgeBudget,
     /// Actors of this shard that must not be trusted any more; normally none.
     retired: BTreeSet<ActorId>,
     requests: BTreeMap<RequestId, Open>,
+    /// Those among them that somebody waits for; the others wait for late replicas.
+    waited_for: usize,
     /// When to look at which request again. Entries of requests that have moved on are skipped.
     timeouts: BinaryHeap<Reverse<(Instant, RequestId)>>,
     ids: RequestIds,
@@ -105,8 +114,23 @@ struct Open {
     machine: Machine,
     question: Question,
     deadline: Instant,
+    /// What replicas were asked and have not answered.
+    attempts: Vec<Attempt>,
+    /// Somebody waits for the answer.
+    is_waited_for: bool,
     /// The earliest entry for it in the heap of timeouts.
     wakes_at: Instant,
+}
+
+/// One replica's share in a request, until it answers.
+#[derive(Clone, Copy, Debug)]
+struct Attempt {
+    to: NodeId,
+    work: Work,
+    since: Instant,
+    /// When to ask another replica as well; `None` once that was looked at.
+    late_at: Option<Instant>,
+    overdue_at: Instant,
 }
 
 enum Machine {
@@ -149,15 +173,18 @@ impl Coordinator {
             me,
             topology,
             keys,
-            limits,
             metrics,
             rng,
-            up: BTreeSet::new(),
+            up: Arc::default(),
+            pace: Pace::new(limits.attempt_timeout),
+            hedges: HedgeBudget::new(),
             retired: BTreeSet::new(),
             requests: BTreeMap::new(),
+            waited_for: 0,
             timeouts: BinaryHeap::new(),
             ids,
             outputs: VecDeque::new(),
+            limits,
         }
     }
 
@@ -179,14 +206,17 @@ impl Coordinator {
             let response = Response::Topology(Box::new(Topology::clone(&self.topology)));
             return self.outputs.push_back(Output::Reply { to: asker, response });
         }
-        let started = if self.requests.len() >= self.limits.requests_max {
+        self.hedges.earn();
+        let is_full = self.waited_for >= self.limits.requests_max
+            || self.requests.len() >= self.limits.requests_max * LINGERING_FACTOR;
+        let started = if is_full {
             self.metrics.overloaded.inc();
             Err(Refusal::Overloaded { retry_after_ms: self.limits.retry_after.as_millis() as u32 }.into())
         } else {
             self.start(now, deadline, request, forwarded)
         };
         match started {
-            Ok((machine, question)) => self.open(asker, machine, question, deadline),
+            Ok((machine, question)) => self.open(now, asker, machine, question, deadline),
             Err(failure) => self.outputs.push_back(Output::Reply { to: asker, response: Response::Failed(failure) }),
         }
     }
@@ -194,6 +224,13 @@ impl Coordinator {
     /// A replica has answered one of our requests.
     pub(crate) fn handle_reply(&mut self, now: Now, from: NodeId, id: RequestId, reply: Reply) {
         let Some(open) = self.requests.get_mut(&id) else { return };
+        // A stamped write is answered twice; its end is the acknowledgement.
+        if !matches!(reply, Reply::Stamped(_))
+            && let Some(at) = open.attempts.iter().position(|attempt| attempt.to == from)
+        {
+            let Attempt { work, since, .. } = open.attempts.remove(at);
+            self.pace.observe(from, work, now.instant.since(since));
+        }
         match &mut open.machine {
             Machine::Put(put) => put.handle_reply(from, reply, &self.retired),
             Machine::Get(get) => get.handle_reply(now, from, reply),
@@ -203,19 +240,33 @@ impl Coordinator {
         self.advance(now, id);
     }
 
-    /// A peer can be reached.
+    /// A peer can be counted on.
     pub(crate) fn handle_peer_up(&mut self, peer: NodeId) {
-        self.up.insert(peer);
+        Arc::make_mut(&mut self.up).insert(peer);
     }
 
-    /// A peer cannot be reached any more: what was asked of it will not be answered.
+    /// A peer cannot be counted on any more. It may still answer what it was asked.
+    pub(crate) fn handle_peer_doubted(&mut self, now: Now, peer: NodeId) {
+        Arc::make_mut(&mut self.up).remove(&peer);
+        for id in self.open_ids() {
+            if let Some(open) = self.requests.get_mut(&id)
+                && open.attempts.iter().any(|attempt| attempt.to == peer)
+            {
+                open.machine.handle_overdue(peer);
+                self.advance(now, id);
+            }
+        }
+    }
+
+    /// The connection to a peer is gone: what was asked of it will not be answered.
     pub(crate) fn handle_peer_lost(&mut self, now: Now, peer: NodeId) {
-        self.up.remove(&peer);
+        Arc::make_mut(&mut self.up).remove(&peer);
         for id in self.open_ids() {
             if let Some(open) = self.requests.get_mut(&id) {
+                open.attempts.retain(|attempt| attempt.to != peer);
                 match &mut open.machine {
                     Machine::Put(put) => put.handle_lost(peer),
-                    Machine::Get(get) => get.handle_lost(now, peer),
+                    Machine::Get(get) => get.handle_lost(peer),
                     Machine::Scan(scan) => scan.handle_lost(peer),
                     Machine::Forward(forward) => forward.handle_lost(peer),
                 }
@@ -246,13 +297,30 @@ impl Coordinator {
             };
             // This entry is gone; whatever the machine wants next gets a new one.
             open.wakes_at = Instant(u64::MAX);
-            match &mut open.machine {
-                Machine::Put(put) => put.handle_timeout(now),
-                Machine::Get(get) => get.handle_timeout(now),
-                Machine::Scan(scan) => scan.handle_timeout(now),
-                Machine::Forward(forward) => forward.handle_timeout(now),
-            }
+            open.machine.handle_timeout(now);
+            self.look_at_attempts(now, id);
             self.advance(now, id);
+        }
+    }
+
+    /// Asks other replicas in place of those that are late, as far as the budget allows, and gives up on those that
+    /// are overdue.
+    fn look_at_attempts(&mut self, now: Now, id: RequestId) {
+        let Some(open) = self.requests.get_mut(&id) else { return };
+        for attempt in &mut open.attempts {
+            if attempt.late_at.is_some_and(|at| at <= now.instant) {
+                attempt.late_at = None;
+                if self.hedges.allows() && open.machine.handle_late(attempt.to) {
+                    self.hedges.spend();
+                    self.metrics.hedges.inc();
+                }
+            }
+        }
+        let is_overdue = |attempt: &mut Attempt| attempt.overdue_at <= now.instant;
+        for Attempt { to, work, since, .. } in open.attempts.extract_if(.., is_overdue) {
+            self.pace.observe(to, work, now.instant.since(since));
+            open.machine.handle_overdue(to);
+            self.outputs.push_back(Output::Overdue(to));
         }
     }
 
@@ -293,27 +361,31 @@ impl Coordinator {
                 let plan = Plan::of_key(topology, me, up, put.bucket, &put.key)?;
                 let w = plan.quorum(None, put.w).map_err(Refusal::from)?.w();
                 let context = self.open_context(put.bucket, &put.key, put.context.as_ref())?;
-                if !plan.is_mine() {
-                    return self.forward(&plan, Request::Put(put), deadline, forwarded);
+                let sloppy = plan.sloppy(put.sloppy);
+                if let Some(primary) = self.whom_to_forward_to(&plan, sloppy, forwarded)? {
+                    return Ok(self.forward(primary, Request::Put(put), deadline));
                 }
                 let question = Question::Put { bucket: put.bucket, key: put.key.clone() };
                 let client::Put { bucket, key, value, write_id, .. } = put;
                 let context = context.unwrap_or_default();
                 let write =
                     Write { bucket, key, value: Some(value), write_id, context, hint_for: None, owed_to: Vec::new() };
-                Ok((Machine::Put(Put::start(plan, w, write, deadline)?), question))
+                Ok((Machine::Put(self.start_put(plan, sloppy, w, write, deadline)?), question))
             }
             Request::Delete(delete) => {
                 let plan = Plan::of_key(topology, me, up, delete.bucket, &delete.key)?;
                 let quorum = plan.quorum(delete.r, delete.w).map_err(Refusal::from)?;
                 let context = self.open_context(delete.bucket, &delete.key, delete.context.as_ref())?;
-                if !plan.is_mine() {
-                    return self.forward(&plan, Request::Delete(delete), deadline, forwarded);
+                let sloppy = plan.sloppy(delete.sloppy);
+                if let Some(primary) = self.whom_to_forward_to(&plan, sloppy, forwarded)? {
+                    return Ok(self.forward(primary, Request::Delete(delete), deadline));
                 }
                 let machine = match context {
-                    Some(context) => Machine::Put(Put::start(plan, quorum.w(), tombstone(&delete, context), deadline)?),
+                    Some(context) => {
+                        let write = tombstone(&delete, context);
+                        Machine::Put(self.start_put(plan, sloppy, quorum.w(), write, deadline)?)
+                    }
                     None => {
-                        plan.require(quorum.w())?;
                         let demand = Demand {
                             r: quorum.r(),
                             // What the delete takes for granted must stay: a tombstone seen on one replica may be a
@@ -321,10 +393,11 @@ impl Coordinator {
                             held_by: quorum.w(),
                             ask_all: false,
                             explain: false,
-                            attempt_timeout: self.limits.attempt_timeout,
+                            sloppy,
                             deadline,
                         };
-                        Machine::Get(Get::start(plan, delete.bucket, delete.key.clone(), demand, now)?)
+                        plan.require(quorum.w(), sloppy)?;
+                        Machine::Get(Get::start(plan, delete.bucket, delete.key.clone(), demand, &self.pace, now)?)
                     }
                 };
                 Ok((machine, Question::Delete(Box::new(delete))))
@@ -349,32 +422,49 @@ impl Coordinator {
     }
 
     fn start_get(&mut self, now: Now, deadline: Instant, plan: Plan, get: &client::Get, r: u8) -> Result<Get, Failure> {
-        let strict = !get.sloppy.unwrap_or(plan.bucket.sloppy);
+        let strict = !plan.sloppy(get.sloppy);
         let quorum = plan.bucket.quorum;
         let demand = Demand {
             r,
             held_by: if strict { quorum.n() - quorum.r() + 1 } else { 0 },
             ask_all: get.explain || self.rng.random_range(0..100) < plan.bucket.read_all,
             explain: get.explain,
-            attempt_timeout: self.limits.attempt_timeout,
+            sloppy: !strict,
             deadline,
         };
-        Get::start(plan, get.bucket, get.key.clone(), demand, now)
+        Get::start(plan, get.bucket, get.key.clone(), demand, &self.pace, now)
     }
 
-    fn forward(
-        &self,
-        plan: &Plan,
-        request: Request,
-        deadline: Instant,
-        forwarded: bool,
-    ) -> Result<(Machine, Question), Failure> {
+    fn start_put(&self, plan: Plan, sloppy: bool, w: u8, write: Write, deadline: Instant) -> Result<Put, Failure> {
+        let is_mine = plan.is_mine();
+        let put = Put::start(plan, sloppy, w, write, deadline)?;
+        if !is_mine {
+            self.metrics.fallback_coordinated.inc();
+        }
+        Ok(put)
+    }
+
+    /// Who is to coordinate a write; `None` if this node is: it stores the key, or no primary can be counted on and
+    /// fallbacks may stand in.
+    fn whom_to_forward_to(&self, plan: &Plan, sloppy: bool, forwarded: bool) -> Result<Option<NodeId>, Failure> {
+        if plan.is_mine() {
+            return Ok(None);
+        }
         if forwarded {
             return Err(Refusal::NotCoordinator.into());
         }
-        plan.require(1)?;
+        let mut primaries = plan.reachable();
+        self.pace.fastest_first(&mut primaries);
+        match primaries.first() {
+            Some(primary) => Ok(Some(*primary)),
+            None if sloppy => Ok(None),
+            None => Err(Refusal::NotEnoughReplicas { needed: 1, available: 0 }.into()),
+        }
+    }
+
+    fn forward(&self, to: NodeId, request: Request, deadline: Instant) -> (Machine, Question) {
         self.metrics.forwards.inc();
-        Ok((Machine::Forward(Forward::start(plan.reachable[0], request, deadline)), Question::Other))
+        (Machine::Forward(Forward::start(to, request, deadline)), Question::Other)
     }
 
     fn open_context(
@@ -386,28 +476,41 @@ impl Coordinator {
         Ok(token.map(|token| self.keys.open(bucket, key, token)).transpose()?)
     }
 
-    fn open(&mut self, asker: Asker, machine: Machine, question: Question, deadline: Instant) {
+    fn open(&mut self, now: Now, asker: Asker, machine: Machine, question: Question, deadline: Instant) {
         let id = self.ids.draw();
-        let open = Open { asker, machine, question, deadline, wakes_at: Instant(u64::MAX) };
+        let (attempts, wakes_at) = (Vec::with_capacity(3), Instant(u64::MAX));
+        let open = Open { asker, machine, question, deadline, attempts, is_waited_for: true, wakes_at };
         self.requests.insert(id, open);
+        self.waited_for += 1;
         self.metrics.requests_open.inc();
-        self.carry_out(id);
+        self.carry_out(now, id);
     }
 
     /// Does what the request's machine wants, moves a delete on from reading to writing, and forgets what is done.
     fn advance(&mut self, now: Now, id: RequestId) {
-        if let Some(answer) = self.carry_out(id) {
+        if let Some(answer) = self.carry_out(now, id) {
             self.write_tombstone(now, id, answer);
         }
     }
 
     /// Does what the machine wants. Returns what a delete has read, when it has.
-    fn carry_out(&mut self, id: RequestId) -> Option<Siblings> {
+    fn carry_out(&mut self, now: Now, id: RequestId) -> Option<Siblings> {
         let open = self.requests.get_mut(&id)?;
         let mut read = None;
         while let Some(action) = open.machine.poll_action() {
             match action {
                 Action::Send { to, request } => {
+                    if to != self.me
+                        && let Some(work) = Work::of(&request)
+                    {
+                        open.attempts.push(Attempt {
+                            to,
+                            work,
+                            since: now.instant,
+                            late_at: Some(now.instant + self.pace.late_after(to, work)),
+                            overdue_at: now.instant + self.pace.overdue_after(to, work),
+                        });
+                    }
                     self.outputs.push_back(Output::Send { to, id, deadline: open.deadline, request });
                 }
                 Action::Count(Occasion::ReadRepair) => {
@@ -415,6 +518,9 @@ impl Coordinator {
                 }
                 Action::Count(Occasion::WriteBack) => {
                     self.metrics.write_backs.inc();
+                }
+                Action::Count(Occasion::Owed) => {
+                    self.metrics.owed.inc();
                 }
                 Action::Answer(Ok(Answer::Read { siblings, .. })) if matches!(open.question, Question::Delete(_)) => {
                     read = Some(siblings);
@@ -431,19 +537,27 @@ impl Coordinator {
                 }
             }
         }
-        match open.machine.poll_timeout() {
+        if open.is_waited_for && !open.machine.is_waited_for() {
+            open.is_waited_for = false;
+            self.waited_for -= 1;
+        }
+        match open.next_timeout() {
             Some(at) if at < open.wakes_at => {
                 open.wakes_at = at;
                 self.timeouts.push(Reverse((at, id)));
             }
             Some(_) => {}
-            None if read.is_none() => {
-                self.requests.remove(&id);
-                self.metrics.requests_open.dec();
-            }
+            None if read.is_none() => self.close(id),
             None => {}
         }
         read
+    }
+
+    fn close(&mut self, id: RequestId) {
+        if let Some(open) = self.requests.remove(&id) {
+            self.waited_for -= usize::from(open.is_waited_for);
+            self.metrics.requests_open.dec();
+        }
     }
 
     /// Second half of a delete without context: removes exactly what the first half has seen. If nothing live was
@@ -455,8 +569,7 @@ impl Coordinator {
             return;
         };
         if !matches!(&open.machine, Machine::Get(get) if get.poll_timeout().is_some()) {
-            self.requests.remove(&id);
-            self.metrics.requests_open.dec();
+            self.close(id);
         }
         if !seen.has_values() {
             let deleted = client::Deleted { existed: false, acks: 0, primaries: 0, siblings: 0 };
@@ -467,14 +580,19 @@ impl Coordinator {
             .map_err(Failure::from)
             .and_then(|plan| {
                 let w = plan.quorum(None, delete.w).map_err(Refusal::from)?.w();
-                Put::start(plan, w, tombstone(&delete, context), deadline)
+                let sloppy = plan.sloppy(delete.sloppy);
+                match self.whom_to_forward_to(&plan, sloppy, false)? {
+                    None => self.start_put(plan, sloppy, w, tombstone(&delete, context), deadline),
+                    // A primary that could not be counted on when the delete began is back: the next attempt is its.
+                    Some(_) => Err(Refusal::NotCoordinator.into()),
+                }
             });
         match started {
             _ if deadline <= now.instant => {
                 let failure = Unknown::Timeout { acks: 0, needed: delete.w.unwrap_or(1) }.into();
                 self.outputs.push_back(Output::Reply { to: asker, response: Response::Failed(failure) });
             }
-            Ok(put) => self.open(asker, Machine::Put(put), Question::Delete(delete), deadline),
+            Ok(put) => self.open(now, asker, Machine::Put(put), Question::Delete(delete), deadline),
             Err(failure) => self.outputs.push_back(Output::Reply { to: asker, response: Response::Failed(failure) }),
         }
     }
@@ -484,7 +602,53 @@ impl Coordinator {
     }
 }
 
+impl Open {
+    /// When to look at it again; `None` when it is done.
+    fn next_timeout(&self) -> Option<Instant> {
+        let machine = self.machine.poll_timeout()?;
+        let attempts = self.attempts.iter().map(|attempt| attempt.late_at.unwrap_or(attempt.overdue_at));
+        Some(attempts.min().map_or(machine, |at| at.min(machine)))
+    }
+}
+
 impl Machine {
+    fn handle_late(&mut self, node: NodeId) -> bool {
+        match self {
+            Machine::Put(put) => put.handle_late(node),
+            Machine::Get(get) => get.handle_late(node),
+            Machine::Scan(scan) => scan.handle_late(node),
+            Machine::Forward(_) => false,
+        }
+    }
+
+    fn handle_overdue(&mut self, node: NodeId) {
+        match self {
+            Machine::Put(put) => put.handle_overdue(node),
+            Machine::Get(get) => get.handle_overdue(node),
+            Machine::Scan(scan) => scan.handle_overdue(node),
+            // It may be stamped there: only the end of the connection or of the time tells.
+            Machine::Forward(_) => {}
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        match self {
+            Machine::Put(put) => put.handle_timeout(now),
+            Machine::Get(get) => get.handle_timeout(now),
+            Machine::Scan(scan) => scan.handle_timeout(now),
+            Machine::Forward(forward) => forward.handle_timeout(now),
+        }
+    }
+
+    fn is_waited_for(&self) -> bool {
+        match self {
+            Machine::Put(put) => put.is_waited_for(),
+            Machine::Get(get) => get.is_waited_for(),
+            Machine::Scan(scan) => scan.is_waited_for(),
+            Machine::Forward(forward) => forward.is_waited_for(),
+        }
+    }
+
     fn poll_action(&mut self) -> Option<Action> {
         match self {
             Machine::Put(put) => put.poll_action(),
@@ -508,3 +672,6 @@ fn tombstone(delete: &client::Delete, context: Context) -> Write {
     let (bucket, key, write_id): (_, _, WriteId) = (delete.bucket, delete.key.clone(), delete.write_id);
     Write { bucket, key, value: None, write_id, context, hint_for: None, owed_to: Vec::new() }
 }
+
+/// Requests that only wait for late replicas, for each that somebody waits for.
+const LINGERING_FACTOR: usize = 4;

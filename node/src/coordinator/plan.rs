@@ -1,6 +1,8 @@
-//! Whom to ask: the primaries of a key in order of preference, and which of them can be reached.
+//! Whom to ask: the primaries of a key in order of preference, which of them can be counted on, and who stands in for
+//! the others.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use driftless_proto::client;
 use driftless_proto::{BucketDefinition, BucketId, Failure, Key, Quorum, QuorumError, Refusal, Topology};
@@ -17,8 +19,9 @@ pub(crate) struct Plan {
     pub(crate) partition: PartitionId,
     /// Its owners: this node first if it is one, then in order of preference.
     pub(crate) primaries: Vec<NodeId>,
-    /// Those of them that can be reached, in the same order.
-    pub(crate) reachable: Vec<NodeId>,
+    topology: Arc<Topology>,
+    /// The peers that can be counted on.
+    up: Arc<BTreeSet<NodeId>>,
 }
 
 impl Plan {
@@ -27,9 +30,9 @@ impl Plan {
     /// # Errors
     /// [`Refusal::NoSuchBucket`].
     pub(crate) fn of_key(
-        topology: &Topology,
+        topology: &Arc<Topology>,
         me: NodeId,
-        up: &BTreeSet<NodeId>,
+        up: &Arc<BTreeSet<NodeId>>,
         bucket: BucketId,
         key: &Key,
     ) -> Result<Plan, Refusal> {
@@ -39,9 +42,9 @@ impl Plan {
 
     /// The plan for all keys of a partition.
     pub(crate) fn of_partition(
-        topology: &Topology,
+        topology: &Arc<Topology>,
         me: NodeId,
-        up: &BTreeSet<NodeId>,
+        up: &Arc<BTreeSet<NodeId>>,
         bucket: &BucketDefinition,
         partition: PartitionId,
     ) -> Plan {
@@ -49,13 +52,17 @@ impl Plan {
         if let Some(at) = primaries.iter().position(|node| *node == me) {
             primaries[..=at].rotate_right(1);
         }
-        let reachable = primaries.iter().copied().filter(|node| *node == me || up.contains(node)).collect();
-        Plan { me, bucket: bucket.clone(), partition, primaries, reachable }
+        Plan { me, bucket: bucket.clone(), partition, primaries, topology: topology.clone(), up: up.clone() }
     }
 
     /// Whether this node stores the key.
     pub(crate) fn is_mine(&self) -> bool {
         self.primaries.first() == Some(&self.me)
+    }
+
+    /// Whether a request that leaves it open may count on fallbacks, or what it asks for.
+    pub(crate) fn sloppy(&self, asked: Option<bool>) -> bool {
+        asked.unwrap_or(self.bucket.sloppy)
     }
 
     /// The bucket's quorum with the request's own r or w.
@@ -66,16 +73,45 @@ impl Plan {
         self.bucket.quorum.with(r, w)
     }
 
+    /// Whether a node is this one or a peer that can be counted on.
+    pub(crate) fn is_up(&self, node: NodeId) -> bool {
+        node == self.me || self.up.contains(&node)
+    }
+
+    /// The primaries that are.
+    pub(crate) fn reachable(&self) -> Vec<NodeId> {
+        self.primaries.iter().copied().filter(|node| self.is_up(*node)).collect()
+    }
+
     /// Refuses at once what cannot succeed, before anything is asked of anybody.
     ///
     /// # Errors
     /// [`Refusal::NotEnoughReplicas`].
-    pub(crate) fn require(&self, needed: u8) -> Result<(), Failure> {
-        let available = self.reachable.len() as u8;
-        if available < needed {
-            return Err(Refusal::NotEnoughReplicas { needed, available }.into());
+    pub(crate) fn require(&self, needed: u8, sloppy: bool) -> Result<(), Failure> {
+        let mut workers = self.reachable();
+        if sloppy {
+            for &primary in self.primaries.iter().filter(|primary| !self.is_up(**primary)) {
+                workers.extend(self.stand_in_for(primary, |node| workers.contains(&node)));
+            }
         }
-        Ok(())
+        let available = workers.len() as u8;
+        if available < needed { Err(Refusal::NotEnoughReplicas { needed, available }.into()) } else { Ok(()) }
+    }
+
+    /// A peer cannot be counted on any more.
+    pub(crate) fn forget(&mut self, peer: NodeId) {
+        if self.up.contains(&peer) {
+            Arc::make_mut(&mut self.up).remove(&peer);
+        }
+    }
+
+    /// The best fallback for a primary that can be counted on and is not `taken` already.
+    pub(crate) fn stand_in_for(&self, primary: NodeId, taken: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+        if self.up.iter().all(|peer| self.primaries.contains(peer)) && self.is_mine() {
+            return None;
+        }
+        let line = self.topology.ring().preference(self.partition).fallbacks_for(primary);
+        line.into_iter().find(|node| self.is_up(*node) && !taken(*node))
     }
 }
 

@@ -2,29 +2,36 @@
 //!
 //! ```text
 //! stamping ──Stamped──▶ replicating ──w slots filled──▶ answered ──all settled, or deadline──▶ done
-//!    │ refused                │ w impossible, deadline
-//!    ▼                        ▼
+//!    │ refused                │ w impossible, deadline       │
+//!    ▼                        ▼                              └─▶ a primary that still misses the write is owed it
 //! refused: nothing applied    unknown: it may be on some replicas, and may spread
 //! ```
+//! Each primary is a slot. With a sloppy quorum a fallback fills the slot of a primary that is down from the start, or
+//! that turns out to be slow or lost; it keeps what it gets as a hint. Without one, or when the answer does not need it
+//! any more, this node notes that the primary is owed the key.
 
 use std::collections::{BTreeSet, VecDeque};
 
-use driftless_proto::{ActorId, Failure, Refusal, Unknown};
+use driftless_proto::{ActorId, BucketId, Failure, Key, Refusal, Unknown};
 use driftless_ring::NodeId;
 
-use crate::peer::{Merge, Purpose, Reply, Request, Stamped, Write};
+use crate::peer::{Merge, Owe, Purpose, Reply, Request, Stamped, Write};
 use crate::time::{Instant, Now};
 
 use super::plan::Plan;
 use super::quorum::Tally;
-use super::{Action, Answer};
+use super::{Action, Answer, Occasion};
 
 /// The machine of one put or delete.
 pub(crate) struct Put {
     plan: Plan,
+    sloppy: bool,
     tally: Tally,
-    bucket_and_key: (driftless_proto::BucketId, driftless_proto::Key),
+    bucket: BucketId,
+    key: Key,
     stamped: Option<Stamped>,
+    /// Primaries that this node has noted to owe the write to.
+    owed: Vec<NodeId>,
     deadline: Instant,
     stage: Stage,
     /// The actor of this write was retired: it must not be acknowledged.
@@ -42,29 +49,51 @@ enum Stage {
 }
 
 impl Put {
-    /// Starts by writing to this node's own replica, which must be one of the key's.
+    /// Starts by writing to this node's own replica: as one of the key's primaries, or as a fallback for the first of
+    /// them if none can be counted on.
     ///
     /// # Errors
-    /// [`Refusal::NotEnoughReplicas`] if w replicas cannot be reached; nothing is applied then.
-    pub(crate) fn start(plan: Plan, w: u8, write: Write, deadline: Instant) -> Result<Put, Failure> {
-        assert!(plan.is_mine(), "only a node that stores the key stamps");
-        plan.require(w)?;
+    /// [`Refusal::NotEnoughReplicas`] if fewer than w slots can be filled; nothing is applied then.
+    pub(crate) fn start(plan: Plan, sloppy: bool, w: u8, mut write: Write, deadline: Instant) -> Result<Put, Failure> {
         let mut tally = Tally::new(plan.primaries.iter().copied(), w);
-        for node in plan.primaries.iter().filter(|node| !plan.reachable.contains(node)) {
-            tally.fail(*node);
+        if !plan.is_mine() {
+            assert!(sloppy && plan.reachable().is_empty(), "a fallback stamps only when no primary can");
+            tally.assign(plan.primaries[0], plan.me);
+            write.hint_for = Some(plan.primaries[0]);
         }
-        let bucket_and_key = (write.bucket, write.key.clone());
-        let actions = [Action::Send { to: plan.me, request: Request::Write(write) }].into();
-        Ok(Put {
+        for &primary in &plan.primaries {
+            if plan.is_up(primary) {
+                tally.assign(primary, primary);
+            }
+        }
+        if sloppy {
+            for primary in tally.open().collect::<Vec<_>>() {
+                if !tally.is_in_work(primary)
+                    && let Some(fallback) = plan.stand_in_for(primary, |node| tally.is_at_work(node))
+                {
+                    tally.assign(primary, fallback);
+                }
+            }
+        }
+        if !tally.is_possible() {
+            return Err(Refusal::NotEnoughReplicas { needed: w, available: tally.possible() }.into());
+        }
+        write.owed_to = tally.open().filter(|primary| !tally.is_in_work(*primary)).collect();
+        let mut put = Put {
             plan,
+            sloppy,
             tally,
-            bucket_and_key,
+            bucket: write.bucket,
+            key: write.key.clone(),
             stamped: None,
+            owed: write.owed_to.clone(),
             deadline,
             stage: Stage::Stamping,
             distrusted: false,
-            actions,
-        })
+            actions: VecDeque::new(),
+        };
+        put.send(put.plan.me, Request::Write(write));
+        Ok(put)
     }
 
     /// A replica has answered. A write stamped by a retired actor is not acknowledged.
@@ -80,9 +109,7 @@ impl Put {
             Reply::Refused(refusal) if self.stage == Stage::Stamping => self.refuse(refusal),
             // Stamped once before, and the state it left is gone: neither an Ok nor another stamp would be true.
             Reply::Lost if self.stage == Stage::Stamping => self.give_up(),
-            Reply::Refused(_) | Reply::Lost => {
-                self.tally.fail(from);
-            }
+            Reply::Refused(_) | Reply::Lost => self.fail(from),
             _ => {}
         }
         self.evaluate();
@@ -90,7 +117,28 @@ impl Put {
 
     /// The connection to a replica is gone: its answer will not come.
     pub(crate) fn handle_lost(&mut self, node: NodeId) {
-        self.tally.fail(node);
+        self.plan.forget(node);
+        self.fail(node);
+        self.evaluate();
+    }
+
+    /// A replica takes longer than it usually does. Whether a fallback was asked as well.
+    pub(crate) fn handle_late(&mut self, node: NodeId) -> bool {
+        self.stage == Stage::Replicating
+            && self.tally.waits_only_for(node).is_some_and(|primary| self.ask_stand_in(primary))
+    }
+
+    /// A replica takes so long that it had better not be counted on. Its answer still counts, if it comes in time.
+    pub(crate) fn handle_overdue(&mut self, node: NodeId) {
+        match self.stage {
+            Stage::Stamping => self.plan.forget(node),
+            Stage::Replicating => {
+                self.plan.forget(node);
+                self.handle_late(node);
+            }
+            Stage::Answered => self.fail(node),
+            Stage::Done => {}
+        }
         self.evaluate();
     }
 
@@ -104,6 +152,7 @@ impl Put {
     pub(crate) fn handle_timeout(&mut self, now: Now) {
         if now.instant >= self.deadline {
             self.give_up();
+            self.owe_what_is_missing();
             self.stage = Stage::Done;
         }
     }
@@ -118,17 +167,52 @@ impl Put {
         (self.stage != Stage::Done).then_some(self.deadline)
     }
 
+    /// Whether somebody still waits for the answer.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        matches!(self.stage, Stage::Stamping | Stage::Replicating)
+    }
+
     /// The write is applied here, its sync under way: the others get everything this replica knows of the key, so
     /// that it helps whatever they have missed.
     fn replicate(&mut self, stamped: Stamped) {
-        let (bucket, key) = &self.bucket_and_key;
-        for &to in self.plan.reachable.iter().filter(|node| **node != self.plan.me) {
-            let siblings = stamped.siblings.clone();
-            let merge = Merge { bucket: *bucket, key: key.clone(), siblings, hint_for: None, purpose: Purpose::Write };
-            self.actions.push_back(Action::Send { to, request: Request::Merge(merge) });
-        }
         self.stamped = Some(stamped);
         self.stage = Stage::Replicating;
+        for primary in self.plan.primaries.clone() {
+            for worker in self.tally.workers_for(primary) {
+                self.send_merge(worker, primary);
+            }
+        }
+    }
+
+    fn send_merge(&mut self, to: NodeId, primary: NodeId) {
+        if to == self.plan.me {
+            return;
+        }
+        let Some(Stamped { siblings, .. }) = &self.stamped else { return };
+        let (bucket, key, siblings) = (self.bucket, self.key.clone(), siblings.clone());
+        let hint_for = (to != primary).then_some(primary);
+        self.send(to, Request::Merge(Merge { bucket, key, siblings, hint_for, purpose: Purpose::Write }));
+    }
+
+    /// Asks the next fallback to fill a primary's slot, if there is one.
+    fn ask_stand_in(&mut self, primary: NodeId) -> bool {
+        if !self.sloppy {
+            return false;
+        }
+        let Some(fallback) = self.plan.stand_in_for(primary, |node| self.tally.is_at_work(node)) else {
+            return false;
+        };
+        self.tally.assign(primary, fallback);
+        self.send_merge(fallback, primary);
+        true
+    }
+
+    fn fail(&mut self, node: NodeId) {
+        if let Some(primary) = self.tally.fail(node)
+            && self.stage != Stage::Answered
+        {
+            self.ask_stand_in(primary);
+        }
     }
 
     fn refuse(&mut self, refusal: Refusal) {
@@ -137,7 +221,7 @@ impl Put {
     }
 
     fn evaluate(&mut self) {
-        if matches!(self.stage, Stage::Stamping | Stage::Replicating) {
+        if self.is_waited_for() {
             if self.distrusted || !self.tally.is_possible() {
                 self.give_up();
             } else if self.tally.is_reached()
@@ -147,20 +231,40 @@ impl Put {
                     dot: stamped.dot,
                     siblings: stamped.siblings.clone(),
                     acks: self.tally.filled(),
+                    primaries: self.tally.filled_by_primaries(),
                 })));
                 self.stage = Stage::Answered;
             }
         }
         if self.stage == Stage::Answered && self.tally.is_settled() {
+            self.owe_what_is_missing();
             self.stage = Stage::Done;
         }
     }
 
     fn give_up(&mut self) {
-        if matches!(self.stage, Stage::Stamping | Stage::Replicating) {
+        if self.is_waited_for() {
             let timeout = Unknown::Timeout { acks: self.tally.filled(), needed: self.tally.needed() };
             self.actions.push_back(Action::Answer(Err(timeout.into())));
             self.stage = Stage::Answered;
         }
+    }
+
+    /// The write is applied here, and these primaries miss it as far as is known: they are owed what this node knows.
+    fn owe_what_is_missing(&mut self) {
+        if self.stamped.is_none() {
+            return;
+        }
+        let (me, owed) = (self.plan.me, &self.owed);
+        let missing: Vec<NodeId> = self.tally.open().filter(|to| *to != me && !owed.contains(to)).collect();
+        for to in missing {
+            self.owed.push(to);
+            self.actions.push_back(Action::Count(Occasion::Owed));
+            self.send(me, Request::Owe(Owe { bucket: self.bucket, key: self.key.clone(), to }));
+        }
+    }
+
+    fn send(&mut self, to: NodeId, request: Request) {
+        self.actions.push_back(Action::Send { to, request });
     }
 }

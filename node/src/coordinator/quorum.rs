@@ -1,48 +1,108 @@
-//! Counting answers. A quorum counts slots, not messages: each primary of the key is one slot, and however often it
-//! answers, it fills that one slot once.
+//! Counting answers. A quorum counts slots, not nodes and not messages: each primary of the key is one slot, which the
+//! primary or whoever stands in for it fills, once. One node never works for two slots.
+//!
+//! A fallback's acknowledgement and, after its hint was delivered, that of the primary may be one and the same copy:
+//! counted as two they would promise what one disk can take back. [61/1000]
 
 use driftless_ring::NodeId;
 
-/// Who of a key's primaries has answered, and whether enough still can.
+/// Which slots are filled, and whether enough still can be.
 #[derive(Clone, Debug)]
 pub(crate) struct Tally {
     needed: u8,
-    slots: Vec<(NodeId, Slot)>,
+    slots: Vec<Slot>,
+    workers: Vec<Worker>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Slot {
-    /// Not asked, or not yet answered.
-    Open,
-    Filled,
-    /// Cannot be filled any more.
-    Failed,
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    primary: NodeId,
+    filled_by: Option<NodeId>,
+}
+
+/// A node that was asked to fill a primary's slot.
+#[derive(Clone, Copy, Debug)]
+struct Worker {
+    node: NodeId,
+    primary: NodeId,
+    failed: bool,
 }
 
 impl Tally {
-    /// One open slot per primary; `needed` of them must be filled.
+    /// One open slot per primary, nobody at work yet; `needed` of them must be filled.
     pub(crate) fn new(primaries: impl IntoIterator<Item = NodeId>, needed: u8) -> Tally {
-        Tally { needed, slots: primaries.into_iter().map(|node| (node, Slot::Open)).collect() }
+        let slots: Vec<Slot> = primaries.into_iter().map(|primary| Slot { primary, filled_by: None }).collect();
+        Tally { needed, workers: Vec::with_capacity(slots.len()), slots }
     }
 
-    /// This node has done what was asked. False if it has no open slot: a repetition, or a stranger.
+    /// This node is asked to fill a primary's slot.
+    pub(crate) fn assign(&mut self, primary: NodeId, node: NodeId) {
+        assert!(!self.is_at_work(node), "one node works for one slot");
+        self.workers.push(Worker { node, primary, failed: false });
+    }
+
+    /// Whether this node was asked to fill any slot.
+    pub(crate) fn is_at_work(&self, node: NodeId) -> bool {
+        self.slot_of(node).is_some()
+    }
+
+    /// Whose slot this node was asked to fill.
+    pub(crate) fn slot_of(&self, node: NodeId) -> Option<NodeId> {
+        self.workers.iter().find(|worker| worker.node == node).map(|worker| worker.primary)
+    }
+
+    /// This node has done what was asked. False if its slot is filled already, or it has none.
     pub(crate) fn fill(&mut self, node: NodeId) -> bool {
-        self.resolve(node, Slot::Filled)
+        let Some(primary) = self.slot_of(node) else { return false };
+        let open = self.slots.iter_mut().find(|slot| slot.primary == primary && slot.filled_by.is_none());
+        open.map(|slot| slot.filled_by = Some(node)).is_some()
     }
 
-    /// This node will not do it. False if it has no open slot.
-    pub(crate) fn fail(&mut self, node: NodeId) -> bool {
-        self.resolve(node, Slot::Failed)
+    /// This node will not do it. Whose slot it leaves open, if nobody else is at work for it.
+    pub(crate) fn fail(&mut self, node: NodeId) -> Option<NodeId> {
+        let worker = self.workers.iter_mut().find(|worker| worker.node == node && !worker.failed)?;
+        worker.failed = true;
+        let primary = worker.primary;
+        (self.is_open(primary) && !self.is_in_work(primary)).then_some(primary)
+    }
+
+    /// The slot that this node alone is at work for, if that is open.
+    pub(crate) fn waits_only_for(&self, node: NodeId) -> Option<NodeId> {
+        let primary = self.slot_of(node).filter(|primary| self.is_open(*primary))?;
+        let mut others = self.workers.iter().filter(|worker| worker.primary == primary && worker.node != node);
+        others.all(|worker| worker.failed).then_some(primary)
+    }
+
+    /// Everybody who was asked to fill a primary's slot and has not failed.
+    pub(crate) fn workers_for(&self, primary: NodeId) -> Vec<NodeId> {
+        let mine = self.workers.iter().filter(|worker| worker.primary == primary && !worker.failed);
+        mine.map(|worker| worker.node).collect()
+    }
+
+    /// The primaries whose slots are not filled.
+    pub(crate) fn open(&self) -> impl Iterator<Item = NodeId> {
+        self.slots.iter().filter(|slot| slot.filled_by.is_none()).map(|slot| slot.primary)
     }
 
     /// Filled slots.
     pub(crate) fn filled(&self) -> u8 {
-        self.count(Slot::Filled)
+        self.slots.iter().filter(|slot| slot.filled_by.is_some()).count() as u8
+    }
+
+    /// Slots that their primaries filled themselves.
+    pub(crate) fn filled_by_primaries(&self) -> u8 {
+        self.slots.iter().filter(|slot| slot.filled_by == Some(slot.primary)).count() as u8
     }
 
     /// Slots that must be filled.
     pub(crate) fn needed(&self) -> u8 {
         self.needed
+    }
+
+    /// Slots that are filled or that somebody is at work for.
+    pub(crate) fn possible(&self) -> u8 {
+        let possible = |slot: &&Slot| slot.filled_by.is_some() || self.is_in_work(slot.primary);
+        self.slots.iter().filter(possible).count() as u8
     }
 
     /// Whether enough slots are filled.
@@ -52,21 +112,21 @@ impl Tally {
 
     /// Whether enough slots are filled or may still be.
     pub(crate) fn is_possible(&self) -> bool {
-        self.filled() + self.count(Slot::Open) >= self.needed
+        self.possible() >= self.needed
     }
 
-    /// Whether no slot is open.
+    /// Whether nobody is at work for an open slot any more.
     pub(crate) fn is_settled(&self) -> bool {
-        self.count(Slot::Open) == 0
+        !self.slots.iter().any(|slot| slot.filled_by.is_none() && self.is_in_work(slot.primary))
     }
 
-    fn resolve(&mut self, node: NodeId, to: Slot) -> bool {
-        let open = self.slots.iter_mut().find(|(owner, slot)| *owner == node && *slot == Slot::Open);
-        open.map(|(_, slot)| *slot = to).is_some()
+    fn is_open(&self, primary: NodeId) -> bool {
+        self.slots.iter().any(|slot| slot.primary == primary && slot.filled_by.is_none())
     }
 
-    fn count(&self, what: Slot) -> u8 {
-        self.slots.iter().filter(|(_, slot)| *slot == what).count() as u8
+    /// Whether somebody who has not failed was asked to fill this slot.
+    pub(crate) fn is_in_work(&self, primary: NodeId) -> bool {
+        self.workers.iter().any(|worker| worker.primary == primary && !worker.failed)
     }
 }
 
@@ -77,10 +137,17 @@ mod tests {
     const A: NodeId = NodeId(1);
     const B: NodeId = NodeId(2);
     const C: NodeId = NodeId(3);
+    const D: NodeId = NodeId(4);
+
+    fn tally(needed: u8) -> Tally {
+        let mut tally = Tally::new([A, B, C], needed);
+        [A, B, C].into_iter().for_each(|node| tally.assign(node, node));
+        tally
+    }
 
     #[test]
     fn one_replica_answering_twice_fills_one_slot() {
-        let mut tally = Tally::new([A, B, C], 2);
+        let mut tally = tally(2);
         assert!(tally.fill(A));
         assert!(!tally.fill(A));
         assert!(!tally.is_reached());
@@ -90,16 +157,38 @@ mod tests {
 
     #[test]
     fn a_stranger_fills_nothing() {
-        let mut tally = Tally::new([A, B, C], 1);
+        let mut tally = tally(1);
         assert!(!tally.fill(NodeId(9)));
         assert_eq!(tally.filled(), 0);
     }
 
     #[test]
-    fn a_failed_slot_stays_failed() {
-        let mut tally = Tally::new([A, B, C], 2);
-        assert!(tally.fail(A) && tally.is_possible());
-        assert!(!tally.fill(A));
-        assert!(tally.fail(B) && !tally.is_possible());
+    fn a_primary_and_its_stand_in_fill_one_slot() {
+        let mut tally = tally(2);
+        tally.assign(C, D);
+        assert_eq!(tally.slot_of(D), Some(C));
+        assert!(tally.fill(D) && !tally.fill(C));
+        assert_eq!((tally.filled(), tally.filled_by_primaries()), (1, 0));
+        assert!(tally.fill(A));
+        assert!(tally.is_reached());
+        assert_eq!((tally.filled(), tally.filled_by_primaries()), (2, 1));
+    }
+
+    #[test]
+    fn a_slot_is_open_again_when_all_who_worked_for_it_have_failed() {
+        let mut tally = tally(2);
+        tally.assign(C, D);
+        assert_eq!(tally.waits_only_for(C), None);
+        assert_eq!(tally.fail(C), None, "its stand-in is at work");
+        assert_eq!(tally.waits_only_for(D), Some(C));
+        assert_eq!(tally.fail(D), Some(C));
+        assert!(tally.fail(B).is_some() && !tally.is_possible());
+    }
+
+    #[test]
+    fn what_comes_late_still_counts() {
+        let mut tally = tally(2);
+        tally.fail(B);
+        assert!(tally.fill(B) && tally.is_possible());
     }
 }

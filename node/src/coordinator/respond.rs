@@ -31,18 +31,23 @@ impl Responder<'_> {
                 let read = self.read(*bucket, key, &siblings);
                 Response::Read(Read { explanation: self.explanation(question, replicas), ..read })
             }
-            (Ok(Answer::Written { dot, siblings, acks }), Question::Put { bucket, key }) => {
-                self.metrics.acks_primary.inc_by(acks.into());
+            (Ok(Answer::Written { dot, siblings, acks, primaries }), Question::Put { bucket, key }) => {
+                self.count_acks(acks, primaries);
                 let context = self.context_of_put(*bucket, key, dot, &siblings);
-                Response::Stored(Stored { context, acks, primaries: acks, siblings: shown(&siblings).len() as u32 })
+                Response::Stored(Stored { context, acks, primaries, siblings: shown(&siblings).len() as u32 })
             }
-            (Ok(Answer::Written { siblings, acks, .. }), Question::Delete(_)) => {
-                self.metrics.acks_primary.inc_by(acks.into());
+            (Ok(Answer::Written { siblings, acks, primaries, .. }), Question::Delete(_)) => {
+                self.count_acks(acks, primaries);
                 let siblings = shown(&siblings).len() as u32;
-                Response::Deleted(Deleted { existed: true, acks, primaries: acks, siblings })
+                Response::Deleted(Deleted { existed: true, acks, primaries, siblings })
             }
             (Ok(_), _) => unreachable!("a machine answers the question it was started with"),
         }
+    }
+
+    fn count_acks(&self, acks: u8, primaries: u8) {
+        self.metrics.acks_primary.inc_by(primaries.into());
+        self.metrics.acks_fallback.inc_by((acks - primaries).into());
     }
 
     fn read(&self, bucket: BucketId, key: &Key, siblings: &Siblings) -> Read {
@@ -84,7 +89,7 @@ impl Responder<'_> {
                 .into_iter()
                 .map(|testimony| ReplicaAnswer {
                     node: self.name(testimony.node),
-                    stands_in_for: None,
+                    stands_in_for: testimony.stands_in_for.map(|primary| self.name(primary)),
                     state: testimony.header.as_ref().map(describe),
                     latency_us: testimony.latency.map(|latency| latency.as_micros() as u64),
                     counted: testimony.counted,

@@ -21,7 +21,6 @@ pub(crate) struct Scan {
     plan: Plan,
     scan: peer::Scan,
     tally: Tally,
-    asked: usize,
     pages: Vec<peer::Page>,
     deadline: Instant,
     done: bool,
@@ -34,11 +33,16 @@ impl Scan {
     /// # Errors
     /// [`Refusal::NotEnoughReplicas`] if r replicas cannot be reached.
     pub(crate) fn start(plan: Plan, scan: peer::Scan, r: u8, deadline: Instant) -> Result<Scan, Failure> {
-        plan.require(r)?;
-        let tally = Tally::new(plan.reachable.iter().copied(), r);
+        let available = plan.reachable().len() as u8;
+        if available < r {
+            return Err(Refusal::NotEnoughReplicas { needed: r, available }.into());
+        }
+        let tally = Tally::new(plan.primaries.iter().copied(), r);
         let mut machine =
-            Scan { plan, scan, tally, asked: 0, pages: Vec::new(), deadline, done: false, actions: VecDeque::new() };
-        (0..r).for_each(|_| machine.ask_next());
+            Scan { plan, scan, tally, pages: Vec::new(), deadline, done: false, actions: VecDeque::new() };
+        (0..r).for_each(|_| {
+            machine.ask_next();
+        });
         Ok(machine)
     }
 
@@ -57,7 +61,8 @@ impl Scan {
 
     /// The connection to a replica is gone: another one is asked.
     pub(crate) fn handle_lost(&mut self, node: NodeId) {
-        if self.tally.fail(node) && !self.done {
+        self.plan.forget(node);
+        if self.tally.fail(node).is_some() && !self.done {
             self.ask_next();
             if !self.tally.is_possible() {
                 let refusal =
@@ -65,6 +70,19 @@ impl Scan {
                 self.actions.push_back(Action::Answer(Err(refusal.into())));
                 self.done = true;
             }
+        }
+    }
+
+    /// A replica takes longer than it usually does. Whether another was asked as well.
+    pub(crate) fn handle_late(&mut self, node: NodeId) -> bool {
+        !self.done && self.tally.waits_only_for(node).is_some() && self.ask_next()
+    }
+
+    /// A replica takes so long that it had better not be counted on; should it answer in time, that still counts.
+    pub(crate) fn handle_overdue(&mut self, node: NodeId) {
+        self.plan.forget(node);
+        if !self.done {
+            self.ask_next();
         }
     }
 
@@ -82,16 +100,23 @@ impl Scan {
         self.actions.pop_front()
     }
 
+    /// Whether somebody still waits for the answer.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        !self.done
+    }
+
     /// When to call [`Scan::handle_timeout`]; `None` when the machine is done.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         (!self.done).then_some(self.deadline)
     }
 
-    fn ask_next(&mut self) {
-        if let Some(&to) = self.plan.reachable.get(self.asked) {
-            self.asked += 1;
-            self.actions.push_back(Action::Send { to, request: Request::Scan(self.scan.clone()) });
-        }
+    fn ask_next(&mut self) -> bool {
+        let Some(to) = self.plan.reachable().into_iter().find(|node| !self.tally.is_at_work(*node)) else {
+            return false;
+        };
+        self.tally.assign(to, to);
+        self.actions.push_back(Action::Send { to, request: Request::Scan(self.scan.clone()) });
+        true
     }
 }
 

@@ -22,6 +22,7 @@ use super::*;
 
 mod deleting;
 mod durability;
+mod hedging;
 mod reading;
 mod refusing;
 mod stamping;

@@ -31,7 +31,9 @@ pub(crate) struct Reach {
 pub(crate) enum Output {
     /// This peer may be counted on from now on.
     Up(NodeId),
-    /// It may not; what was asked of it will hardly be answered.
+    /// It may not, though it may still answer what it was asked.
+    Doubted(NodeId),
+    /// The connection is gone: what it was asked will not be answered.
     Lost(NodeId),
     /// Ask it for a sign of life.
     Ping(NodeId),
@@ -62,8 +64,7 @@ impl Reach {
     /// There is none any more.
     pub(crate) fn handle_disconnected(&mut self, peer: NodeId) {
         self.change(peer, |peer| peer.connected = false);
-        // Also if it could not be counted on before: what was under way on this connection is lost.
-        self.lose_again(peer);
+        self.outputs.push_back(Output::Lost(peer));
     }
 
     /// The detector has made up its mind.
@@ -82,7 +83,7 @@ impl Reach {
     }
 
     /// It has not answered in the time that it usually takes.
-    pub(crate) fn handle_late(&mut self, now: Instant, peer: NodeId) {
+    pub(crate) fn handle_overdue(&mut self, now: Instant, peer: NodeId) {
         self.change(peer, |peer| {
             peer.late = peer.late.saturating_add(1);
             if peer.late >= LATE_MAX {
@@ -123,13 +124,11 @@ impl Reach {
         let reachable = peer.connected && peer.liveness == Liveness::Alive && peer.late < LATE_MAX;
         if reachable != peer.reachable {
             peer.reachable = reachable;
-            self.outputs.push_back(if reachable { Output::Up(id) } else { Output::Lost(id) });
-        }
-    }
-
-    fn lose_again(&mut self, id: NodeId) {
-        if self.outputs.back() != Some(&Output::Lost(id)) {
-            self.outputs.push_back(Output::Lost(id));
+            if reachable {
+                self.outputs.push_back(Output::Up(id));
+            } else if peer.connected {
+                self.outputs.push_back(Output::Doubted(id));
+            }
         }
     }
 }
@@ -164,16 +163,16 @@ mod tests {
     fn three_late_answers_in_a_row_make_a_peer_doubted_until_it_answers() {
         let mut reach = connected();
         let now = Instant(5_000_000);
-        reach.handle_late(now, A);
-        reach.handle_late(now, A);
+        reach.handle_overdue(now, A);
+        reach.handle_overdue(now, A);
         reach.handle_answer(A);
-        reach.handle_late(now, A);
-        reach.handle_late(now, A);
+        reach.handle_overdue(now, A);
+        reach.handle_overdue(now, A);
         assert_eq!((outputs(&mut reach), reach.poll_timeout()), (vec![], None));
-        reach.handle_late(now, A);
-        assert_eq!((outputs(&mut reach), reach.poll_timeout()), (vec![Output::Lost(A)], Some(now)));
+        reach.handle_overdue(now, A);
+        assert_eq!((outputs(&mut reach), reach.poll_timeout()), (vec![Output::Doubted(A)], Some(now)));
         reach.handle_timeout(now);
-        reach.handle_late(now, A);
+        reach.handle_overdue(now, A);
         assert_eq!(outputs(&mut reach), [Output::Ping(A)]);
         assert_eq!(reach.poll_timeout(), Some(now + PING_INTERVAL));
         reach.handle_answer(A);
@@ -185,7 +184,7 @@ mod tests {
         let mut reach = connected();
         reach.handle_liveness(A, Liveness::Suspect);
         reach.handle_liveness(A, Liveness::Down);
-        assert_eq!(outputs(&mut reach), [Output::Lost(A)]);
+        assert_eq!(outputs(&mut reach), [Output::Doubted(A)]);
         reach.handle_disconnected(A);
         assert_eq!(outputs(&mut reach), [Output::Lost(A)], "what was under way is lost now");
         reach.handle_liveness(A, Liveness::Alive);

@@ -1,0 +1,186 @@
+//! How long each peer usually takes, and so when to stop waiting for it alone.
+//!
+//! ```text
+//! sent ──▶ usual time ──▶ late: another replica is asked as well, if the budget allows
+//!               └───────▶ twice that, at least: overdue, which speaks against the peer itself
+//! ```
+//! The estimator is that of TCP's retransmission timer (Jacobson 1988, RFC 6298): smoothed round trip plus four times
+//! its deviation, kept for each peer and kind of work apart, since an acknowledgement waits for a disk and a read does
+//! not.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use driftless_ring::NodeId;
+
+use crate::peer::Request;
+
+/// The kinds of work that take different times.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Work {
+    /// Ends with an acknowledgement, which waits for a sync.
+    Write,
+    /// Ends with what the replica holds.
+    Read,
+    /// Ends with a page.
+    Scan,
+    /// Ends when the other node has coordinated a whole request.
+    Forward,
+}
+
+impl Work {
+    /// What a request asks for; `None` if nobody waits for its end.
+    pub(crate) fn of(request: &Request) -> Option<Work> {
+        match request {
+            Request::Write(_) | Request::Merge(_) => Some(Work::Write),
+            Request::Read(_) => Some(Work::Read),
+            Request::Scan(_) => Some(Work::Scan),
+            Request::Forward(_) => Some(Work::Forward),
+            Request::Owe(_) | Request::Ping => None,
+        }
+    }
+}
+
+/// What is known of all peers.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    /// The usual time of a peer that nothing is known of, and the longest that is waited before another is asked.
+    attempt_timeout: Duration,
+    estimates: BTreeMap<(NodeId, Work), Estimate>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Estimate {
+    smoothed: Duration,
+    deviation: Duration,
+}
+
+impl Pace {
+    pub(crate) fn new(attempt_timeout: Duration) -> Pace {
+        Pace { attempt_timeout, estimates: BTreeMap::new() }
+    }
+
+    /// It took this long; or longer, if it was given up on after this long.
+    pub(crate) fn observe(&mut self, peer: NodeId, work: Work, took: Duration) {
+        let first = Estimate { smoothed: took, deviation: took / 2 };
+        self.estimates
+            .entry((peer, work))
+            .and_modify(|estimate| {
+                let off = estimate.smoothed.abs_diff(took);
+                estimate.deviation = (estimate.deviation * 3 + off) / 4;
+                estimate.smoothed = (estimate.smoothed * 7 + took) / 8;
+            })
+            .or_insert(first);
+    }
+
+    /// After how long another replica is asked as well.
+    pub(crate) fn late_after(&self, peer: NodeId, work: Work) -> Duration {
+        self.usual(peer, work)
+            .unwrap_or(self.attempt_timeout)
+            .clamp(LATE_MIN.min(self.attempt_timeout), self.attempt_timeout)
+    }
+
+    /// After how long silence speaks against the peer.
+    pub(crate) fn overdue_after(&self, peer: NodeId, work: Work) -> Duration {
+        self.usual(peer, work).unwrap_or_default().max(self.attempt_timeout) * 2
+    }
+
+    /// Puts those first that answer reads much faster; among the others the order stays.
+    pub(crate) fn fastest_first(&self, peers: &mut [NodeId]) {
+        let class = |estimate: &Estimate| (estimate.smoothed.as_micros() as u64).max(1).ilog(4);
+        peers.sort_by_key(|peer| self.estimates.get(&(*peer, Work::Read)).map_or(0, class));
+    }
+
+    fn usual(&self, peer: NodeId, work: Work) -> Option<Duration> {
+        self.estimates.get(&(peer, work)).map(|estimate| estimate.smoothed + estimate.deviation * 4)
+    }
+}
+
+/// Allows so many more requests than were asked for: one in twenty, with room for a burst.
+#[derive(Debug)]
+pub(crate) struct HedgeBudget {
+    /// In twentieths of a hedge.
+    saved: u32,
+}
+
+impl HedgeBudget {
+    pub(crate) fn new() -> HedgeBudget {
+        HedgeBudget { saved: HEDGE_COST }
+    }
+
+    /// A client's request has come.
+    pub(crate) fn earn(&mut self) {
+        self.saved = (self.saved + 1).min(HEDGE_COST * HEDGE_BURST);
+    }
+
+    /// Whether one more request may be made.
+    pub(crate) fn allows(&self) -> bool {
+        self.saved >= HEDGE_COST
+    }
+
+    /// One more request was made.
+    pub(crate) fn spend(&mut self) {
+        self.saved = self.saved.saturating_sub(HEDGE_COST);
+    }
+}
+
+/// Below this, a late answer says more of this node's own load than of the peer's.
+const LATE_MIN: Duration = Duration::from_millis(5);
+
+/// One hedge for so many requests: at most 5 % more.
+const HEDGE_COST: u32 = 20;
+
+/// Hedges that can be saved up.
+const HEDGE_BURST: u32 = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: NodeId = NodeId(1);
+    const B: NodeId = NodeId(2);
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_steady_peer_is_late_soon_after_its_usual_time() {
+        let mut pace = Pace::new(MS * 250);
+        assert_eq!(pace.late_after(A, Work::Write), MS * 250, "nothing is known yet");
+        (0..100).for_each(|_| pace.observe(A, Work::Write, MS * 20));
+        let late = pace.late_after(A, Work::Write);
+        assert!(late >= MS * 20 && late < MS * 22, "{late:?}");
+        assert_eq!(pace.late_after(A, Work::Read), MS * 250, "reads are another matter");
+        assert_eq!(pace.overdue_after(A, Work::Write), MS * 500);
+    }
+
+    #[test]
+    fn a_slow_peer_is_given_its_time() {
+        let mut pace = Pace::new(MS * 250);
+        (0..100).for_each(|_| pace.observe(A, Work::Write, MS * 400));
+        assert_eq!(pace.late_after(A, Work::Write), MS * 250, "others are asked all the same");
+        assert!(pace.overdue_after(A, Work::Write) >= MS * 800);
+    }
+
+    #[test]
+    fn only_much_faster_peers_come_first() {
+        let mut pace = Pace::new(MS * 250);
+        pace.observe(A, Work::Read, MS * 40);
+        pace.observe(B, Work::Read, MS);
+        let mut order = [A, B];
+        pace.fastest_first(&mut order);
+        assert_eq!(order, [B, A]);
+    }
+
+    #[test]
+    fn hedges_are_at_most_one_in_twenty_requests() {
+        let mut budget = HedgeBudget::new();
+        let mut hedges = 0;
+        for _ in 0..10_000 {
+            budget.earn();
+            if budget.allows() {
+                budget.spend();
+                hedges += 1;
+            }
+        }
+        assert!(hedges <= 10_000 / 20 + 1, "{hedges}");
+    }
+}

@@ -1,0 +1,123 @@
+//! Slow and silent replicas: others are asked as well, and what is silent for long is not counted on.
+
+use super::*;
+use crate::peer::Want;
+
+/// The requests that wait on the wire for a node.
+fn asked(trio: &Trio, i: usize) -> Vec<&Request> {
+    let to_node = trio.wire.iter().filter(|(_, to, _)| *to == trio.id(i));
+    to_node
+        .filter_map(|(_, _, message)| match &message.body {
+            Body::Request { request, .. } => Some(request),
+            Body::Reply(_) => None,
+        })
+        .collect()
+}
+
+/// Whom node 0 has asked to read.
+fn readers(trio: &Trio) -> Vec<usize> {
+    (1..3).filter(|i| asked(trio, *i).iter().any(|request| matches!(request, Request::Read(_)))).collect()
+}
+
+#[test]
+fn a_late_replica_is_hedged_by_another_after_its_usual_time() {
+    let mut trio = Trio::new();
+    for _ in 0..50 {
+        trio.read(0, SIBLINGS, 2);
+    }
+    let request = trio.ask(0, get(SIBLINGS, Some(2)));
+    let first = readers(&trio);
+    assert_eq!(first.len(), 1);
+    trio.pass(Duration::from_millis(20));
+    assert_eq!(readers(&trio).len(), 2, "answers came at once so far, so 20 ms are long");
+    assert_eq!(trio.engines[0].metrics.hedges.get(), 1);
+    trio.wire.retain(|(_, to, _)| *to != trio.topology.ring().members()[first[0]].id);
+    trio.settle();
+    assert!(trio.reply(request).is_some());
+}
+
+#[test]
+fn hedges_end_with_their_budget() {
+    let mut trio = Trio::new();
+    for _ in 0..10 {
+        trio.ask(0, get(SIBLINGS, Some(2)));
+    }
+    trio.wire.clear();
+    trio.pass(trio.limits.attempt_timeout);
+    assert_eq!(trio.engines[0].metrics.hedges.get(), 1, "ten requests allow half a hedge beyond the first");
+}
+
+#[test]
+fn a_replica_that_is_silent_three_times_is_not_counted_on_until_it_answers_a_ping() {
+    let mut trio = Trio::new();
+    for _ in 0..3 {
+        trio.ask(0, put(STRICT, "v", None));
+    }
+    trio.wire.clear();
+    trio.pass(trio.limits.attempt_timeout * 2);
+    let request = trio.ask(0, put(STRICT, "w", None));
+    let refusal = Refusal::NotEnoughReplicas { needed: 2, available: 1 };
+    assert_eq!(trio.failure(request), Failure::Refused(refusal), "at once, not at the deadline");
+    trio.pass(Duration::ZERO);
+    assert!((1..3).all(|i| asked(&trio, i).iter().any(|request| matches!(request, Request::Ping))));
+    trio.settle();
+    assert_eq!(trio.put_and_settle(0, put(STRICT, "x", None)).acks, 2);
+}
+
+#[test]
+fn an_answer_that_comes_late_still_counts() {
+    let mut trio = Trio::new();
+    let request = trio.ask(0, put(STRICT, "v", None));
+    trio.sync(0);
+    trio.pass(trio.limits.attempt_timeout * 3);
+    assert_eq!(trio.reply(request), None);
+    trio.settle();
+    assert_eq!(trio.stored(request).acks, 2);
+}
+
+#[test]
+fn a_primary_that_misses_an_acknowledged_write_is_owed_it() {
+    let mut trio = Trio::new();
+    let request = trio.ask(0, put(SIBLINGS, "v", None));
+    let silent = trio.wire[0].1;
+    trio.wire.retain(|(_, to, _)| *to != silent);
+    trio.settle();
+    assert_eq!(trio.stored(request).acks, 2);
+    assert_eq!((trio.engines[0].metrics.owed.get(), trio.engines[0].requests_open()), (0, 1));
+    trio.pass(trio.limits.attempt_timeout * 2);
+    assert_eq!((trio.engines[0].metrics.owed.get(), trio.engines[0].requests_open()), (1, 0));
+}
+
+#[test]
+fn requests_that_only_wait_for_late_replicas_leave_room_for_new_ones() {
+    let mut trio = Trio::with_limits(Limits { requests_max: 1, ..Limits::default() });
+    let first = trio.ask(0, put(SIBLINGS, "v1", None));
+    let silent = trio.wire[0].1;
+    trio.wire.retain(|(_, to, _)| *to != silent);
+    trio.settle();
+    assert_eq!((trio.stored(first).acks, trio.engines[0].requests_open()), (2, 1));
+    let second = trio.ask(0, put(SIBLINGS, "v2", None));
+    trio.settle();
+    assert_eq!(trio.stored(second).siblings, 2);
+}
+
+#[test]
+fn a_fast_replica_is_preferred_to_a_much_slower_one() {
+    let mut trio = Trio::new();
+    let slow = {
+        trio.ask(0, get(SIBLINGS, Some(2)));
+        readers(&trio)[0]
+    };
+    trio.pass(Duration::from_millis(100));
+    trio.settle();
+    for _ in 0..20 {
+        trio.read(0, SIBLINGS, 3);
+    }
+    // Answers of both came at once in those, but the first one counts for a while.
+    trio.ask(0, get(SIBLINGS, Some(2)));
+    let fast = readers(&trio)[0];
+    assert!(
+        asked(&trio, fast).iter().any(|request| matches!(request, Request::Read(read) if read.want == Want::Header))
+    );
+    assert_ne!(fast, slow);
+}
