@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use driftless_node::liveness::Liveness;
 use driftless_proto::WriteId;
 
 use super::check::{self, Evidence, Violation, past::Past};
@@ -196,8 +197,20 @@ fn verdict(world: &mut World) -> Vec<Violation> {
         if node.metrics.actor_alarms.get() > 0 {
             violations.push(Violation::general("dots", format!("n{number} met dots of its own that it never stamped")));
         }
+        if node.store.hints() > 0 {
+            let text = format!("n{number} still holds {} hints", node.store.hints());
+            violations.push(Violation::general("convergence", text));
+        }
         if node.metrics.protocol_violations.get() > 0 {
             violations.push(Violation::general("the seam", format!("n{number} met messages that made no sense")));
+        }
+    }
+    for (number, node) in world.nodes.iter().enumerate() {
+        let peers = world.nodes.iter().filter(|peer| peer.id != node.id);
+        let missed: Vec<_> = peers.filter(|peer| node.liveness(peer.id) != Some(Liveness::Alive)).collect();
+        if let Some(peer) = missed.first() {
+            let text = format!("n{number} still thinks {:?} of {}", node.liveness(peer.id), peer.id);
+            violations.push(Violation::general("liveness", text));
         }
     }
     let met = met(world, &evidence);
@@ -235,6 +248,9 @@ fn met(world: &World, evidence: &Evidence<'_>) -> Coverage {
         met.add("lww discards", metrics.lww_discarded.get());
         met.add("batch apply failures", node.store.refused());
         met.add("overloaded", metrics.overloaded.get());
+        met.add("acks by fallbacks", metrics.acks_fallback.get());
+        met.add("puts coordinated by fallbacks", metrics.fallback_coordinated.get());
+        met.add("hints delivered", metrics.hints_delivered.get());
         met.add("expired work", metrics.expired.get());
     }
     let (duplicated, lost) = world.messages();

@@ -10,7 +10,7 @@ use driftless_proto::{Conflict, Durability, Topology};
 use super::super::history::{History, OpId};
 use super::super::observer::Observer;
 use super::super::store::SimStore;
-use super::{Violation, primaries};
+use super::Violation;
 
 const PROMISE: &str = "durability";
 
@@ -68,10 +68,7 @@ impl DurabilityOracle {
         let bucket = topology.bucket(op.slot.0).expect("slots are drawn from the buckets");
         let place = topology.place(bucket, &op.slot.1);
         let record = RecordKey::new(bucket.quorum.n(), place.token, bucket.id, &op.slot.1);
-        let states: Vec<_> = primaries(topology, &op.slot)
-            .into_iter()
-            .filter_map(|node| disks[node].durable_record(record.as_bytes()))
-            .collect();
+        let states: Vec<_> = disks.iter().filter_map(|disk| disk.durable_record(record.as_bytes())).collect();
         // A write that two coordinators stamped was acknowledged under one of its dots.
         let covered = |dot| states.iter().filter(|state| state.covers(dot)).count();
         let most = observer.dots_of(op.write_id).map(|(dot, _)| covered(dot)).max();

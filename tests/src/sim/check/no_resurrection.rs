@@ -2,7 +2,7 @@
 //!
 //! For every acknowledged `u`: `final ∩ past(u) = ∅`; and for strict quorums that overlap, also for every strict read
 //! that began after `u` was acknowledged. An acknowledged delete without a context, even one that found nothing, ends
-//! all that was acknowledged before it began, where its reads meet those writes. Writes that were stamped twice are exempt.
+//! all that was acknowledged before it began, where strict quorums make its reads meet those writes. Writes that were stamped twice are exempt.
 
 use super::super::history::{Ending, Kind, OpId, Slot};
 use super::{Evidence, Violation};
@@ -54,7 +54,12 @@ fn deleted_and_back(evidence: &Evidence<'_>, slot: &Slot, n: u8, last: &[OpId]) 
     for (id, delete) in of_slot().filter(|(_, op)| op.kind == Kind::Delete && op.seen.is_none()) {
         let meant = |value: &&OpId| {
             let put = evidence.history.get(**value);
-            put.kind == Kind::Put && put.ending == Ending::Ok && put.returned < delete.invoked && put.w + delete.r > n
+            put.kind == Kind::Put
+                && put.ending == Ending::Ok
+                && put.returned < delete.invoked
+                && put.strict
+                && delete.strict
+                && put.w + delete.r > n
         };
         for value in last.iter().filter(meant).filter(|value| !evidence.past.is_exempt(**value)) {
             let text = format!("{value} is live at the end, though delete {id} was acknowledged after it");

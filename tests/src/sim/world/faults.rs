@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use super::super::cluster;
+use super::super::cluster::{self, Input};
 use super::super::nemesis::Fault;
 use super::super::schedule::{Event, Micros};
 use super::super::trace::Line;
@@ -18,6 +18,9 @@ impl World {
         for node in 0..self.nodes.len() {
             self.nodes[node].store.repair();
             self.resume(node);
+            for peer in 0..self.nodes.len() {
+                self.understand(node, peer);
+            }
             if !self.nodes[node].runs() {
                 self.start(node);
             }
@@ -47,7 +50,8 @@ impl World {
     }
 
     pub(super) fn strike(&mut self, fault: Fault) {
-        let ends = matches!(fault, Fault::Heal | Fault::Resume { .. } | Fault::DiskRoom { .. });
+        let ends =
+            matches!(fault, Fault::Heal | Fault::Resume { .. } | Fault::DiskRoom { .. } | Fault::Understand { .. });
         if self.phase != Phase::Active && !ends {
             return;
         }
@@ -101,11 +105,23 @@ impl World {
                 let written = self.fault_rng.random_bool(0.5);
                 self.nodes[node].store.fail_next_apply(written);
             }
+            Fault::Misjudge { node, peer, liveness, lasts } => {
+                self.coverage.add("wrong suspicions", 1);
+                self.give(node, Input::Misjudged(self.nodes[peer].id, Some(liveness)));
+                self.schedule.after(lasts, Event::Fault(Fault::Understand { node, peer }));
+            }
+            Fault::Understand { node, peer } => self.understand(node, peer),
             Fault::Suspect { node, peer } => {
                 if self.network.close(node, peer, &mut self.schedule) {
                     self.connection_lost(node, peer);
                 }
             }
+        }
+    }
+
+    fn understand(&mut self, node: usize, peer: usize) {
+        if node != peer {
+            self.give(node, Input::Misjudged(self.nodes[peer].id, None));
         }
     }
 
