@@ -6,7 +6,7 @@
 //! ```
 //! Rows of the ring are balanced, so going to the first primary spreads the load. A node whose connection is down, that
 //! says nothing, or that has long been far slower than the others is passed over while there is another; when all
-//! primaries are, their stand-ins are asked. A [`Snapshot`] never changes; a newer ring makes the next one, which takes over
+//! primaries are, their fallbacks are asked. A [`Snapshot`] never changes; a newer ring makes the next one, which takes over
 //! the links that still lead somewhere.
 
 use std::collections::HashMap;

@@ -168,7 +168,7 @@ async fn a_lost_connection_sends_all_its_requests_to_the_next_node() {
 }
 
 #[tokio::test]
-async fn when_all_primaries_are_silent_a_stand_in_is_asked() {
+async fn when_all_primaries_are_silent_a_fallback_is_asked() {
     let mut cluster = Cluster::start(&["ada", "bob", "cyd", "dan", "eve"]);
     let client = connect(&mut cluster).await;
     let owners = cluster.owners("default", "k");

@@ -158,6 +158,7 @@ fn request_may_succeed(error: &RequestError) -> bool {
                 | Refusal::NotOwner { .. }
                 | Refusal::StaleRing { .. }
                 | Refusal::Stopping
+                | Refusal::HintsFull
         ),
         _ => false,
     }

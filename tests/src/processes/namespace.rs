@@ -7,6 +7,8 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use super::binary::driftless;
+
 /// Where the caller is.
 pub enum Inside {
     /// In the namespace: cut what you like.
@@ -25,6 +27,8 @@ pub fn inside(arguments: &[&str]) -> Inside {
     if let Err(reason) = try_rules() {
         return Inside::Impossible(reason);
     }
+    // If it has to be built, then where there is a network.
+    driftless();
     let own = std::env::current_exe().expect("a running program has a path");
     let status = in_namespace(SET_UP, &[&[own.to_str().expect("is text")], arguments].concat()).status();
     Inside::Ran(status.is_ok_and(|status| status.success()))
