@@ -15,6 +15,8 @@
 
 mod census;
 mod headers;
+#[cfg(feature = "planted-bugs")]
+mod mistakes;
 pub mod record;
 mod stamp;
 pub mod store;
@@ -26,7 +28,8 @@ use std::sync::Arc;
 
 use driftless_proto::client::Cursor;
 use driftless_proto::{
-    ActorId, BucketDefinition, BucketId, Conflict, Durability, Header, Key, Refusal, Siblings, Topology, VersionVector,
+    ActorId, BucketDefinition, BucketId, Conflict, Context, Durability, Header, Key, Refusal, Siblings, Topology,
+    VersionVector,
 };
 use driftless_ring::{NodeId, PartitionId};
 use rand::rngs::StdRng;
@@ -35,6 +38,7 @@ use crate::config::Limits;
 use crate::engine::EngineConfig;
 use crate::metrics::Metrics;
 use crate::peer::{Merge, Page, Read, Reply, Request, RequestId, Scan, Stamped, State, Want, Write};
+use crate::planted::{Bug, Planted};
 use crate::time::{Instant, Now};
 
 use census::Census;
@@ -79,6 +83,7 @@ pub(crate) struct Replica<S> {
     /// When applied batches that nobody waits for are to be synced.
     sync_due: Option<Instant>,
     outputs: VecDeque<Output>,
+    planted: Planted,
 }
 
 /// A key with everything that follows from it.
@@ -91,12 +96,19 @@ struct Located<'a> {
 impl<S: Store> Replica<S> {
     /// A replica that has just started: every actor is new.
     pub(crate) fn new(config: &EngineConfig, store: S, rng: StdRng, now: Now) -> Replica<S> {
-        let EngineConfig { node, shard, topology, limits, metrics, .. } = config;
+        let EngineConfig { node, shard, topology, limits, metrics, planted, .. } = config;
         let mine = |partition: &PartitionId| topology.shard_of(*node, *partition) == *shard;
         let census = Census::new(topology.ring().owned(*node).filter(mine), now.instant, metrics);
         Replica {
             node: *node,
+            #[cfg(not(feature = "planted-bugs"))]
             actors: Actors::new(rng),
+            #[cfg(feature = "planted-bugs")]
+            actors: if planted.keeps_actors() {
+                Actors::kept(mistakes::actors_found(&store), rng)
+            } else {
+                Actors::new(rng)
+            },
             write_ids: WriteIds::new(limits.write_ids_max, limits.write_ids_age),
             headers: HeaderCache::new(limits.header_cache_bytes),
             census,
@@ -104,12 +116,13 @@ impl<S: Store> Replica<S> {
             after_sync: VecDeque::new(),
             applied: BatchSeq(0),
             sync_asked: BatchSeq(0),
-            synced: None,
+            synced: planted.is(Bug::FirstSyncNotAwaited).then_some(BatchSeq(0)),
             sync_due: None,
             outputs: [Output::Sync(BatchSeq(0))].into(),
             topology: topology.clone(),
             limits: limits.clone(),
             metrics: metrics.clone(),
+            planted: *planted,
             store,
         }
     }
@@ -174,6 +187,10 @@ impl<S: Store> Replica<S> {
         if self.turn.is_empty() {
             return;
         }
+        #[cfg(feature = "planted-bugs")]
+        if self.planted.is(Bug::TimerReaping) {
+            self.reap_tombstones(now);
+        }
         let turn = std::mem::take(&mut self.turn);
         if turn.changes.is_empty() {
             return self.release(now, turn.waiting);
@@ -192,8 +209,15 @@ impl<S: Store> Replica<S> {
             }
             Err(ApplyError::Full(reason)) => {
                 tracing::warn!(reason, "a batch was refused for lack of room; nothing of it was applied");
-                self.actors.restore(turn.actors_before);
-                self.write_ids.forget_newest(turn.write_ids);
+                if !self.planted.is(Bug::CounterSkipped) {
+                    self.actors.restore(turn.actors_before);
+                }
+                if !self.planted.is(Bug::RefusedIdRemembered) {
+                    self.write_ids.forget_newest(turn.write_ids);
+                }
+                if self.planted.is(Bug::CounterReused) {
+                    return self.release(now, turn.waiting);
+                }
                 self.refuse(turn.waiting);
             }
             Err(ApplyError::Failed(error)) => self.halt(&error),
@@ -225,7 +249,9 @@ impl<S: Store> Replica<S> {
         let Located { bucket, partition, record } = self.locate(&topology, write.bucket, &write.key)?;
         let header = self.header(&record)?;
         let intent = stamp::Intent::new(&write);
-        if let Some(dot) = self.write_ids.recognise(now.instant, &header, &intent)? {
+        if !self.planted.is(Bug::RetryDuplicates)
+            && let Some(dot) = self.write_ids.recognise(now.instant, &header, &intent)?
+        {
             self.metrics.retries_recognised.inc();
             if !header.covers(dot) {
                 self.reply(from, id, Reply::Lost);
@@ -240,7 +266,9 @@ impl<S: Store> Replica<S> {
             return Ok(());
         }
         self.witness(partition, &write.context.vv);
-        let written_at = stamp::written_at(now.wall, &header, &write.context, self.limits.clock_ahead_max)?;
+        let nothing = Context::default();
+        let read = if self.planted.is(Bug::StampBeforeContext) { &nothing } else { &write.context };
+        let written_at = stamp::written_at(now.wall, &header, read, self.limits.clock_ahead_max)?;
         stamp::check_room(&header, &write)?;
 
         let mut siblings = if header.live().iter().all(|(dot, _)| write.context.vv.covers(*dot)) {
@@ -249,8 +277,12 @@ impl<S: Store> Replica<S> {
             self.siblings(&record)?
         };
         self.turn.actors_before.entry(partition).or_insert_with(|| self.actors.get(partition));
-        let dot = self.actors.next_dot(partition);
-        siblings.event(&write.context.vv, dot, stamp::version(&write, written_at));
+        let mut dot = self.actors.next_dot(partition);
+        if self.planted.is(Bug::DotFromContext) {
+            dot.counter = write.context.vv.counter(dot.actor) + 1;
+        }
+        let replaced = if self.planted.is(Bug::FalseSiblings) { &nothing.vv } else { &write.context.vv };
+        siblings.event(replaced, dot, stamp::version(&write, written_at));
         self.settle(bucket, &mut siblings);
         self.turn.write_ids += 1;
         self.write_ids.remember(now.instant, &intent, dot);
@@ -269,7 +301,7 @@ impl<S: Store> Replica<S> {
         self.witness(partition, merge.siblings.vv());
         let header = self.header(&record)?;
         let mut merged = merge.siblings.clone();
-        if !merged.merge_header(&header) {
+        if !self.planted.replaces(merge.purpose) && !merged.merge_header(&header) {
             // Some value of ours survives: it has to be read.
             merged.merge(&self.siblings(&record)?);
         }
@@ -282,7 +314,9 @@ impl<S: Store> Replica<S> {
         } else {
             self.turn.put(record, merge.bucket, &merge.key, header, merged);
         }
-        self.turn.wait(Waiting { to: from, id, waits: Waits::Ack { durability: bucket.durability } });
+        let rash = unchanged && self.planted.is(Bug::NoopAckBeforeSync);
+        let durability = if rash { Durability::Buffered } else { bucket.durability };
+        self.turn.wait(Waiting { to: from, id, waits: Waits::Ack { durability } });
         Ok(())
     }
 
@@ -345,7 +379,7 @@ impl<S: Store> Replica<S> {
 
     /// Applies the bucket's conflict policy to a merged state.
     fn settle(&self, bucket: &BucketDefinition, siblings: &mut Siblings) {
-        if bucket.conflict == Conflict::Lww {
+        if bucket.conflict == Conflict::Lww || self.planted.is(Bug::LastWriteWins) {
             self.metrics.lww_discarded.inc_by(siblings.keep_last() as u64);
         }
     }
@@ -366,7 +400,9 @@ impl<S: Store> Replica<S> {
 
     /// What is held of a key, without values: from this turn's batch, the cache, or the store.
     fn header(&mut self, record: &RecordKey) -> Result<Arc<Header>, StoreError> {
-        if let Some(change) = self.turn.changes.get(record) {
+        if !self.planted.is(Bug::NoReadThrough)
+            && let Some(change) = self.turn.changes.get(record)
+        {
             return Ok(change.header.clone());
         }
         if let Some(header) = self.headers.get(record.as_bytes()) {
@@ -386,7 +422,9 @@ impl<S: Store> Replica<S> {
 
     /// What is held of a key: from this turn's batch, or the store.
     fn siblings(&self, record: &RecordKey) -> Result<Siblings, StoreError> {
-        if let Some(change) = self.turn.changes.get(record) {
+        if !self.planted.is(Bug::NoReadThrough)
+            && let Some(change) = self.turn.changes.get(record)
+        {
             return Ok(change.siblings.clone());
         }
         self.store.get(record.as_bytes())?.map_or_else(|| Ok(Siblings::new()), record::decode)
@@ -413,7 +451,7 @@ impl<S: Store> Replica<S> {
     /// rest on the newest batch.
     fn reply_once(&mut self, durability: Durability, to: NodeId, id: RequestId, reply: Reply) {
         match durability {
-            Durability::Sync if self.synced < Some(self.applied) => {
+            Durability::Sync if self.synced < Some(self.applied) && !self.planted.is_rash(&reply) => {
                 self.after_sync.push_back((self.applied, to, id, reply));
                 if self.applied > self.sync_asked {
                     self.ask_sync();

@@ -10,6 +10,7 @@ use driftless_node::config::Limits;
 use driftless_node::engine::{ClientTag, Engine, EngineConfig, Output};
 use driftless_node::metrics::Metrics;
 use driftless_node::peer::Message;
+use driftless_node::planted::{Bug, Planted};
 use driftless_node::replica::store::BatchSeq;
 use driftless_node::time::Instant;
 use driftless_proto::causality::ContextKey;
@@ -38,6 +39,8 @@ pub struct Node {
     pub paused: bool,
     /// Counts over all its lives.
     pub metrics: Arc<Metrics>,
+    /// What the next process will find in the place of its disk.
+    pub found: Found,
     /// The sync under way.
     pub syncing: bool,
     /// Whether another was asked for meanwhile.
@@ -48,6 +51,30 @@ pub struct Node {
     pub timer_planned: Option<Micros>,
     engine: Option<Engine<SimStore>>,
     inbox: Vec<Input>,
+}
+
+/// Whose disk a process finds when it starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// The one that the process before it has left, however it ended.
+    Own,
+    /// An earlier durable state of it: a restored backup.
+    Backup,
+    /// A copy made of the directory while an earlier process wrote to it.
+    Copy,
+}
+
+impl Found {
+    /// The mistake that a process makes which starts so: some belong to one kind of start.
+    fn planted(self, bug: Option<Bug>) -> Planted {
+        let at = match bug {
+            Some(Bug::ActorKeptAfterCrash) => Some(Found::Own),
+            Some(Bug::ActorKeptAfterRollback) => Some(Found::Backup),
+            Some(Bug::ActorKeptInCopy) => Some(Found::Copy),
+            _ => None,
+        };
+        bug.filter(|_| at.is_none_or(|at| at == self)).map_or_else(Planted::default, Planted::bug)
+    }
 }
 
 /// What can arrive at a node between two turns.
@@ -87,6 +114,7 @@ impl Node {
             life: 0,
             paused: false,
             metrics: Arc::new(Metrics::default()),
+            found: Found::Own,
             syncing: false,
             sync_wanted: false,
             turn_planned: false,
@@ -103,6 +131,7 @@ impl Node {
         topology: &Arc<Topology>,
         keys: &ContextKeys,
         limits: Limits,
+        bug: Option<Bug>,
         rng: &mut StdRng,
     ) {
         assert!(self.engine.is_none(), "a node starts only when it is down");
@@ -116,6 +145,7 @@ impl Node {
             limits,
             metrics: Arc::clone(&self.metrics),
             seed: rng.random(),
+            planted: self.found.planted(bug),
         };
         self.engine = Some(Engine::new(config, self.store.clone(), self.clock.now(at)));
     }

@@ -25,6 +25,7 @@ pub mod history;
 pub mod nemesis;
 pub mod network;
 pub mod observer;
+pub mod planted;
 pub mod profile;
 pub mod run;
 pub mod schedule;

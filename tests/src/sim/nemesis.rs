@@ -1,7 +1,8 @@
 //! What goes wrong, and when. Each seed draws which kinds of faults it has, sometimes none; a kind that is never alone
 //! hides what it does alone.
 //!
-//! Faults stay within the promises: disks lose only what was not synced, and everything heals before the calm phase.
+//! Faults stay within the promises: at most one disk of a run is set back, the others lose only what was not synced,
+//! and everything heals before the calm phase.
 
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -75,6 +76,18 @@ pub enum Fault {
         /// Whose.
         node: usize,
     },
+    /// Somebody copies the disk of a node.
+    CopyDisk {
+        /// Whose.
+        node: usize,
+        /// Whether what its process sees is copied, or what is durable.
+        live: bool,
+    },
+    /// The node whose disk was copied stops, and starts on the copy.
+    RollBack {
+        /// Until it starts.
+        down: Micros,
+    },
     /// A node gives up a connection that was fine.
     Suspect {
         /// Who.
@@ -103,6 +116,8 @@ pub struct FaultSet {
     pub full_disks: bool,
     /// Disks fail in the middle of a batch.
     pub failing_disks: bool,
+    /// One disk is set back to what it held earlier.
+    pub rollback: bool,
     /// Working connections are given up.
     pub suspicion: bool,
     /// Chance that a message between nodes is lost.
@@ -144,6 +159,7 @@ impl FaultSet {
             clocks: on(0.5),
             full_disks: on(0.3),
             failing_disks: on(0.2),
+            rollback: on(if regime == Regime::Plain { 0.3 } else { 0.7 }),
             suspicion: on(if regime == Regime::Plain { 0.1 } else { 0.4 }),
             loss,
             duplication,
@@ -186,6 +202,12 @@ impl FaultSet {
         ];
         let kinds: Vec<Draw> = kinds.into_iter().filter(|(on, _)| *on).map(|(_, draw)| draw).collect();
         let mut acts = Vec::new();
+        if self.rollback {
+            let copied = rng.random_range(0..profile.active / 2);
+            acts.push((copied, Fault::CopyDisk { node: node(profile, rng), live: rng.random_bool(0.4) }));
+            let after = rng.random_range(10_000..profile.active / 2);
+            acts.push((copied + after, Fault::RollBack { down: downtime(rng) }));
+        }
         if kinds.is_empty() {
             return acts;
         }

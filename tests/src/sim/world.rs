@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use driftless_node::engine::{ClientTag, Output};
 use driftless_node::peer::{Body, Message, Request, WireMessage};
+use driftless_node::planted::Bug;
+use driftless_node::store::memory::DiskImage;
 use driftless_node::time::Instant;
 use driftless_proto::client::Response;
 use driftless_proto::{ContextKeys, Topology};
@@ -23,7 +25,7 @@ use super::check::Violation;
 use super::check::durability::DurabilityOracle;
 use super::client::Client;
 use super::clock::SKEW_MS_MAX;
-use super::cluster::{self, Input, Node};
+use super::cluster::{self, Found, Input, Node};
 use super::coverage::Coverage;
 use super::describe;
 use super::generator::Intention;
@@ -60,14 +62,19 @@ pub struct World {
     pub coverage: Coverage,
     /// What was found wrong on the way.
     pub violations: Vec<Violation>,
-    /// When power cuts lost batches.
+    /// When batches that had not been synced, or more, were lost.
     pub losses: Vec<Micros>,
+    /// When a disk was set back to an earlier state.
+    pub disk_losses: Vec<Micros>,
     /// Whether clients draw operations, and faults happen.
     pub phase: Phase,
     network: Network,
     keys: ContextKeys,
     numbers: BTreeMap<NodeId, usize>,
     attempts: BTreeMap<u64, (usize, OpId)>,
+    /// The copy of a disk that a node will find in place of its own.
+    copied: Option<(usize, Found, DiskImage)>,
+    bug: Option<Bug>,
     rng: StdRng,
     disk_rng: StdRng,
     fault_rng: StdRng,
@@ -84,7 +91,7 @@ pub enum Phase {
 
 impl World {
     /// A world with all nodes running and no connection made yet.
-    pub fn new(seed: u64, keep_lines: bool) -> World {
+    pub fn new(seed: u64, bug: Option<Bug>, keep_lines: bool) -> World {
         // One generator for each concern: that a client asks once more does not change the network's dice.
         let mut source = StdRng::seed_from_u64(seed);
         let mut split = || StdRng::seed_from_u64(source.random());
@@ -107,10 +114,13 @@ impl World {
             coverage: Coverage::default(),
             violations: Vec::new(),
             losses: Vec::new(),
+            disk_losses: Vec::new(),
             phase: Phase::Active,
             network: Network::new(profile.nodes, profile.latency, profile.faults.clone(), network),
             keys: cluster::context_keys(),
             attempts: BTreeMap::new(),
+            copied: None,
+            bug,
             rng,
             disk_rng,
             fault_rng,

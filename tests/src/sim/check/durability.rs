@@ -1,6 +1,8 @@
 //! From the moment of its acknowledgement, a write with `durability = sync` is on as many disks as acknowledged it,
 //! for ever: that many nodes' durable state covers its dot.
 //!
+//! One fewer if a disk was lost since the write began: that is the loss which w ≥ 2 is for.
+//!
 //! This looks at the moment itself, so it needs no crash at the right time to notice an acknowledgement that came
 //! before the sync.
 
@@ -9,6 +11,7 @@ use driftless_proto::{Conflict, Durability, Topology};
 
 use super::super::history::{History, OpId};
 use super::super::observer::Observer;
+use super::super::schedule::Micros;
 use super::super::store::SimStore;
 use super::{Violation, primaries};
 
@@ -18,11 +21,17 @@ const PROMISE: &str = "durability";
 #[derive(Debug, Default)]
 pub struct DurabilityOracle {
     promised: Vec<(OpId, u8)>,
+    disk_losses: Vec<Micros>,
     /// What was found missing.
     pub violations: Vec<Violation>,
 }
 
 impl DurabilityOracle {
+    /// A disk was set back: of what was promised until now, one copy may be gone.
+    pub fn disk_lost(&mut self, at: Micros) {
+        self.disk_losses.push(at);
+    }
+
     /// A node has just acknowledged a write.
     pub fn acknowledged(
         &mut self,
@@ -65,6 +74,7 @@ impl DurabilityOracle {
     ) {
         let (id, acks) = self.promised[at];
         let op = history.get(id);
+        let lost = self.disk_losses.iter().filter(|at| **at >= op.invoked).count();
         let bucket = topology.bucket(op.slot.0).expect("slots are drawn from the buckets");
         let place = topology.place(bucket, &op.slot.1);
         let record = RecordKey::new(bucket.quorum.n(), place.token, bucket.id, &op.slot.1);
@@ -79,7 +89,7 @@ impl DurabilityOracle {
         if most.is_none() && bucket.conflict == Conflict::Lww {
             return;
         }
-        if most.is_none_or(|most| most < usize::from(acks)) {
+        if most.is_none_or(|most| most + lost < usize::from(acks)) {
             let text = match most {
                 None => format!("{:?} {id} was acknowledged and never stamped", op.kind),
                 Some(most) => format!("{:?} {id} was acknowledged by {acks}, on {most} disks {when}", op.kind),

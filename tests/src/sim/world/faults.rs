@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use super::super::cluster;
+use super::super::cluster::{self, Found};
 use super::super::nemesis::Fault;
 use super::super::schedule::{Event, Micros};
 use super::super::trace::Line;
@@ -30,7 +30,8 @@ impl World {
         }
         let limits = cluster::limits(&self.profile);
         let now = self.schedule.now();
-        self.nodes[node].start(now, &self.topology, &self.keys, limits, &mut self.rng);
+        self.nodes[node].start(now, &self.topology, &self.keys, limits, self.bug, &mut self.rng);
+        self.nodes[node].found = Found::Own;
         let life = self.nodes[node].life;
         self.note("start", &[node as u64, life], || {
             Line::general(cluster::name_of(node), format!("starts life {life}"))
@@ -93,6 +94,7 @@ impl World {
                 self.nodes[node].clock.skew_ms = skew_ms;
             }
             Fault::DiskFull { node, lasts } => {
+                self.coverage.add("disk full phases", 1);
                 self.nodes[node].store.set_full(true);
                 self.schedule.after(lasts, Event::Fault(Fault::DiskRoom { node }));
             }
@@ -101,12 +103,37 @@ impl World {
                 let written = self.fault_rng.random_bool(0.5);
                 self.nodes[node].store.fail_next_apply(written);
             }
+            Fault::CopyDisk { node, live } => {
+                let found = if live { Found::Copy } else { Found::Backup };
+                self.copied = Some((node, found, self.nodes[node].store.image(live)));
+            }
+            Fault::RollBack { down } => self.roll_back(down),
             Fault::Suspect { node, peer } => {
                 if self.network.close(node, peer, &mut self.schedule) {
                     self.connection_lost(node, peer);
                 }
             }
         }
+    }
+
+    /// A node starts on the copy of its disk that was made earlier, with what it has forgotten since.
+    fn roll_back(&mut self, down: Micros) {
+        let Some((node, found, image)) = self.copied.take() else { return };
+        self.coverage.add("rollbacks", 1);
+        self.kill(node, true);
+        self.nodes[node].store.restore(image);
+        self.nodes[node].found = found;
+        let now = self.schedule.now();
+        self.losses.push(now);
+        self.disk_losses.push(now);
+        self.note("rollback", &[node as u64], || {
+            Line::general(cluster::name_of(node), format!("will start on a disk of earlier: {found:?}"))
+        });
+        self.schedule.after(down, Event::Restart { node });
+        let disks = self.disks();
+        self.oracle.disk_lost(now);
+        let when = format!("after n{node} was set back at {now} µs");
+        self.oracle.again(&when, &self.topology, &self.history, &self.observer, &disks);
     }
 
     fn resume(&mut self, node: usize) {
