@@ -77,7 +77,8 @@ impl Profile {
     /// Draws a world.
     pub fn draw(regime: Regime, rng: &mut StdRng) -> Profile {
         let harsh = regime != Regime::Plain;
-        let nodes = [3, 3, 3, 4, 5][rng.random_range(0..5)];
+        // From four nodes on there is somebody to stand in for a replica.
+        let nodes = [3, 3, 3, 4, 5, 6][rng.random_range(0..6)];
         let faults = FaultSet::draw(regime, rng);
         Profile {
             regime,

@@ -182,8 +182,7 @@ fn converged(world: &World) -> bool {
 }
 
 fn verdict(world: &mut World) -> Vec<Violation> {
-    let disks = world.disks();
-    world.oracle.again("at the end", &world.topology, &world.history, &world.observer, &disks);
+    world.judge("at the end");
     let forgetful = world.profile.write_ids_max < MANY_WRITE_IDS;
     let past = Past::new(&world.history, &world.observer, forgetful);
     let held = held(world);

@@ -15,14 +15,14 @@ use driftless_node::peer::{Body, Message, Request, WireMessage};
 use driftless_node::planted::Bug;
 use driftless_node::store::memory::DiskImage;
 use driftless_node::time::Instant;
-use driftless_proto::client::Response;
+use driftless_proto::client::{Deleted, Response, Stored};
 use driftless_proto::{ContextKeys, Topology};
 use driftless_ring::NodeId;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::check::Violation;
-use super::check::durability::DurabilityOracle;
+use super::check::durability::{DurabilityOracle, Scene};
 use super::client::Client;
 use super::clock::SKEW_MS_MAX;
 use super::cluster::{self, Found, Input, Node};
@@ -141,9 +141,15 @@ impl World {
         }
     }
 
-    /// The disks, by node.
-    pub fn disks(&self) -> Vec<SimStore> {
-        self.nodes.iter().map(|node| node.store.clone()).collect()
+    /// Asks the oracle whether what was acknowledged is where it has to be.
+    pub fn judge(&mut self, when: &str) {
+        self.ask_oracle(|oracle, scene| oracle.again(when, scene));
+    }
+
+    fn ask_oracle(&mut self, ask: impl FnOnce(&mut DurabilityOracle, &Scene<'_>)) {
+        let disks: Vec<SimStore> = self.nodes.iter().map(|node| node.store.clone()).collect();
+        let World { topology, history, observer, oracle, .. } = self;
+        ask(oracle, &Scene { topology, history, observer, disks: &disks });
     }
 
     /// How many messages between nodes arrived twice, and how many never.
@@ -351,14 +357,12 @@ impl World {
             let text = format!("answers c{client} op {op}: {}", describe::response_text(&response));
             Line::about(cluster::name_of(node), slot_text(&slot), text)
         });
-        let acks = match &response {
-            Response::Stored(stored) => stored.acks,
-            Response::Deleted(deleted) if deleted.existed => deleted.acks,
-            _ => 0,
-        };
-        if acks > 0 {
-            let disks = self.disks();
-            self.oracle.acknowledged(op, acks, &self.topology, &self.history, &self.observer, &disks);
+        match &response {
+            Response::Stored(Stored { acks, .. }) | Response::Deleted(Deleted { existed: true, acks, .. }) => {
+                self.ask_oracle(|oracle, scene| oracle.acknowledged(op, *acks, scene));
+            }
+            Response::Deleted(_) => self.ask_oracle(|oracle, scene| oracle.found_nothing(op, scene)),
+            _ => {}
         }
         if let Some(delay) = self.network.client_delivery() {
             self.schedule.after(delay, Event::Response { client, attempt: to.request, response });

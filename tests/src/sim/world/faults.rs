@@ -130,10 +130,8 @@ impl World {
             Line::general(cluster::name_of(node), format!("will start on a disk of earlier: {found:?}"))
         });
         self.schedule.after(down, Event::Restart { node });
-        let disks = self.disks();
         self.oracle.disk_lost(now);
-        let when = format!("after n{node} was set back at {now} µs");
-        self.oracle.again(&when, &self.topology, &self.history, &self.observer, &disks);
+        self.judge(&format!("after n{node} was set back at {now} µs"));
     }
 
     fn resume(&mut self, node: usize) {
@@ -168,8 +166,16 @@ impl World {
             self.coverage.add("crashes with unsynced data lost", 1);
             self.losses.push(self.schedule.now());
         }
-        let disks = self.disks();
-        let when = format!("after n{node} {what} at {} µs", self.schedule.now());
-        self.oracle.again(&when, &self.topology, &self.history, &self.observer, &disks);
+        self.judge(&format!("after n{node} {what} at {} µs", self.schedule.now()));
+        // Who waits for an answer often learns from the operating system that none will come.
+        for client in 0..self.clients.len() {
+            if let Some(current) = self.clients[client].current.as_ref().filter(|current| current.node == node)
+                && self.fault_rng.random_bool(0.5)
+            {
+                let attempt = current.attempt;
+                let delay = self.fault_rng.random_range(500..20_000);
+                self.schedule.after(delay, Event::ClientTimeout { client, attempt });
+            }
+        }
     }
 }
