@@ -130,6 +130,9 @@ pub struct FaultSet {
     pub client_loss: f64,
     /// Whether messages outlive the connection they were sent on.
     pub ghosts: bool,
+    /// Chance that the crash of a process is its machine's loss of power. Where it seldom is, what a process left
+    /// unsynced is what the next one finds, and must not take for durable.
+    pub power: f64,
     /// Chance that a crash keeps some of what was not synced, instead of nothing.
     pub keep_some: f64,
 }
@@ -149,6 +152,7 @@ impl FaultSet {
         let (loss, duplication) = (chance(0.5, 0.002, 0.08), chance(0.4, 0.01, 0.15));
         let (delay, client_loss) = (chance(0.5, 0.005, 0.1), chance(0.4, 0.01, 0.08));
         let keep_some = chance(0.6, 0.05, 0.25);
+        let power = [0.1, 0.5, 0.9][rng.random_range(0..3)];
         let mut on = |chance: f64| rng.random_bool(chance);
         FaultSet {
             crashes: on(0.6),
@@ -166,6 +170,7 @@ impl FaultSet {
             delay,
             client_loss,
             ghosts: on(0.25),
+            power,
             keep_some,
         }
     }

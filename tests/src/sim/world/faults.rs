@@ -40,9 +40,9 @@ impl World {
         self.plan_turn(node);
     }
 
-    /// A process dies; half of the time its machine loses power as well.
+    /// A process dies; perhaps its machine loses power as well.
     pub(super) fn crash(&mut self, node: usize, down: Micros) {
-        let power = self.fault_rng.random_bool(0.5);
+        let power = self.fault_rng.random_bool(self.profile.faults.power);
         self.kill(node, power);
         self.schedule.after(down, Event::Restart { node });
     }
