@@ -12,7 +12,7 @@ use driftless_client::{
     ArcIndex, Cause, Change, Client, ConnectError, ConnectFailure, Context, GetError, IoRuntime, NoRetry, Outcome,
     Profile, PutError, Refusal, Union, WriteId,
 };
-use driftless_proto::client::{Cursor, Deleted, NodeStatus, Page, Request, Response, Stored};
+use driftless_proto::client::{Cursor, Deleted, HintsFor, NodeStatus, Page, Request, Response, Stored};
 use driftless_proto::{Failure, Unknown};
 use driftless_ring::{Member, Ring, RingSpec};
 use fake::{Authority, Cluster, Node, SharedTopology};
@@ -445,6 +445,26 @@ async fn a_node_is_asked_for_its_own_status() {
         peers: vec![],
     })));
     assert_eq!(status.await.expect("does not panic").expect("answered").keys, Some(3));
+}
+
+#[tokio::test]
+async fn a_node_is_asked_what_it_holds_for_others() {
+    let mut cluster = Cluster::start(&["ada", "bob"]);
+    let client = cluster.connect().await;
+    let hints = tokio::spawn(async move { client.hints("bob").await });
+    let asked = cluster.nodes[1].next().await;
+    assert_eq!(asked.frame.request, Request::Hints);
+    let held = HintsFor {
+        target: "ada".into(),
+        keys: 3,
+        bytes: 300,
+        oldest_ms: Some(1_000),
+        delivered: 7,
+        rate: 2.0,
+        eta_ms: Some(1_500),
+    };
+    asked.answer(Response::Hints(vec![held.clone()]));
+    assert_eq!(hints.await.expect("does not panic").expect("answered"), [held]);
 }
 
 // ---- who is at the other end

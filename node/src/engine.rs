@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use driftless_proto::client::{self, Response};
 use driftless_proto::{ContextKeys, Refusal, Topology};
@@ -14,6 +15,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::config::Limits;
 use crate::coordinator::{self, Asker, Coordinator};
+use crate::handoff::{self, Handoff, HintFigures};
 use crate::liveness::Liveness;
 use crate::liveness::reach::{self, Reach};
 use crate::metrics::Metrics;
@@ -75,15 +77,20 @@ pub struct EngineConfig {
     pub planted: Planted,
 }
 
-/// One shard: its replica, and the requests it coordinates.
+/// One shard: its replica, the requests it coordinates, and the delivery of what it holds for others.
 pub struct Engine<S: Store> {
     node: NodeId,
+    shard: u16,
     ring_version: u64,
     metrics: Arc<Metrics>,
     reach: Reach,
     pings: RequestIds,
     replica: Replica<S>,
     coordinator: Coordinator,
+    handoff: Handoff,
+    /// When the figures of handoff may be published again, and whether they have changed.
+    figures_due: Instant,
+    figures_stale: bool,
     outputs: VecDeque<Output>,
 }
 
@@ -92,12 +99,27 @@ impl<S: Store> Engine<S> {
     pub fn new(config: EngineConfig, store: S, now: Now) -> Engine<S> {
         let mut rng = StdRng::from_seed(config.seed);
         let replica = Replica::new(&config, store, StdRng::from_rng(&mut rng), now);
-        let EngineConfig { node, topology, context_keys, limits, metrics, planted, .. } = config;
+        let EngineConfig { node, shard, topology, context_keys, limits, metrics, planted, .. } = config;
         let pings = RequestIds::new(Lane::Reach, rng.random());
+        let deliveries = StdRng::from_rng(&mut rng);
+        let handoff = Handoff::new(node, topology.clone(), &limits, metrics.clone(), deliveries, planted);
         let coordinator = Coordinator::new(node, topology.clone(), context_keys, limits, metrics.clone(), rng, planted);
         let ring_version = topology.ring().version().0;
         let (reach, outputs) = (Reach::default(), VecDeque::new());
-        let mut engine = Engine { node, ring_version, metrics, reach, pings, replica, coordinator, outputs };
+        let mut engine = Engine {
+            node,
+            shard,
+            ring_version,
+            metrics,
+            reach,
+            pings,
+            replica,
+            coordinator,
+            handoff,
+            figures_due: now.instant,
+            figures_stale: false,
+            outputs,
+        };
         engine.route(now);
         engine
     }
@@ -163,7 +185,9 @@ impl<S: Store> Engine<S> {
         self.reach.handle_timeout(now.instant);
         self.coordinator.handle_timeout(now);
         self.replica.handle_timeout(now);
+        self.handoff.handle_timeout(now.instant);
         self.route(now);
+        self.publish(now.instant);
     }
 
     /// Ends a turn: applies the batch that the turn has built and releases what waited for that. What is released
@@ -173,6 +197,7 @@ impl<S: Store> Engine<S> {
             self.replica.commit(now);
             self.route(now);
         }
+        self.publish(now.instant);
     }
 
     /// The next thing to do, until there is none.
@@ -182,10 +207,16 @@ impl<S: Store> Engine<S> {
 
     /// When to call [`Engine::handle_timeout`] at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.reach.poll_timeout(), self.coordinator.poll_timeout(), self.replica.poll_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.reach.poll_timeout(),
+            self.coordinator.poll_timeout(),
+            self.replica.poll_timeout(),
+            self.handoff.poll_timeout(),
+            self.figures_stale.then_some(self.figures_due),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Requests that this shard coordinates now.
@@ -203,7 +234,7 @@ impl<S: Store> Engine<S> {
         self.replica.store_mut()
     }
 
-    /// Moves messages between coordinator and replica, and out, until both are quiet.
+    /// Moves messages between the machines, and out, until all are quiet.
     fn route(&mut self, now: Now) {
         loop {
             if let Some(output) = self.reach.poll_output() {
@@ -212,6 +243,8 @@ impl<S: Store> Engine<S> {
                 self.take_from_coordinator(now, output);
             } else if let Some(output) = self.replica.poll_output() {
                 self.take_from_replica(now, output);
+            } else if let Some(output) = self.handoff.poll_output() {
+                self.take_from_handoff(now, output);
             } else {
                 break;
             }
@@ -220,12 +253,19 @@ impl<S: Store> Engine<S> {
 
     fn take_from_reach(&mut self, now: Now, output: reach::Output) {
         match output {
-            reach::Output::Up(peer) => self.coordinator.handle_peer_up(peer),
+            reach::Output::Up(peer) => {
+                self.coordinator.handle_peer_up(peer);
+                self.handoff.handle_up(now.instant, peer);
+            }
             reach::Output::Doubted(peer) => {
                 self.metrics.peers_doubted.inc();
                 self.coordinator.handle_peer_doubted(now, peer);
+                self.handoff.handle_doubted(now.instant, peer);
             }
-            reach::Output::Lost(peer) => self.coordinator.handle_peer_lost(now, peer),
+            reach::Output::Lost(peer) => {
+                self.coordinator.handle_peer_lost(now, peer);
+                self.handoff.handle_lost(now.instant, peer);
+            }
             reach::Output::Ping(peer) => {
                 let deadline = now.instant + reach::PING_TIMEOUT;
                 let id = self.pings.draw();
@@ -258,14 +298,49 @@ impl<S: Store> Engine<S> {
             replica::Output::Reply { to, id, reply } => self.send(to, id, Body::Reply(reply)),
             replica::Output::Sync(up_to) => self.outputs.push_back(Output::Sync(up_to)),
             replica::Output::Retired(actor) => self.coordinator.handle_retired(now, actor),
+            replica::Output::Owes(target) => self.handoff.handle_owed(now.instant, target),
             replica::Output::Halt(reason) => self.outputs.push_back(Output::Halt(reason)),
+        }
+    }
+
+    fn take_from_handoff(&mut self, now: Now, output: handoff::Output) {
+        self.figures_stale = true;
+        match output {
+            handoff::Output::Look { target, from } => {
+                if let Some(page) = self.replica.hints_for(target, from) {
+                    self.handoff.handle_page(now.instant, target, page);
+                }
+            }
+            handoff::Output::Send { to, id, deadline, request } => {
+                self.send(to, id, Body::Request { deadline, request });
+            }
+            handoff::Output::Delivered { target, record, digest } => {
+                self.replica.hint_delivered(target, &record, digest);
+            }
+            handoff::Output::Readdress { target, record } => self.replica.readdress_hint(target, &record),
+        }
+    }
+
+    /// Shows what is held for whom, a few times per second at most.
+    fn publish(&mut self, now: Instant) {
+        self.figures_stale |= self.replica.take_tallies_changed();
+        if !self.figures_stale || now < self.figures_due {
+            return;
+        }
+        self.figures_stale = false;
+        self.figures_due = now + FIGURES_INTERVAL;
+        for (target, tally) in self.replica.tallies() {
+            let (delivered, rate) = self.handoff.figures(target);
+            let (keys, bytes, since) = (tally.keys(), tally.bytes(), tally.since());
+            self.metrics.hints.publish(self.shard, target, HintFigures { keys, bytes, since, delivered, rate });
         }
     }
 
     fn take_reply(&mut self, now: Now, from: NodeId, id: RequestId, reply: Reply) {
         match id.lane() {
             Lane::Coordinator => self.coordinator.handle_reply(now, from, id, reply),
-            Lane::Handoff | Lane::AntiEntropy | Lane::Reach => {}
+            Lane::Handoff => self.handoff.handle_reply(now.instant, from, id, reply),
+            Lane::AntiEntropy | Lane::Reach => {}
         }
     }
 
@@ -283,6 +358,9 @@ impl<S: Store> Engine<S> {
         }
     }
 }
+
+/// How often the figures of handoff are published.
+const FIGURES_INTERVAL: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests;

@@ -4,8 +4,8 @@
 //!                net/      the only code that awaits, reads the clock, spawns        (feature `net`)
 //!                 │  handle_* / commit / poll_output / poll_timeout      ◀── the seam: typed messages, never bytes
 //!              Engine      one per shard: routes inputs to machines, collects outputs
-//!             ┌───┴────┐
-//!       coordinator  replica       meet only through `peer` messages, also within one node
+//!       ┌─────────┼────────┐
+//!    handoff coordinator replica   meet only through `peer` messages, also within one node
 //!                      │  get / scan / apply                             ◀── the second seam
 //!                    Store     memory (simulator, tests) · disk (feature `disk`)
 //! ```
@@ -22,6 +22,7 @@ pub mod admin;
 pub mod config;
 pub mod coordinator;
 pub mod engine;
+pub mod handoff;
 pub mod liveness;
 pub mod metrics;
 #[cfg(feature = "net")]

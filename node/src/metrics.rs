@@ -8,6 +8,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::handoff::HintTable;
+
 /// Counters of the machines, and of the shell around them.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -65,6 +67,20 @@ pub struct Metrics {
     pub value_bytes: Gauge,
     /// Partitions whose keys are still to be counted after the start.
     pub partitions_uncounted: Gauge,
+    /// States and markers stored for nodes that could not be reached, each change of one counted.
+    pub hints_stored: Counter,
+    /// Keys delivered to the nodes that they were held for.
+    pub hints_delivered: Counter,
+    /// Hints not kept for lack of room.
+    pub hints_refused: Counter,
+    /// Keys held for other nodes. Counted from the store after a start.
+    pub hint_keys: Gauge,
+    /// Bytes that they take in the store.
+    pub hint_bytes: Gauge,
+    /// Shards whose hints are still to be counted after the start.
+    pub hints_uncounted: Gauge,
+    /// Who is owed what, and how delivery goes.
+    pub hints: HintTable,
     /// Requests being coordinated now.
     pub requests_open: Gauge,
     /// Seconds of each sync of the store.
@@ -160,16 +176,22 @@ impl Metrics {
             ("batch_changes", "Key changes applied to the store", &self.batch_changes),
             ("header_cache_hits", "Headers found in the cache", &self.header_hits),
             ("header_cache_misses", "Headers read from the store", &self.header_misses),
+            ("hints_stored", "States and markers stored for nodes that could not be reached", &self.hints_stored),
+            ("hints_delivered", "Keys delivered to the nodes they were held for", &self.hints_delivered),
+            ("hints_refused", "Hints not kept for lack of room", &self.hints_refused),
             ("frames_malformed", "Frames that could not be read", &self.frames_malformed),
             ("connections_refused", "Connections refused", &self.connections_refused),
         ];
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
         }
-        let gauges: [(&str, &str, &Gauge); 5] = [
+        let gauges: [(&str, &str, &Gauge); 8] = [
             ("keys", "Copies held of owned partitions", &self.keys),
             ("value_bytes", "Bytes of the values of those copies", &self.value_bytes),
             ("partitions_uncounted", "Partitions whose keys are still to be counted", &self.partitions_uncounted),
+            ("hint_keys", "Keys held for other nodes", &self.hint_keys),
+            ("hint_bytes", "Bytes that they take", &self.hint_bytes),
+            ("hints_uncounted", "Shards whose hints are still to be counted", &self.hints_uncounted),
             ("requests_open", "Requests being coordinated", &self.requests_open),
             ("peers_connected", "Connected peers", &self.peers_connected),
         ];

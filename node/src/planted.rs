@@ -46,6 +46,20 @@ bugs! {
     MergeReplaces = "merge-replaces",
     /// What a read repair brings replaces what is held.
     RepairReplaces = "repair-replaces",
+    /// What the delivery of a hint brings replaces what is held.
+    HandoffOverwrites = "handoff-overwrites",
+    /// A hint goes away when it is sent.
+    HintDroppedOnSend = "hint-dropped-on-send",
+    /// A hint goes away when it was delivered, though it has changed meanwhile.
+    HintRemovedThoughChanged = "hint-removed-though-changed",
+    /// The acknowledgement of a hint does not wait for the sync.
+    HintAckedInMemory = "hint-acked-in-memory",
+    /// A fallback stamps without looking at the hints it holds.
+    StampWithoutHints = "stamp-without-hints",
+    /// An actor stamps on after hints that know it are gone.
+    ActorKeptWithHintsRemoved = "actor-kept-with-hints-removed",
+    /// A retry is answered by its remembered id, though what it was stamped into is gone.
+    RememberedIdWithoutCover = "remembered-id-without-cover",
     /// A start goes on with the actors of the process that died.
     ActorKeptAfterCrash = "actor-kept-after-crash",
     /// A start goes on with the actors found on a disk that was rolled back.
@@ -114,7 +128,8 @@ impl Planted {
         match purpose {
             Purpose::Write => self.is(Bug::MergeReplaces),
             Purpose::ReadRepair => self.is(Bug::RepairReplaces),
-            Purpose::Handoff | Purpose::AntiEntropy => false,
+            Purpose::Handoff => self.is(Bug::HandoffOverwrites),
+            Purpose::AntiEntropy => false,
         }
     }
 

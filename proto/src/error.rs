@@ -113,6 +113,9 @@ pub enum Refusal {
     /// The request makes no sense to this node.
     #[error("bad request: {0}")]
     BadRequest(String),
+    /// The node holds as much for unreachable nodes as it may, and stands in for no more of them.
+    #[error("the node holds as much for unreachable nodes as it may; bring those nodes back, or raise its limits")]
+    HintsFull,
 }
 
 /// It may have been applied somewhere, and may spread.

@@ -71,6 +71,7 @@ fn router(shared: Arc<Shared>) -> Router {
 struct Admin {
     shared: Arc<Shared>,
     registry: Registry,
+    hints_oldest: Gauge,
     peers: PeerGauges,
 }
 
@@ -98,7 +99,10 @@ impl Admin {
         registry.register("peer_connections", "Connections to a peer", peers.connections.clone());
         let help = "Round trip to a peer as QUIC measures it";
         registry.register_with_unit("peer_round_trip", help, Unit::Seconds, peers.round_trip.clone());
-        Admin { shared, registry, peers }
+        let hints_oldest = Gauge::default();
+        let help = "For how long something has been held for another node, or how long after its start";
+        registry.register_with_unit("hints_oldest", help, Unit::Seconds, hints_oldest.clone());
+        Admin { shared, registry, hints_oldest, peers }
     }
 }
 
@@ -111,6 +115,8 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
             admin.peers.round_trip.get_or_create(&labels).set(peer.rtt.as_secs_f64());
         }
     }
+    let oldest_ms = admin.shared.hints().iter().filter_map(|hints| hints.oldest_ms).max().unwrap_or(0);
+    admin.hints_oldest.set(i64::try_from(oldest_ms / 1000).unwrap_or(i64::MAX));
     let mut text = String::new();
     match prometheus_client::encoding::text::encode(&mut text, &admin.registry) {
         Ok(()) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),

@@ -63,6 +63,17 @@ pub struct Limits {
     pub retry_after: Duration,
     /// Most keys on one page of a scan.
     pub scan_limit_max: u32,
+    /// Answers that may wait for the disk, per shard. Beyond it merges are refused as `Overloaded`; those that no client
+    /// waits for are refused from half of it on.
+    pub replica_waiting_max: usize,
+    /// Bytes held for all nodes that cannot be reached, per shard. Beyond it this node stands in for nobody, and puts
+    /// count on others.
+    pub hint_bytes_max: u64,
+    /// Bytes held for any one of them, so that one node that stays away leaves room for others.
+    pub hint_target_bytes_max: u64,
+    /// How long a node must have been back before it is given what was held for it. Shorter repairs sooner, and floods a
+    /// node that is still starting.
+    pub handoff_delay: Duration,
 }
 
 impl Default for Limits {
@@ -79,6 +90,10 @@ impl Default for Limits {
             buffered_sync_interval: Duration::from_millis(500),
             retry_after: Duration::from_millis(50),
             scan_limit_max: 4096,
+            replica_waiting_max: 16_384,
+            hint_bytes_max: 8 << 30,
+            hint_target_bytes_max: 4 << 30,
+            handoff_delay: Duration::from_secs(3),
         }
     }
 }

@@ -203,6 +203,10 @@ impl Reader<'_> {
             buffered_sync_interval: self.time("limits.buffered_sync_interval")?,
             retry_after: self.time("limits.retry_after")?,
             scan_limit_max: self.parsed("limits.scan_limit_max", |text| units::count(text, 1, 65_536))? as u32,
+            replica_waiting_max: self.count("limits.replica_waiting_max", 2)? as usize,
+            hint_bytes_max: self.parsed("limits.hint_bytes_max", units::bytes)?,
+            hint_target_bytes_max: self.parsed("limits.hint_target_bytes_max", units::bytes)?,
+            handoff_delay: self.time("limits.handoff_delay")?,
         };
         let store = StoreConfig {
             block_cache: self.parsed("store.block_cache", units::bytes)?,
@@ -452,6 +456,26 @@ const KNOBS: &[Knob] = &[
         key: "limits.scan_limit_max",
         about: "most keys on a page of a scan",
         default: || Limits::default().scan_limit_max.to_string(),
+    },
+    Knob {
+        key: "limits.replica_waiting_max",
+        about: "answers that may wait for the disk, per shard",
+        default: || Limits::default().replica_waiting_max.to_string(),
+    },
+    Knob {
+        key: "limits.hint_bytes_max",
+        about: "bytes held for unreachable nodes, per shard",
+        default: || units::show_bytes(Limits::default().hint_bytes_max),
+    },
+    Knob {
+        key: "limits.hint_target_bytes_max",
+        about: "bytes held for any one of them, per shard",
+        default: || units::show_bytes(Limits::default().hint_target_bytes_max),
+    },
+    Knob {
+        key: "limits.handoff_delay",
+        about: "how long a node is back before it is given its hints",
+        default: || units::show_duration(Limits::default().handoff_delay),
     },
     Knob { key: "store.block_cache", about: "memory for blocks read from disk", default: || "512MiB".to_owned() },
     Knob {

@@ -419,7 +419,7 @@ impl Coordinator {
                 let scan = peer::Scan { bucket: scan.bucket, arc: scan.arc, after: scan.after, limit };
                 Ok((Machine::Scan(Scan::start(plan, scan, r, deadline)?), Question::Other))
             }
-            Request::Topology | Request::Status => {
+            Request::Topology | Request::Status | Request::Hints => {
                 Err(Refusal::BadRequest("the shell answers this request".to_owned()).into())
             }
             _ => Err(Refusal::BadRequest("this node does not know such a request".to_owned()).into()),

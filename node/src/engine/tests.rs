@@ -23,6 +23,7 @@ use super::*;
 mod deleting;
 mod durability;
 mod hedging;
+mod hinting;
 mod reading;
 mod refusing;
 mod stamping;
@@ -33,7 +34,7 @@ const LWW: BucketId = BucketId(1);
 const STRICT: BucketId = BucketId(2);
 const BUFFERED: BucketId = BucketId(3);
 
-/// Three engines. Messages wait in `wire` until the test lets them travel; syncs wait until it lets them happen.
+/// Three engines, or more. Messages wait in `wire` until the test lets them travel; syncs wait until it lets them happen.
 struct Trio {
     topology: Arc<Topology>,
     engines: Vec<Engine<MemoryStore>>,
@@ -52,11 +53,17 @@ impl Trio {
     }
 
     fn with_limits(limits: Limits) -> Trio {
-        let members = ["a", "b", "c"].map(|name| Member::new(name, format!("{name}.test:1")));
+        Trio::of(3, limits)
+    }
+
+    /// So many engines; keys still have three owners.
+    fn of(nodes: usize, limits: Limits) -> Trio {
+        let names = ["a", "b", "c", "d", "e"];
+        let members = names[..nodes].iter().map(|name| Member::new(*name, format!("{name}.test:1")));
         let spec = RingSpec {
             partitions: Partitions::new(8).expect("a power of two"),
             hash_seed: 0,
-            members: members.into(),
+            members: members.collect(),
             classes: [3].into(),
         };
         let built_in = BucketDefinition::built_in(3);
@@ -86,11 +93,11 @@ impl Trio {
             asked: 0,
             limits,
         };
-        for i in 0..3 {
+        for i in 0..nodes {
             let engine = trio.engine(i, i as u8, MemoryStore::new());
             trio.engines.push(engine);
         }
-        (0..3).for_each(|i| trio.connect(i));
+        (0..nodes).for_each(|i| trio.connect(i));
         trio.settle();
         trio
     }
@@ -216,7 +223,7 @@ impl Trio {
     fn cut_off(&mut self, i: usize) {
         let gone = self.id(i);
         self.wire.retain(|(from, to, _)| *from != gone && *to != gone);
-        for j in (0..3).filter(|j| *j != i) {
+        for j in (0..self.engines.len()).filter(|j| *j != i) {
             self.engines[j].handle_peer_lost(self.now, gone);
             let other = self.id(j);
             self.engines[i].handle_peer_lost(self.now, other);
@@ -227,7 +234,7 @@ impl Trio {
 
     fn pass(&mut self, time: Duration) {
         self.now.instant = self.now.instant + time;
-        for i in 0..3 {
+        for i in 0..self.engines.len() {
             self.engines[i].handle_timeout(self.now);
             self.turn(i);
         }

@@ -118,6 +118,8 @@ impl Client {
         local.pending.set(local.pending.get() + 1);
         if matches!(request, Request::Status) {
             self.answer(local, since, id, Response::Status(Box::new(shared.status())));
+        } else if matches!(request, Request::Hints) {
+            self.answer(local, since, id, Response::Hints(shared.hints()));
         } else if shared.is_stopping() {
             self.answer(local, since, id, refused(Refusal::Stopping));
         } else if full {

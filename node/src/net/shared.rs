@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use driftless_proto::client::{Liveness, NodeStatus, PeerStatus, Request, Response};
+use driftless_proto::client::{HintsFor, Liveness, NodeStatus, PeerStatus, Request, Response};
 use driftless_proto::{ContextKeys, Topology};
 use driftless_ring::NodeId;
 use tokio::sync::mpsc::UnboundedSender;
@@ -17,6 +17,7 @@ use super::refusal::RefusalLog;
 use super::sync::SyncQueue;
 use crate::config::Limits;
 use crate::engine::ClientTag;
+use crate::handoff::HintFigures;
 use crate::metrics::Metrics;
 use crate::peer::{Incarnation, Message};
 use crate::replica::store::BatchSeq;
@@ -214,9 +215,23 @@ impl Shared {
         node == self.node || self.peers.get(&node).is_some_and(|peer| peer.is_connected())
     }
 
+    /// What this node holds for others, and how its delivery goes.
+    pub(crate) fn hints(&self) -> Vec<HintsFor> {
+        let now = self.clock.instant();
+        let name = |id| self.topology.ring().member(id).map_or_else(|| id.to_string(), |member| member.name.clone());
+        let hints_for = |(id, figures): (NodeId, HintFigures)| {
+            let HintFigures { keys, bytes, since, delivered, rate } = figures;
+            let eta_ms = (rate > 0.0 && keys > 0).then(|| (keys as f64 / rate * 1000.0) as u64);
+            let oldest_ms = since.map(|since| u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX));
+            HintsFor { target: name(id), keys, bytes, oldest_ms, delivered, rate, eta_ms }
+        };
+        self.metrics.hints.by_target().into_iter().map(hints_for).collect()
+    }
+
     /// What this node knows of itself.
     pub(crate) fn status(&self) -> NodeStatus {
         let counted = self.metrics.partitions_uncounted.get() == 0;
+        let hints_counted = self.metrics.hints_uncounted.get() == 0;
         let gauge = |value: i64| counted.then(|| u64::try_from(value).unwrap_or(0));
         let members = self.topology.ring().members().iter().filter(|member| member.id != self.node);
         NodeStatus {
@@ -226,7 +241,7 @@ impl Shared {
             uptime_ms: self.clock.instant().0 / 1000,
             keys: gauge(self.metrics.keys.get()),
             bytes: gauge(self.metrics.value_bytes.get()),
-            hints: None,
+            hints: hints_counted.then(|| u64::try_from(self.metrics.hint_keys.get()).unwrap_or(0)),
             peers: members
                 .map(|member| {
                     let connected = self.reaches(member.id);

@@ -1,4 +1,5 @@
-//! One shard's replica: what it holds of the keys it owns, and the only place where that changes.
+//! One shard's replica: what it holds of the keys it owns, and for nodes that it stands in for, and the only place where
+//! that changes.
 //!
 //! ```text
 //!            Write (own coordinator)      Merge (anybody)       Read · Scan
@@ -10,13 +11,17 @@
 //!                                 │                                │
 //!             handle_synced():  Acked, once the newest batch queued before it is durable
 //! ```
+//! What is held for other nodes ([`owing`]) is read, written and removed in the same turns and batches.
+//!
 //! If a batch cannot be applied for lack of room, nothing of it has happened: its writes and merges are refused, its
 //! counters return to what they were, its reads are read again.
 
 mod census;
 mod headers;
+mod hints;
 #[cfg(feature = "planted-bugs")]
 mod mistakes;
+mod owing;
 pub mod record;
 mod stamp;
 pub mod store;
@@ -37,12 +42,15 @@ use rand::rngs::StdRng;
 use crate::config::Limits;
 use crate::engine::EngineConfig;
 use crate::metrics::Metrics;
-use crate::peer::{Merge, Page, Read, Reply, Request, RequestId, Scan, Stamped, State, Want, Write};
+use crate::peer::{Merge, Page, Purpose, Read, Reply, Request, RequestId, Scan, Stamped, State, Want, Write};
 use crate::planted::{Bug, Planted};
 use crate::time::{Instant, Now};
 
 use census::Census;
 use headers::HeaderCache;
+use hints::Hints;
+use owing::Role;
+pub(crate) use owing::{HintPage, Owed};
 use record::RecordKey;
 use stamp::{Actors, WriteIds};
 use store::{ApplyError, BatchSeq, Store, StoreError};
@@ -57,6 +65,8 @@ pub(crate) enum Output {
     Sync(BatchSeq),
     /// An actor must not be trusted any more: no put stamped by it may be acknowledged.
     Retired(ActorId),
+    /// There is something for this node that was not there before.
+    Owes(NodeId),
     /// The store cannot be trusted any more.
     Halt(String),
 }
@@ -72,6 +82,7 @@ pub(crate) struct Replica<S> {
     write_ids: WriteIds,
     headers: HeaderCache,
     census: Census,
+    hints: Hints,
     turn: Turn,
     /// Answers that wait for a sync, oldest batch first.
     after_sync: VecDeque<(BatchSeq, NodeId, RequestId, Reply)>,
@@ -91,6 +102,8 @@ struct Located<'a> {
     bucket: &'a BucketDefinition,
     partition: PartitionId,
     record: RecordKey,
+    /// Whether this node stores the key.
+    is_mine: bool,
 }
 
 impl<S: Store> Replica<S> {
@@ -99,6 +112,12 @@ impl<S: Store> Replica<S> {
         let EngineConfig { node, shard, topology, limits, metrics, planted, .. } = config;
         let mine = |partition: &PartitionId| topology.shard_of(*node, *partition) == *shard;
         let census = Census::new(topology.ring().owned(*node).filter(mine), now.instant, metrics);
+        let (hints, unreadable) = match Hints::new(config, &store, now.instant) {
+            Ok(hints) => (hints, None),
+            Err(error) => (Hints::none(config, now.instant), Some(Output::Halt(error.to_string()))),
+        };
+        let owes = hints.tallies().map(|(target, _)| Output::Owes(target));
+        let outputs = [Output::Sync(BatchSeq(0))].into_iter().chain(owes).chain(unreadable).collect();
         Replica {
             node: *node,
             #[cfg(not(feature = "planted-bugs"))]
@@ -112,13 +131,14 @@ impl<S: Store> Replica<S> {
             write_ids: WriteIds::new(limits.write_ids_max, limits.write_ids_age),
             headers: HeaderCache::new(limits.header_cache_bytes),
             census,
+            hints,
             turn: Turn::default(),
             after_sync: VecDeque::new(),
             applied: BatchSeq(0),
             sync_asked: BatchSeq(0),
             synced: planted.is(Bug::FirstSyncNotAwaited).then_some(BatchSeq(0)),
             sync_due: None,
-            outputs: [Output::Sync(BatchSeq(0))].into(),
+            outputs,
             topology: topology.clone(),
             limits: limits.clone(),
             metrics: metrics.clone(),
@@ -129,16 +149,18 @@ impl<S: Store> Replica<S> {
 
     /// Takes a request from a coordinator, this node's own or another's.
     pub(crate) fn handle_request(&mut self, now: Now, from: NodeId, id: RequestId, request: Request) {
+        let unanswered = matches!(request, Request::Owe(_));
         let outcome = match request {
             Request::Write(write) => self.write(now, from, id, write),
-            Request::Merge(merge) => self.merge(from, id, &merge),
+            Request::Merge(merge) => self.merge(from, id, merge),
             Request::Read(read) => self.read(from, id, read),
             Request::Scan(scan) => self.scan(from, id, scan),
-            Request::Owe(_) => Ok(()),
+            Request::Owe(owe) => self.owe(&owe),
             Request::Forward(_) | Request::Ping => unreachable!("the engine does not give these to the replica"),
         };
         match outcome {
             Ok(()) => {}
+            Err(Trouble::Refused(_)) if unanswered => {}
             Err(Trouble::Refused(refusal)) => self.reply(from, id, Reply::Refused(refusal)),
             Err(Trouble::Store(error)) => self.halt(&error),
         }
@@ -160,7 +182,11 @@ impl<S: Store> Replica<S> {
         if self.sync_due.is_some_and(|due| due <= now.instant) {
             self.ask_sync();
         }
-        if let Err(error) = self.census.step(now.instant, &self.store, &self.topology, &self.metrics) {
+        let counted = self
+            .census
+            .step(now.instant, &self.store, &self.topology, &self.metrics)
+            .and_then(|()| self.hints.step(now.instant, &self.store, &self.metrics));
+        if let Err(error) = counted {
             self.halt(&error);
         }
     }
@@ -191,8 +217,8 @@ impl<S: Store> Replica<S> {
         if self.planted.is(Bug::TimerReaping) {
             self.reap_tombstones(now);
         }
-        let turn = std::mem::take(&mut self.turn);
-        if turn.changes.is_empty() {
+        let mut turn = std::mem::take(&mut self.turn);
+        if !turn.has_changes() {
             return self.release(now, turn.waiting);
         }
         match self.store.apply(turn.batch(&self.actors)) {
@@ -200,17 +226,18 @@ impl<S: Store> Replica<S> {
                 assert!(seq > self.applied, "batches are numbered in order");
                 self.applied = seq;
                 self.metrics.batches.inc();
-                self.metrics.batch_changes.inc_by(turn.changes.len() as u64);
+                self.metrics.batch_changes.inc_by((turn.changes.len() + turn.hints.len()) as u64);
                 for (record, change) in turn.changes {
                     self.census.count(&record, &change, &self.topology, &self.metrics);
                     self.headers.insert(record.to_bytes(), change.header);
                 }
+                self.count_hints(now.instant, turn.hints);
                 self.release(now, turn.waiting);
             }
             Err(ApplyError::Full(reason)) => {
                 tracing::warn!(reason, "a batch was refused for lack of room; nothing of it was applied");
                 if !self.planted.is(Bug::CounterSkipped) {
-                    self.actors.restore(turn.actors_before);
+                    self.actors.restore(std::mem::take(&mut turn.actors_before));
                 }
                 if !self.planted.is(Bug::RefusedIdRemembered) {
                     self.write_ids.forget_newest(turn.write_ids);
@@ -218,7 +245,8 @@ impl<S: Store> Replica<S> {
                 if self.planted.is(Bug::CounterReused) {
                     return self.release(now, turn.waiting);
                 }
-                self.refuse(turn.waiting);
+                self.refuse(std::mem::take(&mut turn.waiting));
+                self.remove_all_the_same(now, turn);
             }
             Err(ApplyError::Failed(error)) => self.halt(&error),
         }
@@ -231,7 +259,7 @@ impl<S: Store> Replica<S> {
 
     /// When to call [`Replica::handle_timeout`].
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        [self.sync_due, self.census.poll_timeout()].into_iter().flatten().min()
+        [self.sync_due, self.census.poll_timeout(), self.hints.poll_timeout()].into_iter().flatten().min()
     }
 
     /// The store underneath.
@@ -246,35 +274,46 @@ impl<S: Store> Replica<S> {
 
     fn write(&mut self, now: Now, from: NodeId, id: RequestId, write: Write) -> Result<(), Trouble> {
         let topology = self.topology.clone();
-        let Located { bucket, partition, record } = self.locate(&topology, write.bucket, &write.key)?;
-        let header = self.header(&record)?;
+        let located = self.locate(&topology, write.bucket, &write.key)?;
+        let role = self.role(&located, write.hint_for)?;
+        let mut known = self.known(&located)?;
+        if self.planted.is(Bug::StampWithoutHints) {
+            known.merged = None;
+        }
         let intent = stamp::Intent::new(&write);
         if !self.planted.is(Bug::RetryDuplicates)
-            && let Some(dot) = self.write_ids.recognise(now.instant, &header, &intent)?
+            && let Some(dot) = self.write_ids.recognise(now.instant, known.header(), &intent)?
         {
             self.metrics.retries_recognised.inc();
-            if !header.covers(dot) {
+            if !known.header().covers(dot) && !self.planted.is(Bug::RememberedIdWithoutCover) {
                 self.reply(from, id, Reply::Lost);
                 return Ok(());
             }
-            let siblings = self.siblings(&record)?;
+            let siblings = self.everything(&located, &known)?;
+            // A stand-in may be asked for another primary this time: what fills that one's slot must be held for it.
+            if let Role::StandIn { target } = role {
+                self.keep_for(target, &located, &write.key, siblings.clone())?;
+            }
+            self.note_owed(&located, &write, role, &siblings)?;
             self.turn.wait(Waiting {
                 to: from,
                 id,
-                waits: Waits::Stamp { stamped: Stamped { dot, siblings }, durability: bucket.durability },
+                waits: Waits::Stamp { stamped: Stamped { dot, siblings }, durability: located.bucket.durability },
             });
             return Ok(());
         }
+        let Located { bucket, partition, .. } = located;
         self.witness(partition, &write.context.vv);
+        let header = known.header();
         let nothing = Context::default();
         let read = if self.planted.is(Bug::StampBeforeContext) { &nothing } else { &write.context };
-        let written_at = stamp::written_at(now.wall, &header, read, self.limits.clock_ahead_max)?;
-        stamp::check_room(&header, &write)?;
+        let written_at = stamp::written_at(now.wall, header, read, self.limits.clock_ahead_max)?;
+        stamp::check_room(header, &write)?;
 
         let mut siblings = if header.live().iter().all(|(dot, _)| write.context.vv.covers(*dot)) {
             Siblings::from_parts(header.vv().clone(), Vec::new()).expect("no live write needs cover")
         } else {
-            self.siblings(&record)?
+            self.everything(&located, &known)?
         };
         self.turn.actors_before.entry(partition).or_insert_with(|| self.actors.get(partition));
         let mut dot = self.actors.next_dot(partition);
@@ -286,7 +325,13 @@ impl<S: Store> Replica<S> {
         self.settle(bucket, &mut siblings);
         self.turn.write_ids += 1;
         self.write_ids.remember(now.instant, &intent, dot);
-        self.turn.put(record, write.bucket, &write.key, header, siblings.clone());
+        match role {
+            Role::Owner { .. } => {
+                self.turn.put(located.record.clone(), write.bucket, &write.key, known.own, siblings.clone());
+            }
+            Role::StandIn { target } => self.keep_for(target, &located, &write.key, siblings.clone())?,
+        }
+        self.note_owed(&located, &write, role, &siblings)?;
         self.turn.wait(Waiting {
             to: from,
             id,
@@ -295,15 +340,49 @@ impl<S: Store> Replica<S> {
         Ok(())
     }
 
-    fn merge(&mut self, from: NodeId, id: RequestId, merge: &Merge) -> Result<(), Trouble> {
+    fn merge(&mut self, from: NodeId, id: RequestId, merge: Merge) -> Result<(), Trouble> {
+        self.check_load(merge.purpose)?;
         let topology = self.topology.clone();
-        let Located { bucket, partition, record } = self.locate(&topology, merge.bucket, &merge.key)?;
-        self.witness(partition, merge.siblings.vv());
-        let header = self.header(&record)?;
-        let mut merged = merge.siblings.clone();
-        if !self.planted.replaces(merge.purpose) && !merged.merge_header(&header) {
+        let located = self.locate(&topology, merge.bucket, &merge.key)?;
+        let role = self.role(&located, merge.hint_for)?;
+        self.witness(located.partition, merge.siblings.vv());
+        let mut durability = match merge.purpose {
+            // The hint goes away on the strength of this answer.
+            Purpose::Handoff => Durability::Sync,
+            Purpose::Write | Purpose::ReadRepair | Purpose::AntiEntropy => located.bucket.durability,
+        };
+        match role {
+            Role::Owner { .. } if self.planted.replaces(merge.purpose) => {
+                let before = self.header(&located.record)?;
+                self.turn.put(located.record, merge.bucket, &merge.key, before, merge.siblings);
+            }
+            Role::Owner { owes } => {
+                let changed = self.take_in(&located, &merge.key, merge.siblings)?;
+                if !changed && self.planted.is(Bug::NoopAckBeforeSync) {
+                    durability = Durability::Buffered;
+                }
+                if let Some(target) = owes {
+                    self.mark(target, &located)?;
+                }
+            }
+            Role::StandIn { target } => {
+                self.keep_for(target, &located, &merge.key, merge.siblings)?;
+                if self.planted.is(Bug::HintAckedInMemory) {
+                    durability = Durability::Buffered;
+                }
+            }
+        }
+        self.turn.wait(Waiting { to: from, id, waits: Waits::Ack { durability } });
+        Ok(())
+    }
+
+    /// Merges into the own record. Whether that changed anything.
+    fn take_in(&mut self, located: &Located<'_>, key: &Key, mut merged: Siblings) -> Result<bool, StoreError> {
+        let Located { bucket, record, .. } = located;
+        let header = self.header(record)?;
+        if !merged.merge_header(&header) {
             // Some value of ours survives: it has to be read.
-            merged.merge(&self.siblings(&record)?);
+            merged.merge(&self.siblings(record)?);
         }
         self.settle(bucket, &mut merged);
         let unchanged = merged.vv() == header.vv()
@@ -312,27 +391,25 @@ impl<S: Store> Replica<S> {
         if unchanged {
             self.metrics.merges_unchanged.inc();
         } else {
-            self.turn.put(record, merge.bucket, &merge.key, header, merged);
+            self.turn.put(record.clone(), bucket.id, key, header, merged);
         }
-        let rash = unchanged && self.planted.is(Bug::NoopAckBeforeSync);
-        let durability = if rash { Durability::Buffered } else { bucket.durability };
-        self.turn.wait(Waiting { to: from, id, waits: Waits::Ack { durability } });
-        Ok(())
+        Ok(!unchanged)
     }
 
     fn read(&mut self, from: NodeId, id: RequestId, read: Read) -> Result<(), Trouble> {
         let topology = self.topology.clone();
-        let Located { bucket, record, .. } = self.locate(&topology, read.bucket, &read.key)?;
+        let located = self.locate(&topology, read.bucket, &read.key)?;
+        let known = self.known(&located)?;
         let state = match read.want {
-            Want::Full => State::Full(self.siblings(&record)?),
-            Want::Header => State::Header(Header::clone(&*self.header(&record)?)),
+            Want::Full => State::Full(self.everything(&located, &known)?),
+            Want::Header => State::Header(known.header().clone()),
         };
         let reply = Reply::State(state);
-        let durability = if read.durable { bucket.durability } else { Durability::Buffered };
-        if self.turn.changes.is_empty() {
-            self.reply_once(durability, from, id, reply);
-        } else {
+        let durability = if read.durable { located.bucket.durability } else { Durability::Buffered };
+        if self.turn.has_changes() {
             self.turn.wait(Waiting { to: from, id, waits: Waits::Read { reply, durability, again: read } });
+        } else {
+            self.reply_once(durability, from, id, reply);
         }
         Ok(())
     }
@@ -387,11 +464,9 @@ impl<S: Store> Replica<S> {
     fn locate<'a>(&self, topology: &'a Topology, bucket: BucketId, key: &Key) -> Result<Located<'a>, Trouble> {
         let bucket = topology.bucket(bucket).ok_or(Refusal::NoSuchBucket)?;
         let place = topology.place(bucket, key);
-        if !topology.ring().owns(self.node, place.partition) {
-            return Err(self.not_owner());
-        }
+        let is_mine = topology.ring().owns(self.node, place.partition);
         let record = RecordKey::new(place.partition.n, place.token, bucket.id, key);
-        Ok(Located { bucket, partition: place.partition, record })
+        Ok(Located { bucket, partition: place.partition, record, is_mine })
     }
 
     fn not_owner(&self) -> Trouble {
@@ -428,6 +503,18 @@ impl<S: Store> Replica<S> {
             return Ok(change.siblings.clone());
         }
         self.store.get(record.as_bytes())?.map_or_else(|| Ok(Siblings::new()), record::decode)
+    }
+
+    /// Refuses before anything is applied, when too many answers wait for the disk already. What no client waits for
+    /// gives way first.
+    fn check_load(&self, purpose: Purpose) -> Result<(), Refusal> {
+        let waiting = self.after_sync.len() + self.turn.waiting.len();
+        let most = self.limits.replica_waiting_max;
+        if waiting < if purpose.is_urgent() { most } else { most / 2 } {
+            return Ok(());
+        }
+        self.metrics.overloaded.inc();
+        Err(Refusal::Overloaded { retry_after_ms: self.limits.retry_after.as_millis() as u32 })
     }
 
     /// The turn's batch is applied: what may leave leaves, what promises durability waits for the sync.

@@ -8,13 +8,21 @@
 //!  10     bucket id, big endian (4)             21     header: postcard of the vector and the live outlines
 //!  14     key                                   …      values of the live writes, in order; lengths in the header
 //!
+//! key of a hint                                value of a hint
+//!  0      space, 2                              a copy: as the value of a record
+//!  1      target, big endian (8)                a marker: the one byte 129
+//!  9      the record's key without its space
+//!
 //! key of an actor                              value of an actor
 //!  0      space, 0                              0      format, 1
 //!  1      'a'                                   1      actor, big endian (8)
 //!  2      n                                     9      counter, big endian (8)
 //!  3      arc, big endian (4)
 //! ```
-//! Records sort by (n, token, bucket, key): a partition is one contiguous range, whatever its buckets.
+//! Records sort by (n, token, bucket, key): a partition is one contiguous range, whatever its buckets; hints by target,
+//! then like records. A *copy* is the state of a key held for its target by a node that does not own the key. A *marker*
+//! says that the target misses something of a key that the node owns itself: the record is the copy, it never goes away
+//! while the node owns it, and what is delivered is its state then, which includes what was owed.
 
 use std::borrow::Borrow;
 use std::ops::Range;
@@ -23,13 +31,17 @@ use bytes::Bytes;
 use driftless_antientropy::Digest;
 use driftless_proto::causality::Payload;
 use driftless_proto::{ActorId, BucketId, Dot, Header, Key, Outline, Siblings, Version};
-use driftless_ring::{PartitionId, Partitions, Token};
+use driftless_ring::{NodeId, PartitionId, Partitions, Token};
 
 use super::store::StoreError;
 
 /// A record's key in the store.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RecordKey(Bytes);
+
+/// A hint's key in the store.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct HintKey(Bytes);
 
 /// What a scan sees of one record.
 #[derive(Clone, PartialEq, Debug)]
@@ -77,10 +89,100 @@ impl RecordKey {
 
     /// The smallest possible key after this one.
     pub fn successor(&self) -> Vec<u8> {
-        let mut bytes = self.0.to_vec();
-        bytes.push(0);
-        bytes
+        successor(&self.0)
     }
+
+    /// Bucket and key.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if no key that was written by a replica looks like this.
+    pub fn bucket_and_key(&self) -> Result<(BucketId, Key), StoreError> {
+        let Some((prefix, _)) = self.0.split_first_chunk::<PREFIX_BYTES>() else {
+            return Err(corrupt("a record's key is too short"));
+        };
+        let bucket = prefix[10..].try_into().expect("four bytes");
+        let key = Key::new(self.0.slice(PREFIX_BYTES..)).map_err(|error| corrupt(&error.to_string()))?;
+        Ok((BucketId(u32::from_be_bytes(bucket)), key))
+    }
+}
+
+impl HintKey {
+    /// What is owed to `target` of a record.
+    pub fn new(target: NodeId, record: &RecordKey) -> HintKey {
+        let record = &record.0[1..];
+        let mut bytes = Vec::with_capacity(TARGET_BYTES + record.len());
+        bytes.push(SPACE_HINTS);
+        bytes.extend(target.0.to_be_bytes());
+        bytes.extend(record);
+        HintKey(bytes.into())
+    }
+
+    /// A key found in the store.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if it is not the key of a hint.
+    pub fn from_stored(key: &[u8]) -> Result<HintKey, StoreError> {
+        if key.len() < TARGET_BYTES + PREFIX_BYTES || key[0] != SPACE_HINTS {
+            return Err(corrupt("a hint's key is too short"));
+        }
+        Ok(HintKey(Bytes::copy_from_slice(key)))
+    }
+
+    /// Who is to have it.
+    pub fn target(&self) -> NodeId {
+        NodeId(u64::from_be_bytes(self.0[1..TARGET_BYTES].try_into().expect("eight bytes")))
+    }
+
+    /// The record that it is about.
+    pub fn record(&self) -> RecordKey {
+        RecordKey([&[SPACE_RECORDS], &self.0[TARGET_BYTES..]].concat().into())
+    }
+
+    /// As stored.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// As stored, sharing the allocation.
+    pub fn to_bytes(&self) -> Bytes {
+        self.0.clone()
+    }
+
+    /// The smallest possible key after this one.
+    pub fn successor(&self) -> Vec<u8> {
+        successor(&self.0)
+    }
+
+    /// The smallest possible key after all hints for the same target in the same arc.
+    pub fn end_of_arc(&self, partitions: Partitions) -> Vec<u8> {
+        let (n, token) = self.record().position();
+        let end = arc_range(PartitionId { n, arc: partitions.arc_of(token) }, partitions).end;
+        match end[..] {
+            [SPACE_RECORDS, ref rest @ ..] => [&self.0[..TARGET_BYTES], rest].concat(),
+            _ => hints_of(self.target()).end,
+        }
+    }
+}
+
+/// The range of all hints for a target.
+pub fn hints_of(target: NodeId) -> Range<Vec<u8>> {
+    let bound = |target: u64| [&[SPACE_HINTS][..], &target.to_be_bytes()].concat();
+    bound(target.0)..target.0.checked_add(1).map_or_else(|| vec![SPACE_HINTS + 1], bound)
+}
+
+/// The range of all hints.
+pub fn all_hints() -> Range<Vec<u8>> {
+    vec![SPACE_HINTS]..vec![SPACE_HINTS + 1]
+}
+
+/// The stored form of a marker.
+pub(super) fn marker() -> Bytes {
+    Bytes::from_static(&[FORMAT_MARKER])
+}
+
+/// Whether the value of a hint is a marker, not a copy.
+pub fn is_marker(value: &[u8]) -> bool {
+    value == [FORMAT_MARKER]
 }
 
 impl Borrow<[u8]> for RecordKey {
@@ -143,6 +245,14 @@ pub fn decode_header(value: &[u8]) -> Result<Header, StoreError> {
     split(value).map(|(_, header, _)| header)
 }
 
+/// The digest that a state was stored with.
+///
+/// # Errors
+/// [`StoreError::Corrupt`].
+pub fn stored_digest(value: &[u8]) -> Result<Digest, StoreError> {
+    split(value).map(|(digest, ..)| digest)
+}
+
 /// Key and header of a stored record.
 ///
 /// # Errors
@@ -171,6 +281,10 @@ pub(super) fn encode_actor(actor: ActorId, counter: u64) -> Bytes {
     bytes.extend(actor.0.to_be_bytes());
     bytes.extend(counter.to_be_bytes());
     bytes.into()
+}
+
+fn successor(key: &[u8]) -> Vec<u8> {
+    [key, &[0]].concat()
 }
 
 fn split(value: &[u8]) -> Result<(Digest, Header, usize), StoreError> {
@@ -214,9 +328,15 @@ fn corrupt(what: &str) -> StoreError {
 }
 
 const FORMAT: u8 = 1;
+/// Apart from any format of a record.
+const FORMAT_MARKER: u8 = 129;
 const SPACE_META: u8 = 0;
 const SPACE_RECORDS: u8 = 1;
+const SPACE_HINTS: u8 = 2;
+/// Of a record's key, before the key itself.
 const PREFIX_BYTES: usize = 14;
+/// Of a hint's key: its space and target.
+const TARGET_BYTES: usize = 9;
 const HEADER_AT: usize = 21;
 
 #[cfg(test)]
@@ -299,10 +419,39 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_hint_is_about_a_record_and_sorts_by_target_then_like_records() {
+        let record = RecordKey::new(3, Token(9), BucketId(7), &key());
+        let hint = HintKey::new(NodeId(5), &record);
+        assert_eq!((hint.target(), hint.record()), (NodeId(5), record.clone()));
+        assert_eq!(record.bucket_and_key(), Ok((BucketId(7), key())));
+        assert_eq!(HintKey::from_stored(hint.as_bytes()), Ok(hint.clone()));
+        for (target, inside) in [(4, false), (5, true), (6, false)] {
+            assert_eq!(hints_of(NodeId(target)).contains(&hint.to_bytes().to_vec()), inside);
+        }
+        let last = HintKey::new(NodeId(u64::MAX), &RecordKey::new(255, Token(u64::MAX), BucketId(u32::MAX), &key()));
+        assert!(hints_of(NodeId(u64::MAX)).contains(&last.to_bytes().to_vec()));
+        assert!(all_hints().contains(&last.to_bytes().to_vec()) && !all_hints().contains(&record.to_bytes().to_vec()));
+        assert!(is_marker(&marker()) && !is_marker(&encoded(&siblings(&[None]))));
+    }
+
+    #[test]
+    fn the_end_of_an_arc_is_after_its_hints_and_before_those_of_the_next() {
+        let partitions = Partitions::new(4).expect("a power of two");
+        let hint = |n, token| HintKey::new(NodeId(5), &RecordKey::new(n, Token(token), BucketId(0), &key()));
+        let quarter = u64::MAX / 4 + 1;
+        let end = hint(3, 1).end_of_arc(partitions);
+        assert!(hint(3, quarter - 1).as_bytes() < end.as_slice() && end.as_slice() < hint(3, quarter).as_bytes());
+        let end = hint(3, u64::MAX).end_of_arc(partitions);
+        assert!(hint(3, u64::MAX).as_bytes() < end.as_slice() && end.as_slice() < hint(4, 0).as_bytes());
+        assert_eq!(hint(255, u64::MAX).end_of_arc(partitions), hints_of(NodeId(5)).end);
+    }
+
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(record in proptest::collection::vec(any::<u8>(), 0..40), value in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode_entry(&record, &value);
+            let _ = HintKey::from_stored(&record).map(|hint| hint.record().bucket_and_key());
             let _ = decode(value.into());
         }
 

@@ -1,15 +1,17 @@
 //! What one turn of the engine has built: changes not yet applied, and the answers that wait for them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use driftless_antientropy::Digest;
 use driftless_proto::{BucketId, Durability, Header, Key, Siblings};
 use driftless_ring::{NodeId, PartitionId};
 
 use crate::peer::{Read, Reply, RequestId, Stamped};
 
-use super::record::{self, RecordKey};
+use super::hints::Weight;
+use super::record::{self, HintKey, RecordKey};
 use super::stamp::{Actor, Actors};
 use super::store::Batch;
 
@@ -18,6 +20,10 @@ use super::store::Batch;
 pub(super) struct Turn {
     /// New states by record, each with what it replaces.
     pub(super) changes: BTreeMap<RecordKey, Change>,
+    /// New and removed hints.
+    pub(super) hints: BTreeMap<HintKey, HintChange>,
+    /// Partitions whose actor was retired because this turn removes state that knows writes of it.
+    pub(super) retired: BTreeSet<PartitionId>,
     /// How many writes were stamped in this turn: the newest that the shard remembers.
     pub(super) write_ids: usize,
     /// Actors as they were before this turn stamped with them, to return to if the batch is refused.
@@ -37,6 +43,32 @@ pub(super) struct Change {
     encoded: Bytes,
 }
 
+/// What becomes of a hint.
+pub(super) struct HintChange {
+    /// What the store holds until the batch is applied.
+    pub(super) stored: Option<Weight>,
+    pub(super) after: After,
+}
+
+/// What there is of a hint once the batch is applied.
+pub(super) enum After {
+    /// This, and its stored form.
+    Kept(Held, Bytes),
+    /// Nothing: its target has it.
+    Delivered,
+    /// Nothing: the same batch gives what was held to the present owners.
+    Moved,
+}
+
+/// A hint as it is held.
+#[derive(Clone)]
+pub(super) enum Held {
+    /// The state of the key.
+    Copy { siblings: Siblings, digest: Digest },
+    /// The own record is the copy.
+    Marker,
+}
+
 /// An answer held back.
 pub(super) struct Waiting {
     pub(super) to: NodeId,
@@ -53,6 +85,24 @@ pub(super) enum Waits {
     /// A read, perhaps through the batch: its answer once applied, or as durable as asked; another look if the batch is
     /// refused.
     Read { reply: Reply, durability: Durability, again: Read },
+}
+
+impl HintChange {
+    /// What is held then.
+    pub(super) fn held(&self) -> Option<&Held> {
+        match &self.after {
+            After::Kept(held, _) => Some(held),
+            After::Delivered | After::Moved => None,
+        }
+    }
+
+    /// What is stored then.
+    pub(super) fn encoded(&self) -> Option<&Bytes> {
+        match &self.after {
+            After::Kept(_, encoded) => Some(encoded),
+            After::Delivered | After::Moved => None,
+        }
+    }
 }
 
 impl Turn {
@@ -79,6 +129,17 @@ impl Turn {
         }
     }
 
+    /// A hint's new value, or its end, in place of what the store holds.
+    pub(super) fn put_hint(&mut self, key: HintKey, stored: Option<Weight>, after: After) {
+        let stored = self.hints.get(&key).map_or(stored, |change| change.stored);
+        self.hints.insert(key, HintChange { stored, after });
+    }
+
+    /// Whether there is anything to apply.
+    pub(super) fn has_changes(&self) -> bool {
+        !self.changes.is_empty() || !self.hints.is_empty()
+    }
+
     /// Holds an answer back.
     pub(super) fn wait(&mut self, waiting: Waiting) {
         self.waiting.push(waiting);
@@ -86,20 +147,36 @@ impl Turn {
 
     /// Whether there is nothing to apply and nobody to answer.
     pub(super) fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.waiting.is_empty()
+        !self.has_changes() && self.waiting.is_empty()
     }
 
-    /// The store's batch: every changed record, and the counters of every actor that stamped.
+    /// The store's batch: every changed record and hint, the counters of every actor that stamped, and the end of every
+    /// actor that was retired and has no successor yet.
     pub(super) fn batch(&self, actors: &Actors) -> Batch {
-        let mut changes = Vec::with_capacity(self.changes.len() + self.actors_before.len());
+        let mut changes = Vec::with_capacity(self.changes.len() + self.hints.len() + self.actors_before.len());
         for (record, change) in &self.changes {
             changes.push((record.to_bytes(), Some(change.encoded.clone())));
         }
-        for &partition in self.actors_before.keys() {
-            if let Some(actor) = actors.get(partition) {
-                changes.push((record::actor_key(partition), Some(record::encode_actor(actor.id, actor.counter))));
+        for (key, change) in &self.hints {
+            changes.push((key.to_bytes(), change.encoded().cloned()));
+        }
+        let stamped = self.actors_before.keys().filter(|partition| !self.retired.contains(partition));
+        for &partition in stamped.chain(&self.retired) {
+            let key = record::actor_key(partition);
+            match actors.get(partition) {
+                Some(actor) => changes.push((key, Some(record::encode_actor(actor.id, actor.counter)))),
+                None if self.retired.contains(&partition) => changes.push((key, None)),
+                None => {}
             }
         }
         Batch { changes }
+    }
+
+    /// What of a refused turn only takes away: the hints that were delivered, and the actors that knew them. None of
+    /// this rests on anything else in the turn: such a hint is as it was sent, and its target holds it.
+    pub(super) fn removals(self) -> Turn {
+        let mut hints = self.hints;
+        hints.retain(|_, change| matches!(change.after, After::Delivered));
+        Turn { hints, retired: self.retired, ..Turn::default() }
     }
 }

@@ -21,7 +21,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::clock::Clock;
-use super::profile::{BUCKETS, Profile};
+use super::profile::{BUCKETS, Profile, Regime};
 use super::schedule::Micros;
 use super::store::SimStore;
 
@@ -230,6 +230,10 @@ pub fn limits(profile: &Profile) -> Limits {
         requests_max: profile.requests_max,
         deadline_max: Duration::from_secs(10),
         buffered_sync_interval: Duration::from_millis(100),
+        handoff_delay: match profile.regime {
+            Regime::Plain | Regime::Stress => Duration::from_millis(100),
+            Regime::Fast => Duration::from_millis(1),
+        },
         ..Limits::default()
     }
 }

@@ -202,6 +202,10 @@ fn verdict(world: &mut World) -> Vec<Violation> {
         if node.metrics.actor_alarms.get() > 0 {
             violations.push(Violation::general("dots", format!("n{number} met dots of its own that it never stamped")));
         }
+        if node.store.hints() > 0 {
+            let text = format!("n{number} still holds {} hints", node.store.hints());
+            violations.push(Violation::general("convergence", text));
+        }
         if node.metrics.protocol_violations.get() > 0 {
             violations.push(Violation::general("the seam", format!("n{number} met messages that made no sense")));
         }

@@ -9,6 +9,7 @@ use std::ops::{ControlFlow, Range};
 use std::rc::Rc;
 
 use bytes::Bytes;
+use driftless_node::replica::record::{self, HintKey, RecordKey};
 use driftless_node::replica::store::{ApplyError, Batch, BatchSeq, Store, StoreError};
 use driftless_node::store::memory::{DiskImage, MemoryStore};
 use driftless_proto::Siblings;
@@ -123,10 +124,43 @@ impl SimStore {
         held
     }
 
-    /// What would survive of one record.
-    pub fn durable_record(&self, record: &[u8]) -> Option<Siblings> {
-        let value = self.0.borrow().memory.durable_view().durable_get(record)?;
-        observer::decode(record, &value).map(|(_, siblings)| siblings)
+    /// What would survive of one key: of its record, and of the copies held for others.
+    pub fn durable_state(&self, record: &RecordKey) -> Option<Siblings> {
+        let inner = self.0.borrow();
+        let durable = inner.memory.durable_view();
+        let mut state: Option<Siblings> = None;
+        let mut take_in = |siblings: Siblings| match &mut state {
+            Some(state) => state.merge(&siblings),
+            None => state = Some(siblings),
+        };
+        if let Some(value) = durable.durable_get(record.as_bytes())
+            && let Some((_, siblings)) = observer::decode(record.as_bytes(), &value)
+        {
+            take_in(siblings);
+        }
+        let hints = record::all_hints();
+        durable.durable_scan(&hints.start[..]..&hints.end[..], &mut |key, value| {
+            if HintKey::from_stored(key).is_ok_and(|hint| hint.record() == *record)
+                && let Some((_, siblings)) = observer::decode_hint(key, &value)
+            {
+                take_in(siblings);
+            }
+            ControlFlow::Continue(())
+        });
+        state
+    }
+
+    /// How many hints the process sees.
+    pub fn hints(&self) -> usize {
+        let (mut count, range) = (0, record::all_hints());
+        let memory = &self.0.borrow().memory;
+        memory
+            .scan(&range.start[..]..&range.end[..], &mut |_, _| {
+                count += 1;
+                ControlFlow::Continue(())
+            })
+            .expect("is looked at only when the disk works");
+        count
     }
 
     /// What the process sees, by key.

@@ -1,0 +1,454 @@
+//! Delivery of hints: what is held for a node goes to it once it is back, and goes away here once it is there.
+//!
+//! ```text
+//!            something owed             up, and stable for a while            nothing left
+//!   idle ───────────────────▶ waiting ─────────────────────────────▶ walking ─────────────▶ idle
+//!                                ▲ lost; or some were not taken, or came to be meanwhile │
+//!                                └───────────────────────────────────────────────────────┘
+//!   a walk:  page of hints in key order ── Merge ──▶ target ── Acked (durable) ──▶ remove, if unchanged
+//! ```
+//! A walk holds a page and what is under way, never a list of keys. It may send the same hint twice, and what it sends may
+//! not be synced here: merging is idempotent, and a merge leaves nothing behind that depends on this node. What a walk
+//! could not deliver stays, and the next walk begins anew.
+//!
+//! Owners are looked up when a hint is sent: what is held for a node that no longer owns the key, or is gone, becomes hints
+//! for those that do.
+
+mod figures;
+mod pace;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use driftless_antientropy::Digest;
+use driftless_proto::{Refusal, Topology};
+use driftless_ring::NodeId;
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use crate::config::Limits;
+use crate::metrics::Metrics;
+use crate::peer::{Lane, Merge, Purpose, Reply, Request, RequestId, RequestIds};
+use crate::planted::{Bug, Planted};
+use crate::replica::record::RecordKey;
+use crate::replica::{HintPage, Owed};
+use crate::time::Instant;
+
+pub use figures::{HintFigures, HintTable};
+use pace::Pace;
+
+/// The delivery of all that one shard holds for others.
+pub(crate) struct Handoff {
+    node: NodeId,
+    topology: Arc<Topology>,
+    metrics: Arc<Metrics>,
+    /// How long a target must have been up.
+    delay: Duration,
+    /// How long a delivery may take.
+    timeout: Duration,
+    ids: RequestIds,
+    rng: StdRng,
+    /// From when on who is taken to be stable.
+    up: BTreeMap<NodeId, Instant>,
+    /// Who has a connection and cannot be counted on.
+    doubted: BTreeSet<NodeId>,
+    targets: BTreeMap<NodeId, Target>,
+    outputs: VecDeque<Output>,
+    planted: Planted,
+}
+
+/// What it wants its engine to do.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Output {
+    /// Answer with the next of what is held for this target.
+    Look { target: NodeId, from: Option<Vec<u8>> },
+    /// Ask a peer.
+    Send { to: NodeId, id: RequestId, deadline: Instant, request: Request },
+    /// The target holds this, durably: the hint may go, if it is still this.
+    Delivered { target: NodeId, record: RecordKey, digest: Digest },
+    /// The target does not own this key (any more).
+    Readdress { target: NodeId, record: RecordKey },
+}
+
+struct Target {
+    stage: Stage,
+    /// There is something that no walk has met yet.
+    owed: bool,
+    pace: Pace,
+    /// How long to wait after a walk that could not deliver everything.
+    patience: Duration,
+    delivered: u64,
+    meter: Meter,
+}
+
+enum Stage {
+    Idle,
+    /// Until then, or while it is not up.
+    Waiting(Instant),
+    Walking(Walk),
+}
+
+/// One walk through what is held for a target.
+#[derive(Default)]
+struct Walk {
+    page: VecDeque<Owed>,
+    page_asked: bool,
+    next: Next,
+    under_way: BTreeMap<RequestId, Sent>,
+    bytes_under_way: usize,
+    /// Something was not delivered.
+    failed: bool,
+}
+
+#[derive(Default)]
+enum Next {
+    #[default]
+    Start,
+    From(Vec<u8>),
+    End,
+}
+
+/// A hint under way to its target.
+struct Sent {
+    record: RecordKey,
+    digest: Digest,
+    bytes: usize,
+    at: Instant,
+    deadline: Instant,
+}
+
+/// Deliveries per second.
+#[derive(Default)]
+struct Meter {
+    since: Instant,
+    count: u64,
+    rate: f64,
+}
+
+impl Handoff {
+    pub(crate) fn new(
+        node: NodeId,
+        topology: Arc<Topology>,
+        limits: &Limits,
+        metrics: Arc<Metrics>,
+        mut rng: StdRng,
+        planted: Planted,
+    ) -> Handoff {
+        Handoff {
+            node,
+            topology,
+            metrics,
+            delay: limits.handoff_delay,
+            timeout: limits.attempt_timeout * TIMEOUT_ATTEMPTS,
+            ids: RequestIds::new(Lane::Handoff, rng.random()),
+            rng,
+            up: BTreeMap::new(),
+            doubted: BTreeSet::new(),
+            targets: BTreeMap::new(),
+            outputs: VecDeque::new(),
+            planted,
+        }
+    }
+
+    /// There is something for this node that was not there before.
+    pub(crate) fn handle_owed(&mut self, now: Instant, id: NodeId) {
+        let pause = self.delay / 4;
+        let target = self.targets.entry(id).or_insert_with(|| {
+            if self.topology.ring().member(id).is_none() {
+                tracing::warn!(target = %id, "something is held for a node that is no member any more; \
+                    it goes to those who own it now");
+            }
+            Target {
+                stage: Stage::Idle,
+                owed: false,
+                pace: Pace::new(),
+                patience: pause,
+                delivered: 0,
+                meter: Meter::default(),
+            }
+        });
+        target.owed = true;
+        if let Stage::Idle = target.stage {
+            target.stage = Stage::Waiting(now + pause);
+            self.put_off_until_stable(id);
+        }
+    }
+
+    /// A peer may be counted on. One that was only late has not missed much, and may be late often.
+    pub(crate) fn handle_up(&mut self, now: Instant, peer: NodeId) {
+        let wait = match self.doubted.remove(&peer) {
+            true => self.delay / 4,
+            false => self.delay + self.delay.mul_f64(self.rng.random_range(0.0..0.5)),
+        };
+        self.up.insert(peer, now + wait);
+        self.put_off_until_stable(peer);
+    }
+
+    /// It is too late with its answers.
+    pub(crate) fn handle_doubted(&mut self, now: Instant, peer: NodeId) {
+        self.handle_lost(now, peer);
+        self.doubted.insert(peer);
+    }
+
+    /// It is gone: what is under way to it is lost, or nobody will know.
+    pub(crate) fn handle_lost(&mut self, now: Instant, peer: NodeId) {
+        self.up.remove(&peer);
+        self.doubted.remove(&peer);
+        let pause = self.delay / 4;
+        if let Some(target) = self.targets.get_mut(&peer)
+            && let Stage::Walking(_) = target.stage
+        {
+            target.stage = Stage::Waiting(now + pause);
+            target.owed = true;
+            target.patience = pause;
+        }
+    }
+
+    /// What was asked for with [`Output::Look`].
+    pub(crate) fn handle_page(&mut self, now: Instant, id: NodeId, page: HintPage) {
+        if let Some(walk) = self.targets.get_mut(&id).and_then(Target::walk) {
+            walk.page_asked = false;
+            walk.page.extend(page.owed);
+            walk.next = page.next.map_or(Next::End, Next::From);
+        }
+        self.advance(now, id);
+    }
+
+    /// A target has answered.
+    pub(crate) fn handle_reply(&mut self, now: Instant, from: NodeId, id: RequestId, reply: Reply) {
+        let Some(target) = self.targets.get_mut(&from) else { return };
+        let Some(walk) = target.stage.walk() else { return };
+        let Some(sent) = walk.under_way.remove(&id) else { return };
+        walk.bytes_under_way -= sent.bytes;
+        match reply {
+            Reply::Acked => {
+                target.pace.acked(now, now.since(sent.at));
+                target.delivered += 1;
+                target.meter.count(now);
+                target.patience = self.delay / 4;
+                self.metrics.hints_delivered.inc();
+                let Sent { record, digest, .. } = sent;
+                self.outputs.push_back(Output::Delivered { target: from, record, digest });
+            }
+            Reply::Refused(Refusal::NotOwner { .. }) => {
+                // Its ring may be the older one: then the replica sees that the target is right, and the hint stays.
+                walk.failed = true;
+                self.outputs.push_back(Output::Readdress { target: from, record: sent.record });
+            }
+            Reply::Refused(Refusal::Overloaded { retry_after_ms }) => {
+                walk.failed = true;
+                target.pace.overloaded(now, Duration::from_millis(retry_after_ms.into()));
+            }
+            // It cannot take anything now, so there is no use in going on.
+            _ => walk.give_up(),
+        }
+        self.advance(now, from);
+    }
+
+    /// Time has passed.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        for id in self.due(now) {
+            let up = self.is_up(id);
+            let Some(target) = self.targets.get_mut(&id) else { continue };
+            match &mut target.stage {
+                Stage::Waiting(at) if *at <= now && up => {
+                    target.owed = false;
+                    target.meter = Meter { since: now, ..Meter::default() };
+                    target.stage = Stage::Walking(Walk::default());
+                }
+                Stage::Walking(walk) => walk.expire(now),
+                Stage::Idle | Stage::Waiting(_) => {}
+            }
+            self.advance(now, id);
+        }
+    }
+
+    /// The next thing to do.
+    pub(crate) fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`Handoff::handle_timeout`].
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.targets.iter().filter_map(|(id, target)| self.wakes_at(*id, target)).min()
+    }
+
+    /// Keys delivered to a target since the start, and per second lately.
+    pub(crate) fn figures(&self, id: NodeId) -> (u64, f64) {
+        self.targets.get(&id).map_or((0, 0.0), |target| {
+            let rate = if let Stage::Walking(_) = target.stage { target.meter.rate } else { 0.0 };
+            (target.delivered, rate)
+        })
+    }
+
+    /// Goes on with a walk as far as the window and the pace allow.
+    fn advance(&mut self, now: Instant, id: NodeId) {
+        while let Some(target) = self.targets.get_mut(&id)
+            && let Stage::Walking(walk) = &mut target.stage
+        {
+            if !walk.page.is_empty() {
+                if !walk.has_room() || !target.pace.may_send(now) {
+                    return;
+                }
+                let Some(owed) = walk.page.pop_front() else { return };
+                target.pace.sent(now);
+                self.deliver(now, id, owed);
+            } else if let Some(from) = walk.ask_page() {
+                return self.outputs.push_back(Output::Look { target: id, from });
+            } else if walk.page_asked || !walk.under_way.is_empty() {
+                return;
+            } else {
+                return self.finish(now, id);
+            }
+        }
+    }
+
+    fn deliver(&mut self, now: Instant, id: NodeId, owed: Owed) {
+        let Owed { record, bucket, key, digest, siblings } = owed;
+        let (n, token) = record.position();
+        let ring = self.topology.ring();
+        if id == self.node || !ring.owns(id, ring.partition(n, token)) {
+            return self.outputs.push_back(Output::Readdress { target: id, record });
+        }
+        if siblings.is_empty() {
+            return self.outputs.push_back(Output::Delivered { target: id, record, digest });
+        }
+        if self.planted.is(Bug::HintDroppedOnSend) {
+            self.outputs.push_back(Output::Delivered { target: id, record: record.clone(), digest });
+        }
+        let Some(walk) = self.targets.get_mut(&id).and_then(Target::walk) else { return };
+        let request_id = self.ids.draw();
+        let deadline = now + self.timeout;
+        let bytes = siblings.value_bytes();
+        walk.bytes_under_way += bytes;
+        walk.under_way.insert(request_id, Sent { record, digest, bytes, at: now, deadline });
+        let merge = Merge { bucket, key, siblings, hint_for: None, purpose: Purpose::Handoff };
+        self.outputs.push_back(Output::Send { to: id, id: request_id, deadline, request: Request::Merge(merge) });
+    }
+
+    fn finish(&mut self, now: Instant, id: NodeId) {
+        let (pause, patience_max) = (self.delay / 4, self.delay * 4);
+        let Some(target) = self.targets.get_mut(&id) else { return };
+        let failed = target.walk().is_some_and(|walk| walk.failed);
+        target.stage = if failed {
+            target.owed = true;
+            let wait = target.patience;
+            target.patience = (wait * 2).min(patience_max);
+            Stage::Waiting(now + wait)
+        } else if target.owed {
+            Stage::Waiting(now + pause)
+        } else {
+            Stage::Idle
+        };
+    }
+
+    /// A walk does not begin before its target has been up for a while.
+    fn put_off_until_stable(&mut self, id: NodeId) {
+        if let Some(target) = self.targets.get_mut(&id)
+            && let Stage::Waiting(at) = &mut target.stage
+            && let Some(stable) = self.up.get(&id)
+        {
+            *at = (*at).max(*stable);
+        }
+    }
+
+    /// Whether a walk for it makes sense: what is held for nobody is readdressed without asking anybody.
+    fn is_up(&self, id: NodeId) -> bool {
+        self.up.contains_key(&id) || id == self.node || self.topology.ring().member(id).is_none()
+    }
+
+    fn wakes_at(&self, id: NodeId, target: &Target) -> Option<Instant> {
+        match &target.stage {
+            Stage::Idle => None,
+            Stage::Waiting(at) => self.is_up(id).then_some(*at),
+            Stage::Walking(walk) => {
+                let expires = walk.under_way.values().map(|sent| sent.deadline).min();
+                let sends = (!walk.page.is_empty() && walk.has_room()).then(|| target.pace.ready_at());
+                [expires, sends].into_iter().flatten().min()
+            }
+        }
+    }
+
+    fn due(&self, now: Instant) -> Vec<NodeId> {
+        let is_due = |(id, target): &(&NodeId, &Target)| self.wakes_at(**id, target).is_some_and(|at| at <= now);
+        self.targets.iter().filter(is_due).map(|(id, _)| *id).collect()
+    }
+}
+
+impl Target {
+    fn walk(&mut self) -> Option<&mut Walk> {
+        self.stage.walk()
+    }
+}
+
+impl Stage {
+    fn walk(&mut self) -> Option<&mut Walk> {
+        match self {
+            Stage::Walking(walk) => Some(walk),
+            Stage::Idle | Stage::Waiting(_) => None,
+        }
+    }
+}
+
+impl Walk {
+    fn has_room(&self) -> bool {
+        self.under_way.len() < KEYS_UNDER_WAY && self.bytes_under_way < BYTES_UNDER_WAY
+    }
+
+    /// Where the next page begins, unless it was asked for or there is none.
+    fn ask_page(&mut self) -> Option<Option<Vec<u8>>> {
+        if self.page_asked {
+            return None;
+        }
+        let from = match &mut self.next {
+            Next::Start => None,
+            Next::From(from) => Some(std::mem::take(from)),
+            Next::End => return None,
+        };
+        self.page_asked = true;
+        Some(from)
+    }
+
+    /// Sends nothing more, and waits for what is under way.
+    fn give_up(&mut self) {
+        self.failed = true;
+        self.page.clear();
+        self.next = Next::End;
+    }
+
+    /// What was not answered in time stays for the next walk.
+    fn expire(&mut self, now: Instant) {
+        let before = self.under_way.len();
+        self.under_way.retain(|_, sent| sent.deadline > now);
+        self.bytes_under_way = self.under_way.values().map(|sent| sent.bytes).sum();
+        if self.under_way.len() < before {
+            self.give_up();
+        }
+    }
+}
+
+impl Meter {
+    fn count(&mut self, now: Instant) {
+        self.count += 1;
+        let time = now.since(self.since);
+        if time >= METER_TIME {
+            *self = Meter { since: now, count: 0, rate: self.count as f64 / time.as_secs_f64() };
+        }
+    }
+}
+
+/// Keys sent to one target and not answered yet.
+const KEYS_UNDER_WAY: usize = 64;
+
+/// Bytes of them, above which no more are sent: the last one may exceed it.
+const BYTES_UNDER_WAY: usize = 1 << 20;
+
+/// A delivery may take as long as so many attempts of a coordinator: no client waits for it.
+const TIMEOUT_ATTEMPTS: u32 = 8;
+
+/// Over what time deliveries are counted.
+const METER_TIME: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests;

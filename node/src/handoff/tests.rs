@@ -1,0 +1,287 @@
+//! The machine alone, with a replica that is a list of keys.
+
+use bytes::Bytes;
+use driftless_proto::{ActorId, BucketDefinition, BucketId, Dot, Hlc, Key, Siblings, Version, VersionVector, WriteId};
+use driftless_ring::{Member, Partitions, Ring, RingSpec};
+use rand::SeedableRng;
+
+use super::*;
+
+const DELAY: Duration = Duration::from_secs(3);
+
+/// A handoff, and what its replica holds.
+struct Desk {
+    handoff: Handoff,
+    me: NodeId,
+    target: NodeId,
+    held: BTreeMap<Vec<u8>, Owed>,
+    now: Instant,
+    /// Deliveries under way, oldest first.
+    sent: VecDeque<(Instant, RequestId, Merge)>,
+    readdressed: usize,
+    most_under_way: usize,
+}
+
+impl Desk {
+    fn new(keys: usize, value_bytes: usize) -> Desk {
+        let names = ["a", "b", "c"];
+        let spec = RingSpec {
+            partitions: Partitions::new(8).expect("a power of two"),
+            hash_seed: 0,
+            members: names.map(|name| Member::new(name, format!("{name}.test:1"))).into(),
+            classes: [3].into(),
+        };
+        let ring = Ring::first(spec).expect("a valid ring");
+        let bucket = BucketDefinition::built_in(3);
+        let topology = Arc::new(Topology::new("test", ring, vec![bucket.clone()]).expect("valid"));
+        let held = (0..keys).map(|i| {
+            let key = Key::new(i.to_be_bytes().to_vec()).expect("valid");
+            let place = topology.place(&bucket, &key);
+            let record = RecordKey::new(3, place.token, bucket.id, &key);
+            let mut siblings = Siblings::new();
+            let value = Some(Bytes::from(vec![7; value_bytes]));
+            let version = Version { value, write_id: WriteId(i as u128), written_at: Hlc(9) };
+            siblings.event(&VersionVector::new(), Dot::new(ActorId(1), i as u64 + 1), version);
+            let digest = Digest::of(bucket.id, &key, &siblings.header());
+            (record.as_bytes().to_vec(), Owed { record, bucket: BucketId::DEFAULT, key, digest, siblings })
+        });
+        let (me, target) = (NodeId::of_name("a"), NodeId::of_name("b"));
+        let limits = Limits { handoff_delay: DELAY, ..Limits::default() };
+        let mut desk = Desk {
+            held: held.collect(),
+            handoff: Handoff::new(me, topology, &limits, Arc::default(), StdRng::seed_from_u64(1)),
+            me,
+            target,
+            now: Instant(1_000_000),
+            sent: VecDeque::new(),
+            readdressed: 0,
+            most_under_way: 0,
+        };
+        desk.handoff.handle_owed(desk.now, target);
+        desk
+    }
+
+    fn up(&mut self) {
+        self.handoff.handle_up(self.now, self.target);
+    }
+
+    /// Does what the machine wants.
+    fn work(&mut self) {
+        while let Some(output) = self.handoff.poll_output() {
+            match output {
+                Output::Look { target, from } => {
+                    let from = from.unwrap_or_default();
+                    let mut found = self.held.range(from..);
+                    let owed: Vec<_> = found.by_ref().take(64).map(|(_, owed)| owed.clone()).collect();
+                    let next = found.next().map(|(key, _)| key.clone());
+                    self.handoff.handle_page(self.now, target, HintPage { owed, next });
+                }
+                Output::Send { id, request: Request::Merge(merge), .. } => {
+                    self.sent.push_back((self.now, id, merge));
+                    self.most_under_way = self.most_under_way.max(self.sent.len());
+                }
+                Output::Send { .. } => panic!("handoff sends merges only"),
+                Output::Delivered { record, digest, .. } => {
+                    let held = self.held.remove(record.as_bytes()).expect("delivered once");
+                    assert_eq!(held.digest, digest);
+                }
+                Output::Readdress { .. } => self.readdressed += 1,
+            }
+        }
+    }
+
+    fn answer(&mut self, reply: Reply) {
+        let (_, id, _) = self.sent.pop_front().expect("a delivery under way");
+        self.handoff.handle_reply(self.now, self.target, id, reply);
+        self.work();
+    }
+
+    fn wake(&mut self, at: Instant) {
+        self.now = self.now.max(at);
+        self.handoff.handle_timeout(self.now);
+        self.work();
+    }
+
+    /// Lets time pass until the machine has nothing to do or that moment has come; every delivery is acknowledged after
+    /// `takes`.
+    fn run(&mut self, until: Instant, takes: Duration) {
+        while self.now < until {
+            let answered = self.sent.front().map(|(at, ..)| *at + takes);
+            let wakes = self.handoff.poll_timeout();
+            match (answered, wakes) {
+                (None, None) => return,
+                (Some(at), wakes) if wakes.is_none_or(|wakes| at <= wakes) => {
+                    self.now = self.now.max(at);
+                    self.answer(Reply::Acked);
+                }
+                (_, Some(wakes)) => self.wake(wakes.max(self.now)),
+                (Some(_), None) => unreachable!("an answer is always earlier than never"),
+            }
+        }
+    }
+}
+
+#[test]
+fn ten_thousand_keys_are_delivered_within_thirty_seconds_of_the_return() {
+    // From a disk that syncs at once to one that takes 200 ms each time.
+    for takes in [1, 5, 50, 200].map(Duration::from_millis) {
+        let mut desk = Desk::new(10_000, 100);
+        desk.up();
+        let back = desk.now;
+        desk.run(back + Duration::from_secs(60), takes);
+        assert_eq!(desk.held.len(), 0);
+        let took = desk.now.since(back);
+        assert!(took < Duration::from_secs(40), "{took:?} with answers after {takes:?}");
+        assert!(takes > Duration::from_millis(50) || took < Duration::from_secs(30), "{took:?} at {takes:?}");
+        assert!(desk.most_under_way <= KEYS_UNDER_WAY);
+        assert_eq!(desk.handoff.poll_timeout(), None, "nothing left to do");
+        assert_eq!(desk.handoff.figures(desk.target), (10_000, 0.0));
+    }
+}
+
+#[test]
+fn a_target_is_left_alone_until_it_has_been_up_for_a_while() {
+    let mut desk = Desk::new(3, 1);
+    assert_eq!(desk.handoff.poll_timeout(), None, "it is not up");
+    desk.up();
+    let due = desk.handoff.poll_timeout().expect("a walk is due");
+    assert!((DELAY..DELAY * 3 / 2).contains(&due.since(desk.now)));
+    desk.wake(due - Duration::from_micros(1));
+    assert!(desk.sent.is_empty());
+    desk.handoff.handle_lost(desk.now, desk.target);
+    assert_eq!(desk.handoff.poll_timeout(), None);
+    desk.up();
+    desk.wake(due);
+    assert!(desk.sent.is_empty(), "it has come back once more since");
+    desk.wake(due + DELAY * 2);
+    assert_eq!(desk.sent.len(), 3);
+}
+
+#[test]
+fn a_target_that_is_late_now_and_then_is_not_starved() {
+    let mut desk = Desk::new(3, 1);
+    desk.up();
+    desk.wake(desk.now + DELAY * 2);
+    desk.handoff.handle_doubted(desk.now, desk.target);
+    desk.sent.clear();
+    assert_eq!(desk.handoff.poll_timeout(), None);
+    desk.up();
+    let due = desk.handoff.poll_timeout().expect("a walk is due");
+    assert!(due.since(desk.now) < DELAY / 2);
+}
+
+#[test]
+fn what_is_under_way_is_bounded_in_bytes() {
+    let mut desk = Desk::new(20, 400 << 10);
+    desk.up();
+    desk.wake(desk.now + DELAY * 2);
+    assert_eq!(desk.sent.len(), 3, "the third one reaches a mebibyte");
+    desk.answer(Reply::Acked);
+    assert_eq!(desk.sent.len(), 3);
+}
+
+#[test]
+fn what_was_lost_or_came_too_late_is_sent_again_by_a_later_walk() {
+    let mut desk = Desk::new(3, 1);
+    desk.up();
+    desk.wake(desk.now + DELAY * 2);
+    let late = desk.sent.drain(..).next().expect("three under way").1;
+    desk.handoff.handle_lost(desk.now, desk.target);
+    desk.up();
+    desk.wake(desk.now + DELAY * 2);
+    assert_eq!(desk.sent.len(), 3, "from the start");
+    desk.handoff.handle_reply(desk.now, desk.target, late, Reply::Acked);
+    desk.work();
+    assert_eq!(desk.held.len(), 3, "an answer to what was given up means nothing");
+    let expires = desk.handoff.poll_timeout().expect("a deadline");
+    desk.sent.clear();
+    desk.wake(expires);
+    assert!(desk.sent.is_empty());
+    let again = desk.handoff.poll_timeout().expect("another walk");
+    assert!(again > expires);
+    desk.run(again + Duration::from_secs(1), Duration::from_millis(1));
+    assert_eq!(desk.held.len(), 0);
+}
+
+#[test]
+fn a_target_that_can_take_nothing_is_asked_again_later_and_later() {
+    let mut desk = Desk::new(1000, 1);
+    desk.up();
+    desk.wake(desk.now + DELAY * 2);
+    let mut pauses = Vec::new();
+    for _ in 0..8 {
+        while !desk.sent.is_empty() {
+            desk.answer(Reply::Refused(Refusal::StorageFull));
+        }
+        let next = desk.handoff.poll_timeout().expect("another walk");
+        pauses.push(next.since(desk.now));
+        desk.wake(next);
+        assert!(!desk.sent.is_empty() && desk.sent.len() <= KEYS_UNDER_WAY, "it did not go on through all keys");
+    }
+    assert!(pauses.is_sorted() && pauses[0] < DELAY && pauses[7] == DELAY * 4, "{pauses:?}");
+    assert_eq!(desk.held.len(), 1000);
+    desk.run(desk.now + Duration::from_secs(60), Duration::from_millis(1));
+    assert_eq!(desk.held.len(), 0);
+}
+
+#[test]
+fn an_overloaded_target_is_not_asked_before_the_time_it_names() {
+    let mut desk = Desk::new(200, 1);
+    desk.up();
+    desk.wake(desk.now + DELAY * 2);
+    let under_way = desk.sent.len();
+    desk.answer(Reply::Refused(Refusal::Overloaded { retry_after_ms: 70 }));
+    desk.answer(Reply::Acked);
+    assert_eq!(desk.sent.len(), under_way - 2, "nothing more is sent");
+    desk.wake(desk.now + Duration::from_millis(70));
+    assert!(desk.sent.len() > under_way - 2);
+    desk.run(desk.now + Duration::from_secs(60), Duration::from_millis(1));
+    assert_eq!(desk.held.len(), 0, "what was refused is sent again");
+}
+
+#[test]
+fn what_comes_to_be_owed_during_a_walk_is_met_by_another() {
+    for owed_meanwhile in [false, true] {
+        let mut desk = Desk::new(3, 1);
+        desk.up();
+        desk.wake(desk.now + DELAY * 2);
+        if owed_meanwhile {
+            desk.handoff.handle_owed(desk.now, desk.target);
+        }
+        (0..3).for_each(|_| desk.answer(Reply::Acked));
+        assert_eq!(desk.handoff.poll_timeout().is_some(), owed_meanwhile);
+    }
+}
+
+#[test]
+fn a_refusal_for_want_of_ownership_has_the_owners_looked_up() {
+    let mut desk = Desk::new(1, 1);
+    desk.up();
+    desk.wake(desk.now + DELAY * 2);
+    desk.answer(Reply::Refused(Refusal::NotOwner { ring_version: 2 }));
+    assert_eq!((desk.readdressed, desk.held.len()), (1, 1));
+    assert!(desk.handoff.poll_timeout().is_some(), "if it stays, it is tried again");
+}
+
+#[test]
+fn what_is_held_for_a_stranger_or_for_oneself_is_readdressed_without_asking_anybody() {
+    for stranger in [NodeId(77), Desk::new(0, 1).me] {
+        let mut desk = Desk::new(100, 1);
+        desk.target = stranger;
+        desk.handoff.handle_owed(desk.now, stranger);
+        while let Some(at) = desk.handoff.poll_timeout() {
+            desk.wake(at);
+        }
+        assert_eq!((desk.readdressed, desk.sent.len()), (100, 0));
+    }
+}
+
+#[test]
+fn an_empty_state_is_not_sent() {
+    let mut desk = Desk::new(1, 1);
+    let owed = desk.held.values_mut().next().expect("one");
+    owed.siblings = Siblings::new();
+    desk.up();
+    desk.wake(desk.now + DELAY * 2);
+    assert_eq!((desk.sent.len(), desk.held.len()), (0, 0));
+}

@@ -1,0 +1,320 @@
+//! How many hints there are, and for whom: counted from the store after a start, a few at a time, then kept in step with
+//! every batch. Nothing else about hints is kept in memory, so a million of them cost no more than one.
+
+use std::collections::BTreeMap;
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use driftless_proto::Topology;
+use driftless_ring::{NodeId, PartitionId};
+
+use crate::config::Limits;
+use crate::engine::EngineConfig;
+use crate::metrics::Metrics;
+use crate::time::Instant;
+
+use super::record::{self, HintKey};
+use super::store::{Store, StoreError};
+
+/// What is held for others.
+pub(super) struct Hints {
+    ground: Ground,
+    bytes_max: u64,
+    target_bytes_max: u64,
+    /// Everybody that something is or was held for.
+    targets: BTreeMap<NodeId, Tally>,
+    /// Bytes of all hints in the store.
+    stored: u64,
+    /// Copies of keys that this node owns itself: what an older ring has left.
+    strays: u64,
+    /// The first hint that was not counted yet, while there are such.
+    uncounted: Option<Vec<u8>>,
+    next_step: Instant,
+    changed: bool,
+}
+
+/// What is held for one target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Tally {
+    copies: u64,
+    markers: u64,
+    copy_bytes: u64,
+    marker_bytes: u64,
+    /// Since when there has been something for it: the oldest hint is no older.
+    since: Option<Instant>,
+}
+
+/// What one hint weighs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Weight {
+    pub(super) is_marker: bool,
+    /// Of key and value, as stored.
+    pub(super) bytes: u64,
+}
+
+/// Which hints are this shard's: shards share one store, and a target's hints lie across the arcs of all.
+struct Ground {
+    node: NodeId,
+    shard: u16,
+    topology: Arc<Topology>,
+}
+
+impl Tally {
+    /// Keys held for it.
+    pub(crate) fn keys(&self) -> u64 {
+        self.copies + self.markers
+    }
+
+    /// Bytes of the copies.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.copy_bytes
+    }
+
+    /// Since when something has been held for it without a break, as far as this start knows.
+    pub(crate) fn since(&self) -> Option<Instant> {
+        self.since
+    }
+
+    fn counters(&mut self, is_marker: bool) -> (&mut u64, &mut u64) {
+        if is_marker { (&mut self.markers, &mut self.marker_bytes) } else { (&mut self.copies, &mut self.copy_bytes) }
+    }
+}
+
+impl Weight {
+    pub(super) fn of(key: &HintKey, value: &[u8]) -> Weight {
+        Weight { is_marker: record::is_marker(value), bytes: (key.as_bytes().len() + value.len()) as u64 }
+    }
+}
+
+impl Hints {
+    /// Finds out for whom there are hints, and counts none of them yet.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) fn new<S: Store>(config: &EngineConfig, store: &S, now: Instant) -> Result<Hints, StoreError> {
+        let mut hints = Hints::none(config, now);
+        hints.targets = targets_in(store)?.into_iter().map(|id| (id, Tally::default())).collect();
+        if !hints.targets.is_empty() {
+            hints.uncounted = Some(record::all_hints().start);
+            config.metrics.hints_uncounted.inc();
+        }
+        Ok(hints)
+    }
+
+    /// None at all.
+    pub(super) fn none(config: &EngineConfig, now: Instant) -> Hints {
+        let Limits { hint_bytes_max, hint_target_bytes_max, .. } = config.limits;
+        Hints {
+            ground: Ground { node: config.node, shard: config.shard, topology: config.topology.clone() },
+            bytes_max: hint_bytes_max,
+            target_bytes_max: hint_target_bytes_max,
+            targets: BTreeMap::new(),
+            stored: 0,
+            strays: 0,
+            uncounted: None,
+            next_step: now,
+            changed: false,
+        }
+    }
+
+    /// Counts some more hints, if it is time for that.
+    pub(super) fn step<S: Store>(&mut self, now: Instant, store: &S, metrics: &Metrics) -> Result<(), StoreError> {
+        if now < self.next_step {
+            return Ok(());
+        }
+        let Some(cursor) = &self.uncounted else { return Ok(()) };
+        self.next_step = now + STEP_INTERVAL;
+        let range = cursor.clone()..record::all_hints().end;
+        let mut found = Vec::new();
+        let next = self.ground.visit(store, range, STEP_HINTS, &mut |key, value| {
+            let weight = Weight::of(&key, &value);
+            found.push((key, weight));
+            ControlFlow::Continue(())
+        })?;
+        for (key, weight) in found {
+            self.add(now, &key, None, Some(weight), metrics);
+        }
+        if next.is_none() {
+            metrics.hints_uncounted.dec();
+        }
+        self.uncounted = next;
+        Ok(())
+    }
+
+    /// A batch has changed a hint. What was not counted yet will be seen later as it is then.
+    pub(super) fn count(
+        &mut self,
+        now: Instant,
+        key: &HintKey,
+        before: Option<Weight>,
+        after: Option<Weight>,
+        metrics: &Metrics,
+    ) {
+        if self.uncounted.as_ref().is_none_or(|cursor| key.as_bytes() < cursor.as_slice()) {
+            self.add(now, key, before, after, metrics);
+        } else {
+            // Known from now on as somebody whose hints have to be looked for.
+            self.targets.entry(key.target()).or_default();
+        }
+    }
+
+    /// Whose copies have to be looked for when everything held of a key is wanted; nobody's, if there are none.
+    pub(super) fn holders_of_copies(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let uncounted = self.uncounted.is_some();
+        self.targets.iter().filter(move |(_, tally)| uncounted || tally.copies > 0).map(|(id, _)| *id)
+    }
+
+    /// Whether there may be copies of keys that this node owns itself.
+    pub(super) fn may_stray(&self) -> bool {
+        self.strays > 0 || self.uncounted.is_some()
+    }
+
+    /// Whether one more hint may be kept for this target. Looked at before, so that the last one may exceed the bound.
+    pub(super) fn has_room(&self, target: NodeId) -> bool {
+        let held = self.targets.get(&target).map_or(0, |tally| tally.copy_bytes + tally.marker_bytes);
+        self.stored < self.bytes_max && held < self.target_bytes_max
+    }
+
+    /// Visits this shard's hints for a target from a key on, so many at most. Answers where to go on.
+    pub(super) fn visit<S: Store>(
+        &self,
+        store: &S,
+        target: NodeId,
+        from: Option<Vec<u8>>,
+        most: usize,
+        visit: &mut dyn FnMut(HintKey, Bytes) -> ControlFlow<()>,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let Range { start, end } = record::hints_of(target);
+        self.ground.visit(store, from.unwrap_or(start)..end, most, visit)
+    }
+
+    /// Everybody that something is or was held for.
+    pub(super) fn tallies(&self) -> impl Iterator<Item = (NodeId, Tally)> + '_ {
+        self.targets.iter().map(|(id, tally)| (*id, *tally))
+    }
+
+    /// Whether anything was counted since the last call.
+    pub(super) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// When to go on counting.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.uncounted.as_ref().map(|_| self.next_step)
+    }
+
+    fn add(&mut self, now: Instant, key: &HintKey, before: Option<Weight>, after: Option<Weight>, metrics: &Metrics) {
+        let is_stray = self.ground.owns(key);
+        let tally = self.targets.entry(key.target()).or_default();
+        if let Some(weight) = before {
+            let (keys, bytes) = tally.counters(weight.is_marker);
+            *keys -= 1;
+            *bytes -= weight.bytes;
+            self.stored -= weight.bytes;
+            self.strays -= u64::from(is_stray && !weight.is_marker);
+            metrics.hint_keys.dec();
+            metrics.hint_bytes.dec_by(weight.bytes as i64);
+        }
+        if let Some(weight) = after {
+            let (keys, bytes) = tally.counters(weight.is_marker);
+            *keys += 1;
+            *bytes += weight.bytes;
+            self.stored += weight.bytes;
+            self.strays += u64::from(is_stray && !weight.is_marker);
+            metrics.hint_keys.inc();
+            metrics.hint_bytes.inc_by(weight.bytes as i64);
+        }
+        tally.since = if tally.keys() == 0 { None } else { tally.since.or(Some(now)) };
+        self.changed = true;
+    }
+}
+
+impl Ground {
+    fn is_mine(&self, key: &HintKey) -> bool {
+        self.topology.shard_of(self.node, self.partition(key)) == self.shard
+    }
+
+    fn owns(&self, key: &HintKey) -> bool {
+        self.topology.ring().owns(self.node, self.partition(key))
+    }
+
+    fn partition(&self, key: &HintKey) -> PartitionId {
+        let (n, token) = key.record().position();
+        self.topology.ring().partition(n, token)
+    }
+
+    /// Visits this shard's hints in order, so many at most, and leaps over the arcs of other shards. Answers where to
+    /// go on, if that is not the end of the range.
+    fn visit<S: Store>(
+        &self,
+        store: &S,
+        range: Range<Vec<u8>>,
+        most: usize,
+        visit: &mut dyn FnMut(HintKey, Bytes) -> ControlFlow<()>,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let (mut from, mut left) = (range.start, most);
+        while left > 0 {
+            // Where this scan stopped short, and what went wrong.
+            let (mut next, mut corrupt) = (None, None);
+            let mut leapt = false;
+            store.scan(&from[..]..&range.end[..], &mut |key, value| {
+                let key = match HintKey::from_stored(key) {
+                    Ok(key) => key,
+                    Err(error) => {
+                        corrupt = Some(error);
+                        return ControlFlow::Break(());
+                    }
+                };
+                if left == 0 {
+                    next = Some(key.to_bytes().to_vec());
+                    return ControlFlow::Break(());
+                }
+                left -= 1;
+                if !self.is_mine(&key) {
+                    next = Some(key.end_of_arc(self.topology.ring().partitions()));
+                    leapt = true;
+                    return ControlFlow::Break(());
+                }
+                let successor = key.successor();
+                let flow = visit(key, value);
+                if flow.is_break() {
+                    next = Some(successor);
+                }
+                flow
+            })?;
+            if let Some(error) = corrupt {
+                return Err(error);
+            }
+            match next {
+                Some(next) if leapt => from = next,
+                next => return Ok(next),
+            }
+        }
+        Ok(Some(from))
+    }
+}
+
+/// Everybody that the store holds a hint for: one look for each.
+fn targets_in<S: Store>(store: &S) -> Result<Vec<NodeId>, StoreError> {
+    let Range { start: mut from, end } = record::all_hints();
+    let mut targets = Vec::new();
+    loop {
+        let mut first = None;
+        store.scan(&from[..]..&end[..], &mut |key, _| {
+            first = Some(HintKey::from_stored(key));
+            ControlFlow::Break(())
+        })?;
+        let Some(hint) = first else { return Ok(targets) };
+        let target = hint?.target();
+        targets.push(target);
+        from = record::hints_of(target).end;
+    }
+}
+
+/// Hints per step: under a millisecond of the shard's time.
+const STEP_HINTS: usize = 500;
+
+/// Pause between steps: a million hints take four seconds and a fifth of a core.
+const STEP_INTERVAL: Duration = Duration::from_millis(2);

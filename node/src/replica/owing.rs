@@ -1,0 +1,437 @@
+//! Hints: what this node holds, or owes, for primaries that could not be reached.
+//!
+//! ```text
+//!                       this node owns the key                    it does not (it stands in)
+//! Merge, hint_for T     into the record, and a marker for T       into the copy for T
+//! Write, hint_for T     stamps over record ⊔ copies               stamps over all copies, whoever for; kept for T
+//! Write, owed_to U      a marker for U                            a copy for U
+//! Owe to U              a marker for U                            a copy for U of what it holds, if it holds anything
+//! Read                  record ⊔ copies                           all copies
+//! delivered to T        the marker goes, if the record is still as sent; the copy goes, if it is
+//! ```
+//! A removed copy takes knowledge with it. If it knew writes of the partition's present actor, that actor is retired in
+//! the same batch: were it to stamp the key again, its vector would claim to have seen what is gone, and the next merge
+//! would drop it as overwritten.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use driftless_antientropy::Digest;
+use driftless_proto::{BucketId, Conflict, Header, Key, Refusal, Siblings};
+use driftless_ring::NodeId;
+
+use crate::peer::{Owe, Write};
+use crate::planted::Bug;
+use crate::time::{Instant, Now};
+
+use super::hints::{Tally, Weight};
+use super::record::{self, HintKey, RecordKey};
+use super::store::{ApplyError, Store, StoreError};
+use super::turn::{After, Held, HintChange, Turn};
+use super::{Located, Output, Replica, Trouble};
+
+/// In what capacity this node takes a write or a merge.
+#[derive(Clone, Copy)]
+pub(super) enum Role {
+    /// It stores the key, and may owe what it takes to another primary.
+    Owner { owes: Option<NodeId> },
+    /// It does not, and keeps what it takes for this primary.
+    StandIn { target: NodeId },
+}
+
+/// What is held of a key, without values as far as that is enough.
+pub(super) struct Known {
+    /// The own record.
+    pub(super) own: Arc<Header>,
+    /// The merge of everything, where there are copies for others too.
+    pub(super) merged: Option<(Header, Siblings)>,
+}
+
+/// Some of what is held for a target, in order.
+#[derive(Debug)]
+pub(crate) struct HintPage {
+    pub(crate) owed: Vec<Owed>,
+    /// Where to go on; `None` at the end.
+    pub(crate) next: Option<Vec<u8>>,
+}
+
+/// What a target is to have of one key.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Owed {
+    pub(crate) record: RecordKey,
+    pub(crate) bucket: BucketId,
+    pub(crate) key: Key,
+    /// Of the state: only a hint that still has it may be removed once the state has arrived.
+    pub(crate) digest: Digest,
+    /// Empty if there is a marker without a record: nothing is left to deliver.
+    pub(crate) siblings: Siblings,
+}
+
+impl Known {
+    pub(super) fn header(&self) -> &Header {
+        self.merged.as_ref().map_or(&*self.own, |(header, _)| header)
+    }
+}
+
+impl<S: Store> Replica<S> {
+    /// Adds a marker, or a copy of what is held for others. There is no answer: what cannot be noted is left to
+    /// anti-entropy.
+    pub(super) fn owe(&mut self, owe: &Owe) -> Result<(), Trouble> {
+        let topology = self.topology.clone();
+        let located = self.locate(&topology, owe.bucket, &owe.key)?;
+        if owe.to == self.node || !topology.ring().owns(owe.to, located.partition) {
+            return Ok(());
+        }
+        if located.is_mine {
+            self.mark(owe.to, &located)?;
+        } else {
+            let known = self.known(&located)?;
+            let siblings = self.everything(&located, &known)?;
+            if !siblings.is_empty() && self.has_room(owe.to) {
+                self.keep_for(owe.to, &located, &owe.key, siblings)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Some of what is held for a target, as applied: up to [`PAGE_HINTS`] keys, and values of [`PAGE_BYTES`] or one
+    /// key more.
+    pub(crate) fn hints_for(&mut self, target: NodeId, from: Option<Vec<u8>>) -> Option<HintPage> {
+        match self.read_hints(target, from) {
+            Ok(page) => Some(page),
+            Err(error) => {
+                self.halt(&error);
+                None
+            }
+        }
+    }
+
+    /// The target holds this state of the key, and no power cut can take it: removes the hint, unless it has changed
+    /// since.
+    pub(crate) fn hint_delivered(&mut self, target: NodeId, record: &RecordKey, digest: Digest) {
+        if let Err(error) = self.remove_delivered(target, record, digest) {
+            self.halt(&error);
+        }
+    }
+
+    /// The target does not own the key any more: gives what is held for it to those who do.
+    pub(crate) fn readdress_hint(&mut self, target: NodeId, record: &RecordKey) {
+        if let Err(error) = self.readdress(target, record) {
+            self.halt(&error);
+        }
+    }
+
+    /// What is held for whom.
+    pub(crate) fn tallies(&self) -> impl Iterator<Item = (NodeId, Tally)> + '_ {
+        self.hints.tallies()
+    }
+
+    /// Whether any of it has changed since the last call.
+    pub(crate) fn take_tallies_changed(&mut self) -> bool {
+        self.hints.take_changed()
+    }
+
+    /// Whether this node may take a write or a merge, and as what.
+    ///
+    /// # Errors
+    /// [`Refusal::NotOwner`] if it neither stores the key nor is asked to stand in for another node that does;
+    /// [`Refusal::HintsFull`].
+    pub(super) fn role(&self, located: &Located<'_>, hint_for: Option<NodeId>) -> Result<Role, Trouble> {
+        match hint_for {
+            Some(target) if target == self.node || !self.topology.ring().owns(target, located.partition) => {
+                Err(self.not_owner())
+            }
+            owes if located.is_mine => Ok(Role::Owner { owes }),
+            None => Err(self.not_owner()),
+            Some(target) if self.has_room(target) => Ok(Role::StandIn { target }),
+            Some(_) => Err(Refusal::HintsFull.into()),
+        }
+    }
+
+    /// What is held of a key: the own record, and the copies for others. At an owner there are none unless an older
+    /// ring has left some.
+    pub(super) fn known(&mut self, located: &Located<'_>) -> Result<Known, StoreError> {
+        let own = if located.is_mine { self.header(&located.record)? } else { Arc::default() };
+        if located.is_mine && !self.hints.may_stray() {
+            return Ok(Known { own, merged: None });
+        }
+        let mut merged: Option<Siblings> = None;
+        for target in self.holders(&located.record) {
+            if let Some(Held::Copy { siblings, .. }) = self.held(&HintKey::new(target, &located.record))? {
+                match &mut merged {
+                    Some(merged) => merged.merge(&siblings),
+                    None => merged = Some(siblings),
+                }
+            }
+        }
+        let Some(mut merged) = merged else { return Ok(Known { own, merged: None }) };
+        if located.is_mine {
+            merged.merge(&self.siblings(&located.record)?);
+        }
+        if located.bucket.conflict == Conflict::Lww {
+            merged.keep_last();
+        }
+        Ok(Known { own, merged: Some((merged.header(), merged)) })
+    }
+
+    /// The same with values.
+    pub(super) fn everything(&self, located: &Located<'_>, known: &Known) -> Result<Siblings, StoreError> {
+        match &known.merged {
+            Some((_, siblings)) => Ok(siblings.clone()),
+            None if located.is_mine => self.siblings(&located.record),
+            None => Ok(Siblings::new()),
+        }
+    }
+
+    /// Keeps a state for a primary: merged into what is held for it.
+    pub(super) fn keep_for(
+        &mut self,
+        target: NodeId,
+        located: &Located<'_>,
+        key: &Key,
+        mut siblings: Siblings,
+    ) -> Result<(), StoreError> {
+        let hint = HintKey::new(target, &located.record);
+        let held = match self.held(&hint)? {
+            None => None,
+            Some(Held::Copy { siblings, digest }) => Some((siblings, digest)),
+            // Left from when this node owned the key: the record is the copy.
+            Some(Held::Marker) => Some((self.siblings(&located.record)?, Digest::default())),
+        };
+        if let Some((held, _)) = &held {
+            siblings.merge(held);
+        }
+        self.settle(located.bucket, &mut siblings);
+        let header = siblings.header();
+        let digest = Digest::of(located.bucket.id, key, &header);
+        if held.is_some_and(|(_, before)| before == digest) {
+            self.metrics.merges_unchanged.inc();
+            return Ok(());
+        }
+        let encoded = record::encode(located.bucket.id, key, &header, &siblings);
+        self.put_hint(hint, After::Kept(Held::Copy { siblings, digest }, encoded))
+    }
+
+    /// Owes a primary the own record. Where there is no room for the note, anti-entropy does what it would have done.
+    pub(super) fn mark(&mut self, target: NodeId, located: &Located<'_>) -> Result<(), StoreError> {
+        let hint = HintKey::new(target, &located.record);
+        match self.held(&hint)? {
+            Some(Held::Marker) => Ok(()),
+            // Left by an older ring: it may know more than the record.
+            Some(Held::Copy { siblings, .. }) => {
+                let (_, key) = located.record.bucket_and_key()?;
+                self.take_in(located, &key, siblings)?;
+                self.put_hint(hint, After::Kept(Held::Marker, record::marker()))
+            }
+            None if self.has_room(target) => self.put_hint(hint, After::Kept(Held::Marker, record::marker())),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes that other primaries are owed a write, in the batch that holds it.
+    pub(super) fn note_owed(
+        &mut self,
+        located: &Located<'_>,
+        write: &Write,
+        role: Role,
+        siblings: &Siblings,
+    ) -> Result<(), StoreError> {
+        let (owes, kept_for) = match role {
+            Role::Owner { owes } => (owes, None),
+            Role::StandIn { target } => (None, Some(target)),
+        };
+        for &target in write.owed_to.iter().chain(&owes) {
+            if target == self.node || !self.topology.ring().owns(target, located.partition) {
+                continue;
+            }
+            if located.is_mine {
+                self.mark(target, located)?;
+            } else if kept_for != Some(target) && self.has_room(target) {
+                self.keep_for(target, located, &write.key, siblings.clone())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A batch is applied: counts its hints, and says for whom there is something new.
+    pub(super) fn count_hints(&mut self, now: Instant, changes: BTreeMap<HintKey, HintChange>) {
+        let mut newest = None;
+        for (key, change) in changes {
+            let after = change.encoded().map(|value| Weight::of(&key, value));
+            self.hints.count(now, &key, change.stored, after, &self.metrics);
+            if after.is_some() {
+                self.metrics.hints_stored.inc();
+                // Changes are sorted by target.
+                if newest != Some(key.target()) {
+                    newest = Some(key.target());
+                    self.outputs.push_back(Output::Owes(key.target()));
+                }
+            }
+        }
+    }
+
+    /// A batch was refused for lack of room. What it only takes away is the way out of that, and goes all the same.
+    pub(super) fn remove_all_the_same(&mut self, now: Now, turn: Turn) {
+        // Whatever became of hints did not: they are as before, and may have been taken for delivered.
+        let targets: BTreeSet<_> = turn.hints.keys().map(HintKey::target).collect();
+        let removals = turn.removals();
+        self.outputs.extend(targets.into_iter().map(Output::Owes));
+        if removals.hints.is_empty() {
+            return;
+        }
+        match self.store.apply(removals.batch(&self.actors)) {
+            Ok(seq) => {
+                assert!(seq > self.applied, "batches are numbered in order");
+                self.applied = seq;
+                self.metrics.batches.inc();
+                self.metrics.batch_changes.inc_by(removals.hints.len() as u64);
+                self.count_hints(now.instant, removals.hints);
+                self.release(now, Vec::new());
+            }
+            Err(ApplyError::Full(_)) => {}
+            Err(ApplyError::Failed(error)) => self.halt(&error),
+        }
+    }
+
+    /// Whether one more hint may be kept for this target. A refusal is counted.
+    fn has_room(&self, target: NodeId) -> bool {
+        let room = self.hints.has_room(target);
+        self.metrics.hints_refused.inc_by((!room).into());
+        room
+    }
+
+    /// For whom copies of a record may be held, the turn's own included.
+    fn holders(&self, record: &RecordKey) -> Vec<NodeId> {
+        let mut holders: Vec<_> = self.hints.holders_of_copies().collect();
+        if !self.turn.hints.is_empty() {
+            let (n, token) = record.position();
+            let owners = self.topology.ring().owners(self.topology.ring().partition(n, token));
+            holders.extend(owners.iter().filter(|owner| self.turn.hints.contains_key(&HintKey::new(**owner, record))));
+            holders.sort_unstable();
+            holders.dedup();
+        }
+        holders
+    }
+
+    /// A hint: from this turn's batch, or the store.
+    fn held(&self, hint: &HintKey) -> Result<Option<Held>, StoreError> {
+        if let Some(change) = self.turn.hints.get(hint) {
+            return Ok(change.held().cloned());
+        }
+        self.store.get(hint.as_bytes())?.map(decode).transpose()
+    }
+
+    fn put_hint(&mut self, hint: HintKey, after: After) -> Result<(), StoreError> {
+        let stored = match self.turn.hints.contains_key(&hint) {
+            true => None,
+            false => self.store.get(hint.as_bytes())?.map(|value| Weight::of(&hint, &value)),
+        };
+        self.turn.put_hint(hint, stored, after);
+        Ok(())
+    }
+
+    fn read_hints(&self, target: NodeId, from: Option<Vec<u8>>) -> Result<HintPage, StoreError> {
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        let next = self.hints.visit(&self.store, target, from, PAGE_HINTS, &mut |key, value| {
+            bytes += value.len();
+            found.push((key.record(), value));
+            if bytes >= PAGE_BYTES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        let owed = found.into_iter().map(|(record, value)| self.owed(record, value)).collect::<Result<_, _>>()?;
+        Ok(HintPage { owed, next })
+    }
+
+    /// What a hint delivers. Of a marker that is the record as applied, not as the turn would have it: nothing with a
+    /// dot leaves before its batch.
+    fn owed(&self, record: RecordKey, value: Bytes) -> Result<Owed, StoreError> {
+        let (bucket, key) = record.bucket_and_key()?;
+        let siblings = match decode(value)? {
+            Held::Copy { siblings, .. } => siblings,
+            Held::Marker => self.store.get(record.as_bytes())?.map_or_else(|| Ok(Siblings::new()), record::decode)?,
+        };
+        let digest = Digest::of(bucket, &key, &siblings.header());
+        Ok(Owed { record, bucket, key, digest, siblings })
+    }
+
+    fn remove_delivered(&mut self, target: NodeId, record: &RecordKey, digest: Digest) -> Result<(), StoreError> {
+        let hint = HintKey::new(target, record);
+        match self.held(&hint)? {
+            Some(Held::Copy { siblings, digest: held })
+                if held == digest || self.planted.is(Bug::HintRemovedThoughChanged) =>
+            {
+                self.forget(record, &siblings);
+                self.put_hint(hint, After::Delivered)
+            }
+            Some(Held::Marker) => {
+                let (bucket, key) = record.bucket_and_key()?;
+                let header = self.header(record)?;
+                if Digest::of(bucket, &key, &header) == digest || self.planted.is(Bug::HintRemovedThoughChanged) {
+                    return self.put_hint(hint, After::Delivered);
+                }
+                // No batch will tell that there is more to deliver: the marker is as it was.
+                self.outputs.push_back(Output::Owes(target));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn readdress(&mut self, target: NodeId, record: &RecordKey) -> Result<(), StoreError> {
+        let topology = self.topology.clone();
+        let (bucket, key) = record.bucket_and_key()?;
+        let hint = HintKey::new(target, record);
+        let Ok(located) = self.locate(&topology, bucket, &key) else { return Ok(()) };
+        let owners = topology.ring().owners(located.partition);
+        if target != self.node && owners.contains(&target) {
+            return Ok(());
+        }
+        let siblings = match self.held(&hint)? {
+            Some(Held::Copy { siblings, .. }) => siblings,
+            Some(Held::Marker) => self.siblings(record)?,
+            None => return Ok(()),
+        };
+        if located.is_mine {
+            self.take_in(&located, &key, siblings.clone())?;
+        }
+        for &owner in owners {
+            if owner == self.node {
+                continue;
+            }
+            if located.is_mine {
+                self.mark(owner, &located)?;
+            } else {
+                self.keep_for(owner, &located, &key, siblings.clone())?;
+            }
+        }
+        self.forget(record, &siblings);
+        self.put_hint(hint, After::Moved)
+    }
+
+    /// A state goes away: an actor that it knows must not stamp any more. This says nothing against its writes.
+    fn forget(&mut self, record: &RecordKey, siblings: &Siblings) {
+        let (n, token) = record.position();
+        let partition = self.topology.ring().partition(n, token);
+        if self.actors.get(partition).is_some_and(|actor| siblings.vv().counter(actor.id) > 0)
+            && !self.planted.is(Bug::ActorKeptWithHintsRemoved)
+        {
+            self.actors.retire(partition);
+            self.turn.retired.insert(partition);
+        }
+    }
+}
+
+fn decode(value: Bytes) -> Result<Held, StoreError> {
+    if record::is_marker(&value) {
+        return Ok(Held::Marker);
+    }
+    let digest = record::stored_digest(&value)?;
+    Ok(Held::Copy { siblings: record::decode(value)?, digest })
+}
+
+/// Hints looked at in one go.
+const PAGE_HINTS: usize = 64;
+
+/// Bytes of them, after which no more are looked at.
+const PAGE_BYTES: usize = 256 << 10;
