@@ -246,6 +246,9 @@ fn met(world: &World, evidence: &Evidence<'_>) -> Coverage {
         met.add("puts coordinated by a fallback", metrics.fallback_coordinated.get());
         met.add("acks by fallbacks", metrics.acks_fallback.get());
         met.add("hedges", metrics.hedges.get());
+        met.add("hints stored", metrics.hints_stored.get());
+        met.add("hints delivered", metrics.hints_delivered.get());
+        met.add("hints refused", metrics.hints_refused.get());
         met.add("peers doubted", metrics.peers_doubted.get());
         met.add("batch apply failures", node.store.refused());
         met.add("overloaded", metrics.overloaded.get());

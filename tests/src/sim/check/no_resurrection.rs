@@ -52,11 +52,12 @@ fn deleted_and_back(evidence: &Evidence<'_>, slot: &Slot, n: u8, last: &[OpId]) 
     let of_slot = || evidence.history.iter().filter(|(_, op)| op.slot == *slot && op.ending == Ending::Ok);
     let mut violations = Vec::new();
     for (id, delete) in
-        of_slot().filter(|(_, op)| op.kind == Kind::Delete && op.seen.is_none() && evidence.must_last(op))
+        of_slot().filter(|(_, op)| op.kind == Kind::Delete && op.strict && op.seen.is_none() && evidence.must_last(op))
     {
         let meant = |value: &&OpId| {
             let put = evidence.history.get(**value);
             put.kind == Kind::Put
+                && put.strict
                 && put.ending == Ending::Ok
                 && put.returned < delete.invoked
                 && put.w + delete.r > n
