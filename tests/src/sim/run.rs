@@ -243,15 +243,15 @@ fn met(world: &World, evidence: &Evidence<'_>) -> Coverage {
         met.add("strict write-backs", metrics.write_backs.get());
         met.add("retries recognised", metrics.retries_recognised.get());
         met.add("lww discards", metrics.lww_discarded.get());
-        met.add("puts coordinated by a fallback", metrics.fallback_coordinated.get());
-        met.add("acks by fallbacks", metrics.acks_fallback.get());
         met.add("hedges", metrics.hedges.get());
         met.add("hints stored", metrics.hints_stored.get());
-        met.add("hints delivered", metrics.hints_delivered.get());
         met.add("hints refused", metrics.hints_refused.get());
         met.add("peers doubted", metrics.peers_doubted.get());
         met.add("batch apply failures", node.store.refused());
         met.add("overloaded", metrics.overloaded.get());
+        met.add("acks by fallbacks", metrics.acks_fallback.get());
+        met.add("puts coordinated by fallbacks", metrics.fallback_coordinated.get());
+        met.add("hints delivered", metrics.hints_delivered.get());
         met.add("expired work", metrics.expired.get());
     }
     let (duplicated, lost) = world.messages();

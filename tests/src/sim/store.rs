@@ -9,7 +9,7 @@ use std::ops::{ControlFlow, Range};
 use std::rc::Rc;
 
 use bytes::Bytes;
-use driftless_node::replica::record::{self, HintKey, RecordKey};
+use driftless_node::replica::record::{self, HintKey};
 use driftless_node::replica::store::{ApplyError, Batch, BatchSeq, Store, StoreError};
 use driftless_node::store::memory::{DiskImage, MemoryStore};
 use driftless_proto::Siblings;
@@ -125,7 +125,7 @@ impl SimStore {
     }
 
     /// What would survive of one key: of its record, and of the copies held for others.
-    pub fn durable_state(&self, record: &RecordKey) -> Option<Siblings> {
+    pub fn durable_record(&self, record: &[u8]) -> Option<Siblings> {
         let inner = self.0.borrow();
         let durable = inner.memory.durable_view();
         let mut state: Option<Siblings> = None;
@@ -133,14 +133,14 @@ impl SimStore {
             Some(state) => state.merge(&siblings),
             None => state = Some(siblings),
         };
-        if let Some(value) = durable.durable_get(record.as_bytes())
-            && let Some((_, siblings)) = observer::decode(record.as_bytes(), &value)
+        if let Some(value) = durable.durable_get(record)
+            && let Some((_, siblings)) = observer::decode(record, &value)
         {
             take_in(siblings);
         }
         let hints = record::all_hints();
         durable.durable_scan(&hints.start[..]..&hints.end[..], &mut |key, value| {
-            if HintKey::from_stored(key).is_ok_and(|hint| hint.record() == *record)
+            if HintKey::from_stored(key).is_ok_and(|hint| hint.record().as_bytes() == record)
                 && let Some((_, siblings)) = observer::decode_hint(key, &value)
             {
                 take_in(siblings);

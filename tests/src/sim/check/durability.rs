@@ -142,6 +142,6 @@ impl Scene<'_> {
         let bucket = self.topology.bucket(slot.0).expect("slots are drawn from the buckets");
         let place = self.topology.place(bucket, &slot.1);
         let record = RecordKey::new(bucket.quorum.n(), place.token, bucket.id, &slot.1);
-        self.disks.iter().filter_map(|disk| disk.durable_state(&record)).collect()
+        self.disks.iter().filter_map(|disk| disk.durable_record(record.as_bytes())).collect()
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! For every acknowledged `u`: `final ∩ past(u) = ∅`; and for strict quorums that overlap, also for every strict read
 //! that began after `u` was acknowledged. An acknowledged delete without a context, even one that found nothing, ends
-//! all that was acknowledged before it began, where its reads meet those writes. Writes that were stamped twice are exempt.
+//! all that was acknowledged before it began, where strict quorums make its reads meet those writes. Writes that were
+//! stamped twice are exempt.
 
 use super::super::history::{Ending, Kind, OpId, Slot};
 use super::{Evidence, Violation};
