@@ -29,6 +29,15 @@ pub enum Fault {
         /// For how long.
         lasts: Micros,
     },
+    /// The nodes of two groups lose each other, and notice at once.
+    Split {
+        /// Some nodes.
+        these: Vec<usize>,
+        /// Others.
+        those: Vec<usize>,
+        /// For how long.
+        lasts: Micros,
+    },
     /// `to` hears nothing of `from`.
     OneWayCut {
         /// Unheard.
@@ -108,6 +117,9 @@ pub struct FaultSet {
     pub partitions: bool,
     /// One direction of a link fails.
     pub one_way_cuts: bool,
+    /// The same nodes lose each other again and again, and notice at once: what was left with fallbacks is under way
+    /// when more of it comes.
+    pub flaps: bool,
     /// Processes stand still.
     pub pauses: bool,
     /// Wall clocks are wrong, and jump.
@@ -159,6 +171,7 @@ impl FaultSet {
             power_cuts: on(0.3),
             partitions: on(0.45),
             one_way_cuts: on(0.35),
+            flaps: on(if regime == Regime::Plain { 0.25 } else { 0.4 }),
             pauses: on(0.3),
             clocks: on(0.5),
             full_disks: on(0.3),
@@ -213,6 +226,16 @@ impl FaultSet {
             let after = rng.random_range(10_000..profile.active / 2);
             acts.push((copied + after, Fault::RollBack { down: downtime(rng) }));
         }
+        if self.flaps {
+            let (these, those) = two_groups(profile, rng);
+            let (apart, together) = (rng.random_range(10_000..300_000), rng.random_range(2_000..200_000));
+            let mut at = rng.random_range(0..200_000);
+            while at < profile.active {
+                let lasts = rng.random_range(apart / 4..apart);
+                acts.push((at, Fault::Split { these: these.clone(), those: those.clone(), lasts }));
+                at += lasts + rng.random_range(together / 4..2 * together);
+            }
+        }
         if kinds.is_empty() {
             return acts;
         }
@@ -243,6 +266,17 @@ fn partition(profile: &Profile, rng: &mut StdRng) -> Fault {
         side = vec![node(profile, rng)];
     }
     Fault::Partition { side, lasts: rng.random_range(10_000..900_000) }
+}
+
+/// One link, one node and all others, or two parts of the cluster.
+fn two_groups(profile: &Profile, rng: &mut StdRng) -> (Vec<usize>, Vec<usize>) {
+    let (a, b) = two_nodes(profile, rng);
+    let rest = |these: &[usize]| (0..profile.nodes).filter(|node| !these.contains(node)).collect();
+    match rng.random_range(0..3) {
+        0 => (vec![a], vec![b]),
+        1 => (vec![a], rest(&[a])),
+        _ => (vec![a, b], rest(&[a, b])),
+    }
 }
 
 fn one_way_cut(profile: &Profile, rng: &mut StdRng) -> Fault {

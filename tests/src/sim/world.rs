@@ -29,7 +29,7 @@ use super::cluster::{self, Found, Input, Node};
 use super::coverage::Coverage;
 use super::describe;
 use super::generator::Intention;
-use super::history::{History, OpId, slot_text};
+use super::history::{History, OpId, id_of, slot_text};
 use super::nemesis::downtime;
 use super::network::{Arrival, Network};
 use super::observer::Observer;
@@ -360,6 +360,10 @@ impl World {
         match &response {
             Response::Stored(Stored { acks, .. }) | Response::Deleted(Deleted { existed: true, acks, .. }) => {
                 self.ask_oracle(|oracle, scene| oracle.acknowledged(op, *acks, scene));
+            }
+            Response::Read(read) => {
+                let values = read.siblings.iter().filter_map(|sibling| id_of(&sibling.value)).collect();
+                self.ask_oracle(|oracle, scene| oracle.shown(op, values, scene));
             }
             Response::Deleted(_) => self.ask_oracle(|oracle, scene| oracle.found_nothing(op, scene)),
             _ => {}

@@ -1,6 +1,6 @@
 //! From the moment of its acknowledgement, a write with `durability = sync` is on as many disks as acknowledged it,
 //! for ever: that many nodes' durable state covers its dot. A delete that found nothing to delete has made sure that w
-//! disks know of the deletion it relies on. One disk fewer if one was lost since the operation began: that is the loss
+//! disks know of the deletion it relies on, and a strict read that n - r + 1 disks have what it shows. One disk fewer if one was lost since the operation began: that is the loss
 //! which w ≥ 2 is for.
 //!
 //! This looks at the moment itself, so it needs no crash at the right time to notice an acknowledgement that came
@@ -42,6 +42,8 @@ pub struct Scene<'a> {
 enum Promised {
     /// A write is on this many disks.
     Written { id: OpId, acks: u8 },
+    /// Each of these values is on this many disks.
+    Shown { id: OpId, values: Vec<OpId>, held_by: u8 },
     /// This many disks know that these values are gone.
     Gone { id: OpId, values: Vec<OpId>, held_by: u8 },
 }
@@ -77,6 +79,15 @@ impl DurabilityOracle {
         }
     }
 
+    /// A node has just answered a get with these values.
+    pub fn shown(&mut self, id: OpId, values: Vec<OpId>, scene: &Scene<'_>) {
+        let get = scene.history.get(id);
+        let quorum = scene.topology.bucket(get.slot.0).expect("slots are drawn from the buckets").quorum;
+        if get.strict {
+            self.promise(Promised::Shown { id, values, held_by: quorum.n() - quorum.r() + 1 }, scene);
+        }
+    }
+
     /// Looks at everything promised again.
     pub fn again(&mut self, when: &str, scene: &Scene<'_>) {
         for at in 0..self.promised.len() {
@@ -85,7 +96,7 @@ impl DurabilityOracle {
     }
 
     fn promise(&mut self, promised: Promised, scene: &Scene<'_>) {
-        let (Promised::Written { id, .. } | Promised::Gone { id, .. }) = promised;
+        let (Promised::Written { id, .. } | Promised::Shown { id, .. } | Promised::Gone { id, .. }) = promised;
         let bucket = scene.topology.bucket(scene.history.get(id).slot.0).expect("slots are drawn from the buckets");
         if bucket.durability == Durability::Sync {
             self.promised.push(promised);
@@ -96,6 +107,9 @@ impl DurabilityOracle {
     fn check(&mut self, at: usize, when: &str, scene: &Scene<'_>) {
         let broken = match &self.promised[at] {
             Promised::Written { id, acks } => self.missing(*id, *acks, when, scene).map(|text| (*id, text)),
+            Promised::Shown { id, values, held_by } => {
+                self.not_held(*id, values, *held_by, when, scene).map(|text| (*id, text))
+            }
             Promised::Gone { id, values, held_by } => {
                 self.unknown(*id, values, *held_by, when, scene).map(|text| (*id, text))
             }
@@ -117,6 +131,18 @@ impl DurabilityOracle {
         };
         (most + self.lost_since(op.invoked) < usize::from(acks))
             .then(|| format!("{:?} {id} was acknowledged by {acks}, on {most} disks {when}", op.kind))
+    }
+
+    fn not_held(&self, id: OpId, values: &[OpId], held_by: u8, when: &str, scene: &Scene<'_>) -> Option<String> {
+        let op = scene.history.get(id);
+        let states = scene.states(&op.slot);
+        let covered = |dot: Dot| states.iter().filter(|state| state.covers(dot)).count();
+        values.iter().find_map(|value| {
+            let dots = scene.observer.dots_of(scene.history.get(*value).write_id);
+            let most = dots.map(|(dot, _)| covered(dot)).max()?;
+            (most + self.lost_since(op.invoked) < usize::from(held_by))
+                .then(|| format!("strict get {id} showed {value}, which is on {most} disks {when}"))
+        })
     }
 
     fn unknown(&self, id: OpId, values: &[OpId], held_by: u8, when: &str, scene: &Scene<'_>) -> Option<String> {

@@ -72,6 +72,17 @@ impl World {
                 self.coverage.add("partitions", 1);
                 self.schedule.after(lasts, Event::Fault(Fault::Heal));
             }
+            Fault::Split { these, those, lasts } => {
+                self.coverage.add("splits", 1);
+                for (a, b) in these.iter().flat_map(|a| those.iter().map(|b| (*a, *b))) {
+                    self.network.cut(a, b, &mut self.schedule);
+                    self.network.cut(b, a, &mut self.schedule);
+                    if self.network.close(a, b, &mut self.schedule) {
+                        self.connection_lost(a, b);
+                    }
+                }
+                self.schedule.after(lasts, Event::Fault(Fault::Heal));
+            }
             Fault::OneWayCut { from, to, lasts } => {
                 self.coverage.add("one-way cuts", 1);
                 self.network.cut(from, to, &mut self.schedule);
