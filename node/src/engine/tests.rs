@@ -26,6 +26,7 @@ mod hedging;
 mod hinting;
 mod reading;
 mod refusing;
+mod sloppy;
 mod stamping;
 mod writing;
 
