@@ -21,7 +21,8 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::clock::Clock;
-use super::profile::{BUCKETS, Profile, Regime};
+use super::history::Slot;
+use super::profile::{BUCKETS, Profile};
 use super::schedule::Micros;
 use super::store::SimStore;
 
@@ -39,6 +40,8 @@ pub struct Node {
     pub paused: bool,
     /// Counts over all its lives.
     pub metrics: Arc<Metrics>,
+    /// Keys of hints that were removed and whose removal is not durable yet.
+    pub removed: BTreeSet<Slot>,
     /// What the next process will find in the place of its disk.
     pub found: Found,
     /// The sync under way.
@@ -114,6 +117,7 @@ impl Node {
             life: 0,
             paused: false,
             metrics: Arc::new(Metrics::default()),
+            removed: BTreeSet::new(),
             found: Found::Own,
             syncing: false,
             sync_wanted: false,
@@ -154,6 +158,7 @@ impl Node {
     pub fn stop(&mut self) {
         self.engine = None;
         self.inbox.clear();
+        self.removed.clear();
         self.life += 1;
         self.paused = false;
         self.syncing = false;
@@ -230,10 +235,7 @@ pub fn limits(profile: &Profile) -> Limits {
         requests_max: profile.requests_max,
         deadline_max: Duration::from_secs(10),
         buffered_sync_interval: Duration::from_millis(100),
-        handoff_delay: match profile.regime {
-            Regime::Plain | Regime::Stress => Duration::from_millis(100),
-            Regime::Fast => Duration::from_millis(1),
-        },
+        handoff_delay: Duration::from_micros(profile.handoff_delay),
         ..Limits::default()
     }
 }

@@ -140,7 +140,7 @@ impl Intention {
 
     fn new(kind: Kind, slot: Slot, profile: &Profile, topology: &Topology, rng: &mut StdRng) -> Intention {
         let n = topology.bucket(slot.0).expect("slots are drawn from the buckets").quorum.n();
-        let mut number = || rng.random_bool(0.12).then(|| rng.random_range(1..=n));
+        let mut number = || rng.random_bool(profile.odd_quorums).then(|| rng.random_range(1..=n));
         let (r, w) = (number(), number());
         let strict = rng.random_bool(profile.strict).then_some(false);
         let sloppy = strict.or_else(|| rng.random_bool(0.05).then_some(true));

@@ -7,8 +7,10 @@
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use super::generator::key_of;
 use super::profile::{Profile, Regime};
 use super::schedule::Micros;
+use super::{check, cluster};
 
 /// One act of the nemesis. Those that begin something name when it ends.
 #[derive(Clone, PartialEq, Debug)]
@@ -236,6 +238,16 @@ impl FaultSet {
                 at += lasts + rng.random_range(together / 4..2 * together);
             }
         }
+        // A disk at its limit: room comes and goes, and clients try again between.
+        if self.full_disks && rng.random_bool(0.5) {
+            let node = node(profile, rng);
+            let mut at = rng.random_range(0..200_000);
+            while at < profile.active {
+                let lasts = rng.random_range(300..6_000);
+                acts.push((at, Fault::DiskFull { node, lasts }));
+                at += lasts + rng.random_range(3_000..60_000);
+            }
+        }
         if kinds.is_empty() {
             return acts;
         }
@@ -268,14 +280,21 @@ fn partition(profile: &Profile, rng: &mut StdRng) -> Fault {
     Fault::Partition { side, lasts: rng.random_range(10_000..900_000) }
 }
 
-/// One link, one node and all others, or two parts of the cluster.
+/// One link, one node and all others, or the primaries of a key and all others.
 fn two_groups(profile: &Profile, rng: &mut StdRng) -> (Vec<usize>, Vec<usize>) {
     let (a, b) = two_nodes(profile, rng);
     let rest = |these: &[usize]| (0..profile.nodes).filter(|node| !these.contains(node)).collect();
-    match rng.random_range(0..3) {
+    match rng.random_range(0..4) {
         0 => (vec![a], vec![b]),
         1 => (vec![a], rest(&[a])),
-        _ => (vec![a, b], rest(&[a, b])),
+        _ => {
+            let topology = cluster::topology(profile.nodes);
+            let bucket = &topology.buckets()[0];
+            let slot = (bucket.id, key_of(bucket, rng.random_range(0..profile.keys)));
+            let primaries = check::primaries(&topology, &slot);
+            let others = rest(&primaries);
+            (primaries, others)
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use driftless_node::planted::Bug;
 use driftless_node::store::memory::DiskImage;
 use driftless_node::time::Instant;
 use driftless_proto::client::{Deleted, Response, Stored};
-use driftless_proto::{ContextKeys, Topology};
+use driftless_proto::{Conflict, ContextKeys, Header, Topology};
 use driftless_ring::NodeId;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -29,10 +29,10 @@ use super::cluster::{self, Found, Input, Node};
 use super::coverage::Coverage;
 use super::describe;
 use super::generator::Intention;
-use super::history::{History, OpId, id_of, slot_text};
+use super::history::{History, OpId, Slot, id_of, slot_text};
 use super::nemesis::downtime;
 use super::network::{Arrival, Network};
-use super::observer::Observer;
+use super::observer::{self, Observer};
 use super::profile::{Profile, Regime};
 use super::schedule::{Event, Micros, Schedule};
 use super::store::SimStore;
@@ -144,6 +144,11 @@ impl World {
     /// Asks the oracle whether what was acknowledged is where it has to be.
     pub fn judge(&mut self, when: &str) {
         self.ask_oracle(|oracle, scene| oracle.again(when, scene));
+    }
+
+    /// The same of some keys.
+    fn judge_keys(&mut self, slots: &BTreeSet<Slot>, when: &str) {
+        self.ask_oracle(|oracle, scene| slots.iter().for_each(|slot| oracle.again_of(slot, when, scene)));
     }
 
     fn ask_oracle(&mut self, ask: impl FnOnce(&mut DurabilityOracle, &Scene<'_>)) {
@@ -274,6 +279,8 @@ impl World {
         let life = (node, self.nodes[node].life);
         let mut halted = None;
         for batch in self.nodes[node].store.take_log() {
+            let removed = batch.changes.iter().filter(|(_, value)| value.is_none());
+            self.nodes[node].removed.extend(removed.filter_map(|(key, _)| observer::slot_of_hint(key)));
             let fresh = self.observer.applied(now, life, &batch);
             self.note_stamps(node, &fresh);
         }
@@ -359,6 +366,7 @@ impl World {
         });
         match &response {
             Response::Stored(Stored { acks, .. }) | Response::Deleted(Deleted { existed: true, acks, .. }) => {
+                self.check_holds(node, op, &response);
                 self.ask_oracle(|oracle, scene| oracle.acknowledged(op, *acks, scene));
             }
             Response::Read(read) => {
@@ -370,6 +378,24 @@ impl World {
         }
         if let Some(delay) = self.network.client_delivery() {
             self.schedule.after(delay, Event::Response { client, attempt: to.request, response });
+        }
+    }
+
+    /// A put that is answered with nothing live has been deleted since, or is answered by a state that never held it.
+    fn check_holds(&mut self, node: usize, op: OpId, response: &Response) {
+        let write = self.history.get(op);
+        let keeps_siblings =
+            self.topology.bucket(write.slot.0).is_some_and(|bucket| bucket.conflict == Conflict::Siblings);
+        if !matches!(response, Response::Stored(stored) if stored.siblings == 0) || !keeps_siblings {
+            return;
+        }
+        let mut later = self.observer.dots_in(&write.slot).filter(|(_, stamp)| stamp.write_id != write.write_id);
+        let is_gone = |after: &Header| {
+            self.observer.dots_of(write.write_id).any(|(dot, _)| after.covers(dot) && after.get(dot).is_none())
+        };
+        if !later.any(|(_, stamp)| is_gone(&stamp.after)) {
+            let text = format!("n{node} answered put {op} by a state without it");
+            self.violations.push(Violation::of("answers make sense", &write.slot.clone(), text));
         }
     }
 

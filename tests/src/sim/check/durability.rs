@@ -48,6 +48,14 @@ enum Promised {
     Gone { id: OpId, values: Vec<OpId>, held_by: u8 },
 }
 
+impl Promised {
+    /// To whom.
+    fn id(&self) -> OpId {
+        let (Promised::Written { id, .. } | Promised::Shown { id, .. } | Promised::Gone { id, .. }) = self;
+        *id
+    }
+}
+
 impl DurabilityOracle {
     /// A disk was set back: of what was promised until now, one copy may be gone.
     pub fn disk_lost(&mut self, at: Micros) {
@@ -95,9 +103,18 @@ impl DurabilityOracle {
         }
     }
 
+    /// Looks again at what was promised of a key.
+    pub fn again_of(&mut self, slot: &Slot, when: &str, scene: &Scene<'_>) {
+        for at in 0..self.promised.len() {
+            if scene.history.get(self.promised[at].id()).slot == *slot {
+                self.check(at, when, scene);
+            }
+        }
+    }
+
     fn promise(&mut self, promised: Promised, scene: &Scene<'_>) {
-        let (Promised::Written { id, .. } | Promised::Shown { id, .. } | Promised::Gone { id, .. }) = promised;
-        let bucket = scene.topology.bucket(scene.history.get(id).slot.0).expect("slots are drawn from the buckets");
+        let bucket =
+            scene.topology.bucket(scene.history.get(promised.id()).slot.0).expect("slots are drawn from the buckets");
         if bucket.durability == Durability::Sync {
             self.promised.push(promised);
             self.check(self.promised.len() - 1, "when it was acknowledged", scene);
