@@ -87,6 +87,10 @@ pub struct Metrics {
     pub sync_seconds: SyncSeconds,
     /// Connected peers.
     pub peers_connected: Gauge,
+    /// Peers that the detector thinks alive.
+    pub peers_alive: Gauge,
+    /// Changes of the detector's mind, by what it thinks then.
+    pub liveness_changes: Family<LivenessLabels, Counter>,
     /// Frames refused because they could not be read.
     pub frames_malformed: Counter,
     /// Connections refused: wrong cluster, certificate, protocol or incarnation.
@@ -133,6 +137,13 @@ pub struct RequestLabels {
 pub struct OperationLabels {
     /// What was asked.
     pub operation: Operation,
+}
+
+/// Labels of [`Metrics::liveness_changes`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct LivenessLabels {
+    /// What is thought of the peer now: `alive`, `suspect` or `down`.
+    pub to: &'static str,
 }
 
 /// From 50 µs, doubling, to 26 s.
@@ -198,6 +209,9 @@ impl Metrics {
         for (name, help, gauge) in gauges {
             registry.register(name, help, gauge.clone());
         }
+        registry.register("peers_alive", "Peers that the detector thinks alive", self.peers_alive.clone());
+        let help = "Changes of what the detector thinks of a peer";
+        registry.register("liveness_changes", help, self.liveness_changes.clone());
         registry.register_with_unit("sync", "Syncs of the store", Unit::Seconds, self.sync_seconds.0.clone());
     }
 }

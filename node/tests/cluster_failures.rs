@@ -36,10 +36,9 @@ fn two_of_three_go_on_and_the_third_catches_up() {
         let done = dev.run(&["get", "before", "-r", "3"]);
         done.code == Some(3) && started.elapsed() < Duration::from_secs(2)
     });
+    dev.eventually("everybody thinks n3 down", || dev.json(&["status"])["nodes"][2]["state"] == json!("down"));
     let status = dev.json(&["status"]);
-    assert_eq!(status["healthy"], json!(false));
-    let third = &status["nodes"][2];
-    assert_eq!((&third["name"], &third["state"]), (&json!("n3"), &json!("down")));
+    assert_eq!((&status["healthy"], &status["nodes"][2]["name"]), (&json!(false), &json!("n3")));
     assert!(text(&status, "summary").contains("n3"));
     assert_eq!(dev.run(&["status", "--check"]).code, Some(1));
 
@@ -57,7 +56,7 @@ fn two_of_three_go_on_and_the_third_catches_up() {
             replicas.len() == 3 && replicas.iter().all(|replica| replica["repaired"] == json!(false))
         })
     });
-    assert_eq!(dev.json(&["status"])["healthy"], json!(true));
+    dev.eventually("all is well", || dev.json(&["status"])["healthy"] == json!(true));
     signal(by_hand.id(), Signal::TERM);
     let status = wait(&mut by_hand, Duration::from_secs(30)).expect("stops when asked to");
     assert!(status.success(), "{status}");
@@ -76,6 +75,36 @@ fn a_status_that_nobody_answers_names_those_who_should() {
     assert_eq!(dev.run(&["status", "--check"]).code, Some(1));
     // Of one endpoint that does not answer nothing follows for the others.
     dev.fails(1, &["status", "--endpoint", "127.0.0.1:9"], &["nothing answers at 127.0.0.1:9", "hint:"]);
+}
+
+/// What n1 and n2 think of n3.
+fn opinions_of_third(dev: &Dev) -> Vec<String> {
+    let status = dev.json(&["status"]);
+    let nodes = status["nodes"].as_array().expect("a list").clone();
+    let peers = nodes.iter().take(2).flat_map(|node| node["peers"].as_array().cloned().unwrap_or_default());
+    peers.filter(|peer| peer["name"] == json!("n3")).map(|peer| text(&peer, "liveness")).collect()
+}
+
+#[test]
+fn a_process_that_stands_still_is_missed_and_comes_back() {
+    let dev = Dev::start();
+    dev.eventually("all are alive", || opinions_of_third(&dev) == ["alive", "alive"]);
+    let (_, pid) = dev.pids().into_iter().find(|(name, _)| name == "n3").expect("is a node");
+    let pid = pid.expect("runs");
+
+    // Its sockets take what is sent, its connections stay: only that it says nothing tells.
+    signal(pid, Signal::STOP);
+    dev.eventually("n3 is missed", || opinions_of_third(&dev).iter().all(|opinion| opinion != "alive"));
+    dev.eventually("n3 is thought down", || opinions_of_third(&dev) == ["down", "down"]);
+    assert_eq!(dev.json(&["status"])["nodes"][2]["state"], json!("down"));
+    assert_eq!(dev.run(&["status", "--check"]).code, Some(1));
+    dev.ok(&["put", "during", "1"]);
+
+    signal(pid, Signal::CONT);
+    dev.eventually("n3 is alive again", || opinions_of_third(&dev) == ["alive", "alive"]);
+    dev.eventually("and all is well", || dev.json(&["status"])["healthy"] == json!(true));
+    // Nor does it blame the others for its own silence.
+    assert_eq!(dev.json(&["get", "during", "-r", "3"])["values"], json!(["1"]));
 }
 
 #[test]

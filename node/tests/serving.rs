@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Cluster, block_on, eventually, get, put};
-use driftless_proto::client::{Request, Response};
+use driftless_proto::client::{Liveness, Request, Response};
 use driftless_proto::{Failure, Refusal};
 
 #[test]
@@ -118,6 +118,34 @@ fn a_killed_peer_is_found_again_in_well_under_the_idle_timeout() {
         let mut client = cluster.client(2).await;
         client.put("back", "1", None).await;
     });
+    cluster.stop();
+}
+
+#[test]
+fn the_detector_notices_whatever_the_numbers_of_shards() {
+    let mut cluster = Cluster::start(&[2, 1, 3]);
+    cluster.wait_connected();
+    let opinions = |cluster: &Cluster| -> Vec<Liveness> {
+        let statuses = [0, 1].map(|node| cluster.node(node).status());
+        statuses
+            .iter()
+            .flat_map(|status| &status.peers)
+            .filter(|peer| peer.name == "c")
+            .map(|peer| peer.liveness)
+            .collect()
+    };
+    let killed = cluster.nodes[2].take().expect("runs");
+    killed.kill();
+    assert!(killed.join().is_err());
+    eventually("the dead node is missed", || opinions(&cluster) == [Liveness::Down, Liveness::Down]);
+    cluster.start_node(2);
+    eventually("and counted on again", || opinions(&cluster) == [Liveness::Alive, Liveness::Alive]);
+    eventually("nobody is missed any more", || {
+        (0..3).all(|node| cluster.node(node).status().peers.iter().all(|peer| peer.liveness == Liveness::Alive))
+    });
+    for node in 0..3 {
+        assert_eq!(cluster.node(node).metrics().protocol_violations.get(), 0);
+    }
     cluster.stop();
 }
 

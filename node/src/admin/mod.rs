@@ -146,7 +146,7 @@ async fn ready(State(admin): State<Arc<Admin>>) -> Response {
     if shared.is_stopping() {
         return (StatusCode::SERVICE_UNAVAILABLE, "the node is shutting down\n").into_response();
     }
-    match ready::first_obstacle(&shared.topology, shared.node, |node| shared.reaches(node)) {
+    match ready::first_obstacle(&shared.topology, shared.node, |node| shared.counts_on(node)) {
         None => (StatusCode::OK, "ready\n").into_response(),
         Some(obstacle) => (StatusCode::SERVICE_UNAVAILABLE, format!("{obstacle}\n")).into_response(),
     }

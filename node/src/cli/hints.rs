@@ -76,6 +76,7 @@ fn as_json(holders: &[Holder]) -> Value {
 
 fn print(holders: &[Holder]) -> Result {
     let rows: Vec<Vec<String>> = all(holders)
+        .filter(|(_, hints)| hints.keys > 0)
         .map(|(node, hints)| {
             vec![
                 node.to_owned(),

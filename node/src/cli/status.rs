@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use driftless_client::{Client, NoRetry, Profile};
 use driftless_node::config::read_cluster;
 use driftless_proto::Topology;
-use driftless_proto::client::NodeStatus;
+use driftless_proto::client::{Liveness, NodeStatus, PeerStatus};
 use driftless_ring::Member;
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -33,6 +33,35 @@ struct Node {
     status: std::result::Result<NodeStatus, String>,
 }
 
+impl Node {
+    /// In one word. A node that does not answer here is not called down while another node does not think so: the fault
+    /// may be on the way to it.
+    fn state(&self, nodes: &[Node]) -> &'static str {
+        match (&self.status, self.opinion_of_others(nodes)) {
+            (Ok(_), _) => "up",
+            (Err(_), None | Some(Liveness::Down)) => "down",
+            (Err(_), Some(Liveness::Alive | Liveness::Suspect)) => "suspect",
+        }
+    }
+
+    /// The kindest of those who answer.
+    fn opinion_of_others(&self, nodes: &[Node]) -> Option<Liveness> {
+        let answers = nodes.iter().filter_map(|node| node.status.as_ref().ok());
+        let peers = answers.flat_map(|status| &status.peers).filter(|peer| peer.name == self.member.name);
+        peers.map(|peer| peer.liveness).min()
+    }
+
+    /// Its name, and what the others think if that is not what was found.
+    fn silent_name(&self, nodes: &[Node]) -> String {
+        let name = &self.member.name;
+        match self.opinion_of_others(nodes) {
+            Some(Liveness::Alive) => format!("{name} – other nodes hear it"),
+            Some(Liveness::Suspect) => format!("{name} – suspected by the others"),
+            Some(Liveness::Down) | None => name.clone(),
+        }
+    }
+}
+
 /// Asks all members.
 pub(crate) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
     let conversation = async |client: &Client| {
@@ -58,7 +87,7 @@ fn print(common: &Common, args: &Args, topology: &Topology, nodes: &[Node]) -> R
     let (healthy, summary) = judge(topology, nodes);
     if common.format == Format::Json {
         output::json_line(&json!({
-            "nodes": nodes.iter().map(as_json).collect::<Vec<_>>(),
+            "nodes": nodes.iter().map(|node| as_json(node, nodes)).collect::<Vec<_>>(),
             "healthy": healthy,
             "summary": summary,
         }))?;
@@ -98,8 +127,8 @@ async fn ask(client: &Client, topology: &Topology) -> Vec<Node> {
 
 /// Whether all is well, and a sentence that says so or what is not.
 fn judge(topology: &Topology, nodes: &[Node]) -> (bool, String) {
-    let down: Vec<&str> =
-        nodes.iter().filter(|node| node.status.is_err()).map(|node| node.member.name.as_str()).collect();
+    let silent: Vec<&Node> = nodes.iter().filter(|node| node.status.is_err()).collect();
+    let down: Vec<String> = silent.iter().map(|node| node.silent_name(nodes)).collect();
     if down.len() == nodes.len() {
         return (false, "No node answers: nothing can be read or written.".to_owned());
     }
@@ -114,16 +143,18 @@ fn judge(topology: &Topology, nodes: &[Node]) -> (bool, String) {
             .filter(|partition| partition.n == class)
             .filter(|&partition| ring.owners(partition).iter().filter(|&&id| is_up(id)).count() < usize::from(needed))
             .count();
-        let verb = if down.len() == 1 { "is" } else { "are" };
+        let verb = match (down.len(), silent.iter().all(|node| node.state(nodes) == "down")) {
+            (1, true) => "is down",
+            (_, true) => "are down",
+            (1, false) => "does not answer",
+            (_, false) => "do not answer",
+        };
         let consequence = if stuck == 0 {
             "every partition still has a quorum of primaries.".to_owned()
         } else {
             format!("{stuck} of {} partitions have no quorum of primaries.", ring.partitions().get())
         };
-        return (
-            false,
-            format!("{} of {} nodes {verb} down ({}): {consequence}", down.len(), nodes.len(), down.join(", ")),
-        );
+        return (false, format!("{} of {} nodes {verb} ({}): {consequence}", down.len(), nodes.len(), down.join(", ")));
     }
     let answers = || nodes.iter().filter_map(|node| node.status.as_ref().ok());
     if let Some((status, peer)) =
@@ -136,6 +167,16 @@ fn judge(topology: &Topology, nodes: &[Node]) -> (bool, String) {
                 status.name, peer.name
             ),
         );
+    }
+    if let Some((status, peer)) = answers()
+        .find_map(|status| status.peers.iter().find(|peer| peer.liveness != Liveness::Alive).map(|peer| (status, peer)))
+    {
+        let thinks = if peer.liveness == Liveness::Down { "thinks that it is down" } else { "suspects it" };
+        let text = format!(
+            "{} answers, but {} {thinks}: it is very busy, or the network loses packets.",
+            peer.name, status.name
+        );
+        return (false, text);
     }
     let mut versions: Vec<u64> = answers().map(|status| status.ring_version).collect();
     versions.sort_unstable();
@@ -167,11 +208,11 @@ fn judge(topology: &Topology, nodes: &[Node]) -> (bool, String) {
     }
 }
 
-fn as_json(node: &Node) -> Value {
+fn as_json(node: &Node, nodes: &[Node]) -> Value {
     let status = node.status.as_ref().ok();
     json!({
         "name": node.member.name,
-        "state": if status.is_some() { "up" } else { "down" },
+        "state": node.state(nodes),
         "address": node.member.address,
         "zone": node.member.zone,
         "owned_percent": node.owned_percent,
@@ -182,10 +223,14 @@ fn as_json(node: &Node) -> Value {
         "ring_version": status.map(|status| status.ring_version),
         "uptime_ms": status.map(|status| status.uptime_ms),
         "peers": status.map(|status| {
-            status.peers.iter().map(|peer| json!({ "name": peer.name, "connected": peer.connected })).collect::<Vec<_>>()
+            status.peers.iter().map(peer_as_json).collect::<Vec<_>>()
         }),
         "problem": node.status.as_ref().err(),
     })
+}
+
+fn peer_as_json(peer: &PeerStatus) -> Value {
+    json!({ "name": peer.name, "connected": peer.connected, "liveness": peer.liveness })
 }
 
 fn as_table(nodes: &[Node]) -> String {
@@ -207,7 +252,7 @@ fn as_table(nodes: &[Node]) -> String {
                 format!("{}/{}", status.peers.iter().filter(|peer| peer.connected).count(), status.peers.len()),
             ],
             Err(_) => {
-                let mut row = vec![member.name.clone(), "down".to_owned(), member.zone.clone(), owned];
+                let mut row = vec![member.name.clone(), node.state(nodes).to_owned(), member.zone.clone(), owned];
                 row.extend(std::iter::repeat_n("-".to_owned(), 6));
                 row
             }
@@ -226,7 +271,6 @@ pub(super) const ANSWER_MAX: std::time::Duration = std::time::Duration::from_sec
 mod tests {
     use super::*;
     use driftless_proto::BucketDefinition;
-    use driftless_proto::client::{Liveness, PeerStatus};
     use driftless_ring::{Partitions, Ring, RingSpec};
 
     fn topology() -> Topology {
@@ -274,15 +318,42 @@ mod tests {
     }
 
     #[test]
+    fn a_silent_node_is_down_only_if_nobody_hears_it() {
+        let topology = topology();
+        let mut nodes = [("a", true), ("b", true), ("c", false)].map(|(name, up)| node(&topology, name, up));
+        let think = |nodes: &mut [Node], who: usize, liveness| {
+            let peer = &mut nodes[who].status.as_mut().expect("is up").peers[0];
+            (peer.name, peer.liveness) = ("c".to_owned(), liveness);
+        };
+        think(&mut nodes, 0, Liveness::Down);
+        assert_eq!(nodes[2].state(&nodes), "down");
+        think(&mut nodes, 1, Liveness::Suspect);
+        assert_eq!(nodes[2].state(&nodes), "suspect");
+        assert!(judge(&topology, &nodes).1.starts_with("1 of 3 nodes does not answer (c – suspected by the others)"));
+        think(&mut nodes, 1, Liveness::Alive);
+        assert_eq!(nodes[2].state(&nodes), "suspect");
+        // And the other way round.
+        nodes[2] = node(&topology, "c", true);
+        assert_eq!(nodes[2].state(&nodes), "up");
+        assert_eq!(
+            judge(&topology, &nodes),
+            (
+                false,
+                "c answers, but a thinks that it is down: it is very busy, or the network loses packets.".to_owned()
+            )
+        );
+    }
+
+    #[test]
     fn the_json_of_a_node_has_its_fixed_names() {
         let topology = topology();
-        let up = as_json(&node(&topology, "a", true));
+        let up = as_json(&node(&topology, "a", true), &[]);
         assert_eq!(
             (&up["name"], &up["state"], &up["keys"], &up["bytes"]),
             (&json!("a"), &json!("up"), &json!(7), &json!(70))
         );
         assert_eq!(up["version"], json!("1"));
-        let down = as_json(&node(&topology, "b", false));
+        let down = as_json(&node(&topology, "b", false), &[]);
         assert_eq!((&down["state"], &down["keys"]), (&json!("down"), &json!(null)));
         assert!((up["owned_percent"].as_f64().expect("a number") - 100.0 / 3.0).abs() < 0.01);
     }

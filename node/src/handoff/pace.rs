@@ -78,8 +78,8 @@ impl Pace {
     }
 }
 
-/// Keys per second at first: ten thousand keys in five seconds.
-const RATE_FIRST: u64 = 2_000;
+/// Keys per second at first: ten thousand keys in five seconds, though all holders of hints begin at once.
+const RATE_FIRST: u64 = 1_000;
 
 /// What a second without complaint adds.
 const RATE_STEP: u64 = 500;
@@ -97,10 +97,10 @@ const RATE_MIN: u64 = 50;
 const BURST: Duration = Duration::from_millis(20);
 
 /// Answers are slow when they take so many times the best...
-const SLOW_FACTOR: u32 = 4;
+const SLOW_FACTOR: u32 = 3;
 
 /// ...and more than this: below it a client would not notice.
-const SLOW_MIN: Duration = Duration::from_millis(20);
+const SLOW_MIN: Duration = Duration::from_millis(15);
 
 /// For so long slow answers are those of before it slowed down.
 const SLOWED_FOR: Duration = Duration::from_millis(500);
@@ -166,7 +166,7 @@ mod tests {
         let mut quick = Pace::new();
         (0..100).for_each(|_| quick.acked(START, Duration::from_micros(500)));
         let before = quick.rate;
-        (0..100).for_each(|_| quick.acked(START, Duration::from_millis(15)));
-        assert!(quick.rate >= before, "no client notices 15 ms");
+        (0..100).for_each(|_| quick.acked(START, Duration::from_millis(12)));
+        assert!(quick.rate >= before, "no client notices 12 ms");
     }
 }

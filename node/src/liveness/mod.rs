@@ -6,6 +6,7 @@
 //! answers, and late ones ──────┘        └── Ping ──▶ a peer that is late, until it answers
 //! ```
 
+pub mod detector;
 pub(crate) mod reach;
 
 pub use driftless_proto::client::Liveness;

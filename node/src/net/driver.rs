@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use super::detection::Detection;
 use super::local::{Input, Local, shard_of};
 use super::returns::Origin;
 use super::shared::Note;
@@ -23,6 +24,8 @@ use crate::time::{Instant, Now};
 pub(crate) struct Driver<S: Store> {
     local: Rc<Local>,
     engine: Engine<S>,
+    /// On one shard.
+    detection: Option<Detection>,
     notes: UnboundedReceiver<Note>,
     inputs: Vec<Input>,
     /// When housekeeping is due.
@@ -37,10 +40,16 @@ pub(crate) struct Driver<S: Store> {
 }
 
 impl<S: Store> Driver<S> {
-    pub(crate) fn new(local: Rc<Local>, engine: Engine<S>, notes: UnboundedReceiver<Note>) -> Driver<S> {
+    pub(crate) fn new(
+        local: Rc<Local>,
+        engine: Engine<S>,
+        detection: Option<Detection>,
+        notes: UnboundedReceiver<Note>,
+    ) -> Driver<S> {
         Driver {
             local,
             engine,
+            detection,
             notes,
             inputs: Vec::new(),
             tick: Instant::default(),
@@ -94,6 +103,12 @@ impl<S: Store> Driver<S> {
             self.input(now, input);
         }
         self.inputs = inputs;
+        if let Some(detection) = &mut self.detection {
+            detection.turn(now.instant, &self.local);
+            for (peer, liveness) in detection.take_changes() {
+                self.engine.handle_liveness(now, peer, liveness);
+            }
+        }
         if self.engine.poll_timeout().is_some_and(|deadline| deadline <= now.instant) {
             self.engine.handle_timeout(now);
         }
@@ -121,8 +136,18 @@ impl<S: Store> Driver<S> {
             }
             Input::Client { tag, deadline, request } => self.engine.handle_client(now, tag, deadline, request),
             Input::Peer { from, message } => self.engine.handle_peer(now, from, message),
-            Input::PeerUp(peer) => self.engine.handle_peer_up(now, peer),
+            Input::PeerUp(peer) => {
+                self.engine.handle_peer_up(now, peer);
+                if let Some(detection) = &mut self.detection {
+                    detection.connected(now.instant, peer);
+                }
+            }
             Input::PeerLost(peer) => self.engine.handle_peer_lost(now, peer),
+            Input::Datagram { from, bytes } => {
+                if let Some(detection) = &mut self.detection {
+                    detection.datagram(now.instant, &self.local, from, &bytes);
+                }
+            }
         }
     }
 
@@ -171,6 +196,15 @@ impl<S: Store> Driver<S> {
                 let now = local.shared.clock.instant();
                 local.links.borrow().send_on(local, now, connection, message);
             }
+            Note::Datagram { from, bytes } => {
+                local.shared.taken_in(local.shard);
+                local.push(Input::Datagram { from, bytes });
+            }
+            Note::SendDatagram { to, bytes } => Detection::send(local, to, bytes),
+            Note::Liveness(peer, liveness) => {
+                let now = local.shared.clock.now();
+                self.engine.handle_liveness(now, peer, liveness);
+            }
             Note::Stop => {
                 let until = local.shared.clock.instant() + local.shared.net.drain_timeout;
                 self.stopping.get_or_insert(until);
@@ -192,7 +226,8 @@ impl<S: Store> Driver<S> {
     }
 
     fn next_deadline(&self) -> Instant {
-        let own = self.engine.poll_timeout().map_or(self.tick, |deadline| deadline.min(self.tick));
+        let machines = [self.engine.poll_timeout(), self.detection.as_ref().map(Detection::poll_timeout)];
+        let own = machines.into_iter().flatten().fold(self.tick, Instant::min);
         if self.stopping.is_some() { own.min(self.local.shared.clock.instant() + DRAIN_POLL) } else { own }
     }
 

@@ -22,13 +22,16 @@ pub struct NetLimits {
     pub handed_over_max: usize,
     /// How long a large frame may take to arrive, and a peer to say hello.
     pub arrival_timeout: Duration,
-    /// How long a connection attempt may take.
+    /// How long a connection attempt may take. QUIC calls again after 0.3 and 0.9 s; a later call would come later than that
+    /// of the next attempt.
     pub dial_timeout: Duration,
     /// First pause between attempts to reach a peer; doubles up to `redial_max`.
     pub redial_min: Duration,
-    /// Longest pause between attempts to reach a peer.
+    /// Longest pause between attempts to reach a peer. With `dial_timeout` the bound of how long one that is back waits
+    /// for a call: 1.6 s with the defaults.
     pub redial_max: Duration,
-    /// A connection on which nothing arrives for so long is lost. Attempt timeouts must be well below it.
+    /// A connection on which nothing arrives for so long is lost. Attempt timeouts must be well below it. That a peer
+    /// is gone the detector knows sooner: this only has to outlast pauses that are worth no new handshake.
     pub idle_timeout: Duration,
     /// Silence after which a sign of life is sent; a third of `idle_timeout` survives two losses.
     pub keep_alive: Duration,
@@ -46,9 +49,9 @@ impl Default for NetLimits {
             large_bytes_max: 256 << 20,
             handed_over_max: 65_536,
             arrival_timeout: Duration::from_secs(30),
-            dial_timeout: Duration::from_secs(3),
+            dial_timeout: Duration::from_secs(2),
             redial_min: Duration::from_millis(50),
-            redial_max: Duration::from_secs(1),
+            redial_max: Duration::from_millis(500),
             idle_timeout: Duration::from_secs(6),
             keep_alive: Duration::from_secs(2),
             drain_timeout: Duration::from_secs(5),

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use driftless_proto::client::Request;
 use driftless_ring::NodeId;
 use tokio::sync::{Semaphore, watch};
@@ -41,10 +42,22 @@ pub(crate) struct Local {
 
 /// What the driver gives to the engine.
 pub(crate) enum Input {
-    Client { tag: ClientTag, deadline: Instant, request: Request },
-    Peer { from: NodeId, message: Message },
+    Client {
+        tag: ClientTag,
+        deadline: Instant,
+        request: Request,
+    },
+    Peer {
+        from: NodeId,
+        message: Message,
+    },
     PeerUp(NodeId),
     PeerLost(NodeId),
+    /// Part of the detector's conversation.
+    Datagram {
+        from: NodeId,
+        bytes: Bytes,
+    },
 }
 
 impl Local {

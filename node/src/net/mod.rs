@@ -7,6 +7,7 @@
 //! tls.rs, subject.rs, certificates.rs                 driver.rs   inbox ─▶ Engine ─▶ outputs
 //! shard.rs    one thread: socket, endpoint, tasks          │
 //! sync.rs     one thread for all shards' syncs  ◀──────────┘
+//! detection.rs        the detector, on shard 0, and its datagrams
 //! route.rs, returns.rs    what arrives at the wrong shard, and its way back
 //! ```
 //! [`Node::start`] runs a node within a process; [`run`] is that and waiting for its end.
@@ -19,6 +20,7 @@ mod accept;
 pub mod certificates;
 mod clients;
 mod clock;
+mod detection;
 mod dial;
 mod driver;
 mod hello;

@@ -9,6 +9,8 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use driftless_proto::frame;
@@ -17,6 +19,7 @@ use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use tokio::task::JoinSet;
 
 use super::clients::STOPPING;
+use super::detection;
 use super::hello::{self, Admitted};
 use super::inbound::{SharedStream, large_frames};
 use super::local::{Input, Local};
@@ -46,6 +49,8 @@ pub(crate) struct Link {
     one_of_several: bool,
     connection: Connection,
     outbound: Outbound,
+    /// When a message arrived last; the detector looks at it now and then.
+    heard: Arc<AtomicU64>,
 }
 
 /// How a conversation with a peer ended.
@@ -92,6 +97,15 @@ impl Links {
         }
     }
 
+    /// Sends a datagram on any connection to a node. Whether there is one; what QUIC has no room for is lost.
+    pub(crate) fn send_datagram(&self, to: NodeId, bytes: Bytes) -> bool {
+        let link = self.by_node.get(&to).and_then(|links| links.first());
+        if let Some(link) = link {
+            let _ = link.connection.send_datagram(bytes);
+        }
+        link.is_some()
+    }
+
     /// Closes connections to lives that are over or contested; notes the others' round trips.
     pub(crate) fn inspect(&self, local: &Local) {
         for link in self.by_node.values().flatten() {
@@ -124,7 +138,9 @@ impl Link {
     fn take(&self, local: &Local, body: &[u8]) -> Result<(), CloseReason> {
         let wire: WireMessage = frame::decode(body)?;
         let shared = &local.shared;
-        let message = Message::from_wire(wire, shared.clock.instant());
+        let now = shared.clock.instant();
+        self.heard.store(now.0, Ordering::Relaxed);
+        let message = Message::from_wire(wire, now);
         if let Body::Request { request, .. } = &message.body {
             let elsewhere = match shared.shards.len() {
                 1 => None,
@@ -239,6 +255,7 @@ async fn converse(
         one_of_several: member.is_some_and(|member| usize::from(member.shards) > local.shared.shards.len()),
         connection: connection.clone(),
         outbound: Outbound::default(),
+        heard: local.shared.peers.get(&theirs.node).map(|peer| peer.heard.clone()).unwrap_or_default(),
     });
     link.come_up(local);
     // Ends with this function, whatever way that ends.
@@ -251,6 +268,7 @@ async fn converse(
         move |body| link.take(&local, &body)
     });
     let mut closing = local.closing.subscribe();
+    writers.spawn_local(detection::read(local.clone(), connection.clone(), theirs.node));
     // Never held up by what waits to go out: two nodes that wait for each other to read would wait for ever.
     let ended = tokio::select! {
         ended = stream.run(&link.outbound, usize::MAX, &*take) => ended,

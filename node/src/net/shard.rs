@@ -12,6 +12,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::accept::accept;
 use super::clients::STOPPING;
+use super::detection::Detection;
 use super::dial::{INITIAL_RTT, dial_all};
 use super::driver::Driver;
 use super::limits::NetLimits;
@@ -82,9 +83,10 @@ impl<S: Store> ShardStart<S> {
             planted: Planted::default(),
         };
         let engine = Engine::new(config, self.store, shared.clock.now());
+        let detection = (self.shard == Detection::SHARD).then(|| Detection::start(&shared));
         tokio::task::spawn_local(accept(local.clone(), endpoint.clone()));
         dial_all(&local, &endpoint, &dialer);
-        let drained = Driver::new(local.clone(), engine, self.notes).run().await;
+        let drained = Driver::new(local.clone(), engine, detection, self.notes).run().await;
         if drained {
             local.closing.send_replace(true);
             let written = async {
@@ -110,7 +112,8 @@ fn transport(limits: &NetLimits) -> TransportConfig {
         .stream_receive_window(STREAM_WINDOW)
         .receive_window(CONNECTION_WINDOW)
         .send_window(u64::from(CONNECTION_WINDOW))
-        .datagram_receive_buffer_size(None)
+        .datagram_receive_buffer_size(Some(DATAGRAM_BYTES))
+        .datagram_send_buffer_size(DATAGRAM_BYTES)
         .initial_rtt(INITIAL_RTT);
     transport
 }
@@ -126,6 +129,10 @@ const STREAM_WINDOW: VarInt = VarInt::from_u32(8 << 20);
 
 /// Bytes of one connection that may be under way or unread.
 const CONNECTION_WINDOW: VarInt = VarInt::from_u32(32 << 20);
+
+/// Datagrams of one connection that nobody has read, or QUIC has not sent; beyond it the oldest are lost. Clients have no
+/// use for any, but a connection is not known to be a client's when its limits are set.
+const DATAGRAM_BYTES: usize = 16 << 10;
 
 const SOCKET_BUFFER: usize = 4 << 20;
 

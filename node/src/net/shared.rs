@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use dashmap::DashMap;
 use driftless_proto::client::{HintsFor, Liveness, NodeStatus, PeerStatus, Request, Response};
 use driftless_proto::{ContextKeys, Topology};
@@ -18,7 +19,7 @@ use super::sync::SyncQueue;
 use crate::config::Limits;
 use crate::engine::ClientTag;
 use crate::handoff::HintFigures;
-use crate::metrics::Metrics;
+use crate::metrics::{LivenessLabels, Metrics};
 use crate::peer::{Incarnation, Message};
 use crate::replica::store::BatchSeq;
 use crate::time::Instant;
@@ -69,6 +70,12 @@ pub(crate) enum Note {
     Reply { to: ClientTag, response: Response },
     /// The answer to a peer's request that this shard handed over.
     PeerReply { connection: u64, message: Message },
+    /// A datagram of the detector that arrived at another shard.
+    Datagram { from: NodeId, bytes: Bytes },
+    /// A datagram of the detector to send, from a shard without a connection to that node.
+    SendDatagram { to: NodeId, bytes: Bytes },
+    /// What the detector thinks of a peer now.
+    Liveness(NodeId, Liveness),
     /// Finish what is under way and end.
     Stop,
     /// End at once.
@@ -83,6 +90,10 @@ pub(crate) struct PeerState {
     expected: usize,
     /// Round trip as QUIC measures it.
     pub(crate) rtt: Duration,
+    /// What the detector thinks of it.
+    liveness: Liveness,
+    /// When a message of it arrived last, on the node's clock.
+    pub(crate) heard: Arc<AtomicU64>,
 }
 
 impl PeerState {
@@ -111,12 +122,16 @@ impl Shared {
                 connections: 0,
                 expected: shards.len().max(usize::from(member.shards)),
                 rtt: Duration::ZERO,
+                liveness: Liveness::Alive,
+                heard: Arc::default(),
             };
             (member.id, state)
         });
+        let peers: DashMap<NodeId, PeerState> = peers.collect();
+        parts.metrics.peers_alive.set(i64::try_from(peers.len()).unwrap_or(i64::MAX));
         Shared {
             ring_version: parts.topology.ring().version().0,
-            peers: peers.collect(),
+            peers,
             clock: Clock::start(),
             sync: SyncQueue::new(shards.len()),
             shards: shards
@@ -210,9 +225,39 @@ impl Shared {
         self.metrics.peers_connected.set(i64::try_from(connected).unwrap_or(i64::MAX));
     }
 
+    /// Takes over what the detector thinks of a peer, and tells the other shards.
+    pub(crate) fn peer_liveness(&self, peer: NodeId, liveness: Liveness) {
+        if let Some(mut state) = self.peers.get_mut(&peer) {
+            state.liveness = liveness;
+        }
+        let alive = self.peers.iter().filter(|peer| peer.liveness == Liveness::Alive).count();
+        self.metrics.peers_alive.set(i64::try_from(alive).unwrap_or(i64::MAX));
+        let to = match liveness {
+            Liveness::Alive => "alive",
+            Liveness::Suspect => "suspect",
+            Liveness::Down => "down",
+        };
+        self.metrics.liveness_changes.get_or_create(&LivenessLabels { to }).inc();
+        let name = self.topology.ring().member(peer).map_or("", |member| &member.name);
+        match liveness {
+            Liveness::Alive => tracing::info!(node = self.name, peer = name, "peer alive again"),
+            Liveness::Suspect => tracing::warn!(node = self.name, peer = name, "peer suspected"),
+            Liveness::Down => tracing::warn!(node = self.name, peer = name, "peer down"),
+        }
+        for shard in 1..self.shards.len() {
+            self.tell(shard as u16, Note::Liveness(peer, liveness));
+        }
+    }
+
     /// Whether every shard of this node can reach every shard of another, or is it.
     pub(crate) fn reaches(&self, node: NodeId) -> bool {
         node == self.node || self.peers.get(&node).is_some_and(|peer| peer.is_connected())
+    }
+
+    /// Whether another node may be counted on, or is this one.
+    pub(crate) fn counts_on(&self, node: NodeId) -> bool {
+        let is_alive = |peer: &PeerState| peer.is_connected() && peer.liveness == Liveness::Alive;
+        node == self.node || self.peers.get(&node).is_some_and(|peer| is_alive(&peer))
     }
 
     /// What this node holds for others, and how its delivery goes.
@@ -245,7 +290,7 @@ impl Shared {
             peers: members
                 .map(|member| {
                     let connected = self.reaches(member.id);
-                    let liveness = if connected { Liveness::Alive } else { Liveness::Down };
+                    let liveness = self.peers.get(&member.id).map_or(Liveness::Alive, |peer| peer.liveness);
                     PeerStatus { name: member.name.clone(), connected, liveness }
                 })
                 .collect(),

@@ -318,3 +318,118 @@ const STEP_HINTS: usize = 500;
 
 /// Pause between steps: a million hints take four seconds and a fifth of a core.
 const STEP_INTERVAL: Duration = Duration::from_millis(2);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use driftless_proto::causality::ContextKey;
+    use driftless_proto::{BucketDefinition, ContextKeys, Key};
+    use driftless_ring::{Member, Partitions, Ring, RingSpec};
+
+    use super::*;
+    use crate::replica::record::RecordKey;
+    use crate::replica::store::Batch;
+    use crate::store::memory::MemoryStore;
+
+    const SHARDS: u16 = 3;
+
+    fn config(shard: u16) -> EngineConfig {
+        let mut members = ["a", "b", "c", "d"].map(|name| Member::new(name, format!("{name}.test:1")));
+        members.iter_mut().for_each(|member| member.shards = SHARDS);
+        let spec = RingSpec {
+            partitions: Partitions::new(16).expect("a power of two"),
+            hash_seed: 0,
+            members: members.into(),
+            classes: [3].into(),
+        };
+        let ring = Ring::first(spec).expect("a valid ring");
+        let secret = ContextKey { id: 1, secret: [9; 32] };
+        EngineConfig {
+            node: NodeId::of_name("a"),
+            shard,
+            topology: Arc::new(Topology::new("test", ring, vec![BucketDefinition::built_in(3)]).expect("valid")),
+            context_keys: ContextKeys::new(vec![secret]).expect("one key"),
+            limits: Limits::default(),
+            metrics: Arc::default(),
+            seed: [0; 32],
+        }
+    }
+
+    /// A store with so many hints for each of two targets, in the arcs of all shards.
+    fn store(keys: usize) -> MemoryStore {
+        let (topology, bucket) = (config(0).topology, BucketDefinition::built_in(3));
+        let mut changes = Vec::new();
+        for i in 0..keys {
+            let key = Key::new(i.to_be_bytes().to_vec()).expect("valid");
+            let place = topology.place(&bucket, &key);
+            let record = RecordKey::new(3, place.token, bucket.id, &key);
+            for target in ["b", "c"] {
+                let hint = HintKey::new(NodeId::of_name(target), &record);
+                changes.push((hint.to_bytes(), Some(record::marker())));
+            }
+        }
+        let mut store = MemoryStore::new();
+        store.apply(Batch { changes }).expect("applies");
+        store
+    }
+
+    #[test]
+    fn shards_that_share_a_store_count_and_deliver_their_own_hints_and_no_others() {
+        let store = store(1000);
+        let mut seen = BTreeSet::new();
+        let mut counted = 0;
+        for shard in 0..SHARDS {
+            let config = config(shard);
+            let mut now = Instant(1);
+            let mut hints = Hints::new(&config, &store, now).expect("readable");
+            assert_eq!((config.metrics.hints_uncounted.get(), hints.holders_of_copies().count()), (1, 2));
+            while let Some(at) = hints.poll_timeout() {
+                now = now.max(at);
+                hints.step(now, &store, &config.metrics).expect("readable");
+            }
+            assert_eq!((config.metrics.hints_uncounted.get(), hints.holders_of_copies().count()), (0, 0));
+            counted += hints.tallies().map(|(_, tally)| tally.keys()).sum::<u64>();
+            for target in ["b", "c"].map(NodeId::of_name) {
+                let mut next = None;
+                loop {
+                    let visit = &mut |key: HintKey, _| {
+                        assert!(hints.ground.is_mine(&key) && key.target() == target);
+                        assert!(seen.insert(key), "visited twice");
+                        ControlFlow::Continue(())
+                    };
+                    next = hints.visit(&store, target, next, 7, visit).expect("readable");
+                    if next.is_none() {
+                        break;
+                    }
+                }
+            }
+        }
+        assert_eq!((counted, seen.len()), (2000, 2000));
+    }
+
+    #[test]
+    fn what_changes_while_it_is_counted_is_counted_once() {
+        let mut store = store(1000);
+        let config = config(0);
+        let mut hints = Hints::new(&config, &store, Instant(1)).expect("readable");
+        hints.step(Instant(1), &store, &config.metrics).expect("readable");
+        let mut all = Vec::new();
+        let range = record::all_hints();
+        hints
+            .ground
+            .visit(&store, range, usize::MAX, &mut |key, value| {
+                all.push((Weight::of(&key, &value), key));
+                ControlFlow::Continue(())
+            })
+            .expect("readable");
+        for (weight, key) in [all.remove(0), all.pop().expect("many")] {
+            store.apply(Batch { changes: vec![(key.to_bytes(), None)] }).expect("applies");
+            hints.count(Instant(2), &key, Some(weight), None, &config.metrics);
+        }
+        while let Some(at) = hints.poll_timeout() {
+            hints.step(at, &store, &config.metrics).expect("readable");
+        }
+        assert_eq!(config.metrics.hint_keys.get(), all.len() as i64);
+    }
+}

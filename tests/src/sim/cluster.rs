@@ -1,15 +1,20 @@
 //! Nodes: an engine each, over a disk and a clock of its own, driven as the real shell drives it.
 //!
+//! Each has a detector as well, as a node has one for its shards.
+//!
 //! A turn feeds what has arrived, commits once, and drains the outputs; nothing else ever calls an engine.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use driftless_node::config::Limits;
 use driftless_node::engine::{ClientTag, Engine, EngineConfig, Output};
+use driftless_node::liveness::Liveness;
+use driftless_node::liveness::detector::{self, Detector, DetectorConfig, DetectorSettings};
 use driftless_node::metrics::Metrics;
-use driftless_node::peer::Message;
+use driftless_node::peer::{Incarnation, Message};
 use driftless_node::planted::{Bug, Planted};
 use driftless_node::replica::store::BatchSeq;
 use driftless_node::time::Instant;
@@ -53,6 +58,9 @@ pub struct Node {
     /// When its timer is planned for.
     pub timer_planned: Option<Micros>,
     engine: Option<Engine<SimStore>>,
+    detector: Option<Detector>,
+    /// What the engine is told of a peer, whatever the detector thinks.
+    misjudged: BTreeMap<NodeId, Liveness>,
     inbox: Vec<Input>,
 }
 
@@ -103,8 +111,28 @@ pub enum Input {
     Up(NodeId),
     /// There is none any more.
     Lost(NodeId),
+    /// A datagram of a peer's detector.
+    Datagram {
+        /// Which peer.
+        from: NodeId,
+        /// What it says.
+        bytes: Bytes,
+    },
+    /// Something makes this node think so of a peer; or nothing any more.
+    Misjudged(NodeId, Option<Liveness>),
     /// A sync is done.
     Synced(BatchSeq),
+}
+
+/// What came of a turn.
+#[derive(Default)]
+pub struct Turn {
+    /// What the engine wants done.
+    pub outputs: Vec<Output>,
+    /// What the detector sends.
+    pub datagrams: Vec<(NodeId, Bytes)>,
+    /// What it has changed its mind about.
+    pub opinions: Vec<(NodeId, Liveness)>,
 }
 
 impl Node {
@@ -124,6 +152,8 @@ impl Node {
             turn_planned: false,
             timer_planned: None,
             engine: None,
+            detector: None,
+            misjudged: BTreeMap::new(),
             inbox: Vec::new(),
         }
     }
@@ -151,12 +181,24 @@ impl Node {
             seed: rng.random(),
             planted: self.found.planted(bug),
         };
-        self.engine = Some(Engine::new(config, self.store.clone(), self.clock.now(at)));
+        let now = self.clock.now(at);
+        self.engine = Some(Engine::new(config, self.store.clone(), now));
+        let config = DetectorConfig {
+            node: self.id,
+            incarnation: Incarnation { starts: self.life + 1, nonce: 0 },
+            members: topology.ring().members().iter().map(|member| member.id).collect(),
+            settings: detector_settings(),
+            seed: rng.random(),
+            metrics: Arc::clone(&self.metrics),
+        };
+        self.detector = Some(Detector::new(config, now.instant));
     }
 
     /// The process is gone; what becomes of the disk is the caller's business.
     pub fn stop(&mut self) {
         self.engine = None;
+        self.detector = None;
+        self.misjudged.clear();
         self.inbox.clear();
         self.removed.clear();
         self.life += 1;
@@ -180,30 +222,69 @@ impl Node {
     }
 
     /// One turn of the shell.
-    pub fn turn(&mut self, at: Micros) -> Vec<Output> {
-        let Some(engine) = &mut self.engine else {
-            return Vec::new();
+    pub fn turn(&mut self, at: Micros) -> Turn {
+        let mut turn = Turn::default();
+        let (Some(engine), Some(detector)) = (&mut self.engine, &mut self.detector) else {
+            return turn;
         };
         let now = self.clock.now(at);
         for input in self.inbox.drain(..) {
             match input {
                 Input::Client { from, deadline, request } => engine.handle_client(now, from, deadline, request),
-                Input::Peer { from, message } => engine.handle_peer(now, from, message),
-                Input::Up(peer) => engine.handle_peer_up(now, peer),
+                Input::Peer { from, message } => {
+                    detector.handle_heard(now.instant, from);
+                    engine.handle_peer(now, from, message);
+                }
+                Input::Datagram { from, bytes } => detector.handle_datagram(now.instant, from, &bytes),
+                Input::Up(peer) => {
+                    engine.handle_peer_up(now, peer);
+                    detector.handle_connected(now.instant, peer);
+                }
+                Input::Misjudged(peer, Some(liveness)) => {
+                    self.misjudged.insert(peer, liveness);
+                    engine.handle_liveness(now, peer, liveness);
+                }
+                Input::Misjudged(peer, None) => {
+                    if self.misjudged.remove(&peer).is_some() {
+                        engine.handle_liveness(now, peer, detector.liveness(peer).expect("is a member"));
+                    }
+                }
                 Input::Lost(peer) => engine.handle_peer_lost(now, peer),
                 Input::Synced(up_to) => engine.handle_synced(now, up_to),
+            }
+        }
+        if detector.poll_timeout() <= now.instant {
+            detector.handle_timeout(now.instant);
+        }
+        while let Some(output) = detector.poll_output() {
+            match output {
+                detector::Output::Send { to, bytes } => turn.datagrams.push((to, bytes)),
+                detector::Output::Changed { peer, liveness } => {
+                    turn.opinions.push((peer, liveness));
+                    if !self.misjudged.contains_key(&peer) {
+                        engine.handle_liveness(now, peer, liveness);
+                    }
+                }
             }
         }
         if engine.poll_timeout().is_some_and(|due| due <= now.instant) {
             engine.handle_timeout(now);
         }
         engine.commit(now);
-        std::iter::from_fn(|| engine.poll_output()).collect()
+        turn.outputs = std::iter::from_fn(|| engine.poll_output()).collect();
+        turn
     }
 
-    /// When the engine wants to be woken, in the world's time.
+    /// When engine or detector wants to be woken, in the world's time.
     pub fn wakes_at(&self) -> Option<Micros> {
-        self.engine.as_ref()?.poll_timeout().map(|due| self.clock.world_time(due))
+        let detector = self.detector.as_ref()?.poll_timeout();
+        let due = self.engine.as_ref()?.poll_timeout().map_or(detector, |due| due.min(detector));
+        Some(self.clock.world_time(due))
+    }
+
+    /// What the engine has been told of a peer.
+    pub fn liveness(&self, peer: NodeId) -> Option<Liveness> {
+        self.misjudged.get(&peer).copied().or_else(|| self.detector.as_ref()?.liveness(peer))
     }
 }
 
@@ -237,6 +318,17 @@ pub fn limits(profile: &Profile) -> Limits {
         buffered_sync_interval: Duration::from_millis(100),
         handoff_delay: Duration::from_micros(profile.handoff_delay),
         ..Limits::default()
+    }
+}
+
+/// Times of the detectors: short, since faults last for less than a second.
+fn detector_settings() -> DetectorSettings {
+    DetectorSettings {
+        probe_period: Duration::from_millis(200),
+        probe_rtt: Duration::from_millis(90),
+        suspect_to_down: Duration::from_millis(300),
+        announce_period: Duration::from_millis(300),
+        heard_for: Duration::from_millis(150),
     }
 }
 

@@ -9,7 +9,7 @@ use std::fmt;
 pub struct Coverage(BTreeMap<&'static str, u64>);
 
 /// What every budget of some hundred seeds must meet.
-pub const REQUIRED: [&str; 36] = [
+pub const REQUIRED: [&str; 39] = [
     "hints stored",
     "peers doubted",
     "splits",
@@ -42,6 +42,9 @@ pub const REQUIRED: [&str; 36] = [
     "duplicated messages",
     "lost messages",
     "pauses",
+    "peers suspected",
+    "wrong suspicions",
+    "peers alive again",
     "clock jumps",
     "rollbacks",
     "disk full phases",

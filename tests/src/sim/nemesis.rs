@@ -4,6 +4,7 @@
 //! Faults stay within the promises: at most one disk of a run is set back, the others lose only what was not synced,
 //! and everything heals before the calm phase.
 
+use driftless_node::liveness::Liveness;
 use rand::Rng;
 use rand::rngs::StdRng;
 
@@ -99,6 +100,24 @@ pub enum Fault {
         /// Until it starts.
         down: Micros,
     },
+    /// A node thinks wrongly of a peer.
+    Misjudge {
+        /// Who.
+        node: usize,
+        /// Of whom.
+        peer: usize,
+        /// What.
+        liveness: Liveness,
+        /// For how long.
+        lasts: Micros,
+    },
+    /// It thinks as its detector does again.
+    Understand {
+        /// Who.
+        node: usize,
+        /// Of whom.
+        peer: usize,
+    },
     /// A node gives up a connection that was fine.
     Suspect {
         /// Who.
@@ -134,6 +153,8 @@ pub struct FaultSet {
     pub rollback: bool,
     /// Working connections are given up.
     pub suspicion: bool,
+    /// Peers that are well are thought to be gone.
+    pub misjudgement: bool,
     /// Chance that a message between nodes is lost.
     pub loss: f64,
     /// Chance that it arrives twice.
@@ -180,6 +201,7 @@ impl FaultSet {
             failing_disks: on(0.2),
             rollback: on(if regime == Regime::Plain { 0.3 } else { 0.7 }),
             suspicion: on(if regime == Regime::Plain { 0.1 } else { 0.4 }),
+            misjudgement: on(if regime == Regime::Plain { 0.1 } else { 0.4 }),
             loss,
             duplication,
             delay,
@@ -193,7 +215,7 @@ impl FaultSet {
     /// Draws all acts of the active phase, with their times.
     pub fn plan(&self, profile: &Profile, rng: &mut StdRng) -> Vec<(Micros, Fault)> {
         type Draw = fn(&Profile, &mut StdRng) -> Fault;
-        let kinds: [(bool, Draw); 9] = [
+        let kinds: [(bool, Draw); 10] = [
             (self.crashes, crash),
             (self.power_cuts, |_, _| Fault::PowerCut),
             (self.partitions, partition),
@@ -219,6 +241,7 @@ impl FaultSet {
                 let (node, peer) = two_nodes(profile, rng);
                 Fault::Suspect { node, peer }
             }),
+            (self.misjudgement, misjudge),
         ];
         let kinds: Vec<Draw> = kinds.into_iter().filter(|(on, _)| *on).map(|(_, draw)| draw).collect();
         let mut acts = Vec::new();
@@ -301,6 +324,12 @@ fn two_groups(profile: &Profile, rng: &mut StdRng) -> (Vec<usize>, Vec<usize>) {
 fn one_way_cut(profile: &Profile, rng: &mut StdRng) -> Fault {
     let (from, to) = two_nodes(profile, rng);
     Fault::OneWayCut { from, to, lasts: rng.random_range(10_000..900_000) }
+}
+
+fn misjudge(profile: &Profile, rng: &mut StdRng) -> Fault {
+    let (node, peer) = two_nodes(profile, rng);
+    let liveness = if rng.random_bool(0.5) { Liveness::Suspect } else { Liveness::Down };
+    Fault::Misjudge { node, peer, liveness, lasts: rng.random_range(5_000..600_000) }
 }
 
 fn node(profile: &Profile, rng: &mut StdRng) -> usize {

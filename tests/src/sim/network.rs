@@ -4,6 +4,7 @@
 //! directions work: either side sees it until it notices that the other is gone, at a time of its own, and only when
 //! both have noticed can the next one be made. As with QUIC, what was sent during a short cut arrives after it, and
 //! what was under way on a lost connection is lost (but see [`FaultSet::ghosts`](super::nemesis::FaultSet::ghosts)).
+//! *Datagrams* travel on a connection as well, and nobody sends them again.
 
 use std::collections::BTreeSet;
 
@@ -90,6 +91,20 @@ impl Network {
             return vec![first, self.latency() + late];
         }
         vec![first]
+    }
+
+    /// After what times a datagram sent now arrives.
+    pub fn datagram_deliveries(&mut self) -> Vec<Micros> {
+        if self.rng.random_bool((2.0 * self.faults.loss).min(1.0)) {
+            return Vec::new();
+        }
+        let copies = if self.rng.random_bool(self.faults.duplication) { 2 } else { 1 };
+        (0..copies).map(|_| self.latency()).collect()
+    }
+
+    /// Whether a datagram that comes to its end now is received.
+    pub fn receives(&self, from: usize, to: usize, connection: u64) -> bool {
+        self.running[to] && self.connection(to, from) == Some(connection) && !self.cut.contains(&(from, to))
     }
 
     /// How long a message between a client and a node takes; `None` if it is lost. Clients are near: what they have seen

@@ -136,7 +136,12 @@ impl Profile {
             asks_primary: 0.0,
             bucket_weights: [4, 0, 0, 3, 1, 0],
             strict: 0.02,
-            faults: FaultSet { client_loss: self.faults.client_loss.max(0.05), flaps: true, ..self.faults },
+            faults: FaultSet {
+                client_loss: self.faults.client_loss.max(0.05),
+                flaps: true,
+                misjudgement: true,
+                ..self.faults
+            },
             ..self
         }
     }

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use driftless_node::liveness::Liveness;
 use driftless_node::planted::Bug;
 use driftless_proto::WriteId;
 
@@ -208,6 +209,14 @@ fn verdict(world: &mut World) -> Vec<Violation> {
         }
         if node.metrics.protocol_violations.get() > 0 {
             violations.push(Violation::general("the seam", format!("n{number} met messages that made no sense")));
+        }
+    }
+    for (number, node) in world.nodes.iter().enumerate() {
+        let peers = world.nodes.iter().filter(|peer| peer.id != node.id);
+        let missed: Vec<_> = peers.filter(|peer| node.liveness(peer.id) != Some(Liveness::Alive)).collect();
+        if let Some(peer) = missed.first() {
+            let text = format!("n{number} still thinks {:?} of {}", node.liveness(peer.id), peer.id);
+            violations.push(Violation::general("liveness", text));
         }
     }
     let met = met(world, &evidence);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use driftless_node::peer::WireMessage;
 use driftless_node::replica::store::BatchSeq;
 use driftless_proto::client::{Request, Response};
@@ -24,6 +25,17 @@ pub enum Event {
         connection: u64,
         /// What it says.
         wire: WireMessage,
+    },
+    /// A datagram between the detectors of two nodes arrives, if it does.
+    Datagram {
+        /// Sender.
+        from: usize,
+        /// Receiver.
+        to: usize,
+        /// The connection it was sent on.
+        connection: u64,
+        /// What it says.
+        bytes: Bytes,
     },
     /// A client's request arrives at a node.
     Request {

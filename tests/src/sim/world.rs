@@ -10,7 +10,9 @@ mod faults;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use driftless_node::engine::{ClientTag, Output};
+use driftless_node::liveness::Liveness;
 use driftless_node::peer::{Body, Message, Request, WireMessage};
 use driftless_node::planted::Bug;
 use driftless_node::store::memory::DiskImage;
@@ -25,7 +27,7 @@ use super::check::Violation;
 use super::check::durability::{DurabilityOracle, Scene};
 use super::client::Client;
 use super::clock::SKEW_MS_MAX;
-use super::cluster::{self, Found, Input, Node};
+use super::cluster::{self, Found, Input, Node, Turn};
 use super::coverage::Coverage;
 use super::describe;
 use super::generator::Intention;
@@ -186,6 +188,7 @@ impl World {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Peer { from, to, connection, wire } => self.arrive(from, to, connection, wire),
+            Event::Datagram { from, to, connection, bytes } => self.datagram_arrives(from, to, connection, bytes),
             Event::Turn { node, life } => {
                 if self.nodes[node].life == life && self.nodes[node].turn_planned {
                     self.nodes[node].turn_planned = false;
@@ -254,6 +257,18 @@ impl World {
         }
     }
 
+    fn datagram_arrives(&mut self, from: usize, to: usize, connection: u64, bytes: Bytes) {
+        if self.network.receives(from, to, connection) {
+            self.trace.note(self.schedule.now(), "datagram", &[from as u64, to as u64], &bytes, || {
+                Line::general(
+                    cluster::name_of(to),
+                    format!("receives a datagram of {} bytes from n{from}", bytes.len()),
+                )
+            });
+            self.give(to, Input::Datagram { from: self.nodes[from].id, bytes });
+        }
+    }
+
     /// Puts an input into a node's inbox, and plans the turn that takes it.
     fn give(&mut self, node: usize, input: Input) {
         self.nodes[node].receive(input);
@@ -275,7 +290,7 @@ impl World {
             return;
         }
         let now = self.schedule.now();
-        let outputs = self.nodes[node].turn(now);
+        let Turn { outputs, datagrams, opinions } = self.nodes[node].turn(now);
         let life = (node, self.nodes[node].life);
         let mut halted = None;
         for batch in self.nodes[node].store.take_log() {
@@ -283,6 +298,12 @@ impl World {
             self.nodes[node].removed.extend(removed.filter_map(|(key, _)| observer::slot_of_hint(key)));
             let fresh = self.observer.applied(now, life, &batch);
             self.note_stamps(node, &fresh);
+        }
+        for (to, bytes) in datagrams {
+            self.send_datagram(node, to, &bytes);
+        }
+        for (peer, liveness) in opinions {
+            self.note_opinion(node, peer, liveness);
         }
         for output in outputs {
             match output {
@@ -350,6 +371,30 @@ impl World {
         let wire = message.to_wire(self.instant(from));
         for delay in self.network.deliveries(repeatable) {
             self.schedule.after(delay, Event::Peer { from, to, connection, wire: wire.clone() });
+        }
+    }
+
+    fn send_datagram(&mut self, from: usize, to: NodeId, bytes: &Bytes) {
+        let to = self.numbers[&to];
+        if let Some(connection) = self.network.connection(from, to) {
+            for delay in self.network.datagram_deliveries() {
+                self.schedule.after(delay, Event::Datagram { from, to, connection, bytes: bytes.clone() });
+            }
+        }
+    }
+
+    fn note_opinion(&mut self, node: usize, peer: NodeId, liveness: Liveness) {
+        let peer = self.numbers[&peer];
+        self.note("thinks", &[node as u64, peer as u64, liveness as u64], || {
+            Line::general(cluster::name_of(node), format!("thinks that n{peer} is {liveness:?}"))
+        });
+        let is_well = self.nodes[peer].runs() && !self.nodes[peer].paused;
+        match liveness {
+            Liveness::Alive => self.coverage.add("peers alive again", 1),
+            Liveness::Suspect | Liveness::Down => {
+                self.coverage.add("peers suspected", 1);
+                self.coverage.add("wrong suspicions", u64::from(is_well));
+            }
         }
     }
 

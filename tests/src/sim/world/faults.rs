@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use super::super::cluster::{self, Found};
+use super::super::cluster::{self, Found, Input};
 use super::super::nemesis::Fault;
 use super::super::schedule::{Event, Micros};
 use super::super::trace::Line;
@@ -18,6 +18,9 @@ impl World {
         for node in 0..self.nodes.len() {
             self.nodes[node].store.repair();
             self.resume(node);
+            for peer in 0..self.nodes.len() {
+                self.understand(node, peer);
+            }
             if !self.nodes[node].runs() {
                 self.start(node);
             }
@@ -48,7 +51,8 @@ impl World {
     }
 
     pub(super) fn strike(&mut self, fault: Fault) {
-        let ends = matches!(fault, Fault::Heal | Fault::Resume { .. } | Fault::DiskRoom { .. });
+        let ends =
+            matches!(fault, Fault::Heal | Fault::Resume { .. } | Fault::DiskRoom { .. } | Fault::Understand { .. });
         if self.phase != Phase::Active && !ends {
             return;
         }
@@ -119,6 +123,12 @@ impl World {
                 self.copied = Some((node, found, self.nodes[node].store.image(live)));
             }
             Fault::RollBack { down } => self.roll_back(down),
+            Fault::Misjudge { node, peer, liveness, lasts } => {
+                self.coverage.add("wrong suspicions", 1);
+                self.give(node, Input::Misjudged(self.nodes[peer].id, Some(liveness)));
+                self.schedule.after(lasts, Event::Fault(Fault::Understand { node, peer }));
+            }
+            Fault::Understand { node, peer } => self.understand(node, peer),
             Fault::Suspect { node, peer } => {
                 if self.network.close(node, peer, &mut self.schedule) {
                     self.connection_lost(node, peer);
@@ -143,6 +153,12 @@ impl World {
         self.schedule.after(down, Event::Restart { node });
         self.oracle.disk_lost(now);
         self.judge(&format!("after n{node} was set back at {now} µs"));
+    }
+
+    fn understand(&mut self, node: usize, peer: usize) {
+        if node != peer {
+            self.give(node, Input::Misjudged(self.nodes[peer].id, None));
+        }
     }
 
     fn resume(&mut self, node: usize) {

@@ -1,0 +1,343 @@
+//! Who is up, by SWIM: one per node, for all its shards.
+//!
+//! ```text
+//!  every probe_period, one member after the other:
+//!    Ping ──▶ Ack within probe_rtt, or others are asked to try; nothing by the end of the period: suspected
+//!    the rumour goes round with everything that is said; who hears it of itself says otherwise
+//!    suspected for suspect_to_down: down
+//!  Announce ──▶ who is suspected, down or was never heard of, until it answers
+//! ```
+//! The protocol is foca's; what is ours is what surrounds it here:
+//! - membership is fixed: everybody of the cluster file is a member from the start, nobody else ever becomes one;
+//! - **what we are late with ourselves blames nobody**: while this process did not run, time stood still for its
+//!   detector ([`OwnTime`]), and goes on only after what has been waiting could be read;
+//! - **who speaks is not called dead**: a message from a peer on its connection outweighs a suspicion for a while. Whether
+//!   it also *hears* is not judged here but by its answers ([`Reach`](super::reach::Reach));
+//! - **who is suspected is told so**, again and again, by everybody who suspects it: foca stops to pass on a rumour after some
+//!   times, and one that has not reached whom it is about would stay for ever;
+//! - a node called down comes back by itself as a later [`Life`], also when each side thought the other gone.
+
+mod life;
+mod own_time;
+mod swim;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use driftless_ring::NodeId;
+use foca::{Codec, Header, Identity, Member, Message, PostcardCodec, State};
+
+use self::life::Life;
+use self::own_time::OwnTime;
+use self::swim::{Effects, Swim, Timers};
+use super::Liveness;
+use crate::metrics::Metrics;
+use crate::peer::Incarnation;
+use crate::time::Instant;
+
+/// How soon members are suspected, and called down. All nodes should have the same.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DetectorSettings {
+    /// How often a node probes another. Everybody does, so that a member is probed once in a period on average, however
+    /// many there are. Shorter ones cost packets.
+    pub probe_period: Duration,
+    /// How long a member may take to answer before others are asked to try. Below `probe_period`; above what a busy
+    /// node takes for one turn of its loop.
+    pub probe_rtt: Duration,
+    /// How long a suspected member has to say that it is alive.
+    pub suspect_to_down: Duration,
+    /// How often members that are suspected, down, or were never heard of, are spoken to.
+    pub announce_period: Duration,
+    /// For how long a message from a peer outweighs a suspicion. Not above the time in which a death is to be noticed.
+    pub heard_for: Duration,
+}
+
+impl Default for DetectorSettings {
+    fn default() -> DetectorSettings {
+        DetectorSettings {
+            probe_period: Duration::from_millis(400),
+            probe_rtt: Duration::from_millis(200),
+            suspect_to_down: Duration::from_secs(3),
+            announce_period: Duration::from_millis(500),
+            heard_for: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Everything a detector is made from.
+pub struct DetectorConfig {
+    /// This node.
+    pub node: NodeId,
+    /// Which life of its store this is.
+    pub incarnation: Incarnation,
+    /// All members of the cluster; this node may be among them.
+    pub members: Vec<NodeId>,
+    /// Times.
+    pub settings: DetectorSettings,
+    /// Whom to probe when, and whom to tell, is drawn from it.
+    pub seed: [u8; 32],
+    /// What to count.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What the shell has to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Output {
+    /// Send a datagram, if there is a connection; nothing is lost by losing it.
+    Send {
+        /// Never this node itself.
+        to: NodeId,
+        /// At most 1,100 bytes.
+        bytes: Bytes,
+    },
+    /// This node has changed its mind.
+    Changed {
+        /// About whom.
+        peer: NodeId,
+        /// What it thinks now.
+        liveness: Liveness,
+    },
+}
+
+/// The opinion of one node about all others. Everybody is thought alive at first.
+pub struct Detector {
+    me: NodeId,
+    settings: DetectorSettings,
+    swim: Swim,
+    timers: Timers,
+    time: OwnTime,
+    /// In own time.
+    announce_at: Instant,
+    peers: BTreeMap<NodeId, Peer>,
+    outputs: VecDeque<Output>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    /// As SWIM has it.
+    life: Life,
+    state: Liveness,
+    /// How often it has contradicted a suspicion, in this life.
+    incarnation: foca::Incarnation,
+    /// Until when what it said on its connection outweighs that.
+    heard_until: Instant,
+    /// As it was reported last.
+    reported: Liveness,
+}
+
+impl Detector {
+    /// A detector that has just started; announces itself to everybody.
+    pub fn new(config: DetectorConfig, now: Instant) -> Detector {
+        let DetectorConfig { node: me, incarnation, members, settings, seed, metrics } = config;
+        let life = Life::begun(me, incarnation.starts.max(1));
+        let peers: BTreeMap<NodeId, Peer> = members
+            .into_iter()
+            .filter(|member| *member != me)
+            .map(|member| {
+                let (life, state) = (Life::unknown(member), Liveness::Alive);
+                (member, Peer { life, state, incarnation: 0, heard_until: Instant::default(), reported: state })
+            })
+            .collect();
+        let mut detector = Detector {
+            me,
+            swim: swim::new(life, &settings, seed),
+            settings,
+            timers: Timers::default(),
+            time: OwnTime::new(now),
+            announce_at: now,
+            peers,
+            outputs: VecDeque::new(),
+            metrics,
+        };
+        // Known as members at once, so that those who are not there are missed.
+        let unmet: Vec<_> = detector.peers.values().map(|peer| Member::alive(peer.life)).collect();
+        detector.act(now, |swim, effects| swim.apply_many(unmet.into_iter(), false, effects));
+        detector.handle_timeout(now);
+        // Nobody is missed before there was time for the first connections.
+        detector.time.lose(detector.patience_max());
+        detector
+    }
+
+    /// There is a connection to this peer: it is spoken to at once, so that it need not wait to be counted on again.
+    pub fn handle_connected(&mut self, now: Instant, peer: NodeId) {
+        let own = self.tell_time(now);
+        self.call(own, peer);
+    }
+
+    /// A message from this peer arrived on its connection at `at`, the latest of them if there were more.
+    pub fn handle_heard(&mut self, at: Instant, peer: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.heard_until = peer.heard_until.max(at + self.settings.heard_for);
+        }
+    }
+
+    /// A datagram from this peer.
+    pub fn handle_datagram(&mut self, now: Instant, from: NodeId, bytes: &[u8]) {
+        let own = self.tell_time(now);
+        let Some(header) = self.read(from, bytes) else {
+            return self.count_violation(from, "a datagram that makes no sense");
+        };
+        if header.dst.generation > self.swim.identity().generation {
+            // Somebody remembers a later life of this node, as after the loss of its disk: only a still later one
+            // will be believed.
+            return self.begin_life_after(own, header.dst);
+        }
+        let known = self.peers.get(&from).map_or(header.src, |peer| peer.life);
+        if header.src.generation < known.generation {
+            // It would be called dead for ever, life after life. This tells it how it is remembered.
+            return self.call(own, from);
+        }
+        let before = *self.swim.identity();
+        if !self.act(own, |swim, effects| swim.handle_data(bytes, effects)) {
+            self.count_violation(from, "a datagram that SWIM cannot use");
+        }
+        if *self.swim.identity() != before {
+            // Somebody thought this node down. Nobody answers to what the new life says until they know of it.
+            self.call_all(own);
+        }
+        self.make_up_mind(now);
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let own = self.tell_time(now);
+        while let Some(timer) = self.timers.take_due(own) {
+            // Fails only for a probe that was forgiven.
+            self.act(own, |swim, effects| swim.handle_timer(timer, effects));
+        }
+        if self.announce_at <= own {
+            self.announce_at = own + self.settings.announce_period;
+            let missing = self.peers.iter().filter(|(_, peer)| peer.state != Liveness::Alive || !peer.life.is_known());
+            let missing: Vec<NodeId> = missing.map(|(id, _)| *id).collect();
+            for peer in missing {
+                self.call(own, peer);
+            }
+        }
+        self.make_up_mind(now);
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`Detector::handle_timeout`].
+    pub fn poll_timeout(&self) -> Instant {
+        let outweighed = self.peers.values().filter(|peer| peer.state != peer.reported).map(|peer| peer.heard_until);
+        outweighed.fold(self.time.real(self.next_due()), Instant::min)
+    }
+
+    /// What this node thinks of another.
+    pub fn liveness(&self, peer: NodeId) -> Option<Liveness> {
+        self.peers.get(&peer).map(|peer| peer.reported)
+    }
+
+    /// In own time.
+    fn next_due(&self) -> Instant {
+        self.timers.next_due().map_or(self.announce_at, |due| due.min(self.announce_at))
+    }
+
+    /// Reads the own clock. If this process was late by so much that it could miss an answer, the clock stands still
+    /// for that time, and for as long again, within bounds, so that connections can come back and what waits can be read.
+    fn tell_time(&mut self, now: Instant) -> Instant {
+        let late = now.since(self.time.real(self.next_due()));
+        if late >= self.settings.probe_period / 2 {
+            let patience = late.clamp(self.settings.probe_rtt, self.patience_max());
+            self.time.lose(late + patience);
+            self.timers.forgive();
+        }
+        self.time.read(now)
+    }
+
+    /// In which connections are made, or made again.
+    fn patience_max(&self) -> Duration {
+        4 * self.settings.probe_period
+    }
+
+    /// Lets foca act. Whether it could.
+    fn act(&mut self, own: Instant, act: impl FnOnce(&mut Swim, Effects<'_>) -> Result<(), foca::Error>) -> bool {
+        let effects = Effects { me: self.me, now: own, timers: &mut self.timers, outputs: &mut self.outputs };
+        act(&mut self.swim, effects).is_ok()
+    }
+
+    /// Speaks to a peer, which will answer. One that is suspected is told that it is.
+    fn call(&mut self, own: Instant, id: NodeId) {
+        let Some(&Peer { life, state, incarnation, .. }) = self.peers.get(&id) else { return };
+        if state == Liveness::Suspect {
+            let bytes = swim::rumour(*self.swim.identity(), Member::new(life, incarnation, State::Suspect));
+            self.outputs.extend(bytes.map(|bytes| Output::Send { to: id, bytes }));
+        }
+        self.act(own, |swim, effects| swim.announce(life, effects));
+    }
+
+    fn call_all(&mut self, own: Instant) {
+        let all: Vec<NodeId> = self.peers.keys().copied().collect();
+        for peer in all {
+            self.call(own, peer);
+        }
+    }
+
+    fn begin_life_after(&mut self, own: Instant, known: Life) {
+        if let Some(next) = known.renew() {
+            self.act(own, |swim, effects| swim.change_identity(next, effects));
+            self.call_all(own);
+        }
+    }
+
+    /// Takes over what SWIM thinks, and reports what is new of it.
+    fn make_up_mind(&mut self, now: Instant) {
+        for member in self.swim.iter_membership_state() {
+            if let Some(peer) = self.peers.get_mut(&member.id().node) {
+                peer.life = *member.id();
+                peer.incarnation = member.incarnation();
+                peer.state = match member.state() {
+                    State::Alive => Liveness::Alive,
+                    State::Suspect => Liveness::Suspect,
+                    State::Down => Liveness::Down,
+                };
+            }
+        }
+        for (id, peer) in &mut self.peers {
+            let liveness = if peer.heard_until > now { Liveness::Alive } else { peer.state };
+            if liveness != peer.reported {
+                peer.reported = liveness;
+                self.outputs.push_back(Output::Changed { peer: *id, liveness });
+            }
+        }
+    }
+
+    /// The header of a datagram that is what it claims to be and names nobody but members.
+    fn read(&self, from: NodeId, bytes: &[u8]) -> Option<Header<Life>> {
+        let is_member = |life: &Life| life.node == self.me || self.peers.contains_key(&life.node);
+        let mut rest = bytes;
+        let header: Header<Life> = PostcardCodec.decode_header(&mut rest).ok()?;
+        let named = match &header.message {
+            Message::PingReq { target, .. } | Message::IndirectAck { target, .. } => Some(target),
+            Message::IndirectPing { origin, .. } | Message::ForwardedAck { origin, .. } => Some(origin),
+            Message::Broadcast => return None,
+            _ => None,
+        };
+        let is_addressed = header.src.node == from && self.peers.contains_key(&from) && header.dst.node == self.me;
+        if !is_addressed || !named.is_none_or(is_member) {
+            return None;
+        }
+        if rest.has_remaining() {
+            for _ in 0..rest.try_get_u16().ok()? {
+                let member: Member<Life> = PostcardCodec.decode_member(&mut rest).ok()?;
+                is_member(member.id()).then_some(())?;
+            }
+        }
+        (!rest.has_remaining()).then_some(header)
+    }
+
+    fn count_violation(&self, from: NodeId, what: &'static str) {
+        tracing::debug!(%from, what);
+        self.metrics.protocol_violations.inc();
+    }
+}
+
+#[cfg(test)]
+mod tests;

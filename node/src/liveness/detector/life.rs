@@ -1,0 +1,59 @@
+//! Who a member is to the detector: a node, and which of its lives.
+
+use driftless_ring::NodeId;
+use foca::Identity;
+use serde::{Deserialize, Serialize};
+
+/// One life of a node. SWIM never takes back that somebody is down: a node that was called down comes back as a later
+/// life of itself, and what is still said of the earlier one concerns nobody.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Life {
+    pub(super) node: NodeId,
+    pub(super) generation: Generation,
+}
+
+/// Later lives are greater.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub(super) struct Generation {
+    /// How often the process was started.
+    starts: u64,
+    /// How often it was called down since.
+    renewals: u32,
+}
+
+impl Life {
+    /// The life that begins with a start of the process.
+    pub(super) fn begun(node: NodeId, starts: u64) -> Life {
+        Life { node, generation: Generation { starts, renewals: 0 } }
+    }
+
+    /// Stands for a member until it has said which life it is in; any life is later.
+    pub(super) fn unknown(node: NodeId) -> Life {
+        Life::begun(node, 0)
+    }
+
+    pub(super) fn is_known(self) -> bool {
+        self.generation > Life::unknown(self.node).generation
+    }
+}
+
+impl Identity for Life {
+    type Addr = NodeId;
+
+    fn renew(&self) -> Option<Life> {
+        let Generation { starts, renewals } = self.generation;
+        let generation = match renewals.checked_add(1) {
+            Some(renewals) => Generation { starts, renewals },
+            None => Generation { starts: starts.checked_add(1)?, renewals: 0 },
+        };
+        Some(Life { generation, ..*self })
+    }
+
+    fn addr(&self) -> NodeId {
+        self.node
+    }
+
+    fn win_addr_conflict(&self, adversary: &Life) -> bool {
+        self.generation > adversary.generation
+    }
+}
