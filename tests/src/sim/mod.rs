@@ -21,6 +21,7 @@ pub mod cluster;
 pub mod coverage;
 pub mod describe;
 pub mod generator;
+pub mod hints;
 pub mod history;
 pub mod nemesis;
 pub mod network;

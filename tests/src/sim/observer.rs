@@ -231,11 +231,6 @@ pub fn decode_hint(key: &[u8], value: &Bytes) -> Option<(Slot, Siblings)> {
     Some((slot, record::decode(value.clone()).expect("a store holds what its node wrote")))
 }
 
-/// Which key a hint is about.
-pub fn slot_of_hint(key: &[u8]) -> Option<Slot> {
-    is_hint(key).then(|| HintKey::from_stored(key).and_then(|hint| hint.record().bucket_and_key()).ok()).flatten()
-}
-
 /// Whether this is the key of a hint.
 pub fn is_hint(key: &[u8]) -> bool {
     record::all_hints().contains(&key.to_vec())

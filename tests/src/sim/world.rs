@@ -31,10 +31,11 @@ use super::cluster::{self, Found, Input, Node, Turn};
 use super::coverage::Coverage;
 use super::describe;
 use super::generator::Intention;
+use super::hints::HintWatch;
 use super::history::{History, OpId, Slot, id_of, slot_text};
 use super::nemesis::downtime;
 use super::network::{Arrival, Network};
-use super::observer::{self, Observer};
+use super::observer::Observer;
 use super::profile::{Profile, Regime};
 use super::schedule::{Event, Micros, Schedule};
 use super::store::SimStore;
@@ -74,6 +75,7 @@ pub struct World {
     keys: ContextKeys,
     numbers: BTreeMap<NodeId, usize>,
     attempts: BTreeMap<u64, (usize, OpId)>,
+    hints: HintWatch,
     /// The copy of a disk that a node will find in place of its own.
     copied: Option<(usize, Found, DiskImage)>,
     bug: Option<Bug>,
@@ -121,6 +123,7 @@ impl World {
             network: Network::new(profile.nodes, profile.latency, profile.faults.clone(), network),
             keys: cluster::context_keys(),
             attempts: BTreeMap::new(),
+            hints: HintWatch::default(),
             copied: None,
             bug,
             rng,
@@ -294,8 +297,8 @@ impl World {
         let life = (node, self.nodes[node].life);
         let mut halted = None;
         for batch in self.nodes[node].store.take_log() {
-            let removed = batch.changes.iter().filter(|(_, value)| value.is_none());
-            self.nodes[node].removed.extend(removed.filter_map(|(key, _)| observer::slot_of_hint(key)));
+            let removed = self.hints.applied(node, &batch, &mut self.coverage);
+            self.nodes[node].removed.extend(removed);
             let fresh = self.observer.applied(now, life, &batch);
             self.note_stamps(node, &fresh);
         }
@@ -362,6 +365,7 @@ impl World {
             return self.violations.push(Violation::general("the seam", text));
         };
         self.observer.sent(self.schedule.now(), (from, self.nodes[from].life), &message);
+        self.hints.sent(from, self.nodes[to].id, &message);
         self.note_message("sends to", from, to, &message);
         let Some(connection) = self.network.connection(from, to) else {
             return;
