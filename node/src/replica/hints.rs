@@ -353,6 +353,7 @@ mod tests {
             limits: Limits::default(),
             metrics: Arc::default(),
             seed: [0; 32],
+            planted: crate::planted::Planted::default(),
         }
     }
 
