@@ -51,17 +51,17 @@ impl Hunt {
         hunts
     }
 
-    /// What was found where, for people.
+    /// What was found where, for people and for `docs/simulation.md`.
     pub fn table(hunts: &[Hunt]) -> String {
-        let mut table = format!("{:<28} {:<28} {:<8} seeds until then\n", "bug", "found by", "regime");
+        let mut table = format!("| {:<30} | {:<28} | {:<6} | seeds |\n|---|---|---|---|\n", "bug", "found by", "world");
         for Hunt { bug, catch } in hunts {
-            let row = match catch {
-                Some(Catch { seed, promise }) => {
-                    format!("{:<28} {promise:<28} {:<8} {}", bug.name(), Regime::of_seed(*seed).to_string(), seed + 1)
-                }
-                None => format!("{:<28} not found in {SEEDS_PER_REGIME} seeds of any regime", bug.name()),
+            let (promise, regime, seeds) = match catch {
+                Some(Catch { seed, promise }) => (*promise, Regime::of_seed(*seed).to_string(), (seed + 1).to_string()),
+                None => ("nothing", "any".to_owned(), format!("> {}", SEEDS_PER_REGIME * REGIMES)),
             };
-            writeln!(table, "{row}").expect("a string takes everything");
+            let name = format!("`{}`", bug.name());
+            writeln!(table, "| {name:<30} | {promise:<28} | {regime:<6} | {seeds:>5} |")
+                .expect("a string takes everything");
         }
         table
     }
