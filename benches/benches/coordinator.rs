@@ -10,6 +10,7 @@ use driftless_benches::{NAMES, context_keys, topology};
 use driftless_node::config::Limits;
 use driftless_node::engine::{ClientTag, Engine, EngineConfig, Output};
 use driftless_node::metrics::Metrics;
+use driftless_node::planted::Planted;
 use driftless_node::store::memory::MemoryStore;
 use driftless_node::time::{Instant, Now};
 use driftless_proto::client::{Get, Put, Request, Response};
@@ -42,6 +43,7 @@ impl Trio {
                 limits: Limits::default(),
                 metrics: Arc::new(Metrics::default()),
                 seed: [node.0 as u8; 32],
+                planted: Planted::default(),
             };
             let mut engine = Engine::new(config, MemoryStore::new(), now);
             ids.iter().filter(|peer| *peer != node).for_each(|peer| engine.handle_peer_up(now, *peer));

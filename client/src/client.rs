@@ -10,6 +10,7 @@ use driftless_proto::client::{AaeCommand, AaeStatus, HintsFor, NodeStatus, Reque
 use tokio::sync::Semaphore;
 
 use crate::bucket::Bucket;
+use crate::budget::Budget;
 use crate::call::Clock;
 use crate::error::{ConnectError, RequestError, StatusError};
 use crate::identity::Identity;
@@ -44,6 +45,7 @@ pub(crate) struct Inner {
     pub(crate) settings: Arc<Settings>,
     pub(crate) in_flight: Semaphore,
     pub(crate) in_flight_max: usize,
+    pub(crate) budget: Budget,
     io: Arc<Io>,
     refreshing: AtomicBool,
 }
@@ -194,6 +196,7 @@ impl ClientBuilder {
             settings: Arc::new(settings),
             in_flight: Semaphore::new(in_flight_max),
             in_flight_max,
+            budget: Budget::new(),
             io,
             refreshing: AtomicBool::new(false),
         };

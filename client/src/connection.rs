@@ -12,15 +12,19 @@
 //! not been cannot have had an effect.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use driftless_proto::client::{Request, ResponseFrame};
 use driftless_proto::frame::{self, FRAME_MAX, FRAME_SHARED_MAX, FrameReader, LENGTH_BYTES};
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 use serde::Serialize;
+use tokio::runtime::Handle;
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Cause, ConnectFailure};
 
@@ -35,8 +39,12 @@ pub(crate) struct Connection {
     queued: Notify,
     /// Answers that came.
     heard: AtomicU64,
-    /// Not 0: an attempt got no answer, and this is one more than the datagrams that had arrived by then.
-    suspected_at: AtomicU64,
+    /// It is suspect until so many answers have come.
+    owes: AtomicU64,
+    /// Wakes those who wait for suspicion to arise.
+    alarm: Notify,
+    probing: AtomicBool,
+    io: Handle,
 }
 
 struct Shared {
@@ -103,7 +111,10 @@ impl Connection {
             }),
             queued: Notify::new(),
             heard: AtomicU64::new(0),
-            suspected_at: AtomicU64::new(0),
+            owes: AtomicU64::new(0),
+            alarm: Notify::new(),
+            probing: AtomicBool::new(false),
+            io: Handle::current(),
         });
         tokio::spawn(Arc::clone(&connection).run(send, recv));
         connection
@@ -185,26 +196,46 @@ impl Connection {
         self.heard.load(Ordering::Relaxed)
     }
 
-    /// To be called when an attempt timed out and nothing was heard meanwhile.
-    pub(crate) fn suspect(&self) {
-        self.suspected_at.store(self.datagrams() + 1, Ordering::Relaxed);
-    }
-
-    /// Whether an attempt timed out in silence, and not even a keep-alive has been acknowledged since. Other nodes are
-    /// better then, until the transport knows.
-    pub(crate) fn is_suspect(&self) -> bool {
-        match self.suspected_at.load(Ordering::Relaxed) {
-            0 => false,
-            at if self.datagrams() < at => true,
-            _ => {
-                self.suspected_at.store(0, Ordering::Relaxed);
-                false
-            }
+    /// Nothing has been heard for longer than it should take, since there were `heard` answers. All requests under way
+    /// are told, new ones go elsewhere first, and the node is asked for a sign of life until an answer comes.
+    ///
+    /// The transport may take seconds to find out, and cannot know that a node receives and does not answer.
+    pub(crate) fn suspect(self: &Arc<Self>, heard: u64) {
+        if self.owes.fetch_max(heard + 1, Ordering::AcqRel) > heard || !self.is_suspect() {
+            return;
+        }
+        tracing::debug!(node = self.node, address = self.address, "says nothing");
+        self.alarm.notify_waiters();
+        if !self.probing.swap(true, Ordering::AcqRel) {
+            self.io.spawn(Arc::clone(self).probe());
         }
     }
 
-    fn datagrams(&self) -> u64 {
-        self.quic.stats().udp_rx.datagrams
+    /// Whether nothing has been heard since [`suspect`](Connection::suspect).
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.heard() < self.owes.load(Ordering::Acquire)
+    }
+
+    /// Ends when suspicion arises after this call.
+    pub(crate) fn suspicion(&self) -> Notified<'_> {
+        self.alarm.notified()
+    }
+
+    async fn probe(self: Arc<Self>) {
+        loop {
+            while self.is_suspect() && self.closed().is_none() {
+                let next = Instant::now() + PROBE_EVERY;
+                if let Ok(mut pending) = self.submit(&Request::Status, 0, PROBE_EVERY.as_millis() as u32) {
+                    let _ = timeout_at(next, pending.answer()).await;
+                }
+            }
+            self.probing.store(false, Ordering::Release);
+            // Suspicion that arose since the loop looked has left the probing to this task.
+            let more = self.is_suspect() && self.closed().is_none();
+            if !more || self.probing.swap(true, Ordering::AcqRel) {
+                return;
+            }
+        }
     }
 
     async fn run(self: Arc<Self>, send: SendStream, recv: RecvStream) {
@@ -384,8 +415,12 @@ impl Shared {
 }
 
 impl Pending {
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
     /// Waits for the answer.
-    pub(crate) async fn answer(mut self) -> Answer {
+    pub(crate) async fn answer(&mut self) -> Answer {
         (&mut self.answer).await.unwrap_or_else(|_| {
             Err(Cause::ConnectionLost {
                 node: self.connection.node.clone(),
@@ -466,6 +501,9 @@ fn payload_bytes(request: &Request) -> usize {
         _ => 0,
     }
 }
+
+/// How soon a node that is back has its requests again; four questions a second are no load.
+const PROBE_EVERY: Duration = Duration::from_millis(250);
 
 /// About ten microseconds of copying.
 const ENCODE_UNDER_LOCK_MAX: usize = 32 * 1024;

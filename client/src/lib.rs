@@ -62,14 +62,23 @@
 //!
 //! Every error answers `outcome()`: [`Outcome::Refused`] means that nothing happened, [`Outcome::Unknown`] that it
 //! may have. The client repeats only what is safe to repeat, as its [`RetryPolicy`] decides: what was refused, and
-//! what is unknown under the same [`WriteId`], which replicas recognise. One thing remains: if a put was stamped by
-//! two coordinators, and a reader saw only one of the two and replaced it, the other stays, as a concurrent write
-//! would.
+//! what is unknown under the same [`WriteId`], which replicas recognise.
+//!
+//! It does not wait long for a node that may be gone. It measures how long the answers of each node take; when one is
+//! overdue, the request is made at another node as well, and the first answer counts. That is limited: to a tenth of
+//! the requests where a node is merely slow. A node that says nothing at all is left by all requests at once, and asked
+//! last until it gives a sign of life, for which the client asks by itself.
+//!
+//! One thing follows for puts: two coordinators may stamp the same one. Reads show the two as one value. But if a
+//! reader saw only one of the two and replaced it, the other stays, as a concurrent write would. A policy whose
+//! [`hedges`](RetryPolicy::hedges) says no, and [`NoRetry`], avoid that, and wait for [`Profile::attempt_timeout`].
 //!
 //! # Routing
 //!
-//! The client knows the ring and sends each request to the first owner of its key that it can reach. It learns of a
-//! newer ring from any answer. Lost connections are made anew by themselves.
+//! The client knows the ring and sends each request to the first owner of its key that it can reach, to one of the
+//! other members when it can reach no owner. All clients prefer the same owner: it puts their writes in an order, where
+//! two would make siblings of them. Only one that has long been three times as slow as the other owners (and slow enough
+//! to matter) comes after them. A newer ring is learned from any answer; lost connections are made anew by themselves.
 //!
 //! # Runtime
 //!
@@ -82,7 +91,9 @@
 //! strict quorums with r + w > n (`Profile::new().sloppy(false)`).
 
 mod answer;
+mod attempt;
 mod bucket;
+mod budget;
 mod call;
 mod client;
 mod connection;
@@ -91,6 +102,8 @@ mod identity;
 mod io;
 mod link;
 mod options;
+mod pace;
+mod race;
 mod resolve;
 mod retry;
 mod router;

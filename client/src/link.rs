@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::connection::Connection;
 use crate::error::ConnectFailure;
 use crate::io::Io;
+use crate::pace::Pace;
 use crate::retry::Backoff;
 
 /// A shard of a node, and the connection to it if there is one.
@@ -27,6 +28,8 @@ pub(crate) struct Link {
     shard: u16,
     /// The node's name, if it is known who should answer.
     expected: Option<String>,
+    /// How long its answers take.
+    pub(crate) pace: Pace,
     state: Mutex<State>,
 }
 
@@ -41,7 +44,7 @@ type Connected = Result<Arc<Connection>, ConnectFailure>;
 
 impl Link {
     pub(crate) fn new(io: Arc<Io>, address: String, shard: u16, expected: Option<String>) -> Arc<Link> {
-        Arc::new(Link { io, address, shard, expected, state: Mutex::new(State::Idle) })
+        Arc::new(Link { io, address, shard, expected, pace: Pace::default(), state: Mutex::new(State::Idle) })
     }
 
     /// A link that takes over a connection of another one which is no longer needed.

@@ -54,8 +54,9 @@ impl Profile {
         self
     }
 
-    /// How long one attempt may take, 2 seconds by default. Shorter moves on sooner from a node that does not answer;
-    /// too short repeats work that was about to succeed.
+    /// After what time one attempt is given up, 2 seconds by default. Another node is usually asked much sooner, while
+    /// this attempt goes on (see [Failures](crate#failures)); so this matters where there is no other, or where
+    /// [`via`](Profile::via) or the policy forbids it. Too short repeats work that was about to succeed.
     pub fn attempt_timeout(mut self, timeout: Duration) -> Profile {
         self.attempt_timeout = Some(timeout);
         self

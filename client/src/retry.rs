@@ -1,8 +1,11 @@
 //! When a failed attempt is made again, where, and after how long.
 //!
 //! Every attempt of a put or delete carries the same write id, so repeating one is safe: a replica that holds the
-//! write does not stamp it again. It is best repeated at the same coordinator, which remembers the id even if the
-//! value has been overwritten since (protocol: "Retries"). What a policy decides is only whether it is worth while.
+//! write does not stamp it again. A node that answered, if only that it does not know the outcome, is best asked again:
+//! it remembers the id even if the value has been overwritten since. One that cannot answer is left at once. What a
+//! policy decides is only whether, where and when it is worth while.
+//!
+//! Attempts that are overdue and have not failed are no policy's business: see [`race`](crate::race).
 
 use std::fmt;
 use std::time::Duration;
@@ -15,6 +18,12 @@ use crate::error::Cause;
 pub trait RetryPolicy: Send + Sync + fmt::Debug + 'static {
     /// What to do now. The client gives up by itself when the deadline of the call would pass while waiting.
     fn decide(&self, failed: &FailedAttempt<'_>) -> Decision;
+
+    /// Whether another node may be asked as well while an answer is overdue. It may then happen that two coordinators
+    /// stamp a put; see [Failures](crate#failures).
+    fn hedges(&self) -> bool {
+        true
+    }
 }
 
 /// An attempt that did not succeed.
@@ -64,10 +73,11 @@ pub enum RetryAt {
 /// | wrong node, old ring, node is stopping | next node at once; the ring is fetched if it was old |
 /// | not enough replicas | next node after a backoff, at most [`replicas_max`](DefaultRetry::replicas_max) attempts |
 /// | no connection | next node, after a backoff that grows |
+/// | connection lost | next node at once |
 /// | outcome unknown, a write | same node once (it remembers the write id), then the next |
 /// | too few answers in time, a read | next node if only the node itself answered: it may be cut off; else reported |
 /// | outcome otherwise unknown, a read | next node |
-/// | node did not answer and was not heard of at all | next node |
+/// | node did not answer and was not heard of at all | next node at once |
 /// | any other refusal | reported: it would be refused again |
 #[derive(Clone, Debug)]
 pub struct DefaultRetry {
@@ -143,10 +153,10 @@ impl RetryPolicy for DefaultRetry {
                 Decision::GiveUp
             }
             Cause::NotConnected { .. } => next(backoff()),
-            Cause::TimedOut { heard: false, .. } => next(Duration::ZERO),
+            Cause::ConnectionLost { .. } | Cause::TimedOut { heard: false, .. } => next(Duration::ZERO),
             // Who does not answer this node will not answer the next one either.
             Cause::Unknown { unknown: Unknown::Timeout { acks: 2.., .. }, .. } if !failed.is_write => Decision::GiveUp,
-            Cause::ConnectionLost { .. } | Cause::Unknown { .. } | Cause::TimedOut { .. } => {
+            Cause::Unknown { .. } | Cause::TimedOut { .. } => {
                 let same = failed.is_write && failed.at_node < 2;
                 Decision::Retry { after: backoff(), at: if same { RetryAt::Same } else { RetryAt::Next } }
             }
@@ -158,6 +168,10 @@ impl RetryPolicy for DefaultRetry {
 impl RetryPolicy for NoRetry {
     fn decide(&self, _: &FailedAttempt<'_>) -> Decision {
         Decision::GiveUp
+    }
+
+    fn hedges(&self) -> bool {
+        false
     }
 }
 

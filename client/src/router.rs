@@ -4,8 +4,9 @@
 //! (bucket, key) ── token ──▶ partition ── ring ──▶ primaries, then fallbacks      the first promising one
 //!                               └── shard_of ──▶ one link per (node, shard)
 //! ```
-//! Rows of the ring are balanced, so going to the first primary spreads the load. A node whose connection is down is
-//! passed over while there is another. A [`Snapshot`] never changes; a newer ring makes the next one, which takes over
+//! Rows of the ring are balanced, so going to the first primary spreads the load. A node whose connection is down, that
+//! says nothing, or that has long been far slower than the others is passed over while there is another; when all
+//! primaries are, their fallbacks are asked. A [`Snapshot`] never changes; a newer ring makes the next one, which takes over
 //! the links that still lead somewhere.
 
 use std::collections::HashMap;
@@ -15,10 +16,12 @@ use std::time::Duration;
 use driftless_proto::client::{Request, Response};
 use driftless_proto::{Outcome, Topology};
 use driftless_ring::{NodeId, PartitionId, Partitions, Token};
+use tokio::time::Instant;
 
 use crate::error::{Cause, RequestError};
 use crate::io::Io;
 use crate::link::Link;
+use crate::pace::Kind;
 
 /// Knows the way to every node.
 pub(crate) struct Router {
@@ -200,7 +203,11 @@ impl Snapshot {
 
     /// The best link for a route: promising ones before others, those not tried yet before those that were, and in
     /// the order of preference among equals. `None` if the ring has no such partition.
-    pub(crate) fn choose(&self, route: Route, tried: &[NodeId]) -> Option<(NodeId, Arc<Link>)> {
+    ///
+    /// The order is the ring's and not that of measured times, so that all clients send a key's writes to the same
+    /// coordinator: it stamps them one after the other, where two would make siblings of them. Only a first owner that
+    /// [lags](crate::pace::Pace::lags) far behind the others comes after them.
+    pub(crate) fn choose(&self, route: Route, kind: Option<Kind>, tried: &[NodeId]) -> Option<(NodeId, Arc<Link>)> {
         let ring = self.topology.ring();
         let partition = self.partition(route);
         let owners = partition.map_or(&[][..], |partition| ring.owners(partition));
@@ -208,18 +215,26 @@ impl Snapshot {
             let shard = partition.map_or(0, |partition| self.topology.shard_of(node, partition));
             self.link(node, shard)
         };
-        if let Some(&first) = owners.first()
-            && !tried.contains(&first)
-            && let Some(link) = link(first).filter(|link| link.is_promising())
+        let lags = |first: &Link, others: &[NodeId]| {
+            let usual = |kind| others.iter().filter_map(|&node| link(node)?.pace.mean(kind)).min();
+            kind.is_some_and(|kind| first.pace.lags(kind, Instant::now(), || usual(kind)))
+        };
+        let mut laggard = None;
+        if let [first, rest @ ..] = owners
+            && !tried.contains(first)
+            && let Some(link) = link(*first).filter(|link| link.is_promising())
         {
-            return Some((first, Arc::clone(link)));
+            if !lags(link, rest) {
+                return Some((*first, Arc::clone(link)));
+            }
+            laggard = Some(*first);
         }
         let others = match (partition, owners.first()) {
             (Some(partition), Some(&first)) => ring.preference(partition).fallbacks_for(first),
             (Some(_), None) => return None,
             (None, _) => ring.members().iter().map(|member| member.id).collect(),
         };
-        let times = |node: &NodeId| tried.iter().filter(|&other| other == node).count();
+        let times = |node: &NodeId| tried.iter().chain(&laggard).filter(|&other| other == node).count();
         let best = owners.iter().chain(&others).filter_map(|&node| Some((node, link(node)?)));
         best.min_by_key(|(node, link)| (!link.is_promising(), times(node))).map(|(node, link)| (node, Arc::clone(link)))
     }

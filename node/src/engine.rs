@@ -21,6 +21,7 @@ use crate::liveness::Liveness;
 use crate::liveness::reach::{self, Reach};
 use crate::metrics::Metrics;
 use crate::peer::{Body, Lane, Message, Reply, Request, RequestId, RequestIds};
+use crate::planted::Planted;
 use crate::pressure::{Kind, Pressure};
 use crate::reconciler::{self, Figures, Reconciler, View};
 use crate::replica::store::{BatchSeq, Store};
@@ -75,6 +76,8 @@ pub struct EngineConfig {
     pub metrics: Arc<Metrics>,
     /// Fresh random bits at every start: actors and request ids come from them.
     pub seed: [u8; 32],
+    /// A mistake to make, in tests of the rig that looks for mistakes.
+    pub planted: Planted,
 }
 
 /// What an operator may tell anti-entropy. It lasts until the node stops.
@@ -115,12 +118,13 @@ impl<S: Store> Engine<S> {
     pub fn new(config: EngineConfig, store: S, now: Now) -> Engine<S> {
         let mut rng = StdRng::from_seed(config.seed);
         let replica = Replica::new(&config, store, StdRng::from_rng(&mut rng), now);
-        let EngineConfig { node, shard, topology, context_keys, limits, metrics, .. } = config;
+        let EngineConfig { node, shard, topology, context_keys, limits, metrics, planted, .. } = config;
         let pings = RequestIds::new(Lane::Reach, rng.random());
-        let handoff = Handoff::new(node, topology.clone(), &limits, metrics.clone(), StdRng::from_rng(&mut rng));
+        let deliveries = StdRng::from_rng(&mut rng);
+        let handoff = Handoff::new(node, topology.clone(), &limits, metrics.clone(), deliveries, planted);
         let (aae, aae_rng) = (limits.aae.clone(), StdRng::from_rng(&mut rng));
         let reconciler = Reconciler::new(node, topology.clone(), aae, metrics.clone(), &replica, now, aae_rng);
-        let coordinator = Coordinator::new(node, topology.clone(), context_keys, limits, metrics.clone(), rng);
+        let coordinator = Coordinator::new(node, topology.clone(), context_keys, limits, metrics.clone(), rng, planted);
         let ring_version = topology.ring().version().0;
         let mut engine = Engine {
             node,

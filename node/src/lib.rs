@@ -28,6 +28,7 @@ pub mod metrics;
 #[cfg(feature = "net")]
 pub mod net;
 pub mod peer;
+pub mod planted;
 pub mod pressure;
 pub mod reconciler;
 pub mod replica;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use driftless_client::{Client, ClientBuilder, Identity};
-use driftless_proto::client::{Request, RequestFrame, Response, ResponseFrame, Stored};
+use driftless_proto::client::{NodeStatus, Request, RequestFrame, Response, ResponseFrame, Stored};
 use driftless_proto::frame::{self, ALPN_CLIENT, FRAME_MAX, FRAME_SHARED_MAX, FrameReader};
 use driftless_proto::{BucketDefinition, BucketId, BucketName, Failure, Key, Quorum, Refusal, Topology};
 use driftless_ring::{Member, Partitions, Ring, RingSpec};
@@ -133,6 +133,21 @@ impl Node {
         asked.expect("no request arrived").expect("the node is listening")
     }
 
+    /// The next request that is no question for a sign of life.
+    pub async fn next_call(&mut self) -> Asked {
+        loop {
+            let asked = self.next().await;
+            if !asked.is_probe() {
+                return asked;
+            }
+        }
+    }
+
+    /// How many requests have arrived that were not looked at yet, signs of life not counted.
+    pub fn calls_waiting(&mut self) -> usize {
+        std::iter::from_fn(|| self.asked.try_recv().ok()).filter(|asked| !asked.is_probe()).count()
+    }
+
     /// Whether a request has arrived that was not looked at yet.
     pub fn has_been_asked(&mut self) -> bool {
         !self.asked.is_empty()
@@ -181,6 +196,23 @@ impl Asked {
 
     pub fn hang_up(&self) {
         self.connection.close(0_u32.into(), b"hung up");
+    }
+
+    pub fn is_probe(&self) -> bool {
+        matches!(self.frame.request, Request::Status)
+    }
+
+    pub fn status(&self) {
+        self.answer(Response::Status(Box::new(NodeStatus {
+            name: "a node".into(),
+            version: "0".into(),
+            ring_version: self.version,
+            uptime_ms: 1,
+            keys: None,
+            bytes: None,
+            hints: None,
+            peers: vec![],
+        })));
     }
 
     pub fn put(&self) -> &driftless_proto::client::Put {
@@ -250,6 +282,11 @@ impl Cluster {
 
     pub async fn connect(&self) -> Client {
         self.builder().connect().await.expect("a seed answers")
+    }
+
+    /// Keys of the default bucket whose first owner is this node.
+    pub fn keys_of(&self, first: usize) -> impl Iterator<Item = String> {
+        (0..).map(|i| format!("key {i}")).filter(move |key| self.owners("default", key)[0] == first)
     }
 
     /// Positions in `nodes` of the owners of a key, first choice first.

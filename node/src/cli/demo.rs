@@ -97,7 +97,7 @@ impl Tour {
         self.read_everywhere(cluster, &bucket, &records).await?;
         self.siblings(&bucket).await?;
         self.delete(&bucket).await?;
-        self.crash_and_return(cluster, &bucket).await?;
+        self.crash_and_return(cluster, client, &bucket).await?;
         self.restart_all(cluster, &bucket, &records).await?;
         self.lose_a_disk(cluster, client, &bucket, &records).await
     }
@@ -190,7 +190,7 @@ impl Tour {
         self.check("deleting it again says that there was nothing", !again.existed())
     }
 
-    async fn crash_and_return(&mut self, cluster: &mut LocalCluster, bucket: &Bucket) -> Result {
+    async fn crash_and_return(&mut self, cluster: &mut LocalCluster, client: &Client, bucket: &Bucket) -> Result {
         self.title("A node dies")?;
         let victim = NODES - 1;
         let name = cluster.layout().nodes[victim].name.clone();
@@ -220,30 +220,30 @@ impl Tour {
             }
         }
 
+        let owed = self.wait_for_hints(client, &name, |owed| owed >= u64::from(AWAY_WRITES)).await?;
+        self.check(
+            format_args!("the others have noted that {name} is owed these keys (driftless hints shows {owed})"),
+            owed >= u64::from(AWAY_WRITES),
+        )?;
+
         self.title("It comes back")?;
         self.say(format_args!(
             "{name} starts on its old data. It has everything that it ever acknowledged, and lacks what was written"
         ))?;
-        self.say(
-            "meanwhile. Reads notice that and repair it: the answer is merged from all replicas, and whoever lacks",
-        )?;
-        self.say("something of it is sent it.")?;
+        self.say("meanwhile. Once it has been up for some seconds the others hand that over; nobody reads or types")?;
+        self.say("anything.")?;
         cluster.restart(victim, READY_PATIENCE)?;
-        let deadline = Instant::now() + Duration::from_secs(20);
-        let mut repaired = 0;
-        let lacking = loop {
-            self.stop.check()?;
-            let (lacking, sent) = repair_round(bucket, &name).await?;
-            repaired += sent;
-            if lacking == 0 || Instant::now() > deadline {
-                break lacking;
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        };
-        self.say(format_args!(
-            "All {AWAY_WRITES} keys were read; {name} lacked {repaired} of them and was sent those."
-        ))?;
-        self.check(format_args!("{name} holds all {AWAY_WRITES} keys that were written without it"), lacking == 0)?;
+        let began = Instant::now();
+        let owed = self.wait_for_hints(client, &name, |owed| owed == 0).await?;
+        self.check(
+            format_args!("after {:.0} s {name} is owed nothing any more", began.elapsed().as_secs_f64()),
+            owed == 0,
+        )?;
+        let lacking = count_lacking(bucket, &name).await?;
+        self.check(
+            format_args!("each replica was asked for each of the {AWAY_WRITES} keys: {name} lacked {lacking}"),
+            lacking == 0,
+        )?;
         let address = cluster.layout().nodes[victim].listen.to_string();
         let through = bucket.with_profile(&Profile::new().via(address));
         let answers = count_away(&through).await?;
@@ -251,6 +251,19 @@ impl Tour {
             format_args!("{name} serves again: {answers} of {AWAY_WRITES} gets through it are right"),
             answers == AWAY_WRITES,
         )
+    }
+
+    /// Waits until what the others hold for a node is `enough`, and answers how much that is.
+    async fn wait_for_hints(&mut self, client: &Client, node: &str, enough: impl Fn(u64) -> bool) -> Result<u64> {
+        let deadline = Instant::now() + HINTS_PATIENCE;
+        loop {
+            self.stop.check()?;
+            let owed = count_hints(client, node).await;
+            if enough(owed) || Instant::now() > deadline {
+                return Ok(owed);
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     async fn restart_all(&mut self, cluster: &mut LocalCluster, bucket: &Bucket, records: &[Record]) -> Result {
@@ -390,22 +403,27 @@ async fn count_away(bucket: &Bucket) -> Result<u32> {
     Ok(right)
 }
 
-/// Reads every key on all replicas: on how many `node` lacked something, and how many were sent to it.
-async fn repair_round(bucket: &Bucket, node: &str) -> Result<(u32, u32)> {
-    let (mut lacking, mut sent) = (0, 0);
+/// Reads every key on all replicas: on how many `node` said nothing, or lacked something and had to be sent it.
+async fn count_lacking(bucket: &Bucket, node: &str) -> Result<u32> {
+    let mut lacking = 0;
     for i in 0..AWAY_WRITES {
         let read = bucket.get(away_key(i)).explain().await.map_err(IntoFailure::into_failure)?;
         let replicas = read.explanation().map_or(&[][..], |explanation| &explanation.replicas);
-        match replicas.iter().find(|replica| replica.node == node) {
-            Some(replica) if replica.repaired => {
-                lacking += 1;
-                sent += 1;
-            }
-            Some(replica) if replica.state.is_some() => {}
-            _ => lacking += 1,
-        }
+        let said = replicas.iter().find(|replica| replica.node == node);
+        lacking += u32::from(!said.is_some_and(|replica| replica.state.is_some() && !replica.repaired));
     }
-    Ok((lacking, sent))
+    Ok(lacking)
+}
+
+/// How many keys the others hold for a node.
+async fn count_hints(client: &Client, target: &str) -> u64 {
+    let topology = client.topology();
+    let mut keys = 0;
+    for holder in topology.ring().members().iter().filter(|member| member.name != target) {
+        let hints = client.hints(&holder.name).await.unwrap_or_default();
+        keys += hints.iter().filter(|hints| hints.target == target).map(|hints| hints.keys).sum::<u64>();
+    }
+    keys
 }
 
 async fn put(bucket: &Bucket, key: &str, value: &str) -> Result {
@@ -428,6 +446,9 @@ fn away_value(i: u32) -> String {
 const SAMPLE: &[u8] = include_bytes!("../../data/debian-packages.jsonl");
 
 const NODES: usize = 3;
+
+/// Hints are on their way some seconds after their target is back.
+const HINTS_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Seconds are usual; a machine that does much else may need longer.
 const FILL_PATIENCE: Duration = Duration::from_secs(120);

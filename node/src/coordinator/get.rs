@@ -24,9 +24,11 @@ use super::{Action, Answer, Occasion};
 pub(crate) struct Demand {
     /// Replicas that must answer.
     pub(crate) r: u8,
-    /// Replicas that must hold what is answered, durably, so that no later read of the bucket's r sees less; 0 if that
-    /// is not asked for.
+    /// Replicas that must hold what is answered, so that no later read of the bucket's r sees less; 0 if that is not
+    /// asked for.
     pub(crate) held_by: u8,
+    /// Replicas answer only with what no power cut can take.
+    pub(crate) durable: bool,
     /// Ask all replicas at once, so that repair sees every one.
     pub(crate) ask_all: bool,
     /// Wait for all of them before answering, and tell what each said.
@@ -211,8 +213,7 @@ impl Get {
         let replica = self.replicas.entry(to).or_default();
         replica.pending = true;
         replica.full_asked |= want == Want::Full;
-        let durable = self.demand.held_by > 0;
-        let read = Read { bucket: self.bucket, key: self.key.clone(), want, durable };
+        let read = Read { bucket: self.bucket, key: self.key.clone(), want, durable: self.demand.durable };
         self.actions.push_back(Action::Send { to, request: Request::Read(read) });
     }
 

@@ -35,6 +35,7 @@ use crate::config::Limits;
 use crate::engine::ClientTag;
 use crate::metrics::Metrics;
 use crate::peer::{self, Lane, Reply, RequestId, RequestIds, Write};
+use crate::planted::{Bug, Planted};
 use crate::time::{Instant, Now};
 
 use forward::Forward;
@@ -106,6 +107,7 @@ pub(crate) struct Coordinator {
     timeouts: BinaryHeap<Reverse<(Instant, RequestId)>>,
     ids: RequestIds,
     outputs: VecDeque<Output>,
+    planted: Planted,
 }
 
 /// A request under way.
@@ -167,6 +169,7 @@ impl Coordinator {
         limits: Limits,
         metrics: Arc<Metrics>,
         mut rng: StdRng,
+        planted: Planted,
     ) -> Coordinator {
         let ids = RequestIds::new(Lane::Coordinator, rng.random());
         Coordinator {
@@ -185,6 +188,7 @@ impl Coordinator {
             ids,
             outputs: VecDeque::new(),
             limits,
+            planted,
         }
     }
 
@@ -390,7 +394,8 @@ impl Coordinator {
                             r: quorum.r(),
                             // What the delete takes for granted must stay: a tombstone seen on one replica may be a
                             // delete that never reached its quorum.
-                            held_by: quorum.w(),
+                            held_by: if self.planted.is(Bug::DeleteNoWriteBack) { 0 } else { quorum.w() },
+                            durable: !self.planted.is(Bug::ReadNotDurable),
                             ask_all: false,
                             explain: false,
                             sloppy,
@@ -426,7 +431,8 @@ impl Coordinator {
         let quorum = plan.bucket.quorum;
         let demand = Demand {
             r,
-            held_by: if strict { quorum.n() - quorum.r() + 1 } else { 0 },
+            held_by: if strict && !self.planted.is(Bug::NoWriteBack) { quorum.n() - quorum.r() + 1 } else { 0 },
+            durable: strict && !self.planted.is(Bug::ReadNotDurable),
             ask_all: get.explain || self.rng.random_range(0..100) < plan.bucket.read_all,
             explain: get.explain,
             sloppy: !strict,
@@ -437,7 +443,8 @@ impl Coordinator {
 
     fn start_put(&self, plan: Plan, sloppy: bool, w: u8, write: Write, deadline: Instant) -> Result<Put, Failure> {
         let is_mine = plan.is_mine();
-        let put = Put::start(plan, sloppy, w, write, deadline)?;
+        let w = if self.planted.is(Bug::AckBeforeW) { w - 1 } else { w };
+        let put = Put::start(plan, sloppy, w, write, deadline, self.planted)?;
         if !is_mine {
             self.metrics.fallback_coordinated.inc();
         }
@@ -511,6 +518,17 @@ impl Coordinator {
                             overdue_at: now.instant + self.pace.overdue_after(to, work),
                         });
                     }
+                    if self.planted.is(Bug::DuplicatedForward)
+                        && let peer::Request::Forward(_) = &request
+                        && let Some(&to) = self.up.iter().find(|peer| **peer != to)
+                    {
+                        self.outputs.push_back(Output::Send {
+                            to,
+                            id,
+                            deadline: open.deadline,
+                            request: request.clone(),
+                        });
+                    }
                     self.outputs.push_back(Output::Send { to, id, deadline: open.deadline, request });
                 }
                 Action::Count(Occasion::ReadRepair) => {
@@ -531,6 +549,7 @@ impl Coordinator {
                         topology: &self.topology,
                         keys: &self.keys,
                         metrics: &self.metrics,
+                        planted: self.planted,
                     };
                     let response = responder.response(&open.question, result);
                     self.outputs.push_back(Output::Reply { to: open.asker, response });

@@ -16,6 +16,7 @@ use driftless_proto::{ActorId, BucketId, Failure, Key, Refusal, Unknown};
 use driftless_ring::NodeId;
 
 use crate::peer::{Merge, Owe, Purpose, Reply, Request, Stamped, Write};
+use crate::planted::Planted;
 use crate::time::{Instant, Now};
 
 use super::plan::Plan;
@@ -54,8 +55,15 @@ impl Put {
     ///
     /// # Errors
     /// [`Refusal::NotEnoughReplicas`] if fewer than w slots can be filled; nothing is applied then.
-    pub(crate) fn start(plan: Plan, sloppy: bool, w: u8, mut write: Write, deadline: Instant) -> Result<Put, Failure> {
-        let mut tally = Tally::new(plan.primaries.iter().copied(), w);
+    pub(crate) fn start(
+        plan: Plan,
+        sloppy: bool,
+        w: u8,
+        mut write: Write,
+        deadline: Instant,
+        planted: Planted,
+    ) -> Result<Put, Failure> {
+        let mut tally = Tally::new(plan.primaries.iter().copied(), w, planted);
         if !plan.is_mine() {
             assert!(sloppy && plan.reachable().is_empty(), "a fallback stamps only when no primary can");
             tally.assign(plan.primaries[0], plan.me);

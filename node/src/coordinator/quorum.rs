@@ -6,12 +6,15 @@
 
 use driftless_ring::NodeId;
 
+use crate::planted::{Bug, Planted};
+
 /// Which slots are filled, and whether enough still can be.
 #[derive(Clone, Debug)]
 pub(crate) struct Tally {
     needed: u8,
     slots: Vec<Slot>,
     workers: Vec<Worker>,
+    planted: Planted,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -30,9 +33,9 @@ struct Worker {
 
 impl Tally {
     /// One open slot per primary, nobody at work yet; `needed` of them must be filled.
-    pub(crate) fn new(primaries: impl IntoIterator<Item = NodeId>, needed: u8) -> Tally {
+    pub(crate) fn new(primaries: impl IntoIterator<Item = NodeId>, needed: u8, planted: Planted) -> Tally {
         let slots: Vec<Slot> = primaries.into_iter().map(|primary| Slot { primary, filled_by: None }).collect();
-        Tally { needed, workers: Vec::with_capacity(slots.len()), slots }
+        Tally { needed, workers: Vec::with_capacity(slots.len()), slots, planted }
     }
 
     /// This node is asked to fill a primary's slot.
@@ -54,7 +57,12 @@ impl Tally {
     /// This node has done what was asked. False if its slot is filled already, or it has none.
     pub(crate) fn fill(&mut self, node: NodeId) -> bool {
         let Some(primary) = self.slot_of(node) else { return false };
-        let open = self.slots.iter_mut().find(|slot| slot.primary == primary && slot.filled_by.is_none());
+        let by_another = |slot: &Slot| slot.primary == primary && slot.filled_by.is_some_and(|by| by != node);
+        let any = self.planted.is(Bug::NodesCounted)
+            && self.slots.iter().any(by_another)
+            && self.slots.iter().all(|slot| slot.filled_by != Some(node));
+        let mut open = self.slots.iter_mut().filter(|slot| slot.filled_by.is_none());
+        let open = open.find(|slot| slot.primary == primary || any);
         open.map(|slot| slot.filled_by = Some(node)).is_some()
     }
 
@@ -140,7 +148,7 @@ mod tests {
     const D: NodeId = NodeId(4);
 
     fn tally(needed: u8) -> Tally {
-        let mut tally = Tally::new([A, B, C], needed);
+        let mut tally = Tally::new([A, B, C], needed, Planted::default());
         [A, B, C].into_iter().for_each(|node| tally.assign(node, node));
         tally
     }

@@ -8,6 +8,7 @@ use driftless_proto::{
 use driftless_ring::NodeId;
 
 use crate::metrics::Metrics;
+use crate::planted::{Bug, Planted};
 
 use super::get::Testimony;
 use super::{Answer, Question};
@@ -18,6 +19,7 @@ pub(super) struct Responder<'a> {
     pub(super) topology: &'a Topology,
     pub(super) keys: &'a ContextKeys,
     pub(super) metrics: &'a Metrics,
+    pub(super) planted: Planted,
 }
 
 impl Responder<'_> {
@@ -68,7 +70,7 @@ impl Responder<'_> {
     /// overwrite siblings that it never saw. [400/400]
     fn context_of_put(&self, bucket: BucketId, key: &Key, dot: Dot, siblings: &Siblings) -> Option<ContextToken> {
         let alone = matches!(siblings.live(), [(only, _)] if *only == dot);
-        alone.then(|| self.seal(bucket, key, siblings))
+        (alone || self.planted.is(Bug::ContextWithSiblings)).then(|| self.seal(bucket, key, siblings))
     }
 
     fn seal(&self, bucket: BucketId, key: &Key, siblings: &Siblings) -> ContextToken {

@@ -10,6 +10,7 @@ use driftless_proto::{Failure, Header, Refusal, Unknown};
 use driftless_ring::NodeId;
 
 use crate::peer::{self, Reply, Request};
+use crate::planted::Planted;
 use crate::time::{Instant, Now};
 
 use super::plan::Plan;
@@ -37,7 +38,7 @@ impl Scan {
         if available < r {
             return Err(Refusal::NotEnoughReplicas { needed: r, available }.into());
         }
-        let tally = Tally::new(plan.primaries.iter().copied(), r);
+        let tally = Tally::new(plan.primaries.iter().copied(), r, Planted::default());
         let mut machine =
             Scan { plan, scan, tally, pages: Vec::new(), deadline, done: false, actions: VecDeque::new() };
         (0..r).for_each(|_| {

@@ -132,6 +132,7 @@ impl Trio {
             limits: self.limits.clone(),
             metrics: Arc::default(),
             seed: [seed; 32],
+            planted: Planted::default(),
         };
         Engine::new(config, store, self.now)
     }

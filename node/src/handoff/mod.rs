@@ -30,6 +30,7 @@ use rand::rngs::StdRng;
 use crate::config::Limits;
 use crate::metrics::Metrics;
 use crate::peer::{Lane, Merge, Purpose, Reply, Request, RequestId, RequestIds};
+use crate::planted::{Bug, Planted};
 use crate::replica::record::RecordKey;
 use crate::replica::{HintPage, Owed};
 use crate::time::Instant;
@@ -54,6 +55,7 @@ pub(crate) struct Handoff {
     doubted: BTreeSet<NodeId>,
     targets: BTreeMap<NodeId, Target>,
     outputs: VecDeque<Output>,
+    planted: Planted,
 }
 
 /// What it wants its engine to do.
@@ -131,6 +133,7 @@ impl Handoff {
         limits: &Limits,
         metrics: Arc<Metrics>,
         mut rng: StdRng,
+        planted: Planted,
     ) -> Handoff {
         Handoff {
             node,
@@ -144,6 +147,7 @@ impl Handoff {
             doubted: BTreeSet::new(),
             targets: BTreeMap::new(),
             outputs: VecDeque::new(),
+            planted,
         }
     }
 
@@ -309,6 +313,9 @@ impl Handoff {
         }
         if siblings.is_empty() {
             return self.outputs.push_back(Output::Delivered { target: id, record, digest });
+        }
+        if self.planted.is(Bug::HintDroppedOnSend) {
+            self.outputs.push_back(Output::Delivered { target: id, record: record.clone(), digest });
         }
         let Some(walk) = self.targets.get_mut(&id).and_then(Target::walk) else { return };
         let request_id = self.ids.draw();

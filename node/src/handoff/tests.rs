@@ -49,7 +49,7 @@ impl Desk {
         let limits = Limits { handoff_delay: DELAY, ..Limits::default() };
         let mut desk = Desk {
             held: held.collect(),
-            handoff: Handoff::new(me, topology, &limits, Arc::default(), StdRng::seed_from_u64(1)),
+            handoff: Handoff::new(me, topology, &limits, Arc::default(), StdRng::seed_from_u64(1), Planted::default()),
             me,
             target,
             now: Instant(1_000_000),

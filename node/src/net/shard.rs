@@ -21,6 +21,7 @@ use super::refusal::CloseCode;
 use super::shared::{Note, Shared};
 use super::tls::ResetKey;
 use crate::engine::{Engine, EngineConfig};
+use crate::planted::Planted;
 use crate::replica::store::Store;
 
 /// What a shard's thread begins with.
@@ -79,6 +80,7 @@ impl<S: Store> ShardStart<S> {
             limits: shared.limits.clone(),
             metrics: shared.metrics.clone(),
             seed: rand::random(),
+            planted: Planted::default(),
         };
         let engine = Engine::new(config, self.store, shared.clock.now());
         let detection = (self.shard == Detection::SHARD).then(|| Detection::start(&shared));

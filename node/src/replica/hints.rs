@@ -328,6 +328,7 @@ mod tests {
     use driftless_ring::{Member, Partitions, Ring, RingSpec};
 
     use super::*;
+    use crate::planted::Planted;
     use crate::replica::record::RecordKey;
     use crate::replica::store::Batch;
     use crate::store::memory::MemoryStore;
@@ -353,6 +354,7 @@ mod tests {
             limits: Limits::default(),
             metrics: Arc::default(),
             seed: [0; 32],
+            planted: Planted::default(),
         }
     }
 

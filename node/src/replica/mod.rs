@@ -19,6 +19,8 @@
 mod headers;
 mod hints;
 mod holdings;
+#[cfg(feature = "planted-bugs")]
+mod mistakes;
 mod owing;
 pub mod record;
 mod stamp;
@@ -33,7 +35,8 @@ use std::sync::Arc;
 
 use driftless_proto::client::Cursor;
 use driftless_proto::{
-    ActorId, BucketDefinition, BucketId, Conflict, Durability, Header, Key, Refusal, Siblings, Topology, VersionVector,
+    ActorId, BucketDefinition, BucketId, Conflict, Context, Durability, Header, Key, Refusal, Siblings, Topology,
+    VersionVector,
 };
 use driftless_ring::{NodeId, PartitionId};
 use rand::SeedableRng;
@@ -43,6 +46,7 @@ use crate::config::Limits;
 use crate::engine::EngineConfig;
 use crate::metrics::Metrics;
 use crate::peer::{Merge, Page, Purpose, Read, Reply, Request, RequestId, Scan, Stamped, State, Want, Write};
+use crate::planted::{Bug, Planted};
 use crate::time::{Instant, Now};
 
 use headers::HeaderCache;
@@ -93,6 +97,7 @@ pub(crate) struct Replica<S> {
     /// When applied batches that nobody waits for are to be synced.
     sync_due: Option<Instant>,
     outputs: VecDeque<Output>,
+    planted: Planted,
 }
 
 /// A key with everything that follows from it.
@@ -107,7 +112,7 @@ struct Located<'a> {
 impl<S: Store> Replica<S> {
     /// A replica that has just started: every actor is new.
     pub(crate) fn new(config: &EngineConfig, store: S, mut rng: StdRng, now: Now) -> Replica<S> {
-        let EngineConfig { node, shard, topology, limits, metrics, .. } = config;
+        let EngineConfig { node, shard, topology, limits, metrics, planted, .. } = config;
         let mine = |partition: &PartitionId| topology.shard_of(*node, *partition) == *shard;
         let owned = topology.ring().owned(*node).filter(mine);
         let (partitions, scrub) = (topology.ring().partitions(), limits.aae.scrub_interval);
@@ -120,7 +125,14 @@ impl<S: Store> Replica<S> {
         let outputs = [Output::Sync(BatchSeq(0))].into_iter().chain(owes).chain(unreadable).collect();
         Replica {
             node: *node,
+            #[cfg(not(feature = "planted-bugs"))]
             actors: Actors::new(rng),
+            #[cfg(feature = "planted-bugs")]
+            actors: if planted.keeps_actors() {
+                Actors::kept(mistakes::actors_found(&store), rng)
+            } else {
+                Actors::new(rng)
+            },
             write_ids: WriteIds::new(limits.write_ids_max, limits.write_ids_age),
             headers: HeaderCache::new(limits.header_cache_bytes),
             trees,
@@ -129,12 +141,13 @@ impl<S: Store> Replica<S> {
             after_sync: VecDeque::new(),
             applied: BatchSeq(0),
             sync_asked: BatchSeq(0),
-            synced: None,
+            synced: planted.is(Bug::FirstSyncNotAwaited).then_some(BatchSeq(0)),
             sync_due: None,
             outputs,
             topology: topology.clone(),
             limits: limits.clone(),
             metrics: metrics.clone(),
+            planted: *planted,
             store,
         }
     }
@@ -209,6 +222,10 @@ impl<S: Store> Replica<S> {
         if self.turn.is_empty() {
             return;
         }
+        #[cfg(feature = "planted-bugs")]
+        if self.planted.is(Bug::TimerReaping) {
+            self.reap_tombstones(now);
+        }
         let mut turn = std::mem::take(&mut self.turn);
         if !turn.has_changes() {
             return self.release(now, turn.waiting);
@@ -228,8 +245,15 @@ impl<S: Store> Replica<S> {
             }
             Err(ApplyError::Full(reason)) => {
                 tracing::warn!(reason, "a batch was refused for lack of room; nothing of it was applied");
-                self.actors.restore(std::mem::take(&mut turn.actors_before));
-                self.write_ids.forget_newest(turn.write_ids);
+                if !self.planted.is(Bug::CounterSkipped) {
+                    self.actors.restore(std::mem::take(&mut turn.actors_before));
+                }
+                if !self.planted.is(Bug::RefusedIdRemembered) {
+                    self.write_ids.forget_newest(turn.write_ids);
+                }
+                if self.planted.is(Bug::CounterReused) {
+                    return self.release(now, turn.waiting);
+                }
                 self.refuse(std::mem::take(&mut turn.waiting));
                 self.remove_all_the_same(now, turn);
             }
@@ -261,11 +285,16 @@ impl<S: Store> Replica<S> {
         let topology = self.topology.clone();
         let located = self.locate(&topology, write.bucket, &write.key)?;
         let role = self.role(&located, write.hint_for)?;
-        let known = self.known(&located)?;
+        let mut known = self.known(&located)?;
+        if self.planted.is(Bug::StampWithoutHints) {
+            known.merged = None;
+        }
         let intent = stamp::Intent::new(&write);
-        if let Some(dot) = self.write_ids.recognise(now.instant, known.header(), &intent)? {
+        if !self.planted.is(Bug::RetryDuplicates)
+            && let Some(dot) = self.write_ids.recognise(now.instant, known.header(), &intent)?
+        {
             self.metrics.retries_recognised.inc();
-            if !known.header().covers(dot) {
+            if !known.header().covers(dot) && !self.planted.is(Bug::RememberedIdWithoutCover) {
                 self.reply(from, id, Reply::Lost);
                 return Ok(());
             }
@@ -285,7 +314,9 @@ impl<S: Store> Replica<S> {
         let Located { bucket, partition, .. } = located;
         self.witness(partition, &write.context.vv);
         let header = known.header();
-        let written_at = stamp::written_at(now.wall, header, &write.context, self.limits.clock_ahead_max)?;
+        let nothing = Context::default();
+        let read = if self.planted.is(Bug::StampBeforeContext) { &nothing } else { &write.context };
+        let written_at = stamp::written_at(now.wall, header, read, self.limits.clock_ahead_max)?;
         stamp::check_room(header, &write)?;
 
         let mut siblings = if header.live().iter().all(|(dot, _)| write.context.vv.covers(*dot)) {
@@ -294,8 +325,12 @@ impl<S: Store> Replica<S> {
             self.everything(&located, &known)?
         };
         self.turn.actors_before.entry(partition).or_insert_with(|| self.actors.get(partition));
-        let dot = self.actors.next_dot(partition);
-        siblings.event(&write.context.vv, dot, stamp::version(&write, written_at));
+        let mut dot = self.actors.next_dot(partition);
+        if self.planted.is(Bug::DotFromContext) {
+            dot.counter = write.context.vv.counter(dot.actor) + 1;
+        }
+        let replaced = if self.planted.is(Bug::FalseSiblings) { &nothing.vv } else { &write.context.vv };
+        siblings.event(replaced, dot, stamp::version(&write, written_at));
         self.settle(bucket, &mut siblings);
         self.turn.write_ids += 1;
         self.write_ids.remember(now.instant, &intent, dot);
@@ -320,26 +355,38 @@ impl<S: Store> Replica<S> {
         let located = self.locate(&topology, merge.bucket, &merge.key)?;
         let role = self.role(&located, merge.hint_for)?;
         self.witness(located.partition, merge.siblings.vv());
-        let durability = match merge.purpose {
+        let mut durability = match merge.purpose {
             // The hint goes away on the strength of this answer.
             Purpose::Handoff => Durability::Sync,
             Purpose::Write | Purpose::ReadRepair | Purpose::AntiEntropy => located.bucket.durability,
         };
         match role {
+            Role::Owner { .. } if self.planted.replaces(merge.purpose) => {
+                let before = self.header(&located.record)?;
+                self.turn.put(located.record, merge.bucket, &merge.key, before, merge.siblings);
+            }
             Role::Owner { owes } => {
                 let changed = self.take_in(&located, &merge.key, merge.siblings)?;
                 self.metrics.aae_keys_repaired.inc_by(u64::from(changed && merge.purpose == Purpose::AntiEntropy));
+                if !changed && self.planted.is(Bug::NoopAckBeforeSync) {
+                    durability = Durability::Buffered;
+                }
                 if let Some(target) = owes {
                     self.mark(target, &located)?;
                 }
             }
-            Role::StandIn { target } => self.keep_for(target, &located, &merge.key, merge.siblings)?,
+            Role::StandIn { target } => {
+                self.keep_for(target, &located, &merge.key, merge.siblings)?;
+                if self.planted.is(Bug::HintAckedInMemory) {
+                    durability = Durability::Buffered;
+                }
+            }
         }
         self.turn.wait(Waiting { to: from, id, waits: Waits::Ack { durability } });
         Ok(())
     }
 
-    /// Merges into the own record. The answer is whether that changed it.
+    /// Merges into the own record. Whether that changed anything.
     fn take_in(&mut self, located: &Located<'_>, key: &Key, mut merged: Siblings) -> Result<bool, StoreError> {
         let Located { bucket, record, .. } = located;
         let header = self.header(record)?;
@@ -419,7 +466,7 @@ impl<S: Store> Replica<S> {
 
     /// Applies the bucket's conflict policy to a merged state.
     fn settle(&self, bucket: &BucketDefinition, siblings: &mut Siblings) {
-        if bucket.conflict == Conflict::Lww {
+        if bucket.conflict == Conflict::Lww || self.planted.is(Bug::LastWriteWins) {
             self.metrics.lww_discarded.inc_by(siblings.keep_last() as u64);
         }
     }
@@ -438,7 +485,9 @@ impl<S: Store> Replica<S> {
 
     /// What is held of a key, without values: from this turn's batch, the cache, or the store.
     fn header(&mut self, record: &RecordKey) -> Result<Arc<Header>, StoreError> {
-        if let Some(change) = self.turn.changes.get(record) {
+        if !self.planted.is(Bug::NoReadThrough)
+            && let Some(change) = self.turn.changes.get(record)
+        {
             return Ok(change.header.clone());
         }
         if let Some(header) = self.headers.get(record.as_bytes()) {
@@ -458,7 +507,9 @@ impl<S: Store> Replica<S> {
 
     /// What is held of a key: from this turn's batch, or the store.
     fn siblings(&self, record: &RecordKey) -> Result<Siblings, StoreError> {
-        if let Some(change) = self.turn.changes.get(record) {
+        if !self.planted.is(Bug::NoReadThrough)
+            && let Some(change) = self.turn.changes.get(record)
+        {
             return Ok(change.siblings.clone());
         }
         self.store.get(record.as_bytes())?.map_or_else(|| Ok(Siblings::new()), record::decode)
@@ -497,7 +548,7 @@ impl<S: Store> Replica<S> {
     /// rest on the newest batch.
     fn reply_once(&mut self, durability: Durability, to: NodeId, id: RequestId, reply: Reply) {
         match durability {
-            Durability::Sync if self.synced < Some(self.applied) => {
+            Durability::Sync if self.synced < Some(self.applied) && !self.planted.is_rash(&reply) => {
                 self.after_sync.push_back((self.applied, to, id, reply));
                 if self.applied > self.sync_asked {
                     self.ask_sync();

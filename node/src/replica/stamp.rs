@@ -39,6 +39,12 @@ impl Actors {
         Actors { live: BTreeMap::new(), rng }
     }
 
+    /// Those that an earlier process has left, as if a start could go on with them.
+    #[cfg(feature = "planted-bugs")]
+    pub(super) fn kept(live: BTreeMap<PartitionId, Actor>, rng: StdRng) -> Actors {
+        Actors { live, rng }
+    }
+
     /// Names the next write of a partition.
     pub(super) fn next_dot(&mut self, partition: PartitionId) -> Dot {
         let rng = &mut self.rng;

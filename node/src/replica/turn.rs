@@ -141,7 +141,6 @@ impl Turn {
 
     /// A hint's new value, or its end, in place of what the store holds.
     pub(super) fn put_hint(&mut self, key: HintKey, stored: Option<Weight>, after: After) {
-        let stored = self.hints.get(&key).map_or(stored, |change| change.stored);
         self.hints.insert(key, HintChange { stored, after });
     }
 

@@ -106,6 +106,11 @@ impl MemoryStore {
         DiskImage(self.synced.clone())
     }
 
+    /// Copies what the process sees: a directory copied while it was in use.
+    pub fn copy(&self) -> DiskImage {
+        DiskImage(self.written.clone())
+    }
+
     /// Replaces everything by an older or foreign disk: what a restored backup does. Planted faults stay.
     pub fn restore(&mut self, image: DiskImage) {
         self.unsynced.clear();

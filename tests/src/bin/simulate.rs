@@ -3,6 +3,8 @@
 //! ```sh
 //! cargo run --release -p driftless-tests --bin simulate -- --seeds 1000
 //! cargo run --release -p driftless-tests --bin simulate -- --seed 42 --trace
+//! cargo run --release -p driftless-tests --bin simulate -- --planted all
+//! cargo run --release -p driftless-tests --bin simulate -- --planted ack-before-sync --seeds 400
 //! ```
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a person")]
 
@@ -10,9 +12,11 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use driftless_node::planted::Bug;
 use driftless_tests::sim::coverage::Coverage;
+use driftless_tests::sim::planted::Hunt;
 use driftless_tests::sim::profile::Regime;
-use driftless_tests::sim::run::{Keep, Outcome, run};
+use driftless_tests::sim::run::{Keep, Outcome, run_planted};
 
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
@@ -22,14 +26,22 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match options.seed {
-        Some(seed) => one(seed, options.trace),
-        None => many(&options),
+    match (options.seed, &options.plants) {
+        (Some(seed), _) => one(seed, &options),
+        (None, Plants::All) => hunt(),
+        (None, Plants::Nothing | Plants::One(_)) => many(&options),
     }
 }
 
-fn one(seed: u64, trace: bool) -> ExitCode {
-    let outcome = run(seed, if trace { Keep::Everything } else { Keep::Violation });
+fn hunt() -> ExitCode {
+    let hunts = Hunt::all();
+    print!("{}", Hunt::table(&hunts));
+    if hunts.iter().all(|hunt| hunt.catch.is_some()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn one(seed: u64, options: &Options) -> ExitCode {
+    let keep = if options.trace { Keep::Everything } else { Keep::Violation };
+    let outcome = run_planted(seed, keep, options.plants.bug());
     match (&outcome.violations[..], &outcome.trace) {
         ([], Some(trace)) => print!("{trace}"),
         ([], None) => {}
@@ -55,7 +67,7 @@ fn many(options: &Options) -> ExitCode {
     let mut regimes: BTreeMap<Regime, (u64, u64)> = BTreeMap::new();
     let mut promises: BTreeMap<&str, u64> = BTreeMap::new();
     for (done, seed) in (options.first..options.first + options.seeds).enumerate() {
-        let outcome = run(seed, Keep::Nothing);
+        let outcome = run_planted(seed, Keep::Nothing, options.plants.bug());
         coverage.join(&outcome.coverage);
         events += outcome.events;
         operations += outcome.operations;
@@ -108,14 +120,42 @@ struct Options {
     first: u64,
     seed: Option<u64>,
     trace: bool,
+    plants: Plants,
+}
+
+/// Which mistakes the engines make.
+enum Plants {
+    Nothing,
+    One(Bug),
+    All,
+}
+
+impl Plants {
+    fn of_name(name: &str) -> Result<Plants, String> {
+        let names = || Bug::ALL.iter().map(|bug| bug.name()).collect::<Vec<_>>().join(", ");
+        match name {
+            "all" => Ok(Plants::All),
+            _ => Bug::of_name(name)
+                .map(Plants::One)
+                .ok_or_else(|| format!("no bug is called {name:?}, only {}", names())),
+        }
+    }
+
+    fn bug(&self) -> Option<Bug> {
+        match self {
+            Plants::One(bug) => Some(*bug),
+            Plants::Nothing | Plants::All => None,
+        }
+    }
 }
 
 impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
-        let mut options = Options { seeds: 300, first: 0, seed: None, trace: false };
+        let mut options = Options { seeds: 300, first: 0, seed: None, trace: false, plants: Plants::Nothing };
         while let Some(argument) = arguments.next() {
+            let mut text = || arguments.next().ok_or(format!("what of {argument}?"));
             let mut number = || {
-                let text = arguments.next().ok_or(format!("{argument} wants a number"))?;
+                let text = text()?;
                 text.parse::<u64>().map_err(|error| format!("{argument} {text}: {error}"))
             };
             match argument.as_str() {
@@ -123,6 +163,7 @@ impl Options {
                 "--first" => options.first = number()?,
                 "--seed" => options.seed = Some(number()?),
                 "--trace" => options.trace = true,
+                "--planted" => options.plants = Plants::of_name(&text()?)?,
                 _ => return Err(format!("what is {argument:?}?")),
             }
         }
@@ -130,4 +171,5 @@ impl Options {
     }
 }
 
-const USAGE: &str = "usage: simulate [--seeds N] [--first N] | --seed N [--trace]";
+const USAGE: &str =
+    "usage: simulate [--planted BUG] [--seeds N] [--first N] | [--planted BUG] --seed N [--trace] | --planted all";

@@ -152,7 +152,7 @@ impl Client {
         let current = self.current.as_mut().expect("concludes only what is under way");
         let again = match ending {
             Ending::Ok | Ending::Pending => false,
-            Ending::Refused => current.retries > 0 && !current.intention.damaged && self.rng.random_bool(0.5),
+            Ending::Refused => current.retries > 0 && !current.intention.damaged && self.rng.random_bool(0.7),
             Ending::Unknown => current.retries > 0 && self.rng.random_bool(0.75),
         };
         current.doubt |= ending == Ending::Unknown;

@@ -16,6 +16,7 @@ use driftless_node::liveness::Liveness;
 use driftless_node::liveness::detector::{self, Detector, DetectorConfig, DetectorSettings};
 use driftless_node::metrics::Metrics;
 use driftless_node::peer::{Incarnation, Message};
+use driftless_node::planted::{Bug, Planted};
 use driftless_node::replica::store::BatchSeq;
 use driftless_node::time::Instant;
 use driftless_proto::causality::ContextKey;
@@ -26,7 +27,8 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::clock::Clock;
-use super::profile::{BUCKETS, Healing, Profile, Regime};
+use super::history::Slot;
+use super::profile::{BUCKETS, Healing, Profile};
 use super::schedule::Micros;
 use super::store::SimStore;
 
@@ -44,6 +46,10 @@ pub struct Node {
     pub paused: bool,
     /// Counts over all its lives.
     pub metrics: Arc<Metrics>,
+    /// Keys of hints that were removed and whose removal is not durable yet.
+    pub removed: BTreeSet<Slot>,
+    /// What the next process will find in the place of its disk.
+    pub found: Found,
     /// The sync under way.
     pub syncing: bool,
     /// Whether another was asked for meanwhile.
@@ -57,6 +63,30 @@ pub struct Node {
     /// What the engine is told of a peer, whatever the detector thinks.
     misjudged: BTreeMap<NodeId, Liveness>,
     inbox: Vec<Input>,
+}
+
+/// Whose disk a process finds when it starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// The one that the process before it has left, however it ended.
+    Own,
+    /// An earlier durable state of it: a restored backup.
+    Backup,
+    /// A copy made of the directory while an earlier process wrote to it.
+    Copy,
+}
+
+impl Found {
+    /// The mistake that a process makes which starts so: some belong to one kind of start.
+    fn planted(self, bug: Option<Bug>) -> Planted {
+        let at = match bug {
+            Some(Bug::ActorKeptAfterCrash) => Some(Found::Own),
+            Some(Bug::ActorKeptAfterRollback) => Some(Found::Backup),
+            Some(Bug::ActorKeptInCopy) => Some(Found::Copy),
+            _ => None,
+        };
+        bug.filter(|_| at.is_none_or(|at| at == self)).map_or_else(Planted::default, Planted::bug)
+    }
 }
 
 /// What can arrive at a node between two turns.
@@ -116,6 +146,8 @@ impl Node {
             life: 0,
             paused: false,
             metrics: Arc::new(Metrics::default()),
+            removed: BTreeSet::new(),
+            found: Found::Own,
             syncing: false,
             sync_wanted: false,
             turn_planned: false,
@@ -134,6 +166,7 @@ impl Node {
         topology: &Arc<Topology>,
         keys: &ContextKeys,
         limits: Limits,
+        bug: Option<Bug>,
         rng: &mut StdRng,
     ) {
         assert!(self.engine.is_none(), "a node starts only when it is down");
@@ -147,6 +180,7 @@ impl Node {
             limits,
             metrics: Arc::clone(&self.metrics),
             seed: rng.random(),
+            planted: self.found.planted(bug),
         };
         let now = self.clock.now(at);
         self.engine = Some(Engine::new(config, self.store.clone(), now));
@@ -167,6 +201,7 @@ impl Node {
         self.detector = None;
         self.misjudged.clear();
         self.inbox.clear();
+        self.removed.clear();
         self.life += 1;
         self.paused = false;
         self.syncing = false;
@@ -292,6 +327,7 @@ pub fn limits(profile: &Profile) -> Limits {
         requests_max: profile.requests_max,
         deadline_max: Duration::from_secs(10),
         buffered_sync_interval: Duration::from_millis(100),
+        handoff_delay: Duration::from_micros(profile.handoff_delay),
         aae: AaeLimits {
             interval: match profile.healing {
                 Healing::Reads => Duration::from_secs(1_000_000),
@@ -307,10 +343,6 @@ pub fn limits(profile: &Profile) -> Limits {
         hint_bytes_max: match profile.healing {
             Healing::AntiEntropy => 0,
             Healing::Both | Healing::Reads => Limits::default().hint_bytes_max,
-        },
-        handoff_delay: match profile.regime {
-            Regime::Plain | Regime::Stress => Duration::from_millis(100),
-            Regime::Fast => Duration::from_millis(1),
         },
         ..Limits::default()
     }

@@ -16,6 +16,7 @@ use super::profile::Profile;
 pub struct Memory {
     contexts: BTreeMap<Slot, Vec<(ContextToken, Seen)>>,
     read_last: Option<Slot>,
+    deleted_last: Option<Slot>,
 }
 
 /// What a client wants next.
@@ -70,6 +71,12 @@ impl Intention {
                 _ => {}
             }
         }
+        // Some make sure: what the second delete finds may be on one disk alone.
+        if let Some(slot) = memory.deleted_last.take()
+            && rng.random_bool(0.4)
+        {
+            return Intention::new(Kind::Delete, slot, profile, topology, rng);
+        }
         let slot = draw_slot(profile, topology, rng);
         let dice = rng.random_range(0..100);
         let kind = match dice {
@@ -81,6 +88,7 @@ impl Intention {
         if matches!(dice, 64..80 | 94..) {
             intention.use_old_context(memory, rng);
         }
+        memory.deleted_last = (kind == Kind::Delete).then(|| intention.slot.clone());
         intention
     }
 
@@ -132,7 +140,7 @@ impl Intention {
 
     fn new(kind: Kind, slot: Slot, profile: &Profile, topology: &Topology, rng: &mut StdRng) -> Intention {
         let n = topology.bucket(slot.0).expect("slots are drawn from the buckets").quorum.n();
-        let mut number = || rng.random_bool(0.12).then(|| rng.random_range(1..=n));
+        let mut number = || rng.random_bool(profile.odd_quorums).then(|| rng.random_range(1..=n));
         let (r, w) = (number(), number());
         let strict = rng.random_bool(profile.strict).then_some(false);
         let sloppy = strict.or_else(|| rng.random_bool(0.05).then_some(true));

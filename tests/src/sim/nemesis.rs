@@ -1,14 +1,17 @@
 //! What goes wrong, and when. Each seed draws which kinds of faults it has, sometimes none; a kind that is never alone
 //! hides what it does alone.
 //!
-//! Faults stay within the promises: disks lose only what was not synced, and everything heals before the calm phase.
+//! Faults stay within the promises: at most one disk of a run is set back, the others lose only what was not synced,
+//! and everything heals before the calm phase.
 
 use driftless_node::liveness::Liveness;
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use super::generator::key_of;
 use super::profile::{Profile, Regime};
 use super::schedule::Micros;
+use super::{check, cluster};
 
 /// One act of the nemesis. Those that begin something name when it ends.
 #[derive(Clone, PartialEq, Debug)]
@@ -26,6 +29,15 @@ pub enum Fault {
     Partition {
         /// Nodes of one side.
         side: Vec<usize>,
+        /// For how long.
+        lasts: Micros,
+    },
+    /// The nodes of two groups lose each other, and notice at once.
+    Split {
+        /// Some nodes.
+        these: Vec<usize>,
+        /// Others.
+        those: Vec<usize>,
         /// For how long.
         lasts: Micros,
     },
@@ -76,6 +88,18 @@ pub enum Fault {
         /// Whose.
         node: usize,
     },
+    /// Somebody copies the disk of a node.
+    CopyDisk {
+        /// Whose.
+        node: usize,
+        /// Whether what its process sees is copied, or what is durable.
+        live: bool,
+    },
+    /// The node whose disk was copied stops, and starts on the copy.
+    RollBack {
+        /// Until it starts.
+        down: Micros,
+    },
     /// A node thinks wrongly of a peer.
     Misjudge {
         /// Who.
@@ -114,6 +138,9 @@ pub struct FaultSet {
     pub partitions: bool,
     /// One direction of a link fails.
     pub one_way_cuts: bool,
+    /// The same nodes lose each other again and again, and notice at once: what was left with fallbacks is under way
+    /// when more of it comes.
+    pub flaps: bool,
     /// Processes stand still.
     pub pauses: bool,
     /// Wall clocks are wrong, and jump.
@@ -122,6 +149,8 @@ pub struct FaultSet {
     pub full_disks: bool,
     /// Disks fail in the middle of a batch.
     pub failing_disks: bool,
+    /// One disk is set back to what it held earlier.
+    pub rollback: bool,
     /// Working connections are given up.
     pub suspicion: bool,
     /// Peers that are well are thought to be gone.
@@ -136,6 +165,9 @@ pub struct FaultSet {
     pub client_loss: f64,
     /// Whether messages outlive the connection they were sent on.
     pub ghosts: bool,
+    /// Chance that the crash of a process is its machine's loss of power. Where it seldom is, what a process left
+    /// unsynced is what the next one finds, and must not take for durable.
+    pub power: f64,
     /// Chance that a crash keeps some of what was not synced, instead of nothing.
     pub keep_some: f64,
 }
@@ -155,16 +187,19 @@ impl FaultSet {
         let (loss, duplication) = (chance(0.5, 0.002, 0.08), chance(0.4, 0.01, 0.15));
         let (delay, client_loss) = (chance(0.5, 0.005, 0.1), chance(0.4, 0.01, 0.08));
         let keep_some = chance(0.6, 0.05, 0.25);
+        let power = [0.1, 0.5, 0.9][rng.random_range(0..3)];
         let mut on = |chance: f64| rng.random_bool(chance);
         FaultSet {
             crashes: on(0.6),
             power_cuts: on(0.3),
             partitions: on(0.45),
             one_way_cuts: on(0.35),
+            flaps: on(if regime == Regime::Plain { 0.25 } else { 0.4 }),
             pauses: on(0.3),
             clocks: on(0.5),
             full_disks: on(0.3),
             failing_disks: on(0.2),
+            rollback: on(if regime == Regime::Plain { 0.3 } else { 0.7 }),
             suspicion: on(if regime == Regime::Plain { 0.1 } else { 0.4 }),
             misjudgement: on(if regime == Regime::Plain { 0.1 } else { 0.4 }),
             loss,
@@ -172,6 +207,7 @@ impl FaultSet {
             delay,
             client_loss,
             ghosts: on(0.25),
+            power,
             keep_some,
         }
     }
@@ -209,6 +245,32 @@ impl FaultSet {
         ];
         let kinds: Vec<Draw> = kinds.into_iter().filter(|(on, _)| *on).map(|(_, draw)| draw).collect();
         let mut acts = Vec::new();
+        if self.rollback {
+            let copied = rng.random_range(0..profile.active / 2);
+            acts.push((copied, Fault::CopyDisk { node: node(profile, rng), live: rng.random_bool(0.4) }));
+            let after = rng.random_range(10_000..profile.active / 2);
+            acts.push((copied + after, Fault::RollBack { down: downtime(rng) }));
+        }
+        if self.flaps {
+            let (these, those) = two_groups(profile, rng);
+            let (apart, together) = (rng.random_range(10_000..300_000), rng.random_range(2_000..200_000));
+            let mut at = rng.random_range(0..200_000);
+            while at < profile.active {
+                let lasts = rng.random_range(apart / 4..apart);
+                acts.push((at, Fault::Split { these: these.clone(), those: those.clone(), lasts }));
+                at += lasts + rng.random_range(together / 4..2 * together);
+            }
+        }
+        // A disk at its limit: room comes and goes, and clients try again between.
+        if self.full_disks && rng.random_bool(0.5) {
+            let node = node(profile, rng);
+            let mut at = rng.random_range(0..200_000);
+            while at < profile.active {
+                let lasts = rng.random_range(300..6_000);
+                acts.push((at, Fault::DiskFull { node, lasts }));
+                at += lasts + rng.random_range(3_000..60_000);
+            }
+        }
         if kinds.is_empty() {
             return acts;
         }
@@ -239,6 +301,24 @@ fn partition(profile: &Profile, rng: &mut StdRng) -> Fault {
         side = vec![node(profile, rng)];
     }
     Fault::Partition { side, lasts: rng.random_range(10_000..900_000) }
+}
+
+/// One link, one node and all others, or the primaries of a key and all others.
+fn two_groups(profile: &Profile, rng: &mut StdRng) -> (Vec<usize>, Vec<usize>) {
+    let (a, b) = two_nodes(profile, rng);
+    let rest = |these: &[usize]| (0..profile.nodes).filter(|node| !these.contains(node)).collect();
+    match rng.random_range(0..4) {
+        0 => (vec![a], vec![b]),
+        1 => (vec![a], rest(&[a])),
+        _ => {
+            let topology = cluster::topology(profile.nodes);
+            let bucket = &topology.buckets()[0];
+            let slot = (bucket.id, key_of(bucket, rng.random_range(0..profile.keys)));
+            let primaries = check::primaries(&topology, &slot);
+            let others = rest(&primaries);
+            (primaries, others)
+        }
+    }
 }
 
 fn one_way_cut(profile: &Profile, rng: &mut StdRng) -> Fault {

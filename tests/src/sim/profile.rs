@@ -57,6 +57,12 @@ pub struct Profile {
     pub requests_max: usize,
     /// How likely each bucket is, as weights in the order of [`BUCKETS`].
     pub bucket_weights: [u32; BUCKETS],
+    /// How long a node has been back before hints are delivered to it.
+    pub handoff_delay: Micros,
+    /// Chance that a request has an r or a w of its own.
+    pub odd_quorums: f64,
+    /// Chance that a client asks one of a key's primaries; else it asks anybody.
+    pub asks_primary: f64,
     /// Chance that a request asks for strict quorums.
     pub strict: f64,
     /// What makes replicas equal again.
@@ -105,9 +111,10 @@ impl Profile {
     /// Draws a world.
     pub fn draw(regime: Regime, rng: &mut StdRng) -> Profile {
         let harsh = regime != Regime::Plain;
-        let nodes = [3, 3, 3, 4, 5][rng.random_range(0..5)];
+        // From four nodes on there is somebody to stand in for a replica.
+        let nodes = [3, 3, 3, 4, 5, 6][rng.random_range(0..6)];
         let faults = FaultSet::draw(regime, rng);
-        Profile {
+        let profile = Profile {
             regime,
             nodes,
             // In a quiet world nothing hides behind the sync of somebody else's write.
@@ -134,12 +141,40 @@ impl Profile {
             write_ids_max: [4, 4_096, 4_096][rng.random_range(0..3)],
             requests_max: if rng.random_bool(0.1) { rng.random_range(8..14) } else { 1_024 },
             bucket_weights: bucket_weights(rng),
+            // Without a calm delay hints are under way whenever somebody writes.
+            handoff_delay: if regime == Regime::Fast { 1_000 } else { [5_000, 100_000][rng.random_range(0..2)] },
+            odd_quorums: 0.12,
+            asks_primary: [0.7, 0.4, 0.0][rng.random_range(0..3)],
             strict: [0.05, 0.3, 0.9][rng.random_range(0..3)],
             healing: [Healing::Both, Healing::Both, Healing::Reads, Healing::AntiEntropy][rng.random_range(0..4)],
             aae_interval: rng.random_range(100_000..800_000),
             aae_confirm: [0, 5_000, 100_000][rng.random_range(0..3)],
             damage: [None, None, Some(Damage::Some), Some(Damage::All)][rng.random_range(0..4)],
             faults,
+        };
+        if profile.nodes > 3 && rng.random_bool(0.5) { profile.of_fallbacks(rng) } else { profile }
+    }
+
+    /// Everybody wants the same few keys, at nodes that often cannot reach their primaries: nearly all that happens
+    /// happens at fallbacks.
+    fn of_fallbacks(self, rng: &mut StdRng) -> Profile {
+        Profile {
+            clients: self.clients.max(6),
+            keys: self.keys.min(2),
+            think: (0, 1_500),
+            // Who gives up early comes back with the same write while its first stamp is on the move.
+            patience: [(3_000, 40_000), (20_000, 150_000)][rng.random_range(0..2)],
+            odd_quorums: 0.4,
+            asks_primary: 0.0,
+            bucket_weights: [4, 0, 0, 3, 1, 0],
+            strict: 0.02,
+            faults: FaultSet {
+                client_loss: self.faults.client_loss.max(0.05),
+                flaps: true,
+                misjudgement: true,
+                ..self.faults
+            },
+            ..self
         }
     }
 }

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use driftless_node::liveness::Liveness;
+use driftless_node::planted::Bug;
 use driftless_proto::WriteId;
 
 use super::check::{self, Evidence, Violation, past::Past};
@@ -55,7 +56,12 @@ pub enum Keep {
 
 /// Runs a seed.
 pub fn run(seed: u64, keep: Keep) -> Outcome {
-    let mut world = World::new(seed, keep != Keep::Nothing);
+    run_planted(seed, keep, None)
+}
+
+/// Runs a seed with engines that make a mistake.
+pub fn run_planted(seed: u64, keep: Keep, bug: Option<Bug>) -> Outcome {
+    let mut world = World::new(seed, bug, keep != Keep::Nothing);
     let lived = catch_unwind(AssertUnwindSafe(|| live(&mut world)));
     let violations = match lived {
         Ok(violations) => violations,
@@ -216,8 +222,7 @@ fn converged(world: &World) -> bool {
 }
 
 fn verdict(world: &mut World) -> Vec<Violation> {
-    let disks = world.disks();
-    world.oracle.again("at the end", &world.topology, &world.history, &world.observer, &disks);
+    world.judge("at the end");
     let forgetful = world.profile.write_ids_max < MANY_WRITE_IDS;
     let past = Past::new(&world.history, &world.observer, forgetful);
     let held = held(world);
@@ -230,6 +235,7 @@ fn verdict(world: &mut World) -> Vec<Violation> {
         trees: &trees,
         past: &past,
         losses: &world.losses,
+        disk_losses: &world.disk_losses,
     };
     let mut violations = std::mem::take(&mut world.violations);
     violations.append(&mut world.oracle.violations);
@@ -290,6 +296,10 @@ fn met(world: &World, evidence: &Evidence<'_>) -> Coverage {
         met.add("strict write-backs", metrics.write_backs.get());
         met.add("retries recognised", metrics.retries_recognised.get());
         met.add("lww discards", metrics.lww_discarded.get());
+        met.add("hedges", metrics.hedges.get());
+        met.add("hints stored", metrics.hints_stored.get());
+        met.add("hints refused", metrics.hints_refused.get());
+        met.add("peers doubted", metrics.peers_doubted.get());
         met.add("batch apply failures", node.store.refused());
         met.add("exchanges that found differences", metrics.aae_exchanges_different.get());
         met.add("exchanges that ended early", metrics.aae_exchanges_failed.get());

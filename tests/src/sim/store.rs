@@ -11,7 +11,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use driftless_node::replica::record::{self, HintKey};
 use driftless_node::replica::store::{ApplyError, Batch, BatchSeq, Store, StoreError};
-use driftless_node::store::memory::MemoryStore;
+use driftless_node::store::memory::{DiskImage, MemoryStore};
 use driftless_proto::Siblings;
 
 use super::history::Slot;
@@ -91,6 +91,17 @@ impl SimStore {
     /// Takes back all planted faults.
     pub fn repair(&self) {
         self.0.borrow_mut().memory.clear_faults();
+    }
+
+    /// A copy of the disk: of what is durable, or, if the directory is `live`, of what its process sees.
+    pub fn image(&self, live: bool) -> DiskImage {
+        let memory = &self.0.borrow().memory;
+        if live { memory.copy() } else { memory.snapshot() }
+    }
+
+    /// Another disk takes the place of this one.
+    pub fn restore(&self, image: DiskImage) {
+        self.0.borrow_mut().memory.restore(image);
     }
 
     /// Alters what the disk holds while no process uses it: each record becomes what `change` makes of it; `None`

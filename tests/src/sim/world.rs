@@ -14,22 +14,25 @@ use bytes::Bytes;
 use driftless_node::engine::{ClientTag, Output};
 use driftless_node::liveness::Liveness;
 use driftless_node::peer::{Body, Message, Purpose, Request, WireMessage};
+use driftless_node::planted::Bug;
+use driftless_node::store::memory::DiskImage;
 use driftless_node::time::Instant;
-use driftless_proto::client::Response;
-use driftless_proto::{ContextKeys, Topology};
+use driftless_proto::client::{Deleted, Response, Stored};
+use driftless_proto::{Conflict, ContextKeys, Header, Topology};
 use driftless_ring::NodeId;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::check::Violation;
-use super::check::durability::DurabilityOracle;
+use super::check::durability::{DurabilityOracle, Scene};
 use super::client::Client;
 use super::clock::SKEW_MS_MAX;
-use super::cluster::{self, Input, Node, Turn};
+use super::cluster::{self, Found, Input, Node, Turn};
 use super::coverage::Coverage;
 use super::describe;
 use super::generator::Intention;
-use super::history::{History, OpId, slot_text};
+use super::hints::HintWatch;
+use super::history::{History, OpId, Slot, id_of, slot_text};
 use super::nemesis::downtime;
 use super::network::{Arrival, Network};
 use super::observer::Observer;
@@ -62,14 +65,20 @@ pub struct World {
     pub coverage: Coverage,
     /// What was found wrong on the way.
     pub violations: Vec<Violation>,
-    /// When power cuts lost batches.
+    /// When batches that had not been synced, or more, were lost.
     pub losses: Vec<Micros>,
+    /// When a disk was set back to an earlier state.
+    pub disk_losses: Vec<Micros>,
     /// Whether clients draw operations, and faults happen.
     pub phase: Phase,
     network: Network,
     keys: ContextKeys,
     numbers: BTreeMap<NodeId, usize>,
     attempts: BTreeMap<u64, (usize, OpId)>,
+    hints: HintWatch,
+    /// The copy of a disk that a node will find in place of its own.
+    copied: Option<(usize, Found, DiskImage)>,
+    bug: Option<Bug>,
     rng: StdRng,
     disk_rng: StdRng,
     fault_rng: StdRng,
@@ -86,7 +95,7 @@ pub enum Phase {
 
 impl World {
     /// A world with all nodes running and no connection made yet.
-    pub fn new(seed: u64, keep_lines: bool) -> World {
+    pub fn new(seed: u64, bug: Option<Bug>, keep_lines: bool) -> World {
         // One generator for each concern: that a client asks once more does not change the network's dice.
         let mut source = StdRng::seed_from_u64(seed);
         let mut split = || StdRng::seed_from_u64(source.random());
@@ -109,10 +118,14 @@ impl World {
             coverage: Coverage::default(),
             violations: Vec::new(),
             losses: Vec::new(),
+            disk_losses: Vec::new(),
             phase: Phase::Active,
             network: Network::new(profile.nodes, profile.latency, profile.faults.clone(), network),
             keys: cluster::context_keys(),
             attempts: BTreeMap::new(),
+            hints: HintWatch::default(),
+            copied: None,
+            bug,
             rng,
             disk_rng,
             fault_rng,
@@ -133,9 +146,20 @@ impl World {
         }
     }
 
-    /// The disks, by node.
-    pub fn disks(&self) -> Vec<SimStore> {
-        self.nodes.iter().map(|node| node.store.clone()).collect()
+    /// Asks the oracle whether what was acknowledged is where it has to be.
+    pub fn judge(&mut self, when: &str) {
+        self.ask_oracle(|oracle, scene| oracle.again(when, scene));
+    }
+
+    /// The same of some keys.
+    fn judge_keys(&mut self, slots: &BTreeSet<Slot>, when: &str) {
+        self.ask_oracle(|oracle, scene| slots.iter().for_each(|slot| oracle.again_of(slot, when, scene)));
+    }
+
+    fn ask_oracle(&mut self, ask: impl FnOnce(&mut DurabilityOracle, &Scene<'_>)) {
+        let disks: Vec<SimStore> = self.nodes.iter().map(|node| node.store.clone()).collect();
+        let World { topology, history, observer, oracle, .. } = self;
+        ask(oracle, &Scene { topology, history, observer, disks: &disks });
     }
 
     /// How many messages between nodes arrived twice, and how many never.
@@ -273,6 +297,8 @@ impl World {
         let life = (node, self.nodes[node].life);
         let mut halted = None;
         for batch in self.nodes[node].store.take_log() {
+            let removed = self.hints.applied(node, &batch, &mut self.coverage);
+            self.nodes[node].removed.extend(removed);
             let fresh = self.observer.applied(now, life, &batch);
             self.note_stamps(node, &fresh);
         }
@@ -339,6 +365,7 @@ impl World {
             return self.violations.push(Violation::general("the seam", text));
         };
         self.observer.sent(self.schedule.now(), (from, self.nodes[from].life), &message);
+        self.hints.sent(from, self.nodes[to].id, &message);
         self.note_message("sends to", from, to, &message);
         let Some(connection) = self.network.connection(from, to) else {
             return;
@@ -395,17 +422,38 @@ impl World {
             let text = format!("answers c{client} op {op}: {}", describe::response_text(&response));
             Line::about(cluster::name_of(node), slot_text(&slot), text)
         });
-        let acks = match &response {
-            Response::Stored(stored) => stored.acks,
-            Response::Deleted(deleted) if deleted.existed => deleted.acks,
-            _ => 0,
-        };
-        if acks > 0 {
-            let disks = self.disks();
-            self.oracle.acknowledged(op, acks, &self.topology, &self.history, &self.observer, &disks);
+        match &response {
+            Response::Stored(Stored { acks, .. }) | Response::Deleted(Deleted { existed: true, acks, .. }) => {
+                self.check_holds(node, op, &response);
+                self.ask_oracle(|oracle, scene| oracle.acknowledged(op, *acks, scene));
+            }
+            Response::Read(read) => {
+                let values = read.siblings.iter().filter_map(|sibling| id_of(&sibling.value)).collect();
+                self.ask_oracle(|oracle, scene| oracle.shown(op, values, scene));
+            }
+            Response::Deleted(_) => self.ask_oracle(|oracle, scene| oracle.found_nothing(op, scene)),
+            _ => {}
         }
         if let Some(delay) = self.network.client_delivery() {
             self.schedule.after(delay, Event::Response { client, attempt: to.request, response });
+        }
+    }
+
+    /// A put that is answered with nothing live has been deleted since, or is answered by a state that never held it.
+    fn check_holds(&mut self, node: usize, op: OpId, response: &Response) {
+        let write = self.history.get(op);
+        let keeps_siblings =
+            self.topology.bucket(write.slot.0).is_some_and(|bucket| bucket.conflict == Conflict::Siblings);
+        if !matches!(response, Response::Stored(stored) if stored.siblings == 0) || !keeps_siblings {
+            return;
+        }
+        let mut later = self.observer.dots_in(&write.slot).filter(|(_, stamp)| stamp.write_id != write.write_id);
+        let is_gone = |after: &Header| {
+            self.observer.dots_of(write.write_id).any(|(dot, _)| after.covers(dot) && after.get(dot).is_none())
+        };
+        if !later.any(|(_, stamp)| is_gone(&stamp.after)) {
+            let text = format!("n{node} answered put {op} by a state without it");
+            self.violations.push(Violation::of("answers make sense", &write.slot.clone(), text));
         }
     }
 

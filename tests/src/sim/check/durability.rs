@@ -1,87 +1,190 @@
 //! From the moment of its acknowledgement, a write with `durability = sync` is on as many disks as acknowledged it,
-//! for ever: that many nodes' durable state covers its dot.
+//! for ever: that many nodes' durable state covers its dot. A delete that found nothing to delete has made sure that w
+//! disks know of the deletion it relies on, and a strict read that n - r + 1 disks have what it shows. One disk fewer if one was lost since the operation began: that is the loss
+//! which w ≥ 2 is for.
 //!
 //! This looks at the moment itself, so it needs no crash at the right time to notice an acknowledgement that came
 //! before the sync.
 
 use driftless_node::replica::record::RecordKey;
-use driftless_proto::{Conflict, Durability, Topology};
+use driftless_proto::{Conflict, Dot, Durability, Siblings, Topology};
 
-use super::super::history::{History, OpId};
+use super::super::history::{Ending, History, Kind, OpId, Slot};
 use super::super::observer::Observer;
+use super::super::schedule::Micros;
 use super::super::store::SimStore;
 use super::Violation;
 
 const PROMISE: &str = "durability";
 
-/// The writes acknowledged so far, with the number of disks each was promised.
+/// What was promised so far.
 #[derive(Debug, Default)]
 pub struct DurabilityOracle {
-    promised: Vec<(OpId, u8)>,
+    promised: Vec<Promised>,
+    disk_losses: Vec<Micros>,
     /// What was found missing.
     pub violations: Vec<Violation>,
 }
 
+/// What the oracle looks at.
+pub struct Scene<'a> {
+    /// Ring and buckets.
+    pub topology: &'a Topology,
+    /// What clients asked.
+    pub history: &'a History,
+    /// Which dots their writes became.
+    pub observer: &'a Observer,
+    /// All disks.
+    pub disks: &'a [SimStore],
+}
+
+#[derive(Debug)]
+enum Promised {
+    /// A write is on this many disks.
+    Written { id: OpId, acks: u8 },
+    /// Each of these values is on this many disks.
+    Shown { id: OpId, values: Vec<OpId>, held_by: u8 },
+    /// This many disks know that these values are gone.
+    Gone { id: OpId, values: Vec<OpId>, held_by: u8 },
+}
+
+impl Promised {
+    /// To whom.
+    fn id(&self) -> OpId {
+        let (Promised::Written { id, .. } | Promised::Shown { id, .. } | Promised::Gone { id, .. }) = self;
+        *id
+    }
+}
+
 impl DurabilityOracle {
+    /// A disk was set back: of what was promised until now, one copy may be gone.
+    pub fn disk_lost(&mut self, at: Micros) {
+        self.disk_losses.push(at);
+    }
+
     /// A node has just acknowledged a write.
-    pub fn acknowledged(
-        &mut self,
-        id: OpId,
-        acks: u8,
-        topology: &Topology,
-        history: &History,
-        observer: &Observer,
-        disks: &[SimStore],
-    ) {
-        let bucket = topology.bucket(history.get(id).slot.0).expect("slots are drawn from the buckets");
-        if bucket.durability == Durability::Sync {
-            self.promised.push((id, acks));
-            self.check(self.promised.len() - 1, "when it was acknowledged", topology, history, observer, disks);
+    pub fn acknowledged(&mut self, id: OpId, acks: u8, scene: &Scene<'_>) {
+        self.promise(Promised::Written { id, acks }, scene);
+    }
+
+    /// A node has just answered that there is nothing to delete.
+    pub fn found_nothing(&mut self, id: OpId, scene: &Scene<'_>) {
+        let delete = scene.history.get(id);
+        let n = scene.topology.bucket(delete.slot.0).map_or(0, |bucket| bucket.quorum.n());
+        let met = |put: OpId| {
+            let put = scene.history.get(put);
+            (put.kind, put.ending) == (Kind::Put, Ending::Ok)
+                && put.slot == delete.slot
+                && put.returned < delete.invoked
+                && put.strict
+                && put.w + delete.r > n
+                && !self.disk_losses.iter().any(|at| *at >= put.invoked)
+                && scene.observer.dots_of(put.write_id).count() == 1
+        };
+        if delete.strict {
+            let values = (0..scene.history.len()).filter(|put| met(*put)).collect();
+            self.promise(Promised::Gone { id, values, held_by: delete.w }, scene);
         }
     }
 
-    /// Looks at all acknowledged writes again.
-    pub fn again(
-        &mut self,
-        when: &str,
-        topology: &Topology,
-        history: &History,
-        observer: &Observer,
-        disks: &[SimStore],
-    ) {
+    /// A node has just answered a get with these values.
+    pub fn shown(&mut self, id: OpId, values: Vec<OpId>, scene: &Scene<'_>) {
+        let get = scene.history.get(id);
+        let quorum = scene.topology.bucket(get.slot.0).expect("slots are drawn from the buckets").quorum;
+        if get.strict {
+            self.promise(Promised::Shown { id, values, held_by: quorum.n() - quorum.r() + 1 }, scene);
+        }
+    }
+
+    /// Looks at everything promised again.
+    pub fn again(&mut self, when: &str, scene: &Scene<'_>) {
         for at in 0..self.promised.len() {
-            self.check(at, when, topology, history, observer, disks);
+            self.check(at, when, scene);
         }
     }
 
-    fn check(
-        &mut self,
-        at: usize,
-        when: &str,
-        topology: &Topology,
-        history: &History,
-        observer: &Observer,
-        disks: &[SimStore],
-    ) {
-        let (id, acks) = self.promised[at];
-        let op = history.get(id);
-        let bucket = topology.bucket(op.slot.0).expect("slots are drawn from the buckets");
-        let place = topology.place(bucket, &op.slot.1);
-        let record = RecordKey::new(bucket.quorum.n(), place.token, bucket.id, &op.slot.1);
-        let states: Vec<_> = disks.iter().filter_map(|disk| disk.durable_record(record.as_bytes())).collect();
+    /// Looks again at what was promised of a key.
+    pub fn again_of(&mut self, slot: &Slot, when: &str, scene: &Scene<'_>) {
+        for at in 0..self.promised.len() {
+            if scene.history.get(self.promised[at].id()).slot == *slot {
+                self.check(at, when, scene);
+            }
+        }
+    }
+
+    fn promise(&mut self, promised: Promised, scene: &Scene<'_>) {
+        let bucket =
+            scene.topology.bucket(scene.history.get(promised.id()).slot.0).expect("slots are drawn from the buckets");
+        if bucket.durability == Durability::Sync {
+            self.promised.push(promised);
+            self.check(self.promised.len() - 1, "when it was acknowledged", scene);
+        }
+    }
+
+    fn check(&mut self, at: usize, when: &str, scene: &Scene<'_>) {
+        let broken = match &self.promised[at] {
+            Promised::Written { id, acks } => self.missing(*id, *acks, when, scene).map(|text| (*id, text)),
+            Promised::Shown { id, values, held_by } => {
+                self.not_held(*id, values, *held_by, when, scene).map(|text| (*id, text))
+            }
+            Promised::Gone { id, values, held_by } => {
+                self.unknown(*id, values, *held_by, when, scene).map(|text| (*id, text))
+            }
+        };
+        if let Some((id, text)) = broken {
+            self.violations.push(Violation::of(PROMISE, &scene.history.get(id).slot, text));
+        }
+    }
+
+    fn missing(&self, id: OpId, acks: u8, when: &str, scene: &Scene<'_>) -> Option<String> {
+        let op = scene.history.get(id);
+        let states = scene.states(&op.slot);
         // A write that two coordinators stamped was acknowledged under one of its dots.
-        let covered = |dot| states.iter().filter(|state| state.covers(dot)).count();
-        let most = observer.dots_of(op.write_id).map(|(dot, _)| covered(dot)).max();
-        // Where the last writer wins, a write may lose within the batch that stamps it: then no disk ever holds it.
-        if most.is_none() && bucket.conflict == Conflict::Lww {
-            return;
-        }
-        if most.is_none_or(|most| most < usize::from(acks)) {
-            let text = match most {
-                None => format!("{:?} {id} was acknowledged and never stamped", op.kind),
-                Some(most) => format!("{:?} {id} was acknowledged by {acks}, on {most} disks {when}", op.kind),
-            };
-            self.violations.push(Violation::of(PROMISE, &op.slot, text));
-        }
+        let covered = |dot: Dot| states.iter().filter(|state| state.covers(dot)).count();
+        let Some(most) = scene.observer.dots_of(op.write_id).map(|(dot, _)| covered(dot)).max() else {
+            // Where the last writer wins, a write may lose within the batch that stamps it: then no disk ever holds it.
+            let may_lose = scene.topology.bucket(op.slot.0).is_some_and(|bucket| bucket.conflict == Conflict::Lww);
+            return (!may_lose).then(|| format!("{:?} {id} was acknowledged and never stamped", op.kind));
+        };
+        (most + self.lost_since(op.invoked) < usize::from(acks))
+            .then(|| format!("{:?} {id} was acknowledged by {acks}, on {most} disks {when}", op.kind))
+    }
+
+    fn not_held(&self, id: OpId, values: &[OpId], held_by: u8, when: &str, scene: &Scene<'_>) -> Option<String> {
+        let op = scene.history.get(id);
+        let states = scene.states(&op.slot);
+        let covered = |dot: Dot| states.iter().filter(|state| state.covers(dot)).count();
+        values.iter().find_map(|value| {
+            let dots = scene.observer.dots_of(scene.history.get(*value).write_id);
+            let most = dots.map(|(dot, _)| covered(dot)).max()?;
+            (most + self.lost_since(op.invoked) < usize::from(held_by))
+                .then(|| format!("strict get {id} showed {value}, which is on {most} disks {when}"))
+        })
+    }
+
+    fn unknown(&self, id: OpId, values: &[OpId], held_by: u8, when: &str, scene: &Scene<'_>) -> Option<String> {
+        let op = scene.history.get(id);
+        let states = scene.states(&op.slot);
+        let is_gone = |state: &&Siblings, dot: Dot| state.covers(dot) && state.get(dot).is_none();
+        values.iter().find_map(|value| {
+            let (dot, _) = scene.observer.dots_of(scene.history.get(*value).write_id).next()?;
+            let known_to = states.iter().filter(|state| is_gone(state, dot)).count();
+            (known_to + self.lost_since(op.invoked) < usize::from(held_by))
+                .then(|| format!("delete {id} found nothing; that {value} is gone is on {known_to} disks {when}"))
+        })
+    }
+
+    fn lost_since(&self, began: Micros) -> usize {
+        self.disk_losses.iter().filter(|at| **at >= began).count()
+    }
+}
+
+impl Scene<'_> {
+    /// What each node's disk would know of a key after a power cut.
+    fn states(&self, slot: &Slot) -> Vec<Siblings> {
+        let bucket = self.topology.bucket(slot.0).expect("slots are drawn from the buckets");
+        let place = self.topology.place(bucket, &slot.1);
+        let record = RecordKey::new(bucket.quorum.n(), place.token, bucket.id, &slot.1);
+        self.disks.iter().filter_map(|disk| disk.durable_record(record.as_bytes())).collect()
     }
 }

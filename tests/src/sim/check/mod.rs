@@ -42,8 +42,10 @@ pub struct Evidence<'a> {
     pub trees: &'a [Vec<(PartitionId, Option<Tree>)>],
     /// Who has overwritten whom.
     pub past: &'a Past,
-    /// When power cuts lost batches that had not been synced.
+    /// When batches that had not been synced, or more, were lost.
     pub losses: &'a [Micros],
+    /// When a disk was set back to an earlier state.
+    pub disk_losses: &'a [Micros],
 }
 
 /// A promise that was not kept.
@@ -85,9 +87,9 @@ pub fn all(evidence: &Evidence<'_>) -> Vec<Violation> {
 }
 
 impl Evidence<'_> {
-    /// Writes that were acknowledged and did write something.
+    /// Writes that were acknowledged and did write something, as far as they must still be there.
     pub fn acknowledged(&self) -> impl Iterator<Item = (OpId, &Operation)> {
-        self.history.iter().filter(|(_, op)| is_acknowledged(op))
+        self.history.iter().filter(|(_, op)| is_acknowledged(op) && self.must_last(op))
     }
 
     /// Whether a key's bucket keeps siblings.
@@ -100,6 +102,19 @@ impl Evidence<'_> {
     fn may_be_forgotten(&self, slot: &Slot) -> bool {
         let buffered = self.topology.bucket(slot.0).is_some_and(|bucket| bucket.durability == Durability::Buffered);
         buffered && !self.losses.is_empty()
+    }
+
+    /// Whether a write must have outlived the loss of disks: it was on more of them than were lost.
+    pub fn must_last(&self, op: &Operation) -> bool {
+        // A delete that found nothing has made sure that w replicas know as much.
+        let held_by = if op.acks > 0 { op.acks } else { op.w };
+        usize::from(held_by) > self.disk_losses.iter().filter(|at| **at >= op.invoked).count()
+    }
+
+    /// Whether no disk was lost from the beginning of one operation to the end of another: then quorums that overlap
+    /// have met.
+    pub fn quorums_met(&self, earlier: &Operation, later: &Operation) -> bool {
+        !self.disk_losses.iter().any(|at| (earlier.invoked..=later.returned).contains(at))
     }
 
     /// The numbers of the nodes that own a key.

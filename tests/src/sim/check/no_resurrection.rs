@@ -2,7 +2,8 @@
 //!
 //! For every acknowledged `u`: `final ∩ past(u) = ∅`; and for strict quorums that overlap, also for every strict read
 //! that began after `u` was acknowledged. An acknowledged delete without a context, even one that found nothing, ends
-//! all that was acknowledged before it began, where strict quorums make its reads meet those writes. Writes that were stamped twice are exempt.
+//! all that was acknowledged before it began, where strict quorums make its reads meet those writes. Writes that were
+//! stamped twice are exempt.
 
 use super::super::history::{Ending, Kind, OpId, Slot};
 use super::{Evidence, Violation};
@@ -33,7 +34,7 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
                 continue;
             }
             for (read, shown) in &reads {
-                if shown.invoked > op.returned && shown.r + op.w > n {
+                if shown.invoked > op.returned && shown.r + op.w > n && evidence.quorums_met(op, shown) {
                     for value in shown.values.iter().filter(back) {
                         let text = format!(
                             "strict get {read} shows {value}, which acknowledged {:?} {id} had replaced",
@@ -51,15 +52,17 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
 fn deleted_and_back(evidence: &Evidence<'_>, slot: &Slot, n: u8, last: &[OpId]) -> Vec<Violation> {
     let of_slot = || evidence.history.iter().filter(|(_, op)| op.slot == *slot && op.ending == Ending::Ok);
     let mut violations = Vec::new();
-    for (id, delete) in of_slot().filter(|(_, op)| op.kind == Kind::Delete && op.seen.is_none()) {
+    for (id, delete) in
+        of_slot().filter(|(_, op)| op.kind == Kind::Delete && op.strict && op.seen.is_none() && evidence.must_last(op))
+    {
         let meant = |value: &&OpId| {
             let put = evidence.history.get(**value);
             put.kind == Kind::Put
+                && put.strict
                 && put.ending == Ending::Ok
                 && put.returned < delete.invoked
-                && put.strict
-                && delete.strict
                 && put.w + delete.r > n
+                && evidence.quorums_met(put, delete)
         };
         for value in last.iter().filter(meant).filter(|value| !evidence.past.is_exempt(**value)) {
             let text = format!("{value} is live at the end, though delete {id} was acknowledged after it");

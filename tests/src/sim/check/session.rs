@@ -20,7 +20,7 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
         for (id, read) in &reads {
             let known = evidence.past.known_to_read(read, evidence.history, evidence.observer);
             for (write, op) in evidence.acknowledged().filter(|(_, op)| op.slot == slot && op.strict) {
-                let due = op.returned < read.invoked && op.w + read.r > quorum.n();
+                let due = op.returned < read.invoked && op.w + read.r > quorum.n() && evidence.quorums_met(op, read);
                 if due && !known.contains(&write) && !evidence.past.is_exempt(write) {
                     let text =
                         format!("strict get {id} does not know {:?} {write}, acknowledged before it began", op.kind);
@@ -28,7 +28,9 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
                 }
             }
             let overlaps = |read: &Operation| read.r + quorum.w() > quorum.n();
-            for (earlier, before) in reads.iter().filter(|(_, before)| before.returned < read.invoked) {
+            for (earlier, before) in
+                reads.iter().filter(|(_, before)| before.returned < read.invoked && evidence.quorums_met(before, read))
+            {
                 for value in before.values.iter().filter(|value| !known.contains(value)) {
                     if overlaps(read) && overlaps(before) && !evidence.past.is_exempt(*value) {
                         let text = format!("strict get {id} does not know {value}, which get {earlier} had shown");

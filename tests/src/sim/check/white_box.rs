@@ -3,13 +3,28 @@
 //! it the earliest sign of most mistakes. And a stamp is later than all that its writer had read, whatever the clocks
 //! say: else replicas where the last writer wins could discard each other's only value.
 
+use super::super::history::Kind;
 use super::{Evidence, Violation};
 
 /// Repeats what the observer noticed on the way.
 pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut violations = early_stamps(evidence);
+    violations.extend(repeated_stamps(evidence));
     let wrong = evidence.observer.wrong.iter();
     violations.extend(wrong.map(|(slot, text)| Violation { promise: "dots", slot: slot.clone(), text: text.clone() }));
+    violations
+}
+
+/// Each attempt of a client is stamped once at most: nobody passes it on twice, or passes it on and stamps it as well.
+fn repeated_stamps(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for (id, op) in evidence.history.iter() {
+        let stamps = evidence.observer.dots_of(op.write_id).count();
+        if op.kind != Kind::Get && stamps > op.attempts as usize {
+            let text = format!("{:?} {id} was stamped {stamps} times in {} attempts", op.kind, op.attempts);
+            violations.push(Violation::of("one stamp per attempt", &op.slot, text));
+        }
+    }
     violations
 }
 

@@ -126,7 +126,7 @@ impl World {
                     let node = self.choose_node(client, &intention);
                     self.clients[client].current.as_mut().expect("it tries again").node = node;
                 }
-                let pause = if later { self.clients[client].rng.random_range(0..60_000) } else { 0 };
+                let pause = if later { self.clients[client].rng.random_range(0..30_000) } else { 0 };
                 self.attempt(client, pause);
             }
         }
@@ -151,11 +151,11 @@ impl World {
         self.schedule.after(pause + patience + 20_000, Event::ClientTimeout { client, attempt: number });
     }
 
-    /// A primary most of the time, as a client that knows the ring would; any node otherwise, so that it forwards.
+    /// A primary, as a client that knows the ring would, or any node, so that it forwards or stands in.
     fn choose_node(&mut self, client: usize, intention: &Intention) -> usize {
         let primaries = super::super::check::primaries(&self.topology, &intention.slot);
         let rng = &mut self.clients[client].rng;
-        if rng.random_bool(0.7) {
+        if rng.random_bool(self.profile.asks_primary) {
             primaries[rng.random_range(0..primaries.len())]
         } else {
             rng.random_range(0..self.nodes.len())

@@ -30,6 +30,10 @@ impl World {
         });
         self.nodes[node].store.sync_up_to(up_to);
         self.nodes[node].syncing = false;
+        if up_to == self.nodes[node].store.applied() {
+            let removed = std::mem::take(&mut self.nodes[node].removed);
+            self.judge_keys(&removed, "after a hint was removed");
+        }
         self.give(node, Input::Synced(up_to));
         if std::mem::take(&mut self.nodes[node].sync_wanted) {
             self.sync(node);

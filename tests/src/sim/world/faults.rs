@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use super::super::cluster::{self, Input};
+use super::super::cluster::{self, Found, Input};
 use super::super::nemesis::Fault;
 use super::super::profile::Damage;
 use super::super::schedule::{Event, Micros};
@@ -35,7 +35,8 @@ impl World {
         }
         let limits = cluster::limits(&self.profile);
         let now = self.schedule.now();
-        self.nodes[node].start(now, &self.topology, &self.keys, limits, &mut self.rng);
+        self.nodes[node].start(now, &self.topology, &self.keys, limits, self.bug, &mut self.rng);
+        self.nodes[node].found = Found::Own;
         let life = self.nodes[node].life;
         self.note("start", &[node as u64, life], || {
             Line::general(cluster::name_of(node), format!("starts life {life}"))
@@ -44,9 +45,9 @@ impl World {
         self.plan_turn(node);
     }
 
-    /// A process dies; half of the time its machine loses power as well.
+    /// A process dies; perhaps its machine loses power as well.
     pub(super) fn crash(&mut self, node: usize, down: Micros) {
-        let power = self.fault_rng.random_bool(0.5);
+        let power = self.fault_rng.random_bool(self.profile.faults.power);
         self.kill(node, power);
         self.schedule.after(down, Event::Restart { node });
     }
@@ -77,6 +78,17 @@ impl World {
                 self.coverage.add("partitions", 1);
                 self.schedule.after(lasts, Event::Fault(Fault::Heal));
             }
+            Fault::Split { these, those, lasts } => {
+                self.coverage.add("splits", 1);
+                for (a, b) in these.iter().flat_map(|a| those.iter().map(|b| (*a, *b))) {
+                    self.network.cut(a, b, &mut self.schedule);
+                    self.network.cut(b, a, &mut self.schedule);
+                    if self.network.close(a, b, &mut self.schedule) {
+                        self.connection_lost(a, b);
+                    }
+                }
+                self.schedule.after(lasts, Event::Fault(Fault::Heal));
+            }
             Fault::OneWayCut { from, to, lasts } => {
                 self.coverage.add("one-way cuts", 1);
                 self.network.cut(from, to, &mut self.schedule);
@@ -99,6 +111,7 @@ impl World {
                 self.nodes[node].clock.skew_ms = skew_ms;
             }
             Fault::DiskFull { node, lasts } => {
+                self.coverage.add("disk full phases", 1);
                 self.nodes[node].store.set_full(true);
                 self.schedule.after(lasts, Event::Fault(Fault::DiskRoom { node }));
             }
@@ -107,6 +120,11 @@ impl World {
                 let written = self.fault_rng.random_bool(0.5);
                 self.nodes[node].store.fail_next_apply(written);
             }
+            Fault::CopyDisk { node, live } => {
+                let found = if live { Found::Copy } else { Found::Backup };
+                self.copied = Some((node, found, self.nodes[node].store.image(live)));
+            }
+            Fault::RollBack { down } => self.roll_back(down),
             Fault::Misjudge { node, peer, liveness, lasts } => {
                 self.coverage.add("wrong suspicions", 1);
                 self.give(node, Input::Misjudged(self.nodes[peer].id, Some(liveness)));
@@ -119,6 +137,24 @@ impl World {
                 }
             }
         }
+    }
+
+    /// A node starts on the copy of its disk that was made earlier, with what it has forgotten since.
+    fn roll_back(&mut self, down: Micros) {
+        let Some((node, found, image)) = self.copied.take() else { return };
+        self.coverage.add("rollbacks", 1);
+        self.kill(node, true);
+        self.nodes[node].store.restore(image);
+        self.nodes[node].found = found;
+        let now = self.schedule.now();
+        self.losses.push(now);
+        self.disk_losses.push(now);
+        self.note("rollback", &[node as u64], || {
+            Line::general(cluster::name_of(node), format!("will start on a disk of earlier: {found:?}"))
+        });
+        self.schedule.after(down, Event::Restart { node });
+        self.oracle.disk_lost(now);
+        self.judge(&format!("after n{node} was set back at {now} µs"));
     }
 
     /// Stops a node, damages its disk behind its back, and starts it again. Answers which, and how many records it
@@ -180,8 +216,16 @@ impl World {
             self.coverage.add("crashes with unsynced data lost", 1);
             self.losses.push(self.schedule.now());
         }
-        let disks = self.disks();
-        let when = format!("after n{node} {what} at {} µs", self.schedule.now());
-        self.oracle.again(&when, &self.topology, &self.history, &self.observer, &disks);
+        self.judge(&format!("after n{node} {what} at {} µs", self.schedule.now()));
+        // Who waits for an answer often learns from the operating system that none will come.
+        for client in 0..self.clients.len() {
+            if let Some(current) = self.clients[client].current.as_ref().filter(|current| current.node == node)
+                && self.fault_rng.random_bool(0.5)
+            {
+                let attempt = current.attempt;
+                let delay = self.fault_rng.random_range(500..20_000);
+                self.schedule.after(delay, Event::ClientTimeout { client, attempt });
+            }
+        }
     }
 }

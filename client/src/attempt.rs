@@ -1,0 +1,271 @@
+//! One attempt of a request at one node.
+//!
+//! ```text
+//! Start ─▶ connection ─▶ submit ─▶ waiting ──── answer, lost, attempt timeout ────▶ Ended
+//!                                   │    ▲
+//!             patience is over, or  ▼    │ still waiting, with new patience
+//!               all are alarmed   Overdue┘       the race may ask another node meanwhile
+//! ```
+//! Overdue is either *slow* (the node answers others) or *silent* (it has said nothing while patience ran). Silence makes the connection suspect, and that alarms all attempts under way there: none has to run out of its own
+//! patience first.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use driftless_proto::client::{Request, Response, ResponseFrame};
+use driftless_ring::NodeId;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::call::{Call, FAR_FUTURE};
+use crate::connection::Pending;
+use crate::error::Cause;
+use crate::link::Link;
+use crate::pace::Kind;
+use crate::router::Snapshot;
+
+/// Where a request goes. A node that the user chose has no id here: there is no other to go to.
+pub(crate) type Target = (Option<NodeId>, Arc<Link>);
+
+/// What is to be done until the next [`Event`].
+pub(crate) enum Leg {
+    /// Begin an attempt. One at the best node may pass over others which take long to connect.
+    Start { number: u32, snapshot: Arc<Snapshot>, target: Target, avoid: Option<Vec<NodeId>> },
+    /// Go on waiting.
+    Wait(Flight),
+}
+
+/// What became of an attempt.
+pub(crate) enum Event {
+    /// It is over.
+    Ended {
+        /// Which attempt of its request it was.
+        number: u32,
+        /// Where it was made in the end.
+        target: Target,
+        /// Nodes that could not be connected to in time.
+        passed_over: Vec<NodeId>,
+        /// Another attempt was made because of this one.
+        replaced: bool,
+        result: Result<Response, Cause>,
+    },
+    /// Its answer should have come by now.
+    Overdue { flight: Flight, silent: bool },
+}
+
+/// An attempt that was sent and not answered yet.
+pub(crate) struct Flight {
+    pub(crate) number: u32,
+    pub(crate) target: Target,
+    pub(crate) passed_over: Vec<NodeId>,
+    /// Another attempt was made because of it.
+    pub(crate) replaced: bool,
+    pending: Pending,
+    snapshot: Arc<Snapshot>,
+    kind: Option<Kind>,
+    begun: Instant,
+    sent: Instant,
+    deadline: Instant,
+    /// How long it may take until it is overdue. `None`: as long as it likes.
+    patience: Option<Duration>,
+    /// Since when patience runs, and how many answers the node had given by then.
+    since: (Instant, u64),
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    InTime,
+    Slow,
+    Silent,
+}
+
+impl Call<'_> {
+    /// Carries an attempt on until there is something to say about it.
+    pub(crate) async fn leg(&self, leg: Leg) -> Event {
+        match leg {
+            Leg::Wait(flight) => self.wait(flight).await,
+            Leg::Start { number, snapshot, target, avoid } => {
+                let mut passed_over = Vec::new();
+                let target = match (avoid, target) {
+                    (Some(avoid), (Some(node), link)) => {
+                        self.reachable(&snapshot, (node, link), avoid, &mut passed_over).await
+                    }
+                    (_, target) => target,
+                };
+                match self.send(number, snapshot, target.clone()).await {
+                    Ok(mut flight) => {
+                        flight.passed_over = passed_over;
+                        self.wait(flight).await
+                    }
+                    Err(cause) => Event::Ended { number, target, passed_over, replaced: false, result: Err(cause) },
+                }
+            }
+        }
+    }
+
+    async fn send(&self, number: u32, snapshot: Arc<Snapshot>, target: Target) -> Result<Flight, Cause> {
+        let link = &target.1;
+        let begun = Instant::now();
+        let attempt_timeout = self.settings.attempt_timeout.min(FAR_FUTURE);
+        let deadline = self.clock.deadline.min(begun + attempt_timeout);
+        let connection = match link.connection_now() {
+            Some(connection) => connection,
+            None => match timeout_at(deadline, link.connection()).await {
+                Ok(connected) => {
+                    connected.map_err(|failure| Cause::NotConnected { node: link.name().to_owned(), failure })?
+                }
+                Err(_) => {
+                    let node = link.name().to_owned();
+                    return Err(Cause::TimedOut { node, after: begun.elapsed(), sent: false, heard: false });
+                }
+            },
+        };
+        let sent = Instant::now();
+        let remaining = deadline.saturating_duration_since(sent);
+        // The node gives up a little earlier, so that what it knows by then arrives in time. Zero would be no time at all.
+        let for_node = remaining - (remaining / 8).min(ANSWER_MARGIN);
+        let deadline_ms = u32::try_from(for_node.as_millis()).unwrap_or(u32::MAX).max(1);
+        let patience = self.kind.map(|kind| link.pace.patience(kind).saturating_add(time_to_carry(self.request)));
+        let since = (sent, connection.heard());
+        let pending = connection.submit(self.request, snapshot.ring_version(), deadline_ms)?;
+        Ok(Flight {
+            number,
+            target,
+            passed_over: Vec::new(),
+            replaced: false,
+            pending,
+            snapshot,
+            kind: self.kind,
+            begun,
+            sent,
+            deadline,
+            patience,
+            since,
+            state: State::InTime,
+        })
+    }
+
+    async fn wait(&self, mut flight: Flight) -> Event {
+        let connection = Arc::clone(flight.pending.connection());
+        let alarm = connection.suspicion();
+        let (since, heard) = flight.since;
+        let until = match flight.patience {
+            Some(patience) if flight.state != State::Silent => flight.deadline.min(since + patience.min(FAR_FUTURE)),
+            _ => flight.deadline,
+        };
+        let silent = tokio::select! {
+            biased;
+            answer = flight.pending.answer() => {
+                let result = answer.and_then(|frame| self.read(&mut flight, frame));
+                return flight.ended(result);
+            }
+            () = alarm, if flight.state != State::Silent => true,
+            () = sleep_until(until) => {
+                let silent = connection.heard() == heard;
+                if silent {
+                    connection.suspect(heard);
+                }
+                if until == flight.deadline {
+                    let node = flight.target.1.name().to_owned();
+                    let after = flight.begun.elapsed();
+                    return flight.ended(Err(Cause::TimedOut { node, after, sent: true, heard: !silent }));
+                }
+                silent
+            }
+        };
+        flight.state = if silent { State::Silent } else { State::Slow };
+        flight.since = (until, connection.heard());
+        Event::Overdue { flight, silent }
+    }
+
+    fn read(&self, flight: &mut Flight, frame: ResponseFrame) -> Result<Response, Cause> {
+        let link = &flight.target.1;
+        if frame.ring_version > flight.snapshot.ring_version() {
+            self.inner.refresh_in_background(link);
+        }
+        match frame.response {
+            // A refusal is quick, and what a node did not manage in time says how slow others are.
+            Response::Failed(failure) => {
+                flight.kind = None;
+                Err(Cause::from_node(flight.pending.connection().node(), failure))
+            }
+            response => Ok(response),
+        }
+    }
+
+    /// The best node for a route that is connected or soon will be. One that takes long to connect is passed over
+    /// while there is another; the attempt to connect goes on. If none can be had, it is the best one.
+    async fn reachable(
+        &self,
+        snapshot: &Snapshot,
+        best: (NodeId, Arc<Link>),
+        mut avoid: Vec<NodeId>,
+        passed_over: &mut Vec<NodeId>,
+    ) -> Target {
+        let mut candidate = best.clone();
+        loop {
+            let (node, link) = &candidate;
+            let patience = self.clock.deadline.min(Instant::now() + CONNECT_PATIENCE);
+            if link.connection_now().is_some() || matches!(timeout_at(patience, link.connection()).await, Ok(Ok(_))) {
+                return (Some(candidate.0), candidate.1);
+            }
+            if passed_over.contains(node) {
+                return (Some(best.0), best.1);
+            }
+            passed_over.push(*node);
+            avoid.push(*node);
+            match snapshot.choose(self.route, self.kind, &avoid) {
+                Some(next) => candidate = next,
+                None => return (Some(best.0), best.1),
+            }
+        }
+    }
+}
+
+impl Flight {
+    fn ended(mut self, result: Result<Response, Cause>) -> Event {
+        if result.is_ok() {
+            self.measure();
+        }
+        if !matches!(result, Err(Cause::TimedOut { .. })) {
+            self.kind = None;
+        }
+        let (target, passed_over) = (self.target.clone(), std::mem::take(&mut self.passed_over));
+        Event::Ended { number: self.number, target, passed_over, replaced: self.replaced, result }
+    }
+
+    fn measure(&self) {
+        if let Some(kind) = self.kind {
+            let now = Instant::now();
+            // Carrying a large value is not the node's slowness.
+            self.target.1.pace.answered(kind, now - self.sent, now);
+        }
+    }
+}
+
+impl Drop for Flight {
+    /// An attempt that was overtaken took at least as long as it did take. Would only answers count, a node that has
+    /// become slow would never be known to be.
+    fn drop(&mut self) {
+        if self.state == State::Slow {
+            self.measure();
+        }
+    }
+}
+
+/// What a large value takes beyond a small one.
+fn time_to_carry(request: &Request) -> Duration {
+    match request {
+        Request::Put(put) => Duration::from_micros(put.value.len() as u64 / CARRIED_PER_MICROSECOND),
+        _ => Duration::ZERO,
+    }
+}
+
+/// Bytes: a tenth of a gigabit network, for there are three copies, and disks.
+const CARRIED_PER_MICROSECOND: u64 = 12;
+
+/// Several round trips between continents. Within it a connection is better waited for than passed over.
+const CONNECT_PATIENCE: Duration = Duration::from_millis(250);
+
+/// A round trip between continents.
+const ANSWER_MARGIN: Duration = Duration::from_millis(150);

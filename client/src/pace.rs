@@ -1,0 +1,187 @@
+//! How long a node takes to answer, and from that how long to wait before another one is asked as well.
+//!
+//! The estimate is the one of TCP's retransmission timer (RFC 6298): a smoothed mean of the times measured, and a
+//! smoothed deviation from it. Patience is the mean and four deviations.
+//!
+//! ```text
+//! srtt   ← 7/8 srtt   + 1/8 time            patience = srtt + 4 rttvar, at least PATIENCE_MIN
+//! rttvar ← 3/4 rttvar + 1/4 |srtt - time|
+//! ```
+//! Other than there, running out of patience gives nothing up: the answer is still awaited, and counts if it comes
+//! first. So a wrong estimate costs a message, not a request.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use driftless_proto::client::Request;
+use tokio::time::Instant;
+
+/// Requests of one kind take similar times. A put waits for disks, a get does not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    Read,
+    Write,
+}
+
+/// What has been measured of one shard of a node.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    kinds: Mutex<[Estimate; 2]>,
+}
+
+#[derive(Clone, Copy, Default, Debug)]
+struct Estimate {
+    mean: Duration,
+    deviation: Duration,
+    /// When it was last known to be true. `None`: nothing has been measured.
+    known_at: Option<Instant>,
+    /// The next answer replaces all that was known.
+    on_trial: bool,
+}
+
+impl Kind {
+    /// `None` for requests whose time says nothing about the next one's.
+    pub(crate) fn of(request: &Request) -> Option<Kind> {
+        match request {
+            Request::Get(_) => Some(Kind::Read),
+            Request::Put(_) | Request::Delete(_) => Some(Kind::Write),
+            _ => None,
+        }
+    }
+}
+
+impl Pace {
+    /// An answer came after this time.
+    pub(crate) fn answered(&self, kind: Kind, time: Duration, now: Instant) {
+        self.lock()[kind as usize].learn(time, now);
+    }
+
+    /// How long to wait for an answer before another node is asked as well.
+    pub(crate) fn patience(&self, kind: Kind) -> Duration {
+        self.lock()[kind as usize].patience()
+    }
+
+    /// Whether this node has been so slow for so long that others should be asked first, of which the fastest usually
+    /// takes `usual`. Every [`TRIAL_EVERY`] it says no once, so that somebody finds out whether it still is.
+    pub(crate) fn lags(&self, kind: Kind, now: Instant, usual: impl FnOnce() -> Option<Duration>) -> bool {
+        let mut kinds = self.lock();
+        let own = &mut kinds[kind as usize];
+        let Some(known_at) = own.known_at.filter(|_| own.mean > LAG_MIN) else {
+            return false;
+        };
+        let lags = usual().is_some_and(|usual| own.mean > usual * LAG_FACTOR);
+        if lags && now >= known_at + TRIAL_EVERY {
+            own.known_at = Some(now);
+            own.on_trial = true;
+            return false;
+        }
+        lags
+    }
+
+    /// How long it usually takes, if anything is known.
+    pub(crate) fn mean(&self, kind: Kind) -> Option<Duration> {
+        let estimate = self.lock()[kind as usize];
+        estimate.known_at.map(|_| estimate.mean)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, [Estimate; 2]> {
+        // Plain numbers: nothing is half done when a thread panics.
+        self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Estimate {
+    fn learn(&mut self, time: Duration, now: Instant) {
+        let is_first = self.known_at.replace(now).is_none() || std::mem::take(&mut self.on_trial);
+        if is_first {
+            (self.mean, self.deviation) = (time, time / 2);
+        } else {
+            self.deviation = self.deviation * 3 / 4 + self.mean.abs_diff(time) / 4;
+            self.mean = self.mean * 7 / 8 + time / 8;
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        match self.known_at {
+            None => PATIENCE_FIRST,
+            Some(_) => self.mean.saturating_add(self.deviation.saturating_mul(4)).max(PATIENCE_MIN),
+        }
+    }
+}
+
+/// Shorter waits say nothing: a lost datagram is sent again after some 30 ms, a scheduler or a disk pauses for tens.
+/// And from here on a person notices.
+pub(crate) const PATIENCE_MIN: Duration = Duration::from_millis(100);
+
+/// Before anything is known: a connection between continents, and a disk that is busy.
+const PATIENCE_FIRST: Duration = Duration::from_millis(500);
+
+/// Going around the first owner costs its own write a longer way; for less than this it is not worth while.
+const LAG_MIN: Duration = Duration::from_millis(50);
+
+/// Nodes under uneven load differ by half; a sick disk or a distant zone by more than this.
+const LAG_FACTOR: u32 = 3;
+
+/// A slow request every few seconds is no burden.
+const TRIAL_EVERY: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn pace(times: impl IntoIterator<Item = u32>, now: Instant) -> Pace {
+        let pace = Pace::default();
+        for time in times {
+            pace.answered(Kind::Write, MS * time, now);
+        }
+        pace
+    }
+
+    #[test]
+    fn patience_is_the_mean_and_four_deviations() {
+        let now = Instant::now();
+        assert_eq!(pace([], now).patience(Kind::Write), PATIENCE_FIRST);
+        assert_eq!(pace([200], now).patience(Kind::Write), MS * 600, "RFC 6298, 2.2");
+        // 2.3: rttvar = 3/4 * 100 + 1/4 * 80, srtt = 7/8 * 200 + 1/8 * 120.
+        assert_eq!(pace([200, 120], now).patience(Kind::Write), MS * 570);
+    }
+
+    #[test]
+    fn patience_follows_the_node_down_to_its_floor_and_up() {
+        let now = Instant::now();
+        assert_eq!(pace([2; 50], now).patience(Kind::Write), PATIENCE_MIN);
+        let slower = pace([2; 50].into_iter().chain([300; 50]), now).patience(Kind::Write);
+        assert!((MS * 300..MS * 400).contains(&slower), "{slower:?}");
+    }
+
+    #[test]
+    fn reads_and_writes_are_told_apart() {
+        let pace = pace([400; 20], Instant::now());
+        assert!(pace.patience(Kind::Write) >= MS * 400);
+        assert_eq!(pace.patience(Kind::Read), PATIENCE_FIRST);
+    }
+
+    #[test]
+    fn a_node_lags_that_takes_three_times_as_long_and_is_noticeably_slow() {
+        let now = Instant::now();
+        let lags = |time, usual| pace([time; 20], now).lags(Kind::Write, now, || Some(MS * usual));
+        assert!(lags(70, 20) && !lags(55, 20));
+        assert!(!lags(30, 2), "30 ms are not noticed");
+        assert!(!pace([], now).lags(Kind::Write, now, || Some(MS)));
+        assert!(!pace([900; 9], now).lags(Kind::Write, now, || None), "nothing is known of the others");
+    }
+
+    #[test]
+    fn a_node_that_lagged_is_tried_once_in_a_while_and_believed() {
+        let now = Instant::now();
+        let slow = pace([200; 20], now);
+        let lags = |after| slow.lags(Kind::Write, now + after, || Some(MS * 5));
+        assert!(lags(TRIAL_EVERY - MS));
+        assert!(!lags(TRIAL_EVERY), "one goes there");
+        assert!(lags(TRIAL_EVERY + MS), "and no other");
+        slow.answered(Kind::Write, MS * 6, now + TRIAL_EVERY + MS * 6);
+        assert!(!lags(TRIAL_EVERY + MS * 7), "it is well again");
+    }
+}

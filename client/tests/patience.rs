@@ -1,0 +1,289 @@
+//! The client against nodes that are slow, or say nothing: whom it asks instead, when, and how often.
+//!
+//! No test sets how long the client is patient. With nothing measured it is for half a second.
+
+mod fake;
+
+use std::time::Duration;
+
+use driftless_client::{Client, NoRetry, Outcome, Profile, PutError, Read, Refusal, Stored};
+use driftless_proto::client::{Request, Response};
+use fake::{Asked, Cluster};
+use futures::future::join_all;
+use futures::stream::StreamExt as _;
+use tokio::task::JoinHandle;
+
+/// An attempt's own end is never what a test waits for.
+const LONG: Duration = Duration::from_secs(60);
+
+/// As long as a node waits for a request.
+const BOUND: Duration = Duration::from_secs(30);
+
+/// A client that is connected to all nodes, and has heard what they had to say about the topology.
+async fn connect(cluster: &mut Cluster) -> Client {
+    let profile = Profile::new().attempt_timeout(LONG).timeout(2 * LONG);
+    let client = cluster.builder().profile(profile).connect().await.expect("answers");
+    for node in 0..cluster.nodes.len() {
+        sign_of_life(cluster, &client, node).await;
+    }
+    client
+}
+
+fn put(client: &Client, key: &str) -> JoinHandle<Result<Stored, PutError>> {
+    let put = client.bucket("default").put(key, "v").into_future();
+    tokio::spawn(async { tokio::time::timeout(BOUND, put).await.expect("ends long before its attempts do") })
+}
+
+async fn stored(put: JoinHandle<Result<Stored, PutError>>) -> u8 {
+    put.await.expect("does not panic").expect("stored").acks()
+}
+
+fn answer_with(asked: &Asked, acks: u8) {
+    let stored = driftless_proto::client::Stored { context: None, acks, primaries: acks, siblings: 1 };
+    asked.answer(Response::Stored(stored));
+}
+
+/// Makes the client hear something from a node, and know it.
+async fn sign_of_life(cluster: &mut Cluster, client: &Client, node: usize) {
+    let (asking, name) = (client.clone(), cluster.nodes[node].name.clone());
+    let status = tokio::spawn(async move { asking.status(name).await });
+    while !status.is_finished() {
+        tokio::select! {
+            asked = cluster.nodes[node].next() => asked.status(),
+            () = tokio::time::sleep(Duration::from_millis(5)) => {}
+        }
+    }
+    status.await.expect("does not panic").expect("answered");
+}
+
+#[tokio::test]
+async fn an_overdue_put_is_made_elsewhere_under_its_id_and_the_first_answer_counts() {
+    let mut cluster = Cluster::start(&["ada", "bob", "cyd"]);
+    let client = connect(&mut cluster).await;
+    let owners = cluster.owners("default", "k");
+    for late_one_wins in [false, true] {
+        let put = put(&client, "k");
+        let first = cluster.nodes[owners[0]].next_call().await;
+        let second = cluster.nodes[owners[1]].next_call().await;
+        assert_eq!(first.put(), second.put(), "the write id and all else");
+        let (winner, other) = if late_one_wins { (&first, &second) } else { (&second, &first) };
+        answer_with(winner, 3);
+        assert_eq!(stored(put).await, 3);
+        answer_with(other, 2);
+        sign_of_life(&mut cluster, &client, owners[0]).await;
+    }
+}
+
+#[tokio::test]
+async fn all_that_is_under_way_at_a_silent_node_goes_elsewhere_at_once() {
+    let mut cluster = Cluster::start(&["ada", "bob", "cyd"]);
+    let client = connect(&mut cluster).await;
+    let owners = cluster.owners("default", "k");
+    let topology = client.topology();
+    let bucket = topology.bucket_named("default").expect("exists");
+    let place = topology.place(bucket, &driftless_client::Key::new("k").expect("valid"));
+
+    // Pages of a scan take as long as they take: this one would wait there for a minute.
+    let mut keys = client.bucket("default").scan().arc(place.partition.arc).keys();
+    let page = tokio::spawn(async move { keys.next().await.is_none() });
+    let scan = cluster.nodes[owners[0]].next_call().await;
+    assert!(matches!(scan.frame.request, Request::Scan(_)));
+    let put = put(&client, "k");
+    cluster.nodes[owners[0]].next_call().await;
+
+    for _ in 0..2 {
+        let asked = cluster.nodes[owners[1]].next_call().await;
+        match asked.frame.request {
+            Request::Scan(_) => {
+                asked.answer(Response::Page(driftless_proto::client::Page { keys: vec![], next: None }));
+            }
+            _ => asked.stored(),
+        }
+    }
+    stored(put).await;
+    assert!(page.await.expect("does not panic"));
+}
+
+#[tokio::test]
+async fn a_silent_node_is_asked_last_until_it_gives_a_sign_of_life() {
+    let mut cluster = Cluster::start(&["ada", "bob", "cyd"]);
+    let client = connect(&mut cluster).await;
+    let owners = cluster.owners("default", "k");
+    let first = put(&client, "k");
+    cluster.nodes[owners[0]].next_call().await;
+    cluster.nodes[owners[1]].next_call().await.stored();
+    stored(first).await;
+    for _ in 0..10 {
+        let put = put(&client, "k");
+        cluster.nodes[owners[1]].next_call().await.stored();
+        stored(put).await;
+    }
+    assert_eq!(cluster.nodes[owners[0]].calls_waiting(), 0);
+
+    // It is asked by the client itself, again and again.
+    assert!(cluster.nodes[owners[0]].next().await.is_probe());
+    let sign = cluster.nodes[owners[0]].next().await;
+    assert!(sign.is_probe());
+    sign.status();
+    for _ in 0..1000 {
+        let put = put(&client, "k");
+        let [suspect, next] = cluster.nodes.get_disjoint_mut([owners[0], owners[1]]).expect("are two");
+        let (returned, asked) = tokio::select! {
+            asked = suspect.next_call() => (true, asked),
+            asked = next.next_call() => (false, asked),
+        };
+        asked.stored();
+        stored(put).await;
+        if returned {
+            return;
+        }
+    }
+    panic!("it is never asked again");
+}
+
+#[tokio::test]
+async fn a_lost_connection_sends_all_its_requests_to_the_next_node() {
+    let mut cluster = Cluster::start(&["ada", "bob", "cyd"]);
+    let client = connect(&mut cluster).await;
+    let owners = cluster.owners("default", "k");
+    let puts: Vec<_> = (0..20).map(|_| put(&client, "k")).collect();
+    let mut ids = Vec::new();
+    for i in 0..20 {
+        let asked = cluster.nodes[owners[0]].next_call().await;
+        ids.push(asked.put().write_id);
+        if i == 19 {
+            asked.hang_up();
+        }
+    }
+    let mut again = Vec::new();
+    for _ in 0..20 {
+        let asked = cluster.nodes[owners[1]].next_call().await;
+        again.push(asked.put().write_id);
+        asked.stored();
+    }
+    join_all(puts.into_iter().map(stored)).await;
+    ids.sort_unstable();
+    again.sort_unstable();
+    assert_eq!(ids, again);
+}
+
+#[tokio::test]
+async fn when_all_primaries_are_silent_a_fallback_is_asked() {
+    let mut cluster = Cluster::start(&["ada", "bob", "cyd", "dan", "eve"]);
+    let client = connect(&mut cluster).await;
+    let owners = cluster.owners("default", "k");
+    assert_eq!(owners.len(), 3);
+    let put = put(&client, "k");
+    for &owner in &owners {
+        cluster.nodes[owner].next_call().await;
+    }
+    let mut others: Vec<_> = (cluster.nodes.iter_mut().enumerate()).filter(|(i, _)| !owners.contains(i)).collect();
+    let [(_, one), (_, other)] = &mut others[..] else { panic!("two are left") };
+    let asked = tokio::select! {
+        asked = one.next_call() => asked,
+        asked = other.next_call() => asked,
+    };
+    asked.stored();
+    stored(put).await;
+}
+
+#[tokio::test]
+async fn impatience_with_a_slow_node_has_a_budget() {
+    const REQUESTS: usize = 100;
+    let mut cluster = Cluster::start(&["ada", "bob", "cyd"]);
+    let client = connect(&mut cluster).await;
+    let keys: Vec<_> = cluster.keys_of(0).take(REQUESTS).collect();
+    let puts: Vec<_> = keys.iter().map(|key| put(&client, key)).collect();
+    let mut asked = Vec::new();
+    for _ in 0..REQUESTS {
+        asked.push(cluster.nodes[0].next_call().await);
+    }
+    // It is not silent: it answers something.
+    sign_of_life(&mut cluster, &client, 0).await;
+    let [_, bob, cyd] = &mut cluster.nodes[..] else { panic!("three nodes") };
+    for _ in 0..32 {
+        // Nobody answers these.
+        tokio::select! { _ = bob.next_call() => {}, _ = cyd.next_call() => {} }
+    }
+    for asked in &asked {
+        asked.stored();
+    }
+    join_all(puts.into_iter().map(stored)).await;
+    let more = bob.calls_waiting() + cyd.calls_waiting();
+    assert_eq!(more, 0, "a third of the requests were made twice, and no more");
+}
+
+#[tokio::test]
+async fn leaving_a_silent_node_is_free() {
+    const REQUESTS: usize = 100;
+    let mut cluster = Cluster::start(&["ada", "bob", "cyd"]);
+    let client = connect(&mut cluster).await;
+    let keys: Vec<_> = cluster.keys_of(0).take(REQUESTS).collect();
+    let puts: Vec<_> = keys.iter().map(|key| put(&client, key)).collect();
+    let [_, bob, cyd] = &mut cluster.nodes[..] else { panic!("three nodes") };
+    for _ in 0..REQUESTS {
+        tokio::select! { asked = bob.next_call() => asked.stored(), asked = cyd.next_call() => asked.stored() }
+    }
+    join_all(puts.into_iter().map(stored)).await;
+}
+
+#[tokio::test]
+async fn who_wants_one_attempt_gets_one() {
+    let mut cluster = Cluster::start(&["ada", "bob", "cyd"]);
+    let client = connect(&mut cluster).await;
+    let owners = cluster.owners("default", "k");
+    let one = Profile::new().retry(NoRetry).attempt_timeout(Duration::from_millis(900));
+    let put = tokio::spawn(client.bucket("default").put("k", "v").profile(one).into_future());
+    cluster.nodes[owners[0]].next_call().await;
+    let error = put.await.expect("does not panic").expect_err("nobody answers");
+    assert_eq!((error.outcome(), error.request().expect("was sent").attempts()), (Outcome::Unknown, 1));
+    assert_eq!(cluster.nodes[owners[1]].calls_waiting() + cluster.nodes[owners[2]].calls_waiting(), 0);
+}
+
+#[tokio::test]
+async fn what_is_final_elsewhere_waits_for_a_slow_node_and_not_for_a_silent_one() {
+    for is_silent in [false, true] {
+        let mut cluster = Cluster::start(&["ada", "bob", "cyd"]);
+        let client = connect(&mut cluster).await;
+        let owners = cluster.owners("default", "k");
+        let put = put(&client, "k");
+        let first = cluster.nodes[owners[0]].next_call().await;
+        let second = cluster.nodes[owners[1]].next_call().await;
+        if is_silent {
+            second.refuse(Refusal::StorageFull);
+            let error = put.await.expect("does not panic").expect_err("refused");
+            assert_eq!(error.refusal(), Some(&Refusal::StorageFull));
+            assert_eq!(error.outcome(), Outcome::Unknown, "the silent node may carry it out");
+        } else {
+            sign_of_life(&mut cluster, &client, owners[0]).await;
+            second.refuse(Refusal::StorageFull);
+            sign_of_life(&mut cluster, &client, owners[1]).await;
+            answer_with(&first, 2);
+            assert_eq!(stored(put).await, 2);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_first_owner_that_is_far_slower_than_the_others_comes_after_them() {
+    let mut cluster = Cluster::start(&["ada", "bob", "cyd"]);
+    let client = connect(&mut cluster).await;
+    let owners = cluster.owners("default", "k");
+    let fast = cluster.keys_of(owners[1]).next().expect("has some");
+    for (key, node, time) in [("k", owners[0], 300), (&*fast, owners[1], 0)] {
+        let put = put(&client, key);
+        let asked = cluster.nodes[node].next_call().await;
+        tokio::time::sleep(Duration::from_millis(time)).await;
+        asked.stored();
+        stored(put).await;
+    }
+    let put = put(&client, "k");
+    cluster.nodes[owners[1]].next_call().await.stored();
+    stored(put).await;
+
+    // Of how long it takes for a put nothing follows for a get.
+    let get = tokio::spawn(client.bucket("default").get("k").into_future());
+    cluster.nodes[owners[0]].next_call().await.values(&["v"]);
+    let read: Read = get.await.expect("does not panic").expect("answered");
+    assert!(read.exists());
+}
