@@ -116,7 +116,7 @@ impl<S: Store> Replica<S> {
         let mine = |partition: &PartitionId| topology.shard_of(*node, *partition) == *shard;
         let owned = topology.ring().owned(*node).filter(mine);
         let (partitions, scrub) = (topology.ring().partitions(), limits.aae.scrub_interval);
-        let trees = Trees::new(partitions, owned, scrub, now.instant, StdRng::from_rng(&mut rng), metrics);
+        let trees = Trees::new(partitions, owned, scrub, now.instant, StdRng::from_rng(&mut rng), metrics, *planted);
         let (hints, unreadable) = match Hints::new(config, &store, now.instant) {
             Ok(hints) => (hints, None),
             Err(error) => (Hints::none(config, now.instant), Some(Output::Halt(error.to_string()))),
