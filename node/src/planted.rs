@@ -129,7 +129,7 @@ impl Planted {
             Purpose::Write => self.is(Bug::MergeReplaces),
             Purpose::ReadRepair => self.is(Bug::RepairReplaces),
             Purpose::Handoff => self.is(Bug::HandoffOverwrites),
-            Purpose::AntiEntropy => false,
+            Purpose::AntiEntropy | Purpose::Mend => false,
         }
     }
 
