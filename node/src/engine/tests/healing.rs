@@ -442,3 +442,72 @@ fn a_key_that_stays_different_for_three_rounds_is_reported() {
     trio.heal();
     trio.assert_equal();
 }
+
+#[test]
+fn what_is_only_under_way_is_not_repaired() {
+    let mut trio = quick();
+    trio.fill();
+    trio.heal();
+    let sent = |trio: &Trio| trio.engines.iter().map(|engine| engine.metrics.aae_keys_sent.get()).sum::<u64>();
+    let looked = |trio: &Trio| trio.engines.iter().map(|engine| engine.metrics.aae_exchanges.get()).sum::<u64>();
+    let before = (sent(&trio), looked(&trio));
+    let request = trio.hand_in(0, put_with_id(SIBLINGS, "late", None, WriteId(99)));
+    trio.turn(0);
+    let slow: Vec<_> = trio.wire.drain(..).collect();
+    assert_eq!(slow.len(), 2, "to both other replicas");
+    for i in 0..3 {
+        trio.engines[i].handle_aae(trio.now, AaeCommand::Run(None));
+        trio.turn(i);
+    }
+    // Rounds find the difference; within the second in which it has to last, the write arrives.
+    trio.deliver_all();
+    trio.pass(Duration::from_millis(500));
+    trio.deliver_all();
+    trio.wire.extend(slow);
+    trio.settle();
+    trio.pass(Duration::from_millis(1_100));
+    trio.settle();
+    assert!(matches!(trio.reply(request), Some(Response::Stored(_))));
+    trio.assert_equal();
+    assert!(looked(&trio) > before.1, "it was looked into");
+    assert_eq!(sent(&trio), before.0, "and nothing had to be sent");
+}
+
+#[test]
+fn a_tree_grows_with_its_keys_while_writes_go_on() {
+    let mut trio = quick();
+    trio.fill();
+    let bucket = trio.topology.bucket(SIBLINGS).expect("exists").clone();
+    let partition = trio.partition();
+    let names = (0..).map(|number| Key::new(format!("key {number}")).expect("valid"));
+    let inside = |name: &Key| trio.topology.place(&bucket, name).partition == partition;
+    let names: Vec<Key> = names.filter(inside).take(3_000).collect();
+    for (i, name) in names.into_iter().enumerate() {
+        let mut siblings = Siblings::new();
+        let dot = driftless_proto::Dot::new(driftless_proto::ActorId(7), i as u64 + 1);
+        let version = Version { value: Some(Bytes::from_static(b"v")), write_id: WriteId(1), written_at: Hlc(1) };
+        siblings.event(&VersionVector::new(), dot, version);
+        let merge = Merge { bucket: SIBLINGS, key: name, siblings, hint_for: None, purpose: Purpose::AntiEntropy };
+        trio.tell(0, 1, 4 * i as u64, Request::Merge(merge));
+        if i % 100 == 0 {
+            // A step of the build, if one is under way.
+            trio.now.instant = trio.now.instant + Duration::from_millis(2);
+            trio.engines[1].handle_timeout(trio.now);
+            trio.turn(1);
+        }
+    }
+    trio.pass(Duration::from_millis(10));
+    for _ in 0..20 {
+        trio.now.instant = trio.now.instant + Duration::from_millis(2);
+        trio.engines[1].handle_timeout(trio.now);
+        trio.turn(1);
+    }
+    let (_, held) = trio.engines[1].trees().find(|(id, _)| *id == partition).expect("is owned");
+    let Held::Tree(tree) = held else { panic!("{held:?}") };
+    assert_eq!(tree.bits(), driftless_antientropy::Bits::for_keys(3_001), "{:?}", tree.sum());
+    assert!(tree.bits() > driftless_antientropy::Bits::MIN);
+    assert_eq!(*tree, trio.recomputed(1, partition, tree));
+    assert_eq!(trio.engines[1].metrics.aae_drift.get(), 0);
+    trio.heal();
+    trio.assert_trees_say_what_stores_hold();
+}
