@@ -49,8 +49,8 @@ pub(crate) enum Output {
     Send { to: NodeId, id: RequestId, deadline: Instant, request: Request },
     /// Answer one.
     Reply { to: NodeId, id: RequestId, reply: Reply },
-    /// The store cannot be trusted any more.
-    Halt(String),
+    /// Something could not be read: a record that is damaged, or the store as a whole.
+    Failed(StoreError),
 }
 
 /// What the reconciler may look at.
@@ -516,7 +516,7 @@ impl Reconciler {
         self.metrics.aae_keys_stubborn.inc();
         let states = match view.replica.states_at(partition.n, token) {
             Ok(states) => states,
-            Err(error) => return self.halt(&error),
+            Err(error) => return self.fail(error),
         };
         if states.is_empty() {
             tracing::error!(%peer, %partition, token = token.0, "a key differed in three successive rounds; this node \
@@ -641,7 +641,7 @@ impl Reconciler {
                 Ok(Some(parcel)) => parcel,
                 // Nothing is held at that token any more.
                 Ok(None) => continue,
-                Err(error) => return self.halt(&error),
+                Err(error) => return self.fail(error),
             };
             let Parcel { role, to, bucket, key, siblings, bytes } = parcel;
             self.metrics.aae_keys_sent.inc();
@@ -784,7 +784,7 @@ impl Reconciler {
         self.answering.insert((from, exchange), answering);
     }
 
-    /// Calls a machine with what is held of its partition now; stops the node if that cannot be read.
+    /// Calls a machine with what is held of its partition now; reports it if that cannot be read.
     fn with_local<S: Store, T>(
         &mut self,
         view: &View<'_, S>,
@@ -799,13 +799,13 @@ impl Reconciler {
         let records: &dyn Records = &stored;
         let answer = call(Local { tree, records });
         if let Some(error) = stored.into_failure() {
-            self.halt(&error);
+            self.fail(error);
         }
         answer
     }
 
-    fn halt(&mut self, error: &StoreError) {
-        self.outputs.push_back(Output::Halt(error.to_string()));
+    fn fail(&mut self, error: StoreError) {
+        self.outputs.push_back(Output::Failed(error));
     }
 }
 

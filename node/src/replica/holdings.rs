@@ -36,8 +36,9 @@ impl<S: Store> Replica<S> {
             ControlFlow::Continue(())
         })?;
         let state = |(key, value): (Vec<u8>, bytes::Bytes)| {
-            let (bucket, key) = RecordKey::from_stored(key).bucket_and_key()?;
-            Ok((bucket, key, record::decode(value)?))
+            let name = RecordKey::from_stored(key);
+            let (bucket, key) = name.bucket_and_key()?;
+            Ok((bucket, key, record::read_state(&name, value)?))
         };
         found.into_iter().map(state).collect()
     }

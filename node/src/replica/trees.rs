@@ -118,6 +118,17 @@ impl Trees {
         }
     }
 
+    /// The tree of this record's partition may not say what is there: builds another beside it.
+    pub(super) fn build_anew(&mut self, record: &RecordKey) {
+        let (n, token) = record.position();
+        let partition = PartitionId { n, arc: self.partitions.arc_of(token) };
+        let Some(kept) = self.kept.get_mut(&partition).filter(|kept| kept.tree.is_some()) else { return };
+        kept.build = None;
+        if !self.queue.contains(&partition) {
+            self.queue.push_back(partition);
+        }
+    }
+
     /// Reads on, and looks at a leaf, if it is time for that. The answer is whether the leaf had drifted.
     pub(super) fn handle_timeout<S: Store>(
         &mut self,

@@ -511,3 +511,15 @@ fn a_tree_grows_with_its_keys_while_writes_go_on() {
     trio.heal();
     trio.assert_trees_say_what_stores_hold();
 }
+
+#[test]
+fn a_damaged_record_that_was_to_be_sent_is_set_apart_and_restored() {
+    let mut trio = quick();
+    trio.fill();
+    trio.damage(0, SIBLINGS, 1);
+    trio.replace(2, MemoryStore::new());
+    trio.heal();
+    assert_eq!(trio.halts, Vec::<String>::new());
+    trio.assert_equal();
+    trio.assert_trees_say_what_stores_hold();
+}
