@@ -24,6 +24,9 @@ impl Bits {
     /// leaves, and should be split by doubling Q.
     pub const MAX: Bits = Bits(18);
 
+    /// For a [`Build`](crate::Build) of nobody knows how many keys: 256 KiB while it lasts, and folded in the end.
+    pub const UNKNOWN: Bits = Bits(14);
+
     /// 2^`bits` leaves.
     ///
     /// # Errors

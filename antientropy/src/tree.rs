@@ -156,6 +156,17 @@ impl Tree {
         Ok((kept != found).then_some(Drift { leaf, kept, found }))
     }
 
+    /// Makes a leaf what its records come to. The number of keys may still be wrong: build the tree anew when there is
+    /// time.
+    ///
+    /// # Panics
+    /// If there is no such leaf.
+    pub fn correct(&mut self, drift: Drift) {
+        let leaf = &mut self.leaves[drift.leaf as usize];
+        self.sum.xor = self.sum.xor.combine(*leaf).combine(drift.found);
+        *leaf = drift.found;
+    }
+
     /// Bytes of memory.
     pub fn memory(&self) -> usize {
         size_of::<Tree>() + self.leaves.capacity() * size_of::<Digest>()
@@ -206,9 +217,14 @@ impl Build {
 
     /// A write, like [`Tree::update`], applied to the records between two steps.
     pub fn update(&mut self, token: Token, old: Option<Digest>, new: Option<Digest>) {
-        if self.next.is_none_or(|next| token < next) {
+        if self.has_read(token) {
             self.tree.update(token, old, new);
         }
+    }
+
+    /// Whether the reader is past this token, so that a write there is no longer ahead of it.
+    pub fn has_read(&self, token: Token) -> bool {
+        self.next.is_none_or(|next| token < next)
     }
 
     /// The part of the partition that has been read, from 0 to 1.

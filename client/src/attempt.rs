@@ -29,7 +29,7 @@ pub(crate) type Target = (Option<NodeId>, Arc<Link>);
 /// What is to be done until the next [`Event`].
 pub(crate) enum Leg {
     /// Begin an attempt. One at the best node may pass over others which take long to connect.
-    Start { snapshot: Arc<Snapshot>, target: Target, avoid: Option<Vec<NodeId>> },
+    Start { number: u32, snapshot: Arc<Snapshot>, target: Target, avoid: Option<Vec<NodeId>> },
     /// Go on waiting.
     Wait(Flight),
 }
@@ -38,6 +38,9 @@ pub(crate) enum Leg {
 pub(crate) enum Event {
     /// It is over.
     Ended {
+        /// Which attempt of its request it was.
+        number: u32,
+        /// Where it was made in the end.
         target: Target,
         /// Nodes that could not be connected to in time.
         passed_over: Vec<NodeId>,
@@ -51,6 +54,7 @@ pub(crate) enum Event {
 
 /// An attempt that was sent and not answered yet.
 pub(crate) struct Flight {
+    pub(crate) number: u32,
     pub(crate) target: Target,
     pub(crate) passed_over: Vec<NodeId>,
     /// Another attempt was made because of it.
@@ -80,7 +84,7 @@ impl Call<'_> {
     pub(crate) async fn leg(&self, leg: Leg) -> Event {
         match leg {
             Leg::Wait(flight) => self.wait(flight).await,
-            Leg::Start { snapshot, target, avoid } => {
+            Leg::Start { number, snapshot, target, avoid } => {
                 let mut passed_over = Vec::new();
                 let target = match (avoid, target) {
                     (Some(avoid), (Some(node), link)) => {
@@ -88,18 +92,18 @@ impl Call<'_> {
                     }
                     (_, target) => target,
                 };
-                match self.send(snapshot, target.clone()).await {
+                match self.send(number, snapshot, target.clone()).await {
                     Ok(mut flight) => {
                         flight.passed_over = passed_over;
                         self.wait(flight).await
                     }
-                    Err(cause) => Event::Ended { target, passed_over, replaced: false, result: Err(cause) },
+                    Err(cause) => Event::Ended { number, target, passed_over, replaced: false, result: Err(cause) },
                 }
             }
         }
     }
 
-    async fn send(&self, snapshot: Arc<Snapshot>, target: Target) -> Result<Flight, Cause> {
+    async fn send(&self, number: u32, snapshot: Arc<Snapshot>, target: Target) -> Result<Flight, Cause> {
         let link = &target.1;
         let begun = Instant::now();
         let attempt_timeout = self.settings.attempt_timeout.min(FAR_FUTURE);
@@ -125,6 +129,7 @@ impl Call<'_> {
         let since = (sent, connection.heard());
         let pending = connection.submit(self.request, snapshot.ring_version(), deadline_ms)?;
         Ok(Flight {
+            number,
             target,
             passed_over: Vec::new(),
             replaced: false,
@@ -226,7 +231,7 @@ impl Flight {
             self.kind = None;
         }
         let (target, passed_over) = (self.target.clone(), std::mem::take(&mut self.passed_over));
-        Event::Ended { target, passed_over, replaced: self.replaced, result }
+        Event::Ended { number: self.number, target, passed_over, replaced: self.replaced, result }
     }
 
     fn measure(&self) {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use driftless_proto::Topology;
-use driftless_proto::client::{HintsFor, NodeStatus, Request, Response};
+use driftless_proto::client::{AaeCommand, AaeStatus, HintsFor, NodeStatus, Request, Response};
 use tokio::sync::Semaphore;
 
 use crate::bucket::Bucket;
@@ -100,6 +100,20 @@ impl Client {
         let request = Request::Hints;
         match self.inner.call(&request, Route::Any, &settings, Clock::start(settings.timeout)).await? {
             Response::Hints(hints) => Ok(hints),
+            _ => Err(self.inner.misunderstood(&request).into()),
+        }
+    }
+
+    /// Tells anti-entropy on a node something, or asks how it stands. The node is given as in [`Client::status`]. What
+    /// it is told, it forgets when it stops.
+    ///
+    /// # Errors
+    /// [`StatusError`] if there is no such node or it does not answer.
+    pub async fn aae(&self, node: impl AsRef<str>, command: AaeCommand) -> Result<AaeStatus, StatusError> {
+        let settings = Profile::new().via(node).over(&self.inner.settings);
+        let request = Request::Aae(command);
+        match self.inner.call(&request, Route::Any, &settings, Clock::start(settings.timeout)).await? {
+            Response::Aae(status) => Ok(*status),
             _ => Err(self.inner.misunderstood(&request).into()),
         }
     }

@@ -124,7 +124,10 @@ pub use retry::{Decision, DefaultRetry, FailedAttempt, NoRetry, RetryAt, RetryPo
 pub use scan::{Keys, Scan, ScanPosition};
 
 pub use bytes::Bytes;
-pub use driftless_proto::client::{Explanation, HintsFor, Liveness, NodeStatus, PeerStatus, ReplicaAnswer, Sibling};
+pub use driftless_proto::client::{
+    AaeCommand, AaePartition, AaeStatus, Explanation, HintsFor, Liveness, NodeStatus, PeerStatus, ReplicaAnswer,
+    Sibling,
+};
 pub use driftless_proto::key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use driftless_proto::{ContextError, Hlc, Key, KeyError, Outcome, Refusal, Topology, Unknown, WriteId};
 pub use driftless_ring::ArcIndex;

@@ -34,14 +34,22 @@ struct Race<'a> {
     at_node: u32,
     /// Nodes that had an attempt, once for each.
     tried: Vec<NodeId>,
-    /// Where attempts are under way.
-    asked: Vec<(NodeId, Arc<Link>)>,
+    /// Attempts that are under way.
+    asked: Vec<Asked>,
     /// Of the attempts that are over.
     outcome: Outcome,
     /// When the next attempt shall be made, and where if not at the best node.
     resume: Option<(Instant, Option<Target>)>,
     /// The policy gave up for this reason; an attempt that is under way may still succeed.
     given_up: Option<Cause>,
+}
+
+struct Asked {
+    /// Which attempt it is. Its node may turn out to be another one than was thought.
+    number: u32,
+    /// `None`: the user chose it.
+    node: Option<NodeId>,
+    link: Arc<Link>,
 }
 
 /// Makes attempts until one succeeds.
@@ -70,11 +78,13 @@ pub(crate) async fn run(call: &Call<'_>) -> Result<Response, RequestError> {
                 tracing::debug!(node = target.1.name(), attempts = race.attempts, "answered");
                 return Ok(response);
             }
-            Some(Event::Ended { target, passed_over, replaced, result: Err(cause) }) => {
+            Some(Event::Ended { number, target, passed_over, replaced, result: Err(cause) }) => {
                 race.tried.extend(passed_over);
+                race.asked.retain(|asked| asked.number != number);
                 race.failed(target, replaced, cause).await?;
             }
             Some(Event::Overdue { mut flight, silent }) => {
+                race.learn(&flight);
                 let another = race.elsewhere(&mut flight, silent);
                 legs.extend([Leg::Wait(flight)].into_iter().chain(another).map(|leg| Box::pin(call.leg(leg))));
             }
@@ -127,10 +137,16 @@ impl Race<'_> {
     fn start(&mut self, snapshot: Arc<Snapshot>, target: Target, avoid: Option<Vec<NodeId>>) -> Leg {
         self.attempts += 1;
         self.at_node += 1;
-        if let (Some(node), link) = &target {
-            self.asked.push((*node, Arc::clone(link)));
+        let (number, (node, link)) = (self.attempts, target.clone());
+        self.asked.push(Asked { number, node, link });
+        Leg::Start { number, snapshot, target, avoid }
+    }
+
+    /// Where an attempt was made in the end.
+    fn learn(&mut self, flight: &Flight) {
+        if let Some(asked) = self.asked.iter_mut().find(|asked| asked.number == flight.number) {
+            (asked.node, asked.link) = flight.target.clone();
         }
-        Leg::Start { snapshot, target, avoid }
     }
 
     /// An attempt at another node because of one that is overdue, if there is a node that may do better.
@@ -157,7 +173,6 @@ impl Race<'_> {
 
     async fn failed(&mut self, target: Target, replaced: bool, cause: Cause) -> Result<(), RequestError> {
         let (node, link) = target;
-        self.asked.retain(|(asked, _)| Some(*asked) != node);
         let is_write = !self.call.request.is_read();
         self.outcome = retry::join(self.outcome, &cause, is_write);
         tracing::debug!(node = link.name(), attempts = self.attempts, %cause, "attempt failed");
@@ -197,7 +212,7 @@ impl Race<'_> {
     /// Ends the request, unless an attempt is under way at a node that is not known to be silent.
     fn give_up(&mut self, cause: Cause) -> Result<(), RequestError> {
         self.resume = None;
-        if self.asked.iter().any(|(_, link)| link.is_promising()) {
+        if self.asked.iter().any(|asked| asked.link.is_promising()) {
             self.given_up = Some(cause);
             return Ok(());
         }
@@ -210,7 +225,7 @@ impl Race<'_> {
 
     /// Nodes that others are better than: those that had an attempt, and those that have one now.
     fn avoided(&self) -> Vec<NodeId> {
-        self.tried.iter().copied().chain(self.asked.iter().map(|(node, _)| *node)).collect()
+        self.tried.iter().copied().chain(self.asked.iter().filter_map(|asked| asked.node)).collect()
     }
 
     fn error(&self, cause: Cause) -> RequestError {

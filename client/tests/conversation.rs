@@ -549,6 +549,33 @@ async fn a_node_that_cannot_be_connected_to_is_passed_over() {
     assert!(started.elapsed() < Duration::from_millis(900), "{:?}", started.elapsed());
 }
 
+/// The node that was passed over used to count as asked: the request waited for its answer, for ever.
+#[tokio::test]
+async fn what_is_final_is_reported_although_a_node_was_passed_over() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("binds");
+    let members = vec![
+        Member::new("ada", cluster.nodes[0].address.to_string()),
+        Member::new("bob", silent.local_addr().expect("is bound").to_string()),
+    ];
+    let ring = Ring::first(RingSpec { classes: BTreeSet::from([2]), ..fake::spec(members) }).expect("a ring");
+    cluster.set(fake::topology(ring, &["default"]));
+    let client = cluster.connect().await;
+    let topology = client.topology();
+    let bucket = topology.bucket_named("default").expect("exists");
+    let bobs = (0..).map(|i| format!("key {i}")).find(|key| {
+        let key = driftless_client::Key::new(key.clone()).expect("valid");
+        let first = topology.preference(topology.place(bucket, &key).partition).primaries[0];
+        topology.ring().member(first).is_some_and(|member| member.name == "bob")
+    });
+    let get = client.bucket("default").get(bobs.expect("half of all keys")).into_future();
+    let get =
+        tokio::spawn(async { tokio::time::timeout(Duration::from_secs(30), get).await.expect("comes to an end") });
+    cluster.nodes[0].next().await.refuse(Refusal::BadRequest("no".into()));
+    let error = get.await.expect("does not panic").expect_err("refused");
+    assert!(matches!(error.refusal(), Some(Refusal::BadRequest(_))), "{error}");
+}
+
 #[tokio::test]
 async fn one_seed_that_answers_is_enough() {
     let cluster = Cluster::start(&["ada"]);

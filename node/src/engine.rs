@@ -3,13 +3,14 @@
 //! A turn of the shell: feed everything that has arrived to the `handle_*` methods, call [`Engine::commit`] once, carry
 //! out every [`Output`], and sleep until the next input or [`Engine::poll_timeout`].
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use driftless_antientropy::Held;
 use driftless_proto::client::{self, Response};
 use driftless_proto::{ContextKeys, Refusal, Topology};
-use driftless_ring::NodeId;
+use driftless_ring::{NodeId, PartitionId};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -21,6 +22,8 @@ use crate::liveness::reach::{self, Reach};
 use crate::metrics::Metrics;
 use crate::peer::{Body, Lane, Message, Reply, Request, RequestId, RequestIds};
 use crate::planted::Planted;
+use crate::pressure::{Kind, Pressure};
+use crate::reconciler::{self, Figures, Reconciler, View};
 use crate::replica::store::{BatchSeq, Store};
 use crate::replica::{self, Replica};
 use crate::time::{Instant, Now};
@@ -77,7 +80,19 @@ pub struct EngineConfig {
     pub planted: Planted,
 }
 
-/// One shard: its replica, the requests it coordinates, and the delivery of what it holds for others.
+/// What an operator may tell anti-entropy. It lasts until the node stops.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AaeCommand {
+    /// Compare now: one partition, or all.
+    Run(Option<PartitionId>),
+    /// Begin nothing, answer nothing, repair nothing.
+    Pause,
+    /// Go on.
+    Resume,
+}
+
+/// One shard: its replica, the requests it coordinates, and what it does to keep replicas equal: the delivery of what it
+/// holds for others, and anti-entropy.
 pub struct Engine<S: Store> {
     node: NodeId,
     shard: u16,
@@ -87,6 +102,10 @@ pub struct Engine<S: Store> {
     pings: RequestIds,
     replica: Replica<S>,
     coordinator: Coordinator,
+    reconciler: Reconciler,
+    pressure: Pressure,
+    /// When clients' requests arrived whose latency counts.
+    arrivals: BTreeMap<ClientTag, (Kind, Instant)>,
     handoff: Handoff,
     /// When the figures of handoff may be published again, and whether they have changed.
     figures_due: Instant,
@@ -103,22 +122,26 @@ impl<S: Store> Engine<S> {
         let pings = RequestIds::new(Lane::Reach, rng.random());
         let deliveries = StdRng::from_rng(&mut rng);
         let handoff = Handoff::new(node, topology.clone(), &limits, metrics.clone(), deliveries, planted);
+        let (aae, aae_rng) = (limits.aae.clone(), StdRng::from_rng(&mut rng));
+        let reconciler = Reconciler::new(node, topology.clone(), aae, metrics.clone(), &replica, now, aae_rng);
         let coordinator = Coordinator::new(node, topology.clone(), context_keys, limits, metrics.clone(), rng, planted);
         let ring_version = topology.ring().version().0;
-        let (reach, outputs) = (Reach::default(), VecDeque::new());
         let mut engine = Engine {
             node,
             shard,
             ring_version,
             metrics,
-            reach,
+            reach: Reach::default(),
             pings,
             replica,
             coordinator,
             handoff,
             figures_due: now.instant,
             figures_stale: false,
-            outputs,
+            reconciler,
+            pressure: Pressure::default(),
+            arrivals: BTreeMap::new(),
+            outputs: VecDeque::new(),
         };
         engine.route(now);
         engine
@@ -126,6 +149,14 @@ impl<S: Store> Engine<S> {
 
     /// A client asks. `deadline` is when it stops waiting.
     pub fn handle_client(&mut self, now: Now, from: ClientTag, deadline: Instant, request: client::Request) {
+        let kind = match &request {
+            client::Request::Get(_) => Some(Kind::Read),
+            client::Request::Put(_) | client::Request::Delete(_) => Some(Kind::Write),
+            _ => None,
+        };
+        if let Some(kind) = kind {
+            self.arrivals.insert(from, (kind, now.instant));
+        }
         self.coordinator.handle_request(now, Asker::Client(from), deadline, request, false);
         self.route(now);
     }
@@ -147,6 +178,10 @@ impl<S: Store> Engine<S> {
                 self.coordinator.handle_request(now, Asker::Peer(from, message.id), deadline, request, true);
             }
             Body::Request { request: Request::Ping, .. } => self.send(from, message.id, Body::Reply(Reply::Pong)),
+            Body::Request { request: Request::Exchange(exchange), .. } => {
+                let view = View { replica: &self.replica, pressed: self.pressure.is_high(now.instant) };
+                self.reconciler.handle_request(now, &view, from, message.id, exchange);
+            }
             Body::Request { request, .. } => self.replica.handle_request(now, from, message.id, request),
             Body::Reply(reply) => {
                 self.reach.handle_answer(from);
@@ -186,6 +221,15 @@ impl<S: Store> Engine<S> {
         self.coordinator.handle_timeout(now);
         self.replica.handle_timeout(now);
         self.handoff.handle_timeout(now.instant);
+        let view = View { replica: &self.replica, pressed: self.pressure.is_high(now.instant) };
+        self.reconciler.handle_timeout(now, &view);
+        self.route(now);
+    }
+
+    /// The operator tells anti-entropy something.
+    pub fn handle_aae(&mut self, now: Now, command: AaeCommand) {
+        let view = View { replica: &self.replica, pressed: self.pressure.is_high(now.instant) };
+        self.reconciler.handle_command(now, &view, command);
         self.route(now);
         self.publish(now.instant);
     }
@@ -212,11 +256,22 @@ impl<S: Store> Engine<S> {
             self.coordinator.poll_timeout(),
             self.replica.poll_timeout(),
             self.handoff.poll_timeout(),
+            self.reconciler.poll_timeout(),
             self.figures_stale.then_some(self.figures_due),
         ]
         .into_iter()
         .flatten()
         .min()
+    }
+
+    /// How anti-entropy stands.
+    pub fn aae(&self, now: Instant) -> Figures {
+        self.reconciler.figures(now, &self.replica)
+    }
+
+    /// The partitions of this shard with their trees, as they stand.
+    pub fn trees(&self) -> impl Iterator<Item = (PartitionId, Held<'_>)> {
+        self.replica.partitions().map(|partition| (partition, self.replica.tree(partition)))
     }
 
     /// Requests that this shard coordinates now.
@@ -243,6 +298,8 @@ impl<S: Store> Engine<S> {
                 self.take_from_coordinator(now, output);
             } else if let Some(output) = self.replica.poll_output() {
                 self.take_from_replica(now, output);
+            } else if let Some(output) = self.reconciler.poll_output() {
+                self.take_from_reconciler(output);
             } else if let Some(output) = self.handoff.poll_output() {
                 self.take_from_handoff(now, output);
             } else {
@@ -255,6 +312,7 @@ impl<S: Store> Engine<S> {
         match output {
             reach::Output::Up(peer) => {
                 self.coordinator.handle_peer_up(peer);
+                self.reconciler.handle_peer_up(now, peer);
                 self.handoff.handle_up(now.instant, peer);
             }
             reach::Output::Doubted(peer) => {
@@ -265,6 +323,8 @@ impl<S: Store> Engine<S> {
             reach::Output::Lost(peer) => {
                 self.coordinator.handle_peer_lost(now, peer);
                 self.handoff.handle_lost(now.instant, peer);
+                let view = View { replica: &self.replica, pressed: self.pressure.is_high(now.instant) };
+                self.reconciler.handle_peer_lost(now, &view, peer);
             }
             reach::Output::Ping(peer) => {
                 let deadline = now.instant + reach::PING_TIMEOUT;
@@ -284,6 +344,9 @@ impl<S: Store> Engine<S> {
             }
             coordinator::Output::Overdue(peer) => self.reach.handle_overdue(now.instant, peer),
             coordinator::Output::Reply { to: Asker::Client(to), response } => {
+                if let Some((kind, since)) = self.arrivals.remove(&to) {
+                    self.pressure.record(now.instant, kind, now.instant.since(since));
+                }
                 self.outputs.push_back(Output::Reply { to, response });
             }
             coordinator::Output::Reply { to: Asker::Peer(to, id), response } => {
@@ -300,6 +363,16 @@ impl<S: Store> Engine<S> {
             replica::Output::Retired(actor) => self.coordinator.handle_retired(now, actor),
             replica::Output::Owes(target) => self.handoff.handle_owed(now.instant, target),
             replica::Output::Halt(reason) => self.outputs.push_back(Output::Halt(reason)),
+        }
+    }
+
+    fn take_from_reconciler(&mut self, output: reconciler::Output) {
+        match output {
+            reconciler::Output::Send { to, id, deadline, request } => {
+                self.send(to, id, Body::Request { deadline, request });
+            }
+            reconciler::Output::Reply { to, id, reply } => self.send(to, id, Body::Reply(reply)),
+            reconciler::Output::Halt(reason) => self.outputs.push_back(Output::Halt(reason)),
         }
     }
 
@@ -340,7 +413,11 @@ impl<S: Store> Engine<S> {
         match id.lane() {
             Lane::Coordinator => self.coordinator.handle_reply(now, from, id, reply),
             Lane::Handoff => self.handoff.handle_reply(now.instant, from, id, reply),
-            Lane::AntiEntropy | Lane::Reach => {}
+            Lane::AntiEntropy => {
+                let view = View { replica: &self.replica, pressed: self.pressure.is_high(now.instant) };
+                self.reconciler.handle_reply(now, &view, from, id, reply);
+            }
+            Lane::Reach => {}
         }
     }
 

@@ -29,6 +29,8 @@ pub mod metrics;
 pub mod net;
 pub mod peer;
 pub mod planted;
+pub mod pressure;
+pub mod reconciler;
 pub mod replica;
 pub mod store;
 pub mod time;

@@ -65,8 +65,33 @@ pub struct Metrics {
     pub keys: Gauge,
     /// Bytes of the values of those copies.
     pub value_bytes: Gauge,
-    /// Partitions whose keys are still to be counted after the start.
+    /// Partitions whose records are still to be read after the start: neither counted nor compared yet.
     pub partitions_uncounted: Gauge,
+    /// Trees built from the records: one for each partition after a start, and one each time a partition outgrows its
+    /// tree.
+    pub trees_built: Counter,
+    /// Leaves that were not what their records come to. Must stay 0.
+    pub aae_drift: Counter,
+    /// Rounds: all partitions shared with one shard of a peer compared.
+    pub aae_rounds: Counter,
+    /// Exchanges begun here that found everything that differed.
+    pub aae_exchanges: Counter,
+    /// Exchanges begun here that ended early.
+    pub aae_exchanges_failed: Counter,
+    /// Of the complete ones, those that found a key that differs.
+    pub aae_exchanges_different: Counter,
+    /// Keys compared one by one in exchanges begun here.
+    pub aae_keys_compared: Counter,
+    /// Keys whose state was sent to a peer that held another one.
+    pub aae_keys_sent: Counter,
+    /// Keys of this node that changed by what a peer sent for that reason.
+    pub aae_keys_repaired: Counter,
+    /// Bytes sent to peers for all of it.
+    pub aae_bytes: Counter,
+    /// Keys that differed in three successive rounds. Must stay 0.
+    pub aae_keys_stubborn: Counter,
+    /// Seconds since the round that is longest ago, over all peers and partitions.
+    pub aae_last_round_age: Gauge,
     /// States and markers stored for nodes that could not be reached, each change of one counted.
     pub hints_stored: Counter,
     /// Keys delivered to the nodes that they were held for.
@@ -187,6 +212,17 @@ impl Metrics {
             ("batch_changes", "Key changes applied to the store", &self.batch_changes),
             ("header_cache_hits", "Headers found in the cache", &self.header_hits),
             ("header_cache_misses", "Headers read from the store", &self.header_misses),
+            ("trees_built", "Trees built from the records", &self.trees_built),
+            ("aae_drift", "Leaves that were not what their records come to", &self.aae_drift),
+            ("aae_rounds", "Rounds of comparing all partitions shared with a peer", &self.aae_rounds),
+            ("aae_exchanges", "Exchanges that found all differences of a partition", &self.aae_exchanges),
+            ("aae_exchanges_failed", "Exchanges that ended early", &self.aae_exchanges_failed),
+            ("aae_exchanges_different", "Exchanges that found a difference", &self.aae_exchanges_different),
+            ("aae_keys_compared", "Keys compared one by one", &self.aae_keys_compared),
+            ("aae_keys_sent", "Keys sent to a peer that held another state", &self.aae_keys_sent),
+            ("aae_keys_repaired", "Keys changed by what a peer sent for that reason", &self.aae_keys_repaired),
+            ("aae_bytes", "Bytes sent by anti-entropy", &self.aae_bytes),
+            ("aae_keys_stubborn", "Keys that differed in three successive rounds", &self.aae_keys_stubborn),
             ("hints_stored", "States and markers stored for nodes that could not be reached", &self.hints_stored),
             ("hints_delivered", "Keys delivered to the nodes they were held for", &self.hints_delivered),
             ("hints_refused", "Hints not kept for lack of room", &self.hints_refused),
@@ -196,13 +232,18 @@ impl Metrics {
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
         }
-        let gauges: [(&str, &str, &Gauge); 8] = [
+        let gauges = [
             ("keys", "Copies held of owned partitions", &self.keys),
             ("value_bytes", "Bytes of the values of those copies", &self.value_bytes),
             ("partitions_uncounted", "Partitions whose keys are still to be counted", &self.partitions_uncounted),
             ("hint_keys", "Keys held for other nodes", &self.hint_keys),
             ("hint_bytes", "Bytes that they take", &self.hint_bytes),
             ("hints_uncounted", "Shards whose hints are still to be counted", &self.hints_uncounted),
+            (
+                "aae_last_round_age_seconds",
+                "Time since the round that is longest ago, over all peers and partitions",
+                &self.aae_last_round_age,
+            ),
             ("requests_open", "Requests being coordinated", &self.requests_open),
             ("peers_connected", "Connected peers", &self.peers_connected),
         ];

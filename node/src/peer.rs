@@ -12,6 +12,7 @@
 //!         │── Forward ─────────────────────────▶ ◀── Forwarded
 //!   Put:  │── Merge, hint_for ─────────────────▶ fallback: keeps it for the primary it stands in for
 //! handoff │── Merge ───────────────────────────▶ that primary, once it is back   ◀── Acked: the hint may go
+//! any     │── Exchange ──────────────────────▶ ◀── Exchanged: which keys of a partition differ is found in several
 //! any     │── Ping ────────────────────────────▶ a peer that has not answered lately  ◀── Pong
 //! ```
 //! A node's own replica is spoken to in the same words. `Merge` is the one verb by which a replica takes in what
@@ -21,9 +22,10 @@
 //!
 //! On the wire each side first says [`Hello`] and closes the connection if the other's does not fit.
 
+use driftless_antientropy::{Sums, Unequal};
 use driftless_proto::client;
 use driftless_proto::{BucketId, Context, Header, Key, Refusal, Siblings, Version, WriteId};
-use driftless_ring::{ArcIndex, NodeId};
+use driftless_ring::{ArcIndex, NodeId, PartitionId};
 use serde::{Deserialize, Serialize};
 
 use crate::time::Instant;
@@ -51,7 +53,8 @@ pub struct Hello {
 /// copy and is refused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Incarnation {
-    /// How often the store was opened.
+    /// How often the store was opened, counted on from the moment in which its directory was made: one that was made
+    /// because its predecessor was lost is newer than that, not an old copy of it.
     pub starts: u64,
     /// Random at each start: tells two copies of one directory apart.
     pub nonce: u64,
@@ -150,6 +153,8 @@ pub enum Request {
     Owe(Owe),
     /// Answer, so that the sender knows that messages go both ways.
     Ping,
+    /// Compare what both own.
+    Exchange(Exchange),
 }
 
 /// What a node answers.
@@ -171,6 +176,31 @@ pub enum Reply {
     Lost,
     /// To [`Request::Ping`].
     Pong,
+    /// To [`Exchange`].
+    Exchanged(Exchanged),
+}
+
+/// Compare what both own. What differs then travels as [`Merge`], both ways.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Exchange {
+    /// The sums of partitions, all of one shard of the receiver.
+    Sums(Sums),
+    /// One step of an exchange.
+    Step {
+        /// Which partition it is about.
+        partition: PartitionId,
+        /// What the initiator says.
+        request: driftless_antientropy::Request,
+    },
+}
+
+/// What the other says to that.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Exchanged {
+    /// To [`Exchange::Sums`].
+    Unequal(Unequal),
+    /// To [`Exchange::Step`].
+    Step(driftless_antientropy::Reply),
 }
 
 /// Stamp a new write.

@@ -8,7 +8,7 @@
 //! Every answer carries the node's ring version: a client that is behind asks for the [`Topology`] again.
 
 use bytes::Bytes;
-use driftless_ring::{ArcIndex, Token};
+use driftless_ring::{ArcIndex, PartitionId, Token};
 use serde::{Deserialize, Serialize};
 
 use crate::causality::{ContextToken, Hlc, WriteId};
@@ -58,6 +58,8 @@ pub enum Request {
     Status,
     /// What the node holds for others.
     Hints,
+    /// Anti-entropy: how it stands, or what it shall do.
+    Aae(AaeCommand),
 }
 
 /// Read a key.
@@ -155,6 +157,8 @@ pub enum Response {
     Status(Box<NodeStatus>),
     /// To [`Request::Hints`]: one entry for each node that something is or was held for.
     Hints(Vec<HintsFor>),
+    /// To [`Request::Aae`], whatever was told.
+    Aae(Box<AaeStatus>),
     /// The request did not succeed.
     Failed(Failure),
 }
@@ -307,6 +311,58 @@ pub struct HintsFor {
     pub rate: f64,
     /// Milliseconds until all are delivered, at that rate; `None` while none are under way.
     pub eta_ms: Option<u64>,
+}
+
+/// What an operator tells anti-entropy on one node. Nothing of it outlives the node's process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum AaeCommand {
+    /// Say how it stands.
+    Status,
+    /// Compare with all peers now.
+    Run {
+        /// Only this partition.
+        partition: Option<PartitionId>,
+    },
+    /// Begin nothing, repair nothing, and refuse peers that want to.
+    Pause,
+    /// Go on.
+    Resume,
+}
+
+/// How anti-entropy stands on one node; up to a second old.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct AaeStatus {
+    /// Stopped by an operator.
+    pub paused: bool,
+    /// Leaves of trees that were not what their records come to, since the start. Anything above 0 is a bug or damage.
+    pub drift: u64,
+    /// Partitions whose tree is still being built after the start.
+    pub building: u64,
+    /// One entry for each partition and peer that shares it.
+    pub partitions: Vec<AaePartition>,
+}
+
+/// How one partition stands between a node and a peer.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct AaePartition {
+    /// Name of the peer.
+    pub peer: String,
+    /// The partition.
+    pub partition: PartitionId,
+    /// Milliseconds since everything was last equal, or made so; `None` if it never was since the start.
+    pub last_full_round_ms: Option<u64>,
+    /// Keys compared one by one.
+    pub compared: u64,
+    /// Keys that differed and were repaired, on either side.
+    pub repaired: u64,
+    /// Whether it is known to differ.
+    pub unequal: bool,
+    /// Whether its keys are being compared or repaired now.
+    pub in_progress: bool,
+    /// Keys still to be repaired, at least.
+    pub behind: u64,
+    /// Keys repaired at that peer per second lately, of all partitions.
+    pub rate: f64,
 }
 
 impl Request {

@@ -121,6 +121,22 @@ impl fmt::Display for PartitionId {
     }
 }
 
+/// Not a partition as [`PartitionId`] is written.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0:?} names no partition: write it as n3/17, the replication factor and the number of the arc")]
+pub struct BadPartitionId(String);
+
+impl std::str::FromStr for PartitionId {
+    type Err = BadPartitionId;
+
+    fn from_str(text: &str) -> Result<PartitionId, BadPartitionId> {
+        let numbers = text.strip_prefix('n').and_then(|rest| rest.split_once('/'));
+        let parsed = numbers.and_then(|(n, arc)| Some((n.parse().ok()?, arc.parse().ok()?)));
+        let (n, arc) = parsed.ok_or_else(|| BadPartitionId(text.to_owned()))?;
+        Ok(PartitionId { n, arc: ArcIndex(arc) })
+    }
+}
+
 /// A run of tokens, both ends included (so that the last arc needs no 65th bit).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct TokenRange {

@@ -4,5 +4,6 @@
 //! and clients all follow from one number, and that number replays them.
 //! [`processes`] runs real processes and does to them what happens to processes.
 
+pub mod damage;
 pub mod processes;
 pub mod sim;

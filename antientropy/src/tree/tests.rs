@@ -209,6 +209,7 @@ fn a_step_of_a_build_never_ends_between_keys_that_share_a_token() {
     let mut build = Build::new(map(), Bits::MIN);
     assert_eq!(build.step(&Crowded, 1), Ok(false));
     assert_eq!(build.tree.sum(), Sum { count: 3, xor: Digest(7) });
+    assert!(build.has_read(map().tokens().first) && !build.has_read(map().tokens().last));
     assert_eq!(build.step(&Crowded, 1), Ok(true));
     assert_eq!(build.tree.sum(), Sum { count: 4, xor: Digest(15) });
 }
@@ -223,6 +224,10 @@ fn the_scrub_sees_a_leaf_that_drifted() {
     let drift = Drift { leaf: 3, kept: Digest(1), found: Digest(7) };
     assert_eq!(tree.verify(3, &keys), Ok(Some(drift)));
     assert_eq!(tree.verify(4, &keys), Ok(None));
+    let mut corrected = tree;
+    corrected.correct(drift);
+    assert_eq!(corrected.verify(3, &keys), Ok(None));
+    assert_eq!(corrected.sum().xor, built(&keys, Bits::MIN).sum().xor);
 }
 
 #[test]

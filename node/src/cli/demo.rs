@@ -98,7 +98,8 @@ impl Tour {
         self.siblings(&bucket).await?;
         self.delete(&bucket).await?;
         self.crash_and_return(cluster, client, &bucket).await?;
-        self.restart_all(cluster, &bucket, &records).await
+        self.restart_all(cluster, &bucket, &records).await?;
+        self.lose_a_disk(cluster, client, &bucket, &records).await
     }
 
     async fn load(&mut self, client: &Client, bucket: &Bucket) -> Result<Vec<Record>> {
@@ -284,6 +285,52 @@ impl Tour {
         )
     }
 
+    async fn lose_a_disk(
+        &mut self,
+        cluster: &mut LocalCluster,
+        client: &Client,
+        bucket: &Bucket,
+        records: &[Record],
+    ) -> Result {
+        self.title("A disk is lost")?;
+        let victim = 1;
+        let files = &cluster.layout().nodes[victim];
+        let (name, data_dir) = (files.name.clone(), files.data_dir.clone());
+        let keys = async || client.status(&name).await.ok().and_then(|status| status.keys).unwrap_or(0);
+        let before = keys().await;
+        self.say(format_args!(
+            "{name} is killed, its data directory is deleted, and it starts again with nothing. Nobody reads a key."
+        ))?;
+        self.say("The others compare what they hold with it, find what it lacks, and send that.")?;
+        cluster.kill(victim)?;
+        std::fs::remove_dir_all(&data_dir)
+            .map_err(|error| Failure::failed(format_args!("cannot delete {}: {error}", data_dir.display())))?;
+        let began = Instant::now();
+        cluster.restart(victim, READY_PATIENCE)?;
+        let mut held = keys().await;
+        let mut shown = None;
+        while held < before && began.elapsed() < FILL_PATIENCE {
+            self.stop.check()?;
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            held = keys().await;
+            if shown.is_none_or(|shown: Instant| shown.elapsed() >= Duration::from_secs(1)) {
+                self.show(format_args!("{name} holds {} of {} keys", grouped(held), grouped(before)))?;
+                shown = Some(Instant::now());
+            }
+        }
+        self.say(format_args!("That took {:.1} s.", began.elapsed().as_secs_f64()))?;
+        self.check(format_args!("{name} holds {} keys again", grouped(held)), before > 0 && held == before)?;
+        let there = count_held(bucket, records, &name).await?;
+        self.check(
+            format_args!(
+                "asked key by key, it has {} of {} records, none of them by a read",
+                grouped(there),
+                grouped(records.len() as u64)
+            ),
+            there == records.len() as u64,
+        )
+    }
+
     fn title(&mut self, title: &str) -> Result {
         self.stop.check()?;
         self.chapter += 1;
@@ -329,6 +376,22 @@ async fn count_equal(bucket: &Bucket, records: &[Record]) -> Result<u64> {
         same += u64::from(equal?);
     }
     Ok(same)
+}
+
+/// Of how many records this node's replica holds what the others hold, before the read repairs anything.
+async fn count_held(bucket: &Bucket, records: &[Record], node: &str) -> Result<u64> {
+    let reads = stream::iter(records).map(async |record| {
+        let read = bucket.get(record.key.to_bytes()).explain().await.map_err(IntoFailure::into_failure)?;
+        let replicas = read.explanation().map_or(&[][..], |explanation| &explanation.replicas);
+        let holds = replicas.iter().any(|replica| replica.node == node && replica.state.is_some() && !replica.repaired);
+        Result::Ok(holds)
+    });
+    let mut reads = Box::pin(reads.buffer_unordered(64));
+    let mut held = 0;
+    while let Some(holds) = reads.next().await {
+        held += u64::from(holds?);
+    }
+    Ok(held)
 }
 
 async fn count_away(bucket: &Bucket) -> Result<u32> {
@@ -386,6 +449,9 @@ const NODES: usize = 3;
 
 /// Hints are on their way some seconds after their target is back.
 const HINTS_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Seconds are usual; a machine that does much else may need longer.
+const FILL_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Enough to be convincing, few enough to be quick one after the other.
 const AWAY_WRITES: u32 = 100;

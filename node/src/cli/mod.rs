@@ -4,7 +4,7 @@
 //! a cluster on this machine   dev  demo                       local/    files, ports and processes
 //! a node                      serve  cert
 //! data                        put  get  delete  scan  load  dump
-//! looking                     bucket  hints  ring  status
+//! looking                     aae  bucket  hints  ring  status
 //! measuring                   bench
 //!                             profile.rs  which cluster is meant, and who we are to it
 //!                             session.rs  a connected client; failures as exit codes
@@ -15,6 +15,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the command line is the edge: it reads clocks, waits and draws secrets")]
 
+mod aae;
 mod bench;
 mod bucket;
 mod cert;
@@ -120,6 +121,11 @@ enum Command {
     ///
     /// Hints are delivered by themselves once their target is back; there is nothing to type.
     Hints(WithKey<hints::Args>),
+    /// Anti-entropy: how far replicas are compared and repaired, and what it shall do
+    ///
+    /// It always runs by itself; there is nothing that must be scheduled.
+    #[command(subcommand)]
+    Aae(aae::Command),
     /// Measure a running cluster with a closed loop of clients
     ///
     /// What is measured: from the call of the client library to its answer, retries included.
@@ -189,6 +195,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Ring(args) => ring::run(&common, args).map(done),
         Command::Status(with) => status::run(&common.with(with.key), &with.args),
         Command::Hints(with) => hints::run(&common.with(with.key), &with.args).map(done),
+        Command::Aae(command) => aae::run(&common, &command),
         Command::Bench(with) => bench::run(&common.with(with.key), &with.args).map(done),
         Command::Completions(args) => completions::run(&args).map(done),
     }

@@ -206,10 +206,12 @@ fn resolve(member: &Member) -> Result<std::net::SocketAddr> {
 }
 
 fn open_directory(path: &Path, topology: &Topology, member: &Member) -> Result<DataDirectory> {
+    let now = SystemTime::now();
     let identity = Identity {
         cluster: topology.cluster().to_owned(),
         node: member.name.clone(),
-        created: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        created: humantime::format_rfc3339_seconds(now).to_string(),
+        created_s: now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         nonce: rand::random(),
     };
     let directory = DataDirectory::open(path, &identity).map_err(Failure::failed)?;

@@ -63,6 +63,8 @@ pub struct Limits {
     pub retry_after: Duration,
     /// Most keys on one page of a scan.
     pub scan_limit_max: u32,
+    /// Of anti-entropy.
+    pub aae: AaeLimits,
     /// Answers that may wait for the disk, per shard. Beyond it merges are refused as `Overloaded`; those that no client
     /// waits for are refused from half of it on.
     pub replica_waiting_max: usize,
@@ -74,6 +76,29 @@ pub struct Limits {
     /// How long a node must have been back before it is given what was held for it. Shorter repairs sooner, and floods a
     /// node that is still starting.
     pub handoff_delay: Duration,
+}
+
+/// Bounds and times of anti-entropy, for each shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AaeLimits {
+    /// How often two replicas compare all partitions that they share. Less often saves the 26 bytes a partition that
+    /// this costs when nothing differs, and lets a difference stay longer.
+    pub interval: Duration,
+    /// Bytes that one shard sends to its peers for repairs and exchanges, on average. More fills an empty replica sooner
+    /// and leaves clients less. A repaired key counts for at least 2 KiB, since small ones cost time, not bytes.
+    pub bytes_per_second: u64,
+    /// Exchanges that one shard begins at once; it answers as many.
+    pub exchanges_max: usize,
+    /// How long a difference must last before it is looked at closely, unless whole partitions differ: what is only
+    /// under way is no difference.
+    pub confirm: Duration,
+    /// How long a peer may take to answer before an exchange is given up.
+    pub patience: Duration,
+    /// How long the repairs of a thousand keys may take on either side before an exchange is given up. What was repaired
+    /// until then stays so.
+    pub repair: Duration,
+    /// How often one leaf of a tree is recomputed from the records.
+    pub scrub_interval: Duration,
 }
 
 impl Default for Limits {
@@ -90,10 +115,25 @@ impl Default for Limits {
             buffered_sync_interval: Duration::from_millis(500),
             retry_after: Duration::from_millis(50),
             scan_limit_max: 4096,
+            aae: AaeLimits::default(),
             replica_waiting_max: 16_384,
             hint_bytes_max: 8 << 30,
             hint_target_bytes_max: 4 << 30,
             handoff_delay: Duration::from_secs(3),
+        }
+    }
+}
+
+impl Default for AaeLimits {
+    fn default() -> AaeLimits {
+        AaeLimits {
+            interval: Duration::from_secs(60),
+            bytes_per_second: 16 << 20,
+            exchanges_max: 2,
+            confirm: Duration::from_secs(1),
+            patience: Duration::from_secs(10),
+            repair: Duration::from_secs(60),
+            scrub_interval: Duration::from_millis(100),
         }
     }
 }

@@ -18,7 +18,7 @@ use toml::Value;
 
 use super::error::{ConfigError, closest};
 use super::table::parse;
-use super::{Limits, units};
+use super::{AaeLimits, Limits, units};
 
 /// Everything one node is told, checked.
 #[derive(Clone, Debug)]
@@ -207,6 +207,18 @@ impl Reader<'_> {
             hint_bytes_max: self.parsed("limits.hint_bytes_max", units::bytes)?,
             hint_target_bytes_max: self.parsed("limits.hint_target_bytes_max", units::bytes)?,
             handoff_delay: self.time("limits.handoff_delay")?,
+            aae: AaeLimits {
+                interval: self.time("aae.interval")?,
+                bytes_per_second: self.parsed("aae.bytes_per_second", |text| match units::bytes(text) {
+                    Ok(0) => Err("at least 1 byte; to stop it for a while, `driftless aae pause`".to_owned()),
+                    other => other,
+                })?,
+                exchanges_max: self.parsed("aae.exchanges_max", |text| units::count(text, 1, 64))? as usize,
+                confirm: self.time("aae.confirm")?,
+                patience: self.time("aae.patience")?,
+                repair: self.time("aae.repair")?,
+                scrub_interval: self.time("aae.scrub_interval")?,
+            },
         };
         let store = StoreConfig {
             block_cache: self.parsed("store.block_cache", units::bytes)?,
@@ -382,7 +394,7 @@ const PREFIX: &str = "DRIFTLESS_";
 /// Variables that the client side of the command line reads; a node leaves them alone.
 const CLIENT_VARIABLES: [&str; 2] = ["PROFILE", "CONFIG"];
 
-const SECTIONS: [&str; 4] = ["tls", "limits", "store", "log"];
+const SECTIONS: [&str; 5] = ["tls", "limits", "aae", "store", "log"];
 
 /// A longer value could not be kept even as the only one of its key.
 const VALUE_BYTES_CEILING: u64 = driftless_proto::key::SIBLING_BYTES_MAX as u64;
@@ -476,6 +488,41 @@ const KNOBS: &[Knob] = &[
         key: "limits.handoff_delay",
         about: "how long a node is back before it is given its hints",
         default: || units::show_duration(Limits::default().handoff_delay),
+    },
+    Knob {
+        key: "aae.interval",
+        about: "how often two replicas compare what they share",
+        default: || units::show_duration(AaeLimits::default().interval),
+    },
+    Knob {
+        key: "aae.bytes_per_second",
+        about: "what a shard sends for repairs, on average",
+        default: || units::show_bytes(AaeLimits::default().bytes_per_second),
+    },
+    Knob {
+        key: "aae.exchanges_max",
+        about: "exchanges that a shard begins at once",
+        default: || AaeLimits::default().exchanges_max.to_string(),
+    },
+    Knob {
+        key: "aae.confirm",
+        about: "how long a difference must last before it is repaired",
+        default: || units::show_duration(AaeLimits::default().confirm),
+    },
+    Knob {
+        key: "aae.patience",
+        about: "how long a peer may take to answer",
+        default: || units::show_duration(AaeLimits::default().patience),
+    },
+    Knob {
+        key: "aae.repair",
+        about: "how long the repairs of a thousand keys may take",
+        default: || units::show_duration(AaeLimits::default().repair),
+    },
+    Knob {
+        key: "aae.scrub_interval",
+        about: "how often a leaf of a tree is recomputed",
+        default: || units::show_duration(AaeLimits::default().scrub_interval),
     },
     Knob { key: "store.block_cache", about: "memory for blocks read from disk", default: || "512MiB".to_owned() },
     Knob {

@@ -36,7 +36,7 @@ impl Work {
             Request::Read(_) => Some(Work::Read),
             Request::Scan(_) => Some(Work::Scan),
             Request::Forward(_) => Some(Work::Forward),
-            Request::Owe(_) | Request::Ping => None,
+            Request::Owe(_) | Request::Ping | Request::Exchange(_) => None,
         }
     }
 }

@@ -13,6 +13,7 @@ use driftless_proto::{
 };
 use driftless_ring::{Member, Partitions, Ring, RingSpec};
 
+use crate::config::AaeLimits;
 use crate::peer::{Merge, State};
 use crate::replica::record::{self, RecordKey};
 use crate::replica::store::StoreError;
@@ -22,6 +23,7 @@ use super::*;
 
 mod deleting;
 mod durability;
+mod healing;
 mod hedging;
 mod hinting;
 mod reading;
@@ -58,7 +60,11 @@ impl Trio {
     }
 
     /// So many engines; keys still have three owners.
-    fn of(nodes: usize, limits: Limits) -> Trio {
+    fn of(nodes: usize, mut limits: Limits) -> Trio {
+        // What other rules leave behind would not stay so for long, and rounds would be between messages on the wire.
+        if limits.aae == AaeLimits::default() {
+            limits.aae.interval = Duration::from_secs(1_000_000);
+        }
         let names = ["a", "b", "c", "d", "e"];
         let members = names[..nodes].iter().map(|name| Member::new(*name, format!("{name}.test:1")));
         let spec = RingSpec {

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use driftless_proto::client::{Request, RequestFrame, Response, ResponseFrame};
+use driftless_proto::client::{self, Request, RequestFrame, Response, ResponseFrame};
 use driftless_proto::frame::{self, FrameError};
 use driftless_proto::{Failure, Refusal};
 use quinn::Connection;
@@ -21,7 +21,7 @@ use super::refusal::{CloseCode, CloseReason};
 use super::requests::{operation, outcome};
 use super::route;
 use super::shared::Note;
-use crate::engine::ClientTag;
+use crate::engine::{AaeCommand, ClientTag};
 use crate::metrics::Operation;
 use crate::time::Instant;
 
@@ -118,6 +118,11 @@ impl Client {
         local.pending.set(local.pending.get() + 1);
         if matches!(request, Request::Status) {
             self.answer(local, since, id, Response::Status(Box::new(shared.status())));
+        } else if let Request::Aae(command) = request {
+            if let Some(command) = aae_command(command) {
+                shared.tell_aae(command);
+            }
+            self.answer(local, since, id, Response::Aae(Box::new(shared.aae_status())));
         } else if matches!(request, Request::Hints) {
             self.answer(local, since, id, Response::Hints(shared.hints()));
         } else if shared.is_stopping() {
@@ -206,6 +211,16 @@ impl Client {
         local.clients.borrow_mut().remove(&self.number);
         let unanswered = std::mem::take(&mut *self.pending.borrow_mut()).len();
         local.pending.set(local.pending.get() - unanswered);
+    }
+}
+
+/// What the shards are told; nothing if the answer is all that is wanted.
+fn aae_command(command: client::AaeCommand) -> Option<AaeCommand> {
+    match command {
+        client::AaeCommand::Status => None,
+        client::AaeCommand::Run { partition } => Some(AaeCommand::Run(partition)),
+        client::AaeCommand::Pause => Some(AaeCommand::Pause),
+        client::AaeCommand::Resume => Some(AaeCommand::Resume),
     }
 }
 

@@ -196,6 +196,11 @@ impl<S: Store> Driver<S> {
                 let now = local.shared.clock.instant();
                 local.links.borrow().send_on(local, now, connection, message);
             }
+            Note::Aae(command) => {
+                let now = local.shared.clock.now();
+                self.engine.handle_aae(now, command);
+                local.shared.publish_aae(local.shard, self.engine.aae(now.instant));
+            }
             Note::Datagram { from, bytes } => {
                 local.shared.taken_in(local.shard);
                 local.push(Input::Datagram { from, bytes });
@@ -237,6 +242,7 @@ impl<S: Store> Driver<S> {
         if let Some(post) = local.shared.shards.get(usize::from(local.shard)) {
             post.beat.store(now.0, Ordering::Relaxed);
         }
+        local.shared.publish_aae(local.shard, self.engine.aae(now));
         for client in local.clients.borrow().values() {
             client.sweep(local, now);
         }

@@ -105,7 +105,8 @@ impl Incarnations {
         }
         if theirs.starts < known.starts {
             return refuse(format!(
-                "an older copy of this node: its data directory was opened {} times, another one of the same name {} times",
+                "an older copy of this node: life {} of it, and life {} was seen already. If its data directory was made \
+                 anew on purpose, its clock is behind",
                 theirs.starts, known.starts
             ));
         }

@@ -26,6 +26,11 @@ pub(crate) fn of_peer(topology: &Topology, node: NodeId, request: &peer::Request
         peer::Request::Scan(scan) => of_arc(topology, node, scan.bucket, scan.arc),
         peer::Request::Owe(owe) => of_key(topology, node, owe.bucket, &owe.key),
         peer::Request::Ping => None,
+        peer::Request::Exchange(peer::Exchange::Step { partition, .. }) => Some(topology.shard_of(node, *partition)),
+        // All of one shard; where they are not, that shard says of the others that it does not hold them.
+        peer::Request::Exchange(peer::Exchange::Sums(sums)) => {
+            sums.lines.first().map(|line| topology.shard_of(node, line.partition))
+        }
         peer::Request::Forward(request) => of_client(topology, node, request),
     }
 }

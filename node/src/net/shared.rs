@@ -1,12 +1,13 @@
 //! What the threads of a node share: who it is, how to reach its shards, and what it knows of its peers.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use dashmap::DashMap;
-use driftless_proto::client::{HintsFor, Liveness, NodeStatus, PeerStatus, Request, Response};
+use driftless_proto::client::{AaePartition, AaeStatus, HintsFor, Liveness, NodeStatus, PeerStatus, Request, Response};
 use driftless_proto::{ContextKeys, Topology};
 use driftless_ring::NodeId;
 use tokio::sync::mpsc::UnboundedSender;
@@ -17,10 +18,11 @@ use super::limits::NetLimits;
 use super::refusal::RefusalLog;
 use super::sync::SyncQueue;
 use crate::config::Limits;
-use crate::engine::ClientTag;
+use crate::engine::{AaeCommand, ClientTag};
 use crate::handoff::HintFigures;
 use crate::metrics::{LivenessLabels, Metrics};
 use crate::peer::{Incarnation, Message};
+use crate::reconciler::Figures;
 use crate::replica::store::BatchSeq;
 use crate::time::Instant;
 
@@ -44,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) client_connections: AtomicUsize,
     /// New requests are refused; what is under way is finished.
     pub(crate) stopping: AtomicBool,
+    /// How anti-entropy stands on each shard, as its driver last said.
+    aae: Mutex<BTreeMap<u16, Figures>>,
     /// Shards with nothing left under way.
     pub(crate) drained: AtomicUsize,
     fatal: Mutex<Option<String>>,
@@ -70,6 +74,8 @@ pub(crate) enum Note {
     Reply { to: ClientTag, response: Response },
     /// The answer to a peer's request that this shard handed over.
     PeerReply { connection: u64, message: Message },
+    /// The operator tells anti-entropy something.
+    Aae(AaeCommand),
     /// A datagram of the detector that arrived at another shard.
     Datagram { from: NodeId, bytes: Bytes },
     /// A datagram of the detector to send, from a shard without a connection to that node.
@@ -142,6 +148,7 @@ impl Shared {
             refusals: RefusalLog::default(),
             client_connections: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
+            aae: Mutex::default(),
             drained: AtomicUsize::new(0),
             fatal: Mutex::new(None),
             name: parts.name,
@@ -252,6 +259,49 @@ impl Shared {
     /// Whether every shard of this node can reach every shard of another, or is it.
     pub(crate) fn reaches(&self, node: NodeId) -> bool {
         node == self.node || self.peers.get(&node).is_some_and(|peer| peer.is_connected())
+    }
+
+    /// Tells anti-entropy on all shards something.
+    pub(crate) fn tell_aae(&self, command: AaeCommand) {
+        for shard in 0..self.shards.len() {
+            self.tell(shard as u16, Note::Aae(command));
+        }
+    }
+
+    /// Keeps how anti-entropy stands on a shard, for whoever asks.
+    pub(crate) fn publish_aae(&self, shard: u16, figures: Figures) {
+        let mut aae = self.aae.lock().unwrap_or_else(PoisonError::into_inner);
+        aae.insert(shard, figures);
+        let uptime = Duration::from_micros(self.clock.instant().0);
+        let lines = aae.values().flat_map(|figures| &figures.partitions);
+        let oldest = lines.map(|line| line.last_full_round.unwrap_or(uptime)).max().unwrap_or_default();
+        self.metrics.aae_last_round_age.set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));
+    }
+
+    /// How anti-entropy stands on this node.
+    pub(crate) fn aae_status(&self) -> AaeStatus {
+        let aae = self.aae.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = |peer| self.topology.ring().member(peer).map_or_else(String::new, |member| member.name.clone());
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let lines = aae.values().flat_map(|figures| &figures.partitions);
+        AaeStatus {
+            paused: aae.values().any(|figures| figures.paused),
+            drift: self.metrics.aae_drift.get(),
+            building: u64::try_from(self.metrics.partitions_uncounted.get()).unwrap_or(0),
+            partitions: lines
+                .map(|line| AaePartition {
+                    peer: name(line.peer),
+                    partition: line.partition,
+                    last_full_round_ms: line.last_full_round.map(milliseconds),
+                    compared: line.compared,
+                    repaired: line.repaired,
+                    unequal: line.unequal,
+                    in_progress: line.in_progress,
+                    behind: line.behind,
+                    rate: line.rate,
+                })
+                .collect(),
+        }
     }
 
     /// Whether another node may be counted on, or is this one.

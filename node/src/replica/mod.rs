@@ -16,15 +16,17 @@
 //! If a batch cannot be applied for lack of room, nothing of it has happened: its writes and merges are refused, its
 //! counters return to what they were, its reads are read again.
 
-mod census;
 mod headers;
 mod hints;
+mod holdings;
 #[cfg(feature = "planted-bugs")]
 mod mistakes;
 mod owing;
 pub mod record;
 mod stamp;
 pub mod store;
+mod stored;
+mod trees;
 mod turn;
 
 use std::collections::VecDeque;
@@ -37,6 +39,7 @@ use driftless_proto::{
     VersionVector,
 };
 use driftless_ring::{NodeId, PartitionId};
+use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::config::Limits;
@@ -46,7 +49,6 @@ use crate::peer::{Merge, Page, Purpose, Read, Reply, Request, RequestId, Scan, S
 use crate::planted::{Bug, Planted};
 use crate::time::{Instant, Now};
 
-use census::Census;
 use headers::HeaderCache;
 use hints::Hints;
 use owing::Role;
@@ -54,6 +56,7 @@ pub(crate) use owing::{HintPage, Owed};
 use record::RecordKey;
 use stamp::{Actors, WriteIds};
 use store::{ApplyError, BatchSeq, Store, StoreError};
+use trees::Trees;
 use turn::{Turn, Waiting, Waits};
 
 /// What the replica wants its engine to do.
@@ -81,7 +84,7 @@ pub(crate) struct Replica<S> {
     actors: Actors,
     write_ids: WriteIds,
     headers: HeaderCache,
-    census: Census,
+    trees: Trees,
     hints: Hints,
     turn: Turn,
     /// Answers that wait for a sync, oldest batch first.
@@ -108,10 +111,12 @@ struct Located<'a> {
 
 impl<S: Store> Replica<S> {
     /// A replica that has just started: every actor is new.
-    pub(crate) fn new(config: &EngineConfig, store: S, rng: StdRng, now: Now) -> Replica<S> {
+    pub(crate) fn new(config: &EngineConfig, store: S, mut rng: StdRng, now: Now) -> Replica<S> {
         let EngineConfig { node, shard, topology, limits, metrics, planted, .. } = config;
         let mine = |partition: &PartitionId| topology.shard_of(*node, *partition) == *shard;
-        let census = Census::new(topology.ring().owned(*node).filter(mine), now.instant, metrics);
+        let owned = topology.ring().owned(*node).filter(mine);
+        let (partitions, scrub) = (topology.ring().partitions(), limits.aae.scrub_interval);
+        let trees = Trees::new(partitions, owned, scrub, now.instant, StdRng::from_rng(&mut rng), metrics);
         let (hints, unreadable) = match Hints::new(config, &store, now.instant) {
             Ok(hints) => (hints, None),
             Err(error) => (Hints::none(config, now.instant), Some(Output::Halt(error.to_string()))),
@@ -130,7 +135,7 @@ impl<S: Store> Replica<S> {
             },
             write_ids: WriteIds::new(limits.write_ids_max, limits.write_ids_age),
             headers: HeaderCache::new(limits.header_cache_bytes),
-            census,
+            trees,
             hints,
             turn: Turn::default(),
             after_sync: VecDeque::new(),
@@ -156,7 +161,9 @@ impl<S: Store> Replica<S> {
             Request::Read(read) => self.read(from, id, read),
             Request::Scan(scan) => self.scan(from, id, scan),
             Request::Owe(owe) => self.owe(&owe),
-            Request::Forward(_) | Request::Ping => unreachable!("the engine does not give these to the replica"),
+            Request::Forward(_) | Request::Ping | Request::Exchange(_) => {
+                unreachable!("the engine does not give these to the replica")
+            }
         };
         match outcome {
             Ok(()) => {}
@@ -177,16 +184,18 @@ impl<S: Store> Replica<S> {
         }
     }
 
-    /// Syncs what is due though nobody waits for it, and goes on counting keys after a start.
+    /// Syncs what is due though nobody waits for it, and looks after the trees.
     pub(crate) fn handle_timeout(&mut self, now: Now) {
         if self.sync_due.is_some_and(|due| due <= now.instant) {
             self.ask_sync();
         }
-        let counted = self
-            .census
-            .step(now.instant, &self.store, &self.topology, &self.metrics)
-            .and_then(|()| self.hints.step(now.instant, &self.store, &self.metrics));
-        if let Err(error) = counted {
+        match self.trees.handle_timeout(now.instant, &self.store, &self.metrics) {
+            Ok(false) => {}
+            // Headers in memory may be of what is no longer there, and a merge would take them at their word.
+            Ok(true) => self.headers = HeaderCache::new(self.limits.header_cache_bytes),
+            Err(error) => self.halt(&error),
+        }
+        if let Err(error) = self.hints.step(now.instant, &self.store, &self.metrics) {
             self.halt(&error);
         }
     }
@@ -228,7 +237,7 @@ impl<S: Store> Replica<S> {
                 self.metrics.batches.inc();
                 self.metrics.batch_changes.inc_by((turn.changes.len() + turn.hints.len()) as u64);
                 for (record, change) in turn.changes {
-                    self.census.count(&record, &change, &self.topology, &self.metrics);
+                    self.trees.apply(&record, &change, &self.metrics);
                     self.headers.insert(record.to_bytes(), change.header);
                 }
                 self.count_hints(now.instant, turn.hints);
@@ -259,7 +268,7 @@ impl<S: Store> Replica<S> {
 
     /// When to call [`Replica::handle_timeout`].
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        [self.sync_due, self.census.poll_timeout(), self.hints.poll_timeout()].into_iter().flatten().min()
+        [self.sync_due, self.trees.poll_timeout(), self.hints.poll_timeout()].into_iter().flatten().min()
     }
 
     /// The store underneath.
@@ -358,6 +367,7 @@ impl<S: Store> Replica<S> {
             }
             Role::Owner { owes } => {
                 let changed = self.take_in(&located, &merge.key, merge.siblings)?;
+                self.metrics.aae_keys_repaired.inc_by(u64::from(changed && merge.purpose == Purpose::AntiEntropy));
                 if !changed && self.planted.is(Bug::NoopAckBeforeSync) {
                     durability = Durability::Buffered;
                 }

@@ -31,7 +31,7 @@ use bytes::Bytes;
 use driftless_antientropy::Digest;
 use driftless_proto::causality::Payload;
 use driftless_proto::{ActorId, BucketId, Dot, Header, Key, Outline, Siblings, Version};
-use driftless_ring::{NodeId, PartitionId, Partitions, Token};
+use driftless_ring::{NodeId, PartitionId, Partitions, Token, TokenRange};
 
 use super::store::StoreError;
 
@@ -69,6 +69,11 @@ impl RecordKey {
         bytes.extend(bucket.0.to_be_bytes());
         bytes.extend(key.as_bytes());
         RecordKey(bytes.into())
+    }
+
+    /// The key of a record that is in the store.
+    pub(super) fn from_stored(key: Vec<u8>) -> RecordKey {
+        RecordKey(key.into())
     }
 
     /// As stored.
@@ -193,11 +198,15 @@ impl Borrow<[u8]> for RecordKey {
 
 /// The range of all records of a partition.
 pub fn arc_range(partition: PartitionId, partitions: Partitions) -> Range<Vec<u8>> {
-    let tokens = partitions.range(partition.arc);
-    let bound = |token: u64| [&[SPACE_RECORDS, partition.n][..], &token.to_be_bytes()].concat();
+    token_range(partition.n, partitions.range(partition.arc))
+}
+
+/// The range of all records of one replication factor at some tokens.
+pub fn token_range(n: u8, tokens: TokenRange) -> Range<Vec<u8>> {
+    let bound = |token: u64| [&[SPACE_RECORDS, n][..], &token.to_be_bytes()].concat();
     let end = match tokens.last.0.checked_add(1) {
         Some(next) => bound(next),
-        None => match partition.n.checked_add(1) {
+        None => match n.checked_add(1) {
             Some(n) => vec![SPACE_RECORDS, n],
             None => vec![SPACE_RECORDS + 1],
         },
@@ -243,6 +252,26 @@ pub fn decode(value: Bytes) -> Result<Siblings, StoreError> {
 /// [`StoreError::Corrupt`].
 pub fn decode_header(value: &[u8]) -> Result<Header, StoreError> {
     split(value).map(|(_, header, _)| header)
+}
+
+/// The digest in what [`encode`] has just made.
+pub(super) fn digest_of(encoded: &Bytes) -> Digest {
+    digest_in(encoded.first_chunk().expect("it begins with the digest"))
+}
+
+/// Token and digest of a stored record, without reading any further.
+///
+/// # Errors
+/// [`StoreError::Corrupt`].
+pub fn decode_digest(record: &[u8], value: &[u8]) -> Result<(Token, Digest), StoreError> {
+    let (Some((prefix, _)), Some((front, _))) =
+        (record.split_first_chunk::<PREFIX_BYTES>(), value.split_first_chunk::<HEADER_AT>())
+    else {
+        return Err(corrupt("a record is too short"));
+    };
+    check_format(front)?;
+    let token = Token(u64::from_be_bytes(prefix[2..10].try_into().expect("eight bytes")));
+    Ok((token, digest_in(front)))
 }
 
 /// The digest that a state was stored with.
@@ -291,16 +320,25 @@ fn split(value: &[u8]) -> Result<(Digest, Header, usize), StoreError> {
     let Some((front, rest)) = value.split_first_chunk::<HEADER_AT>() else {
         return Err(corrupt("a record is too short"));
     };
-    if front[0] != FORMAT {
-        return Err(corrupt(&format!("a record has format {}, this release reads {FORMAT}", front[0])));
-    }
-    let digest = Digest(u128::from_be_bytes(front[1..17].try_into().expect("sixteen bytes")));
+    check_format(front)?;
+    let digest = digest_in(front);
     let header_len = u32::from_le_bytes(front[17..].try_into().expect("four bytes")) as usize;
     let Some(header) = rest.get(..header_len) else {
         return Err(corrupt("a record ends inside its header"));
     };
     let header = postcard::from_bytes(header).map_err(|error| corrupt(&error.to_string()))?;
     Ok((digest, header, HEADER_AT + header_len))
+}
+
+fn check_format(front: &[u8; HEADER_AT]) -> Result<(), StoreError> {
+    match front[0] {
+        FORMAT => Ok(()),
+        other => Err(corrupt(&format!("a record has format {other}, this release reads {FORMAT}"))),
+    }
+}
+
+fn digest_in(front: &[u8; HEADER_AT]) -> Digest {
+    Digest(u128::from_be_bytes(front[1..17].try_into().expect("sixteen bytes")))
 }
 
 fn version(value: &Bytes, at: &mut usize, dot: Dot, outline: &Outline) -> Result<Version, StoreError> {
@@ -412,7 +450,10 @@ mod tests {
     fn a_record_key_reads_back() {
         let record = RecordKey::new(3, Token(0x0102_0304_0506_0708), BucketId(9), &key());
         assert_eq!(record.position(), (3, Token(0x0102_0304_0506_0708)));
-        let entry = decode_entry(record.as_bytes(), &encoded(&siblings(&[Some(b"v")]))).expect("well formed");
+        assert_eq!(record.bucket_and_key(), Ok((BucketId(9), key())));
+        let value = encoded(&siblings(&[Some(b"v")]));
+        let entry = decode_entry(record.as_bytes(), &value).expect("well formed");
+        assert_eq!(decode_digest(record.as_bytes(), &value), Ok((entry.token, entry.digest)));
         assert_eq!(
             (entry.n, entry.token, entry.bucket, entry.key),
             (3, Token(0x0102_0304_0506_0708), BucketId(9), key())
@@ -451,6 +492,7 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_panic(record in proptest::collection::vec(any::<u8>(), 0..40), value in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode_entry(&record, &value);
+            let _ = decode_digest(&record, &value);
             let _ = HintKey::from_stored(&record).map(|hint| hint.record().bucket_and_key());
             let _ = decode(value.into());
         }

@@ -36,6 +36,8 @@ pub(super) struct Turn {
 pub(super) struct Change {
     /// What the store holds until the batch is applied.
     pub(super) stored: Arc<Header>,
+    /// The digest of that; `None` if there is no record.
+    before: Option<Digest>,
     /// The new state without values.
     pub(super) header: Arc<Header>,
     /// The new state.
@@ -87,6 +89,13 @@ pub(super) enum Waits {
     Read { reply: Reply, durability: Durability, again: Read },
 }
 
+impl Change {
+    /// The digests of what the store holds until the batch is applied, and of what it holds then.
+    pub(super) fn digests(&self) -> (Option<Digest>, Digest) {
+        (self.before, record::digest_of(&self.encoded))
+    }
+}
+
 impl HintChange {
     /// What is held then.
     pub(super) fn held(&self) -> Option<&Held> {
@@ -124,7 +133,8 @@ impl Turn {
                 change.encoded = encoded;
             }
             None => {
-                self.changes.insert(record, Change { stored: before, header, siblings, encoded });
+                let digest = (!before.vv().is_empty()).then(|| Digest::of(bucket, key, &before));
+                self.changes.insert(record, Change { stored: before, before: digest, header, siblings, encoded });
             }
         }
     }

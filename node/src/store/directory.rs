@@ -11,7 +11,8 @@
 //! `identity.json` and `topology.json` are for people too:
 //!
 //! ```text
-//! { "format": 1, "cluster": "shop", "node": "ada", "created": "2026-11-20T06:00:00Z", "starts": 17 }
+//! { "format": 1, "cluster": "shop", "node": "ada", "created": "2026-11-20T06:00:00Z", "created_s": 1795154400,
+//!   "starts": 17 }
 //!
 //! { "format": 1, "cluster": "shop", "partitions": 256, "hash_seed": 7,
 //!   "members":    [ { "name": "ada", "id": "00c0ffee00c0ffee", "weight": 100, "zone": "", "shards": 1 }, … ],
@@ -55,6 +56,8 @@ pub struct Identity {
     pub node: String,
     /// The date, written into a directory that is created now. For people.
     pub created: String,
+    /// The same in seconds since 1970, for [`Incarnation::starts`].
+    pub created_s: u64,
     /// Random, drawn anew at each start: tells two copies of one directory apart.
     pub nonce: u64,
 }
@@ -113,8 +116,8 @@ pub enum OpenError {
     /// One of its files cannot be understood, or is missing.
     #[error(
         "{} {what}. Restore the file from a backup of this very directory if you have one; otherwise move the \
-         directory away and start the node with an empty one: the other replicas hold the data, and reads fill it \
-         again", path.display()
+         directory away and start the node with an empty one: the other replicas hold the data, and anti-entropy \
+         fills it again", path.display()
     )]
     Damaged {
         /// The file.
@@ -199,6 +202,7 @@ impl DataDirectory {
                 cluster: identity.cluster.clone(),
                 node: identity.node.clone(),
                 created: identity.created.clone(),
+                created_s: identity.created_s,
                 starts: 0,
             },
         };
@@ -207,7 +211,8 @@ impl DataDirectory {
         // Durable before anybody hears of it: no two lives of the store may tell the same number.
         file.starts += 1;
         write_json(&path, IDENTITY, &file)?;
-        let incarnation = Incarnation { starts: file.starts, nonce: identity.nonce };
+        let starts = file.created_s.saturating_add(file.starts);
+        let incarnation = Incarnation { starts, nonce: identity.nonce };
         Ok(DataDirectory { path, identity: file, incarnation, reset_key, _lock: lock })
     }
 
@@ -276,6 +281,9 @@ struct IdentityFile {
     cluster: String,
     node: String,
     created: String,
+    /// Absent where an early release made the directory.
+    #[serde(default)]
+    created_s: u64,
     starts: u64,
 }
 

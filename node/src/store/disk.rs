@@ -108,7 +108,7 @@ pub enum DiskOpenError {
     /// It cannot be read, or is not what was written. Nothing that was synced has been dropped from it.
     #[error(
         "the database in {} cannot be opened: {error}. If the disk is sound, move the node's data directory away and \
-         start it with an empty one: the other replicas hold the data, and reads fill it again", path.display()
+         start it with an empty one: the other replicas hold the data, and anti-entropy fills it again", path.display()
     )]
     Failed {
         /// The database.

@@ -2,7 +2,7 @@
 #![allow(clippy::disallowed_methods)] // Time and chance of the system: these tests run real nodes.
 #![allow(dead_code, missing_docs, unreachable_pub)] // Every test binary uses a part of this.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::net::{SocketAddr, UdpSocket};
 use std::ops::{ControlFlow, Range};
@@ -165,6 +165,38 @@ impl Cluster {
         let node = self.nodes[node].take().expect("runs");
         node.stop();
         node.join().expect("stops without trouble");
+    }
+
+    /// All records of a node, whatever shard holds them.
+    pub fn records(&self, node: usize) -> BTreeMap<Bytes, Bytes> {
+        let mut records = BTreeMap::new();
+        for store in &self.stores[node] {
+            // Records begin with 1, what a shard notes for itself with 0.
+            let all: Range<&[u8]> = &[1]..&[2];
+            let visit = &mut |key: &[u8], value| {
+                records.insert(Bytes::copy_from_slice(key), value);
+                ControlFlow::Continue(())
+            };
+            store.scan(all, visit).expect("readable");
+        }
+        records
+    }
+
+    /// A node that does not run loses these records, and does not know.
+    pub fn forget(&mut self, node: usize, lost: impl Fn(&[u8]) -> bool) -> usize {
+        assert!(self.nodes[node].is_none());
+        let lost: Vec<Bytes> = self.records(node).into_keys().filter(|key| lost(key)).collect();
+        for store in &mut self.stores[node] {
+            let changes = lost.iter().map(|key| (key.clone(), None)).collect();
+            store.apply(Batch { changes }).expect("has room");
+        }
+        lost.len()
+    }
+
+    /// A node that does not run loses its disk.
+    pub fn lose_disk(&mut self, node: usize) {
+        assert!(self.nodes[node].is_none());
+        self.stores[node].fill_with(SharedStore::default);
     }
 
     pub fn node(&self, node: usize) -> &Node {

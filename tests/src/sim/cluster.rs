@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use driftless_node::config::Limits;
+use driftless_antientropy::{Held, Tree};
+use driftless_node::config::{AaeLimits, Limits};
 use driftless_node::engine::{ClientTag, Engine, EngineConfig, Output};
 use driftless_node::liveness::Liveness;
 use driftless_node::liveness::detector::{self, Detector, DetectorConfig, DetectorSettings};
@@ -21,13 +22,13 @@ use driftless_node::time::Instant;
 use driftless_proto::causality::ContextKey;
 use driftless_proto::client::Request;
 use driftless_proto::{BucketDefinition, BucketId, BucketName, Conflict, ContextKeys, Durability, Quorum, Topology};
-use driftless_ring::{Member, NodeId, Partitions, Ring, RingSpec};
+use driftless_ring::{Member, NodeId, PartitionId, Partitions, Ring, RingSpec};
 use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::clock::Clock;
 use super::history::Slot;
-use super::profile::{BUCKETS, Profile};
+use super::profile::{BUCKETS, Healing, Profile};
 use super::schedule::Micros;
 use super::store::SimStore;
 
@@ -275,6 +276,16 @@ impl Node {
         turn
     }
 
+    /// The trees of the engine; `None` for one that is still being built.
+    pub fn trees(&self) -> Vec<(PartitionId, Option<Tree>)> {
+        let tree = |held: Held<'_>| match held {
+            Held::Tree(tree) => Some(tree.clone()),
+            Held::Rebuilding | Held::Nothing => None,
+        };
+        let trees = self.engine.iter().flat_map(Engine::trees);
+        trees.map(|(partition, held)| (partition, tree(held))).collect()
+    }
+
     /// When engine or detector wants to be woken, in the world's time.
     pub fn wakes_at(&self) -> Option<Micros> {
         let detector = self.detector.as_ref()?.poll_timeout();
@@ -317,6 +328,22 @@ pub fn limits(profile: &Profile) -> Limits {
         deadline_max: Duration::from_secs(10),
         buffered_sync_interval: Duration::from_millis(100),
         handoff_delay: Duration::from_micros(profile.handoff_delay),
+        aae: AaeLimits {
+            interval: match profile.healing {
+                Healing::Reads => Duration::from_secs(1_000_000),
+                Healing::Both | Healing::AntiEntropy => Duration::from_micros(profile.aae_interval),
+            },
+            confirm: Duration::from_micros(profile.aae_confirm),
+            patience: Duration::from_millis(400),
+            repair: Duration::from_millis(1_500),
+            scrub_interval: Duration::from_millis(20),
+            ..AaeLimits::default()
+        },
+        // Without room for hints nobody stands in, so that what they would bring is not needed.
+        hint_bytes_max: match profile.healing {
+            Healing::AntiEntropy => 0,
+            Healing::Both | Healing::Reads => Limits::default().hint_bytes_max,
+        },
         ..Limits::default()
     }
 }

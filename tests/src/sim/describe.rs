@@ -1,6 +1,6 @@
 //! Messages in words, for the trace of a failing seed.
 
-use driftless_node::peer::{Body, Message, Reply, Request, State};
+use driftless_node::peer::{Body, Exchange, Message, Reply, Request, State};
 use driftless_proto::causality::Payload;
 use driftless_proto::client::{self, Response};
 use driftless_proto::{Header, Siblings, VersionVector};
@@ -16,7 +16,7 @@ pub fn slot_of_message(message: &Message) -> Option<Slot> {
             Request::Read(read) => Some((read.bucket, read.key.clone())),
             Request::Forward(request) => slot_of_request(request),
             Request::Owe(owe) => Some((owe.bucket, owe.key.clone())),
-            Request::Scan(_) | Request::Ping => None,
+            Request::Scan(_) | Request::Ping | Request::Exchange(_) => None,
         },
         Body::Reply(_) => None,
     }
@@ -42,6 +42,10 @@ pub fn message(message: &Message, history: &History) -> String {
             Request::Read(read) => format!("#{id:04x} Read {}", slot_text(&(read.bucket, read.key.clone()))),
             Request::Scan(_) => format!("#{id:04x} Scan"),
             Request::Owe(owe) => format!("#{id:04x} Owe {} to {}", slot_text(&(owe.bucket, owe.key.clone())), owe.to),
+            Request::Exchange(Exchange::Sums(sums)) => format!("#{id:04x} Sums of {}", sums.lines.len()),
+            Request::Exchange(Exchange::Step { partition, request }) => {
+                format!("#{id:04x} exchange {:04x} of {partition}: {:?}", request.exchange.0 & 0xffff, request.ask)
+            }
             Request::Ping => format!("#{id:04x} Ping"),
             Request::Forward(inner) => format!("#{id:04x} Forward {}", request_text(inner, history)),
         },

@@ -69,8 +69,36 @@ pub struct Profile {
     pub asks_primary: f64,
     /// Chance that a request asks for strict quorums.
     pub strict: f64,
+    /// What makes replicas equal again.
+    pub healing: Healing,
+    /// How often nodes compare what they share.
+    pub aae_interval: Micros,
+    /// How long a difference must last before it is repaired.
+    pub aae_confirm: Micros,
+    /// What becomes of one node's disk at the end, behind its back.
+    pub damage: Option<Damage>,
     /// Which faults happen at all.
     pub faults: FaultSet,
+}
+
+/// What makes replicas equal again. Each must do so alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Healing {
+    /// Reads and anti-entropy.
+    Both,
+    /// Reads: anti-entropy never runs.
+    Reads,
+    /// Anti-entropy: nobody reads in the end, and what reads or hints would repair is lost on the way.
+    AntiEntropy,
+}
+
+/// What a disk loses while its node is down.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Damage {
+    /// Some records, or the newest write of them.
+    Some,
+    /// All records.
+    All,
 }
 
 /// How many buckets every simulated cluster has (see `cluster::topology`).
@@ -124,6 +152,10 @@ impl Profile {
             odd_quorums: 0.12,
             asks_primary: [0.7, 0.4, 0.0][rng.random_range(0..3)],
             strict: [0.05, 0.3, 0.9][rng.random_range(0..3)],
+            healing: [Healing::Both, Healing::Both, Healing::Reads, Healing::AntiEntropy][rng.random_range(0..4)],
+            aae_interval: rng.random_range(100_000..800_000),
+            aae_confirm: [0, 5_000, 100_000][rng.random_range(0..3)],
+            damage: [None, None, Some(Damage::Some), Some(Damage::All)][rng.random_range(0..4)],
             faults,
         };
         if profile.nodes > 3 && rng.random_bool(0.5) { profile.of_fallbacks(rng) } else { profile }

@@ -15,10 +15,11 @@ use driftless_node::planted::Bug;
 use driftless_proto::WriteId;
 
 use super::check::{self, Evidence, Violation, past::Past};
+use super::cluster::Node;
 use super::coverage::Coverage;
 use super::generator::Intention;
 use super::history::{Ending, History, Kind, Slot, slot_text};
-use super::profile::Regime;
+use super::profile::{Healing, Regime};
 use super::schedule::Micros;
 use super::store::Held;
 use super::world::World;
@@ -121,16 +122,54 @@ fn live(world: &mut World) -> Vec<Violation> {
     ask_undisturbed(world);
     wait_for_rest(world);
 
-    for _ in 0..READ_ROUNDS {
-        read_everything(world);
-        wait_for_rest(world);
-        let late = world.schedule.now() + LATE_REPAIRS;
-        world.run_until(late, |_| false);
-        if converged(world) {
-            break;
+    if world.profile.healing == Healing::AntiEntropy {
+        wait_until(world, converged);
+    } else {
+        for _ in 0..READ_ROUNDS {
+            read_everything(world);
+            wait_for_rest(world);
+            let late = world.schedule.now() + LATE_REPAIRS;
+            world.run_until(late, |_| false);
+            if converged(world) {
+                break;
+            }
         }
     }
+    if world.profile.healing != Healing::Reads && converged(world) {
+        damage(world);
+    }
     verdict(world)
+}
+
+/// Damages a disk behind its node's back: exactly what was damaged must be repaired, with nobody reading.
+fn damage(world: &mut World) {
+    let Some(damage) = world.profile.damage else { return };
+    let before = held(world);
+    let repaired =
+        |world: &World| -> Vec<u64> { world.nodes.iter().map(|node| node.metrics.aae_keys_repaired.get()).collect() };
+    let mut expected = repaired(world);
+    let (node, altered) = world.damage(damage);
+    expected[node] += altered as u64;
+    let has_trees = |world: &World| world.nodes.iter().flat_map(Node::trees).all(|(_, tree)| tree.is_some());
+    wait_until(world, |world| held(world) == before && has_trees(world));
+    if held(world) != before {
+        let text = format!("n{node} did not get back what it lost: {damage:?}, {altered} records");
+        world.violations.push(Violation::general("healing", text));
+    } else if repaired(world) != expected {
+        let text = format!("{altered} records of n{node} were damaged, {:?} repaired", repaired(world));
+        world.violations.push(Violation::general("healing", text));
+    }
+    world.coverage.add("damaged records healed", altered as u64);
+}
+
+fn wait_until(world: &mut World, done: impl Fn(&World) -> bool) {
+    for _ in 0..HEALING_STEPS {
+        if done(world) {
+            break;
+        }
+        let later = world.schedule.now() + LATE_REPAIRS;
+        world.run_until(later, |_| false);
+    }
 }
 
 fn wait_for_rest(world: &mut World) {
@@ -187,11 +226,13 @@ fn verdict(world: &mut World) -> Vec<Violation> {
     let forgetful = world.profile.write_ids_max < MANY_WRITE_IDS;
     let past = Past::new(&world.history, &world.observer, forgetful);
     let held = held(world);
+    let trees: Vec<_> = world.nodes.iter().map(Node::trees).collect();
     let evidence = Evidence {
         topology: &world.topology,
         history: &world.history,
         observer: &world.observer,
         held: &held,
+        trees: &trees,
         past: &past,
         losses: &world.losses,
         disk_losses: &world.disk_losses,
@@ -203,7 +244,10 @@ fn verdict(world: &mut World) -> Vec<Violation> {
         if node.metrics.actor_alarms.get() > 0 {
             violations.push(Violation::general("dots", format!("n{number} met dots of its own that it never stamped")));
         }
-        if node.store.hints() > 0 {
+        if node.metrics.aae_drift.get() > 0 {
+            violations.push(Violation::general("trees", format!("n{number} had a tree that drifted")));
+        }
+        if world.profile.healing != Healing::AntiEntropy && node.store.hints() > 0 {
             let text = format!("n{number} still holds {} hints", node.store.hints());
             violations.push(Violation::general("convergence", text));
         }
@@ -257,6 +301,12 @@ fn met(world: &World, evidence: &Evidence<'_>) -> Coverage {
         met.add("hints refused", metrics.hints_refused.get());
         met.add("peers doubted", metrics.peers_doubted.get());
         met.add("batch apply failures", node.store.refused());
+        met.add("exchanges that found differences", metrics.aae_exchanges_different.get());
+        met.add("exchanges that ended early", metrics.aae_exchanges_failed.get());
+        met.add("keys repaired by anti-entropy", metrics.aae_keys_repaired.get());
+        if node.life > 0 {
+            met.add("trees rebuilt", metrics.trees_built.get().saturating_sub(node.trees().len() as u64));
+        }
         met.add("overloaded", metrics.overloaded.get());
         met.add("acks by fallbacks", metrics.acks_fallback.get());
         met.add("puts coordinated by fallbacks", metrics.fallback_coordinated.get());
@@ -280,6 +330,9 @@ const LATE_REPAIRS: Micros = 500_000;
 
 /// A read of all replicas repairs them; a second round is for a replica that answered too late the first time.
 const READ_ROUNDS: usize = 2;
+
+/// Half a second each: a few rounds, and a peer that does not answer the first time.
+const HEALING_STEPS: usize = 60;
 
 const CALM_OPERATIONS: usize = 5;
 

@@ -104,6 +104,28 @@ impl SimStore {
         self.0.borrow_mut().memory.restore(image);
     }
 
+    /// Alters what the disk holds while no process uses it: each record becomes what `change` makes of it; `None`
+    /// leaves it, `Some(None)` removes it. Answers how many were altered.
+    pub fn alter(&self, mut change: impl FnMut(&[u8], Bytes) -> Option<Option<Bytes>>) -> usize {
+        let mut inner = self.0.borrow_mut();
+        let mut batch = Batch::default();
+        inner
+            .memory
+            .scan(ALL, &mut |key, value| {
+                if observer::decode(key, &value).is_some()
+                    && let Some(new) = change(key, value)
+                {
+                    batch.changes.push((Bytes::copy_from_slice(key), new));
+                }
+                ControlFlow::Continue(())
+            })
+            .expect("is altered only when the disk works");
+        let altered = batch.changes.len();
+        inner.memory.apply(batch).expect("is altered only when the disk works");
+        inner.memory.sync();
+        altered
+    }
+
     /// Fills the disk, or makes room again.
     pub fn set_full(&self, full: bool) {
         self.0.borrow_mut().memory.set_full(full);

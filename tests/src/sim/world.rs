@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use driftless_node::engine::{ClientTag, Output};
 use driftless_node::liveness::Liveness;
-use driftless_node::peer::{Body, Message, Request, WireMessage};
+use driftless_node::peer::{Body, Message, Purpose, Request, WireMessage};
 use driftless_node::planted::Bug;
 use driftless_node::store::memory::DiskImage;
 use driftless_node::time::Instant;
@@ -36,7 +36,7 @@ use super::history::{History, OpId, Slot, id_of, slot_text};
 use super::nemesis::downtime;
 use super::network::{Arrival, Network};
 use super::observer::Observer;
-use super::profile::{Profile, Regime};
+use super::profile::{Healing, Profile, Regime};
 use super::schedule::{Event, Micros, Schedule};
 use super::store::SimStore;
 use super::trace::{Line, Trace};
@@ -373,6 +373,15 @@ impl World {
         let Some(connection) = self.network.connection(from, to) else {
             return;
         };
+        let mends = |request: &Request| match request {
+            Request::Merge(merge) => matches!(merge.purpose, Purpose::ReadRepair | Purpose::Handoff),
+            _ => false,
+        };
+        if self.profile.healing == Healing::AntiEntropy
+            && matches!(&message.body, Body::Request { request, .. } if mends(request))
+        {
+            return;
+        }
         // A stream delivers once. What arrives twice was sent twice, as merges and reads may be; a forward never is.
         let repeatable = !matches!(&message.body, Body::Request { request: Request::Forward(_), .. });
         let wire = message.to_wire(self.instant(from));

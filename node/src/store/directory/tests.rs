@@ -14,7 +14,13 @@ fn folder() -> TempDir {
 }
 
 fn identity(cluster: &str, node: &str) -> Identity {
-    Identity { cluster: cluster.into(), node: node.into(), created: "2026-11-20T06:00:00Z".into(), nonce: 7 }
+    Identity {
+        cluster: cluster.into(),
+        node: node.into(),
+        created: "2026-11-20T06:00:00Z".into(),
+        created_s: 1_000,
+        nonce: 7,
+    }
 }
 
 fn open(path: &Path) -> Result<DataDirectory, OpenError> {
@@ -34,15 +40,27 @@ fn a_directory_is_made_for_its_owner_alone_and_opened_again() {
     let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
     assert_eq!(mode(&path), 0o700);
     assert_eq!(mode(&path.join(RESET_KEY)), 0o600);
-    assert_eq!(first.incarnation(), Incarnation { starts: 1, nonce: 7 });
+    assert_eq!(first.incarnation(), Incarnation { starts: 1_001, nonce: 7 });
     let key = *first.reset_key();
     assert_ne!(key, [0; RESET_KEY_BYTES]);
     drop(first);
-    let again = Identity { nonce: 8, created: "later".into(), ..identity("shop", "ada") };
+    let again = Identity { nonce: 8, created: "later".into(), created_s: 2_000, ..identity("shop", "ada") };
     let second = DataDirectory::open(&path, &again).expect("opened again");
-    assert_eq!(second.incarnation(), Incarnation { starts: 2, nonce: 8 });
+    assert_eq!(second.incarnation(), Incarnation { starts: 1_002, nonce: 8 });
     assert_eq!(*second.reset_key(), key, "peers know us by it");
     assert_eq!(second.created(), "2026-11-20T06:00:00Z");
+}
+
+#[test]
+fn a_directory_made_after_its_predecessor_was_lost_is_newer_not_an_old_copy() {
+    let folder = folder();
+    let path = folder.path().join("data");
+    let lives = (0..5).map(|_| open(&path).expect("opened").incarnation());
+    let last = lives.max().expect("there were five");
+    fs::remove_dir_all(&path).expect("lost");
+    let later = Identity { created_s: 1_060, ..identity("shop", "ada") };
+    let replaced = DataDirectory::open(&path, &later).expect("made anew");
+    assert!(replaced.incarnation() > last);
 }
 
 #[test]

@@ -12,12 +12,15 @@ pub mod no_lost_write;
 pub mod no_resurrection;
 pub mod past;
 pub mod session;
+pub mod trees;
 pub mod white_box;
 
 use std::collections::BTreeMap;
 
+use driftless_antientropy::Tree;
 use driftless_proto::causality::Payload;
 use driftless_proto::{Conflict, Durability, Siblings, Topology};
+use driftless_ring::PartitionId;
 
 use super::history::{Ending, History, Kind, OpId, Operation, Slot};
 use super::observer::Observer;
@@ -35,6 +38,8 @@ pub struct Evidence<'a> {
     pub observer: &'a Observer,
     /// What each node's disk holds.
     pub held: &'a [BTreeMap<Slot, Held>],
+    /// The trees of each node.
+    pub trees: &'a [Vec<(PartitionId, Option<Tree>)>],
     /// Who has overwritten whom.
     pub past: &'a Past,
     /// When batches that had not been synced, or more, were lost.
@@ -75,6 +80,7 @@ pub fn all(evidence: &Evidence<'_>) -> Vec<Violation> {
         concurrent_siblings::check,
         session::check,
         convergence::check,
+        trees::check,
         liveness::check,
     ];
     checkers.iter().flat_map(|check| check(evidence)).collect()

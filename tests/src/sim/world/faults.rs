@@ -4,9 +4,11 @@ use rand::Rng;
 
 use super::super::cluster::{self, Found, Input};
 use super::super::nemesis::Fault;
+use super::super::profile::Damage;
 use super::super::schedule::{Event, Micros};
 use super::super::trace::Line;
 use super::{Phase, World};
+use crate::damage::before_a_write;
 
 impl World {
     /// Ends all faults and starts every node: from here on nothing is wrong.
@@ -153,6 +155,27 @@ impl World {
         self.schedule.after(down, Event::Restart { node });
         self.oracle.disk_lost(now);
         self.judge(&format!("after n{node} was set back at {now} µs"));
+    }
+
+    /// Stops a node, damages its disk behind its back, and starts it again. Answers which, and how many records it
+    /// lost or holds an older state of. Only records with other copies are damaged.
+    pub fn damage(&mut self, damage: Damage) -> (usize, usize) {
+        let node = self.fault_rng.random_range(0..self.nodes.len());
+        self.kill(node, false);
+        let rng = &mut self.fault_rng;
+        let altered = self.nodes[node].store.alter(|key, value| {
+            let copies = key[1];
+            match damage {
+                _ if copies == 1 => None,
+                Damage::All => Some(None),
+                Damage::Some if rng.random_bool(0.5) => None,
+                Damage::Some if rng.random_bool(0.5) => Some(None),
+                Damage::Some => Some(before_a_write(key, value)),
+            }
+        });
+        self.say(format!("n{node} lost {altered} records behind its back: {damage:?}"));
+        self.start(node);
+        (node, altered)
     }
 
     fn understand(&mut self, node: usize, peer: usize) {

@@ -1,0 +1,849 @@
+//! Anti-entropy between this shard and its peers: compares what they share, always, and repairs what differs.
+//!
+//! ```text
+//! rounds      who is compared with whom, when            Sums ──▶ ◀── Unequal
+//!    │ unequal partitions, oldest first, two at a time
+//! exchanges   which keys differ                          Step ──▶ ◀── Step …     `driftless_antientropy`
+//!    │ a thousand keys at a time, on both sides
+//! repairs     what is held of them                       Merge ──▶ ◀── Acked     within a budget
+//! ```
+//! Repairs are `Merge`s and nothing else, so that they may race with writes, with each other, and come twice. Whatever
+//! is lost on the way is found again by the next round.
+
+mod budget;
+mod repairs;
+mod rounds;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use driftless_antientropy::message::{Answer, Ask};
+use driftless_antientropy::{
+    self as antientropy, ExchangeId, Held, Holder, Initiator, InitiatorOutput, Line, Local, Micros, Outcome, Records,
+    Refused, Report, Responder, ResponderOutput, Settings, Standing, Sums, Unequal,
+};
+use driftless_proto::{Refusal, Topology};
+use driftless_ring::{NodeId, PartitionId, Token};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::config::AaeLimits;
+use crate::engine::AaeCommand;
+use crate::metrics::Metrics;
+use crate::peer::{
+    Exchange, Exchanged, Lane, Merge, Purpose, Read, Reply, Request, RequestId, RequestIds, State, Want,
+};
+use crate::replica::Replica;
+use crate::replica::store::{Store, StoreError};
+use crate::time::{Instant, Now};
+
+use budget::Budget;
+use repairs::{Parcel, Repairs, Role};
+use rounds::Rounds;
+
+/// What the reconciler wants its engine to do.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// Ask a peer.
+    Send { to: NodeId, id: RequestId, deadline: Instant, request: Request },
+    /// Answer one.
+    Reply { to: NodeId, id: RequestId, reply: Reply },
+    /// The store cannot be trusted any more.
+    Halt(String),
+}
+
+/// What the reconciler may look at.
+pub(crate) struct View<'a, S> {
+    /// Of this shard.
+    pub(crate) replica: &'a Replica<S>,
+    /// Whether clients suffer.
+    pub(crate) pressed: bool,
+}
+
+/// How anti-entropy stands on one shard.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Figures {
+    /// Stopped by the operator.
+    pub paused: bool,
+    /// One entry for each partition and peer that shares it.
+    pub partitions: Vec<PartitionFigures>,
+}
+
+/// How one partition stands between this node and a peer.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PartitionFigures {
+    /// The peer.
+    pub peer: NodeId,
+    /// The partition.
+    pub partition: PartitionId,
+    /// Time since everything was last equal, or made so; `None` if it never was since this node started.
+    pub last_full_round: Option<Duration>,
+    /// Keys compared one by one.
+    pub compared: u64,
+    /// Keys that differed, and were repaired.
+    pub repaired: u64,
+    /// Whether it is known to differ.
+    pub unequal: bool,
+    /// Whether an exchange is under way.
+    pub in_progress: bool,
+    /// At least so many keys are still to be repaired.
+    pub behind: u64,
+    /// Keys repaired at that peer per second, lately, of all partitions.
+    pub rate: f64,
+}
+
+/// Anti-entropy of one shard.
+pub(crate) struct Reconciler {
+    topology: Arc<Topology>,
+    limits: AaeLimits,
+    metrics: Arc<Metrics>,
+    ids: RequestIds,
+    rng: StdRng,
+    rounds: Rounds,
+    begun: BTreeMap<ExchangeId, Begun>,
+    answering: BTreeMap<(NodeId, ExchangeId), Answering>,
+    repairs: Repairs,
+    budget: Budget,
+    asked: BTreeMap<RequestId, Asked>,
+    /// When to stop waiting for what was asked, in order.
+    overdue: VecDeque<(Instant, RequestId)>,
+    /// When the next exchange may begin, once there is room for one; found by a walk over all that waits.
+    next_exchange: Option<Instant>,
+    /// The last view: whether clients suffered.
+    pressed: bool,
+    paused: bool,
+    outputs: VecDeque<Output>,
+}
+
+/// An exchange that this node began.
+struct Begun {
+    peer: NodeId,
+    initiator: Initiator,
+    /// The last one sent.
+    request: RequestId,
+    /// Tokens at which something differed.
+    found: Vec<Token>,
+}
+
+/// An exchange that a peer began.
+struct Answering {
+    responder: Responder,
+    /// The request to be answered next.
+    reply_to: RequestId,
+}
+
+/// What was asked, and of whom.
+enum Asked {
+    Sums {
+        of: NodeId,
+        partitions: Vec<PartitionId>,
+    },
+    Merge {
+        of: NodeId,
+        role: Role,
+        bytes: usize,
+    },
+    /// What a peer holds of a key that is not being repaired.
+    State {
+        of: NodeId,
+        mine: String,
+    },
+}
+
+impl Reconciler {
+    pub(crate) fn new<S: Store>(
+        node: NodeId,
+        topology: Arc<Topology>,
+        limits: AaeLimits,
+        metrics: Arc<Metrics>,
+        replica: &Replica<S>,
+        now: Now,
+        mut rng: StdRng,
+    ) -> Reconciler {
+        let rounds_rng = StdRng::from_rng(&mut rng);
+        Reconciler {
+            rounds: Rounds::new(node, &topology, replica.partitions(), limits.interval, now.instant, rounds_rng),
+            ids: RequestIds::new(Lane::AntiEntropy, rng.random()),
+            budget: Budget::new(limits.bytes_per_second, now.instant),
+            topology,
+            limits,
+            metrics,
+            rng,
+            begun: BTreeMap::new(),
+            answering: BTreeMap::new(),
+            repairs: Repairs::default(),
+            asked: BTreeMap::new(),
+            overdue: VecDeque::new(),
+            next_exchange: None,
+            pressed: false,
+            paused: false,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// A peer may be counted on again.
+    pub(crate) fn handle_peer_up(&mut self, now: Now, peer: NodeId) {
+        self.rounds.peer_up(now.instant, peer);
+    }
+
+    /// A peer may not be counted on: what was under way with it is over.
+    pub(crate) fn handle_peer_lost<S: Store>(&mut self, now: Now, view: &View<'_, S>, peer: NodeId) {
+        self.rounds.peer_lost(peer);
+        let begun: Vec<_> =
+            self.begun.iter().filter(|(_, begun)| begun.peer == peer).map(|(exchange, _)| *exchange).collect();
+        for exchange in begun {
+            self.give_up(now, exchange);
+        }
+        let answering: Vec<_> = self.answering.keys().filter(|(from, _)| *from == peer).copied().collect();
+        for (from, exchange) in answering {
+            self.end_answering(from, exchange);
+        }
+        let asked: Vec<_> = self.asked.iter().filter(|(_, asked)| asked.of() == peer).map(|(id, _)| *id).collect();
+        for id in asked {
+            self.unanswered(now, id);
+        }
+        self.go_on(now, view);
+    }
+
+    /// A peer compares.
+    pub(crate) fn handle_request<S: Store>(
+        &mut self,
+        now: Now,
+        view: &View<'_, S>,
+        from: NodeId,
+        id: RequestId,
+        exchange: Exchange,
+    ) {
+        match exchange {
+            Exchange::Sums(sums) => self.answer_sums(now, view, from, id, &sums),
+            Exchange::Step { partition, request } => self.answer_step(now, view, from, id, partition, request),
+        }
+        self.go_on(now, view);
+    }
+
+    /// A peer answers.
+    pub(crate) fn handle_reply<S: Store>(
+        &mut self,
+        now: Now,
+        view: &View<'_, S>,
+        from: NodeId,
+        id: RequestId,
+        reply: Reply,
+    ) {
+        match reply {
+            Reply::Exchanged(Exchanged::Step(reply)) => {
+                let exchange = reply.exchange;
+                if self.begun.get(&exchange).is_some_and(|begun| begun.peer == from) {
+                    self.with_initiator(view, exchange, |initiator, local| {
+                        initiator.handle_reply(micros(now), local, reply);
+                    });
+                    self.drain_begun(now, view, exchange);
+                }
+            }
+            Reply::Refused(refusal) if self.begun.values().any(|begun| begun.request == id && begun.peer == from) => {
+                tracing::debug!(%from, %refusal, "an exchange was refused");
+                let exchange = self.begun.iter().find(|(_, begun)| begun.request == id).map(|(exchange, _)| *exchange);
+                exchange.into_iter().for_each(|exchange| self.give_up(now, exchange));
+            }
+            reply => {
+                if self.asked.get(&id).is_some_and(|asked| asked.of() == from)
+                    && let Some(asked) = self.asked.remove(&id)
+                {
+                    self.answered(now, asked, reply);
+                }
+            }
+        }
+        self.go_on(now, view);
+    }
+
+    /// Time has passed.
+    pub(crate) fn handle_timeout<S: Store>(&mut self, now: Now, view: &View<'_, S>) {
+        if self.poll_timeout().is_none_or(|due| now.instant < due) {
+            return;
+        }
+        while let Some(&(deadline, id)) = self.overdue.front()
+            && deadline <= now.instant
+        {
+            self.overdue.pop_front();
+            self.unanswered(now, id);
+        }
+        let due = |at: Option<Micros>| at.is_some_and(|at| at <= micros(now));
+        let begun: Vec<_> =
+            self.begun.iter().filter(|(_, b)| due(b.initiator.poll_timeout())).map(|(id, _)| *id).collect();
+        for exchange in begun {
+            self.with_initiator(view, exchange, |initiator, local| initiator.handle_timeout(micros(now), local));
+            self.drain_begun(now, view, exchange);
+        }
+        let answering: Vec<_> =
+            self.answering.iter().filter(|(_, a)| due(a.responder.poll_timeout())).map(|(key, _)| *key).collect();
+        for (from, exchange) in answering {
+            if let Some(answering) = self.answering.get_mut(&(from, exchange)) {
+                answering.responder.handle_timeout(micros(now));
+            }
+            self.drain_answering(from, exchange);
+        }
+        self.go_on(now, view);
+    }
+
+    /// The operator says something.
+    pub(crate) fn handle_command<S: Store>(&mut self, now: Now, view: &View<'_, S>, command: AaeCommand) {
+        match command {
+            AaeCommand::Run(partition) => self.rounds.want(partition),
+            AaeCommand::Pause => self.pause(now),
+            AaeCommand::Resume => self.paused = false,
+        }
+        self.go_on(now, view);
+    }
+
+    /// Nothing is begun or repaired any more, and peers that ask are refused.
+    fn pause(&mut self, now: Now) {
+        self.paused = true;
+        let begun: Vec<_> = self.begun.keys().copied().collect();
+        for exchange in begun {
+            self.give_up(now, exchange);
+        }
+        let answering: Vec<_> = self.answering.keys().copied().collect();
+        for (from, exchange) in answering {
+            self.end_answering(from, exchange);
+        }
+    }
+
+    /// How things stand.
+    pub(crate) fn figures<S: Store>(&self, now: Instant, replica: &Replica<S>) -> Figures {
+        let mut partitions = Vec::new();
+        for (id, peer) in self.rounds.peers() {
+            let rate = self.rounds.rate(now, id);
+            for (&partition, shared) in &peer.shared {
+                let begun = self.begun.values().any(|b| b.peer == id && b.initiator.partition() == partition);
+                let answering = self.answering.iter();
+                let mut answering =
+                    answering.filter(|((from, _), a)| *from == id && a.responder.partition() == partition);
+                let mine = count(replica.tree(partition));
+                partitions.push(PartitionFigures {
+                    peer: id,
+                    partition,
+                    last_full_round: shared.last_full_round.map(|at| now.since(at)),
+                    compared: shared.compared,
+                    repaired: shared.repaired,
+                    unequal: shared.unequal.is_some(),
+                    in_progress: begun || answering.next().is_some(),
+                    behind: shared.unequal.map_or(0, |unequal| unequal.peer_count.abs_diff(mine).max(1)),
+                    rate,
+                });
+            }
+        }
+        Figures { paused: self.paused, partitions }
+    }
+
+    /// The next thing to do, until there is none.
+    pub(crate) fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`Reconciler::handle_timeout`] at the latest.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let begun = self.begun.values().filter_map(|begun| begun.initiator.poll_timeout());
+        let answering = self.answering.values().filter_map(|answering| answering.responder.poll_timeout());
+        let machines = begun.chain(answering).map(|micros| Instant(micros.0)).min();
+        let overdue = self.overdue.front().map(|(deadline, _)| *deadline);
+        if self.paused {
+            return machines.into_iter().chain(overdue).min();
+        }
+        let opens = self.budget.opens_at(self.pressed);
+        let repairs = (self.repairs.has_room() && self.repairs.has_more()).then_some(opens);
+        let exchange = self.next_exchange.map(|at| at.max(opens));
+        [machines, overdue, repairs, exchange, self.rounds.poll_timeout()].into_iter().flatten().min()
+    }
+
+    /// Does what has become possible: repairs first, then exchanges, then rounds.
+    fn go_on<S: Store>(&mut self, now: Now, view: &View<'_, S>) {
+        self.pressed = view.pressed;
+        while self.overdue.front().is_some_and(|(_, id)| !self.asked.contains_key(id)) {
+            self.overdue.pop_front();
+        }
+        if self.paused {
+            return;
+        }
+        loop {
+            self.send_repairs(now, view);
+            let Some(role) = self.repairs.take_done() else { break };
+            match role {
+                Role::Begun(exchange) => {
+                    self.with_initiator(view, exchange, |initiator, local| initiator.resume(micros(now), local));
+                    self.drain_begun(now, view, exchange);
+                }
+                Role::Answering(from, exchange) => {
+                    if let Some(answering) = self.answering.get_mut(&(from, exchange)) {
+                        answering.responder.resume(micros(now));
+                    }
+                    self.drain_answering(from, exchange);
+                }
+            }
+        }
+        self.begin_exchanges(now, view);
+        while let Some((peer, partitions)) = self.rounds.due(now.instant) {
+            self.begin_round(now, view, peer, partitions);
+        }
+        let may_begin = self.begun.len() < self.limits.exchanges_max;
+        self.next_exchange = if may_begin { self.rounds.next_at(|partition| self.is_busy(partition)) } else { None };
+    }
+
+    fn begin_round<S: Store>(&mut self, now: Now, view: &View<'_, S>, peer: NodeId, partitions: Vec<PartitionId>) {
+        // A peer may have another number of shards; one message goes to one of them.
+        let mut lines: BTreeMap<u16, Vec<Line>> = BTreeMap::new();
+        for &partition in &partitions {
+            match view.replica.tree(partition) {
+                Held::Tree(tree) => {
+                    let shard = self.topology.shard_of(peer, partition);
+                    lines.entry(shard).or_default().push(Line::of(partition, tree));
+                }
+                Held::Rebuilding => return self.rounds.put_off(now.instant, peer, partitions),
+                Held::Nothing => {}
+            }
+        }
+        self.metrics.aae_rounds.inc();
+        let q = self.topology.ring().partitions();
+        let messages: Vec<Sums> = lines.values().flat_map(|lines| Sums::of(q, lines)).collect();
+        self.rounds.opened(now.instant, peer, messages.len());
+        for sums in messages {
+            self.spend(sums.encoded_len());
+            let partitions = sums.lines.iter().map(|line| line.partition).collect();
+            let request = Request::Exchange(Exchange::Sums(sums));
+            self.ask(now, peer, request, Asked::Sums { of: peer, partitions });
+        }
+    }
+
+    fn begin_exchanges<S: Store>(&mut self, now: Now, view: &View<'_, S>) {
+        while self.begun.len() < self.limits.exchanges_max
+            && self.budget.is_open(now.instant, view.pressed)
+            && let Some((peer, partition, unequal)) = self.rounds.next(now.instant, |busy| self.is_busy(busy))
+        {
+            let mine = count(view.replica.tree(partition));
+            let known = now.instant.since(unequal.since);
+            let confirm = if may_be_under_way(mine, unequal.peer_count) { self.limits.confirm } else { Duration::ZERO };
+            let settings = self.settings(confirm.saturating_sub(known));
+            let exchange = ExchangeId(self.rng.random());
+            let bits = unequal.peer_bits;
+            let initiator = self.with_local(view, partition, |local| {
+                Initiator::start(micros(now), settings, exchange, partition, bits, local)
+            });
+            match initiator {
+                Some(initiator) => {
+                    let begun = Begun { peer, initiator, request: RequestId(0), found: Vec::new() };
+                    self.begun.insert(exchange, begun);
+                    self.drain_begun(now, view, exchange);
+                }
+                None => self.rounds.postpone(now.instant, peer, partition),
+            }
+        }
+    }
+
+    fn drain_begun<S: Store>(&mut self, now: Now, view: &View<'_, S>, exchange: ExchangeId) {
+        while let Some(begun) = self.begun.get_mut(&exchange)
+            && let Some(output) = begun.initiator.poll_output()
+        {
+            let (peer, partition) = (begun.peer, begun.initiator.partition());
+            match output {
+                InitiatorOutput::Send(request) => {
+                    let id = self.ids.draw();
+                    begun.request = id;
+                    let repairs =
+                        if matches!(request.ask, Ask::Differ(_)) { self.limits.repair } else { Duration::ZERO };
+                    let deadline = now.instant + self.limits.patience + repairs;
+                    self.spend(request.encoded_len());
+                    let request = Request::Exchange(Exchange::Step { partition, request });
+                    self.outputs.push_back(Output::Send { to: peer, id, deadline, request });
+                }
+                InitiatorOutput::Repair(differences) => {
+                    let room = STUBBORN_MAX.saturating_sub(begun.found.len());
+                    begun.found.extend(differences.iter().take(room).map(|difference| difference.token));
+                    if let Some(shared) = self.rounds.shared(peer, partition) {
+                        shared.repaired += differences.len() as u64;
+                    }
+                    let held = differences.iter().filter(|difference| difference.holder != Holder::Peer);
+                    let tokens = held.map(|difference| difference.token).collect();
+                    self.repairs.begin(Role::Begun(exchange), peer, partition, tokens);
+                }
+                InitiatorOutput::Ended(report) => {
+                    let found = std::mem::take(&mut begun.found);
+                    self.begun.remove(&exchange);
+                    self.repairs.drop_job(Role::Begun(exchange));
+                    self.ended(now, view, peer, partition, &report, &found);
+                }
+            }
+        }
+    }
+
+    fn ended<S: Store>(
+        &mut self,
+        now: Now,
+        view: &View<'_, S>,
+        peer: NodeId,
+        partition: PartitionId,
+        report: &Report,
+        found: &[Token],
+    ) {
+        self.metrics.aae_keys_compared.inc_by(report.keys_compared);
+        if let Some(shared) = self.rounds.shared(peer, partition) {
+            shared.compared += report.keys_compared;
+        }
+        if report.outcome != Outcome::Complete {
+            tracing::debug!(%peer, %partition, outcome = ?report.outcome, "an exchange ended early");
+            self.metrics.aae_exchanges_failed.inc();
+            if report.outcome == Outcome::Refused(Refused::Busy) {
+                self.rounds.leave_alone(now.instant, peer);
+            }
+            return self.rounds.postpone(now.instant, peer, partition);
+        }
+        self.metrics.aae_exchanges.inc();
+        self.metrics.aae_exchanges_different.inc_by(u64::from(report.keys_differing > 0));
+        self.rounds.equal(now.instant, peer, partition);
+        for token in self.rounds.differed(peer, partition, found).into_iter().take(STUBBORN_LOGGED_MAX) {
+            self.report_stubborn(now, view, peer, partition, token);
+        }
+    }
+
+    /// Says what this node holds of a key that does not become equal, and asks the peer for its state.
+    fn report_stubborn<S: Store>(
+        &mut self,
+        now: Now,
+        view: &View<'_, S>,
+        peer: NodeId,
+        partition: PartitionId,
+        token: Token,
+    ) {
+        self.metrics.aae_keys_stubborn.inc();
+        let states = match view.replica.states_at(partition.n, token) {
+            Ok(states) => states,
+            Err(error) => return self.halt(&error),
+        };
+        if states.is_empty() {
+            tracing::error!(%peer, %partition, token = token.0, "a key differed in three successive rounds; this node \
+                holds nothing at its token, the peer does");
+        }
+        for (bucket, key, siblings) in states {
+            let mine = format!("bucket {}, key {key:?}: {:?}", bucket.0, siblings.header());
+            let request = Request::Read(Read { bucket, key, want: Want::Header, durable: false });
+            self.ask(now, peer, request, Asked::State { of: peer, mine });
+        }
+    }
+
+    fn answer_sums<S: Store>(&mut self, now: Now, view: &View<'_, S>, from: NodeId, id: RequestId, sums: &Sums) {
+        let ring = self.topology.ring().clone();
+        let unequal = sums.answer(ring.partitions(), |partition| {
+            if ring.owns(from, partition) { view.replica.tree(partition) } else { Held::Nothing }
+        });
+        let mut named = unequal.partitions.iter().map(|(partition, _)| *partition).peekable();
+        for line in &sums.lines {
+            if named.next_if_eq(&line.partition).is_none() {
+                self.rounds.equal(now.instant, from, line.partition);
+            }
+        }
+        self.spend(unequal.encoded_len());
+        self.outputs.push_back(Output::Reply { to: from, id, reply: Reply::Exchanged(Exchanged::Unequal(unequal)) });
+    }
+
+    fn answer_step<S: Store>(
+        &mut self,
+        now: Now,
+        view: &View<'_, S>,
+        from: NodeId,
+        id: RequestId,
+        partition: PartitionId,
+        request: antientropy::Request,
+    ) {
+        let exchange = request.exchange;
+        let done = request.ask == Ask::Done;
+        let ours = matches!(view.replica.tree(partition), Held::Tree(_) | Held::Rebuilding);
+        let known = self.answering.get(&(from, exchange));
+        let other = known.is_some_and(|answering| answering.responder.partition() != partition)
+            || matches!(&request.ask, Ask::Start(start) if start.partition != partition);
+        let refusal = if !ours || !self.topology.ring().owns(from, partition) {
+            Some(Refused::NotOwner)
+        } else if other {
+            Some(Refused::Malformed)
+        } else if known.is_none() && self.may_not_answer(&request.ask) {
+            Some(Refused::Busy)
+        } else {
+            None
+        };
+        if let Some(reason) = refusal {
+            if reason == Refused::NotOwner {
+                self.end_answering(from, exchange);
+            }
+            return self.reply_step(from, id, request.refuse(reason));
+        }
+        match self.answering.get_mut(&(from, exchange)) {
+            Some(answering) => {
+                answering.reply_to = id;
+                self.with_responder(view, from, exchange, |responder, local| {
+                    responder.handle_request(micros(now), local, request);
+                });
+                if done {
+                    self.rounds.equal(now.instant, from, partition);
+                }
+            }
+            // An exchange that is over here: nobody waits for an answer.
+            None if done => {}
+            None => {
+                let settings = self.settings(self.limits.confirm);
+                let started =
+                    self.with_local(view, partition, |local| Responder::start(micros(now), settings, local, request));
+                match started {
+                    Ok(responder) => {
+                        self.answering.insert((from, exchange), Answering { responder, reply_to: id });
+                    }
+                    Err(refused) => return self.reply_step(from, id, refused),
+                }
+            }
+        }
+        self.drain_answering(from, exchange);
+    }
+
+    fn may_not_answer(&self, ask: &Ask) -> bool {
+        matches!(ask, Ask::Start(_)) && (self.paused || self.answering.len() >= self.limits.exchanges_max)
+    }
+
+    fn drain_answering(&mut self, from: NodeId, exchange: ExchangeId) {
+        while let Some(answering) = self.answering.get_mut(&(from, exchange))
+            && let Some(output) = answering.responder.poll_output()
+        {
+            let (partition, reply_to) = (answering.responder.partition(), answering.reply_to);
+            match output {
+                ResponderOutput::Send(reply) => {
+                    if let Answer::Listed(listing) = &reply.answer
+                        && let Some(shared) = self.rounds.shared(from, partition)
+                    {
+                        shared.compared += listing.entries() as u64;
+                    }
+                    self.reply_step(from, reply_to, reply);
+                }
+                ResponderOutput::Repair(tokens) => {
+                    if let Some(shared) = self.rounds.shared(from, partition) {
+                        shared.repaired += tokens.len() as u64;
+                    }
+                    self.repairs.begin(Role::Answering(from, exchange), from, partition, tokens.into());
+                }
+                ResponderOutput::Ended => self.end_answering(from, exchange),
+            }
+        }
+    }
+
+    fn reply_step(&mut self, to: NodeId, id: RequestId, reply: antientropy::Reply) {
+        self.spend(reply.encoded_len());
+        self.outputs.push_back(Output::Reply { to, id, reply: Reply::Exchanged(Exchanged::Step(reply)) });
+    }
+
+    fn send_repairs<S: Store>(&mut self, now: Now, view: &View<'_, S>) {
+        while self.repairs.has_room() && self.repairs.has_more() && self.budget.is_open(now.instant, view.pressed) {
+            let parcel = match self.repairs.next(view.replica) {
+                Ok(Some(parcel)) => parcel,
+                // Nothing is held at that token any more.
+                Ok(None) => continue,
+                Err(error) => return self.halt(&error),
+            };
+            let Parcel { role, to, bucket, key, siblings, bytes } = parcel;
+            self.metrics.aae_keys_sent.inc();
+            self.metrics.aae_bytes.inc_by(bytes as u64);
+            self.budget.spend(bytes.max(KEY_COST));
+            let merge = Merge { bucket, key, siblings, hint_for: None, purpose: Purpose::AntiEntropy };
+            self.ask(now, to, Request::Merge(merge), Asked::Merge { of: to, role, bytes });
+        }
+    }
+
+    fn answered(&mut self, now: Now, asked: Asked, reply: Reply) {
+        match (asked, reply) {
+            (Asked::Sums { of, partitions }, Reply::Exchanged(Exchanged::Unequal(unequal))) => {
+                let again = self.take_unequal(now, of, &partitions, &unequal);
+                self.rounds.closed(now.instant, of, again);
+            }
+            (Asked::Sums { of, .. }, reply) => {
+                tracing::debug!(peer = %of, ?reply, "sums were refused");
+                self.rounds.closed(now.instant, of, true);
+            }
+            (Asked::Merge { of, role, bytes }, reply) => {
+                if reply == Reply::Acked {
+                    self.rounds.repaired_one(now.instant, of);
+                } else {
+                    tracing::debug!(peer = %of, ?reply, "a repair was refused");
+                }
+                if let Reply::Refused(Refusal::Overloaded { retry_after_ms }) = reply {
+                    self.budget.hold(Duration::from_millis(retry_after_ms.into()));
+                }
+                self.repairs.landed(role, bytes);
+            }
+            (Asked::State { of, mine }, Reply::State(State::Header(theirs))) => {
+                tracing::error!(peer = %of, mine, ?theirs, "a key differed in three successive rounds: a bug");
+            }
+            (Asked::State { of, mine }, _) => {
+                tracing::error!(peer = %of, mine, "a key differed in three successive rounds: a bug");
+            }
+        }
+    }
+
+    fn unanswered(&mut self, now: Now, id: RequestId) {
+        match self.asked.remove(&id) {
+            Some(Asked::Sums { of, .. }) => self.rounds.closed(now.instant, of, true),
+            Some(Asked::Merge { role, bytes, .. }) => self.repairs.landed(role, bytes),
+            Some(Asked::State { of, mine }) => {
+                tracing::error!(peer = %of, mine, "a key differed in three successive rounds: a bug");
+            }
+            None => {}
+        }
+    }
+
+    /// The answer is whether something could not be compared yet.
+    fn take_unequal(&mut self, now: Now, peer: NodeId, asked: &[PartitionId], unequal: &Unequal) -> bool {
+        let named: BTreeMap<PartitionId, Standing> = unequal.partitions.iter().copied().collect();
+        let mut again = false;
+        for &partition in asked {
+            match named.get(&partition) {
+                None => {
+                    self.rounds.equal(now.instant, peer, partition);
+                    self.rounds.forgive(peer, partition);
+                }
+                Some(Standing::Differs { bits, count }) => {
+                    self.rounds.unequal(now.instant, peer, partition, *bits, *count);
+                }
+                Some(Standing::Rebuilding) => again = true,
+                Some(Standing::NotComparable) => {
+                    tracing::warn!(%peer, %partition, "the peer compares this partition in another way, or does not \
+                        own it: is it of another release?");
+                }
+            }
+        }
+        again
+    }
+
+    /// Ends an exchange that this node began, and will try again.
+    fn give_up(&mut self, now: Now, exchange: ExchangeId) {
+        if let Some(begun) = self.begun.remove(&exchange) {
+            self.metrics.aae_exchanges_failed.inc();
+            self.repairs.drop_job(Role::Begun(exchange));
+            self.rounds.postpone(now.instant, begun.peer, begun.initiator.partition());
+        }
+    }
+
+    fn end_answering(&mut self, from: NodeId, exchange: ExchangeId) {
+        self.answering.remove(&(from, exchange));
+        self.repairs.drop_job(Role::Answering(from, exchange));
+    }
+
+    fn ask(&mut self, now: Now, to: NodeId, request: Request, asked: Asked) {
+        let (id, deadline) = (self.ids.draw(), now.instant + self.limits.patience);
+        self.asked.insert(id, asked);
+        self.overdue.push_back((deadline, id));
+        self.outputs.push_back(Output::Send { to, id, deadline, request });
+    }
+
+    fn spend(&mut self, bytes: usize) {
+        self.metrics.aae_bytes.inc_by(bytes as u64);
+        self.budget.spend(bytes);
+    }
+
+    /// Two exchanges of a partition at once would find the same.
+    fn is_busy(&self, partition: PartitionId) -> bool {
+        self.begun.values().any(|begun| begun.initiator.partition() == partition)
+    }
+
+    /// `confirm` is what is left to wait for: a partition that has been in the queue for a second has been unequal for a
+    /// second.
+    fn settings(&self, confirm: Duration) -> Settings {
+        let length = |time: Duration| Micros(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+        Settings {
+            confirm: length(confirm),
+            patience: length(self.limits.patience),
+            repair: length(self.limits.repair),
+            ..Settings::default()
+        }
+    }
+
+    fn with_initiator<S: Store>(
+        &mut self,
+        view: &View<'_, S>,
+        exchange: ExchangeId,
+        call: impl FnOnce(&mut Initiator, Local<'_>),
+    ) {
+        let Some(mut begun) = self.begun.remove(&exchange) else { return };
+        let partition = begun.initiator.partition();
+        self.with_local(view, partition, |local| call(&mut begun.initiator, local));
+        self.begun.insert(exchange, begun);
+    }
+
+    fn with_responder<S: Store>(
+        &mut self,
+        view: &View<'_, S>,
+        from: NodeId,
+        exchange: ExchangeId,
+        call: impl FnOnce(&mut Responder, Local<'_>),
+    ) {
+        let Some(mut answering) = self.answering.remove(&(from, exchange)) else { return };
+        let partition = answering.responder.partition();
+        self.with_local(view, partition, |local| call(&mut answering.responder, local));
+        self.answering.insert((from, exchange), answering);
+    }
+
+    /// Calls a machine with what is held of its partition now; stops the node if that cannot be read.
+    fn with_local<S: Store, T>(
+        &mut self,
+        view: &View<'_, S>,
+        partition: PartitionId,
+        call: impl FnOnce(Local<'_>) -> T,
+    ) -> T {
+        let stored = view.replica.stored(partition.n);
+        let tree = match view.replica.tree(partition) {
+            Held::Tree(tree) => Some(tree),
+            Held::Rebuilding | Held::Nothing => None,
+        };
+        let records: &dyn Records = &stored;
+        let answer = call(Local { tree, records });
+        if let Some(error) = stored.into_failure() {
+            self.halt(&error);
+        }
+        answer
+    }
+
+    fn halt(&mut self, error: &StoreError) {
+        self.outputs.push_back(Output::Halt(error.to_string()));
+    }
+}
+
+impl Asked {
+    fn of(&self) -> NodeId {
+        match self {
+            Asked::Sums { of, .. } | Asked::Merge { of, .. } | Asked::State { of, .. } => *of,
+        }
+    }
+}
+
+/// The number of keys, as far as it is known.
+fn count(held: Held<'_>) -> u64 {
+    match held {
+        Held::Tree(tree) => tree.sum().count,
+        Held::Rebuilding | Held::Nothing => 0,
+    }
+}
+
+/// Whether a difference may be writes that are only under way, which become equal by themselves. Not if one side lacks
+/// more than that: who has lost its data should not wait a second for each partition.
+fn may_be_under_way(mine: u64, theirs: u64) -> bool {
+    mine.min(theirs) > 0 && mine.abs_diff(theirs) <= UNDER_WAY_MAX
+}
+
+/// The machines of an exchange count microseconds on the same clock.
+fn micros(now: Now) -> Micros {
+    Micros(now.instant.0)
+}
+
+/// What a repaired key counts for at least: small ones cost time, not bytes.
+const KEY_COST: usize = 2 << 10;
+
+/// Keys that one side of a partition may have more than the other just because writes are under way.
+const UNDER_WAY_MAX: u64 = 64;
+
+/// Keys of a partition that are watched for becoming equal.
+const STUBBORN_MAX: usize = 1000;
+
+/// Keys that do not become equal are reported a few at a time: what ails one ails all.
+const STUBBORN_LOGGED_MAX: usize = 4;

@@ -1,0 +1,125 @@
+//! Sending what this node holds of keys that differ, a few at a time.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use driftless_antientropy::ExchangeId;
+use driftless_proto::{BucketId, Key, Siblings};
+use driftless_ring::{NodeId, PartitionId, Token};
+
+use crate::replica::Replica;
+use crate::replica::store::{Store, StoreError};
+
+/// Which exchange a repair belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Role {
+    /// One that this node began.
+    Begun(ExchangeId),
+    /// One that this peer began.
+    Answering(NodeId, ExchangeId),
+}
+
+/// All repairs under way on one shard.
+#[derive(Debug, Default)]
+pub(super) struct Repairs {
+    jobs: BTreeMap<Role, Job>,
+    /// Who sent last: the next one is the first after it.
+    last: Option<Role>,
+    keys: usize,
+    bytes: usize,
+}
+
+/// A portion of keys to be sent to one peer.
+#[derive(Debug)]
+struct Job {
+    to: NodeId,
+    partition: PartitionId,
+    tokens: VecDeque<Token>,
+    /// Of the token before: keys not yet sent.
+    ready: VecDeque<(BucketId, Key, Siblings)>,
+    in_flight: usize,
+}
+
+/// One state on its way.
+#[derive(Debug)]
+pub(super) struct Parcel {
+    pub(super) role: Role,
+    pub(super) to: NodeId,
+    pub(super) bucket: BucketId,
+    pub(super) key: Key,
+    pub(super) siblings: Siblings,
+    pub(super) bytes: usize,
+}
+
+impl Repairs {
+    /// Begins to send what is held at these tokens.
+    pub(super) fn begin(&mut self, role: Role, to: NodeId, partition: PartitionId, tokens: VecDeque<Token>) {
+        self.jobs.insert(role, Job { to, partition, tokens, ready: VecDeque::new(), in_flight: 0 });
+    }
+
+    /// The exchange is over: what was not sent will not be.
+    pub(super) fn drop_job(&mut self, role: Role) {
+        self.jobs.remove(&role);
+    }
+
+    /// Whether more may be under way.
+    pub(super) fn has_room(&self) -> bool {
+        self.keys < KEYS_MAX && self.bytes < BYTES_MAX
+    }
+
+    /// Whether there is more to send.
+    pub(super) fn has_more(&self) -> bool {
+        self.jobs.values().any(Job::has_more)
+    }
+
+    /// The next state to send, which is under way from now on. Exchanges take turns.
+    pub(super) fn next<S: Store>(&mut self, replica: &Replica<S>) -> Result<Option<Parcel>, StoreError> {
+        let after = |last| self.jobs.iter().find(|(role, job)| Some(**role) > last && job.has_more());
+        let Some(role) = after(self.last).or_else(|| after(None)).map(|(role, _)| *role) else {
+            return Ok(None);
+        };
+        self.last = Some(role);
+        let Some(job) = self.jobs.get_mut(&role) else { return Ok(None) };
+        while job.ready.is_empty()
+            && let Some(token) = job.tokens.pop_front()
+        {
+            job.ready.extend(replica.states_at(job.partition.n, token)?);
+        }
+        let Some((bucket, key, siblings)) = job.ready.pop_front() else { return Ok(None) };
+        let bytes = siblings.value_bytes() + siblings.vv().len() * 16 + key.as_bytes().len() + FRAME_BYTES;
+        job.in_flight += 1;
+        self.keys += 1;
+        self.bytes += bytes;
+        Ok(Some(Parcel { role, to: job.to, bucket, key, siblings, bytes }))
+    }
+
+    /// A state has arrived, or never will.
+    pub(super) fn landed(&mut self, role: Role, bytes: usize) {
+        self.keys -= 1;
+        self.bytes -= bytes;
+        if let Some(job) = self.jobs.get_mut(&role) {
+            job.in_flight = job.in_flight.saturating_sub(1);
+        }
+    }
+
+    /// Takes out a repair that is done.
+    pub(super) fn take_done(&mut self) -> Option<Role> {
+        let done = self.jobs.iter().find(|(_, job)| !job.has_more() && job.in_flight == 0).map(|(role, _)| *role)?;
+        self.jobs.remove(&done);
+        Some(done)
+    }
+}
+
+impl Job {
+    fn has_more(&self) -> bool {
+        !self.tokens.is_empty() || !self.ready.is_empty()
+    }
+}
+
+/// Keys under way at once: enough to keep a peer busy between two syncs.
+const KEYS_MAX: usize = 128;
+
+/// Bytes under way at once; one state may exceed it.
+const BYTES_MAX: usize = 1 << 20;
+
+/// What a message takes beside key, vector and values, about.
+const FRAME_BYTES: usize = 64;

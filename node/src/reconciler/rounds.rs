@@ -1,0 +1,335 @@
+//! Who is compared with whom, when, and what came of it.
+//!
+//! ```text
+//! a peer's round is due ──▶ sums of all shared partitions ──▶ equal: done until the next round
+//!                                                      └────▶ unequal: waits for an exchange, oldest first
+//! ```
+//! Of two owners the one with the smaller id begins, so that they do not compare the same twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use driftless_antientropy::Bits;
+use driftless_proto::Topology;
+use driftless_ring::{NodeId, PartitionId, Token};
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use crate::time::Instant;
+
+/// All peers that share a partition of this shard.
+#[derive(Debug)]
+pub(super) struct Rounds {
+    interval: Duration,
+    peers: BTreeMap<NodeId, Peer>,
+    /// Unequal partitions of peers that can be reached, by the moment from which they are known to be, then by lot: two peers that fill a third
+    /// should not both begin with the same partition.
+    waiting: BTreeSet<(Instant, u32, NodeId, PartitionId)>,
+    rng: StdRng,
+}
+
+/// What is known of one peer.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) reachable: bool,
+    /// Whether this node is the one that begins.
+    begins: bool,
+    next_round: Instant,
+    /// Takes part in as many exchanges as it can bear, so it is left alone until then.
+    busy_until: Instant,
+    /// Asked for by the operator.
+    wanted: Option<BTreeSet<PartitionId>>,
+    /// Sums sent and not answered yet.
+    open: usize,
+    /// Some partition could not be compared: the next round comes soon.
+    again: bool,
+    pub(super) shared: BTreeMap<PartitionId, Shared>,
+    rate: Rate,
+}
+
+/// What is known of one partition that a peer shares.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// When everything was last equal, or made so.
+    pub(super) last_full_round: Option<Instant>,
+    pub(super) unequal: Option<Unequal>,
+    /// Keys compared one by one.
+    pub(super) compared: u64,
+    /// Keys that differed, and were repaired.
+    pub(super) repaired: u64,
+    /// In how many successive rounds a key differed.
+    stubborn: BTreeMap<Token, u8>,
+}
+
+/// A partition known to differ.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unequal {
+    pub(super) since: Instant,
+    lot: u32,
+    not_before: Instant,
+    pub(super) peer_bits: Bits,
+    /// The peer's number of keys.
+    pub(super) peer_count: u64,
+}
+
+/// Keys per second, over the last few.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rate {
+    since: Instant,
+    keys: u64,
+    last: f64,
+}
+
+impl Rounds {
+    /// Nothing is known yet; rounds begin as soon as there are trees.
+    pub(super) fn new(
+        node: NodeId,
+        topology: &Topology,
+        partitions: impl Iterator<Item = PartitionId>,
+        interval: Duration,
+        now: Instant,
+        rng: StdRng,
+    ) -> Rounds {
+        let mut peers: BTreeMap<NodeId, Peer> = BTreeMap::new();
+        for partition in partitions {
+            for &owner in topology.ring().owners(partition).iter().filter(|owner| **owner != node) {
+                let peer = peers.entry(owner).or_insert_with(|| Peer {
+                    reachable: false,
+                    begins: node < owner,
+                    // Peers are hardly connected yet; when one is, its round comes soon.
+                    next_round: now + interval,
+                    busy_until: now,
+                    wanted: None,
+                    open: 0,
+                    again: false,
+                    shared: BTreeMap::new(),
+                    rate: Rate::default(),
+                });
+                peer.shared.insert(partition, Shared::default());
+            }
+        }
+        Rounds { interval, peers, waiting: BTreeSet::new(), rng }
+    }
+
+    pub(super) fn peers(&self) -> impl Iterator<Item = (NodeId, &Peer)> {
+        self.peers.iter().map(|(id, peer)| (*id, peer))
+    }
+
+    /// What is known of a partition that this peer shares; `None` if it does not.
+    pub(super) fn shared(&mut self, peer: NodeId, partition: PartitionId) -> Option<&mut Shared> {
+        self.peers.get_mut(&peer)?.shared.get_mut(&partition)
+    }
+
+    /// A peer is back: it may have missed something.
+    pub(super) fn peer_up(&mut self, now: Instant, peer: NodeId) {
+        let soon = now + self.soon();
+        let Some(found) = self.peers.get_mut(&peer) else { return };
+        found.reachable = true;
+        found.next_round = found.next_round.min(soon);
+        let unequal = found.shared.iter().filter_map(|(partition, shared)| Some((*partition, shared.unequal?)));
+        self.waiting.extend(unequal.map(|(partition, unequal)| (unequal.since, unequal.lot, peer, partition)));
+    }
+
+    pub(super) fn peer_lost(&mut self, peer: NodeId) {
+        if let Some(found) = self.peers.get_mut(&peer) {
+            found.reachable = false;
+            found.open = 0;
+            self.waiting.retain(|(_, _, waiting, _)| *waiting != peer);
+        }
+    }
+
+    /// Compare now, all or one partition, whoever usually begins.
+    pub(super) fn want(&mut self, partition: Option<PartitionId>) {
+        for peer in self.peers.values_mut() {
+            let shared = peer.shared.keys().copied().filter(|shared| partition.is_none_or(|wanted| wanted == *shared));
+            peer.wanted.get_or_insert_default().extend(shared);
+        }
+    }
+
+    /// A peer whose round is due, and which of the shared partitions to compare.
+    pub(super) fn due(&mut self, now: Instant) -> Option<(NodeId, Vec<PartitionId>)> {
+        let (&id, peer) = self.peers.iter_mut().find(|(_, peer)| peer.due_at().is_some_and(|due| due <= now))?;
+        let wanted = peer.wanted.take().filter(|_| peer.next_round > now || !peer.begins);
+        let partitions = match wanted {
+            Some(wanted) => wanted.into_iter().collect(),
+            None => peer.shared.keys().copied().collect(),
+        };
+        Some((id, partitions))
+    }
+
+    /// So many messages ask for a round.
+    pub(super) fn opened(&mut self, now: Instant, peer: NodeId, messages: usize) {
+        let pause = self.pause(false);
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.open = messages;
+            peer.again = false;
+            // Whatever becomes of the answers.
+            peer.next_round = now + pause;
+        }
+    }
+
+    /// A round could not begin, because trees are not there yet.
+    pub(super) fn put_off(&mut self, now: Instant, peer: NodeId, partitions: Vec<PartitionId>) {
+        let soon = now + self.soon();
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.again = true;
+            peer.next_round = soon;
+            if !peer.begins {
+                peer.wanted = Some(partitions.into_iter().collect());
+            }
+        }
+    }
+
+    /// One of these messages was answered, or never will be.
+    pub(super) fn closed(&mut self, now: Instant, peer: NodeId, again: bool) {
+        let Some(found) = self.peers.get_mut(&peer) else { return };
+        found.again |= again;
+        found.open = found.open.saturating_sub(1);
+        if found.open == 0 {
+            let pause = std::mem::take(&mut found.again);
+            let pause = self.pause(pause);
+            if let Some(peer) = self.peers.get_mut(&peer) {
+                peer.next_round = now + pause;
+            }
+        }
+    }
+
+    /// A partition was found equal, or made so.
+    pub(super) fn equal(&mut self, now: Instant, peer: NodeId, partition: PartitionId) {
+        let Some(shared) = self.shared(peer, partition) else { return };
+        shared.last_full_round = Some(now);
+        if let Some(unequal) = shared.unequal.take() {
+            self.waiting.remove(&(unequal.since, unequal.lot, peer, partition));
+        }
+    }
+
+    /// A partition was found equal without looking closely: no key of it is stubborn.
+    pub(super) fn forgive(&mut self, peer: NodeId, partition: PartitionId) {
+        if let Some(shared) = self.shared(peer, partition) {
+            shared.stubborn.clear();
+        }
+    }
+
+    /// A partition differs.
+    pub(super) fn unequal(&mut self, now: Instant, peer: NodeId, partition: PartitionId, bits: Bits, count: u64) {
+        let lot = self.rng.random();
+        let Some(shared) = self.shared(peer, partition) else { return };
+        let new = Unequal { since: now, lot, not_before: now, peer_bits: bits, peer_count: count };
+        let known = shared.unequal.map_or(new, |known| Unequal { peer_bits: bits, peer_count: count, ..known });
+        shared.unequal = Some(known);
+        self.waiting.insert((known.since, known.lot, peer, partition));
+    }
+
+    /// An exchange ended early: not again at once.
+    pub(super) fn postpone(&mut self, now: Instant, peer: NodeId, partition: PartitionId) {
+        let until = now + self.soon();
+        if let Some(unequal) = self.shared(peer, partition).and_then(|shared| shared.unequal.as_mut()) {
+            unequal.not_before = until;
+        }
+    }
+
+    /// A peer has enough to do.
+    pub(super) fn leave_alone(&mut self, now: Instant, peer: NodeId) {
+        let until = now + self.soon();
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.busy_until = until;
+        }
+    }
+
+    /// These keys differed in a round that was complete. Answers those that did in three successive ones.
+    pub(super) fn differed(&mut self, peer: NodeId, partition: PartitionId, tokens: &[Token]) -> Vec<Token> {
+        let Some(shared) = self.shared(peer, partition) else { return Vec::new() };
+        let before = std::mem::take(&mut shared.stubborn);
+        let times = |token: &Token| before.get(token).copied().unwrap_or(0).saturating_add(1);
+        shared.stubborn = tokens.iter().map(|token| (*token, times(token))).collect();
+        shared.stubborn.iter().filter(|(_, times)| **times == STUBBORN_ROUNDS).map(|(token, _)| *token).collect()
+    }
+
+    /// The next exchange to begin: the partition that has been unequal for longest, and is not `busy`.
+    pub(super) fn next(
+        &self,
+        now: Instant,
+        busy: impl Fn(PartitionId) -> bool,
+    ) -> Option<(NodeId, PartitionId, Unequal)> {
+        self.startable(busy).find(|(.., at)| *at <= now).map(|(peer, partition, unequal, _)| (peer, partition, unequal))
+    }
+
+    /// When the next exchange may begin, if one waits for its time.
+    pub(super) fn next_at(&self, busy: impl Fn(PartitionId) -> bool) -> Option<Instant> {
+        self.startable(busy).map(|(.., at)| at).min()
+    }
+
+    fn startable(
+        &self,
+        busy: impl Fn(PartitionId) -> bool,
+    ) -> impl Iterator<Item = (NodeId, PartitionId, Unequal, Instant)> {
+        self.waiting.iter().filter_map(move |(_, _, id, partition)| {
+            let peer = self.peers.get(id).filter(|peer| peer.reachable && !busy(*partition))?;
+            let unequal = peer.shared.get(partition)?.unequal?;
+            Some((*id, *partition, unequal, unequal.not_before.max(peer.busy_until)))
+        })
+    }
+
+    /// A key was repaired at this peer.
+    pub(super) fn repaired_one(&mut self, now: Instant, peer: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.rate.roll(now);
+            peer.rate.keys += 1;
+        }
+    }
+
+    /// Keys repaired at this peer per second, lately.
+    pub(super) fn rate(&self, now: Instant, peer: NodeId) -> f64 {
+        self.peers.get(&peer).map_or(0.0, |peer| {
+            let mut rate = peer.rate;
+            rate.roll(now);
+            rate.last
+        })
+    }
+
+    /// When the next round is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.peers.values().filter_map(Peer::due_at).min()
+    }
+
+    /// The usual pause between rounds, or a short one; never quite the same, so that nodes do not march in step.
+    fn pause(&mut self, short: bool) -> Duration {
+        if short { self.soon() } else { self.interval.mul_f64(self.rng.random_range(0.75..1.25)) }
+    }
+
+    fn soon(&mut self) -> Duration {
+        (self.interval / SOON_PART).mul_f64(self.rng.random_range(0.5..1.5))
+    }
+}
+
+impl Peer {
+    /// When its next round is due, if nothing stands in its way.
+    fn due_at(&self) -> Option<Instant> {
+        let free = self.reachable && self.open == 0;
+        match (free, &self.wanted) {
+            (false, _) => None,
+            (true, Some(_)) if !self.again => Some(Instant::default()),
+            (true, Some(_)) => Some(self.next_round),
+            (true, None) => self.begins.then_some(self.next_round),
+        }
+    }
+}
+
+impl Rate {
+    fn roll(&mut self, now: Instant) {
+        let past = now.since(self.since);
+        if past >= RATE_WINDOW {
+            self.last = if past < 2 * RATE_WINDOW { self.keys as f64 / past.as_secs_f64() } else { 0.0 };
+            self.since = now;
+            self.keys = 0;
+        }
+    }
+}
+
+/// What could not be done is tried again after this part of the interval: 2 s by default.
+const SOON_PART: u32 = 30;
+
+/// A key that differs so often in a row is not being repaired.
+const STUBBORN_ROUNDS: u8 = 3;
+
+const RATE_WINDOW: Duration = Duration::from_secs(5);
