@@ -142,7 +142,9 @@ impl RetryPolicy for DefaultRetry {
                     let asked = Duration::from_millis((*retry_after_ms).into());
                     next(asked + jitter(asked / 4))
                 }
-                Refusal::NotCoordinator | Refusal::Stopping | Refusal::HintsFull => next(Duration::ZERO),
+                Refusal::NotCoordinator | Refusal::Stopping | Refusal::HintsFull | Refusal::Damaged => {
+                    next(Duration::ZERO)
+                }
                 // Once the ring has been fetched at once; if that did not help, nodes are still agreeing on it.
                 Refusal::NotOwner { .. } | Refusal::StaleRing { .. } if failed.number == 1 => next(Duration::ZERO),
                 Refusal::NotOwner { .. } | Refusal::StaleRing { .. } => next(backoff()),

@@ -352,6 +352,7 @@ impl<S: Store> Engine<S> {
             coordinator::Output::Reply { to: Asker::Peer(to, id), response } => {
                 self.send(to, id, Body::Reply(Reply::Forwarded(response)));
             }
+            coordinator::Output::Reply { to: Asker::Replica, .. } => {}
         }
     }
 
@@ -361,6 +362,7 @@ impl<S: Store> Engine<S> {
             replica::Output::Reply { to, id, reply } => self.send(to, id, Body::Reply(reply)),
             replica::Output::Sync(up_to) => self.outputs.push_back(Output::Sync(up_to)),
             replica::Output::Retired(actor) => self.coordinator.handle_retired(now, actor),
+            replica::Output::Damaged { bucket, key } => self.coordinator.mend(now, bucket, key),
             replica::Output::Owes(target) => self.handoff.handle_owed(now.instant, target),
             replica::Output::Halt(reason) => self.outputs.push_back(Output::Halt(reason)),
         }

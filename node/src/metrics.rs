@@ -31,6 +31,10 @@ pub struct Metrics {
     pub hedges: Counter,
     /// Writes that a primary missed and this node has noted to owe it.
     pub owed: Counter,
+    /// Records found damaged, and set apart until they are restored.
+    pub records_damaged: Counter,
+    /// Records restored from other replicas.
+    pub records_mended: Counter,
     /// Times that a connected peer could not be counted on any more: the detector or late answers spoke against it.
     pub peers_doubted: Counter,
     /// Merged states sent to replicas that lacked something, found by a read.
@@ -193,6 +197,8 @@ impl Metrics {
             ("fallback_coordinated", "Writes stamped by a fallback", &self.fallback_coordinated),
             ("hedges", "Requests made because a replica was late", &self.hedges),
             ("owed", "Writes that a primary missed and is owed", &self.owed),
+            ("records_damaged", "Records found damaged", &self.records_damaged),
+            ("records_mended", "Damaged records restored from other replicas", &self.records_mended),
             ("peers_doubted", "Peers that could not be counted on any more", &self.peers_doubted),
             ("read_repairs", "Merged states sent to replicas that lacked something", &self.read_repairs),
             ("write_backs", "Strict reads that wrote back before they answered", &self.write_backs),

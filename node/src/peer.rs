@@ -269,6 +269,8 @@ pub enum Purpose {
     Handoff,
     /// An exchange found that the receiver lacks something.
     AntiEntropy,
+    /// The node's own record was damaged, and this is what the others hold. Only from a node to itself.
+    Mend,
 }
 
 impl Purpose {

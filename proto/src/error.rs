@@ -116,6 +116,9 @@ pub enum Refusal {
     /// The node holds as much for unreachable nodes as it may, and stands in for no more of them.
     #[error("the node holds as much for unreachable nodes as it may; bring those nodes back, or raise its limits")]
     HintsFull,
+    /// The replica's copy of the key is damaged.
+    #[error("the replica's copy of the key is damaged and is being restored from the others; try another node")]
+    Damaged,
 }
 
 /// It may have been applied somewhere, and may spread.

@@ -21,6 +21,7 @@ mod scan;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use driftless_proto::client::{self, Request, Response};
 use driftless_proto::{
@@ -34,7 +35,7 @@ use rand::rngs::StdRng;
 use crate::config::Limits;
 use crate::engine::ClientTag;
 use crate::metrics::Metrics;
-use crate::peer::{self, Lane, Reply, RequestId, RequestIds, Write};
+use crate::peer::{self, Lane, Merge, Purpose, Reply, RequestId, RequestIds, Write};
 use crate::planted::{Bug, Planted};
 use crate::time::{Instant, Now};
 
@@ -62,6 +63,8 @@ pub(crate) enum Asker {
     Client(ClientTag),
     /// A node that forwarded its client's request.
     Peer(NodeId, RequestId),
+    /// This node's own replica, of which a record is damaged.
+    Replica,
 }
 
 /// What a machine wants done.
@@ -158,6 +161,11 @@ enum Question {
     },
     /// A delete: first what is there is read, unless its context says that already.
     Delete(Box<client::Delete>),
+    /// What the other owners hold of a key, to take the place of a damaged record.
+    Mend {
+        bucket: BucketId,
+        key: Key,
+    },
     Other,
 }
 
@@ -222,6 +230,29 @@ impl Coordinator {
         match started {
             Ok((machine, question)) => self.open(now, asker, machine, question, deadline),
             Err(failure) => self.outputs.push_back(Output::Reply { to: asker, response: Response::Failed(failure) }),
+        }
+    }
+
+    /// Reads a key whose record is damaged here from the other owners: from as many as must have seen, one of them at
+    /// least, whatever w of all have acknowledged.
+    pub(crate) fn mend(&mut self, now: Now, bucket: BucketId, key: Key) {
+        let Ok(plan) = Plan::of_key(&self.topology, self.me, &self.up, bucket, &key).map(Plan::of_others) else {
+            return;
+        };
+        let quorum = plan.bucket.quorum;
+        let deadline = now.instant + MEND_TIMEOUT;
+        let demand = Demand {
+            r: (quorum.n() - quorum.w() + 1).min(quorum.n() - 1).max(1),
+            held_by: 0,
+            durable: false,
+            ask_all: true,
+            explain: false,
+            sloppy: false,
+            deadline,
+        };
+        // Too few can be reached: the replica asks again.
+        if let Ok(get) = Get::start(plan, bucket, key.clone(), demand, &self.pace, now) {
+            self.open(now, Asker::Replica, Machine::Get(get), Question::Mend { bucket, key }, deadline);
         }
     }
 
@@ -543,6 +574,14 @@ impl Coordinator {
                 Action::Answer(Ok(Answer::Read { siblings, .. })) if matches!(open.question, Question::Delete(_)) => {
                     read = Some(siblings);
                 }
+                Action::Answer(result) if let Question::Mend { bucket, key } = &open.question => {
+                    if let Ok(Answer::Read { siblings, .. }) = result {
+                        let (bucket, key, purpose) = (*bucket, key.clone(), Purpose::Mend);
+                        let merge = Merge { bucket, key, siblings, hint_for: None, purpose };
+                        let (to, deadline, request) = (self.me, open.deadline, peer::Request::Merge(merge));
+                        self.outputs.push_back(Output::Send { to, id, deadline, request });
+                    }
+                }
                 Action::Answer(result) => {
                     let responder = respond::Responder {
                         me: self.me,
@@ -691,6 +730,9 @@ fn tombstone(delete: &client::Delete, context: Context) -> Write {
     let (bucket, key, write_id): (_, _, WriteId) = (delete.bucket, delete.key.clone(), delete.write_id);
     Write { bucket, key, value: None, write_id, context, hint_for: None, owed_to: Vec::new() }
 }
+
+/// How long the other owners have to say what they hold of a damaged key.
+const MEND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Requests that only wait for late replicas, for each that somebody waits for.
 const LINGERING_FACTOR: usize = 4;

@@ -55,6 +55,12 @@ impl Plan {
         Plan { me, bucket: bucket.clone(), partition, primaries, topology: topology.clone(), up: up.clone() }
     }
 
+    /// The same for the other owners alone.
+    pub(crate) fn of_others(mut self) -> Plan {
+        self.primaries.retain(|node| *node != self.me);
+        self
+    }
+
     /// Whether this node stores the key.
     pub(crate) fn is_mine(&self) -> bool {
         self.primaries.first() == Some(&self.me)

@@ -16,6 +16,7 @@
 //! If a batch cannot be applied for lack of room, nothing of it has happened: its writes and merges are refused, its
 //! counters return to what they were, its reads are read again.
 
+mod damage;
 mod headers;
 mod hints;
 mod holdings;
@@ -49,6 +50,7 @@ use crate::peer::{Merge, Page, Purpose, Read, Reply, Request, RequestId, Scan, S
 use crate::planted::{Bug, Planted};
 use crate::time::{Instant, Now};
 
+use damage::Damage;
 use headers::HeaderCache;
 use hints::Hints;
 use owing::Role;
@@ -66,6 +68,8 @@ pub(crate) enum Output {
     Reply { to: NodeId, id: RequestId, reply: Reply },
     /// Sync everything up to this batch.
     Sync(BatchSeq),
+    /// The record of this key is damaged: it is to be restored from the other replicas.
+    Damaged { bucket: BucketId, key: Key },
     /// An actor must not be trusted any more: no put stamped by it may be acknowledged.
     Retired(ActorId),
     /// There is something for this node that was not there before.
@@ -86,6 +90,7 @@ pub(crate) struct Replica<S> {
     headers: HeaderCache,
     trees: Trees,
     hints: Hints,
+    damage: Damage,
     turn: Turn,
     /// Answers that wait for a sync, oldest batch first.
     after_sync: VecDeque<(BatchSeq, NodeId, RequestId, Reply)>,
@@ -137,6 +142,7 @@ impl<S: Store> Replica<S> {
             headers: HeaderCache::new(limits.header_cache_bytes),
             trees,
             hints,
+            damage: Damage::default(),
             turn: Turn::default(),
             after_sync: VecDeque::new(),
             applied: BatchSeq(0),
@@ -169,7 +175,13 @@ impl<S: Store> Replica<S> {
             Ok(()) => {}
             Err(Trouble::Refused(_)) if unanswered => {}
             Err(Trouble::Refused(refusal)) => self.reply(from, id, Reply::Refused(refusal)),
-            Err(Trouble::Store(error)) => self.halt(&error),
+            Err(Trouble::Store(error)) => {
+                let damaged = matches!(error, StoreError::Damaged { .. });
+                self.fail(error);
+                if damaged && !unanswered {
+                    self.reply(from, id, Reply::Refused(Refusal::Damaged));
+                }
+            }
         }
     }
 
@@ -193,11 +205,12 @@ impl<S: Store> Replica<S> {
             Ok(false) => {}
             // Headers in memory may be of what is no longer there, and a merge would take them at their word.
             Ok(true) => self.headers = HeaderCache::new(self.limits.header_cache_bytes),
-            Err(error) => self.halt(&error),
+            Err(error) => self.fail(error),
         }
         if let Err(error) = self.hints.step(now.instant, &self.store, &self.metrics) {
-            self.halt(&error);
+            self.fail(error);
         }
+        self.ask_for_mending(now.instant);
     }
 
     /// Others know this much of a partition. If it includes writes by our own actor that it never stamped, the store
@@ -241,6 +254,7 @@ impl<S: Store> Replica<S> {
                         self.trees.apply(&record, &change, &self.metrics);
                     }
                     self.headers.insert(record.to_bytes(), change.header);
+                    self.damage.mended(&record);
                 }
                 self.count_hints(now.instant, turn.hints);
                 self.release(now, turn.waiting);
@@ -259,7 +273,7 @@ impl<S: Store> Replica<S> {
                 self.refuse(std::mem::take(&mut turn.waiting));
                 self.remove_all_the_same(now, turn);
             }
-            Err(ApplyError::Failed(error)) => self.halt(&error),
+            Err(ApplyError::Failed(error)) => self.fail(error),
         }
     }
 
@@ -270,7 +284,10 @@ impl<S: Store> Replica<S> {
 
     /// When to call [`Replica::handle_timeout`].
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        [self.sync_due, self.trees.poll_timeout(), self.hints.poll_timeout()].into_iter().flatten().min()
+        [self.sync_due, self.trees.poll_timeout(), self.hints.poll_timeout(), self.damage.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The store underneath.
@@ -354,13 +371,17 @@ impl<S: Store> Replica<S> {
     fn merge(&mut self, from: NodeId, id: RequestId, merge: Merge) -> Result<(), Trouble> {
         self.check_load(merge.purpose)?;
         let topology = self.topology.clone();
-        let located = self.locate(&topology, merge.bucket, &merge.key)?;
+        let located = self.place(&topology, merge.bucket, &merge.key)?;
+        if merge.purpose == Purpose::Mend && from == self.node {
+            return self.mend(located, merge);
+        }
+        self.check_sound(&located.record)?;
         let role = self.role(&located, merge.hint_for)?;
         self.witness(located.partition, merge.siblings.vv());
         let mut durability = match merge.purpose {
             // The hint goes away on the strength of this answer.
             Purpose::Handoff => Durability::Sync,
-            Purpose::Write | Purpose::ReadRepair | Purpose::AntiEntropy => located.bucket.durability,
+            Purpose::Write | Purpose::ReadRepair | Purpose::AntiEntropy | Purpose::Mend => located.bucket.durability,
         };
         match role {
             Role::Owner { .. } if self.planted.replaces(merge.purpose) => {
@@ -450,7 +471,7 @@ impl<S: Store> Replica<S> {
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    corrupt = Some(error);
+                    corrupt = Some(error.in_record(key));
                     return ControlFlow::Break(());
                 }
             }
@@ -473,7 +494,14 @@ impl<S: Store> Replica<S> {
         }
     }
 
+    /// Where a key is, unless its record is damaged.
     fn locate<'a>(&self, topology: &'a Topology, bucket: BucketId, key: &Key) -> Result<Located<'a>, Trouble> {
+        let located = self.place(topology, bucket, key)?;
+        self.check_sound(&located.record)?;
+        Ok(located)
+    }
+
+    fn place<'a>(&self, topology: &'a Topology, bucket: BucketId, key: &Key) -> Result<Located<'a>, Trouble> {
         let bucket = topology.bucket(bucket).ok_or(Refusal::NoSuchBucket)?;
         let place = topology.place(bucket, key);
         let is_mine = topology.ring().owns(self.node, place.partition);
@@ -500,7 +528,7 @@ impl<S: Store> Replica<S> {
         match self.store.get(record.as_bytes())? {
             None => Ok(Arc::default()),
             Some(value) => {
-                let header = Arc::new(record::decode_header(&value)?);
+                let header = Arc::new(record::read_header(record, &value)?);
                 self.headers.insert(record.to_bytes(), header.clone());
                 Ok(header)
             }
@@ -514,7 +542,8 @@ impl<S: Store> Replica<S> {
         {
             return Ok(change.siblings.clone());
         }
-        self.store.get(record.as_bytes())?.map_or_else(|| Ok(Siblings::new()), record::decode)
+        let stored = self.store.get(record.as_bytes())?;
+        stored.map_or_else(|| Ok(Siblings::new()), |value| record::read_state(record, value))
     }
 
     /// Refuses before anything is applied, when too many answers wait for the disk already. What no client waits for
@@ -571,8 +600,10 @@ impl<S: Store> Replica<S> {
     }
 
     fn handle_read_again(&mut self, to: NodeId, id: RequestId, read: Read) {
-        if let Err(Trouble::Store(error)) = self.read(to, id, read) {
-            self.halt(&error);
+        match self.read(to, id, read) {
+            Ok(()) => {}
+            Err(Trouble::Refused(refusal)) => self.reply(to, id, Reply::Refused(refusal)),
+            Err(Trouble::Store(error)) => self.fail(error),
         }
     }
 
@@ -584,10 +615,6 @@ impl<S: Store> Replica<S> {
 
     fn reply(&mut self, to: NodeId, id: RequestId, reply: Reply) {
         self.outputs.push_back(Output::Reply { to, id, reply });
-    }
-
-    fn halt(&mut self, error: &StoreError) {
-        self.outputs.push_back(Output::Halt(error.to_string()));
     }
 }
 

@@ -102,7 +102,7 @@ impl<S: Store> Replica<S> {
         match self.read_hints(target, from) {
             Ok(page) => Some(page),
             Err(error) => {
-                self.halt(&error);
+                self.fail(error);
                 None
             }
         }
@@ -112,14 +112,14 @@ impl<S: Store> Replica<S> {
     /// since.
     pub(crate) fn hint_delivered(&mut self, target: NodeId, record: &RecordKey, digest: Digest) {
         if let Err(error) = self.remove_delivered(target, record, digest) {
-            self.halt(&error);
+            self.fail(error);
         }
     }
 
     /// The target does not own the key any more: gives what is held for it to those who do.
     pub(crate) fn readdress_hint(&mut self, target: NodeId, record: &RecordKey) {
         if let Err(error) = self.readdress(target, record) {
-            self.halt(&error);
+            self.fail(error);
         }
     }
 
@@ -295,7 +295,7 @@ impl<S: Store> Replica<S> {
                 self.release(now, Vec::new());
             }
             Err(ApplyError::Full(_)) => {}
-            Err(ApplyError::Failed(error)) => self.halt(&error),
+            Err(ApplyError::Failed(error)) => self.fail(error),
         }
     }
 
@@ -333,14 +333,22 @@ impl<S: Store> Replica<S> {
         }
     }
 
-    fn read_hints(&self, target: NodeId, from: Option<Vec<u8>>) -> Result<HintPage, StoreError> {
+    fn read_hints(&mut self, target: NodeId, from: Option<Vec<u8>>) -> Result<HintPage, StoreError> {
         let (mut found, mut bytes) = (Vec::new(), 0);
         let next = self.hints.visit(&self.store, target, from, PAGE_HINTS, &mut |key, value| {
             bytes += value.len();
             found.push((key.record(), value));
             if bytes >= PAGE_BYTES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
-        let owed = found.into_iter().map(|(record, value)| self.owed(record, value)).collect::<Result<_, _>>()?;
+        let mut owed = Vec::with_capacity(found.len());
+        for (record, value) in found {
+            match self.owed(record, value) {
+                Ok(state) => owed.push(state),
+                // What it owes is not known until the record is restored; the marker stays.
+                Err(error @ StoreError::Damaged { .. }) => self.fail(error),
+                Err(error) => return Err(error),
+            }
+        }
         Ok(HintPage { owed, next })
     }
 
@@ -350,7 +358,10 @@ impl<S: Store> Replica<S> {
         let (bucket, key) = record.bucket_and_key()?;
         let siblings = match decode(value)? {
             Held::Copy { siblings, .. } => siblings,
-            Held::Marker => self.store.get(record.as_bytes())?.map_or_else(|| Ok(Siblings::new()), record::decode)?,
+            Held::Marker => {
+                let stored = self.store.get(record.as_bytes())?;
+                stored.map_or_else(|| Ok(Siblings::new()), |value| record::read_state(&record, value))?
+            }
         };
         let digest = Digest::of(bucket, &key, &siblings.header());
         Ok(Owed { record, bucket, key, digest, siblings })

@@ -282,6 +282,30 @@ pub fn stored_digest(value: &[u8]) -> Result<Digest, StoreError> {
     split(value).map(|(digest, ..)| digest)
 }
 
+/// The header of a record, checked against the digest that it was stored with.
+///
+/// # Errors
+/// [`StoreError::Damaged`].
+pub fn read_header(record: &RecordKey, value: &[u8]) -> Result<Header, StoreError> {
+    let checked = split(value).and_then(|(digest, header, _)| {
+        let (bucket, key) = record.bucket_and_key()?;
+        if Digest::of(bucket, &key, &header) != digest {
+            return Err(corrupt("its header does not have the digest that it was stored with"));
+        }
+        Ok(header)
+    });
+    checked.map_err(|error| error.in_record(record.as_bytes()))
+}
+
+/// The state of a record, checked against the digest and the hashes that it was stored with.
+///
+/// # Errors
+/// [`StoreError::Damaged`].
+pub fn read_state(record: &RecordKey, value: Bytes) -> Result<Siblings, StoreError> {
+    read_header(record, &value)?;
+    decode(value).map_err(|error| error.in_record(record.as_bytes()))
+}
+
 /// Key and header of a stored record.
 ///
 /// # Errors

@@ -33,7 +33,7 @@ impl<'a, S: Store> Stored<'a, S> {
         let scanned = self.store.scan(&range.start[..]..&range.end[..], &mut |key, value| {
             let visited = record::decode_digest(key, &value).and_then(|(token, digest)| visit(token, digest, &value));
             visited.unwrap_or_else(|error| {
-                bad = Some(error);
+                bad = Some(error.in_record(key));
                 ControlFlow::Break(())
             })
         });
