@@ -46,6 +46,10 @@ bugs! {
     MergeReplaces = "merge-replaces",
     /// What a read repair brings replaces what is held.
     RepairReplaces = "repair-replaces",
+    /// What an exchange brings replaces what is held.
+    ExchangeReplaces = "exchange-replaces",
+    /// A tree is not told when a key that it knows changes.
+    TreeDrift = "tree-drift",
     /// What the delivery of a hint brings replaces what is held.
     HandoffOverwrites = "handoff-overwrites",
     /// A hint goes away when it is sent.
@@ -129,7 +133,8 @@ impl Planted {
             Purpose::Write => self.is(Bug::MergeReplaces),
             Purpose::ReadRepair => self.is(Bug::RepairReplaces),
             Purpose::Handoff => self.is(Bug::HandoffOverwrites),
-            Purpose::AntiEntropy | Purpose::Mend => false,
+            Purpose::AntiEntropy => self.is(Bug::ExchangeReplaces),
+            Purpose::Mend => false,
         }
     }
 

@@ -373,7 +373,7 @@ impl<S: Store> Replica<S> {
         let unchecked = self.planted.is(Bug::HintRemovedThoughChanged);
         match held {
             Some(Held::Copy { siblings, digest: held }) if held == digest || unchecked => {
-                self.forget(record, &siblings)
+                self.forget(record, &siblings);
             }
             Some(Held::Marker) => {
                 let (bucket, key) = record.bucket_and_key()?;

@@ -76,6 +76,8 @@ pub struct World {
     numbers: BTreeMap<NodeId, usize>,
     attempts: BTreeMap<u64, (usize, OpId)>,
     hints: HintWatch,
+    /// The key that a client has last begun to delete.
+    deleting: Option<Slot>,
     /// The copy of a disk that a node will find in place of its own.
     copied: Option<(usize, Found, DiskImage)>,
     bug: Option<Bug>,
@@ -124,6 +126,7 @@ impl World {
             keys: cluster::context_keys(),
             attempts: BTreeMap::new(),
             hints: HintWatch::default(),
+            deleting: None,
             copied: None,
             bug,
             rng,
