@@ -46,12 +46,12 @@ bugs! {
     MergeReplaces = "merge-replaces",
     /// What a read repair brings replaces what is held.
     RepairReplaces = "repair-replaces",
+    /// What an exchange brings replaces what is held.
+    ExchangeReplaces = "exchange-replaces",
+    /// A tree is not told when a key that it knows changes.
+    TreeDrift = "tree-drift",
     /// What the delivery of a hint brings replaces what is held.
     HandoffOverwrites = "handoff-overwrites",
-    /// What anti-entropy brings replaces what is held.
-    AntiEntropyReplaces = "anti-entropy-replaces",
-    /// A tree misses some of the changes of its partition.
-    TreeDrift = "tree-drift",
     /// A hint goes away when it is sent.
     HintDroppedOnSend = "hint-dropped-on-send",
     /// A hint goes away when it was delivered, though it has changed meanwhile.
@@ -133,7 +133,7 @@ impl Planted {
             Purpose::Write => self.is(Bug::MergeReplaces),
             Purpose::ReadRepair => self.is(Bug::RepairReplaces),
             Purpose::Handoff => self.is(Bug::HandoffOverwrites),
-            Purpose::AntiEntropy => self.is(Bug::AntiEntropyReplaces),
+            Purpose::AntiEntropy => self.is(Bug::ExchangeReplaces),
             Purpose::Mend => false,
         }
     }

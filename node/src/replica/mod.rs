@@ -121,7 +121,7 @@ impl<S: Store> Replica<S> {
         let mine = |partition: &PartitionId| topology.shard_of(*node, *partition) == *shard;
         let owned = topology.ring().owned(*node).filter(mine);
         let (partitions, scrub) = (topology.ring().partitions(), limits.aae.scrub_interval);
-        let trees = Trees::new(partitions, owned, scrub, now.instant, StdRng::from_rng(&mut rng), metrics, *planted);
+        let trees = Trees::new(partitions, owned, scrub, now.instant, StdRng::from_rng(&mut rng), metrics);
         let (hints, unreadable) = match Hints::new(config, &store, now.instant) {
             Ok(hints) => (hints, None),
             Err(error) => (Hints::none(config, now.instant), Some(Output::Halt(error.to_string()))),
@@ -250,7 +250,9 @@ impl<S: Store> Replica<S> {
                 self.metrics.batches.inc();
                 self.metrics.batch_changes.inc_by((turn.changes.len() + turn.hints.len()) as u64);
                 for (record, change) in turn.changes {
-                    self.trees.apply(&record, &change, &self.metrics);
+                    if !self.planted.is(Bug::TreeDrift) || change.stored.is_empty() {
+                        self.trees.apply(&record, &change, &self.metrics);
+                    }
                     self.headers.insert(record.to_bytes(), change.header);
                     if self.damage.mended(&record) {
                         // What was damaged may not have been what the tree knew.

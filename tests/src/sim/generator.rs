@@ -16,7 +16,6 @@ use super::profile::Profile;
 pub struct Memory {
     contexts: BTreeMap<Slot, Vec<(ContextToken, Seen)>>,
     read_last: Option<Slot>,
-    deleted_last: Option<Slot>,
 }
 
 /// What a client wants next.
@@ -59,6 +58,9 @@ impl Memory {
 impl Intention {
     /// Draws the next operation of a client.
     pub fn draw(profile: &Profile, topology: &Topology, memory: &mut Memory, rng: &mut StdRng) -> Intention {
+        if rng.random_bool(profile.blind) {
+            return Intention::new(Kind::Put, draw_slot(profile, topology, rng), profile, topology, rng);
+        }
         // Most of the time, a client goes on with what it has just read: it replaces it, or looks again.
         if let Some(slot) = memory.read_last.take() {
             let context = memory.contexts.get(&slot).and_then(|known| known.last().cloned());
@@ -71,12 +73,6 @@ impl Intention {
                 _ => {}
             }
         }
-        // Some make sure: what the second delete finds may be on one disk alone.
-        if let Some(slot) = memory.deleted_last.take()
-            && rng.random_bool(0.4)
-        {
-            return Intention::new(Kind::Delete, slot, profile, topology, rng);
-        }
         let slot = draw_slot(profile, topology, rng);
         let dice = rng.random_range(0..100);
         let kind = match dice {
@@ -88,8 +84,12 @@ impl Intention {
         if matches!(dice, 64..80 | 94..) {
             intention.use_old_context(memory, rng);
         }
-        memory.deleted_last = (kind == Kind::Delete).then(|| intention.slot.clone());
         intention
+    }
+
+    /// The same delete as another client's: what this one finds may be on one disk alone.
+    pub fn delete_too(slot: Slot, profile: &Profile, topology: &Topology, rng: &mut StdRng) -> Intention {
+        Intention::new(Kind::Delete, slot, profile, topology, rng)
     }
 
     /// A read that all replicas must answer, of the calm phase.

@@ -253,7 +253,11 @@ impl FaultSet {
         }
         if self.flaps {
             let (these, those) = two_groups(profile, rng);
-            let (apart, together) = (rng.random_range(10_000..300_000), rng.random_range(2_000..200_000));
+            // Long enough to connect again, or not quite; too short for a client to give up, or not.
+            let (apart, together) = match rng.random_bool(0.5) {
+                true => (rng.random_range(20_000..80_000), rng.random_range(30_000..80_000)),
+                false => (rng.random_range(10_000..300_000), rng.random_range(2_000..200_000)),
+            };
             let mut at = rng.random_range(0..200_000);
             while at < profile.active {
                 let lasts = rng.random_range(apart / 4..apart);

@@ -59,6 +59,10 @@ pub struct Profile {
     pub bucket_weights: [u32; BUCKETS],
     /// How long a node has been back before hints are delivered to it.
     pub handoff_delay: Micros,
+    /// Chance of a put by somebody who has read nothing, beside those that come by themselves.
+    pub blind: f64,
+    /// Bound of the attempts after the first.
+    pub retries: u32,
     /// Chance that a request has an r or a w of its own.
     pub odd_quorums: f64,
     /// Chance that a client asks one of a key's primaries; else it asks anybody.
@@ -143,6 +147,8 @@ impl Profile {
             bucket_weights: bucket_weights(rng),
             // Without a calm delay hints are under way whenever somebody writes.
             handoff_delay: if regime == Regime::Fast { 1_000 } else { [5_000, 100_000][rng.random_range(0..2)] },
+            blind: 0.0,
+            retries: 4,
             odd_quorums: 0.12,
             asks_primary: [0.7, 0.4, 0.0][rng.random_range(0..3)],
             strict: [0.05, 0.3, 0.9][rng.random_range(0..3)],
@@ -164,6 +170,9 @@ impl Profile {
             think: (0, 1_500),
             // Who gives up early comes back with the same write while its first stamp is on the move.
             patience: [(3_000, 40_000), (20_000, 150_000)][rng.random_range(0..2)],
+            handoff_delay: [1_000, 20_000][rng.random_range(0..2)],
+            blind: 0.3,
+            retries: 12,
             odd_quorums: 0.4,
             asks_primary: 0.0,
             bucket_weights: [4, 0, 0, 3, 1, 0],

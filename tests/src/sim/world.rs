@@ -76,6 +76,8 @@ pub struct World {
     numbers: BTreeMap<NodeId, usize>,
     attempts: BTreeMap<u64, (usize, OpId)>,
     hints: HintWatch,
+    /// The key that a client has last begun to delete.
+    deleting: Option<Slot>,
     /// The copy of a disk that a node will find in place of its own.
     copied: Option<(usize, Found, DiskImage)>,
     bug: Option<Bug>,
@@ -124,6 +126,7 @@ impl World {
             keys: cluster::context_keys(),
             attempts: BTreeMap::new(),
             hints: HintWatch::default(),
+            deleting: None,
             copied: None,
             bug,
             rng,
@@ -151,8 +154,11 @@ impl World {
         self.ask_oracle(|oracle, scene| oracle.again(when, scene));
     }
 
-    /// The same of some keys.
+    /// The same of some keys. Not in the calm phase, where a disk may be damaged behind its node's back.
     fn judge_keys(&mut self, slots: &BTreeSet<Slot>, when: &str) {
+        if self.phase == Phase::Calm {
+            return;
+        }
         self.ask_oracle(|oracle, scene| slots.iter().for_each(|slot| oracle.again_of(slot, when, scene)));
     }
 

@@ -34,9 +34,11 @@ impl World {
         let intention = match self.phase {
             Phase::Active => {
                 let asks = &mut self.clients[client];
-                match asks.watches.clone() {
-                    Some(slot) => Intention::watch(slot),
-                    None => Intention::draw(&self.profile, &self.topology, &mut asks.memory, &mut asks.rng),
+                let deleting = self.deleting.take().filter(|_| asks.rng.random_bool(0.4));
+                match (asks.watches.clone(), deleting) {
+                    (Some(slot), _) => Intention::watch(slot),
+                    (None, Some(slot)) => Intention::delete_too(slot, &self.profile, &self.topology, &mut asks.rng),
+                    (None, None) => Intention::draw(&self.profile, &self.topology, &mut asks.memory, &mut asks.rng),
                 }
             }
             Phase::Calm => match self.clients[client].script.pop_front() {
@@ -44,11 +46,15 @@ impl World {
                 None => return,
             },
         };
+        if intention.kind == Kind::Delete {
+            self.deleting = Some(intention.slot.clone());
+        }
         let op = self.history.invoke(self.operation(client, &intention));
         if intention.stale && intention.kind == Kind::Put {
             self.coverage.add("puts with a stale context", 1);
         }
-        let retries = if self.phase == Phase::Calm { 0 } else { self.clients[client].rng.random_range(0..4) };
+        let retries =
+            if self.phase == Phase::Calm { 0 } else { self.clients[client].rng.random_range(0..self.profile.retries) };
         let node = self.choose_node(client, &intention);
         self.clients[client].current = Some(Current { op, intention, attempt: 0, node, retries, doubt: false });
         self.attempt(client, 0);
