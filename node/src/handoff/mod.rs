@@ -282,6 +282,18 @@ impl Handoff {
         })
     }
 
+    /// Who is being given what it is owed, or soon will be. Not one that could not take it lately: what is owed to it
+    /// may reach it in other ways.
+    pub(crate) fn recipients(&self) -> Vec<NodeId> {
+        let pause = self.delay / 4;
+        let receives = |(id, target): &(&NodeId, &Target)| match target.stage {
+            Stage::Idle => false,
+            Stage::Waiting(_) => target.patience <= pause && self.is_up(**id),
+            Stage::Walking(_) => true,
+        };
+        self.targets.iter().filter(receives).map(|(id, _)| *id).collect()
+    }
+
     /// Goes on with a walk as far as the window and the pace allow.
     fn advance(&mut self, now: Instant, id: NodeId) {
         while let Some(target) = self.targets.get_mut(&id)

@@ -84,8 +84,8 @@ const RATE_FIRST: u64 = 1_000;
 /// What a second without complaint adds.
 const RATE_STEP: u64 = 500;
 
-/// More would be limited by other things.
-const RATE_MAX: u64 = 20_000;
+/// More from each of several holders would be felt by the target's clients, however quickly it answers.
+const RATE_MAX: u64 = 4_000;
 
 /// Slow answers alone do not slow delivery down further: ten thousand keys would take more than twenty seconds.
 const RATE_SLOW: u64 = 500;
@@ -100,7 +100,7 @@ const BURST: Duration = Duration::from_millis(20);
 const SLOW_FACTOR: u32 = 3;
 
 /// ...and more than this: below it a client would not notice.
-const SLOW_MIN: Duration = Duration::from_millis(15);
+const SLOW_MIN: Duration = Duration::from_millis(10);
 
 /// For so long slow answers are those of before it slowed down.
 const SLOWED_FOR: Duration = Duration::from_millis(500);
@@ -166,7 +166,7 @@ mod tests {
         let mut quick = Pace::new();
         (0..100).for_each(|_| quick.acked(START, Duration::from_micros(500)));
         let before = quick.rate;
-        (0..100).for_each(|_| quick.acked(START, Duration::from_millis(12)));
-        assert!(quick.rate >= before, "no client notices 12 ms");
+        (0..100).for_each(|_| quick.acked(START, Duration::from_millis(8)));
+        assert!(quick.rate >= before, "no client notices 8 ms");
     }
 }

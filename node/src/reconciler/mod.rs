@@ -59,6 +59,8 @@ pub(crate) struct View<'a, S> {
     pub(crate) replica: &'a Replica<S>,
     /// Whether clients suffer.
     pub(crate) pressed: bool,
+    /// Peers that are being given what this node holds for them: most of what they lack is on its way already.
+    pub(crate) recipients: Vec<NodeId>,
 }
 
 /// How anti-entropy stands on one shard.
@@ -419,6 +421,10 @@ impl Reconciler {
             && self.budget.is_open(now.instant, view.pressed)
             && let Some((peer, partition, unequal)) = self.rounds.next(now.instant, |busy| self.is_busy(busy))
         {
+            if view.recipients.contains(&peer) {
+                self.rounds.leave_alone(now.instant, peer);
+                continue;
+            }
             let mine = count(view.replica.tree(partition));
             let known = now.instant.since(unequal.since);
             let confirm = if may_be_under_way(mine, unequal.peer_count) { self.limits.confirm } else { Duration::ZERO };
@@ -563,7 +569,7 @@ impl Reconciler {
             Some(Refused::NotOwner)
         } else if other {
             Some(Refused::Malformed)
-        } else if known.is_none() && self.may_not_answer(&request.ask) {
+        } else if known.is_none() && self.may_not_answer(&request.ask, view.recipients.contains(&from)) {
             Some(Refused::Busy)
         } else {
             None
@@ -601,8 +607,8 @@ impl Reconciler {
         self.drain_answering(from, exchange);
     }
 
-    fn may_not_answer(&self, ask: &Ask) -> bool {
-        matches!(ask, Ask::Start(_)) && (self.paused || self.answering.len() >= self.limits.exchanges_max)
+    fn may_not_answer(&self, ask: &Ask, receives: bool) -> bool {
+        matches!(ask, Ask::Start(_)) && (self.paused || receives || self.answering.len() >= self.limits.exchanges_max)
     }
 
     fn drain_answering(&mut self, from: NodeId, exchange: ExchangeId) {
