@@ -1,6 +1,6 @@
 //! Mistakes that a test plants, to see that the rig which looks for mistakes would find them.
 //!
-//! Each stands at the place of the rule that it breaks, in one line that asks [`Planted::is`]. Only with the feature
+//! Each stands at the place of the rule that it breaks, in one line that asks `Planted::is`. Only with the feature
 //! `planted-bugs`, which the crate `tests` alone asks for, can that ever be true; without it a [`Planted`] holds nothing
 //! and the compiler removes the lines.
 

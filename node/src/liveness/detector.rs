@@ -10,12 +10,12 @@
 //! The protocol is foca's; what is ours is what surrounds it here:
 //! - membership is fixed: everybody of the cluster file is a member from the start, nobody else ever becomes one;
 //! - **what we are late with ourselves blames nobody**: while this process did not run, time stood still for its
-//!   detector ([`OwnTime`]), and goes on only after what has been waiting could be read;
+//!   detector (`OwnTime`), and goes on only after what has been waiting could be read;
 //! - **who speaks is not called dead**: a message from a peer on its connection outweighs a suspicion for a while. Whether
-//!   it also *hears* is not judged here but by its answers ([`Reach`](super::reach::Reach));
+//!   it also *hears* is not judged here but by its answers (`Reach`);
 //! - **who is suspected is told so**, again and again, by everybody who suspects it: foca stops to pass on a rumour after some
 //!   times, and one that has not reached whom it is about would stay for ever;
-//! - a node called down comes back by itself as a later [`Life`], also when each side thought the other gone.
+//! - a node called down comes back by itself as a later `Life`, also when each side thought the other gone.
 
 mod life;
 mod own_time;

@@ -11,7 +11,7 @@
 //!                                 │                                │
 //!             handle_synced():  Acked, once the newest batch queued before it is durable
 //! ```
-//! What is held for other nodes ([`owing`]) is read, written and removed in the same turns and batches.
+//! What is held for other nodes (`owing`) is read, written and removed in the same turns and batches.
 //!
 //! If a batch cannot be applied for lack of room, nothing of it has happened: its writes and merges are refused, its
 //! counters return to what they were, its reads are read again.
