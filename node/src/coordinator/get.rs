@@ -451,14 +451,7 @@ fn readers(plan: &Plan, sloppy: bool, pace: &Pace) -> Vec<(NodeId, NodeId)> {
     let mut primaries = plan.reachable();
     let others = usize::from(plan.is_mine());
     pace.fastest_first(&mut primaries[others..]);
-    let mut readers: Vec<(NodeId, NodeId)> = primaries.into_iter().map(|node| (node, node)).collect();
-    if sloppy {
-        for &primary in plan.primaries.iter().filter(|primary| !plan.is_up(**primary)) {
-            let taken = |node| readers.iter().any(|(reader, _)| *reader == node);
-            readers.extend(plan.stand_in_for(primary, taken).map(|node| (node, primary)));
-        }
-    }
-    readers
+    plan.with_stand_ins(primaries, sloppy)
 }
 
 impl Replica {

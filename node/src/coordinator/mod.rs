@@ -17,6 +17,7 @@ mod put;
 mod quorum;
 mod respond;
 mod scan;
+mod start;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
@@ -24,9 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_proto::client::{self, Request, Response};
-use driftless_proto::{
-    ActorId, Context, ContextKeys, ContextToken, Failure, Refusal, Siblings, Topology, Unknown, WriteId,
-};
+use driftless_proto::{ActorId, Context, ContextKeys, Failure, Refusal, Siblings, Topology, Unknown};
 use driftless_proto::{BucketId, Key};
 use driftless_ring::{NodeId, PartitionId};
 use rand::Rng;
@@ -35,7 +34,7 @@ use rand::rngs::StdRng;
 use crate::config::Limits;
 use crate::engine::ClientTag;
 use crate::metrics::Metrics;
-use crate::peer::{self, Lane, Merge, Purpose, Reply, RequestId, RequestIds, Write};
+use crate::peer::{self, Lane, Merge, Purpose, Reply, RequestId, RequestIds};
 use crate::planted::{Bug, Planted};
 use crate::time::{Instant, Now};
 
@@ -45,6 +44,7 @@ use pace::{HedgeBudget, Pace, Work};
 use plan::Plan;
 use put::Put;
 use scan::Scan;
+use start::tombstone;
 
 /// What the coordinator wants its engine to do.
 pub(crate) enum Output {
@@ -374,146 +374,6 @@ impl Coordinator {
         self.requests.len()
     }
 
-    fn start(
-        &mut self,
-        now: Now,
-        deadline: Instant,
-        request: Request,
-        forwarded: bool,
-    ) -> Result<(Machine, Question), Failure> {
-        let (me, up, topology) = (self.me, &self.up, &self.topology);
-        match request {
-            Request::Get(get) => {
-                let plan = Plan::of_key(topology, me, up, get.bucket, &get.key)?;
-                let r = plan.quorum(get.r, None).map_err(Refusal::from)?.r();
-                let partition = plan.partition;
-                let machine = self.start_get(now, deadline, plan, &get, r)?;
-                let question = Question::Get { bucket: get.bucket, key: get.key, partition, r, explain: get.explain };
-                Ok((Machine::Get(machine), question))
-            }
-            Request::Put(put) => {
-                plan::check_value(&put, self.limits.value_bytes_max)?;
-                let plan = Plan::of_key(topology, me, up, put.bucket, &put.key)?;
-                let w = plan.quorum(None, put.w).map_err(Refusal::from)?.w();
-                let context = self.open_context(put.bucket, &put.key, put.context.as_ref())?;
-                let sloppy = plan.sloppy(put.sloppy);
-                if let Some(primary) = self.whom_to_forward_to(&plan, sloppy, forwarded)? {
-                    return Ok(self.forward(primary, Request::Put(put), deadline));
-                }
-                let question = Question::Put { bucket: put.bucket, key: put.key.clone() };
-                let client::Put { bucket, key, value, write_id, .. } = put;
-                let context = context.unwrap_or_default();
-                let write =
-                    Write { bucket, key, value: Some(value), write_id, context, hint_for: None, owed_to: Vec::new() };
-                Ok((Machine::Put(self.start_put(plan, sloppy, w, write, deadline)?), question))
-            }
-            Request::Delete(delete) => {
-                let plan = Plan::of_key(topology, me, up, delete.bucket, &delete.key)?;
-                let quorum = plan.quorum(delete.r, delete.w).map_err(Refusal::from)?;
-                let context = self.open_context(delete.bucket, &delete.key, delete.context.as_ref())?;
-                let sloppy = plan.sloppy(delete.sloppy);
-                if let Some(primary) = self.whom_to_forward_to(&plan, sloppy, forwarded)? {
-                    return Ok(self.forward(primary, Request::Delete(delete), deadline));
-                }
-                let machine = match context {
-                    Some(context) => {
-                        let write = tombstone(&delete, context);
-                        Machine::Put(self.start_put(plan, sloppy, quorum.w(), write, deadline)?)
-                    }
-                    None => {
-                        let demand = Demand {
-                            r: quorum.r(),
-                            // What the delete takes for granted must stay: a tombstone seen on one replica may be a
-                            // delete that never reached its quorum.
-                            held_by: if self.planted.is(Bug::DeleteNoWriteBack) { 0 } else { quorum.w() },
-                            durable: !self.planted.is(Bug::ReadNotDurable),
-                            ask_all: false,
-                            explain: false,
-                            sloppy,
-                            deadline,
-                        };
-                        plan.require(quorum.w(), sloppy)?;
-                        Machine::Get(Get::start(plan, delete.bucket, delete.key.clone(), demand, &self.pace, now)?)
-                    }
-                };
-                Ok((machine, Question::Delete(Box::new(delete))))
-            }
-            Request::Scan(scan) => {
-                let bucket = topology.bucket(scan.bucket).ok_or(Refusal::NoSuchBucket)?;
-                if scan.arc.0 >= topology.ring().partitions().get() {
-                    return Err(Refusal::BadRequest(format!("the ring has no arc {}", scan.arc.0)).into());
-                }
-                let partition = PartitionId { n: bucket.quorum.n(), arc: scan.arc };
-                let plan = Plan::of_partition(topology, me, up, bucket, partition);
-                let r = plan.quorum(scan.r, None).map_err(Refusal::from)?.r();
-                let limit = scan.limit.clamp(1, self.limits.scan_limit_max);
-                let scan = peer::Scan { bucket: scan.bucket, arc: scan.arc, after: scan.after, limit };
-                Ok((Machine::Scan(Scan::start(plan, scan, r, deadline)?), Question::Other))
-            }
-            Request::Topology | Request::Status | Request::Hints => {
-                Err(Refusal::BadRequest("the shell answers this request".to_owned()).into())
-            }
-            _ => Err(Refusal::BadRequest("this node does not know such a request".to_owned()).into()),
-        }
-    }
-
-    fn start_get(&mut self, now: Now, deadline: Instant, plan: Plan, get: &client::Get, r: u8) -> Result<Get, Failure> {
-        let strict = !plan.sloppy(get.sloppy);
-        let quorum = plan.bucket.quorum;
-        let demand = Demand {
-            r,
-            held_by: if strict && !self.planted.is(Bug::NoWriteBack) { quorum.n() - quorum.r() + 1 } else { 0 },
-            durable: strict && !self.planted.is(Bug::ReadNotDurable),
-            ask_all: get.explain || self.rng.random_range(0..100) < plan.bucket.read_all,
-            explain: get.explain,
-            sloppy: !strict,
-            deadline,
-        };
-        Get::start(plan, get.bucket, get.key.clone(), demand, &self.pace, now)
-    }
-
-    fn start_put(&self, plan: Plan, sloppy: bool, w: u8, write: Write, deadline: Instant) -> Result<Put, Failure> {
-        let is_mine = plan.is_mine();
-        let w = if self.planted.is(Bug::AckBeforeW) { w - 1 } else { w };
-        let put = Put::start(plan, sloppy, w, write, deadline, self.planted)?;
-        if !is_mine {
-            self.metrics.fallback_coordinated.inc();
-        }
-        Ok(put)
-    }
-
-    /// Who is to coordinate a write; `None` if this node is: it stores the key, or no primary can be counted on and
-    /// fallbacks may stand in.
-    fn whom_to_forward_to(&self, plan: &Plan, sloppy: bool, forwarded: bool) -> Result<Option<NodeId>, Failure> {
-        if plan.is_mine() {
-            return Ok(None);
-        }
-        if forwarded {
-            return Err(Refusal::NotCoordinator.into());
-        }
-        let mut primaries = plan.reachable();
-        self.pace.fastest_first(&mut primaries);
-        match primaries.first() {
-            Some(primary) => Ok(Some(*primary)),
-            None if sloppy => Ok(None),
-            None => Err(Refusal::NotEnoughReplicas { needed: 1, available: 0 }.into()),
-        }
-    }
-
-    fn forward(&self, to: NodeId, request: Request, deadline: Instant) -> (Machine, Question) {
-        self.metrics.forwards.inc();
-        (Machine::Forward(Forward::start(to, request, deadline)), Question::Other)
-    }
-
-    fn open_context(
-        &self,
-        bucket: BucketId,
-        key: &Key,
-        token: Option<&ContextToken>,
-    ) -> Result<Option<Context>, Refusal> {
-        Ok(token.map(|token| self.keys.open(bucket, key, token)).transpose()?)
-    }
-
     fn open(&mut self, now: Now, asker: Asker, machine: Machine, question: Question, deadline: Instant) {
         let id = self.ids.draw();
         let (attempts, wakes_at) = (Vec::with_capacity(3), Instant(u64::MAX));
@@ -724,11 +584,6 @@ impl Machine {
             Machine::Forward(forward) => forward.poll_timeout(),
         }
     }
-}
-
-fn tombstone(delete: &client::Delete, context: Context) -> Write {
-    let (bucket, key, write_id): (_, _, WriteId) = (delete.bucket, delete.key.clone(), delete.write_id);
-    Write { bucket, key, value: None, write_id, context, hint_for: None, owed_to: Vec::new() }
 }
 
 /// How long the other owners have to say what they hold of a damaged key.

@@ -94,14 +94,21 @@ impl Plan {
     /// # Errors
     /// [`Refusal::NotEnoughReplicas`].
     pub(crate) fn require(&self, needed: u8, sloppy: bool) -> Result<(), Failure> {
-        let mut workers = self.reachable();
+        let available = self.with_stand_ins(self.reachable(), sloppy).len() as u8;
+        if available < needed { Err(Refusal::NotEnoughReplicas { needed, available }.into()) } else { Ok(()) }
+    }
+
+    /// Who fills which primary's slot: these primaries their own and, with a sloppy quorum, fallbacks those of the
+    /// primaries that cannot be counted on.
+    pub(crate) fn with_stand_ins(&self, reachable: Vec<NodeId>, sloppy: bool) -> Vec<(NodeId, NodeId)> {
+        let mut workers: Vec<(NodeId, NodeId)> = reachable.into_iter().map(|node| (node, node)).collect();
         if sloppy {
             for &primary in self.primaries.iter().filter(|primary| !self.is_up(**primary)) {
-                workers.extend(self.stand_in_for(primary, |node| workers.contains(&node)));
+                let taken = |node| workers.iter().any(|(worker, _)| *worker == node);
+                workers.extend(self.stand_in_for(primary, taken).map(|node| (node, primary)));
             }
         }
-        let available = workers.len() as u8;
-        if available < needed { Err(Refusal::NotEnoughReplicas { needed, available }.into()) } else { Ok(()) }
+        workers
     }
 
     /// A peer cannot be counted on any more.
