@@ -5,7 +5,8 @@
 //! the kernel writes back pages by itself after thirty seconds: until then only what a program has synced is there.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -116,51 +117,59 @@ fn tool(command: &mut Command) -> io::Result<()> {
     Err(io::Error::other(format!("{name}: {}", String::from_utf8_lossy(&done.stderr).trim())))
 }
 
+/// Copies what is there, and leaves holes where there is nothing.
 fn copy_sparse(from: &Path, to: &Path) -> io::Result<()> {
-    let mut from = File::open(from)?;
+    let from = File::open(from)?;
     let mut to = OpenOptions::new().write(true).create(true).truncate(true).open(to)?;
-    let mut block = vec![0; BLOCK];
-    loop {
-        let read = fill_block(&mut from, &mut block)?;
-        if read == 0 {
-            break;
-        }
-        if block[..read].iter().all(|byte| *byte == 0) {
-            to.seek(SeekFrom::Current(read as i64))?;
-        } else {
-            to.write_all(&block[..read])?;
-        }
+    to.set_len(from.metadata()?.len())?;
+    for extent in extents(&from)? {
+        to.seek(SeekFrom::Start(extent.start))?;
+        let mut part = &from;
+        part.seek(SeekFrom::Start(extent.start))?;
+        io::copy(&mut part.take(extent.end - extent.start), &mut to)?;
     }
-    let length = to.stream_position()?;
-    to.set_len(length)
+    Ok(())
 }
 
-fn is_equal(one: &Path, other: &Path) -> io::Result<bool> {
-    let (mut one, mut other) = (File::open(one)?, File::open(other)?);
+/// Whether a file is its copy still: where one has nothing, the other has zeros.
+fn is_equal(one: &Path, copy: &Path) -> io::Result<bool> {
+    let (mut one, mut copy) = (File::open(one)?, File::open(copy)?);
+    if one.metadata()?.len() != copy.metadata()?.len() {
+        return Ok(false);
+    }
     let (mut a, mut b) = (vec![0; BLOCK], vec![0; BLOCK]);
-    loop {
-        let (read, also) = (fill_block(&mut one, &mut a)?, fill_block(&mut other, &mut b)?);
-        if a[..read] != b[..also] {
-            return Ok(false);
-        }
-        if read == 0 {
-            return Ok(true);
-        }
-    }
-}
-
-/// Reads until the block is full or the file ends.
-fn fill_block(file: &mut File, block: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < block.len() {
-        match file.read(&mut block[filled..])? {
-            0 => break,
-            read => filled += read,
+    // What the copy has and the other has no more would be a hole punched meanwhile.
+    for extent in extents(&one)?.into_iter().chain(extents(&copy)?) {
+        one.seek(SeekFrom::Start(extent.start))?;
+        copy.seek(SeekFrom::Start(extent.start))?;
+        let mut left = (extent.end - extent.start) as usize;
+        while left > 0 {
+            let length = left.min(BLOCK);
+            one.read_exact(&mut a[..length])?;
+            copy.read_exact(&mut b[..length])?;
+            if a[..length] != b[..length] {
+                return Ok(false);
+            }
+            left -= length;
         }
     }
-    Ok(filled)
+    Ok(true)
 }
 
+/// Where a file has data.
+fn extents(file: &File) -> io::Result<Vec<Range<u64>>> {
+    let (mut found, mut at, length) = (Vec::new(), 0, file.metadata()?.len());
+    while at < length {
+        let start = match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at)) {
+            Err(rustix::io::Errno::NXIO) => break,
+            start => start?,
+        };
+        let end = rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(start))?;
+        found.push(start..end);
+        at = end;
+    }
+    Ok(found)
+}
 const BALLAST: &str = "ballast";
 const BLOCK: usize = 1 << 20;
 
@@ -169,6 +178,8 @@ const COPIES_MAX: usize = 40;
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     #[test]

@@ -5,6 +5,7 @@
 //! place of the images.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::time::{Duration, Instant};
 
 use driftless_client::{Client, Profile};
@@ -19,18 +20,14 @@ use crate::processes::strace::{self, QUIETLY, SYNCS};
 /// If a node has no disk of its own.
 pub(super) fn cut(nodes: &mut [&mut Node]) -> Result<(), String> {
     nodes.iter().for_each(|node| node.pause());
-    let failed = |name: &str, error: std::io::Error| format!("the power of {name} cannot be cut: {error}");
-    let mut remains = Vec::new();
-    for node in nodes.iter() {
-        let disk = node.disk.as_ref().expect("it has a disk");
-        remains.push(disk.copy().map_err(|error| failed(&node.name, error))?);
-    }
-    for (node, remains) in nodes.iter_mut().zip(remains) {
-        node.kill();
-        let disk = node.disk.as_ref().expect("it has a disk");
-        disk.restore(&remains).map_err(|error| failed(&node.name, error))?;
-    }
-    Ok(())
+    let remains = nodes.iter_mut().map(|node| node.disk.as_ref().expect("it has a disk").copy());
+    let remains = remains.collect::<io::Result<Vec<_>>>();
+    let restored = remains.and_then(|remains| {
+        nodes.iter_mut().for_each(|node| node.kill());
+        let mut pairs = nodes.iter().zip(&remains);
+        pairs.try_for_each(|(node, remains)| node.disk.as_ref().expect("it has a disk").restore(remains))
+    });
+    restored.map_err(|error| format!("the power cannot be cut: {error}"))
 }
 
 /// What [`prove`] found.
