@@ -71,8 +71,18 @@ impl Disk {
     /// Takes all room but so many bytes.
     pub(super) fn fill(&self, leave: u64) -> io::Result<()> {
         let file = File::create(self.mount.join(BALLAST))?;
-        let take = self.space()?.0.saturating_sub(leave);
-        Ok(rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, take.max(1))?)
+        let mut chunk = self.space()?.0.saturating_sub(leave);
+        let mut taken = 0;
+        // The file system needs a little for its own books, so the last bytes are come near to in smaller steps.
+        while chunk >= 4096 && self.space()?.0 > leave {
+            match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), taken, chunk) {
+                Ok(()) => taken += chunk,
+                Err(rustix::io::Errno::NOSPC) => {}
+                Err(error) => return Err(error.into()),
+            }
+            chunk /= 2;
+        }
+        Ok(())
     }
 
     /// Gives it back.

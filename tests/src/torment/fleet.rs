@@ -208,6 +208,19 @@ impl Node {
         self.home.join("disk").join("data")
     }
 
+    /// All files of its data.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let (mut found, mut folders) = (Vec::new(), vec![self.data()]);
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if path.is_dir() { folders.push(path) } else { found.push(path) }
+            }
+        }
+        found.sort();
+        found
+    }
+
     /// What it has said since its last start.
     pub(super) fn log(&self) -> String {
         let text = fs::read(self.log_path()).unwrap_or_default();

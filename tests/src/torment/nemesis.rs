@@ -1,5 +1,7 @@
 //! Carries out the steps of the plan, and sees that each fault bites and is healed.
 
+use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -22,19 +24,27 @@ pub(super) struct Nemesis {
     /// Nodes that this fault may end.
     may_end: Vec<usize>,
     /// Called again and again while something is waited for.
-    meanwhile: Box<dyn FnMut(&Fleet, &str)>,
+    meanwhile: Box<dyn FnMut(&str)>,
+    /// Reads a key through the node of this name and no other.
+    read_through: Box<dyn Fn(&str) -> Result<(), String>>,
     /// What is under way, in words.
     doing: String,
 }
 
 impl Nemesis {
-    pub(super) fn new(fleet: Fleet, seed: u64, meanwhile: Box<dyn FnMut(&Fleet, &str)>) -> Nemesis {
+    pub(super) fn new(
+        fleet: Fleet,
+        seed: u64,
+        meanwhile: Box<dyn FnMut(&str)>,
+        read_through: Box<dyn Fn(&str) -> Result<(), String>>,
+    ) -> Nemesis {
         Nemesis {
             fleet,
             rng: StdRng::seed_from_u64(seed ^ 1),
             attached: Vec::new(),
             may_end: Vec::new(),
             meanwhile,
+            read_through,
             doing: "calm".to_owned(),
         }
     }
@@ -64,7 +74,7 @@ impl Nemesis {
     pub(super) fn hold(&mut self, time: Duration) -> Result<(), String> {
         let until = Instant::now() + time;
         loop {
-            (self.meanwhile)(&self.fleet, &self.doing);
+            (self.meanwhile)(&self.doing);
             for (number, node) in self.fleet.nodes.iter_mut().enumerate() {
                 if !self.may_end.contains(&number)
                     && let Some(status) = node.ended()
@@ -126,16 +136,12 @@ impl Nemesis {
             Fault::SyncError => self.fail(first, SYNCS, "error=EIO", false)?,
             Fault::WriteError => self.fail(first, WRITES, "error=EIO", true)?,
             Fault::WriteNoSpace => self.fail(first, WRITES, "error=ENOSPC", true)?,
-            Fault::DiskFull => {
-                let node = &self.fleet.nodes[first];
-                let filled = node.disk.as_ref().expect("it has a disk").fill(LEFT_WHEN_FULL);
-                filled.map_err(|error| format!("the disk of {} cannot be filled: {error}", node.name))?;
+            Fault::DiskFull => self.fill(first, LEFT_WHEN_FULL)?,
+            Fault::DiskPacked => {
+                self.may_end.push(first);
+                self.fill(first, 0)?;
             }
-            Fault::PowerCut | Fault::PowerCutAll => {
-                self.may_end.extend(nodes);
-                let struck = self.fleet.nodes.iter_mut().enumerate().filter(|(number, _)| nodes.contains(number));
-                power_cut::cut(&mut struck.map(|(_, node)| node).collect::<Vec<_>>())?;
-            }
+            Fault::PowerCut | Fault::PowerCutAll => self.cut_power(nodes)?,
             Fault::RollingRestart => {
                 for number in nodes {
                     self.may_end.push(*number);
@@ -156,7 +162,7 @@ impl Nemesis {
 
     fn heal(&mut self, fault: Fault, nodes: &[usize]) -> Result<(), String> {
         match fault {
-            Fault::Kill | Fault::DiskLoss | Fault::PowerCut => self.start(nodes[0]),
+            Fault::Kill | Fault::DiskLoss => self.start(nodes[0]),
             Fault::KillInRecovery => {
                 for _ in 0..2 {
                     self.fleet.nodes[nodes[0]].start();
@@ -166,9 +172,14 @@ impl Nemesis {
                 }
                 self.start(nodes[0])
             }
-            Fault::KillAll | Fault::PowerCutAll => {
-                nodes.iter().for_each(|number| self.fleet.nodes[*number].start());
-                nodes.iter().try_for_each(|number| self.wait_serving(*number))
+            Fault::KillAll => self.start_all(nodes),
+            Fault::PowerCut | Fault::PowerCutAll => {
+                if self.rng.random_bool(0.5) {
+                    nodes.iter().for_each(|number| self.fleet.nodes[*number].start());
+                    std::thread::sleep(Duration::from_millis(self.rng.random_range(1..400)));
+                    self.cut_power(nodes)?;
+                }
+                self.start_all(nodes)
             }
             Fault::Pause => {
                 self.fleet.nodes[nodes[0]].resume();
@@ -186,10 +197,20 @@ impl Nemesis {
                 self.attached.retain(|(number, _)| *number != nodes[0]);
                 self.start(nodes[0])
             }
-            Fault::DiskFull => {
-                let node = &self.fleet.nodes[nodes[0]];
+            Fault::DiskFull | Fault::DiskPacked => {
+                let node = &mut self.fleet.nodes[nodes[0]];
                 let relieved = node.disk.as_ref().expect("it has a disk").relieve();
-                relieved.map_err(|error| format!("the disk of {} cannot be relieved: {error}", node.name))
+                relieved.map_err(|error| format!("the disk of {} cannot be relieved: {error}", node.name))?;
+                match node.ended() {
+                    Some(status) => {
+                        expect_reason(node, status)?;
+                        self.start(nodes[0])
+                    }
+                    None => {
+                        self.may_end.retain(|other| *other != nodes[0]);
+                        Ok(())
+                    }
+                }
             }
             Fault::RollingRestart => Ok(()),
         }
@@ -203,6 +224,26 @@ impl Nemesis {
     fn start(&mut self, number: usize) -> Result<(), String> {
         self.fleet.nodes[number].start();
         self.wait_serving(number)
+    }
+
+    fn start_all(&mut self, nodes: &[usize]) -> Result<(), String> {
+        nodes.iter().for_each(|number| self.fleet.nodes[*number].start());
+        nodes.iter().try_for_each(|number| self.wait_serving(*number))
+    }
+
+    /// Of half of the cuts some files are written that were not synced.
+    fn cut_power(&mut self, nodes: &[usize]) -> Result<(), String> {
+        self.may_end.extend(nodes);
+        let share = if self.rng.random_bool(0.5) { 0.3 } else { 0.0 };
+        let (rng, fleet) = (&mut self.rng, &mut self.fleet);
+        let struck = fleet.nodes.iter_mut().enumerate().filter(|(number, _)| nodes.contains(number));
+        power_cut::cut(&mut struck.map(|(_, node)| node).collect::<Vec<_>>(), |_| rng.random_bool(share))
+    }
+
+    fn fill(&mut self, number: usize, leave: u64) -> Result<(), String> {
+        let node = &self.fleet.nodes[number];
+        let filled = node.disk.as_ref().expect("it has a disk").fill(leave);
+        filled.map_err(|error| format!("the disk of {} cannot be filled: {error}", node.name))
     }
 
     fn wait_serving(&mut self, number: usize) -> Result<(), String> {
@@ -224,14 +265,10 @@ impl Nemesis {
         self.attach(number, calls, injection, journals_only);
         let (began, mut attached) = (Instant::now(), Instant::now());
         while began.elapsed() < FAIL_STOP_MAX {
-            (self.meanwhile)(&self.fleet, &self.doing);
+            (self.meanwhile)(&self.doing);
             let node = &mut self.fleet.nodes[number];
             if let Some(status) = node.ended() {
-                let said = node.log();
-                if status.success() || !said.contains("the store has failed") {
-                    return Err(format!("{} stopped ({status}) without saying why:\n{}", node.name, node.log_tail()));
-                }
-                return Ok(());
+                return expect_reason(node, status);
             }
             if journals_only && attached.elapsed() > REATTACH {
                 // The store has begun another journal meanwhile.
@@ -249,7 +286,8 @@ impl Nemesis {
     fn expect_refusals(&self, nodes: &[usize]) -> Result<(), String> {
         let node = &self.fleet.nodes[nodes[0]];
         if node.log().contains("refused for lack of room") {
-            return Ok(());
+            // It takes no writes, and answers all the same.
+            return (self.read_through)(&node.name);
         }
         let space = node.disk.as_ref().and_then(|disk| disk.space().ok());
         Err(format!("{} has refused nothing for lack of room, with {space:?} free:\n{}", node.name, node.log_tail()))
@@ -263,20 +301,18 @@ impl Nemesis {
     }
 }
 
+/// A node that has stopped by itself must have said why.
+fn expect_reason(node: &Node, status: ExitStatus) -> Result<(), String> {
+    if !status.success() && node.log().contains("the store has failed") {
+        return Ok(());
+    }
+    Err(format!("{} stopped ({status}) without saying why:\n{}", node.name, node.log_tail()))
+}
+
 /// Files that the store appends to. Others are waited on and written to by the runtime, and no disk fails those.
 fn journals(node: &Node) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut folders = vec![node.data()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "jnl") {
-                found.push(path.display().to_string());
-            }
-        }
-    }
+    let is_journal = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "jnl");
+    let found: Vec<_> = node.files().into_iter().filter(is_journal).map(|path| path.display().to_string()).collect();
     // strace without any file would let every write fail.
     assert!(!found.is_empty(), "{} has no journal", node.name);
     found

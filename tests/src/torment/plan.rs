@@ -33,6 +33,8 @@ pub enum Fault {
     WriteNoSpace,
     /// Its disk is filled by others, down to less than the store's reserve.
     DiskFull,
+    /// The same to the last byte: the node may have to stop.
+    DiskPacked,
     /// The power of one node is cut.
     PowerCut,
     /// The power of all nodes is cut at the same moment.
@@ -69,7 +71,7 @@ pub(super) struct Plan {
 
 impl Fault {
     /// All of them, with the names that the command line knows.
-    pub const ALL: [(&'static str, Fault); 15] = [
+    pub const ALL: [(&'static str, Fault); 16] = [
         ("kill", Fault::Kill),
         ("kill-in-recovery", Fault::KillInRecovery),
         ("kill-all", Fault::KillAll),
@@ -81,6 +83,7 @@ impl Fault {
         ("write-error", Fault::WriteError),
         ("write-no-space", Fault::WriteNoSpace),
         ("disk-full", Fault::DiskFull),
+        ("disk-packed", Fault::DiskPacked),
         ("power-cut", Fault::PowerCut),
         ("power-cut-all", Fault::PowerCutAll),
         ("rolling-restart", Fault::RollingRestart),
@@ -105,7 +108,8 @@ impl Fault {
             Fault::SyncError => "fsync fails with EIO: the node must stop by itself",
             Fault::WriteError => "writes to the journal fail with EIO: the same",
             Fault::WriteNoSpace => "writes to the journal fail with ENOSPC: the same",
-            Fault::DiskFull => "one node's file system is filled by somebody else",
+            Fault::DiskFull => "one node's file system is filled by somebody else, into the store's reserve",
+            Fault::DiskPacked => "the same to the last byte: the node refuses, or stops by itself",
             Fault::PowerCut => "one node's disk as it was on the device, the rest forgotten",
             Fault::PowerCutAll => "the same for all nodes at the same moment",
             Fault::RollingRestart => "each node is stopped in order and started again, one after the other",
@@ -115,7 +119,7 @@ impl Fault {
 
     /// Whether it needs a file system of the node's own.
     pub(super) fn needs_disk(self) -> bool {
-        matches!(self, Fault::DiskFull | Fault::PowerCut | Fault::PowerCutAll)
+        matches!(self, Fault::DiskFull | Fault::DiskPacked | Fault::PowerCut | Fault::PowerCutAll)
     }
 
     /// Whether it needs a network of the program's own.
@@ -190,7 +194,7 @@ impl Plan {
             Fault::Kill | Fault::KillAll if rng.random_bool(0.4) => 0,
             Fault::KillAll | Fault::PowerCutAll => rng.random_range(0..1500),
             // Long enough for writes to be refused.
-            Fault::DiskFull => rng.random_range(4000..7000),
+            Fault::DiskFull | Fault::DiskPacked => rng.random_range(4000..7000),
             _ => rng.random_range(1500..6000),
         };
         let rest = rng.random_range(300..2500);

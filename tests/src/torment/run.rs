@@ -52,9 +52,17 @@ pub fn run(options: &Options, outside: Option<&str>) -> Summary {
         dir.path().display()
     }));
     left_out.iter().for_each(|(fault, reason)| progress.say(&format!("left out: {}: {reason}", fault.name())));
-    let meanwhile = progress.clone();
+    let (meanwhile, reader, handle) = (progress.clone(), client.bucket("default"), runtime.handle().clone());
     let mut torment = Torment {
-        nemesis: Nemesis::new(fleet, options.seed, Box::new(move |_, doing| meanwhile.tell(doing))),
+        nemesis: Nemesis::new(
+            fleet,
+            options.seed,
+            Box::new(move |doing| meanwhile.tell(doing)),
+            Box::new(move |node| {
+                let read = reader.get("shared/0").via(node).timeout(READ_THROUGH_MAX).send();
+                handle.block_on(read).map(drop).map_err(|error| format!("{node} with a full disk: {error}"))
+            }),
+        ),
         runtime,
         client,
         workload,
@@ -329,6 +337,9 @@ const CALM: Duration = Duration::from_secs(3);
 
 /// After nodes have found each other: clients find them too.
 const SETTLE: Duration = Duration::from_secs(2);
+
+/// Of a read that must succeed.
+const READ_THROUGH_MAX: Duration = Duration::from_secs(5);
 
 /// Steps of a round.
 const STEPS: usize = 8;

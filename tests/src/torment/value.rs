@@ -14,8 +14,8 @@ pub(super) fn encode(id: Id, elements: &[Id]) -> String {
         let _ = write!(text, "{element:x} ");
     }
     text.push(';');
-    // Some are long enough for the store to keep them apart from their keys.
-    let padding = if id.is_multiple_of(16) { 2048 } else { (id % 200) as usize };
+    // Some are long enough for the store to keep them apart from their keys, and to fill its tables soon.
+    let padding = if id.is_multiple_of(8) { 4096 } else { (id % 200) as usize };
     text.extend(std::iter::repeat_n('x', padding));
     text
 }
