@@ -66,6 +66,8 @@ pub enum Ask {
     Differ(Rising<DIFFER_MAX>),
     /// This was all. Not answered.
     Done,
+    /// This was all, and some of what I sent was not taken: we are not equal. Not answered.
+    Over,
 }
 
 /// What a responder answers.
@@ -75,7 +77,7 @@ pub enum Answer {
     Compared(Compared),
     /// To [`Ask::List`].
     Listed(Listing),
-    /// To [`Ask::Differ`]: what was to be sent has been sent.
+    /// To [`Ask::Differ`]: what was to be sent has been sent, and taken.
     Noted,
     /// To any: no effect here, and this exchange is over unless the reason says how to go on.
     Refused(Refused),
@@ -100,6 +102,8 @@ pub enum Refused {
     Unreadable,
     /// What was asked makes no sense.
     Malformed,
+    /// Some of what it sent to repair the initiator was not taken.
+    NotTaken,
 }
 
 /// Begins an exchange.

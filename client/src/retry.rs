@@ -280,11 +280,9 @@ mod tests {
 
     #[test]
     fn what_would_be_refused_again_is_reported() {
-        for refusal in [
-            Refusal::NoSuchBucket,
-            Refusal::WriteIdReused,
-            Refusal::TooManySiblings { siblings: 64, bytes: 64 },
-        ] {
+        for refusal in
+            [Refusal::NoSuchBucket, Refusal::WriteIdReused, Refusal::TooManySiblings { siblings: 64, bytes: 64 }]
+        {
             assert_eq!(decide(refused(refusal), 1, 1, true), Decision::GiveUp);
         }
         let few = || refused(Refusal::NotEnoughReplicas { needed: 2, available: 1 });

@@ -228,6 +228,14 @@ impl Rounds {
         }
     }
 
+    /// What was sent to repair it was not taken: not again before the usual time.
+    pub(super) fn put_aside(&mut self, now: Instant, peer: NodeId, partition: PartitionId) {
+        let until = now + self.pause(false);
+        if let Some(unequal) = self.shared(peer, partition).and_then(|shared| shared.unequal.as_mut()) {
+            unequal.not_before = until;
+        }
+    }
+
     /// A peer has enough to do.
     pub(super) fn leave_alone(&mut self, now: Instant, peer: NodeId) {
         let until = now + self.soon();
