@@ -1,0 +1,162 @@
+//! A story as a sequence diagram in plain text: lanes at the left, what is said at the right.
+//!
+//! ```text
+//!   Ann      A       B
+//!    ├──────▶│       │    a message
+//!    │       ├────✗  │    one that is lost
+//!    │       ├┄┄┄┄┄⋯ │    one that is held up …
+//!    │       ├┄┄┄┄┄┄▶│    … and arrives late
+//!    │       │◀─────▶│    a conversation of many messages
+//!    │       │       ●    something about B
+//! ```
+
+use std::collections::BTreeSet;
+use std::iter::repeat_n;
+
+use super::story::{Fate, Lane, Step, Story, Turn};
+
+/// Draws a story.
+pub fn draw(story: &Story) -> String {
+    let mut drawing = Drawing::new(story);
+    drawing.headline();
+    story.steps.iter().for_each(|step| drawing.step(step));
+    drawing.out
+}
+
+/// Breaks a text into lines of at most so many characters.
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line = lines.last_mut().expect("there is always one");
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.chars().count() + 1 + word.chars().count() <= width {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
+struct Drawing {
+    lanes: Vec<Lane>,
+    down: BTreeSet<Lane>,
+    out: String,
+}
+
+impl Drawing {
+    fn new(story: &Story) -> Drawing {
+        Drawing { lanes: story.lanes(), down: BTreeSet::new(), out: String::new() }
+    }
+
+    fn headline(&mut self) {
+        let mut row = vec![' '; self.width()];
+        for lane in &self.lanes {
+            let name: Vec<char> = lane.name().chars().collect();
+            let start = self.x(*lane) - name.len() / 2;
+            row[start..start + name.len()].copy_from_slice(&name);
+        }
+        self.push(row, "");
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Arrow { from, to, text, fate } => {
+                let row = self.arrow(*from, *to, *fate);
+                self.line(row, text);
+            }
+            Step::Note { at, text, turn } => {
+                match turn {
+                    Turn::Goes => {}
+                    Turn::Ends => self.down.extend([*at]),
+                    Turn::Begins => {
+                        self.down.remove(at);
+                    }
+                }
+                let mut row = self.row();
+                row[self.x(*at)] = match turn {
+                    Turn::Goes => '●',
+                    Turn::Ends => '✗',
+                    Turn::Begins => '○',
+                };
+                self.line(row, text);
+            }
+            Step::Scene(text) => {
+                for line in wrapped(text, WIDTH - 8) {
+                    let rest = (WIDTH - 8).saturating_sub(line.chars().count());
+                    self.out.push_str(&format!("── {line} {}\n", "─".repeat(rest + 3)));
+                }
+            }
+        }
+    }
+
+    fn arrow(&self, from: Lane, to: Lane, fate: Fate) -> Vec<char> {
+        let mut row = self.row();
+        let (start, end) = (self.x(from), self.x(to));
+        let right = start < end;
+        let (low, high) = (start.min(end), start.max(end));
+        let line = if matches!(fate, Fate::Held | Fate::Late) { '┄' } else { '─' };
+        row[low + 1..high].fill(line);
+        row[start] = if right { '├' } else { '┤' };
+        let head = if right { end - 1 } else { end + 1 };
+        match fate {
+            Fate::Arrives | Fate::Late => row[head] = if right { '▶' } else { '◀' },
+            Fate::Exchange => {
+                (row[low], row[low + 1], row[high - 1]) = ('│', '◀', '▶');
+            }
+            Fate::Held | Fate::Lost => {
+                row[head] = ' ';
+                let before = if right { head - 1 } else { head + 1 };
+                row[before] = if fate == Fate::Lost { '✗' } else { '⋯' };
+            }
+        }
+        row
+    }
+
+    fn row(&self) -> Vec<char> {
+        let mut row = vec![' '; self.width()];
+        for lane in &self.lanes {
+            row[self.x(*lane)] = if self.down.contains(lane) { ' ' } else { '│' };
+        }
+        row
+    }
+
+    /// A row with its text, and as many more as the text needs.
+    fn line(&mut self, row: Vec<char>, text: &str) {
+        let mut lines = wrapped(text, WIDTH - self.width() - GAP).into_iter();
+        self.push(row, &lines.next().unwrap_or_default());
+        for more in lines {
+            let row = self.row();
+            self.push(row, &format!("  {more}"));
+        }
+    }
+
+    fn push(&mut self, row: Vec<char>, text: &str) {
+        let line: String = row.into_iter().chain(repeat_n(' ', GAP)).chain(text.chars()).collect();
+        self.out.push_str(line.trim_end());
+        self.out.push('\n');
+    }
+
+    fn x(&self, lane: Lane) -> usize {
+        let at = self.lanes.iter().position(|other| *other == lane).expect("all lanes that occur are known");
+        MARGIN + at * LANE
+    }
+
+    fn width(&self) -> usize {
+        MARGIN + self.lanes.len().saturating_sub(1) * LANE + 1
+    }
+}
+
+/// Columns of a page.
+pub const WIDTH: usize = 96;
+
+/// Columns from one lane to the next.
+const LANE: usize = 8;
+
+/// Columns before the first lane: half of a name.
+const MARGIN: usize = 2;
+
+/// Columns between the last lane and the text.
+const GAP: usize = 3;
