@@ -43,3 +43,24 @@ fn plain(text: &str) -> String {
 }
 
 const TAKES_ALL: &str = "a string takes all that is written";
+
+#[cfg(test)]
+mod tests {
+    use super::super::story::Turn;
+    use super::*;
+
+    #[test]
+    fn a_story_becomes_a_sequence_diagram() {
+        let (ann, a) = (Lane::Client(0), Lane::Node(0));
+        let arrow = |fate| Step::Arrow { from: ann, to: a, text: "put red; w = 1".to_owned(), fate };
+        let steps = vec![
+            Step::Scene("before".to_owned()),
+            arrow(Fate::Arrives),
+            arrow(Fate::Lost),
+            Step::Note { at: a, text: "dies".to_owned(), turn: Turn::Ends },
+        ];
+        let expected = "sequenceDiagram\n    actor Ann\n    participant A\n    Note over Ann,A: before\n    \
+            Ann->>A: put red, w = 1\n    Ann-xA: put red, w = 1 (lost)\n    Note over A: dies\n";
+        assert_eq!(draw(&Story { steps, checks: Vec::new() }), expected);
+    }
+}

@@ -38,6 +38,8 @@ pub struct Scenario {
     pub sloppy: &'static str,
     /// What strict requests get, in a few words.
     pub strict: &'static str,
+    /// What to do about it, in a few words.
+    pub remedy: &'static str,
     /// What Driftless answers, and why.
     pub answer: &'static str,
     /// What other systems do.
@@ -75,7 +77,7 @@ impl Scenario {
         let mut json = story.to_json();
         let about = json!({
             "name": self.name, "title": self.title, "story": self.story, "answer": self.answer, "others": self.others,
-            "sources": sources, "advice": self.advice, "sloppy": self.sloppy, "strict": self.strict,
+            "sources": sources, "advice": self.advice, "sloppy": self.sloppy, "strict": self.strict, "remedy": self.remedy,
             "holds": story.holds(),
         });
         if let (Value::Object(json), Value::Object(about)) = (&mut json, about) {

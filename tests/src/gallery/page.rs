@@ -58,17 +58,24 @@ fn section(scenario: &Scenario, story: &Story) -> String {
     write!(out, "\n```text\n{}```\n\n", text::draw(story)).expect(TAKES_ALL);
     flow(&mut out, &format!("**Driftless.** {}", scenario.answer));
     out.push('\n');
-    let sources: Vec<String> = scenario.sources.iter().map(|(title, url)| format!("[{title}]({url})")).collect();
-    flow(&mut out, &format!("**Others.** {} Sources: {}.", scenario.others, sources.join(", ")));
+    flow(&mut out, &format!("**Others.** {}", scenario.others));
+    out.push('\n');
+    for (title, url) in scenario.sources {
+        writeln!(out, "- [{title}]({url})").expect(TAKES_ALL);
+    }
     out.push('\n');
     flow(&mut out, &format!("**What you should do.** {}", scenario.advice));
+    let bugs: Vec<String> = scenario.broken_by.iter().map(|bug| format!("`{}`", bug.name())).collect();
+    if !bugs.is_empty() {
+        writeln!(out, "\nFails with the planted mistake {}.", bugs.join(", ")).expect(TAKES_ALL);
+    }
     out
 }
 
 /// One line for each scenario.
 fn table() -> String {
-    let mut out = String::from("| | sloppy | strict |\n|---|---|---|\n");
-    for Scenario { title, sloppy, strict, .. } in ALL {
+    let mut out = String::from("| | sloppy | strict | what to do |\n|---|---|---|---|\n");
+    for Scenario { title, sloppy, strict, remedy, .. } in ALL {
         let anchor: String = title
             .to_lowercase()
             .chars()
@@ -78,7 +85,7 @@ fn table() -> String {
                 _ => None,
             })
             .collect();
-        writeln!(out, "| [{title}](#{anchor}) | {sloppy} | {strict} |").expect(TAKES_ALL);
+        writeln!(out, "| [{title}](#{anchor}) | {sloppy} | {strict} | {remedy} |").expect(TAKES_ALL);
     }
     out
 }

@@ -160,3 +160,61 @@ const MARGIN: usize = 2;
 
 /// Columns between the last lane and the text.
 const GAP: usize = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANN: Lane = Lane::Client(0);
+    const A: Lane = Lane::Node(0);
+    const B: Lane = Lane::Node(1);
+
+    fn arrow(from: Lane, to: Lane, text: &str, fate: Fate) -> Step {
+        Step::Arrow { from, to, text: text.to_owned(), fate }
+    }
+
+    fn note(at: Lane, text: &str, turn: Turn) -> Step {
+        Step::Note { at, text: text.to_owned(), turn }
+    }
+
+    #[test]
+    fn every_kind_of_step_has_its_look() {
+        let steps = vec![
+            arrow(ANN, B, "there", Fate::Arrives),
+            arrow(B, ANN, "and back", Fate::Arrives),
+            arrow(A, B, "lost", Fate::Lost),
+            arrow(B, ANN, "held up", Fate::Held),
+            arrow(B, ANN, "arrives late", Fate::Late),
+            arrow(A, B, "talk", Fate::Exchange),
+            note(A, "a note", Turn::Goes),
+            note(A, "dies", Turn::Ends),
+            arrow(ANN, B, "past a dead one", Fate::Arrives),
+            note(A, "is back", Turn::Begins),
+        ];
+        let drawn = draw(&Story { steps, checks: Vec::new() });
+        let expected = [
+            " Ann      A       B",
+            "  ├──────────────▶│   there",
+            "  │◀──────────────┤   and back",
+            "  │       ├─────✗ │   lost",
+            "  │ ⋯┄┄┄┄┄┄┄┄┄┄┄┄┄┤   held up",
+            "  │◀┄┄┄┄┄┄┄┄┄┄┄┄┄┄┤   arrives late",
+            "  │       │◀─────▶│   talk",
+            "  │       ●       │   a note",
+            "  │       ✗       │   dies",
+            "  ├──────────────▶│   past a dead one",
+            "  │       ○       │   is back",
+        ];
+        assert_eq!(drawn.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn long_texts_go_on_in_the_next_line_beside_the_lanes() {
+        let long = "word ".repeat(30);
+        let drawn = draw(&Story { steps: vec![arrow(A, B, &long, Fate::Arrives)], checks: Vec::new() });
+        let lines: Vec<&str> = drawn.lines().collect();
+        assert_eq!(lines.len(), 3);
+        assert!(lines[2].starts_with("  │       │     word"), "{}", lines[2]);
+        assert!(lines.iter().all(|line| line.chars().count() <= WIDTH));
+    }
+}

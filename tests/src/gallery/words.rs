@@ -58,7 +58,11 @@ impl Names {
         let beyond = siblings.vv().iter().map(|(actor, counter)| Dot::new(actor, counter));
         let mut beyond: Vec<String> = beyond.filter(|dot| !is_live(*dot)).map(|dot| self.dot(dot)).collect();
         beyond.sort();
-        if beyond.is_empty() { live.join(" + ") } else { format!("{}, has seen {}", live.join(" + "), beyond.join(" ")) }
+        if beyond.is_empty() {
+            live.join(" + ")
+        } else {
+            format!("{}, has seen {}", live.join(" + "), beyond.join(" "))
+        }
     }
 
     /// What a client has read.
@@ -103,7 +107,9 @@ impl Names {
                 Reply::Refused(refusal) => format!("refused: {refusal}"),
                 Reply::Lost => "cannot say".to_owned(),
                 Reply::Exchanged(Exchanged::Step(_)) => return Said::Comparing,
-                Reply::Exchanged(Exchanged::Unequal(_)) | Reply::Pong | Reply::Page(_) | Reply::Stamped(_) => return Said::Nothing,
+                Reply::Exchanged(Exchanged::Unequal(_)) | Reply::Pong | Reply::Page(_) | Reply::Stamped(_) => {
+                    return Said::Nothing;
+                }
             },
         })
     }
@@ -172,7 +178,12 @@ pub fn values(read: &client::Read) -> Vec<String> {
 }
 
 fn acks(acks: u8, primaries: u8) -> String {
-    if acks == primaries { format!("{acks} acks") } else { format!("{acks} acks, {primaries} by a primary") }
+    let noun = if acks == 1 { "ack" } else { "acks" };
+    match primaries {
+        _ if acks == primaries => format!("{acks} {noun}"),
+        0 => format!("{acks} {noun}, none by a primary"),
+        some => format!("{acks} {noun}, {some} by a primary"),
+    }
 }
 
 /// The first half of a message to people: the second says what to do about it.

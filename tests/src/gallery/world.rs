@@ -12,30 +12,32 @@
 //! Nothing takes time by itself: syncs are immediate, and so are messages that nobody holds up. What detectors say is not
 //! carried; a script says itself who can reach whom. One key, `cart`, with primaries A, B and C.
 
+mod shape;
+mod turns;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use driftless_node::config::{AaeLimits, Limits};
-use driftless_node::engine::{ClientTag, Output};
-use driftless_node::liveness::Liveness;
-use driftless_node::peer::{Message, WireMessage};
+use driftless_node::engine::ClientTag;
+use driftless_node::peer::WireMessage;
 use driftless_node::planted::Bug;
 use driftless_node::store::memory::DiskImage;
 use driftless_proto::client::{Delete, Get, Put, Request, Response};
-use driftless_proto::{BucketDefinition, BucketId, Conflict, ContextToken, Hlc, Key, Siblings, Topology, WriteId};
-use driftless_ring::{Member, NodeId, Partitions, Ring, RingSpec};
+use driftless_proto::{BucketId, Conflict, ContextToken, Failure, Hlc, Siblings, Topology, WriteId};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::sim::cluster::{Found, Input, Node, context_keys, name_of};
-use crate::sim::observer;
+use crate::sim::cluster::{Found, Input, Node, context_keys};
 use crate::sim::schedule::Micros;
 
 use super::ask::{Ask, Verb, put};
-use super::story::{Check, Fate, Lane, NODES, Step, Story, Turn};
+use super::story::{Check, Fate, Lane, Step, Story, Turn};
 use super::words::{self, Names, Said};
+
+use shape::key;
 
 /// A client.
 pub const ANN: Lane = Lane::Client(0);
@@ -118,10 +120,10 @@ enum Shown {
 impl World {
     /// A cluster that has just started, perhaps with a mistake in its engines.
     pub fn new(setting: Setting, bug: Option<Bug>) -> World {
-        let topology = Arc::new(topology(setting));
+        let topology = Arc::new(shape::topology(setting));
         let interval = Duration::from_secs(if setting.anti_entropy { 60 } else { 1_000_000_000 });
         let aae = AaeLimits { interval, ..AaeLimits::default() };
-        let nodes: Vec<Node> = by_role(&topology).into_iter().map(Node::new).collect();
+        let nodes: Vec<Node> = shape::by_role(&topology).into_iter().map(Node::new).collect();
         let mut world = World {
             names: Names::new(nodes.iter().map(|node| node.id)),
             topology,
@@ -237,14 +239,14 @@ impl World {
         let lost = index(node);
         self.nodes[lost].store.process_death();
         self.nodes[lost].stop();
-        self.note_turn(node, why, Turn::Ends);
+        self.note_turn(node, &format!("{} {why}", node.name()), Turn::Ends);
         (0..self.nodes.len()).filter(|other| *other != lost).for_each(|other| self.disconnect(lost, other));
         self.deliver();
     }
 
     /// It starts again, and the others reach it.
     pub fn start(&mut self, node: Lane, how: &str) {
-        self.note_turn(node, how, Turn::Begins);
+        self.note_turn(node, &format!("{} {how}", node.name()), Turn::Begins);
         self.launch(index(node));
         self.mend();
     }
@@ -343,14 +345,12 @@ impl World {
 
     /// Whether the answer was that nothing has happened.
     pub fn is_refused(&self, request: RequestNo) -> bool {
-        use driftless_proto::Failure::Refused;
-        matches!(self.answers.get(&request.0), Some(Response::Failed(Refused(_))))
+        matches!(self.answers.get(&request.0), Some(Response::Failed(Failure::Refused(_))))
     }
 
     /// Whether the answer was that nobody knows.
     pub fn is_unknown(&self, request: RequestNo) -> bool {
-        use driftless_proto::Failure::Unknown;
-        matches!(self.answers.get(&request.0), Some(Response::Failed(Unknown(_))))
+        matches!(self.answers.get(&request.0), Some(Response::Failed(Failure::Unknown(_))))
     }
 
     /// Whether there is no answer yet.
@@ -438,123 +438,6 @@ impl World {
         written.get(&(BucketId::DEFAULT, key())).map(|held| held.siblings.clone()).unwrap_or_default()
     }
 
-    fn launch(&mut self, node: usize) {
-        self.nodes[node].start(
-            self.at,
-            &self.topology,
-            &context_keys(),
-            self.limits.clone(),
-            self.bug,
-            &mut self.rng,
-        );
-        self.turn(node);
-    }
-
-    fn connect_all(&mut self) {
-        for one in 0..self.nodes.len() {
-            for other in one + 1..self.nodes.len() {
-                if self.nodes[one].runs() && self.nodes[other].runs() && self.connected.insert((one, other)) {
-                    for (here, there) in [(one, other), (other, one)] {
-                        let peer = self.nodes[there].id;
-                        self.nodes[here].receive(Input::Up(peer));
-                        // Detectors hear nothing here: what they think must not matter.
-                        self.nodes[here].receive(Input::Misjudged(peer, Some(Liveness::Alive)));
-                        self.turn(here);
-                    }
-                }
-            }
-        }
-    }
-
-    fn disconnect(&mut self, one: usize, other: usize) {
-        if self.connected.remove(&(one.min(other), one.max(other))) {
-            for (here, there) in [(one, other), (other, one)] {
-                let peer = self.nodes[there].id;
-                self.nodes[here].receive(Input::Lost(peer));
-                self.turn(here);
-            }
-        }
-    }
-
-    /// One turn of a node's shell, and as many more as its syncs make necessary.
-    fn turn(&mut self, node: usize) {
-        for _ in 0..STEPS_MAX {
-            if !self.nodes[node].runs() {
-                return;
-            }
-            let turn = self.nodes[node].turn(self.at);
-            self.learn(node);
-            let mut synced = None;
-            for output in turn.outputs {
-                match output {
-                    Output::Send { to, message } => self.send(node, to, message),
-                    Output::Reply { to, response } => {
-                        let (number, response) = (to.request, Box::new(response));
-                        let said = Said::Words(words::response_text(&response));
-                        let (from, to) = (Lane::Node(node), self.asked[number as usize].by);
-                        let cargo = Cargo::Answer(number, response);
-                        self.under_way.push_back(Packet { from, to, cargo, said, held: false });
-                    }
-                    Output::Sync(_) => synced = Some(self.nodes[node].store.applied()),
-                    Output::Halt(reason) => self.check(false, &format!("{} goes on: {reason}", NODES[node])),
-                }
-            }
-            let Some(up_to) = synced else { return };
-            self.nodes[node].store.sync_up_to(up_to);
-            self.nodes[node].receive(Input::Synced(up_to));
-        }
-        self.check(false, "syncs come to an end");
-    }
-
-    /// Names what the node has stamped: whatever its batches hold that nobody has seen before.
-    fn learn(&mut self, node: usize) {
-        for batch in self.nodes[node].store.take_log() {
-            for (key, value) in &batch.changes {
-                let Some(value) = value else { continue };
-                if let Some((_, siblings)) = observer::decode(key, value).or_else(|| observer::decode_hint(key, value)) {
-                    self.names.learn(node, &siblings);
-                }
-            }
-        }
-    }
-
-    fn send(&mut self, from: usize, to: NodeId, message: Message) {
-        let to = self.nodes.iter().position(|node| node.id == to).expect("nodes speak to members");
-        if !self.connected.contains(&(from.min(to), from.max(to))) {
-            return;
-        }
-        self.names.note(&message);
-        let said = self.names.message(&message);
-        let cargo = Cargo::Peer(message.to_wire(self.nodes[from].clock.now(self.at).instant));
-        self.under_way.push_back(Packet { from: Lane::Node(from), to: Lane::Node(to), cargo, said, held: false });
-    }
-
-    fn hand_over(&mut self, at: usize) {
-        let Packet { from, to, cargo, said, held } = self.under_way.remove(at).expect("was found there");
-        self.tell(from, to, said, if held { Fate::Late } else { Fate::Arrives });
-        match cargo {
-            Cargo::Answer(number, response) => {
-                self.answers.entry(number).or_insert(*response);
-            }
-            Cargo::Peer(wire) => {
-                let from = self.nodes[index(from)].id;
-                let node = &mut self.nodes[index(to)];
-                let message = Message::from_wire(wire, node.clock.now(self.at).instant);
-                node.receive(Input::Peer { from, message });
-                self.turn(index(to));
-            }
-        }
-    }
-
-    fn lose_where(&mut self, is_lost: impl Fn(&Packet) -> bool) {
-        let under_way = std::mem::take(&mut self.under_way);
-        let (lost, rest): (VecDeque<_>, VecDeque<_>) = under_way.into_iter().partition(is_lost);
-        self.under_way = rest;
-        for packet in lost {
-            self.tell(packet.from, packet.to, packet.said, Fate::Lost);
-        }
-    }
-
     fn tell(&mut self, from: Lane, to: Lane, said: Said, fate: Fate) {
         match said {
             Said::Words(text) => self.arrow(from, to, text, fate),
@@ -589,31 +472,6 @@ impl World {
             self.story.steps.push(step);
         }
     }
-}
-
-fn topology(setting: Setting) -> Topology {
-    let ring = Ring::first(RingSpec {
-        partitions: Partitions::new(8).expect("a power of two"),
-        hash_seed: 7,
-        members: (0..setting.nodes).map(name_of).map(|name| Member::new(name.clone(), format!("{name}.sim:1"))).collect(),
-        classes: BTreeSet::from([3]),
-    });
-    let bucket = BucketDefinition { read_all: 0, conflict: setting.conflict, ..BucketDefinition::built_in(3) };
-    Topology::new("gallery", ring.expect("three or more members"), vec![bucket]).expect("class 3 exists")
-}
-
-/// All members: the key's primaries in order of preference, then the others.
-fn by_role(topology: &Topology) -> Vec<NodeId> {
-    let bucket = topology.bucket(BucketId::DEFAULT).expect("the built-in bucket");
-    let mut nodes = topology.ring().owners(topology.place(bucket, &key()).partition).to_vec();
-    nodes.extend(topology.ring().members().iter().map(|member| member.id));
-    let mut seen = BTreeSet::new();
-    nodes.retain(|node| seen.insert(*node));
-    nodes
-}
-
-fn key() -> Key {
-    Key::new("cart").expect("well formed")
 }
 
 fn index(node: Lane) -> usize {

@@ -16,6 +16,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     play,
     sloppy: "both values: no clock decides between them",
     strict: "the same",
+    remedy: "nothing; NTP all the same",
     answer: "Bob's value is a sibling of Ann's, as it would be with right clocks. Times are recorded for people to look at, and \
         decide nothing. A coordinator whose clock is more than a minute behind what a writer has read refuses to stamp, so \
         that one wrong clock is noticed instead of spreading.",
@@ -23,7 +24,10 @@ pub(super) const SCENARIO: Scenario = Scenario {
         everybody's next write after one from a clock that is ahead. Cassandra's drivers stamp on the client by \
         default, so that the clocks that matter are those of all clients.",
     sources: &[
-        ("Query timestamps (Cassandra)", "https://docs.datastax.com/en/datastax-drivers/developing/query-timestamps.html"),
+        (
+            "Query timestamps (Cassandra)",
+            "https://docs.datastax.com/en/datastax-drivers/developing/query-timestamps.html",
+        ),
         ("The trouble with timestamps", "https://aphyr.com/posts/299-the-trouble-with-timestamps"),
     ],
     advice: "Run NTP all the same, for the times people see and for buckets that chose last-writer-wins.",
@@ -32,7 +36,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 
 fn play(w: &mut World) {
     w.set_clock(B, -30);
-    w.note(B, "its clock is 30 s behind");
+    w.note(B, "B's clock is 30 s behind");
     let ann = w.begin(ANN, A, put("red"));
     w.hold(A, B);
     w.deliver();

@@ -14,17 +14,18 @@ pub(super) const SCENARIO: Scenario = Scenario {
     play,
     sloppy: "both values, as siblings, until somebody who has read both replaces them",
     strict: "the same: concurrent is not a matter of quorums",
+    remedy: "read, merge, write with the context",
     answer: "Both values are kept and shown together. Which one a clock would call later does not matter. A put with the \
         context of that read replaces both at once, everywhere.",
     others: "Cassandra keeps the cell with the larger timestamp and drops the other. Riak keeps siblings if `allow_mult` is on, \
         and otherwise resolves by time; with last-write-wins a Jepsen test lost 30 to 70 % of acknowledged writes.",
     sources: &[
-        ("Query timestamps (Cassandra)", "https://docs.datastax.com/en/datastax-drivers/developing/query-timestamps.html"),
-        ("Jepsen: Riak", "https://aphyr.com/posts/285-call-me-maybe-riak"),
         (
-            "Riak, Conflict Resolution",
-            "https://docs.riak.com/riak/kv/2.1.4/developing/usage/conflict-resolution/",
+            "Query timestamps (Cassandra)",
+            "https://docs.datastax.com/en/datastax-drivers/developing/query-timestamps.html",
         ),
+        ("Jepsen: Riak", "https://aphyr.com/posts/285-call-me-maybe-riak"),
+        ("Riak, Conflict Resolution", "https://docs.riak.com/riak/kv/2.1.4/developing/usage/conflict-resolution/"),
     ],
     advice: "Read before you write, and write with the context. Be ready for more than one value: the client crate takes a \
         resolver; on the command line `get` shows all of them with one context.",

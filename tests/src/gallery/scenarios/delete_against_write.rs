@@ -14,6 +14,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     play,
     sloppy: "the write survives; Bob deleted what he had read",
     strict: "the same",
+    remedy: "if the delete has to win: delete again",
     answer: "A delete is a write of a tombstone with the rules of any other: it removes what its context has seen. Ann's value \
         was not in it. The tombstone stays beside it, unseen by readers, until a write or delete that has seen both.",
     others: "In Cassandra the later timestamp wins, and with equal timestamps the delete does.",
@@ -29,7 +30,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 fn play(w: &mut World) {
     let red = w.given("red");
     w.set_clock(B, 5);
-    w.note(B, "its clock is 5 s ahead");
+    w.note(B, "B's clock is 5 s ahead");
     let write = w.begin(ANN, A, put("blue").having(red));
     let gone = w.begin(BOB, B, delete().having(red));
     w.deliver();

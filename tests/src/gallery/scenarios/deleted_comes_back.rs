@@ -15,6 +15,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     play,
     sloppy: "nothing: the tombstone is still there and covers the old value",
     strict: "the same",
+    remedy: "nothing",
     answer: "The tombstone has seen the value's dot, so that merging the two leaves the tombstone, in whatever order they \
         meet. Tombstones are not removed by age, because no age says that every old copy is gone. That costs space: today they \
         are kept for ever.",

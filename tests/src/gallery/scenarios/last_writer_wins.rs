@@ -15,6 +15,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     play,
     sloppy: "a blind write with an older time is discarded, and counted; one with a context is not",
     strict: "the same",
+    remedy: "choose `lww` only for values that a newer one makes worthless",
     answer: "The bucket's owner chose one value over all values, so one is dropped; each drop is counted in \
         `lww_discarded_total` (on every replica that does it, so the sum is an upper bound). The times are hybrid logical \
         clocks: what a writer has read is always older than what it writes, whatever its coordinator's clock says, so that \
@@ -22,7 +23,10 @@ pub(super) const SCENARIO: Scenario = Scenario {
     others: "In Cassandra an update after a read can still lose to the value that was read if its timestamp is smaller: \
         timestamps come from clients' clocks and know nothing of what was read. Nothing counts what was dropped.",
     sources: &[
-        ("Query timestamps (Cassandra)", "https://docs.datastax.com/en/datastax-drivers/developing/query-timestamps.html"),
+        (
+            "Query timestamps (Cassandra)",
+            "https://docs.datastax.com/en/datastax-drivers/developing/query-timestamps.html",
+        ),
         ("Jepsen: Cassandra", "https://aphyr.com/posts/294-call-me-maybe-cassandra"),
     ],
     advice: "Choose `lww` only for values that are worthless once there is a newer one, write with contexts, and watch \
@@ -32,7 +36,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 
 fn play(w: &mut World) {
     w.set_clock(B, -30);
-    w.note(B, "its clock is 30 s behind");
+    w.note(B, "B's clock is 30 s behind");
     w.begin(ANN, A, put("red"));
     w.hold(A, B);
     w.for_clients(World::deliver);

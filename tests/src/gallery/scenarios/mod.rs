@@ -14,6 +14,7 @@ mod reused_dot;
 mod sibling_explosion;
 mod sloppy_quorum;
 mod slot_counted_twice;
+mod stand_in_forgets;
 mod two_coordinators;
 mod write_racing_a_read;
 
@@ -37,4 +38,5 @@ pub const ALL: &[&Scenario] = &[
     &overwritten_in_between::SCENARIO,
     &restored_replica::SCENARIO,
     &reused_dot::SCENARIO,
+    &stand_in_forgets::SCENARIO,
 ];

@@ -15,6 +15,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     play,
     sloppy: "Ann's value again, beside Bob's: a false sibling",
     strict: "the same: this is the documented exception to \"one put, one value\"",
+    remedy: "resolvers that cope with a replaced value",
     answer: "Bob's context could not cover a stamp that nobody had shown him. To the replicas it is a write that he has not seen, \
         and such a write is never dropped. Nothing is lost; a value that Bob replaced is back beside his, and stays until \
         somebody replaces both.",
@@ -37,7 +38,9 @@ fn play(w: &mut World) {
     w.check(w.shows(read, &["red"]) && w.is_stored(next), "Bob has read red and replaced it");
 
     w.mend();
-    w.for_clients(|w| w.wait(Duration::from_secs(6), "A is back; some seconds later all have handed over what they owe"));
+    w.for_clients(|w| {
+        w.wait(Duration::from_secs(6), "A is back; some seconds later all have handed over what they owe");
+    });
     w.look(B);
     let after = w.for_clients(|w| w.ask(BOB, B, get()));
     w.check(w.shows(after, &["blue", "red"]), "red is back, beside blue");

@@ -16,6 +16,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     play,
     sloppy: "unknown; the value may appear later; the retry makes no second one",
     strict: "the same: strict quorums do not take back what one replica has written",
+    remedy: "read the key, or repeat with the same write id",
     answer: "\"Unknown\", which is a different answer from \"refused\": the write may be on some replicas, and may spread. \
         There is no undo, since other replicas may have passed it on already. Ann's retry carries the same write id, so A \
         recognises it, stamps nothing, and counts anew.",

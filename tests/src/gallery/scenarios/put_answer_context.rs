@@ -14,6 +14,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     play,
     sloppy: "no context in the answer, but the number of siblings: read first",
     strict: "the same",
+    remedy: "read before writing again",
     answer: "The answer to a put carries a context only if the written value is the only one. Else it says how many siblings \
         there are. Bob's next put without a context becomes one more sibling; after a read he replaces what he has seen.",
     others: "Riak returns the merged object's vector clock with `return_body`, and all siblings with it: a client that takes the \

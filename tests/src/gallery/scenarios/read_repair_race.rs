@@ -14,6 +14,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     play,
     sloppy: "blue stays: a repair is a merge, and merges what is already replaced into nothing",
     strict: "the same",
+    remedy: "nothing",
     answer: "Whatever changes a replica with what others know is the same message, a merge: repairs, hints, anti-entropy, the \
         replication of writes. Order does not matter to it, nor repetition. B has seen that red was replaced, so red stays \
         replaced.",

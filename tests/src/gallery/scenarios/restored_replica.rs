@@ -15,18 +15,17 @@ pub(super) const SCENARIO: Scenario = Scenario {
     play,
     sloppy: "the old value, until anti-entropy has compared the replicas",
     strict: "the same, and that is a broken promise: B said it had the write, and has not",
+    remedy: "never start a node on an old copy; r = 3 until all is equal",
     answer: "Strict reads promise to see what was acknowledged *until the process of a replica is replaced by an older copy of its \
         data*. Here it was. Quorums count on replicas to remember; a restored one does not know what it has forgotten, and \
         counts all the same. With r = 2 the read misses the write while the only holder is not asked. Blue is not lost: \
         anti-entropy brings it back, with nobody reading, and from then on reads see it.",
     others: "The same in all quorum systems that let a restored replica answer before it is repaired. Scylla's restore \
         procedure truncates the table and restores every node, each from its own backup.",
-    sources: &[
-        (
-            "Restore from a backup (Scylla)",
-            "https://docs.scylladb.com/manual/branch-2026.1/operating-scylla/procedures/backup-restore/restore.html",
-        ),
-    ],
+    sources: &[(
+        "Restore from a backup (Scylla)",
+        "https://docs.scylladb.com/manual/branch-2026.1/operating-scylla/procedures/backup-restore/restore.html",
+    )],
     advice: "Never start a node on a copy or a backup of its directory: start it with an empty one and let the others fill it. Until \
         `aae status` says that all is equal, read with r = 3: an empty replica counts just so. w = 3 survives one such mistake.",
     broken_by: &[],
@@ -39,11 +38,11 @@ fn play(w: &mut World) {
     let write = w.ask(ANN, A, put("blue").having(red).strict());
     w.check(w.is_stored(write), "blue is acknowledged by two replicas");
 
-    w.stop(B, "its disk is replaced by yesterday's copy");
+    w.stop(B, "stops; its disk is replaced by yesterday's copy");
     w.restore(B, yesterday);
     w.start(C, "is back");
     w.start(B, "is back");
-    w.stop(A, "is restarted");
+    w.stop(A, "stops for a moment");
     let read = w.ask(BOB, B, get().strict());
     w.check(w.shows(read, &["red"]), "a strict read of two replicas misses it");
 

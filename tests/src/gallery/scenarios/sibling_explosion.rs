@@ -14,6 +14,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     play,
     sloppy: "two siblings, however long it goes on",
     strict: "the same",
+    remedy: "always write with a context",
     answer: "Every write is a dot of its own, and a context names the dots it has seen. Each put removes exactly those: the \
         writer's own last value and the other's last but one. Two are left, after four puts as after five hundred.",
     others: "With one version vector for the whole set of siblings a stale context dominates nothing, so that nothing is ever \

@@ -14,10 +14,11 @@ pub(super) const SCENARIO: Scenario = Scenario {
         other.",
     setting: Setting { nodes: 4, ..Setting::PLAIN },
     play,
-    sloppy: "stored with 2 acks, 1 by a primary; Bob reads the old value until the hint is delivered",
-    strict: "Ann's put is refused at once, nothing is written",
+    sloppy: "stored with 2 acks, 1 by a primary; others read the old value until the hint is delivered",
+    strict: "the put is refused at once, nothing is written",
+    remedy: "`--strict` for reads and writes; or look at `primaries` in the answer",
     answer: "The write is taken, and the answer says how many of its acks came from primaries: 1 of 2. Until the network \
-        heals, readers on the other side see the old value. A strict write is refused before anything is applied, because \
+        heals, readers on the other side see the old value, strict readers too: strictness is for both sides of a quorum. A strict write is refused before anything is applied, because \
         only one of the replicas that count is within reach. Both halves are the bargain of the mode that was asked for; \
         neither loses the write.",
     others: "Dynamo describes the sloppy quorum as operating on the first N healthy nodes instead of the first N nodes, and \
@@ -47,6 +48,9 @@ fn play(w: &mut World) {
     let read = w.ask(BOB, B, get());
     w.check(w.is_stored(write), "Ann's put is acknowledged: A and a stand-in for B hold it");
     w.check(w.shows(read, &["red"]), "Bob, who asks later, reads only red");
+
+    let strict = w.for_clients(|w| w.ask(BOB, B, get().strict()));
+    w.check(w.shows(strict, &["red"]), "nor does a strict read help where the write was sloppy");
 
     let strict = w.ask(ANN, A, put("green").strict());
     w.check(w.is_refused(strict), "a strict put is refused instead");

@@ -16,6 +16,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     play,
     sloppy: "the put waits for C: a quorum counts slots, not nodes and not messages",
     strict: "stand-ins never count",
+    remedy: "nothing",
     answer: "Each primary of the key is one slot, which the primary or whoever stands in for it fills, once. A, D and B have \
         filled two slots. The put is acknowledged when the third is, by C.",
     others: "Cassandra is not exposed: its hints never count towards a level above ANY. In a system with sloppy quorums look for \

@@ -13,11 +13,12 @@ pub(super) const SCENARIO: Scenario = Scenario {
     play,
     sloppy: "one value; its context covers both stamps",
     strict: "the same",
+    remedy: "one write id per put, the same in each retry",
     answer: "Replicas hold two dots. Readers are shown one value, because both carry the same write id and the same bytes, and \
         the context covers both, so that the next put replaces both. To the merge they are two concurrent writes; the \
         merge knows nothing of ids, and so cannot be led astray by one.",
-    others: "In Riak a slow coordinator that was given up on makes siblings of a single put; there are issues about up to ten \
-        of them, and a discussion of whether to collapse equal ones.",
+    others: "In Riak a slow coordinator that was given up on makes siblings of a single put; one issue tells of some ten, and \
+        there is a discussion of whether to collapse equal ones.",
     sources: &[
         ("riak_kv #1188", "https://github.com/basho/riak_kv/issues/1188"),
         ("riak_kv pull request 838", "https://github.com/basho/riak_kv/pull/838"),

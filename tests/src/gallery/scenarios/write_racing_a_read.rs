@@ -15,6 +15,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     play,
     sloppy: "new, then old again, until the write or the read repair arrives",
     strict: "a read that shows the new value writes it back first: no later strict read shows less",
+    remedy: "`--strict` reads",
     answer: "A sloppy read answers as soon as r replicas have, and repairs in the background. A strict read answers only \
         when n − r + 1 replicas hold what it is about to show, on disk, so that the r of any later read include one of them: \
         it pays one more round trip, and only if replicas differ.",
