@@ -46,7 +46,7 @@ const TAKES_ALL: &str = "a string takes all that is written";
 
 #[cfg(test)]
 mod tests {
-    use super::super::story::Turn;
+    use super::super::story::Change;
     use super::*;
 
     #[test]
@@ -57,7 +57,7 @@ mod tests {
             Step::Scene("before".to_owned()),
             arrow(Fate::Arrives),
             arrow(Fate::Lost),
-            Step::Note { at: a, text: "dies".to_owned(), turn: Turn::Ends },
+            Step::Note { at: a, text: "dies".to_owned(), change: Change::Ends },
         ];
         let expected = "sequenceDiagram\n    actor Ann\n    participant A\n    Note over Ann,A: before\n    \
             Ann->>A: put red, w = 1\n    Ann-xA: put red, w = 1 (lost)\n    Note over A: dies\n";

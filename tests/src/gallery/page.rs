@@ -67,7 +67,7 @@ fn section(scenario: &Scenario, story: &Story) -> String {
     flow(&mut out, &format!("**What you should do.** {}", scenario.advice));
     let bugs: Vec<String> = scenario.broken_by.iter().map(|bug| format!("`{}`", bug.name())).collect();
     if !bugs.is_empty() {
-        writeln!(out, "\nFails with the planted mistake {}.", bugs.join(", ")).expect(TAKES_ALL);
+        writeln!(out, "\nIts script notices the planted mistake {}.", bugs.join(", ")).expect(TAKES_ALL);
     }
     out
 }

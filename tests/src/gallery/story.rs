@@ -43,7 +43,7 @@ pub enum Step {
         /// What.
         text: String,
         /// What becomes of that lane.
-        turn: Turn,
+        change: Change,
     },
     /// Something to say about all.
     Scene(String),
@@ -66,9 +66,9 @@ pub enum Fate {
 
 /// What becomes of a lane with a note.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Turn {
+pub enum Change {
     /// It goes on.
-    Goes,
+    Nothing,
     /// It ends: the process is gone.
     Ends,
     /// It begins again.
@@ -129,7 +129,7 @@ impl Step {
             Step::Arrow { from, to, text, fate } => {
                 json!({ "kind": fate.name(), "from": from.name(), "to": to.name(), "text": text })
             }
-            Step::Note { at, text, turn } => json!({ "kind": turn.name(), "at": at.name(), "text": text }),
+            Step::Note { at, text, change } => json!({ "kind": change.name(), "at": at.name(), "text": text }),
             Step::Scene(text) => json!({ "kind": "scene", "text": text }),
         }
     }
@@ -147,12 +147,12 @@ impl Fate {
     }
 }
 
-impl Turn {
+impl Change {
     fn name(self) -> &'static str {
         match self {
-            Turn::Goes => "note",
-            Turn::Ends => "ends",
-            Turn::Begins => "begins",
+            Change::Nothing => "note",
+            Change::Ends => "ends",
+            Change::Begins => "begins",
         }
     }
 }

@@ -13,7 +13,7 @@
 use std::collections::BTreeSet;
 use std::iter::repeat_n;
 
-use super::story::{Fate, Lane, Step, Story, Turn};
+use super::story::{Change, Fate, Lane, Step, Story};
 
 /// Draws a story.
 pub fn draw(story: &Story) -> String {
@@ -67,19 +67,19 @@ impl Drawing {
                 let row = self.arrow(*from, *to, *fate);
                 self.line(row, text);
             }
-            Step::Note { at, text, turn } => {
-                match turn {
-                    Turn::Goes => {}
-                    Turn::Ends => self.down.extend([*at]),
-                    Turn::Begins => {
+            Step::Note { at, text, change } => {
+                match change {
+                    Change::Nothing => {}
+                    Change::Ends => self.down.extend([*at]),
+                    Change::Begins => {
                         self.down.remove(at);
                     }
                 }
                 let mut row = self.row();
-                row[self.x(*at)] = match turn {
-                    Turn::Goes => '●',
-                    Turn::Ends => '✗',
-                    Turn::Begins => '○',
+                row[self.x(*at)] = match change {
+                    Change::Nothing => '●',
+                    Change::Ends => '✗',
+                    Change::Begins => '○',
                 };
                 self.line(row, text);
             }
@@ -173,8 +173,8 @@ mod tests {
         Step::Arrow { from, to, text: text.to_owned(), fate }
     }
 
-    fn note(at: Lane, text: &str, turn: Turn) -> Step {
-        Step::Note { at, text: text.to_owned(), turn }
+    fn note(at: Lane, text: &str, change: Change) -> Step {
+        Step::Note { at, text: text.to_owned(), change }
     }
 
     #[test]
@@ -186,10 +186,10 @@ mod tests {
             arrow(B, ANN, "held up", Fate::Held),
             arrow(B, ANN, "arrives late", Fate::Late),
             arrow(A, B, "talk", Fate::Exchange),
-            note(A, "a note", Turn::Goes),
-            note(A, "dies", Turn::Ends),
+            note(A, "a note", Change::Nothing),
+            note(A, "dies", Change::Ends),
             arrow(ANN, B, "past a dead one", Fate::Arrives),
-            note(A, "is back", Turn::Begins),
+            note(A, "is back", Change::Begins),
         ];
         let drawn = draw(&Story { steps, checks: Vec::new() });
         let expected = [

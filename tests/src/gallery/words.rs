@@ -72,7 +72,7 @@ impl Names {
         dots.join(" ")
     }
 
-    /// What nodes say to each other; `None` for what only keeps the conversation going.
+    /// What nodes say to each other.
     pub fn message(&self, message: &Message) -> Said {
         Said::Words(match &message.body {
             Body::Request { request, .. } => match request {

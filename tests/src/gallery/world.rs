@@ -34,7 +34,7 @@ use crate::sim::cluster::{Found, Input, Node, context_keys};
 use crate::sim::schedule::Micros;
 
 use super::ask::{Ask, Verb, put};
-use super::story::{Check, Fate, Lane, Step, Story, Turn};
+use super::story::{Change, Check, Fate, Lane, Step, Story};
 use super::words::{self, Names, Said};
 
 use shape::key;
@@ -239,14 +239,14 @@ impl World {
         let lost = index(node);
         self.nodes[lost].store.process_death();
         self.nodes[lost].stop();
-        self.note_turn(node, &format!("{} {why}", node.name()), Turn::Ends);
+        self.note_change(node, &format!("{} {why}", node.name()), Change::Ends);
         (0..self.nodes.len()).filter(|other| *other != lost).for_each(|other| self.disconnect(lost, other));
         self.deliver();
     }
 
     /// It starts again, and the others reach it.
     pub fn start(&mut self, node: Lane, how: &str) {
-        self.note_turn(node, &format!("{} {how}", node.name()), Turn::Begins);
+        self.note_change(node, &format!("{} {how}", node.name()), Change::Begins);
         self.launch(index(node));
         self.mend();
     }
@@ -294,12 +294,12 @@ impl World {
     /// Shows what a node holds of the key.
     pub fn look(&mut self, node: Lane) {
         let text = format!("{} holds {}", node.name(), self.names.state(&self.held(node)));
-        self.note_turn(node, &text, Turn::Goes);
+        self.note_change(node, &text, Change::Nothing);
     }
 
     /// Says something of a client or a node.
     pub fn note(&mut self, at: Lane, text: &str) {
-        self.note_turn(at, text, Turn::Goes);
+        self.note_change(at, text, Change::Nothing);
     }
 
     /// Does something of which the story tells nothing.
@@ -457,8 +457,8 @@ impl World {
         self.record(Step::Arrow { from, to, text, fate });
     }
 
-    fn note_turn(&mut self, at: Lane, text: &str, turn: Turn) {
-        self.record(Step::Note { at, text: text.to_owned(), turn });
+    fn note_change(&mut self, at: Lane, text: &str, change: Change) {
+        self.record(Step::Note { at, text: text.to_owned(), change });
     }
 
     fn record(&mut self, step: Step) {
