@@ -5,6 +5,7 @@ mod concurrent_writes;
 mod delete_against_write;
 mod deleted_comes_back;
 mod last_writer_wins;
+mod late_retry;
 mod overwritten_in_between;
 mod partly_failed_write;
 mod put_answer_context;
@@ -36,6 +37,7 @@ pub const ALL: &[&Scenario] = &[
     &read_repair_race::SCENARIO,
     &two_coordinators::SCENARIO,
     &overwritten_in_between::SCENARIO,
+    &late_retry::SCENARIO,
     &restored_replica::SCENARIO,
     &reused_dot::SCENARIO,
     &stand_in_forgets::SCENARIO,
