@@ -1,0 +1,40 @@
+//! What every scenario's cluster looks like: one bucket, one key, and nodes named by their part in it.
+
+use std::collections::BTreeSet;
+
+use driftless_proto::{BucketDefinition, BucketId, Key, Topology};
+use driftless_ring::{Member, NodeId, Partitions, Ring, RingSpec};
+
+use crate::sim::cluster::name_of;
+
+use super::Setting;
+
+/// A ring of so many members, and the built-in bucket with another policy.
+pub(super) fn topology(setting: Setting) -> Topology {
+    let ring = Ring::first(RingSpec {
+        partitions: Partitions::new(8).expect("a power of two"),
+        hash_seed: 7,
+        members: (0..setting.nodes)
+            .map(name_of)
+            .map(|name| Member::new(name.clone(), format!("{name}.sim:1")))
+            .collect(),
+        classes: BTreeSet::from([3]),
+    });
+    let bucket = BucketDefinition { read_all: 0, conflict: setting.conflict, ..BucketDefinition::built_in(3) };
+    Topology::new("gallery", ring.expect("three or more members"), vec![bucket]).expect("class 3 exists")
+}
+
+/// All members: the key's primaries in order of preference, then the others.
+pub(super) fn by_role(topology: &Topology) -> Vec<NodeId> {
+    let bucket = topology.bucket(BucketId::DEFAULT).expect("the built-in bucket");
+    let mut nodes = topology.ring().owners(topology.place(bucket, &key()).partition).to_vec();
+    nodes.extend(topology.ring().members().iter().map(|member| member.id));
+    let mut seen = BTreeSet::new();
+    nodes.retain(|node| seen.insert(*node));
+    nodes
+}
+
+/// The one key of every scenario.
+pub(super) fn key() -> Key {
+    Key::new("cart").expect("well formed")
+}
