@@ -15,6 +15,9 @@ use crate::processes::fault::SLOW;
 use crate::processes::strace::{Attached, SYNCS};
 use crate::processes::wires;
 
+/// Reads through the node of a name; what came of it.
+type ReadThrough = Box<dyn Fn(&str) -> Result<(), String>>;
+
 /// Has the cluster in its hands.
 pub(super) struct Nemesis {
     pub(super) fleet: Fleet,
@@ -25,8 +28,8 @@ pub(super) struct Nemesis {
     may_end: Vec<usize>,
     /// Called again and again while something is waited for.
     meanwhile: Box<dyn FnMut(&str)>,
-    /// Reads a key through the node of this name and no other.
-    read_through: Box<dyn Fn(&str) -> Result<(), String>>,
+    /// Looks whether a node still answers reads.
+    read_through: ReadThrough,
     /// What is under way, in words.
     doing: String,
 }
@@ -36,7 +39,7 @@ impl Nemesis {
         fleet: Fleet,
         seed: u64,
         meanwhile: Box<dyn FnMut(&str)>,
-        read_through: Box<dyn Fn(&str) -> Result<(), String>>,
+        read_through: ReadThrough,
     ) -> Nemesis {
         Nemesis {
             fleet,
