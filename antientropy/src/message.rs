@@ -13,7 +13,7 @@
 //!     │ ◀──────────────── Noted      once the responder's Merges are done
 //!     │ Done ──────────────────────────────────────────────▶ │
 //! ```
-//! Every request but `Done` has one answer with its step; `Refused` may be the answer to any. A message lost ends the
+//! Every request but `Done` and `Over` has one answer with its step; `Refused` may be the answer to any. A message lost ends the
 //! exchange after a while; one that comes twice or late is recognised by its step.
 //!
 //! Keys are named by their token, which is a hash of bucket and key, and by which every replica finds them. Where two

@@ -23,10 +23,11 @@ use driftless_antientropy::{
     self as antientropy, ExchangeId, Held, Holder, Initiator, InitiatorOutput, Line, Local, Micros, Outcome, Records,
     Refused, Report, Responder, ResponderOutput, Settings, Standing, Sums, Unequal,
 };
-use driftless_proto::{Refusal, Topology};
+use driftless_proto::{BucketId, Key, Refusal, Siblings, Topology};
 use driftless_ring::{NodeId, PartitionId, Token};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::AaeLimits;
 use crate::engine::AaeCommand;
@@ -522,8 +523,19 @@ impl Reconciler {
         self.metrics.aae_exchanges.inc();
         self.metrics.aae_exchanges_different.inc_by(u64::from(report.keys_differing > 0));
         self.rounds.equal(now.instant, peer, partition);
-        for token in self.rounds.differed(peer, partition, found).into_iter().take(STUBBORN_LOGGED_MAX) {
-            self.report_stubborn(now, view, peer, partition, token);
+        let mut reported = 0;
+        for token in self.rounds.differed(peer, partition, found).into_iter().take(STUBBORN_LOOKED_AT_MAX) {
+            let states = match view.replica.states_at(partition.n, token) {
+                Ok(states) => states,
+                Err(error) => return self.fail(error),
+            };
+            let held = xxh3_64(
+                format!("{:?}", states.iter().map(|(_, _, held)| held.header()).collect::<Vec<_>>()).as_bytes(),
+            );
+            if self.rounds.is_stubborn(peer, partition, token, held) && reported < STUBBORN_LOGGED_MAX {
+                reported += 1;
+                self.report_stubborn(now, peer, partition, token, states);
+            }
         }
     }
 
@@ -535,19 +547,15 @@ impl Reconciler {
     }
 
     /// Says what this node holds of a key that does not become equal, and asks the peer for its state.
-    fn report_stubborn<S: Store>(
+    fn report_stubborn(
         &mut self,
         now: Now,
-        view: &View<'_, S>,
         peer: NodeId,
         partition: PartitionId,
         token: Token,
+        states: Vec<(BucketId, Key, Siblings)>,
     ) {
         self.metrics.aae_keys_stubborn.inc();
-        let states = match view.replica.states_at(partition.n, token) {
-            Ok(states) => states,
-            Err(error) => return self.fail(error),
-        };
         if states.is_empty() {
             tracing::error!(%peer, %partition, token = token.0, "a key differed in three successive rounds; this node \
                 holds nothing at its token, the peer does");
@@ -875,6 +883,9 @@ const UNDER_WAY_MAX: u64 = 64;
 
 /// Keys of a partition that are watched for becoming equal.
 const STUBBORN_MAX: usize = 1000;
+
+/// Keys of an exchange that are read to see whether they have changed since they differed last.
+const STUBBORN_LOOKED_AT_MAX: usize = 64;
 
 /// Keys that do not become equal are reported a few at a time: what ails one ails all.
 const STUBBORN_LOGGED_MAX: usize = 4;

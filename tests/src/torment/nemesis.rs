@@ -35,12 +35,7 @@ pub(super) struct Nemesis {
 }
 
 impl Nemesis {
-    pub(super) fn new(
-        fleet: Fleet,
-        seed: u64,
-        meanwhile: Box<dyn FnMut(&str)>,
-        read_through: ReadThrough,
-    ) -> Nemesis {
+    pub(super) fn new(fleet: Fleet, seed: u64, meanwhile: Box<dyn FnMut(&str)>, read_through: ReadThrough) -> Nemesis {
         Nemesis {
             fleet,
             rng: StdRng::seed_from_u64(seed ^ 1),
