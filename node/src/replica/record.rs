@@ -72,7 +72,7 @@ impl RecordKey {
     }
 
     /// The key of a record that is in the store.
-    pub(super) fn from_stored(key: Vec<u8>) -> RecordKey {
+    pub fn from_stored(key: impl Into<Bytes>) -> RecordKey {
         RecordKey(key.into())
     }
 
@@ -178,6 +178,16 @@ pub fn hints_of(target: NodeId) -> Range<Vec<u8>> {
 /// The range of all hints.
 pub fn all_hints() -> Range<Vec<u8>> {
     vec![SPACE_HINTS]..vec![SPACE_HINTS + 1]
+}
+
+/// Whether a key found in the store is that of a hint.
+pub fn is_hint(key: &[u8]) -> bool {
+    key.first() == Some(&SPACE_HINTS)
+}
+
+/// Whether a key found in the store is that of a hint about this record.
+pub fn is_hint_of(key: &[u8], record: &RecordKey) -> bool {
+    is_hint(key) && key.get(TARGET_BYTES..) == Some(&record.0[1..])
 }
 
 /// The stored form of a marker.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use driftless_node::peer::{Body, Message, Reply, Request, State};
-use driftless_node::replica::record::{self, HintKey};
+use driftless_node::replica::record::{self, HintKey, RecordKey};
 use driftless_node::replica::store::Batch;
 use driftless_proto::causality::Payload;
 use driftless_proto::{ActorId, BucketId, Conflict, Dot, Header, Siblings, Topology, WriteId};
@@ -213,27 +213,27 @@ impl Observer {
 
 /// A record of a store: its key and state. `None` for everything else that stores hold.
 pub fn decode(key: &[u8], value: &Bytes) -> Option<(Slot, Siblings)> {
-    if key.first() != Some(&SPACE_RECORDS) {
+    if !is_record(key) {
         return None;
     }
-    let entry = record::decode_entry(key, value).expect("a store holds what its node wrote");
-    let siblings = record::decode(value.clone()).expect("a store holds what its node wrote");
-    Some(((entry.bucket, entry.key), siblings))
+    let record = RecordKey::from_stored(key.to_vec());
+    let slot = record.bucket_and_key().expect("a store holds what its node wrote");
+    Some((slot, record::decode(value.clone()).expect("a store holds what its node wrote")))
+}
+
+/// Whether this is the key of a record.
+pub fn is_record(key: &[u8]) -> bool {
+    key.first() == Some(&SPACE_RECORDS)
 }
 
 /// What a hint holds of a key, if it is a copy.
 pub fn decode_hint(key: &[u8], value: &Bytes) -> Option<(Slot, Siblings)> {
-    if !is_hint(key) || record::is_marker(value) {
+    if !record::is_hint(key) || record::is_marker(value) {
         return None;
     }
     let hint = HintKey::from_stored(key).expect("a store holds what its node wrote");
     let slot = hint.record().bucket_and_key().expect("a store holds what its node wrote");
     Some((slot, record::decode(value.clone()).expect("a store holds what its node wrote")))
-}
-
-/// Whether this is the key of a hint.
-pub fn is_hint(key: &[u8]) -> bool {
-    record::all_hints().contains(&key.to_vec())
 }
 
 /// The record of an actor: `[0, 'a', n, arc (4)] -> [format, actor (8), counter (8)]`.

@@ -7,7 +7,6 @@
 //! verdict    every checker looks at all the evidence
 //! ```
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use driftless_node::liveness::Liveness;
@@ -21,7 +20,6 @@ use super::generator::Intention;
 use super::history::{Ending, History, Kind, Slot, slot_text};
 use super::profile::{Healing, Regime};
 use super::schedule::Micros;
-use super::store::Held;
 use super::world::World;
 
 /// What became of a seed.
@@ -144,15 +142,16 @@ fn live(world: &mut World) -> Vec<Violation> {
 /// Damages a disk behind its node's back: exactly what was damaged must be repaired, with nobody reading.
 fn damage(world: &mut World) {
     let Some(damage) = world.profile.damage else { return };
-    let before = held(world);
+    let records = |world: &World| -> Vec<_> { world.nodes.iter().map(|node| node.store.records()).collect() };
+    let before = records(world);
     let repaired =
         |world: &World| -> Vec<u64> { world.nodes.iter().map(|node| node.metrics.aae_keys_repaired.get()).collect() };
     let mut expected = repaired(world);
     let (node, altered) = world.damage(damage);
     expected[node] += altered as u64;
     let has_trees = |world: &World| world.nodes.iter().flat_map(Node::trees).all(|(_, tree)| tree.is_some());
-    wait_until(world, |world| held(world) == before && has_trees(world));
-    if held(world) != before {
+    wait_until(world, |world| records(world) == before && has_trees(world));
+    if records(world) != before {
         let text = format!("n{node} did not get back what it lost: {damage:?}, {altered} records");
         world.violations.push(Violation::general("healing", text));
     } else if repaired(world) != expected {
@@ -207,15 +206,11 @@ fn slots(history: &History) -> Vec<Slot> {
     slots
 }
 
-fn held(world: &World) -> Vec<BTreeMap<Slot, Held>> {
-    world.nodes.iter().map(|node| node.store.written()).collect()
-}
-
 fn converged(world: &World) -> bool {
-    let held = held(world);
     slots(&world.history).iter().all(|slot| {
+        let record = check::record_of(&world.topology, slot);
         let primaries = check::primaries(&world.topology, slot);
-        let mut bytes = primaries.iter().map(|node| held[*node].get(slot).map(|held| &held.bytes));
+        let mut bytes = primaries.iter().map(|node| world.nodes[*node].store.record(&record));
         let first = bytes.next();
         bytes.all(|bytes| Some(bytes) == first)
     })
@@ -225,7 +220,7 @@ fn verdict(world: &mut World) -> Vec<Violation> {
     world.judge("at the end");
     let forgetful = world.profile.write_ids_max < MANY_WRITE_IDS;
     let past = Past::new(&world.history, &world.observer, forgetful);
-    let held = held(world);
+    let held: Vec<_> = world.nodes.iter().map(|node| node.store.written()).collect();
     let trees: Vec<_> = world.nodes.iter().map(Node::trees).collect();
     let evidence = Evidence {
         topology: &world.topology,

@@ -165,7 +165,7 @@ impl World {
     fn ask_oracle(&mut self, ask: impl FnOnce(&mut DurabilityOracle, &Scene<'_>)) {
         let disks: Vec<SimStore> = self.nodes.iter().map(|node| node.store.clone()).collect();
         let World { topology, history, observer, oracle, .. } = self;
-        ask(oracle, &Scene { topology, history, observer, disks: &disks });
+        ask(oracle, &Scene::new(topology, history, observer, &disks));
     }
 
     /// How many messages between nodes arrived twice, and how many never.

@@ -18,6 +18,7 @@ pub mod white_box;
 use std::collections::BTreeMap;
 
 use driftless_antientropy::Tree;
+use driftless_node::replica::record::RecordKey;
 use driftless_proto::causality::Payload;
 use driftless_proto::{Conflict, Durability, Siblings, Topology};
 use driftless_ring::PartitionId;
@@ -158,6 +159,13 @@ impl Evidence<'_> {
 /// Whether this write was acknowledged and did write something.
 pub fn is_acknowledged(op: &Operation) -> bool {
     op.ending == Ending::Ok && (op.kind == Kind::Put || (op.kind == Kind::Delete && op.acks > 0))
+}
+
+/// The key's record in a store.
+pub fn record_of(topology: &Topology, slot: &Slot) -> RecordKey {
+    let bucket = topology.bucket(slot.0).expect("slots are drawn from the buckets");
+    let place = topology.place(bucket, &slot.1);
+    RecordKey::new(bucket.quorum.n(), place.token, bucket.id, &slot.1)
 }
 
 /// The numbers of the nodes that own a key.
