@@ -18,6 +18,10 @@ use driftless_tests::sim::planted::Hunt;
 use driftless_tests::sim::profile::Regime;
 use driftless_tests::sim::run::{Keep, Outcome, run_planted};
 
+/// Half of a world's time would be the system's allocator's otherwise.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
         Ok(options) => options,

@@ -25,6 +25,8 @@ pub enum Event {
         connection: u64,
         /// What it says.
         wire: WireMessage,
+        /// The same, for the trace's hash.
+        fingerprint: u64,
     },
     /// A datagram between the detectors of two nodes arrives, if it does.
     Datagram {
@@ -131,7 +133,8 @@ pub enum Event {
 pub struct Schedule {
     now: Micros,
     planned: u64,
-    queue: BTreeMap<(Micros, u64), Event>,
+    /// Boxed: events are large, and the map moves them about.
+    queue: BTreeMap<(Micros, u64), Box<Event>>,
 }
 
 impl Schedule {
@@ -148,7 +151,7 @@ impl Schedule {
     /// Plans an event; never in the past.
     pub fn at(&mut self, at: Micros, event: Event) {
         self.planned += 1;
-        self.queue.insert((at.max(self.now), self.planned), event);
+        self.queue.insert((at.max(self.now), self.planned), Box::new(event));
     }
 
     /// The next event no later than `until`, and time moves on to it; without one, time moves on to `until`.
@@ -159,6 +162,6 @@ impl Schedule {
             return None;
         }
         self.now = entry.key().0;
-        Some(entry.remove())
+        Some(*entry.remove())
     }
 }

@@ -4,7 +4,8 @@
 
 use std::fmt::Write as _;
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use driftless_node::peer::WireMessage;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::schedule::Micros;
 
@@ -50,6 +51,19 @@ impl Trace {
         if let Some(lines) = &mut self.lines {
             lines.push(Line { at, ..line() });
         }
+    }
+
+    /// A message's bytes in one number, for what is noted of it.
+    pub fn fingerprint(&mut self, message: &WireMessage) -> u64 {
+        self.buffer.clear();
+        let buffer = std::mem::take(&mut self.buffer);
+        self.buffer = postcard::to_extend(message, buffer).expect("a message can be written");
+        xxh3_64(&self.buffer)
+    }
+
+    /// Whether lines are kept.
+    pub fn keeps_lines(&self) -> bool {
+        self.lines.is_some()
     }
 
     /// The hash of all events so far.

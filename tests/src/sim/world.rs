@@ -196,7 +196,9 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Peer { from, to, connection, wire } => self.arrive(from, to, connection, wire),
+            Event::Peer { from, to, connection, wire, fingerprint } => {
+                self.arrive(from, to, connection, wire, fingerprint);
+            }
             Event::Datagram { from, to, connection, bytes } => self.datagram_arrives(from, to, connection, bytes),
             Event::Turn { node, life } => {
                 if self.nodes[node].life == life && self.nodes[node].turn_planned {
@@ -246,7 +248,7 @@ impl World {
         }
     }
 
-    fn arrive(&mut self, from: usize, to: usize, connection: u64, wire: WireMessage) {
+    fn arrive(&mut self, from: usize, to: usize, connection: u64, wire: WireMessage, fingerprint: u64) {
         match self.network.arrival(from, to, connection) {
             Arrival::Dropped => {
                 self.note("dropped", &[from as u64, to as u64], || {
@@ -255,11 +257,13 @@ impl World {
             }
             Arrival::Retransmitted => {
                 let delay = self.network.retransmit_delay();
-                self.schedule.after(delay, Event::Peer { from, to, connection, wire });
+                self.schedule.after(delay, Event::Peer { from, to, connection, wire, fingerprint });
             }
             Arrival::Delivered => {
                 let message = Message::from_wire(wire, self.instant(to));
-                self.note_message("receives", to, from, &message);
+                self.trace.note(self.schedule.now(), "receives", &[to as u64, from as u64, fingerprint], &[], || {
+                    line_of_message("receives from", to, from, &message, &self.history)
+                });
                 let from = self.nodes[from].id;
                 self.give(to, Input::Peer { from, message });
             }
@@ -372,24 +376,24 @@ impl World {
         };
         self.observer.sent(self.schedule.now(), (from, self.nodes[from].life), &message);
         self.hints.sent(from, self.nodes[to].id, &message);
-        self.note_message("sends to", from, to, &message);
-        let Some(connection) = self.network.connection(from, to) else {
-            return;
-        };
+        let line = self.trace.keeps_lines().then(|| line_of_message("sends to", from, to, &message, &self.history));
         let mends = |request: &Request| match request {
             Request::Merge(merge) => matches!(merge.purpose, Purpose::ReadRepair | Purpose::Handoff),
             _ => false,
         };
-        if self.profile.healing == Healing::AntiEntropy
-            && matches!(&message.body, Body::Request { request, .. } if mends(request))
-        {
-            return;
-        }
+        let withheld = self.profile.healing == Healing::AntiEntropy
+            && matches!(&message.body, Body::Request { request, .. } if mends(request));
         // A stream delivers once. What arrives twice was sent twice, as merges and reads may be; a forward never is.
         let repeatable = !matches!(&message.body, Body::Request { request: Request::Forward(_), .. });
         let wire = message.to_wire(self.instant(from));
+        let fingerprint = self.trace.fingerprint(&wire);
+        let numbers = [from as u64, to as u64, fingerprint];
+        self.trace.note(self.schedule.now(), "sends to", &numbers, &[], || line.expect("lines are kept"));
+        let Some(connection) = self.network.connection(from, to).filter(|_| !withheld) else {
+            return;
+        };
         for delay in self.network.deliveries(repeatable) {
-            self.schedule.after(delay, Event::Peer { from, to, connection, wire: wire.clone() });
+            self.schedule.after(delay, Event::Peer { from, to, connection, wire: wire.clone(), fingerprint });
         }
     }
 
@@ -479,20 +483,16 @@ impl World {
         self.trace.note(self.schedule.now(), kind, numbers, &[], line);
     }
 
-    fn note_message(&mut self, verb: &'static str, node: usize, peer: usize, message: &Message) {
-        let now = self.schedule.now();
-        let bytes = postcard::to_stdvec(&message.clone().to_wire(Instant(0))).expect("a message can be written");
-        self.trace.note(now, verb, &[node as u64, peer as u64], &bytes, || {
-            let text = format!("{verb} n{peer}: {}", describe::message(message, &self.history));
-            match describe::slot_of_message(message) {
-                Some(slot) => Line::about(cluster::name_of(node), slot_text(&slot), text),
-                None => Line::general(cluster::name_of(node), text),
-            }
-        });
-    }
-
     fn say(&mut self, text: String) {
         self.note("world", &[], || Line::general("world", text));
+    }
+}
+
+fn line_of_message(verb: &str, node: usize, peer: usize, message: &Message, history: &History) -> Line {
+    let text = format!("{verb} n{peer}: {}", describe::message(message, history));
+    match describe::slot_of_message(message) {
+        Some(slot) => Line::about(cluster::name_of(node), slot_text(&slot), text),
+        None => Line::general(cluster::name_of(node), text),
     }
 }
 
