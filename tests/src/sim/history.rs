@@ -1,6 +1,6 @@
 //! What clients asked and what they were told: the evidence that every client could give.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use driftless_proto::{BucketId, Context, Key, VersionVector, WriteId};
 
@@ -87,6 +87,7 @@ pub struct Operation {
 pub struct History {
     operations: Vec<Operation>,
     by_write_id: BTreeMap<WriteId, OpId>,
+    slots: BTreeSet<Slot>,
     /// What no client could explain by itself: values that nobody wrote, answers that contradict themselves.
     pub oddities: Vec<(Option<Slot>, String)>,
 }
@@ -97,6 +98,9 @@ impl History {
         let id = self.operations.len();
         if operation.kind != Kind::Get {
             self.by_write_id.insert(operation.write_id, id);
+        }
+        if !self.slots.contains(&operation.slot) {
+            self.slots.insert(operation.slot.clone());
         }
         self.operations.push(operation);
         id
@@ -115,6 +119,11 @@ impl History {
     /// All operations in order of invocation.
     pub fn iter(&self) -> impl Iterator<Item = (OpId, &Operation)> {
         self.operations.iter().enumerate()
+    }
+
+    /// All keys that anybody asked for, in order.
+    pub fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter()
     }
 
     /// The write with this name.

@@ -68,7 +68,8 @@ impl Observer {
             let Some((slot, state)) = decode(key, value).or_else(|| decode_hint(key, value)) else {
                 continue;
             };
-            for (dot, outline) in state.header().live() {
+            let header = state.header();
+            for (dot, outline) in header.live() {
                 counted.entry(dot.actor).or_default().insert(dot.counter);
                 self.know(*dot, outline, &slot);
                 if !self.stamps.contains_key(dot) {
@@ -81,7 +82,7 @@ impl Observer {
                             slot: slot.clone(),
                             write_id: outline.write_id,
                             value_hash: outline.value_hash,
-                            after: state.header(),
+                            after: header.clone(),
                         },
                     );
                 }

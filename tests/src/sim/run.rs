@@ -17,7 +17,7 @@ use super::check::{self, Evidence, Violation, past::Past};
 use super::cluster::Node;
 use super::coverage::Coverage;
 use super::generator::Intention;
-use super::history::{Ending, History, Kind, Slot, slot_text};
+use super::history::{Ending, Kind, Slot, slot_text};
 use super::profile::{Healing, Regime};
 use super::schedule::Micros;
 use super::world::World;
@@ -178,7 +178,7 @@ fn wait_for_rest(world: &mut World) {
 
 /// A little of everything, on keys that the active phase has used.
 fn ask_undisturbed(world: &mut World) {
-    let slots = slots(&world.history);
+    let slots: Vec<Slot> = world.history.slots().cloned().collect();
     if slots.is_empty() {
         return;
     }
@@ -193,21 +193,15 @@ fn ask_undisturbed(world: &mut World) {
 
 fn read_everything(world: &mut World) {
     let clients = world.clients.len();
-    for (turn, slot) in slots(&world.history).into_iter().enumerate() {
+    let slots: Vec<Slot> = world.history.slots().cloned().collect();
+    for (turn, slot) in slots.into_iter().enumerate() {
         let n = world.topology.bucket(slot.0).map_or(1, |bucket| bucket.quorum.n());
         world.assign(turn % clients, Intention::read_of_all(slot, n));
     }
 }
 
-fn slots(history: &History) -> Vec<Slot> {
-    let mut slots: Vec<Slot> = history.iter().map(|(_, op)| op.slot.clone()).collect();
-    slots.sort();
-    slots.dedup();
-    slots
-}
-
 fn converged(world: &World) -> bool {
-    slots(&world.history).iter().all(|slot| {
+    world.history.slots().all(|slot| {
         let record = check::record_of(&world.topology, slot);
         let primaries = check::primaries(&world.topology, slot);
         let mut bytes = primaries.iter().map(|node| world.nodes[*node].store.record(&record));

@@ -144,10 +144,7 @@ impl Evidence<'_> {
 
     /// All keys that anybody asked for.
     pub fn slots(&self) -> Vec<Slot> {
-        let mut slots: Vec<Slot> = self.history.iter().map(|(_, op)| op.slot.clone()).collect();
-        slots.sort();
-        slots.dedup();
-        slots
+        self.history.slots().cloned().collect()
     }
 
     /// Those of them whose acknowledged writes must be there, whatever happened.

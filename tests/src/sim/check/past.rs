@@ -33,12 +33,14 @@ impl Past {
         let exempt: OpSet = writes.filter(|(_, op)| twice(op)).map(|(id, _)| id).collect();
         let mut seen: Vec<OpSet> = history.iter().map(|(id, op)| seen(id, op, history, observer)).collect();
         let may = close(&seen);
-        for id in exempt.iter() {
-            if history.get(id).seen.is_none() {
-                seen[id] = OpSet::default();
-            }
-        }
-        Past { may, must: close(&seen), exempt }
+        let read_twice: Vec<OpId> = exempt.iter().filter(|id| history.get(*id).seen.is_none()).collect();
+        let must = if read_twice.is_empty() {
+            may.clone()
+        } else {
+            read_twice.into_iter().for_each(|id| seen[id] = OpSet::default());
+            close(&seen)
+        };
+        Past { may, must, exempt }
     }
 
     /// All that this write has surely overwritten, directly or through others.
@@ -68,7 +70,7 @@ impl Past {
 }
 
 /// Some operations.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct OpSet(Vec<u64>);
 
 impl OpSet {
@@ -93,9 +95,17 @@ impl OpSet {
         self.0.iter_mut().zip(&other.0).for_each(|(word, other)| *word |= other);
     }
 
+    fn len(&self) -> u32 {
+        self.0.iter().map(|word| word.count_ones()).sum()
+    }
+
     fn iter(&self) -> impl Iterator<Item = OpId> {
-        let words = self.0.iter().enumerate();
-        words.flat_map(|(at, word)| (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| at * 64 + bit))
+        let bits = |(at, word): (usize, &u64)| {
+            let lower = |word: &u64| Some(word & (word - 1)).filter(|rest| *rest != 0);
+            let words = std::iter::successors(Some(*word).filter(|word| *word != 0), lower);
+            words.map(move |word| at * 64 + word.trailing_zeros() as usize)
+        };
+        self.0.iter().enumerate().flat_map(bits)
     }
 }
 
@@ -119,10 +129,11 @@ fn close(seen: &[OpSet]) -> Vec<OpSet> {
     loop {
         let mut changed = false;
         for id in 0..past.len() {
-            let mut further = past[id].clone();
+            let mut further = std::mem::take(&mut past[id]);
+            let before = further.len();
             seen[id].iter().for_each(|x| further.unite(&past[x]));
             further.remove(id);
-            changed |= further != past[id];
+            changed |= further.len() > before;
             past[id] = further;
         }
         if !changed {
