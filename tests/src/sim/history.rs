@@ -1,6 +1,6 @@
 //! What clients asked and what they were told: the evidence that every client could give.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use driftless_proto::{BucketId, Context, Key, VersionVector, WriteId};
 
@@ -87,7 +87,7 @@ pub struct Operation {
 pub struct History {
     operations: Vec<Operation>,
     by_write_id: BTreeMap<WriteId, OpId>,
-    slots: BTreeSet<Slot>,
+    by_slot: BTreeMap<Slot, Vec<OpId>>,
     /// What no client could explain by itself: values that nobody wrote, answers that contradict themselves.
     pub oddities: Vec<(Option<Slot>, String)>,
 }
@@ -99,8 +99,9 @@ impl History {
         if operation.kind != Kind::Get {
             self.by_write_id.insert(operation.write_id, id);
         }
-        if !self.slots.contains(&operation.slot) {
-            self.slots.insert(operation.slot.clone());
+        match self.by_slot.get_mut(&operation.slot) {
+            Some(ids) => ids.push(id),
+            None => drop(self.by_slot.insert(operation.slot.clone(), vec![id])),
         }
         self.operations.push(operation);
         id
@@ -123,7 +124,12 @@ impl History {
 
     /// All keys that anybody asked for, in order.
     pub fn slots(&self) -> impl Iterator<Item = &Slot> {
-        self.slots.iter()
+        self.by_slot.keys()
+    }
+
+    /// All operations on a key in order of invocation.
+    pub fn of(&self, slot: &Slot) -> impl Iterator<Item = (OpId, &Operation)> {
+        self.by_slot.get(slot).into_iter().flatten().map(|id| (*id, &self.operations[*id]))
     }
 
     /// The write with this name.

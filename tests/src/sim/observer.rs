@@ -61,7 +61,7 @@ impl Observer {
     /// A batch was applied. Returns the dots that it stamped.
     pub fn applied(&mut self, at: Micros, by: Life, batch: &Batch) -> Vec<Dot> {
         let mut fresh = Vec::new();
-        let mut counted: BTreeMap<ActorId, BTreeSet<u64>> = BTreeMap::new();
+        let mut counted: Vec<Dot> = Vec::new();
         let mut excused: BTreeSet<ActorId> = BTreeSet::new();
         for (key, value) in &batch.changes {
             let Some(value) = value else { continue };
@@ -70,7 +70,7 @@ impl Observer {
             };
             let header = state.header();
             for (dot, outline) in header.live() {
-                counted.entry(dot.actor).or_default().insert(dot.counter);
+                counted.push(*dot);
                 self.know(*dot, outline, &slot);
                 if !self.stamps.contains_key(dot) {
                     fresh.push(*dot);
@@ -88,7 +88,7 @@ impl Observer {
                 }
             }
             for (actor, counter) in state.vv().iter() {
-                counted.entry(actor).or_default().insert(counter);
+                counted.push(Dot::new(actor, counter));
                 if self.lww.contains(&slot.0) {
                     self.hidden.insert(Dot::new(actor, counter));
                     excused.insert(actor);
@@ -97,7 +97,7 @@ impl Observer {
         }
         for (key, value) in &batch.changes {
             if let Some((partition, actor, counter)) = value.as_ref().and_then(|value| decode_actor(key, value)) {
-                let seen = counted.get(&actor).cloned().unwrap_or_default();
+                let seen = counted.iter().filter(|dot| dot.actor == actor).map(|dot| dot.counter).collect();
                 self.counter(by, partition, actor, counter, &seen, excused.contains(&actor));
             }
         }

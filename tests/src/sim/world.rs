@@ -351,7 +351,7 @@ impl World {
         let mut keys = BTreeSet::new();
         let now = self.schedule.now();
         for dot in fresh {
-            let stamp = self.observer.stamp_of(*dot).expect("it was just stamped").clone();
+            let stamp = self.observer.stamp_of(*dot).expect("it was just stamped");
             if !keys.insert(stamp.slot.clone()) {
                 self.coverage.add("batches with several stamps of a key", 1);
             }
@@ -392,8 +392,10 @@ impl World {
         let Some(connection) = self.network.connection(from, to).filter(|_| !withheld) else {
             return;
         };
-        for delay in self.network.deliveries(repeatable) {
-            self.schedule.after(delay, Event::Peer { from, to, connection, wire: wire.clone(), fingerprint });
+        let delays = self.network.deliveries(repeatable);
+        let copies = std::iter::repeat_n(wire, delays.len());
+        for (delay, wire) in delays.into_iter().zip(copies) {
+            self.schedule.after(delay, Event::Peer { from, to, connection, wire, fingerprint });
         }
     }
 

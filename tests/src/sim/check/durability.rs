@@ -75,7 +75,6 @@ impl DurabilityOracle {
         let met = |put: OpId| {
             let put = scene.history.get(put);
             (put.kind, put.ending) == (Kind::Put, Ending::Ok)
-                && put.slot == delete.slot
                 && put.returned < delete.invoked
                 && put.strict
                 && put.w + delete.r > n
@@ -83,7 +82,7 @@ impl DurabilityOracle {
                 && scene.observer.dots_of(put.write_id).count() == 1
         };
         if delete.strict {
-            let values = (0..scene.history.len()).filter(|put| met(*put)).collect();
+            let values = scene.history.of(&delete.slot).map(|(put, _)| put).filter(|put| met(*put)).collect();
             self.promise(Promised::Gone { id, values, held_by: delete.w }, scene);
         }
     }

@@ -88,9 +88,9 @@ pub fn all(evidence: &Evidence<'_>) -> Vec<Violation> {
 }
 
 impl Evidence<'_> {
-    /// Writes that were acknowledged and did write something, as far as they must still be there.
-    pub fn acknowledged(&self) -> impl Iterator<Item = (OpId, &Operation)> {
-        self.history.iter().filter(|(_, op)| is_acknowledged(op) && self.must_last(op))
+    /// Writes of a key that were acknowledged and did write something, as far as they must still be there.
+    pub fn acknowledged(&self, slot: &Slot) -> impl Iterator<Item = (OpId, &Operation)> {
+        self.history.of(slot).filter(|(_, op)| is_acknowledged(op) && self.must_last(op))
     }
 
     /// Whether a key's bucket keeps siblings.
