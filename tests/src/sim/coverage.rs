@@ -75,6 +75,11 @@ impl Coverage {
         self.0.get(name).copied().unwrap_or(0)
     }
 
+    /// All counters.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.0.iter().map(|(name, count)| (*name, *count))
+    }
+
     /// What was required and never met.
     pub fn missing(&self) -> Vec<&'static str> {
         REQUIRED.into_iter().filter(|name| self.get(name) == 0).collect()

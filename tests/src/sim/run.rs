@@ -27,6 +27,12 @@ use super::world::World;
 pub struct Outcome {
     /// The seed.
     pub seed: u64,
+    /// The mistake that its engines made.
+    pub bug: Option<Bug>,
+    /// How many nodes its world had.
+    pub nodes: usize,
+    /// How long the world lived, by its own clock.
+    pub simulated: Micros,
     /// Hash of all events: the same for the same seed and the same code.
     pub hash: u64,
     /// How many events there were.
@@ -71,14 +77,17 @@ pub fn run_planted(seed: u64, keep: Keep, bug: Option<Bug>) -> Outcome {
     };
     let trace = match keep {
         Keep::Nothing => None,
-        Keep::Everything => Some(world.trace.text(None)),
+        Keep::Everything => Some(world.trace.text()),
         Keep::Violation => violations.first().map(|violation| {
             let key = violation.slot.as_ref().map(slot_text);
-            world.trace.text(key.as_deref())
+            world.trace.story(key.as_deref())
         }),
     };
     Outcome {
         seed,
+        bug,
+        nodes: world.nodes.len(),
+        simulated: world.schedule.now(),
         hash: world.trace.hash(),
         events: world.trace.events(),
         operations: world.history.len(),
@@ -97,15 +106,19 @@ impl Outcome {
             let key = violation.slot.as_ref().map(slot_text).unwrap_or_default();
             text += &format!("  {}: {key} {}\n", violation.promise, violation.text);
         }
-        text += &format!(
-            "replay it:\n  cargo run --release -p driftless-tests --bin simulate -- --seed {0} --trace\n  \
-             DRIFTLESS_SEED={0} cargo test -p driftless-tests --release --test simulation -- replay --nocapture\n",
-            self.seed
-        );
+        text += &format!("replay it, with everything that happened:\n  {}\n", self.replay());
         if let Some(trace) = &self.trace {
-            text += &format!("trace:\n{trace}");
+            let about = self.violations.first().and_then(|violation| violation.slot.as_ref()).map(slot_text);
+            let about = about.map_or("what happened last".to_owned(), |key| format!("what happened to {key}"));
+            text += &format!("\n{about}:\n{HOW_TO_READ}\n{trace}");
         }
         text
+    }
+
+    /// The command that repeats it.
+    pub fn replay(&self) -> String {
+        let planted = self.bug.map(|bug| format!(" --planted {}", bug.name())).unwrap_or_default();
+        format!("cargo run --release -p driftless-tests --bin simulate --{planted} --seed {} --trace", self.seed)
     }
 }
 
@@ -307,6 +320,13 @@ fn met(world: &World, evidence: &Evidence<'_>) -> Coverage {
     met.add("lost messages", lost);
     met
 }
+
+/// The words of a trace.
+const HOW_TO_READ: &str = "\
+  n0, n1, … are nodes, c0, c1, … clients; op 7 is the seventh operation that any client began, and its value
+  {a1b2:3 c3d4:1 | 7@a1b2:3 x9@c3d4:1} is a key's state: how many writes of each actor are known, then the live ones
+    by operation and dot, tombstones with an x
+  #c4c4 is on a request between nodes and on its reply; \"in batch 3\" is durable when that node \"has synced up to batch 3\"";
 
 /// Connections, syncs and repairs of a healed cluster are done long before this.
 const SETTLE: Micros = 1_500_000;

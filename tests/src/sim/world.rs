@@ -1,13 +1,16 @@
 //! The world of one seed: everything that exists, and what each event does to it.
 //!
 //! Which events there are says `schedule`; how a run goes through its phases says `run`. Clients' side of the events
-//! is in `world/clients.rs`, that of syncs in `world/disks.rs`, the nemesis' in `world/faults.rs`.
+//! is in `world/clients.rs`, that of syncs in `world/disks.rs`, the nemesis' in `world/faults.rs`; what a reader of the trace
+//! is told beside them in `world/story.rs`.
 
 mod clients;
 mod disks;
 mod faults;
+mod story;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -40,6 +43,7 @@ use super::profile::{Healing, Profile, Regime};
 use super::schedule::{Event, Micros, Schedule};
 use super::store::SimStore;
 use super::trace::{Line, Trace};
+use story::{SENDS, Story};
 
 /// Everything that exists.
 pub struct World {
@@ -81,6 +85,7 @@ pub struct World {
     /// The copy of a disk that a node will find in place of its own.
     copied: Option<(usize, Found, DiskImage)>,
     bug: Option<Bug>,
+    story: Story,
     rng: StdRng,
     disk_rng: StdRng,
     fault_rng: StdRng,
@@ -129,6 +134,7 @@ impl World {
             deleting: None,
             copied: None,
             bug,
+            story: Story::default(),
             rng,
             disk_rng,
             fault_rng,
@@ -142,6 +148,7 @@ impl World {
     pub fn run_until(&mut self, until: Micros, mut enough: impl FnMut(&World) -> bool) {
         while let Some(event) = self.schedule.next(until) {
             self.happen(event);
+            self.tell_what_broke();
             assert!(self.trace.events() < EVENTS_MAX, "the world does not come to rest: {EVENTS_MAX} events");
             if enough(self) {
                 return;
@@ -174,7 +181,7 @@ impl World {
     }
 
     fn begin(&mut self) {
-        self.say(format!("{:?}", self.profile));
+        self.trace.note(0, "world", &[], &[], || Line::general("world", self.profile.to_string()));
         for node in 0..self.nodes.len() {
             if self.profile.faults.clocks {
                 self.nodes[node].clock.skew_ms = self.fault_rng.random_range(-SKEW_MS_MAX / 10..SKEW_MS_MAX / 10);
@@ -262,7 +269,7 @@ impl World {
             Arrival::Delivered => {
                 let message = Message::from_wire(wire, self.instant(to));
                 self.trace.note(self.schedule.now(), "receives", &[to as u64, from as u64, fingerprint], &[], || {
-                    line_of_message("receives from", to, from, &message, &self.history)
+                    self.story.line_of_message("receives from", to, from, &message, &self.history)
                 });
                 let from = self.nodes[from].id;
                 self.give(to, Input::Peer { from, message });
@@ -273,10 +280,8 @@ impl World {
     fn datagram_arrives(&mut self, from: usize, to: usize, connection: u64, bytes: Bytes) {
         if self.network.receives(from, to, connection) {
             self.trace.note(self.schedule.now(), "datagram", &[from as u64, to as u64], &bytes, || {
-                Line::general(
-                    cluster::name_of(to),
-                    format!("receives a datagram of {} bytes from n{from}", bytes.len()),
-                )
+                let text = format!("receives a datagram of {} bytes from n{from}", bytes.len());
+                Line::routine(cluster::name_of(to), text)
             });
             self.give(to, Input::Datagram { from: self.nodes[from].id, bytes });
         }
@@ -306,11 +311,14 @@ impl World {
         let Turn { outputs, datagrams, opinions } = self.nodes[node].turn(now);
         let life = (node, self.nodes[node].life);
         let mut halted = None;
-        for batch in self.nodes[node].store.take_log() {
+        let log = self.nodes[node].store.take_log();
+        let newest = self.nodes[node].store.applied().0;
+        for (number, batch) in (newest + 1 - log.len() as u64..).zip(log) {
             let removed = self.hints.applied(node, &batch, &mut self.coverage);
             self.nodes[node].removed.extend(removed);
             let fresh = self.observer.applied(now, life, &batch);
             self.note_stamps(node, &fresh);
+            self.tell_batch(node, number, &batch);
         }
         for (to, bytes) in datagrams {
             self.send_datagram(node, to, &bytes);
@@ -357,9 +365,8 @@ impl World {
             }
             let numbers = [node as u64, dot.actor.0, dot.counter];
             self.trace.note(now, "stamp", &numbers, &[], || {
-                let op = self.history.with_write_id(stamp.write_id);
-                let after = describe::header(&stamp.after, &self.history);
-                let text = format!("stamps {op:?} as {dot}, leaving {after}");
+                let op = describe::op(stamp.write_id, &self.history);
+                let text = format!("stamps {op} as {}", describe::dot(*dot));
                 Line::about(cluster::name_of(node), slot_text(&stamp.slot), text)
             });
         }
@@ -376,7 +383,10 @@ impl World {
         };
         self.observer.sent(self.schedule.now(), (from, self.nodes[from].life), &message);
         self.hints.sent(from, self.nodes[to].id, &message);
-        let line = self.trace.keeps_lines().then(|| line_of_message("sends to", from, to, &message, &self.history));
+        let line = self.trace.keeps_lines().then(|| {
+            self.story.sent(from, &message);
+            self.story.line_of_message(SENDS, from, to, &message, &self.history)
+        });
         let mends = |request: &Request| match request {
             Request::Merge(merge) => matches!(merge.purpose, Purpose::ReadRepair | Purpose::Handoff),
             _ => false,
@@ -388,7 +398,7 @@ impl World {
         let wire = message.to_wire(self.instant(from));
         let fingerprint = self.trace.fingerprint(&wire);
         let numbers = [from as u64, to as u64, fingerprint];
-        self.trace.note(self.schedule.now(), "sends to", &numbers, &[], || line.expect("lines are kept"));
+        self.trace.note(self.schedule.now(), SENDS, &numbers, &[], || line.expect("lines are kept"));
         let Some(connection) = self.network.connection(from, to).filter(|_| !withheld) else {
             return;
         };
@@ -485,16 +495,8 @@ impl World {
         self.trace.note(self.schedule.now(), kind, numbers, &[], line);
     }
 
-    fn say(&mut self, text: String) {
-        self.note("world", &[], || Line::general("world", text));
-    }
-}
-
-fn line_of_message(verb: &str, node: usize, peer: usize, message: &Message, history: &History) -> Line {
-    let text = format!("{verb} n{peer}: {}", describe::message(message, history));
-    match describe::slot_of_message(message) {
-        Some(slot) => Line::about(cluster::name_of(node), slot_text(&slot), text),
-        None => Line::general(cluster::name_of(node), text),
+    fn say(&mut self, text: impl fmt::Display) {
+        self.note("world", &[], || Line::general("world", text.to_string()));
     }
 }
 
