@@ -3,11 +3,11 @@
 use driftless_node::peer::{Body, Exchange, Message, Reply, Request, State};
 use driftless_proto::causality::Payload;
 use driftless_proto::client::{self, Response};
-use driftless_proto::{Dot, Header, Siblings, VersionVector, WriteId};
+use driftless_proto::{Dot, Header, Siblings, Topology, VersionVector, WriteId};
 use driftless_ring::NodeId;
 
-use super::cluster;
 use super::history::{History, Slot, slot_text};
+use super::{check, cluster};
 
 /// Which key a message is about, if it says.
 pub fn slot_of_message(message: &Message) -> Option<Slot> {
@@ -152,6 +152,24 @@ pub fn op(write: WriteId, history: &History) -> String {
 pub fn node(id: NodeId) -> String {
     let name = (0..NODES_MAX).map(cluster::name_of).find(|name| NodeId::of_name(name) == id);
     name.unwrap_or_else(|| id.to_string())
+}
+
+/// Where a key belongs, and what its bucket asks for.
+pub fn place(slot: &Slot, topology: &Topology) -> String {
+    let owners: Vec<_> = check::primaries(topology, slot).into_iter().map(cluster::name_of).collect();
+    let bucket = topology.bucket(slot.0).expect("slots are drawn from the buckets");
+    format!(
+        "{} belongs to {}; unless a request says otherwise, n = {}, r = {}, w = {}, {}, {:?}, {:?}",
+        slot_text(slot),
+        owners.join(", "),
+        bucket.quorum.n(),
+        bucket.quorum.r(),
+        bucket.quorum.w(),
+        if bucket.sloppy { "sloppy" } else { "strict" },
+        bucket.conflict,
+        bucket.durability
+    )
+    .to_lowercase()
 }
 
 /// What a request asks for beside its bucket's numbers.

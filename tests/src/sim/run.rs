@@ -16,6 +16,7 @@ use driftless_proto::WriteId;
 use super::check::{self, Evidence, Violation, past::Past};
 use super::cluster::Node;
 use super::coverage::Coverage;
+use super::describe;
 use super::generator::Intention;
 use super::history::{Ending, Kind, Slot, slot_text};
 use super::profile::{Healing, Regime};
@@ -80,7 +81,11 @@ pub fn run_planted(seed: u64, keep: Keep, bug: Option<Bug>) -> Outcome {
         Keep::Everything => Some(world.trace.text()),
         Keep::Violation => violations.first().map(|violation| {
             let key = violation.slot.as_ref().map(slot_text);
-            world.trace.story(key.as_deref())
+            let story = world.trace.story(key.as_deref());
+            match &violation.slot {
+                Some(slot) => format!("{}\n{story}", describe::place(slot, &world.topology)),
+                None => story,
+            }
         }),
     };
     Outcome {
@@ -101,7 +106,7 @@ impl Outcome {
     /// What to tell somebody whose build just failed: the promise, the command that replays it, and the trace.
     pub fn report(&self) -> String {
         let regime = Regime::of_seed(self.seed);
-        let mut text = format!("seed {} ({regime}) broke {} promises:\n", self.seed, self.violations.len());
+        let mut text = format!("seed {} ({regime}) broke {}:\n", self.seed, counted(self.violations.len(), "promise"));
         for violation in self.violations.iter().take(REPORTED_MAX) {
             let key = violation.slot.as_ref().map(slot_text).unwrap_or_default();
             text += &format!("  {}: {key} {}\n", violation.promise, violation.text);
@@ -321,9 +326,13 @@ fn met(world: &World, evidence: &Evidence<'_>) -> Coverage {
     met
 }
 
+fn counted(number: usize, what: &str) -> String {
+    if number == 1 { format!("a {what}") } else { format!("{number} {what}s") }
+}
+
 /// The words of a trace.
 const HOW_TO_READ: &str = "\
-  n0, n1, … are nodes, c0, c1, … clients; op 7 is the seventh operation that any client began, and its value
+  n0, n1, … are nodes, c0, c1, … clients; op 7 is an operation, numbered as clients began them, and its value
   {a1b2:3 c3d4:1 | 7@a1b2:3 x9@c3d4:1} is a key's state: how many writes of each actor are known, then the live ones
     by operation and dot, tombstones with an x
   #c4c4 is on a request between nodes and on its reply; \"in batch 3\" is durable when that node \"has synced up to batch 3\"";

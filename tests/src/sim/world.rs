@@ -441,7 +441,7 @@ impl World {
         let slot = self.history.get(op).slot.clone();
         let bytes = postcard::to_stdvec(&response).expect("an answer can be written");
         self.trace.note(self.schedule.now(), "reply", &[node as u64, to.request], &bytes, || {
-            let text = format!("answers c{client} op {op}: {}", describe::response_text(&response));
+            let text = format!("answers op {op} of c{client}: {}", describe::response_text(&response));
             Line::about(cluster::name_of(node), slot_text(&slot), text)
         });
         match &response {
