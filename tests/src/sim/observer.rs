@@ -194,7 +194,9 @@ impl Observer {
     ) {
         let (life, place, last) = *self.actors.entry(actor).or_insert((by, partition, 0));
         if (life, place) != (by, partition) {
-            let text = format!("actor {actor} of {partition} stamps for {by:?}, it belongs to {life:?} and {place}");
+            let [by, life] = [by, life].map(|(node, life)| format!("n{node} in its life {life}"));
+            let text =
+                format!("actor {actor} stamps for {by} and partition {partition}, it belongs to {life} and {place}");
             self.wrong.push((None, text));
         }
         if counter < last {

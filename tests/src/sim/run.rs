@@ -108,8 +108,8 @@ impl Outcome {
         let regime = Regime::of_seed(self.seed);
         let mut text = format!("seed {} ({regime}) broke {}:\n", self.seed, counted(self.violations.len(), "promise"));
         for violation in self.violations.iter().take(REPORTED_MAX) {
-            let key = violation.slot.as_ref().map(slot_text).unwrap_or_default();
-            text += &format!("  {}: {key} {}\n", violation.promise, violation.text);
+            let key = violation.slot.as_ref().map(|slot| slot_text(slot) + ": ").unwrap_or_default();
+            text += &format!("  {}: {key}{}\n", violation.promise, violation.text);
         }
         text += &format!("replay it, with everything that happened:\n  {}\n", self.replay());
         if let Some(trace) = &self.trace {

@@ -34,7 +34,9 @@ enum About {
     Key(String),
     /// All keys: faults, connections, syncs.
     Everything,
-    /// No key: what nodes do anyway.
+    /// What replicas of a partition have in common: of interest unless a key is followed.
+    Exchange,
+    /// What nodes do anyway.
     Routine,
     /// A promise that is broken here, for this key or in general.
     Broken(Option<String>),
@@ -127,7 +129,12 @@ impl Line {
         Line { at: 0, who: who.into(), about: About::Everything, text: text.into() }
     }
 
-    /// A line that is of no interest to who follows a key.
+    /// A line about a comparison of replicas.
+    pub fn exchange(who: impl Into<String>, text: impl Into<String>) -> Line {
+        Line { at: 0, who: who.into(), about: About::Exchange, text: text.into() }
+    }
+
+    /// A line about what nodes do anyway.
     pub fn routine(who: impl Into<String>, text: impl Into<String>) -> Line {
         Line { at: 0, who: who.into(), about: About::Routine, text: text.into() }
     }
@@ -142,7 +149,8 @@ impl Line {
             About::Everything => true,
             About::Key(of) => key.is_none_or(|key| key == of),
             About::Broken(of) => key.is_none() || of.is_none() || of.as_deref() == key,
-            About::Routine => key.is_none(),
+            About::Exchange => key.is_none(),
+            About::Routine => false,
         }
     }
 }

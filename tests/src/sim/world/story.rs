@@ -46,10 +46,10 @@ impl Story {
         };
         match (&message.body, slot) {
             (_, Some(slot)) => Line::about(cluster::name_of(node), slot_text(&slot), text),
-            (Body::Request { request: Request::Scan(_), .. } | Body::Reply(Reply::Page(_)), None) => {
-                Line::general(cluster::name_of(node), text)
+            (Body::Request { request: Request::Ping, .. } | Body::Reply(Reply::Pong), None) => {
+                Line::routine(cluster::name_of(node), text)
             }
-            (_, None) => Line::routine(cluster::name_of(node), text),
+            (_, None) => Line::exchange(cluster::name_of(node), text),
         }
     }
 }
