@@ -501,6 +501,10 @@ mod tests {
         assert_eq!((hint.target(), hint.record()), (NodeId(5), record.clone()));
         assert_eq!(record.bucket_and_key(), Ok((BucketId(7), key())));
         assert_eq!(HintKey::from_stored(hint.as_bytes()), Ok(hint.clone()));
+        let other = RecordKey::new(3, Token(10), BucketId(7), &key());
+        assert!(is_hint(hint.as_bytes()) && !is_hint(record.as_bytes()));
+        assert!(is_hint_of(hint.as_bytes(), &record) && !is_hint_of(record.as_bytes(), &record));
+        assert!(!is_hint_of(hint.as_bytes(), &other) && !is_hint_of(&[SPACE_HINTS], &record));
         for (target, inside) in [(4, false), (5, true), (6, false)] {
             assert_eq!(hints_of(NodeId(target)).contains(&hint.to_bytes().to_vec()), inside);
         }
