@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::error::{ConfigError, closest};
+use super::error::{ConfigError, closest, read};
 use super::table::parse;
 use super::{AaeLimits, Limits, units};
 
@@ -121,9 +121,22 @@ impl NodeConfig {
         environment: impl IntoIterator<Item = (String, String)>,
         overrides: &[Override],
     ) -> Result<NodeConfig, ConfigError> {
+        NodeConfig::parse(path, &read(path)?, environment, overrides)
+    }
+
+    /// Reads the text of a node's file; the path is for messages, and where relative paths start.
+    ///
+    /// # Errors
+    /// As [`NodeConfig::read`].
+    pub fn parse(
+        path: &Path,
+        text: &str,
+        environment: impl IntoIterator<Item = (String, String)>,
+        overrides: &[Override],
+    ) -> Result<NodeConfig, ConfigError> {
         let mut settings: BTreeMap<&'static str, Sourced> =
             KNOBS.iter().map(|knob| (knob.key, Sourced { value: (knob.default)(), source: Source::Default })).collect();
-        apply_file(&mut settings, path)?;
+        apply_file(&mut settings, path, text)?;
         apply_environment(&mut settings, environment)?;
         for change in overrides {
             let Some(knob) = knob(&change.key) else {
@@ -302,9 +315,13 @@ impl Reader<'_> {
     }
 }
 
-fn apply_file(settings: &mut BTreeMap<&'static str, Sourced>, path: &Path) -> Result<(), ConfigError> {
+fn apply_file(
+    settings: &mut BTreeMap<&'static str, Sourced>,
+    path: &Path,
+    text: &str,
+) -> Result<(), ConfigError> {
     let source = Source::File(path.to_owned());
-    for (name, value) in parse(path)? {
+    for (name, value) in parse(path, text)? {
         match value {
             Value::Table(table) if is_section(&name) => {
                 for (inner, value) in table {
