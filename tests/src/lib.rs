@@ -2,8 +2,10 @@
 //!
 //! [`sim`] runs the real machines of many nodes in one thread under a seeded world: network, clocks, disks, crashes
 //! and clients all follow from one number, and that number replays them.
+//! [`decoders`] gives damaged bytes to everything that reads bytes from outside.
 //! [`processes`] runs real processes and does to them what happens to processes.
 
 pub mod damage;
+pub mod decoders;
 pub mod processes;
 pub mod sim;
