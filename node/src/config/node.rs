@@ -180,12 +180,13 @@ impl NodeConfig {
     fn line(&self, knob: &Knob) -> String {
         let name = knob.key.rsplit_once('.').map_or(knob.key, |(_, name)| name);
         let value = &self.settings[knob.key].value;
-        if value.is_empty() {
+        if value.is_empty() && (knob.default)().is_empty() {
             return format!("# {name} =");
         }
         match value.parse::<i64>() {
-            Ok(number) => format!("{name} = {number}"),
-            Err(_) => format!("{name} = {}", Value::String(value.clone())),
+            // "007" is a text, and 7 another one.
+            Ok(number) if number.to_string() == *value => format!("{name} = {number}"),
+            _ => format!("{name} = {}", Value::String(value.clone())),
         }
     }
 }
@@ -641,6 +642,13 @@ mod tests {
         let again = file(&config.print()).read(&[], &[]).expect("reads back");
         assert_eq!(again.limits, config.limits);
         assert_eq!(again.log, config.log);
+    }
+
+    #[test]
+    fn texts_that_look_like_numbers_or_like_nothing_are_printed_as_they_are() {
+        let config = file("name = \"007\"\n[log]\nlevel = \"\"\n").read(&[], &[]).expect("is fine");
+        let again = file(&config.print()).read(&[], &[]).expect("reads back");
+        assert_eq!((again.name.as_str(), again.log.level.as_str()), ("007", ""), "{}", config.print());
     }
 
     #[test]
