@@ -84,9 +84,7 @@ pub fn json_bytes(bytes: &[u8]) -> Value {
 pub fn bytes_of_json(value: &Value) -> Option<Vec<u8>> {
     match value {
         Value::String(text) => Some(text.as_bytes().to_vec()),
-        Value::Object(map) if map.len() == 1 => {
-            STANDARD.decode(map.get("base64")?.as_str()?).ok()
-        }
+        Value::Object(map) if map.len() == 1 => STANDARD.decode(map.get("base64")?.as_str()?).ok(),
         _ => None,
     }
 }

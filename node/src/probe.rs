@@ -38,4 +38,3 @@ pub fn watermark(bytes: &[u8]) -> Option<((u64, Option<u64>), Bytes)> {
 pub fn directory_files(bytes: &[u8]) -> [Option<Vec<u8>>; 2] {
     directory::rewritten(bytes)
 }
-

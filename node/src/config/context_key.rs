@@ -84,7 +84,9 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Result<String, String> {
-        parse_context_keys(Path::new("context.key"), text).map(|keys| format!("{keys:?}")).map_err(|error| error.to_string())
+        parse_context_keys(Path::new("context.key"), text)
+            .map(|keys| format!("{keys:?}"))
+            .map_err(|error| error.to_string())
     }
 
     #[test]

@@ -316,11 +316,7 @@ impl Reader<'_> {
     }
 }
 
-fn apply_file(
-    settings: &mut BTreeMap<&'static str, Sourced>,
-    path: &Path,
-    text: &str,
-) -> Result<(), ConfigError> {
+fn apply_file(settings: &mut BTreeMap<&'static str, Sourced>, path: &Path, text: &str) -> Result<(), ConfigError> {
     let source = Source::File(path.to_owned());
     for (name, value) in parse(path, text)? {
         match value {

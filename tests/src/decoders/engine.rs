@@ -251,7 +251,11 @@ impl Rehearsal {
         let me = self.members[0];
         let now = self.stages[0].now;
         let other = &mut self.stages[peer];
-        if up { other.engine.handle_peer_up(now, me) } else { other.engine.handle_peer_lost(now, me) }
+        if up {
+            other.engine.handle_peer_up(now, me)
+        } else {
+            other.engine.handle_peer_lost(now, me)
+        }
         self.settle();
     }
 

@@ -1,8 +1,6 @@
 //! The two machines of an exchange, given whatever a peer may say.
 
-use driftless_antientropy::{
-    Initiator, InitiatorOutput, Micros, Reply, Request, Responder, ResponderOutput, Settings,
-};
+use driftless_antientropy::{Initiator, InitiatorOutput, Micros, Reply, Request, Responder, ResponderOutput, Settings};
 
 use super::laws;
 use super::samples::{self, SIDE_KEYS, Side};

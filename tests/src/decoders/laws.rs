@@ -33,7 +33,11 @@ pub(super) fn siblings(bytes: &[u8]) {
     let Ok((b, rest)) = postcard::take_from_bytes::<Siblings>(rest) else { return };
     of_two(&a, &b);
     let Ok((c, _)) = postcard::take_from_bytes::<Siblings>(rest) else { return };
-    assert_eq!(dots(&merged(&merged(&a, &b), &c)), dots(&merged(&a, &merged(&b, &c))), "associative: {a:?} {b:?} {c:?}");
+    assert_eq!(
+        dots(&merged(&merged(&a, &b), &c)),
+        dots(&merged(&a, &merged(&b, &c))),
+        "associative: {a:?} {b:?} {c:?}"
+    );
 }
 
 /// Of one state.

@@ -11,8 +11,8 @@ use driftless_antientropy::{
     ResponderOutput, Settings, Standing, Sums, Tree, Unequal, Unreadable,
 };
 use driftless_node::peer::{
-    Body, Exchange, Exchanged, Merge, Message, Owe, Page, Purpose, Read, Reply, Request, RequestId, Scan, Stamped, State,
-    Want, WireMessage, Write,
+    Body, Exchange, Exchanged, Merge, Message, Owe, Page, Purpose, Read, Reply, Request, RequestId, Scan, Stamped,
+    State, Want, WireMessage, Write,
 };
 use driftless_node::time::Instant;
 use driftless_proto::client::{self, AaeCommand, Liveness, Response};
@@ -197,7 +197,8 @@ pub fn livenesses() -> Vec<Liveness> {
 
 /// What clients are answered.
 pub fn client_responses() -> Vec<Response> {
-    let sibling = client::Sibling { value: Bytes::from_static(b"one"), written_at: Hlc::from_millis(1_700_000_000_000) };
+    let sibling =
+        client::Sibling { value: Bytes::from_static(b"one"), written_at: Hlc::from_millis(1_700_000_000_000) };
     let replica = |at: u64| client::ReplicaAnswer {
         node: format!("n{at}"),
         stands_in_for: (at == 1).then(|| "n9".to_owned()),
@@ -282,11 +283,7 @@ pub fn wants() -> Vec<Want> {
 
 /// How partitions stand.
 pub fn standings() -> Vec<Standing> {
-    vec![
-        Standing::Differs { bits: Bits::MIN, count: 1_000_000 },
-        Standing::Rebuilding,
-        Standing::NotComparable,
-    ]
+    vec![Standing::Differs { bits: Bits::MIN, count: 1_000_000 }, Standing::Rebuilding, Standing::NotComparable]
 }
 
 /// Why a responder does not go on.

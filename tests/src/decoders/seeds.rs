@@ -78,12 +78,17 @@ pub fn certificates() -> Seeds {
 fn of(decoder: &str) -> Seeds {
     match decoder {
         "certificates" => Seeds::new(),
-        "client_requests" => hashed(samples::client_requests().into_iter().zip(1..).map(|(request, id)| {
-            laws::encoded(&RequestFrame { id, ring_version: 1, deadline_ms: 10_000, request })
-        })),
-        "client_responses" => hashed(samples::client_responses().into_iter().zip(1..).map(|(response, id)| {
-            laws::encoded(&ResponseFrame { id, ring_version: 1, response })
-        })),
+        "client_requests" => {
+            hashed(samples::client_requests().into_iter().zip(1..).map(|(request, id)| {
+                laws::encoded(&RequestFrame { id, ring_version: 1, deadline_ms: 10_000, request })
+            }))
+        }
+        "client_responses" => hashed(
+            samples::client_responses()
+                .into_iter()
+                .zip(1..)
+                .map(|(response, id)| laws::encoded(&ResponseFrame { id, ring_version: 1, response })),
+        ),
         "peer_messages" => hashed(samples::peer_messages().iter().map(laws::encoded)),
         "hello" => hashed([hello()]),
         "frames" => hashed(frames()),
@@ -202,8 +207,15 @@ fn records() -> Vec<Vec<u8>> {
 
 /// As the database writes them: `store/disk/journal.rs` describes the format.
 fn journals() -> Vec<Vec<u8>> {
-    let item = [&[2, 0, 0][..], &1_u64.to_le_bytes(), &3_u16.to_le_bytes(), &2_u32.to_le_bytes(), &2_u32.to_le_bytes(), b"keyvv"]
-        .concat();
+    let item = [
+        &[2, 0, 0][..],
+        &1_u64.to_le_bytes(),
+        &3_u16.to_le_bytes(),
+        &2_u32.to_le_bytes(),
+        &2_u32.to_le_bytes(),
+        b"keyvv",
+    ]
+    .concat();
     let clear = [&[4][..], &1_u64.to_le_bytes()].concat();
     let record = |seqno: u64, items: &[&[u8]]| {
         let (count, items) = (items.len() as u32, items.concat());
@@ -344,7 +356,10 @@ const CLUSTER_FILES: &[(&str, &str)] = &[
          weight = 1000000\n\n[[bucket]]\nname = \"carts\"\nid = 9\nn = 3\nr = 2\nw = 2\nsloppy = false\nconflict = \"lww\"\n\
          durability = \"buffered\"\nread_all = 100\n[[bucket]]\nname = \"default\"\nn = 1\n",
     ),
-    ("wrong-quorum", "cluster = \"s\"\n[[member]]\nname = \"a\"\naddress = \"h:1\"\n[[bucket]]\nname = \"b\"\nn = 1\nr = 2\n"),
+    (
+        "wrong-quorum",
+        "cluster = \"s\"\n[[member]]\nname = \"a\"\naddress = \"h:1\"\n[[bucket]]\nname = \"b\"\nn = 1\nr = 2\n",
+    ),
     ("misspelt", "cluster = \"s\"\npartition = 3\n[[member]]\nname = \"a\"\nadress = \"h:1\"\n"),
 ];
 
@@ -362,7 +377,10 @@ const NODE_FILES: &[(&str, &str)] = &[
 
 const PROFILES: &[(&str, &str)] = &[
     ("one", "seeds = [\"127.0.0.1:7400\"]\nca = \"ca.pem\"\ncert = \"/abs/c.pem\"\nkey = \"c.key\"\n"),
-    ("several", "[profile.default]\nseeds = []\nca = \"a\"\ncert = \"b\"\nkey = \"c\"\n[profile.\"x y\"]\nseeds = [\"h:1\", \"h:2\"]\nca = ''\ncert = \"\"\nkey = \"\"\n"),
+    (
+        "several",
+        "[profile.default]\nseeds = []\nca = \"a\"\ncert = \"b\"\nkey = \"c\"\n[profile.\"x y\"]\nseeds = [\"h:1\", \"h:2\"]\nca = ''\ncert = \"\"\nkey = \"\"\n",
+    ),
     ("unknown", "seeds = []\ncolour = 1\n"),
 ];
 
@@ -371,7 +389,10 @@ const CONTEXT_KEYS: &[(&str, &str)] = &[
         "two",
         "# newest first\n2 abababababababababababababababababababababababababababababababab\n\n1\t0000000000000000000000000000000000000000000000000000000000000000\n",
     ),
-    ("twice", "1 abababababababababababababababababababababababababababababababab\n1 abababababababababababababababababababababababababababababababab"),
+    (
+        "twice",
+        "1 abababababababababababababababababababababababababababababababab\n1 abababababababababababababababababababababababababababababababab",
+    ),
     ("short", "1 abab\n"),
 ];
 

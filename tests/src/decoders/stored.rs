@@ -17,9 +17,14 @@ pub fn records(bytes: &[u8]) {
     let record = match &hint {
         Some(hint) => {
             assert_eq!(HintKey::new(hint.target(), &hint.record()).as_bytes(), key);
-            assert!(record::all_hints().contains(&key.to_vec()) && record::hints_of(hint.target()).contains(&key.to_vec()));
+            assert!(
+                record::all_hints().contains(&key.to_vec()) && record::hints_of(hint.target()).contains(&key.to_vec())
+            );
             let end = hint.end_of_arc(Partitions::new(8).expect("a power of two"));
-            assert!(end.as_slice() > key && end <= record::hints_of(hint.target()).end, "leaps forward, within the target");
+            assert!(
+                end.as_slice() > key && end <= record::hints_of(hint.target()).end,
+                "leaps forward, within the target"
+            );
             hint.record().as_bytes().to_vec()
         }
         None => key.to_vec(),
@@ -28,7 +33,11 @@ pub fn records(bytes: &[u8]) {
     if let Ok(siblings) = &siblings {
         assert!(!record::is_marker(&value));
         laws::of_siblings(siblings);
-        assert_eq!(record::decode_header(&value).as_ref(), Ok(&siblings.header()), "the hashes of the values were checked");
+        assert_eq!(
+            record::decode_header(&value).as_ref(),
+            Ok(&siblings.header()),
+            "the hashes of the values were checked"
+        );
     }
     let Ok(entry) = record::decode_entry(&record, &value) else { return };
     laws::of_header(&entry.header);

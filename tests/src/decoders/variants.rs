@@ -7,7 +7,9 @@ use serde::de::{Deserializer, Error as _, Visitor};
 use serde::{Deserialize, Serialize, forward_to_deserialize_any};
 
 /// The names of an enum's variants that none of these values is.
-pub fn missing<'a, T: Serialize + Deserialize<'static> + 'a>(values: impl IntoIterator<Item = &'a T>) -> Vec<&'static str> {
+pub fn missing<'a, T: Serialize + Deserialize<'static> + 'a>(
+    values: impl IntoIterator<Item = &'a T>,
+) -> Vec<&'static str> {
     let mut names = Names(&[]);
     let _ = T::deserialize(&mut names);
     assert!(!names.0.is_empty(), "{} is no enum", std::any::type_name::<T>());

@@ -198,20 +198,19 @@ fn run(steps: &[Step]) -> (Vec<Siblings>, Vec<Model>) {
     let mut kept: Vec<(VersionVector, BTreeSet<Dot>)> = vec![Default::default()];
     let mut counters = BTreeMap::<usize, u64>::new();
     let mut clock = 0;
-    let mut write =
-        |real: &mut Vec<Siblings>,
-         model: &mut Vec<Model>,
-         counters: &mut BTreeMap<usize, u64>,
-         replica: usize,
-         seen: (VersionVector, BTreeSet<Dot>)| {
-            let counter = counters.entry(replica).or_default();
-            *counter += 1;
-            clock += 1;
-            let dot = Dot::new(ActorId(replica as u64), *counter);
-            real[replica].event(&seen.0, dot, Version { written_at: Hlc(clock), ..version(&dot.to_string()) });
-            model[replica].heard.extend(seen.1.iter().chain([&dot]));
-            model[replica].overwritten.extend(&seen.1);
-        };
+    let mut write = |real: &mut Vec<Siblings>,
+                     model: &mut Vec<Model>,
+                     counters: &mut BTreeMap<usize, u64>,
+                     replica: usize,
+                     seen: (VersionVector, BTreeSet<Dot>)| {
+        let counter = counters.entry(replica).or_default();
+        *counter += 1;
+        clock += 1;
+        let dot = Dot::new(ActorId(replica as u64), *counter);
+        real[replica].event(&seen.0, dot, Version { written_at: Hlc(clock), ..version(&dot.to_string()) });
+        model[replica].heard.extend(seen.1.iter().chain([&dot]));
+        model[replica].overwritten.extend(&seen.1);
+    };
     for step in steps {
         match *step {
             Step::Put { replica, read } => {
