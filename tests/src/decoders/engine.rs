@@ -188,7 +188,7 @@ impl Stage {
     }
 
     /// Everything that it wants done: answers and messages.
-    pub(super) fn outputs(&mut self) -> (Vec<(u64, Response)>, Vec<(NodeId, Message)>) {
+    pub(super) fn outputs(&mut self) -> (Vec<Response>, Vec<(NodeId, Message)>) {
         let (mut responses, mut messages) = (Vec::new(), Vec::new());
         while let Some(output) = self.engine.poll_output() {
             match output {
@@ -198,7 +198,7 @@ impl Stage {
                 }
                 Output::Reply { to, response } => {
                     assert!(self.open.remove(&to.request), "request {} was answered twice", to.request);
-                    responses.push((to.request, response));
+                    responses.push(response);
                 }
                 Output::Sync(up_to) => self.sync = self.sync.max(Some(up_to)),
                 Output::Halt(reason) => assert!(self.damaged, "stopped by what somebody said: {reason}"),
@@ -252,9 +252,9 @@ impl Rehearsal {
         let now = self.stages[0].now;
         let other = &mut self.stages[peer];
         if up {
-            other.engine.handle_peer_up(now, me)
+            other.engine.handle_peer_up(now, me);
         } else {
-            other.engine.handle_peer_lost(now, me)
+            other.engine.handle_peer_lost(now, me);
         }
         self.settle();
     }
@@ -298,7 +298,7 @@ impl Rehearsal {
             for at in 0..self.stages.len() {
                 self.tell(at, COMMIT, 0, &[]);
                 let (responses, messages) = self.stages[at].outputs();
-                self.responses.extend(responses.into_iter().map(|(_, response)| response));
+                self.responses.extend(responses);
                 let now = self.stages[at].now;
                 if self.stages[at].sync.is_some() {
                     self.tell(at, SYNC, 0, &[]);

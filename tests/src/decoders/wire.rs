@@ -88,7 +88,7 @@ fn of_request(request: &Request) {
     match request {
         Request::Merge(merge) => laws::of_siblings(&merge.siblings),
         Request::Exchange(Exchange::Step { request, .. }) => {
-            drop(laws::arrives::<driftless_antientropy::Request>(&laws::encoded(request)))
+            assert_eq!(request.encoded_len(), laws::encoded(request).len());
         }
         Request::Exchange(Exchange::Sums(sums)) => assert_eq!(sums.encoded_len(), laws::encoded(sums).len()),
         Request::Write(_)
@@ -190,7 +190,7 @@ pub fn context_tokens(bytes: &[u8]) {
         if let Ok(context) = KEYS.open(bucket, &key, &token) {
             let again = KEYS.seal(bucket, &key, &context);
             assert_eq!(KEYS.open(bucket, &key, &again).as_ref(), Ok(&context));
-            assert!(Siblings::<driftless_proto::Version>::from_parts(context.vv.clone(), Vec::new()).is_ok());
+            assert!(Siblings::<driftless_proto::Version>::from_parts(context.vv, Vec::new()).is_ok());
             assert!(again.as_bytes().len() <= bytes.len(), "sealed anew it is no longer");
         }
     };
