@@ -3,7 +3,10 @@
 //! `DRIFTLESS_SEEDS=N` runs more of them, `DRIFTLESS_SEED=N` replays one.
 #![allow(clippy::print_stdout, reason = "a failing seed tells its story")]
 
-use driftless_tests::sim::coverage::Coverage;
+use std::num::NonZeroUsize;
+use std::thread::available_parallelism;
+
+use driftless_tests::sim::campaign::Campaign;
 use driftless_tests::sim::run::{Keep, run};
 
 /// Enough to meet everything that the coverage demands, several times, in a minute on one busy core.
@@ -12,17 +15,15 @@ const SEEDS: u64 = 900;
 #[test]
 fn every_promise_holds_in_every_seed() {
     let seeds = number("DRIFTLESS_SEEDS").unwrap_or(SEEDS);
-    let mut coverage = Coverage::default();
-    for seed in 0..seeds {
-        let outcome = run(seed, Keep::Nothing);
-        if !outcome.violations.is_empty() {
-            panic!("{}", run(seed, Keep::Violation).report());
-        }
-        coverage.join(&outcome.coverage);
+    let jobs = available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let campaign = Campaign { first: 0, seeds, jobs, bug: None };
+    let (summary, _) = campaign.run(|_, _, _| {});
+    if let Some(seed) = summary.broken.first() {
+        panic!("{summary}{}", run(*seed, Keep::Violation).report());
     }
-    println!("{coverage}");
+    println!("{}\n{summary}", summary.coverage_table());
     if seeds >= SEEDS {
-        assert_eq!(coverage.missing(), Vec::<&str>::new(), "never met in {seeds} seeds; green means nothing");
+        assert_eq!(summary.missing(), Vec::<&str>::new(), "never met in {seeds} seeds; green means nothing");
     }
 }
 
@@ -33,6 +34,16 @@ fn the_same_seed_gives_the_same_trace() {
         assert_eq!((once.hash, once.events), (again.hash, again.events), "seed {seed}, with and without lines");
         assert_ne!(once.hash, run(seed + 1000, Keep::Nothing).hash);
     }
+}
+
+#[test]
+fn what_comes_out_does_not_depend_on_the_number_of_threads() {
+    let [alone, together] = [1, 5].map(|jobs| {
+        let jobs = NonZeroUsize::new(jobs).expect("more than none");
+        Campaign { first: 7, seeds: 12, jobs, bug: None }.run(|_, _, _| {}).0
+    });
+    assert_eq!(alone, together);
+    assert_eq!(alone.seeds, 12);
 }
 
 /// Replays `DRIFTLESS_SEED` with its whole trace.

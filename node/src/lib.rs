@@ -23,6 +23,8 @@ pub mod config;
 pub mod coordinator;
 pub mod engine;
 pub mod handoff;
+#[cfg(feature = "net")]
+pub mod jsonl;
 pub mod liveness;
 pub mod metrics;
 #[cfg(feature = "net")]
@@ -30,6 +32,9 @@ pub mod net;
 pub mod peer;
 pub mod planted;
 pub mod pressure;
+#[cfg(all(feature = "planted-bugs", feature = "net", feature = "disk"))]
+#[doc(hidden)]
+pub mod probe;
 pub mod reconciler;
 pub mod replica;
 pub mod store;

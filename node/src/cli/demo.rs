@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use driftless_client::{Bucket, Client, NoRetry, Profile};
+use driftless_node::jsonl::{Record, parse_line};
 use driftless_proto::Key;
 use futures::StreamExt;
 use futures::stream;
 
 use super::dev::{READY_PATIENCE, STOP_PATIENCE, temporary_dir};
 use super::exit::{Exit, Failure, Result};
-use super::load::{Load, Options, Progress, Record, parse_line};
+use super::load::{Load, Options, Progress};
 use super::local::{Layout, LocalCluster, Plan, StopSignal, free_ports};
 use super::output::{self, Tone, grouped, paint, text_bytes};
 use super::profile::ClusterArgs;

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
-use serde_json::{Value, json};
+pub(crate) use driftless_node::jsonl::json_bytes;
+use serde_json::Value;
 
 use super::exit::{Failure, Result};
 
@@ -75,27 +76,6 @@ pub(crate) fn draws_progress() -> bool {
     io::stderr().is_terminal()
 }
 
-/// A value in JSON: text where it is valid UTF-8, else `{"base64": …}`.
-pub(crate) fn json_bytes(bytes: &[u8]) -> Value {
-    use base64::Engine as _;
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Value::from(text),
-        Err(_) => json!({ "base64": base64::engine::general_purpose::STANDARD.encode(bytes) }),
-    }
-}
-
-/// The reverse of [`json_bytes`]; `None` if it is neither.
-pub(crate) fn bytes_of_json(value: &Value) -> Option<Vec<u8>> {
-    use base64::Engine as _;
-    match value {
-        Value::String(text) => Some(text.as_bytes().to_vec()),
-        Value::Object(map) if map.len() == 1 => {
-            base64::engine::general_purpose::STANDARD.decode(map.get("base64")?.as_str()?).ok()
-        }
-        _ => None,
-    }
-}
-
 /// Bytes for people: text, or how many there are.
 pub(crate) fn text_bytes(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
@@ -163,18 +143,6 @@ fn written(result: io::Result<()>) -> Result {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn values_survive_json() {
-        for bytes in [&b"plain"[..], b"", b"\xff\x00", "ä\n\"".as_bytes()] {
-            assert_eq!(bytes_of_json(&json_bytes(bytes)).as_deref(), Some(bytes));
-        }
-        assert_eq!(json_bytes(b"bat"), json!("bat"));
-        assert_eq!(json_bytes(b"\xff"), json!({ "base64": "/w==" }));
-        for bad in [json!(7), json!({ "base64": "%" }), json!({ "base64": "", "x": 1 }), json!(null), json!({})] {
-            assert_eq!(bytes_of_json(&bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn thousands_are_separated() {

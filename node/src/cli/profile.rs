@@ -12,8 +12,7 @@
 
 use std::path::{Path, PathBuf};
 
-use driftless_node::config::closest;
-use serde::{Deserialize, Serialize};
+use driftless_node::config::{Profile, SyntaxError, closest, parse_profile, parse_profiles};
 
 use super::exit::{Failure, Result};
 
@@ -57,27 +56,6 @@ pub(crate) struct Access {
     pub(crate) dev_dir: Option<PathBuf>,
 }
 
-/// A profile as it stands in a file.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Profile {
-    /// Nodes to ask first.
-    pub(crate) seeds: Vec<String>,
-    /// Certificate of the cluster's authority.
-    pub(crate) ca: PathBuf,
-    /// Client certificate.
-    pub(crate) cert: PathBuf,
-    /// Its private key.
-    pub(crate) key: PathBuf,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ProfilesFile {
-    #[serde(default)]
-    profile: std::collections::BTreeMap<String, Profile>,
-}
-
 /// Name of the profile in a `dev` cluster's directory.
 pub(crate) const DEV_PROFILE: &str = "profile.toml";
 
@@ -118,7 +96,7 @@ impl ClusterArgs {
         if let Some(name) = &self.profile {
             let dir = Path::new(name);
             if dir.join(DEV_PROFILE).is_file() {
-                let profile = read::<Profile>(&dir.join(DEV_PROFILE))?;
+                let profile = read(&dir.join(DEV_PROFILE), parse_profile)?;
                 return Ok(Some((dir.to_owned(), Some(profile), Some(dir.to_owned()))));
             }
             if dir.is_dir() || name.contains('/') {
@@ -142,7 +120,7 @@ impl ClusterArgs {
                 ))),
             };
         }
-        let mut profiles = read::<ProfilesFile>(&file)?.profile;
+        let mut profiles = read(&file, parse_profiles)?;
         let base = file.parent().unwrap_or(Path::new("")).to_owned();
         match (profiles.remove(wanted.unwrap_or("default")), wanted) {
             (Some(profile), _) => Ok(Some((base, Some(profile), None))),
@@ -182,10 +160,10 @@ fn profiles_file() -> Option<PathBuf> {
     Some(base.join("driftless/config.toml"))
 }
 
-fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+fn read<T>(path: &Path, parse: fn(&str) -> std::result::Result<T, SyntaxError>) -> Result<T> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::usage(format_args!("cannot read {}: {error}", path.display())))?;
-    toml::from_str(&text).map_err(|error| Failure::usage(format_args!("{}: {error}", path.display())))
+    parse(&text).map_err(|error| Failure::usage(format_args!("{}: {error}", path.display())))
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ use driftless_proto::{BucketDefinition, BucketId, BucketName, Conflict, Durabili
 use driftless_ring::{Member, Partitions, Ring, RingSpec};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::error::ConfigError;
+use super::error::{ConfigError, read};
 use super::table::Section;
 
 /// Reads a cluster file.
@@ -37,7 +37,15 @@ use super::table::Section;
 /// # Errors
 /// [`ConfigError`] says what is wrong, where, and what to write instead.
 pub fn read_cluster(path: &Path) -> Result<Topology, ConfigError> {
-    let mut top = Section::top(path)?;
+    parse_cluster(path, &read(path)?)
+}
+
+/// Reads the text of a cluster file; the path is for messages.
+///
+/// # Errors
+/// As [`read_cluster`].
+pub fn parse_cluster(path: &Path, text: &str) -> Result<Topology, ConfigError> {
+    let mut top = Section::top(path, text)?;
     let cluster = top.required("cluster", "give the cluster a name, as in cluster = \"shop\"")?;
     if !is_plain_name(&cluster) {
         return Err(top.bad("cluster", &cluster.into(), PLAIN_NAME));

@@ -21,7 +21,7 @@ use super::error::{ConfigError, read};
 /// [`ConfigError`] names the line that is wrong.
 pub fn read_context_keys(path: &Path) -> Result<ContextKeys, ConfigError> {
     check_private(path)?;
-    parse(path, &read(path)?)
+    parse_context_keys(path, &read(path)?)
 }
 
 /// A key file with one key made of the given random bits.
@@ -44,7 +44,11 @@ pub fn check_private(path: &Path) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn parse(path: &Path, text: &str) -> Result<ContextKeys, ConfigError> {
+/// Reads the text of a key file; the path is for messages.
+///
+/// # Errors
+/// As [`read_context_keys`].
+pub fn parse_context_keys(path: &Path, text: &str) -> Result<ContextKeys, ConfigError> {
     let mut keys: Vec<ContextKey> = Vec::new();
     for (i, line) in text.lines().enumerate() {
         let line = line.trim();
@@ -80,7 +84,9 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Result<String, String> {
-        parse(Path::new("context.key"), text).map(|keys| format!("{keys:?}")).map_err(|error| error.to_string())
+        parse_context_keys(Path::new("context.key"), text)
+            .map(|keys| format!("{keys:?}"))
+            .map_err(|error| error.to_string())
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! cluster.rs      cluster.toml: members and buckets, the same on all nodes  -> Topology
 //! node.rs         node.toml: one node, from defaults, file, environment and flags -> NodeConfig
 //! context_key.rs  the keys that seal context tokens
+//! profile.rs      where a cluster is and who we are to it, for the command line
 //! units.rs        "64MiB", "10s"
 //! table.rs        reading TOML so that unknown keys are errors
 //! ```
@@ -21,18 +22,22 @@ mod error;
 #[cfg(feature = "net")]
 mod node;
 #[cfg(feature = "net")]
+mod profile;
+#[cfg(feature = "net")]
 mod table;
 #[cfg(feature = "net")]
 pub mod units;
 
 #[cfg(feature = "net")]
-pub use cluster::{bucket_id_of_name, is_plain_name, read_cluster};
+pub use cluster::{bucket_id_of_name, is_plain_name, parse_cluster, read_cluster};
 #[cfg(feature = "net")]
-pub use context_key::{check_private, context_key_file, read_context_keys};
+pub use context_key::{check_private, context_key_file, parse_context_keys, read_context_keys};
 #[cfg(feature = "net")]
 pub use error::{ConfigError, closest};
 #[cfg(feature = "net")]
 pub use node::{LogConfig, NodeConfig, Override, Source, StoreConfig};
+#[cfg(feature = "net")]
+pub use profile::{Profile, SyntaxError, parse_profile, parse_profiles};
 
 /// Bounds and times of the machines. The defaults suit a node with a few gigabytes of memory; tests and the simulator
 /// make them small.

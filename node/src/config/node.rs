@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::error::{ConfigError, closest};
+use super::error::{ConfigError, closest, read};
 use super::table::parse;
 use super::{AaeLimits, Limits, units};
 
@@ -121,9 +121,22 @@ impl NodeConfig {
         environment: impl IntoIterator<Item = (String, String)>,
         overrides: &[Override],
     ) -> Result<NodeConfig, ConfigError> {
+        NodeConfig::parse(path, &read(path)?, environment, overrides)
+    }
+
+    /// Reads the text of a node's file; the path is for messages, and where relative paths start.
+    ///
+    /// # Errors
+    /// As [`NodeConfig::read`].
+    pub fn parse(
+        path: &Path,
+        text: &str,
+        environment: impl IntoIterator<Item = (String, String)>,
+        overrides: &[Override],
+    ) -> Result<NodeConfig, ConfigError> {
         let mut settings: BTreeMap<&'static str, Sourced> =
             KNOBS.iter().map(|knob| (knob.key, Sourced { value: (knob.default)(), source: Source::Default })).collect();
-        apply_file(&mut settings, path)?;
+        apply_file(&mut settings, path, text)?;
         apply_environment(&mut settings, environment)?;
         for change in overrides {
             let Some(knob) = knob(&change.key) else {
@@ -167,12 +180,13 @@ impl NodeConfig {
     fn line(&self, knob: &Knob) -> String {
         let name = knob.key.rsplit_once('.').map_or(knob.key, |(_, name)| name);
         let value = &self.settings[knob.key].value;
-        if value.is_empty() {
+        if value.is_empty() && (knob.default)().is_empty() {
             return format!("# {name} =");
         }
         match value.parse::<i64>() {
-            Ok(number) => format!("{name} = {number}"),
-            Err(_) => format!("{name} = {}", Value::String(value.clone())),
+            // "007" is a text, and 7 another one.
+            Ok(number) if number.to_string() == *value => format!("{name} = {number}"),
+            _ => format!("{name} = {}", Value::String(value.clone())),
         }
     }
 }
@@ -302,9 +316,9 @@ impl Reader<'_> {
     }
 }
 
-fn apply_file(settings: &mut BTreeMap<&'static str, Sourced>, path: &Path) -> Result<(), ConfigError> {
+fn apply_file(settings: &mut BTreeMap<&'static str, Sourced>, path: &Path, text: &str) -> Result<(), ConfigError> {
     let source = Source::File(path.to_owned());
-    for (name, value) in parse(path)? {
+    for (name, value) in parse(path, text)? {
         match value {
             Value::Table(table) if is_section(&name) => {
                 for (inner, value) in table {
@@ -624,6 +638,13 @@ mod tests {
         let again = file(&config.print()).read(&[], &[]).expect("reads back");
         assert_eq!(again.limits, config.limits);
         assert_eq!(again.log, config.log);
+    }
+
+    #[test]
+    fn texts_that_look_like_numbers_or_like_nothing_are_printed_as_they_are() {
+        let config = file("name = \"007\"\n[log]\nlevel = \"\"\n").read(&[], &[]).expect("is fine");
+        let again = file(&config.print()).read(&[], &[]).expect("reads back");
+        assert_eq!((again.name.as_str(), again.log.level.as_str()), ("007", ""), "{}", config.print());
     }
 
     #[test]

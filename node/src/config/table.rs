@@ -4,7 +4,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::error::{ConfigError, closest, read};
+use super::error::{ConfigError, closest};
 
 /// One table of a file and what has been asked of it.
 pub(super) struct Section<'a> {
@@ -15,17 +15,16 @@ pub(super) struct Section<'a> {
     known: Vec<&'static str>,
 }
 
-/// Reads a whole TOML file.
-pub(super) fn parse(path: &Path) -> Result<Table, ConfigError> {
-    read(path)?
-        .parse()
+/// Reads the text of a whole TOML file; the path is for messages.
+pub(super) fn parse(path: &Path, text: &str) -> Result<Table, ConfigError> {
+    text.parse()
         .map_err(|error: toml::de::Error| ConfigError::Syntax { path: path.to_owned(), message: error.to_string() })
 }
 
 impl<'a> Section<'a> {
     /// The top of a file.
-    pub(super) fn top(path: &'a Path) -> Result<Section<'a>, ConfigError> {
-        Ok(Section { path, name: String::new(), table: parse(path)?, known: Vec::new() })
+    pub(super) fn top(path: &'a Path, text: &str) -> Result<Section<'a>, ConfigError> {
+        Ok(Section { path, name: String::new(), table: parse(path, text)?, known: Vec::new() })
     }
 
     /// A text.

@@ -23,7 +23,7 @@ mod clock;
 mod detection;
 mod dial;
 mod driver;
-mod hello;
+pub(crate) mod hello;
 mod inbound;
 pub mod limits;
 mod local;

@@ -355,9 +355,9 @@ impl Reconciler {
         if self.paused {
             return machines.into_iter().chain(overdue).min();
         }
-        let opens = self.budget.opens_at(self.pressed);
-        let repairs = (self.repairs.has_room() && self.repairs.has_more()).then_some(opens);
-        let exchange = self.next_exchange.map(|at| at.max(opens));
+        let opens = || self.budget.opens_at(self.pressed);
+        let repairs = (self.repairs.has_room() && self.repairs.has_more()).then(opens);
+        let exchange = self.next_exchange.map(|at| at.max(opens()));
         [machines, overdue, repairs, exchange, self.rounds.poll_timeout()].into_iter().flatten().min()
     }
 

@@ -72,7 +72,7 @@ impl RecordKey {
     }
 
     /// The key of a record that is in the store.
-    pub(super) fn from_stored(key: Vec<u8>) -> RecordKey {
+    pub fn from_stored(key: impl Into<Bytes>) -> RecordKey {
         RecordKey(key.into())
     }
 
@@ -178,6 +178,16 @@ pub fn hints_of(target: NodeId) -> Range<Vec<u8>> {
 /// The range of all hints.
 pub fn all_hints() -> Range<Vec<u8>> {
     vec![SPACE_HINTS]..vec![SPACE_HINTS + 1]
+}
+
+/// Whether a key found in the store is that of a hint.
+pub fn is_hint(key: &[u8]) -> bool {
+    key.first() == Some(&SPACE_HINTS)
+}
+
+/// Whether a key found in the store is that of a hint about this record.
+pub fn is_hint_of(key: &[u8], record: &RecordKey) -> bool {
+    is_hint(key) && key.get(TARGET_BYTES..) == Some(&record.0[1..])
 }
 
 /// The stored form of a marker.
@@ -491,6 +501,10 @@ mod tests {
         assert_eq!((hint.target(), hint.record()), (NodeId(5), record.clone()));
         assert_eq!(record.bucket_and_key(), Ok((BucketId(7), key())));
         assert_eq!(HintKey::from_stored(hint.as_bytes()), Ok(hint.clone()));
+        let other = RecordKey::new(3, Token(10), BucketId(7), &key());
+        assert!(is_hint(hint.as_bytes()) && !is_hint(record.as_bytes()));
+        assert!(is_hint_of(hint.as_bytes(), &record) && !is_hint_of(record.as_bytes(), &record));
+        assert!(!is_hint_of(hint.as_bytes(), &other) && !is_hint_of(&[SPACE_HINTS], &record));
         for (target, inside) in [(4, false), (5, true), (6, false)] {
             assert_eq!(hints_of(NodeId(target)).contains(&hint.to_bytes().to_vec()), inside);
         }

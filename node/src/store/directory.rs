@@ -537,22 +537,25 @@ fn reset_key(directory: &Path) -> Result<[u8; RESET_KEY_BYTES], OpenError> {
 
 /// Reads a file of ours; the format is looked at before anything else, because a later one may look different.
 fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>, OpenError> {
+    match fs::read(path) {
+        Ok(bytes) => parse_json(path, &bytes).map(Some),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(failed("read", path, e)),
+    }
+}
+
+fn parse_json<T: for<'a> Deserialize<'a>>(path: &Path, bytes: &[u8]) -> Result<T, OpenError> {
     #[derive(Deserialize)]
     struct Format {
         format: u32,
     }
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(failed("read", path, e)),
-    };
     let damaged = |e: serde_json::Error| OpenError::Damaged { path: path.into(), what: format!("is damaged ({e})") };
-    let Format { format } = serde_json::from_slice(&bytes).map_err(damaged)?;
+    let Format { format } = serde_json::from_slice(bytes).map_err(damaged)?;
     if format > FORMAT {
         let path = path.parent().unwrap_or(path).into();
         return Err(OpenError::NewerFormat { path, found: format });
     }
-    serde_json::from_slice(&bytes).map(Some).map_err(damaged)
+    serde_json::from_slice(bytes).map_err(damaged)
 }
 
 fn write_json(directory: &Path, name: &str, value: &impl Serialize) -> Result<(), OpenError> {
@@ -584,6 +587,16 @@ fn sync_directory(path: &Path) -> Result<(), OpenError> {
 
 fn failed(what: &'static str, path: &Path, source: io::Error) -> OpenError {
     OpenError::Io { what, path: path.into(), source }
+}
+
+/// For the rig that damages files: each of the two as it is written again, if it can be read.
+#[cfg(feature = "planted-bugs")]
+pub(crate) fn rewritten(bytes: &[u8]) -> [Option<Vec<u8>>; 2] {
+    fn rewritten<T: for<'a> Deserialize<'a> + Serialize>(bytes: &[u8]) -> Option<Vec<u8>> {
+        let value: T = parse_json(Path::new("file"), bytes).ok()?;
+        Some(serde_json::to_vec_pretty(&value).expect("has no type that JSON cannot hold"))
+    }
+    [rewritten::<IdentityFile>(bytes), rewritten::<Foundation>(bytes)]
 }
 
 /// Format of the directory and of the files described above.

@@ -39,6 +39,8 @@ use self::watermark::{Mark, Watermark};
 use crate::replica::store::{ApplyError, Batch, BatchSeq, Store, StoreError};
 
 mod journal;
+#[cfg(feature = "planted-bugs")]
+pub(crate) mod probe;
 mod space;
 mod watermark;
 

@@ -3,9 +3,11 @@
 use driftless_node::peer::{Body, Exchange, Message, Reply, Request, State};
 use driftless_proto::causality::Payload;
 use driftless_proto::client::{self, Response};
-use driftless_proto::{Header, Siblings, VersionVector};
+use driftless_proto::{Dot, Header, Siblings, Topology, VersionVector, WriteId};
+use driftless_ring::NodeId;
 
 use super::history::{History, Slot, slot_text};
+use super::{check, cluster};
 
 /// Which key a message is about, if it says.
 pub fn slot_of_message(message: &Message) -> Option<Slot> {
@@ -37,11 +39,16 @@ pub fn message(message: &Message, history: &History) -> String {
     let id = message.id.0 & 0xffff;
     match &message.body {
         Body::Request { request, .. } => match request {
-            Request::Write(write) => format!("#{id:04x} Write {:?}", history.with_write_id(write.write_id)),
-            Request::Merge(merge) => format!("#{id:04x} Merge {}", siblings(&merge.siblings, history)),
+            Request::Write(write) => format!("#{id:04x} Write {}", op(write.write_id, history)),
+            Request::Merge(merge) => {
+                let hint = merge.hint_for.map_or(String::new(), |target| format!(", as a hint for {}", node(target)));
+                format!("#{id:04x} Merge ({:?}) {}{hint}", merge.purpose, siblings(&merge.siblings, history))
+            }
             Request::Read(read) => format!("#{id:04x} Read {}", slot_text(&(read.bucket, read.key.clone()))),
             Request::Scan(_) => format!("#{id:04x} Scan"),
-            Request::Owe(owe) => format!("#{id:04x} Owe {} to {}", slot_text(&(owe.bucket, owe.key.clone())), owe.to),
+            Request::Owe(owe) => {
+                format!("#{id:04x} Owe {} to {}", slot_text(&(owe.bucket, owe.key.clone())), node(owe.to))
+            }
             Request::Exchange(Exchange::Sums(sums)) => format!("#{id:04x} Sums of {}", sums.lines.len()),
             Request::Exchange(Exchange::Step { partition, request }) => {
                 format!("#{id:04x} exchange {:04x} of {partition}: {:?}", request.exchange.0 & 0xffff, request.ask)
@@ -64,24 +71,22 @@ pub fn request_text(request: &client::Request, history: &History) -> String {
     let context = |context: bool| if context { "with context" } else { "blind" };
     match request {
         client::Request::Get(get) => {
-            format!("get {} r={:?} sloppy={:?}", slot_text(&(get.bucket, get.key.clone())), get.r, get.sloppy)
+            let slot = slot_text(&(get.bucket, get.key.clone()));
+            format!("get {slot}{}", options(get.r, None, get.sloppy))
         }
         client::Request::Put(put) => format!(
-            "put {} op {:?} {} w={:?} sloppy={:?}",
+            "put {} as {}, {}{}",
             slot_text(&(put.bucket, put.key.clone())),
-            history.with_write_id(put.write_id),
+            op(put.write_id, history),
             context(put.context.is_some()),
-            put.w,
-            put.sloppy
+            options(None, put.w, put.sloppy)
         ),
         client::Request::Delete(delete) => format!(
-            "delete {} op {:?} {} r={:?} w={:?} sloppy={:?}",
+            "delete {} as {}, {}{}",
             slot_text(&(delete.bucket, delete.key.clone())),
-            history.with_write_id(delete.write_id),
+            op(delete.write_id, history),
             context(delete.context.is_some()),
-            delete.r,
-            delete.w,
-            delete.sloppy
+            options(delete.r, delete.w, delete.sloppy)
         ),
         other => format!("{other:?}"),
     }
@@ -91,8 +96,13 @@ pub fn request_text(request: &client::Request, history: &History) -> String {
 pub fn response_text(response: &Response) -> String {
     match response {
         Response::Read(read) => {
-            let values: Vec<_> = read.siblings.iter().map(|sibling| super::history::id_of(&sibling.value)).collect();
-            format!("read {values:?}, {}", if read.context.is_some() { "with context" } else { "never written" })
+            let values = read.siblings.iter().map(|sibling| match super::history::id_of(&sibling.value) {
+                Some(id) => format!("op {id}"),
+                None => format!("{:?}", sibling.value),
+            });
+            let values: Vec<_> = values.collect();
+            let values = if values.is_empty() { "no value".to_owned() } else { values.join(", ") };
+            format!("{values}, {}", if read.context.is_some() { "with context" } else { "never written" })
         }
         Response::Stored(stored) => format!(
             "stored, {} acks, {} siblings, {}",
@@ -113,16 +123,60 @@ pub fn siblings(siblings: &Siblings, history: &History) -> String {
 
 /// The same without values.
 pub fn header(header: &Header, history: &History) -> String {
+    if header.vv().is_empty() {
+        return "nothing".to_owned();
+    }
     let live: Vec<String> = header
         .live()
         .iter()
         .map(|(dot, outline)| {
             let mark = if outline.is_tombstone() { "x" } else { "" };
             let id = history.with_write_id(outline.write_id).map_or("?".into(), |id| id.to_string());
-            format!("{mark}{id}@{:04x}:{}", dot.actor.0 >> 48, dot.counter)
+            format!("{mark}{id}@{}", self::dot(*dot))
         })
         .collect();
     format!("{{{} | {}}}", vector(header.vv()), live.join(" "))
+}
+
+/// A dot with its actor shortened to four digits.
+pub fn dot(dot: Dot) -> String {
+    format!("{:04x}:{}", dot.actor.0 >> 48, dot.counter)
+}
+
+/// A write by the number of its operation.
+pub fn op(write: WriteId, history: &History) -> String {
+    history.with_write_id(write).map_or("a write that nobody made".to_owned(), |id| format!("op {id}"))
+}
+
+/// A node by its number.
+pub fn node(id: NodeId) -> String {
+    let name = (0..NODES_MAX).map(cluster::name_of).find(|name| NodeId::of_name(name) == id);
+    name.unwrap_or_else(|| id.to_string())
+}
+
+/// Where a key belongs, and what its bucket asks for.
+pub fn place(slot: &Slot, topology: &Topology) -> String {
+    let owners: Vec<_> = check::primaries(topology, slot).into_iter().map(cluster::name_of).collect();
+    let bucket = topology.bucket(slot.0).expect("slots are drawn from the buckets");
+    format!(
+        "{} belongs to {}; unless a request says otherwise, n = {}, r = {}, w = {}, {}, {:?}, {:?}",
+        slot_text(slot),
+        owners.join(", "),
+        bucket.quorum.n(),
+        bucket.quorum.r(),
+        bucket.quorum.w(),
+        if bucket.sloppy { "sloppy" } else { "strict" },
+        bucket.conflict,
+        bucket.durability
+    )
+    .to_lowercase()
+}
+
+/// What a request asks for beside its bucket's numbers.
+fn options(r: Option<u8>, w: Option<u8>, sloppy: Option<bool>) -> String {
+    let number = |name: &str, number: Option<u8>| number.map(|number| format!(", {name} = {number}"));
+    let mode = sloppy.map(|sloppy| if sloppy { ", sloppy" } else { ", strict" }.to_owned());
+    [number("r", r), number("w", w), mode].into_iter().flatten().collect()
 }
 
 /// A vector with actors shortened to four digits.
@@ -130,3 +184,6 @@ pub fn vector(vv: &VersionVector) -> String {
     let entries: Vec<String> = vv.iter().map(|(actor, counter)| format!("{:04x}:{counter}", actor.0 >> 48)).collect();
     entries.join(" ")
 }
+
+/// No simulated cluster has more.
+const NODES_MAX: usize = 16;

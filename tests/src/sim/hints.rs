@@ -31,7 +31,7 @@ impl HintWatch {
     /// A batch was applied. Answers the keys whose hints it has removed.
     pub fn applied(&mut self, node: usize, batch: &Batch, coverage: &mut Coverage) -> BTreeSet<Slot> {
         let mut removed = BTreeSet::new();
-        for (key, value) in batch.changes.iter().filter(|(key, _)| record::all_hints().contains(&key.to_vec())) {
+        for (key, value) in batch.changes.iter().filter(|(key, _)| record::is_hint(key)) {
             let hint = HintKey::from_stored(key).expect("a store holds what its node wrote");
             let slot = hint.record().bucket_and_key().expect("a store holds what its node wrote");
             let was_under_way = self.under_way.remove(&(node, hint.target(), slot.clone()));

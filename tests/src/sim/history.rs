@@ -87,6 +87,7 @@ pub struct Operation {
 pub struct History {
     operations: Vec<Operation>,
     by_write_id: BTreeMap<WriteId, OpId>,
+    by_slot: BTreeMap<Slot, Vec<OpId>>,
     /// What no client could explain by itself: values that nobody wrote, answers that contradict themselves.
     pub oddities: Vec<(Option<Slot>, String)>,
 }
@@ -97,6 +98,10 @@ impl History {
         let id = self.operations.len();
         if operation.kind != Kind::Get {
             self.by_write_id.insert(operation.write_id, id);
+        }
+        match self.by_slot.get_mut(&operation.slot) {
+            Some(ids) => ids.push(id),
+            None => drop(self.by_slot.insert(operation.slot.clone(), vec![id])),
         }
         self.operations.push(operation);
         id
@@ -115,6 +120,16 @@ impl History {
     /// All operations in order of invocation.
     pub fn iter(&self) -> impl Iterator<Item = (OpId, &Operation)> {
         self.operations.iter().enumerate()
+    }
+
+    /// All keys that anybody asked for, in order.
+    pub fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.by_slot.keys()
+    }
+
+    /// All operations on a key in order of invocation.
+    pub fn of(&self, slot: &Slot) -> impl Iterator<Item = (OpId, &Operation)> {
+        self.by_slot.get(slot).into_iter().flatten().map(|id| (*id, &self.operations[*id]))
     }
 
     /// The write with this name.

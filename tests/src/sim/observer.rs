@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use driftless_node::peer::{Body, Message, Reply, Request, State};
-use driftless_node::replica::record::{self, HintKey};
+use driftless_node::replica::record::{self, HintKey, RecordKey};
 use driftless_node::replica::store::Batch;
 use driftless_proto::causality::Payload;
 use driftless_proto::{ActorId, BucketId, Conflict, Dot, Header, Siblings, Topology, WriteId};
@@ -61,15 +61,16 @@ impl Observer {
     /// A batch was applied. Returns the dots that it stamped.
     pub fn applied(&mut self, at: Micros, by: Life, batch: &Batch) -> Vec<Dot> {
         let mut fresh = Vec::new();
-        let mut counted: BTreeMap<ActorId, BTreeSet<u64>> = BTreeMap::new();
+        let mut counted: Vec<Dot> = Vec::new();
         let mut excused: BTreeSet<ActorId> = BTreeSet::new();
         for (key, value) in &batch.changes {
             let Some(value) = value else { continue };
             let Some((slot, state)) = decode(key, value).or_else(|| decode_hint(key, value)) else {
                 continue;
             };
-            for (dot, outline) in state.header().live() {
-                counted.entry(dot.actor).or_default().insert(dot.counter);
+            let header = state.header();
+            for (dot, outline) in header.live() {
+                counted.push(*dot);
                 self.know(*dot, outline, &slot);
                 if !self.stamps.contains_key(dot) {
                     fresh.push(*dot);
@@ -81,13 +82,13 @@ impl Observer {
                             slot: slot.clone(),
                             write_id: outline.write_id,
                             value_hash: outline.value_hash,
-                            after: state.header(),
+                            after: header.clone(),
                         },
                     );
                 }
             }
             for (actor, counter) in state.vv().iter() {
-                counted.entry(actor).or_default().insert(counter);
+                counted.push(Dot::new(actor, counter));
                 if self.lww.contains(&slot.0) {
                     self.hidden.insert(Dot::new(actor, counter));
                     excused.insert(actor);
@@ -96,7 +97,7 @@ impl Observer {
         }
         for (key, value) in &batch.changes {
             if let Some((partition, actor, counter)) = value.as_ref().and_then(|value| decode_actor(key, value)) {
-                let seen = counted.get(&actor).cloned().unwrap_or_default();
+                let seen = counted.iter().filter(|dot| dot.actor == actor).map(|dot| dot.counter).collect();
                 self.counter(by, partition, actor, counter, &seen, excused.contains(&actor));
             }
         }
@@ -193,7 +194,9 @@ impl Observer {
     ) {
         let (life, place, last) = *self.actors.entry(actor).or_insert((by, partition, 0));
         if (life, place) != (by, partition) {
-            let text = format!("actor {actor} of {partition} stamps for {by:?}, it belongs to {life:?} and {place}");
+            let [by, life] = [by, life].map(|(node, life)| format!("n{node} in its life {life}"));
+            let text =
+                format!("actor {actor} stamps for {by} and partition {partition}, it belongs to {life} and {place}");
             self.wrong.push((None, text));
         }
         if counter < last {
@@ -213,27 +216,27 @@ impl Observer {
 
 /// A record of a store: its key and state. `None` for everything else that stores hold.
 pub fn decode(key: &[u8], value: &Bytes) -> Option<(Slot, Siblings)> {
-    if key.first() != Some(&SPACE_RECORDS) {
+    if !is_record(key) {
         return None;
     }
-    let entry = record::decode_entry(key, value).expect("a store holds what its node wrote");
-    let siblings = record::decode(value.clone()).expect("a store holds what its node wrote");
-    Some(((entry.bucket, entry.key), siblings))
+    let record = RecordKey::from_stored(key.to_vec());
+    let slot = record.bucket_and_key().expect("a store holds what its node wrote");
+    Some((slot, record::decode(value.clone()).expect("a store holds what its node wrote")))
+}
+
+/// Whether this is the key of a record.
+pub fn is_record(key: &[u8]) -> bool {
+    key.first() == Some(&SPACE_RECORDS)
 }
 
 /// What a hint holds of a key, if it is a copy.
 pub fn decode_hint(key: &[u8], value: &Bytes) -> Option<(Slot, Siblings)> {
-    if !is_hint(key) || record::is_marker(value) {
+    if !record::is_hint(key) || record::is_marker(value) {
         return None;
     }
     let hint = HintKey::from_stored(key).expect("a store holds what its node wrote");
     let slot = hint.record().bucket_and_key().expect("a store holds what its node wrote");
     Some((slot, record::decode(value.clone()).expect("a store holds what its node wrote")))
-}
-
-/// Whether this is the key of a hint.
-pub fn is_hint(key: &[u8]) -> bool {
-    record::all_hints().contains(&key.to_vec())
 }
 
 /// The record of an actor: `[0, 'a', n, arc (4)] -> [format, actor (8), counter (8)]`.

@@ -1,7 +1,11 @@
 //! The hunt for planted bugs: a rig that does not find a mistake that is there says nothing by finding none.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::panic;
+use std::num::NonZeroUsize;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{panic, thread};
 
 use driftless_node::planted::Bug;
 
@@ -42,13 +46,25 @@ impl Hunt {
         Hunt { bug, catch }
     }
 
-    /// Looks for every bug, one after the other.
+    /// Looks for every bug, on all cores.
     pub fn all() -> Vec<Hunt> {
         let hook = panic::take_hook();
         panic::set_hook(Box::new(|_| {})); // an engine that trips over its own mistake is a catch
-        let hunts = Bug::ALL.iter().copied().map(Hunt::of).collect();
+        let (next, hunts) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+        thread::scope(|scope| {
+            for _ in 0..thread::available_parallelism().map_or(1, NonZeroUsize::get) {
+                scope.spawn(|| {
+                    while let at = next.fetch_add(1, Ordering::Relaxed)
+                        && let Some(bug) = Bug::ALL.get(at)
+                    {
+                        let hunt = Hunt::of(*bug);
+                        hunts.lock().expect("a seed's panic is caught").insert(at, hunt);
+                    }
+                });
+            }
+        });
         panic::set_hook(hook);
-        hunts
+        hunts.into_inner().expect("a seed's panic is caught").into_values().collect()
     }
 
     /// What was found where, for people and for `docs/simulation.md`.

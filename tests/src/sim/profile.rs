@@ -205,6 +205,15 @@ fn bucket_weights(rng: &mut StdRng) -> [u32; BUCKETS] {
     weights
 }
 
+/// What was drawn, without the faults that it has not.
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = format!("{self:?}");
+        let drawn = all.split(", ").filter(|field| ![": false", ": 0.0"].iter().any(|no| field.ends_with(no)));
+        f.write_str(&drawn.collect::<Vec<_>>().join(", "))
+    }
+}
+
 impl fmt::Display for Regime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -7,7 +7,6 @@
 //! verdict    every checker looks at all the evidence
 //! ```
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use driftless_node::liveness::Liveness;
@@ -17,11 +16,11 @@ use driftless_proto::WriteId;
 use super::check::{self, Evidence, Violation, past::Past};
 use super::cluster::Node;
 use super::coverage::Coverage;
+use super::describe;
 use super::generator::Intention;
-use super::history::{Ending, History, Kind, Slot, slot_text};
+use super::history::{Ending, Kind, Slot, slot_text};
 use super::profile::{Healing, Regime};
 use super::schedule::Micros;
-use super::store::Held;
 use super::world::World;
 
 /// What became of a seed.
@@ -29,6 +28,12 @@ use super::world::World;
 pub struct Outcome {
     /// The seed.
     pub seed: u64,
+    /// The mistake that its engines made.
+    pub bug: Option<Bug>,
+    /// How many nodes its world had.
+    pub nodes: usize,
+    /// How long the world lived, by its own clock.
+    pub simulated: Micros,
     /// Hash of all events: the same for the same seed and the same code.
     pub hash: u64,
     /// How many events there were.
@@ -73,14 +78,21 @@ pub fn run_planted(seed: u64, keep: Keep, bug: Option<Bug>) -> Outcome {
     };
     let trace = match keep {
         Keep::Nothing => None,
-        Keep::Everything => Some(world.trace.text(None)),
+        Keep::Everything => Some(world.trace.text()),
         Keep::Violation => violations.first().map(|violation| {
             let key = violation.slot.as_ref().map(slot_text);
-            world.trace.text(key.as_deref())
+            let story = world.trace.story(key.as_deref());
+            match &violation.slot {
+                Some(slot) => format!("{}\n{story}", describe::place(slot, &world.topology)),
+                None => story,
+            }
         }),
     };
     Outcome {
         seed,
+        bug,
+        nodes: world.nodes.len(),
+        simulated: world.schedule.now(),
         hash: world.trace.hash(),
         events: world.trace.events(),
         operations: world.history.len(),
@@ -94,20 +106,24 @@ impl Outcome {
     /// What to tell somebody whose build just failed: the promise, the command that replays it, and the trace.
     pub fn report(&self) -> String {
         let regime = Regime::of_seed(self.seed);
-        let mut text = format!("seed {} ({regime}) broke {} promises:\n", self.seed, self.violations.len());
+        let mut text = format!("seed {} ({regime}) broke {}:\n", self.seed, counted(self.violations.len(), "promise"));
         for violation in self.violations.iter().take(REPORTED_MAX) {
-            let key = violation.slot.as_ref().map(slot_text).unwrap_or_default();
-            text += &format!("  {}: {key} {}\n", violation.promise, violation.text);
+            let key = violation.slot.as_ref().map(|slot| slot_text(slot) + ": ").unwrap_or_default();
+            text += &format!("  {}: {key}{}\n", violation.promise, violation.text);
         }
-        text += &format!(
-            "replay it:\n  cargo run --release -p driftless-tests --bin simulate -- --seed {0} --trace\n  \
-             DRIFTLESS_SEED={0} cargo test -p driftless-tests --release --test simulation -- replay --nocapture\n",
-            self.seed
-        );
+        text += &format!("replay it, with everything that happened:\n  {}\n", self.replay());
         if let Some(trace) = &self.trace {
-            text += &format!("trace:\n{trace}");
+            let about = self.violations.first().and_then(|violation| violation.slot.as_ref()).map(slot_text);
+            let about = about.map_or("what happened last".to_owned(), |key| format!("what happened to {key}"));
+            text += &format!("\n{about}:\n{HOW_TO_READ}\n{trace}");
         }
         text
+    }
+
+    /// The command that repeats it.
+    pub fn replay(&self) -> String {
+        let planted = self.bug.map(|bug| format!(" --planted {}", bug.name())).unwrap_or_default();
+        format!("cargo run --release -p driftless-tests --bin simulate --{planted} --seed {} --trace", self.seed)
     }
 }
 
@@ -144,15 +160,16 @@ fn live(world: &mut World) -> Vec<Violation> {
 /// Damages a disk behind its node's back: exactly what was damaged must be repaired, with nobody reading.
 fn damage(world: &mut World) {
     let Some(damage) = world.profile.damage else { return };
-    let before = held(world);
+    let records = |world: &World| -> Vec<_> { world.nodes.iter().map(|node| node.store.records()).collect() };
+    let before = records(world);
     let repaired =
         |world: &World| -> Vec<u64> { world.nodes.iter().map(|node| node.metrics.aae_keys_repaired.get()).collect() };
     let mut expected = repaired(world);
     let (node, altered) = world.damage(damage);
     expected[node] += altered as u64;
     let has_trees = |world: &World| world.nodes.iter().flat_map(Node::trees).all(|(_, tree)| tree.is_some());
-    wait_until(world, |world| held(world) == before && has_trees(world));
-    if held(world) != before {
+    wait_until(world, |world| records(world) == before && has_trees(world));
+    if records(world) != before {
         let text = format!("n{node} did not get back what it lost: {damage:?}, {altered} records");
         world.violations.push(Violation::general("healing", text));
     } else if repaired(world) != expected {
@@ -179,7 +196,7 @@ fn wait_for_rest(world: &mut World) {
 
 /// A little of everything, on keys that the active phase has used.
 fn ask_undisturbed(world: &mut World) {
-    let slots = slots(&world.history);
+    let slots: Vec<Slot> = world.history.slots().cloned().collect();
     if slots.is_empty() {
         return;
     }
@@ -194,28 +211,18 @@ fn ask_undisturbed(world: &mut World) {
 
 fn read_everything(world: &mut World) {
     let clients = world.clients.len();
-    for (turn, slot) in slots(&world.history).into_iter().enumerate() {
+    let slots: Vec<Slot> = world.history.slots().cloned().collect();
+    for (turn, slot) in slots.into_iter().enumerate() {
         let n = world.topology.bucket(slot.0).map_or(1, |bucket| bucket.quorum.n());
         world.assign(turn % clients, Intention::read_of_all(slot, n));
     }
 }
 
-fn slots(history: &History) -> Vec<Slot> {
-    let mut slots: Vec<Slot> = history.iter().map(|(_, op)| op.slot.clone()).collect();
-    slots.sort();
-    slots.dedup();
-    slots
-}
-
-fn held(world: &World) -> Vec<BTreeMap<Slot, Held>> {
-    world.nodes.iter().map(|node| node.store.written()).collect()
-}
-
 fn converged(world: &World) -> bool {
-    let held = held(world);
-    slots(&world.history).iter().all(|slot| {
+    world.history.slots().all(|slot| {
+        let record = check::record_of(&world.topology, slot);
         let primaries = check::primaries(&world.topology, slot);
-        let mut bytes = primaries.iter().map(|node| held[*node].get(slot).map(|held| &held.bytes));
+        let mut bytes = primaries.iter().map(|node| world.nodes[*node].store.record(&record));
         let first = bytes.next();
         bytes.all(|bytes| Some(bytes) == first)
     })
@@ -225,7 +232,7 @@ fn verdict(world: &mut World) -> Vec<Violation> {
     world.judge("at the end");
     let forgetful = world.profile.write_ids_max < MANY_WRITE_IDS;
     let past = Past::new(&world.history, &world.observer, forgetful);
-    let held = held(world);
+    let held: Vec<_> = world.nodes.iter().map(|node| node.store.written()).collect();
     let trees: Vec<_> = world.nodes.iter().map(Node::trees).collect();
     let evidence = Evidence {
         topology: &world.topology,
@@ -318,6 +325,17 @@ fn met(world: &World, evidence: &Evidence<'_>) -> Coverage {
     met.add("lost messages", lost);
     met
 }
+
+fn counted(number: usize, what: &str) -> String {
+    if number == 1 { format!("a {what}") } else { format!("{number} {what}s") }
+}
+
+/// The words of a trace.
+const HOW_TO_READ: &str = "\
+  n0, n1, … are nodes, c0, c1, … clients; op 7 is an operation, numbered as clients began them, and its value
+  {a1b2:3 c3d4:1 | 7@a1b2:3 x9@c3d4:1} is a key's state: how many writes of each actor are known, then the live ones
+    by operation and dot, tombstones with an x
+  #c4c4 is on a request between nodes and on its reply; \"in batch 3\" is durable when that node \"has synced up to batch 3\"";
 
 /// Connections, syncs and repairs of a healed cluster are done long before this.
 const SETTLE: Micros = 1_500_000;

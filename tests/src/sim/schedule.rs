@@ -1,6 +1,7 @@
 //! What will happen, in order of simulated time. Events of one instant happen in the order in which they were planned.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 use bytes::Bytes;
 use driftless_node::peer::WireMessage;
@@ -25,6 +26,8 @@ pub enum Event {
         connection: u64,
         /// What it says.
         wire: WireMessage,
+        /// The same, for the trace's hash.
+        fingerprint: u64,
     },
     /// A datagram between the detectors of two nodes arrives, if it does.
     Datagram {
@@ -131,7 +134,10 @@ pub enum Event {
 pub struct Schedule {
     now: Micros,
     planned: u64,
-    queue: BTreeMap<(Micros, u64), Event>,
+    /// When, the number of its plan, and where it is kept: events are large, and a heap moves things about.
+    queue: BinaryHeap<Reverse<(Micros, u64, usize)>>,
+    events: Vec<Option<Event>>,
+    free: Vec<usize>,
 }
 
 impl Schedule {
@@ -148,17 +154,24 @@ impl Schedule {
     /// Plans an event; never in the past.
     pub fn at(&mut self, at: Micros, event: Event) {
         self.planned += 1;
-        self.queue.insert((at.max(self.now), self.planned), event);
+        let place = self.free.pop().unwrap_or(self.events.len());
+        if place == self.events.len() {
+            self.events.push(None);
+        }
+        self.events[place] = Some(event);
+        self.queue.push(Reverse((at.max(self.now), self.planned, place)));
     }
 
     /// The next event no later than `until`, and time moves on to it; without one, time moves on to `until`.
     pub fn next(&mut self, until: Micros) -> Option<Event> {
-        let entry = self.queue.first_entry()?;
-        if entry.key().0 > until {
+        let Reverse((at, _, place)) = *self.queue.peek()?;
+        if at > until {
             self.now = until;
             return None;
         }
-        self.now = entry.key().0;
-        Some(entry.remove())
+        self.queue.pop();
+        self.free.push(place);
+        self.now = at;
+        self.events[place].take()
     }
 }

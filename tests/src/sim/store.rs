@@ -9,7 +9,7 @@ use std::ops::{ControlFlow, Range};
 use std::rc::Rc;
 
 use bytes::Bytes;
-use driftless_node::replica::record::{self, HintKey};
+use driftless_node::replica::record::{self, RecordKey};
 use driftless_node::replica::store::{ApplyError, Batch, BatchSeq, Store, StoreError};
 use driftless_node::store::memory::{DiskImage, MemoryStore};
 use driftless_proto::Siblings;
@@ -112,7 +112,7 @@ impl SimStore {
         inner
             .memory
             .scan(ALL, &mut |key, value| {
-                if observer::decode(key, &value).is_some()
+                if observer::is_record(key)
                     && let Some(new) = change(key, value)
                 {
                     batch.changes.push((Bytes::copy_from_slice(key), new));
@@ -136,36 +136,25 @@ impl SimStore {
         self.0.borrow_mut().memory.fail_next_apply(StoreError::Io("the nemesis was here".into()), written);
     }
 
-    /// What would survive a power cut now, by key.
-    pub fn durable(&self) -> BTreeMap<Slot, Held> {
-        let mut held = BTreeMap::new();
-        self.0.borrow().memory.durable_view().durable_scan(ALL, &mut |key, value| {
-            hold(&mut held, key, value);
-            ControlFlow::Continue(())
-        });
-        held
-    }
-
     /// What would survive of one key: of its record, and of the copies held for others.
-    pub fn durable_record(&self, record: &[u8]) -> Option<Siblings> {
+    pub fn durable_record(&self, record: &RecordKey) -> Option<Siblings> {
         let inner = self.0.borrow();
         let durable = inner.memory.durable_view();
         let mut state: Option<Siblings> = None;
-        let mut take_in = |siblings: Siblings| match &mut state {
-            Some(state) => state.merge(&siblings),
-            None => state = Some(siblings),
+        let mut take_in = |value: Bytes| {
+            let siblings = record::decode(value).expect("a store holds what its node wrote");
+            match &mut state {
+                Some(state) => state.merge(&siblings),
+                None => state = Some(siblings),
+            }
         };
-        if let Some(value) = durable.durable_get(record)
-            && let Some((_, siblings)) = observer::decode(record, &value)
-        {
-            take_in(siblings);
+        if let Some(value) = durable.durable_get(record.as_bytes()) {
+            take_in(value);
         }
         let hints = record::all_hints();
         durable.durable_scan(&hints.start[..]..&hints.end[..], &mut |key, value| {
-            if HintKey::from_stored(key).is_ok_and(|hint| hint.record().as_bytes() == record)
-                && let Some((_, siblings)) = observer::decode_hint(key, &value)
-            {
-                take_in(siblings);
+            if record::is_hint_of(key, record) && !record::is_marker(&value) {
+                take_in(value);
             }
             ControlFlow::Continue(())
         });
@@ -185,13 +174,35 @@ impl SimStore {
         count
     }
 
+    /// What the process sees of a key, as stored.
+    pub fn record(&self, record: &RecordKey) -> Option<Bytes> {
+        self.0.borrow().memory.get(record.as_bytes()).expect("is looked at only when the disk works")
+    }
+
+    /// What the process sees of all records, as stored.
+    pub fn records(&self) -> BTreeMap<Bytes, Bytes> {
+        let mut records = BTreeMap::new();
+        let memory = &self.0.borrow().memory;
+        memory
+            .scan(ALL, &mut |key, value| {
+                if observer::is_record(key) {
+                    records.insert(Bytes::copy_from_slice(key), value);
+                }
+                ControlFlow::Continue(())
+            })
+            .expect("is looked at only when the disk works");
+        records
+    }
+
     /// What the process sees, by key.
     pub fn written(&self) -> BTreeMap<Slot, Held> {
         let mut held = BTreeMap::new();
         let memory = &self.0.borrow().memory;
         memory
             .scan(ALL, &mut |key, value| {
-                hold(&mut held, key, value);
+                if let Some((slot, siblings)) = observer::decode(key, &value) {
+                    held.insert(slot, Held { bytes: value, siblings });
+                }
                 ControlFlow::Continue(())
             })
             .expect("is looked at only when the disk works");
@@ -222,12 +233,6 @@ impl Store for SimStore {
         }
         inner.refused += u64::from(result.is_err());
         result.map(|seq| BatchSeq(seq.0 - inner.opened_at))
-    }
-}
-
-fn hold(held: &mut BTreeMap<Slot, Held>, key: &[u8], bytes: Bytes) {
-    if let Some((slot, siblings)) = observer::decode(key, &bytes) {
-        held.insert(slot, Held { bytes, siblings });
     }
 }
 

@@ -1,13 +1,16 @@
 //! The world of one seed: everything that exists, and what each event does to it.
 //!
 //! Which events there are says `schedule`; how a run goes through its phases says `run`. Clients' side of the events
-//! is in `world/clients.rs`, that of syncs in `world/disks.rs`, the nemesis' in `world/faults.rs`.
+//! is in `world/clients.rs`, that of syncs in `world/disks.rs`, the nemesis' in `world/faults.rs`; what a reader of the trace
+//! is told beside them in `world/story.rs`.
 
 mod clients;
 mod disks;
 mod faults;
+mod story;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -40,6 +43,7 @@ use super::profile::{Healing, Profile, Regime};
 use super::schedule::{Event, Micros, Schedule};
 use super::store::SimStore;
 use super::trace::{Line, Trace};
+use story::{SENDS, Story};
 
 /// Everything that exists.
 pub struct World {
@@ -81,6 +85,7 @@ pub struct World {
     /// The copy of a disk that a node will find in place of its own.
     copied: Option<(usize, Found, DiskImage)>,
     bug: Option<Bug>,
+    story: Story,
     rng: StdRng,
     disk_rng: StdRng,
     fault_rng: StdRng,
@@ -129,6 +134,7 @@ impl World {
             deleting: None,
             copied: None,
             bug,
+            story: Story::default(),
             rng,
             disk_rng,
             fault_rng,
@@ -142,6 +148,7 @@ impl World {
     pub fn run_until(&mut self, until: Micros, mut enough: impl FnMut(&World) -> bool) {
         while let Some(event) = self.schedule.next(until) {
             self.happen(event);
+            self.tell_what_broke();
             assert!(self.trace.events() < EVENTS_MAX, "the world does not come to rest: {EVENTS_MAX} events");
             if enough(self) {
                 return;
@@ -165,7 +172,7 @@ impl World {
     fn ask_oracle(&mut self, ask: impl FnOnce(&mut DurabilityOracle, &Scene<'_>)) {
         let disks: Vec<SimStore> = self.nodes.iter().map(|node| node.store.clone()).collect();
         let World { topology, history, observer, oracle, .. } = self;
-        ask(oracle, &Scene { topology, history, observer, disks: &disks });
+        ask(oracle, &Scene::new(topology, history, observer, &disks));
     }
 
     /// How many messages between nodes arrived twice, and how many never.
@@ -174,7 +181,7 @@ impl World {
     }
 
     fn begin(&mut self) {
-        self.say(format!("{:?}", self.profile));
+        self.trace.note(0, "world", &[], &[], || Line::general("world", self.profile.to_string()));
         for node in 0..self.nodes.len() {
             if self.profile.faults.clocks {
                 self.nodes[node].clock.skew_ms = self.fault_rng.random_range(-SKEW_MS_MAX / 10..SKEW_MS_MAX / 10);
@@ -196,7 +203,9 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Peer { from, to, connection, wire } => self.arrive(from, to, connection, wire),
+            Event::Peer { from, to, connection, wire, fingerprint } => {
+                self.arrive(from, to, connection, wire, fingerprint);
+            }
             Event::Datagram { from, to, connection, bytes } => self.datagram_arrives(from, to, connection, bytes),
             Event::Turn { node, life } => {
                 if self.nodes[node].life == life && self.nodes[node].turn_planned {
@@ -246,7 +255,7 @@ impl World {
         }
     }
 
-    fn arrive(&mut self, from: usize, to: usize, connection: u64, wire: WireMessage) {
+    fn arrive(&mut self, from: usize, to: usize, connection: u64, wire: WireMessage, fingerprint: u64) {
         match self.network.arrival(from, to, connection) {
             Arrival::Dropped => {
                 self.note("dropped", &[from as u64, to as u64], || {
@@ -255,11 +264,13 @@ impl World {
             }
             Arrival::Retransmitted => {
                 let delay = self.network.retransmit_delay();
-                self.schedule.after(delay, Event::Peer { from, to, connection, wire });
+                self.schedule.after(delay, Event::Peer { from, to, connection, wire, fingerprint });
             }
             Arrival::Delivered => {
                 let message = Message::from_wire(wire, self.instant(to));
-                self.note_message("receives", to, from, &message);
+                self.trace.note(self.schedule.now(), "receives", &[to as u64, from as u64, fingerprint], &[], || {
+                    self.story.line_of_message("receives from", to, from, &message, &self.history)
+                });
                 let from = self.nodes[from].id;
                 self.give(to, Input::Peer { from, message });
             }
@@ -269,10 +280,8 @@ impl World {
     fn datagram_arrives(&mut self, from: usize, to: usize, connection: u64, bytes: Bytes) {
         if self.network.receives(from, to, connection) {
             self.trace.note(self.schedule.now(), "datagram", &[from as u64, to as u64], &bytes, || {
-                Line::general(
-                    cluster::name_of(to),
-                    format!("receives a datagram of {} bytes from n{from}", bytes.len()),
-                )
+                let text = format!("receives a datagram of {} bytes from n{from}", bytes.len());
+                Line::routine(cluster::name_of(to), text)
             });
             self.give(to, Input::Datagram { from: self.nodes[from].id, bytes });
         }
@@ -302,11 +311,14 @@ impl World {
         let Turn { outputs, datagrams, opinions } = self.nodes[node].turn(now);
         let life = (node, self.nodes[node].life);
         let mut halted = None;
-        for batch in self.nodes[node].store.take_log() {
+        let log = self.nodes[node].store.take_log();
+        let newest = self.nodes[node].store.applied().0;
+        for (number, batch) in (newest + 1 - log.len() as u64..).zip(log) {
             let removed = self.hints.applied(node, &batch, &mut self.coverage);
             self.nodes[node].removed.extend(removed);
             let fresh = self.observer.applied(now, life, &batch);
             self.note_stamps(node, &fresh);
+            self.tell_batch(node, number, &batch);
         }
         for (to, bytes) in datagrams {
             self.send_datagram(node, to, &bytes);
@@ -347,15 +359,14 @@ impl World {
         let mut keys = BTreeSet::new();
         let now = self.schedule.now();
         for dot in fresh {
-            let stamp = self.observer.stamp_of(*dot).expect("it was just stamped").clone();
+            let stamp = self.observer.stamp_of(*dot).expect("it was just stamped");
             if !keys.insert(stamp.slot.clone()) {
                 self.coverage.add("batches with several stamps of a key", 1);
             }
             let numbers = [node as u64, dot.actor.0, dot.counter];
             self.trace.note(now, "stamp", &numbers, &[], || {
-                let op = self.history.with_write_id(stamp.write_id);
-                let after = describe::header(&stamp.after, &self.history);
-                let text = format!("stamps {op:?} as {dot}, leaving {after}");
+                let op = describe::op(stamp.write_id, &self.history);
+                let text = format!("stamps {op} as {}", describe::dot(*dot));
                 Line::about(cluster::name_of(node), slot_text(&stamp.slot), text)
             });
         }
@@ -372,24 +383,29 @@ impl World {
         };
         self.observer.sent(self.schedule.now(), (from, self.nodes[from].life), &message);
         self.hints.sent(from, self.nodes[to].id, &message);
-        self.note_message("sends to", from, to, &message);
-        let Some(connection) = self.network.connection(from, to) else {
-            return;
-        };
+        let line = self.trace.keeps_lines().then(|| {
+            self.story.sent(from, &message);
+            self.story.line_of_message(SENDS, from, to, &message, &self.history)
+        });
         let mends = |request: &Request| match request {
             Request::Merge(merge) => matches!(merge.purpose, Purpose::ReadRepair | Purpose::Handoff),
             _ => false,
         };
-        if self.profile.healing == Healing::AntiEntropy
-            && matches!(&message.body, Body::Request { request, .. } if mends(request))
-        {
-            return;
-        }
+        let withheld = self.profile.healing == Healing::AntiEntropy
+            && matches!(&message.body, Body::Request { request, .. } if mends(request));
         // A stream delivers once. What arrives twice was sent twice, as merges and reads may be; a forward never is.
         let repeatable = !matches!(&message.body, Body::Request { request: Request::Forward(_), .. });
         let wire = message.to_wire(self.instant(from));
-        for delay in self.network.deliveries(repeatable) {
-            self.schedule.after(delay, Event::Peer { from, to, connection, wire: wire.clone() });
+        let fingerprint = self.trace.fingerprint(&wire);
+        let numbers = [from as u64, to as u64, fingerprint];
+        self.trace.note(self.schedule.now(), SENDS, &numbers, &[], || line.expect("lines are kept"));
+        let Some(connection) = self.network.connection(from, to).filter(|_| !withheld) else {
+            return;
+        };
+        let delays = self.network.deliveries(repeatable);
+        let copies = std::iter::repeat_n(wire, delays.len());
+        for (delay, wire) in delays.into_iter().zip(copies) {
+            self.schedule.after(delay, Event::Peer { from, to, connection, wire, fingerprint });
         }
     }
 
@@ -425,7 +441,7 @@ impl World {
         let slot = self.history.get(op).slot.clone();
         let bytes = postcard::to_stdvec(&response).expect("an answer can be written");
         self.trace.note(self.schedule.now(), "reply", &[node as u64, to.request], &bytes, || {
-            let text = format!("answers c{client} op {op}: {}", describe::response_text(&response));
+            let text = format!("answers op {op} of c{client}: {}", describe::response_text(&response));
             Line::about(cluster::name_of(node), slot_text(&slot), text)
         });
         match &response {
@@ -479,20 +495,8 @@ impl World {
         self.trace.note(self.schedule.now(), kind, numbers, &[], line);
     }
 
-    fn note_message(&mut self, verb: &'static str, node: usize, peer: usize, message: &Message) {
-        let now = self.schedule.now();
-        let bytes = postcard::to_stdvec(&message.clone().to_wire(Instant(0))).expect("a message can be written");
-        self.trace.note(now, verb, &[node as u64, peer as u64], &bytes, || {
-            let text = format!("{verb} n{peer}: {}", describe::message(message, &self.history));
-            match describe::slot_of_message(message) {
-                Some(slot) => Line::about(cluster::name_of(node), slot_text(&slot), text),
-                None => Line::general(cluster::name_of(node), text),
-            }
-        });
-    }
-
-    fn say(&mut self, text: String) {
-        self.note("world", &[], || Line::general("world", text));
+    fn say(&mut self, text: impl fmt::Display) {
+        self.note("world", &[], || Line::general("world", text.to_string()));
     }
 }
 

@@ -16,13 +16,13 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use driftless_node::config::{NodeConfig, context_key_file, read_cluster};
+use driftless_node::config::{NodeConfig, Profile, context_key_file, read_cluster};
 use driftless_node::net::certificates::{CertificateAuthority, IssueError, Validity};
 use serde::{Deserialize, Serialize};
 
 use super::ports::Pair;
 use crate::cli::exit::{Failure, Result};
-use crate::cli::profile::{DEV_PROFILE, Profile};
+use crate::cli::profile::DEV_PROFILE;
 
 /// What a new cluster shall look like.
 #[derive(Clone, Debug)]

@@ -129,7 +129,7 @@ impl CutTail {
 }
 
 /// The record that begins at `at`: its sequence number, and where it ends.
-fn record(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
+pub(super) fn record(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
     let mut rest = Reader { bytes, at };
     if rest.u8()? != START {
         return None;

@@ -44,8 +44,7 @@ impl Watermark {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e),
         };
-        let slots = (0..SLOTS).filter_map(|slot| decode(bytes.get((slot * SLOT_STEP) as usize..)?));
-        let newest = slots.max();
+        let newest = newest(&bytes);
         if newest.is_none() {
             tracing::warn!(file = FILE, "the record of syncs is damaged: this start cannot check that all is there");
         }
@@ -73,7 +72,12 @@ impl Watermark {
     }
 }
 
-fn encode(mark: Mark) -> [u8; SLOT_BYTES] {
+/// The newer of the marks in the whole slots of a file.
+pub(super) fn newest(bytes: &[u8]) -> Option<Mark> {
+    (0..SLOTS).filter_map(|slot| decode(bytes.get((slot * SLOT_STEP) as usize..)?)).max()
+}
+
+pub(super) fn encode(mark: Mark) -> [u8; SLOT_BYTES] {
     let mut slot = [0; SLOT_BYTES];
     slot[..8].copy_from_slice(MAGIC);
     slot[8..16].copy_from_slice(&mark.seqno_end.to_le_bytes());

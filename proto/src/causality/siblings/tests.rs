@@ -170,6 +170,10 @@ enum Step {
     Read { replica: usize },
     /// Replica writes with a context kept earlier, possibly long ago.
     PutStale { replica: usize, kept: usize },
+    /// The replica's actor writes other keys of the partition: its counter has a gap here.
+    Elsewhere { replica: usize },
+    /// Last-writer-wins discards all but one.
+    Discard { replica: usize },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -179,6 +183,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(replica, read)| Step::Put { replica, read }),
         (replica.clone(), replica.clone()).prop_map(|(from, to)| Step::Sync { from, to }),
         replica.clone().prop_map(|replica| Step::Read { replica }),
+        replica.clone().prop_map(|replica| Step::Elsewhere { replica }),
+        replica.clone().prop_map(|replica| Step::Discard { replica }),
         (replica, 0..16_usize).prop_map(|(replica, kept)| Step::PutStale { replica, kept }),
     ];
     proptest::collection::vec(step, 1..60)
@@ -191,35 +197,50 @@ fn run(steps: &[Step]) -> (Vec<Siblings>, Vec<Model>) {
     let mut model = vec![Model::default(); 3];
     let mut kept: Vec<(VersionVector, BTreeSet<Dot>)> = vec![Default::default()];
     let mut counters = BTreeMap::<usize, u64>::new();
-    let mut write =
-        |real: &mut Vec<Siblings>, model: &mut Vec<Model>, replica: usize, seen: (VersionVector, BTreeSet<Dot>)| {
-            let counter = counters.entry(replica).or_default();
-            *counter += 1;
-            let dot = Dot::new(ActorId(replica as u64), *counter);
-            real[replica].event(&seen.0, dot, version(&dot.to_string()));
-            model[replica].heard.extend(seen.1.iter().chain([&dot]));
-            model[replica].overwritten.extend(&seen.1);
-        };
+    let mut clock = 0;
+    let mut write = |real: &mut Vec<Siblings>,
+                     model: &mut Vec<Model>,
+                     counters: &mut BTreeMap<usize, u64>,
+                     replica: usize,
+                     seen: (VersionVector, BTreeSet<Dot>)| {
+        let counter = counters.entry(replica).or_default();
+        *counter += 1;
+        clock += 1;
+        let dot = Dot::new(ActorId(replica as u64), *counter);
+        real[replica].event(&seen.0, dot, Version { written_at: Hlc(clock), ..version(&dot.to_string()) });
+        model[replica].heard.extend(seen.1.iter().chain([&dot]));
+        model[replica].overwritten.extend(&seen.1);
+    };
     for step in steps {
         match *step {
             Step::Put { replica, read } => {
                 let seen = read.map(|from| (real[from].vv().clone(), model[from].heard.clone())).unwrap_or_default();
-                write(&mut real, &mut model, replica, seen);
+                write(&mut real, &mut model, &mut counters, replica, seen);
             }
             Step::PutStale { replica, kept: which } => {
                 let seen = kept[which % kept.len()].clone();
-                write(&mut real, &mut model, replica, seen);
+                write(&mut real, &mut model, &mut counters, replica, seen);
             }
             Step::Sync { from, to } => {
                 let (siblings, history) = (real[from].clone(), model[from].clone());
                 real[to].merge(&siblings);
                 model[to].merge(&history);
             }
+            Step::Elsewhere { replica } => *counters.entry(replica).or_default() += 1,
+            Step::Discard { replica } => {
+                let before = real[replica].live().to_vec();
+                real[replica].keep_last();
+                if let Some((last, _)) = before.iter().max_by_key(|(_, version)| version.written_at) {
+                    model[replica].overwritten.extend(before.iter().map(|(dot, _)| *dot).filter(|dot| dot != last));
+                }
+            }
             Step::Read { replica } => kept.push((real[replica].vv().clone(), model[replica].heard.clone())),
         }
         for (siblings, history) in real.iter().zip(&model) {
             let live: BTreeSet<Dot> = siblings.live().iter().map(|(dot, _)| *dot).collect();
             assert_eq!(live, history.live(), "after {step:?} of {steps:?}");
+            let vector: VersionVector = history.heard.iter().copied().collect();
+            assert_eq!(siblings.vv(), &vector, "after {step:?} of {steps:?}");
         }
     }
     (real, model)

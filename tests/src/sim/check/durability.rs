@@ -6,14 +6,17 @@
 //! This looks at the moment itself, so it needs no crash at the right time to notice an acknowledgement that came
 //! before the sync.
 
-use driftless_node::replica::record::RecordKey;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
 use driftless_proto::{Conflict, Dot, Durability, Siblings, Topology};
 
 use super::super::history::{Ending, History, Kind, OpId, Slot};
 use super::super::observer::Observer;
 use super::super::schedule::Micros;
 use super::super::store::SimStore;
-use super::Violation;
+use super::{Violation, record_of};
 
 const PROMISE: &str = "durability";
 
@@ -26,16 +29,14 @@ pub struct DurabilityOracle {
     pub violations: Vec<Violation>,
 }
 
-/// What the oracle looks at.
+/// What the oracle looks at: the world at one moment.
 pub struct Scene<'a> {
-    /// Ring and buckets.
-    pub topology: &'a Topology,
-    /// What clients asked.
-    pub history: &'a History,
-    /// Which dots their writes became.
-    pub observer: &'a Observer,
-    /// All disks.
-    pub disks: &'a [SimStore],
+    topology: &'a Topology,
+    history: &'a History,
+    observer: &'a Observer,
+    disks: &'a [SimStore],
+    /// What was read from the disks already: much is promised of one key.
+    read: RefCell<BTreeMap<Slot, Rc<[Siblings]>>>,
 }
 
 #[derive(Debug)]
@@ -74,7 +75,6 @@ impl DurabilityOracle {
         let met = |put: OpId| {
             let put = scene.history.get(put);
             (put.kind, put.ending) == (Kind::Put, Ending::Ok)
-                && put.slot == delete.slot
                 && put.returned < delete.invoked
                 && put.strict
                 && put.w + delete.r > n
@@ -82,7 +82,7 @@ impl DurabilityOracle {
                 && scene.observer.dots_of(put.write_id).count() == 1
         };
         if delete.strict {
-            let values = (0..scene.history.len()).filter(|put| met(*put)).collect();
+            let values = scene.history.of(&delete.slot).map(|(put, _)| put).filter(|put| met(*put)).collect();
             self.promise(Promised::Gone { id, values, held_by: delete.w }, scene);
         }
     }
@@ -179,12 +179,29 @@ impl DurabilityOracle {
     }
 }
 
-impl Scene<'_> {
+impl<'a> Scene<'a> {
+    /// Ring and buckets, what clients asked, which dots their writes became, and all disks.
+    pub fn new(
+        topology: &'a Topology,
+        history: &'a History,
+        observer: &'a Observer,
+        disks: &'a [SimStore],
+    ) -> Scene<'a> {
+        Scene { topology, history, observer, disks, read: RefCell::default() }
+    }
+
     /// What each node's disk would know of a key after a power cut.
-    fn states(&self, slot: &Slot) -> Vec<Siblings> {
-        let bucket = self.topology.bucket(slot.0).expect("slots are drawn from the buckets");
-        let place = self.topology.place(bucket, &slot.1);
-        let record = RecordKey::new(bucket.quorum.n(), place.token, bucket.id, &slot.1);
-        self.disks.iter().filter_map(|disk| disk.durable_record(record.as_bytes())).collect()
+    fn states(&self, slot: &Slot) -> Rc<[Siblings]> {
+        if let Some(states) = self.read.borrow().get(slot) {
+            return Rc::clone(states);
+        }
+        let states = self.read_states(slot);
+        self.read.borrow_mut().insert(slot.clone(), Rc::clone(&states));
+        states
+    }
+
+    fn read_states(&self, slot: &Slot) -> Rc<[Siblings]> {
+        let record = record_of(self.topology, slot);
+        self.disks.iter().filter_map(|disk| disk.durable_record(&record)).collect()
     }
 }

@@ -18,6 +18,7 @@ pub mod white_box;
 use std::collections::BTreeMap;
 
 use driftless_antientropy::Tree;
+use driftless_node::replica::record::RecordKey;
 use driftless_proto::causality::Payload;
 use driftless_proto::{Conflict, Durability, Siblings, Topology};
 use driftless_ring::PartitionId;
@@ -87,9 +88,9 @@ pub fn all(evidence: &Evidence<'_>) -> Vec<Violation> {
 }
 
 impl Evidence<'_> {
-    /// Writes that were acknowledged and did write something, as far as they must still be there.
-    pub fn acknowledged(&self) -> impl Iterator<Item = (OpId, &Operation)> {
-        self.history.iter().filter(|(_, op)| is_acknowledged(op) && self.must_last(op))
+    /// Writes of a key that were acknowledged and did write something, as far as they must still be there.
+    pub fn acknowledged(&self, slot: &Slot) -> impl Iterator<Item = (OpId, &Operation)> {
+        self.history.of(slot).filter(|(_, op)| is_acknowledged(op) && self.must_last(op))
     }
 
     /// Whether a key's bucket keeps siblings.
@@ -143,10 +144,7 @@ impl Evidence<'_> {
 
     /// All keys that anybody asked for.
     pub fn slots(&self) -> Vec<Slot> {
-        let mut slots: Vec<Slot> = self.history.iter().map(|(_, op)| op.slot.clone()).collect();
-        slots.sort();
-        slots.dedup();
-        slots
+        self.history.slots().cloned().collect()
     }
 
     /// Those of them whose acknowledged writes must be there, whatever happened.
@@ -158,6 +156,13 @@ impl Evidence<'_> {
 /// Whether this write was acknowledged and did write something.
 pub fn is_acknowledged(op: &Operation) -> bool {
     op.ending == Ending::Ok && (op.kind == Kind::Put || (op.kind == Kind::Delete && op.acks > 0))
+}
+
+/// The key's record in a store.
+pub fn record_of(topology: &Topology, slot: &Slot) -> RecordKey {
+    let bucket = topology.bucket(slot.0).expect("slots are drawn from the buckets");
+    let place = topology.place(bucket, &slot.1);
+    RecordKey::new(bucket.quorum.n(), place.token, bucket.id, &slot.1)
 }
 
 /// The numbers of the nodes that own a key.

@@ -12,7 +12,7 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
     for slot in evidence.lasting_slots() {
         let last = evidence.final_of(&slot);
-        let mut written = evidence.acknowledged().filter(|(_, op)| op.slot == slot);
+        let mut written = evidence.acknowledged(&slot);
         if !evidence.keeps_siblings(&slot) {
             if written.next().is_some() && last.len() != 1 {
                 let text = format!("the last writer should have won, but {} writes are left: {last:?}", last.len());

@@ -18,11 +18,11 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
         let n = evidence.topology.bucket(slot.0).map_or(0, |bucket| bucket.quorum.n());
         let reads: Vec<_> = evidence
             .history
-            .iter()
-            .filter(|(_, op)| op.slot == slot && op.kind == Kind::Get && op.ending == Ending::Ok && op.strict)
+            .of(&slot)
+            .filter(|(_, op)| op.kind == Kind::Get && op.ending == Ending::Ok && op.strict)
             .collect();
         violations.extend(deleted_and_back(evidence, &slot, n, &last));
-        for (id, op) in evidence.acknowledged().filter(|(_, op)| op.slot == slot) {
+        for (id, op) in evidence.acknowledged(&slot) {
             let past = evidence.past.of(id);
             let back = |value: &&usize| past.contains(value) && !evidence.past.is_exempt(**value);
             for value in last.iter().filter(back) {
@@ -50,7 +50,7 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
 }
 
 fn deleted_and_back(evidence: &Evidence<'_>, slot: &Slot, n: u8, last: &[OpId]) -> Vec<Violation> {
-    let of_slot = || evidence.history.iter().filter(|(_, op)| op.slot == *slot && op.ending == Ending::Ok);
+    let of_slot = || evidence.history.of(slot).filter(|(_, op)| op.ending == Ending::Ok);
     let mut violations = Vec::new();
     for (id, delete) in
         of_slot().filter(|(_, op)| op.kind == Kind::Delete && op.strict && op.seen.is_none() && evidence.must_last(op))

@@ -3,8 +3,6 @@
 //! Values are seen as clients saw them. Tombstones are never shown, so for them the context token is opened; and a
 //! delete without a context reads for itself, so what it saw is what its stamp no longer held alive.
 
-use std::collections::BTreeSet;
-
 use driftless_proto::VersionVector;
 
 use super::super::history::{History, Kind, OpId, Operation, Slot};
@@ -17,9 +15,9 @@ use super::super::observer::Observer;
 /// is missing, and what it *must* have, for those who look for what is back.
 #[derive(Debug, Default)]
 pub struct Past {
-    may: Vec<BTreeSet<OpId>>,
-    must: Vec<BTreeSet<OpId>>,
-    exempt: BTreeSet<OpId>,
+    may: Vec<OpSet>,
+    must: Vec<OpSet>,
+    exempt: OpSet,
 }
 
 impl Past {
@@ -32,24 +30,26 @@ impl Past {
             observer.stamped_apart(op.write_id) || (forgetful && observer.dots_of(op.write_id).count() > 1)
         };
         let writes = history.iter().filter(|(_, op)| op.kind != Kind::Get);
-        let exempt: BTreeSet<OpId> = writes.filter(|(_, op)| twice(op)).map(|(id, _)| id).collect();
-        let mut seen: Vec<BTreeSet<OpId>> = history.iter().map(|(id, op)| seen(id, op, history, observer)).collect();
+        let exempt: OpSet = writes.filter(|(_, op)| twice(op)).map(|(id, _)| id).collect();
+        let mut seen: Vec<OpSet> = history.iter().map(|(id, op)| seen(id, op, history, observer)).collect();
         let may = close(&seen);
-        for &id in &exempt {
-            if history.get(id).seen.is_none() {
-                seen[id].clear();
-            }
-        }
-        Past { may, must: close(&seen), exempt }
+        let read_twice: Vec<OpId> = exempt.iter().filter(|id| history.get(*id).seen.is_none()).collect();
+        let must = if read_twice.is_empty() {
+            may.clone()
+        } else {
+            read_twice.into_iter().for_each(|id| seen[id] = OpSet::default());
+            close(&seen)
+        };
+        Past { may, must, exempt }
     }
 
     /// All that this write has surely overwritten, directly or through others.
-    pub fn of(&self, id: OpId) -> &BTreeSet<OpId> {
+    pub fn of(&self, id: OpId) -> &OpSet {
         &self.must[id]
     }
 
     /// All that it may have overwritten.
-    pub fn at_most(&self, id: OpId) -> &BTreeSet<OpId> {
+    pub fn at_most(&self, id: OpId) -> &OpSet {
         &self.may[id]
     }
 
@@ -59,26 +59,82 @@ impl Past {
     }
 
     /// What a read knows: what it shows, the tombstones it has seen, and all that they have overwritten.
-    pub fn known_to_read(&self, read: &Operation, history: &History, observer: &Observer) -> BTreeSet<OpId> {
-        let mut known: BTreeSet<OpId> = read.values.iter().copied().collect();
+    pub fn known_to_read(&self, read: &Operation, history: &History, observer: &Observer) -> OpSet {
+        let mut known: OpSet = read.values.iter().copied().collect();
         known.extend(tombstones(&read.slot, &read.vv, history, observer));
-        let pasts: Vec<OpId> = known.iter().flat_map(|id| self.may[*id].iter().copied()).collect();
-        known.extend(pasts);
+        for id in known.clone().iter() {
+            known.unite(&self.may[id]);
+        }
         known
     }
 }
 
+/// Some operations.
+#[derive(Clone, Debug, Default)]
+pub struct OpSet(Vec<u64>);
+
+impl OpSet {
+    /// Whether it is one of them.
+    pub fn contains(&self, id: &OpId) -> bool {
+        self.0.get(id / 64).is_some_and(|word| word >> (id % 64) & 1 == 1)
+    }
+
+    fn insert(&mut self, id: OpId) {
+        self.0.resize(self.0.len().max(id / 64 + 1), 0);
+        self.0[id / 64] |= 1 << (id % 64);
+    }
+
+    fn remove(&mut self, id: OpId) {
+        if let Some(word) = self.0.get_mut(id / 64) {
+            *word &= !(1 << (id % 64));
+        }
+    }
+
+    fn unite(&mut self, other: &OpSet) {
+        self.0.resize(self.0.len().max(other.0.len()), 0);
+        self.0.iter_mut().zip(&other.0).for_each(|(word, other)| *word |= other);
+    }
+
+    fn len(&self) -> u32 {
+        self.0.iter().map(|word| word.count_ones()).sum()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = OpId> {
+        let bits = |(at, word): (usize, &u64)| {
+            let lower = |word: &u64| Some(word & (word - 1)).filter(|rest| *rest != 0);
+            let words = std::iter::successors(Some(*word).filter(|word| *word != 0), lower);
+            words.map(move |word| at * 64 + word.trailing_zeros() as usize)
+        };
+        self.0.iter().enumerate().flat_map(bits)
+    }
+}
+
+impl Extend<OpId> for OpSet {
+    fn extend<T: IntoIterator<Item = OpId>>(&mut self, ids: T) {
+        ids.into_iter().for_each(|id| self.insert(id));
+    }
+}
+
+impl FromIterator<OpId> for OpSet {
+    fn from_iter<T: IntoIterator<Item = OpId>>(ids: T) -> OpSet {
+        let mut set = OpSet::default();
+        set.extend(ids);
+        set
+    }
+}
+
 /// `past` from `seen`. Contexts only know earlier writes, except through a second stamp: goes on until nothing changes.
-fn close(seen: &[BTreeSet<OpId>]) -> Vec<BTreeSet<OpId>> {
+fn close(seen: &[OpSet]) -> Vec<OpSet> {
     let mut past = seen.to_vec();
     loop {
         let mut changed = false;
         for id in 0..past.len() {
-            let further: Vec<OpId> =
-                seen[id].iter().flat_map(|x| past[*x].iter().copied()).filter(|y| *y != id).collect();
-            let before = past[id].len();
-            past[id].extend(further);
-            changed |= past[id].len() > before;
+            let mut further = std::mem::take(&mut past[id]);
+            let before = further.len();
+            seen[id].iter().for_each(|x| further.unite(&past[x]));
+            further.remove(id);
+            changed |= further.len() > before;
+            past[id] = further;
         }
         if !changed {
             return past;
@@ -86,8 +142,8 @@ fn close(seen: &[BTreeSet<OpId>]) -> Vec<BTreeSet<OpId>> {
     }
 }
 
-fn seen(id: OpId, op: &Operation, history: &History, observer: &Observer) -> BTreeSet<OpId> {
-    let mut seen = BTreeSet::new();
+fn seen(id: OpId, op: &Operation, history: &History, observer: &Observer) -> OpSet {
+    let mut seen = OpSet::default();
     match &op.seen {
         Some(read) => {
             seen.extend(read.values.iter().copied());
@@ -103,7 +159,7 @@ fn seen(id: OpId, op: &Operation, history: &History, observer: &Observer) -> BTr
         }
         None => {}
     }
-    seen.remove(&id);
+    seen.remove(id);
     seen
 }
 

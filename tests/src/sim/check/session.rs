@@ -14,12 +14,12 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
         let quorum = evidence.topology.bucket(slot.0).expect("slots are drawn from the buckets").quorum;
         let reads: Vec<(OpId, &Operation)> = evidence
             .history
-            .iter()
-            .filter(|(_, op)| op.slot == slot && op.kind == Kind::Get && op.ending == Ending::Ok && op.strict)
+            .of(&slot)
+            .filter(|(_, op)| op.kind == Kind::Get && op.ending == Ending::Ok && op.strict)
             .collect();
         for (id, read) in &reads {
             let known = evidence.past.known_to_read(read, evidence.history, evidence.observer);
-            for (write, op) in evidence.acknowledged().filter(|(_, op)| op.slot == slot && op.strict) {
+            for (write, op) in evidence.acknowledged(&slot).filter(|(_, op)| op.strict) {
                 let due = op.returned < read.invoked && op.w + read.r > quorum.n() && evidence.quorums_met(op, read);
                 if due && !known.contains(&write) && !evidence.past.is_exempt(write) {
                     let text =

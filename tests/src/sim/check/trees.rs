@@ -13,7 +13,8 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
     for (node, trees) in evidence.trees.iter().enumerate() {
         for (partition, tree) in trees {
             let Some(tree) = tree else {
-                violations.push(Violation::general(PROMISE, format!("n{node} has no tree of {partition} yet")));
+                violations
+                    .push(Violation::general(PROMISE, format!("n{node} has no tree of partition {partition} yet")));
                 continue;
             };
             let mut recomputed = Tree::new(LeafMap::new(partitions, partition.arc), tree.bits());
@@ -27,7 +28,7 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
             }
             if *tree != recomputed {
                 let text = format!(
-                    "n{node} has a tree of {partition} with {:?}, its records come to {:?}",
+                    "n{node} has a tree of partition {partition} with {:?}, its records come to {:?}",
                     tree.sum(),
                     recomputed.sum()
                 );

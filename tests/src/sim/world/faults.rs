@@ -13,7 +13,7 @@ use crate::damage::before_a_write;
 impl World {
     /// Ends all faults and starts every node: from here on nothing is wrong.
     pub fn make_calm(&mut self) {
-        self.say("everything heals".into());
+        self.say("everything heals");
         self.phase = Phase::Calm;
         self.network.calm();
         self.network.heal(&mut self.schedule);
@@ -58,7 +58,7 @@ impl World {
         if self.phase != Phase::Active && !ends {
             return;
         }
-        self.say(format!("{fault:?}"));
+        self.say(format_args!("{fault:?}"));
         match fault {
             Fault::Crash { node, down } => self.crash(node, down),
             Fault::PowerCut => {
@@ -173,7 +173,7 @@ impl World {
                 Damage::Some => Some(before_a_write(key, value)),
             }
         });
-        self.say(format!("n{node} lost {altered} records behind its back: {damage:?}"));
+        self.say(format_args!("n{node} lost {altered} records behind its back: {damage:?}"));
         self.start(node);
         (node, altered)
     }

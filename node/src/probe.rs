@@ -1,0 +1,40 @@
+//! Decoders that only this crate uses, opened to the rig that gives them damaged bytes (`tests/fuzz`). No release builds
+//! this.
+
+use bytes::Bytes;
+use driftless_proto::Topology;
+use driftless_ring::NodeId;
+
+use crate::net::hello;
+use crate::peer::{Hello, Incarnation};
+use crate::store::{directory, disk};
+
+/// The first frame of a peer connection, as the shell reads it.
+pub fn read_hello(body: &[u8]) -> Option<Hello> {
+    hello::read(body).ok()
+}
+
+/// What a node says of itself.
+pub fn our_hello(node: NodeId, incarnation: Incarnation, topology: &Topology) -> Hello {
+    hello::our_hello(node, incarnation, topology, 0)
+}
+
+/// Whether a hello fits our own, from the node that the certificate names.
+pub fn hello_fits(ours: &Hello, theirs: &Hello, certified: NodeId, topology: &Topology) -> bool {
+    hello::check(ours, theirs, certified, topology).is_ok()
+}
+
+/// The records at the start of a journal: the sequence number of each, and where it ends.
+pub fn journal_records(bytes: &[u8]) -> Vec<(u64, usize)> {
+    disk::probe::journal_records(bytes)
+}
+
+/// The newest mark in a file of syncs, and that file with this mark in it.
+pub fn watermark(bytes: &[u8]) -> Option<((u64, Option<u64>), Bytes)> {
+    disk::probe::watermark(bytes)
+}
+
+/// The bytes as `identity.json` and as `topology.json`, each written again if it can be read.
+pub fn directory_files(bytes: &[u8]) -> [Option<Vec<u8>>; 2] {
+    directory::rewritten(bytes)
+}

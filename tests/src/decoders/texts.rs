@@ -1,0 +1,111 @@
+//! What people write, and what certificates say.
+
+use std::path::Path;
+
+use driftless_node::config::{
+    NodeConfig, Profile, Source, parse_cluster, parse_context_keys, parse_profile, parse_profiles,
+};
+use driftless_node::jsonl::{json_bytes, parse_line};
+use driftless_node::net::subject::{Role, Subject};
+use serde_json::{Map, Value};
+
+use super::laws;
+
+/// `cluster.toml`.
+pub fn cluster_file(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    match parse_cluster(Path::new("cluster.toml"), text) {
+        Ok(topology) => {
+            laws::of_topology(&topology);
+            let again = parse_cluster(Path::new("elsewhere.toml"), text).expect("was fine a moment ago");
+            assert_eq!(again.digest(), topology.digest(), "every node computes the same from the same file");
+        }
+        Err(error) => drop(error.to_string()),
+    }
+}
+
+/// `node.toml`. What `serve --print-config` prints is a file that says the same.
+pub fn node_file(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let parse = |text: &str| NodeConfig::parse(Path::new("node.toml"), text, [], &[]);
+    let config = match parse(text) {
+        Ok(config) => config,
+        Err(error) => return drop(error.to_string()),
+    };
+    let printed = config.print();
+    let again = parse(&printed).unwrap_or_else(|error| panic!("{error}\n{printed}"));
+    // Only where it comes from differs: everything stands in the file now.
+    let said = |config: &NodeConfig| -> Vec<(&str, String)> {
+        config.entries().map(|(key, value, _): (_, _, &Source)| (key, value.to_owned())).collect()
+    };
+    assert_eq!(said(&again), said(&config), "{printed}");
+    assert_eq!(again.limits, config.limits);
+}
+
+/// A profile of the command line, or a file of them.
+pub fn profiles(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let survives = |profile: &Profile| {
+        let written = toml::to_string(profile).expect("a profile is texts and a list of texts");
+        assert_eq!(parse_profile(&written).as_ref(), Ok(profile), "{written}");
+    };
+    match parse_profile(text) {
+        Ok(profile) => survives(&profile),
+        Err(error) => drop(error.to_string()),
+    }
+    parse_profiles(text).iter().flatten().for_each(|(_, profile)| survives(profile));
+}
+
+/// The file of the keys that seal context tokens.
+pub fn context_keys(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    match parse_context_keys(Path::new("context.key"), text) {
+        Ok(keys) => {
+            let shown = format!("{keys:?}");
+            assert!(shown.len() <= 2 + 5 * 256, "ids, and no secrets: {shown}");
+        }
+        Err(error) => drop(error.to_string()),
+    }
+}
+
+/// One line of what `load` reads. What `dump` makes of it reads as the same.
+pub fn record_lines(bytes: &[u8]) {
+    let Ok(Some(record)) = parse_line("f.jsonl", 7, bytes) else { return };
+    let mut values: Vec<Value> = record.values.iter().map(|(value, _)| json_bytes(value)).collect();
+    let mut line = Map::from_iter([("key".to_owned(), json_bytes(record.key.as_bytes()))]);
+    match values.len() {
+        1 => line.insert("value".to_owned(), values.swap_remove(0)),
+        _ => line.insert("values".to_owned(), values.into()),
+    };
+    let line = Value::from(line).to_string();
+    let again = parse_line("f.jsonl", 7, line.as_bytes()).expect("was dumped").expect("is a record");
+    assert_eq!(again.key, record.key);
+    assert!(again.values.iter().map(|(value, _)| value).eq(record.values.iter().map(|(value, _)| value)));
+    assert_eq!(parse_line("f.jsonl", 7, bytes), Ok(Some(record)), "the names of its writes too");
+}
+
+/// A certificate.
+pub fn certificates(bytes: &[u8]) {
+    match Subject::of_certificate(bytes) {
+        Ok(subject) => of_subject(&subject),
+        Err(error) => drop(error.to_string()),
+    }
+}
+
+/// The name in a certificate.
+pub fn subjects(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    match text.parse::<Subject>() {
+        Ok(subject) => {
+            of_subject(&subject);
+            assert_eq!(subject.to_string(), text);
+        }
+        Err(error) => drop(error.to_string()),
+    }
+}
+
+fn of_subject(subject: &Subject) {
+    assert_eq!(subject.to_string().parse().as_ref(), Ok(subject));
+    assert!(Subject::is_plain(&subject.cluster));
+    assert!(if subject.role == Role::Authority { subject.name.is_empty() } else { Subject::is_plain(&subject.name) });
+}
