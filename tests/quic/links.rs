@@ -8,7 +8,7 @@ use driftless_proto::{Failure, Unknown};
 use quinn::TransportConfig;
 use tokio::time::Instant;
 
-use crate::rig::{Raw, Scenario, World, put};
+use crate::rig::{Raw, SCRIPT, Scenario, World, put};
 
 const IDLE_TIMEOUT: Duration = Duration::from_secs(6);
 
@@ -132,5 +132,96 @@ fn a_node_answers_before_the_deadline_that_passes_on_the_way() {
         let took = begun.elapsed();
         assert!(took >= deadline && took < deadline + Duration::from_millis(50), "{took:?}");
         assert_eq!(world.node(&asked).metrics().requests_open.get(), 0, "nothing is left of it");
+    });
+}
+
+#[test]
+fn a_link_that_comes_and_goes_leaves_nothing_behind() {
+    for shards in [vec![1], vec![1, 3, 2]] {
+        let scenario = Scenario { shards, ..Scenario::default() };
+        scenario.run(async |world: World| {
+            world.connected().await;
+            let client = world.client().await;
+            let bucket = client.bucket("default");
+            let pairs = [("ada", "bob"), ("bob", "cyd"), ("ada", "cyd")];
+            for round in 0..24_u64 {
+                let (one, other) = pairs[round as usize % 3];
+                // Now shorter, now longer than a handshake, a call, and the idle timeout.
+                let time = Duration::from_millis([30, 300, 1300, 2500, 7000][round as usize % 5]);
+                turmoil::partition(one, other);
+                let until = Instant::now() + time;
+                while Instant::now() < until {
+                    let key = format!("key {round}");
+                    let put = bucket.put(key, vec![7; 20_000]).write_id(world.write_id());
+                    put.await.expect("every node reaches another one");
+                    tokio::time::sleep(time / 10).await;
+                }
+                turmoil::repair(one, other);
+                tokio::time::sleep(Duration::from_millis(round * 37 % 400)).await;
+            }
+            world.connected().await;
+            for name in world.dialling() {
+                assert_eq!(world.node(&name).metrics().peers_connected.get(), 2, "{name}");
+            }
+            // Were a connection counted twice, its end would not be noticed.
+            world.crash("bob").await;
+            let noticed = || ["ada", "cyd"].iter().all(|name| world.node(name).metrics().peers_connected.get() == 1);
+            world.until("the end is noticed", IDLE_TIMEOUT * 2, noticed).await;
+            world.start("bob").await;
+            world.connected().await;
+        });
+    }
+}
+
+#[test]
+fn a_client_that_a_node_cannot_answer_goes_elsewhere() {
+    Scenario::default().run(async |world: World| {
+        world.connected().await;
+        let client = world.client().await;
+        let bucket = client.bucket("default");
+        let key = world.key_of("ada", 0);
+        for number in 0..10 {
+            bucket.put(&*key, vec![number]).write_id(world.write_id()).await.expect("is stored");
+        }
+        for (from, to) in [("ada", SCRIPT), (SCRIPT, "ada")] {
+            world.cut(from, to);
+            for number in 0..20 {
+                let begun = Instant::now();
+                bucket.put(&*key, vec![number]).write_id(world.write_id()).await.expect("is stored elsewhere");
+                assert!(begun.elapsed() < Duration::from_millis(500), "{from} to {to}: {:?}", begun.elapsed());
+            }
+            world.mend(from, to);
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        }
+    });
+}
+
+#[test]
+fn packets_held_back_for_seconds_do_no_harm_when_they_come() {
+    Scenario::default().run(async |world: World| {
+        world.connected().await;
+        let client = world.client().await;
+        let bucket = client.bucket("default");
+        for (round, seconds) in [1, 3, 8].into_iter().enumerate() {
+            turmoil::hold("ada", "bob");
+            turmoil::hold("ada", "cyd");
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_secs(seconds) {
+                let key = format!("key {round} {:?}", begun.elapsed());
+                bucket.put(&*key, vec![7; 500]).write_id(world.write_id()).await.expect("two of three are left");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            turmoil::release("ada", "bob");
+            turmoil::release("ada", "cyd");
+            world.connected().await;
+            let key = format!("after {round}");
+            // Everybody is thought alive again, and counted on.
+            let alive = || world.sees("ada", "bob").liveness == Liveness::Alive && world.sees("bob", "ada").liveness == Liveness::Alive;
+            world.until("they think well of each other", Duration::from_secs(5), alive).await;
+            bucket.put(&*key, "x").write_id(world.write_id()).w(3).sloppy(false).await.expect("all three are there");
+        }
+        for name in world.dialling() {
+            assert_eq!(world.node(&name).metrics().protocol_violations.get(), 0, "{name}");
+        }
     });
 }

@@ -115,3 +115,28 @@ fn more_requests_than_a_connection_may_have_are_overloaded_at_once() {
         }
     });
 }
+
+#[test]
+fn a_peer_that_takes_nothing_costs_bounded_memory_and_no_client_its_time() {
+    let scenario = Scenario {
+        settings: |_, settings| settings.net.outbound_bytes_max = 1 << 20,
+        ..Scenario::default()
+    };
+    scenario.run(async |world: World| {
+        world.connected().await;
+        let client = world.client().await;
+        let bucket = client.bucket("default");
+        world.cut("ada", "bob");
+        world.cut("cyd", "bob");
+        for number in 0..100 {
+            let put = bucket.put(format!("key {number}"), vec![7; 100_000]).write_id(world.write_id());
+            put.timeout(Duration::from_secs(3)).await.expect("two of three are left");
+        }
+        world.mend("ada", "bob");
+        world.mend("cyd", "bob");
+        world.connected().await;
+        let put = bucket.put("after", vec![7; 100_000]).write_id(world.write_id()).w(3).sloppy(false);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        put.await.expect("all three are there");
+    });
+}

@@ -169,3 +169,24 @@ fn a_power_cut_of_all_nodes_loses_nothing_acknowledged() {
         }
     });
 }
+
+#[test]
+fn a_node_that_stops_while_it_is_cut_off_ends_in_time() {
+    Scenario::default().run(async |world: World| {
+        world.connected().await;
+        let mut raw = Raw::connect(&world, "bob", TransportConfig::default()).await;
+        turmoil::partition("bob", "ada");
+        turmoil::partition("bob", "cyd");
+        for number in 0..20 {
+            raw.ask(put(&format!("key {number}"), "x", world.write_id()), Duration::from_secs(3)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        world.node("bob").stop();
+        for _ in 0..20 {
+            let answer = raw.answer().await.response;
+            assert!(matches!(answer, Response::Failed(_)), "each is told: {answer:?}");
+        }
+        let stopped = || world.machine("bob").node.borrow().is_none();
+        world.until("it has stopped", Duration::from_secs(8), stopped).await;
+    });
+}

@@ -79,3 +79,28 @@ fn a_flood_of_handshakes_keeps_nobody_out() {
         assert_eq!(world.downs("ada") + world.downs("bob") + world.downs("cyd"), 0);
     });
 }
+
+#[test]
+fn a_member_that_says_nothing_or_never_ends_is_shown_out() {
+    let scenario = Scenario { settings: |_, settings| settings.net.arrival_timeout = Duration::from_secs(2), ..Scenario::default() };
+    scenario.run(async |world: World| {
+        world.connected().await;
+        let ours = world.authority().certificate().to_owned();
+        let transport = || {
+            let mut transport = TransportConfig::default();
+            transport.keep_alive_interval(Some(Duration::from_secs(1)));
+            transport
+        };
+        let peer = config(&ours, &world.authority().node("cyd"), ALPN_PEER, transport());
+        let silent = dial(&world, "ada", peer).await.expect("has a good certificate");
+        let client = config(&ours, &world.authority().client("tester"), ALPN_CLIENT, transport());
+        let endless = dial(&world, "ada", client).await.expect("has a good certificate");
+        let mut stream = endless.open_uni().await.expect("there is room");
+        stream.write_all(&100_u32.to_le_bytes()).await.expect("goes out");
+        for connection in [silent, endless] {
+            let closed = tokio::time::timeout(Duration::from_secs(3), connection.closed()).await.expect("in time");
+            assert!(matches!(&closed, ConnectionError::ApplicationClosed(close) if close.error_code.into_inner() != 0), "{closed}");
+        }
+        assert!(world.reaches("cyd", "ada") && world.reaches("ada", "cyd"), "the real one is left alone");
+    });
+}

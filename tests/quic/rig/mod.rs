@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 pub(crate) use identity::{Authority, Issued};
 pub(crate) use network::{Faults, Packet};
 pub(crate) use raw::{Raw, config, dial, get, put};
-pub(crate) use world::{CLUSTER, Scenario, World};
+pub(crate) use world::{CLUSTER, SCRIPT, Scenario, World};
 
 /// When every run begins.
 pub(crate) fn start_of_time() -> SystemTime {

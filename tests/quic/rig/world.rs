@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -38,7 +39,8 @@ pub(crate) struct Scenario {
     pub(crate) nodes: Vec<&'static str>,
     /// Hosts that run a second node of a member's name, and that name. They are started by the script.
     pub(crate) copies: Vec<(&'static str, &'static str)>,
-    pub(crate) shards: u16,
+    /// Of each node in turn; the last number is that of all further ones.
+    pub(crate) shards: Vec<u16>,
     /// Least and most time that a packet takes. Every packet draws its own: they overtake each other.
     pub(crate) latency: (Duration, Duration),
     /// Packets that a socket holds for a host that has not read them.
@@ -57,7 +59,7 @@ impl Default for Scenario {
         Scenario {
             nodes: vec!["ada", "bob", "cyd"],
             copies: Vec::new(),
-            shards: 1,
+            shards: vec![1],
             latency: (Duration::from_micros(200), Duration::from_millis(3)),
             receive_queue: 4096,
             sync_takes: Duration::from_millis(1),
@@ -71,11 +73,21 @@ impl Default for Scenario {
 impl Scenario {
     /// Runs a script against the scenario, once for every seed. Fails if the script does, or anything that it made run.
     pub(crate) fn run<F: Future<Output = ()> + 'static>(&self, script: impl Fn(World) -> F) {
-        let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-        let first = number("DRIFTLESS_SEED").unwrap_or(1);
-        for seed in first..first + number("DRIFTLESS_SEEDS").unwrap_or(1) {
+        for seed in Scenario::seeds() {
             self.run_seed(seed, &script);
         }
+    }
+
+    fn shards_of(&self, name: &str) -> u16 {
+        let at = self.nodes.iter().position(|node| *node == name).expect("is a member");
+        self.shards[at.min(self.shards.len() - 1)]
+    }
+
+    /// One, unless the environment asks for others.
+    pub(crate) fn seeds() -> Range<u64> {
+        let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+        let first = number("DRIFTLESS_SEED").unwrap_or(1);
+        first..first + number("DRIFTLESS_SEEDS").unwrap_or(1)
     }
 
     /// The same for one seed; what was sent.
@@ -160,7 +172,7 @@ impl Inner {
                     host: host.to_owned(),
                     ip: ip_of(host),
                     name: name.to_owned(),
-                    disks: (0..scenario.shards).map(|_| Disk::default()).collect(),
+                    disks: (0..scenario.shards_of(name)).map(|_| Disk::default()).collect(),
                     starts: Cell::new(0),
                     node: RefCell::default(),
                     sockets: RefCell::default(),
@@ -169,7 +181,7 @@ impl Inner {
             .collect();
         let members = machines.iter().take(scenario.nodes.len()).map(|machine| {
             let mut member = Member::new(machine.name.clone(), format!("{}:{PORT}", machine.ip));
-            member.shards = scenario.shards;
+            member.shards = scenario.shards_of(&machine.name);
             member
         });
         Inner {
@@ -207,7 +219,7 @@ impl World {
         let mut settings = self.settings(machine, starts, life);
         (self.0.scenario.settings)(&machine.host, &mut settings);
         let bind = |shard| SimulatedSocket::bind(&self.0.network, machine.ip, PORT + shard);
-        let sockets = (0..self.0.scenario.shards).map(bind).collect::<std::io::Result<Vec<_>>>()?;
+        let sockets = (0..machine.disks.len() as u16).map(bind).collect::<std::io::Result<Vec<_>>>()?;
         *machine.sockets.borrow_mut() = sockets.iter().map(Arc::downgrade).collect();
         let (host, transport) = (machine.host.clone(), self.0.scenario.transport);
         let rng = Mutex::new(StdRng::seed_from_u64(life));
