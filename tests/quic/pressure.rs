@@ -140,3 +140,27 @@ fn a_peer_that_takes_nothing_costs_bounded_memory_and_no_client_its_time() {
         put.await.expect("all three are there");
     });
 }
+
+#[test]
+fn large_frames_beyond_the_budget_of_memory_wait_for_their_turn() {
+    let scenario = Scenario {
+        // The least there can be: one frame of the longest kind, 17 of these.
+        settings: |_, settings| settings.net.large_bytes_max = 0,
+        // Packets keep their order: what overtakes is taken for lost, and slows everything down.
+        latency: (Duration::from_millis(1), Duration::from_millis(1)),
+        ..Scenario::default()
+    };
+    scenario.run(async |world: World| {
+        world.connected().await;
+        let mut eager = TransportConfig::default();
+        eager.send_window(64 << 20);
+        let mut raw = Raw::connect(&world, "ada", eager).await;
+        for number in 0..24 {
+            raw.ask(put(&format!("key {number}"), vec![7; 1 << 20], world.write_id()), DEADLINE).await;
+        }
+        for _ in 0..24 {
+            let answer = raw.answer().await.response;
+            assert!(matches!(answer, Response::Stored(_)), "{answer:?}");
+        }
+    });
+}
