@@ -96,6 +96,11 @@ fn of_two_equal_copies_both_are_refused_until_one_is_started_again() {
         let alone = |host: &str| ["ada", "cyd"].iter().all(|other| !world.reaches(host, other));
         world.until("neither is trusted", Duration::from_secs(3), || alone("bob") && alone("copy")).await;
         writes(&world, &client, "without them").await;
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(3) {
+            assert!(alone("bob") && alone("copy"), "nor for a moment");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         world.node("bob").stop();
         world.until("it has stopped", Duration::from_secs(6), || world.machine("bob").node.borrow().is_none()).await;
         world.start("bob").await;

@@ -27,7 +27,7 @@ fn a_foreign_certificate_gets_nothing() {
     Scenario::default().run(async |world: World| {
         world.connected().await;
         let ours = world.authority().certificate().to_owned();
-        // An authority of the same name, and one of another cluster that we would trust.
+        // Another authority of the same name; then ours, for the wrong role and the wrong protocol.
         let foreign = Authority::new(CLUSTER, "theirs");
         for (issued, alpn) in [
             (foreign.client("tester"), ALPN_CLIENT),
