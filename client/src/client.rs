@@ -195,8 +195,7 @@ impl ClientBuilder {
         let identity = self.identity.ok_or(ConnectError::NoIdentity)?;
         let settings = self.profile.over(&Settings::default());
         let connect_timeout = self.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
-        let io =
-            Io::new(&identity, self.runtime, connect_timeout, self.surroundings).map_err(ConnectError::Io)?;
+        let io = Io::new(&identity, self.runtime, connect_timeout, self.surroundings).map_err(ConnectError::Io)?;
         let router = Router::start(Arc::clone(&io), self.seeds, settings.via.clone(), settings.attempt_timeout)
             .await
             .map_err(|failures| ConnectError::NoSeedAnswered { failures })?;

@@ -146,7 +146,8 @@ impl Io {
         if let Some(endpoint) = slot {
             return Ok(endpoint.clone());
         }
-        let endpoint = (self.surroundings.endpoint)(any).map_err(|source| ConnectFailure::Socket { source: Arc::new(source) })?;
+        let endpoint =
+            (self.surroundings.endpoint)(any).map_err(|source| ConnectFailure::Socket { source: Arc::new(source) })?;
         Ok(slot.insert(endpoint).clone())
     }
 

@@ -28,7 +28,11 @@ fn after_a_partition_all_reach_all_and_nothing_is_lost() {
         }
         // Longer than the idle timeout: the connections are gone on both sides.
         for number in 0..100 {
-            bucket.put(format!("key {number}"), vec![number; 100]).write_id(world.write_id()).await.expect("two are left");
+            bucket
+                .put(format!("key {number}"), vec![number; 100])
+                .write_id(world.write_id())
+                .await
+                .expect("two are left");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         for other in others() {
@@ -99,7 +103,12 @@ fn a_one_way_cut_between_nodes_costs_clients_nothing_but_time() {
                 for asked in &ends {
                     let sent = Instant::now();
                     let key = format!("key {}", begun.elapsed().as_millis());
-                    bucket.put(key, "x").write_id(world.write_id()).via(asked).await.expect("two of three can be reached");
+                    bucket
+                        .put(key, "x")
+                        .write_id(world.write_id())
+                        .via(asked)
+                        .await
+                        .expect("two of three can be reached");
                     slowest = slowest.max(sent.elapsed());
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -216,7 +225,10 @@ fn packets_held_back_for_seconds_do_no_harm_when_they_come() {
             world.connected().await;
             let key = format!("after {round}");
             // Everybody is thought alive again, and counted on.
-            let alive = || world.sees("ada", "bob").liveness == Liveness::Alive && world.sees("bob", "ada").liveness == Liveness::Alive;
+            let alive = || {
+                world.sees("ada", "bob").liveness == Liveness::Alive
+                    && world.sees("bob", "ada").liveness == Liveness::Alive
+            };
             world.until("they think well of each other", Duration::from_secs(5), alive).await;
             bucket.put(&*key, "x").write_id(world.write_id()).w(3).sloppy(false).await.expect("all three are there");
         }

@@ -67,7 +67,8 @@ fn packets_that_arrive_twice_do_nothing_twice() {
         assert!(done > 50 && world.network().counts().duplicated > 500, "{done}");
         unharmed(&world);
         none_refused(&world);
-        let retries: u64 = world.dialling().iter().map(|name| world.node(name).metrics().retries_recognised.get()).sum();
+        let retries: u64 =
+            world.dialling().iter().map(|name| world.node(name).metrics().retries_recognised.get()).sum();
         assert_eq!(retries, 0, "a packet that comes twice is no request that comes twice");
     });
 }
@@ -108,7 +109,11 @@ fn a_client_whose_port_changes_loses_no_request() {
             for socket in world.client_sockets() {
                 let before = socket.port();
                 socket.rebind();
-                bucket.put(format!("key {round}"), vec![round; 100_000]).write_id(world.write_id()).await.expect("is stored");
+                bucket
+                    .put(format!("key {round}"), vec![round; 100_000])
+                    .write_id(world.write_id())
+                    .await
+                    .expect("is stored");
                 assert_ne!(socket.port(), before);
             }
             let read = bucket.get(format!("key {round}")).await.expect("is read");
@@ -129,7 +134,9 @@ fn a_dialling_node_whose_port_changes_keeps_its_connections() {
             let socket = world.machine(&moves).sockets.borrow()[0].upgrade().expect("is open");
             let before = socket.port();
             socket.rebind();
-            world.until("a packet was sent from another port", Duration::from_secs(3), || socket.port() != before).await;
+            world
+                .until("a packet was sent from another port", Duration::from_secs(3), || socket.port() != before)
+                .await;
             drop(socket);
             let bucket = client.bucket("default");
             for number in 0..10 {

@@ -25,7 +25,8 @@ fn more_large_frames_than_streams_do_not_deadlock() {
         let client = world.client().await;
         let bucket = client.bucket("default");
         let keys: Vec<String> = (0..24).map(|number| format!("key {number}")).collect();
-        let puts = keys.iter().map(|key| bucket.put(key, vec![7; 200_000]).write_id(world.write_id()).w(3).into_future());
+        let puts =
+            keys.iter().map(|key| bucket.put(key, vec![7; 200_000]).write_id(world.write_id()).w(3).into_future());
         for stored in join_all(puts).await {
             stored.expect("is stored on all three");
         }
@@ -107,7 +108,8 @@ fn more_requests_than_a_connection_may_have_are_overloaded_at_once() {
         // A client as applications have it takes the hint and comes back.
         let client = world.client().await;
         let bucket = client.bucket("default");
-        let puts = (0..60).map(|n| bucket.put(format!("more {n}"), "x").write_id(world.write_id()).via(&asked).into_future());
+        let puts =
+            (0..60).map(|n| bucket.put(format!("more {n}"), "x").write_id(world.write_id()).via(&asked).into_future());
         for stored in join_all(puts).await {
             if let Err(error) = stored {
                 assert_eq!(error.outcome(), Outcome::Refused, "{error}");
@@ -118,10 +120,8 @@ fn more_requests_than_a_connection_may_have_are_overloaded_at_once() {
 
 #[test]
 fn a_peer_that_takes_nothing_costs_bounded_memory_and_no_client_its_time() {
-    let scenario = Scenario {
-        settings: |_, settings| settings.net.outbound_bytes_max = 1 << 20,
-        ..Scenario::default()
-    };
+    let scenario =
+        Scenario { settings: |_, settings| settings.net.outbound_bytes_max = 1 << 20, ..Scenario::default() };
     scenario.run(async |world: World| {
         world.connected().await;
         let client = world.client().await;

@@ -82,7 +82,10 @@ fn a_flood_of_handshakes_keeps_nobody_out() {
 
 #[test]
 fn a_member_that_says_nothing_or_never_ends_is_shown_out() {
-    let scenario = Scenario { settings: |_, settings| settings.net.arrival_timeout = Duration::from_secs(2), ..Scenario::default() };
+    let scenario = Scenario {
+        settings: |_, settings| settings.net.arrival_timeout = Duration::from_secs(2),
+        ..Scenario::default()
+    };
     scenario.run(async |world: World| {
         world.connected().await;
         let ours = world.authority().certificate().to_owned();
@@ -99,7 +102,10 @@ fn a_member_that_says_nothing_or_never_ends_is_shown_out() {
         stream.write_all(&100_u32.to_le_bytes()).await.expect("goes out");
         for connection in [silent, endless] {
             let closed = tokio::time::timeout(Duration::from_secs(3), connection.closed()).await.expect("in time");
-            assert!(matches!(&closed, ConnectionError::ApplicationClosed(close) if close.error_code.into_inner() != 0), "{closed}");
+            assert!(
+                matches!(&closed, ConnectionError::ApplicationClosed(close) if close.error_code.into_inner() != 0),
+                "{closed}"
+            );
         }
         assert!(world.reaches("cyd", "ada") && world.reaches("ada", "cyd"), "the real one is left alone");
     });

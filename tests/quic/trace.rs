@@ -37,7 +37,8 @@ async fn bad_day(world: World) {
 /// Packets of the first around the place where two runs differ.
 fn first_difference(one: &[Packet], other: &[Packet]) -> Option<String> {
     let at = (0..one.len().max(other.len())).find(|at| one.get(*at) != other.get(*at))?;
-    let around = |packets: &[Packet]| format!("{:#?}", packets.iter().skip(at.saturating_sub(2)).take(5).collect::<Vec<_>>());
+    let around =
+        |packets: &[Packet]| format!("{:#?}", packets.iter().skip(at.saturating_sub(2)).take(5).collect::<Vec<_>>());
     Some(format!("packet {at} of {} and {}:\n{}\n{}", one.len(), other.len(), around(one), around(other)))
 }
 

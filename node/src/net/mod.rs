@@ -9,10 +9,10 @@
 //! sync.rs     one thread for all shards' syncs  ◀──────────┘
 //! detection.rs        the detector, on shard 0, and its datagrams
 //! surroundings.rs     what the system gives, and tests replace
+//! local_node.rs       the same shards as tasks of one thread, for tests in simulated time
 //! route.rs, returns.rs    what arrives at the wrong shard, and its way back
 //! ```
-//! [`Node::start`] runs a node within a process; [`run`] is that and waiting for its end. [`local_node`] runs the same shards as
-//! tasks of one thread, for tests in simulated time.
+//! [`Node::start`] runs a node within a process; [`run`] is that and waiting for its end.
 
 // The machines are told the time, draw from a seed and iterate in order; the shell around them is where clocks, threads
 // and randomness of the system come in, and no order of a map in here reaches an output.
@@ -211,7 +211,8 @@ impl Node {
             let guard = Guard { shared: shared.clone(), ending };
             spawn(&shared, "sync".to_owned(), move || {
                 let shared = &guard.shared;
-                shared.after_sync(shared.sync.run(&syncer, &shared.metrics, |shard, batch| shared.synced(shard, batch)));
+                shared
+                    .after_sync(shared.sync.run(&syncer, &shared.metrics, |shard, batch| shared.synced(shard, batch)));
             })?
         };
         let admin_thread = match listener {
@@ -340,15 +341,17 @@ impl Prepared {
     /// What each shard begins with.
     fn shards<S: Store>(self, sockets: Vec<OpenSocket>, stores: Vec<S>) -> impl Iterator<Item = ShardStart<S>> {
         let Prepared { shared, server, dialer, reset_key, notes, .. } = self;
-        (0_u16..).zip(sockets.into_iter().zip(notes).zip(stores)).map(move |(shard, ((socket, notes), store))| ShardStart {
-            shared: shared.clone(),
-            shard,
-            socket,
-            server: server.clone(),
-            dialer: dialer.clone(),
-            reset_key: reset_key.clone(),
-            store,
-            notes,
+        (0_u16..).zip(sockets.into_iter().zip(notes).zip(stores)).map(move |(shard, ((socket, notes), store))| {
+            ShardStart {
+                shared: shared.clone(),
+                shard,
+                socket,
+                server: server.clone(),
+                dialer: dialer.clone(),
+                reset_key: reset_key.clone(),
+                store,
+                notes,
+            }
         })
     }
 }

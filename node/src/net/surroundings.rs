@@ -18,16 +18,12 @@ pub struct Surroundings {
     /// Seeds of the machines, and the jitter of redials.
     pub random: Arc<dyn Fn() -> [u8; 32] + Send + Sync>,
     /// Changes how the endpoint of a shard is set up; nothing by default.
-    pub tune: Arc<dyn Fn(&mut EndpointConfig, &mut TransportConfig) + Send + Sync>,
+    pub tune: Arc<Tune>,
 }
 
 impl Default for Surroundings {
     fn default() -> Surroundings {
-        Surroundings {
-            wall: SystemTime::now,
-            random: Arc::new(rand::random),
-            tune: Arc::new(|_, _| {}),
-        }
+        Surroundings { wall: SystemTime::now, random: Arc::new(rand::random), tune: Arc::new(|_, _| {}) }
     }
 }
 
@@ -44,6 +40,9 @@ impl fmt::Debug for Surroundings {
         f.debug_struct("Surroundings").finish_non_exhaustive()
     }
 }
+
+/// Changes how an endpoint is set up.
+pub type Tune = dyn Fn(&mut EndpointConfig, &mut TransportConfig) + Send + Sync;
 
 /// Hands out a shard's socket, on the runtime that the shard runs on.
 pub(crate) type OpenSocket = Box<dyn FnOnce() -> io::Result<Arc<dyn AsyncUdpSocket>> + Send>;

@@ -91,7 +91,11 @@ impl Scenario {
     }
 
     /// The same for one seed; what was sent.
-    pub(crate) fn run_seed<F: Future<Output = ()> + 'static>(&self, seed: u64, script: impl FnOnce(World) -> F) -> Vec<Packet> {
+    pub(crate) fn run_seed<F: Future<Output = ()> + 'static>(
+        &self,
+        seed: u64,
+        script: impl FnOnce(World) -> F,
+    ) -> Vec<Packet> {
         count_panics();
         PANICS.set(0);
         let mut builder = turmoil::Builder::new();
@@ -489,7 +493,11 @@ fn count_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         if let Ok(filter) = std::env::var("DRIFTLESS_LOG") {
-            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_timer(SimulatedTime).init();
+            tracing_subscriber::fmt()
+                .with_env_filter(filter)
+                .with_writer(std::io::stderr)
+                .with_timer(SimulatedTime)
+                .init();
         }
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
