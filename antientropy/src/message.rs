@@ -13,7 +13,7 @@
 //!     │ ◀──────────────── Noted      once the responder's Merges are done
 //!     │ Done ──────────────────────────────────────────────▶ │
 //! ```
-//! Every request but `Done` has one answer with its step; `Refused` may be the answer to any. A message lost ends the
+//! Every request but `Done` and `Over` has one answer with its step; `Refused` may be the answer to any. A message lost ends the
 //! exchange after a while; one that comes twice or late is recognised by its step.
 //!
 //! Keys are named by their token, which is a hash of bucket and key, and by which every replica finds them. Where two
@@ -66,6 +66,8 @@ pub enum Ask {
     Differ(Rising<DIFFER_MAX>),
     /// This was all. Not answered.
     Done,
+    /// This was all, and some of what I sent was not taken: we are not equal. Not answered.
+    Over,
 }
 
 /// What a responder answers.
@@ -75,7 +77,7 @@ pub enum Answer {
     Compared(Compared),
     /// To [`Ask::List`].
     Listed(Listing),
-    /// To [`Ask::Differ`]: what was to be sent has been sent.
+    /// To [`Ask::Differ`]: what was to be sent has been sent, and taken.
     Noted,
     /// To any: no effect here, and this exchange is over unless the reason says how to go on.
     Refused(Refused),
@@ -100,6 +102,8 @@ pub enum Refused {
     Unreadable,
     /// What was asked makes no sense.
     Malformed,
+    /// Some of what it sent to repair the initiator was not taken.
+    NotTaken,
 }
 
 /// Begins an exchange.

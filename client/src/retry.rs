@@ -72,6 +72,7 @@ pub enum RetryAt {
 /// | overloaded | next node, after the time that the node asked for |
 /// | wrong node, old ring, node is stopping | next node at once; the ring is fetched if it was old |
 /// | not enough replicas | next node after a backoff, at most [`replicas_max`](DefaultRetry::replicas_max) attempts |
+/// | the node's disk is full | next node at once, at most as many attempts: another owner may have room |
 /// | no connection | next node, after a backoff that grows |
 /// | connection lost | next node at once |
 /// | outcome unknown, a write | same node once (it remembers the write id), then the next |
@@ -99,7 +100,7 @@ pub(crate) struct Backoff {
 }
 
 impl DefaultRetry {
-    /// At most 10 attempts, 3 of them for want of replicas, with waits from 20 ms to 1 s.
+    /// At most 10 attempts, 3 of them for want of replicas or of room, with waits from 20 ms to 1 s.
     pub fn new() -> DefaultRetry {
         DefaultRetry {
             attempts_max: 10,
@@ -116,7 +117,7 @@ impl DefaultRetry {
         self
     }
 
-    /// Most attempts when too few replicas can be reached: enough that nodes which see each other differently are
+    /// Most attempts when too few replicas can be reached or have room: enough that nodes which see each other differently are
     /// asked, few enough that the caller learns of a real outage at once.
     #[must_use]
     pub fn replicas_max(mut self, attempts: u32) -> DefaultRetry {
@@ -159,6 +160,8 @@ impl RetryPolicy for DefaultRetry {
                 Refusal::NotOwner { .. } | Refusal::StaleRing { .. } if failed.number == 1 => next(Duration::ZERO),
                 Refusal::NotOwner { .. } | Refusal::StaleRing { .. } => next(backoff()),
                 Refusal::NotEnoughReplicas { .. } if failed.number < self.replicas_max => next(backoff()),
+                // It is the coordinator's own disk; another replica's would only fail to acknowledge.
+                Refusal::StorageFull if failed.number < self.replicas_max => next(Duration::ZERO),
                 _ => Decision::GiveUp,
             },
             Cause::NotConnected { failure, .. } if failure.is_lasting() && failed.number >= LASTING_MAX => {
@@ -283,17 +286,22 @@ mod tests {
 
     #[test]
     fn what_would_be_refused_again_is_reported() {
-        for refusal in [
-            Refusal::NoSuchBucket,
-            Refusal::WriteIdReused,
-            Refusal::TooManySiblings { siblings: 64, bytes: 64 },
-            Refusal::StorageFull,
-        ] {
+        for refusal in
+            [Refusal::NoSuchBucket, Refusal::WriteIdReused, Refusal::TooManySiblings { siblings: 64, bytes: 64 }]
+        {
             assert_eq!(decide(refused(refusal), 1, 1, true), Decision::GiveUp);
         }
         let few = || refused(Refusal::NotEnoughReplicas { needed: 2, available: 1 });
         assert!(at(decide(few(), 2, 1, true)).is_some());
         assert_eq!(decide(few(), 3, 1, true), Decision::GiveUp);
+    }
+
+    #[test]
+    fn a_full_disk_is_left_for_an_owner_with_room() {
+        let elsewhere = Decision::Retry { after: Duration::ZERO, at: RetryAt::Next };
+        assert_eq!(decide(refused(Refusal::StorageFull), 1, 1, true), elsewhere);
+        assert_eq!(decide(refused(Refusal::StorageFull), 2, 1, true), elsewhere);
+        assert_eq!(decide(refused(Refusal::StorageFull), 3, 1, true), Decision::GiveUp, "all owners are full");
     }
 
     #[test]

@@ -4,10 +4,12 @@
 //! and clients all follow from one number, and that number replays them.
 //! [`gallery`] plays the anomalies of quorum systems on the same machines, each as a script.
 //! [`decoders`] gives damaged bytes to everything that reads bytes from outside.
-//! [`processes`] runs real processes and does to them what happens to processes.
+//! [`processes`] runs real processes and does to them what happens to processes; [`torment`] does so for as long as you
+//! like, to their disks as well.
 
 pub mod damage;
 pub mod decoders;
 pub mod gallery;
 pub mod processes;
 pub mod sim;
+pub mod torment;

@@ -120,16 +120,16 @@ impl Responder {
                 None => refused(Refused::Rebuilding),
             },
             Ask::Differ(tokens) => self.differ(now, again, tokens),
-            Ask::Done => None,
+            Ask::Done | Ask::Over => None,
         };
-        let ended = matches!(answer, Some(Answer::Refused(_))) || request.ask == Ask::Done;
+        let ended = matches!(answer, Some(Answer::Refused(_))) || matches!(request.ask, Ask::Done | Ask::Over);
         self.outputs.extend(answer.map(|answer| self.send(answer)));
         if ended {
             self.end();
         }
     }
 
-    /// The owner has done what the last `Repair` asked for, or given up on it.
+    /// The owner has done what the last `Repair` asked for.
     pub fn resume(&mut self, now: Micros) {
         if let Repair::Running(step) = self.repair {
             self.repair = Repair::Done(step);
@@ -139,6 +139,14 @@ impl Responder {
                 self.outputs.push_back(self.send(Answer::Noted));
             }
         }
+    }
+
+    /// The owner could not do all that the last `Repair` asked for: nobody shall think the partition equal now.
+    pub fn give_up(&mut self) {
+        if self.repair == Repair::Running(self.step) && self.deadline.is_some() {
+            self.outputs.push_back(self.send(Answer::Refused(Refused::NotTaken)));
+        }
+        self.end();
     }
 
     /// Time has passed.

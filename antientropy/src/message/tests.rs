@@ -39,6 +39,7 @@ fn requests() -> Vec<Request> {
         Ask::List(List::new(leaves.collect(), Some(Token(u64::MAX)))),
         Ask::Differ(Rising::new(tokens)),
         Ask::Done,
+        Ask::Over,
     ];
     let request = |ask| Request { exchange: ExchangeId(u64::MAX), step: u32::MAX, ask };
     asks.map(request).into()

@@ -23,10 +23,11 @@ use driftless_antientropy::{
     self as antientropy, ExchangeId, Held, Holder, Initiator, InitiatorOutput, Line, Local, Micros, Outcome, Records,
     Refused, Report, Responder, ResponderOutput, Settings, Standing, Sums, Unequal,
 };
-use driftless_proto::{Refusal, Topology};
+use driftless_proto::{BucketId, Key, Refusal, Siblings, Topology};
 use driftless_ring::{NodeId, PartitionId, Token};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::AaeLimits;
 use crate::engine::AaeCommand;
@@ -39,7 +40,7 @@ use crate::replica::store::{Store, StoreError};
 use crate::time::{Instant, Now};
 
 use budget::Budget;
-use repairs::{Parcel, Repairs, Role};
+use repairs::{Done, Parcel, Repairs, Role};
 use rounds::Rounds;
 
 /// What the reconciler wants its engine to do.
@@ -126,6 +127,8 @@ struct Begun {
     request: RequestId,
     /// Tokens at which something differed.
     found: Vec<Token>,
+    /// Whether the peer has taken all that was sent to it.
+    taken: bool,
 }
 
 /// An exchange that a peer began.
@@ -369,15 +372,21 @@ impl Reconciler {
         }
         loop {
             self.send_repairs(now, view);
-            let Some(role) = self.repairs.take_done() else { break };
+            let Some(Done { role, taken }) = self.repairs.take_done() else { break };
             match role {
                 Role::Begun(exchange) => {
+                    if let Some(begun) = self.begun.get_mut(&exchange) {
+                        begun.taken &= taken;
+                    }
                     self.with_initiator(view, exchange, |initiator, local| initiator.resume(micros(now), local));
                     self.drain_begun(now, view, exchange);
                 }
                 Role::Answering(from, exchange) => {
                     if let Some(answering) = self.answering.get_mut(&(from, exchange)) {
-                        answering.responder.resume(micros(now));
+                        match taken {
+                            true => answering.responder.resume(micros(now)),
+                            false => answering.responder.give_up(),
+                        }
                     }
                     self.drain_answering(from, exchange);
                 }
@@ -436,7 +445,7 @@ impl Reconciler {
             });
             match initiator {
                 Some(initiator) => {
-                    let begun = Begun { peer, initiator, request: RequestId(0), found: Vec::new() };
+                    let begun = Begun { peer, initiator, request: RequestId(0), found: Vec::new(), taken: true };
                     self.begun.insert(exchange, begun);
                     self.drain_begun(now, view, exchange);
                 }
@@ -451,7 +460,10 @@ impl Reconciler {
         {
             let (peer, partition) = (begun.peer, begun.initiator.partition());
             match output {
-                InitiatorOutput::Send(request) => {
+                InitiatorOutput::Send(mut request) => {
+                    if request.ask == Ask::Done && !begun.taken {
+                        request.ask = Ask::Over;
+                    }
                     let id = self.ids.draw();
                     begun.request = id;
                     let repairs =
@@ -472,10 +484,14 @@ impl Reconciler {
                     self.repairs.begin(Role::Begun(exchange), peer, partition, tokens);
                 }
                 InitiatorOutput::Ended(report) => {
-                    let found = std::mem::take(&mut begun.found);
+                    let (found, taken) = (std::mem::take(&mut begun.found), begun.taken);
                     self.begun.remove(&exchange);
                     self.repairs.drop_job(Role::Begun(exchange));
-                    self.ended(now, view, peer, partition, &report, &found);
+                    if taken {
+                        self.ended(now, view, peer, partition, &report, &found);
+                    } else {
+                        self.not_taken(now, peer, partition);
+                    }
                 }
             }
         }
@@ -496,34 +512,50 @@ impl Reconciler {
         }
         if report.outcome != Outcome::Complete {
             tracing::debug!(%peer, %partition, outcome = ?report.outcome, "an exchange ended early");
-            self.metrics.aae_exchanges_failed.inc();
-            if report.outcome == Outcome::Refused(Refused::Busy) {
-                self.rounds.leave_alone(now.instant, peer);
+            match report.outcome {
+                Outcome::Refused(Refused::NotTaken) => return self.not_taken(now, peer, partition),
+                Outcome::Refused(Refused::Busy) => self.rounds.leave_alone(now.instant, peer),
+                _ => {}
             }
+            self.metrics.aae_exchanges_failed.inc();
             return self.rounds.postpone(now.instant, peer, partition);
         }
         self.metrics.aae_exchanges.inc();
         self.metrics.aae_exchanges_different.inc_by(u64::from(report.keys_differing > 0));
         self.rounds.equal(now.instant, peer, partition);
-        for token in self.rounds.differed(peer, partition, found).into_iter().take(STUBBORN_LOGGED_MAX) {
-            self.report_stubborn(now, view, peer, partition, token);
+        let mut reported = 0;
+        for token in self.rounds.differed(peer, partition, found).into_iter().take(STUBBORN_LOOKED_AT_MAX) {
+            let states = match view.replica.states_at(partition.n, token) {
+                Ok(states) => states,
+                Err(error) => return self.fail(error),
+            };
+            let held = xxh3_64(
+                format!("{:?}", states.iter().map(|(_, _, held)| held.header()).collect::<Vec<_>>()).as_bytes(),
+            );
+            if self.rounds.is_stubborn(peer, partition, token, held) && reported < STUBBORN_LOGGED_MAX {
+                reported += 1;
+                self.report_stubborn(now, peer, partition, token, states);
+            }
         }
     }
 
+    /// One side did not take all that it was sent, most likely for want of room. The partition still differs, and that is
+    /// no sign of a bug.
+    fn not_taken(&mut self, now: Now, peer: NodeId, partition: PartitionId) {
+        self.metrics.aae_exchanges_failed.inc();
+        self.rounds.put_aside(now.instant, peer, partition);
+    }
+
     /// Says what this node holds of a key that does not become equal, and asks the peer for its state.
-    fn report_stubborn<S: Store>(
+    fn report_stubborn(
         &mut self,
         now: Now,
-        view: &View<'_, S>,
         peer: NodeId,
         partition: PartitionId,
         token: Token,
+        states: Vec<(BucketId, Key, Siblings)>,
     ) {
         self.metrics.aae_keys_stubborn.inc();
-        let states = match view.replica.states_at(partition.n, token) {
-            Ok(states) => states,
-            Err(error) => return self.fail(error),
-        };
         if states.is_empty() {
             tracing::error!(%peer, %partition, token = token.0, "a key differed in three successive rounds; this node \
                 holds nothing at its token, the peer does");
@@ -560,7 +592,7 @@ impl Reconciler {
         request: antientropy::Request,
     ) {
         let exchange = request.exchange;
-        let done = request.ask == Ask::Done;
+        let (done, over) = (request.ask == Ask::Done, request.ask == Ask::Over);
         let ours = matches!(view.replica.tree(partition), Held::Tree(_) | Held::Rebuilding);
         let known = self.answering.get(&(from, exchange));
         let other = known.is_some_and(|answering| answering.responder.partition() != partition)
@@ -591,7 +623,7 @@ impl Reconciler {
                 }
             }
             // An exchange that is over here: nobody waits for an answer.
-            None if done => {}
+            None if done || over => {}
             None => {
                 let settings = self.settings(self.limits.confirm);
                 let started =
@@ -669,7 +701,8 @@ impl Reconciler {
                 self.rounds.closed(now.instant, of, true);
             }
             (Asked::Merge { of, role, bytes }, reply) => {
-                if reply == Reply::Acked {
+                let taken = reply == Reply::Acked;
+                if taken {
                     self.rounds.repaired_one(now.instant, of);
                 } else {
                     tracing::debug!(peer = %of, ?reply, "a repair was refused");
@@ -677,7 +710,7 @@ impl Reconciler {
                 if let Reply::Refused(Refusal::Overloaded { retry_after_ms }) = reply {
                     self.budget.hold(Duration::from_millis(retry_after_ms.into()));
                 }
-                self.repairs.landed(role, bytes);
+                self.repairs.landed(role, bytes, taken);
             }
             (Asked::State { of, mine }, Reply::State(State::Header(theirs))) => {
                 tracing::error!(peer = %of, mine, ?theirs, "a key differed in three successive rounds: a bug");
@@ -691,7 +724,7 @@ impl Reconciler {
     fn unanswered(&mut self, now: Now, id: RequestId) {
         match self.asked.remove(&id) {
             Some(Asked::Sums { of, .. }) => self.rounds.closed(now.instant, of, true),
-            Some(Asked::Merge { role, bytes, .. }) => self.repairs.landed(role, bytes),
+            Some(Asked::Merge { role, bytes, .. }) => self.repairs.landed(role, bytes, false),
             Some(Asked::State { of, mine }) => {
                 tracing::error!(peer = %of, mine, "a key differed in three successive rounds: a bug");
             }
@@ -848,6 +881,9 @@ const UNDER_WAY_MAX: u64 = 64;
 
 /// Keys of a partition that are watched for becoming equal.
 const STUBBORN_MAX: usize = 1000;
+
+/// Keys of an exchange that are read to see whether they have changed since they differed last.
+const STUBBORN_LOOKED_AT_MAX: usize = 64;
 
 /// Keys that do not become equal are reported a few at a time: what ails one ails all.
 const STUBBORN_LOGGED_MAX: usize = 4;

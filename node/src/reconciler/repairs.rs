@@ -37,6 +37,16 @@ struct Job {
     /// Of the token before: keys not yet sent.
     ready: VecDeque<(BucketId, Key, Siblings)>,
     in_flight: usize,
+    /// Whether all that was sent so far was taken.
+    taken: bool,
+}
+
+/// A job that is over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Done {
+    pub(super) role: Role,
+    /// Whether all of it was taken.
+    pub(super) taken: bool,
 }
 
 /// One state on its way.
@@ -53,7 +63,8 @@ pub(super) struct Parcel {
 impl Repairs {
     /// Begins to send what is held at these tokens.
     pub(super) fn begin(&mut self, role: Role, to: NodeId, partition: PartitionId, tokens: VecDeque<Token>) {
-        self.jobs.insert(role, Job { to, partition, tokens, ready: VecDeque::new(), in_flight: 0 });
+        let job = Job { to, partition, tokens, ready: VecDeque::new(), in_flight: 0, taken: true };
+        self.jobs.insert(role, job);
     }
 
     /// The exchange is over: what was not sent will not be.
@@ -92,19 +103,21 @@ impl Repairs {
         Ok(Some(Parcel { role, to: job.to, bucket, key, siblings, bytes }))
     }
 
-    /// A state has arrived, or never will.
-    pub(super) fn landed(&mut self, role: Role, bytes: usize) {
+    /// A state has been taken, or has not been and will not be.
+    pub(super) fn landed(&mut self, role: Role, bytes: usize, taken: bool) {
         self.keys -= 1;
         self.bytes -= bytes;
         if let Some(job) = self.jobs.get_mut(&role) {
             job.in_flight = job.in_flight.saturating_sub(1);
+            job.taken &= taken;
         }
     }
 
     /// Takes out a repair that is done.
-    pub(super) fn take_done(&mut self) -> Option<Role> {
-        let done = self.jobs.iter().find(|(_, job)| !job.has_more() && job.in_flight == 0).map(|(role, _)| *role)?;
-        self.jobs.remove(&done);
+    pub(super) fn take_done(&mut self) -> Option<Done> {
+        let (&role, job) = self.jobs.iter().find(|(_, job)| !job.has_more() && job.in_flight == 0)?;
+        let done = Done { role, taken: job.taken };
+        self.jobs.remove(&role);
         Some(done)
     }
 }

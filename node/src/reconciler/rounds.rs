@@ -58,7 +58,7 @@ pub(super) struct Shared {
     /// Keys that differed, and were repaired.
     pub(super) repaired: u64,
     /// In how many successive rounds a key differed.
-    stubborn: BTreeMap<Token, u8>,
+    stubborn: BTreeMap<Token, Stubborn>,
 }
 
 /// A partition known to differ.
@@ -228,6 +228,14 @@ impl Rounds {
         }
     }
 
+    /// What was sent to repair it was not taken: not again before the usual time.
+    pub(super) fn put_aside(&mut self, now: Instant, peer: NodeId, partition: PartitionId) {
+        let until = now + self.pause(false);
+        if let Some(unequal) = self.shared(peer, partition).and_then(|shared| shared.unequal.as_mut()) {
+            unequal.not_before = until;
+        }
+    }
+
     /// A peer has enough to do.
     pub(super) fn leave_alone(&mut self, now: Instant, peer: NodeId) {
         let until = now + self.soon();
@@ -236,13 +244,26 @@ impl Rounds {
         }
     }
 
-    /// These keys differed in a round that was complete. Answers those that did in three successive ones.
+    /// These keys differed in a round that was complete. Answers those that did in the one before as well: whoever asks
+    /// goes on with [`Rounds::is_stubborn`].
     pub(super) fn differed(&mut self, peer: NodeId, partition: PartitionId, tokens: &[Token]) -> Vec<Token> {
         let Some(shared) = self.shared(peer, partition) else { return Vec::new() };
         let before = std::mem::take(&mut shared.stubborn);
-        let times = |token: &Token| before.get(token).copied().unwrap_or(0).saturating_add(1);
-        shared.stubborn = tokens.iter().map(|token| (*token, times(token))).collect();
-        shared.stubborn.iter().filter(|(_, times)| **times == STUBBORN_ROUNDS).map(|(token, _)| *token).collect()
+        let again = |token: &Token| before.get(token).copied().unwrap_or_default().again();
+        shared.stubborn = tokens.iter().map(|token| (*token, again(token))).collect();
+        shared.stubborn.iter().filter(|(_, found)| found.rounds > 1).map(|(token, _)| *token).collect()
+    }
+
+    /// Whether a key that differed again has now done so in three successive rounds, without a change of what this node
+    /// holds of it since the one before. One that is written all the time may differ in any round, and is none.
+    pub(super) fn is_stubborn(&mut self, peer: NodeId, partition: PartitionId, token: Token, held: u64) -> bool {
+        let Some(found) = self.shared(peer, partition).and_then(|shared| shared.stubborn.get_mut(&token)) else {
+            return false;
+        };
+        if found.held.replace(held) != Some(held) {
+            found.rounds = STUBBORN_ROUNDS - 1;
+        }
+        found.rounds == STUBBORN_ROUNDS
     }
 
     /// The next exchange to begin: the partition that has been unequal for longest, and is not `busy`.
@@ -299,6 +320,21 @@ impl Rounds {
 
     fn soon(&mut self) -> Duration {
         (self.interval / SOON_PART).mul_f64(self.rng.random_range(0.5..1.5))
+    }
+}
+
+/// A key that differed in the last round.
+#[derive(Clone, Copy, Default, Debug)]
+struct Stubborn {
+    /// In how many successive ones.
+    rounds: u8,
+    /// A hash of what this node held of it in the second of them or later.
+    held: Option<u64>,
+}
+
+impl Stubborn {
+    fn again(self) -> Stubborn {
+        Stubborn { rounds: self.rounds.saturating_add(1), ..self }
     }
 }
 

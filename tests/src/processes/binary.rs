@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use std::time::SystemTime;
 
 /// The binary, of the same profile as this executable.
-pub(super) fn driftless() -> &'static Path {
+pub(crate) fn driftless() -> &'static Path {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
     FOUND.get_or_init(|| {
         let own = std::env::current_exe().expect("a running program has a path");

@@ -210,7 +210,7 @@ impl Drop for Cluster {
 }
 
 /// A command without anything from the environment that could change what `driftless` does.
-fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
+pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
     for (variable, _) in std::env::vars_os() {
         if variable.to_str().is_some_and(|name| name.starts_with("DRIFTLESS_")) {
@@ -221,7 +221,7 @@ fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
-fn send(pid: u32, signal: Signal) {
+pub(crate) fn send(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         let _ = kill_process(pid, signal);
     }
@@ -233,7 +233,7 @@ fn is_alive(pid: u32) -> bool {
 
 /// A port from which on all nodes find theirs free. Starts at a place of this process's own, away from where other test
 /// programs look.
-fn free_ports(nodes: u16) -> u16 {
+pub(crate) fn free_ports(nodes: u16) -> u16 {
     static TURN: AtomicU16 = AtomicU16::new(0);
     let place = (std::process::id() % 80) as u16 + TURN.fetch_add(1, Ordering::Relaxed);
     let free =
@@ -245,4 +245,5 @@ fn free_ports(nodes: u16) -> u16 {
 }
 
 const PATIENCE: Duration = Duration::from_secs(90);
-const TICK: Duration = Duration::from_millis(20);
+/// How often anything is looked at that is waited for.
+pub(crate) const TICK: Duration = Duration::from_millis(20);

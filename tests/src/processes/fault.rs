@@ -1,8 +1,8 @@
 //! What is done to one node, and undone.
 
-use std::process::Command;
-
 use super::cluster::Cluster;
+use super::strace::{self, QUIETLY, SYNCS};
+use super::wires;
 
 /// A fault of one node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,16 +32,7 @@ impl Fault {
     /// What the machine lacks for this fault, if it lacks something.
     pub fn missing(self) -> Option<String> {
         match self {
-            Fault::SlowSync => {
-                let tried = Command::new("strace")
-                    .args(["-f", "-qq", "-o", "/dev/null", "--seccomp-bpf", "-e", TRACE, "-e", INJECT, "true"])
-                    .output();
-                match tried {
-                    Ok(done) if done.status.success() => None,
-                    Ok(done) => Some(format!("strace cannot inject here: {}", String::from_utf8_lossy(&done.stderr))),
-                    Err(error) => Some(format!("strace does not run: {error}")),
-                }
-            }
+            Fault::SlowSync => strace::missing(),
             _ => None,
         }
     }
@@ -53,8 +44,8 @@ impl Fault {
             // Under strace from its start: attached later, strace would slow down all system calls, not only these.
             Fault::SlowSync => {
                 cluster.stop(node);
-                let strace =
-                    ["strace", "-f", "-qq", "-o", "/dev/null", "--seccomp-bpf", "-e", TRACE, "-e", INJECT, "--"];
+                let [trace, inject] = [format!("trace={SYNCS}"), format!("inject={SYNCS}:{SLOW}")];
+                let strace = [&["strace"], &QUIETLY[..], &["-e", &trace, "-e", &inject, "--"]].concat();
                 cluster.restart_under(&strace, node);
             }
             Fault::Mute => cut(cluster, node, false),
@@ -70,8 +61,7 @@ impl Fault {
                 cluster.stop(node);
                 cluster.restart(node);
             }
-            // Rules that are gone already are not missed.
-            Fault::Mute | Fault::CutOff => while ip(&["rule", "del", "pref", CUTS]) {},
+            Fault::Mute | Fault::CutOff => wires::mend(),
         }
     }
 
@@ -81,25 +71,17 @@ impl Fault {
     }
 }
 
-/// Nodes speak to each other from the ports they listen on, so a rule on both ports is one direction of one pair.
 fn cut(cluster: &Cluster, node: &str, both_ways: bool) {
-    let port = |listen: &str| listen.rsplit(':').next().unwrap_or_default().to_owned();
-    let own = port(&cluster.entry(node).listen);
+    let address = |listen: &str| listen.parse().expect("nodes listen at IP addresses");
+    let own = address(&cluster.entry(node).listen);
     for other in cluster.entries().into_iter().filter(|entry| entry.name != node) {
-        let other = port(&other.listen);
-        for (from, to, wanted) in [(&own, &other, true), (&other, &own, both_ways)] {
-            let rule = ["rule", "add", "pref", CUTS, "ipproto", "udp", "sport", from, "dport", to, "blackhole"];
-            assert!(!wanted || ip(&rule), "a route can be closed in an own namespace");
+        let other = address(&other.listen);
+        wires::cut(own, other);
+        if both_ways {
+            wires::cut(other, own);
         }
     }
 }
 
-pub(super) fn ip(arguments: &[&str]) -> bool {
-    Command::new("ip").args(arguments).output().is_ok_and(|done| done.status.success())
-}
-
-const TRACE: &str = "trace=fsync,fdatasync";
-const INJECT: &str = "inject=fsync,fdatasync:delay_exit=200000";
-
-/// Preference of the rules that cut, before the one that leads to this machine's own addresses.
-const CUTS: &str = "10";
+/// 200 ms more for each sync.
+pub(crate) const SLOW: &str = "delay_exit=200000";

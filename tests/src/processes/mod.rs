@@ -12,21 +12,23 @@
 //!
 //! Everything waits for a bounded time, and no process outlives its [`Cluster`].
 
-mod binary;
-mod cluster;
-mod fault;
+pub(crate) mod binary;
+pub(crate) mod cluster;
+pub(crate) mod fault;
 mod history;
 mod load;
 mod namespace;
 mod report;
 mod scenario;
+pub(crate) mod strace;
 mod verify;
+pub(crate) mod wires;
 
 pub use cluster::Cluster;
 pub use fault::Fault;
 pub use history::{Bout, History};
 pub use load::Load;
-pub use namespace::{Inside, inside};
+pub use namespace::{Inside, inside, inside_with_disks};
 pub use report::Report;
 pub use scenario::{Plan, run};
 pub use verify::Verdict;

@@ -444,6 +444,60 @@ fn a_key_that_stays_different_for_three_rounds_is_reported() {
 }
 
 #[test]
+fn a_key_that_is_written_all_the_time_is_no_bug() {
+    let mut trio = quick();
+    trio.put_and_settle(0, put_with_id(LWW, "one", None, WriteId(1)));
+    trio.replace(2, MemoryStore::new());
+    for turn in 0..400 {
+        trio.pass(Duration::from_millis(500));
+        // Other writes, of which the third replica learns nothing either: it differs in every round, each time by another.
+        trio.hand_in(0, put_with_id(LWW, "more", None, WriteId(2 + turn)));
+        trio.turn(0);
+        while let Some((from, to, message)) = trio.wire.pop_front() {
+            let third = to == trio.id(2);
+            if let Body::Request { request: Request::Merge(_), .. } = &message.body
+                && third
+            {
+                let body = Body::Reply(Reply::Acked);
+                trio.wire.push_back((to, from, Message { id: message.id, ring_version: 1, body }));
+            } else {
+                let to = trio.index(to);
+                trio.engines[to].handle_peer(trio.now, from, message);
+                trio.turn(to);
+            }
+        }
+        (0..3).for_each(|i| trio.sync(i));
+    }
+    let stubborn: u64 = trio.engines.iter().map(|engine| engine.metrics.aae_keys_stubborn.get()).sum();
+    assert_eq!(stubborn, 0);
+}
+
+#[test]
+fn a_replica_without_room_is_neither_equal_nor_a_bug() {
+    let mut trio = quick();
+    trio.fill();
+    trio.replace(2, MemoryStore::new());
+    trio.engines[2].store_mut().set_full(true);
+    let restarted = trio.now.instant;
+    trio.heal();
+    assert!(trio.holds(2, SIBLINGS).vv().is_empty(), "it could not take anything");
+    let (now, partition) = (trio.now.instant, trio.partition());
+    for i in 0..3 {
+        assert_eq!(trio.engines[i].metrics.aae_keys_stubborn.get(), 0, "node {i}");
+        let figures = trio.engines[i].aae(now).partitions;
+        let full = trio.id(2);
+        let mut pairs = figures.iter().filter(|pair| pair.partition == partition && (i == 2 || pair.peer == full));
+        let equal_since = |pair: &crate::reconciler::PartitionFigures| {
+            pair.last_full_round.is_some_and(|age| age < now.since(restarted))
+        };
+        assert!(!pairs.any(equal_since), "node {i} thinks that they are equal");
+    }
+    trio.engines[2].store_mut().set_full(false);
+    trio.heal();
+    trio.assert_equal();
+}
+
+#[test]
 fn what_is_only_under_way_is_not_repaired() {
     let mut trio = quick();
     trio.fill();

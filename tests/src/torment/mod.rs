@@ -1,0 +1,33 @@
+//! Rig D at length: five real processes, each on a small disk of its own, that are killed, cut off, starved and
+//! robbed of power again and again, under clients that remember what they were promised.
+//!
+//! ```text
+//! plan ──▶ nemesis ──▶ fleet ── driftless serve ×5 ── disk (a loop-mounted image each)
+//!             │                        ▲
+//!             │                     workload ──▶ history ──▶ check
+//!             ▼                                              ▲
+//!           round: faults … all healed ──▶ calm: hints gone, replicas equal, all keys read from every replica
+//! ```
+//! A run is rounds. Each deals its faults from the seed's plan, ends with everything healed, and judges the history of
+//! its keys; what was judged is forgotten, so that a run of ten hours needs no more memory than one of ten minutes.
+
+mod calm;
+mod check;
+mod disk;
+mod fleet;
+mod history;
+mod nemesis;
+mod options;
+mod plan;
+pub mod power_cut;
+mod run;
+mod summary;
+mod tally;
+mod value;
+mod watch;
+mod workload;
+
+pub use options::{Format, Options, USAGE};
+pub use plan::Fault;
+pub use run::{list, run};
+pub use summary::Summary;

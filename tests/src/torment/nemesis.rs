@@ -1,0 +1,327 @@
+//! Carries out the steps of the plan, and sees that each fault bites and is healed.
+
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::fleet::{Fleet, Node};
+use super::plan::{Fault, Step};
+use super::{power_cut, watch};
+use crate::processes::cluster::TICK;
+use crate::processes::fault::SLOW;
+use crate::processes::strace::{Attached, SYNCS};
+use crate::processes::wires;
+
+/// Reads through the node of a name; what came of it.
+type ReadThrough = Box<dyn Fn(&str) -> Result<(), String>>;
+
+/// Has the cluster in its hands.
+pub(super) struct Nemesis {
+    pub(super) fleet: Fleet,
+    rng: StdRng,
+    /// strace at work, by the number of the node.
+    attached: Vec<(usize, Attached)>,
+    /// Nodes that this fault may end.
+    may_end: Vec<usize>,
+    /// Called again and again while something is waited for.
+    meanwhile: Box<dyn FnMut(&str)>,
+    /// Looks whether a node still answers reads.
+    read_through: ReadThrough,
+    /// What is under way, in words.
+    doing: String,
+}
+
+impl Nemesis {
+    pub(super) fn new(fleet: Fleet, seed: u64, meanwhile: Box<dyn FnMut(&str)>, read_through: ReadThrough) -> Nemesis {
+        Nemesis {
+            fleet,
+            rng: StdRng::seed_from_u64(seed ^ 1),
+            attached: Vec::new(),
+            may_end: Vec::new(),
+            meanwhile,
+            read_through,
+            doing: "calm".to_owned(),
+        }
+    }
+
+    /// One step from its beginning to its end. An error breaks the run off: a promise was not kept.
+    pub(super) fn carry_out(&mut self, step: &Step) -> Result<(), String> {
+        self.doing = self.describe(step);
+        let began = Instant::now();
+        self.strike(step.fault, &step.nodes)?;
+        if let Some((fault, node)) = step.beside {
+            self.hold(step.lasts / 3)?;
+            self.strike(fault, &[node])?;
+        }
+        self.hold(step.lasts.saturating_sub(began.elapsed().min(step.lasts / 3)))?;
+        if step.fault == Fault::DiskFull {
+            self.expect_refusals(&step.nodes)?;
+        }
+        if let Some((fault, node)) = step.beside {
+            self.heal(fault, &[node])?;
+        }
+        self.heal(step.fault, &step.nodes)?;
+        self.doing = "rest".to_owned();
+        self.hold(step.rest)
+    }
+
+    /// Waits, and watches: a node that ends meanwhile had a reason, or the run is over.
+    pub(super) fn hold(&mut self, time: Duration) -> Result<(), String> {
+        let until = Instant::now() + time;
+        loop {
+            (self.meanwhile)(&self.doing);
+            for (number, node) in self.fleet.nodes.iter_mut().enumerate() {
+                if !self.may_end.contains(&number)
+                    && let Some(status) = node.ended()
+                {
+                    return Err(format!("{} ended by itself ({status}):\n{}", node.name, node.log_tail()));
+                }
+            }
+            if Instant::now() >= until {
+                return Ok(());
+            }
+            std::thread::sleep(TICK.min(until.saturating_duration_since(Instant::now())));
+        }
+    }
+
+    /// Lines of logs that tell of a bug, and counters that must stay 0.
+    pub(super) fn alarms(&self) -> Vec<String> {
+        let mut alarms = Vec::new();
+        for node in &self.fleet.nodes {
+            alarms.extend(watch::alarms(node));
+            let log = node.log();
+            let alarming = log.lines().filter(|line| watch::ALARMING.iter().any(|words| line.contains(words)));
+            alarms.extend(alarming.take(3).map(|line| format!("{}: {line}", node.name)));
+        }
+        alarms
+    }
+
+    /// What a step does, in words.
+    pub(super) fn describe(&self, step: &Step) -> String {
+        let name = |number: &usize| self.fleet.nodes[*number].name.as_str();
+        let nodes: Vec<&str> = step.nodes.iter().map(name).collect();
+        let beside = step.beside.map_or(String::new(), |(fault, node)| format!(" + {} {}", fault.name(), name(&node)));
+        match step.nodes.len() {
+            all if all == self.fleet.nodes.len() => format!("{}{beside}", step.fault.name()),
+            _ => format!("{} {}{beside}", step.fault.name(), nodes.join(" ")),
+        }
+    }
+
+    fn strike(&mut self, fault: Fault, nodes: &[usize]) -> Result<(), String> {
+        let first = nodes[0];
+        match fault {
+            Fault::Kill | Fault::KillInRecovery => self.kill(first),
+            Fault::KillAll => {
+                self.may_end.extend(nodes);
+                // All are gone before any is waited for.
+                nodes.iter().for_each(|number| self.fleet.nodes[*number].pause());
+                nodes.iter().for_each(|number| self.fleet.nodes[*number].kill());
+            }
+            Fault::Pause => self.fleet.nodes[first].pause(),
+            Fault::Partition => {
+                for (one, other) in self.pairs(|one, other| nodes.contains(&one) && !nodes.contains(&other)) {
+                    wires::cut(one, other);
+                    wires::cut(other, one);
+                }
+            }
+            Fault::OneWay => {
+                self.pairs(|one, _| one == first).into_iter().for_each(|(one, other)| wires::cut(one, other));
+            }
+            Fault::SlowSync => self.attach(first, SYNCS, SLOW, false),
+            Fault::SyncError => self.fail(first, SYNCS, "error=EIO", false)?,
+            Fault::WriteError => self.fail(first, WRITES, "error=EIO", true)?,
+            Fault::WriteNoSpace => self.fail(first, WRITES, "error=ENOSPC", true)?,
+            Fault::DiskFull => self.fill(first, LEFT_WHEN_FULL)?,
+            Fault::DiskPacked => {
+                self.may_end.push(first);
+                self.fill(first, 0)?;
+            }
+            Fault::PowerCut | Fault::PowerCutAll => self.cut_power(nodes)?,
+            Fault::RollingRestart => {
+                for number in nodes {
+                    self.may_end.push(*number);
+                    self.fleet.nodes[*number].stop()?;
+                    self.start(*number)?;
+                    self.hold(Duration::from_millis(700))?;
+                }
+            }
+            Fault::DiskLoss => {
+                self.kill(first);
+                let node = &self.fleet.nodes[first];
+                let gone = std::fs::remove_dir_all(node.data());
+                gone.map_err(|error| format!("the data of {} cannot be deleted: {error}", node.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn heal(&mut self, fault: Fault, nodes: &[usize]) -> Result<(), String> {
+        match fault {
+            Fault::Kill | Fault::DiskLoss => self.start(nodes[0]),
+            Fault::KillInRecovery => {
+                for _ in 0..2 {
+                    self.fleet.nodes[nodes[0]].start();
+                    // From the first page that it reads to just about ready.
+                    std::thread::sleep(Duration::from_millis(self.rng.random_range(1..400)));
+                    self.fleet.nodes[nodes[0]].kill();
+                }
+                self.start(nodes[0])
+            }
+            Fault::KillAll => self.start_all(nodes),
+            Fault::PowerCut | Fault::PowerCutAll => {
+                if self.rng.random_bool(0.5) {
+                    nodes.iter().for_each(|number| self.fleet.nodes[*number].start());
+                    std::thread::sleep(Duration::from_millis(self.rng.random_range(1..400)));
+                    self.cut_power(nodes)?;
+                }
+                self.start_all(nodes)
+            }
+            Fault::Pause => {
+                self.fleet.nodes[nodes[0]].resume();
+                Ok(())
+            }
+            Fault::Partition | Fault::OneWay => {
+                wires::mend();
+                Ok(())
+            }
+            Fault::SlowSync => {
+                self.attached.retain(|(number, _)| *number != nodes[0]);
+                Ok(())
+            }
+            Fault::SyncError | Fault::WriteError | Fault::WriteNoSpace => {
+                self.attached.retain(|(number, _)| *number != nodes[0]);
+                self.start(nodes[0])
+            }
+            Fault::DiskFull | Fault::DiskPacked => {
+                let node = &mut self.fleet.nodes[nodes[0]];
+                let relieved = node.disk.as_ref().expect("it has a disk").relieve();
+                relieved.map_err(|error| format!("the disk of {} cannot be relieved: {error}", node.name))?;
+                match node.ended() {
+                    Some(status) => {
+                        expect_reason(node, status)?;
+                        self.start(nodes[0])
+                    }
+                    None => {
+                        self.may_end.retain(|other| *other != nodes[0]);
+                        Ok(())
+                    }
+                }
+            }
+            Fault::RollingRestart => Ok(()),
+        }
+    }
+
+    fn kill(&mut self, number: usize) {
+        self.may_end.push(number);
+        self.fleet.nodes[number].kill();
+    }
+
+    fn start(&mut self, number: usize) -> Result<(), String> {
+        self.fleet.nodes[number].start();
+        self.wait_serving(number)
+    }
+
+    fn start_all(&mut self, nodes: &[usize]) -> Result<(), String> {
+        nodes.iter().for_each(|number| self.fleet.nodes[*number].start());
+        nodes.iter().try_for_each(|number| self.wait_serving(*number))
+    }
+
+    /// Of half of the cuts some files are written that were not synced.
+    fn cut_power(&mut self, nodes: &[usize]) -> Result<(), String> {
+        self.may_end.extend(nodes);
+        let share = if self.rng.random_bool(0.5) { 0.3 } else { 0.0 };
+        let (rng, fleet) = (&mut self.rng, &mut self.fleet);
+        let struck = fleet.nodes.iter_mut().enumerate().filter(|(number, _)| nodes.contains(number));
+        power_cut::cut(&mut struck.map(|(_, node)| node).collect::<Vec<_>>(), |_| rng.random_bool(share))
+    }
+
+    fn fill(&mut self, number: usize, leave: u64) -> Result<(), String> {
+        let node = &self.fleet.nodes[number];
+        let filled = node.disk.as_ref().expect("it has a disk").fill(leave);
+        filled.map_err(|error| format!("the disk of {} cannot be filled: {error}", node.name))
+    }
+
+    fn wait_serving(&mut self, number: usize) -> Result<(), String> {
+        self.fleet.nodes[number].wait_serving()?;
+        self.may_end.retain(|other| *other != number);
+        Ok(())
+    }
+
+    fn attach(&mut self, number: usize, calls: &str, injection: &str, journals_only: bool) {
+        let node = &self.fleet.nodes[number];
+        let journals = if journals_only { journals(node) } else { Vec::new() };
+        let pid = node.pid().expect("one step ends before the next begins");
+        self.attached.push((number, Attached::to(pid, calls, injection, &journals)));
+    }
+
+    /// Lets calls of a node fail, and waits until it has stopped by itself, saying why.
+    fn fail(&mut self, number: usize, calls: &str, injection: &str, journals_only: bool) -> Result<(), String> {
+        self.may_end.push(number);
+        self.attach(number, calls, injection, journals_only);
+        let (began, mut attached) = (Instant::now(), Instant::now());
+        while began.elapsed() < FAIL_STOP_MAX {
+            (self.meanwhile)(&self.doing);
+            let node = &mut self.fleet.nodes[number];
+            if let Some(status) = node.ended() {
+                return expect_reason(node, status);
+            }
+            if journals_only && attached.elapsed() > REATTACH {
+                // The store has begun another journal meanwhile.
+                self.attached.retain(|(other, _)| *other != number);
+                self.attach(number, calls, injection, journals_only);
+                attached = Instant::now();
+            }
+            std::thread::sleep(TICK);
+        }
+        let node = &self.fleet.nodes[number];
+        Err(format!("{} goes on {FAIL_STOP_MAX:?} after its disk has begun to fail:\n{}", node.name, node.log_tail()))
+    }
+
+    /// A full disk must have been noticed.
+    fn expect_refusals(&self, nodes: &[usize]) -> Result<(), String> {
+        let node = &self.fleet.nodes[nodes[0]];
+        if node.log().contains("refused for lack of room") {
+            // It takes no writes, and answers all the same.
+            return (self.read_through)(&node.name);
+        }
+        let space = node.disk.as_ref().and_then(|disk| disk.space().ok());
+        Err(format!("{} has refused nothing for lack of room, with {space:?} free:\n{}", node.name, node.log_tail()))
+    }
+
+    fn pairs(&self, wanted: impl Fn(usize, usize) -> bool) -> Vec<(std::net::SocketAddr, std::net::SocketAddr)> {
+        let nodes = || self.fleet.nodes.iter().enumerate();
+        let all = nodes().flat_map(|one| nodes().map(move |other| (one, other)));
+        let chosen = all.filter(|((one, _), (other, _))| one != other && wanted(*one, *other));
+        chosen.map(|((_, one), (_, other))| (one.listen, other.listen)).collect()
+    }
+}
+
+/// A node that has stopped by itself must have said why.
+fn expect_reason(node: &Node, status: ExitStatus) -> Result<(), String> {
+    if !status.success() && node.log().contains("the store has failed") {
+        return Ok(());
+    }
+    Err(format!("{} stopped ({status}) without saying why:\n{}", node.name, node.log_tail()))
+}
+
+/// Files that the store appends to. Others are waited on and written to by the runtime, and no disk fails those.
+fn journals(node: &Node) -> Vec<String> {
+    let is_journal = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "jnl");
+    let found: Vec<_> = node.files().into_iter().filter(is_journal).map(|path| path.display().to_string()).collect();
+    // strace without any file would let every write fail.
+    assert!(!found.is_empty(), "{} has no journal", node.name);
+    found
+}
+
+const WRITES: &str = "write,pwrite64,writev,pwritev,pwritev2";
+
+/// Less than the store's reserve, and more than the half of it that removals may use: hints go on being delivered.
+const LEFT_WHEN_FULL: u64 = super::fleet::RESERVE * 5 / 8;
+
+/// Clients write to each node all the time.
+const FAIL_STOP_MAX: Duration = Duration::from_secs(20);
+
+const REATTACH: Duration = Duration::from_secs(4);
