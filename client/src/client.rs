@@ -18,6 +18,7 @@ use crate::io::Io;
 use crate::link::Link;
 use crate::options::{CONNECT_TIMEOUT, IN_FLIGHT_MAX, IoRuntime, Profile, Settings};
 use crate::router::{Route, Router};
+use crate::surroundings::Surroundings;
 
 /// A connection to a cluster. Cheap to clone; all clones share connections, ring and limits.
 ///
@@ -38,6 +39,7 @@ pub struct ClientBuilder {
     runtime: IoRuntime,
     in_flight_max: Option<usize>,
     connect_timeout: Option<Duration>,
+    surroundings: Surroundings,
 }
 
 pub(crate) struct Inner {
@@ -175,6 +177,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Sockets and chance of a test instead of the system's.
+    #[doc(hidden)]
+    pub fn surroundings(mut self, surroundings: Surroundings) -> ClientBuilder {
+        self.surroundings = surroundings;
+        self
+    }
+
     /// Asks the seeds for the ring and the buckets. All seeds are asked at once, each once.
     ///
     /// # Errors
@@ -185,8 +194,8 @@ impl ClientBuilder {
         }
         let identity = self.identity.ok_or(ConnectError::NoIdentity)?;
         let settings = self.profile.over(&Settings::default());
-        let io = Io::new(&identity, self.runtime, self.connect_timeout.unwrap_or(CONNECT_TIMEOUT))
-            .map_err(ConnectError::Io)?;
+        let connect_timeout = self.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
+        let io = Io::new(&identity, self.runtime, connect_timeout, self.surroundings).map_err(ConnectError::Io)?;
         let router = Router::start(Arc::clone(&io), self.seeds, settings.via.clone(), settings.attempt_timeout)
             .await
             .map_err(|failures| ConnectError::NoSeedAnswered { failures })?;

@@ -240,6 +240,7 @@ impl Connection {
 
     async fn run(self: Arc<Self>, send: SendStream, recv: RecvStream) {
         let failure = tokio::select! {
+            biased;
             failure = self.read_loop(recv) => failure,
             failure = self.write_loop(send) => failure,
             failure = self.large_loop() => failure,
@@ -368,6 +369,8 @@ impl Connection {
         };
         // Without a completed handshake on its side the node has not read anything.
         let refused_at_the_door = matches!(failure, ConnectFailure::Rejected { .. });
+        let mut waiting: Vec<_> = waiting.into_iter().collect();
+        waiting.sort_unstable_by_key(|(id, _)| *id);
         for (id, waiter) in waiting {
             let unsent = refused_at_the_door || (id >= taken && !waiter.large);
             let cause = if unsent {

@@ -14,6 +14,7 @@ use crate::connection::{Connection, failure_of};
 use crate::error::ConnectFailure;
 use crate::identity::Identity;
 use crate::options::IoRuntime;
+use crate::surroundings::Surroundings;
 use crate::tls;
 
 /// Makes connections. Dropped, it closes all of them.
@@ -21,6 +22,7 @@ pub(crate) struct Io {
     handle: Handle,
     config: quinn::ClientConfig,
     connect_timeout: Duration,
+    surroundings: Surroundings,
     endpoints: Mutex<Endpoints>,
     /// Ends the own thread, after the endpoints in here have said goodbye.
     stop: Mutex<Option<oneshot::Sender<Vec<Endpoint>>>>,
@@ -34,7 +36,12 @@ struct Endpoints {
 }
 
 impl Io {
-    pub(crate) fn new(identity: &Identity, runtime: IoRuntime, connect_timeout: Duration) -> io::Result<Arc<Io>> {
+    pub(crate) fn new(
+        identity: &Identity,
+        runtime: IoRuntime,
+        connect_timeout: Duration,
+        surroundings: Surroundings,
+    ) -> io::Result<Arc<Io>> {
         let tls = QuicClientConfig::try_from(identity.tls()).map_err(io::Error::other)?;
         let mut config = quinn::ClientConfig::new(Arc::new(tls));
         config.transport_config(Arc::new(transport()));
@@ -49,9 +56,15 @@ impl Io {
             handle,
             config,
             connect_timeout,
+            surroundings,
             endpoints: Mutex::new(Endpoints::default()),
             stop: Mutex::new(stop),
         }))
+    }
+
+    /// Between zero and one.
+    pub(crate) fn chance(&self) -> f64 {
+        (self.surroundings.chance)()
     }
 
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
@@ -133,7 +146,8 @@ impl Io {
         if let Some(endpoint) = slot {
             return Ok(endpoint.clone());
         }
-        let endpoint = Endpoint::client(any).map_err(|source| ConnectFailure::Socket { source: Arc::new(source) })?;
+        let endpoint =
+            (self.surroundings.endpoint)(any).map_err(|source| ConnectFailure::Socket { source: Arc::new(source) })?;
         Ok(slot.insert(endpoint).clone())
     }
 

@@ -108,6 +108,7 @@ mod resolve;
 mod retry;
 mod router;
 mod scan;
+mod surroundings;
 mod tls;
 
 pub use answer::{Change, Context, Deleted, IntoBytes, IntoContext, Read, Resolved, Stored, Updated};
@@ -122,6 +123,8 @@ pub use options::{IoRuntime, Profile};
 pub use resolve::{Fail, LastWriter, Max, Resolve, ResolveError, Union};
 pub use retry::{Decision, DefaultRetry, FailedAttempt, NoRetry, RetryAt, RetryPolicy};
 pub use scan::{Keys, Scan, ScanPosition};
+#[doc(hidden)]
+pub use surroundings::Surroundings;
 
 pub use bytes::Bytes;
 pub use driftless_proto::client::{

@@ -137,7 +137,7 @@ impl Link {
             State::Up { connection, failures } if connection.closed().is_some() => {
                 // One that never answered anything is no success: the backoff goes on growing.
                 let failures = if connection.heard() > 0 { 1 } else { *failures + 1 };
-                *state = State::Down { until: Instant::now() + RECONNECT.after(failures), failures };
+                *state = State::Down { until: Instant::now() + RECONNECT.after(failures, self.io.chance()), failures };
             }
             State::Connecting { done, .. } if done.has_changed().is_err() && done.borrow().is_none() => {
                 // Its task was dropped with the runtime it ran on.
@@ -159,7 +159,8 @@ impl Link {
                 Err(failure) => {
                     tracing::debug!(node = link.name(), shard = link.shard, %failure, "cannot connect");
                     let failures = failures.saturating_add(1);
-                    State::Down { until: Instant::now() + RECONNECT.after(failures), failures }
+                    let until = Instant::now() + RECONNECT.after(failures, link.io.chance());
+                    State::Down { until, failures }
                 }
             };
             *link.lock() = next;

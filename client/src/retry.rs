@@ -85,6 +85,7 @@ pub struct DefaultRetry {
     attempts_max: u32,
     replicas_max: u32,
     backoff: Backoff,
+    chance: fn() -> f64,
 }
 
 /// Never makes another attempt.
@@ -105,6 +106,7 @@ impl DefaultRetry {
             attempts_max: 10,
             replicas_max: 3,
             backoff: Backoff { first: Duration::from_millis(20), max: Duration::from_secs(1) },
+            chance: rand::random,
         }
     }
 
@@ -122,6 +124,14 @@ impl DefaultRetry {
         self.replicas_max = attempts;
         self
     }
+
+    /// Another source of jitter, between zero and one.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn chance(mut self, chance: fn() -> f64) -> DefaultRetry {
+        self.chance = chance;
+        self
+    }
 }
 
 impl Default for DefaultRetry {
@@ -136,12 +146,12 @@ impl RetryPolicy for DefaultRetry {
             return Decision::GiveUp;
         }
         let next = |after| Decision::Retry { after, at: RetryAt::Next };
-        let backoff = || self.backoff.after(failed.number);
+        let backoff = || self.backoff.after(failed.number, (self.chance)());
         match failed.cause {
             Cause::Refused { refusal, .. } => match refusal {
                 Refusal::Overloaded { retry_after_ms } => {
                     let asked = Duration::from_millis((*retry_after_ms).into());
-                    next(asked + jitter(asked / 4))
+                    next(asked + (asked / 4).mul_f64((self.chance)()))
                 }
                 Refusal::NotCoordinator | Refusal::Stopping | Refusal::HintsFull | Refusal::Damaged => {
                     next(Duration::ZERO)
@@ -182,18 +192,14 @@ impl RetryPolicy for NoRetry {
 
 impl Backoff {
     /// The wait after this many failures, between half and all of `first * 2^(failures - 1)`.
-    pub(crate) fn after(self, failures: u32) -> Duration {
+    pub(crate) fn after(self, failures: u32, chance: f64) -> Duration {
         let full = self.first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(self.max);
-        full / 2 + jitter(full / 2)
+        full / 2 + (full / 2).mul_f64(chance)
     }
 }
 
 /// A certificate that is not accepted will not be accepted a second later; other nodes may have a better one.
 const LASTING_MAX: u32 = 3;
-
-fn jitter(most: Duration) -> Duration {
-    most.mul_f64(rand::random::<f64>())
-}
 
 /// Whether the refusal says that the client's ring is old.
 pub(crate) fn wants_ring(cause: &Cause) -> bool {
@@ -302,7 +308,7 @@ mod tests {
     fn backoff_doubles_up_to_its_limit() {
         let backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(2) };
         for (failures, most) in [(1, 50), (2, 100), (3, 200), (6, 1600), (7, 2000), (500, 2000)] {
-            let after = backoff.after(failures).as_millis();
+            let after = backoff.after(failures, rand::random()).as_millis();
             assert!((most / 2..=most).contains(&after), "{failures} failures: {after} ms");
         }
     }

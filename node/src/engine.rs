@@ -274,6 +274,11 @@ impl<S: Store> Engine<S> {
         self.replica.partitions().map(|partition| (partition, self.replica.tree(partition)))
     }
 
+    /// The records that are damaged and not restored yet, by their keys in the store.
+    pub fn damaged(&self) -> impl Iterator<Item = &[u8]> {
+        self.replica.damaged()
+    }
+
     /// Requests that this shard coordinates now.
     pub fn requests_open(&self) -> usize {
         self.coordinator.len()
@@ -312,6 +317,7 @@ impl<S: Store> Engine<S> {
         match output {
             reach::Output::Up(peer) => {
                 self.coordinator.handle_peer_up(peer);
+                self.replica.handle_peer_up();
                 self.reconciler.handle_peer_up(now, peer);
                 self.handoff.handle_up(now.instant, peer);
             }
@@ -362,7 +368,9 @@ impl<S: Store> Engine<S> {
             replica::Output::Reply { to, id, reply } => self.send(to, id, Body::Reply(reply)),
             replica::Output::Sync(up_to) => self.outputs.push_back(Output::Sync(up_to)),
             replica::Output::Retired(actor) => self.coordinator.handle_retired(now, actor),
-            replica::Output::Damaged { bucket, key } => self.coordinator.mend(now, bucket, key),
+            replica::Output::Damaged { bucket, key, patience } => {
+                self.coordinator.mend(now, bucket, key, now.instant + patience);
+            }
             replica::Output::Owes(target) => self.handoff.handle_owed(now.instant, target),
             replica::Output::Halt(reason) => self.outputs.push_back(Output::Halt(reason)),
         }

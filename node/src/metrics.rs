@@ -31,6 +31,8 @@ pub struct Metrics {
     pub hedges: Counter,
     /// Writes that a primary missed and this node has noted to owe it.
     pub owed: Counter,
+    /// Hints found damaged, and given up.
+    pub hints_damaged: Counter,
     /// Records found damaged, and set apart until they are restored.
     pub records_damaged: Counter,
     /// Records restored from other replicas.
@@ -197,6 +199,7 @@ impl Metrics {
             ("fallback_coordinated", "Writes stamped by a fallback", &self.fallback_coordinated),
             ("hedges", "Requests made because a replica was late", &self.hedges),
             ("owed", "Writes that a primary missed and is owed", &self.owed),
+            ("hints_damaged", "Hints found damaged, and given up", &self.hints_damaged),
             ("records_damaged", "Records found damaged", &self.records_damaged),
             ("records_mended", "Damaged records restored from other replicas", &self.records_mended),
             ("peers_doubted", "Peers that could not be counted on any more", &self.peers_doubted),

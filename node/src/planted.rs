@@ -5,6 +5,7 @@
 //! and the compiler removes the lines.
 
 use crate::peer::{Purpose, Reply};
+use crate::replica::store::{ApplyError, StoreError};
 
 /// Declares the bugs once: their names for people, and what each does.
 macro_rules! bugs {
@@ -98,6 +99,22 @@ bugs! {
     ReadNotDurable = "read-not-durable",
     /// A delete without a context takes for granted what a single replica knows.
     DeleteNoWriteBack = "delete-no-write-back",
+    /// What a failed sync was for is acknowledged all the same.
+    SyncErrorIgnored = "sync-error-ignored",
+    /// A failed sync is tried again, and the next success believed.
+    SyncRetried = "sync-retried",
+    /// A batch that failed is taken for refused: nothing of it can be on the disk.
+    ApplyErrorRefused = "apply-error-refused",
+    /// What cannot be read is taken for nothing.
+    ReadErrorIgnored = "read-error-ignored",
+    /// A damaged record is taken for none.
+    DamagedAsAbsent = "damaged-as-absent",
+    /// A damaged record is served as far as it can be understood.
+    DamagedServed = "damaged-served",
+    /// A damaged hint is delivered as far as it can be understood.
+    DamagedHintServed = "damaged-hint-served",
+    /// A damaged record counts itself among those that it is restored from.
+    MendedFromTooFew = "mended-from-too-few",
 }
 
 impl Bug {
@@ -144,6 +161,25 @@ impl Planted {
             Reply::Acked => self.is(Bug::AckBeforeSync),
             Reply::State(_) => self.is(Bug::ReadNotDurable),
             _ => false,
+        }
+    }
+
+    /// What was read; or nothing, where that is what an error is taken for.
+    pub(crate) fn forgive<T: Default>(self, read: Result<T, StoreError>) -> Result<T, StoreError> {
+        match read {
+            Err(StoreError::Io(_)) if self.is(Bug::ReadErrorIgnored) => Ok(T::default()),
+            Err(StoreError::Damaged { .. }) if self.is(Bug::DamagedAsAbsent) => Ok(T::default()),
+            read => read,
+        }
+    }
+
+    /// What became of a batch; a refusal, where that is what an error is taken for.
+    pub(crate) fn soften<T>(self, applied: Result<T, ApplyError>) -> Result<T, ApplyError> {
+        match applied {
+            Err(ApplyError::Failed(error)) if self.is(Bug::ApplyErrorRefused) => {
+                Err(ApplyError::Full(error.to_string()))
+            }
+            applied => applied,
         }
     }
 

@@ -22,7 +22,6 @@ mod start;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use driftless_proto::client::{self, Request, Response};
 use driftless_proto::{ActorId, Context, ContextKeys, Failure, Refusal, Siblings, Topology, Unknown};
@@ -235,14 +234,15 @@ impl Coordinator {
 
     /// Reads a key whose record is damaged here from the other owners: from as many as must have seen, one of them at
     /// least, whatever w of all have acknowledged.
-    pub(crate) fn mend(&mut self, now: Now, bucket: BucketId, key: Key) {
+    pub(crate) fn mend(&mut self, now: Now, bucket: BucketId, key: Key, deadline: Instant) {
         let Ok(plan) = Plan::of_key(&self.topology, self.me, &self.up, bucket, &key).map(Plan::of_others) else {
             return;
         };
         let quorum = plan.bucket.quorum;
-        let deadline = now.instant + MEND_TIMEOUT;
+        let missed = quorum.n() - quorum.w();
+        let enough = if self.planted.is(Bug::MendedFromTooFew) { missed } else { missed + 1 };
         let demand = Demand {
-            r: (quorum.n() - quorum.w() + 1).min(quorum.n() - 1).max(1),
+            r: enough.min(quorum.n() - 1).max(1),
             held_by: 0,
             durable: false,
             ask_all: true,
@@ -585,9 +585,6 @@ impl Machine {
         }
     }
 }
-
-/// How long the other owners have to say what they hold of a damaged key.
-const MEND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Requests that only wait for late replicas, for each that somebody waits for.
 const LINGERING_FACTOR: usize = 4;

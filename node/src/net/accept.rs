@@ -6,7 +6,7 @@ use std::rc::Rc;
 use driftless_proto::frame::{ALPN_CLIENT, ALPN_PEER};
 use driftless_ring::NodeId;
 use quinn::crypto::rustls::HandshakeData;
-use quinn::{Connection, ConnectionError, Endpoint, Incoming};
+use quinn::{Connection, ConnectionError, Endpoint, Incoming, TransportErrorCode};
 use rustls::pki_types::CertificateDer;
 
 use super::clients;
@@ -41,8 +41,7 @@ async fn welcome(local: Rc<Local>, incoming: Incoming, handshakes: Rc<Cell<usize
     handshakes.set(handshakes.get() - 1);
     let connection = match shaken {
         Ok(connection) => connection,
-        // It went away by itself: nothing was refused.
-        Err(ConnectionError::TimedOut | ConnectionError::Reset | ConnectionError::LocallyClosed) => return,
+        Err(error) if went_away(&error) => return,
         Err(error) => {
             local.shared.metrics.connections_refused.inc();
             local.log_refusal(&address.ip().to_string(), address, &format!("TLS handshake failed: {error}"));
@@ -65,6 +64,17 @@ async fn welcome(local: Rc<Local>, incoming: Incoming, handshakes: Rc<Cell<usize
             let text = format!("the certificate of {who} does not allow protocol {protocol}");
             local.refuse(&connection, &who, &CloseReason::new(CloseCode::Identity, text));
         }
+    }
+}
+
+/// Whether the other side left in the middle of the handshake: nothing was refused, by nobody. A close that the
+/// application asked for has no reason of its own before the keys are there (RFC 9000, section 10.2.3).
+fn went_away(error: &ConnectionError) -> bool {
+    match error {
+        ConnectionError::TimedOut | ConnectionError::Reset | ConnectionError::LocallyClosed => true,
+        ConnectionError::ApplicationClosed(_) => true,
+        ConnectionError::ConnectionClosed(close) => close.error_code == TransportErrorCode::APPLICATION_ERROR,
+        _ => false,
     }
 }
 

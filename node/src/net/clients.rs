@@ -60,7 +60,6 @@ pub(crate) async fn serve(local: Rc<Local>, connection: Connection, who: &str) {
 }
 
 async fn converse(local: &Rc<Local>, client: &Rc<Client>, connection: &Connection) -> Result<(), CloseReason> {
-    let mut closing = local.closing.subscribe();
     // Ends with this function, whatever way that ends.
     let mut writers = JoinSet::new();
     writers.spawn_local({
@@ -83,10 +82,12 @@ async fn converse(local: &Rc<Local>, client: &Rc<Client>, connection: &Connectio
         connection.closed().await;
         Ok(())
     };
+    // Biased, here and wherever the shell selects: the same seed makes the same packets only if nobody draws lots.
     tokio::select! {
+        biased;
         ended = requests => return ended,
         ended = large_frames(connection, &local.shared.net, &local.large, take.clone()) => return ended,
-        _ = closing.wait_for(|closing| *closing) => {}
+        () = local.closing.wait() => {}
     }
     client.outbound.finish();
     // Bounded by the writers' own timeout for acknowledgements, and by the shard's for all connections.

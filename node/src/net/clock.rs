@@ -6,21 +6,23 @@ use driftless_proto::Hlc;
 
 use crate::time::{Instant, Now};
 
-/// A clock whose origin is the start of the node, shared by its shards.
+/// A clock whose origin is the start of the node, shared by its shards. Tokio's instants, so that it goes as its timers do
+/// also where a test holds the time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
-    origin: std::time::Instant,
+    origin: tokio::time::Instant,
+    wall: fn() -> SystemTime,
 }
 
 impl Clock {
     /// A clock that starts now.
-    pub(crate) fn start() -> Clock {
-        Clock { origin: std::time::Instant::now() }
+    pub(crate) fn start(wall: fn() -> SystemTime) -> Clock {
+        Clock { origin: tokio::time::Instant::now(), wall }
     }
 
     /// Both clocks, for the machines.
     pub(crate) fn now(&self) -> Now {
-        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let wall = (self.wall)().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let millis = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
         Now { instant: self.instant(), wall: Hlc::from_millis(millis) }
     }
@@ -33,6 +35,6 @@ impl Clock {
     /// When to wake for a machine's deadline. One beyond what the system can express is as good as a year away.
     pub(crate) fn wake_at(&self, instant: Instant) -> tokio::time::Instant {
         const YEAR: Duration = Duration::from_secs(365 * 86_400);
-        tokio::time::Instant::from_std(self.origin + Duration::from_micros(instant.0).min(YEAR * 100))
+        self.origin + Duration::from_micros(instant.0).min(YEAR * 100)
     }
 }

@@ -32,7 +32,7 @@ impl Detection {
             incarnation: shared.incarnation,
             members: shared.topology.ring().members().iter().map(|member| member.id).collect(),
             settings: DetectorSettings::default(),
-            seed: rand::random(),
+            seed: (shared.surroundings.random)(),
             metrics: shared.metrics.clone(),
         };
         Detection { detector: Detector::new(config, shared.clock.instant()), changes: Vec::new() }

@@ -59,7 +59,7 @@ impl Dialer {
                 pause = limits.redial_min;
             }
             // Between half and the whole: nodes that lost the same peer do not come back at the same moment.
-            let jitter = rand::random_range(0.5..=1.0);
+            let jitter = 0.5 + self.local.shared.surroundings.chance() / 2.0;
             tokio::time::sleep(pause.mul_f64(jitter)).await;
             pause = (pause * 2).min(limits.redial_max);
         }
@@ -121,7 +121,7 @@ impl Dialer {
 
     fn log(&self, reason: &str) {
         let shared = &self.local.shared;
-        if !shared.is_stopping() && shared.refusals.is_news(&self.member.name, reason, std::time::Instant::now()) {
+        if !shared.is_stopping() && shared.refusals.is_news(&self.member.name, reason, shared.clock.instant()) {
             let (peer, address) = (&self.member.name, &self.member.address);
             tracing::warn!(node = shared.name, peer, address, shard = self.shard, reason, "cannot reach peer");
         }

@@ -83,6 +83,13 @@ pub(crate) async fn large_frames(
     let mut readers = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
+            // Those that are done first: what they hold is freed, and garbage is noticed, before more is let in.
+            biased;
+            Some(read) = readers.join_next() => {
+                if let Ok(read) = read {
+                    read?;
+                }
+            }
             stream = connection.accept_uni() => {
                 let Ok(stream) = stream else { return Ok(()) };
                 let (budget, take, timeout) = (budget.clone(), take.clone(), limits.arrival_timeout);
@@ -94,11 +101,6 @@ pub(crate) async fn large_frames(
                         Err(_) => Err(CloseReason::new(CloseCode::Malformed, "a large frame did not arrive in time")),
                     }
                 });
-            }
-            Some(read) = readers.join_next() => {
-                if let Ok(read) = read {
-                    read?;
-                }
             }
         }
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use driftless_proto::client::Request;
 use driftless_ring::NodeId;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 use super::clients::Client;
 use super::inbound::large_budget;
@@ -17,7 +17,7 @@ use super::peers::Links;
 use super::refusal::{CloseCode, CloseReason};
 use super::requests::RequestCounts;
 use super::shared::Shared;
-use super::signal::Signal;
+use super::signal::{Closing, Signal};
 use crate::engine::ClientTag;
 use crate::peer::Message;
 use crate::time::Instant;
@@ -35,8 +35,8 @@ pub(crate) struct Local {
     pub(crate) large: Rc<Semaphore>,
     /// Client requests under way on connections of this shard.
     pub(crate) pending: Cell<usize>,
-    /// Becomes true when connections are to be closed.
-    pub(crate) closing: watch::Sender<bool>,
+    /// Connections are to be closed.
+    pub(crate) closing: Closing,
     next_connection: Cell<u64>,
 }
 
@@ -71,7 +71,7 @@ impl Local {
             counts: RequestCounts::new(&shared.metrics),
             large: large_budget(shared.net.large_bytes_max),
             pending: Cell::new(0),
-            closing: watch::Sender::new(false),
+            closing: Closing::default(),
             next_connection: Cell::new(1),
             shared,
         }
@@ -113,7 +113,7 @@ impl Local {
 
     /// One line, unless the same was said of the same a moment ago.
     pub(crate) fn log_refusal(&self, who: &str, address: SocketAddr, reason: &str) {
-        if self.shared.refusals.is_news(who, reason, std::time::Instant::now()) {
+        if self.shared.refusals.is_news(who, reason, self.shared.clock.instant()) {
             tracing::warn!(node = self.shared.name, who, %address, reason, "connection refused");
         }
     }

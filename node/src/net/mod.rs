@@ -8,6 +8,8 @@
 //! shard.rs    one thread: socket, endpoint, tasks          │
 //! sync.rs     one thread for all shards' syncs  ◀──────────┘
 //! detection.rs        the detector, on shard 0, and its datagrams
+//! surroundings.rs     what the system gives, and tests replace
+//! local_node.rs       the same shards as tasks of one thread, for tests in simulated time
 //! route.rs, returns.rs    what arrives at the wrong shard, and its way back
 //! ```
 //! [`Node::start`] runs a node within a process; [`run`] is that and waiting for its end.
@@ -27,6 +29,8 @@ pub(crate) mod hello;
 mod inbound;
 pub mod limits;
 mod local;
+#[doc(hidden)]
+pub mod local_node;
 mod outbound;
 mod peers;
 mod refusal;
@@ -37,9 +41,12 @@ mod shard;
 pub(crate) mod shared;
 mod signal;
 pub mod subject;
+#[doc(hidden)]
+pub mod surroundings;
 pub mod sync;
 pub mod tls;
 
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -47,6 +54,9 @@ use std::thread::JoinHandle;
 use driftless_proto::client::NodeStatus;
 use driftless_proto::{ContextKeys, Topology};
 use driftless_ring::NodeId;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{Runtime, TokioRuntime};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{mpsc, watch};
 
 use crate::admin;
@@ -55,6 +65,7 @@ use crate::metrics::Metrics;
 use crate::net::limits::NetLimits;
 use crate::net::shard::{ShardStart, bind};
 use crate::net::shared::{Note, Shared, SharedParts};
+use crate::net::surroundings::{OpenSocket, Surroundings};
 use crate::net::sync::Syncer;
 use crate::net::tls::{ResetKey, TlsError, TlsIdentity};
 use crate::peer::Incarnation;
@@ -179,66 +190,29 @@ impl Node {
         stores: Vec<S>,
         syncer: impl Syncer + 'static,
     ) -> Result<Node, NodeError> {
-        let NodeSettings { name, listen, tls, topology, .. } = settings;
-        let member = topology.ring().member_by_name(&name).ok_or_else(|| NodeError::NotAMember {
-            name: name.clone(),
-            cluster: topology.cluster().to_owned(),
-            members: topology.ring().members().iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", "),
-        })?;
-        let (id, shards) = (member.id, usize::from(member.shards.max(1)));
-        if stores.len() != shards {
-            return Err(NodeError::Shards { expected: shards, given: stores.len() });
-        }
-        tls.expect_node(topology.cluster(), &name)?;
-        let (server, dialer) = (Arc::new(tls.server()?), Arc::new(tls.dialer()?));
-        let reset_key = Arc::new(ResetKey::new(&settings.reset_key));
-        let sockets = (0..shards as u16).map(|shard| listen_on(listen, shard)).collect::<Result<Vec<_>, _>>()?;
-        let listener = settings.admin.map(admin::listen).transpose()?;
+        let (listen, admin) = (settings.listen, settings.admin);
+        let prepared = Prepared::new(settings, Surroundings::default(), stores.len())?;
+        let sockets = (0..stores.len() as u16).map(|shard| listen_on(listen, shard)).collect::<Result<Vec<_>, _>>()?;
+        let listener = admin.map(admin::listen).transpose()?;
         let admin = listener.as_ref().and_then(|listener| listener.local_addr().ok());
 
-        let (senders, receivers): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::unbounded_channel()).unzip();
-        let parts = SharedParts {
-            name,
-            node: id,
-            incarnation: settings.incarnation,
-            topology,
-            context_keys: settings.context_keys,
-            limits: settings.limits,
-            net: settings.net,
-            metrics: settings.metrics,
-        };
-        let shared = Arc::new(Shared::new(parts, senders));
+        let (shared, id) = (prepared.shared.clone(), prepared.id);
         let (ending, ended) = watch::channel(0);
         let ending = Arc::new(ending);
-
+        let shards = stores.len();
         let mut threads = Vec::with_capacity(shards);
-        for (shard, ((socket, notes), store)) in (0_u16..).zip(sockets.into_iter().zip(receivers).zip(stores)) {
-            let start = ShardStart {
-                shared: shared.clone(),
-                shard,
-                socket,
-                server: server.clone(),
-                dialer: dialer.clone(),
-                reset_key: reset_key.clone(),
-                store,
-                notes,
-            };
+        let sockets = sockets.into_iter().map(on_this_machine).collect();
+        for start in prepared.shards(sockets, stores) {
             let guard = Guard { shared: shared.clone(), ending: ending.clone() };
-            threads.push(spawn(&shared, format!("shard-{shard}"), move || {
-                if let Err(error) = start.run() {
-                    guard.shared.halt(format!("shard {shard} cannot run: {error}"));
-                }
-                drop(guard);
-            })?);
+            let shard = start.shard;
+            threads.push(spawn(&shared, format!("shard-{shard}"), move || guard.watch(shard, start.run()))?);
         }
         let sync = {
             let guard = Guard { shared: shared.clone(), ending };
             spawn(&shared, "sync".to_owned(), move || {
                 let shared = &guard.shared;
-                let tell = |shard, batch| shared.tell(shard, Note::Synced(batch));
-                if let Err(error) = shared.sync.run(&syncer, &shared.metrics, tell) {
-                    shared.halt(format!("sync failed: {error}"));
-                }
+                shared
+                    .after_sync(shared.sync.run(&syncer, &shared.metrics, |shard, batch| shared.synced(shard, batch)));
             })?
         };
         let admin_thread = match listener {
@@ -324,10 +298,77 @@ impl Node {
     }
 }
 
-/// Held by a thread without which the node cannot go on: counts its end, and halts the node if that is a panic.
+/// A node that could start: everything is checked, nothing runs.
+struct Prepared {
+    shared: Arc<Shared>,
+    id: NodeId,
+    server: Arc<QuicServerConfig>,
+    dialer: Arc<QuicClientConfig>,
+    reset_key: Arc<ResetKey>,
+    notes: Vec<UnboundedReceiver<Note>>,
+}
+
+impl Prepared {
+    fn new(settings: NodeSettings, surroundings: Surroundings, stores: usize) -> Result<Prepared, NodeError> {
+        let NodeSettings { name, tls, topology, .. } = settings;
+        let member = topology.ring().member_by_name(&name).ok_or_else(|| NodeError::NotAMember {
+            name: name.clone(),
+            cluster: topology.cluster().to_owned(),
+            members: topology.ring().members().iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", "),
+        })?;
+        let (id, shards) = (member.id, usize::from(member.shards.max(1)));
+        if stores != shards {
+            return Err(NodeError::Shards { expected: shards, given: stores });
+        }
+        tls.expect_node(topology.cluster(), &name)?;
+        let (server, dialer) = (Arc::new(tls.server()?), Arc::new(tls.dialer()?));
+        let reset_key = Arc::new(ResetKey::new(&settings.reset_key));
+        let (senders, notes): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::unbounded_channel()).unzip();
+        let parts = SharedParts {
+            name,
+            node: id,
+            incarnation: settings.incarnation,
+            topology,
+            context_keys: settings.context_keys,
+            limits: settings.limits,
+            net: settings.net,
+            surroundings,
+            metrics: settings.metrics,
+        };
+        Ok(Prepared { shared: Arc::new(Shared::new(parts, senders)), id, server, dialer, reset_key, notes })
+    }
+
+    /// What each shard begins with.
+    fn shards<S: Store>(self, sockets: Vec<OpenSocket>, stores: Vec<S>) -> impl Iterator<Item = ShardStart<S>> {
+        let Prepared { shared, server, dialer, reset_key, notes, .. } = self;
+        (0_u16..).zip(sockets.into_iter().zip(notes).zip(stores)).map(move |(shard, ((socket, notes), store))| {
+            ShardStart {
+                shared: shared.clone(),
+                shard,
+                socket,
+                server: server.clone(),
+                dialer: dialer.clone(),
+                reset_key: reset_key.clone(),
+                store,
+                notes,
+            }
+        })
+    }
+}
+
+/// Held by what the node cannot go on without: counts its end, and halts the node if that is a panic.
 struct Guard {
     shared: Arc<Shared>,
     ending: Arc<watch::Sender<usize>>,
+}
+
+impl Guard {
+    /// A shard has come to its end.
+    fn watch(self, shard: u16, ended: io::Result<()>) {
+        if let Err(error) = ended {
+            self.shared.halt(format!("shard {shard} cannot run: {error}"));
+        }
+    }
 }
 
 impl Drop for Guard {
@@ -347,6 +388,10 @@ fn listen_on(listen: SocketAddr, shard: u16) -> Result<UdpSocket, NodeError> {
         None => return Err(refuse(address, format!("shard {shard} has no port above it"))),
     }
     bind(address).map_err(|error| refuse(address, error.to_string()))
+}
+
+fn on_this_machine(socket: UdpSocket) -> OpenSocket {
+    Box::new(move || TokioRuntime.wrap_udp_socket(socket))
 }
 
 /// A named thread. If it cannot be made, those made before are told to end.

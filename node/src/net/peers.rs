@@ -7,7 +7,7 @@
 //!   │◀═══════════ messages ═══════════════▶│
 //! ```
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,7 +34,7 @@ use crate::time::Instant;
 /// The connections of one shard to other nodes, and how replies find their way back.
 #[derive(Default)]
 pub(crate) struct Links {
-    by_node: HashMap<NodeId, Vec<Rc<Link>>>,
+    by_node: BTreeMap<NodeId, Vec<Rc<Link>>>,
     pub(crate) returns: Returns,
 }
 
@@ -121,7 +121,7 @@ impl Links {
 
 impl Link {
     fn send(&self, local: &Local, now: Instant, message: Message) {
-        let news = |reason| local.shared.refusals.is_news(&self.name, reason, std::time::Instant::now());
+        let news = |reason| local.shared.refusals.is_news(&self.name, reason, now);
         if self.outbound.bytes() >= local.shared.net.outbound_bytes_max {
             if news("outbound full") {
                 let bytes = self.outbound.bytes();
@@ -267,14 +267,14 @@ async fn converse(
         let (local, link) = (local.clone(), link.clone());
         move |body| link.take(&local, &body)
     });
-    let mut closing = local.closing.subscribe();
     writers.spawn_local(detection::read(local.clone(), connection.clone(), theirs.node));
     // Never held up by what waits to go out: two nodes that wait for each other to read would wait for ever.
     let ended = tokio::select! {
+        biased;
         ended = stream.run(&link.outbound, usize::MAX, &*take) => ended,
         ended = large_frames(connection, &local.shared.net, &local.large, take.clone()) => ended,
         _ = connection.closed() => Ok(()),
-        _ = closing.wait_for(|closing| *closing) => {
+        () = local.closing.wait() => {
             link.outbound.finish();
             // Bounded by the writers' own timeout for acknowledgements, and by the shard's for all connections.
             while writers.join_next().await.is_some() {}

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quinn::{Connection, VarInt};
+
+use crate::time::Instant;
 
 /// Why a connection is closed. Sent as QUIC application close code, with the reason as text.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -61,7 +63,7 @@ impl RefusalLog {
     pub(crate) fn is_news(&self, who: &str, reason: &str, now: Instant) -> bool {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((last, at)) = seen.get_mut(who) {
-            if last == reason && now.duration_since(*at) < REPEAT_AFTER {
+            if last == reason && now.since(*at) < REPEAT_AFTER {
                 return false;
             }
             reason.clone_into(last);
@@ -69,7 +71,7 @@ impl RefusalLog {
             return true;
         }
         if seen.len() >= REMEMBERED_MAX {
-            seen.retain(|_, (_, at)| now.duration_since(*at) < REPEAT_AFTER);
+            seen.retain(|_, (_, at)| now.since(*at) < REPEAT_AFTER);
         }
         // Strangers with that many names in ten seconds get no line each.
         let room = seen.len() < REMEMBERED_MAX;
@@ -92,7 +94,7 @@ mod tests {
     #[test]
     fn a_refusal_is_logged_when_it_changes_or_after_a_while() {
         let log = RefusalLog::default();
-        let now = Instant::now();
+        let now = Instant::default();
         assert!(log.is_news("b", "expired", now));
         assert!(!log.is_news("b", "expired", now + Duration::from_secs(9)));
         assert!(log.is_news("b", "expired", now + Duration::from_secs(10)));
@@ -103,7 +105,7 @@ mod tests {
     #[test]
     fn the_memory_of_refusals_is_bounded() {
         let log = RefusalLog::default();
-        let now = Instant::now();
+        let now = Instant::default();
         for i in 0..REMEMBERED_MAX {
             assert!(log.is_news(&i.to_string(), "x", now));
         }

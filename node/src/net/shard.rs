@@ -1,5 +1,6 @@
-//! A shard: one thread with its socket, its QUIC endpoint, and everything that happens between them and its engine.
+//! A shard: its socket, its QUIC endpoint, and everything that happens between them and its engine, on one thread.
 
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,16 +20,17 @@ use super::limits::NetLimits;
 use super::local::Local;
 use super::refusal::CloseCode;
 use super::shared::{Note, Shared};
+use super::surroundings::OpenSocket;
 use super::tls::ResetKey;
 use crate::engine::{Engine, EngineConfig};
 use crate::planted::Planted;
 use crate::replica::store::Store;
 
-/// What a shard's thread begins with.
+/// What a shard begins with.
 pub(crate) struct ShardStart<S> {
     pub(crate) shared: Arc<Shared>,
     pub(crate) shard: u16,
-    pub(crate) socket: UdpSocket,
+    pub(crate) socket: OpenSocket,
     pub(crate) server: Arc<QuicServerConfig>,
     pub(crate) dialer: Arc<QuicClientConfig>,
     pub(crate) reset_key: Arc<ResetKey>,
@@ -37,7 +39,7 @@ pub(crate) struct ShardStart<S> {
 }
 
 /// Opens the socket of a shard.
-pub(crate) fn bind(address: SocketAddr) -> std::io::Result<UdpSocket> {
+pub(crate) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = socket2::Socket::new(
         socket2::Domain::for_address(address),
         socket2::Type::DGRAM,
@@ -52,8 +54,8 @@ pub(crate) fn bind(address: SocketAddr) -> std::io::Result<UdpSocket> {
 }
 
 impl<S: Store> ShardStart<S> {
-    /// Runs until the node stops or halts.
-    pub(crate) fn run(self) -> std::io::Result<()> {
+    /// Runs until the node stops or halts, on a runtime of its own.
+    pub(crate) fn run(self) -> io::Result<()> {
         let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
         let ended = runtime.block_on(self.serve());
         // A look-up of a peer's address may still be blocking a thread; nobody waits for it.
@@ -61,14 +63,18 @@ impl<S: Store> ShardStart<S> {
         ended
     }
 
-    async fn serve(self) -> std::io::Result<()> {
-        let transport = Arc::new(transport(&self.shared.net));
+    /// The same on the runtime of the caller, who has to run local tasks.
+    pub(crate) async fn serve(self) -> io::Result<()> {
+        let mut transport = transport(&self.shared.net);
+        let mut config = EndpointConfig::new(self.reset_key);
+        (self.shared.surroundings.tune)(&mut config, &mut transport);
+        let transport = Arc::new(transport);
         let mut server = ServerConfig::with_crypto(self.server);
         server.transport_config(transport.clone());
         let mut dialer = ClientConfig::new(self.dialer);
         dialer.transport_config(transport);
-        let config = EndpointConfig::new(self.reset_key);
-        let endpoint = Endpoint::new(config, Some(server), self.socket, Arc::new(TokioRuntime))?;
+        let socket = (self.socket)()?;
+        let endpoint = Endpoint::new_with_abstract_socket(config, Some(server), socket, Arc::new(TokioRuntime))?;
 
         let shared = self.shared;
         let local = Rc::new(Local::new(shared.clone(), self.shard));
@@ -79,7 +85,7 @@ impl<S: Store> ShardStart<S> {
             context_keys: shared.context_keys.clone(),
             limits: shared.limits.clone(),
             metrics: shared.metrics.clone(),
-            seed: rand::random(),
+            seed: (shared.surroundings.random)(),
             planted: Planted::default(),
         };
         let engine = Engine::new(config, self.store, shared.clock.now());
@@ -88,7 +94,7 @@ impl<S: Store> ShardStart<S> {
         dial_all(&local, &endpoint, &dialer);
         let drained = Driver::new(local.clone(), engine, detection, self.notes).run().await;
         if drained {
-            local.closing.send_replace(true);
+            local.closing.close();
             let written = async {
                 while endpoint.open_connections() > 0 {
                     tokio::time::sleep(Duration::from_millis(5)).await;

@@ -16,6 +16,7 @@ use super::clock::Clock;
 use super::hello::Incarnations;
 use super::limits::NetLimits;
 use super::refusal::RefusalLog;
+use super::surroundings::Surroundings;
 use super::sync::SyncQueue;
 use crate::config::Limits;
 use crate::engine::{AaeCommand, ClientTag};
@@ -23,7 +24,7 @@ use crate::handoff::HintFigures;
 use crate::metrics::{LivenessLabels, Metrics};
 use crate::peer::{Incarnation, Message};
 use crate::reconciler::Figures;
-use crate::replica::store::BatchSeq;
+use crate::replica::store::{BatchSeq, StoreError};
 use crate::time::Instant;
 
 /// One per node, behind an `Arc`.
@@ -36,6 +37,7 @@ pub(crate) struct Shared {
     pub(crate) context_keys: ContextKeys,
     pub(crate) limits: Limits,
     pub(crate) net: NetLimits,
+    pub(crate) surroundings: Surroundings,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) sync: SyncQueue,
@@ -117,6 +119,7 @@ pub(crate) struct SharedParts {
     pub(crate) context_keys: ContextKeys,
     pub(crate) limits: Limits,
     pub(crate) net: NetLimits,
+    pub(crate) surroundings: Surroundings,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -138,7 +141,7 @@ impl Shared {
         Shared {
             ring_version: parts.topology.ring().version().0,
             peers,
-            clock: Clock::start(),
+            clock: Clock::start(parts.surroundings.wall),
             sync: SyncQueue::new(shards.len()),
             shards: shards
                 .into_iter()
@@ -158,6 +161,7 @@ impl Shared {
             context_keys: parts.context_keys,
             limits: parts.limits,
             net: parts.net,
+            surroundings: parts.surroundings,
             metrics: parts.metrics,
         }
     }
@@ -212,6 +216,18 @@ impl Shared {
             self.tell(shard as u16, Note::Halt);
         }
         self.sync.stop();
+    }
+
+    /// A sync covers a shard's batches up to this one.
+    pub(crate) fn synced(&self, shard: u16, batch: BatchSeq) {
+        self.tell(shard, Note::Synced(batch));
+    }
+
+    /// Nothing is acknowledged any more once a sync has failed.
+    pub(crate) fn after_sync(&self, ended: Result<(), StoreError>) {
+        if let Err(error) = ended {
+            self.halt(format!("sync failed: {error}"));
+        }
     }
 
     /// Why everything ended, if it had to.

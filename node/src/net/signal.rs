@@ -1,10 +1,12 @@
-//! Waking one task of the same thread: a flag and a waker, without atomics.
+//! Waking tasks of the same thread: one as often as there is something to do, or all of them once.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
-/// Set by anybody on the thread, waited for by one task. Set twice is set once.
+use tokio::sync::Notify;
+
+/// Set by anybody on the thread, waited for by one task, without atomics. Set twice is set once.
 #[derive(Default)]
 pub(crate) struct Signal {
     set: Cell<bool>,
@@ -36,5 +38,28 @@ impl Signal {
             Poll::Pending
         })
         .await;
+    }
+}
+
+/// Happens once, and wakes all who wait for it, in the order in which they came: a `watch` would draw lots.
+#[derive(Default)]
+pub(crate) struct Closing {
+    closed: Cell<bool>,
+    waiters: Notify,
+}
+
+impl Closing {
+    /// Makes it happen.
+    pub(crate) fn close(&self) {
+        self.closed.set(true);
+        self.waiters.notify_waiters();
+    }
+
+    /// Returns once it has happened.
+    pub(crate) async fn wait(&self) {
+        let waiting = self.waiters.notified();
+        if !self.closed.get() {
+            waiting.await;
+        }
     }
 }

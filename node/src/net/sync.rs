@@ -6,10 +6,12 @@
 //! shard 0 ── batch 8 ──┘
 //! ```
 //! While one sync runs, wishes gather for the next: a busy node pays one sync for hundreds of writes, an idle one pays
-//! one per write.
+//! one per write. Where time is simulated, a task takes the place of the thread.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
 
 use crate::metrics::Metrics;
 use crate::replica::store::{BatchSeq, StoreError};
@@ -42,7 +44,15 @@ impl Syncer for crate::store::disk::DiskSyncer {
 
 /// Where shards leave their wishes.
 #[derive(Clone)]
-pub(crate) struct SyncQueue(Arc<(Mutex<Wishes>, Condvar)>);
+pub(crate) struct SyncQueue(Arc<Queue>);
+
+struct Queue {
+    wishes: Mutex<Wishes>,
+    /// Wakes the thread in [`SyncQueue::run`].
+    thread: Condvar,
+    /// Wakes the task in [`SyncQueue::run_as_task`].
+    task: Notify,
+}
 
 struct Wishes {
     /// The newest batch to cover, by shard.
@@ -52,28 +62,27 @@ struct Wishes {
 
 impl SyncQueue {
     pub(crate) fn new(shards: usize) -> SyncQueue {
-        SyncQueue(Arc::new((Mutex::new(Wishes { newest: vec![None; shards], stop: false }), Condvar::new())))
+        let wishes = Mutex::new(Wishes { newest: vec![None; shards], stop: false });
+        SyncQueue(Arc::new(Queue { wishes, thread: Condvar::new(), task: Notify::new() }))
     }
 
     /// Asks for a sync that covers this batch of this shard.
     pub(crate) fn wish(&self, shard: u16, batch: BatchSeq) {
-        let (wishes, wake) = &*self.0;
-        let mut wishes = wishes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wishes = self.lock();
         let first = wishes.newest.iter().all(Option::is_none);
         if let Some(newest) = wishes.newest.get_mut(usize::from(shard)) {
             *newest = (*newest).max(Some(batch));
         }
         drop(wishes);
         if first {
-            wake.notify_one();
+            self.wake();
         }
     }
 
     /// Lets [`SyncQueue::run`] return after one last sync.
     pub(crate) fn stop(&self) {
-        let (wishes, wake) = &*self.0;
-        wishes.lock().unwrap_or_else(PoisonError::into_inner).stop = true;
-        wake.notify_one();
+        self.lock().stop = true;
+        self.wake();
     }
 
     /// Syncs until told to stop; `synced` hears for each shard which batch is covered.
@@ -84,31 +93,71 @@ impl SyncQueue {
         &self,
         syncer: &dyn Syncer,
         metrics: &Metrics,
-        mut synced: impl FnMut(u16, BatchSeq),
+        synced: impl Fn(u16, BatchSeq),
     ) -> Result<(), StoreError> {
         loop {
-            let (covered, stop) = self.take();
+            let wishes = self.0.thread.wait_while(self.lock(), |wishes| wishes.are_none());
+            let (covered, stop) = wishes.unwrap_or_else(PoisonError::into_inner).take();
             let began = Instant::now();
             syncer.sync()?;
             metrics.sync_seconds.0.observe(began.elapsed().as_secs_f64());
-            for (shard, batch) in covered.into_iter().enumerate() {
-                if let Some(batch) = batch {
-                    synced(shard as u16, batch);
-                }
-            }
+            tell(covered, &synced);
             if stop {
                 return Ok(());
             }
         }
     }
 
-    fn take(&self) -> (Vec<Option<BatchSeq>>, bool) {
-        let (wishes, wake) = &*self.0;
-        let wishes = wishes.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle = |wishes: &mut Wishes| !wishes.stop && wishes.newest.iter().all(Option::is_none);
-        let mut wishes = wake.wait_while(wishes, idle).unwrap_or_else(PoisonError::into_inner);
-        let shards = wishes.newest.len();
-        (std::mem::replace(&mut wishes.newest, vec![None; shards]), wishes.stop)
+    /// The same as a task, for which every sync takes that long.
+    ///
+    /// # Errors
+    /// The first error of the syncer: no sync is tried after it.
+    pub(crate) async fn run_as_task(
+        &self,
+        syncer: &dyn Syncer,
+        takes: Duration,
+        synced: impl Fn(u16, BatchSeq),
+    ) -> Result<(), StoreError> {
+        loop {
+            while self.lock().are_none() {
+                self.0.task.notified().await;
+            }
+            let (covered, stop) = self.lock().take();
+            tokio::time::sleep(takes).await;
+            syncer.sync()?;
+            tell(covered, &synced);
+            if stop {
+                return Ok(());
+            }
+        }
+    }
+
+    fn wake(&self) {
+        self.0.thread.notify_one();
+        self.0.task.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Wishes> {
+        self.0.wishes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wishes {
+    fn are_none(&self) -> bool {
+        !self.stop && self.newest.iter().all(Option::is_none)
+    }
+
+    fn take(&mut self) -> (Vec<Option<BatchSeq>>, bool) {
+        let shards = self.newest.len();
+        (std::mem::replace(&mut self.newest, vec![None; shards]), self.stop)
+    }
+}
+
+fn tell(covered: Vec<Option<BatchSeq>>, synced: impl Fn(u16, BatchSeq)) {
+    for (shard, batch) in covered.into_iter().enumerate() {
+        if let Some(batch) = batch {
+            synced(shard as u16, batch);
+        }
     }
 }
 

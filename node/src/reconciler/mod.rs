@@ -837,9 +837,7 @@ impl Reconciler {
         };
         let records: &dyn Records = &stored;
         let answer = call(Local { tree, records });
-        if let Some(error) = stored.into_failure() {
-            self.fail(error);
-        }
+        stored.into_failures().into_iter().for_each(|error| self.fail(error));
         answer
     }
 

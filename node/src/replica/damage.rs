@@ -1,4 +1,4 @@
-//! Damaged records: not served, not counted, and restored from the other replicas.
+//! What is damaged: not served, not counted, and restored from the other replicas.
 //!
 //! A record whose bytes are not what was written has forgotten something that its node has acknowledged. From then on
 //! this replica fills no slot for the key, neither of a read nor of a write: it refuses, and others fill it. The
@@ -6,9 +6,15 @@
 //! whatever a quorum of w has acknowledged. Their merge takes the record's place; until then the damaged bytes stay where
 //! they are, so that a restart finds them again.
 //!
+//! Damage is met where a record is read, by the scan after a start, which reads every record whole, and by the scrub. Trees
+//! are built as if what is damaged were not there.
+//!
+//! A copy held for another node is of no use once it is damaged. It goes, as with a lost disk, and the actor that it may have
+//! known with it. A marker says all in its key, and cannot be damaged.
+//!
 //! This is for single records. A store that cannot read its own files stops the process.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use driftless_proto::Refusal;
@@ -16,37 +22,100 @@ use driftless_proto::Refusal;
 use crate::peer::Merge;
 use crate::time::Instant;
 
-use super::record::RecordKey;
+use super::record::{HintKey, RecordKey};
 use super::store::{Store, StoreError};
+use super::turn::After;
 use super::{Located, Output, Replica, Trouble};
 
 /// The damaged records of a shard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Damage {
     records: BTreeSet<RecordKey>,
-    /// When to ask the others again.
-    due: Option<Instant>,
+    /// Those that the others have not been asked for yet.
+    waiting: VecDeque<RecordKey>,
+    /// Those that they have, oldest first, and when; `None` is since the last look at the clock.
+    asked: VecDeque<(Option<Instant>, RecordKey)>,
+    /// How long the others may take.
+    patience: Duration,
 }
 
 impl Damage {
-    /// When to ask the others again.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        (!self.records.is_empty()).then(|| self.due.unwrap_or_default())
+    /// Nothing is damaged as far as is known. `attempt` is how long a replica may take to answer.
+    pub(super) fn new(attempt: Duration) -> Damage {
+        Damage {
+            records: BTreeSet::new(),
+            waiting: VecDeque::new(),
+            asked: VecDeque::new(),
+            patience: attempt * PATIENCE_ATTEMPTS,
+        }
     }
 
-    /// A batch with this record has been applied.
+    /// When to ask the others, or to ask them again.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let is_new = self.asked.back().is_some_and(|(at, _)| at.is_none());
+        if is_new || (!self.waiting.is_empty() && self.asked.len() < ASKED_MAX) {
+            return Some(Instant::default());
+        }
+        self.asked.front().map(|(at, _)| at.unwrap_or_default() + self.patience)
+    }
+
+    /// A batch with this record has been applied. Whether the record was damaged.
     pub(super) fn mended(&mut self, record: &RecordKey) -> bool {
-        !self.records.is_empty() && self.records.remove(record)
+        if self.records.is_empty() || !self.records.remove(record) {
+            return false;
+        }
+        self.asked.retain(|(_, asked)| asked != record);
+        true
+    }
+
+    /// Whoever did not answer may do so now.
+    pub(super) fn ask_again(&mut self) {
+        self.waiting.extend(self.asked.drain(..).map(|(_, record)| record));
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        for (at, _) in self.asked.iter_mut().rev().take_while(|(at, _)| at.is_none()) {
+            *at = Some(now);
+        }
+        while let Some((at, _)) = self.asked.front()
+            && at.unwrap_or_default() + self.patience <= now
+            && let Some((_, record)) = self.asked.pop_front()
+        {
+            self.waiting.push_back(record);
+        }
+    }
+
+    fn next(&mut self) -> Option<RecordKey> {
+        while self.asked.len() < ASKED_MAX
+            && let Some(record) = self.waiting.pop_front()
+        {
+            if self.records.contains(&record) {
+                self.asked.push_back((None, record.clone()));
+                return Some(record);
+            }
+        }
+        None
     }
 }
 
 impl<S: Store> Replica<S> {
-    /// Deals with what a store has reported: one damaged record is set apart, everything else stops the process.
+    /// Deals with what a store has reported: what is damaged is set apart, everything else stops the process.
     pub(crate) fn fail(&mut self, error: StoreError) {
-        match error {
-            StoreError::Damaged { record, reason } => self.set_apart(RecordKey::from_stored(record.to_vec()), &reason),
-            StoreError::Io(_) | StoreError::Corrupt(_) => self.outputs.push_back(Output::Halt(error.to_string())),
+        let outcome = match error {
+            StoreError::Damaged { record, reason } => match HintKey::from_stored(&record) {
+                Ok(hint) => self.give_up_hint(hint, &reason),
+                Err(_) => self.set_apart(RecordKey::from_stored(record.to_vec()), &reason),
+            },
+            error @ (StoreError::Io(_) | StoreError::Corrupt(_)) => Err(error),
+        };
+        if let Err(error) = outcome {
+            self.outputs.push_back(Output::Halt(error.to_string()));
         }
+    }
+
+    /// The keys of records that are set apart, as stored.
+    pub(crate) fn damaged(&self) -> impl Iterator<Item = &[u8]> {
+        self.damage.records.iter().map(RecordKey::as_bytes)
     }
 
     /// Refuses what needs a record that is damaged.
@@ -57,43 +126,91 @@ impl<S: Store> Replica<S> {
         Err(Refusal::Damaged)
     }
 
-    /// Asks the others again for what they have not restored yet.
+    /// Asks the others for what they have not restored yet, some at a time.
     pub(super) fn ask_for_mending(&mut self, now: Instant) {
-        if self.damage.records.is_empty() || self.damage.due.is_some_and(|due| due > now) {
-            return;
-        }
-        if self.damage.due.replace(now + MEND_INTERVAL).is_some() {
-            let keys: Vec<_> = self.damage.records.iter().filter_map(|record| record.bucket_and_key().ok()).collect();
-            self.outputs.extend(keys.into_iter().map(|(bucket, key)| Output::Damaged { bucket, key }));
-        }
+        self.damage.handle_timeout(now);
+        self.ask_for_more();
+        self.damage.handle_timeout(now);
+    }
+
+    /// A peer can be counted on that could not be: it may have what is missing.
+    pub(crate) fn handle_peer_up(&mut self) {
+        self.damage.ask_again();
     }
 
     /// What the others hold takes the place of a damaged record.
     pub(super) fn mend(&mut self, located: Located<'_>, merge: Merge) -> Result<(), Trouble> {
         if self.check_sound(&located.record).is_err() {
-            // What the tree knows of it, if that can still be read.
-            let before = self.header(&located.record).unwrap_or_default();
-            self.turn.put(located.record, merge.bucket, &merge.key, before, merge.siblings);
+            self.turn.put(located.record, merge.bucket, &merge.key, Default::default(), merge.siblings);
             self.metrics.records_mended.inc();
         }
         Ok(())
     }
 
-    fn set_apart(&mut self, record: RecordKey, reason: &str) {
-        let Ok((bucket, key)) = record.bucket_and_key() else {
-            return self.outputs.push_back(Output::Halt(format!("storage is corrupt: {reason}")));
-        };
-        if self.damage.records.insert(record.clone()) {
-            let (n, token) = record.position();
-            let partition = self.topology.ring().partition(n, token);
-            tracing::error!(%key, %partition, reason, "a record is damaged: this replica does not answer for the key \
-                until it has been restored from the others. Check the disk");
-            self.metrics.records_damaged.inc();
-            self.actors.retire(partition);
-            self.outputs.push_back(Output::Damaged { bucket, key });
+    /// What was damaged is there again. Who is owed it can have it now.
+    pub(super) fn go_on_with(&mut self, record: &RecordKey) {
+        // What was damaged may not have been what the tree knew.
+        self.trees.build_anew(record);
+        let (n, token) = record.position();
+        let owners = self.topology.ring().owners(self.topology.ring().partition(n, token));
+        let owed = self.hints.tallies().map(|(target, _)| target).filter(|target| owners.contains(target));
+        self.outputs.extend(owed.map(Output::Owes));
+    }
+
+    fn set_apart(&mut self, record: RecordKey, reason: &str) -> Result<(), StoreError> {
+        let (_, key) = record.bucket_and_key()?;
+        if self.turn.changes.contains_key(&record) {
+            // What is about to take its place was made from what it held before.
+            self.trees.build_anew(&record);
+            return Ok(());
         }
+        if !self.damage.records.insert(record.clone()) {
+            return Ok(());
+        }
+        let (n, token) = record.position();
+        let partition = self.topology.ring().partition(n, token);
+        tracing::error!(%key, %partition, reason, "a record is damaged: this replica does not answer for the key \
+            until it has been restored from the others. Check the disk");
+        self.metrics.records_damaged.inc();
+        self.actors.retire(partition);
+        self.trees.build_anew(&record);
+        self.damage.waiting.push_back(record);
+        self.ask_for_more();
+        Ok(())
+    }
+
+    fn ask_for_more(&mut self) {
+        while let Some(record) = self.damage.next() {
+            if let Ok((bucket, key)) = record.bucket_and_key() {
+                self.outputs.push_back(Output::Damaged { bucket, key, patience: self.damage.patience });
+            }
+        }
+    }
+
+    /// A copy that is damaged is of no use to anybody.
+    pub(super) fn give_up_hint(&mut self, hint: HintKey, reason: &str) -> Result<(), StoreError> {
+        let record = hint.record();
+        let (_, key) = record.bucket_and_key()?;
+        if self.turn.hints.contains_key(&hint) {
+            return Ok(());
+        }
+        let (n, token) = record.position();
+        let partition = self.topology.ring().partition(n, token);
+        tracing::error!(%key, %partition, target = %hint.target(), reason, "a hint is damaged: its target has to get the \
+            key from others. Check the disk");
+        self.metrics.hints_damaged.inc();
+        // What it was counted as cannot be told any more.
+        self.hints.count_anew(&self.metrics);
+        self.actors.retire(partition);
+        self.turn.retired.insert(partition);
+        let stored = self.weight_of(&hint)?;
+        self.turn.put_hint(hint, stored, After::Lost);
+        Ok(())
     }
 }
 
-/// How often the others are asked, while too few of them answer.
-const MEND_INTERVAL: Duration = Duration::from_secs(5);
+/// The others have as long as so many attempts of a coordinator.
+const PATIENCE_ATTEMPTS: u32 = 20;
+
+/// Records that the others are asked for at once.
+const ASKED_MAX: usize = 64;

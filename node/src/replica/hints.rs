@@ -84,7 +84,7 @@ impl Tally {
 
 impl Weight {
     pub(super) fn of(key: &HintKey, value: &[u8]) -> Weight {
-        Weight { is_marker: record::is_marker(value), bytes: (key.as_bytes().len() + value.len()) as u64 }
+        Weight { is_marker: record::is_no_copy(value), bytes: (key.as_bytes().len() + value.len()) as u64 }
     }
 }
 
@@ -141,6 +141,19 @@ impl Hints {
         }
         self.uncounted = next;
         Ok(())
+    }
+
+    /// What was counted may not be what is there: begins again.
+    pub(super) fn count_anew(&mut self, metrics: &Metrics) {
+        for tally in self.targets.values_mut() {
+            let Tally { copies, markers, copy_bytes, marker_bytes, .. } = std::mem::take(tally);
+            metrics.hint_keys.dec_by((copies + markers) as i64);
+            metrics.hint_bytes.dec_by((copy_bytes + marker_bytes) as i64);
+        }
+        (self.stored, self.strays, self.changed) = (0, 0, true);
+        if self.uncounted.replace(record::all_hints().start).is_none() {
+            metrics.hints_uncounted.inc();
+        }
     }
 
     /// A batch has changed a hint. What was not counted yet will be seen later as it is then.

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use driftless_antientropy::Digest;
 use driftless_proto::{ActorId, Siblings};
 use driftless_ring::{ArcIndex, PartitionId};
 
@@ -12,9 +13,10 @@ use crate::planted::{Bug, Planted};
 use crate::time::Now;
 
 use super::Replica;
-use super::record::{self, RecordKey};
+use super::record::{self, HintKey, RecordKey};
 use super::stamp::Actor;
 use super::store::Store;
+use super::turn::Held;
 
 impl Planted {
     /// Whether a start goes on with the actors it finds on the disk.
@@ -42,11 +44,24 @@ pub(super) fn actors_found<S: Store>(store: &S) -> BTreeMap<PartitionId, Actor> 
 }
 
 impl<S: Store> Replica<S> {
+    /// A record whose checksums nobody looks at.
+    pub(super) fn as_it_is(&self, record: &RecordKey) -> Option<Siblings> {
+        let stored = self.planted.is(Bug::DamagedServed).then(|| self.store.get(record.as_bytes()))?;
+        record::decode_as_it_is(&stored.ok()??)
+    }
+
+    /// The same of a hint.
+    pub(super) fn hint_as_it_is(&self, hint: &HintKey, value: &[u8]) -> Option<Held> {
+        let siblings = self.planted.is(Bug::DamagedHintServed).then(|| record::decode_as_it_is(value))??;
+        let (bucket, key) = hint.record().bucket_and_key().ok()?;
+        Some(Held::Copy { digest: Digest::of(bucket, &key, &siblings.header()), siblings })
+    }
+
     /// Forgets keys that were deleted a while ago.
     pub(super) fn reap_tombstones(&mut self, now: Now) {
         let mut old = Vec::new();
         let read = self.store.scan(&[1]..&[2], &mut |key, value| {
-            let entry = record::decode_entry(key, &value).expect("a store holds what its node wrote");
+            let Ok(entry) = record::decode_entry(key, &value) else { return ControlFlow::Continue(()) };
             let age = Duration::from_millis(now.wall.millis().saturating_sub(entry.header.written_at().millis()));
             if !entry.header.has_values() && !entry.header.is_empty() && age > GRACE {
                 old.push(entry);

@@ -33,6 +33,7 @@ mod turn;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use driftless_proto::client::Cursor;
 use driftless_proto::{
@@ -68,8 +69,8 @@ pub(crate) enum Output {
     Reply { to: NodeId, id: RequestId, reply: Reply },
     /// Sync everything up to this batch.
     Sync(BatchSeq),
-    /// The record of this key is damaged: it is to be restored from the other replicas.
-    Damaged { bucket: BucketId, key: Key },
+    /// The record of this key is damaged: it is to be restored from the other replicas, within this time.
+    Damaged { bucket: BucketId, key: Key, patience: Duration },
     /// An actor must not be trusted any more: no put stamped by it may be acknowledged.
     Retired(ActorId),
     /// There is something for this node that was not there before.
@@ -99,6 +100,8 @@ pub(crate) struct Replica<S> {
     /// The newest batch known to be durable; `None` until the first sync after the start, which covers what a process
     /// before this one may have left unsynced.
     synced: Option<BatchSeq>,
+    /// A batch was refused for lack of room, and its reads are read again.
+    is_reading_again: bool,
     /// When applied batches that nobody waits for are to be synced.
     sync_due: Option<Instant>,
     outputs: VecDeque<Output>,
@@ -142,12 +145,13 @@ impl<S: Store> Replica<S> {
             headers: HeaderCache::new(limits.header_cache_bytes),
             trees,
             hints,
-            damage: Damage::default(),
+            damage: Damage::new(limits.attempt_timeout),
             turn: Turn::default(),
             after_sync: VecDeque::new(),
             applied: BatchSeq(0),
             sync_asked: BatchSeq(0),
             synced: planted.is(Bug::FirstSyncNotAwaited).then_some(BatchSeq(0)),
+            is_reading_again: false,
             sync_due: None,
             outputs,
             topology: topology.clone(),
@@ -202,9 +206,13 @@ impl<S: Store> Replica<S> {
             self.ask_sync();
         }
         match self.trees.handle_timeout(now.instant, &self.store, &self.metrics) {
-            Ok(false) => {}
-            // Headers in memory may be of what is no longer there, and a merge would take them at their word.
-            Ok(true) => self.headers = HeaderCache::new(self.limits.header_cache_bytes),
+            Ok(met) => {
+                if met.drift {
+                    // Headers in memory may be of what is no longer there, and a merge would take them at their word.
+                    self.headers = HeaderCache::new(self.limits.header_cache_bytes);
+                }
+                met.damage.into_iter().for_each(|error| self.fail(error));
+            }
             Err(error) => self.fail(error),
         }
         if let Err(error) = self.hints.step(now.instant, &self.store, &self.metrics) {
@@ -243,7 +251,7 @@ impl<S: Store> Replica<S> {
         if !turn.has_changes() {
             return self.release(now, turn.waiting);
         }
-        match self.store.apply(turn.batch(&self.actors)) {
+        match self.planted.soften(self.store.apply(turn.batch(&self.actors))) {
             Ok(seq) => {
                 assert!(seq > self.applied, "batches are numbered in order");
                 self.applied = seq;
@@ -255,8 +263,7 @@ impl<S: Store> Replica<S> {
                     }
                     self.headers.insert(record.to_bytes(), change.header);
                     if self.damage.mended(&record) {
-                        // What was damaged may not have been what the tree knew.
-                        self.trees.build_anew(&record);
+                        self.go_on_with(&record);
                     }
                 }
                 self.count_hints(now.instant, turn.hints);
@@ -528,10 +535,14 @@ impl<S: Store> Replica<S> {
             return Ok(header);
         }
         self.metrics.header_misses.inc();
-        match self.store.get(record.as_bytes())? {
+        #[cfg(feature = "planted-bugs")]
+        if let Some(state) = self.as_it_is(record) {
+            return Ok(Arc::new(state.header()));
+        }
+        match self.planted.forgive(self.store.get(record.as_bytes()))? {
             None => Ok(Arc::default()),
             Some(value) => {
-                let header = Arc::new(record::read_header(record, &value)?);
+                let header = Arc::new(self.planted.forgive(record::read_header(record, &value))?);
                 self.headers.insert(record.to_bytes(), header.clone());
                 Ok(header)
             }
@@ -545,8 +556,12 @@ impl<S: Store> Replica<S> {
         {
             return Ok(change.siblings.clone());
         }
-        let stored = self.store.get(record.as_bytes())?;
-        stored.map_or_else(|| Ok(Siblings::new()), |value| record::read_state(record, value))
+        #[cfg(feature = "planted-bugs")]
+        if let Some(state) = self.as_it_is(record) {
+            return Ok(state);
+        }
+        let stored = self.planted.forgive(self.store.get(record.as_bytes()))?;
+        stored.map_or_else(|| Ok(Siblings::new()), |value| self.planted.forgive(record::read_state(record, value)))
     }
 
     /// Refuses before anything is applied, when too many answers wait for the disk already. What no client waits for
@@ -602,9 +617,14 @@ impl<S: Store> Replica<S> {
         }
     }
 
+    /// There is no room: a read must not want to write again what was just refused.
     fn handle_read_again(&mut self, to: NodeId, id: RequestId, read: Read) {
-        match self.read(to, id, read) {
+        self.is_reading_again = true;
+        let outcome = self.read(to, id, read);
+        self.is_reading_again = false;
+        match outcome {
             Ok(()) => {}
+            Err(Trouble::Store(StoreError::Damaged { .. })) => self.reply(to, id, Reply::Refused(Refusal::Damaged)),
             Err(Trouble::Refused(refusal)) => self.reply(to, id, Reply::Refused(refusal)),
             Err(Trouble::Store(error)) => self.fail(error),
         }

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! key of a record                              value of a record
-//!  0      space, 1                              0      format, 1
+//!  0      space, 1                              0      format, 2
 //!  1      n, the replication factor             1      digest, big endian (16)
 //!  2      token, big endian (8)                 17     length of the header, little endian (4)
-//!  10     bucket id, big endian (4)             21     header: postcard of the vector and the live outlines
-//!  14     key                                   …      values of the live writes, in order; lengths in the header
+//!  10     bucket id, big endian (4)             21     checksum of digest, length and header, big endian (8)
+//!  14     key                                   29     header: postcard of the vector and the live outlines
+//!                                               …      values of the live writes, in order; lengths in the header
 //!
 //! key of a hint                                value of a hint
 //!  0      space, 2                              a copy: as the value of a record
@@ -19,6 +20,9 @@
 //!  2      n                                     9      counter, big endian (8)
 //!  3      arc, big endian (4)
 //! ```
+//! Every byte of a record is covered: the front and the header by the checksum, a value by the hash of it in the header. The
+//! digest alone would not do, since it leaves out what replicas need not agree on at once: times and write ids.
+//!
 //! Records sort by (n, token, bucket, key): a partition is one contiguous range, whatever its buckets; hints by target,
 //! then like records. A *copy* is the state of a key held for its target by a node that does not own the key. A *marker*
 //! says that the target misses something of a key that the node owns itself: the record is the copy, it never goes away
@@ -32,6 +36,7 @@ use driftless_antientropy::Digest;
 use driftless_proto::causality::Payload;
 use driftless_proto::{ActorId, BucketId, Dot, Header, Key, Outline, Siblings, Version};
 use driftless_ring::{NodeId, PartitionId, Partitions, Token, TokenRange};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::store::StoreError;
 
@@ -200,6 +205,11 @@ pub fn is_marker(value: &[u8]) -> bool {
     value == [FORMAT_MARKER]
 }
 
+/// Whether the value of a hint is too short for a copy: it is, or was, a marker.
+pub(super) fn is_no_copy(value: &[u8]) -> bool {
+    value.len() <= 1
+}
+
 impl Borrow<[u8]> for RecordKey {
     fn borrow(&self) -> &[u8] {
         &self.0
@@ -229,10 +239,12 @@ pub fn encode(bucket: BucketId, key: &Key, header: &Header, siblings: &Siblings)
     let mut bytes = Vec::with_capacity(128 + siblings.value_bytes());
     bytes.push(FORMAT);
     bytes.extend(Digest::of(bucket, key, header).0.to_be_bytes());
-    bytes.extend([0; 4]);
+    bytes.extend([0; HEADER_AT - LENGTH_AT]);
     let mut bytes = postcard::to_extend(header, bytes).expect("a header has no type that postcard cannot write");
     let header_len = (bytes.len() - HEADER_AT) as u32;
-    bytes[HEADER_AT - 4..HEADER_AT].copy_from_slice(&header_len.to_le_bytes());
+    bytes[LENGTH_AT..CHECKSUM_AT].copy_from_slice(&header_len.to_le_bytes());
+    let checksum = checksum(&bytes[..CHECKSUM_AT], &bytes[HEADER_AT..]);
+    bytes[CHECKSUM_AT..HEADER_AT].copy_from_slice(&checksum.to_be_bytes());
     for version in siblings.values() {
         bytes.extend_from_slice(version.value.as_deref().unwrap_or_default());
     }
@@ -269,19 +281,16 @@ pub(super) fn digest_of(encoded: &Bytes) -> Digest {
     digest_in(encoded.first_chunk().expect("it begins with the digest"))
 }
 
-/// Token and digest of a stored record, without reading any further.
+/// Token and digest of a stored record, whose header is as it was written.
 ///
 /// # Errors
 /// [`StoreError::Corrupt`].
 pub fn decode_digest(record: &[u8], value: &[u8]) -> Result<(Token, Digest), StoreError> {
-    let (Some((prefix, _)), Some((front, _))) =
-        (record.split_first_chunk::<PREFIX_BYTES>(), value.split_first_chunk::<HEADER_AT>())
-    else {
-        return Err(corrupt("a record is too short"));
+    let Some((prefix, _)) = record.split_first_chunk::<PREFIX_BYTES>() else {
+        return Err(corrupt("a record's key is too short"));
     };
-    check_format(front)?;
     let token = Token(u64::from_be_bytes(prefix[2..10].try_into().expect("eight bytes")));
-    Ok((token, digest_in(front)))
+    check(value).map(|(digest, _)| (token, digest))
 }
 
 /// The digest that a state was stored with.
@@ -316,6 +325,48 @@ pub fn read_state(record: &RecordKey, value: Bytes) -> Result<Siblings, StoreErr
     decode(value).map_err(|error| error.in_record(record.as_bytes()))
 }
 
+/// The state in a copy held for another node, checked in the same way.
+///
+/// # Errors
+/// [`StoreError::Damaged`].
+pub fn read_copy(hint: &HintKey, value: Bytes) -> Result<Siblings, StoreError> {
+    read_state(&hint.record(), value).map_err(|error| match error {
+        StoreError::Damaged { reason, .. } => StoreError::Damaged { record: hint.to_bytes(), reason },
+        other => other,
+    })
+}
+
+/// The header of a record of which everything was checked, values included.
+///
+/// # Errors
+/// [`StoreError::Damaged`].
+pub fn audit(record: &RecordKey, value: Bytes) -> Result<Header, StoreError> {
+    let header = read_header(record, &value)?;
+    decode(value).map_err(|error| error.in_record(record.as_bytes()))?;
+    Ok(header)
+}
+
+/// As much of a stored state as can be understood, whatever was checked before.
+#[cfg(feature = "planted-bugs")]
+pub(super) fn decode_as_it_is(value: &[u8]) -> Option<Siblings> {
+    let header_len = u32::from_le_bytes(value.get(LENGTH_AT..CHECKSUM_AT)?.try_into().ok()?) as usize;
+    let (header, mut values) = value.get(HEADER_AT..)?.split_at_checked(header_len)?;
+    let header: Header = postcard::from_bytes(header).ok()?;
+    let mut live = Vec::new();
+    for (dot, Outline { len, write_id, written_at, .. }) in header.live().iter().cloned() {
+        let value = match len {
+            None => None,
+            Some(len) => {
+                let (value, rest) = values.split_at_checked(len as usize)?;
+                values = rest;
+                Some(Bytes::copy_from_slice(value))
+            }
+        };
+        live.push((dot, Version { value, write_id, written_at }));
+    }
+    Siblings::from_parts(header.vv().clone(), live).ok()
+}
+
 /// Key and header of a stored record.
 ///
 /// # Errors
@@ -340,7 +391,7 @@ pub(super) fn actor_key(partition: PartitionId) -> Bytes {
 
 /// The stored form of an actor's counter.
 pub(super) fn encode_actor(actor: ActorId, counter: u64) -> Bytes {
-    let mut bytes = vec![FORMAT];
+    let mut bytes = vec![FORMAT_ACTOR];
     bytes.extend(actor.0.to_be_bytes());
     bytes.extend(counter.to_be_bytes());
     bytes.into()
@@ -351,24 +402,31 @@ fn successor(key: &[u8]) -> Vec<u8> {
 }
 
 fn split(value: &[u8]) -> Result<(Digest, Header, usize), StoreError> {
+    let (digest, bytes) = check(value)?;
+    let header = postcard::from_bytes(bytes).map_err(|error| corrupt(&error.to_string()))?;
+    Ok((digest, header, HEADER_AT + bytes.len()))
+}
+
+/// The digest of a stored state and the bytes of its header, if both are as they were written.
+fn check(value: &[u8]) -> Result<(Digest, &[u8]), StoreError> {
     let Some((front, rest)) = value.split_first_chunk::<HEADER_AT>() else {
         return Err(corrupt("a record is too short"));
     };
-    check_format(front)?;
-    let digest = digest_in(front);
-    let header_len = u32::from_le_bytes(front[17..].try_into().expect("four bytes")) as usize;
+    if front[0] != FORMAT {
+        return Err(corrupt(&format!("a record has format {}, this release reads {FORMAT}", front[0])));
+    }
+    let header_len = u32::from_le_bytes(front[LENGTH_AT..CHECKSUM_AT].try_into().expect("four bytes")) as usize;
     let Some(header) = rest.get(..header_len) else {
         return Err(corrupt("a record ends inside its header"));
     };
-    let header = postcard::from_bytes(header).map_err(|error| corrupt(&error.to_string()))?;
-    Ok((digest, header, HEADER_AT + header_len))
+    if front[CHECKSUM_AT..] != checksum(&front[..CHECKSUM_AT], header).to_be_bytes() {
+        return Err(corrupt("a header does not have the checksum that it was stored with"));
+    }
+    Ok((digest_in(front), header))
 }
 
-fn check_format(front: &[u8; HEADER_AT]) -> Result<(), StoreError> {
-    match front[0] {
-        FORMAT => Ok(()),
-        other => Err(corrupt(&format!("a record has format {other}, this release reads {FORMAT}"))),
-    }
+fn checksum(front: &[u8], header: &[u8]) -> u64 {
+    xxh3_64_with_seed(header, xxh3_64(front))
 }
 
 fn digest_in(front: &[u8; HEADER_AT]) -> Digest {
@@ -399,7 +457,8 @@ fn corrupt(what: &str) -> StoreError {
     StoreError::Corrupt(what.to_owned())
 }
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+const FORMAT_ACTOR: u8 = 1;
 /// Apart from any format of a record.
 const FORMAT_MARKER: u8 = 129;
 const SPACE_META: u8 = 0;
@@ -409,7 +468,10 @@ const SPACE_HINTS: u8 = 2;
 const PREFIX_BYTES: usize = 14;
 /// Of a hint's key: its space and target.
 const TARGET_BYTES: usize = 9;
-const HEADER_AT: usize = 21;
+/// Where the parts of a record's value begin.
+const LENGTH_AT: usize = 17;
+const CHECKSUM_AT: usize = 21;
+const HEADER_AT: usize = 29;
 
 #[cfg(test)]
 mod tests {
@@ -447,22 +509,50 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_of_a_value_is_noticed() {
-        let good = encoded(&siblings(&[Some(b"precious")]));
-        for bit in 0..8 * 8 {
+    fn every_flipped_bit_of_a_record_is_noticed() {
+        let good = encoded(&siblings(&[Some(b"precious"), None]));
+        let record = RecordKey::new(3, Token(9), BucketId(7), &key());
+        for bit in 0..8 * good.len() {
             let mut bad = good.to_vec();
-            let at = bad.len() - 8 + bit / 8;
-            bad[at] ^= 1 << (bit % 8);
-            assert!(matches!(decode(bad.into()), Err(StoreError::Corrupt(_))), "bit {bit}");
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(matches!(read_state(&record, bad.into()), Err(StoreError::Damaged { .. })), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_before_the_values_is_noticed_without_reading_them() {
+        let value = b"precious";
+        let good = encoded(&siblings(&[Some(value)]));
+        let record = RecordKey::new(3, Token(9), BucketId(7), &key());
+        for bit in 0..8 * (good.len() - value.len()) {
+            let mut bad = good.to_vec();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let bad = Bytes::from(bad);
+            assert!(decode_digest(record.as_bytes(), &bad).is_err(), "bit {bit}");
+            assert!(decode_entry(record.as_bytes(), &bad).is_err(), "bit {bit}");
+            assert!(decode_header(&bad).is_err() && stored_digest(&bad).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_record_cut_short_or_with_zeros_in_it_is_noticed() {
+        let good = encoded(&siblings(&[Some(b"precious"), Some(b"too")]));
+        let record = RecordKey::new(3, Token(9), BucketId(7), &key());
+        for at in 0..good.len() {
+            assert!(read_state(&record, good.slice(..at)).is_err(), "cut at {at}");
+            let mut bad = good.to_vec();
+            let end = bad.len().min(at + 16);
+            bad[at..end].fill(0);
+            assert!(bad == good || read_state(&record, bad.into()).is_err(), "zeros at {at}");
         }
     }
 
     #[test]
     fn a_newer_format_is_named() {
         let mut newer = encoded(&siblings(&[Some(b"v")])).to_vec();
-        newer[0] = 2;
+        newer[0] = 3;
         let Err(StoreError::Corrupt(reason)) = decode(newer.into()) else { panic!("must be refused") };
-        assert!(reason.contains("format 2"), "{reason}");
+        assert!(reason.contains("format 3"), "{reason}");
     }
 
     #[test]

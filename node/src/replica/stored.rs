@@ -1,8 +1,10 @@
-//! Records as anti-entropy sees them: tokens and digests, straight from the store.
+//! Records as anti-entropy sees them: tokens and digests, straight from the store. What is damaged is reported, and as if it
+//! were not there.
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;
 
+use bytes::Bytes;
 use driftless_antientropy::{Digest, Records, Unreadable};
 use driftless_ring::{Token, TokenRange};
 
@@ -13,42 +15,37 @@ use super::store::{Store, StoreError};
 pub(crate) struct Stored<'a, S> {
     store: &'a S,
     n: u8,
-    failure: RefCell<Option<StoreError>>,
+    failures: RefCell<Vec<StoreError>>,
 }
 
 impl<'a, S: Store> Stored<'a, S> {
     pub(super) fn new(store: &'a S, n: u8) -> Stored<'a, S> {
-        Stored { store, n, failure: RefCell::new(None) }
+        Stored { store, n, failures: RefCell::default() }
     }
 
-    /// Why something was unreadable.
-    pub(crate) fn into_failure(self) -> Option<StoreError> {
-        self.failure.into_inner()
+    /// What was unreadable: the store, or a record.
+    pub(crate) fn into_failures(self) -> Vec<StoreError> {
+        self.failures.into_inner()
     }
 
-    /// Like [`Records::visit`], with each record's value.
+    /// Visits the records at these tokens as they are stored.
     pub(super) fn visit_values(&self, tokens: TokenRange, visit: &mut VisitValue<'_>) -> Result<(), Unreadable> {
         let range = record::token_range(self.n, tokens);
-        let mut bad = None;
         let scanned = self.store.scan(&range.start[..]..&range.end[..], &mut |key, value| {
-            let visited = record::decode_digest(key, &value).and_then(|(token, digest)| visit(token, digest, &value));
-            visited.unwrap_or_else(|error| {
-                bad = Some(error.in_record(key));
-                ControlFlow::Break(())
+            visit(key, value).unwrap_or_else(|error| {
+                self.failures.borrow_mut().push(error.in_record(key));
+                ControlFlow::Continue(())
             })
         });
-        match scanned.err().or(bad) {
-            None => Ok(()),
-            Some(error) => {
-                self.failure.replace(Some(error));
-                Err(Unreadable)
-            }
-        }
+        scanned.map_err(|error| {
+            self.failures.borrow_mut().push(error);
+            Unreadable
+        })
     }
 }
 
-/// Takes token, digest and stored form of a record.
-pub(super) type VisitValue<'a> = dyn FnMut(Token, Digest, &[u8]) -> Result<ControlFlow<()>, StoreError> + 'a;
+/// Takes a record as it is stored; whichever it cannot read is skipped.
+pub(super) type VisitValue<'a> = dyn FnMut(&[u8], Bytes) -> Result<ControlFlow<()>, StoreError> + 'a;
 
 impl<S: Store> Records for Stored<'_, S> {
     fn visit(
@@ -56,6 +53,9 @@ impl<S: Store> Records for Stored<'_, S> {
         tokens: TokenRange,
         visit: &mut dyn FnMut(Token, Digest) -> ControlFlow<()>,
     ) -> Result<(), Unreadable> {
-        self.visit_values(tokens, &mut |token, digest, _| Ok(visit(token, digest)))
+        self.visit_values(tokens, &mut |key, value| {
+            let (token, digest) = record::decode_digest(key, &value)?;
+            Ok(visit(token, digest))
+        })
     }
 }

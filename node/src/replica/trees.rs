@@ -5,8 +5,9 @@
 //!                                                                            │ too many keys for its leaves
 //!                                            kept, while a larger one is built beside it
 //! ```
-//! Now and then a leaf is recomputed from the records. A leaf that drifted is a bug or damage: it is reported, made
-//! right, and the tree built anew beside it.
+//! Every record is read whole on the way, and what is damaged is reported and left out. Now and then a leaf is recomputed from
+//! the records. One that drifted is a bug, or damage that went unnoticed: it is reported, made right, and the tree built
+//! anew beside it.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
@@ -43,8 +44,43 @@ pub(super) struct Trees {
 struct Kept {
     /// `None` until the first build is done: neither compared nor counted.
     tree: Option<Tree>,
-    /// One that will take its place.
-    build: Option<Build>,
+    /// What its keys weigh.
+    weight: Weight,
+    /// One that will take its place, and what it has read so far.
+    build: Option<(Build, Weight)>,
+}
+
+/// Keys that have values, and the bytes of those.
+#[derive(Clone, Copy, Default)]
+struct Weight {
+    keys: i64,
+    bytes: i64,
+}
+
+impl Weight {
+    fn of(header: &Header) -> Weight {
+        Weight { keys: header.has_values().into(), bytes: header.value_bytes() as i64 }
+    }
+
+    fn change(&mut self, from: Weight, to: Weight) {
+        self.keys += to.keys - from.keys;
+        self.bytes += to.bytes - from.bytes;
+    }
+
+    fn count(&mut self, from: Weight, to: Weight, metrics: &Metrics) {
+        self.change(from, to);
+        metrics.keys.inc_by(to.keys - from.keys);
+        metrics.value_bytes.inc_by(to.bytes - from.bytes);
+    }
+}
+
+/// What was met in reading on.
+#[derive(Default)]
+pub(super) struct Met {
+    /// A leaf had drifted.
+    pub(super) drift: bool,
+    /// Records that are not what was written.
+    pub(super) damage: Vec<StoreError>,
 }
 
 impl Trees {
@@ -57,7 +93,8 @@ impl Trees {
         rng: StdRng,
         metrics: &Metrics,
     ) -> Trees {
-        let kept: BTreeMap<_, _> = owned.map(|partition| (partition, Kept { tree: None, build: None })).collect();
+        let kept: BTreeMap<_, _> =
+            owned.map(|partition| (partition, Kept { tree: None, weight: Weight::default(), build: None })).collect();
         metrics.partitions_uncounted.inc_by(kept.len() as i64);
         let queue = kept.keys().copied().collect();
         Trees { partitions, kept, queue, next_step: now, scrub_interval, next_scrub: now + scrub_interval, rng }
@@ -83,16 +120,16 @@ impl Trees {
         let partition = PartitionId { n, arc: self.partitions.arc_of(token) };
         let Some(kept) = self.kept.get_mut(&partition) else { return };
         let (old, new) = change.digests();
-        if kept.tree.is_some() || kept.build.as_ref().is_some_and(|build| build.has_read(token)) {
-            let (before, after) = (weigh(&change.stored), weigh(&change.header));
-            metrics.keys.inc_by(after.0 - before.0);
-            metrics.value_bytes.inc_by(after.1 - before.1);
-        }
-        if let Some(build) = &mut kept.build {
-            build.update(token, old, Some(new));
+        let (before, after) = (Weight::of(&change.stored), Weight::of(&change.header));
+        if let Some((build, read)) = &mut kept.build
+            && build.has_read(token)
+        {
+            build.update(token, old, new);
+            read.change(before, after);
         }
         if let Some(tree) = &mut kept.tree {
-            tree.update(token, old, Some(new));
+            kept.weight.count(before, after, metrics);
+            tree.update(token, old, new);
             if old.is_none() && !self.queue.contains(&partition) {
                 match tree.resize() {
                     Some(Resize::Grow(_)) => self.queue.push_back(partition),
@@ -103,33 +140,34 @@ impl Trees {
         }
     }
 
-    /// The tree of this record's partition may not say what is there: builds another beside it.
+    /// The tree of this record's partition may not say what is there, nor the one under way: builds another.
     pub(super) fn build_anew(&mut self, record: &RecordKey) {
         let (n, token) = record.position();
         let partition = PartitionId { n, arc: self.partitions.arc_of(token) };
-        let Some(kept) = self.kept.get_mut(&partition).filter(|kept| kept.tree.is_some()) else { return };
+        let Some(kept) = self.kept.get_mut(&partition) else { return };
         kept.build = None;
         if !self.queue.contains(&partition) {
             self.queue.push_back(partition);
         }
     }
 
-    /// Reads on, and looks at a leaf, if it is time for that. The answer is whether the leaf had drifted.
+    /// Reads on, and looks at a leaf, if it is time for that.
     pub(super) fn handle_timeout<S: Store>(
         &mut self,
         now: Instant,
         store: &S,
         metrics: &Metrics,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Met, StoreError> {
+        let mut met = Met::default();
         if self.next_step <= now {
             self.next_step = now + STEP_INTERVAL;
-            self.step(store, metrics)?;
+            self.step(store, metrics, &mut met)?;
         }
         if self.next_scrub <= now {
             self.next_scrub = now + self.scrub_interval;
-            return self.scrub(store, metrics);
+            self.scrub(store, metrics, &mut met)?;
         }
-        Ok(false)
+        Ok(met)
     }
 
     /// When to go on.
@@ -138,7 +176,7 @@ impl Trees {
         step.into_iter().chain([self.next_scrub]).min()
     }
 
-    fn step<S: Store>(&mut self, store: &S, metrics: &Metrics) -> Result<(), StoreError> {
+    fn step<S: Store>(&mut self, store: &S, metrics: &Metrics, met: &mut Met) -> Result<(), StoreError> {
         let mut budget = STEP_KEYS;
         while budget > 0
             && let Some(&partition) = self.queue.front()
@@ -149,16 +187,13 @@ impl Trees {
             };
             let map = LeafMap::new(self.partitions, partition.arc);
             let bits = kept.tree.as_ref().map_or(Bits::UNKNOWN, |tree| tree.bits().adjusted(tree.sum().count));
-            let build = kept.build.get_or_insert_with(|| Build::new(map, bits));
-            let survey = Survey::new(Stored::new(store, partition.n), kept.tree.is_none());
-            let done = match build.step(&survey, budget) {
-                Ok(done) => done,
-                Err(Unreadable) => return survey.stored.into_failure().map_or(Ok(()), Err),
-            };
+            let (build, read) = kept.build.get_or_insert_with(|| (Build::new(map, bits), Weight::default()));
+            let survey = Survey::new(Stored::new(store, partition.n));
+            let done = build.step(&survey, budget);
             budget = budget.saturating_sub(survey.records.get().max(EMPTY_COST));
-            metrics.keys.inc_by(survey.keys.get());
-            metrics.value_bytes.inc_by(survey.bytes.get());
-            if done {
+            read.change(Weight::default(), survey.weight.get());
+            survey.end(met)?;
+            if done == Ok(true) {
                 self.queue.pop_front();
                 self.finish(partition, metrics);
             }
@@ -168,56 +203,66 @@ impl Trees {
 
     fn finish(&mut self, partition: PartitionId, metrics: &Metrics) {
         let Some(kept) = self.kept.get_mut(&partition) else { return };
-        let tree = kept.build.take().and_then(Build::finish).expect("its last step said that this was all");
+        let (build, read) = kept.build.take().expect("its last step was just now");
+        let tree = build.finish().expect("that step said that this was all");
         metrics.trees_built.inc();
         if matches!(tree.resize(), Some(Resize::Grow(_))) {
             self.queue.push_back(partition);
         }
+        kept.weight.count(kept.weight, read, metrics);
         if kept.tree.replace(tree).is_none() {
             metrics.partitions_uncounted.dec();
         }
     }
 
-    fn scrub<S: Store>(&mut self, store: &S, metrics: &Metrics) -> Result<bool, StoreError> {
+    fn scrub<S: Store>(&mut self, store: &S, metrics: &Metrics, met: &mut Met) -> Result<(), StoreError> {
         if self.kept.is_empty() {
-            return Ok(false);
+            return Ok(());
         }
         let at = self.rng.random_range(0..self.kept.len());
         let Some((&partition, Kept { tree: Some(tree), .. })) = self.kept.iter_mut().nth(at) else {
-            return Ok(false);
+            return Ok(());
         };
         let leaf = self.rng.random_range(0..tree.bits().leaves());
-        let stored = Stored::new(store, partition.n);
-        match tree.verify(leaf, &stored) {
-            Ok(None) => Ok(false),
-            Ok(Some(drift)) => {
+        let survey = Survey::new(Stored::new(store, partition.n));
+        let verified = tree.verify(leaf, &survey);
+        // One that is to be replaced may be wrong already.
+        let is_whole = survey.end(met)? && !self.queue.contains(&partition);
+        match verified {
+            Ok(Some(drift)) if is_whole => {
                 tracing::error!(%partition, leaf, kept = drift.kept.0, found = drift.found.0, "a leaf of the tree \
                     is not what its records come to: a bug, or the store was changed behind its back. The tree is \
                     built anew");
                 metrics.aae_drift.inc();
                 tree.correct(drift);
-                if !self.queue.contains(&partition) {
-                    self.queue.push_back(partition);
-                }
-                Ok(true)
+                self.queue.push_back(partition);
+                met.drift = true;
             }
-            Err(Unreadable) => stored.into_failure().map_or(Ok(false), Err),
+            Ok(_) | Err(Unreadable) => {}
         }
+        Ok(())
     }
 }
 
-/// What a build reads, counted on the way if it is the first of its partition.
+/// Reads records whole, and weighs them.
 struct Survey<'a, S> {
     stored: Stored<'a, S>,
-    counts: bool,
     records: Cell<usize>,
-    keys: Cell<i64>,
-    bytes: Cell<i64>,
+    weight: Cell<Weight>,
 }
 
 impl<'a, S: Store> Survey<'a, S> {
-    fn new(stored: Stored<'a, S>, counts: bool) -> Survey<'a, S> {
-        Survey { stored, counts, records: Cell::new(0), keys: Cell::new(0), bytes: Cell::new(0) }
+    fn new(stored: Stored<'a, S>) -> Survey<'a, S> {
+        Survey { stored, records: Cell::new(0), weight: Cell::default() }
+    }
+
+    /// Whether all that was read is sound; reports what is damaged.
+    fn end(self, met: &mut Met) -> Result<bool, StoreError> {
+        let (damage, worse): (Vec<_>, Vec<_>) =
+            self.stored.into_failures().into_iter().partition(|error| matches!(error, StoreError::Damaged { .. }));
+        let is_sound = damage.is_empty();
+        met.damage.extend(damage);
+        worse.into_iter().next().map_or(Ok(is_sound), Err)
     }
 }
 
@@ -227,25 +272,20 @@ impl<S: Store> Records for Survey<'_, S> {
         tokens: TokenRange,
         visit: &mut dyn FnMut(Token, Digest) -> ControlFlow<()>,
     ) -> Result<(), Unreadable> {
-        self.stored.visit_values(tokens, &mut |token, digest, value| {
+        self.stored.visit_values(tokens, &mut |key, value| {
+            let (token, digest) = record::decode_digest(key, &value)?;
+            let header = record::audit(&RecordKey::from_stored(key.to_vec()), value)?;
             if visit(token, digest).is_break() {
                 // This record was not taken: it is the first of the next step.
                 return Ok(ControlFlow::Break(()));
             }
             self.records.set(self.records.get() + 1);
-            if self.counts {
-                let (keys, bytes) = weigh(&record::decode_header(value)?);
-                self.keys.set(self.keys.get() + keys);
-                self.bytes.set(self.bytes.get() + bytes);
-            }
+            let mut weight = self.weight.get();
+            weight.change(Weight::default(), Weight::of(&header));
+            self.weight.set(weight);
             Ok(ControlFlow::Continue(()))
         })
     }
-}
-
-/// One key if it has a value, and the bytes of its values.
-fn weigh(header: &Header) -> (i64, i64) {
-    (header.has_values().into(), header.value_bytes() as i64)
 }
 
 /// Keys per step: under a millisecond of the shard's time.

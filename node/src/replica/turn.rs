@@ -42,7 +42,8 @@ pub(super) struct Change {
     pub(super) header: Arc<Header>,
     /// The new state.
     pub(super) siblings: Siblings,
-    encoded: Bytes,
+    /// Its stored form; `None` if nothing is left of the key.
+    encoded: Option<Bytes>,
 }
 
 /// What becomes of a hint.
@@ -60,6 +61,8 @@ pub(super) enum After {
     Delivered,
     /// Nothing: the same batch gives what was held to the present owners.
     Moved,
+    /// Nothing: it was damaged.
+    Lost,
 }
 
 /// A hint as it is held.
@@ -91,8 +94,8 @@ pub(super) enum Waits {
 
 impl Change {
     /// The digests of what the store holds until the batch is applied, and of what it holds then.
-    pub(super) fn digests(&self) -> (Option<Digest>, Digest) {
-        (self.before, record::digest_of(&self.encoded))
+    pub(super) fn digests(&self) -> (Option<Digest>, Option<Digest>) {
+        (self.before, self.encoded.as_ref().map(record::digest_of))
     }
 }
 
@@ -101,7 +104,7 @@ impl HintChange {
     pub(super) fn held(&self) -> Option<&Held> {
         match &self.after {
             After::Kept(held, _) => Some(held),
-            After::Delivered | After::Moved => None,
+            After::Delivered | After::Moved | After::Lost => None,
         }
     }
 
@@ -109,7 +112,7 @@ impl HintChange {
     pub(super) fn encoded(&self) -> Option<&Bytes> {
         match &self.after {
             After::Kept(_, encoded) => Some(encoded),
-            After::Delivered | After::Moved => None,
+            After::Delivered | After::Moved | After::Lost => None,
         }
     }
 }
@@ -125,7 +128,7 @@ impl Turn {
         siblings: Siblings,
     ) {
         let header = Arc::new(siblings.header());
-        let encoded = record::encode(bucket, key, &header, &siblings);
+        let encoded = (!header.vv().is_empty()).then(|| record::encode(bucket, key, &header, &siblings));
         match self.changes.get_mut(&record) {
             Some(change) => {
                 change.header = header;
@@ -164,7 +167,7 @@ impl Turn {
     pub(super) fn batch(&self, actors: &Actors) -> Batch {
         let mut changes = Vec::with_capacity(self.changes.len() + self.hints.len() + self.actors_before.len());
         for (record, change) in &self.changes {
-            changes.push((record.to_bytes(), Some(change.encoded.clone())));
+            changes.push((record.to_bytes(), change.encoded.clone()));
         }
         for (key, change) in &self.hints {
             changes.push((key.to_bytes(), change.encoded().cloned()));
@@ -181,11 +184,11 @@ impl Turn {
         Batch { changes }
     }
 
-    /// What of a refused turn only takes away: the hints that were delivered, and the actors that knew them. None of
-    /// this rests on anything else in the turn: such a hint is as it was sent, and its target holds it.
+    /// What of a refused turn only takes away: the hints that were delivered or damaged, and the actors that knew them. None
+    /// of this rests on anything else in the turn: such a hint is as it was sent, and its target holds it, or is of no use.
     pub(super) fn removals(self) -> Turn {
         let mut hints = self.hints;
-        hints.retain(|_, change| matches!(change.after, After::Delivered));
+        hints.retain(|_, change| matches!(change.after, After::Delivered | After::Lost));
         Turn { hints, retired: self.retired, ..Turn::default() }
     }
 }

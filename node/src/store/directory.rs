@@ -102,12 +102,12 @@ pub enum OpenError {
         /// The cluster that the data is of.
         found: String,
     },
-    /// A later release has written it.
+    /// Another release has written it.
     #[error(
-        "the data directory {} has format {found}, and this release knows formats up to {FORMAT}. Start the release \
-         that has written it, or a later one", path.display()
+        "the data directory {} has format {found}, and this release knows only {FORMAT}. Start the release that has \
+         written it", path.display()
     )]
-    NewerFormat {
+    OtherFormat {
         /// The directory.
         path: PathBuf,
         /// Its format.
@@ -551,9 +551,9 @@ fn parse_json<T: for<'a> Deserialize<'a>>(path: &Path, bytes: &[u8]) -> Result<T
     }
     let damaged = |e: serde_json::Error| OpenError::Damaged { path: path.into(), what: format!("is damaged ({e})") };
     let Format { format } = serde_json::from_slice(bytes).map_err(damaged)?;
-    if format > FORMAT {
+    if format != FORMAT {
         let path = path.parent().unwrap_or(path).into();
-        return Err(OpenError::NewerFormat { path, found: format });
+        return Err(OpenError::OtherFormat { path, found: format });
     }
     serde_json::from_slice(bytes).map_err(damaged)
 }
@@ -599,8 +599,8 @@ pub(crate) fn rewritten(bytes: &[u8]) -> [Option<Vec<u8>>; 2] {
     [rewritten::<IdentityFile>(bytes), rewritten::<Foundation>(bytes)]
 }
 
-/// Format of the directory and of the files described above.
-const FORMAT: u32 = 1;
+/// Format of the directory, of the files described above, and of what the store holds.
+const FORMAT: u32 = 2;
 
 /// Length of the key that signs stateless resets: the block size of the HMAC-SHA-256 that it is for.
 pub const RESET_KEY_BYTES: usize = 64;

@@ -79,20 +79,38 @@ impl MemoryStore {
     /// A journal read up to its first torn record keeps a prefix; a store must be correct with any subset, because
     /// disks write in any order.
     pub fn crash_keeping(&mut self, mut keep: impl FnMut(BatchSeq) -> bool) {
-        let unsynced = std::mem::take(&mut self.unsynced);
-        let touched: Vec<Bytes> =
-            unsynced.iter().flat_map(|(_, batch)| batch.changes.iter().map(|(key, _)| key.clone())).collect();
-        for (seq, batch) in unsynced {
+        for (seq, batch) in std::mem::take(&mut self.unsynced) {
             if keep(seq) {
                 apply_to(&mut self.synced, batch);
             }
         }
-        for key in touched {
-            match self.synced.get(&key) {
-                Some(value) => self.written.insert(key, value.clone()),
-                None => self.written.remove(&key),
-            };
+        self.written = self.synced.clone();
+    }
+
+    /// A sync of the batches up to this one fails. Of them those that `keep` names are on the disk all the same; the
+    /// others are seen by the process and never will be there, since the next sync does not try them again.
+    pub fn fail_sync(&mut self, up_to: BatchSeq, mut keep: impl FnMut(BatchSeq) -> bool) {
+        while self.unsynced.front().is_some_and(|(seq, _)| *seq <= up_to)
+            && let Some((seq, batch)) = self.unsynced.pop_front()
+        {
+            if keep(seq) {
+                apply_to(&mut self.synced, batch);
+            }
         }
+    }
+
+    /// The stored bytes of a key become others behind everybody's back. Only what is synced and was not written since
+    /// can; answers whether the key is so.
+    pub fn damage(&mut self, key: &[u8], change: impl FnOnce(&Bytes) -> Bytes) -> bool {
+        let touches = |batch: &Batch| batch.changes.iter().any(|(changed, _)| changed == key);
+        if self.unsynced.iter().any(|(_, batch)| touches(batch)) {
+            return false;
+        }
+        let Some(value) = self.synced.get_mut(key) else { return false };
+        *value = change(value);
+        let value = value.clone();
+        self.written.insert(Bytes::copy_from_slice(key), value);
+        true
     }
 
     /// The death of the process alone (`kill -9`): what was written survives in the caches of the operating system,
@@ -338,6 +356,37 @@ mod tests {
         store.crash();
         assert_eq!(value_of(&store, "c"), None);
         assert!(put(&mut store, "c", "3") > begun, "numbers never go back");
+    }
+
+    #[test]
+    fn what_a_failed_sync_did_not_bring_to_the_disk_no_later_sync_brings_there() {
+        for kept in 0..4_u64 {
+            let mut store = MemoryStore::new();
+            put(&mut store, "a", "1");
+            let begun = put(&mut store, "b", "2");
+            put(&mut store, "c", "3");
+            store.fail_sync(begun, |seq| kept >> (seq.0 - 1) & 1 == 1);
+            assert_eq!(value_of(&store, "a").as_deref(), Some("1"), "the process sees it all the same");
+            store.sync();
+            store.crash();
+            let found = ["a", "b", "c"].map(|key| value_of(&store, key).is_some());
+            assert_eq!(found, [kept & 1 == 1, kept >> 1 & 1 == 1, true]);
+        }
+    }
+
+    #[test]
+    fn what_is_not_synced_yet_is_not_damaged() {
+        let mut store = MemoryStore::new();
+        put(&mut store, "a", "1");
+        let rot = |store: &mut MemoryStore| store.damage(b"a", |_| Bytes::from_static(b"?"));
+        assert!(!rot(&mut store));
+        store.sync();
+        assert!(rot(&mut store));
+        store.crash();
+        assert_eq!(value_of(&store, "a").as_deref(), Some("?"));
+        put(&mut store, "a", "2");
+        assert!(!rot(&mut store));
+        assert!(!store.damage(b"b", |_| Bytes::new()));
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub struct Node {
     pub syncing: bool,
     /// Whether another was asked for meanwhile.
     pub sync_wanted: bool,
+    /// Whether the sync under way, or else the next one, will fail.
+    pub sync_fails: bool,
     /// Whether a turn is planned.
     pub turn_planned: bool,
     /// When its timer is planned for.
@@ -150,6 +152,7 @@ impl Node {
             found: Found::Own,
             syncing: false,
             sync_wanted: false,
+            sync_fails: false,
             turn_planned: false,
             timer_planned: None,
             engine: None,
@@ -206,6 +209,7 @@ impl Node {
         self.paused = false;
         self.syncing = false;
         self.sync_wanted = false;
+        self.sync_fails = false;
         self.turn_planned = false;
         self.timer_planned = None;
     }
@@ -274,6 +278,11 @@ impl Node {
         engine.commit(now);
         turn.outputs = std::iter::from_fn(|| engine.poll_output()).collect();
         turn
+    }
+
+    /// The records that it has set apart.
+    pub fn damaged(&self) -> Vec<Bytes> {
+        self.engine.iter().flat_map(Engine::damaged).map(Bytes::copy_from_slice).collect()
     }
 
     /// The trees of the engine; `None` for one that is still being built.

@@ -54,6 +54,16 @@ pub const REQUIRED: &[&str] = &[
     "keys repaired by anti-entropy",
     "trees rebuilt",
     "damaged records healed",
+    "halts",
+    "syncs failed",
+    "applies failed",
+    "reads failed",
+    "records damaged",
+    "hints damaged",
+    "damage while down",
+    "damaged hints met",
+    "damaged records met",
+    "damaged records mended",
 ];
 
 impl Coverage {

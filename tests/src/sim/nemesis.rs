@@ -1,8 +1,8 @@
 //! What goes wrong, and when. Each seed draws which kinds of faults it has, sometimes none; a kind that is never alone
 //! hides what it does alone.
 //!
-//! Faults stay within the promises: at most one disk of a run is set back, the others lose only what was not synced,
-//! and everything heals before the calm phase.
+//! Faults stay within the promises: at most one disk of a run is set back, or holds bytes that rot; the others lose only what
+//! was not synced, and everything heals before the calm phase.
 
 use driftless_node::liveness::Liveness;
 use rand::Rng;
@@ -11,6 +11,7 @@ use rand::rngs::StdRng;
 use super::generator::key_of;
 use super::profile::{Profile, Regime};
 use super::schedule::Micros;
+use super::store::Reading;
 use super::{check, cluster};
 
 /// One act of the nemesis. Those that begin something name when it ends.
@@ -88,6 +89,27 @@ pub enum Fault {
         /// Whose.
         node: usize,
     },
+    /// The sync under way at a node, or its next one, fails.
+    SyncFails {
+        /// Whose.
+        node: usize,
+    },
+    /// A read fails.
+    ReadFails {
+        /// Whose.
+        node: usize,
+        /// Of which kind.
+        reading: Reading,
+    },
+    /// Bytes that a disk holds become others.
+    Rot {
+        /// Whose.
+        node: usize,
+        /// At how many places.
+        how_many: usize,
+        /// How long the node is down meanwhile; `None` if it goes on.
+        down: Option<Micros>,
+    },
     /// Somebody copies the disk of a node.
     CopyDisk {
         /// Whose.
@@ -127,6 +149,19 @@ pub enum Fault {
     },
 }
 
+/// What goes wrong with disks beside running full.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DiskErrors {
+    /// Syncs fail.
+    pub syncs: bool,
+    /// Reads fail.
+    pub reads: bool,
+    /// Bytes of one disk rot: the one that is set back, if there is such.
+    pub damage: bool,
+    /// Chance that those of a key rot which its node has just stamped: others may not know yet what is lost then.
+    pub damage_after_stamp: f64,
+}
+
 /// The kinds of faults that a world has.
 #[derive(Clone, Debug, Default)]
 pub struct FaultSet {
@@ -151,6 +186,8 @@ pub struct FaultSet {
     pub failing_disks: bool,
     /// One disk is set back to what it held earlier.
     pub rollback: bool,
+    /// Disks report errors, or hold what nobody wrote.
+    pub errors: DiskErrors,
     /// Working connections are given up.
     pub suspicion: bool,
     /// Peers that are well are thought to be gone.
@@ -200,6 +237,7 @@ impl FaultSet {
             full_disks: on(0.3),
             failing_disks: on(0.2),
             rollback: on(if regime == Regime::Plain { 0.3 } else { 0.7 }),
+            errors: DiskErrors::default(),
             suspicion: on(if regime == Regime::Plain { 0.1 } else { 0.4 }),
             misjudgement: on(if regime == Regime::Plain { 0.1 } else { 0.4 }),
             loss,
@@ -284,6 +322,50 @@ impl FaultSet {
             let draw = kinds[rng.random_range(0..kinds.len())];
             acts.push((at, draw(profile, rng)));
             at += rng.random_range(1_000..2 * pause);
+        }
+        acts
+    }
+}
+
+impl DiskErrors {
+    /// Draws a set; half of the seeds have none. Damage is seldom where a disk is set back: that excuses too much.
+    pub fn draw(rollback: bool, rng: &mut StdRng) -> DiskErrors {
+        let has_some = rng.random_bool(0.5);
+        let mut on = |chance: f64| rng.random_bool(chance) && has_some;
+        let (syncs, reads, damage) = (on(0.4), on(0.3), on(if rollback { 0.2 } else { 0.7 }));
+        let damage_after_stamp = if damage { [0.0, 0.02, 0.1, 0.3][rng.random_range(0..4)] } else { 0.0 };
+        DiskErrors { syncs, reads, damage, damage_after_stamp }
+    }
+
+    /// Draws all of them, with their times, beside what is planned already.
+    pub fn plan(&self, profile: &Profile, planned: &[(Micros, Fault)], rng: &mut StdRng) -> Vec<(Micros, Fault)> {
+        let mut acts = Vec::new();
+        for _ in 0..rng.random_range(1..4) {
+            let at = rng.random_range(0..profile.active);
+            if self.syncs {
+                acts.push((at, Fault::SyncFails { node: node(profile, rng) }));
+            }
+            let at = rng.random_range(0..profile.active);
+            if self.reads {
+                let reading = if rng.random_bool(0.7) { Reading::Get } else { Reading::Scan };
+                acts.push((at, Fault::ReadFails { node: node(profile, rng), reading }));
+            }
+        }
+        if self.damage {
+            let copied = planned.iter().find_map(|(_, act)| match act {
+                Fault::CopyDisk { node, .. } => Some(*node),
+                _ => None,
+            });
+            let set_back =
+                planned.iter().find(|(_, act)| matches!(act, Fault::RollBack { .. })).map_or(0, |(at, _)| *at);
+            let node = copied.unwrap_or_else(|| node(profile, rng));
+            let often = [300_000, 60_000][rng.random_range(0..2)];
+            let mut at = set_back + rng.random_range(1..500_000);
+            while at < profile.active {
+                let down = rng.random_bool(0.3).then(|| downtime(rng));
+                acts.push((at, Fault::Rot { node, how_many: rng.random_range(1..4), down }));
+                at += rng.random_range(1_000..2 * often);
+            }
         }
         acts
     }

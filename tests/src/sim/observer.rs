@@ -11,7 +11,7 @@ use driftless_node::peer::{Body, Message, Reply, Request, State};
 use driftless_node::replica::record::{self, HintKey, RecordKey};
 use driftless_node::replica::store::Batch;
 use driftless_proto::causality::Payload;
-use driftless_proto::{ActorId, BucketId, Conflict, Dot, Header, Siblings, Topology, WriteId};
+use driftless_proto::{ActorId, BucketId, Conflict, Dot, Header, Key, Siblings, Topology, VersionVector, WriteId};
 use driftless_ring::{ArcIndex, PartitionId};
 
 use super::history::Slot;
@@ -49,13 +49,17 @@ pub struct Observer {
     lww: BTreeSet<BucketId>,
     /// Dots that no batch ever held alive: the last writer won within one batch.
     hidden: BTreeSet<Dot>,
+    /// What each node holds of a key, record and hints, as vectors.
+    knows: BTreeMap<(usize, Slot), BTreeMap<Bytes, VersionVector>>,
+    /// Whether what stores hold may be damaged: then vectors are looked at as well.
+    suspicious: bool,
 }
 
 impl Observer {
     /// Has seen nothing yet.
-    pub fn new(topology: &Topology) -> Observer {
+    pub fn new(topology: &Topology, suspicious: bool) -> Observer {
         let lww = topology.buckets().iter().filter(|bucket| bucket.conflict == Conflict::Lww).map(|bucket| bucket.id);
-        Observer { lww: lww.collect(), ..Observer::default() }
+        Observer { lww: lww.collect(), suspicious, ..Observer::default() }
     }
 
     /// A batch was applied. Returns the dots that it stamped.
@@ -95,6 +99,17 @@ impl Observer {
                 }
             }
         }
+        for dot in &fresh {
+            self.check_memory(by, *dot, &fresh);
+        }
+        for (key, value) in &batch.changes {
+            let Some(slot) = slot_of(key) else { continue };
+            let known = self.knows.entry((by.0, slot)).or_default();
+            match value.as_ref().and_then(|value| decode(key, value).or_else(|| decode_hint(key, value))) {
+                Some((_, state)) => known.insert(key.clone(), state.vv().clone()),
+                None => known.remove(key),
+            };
+        }
         for (key, value) in &batch.changes {
             if let Some((partition, actor, counter)) = value.as_ref().and_then(|value| decode_actor(key, value)) {
                 let seen = counted.iter().filter(|dot| dot.actor == actor).map(|dot| dot.counter).collect();
@@ -115,6 +130,14 @@ impl Observer {
             Body::Reply(Reply::State(State::Header(header))) => (None, header.clone()),
             _ => return,
         };
+        if self.suspicious
+            && let Some((actor, counter)) =
+                header.vv().iter().find(|(actor, counter)| self.is_invented(*actor, *counter))
+        {
+            let text =
+                format!("node {} says that actor {actor} has stamped {counter} writes, which nobody has seen", by.0);
+            self.wrong.push((slot.clone(), text));
+        }
         for (dot, outline) in header.live() {
             match self.stamps.get(dot) {
                 None if self.hidden.contains(dot) => {
@@ -132,6 +155,13 @@ impl Observer {
                 }
             }
         }
+    }
+
+    /// Whether no vector that anybody wrote has this entry. Nearly: the last counters of an actor that was retired within
+    /// the batch of its last stamps are not on any disk.
+    fn is_invented(&self, actor: ActorId, counter: u64) -> bool {
+        let stamped = self.actors.get(&actor).map_or(0, |(_, _, stamped)| *stamped);
+        counter > stamped + STAMPS_PER_TURN
     }
 
     /// The stamp of a dot.
@@ -158,6 +188,20 @@ impl Observer {
     /// How many dots were stamped.
     pub fn stamps(&self) -> usize {
         self.stamps.len()
+    }
+
+    /// An actor knows its own earlier stamps of a key when it stamps the key again, or else its vector says that it has seen
+    /// what is gone.
+    fn check_memory(&mut self, by: Life, dot: Dot, fresh: &[Dot]) {
+        let slot = self.stamps[&dot].slot.clone();
+        let of_slot = self.by_slot.get(&slot).into_iter().flatten();
+        let earlier = of_slot.filter(|other| other.actor == dot.actor && !fresh.contains(other));
+        let Some(last) = earlier.map(|other| other.counter).max() else { return };
+        let known = self.knows.get(&(by.0, slot.clone())).into_iter().flatten();
+        if known.map(|(_, vv)| vv.counter(dot.actor)).max() < Some(last) {
+            let text = format!("node {} stamps {dot} without knowing any more that it stamped {last} of the key", by.0);
+            self.wrong.push((Some(slot), text));
+        }
     }
 
     fn stamp(&mut self, dot: Dot, stamp: Stamp) {
@@ -247,6 +291,17 @@ fn decode_actor(key: &[u8], value: &[u8]) -> Option<(PartitionId, ActorId, u64)>
     let partition = PartitionId { n: *n, arc: ArcIndex(arc) };
     Some((partition, ActorId(u64::from_be_bytes(*actor)), u64::from_be_bytes(counter.try_into().ok()?)))
 }
+
+/// Which key a stored record or hint is about.
+pub fn slot_of(key: &[u8]) -> Option<Slot> {
+    let record = if record::is_hint(key) { key.get(8..)? } else { key };
+    let (bucket, name) = record.get(10..)?.split_first_chunk()?;
+    let is_one = record::is_hint(key) || key.first() == Some(&SPACE_RECORDS);
+    is_one.then(|| Some((BucketId(u32::from_be_bytes(*bucket)), Key::new(name.to_vec()).ok()?)))?
+}
+
+/// More stamps of one actor than this never share a turn: each client waits for its own.
+const STAMPS_PER_TURN: u64 = 32;
 
 /// The first byte of every record's key (`replica::record`).
 const SPACE_RECORDS: u8 = 1;

@@ -188,6 +188,22 @@ impl Profile {
     }
 }
 
+impl Profile {
+    /// Few keys, replicas that lack something for long, and nobody who answers from memory: what a replica has
+    /// forgotten is missed at once.
+    pub fn of_damage(self) -> Profile {
+        Profile {
+            keys: self.keys.min(2),
+            think: (0, 8_000),
+            latency: (200, 60_000),
+            header_cache_bytes: 0,
+            bucket_weights: [6, 4, 0, 0, 1, 0],
+            strict: self.strict.max(0.5),
+            ..self
+        }
+    }
+}
+
 fn sync_range(regime: Regime, rng: &mut StdRng) -> (Micros, Micros) {
     match regime {
         Regime::Plain => (200, 4_000),

@@ -308,6 +308,12 @@ fn met(world: &World, evidence: &Evidence<'_>) -> Coverage {
         met.add("hints refused", metrics.hints_refused.get());
         met.add("peers doubted", metrics.peers_doubted.get());
         met.add("batch apply failures", node.store.refused());
+        let (applies, reads) = node.store.failed();
+        met.add("applies failed", applies);
+        met.add("reads failed", reads);
+        met.add("damaged hints met", metrics.hints_damaged.get());
+        met.add("damaged records met", metrics.records_damaged.get());
+        met.add("damaged records mended", metrics.records_mended.get());
         met.add("exchanges that found differences", metrics.aae_exchanges_different.get());
         met.add("exchanges that ended early", metrics.aae_exchanges_failed.get());
         met.add("keys repaired by anti-entropy", metrics.aae_keys_repaired.get());

@@ -1,5 +1,8 @@
 //! A node's disk: the memory store behind a handle that outlives the engine, with a log of what was applied.
 //!
+//! It fails once when it is told to, and works again afterwards: a process that does not stop at the first error goes on
+//! with what it has made of it. What was damaged holds nothing for whoever judges.
+//!
 //! The engine owns its store; the world has to crash it, sync it and look into it all the same. One thread, so a
 //! shared cell does it.
 
@@ -26,8 +29,31 @@ struct Inner {
     memory: MemoryStore,
     log: Vec<Batch>,
     refused: u64,
+    errors: Errors,
+    /// Keys whose bytes were damaged, and what they are now.
+    damaged: BTreeMap<Bytes, Bytes>,
     /// Newest batch when the present process opened the store: numbers begin anew with each handle.
     opened_at: u64,
+}
+
+/// What will fail, and what has.
+#[derive(Debug, Default)]
+struct Errors {
+    /// The next batch, which may have been written all the same.
+    apply: Option<bool>,
+    /// The next read of this kind.
+    read: Option<Reading>,
+    applies_failed: u64,
+    reads_failed: u64,
+}
+
+/// How a store is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reading {
+    /// One key.
+    Get,
+    /// A range of them.
+    Scan,
 }
 
 /// What a disk holds of a key.
@@ -56,6 +82,12 @@ impl SimStore {
         self.0.borrow().refused
     }
 
+    /// How many batches have failed so that nobody knows what became of them, and how many reads.
+    pub fn failed(&self) -> (u64, u64) {
+        let errors = &self.0.borrow().errors;
+        (errors.applies_failed, errors.reads_failed)
+    }
+
     /// Newest batch applied by the present process.
     pub fn applied(&self) -> BatchSeq {
         let inner = self.0.borrow();
@@ -69,10 +101,18 @@ impl SimStore {
         inner.memory.sync_up_to(up_to);
     }
 
+    /// A sync that began when `up_to` was the newest batch fails: some of what it was for is on the disk, and no later
+    /// sync will see to the rest.
+    pub fn fail_sync(&self, up_to: BatchSeq, keep: impl FnMut() -> bool) {
+        let (mut keep, mut inner) = (keep, self.0.borrow_mut());
+        let up_to = BatchSeq(inner.opened_at + up_to.0);
+        inner.memory.fail_sync(up_to, |_| keep());
+    }
+
     /// The process dies; its machine goes on. What was written stays readable, but a power cut can still take what
     /// was not synced: the next process must not take it for durable because it finds it there.
     pub fn process_death(&self) {
-        self.0.borrow_mut().memory.clear_faults();
+        self.0.borrow_mut().clear_faults();
     }
 
     /// The machine loses power. Answers how many applied batches are gone.
@@ -84,13 +124,13 @@ impl SimStore {
             lost += u64::from(!kept);
             kept
         });
-        inner.memory.clear_faults();
+        inner.clear_faults();
         lost
     }
 
     /// Takes back all planted faults.
     pub fn repair(&self) {
-        self.0.borrow_mut().memory.clear_faults();
+        self.0.borrow_mut().clear_faults();
     }
 
     /// A copy of the disk: of what is durable, or, if the directory is `live`, of what its process sees.
@@ -104,15 +144,55 @@ impl SimStore {
         self.0.borrow_mut().memory.restore(image);
     }
 
+    /// All keys on the disk.
+    pub fn keys(&self) -> Vec<Bytes> {
+        let mut keys = Vec::new();
+        self.0.borrow().memory.durable_view().durable_scan(ALL, &mut |key, _| {
+            keys.push(Bytes::copy_from_slice(key));
+            ControlFlow::Continue(())
+        });
+        keys
+    }
+
+    /// Damages the bytes of a key, unless they are already, or the newest of them are not on the disk yet. Answers
+    /// whether it did.
+    pub fn damage(&self, key: &Bytes, change: impl FnOnce(&Bytes) -> Bytes) -> bool {
+        let mut inner = self.0.borrow_mut();
+        let is_damaged = !inner.damaged.contains_key(key) && inner.memory.damage(key, change);
+        if is_damaged {
+            let bytes = inner.memory.durable_view().durable_get(key).expect("it was damaged just now");
+            inner.damaged.insert(key.clone(), bytes);
+        }
+        is_damaged
+    }
+
+    /// Whether there is damage left.
+    pub fn is_damaged(&self) -> bool {
+        !self.0.borrow().damaged.is_empty()
+    }
+
+    /// Takes the keys whose damaged bytes are gone since the last call, from the disk as well.
+    pub fn take_mended(&self) -> Vec<Bytes> {
+        let Inner { memory, damaged, .. } = &mut *self.0.borrow_mut();
+        let view = memory.durable_view();
+        let is_gone = |(key, bytes): &(&Bytes, &Bytes)| {
+            view.durable_get(key).as_ref() != Some(bytes) && memory.get(key).ok().flatten().as_ref() != Some(bytes)
+        };
+        let gone: Vec<Bytes> = damaged.iter().filter(is_gone).map(|(key, _)| key.clone()).collect();
+        damaged.retain(|key, _| !gone.contains(key));
+        gone
+    }
+
     /// Alters what the disk holds while no process uses it: each record becomes what `change` makes of it; `None`
     /// leaves it, `Some(None)` removes it. Answers how many were altered.
     pub fn alter(&self, mut change: impl FnMut(&[u8], Bytes) -> Option<Option<Bytes>>) -> usize {
-        let mut inner = self.0.borrow_mut();
+        let inner = &mut *self.0.borrow_mut();
         let mut batch = Batch::default();
         inner
             .memory
             .scan(ALL, &mut |key, value| {
                 if observer::is_record(key)
+                    && inner.is_sound(key, &value)
                     && let Some(new) = change(key, value)
                 {
                     batch.changes.push((Bytes::copy_from_slice(key), new));
@@ -133,7 +213,12 @@ impl SimStore {
 
     /// The next batch fails, and may have been written all the same.
     pub fn fail_next_apply(&self, written: bool) {
-        self.0.borrow_mut().memory.fail_next_apply(StoreError::Io("the nemesis was here".into()), written);
+        self.0.borrow_mut().errors.apply = Some(written);
+    }
+
+    /// The next read of this kind fails.
+    pub fn fail_next_read(&self, reading: Reading) {
+        self.0.borrow_mut().errors.read = Some(reading);
     }
 
     /// What would survive of one key: of its record, and of the copies held for others.
@@ -148,12 +233,14 @@ impl SimStore {
                 None => state = Some(siblings),
             }
         };
-        if let Some(value) = durable.durable_get(record.as_bytes()) {
+        if let Some(value) = durable.durable_get(record.as_bytes())
+            && inner.is_sound(record.as_bytes(), &value)
+        {
             take_in(value);
         }
         let hints = record::all_hints();
         durable.durable_scan(&hints.start[..]..&hints.end[..], &mut |key, value| {
-            if record::is_hint_of(key, record) && !record::is_marker(&value) {
+            if record::is_hint_of(key, record) && inner.is_sound(key, &value) && !record::is_marker(&value) {
                 take_in(value);
             }
             ControlFlow::Continue(())
@@ -174,18 +261,21 @@ impl SimStore {
         count
     }
 
-    /// What the process sees of a key, as stored.
+    /// What the process sees of a key, as stored, unless it is damaged.
     pub fn record(&self, record: &RecordKey) -> Option<Bytes> {
-        self.0.borrow().memory.get(record.as_bytes()).expect("is looked at only when the disk works")
+        let inner = self.0.borrow();
+        let value = inner.memory.get(record.as_bytes()).expect("is looked at only when the disk works");
+        value.filter(|value| inner.is_sound(record.as_bytes(), value))
     }
 
-    /// What the process sees of all records, as stored.
+    /// What the process sees of all records, as stored, but for damaged ones.
     pub fn records(&self) -> BTreeMap<Bytes, Bytes> {
         let mut records = BTreeMap::new();
-        let memory = &self.0.borrow().memory;
-        memory
+        let inner = self.0.borrow();
+        inner
+            .memory
             .scan(ALL, &mut |key, value| {
-                if observer::is_record(key) {
+                if observer::is_record(key) && inner.is_sound(key, &value) {
                     records.insert(Bytes::copy_from_slice(key), value);
                 }
                 ControlFlow::Continue(())
@@ -197,11 +287,14 @@ impl SimStore {
     /// What the process sees, by key.
     pub fn written(&self) -> BTreeMap<Slot, Held> {
         let mut held = BTreeMap::new();
-        let memory = &self.0.borrow().memory;
-        memory
-            .scan(ALL, &mut |key, value| {
-                if let Some((slot, siblings)) = observer::decode(key, &value) {
-                    held.insert(slot, Held { bytes: value, siblings });
+        let inner = self.0.borrow();
+        inner
+            .memory
+            .scan(ALL, &mut |key, bytes| {
+                if inner.is_sound(key, &bytes)
+                    && let Some((slot, siblings)) = observer::decode(key, &bytes)
+                {
+                    held.insert(slot, Held { bytes, siblings });
                 }
                 ControlFlow::Continue(())
             })
@@ -210,8 +303,31 @@ impl SimStore {
     }
 }
 
+impl Inner {
+    fn is_sound(&self, key: &[u8], value: &Bytes) -> bool {
+        self.damaged.is_empty() || self.damaged.get(key) != Some(value)
+    }
+
+    fn clear_faults(&mut self) {
+        self.memory.clear_faults();
+        (self.errors.apply, self.errors.read) = (None, None);
+    }
+}
+
+impl Errors {
+    fn reading(&mut self, reading: Reading) -> Result<(), StoreError> {
+        if self.read != Some(reading) {
+            return Ok(());
+        }
+        self.read = None;
+        self.reads_failed += 1;
+        Err(error())
+    }
+}
+
 impl Store for SimStore {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.0.borrow_mut().errors.reading(Reading::Get)?;
         self.0.borrow().memory.get(key)
     }
 
@@ -220,20 +336,31 @@ impl Store for SimStore {
         range: Range<&[u8]>,
         visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
+        self.0.borrow_mut().errors.reading(Reading::Scan)?;
         self.0.borrow().memory.scan(range, visit)
     }
 
     fn apply(&mut self, batch: Batch) -> Result<BatchSeq, ApplyError> {
         let mut inner = self.0.borrow_mut();
-        let before = inner.memory.applied();
-        let result = inner.memory.apply(batch.clone());
-        // A batch that failed may have been written all the same.
-        if inner.memory.applied() > before {
-            inner.log.push(batch);
+        if let Some(written) = inner.errors.apply.take() {
+            inner.errors.applies_failed += 1;
+            // Nobody knows, but we do.
+            if written && inner.memory.apply(batch.clone()).is_ok() {
+                inner.log.push(batch);
+            }
+            return Err(error().into());
         }
-        inner.refused += u64::from(result.is_err());
+        let result = inner.memory.apply(batch.clone());
+        match &result {
+            Ok(_) => inner.log.push(batch),
+            Err(_) => inner.refused += 1,
+        }
         result.map(|seq| BatchSeq(seq.0 - inner.opened_at))
     }
+}
+
+fn error() -> StoreError {
+    StoreError::Io("the nemesis was here".into())
 }
 
 /// From the first key to the last: no key begins with this byte.

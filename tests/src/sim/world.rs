@@ -28,6 +28,7 @@ use rand::{Rng, SeedableRng};
 
 use super::check::Violation;
 use super::check::durability::{DurabilityOracle, Scene};
+use super::check::losses::DiskLosses;
 use super::client::Client;
 use super::clock::SKEW_MS_MAX;
 use super::cluster::{self, Found, Input, Node, Turn};
@@ -36,7 +37,7 @@ use super::describe;
 use super::generator::Intention;
 use super::hints::HintWatch;
 use super::history::{History, OpId, Slot, id_of, slot_text};
-use super::nemesis::downtime;
+use super::nemesis::{DiskErrors, Fault, downtime};
 use super::network::{Arrival, Network};
 use super::observer::Observer;
 use super::profile::{Healing, Profile, Regime};
@@ -71,8 +72,8 @@ pub struct World {
     pub violations: Vec<Violation>,
     /// When batches that had not been synced, or more, were lost.
     pub losses: Vec<Micros>,
-    /// When a disk was set back to an earlier state.
-    pub disk_losses: Vec<Micros>,
+    /// What one of the disks has lost.
+    pub disk_losses: DiskLosses,
     /// Whether clients draw operations, and faults happen.
     pub phase: Phase,
     network: Network,
@@ -82,6 +83,8 @@ pub struct World {
     hints: HintWatch,
     /// The key that a client has last begun to delete.
     deleting: Option<Slot>,
+    /// The node whose disk rots, and what it stamped last.
+    rotting: Option<(usize, Option<Slot>)>,
     /// The copy of a disk that a node will find in place of its own.
     copied: Option<(usize, Found, DiskImage)>,
     bug: Option<Bug>,
@@ -89,6 +92,7 @@ pub struct World {
     rng: StdRng,
     disk_rng: StdRng,
     fault_rng: StdRng,
+    error_rng: StdRng,
 }
 
 /// Where a run is.
@@ -106,14 +110,18 @@ impl World {
         // One generator for each concern: that a client asks once more does not change the network's dice.
         let mut source = StdRng::seed_from_u64(seed);
         let mut split = || StdRng::seed_from_u64(source.random());
-        let (mut draw, network, rng, disk_rng, fault_rng, mut client_rng) =
-            (split(), split(), split(), split(), split(), split());
-        let profile = Profile::draw(Regime::of_seed(seed), &mut draw);
+        let (mut draw, network, rng, disk_rng, fault_rng, mut client_rng, mut error_rng) =
+            (split(), split(), split(), split(), split(), split(), split());
+        let mut profile = Profile::draw(Regime::of_seed(seed), &mut draw);
+        profile.faults.errors = DiskErrors::draw(profile.faults.rollback, &mut error_rng);
+        if profile.faults.errors.damage && error_rng.random_bool(0.4) {
+            profile = profile.of_damage();
+        }
         let topology = Arc::new(cluster::topology(profile.nodes));
         let nodes: Vec<Node> =
             (0..profile.nodes).map(|node| Node::new(NodeId::of_name(&cluster::name_of(node)))).collect();
         let mut world = World {
-            observer: Observer::new(&topology),
+            observer: Observer::new(&topology, profile.faults.errors.damage),
             topology,
             schedule: Schedule::default(),
             trace: Trace::new(keep_lines),
@@ -125,19 +133,21 @@ impl World {
             coverage: Coverage::default(),
             violations: Vec::new(),
             losses: Vec::new(),
-            disk_losses: Vec::new(),
+            disk_losses: DiskLosses::default(),
             phase: Phase::Active,
             network: Network::new(profile.nodes, profile.latency, profile.faults.clone(), network),
             keys: cluster::context_keys(),
             attempts: BTreeMap::new(),
             hints: HintWatch::default(),
             deleting: None,
+            rotting: None,
             copied: None,
             bug,
             story: Story::default(),
             rng,
             disk_rng,
             fault_rng,
+            error_rng,
             profile,
         };
         world.begin();
@@ -171,8 +181,8 @@ impl World {
 
     fn ask_oracle(&mut self, ask: impl FnOnce(&mut DurabilityOracle, &Scene<'_>)) {
         let disks: Vec<SimStore> = self.nodes.iter().map(|node| node.store.clone()).collect();
-        let World { topology, history, observer, oracle, .. } = self;
-        ask(oracle, &Scene::new(topology, history, observer, &disks));
+        let World { topology, history, observer, oracle, disk_losses, .. } = self;
+        ask(oracle, &Scene::new(topology, history, observer, &disks, disk_losses));
     }
 
     /// How many messages between nodes arrived twice, and how many never.
@@ -188,7 +198,13 @@ impl World {
             }
             self.start(node);
         }
-        for (at, fault) in self.profile.faults.plan(&self.profile, &mut self.fault_rng) {
+        let planned = self.profile.faults.plan(&self.profile, &mut self.fault_rng);
+        let errors = self.profile.faults.errors.plan(&self.profile, &planned, &mut self.error_rng);
+        self.rotting = errors.iter().find_map(|(_, fault)| match fault {
+            Fault::Rot { node, .. } => Some((*node, None)),
+            _ => None,
+        });
+        for (at, fault) in planned.into_iter().chain(errors) {
             self.schedule.at(at, Event::Fault(fault));
         }
         for client in 0..self.clients.len() {
@@ -308,6 +324,8 @@ impl World {
             return;
         }
         let now = self.schedule.now();
+        let rots = self.rotting.as_ref().is_some_and(|(rots, _)| *rots == node);
+        let set_apart = if rots { self.nodes[node].damaged() } else { Vec::new() };
         let Turn { outputs, datagrams, opinions } = self.nodes[node].turn(now);
         let life = (node, self.nodes[node].life);
         let mut halted = None;
@@ -316,6 +334,7 @@ impl World {
         for (number, batch) in (newest + 1 - log.len() as u64..).zip(log) {
             let removed = self.hints.applied(node, &batch, &mut self.coverage);
             self.nodes[node].removed.extend(removed);
+            self.check_mended(node, &set_apart, &batch);
             let fresh = self.observer.applied(now, life, &batch);
             self.note_stamps(node, &fresh);
             self.tell_batch(node, number, &batch);
@@ -331,7 +350,11 @@ impl World {
                 Output::Send { to, message } => self.send(node, to, message),
                 Output::Reply { to, response } => self.reply(node, to, response),
                 Output::Sync(_) => self.sync(node),
-                Output::Halt(reason) => halted = Some(reason),
+                // Nothing leaves any more.
+                Output::Halt(reason) => {
+                    halted = Some(reason);
+                    break;
+                }
             }
         }
         if let Some(reason) = halted {
@@ -369,6 +392,18 @@ impl World {
                 let text = format!("stamps {op} as {}", describe::dot(*dot));
                 Line::about(cluster::name_of(node), slot_text(&stamp.slot), text)
             });
+        }
+        if let Some((rots, stamped)) = &mut self.rotting
+            && *rots == node
+            && let Some(slot) = keys.pop_last()
+        {
+            *stamped = Some(slot);
+            // A copy of the disk that was made for later must not hold what is damaged.
+            let may_rot = !self.profile.faults.rollback || self.disk_losses.was_set_back();
+            if may_rot && self.error_rng.random_bool(self.profile.faults.errors.damage_after_stamp) {
+                let delay = self.error_rng.random_range(300..20_000);
+                self.schedule.after(delay, Event::Fault(Fault::Rot { node, how_many: 1, down: None }));
+            }
         }
         if self.phase == Phase::Active && self.fault_rng.random_bool(self.profile.crash_after_batch) {
             let delay = self.fault_rng.random_range(500..20_000);

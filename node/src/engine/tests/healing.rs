@@ -61,7 +61,7 @@ impl Trio {
     }
 
     /// What a tree must be: built from the states themselves, not from the digests stored with them.
-    fn recomputed(&self, i: usize, partition: PartitionId, like: &Tree) -> Tree {
+    pub(super) fn recomputed(&self, i: usize, partition: PartitionId, like: &Tree) -> Tree {
         let partitions = self.topology.ring().partitions();
         let mut tree = Tree::new(LeafMap::new(partitions, partition.arc), like.bits());
         let range = record::arc_range(partition, partitions);

@@ -690,3 +690,100 @@ fn what_is_held_for_whom_is_published() {
     let figures = five.engines[other].metrics.hints.by_target()[&target];
     assert_eq!((figures.keys, figures.bytes, figures.since, figures.delivered), (0, 0, None, 1));
 }
+
+impl Five {
+    /// Flips a bit of what a node holds for another, behind its back.
+    fn rot_hint(&mut self, i: usize, target: usize, at: usize) {
+        let hint = HintKey::new(self.id(target), &self.record());
+        let is_damaged = self.engines[i].store_mut().damage(hint.as_bytes(), |bytes| {
+            let mut other = bytes.to_vec();
+            let at = at.min(other.len() - 1);
+            other[at] ^= 1;
+            other.into()
+        });
+        assert!(is_damaged, "it is there, and synced");
+    }
+
+    fn counted(&self, i: usize) -> (i64, i64, i64, u64) {
+        let metrics = &self.engines[i].metrics;
+        (metrics.hint_keys.get(), metrics.hint_bytes.get(), metrics.hints_uncounted.get(), metrics.hints_damaged.get())
+    }
+}
+
+/// It stopped the process once, at every start.
+#[test]
+fn a_damaged_hint_is_given_up_and_not_delivered() {
+    // In the format, in the header, in the value.
+    for at in [0, 40, usize::MAX] {
+        let mut five = Five::new();
+        let (owner, other) = (five.owners[1], five.others[0]);
+        five.cut_off(owner);
+        five.merge(other, state("v1", 1, 1), Some(owner));
+        five.sync(other);
+        five.rot_hint(other, owner, at);
+        let store = five.engines[other].store().clone();
+        five.restart(other, 61, store);
+        (0..5).for_each(|i| five.connect(i));
+        five.deliver_hints();
+        assert_eq!(five.halts, Vec::<String>::new());
+        assert_eq!(five.hint(other, owner), None);
+        assert_eq!(five.holds(owner, SIBLINGS), Siblings::new());
+        assert_eq!(five.counted(other), (0, 0, 0, 1));
+    }
+}
+
+/// A hint that is gone takes what it knew with it.
+#[test]
+fn the_actor_that_a_damaged_hint_may_have_known_does_not_stamp_any_more() {
+    let mut five = Five::new();
+    let (owner, other) = (five.owners[1], five.others[0]);
+    five.cut_off(owner);
+    five.write(other, "v1", Some(owner), &[]);
+    five.sync(other);
+    let before = five.copy(other, owner).live()[0].0.actor;
+    five.rot_hint(other, owner, 30);
+    let said = five.write(other, "v2", Some(owner), &[]);
+    assert!(matches!(said[..], [Reply::Stamped(_), ..]), "{said:?}");
+    let copy = five.copy(other, owner);
+    assert_eq!(texts(&copy), ["v2"]);
+    assert_eq!(copy.vv().len(), 1);
+    assert_ne!(copy.live()[0].0.actor, before);
+}
+
+/// What it says is in its key: the record is the copy.
+#[test]
+fn a_damaged_marker_is_still_a_marker() {
+    let mut five = Five::new();
+    let (owner, away) = (five.owners[0], five.owners[1]);
+    five.cut_off(away);
+    five.write(owner, "v1", None, &[away]);
+    five.sync(owner);
+    five.rot_hint(owner, away, 0);
+    // The write is in the batch already when the marker is met: this is no reason to refuse it.
+    let said = five.write(owner, "v2", None, &[away]);
+    assert!(matches!(said[..], [Reply::Stamped(_), ..]), "{said:?}");
+    five.sync(owner);
+    (0..5).for_each(|i| five.connect(i));
+    five.deliver_hints();
+    assert_eq!(texts(&five.holds(away, SIBLINGS)), ["v1", "v2"]);
+    assert_eq!(five.hint(owner, away), None);
+    assert_eq!(five.counted(owner), (0, 0, 0, 0));
+}
+
+/// Neither the one nor the other can be written then, and nobody goes round in circles.
+#[test]
+fn a_damaged_hint_met_by_a_read_on_a_full_disk_is_refused() {
+    let mut five = Five::new();
+    let (owner, other) = (five.owners[1], five.others[0]);
+    five.cut_off(owner);
+    five.merge(other, state("v1", 1, 1), Some(owner));
+    five.sync(other);
+    five.rot_hint(other, owner, 40);
+    five.engines[other].store_mut().fail_next_apply_full();
+    let look = Look { bucket: SIBLINGS, key: key(), want: Want::Full, durable: false };
+    let from = five.owners[0];
+    five.tell(from, other, 4, Request::Read(look));
+    assert_eq!(five.answer(), Some(Reply::Refused(Refusal::Damaged)));
+    five.turn(other);
+    assert_eq!(five.hint(other, owner), None, "the next time there was room to remove it");
+}

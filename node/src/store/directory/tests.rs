@@ -79,10 +79,10 @@ fn a_directory_in_use_is_refused_and_its_user_named() {
 #[test]
 fn what_does_not_belong_to_this_node_is_refused_and_left_as_it_is() {
     type Check = fn(&OpenError) -> bool;
-    let newer = br#"{ "format": 2, "something": "else" }"#;
+    let newer = br#"{ "format": 3, "something": "else" }"#;
     let cases: [(&str, &[u8], Check); 5] = [
-        (IDENTITY, newer, |e| matches!(e, OpenError::NewerFormat { found: 2, .. })),
-        (IDENTITY, b"{ \"format\": 1, \"clus", |e| matches!(e, OpenError::Damaged { .. })),
+        (IDENTITY, newer, |e| matches!(e, OpenError::OtherFormat { found: 3, .. })),
+        (IDENTITY, b"{ \"format\": 2, \"clus", |e| matches!(e, OpenError::Damaged { .. })),
         (IDENTITY, b"", |e| matches!(e, OpenError::Damaged { .. })),
         (RESET_KEY, b"short", |e| matches!(e, OpenError::Damaged { .. })),
         (LOCK, b"", |_| false),

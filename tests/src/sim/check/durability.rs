@@ -12,10 +12,10 @@ use std::rc::Rc;
 
 use driftless_proto::{Conflict, Dot, Durability, Siblings, Topology};
 
-use super::super::history::{Ending, History, Kind, OpId, Slot};
+use super::super::history::{Ending, History, Kind, OpId, Operation, Slot};
 use super::super::observer::Observer;
-use super::super::schedule::Micros;
 use super::super::store::SimStore;
+use super::losses::DiskLosses;
 use super::{Violation, record_of};
 
 const PROMISE: &str = "durability";
@@ -24,7 +24,6 @@ const PROMISE: &str = "durability";
 #[derive(Debug, Default)]
 pub struct DurabilityOracle {
     promised: Vec<Promised>,
-    disk_losses: Vec<Micros>,
     /// What was found missing.
     pub violations: Vec<Violation>,
 }
@@ -35,6 +34,7 @@ pub struct Scene<'a> {
     history: &'a History,
     observer: &'a Observer,
     disks: &'a [SimStore],
+    disk_losses: &'a DiskLosses,
     /// What was read from the disks already: much is promised of one key.
     read: RefCell<BTreeMap<Slot, Rc<[Siblings]>>>,
 }
@@ -58,11 +58,6 @@ impl Promised {
 }
 
 impl DurabilityOracle {
-    /// A disk was set back: of what was promised until now, one copy may be gone.
-    pub fn disk_lost(&mut self, at: Micros) {
-        self.disk_losses.push(at);
-    }
-
     /// A node has just acknowledged a write.
     pub fn acknowledged(&mut self, id: OpId, acks: u8, scene: &Scene<'_>) {
         self.promise(Promised::Written { id, acks }, scene);
@@ -78,7 +73,7 @@ impl DurabilityOracle {
                 && put.returned < delete.invoked
                 && put.strict
                 && put.w + delete.r > n
-                && !self.disk_losses.iter().any(|at| *at >= put.invoked)
+                && scene.disk_losses.since(&put.slot, put.invoked) == 0
                 && scene.observer.dots_of(put.write_id).count() == 1
         };
         if delete.strict {
@@ -146,7 +141,7 @@ impl DurabilityOracle {
             let may_lose = scene.topology.bucket(op.slot.0).is_some_and(|bucket| bucket.conflict == Conflict::Lww);
             return (!may_lose).then(|| format!("{:?} {id} was acknowledged and never stamped", op.kind));
         };
-        (most + self.lost_since(op.invoked) < usize::from(acks))
+        (most + scene.lost_since(op) < usize::from(acks))
             .then(|| format!("{:?} {id} was acknowledged by {acks}, on {most} disks {when}", op.kind))
     }
 
@@ -157,7 +152,7 @@ impl DurabilityOracle {
         values.iter().find_map(|value| {
             let dots = scene.observer.dots_of(scene.history.get(*value).write_id);
             let most = dots.map(|(dot, _)| covered(dot)).max()?;
-            (most + self.lost_since(op.invoked) < usize::from(held_by))
+            (most + scene.lost_since(op) < usize::from(held_by))
                 .then(|| format!("strict get {id} showed {value}, which is on {most} disks {when}"))
         })
     }
@@ -169,25 +164,26 @@ impl DurabilityOracle {
         values.iter().find_map(|value| {
             let (dot, _) = scene.observer.dots_of(scene.history.get(*value).write_id).next()?;
             let known_to = states.iter().filter(|state| is_gone(state, dot)).count();
-            (known_to + self.lost_since(op.invoked) < usize::from(held_by))
+            (known_to + scene.lost_since(op) < usize::from(held_by))
                 .then(|| format!("delete {id} found nothing; that {value} is gone is on {known_to} disks {when}"))
         })
-    }
-
-    fn lost_since(&self, began: Micros) -> usize {
-        self.disk_losses.iter().filter(|at| **at >= began).count()
     }
 }
 
 impl<'a> Scene<'a> {
-    /// Ring and buckets, what clients asked, which dots their writes became, and all disks.
+    /// Ring and buckets, what clients asked, which dots their writes became, all disks, and what one of them has lost.
     pub fn new(
         topology: &'a Topology,
         history: &'a History,
         observer: &'a Observer,
         disks: &'a [SimStore],
+        disk_losses: &'a DiskLosses,
     ) -> Scene<'a> {
-        Scene { topology, history, observer, disks, read: RefCell::default() }
+        Scene { topology, history, observer, disks, disk_losses, read: RefCell::default() }
+    }
+
+    fn lost_since(&self, op: &Operation) -> usize {
+        self.disk_losses.since(&op.slot, op.invoked)
     }
 
     /// What each node's disk would know of a key after a power cut.

@@ -8,6 +8,7 @@ pub mod concurrent_siblings;
 pub mod convergence;
 pub mod durability;
 pub mod liveness;
+pub mod losses;
 pub mod no_lost_write;
 pub mod no_resurrection;
 pub mod past;
@@ -27,6 +28,7 @@ use super::history::{Ending, History, Kind, OpId, Operation, Slot};
 use super::observer::Observer;
 use super::schedule::Micros;
 use super::store::Held;
+use losses::DiskLosses;
 use past::Past;
 
 /// Everything there is to judge by, at the end of a run.
@@ -45,8 +47,8 @@ pub struct Evidence<'a> {
     pub past: &'a Past,
     /// When batches that had not been synced, or more, were lost.
     pub losses: &'a [Micros],
-    /// When a disk was set back to an earlier state.
-    pub disk_losses: &'a [Micros],
+    /// What one of the disks has lost.
+    pub disk_losses: &'a DiskLosses,
 }
 
 /// A promise that was not kept.
@@ -109,13 +111,13 @@ impl Evidence<'_> {
     pub fn must_last(&self, op: &Operation) -> bool {
         // A delete that found nothing has made sure that w replicas know as much.
         let held_by = if op.acks > 0 { op.acks } else { op.w };
-        usize::from(held_by) > self.disk_losses.iter().filter(|at| **at >= op.invoked).count()
+        usize::from(held_by) > self.disk_losses.since(&op.slot, op.invoked)
     }
 
     /// Whether no disk was lost from the beginning of one operation to the end of another: then quorums that overlap
     /// have met.
     pub fn quorums_met(&self, earlier: &Operation, later: &Operation) -> bool {
-        !self.disk_losses.iter().any(|at| (earlier.invoked..=later.returned).contains(at))
+        self.disk_losses.spare(earlier, later)
     }
 
     /// The numbers of the nodes that own a key.

@@ -28,9 +28,13 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
                 }
             }
             let overlaps = |read: &Operation| read.r + quorum.w() > quorum.n();
-            for (earlier, before) in
-                reads.iter().filter(|(_, before)| before.returned < read.invoked && evidence.quorums_met(before, read))
-            {
+            let held_by = usize::from(quorum.n() - quorum.r() + 1);
+            let counts = |before: &Operation| {
+                before.returned < read.invoked
+                    && evidence.quorums_met(before, read)
+                    && held_by > evidence.disk_losses.since(&slot, before.invoked)
+            };
+            for (earlier, before) in reads.iter().filter(|(_, before)| counts(before)) {
                 for value in before.values.iter().filter(|value| !known.contains(value)) {
                     if overlaps(read) && overlaps(before) && !evidence.past.is_exempt(*value) {
                         let text = format!("strict get {id} does not know {value}, which get {earlier} had shown");

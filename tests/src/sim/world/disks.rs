@@ -1,9 +1,20 @@
-//! Syncs take time: what is durable when one is done is what had been applied when it began.
+//! Syncs take time: what is durable when one is done is what had been applied when it began. Now and then one fails; and
+//! bytes rot.
 
-use driftless_node::replica::store::BatchSeq;
+use bytes::Bytes;
+use driftless_node::planted::Bug;
+use driftless_node::replica::record;
+use driftless_node::replica::store::{Batch, BatchSeq};
+use driftless_proto::Durability;
 use rand::Rng;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
 
+use super::super::check::{self, Violation};
 use super::super::cluster::{self, Input};
+use super::super::history::{Operation, slot_text};
+use super::super::nemesis::downtime;
+use super::super::observer;
 use super::super::schedule::Event;
 use super::super::trace::Line;
 use super::{Phase, World};
@@ -25,10 +36,14 @@ impl World {
     }
 
     pub(super) fn sync_done(&mut self, node: usize, up_to: BatchSeq) {
+        if std::mem::take(&mut self.nodes[node].sync_fails) {
+            return self.sync_failed(node, up_to);
+        }
         self.note("synced", &[node as u64, up_to.0], || {
             Line::general(cluster::name_of(node), format!("has synced up to batch {}", up_to.0))
         });
         self.nodes[node].store.sync_up_to(up_to);
+        self.note_mended(node);
         self.nodes[node].syncing = false;
         if up_to == self.nodes[node].store.applied() {
             let removed = std::mem::take(&mut self.nodes[node].removed);
@@ -39,4 +54,125 @@ impl World {
             self.sync(node);
         }
     }
+
+    /// As much of what was to be synced is on the disk as chance would have it, and nobody will try again. The process
+    /// stops at once, without a word to those who wait.
+    fn sync_failed(&mut self, node: usize, up_to: BatchSeq) {
+        self.coverage.add("syncs failed", 1);
+        let rng = &mut self.error_rng;
+        self.nodes[node].store.fail_sync(up_to, || rng.random_bool(0.5));
+        self.note("sync failed", &[node as u64, up_to.0], || {
+            Line::general(cluster::name_of(node), format!("fails to sync up to batch {}", up_to.0))
+        });
+        self.losses.push(self.schedule.now());
+        match self.bug {
+            Some(Bug::SyncErrorIgnored) => {
+                self.nodes[node].syncing = false;
+                self.give(node, Input::Synced(up_to));
+            }
+            Some(Bug::SyncRetried) => {
+                self.nodes[node].syncing = false;
+                self.sync(node);
+            }
+            _ => {
+                // What else had not been synced fares no better.
+                self.kill(node, true);
+                let down = downtime(&mut self.error_rng);
+                self.schedule.after(down, Event::Restart { node });
+            }
+        }
+    }
+
+    /// Bytes of some things that a disk holds are not what they were; its node may have been stopped for that.
+    pub(super) fn rot(&mut self, node: usize, how_many: usize) {
+        let (mut hints, mut records, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        // Often what was stamped last: the others may not have it yet.
+        let stamped = self.rotting.as_ref().and_then(|(_, stamped)| stamped.clone());
+        let preferred = stamped.filter(|_| self.error_rng.random_bool(0.5));
+        for key in self.nodes[node].store.keys() {
+            match observer::slot_of(&key) {
+                Some(slot) if preferred.as_ref().is_some_and(|preferred| *preferred != slot) => {}
+                Some(_) if record::is_hint(&key) => hints.push(key),
+                Some((bucket, _)) if self.topology.bucket(bucket).is_some_and(|bucket| bucket.quorum.n() > 1) => {
+                    records.push(key);
+                }
+                // It has no other copy: it is lost with its disk.
+                Some(_) => {}
+                None => others.push(key),
+            }
+        }
+        for _ in 0..how_many {
+            let rng = &mut self.error_rng;
+            let (what, keys) = match rng.random_range(0..8) {
+                0 => ("other things damaged", &others),
+                1..5 if !hints.is_empty() => ("hints damaged", &hints),
+                _ => ("records damaged", &records),
+            };
+            let Some(key) = keys.choose(rng) else { continue };
+            if self.nodes[node].store.damage(key, |bytes| damaged(bytes, rng)) {
+                self.coverage.add(what, 1);
+                self.coverage.add("damage while down", u64::from(!self.nodes[node].runs()));
+                let now = self.schedule.now();
+                let Some(slot) = observer::slot_of(key) else { continue };
+                self.note("damage", &[node as u64], || {
+                    Line::about(cluster::name_of(node), slot_text(&slot), format!("has {what} on its disk"))
+                });
+                self.disk_losses.damaged(key.clone(), slot, now);
+            }
+        }
+    }
+
+    /// A record that is restored holds whatever a strict quorum had acknowledged before it was damaged.
+    pub(super) fn check_mended(&mut self, node: usize, set_apart: &[Bytes], batch: &Batch) {
+        for (key, value) in batch.changes.iter().filter(|(key, _)| set_apart.contains(key)) {
+            let slot = observer::slot_of(key).expect("is a record");
+            let state = value.as_ref().and_then(|value| observer::decode(key, value)).map(|(_, state)| state);
+            let bucket = self.topology.bucket(slot.0).expect("slots are drawn from the buckets");
+            let quorum = bucket.quorum;
+            if bucket.durability == Durability::Buffered {
+                continue;
+            }
+            let is_due = |op: &Operation| {
+                check::is_acknowledged(op)
+                    && (op.strict && op.slot == slot && op.w >= quorum.w() && op.acks > 1)
+                    && self.disk_losses.is_due(key, op)
+            };
+            let holds = |op: &Operation| {
+                let mut dots = self.observer.dots_of(op.write_id);
+                dots.any(|(dot, _)| state.as_ref().is_some_and(|state| state.covers(dot)))
+            };
+            let missed = self.history.iter().find(|(_, op)| is_due(op) && !holds(op));
+            if let Some((id, _)) = missed {
+                let text = format!("n{node} has restored its record without acknowledged write {id}");
+                self.violations.push(Violation::of("restored records are whole", &slot, text));
+            }
+        }
+    }
+
+    /// What took the place of damaged bytes counts again once it is on the disk.
+    pub(super) fn note_mended(&mut self, node: usize) {
+        if self.nodes[node].store.is_damaged() {
+            for key in self.nodes[node].store.take_mended() {
+                self.disk_losses.mended(&key, self.schedule.now());
+            }
+        }
+    }
+}
+
+/// A flipped bit, a range of zeros, or fewer bytes.
+fn damaged(bytes: &Bytes, rng: &mut StdRng) -> Bytes {
+    let mut other = bytes.to_vec();
+    let at = rng.random_range(0..other.len());
+    match rng.random_range(0..4) {
+        0 => other.truncate(at),
+        1 => {
+            let end = other.len().min(at + rng.random_range(1..32));
+            other[at..end].fill(0);
+        }
+        _ => other[at] ^= 1 << rng.random_range(0..8),
+    }
+    if other == bytes[..] {
+        other[at] ^= 1;
+    }
+    other.into()
 }

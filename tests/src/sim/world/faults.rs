@@ -19,7 +19,12 @@ impl World {
         self.network.heal(&mut self.schedule);
         for node in 0..self.nodes.len() {
             self.nodes[node].store.repair();
+            self.nodes[node].sync_fails = false;
             self.resume(node);
+            // Damage that nobody happened to meet is met by the next start.
+            if self.nodes[node].store.is_damaged() {
+                self.kill(node, false);
+            }
             for peer in 0..self.nodes.len() {
                 self.understand(node, peer);
             }
@@ -120,6 +125,17 @@ impl World {
                 let written = self.fault_rng.random_bool(0.5);
                 self.nodes[node].store.fail_next_apply(written);
             }
+            Fault::SyncFails { node } => self.nodes[node].sync_fails = true,
+            Fault::ReadFails { node, reading } => self.nodes[node].store.fail_next_read(reading),
+            Fault::Rot { node, how_many, down } => {
+                if let Some(down) = down
+                    && self.nodes[node].runs()
+                {
+                    self.kill(node, false);
+                    self.schedule.after(down, Event::Restart { node });
+                }
+                self.rot(node, how_many);
+            }
             Fault::CopyDisk { node, live } => {
                 let found = if live { Found::Copy } else { Found::Backup };
                 self.copied = Some((node, found, self.nodes[node].store.image(live)));
@@ -148,12 +164,11 @@ impl World {
         self.nodes[node].found = found;
         let now = self.schedule.now();
         self.losses.push(now);
-        self.disk_losses.push(now);
+        self.disk_losses.set_back(now);
         self.note("rollback", &[node as u64], || {
             Line::general(cluster::name_of(node), format!("will start on a disk of earlier: {found:?}"))
         });
         self.schedule.after(down, Event::Restart { node });
-        self.oracle.disk_lost(now);
         self.judge(&format!("after n{node} was set back at {now} µs"));
     }
 
@@ -193,7 +208,7 @@ impl World {
         }
     }
 
-    fn kill(&mut self, node: usize, power: bool) {
+    pub(super) fn kill(&mut self, node: usize, power: bool) {
         if !self.nodes[node].runs() {
             return;
         }
@@ -208,6 +223,7 @@ impl World {
             self.nodes[node].store.process_death();
             0
         };
+        self.note_mended(node);
         let what = if power { "loses power" } else { "dies" };
         self.note("crash", &[node as u64, u64::from(power), lost], || {
             Line::general(cluster::name_of(node), format!("{what}; {lost} unsynced batches are gone"))

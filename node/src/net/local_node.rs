@@ -1,0 +1,96 @@
+//! A node whose shards are tasks of one thread: for tests that run many nodes in simulated time.
+//!
+//! What a shard does is the same; only who drives it differs. Sockets, clock and chance come from the test.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use driftless_proto::client::NodeStatus;
+use quinn::AsyncUdpSocket;
+use tokio::sync::watch;
+
+use super::shared::Shared;
+use super::surroundings::{OpenSocket, Surroundings};
+use super::sync::Syncer;
+use super::{Guard, NodeError, NodeSettings, Prepared};
+use crate::metrics::Metrics;
+use crate::replica::store::Store;
+
+/// A node that runs on the current thread, until it is stopped: dropping this does not.
+pub struct LocalNode {
+    shared: Arc<Shared>,
+    shards: usize,
+    ended: watch::Receiver<usize>,
+}
+
+/// What a [`LocalNode`] runs on: a store and a socket for each shard.
+pub struct Parts<S, Y> {
+    /// As many as the topology gives the node shards.
+    pub stores: Vec<S>,
+    /// As many as stores.
+    pub sockets: Vec<Arc<dyn AsyncUdpSocket>>,
+    /// Syncs all stores.
+    pub syncer: Y,
+    /// How long each sync takes.
+    pub sync_takes: Duration,
+}
+
+impl LocalNode {
+    /// Starts a node as tasks, in a place where local tasks are run. It has no admin server.
+    ///
+    /// # Errors
+    /// [`NodeError`]; nothing is left running then.
+    pub fn start<S: Store + 'static>(
+        settings: NodeSettings,
+        surroundings: Surroundings,
+        parts: Parts<S, impl Syncer + 'static>,
+    ) -> Result<LocalNode, NodeError> {
+        let Parts { stores, sockets, syncer, sync_takes } = parts;
+        let shards = stores.len();
+        let prepared = Prepared::new(settings, surroundings, shards)?;
+        let shared = prepared.shared.clone();
+        let (ending, ended) = watch::channel(0);
+        let ending = Arc::new(ending);
+        let sockets = sockets.into_iter().map(|socket| -> OpenSocket { Box::new(move || Ok(socket)) }).collect();
+        for start in prepared.shards(sockets, stores) {
+            let guard = Guard { shared: shared.clone(), ending: ending.clone() };
+            let shard = start.shard;
+            tokio::task::spawn_local(async move { guard.watch(shard, start.serve().await) });
+        }
+        let syncing = shared.clone();
+        tokio::task::spawn_local(async move {
+            let synced = |shard, batch| syncing.synced(shard, batch);
+            syncing.after_sync(syncing.sync.run_as_task(&syncer, sync_takes, synced).await);
+        });
+        Ok(LocalNode { shared, shards, ended })
+    }
+
+    /// What the node knows of itself.
+    pub fn status(&self) -> NodeStatus {
+        self.shared.status()
+    }
+
+    /// What the node has counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.shared.metrics
+    }
+
+    /// Begins to stop, as [`Node::stop`](super::Node::stop) does.
+    pub fn stop(&self) {
+        self.shared.stop();
+    }
+
+    /// Completes when the shards have ended, for whatever reason.
+    pub fn ended(&self) -> impl Future<Output = ()> + use<> {
+        let (mut ended, shards) = (self.ended.clone(), self.shards);
+        async move {
+            // An error means that all shards are gone.
+            let _ = ended.wait_for(|ended| *ended >= shards).await;
+        }
+    }
+
+    /// Why it had to end, if it had to.
+    pub fn fatal(&self) -> Option<String> {
+        self.shared.fatal()
+    }
+}

@@ -1,0 +1,48 @@
+//! What the shell takes from where it runs: the wall clock, chance, and how QUIC is set up.
+//!
+//! Everything else it needs is tokio's: timers and the monotonic clock follow a clock that a test holds, tasks run
+//! wherever the shard's future does. So a test can run this very shell in simulated time.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use quinn::{AsyncUdpSocket, EndpointConfig, TransportConfig};
+
+/// The system's clock and randomness, unless a test puts others in their places.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// The wall clock.
+    pub wall: fn() -> SystemTime,
+    /// Seeds of the machines, and the jitter of redials.
+    pub random: Arc<dyn Fn() -> [u8; 32] + Send + Sync>,
+    /// Changes how the endpoint of a shard is set up; nothing by default.
+    pub tune: Arc<Tune>,
+}
+
+impl Default for Surroundings {
+    fn default() -> Surroundings {
+        Surroundings { wall: SystemTime::now, random: Arc::new(rand::random), tune: Arc::new(|_, _| {}) }
+    }
+}
+
+impl Surroundings {
+    /// Between zero and one.
+    pub(crate) fn chance(&self) -> f64 {
+        let [first, second, third, fourth, ..] = (self.random)();
+        f64::from(u32::from_le_bytes([first, second, third, fourth])) / f64::from(u32::MAX)
+    }
+}
+
+impl fmt::Debug for Surroundings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Surroundings").finish_non_exhaustive()
+    }
+}
+
+/// Changes how an endpoint is set up.
+pub type Tune = dyn Fn(&mut EndpointConfig, &mut TransportConfig) + Send + Sync;
+
+/// Hands out a shard's socket, on the runtime that the shard runs on.
+pub(crate) type OpenSocket = Box<dyn FnOnce() -> io::Result<Arc<dyn AsyncUdpSocket>> + Send>;

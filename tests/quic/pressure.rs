@@ -1,0 +1,166 @@
+//! More than there is room for: bounded queues say so, and go on afterwards.
+
+use std::time::Duration;
+
+use driftless_client::{Outcome, Refusal};
+use driftless_proto::Failure;
+use driftless_proto::client::Response;
+use futures::future::join_all;
+use quinn::{TransportConfig, VarInt};
+
+use crate::rig::{Raw, Scenario, World, get, put};
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+#[test]
+fn more_large_frames_than_streams_do_not_deadlock() {
+    let scenario = Scenario {
+        transport: |_, transport| {
+            transport.max_concurrent_uni_streams(VarInt::from_u32(2));
+        },
+        ..Scenario::default()
+    };
+    scenario.run(async |world: World| {
+        world.connected().await;
+        let client = world.client().await;
+        let bucket = client.bucket("default");
+        let keys: Vec<String> = (0..24).map(|number| format!("key {number}")).collect();
+        let puts =
+            keys.iter().map(|key| bucket.put(key, vec![7; 200_000]).write_id(world.write_id()).w(3).into_future());
+        for stored in join_all(puts).await {
+            stored.expect("is stored on all three");
+        }
+        for read in join_all(keys.iter().map(|key| bucket.get(key).r(3).into_future())).await {
+            assert_eq!(read.expect("is read").value().map(|value| value.len()), Some(200_000));
+        }
+        for name in world.dialling() {
+            assert_eq!(world.downs(&name), 0);
+        }
+    });
+}
+
+#[test]
+fn a_client_that_does_not_read_is_refused_and_holds_up_nobody() {
+    let scenario =
+        Scenario { settings: |_, settings| settings.net.outbound_bytes_max = 256 << 10, ..Scenario::default() };
+    scenario.run(async |world: World| {
+        world.connected().await;
+        let asked = world.dialling()[0].clone();
+        let client = world.client().await;
+        let bucket = client.bucket("default");
+        bucket.put("big", vec![7; 30_000]).write_id(world.write_id()).await.expect("is stored");
+        let mut narrow = TransportConfig::default();
+        narrow.stream_receive_window(VarInt::from_u32(4096)).receive_window(VarInt::from_u32(8192));
+        let mut raw = Raw::connect(&world, &asked, narrow).await;
+        for _ in 0..200 {
+            raw.ask(get("big"), DEADLINE).await;
+        }
+        // Nobody reads these 6 MB; others are served.
+        for number in 0..50 {
+            bucket.put(format!("key {number}"), "x").write_id(world.write_id()).via(&asked).await.expect("is stored");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let overloaded = world.node(&asked).metrics().overloaded.get();
+        assert!(overloaded > 100, "{overloaded} refused");
+        let (mut read, mut refused) = (0, 0);
+        for _ in 0..200 {
+            match raw.answer().await.response {
+                Response::Read(_) => read += 1,
+                Response::Failed(Failure::Refused(Refusal::Overloaded { .. })) => refused += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(read > 0 && read * 30_000 < 2 << 20, "{read} were kept");
+        assert_eq!(refused, overloaded);
+        let after = raw.call(get("big"), DEADLINE).await;
+        assert!(matches!(after, Response::Read(_)), "{after:?}");
+    });
+}
+
+#[test]
+fn more_requests_than_a_connection_may_have_are_overloaded_at_once() {
+    let scenario = Scenario {
+        settings: |_, settings| settings.net.requests_per_connection = 16,
+        sync_takes: Duration::from_millis(300),
+        ..Scenario::default()
+    };
+    scenario.run(async |world: World| {
+        world.connected().await;
+        let asked = world.dialling()[0].clone();
+        let mut raw = Raw::connect(&world, &asked, TransportConfig::default()).await;
+        for number in 0..100 {
+            raw.ask(put(&format!("key {number}"), "x", world.write_id()), DEADLINE).await;
+        }
+        let begun = tokio::time::Instant::now();
+        let mut stored = 0;
+        for at in 0..100 {
+            match raw.answer().await.response {
+                Response::Failed(Failure::Refused(Refusal::Overloaded { .. })) => {
+                    assert!(at < 84 && begun.elapsed() < Duration::from_millis(100), "at once");
+                }
+                Response::Stored(_) => stored += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(stored, 16);
+        let after = raw.call(put("after", "x", world.write_id()), DEADLINE).await;
+        assert!(matches!(after, Response::Stored(_)), "{after:?}");
+        // A client as applications have it takes the hint and comes back.
+        let client = world.client().await;
+        let bucket = client.bucket("default");
+        let puts =
+            (0..60).map(|n| bucket.put(format!("more {n}"), "x").write_id(world.write_id()).via(&asked).into_future());
+        for stored in join_all(puts).await {
+            if let Err(error) = stored {
+                assert_eq!(error.outcome(), Outcome::Refused, "{error}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_peer_that_takes_nothing_costs_bounded_memory_and_no_client_its_time() {
+    let scenario =
+        Scenario { settings: |_, settings| settings.net.outbound_bytes_max = 1 << 20, ..Scenario::default() };
+    scenario.run(async |world: World| {
+        world.connected().await;
+        let client = world.client().await;
+        let bucket = client.bucket("default");
+        world.cut("ada", "bob");
+        world.cut("cyd", "bob");
+        for number in 0..100 {
+            let put = bucket.put(format!("key {number}"), vec![7; 100_000]).write_id(world.write_id());
+            put.timeout(Duration::from_secs(3)).await.expect("two of three are left");
+        }
+        world.mend("ada", "bob");
+        world.mend("cyd", "bob");
+        world.connected().await;
+        let put = bucket.put("after", vec![7; 100_000]).write_id(world.write_id()).w(3).sloppy(false);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        put.await.expect("all three are there");
+    });
+}
+
+#[test]
+fn large_frames_beyond_the_budget_of_memory_wait_for_their_turn() {
+    let scenario = Scenario {
+        // The least there can be: one frame of the longest kind, 17 of these.
+        settings: |_, settings| settings.net.large_bytes_max = 0,
+        // Packets keep their order: what overtakes is taken for lost, and slows everything down.
+        latency: (Duration::from_millis(1), Duration::from_millis(1)),
+        ..Scenario::default()
+    };
+    scenario.run(async |world: World| {
+        world.connected().await;
+        let mut eager = TransportConfig::default();
+        eager.send_window(64 << 20);
+        let mut raw = Raw::connect(&world, "ada", eager).await;
+        for number in 0..24 {
+            raw.ask(put(&format!("key {number}"), vec![7; 1 << 20], world.write_id()), DEADLINE).await;
+        }
+        for _ in 0..24 {
+            let answer = raw.answer().await.response;
+            assert!(matches!(answer, Response::Stored(_)), "{answer:?}");
+        }
+    });
+}

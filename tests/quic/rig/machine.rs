@@ -1,0 +1,80 @@
+//! What a node runs on, and what of it survives the node.
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::ops::{ControlFlow, Range};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use bytes::Bytes;
+use driftless_node::net::local_node::LocalNode;
+use driftless_node::net::sync::Syncer;
+use driftless_node::replica::store::{ApplyError, Batch, BatchSeq, Store, StoreError};
+use driftless_node::store::memory::MemoryStore;
+
+use super::socket::SimulatedSocket;
+
+/// A host that runs a node.
+pub(crate) struct Machine {
+    /// Of the host; two may run nodes of one name.
+    pub(crate) host: String,
+    pub(crate) ip: IpAddr,
+    /// Of the node.
+    pub(crate) name: String,
+    pub(crate) disks: Vec<Disk>,
+    /// How often the node was started.
+    pub(crate) starts: Cell<u64>,
+    /// Set while the node runs.
+    pub(crate) node: RefCell<Option<Rc<LocalNode>>>,
+    pub(crate) sockets: RefCell<Vec<Weak<SimulatedSocket>>>,
+}
+
+impl Machine {
+    /// The power fails: what was not synced is lost.
+    pub(crate) fn power_cut(&self) {
+        *self.node.borrow_mut() = None;
+        for disk in &self.disks {
+            disk.lock().crash();
+        }
+    }
+}
+
+/// The store of a shard, which stays where its node goes.
+#[derive(Clone, Default)]
+pub(crate) struct Disk(Arc<Mutex<MemoryStore>>);
+
+impl Disk {
+    fn lock(&self) -> MutexGuard<'_, MemoryStore> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for Disk {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.lock().get(key)
+    }
+
+    fn scan(
+        &self,
+        range: Range<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.lock().scan(range, visit)
+    }
+
+    fn apply(&mut self, batch: Batch) -> Result<BatchSeq, ApplyError> {
+        self.lock().apply(batch)
+    }
+}
+
+/// Syncs all disks of a machine.
+pub(crate) struct Disks(pub(crate) Vec<Disk>);
+
+impl Syncer for Disks {
+    fn sync(&self) -> Result<(), StoreError> {
+        for disk in &self.0 {
+            disk.lock().sync();
+        }
+        Ok(())
+    }
+}

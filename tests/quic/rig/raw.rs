@@ -1,0 +1,128 @@
+//! A client that speaks the protocol by hand, for what a well-behaved one does not do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use driftless_node::net::certificates::NODE_SERVER_NAME;
+use driftless_proto::client::{Get, Put, Request, RequestFrame, Response, ResponseFrame};
+use driftless_proto::frame::{self, ALPN_CLIENT, FRAME_MAX, FRAME_SHARED_MAX, FrameReader};
+use driftless_proto::{BucketId, Key, WriteId};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ClientConfig, Connection, ConnectionError, RecvStream, SendStream, TransportConfig};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::identity::Issued;
+use super::world::World;
+
+/// One connection to one node.
+pub(crate) struct Raw {
+    pub(crate) connection: Connection,
+    send: SendStream,
+    receive: RecvStream,
+    reader: FrameReader,
+    next: u64,
+}
+
+impl Raw {
+    /// Connects as a client of the cluster, with a transport of its own.
+    pub(crate) async fn connect(world: &World, host: &str, transport: TransportConfig) -> Raw {
+        let issued = world.authority().client("tester");
+        let config = config(world.authority().certificate(), &issued, ALPN_CLIENT, transport);
+        let connection = dial(world, host, config).await.expect("the node lets us in");
+        let (send, receive) = connection.open_bi().await.expect("a stream");
+        Raw { connection, send, receive, reader: FrameReader::new(FRAME_SHARED_MAX), next: 1 }
+    }
+
+    /// Sends a request; its id.
+    pub(crate) async fn ask(&mut self, request: Request, deadline: Duration) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        let deadline_ms = u32::try_from(deadline.as_millis()).expect("is short");
+        let mut out = Vec::new();
+        frame::encode(&RequestFrame { id, ring_version: 1, deadline_ms, request }, &mut out).expect("fits");
+        if out.len() <= FRAME_SHARED_MAX {
+            self.send.write_all(&out).await.expect("the connection is up");
+        } else {
+            let mut stream = self.connection.open_uni().await.expect("the connection is up");
+            stream.write_all(&out).await.expect("the connection is up");
+            stream.finish().expect("is open");
+        }
+        id
+    }
+
+    /// The next answer, whichever it is.
+    pub(crate) async fn answer(&mut self) -> ResponseFrame {
+        loop {
+            if let Some(body) = self.reader.next_frame().expect("well-formed") {
+                return frame::decode(&body).expect("well-formed");
+            }
+            tokio::select! {
+                biased;
+                chunk = self.receive.read_chunk(usize::MAX, true) => {
+                    let chunk = chunk.expect("the connection is up").expect("the stream goes on");
+                    self.reader.push(&chunk.bytes);
+                }
+                stream = self.connection.accept_uni() => {
+                    let mut stream = stream.expect("the connection is up");
+                    let bytes = stream.read_to_end(FRAME_MAX + 4).await.expect("arrives whole");
+                    return frame::decode(&bytes[4..]).expect("well-formed");
+                }
+            }
+        }
+    }
+
+    /// Asks and waits for the answer to that.
+    pub(crate) async fn call(&mut self, request: Request, deadline: Duration) -> Response {
+        let id = self.ask(request, deadline).await;
+        loop {
+            let frame = self.answer().await;
+            if frame.id == id {
+                return frame.response;
+            }
+        }
+    }
+}
+
+/// A handshake with a node from the script's host.
+pub(crate) async fn dial(world: &World, host: &str, config: ClientConfig) -> Result<Connection, ConnectionError> {
+    let connecting = world.endpoint().connect_with(config, world.address(host), NODE_SERVER_NAME);
+    connecting.expect("is a valid address").await
+}
+
+/// What somebody with this certificate dials with.
+pub(crate) fn config(ca: &str, issued: &Issued, alpn: &[u8], transport: TransportConfig) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).expect("PEM")).expect("an authority");
+    let chain = vec![CertificateDer::from_pem_slice(issued.certificate.as_bytes()).expect("PEM")];
+    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).expect("PEM");
+    let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS 1.3")
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .expect("fits");
+    tls.alpn_protocols = vec![alpn.to_vec()];
+    let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("TLS 1.3")));
+    config.transport_config(Arc::new(transport));
+    config
+}
+
+pub(crate) fn get(key: &str) -> Request {
+    let key = Key::new(key.to_owned()).expect("is short");
+    Request::Get(Get { bucket: BucketId::DEFAULT, key, r: None, sloppy: None, explain: false })
+}
+
+pub(crate) fn put(key: &str, value: impl Into<Bytes>, write_id: WriteId) -> Request {
+    Request::Put(Put {
+        bucket: BucketId::DEFAULT,
+        key: Key::new(key.to_owned()).expect("is short"),
+        value: value.into(),
+        context: None,
+        w: None,
+        sloppy: None,
+        write_id,
+    })
+}
