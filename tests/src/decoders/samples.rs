@@ -297,6 +297,7 @@ pub fn exchange_refusals() -> Vec<Refused> {
         Refused::OtherFormat,
         Refused::Unreadable,
         Refused::Malformed,
+        Refused::NotTaken,
     ]
 }
 
@@ -468,6 +469,9 @@ pub fn conversation() -> (Vec<driftless_antientropy::Request>, Vec<driftless_ant
             },
         }
     }
+    // How it would have ended had not all been taken.
+    let over = requests.last().map(|done| driftless_antientropy::Request { ask: Ask::Over, ..done.clone() });
+    requests.extend(over);
     (requests, replies)
 }
 
