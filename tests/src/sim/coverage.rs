@@ -1,4 +1,4 @@
-//! What a run has met. A rig that never saw a partition heal says nothing about partitions: over the default budget
+//! What a run has met. A rig that never saw a partition heal says nothing about partitions: over [`SEEDS_ENOUGH`] seeds
 //! every counter here must be above zero.
 
 use std::collections::BTreeMap;
@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Coverage(BTreeMap<&'static str, u64>);
 
-/// What every budget of some hundred seeds must meet.
+/// Seeds after which everything in [`REQUIRED`] must have been met: each is met several times in so many.
+pub const SEEDS_ENOUGH: u64 = 900;
+
+/// What a budget of [`SEEDS_ENOUGH`] must meet.
 pub const REQUIRED: &[&str] = &[
     "hints changed while under way",
     "owed markers delivered",

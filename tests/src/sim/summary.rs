@@ -6,7 +6,7 @@ use std::fmt;
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::coverage::REQUIRED;
+use super::coverage::{REQUIRED, SEEDS_ENOUGH};
 use super::profile::Regime;
 use super::run::Outcome;
 
@@ -65,7 +65,12 @@ impl Summary {
         }
     }
 
-    /// What every budget of some hundred seeds must meet, and this one did not.
+    /// Whether no promise was broken, and enough was met for that to mean something.
+    pub fn holds(&self) -> bool {
+        self.broken.is_empty() && (self.seeds < SEEDS_ENOUGH || self.missing().is_empty())
+    }
+
+    /// What [`SEEDS_ENOUGH`] seeds must meet, and these did not.
     pub fn missing(&self) -> Vec<&'static str> {
         let never = |name: &&str| self.coverage.get(*name).is_none_or(|met| met.times == 0);
         REQUIRED.iter().copied().filter(never).collect()
