@@ -20,14 +20,13 @@ use std::time::Duration;
 
 use driftless_antientropy::message::{Answer, Ask};
 use driftless_antientropy::{
-    self as antientropy, ExchangeId, Held, Holder, Initiator, InitiatorOutput, Line, Local, Micros, Outcome, Records,
-    Refused, Report, Responder, ResponderOutput, Settings, Standing, Sums, Unequal,
+    self as antientropy, Digest, ExchangeId, Held, Holder, Initiator, InitiatorOutput, Line, Local, Micros, Outcome,
+    Records, Refused, Report, Responder, ResponderOutput, Settings, Standing, Sums, Unequal,
 };
 use driftless_proto::{BucketId, Key, Refusal, Siblings, Topology};
 use driftless_ring::{NodeId, PartitionId, Token};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::AaeLimits;
 use crate::engine::AaeCommand;
@@ -529,9 +528,7 @@ impl Reconciler {
                 Ok(states) => states,
                 Err(error) => return self.fail(error),
             };
-            let held = xxh3_64(
-                format!("{:?}", states.iter().map(|(_, _, held)| held.header()).collect::<Vec<_>>()).as_bytes(),
-            );
+            let held = states.iter().map(|(bucket, key, held)| Digest::of(*bucket, key, &held.header())).collect();
             if self.rounds.is_stubborn(peer, partition, token, held) && reported < STUBBORN_LOGGED_MAX {
                 reported += 1;
                 self.report_stubborn(now, peer, partition, token, states);

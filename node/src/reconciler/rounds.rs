@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use driftless_antientropy::Bits;
+use driftless_antientropy::{Bits, Digest};
 use driftless_proto::Topology;
 use driftless_ring::{NodeId, PartitionId, Token};
 use rand::Rng;
@@ -249,19 +249,25 @@ impl Rounds {
     pub(super) fn differed(&mut self, peer: NodeId, partition: PartitionId, tokens: &[Token]) -> Vec<Token> {
         let Some(shared) = self.shared(peer, partition) else { return Vec::new() };
         let before = std::mem::take(&mut shared.stubborn);
-        let again = |token: &Token| before.get(token).copied().unwrap_or_default().again();
+        let again = |token: &Token| before.get(token).cloned().unwrap_or_default().again();
         shared.stubborn = tokens.iter().map(|token| (*token, again(token))).collect();
         shared.stubborn.iter().filter(|(_, found)| found.rounds > 1).map(|(token, _)| *token).collect()
     }
 
     /// Whether a key that differed again has now done so in three successive rounds, without a change of what this node
     /// holds of it since the one before. One that is written all the time may differ in any round, and is none.
-    pub(super) fn is_stubborn(&mut self, peer: NodeId, partition: PartitionId, token: Token, held: u64) -> bool {
+    pub(super) fn is_stubborn(
+        &mut self,
+        peer: NodeId,
+        partition: PartitionId,
+        token: Token,
+        held: Vec<Digest>,
+    ) -> bool {
         let Some(found) = self.shared(peer, partition).and_then(|shared| shared.stubborn.get_mut(&token)) else {
             return false;
         };
-        if found.held.replace(held) != Some(held) {
-            found.rounds = STUBBORN_ROUNDS - 1;
+        if found.held.as_ref() != Some(&held) {
+            *found = Stubborn { rounds: STUBBORN_ROUNDS - 1, held: Some(held) };
         }
         found.rounds == STUBBORN_ROUNDS
     }
@@ -324,12 +330,12 @@ impl Rounds {
 }
 
 /// A key that differed in the last round.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Default, Debug)]
 struct Stubborn {
     /// In how many successive ones.
     rounds: u8,
-    /// A hash of what this node held of it in the second of them or later.
-    held: Option<u64>,
+    /// What this node held of it in the second of them or later.
+    held: Option<Vec<Digest>>,
 }
 
 impl Stubborn {

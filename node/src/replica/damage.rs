@@ -46,7 +46,7 @@ impl Damage {
             records: BTreeSet::new(),
             waiting: VecDeque::new(),
             asked: VecDeque::new(),
-            patience: attempt * PATIENCE_ATTEMPTS,
+            patience: attempt.saturating_mul(PATIENCE_ATTEMPTS),
         }
     }
 
