@@ -371,6 +371,7 @@ impl<S: Store> Engine<S> {
             replica::Output::Damaged { bucket, key, patience } => {
                 self.coordinator.mend(now, bucket, key, now.instant + patience);
             }
+            replica::Output::Mended { bucket, key } => self.coordinator.end_mending(bucket, &key),
             replica::Output::Owes(target) => self.handoff.handle_owed(now.instant, target),
             replica::Output::Halt(reason) => self.outputs.push_back(Output::Halt(reason)),
         }

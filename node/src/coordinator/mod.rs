@@ -256,6 +256,15 @@ impl Coordinator {
         }
     }
 
+    /// The record has been restored. Whoever else was asked for it says what was so by then: if the record is damaged once
+    /// more, that would be too old to restore it from.
+    pub(crate) fn end_mending(&mut self, bucket: BucketId, key: &Key) {
+        let is_it =
+            |open: &Open| matches!(&open.question, Question::Mend { bucket: b, key: k } if (*b, k) == (bucket, key));
+        let over: Vec<_> = self.requests.iter().filter(|(_, open)| is_it(open)).map(|(id, _)| *id).collect();
+        over.into_iter().for_each(|id| self.close(id));
+    }
+
     /// A replica has answered one of our requests.
     pub(crate) fn handle_reply(&mut self, now: Now, from: NodeId, id: RequestId, reply: Reply) {
         let Some(open) = self.requests.get_mut(&id) else { return };

@@ -149,6 +149,9 @@ impl<S: Store> Replica<S> {
 
     /// What was damaged is there again. Who is owed it can have it now.
     pub(super) fn go_on_with(&mut self, record: &RecordKey) {
+        if let Ok((bucket, key)) = record.bucket_and_key() {
+            self.outputs.push_back(Output::Mended { bucket, key });
+        }
         // What was damaged may not have been what the tree knew.
         self.trees.build_anew(record);
         let (n, token) = record.position();

@@ -71,6 +71,8 @@ pub(crate) enum Output {
     Sync(BatchSeq),
     /// The record of this key is damaged: it is to be restored from the other replicas, within this time.
     Damaged { bucket: BucketId, key: Key, patience: Duration },
+    /// The record of this key has been restored: what is still under way for that is of no use any more.
+    Mended { bucket: BucketId, key: Key },
     /// An actor must not be trusted any more: no put stamped by it may be acknowledged.
     Retired(ActorId),
     /// There is something for this node that was not there before.

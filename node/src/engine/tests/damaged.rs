@@ -92,6 +92,39 @@ fn if_the_others_do_not_answer_they_are_asked_again() {
     assert_eq!(trio.engines[0].metrics.records_mended.get(), 1);
 }
 
+/// The others are asked twice for the same damage, as when one of them comes back. The second answers restore the record; the
+/// first arrive when it has been written anew, and is damaged again.
+#[test]
+fn what_was_said_before_it_was_damaged_again_does_not_restore_it() {
+    let mut trio = Trio::new();
+    trio.put_and_settle(0, put(SIBLINGS, "old", None));
+    trio.damage(0, SIBLINGS, 1);
+    trio.pass(Duration::from_millis(1));
+    (0..2).for_each(|_| trio.deliver());
+    let first: Vec<_> = trio.wire.drain(..).collect();
+    assert_eq!(first.len(), 2, "both have answered");
+    let back = trio.id(1);
+    trio.engines[0].handle_liveness(trio.now, back, Liveness::Down);
+    trio.engines[0].handle_liveness(trio.now, back, Liveness::Alive);
+    trio.pass(Duration::from_millis(1));
+    trio.settle();
+    assert_eq!(trio.engines[0].metrics.records_mended.get(), 1);
+    trio.put_and_settle(0, put(SIBLINGS, "new", None));
+    let acknowledged = trio.holds(0, SIBLINGS);
+
+    trio.rot(0, SIBLINGS, 1);
+    trio.ask(0, get(SIBLINGS, Some(3)));
+    // What is asked now is lost on the way.
+    trio.wire = first.into();
+    trio.settle();
+    for _ in 0..2 {
+        trio.pass(Duration::from_secs(6));
+        trio.settle();
+    }
+    assert_eq!(trio.engines[0].metrics.records_mended.get(), 2);
+    assert_eq!(trio.holds(0, SIBLINGS), acknowledged);
+}
+
 #[test]
 fn a_start_finds_what_is_damaged_with_nobody_reading_it() {
     // In the value, and in the header.
