@@ -291,7 +291,8 @@ Runs whole clusters in simulated worlds that go wrong, and checks every promise.
   simulate --planted BUG ...            the same with a mistake planted into the engines: it should be found
   simulate --planted all                looks for each planted mistake in turn
 
-Exits with 1 if a promise was broken (or a planted mistake, of all, was not found), with 2 if it was not understood.";
+Exits with 1 if a promise was broken, if 900 seeds or more never met something that they should have, or if a planted
+mistake, of all, was not found; with 2 if it was not understood.";
 
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
