@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_proto::client::{Request, Response, ResponseFrame};
+use driftless_proto::{Failure, Refusal};
 use driftless_ring::NodeId;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -187,9 +188,20 @@ impl Call<'_> {
             // A refusal is quick, and what a node did not manage in time says how slow others are.
             Response::Failed(failure) => {
                 flight.kind = None;
-                Err(Cause::from_node(flight.pending.connection().node(), failure))
+                Err(self.cause_of(failure, flight))
             }
             response => Ok(response),
+        }
+    }
+
+    /// A missing bucket is one refusal, whether the client knows of it or the node does.
+    fn cause_of(&self, failure: Failure, flight: &Flight) -> Cause {
+        match (failure, self.request.bucket()) {
+            (Failure::Refused(Refusal::NoSuchBucket), Some(id)) => {
+                let name = flight.snapshot.topology.bucket(id).map(|bucket| bucket.name.to_string());
+                Cause::NoSuchBucket(name.unwrap_or_else(|| id.0.to_string()))
+            }
+            (failure, _) => Cause::from_node(flight.pending.connection().node(), failure),
         }
     }
 

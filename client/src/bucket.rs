@@ -5,22 +5,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use driftless_proto::WriteId;
 use driftless_proto::client::{self as wire, Request, Response, Sibling};
 use driftless_proto::key::{Key, VALUE_BYTES_MAX};
-use driftless_proto::{Refusal, WriteId};
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt as _};
 use tracing::Instrument as _;
 
-use crate::answer::{Change, Context, Deleted, IntoBytes, IntoContext, Read, Resolved, Stored, Updated};
+use crate::answer::{Change, Context, Deleted, IntoBytes, IntoContext, Read, Resolved, Stored};
 use crate::call::Clock;
 use crate::client::Inner;
-use crate::error::{DeleteError, GetError, PutError, RequestError, UpdateError};
+use crate::error::{DeleteError, GetError, PutError, RequestError};
 use crate::options::{Profile, Settings};
 use crate::resolve::Resolve;
 use crate::retry::RetryPolicy;
 use crate::router::Route;
 use crate::scan::Scan;
+use crate::update::Update;
 
 /// A bucket of a cluster. Cheap to clone.
 #[derive(Clone)]
@@ -64,16 +65,6 @@ pub struct Delete {
     key: Bytes,
     context: Option<Context>,
     write_id: Option<WriteId>,
-    profile: Profile,
-}
-
-/// Reads a key, changes it and writes it back. Made by [`Bucket::update`]; awaited, it gives an [`Updated`].
-#[must_use = "a request does nothing until it is awaited"]
-pub struct Update<F> {
-    bucket: Bucket,
-    key: Bytes,
-    change: F,
-    rounds_max: u32,
     profile: Profile,
 }
 
@@ -135,29 +126,30 @@ impl Bucket {
 
     /// Reads a key, lets `change` decide what it shall hold, and writes that with the context of the read.
     ///
-    /// The write replaces exactly what `change` was shown. If another client wrote meanwhile, both results are
-    /// siblings then; the key is read again and `change` called again with them, at most
-    /// [`rounds_max`](Update::rounds_max) times in all. Two things follow:
+    /// What is promised: the write replaces exactly what `change` was shown. If another client writes at the same time,
+    /// both results stay, as siblings, and whoever updates next is shown both. So once an update has succeeded, its
+    /// change is in a live value of the key, or was seen by what replaced that. Two things are asked of `change`:
     ///
-    /// - `change` must make one value of several, and
+    /// - it must make one value of several, and
     /// - it must give the same when its own result is among them: adding an element to a set does, adding one to a
-    ///   number does not (the second round would add it twice). For such a change keep an element per addition, or
-    ///   use one round and merge when reading.
+    ///   number does not (it may be called again, see below, and would add it twice). For such a change keep an element
+    ///   per addition, or allow one round and merge when reading.
     ///
-    /// If others write without pause, the siblings of the last round stay. Nothing is lost;
-    /// [`Updated::siblings`] tells.
+    /// An update is done when its write is acknowledged. If others wrote meanwhile and siblings are left, it tidies up:
+    /// after a short random wait it looks again, and merges them with `change` unless somebody else has done so, at most
+    /// [`rounds_max`](Update::rounds_max) rounds in all. It gives that up when others write without pause, when it fails or
+    /// when the time is over, and succeeds all the same: [`Updated::siblings`] tells how many values are left. With a
+    /// [resolver](Get::resolve) a reader sees them as one.
+    ///
+    /// A write that is refused because others have filled the key ([`Refusal::TooManySiblings`](crate::Refusal)) wrote
+    /// nothing: the key is read again after a random wait, as long as the call's time lasts. Updates of one key through
+    /// one client take turns, so that they do not make siblings of each other.
     pub fn update<F, C>(&self, key: impl IntoBytes, change: F) -> Update<F>
     where
         F: FnMut(&[Sibling]) -> C,
         C: Into<Change>,
     {
-        Update {
-            bucket: self.clone(),
-            key: key.into_bytes(),
-            change,
-            rounds_max: UPDATE_ROUNDS,
-            profile: Profile::new(),
-        }
+        Update::new(self.clone(), key.into_bytes(), change)
     }
 
     /// Reads many keys, as many at a time as is useful.
@@ -267,68 +259,6 @@ impl Delete {
     }
 }
 
-impl<F, C> Update<F>
-where
-    F: FnMut(&[Sibling]) -> C,
-    C: Into<Change>,
-{
-    /// How often the key is read and the closure called at most: 8 by default, at least 1.
-    pub fn rounds_max(mut self, rounds: u32) -> Update<F> {
-        self.rounds_max = rounds.max(1);
-        self
-    }
-
-    /// Reads, changes and writes. The same as awaiting the request, without the box that costs.
-    ///
-    /// # Errors
-    /// [`UpdateError`]; its [`outcome`](UpdateError::outcome) tells whether anything may have been written. What
-    /// earlier rounds wrote was merged into what this one did.
-    pub async fn send(self) -> Result<Updated, UpdateError> {
-        let span = tracing::debug_span!("update", bucket = %self.bucket.name, key = ?self.key);
-        self.run().instrument(span).await
-    }
-
-    async fn run(mut self) -> Result<Updated, UpdateError> {
-        let settings = self.profile.over(&self.bucket.settings);
-        let clock = Clock::start(settings.timeout);
-        let mut written = false;
-        for rounds in 1.. {
-            let is_last = rounds == self.rounds_max;
-            let read = get(&self.bucket, self.key.clone(), false, &settings, clock).await?;
-            let change = (self.change)(read.siblings()).into();
-            let (found, context) = read.into_parts();
-            let write = Write { context: context.clone(), write_id: draw_write_id() };
-            let (siblings, context, left_by_others) = match change {
-                Change::Keep => {
-                    let siblings = found.len() as u32; // at most SIBLINGS_MAX
-                    return Ok(Updated { context, siblings, rounds, written });
-                }
-                Change::Put(value) => {
-                    match put(&self.bucket, self.key.clone(), value, write, &settings, clock).await {
-                        Ok(stored) => (stored.siblings(), stored.context(), stored.siblings() > 1),
-                        // Others have filled the key since it was read. Nothing was written: read, and merge theirs.
-                        Err(error) if !is_last && is_full(error.refusal()) => continue,
-                        Err(error) => return Err(error.into()),
-                    }
-                }
-                // There is nothing to remove, and a delete without context would remove what came since.
-                Change::Delete if found.is_empty() => {
-                    return Ok(Updated { context, siblings: 0, rounds, written });
-                }
-                Change::Delete => {
-                    let deleted = delete(&self.bucket, self.key.clone(), write, &settings, clock).await?;
-                    (deleted.siblings(), None, deleted.siblings() > 0)
-                }
-            };
-            written = true;
-            if is_last || !left_by_others {
-                return Ok(Updated { context, siblings, rounds, written });
-            }
-        }
-        unreachable!("the last round returns")
-    }
-}
-
 impl MultiGet {
     /// Reads all keys. The same as awaiting the request, without the box that costs.
     pub async fn send(self) -> Vec<(Bytes, Result<Read, GetError>)> {
@@ -363,12 +293,18 @@ impl MultiPut {
 }
 
 /// What names a write and what it replaces.
-struct Write {
-    context: Option<Context>,
-    write_id: WriteId,
+pub(crate) struct Write {
+    pub(crate) context: Option<Context>,
+    pub(crate) write_id: WriteId,
 }
 
-async fn get(bucket: &Bucket, key: Bytes, explain: bool, settings: &Settings, clock: Clock) -> Result<Read, GetError> {
+pub(crate) async fn get(
+    bucket: &Bucket,
+    key: Bytes,
+    explain: bool,
+    settings: &Settings,
+    clock: Clock,
+) -> Result<Read, GetError> {
     let key = Key::new(key)?;
     let (id, route) = bucket.place(&key, clock).await?;
     let request = Request::Get(wire::Get { bucket: id, key, r: settings.r, sloppy: settings.sloppy, explain });
@@ -378,7 +314,7 @@ async fn get(bucket: &Bucket, key: Bytes, explain: bool, settings: &Settings, cl
     }
 }
 
-async fn put(
+pub(crate) async fn put(
     bucket: &Bucket,
     key: Bytes,
     value: Bytes,
@@ -406,7 +342,7 @@ async fn put(
     }
 }
 
-async fn delete(
+pub(crate) async fn delete(
     bucket: &Bucket,
     key: Bytes,
     write: Write,
@@ -438,14 +374,11 @@ impl Bucket {
     }
 }
 
-fn is_full(refusal: Option<&Refusal>) -> bool {
-    matches!(refusal, Some(Refusal::TooManySiblings { .. }))
-}
-
-fn draw_write_id() -> WriteId {
+pub(crate) fn draw_write_id() -> WriteId {
     WriteId(rand::random())
 }
 
+/// The options that all requests share.
 macro_rules! request_options {
     ($(impl [$($generic:ident)?] $name:ty, $field:ident $(. $inner:ident)?;)+) => {$(
         impl$(<$generic>)? $name {
@@ -500,11 +433,12 @@ macro_rules! request_options {
     )+};
 }
 
+pub(crate) use request_options;
+
 request_options! {
     impl [] Get, profile;
     impl [] Put, profile;
     impl [] Delete, profile;
-    impl [F] Update<F>, profile;
     impl [] MultiGet, profile;
     impl [] MultiPut, profile;
     impl [R] GetResolved<R>, get.profile;
@@ -531,19 +465,6 @@ await_by_send! {
     MultiPut => Vec<(Bytes, Result<Stored, PutError>)>;
 }
 
-impl<F, C> IntoFuture for Update<F>
-where
-    F: FnMut(&[Sibling]) -> C + Send + 'static,
-    C: Into<Change> + Send + 'static,
-{
-    type Output = Result<Updated, UpdateError>;
-    type IntoFuture = BoxFuture<'static, Self::Output>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.send())
-    }
-}
-
 impl<R> IntoFuture for GetResolved<R>
 where
     R: Resolve + Send + 'static,
@@ -562,9 +483,6 @@ impl std::fmt::Debug for Bucket {
         f.debug_struct("Bucket").field("name", &self.name).finish_non_exhaustive()
     }
 }
-
-/// Two clients that update a key in turns are done after two rounds each; eight outlast a small crowd.
-const UPDATE_ROUNDS: u32 = 8;
 
 /// Requests of one multi-request under way at once: enough to fill writes, few enough to leave room for others.
 const PIPELINE: usize = 256;

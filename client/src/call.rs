@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_proto::client::{Request, Response};
-use driftless_proto::{BucketDefinition, Outcome};
+use driftless_proto::{BucketDefinition, Outcome, WriteId};
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use crate::client::Inner;
-use crate::error::{Cause, RequestError};
+use crate::error::{CAUSES_MAX, Cause, RequestError};
 use crate::options::Settings;
 use crate::pace::Kind;
 use crate::race;
@@ -44,6 +44,15 @@ impl Clock {
         let started = Instant::now();
         Clock { started, deadline: started + timeout.min(FAR_FUTURE) }
     }
+
+    pub(crate) fn remaining(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// All the time there was.
+    pub(crate) fn allowed(&self) -> Duration {
+        self.deadline - self.started
+    }
 }
 
 impl Inner {
@@ -56,17 +65,37 @@ impl Inner {
         if let Some(bucket) = snapshot.topology.bucket_named(name).map(BucketRef::of) {
             return Ok((snapshot, bucket));
         }
-        let timeout = self.settings.attempt_timeout;
-        let fetched = match timeout_at(clock.deadline, self.router.refresh(None, timeout)).await {
-            Ok(fetched) => fetched,
-            Err(_) => Err(Cause::NoSuchBucket(name.to_owned())),
-        };
-        let failed = |cause| RequestError::new(cause, 1, clock.started.elapsed(), Outcome::Refused);
-        let snapshot = fetched.map_err(failed)?;
+        let snapshot = self.refresh(clock).await?;
         match snapshot.topology.bucket_named(name).map(BucketRef::of) {
             Some(bucket) => Ok((snapshot, bucket)),
-            None => Err(failed(Cause::NoSuchBucket(name.to_owned()))),
+            None => Err(RequestError::once(Cause::NoSuchBucket(name.to_owned()), clock.started.elapsed())),
         }
+    }
+
+    /// Fetches the topology again, from whoever answers.
+    ///
+    /// # Errors
+    /// What happened with each node that was asked.
+    pub(crate) async fn refresh(&self, clock: Clock) -> Result<Arc<Snapshot>, RequestError> {
+        self.check(self.settings.attempt_timeout, clock)?;
+        let refreshed = self.router.refresh(None, self.settings.attempt_timeout, clock.deadline).await;
+        refreshed.map_err(|mut causes| {
+            let attempts = causes.len() as u32; // at most one per member and seed
+            let last = causes.last().cloned().expect("at least one was asked");
+            causes.drain(..causes.len().saturating_sub(CAUSES_MAX));
+            RequestError::new(last, causes, attempts, clock.started.elapsed(), Outcome::Refused)
+        })
+    }
+
+    /// Refuses what cannot be sent at all: the client has ended, or no time is given.
+    fn check(&self, attempt_timeout: Duration, clock: Clock) -> Result<(), RequestError> {
+        let allowed = clock.allowed().min(attempt_timeout);
+        let cause = match self.io.ended() {
+            Some(cause) => cause,
+            None if allowed.is_zero() || clock.remaining().is_zero() => Cause::OutOfTime { allowed },
+            None => return Ok(()),
+        };
+        Err(RequestError::new(cause, Vec::new(), 0, clock.started.elapsed(), Outcome::Refused))
     }
 
     /// Carries a request out.
@@ -80,9 +109,16 @@ impl Inner {
         settings: &Settings,
         clock: Clock,
     ) -> Result<Response, RequestError> {
-        let _permit = self.permit(request, clock).await?;
-        self.budget.earn();
-        race::run(&Call { inner: self, request, route, settings, clock, kind: Kind::of(request) }).await
+        let called = async {
+            self.check(settings.attempt_timeout, clock)?;
+            let _permit = self.permit(request, clock).await?;
+            self.budget.earn();
+            race::run(&Call { inner: self, request, route, settings, clock, kind: Kind::of(request) }).await
+        };
+        called.await.map_err(|error| match write_id(request) {
+            Some(id) => error.of_write(id),
+            None => error,
+        })
     }
 
     /// Waits for room among the requests under way. A large value counts as several requests.
@@ -95,20 +131,31 @@ impl Inner {
         if let Ok(permit) = self.in_flight.try_acquire_many(weight) {
             return Ok(permit);
         }
-        match timeout_at(clock.deadline, self.in_flight.acquire_many(weight)).await {
-            Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
-            Err(_) => {
-                let cause = Cause::Busy { limit: self.in_flight_max };
-                Err(RequestError::new(cause, 0, clock.started.elapsed(), Outcome::Refused))
-            }
-        }
+        let cause = match timeout_at(clock.deadline, self.in_flight.acquire_many(weight)).await {
+            Ok(Ok(permit)) => return Ok(permit),
+            Ok(Err(_closed)) => Cause::ClientClosed,
+            Err(_) => Cause::Busy { limit: self.in_flight_max },
+        };
+        Err(RequestError::new(cause, Vec::new(), 0, clock.started.elapsed(), Outcome::Refused))
     }
 
     /// An answer that does not fit its request. The request may have been carried out all the same.
     pub(crate) fn misunderstood(&self, request: &Request) -> RequestError {
         let cause = Cause::Misunderstood { node: "a node".into() };
         let outcome = retry::join(Outcome::Refused, &cause, !request.is_read());
-        RequestError::new(cause, 1, Duration::ZERO, outcome)
+        let error = RequestError::new(cause.clone(), vec![cause], 1, Duration::ZERO, outcome);
+        match write_id(request) {
+            Some(id) => error.of_write(id),
+            None => error,
+        }
+    }
+}
+
+fn write_id(request: &Request) -> Option<WriteId> {
+    match request {
+        Request::Put(put) => Some(put.write_id),
+        Request::Delete(delete) => Some(delete.write_id),
+        _ => None,
     }
 }
 

@@ -12,13 +12,14 @@ use tokio::sync::Semaphore;
 use crate::bucket::Bucket;
 use crate::budget::Budget;
 use crate::call::Clock;
-use crate::error::{ConnectError, RequestError, StatusError};
+use crate::error::{ConnectError, StatusError};
 use crate::identity::Identity;
 use crate::io::Io;
 use crate::link::Link;
 use crate::options::{CONNECT_TIMEOUT, IN_FLIGHT_MAX, IoRuntime, Profile, Settings};
 use crate::router::{Route, Router};
 use crate::surroundings::Surroundings;
+use crate::turns::Turns;
 
 /// A connection to a cluster. Cheap to clone; all clones share connections, ring and limits.
 ///
@@ -48,7 +49,8 @@ pub(crate) struct Inner {
     pub(crate) in_flight: Semaphore,
     pub(crate) in_flight_max: usize,
     pub(crate) budget: Budget,
-    io: Arc<Io>,
+    pub(crate) turns: Turns,
+    pub(crate) io: Arc<Io>,
     refreshing: AtomicBool,
 }
 
@@ -73,8 +75,8 @@ impl Client {
     /// # Errors
     /// [`StatusError`] if no node answers.
     pub async fn refresh_topology(&self) -> Result<Arc<Topology>, StatusError> {
-        let timeout = self.inner.settings.attempt_timeout;
-        let refreshed = self.inner.router.refresh(None, timeout).await.map_err(RequestError::unsent)?;
+        let clock = Clock::start(self.inner.settings.timeout);
+        let refreshed = self.inner.refresh(clock).await?;
         Ok(Arc::clone(&refreshed.topology))
     }
 
@@ -120,11 +122,14 @@ impl Client {
         }
     }
 
-    /// Says goodbye to all nodes, and waits until they have heard it. Requests under way fail; so do later ones.
+    /// Says goodbye to all nodes, and waits until they have heard it. Requests under way fail; so do later ones, of all
+    /// clones, at once and with [`Cause::ClientClosed`](crate::Cause::ClientClosed).
     ///
     /// Dropping the last clone closes the connections too, but a process that ends at once may be gone before they
     /// are told; they then notice after some seconds.
     pub async fn close(self) {
+        // Those who wait for room would wait for nothing.
+        self.inner.in_flight.close();
         self.inner.router.close().await;
     }
 }
@@ -206,6 +211,7 @@ impl ClientBuilder {
             in_flight: Semaphore::new(in_flight_max),
             in_flight_max,
             budget: Budget::new(),
+            turns: Turns::default(),
             io,
             refreshing: AtomicBool::new(false),
         };
@@ -224,8 +230,9 @@ impl Inner {
         let timeout = self.settings.attempt_timeout;
         self.io.spawn(async move {
             if let Some(inner) = inner.upgrade() {
-                if let Err(cause) = inner.router.refresh(Some(&link), timeout).await {
-                    tracing::debug!(%cause, "cannot fetch the newer topology");
+                let deadline = Clock::start(inner.settings.timeout).deadline;
+                if let Err(causes) = inner.router.refresh(Some(&link), timeout, deadline).await {
+                    tracing::debug!(cause = ?causes.last(), "cannot fetch the newer topology");
                 }
                 inner.refreshing.store(false, Ordering::Release);
             }

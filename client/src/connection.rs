@@ -77,6 +77,9 @@ pub(crate) struct Pending {
     answer: oneshot::Receiver<Answer>,
 }
 
+/// The task of a connection. However it ends, those who wait are told: it is dropped with the runtime it runs on.
+struct Loops(Arc<Connection>);
+
 /// `RequestFrame` without owning the request, which may have to be sent again.
 #[derive(Serialize)]
 struct RequestFrameRef<'a> {
@@ -116,7 +119,8 @@ impl Connection {
             probing: AtomicBool::new(false),
             io: Handle::current(),
         });
-        tokio::spawn(Arc::clone(&connection).run(send, recv));
+        let loops = Loops(Arc::clone(&connection));
+        tokio::spawn(loops.run(send, recv));
         connection
     }
 
@@ -238,18 +242,6 @@ impl Connection {
         }
     }
 
-    async fn run(self: Arc<Self>, send: SendStream, recv: RecvStream) {
-        let failure = tokio::select! {
-            biased;
-            failure = self.read_loop(recv) => failure,
-            failure = self.write_loop(send) => failure,
-            failure = self.large_loop() => failure,
-        };
-        tracing::debug!(node = self.node, address = self.address, %failure, "connection ended");
-        self.quic.close(CODE_DONE, b"client is done");
-        self.end(failure);
-    }
-
     async fn write_loop(&self, mut send: SendStream) -> ConnectFailure {
         let mut usual = 0;
         loop {
@@ -328,9 +320,9 @@ impl Connection {
             Ok(Some(frame)) => self.complete(&mut vec![frame]),
             Ok(None) => {}
             Err(error) => {
-                let failure = self.misbehaved(&error.to_string());
+                // In this order: the loops take the end of the connection for the client's goodbye.
+                self.end(self.misbehaved(&error.to_string()));
                 self.quic.close(CODE_GARBAGE, b"not a frame of this protocol");
-                self.end(failure);
             }
         }
     }
@@ -408,6 +400,27 @@ impl Connection {
     }
 }
 
+impl Loops {
+    async fn run(self, send: SendStream, recv: RecvStream) {
+        let connection = &self.0;
+        let failure = tokio::select! {
+            biased;
+            failure = connection.read_loop(recv) => failure,
+            failure = connection.write_loop(send) => failure,
+            failure = connection.large_loop() => failure,
+        };
+        tracing::debug!(node = connection.node, address = connection.address, %failure, "connection ended");
+        connection.quic.close(CODE_DONE, b"client is done");
+        connection.end(failure);
+    }
+}
+
+impl Drop for Loops {
+    fn drop(&mut self) {
+        self.0.end(ConnectFailure::RuntimeGone);
+    }
+}
+
 impl Shared {
     /// The node sees a stream when the first byte on it arrives, and may want to see the shared one before any other.
     /// A question of which nobody awaits the answer makes it visible.
@@ -461,6 +474,7 @@ pub(crate) fn failure_of(address: &str, error: &ConnectionError, established: bo
         (Some((_, false)), ConnectionError::TransportError(error)) => {
             ConnectFailure::Untrusted { address, reason: error.reason.clone() }
         }
+        (_, ConnectionError::LocallyClosed) => ConnectFailure::ClientClosed,
         _ if established => ConnectFailure::Ended { address, reason: error.to_string() },
         _ => ConnectFailure::Unreachable { address, reason: error.to_string() },
     }

@@ -3,21 +3,24 @@
 //! ```text
 //! PutError, GetError, …     one per operation: what was wrong with the call, or
 //!   └─ RequestError         the request did not succeed in time: attempts, and whether an earlier one may have
-//!        └─ Cause           why the last attempt did not
+//!        └─ Cause           why an attempt did not
 //!             └─ ConnectFailure, Refusal, Unknown
 //! ```
 //! Each answers `outcome()`: [`Outcome::Refused`] means that nothing happened and nothing will,
 //! [`Outcome::Unknown`] that it may have. An unknown put can be repeated with its write id; reads change nothing and
 //! are never unknown.
 
-use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
+mod cause;
+mod request;
 
 use driftless_proto::key::KeyError;
-use driftless_proto::{Failure, Outcome, Refusal, Unknown};
+use driftless_proto::{Outcome, Refusal, WriteId};
 
 use crate::resolve::ResolveError;
+
+pub use cause::{Cause, ConnectFailure};
+pub(crate) use request::CAUSES_MAX;
+pub use request::RequestError;
 
 /// Why [`ClientBuilder::connect`](crate::ClientBuilder::connect) gave up.
 #[derive(Debug, thiserror::Error)]
@@ -38,180 +41,6 @@ pub enum ConnectError {
         /// What happened with each seed.
         failures: Vec<(String, RequestError)>,
     },
-}
-
-/// Why there is no connection to a node. Nothing was sent.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectFailure {
-    /// The address is not `host:port`, or the host's name is not known.
-    #[error("cannot resolve {address:?}: {source}")]
-    Resolve {
-        /// The address.
-        address: String,
-        /// What the resolver says.
-        source: Arc<std::io::Error>,
-    },
-    /// Nothing answered there.
-    #[error("{address} cannot be reached: {reason}; is the node running, and does the network let UDP through?")]
-    Unreachable {
-        /// The address.
-        address: String,
-        /// What the transport says.
-        reason: String,
-    },
-    /// The node's certificate was not issued by the CA that this client trusts, or has expired.
-    #[error("the certificate of {address} is not trusted: {reason}; is this the CA of the cluster you mean?")]
-    Untrusted {
-        /// The address.
-        address: String,
-        /// What the verifier says.
-        reason: String,
-    },
-    /// The node refused this client's certificate.
-    #[error(
-        "{address} refused this client's certificate: {reason}; was it issued by the CA of this cluster, and is it still valid?"
-    )]
-    Rejected {
-        /// The address.
-        address: String,
-        /// The alert that the node sent.
-        reason: String,
-    },
-    /// Both sides share no protocol version.
-    #[error(
-        "{address} does not speak this client's protocol version; use a release of the client that fits the cluster's"
-    )]
-    Protocol {
-        /// The address.
-        address: String,
-    },
-    /// The other end has a certificate of the cluster, but not a node's.
-    #[error("{address} is not a node of a cluster: its certificate says {found:?}; check the address")]
-    NotANode {
-        /// The address.
-        address: String,
-        /// The URI name in its certificate.
-        found: String,
-    },
-    /// Another node than the one meant answers there.
-    #[error("{address} is node {found:?}, not {expected:?}; the address in the ring is out of date")]
-    WrongNode {
-        /// The address.
-        address: String,
-        /// Who was meant.
-        expected: String,
-        /// Who answered.
-        found: String,
-    },
-    /// The client has no socket to connect with.
-    #[error("cannot open a UDP socket: {source}")]
-    Socket {
-        /// What the system says.
-        source: Arc<std::io::Error>,
-    },
-    /// There was a connection; it had ended before the request was written.
-    #[error("the connection to {address} has ended: {reason}")]
-    Ended {
-        /// The address.
-        address: String,
-        /// Why it ended.
-        reason: String,
-    },
-    /// The client was closed.
-    #[error("the client was closed")]
-    ClientClosed,
-}
-
-/// Why an attempt of a request did not succeed.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Cause {
-    /// The node refused it.
-    #[error("{node} refused: {refusal}")]
-    Refused {
-        /// The node.
-        node: String,
-        /// Its reason.
-        #[source]
-        refusal: Refusal,
-    },
-    /// The node does not know how it ended.
-    #[error("{node}: {unknown}")]
-    Unknown {
-        /// The node.
-        node: String,
-        /// What it knows.
-        #[source]
-        unknown: Unknown,
-    },
-    /// There is no connection to the node. Nothing was sent.
-    #[error("no connection to {node}: {failure}")]
-    NotConnected {
-        /// The node.
-        node: String,
-        /// Why not.
-        #[source]
-        failure: ConnectFailure,
-    },
-    /// The connection ended while the request was under way.
-    #[error("the connection to {node} was lost before it answered: {reason}")]
-    ConnectionLost {
-        /// The node.
-        node: String,
-        /// Why it ended.
-        reason: String,
-    },
-    /// No answer within the time of one attempt.
-    #[error("{node} did not answer within {after:.1?}")]
-    TimedOut {
-        /// The node.
-        node: String,
-        /// How long was waited.
-        after: Duration,
-        /// Whether the request was written at all; if not, nothing has happened.
-        sent: bool,
-        /// Whether the node answered anything else meanwhile. If not, it is probably gone.
-        heard: bool,
-    },
-    /// The answer is not one to this request: the node speaks another dialect.
-    #[error("{node} gave an answer that does not fit the request; client and node may be of releases that do not fit")]
-    Misunderstood {
-        /// The node.
-        node: String,
-    },
-    /// As many requests as allowed are under way, and stayed so until the deadline.
-    #[error(
-        "{limit} requests are under way, as many as this client allows; send fewer at a time, or raise `in_flight_max`"
-    )]
-    Busy {
-        /// The limit.
-        limit: usize,
-    },
-    /// The message is longer than a frame may be.
-    #[error("the request is too long: {0}")]
-    TooLong(String),
-    /// The cluster has no such bucket.
-    #[error("there is no bucket {0:?}; `driftless bucket list` shows those that exist")]
-    NoSuchBucket(String),
-    /// The cluster has no such node.
-    #[error("there is no node {0:?}; `driftless status` shows those that exist")]
-    NoSuchNode(String),
-    /// The number of partitions changed under a scan; it is resumed by itself.
-    #[error("the ring was divided anew; start the scan again from its last position")]
-    RingDivided,
-}
-
-/// A request that did not succeed, after all its attempts.
-#[derive(Clone, Debug)]
-pub struct RequestError(Box<Failed>);
-
-#[derive(Clone, Debug)]
-struct Failed {
-    cause: Cause,
-    attempts: u32,
-    elapsed: Duration,
-    outcome: Outcome,
 }
 
 /// Why a put did not succeed.
@@ -295,13 +124,8 @@ pub enum UpdateError {
 }
 
 macro_rules! operation_error {
-    ($name:ident, reads: $reads:literal, $outcome:literal) => {
+    ($name:ident) => {
         impl $name {
-            #[doc = $outcome]
-            pub fn outcome(&self) -> Outcome {
-                if $reads { Outcome::Refused } else { self.request().map_or(Outcome::Refused, RequestError::outcome) }
-            }
-
             /// Why the request did not succeed, if the call itself was in order.
             pub fn request(&self) -> Option<&RequestError> {
                 match self {
@@ -317,22 +141,46 @@ macro_rules! operation_error {
             }
         }
     };
+    ($name:ident, reads: $outcome:literal) => {
+        operation_error!($name);
+
+        impl $name {
+            #[doc = $outcome]
+            pub fn outcome(&self) -> Outcome {
+                Outcome::Refused
+            }
+        }
+    };
+    ($name:ident, writes: $outcome:literal) => {
+        operation_error!($name);
+
+        impl $name {
+            #[doc = $outcome]
+            pub fn outcome(&self) -> Outcome {
+                self.request().map_or(Outcome::Refused, RequestError::outcome)
+            }
+
+            /// The id under which repeating it is safe, with the same value and context: the one that was given, or else
+            /// drawn. `None` if nothing was sent because the call itself was not in order.
+            pub fn write_id(&self) -> Option<WriteId> {
+                self.request().and_then(RequestError::write_id)
+            }
+        }
+    };
 }
 
-operation_error!(PutError, reads: false, "Whether the value may have been stored.");
-operation_error!(DeleteError, reads: false, "Whether the key may have been removed.");
-operation_error!(GetError, reads: true, "Always [`Outcome::Refused`]: reading changes nothing.");
-operation_error!(ScanError, reads: true, "Always [`Outcome::Refused`]: reading changes nothing.");
-operation_error!(StatusError, reads: true, "Always [`Outcome::Refused`]: asking changes nothing.");
+operation_error!(PutError, writes: "Whether the value may have been stored.");
+operation_error!(DeleteError, writes: "Whether the key may have been removed.");
+operation_error!(GetError, reads: "Always [`Outcome::Refused`]: reading changes nothing.");
+operation_error!(ScanError, reads: "Always [`Outcome::Refused`]: reading changes nothing.");
+operation_error!(StatusError, reads: "Always [`Outcome::Refused`]: asking changes nothing.");
 
 impl UpdateError {
-    /// Whether the new value may have been stored, or the key removed.
+    /// Whether anything may have been written or removed, by this round or an earlier one. An update that knows its own
+    /// change to be stored has succeeded, so none of its errors says that.
     pub fn outcome(&self) -> Outcome {
-        match self {
-            UpdateError::Get(error) => error.outcome(),
-            UpdateError::Put(error) => error.outcome(),
-            UpdateError::Delete(error) => error.outcome(),
-        }
+        // Also of a read: it may have been the second round's.
+        self.request().map_or(Outcome::Refused, RequestError::outcome)
     }
 
     /// Why the request did not succeed, if the call itself was in order.
@@ -348,99 +196,20 @@ impl UpdateError {
     pub fn refusal(&self) -> Option<&Refusal> {
         self.request().and_then(RequestError::refusal)
     }
-}
 
-impl RequestError {
-    pub(crate) fn new(cause: Cause, attempts: u32, elapsed: Duration, outcome: Outcome) -> RequestError {
-        RequestError(Box::new(Failed { cause, attempts, elapsed, outcome }))
+    /// The id of the last write that may have taken effect, or else of the last one that was made.
+    pub fn write_id(&self) -> Option<WriteId> {
+        self.request().and_then(RequestError::write_id)
     }
 
-    /// Before the first attempt: nothing was sent.
-    pub(crate) fn unsent(cause: Cause) -> RequestError {
-        RequestError::new(cause, 0, Duration::ZERO, Outcome::Refused)
-    }
-
-    /// Why the last attempt did not succeed.
-    pub fn cause(&self) -> &Cause {
-        &self.0.cause
-    }
-
-    /// The cluster's reason, if it refused the last attempt.
-    pub fn refusal(&self) -> Option<&Refusal> {
-        match &self.0.cause {
-            Cause::Refused { refusal, .. } => Some(refusal),
-            _ => None,
-        }
-    }
-
-    /// How many attempts were made.
-    pub fn attempts(&self) -> u32 {
-        self.0.attempts
-    }
-
-    /// From the call to giving up.
-    pub fn elapsed(&self) -> Duration {
-        self.0.elapsed
-    }
-
-    /// Whether any of the attempts may have taken effect.
-    pub fn outcome(&self) -> Outcome {
-        self.0.outcome
-    }
-}
-
-impl fmt::Display for RequestError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failed { cause, attempts, elapsed, outcome } = &*self.0;
-        write!(f, "{cause}")?;
-        if *attempts > 1 {
-            write!(f, " (after {attempts} attempts in {elapsed:.1?})")?;
-        }
-        match (outcome, cause.outcome()) {
-            (Outcome::Unknown, Outcome::Refused) => f.write_str(
-                "; an earlier attempt may have taken effect: read the key, or repeat with the same write id",
-            ),
-            (Outcome::Unknown, Outcome::Unknown) => {
-                f.write_str("; it may have taken effect: read the key, or repeat with the same write id")
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-impl std::error::Error for RequestError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        // Its text is part of this error's; what comes next is what lies under it.
-        std::error::Error::source(&self.0.cause)
-    }
-}
-
-impl Cause {
-    /// Whether this attempt may have taken effect.
-    pub fn outcome(&self) -> Outcome {
+    /// An earlier write of this update may have taken effect.
+    pub(crate) fn after_unknown(self, id: WriteId) -> UpdateError {
         match self {
-            Cause::Unknown { .. } | Cause::ConnectionLost { .. } | Cause::Misunderstood { .. } => Outcome::Unknown,
-            Cause::TimedOut { sent: true, .. } => Outcome::Unknown,
-            _ => Outcome::Refused,
+            UpdateError::Get(GetError::Request(error)) => GetError::Request(error.after_unknown(id)).into(),
+            UpdateError::Put(PutError::Request(error)) => PutError::Request(error.after_unknown(id)).into(),
+            UpdateError::Delete(DeleteError::Request(error)) => DeleteError::Request(error.after_unknown(id)).into(),
+            in_the_call => in_the_call,
         }
-    }
-
-    pub(crate) fn from_node(node: &str, failure: Failure) -> Cause {
-        match failure {
-            Failure::Refused(refusal) => Cause::Refused { node: node.to_owned(), refusal },
-            Failure::Unknown(unknown) => Cause::Unknown { node: node.to_owned(), unknown },
-            _ => Cause::Misunderstood { node: node.to_owned() },
-        }
-    }
-}
-
-impl ConnectFailure {
-    /// Whether trying again later is unlikely to help: somebody has to put something right first.
-    pub fn is_lasting(&self) -> bool {
-        !matches!(
-            self,
-            ConnectFailure::Unreachable { .. } | ConnectFailure::Ended { .. } | ConnectFailure::Socket { .. }
-        )
     }
 }
 
@@ -468,22 +237,12 @@ fn of_seeds(failures: &[(String, RequestError)]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn refused() -> Cause {
         Cause::Refused { node: "ada".into(), refusal: Refusal::Stopping }
-    }
-
-    #[test]
-    fn a_refusal_after_an_unknown_attempt_is_unknown() {
-        let error = PutError::from(RequestError::new(refused(), 2, Duration::from_millis(30), Outcome::Unknown));
-        assert_eq!(error.outcome(), Outcome::Unknown);
-        assert_eq!(error.refusal(), Some(&Refusal::Stopping));
-        assert_eq!(
-            error.to_string(),
-            "ada refused: the node is shutting down; try another node (after 2 attempts in 30.0ms); an earlier \
-             attempt may have taken effect: read the key, or repeat with the same write id"
-        );
     }
 
     #[test]
@@ -498,7 +257,7 @@ mod tests {
     fn seeds_that_do_not_answer_are_told_in_one_sentence() {
         let failed = |seed: &str, failure| {
             let cause = Cause::NotConnected { node: seed.into(), failure };
-            (seed.to_owned(), RequestError::unsent(cause))
+            (seed.to_owned(), RequestError::once(cause, Duration::ZERO))
         };
         let silent =
             |seed: &str| failed(seed, ConnectFailure::Unreachable { address: seed.into(), reason: "no answer".into() });
@@ -514,7 +273,7 @@ mod tests {
 
     #[test]
     fn sources_are_kept() {
-        let error = PutError::from(RequestError::new(refused(), 1, Duration::ZERO, Outcome::Refused));
+        let error = PutError::from(RequestError::once(refused(), Duration::ZERO));
         let refusal = std::error::Error::source(&error).expect("the refusal");
         assert_eq!(refusal.downcast_ref::<Refusal>(), Some(&Refusal::Stopping));
     }

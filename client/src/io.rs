@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::connection::{Connection, failure_of};
-use crate::error::ConnectFailure;
+use crate::error::{Cause, ConnectFailure};
 use crate::identity::Identity;
 use crate::options::IoRuntime;
 use crate::surroundings::Surroundings;
@@ -24,6 +25,11 @@ pub(crate) struct Io {
     connect_timeout: Duration,
     surroundings: Surroundings,
     endpoints: Mutex<Endpoints>,
+    closed: AtomicBool,
+    /// The runtime behind the handle has been shut down.
+    gone: Arc<AtomicBool>,
+    /// Ends the task that notices it.
+    _watched: oneshot::Sender<()>,
     /// Ends the own thread, after the endpoints in here have said goodbye.
     stop: Mutex<Option<oneshot::Sender<Vec<Endpoint>>>>,
 }
@@ -32,7 +38,6 @@ pub(crate) struct Io {
 struct Endpoints {
     v4: Option<Endpoint>,
     v6: Option<Endpoint>,
-    closed: bool,
 }
 
 impl Io {
@@ -52,14 +57,37 @@ impl Io {
             }
             IoRuntime::Caller => (Handle::try_current().map_err(io::Error::other)?, None),
         };
+        let (gone, watched) = watch(&handle);
         Ok(Arc::new(Io {
             handle,
             config,
             connect_timeout,
             surroundings,
             endpoints: Mutex::new(Endpoints::default()),
+            closed: AtomicBool::new(false),
+            gone,
+            _watched: watched,
             stop: Mutex::new(stop),
         }))
+    }
+
+    /// Why nothing can be sent any more, if so: neither another node nor another time will help.
+    pub(crate) fn ended(&self) -> Option<Cause> {
+        if self.closed.load(Ordering::Acquire) {
+            Some(Cause::ClientClosed)
+        } else if self.gone.load(Ordering::Acquire) {
+            Some(Cause::RuntimeGone)
+        } else {
+            None
+        }
+    }
+
+    /// What to say of an attempt to connect that was dropped with the runtime it ran on, or is not made any more.
+    pub(crate) fn end_of_connecting(&self) -> ConnectFailure {
+        match self.closed.load(Ordering::Acquire) {
+            true => ConnectFailure::ClientClosed,
+            false => ConnectFailure::RuntimeGone,
+        }
     }
 
     /// Between zero and one.
@@ -136,7 +164,7 @@ impl Io {
 
     fn endpoint_for(&self, socket: SocketAddr) -> Result<Endpoint, ConnectFailure> {
         let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
-        if endpoints.closed {
+        if self.closed.load(Ordering::Acquire) {
             return Err(ConnectFailure::ClientClosed);
         }
         let (slot, any) = match socket {
@@ -161,7 +189,8 @@ impl Io {
 
     fn shut(&self) -> Vec<Endpoint> {
         let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
-        endpoints.closed = true;
+        // Under the lock: whoever opens an endpoint has looked before, or looks after.
+        self.closed.store(true, Ordering::Release);
         let open: Vec<Endpoint> = [endpoints.v4.take(), endpoints.v6.take()].into_iter().flatten().collect();
         for endpoint in &open {
             endpoint.close(CODE_DONE, b"client is done");
@@ -179,6 +208,25 @@ impl Drop for Io {
             let _ = stop.send(open);
         }
     }
+}
+
+/// Says when a runtime is gone: it drops its tasks then. The task ends with the sender too.
+fn watch(handle: &Handle) -> (Arc<AtomicBool>, oneshot::Sender<()>) {
+    struct Flag(Arc<AtomicBool>);
+    impl Drop for Flag {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Release);
+        }
+    }
+    let gone = Arc::new(AtomicBool::new(false));
+    let flag = Flag(Arc::clone(&gone));
+    let (watched, unwatched) = oneshot::channel::<()>();
+    handle.spawn(async move {
+        let _flag = flag;
+        // Never sent anything; dropped with the client.
+        let _ = unwatched.await;
+    });
+    (gone, watched)
 }
 
 fn own_thread() -> io::Result<(Handle, oneshot::Sender<Vec<Endpoint>>)> {

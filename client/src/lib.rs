@@ -62,7 +62,22 @@
 //!
 //! Every error answers `outcome()`: [`Outcome::Refused`] means that nothing happened, [`Outcome::Unknown`] that it
 //! may have. The client repeats only what is safe to repeat, as its [`RetryPolicy`] decides: what was refused, and
-//! what is unknown under the same [`WriteId`], which replicas recognise.
+//! what is unknown under the same [`WriteId`], which replicas recognise. The id that was drawn is in the error
+//! ([`PutError::write_id`]), so that the caller can go on repeating where the client gave up.
+//!
+//! A refusal is either the node's, and then another one may take the request, or the request's, and then none will.
+//! [`Refusal::scope`] says which; there is no other place that does.
+//!
+//! | [`Scope::Node`]: goes to the next owner | [`Scope::Request`]: reported at once |
+//! |---|---|
+//! | too few replicas within its reach; overloaded; shutting down | too many siblings; value too large |
+//! | disk full; clock off; copy of the key damaged; hints full | no such bucket; r or w does not fit it |
+//! | not the coordinator, not an owner, another ring | bad context; write id used for another write; no such request |
+//!
+//! [`RequestError`] keeps why each attempt did not succeed ([`RequestError::causes`]), and knows whether anybody gave a sign
+//! of life at all ([`RequestError::nobody_answered`]). What cannot be sent is not waited for: after [`Client::close`], or when
+//! the runtime of its connections is gone, every request fails at once and says so ([`Cause::ClientClosed`],
+//! [`Cause::RuntimeGone`]), and so does one that is allowed no time ([`Cause::OutOfTime`]).
 //!
 //! It does not wait long for a node that may be gone. It measures how long the answers of each node take; when one is
 //! overdue, the request is made at another node as well, and the first answer counts. That is limited: to a tenth of
@@ -110,9 +125,11 @@ mod router;
 mod scan;
 mod surroundings;
 mod tls;
+mod turns;
+mod update;
 
 pub use answer::{Change, Context, Deleted, IntoBytes, IntoContext, Read, Resolved, Stored, Updated};
-pub use bucket::{Bucket, Delete, Get, GetResolved, MultiGet, MultiPut, Put, Update};
+pub use bucket::{Bucket, Delete, Get, GetResolved, MultiGet, MultiPut, Put};
 pub use client::{Client, ClientBuilder};
 pub use error::{
     Cause, ConnectError, ConnectFailure, DeleteError, GetError, PutError, RequestError, ScanError, StatusError,
@@ -125,6 +142,7 @@ pub use retry::{Decision, DefaultRetry, FailedAttempt, NoRetry, RetryAt, RetryPo
 pub use scan::{Keys, Scan, ScanPosition};
 #[doc(hidden)]
 pub use surroundings::Surroundings;
+pub use update::Update;
 
 pub use bytes::Bytes;
 pub use driftless_proto::client::{
@@ -132,5 +150,7 @@ pub use driftless_proto::client::{
     Sibling,
 };
 pub use driftless_proto::key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
-pub use driftless_proto::{ContextError, Hlc, Key, KeyError, Outcome, Refusal, Topology, Unknown, WriteId};
+pub use driftless_proto::{
+    ContextError, Hlc, Key, KeyError, MalformedWriteId, Outcome, Refusal, Scope, Topology, Unknown, WriteId,
+};
 pub use driftless_ring::ArcIndex;

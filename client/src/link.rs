@@ -126,8 +126,8 @@ impl Link {
             }
         };
         match done.wait_for(Option::is_some).await {
-            Ok(connected) => connected.clone().unwrap_or(Err(ConnectFailure::ClientClosed)),
-            Err(_) => Err(ConnectFailure::ClientClosed),
+            Ok(connected) => connected.clone().unwrap_or_else(|| Err(self.io.end_of_connecting())),
+            Err(_) => Err(self.io.end_of_connecting()),
         }
     }
 

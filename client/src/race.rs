@@ -8,10 +8,12 @@
 //! one is *silent* it is free, but only nodes that are not silent themselves are gone to: when everything stands still,
 //! each request waits where it is. A request is made at most once at each node in this way; all else the policy decides.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use driftless_proto::Outcome;
 use driftless_proto::client::Response;
@@ -20,7 +22,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::attempt::{Event, Flight, Leg, Target};
 use crate::call::Call;
-use crate::error::{Cause, RequestError};
+use crate::error::{CAUSES_MAX, Cause, RequestError};
 use crate::link::Link;
 use crate::retry::{self, Decision, FailedAttempt, RetryAt};
 use crate::router::{Route, Snapshot};
@@ -38,6 +40,8 @@ struct Race<'a> {
     asked: Vec<Asked>,
     /// Of the attempts that are over.
     outcome: Outcome,
+    /// Why they did not succeed: the latest [`CAUSES_MAX`].
+    causes: VecDeque<Cause>,
     /// When the next attempt shall be made, and where if not at the best node.
     resume: Option<(Instant, Option<Target>)>,
     /// The policy gave up for this reason; an attempt that is under way may still succeed.
@@ -64,6 +68,7 @@ pub(crate) async fn run(call: &Call<'_>) -> Result<Response, RequestError> {
         tried: Vec::new(),
         asked: Vec::new(),
         outcome: Outcome::Refused,
+        causes: VecDeque::new(),
         resume: None,
         given_up: None,
     };
@@ -176,6 +181,13 @@ impl Race<'_> {
         let is_write = !self.call.request.is_read();
         self.outcome = retry::join(self.outcome, &cause, is_write);
         tracing::debug!(node = link.name(), attempts = self.attempts, %cause, "attempt failed");
+        if self.causes.len() == CAUSES_MAX {
+            self.causes.pop_front();
+        }
+        self.causes.push_back(cause.clone());
+        if let Some(ended) = self.call.inner.io.ended() {
+            return Err(self.error(ended));
+        }
         if let Some(reason) = self.given_up.take() {
             return self.give_up(reason);
         }
@@ -185,18 +197,23 @@ impl Race<'_> {
         }
         let settings = self.call.settings;
         let elapsed = self.call.clock.started.elapsed();
-        let failed = FailedAttempt { number: self.attempts, at_node: self.at_node, cause: &cause, is_write, elapsed };
+        let alike = self.causes.iter().filter(|other| retry::is_alike(other, &cause)).count() as u32; // CAUSES_MAX
+        let number = self.attempts;
+        let failed = FailedAttempt { number, alike, at_node: self.at_node, cause: &cause, is_write, elapsed };
         let Decision::Retry { after, at } = settings.retry.decide(&failed) else {
             return self.give_up(cause);
         };
         let resume = Instant::now() + after;
-        if resume >= self.call.clock.deadline {
+        // What could not be answered in time would only hide why the others were not.
+        let worth_while = self.call.clock.deadline.checked_sub(LEAST_TIME.min(self.call.clock.allowed() / 10));
+        if worth_while.is_none_or(|until| resume >= until) {
             return self.give_up(cause);
         }
         if retry::wants_ring(&cause) {
-            // If it cannot be had now, the next attempt will say so again.
-            let refreshed = self.call.inner.router.refresh(Some(&link), settings.attempt_timeout);
-            let _ = timeout_at(self.call.clock.deadline, refreshed).await;
+            // If it cannot be had now, the next attempt will say so again. It leaves time for that attempt.
+            let timeout = settings.attempt_timeout.min(self.call.clock.remaining() / 2);
+            let deadline = Instant::now() + timeout;
+            let _ = self.call.inner.router.refresh(Some(&link), timeout, deadline).await;
         }
         self.resume = Some(match at {
             RetryAt::Same => (resume, Some((node, link))),
@@ -234,6 +251,11 @@ impl Race<'_> {
             true => self.outcome,
             false => Outcome::Unknown,
         };
-        RequestError::new(cause, self.attempts, self.call.clock.started.elapsed(), outcome)
+        let causes = self.causes.iter().cloned().collect();
+        RequestError::new(cause, causes, self.attempts, self.call.clock.started.elapsed(), outcome)
     }
 }
+
+/// No attempt is begun later than this before the deadline of the call, nor in the last tenth of it if that is less: a
+/// round trip, a disk and a busy peer.
+const LEAST_TIME: Duration = Duration::from_millis(20);

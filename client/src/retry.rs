@@ -8,9 +8,10 @@
 //! Attempts that are overdue and have not failed are no policy's business: see [`race`](crate::race).
 
 use std::fmt;
+use std::mem::discriminant;
 use std::time::Duration;
 
-use driftless_proto::{Outcome, Refusal, Unknown};
+use driftless_proto::{Outcome, Refusal, Scope, Unknown};
 
 use crate::error::Cause;
 
@@ -32,6 +33,8 @@ pub trait RetryPolicy: Send + Sync + fmt::Debug + 'static {
 pub struct FailedAttempt<'a> {
     /// Which attempt of the call it was, from 1.
     pub number: u32,
+    /// How many of the call's attempts failed alike, this one included: for the same reason, at whichever nodes.
+    pub alike: u32,
     /// How many attempts this node has had in a row, this one included.
     pub at_node: u32,
     /// Why it failed.
@@ -69,17 +72,18 @@ pub enum RetryAt {
 ///
 /// | what happened | what is done |
 /// |---|---|
-/// | overloaded | next node, after the time that the node asked for |
-/// | wrong node, old ring, node is stopping | next node at once; the ring is fetched if it was old |
-/// | not enough replicas | next node after a backoff, at most [`replicas_max`](DefaultRetry::replicas_max) attempts |
-/// | the node's disk is full | next node at once, at most as many attempts: another owner may have room |
+/// | refused, and the reason is the [request's](Scope::Request) | reported: any node would refuse it |
+/// | refused, and the reason is the [node's](Scope::Node) | next node at once; after a backoff once three have said the same |
+/// | … overloaded | … after the time that the node asked for |
+/// | … wrong node or old ring | … the ring is fetched first |
+/// | … not enough replicas | … after a backoff, and reported when [`replicas_max`](DefaultRetry::replicas_max) attempts have found that |
+/// | … the disk is full | … reported when as many have found that: all owners are full |
 /// | no connection | next node, after a backoff that grows |
 /// | connection lost | next node at once |
 /// | outcome unknown, a write | same node once (it remembers the write id), then the next |
 /// | too few answers in time, a read | next node if only the node itself answered: it may be cut off; else reported |
 /// | outcome otherwise unknown, a read | next node |
 /// | node did not answer and was not heard of at all | next node at once |
-/// | any other refusal | reported: it would be refused again |
 #[derive(Clone, Debug)]
 pub struct DefaultRetry {
     attempts_max: u32,
@@ -148,21 +152,20 @@ impl RetryPolicy for DefaultRetry {
         let next = |after| Decision::Retry { after, at: RetryAt::Next };
         let backoff = || self.backoff.after(failed.number, (self.chance)());
         match failed.cause {
+            Cause::Refused { refusal, .. } if refusal.scope() == Scope::Request => Decision::GiveUp,
             Cause::Refused { refusal, .. } => match refusal {
                 Refusal::Overloaded { retry_after_ms } => {
                     let asked = Duration::from_millis((*retry_after_ms).into());
                     next(asked + (asked / 4).mul_f64((self.chance)()))
                 }
-                Refusal::NotCoordinator | Refusal::Stopping | Refusal::HintsFull | Refusal::Damaged => {
-                    next(Duration::ZERO)
-                }
                 // Once the ring has been fetched at once; if that did not help, nodes are still agreeing on it.
-                Refusal::NotOwner { .. } | Refusal::StaleRing { .. } if failed.number == 1 => next(Duration::ZERO),
-                Refusal::NotOwner { .. } | Refusal::StaleRing { .. } => next(backoff()),
-                Refusal::NotEnoughReplicas { .. } if failed.number < self.replicas_max => next(backoff()),
+                Refusal::NotOwner { .. } | Refusal::StaleRing { .. } if failed.alike > 1 => next(backoff()),
+                Refusal::NotEnoughReplicas { .. } if failed.alike < self.replicas_max => next(backoff()),
                 // It is the coordinator's own disk; another replica's would only fail to acknowledge.
-                Refusal::StorageFull if failed.number < self.replicas_max => next(Duration::ZERO),
-                _ => Decision::GiveUp,
+                Refusal::StorageFull if failed.alike < self.replicas_max => next(Duration::ZERO),
+                Refusal::NotEnoughReplicas { .. } | Refusal::StorageFull => Decision::GiveUp,
+                _ if failed.alike <= OWNERS => next(Duration::ZERO),
+                _ => next(backoff()),
             },
             Cause::NotConnected { failure, .. } if failure.is_lasting() && failed.number >= LASTING_MAX => {
                 Decision::GiveUp
@@ -198,6 +201,10 @@ impl Backoff {
     }
 }
 
+/// Once so many nodes have refused for the same reason of their own, time has to pass for any to be better: a key has
+/// usually three owners.
+const OWNERS: u32 = 3;
+
 /// A certificate that is not accepted will not be accepted a second later; other nodes may have a better one.
 const LASTING_MAX: u32 = 3;
 
@@ -207,6 +214,14 @@ pub(crate) fn wants_ring(cause: &Cause) -> bool {
         cause,
         Cause::Refused { refusal: Refusal::StaleRing { .. } | Refusal::NotOwner { .. } | Refusal::NotCoordinator, .. }
     )
+}
+
+/// Whether two attempts failed for the same reason.
+pub(crate) fn is_alike(one: &Cause, other: &Cause) -> bool {
+    match (one.refusal(), other.refusal()) {
+        (Some(one), Some(other)) => discriminant(one) == discriminant(other),
+        _ => discriminant(one) == discriminant(other),
+    }
 }
 
 /// Whether all attempts together may have taken effect: one unknown is enough, and reads never have an effect.
@@ -220,7 +235,7 @@ mod tests {
 
     fn decide(cause: Cause, number: u32, at_node: u32, is_write: bool) -> Decision {
         let elapsed = Duration::ZERO;
-        DefaultRetry::new().decide(&FailedAttempt { number, at_node, cause: &cause, is_write, elapsed })
+        DefaultRetry::new().decide(&FailedAttempt { number, alike: number, at_node, cause: &cause, is_write, elapsed })
     }
 
     fn refused(refusal: Refusal) -> Cause {
@@ -285,15 +300,37 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_refused_again_is_reported() {
-        for refusal in
-            [Refusal::NoSuchBucket, Refusal::WriteIdReused, Refusal::TooManySiblings { siblings: 64, bytes: 64 }]
-        {
-            assert_eq!(decide(refused(refusal), 1, 1, true), Decision::GiveUp);
+    fn what_is_the_requests_is_reported_and_what_is_the_nodes_goes_to_the_next() {
+        for refusal in every_refusal() {
+            let decision = decide(refused(refusal.clone()), 1, 1, true);
+            match refusal.scope() {
+                Scope::Request => assert_eq!(decision, Decision::GiveUp, "{refusal:?}"),
+                _ => assert_eq!(at(decision), Some(RetryAt::Next), "{refusal:?}"),
+            }
         }
+    }
+
+    #[test]
+    fn too_few_replicas_are_believed_when_three_nodes_say_so() {
         let few = || refused(Refusal::NotEnoughReplicas { needed: 2, available: 1 });
         assert!(at(decide(few(), 2, 1, true)).is_some());
         assert_eq!(decide(few(), 3, 1, true), Decision::GiveUp);
+        // Two that did not answer have said nothing of the kind.
+        let (cause, elapsed) = (few(), Duration::ZERO);
+        let third = FailedAttempt { number: 3, alike: 1, at_node: 1, cause: &cause, is_write: true, elapsed };
+        assert_eq!(at(DefaultRetry::new().decide(&third)), Some(RetryAt::Next));
+    }
+
+    #[test]
+    fn nodes_that_all_refuse_for_the_same_reason_are_given_time() {
+        for refusal in [Refusal::Stopping, Refusal::HintsFull, Refusal::Damaged, Refusal::NotCoordinator] {
+            assert_eq!(
+                decide(refused(refusal.clone()), 3, 1, true),
+                Decision::Retry { after: Duration::ZERO, at: RetryAt::Next }
+            );
+            let Decision::Retry { after, .. } = decide(refused(refusal), 4, 1, true) else { panic!("it may pass") };
+            assert!(!after.is_zero());
+        }
     }
 
     #[test]
@@ -302,6 +339,28 @@ mod tests {
         assert_eq!(decide(refused(Refusal::StorageFull), 1, 1, true), elsewhere);
         assert_eq!(decide(refused(Refusal::StorageFull), 2, 1, true), elsewhere);
         assert_eq!(decide(refused(Refusal::StorageFull), 3, 1, true), Decision::GiveUp, "all owners are full");
+    }
+
+    fn every_refusal() -> Vec<Refusal> {
+        vec![
+            Refusal::NotEnoughReplicas { needed: 2, available: 1 },
+            Refusal::Overloaded { retry_after_ms: 1 },
+            Refusal::TooManySiblings { siblings: 64, bytes: 64 },
+            Refusal::ValueTooLarge { bytes: 2, max: 1 },
+            Refusal::BadContext(driftless_proto::ContextError::Seal),
+            Refusal::NoSuchBucket,
+            Refusal::BadQuorum(driftless_proto::Quorum::new(3, 4, 1).expect_err("r is above n")),
+            Refusal::NotCoordinator,
+            Refusal::NotOwner { ring_version: 1 },
+            Refusal::StaleRing { theirs: 1, ours: 2 },
+            Refusal::WriteIdReused,
+            Refusal::ClockBehind { behind_ms: 70_000 },
+            Refusal::StorageFull,
+            Refusal::Stopping,
+            Refusal::BadRequest("what?".into()),
+            Refusal::HintsFull,
+            Refusal::Damaged,
+        ]
     }
 
     #[test]

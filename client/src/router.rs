@@ -13,8 +13,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use driftless_proto::Topology;
 use driftless_proto::client::{Request, Response};
-use driftless_proto::{Outcome, Topology};
 use driftless_ring::{NodeId, PartitionId, Partitions, Token};
 use tokio::time::Instant;
 
@@ -83,9 +83,7 @@ impl Router {
                         strangers: Mutex::default(),
                     });
                 }
-                Err((seed, cause)) => {
-                    failures.push((seed, RequestError::new(cause, 1, Duration::ZERO, Outcome::Refused)));
-                }
+                Err((seed, cause)) => failures.push((seed, RequestError::once(cause, Duration::ZERO))),
             }
         }
         Err(failures)
@@ -96,14 +94,19 @@ impl Router {
         Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Fetches the topology again: from `first`, or from whoever answers.
+    /// Fetches the topology again: from `first`, or from whoever answers within `timeout`, and all by the deadline.
     ///
     /// # Errors
-    /// Why the last one asked did not answer.
-    pub(crate) async fn refresh(&self, first: Option<&Arc<Link>>, timeout: Duration) -> Result<Arc<Snapshot>, Cause> {
+    /// Why each that was asked did not answer.
+    pub(crate) async fn refresh(
+        &self,
+        first: Option<&Arc<Link>>,
+        timeout: Duration,
+        deadline: Instant,
+    ) -> Result<Arc<Snapshot>, Vec<Cause>> {
         let snapshot = self.snapshot();
         let candidates: Vec<Arc<Link>> = match &self.only {
-            Some(only) => vec![self.pinned(&snapshot, only, Route::Any)?],
+            Some(only) => vec![self.pinned(&snapshot, only, Route::Any).map_err(|cause| vec![cause])?],
             None => {
                 let members = snapshot.links.iter().filter_map(|shards| shards.first().cloned());
                 let (promising, others): (Vec<_>, Vec<_>) = members.partition(Link::is_promising);
@@ -111,14 +114,22 @@ impl Router {
                 first.cloned().into_iter().chain(promising).chain(others).chain(seeds).collect()
             }
         };
-        let mut failure = None;
+        let mut causes = Vec::new();
         for link in candidates {
-            match fetch(&link, timeout).await {
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            if let Some(cause) = self.io.ended() {
+                return Err(vec![cause]);
+            }
+            // The first one is asked whatever happens: an error has a cause.
+            if remaining.is_zero() && !causes.is_empty() {
+                break;
+            }
+            match fetch(&link, timeout.min(remaining)).await {
                 Ok(topology) => return Ok(self.install(topology)),
-                Err(cause) => failure = Some(cause),
+                Err(cause) => causes.push(cause),
             }
         }
-        Err(failure.expect("there is at least one seed"))
+        Err(causes)
     }
 
     /// Takes a topology for true, unless it is older than the one at hand or of another cluster.

@@ -370,4 +370,15 @@ impl Request {
     pub fn is_read(&self) -> bool {
         !matches!(self, Request::Put(_) | Request::Delete(_))
     }
+
+    /// The bucket that it speaks of, if of one.
+    pub fn bucket(&self) -> Option<BucketId> {
+        match self {
+            Request::Get(get) => Some(get.bucket),
+            Request::Put(put) => Some(put.bucket),
+            Request::Delete(delete) => Some(delete.bucket),
+            Request::Scan(scan) => Some(scan.bucket),
+            _ => None,
+        }
+    }
 }

@@ -29,6 +29,15 @@ pub enum Outcome {
     Unknown,
 }
 
+/// Of what a refusal speaks, and so who may still take the request: see [`Refusal::scope`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// Of the node that refused, as it is now. Another one may take the request, or this one later.
+    Node,
+    /// Of the request. Any node would refuse it, until something else is asked.
+    Request,
+}
+
 /// Nothing was applied.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -144,6 +153,34 @@ impl Failure {
         match self {
             Failure::Refused(_) => Outcome::Refused,
             Failure::Unknown(_) => Outcome::Unknown,
+        }
+    }
+}
+
+impl Refusal {
+    /// Whether it is one node's or the request's. The one place where this is said: who adds a refusal decides it here,
+    /// and clients that retry, rigs that expect success after healing, and documents follow.
+    pub fn scope(&self) -> Scope {
+        match self {
+            // How a node stands: its view of the others, its load, its disk, its clock, its ring, its copy of the key.
+            Refusal::NotEnoughReplicas { .. }
+            | Refusal::Overloaded { .. }
+            | Refusal::NotCoordinator
+            | Refusal::NotOwner { .. }
+            | Refusal::StaleRing { .. }
+            | Refusal::ClockBehind { .. }
+            | Refusal::StorageFull
+            | Refusal::Stopping
+            | Refusal::HintsFull
+            | Refusal::Damaged => Scope::Node,
+            // What was asked: its value, its names, its quorum, and what the key holds already.
+            Refusal::TooManySiblings { .. }
+            | Refusal::ValueTooLarge { .. }
+            | Refusal::BadContext(_)
+            | Refusal::NoSuchBucket
+            | Refusal::BadQuorum(_)
+            | Refusal::WriteIdReused
+            | Refusal::BadRequest(_) => Scope::Request,
         }
     }
 }

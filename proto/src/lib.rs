@@ -26,9 +26,9 @@ pub mod topology;
 
 pub use bucket::{BucketDefinition, Conflict, Durability, Quorum, QuorumError};
 pub use causality::{
-    ActorId, Context, ContextError, ContextKeys, ContextToken, Dot, Header, Hlc, Outline, Siblings, Version,
-    VersionVector, WriteId,
+    ActorId, Context, ContextError, ContextKeys, ContextToken, Dot, Header, Hlc, MalformedWriteId, Outline, Siblings,
+    Version, VersionVector, WriteId,
 };
-pub use error::{Failure, Outcome, Refusal, Unknown};
+pub use error::{Failure, Outcome, Refusal, Scope, Unknown};
 pub use key::{BucketId, BucketName, Key, KeyError};
 pub use topology::Topology;

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use driftless_client::Context;
+use driftless_client::{Context, WriteId};
 use serde_json::json;
 
 use super::Common;
@@ -29,6 +29,9 @@ pub(crate) struct Args {
     /// What you have read and mean to delete, as `get` printed it
     #[arg(long, value_name = "TOKEN", value_parser = session::parse_context)]
     context: Option<Context>,
+    /// Repeats an earlier one whose outcome is unknown: the id that its error told
+    #[arg(long, value_name = "ID")]
+    write_id: Option<WriteId>,
 }
 
 /// Deletes one key.
@@ -47,6 +50,9 @@ pub(crate) fn run(common: &Common, args: Args) -> Result<ExitCode> {
         }
         if let Some(context) = args.context {
             delete = delete.context(context);
+        }
+        if let Some(id) = args.write_id {
+            delete = delete.write_id(id);
         }
         let done = delete.await.map_err(IntoFailure::into_failure)?;
         if common.format == Format::Json {

@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Read};
 use std::os::unix::ffi::OsStringExt;
 
 use bytes::Bytes;
-use driftless_client::Context;
+use driftless_client::{Context, WriteId};
 use serde_json::json;
 
 use super::Common;
@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// What you have read and mean to replace, as `get` printed it
     #[arg(long, value_name = "TOKEN", value_parser = session::parse_context)]
     context: Option<Context>,
+    /// Repeats an earlier one whose outcome is unknown: the id that its error told
+    #[arg(long, value_name = "ID")]
+    write_id: Option<WriteId>,
 }
 
 /// Writes one value.
@@ -50,6 +53,9 @@ pub(crate) fn run(common: &Common, args: Args) -> Result {
         }
         if let Some(context) = args.context {
             put = put.context(context);
+        }
+        if let Some(id) = args.write_id {
+            put = put.write_id(id);
         }
         let done = put.await.map_err(IntoFailure::into_failure)?;
         let context = done.context().map(|context| context.to_string());

@@ -14,9 +14,11 @@ mod dot;
 mod hlc;
 mod siblings;
 mod version_vector;
+mod write_id;
 
 pub use context::{Context, ContextError, ContextKey, ContextKeys, ContextToken};
 pub use dot::{ActorId, Dot};
 pub use hlc::Hlc;
-pub use siblings::{Header, MalformedSiblings, Outline, Payload, Siblings, Version, WriteId};
+pub use siblings::{Header, MalformedSiblings, Outline, Payload, Siblings, Version};
 pub use version_vector::{MalformedVector, VersionVector};
+pub use write_id::{MalformedWriteId, WriteId};

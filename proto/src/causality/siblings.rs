@@ -19,6 +19,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::dot::Dot;
 use super::hlc::Hlc;
 use super::version_vector::VersionVector;
+use super::write_id::WriteId;
 
 /// Everything a replica knows of one key. `P` is what it keeps of each live write: the [`Version`] itself, or only
 /// its [`Outline`] (then the whole is a [`Header`]).
@@ -55,10 +56,6 @@ pub struct Outline {
     /// xxh3-64 of the value, 0 for a tombstone: makes a reused dot visible, and equal retries recognisable.
     pub value_hash: u64,
 }
-
-/// 128 random bits that a client draws for each put or delete and repeats when it retries.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
-pub struct WriteId(pub u128);
 
 /// What [`Siblings`] need to know of the things they hold.
 pub trait Payload: Clone {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use driftless_client::{Bucket, Cause, Client, Outcome, PutError, Refusal, RequestError, Sibling, WriteId};
+use driftless_client::{Bucket, Cause, Client, Outcome, PutError, RequestError, Scope, Sibling, WriteId};
 use tokio::task::JoinSet;
 
 use super::history::History;
@@ -150,16 +150,7 @@ fn request_may_succeed(error: &RequestError) -> bool {
     }
     match error.cause() {
         Cause::NotConnected { .. } | Cause::TimedOut { .. } | Cause::Busy { .. } => true,
-        Cause::Refused { refusal, .. } => matches!(
-            refusal,
-            Refusal::Overloaded { .. }
-                | Refusal::NotEnoughReplicas { .. }
-                | Refusal::NotCoordinator
-                | Refusal::NotOwner { .. }
-                | Refusal::StaleRing { .. }
-                | Refusal::Stopping
-                | Refusal::HintsFull
-        ),
+        Cause::Refused { refusal, .. } => refusal.scope() == Scope::Node,
         _ => false,
     }
 }
