@@ -177,7 +177,7 @@ impl Deleted {
         Deleted { existed, acks, primaries, siblings }
     }
 
-    /// Whether there was anything to delete. If not, nothing was written.
+    /// Whether it removed a value. If not, all that it had seen was gone already, and no tombstone was written.
     pub fn existed(&self) -> bool {
         self.existed
     }

@@ -4,6 +4,7 @@
 //! coordinator                                   replica
 //!   Put:  │── Write ───────────────────────────▶ own replica only: stamps a dot, adds to the batch
 //!         │◀── Stamped ── once the batch is applied        ◀── Acked ── once it is synced
+//!         │◀── Covered ── instead of it, for a delete with nothing to remove
 //!         │── Merge ───────────────────────────▶ every other replica
 //!         │◀── Acked ── once what the merge left is synced
 //!   Get:  │── Read ────────────────────────────▶ ◀── State
@@ -162,6 +163,8 @@ pub enum Request {
 pub enum Reply {
     /// To [`Write`]: stamped and applied, not yet durable; `Acked` follows.
     Stamped(Stamped),
+    /// To the [`Write`] of a tombstone: it has nothing to remove and was not stamped; `Acked` follows.
+    Covered(Covered),
     /// To [`Write`] and [`Merge`]: as durable as the bucket asks.
     Acked,
     /// To [`Read`].
@@ -216,6 +219,8 @@ pub struct Write {
     pub write_id: WriteId,
     /// What its writer had read.
     pub context: Context,
+    /// It is a delete without a context, and this is what its read has found: no value. That only has to stay so.
+    pub found_nothing: Option<Siblings>,
     /// The primary that this node stands in for, if it is none itself: what it stamps is kept as a hint for it.
     pub hint_for: Option<NodeId>,
     /// Other primaries that are known to miss this write: the batch that holds it also notes that they are owed it.
@@ -240,6 +245,15 @@ pub struct Stamped {
     pub dot: driftless_proto::Dot,
     /// Everything this replica knows of the key, the write included.
     pub siblings: Siblings,
+}
+
+/// What a delete rests on that has nothing to remove.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Covered {
+    /// All that its writer had read, and no value of it: whoever merges this holds none of them any more.
+    pub siblings: Siblings,
+    /// Values that the key has here all the same: the writer has not read them.
+    pub values: u32,
 }
 
 /// Take in what the sender knows of a key.

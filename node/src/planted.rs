@@ -99,6 +99,8 @@ bugs! {
     ReadNotDurable = "read-not-durable",
     /// A delete without a context takes for granted what a single replica knows.
     DeleteNoWriteBack = "delete-no-write-back",
+    /// What a fallback holds for one primary counts for another as well.
+    CopyFillsAnySlot = "copy-fills-any-slot",
     /// What a failed sync was for is acknowledged all the same.
     SyncErrorIgnored = "sync-error-ignored",
     /// A failed sync is tried again, and the next success believed.

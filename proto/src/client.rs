@@ -111,7 +111,8 @@ pub struct Delete {
     pub w: Option<u8>,
     /// Overrides the bucket's `sloppy`.
     pub sloppy: Option<bool>,
-    /// Names this write; the same in every retry of it.
+    /// Names this write; the same in every retry of it. A retry is the same delete, also if its read finds more than the
+    /// first one's did.
     pub write_id: WriteId,
 }
 
@@ -186,7 +187,8 @@ pub struct Sibling {
 /// A put was acknowledged by w replicas.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Stored {
-    /// Given only if the written value is now the only one: using it elsewhere would overwrite siblings unseen.
+    /// Given only if the written value is now the only one: using it elsewhere would overwrite siblings unseen. It may cover
+    /// deletes that the writer has not seen: they hold nothing.
     pub context: Option<ContextToken>,
     /// Replicas that had acknowledged when this was sent.
     pub acks: u8,
@@ -199,7 +201,9 @@ pub struct Stored {
 /// A delete was acknowledged.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Deleted {
-    /// False if there was nothing to delete, and nothing was written.
+    /// Whether it removed a value, as far as its coordinator can tell: one that has not seen all that is in the context takes
+    /// the rest for values. False if all was gone already; no tombstone was written then, and what `acks` counts are replicas
+    /// that are sure of it: none if nobody has ever heard of the key.
     pub existed: bool,
     /// Replicas that had acknowledged when this was sent.
     pub acks: u8,

@@ -25,7 +25,8 @@ pub(crate) struct Demand {
     /// Replicas that must answer.
     pub(crate) r: u8,
     /// Replicas that must hold what is answered, so that no later read of the bucket's r sees less; 0 if that is not
-    /// asked for.
+    /// asked for. Only strict reads may: they ask primaries alone, and what fills a primary's slot is its own record. What
+    /// a fallback says may be held for another primary, and go once that one has it.
     pub(crate) held_by: u8,
     /// Replicas answer only with what no power cut can take.
     pub(crate) durable: bool,
@@ -103,6 +104,7 @@ impl Get {
         pace: &Pace,
         now: Now,
     ) -> Result<Get, Failure> {
+        assert!(demand.held_by == 0 || !demand.sloppy, "what a fallback shows is not held for the slot it answers for");
         let readers = readers(&plan, demand.sloppy, pace);
         if readers.len() < demand.r.into() {
             let available = readers.len() as u8;
@@ -338,7 +340,7 @@ impl Get {
 
     fn send_merged(&mut self, to: NodeId, merged: &Siblings, purpose: Purpose) {
         let (bucket, key, siblings) = (self.bucket, self.key.clone(), merged.clone());
-        let merge = Merge { bucket, key, siblings, hint_for: self.stands_in_for(to), purpose };
+        let merge = Merge { bucket, key, siblings, hint_for: None, purpose };
         self.actions.push_back(Action::Send { to, request: Request::Merge(merge) });
     }
 

@@ -75,8 +75,22 @@ enum Action {
 
 /// What a machine found out.
 enum Answer {
-    Read { siblings: Siblings, replicas: Vec<Testimony> },
-    Written { dot: driftless_proto::Dot, siblings: Siblings, acks: u8, primaries: u8 },
+    Read {
+        siblings: Siblings,
+        replicas: Vec<Testimony>,
+    },
+    Written {
+        dot: driftless_proto::Dot,
+        siblings: Siblings,
+        acks: u8,
+        primaries: u8,
+    },
+    /// A delete has nothing to remove, and so many replicas know it. These values it has not seen.
+    Covered {
+        values: u32,
+        acks: u8,
+        primaries: u8,
+    },
     Page(client::Page),
     Ready(Response),
 }
@@ -268,8 +282,8 @@ impl Coordinator {
     /// A replica has answered one of our requests.
     pub(crate) fn handle_reply(&mut self, now: Now, from: NodeId, id: RequestId, reply: Reply) {
         let Some(open) = self.requests.get_mut(&id) else { return };
-        // A stamped write is answered twice; its end is the acknowledgement.
-        if !matches!(reply, Reply::Stamped(_))
+        // A write is answered twice; its end is the acknowledgement.
+        if !matches!(reply, Reply::Stamped(_) | Reply::Covered(_))
             && let Some(at) = open.attempts.iter().position(|attempt| attempt.to == from)
         {
             let Attempt { work, since, .. } = open.attempts.remove(at);
@@ -487,8 +501,9 @@ impl Coordinator {
         }
     }
 
-    /// Second half of a delete without context: removes exactly what the first half has seen. If nothing live was
-    /// seen there is nothing to remove, and nothing is written.
+    /// Second half of a delete without context: removes exactly what the first half has seen. If that was nothing live,
+    /// no tombstone is written, but the replicas are made sure of it as they would be of one: what was seen on one of
+    /// them may be a delete that never reached its quorum, or a copy that is held for another.
     fn write_tombstone(&mut self, now: Now, id: RequestId, seen: Siblings) {
         let Some(open) = self.requests.get(&id) else { return };
         let (asker, deadline) = (open.asker, open.deadline);
@@ -498,7 +513,7 @@ impl Coordinator {
         if !matches!(&open.machine, Machine::Get(get) if get.poll_timeout().is_some()) {
             self.close(id);
         }
-        if !seen.has_values() {
+        if !seen.has_values() && self.planted.is(Bug::DeleteNoWriteBack) {
             let deleted = client::Deleted { existed: false, acks: 0, primaries: 0, siblings: 0 };
             return self.outputs.push_back(Output::Reply { to: asker, response: Response::Deleted(deleted) });
         }
@@ -509,7 +524,11 @@ impl Coordinator {
                 let w = plan.quorum(None, delete.w).map_err(Refusal::from)?.w();
                 let sloppy = plan.sloppy(delete.sloppy);
                 match self.whom_to_forward_to(&plan, sloppy, false)? {
-                    None => self.start_put(plan, sloppy, w, tombstone(&delete, context), deadline),
+                    None => {
+                        let found_nothing = (!seen.has_values()).then_some(seen);
+                        let write = peer::Write { found_nothing, ..tombstone(&delete, context) };
+                        self.start_put(plan, sloppy, w, write, deadline)
+                    }
                     // A primary that could not be counted on when the delete began is back: the next attempt is its.
                     Some(_) => Err(Refusal::NotCoordinator.into()),
                 }

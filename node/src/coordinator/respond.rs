@@ -43,6 +43,10 @@ impl Responder<'_> {
                 let siblings = shown(&siblings).len() as u32;
                 Response::Deleted(Deleted { existed: true, acks, primaries, siblings })
             }
+            (Ok(Answer::Covered { values, acks, primaries }), Question::Delete(_)) => {
+                self.count_acks(acks, primaries);
+                Response::Deleted(Deleted { existed: false, acks, primaries, siblings: values })
+            }
             (Ok(_), _) => unreachable!("a machine answers the question it was started with"),
         }
     }
@@ -66,10 +70,10 @@ impl Responder<'_> {
         Read { siblings: siblings_shown, context, explanation: None }
     }
 
-    /// A put's answer carries a context only if what was written is the only live version: with it the client would
-    /// overwrite siblings that it never saw. [400/400]
+    /// A put's answer carries a context only if what was written is the only value: with it the client would overwrite
+    /// siblings that it never saw. [400/400] A tombstone it may: that holds nothing.
     fn context_of_put(&self, bucket: BucketId, key: &Key, dot: Dot, siblings: &Siblings) -> Option<ContextToken> {
-        let alone = matches!(siblings.live(), [(only, _)] if *only == dot);
+        let alone = siblings.get(dot).is_some_and(|version| !version.is_tombstone()) && siblings.values().count() == 1;
         (alone || self.planted.is(Bug::ContextWithSiblings)).then(|| self.seal(bucket, key, siblings))
     }
 

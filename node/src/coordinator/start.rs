@@ -46,8 +46,16 @@ impl Coordinator {
                 let question = Question::Put { bucket: put.bucket, key: put.key.clone() };
                 let client::Put { bucket, key, value, write_id, .. } = put;
                 let context = context.unwrap_or_default();
-                let write =
-                    Write { bucket, key, value: Some(value), write_id, context, hint_for: None, owed_to: Vec::new() };
+                let write = Write {
+                    bucket,
+                    key,
+                    value: Some(value),
+                    write_id,
+                    context,
+                    found_nothing: None,
+                    hint_for: None,
+                    owed_to: Vec::new(),
+                };
                 Ok((Machine::Put(self.start_put(plan, sloppy, w, write, deadline)?), question))
             }
             Request::Delete(delete) => {
@@ -66,10 +74,9 @@ impl Coordinator {
                     None => {
                         let demand = Demand {
                             r: quorum.r(),
-                            // What the delete takes for granted must stay: a tombstone seen on one replica may be a
-                            // delete that never reached its quorum.
-                            held_by: if self.planted.is(Bug::DeleteNoWriteBack) { 0 } else { quorum.w() },
-                            durable: !self.planted.is(Bug::ReadNotDurable),
+                            // What it finds is written to w replicas, whether or not there is anything to remove.
+                            held_by: 0,
+                            durable: false,
                             ask_all: false,
                             explain: false,
                             sloppy,
@@ -173,5 +180,5 @@ impl Coordinator {
 /// The write that a delete with this context is.
 pub(super) fn tombstone(delete: &client::Delete, context: Context) -> Write {
     let (bucket, key, write_id): (_, _, WriteId) = (delete.bucket, delete.key.clone(), delete.write_id);
-    Write { bucket, key, value: None, write_id, context, hint_for: None, owed_to: Vec::new() }
+    Write { bucket, key, value: None, write_id, context, found_nothing: None, hint_for: None, owed_to: Vec::new() }
 }

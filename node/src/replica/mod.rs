@@ -330,27 +330,23 @@ impl<S: Store> Replica<S> {
                 return Ok(());
             }
             let siblings = self.everything(&located, &known)?;
-            // A stand-in may be asked for another primary this time: what fills that one's slot must be held for it.
-            if let Role::StandIn { target } = role {
-                self.keep_for(target, &located, &write.key, siblings.clone())?;
-            }
-            self.note_owed(&located, &write, role, &siblings)?;
-            self.turn.wait(Waiting {
-                to: from,
-                id,
-                waits: Waits::Stamp { stamped: Stamped { dot, siblings }, durability: located.bucket.durability },
-            });
-            return Ok(());
+            self.hold(&located, &write, role, siblings.clone())?;
+            return self.wait_for_write(from, id, &located, Reply::Stamped(Stamped { dot, siblings }));
+        }
+        self.witness(located.partition, &write.context.vv);
+        let header = known.header();
+        if !stamp::is_due(located.bucket, header, &write) {
+            let covered = stamp::covered(header, &write);
+            self.hold(&located, &write, role, covered.siblings.clone())?;
+            return self.wait_for_write(from, id, &located, Reply::Covered(covered));
         }
         let Located { bucket, partition, .. } = located;
-        self.witness(partition, &write.context.vv);
-        let header = known.header();
         let nothing = Context::default();
         let read = if self.planted.is(Bug::StampBeforeContext) { &nothing } else { &write.context };
         let written_at = stamp::written_at(now.wall, header, read, self.limits.clock_ahead_max)?;
         stamp::check_room(header, &write)?;
 
-        let mut siblings = if header.live().iter().all(|(dot, _)| write.context.vv.covers(*dot)) {
+        let mut siblings = if header.survivors(&write.context.vv).next().is_none() {
             Siblings::from_parts(header.vv().clone(), Vec::new()).expect("no live write needs cover")
         } else {
             self.everything(&located, &known)?
@@ -372,11 +368,31 @@ impl<S: Store> Replica<S> {
             Role::StandIn { target } => self.keep_for(target, &located, &write.key, siblings.clone())?,
         }
         self.note_owed(&located, &write, role, &siblings)?;
-        self.turn.wait(Waiting {
-            to: from,
-            id,
-            waits: Waits::Stamp { stamped: Stamped { dot, siblings }, durability: bucket.durability },
-        });
+        self.wait_for_write(from, id, &located, Reply::Stamped(Stamped { dot, siblings }))
+    }
+
+    /// Nothing new was stamped: makes sure that what is answered is held here for the slot that the answer fills. A
+    /// stand-in may have it for another primary, an owner as a copy that an older ring has left.
+    fn hold(&mut self, located: &Located<'_>, write: &Write, role: Role, siblings: Siblings) -> Result<(), StoreError> {
+        if siblings.is_empty() {
+            return Ok(());
+        }
+        match role {
+            Role::Owner { .. } => drop(self.take_in(located, &write.key, siblings.clone())?),
+            Role::StandIn { target } => self.keep_for(target, located, &write.key, siblings.clone())?,
+        }
+        self.note_owed(located, write, role, &siblings)
+    }
+
+    fn wait_for_write(
+        &mut self,
+        from: NodeId,
+        id: RequestId,
+        located: &Located<'_>,
+        reply: Reply,
+    ) -> Result<(), Trouble> {
+        let waits = Waits::Write { reply, durability: located.bucket.durability };
+        self.turn.wait(Waiting { to: from, id, waits });
         Ok(())
     }
 
@@ -425,26 +441,27 @@ impl<S: Store> Replica<S> {
     fn take_in(&mut self, located: &Located<'_>, key: &Key, mut merged: Siblings) -> Result<bool, StoreError> {
         let Located { bucket, record, .. } = located;
         let header = self.header(record)?;
+        if header.includes(&merged) {
+            self.metrics.merges_unchanged.inc();
+            return Ok(false);
+        }
         if !merged.merge_header(&header) {
             // Some value of ours survives: it has to be read.
             merged.merge(&self.siblings(record)?);
         }
         self.settle(bucket, &mut merged);
-        let unchanged = merged.vv() == header.vv()
-            && merged.live().len() == header.live().len()
-            && merged.live().iter().zip(header.live()).all(|(a, b)| a.0 == b.0);
-        if unchanged {
-            self.metrics.merges_unchanged.inc();
-        } else {
-            self.turn.put(record.clone(), bucket.id, key, header, merged);
-        }
-        Ok(!unchanged)
+        self.turn.put(record.clone(), bucket.id, key, header, merged);
+        Ok(true)
     }
 
     fn read(&mut self, from: NodeId, id: RequestId, read: Read) -> Result<(), Trouble> {
         let topology = self.topology.clone();
         let located = self.locate(&topology, read.bucket, &read.key)?;
-        let known = self.known(&located)?;
+        let mut known = self.known(&located)?;
+        if read.durable && located.is_mine {
+            // A strict read counts slots, and what fills an owner's is its record.
+            known.merged = None;
+        }
         let state = match read.want {
             Want::Full => State::Full(self.everything(&located, &known)?),
             Want::Header => State::Header(known.header().clone()),
@@ -584,8 +601,8 @@ impl<S: Store> Replica<S> {
             match waits {
                 Waits::Read { reply, durability, .. } => self.reply_once(durability, to, id, reply),
                 Waits::Ack { durability } => self.reply_once(durability, to, id, Reply::Acked),
-                Waits::Stamp { stamped, durability } => {
-                    self.reply(to, id, Reply::Stamped(stamped));
+                Waits::Write { reply, durability } => {
+                    self.reply(to, id, reply);
                     self.reply_once(durability, to, id, Reply::Acked);
                 }
             }
@@ -613,7 +630,7 @@ impl<S: Store> Replica<S> {
     fn refuse(&mut self, waiting: Vec<Waiting>) {
         for Waiting { to, id, waits } in waiting {
             match waits {
-                Waits::Stamp { .. } | Waits::Ack { .. } => self.reply(to, id, Reply::Refused(Refusal::StorageFull)),
+                Waits::Write { .. } | Waits::Ack { .. } => self.reply(to, id, Reply::Refused(Refusal::StorageFull)),
                 Waits::Read { again, .. } => self.handle_read_again(to, id, again),
             }
         }

@@ -193,6 +193,10 @@ impl<S: Store> Replica<S> {
         key: &Key,
         mut siblings: Siblings,
     ) -> Result<(), StoreError> {
+        #[cfg(feature = "planted-bugs")]
+        if self.is_held_for_another(target, &located.record, &siblings)? {
+            return Ok(());
+        }
         let hint = HintKey::new(target, &located.record);
         let (held, stored) = self.held(&hint)?;
         let held = match held {
@@ -307,7 +311,7 @@ impl<S: Store> Replica<S> {
     }
 
     /// For whom copies of a record may be held, the turn's own included.
-    fn holders(&self, record: &RecordKey) -> Vec<NodeId> {
+    pub(super) fn holders(&self, record: &RecordKey) -> Vec<NodeId> {
         let mut holders: Vec<_> = self.hints.holders_of_copies().collect();
         if !self.turn.hints.is_empty() {
             let (n, token) = record.position();
@@ -320,7 +324,7 @@ impl<S: Store> Replica<S> {
     }
 
     /// A hint, from this turn's batch or the store, and what the store holds in its place.
-    fn held(&mut self, hint: &HintKey) -> Result<(Option<Held>, Option<Weight>), StoreError> {
+    pub(super) fn held(&mut self, hint: &HintKey) -> Result<(Option<Held>, Option<Weight>), StoreError> {
         if let Some(change) = self.turn.hints.get(hint) {
             return Ok((change.held().cloned(), change.stored));
         }

@@ -5,19 +5,23 @@
 //!   be an older copy of itself, so no start goes on with the actors of another. [13/400 runs lost data otherwise]
 //! - A batch that was not applied gives its counters back. [173/400]
 //! - A client's retry is recognised by its write id, and never stamped again. [25/400]
+//! - A delete is stamped only if it takes a value away. What it takes for granted else is merged like any other state.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use driftless_proto::causality::Payload;
 use driftless_proto::key::{SIBLING_BYTES_MAX, SIBLINGS_MAX};
-use driftless_proto::{ActorId, Context, Dot, Header, Hlc, Refusal, Version, VersionVector, WriteId};
+use driftless_proto::{
+    ActorId, BucketDefinition, Conflict, Context, Dot, Header, Hlc, Outline, Refusal, Siblings, Version, VersionVector,
+    WriteId,
+};
 use driftless_ring::PartitionId;
 use rand::Rng;
 use rand::rngs::StdRng;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
-use crate::peer::Write;
+use crate::peer::{Covered, Write};
 use crate::time::Instant;
 
 /// An actor and how many writes it has stamped.
@@ -80,13 +84,14 @@ impl Actors {
     }
 }
 
-/// What a client meant to write: a retry must mean the same.
+/// What a client meant to write: a retry must mean the same. That of a delete does, whatever its context: one without a
+/// context removes what its read has found, and the retry's read finds what has been written since.
 pub(super) struct Intent {
     id: WriteId,
     /// Of the value alone: all that the stored header can be compared with.
     len: Option<u32>,
     value_hash: u64,
-    /// Of value and context.
+    /// Of value and context; of a delete, that it is one.
     digest: u128,
 }
 
@@ -96,7 +101,7 @@ impl Intent {
         let mut bytes = Vec::with_capacity(16 + write.context.vv.len() * 16);
         bytes.extend(value_hash.to_be_bytes());
         bytes.push(write.value.is_some().into());
-        for (actor, counter) in write.context.vv.iter() {
+        for (actor, counter) in write.context.vv.iter().filter(|_| write.value.is_some()) {
             bytes.extend(actor.0.to_be_bytes());
             bytes.extend(counter.to_be_bytes());
         }
@@ -177,22 +182,51 @@ pub(super) fn written_at(wall: Hlc, header: &Header, read: &Context, ahead_max: 
     Ok(stamp)
 }
 
-/// Refuses a write that would leave more siblings, or more bytes of them, than it found, beyond the limit. A write
-/// that leaves fewer is welcome however many there are.
+/// Refuses a put that would leave more siblings, or more bytes of them, than it found, beyond the limit. One that leaves
+/// fewer is welcome however many there are, and so is a delete: a tombstone is no sibling.
 ///
 /// # Errors
 /// [`Refusal::TooManySiblings`].
 pub(super) fn check_room(header: &Header, write: &Write) -> Result<(), Refusal> {
-    let survivors = || header.live().iter().filter(|(dot, _)| !write.context.vv.covers(*dot));
+    let Some(value) = &write.value else { return Ok(()) };
+    let survivors = || header.survivors(&write.context.vv);
     let siblings = survivors().count() + 1;
-    let bytes = survivors().filter_map(|(_, outline)| outline.len).map(|len| len as usize).sum::<usize>()
-        + write.value.as_ref().map_or(0, |value| value.len());
-    let too_many = siblings > SIBLINGS_MAX && siblings > header.live().len();
+    let bytes = survivors().filter_map(|(_, outline)| outline.len).map(|len| len as usize).sum::<usize>() + value.len();
+    let too_many = siblings > SIBLINGS_MAX && siblings > header.values().count();
     let too_large = bytes > SIBLING_BYTES_MAX && bytes > header.value_bytes();
     if too_many || too_large {
         return Err(Refusal::TooManySiblings { siblings: siblings as u32, bytes: bytes as u64 });
     }
     Ok(())
+}
+
+/// Whether a write is to be stamped: every put, and a delete that takes a value away which is held here, or which its
+/// writer may have read and this replica has not seen. Where the last writer wins a delete takes away whatever there is.
+pub(super) fn is_due(bucket: &BucketDefinition, header: &Header, write: &Write) -> bool {
+    let context = &write.context.vv;
+    if write.value.is_some() || write.found_nothing.is_some() {
+        return write.value.is_some();
+    }
+    let is_meant = |dot: Dot| bucket.conflict == Conflict::Lww || context.covers(dot);
+    let mut live = header.live().iter();
+    live.any(|(dot, outline)| !outline.is_tombstone() && is_meant(*dot)) || !header.vv().covers_all(context)
+}
+
+/// What a delete comes to that is not stamped: what its read has found; else the vector of what its writer had read, with
+/// the tombstones of that which are held here, so that it takes nothing away where all this is known.
+pub(super) fn covered(header: &Header, write: &Write) -> Covered {
+    let context = &write.context.vv;
+    let tombstones = header.live().iter().filter(|(dot, outline)| outline.is_tombstone() && context.covers(*dot));
+    let version =
+        |outline: &Outline| Version { value: None, write_id: outline.write_id, written_at: outline.written_at };
+    let live = tombstones.map(|(dot, outline)| (*dot, version(outline))).collect();
+    let known =
+        || Siblings::from_parts(context.clone(), live).expect("sorted as they were, and covered by the context");
+    let siblings = write.found_nothing.clone().unwrap_or_else(known);
+    // Two stamps of one write are one value.
+    let values: BTreeSet<_> =
+        header.survivors(context).map(|(_, outline)| (outline.write_id, outline.len, outline.value_hash)).collect();
+    Covered { siblings, values: values.len() as u32 }
 }
 
 /// The version that a write becomes.

@@ -8,7 +8,7 @@ use driftless_antientropy::Digest;
 use driftless_proto::{BucketId, Durability, Header, Key, Siblings};
 use driftless_ring::{NodeId, PartitionId};
 
-use crate::peer::{Read, Reply, RequestId, Stamped};
+use crate::peer::{Read, Reply, RequestId};
 
 use super::hints::Weight;
 use super::record::{self, HintKey, RecordKey};
@@ -83,8 +83,8 @@ pub(super) struct Waiting {
 
 /// What kind of answer it is.
 pub(super) enum Waits {
-    /// A new write: its state once applied, its acknowledgement as the bucket asks.
-    Stamp { stamped: Stamped, durability: Durability },
+    /// A write: what became of it once applied, its acknowledgement as the bucket asks.
+    Write { reply: Reply, durability: Durability },
     /// A merge: its acknowledgement as the bucket asks.
     Ack { durability: Durability },
     /// A read, perhaps through the batch: its answer once applied, or as durable as asked; another look if the batch is

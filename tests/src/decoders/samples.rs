@@ -11,8 +11,8 @@ use driftless_antientropy::{
     ResponderOutput, Settings, Standing, Sums, Tree, Unequal, Unreadable,
 };
 use driftless_node::peer::{
-    Body, Exchange, Exchanged, Merge, Message, Owe, Page, Purpose, Read, Reply, Request, RequestId, Scan, Stamped,
-    State, Want, WireMessage, Write,
+    Body, Covered, Exchange, Exchanged, Merge, Message, Owe, Page, Purpose, Read, Reply, Request, RequestId, Scan,
+    Stamped, State, Want, WireMessage, Write,
 };
 use driftless_node::time::Instant;
 use driftless_proto::client::{self, AaeCommand, Liveness, Response};
@@ -330,11 +330,17 @@ pub fn peer_requests() -> Vec<Request> {
         value: Some(Bytes::from_static(b"v")),
         write_id: WriteId(5),
         context,
+        found_nothing: None,
         hint_for: None,
         owed_to: vec![NodeId(1), NodeId(u64::MAX)],
     };
     let mut all = vec![
-        Request::Write(Write { value: None, hint_for: Some(NodeId(3)), ..write.clone() }),
+        Request::Write(Write {
+            value: None,
+            found_nothing: Some(states().swap_remove(1)),
+            hint_for: Some(NodeId(3)),
+            ..write.clone()
+        }),
         Request::Write(write),
         Request::Scan(Scan { bucket, arc: ArcIndex(1), after: Some(cursor()), limit: 3 }),
         Request::Owe(Owe { bucket, key: key.clone(), to: NodeId(4) }),
@@ -362,6 +368,7 @@ pub fn peer_replies() -> Vec<Reply> {
     let entries = states().iter().map(|state| (cursor(), state.header())).collect();
     let mut all = vec![
         Reply::Stamped(Stamped { dot: Dot::new(ActorId(0xa), 1), siblings: states().swap_remove(1) }),
+        Reply::Covered(Covered { siblings: states().swap_remove(1), values: 2 }),
         Reply::Acked,
         Reply::Page(Page { entries, complete: true }),
         Reply::Lost,

@@ -24,6 +24,7 @@ pub const REQUIRED: &[&str] = &[
     "puts forwarded",
     "deletes ok",
     "deletes that found nothing",
+    "deletes that covered nothing live",
     "puts with a stale context",
     "contexts returned by puts",
     "siblings read",

@@ -21,7 +21,7 @@ use driftless_node::planted::Bug;
 use driftless_node::store::memory::DiskImage;
 use driftless_node::time::Instant;
 use driftless_proto::client::{Deleted, Response, Stored};
-use driftless_proto::{Conflict, ContextKeys, Header, Topology};
+use driftless_proto::{Conflict, ContextKeys, Dot, Header, Topology};
 use driftless_ring::NodeId;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -80,6 +80,8 @@ pub struct World {
     keys: ContextKeys,
     numbers: BTreeMap<NodeId, usize>,
     attempts: BTreeMap<u64, (usize, OpId)>,
+    /// What the node that was asked to delete a key knew to be gone of it, by attempt.
+    gone: BTreeMap<u64, Vec<Dot>>,
     hints: HintWatch,
     /// The key that a client has last begun to delete.
     deleting: Option<Slot>,
@@ -138,6 +140,7 @@ impl World {
             network: Network::new(profile.nodes, profile.latency, profile.faults.clone(), network),
             keys: cluster::context_keys(),
             attempts: BTreeMap::new(),
+            gone: BTreeMap::new(),
             hints: HintWatch::default(),
             deleting: None,
             rotting: None,
@@ -488,7 +491,11 @@ impl World {
                 let values = read.siblings.iter().filter_map(|sibling| id_of(&sibling.value)).collect();
                 self.ask_oracle(|oracle, scene| oracle.shown(op, values, scene));
             }
-            Response::Deleted(_) => self.ask_oracle(|oracle, scene| oracle.found_nothing(op, scene)),
+            Response::Deleted(Deleted { acks, .. }) => {
+                let gone = self.gone.remove(&to.request).unwrap_or_default();
+                self.coverage.add("deletes that covered nothing live", u64::from(self.history.get(op).seen.is_some()));
+                self.ask_oracle(|oracle, scene| oracle.found_nothing(op, *acks, gone, scene));
+            }
             _ => {}
         }
         if let Some(delay) = self.network.client_delivery() {

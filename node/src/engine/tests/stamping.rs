@@ -170,6 +170,7 @@ fn a_peer_cannot_make_a_node_stamp() {
         value: Some(Bytes::from_static(b"v")),
         write_id: WriteId(1),
         context: Default::default(),
+        found_nothing: None,
         hint_for: None,
         owed_to: Vec::new(),
     };

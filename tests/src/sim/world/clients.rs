@@ -1,14 +1,17 @@
 //! What clients do: ask, wait, try again, give up.
 
 use driftless_node::engine::ClientTag;
+use driftless_node::replica::record;
+use driftless_proto::Dot;
 use driftless_proto::client::{Request, Response};
 use rand::Rng;
 
+use super::super::check;
 use super::super::client::{Current, Next};
 use super::super::cluster::{self, Input};
 use super::super::describe;
 use super::super::generator::Intention;
-use super::super::history::{Ending, Kind, Operation, slot_text};
+use super::super::history::{Ending, Kind, Operation, Slot, slot_text};
 use super::super::schedule::{Event, Micros};
 use super::super::trace::Line;
 use super::{Phase, World};
@@ -75,9 +78,24 @@ impl World {
             let text = format!("is asked by c{client}: {}", describe::request_text(&request, &self.history));
             Line::about(cluster::name_of(to), slot_text(&slot), text)
         });
+        if let Request::Delete(_) = request {
+            let gone = self.known_to_be_gone(to, &slot);
+            self.gone.insert(attempt, gone);
+        }
         let from = ClientTag { connection: connection_of(client, to), request: attempt };
         let deadline = self.instant(to) + std::time::Duration::from_micros(remaining);
         self.give(to, Input::Client { from, deadline, request });
+    }
+
+    /// What an owner of a key knows of it without holding it: whatever rests on that must be known to others too.
+    fn known_to_be_gone(&self, node: usize, slot: &Slot) -> Vec<Dot> {
+        let is_owner = check::primaries(&self.topology, slot).contains(&node);
+        let record = self.nodes[node].store.record(&check::record_of(&self.topology, slot)).filter(|_| is_owner);
+        let Some(state) = record.map(|bytes| record::decode(bytes).expect("a store holds what its node wrote")) else {
+            return Vec::new();
+        };
+        let dots = self.observer.dots_in(slot).map(|(dot, _)| dot);
+        dots.filter(|dot| state.covers(*dot) && state.get(*dot).is_none()).collect()
     }
 
     pub(super) fn response_arrives(&mut self, client: usize, attempt: u64, response: &Response) {
@@ -159,7 +177,7 @@ impl World {
 
     /// A primary, as a client that knows the ring would, or any node, so that it forwards or stands in.
     fn choose_node(&mut self, client: usize, intention: &Intention) -> usize {
-        let primaries = super::super::check::primaries(&self.topology, &intention.slot);
+        let primaries = check::primaries(&self.topology, &intention.slot);
         let rng = &mut self.clients[client].rng;
         if rng.random_bool(self.profile.asks_primary) {
             primaries[rng.random_range(0..primaries.len())]
