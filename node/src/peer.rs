@@ -220,7 +220,7 @@ pub struct Write {
     /// What its writer had read.
     pub context: Context,
     /// It is a delete without a context, and this is what its read has found: no value. That only has to stay so.
-    pub found_nothing: Option<Siblings>,
+    pub found_nothing: Option<Box<Siblings>>,
     /// The primary that this node stands in for, if it is none itself: what it stamps is kept as a hint for it.
     pub hint_for: Option<NodeId>,
     /// Other primaries that are known to miss this write: the batch that holds it also notes that they are owed it.

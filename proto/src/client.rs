@@ -171,8 +171,20 @@ pub struct Read {
     pub siblings: Vec<Sibling>,
     /// What this read has seen, tombstones included; `None` if the key was never written.
     pub context: Option<ContextToken>,
+    /// Whose answers it rests on.
+    pub basis: Basis,
     /// What each replica said, if asked for.
     pub explanation: Option<Explanation>,
+}
+
+/// Whose answers a read rests on. A fallback knows only what it was given while a primary was away; so a key of which nothing
+/// was found may exist all the same, unless as many primaries as must answer have said so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Basis {
+    /// Answers that were needed.
+    pub needed: u8,
+    /// How many of those that decided came from primaries.
+    pub primaries: u8,
 }
 
 /// One value read.
@@ -211,6 +223,8 @@ pub struct Deleted {
     pub primaries: u8,
     /// Values the key still has: writes that the delete had not seen.
     pub siblings: u32,
+    /// Whose answers its read rests on; `None` if it came with a context, or nothing was read for another reason.
+    pub basis: Option<Basis>,
 }
 
 /// Some keys of an arc.
@@ -367,6 +381,13 @@ pub struct AaePartition {
     pub behind: u64,
     /// Keys repaired at that peer per second lately, of all partitions.
     pub rate: f64,
+}
+
+impl Basis {
+    /// Whether enough primaries have answered to say that a key does not exist.
+    pub fn is_enough(self) -> bool {
+        self.primaries >= self.needed
+    }
 }
 
 impl Request {

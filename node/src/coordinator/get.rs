@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use driftless_proto::client::Basis;
 use driftless_proto::{BucketId, Conflict, Failure, Header, Key, Refusal, Siblings, Unknown};
 use driftless_ring::NodeId;
 
@@ -73,6 +74,8 @@ struct Replica {
     full_asked: bool,
     /// Its answer is part of what was merged.
     counted: bool,
+    /// It takes so long that nobody waits for it any more.
+    overdue: bool,
     /// The merged state was sent to it.
     repaired: bool,
     /// It has acknowledged the merged state.
@@ -168,6 +171,9 @@ impl Get {
             Stage::Reading | Stage::WritingBack => {
                 self.handle_late(node);
                 self.wait_for_all = false;
+                if let Some(replica) = self.replicas.get_mut(&node) {
+                    replica.overdue = true;
+                }
             }
             Stage::Answered => self.fail(node),
             Stage::Done => {}
@@ -280,6 +286,10 @@ impl Get {
         if self.wait_for_all && self.pending() > 0 {
             return;
         }
+        // That there is nothing is for primaries to say, as long as one of them may.
+        if !merged.has_values() && !self.basis().is_enough() && self.primaries().any(Replica::is_expected) {
+            return;
+        }
         self.answer = Some(merged);
         if self.holders() < self.demand.held_by.into() {
             self.stage = Stage::WritingBack;
@@ -354,8 +364,8 @@ impl Get {
             self.repair();
         }
         let siblings = self.answer.clone().expect("called with the answer known");
-        let replicas = self.testimonies();
-        self.conclude(Ok(Answer::Read { siblings, replicas }));
+        let (basis, replicas) = (self.basis(), self.testimonies());
+        self.conclude(Ok(Answer::Read { siblings, basis, replicas }));
     }
 
     fn conclude(&mut self, result: Result<Answer, Failure>) {
@@ -421,6 +431,15 @@ impl Get {
         self.replicas.values().filter(|replica| replica.holds(answer)).count()
     }
 
+    fn basis(&self) -> Basis {
+        let primaries = self.primaries().filter(|replica| replica.counted).count() as u8;
+        Basis { needed: self.demand.r, primaries }
+    }
+
+    fn primaries(&self) -> impl Iterator<Item = &Replica> {
+        self.plan.primaries.iter().filter_map(|primary| self.replicas.get(primary))
+    }
+
     fn full_is_coming(&self) -> bool {
         self.replicas.values().any(|replica| replica.full_asked && replica.pending)
     }
@@ -457,6 +476,11 @@ fn readers(plan: &Plan, sloppy: bool, pace: &Pace) -> Vec<(NodeId, NodeId)> {
 }
 
 impl Replica {
+    /// Whether it may answer yet, in good time.
+    fn is_expected(&self) -> bool {
+        self.pending && !self.overdue
+    }
+
     /// Whether a read of this replica would see at least `answer`.
     fn holds(&self, answer: &Siblings) -> bool {
         self.acked || self.header.as_ref().is_some_and(|header| header.includes(answer))

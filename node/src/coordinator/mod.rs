@@ -23,7 +23,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
 
-use driftless_proto::client::{self, Request, Response};
+use driftless_proto::client::{self, Basis, Request, Response};
 use driftless_proto::{ActorId, Context, ContextKeys, Failure, Refusal, Siblings, Topology, Unknown};
 use driftless_proto::{BucketId, Key};
 use driftless_ring::{NodeId, PartitionId};
@@ -77,6 +77,7 @@ enum Action {
 enum Answer {
     Read {
         siblings: Siblings,
+        basis: Basis,
         replicas: Vec<Testimony>,
     },
     Written {
@@ -173,13 +174,20 @@ enum Question {
         key: Key,
     },
     /// A delete: first what is there is read, unless its context says that already.
-    Delete(Box<client::Delete>),
+    Delete(Box<Deletion>),
     /// What the other owners hold of a key, to take the place of a damaged record.
     Mend {
         bucket: BucketId,
         key: Key,
     },
     Other,
+}
+
+/// A delete, and whose answers its read rests on, once it has read.
+#[derive(Clone)]
+struct Deletion {
+    delete: client::Delete,
+    basis: Option<Basis>,
 }
 
 impl Coordinator {
@@ -409,13 +417,13 @@ impl Coordinator {
 
     /// Does what the request's machine wants, moves a delete on from reading to writing, and forgets what is done.
     fn advance(&mut self, now: Now, id: RequestId) {
-        if let Some(answer) = self.carry_out(now, id) {
-            self.write_tombstone(now, id, answer);
+        if let Some((seen, basis)) = self.carry_out(now, id) {
+            self.write_tombstone(now, id, seen, basis);
         }
     }
 
     /// Does what the machine wants. Returns what a delete has read, when it has.
-    fn carry_out(&mut self, now: Now, id: RequestId) -> Option<Siblings> {
+    fn carry_out(&mut self, now: Now, id: RequestId) -> Option<(Siblings, Basis)> {
         let open = self.requests.get_mut(&id)?;
         let mut read = None;
         while let Some(action) = open.machine.poll_action() {
@@ -454,8 +462,10 @@ impl Coordinator {
                 Action::Count(Occasion::Owed) => {
                     self.metrics.owed.inc();
                 }
-                Action::Answer(Ok(Answer::Read { siblings, .. })) if matches!(open.question, Question::Delete(_)) => {
-                    read = Some(siblings);
+                Action::Answer(Ok(Answer::Read { siblings, basis, .. }))
+                    if matches!(open.question, Question::Delete(_)) =>
+                {
+                    read = Some((siblings, basis));
                 }
                 Action::Answer(result) if let Question::Mend { bucket, key } = &open.question => {
                     if let Ok(Answer::Read { siblings, .. }) = result {
@@ -504,17 +514,19 @@ impl Coordinator {
     /// Second half of a delete without context: removes exactly what the first half has seen. If that was nothing live,
     /// no tombstone is written, but the replicas are made sure of it as they would be of one: what was seen on one of
     /// them may be a delete that never reached its quorum, or a copy that is held for another.
-    fn write_tombstone(&mut self, now: Now, id: RequestId, seen: Siblings) {
+    fn write_tombstone(&mut self, now: Now, id: RequestId, seen: Siblings, basis: Basis) {
         let Some(open) = self.requests.get(&id) else { return };
         let (asker, deadline) = (open.asker, open.deadline);
-        let Question::Delete(delete) = open.question.clone() else {
+        let Question::Delete(mut deletion) = open.question.clone() else {
             return;
         };
+        deletion.basis = Some(basis);
+        let delete = &deletion.delete;
         if !matches!(&open.machine, Machine::Get(get) if get.poll_timeout().is_some()) {
             self.close(id);
         }
         if !seen.has_values() && self.planted.is(Bug::DeleteNoWriteBack) {
-            let deleted = client::Deleted { existed: false, acks: 0, primaries: 0, siblings: 0 };
+            let deleted = client::Deleted { existed: false, acks: 0, primaries: 0, siblings: 0, basis: Some(basis) };
             return self.outputs.push_back(Output::Reply { to: asker, response: Response::Deleted(deleted) });
         }
         let context = Context { vv: seen.vv().clone(), written_at: seen.written_at() };
@@ -525,8 +537,8 @@ impl Coordinator {
                 let sloppy = plan.sloppy(delete.sloppy);
                 match self.whom_to_forward_to(&plan, sloppy, false)? {
                     None => {
-                        let found_nothing = (!seen.has_values()).then_some(seen);
-                        let write = peer::Write { found_nothing, ..tombstone(&delete, context) };
+                        let found_nothing = (!seen.has_values()).then(|| Box::new(seen));
+                        let write = peer::Write { found_nothing, ..tombstone(delete, context) };
                         self.start_put(plan, sloppy, w, write, deadline)
                     }
                     // A primary that could not be counted on when the delete began is back: the next attempt is its.
@@ -538,7 +550,7 @@ impl Coordinator {
                 let failure = Unknown::Timeout { acks: 0, needed: delete.w.unwrap_or(1) }.into();
                 self.outputs.push_back(Output::Reply { to: asker, response: Response::Failed(failure) });
             }
-            Ok(put) => self.open(now, asker, Machine::Put(put), Question::Delete(delete), deadline),
+            Ok(put) => self.open(now, asker, Machine::Put(put), Question::Delete(deletion), deadline),
             Err(failure) => self.outputs.push_back(Output::Reply { to: asker, response: Response::Failed(failure) }),
         }
     }

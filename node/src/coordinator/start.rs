@@ -14,7 +14,7 @@ use super::get::{Demand, Get};
 use super::plan::{self, Plan};
 use super::put::Put;
 use super::scan::Scan;
-use super::{Coordinator, Machine, Question};
+use super::{Coordinator, Deletion, Machine, Question};
 
 impl Coordinator {
     pub(super) fn start(
@@ -86,7 +86,7 @@ impl Coordinator {
                         Machine::Get(Get::start(plan, delete.bucket, delete.key.clone(), demand, &self.pace, now)?)
                     }
                 };
-                Ok((machine, Question::Delete(Box::new(delete))))
+                Ok((machine, Question::Delete(Box::new(Deletion { delete, basis: None }))))
             }
             Request::Scan(scan) => {
                 let bucket = topology.bucket(scan.bucket).ok_or(Refusal::NoSuchBucket)?;

@@ -222,7 +222,7 @@ pub(super) fn covered(header: &Header, write: &Write) -> Covered {
     let live = tombstones.map(|(dot, outline)| (*dot, version(outline))).collect();
     let known =
         || Siblings::from_parts(context.clone(), live).expect("sorted as they were, and covered by the context");
-    let siblings = write.found_nothing.clone().unwrap_or_else(known);
+    let siblings = write.found_nothing.as_deref().cloned().unwrap_or_else(known);
     // Two stamps of one write are one value.
     let values: BTreeSet<_> =
         header.survivors(context).map(|(_, outline)| (outline.write_id, outline.len, outline.value_hash)).collect();

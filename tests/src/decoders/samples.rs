@@ -252,16 +252,18 @@ pub fn client_responses() -> Vec<Response> {
             rate: f64::NAN,
         }],
     };
+    let basis = client::Basis { needed: 2, primaries: 1 };
     let mut all = vec![
         Response::Topology(Box::new(Topology::clone(&topology()))),
-        Response::Read(client::Read { siblings: Vec::new(), context: None, explanation: None }),
+        Response::Read(client::Read { siblings: Vec::new(), context: None, basis, explanation: None }),
         Response::Read(client::Read {
             siblings: vec![sibling.clone(), sibling],
             context: Some(token()),
+            basis,
             explanation: Some(explanation),
         }),
         Response::Stored(client::Stored { context: Some(token()), acks: 2, primaries: 2, siblings: 1 }),
-        Response::Deleted(client::Deleted { existed: true, acks: 3, primaries: 2, siblings: 0 }),
+        Response::Deleted(client::Deleted { existed: true, acks: 3, primaries: 2, siblings: 0, basis: Some(basis) }),
         Response::Page(client::Page { keys: vec![key(), key()], next: Some(cursor()) }),
         Response::Status(Box::new(status)),
         Response::Hints(vec![hints.clone(), hints]),
@@ -337,7 +339,7 @@ pub fn peer_requests() -> Vec<Request> {
     let mut all = vec![
         Request::Write(Write {
             value: None,
-            found_nothing: Some(states().swap_remove(1)),
+            found_nothing: Some(Box::new(states().swap_remove(1))),
             hint_for: Some(NodeId(3)),
             ..write.clone()
         }),
