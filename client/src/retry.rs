@@ -72,6 +72,7 @@ pub enum RetryAt {
 /// | overloaded | next node, after the time that the node asked for |
 /// | wrong node, old ring, node is stopping | next node at once; the ring is fetched if it was old |
 /// | not enough replicas | next node after a backoff, at most [`replicas_max`](DefaultRetry::replicas_max) attempts |
+/// | the node's clock is wrong | next node at once |
 /// | the node's disk is full | next node at once, at most as many attempts: another owner may have room |
 /// | no connection | next node, after a backoff that grows |
 /// | connection lost | next node at once |
@@ -153,9 +154,11 @@ impl RetryPolicy for DefaultRetry {
                     let asked = Duration::from_millis((*retry_after_ms).into());
                     next(asked + (asked / 4).mul_f64((self.chance)()))
                 }
-                Refusal::NotCoordinator | Refusal::Stopping | Refusal::HintsFull | Refusal::Damaged => {
-                    next(Duration::ZERO)
-                }
+                Refusal::NotCoordinator
+                | Refusal::Stopping
+                | Refusal::HintsFull
+                | Refusal::Damaged
+                | Refusal::ClockOff { .. } => next(Duration::ZERO),
                 // Once the ring has been fetched at once; if that did not help, nodes are still agreeing on it.
                 Refusal::NotOwner { .. } | Refusal::StaleRing { .. } if failed.number == 1 => next(Duration::ZERO),
                 Refusal::NotOwner { .. } | Refusal::StaleRing { .. } => next(backoff()),
@@ -294,6 +297,12 @@ mod tests {
         let few = || refused(Refusal::NotEnoughReplicas { needed: 2, available: 1 });
         assert!(at(decide(few(), 2, 1, true)).is_some());
         assert_eq!(decide(few(), 3, 1, true), Decision::GiveUp);
+    }
+
+    #[test]
+    fn a_node_whose_clock_is_wrong_is_left_at_once() {
+        let elsewhere = Decision::Retry { after: Duration::ZERO, at: RetryAt::Next };
+        assert_eq!(decide(refused(Refusal::ClockOff { ahead_ms: 86_400_000 }), 1, 1, true), elsewhere);
     }
 
     #[test]

@@ -439,6 +439,8 @@ async fn a_node_is_asked_for_its_own_status() {
         keys: Some(3),
         bytes: None,
         hints: None,
+        clock_offset_ms: Some(-3),
+        takes_writes: true,
         peers: vec![],
     })));
     assert_eq!(status.await.expect("does not panic").expect("answered").keys, Some(3));
