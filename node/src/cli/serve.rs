@@ -73,7 +73,7 @@ pub(crate) fn run(args: &Args, cluster: &ClusterArgs) -> Result {
         None => resolve(&member)?,
     };
 
-    let directory = open_directory(&config.data_dir, &topology, &member)?;
+    let directory = Arc::new(open_directory(&config.data_dir, &topology, &member)?);
     let database = DiskDatabase::open(directory.store_path(), disk_options(&config)).map_err(Failure::failed)?;
     let stores: Vec<DiskStore> = (0..member.shards.max(1)).map(|shard| database.store(shard)).collect();
     let syncer = database.syncer();
@@ -89,6 +89,7 @@ pub(crate) fn run(args: &Args, cluster: &ClusterArgs) -> Result {
         limits: config.limits,
         net: NetLimits::default(),
         incarnation: directory.incarnation(),
+        lives: Some(directory.clone()),
         reset_key: *directory.reset_key(),
         metrics: Arc::new(Metrics::default()),
     };

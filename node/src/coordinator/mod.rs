@@ -32,6 +32,7 @@ use rand::rngs::StdRng;
 
 use crate::config::Limits;
 use crate::engine::ClientTag;
+use crate::liveness::clocks::ClockBounds;
 use crate::metrics::Metrics;
 use crate::peer::{self, Lane, Merge, Purpose, Reply, RequestId, RequestIds};
 use crate::planted::{Bug, Planted};
@@ -101,6 +102,7 @@ enum Occasion {
     ReadRepair,
     WriteBack,
     Owed,
+    Unproven,
 }
 
 /// The requests that one shard coordinates.
@@ -115,6 +117,8 @@ pub(crate) struct Coordinator {
     up: Arc<BTreeSet<NodeId>>,
     pace: Pace,
     hedges: HedgeBudget,
+    /// What the other nodes' clocks allow this one's to show, if there are enough of them to tell.
+    clock_bounds: Option<ClockBounds>,
     /// Actors of this shard that must not be trusted any more; normally none.
     retired: BTreeSet<ActorId>,
     requests: BTreeMap<RequestId, Open>,
@@ -210,6 +214,7 @@ impl Coordinator {
             up: Arc::default(),
             pace: Pace::new(limits.attempt_timeout),
             hedges: HedgeBudget::new(),
+            clock_bounds: None,
             retired: BTreeSet::new(),
             requests: BTreeMap::new(),
             waited_for: 0,
@@ -304,6 +309,11 @@ impl Coordinator {
             Machine::Forward(forward) => forward.handle_reply(from, reply),
         }
         self.advance(now, id);
+    }
+
+    /// The clocks of the other nodes allow this one's so much.
+    pub(crate) fn handle_clock(&mut self, bounds: Option<ClockBounds>) {
+        self.clock_bounds = bounds;
     }
 
     /// A peer can be counted on.
@@ -462,6 +472,9 @@ impl Coordinator {
                 Action::Count(Occasion::Owed) => {
                     self.metrics.owed.inc();
                 }
+                Action::Count(Occasion::Unproven) => {
+                    self.metrics.acks_unproven.inc();
+                }
                 Action::Answer(Ok(Answer::Read { siblings, basis, .. }))
                     if matches!(open.question, Question::Delete(_)) =>
                 {
@@ -539,7 +552,7 @@ impl Coordinator {
                     None => {
                         let found_nothing = (!seen.has_values()).then(|| Box::new(seen));
                         let write = peer::Write { found_nothing, ..tombstone(delete, context) };
-                        self.start_put(plan, sloppy, w, write, deadline)
+                        self.start_put(now, plan, sloppy, w, write, deadline)
                     }
                     // A primary that could not be counted on when the delete began is back: the next attempt is its.
                     Some(_) => Err(Refusal::NotCoordinator.into()),
@@ -555,7 +568,7 @@ impl Coordinator {
         }
     }
 
-    fn open_ids(&self) -> Vec<RequestId> {
+    pub(crate) fn open_ids(&self) -> Vec<RequestId> {
         self.requests.keys().copied().collect()
     }
 }

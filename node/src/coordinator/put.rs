@@ -16,7 +16,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use driftless_proto::{ActorId, BucketId, Failure, Key, Refusal, Siblings, Unknown};
+use driftless_proto::{ActorId, BucketId, Failure, Key, Refusal, Siblings, Unknown, WriteId};
 use driftless_ring::NodeId;
 
 use crate::peer::{Covered, Merge, Owe, Purpose, Reply, Request, Stamped, Write};
@@ -34,6 +34,7 @@ pub(crate) struct Put {
     tally: Tally,
     bucket: BucketId,
     key: Key,
+    write_id: WriteId,
     made: Option<Made>,
     /// Primaries that this node has noted to owe the write to.
     owed: Vec<NodeId>,
@@ -41,6 +42,7 @@ pub(crate) struct Put {
     stage: Stage,
     /// The actor of this write was retired: it must not be acknowledged.
     distrusted: bool,
+    planted: Planted,
     actions: VecDeque<Action>,
 }
 
@@ -103,11 +105,13 @@ impl Put {
             tally,
             bucket: write.bucket,
             key: write.key.clone(),
+            write_id: write.write_id,
             made: None,
             owed: write.owed_to.clone(),
             deadline,
             stage: Stage::Stamping,
             distrusted: false,
+            planted,
             actions: VecDeque::new(),
         };
         put.send(put.plan.me, Request::Write(write));
@@ -255,6 +259,13 @@ impl Put {
             } else if self.tally.is_reached()
                 && let Some(made) = &self.made
             {
+                // The replica has asserted this as well. If it is not so, whatever was acknowledged is not this write.
+                if !made.holds(self.write_id) && !self.planted.is_asserted_away() {
+                    tracing::error!(key = ?self.key, "a put's state does not hold it: this is a bug, please report it");
+                    self.actions.push_back(Action::Count(Occasion::Unproven));
+                    debug_assert!(false, "an acknowledged state holds what it is acknowledged for");
+                    return self.give_up();
+                }
                 self.actions.push_back(Action::Answer(Ok(made.answer(&self.tally))));
                 self.stage = Stage::Answered;
             }
@@ -297,6 +308,15 @@ impl Made {
     fn siblings(&self) -> &Siblings {
         match self {
             Made::Stamped(Stamped { siblings, .. }) | Made::Covered(Covered { siblings, .. }) => siblings,
+        }
+    }
+
+    /// Whether the state holds what is about to be acknowledged.
+    fn holds(&self, write_id: WriteId) -> bool {
+        match self {
+            Made::Stamped(stamped) => stamped.holds(write_id),
+            // Nothing was written: the state itself is what was to be made sure of.
+            Made::Covered(_) => true,
         }
     }
 
