@@ -85,6 +85,8 @@ pub struct Clocks {
     peers: BTreeMap<NodeId, Peer>,
     bounds: Option<ClockBounds>,
     standing: Standing,
+    /// As the own clock stood when it was looked at last, and when that was.
+    looked_at: (Epoch, Instant),
     outputs: VecDeque<Output>,
 }
 
@@ -128,6 +130,7 @@ impl Clocks {
             peers: others.map(|member| (member, Peer::default())).collect(),
             bounds: None,
             standing: Standing::default(),
+            looked_at: (Epoch(0), Instant::default()),
             outputs: VecDeque::new(),
         }
     }
@@ -157,12 +160,21 @@ impl Clocks {
                 peer.sample = Some(Sample { epoch, at: now.instant });
             }
         }
-        self.look(now);
+        self.judge(now);
         Some(rest)
     }
 
-    /// Looks at the own clock again. To be called often: in every turn.
+    /// Looks at the own clock, if it has been set or not been looked at for a while. To be called in every turn.
     pub fn look(&mut self, now: Now) {
+        let moved = now.epoch().0.abs_diff(self.looked_at.0.0);
+        if now.instant >= self.looked_at.1 + LOOK_INTERVAL || moved > millis(self.settings.off_max).unsigned_abs() / 16
+        {
+            self.judge(now);
+        }
+    }
+
+    fn judge(&mut self, now: Now) {
+        self.looked_at = (now.epoch(), now.instant);
         let mut heard: Vec<i64> = Vec::with_capacity(self.peers.len());
         heard.extend(self.peers.values().filter_map(|peer| {
             let sample = peer.sample.filter(|sample| now.instant.since(sample.at) <= SAMPLE_AGE_MAX)?;
@@ -256,6 +268,9 @@ fn micros(time: Duration) -> u64 {
 /// For how long a clock that is not heard of any more has its vote. Only a clock that is set changes what is kept of it, and
 /// whoever runs is heard again within seconds; longer would let the dead outvote the living.
 const SAMPLE_AGE_MAX: Duration = Duration::from_secs(120);
+
+/// What changes without anybody speaking is only that samples get too old.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Four numbers of ten bytes at most, and whether there are the last two.
 const STAMP_BYTES_MAX: usize = 41;
