@@ -57,6 +57,8 @@ pub struct Metrics {
     pub lww_discarded: Counter,
     /// Actors retired because someone knew a dot of theirs that they had not stamped. Must stay 0.
     pub actor_alarms: Counter,
+    /// Acknowledgements withheld because the state did not hold what they were for. Must stay 0.
+    pub acks_unproven: Counter,
     /// Messages from peers that made no sense.
     pub protocol_violations: Counter,
     /// Batches applied to the store.
@@ -215,6 +217,11 @@ impl Metrics {
                 "actor_alarms",
                 "Actors retired because a dot of theirs was known that they had not stamped",
                 &self.actor_alarms,
+            ),
+            (
+                "acks_unproven",
+                "Acknowledgements withheld because the state did not hold the write",
+                &self.acks_unproven,
             ),
             ("protocol_violations", "Messages from peers that made no sense", &self.protocol_violations),
             ("batches", "Batches applied to the store", &self.batches),

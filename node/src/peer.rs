@@ -242,6 +242,17 @@ pub struct Stamped {
     pub siblings: Siblings,
 }
 
+impl Stamped {
+    /// Whether the state holds the write with this id, for which it is about to be acknowledged: it is live there under its
+    /// dot, or was overwritten since.
+    pub fn holds(&self, write_id: WriteId) -> bool {
+        match self.siblings.get(self.dot) {
+            Some(version) => version.write_id == write_id,
+            None => self.siblings.covers(self.dot),
+        }
+    }
+}
+
 /// Take in what the sender knows of a key.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Merge {

@@ -144,6 +144,12 @@ impl Planted {
         self.bug == Some(bug)
     }
 
+    /// Whether the assertions at acknowledgements, of what the rule ensures that it breaks, are left out with the rule: it is
+    /// the checkers that are to find it.
+    pub(crate) fn is_asserted_away(self) -> bool {
+        self.is(Bug::NoReadThrough) || self.is(Bug::RememberedIdWithoutCover)
+    }
+
     /// Whether what is sent for this purpose replaces what is held.
     pub(crate) fn replaces(self, purpose: Purpose) -> bool {
         match purpose {

@@ -86,6 +86,7 @@ enum Occasion {
     ReadRepair,
     WriteBack,
     Owed,
+    Unproven,
 }
 
 /// The requests that one shard coordinates.
@@ -440,6 +441,9 @@ impl Coordinator {
                 Action::Count(Occasion::Owed) => {
                     self.metrics.owed.inc();
                 }
+                Action::Count(Occasion::Unproven) => {
+                    self.metrics.acks_unproven.inc();
+                }
                 Action::Answer(Ok(Answer::Read { siblings, .. })) if matches!(open.question, Question::Delete(_)) => {
                     read = Some(siblings);
                 }
@@ -524,7 +528,7 @@ impl Coordinator {
         }
     }
 
-    fn open_ids(&self) -> Vec<RequestId> {
+    pub(crate) fn open_ids(&self) -> Vec<RequestId> {
         self.requests.keys().copied().collect()
     }
 }

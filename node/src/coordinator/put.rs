@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use driftless_proto::{ActorId, BucketId, Failure, Key, Refusal, Unknown};
+use driftless_proto::{ActorId, BucketId, Failure, Key, Refusal, Unknown, WriteId};
 use driftless_ring::NodeId;
 
 use crate::peer::{Merge, Owe, Purpose, Reply, Request, Stamped, Write};
@@ -30,6 +30,7 @@ pub(crate) struct Put {
     tally: Tally,
     bucket: BucketId,
     key: Key,
+    write_id: WriteId,
     stamped: Option<Stamped>,
     /// Primaries that this node has noted to owe the write to.
     owed: Vec<NodeId>,
@@ -37,6 +38,7 @@ pub(crate) struct Put {
     stage: Stage,
     /// The actor of this write was retired: it must not be acknowledged.
     distrusted: bool,
+    planted: Planted,
     actions: VecDeque<Action>,
 }
 
@@ -93,11 +95,13 @@ impl Put {
             tally,
             bucket: write.bucket,
             key: write.key.clone(),
+            write_id: write.write_id,
             stamped: None,
             owed: write.owed_to.clone(),
             deadline,
             stage: Stage::Stamping,
             distrusted: false,
+            planted,
             actions: VecDeque::new(),
         };
         put.send(put.plan.me, Request::Write(write));
@@ -235,6 +239,13 @@ impl Put {
             } else if self.tally.is_reached()
                 && let Some(stamped) = &self.stamped
             {
+                // The replica has asserted this as well. If it is not so, whatever was acknowledged is not this write.
+                if !stamped.holds(self.write_id) && !self.planted.is_asserted_away() {
+                    tracing::error!(dot = %stamped.dot, "a put's state does not hold it: this is a bug, please report it");
+                    self.actions.push_back(Action::Count(Occasion::Unproven));
+                    debug_assert!(false, "an acknowledged state holds what it is acknowledged for");
+                    return self.give_up();
+                }
                 self.actions.push_back(Action::Answer(Ok(Answer::Written {
                     dot: stamped.dot,
                     siblings: stamped.siblings.clone(),

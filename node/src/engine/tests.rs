@@ -31,6 +31,7 @@ mod reading;
 mod refusing;
 mod sloppy;
 mod stamping;
+mod write_ids;
 mod writing;
 
 const SIBLINGS: BucketId = BucketId(0);

@@ -43,6 +43,7 @@ use driftless_proto::{
 use driftless_ring::{NodeId, PartitionId};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::Limits;
 use crate::engine::EngineConfig;
@@ -143,7 +144,7 @@ impl<S: Store> Replica<S> {
             } else {
                 Actors::new(rng)
             },
-            write_ids: WriteIds::new(limits.write_ids_max, limits.write_ids_age),
+            write_ids: WriteIds::new(limits.write_ids_max, limits.write_ids_age, xxh3_64(&config.seed)),
             headers: HeaderCache::new(limits.header_cache_bytes),
             trees,
             hints,
@@ -251,7 +252,8 @@ impl<S: Store> Replica<S> {
         }
         let mut turn = std::mem::take(&mut self.turn);
         if !turn.has_changes() {
-            return self.release(now, turn.waiting);
+            let waiting = self.prove(&mut turn);
+            return self.release(now, waiting);
         }
         match self.planted.soften(self.store.apply(turn.batch(&self.actors))) {
             Ok(seq) => {
@@ -259,6 +261,7 @@ impl<S: Store> Replica<S> {
                 self.applied = seq;
                 self.metrics.batches.inc();
                 self.metrics.batch_changes.inc_by((turn.changes.len() + turn.hints.len()) as u64);
+                let waiting = self.prove(&mut turn);
                 for (record, change) in turn.changes {
                     if !self.planted.is(Bug::TreeDrift) || change.stored.is_empty() {
                         self.trees.apply(&record, &change, &self.metrics);
@@ -269,7 +272,7 @@ impl<S: Store> Replica<S> {
                     }
                 }
                 self.count_hints(now.instant, turn.hints);
-                self.release(now, turn.waiting);
+                self.release(now, waiting);
             }
             Err(ApplyError::Full(reason)) => {
                 tracing::warn!(reason, "a batch was refused for lack of room; nothing of it was applied");
@@ -320,7 +323,7 @@ impl<S: Store> Replica<S> {
         if self.planted.is(Bug::StampWithoutHints) {
             known.merged = None;
         }
-        let intent = stamp::Intent::new(&write);
+        let intent = self.write_ids.intent(&located.record, &write);
         if !self.planted.is(Bug::RetryDuplicates)
             && let Some(dot) = self.write_ids.recognise(now.instant, known.header(), &intent)?
         {
@@ -335,11 +338,10 @@ impl<S: Store> Replica<S> {
                 self.keep_for(target, &located, &write.key, siblings.clone())?;
             }
             self.note_owed(&located, &write, role, &siblings)?;
-            self.turn.wait(Waiting {
-                to: from,
-                id,
-                waits: Waits::Stamp { stamped: Stamped { dot, siblings }, durability: located.bucket.durability },
-            });
+            let (place, durability) = (role.place(&located), located.bucket.durability);
+            let (stamped, write_id) = (Stamped { dot, siblings }, write.write_id);
+            let waits = Waits::Stamp { stamped, write_id, place, durability };
+            self.turn.wait(Waiting { to: from, id, waits });
             return Ok(());
         }
         let Located { bucket, partition, .. } = located;
@@ -372,11 +374,9 @@ impl<S: Store> Replica<S> {
             Role::StandIn { target } => self.keep_for(target, &located, &write.key, siblings.clone())?,
         }
         self.note_owed(&located, &write, role, &siblings)?;
-        self.turn.wait(Waiting {
-            to: from,
-            id,
-            waits: Waits::Stamp { stamped: Stamped { dot, siblings }, durability: bucket.durability },
-        });
+        let (stamped, write_id) = (Stamped { dot, siblings }, write.write_id);
+        let waits = Waits::Stamp { stamped, write_id, place: role.place(&located), durability: bucket.durability };
+        self.turn.wait(Waiting { to: from, id, waits });
         Ok(())
     }
 
@@ -390,6 +390,7 @@ impl<S: Store> Replica<S> {
         self.check_sound(&located.record)?;
         let role = self.role(&located, merge.hint_for)?;
         self.witness(located.partition, merge.siblings.vv());
+        let (merged, place) = (merge.siblings.vv().clone(), role.place(&located));
         let mut durability = match merge.purpose {
             // The hint goes away on the strength of this answer.
             Purpose::Handoff => Durability::Sync,
@@ -417,7 +418,7 @@ impl<S: Store> Replica<S> {
                 }
             }
         }
-        self.turn.wait(Waiting { to: from, id, waits: Waits::Ack { durability } });
+        self.turn.wait(Waiting { to: from, id, waits: Waits::Ack { merged, place, durability } });
         Ok(())
     }
 
@@ -578,13 +579,27 @@ impl<S: Store> Replica<S> {
         Err(Refusal::Overloaded { retry_after_ms: self.limits.retry_after.as_millis() as u32 })
     }
 
+    /// The answers of a turn whose batch is applied. One that says more than what is held is a bug in here: it turns into
+    /// "not done, and perhaps with effect", so that nothing is acknowledged that is stored nowhere.
+    fn prove(&mut self, turn: &mut Turn) -> Vec<Waiting> {
+        let mut waiting = std::mem::take(&mut turn.waiting);
+        let is_unproven = |waiting: &mut Waiting| !turn.proves(&waiting.waits) && !self.planted.is_asserted_away();
+        for Waiting { to, id, .. } in waiting.extract_if(.., is_unproven).collect::<Vec<_>>() {
+            self.metrics.acks_unproven.inc();
+            tracing::error!(%to, ?id, "what was to be acknowledged is not what is held: this is a bug, please report it");
+            debug_assert!(false, "an acknowledged state holds what it is acknowledged for");
+            self.reply(to, id, Reply::Lost);
+        }
+        waiting
+    }
+
     /// The turn's batch is applied: what may leave leaves, what promises durability waits for the sync.
     fn release(&mut self, now: Now, waiting: Vec<Waiting>) {
         for Waiting { to, id, waits } in waiting {
             match waits {
                 Waits::Read { reply, durability, .. } => self.reply_once(durability, to, id, reply),
-                Waits::Ack { durability } => self.reply_once(durability, to, id, Reply::Acked),
-                Waits::Stamp { stamped, durability } => {
+                Waits::Ack { durability, .. } => self.reply_once(durability, to, id, Reply::Acked),
+                Waits::Stamp { stamped, durability, .. } => {
                     self.reply(to, id, Reply::Stamped(stamped));
                     self.reply_once(durability, to, id, Reply::Acked);
                 }

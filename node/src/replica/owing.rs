@@ -29,7 +29,7 @@ use crate::time::{Instant, Now};
 use super::hints::{Tally, Weight};
 use super::record::{self, HintKey, RecordKey};
 use super::store::{ApplyError, Store, StoreError};
-use super::turn::{After, Held, HintChange, Turn};
+use super::turn::{After, Held, HintChange, Place, Turn};
 use super::{Located, Output, Replica, Trouble};
 
 /// In what capacity this node takes a write or a merge.
@@ -67,6 +67,16 @@ pub(crate) struct Owed {
     pub(crate) digest: Digest,
     /// Empty if there is a marker without a record: nothing is left to deliver.
     pub(crate) siblings: Siblings,
+}
+
+impl Role {
+    /// Where a node in this capacity holds a key's state.
+    pub(super) fn place(self, located: &Located<'_>) -> Place {
+        match self {
+            Role::Owner { .. } => Place::Record(located.record.clone()),
+            Role::StandIn { target } => Place::Copy(HintKey::new(target, &located.record)),
+        }
+    }
 }
 
 impl Known {

@@ -5,6 +5,8 @@
 //!   be an older copy of itself, so no start goes on with the actors of another. [13/400 runs lost data otherwise]
 //! - A batch that was not applied gives its counters back. [173/400]
 //! - A client's retry is recognised by its write id, and never stamped again. [25/400]
+//! - A write id names a write of one key. Used for another key it is another write: a key's vector may cover any dot of
+//!   its partition's actor, so that a dot remembered for one key would count as stored at another.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -15,10 +17,12 @@ use driftless_proto::{ActorId, Context, Dot, Header, Hlc, Refusal, Version, Vers
 use driftless_ring::PartitionId;
 use rand::Rng;
 use rand::rngs::StdRng;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128_with_seed};
 
 use crate::peer::Write;
 use crate::time::Instant;
+
+use super::record::RecordKey;
 
 /// An actor and how many writes it has stamped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,52 +86,65 @@ impl Actors {
 
 /// What a client meant to write: a retry must mean the same.
 pub(super) struct Intent {
-    id: WriteId,
+    name: Name,
     /// Of the value alone: all that the stored header can be compared with.
     len: Option<u32>,
     value_hash: u64,
-    /// Of value and context.
+    /// Of bucket, key, value and context.
     digest: u128,
 }
 
-impl Intent {
-    pub(super) fn new(write: &Write) -> Intent {
-        let value_hash = write.value.as_ref().map_or(0, |value| xxh3_64(value));
-        let mut bytes = Vec::with_capacity(16 + write.context.vv.len() * 16);
-        bytes.extend(value_hash.to_be_bytes());
-        bytes.push(write.value.is_some().into());
-        for (actor, counter) in write.context.vv.iter() {
-            bytes.extend(actor.0.to_be_bytes());
-            bytes.extend(counter.to_be_bytes());
-        }
-        let len = write.value.as_ref().map(|value| value.len() as u32);
-        Intent { id: write.write_id, len, value_hash, digest: xxh3_128(&bytes) }
-    }
+/// A write id at the key that it was used for. Keys are told apart by a hash that nobody outside can compute, so that the
+/// table is bounded in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Name {
+    key: u128,
+    id: WriteId,
 }
 
 /// Write ids stamped lately, bounded in number and age. What falls out is still recognised while its version is live.
 pub(super) struct WriteIds {
-    stamps: BTreeMap<WriteId, (Dot, u128)>,
-    order: VecDeque<(Instant, WriteId)>,
+    stamps: BTreeMap<Name, (Dot, u128)>,
+    order: VecDeque<(Instant, Name)>,
     max: usize,
     age: Duration,
+    /// Of the hashes.
+    seed: u64,
 }
 
 impl WriteIds {
-    pub(super) fn new(max: usize, age: Duration) -> WriteIds {
-        WriteIds { stamps: BTreeMap::new(), order: VecDeque::new(), max, age }
+    /// `seed` is this process's secret.
+    pub(super) fn new(max: usize, age: Duration, seed: u64) -> WriteIds {
+        WriteIds { stamps: BTreeMap::new(), order: VecDeque::new(), max, age, seed }
     }
 
-    /// The dot under which this very write was stamped before, if it was.
+    /// What a write of this record means.
+    pub(super) fn intent(&self, record: &RecordKey, write: &Write) -> Intent {
+        let value_hash = write.value.as_ref().map_or(0, |value| xxh3_64(value));
+        let mut hasher = Xxh3::with_seed(self.seed);
+        hasher.update(&(record.as_bytes().len() as u64).to_be_bytes());
+        hasher.update(record.as_bytes());
+        hasher.update(&value_hash.to_be_bytes());
+        hasher.update(&[write.value.is_some().into()]);
+        for (actor, counter) in write.context.vv.iter() {
+            hasher.update(&actor.0.to_be_bytes());
+            hasher.update(&counter.to_be_bytes());
+        }
+        let name = Name { key: xxh3_128_with_seed(record.as_bytes(), self.seed), id: write.write_id };
+        let len = write.value.as_ref().map(|value| value.len() as u32);
+        Intent { name, len, value_hash, digest: hasher.digest128() }
+    }
+
+    /// The dot under which this very write of this key was stamped before, if it was. `header` is the key's.
     ///
     /// # Errors
-    /// [`Refusal::WriteIdReused`] if the id was used for another value or context.
+    /// [`Refusal::WriteIdReused`] if the id was used at this key for another value or context.
     pub(super) fn recognise(&mut self, now: Instant, header: &Header, intent: &Intent) -> Result<Option<Dot>, Refusal> {
         self.forget(now);
-        if let Some(&(dot, digest)) = self.stamps.get(&intent.id) {
+        if let Some(&(dot, digest)) = self.stamps.get(&intent.name) {
             return if digest == intent.digest { Ok(Some(dot)) } else { Err(Refusal::WriteIdReused) };
         }
-        match header.with_write_id(intent.id) {
+        match header.with_write_id(intent.name.id) {
             Some((dot, outline)) if outline.len == intent.len && outline.value_hash == intent.value_hash => {
                 Ok(Some(*dot))
             }
@@ -143,23 +160,23 @@ impl WriteIds {
         {
             self.stamps.remove(&oldest);
         }
-        self.order.push_back((now, intent.id));
-        self.stamps.insert(intent.id, (dot, intent.digest));
+        self.order.push_back((now, intent.name));
+        self.stamps.insert(intent.name, (dot, intent.digest));
     }
 
     /// Forgets the newest ones: their batch was refused, so nothing was stamped.
     pub(super) fn forget_newest(&mut self, count: usize) {
-        for (_, id) in self.order.drain(self.order.len().saturating_sub(count)..) {
-            self.stamps.remove(&id);
+        for (_, name) in self.order.drain(self.order.len().saturating_sub(count)..) {
+            self.stamps.remove(&name);
         }
     }
 
     fn forget(&mut self, now: Instant) {
-        while let Some(&(since, id)) = self.order.front()
+        while let Some(&(since, name)) = self.order.front()
             && now.since(since) > self.age
         {
             self.order.pop_front();
-            self.stamps.remove(&id);
+            self.stamps.remove(&name);
         }
     }
 }
