@@ -209,7 +209,7 @@ async fn a_node_whose_clock_is_off_is_left_for_the_next_owner() {
     let client = cluster.connect().await;
     let owners = cluster.owners("default", "k");
     let put = tokio::spawn(client.bucket("default").put("k", "v").into_future());
-    cluster.nodes[owners[0]].next().await.refuse(Refusal::ClockBehind { behind_ms: 86_400_000 });
+    cluster.nodes[owners[0]].next().await.refuse(Refusal::ClockOff { ahead_ms: -86_400_000 });
     cluster.nodes[owners[1]].next().await.stored();
     put.await.expect("does not panic").expect("stored");
 }
@@ -446,6 +446,8 @@ async fn a_node_is_asked_for_its_own_status() {
         keys: Some(3),
         bytes: None,
         hints: None,
+        clock_offset_ms: Some(-3),
+        takes_writes: true,
         peers: vec![],
     })));
     assert_eq!(status.await.expect("does not panic").expect("answered").keys, Some(3));

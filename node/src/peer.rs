@@ -41,6 +41,8 @@ pub struct Hello {
     pub node: NodeId,
     /// Which life of that node this is.
     pub incarnation: Incarnation,
+    /// The newest life of the receiver that the speaker has seen.
+    pub knows: Option<Incarnation>,
     /// Ring version of the speaker.
     pub ring_version: u64,
     /// Fingerprint of its topology: equal versions must have equal ones.
@@ -54,10 +56,18 @@ pub struct Hello {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Incarnation {
     /// How often the store was opened, counted on from the moment in which its directory was made: one that was made
-    /// because its predecessor was lost is newer than that, not an old copy of it.
+    /// because its predecessor was lost is newer than that, not an old copy of it. Where the clock has it otherwise, what
+    /// others know of the predecessor puts it right.
     pub starts: u64,
     /// Random at each start: tells two copies of one directory apart.
     pub nonce: u64,
+}
+
+impl Incarnation {
+    /// Whether a node that is this one and says that it is `other` is taken for a copy of itself.
+    pub(crate) fn is_newer_than(self, other: Incarnation) -> bool {
+        self.starts > other.starts || (self.starts == other.starts && self.nonce != other.nonce)
+    }
 }
 
 /// Pairs a reply with its request. Unique within a shard over all its lives: counted on from a random number.

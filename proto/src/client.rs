@@ -267,6 +267,11 @@ pub struct NodeStatus {
     pub bytes: Option<u64>,
     /// Keys held for other nodes that could not be reached; `None` while they are being counted after a start.
     pub hints: Option<u64>,
+    /// By how many milliseconds its clock is ahead of the median of those of the other nodes that it hears, below zero if
+    /// behind; `None` if it hears none.
+    pub clock_offset_ms: Option<i64>,
+    /// Whether it takes puts and deletes; not while its clock is far from those of most others.
+    pub takes_writes: bool,
     /// Which other members this node can reach.
     pub peers: Vec<PeerStatus>,
 }

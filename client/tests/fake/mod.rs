@@ -211,6 +211,8 @@ impl Asked {
             keys: None,
             bytes: None,
             hints: None,
+            clock_offset_ms: Some(-3),
+            takes_writes: true,
             peers: vec![],
         })));
     }

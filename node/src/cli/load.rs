@@ -175,8 +175,8 @@ impl Load<'_> {
                     while keys_under_way.contains(&record.key)
                         && let Some((before, outcome)) = under_way.next().await
                     {
-                        keys_under_way.remove(&before.key);
                         self.take(&mut summary, &mut done, &before, outcome);
+                        keys_under_way.remove(&before.key);
                     }
                     keys_under_way.insert(record.key.clone());
                     let (bucket, options) = (self.bucket, self.options);

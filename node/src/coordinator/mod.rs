@@ -32,6 +32,7 @@ use rand::rngs::StdRng;
 
 use crate::config::Limits;
 use crate::engine::ClientTag;
+use crate::liveness::clocks::ClockBounds;
 use crate::metrics::Metrics;
 use crate::peer::{self, Lane, Merge, Purpose, Reply, RequestId, RequestIds};
 use crate::planted::{Bug, Planted};
@@ -101,6 +102,8 @@ pub(crate) struct Coordinator {
     up: Arc<BTreeSet<NodeId>>,
     pace: Pace,
     hedges: HedgeBudget,
+    /// What the other nodes' clocks allow this one's to show, if there are enough of them to tell.
+    clock_bounds: Option<ClockBounds>,
     /// Actors of this shard that must not be trusted any more; normally none.
     retired: BTreeSet<ActorId>,
     requests: BTreeMap<RequestId, Open>,
@@ -189,6 +192,7 @@ impl Coordinator {
             up: Arc::default(),
             pace: Pace::new(limits.attempt_timeout),
             hedges: HedgeBudget::new(),
+            clock_bounds: None,
             retired: BTreeSet::new(),
             requests: BTreeMap::new(),
             waited_for: 0,
@@ -283,6 +287,11 @@ impl Coordinator {
             Machine::Forward(forward) => forward.handle_reply(from, reply),
         }
         self.advance(now, id);
+    }
+
+    /// The clocks of the other nodes allow this one's so much.
+    pub(crate) fn handle_clock(&mut self, bounds: Option<ClockBounds>) {
+        self.clock_bounds = bounds;
     }
 
     /// A peer can be counted on.
@@ -513,7 +522,7 @@ impl Coordinator {
                 let w = plan.quorum(None, delete.w).map_err(Refusal::from)?.w();
                 let sloppy = plan.sloppy(delete.sloppy);
                 match self.whom_to_forward_to(&plan, sloppy, false)? {
-                    None => self.start_put(plan, sloppy, w, tombstone(&delete, context), deadline),
+                    None => self.start_put(now, plan, sloppy, w, tombstone(&delete, context), deadline),
                     // A primary that could not be counted on when the delete began is back: the next attempt is its.
                     Some(_) => Err(Refusal::NotCoordinator.into()),
                 }

@@ -48,7 +48,7 @@ impl Coordinator {
                 let context = context.unwrap_or_default();
                 let write =
                     Write { bucket, key, value: Some(value), write_id, context, hint_for: None, owed_to: Vec::new() };
-                Ok((Machine::Put(self.start_put(plan, sloppy, w, write, deadline)?), question))
+                Ok((Machine::Put(self.start_put(now, plan, sloppy, w, write, deadline)?), question))
             }
             Request::Delete(delete) => {
                 let plan = Plan::of_key(topology, me, up, delete.bucket, &delete.key)?;
@@ -61,9 +61,10 @@ impl Coordinator {
                 let machine = match context {
                     Some(context) => {
                         let write = tombstone(&delete, context);
-                        Machine::Put(self.start_put(plan, sloppy, quorum.w(), write, deadline)?)
+                        Machine::Put(self.start_put(now, plan, sloppy, quorum.w(), write, deadline)?)
                     }
                     None => {
+                        self.check_clock(now)?;
                         let demand = Demand {
                             r: quorum.r(),
                             // What the delete takes for granted must stay: a tombstone seen on one replica may be a
@@ -115,14 +116,17 @@ impl Coordinator {
         Get::start(plan, get.bucket, get.key.clone(), demand, &self.pace, now)
     }
 
+    /// Begins a write that this node stamps.
     pub(super) fn start_put(
         &self,
+        now: Now,
         plan: Plan,
         sloppy: bool,
         w: u8,
         write: Write,
         deadline: Instant,
     ) -> Result<Put, Failure> {
+        self.check_clock(now)?;
         let is_mine = plan.is_mine();
         let w = if self.planted.is(Bug::AckBeforeW) { w - 1 } else { w };
         let put = Put::start(plan, sloppy, w, write, deadline, self.planted)?;
@@ -130,6 +134,14 @@ impl Coordinator {
             self.metrics.fallback_coordinated.inc();
         }
         Ok(put)
+    }
+
+    /// Whether this node's clock is good enough to stamp with. What others have stamped plays no part in it.
+    fn check_clock(&self, now: Now) -> Result<(), Refusal> {
+        match self.clock_bounds.and_then(|bounds| bounds.ahead_ms(now)) {
+            Some(ahead_ms) => Err(Refusal::ClockOff { ahead_ms }),
+            None => Ok(()),
+        }
     }
 
     /// Who is to coordinate a write; `None` if this node is: it stores the key, or no primary can be counted on and

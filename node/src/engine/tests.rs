@@ -21,6 +21,7 @@ use crate::store::memory::MemoryStore;
 
 use super::*;
 
+mod clocks;
 mod damaged;
 mod deleting;
 mod durability;

@@ -349,7 +349,8 @@ impl<S: Store> Replica<S> {
         let header = known.header();
         let nothing = Context::default();
         let read = if self.planted.is(Bug::StampBeforeContext) { &nothing } else { &write.context };
-        let written_at = stamp::written_at(now.wall, header, read, self.limits.clock_ahead_max)?;
+        let written_at = stamp::written_at(now.wall, header, read);
+        self.metrics.stamps_ahead.inc_by(stamp::is_ahead(written_at, now.wall, self.limits.clock_off_max).into());
         stamp::check_room(header, &write)?;
 
         let mut siblings = if header.live().iter().all(|(dot, _)| write.context.vv.covers(*dot)) {
@@ -362,7 +363,14 @@ impl<S: Store> Replica<S> {
         if self.planted.is(Bug::DotFromContext) {
             dot.counter = write.context.vv.counter(dot.actor) + 1;
         }
-        let replaced = if self.planted.is(Bug::FalseSiblings) { &nothing.vv } else { &write.context.vv };
+        let mut replaced = if self.planted.is(Bug::FalseSiblings) { &nothing.vv } else { &write.context.vv };
+        let mut held;
+        if bucket.conflict == Conflict::Lww && written_at <= header.written_at() {
+            // At the end of time no stamp is later than what is held, and the dots would decide against one in two.
+            held = siblings.vv().clone();
+            held.join(replaced);
+            replaced = &held;
+        }
         siblings.event(replaced, dot, stamp::version(&write, written_at));
         self.settle(bucket, &mut siblings);
         self.turn.write_ids += 1;

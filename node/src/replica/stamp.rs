@@ -181,17 +181,16 @@ impl WriteIds {
     }
 }
 
-/// When a write happened: after what the clock says, what is held, and what its writer had read.
-///
-/// # Errors
-/// [`Refusal::ClockBehind`] if that is more than `ahead_max` ahead of the clock.
-pub(super) fn written_at(wall: Hlc, header: &Header, read: &Context, ahead_max: Duration) -> Result<Hlc, Refusal> {
-    let stamp = Hlc::after(wall, header.written_at(), read.written_at);
-    let ahead_ms = stamp.millis().saturating_sub(wall.millis());
-    if u128::from(ahead_ms) > ahead_max.as_millis() {
-        return Err(Refusal::ClockBehind { behind_ms: ahead_ms });
-    }
-    Ok(stamp)
+/// When a write happened: after what the clock says, what is held, and what its writer had read. However far ahead of the
+/// clock that is: what is stored or shown is never a reason to refuse, since it would be one until real time catches up. Wrong
+/// clocks are kept out by the nodes that have them (`liveness::clocks`). At the end of time stamps stay there, and dots decide.
+pub(super) fn written_at(wall: Hlc, header: &Header, read: &Context) -> Hlc {
+    Hlc::after(wall, header.written_at(), read.written_at)
+}
+
+/// Whether a stamp is so far ahead of the clock that some clock must have been wrong.
+pub(super) fn is_ahead(stamp: Hlc, wall: Hlc, off_max: Duration) -> bool {
+    u128::from(stamp.millis().saturating_sub(wall.millis())) > off_max.as_millis()
 }
 
 /// Refuses a write that would leave more siblings, or more bytes of them, than it found, beyond the limit. A write

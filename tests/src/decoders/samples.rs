@@ -168,7 +168,7 @@ pub fn refusals() -> Vec<Refusal> {
         Refusal::NotOwner { ring_version: 1 },
         Refusal::StaleRing { theirs: 1, ours: 2 },
         Refusal::WriteIdReused,
-        Refusal::ClockBehind { behind_ms: 70_000 },
+        Refusal::ClockOff { ahead_ms: -70_000 },
         Refusal::StorageFull,
         Refusal::Stopping,
         Refusal::BadRequest("limit 0".to_owned()),
@@ -222,6 +222,8 @@ pub fn client_responses() -> Vec<Response> {
         keys: Some(1000),
         bytes: Some(1 << 30),
         hints: None,
+        clock_offset_ms: Some(-3),
+        takes_writes: true,
         peers: livenesses()
             .into_iter()
             .map(|liveness| client::PeerStatus { name: format!("{liveness:?}"), connected: true, liveness })

@@ -30,5 +30,6 @@ impl Clock {
 /// Some day in 2023: any number with room for skews on both sides will do.
 const WORLD_BEGAN_MS: u64 = 1_700_000_000_000;
 
-/// Skews are drawn from ± this. Two clocks never differ by the minute from which coordinators refuse to stamp.
+/// Skews are drawn from ± this, but for one clock that is a day off for a while: else two clocks never differ by the minute
+/// from which a node does not trust its own.
 pub const SKEW_MS_MAX: i64 = 20_000;

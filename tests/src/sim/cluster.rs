@@ -13,6 +13,7 @@ use driftless_antientropy::{Held, Tree};
 use driftless_node::config::{AaeLimits, Limits};
 use driftless_node::engine::{ClientTag, Engine, EngineConfig, Output};
 use driftless_node::liveness::Liveness;
+use driftless_node::liveness::clocks::{self, ClockSettings, Clocks, Stance};
 use driftless_node::liveness::detector::{self, Detector, DetectorConfig, DetectorSettings};
 use driftless_node::metrics::Metrics;
 use driftless_node::peer::{Incarnation, Message};
@@ -62,6 +63,7 @@ pub struct Node {
     pub timer_planned: Option<Micros>,
     engine: Option<Engine<SimStore>>,
     detector: Option<Detector>,
+    clocks: Option<Clocks>,
     /// What the engine is told of a peer, whatever the detector thinks.
     misjudged: BTreeMap<NodeId, Liveness>,
     inbox: Vec<Input>,
@@ -136,6 +138,8 @@ pub struct Turn {
     pub datagrams: Vec<(NodeId, Bytes)>,
     /// What it has changed its mind about.
     pub opinions: Vec<(NodeId, Liveness)>,
+    /// Whether it has found its own clock to be off.
+    pub found_clock_off: bool,
 }
 
 impl Node {
@@ -157,6 +161,7 @@ impl Node {
             timer_planned: None,
             engine: None,
             detector: None,
+            clocks: None,
             misjudged: BTreeMap::new(),
             inbox: Vec::new(),
         }
@@ -175,6 +180,9 @@ impl Node {
         assert!(self.engine.is_none(), "a node starts only when it is down");
         self.store.open();
         self.clock.origin = rng.random_range(0..1 << 40);
+        let members: Vec<NodeId> = topology.ring().members().iter().map(|member| member.id).collect();
+        let settings = ClockSettings { off_max: limits.clock_off_max };
+        self.clocks = Some(Clocks::new(self.id, members.iter().copied(), settings));
         let config = EngineConfig {
             node: self.id,
             shard: 0,
@@ -190,7 +198,7 @@ impl Node {
         let config = DetectorConfig {
             node: self.id,
             incarnation: Incarnation { starts: self.life + 1, nonce: 0 },
-            members: topology.ring().members().iter().map(|member| member.id).collect(),
+            members,
             settings: detector_settings(),
             seed: rng.random(),
             metrics: Arc::clone(&self.metrics),
@@ -202,6 +210,7 @@ impl Node {
     pub fn stop(&mut self) {
         self.engine = None;
         self.detector = None;
+        self.clocks = None;
         self.misjudged.clear();
         self.inbox.clear();
         self.removed.clear();
@@ -229,7 +238,8 @@ impl Node {
     /// One turn of the shell.
     pub fn turn(&mut self, at: Micros) -> Turn {
         let mut turn = Turn::default();
-        let (Some(engine), Some(detector)) = (&mut self.engine, &mut self.detector) else {
+        let (Some(engine), Some(detector), Some(clocks)) = (&mut self.engine, &mut self.detector, &mut self.clocks)
+        else {
             return turn;
         };
         let now = self.clock.now(at);
@@ -240,7 +250,10 @@ impl Node {
                     detector.handle_heard(now.instant, from);
                     engine.handle_peer(now, from, message);
                 }
-                Input::Datagram { from, bytes } => detector.handle_datagram(now.instant, from, &bytes),
+                Input::Datagram { from, bytes } => {
+                    let bytes = clocks.open(now, from, &bytes).expect("nodes send what they can read");
+                    detector.handle_datagram(now.instant, from, bytes);
+                }
                 Input::Up(peer) => {
                     engine.handle_peer_up(now, peer);
                     detector.handle_connected(now.instant, peer);
@@ -263,13 +276,20 @@ impl Node {
         }
         while let Some(output) = detector.poll_output() {
             match output {
-                detector::Output::Send { to, bytes } => turn.datagrams.push((to, bytes)),
+                detector::Output::Send { to, bytes } => turn.datagrams.push((to, clocks.seal(now, to, &bytes))),
                 detector::Output::Changed { peer, liveness } => {
                     turn.opinions.push((peer, liveness));
                     if !self.misjudged.contains_key(&peer) {
                         engine.handle_liveness(now, peer, liveness);
                     }
                 }
+            }
+        }
+        clocks.look(now);
+        while let Some(output) = clocks.poll_output() {
+            match output {
+                clocks::Output::Bounds(bounds) => engine.handle_clock(bounds),
+                clocks::Output::Changed(standing) => turn.found_clock_off |= standing.stance == Stance::Off,
             }
         }
         if engine.poll_timeout().is_some_and(|due| due <= now.instant) {

@@ -327,6 +327,21 @@ impl FaultSet {
     }
 }
 
+impl FaultSet {
+    /// A clock that is a day off for a while, of one node: more than the others can tell from their own could outvote them.
+    pub fn wrong_day(&self, profile: &Profile, rng: &mut StdRng) -> Vec<(Micros, Fault)> {
+        if !self.clocks || rng.random_bool(0.5) {
+            return Vec::new();
+        }
+        let node = node(profile, rng);
+        let skew_ms = if rng.random_bool(0.7) { DAY_MS } else { -DAY_MS };
+        // Often from the beginning: then its first writes are stamped before it hears anybody.
+        let from = if rng.random_bool(0.5) { 0 } else { rng.random_range(0..profile.active) };
+        let until = from + rng.random_range(20_000..profile.active);
+        vec![(from, Fault::ClockJump { node, skew_ms }), (until, Fault::ClockJump { node, skew_ms: 0 })]
+    }
+}
+
 impl DiskErrors {
     /// Draws a set; half of the seeds have none. Damage is seldom where a disk is set back: that excuses too much.
     pub fn draw(rollback: bool, rng: &mut StdRng) -> DiskErrors {
@@ -370,6 +385,8 @@ impl DiskErrors {
         acts
     }
 }
+
+const DAY_MS: i64 = 86_400_000;
 
 fn crash(profile: &Profile, rng: &mut StdRng) -> Fault {
     let node = node(profile, rng);

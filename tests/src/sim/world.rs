@@ -199,12 +199,13 @@ impl World {
             self.start(node);
         }
         let planned = self.profile.faults.plan(&self.profile, &mut self.fault_rng);
+        let wrong_day = self.profile.faults.wrong_day(&self.profile, &mut self.error_rng);
         let errors = self.profile.faults.errors.plan(&self.profile, &planned, &mut self.error_rng);
         self.rotting = errors.iter().find_map(|(_, fault)| match fault {
             Fault::Rot { node, .. } => Some((*node, None)),
             _ => None,
         });
-        for (at, fault) in planned.into_iter().chain(errors) {
+        for (at, fault) in planned.into_iter().chain(wrong_day).chain(errors) {
             self.schedule.at(at, Event::Fault(fault));
         }
         for client in 0..self.clients.len() {
@@ -326,7 +327,8 @@ impl World {
         let now = self.schedule.now();
         let rots = self.rotting.as_ref().is_some_and(|(rots, _)| *rots == node);
         let set_apart = if rots { self.nodes[node].damaged() } else { Vec::new() };
-        let Turn { outputs, datagrams, opinions } = self.nodes[node].turn(now);
+        let Turn { outputs, datagrams, opinions, found_clock_off } = self.nodes[node].turn(now);
+        self.coverage.add("clocks found off", found_clock_off.into());
         let life = (node, self.nodes[node].life);
         let mut halted = None;
         let log = self.nodes[node].store.take_log();

@@ -1,4 +1,4 @@
-//! Dots, actors, write ids and clocks.
+//! Dots, actors and write ids.
 
 use super::*;
 use crate::peer::Purpose;
@@ -148,17 +148,6 @@ fn every_write_that_lww_discards_is_counted() {
     assert_eq!(values(&trio.read(2, LWW, 3)).len(), 1);
     let discarded: u64 = trio.engines.iter().map(|engine| engine.metrics.lww_discarded.get()).sum();
     assert!(discarded >= 1);
-}
-
-#[test]
-fn a_coordinator_whose_clock_is_far_behind_refuses_to_stamp() {
-    let mut trio = Trio::new();
-    let wall = trio.now.wall;
-    trio.now.wall = Hlc::from_millis(wall.millis() + 120_000);
-    let context = trio.put_and_settle(0, put(SIBLINGS, "v1", None)).context;
-    trio.now.wall = wall;
-    let request = trio.ask(1, put(SIBLINGS, "v2", context));
-    assert_eq!(trio.failure(request), Failure::Refused(Refusal::ClockBehind { behind_ms: 120_000 }));
 }
 
 #[test]

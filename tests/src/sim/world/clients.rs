@@ -2,6 +2,7 @@
 
 use driftless_node::engine::ClientTag;
 use driftless_proto::client::{Request, Response};
+use driftless_proto::{Failure, Refusal};
 use rand::Rng;
 
 use super::super::client::{Current, Next};
@@ -95,6 +96,9 @@ impl World {
             && matches!(response, Response::Stored(stored) if stored.context.is_some())
         {
             self.coverage.add("contexts returned by puts", 1);
+        }
+        if matches!(response, Response::Failed(Failure::Refused(Refusal::ClockOff { .. }))) {
+            self.coverage.add("writes refused for a wrong clock", 1);
         }
         self.go_on(client, next);
     }

@@ -2,6 +2,7 @@
 
 use rand::Rng;
 
+use super::super::clock::SKEW_MS_MAX;
 use super::super::cluster::{self, Found, Input};
 use super::super::nemesis::Fault;
 use super::super::profile::Damage;
@@ -20,6 +21,9 @@ impl World {
         for node in 0..self.nodes.len() {
             self.nodes[node].store.repair();
             self.nodes[node].sync_fails = false;
+            if self.nodes[node].clock.skew_ms.abs() > SKEW_MS_MAX {
+                self.nodes[node].clock.skew_ms = 0;
+            }
             self.resume(node);
             // Damage that nobody happened to meet is met by the next start.
             if self.nodes[node].store.is_damaged() {
@@ -112,7 +116,7 @@ impl World {
             }
             Fault::Resume { node } => self.resume(node),
             Fault::ClockJump { node, skew_ms } => {
-                self.coverage.add("clock jumps", 1);
+                self.coverage.add(if skew_ms.abs() > SKEW_MS_MAX { "clocks a day off" } else { "clock jumps" }, 1);
                 self.nodes[node].clock.skew_ms = skew_ms;
             }
             Fault::DiskFull { node, lasts } => {
