@@ -191,6 +191,18 @@ impl<S: Store> Engine<S> {
         self.route(now);
     }
 
+    /// What this shard asked of a peer was not sent, since more waits for that peer than may: as if the peer had refused, but
+    /// this says nothing of the peer.
+    pub fn handle_unsent(&mut self, now: Now, to: NodeId, id: RequestId) {
+        self.metrics.unsent.inc();
+        let refused = Reply::Refused(Refusal::Overloaded { retry_after_ms: UNSENT_RETRY_MS });
+        match id.lane() {
+            Lane::Coordinator => self.coordinator.handle_unsent(now, to, id, refused),
+            _ => self.take_reply(now, to, id, refused),
+        }
+        self.route(now);
+    }
+
     /// There is a connection to this peer.
     pub fn handle_peer_up(&mut self, now: Now, peer: NodeId) {
         self.reach.handle_connected(peer);
@@ -451,6 +463,9 @@ impl<S: Store> Engine<S> {
 fn view<'a, S>(replica: &'a Replica<S>, pressure: &mut Pressure, handoff: &Handoff, now: Now) -> View<'a, S> {
     View { replica, pressed: pressure.is_high(now.instant), recipients: handoff.recipients() }
 }
+
+/// When something may be sent again to a peer that does not take what it is sent.
+const UNSENT_RETRY_MS: u32 = 100;
 
 /// How often the figures of handoff are published.
 const FIGURES_INTERVAL: Duration = Duration::from_millis(200);

@@ -49,6 +49,8 @@ pub struct Metrics {
     pub expired: Counter,
     /// Requests refused because queues were full.
     pub overloaded: Counter,
+    /// Requests to peers that were not sent because too much waited for that peer.
+    pub unsent: Counter,
     /// Writes recognised as retries of one already stamped.
     pub retries_recognised: Counter,
     /// Merges that changed nothing.
@@ -208,6 +210,7 @@ impl Metrics {
             ("forwards", "Requests forwarded to a node that stores the key", &self.forwards),
             ("expired", "Work dropped because its deadline had passed", &self.expired),
             ("overloaded", "Requests refused because queues were full", &self.overloaded),
+            ("unsent", "Requests to peers not sent because too much waited for that peer", &self.unsent),
             ("retries_recognised", "Writes recognised as retries", &self.retries_recognised),
             ("merges_unchanged", "Merges that changed nothing", &self.merges_unchanged),
             ("lww_discarded", "Concurrent writes discarded in LWW buckets", &self.lww_discarded),

@@ -22,8 +22,12 @@
 //!
 //! On the wire each side first says [`Hello`] and closes the connection if the other's does not fit.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use driftless_antientropy::{Sums, Unequal};
 use driftless_proto::client;
+use driftless_proto::frame::FRAME_SHARED_MAX;
 use driftless_proto::{BucketId, Context, Header, Key, Refusal, Siblings, Version, WriteId};
 use driftless_ring::{ArcIndex, NodeId, PartitionId};
 use serde::{Deserialize, Serialize};
@@ -211,7 +215,7 @@ pub struct Write {
     /// Key.
     pub key: Key,
     /// The value and the client's name for this write; `value: None` writes a tombstone.
-    pub value: Option<bytes::Bytes>,
+    pub value: Option<Bytes>,
     /// The client's name for this write.
     pub write_id: WriteId,
     /// What its writer had read.
@@ -334,6 +338,31 @@ pub struct Page {
     pub complete: bool,
 }
 
+impl Message {
+    /// The values that it carries, in their order: all that can make it large.
+    pub fn values(&self) -> Vec<Bytes> {
+        let of_state = |siblings: &Siblings| siblings.values().filter_map(|version| version.value.clone()).collect();
+        match &self.body {
+            Body::Request { request: Request::Merge(merge), .. } => of_state(&merge.siblings),
+            Body::Request { request: Request::Forward(client::Request::Put(put)), .. } => vec![put.value.clone()],
+            Body::Reply(Reply::State(State::Full(siblings))) => of_state(siblings),
+            Body::Request { .. } | Body::Reply(_) => Vec::new(),
+        }
+    }
+}
+
+/// How long so many bytes may take beyond what a message usually takes: on the way, to be copied, and onto a disk. What is
+/// small takes no time of its own.
+pub fn time_to_carry(bytes: usize) -> Duration {
+    match bytes.checked_sub(FRAME_SHARED_MAX) {
+        None | Some(0) => Duration::ZERO,
+        Some(beyond) => Duration::from_micros(beyond as u64 / CARRIED_PER_MICROSECOND),
+    }
+}
+
+/// Bytes: a tenth of a gigabit network, as clients reckon too.
+const CARRIED_PER_MICROSECOND: u64 = 12;
+
 /// A message on the wire: deadlines travel as what remains of them.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct WireMessage {
@@ -366,7 +395,7 @@ impl Message {
     pub fn from_wire(wire: WireMessage, now: Instant) -> Message {
         let body = match wire.body {
             WireBody::Request { remaining_ms, request } => {
-                Body::Request { deadline: now + std::time::Duration::from_millis(remaining_ms.into()), request }
+                Body::Request { deadline: now + Duration::from_millis(remaining_ms.into()), request }
             }
             WireBody::Reply(reply) => Body::Reply(reply),
         };

@@ -265,6 +265,17 @@ impl Coordinator {
         over.into_iter().for_each(|id| self.close(id));
     }
 
+    /// What was asked of a replica was not sent, which is as good as this refusal.
+    pub(crate) fn handle_unsent(&mut self, now: Now, to: NodeId, id: RequestId, refused: Reply) {
+        if let Some(open) = self.requests.get_mut(&id)
+            && let Some(at) = open.attempts.iter().position(|attempt| attempt.to == to)
+        {
+            // The replica knows nothing of it, so this says nothing of how fast it is.
+            open.attempts.remove(at);
+        }
+        self.handle_reply(now, to, id, refused);
+    }
+
     /// A replica has answered one of our requests.
     pub(crate) fn handle_reply(&mut self, now: Now, from: NodeId, id: RequestId, reply: Reply) {
         let Some(open) = self.requests.get_mut(&id) else { return };
