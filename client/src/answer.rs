@@ -94,7 +94,7 @@ impl Context {
 
 impl Read {
     pub(crate) fn new(read: client::Read) -> Read {
-        let client::Read { siblings, context, explanation } = read;
+        let client::Read { siblings, context, explanation, .. } = read;
         Read { siblings, context: context.map(Context), explanation }
     }
 

@@ -6,7 +6,7 @@
 //!         │◀── Stamped ── once the batch is applied        ◀── Acked ── once it is synced
 //!         │── Merge ───────────────────────────▶ every other replica
 //!         │◀── Acked ── once what the merge left is synced
-//!   Get:  │── Read ────────────────────────────▶ ◀── State
+//!   Get:  │── Read ────────────────────────────▶ ◀── State       before a large one: Coming
 //!   Scan: │── Scan ────────────────────────────▶ ◀── Page
 //! node that does not store a key                coordinator
 //!         │── Forward ─────────────────────────▶ ◀── Forwarded
@@ -27,7 +27,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use driftless_antientropy::{Sums, Unequal};
 use driftless_proto::client;
-use driftless_proto::frame::FRAME_SHARED_MAX;
+use driftless_proto::frame::{FRAME_SHARED_MAX, SHARED_FROM};
 use driftless_proto::{BucketId, Context, Header, Key, Refusal, Siblings, Version, WriteId};
 use driftless_ring::{ArcIndex, NodeId, PartitionId};
 use serde::{Deserialize, Serialize};
@@ -170,6 +170,12 @@ pub enum Reply {
     Acked,
     /// To [`Read`].
     State(State),
+    /// To [`Read`]: a large state follows, on a stream of its own. It lets the reader wait as long as that takes; nothing else
+    /// rests on it.
+    Coming {
+        /// Of its values.
+        bytes: u64,
+    },
     /// To [`Scan`].
     Page(Page),
     /// To [`Request::Forward`].
@@ -339,16 +345,38 @@ pub struct Page {
 }
 
 impl Message {
-    /// The values that it carries, in their order: all that can make it large.
-    pub fn values(&self) -> Vec<Bytes> {
-        let of_state = |siblings: &Siblings| siblings.values().filter_map(|version| version.value.clone()).collect();
+    /// The values that it carries, in their order, if they are what makes it large; else none.
+    pub fn large_values(&self) -> Vec<Bytes> {
+        let of = |bytes: usize| bytes >= SHARED_FROM;
         match &self.body {
-            Body::Request { request: Request::Merge(merge), .. } => of_state(&merge.siblings),
-            Body::Request { request: Request::Forward(client::Request::Put(put)), .. } => vec![put.value.clone()],
-            Body::Reply(Reply::State(State::Full(siblings))) => of_state(siblings),
+            Body::Request { request, .. } if of(request.value_bytes()) => request.values().cloned().collect(),
+            Body::Reply(Reply::State(State::Full(siblings))) if of(siblings.value_bytes()) => {
+                values(siblings).cloned().collect()
+            }
             Body::Request { .. } | Body::Reply(_) => Vec::new(),
         }
     }
+}
+
+impl Request {
+    /// Bytes of the values that it carries.
+    pub fn value_bytes(&self) -> usize {
+        self.values().map(Bytes::len).sum()
+    }
+
+    fn values(&self) -> impl Iterator<Item = &Bytes> + '_ {
+        let (siblings, alone) = match self {
+            Request::Merge(merge) => (Some(&merge.siblings), None),
+            Request::Write(write) => (None, write.value.as_ref()),
+            Request::Forward(client::Request::Put(put)) => (None, Some(&put.value)),
+            _ => (None, None),
+        };
+        siblings.into_iter().flat_map(values).chain(alone)
+    }
+}
+
+fn values(siblings: &Siblings) -> impl Iterator<Item = &Bytes> + '_ {
+    siblings.values().filter_map(|version| version.value.as_ref())
 }
 
 /// How long so many bytes may take beyond what a message usually takes: on the way, to be copied, and onto a disk. What is

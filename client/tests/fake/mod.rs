@@ -249,7 +249,7 @@ pub fn read(values: &[&str]) -> driftless_proto::client::Read {
         .collect();
     // The fake context is the values themselves, so that a test sees which read a put belongs to.
     let context = (!values.is_empty()).then(|| bytes::Bytes::from(values.join("+")).into());
-    driftless_proto::client::Read { siblings, context, explanation: None }
+    driftless_proto::client::Read { siblings, context, page: None, explanation: None }
 }
 
 impl Cluster {

@@ -22,9 +22,11 @@ mod start;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use driftless_proto::client::{self, Request, Response};
-use driftless_proto::{ActorId, Context, ContextKeys, Failure, Refusal, Siblings, Topology, Unknown};
+use driftless_proto::key::STATE_BYTES_MAX;
+use driftless_proto::{ActorId, Context, ContextKeys, Dot, Failure, Refusal, Siblings, Topology, Unknown};
 use driftless_proto::{BucketId, Key};
 use driftless_ring::{NodeId, PartitionId};
 use rand::Rng;
@@ -33,7 +35,7 @@ use rand::rngs::StdRng;
 use crate::config::Limits;
 use crate::engine::ClientTag;
 use crate::metrics::Metrics;
-use crate::peer::{self, Lane, Merge, Purpose, Reply, RequestId, RequestIds};
+use crate::peer::{self, Lane, Merge, Purpose, Reply, RequestId, RequestIds, time_to_carry};
 use crate::planted::{Bug, Planted};
 use crate::time::{Instant, Now};
 
@@ -76,7 +78,7 @@ enum Action {
 /// What a machine found out.
 enum Answer {
     Read { siblings: Siblings, replicas: Vec<Testimony> },
-    Written { dot: driftless_proto::Dot, siblings: Siblings, acks: u8, primaries: u8 },
+    Written { dot: Dot, siblings: Siblings, acks: u8, primaries: u8 },
     Page(client::Page),
     Ready(Response),
 }
@@ -132,6 +134,8 @@ struct Attempt {
     to: NodeId,
     work: Work,
     since: Instant,
+    /// What it takes to carry what is sent, or is known to be on its way back.
+    carried: Duration,
     /// When to ask another replica as well; `None` once that was looked at.
     late_at: Option<Instant>,
     overdue_at: Instant,
@@ -153,6 +157,8 @@ enum Question {
         partition: PartitionId,
         r: u8,
         explain: bool,
+        /// By earlier answers to the same read.
+        shown: Vec<Dot>,
     },
     Put {
         bucket: BucketId,
@@ -283,8 +289,12 @@ impl Coordinator {
         if !matches!(reply, Reply::Stamped(_))
             && let Some(at) = open.attempts.iter().position(|attempt| attempt.to == from)
         {
-            let Attempt { work, since, .. } = open.attempts.remove(at);
-            self.pace.observe(from, work, now.instant.since(since));
+            if let Reply::Coming { bytes } = reply {
+                let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(STATE_BYTES_MAX);
+                return open.attempts[at].allow(time_to_carry(bytes));
+            }
+            let Attempt { work, since, carried, .. } = open.attempts.remove(at);
+            self.pace.observe(from, work, now.instant.since(since).saturating_sub(carried));
         }
         match &mut open.machine {
             Machine::Put(put) => put.handle_reply(from, reply, &self.retired),
@@ -372,8 +382,8 @@ impl Coordinator {
             }
         }
         let is_overdue = |attempt: &mut Attempt| attempt.overdue_at <= now.instant;
-        for Attempt { to, work, since, .. } in open.attempts.extract_if(.., is_overdue) {
-            self.pace.observe(to, work, now.instant.since(since));
+        for Attempt { to, work, since, carried, .. } in open.attempts.extract_if(.., is_overdue) {
+            self.pace.observe(to, work, now.instant.since(since).saturating_sub(carried));
             open.machine.handle_overdue(to);
             self.outputs.push_back(Output::Overdue(to));
         }
@@ -421,13 +431,16 @@ impl Coordinator {
                     if to != self.me
                         && let Some(work) = Work::of(&request)
                     {
-                        open.attempts.push(Attempt {
+                        let mut attempt = Attempt {
                             to,
                             work,
                             since: now.instant,
+                            carried: Duration::ZERO,
                             late_at: Some(now.instant + self.pace.late_after(to, work)),
                             overdue_at: now.instant + self.pace.overdue_after(to, work),
-                        });
+                        };
+                        attempt.allow(time_to_carry(request.value_bytes()));
+                        open.attempts.push(attempt);
                     }
                     if self.planted.is(Bug::DuplicatedForward)
                         && let peer::Request::Forward(_) = &request
@@ -468,6 +481,7 @@ impl Coordinator {
                         topology: &self.topology,
                         keys: &self.keys,
                         metrics: &self.metrics,
+                        page_bytes: self.limits.read_page_bytes,
                         planted: self.planted,
                     };
                     let response = responder.response(&open.question, result);
@@ -546,6 +560,15 @@ impl Open {
         let machine = self.machine.poll_timeout()?;
         let attempts = self.attempts.iter().map(|attempt| attempt.late_at.unwrap_or(attempt.overdue_at));
         Some(attempts.min().map_or(machine, |at| at.min(machine)))
+    }
+}
+
+impl Attempt {
+    /// It may take so much longer, for what has to be carried.
+    fn allow(&mut self, time: Duration) {
+        self.carried = self.carried.saturating_add(time);
+        self.late_at = self.late_at.map(|at| at + time);
+        self.overdue_at = self.overdue_at + time * 2;
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use driftless_proto::client::{self, Request, RequestFrame, Response, ResponseFrame};
-use driftless_proto::frame::{self, FRAME_MAX, FrameError};
+use driftless_proto::frame::{self, FRAME_MAX, FrameError, SHARED_FROM};
 use driftless_proto::{Failure, Refusal};
 use quinn::Connection;
 use tokio::task::JoinSet;
@@ -183,7 +183,9 @@ impl Client {
 
     fn push(&self, local: &Local, id: u64, response: Response) -> Result<(), FrameError> {
         let values = match &response {
-            Response::Read(read) => read.siblings.iter().map(|sibling| sibling.value.clone()).collect(),
+            Response::Read(read) if read.siblings.iter().any(|sibling| sibling.value.len() >= SHARED_FROM) => {
+                read.siblings.iter().map(|sibling| sibling.value.clone()).collect()
+            }
             _ => Vec::new(),
         };
         let ring_version = local.shared.ring_version;

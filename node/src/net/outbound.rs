@@ -59,7 +59,7 @@ struct Frame {
 
 /// What is to be known of a message beside itself.
 pub(crate) struct Load {
-    /// The values that it carries, in their order.
+    /// The values that it carries, in their order, if they are what makes it large.
     pub(crate) values: Vec<Bytes>,
     /// The longest frame that the other side takes.
     pub(crate) frame_max: usize,

@@ -124,7 +124,7 @@ impl Link {
     /// need not wait to find out, and silence would speak against the peer. An answer that is not sent is lost.
     fn send(&self, local: &Local, now: Instant, message: Message) {
         let load = Load {
-            values: message.values(),
+            values: message.large_values(),
             frame_max: FRAME_PEER_MAX,
             until: match &message.body {
                 Body::Request { deadline, .. } => Some(*deadline),

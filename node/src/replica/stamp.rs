@@ -10,13 +10,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use driftless_proto::causality::Payload;
-use driftless_proto::key::{SIBLING_BYTES_MAX, SIBLINGS_MAX};
 use driftless_proto::{ActorId, Context, Dot, Header, Hlc, Refusal, Version, VersionVector, WriteId};
 use driftless_ring::PartitionId;
 use rand::Rng;
 use rand::rngs::StdRng;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
+use crate::config::Limits;
 use crate::peer::Write;
 use crate::time::Instant;
 
@@ -178,17 +178,18 @@ pub(super) fn written_at(wall: Hlc, header: &Header, read: &Context, ahead_max: 
 }
 
 /// Refuses a write that would leave more siblings, or more bytes of them, than it found, beyond the limit. A write
-/// that leaves fewer is welcome however many there are.
+/// that leaves fewer is welcome however many there are: so whoever has read all of a key can resolve it, however large
+/// merges have made it.
 ///
 /// # Errors
 /// [`Refusal::TooManySiblings`].
-pub(super) fn check_room(header: &Header, write: &Write) -> Result<(), Refusal> {
+pub(super) fn check_room(header: &Header, write: &Write, limits: &Limits) -> Result<(), Refusal> {
     let survivors = || header.live().iter().filter(|(dot, _)| !write.context.vv.covers(*dot));
     let siblings = survivors().count() + 1;
     let bytes = survivors().filter_map(|(_, outline)| outline.len).map(|len| len as usize).sum::<usize>()
         + write.value.as_ref().map_or(0, |value| value.len());
-    let too_many = siblings > SIBLINGS_MAX && siblings > header.live().len();
-    let too_large = bytes > SIBLING_BYTES_MAX && bytes > header.value_bytes();
+    let too_many = siblings > limits.siblings_max && siblings > header.live().len();
+    let too_large = bytes > limits.sibling_bytes_max && bytes > header.value_bytes();
     if too_many || too_large {
         return Err(Refusal::TooManySiblings { siblings: siblings as u32, bytes: bytes as u64 });
     }

@@ -116,7 +116,7 @@ pub fn aae_commands() -> Vec<AaeCommand> {
 /// What clients ask.
 pub fn client_requests() -> Vec<client::Request> {
     let (bucket, key) = (bucket(), key());
-    let get = client::Get { bucket, key: key.clone(), r: None, sloppy: None, explain: false };
+    let get = client::Get { bucket, key: key.clone(), r: None, sloppy: None, explain: false, shown: Vec::new() };
     let put = client::Put {
         bucket,
         key: key.clone(),
@@ -132,7 +132,8 @@ pub fn client_requests() -> Vec<client::Request> {
     let mut all = vec![
         client::Request::Topology,
         client::Request::Get(get.clone()),
-        client::Request::Get(client::Get { r: Some(3), sloppy: Some(false), explain: true, ..get }),
+        client::Request::Get(client::Get { r: Some(3), sloppy: Some(false), explain: true, ..get.clone() }),
+        client::Request::Get(client::Get { shown: vec![Dot::new(ActorId(0xa), 1), Dot::new(ActorId(0xb), 7)], ..get }),
         client::Request::Put(put.clone()),
         client::Request::Put(client::Put { context: Some(token()), w: Some(3), sloppy: Some(true), ..put }),
         client::Request::Delete(delete.clone()),
@@ -254,10 +255,21 @@ pub fn client_responses() -> Vec<Response> {
     };
     let mut all = vec![
         Response::Topology(Box::new(Topology::clone(&topology()))),
-        Response::Read(client::Read { siblings: Vec::new(), context: None, explanation: None }),
+        Response::Read(client::Read { siblings: Vec::new(), context: None, page: None, explanation: None }),
+        Response::Read(client::Read {
+            siblings: vec![sibling.clone()],
+            context: None,
+            page: Some(client::ReadPage {
+                dots: vec![Dot::new(ActorId(0xa), 1)],
+                more: true,
+                overwritten: vec![Dot::new(ActorId(0xb), 2)],
+            }),
+            explanation: None,
+        }),
         Response::Read(client::Read {
             siblings: vec![sibling.clone(), sibling],
             context: Some(token()),
+            page: None,
             explanation: Some(explanation),
         }),
         Response::Stored(client::Stored { context: Some(token()), acks: 2, primaries: 2, siblings: 1 }),
@@ -363,6 +375,7 @@ pub fn peer_replies() -> Vec<Reply> {
     let mut all = vec![
         Reply::Stamped(Stamped { dot: Dot::new(ActorId(0xa), 1), siblings: states().swap_remove(1) }),
         Reply::Acked,
+        Reply::Coming { bytes: 5 << 20 },
         Reply::Page(Page { entries, complete: true }),
         Reply::Lost,
         Reply::Pong,
