@@ -122,8 +122,8 @@ impl<S: Store> Engine<S> {
         let pings = RequestIds::new(Lane::Reach, rng.random());
         let deliveries = StdRng::from_rng(&mut rng);
         let handoff = Handoff::new(node, topology.clone(), &limits, metrics.clone(), deliveries, planted);
-        let (aae, window, aae_rng) = (limits.aae.clone(), limits.window_bytes, StdRng::from_rng(&mut rng));
-        let reconciler = Reconciler::new(node, topology.clone(), aae, window, metrics.clone(), &replica, now, aae_rng);
+        let aae_rng = StdRng::from_rng(&mut rng);
+        let reconciler = Reconciler::new(node, topology.clone(), &limits, metrics.clone(), &replica, now, aae_rng);
         let coordinator = Coordinator::new(node, topology.clone(), context_keys, limits, metrics.clone(), rng, planted);
         let ring_version = topology.ring().version().0;
         let mut engine = Engine {

@@ -254,7 +254,7 @@ impl Handoff {
                 }
                 Stage::Waiting(at) if *at <= now && up => target.begin(now, self.window),
                 Stage::Idle if up && target.put_off.due_at().is_some_and(|at| at <= now) => {
-                    target.begin(now, self.window)
+                    target.begin(now, self.window);
                 }
                 Stage::Idle | Stage::Waiting(_) => {}
             }

@@ -28,7 +28,7 @@ use driftless_ring::{NodeId, PartitionId, Token};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::config::AaeLimits;
+use crate::config::{AaeLimits, Limits};
 use crate::engine::AaeCommand;
 use crate::metrics::Metrics;
 use crate::peer::{
@@ -159,14 +159,14 @@ impl Reconciler {
     pub(crate) fn new<S: Store>(
         node: NodeId,
         topology: Arc<Topology>,
-        limits: AaeLimits,
-        window: usize,
+        limits: &Limits,
         metrics: Arc<Metrics>,
         replica: &Replica<S>,
         now: Now,
         mut rng: StdRng,
     ) -> Reconciler {
         let rounds_rng = StdRng::from_rng(&mut rng);
+        let (limits, window) = (limits.aae.clone(), limits.window_bytes);
         Reconciler {
             rounds: Rounds::new(node, &topology, replica.partitions(), limits.interval, now.instant, rounds_rng),
             ids: RequestIds::new(Lane::AntiEntropy, rng.random()),
