@@ -81,7 +81,9 @@ fn many_updates_of_a_large_value_at_once_are_all_in_the_end() {
         let client = client(&cluster).await;
         let bucket = client.bucket("default");
         let add = async |bucket: &Bucket, number: u8| {
-            bucket.update("key", |siblings| merged(siblings.iter().map(|sibling| &sibling.value), Some(number))).await
+            bucket
+                .update("key", move |siblings| merged(siblings.iter().map(|sibling| &sibling.value), Some(number)))
+                .await
         };
         let updates = join_all((0..48).map(|number| add(&bucket, number))).await;
         for (number, updated) in updates.into_iter().enumerate() {

@@ -105,7 +105,7 @@ struct Packet {
 }
 
 enum Cargo {
-    Peer(WireMessage),
+    Peer(Box<WireMessage>),
     Answer(u64, Box<Response>),
 }
 
