@@ -29,7 +29,7 @@ use crate::time::Instant;
 
 use super::record::{HintKey, RecordKey};
 use super::store::{Store, StoreError};
-use super::turn::{After, Held, Waiting, Waits};
+use super::turn::{After, Held, Place, Waiting, Waits};
 use super::{Located, Output, Replica, Trouble};
 
 /// The damaged records of a shard.
@@ -181,8 +181,10 @@ impl<S: Store> Replica<S> {
                 may come back");
             self.metrics.losses_accepted.inc();
         }
+        let (merged, place) = (merge.siblings.vv().clone(), Place::Record(located.record.clone()));
         self.mend(located, merge)?;
-        self.turn.wait(Waiting { to: self.node, id, waits: Waits::Ack { durability: Durability::Sync } });
+        let waits = Waits::Ack { merged, place, durability: Durability::Sync };
+        self.turn.wait(Waiting { to: self.node, id, waits });
         Ok(())
     }
 

@@ -180,7 +180,14 @@ fn a_turn_takes_no_more_inputs_once_they_have_cost_enough() {
         }
         trio.hand_in(
             0,
-            Ask::Get(Get { key: name.clone(), r: Some(1), bucket: SIBLINGS, sloppy: None, explain: false }),
+            Ask::Get(Get {
+                key: name.clone(),
+                r: Some(1),
+                bucket: SIBLINGS,
+                sloppy: None,
+                explain: false,
+                shown: Vec::new(),
+            }),
         );
         taken += 1;
     }
