@@ -548,6 +548,7 @@ mod tests {
             r: Some(2),
             sloppy: None,
             explain: true,
+            shown: Vec::new(),
         });
         let (mut borrowed, mut owned) = (Vec::new(), Vec::new());
         let frame = RequestFrameRef { id: 300, ring_version: 7, deadline_ms: 2_000, request: &request };

@@ -118,6 +118,7 @@ mod io;
 mod link;
 mod options;
 mod pace;
+mod pages;
 mod race;
 mod resolve;
 mod retry;

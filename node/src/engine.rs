@@ -21,7 +21,7 @@ use crate::liveness::Liveness;
 use crate::liveness::clocks::ClockBounds;
 use crate::liveness::reach::{self, Reach};
 use crate::metrics::Metrics;
-use crate::peer::{Body, Lane, Message, Reply, Request, RequestId, RequestIds};
+use crate::peer::{Body, Lane, Message, Reply, Request, RequestId, RequestIds, State};
 use crate::planted::Planted;
 use crate::pressure::{Kind, Pressure};
 use crate::reconciler::{self, Figures, Reconciler, View};
@@ -123,8 +123,8 @@ impl<S: Store> Engine<S> {
         let pings = RequestIds::new(Lane::Reach, rng.random());
         let deliveries = StdRng::from_rng(&mut rng);
         let handoff = Handoff::new(node, topology.clone(), &limits, metrics.clone(), deliveries, planted);
-        let (aae, aae_rng) = (limits.aae.clone(), StdRng::from_rng(&mut rng));
-        let reconciler = Reconciler::new(node, topology.clone(), aae, metrics.clone(), &replica, now, aae_rng);
+        let aae_rng = StdRng::from_rng(&mut rng);
+        let reconciler = Reconciler::new(node, topology.clone(), &limits, metrics.clone(), &replica, now, aae_rng);
         let coordinator = Coordinator::new(node, topology.clone(), context_keys, limits, metrics.clone(), rng, planted);
         let ring_version = topology.ring().version().0;
         let mut engine = Engine {
@@ -188,6 +188,18 @@ impl<S: Store> Engine<S> {
                 self.reach.handle_answer(from);
                 self.take_reply(now, from, message.id, reply);
             }
+        }
+        self.route(now);
+    }
+
+    /// What this shard asked of a peer was not sent, since more waits for that peer than may: as if the peer had refused, but
+    /// this says nothing of the peer.
+    pub fn handle_unsent(&mut self, now: Now, to: NodeId, id: RequestId) {
+        self.metrics.unsent.inc();
+        let refused = Reply::Refused(Refusal::Overloaded { retry_after_ms: UNSENT_RETRY_MS });
+        match id.lane() {
+            Lane::Coordinator => self.coordinator.handle_unsent(now, to, id, refused),
+            _ => self.take_reply(now, to, id, refused),
         }
         self.route(now);
     }
@@ -372,7 +384,15 @@ impl<S: Store> Engine<S> {
     fn take_from_replica(&mut self, now: Now, output: replica::Output) {
         match output {
             replica::Output::Reply { to, id, reply } if to == self.node => self.take_reply(now, to, id, reply),
-            replica::Output::Reply { to, id, reply } => self.send(to, id, Body::Reply(reply)),
+            replica::Output::Reply { to, id, reply } => {
+                if let Reply::State(State::Full(siblings)) = &reply
+                    && siblings.value_bytes() > COMING_FROM
+                {
+                    let bytes = siblings.value_bytes() as u64;
+                    self.send(to, id, Body::Reply(Reply::Coming { bytes }));
+                }
+                self.send(to, id, Body::Reply(reply));
+            }
             replica::Output::Sync(up_to) => self.outputs.push_back(Output::Sync(up_to)),
             replica::Output::Retired(actor) => self.coordinator.handle_retired(now, actor),
             replica::Output::Damaged { bucket, key, patience } => {
@@ -458,6 +478,12 @@ impl<S: Store> Engine<S> {
 fn view<'a, S>(replica: &'a Replica<S>, pressure: &mut Pressure, handoff: &Handoff, now: Now) -> View<'a, S> {
     View { replica, pressed: pressure.is_high(now.instant), recipients: handoff.recipients() }
 }
+
+/// States that are announced before they are sent: smaller ones are there as soon as a word about them.
+const COMING_FROM: usize = 1 << 20;
+
+/// When something may be sent again to a peer that does not take what it is sent.
+const UNSENT_RETRY_MS: u32 = 100;
 
 /// How often the figures of handoff are published.
 const FIGURES_INTERVAL: Duration = Duration::from_millis(200);

@@ -81,6 +81,8 @@ bugs! {
     AckBeforeW = "ack-before-w",
     /// A quorum counts nodes: two stand-ins for one primary fill two slots.
     NodesCounted = "nodes-counted",
+    /// A further answer to a read leaves out as many values as were shown, whichever they were.
+    PagesByPosition = "pages-by-position",
     /// The answer to a put carries a context also if there are siblings.
     ContextWithSiblings = "context-with-siblings",
     /// Reads do not see what the same batch has changed.

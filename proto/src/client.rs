@@ -11,7 +11,7 @@ use bytes::Bytes;
 use driftless_ring::{ArcIndex, PartitionId, Token};
 use serde::{Deserialize, Serialize};
 
-use crate::causality::{ContextToken, Hlc, WriteId};
+use crate::causality::{ContextToken, Dot, Hlc, WriteId};
 use crate::error::Failure;
 use crate::key::{BucketId, Key};
 use crate::topology::Topology;
@@ -75,6 +75,8 @@ pub struct Get {
     pub sloppy: Option<bool>,
     /// Ask all replicas, wait for them a little, and tell what each said.
     pub explain: bool,
+    /// What earlier answers to this read have shown, of a key that does not fit into one: see [`ReadPage`].
+    pub shown: Vec<Dot>,
 }
 
 /// Write a value.
@@ -169,10 +171,12 @@ pub enum Response {
 pub struct Read {
     /// The siblings that are values; none if the key does not exist or was deleted.
     pub siblings: Vec<Sibling>,
-    /// What this read has seen, tombstones included; `None` if the key was never written.
+    /// What this read has seen, tombstones included; `None` if the key was never written, or if this is not all of it.
     pub context: Option<ContextToken>,
     /// Whose answers it rests on.
     pub basis: Basis,
+    /// `None` if the key fits into one answer.
+    pub page: Option<ReadPage>,
     /// What each replica said, if asked for.
     pub explanation: Option<Explanation>,
 }
@@ -185,6 +189,34 @@ pub struct Basis {
     pub needed: u8,
     /// How many of those that decided came from primaries.
     pub primaries: u8,
+}
+
+/// One of several answers that together are one read.
+///
+/// ```text
+/// client                                                       node
+///   │── Get {shown: []} ────────────────────────────────────────▶│ reads a quorum: M1
+///   │◀── some of M1, their dots, more, no context ───────────────│
+///   │── Get {shown: [dots so far]} ─────────────────────────────▶│ reads a quorum again: M2
+///   │◀── what of M2 was not shown, its context, overwritten ─────│ nothing left: this was the last
+/// ```
+/// Any node may answer any of them, from whatever replicas it reads, and the key may change in between: nothing is remembered
+/// at a node. What makes them one read is that **the state of the last answer is shown whole**. Only that one has a context,
+/// and it goes out only when every live value of its state has been shown, now or before. So no later write with that context
+/// can replace a value that its writer was not given. Of what was shown before, the last state says what it knows to be
+/// overwritten; the reader drops that, and has exactly that state. What it has never heard of (it may come from other replicas
+/// than the earlier ones) stays shown, is not covered by the context, and so survives a write with it.
+///
+/// It must be the dots that are compared. An answer that left out as many values as were shown would leave out one that has come
+/// in between, and cover it by its context.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ReadPage {
+    /// Of the siblings in this answer, in their order.
+    pub dots: Vec<Dot>,
+    /// There are values left that were not shown: ask again.
+    pub more: bool,
+    /// In the last answer: what was shown before and is overwritten.
+    pub overwritten: Vec<Dot>,
 }
 
 /// One value read.

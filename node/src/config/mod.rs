@@ -79,6 +79,17 @@ pub struct Limits {
     pub hint_bytes_max: u64,
     /// Bytes held for any one of them, so that one node that stays away leaves room for others.
     pub hint_target_bytes_max: u64,
+    /// Most live siblings of one key that a coordinator leaves, tombstones included. Beyond it a put is refused.
+    pub siblings_max: usize,
+    /// Most bytes of them.
+    pub sibling_bytes_max: usize,
+    /// Most bytes of one key that a replica keeps, whatever merges bring together.
+    pub state_bytes_max: usize,
+    /// Bytes of values in one answer to a read, or one value: what is more comes in further pages. It must fit into a frame.
+    pub read_page_bytes: usize,
+    /// Bytes of states on their way to one peer, for the delivery of hints, and from one shard to all for anti-entropy. A state
+    /// that is larger goes beside it, one at a time, so that it holds up none.
+    pub window_bytes: usize,
     /// How long a node must have been back before it is given what was held for it. Shorter repairs sooner, and floods a
     /// node that is still starting.
     pub handoff_delay: Duration,
@@ -125,6 +136,11 @@ impl Default for Limits {
             replica_waiting_max: 16_384,
             hint_bytes_max: 8 << 30,
             hint_target_bytes_max: 4 << 30,
+            siblings_max: driftless_proto::key::SIBLINGS_MAX,
+            sibling_bytes_max: driftless_proto::key::SIBLING_BYTES_MAX,
+            state_bytes_max: driftless_proto::key::STATE_BYTES_MAX,
+            read_page_bytes: driftless_proto::key::SIBLING_BYTES_MAX,
+            window_bytes: 1 << 20,
             handoff_delay: Duration::from_secs(3),
         }
     }

@@ -198,6 +198,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn read(self) -> Result<NodeConfig, ConfigError> {
+        let fixed = Limits::default();
         let limits = Limits {
             value_bytes_max: self.parsed("limits.value_bytes_max", |text| match units::bytes(text) {
                 Ok(0) => Err("at least 1 byte".to_owned()),
@@ -233,6 +234,12 @@ impl Reader<'_> {
                 repair: self.time("aae.repair")?,
                 scrub_interval: self.time("aae.scrub_interval")?,
             },
+            // What all nodes, and the protocol, must agree on is no matter of taste.
+            siblings_max: fixed.siblings_max,
+            sibling_bytes_max: fixed.sibling_bytes_max,
+            state_bytes_max: fixed.state_bytes_max,
+            read_page_bytes: fixed.read_page_bytes,
+            window_bytes: fixed.window_bytes,
         };
         let store = StoreConfig {
             block_cache: self.parsed("store.block_cache", units::bytes)?,

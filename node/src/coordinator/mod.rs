@@ -22,9 +22,11 @@ mod start;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use driftless_proto::client::{self, Basis, Request, Response};
-use driftless_proto::{ActorId, Context, ContextKeys, Failure, Refusal, Siblings, Topology, Unknown};
+use driftless_proto::key::STATE_BYTES_MAX;
+use driftless_proto::{ActorId, Context, ContextKeys, Dot, Failure, Refusal, Siblings, Topology, Unknown};
 use driftless_proto::{BucketId, Key};
 use driftless_ring::{NodeId, PartitionId};
 use rand::Rng;
@@ -34,7 +36,7 @@ use crate::config::Limits;
 use crate::engine::ClientTag;
 use crate::liveness::clocks::ClockBounds;
 use crate::metrics::Metrics;
-use crate::peer::{self, Lane, Merge, Purpose, Reply, RequestId, RequestIds};
+use crate::peer::{self, Lane, Merge, Purpose, Reply, RequestId, RequestIds, time_to_carry};
 use crate::planted::{Bug, Planted};
 use crate::time::{Instant, Now};
 
@@ -82,7 +84,7 @@ enum Answer {
         replicas: Vec<Testimony>,
     },
     Written {
-        dot: driftless_proto::Dot,
+        dot: Dot,
         siblings: Siblings,
         acks: u8,
         primaries: u8,
@@ -151,6 +153,8 @@ struct Attempt {
     to: NodeId,
     work: Work,
     since: Instant,
+    /// What it takes to carry what is sent, or is known to be on its way back.
+    carried: Duration,
     /// When to ask another replica as well; `None` once that was looked at.
     late_at: Option<Instant>,
     overdue_at: Instant,
@@ -172,6 +176,8 @@ enum Question {
         partition: PartitionId,
         r: u8,
         explain: bool,
+        /// By earlier answers to the same read.
+        shown: Vec<Dot>,
     },
     Put {
         bucket: BucketId,
@@ -292,6 +298,17 @@ impl Coordinator {
         over.into_iter().for_each(|id| self.close(id));
     }
 
+    /// What was asked of a replica was not sent, which is as good as this refusal.
+    pub(crate) fn handle_unsent(&mut self, now: Now, to: NodeId, id: RequestId, refused: Reply) {
+        if let Some(open) = self.requests.get_mut(&id)
+            && let Some(at) = open.attempts.iter().position(|attempt| attempt.to == to)
+        {
+            // The replica knows nothing of it, so this says nothing of how fast it is.
+            open.attempts.remove(at);
+        }
+        self.handle_reply(now, to, id, refused);
+    }
+
     /// A replica has answered one of our requests.
     pub(crate) fn handle_reply(&mut self, now: Now, from: NodeId, id: RequestId, reply: Reply) {
         let Some(open) = self.requests.get_mut(&id) else { return };
@@ -299,8 +316,12 @@ impl Coordinator {
         if !matches!(reply, Reply::Stamped(_) | Reply::Covered(_))
             && let Some(at) = open.attempts.iter().position(|attempt| attempt.to == from)
         {
-            let Attempt { work, since, .. } = open.attempts.remove(at);
-            self.pace.observe(from, work, now.instant.since(since));
+            if let Reply::Coming { bytes } = reply {
+                let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(STATE_BYTES_MAX);
+                return open.attempts[at].allow(time_to_carry(bytes));
+            }
+            let Attempt { work, since, carried, .. } = open.attempts.remove(at);
+            self.pace.observe(from, work, now.instant.since(since).saturating_sub(carried));
         }
         match &mut open.machine {
             Machine::Put(put) => put.handle_reply(from, reply, &self.retired),
@@ -393,8 +414,8 @@ impl Coordinator {
             }
         }
         let is_overdue = |attempt: &mut Attempt| attempt.overdue_at <= now.instant;
-        for Attempt { to, work, since, .. } in open.attempts.extract_if(.., is_overdue) {
-            self.pace.observe(to, work, now.instant.since(since));
+        for Attempt { to, work, since, carried, .. } in open.attempts.extract_if(.., is_overdue) {
+            self.pace.observe(to, work, now.instant.since(since).saturating_sub(carried));
             open.machine.handle_overdue(to);
             self.outputs.push_back(Output::Overdue(to));
         }
@@ -442,13 +463,16 @@ impl Coordinator {
                     if to != self.me
                         && let Some(work) = Work::of(&request)
                     {
-                        open.attempts.push(Attempt {
+                        let mut attempt = Attempt {
                             to,
                             work,
                             since: now.instant,
+                            carried: Duration::ZERO,
                             late_at: Some(now.instant + self.pace.late_after(to, work)),
                             overdue_at: now.instant + self.pace.overdue_after(to, work),
-                        });
+                        };
+                        attempt.allow(time_to_carry(request.value_bytes()));
+                        open.attempts.push(attempt);
                     }
                     if self.planted.is(Bug::DuplicatedForward)
                         && let peer::Request::Forward(_) = &request
@@ -494,6 +518,7 @@ impl Coordinator {
                         topology: &self.topology,
                         keys: &self.keys,
                         metrics: &self.metrics,
+                        page_bytes: self.limits.read_page_bytes,
                         planted: self.planted,
                     };
                     let response = responder.response(&open.question, result);
@@ -579,6 +604,15 @@ impl Open {
         let machine = self.machine.poll_timeout()?;
         let attempts = self.attempts.iter().map(|attempt| attempt.late_at.unwrap_or(attempt.overdue_at));
         Some(attempts.min().map_or(machine, |at| at.min(machine)))
+    }
+}
+
+impl Attempt {
+    /// It may take so much longer, for what has to be carried.
+    fn allow(&mut self, time: Duration) {
+        self.carried = self.carried.saturating_add(time);
+        self.late_at = self.late_at.map(|at| at + time);
+        self.overdue_at = self.overdue_at + time * 2;
     }
 }
 

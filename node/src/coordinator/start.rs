@@ -31,7 +31,8 @@ impl Coordinator {
                 let r = plan.quorum(get.r, None).map_err(Refusal::from)?.r();
                 let partition = plan.partition;
                 let machine = self.start_get(now, deadline, plan, &get, r)?;
-                let question = Question::Get { bucket: get.bucket, key: get.key, partition, r, explain: get.explain };
+                let client::Get { bucket, key, explain, shown, .. } = get;
+                let question = Question::Get { bucket, key, partition, r, explain, shown };
                 Ok((Machine::Get(machine), question))
             }
             Request::Put(put) => {

@@ -28,6 +28,7 @@ mod durability;
 mod healing;
 mod hedging;
 mod hinting;
+mod large;
 mod reading;
 mod refusing;
 mod sloppy;
@@ -315,7 +316,7 @@ fn put_with_id(bucket: BucketId, value: &'static str, context: Option<ContextTok
 }
 
 fn get(bucket: BucketId, r: Option<u8>) -> Ask {
-    Ask::Get(Get { bucket, key: key(), r, sloppy: None, explain: false })
+    Ask::Get(Get { bucket, key: key(), r, sloppy: None, explain: false, shown: Vec::new() })
 }
 
 fn delete(bucket: BucketId, context: Option<ContextToken>) -> Ask {

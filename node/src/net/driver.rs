@@ -143,6 +143,7 @@ impl<S: Store> Driver<S> {
                 }
             }
             Input::PeerLost(peer) => self.engine.handle_peer_lost(now, peer),
+            Input::Unsent { to, id } => self.engine.handle_unsent(now, to, id),
             Input::Datagram { from, bytes } => {
                 if let Some(detection) = &mut self.detection {
                     detection.datagram(now, &self.local, from, &bytes);

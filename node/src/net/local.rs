@@ -9,17 +9,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use driftless_proto::client::Request;
 use driftless_ring::NodeId;
-use tokio::sync::Semaphore;
 
 use super::clients::Client;
-use super::inbound::large_budget;
+use super::inbound::LargeBudget;
 use super::peers::Links;
 use super::refusal::{CloseCode, CloseReason};
 use super::requests::RequestCounts;
 use super::shared::Shared;
 use super::signal::{Closing, Signal};
 use crate::engine::ClientTag;
-use crate::peer::Message;
+use crate::peer::{Message, RequestId};
 use crate::time::Instant;
 
 /// One per shard, behind an `Rc`.
@@ -32,7 +31,7 @@ pub(crate) struct Local {
     pub(crate) clients: RefCell<HashMap<u64, Rc<Client>>>,
     pub(crate) links: RefCell<Links>,
     pub(crate) counts: RequestCounts,
-    pub(crate) large: Rc<Semaphore>,
+    pub(crate) large: Rc<LargeBudget>,
     /// Client requests under way on connections of this shard.
     pub(crate) pending: Cell<usize>,
     /// Connections are to be closed.
@@ -53,6 +52,11 @@ pub(crate) enum Input {
     },
     PeerUp(NodeId),
     PeerLost(NodeId),
+    /// A request to a peer was not sent: more waits for it than may.
+    Unsent {
+        to: NodeId,
+        id: RequestId,
+    },
     /// Part of the detector's conversation.
     Datagram {
         from: NodeId,
@@ -69,7 +73,7 @@ impl Local {
             clients: RefCell::default(),
             links: RefCell::default(),
             counts: RequestCounts::new(&shared.metrics),
-            large: large_budget(shared.net.large_bytes_max),
+            large: Rc::new(LargeBudget::new(shared.net.large_bytes_max)),
             pending: Cell::new(0),
             closing: Closing::default(),
             next_connection: Cell::new(1),

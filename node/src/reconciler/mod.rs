@@ -28,18 +28,18 @@ use driftless_ring::{NodeId, PartitionId, Token};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::config::AaeLimits;
+use crate::config::{AaeLimits, Limits};
 use crate::engine::AaeCommand;
 use crate::metrics::Metrics;
 use crate::peer::{
-    Exchange, Exchanged, Lane, Merge, Purpose, Read, Reply, Request, RequestId, RequestIds, State, Want,
+    Exchange, Exchanged, Lane, Merge, Purpose, Read, Reply, Request, RequestId, RequestIds, State, Want, time_to_carry,
 };
 use crate::replica::Replica;
 use crate::replica::store::{Store, StoreError};
 use crate::time::{Instant, Now};
 
 use budget::Budget;
-use repairs::{Done, Parcel, Repairs, Role};
+use repairs::{Done, Load, Parcel, Repairs, Role};
 use rounds::Rounds;
 
 /// What the reconciler wants its engine to do.
@@ -146,7 +146,7 @@ enum Asked {
     Merge {
         of: NodeId,
         role: Role,
-        bytes: usize,
+        load: Load,
     },
     /// What a peer holds of a key that is not being repaired.
     State {
@@ -159,13 +159,14 @@ impl Reconciler {
     pub(crate) fn new<S: Store>(
         node: NodeId,
         topology: Arc<Topology>,
-        limits: AaeLimits,
+        limits: &Limits,
         metrics: Arc<Metrics>,
         replica: &Replica<S>,
         now: Now,
         mut rng: StdRng,
     ) -> Reconciler {
         let rounds_rng = StdRng::from_rng(&mut rng);
+        let (limits, window) = (limits.aae.clone(), limits.window_bytes);
         Reconciler {
             rounds: Rounds::new(node, &topology, replica.partitions(), limits.interval, now.instant, rounds_rng),
             ids: RequestIds::new(Lane::AntiEntropy, rng.random()),
@@ -176,7 +177,7 @@ impl Reconciler {
             rng,
             begun: BTreeMap::new(),
             answering: BTreeMap::new(),
-            repairs: Repairs::default(),
+            repairs: Repairs::new(window),
             asked: BTreeMap::new(),
             overdue: VecDeque::new(),
             next_exchange: None,
@@ -355,7 +356,7 @@ impl Reconciler {
             return machines.into_iter().chain(overdue).min();
         }
         let opens = || self.budget.opens_at(self.pressed);
-        let repairs = (self.repairs.has_room() && self.repairs.has_more()).then(opens);
+        let repairs = self.repairs.may_send().then(opens);
         let exchange = self.next_exchange.map(|at| at.max(opens()));
         [machines, overdue, repairs, exchange, self.rounds.poll_timeout()].into_iter().flatten().min()
     }
@@ -671,19 +672,20 @@ impl Reconciler {
     }
 
     fn send_repairs<S: Store>(&mut self, now: Now, view: &View<'_, S>) {
-        while self.repairs.has_room() && self.repairs.has_more() && self.budget.is_open(now.instant, view.pressed) {
+        while self.repairs.may_send() && self.budget.is_open(now.instant, view.pressed) {
             let parcel = match self.repairs.next(view.replica) {
                 Ok(Some(parcel)) => parcel,
                 // Nothing is held at that token any more.
                 Ok(None) => continue,
                 Err(error) => return self.fail(error),
             };
-            let Parcel { role, to, bucket, key, siblings, bytes } = parcel;
+            let Parcel { role, to, bucket, key, siblings, load } = parcel;
+            let bytes = load.bytes;
             self.metrics.aae_keys_sent.inc();
             self.metrics.aae_bytes.inc_by(bytes as u64);
             self.budget.spend(bytes.max(KEY_COST));
             let merge = Merge { bucket, key, siblings, hint_for: None, purpose: Purpose::AntiEntropy };
-            self.ask(now, to, Request::Merge(merge), Asked::Merge { of: to, role, bytes });
+            self.ask(now, to, Request::Merge(merge), Asked::Merge { of: to, role, load });
         }
     }
 
@@ -697,7 +699,7 @@ impl Reconciler {
                 tracing::debug!(peer = %of, ?reply, "sums were refused");
                 self.rounds.closed(now.instant, of, true);
             }
-            (Asked::Merge { of, role, bytes }, reply) => {
+            (Asked::Merge { of, role, load }, reply) => {
                 let taken = reply == Reply::Acked;
                 if taken {
                     self.rounds.repaired_one(now.instant, of);
@@ -707,7 +709,7 @@ impl Reconciler {
                 if let Reply::Refused(Refusal::Overloaded { retry_after_ms }) = reply {
                     self.budget.hold(Duration::from_millis(retry_after_ms.into()));
                 }
-                self.repairs.landed(role, bytes, taken);
+                self.repairs.landed(role, load, taken);
             }
             (Asked::State { of, mine }, Reply::State(State::Header(theirs))) => {
                 tracing::error!(peer = %of, mine, ?theirs, "a key differed in three successive rounds: a bug");
@@ -721,7 +723,7 @@ impl Reconciler {
     fn unanswered(&mut self, now: Now, id: RequestId) {
         match self.asked.remove(&id) {
             Some(Asked::Sums { of, .. }) => self.rounds.closed(now.instant, of, true),
-            Some(Asked::Merge { role, bytes, .. }) => self.repairs.landed(role, bytes, false),
+            Some(Asked::Merge { role, load, .. }) => self.repairs.landed(role, load, false),
             Some(Asked::State { of, mine }) => {
                 tracing::error!(peer = %of, mine, "a key differed in three successive rounds: a bug");
             }
@@ -767,9 +769,12 @@ impl Reconciler {
     }
 
     fn ask(&mut self, now: Now, to: NodeId, request: Request, asked: Asked) {
-        let (id, deadline) = (self.ids.draw(), now.instant + self.limits.patience);
+        let carried = time_to_carry(request.value_bytes()) * CARRY_PATIENCE;
+        let (id, deadline) = (self.ids.draw(), now.instant + self.limits.patience + carried);
         self.asked.insert(id, asked);
-        self.overdue.push_back((deadline, id));
+        // What takes longer to carry is overdue later than what is asked after it.
+        let at = self.overdue.partition_point(|(other, _)| *other <= deadline);
+        self.overdue.insert(at, (deadline, id));
         self.outputs.push_back(Output::Send { to, id, deadline, request });
     }
 
@@ -869,6 +874,9 @@ fn may_be_under_way(mine: u64, theirs: u64) -> bool {
 fn micros(now: Now) -> Micros {
     Micros(now.instant.0)
 }
+
+/// So many times what it should take to carry a state: the peer may be given others meanwhile.
+const CARRY_PATIENCE: u32 = 4;
 
 /// What a repaired key counts for at least: small ones cost time, not bytes.
 const KEY_COST: usize = 2 << 10;

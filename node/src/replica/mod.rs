@@ -348,7 +348,7 @@ impl<S: Store> Replica<S> {
         let read = if self.planted.is(Bug::StampBeforeContext) { &nothing } else { &write.context };
         let written_at = stamp::written_at(now.wall, header, read);
         self.metrics.stamps_ahead.inc_by(stamp::is_ahead(written_at, now.wall, self.limits.clock_off_max).into());
-        stamp::check_room(header, &write)?;
+        stamp::check_room(header, &write, &self.limits)?;
 
         let mut siblings = if header.survivors(&write.context.vv).next().is_none() {
             Siblings::from_parts(header.vv().clone(), Vec::new()).expect("no live write needs cover")
@@ -376,7 +376,9 @@ impl<S: Store> Replica<S> {
             Role::Owner { .. } => {
                 self.turn.put(located.record.clone(), write.bucket, &write.key, known.own, siblings.clone());
             }
-            Role::StandIn { target } => self.keep_for(target, &located, &write.key, siblings.clone())?,
+            Role::StandIn { target } => {
+                self.keep_for(target, &located, &write.key, siblings.clone(), usize::MAX)?;
+            }
         }
         self.note_owed(&located, &write, role, &siblings)?;
         self.wait_for_write(from, id, &located, &write, role, Reply::Stamped(Stamped { dot, siblings }))
@@ -390,7 +392,9 @@ impl<S: Store> Replica<S> {
         }
         match role {
             Role::Owner { .. } => drop(self.take_in(located, &write.key, siblings.clone())?),
-            Role::StandIn { target } => self.keep_for(target, located, &write.key, siblings.clone())?,
+            Role::StandIn { target } => {
+                self.keep_for(target, located, &write.key, siblings.clone(), usize::MAX)?;
+            }
         }
         self.note_owed(located, write, role, &siblings)
     }
@@ -432,6 +436,7 @@ impl<S: Store> Replica<S> {
                 self.turn.put(located.record, merge.bucket, &merge.key, before, merge.siblings);
             }
             Role::Owner { owes } => {
+                self.check_size(&located, &merge.siblings)?;
                 let changed = self.take_in(&located, &merge.key, merge.siblings)?;
                 self.metrics.aae_keys_repaired.inc_by(u64::from(changed && merge.purpose == Purpose::AntiEntropy));
                 if !changed && self.planted.is(Bug::NoopAckBeforeSync) {
@@ -442,13 +447,34 @@ impl<S: Store> Replica<S> {
                 }
             }
             Role::StandIn { target } => {
-                self.keep_for(target, &located, &merge.key, merge.siblings)?;
+                let (siblings, bytes) = (merge.siblings.live().len() as u32, merge.siblings.value_bytes() as u64);
+                if !self.keep_for(target, &located, &merge.key, merge.siblings, self.limits.state_bytes_max)? {
+                    return Err(Refusal::TooManySiblings { siblings, bytes }.into());
+                }
                 if self.planted.is(Bug::HintAckedInMemory) {
                     durability = Durability::Buffered;
                 }
             }
         }
         self.turn.wait(Waiting { to: from, id, waits: Waits::Ack { merged, place, durability } });
+        Ok(())
+    }
+
+    /// Refuses a merge that would leave more of a key than a replica keeps. Nothing is lost by it: whoever sent it keeps what it
+    /// has, a read brings both together, and a write that has seen that leaves less.
+    fn check_size(&mut self, located: &Located<'_>, incoming: &Siblings) -> Result<(), Trouble> {
+        let max = self.limits.state_bytes_max;
+        let held = self.header(&located.record)?;
+        if held.value_bytes() + incoming.value_bytes() <= max || located.bucket.conflict == Conflict::Lww {
+            return Ok(());
+        }
+        let mut merged = Header::clone(&held);
+        merged.merge(&incoming.header());
+        let bytes = merged.value_bytes();
+        if bytes > max && bytes > held.value_bytes() {
+            self.metrics.merges_too_large.inc();
+            return Err(Refusal::TooManySiblings { siblings: merged.live().len() as u32, bytes: bytes as u64 }.into());
+        }
         Ok(())
     }
 

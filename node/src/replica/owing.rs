@@ -100,7 +100,7 @@ impl<S: Store> Replica<S> {
             let known = self.known(&located)?;
             let siblings = self.everything(&located, &known)?;
             if !siblings.is_empty() && self.has_room(owe.to) {
-                self.keep_for(owe.to, &located, &owe.key, siblings)?;
+                self.keep_for(owe.to, &located, &owe.key, siblings, self.limits.state_bytes_max)?;
             }
         }
         Ok(())
@@ -195,17 +195,19 @@ impl<S: Store> Replica<S> {
         }
     }
 
-    /// Keeps a state for a primary: merged into what is held for it.
+    /// Keeps a state for a primary: merged into what is held for it. Not if that would be more than `most` bytes; what is held
+    /// stays then. What this node stamps it keeps in any case: `check_room` has seen all of it.
     pub(super) fn keep_for(
         &mut self,
         target: NodeId,
         located: &Located<'_>,
         key: &Key,
         mut siblings: Siblings,
-    ) -> Result<(), StoreError> {
+        most: usize,
+    ) -> Result<bool, StoreError> {
         #[cfg(feature = "planted-bugs")]
         if self.is_held_for_another(target, &located.record, &siblings)? {
-            return Ok(());
+            return Ok(true);
         }
         let hint = HintKey::new(target, &located.record);
         let (held, stored) = self.held(&hint)?;
@@ -219,15 +221,20 @@ impl<S: Store> Replica<S> {
             siblings.merge(held);
         }
         self.settle(located.bucket, &mut siblings);
+        let bytes = siblings.value_bytes();
+        if bytes > most && held.as_ref().is_none_or(|(held, _)| bytes > held.value_bytes()) {
+            self.metrics.merges_too_large.inc();
+            return Ok(false);
+        }
         let header = siblings.header();
         let digest = Digest::of(located.bucket.id, key, &header);
         if held.is_some_and(|(_, before)| before == digest) {
             self.metrics.merges_unchanged.inc();
-            return Ok(());
+            return Ok(true);
         }
         let encoded = record::encode(located.bucket.id, key, &header, &siblings);
         self.turn.put_hint(hint, stored, After::Kept(Held::Copy { siblings, digest }, encoded));
-        Ok(())
+        Ok(true)
     }
 
     /// Owes a primary the own record. Where there is no room for the note, anti-entropy does what it would have done.
@@ -267,7 +274,7 @@ impl<S: Store> Replica<S> {
             if located.is_mine {
                 self.mark(target, located)?;
             } else if kept_for != Some(target) && self.has_room(target) {
-                self.keep_for(target, located, &write.key, siblings.clone())?;
+                self.keep_for(target, located, &write.key, siblings.clone(), usize::MAX)?;
             }
         }
         Ok(())
@@ -456,8 +463,9 @@ impl<S: Store> Replica<S> {
             }
             if located.is_mine {
                 self.mark(owner, &located)?;
-            } else {
-                self.keep_for(owner, &located, &key, siblings.clone())?;
+            } else if !self.keep_for(owner, &located, &key, siblings.clone(), self.limits.state_bytes_max)? {
+                // It stays as it is held, until less is held for that owner.
+                return Ok(());
             }
         }
         self.forget(record, &siblings);

@@ -116,7 +116,7 @@ pub fn aae_commands() -> Vec<AaeCommand> {
 /// What clients ask.
 pub fn client_requests() -> Vec<client::Request> {
     let (bucket, key) = (bucket(), key());
-    let get = client::Get { bucket, key: key.clone(), r: None, sloppy: None, explain: false };
+    let get = client::Get { bucket, key: key.clone(), r: None, sloppy: None, explain: false, shown: Vec::new() };
     let put = client::Put {
         bucket,
         key: key.clone(),
@@ -132,7 +132,8 @@ pub fn client_requests() -> Vec<client::Request> {
     let mut all = vec![
         client::Request::Topology,
         client::Request::Get(get.clone()),
-        client::Request::Get(client::Get { r: Some(3), sloppy: Some(false), explain: true, ..get }),
+        client::Request::Get(client::Get { r: Some(3), sloppy: Some(false), explain: true, ..get.clone() }),
+        client::Request::Get(client::Get { shown: vec![Dot::new(ActorId(0xa), 1), Dot::new(ActorId(0xb), 7)], ..get }),
         client::Request::Put(put.clone()),
         client::Request::Put(client::Put { context: Some(token()), w: Some(3), sloppy: Some(true), ..put }),
         client::Request::Delete(delete.clone()),
@@ -257,11 +258,23 @@ pub fn client_responses() -> Vec<Response> {
     let basis = client::Basis { needed: 2, primaries: 1 };
     let mut all = vec![
         Response::Topology(Box::new(Topology::clone(&topology()))),
-        Response::Read(client::Read { siblings: Vec::new(), context: None, basis, explanation: None }),
+        Response::Read(client::Read { siblings: Vec::new(), context: None, basis, page: None, explanation: None }),
+        Response::Read(client::Read {
+            siblings: vec![sibling.clone()],
+            context: None,
+            basis,
+            page: Some(client::ReadPage {
+                dots: vec![Dot::new(ActorId(0xa), 1)],
+                more: true,
+                overwritten: vec![Dot::new(ActorId(0xb), 2)],
+            }),
+            explanation: None,
+        }),
         Response::Read(client::Read {
             siblings: vec![sibling.clone(), sibling],
             context: Some(token()),
             basis,
+            page: None,
             explanation: Some(explanation),
         }),
         Response::Stored(client::Stored { context: Some(token()), acks: 2, primaries: 2, siblings: 1 }),
@@ -374,6 +387,7 @@ pub fn peer_replies() -> Vec<Reply> {
         Reply::Stamped(Stamped { dot: Dot::new(ActorId(0xa), 1), siblings: states().swap_remove(1) }),
         Reply::Covered(Covered { siblings: states().swap_remove(1), values: 2 }),
         Reply::Acked,
+        Reply::Coming { bytes: 5 << 20 },
         Reply::Page(Page { entries, complete: true }),
         Reply::Lost,
         Reply::Pong,

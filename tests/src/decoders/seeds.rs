@@ -279,7 +279,7 @@ pub fn scenes() -> Vec<Rehearsal> {
     };
     let get = |bucket, at, strict: bool| {
         let sloppy = Some(!strict);
-        Request::Get(Get { bucket, key: key(at), r: None, sloppy, explain: strict })
+        Request::Get(Get { bucket, key: key(at), r: None, sloppy, explain: strict, shown: Vec::new() })
     };
     let (usual, strict) = (BucketId(0), BucketId(2));
     let mut scenes = Vec::new();

@@ -13,7 +13,7 @@ use driftless_node::probe;
 use driftless_node::time::Instant;
 use driftless_proto::causality::ContextKey;
 use driftless_proto::client::{RequestFrame, Response, ResponseFrame};
-use driftless_proto::frame::{FRAME_SHARED_MAX, FrameReader};
+use driftless_proto::frame::{self, FRAME_PEER_MAX, FRAME_SHARED_MAX, FrameReader, LENGTH_BYTES};
 use driftless_proto::{Context, ContextKeys, ContextToken, Siblings};
 use driftless_ring::NodeId;
 
@@ -77,6 +77,8 @@ pub fn peer_messages(bytes: &[u8]) {
     let message = Message::from_wire(wire.clone(), now);
     let again = laws::encoded(&message.clone().to_wire(now));
     assert_eq!(again, laws::encoded(&wire), "deadlines are whole milliseconds: {message:?}");
+    let pieces = frame::encode_in_pieces(&wire, &message.large_values(), FRAME_PEER_MAX).expect("fits: it has arrived");
+    assert_eq!(pieces.concat()[LENGTH_BYTES..], again, "a frame in pieces is the same frame");
     match &message.body {
         Body::Request { request, .. } => of_request(request),
         Body::Reply(reply) => of_reply(reply),
@@ -117,7 +119,7 @@ fn of_reply(reply: &Reply) {
             assert_eq!(unequal.encoded_len(), laws::encoded(unequal).len());
         }
         Reply::Refused(refusal) => drop(refusal.to_string()),
-        Reply::Acked | Reply::Forwarded(_) | Reply::Lost | Reply::Pong => {}
+        Reply::Acked | Reply::Coming { .. } | Reply::Forwarded(_) | Reply::Lost | Reply::Pong => {}
     }
 }
 

@@ -105,6 +105,7 @@ impl Names {
                 Reply::State(State::Header(header)) => format!("digest: {}", self.state(header)),
                 Reply::Forwarded(response) => response_text(response),
                 Reply::Refused(refusal) => format!("refused: {refusal}"),
+                Reply::Coming { bytes } => format!("{bytes} bytes follow"),
                 Reply::Lost => "cannot say".to_owned(),
                 Reply::Exchanged(Exchanged::Step(_)) => return Said::Comparing,
                 Reply::Exchanged(Exchanged::Unequal(_))

@@ -105,7 +105,7 @@ struct Packet {
 }
 
 enum Cargo {
-    Peer(WireMessage),
+    Peer(Box<WireMessage>),
     Answer(u64, Box<Response>),
 }
 
@@ -419,7 +419,9 @@ impl World {
                 Request::Put(Put { bucket, key, value, context, w, sloppy, write_id })
             }
             Verb::Delete => Request::Delete(Delete { bucket, key, context, r: None, w, sloppy, write_id }),
-            Verb::Get | Verb::Retry(_) => Request::Get(Get { bucket, key, r: None, sloppy, explain: false }),
+            Verb::Get | Verb::Retry(_) => {
+                Request::Get(Get { bucket, key, r: None, sloppy, explain: false, shown: Vec::new() })
+            }
         };
         (request, text)
     }

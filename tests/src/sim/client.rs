@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use driftless_proto::client::Response;
-use driftless_proto::{Context, ContextToken, Outcome};
+use driftless_proto::{Context, ContextToken, Dot, Outcome};
 use rand::Rng;
 use rand::rngs::StdRng;
 
@@ -40,6 +40,8 @@ pub struct Current {
     pub retries: u32,
     /// Whether an earlier attempt may have happened.
     pub doubt: bool,
+    /// What answers to a read that were not the last one have shown.
+    pub shown: Vec<(Dot, Option<OpId>)>,
 }
 
 /// What follows from an answer, or from none.
@@ -47,6 +49,8 @@ pub struct Current {
 pub enum Next {
     /// The operation is over.
     Done(Ending),
+    /// The answer was one of several.
+    Further,
     /// Try again, at the same node or another.
     Retry {
         /// Whether at the same.
@@ -77,27 +81,46 @@ impl Client {
         let ending = match (history.get(op).kind, response) {
             (Kind::Get, Response::Read(read)) => {
                 let inside = read.context.as_ref().map(&open).unwrap_or_default();
-                let mut values = Vec::new();
+                let mut found = Vec::new();
                 for sibling in &read.siblings {
-                    match id_of(&sibling.value).filter(|id| {
+                    let id = match id_of(&sibling.value).filter(|id| {
                         *id < history.len() && {
                             let put = history.get(*id);
                             put.kind == Kind::Put && put.slot == slot && put.invoked <= at
                         }
                     }) {
-                        Some(id) => values.push(id),
-                        None => odd.push(format!("get {op} was shown {:?}, which nobody wrote", sibling.value)),
-                    }
+                        Some(id) => Some(id),
+                        None => {
+                            odd.push(format!("get {op} was shown {:?}, which nobody wrote", sibling.value));
+                            None
+                        }
+                    };
+                    found.push(id);
                 }
+                // What the state of the last answer has never heard of is not covered by its context.
+                let mut beside = Vec::new();
+                if let Some(page) = &read.page {
+                    if page.more && read.context.is_some() {
+                        odd.push(format!("get {op} was given a context before it had been shown everything"));
+                    }
+                    current.shown.extend(page.dots.iter().copied().zip(found));
+                    if page.more {
+                        history.oddities.extend(odd.into_iter().map(|text| (Some(slot.clone()), text)));
+                        return Next::Further;
+                    }
+                    current.shown.retain(|(dot, _)| !page.overwritten.contains(dot));
+                    let shown = std::mem::take(&mut current.shown);
+                    beside =
+                        shown.iter().filter(|(dot, _)| !inside.vv.covers(*dot)).filter_map(|(_, id)| *id).collect();
+                    found = shown.into_iter().map(|(_, id)| id).collect();
+                }
+                let values: Vec<OpId> = found.into_iter().flatten().collect();
                 if read.context.is_none() && !values.is_empty() {
                     odd.push(format!("get {op} was shown {values:?} without a context"));
                 }
                 if let Some(token) = &read.context {
-                    self.memory.learn(
-                        slot.clone(),
-                        token.clone(),
-                        Seen { values: values.clone(), inside: inside.clone() },
-                    );
+                    let covered = values.iter().copied().filter(|id| !beside.contains(id)).collect();
+                    self.memory.learn(slot.clone(), token.clone(), Seen { values: covered, inside: inside.clone() });
                 }
                 let operation = history.get_mut(op);
                 operation.values = values;

@@ -373,6 +373,8 @@ pub fn limits(profile: &Profile) -> Limits {
             Healing::AntiEntropy => 0,
             Healing::Both | Healing::Reads => Limits::default().hint_bytes_max,
         },
+        read_page_bytes: profile.read_page_bytes,
+        window_bytes: profile.window_bytes,
         ..Limits::default()
     }
 }

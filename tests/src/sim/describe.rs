@@ -73,7 +73,8 @@ pub fn request_text(request: &client::Request, history: &History) -> String {
     match request {
         client::Request::Get(get) => {
             let slot = slot_text(&(get.bucket, get.key.clone()));
-            format!("get {slot}{}", options(get.r, None, get.sloppy))
+            let further = if get.shown.is_empty() { String::new() } else { format!(", shown {}", get.shown.len()) };
+            format!("get {slot}{}{further}", options(get.r, None, get.sloppy))
         }
         client::Request::Put(put) => format!(
             "put {} as {}, {}{}",

@@ -129,7 +129,7 @@ impl Intention {
         let context = self.context.as_ref().map(|(token, _)| token.clone());
         let Intention { r, w, sloppy, write_id, .. } = *self;
         match self.kind {
-            Kind::Get => Request::Get(Get { bucket, key, r, sloppy, explain: false }),
+            Kind::Get => Request::Get(Get { bucket, key, r, sloppy, explain: false, shown: Vec::new() }),
             Kind::Put => {
                 let value = Bytes::from(value_of(id, self.length));
                 Request::Put(Put { bucket, key, value, context, w, sloppy, write_id })

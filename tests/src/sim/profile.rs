@@ -69,6 +69,10 @@ pub struct Profile {
     pub asks_primary: f64,
     /// Chance that a request asks for strict quorums.
     pub strict: f64,
+    /// Bytes of values in one answer to a read. One means a page for each sibling.
+    pub read_page_bytes: usize,
+    /// Bytes of states under way to one peer. With a few of them nearly every state is larger, and goes beside the window.
+    pub window_bytes: usize,
     /// What makes replicas equal again.
     pub healing: Healing,
     /// How often nodes compare what they share.
@@ -152,6 +156,8 @@ impl Profile {
             odd_quorums: 0.12,
             asks_primary: [0.7, 0.4, 0.0][rng.random_range(0..3)],
             strict: [0.05, 0.3, 0.9][rng.random_range(0..3)],
+            read_page_bytes: [1, 20, 16 << 20][rng.random_range(0..3)],
+            window_bytes: [10, 100, 1 << 20][rng.random_range(0..3)],
             healing: [Healing::Both, Healing::Both, Healing::Reads, Healing::AntiEntropy][rng.random_range(0..4)],
             aae_interval: rng.random_range(100_000..800_000),
             aae_confirm: [0, 5_000, 100_000][rng.random_range(0..3)],

@@ -329,6 +329,7 @@ fn met(world: &World, evidence: &Evidence<'_>) -> Coverage {
         met.add("acks by fallbacks", metrics.acks_fallback.get());
         met.add("puts coordinated by fallbacks", metrics.fallback_coordinated.get());
         met.add("hints delivered", metrics.hints_delivered.get());
+        met.add("hints put off", metrics.hints_put_off.get());
         met.add("expired work", metrics.expired.get());
     }
     let (duplicated, lost) = world.messages();

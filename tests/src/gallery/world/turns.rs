@@ -97,7 +97,7 @@ impl World {
         }
         self.names.note(&message);
         let said = self.names.message(&message);
-        let cargo = Cargo::Peer(message.to_wire(self.nodes[from].clock.now(self.at).instant));
+        let cargo = Cargo::Peer(Box::new(message.to_wire(self.nodes[from].clock.now(self.at).instant)));
         self.under_way.push_back(Packet { from: Lane::Node(from), to: Lane::Node(to), cargo, said, held: false });
     }
 
@@ -111,7 +111,7 @@ impl World {
             Cargo::Peer(wire) => {
                 let from = self.nodes[index(from)].id;
                 let node = &mut self.nodes[index(to)];
-                let message = Message::from_wire(wire, node.clock.now(self.at).instant);
+                let message = Message::from_wire(*wire, node.clock.now(self.at).instant);
                 node.receive(Input::Peer { from, message });
                 self.turn(index(to));
             }

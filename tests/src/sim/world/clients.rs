@@ -3,7 +3,7 @@
 use driftless_node::engine::ClientTag;
 use driftless_node::replica::record;
 use driftless_proto::Dot;
-use driftless_proto::client::{Request, Response};
+use driftless_proto::client::{Read, Request, Response};
 use driftless_proto::{Failure, Refusal};
 use rand::Rng;
 
@@ -60,7 +60,8 @@ impl World {
         let retries =
             if self.phase == Phase::Calm { 0 } else { self.clients[client].rng.random_range(0..self.profile.retries) };
         let node = self.choose_node(client, &intention);
-        self.clients[client].current = Some(Current { op, intention, attempt: 0, node, retries, doubt: false });
+        self.clients[client].current =
+            Some(Current { op, intention, attempt: 0, node, retries, doubt: false, shown: Vec::new() });
         self.attempt(client, 0);
     }
 
@@ -110,6 +111,10 @@ impl World {
         let next = self.clients[client].answered(now, response, history, |token| {
             keys.open(slot.0, &slot.1, token).unwrap_or_else(|error| panic!("a node gave a bad token: {error}"))
         });
+        if let Response::Read(Read { page: Some(page), .. }) = response {
+            self.coverage.add(if page.more { "pages of reads" } else { "reads in several pages" }, 1);
+            self.coverage.add("overwritten between pages", page.overwritten.len() as u64);
+        }
         if let Next::Done(Ending::Ok) = next
             && matches!(response, Response::Stored(stored) if stored.context.is_some())
         {
@@ -148,6 +153,7 @@ impl World {
                 let delay = self.clients[client].rng.random_range(low..=high);
                 self.schedule.after(delay, Event::ClientNext { client });
             }
+            Next::Further => self.attempt(client, 0),
             Next::Retry { same_node, later } => {
                 if !same_node {
                     let intention = self.clients[client].current.as_ref().expect("it tries again").intention.clone();
@@ -167,7 +173,10 @@ impl World {
         let patience: Micros = asks.rng.random_range(low..high);
         let current = asks.current.as_mut().expect("an attempt belongs to an operation");
         current.attempt = number;
-        let (op, node, request) = (current.op, current.node, current.intention.request(current.op));
+        let (op, node, mut request) = (current.op, current.node, current.intention.request(current.op));
+        if let Request::Get(get) = &mut request {
+            get.shown = current.shown.iter().map(|(dot, _)| *dot).collect();
+        }
         self.history.get_mut(op).attempts += 1;
         self.attempts.insert(number, (client, op));
         if let Some(delay) = self.network.client_delivery() {
