@@ -25,9 +25,9 @@ impl Pages {
         self.shown.iter().map(|(dot, _)| *dot).collect()
     }
 
-    /// Takes in an answer. After the last one this is the state that it was made from, and what that had never heard of.
+    /// Takes in an answer. After the last one this is the state that it was made from.
     pub(crate) fn turn(&mut self, mut read: Read) -> Turned {
-        let Some(ReadPage { dots, more, overwritten }) = read.page.take() else {
+        let Some(ReadPage { dots, more, gone }) = read.page.take() else {
             return if self.shown.is_empty() { Turned::Whole(read) } else { Turned::Misread };
         };
         // One that shows nothing and promises more would never come to an end.
@@ -38,7 +38,7 @@ impl Pages {
         if more {
             return Turned::More;
         }
-        self.shown.retain(|(dot, _)| !overwritten.contains(dot));
+        self.shown.retain(|(dot, _)| !gone.contains(dot));
         self.shown.sort_by_key(|(dot, _)| *dot);
         read.siblings = std::mem::take(&mut self.shown).into_iter().map(|(_, sibling)| sibling).collect();
         Turned::Whole(read)
@@ -58,7 +58,7 @@ mod tests {
         Dot::new(ActorId(1), counter)
     }
 
-    fn page(counters: &[u64], more: bool, overwritten: &[u64]) -> Read {
+    fn page(counters: &[u64], more: bool, gone: &[u64]) -> Read {
         let sibling = |counter: &u64| Sibling { value: Bytes::from(counter.to_string()), written_at: Hlc(*counter) };
         Read {
             siblings: counters.iter().map(sibling).collect(),
@@ -67,7 +67,7 @@ mod tests {
             page: Some(ReadPage {
                 dots: counters.iter().map(|counter| dot(*counter)).collect(),
                 more,
-                overwritten: overwritten.iter().map(|counter| dot(*counter)).collect(),
+                gone: gone.iter().map(|counter| dot(*counter)).collect(),
             }),
             explanation: None,
         }

@@ -198,14 +198,13 @@ pub struct Basis {
 ///   │── Get {shown: []} ────────────────────────────────────────▶│ reads a quorum: M1
 ///   │◀── some of M1, their dots, more, no context ───────────────│
 ///   │── Get {shown: [dots so far]} ─────────────────────────────▶│ reads a quorum again: M2
-///   │◀── what of M2 was not shown, its context, overwritten ─────│ nothing left: this was the last
+///   │◀── what of M2 was not shown, its context, gone ────────────│ nothing left: this was the last
 /// ```
 /// Any node may answer any of them, from whatever replicas it reads, and the key may change in between: nothing is remembered
 /// at a node. What makes them one read is that **the state of the last answer is shown whole**. Only that one has a context,
 /// and it goes out only when every live value of its state has been shown, now or before. So no later write with that context
-/// can replace a value that its writer was not given. Of what was shown before, the last state says what it knows to be
-/// overwritten; the reader drops that, and has exactly that state. What it has never heard of (it may come from other replicas
-/// than the earlier ones) stays shown, is not covered by the context, and so survives a write with it.
+/// can replace a value that its writer was not given. What was shown before and is not in that state, overwritten since or never
+/// heard of by the replicas that were asked last, the reader drops: it has exactly that state, as if it had been asked for once.
 ///
 /// It must be the dots that are compared. An answer that left out as many values as were shown would leave out one that has come
 /// in between, and cover it by its context.
@@ -215,8 +214,8 @@ pub struct ReadPage {
     pub dots: Vec<Dot>,
     /// There are values left that were not shown: ask again.
     pub more: bool,
-    /// In the last answer: what was shown before and is overwritten.
-    pub overwritten: Vec<Dot>,
+    /// In the last answer: what was shown before and is not in its state.
+    pub gone: Vec<Dot>,
 }
 
 /// One value read.

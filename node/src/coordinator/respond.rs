@@ -80,9 +80,8 @@ impl Responder<'_> {
         }
         let page = (more || !before.is_empty()).then(|| {
             self.metrics.read_pages.inc();
-            let is_overwritten = |dot: &&Dot| siblings.covers(**dot) && siblings.get(**dot).is_none();
-            let overwritten = before.iter().filter(|dot| !more && is_overwritten(dot)).copied().collect();
-            ReadPage { dots: values.iter().map(|(dot, _)| *dot).collect(), more, overwritten }
+            let gone = before.iter().filter(|dot| !more && siblings.get(**dot).is_none()).copied().collect();
+            ReadPage { dots: values.iter().map(|(dot, _)| *dot).collect(), more, gone }
         });
         let context = (!siblings.is_empty() && !more).then(|| self.seal(bucket, key, siblings));
         let siblings = values

@@ -266,7 +266,7 @@ pub fn client_responses() -> Vec<Response> {
             page: Some(client::ReadPage {
                 dots: vec![Dot::new(ActorId(0xa), 1)],
                 more: true,
-                overwritten: vec![Dot::new(ActorId(0xb), 2)],
+                gone: vec![Dot::new(ActorId(0xb), 2)],
             }),
             explanation: None,
         }),

@@ -97,8 +97,6 @@ impl Client {
                     };
                     found.push(id);
                 }
-                // What the state of the last answer has never heard of is not covered by its context.
-                let mut beside = Vec::new();
                 if let Some(page) = &read.page {
                     if page.more && read.context.is_some() {
                         odd.push(format!("get {op} was given a context before it had been shown everything"));
@@ -108,19 +106,16 @@ impl Client {
                         history.oddities.extend(odd.into_iter().map(|text| (Some(slot.clone()), text)));
                         return Next::Further;
                     }
-                    current.shown.retain(|(dot, _)| !page.overwritten.contains(dot));
-                    let shown = std::mem::take(&mut current.shown);
-                    beside =
-                        shown.iter().filter(|(dot, _)| !inside.vv.covers(*dot)).filter_map(|(_, id)| *id).collect();
-                    found = shown.into_iter().map(|(_, id)| id).collect();
+                    current.shown.retain(|(dot, _)| !page.gone.contains(dot));
+                    found = std::mem::take(&mut current.shown).into_iter().map(|(_, id)| id).collect();
                 }
                 let values: Vec<OpId> = found.into_iter().flatten().collect();
                 if read.context.is_none() && !values.is_empty() {
                     odd.push(format!("get {op} was shown {values:?} without a context"));
                 }
                 if let Some(token) = &read.context {
-                    let covered = values.iter().copied().filter(|id| !beside.contains(id)).collect();
-                    self.memory.learn(slot.clone(), token.clone(), Seen { values: covered, inside: inside.clone() });
+                    let seen = Seen { values: values.clone(), inside: inside.clone() };
+                    self.memory.learn(slot.clone(), token.clone(), seen);
                 }
                 let operation = history.get_mut(op);
                 operation.values = values;

@@ -29,7 +29,7 @@ pub const REQUIRED: &[&str] = &[
     "contexts returned by puts",
     "siblings read",
     "reads in several pages",
-    "overwritten between pages",
+    "gone between pages",
     "hints put off",
     "read repairs",
     "strict write-backs",

@@ -113,7 +113,7 @@ impl World {
         });
         if let Response::Read(Read { page: Some(page), .. }) = response {
             self.coverage.add(if page.more { "pages of reads" } else { "reads in several pages" }, 1);
-            self.coverage.add("overwritten between pages", page.overwritten.len() as u64);
+            self.coverage.add("gone between pages", page.gone.len() as u64);
         }
         if let Next::Done(Ending::Ok) = next
             && matches!(response, Response::Stored(stored) if stored.context.is_some())
