@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use driftless_proto::client::Response;
-use driftless_proto::{Context, ContextToken, Outcome};
+use driftless_proto::{Context, ContextToken, Failure, Outcome, Refusal};
 use rand::Rng;
 use rand::rngs::StdRng;
 
@@ -127,10 +127,17 @@ impl Client {
                 // A delete that finds nothing on a later attempt may be looking at the work of an earlier one.
                 if !deleted.existed && current.doubt { Ending::Unknown } else { Ending::Ok }
             }
-            (_, Response::Failed(failure)) => match failure.outcome() {
-                Outcome::Refused => Ending::Refused,
-                Outcome::Unknown => Ending::Unknown,
-            },
+            (kind, Response::Failed(failure)) => {
+                let id = history.get(op).write_id;
+                let is_known = || history.named(id).any(|(other, write)| other != op && write.slot == slot);
+                if matches!(failure, Failure::Refused(Refusal::WriteIdReused)) && !is_known() {
+                    odd.push(format!("{kind:?} {op} was refused as if its id had been used for another write of its key"));
+                }
+                match failure.outcome() {
+                    Outcome::Refused => Ending::Refused,
+                    Outcome::Unknown => Ending::Unknown,
+                }
+            }
             (kind, other) => {
                 odd.push(format!("{kind:?} {op} was answered with {other:?}"));
                 Ending::Unknown

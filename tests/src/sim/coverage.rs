@@ -67,6 +67,8 @@ pub const REQUIRED: &[&str] = &[
     "damaged hints met",
     "damaged records met",
     "damaged records mended",
+    "write ids used for another key",
+    "write ids refused as reused",
 ];
 
 impl Coverage {

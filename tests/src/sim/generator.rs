@@ -7,6 +7,7 @@ use driftless_proto::client::{Delete, Get, Put, Request};
 use driftless_proto::{BucketDefinition, ContextToken, Key, Topology, WriteId};
 use rand::Rng;
 use rand::rngs::StdRng;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::history::{Kind, OpId, Seen, Slot, value_of};
 use super::profile::Profile;
@@ -136,6 +137,11 @@ impl Intention {
             }
             Kind::Delete => Request::Delete(Delete { bucket, key, context, r, w, sloppy, write_id }),
         }
+    }
+
+    /// Of the value, if this becomes operation `id`; 0 if it writes none.
+    pub fn value_hash(&self, id: OpId) -> u64 {
+        if self.kind == Kind::Put { xxh3_64(&value_of(id, self.length)) } else { 0 }
     }
 
     fn new(kind: Kind, slot: Slot, profile: &Profile, topology: &Topology, rng: &mut StdRng) -> Intention {

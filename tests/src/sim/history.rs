@@ -1,6 +1,6 @@
 //! What clients asked and what they were told: the evidence that every client could give.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use driftless_proto::{BucketId, Context, Key, VersionVector, WriteId};
 
@@ -54,8 +54,10 @@ pub struct Operation {
     pub kind: Kind,
     /// Of which key.
     pub slot: Slot,
-    /// The write's name; of no meaning for a get.
+    /// The write's name; of no meaning for a get. Others may have the same, of this key or another.
     pub write_id: WriteId,
+    /// Of the value that a put writes; 0 for everything else.
+    pub value_hash: u64,
     /// The read that a write means to replace; none if it is blind.
     pub seen: Option<Seen>,
     /// Replicas asked to answer, after the bucket's default.
@@ -86,7 +88,7 @@ pub struct Operation {
 #[derive(Debug, Default)]
 pub struct History {
     operations: Vec<Operation>,
-    by_write_id: BTreeMap<WriteId, OpId>,
+    by_write_id: BTreeSet<(WriteId, OpId)>,
     by_slot: BTreeMap<Slot, Vec<OpId>>,
     /// What no client could explain by itself: values that nobody wrote, answers that contradict themselves.
     pub oddities: Vec<(Option<Slot>, String)>,
@@ -97,7 +99,7 @@ impl History {
     pub fn invoke(&mut self, operation: Operation) -> OpId {
         let id = self.operations.len();
         if operation.kind != Kind::Get {
-            self.by_write_id.insert(operation.write_id, id);
+            self.by_write_id.insert((operation.write_id, id));
         }
         match self.by_slot.get_mut(&operation.slot) {
             Some(ids) => ids.push(id),
@@ -132,9 +134,16 @@ impl History {
         self.by_slot.get(slot).into_iter().flatten().map(|id| (*id, &self.operations[*id]))
     }
 
-    /// The write with this name.
-    pub fn with_write_id(&self, id: WriteId) -> Option<OpId> {
-        self.by_write_id.get(&id).copied()
+    /// All writes with this name, in order of invocation.
+    pub fn named(&self, id: WriteId) -> impl Iterator<Item = (OpId, &Operation)> {
+        let ids = self.by_write_id.range((id, 0)..=(id, OpId::MAX));
+        ids.map(|(_, op)| (*op, &self.operations[*op]))
+    }
+
+    /// The write of a key with this name and value: what makes it one write, wherever it is seen.
+    pub fn write(&self, slot: &Slot, id: WriteId, value_hash: u64) -> Option<OpId> {
+        let mut named = self.named(id);
+        named.find(|(_, op)| op.slot == *slot && op.value_hash == value_hash).map(|(op, _)| op)
     }
 
     /// How many there are; also the number of the next one.

@@ -29,6 +29,7 @@ pub mod network;
 pub mod observer;
 pub mod planted;
 pub mod profile;
+pub mod reused_ids;
 pub mod run;
 pub mod schedule;
 pub mod store;

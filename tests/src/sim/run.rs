@@ -286,7 +286,7 @@ fn met(world: &World, evidence: &Evidence<'_>) -> Coverage {
                 met.add("unknown writes", 1);
                 met.add(
                     "unknown writes that appeared",
-                    u64::from(world.observer.dots_of(op.write_id).next().is_some()),
+                    u64::from(world.observer.dots_of(op).next().is_some()),
                 );
             }
             _ => {}

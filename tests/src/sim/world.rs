@@ -21,7 +21,7 @@ use driftless_node::planted::Bug;
 use driftless_node::store::memory::DiskImage;
 use driftless_node::time::Instant;
 use driftless_proto::client::{Deleted, Response, Stored};
-use driftless_proto::{Conflict, ContextKeys, Header, Topology};
+use driftless_proto::{Conflict, ContextKeys, Failure, Header, Refusal, Topology};
 use driftless_ring::NodeId;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -39,8 +39,9 @@ use super::hints::HintWatch;
 use super::history::{History, OpId, Slot, id_of, slot_text};
 use super::nemesis::{DiskErrors, Fault, downtime};
 use super::network::{Arrival, Network};
-use super::observer::Observer;
+use super::observer::{Observer, Stamp};
 use super::profile::{Healing, Profile, Regime};
+use super::reused_ids::ReusedIds;
 use super::schedule::{Event, Micros, Schedule};
 use super::store::SimStore;
 use super::trace::{Line, Trace};
@@ -87,6 +88,8 @@ pub struct World {
     rotting: Option<(usize, Option<Slot>)>,
     /// The copy of a disk that a node will find in place of its own.
     copied: Option<(usize, Found, DiskImage)>,
+    /// Ids that clients use more than once.
+    reused_ids: Option<ReusedIds>,
     bug: Option<Bug>,
     story: Story,
     rng: StdRng,
@@ -112,6 +115,7 @@ impl World {
         let mut split = || StdRng::seed_from_u64(source.random());
         let (mut draw, network, rng, disk_rng, fault_rng, mut client_rng, mut error_rng) =
             (split(), split(), split(), split(), split(), split(), split());
+        let reused_ids = ReusedIds::draw(split());
         let mut profile = Profile::draw(Regime::of_seed(seed), &mut draw);
         profile.faults.errors = DiskErrors::draw(profile.faults.rollback, &mut error_rng);
         if profile.faults.errors.damage && error_rng.random_bool(0.4) {
@@ -142,6 +146,7 @@ impl World {
             deleting: None,
             rotting: None,
             copied: None,
+            reused_ids,
             bug,
             story: Story::default(),
             rng,
@@ -192,6 +197,9 @@ impl World {
 
     fn begin(&mut self) {
         self.trace.note(0, "world", &[], &[], || Line::general("world", self.profile.to_string()));
+        if let Some(ReusedIds { pool, .. }) = self.reused_ids {
+            self.say(format_args!("clients share {pool} write ids at a time"));
+        }
         for node in 0..self.nodes.len() {
             if self.profile.faults.clocks {
                 self.nodes[node].clock.skew_ms = self.fault_rng.random_range(-SKEW_MS_MAX / 10..SKEW_MS_MAX / 10);
@@ -388,7 +396,7 @@ impl World {
             }
             let numbers = [node as u64, dot.actor.0, dot.counter];
             self.trace.note(now, "stamp", &numbers, &[], || {
-                let op = describe::op(stamp.write_id, &self.history);
+                let op = describe::op(self.history.write(&stamp.slot, stamp.write_id, stamp.value_hash));
                 let text = format!("stamps {op} as {}", describe::dot(*dot));
                 Line::about(cluster::name_of(node), slot_text(&stamp.slot), text)
             });
@@ -488,6 +496,9 @@ impl World {
                 let values = read.siblings.iter().filter_map(|sibling| id_of(&sibling.value)).collect();
                 self.ask_oracle(|oracle, scene| oracle.shown(op, values, scene));
             }
+            Response::Failed(Failure::Refused(Refusal::WriteIdReused)) => {
+                self.coverage.add("write ids refused as reused", 1);
+            }
             Response::Deleted(_) => self.ask_oracle(|oracle, scene| oracle.found_nothing(op, scene)),
             _ => {}
         }
@@ -504,9 +515,10 @@ impl World {
         if !matches!(response, Response::Stored(stored) if stored.siblings == 0) || !keeps_siblings {
             return;
         }
-        let mut later = self.observer.dots_in(&write.slot).filter(|(_, stamp)| stamp.write_id != write.write_id);
+        let is_other = |stamp: &Stamp| (stamp.write_id, stamp.value_hash) != (write.write_id, write.value_hash);
+        let mut later = self.observer.dots_in(&write.slot).filter(|(_, stamp)| is_other(stamp));
         let is_gone = |after: &Header| {
-            self.observer.dots_of(write.write_id).any(|(dot, _)| after.covers(dot) && after.get(dot).is_none())
+            self.observer.dots_of(write).any(|(dot, _)| after.covers(dot) && after.get(dot).is_none())
         };
         if !later.any(|(_, stamp)| is_gone(&stamp.after)) {
             let text = format!("n{node} answered put {op} by a state without it");

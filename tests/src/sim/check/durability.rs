@@ -74,7 +74,7 @@ impl DurabilityOracle {
                 && put.strict
                 && put.w + delete.r > n
                 && scene.disk_losses.since(&put.slot, put.invoked) == 0
-                && scene.observer.dots_of(put.write_id).count() == 1
+                && scene.observer.dots_of(put).count() == 1
         };
         if delete.strict {
             let values = scene.history.of(&delete.slot).map(|(put, _)| put).filter(|put| met(*put)).collect();
@@ -136,7 +136,7 @@ impl DurabilityOracle {
         let states = scene.states(&op.slot);
         // A write that two coordinators stamped was acknowledged under one of its dots.
         let covered = |dot: Dot| states.iter().filter(|state| state.covers(dot)).count();
-        let Some(most) = scene.observer.dots_of(op.write_id).map(|(dot, _)| covered(dot)).max() else {
+        let Some(most) = scene.observer.dots_of(op).map(|(dot, _)| covered(dot)).max() else {
             // Where the last writer wins, a write may lose within the batch that stamps it: then no disk ever holds it.
             let may_lose = scene.topology.bucket(op.slot.0).is_some_and(|bucket| bucket.conflict == Conflict::Lww);
             return (!may_lose).then(|| format!("{:?} {id} was acknowledged and never stamped", op.kind));
@@ -150,7 +150,7 @@ impl DurabilityOracle {
         let states = scene.states(&op.slot);
         let covered = |dot: Dot| states.iter().filter(|state| state.covers(dot)).count();
         values.iter().find_map(|value| {
-            let dots = scene.observer.dots_of(scene.history.get(*value).write_id);
+            let dots = scene.observer.dots_of(scene.history.get(*value));
             let most = dots.map(|(dot, _)| covered(dot)).max()?;
             (most + scene.lost_since(op) < usize::from(held_by))
                 .then(|| format!("strict get {id} showed {value}, which is on {most} disks {when}"))
@@ -162,7 +162,7 @@ impl DurabilityOracle {
         let states = scene.states(&op.slot);
         let is_gone = |state: &&Siblings, dot: Dot| state.covers(dot) && state.get(dot).is_none();
         values.iter().find_map(|value| {
-            let (dot, _) = scene.observer.dots_of(scene.history.get(*value).write_id).next()?;
+            let (dot, _) = scene.observer.dots_of(scene.history.get(*value)).next()?;
             let known_to = states.iter().filter(|state| is_gone(state, dot)).count();
             (known_to + scene.lost_since(op) < usize::from(held_by))
                 .then(|| format!("delete {id} found nothing; that {value} is gone is on {known_to} disks {when}"))

@@ -140,8 +140,8 @@ impl Evidence<'_> {
     /// The writes that are live at the end.
     pub fn final_of(&self, slot: &Slot) -> Vec<OpId> {
         let merged = self.merged(slot);
-        let known = merged.live().iter().filter_map(|(_, version)| self.history.with_write_id(version.write_id()));
-        known.collect()
+        let outlines = merged.live().iter().map(|(_, version)| version.outline());
+        outlines.filter_map(|outline| self.history.write(slot, outline.write_id, outline.value_hash)).collect()
     }
 
     /// All keys that anybody asked for.

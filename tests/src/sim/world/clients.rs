@@ -31,7 +31,7 @@ impl World {
         if self.clients[client].current.is_some() {
             return;
         }
-        let intention = match self.phase {
+        let mut intention = match self.phase {
             Phase::Active => {
                 let asks = &mut self.clients[client];
                 let deleting = self.deleting.take().filter(|_| asks.rng.random_bool(0.4));
@@ -46,6 +46,12 @@ impl World {
                 None => return,
             },
         };
+        if let Some(ids) = &mut self.reused_ids
+            && self.phase == Phase::Active
+        {
+            ids.rename(&mut intention, &self.history);
+        }
+        self.note_reuse(&intention);
         if intention.kind == Kind::Delete {
             self.deleting = Some(intention.slot.clone());
         }
@@ -168,6 +174,15 @@ impl World {
         }
     }
 
+    fn note_reuse(&mut self, intention: &Intention) {
+        if intention.kind != Kind::Get {
+            let (of_key, of_others): (Vec<_>, Vec<_>) =
+                self.history.named(intention.write_id).partition(|(_, op)| op.slot == intention.slot);
+            self.coverage.add("write ids used for another key", u64::from(!of_others.is_empty()));
+            self.coverage.add("write ids used for another value", u64::from(!of_key.is_empty()));
+        }
+    }
+
     fn operation(&self, client: usize, intention: &Intention) -> Operation {
         let bucket = self.topology.bucket(intention.slot.0).expect("slots are drawn from the buckets");
         let quorum = bucket.quorum.with(intention.r, intention.w).expect("numbers are drawn within n");
@@ -176,6 +191,7 @@ impl World {
             kind: intention.kind,
             slot: intention.slot.clone(),
             write_id: intention.write_id,
+            value_hash: intention.value_hash(self.history.len()),
             seen: intention.context.as_ref().map(|(_, seen)| seen.clone()),
             r: quorum.r(),
             w: quorum.w(),

@@ -138,7 +138,7 @@ impl World {
                     && self.disk_losses.is_due(key, op)
             };
             let holds = |op: &Operation| {
-                let mut dots = self.observer.dots_of(op.write_id);
+                let mut dots = self.observer.dots_of(op);
                 dots.any(|(dot, _)| state.as_ref().is_some_and(|state| state.covers(dot)))
             };
             let missed = self.history.iter().find(|(_, op)| is_due(op) && !holds(op));
