@@ -10,7 +10,7 @@
 //! detection.rs        the detector, on shard 0, and its datagrams
 //! surroundings.rs     what the system gives, and tests replace
 //! local_node.rs       the same shards as tasks of one thread, for tests in simulated time
-//! route.rs, returns.rs    what arrives at the wrong shard, and its way back
+//! returns.rs          the way back of what arrived at the wrong shard (which is right: `crate::route`)
 //! ```
 //! [`Node::start`] runs a node within a process; [`run`] is that and waiting for its end.
 
@@ -36,7 +36,6 @@ mod peers;
 mod refusal;
 mod requests;
 mod returns;
-mod route;
 mod shard;
 pub(crate) mod shared;
 mod signal;

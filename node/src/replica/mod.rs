@@ -84,6 +84,7 @@ pub(crate) enum Output {
 /// One shard's share of the node's keys.
 pub(crate) struct Replica<S> {
     node: NodeId,
+    shard: u16,
     topology: Arc<Topology>,
     limits: Limits,
     metrics: Arc<Metrics>,
@@ -135,6 +136,7 @@ impl<S: Store> Replica<S> {
         let outputs = [Output::Sync(BatchSeq(0))].into_iter().chain(owes).chain(unreadable).collect();
         Replica {
             node: *node,
+            shard: *shard,
             #[cfg(not(feature = "planted-bugs"))]
             actors: Actors::new(rng),
             #[cfg(feature = "planted-bugs")]
@@ -462,6 +464,7 @@ impl<S: Store> Replica<S> {
     fn scan(&mut self, from: NodeId, id: RequestId, scan: Scan) -> Result<(), Trouble> {
         let bucket = self.topology.bucket(scan.bucket).ok_or(Refusal::NoSuchBucket)?;
         let partition = PartitionId { n: bucket.quorum.n(), arc: scan.arc };
+        self.assert_mine(partition)?;
         if !self.topology.ring().owns(self.node, partition) {
             return Err(self.not_owner());
         }
@@ -516,9 +519,24 @@ impl<S: Store> Replica<S> {
     fn place<'a>(&self, topology: &'a Topology, bucket: BucketId, key: &Key) -> Result<Located<'a>, Trouble> {
         let bucket = topology.bucket(bucket).ok_or(Refusal::NoSuchBucket)?;
         let place = topology.place(bucket, key);
+        self.assert_mine(place.partition)?;
         let is_mine = topology.ring().owns(self.node, place.partition);
         let record = RecordKey::new(place.partition.n, place.token, bucket.id, key);
         Ok(Located { bucket, partition: place.partition, record, is_mine })
+    }
+
+    /// Shards share a store and nothing else. Two of them that wrote one key would each know of its own batch, cache,
+    /// tree and actor, and not of the other's: an acknowledged write would be gone.
+    fn assert_mine(&self, partition: PartitionId) -> Result<(), Trouble> {
+        let owner = self.topology.shard_of(self.node, partition);
+        if owner == self.shard {
+            return Ok(());
+        }
+        let shard = self.shard;
+        tracing::error!(%partition, shard, owner, "a shard was given a key of another one: refusing it");
+        self.metrics.protocol_violations.inc();
+        debug_assert_eq!(shard, owner, "a shard was given a key of another one, of {partition}");
+        Err(self.not_owner())
     }
 
     fn not_owner(&self) -> Trouble {
