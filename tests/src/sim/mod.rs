@@ -32,6 +32,7 @@ pub mod profile;
 pub mod reused_ids;
 pub mod run;
 pub mod schedule;
+pub mod shard;
 pub mod store;
 pub mod summary;
 pub mod trace;

@@ -397,7 +397,7 @@ fn two_groups(profile: &Profile, rng: &mut StdRng) -> (Vec<usize>, Vec<usize>) {
         0 => (vec![a], vec![b]),
         1 => (vec![a], rest(&[a])),
         _ => {
-            let topology = cluster::topology(profile.nodes);
+            let topology = cluster::topology(&profile.shards);
             let bucket = &topology.buckets()[0];
             let slot = (bucket.id, key_of(bucket, rng.random_range(0..profile.keys)));
             let primaries = check::primaries(&topology, &slot);

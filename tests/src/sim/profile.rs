@@ -29,6 +29,8 @@ pub struct Profile {
     pub regime: Regime,
     /// Members of the cluster.
     pub nodes: usize,
+    /// Shards of each: engines that share its disk.
+    pub shards: Vec<u16>,
     /// Clients, each with one operation under way at a time.
     pub clients: usize,
     /// Keys in each bucket: few, so that clients meet.
@@ -121,6 +123,7 @@ impl Profile {
         let profile = Profile {
             regime,
             nodes,
+            shards: vec![1; nodes],
             // In a quiet world nothing hides behind the sync of somebody else's write.
             clients: match rng.random_range(0..6) {
                 0 => rng.random_range(1..=2),
@@ -189,6 +192,16 @@ impl Profile {
 }
 
 impl Profile {
+    /// Some nodes with more than one shard, or none; often not all with the same number.
+    pub fn with_shards(self, rng: &mut StdRng) -> Profile {
+        let shards = match rng.random_range(0..8) {
+            0..5 => vec![1; self.nodes],
+            5 => vec![rng.random_range(2..=3); self.nodes],
+            _ => (0..self.nodes).map(|_| rng.random_range(1..=3)).collect(),
+        };
+        Profile { shards, ..self }
+    }
+
     /// Few keys, replicas that lack something for long, and nobody who answers from memory: what a replica has
     /// forgotten is missed at once.
     pub fn of_damage(self) -> Profile {

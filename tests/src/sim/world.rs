@@ -43,6 +43,7 @@ use super::observer::{Observer, Stamp};
 use super::profile::{Healing, Profile, Regime};
 use super::reused_ids::ReusedIds;
 use super::schedule::{Event, Micros, Schedule};
+use super::shard::Shard;
 use super::store::SimStore;
 use super::trace::{Line, Trace};
 use story::{SENDS, Story};
@@ -121,7 +122,8 @@ impl World {
         if profile.faults.errors.damage && error_rng.random_bool(0.4) {
             profile = profile.of_damage();
         }
-        let topology = Arc::new(cluster::topology(profile.nodes));
+        profile = profile.with_shards(&mut split());
+        let topology = Arc::new(cluster::topology(&profile.shards));
         let nodes: Vec<Node> =
             (0..profile.nodes).map(|node| Node::new(NodeId::of_name(&cluster::name_of(node)))).collect();
         let mut world = World {
@@ -227,25 +229,28 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Peer { from, to, connection, wire, fingerprint } => {
-                self.arrive(from, to, connection, wire, fingerprint);
+            Event::Peer { from, to, connection, shard, wire, fingerprint } => {
+                self.arrive((from, shard), to, connection, wire, fingerprint);
             }
             Event::Datagram { from, to, connection, bytes } => self.datagram_arrives(from, to, connection, bytes),
-            Event::Turn { node, life } => {
-                if self.nodes[node].life == life && self.nodes[node].turn_planned {
-                    self.nodes[node].turn_planned = false;
-                    self.turn(node);
+            Event::Turn { node, life, shard } => {
+                if let Some(busy) = self.shard_of_life(node, life, shard)
+                    && std::mem::take(&mut busy.turn_planned)
+                {
+                    self.turn(node, shard);
                 }
             }
-            Event::Timer { node, life } => {
-                if self.nodes[node].life == life && self.nodes[node].timer_planned == Some(self.schedule.now()) {
-                    self.nodes[node].timer_planned = None;
-                    self.turn(node);
+            Event::Timer { node, life, shard } => {
+                let now = self.schedule.now();
+                if let Some(idle) = self.shard_of_life(node, life, shard)
+                    && idle.timer_planned.take_if(|planned| *planned == now).is_some()
+                {
+                    self.turn(node, shard);
                 }
             }
-            Event::SyncDone { node, life, up_to } => {
+            Event::SyncDone { node, life, up_to, covered } => {
                 if self.nodes[node].life == life {
-                    self.sync_done(node, up_to);
+                    self.sync_done(node, up_to, covered);
                 }
             }
             Event::ConnectionLost { node, peer, connection } => {
@@ -279,7 +284,7 @@ impl World {
         }
     }
 
-    fn arrive(&mut self, from: usize, to: usize, connection: u64, wire: WireMessage, fingerprint: u64) {
+    fn arrive(&mut self, (from, shard): (usize, u16), to: usize, connection: u64, wire: WireMessage, fingerprint: u64) {
         match self.network.arrival(from, to, connection) {
             Arrival::Dropped => {
                 self.note("dropped", &[from as u64, to as u64], || {
@@ -288,7 +293,7 @@ impl World {
             }
             Arrival::Retransmitted => {
                 let delay = self.network.retransmit_delay();
-                self.schedule.after(delay, Event::Peer { from, to, connection, wire, fingerprint });
+                self.schedule.after(delay, Event::Peer { from, to, connection, shard, wire, fingerprint });
             }
             Arrival::Delivered => {
                 let message = Message::from_wire(wire, self.instant(to));
@@ -296,7 +301,7 @@ impl World {
                     self.story.line_of_message("receives from", to, from, &message, &self.history)
                 });
                 let from = self.nodes[from].id;
-                self.give(to, Input::Peer { from, message });
+                self.give(to, Input::Peer { from, shard, message });
             }
         }
     }
@@ -311,30 +316,37 @@ impl World {
         }
     }
 
-    /// Puts an input into a node's inbox, and plans the turn that takes it.
+    /// Leaves an input for the shards of a node that it is for, and plans the turns that take it.
     fn give(&mut self, node: usize, input: Input) {
-        self.nodes[node].receive(input);
-        self.plan_turn(node);
-    }
-
-    fn plan_turn(&mut self, node: usize) {
-        let busy = &mut self.nodes[node];
-        if busy.runs() && !busy.paused && !busy.turn_planned {
-            busy.turn_planned = true;
-            let life = busy.life;
-            let delay = self.rng.random_range(0..=self.profile.turn);
-            self.schedule.after(delay, Event::Turn { node, life });
+        for shard in self.nodes[node].receive(input) {
+            self.plan_turn(node, shard);
         }
     }
 
-    fn turn(&mut self, node: usize) {
+    fn plan_turn(&mut self, node: usize, shard: usize) {
+        let Node { life, paused, ref mut shards, .. } = self.nodes[node];
+        if let Some(busy) = shards.get_mut(shard)
+            && !paused
+            && !std::mem::replace(&mut busy.turn_planned, true)
+        {
+            let delay = self.rng.random_range(0..=self.profile.turn);
+            self.schedule.after(delay, Event::Turn { node, life, shard });
+        }
+    }
+
+    fn shard_of_life(&mut self, node: usize, life: u64, shard: usize) -> Option<&mut Shard> {
+        let node = &mut self.nodes[node];
+        if node.life == life { node.shards.get_mut(shard) } else { None }
+    }
+
+    fn turn(&mut self, node: usize, shard: usize) {
         if self.nodes[node].paused || !self.nodes[node].runs() {
             return;
         }
         let now = self.schedule.now();
         let rots = self.rotting.as_ref().is_some_and(|(rots, _)| *rots == node);
         let set_apart = if rots { self.nodes[node].damaged() } else { Vec::new() };
-        let Turn { outputs, datagrams, opinions } = self.nodes[node].turn(now);
+        let Turn { outputs, datagrams, opinions } = self.nodes[node].turn(now, shard);
         let life = (node, self.nodes[node].life);
         let mut halted = None;
         let log = self.nodes[node].store.take_log();
@@ -355,9 +367,9 @@ impl World {
         }
         for output in outputs {
             match output {
-                Output::Send { to, message } => self.send(node, to, message),
+                Output::Send { to, message } => self.send((node, shard), to, message),
                 Output::Reply { to, response } => self.reply(node, to, response),
-                Output::Sync(_) => self.sync(node),
+                Output::Sync(batch) => self.sync(node, shard, batch),
                 // Nothing leaves any more.
                 Output::Halt(reason) => {
                     halted = Some(reason);
@@ -372,17 +384,25 @@ impl World {
             self.crash(node, down);
             return;
         }
-        self.plan_timer(node);
+        self.plan_timer(node, shard);
+        // What the detector thinks is news for the other shards.
+        for other in 0..self.nodes[node].shards.len() {
+            if other != shard && self.nodes[node].shards[other].has_input() {
+                self.plan_turn(node, other);
+            }
+        }
     }
 
-    fn plan_timer(&mut self, node: usize) {
-        let Some(wakes) = self.nodes[node].wakes_at() else {
+    fn plan_timer(&mut self, node: usize, shard: usize) {
+        let Some(wakes) = self.nodes[node].wakes_at(shard) else {
             return;
         };
-        let at = wakes.max(self.schedule.now() + 1);
-        if self.nodes[node].timer_planned.is_none_or(|planned| planned > at || planned <= self.schedule.now()) {
-            self.nodes[node].timer_planned = Some(at);
-            self.schedule.at(at, Event::Timer { node, life: self.nodes[node].life });
+        let now = self.schedule.now();
+        let at = wakes.max(now + 1);
+        let idle = &mut self.nodes[node].shards[shard];
+        if idle.timer_planned.is_none_or(|planned| planned > at || planned <= now) {
+            idle.timer_planned = Some(at);
+            self.schedule.at(at, Event::Timer { node, life: self.nodes[node].life, shard });
         }
     }
 
@@ -419,7 +439,7 @@ impl World {
         }
     }
 
-    fn send(&mut self, from: usize, to: NodeId, message: Message) {
+    fn send(&mut self, (from, shard): (usize, usize), to: NodeId, message: Message) {
         let Some(&to) = self.numbers.get(&to).filter(|to| **to != from) else {
             let text = format!("n{from} sends to {to}, which is itself or nobody");
             return self.violations.push(Violation::general("the seam", text));
@@ -438,6 +458,7 @@ impl World {
             && matches!(&message.body, Body::Request { request, .. } if mends(request));
         // A stream delivers once. What arrives twice was sent twice, as merges and reads may be; a forward never is.
         let repeatable = !matches!(&message.body, Body::Request { request: Request::Forward(_), .. });
+        let asker = self.nodes[from].shard_of_asker(self.nodes[to].id, &message);
         let wire = message.to_wire(self.instant(from));
         let fingerprint = self.trace.fingerprint(&wire);
         let numbers = [from as u64, to as u64, fingerprint];
@@ -445,10 +466,11 @@ impl World {
         let Some(connection) = self.network.connection(from, to).filter(|_| !withheld) else {
             return;
         };
+        let shard = asker.unwrap_or(shard as u16);
         let delays = self.network.deliveries(repeatable);
         let copies = std::iter::repeat_n(wire, delays.len());
         for (delay, wire) in delays.into_iter().zip(copies) {
-            self.schedule.after(delay, Event::Peer { from, to, connection, wire, fingerprint });
+            self.schedule.after(delay, Event::Peer { from, to, connection, shard, wire, fingerprint });
         }
     }
 
