@@ -105,6 +105,8 @@ pub(crate) struct Replica<S> {
     synced: Option<BatchSeq>,
     /// A batch was refused for lack of room, and its reads are read again.
     is_reading_again: bool,
+    /// The store cannot be trusted any more: nothing is applied, and the process stops.
+    has_failed: bool,
     /// When applied batches that nobody waits for are to be synced.
     sync_due: Option<Instant>,
     outputs: VecDeque<Output>,
@@ -156,6 +158,7 @@ impl<S: Store> Replica<S> {
             sync_asked: BatchSeq(0),
             synced: planted.is(Bug::FirstSyncNotAwaited).then_some(BatchSeq(0)),
             is_reading_again: false,
+            has_failed: false,
             sync_due: None,
             outputs,
             topology: topology.clone(),
@@ -252,6 +255,10 @@ impl<S: Store> Replica<S> {
             self.reap_tombstones(now);
         }
         let mut turn = std::mem::take(&mut self.turn);
+        if self.has_failed {
+            // What broke off half way is in it as well: a counter, say, without the write that it counted.
+            return;
+        }
         if !turn.has_changes() {
             return self.release(now, turn.waiting);
         }
