@@ -232,6 +232,7 @@ impl Reader<'_> {
                 patience: self.time("aae.patience")?,
                 repair: self.time("aae.repair")?,
                 scrub_interval: self.time("aae.scrub_interval")?,
+                ..AaeLimits::default()
             },
         };
         let store = StoreConfig {
