@@ -8,7 +8,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::generator::{Intention, Memory};
-use super::history::{Ending, History, Kind, OpId, Seen, Slot, id_of};
+use super::history::{Ending, History, Kind, OpId, Seen, Slot};
 use super::schedule::Micros;
 
 /// A client and what it is doing.
@@ -79,18 +79,26 @@ impl Client {
                 let inside = read.context.as_ref().map(&open).unwrap_or_default();
                 let mut values = Vec::new();
                 for sibling in &read.siblings {
-                    match id_of(&sibling.value).filter(|id| {
-                        *id < history.len() && {
-                            let put = history.get(*id);
-                            put.kind == Kind::Put && put.slot == slot && put.invoked <= at
-                        }
-                    }) {
+                    let is_put = |id: &OpId| {
+                        let put = history.get(*id);
+                        put.kind == Kind::Put && put.invoked <= at
+                    };
+                    match history.written(&slot, &sibling.value).filter(is_put) {
                         Some(id) => values.push(id),
                         None => odd.push(format!("get {op} was shown {:?}, which nobody wrote", sibling.value)),
                     }
                 }
                 if read.context.is_none() && !values.is_empty() {
                     odd.push(format!("get {op} was shown {values:?} without a context"));
+                }
+                let counted = read
+                    .explanation
+                    .as_ref()
+                    .map(|explanation| explanation.replicas.iter().filter(|replica| replica.counted).count());
+                if counted.is_some() != current.intention.explain
+                    || counted.is_some_and(|by| by < history.get(op).r.into())
+                {
+                    odd.push(format!("get {op} wants r = {}, and explains {counted:?} answers", history.get(op).r));
                 }
                 if let Some(token) = &read.context {
                     self.memory.learn(
@@ -131,7 +139,9 @@ impl Client {
                 let id = history.get(op).write_id;
                 let is_known = || history.named(id).any(|(other, write)| other != op && write.slot == slot);
                 if matches!(failure, Failure::Refused(Refusal::WriteIdReused)) && !is_known() {
-                    odd.push(format!("{kind:?} {op} was refused as if its id had been used for another write of its key"));
+                    odd.push(format!(
+                        "{kind:?} {op} was refused as if its id had been used for another write of its key"
+                    ));
                 }
                 match failure.outcome() {
                     Outcome::Refused => Ending::Refused,

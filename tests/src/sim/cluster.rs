@@ -54,6 +54,8 @@ pub struct Node {
     pub removed: BTreeSet<Slot>,
     /// What the next process will find in the place of its disk.
     pub found: Found,
+    /// Requests that came to one of its shards and were for another.
+    pub handed_over: u64,
     /// The sync under way.
     pub syncing: bool,
     /// Whether the sync under way, or else the next one, will fail.
@@ -155,6 +157,7 @@ impl Node {
             metrics: Arc::new(Metrics::default()),
             removed: BTreeSet::new(),
             found: Found::Own,
+            handed_over: 0,
             syncing: false,
             sync_fails: false,
             shards: Vec::new(),
@@ -232,8 +235,10 @@ impl Node {
         let has_several = all.len() > 1;
         let (shards, input) = match input {
             Input::Client { from, deadline, request } if has_several => {
-                let owner = route::of_client(topology, self.id, &request);
-                (only(owner.unwrap_or_else(|| landing(from.connection))), Input::Client { from, deadline, request })
+                let landed = landing(from.connection);
+                let owner = route::of_client(topology, self.id, &request).unwrap_or(landed);
+                self.handed_over += u64::from(owner != landed);
+                (only(owner), Input::Client { from, deadline, request })
             }
             Input::Peer { from, shard, message } => {
                 let owner = match &message.body {
@@ -241,8 +246,11 @@ impl Node {
                         if shard > 0 {
                             self.returns.insert((from, message.id), shard);
                         }
-                        let owner = if has_several { route::of_peer(topology, self.id, request) } else { Some(0) };
-                        owner.unwrap_or_else(|| landing(shard.into()))
+                        let landed = landing(shard.into());
+                        let owner = if has_several { route::of_peer(topology, self.id, request) } else { None };
+                        let owner = owner.unwrap_or(landed);
+                        self.handed_over += u64::from(owner != landed);
+                        owner
                     }
                     Body::Reply(_) => landing(shard.into()),
                 };
@@ -370,13 +378,17 @@ pub fn limits(profile: &Profile) -> Limits {
             patience: Duration::from_millis(400),
             repair: Duration::from_millis(1_500),
             scrub_interval: Duration::from_millis(20),
+            keys_max: profile.repaired_at_once,
+            entries_max: profile.listed_at_once,
             ..AaeLimits::default()
         },
         // Without room for hints nobody stands in, so that what they would bring is not needed.
         hint_bytes_max: match profile.healing {
             Healing::AntiEntropy => 0,
-            Healing::Both | Healing::Reads => Limits::default().hint_bytes_max,
+            Healing::Both | Healing::Reads => profile.hint_bytes_max,
         },
+        hint_target_bytes_max: profile.hint_target_bytes_max,
+        replica_waiting_max: profile.replica_waiting_max,
         ..Limits::default()
     }
 }

@@ -40,7 +40,10 @@ pub fn message(message: &Message, history: &History) -> String {
     let id = message.id.0 & 0xffff;
     match &message.body {
         Body::Request { request, .. } => match request {
-            Request::Write(write) => format!("#{id:04x} Write {}", op(asked_by(write.bucket, &write.key, write.value.as_ref(), write.write_id, history))),
+            Request::Write(write) => format!(
+                "#{id:04x} Write {}",
+                op(asked_by(write.bucket, &write.key, write.value.as_ref(), write.write_id, history))
+            ),
             Request::Merge(merge) => {
                 let hint = merge.hint_for.map_or(String::new(), |target| format!(", as a hint for {}", node(target)));
                 format!("#{id:04x} Merge ({:?}) {}{hint}", merge.purpose, siblings(&merge.siblings, history))
@@ -78,7 +81,7 @@ pub fn request_text(request: &client::Request, history: &History) -> String {
         client::Request::Put(put) => format!(
             "put {} as {}, {}{}",
             slot_text(&(put.bucket, put.key.clone())),
-            op(id_of(&put.value)),
+            op(history.written(&(put.bucket, put.key.clone()), &put.value)),
             context(put.context.is_some()),
             options(None, put.w, put.sloppy)
         ),
@@ -151,15 +154,9 @@ pub fn op(id: Option<OpId>) -> String {
 }
 
 /// The operation that asks for this write.
-fn asked_by(
-    bucket: BucketId,
-    key: &Key,
-    value: Option<&Bytes>,
-    write: WriteId,
-    history: &History,
-) -> Option<OpId> {
+fn asked_by(bucket: BucketId, key: &Key, value: Option<&Bytes>, write: WriteId, history: &History) -> Option<OpId> {
     match value {
-        Some(value) => id_of(value),
+        Some(value) => history.written(&(bucket, key.clone()), value),
         None => history.write(&(bucket, key.clone()), write, 0),
     }
 }

@@ -36,4 +36,5 @@ pub mod shard;
 pub mod store;
 pub mod summary;
 pub mod trace;
+pub mod walker;
 pub mod world;

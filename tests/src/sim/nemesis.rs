@@ -72,6 +72,20 @@ pub enum Fault {
         /// The new skew.
         skew_ms: i64,
     },
+    /// The wall clock of a node is wrong by much more than clocks ever are, for a while.
+    ClockAstray {
+        /// Whose.
+        node: usize,
+        /// By how much.
+        skew_ms: i64,
+        /// For how long.
+        lasts: Micros,
+    },
+    /// It is set right.
+    ClockSetRight {
+        /// Whose.
+        node: usize,
+    },
     /// A disk has no room left.
     DiskFull {
         /// Whose.
@@ -158,6 +172,8 @@ pub struct DiskErrors {
     pub reads: bool,
     /// Bytes of one disk rot: the one that is set back, if there is such.
     pub damage: bool,
+    /// Those of another one do as well, about other keys at any moment.
+    pub two_disks: bool,
     /// Chance that those of a key rot which its node has just stamped: others may not know yet what is lost then.
     pub damage_after_stamp: f64,
 }
@@ -180,6 +196,10 @@ pub struct FaultSet {
     pub pauses: bool,
     /// Wall clocks are wrong, and jump.
     pub clocks: bool,
+    /// A clock is a day off for a while.
+    pub astray: bool,
+    /// Chance that the acknowledgement of a delivered hint is lost, and whoever waits for it may die.
+    pub lost_handoff_acks: f64,
     /// Disks fill up.
     pub full_disks: bool,
     /// Disks fail in the middle of a batch.
@@ -234,6 +254,8 @@ impl FaultSet {
             flaps: on(if regime == Regime::Plain { 0.25 } else { 0.4 }),
             pauses: on(0.3),
             clocks: on(0.5),
+            astray: false,
+            lost_handoff_acks: 0.0,
             full_disks: on(0.3),
             failing_disks: on(0.2),
             rollback: on(if regime == Regime::Plain { 0.3 } else { 0.7 }),
@@ -327,6 +349,37 @@ impl FaultSet {
     }
 }
 
+impl FaultSet {
+    /// Beside all that: acknowledgements of hints that get lost.
+    pub fn with_lost_handoff_acks(self, rng: &mut StdRng) -> FaultSet {
+        let chance = if rng.random_bool(0.3) { [0.1, 0.5, 0.9][rng.random_range(0..3)] } else { 0.0 };
+        FaultSet { lost_handoff_acks: chance, ..self }
+    }
+
+    /// Beside all that: a clock that is a day off, or some hours, now and then.
+    pub fn with_clocks_astray(self, rng: &mut StdRng) -> FaultSet {
+        FaultSet { astray: rng.random_bool(0.2), ..self }
+    }
+
+    /// Draws when clocks are astray: those of one node, seldom of two, so that most are right.
+    pub fn plan_clocks(&self, profile: &Profile, rng: &mut StdRng) -> Vec<(Micros, Fault)> {
+        let mut acts = Vec::new();
+        if !self.astray {
+            return acts;
+        }
+        let node = node(profile, rng);
+        let mut at = rng.random_range(0..profile.active / 2);
+        while at < profile.active {
+            let far = rng.random_range(HOUR_MS..2 * DAY_MS);
+            let skew_ms = if rng.random_bool(0.6) { far } else { -far };
+            let lasts = rng.random_range(50_000..900_000);
+            acts.push((at, Fault::ClockAstray { node, skew_ms, lasts }));
+            at += lasts + rng.random_range(50_000..600_000);
+        }
+        acts
+    }
+}
+
 impl DiskErrors {
     /// Draws a set; half of the seeds have none. Damage is seldom where a disk is set back: that excuses too much.
     pub fn draw(rollback: bool, rng: &mut StdRng) -> DiskErrors {
@@ -334,7 +387,7 @@ impl DiskErrors {
         let mut on = |chance: f64| rng.random_bool(chance) && has_some;
         let (syncs, reads, damage) = (on(0.4), on(0.3), on(if rollback { 0.2 } else { 0.7 }));
         let damage_after_stamp = if damage { [0.0, 0.02, 0.1, 0.3][rng.random_range(0..4)] } else { 0.0 };
-        DiskErrors { syncs, reads, damage, damage_after_stamp }
+        DiskErrors { syncs, reads, damage, two_disks: false, damage_after_stamp }
     }
 
     /// Draws all of them, with their times, beside what is planned already.
@@ -369,6 +422,28 @@ impl DiskErrors {
         }
         acts
     }
+
+    /// Draws the damage of a second disk, beside that of the first.
+    pub fn plan_on_another_disk(
+        &self,
+        profile: &Profile,
+        planned: &[(Micros, Fault)],
+        rng: &mut StdRng,
+    ) -> Vec<(Micros, Fault)> {
+        let first = planned.iter().find_map(|(_, act)| match act {
+            Fault::Rot { node, .. } => Some(*node),
+            _ => None,
+        });
+        let Some(first) = first.filter(|_| self.damage && self.two_disks) else { return Vec::new() };
+        let node = (first + rng.random_range(1..profile.nodes)) % profile.nodes;
+        let (mut acts, mut at) = (Vec::new(), rng.random_range(1..300_000));
+        while at < profile.active {
+            let down = rng.random_bool(0.3).then(|| downtime(rng));
+            acts.push((at, Fault::Rot { node, how_many: rng.random_range(1..4), down }));
+            at += rng.random_range(1_000..300_000);
+        }
+        acts
+    }
 }
 
 fn crash(profile: &Profile, rng: &mut StdRng) -> Fault {
@@ -399,7 +474,7 @@ fn two_groups(profile: &Profile, rng: &mut StdRng) -> (Vec<usize>, Vec<usize>) {
         _ => {
             let topology = cluster::topology(&profile.shards);
             let bucket = &topology.buckets()[0];
-            let slot = (bucket.id, key_of(bucket, rng.random_range(0..profile.keys)));
+            let slot = (bucket.id, key_of(bucket, rng.random_range(0..profile.keys), profile.crowded));
             let primaries = check::primaries(&topology, &slot);
             let others = rest(&primaries);
             (primaries, others)
@@ -427,3 +502,7 @@ fn two_nodes(profile: &Profile, rng: &mut StdRng) -> (usize, usize) {
     let b = (a + rng.random_range(1..profile.nodes)) % profile.nodes;
     (a, b)
 }
+
+const HOUR_MS: i64 = 3_600_000;
+
+const DAY_MS: i64 = 24 * HOUR_MS;

@@ -185,12 +185,12 @@ impl Observer {
         lives.len() > 1
     }
 
-    fn stamps_as<'a>(
+    fn stamps_as<'a, 'b>(
         &'a self,
-        slot: &'a Slot,
+        slot: &'b Slot,
         id: WriteId,
         value_hash: u64,
-    ) -> impl Iterator<Item = (Dot, &'a Stamp)> + use<'a> {
+    ) -> impl Iterator<Item = (Dot, &'a Stamp)> + use<'a, 'b> {
         let named = self.by_write_id.get(&id).into_iter().flatten().map(|dot| (*dot, &self.stamps[dot]));
         named.filter(move |(_, stamp)| stamp.value_hash == value_hash && stamp.slot == *slot)
     }
@@ -215,8 +215,10 @@ impl Observer {
     }
 
     fn stamp(&mut self, dot: Dot, stamp: Stamp) {
-        let mut same = self.stamps_as(&stamp.slot, stamp.write_id, stamp.value_hash);
-        let again = same.find(|(_, other)| other.by == stamp.by).map(|(other, _)| other);
+        let again = self
+            .stamps_as(&stamp.slot, stamp.write_id, stamp.value_hash)
+            .find(|(_, other)| other.by == stamp.by)
+            .map(|(other, _)| other);
         if let Some(other) = again
             && stamp.after.get(other).is_some()
         {

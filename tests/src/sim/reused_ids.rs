@@ -6,7 +6,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::generator::Intention;
-use super::history::{History, Kind};
+use super::history::{History, Kind, Operation};
 
 /// Chooses among a few ids, and goes on to others after a while.
 #[derive(Debug)]
@@ -30,12 +30,31 @@ impl ReusedIds {
         }
         let epoch = history.len() as u64 / OPERATIONS_PER_EPOCH;
         let id = WriteId(FIRST + u128::from(epoch * self.pool + self.rng.random_range(0..self.pool)));
-        let mut of_key = history.named(id).filter(|(_, op)| op.slot == intention.slot).peekable();
-        let is_known = of_key.peek().is_some();
+        let is_known = history.named(id).any(|(_, op)| op.slot == intention.slot);
         // Two deletes of one key under one id are one delete, whoever makes them.
-        let is_same = intention.kind == Kind::Delete && of_key.any(|(_, op)| op.kind == Kind::Delete);
+        let is_delete = |op: &Operation| op.slot == intention.slot && op.kind == Kind::Delete;
+        let is_same = intention.kind == Kind::Delete && history.named(id).any(|(_, op)| is_delete(op));
         if !is_same && (!is_known || self.rng.random_bool(0.2)) {
             intention.write_id = id;
+            self.repeat(intention, history);
+        }
+    }
+
+    /// Now and then the same value as well, of somebody who has read as little: as one does who loads the same into two
+    /// buckets.
+    fn repeat(&mut self, intention: &mut Intention, history: &History) {
+        let is_free = |op: &Operation| {
+            (op.kind, &op.seen) == (Kind::Put, &None) && history.repeated(&intention.slot, op.value).is_none()
+        };
+        let of_others = history.named(intention.write_id).filter(|(_, op)| op.slot != intention.slot);
+        let other = of_others.filter(|(_, op)| is_free(op)).last().map(|(_, op)| (op.value, op.length));
+        if let Some((value, length)) = other
+            && intention.kind == Kind::Put
+            && history.get(value).slot != intention.slot
+            && self.rng.random_bool(0.5)
+        {
+            (intention.context, intention.stale, intention.damaged) = (None, false, false);
+            (intention.repeats, intention.length) = (Some(value), length);
         }
     }
 }

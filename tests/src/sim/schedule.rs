@@ -128,6 +128,20 @@ pub enum Event {
         /// The client.
         client: usize,
     },
+    /// Somebody begins to list the keys of a bucket.
+    WalkNext {
+        /// Who.
+        walker: usize,
+    },
+    /// A page arrives, or has been waited for long enough.
+    Page {
+        /// Who waits for it.
+        walker: usize,
+        /// The attempt it answers.
+        attempt: u64,
+        /// The answer.
+        response: Option<Response>,
+    },
     /// A client has waited long enough.
     ClientTimeout {
         /// The client.

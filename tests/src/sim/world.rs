@@ -1,32 +1,34 @@
 //! The world of one seed: everything that exists, and what each event does to it.
 //!
 //! Which events there are says `schedule`; how a run goes through its phases says `run`. Clients' side of the events
-//! is in `world/clients.rs`, that of syncs in `world/disks.rs`, the nemesis' in `world/faults.rs`; what a reader of the trace
+//! is in `world/clients.rs` and `world/walks.rs`, that of syncs in `world/disks.rs`, the nemesis' in `world/faults.rs`; what a reader of the trace
 //! is told beside them in `world/story.rs`.
 
 mod clients;
 mod disks;
 mod faults;
 mod story;
+mod walks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use driftless_antientropy::message::Ask;
 use driftless_node::engine::{ClientTag, Output};
 use driftless_node::liveness::Liveness;
-use driftless_node::peer::{Body, Message, Purpose, Request, WireMessage};
+use driftless_node::peer::{Body, Exchange, Lane, Message, Purpose, Reply, Request, WireMessage};
 use driftless_node::planted::Bug;
 use driftless_node::store::memory::DiskImage;
 use driftless_node::time::Instant;
-use driftless_proto::client::{Deleted, Response, Stored};
+use driftless_proto::client::{Deleted, Response, Sibling, Stored};
 use driftless_proto::{Conflict, ContextKeys, Failure, Header, Refusal, Topology};
 use driftless_ring::NodeId;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::check::Violation;
+use super::check::{self, Violation};
 use super::check::durability::{DurabilityOracle, Scene};
 use super::check::losses::DiskLosses;
 use super::client::Client;
@@ -36,7 +38,7 @@ use super::coverage::Coverage;
 use super::describe;
 use super::generator::Intention;
 use super::hints::HintWatch;
-use super::history::{History, OpId, Slot, id_of, slot_text};
+use super::history::{History, OpId, Slot, slot_text};
 use super::nemesis::{DiskErrors, Fault, downtime};
 use super::network::{Arrival, Network};
 use super::observer::{Observer, Stamp};
@@ -46,6 +48,7 @@ use super::schedule::{Event, Micros, Schedule};
 use super::shard::Shard;
 use super::store::SimStore;
 use super::trace::{Line, Trace};
+use super::walker::Walker;
 use story::{SENDS, Story};
 
 /// Everything that exists.
@@ -74,19 +77,22 @@ pub struct World {
     pub violations: Vec<Violation>,
     /// When batches that had not been synced, or more, were lost.
     pub losses: Vec<Micros>,
-    /// What one of the disks has lost.
+    /// What disks have lost.
     pub disk_losses: DiskLosses,
     /// Whether clients draw operations, and faults happen.
     pub phase: Phase,
     network: Network,
     keys: ContextKeys,
     numbers: BTreeMap<NodeId, usize>,
-    attempts: BTreeMap<u64, (usize, OpId)>,
+    attempts: BTreeMap<u64, Asked>,
+    walkers: Vec<Walker>,
+    /// Whether, and when, clients want their reads explained.
+    explain_rng: Option<StdRng>,
     hints: HintWatch,
     /// The key that a client has last begun to delete.
     deleting: Option<Slot>,
-    /// The node whose disk rots, and what it stamped last.
-    rotting: Option<(usize, Option<Slot>)>,
+    /// The nodes whose disks rot, and what each stamped last.
+    rotting: BTreeMap<usize, Option<Slot>>,
     /// The copy of a disk that a node will find in place of its own.
     copied: Option<(usize, Found, DiskImage)>,
     /// Ids that clients use more than once.
@@ -94,9 +100,22 @@ pub struct World {
     bug: Option<Bug>,
     story: Story,
     rng: StdRng,
+    clock_rng: StdRng,
+    ack_rng: StdRng,
+    rot_rng: StdRng,
+    delete_rng: StdRng,
     disk_rng: StdRng,
     fault_rng: StdRng,
     error_rng: StdRng,
+}
+
+/// What an attempt is for.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    /// A client's operation.
+    Operation { client: usize, op: OpId },
+    /// A page of a walk.
+    Page { walker: usize },
 }
 
 /// Where a run is.
@@ -116,13 +135,24 @@ impl World {
         let mut split = || StdRng::seed_from_u64(source.random());
         let (mut draw, network, rng, disk_rng, fault_rng, mut client_rng, mut error_rng) =
             (split(), split(), split(), split(), split(), split(), split());
-        let reused_ids = ReusedIds::draw(split());
+        let reused_ids = Some(split()).filter(|_| WRITE_IDS_ARE_REUSED).and_then(ReusedIds::draw);
+        let walkers = Walker::draw(split());
+        let (mut clock_rng, mut ack_rng, mut rot_rng) = (split(), split(), split());
+        let mut explain_rng = split();
+        let explain_rng = explain_rng.random_bool(0.3).then_some(explain_rng);
         let mut profile = Profile::draw(Regime::of_seed(seed), &mut draw);
+        let mut delete_rng = split();
+        profile = profile.with_blind_deletes(&mut delete_rng);
         profile.faults.errors = DiskErrors::draw(profile.faults.rollback, &mut error_rng);
+        profile.faults.errors.two_disks = !profile.faults.rollback && rot_rng.random_bool(0.4);
         if profile.faults.errors.damage && error_rng.random_bool(0.4) {
             profile = profile.of_damage();
         }
-        profile = profile.with_shards(&mut split());
+        if CLOCKS_GO_ASTRAY {
+            profile.faults = profile.faults.with_clocks_astray(&mut clock_rng);
+        }
+        profile.faults = profile.faults.with_lost_handoff_acks(&mut ack_rng);
+        profile = profile.with_shards(&mut split()).with_bounds(&mut split()).with_a_crowd(&mut split());
         let topology = Arc::new(cluster::topology(&profile.shards));
         let nodes: Vec<Node> =
             (0..profile.nodes).map(|node| Node::new(NodeId::of_name(&cluster::name_of(node)))).collect();
@@ -144,9 +174,15 @@ impl World {
             network: Network::new(profile.nodes, profile.latency, profile.faults.clone(), network),
             keys: cluster::context_keys(),
             attempts: BTreeMap::new(),
+            walkers,
+            explain_rng,
+            clock_rng,
+            ack_rng,
+            rot_rng,
+            delete_rng,
             hints: HintWatch::default(),
             deleting: None,
-            rotting: None,
+            rotting: BTreeMap::new(),
             copied: None,
             reused_ids,
             bug,
@@ -209,12 +245,14 @@ impl World {
             self.start(node);
         }
         let planned = self.profile.faults.plan(&self.profile, &mut self.fault_rng);
-        let errors = self.profile.faults.errors.plan(&self.profile, &planned, &mut self.error_rng);
-        self.rotting = errors.iter().find_map(|(_, fault)| match fault {
+        let mut errors = self.profile.faults.errors.plan(&self.profile, &planned, &mut self.error_rng);
+        errors.extend(self.profile.faults.errors.plan_on_another_disk(&self.profile, &errors, &mut self.rot_rng));
+        self.rotting.extend(errors.iter().filter_map(|(_, fault)| match fault {
             Fault::Rot { node, .. } => Some((*node, None)),
             _ => None,
-        });
-        for (at, fault) in planned.into_iter().chain(errors) {
+        }));
+        let astray = self.profile.faults.plan_clocks(&self.profile, &mut self.clock_rng);
+        for (at, fault) in planned.into_iter().chain(errors).chain(astray) {
             self.schedule.at(at, Event::Fault(fault));
         }
         for client in 0..self.clients.len() {
@@ -224,6 +262,10 @@ impl World {
             }
             let delay = self.rng.random_range(0..60_000);
             self.schedule.after(delay, Event::ClientNext { client });
+        }
+        for walker in 0..self.walkers.len() {
+            let delay = self.walkers[walker].rng.random_range(0..60_000);
+            self.schedule.after(delay, Event::WalkNext { walker });
         }
     }
 
@@ -280,6 +322,8 @@ impl World {
             }
             Event::Response { client, attempt, response } => self.response_arrives(client, attempt, &response),
             Event::ClientNext { client } => self.client_next(client),
+            Event::WalkNext { walker } => self.walk_next(walker),
+            Event::Page { walker, attempt, response } => self.page_arrives(walker, attempt, response.as_ref()),
             Event::ClientTimeout { client, attempt } => self.client_timeout(client, attempt),
         }
     }
@@ -344,7 +388,7 @@ impl World {
             return;
         }
         let now = self.schedule.now();
-        let rots = self.rotting.as_ref().is_some_and(|(rots, _)| *rots == node);
+        let rots = self.rotting.contains_key(&node);
         let set_apart = if rots { self.nodes[node].damaged() } else { Vec::new() };
         let Turn { outputs, datagrams, opinions } = self.nodes[node].turn(now, shard);
         let life = (node, self.nodes[node].life);
@@ -421,8 +465,7 @@ impl World {
                 Line::about(cluster::name_of(node), slot_text(&stamp.slot), text)
             });
         }
-        if let Some((rots, stamped)) = &mut self.rotting
-            && *rots == node
+        if let Some(stamped) = self.rotting.get_mut(&node)
             && let Some(slot) = keys.pop_last()
         {
             *stamped = Some(slot);
@@ -444,6 +487,7 @@ impl World {
             let text = format!("n{from} sends to {to}, which is itself or nobody");
             return self.violations.push(Violation::general("the seam", text));
         };
+        self.note_what_is_said(&message);
         self.observer.sent(self.schedule.now(), (from, self.nodes[from].life), &message);
         self.hints.sent(from, self.nodes[to].id, &message);
         let line = self.trace.keeps_lines().then(|| {
@@ -458,12 +502,14 @@ impl World {
             && matches!(&message.body, Body::Request { request, .. } if mends(request));
         // A stream delivers once. What arrives twice was sent twice, as merges and reads may be; a forward never is.
         let repeatable = !matches!(&message.body, Body::Request { request: Request::Forward(_), .. });
-        let asker = self.nodes[from].shard_of_asker(self.nodes[to].id, &message);
+        let lost = self.loses_ack(to, &message);
+        let receiver = self.nodes[to].id;
+        let asker = self.nodes[from].shard_of_asker(receiver, &message);
         let wire = message.to_wire(self.instant(from));
         let fingerprint = self.trace.fingerprint(&wire);
         let numbers = [from as u64, to as u64, fingerprint];
         self.trace.note(self.schedule.now(), SENDS, &numbers, &[], || line.expect("lines are kept"));
-        let Some(connection) = self.network.connection(from, to).filter(|_| !withheld) else {
+        let Some(connection) = self.network.connection(from, to).filter(|_| !withheld && !lost) else {
             return;
         };
         let shard = asker.unwrap_or(shard as u16);
@@ -471,6 +517,38 @@ impl World {
         let copies = std::iter::repeat_n(wire, delays.len());
         for (delay, wire) in delays.into_iter().zip(copies) {
             self.schedule.after(delay, Event::Peer { from, to, connection, shard, wire, fingerprint });
+        }
+    }
+
+    /// Whether this tells that a hint has arrived, and is lost: its sender still holds the hint, and may die with it.
+    fn loses_ack(&mut self, to: usize, message: &Message) -> bool {
+        let is_one = matches!(message.body, Body::Reply(Reply::Acked)) && message.id.lane() == Lane::Handoff;
+        let chance = self.profile.faults.lost_handoff_acks;
+        if !is_one || self.phase == Phase::Calm || !self.ack_rng.random_bool(chance) {
+            return false;
+        }
+        self.coverage.add("acks of hints lost", 1);
+        if self.ack_rng.random_bool(0.3) {
+            let delay = self.ack_rng.random_range(500..20_000);
+            self.schedule.after(delay, Event::CrashSoon { node: to, life: self.nodes[to].life });
+        }
+        true
+    }
+
+    fn note_what_is_said(&mut self, message: &Message) {
+        if let Body::Request { request: Request::Exchange(Exchange::Step { request, .. }), .. } = &message.body
+            && matches!(&request.ask, Ask::List(list) if list.after.is_some())
+        {
+            self.coverage.add("leaves listed in several messages", 1);
+        }
+        if let Body::Reply(Reply::Refused(Refusal::Overloaded { .. })) = &message.body {
+            let what = match message.id.lane() {
+                Lane::Coordinator => "writes refused as overloaded",
+                Lane::Handoff => "hints refused as overloaded",
+                Lane::AntiEntropy => "repairs refused as overloaded",
+                Lane::Reach => return,
+            };
+            self.coverage.add(what, 1);
         }
     }
 
@@ -499,9 +577,17 @@ impl World {
     }
 
     fn reply(&mut self, node: usize, to: ClientTag, response: Response) {
-        let Some(&(client, op)) = self.attempts.get(&to.request) else {
-            let text = format!("n{node} answers request {}, which nobody made", to.request);
-            return self.violations.push(Violation::general("the seam", text));
+        let (client, op) = match self.attempts.get(&to.request) {
+            Some(&Asked::Operation { client, op }) => (client, op),
+            Some(&Asked::Page { walker }) => {
+                let delay = self.walkers[walker].rng.random_range(50..800);
+                let page = Event::Page { walker, attempt: to.request, response: Some(response) };
+                return self.schedule.after(delay, page);
+            }
+            None => {
+                let text = format!("n{node} answers request {}, which nobody made", to.request);
+                return self.violations.push(Violation::general("the seam", text));
+            }
         };
         let slot = self.history.get(op).slot.clone();
         let bytes = postcard::to_stdvec(&response).expect("an answer can be written");
@@ -515,18 +601,33 @@ impl World {
                 self.ask_oracle(|oracle, scene| oracle.acknowledged(op, *acks, scene));
             }
             Response::Read(read) => {
-                let values = read.siblings.iter().filter_map(|sibling| id_of(&sibling.value)).collect();
+                let written = |sibling: &Sibling| self.history.written(&slot, &sibling.value);
+                let values = read.siblings.iter().filter_map(written).collect();
                 self.ask_oracle(|oracle, scene| oracle.shown(op, values, scene));
             }
             Response::Failed(Failure::Refused(Refusal::WriteIdReused)) => {
                 self.coverage.add("write ids refused as reused", 1);
             }
-            Response::Deleted(_) => self.ask_oracle(|oracle, scene| oracle.found_nothing(op, scene)),
+            Response::Deleted(_) => {
+                self.note_void(op);
+                self.ask_oracle(|oracle, scene| oracle.found_nothing(op, scene));
+            }
             _ => {}
         }
         if let Some(delay) = self.network.client_delivery() {
             self.schedule.after(delay, Event::Response { client, attempt: to.request, response });
         }
+    }
+
+    /// A delete has found nothing. Whether others hold copies of the key for nodes that were not reached.
+    fn note_void(&mut self, op: OpId) {
+        let delete = self.history.get(op);
+        if delete.strict || delete.w < 2 {
+            return;
+        }
+        let record = check::record_of(&self.topology, &delete.slot);
+        let is_held = self.nodes.iter().any(|node| node.store.has_hint_of(&record));
+        self.coverage.add("sloppy deletes that found nothing beside hints", u64::from(is_held));
     }
 
     /// A put that is answered with nothing live has been deleted since, or is answered by a state that never held it.
@@ -539,9 +640,8 @@ impl World {
         }
         let is_other = |stamp: &Stamp| (stamp.write_id, stamp.value_hash) != (write.write_id, write.value_hash);
         let mut later = self.observer.dots_in(&write.slot).filter(|(_, stamp)| is_other(stamp));
-        let is_gone = |after: &Header| {
-            self.observer.dots_of(write).any(|(dot, _)| after.covers(dot) && after.get(dot).is_none())
-        };
+        let is_gone =
+            |after: &Header| self.observer.dots_of(write).any(|(dot, _)| after.covers(dot) && after.get(dot).is_none());
         if !later.any(|(_, stamp)| is_gone(&stamp.after)) {
             let text = format!("n{node} answered put {op} by a state without it");
             self.violations.push(Violation::of("answers make sense", &write.slot.clone(), text));
@@ -571,3 +671,9 @@ impl World {
 
 /// A run of three simulated seconds has some ten thousand events; one that has this many goes in circles.
 const EVENTS_MAX: u64 = 3_000_000;
+
+/// A write id that was used for another key is taken for that one's: no world has them until that is mended.
+const WRITE_IDS_ARE_REUSED: bool = false;
+
+/// Clocks that were wrong for a minute freeze what was stamped meanwhile: no world has them until that is mended.
+const CLOCKS_GO_ASTRAY: bool = false;

@@ -26,9 +26,7 @@ impl Past {
     /// Exempt are writes that were stamped by two lives of nodes: who saw one stamp only and overwrote it left the
     /// other. With `forgetful` engines, which remember few write ids, one life may do it too.
     pub fn new(history: &History, observer: &Observer, forgetful: bool) -> Past {
-        let twice = |op: &Operation| {
-            observer.stamped_apart(op) || (forgetful && observer.dots_of(op).count() > 1)
-        };
+        let twice = |op: &Operation| observer.stamped_apart(op) || (forgetful && observer.dots_of(op).count() > 1);
         let writes = history.iter().filter(|(_, op)| op.kind != Kind::Get);
         let exempt: OpSet = writes.filter(|(_, op)| twice(op)).map(|(id, _)| id).collect();
         let mut seen: Vec<OpSet> = history.iter().map(|(id, op)| seen(id, op, history, observer)).collect();

@@ -104,11 +104,13 @@ impl World {
     pub(super) fn rot(&mut self, node: usize, how_many: usize) {
         let (mut hints, mut records, mut others) = (Vec::new(), Vec::new(), Vec::new());
         // Often what was stamped last: the others may not have it yet.
-        let stamped = self.rotting.as_ref().and_then(|(_, stamped)| stamped.clone());
+        let stamped = self.rotting.get(&node).cloned().flatten();
         let preferred = stamped.filter(|_| self.error_rng.random_bool(0.5));
         for key in self.nodes[node].store.keys() {
             match observer::slot_of(&key) {
                 Some(slot) if preferred.as_ref().is_some_and(|preferred| *preferred != slot) => {}
+                // With two of its copies damaged at once a key may be lost.
+                Some(slot) if self.disk_losses.is_damaged_elsewhere(&slot, node) => {}
                 Some(_) if record::is_hint(&key) => hints.push(key),
                 Some((bucket, _)) if self.topology.bucket(bucket).is_some_and(|bucket| bucket.quorum.n() > 1) => {
                     records.push(key);
@@ -128,13 +130,16 @@ impl World {
             let Some(key) = keys.choose(rng) else { continue };
             if self.nodes[node].store.damage(key, |bytes| damaged(bytes, rng)) {
                 self.coverage.add(what, 1);
+                let elsewhere =
+                    (0..self.nodes.len()).any(|other| other != node && self.nodes[other].store.is_damaged());
+                self.coverage.add("damage on two disks at once", u64::from(elsewhere));
                 self.coverage.add("damage while down", u64::from(!self.nodes[node].runs()));
                 let now = self.schedule.now();
                 let Some(slot) = observer::slot_of(key) else { continue };
                 self.note("damage", &[node as u64], || {
                     Line::about(cluster::name_of(node), slot_text(&slot), format!("has {what} on its disk"))
                 });
-                self.disk_losses.damaged(key.clone(), slot, now);
+                self.disk_losses.damaged(node, key.clone(), slot, now);
             }
         }
     }
@@ -152,7 +157,7 @@ impl World {
             let is_due = |op: &Operation| {
                 check::is_acknowledged(op)
                     && (op.strict && op.slot == slot && op.w >= quorum.w() && op.acks > 1)
-                    && self.disk_losses.is_due(key, op)
+                    && self.disk_losses.is_due(node, key, op)
             };
             let holds = |op: &Operation| {
                 let mut dots = self.observer.dots_of(op);
@@ -170,7 +175,7 @@ impl World {
     pub(super) fn note_mended(&mut self, node: usize) {
         if self.nodes[node].store.is_damaged() {
             for key in self.nodes[node].store.take_mended() {
-                self.disk_losses.mended(&key, self.schedule.now());
+                self.disk_losses.mended(node, &key, self.schedule.now());
             }
         }
     }

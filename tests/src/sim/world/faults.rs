@@ -20,6 +20,9 @@ impl World {
         for node in 0..self.nodes.len() {
             self.nodes[node].store.repair();
             self.nodes[node].sync_fails = false;
+            if self.nodes[node].clock.is_astray() {
+                self.nodes[node].clock.skew_ms = 0;
+            }
             self.resume(node);
             // Damage that nobody happened to meet is met by the next start.
             if self.nodes[node].store.is_damaged() {
@@ -58,8 +61,14 @@ impl World {
     }
 
     pub(super) fn strike(&mut self, fault: Fault) {
-        let ends =
-            matches!(fault, Fault::Heal | Fault::Resume { .. } | Fault::DiskRoom { .. } | Fault::Understand { .. });
+        let ends = matches!(
+            fault,
+            Fault::Heal
+                | Fault::Resume { .. }
+                | Fault::DiskRoom { .. }
+                | Fault::Understand { .. }
+                | Fault::ClockSetRight { .. }
+        );
         if self.phase != Phase::Active && !ends {
             return;
         }
@@ -115,6 +124,12 @@ impl World {
                 self.coverage.add("clock jumps", 1);
                 self.nodes[node].clock.skew_ms = skew_ms;
             }
+            Fault::ClockAstray { node, skew_ms, lasts } => {
+                self.coverage.add("clocks astray", 1);
+                self.nodes[node].clock.skew_ms = skew_ms;
+                self.schedule.after(lasts, Event::Fault(Fault::ClockSetRight { node }));
+            }
+            Fault::ClockSetRight { node } => self.nodes[node].clock.skew_ms = 0,
             Fault::DiskFull { node, lasts } => {
                 self.coverage.add("disk full phases", 1);
                 self.nodes[node].store.set_full(true);
@@ -164,7 +179,7 @@ impl World {
         self.nodes[node].found = found;
         let now = self.schedule.now();
         self.losses.push(now);
-        self.disk_losses.set_back(now);
+        self.disk_losses.set_back(node, now);
         self.note("rollback", &[node as u64], || {
             Line::general(cluster::name_of(node), format!("will start on a disk of earlier: {found:?}"))
         });
