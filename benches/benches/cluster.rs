@@ -95,6 +95,7 @@ impl Cluster {
                 context_keys: context_keys(),
                 limits: Limits::default(),
                 net: NetLimits::default(),
+                lives: None,
                 incarnation: Incarnation { starts: 1, nonce: u64::from(listen.port()) },
                 reset_key: [7; 64],
                 metrics: Arc::new(Metrics::default()),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use bytes::Bytes;
-use driftless_proto::client::{self, Explanation, Sibling};
+use driftless_proto::client::{self, Basis, Explanation, Sibling};
 use driftless_proto::{ContextError, ContextToken, Key};
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,8 @@ pub struct Context(pub(crate) ContextToken);
 pub struct Read {
     siblings: Vec<Sibling>,
     context: Option<Context>,
+    primaries: u8,
+    needed: u8,
     explanation: Option<Explanation>,
 }
 
@@ -94,8 +96,8 @@ impl Context {
 
 impl Read {
     pub(crate) fn new(read: client::Read) -> Read {
-        let client::Read { siblings, context, explanation } = read;
-        Read { siblings, context: context.map(Context), explanation }
+        let client::Read { siblings, context, basis: Basis { primaries, needed }, explanation } = read;
+        Read { siblings, context: context.map(Context), primaries, needed, explanation }
     }
 
     /// The values: none if the key does not exist, several if they were written concurrently.
@@ -124,6 +126,24 @@ impl Read {
     /// What this read saw; give it to the write that is to replace it. `None` if the key was never written.
     pub fn context(&self) -> Option<&Context> {
         self.context.as_ref()
+    }
+
+    /// How many of the answers that it rests on came from the key's own replicas; the others stand in for one, and know only
+    /// what they were given since that one went away.
+    pub fn primaries(&self) -> u8 {
+        self.primaries
+    }
+
+    /// How many answers were needed.
+    pub fn needed(&self) -> u8 {
+        self.needed
+    }
+
+    /// Whether this can be relied on as far as existence goes: a value was found, or as many of the key's own replicas as must
+    /// answer say that there is none. A [`get`](crate::Bucket::get) that is not certain is an error,
+    /// [`GetError::NotCertain`](crate::GetError::NotCertain), which holds the read.
+    pub fn is_certain(&self) -> bool {
+        self.exists() || self.primaries >= self.needed
     }
 
     /// What each replica said, if the read was made with [`explain`](crate::Get::explain).
@@ -173,11 +193,11 @@ impl Stored {
 
 impl Deleted {
     pub(crate) fn new(deleted: &client::Deleted) -> Deleted {
-        let &client::Deleted { existed, acks, primaries, siblings } = deleted;
+        let &client::Deleted { existed, acks, primaries, siblings, basis: _ } = deleted;
         Deleted { existed, acks, primaries, siblings }
     }
 
-    /// Whether there was anything to delete. If not, nothing was written.
+    /// Whether it removed a value. If not, all that it had seen was gone already, and no tombstone was written.
     pub fn existed(&self) -> bool {
         self.existed
     }

@@ -101,7 +101,8 @@ impl Bucket {
         Bucket { inner: Arc::clone(&self.inner), name: Arc::clone(&self.name), settings }
     }
 
-    /// Reads a key.
+    /// Reads a key. That it does not exist is said only if as many of its own replicas as must answer say so: else it is an
+    /// error, [`GetError::NotCertain`].
     pub fn get(&self, key: impl IntoBytes) -> Get {
         Get { bucket: self.clone(), key: key.into_bytes(), explain: false, profile: Profile::new() }
     }
@@ -134,6 +135,9 @@ impl Bucket {
     /// - it must give the same when its own result is among them: adding an element to a set does, adding one to a
     ///   number does not (it may be called again, see below, and would add it twice). For such a change keep an element
     ///   per addition, or allow one round and merge when reading.
+    ///
+    /// Where nothing is found and too few of the key's own replicas could be asked to be certain, `change` is called with
+    /// nothing all the same, and what it makes of that becomes a sibling of what the others may hold.
     ///
     /// An update is done when its write is acknowledged. If others wrote meanwhile and siblings are left, it tidies up:
     /// after a short random wait it looks again, and merges them with `change` unless somebody else has done so, at most
@@ -240,7 +244,8 @@ impl Delete {
         self
     }
 
-    /// Names the delete, as [`Put::write_id`] does.
+    /// Names the delete, as [`Put::write_id`] does. Repeated under its id it is the same delete: what was written since
+    /// the first attempt took effect stays.
     pub fn write_id(mut self, id: WriteId) -> Delete {
         self.write_id = Some(id);
         self
@@ -305,6 +310,18 @@ pub(crate) async fn get(
     settings: &Settings,
     clock: Clock,
 ) -> Result<Read, GetError> {
+    let read = read(bucket, key, explain, settings, clock).await?;
+    if read.is_certain() { Ok(read) } else { Err(GetError::NotCertain { read: Box::new(read) }) }
+}
+
+/// The same, also if it found nothing and that is not certain.
+pub(crate) async fn read(
+    bucket: &Bucket,
+    key: Bytes,
+    explain: bool,
+    settings: &Settings,
+    clock: Clock,
+) -> Result<Read, GetError> {
     let key = Key::new(key)?;
     let (id, route) = bucket.place(&key, clock).await?;
     let request = Request::Get(wire::Get { bucket: id, key, r: settings.r, sloppy: settings.sloppy, explain });
@@ -361,6 +378,9 @@ pub(crate) async fn delete(
         write_id: write.write_id,
     });
     match bucket.inner.call(&request, route, settings, clock).await? {
+        Response::Deleted(wire::Deleted { existed: false, basis: Some(basis), .. }) if !basis.is_enough() => {
+            Err(DeleteError::NotCertain { primaries: basis.primaries, needed: basis.needed })
+        }
         Response::Deleted(deleted) => Ok(Deleted::new(&deleted)),
         _ => Err(bucket.inner.misunderstood(&request).into()),
     }

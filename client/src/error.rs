@@ -16,6 +16,7 @@ mod request;
 use driftless_proto::key::KeyError;
 use driftless_proto::{Outcome, Refusal, WriteId};
 
+use crate::answer::Read;
 use crate::resolve::ResolveError;
 
 pub use cause::{Cause, ConnectFailure};
@@ -73,6 +74,17 @@ pub enum GetError {
     /// The siblings were read, but could not be resolved.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
+    /// Nothing was found, but fewer of the key's own replicas could be asked than must answer: others may hold a value. Only
+    /// sloppy quorums end so. Who can live with an answer that may be wrong takes the read out of this; who cannot tries
+    /// again later.
+    #[error(
+        "nothing was found, but only {} of the {} answers came from the key's own replicas: the others may hold a value; start the missing nodes",
+        read.primaries(), read.needed()
+    )]
+    NotCertain {
+        /// What was found: no value.
+        read: Box<Read>,
+    },
     /// The request did not succeed.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -85,6 +97,17 @@ pub enum DeleteError {
     /// The key cannot be one. Nothing was sent.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// Nothing was found to remove, but fewer of the key's own replicas could be asked than must answer: others may hold a
+    /// value, and keep it. Only sloppy quorums end so.
+    #[error(
+        "nothing was found to delete, but only {primaries} of the {needed} answers came from the key's own replicas: the others may hold a value; start the missing nodes and delete again"
+    )]
+    NotCertain {
+        /// Answers from the key's own replicas.
+        primaries: u8,
+        /// Answers needed.
+        needed: u8,
+    },
     /// The request did not succeed.
     #[error(transparent)]
     Request(#[from] RequestError),

@@ -334,6 +334,12 @@ mod tests {
     }
 
     #[test]
+    fn a_node_whose_clock_is_wrong_is_left_at_once() {
+        let elsewhere = Decision::Retry { after: Duration::ZERO, at: RetryAt::Next };
+        assert_eq!(decide(refused(Refusal::ClockOff { ahead_ms: 86_400_000 }), 1, 1, true), elsewhere);
+    }
+
+    #[test]
     fn a_full_disk_is_left_for_an_owner_with_room() {
         let elsewhere = Decision::Retry { after: Duration::ZERO, at: RetryAt::Next };
         assert_eq!(decide(refused(Refusal::StorageFull), 1, 1, true), elsewhere);
@@ -354,7 +360,7 @@ mod tests {
             Refusal::NotOwner { ring_version: 1 },
             Refusal::StaleRing { theirs: 1, ours: 2 },
             Refusal::WriteIdReused,
-            Refusal::ClockBehind { behind_ms: 70_000 },
+            Refusal::ClockOff { ahead_ms: 70_000 },
             Refusal::StorageFull,
             Refusal::Stopping,
             Refusal::BadRequest("what?".into()),

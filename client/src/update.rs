@@ -25,9 +25,9 @@ use tokio::time::{Instant, sleep};
 use tracing::Instrument as _;
 
 use crate::answer::{Change, Context, Updated};
-use crate::bucket::{Bucket, Write, delete, draw_write_id, get, put, request_options};
+use crate::bucket::{Bucket, Write, delete, draw_write_id, put, read, request_options};
 use crate::call::Clock;
-use crate::error::UpdateError;
+use crate::error::{GetError, UpdateError};
 use crate::options::{Profile, Settings};
 use crate::retry::{Backoff, RetryPolicy};
 
@@ -168,7 +168,7 @@ where
     /// nothing is left to do.
     async fn round(&mut self, left: Option<&Option<Bytes>>) -> Result<Round, UpdateError> {
         let (bucket, settings, clock) = (self.bucket, self.settings, self.clock);
-        let read = match get(bucket, self.key.clone(), false, settings, clock).await {
+        let read = match read(bucket, self.key.clone(), false, settings, clock).await {
             Ok(read) => read,
             Err(error) => return Err(self.fail(error.into())),
         };
@@ -189,6 +189,9 @@ where
         let write_id = write.write_id;
         let failed = match change {
             Change::Keep => return Ok(Round::Kept { siblings, context }),
+            Change::Delete if !read.is_certain() => {
+                return Err(self.fail(GetError::NotCertain { read: Box::new(read) }.into()));
+            }
             // There is nothing to remove, and a delete without context would remove what came since.
             Change::Delete if siblings == 0 => return Ok(Round::Kept { siblings, context }),
             Change::Put(value) => match put(bucket, self.key.clone(), value.clone(), write, settings, clock).await {

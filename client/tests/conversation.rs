@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use driftless_client::{
-    ArcIndex, Cause, Client, ConnectError, ConnectFailure, Context, GetError, IoRuntime, NoRetry, Outcome, Profile,
-    PutError, Refusal, Union, WriteId,
+    ArcIndex, Cause, Client, ConnectError, ConnectFailure, Context, DeleteError, GetError, IoRuntime, NoRetry, Outcome,
+    Profile, PutError, Refusal, Union, UpdateError, WriteId,
 };
-use driftless_proto::client::{Cursor, Deleted, HintsFor, NodeStatus, Page, Request, Response};
+use driftless_proto::client::{Basis, Cursor, Deleted, HintsFor, NodeStatus, Page, Read, Request, Response};
 use driftless_proto::{Failure, Unknown};
 use driftless_ring::{Member, Ring, RingSpec};
 use fake::{Authority, Cluster, Node, SharedTopology};
@@ -209,7 +209,7 @@ async fn a_node_whose_clock_is_off_is_left_for_the_next_owner() {
     let client = cluster.connect().await;
     let owners = cluster.owners("default", "k");
     let put = tokio::spawn(client.bucket("default").put("k", "v").into_future());
-    cluster.nodes[owners[0]].next().await.refuse(Refusal::ClockBehind { behind_ms: 86_400_000 });
+    cluster.nodes[owners[0]].next().await.refuse(Refusal::ClockOff { ahead_ms: 86_400_000 });
     cluster.nodes[owners[1]].next().await.stored();
     put.await.expect("does not panic").expect("stored");
 }
@@ -446,6 +446,8 @@ async fn a_node_is_asked_for_its_own_status() {
         keys: Some(3),
         bytes: None,
         hints: None,
+        clock_offset_ms: Some(-3),
+        takes_writes: true,
         peers: vec![],
     })));
     assert_eq!(status.await.expect("does not panic").expect("answered").keys, Some(3));
@@ -624,9 +626,50 @@ async fn a_context_travels_from_the_read_to_the_write() {
     let delete = tokio::spawn(carts.delete("alice").context(read.context()).into_future());
     let asked = cluster.nodes[0].next().await;
     assert!(matches!(&asked.frame.request, Request::Delete(delete) if delete.context == asked_context(&kept)));
-    asked.answer(Response::Deleted(Deleted { existed: true, acks: 2, primaries: 1, siblings: 0 }));
+    asked.answer(Response::Deleted(Deleted { existed: true, acks: 2, primaries: 1, siblings: 0, basis: None }));
     let deleted = delete.await.expect("does not panic").expect("removed");
     assert_eq!((deleted.existed(), deleted.acks(), deleted.primaries(), deleted.siblings()), (true, 2, 1, 0));
+}
+
+/// An attack from outside: with two of five nodes dead, 123 of 300 stored keys of an n = 1 bucket "did not exist".
+#[tokio::test]
+async fn that_a_key_does_not_exist_is_for_its_own_replicas_to_say() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let client = cluster.connect().await;
+    let carts = client.bucket("carts");
+    let uncertain =
+        |values: &[&str]| Response::Read(Read { basis: Basis { needed: 2, primaries: 1 }, ..fake::read(values) });
+    let get = tokio::spawn(carts.get("k").into_future());
+    cluster.nodes[0].next().await.answer(uncertain(&[]));
+    let error = get.await.expect("does not panic").expect_err("nobody knows");
+    assert!(error.to_string().starts_with("nothing was found, but only 1 of the 2 answers"), "{error}");
+    let GetError::NotCertain { read } = error else { panic!("{error}") };
+    assert_eq!((read.primaries(), read.exists(), read.is_certain()), (1, false, false));
+    assert!(!cluster.nodes[0].has_been_asked(), "it was answered");
+
+    let get = tokio::spawn(carts.get("k").into_future());
+    cluster.nodes[0].next().await.answer(uncertain(&["v"]));
+    let read = get.await.expect("does not panic").expect("a value is a value");
+    assert_eq!((read.primaries(), read.is_certain()), (1, true));
+
+    let basis = Some(Basis { needed: 2, primaries: 1 });
+    let delete = tokio::spawn(carts.delete("k").into_future());
+    let nothing = Deleted { existed: false, acks: 2, primaries: 1, siblings: 0, basis };
+    cluster.nodes[0].next().await.answer(Response::Deleted(nothing));
+    let error = delete.await.expect("does not panic").expect_err("nobody knows");
+    assert!(matches!(error, DeleteError::NotCertain { primaries: 1, needed: 2 }), "{error}");
+
+    // What an update makes of nothing is no loss: it becomes a sibling. To remove what it has not found it cannot.
+    let update = tokio::spawn(carts.update("k", |found| format!("{} seen", found.len())).into_future());
+    cluster.nodes[0].next().await.answer(uncertain(&[]));
+    let asked = cluster.nodes[0].next().await;
+    assert_eq!((asked.put().value.as_ref(), asked.put().context.is_none()), (&b"0 seen"[..], true));
+    asked.stored();
+    assert!(update.await.expect("does not panic").expect("stored").written());
+    let update = tokio::spawn(carts.update("k", |_| None::<Bytes>).into_future());
+    cluster.nodes[0].next().await.answer(uncertain(&[]));
+    let error = update.await.expect("does not panic").expect_err("nobody knows");
+    assert!(matches!(error, UpdateError::Get(GetError::NotCertain { .. })), "{error}");
 }
 
 fn asked_context(context: &Context) -> Option<driftless_proto::ContextToken> {

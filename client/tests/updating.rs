@@ -185,7 +185,7 @@ async fn an_update_can_remove_or_keep() {
     cluster.nodes[0].next().await.values(&["x"]);
     let asked = cluster.nodes[0].next().await;
     assert!(matches!(&asked.frame.request, Request::Delete(delete) if delete.context.is_some()));
-    asked.answer(Response::Deleted(Deleted { existed: true, acks: 2, primaries: 2, siblings: 0 }));
+    asked.answer(Response::Deleted(Deleted { existed: true, acks: 2, primaries: 2, siblings: 0, basis: None }));
     assert!(update.await.expect("does not panic").expect("removed").written());
 
     for change in [Change::Keep, Change::Delete] {

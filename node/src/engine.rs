@@ -18,6 +18,7 @@ use crate::config::Limits;
 use crate::coordinator::{self, Asker, Coordinator};
 use crate::handoff::{self, Handoff, HintFigures};
 use crate::liveness::Liveness;
+use crate::liveness::clocks::ClockBounds;
 use crate::liveness::reach::{self, Reach};
 use crate::metrics::Metrics;
 use crate::peer::{Body, Lane, Message, Reply, Request, RequestId, RequestIds};
@@ -207,6 +208,12 @@ impl<S: Store> Engine<S> {
     pub fn handle_liveness(&mut self, now: Now, peer: NodeId, liveness: Liveness) {
         self.reach.handle_liveness(peer, liveness);
         self.route(now);
+    }
+
+    /// The clocks of the other nodes allow this one's so much, if there are enough of them to tell. Outside of it nothing
+    /// is stamped.
+    pub fn handle_clock(&mut self, bounds: Option<ClockBounds>) {
+        self.coordinator.handle_clock(bounds);
     }
 
     /// A sync covers everything up to this batch.

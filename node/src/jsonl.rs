@@ -24,11 +24,12 @@ pub struct Record {
     pub values: Vec<(Bytes, WriteId)>,
 }
 
-/// Reads one line; `None` if it is blank. The file's name and the line's number go into the names of its writes.
+/// Reads one line; `None` if it is blank. Bucket, key, the file's name and the line's number go into the names of its
+/// writes.
 ///
 /// # Errors
 /// What is wrong with it, in words.
-pub fn parse_line(file: &str, number: u64, line: &[u8]) -> Result<Option<Record>, String> {
+pub fn parse_line(bucket: &str, file: &str, number: u64, line: &[u8]) -> Result<Option<Record>, String> {
     let line = line.trim_ascii();
     if line.is_empty() {
         return Ok(None);
@@ -55,20 +56,21 @@ pub fn parse_line(file: &str, number: u64, line: &[u8]) -> Result<Option<Record>
         .enumerate()
         .map(|(i, value)| {
             let value = bytes_of_json(&value).ok_or("a value is neither a text nor {\"base64\": …}")?;
-            Ok((Bytes::from(value), write_id(file, number, i, line)))
+            Ok((Bytes::from(value), write_id(&[bucket.as_bytes(), key.as_bytes(), file.as_bytes(), line], number, i)))
         })
         .collect::<Result<Vec<_>, String>>()?;
     Ok(Some(Record { line: number, key, values }))
 }
 
-/// The name of a write, the same whenever this line of this file is loaded.
-fn write_id(file: &str, number: u64, index: usize, line: &[u8]) -> WriteId {
+/// The name of a write, the same whenever this line of this file is loaded into this bucket.
+fn write_id(parts: &[&[u8]], number: u64, index: usize) -> WriteId {
     let mut hasher = Xxh3::new();
-    hasher.update(&(file.len() as u64).to_le_bytes());
-    hasher.update(file.as_bytes());
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
     hasher.update(&number.to_le_bytes());
     hasher.update(&(index as u64).to_le_bytes());
-    hasher.update(line);
     WriteId(hasher.digest128())
 }
 
@@ -94,7 +96,7 @@ mod tests {
     use super::*;
 
     fn parsed(line: &str) -> Result<Option<Record>, String> {
-        parse_line("f.jsonl", 7, line.as_bytes())
+        parse_line("default", "f.jsonl", 7, line.as_bytes())
     }
 
     #[test]
@@ -114,15 +116,17 @@ mod tests {
     }
 
     #[test]
-    fn write_ids_follow_from_file_line_and_text() {
-        let id = |file, number, line: &str| {
-            parse_line(file, number, line.as_bytes()).expect("is fine").expect("is a record").values[0].1
+    fn write_ids_follow_from_bucket_key_file_line_and_text() {
+        let id = |bucket, file, number, line: &str| {
+            parse_line(bucket, file, number, line.as_bytes()).expect("is fine").expect("is a record").values[0].1
         };
         let line = r#"{"key": "k", "value": "v"}"#;
-        assert_eq!(id("f", 1, line), id("f", 1, &format!("{line}\n")));
-        assert_ne!(id("f", 1, line), id("f", 2, line));
-        assert_ne!(id("f", 1, line), id("g", 1, line));
-        assert_ne!(id("f", 1, line), id("f", 1, r#"{"key": "k", "value": "w"}"#));
+        assert_eq!(id("b", "f", 1, line), id("b", "f", 1, &format!("{line}\n")));
+        assert_ne!(id("b", "f", 1, line), id("b", "f", 2, line));
+        assert_ne!(id("b", "f", 1, line), id("b", "g", 1, line));
+        assert_ne!(id("b", "f", 1, line), id("c", "f", 1, line), "the same file into another bucket");
+        assert_ne!(id("b", "f", 1, line), id("b", "f", 1, r#"{"key": "k", "value": "w"}"#));
+        assert_ne!(id("b", "f", 1, line), id("b", "f", 1, r#"{"key": "l", "value": "v"}"#));
     }
 
     #[test]

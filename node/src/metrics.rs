@@ -1,5 +1,7 @@
 //! What a node counts. One instance per process, shared by its shards; counting is one relaxed atomic addition.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder, MetricEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -57,6 +59,11 @@ pub struct Metrics {
     pub lww_discarded: Counter,
     /// Actors retired because someone knew a dot of theirs that they had not stamped. Must stay 0.
     pub actor_alarms: Counter,
+    /// Acknowledgements withheld because the state did not hold what they were for. Must stay 0.
+    pub acks_unproven: Counter,
+    /// Writes stamped ahead of the clock by more than clocks may differ, because of what is stored or was read: some clock
+    /// was wrong once.
+    pub stamps_ahead: Counter,
     /// Messages from peers that made no sense.
     pub protocol_violations: Counter,
     /// Batches applied to the store.
@@ -120,6 +127,10 @@ pub struct Metrics {
     pub peers_connected: Gauge,
     /// Peers that the detector thinks alive.
     pub peers_alive: Gauge,
+    /// Seconds by which the wall clock is ahead of the median of the other nodes'; 0 while none is heard.
+    pub clock_offset: Gauge<f64, AtomicU64>,
+    /// Whether that is too far to stamp: 1 while this node takes no writes.
+    pub clock_off: Gauge,
     /// Changes of the detector's mind, by what it thinks then.
     pub liveness_changes: Family<LivenessLabels, Counter>,
     /// Frames refused because they could not be read.
@@ -216,6 +227,16 @@ impl Metrics {
                 "Actors retired because a dot of theirs was known that they had not stamped",
                 &self.actor_alarms,
             ),
+            (
+                "acks_unproven",
+                "Acknowledgements withheld because the state did not hold the write",
+                &self.acks_unproven,
+            ),
+            (
+                "stamps_ahead",
+                "Writes stamped far ahead of the clock, to be later than what they follow",
+                &self.stamps_ahead,
+            ),
             ("protocol_violations", "Messages from peers that made no sense", &self.protocol_violations),
             ("batches", "Batches applied to the store", &self.batches),
             ("batch_changes", "Key changes applied to the store", &self.batch_changes),
@@ -259,6 +280,10 @@ impl Metrics {
         for (name, help, gauge) in gauges {
             registry.register(name, help, gauge.clone());
         }
+        let help = "By how much the clock is ahead of the median of the other nodes'";
+        registry.register_with_unit("clock_offset", help, Unit::Seconds, self.clock_offset.clone());
+        let help = "Whether the clock is too far from the other nodes' to take writes";
+        registry.register("clock_off", help, self.clock_off.clone());
         registry.register("peers_alive", "Peers that the detector thinks alive", self.peers_alive.clone());
         let help = "Changes of what the detector thinks of a peer";
         registry.register("liveness_changes", help, self.liveness_changes.clone());

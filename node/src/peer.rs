@@ -4,6 +4,7 @@
 //! coordinator                                   replica
 //!   Put:  │── Write ───────────────────────────▶ own replica only: stamps a dot, adds to the batch
 //!         │◀── Stamped ── once the batch is applied        ◀── Acked ── once it is synced
+//!         │◀── Covered ── instead of it, for a delete with nothing to remove
 //!         │── Merge ───────────────────────────▶ every other replica
 //!         │◀── Acked ── once what the merge left is synced
 //!   Get:  │── Read ────────────────────────────▶ ◀── State
@@ -41,6 +42,8 @@ pub struct Hello {
     pub node: NodeId,
     /// Which life of that node this is.
     pub incarnation: Incarnation,
+    /// The newest life of the receiver that the speaker has seen.
+    pub knows: Option<Incarnation>,
     /// Ring version of the speaker.
     pub ring_version: u64,
     /// Fingerprint of its topology: equal versions must have equal ones.
@@ -54,10 +57,18 @@ pub struct Hello {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Incarnation {
     /// How often the store was opened, counted on from the moment in which its directory was made: one that was made
-    /// because its predecessor was lost is newer than that, not an old copy of it.
+    /// because its predecessor was lost is newer than that, not an old copy of it. Where the clock has it otherwise, what
+    /// others know of the predecessor puts it right.
     pub starts: u64,
     /// Random at each start: tells two copies of one directory apart.
     pub nonce: u64,
+}
+
+impl Incarnation {
+    /// Whether a node that is this one and says that it is `other` is taken for a copy of itself.
+    pub(crate) fn is_newer_than(self, other: Incarnation) -> bool {
+        self.starts > other.starts || (self.starts == other.starts && self.nonce != other.nonce)
+    }
 }
 
 /// Pairs a reply with its request. Unique within a shard over all its lives: counted on from a random number.
@@ -162,6 +173,8 @@ pub enum Request {
 pub enum Reply {
     /// To [`Write`]: stamped and applied, not yet durable; `Acked` follows.
     Stamped(Stamped),
+    /// To the [`Write`] of a tombstone: it has nothing to remove and was not stamped; `Acked` follows.
+    Covered(Covered),
     /// To [`Write`] and [`Merge`]: as durable as the bucket asks.
     Acked,
     /// To [`Read`].
@@ -216,6 +229,8 @@ pub struct Write {
     pub write_id: WriteId,
     /// What its writer had read.
     pub context: Context,
+    /// It is a delete without a context, and this is what its read has found: no value. That only has to stay so.
+    pub found_nothing: Option<Box<Siblings>>,
     /// The primary that this node stands in for, if it is none itself: what it stamps is kept as a hint for it.
     pub hint_for: Option<NodeId>,
     /// Other primaries that are known to miss this write: the batch that holds it also notes that they are owed it.
@@ -240,6 +255,26 @@ pub struct Stamped {
     pub dot: driftless_proto::Dot,
     /// Everything this replica knows of the key, the write included.
     pub siblings: Siblings,
+}
+
+/// What a delete rests on that has nothing to remove.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Covered {
+    /// All that its writer had read, and no value of it: whoever merges this holds none of them any more.
+    pub siblings: Siblings,
+    /// Values that the key has here all the same: the writer has not read them.
+    pub values: u32,
+}
+
+impl Stamped {
+    /// Whether the state holds the write with this id, for which it is about to be acknowledged: it is live there under its
+    /// dot, or was overwritten since.
+    pub fn holds(&self, write_id: WriteId) -> bool {
+        match self.siblings.get(self.dot) {
+            Some(version) => version.write_id == write_id,
+            None => self.siblings.covers(self.dot),
+        }
+    }
 }
 
 /// Take in what the sender knows of a key.

@@ -99,6 +99,8 @@ bugs! {
     ReadNotDurable = "read-not-durable",
     /// A delete without a context takes for granted what a single replica knows.
     DeleteNoWriteBack = "delete-no-write-back",
+    /// What a fallback holds for one primary counts for another as well.
+    CopyFillsAnySlot = "copy-fills-any-slot",
     /// What a failed sync was for is acknowledged all the same.
     SyncErrorIgnored = "sync-error-ignored",
     /// A failed sync is tried again, and the next success believed.
@@ -142,6 +144,12 @@ impl Planted {
     #[cfg(feature = "planted-bugs")]
     pub(crate) fn is(self, bug: Bug) -> bool {
         self.bug == Some(bug)
+    }
+
+    /// Whether the assertions at acknowledgements, of what the rule ensures that it breaks, are left out with the rule: it is
+    /// the checkers that are to find it.
+    pub(crate) fn is_asserted_away(self) -> bool {
+        self.is(Bug::NoReadThrough) || self.is(Bug::RememberedIdWithoutCover)
     }
 
     /// Whether what is sent for this purpose replaces what is held.

@@ -16,7 +16,7 @@ pub fn read_hello(body: &[u8]) -> Option<Hello> {
 
 /// What a node says of itself.
 pub fn our_hello(node: NodeId, incarnation: Incarnation, topology: &Topology) -> Hello {
-    hello::our_hello(node, incarnation, topology, 0)
+    hello::our_hello(node, incarnation, Some(incarnation), topology, 0)
 }
 
 /// Whether a hello fits our own, from the node that the certificate names.

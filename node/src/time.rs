@@ -21,6 +21,26 @@ pub struct Now {
     pub wall: Hlc,
 }
 
+/// What a wall clock showed, or would have shown, when a monotonic one showed zero, in milliseconds since 1970. It stays the
+/// same until the wall clock is set.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Epoch(pub i64);
+
+impl Epoch {
+    /// Of a wall clock that showed so many milliseconds at that instant.
+    pub fn of(wall_ms: u64, at: Instant) -> Epoch {
+        let (wall, at) = (i64::try_from(wall_ms).unwrap_or(i64::MAX), i64::try_from(at.0 / 1000).unwrap_or(i64::MAX));
+        Epoch(wall.saturating_sub(at))
+    }
+}
+
+impl Now {
+    /// How the two clocks stand to each other.
+    pub fn epoch(self) -> Epoch {
+        Epoch::of(self.wall.millis(), self.instant)
+    }
+}
+
 impl Instant {
     /// Time since an earlier instant; zero if it is not earlier.
     pub fn since(self, earlier: Instant) -> Duration {

@@ -51,6 +51,7 @@ fn hello(cluster: &Cluster) -> Hello {
         cluster: cluster.topology.cluster().to_owned(),
         node: cluster.members[1].id,
         incarnation: Incarnation { starts: 5, nonce: 50 },
+        knows: None,
         ring_version: cluster.topology.ring().version().0,
         topology_digest: cluster.topology.digest(),
         shard: 0,

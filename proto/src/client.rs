@@ -111,7 +111,8 @@ pub struct Delete {
     pub w: Option<u8>,
     /// Overrides the bucket's `sloppy`.
     pub sloppy: Option<bool>,
-    /// Names this write; the same in every retry of it.
+    /// Names this write; the same in every retry of it. A retry is the same delete, also if its read finds more than the
+    /// first one's did.
     pub write_id: WriteId,
 }
 
@@ -170,8 +171,20 @@ pub struct Read {
     pub siblings: Vec<Sibling>,
     /// What this read has seen, tombstones included; `None` if the key was never written.
     pub context: Option<ContextToken>,
+    /// Whose answers it rests on.
+    pub basis: Basis,
     /// What each replica said, if asked for.
     pub explanation: Option<Explanation>,
+}
+
+/// Whose answers a read rests on. A fallback knows only what it was given while a primary was away; so a key of which nothing
+/// was found may exist all the same, unless as many primaries as must answer have said so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Basis {
+    /// Answers that were needed.
+    pub needed: u8,
+    /// How many of those that decided came from primaries.
+    pub primaries: u8,
 }
 
 /// One value read.
@@ -186,7 +199,8 @@ pub struct Sibling {
 /// A put was acknowledged by w replicas.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Stored {
-    /// Given only if the written value is now the only one: using it elsewhere would overwrite siblings unseen.
+    /// Given only if the written value is now the only one: using it elsewhere would overwrite siblings unseen. It may cover
+    /// deletes that the writer has not seen: they hold nothing.
     pub context: Option<ContextToken>,
     /// Replicas that had acknowledged when this was sent.
     pub acks: u8,
@@ -199,7 +213,9 @@ pub struct Stored {
 /// A delete was acknowledged.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Deleted {
-    /// False if there was nothing to delete, and nothing was written.
+    /// Whether it removed a value, as far as its coordinator can tell: one that has not seen all that is in the context takes
+    /// the rest for values. False if all was gone already; no tombstone was written then, and what `acks` counts are replicas
+    /// that are sure of it: none if nobody has ever heard of the key.
     pub existed: bool,
     /// Replicas that had acknowledged when this was sent.
     pub acks: u8,
@@ -207,6 +223,8 @@ pub struct Deleted {
     pub primaries: u8,
     /// Values the key still has: writes that the delete had not seen.
     pub siblings: u32,
+    /// Whose answers its read rests on; `None` if it came with a context, or nothing was read for another reason.
+    pub basis: Option<Basis>,
 }
 
 /// Some keys of an arc.
@@ -267,6 +285,11 @@ pub struct NodeStatus {
     pub bytes: Option<u64>,
     /// Keys held for other nodes that could not be reached; `None` while they are being counted after a start.
     pub hints: Option<u64>,
+    /// By how many milliseconds its clock is ahead of the median of those of the other nodes that it hears, below zero if
+    /// behind; `None` if it hears none.
+    pub clock_offset_ms: Option<i64>,
+    /// Whether it takes puts and deletes; not while its clock is far from those of most others.
+    pub takes_writes: bool,
     /// Which other members this node can reach.
     pub peers: Vec<PeerStatus>,
 }
@@ -363,6 +386,13 @@ pub struct AaePartition {
     pub behind: u64,
     /// Keys repaired at that peer per second lately, of all partitions.
     pub rate: f64,
+}
+
+impl Basis {
+    /// Whether enough primaries have answered to say that a key does not exist.
+    pub fn is_enough(self) -> bool {
+        self.primaries >= self.needed
+    }
 }
 
 impl Request {

@@ -3,6 +3,8 @@
 //! There are two kinds and no third. *Refused*: nothing was applied anywhere and nothing will be. *Unknown*: the
 //! request may have taken effect on some replicas and may spread; repeating it with the same write id is safe.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::bucket::QuorumError;
@@ -105,13 +107,14 @@ pub enum Refusal {
     /// The write id was used before with another value or context.
     #[error("this write id was used before for another value or context; draw a new one for each write")]
     WriteIdReused,
-    /// The coordinator's clock is so far behind what it was shown that it will not stamp.
+    /// The node's own clock is far from those of most nodes that it hears: it stamps nothing until it is right again.
     #[error(
-        "the coordinator's clock is {behind_ms} ms behind a value it was shown; set the clocks of the nodes right (NTP)"
+        "the clock of this node is {} those of most others, so it takes no puts and deletes until it is right again; set it \
+         (NTP), and ask another node meanwhile", Apart(*ahead_ms)
     )]
-    ClockBehind {
-        /// By how many milliseconds.
-        behind_ms: u64,
+    ClockOff {
+        /// By how many milliseconds it is ahead of them; below zero if it is behind.
+        ahead_ms: i64,
     },
     /// The replica's disk has no room.
     #[error("the disk of a replica is full; free some space or add nodes")]
@@ -128,6 +131,16 @@ pub enum Refusal {
     /// The replica's copy of the key is damaged.
     #[error("the replica's copy of the key is damaged and is being restored from the others; try another node")]
     Damaged,
+}
+
+/// How far one clock is from another, for people.
+struct Apart(i64);
+
+impl fmt::Display for Apart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = if self.0 < 0 { "behind" } else { "ahead of" };
+        write!(f, "{:.1} s {side}", self.0.unsigned_abs() as f64 / 1000.0)
+    }
 }
 
 /// It may have been applied somewhere, and may spread.
@@ -168,7 +181,7 @@ impl Refusal {
             | Refusal::NotCoordinator
             | Refusal::NotOwner { .. }
             | Refusal::StaleRing { .. }
-            | Refusal::ClockBehind { .. }
+            | Refusal::ClockOff { .. }
             | Refusal::StorageFull
             | Refusal::Stopping
             | Refusal::HintsFull

@@ -1,5 +1,6 @@
 //! The real shell of nodes, with QUIC, on a simulated network in simulated time: one bad day per test.
 
+mod clocks;
 mod links;
 mod packets;
 mod pressure;

@@ -211,6 +211,8 @@ impl Asked {
             keys: None,
             bytes: None,
             hints: None,
+            clock_offset_ms: Some(-3),
+            takes_writes: true,
             peers: vec![],
         })));
     }
@@ -249,7 +251,8 @@ pub fn read(values: &[&str]) -> driftless_proto::client::Read {
         .collect();
     // The fake context is the values themselves, so that a test sees which read a put belongs to.
     let context = (!values.is_empty()).then(|| bytes::Bytes::from(values.join("+")).into());
-    driftless_proto::client::Read { siblings, context, explanation: None }
+    let basis = driftless_proto::client::Basis { needed: 2, primaries: 2 };
+    driftless_proto::client::Read { siblings, context, basis, explanation: None }
 }
 
 impl Cluster {

@@ -15,6 +15,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use driftless_proto::Refusal;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -22,6 +23,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::sync::watch;
 
+use crate::liveness::clocks::{Stance, Standing};
 use crate::net::NodeError;
 use crate::net::shared::Shared;
 use crate::time::Instant;
@@ -145,6 +147,9 @@ async fn ready(State(admin): State<Arc<Admin>>) -> Response {
     let shared = &admin.shared;
     if shared.is_stopping() {
         return (StatusCode::SERVICE_UNAVAILABLE, "the node is shutting down\n").into_response();
+    }
+    if let Standing { stance: Stance::Off, ahead_ms: Some(ahead_ms), .. } = shared.clock_standing() {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", Refusal::ClockOff { ahead_ms })).into_response();
     }
     match ready::first_obstacle(&shared.topology, shared.node, |node| shared.counts_on(node)) {
         None => (StatusCode::OK, "ready\n").into_response(),

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use driftless_client::{Context, WriteId};
+use driftless_client::{Context, DeleteError, WriteId};
 use serde_json::json;
 
 use super::Common;
@@ -11,7 +11,8 @@ use super::exit::{Exit, Result};
 use super::output::{self, Format, json_bytes};
 use super::session::{self, BucketArg, IntoFailure, SloppyArgs};
 
-/// Without --context a node reads the key first and deletes what it saw. Exit code 5 if there was nothing.
+/// Without --context a node reads the key first and deletes what it saw. Exit code 5 if there was nothing; 6 if nothing was found
+/// and too few of the key's own replicas could be asked to be certain.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// The key
@@ -54,11 +55,28 @@ pub(crate) fn run(common: &Common, args: Args) -> Result<ExitCode> {
         if let Some(id) = args.write_id {
             delete = delete.write_id(id);
         }
-        let done = delete.await.map_err(IntoFailure::into_failure)?;
+        let done = match delete.await {
+            Err(error @ DeleteError::NotCertain { primaries, .. }) if common.format == Format::Json => {
+                output::warning(format_args!("{key}: {error}"));
+                output::json_line(&json!({
+                    "key": json_bytes(key.as_bytes()),
+                    "existed": false,
+                    "certain": false,
+                    "primaries": primaries,
+                }))?;
+                return Ok(Exit::NotCertain.into());
+            }
+            Err(error @ DeleteError::NotCertain { .. }) => {
+                output::warning(format_args!("{key}: {error}"));
+                return Ok(Exit::NotCertain.into());
+            }
+            done => done.map_err(IntoFailure::into_failure)?,
+        };
         if common.format == Format::Json {
             output::json_line(&json!({
                 "key": json_bytes(key.as_bytes()),
                 "existed": done.existed(),
+                "certain": true,
                 "siblings": done.siblings(),
                 "acks": done.acks(),
                 "primaries": done.primaries(),

@@ -359,7 +359,7 @@ fn sample() -> Result<Vec<Record>> {
     SAMPLE
         .split(|&byte| byte == b'\n')
         .zip(1..)
-        .filter_map(|(line, number)| parse_line("debian-packages.jsonl", number, line).transpose())
+        .filter_map(|(line, number)| parse_line("default", "debian-packages.jsonl", number, line).transpose())
         .collect::<std::result::Result<_, _>>()
         .map_err(|problem| Failure::failed(format_args!("the sample data is damaged: {problem}")))
 }

@@ -27,6 +27,8 @@ pub(crate) enum Exit {
     Unknown = 4,
     /// There is no such key.
     NotFound = 5,
+    /// None was found, but it may exist.
+    NotCertain = 6,
 }
 
 /// For the foot of `--help`.
@@ -37,7 +39,8 @@ Exit codes:
   2  the command line or a configuration file is wrong
   3  refused: nothing happened
   4  outcome unknown: it may have happened; repeating it is safe
-  5  not found";
+  5  not found
+  6  not found, but it may exist: too few of the key's own replicas could be asked";
 
 impl Failure {
     /// With an exit code of its own.

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use driftless_client::{Explanation, Read};
+use driftless_client::{Explanation, GetError, Read};
 use driftless_proto::Key;
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ use super::output::{self, Format, Tone, json_bytes, paint, text_bytes};
 use super::put::{bucket_flag, profile_flag};
 use super::session::{self, BucketArg, IntoFailure, SloppyArgs};
 
-/// Exit code 5 if there is no such key.
+/// Exit code 5 if there is no such key; 6 if none was found and too few of its own replicas could be asked to be certain.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// The key
@@ -44,21 +44,30 @@ pub(crate) fn run(common: &Common, args: Args) -> Result<ExitCode> {
         if args.explain {
             get = get.explain();
         }
-        let read = get.await.map_err(IntoFailure::into_failure)?;
+        let read = match get.await {
+            Err(GetError::NotCertain { read }) => *read,
+            read => read.map_err(IntoFailure::into_failure)?,
+        };
         match common.format {
             Format::Json => output::json_line(&as_json(&key, &read))?,
             Format::Raw => raw(common, &args.bucket, &key, &read)?,
             Format::Text => text(common, &args.bucket, &key, &read)?,
         }
-        Ok(if is_found(&read) { ExitCode::SUCCESS } else { Exit::NotFound.into() })
+        Ok(match (read.exists(), read.is_certain()) {
+            (true, _) => ExitCode::SUCCESS,
+            (false, true) => Exit::NotFound.into(),
+            (false, false) => Exit::NotCertain.into(),
+        })
     })
 }
 
-/// `{"key", "found", "values", "context"}`, and `explanation` if asked for.
+/// `{"key", "found", "certain", "primaries", "values", "context"}`, and `explanation` if asked for.
 fn as_json(key: &Key, read: &Read) -> Value {
     let mut json = json!({
         "key": json_bytes(key.as_bytes()),
-        "found": is_found(read),
+        "found": read.exists(),
+        "certain": read.is_certain(),
+        "primaries": read.primaries(),
         "values": read.values().map(|value| json_bytes(value)).collect::<Vec<_>>(),
         "context": read.context().map(ToString::to_string),
     });
@@ -96,7 +105,7 @@ fn raw(common: &Common, bucket: &BucketArg, key: &Key, read: &Read) -> Result {
     let mut values = read.values();
     match (values.next(), values.next()) {
         (None, _) => {
-            output::note(format_args!("{key} not found"));
+            not_found(key, read);
             Ok(())
         }
         (Some(value), None) => output::raw(value),
@@ -115,7 +124,7 @@ fn raw(common: &Common, bucket: &BucketArg, key: &Key, read: &Read) -> Result {
 fn text(common: &Common, bucket: &BucketArg, key: &Key, read: &Read) -> Result {
     let count = read.values().count();
     if count == 0 {
-        output::note(format_args!("{key} not found"));
+        not_found(key, read);
     } else if count > 1 {
         output::line(paint(Tone::Strong, format_args!("{count} siblings:")))?;
     }
@@ -157,6 +166,14 @@ fn explain(explanation: &Explanation) -> Result {
     output::line(output::table(&["replica", "as", "after", "counted", "repaired", "what it had"], rows.collect()))
 }
 
-fn is_found(read: &Read) -> bool {
-    read.values().next().is_some()
+fn not_found(key: &Key, read: &Read) {
+    if read.is_certain() {
+        return output::note(format_args!("{key} not found"));
+    }
+    output::warning(format_args!(
+        "{key} not found, but it may exist: only {} of the {} answers came from its own replicas; the others cannot be \
+         reached (`driftless status` shows which nodes are missing)",
+        read.primaries(),
+        read.needed()
+    ));
 }

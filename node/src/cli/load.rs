@@ -5,9 +5,12 @@
 //! {"key": "img", "value": {"base64": "iVBORw0KGgo="}}
 //! {"key": "two", "values": ["siblings", "as `dump` writes them"]}
 //! ```
-//! The write id of each value follows from the file's name, the line's number and the line itself. Nodes recognise a
-//! write that they hold already, so running a load again, as a whole or from where it stopped, makes no siblings.
+//! The write id of each value follows from bucket, key, the file's name, the line's number and the line itself. Nodes recognise
+//! a write that they hold already, so running a load again, as a whole or from where it stopped, makes no siblings. With
+//! `--replace` ids are drawn: what is read first says what is stored already, and the same value in place of something else
+//! is another write.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -136,6 +139,7 @@ impl Load<'_> {
         let started = Instant::now();
         let mut summary = Summary::default();
         let mut under_way = FuturesUnordered::new();
+        let mut keys_under_way = BTreeSet::new();
         let mut done = DoneLines::default();
         let mut digest = Digest::default();
         let mut line = Vec::new();
@@ -164,9 +168,17 @@ impl Load<'_> {
             }
             skip_to = 0;
             done.begin(number, digest.value());
-            match parse_line(self.name, number, &line) {
+            match parse_line(self.bucket.name(), self.name, number, &line) {
                 Ok(None) => done.finish(number),
                 Ok(Some(record)) => {
+                    // Records of one key are stored in their order: with --replace the last one stays.
+                    while keys_under_way.contains(&record.key)
+                        && let Some((before, outcome)) = under_way.next().await
+                    {
+                        self.take(&mut summary, &mut done, &before, outcome);
+                        keys_under_way.remove(&before.key);
+                    }
+                    keys_under_way.insert(record.key.clone());
                     let (bucket, options) = (self.bucket, self.options);
                     under_way.push(async move {
                         let outcome = store(bucket, options, &record).await;
@@ -180,6 +192,7 @@ impl Load<'_> {
             }
             while under_way.len() >= self.options.concurrency {
                 if let Some((record, outcome)) = under_way.next().await {
+                    keys_under_way.remove(&record.key);
                     self.take(&mut summary, &mut done, &record, outcome);
                 }
             }
@@ -246,7 +259,10 @@ async fn store(bucket: &Bucket, options: Options, record: &Record) -> Result<u32
         context = read.context().cloned();
     }
     for (value, write_id) in &record.values {
-        let mut put = bucket.put(record.key.to_bytes(), value.clone()).write_id(*write_id);
+        let mut put = bucket.put(record.key.to_bytes(), value.clone());
+        if !options.replace {
+            put = put.write_id(*write_id);
+        }
         if let Some(w) = options.w {
             put = put.w(w);
         }
@@ -412,7 +428,7 @@ impl Digest {
 /// Which lines are done, though they finish out of order.
 #[derive(Default)]
 struct DoneLines {
-    open: std::collections::BTreeMap<u64, (bool, u64)>,
+    open: BTreeMap<u64, (bool, u64)>,
     all_up_to: Option<Mark>,
     marked: u64,
 }

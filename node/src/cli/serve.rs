@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use driftless_node::config::{ConfigError, LogConfig, NodeConfig, Override, read_cluster, read_context_keys};
 use driftless_node::metrics::Metrics;
@@ -73,7 +73,7 @@ pub(crate) fn run(args: &Args, cluster: &ClusterArgs) -> Result {
         None => resolve(&member)?,
     };
 
-    let directory = open_directory(&config.data_dir, &topology, &member)?;
+    let directory = Arc::new(open_directory(&config.data_dir, &topology, &member)?);
     let database = DiskDatabase::open(directory.store_path(), disk_options(&config)).map_err(Failure::failed)?;
     let stores: Vec<DiskStore> = (0..member.shards.max(1)).map(|shard| database.store(shard)).collect();
     let syncer = database.syncer();
@@ -89,6 +89,7 @@ pub(crate) fn run(args: &Args, cluster: &ClusterArgs) -> Result {
         limits: config.limits,
         net: NetLimits::default(),
         incarnation: directory.incarnation(),
+        lives: Some(directory.clone()),
         reset_key: *directory.reset_key(),
         metrics: Arc::new(Metrics::default()),
     };
@@ -206,12 +207,13 @@ fn resolve(member: &Member) -> Result<std::net::SocketAddr> {
 }
 
 fn open_directory(path: &Path, topology: &Topology, member: &Member) -> Result<DataDirectory> {
-    let now = SystemTime::now();
+    // Whatever the clock shows: what cannot be written as a date is written as the nearest that can.
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().min(END_OF_9999);
     let identity = Identity {
         cluster: topology.cluster().to_owned(),
         node: member.name.clone(),
-        created: humantime::format_rfc3339_seconds(now).to_string(),
-        created_s: now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        created: humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since).to_string(),
+        created_s: since.as_secs(),
         nonce: rand::random(),
     };
     let directory = DataDirectory::open(path, &identity).map_err(Failure::failed)?;
@@ -274,6 +276,9 @@ fn parse_assignment(text: &str) -> std::result::Result<(String, String), String>
         None => Err("expected KEY=VALUE, as in limits.requests_max=1000".to_owned()),
     }
 }
+
+/// The last second that a date of four digits can name.
+const END_OF_9999: Duration = Duration::from_secs(253_402_300_799);
 
 #[cfg(test)]
 mod tests {

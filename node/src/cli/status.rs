@@ -178,6 +178,24 @@ fn judge(topology: &Topology, nodes: &[Node]) -> (bool, String) {
         );
         return (false, text);
     }
+    if let Some(status) = answers().find(|status| !status.takes_writes) {
+        let text = format!(
+            "{} takes no puts and deletes: its clock is {} the others'. Set it right (NTP).",
+            status.name,
+            apart(status.clock_offset_ms.unwrap_or(0)),
+        );
+        return (false, text);
+    }
+    let differs =
+        |status: &&NodeStatus| status.clock_offset_ms.is_some_and(|ahead| ahead.unsigned_abs() > CLOCK_DIFFERS_MS);
+    if let Some(status) = answers().find(differs) {
+        let text = format!(
+            "The clock of {} is {} the others', and too few are heard to tell whose is wrong: check them (NTP).",
+            status.name,
+            apart(status.clock_offset_ms.unwrap_or(0)),
+        );
+        return (false, text);
+    }
     let mut versions: Vec<u64> = answers().map(|status| status.ring_version).collect();
     versions.sort_unstable();
     versions.dedup();
@@ -208,6 +226,12 @@ fn judge(topology: &Topology, nodes: &[Node]) -> (bool, String) {
     }
 }
 
+/// How far a clock is from others.
+fn apart(ahead_ms: i64) -> String {
+    let side = if ahead_ms < 0 { "behind" } else { "ahead of" };
+    format!("{:.1} s {side}", ahead_ms.unsigned_abs() as f64 / 1000.0)
+}
+
 fn as_json(node: &Node, nodes: &[Node]) -> Value {
     let status = node.status.as_ref().ok();
     json!({
@@ -219,6 +243,8 @@ fn as_json(node: &Node, nodes: &[Node]) -> Value {
         "keys": status.and_then(|status| status.keys),
         "bytes": status.and_then(|status| status.bytes),
         "hints": status.and_then(|status| status.hints),
+        "clock_offset_ms": status.and_then(|status| status.clock_offset_ms),
+        "takes_writes": status.map(|status| status.takes_writes),
         "version": status.map(|status| &status.version),
         "ring_version": status.map(|status| status.ring_version),
         "uptime_ms": status.map(|status| status.uptime_ms),
@@ -267,6 +293,9 @@ fn as_table(nodes: &[Node]) -> String {
 /// A node that is up answers in milliseconds.
 pub(super) const ANSWER_MAX: std::time::Duration = std::time::Duration::from_secs(3);
 
+/// From when on two clocks that differ are worth a word, as nodes have it by default.
+const CLOCK_DIFFERS_MS: u64 = 60_000;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,6 +321,8 @@ mod tests {
             keys: Some(7),
             bytes: Some(70),
             hints: Some(0),
+            clock_offset_ms: Some(-3),
+            takes_writes: true,
             peers: vec![PeerStatus { name: "x".to_owned(), connected: true, liveness: Liveness::Alive }],
         };
         let member = topology.ring().member_by_name(name).expect("is a member").clone();
@@ -315,6 +346,25 @@ mod tests {
         let mut parted = nodes([true; 3]);
         parted[1].status.as_mut().expect("is up").peers[0].connected = false;
         assert!(judge(&topology, &parted).1.starts_with("b has no connection to x"));
+    }
+
+    #[test]
+    fn a_wrong_clock_is_named() {
+        let topology = topology();
+        let mut nodes = ["a", "b", "c"].map(|name| node(&topology, name, true));
+        let status = nodes[1].status.as_mut().expect("is up");
+        (status.clock_offset_ms, status.takes_writes) = (Some(-86_400_000), false);
+        let (healthy, summary) = judge(&topology, &nodes);
+        assert!(!healthy);
+        assert_eq!(
+            summary,
+            "b takes no puts and deletes: its clock is 86400.0 s behind the others'. Set it right (NTP)."
+        );
+        nodes[1].status.as_mut().expect("is up").takes_writes = true;
+        let (healthy, summary) = judge(&topology, &nodes);
+        assert!(!healthy && summary.starts_with("The clock of b is 86400.0 s behind the others'"), "{summary}");
+        let json = as_json(&nodes[1], &[]);
+        assert_eq!((&json["clock_offset_ms"], &json["takes_writes"]), (&json!(-86_400_000), &json!(true)));
     }
 
     #[test]

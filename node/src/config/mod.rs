@@ -59,9 +59,10 @@ pub struct Limits {
     pub write_ids_max: usize,
     /// For how long it does.
     pub write_ids_age: Duration,
-    /// How far ahead of its clock a coordinator will stamp before it refuses: guards against one bad clock dragging
-    /// the whole cluster's stamps into the future.
-    pub clock_ahead_max: Duration,
+    /// How far a node's clock may be from the median of those that it hears, its own included, before it stamps nothing: one
+    /// bad clock would drag the stamps of everything written after it into the future. Smaller notices sooner; below a second
+    /// or two, clocks that NTP has only just begun to set are taken for wrong.
+    pub clock_off_max: Duration,
     /// Within what time a `buffered` write is synced.
     pub buffered_sync_interval: Duration,
     /// What an `Overloaded` refusal asks clients to wait.
@@ -121,7 +122,7 @@ impl Default for Limits {
             header_cache_bytes: 64 << 20,
             write_ids_max: 1 << 17,
             write_ids_age: Duration::from_secs(300),
-            clock_ahead_max: Duration::from_secs(60),
+            clock_off_max: Duration::from_secs(60),
             buffered_sync_interval: Duration::from_millis(500),
             retry_after: Duration::from_millis(50),
             scan_limit_max: 4096,

@@ -213,7 +213,7 @@ impl Reader<'_> {
             header_cache_bytes: self.parsed("limits.header_cache_bytes", units::bytes)?,
             write_ids_max: self.count("limits.write_ids_max", 1)? as usize,
             write_ids_age: self.time("limits.write_ids_age")?,
-            clock_ahead_max: self.time("limits.clock_ahead_max")?,
+            clock_off_max: self.time("limits.clock_off_max")?,
             buffered_sync_interval: self.time("limits.buffered_sync_interval")?,
             retry_after: self.time("limits.retry_after")?,
             scan_limit_max: self.parsed("limits.scan_limit_max", |text| units::count(text, 1, 65_536))? as u32,
@@ -465,9 +465,9 @@ const KNOBS: &[Knob] = &[
         default: || units::show_duration(Limits::default().write_ids_age),
     },
     Knob {
-        key: "limits.clock_ahead_max",
-        about: "how far ahead of its clock a node will stamp",
-        default: || units::show_duration(Limits::default().clock_ahead_max),
+        key: "limits.clock_off_max",
+        about: "how far from the other nodes' clocks a node still stamps",
+        default: || units::show_duration(Limits::default().clock_off_max),
     },
     Knob {
         key: "limits.buffered_sync_interval",

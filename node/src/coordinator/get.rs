@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use driftless_proto::client::Basis;
 use driftless_proto::{BucketId, Conflict, Failure, Header, Key, Refusal, Siblings, Unknown};
 use driftless_ring::NodeId;
 
@@ -25,7 +26,8 @@ pub(crate) struct Demand {
     /// Replicas that must answer.
     pub(crate) r: u8,
     /// Replicas that must hold what is answered, so that no later read of the bucket's r sees less; 0 if that is not
-    /// asked for.
+    /// asked for. Only strict reads may: they ask primaries alone, and what fills a primary's slot is its own record. What
+    /// a fallback says may be held for another primary, and go once that one has it.
     pub(crate) held_by: u8,
     /// Replicas answer only with what no power cut can take.
     pub(crate) durable: bool,
@@ -72,6 +74,8 @@ struct Replica {
     full_asked: bool,
     /// Its answer is part of what was merged.
     counted: bool,
+    /// It takes so long that nobody waits for it any more.
+    overdue: bool,
     /// The merged state was sent to it.
     repaired: bool,
     /// It has acknowledged the merged state.
@@ -103,6 +107,7 @@ impl Get {
         pace: &Pace,
         now: Now,
     ) -> Result<Get, Failure> {
+        assert!(demand.held_by == 0 || !demand.sloppy, "what a fallback shows is not held for the slot it answers for");
         let readers = readers(&plan, demand.sloppy, pace);
         if readers.len() < demand.r.into() {
             let available = readers.len() as u8;
@@ -166,6 +171,9 @@ impl Get {
             Stage::Reading | Stage::WritingBack => {
                 self.handle_late(node);
                 self.wait_for_all = false;
+                if let Some(replica) = self.replicas.get_mut(&node) {
+                    replica.overdue = true;
+                }
             }
             Stage::Answered => self.fail(node),
             Stage::Done => {}
@@ -278,6 +286,10 @@ impl Get {
         if self.wait_for_all && self.pending() > 0 {
             return;
         }
+        // That there is nothing is for primaries to say, as long as one of them may.
+        if !merged.has_values() && !self.basis().is_enough() && self.primaries().any(Replica::is_expected) {
+            return;
+        }
         self.answer = Some(merged);
         if self.holders() < self.demand.held_by.into() {
             self.stage = Stage::WritingBack;
@@ -338,7 +350,7 @@ impl Get {
 
     fn send_merged(&mut self, to: NodeId, merged: &Siblings, purpose: Purpose) {
         let (bucket, key, siblings) = (self.bucket, self.key.clone(), merged.clone());
-        let merge = Merge { bucket, key, siblings, hint_for: self.stands_in_for(to), purpose };
+        let merge = Merge { bucket, key, siblings, hint_for: None, purpose };
         self.actions.push_back(Action::Send { to, request: Request::Merge(merge) });
     }
 
@@ -352,8 +364,8 @@ impl Get {
             self.repair();
         }
         let siblings = self.answer.clone().expect("called with the answer known");
-        let replicas = self.testimonies();
-        self.conclude(Ok(Answer::Read { siblings, replicas }));
+        let (basis, replicas) = (self.basis(), self.testimonies());
+        self.conclude(Ok(Answer::Read { siblings, basis, replicas }));
     }
 
     fn conclude(&mut self, result: Result<Answer, Failure>) {
@@ -419,6 +431,15 @@ impl Get {
         self.replicas.values().filter(|replica| replica.holds(answer)).count()
     }
 
+    fn basis(&self) -> Basis {
+        let primaries = self.primaries().filter(|replica| replica.counted).count() as u8;
+        Basis { needed: self.demand.r, primaries }
+    }
+
+    fn primaries(&self) -> impl Iterator<Item = &Replica> {
+        self.plan.primaries.iter().filter_map(|primary| self.replicas.get(primary))
+    }
+
     fn full_is_coming(&self) -> bool {
         self.replicas.values().any(|replica| replica.full_asked && replica.pending)
     }
@@ -455,6 +476,11 @@ fn readers(plan: &Plan, sloppy: bool, pace: &Pace) -> Vec<(NodeId, NodeId)> {
 }
 
 impl Replica {
+    /// Whether it may answer yet, in good time.
+    fn is_expected(&self) -> bool {
+        self.pending && !self.overdue
+    }
+
     /// Whether a read of this replica would see at least `answer`.
     fn holds(&self, answer: &Siblings) -> bool {
         self.acked || self.header.as_ref().is_some_and(|header| header.includes(answer))

@@ -23,7 +23,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
 
-use driftless_proto::client::{self, Request, Response};
+use driftless_proto::client::{self, Basis, Request, Response};
 use driftless_proto::{ActorId, Context, ContextKeys, Failure, Refusal, Siblings, Topology, Unknown};
 use driftless_proto::{BucketId, Key};
 use driftless_ring::{NodeId, PartitionId};
@@ -32,6 +32,7 @@ use rand::rngs::StdRng;
 
 use crate::config::Limits;
 use crate::engine::ClientTag;
+use crate::liveness::clocks::ClockBounds;
 use crate::metrics::Metrics;
 use crate::peer::{self, Lane, Merge, Purpose, Reply, RequestId, RequestIds};
 use crate::planted::{Bug, Planted};
@@ -75,8 +76,23 @@ enum Action {
 
 /// What a machine found out.
 enum Answer {
-    Read { siblings: Siblings, replicas: Vec<Testimony> },
-    Written { dot: driftless_proto::Dot, siblings: Siblings, acks: u8, primaries: u8 },
+    Read {
+        siblings: Siblings,
+        basis: Basis,
+        replicas: Vec<Testimony>,
+    },
+    Written {
+        dot: driftless_proto::Dot,
+        siblings: Siblings,
+        acks: u8,
+        primaries: u8,
+    },
+    /// A delete has nothing to remove, and so many replicas know it. These values it has not seen.
+    Covered {
+        values: u32,
+        acks: u8,
+        primaries: u8,
+    },
     Page(client::Page),
     Ready(Response),
 }
@@ -86,6 +102,7 @@ enum Occasion {
     ReadRepair,
     WriteBack,
     Owed,
+    Unproven,
 }
 
 /// The requests that one shard coordinates.
@@ -100,6 +117,8 @@ pub(crate) struct Coordinator {
     up: Arc<BTreeSet<NodeId>>,
     pace: Pace,
     hedges: HedgeBudget,
+    /// What the other nodes' clocks allow this one's to show, if there are enough of them to tell.
+    clock_bounds: Option<ClockBounds>,
     /// Actors of this shard that must not be trusted any more; normally none.
     retired: BTreeSet<ActorId>,
     requests: BTreeMap<RequestId, Open>,
@@ -159,13 +178,20 @@ enum Question {
         key: Key,
     },
     /// A delete: first what is there is read, unless its context says that already.
-    Delete(Box<client::Delete>),
+    Delete(Box<Deletion>),
     /// What the other owners hold of a key, to take the place of a damaged record.
     Mend {
         bucket: BucketId,
         key: Key,
     },
     Other,
+}
+
+/// A delete, and whose answers its read rests on, once it has read.
+#[derive(Clone)]
+struct Deletion {
+    delete: client::Delete,
+    basis: Option<Basis>,
 }
 
 impl Coordinator {
@@ -188,6 +214,7 @@ impl Coordinator {
             up: Arc::default(),
             pace: Pace::new(limits.attempt_timeout),
             hedges: HedgeBudget::new(),
+            clock_bounds: None,
             retired: BTreeSet::new(),
             requests: BTreeMap::new(),
             waited_for: 0,
@@ -268,8 +295,8 @@ impl Coordinator {
     /// A replica has answered one of our requests.
     pub(crate) fn handle_reply(&mut self, now: Now, from: NodeId, id: RequestId, reply: Reply) {
         let Some(open) = self.requests.get_mut(&id) else { return };
-        // A stamped write is answered twice; its end is the acknowledgement.
-        if !matches!(reply, Reply::Stamped(_))
+        // A write is answered twice; its end is the acknowledgement.
+        if !matches!(reply, Reply::Stamped(_) | Reply::Covered(_))
             && let Some(at) = open.attempts.iter().position(|attempt| attempt.to == from)
         {
             let Attempt { work, since, .. } = open.attempts.remove(at);
@@ -282,6 +309,11 @@ impl Coordinator {
             Machine::Forward(forward) => forward.handle_reply(from, reply),
         }
         self.advance(now, id);
+    }
+
+    /// The clocks of the other nodes allow this one's so much.
+    pub(crate) fn handle_clock(&mut self, bounds: Option<ClockBounds>) {
+        self.clock_bounds = bounds;
     }
 
     /// A peer can be counted on.
@@ -395,13 +427,13 @@ impl Coordinator {
 
     /// Does what the request's machine wants, moves a delete on from reading to writing, and forgets what is done.
     fn advance(&mut self, now: Now, id: RequestId) {
-        if let Some(answer) = self.carry_out(now, id) {
-            self.write_tombstone(now, id, answer);
+        if let Some((seen, basis)) = self.carry_out(now, id) {
+            self.write_tombstone(now, id, seen, basis);
         }
     }
 
     /// Does what the machine wants. Returns what a delete has read, when it has.
-    fn carry_out(&mut self, now: Now, id: RequestId) -> Option<Siblings> {
+    fn carry_out(&mut self, now: Now, id: RequestId) -> Option<(Siblings, Basis)> {
         let open = self.requests.get_mut(&id)?;
         let mut read = None;
         while let Some(action) = open.machine.poll_action() {
@@ -440,8 +472,13 @@ impl Coordinator {
                 Action::Count(Occasion::Owed) => {
                     self.metrics.owed.inc();
                 }
-                Action::Answer(Ok(Answer::Read { siblings, .. })) if matches!(open.question, Question::Delete(_)) => {
-                    read = Some(siblings);
+                Action::Count(Occasion::Unproven) => {
+                    self.metrics.acks_unproven.inc();
+                }
+                Action::Answer(Ok(Answer::Read { siblings, basis, .. }))
+                    if matches!(open.question, Question::Delete(_)) =>
+                {
+                    read = Some((siblings, basis));
                 }
                 Action::Answer(result) if let Question::Mend { bucket, key } = &open.question => {
                     if let Ok(Answer::Read { siblings, .. }) = result {
@@ -487,19 +524,22 @@ impl Coordinator {
         }
     }
 
-    /// Second half of a delete without context: removes exactly what the first half has seen. If nothing live was
-    /// seen there is nothing to remove, and nothing is written.
-    fn write_tombstone(&mut self, now: Now, id: RequestId, seen: Siblings) {
+    /// Second half of a delete without context: removes exactly what the first half has seen. If that was nothing live,
+    /// no tombstone is written, but the replicas are made sure of it as they would be of one: what was seen on one of
+    /// them may be a delete that never reached its quorum, or a copy that is held for another.
+    fn write_tombstone(&mut self, now: Now, id: RequestId, seen: Siblings, basis: Basis) {
         let Some(open) = self.requests.get(&id) else { return };
         let (asker, deadline) = (open.asker, open.deadline);
-        let Question::Delete(delete) = open.question.clone() else {
+        let Question::Delete(mut deletion) = open.question.clone() else {
             return;
         };
+        deletion.basis = Some(basis);
+        let delete = &deletion.delete;
         if !matches!(&open.machine, Machine::Get(get) if get.poll_timeout().is_some()) {
             self.close(id);
         }
-        if !seen.has_values() {
-            let deleted = client::Deleted { existed: false, acks: 0, primaries: 0, siblings: 0 };
+        if !seen.has_values() && self.planted.is(Bug::DeleteNoWriteBack) {
+            let deleted = client::Deleted { existed: false, acks: 0, primaries: 0, siblings: 0, basis: Some(basis) };
             return self.outputs.push_back(Output::Reply { to: asker, response: Response::Deleted(deleted) });
         }
         let context = Context { vv: seen.vv().clone(), written_at: seen.written_at() };
@@ -509,7 +549,11 @@ impl Coordinator {
                 let w = plan.quorum(None, delete.w).map_err(Refusal::from)?.w();
                 let sloppy = plan.sloppy(delete.sloppy);
                 match self.whom_to_forward_to(&plan, sloppy, false)? {
-                    None => self.start_put(plan, sloppy, w, tombstone(&delete, context), deadline),
+                    None => {
+                        let found_nothing = (!seen.has_values()).then(|| Box::new(seen));
+                        let write = peer::Write { found_nothing, ..tombstone(delete, context) };
+                        self.start_put(now, plan, sloppy, w, write, deadline)
+                    }
                     // A primary that could not be counted on when the delete began is back: the next attempt is its.
                     Some(_) => Err(Refusal::NotCoordinator.into()),
                 }
@@ -519,12 +563,12 @@ impl Coordinator {
                 let failure = Unknown::Timeout { acks: 0, needed: delete.w.unwrap_or(1) }.into();
                 self.outputs.push_back(Output::Reply { to: asker, response: Response::Failed(failure) });
             }
-            Ok(put) => self.open(now, asker, Machine::Put(put), Question::Delete(delete), deadline),
+            Ok(put) => self.open(now, asker, Machine::Put(put), Question::Delete(deletion), deadline),
             Err(failure) => self.outputs.push_back(Output::Reply { to: asker, response: Response::Failed(failure) }),
         }
     }
 
-    fn open_ids(&self) -> Vec<RequestId> {
+    pub(crate) fn open_ids(&self) -> Vec<RequestId> {
         self.requests.keys().copied().collect()
     }
 }

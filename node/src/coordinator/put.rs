@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! stamping ──Stamped──▶ replicating ──w slots filled──▶ answered ──all settled, or deadline──▶ done
+//!    │    or Covered            │                             │
 //!    │ refused                │ w impossible, deadline       │
 //!    ▼                        ▼                              └─▶ a primary that still misses the write is owed it
 //! refused: nothing applied    unknown: it may be on some replicas, and may spread
@@ -9,13 +10,16 @@
 //! Each primary is a slot. With a sloppy quorum a fallback fills the slot of a primary that is down from the start, or
 //! that turns out to be slow or lost; it keeps what it gets as a hint. Without one, or when the answer does not need it
 //! any more, this node notes that the primary is owed the key.
+//!
+//! A delete that has nothing to remove is not stamped. What it rests on is merged into the replicas all the same, and counts
+//! in the same slots: that nothing is there must be as sure as that something was removed.
 
 use std::collections::{BTreeSet, VecDeque};
 
-use driftless_proto::{ActorId, BucketId, Failure, Key, Refusal, Unknown};
+use driftless_proto::{ActorId, BucketId, Failure, Key, Refusal, Siblings, Unknown, WriteId};
 use driftless_ring::NodeId;
 
-use crate::peer::{Merge, Owe, Purpose, Reply, Request, Stamped, Write};
+use crate::peer::{Covered, Merge, Owe, Purpose, Reply, Request, Stamped, Write};
 use crate::planted::Planted;
 use crate::time::{Instant, Now};
 
@@ -30,14 +34,22 @@ pub(crate) struct Put {
     tally: Tally,
     bucket: BucketId,
     key: Key,
-    stamped: Option<Stamped>,
+    write_id: WriteId,
+    made: Option<Made>,
     /// Primaries that this node has noted to owe the write to.
     owed: Vec<NodeId>,
     deadline: Instant,
     stage: Stage,
     /// The actor of this write was retired: it must not be acknowledged.
     distrusted: bool,
+    planted: Planted,
     actions: VecDeque<Action>,
+}
+
+/// What this node's own replica has made of the write.
+enum Made {
+    Stamped(Stamped),
+    Covered(Covered),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,11 +105,13 @@ impl Put {
             tally,
             bucket: write.bucket,
             key: write.key.clone(),
-            stamped: None,
+            write_id: write.write_id,
+            made: None,
             owed: write.owed_to.clone(),
             deadline,
             stage: Stage::Stamping,
             distrusted: false,
+            planted,
             actions: VecDeque::new(),
         };
         put.send(put.plan.me, Request::Write(write));
@@ -108,8 +122,17 @@ impl Put {
     pub(crate) fn handle_reply(&mut self, from: NodeId, reply: Reply, retired: &BTreeSet<ActorId>) {
         match reply {
             Reply::Stamped(stamped) if self.stage == Stage::Stamping && from == self.plan.me => {
-                self.replicate(stamped);
+                self.replicate(Made::Stamped(stamped));
                 self.handle_retired(retired);
+            }
+            Reply::Covered(covered) if self.stage == Stage::Stamping && from == self.plan.me => {
+                // Nobody has ever heard of the key: there is nothing to make sure of.
+                if covered.siblings.is_empty() {
+                    self.actions.push_back(Action::Answer(Ok(Made::Covered(covered).answer(&self.tally))));
+                    self.stage = Stage::Done;
+                    return;
+                }
+                self.replicate(Made::Covered(covered));
             }
             Reply::Acked => {
                 self.tally.fill(from);
@@ -152,7 +175,8 @@ impl Put {
 
     /// No write of these actors may be acknowledged any more.
     pub(crate) fn handle_retired(&mut self, retired: &BTreeSet<ActorId>) {
-        self.distrusted |= self.stamped.as_ref().is_some_and(|stamped| retired.contains(&stamped.dot.actor));
+        let Some(Made::Stamped(stamped)) = &self.made else { return };
+        self.distrusted |= retired.contains(&stamped.dot.actor);
         self.evaluate();
     }
 
@@ -182,8 +206,8 @@ impl Put {
 
     /// The write is applied here, its sync under way: the others get everything this replica knows of the key, so
     /// that it helps whatever they have missed.
-    fn replicate(&mut self, stamped: Stamped) {
-        self.stamped = Some(stamped);
+    fn replicate(&mut self, made: Made) {
+        self.made = Some(made);
         self.stage = Stage::Replicating;
         for primary in self.plan.primaries.clone() {
             for worker in self.tally.workers_for(primary) {
@@ -196,8 +220,8 @@ impl Put {
         if to == self.plan.me {
             return;
         }
-        let Some(Stamped { siblings, .. }) = &self.stamped else { return };
-        let (bucket, key, siblings) = (self.bucket, self.key.clone(), siblings.clone());
+        let Some(made) = &self.made else { return };
+        let (bucket, key, siblings) = (self.bucket, self.key.clone(), made.siblings().clone());
         let hint_for = (to != primary).then_some(primary);
         self.send(to, Request::Merge(Merge { bucket, key, siblings, hint_for, purpose: Purpose::Write }));
     }
@@ -233,14 +257,16 @@ impl Put {
             if self.distrusted || !self.tally.is_possible() {
                 self.give_up();
             } else if self.tally.is_reached()
-                && let Some(stamped) = &self.stamped
+                && let Some(made) = &self.made
             {
-                self.actions.push_back(Action::Answer(Ok(Answer::Written {
-                    dot: stamped.dot,
-                    siblings: stamped.siblings.clone(),
-                    acks: self.tally.filled(),
-                    primaries: self.tally.filled_by_primaries(),
-                })));
+                // The replica has asserted this as well. If it is not so, whatever was acknowledged is not this write.
+                if !made.holds(self.write_id) && !self.planted.is_asserted_away() {
+                    tracing::error!(key = ?self.key, "a put's state does not hold it: this is a bug, please report it");
+                    self.actions.push_back(Action::Count(Occasion::Unproven));
+                    debug_assert!(false, "an acknowledged state holds what it is acknowledged for");
+                    return self.give_up();
+                }
+                self.actions.push_back(Action::Answer(Ok(made.answer(&self.tally))));
                 self.stage = Stage::Answered;
             }
         }
@@ -260,7 +286,7 @@ impl Put {
 
     /// The write is applied here, and these primaries miss it as far as is known: they are owed what this node knows.
     fn owe_what_is_missing(&mut self) {
-        if self.stamped.is_none() {
+        if self.made.is_none() {
             return;
         }
         let (me, owed) = (self.plan.me, &self.owed);
@@ -274,5 +300,33 @@ impl Put {
 
     fn send(&mut self, to: NodeId, request: Request) {
         self.actions.push_back(Action::Send { to, request });
+    }
+}
+
+impl Made {
+    /// What the other replicas are to hold as well.
+    fn siblings(&self) -> &Siblings {
+        match self {
+            Made::Stamped(Stamped { siblings, .. }) | Made::Covered(Covered { siblings, .. }) => siblings,
+        }
+    }
+
+    /// Whether the state holds what is about to be acknowledged.
+    fn holds(&self, write_id: WriteId) -> bool {
+        match self {
+            Made::Stamped(stamped) => stamped.holds(write_id),
+            // Nothing was written: the state itself is what was to be made sure of.
+            Made::Covered(_) => true,
+        }
+    }
+
+    fn answer(&self, tally: &Tally) -> Answer {
+        let (acks, primaries) = (tally.filled(), tally.filled_by_primaries());
+        match self {
+            Made::Stamped(Stamped { dot, siblings }) => {
+                Answer::Written { dot: *dot, siblings: siblings.clone(), acks, primaries }
+            }
+            Made::Covered(Covered { values, .. }) => Answer::Covered { values: *values, acks, primaries },
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! From what a machine found out to what a client is told.
 
 use driftless_proto::causality::Payload;
-use driftless_proto::client::{Deleted, Explanation, Read, ReplicaAnswer, Response, Sibling, Stored};
+use driftless_proto::client::{Basis, Deleted, Explanation, Read, ReplicaAnswer, Response, Sibling, Stored};
 use driftless_proto::{
     BucketId, Context, ContextKeys, ContextToken, Dot, Failure, Header, Key, Siblings, Topology, Version,
 };
@@ -29,8 +29,8 @@ impl Responder<'_> {
             (Err(failure), _) => Response::Failed(failure),
             (Ok(Answer::Ready(response)), _) => response,
             (Ok(Answer::Page(page)), _) => Response::Page(page),
-            (Ok(Answer::Read { siblings, replicas }), Question::Get { bucket, key, .. }) => {
-                let read = self.read(*bucket, key, &siblings);
+            (Ok(Answer::Read { siblings, basis, replicas }), Question::Get { bucket, key, .. }) => {
+                let read = self.read(*bucket, key, &siblings, basis);
                 Response::Read(Read { explanation: self.explanation(question, replicas), ..read })
             }
             (Ok(Answer::Written { dot, siblings, acks, primaries }), Question::Put { bucket, key }) => {
@@ -38,10 +38,15 @@ impl Responder<'_> {
                 let context = self.context_of_put(*bucket, key, dot, &siblings);
                 Response::Stored(Stored { context, acks, primaries, siblings: shown(&siblings).len() as u32 })
             }
-            (Ok(Answer::Written { siblings, acks, primaries, .. }), Question::Delete(_)) => {
+            (Ok(Answer::Written { siblings, acks, primaries, .. }), Question::Delete(deletion)) => {
                 self.count_acks(acks, primaries);
                 let siblings = shown(&siblings).len() as u32;
-                Response::Deleted(Deleted { existed: true, acks, primaries, siblings })
+                Response::Deleted(Deleted { existed: true, acks, primaries, siblings, basis: deletion.basis })
+            }
+            (Ok(Answer::Covered { values, acks, primaries }), Question::Delete(deletion)) => {
+                self.count_acks(acks, primaries);
+                let basis = deletion.basis;
+                Response::Deleted(Deleted { existed: false, acks, primaries, siblings: values, basis })
             }
             (Ok(_), _) => unreachable!("a machine answers the question it was started with"),
         }
@@ -52,7 +57,7 @@ impl Responder<'_> {
         self.metrics.acks_fallback.inc_by((acks - primaries).into());
     }
 
-    fn read(&self, bucket: BucketId, key: &Key, siblings: &Siblings) -> Read {
+    fn read(&self, bucket: BucketId, key: &Key, siblings: &Siblings, basis: Basis) -> Read {
         let shown = shown(siblings);
         if !shown.is_empty() {
             self.metrics.reads_found.inc();
@@ -63,13 +68,13 @@ impl Responder<'_> {
             .map(|version| Sibling { value: version.value.clone().unwrap_or_default(), written_at: version.written_at })
             .collect();
         let context = (!siblings.is_empty()).then(|| self.seal(bucket, key, siblings));
-        Read { siblings: siblings_shown, context, explanation: None }
+        Read { siblings: siblings_shown, context, basis, explanation: None }
     }
 
-    /// A put's answer carries a context only if what was written is the only live version: with it the client would
-    /// overwrite siblings that it never saw. [400/400]
+    /// A put's answer carries a context only if what was written is the only value: with it the client would overwrite
+    /// siblings that it never saw. [400/400] A tombstone it may: that holds nothing.
     fn context_of_put(&self, bucket: BucketId, key: &Key, dot: Dot, siblings: &Siblings) -> Option<ContextToken> {
-        let alone = matches!(siblings.live(), [(only, _)] if *only == dot);
+        let alone = siblings.get(dot).is_some_and(|version| !version.is_tombstone()) && siblings.values().count() == 1;
         (alone || self.planted.is(Bug::ContextWithSiblings)).then(|| self.seal(bucket, key, siblings))
     }
 

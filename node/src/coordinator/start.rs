@@ -14,7 +14,7 @@ use super::get::{Demand, Get};
 use super::plan::{self, Plan};
 use super::put::Put;
 use super::scan::Scan;
-use super::{Coordinator, Machine, Question};
+use super::{Coordinator, Deletion, Machine, Question};
 
 impl Coordinator {
     pub(super) fn start(
@@ -46,9 +46,17 @@ impl Coordinator {
                 let question = Question::Put { bucket: put.bucket, key: put.key.clone() };
                 let client::Put { bucket, key, value, write_id, .. } = put;
                 let context = context.unwrap_or_default();
-                let write =
-                    Write { bucket, key, value: Some(value), write_id, context, hint_for: None, owed_to: Vec::new() };
-                Ok((Machine::Put(self.start_put(plan, sloppy, w, write, deadline)?), question))
+                let write = Write {
+                    bucket,
+                    key,
+                    value: Some(value),
+                    write_id,
+                    context,
+                    found_nothing: None,
+                    hint_for: None,
+                    owed_to: Vec::new(),
+                };
+                Ok((Machine::Put(self.start_put(now, plan, sloppy, w, write, deadline)?), question))
             }
             Request::Delete(delete) => {
                 let plan = Plan::of_key(topology, me, up, delete.bucket, &delete.key)?;
@@ -61,15 +69,15 @@ impl Coordinator {
                 let machine = match context {
                     Some(context) => {
                         let write = tombstone(&delete, context);
-                        Machine::Put(self.start_put(plan, sloppy, quorum.w(), write, deadline)?)
+                        Machine::Put(self.start_put(now, plan, sloppy, quorum.w(), write, deadline)?)
                     }
                     None => {
+                        self.check_clock(now)?;
                         let demand = Demand {
                             r: quorum.r(),
-                            // What the delete takes for granted must stay: a tombstone seen on one replica may be a
-                            // delete that never reached its quorum.
-                            held_by: if self.planted.is(Bug::DeleteNoWriteBack) { 0 } else { quorum.w() },
-                            durable: !self.planted.is(Bug::ReadNotDurable),
+                            // What it finds is written to w replicas, whether or not there is anything to remove.
+                            held_by: 0,
+                            durable: false,
                             ask_all: false,
                             explain: false,
                             sloppy,
@@ -79,7 +87,7 @@ impl Coordinator {
                         Machine::Get(Get::start(plan, delete.bucket, delete.key.clone(), demand, &self.pace, now)?)
                     }
                 };
-                Ok((machine, Question::Delete(Box::new(delete))))
+                Ok((machine, Question::Delete(Box::new(Deletion { delete, basis: None }))))
             }
             Request::Scan(scan) => {
                 let bucket = topology.bucket(scan.bucket).ok_or(Refusal::NoSuchBucket)?;
@@ -115,14 +123,17 @@ impl Coordinator {
         Get::start(plan, get.bucket, get.key.clone(), demand, &self.pace, now)
     }
 
+    /// Begins a write that this node stamps.
     pub(super) fn start_put(
         &self,
+        now: Now,
         plan: Plan,
         sloppy: bool,
         w: u8,
         write: Write,
         deadline: Instant,
     ) -> Result<Put, Failure> {
+        self.check_clock(now)?;
         let is_mine = plan.is_mine();
         let w = if self.planted.is(Bug::AckBeforeW) { w - 1 } else { w };
         let put = Put::start(plan, sloppy, w, write, deadline, self.planted)?;
@@ -130,6 +141,14 @@ impl Coordinator {
             self.metrics.fallback_coordinated.inc();
         }
         Ok(put)
+    }
+
+    /// Whether this node's clock is good enough to stamp with. What others have stamped plays no part in it.
+    fn check_clock(&self, now: Now) -> Result<(), Refusal> {
+        match self.clock_bounds.and_then(|bounds| bounds.ahead_ms(now)) {
+            Some(ahead_ms) => Err(Refusal::ClockOff { ahead_ms }),
+            None => Ok(()),
+        }
     }
 
     /// Who is to coordinate a write; `None` if this node is: it stores the key, or no primary can be counted on and
@@ -173,5 +192,5 @@ impl Coordinator {
 /// The write that a delete with this context is.
 pub(super) fn tombstone(delete: &client::Delete, context: Context) -> Write {
     let (bucket, key, write_id): (_, _, WriteId) = (delete.bucket, delete.key.clone(), delete.write_id);
-    Write { bucket, key, value: None, write_id, context, hint_for: None, owed_to: Vec::new() }
+    Write { bucket, key, value: None, write_id, context, found_nothing: None, hint_for: None, owed_to: Vec::new() }
 }

@@ -21,6 +21,7 @@ use crate::store::memory::MemoryStore;
 
 use super::*;
 
+mod clocks;
 mod damaged;
 mod deleting;
 mod durability;
@@ -31,6 +32,7 @@ mod reading;
 mod refusing;
 mod sloppy;
 mod stamping;
+mod write_ids;
 mod writing;
 
 const SIBLINGS: BucketId = BucketId(0);

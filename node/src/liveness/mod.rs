@@ -4,8 +4,10 @@
 //! connections ─────────────────┐
 //! detector (SWIM, per node) ───┼──▶ Reach (per shard) ──▶ coordinator, handoff: may this peer be counted on?
 //! answers, and late ones ──────┘        └── Ping ──▶ a peer that is late, until it answers
+//! datagrams ─────────────────────▶ Clocks (per node) ──▶ coordinator: may this node stamp?
 //! ```
 
+pub mod clocks;
 pub mod detector;
 pub(crate) mod reach;
 

@@ -1,22 +1,24 @@
 //! The one place that reads the time for the machines.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use driftless_proto::Hlc;
 
+use super::surroundings::WallClock;
 use crate::time::{Instant, Now};
 
 /// A clock whose origin is the start of the node, shared by its shards. Tokio's instants, so that it goes as its timers do
 /// also where a test holds the time.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub(crate) struct Clock {
     origin: tokio::time::Instant,
-    wall: fn() -> SystemTime,
+    wall: Arc<WallClock>,
 }
 
 impl Clock {
     /// A clock that starts now.
-    pub(crate) fn start(wall: fn() -> SystemTime) -> Clock {
+    pub(crate) fn start(wall: Arc<WallClock>) -> Clock {
         Clock { origin: tokio::time::Instant::now(), wall }
     }
 

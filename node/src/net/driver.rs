@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::detection::Detection;
+use super::detection::{Detection, Finding};
 use super::local::{Input, Local, shard_of};
 use super::returns::Origin;
 use super::shared::Note;
@@ -62,7 +62,7 @@ impl<S: Store> Driver<S> {
 
     /// Returns true when drained, false when halted.
     pub(crate) async fn run(mut self) -> bool {
-        let clock = self.local.shared.clock;
+        let clock = self.local.shared.clock.clone();
         let mut armed = Instant::default();
         let sleep = tokio::time::sleep_until(clock.wake_at(armed));
         tokio::pin!(sleep);
@@ -104,9 +104,9 @@ impl<S: Store> Driver<S> {
         }
         self.inputs = inputs;
         if let Some(detection) = &mut self.detection {
-            detection.turn(now.instant, &self.local);
-            for (peer, liveness) in detection.take_changes() {
-                self.engine.handle_liveness(now, peer, liveness);
+            detection.turn(now, &self.local);
+            for finding in detection.take_changes() {
+                self.found(now, finding);
             }
         }
         if self.engine.poll_timeout().is_some_and(|deadline| deadline <= now.instant) {
@@ -145,7 +145,7 @@ impl<S: Store> Driver<S> {
             Input::PeerLost(peer) => self.engine.handle_peer_lost(now, peer),
             Input::Datagram { from, bytes } => {
                 if let Some(detection) = &mut self.detection {
-                    detection.datagram(now.instant, &self.local, from, &bytes);
+                    detection.datagram(now, &self.local, from, &bytes);
                 }
             }
         }
@@ -206,15 +206,22 @@ impl<S: Store> Driver<S> {
                 local.push(Input::Datagram { from, bytes });
             }
             Note::SendDatagram { to, bytes } => Detection::send(local, to, bytes),
-            Note::Liveness(peer, liveness) => {
+            Note::Found(finding) => {
                 let now = local.shared.clock.now();
-                self.engine.handle_liveness(now, peer, liveness);
+                self.found(now, finding);
             }
             Note::Stop => {
                 let until = local.shared.clock.instant() + local.shared.net.drain_timeout;
                 self.stopping.get_or_insert(until);
             }
             Note::Halt => self.halted = true,
+        }
+    }
+
+    fn found(&mut self, now: Now, finding: Finding) {
+        match finding {
+            Finding::Liveness(peer, liveness) => self.engine.handle_liveness(now, peer, liveness),
+            Finding::Clock(bounds) => self.engine.handle_clock(bounds),
         }
     }
 

@@ -10,13 +10,20 @@ use driftless_ring::NodeId;
 use super::refusal::{CloseCode, CloseReason};
 use crate::peer::{Hello, Incarnation};
 
-/// What this node says of itself on a new connection of one of its shards.
-pub(crate) fn our_hello(node: NodeId, incarnation: Incarnation, topology: &Topology, shard: u16) -> Hello {
+/// What this node says on a new connection of one of its shards: of itself, and which life of the other it knows.
+pub(crate) fn our_hello(
+    node: NodeId,
+    incarnation: Incarnation,
+    knows: Option<Incarnation>,
+    topology: &Topology,
+    shard: u16,
+) -> Hello {
     Hello {
         protocol_version: PROTOCOL_VERSION,
         cluster: topology.cluster().to_owned(),
         node,
         incarnation,
+        knows,
         ring_version: topology.ring().version().0,
         topology_digest: topology.digest(),
         shard,
@@ -105,8 +112,7 @@ impl Incarnations {
         }
         if theirs.starts < known.starts {
             return refuse(format!(
-                "an older copy of this node: life {} of it, and life {} was seen already. If its data directory was made \
-                 anew on purpose, its clock is behind",
+                "an older copy of this node: life {} of it, and life {} was seen already",
                 theirs.starts, known.starts
             ));
         }
@@ -120,6 +126,12 @@ impl Incarnations {
             );
         }
         Ok(Admitted::Same)
+    }
+
+    /// The newest life seen of a node.
+    pub(crate) fn newest(&self, node: NodeId) -> Option<Incarnation> {
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(&node).map(|newest| newest.incarnation)
     }
 
     /// Whether this life is still the one to talk to.

@@ -8,6 +8,7 @@
 //! shard.rs    one thread: socket, endpoint, tasks          │
 //! sync.rs     one thread for all shards' syncs  ◀──────────┘
 //! detection.rs        the detector, on shard 0, and its datagrams
+//! lives.rs            which life of its data this node says it is
 //! surroundings.rs     what the system gives, and tests replace
 //! local_node.rs       the same shards as tasks of one thread, for tests in simulated time
 //! returns.rs          the way back of what arrived at the wrong shard (which is right: `crate::route`)
@@ -28,6 +29,7 @@ mod driver;
 pub(crate) mod hello;
 mod inbound;
 pub mod limits;
+pub mod lives;
 mod local;
 #[doc(hidden)]
 pub mod local_node;
@@ -62,6 +64,7 @@ use crate::admin;
 use crate::config::Limits;
 use crate::metrics::Metrics;
 use crate::net::limits::NetLimits;
+use crate::net::lives::{LifeKeeper, Lives};
 use crate::net::shard::{ShardStart, bind};
 use crate::net::shared::{Note, Shared, SharedParts};
 use crate::net::surroundings::{OpenSocket, Surroundings};
@@ -91,6 +94,8 @@ pub struct NodeSettings {
     pub net: NetLimits,
     /// Which life of the store this is.
     pub incarnation: Incarnation,
+    /// Where a later life is written down, if the store outlives the process.
+    pub lives: Option<Arc<dyn LifeKeeper>>,
     /// 64 random bytes that the data directory keeps for as long as it lives.
     pub reset_key: [u8; 64],
     /// What to count.
@@ -326,7 +331,7 @@ impl Prepared {
         let parts = SharedParts {
             name,
             node: id,
-            incarnation: settings.incarnation,
+            lives: Lives::new(settings.incarnation, settings.lives),
             topology,
             context_keys: settings.context_keys,
             limits: settings.limits,

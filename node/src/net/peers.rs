@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use driftless_proto::frame;
@@ -171,11 +172,21 @@ pub(crate) async fn accept(local: &Rc<Local>, connection: &Connection, certified
         Err(_) => return Ended::Refused(CloseReason::new(CloseCode::Hello, "no hello in time")),
     };
     let mut stream = SharedStream::new(receive);
-    let ours = ours(local);
+    let ours = ours(local, certified);
     let theirs = match expect_hello(local, connection, &mut stream, &ours, certified).await {
         Ok(theirs) => theirs,
         Err(ended) => return ended,
     };
+    if let Err(reason) = admit(local, &theirs) {
+        // Told of the newer life that is known here, the other side may have a later one to say: it parts by itself then.
+        let ours = self::ours(local, certified);
+        if ours.knows.is_some_and(|known| known.is_newer_than(theirs.incarnation))
+            && say_hello(connection, &mut send, &ours).await.is_ok()
+        {
+            let _ = tokio::time::timeout(PARTING_TIMEOUT, connection.closed()).await;
+        }
+        return Ended::Refused(reason);
+    }
     if let Err(ended) = say_hello(connection, &mut send, &ours).await {
         return ended;
     }
@@ -189,19 +200,33 @@ pub(crate) async fn open(local: &Rc<Local>, connection: &Connection, member: &Me
         Err(error) => return Ended::Never(error),
     };
     let mut stream = SharedStream::new(receive);
-    let ours = ours(local);
+    let ours = ours(local, member.id);
     if let Err(ended) = say_hello(connection, &mut send, &ours).await {
         return ended;
     }
-    match expect_hello(local, connection, &mut stream, &ours, member.id).await {
-        Ok(theirs) => converse(local, connection, send, stream, theirs).await,
-        Err(ended) => ended,
+    let theirs = match expect_hello(local, connection, &mut stream, &ours, member.id).await {
+        Ok(theirs) => theirs,
+        Err(ended) => return ended,
+    };
+    match admit(local, &theirs) {
+        Ok(()) => converse(local, connection, send, stream, theirs).await,
+        Err(reason) => Ended::Refused(reason),
     }
 }
 
-fn ours(local: &Local) -> Hello {
+fn ours(local: &Local, other: NodeId) -> Hello {
     let shared = &local.shared;
-    hello::our_hello(shared.node, shared.incarnation, &shared.topology, local.shard)
+    let knows = shared.incarnations.newest(other);
+    hello::our_hello(shared.node, shared.lives.current(), knows, &shared.topology, local.shard)
+}
+
+/// Whether the other side is in a life that may be talked to.
+fn admit(local: &Local, theirs: &Hello) -> Result<(), CloseReason> {
+    let admitted = local.shared.incarnations.admit(theirs.node, theirs.incarnation);
+    if !matches!(admitted, Ok(Admitted::Same)) {
+        local.links.borrow().inspect(local);
+    }
+    admitted.map(|_| ())
 }
 
 async fn say_hello(connection: &Connection, send: &mut SendStream, ours: &Hello) -> Result<(), Ended> {
@@ -229,11 +254,8 @@ async fn expect_hello(
     };
     let theirs = hello::read(&body).map_err(Ended::Refused)?;
     hello::check(ours, &theirs, certified, &local.shared.topology).map_err(Ended::Refused)?;
-    let admitted = local.shared.incarnations.admit(theirs.node, theirs.incarnation);
-    if !matches!(admitted, Ok(Admitted::Same)) {
-        local.links.borrow().inspect(local);
-    }
-    admitted.map_err(Ended::Refused)?;
+    let name = local.shared.topology.ring().member(theirs.node).map_or("", |member| &member.name);
+    local.shared.lives.handle_known(name, ours.incarnation, theirs.knows).map_err(Ended::Refused)?;
     Ok(theirs)
 }
 
@@ -337,3 +359,6 @@ impl Link {
         tracing::warn!(node = local.shared.name, peer = self.name, shard = self.shard, reason, "peer lost");
     }
 }
+
+/// How long whoever was told of a newer life of itself has to part by itself.
+const PARTING_TIMEOUT: Duration = Duration::from_secs(1);

@@ -13,16 +13,19 @@ use driftless_ring::NodeId;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::clock::Clock;
+use super::detection::Finding;
 use super::hello::Incarnations;
 use super::limits::NetLimits;
+use super::lives::Lives;
 use super::refusal::RefusalLog;
 use super::surroundings::Surroundings;
 use super::sync::SyncQueue;
 use crate::config::Limits;
 use crate::engine::{AaeCommand, ClientTag};
 use crate::handoff::HintFigures;
+use crate::liveness::clocks::{Stance, Standing};
 use crate::metrics::{LivenessLabels, Metrics};
-use crate::peer::{Incarnation, Message};
+use crate::peer::Message;
 use crate::reconciler::Figures;
 use crate::replica::store::{BatchSeq, StoreError};
 use crate::time::Instant;
@@ -31,7 +34,7 @@ use crate::time::Instant;
 pub(crate) struct Shared {
     pub(crate) name: String,
     pub(crate) node: NodeId,
-    pub(crate) incarnation: Incarnation,
+    pub(crate) lives: Lives,
     pub(crate) topology: Arc<Topology>,
     pub(crate) ring_version: u64,
     pub(crate) context_keys: ContextKeys,
@@ -48,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) client_connections: AtomicUsize,
     /// New requests are refused; what is under way is finished.
     pub(crate) stopping: AtomicBool,
+    /// How the own clock stands, as shard 0 last said.
+    clock_standing: Mutex<Standing>,
     /// How anti-entropy stands on each shard, as its driver last said.
     aae: Mutex<BTreeMap<u16, Figures>>,
     /// Shards with nothing left under way.
@@ -82,8 +87,8 @@ pub(crate) enum Note {
     Datagram { from: NodeId, bytes: Bytes },
     /// A datagram of the detector to send, from a shard without a connection to that node.
     SendDatagram { to: NodeId, bytes: Bytes },
-    /// What the detector thinks of a peer now.
-    Liveness(NodeId, Liveness),
+    /// What the detector and the clocks have found.
+    Found(Finding),
     /// Finish what is under way and end.
     Stop,
     /// End at once.
@@ -114,7 +119,7 @@ impl PeerState {
 pub(crate) struct SharedParts {
     pub(crate) name: String,
     pub(crate) node: NodeId,
-    pub(crate) incarnation: Incarnation,
+    pub(crate) lives: Lives,
     pub(crate) topology: Arc<Topology>,
     pub(crate) context_keys: ContextKeys,
     pub(crate) limits: Limits,
@@ -141,7 +146,7 @@ impl Shared {
         Shared {
             ring_version: parts.topology.ring().version().0,
             peers,
-            clock: Clock::start(parts.surroundings.wall),
+            clock: Clock::start(parts.surroundings.wall.clone()),
             sync: SyncQueue::new(shards.len()),
             shards: shards
                 .into_iter()
@@ -151,12 +156,13 @@ impl Shared {
             refusals: RefusalLog::default(),
             client_connections: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
+            clock_standing: Mutex::default(),
             aae: Mutex::default(),
             drained: AtomicUsize::new(0),
             fatal: Mutex::new(None),
             name: parts.name,
             node: parts.node,
-            incarnation: parts.incarnation,
+            lives: parts.lives,
             topology: parts.topology,
             context_keys: parts.context_keys,
             limits: parts.limits,
@@ -267,9 +273,44 @@ impl Shared {
             Liveness::Suspect => tracing::warn!(node = self.name, peer = name, "peer suspected"),
             Liveness::Down => tracing::warn!(node = self.name, peer = name, "peer down"),
         }
-        for shard in 1..self.shards.len() {
-            self.tell(shard as u16, Note::Liveness(peer, liveness));
+    }
+
+    /// Keeps how the own clock stands, for whoever asks.
+    pub(crate) fn publish_clock(&self, standing: Standing) {
+        let mut clock = self.clock_standing.lock().unwrap_or_else(PoisonError::into_inner);
+        if *clock != standing {
+            *clock = standing;
+            drop(clock);
+            self.metrics.clock_offset.set(standing.ahead_ms.unwrap_or(0) as f64 / 1000.0);
+            self.metrics.clock_off.set(i64::from(standing.stance == Stance::Off));
         }
+    }
+
+    /// Says once what has changed about it.
+    pub(crate) fn log_clock(&self, standing: Standing) {
+        let (node, heard) = (&self.name, standing.heard);
+        let ahead_s = standing.ahead_ms.unwrap_or(0) as f64 / 1000.0;
+        match standing.stance {
+            Stance::Off => tracing::error!(
+                node,
+                ahead_s,
+                heard,
+                "the clock of this node is not that of most others: it takes no puts and deletes until it is set right (NTP)"
+            ),
+            Stance::Disputed => tracing::warn!(
+                node,
+                ahead_s,
+                heard,
+                "the clock of this node differs from others, and too few are heard to tell whose is wrong: check them (NTP)"
+            ),
+            Stance::Agrees => tracing::info!(node, ahead_s, heard, "the clock of this node agrees with the others"),
+            Stance::Unheard => tracing::info!(node, "no other node's clock is heard"),
+        }
+    }
+
+    /// How the own clock stands.
+    pub(crate) fn clock_standing(&self) -> Standing {
+        *self.clock_standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether every shard of this node can reach every shard of another, or is it.
@@ -341,6 +382,7 @@ impl Shared {
 
     /// What this node knows of itself.
     pub(crate) fn status(&self) -> NodeStatus {
+        let clock = self.clock_standing();
         let counted = self.metrics.partitions_uncounted.get() == 0;
         let hints_counted = self.metrics.hints_uncounted.get() == 0;
         let gauge = |value: i64| counted.then(|| u64::try_from(value).unwrap_or(0));
@@ -352,6 +394,8 @@ impl Shared {
             uptime_ms: self.clock.instant().0 / 1000,
             keys: gauge(self.metrics.keys.get()),
             bytes: gauge(self.metrics.value_bytes.get()),
+            clock_offset_ms: clock.ahead_ms,
+            takes_writes: clock.stance != Stance::Off,
             hints: hints_counted.then(|| u64::try_from(self.metrics.hint_keys.get()).unwrap_or(0)),
             peers: members
                 .map(|member| {

@@ -14,7 +14,7 @@ use quinn::{AsyncUdpSocket, EndpointConfig, TransportConfig};
 #[derive(Clone)]
 pub struct Surroundings {
     /// The wall clock.
-    pub wall: fn() -> SystemTime,
+    pub wall: Arc<WallClock>,
     /// Seeds of the machines, and the jitter of redials.
     pub random: Arc<dyn Fn() -> [u8; 32] + Send + Sync>,
     /// Changes how the endpoint of a shard is set up; nothing by default.
@@ -23,7 +23,7 @@ pub struct Surroundings {
 
 impl Default for Surroundings {
     fn default() -> Surroundings {
-        Surroundings { wall: SystemTime::now, random: Arc::new(rand::random), tune: Arc::new(|_, _| {}) }
+        Surroundings { wall: Arc::new(SystemTime::now), random: Arc::new(rand::random), tune: Arc::new(|_, _| {}) }
     }
 }
 
@@ -40,6 +40,9 @@ impl fmt::Debug for Surroundings {
         f.debug_struct("Surroundings").finish_non_exhaustive()
     }
 }
+
+/// Tells the time. It may jump.
+pub type WallClock = dyn Fn() -> SystemTime + Send + Sync;
 
 /// Changes how an endpoint is set up.
 pub type Tune = dyn Fn(&mut EndpointConfig, &mut TransportConfig) + Send + Sync;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use driftless_antientropy::Digest;
 use driftless_proto::{ActorId, Siblings};
-use driftless_ring::{ArcIndex, PartitionId};
+use driftless_ring::{ArcIndex, NodeId, PartitionId};
 
 use crate::planted::{Bug, Planted};
 use crate::time::Now;
@@ -15,7 +15,7 @@ use crate::time::Now;
 use super::Replica;
 use super::record::{self, HintKey, RecordKey};
 use super::stamp::Actor;
-use super::store::Store;
+use super::store::{Store, StoreError};
 use super::turn::Held;
 
 impl Planted {
@@ -55,6 +55,24 @@ impl<S: Store> Replica<S> {
         let siblings = self.planted.is(Bug::DamagedHintServed).then(|| record::decode_as_it_is(value))??;
         let (bucket, key) = hint.record().bucket_and_key().ok()?;
         Some(Held::Copy { digest: Digest::of(bucket, &key, &siblings.header()), siblings })
+    }
+
+    /// Whether what is to be kept for a primary is kept already, for whomever.
+    pub(super) fn is_held_for_another(
+        &mut self,
+        target: NodeId,
+        record: &RecordKey,
+        siblings: &Siblings,
+    ) -> Result<bool, StoreError> {
+        let others = if self.planted.is(Bug::CopyFillsAnySlot) { self.holders(record) } else { Vec::new() };
+        for other in others.into_iter().filter(|other| *other != target) {
+            if let (Some(Held::Copy { siblings: held, .. }), _) = self.held(&HintKey::new(other, record))?
+                && held.includes(siblings)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Forgets keys that were deleted a while ago.

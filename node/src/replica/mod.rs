@@ -43,6 +43,7 @@ use driftless_proto::{
 use driftless_ring::{NodeId, PartitionId};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::Limits;
 use crate::engine::EngineConfig;
@@ -147,7 +148,7 @@ impl<S: Store> Replica<S> {
             } else {
                 Actors::new(rng)
             },
-            write_ids: WriteIds::new(limits.write_ids_max, limits.write_ids_age),
+            write_ids: WriteIds::new(limits.write_ids_max, limits.write_ids_age, xxh3_64(&config.seed)),
             headers: HeaderCache::new(limits.header_cache_bytes),
             trees,
             hints,
@@ -260,7 +261,8 @@ impl<S: Store> Replica<S> {
             return;
         }
         if !turn.has_changes() {
-            return self.release(now, turn.waiting);
+            let waiting = self.prove(&mut turn);
+            return self.release(now, waiting);
         }
         match self.planted.soften(self.store.apply(turn.batch(&self.actors))) {
             Ok(seq) => {
@@ -268,6 +270,7 @@ impl<S: Store> Replica<S> {
                 self.applied = seq;
                 self.metrics.batches.inc();
                 self.metrics.batch_changes.inc_by((turn.changes.len() + turn.hints.len()) as u64);
+                let waiting = self.prove(&mut turn);
                 for (record, change) in turn.changes {
                     if !self.planted.is(Bug::TreeDrift) || change.stored.is_empty() {
                         self.trees.apply(&record, &change, &self.metrics);
@@ -278,7 +281,7 @@ impl<S: Store> Replica<S> {
                     }
                 }
                 self.count_hints(now.instant, turn.hints);
-                self.release(now, turn.waiting);
+                self.release(now, waiting);
             }
             Err(ApplyError::Full(reason)) => {
                 tracing::warn!(reason, "a batch was refused for lack of room; nothing of it was applied");
@@ -329,7 +332,7 @@ impl<S: Store> Replica<S> {
         if self.planted.is(Bug::StampWithoutHints) {
             known.merged = None;
         }
-        let intent = stamp::Intent::new(&write);
+        let intent = self.write_ids.intent(&located.record, &write);
         if !self.planted.is(Bug::RetryDuplicates)
             && let Some(dot) = self.write_ids.recognise(now.instant, known.header(), &intent)?
         {
@@ -339,27 +342,24 @@ impl<S: Store> Replica<S> {
                 return Ok(());
             }
             let siblings = self.everything(&located, &known)?;
-            // A stand-in may be asked for another primary this time: what fills that one's slot must be held for it.
-            if let Role::StandIn { target } = role {
-                self.keep_for(target, &located, &write.key, siblings.clone())?;
-            }
-            self.note_owed(&located, &write, role, &siblings)?;
-            self.turn.wait(Waiting {
-                to: from,
-                id,
-                waits: Waits::Stamp { stamped: Stamped { dot, siblings }, durability: located.bucket.durability },
-            });
-            return Ok(());
+            self.hold(&located, &write, role, siblings.clone())?;
+            return self.wait_for_write(from, id, &located, &write, role, Reply::Stamped(Stamped { dot, siblings }));
+        }
+        self.witness(located.partition, &write.context.vv);
+        let header = known.header();
+        if !stamp::is_due(located.bucket, header, &write) {
+            let covered = stamp::covered(header, &write);
+            self.hold(&located, &write, role, covered.siblings.clone())?;
+            return self.wait_for_write(from, id, &located, &write, role, Reply::Covered(covered));
         }
         let Located { bucket, partition, .. } = located;
-        self.witness(partition, &write.context.vv);
-        let header = known.header();
         let nothing = Context::default();
         let read = if self.planted.is(Bug::StampBeforeContext) { &nothing } else { &write.context };
-        let written_at = stamp::written_at(now.wall, header, read, self.limits.clock_ahead_max)?;
+        let written_at = stamp::written_at(now.wall, header, read);
+        self.metrics.stamps_ahead.inc_by(stamp::is_ahead(written_at, now.wall, self.limits.clock_off_max).into());
         stamp::check_room(header, &write)?;
 
-        let mut siblings = if header.live().iter().all(|(dot, _)| write.context.vv.covers(*dot)) {
+        let mut siblings = if header.survivors(&write.context.vv).next().is_none() {
             Siblings::from_parts(header.vv().clone(), Vec::new()).expect("no live write needs cover")
         } else {
             self.everything(&located, &known)?
@@ -369,7 +369,14 @@ impl<S: Store> Replica<S> {
         if self.planted.is(Bug::DotFromContext) {
             dot.counter = write.context.vv.counter(dot.actor) + 1;
         }
-        let replaced = if self.planted.is(Bug::FalseSiblings) { &nothing.vv } else { &write.context.vv };
+        let mut replaced = if self.planted.is(Bug::FalseSiblings) { &nothing.vv } else { &write.context.vv };
+        let mut held;
+        if bucket.conflict == Conflict::Lww && written_at <= header.written_at() {
+            // At the end of time no stamp is later than what is held, and the dots would decide against one in two.
+            held = siblings.vv().clone();
+            held.join(replaced);
+            replaced = &held;
+        }
         siblings.event(replaced, dot, stamp::version(&write, written_at));
         self.settle(bucket, &mut siblings);
         self.turn.write_ids += 1;
@@ -381,11 +388,34 @@ impl<S: Store> Replica<S> {
             Role::StandIn { target } => self.keep_for(target, &located, &write.key, siblings.clone())?,
         }
         self.note_owed(&located, &write, role, &siblings)?;
-        self.turn.wait(Waiting {
-            to: from,
-            id,
-            waits: Waits::Stamp { stamped: Stamped { dot, siblings }, durability: bucket.durability },
-        });
+        self.wait_for_write(from, id, &located, &write, role, Reply::Stamped(Stamped { dot, siblings }))
+    }
+
+    /// Nothing new was stamped: makes sure that what is answered is held here for the slot that the answer fills. A
+    /// stand-in may have it for another primary, an owner as a copy that an older ring has left.
+    fn hold(&mut self, located: &Located<'_>, write: &Write, role: Role, siblings: Siblings) -> Result<(), StoreError> {
+        if siblings.is_empty() {
+            return Ok(());
+        }
+        match role {
+            Role::Owner { .. } => drop(self.take_in(located, &write.key, siblings.clone())?),
+            Role::StandIn { target } => self.keep_for(target, located, &write.key, siblings.clone())?,
+        }
+        self.note_owed(located, write, role, &siblings)
+    }
+
+    fn wait_for_write(
+        &mut self,
+        from: NodeId,
+        id: RequestId,
+        located: &Located<'_>,
+        write: &Write,
+        role: Role,
+        reply: Reply,
+    ) -> Result<(), Trouble> {
+        let (place, durability) = (role.place(located), located.bucket.durability);
+        let waits = Waits::Write { reply, write_id: write.write_id, place, durability };
+        self.turn.wait(Waiting { to: from, id, waits });
         Ok(())
     }
 
@@ -399,6 +429,7 @@ impl<S: Store> Replica<S> {
         self.check_sound(&located.record)?;
         let role = self.role(&located, merge.hint_for)?;
         self.witness(located.partition, merge.siblings.vv());
+        let (merged, place) = (merge.siblings.vv().clone(), role.place(&located));
         let mut durability = match merge.purpose {
             // The hint goes away on the strength of this answer.
             Purpose::Handoff => Durability::Sync,
@@ -426,7 +457,7 @@ impl<S: Store> Replica<S> {
                 }
             }
         }
-        self.turn.wait(Waiting { to: from, id, waits: Waits::Ack { durability } });
+        self.turn.wait(Waiting { to: from, id, waits: Waits::Ack { merged, place, durability } });
         Ok(())
     }
 
@@ -434,26 +465,27 @@ impl<S: Store> Replica<S> {
     fn take_in(&mut self, located: &Located<'_>, key: &Key, mut merged: Siblings) -> Result<bool, StoreError> {
         let Located { bucket, record, .. } = located;
         let header = self.header(record)?;
+        if header.includes(&merged) {
+            self.metrics.merges_unchanged.inc();
+            return Ok(false);
+        }
         if !merged.merge_header(&header) {
             // Some value of ours survives: it has to be read.
             merged.merge(&self.siblings(record)?);
         }
         self.settle(bucket, &mut merged);
-        let unchanged = merged.vv() == header.vv()
-            && merged.live().len() == header.live().len()
-            && merged.live().iter().zip(header.live()).all(|(a, b)| a.0 == b.0);
-        if unchanged {
-            self.metrics.merges_unchanged.inc();
-        } else {
-            self.turn.put(record.clone(), bucket.id, key, header, merged);
-        }
-        Ok(!unchanged)
+        self.turn.put(record.clone(), bucket.id, key, header, merged);
+        Ok(true)
     }
 
     fn read(&mut self, from: NodeId, id: RequestId, read: Read) -> Result<(), Trouble> {
         let topology = self.topology.clone();
         let located = self.locate(&topology, read.bucket, &read.key)?;
-        let known = self.known(&located)?;
+        let mut known = self.known(&located)?;
+        if read.durable && located.is_mine {
+            // A strict read counts slots, and what fills an owner's is its record.
+            known.merged = None;
+        }
         let state = match read.want {
             Want::Full => State::Full(self.everything(&located, &known)?),
             Want::Header => State::Header(known.header().clone()),
@@ -603,14 +635,28 @@ impl<S: Store> Replica<S> {
         Err(Refusal::Overloaded { retry_after_ms: self.limits.retry_after.as_millis() as u32 })
     }
 
+    /// The answers of a turn whose batch is applied. One that says more than what is held is a bug in here: it turns into
+    /// "not done, and perhaps with effect", so that nothing is acknowledged that is stored nowhere.
+    fn prove(&mut self, turn: &mut Turn) -> Vec<Waiting> {
+        let mut waiting = std::mem::take(&mut turn.waiting);
+        let is_unproven = |waiting: &mut Waiting| !turn.proves(&waiting.waits) && !self.planted.is_asserted_away();
+        for Waiting { to, id, .. } in waiting.extract_if(.., is_unproven).collect::<Vec<_>>() {
+            self.metrics.acks_unproven.inc();
+            tracing::error!(%to, ?id, "what was to be acknowledged is not what is held: this is a bug, please report it");
+            debug_assert!(false, "an acknowledged state holds what it is acknowledged for");
+            self.reply(to, id, Reply::Lost);
+        }
+        waiting
+    }
+
     /// The turn's batch is applied: what may leave leaves, what promises durability waits for the sync.
     fn release(&mut self, now: Now, waiting: Vec<Waiting>) {
         for Waiting { to, id, waits } in waiting {
             match waits {
                 Waits::Read { reply, durability, .. } => self.reply_once(durability, to, id, reply),
-                Waits::Ack { durability } => self.reply_once(durability, to, id, Reply::Acked),
-                Waits::Stamp { stamped, durability } => {
-                    self.reply(to, id, Reply::Stamped(stamped));
+                Waits::Ack { durability, .. } => self.reply_once(durability, to, id, Reply::Acked),
+                Waits::Write { reply, durability, .. } => {
+                    self.reply(to, id, reply);
                     self.reply_once(durability, to, id, Reply::Acked);
                 }
             }
@@ -638,7 +684,7 @@ impl<S: Store> Replica<S> {
     fn refuse(&mut self, waiting: Vec<Waiting>) {
         for Waiting { to, id, waits } in waiting {
             match waits {
-                Waits::Stamp { .. } | Waits::Ack { .. } => self.reply(to, id, Reply::Refused(Refusal::StorageFull)),
+                Waits::Write { .. } | Waits::Ack { .. } => self.reply(to, id, Reply::Refused(Refusal::StorageFull)),
                 Waits::Read { again, .. } => self.handle_read_again(to, id, again),
             }
         }

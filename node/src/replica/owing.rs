@@ -29,7 +29,7 @@ use crate::time::{Instant, Now};
 use super::hints::{Tally, Weight};
 use super::record::{self, HintKey, RecordKey};
 use super::store::{ApplyError, Store, StoreError};
-use super::turn::{After, Held, HintChange, Turn};
+use super::turn::{After, Held, HintChange, Place, Turn};
 use super::{Located, Output, Replica, Trouble};
 
 /// In what capacity this node takes a write or a merge.
@@ -67,6 +67,16 @@ pub(crate) struct Owed {
     pub(crate) digest: Digest,
     /// Empty if there is a marker without a record: nothing is left to deliver.
     pub(crate) siblings: Siblings,
+}
+
+impl Role {
+    /// Where a node in this capacity holds a key's state.
+    pub(super) fn place(self, located: &Located<'_>) -> Place {
+        match self {
+            Role::Owner { .. } => Place::Record(located.record.clone()),
+            Role::StandIn { target } => Place::Copy(HintKey::new(target, &located.record)),
+        }
+    }
 }
 
 impl Known {
@@ -193,6 +203,10 @@ impl<S: Store> Replica<S> {
         key: &Key,
         mut siblings: Siblings,
     ) -> Result<(), StoreError> {
+        #[cfg(feature = "planted-bugs")]
+        if self.is_held_for_another(target, &located.record, &siblings)? {
+            return Ok(());
+        }
         let hint = HintKey::new(target, &located.record);
         let (held, stored) = self.held(&hint)?;
         let held = match held {
@@ -307,7 +321,7 @@ impl<S: Store> Replica<S> {
     }
 
     /// For whom copies of a record may be held, the turn's own included.
-    fn holders(&self, record: &RecordKey) -> Vec<NodeId> {
+    pub(super) fn holders(&self, record: &RecordKey) -> Vec<NodeId> {
         let mut holders: Vec<_> = self.hints.holders_of_copies().collect();
         if !self.turn.hints.is_empty() {
             let (n, token) = record.position();
@@ -320,7 +334,7 @@ impl<S: Store> Replica<S> {
     }
 
     /// A hint, from this turn's batch or the store, and what the store holds in its place.
-    fn held(&mut self, hint: &HintKey) -> Result<(Option<Held>, Option<Weight>), StoreError> {
+    pub(super) fn held(&mut self, hint: &HintKey) -> Result<(Option<Held>, Option<Weight>), StoreError> {
         if let Some(change) = self.turn.hints.get(hint) {
             return Ok((change.held().cloned(), change.stored));
         }

@@ -5,20 +5,28 @@
 //!   be an older copy of itself, so no start goes on with the actors of another. [13/400 runs lost data otherwise]
 //! - A batch that was not applied gives its counters back. [173/400]
 //! - A client's retry is recognised by its write id, and never stamped again. [25/400]
+//! - A write id names a write of one key. Used for another key it is another write: a key's vector may cover any dot of
+//!   its partition's actor, so that a dot remembered for one key would count as stored at another.
+//! - A delete is stamped only if it takes a value away. What it takes for granted else is merged like any other state.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use driftless_proto::causality::Payload;
 use driftless_proto::key::{SIBLING_BYTES_MAX, SIBLINGS_MAX};
-use driftless_proto::{ActorId, Context, Dot, Header, Hlc, Refusal, Version, VersionVector, WriteId};
+use driftless_proto::{
+    ActorId, BucketDefinition, Conflict, Context, Dot, Header, Hlc, Outline, Refusal, Siblings, Version, VersionVector,
+    WriteId,
+};
 use driftless_ring::PartitionId;
 use rand::Rng;
 use rand::rngs::StdRng;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128_with_seed};
 
-use crate::peer::Write;
+use crate::peer::{Covered, Write};
 use crate::time::Instant;
+
+use super::record::RecordKey;
 
 /// An actor and how many writes it has stamped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,54 +88,68 @@ impl Actors {
     }
 }
 
-/// What a client meant to write: a retry must mean the same.
+/// What a client meant to write: a retry must mean the same. That of a delete does, whatever its context: one without a
+/// context removes what its read has found, and the retry's read finds what has been written since.
 pub(super) struct Intent {
-    id: WriteId,
+    name: Name,
     /// Of the value alone: all that the stored header can be compared with.
     len: Option<u32>,
     value_hash: u64,
-    /// Of value and context.
+    /// Of bucket, key, value and context; of a delete, that it is one at this key.
     digest: u128,
 }
 
-impl Intent {
-    pub(super) fn new(write: &Write) -> Intent {
-        let value_hash = write.value.as_ref().map_or(0, |value| xxh3_64(value));
-        let mut bytes = Vec::with_capacity(16 + write.context.vv.len() * 16);
-        bytes.extend(value_hash.to_be_bytes());
-        bytes.push(write.value.is_some().into());
-        for (actor, counter) in write.context.vv.iter() {
-            bytes.extend(actor.0.to_be_bytes());
-            bytes.extend(counter.to_be_bytes());
-        }
-        let len = write.value.as_ref().map(|value| value.len() as u32);
-        Intent { id: write.write_id, len, value_hash, digest: xxh3_128(&bytes) }
-    }
+/// A write id at the key that it was used for. Keys are told apart by a hash that nobody outside can compute, so that the
+/// table is bounded in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Name {
+    key: u128,
+    id: WriteId,
 }
 
 /// Write ids stamped lately, bounded in number and age. What falls out is still recognised while its version is live.
 pub(super) struct WriteIds {
-    stamps: BTreeMap<WriteId, (Dot, u128)>,
-    order: VecDeque<(Instant, WriteId)>,
+    stamps: BTreeMap<Name, (Dot, u128)>,
+    order: VecDeque<(Instant, Name)>,
     max: usize,
     age: Duration,
+    /// Of the hashes.
+    seed: u64,
 }
 
 impl WriteIds {
-    pub(super) fn new(max: usize, age: Duration) -> WriteIds {
-        WriteIds { stamps: BTreeMap::new(), order: VecDeque::new(), max, age }
+    /// `seed` is this process's secret.
+    pub(super) fn new(max: usize, age: Duration, seed: u64) -> WriteIds {
+        WriteIds { stamps: BTreeMap::new(), order: VecDeque::new(), max, age, seed }
     }
 
-    /// The dot under which this very write was stamped before, if it was.
+    /// What a write of this record means.
+    pub(super) fn intent(&self, record: &RecordKey, write: &Write) -> Intent {
+        let value_hash = write.value.as_ref().map_or(0, |value| xxh3_64(value));
+        let mut hasher = Xxh3::with_seed(self.seed);
+        hasher.update(&(record.as_bytes().len() as u64).to_be_bytes());
+        hasher.update(record.as_bytes());
+        hasher.update(&value_hash.to_be_bytes());
+        hasher.update(&[write.value.is_some().into()]);
+        for (actor, counter) in write.context.vv.iter().filter(|_| write.value.is_some()) {
+            hasher.update(&actor.0.to_be_bytes());
+            hasher.update(&counter.to_be_bytes());
+        }
+        let name = Name { key: xxh3_128_with_seed(record.as_bytes(), self.seed), id: write.write_id };
+        let len = write.value.as_ref().map(|value| value.len() as u32);
+        Intent { name, len, value_hash, digest: hasher.digest128() }
+    }
+
+    /// The dot under which this very write of this key was stamped before, if it was. `header` is the key's.
     ///
     /// # Errors
-    /// [`Refusal::WriteIdReused`] if the id was used for another value or context.
+    /// [`Refusal::WriteIdReused`] if the id was used at this key for another value or context.
     pub(super) fn recognise(&mut self, now: Instant, header: &Header, intent: &Intent) -> Result<Option<Dot>, Refusal> {
         self.forget(now);
-        if let Some(&(dot, digest)) = self.stamps.get(&intent.id) {
+        if let Some(&(dot, digest)) = self.stamps.get(&intent.name) {
             return if digest == intent.digest { Ok(Some(dot)) } else { Err(Refusal::WriteIdReused) };
         }
-        match header.with_write_id(intent.id) {
+        match header.with_write_id(intent.name.id) {
             Some((dot, outline)) if outline.len == intent.len && outline.value_hash == intent.value_hash => {
                 Ok(Some(*dot))
             }
@@ -143,56 +165,84 @@ impl WriteIds {
         {
             self.stamps.remove(&oldest);
         }
-        self.order.push_back((now, intent.id));
-        self.stamps.insert(intent.id, (dot, intent.digest));
+        self.order.push_back((now, intent.name));
+        self.stamps.insert(intent.name, (dot, intent.digest));
     }
 
     /// Forgets the newest ones: their batch was refused, so nothing was stamped.
     pub(super) fn forget_newest(&mut self, count: usize) {
-        for (_, id) in self.order.drain(self.order.len().saturating_sub(count)..) {
-            self.stamps.remove(&id);
+        for (_, name) in self.order.drain(self.order.len().saturating_sub(count)..) {
+            self.stamps.remove(&name);
         }
     }
 
     fn forget(&mut self, now: Instant) {
-        while let Some(&(since, id)) = self.order.front()
+        while let Some(&(since, name)) = self.order.front()
             && now.since(since) > self.age
         {
             self.order.pop_front();
-            self.stamps.remove(&id);
+            self.stamps.remove(&name);
         }
     }
 }
 
-/// When a write happened: after what the clock says, what is held, and what its writer had read.
-///
-/// # Errors
-/// [`Refusal::ClockBehind`] if that is more than `ahead_max` ahead of the clock.
-pub(super) fn written_at(wall: Hlc, header: &Header, read: &Context, ahead_max: Duration) -> Result<Hlc, Refusal> {
-    let stamp = Hlc::after(wall, header.written_at(), read.written_at);
-    let ahead_ms = stamp.millis().saturating_sub(wall.millis());
-    if u128::from(ahead_ms) > ahead_max.as_millis() {
-        return Err(Refusal::ClockBehind { behind_ms: ahead_ms });
-    }
-    Ok(stamp)
+/// When a write happened: after what the clock says, what is held, and what its writer had read. However far ahead of the
+/// clock that is: what is stored or shown is never a reason to refuse, since it would be one until real time catches up. Wrong
+/// clocks are kept out by the nodes that have them (`liveness::clocks`). At the end of time stamps stay there, and dots decide.
+pub(super) fn written_at(wall: Hlc, header: &Header, read: &Context) -> Hlc {
+    Hlc::after(wall, header.written_at(), read.written_at)
 }
 
-/// Refuses a write that would leave more siblings, or more bytes of them, than it found, beyond the limit. A write
-/// that leaves fewer is welcome however many there are.
+/// Whether a stamp is so far ahead of the clock that some clock must have been wrong.
+pub(super) fn is_ahead(stamp: Hlc, wall: Hlc, off_max: Duration) -> bool {
+    u128::from(stamp.millis().saturating_sub(wall.millis())) > off_max.as_millis()
+}
+
+/// Refuses a put that would leave more siblings, or more bytes of them, than it found, beyond the limit. One that leaves
+/// fewer is welcome however many there are, and so is a delete: a tombstone is no sibling.
 ///
 /// # Errors
 /// [`Refusal::TooManySiblings`].
 pub(super) fn check_room(header: &Header, write: &Write) -> Result<(), Refusal> {
-    let survivors = || header.live().iter().filter(|(dot, _)| !write.context.vv.covers(*dot));
+    let Some(value) = &write.value else { return Ok(()) };
+    let survivors = || header.survivors(&write.context.vv);
     let siblings = survivors().count() + 1;
-    let bytes = survivors().filter_map(|(_, outline)| outline.len).map(|len| len as usize).sum::<usize>()
-        + write.value.as_ref().map_or(0, |value| value.len());
-    let too_many = siblings > SIBLINGS_MAX && siblings > header.live().len();
+    let bytes = survivors().filter_map(|(_, outline)| outline.len).map(|len| len as usize).sum::<usize>() + value.len();
+    let too_many = siblings > SIBLINGS_MAX && siblings > header.values().count();
     let too_large = bytes > SIBLING_BYTES_MAX && bytes > header.value_bytes();
     if too_many || too_large {
         return Err(Refusal::TooManySiblings { siblings: siblings as u32, bytes: bytes as u64 });
     }
     Ok(())
+}
+
+/// Whether a write is to be stamped: every put, and a delete that takes a value away which is held here, or which its
+/// writer may have read and this replica has not seen. Where the last writer wins a delete takes away whatever there is.
+pub(super) fn is_due(bucket: &BucketDefinition, header: &Header, write: &Write) -> bool {
+    let context = &write.context.vv;
+    if write.value.is_some() || write.found_nothing.is_some() {
+        return write.value.is_some();
+    }
+    let is_meant = |dot: Dot| bucket.conflict == Conflict::Lww || context.covers(dot);
+    let mut live = header.live().iter();
+    live.any(|(dot, outline)| !outline.is_tombstone() && is_meant(*dot)) || !header.vv().covers_all(context)
+}
+
+/// What a delete comes to that is not stamped: what its read has found; else the vector of what its writer had read, with
+/// the tombstones of that which are held here, so that it takes nothing away where all this is known.
+pub(super) fn covered(header: &Header, write: &Write) -> Covered {
+    let context = &write.context.vv;
+    let tombstones = header.live().iter().filter(|(dot, outline)| outline.is_tombstone() && context.covers(*dot));
+    let version =
+        |outline: &Outline| Version { value: None, write_id: outline.write_id, written_at: outline.written_at };
+    let live = tombstones.map(|(dot, outline)| (*dot, version(outline))).collect();
+    let known =
+        || Siblings::from_parts(context.clone(), live).expect("sorted as they were, and covered by the context");
+    let siblings = write.found_nothing.as_deref().cloned().unwrap_or_else(known);
+    // Two stamps of one write are one value.
+    let values: BTreeSet<_> =
+        header.survivors(context).map(|(_, outline)| (outline.write_id, outline.len, outline.value_hash)).collect();
+    Covered { siblings, values: values.len() as u32 }
 }
 
 /// The version that a write becomes.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use driftless_antientropy::Digest;
-use driftless_proto::{BucketId, Durability, Header, Key, Siblings};
+use driftless_proto::{BucketId, Durability, Header, Key, Siblings, VersionVector, WriteId};
 use driftless_ring::{NodeId, PartitionId};
 
-use crate::peer::{Read, Reply, RequestId, Stamped};
+use crate::peer::{Read, Reply, RequestId};
 
 use super::hints::Weight;
 use super::record::{self, HintKey, RecordKey};
@@ -83,13 +83,21 @@ pub(super) struct Waiting {
 
 /// What kind of answer it is.
 pub(super) enum Waits {
-    /// A new write: its state once applied, its acknowledgement as the bucket asks.
-    Stamp { stamped: Stamped, durability: Durability },
-    /// A merge: its acknowledgement as the bucket asks.
-    Ack { durability: Durability },
+    /// A write: what became of it once applied, its acknowledgement as the bucket asks.
+    Write { reply: Reply, write_id: WriteId, place: Place, durability: Durability },
+    /// A merge of a state with this vector: its acknowledgement as the bucket asks.
+    Ack { merged: VersionVector, place: Place, durability: Durability },
     /// A read, perhaps through the batch: its answer once applied, or as durable as asked; another look if the batch is
     /// refused.
     Read { reply: Reply, durability: Durability, again: Read },
+}
+
+/// Where the state is held that an acknowledgement is about.
+pub(super) enum Place {
+    /// In the own record.
+    Record(RecordKey),
+    /// In the copy for a node that this one stands in for.
+    Copy(HintKey),
 }
 
 impl Change {
@@ -145,6 +153,36 @@ impl Turn {
     /// A hint's new value, or its end, in place of what the store holds.
     pub(super) fn put_hint(&mut self, key: HintKey, stored: Option<Weight>, after: After) {
         self.hints.insert(key, HintChange { stored, after });
+    }
+
+    /// Whether the state that is about to be applied holds what an answer says it does. It always does, by what built it;
+    /// this is where an acknowledgement relies on it. A state that the turn leaves alone was looked at when the answer was
+    /// put together.
+    pub(super) fn proves(&self, waits: &Waits) -> bool {
+        match waits {
+            Waits::Write { reply: Reply::Stamped(stamped), write_id, place, .. } => {
+                stamped.holds(*write_id) && self.vector_at(place).is_none_or(|vv| vv.covers(stamped.dot))
+            }
+            Waits::Write { reply: Reply::Covered(covered), place, .. } => {
+                self.vector_at(place).is_none_or(|vv| vv.covers_all(covered.siblings.vv()))
+            }
+            // No other answer says that something is held.
+            Waits::Write { .. } => false,
+            Waits::Ack { merged, place, .. } => self.vector_at(place).is_none_or(|vv| vv.covers_all(merged)),
+            Waits::Read { .. } => true,
+        }
+    }
+
+    /// What is known there once the turn is applied; `None` if the turn does not change it, or takes it away because its
+    /// target has it.
+    fn vector_at(&self, place: &Place) -> Option<&VersionVector> {
+        match place {
+            Place::Record(record) => Some(self.changes.get(record)?.header.vv()),
+            Place::Copy(hint) => match self.hints.get(hint)?.held()? {
+                Held::Copy { siblings, .. } => Some(siblings.vv()),
+                Held::Marker => None,
+            },
+        }
     }
 
     /// Whether there is anything to apply.

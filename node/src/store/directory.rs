@@ -12,7 +12,7 @@
 //!
 //! ```text
 //! { "format": 1, "cluster": "shop", "node": "ada", "created": "2026-11-20T06:00:00Z", "created_s": 1795154400,
-//!   "starts": 17 }
+//!   "starts": 17, "raised_by": 0, "admitted_by": ["bob", "cyd"] }
 //!
 //! { "format": 1, "cluster": "shop", "partitions": 256, "hash_seed": 7,
 //!   "members":    [ { "name": "ada", "id": "00c0ffee00c0ffee", "weight": 100, "zone": "", "shards": 1 }, … ],
@@ -22,11 +22,12 @@
 //! Files are written aside, synced, renamed, and the directory synced: a crash leaves the old or the new one. What is
 //! wrong with a directory is said in words, with what to do about it, and nothing in it has been changed then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use driftless_proto::{Conflict, Topology};
 use rand::TryRngCore;
@@ -40,8 +41,8 @@ use crate::peer::Incarnation;
 #[derive(Debug)]
 pub struct DataDirectory {
     path: PathBuf,
-    identity: IdentityFile,
-    incarnation: Incarnation,
+    identity: Mutex<IdentityFile>,
+    nonce: u64,
     reset_key: [u8; RESET_KEY_BYTES],
     /// Held open: the lock goes with the process, however it ends.
     _lock: File,
@@ -204,6 +205,8 @@ impl DataDirectory {
                 created: identity.created.clone(),
                 created_s: identity.created_s,
                 starts: 0,
+                raised_by: 0,
+                admitted_by: Some(BTreeSet::new()),
             },
         };
         file.check(&path, identity)?;
@@ -211,9 +214,7 @@ impl DataDirectory {
         // Durable before anybody hears of it: no two lives of the store may tell the same number.
         file.starts += 1;
         write_json(&path, IDENTITY, &file)?;
-        let starts = file.created_s.saturating_add(file.starts);
-        let incarnation = Incarnation { starts, nonce: identity.nonce };
-        Ok(DataDirectory { path, identity: file, incarnation, reset_key, _lock: lock })
+        Ok(DataDirectory { path, identity: Mutex::new(file), nonce: identity.nonce, reset_key, _lock: lock })
     }
 
     /// Checks the topology against the data, and remembers it if it is the first one or differs where it may. To be
@@ -224,8 +225,9 @@ impl DataDirectory {
     pub fn check_topology(&self, topology: &Topology) -> Result<(), TopologyError> {
         let new = Foundation::of(topology);
         let path = self.path.join(TOPOLOGY);
-        if new.cluster != self.identity.cluster {
-            let difference = format!("the cluster is {:?} and was {:?}", new.cluster, self.identity.cluster);
+        let cluster = self.identity().cluster.clone();
+        if new.cluster != cluster {
+            let difference = format!("the cluster is {:?} and was {cluster:?}", new.cluster);
             return Err(TopologyChanged { differences: vec![difference] }.into());
         }
         if let Some(old) = read_json::<Foundation>(&path)? {
@@ -255,7 +257,43 @@ impl DataDirectory {
 
     /// Which life of this directory the present one is.
     pub fn incarnation(&self) -> Incarnation {
-        self.incarnation
+        Incarnation { starts: self.identity().life(), nonce: self.nonce }
+    }
+
+    /// Another node has admitted the present life: from then on it can tell an older copy of this directory from a new one.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`]: it is not written down.
+    pub fn admitted_by(&self, peer: &str) -> Result<(), OpenError> {
+        let mut identity = self.identity();
+        let mut file = identity.clone();
+        if !file.admitted_by.as_mut().is_some_and(|peers| peers.insert(peer.to_owned())) {
+            return Ok(());
+        }
+        write_json(&self.path, IDENTITY, &file)?;
+        *identity = file;
+        Ok(())
+    }
+
+    /// The life of this directory, if it is above `known`, or else a later one, durable: its clock was behind when it was
+    /// made. `None` if the node that knows of such a life has admitted this directory before: then this is an older copy.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`]: the life is the same as before.
+    pub fn life_above(&self, peer: &str, known: u64) -> Result<Option<u64>, OpenError> {
+        let mut identity = self.identity();
+        if !identity.admitted_by.as_ref().is_some_and(|peers| !peers.contains(peer)) {
+            return Ok(None);
+        }
+        let Some(least) = known.checked_add(1) else { return Ok(None) };
+        let missing = least.saturating_sub(identity.life());
+        let mut file = identity.clone();
+        file.raised_by = file.raised_by.saturating_add(missing);
+        if missing > 0 {
+            write_json(&self.path, IDENTITY, &file)?;
+            *identity = file;
+        }
+        Ok(Some(identity.life()))
     }
 
     /// The key that signs QUIC stateless resets: the same in every life, so that peers notice a restart at once
@@ -265,8 +303,12 @@ impl DataDirectory {
     }
 
     /// When the directory was made, as its maker wrote it.
-    pub fn created(&self) -> &str {
-        &self.identity.created
+    pub fn created(&self) -> String {
+        self.identity().created.clone()
+    }
+
+    fn identity(&self) -> MutexGuard<'_, IdentityFile> {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn has_data(&self) -> bool {
@@ -285,9 +327,20 @@ struct IdentityFile {
     #[serde(default)]
     created_s: u64,
     starts: u64,
+    /// By how much lives were counted up since, because others had seen later ones.
+    #[serde(default)]
+    raised_by: u64,
+    /// Who has admitted a life of this directory. Absent where an early release made it: then, everybody.
+    #[serde(default)]
+    admitted_by: Option<BTreeSet<String>>,
 }
 
 impl IdentityFile {
+    /// The number of the present life.
+    fn life(&self) -> u64 {
+        self.created_s.saturating_add(self.raised_by).saturating_add(self.starts)
+    }
+
     fn read(directory: &Path) -> Result<Option<IdentityFile>, OpenError> {
         read_json(&directory.join(IDENTITY))
     }

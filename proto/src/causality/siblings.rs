@@ -6,11 +6,14 @@
 //! ```text
 //! a dot covered by `vv` and absent from `live` has been overwritten
 //!
-//! event(S, ctx, dot, v):  live = { x in S.live : dot(x) not covered by ctx } + (dot, v)     vv = S.vv ⊔ ctx ⊔ {dot}
+//! event(S, ctx, dot, v):  live = { values x in S.live : dot(x) not covered by ctx } + (dot, v)    vv = S.vv ⊔ ctx ⊔ {dot}
 //! merge(A, B):            live = (A ∩ B) ∪ { A's not covered by B.vv } ∪ { B's not covered by A.vv }   vv = A.vv ⊔ B.vv
 //! ```
-//! Laws, each a property test below: merge is commutative, associative and idempotent; a context removes exactly
-//! what it has seen; no merge loses a sibling that the other side has not seen.
+//! A new write also takes the place of every tombstone here, seen or not: a tombstone holds nothing that could be lost, what
+//! it removed stays covered by `vv`, and so no state ever holds two tombstones of one actor, however often a key is deleted.
+//!
+//! Laws, each a property test below: merge is commutative, associative and idempotent; a context removes exactly the values
+//! it has seen; no merge loses a sibling that the other side has not seen.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -96,16 +99,21 @@ impl<P: Payload> Siblings<P> {
         if sorted && covered { Ok(Siblings { vv, live }) } else { Err(MalformedSiblings) }
     }
 
-    /// A new write: drops the siblings that `context` has seen and adds this one.
+    /// A new write: drops the values that `context` has seen, and all tombstones, and adds this one.
     ///
     /// The dot must be fresh: neither covered by this state nor by the context.
     pub fn event(&mut self, context: &VersionVector, dot: Dot, payload: P) {
         assert!(!self.vv.covers(dot), "dot {dot} was stamped before");
-        self.live.retain(|(seen, _)| !context.covers(*seen));
+        self.live.retain(|(seen, payload)| survives(context, *seen, payload));
         let at = self.live.partition_point(|(other, _)| *other < dot);
         self.live.insert(at, (dot, payload));
         self.vv.join(context);
         self.vv.add(dot);
+    }
+
+    /// Those live values that a write with this context would leave beside it.
+    pub fn survivors<'a>(&'a self, context: &'a VersionVector) -> impl Iterator<Item = &'a (Dot, P)> + 'a {
+        self.live.iter().filter(|(seen, payload)| survives(context, *seen, payload))
     }
 
     /// Takes in what another replica knows. A sibling survives unless the other side has seen it and no longer holds
@@ -208,6 +216,11 @@ impl<P: Payload> Siblings<P> {
     fn same_dots(&self, other: &Self) -> bool {
         self.live.len() == other.live.len() && self.live.iter().zip(&other.live).all(|(a, b)| a.0 == b.0)
     }
+}
+
+/// What a new write with this context leaves.
+fn survives(context: &VersionVector, dot: Dot, payload: &impl Payload) -> bool {
+    !payload.is_tombstone() && !context.covers(dot)
 }
 
 impl Siblings<Version> {

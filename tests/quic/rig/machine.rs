@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::ops::{ControlFlow, Range};
 use std::rc::Rc;
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
@@ -22,6 +23,8 @@ pub(crate) struct Machine {
     /// Of the node.
     pub(crate) name: String,
     pub(crate) disks: Vec<Disk>,
+    /// By how many milliseconds its wall clock is ahead.
+    pub(crate) clock_ahead_ms: Arc<AtomicI64>,
     /// How often the node was started.
     pub(crate) starts: Cell<u64>,
     /// Set while the node runs.

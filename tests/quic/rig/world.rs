@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -177,6 +178,7 @@ impl Inner {
                     ip: ip_of(host),
                     name: name.to_owned(),
                     disks: (0..scenario.shards_of(name)).map(|_| Disk::default()).collect(),
+                    clock_ahead_ms: Arc::default(),
                     starts: Cell::new(0),
                     node: RefCell::default(),
                     sockets: RefCell::default(),
@@ -226,9 +228,10 @@ impl World {
         let sockets = (0..machine.disks.len() as u16).map(bind).collect::<std::io::Result<Vec<_>>>()?;
         *machine.sockets.borrow_mut() = sockets.iter().map(Arc::downgrade).collect();
         let (host, transport) = (machine.host.clone(), self.0.scenario.transport);
+        let clock_ahead_ms = machine.clock_ahead_ms.clone();
         let rng = Mutex::new(StdRng::seed_from_u64(life));
         let surroundings = Surroundings {
-            wall,
+            wall: Arc::new(move || wall(clock_ahead_ms.load(Ordering::Relaxed))),
             random: Arc::new(move || rng.lock().unwrap_or_else(PoisonError::into_inner).random()),
             tune: Arc::new(move |endpoint, config| {
                 pin(endpoint, life);
@@ -259,6 +262,7 @@ impl World {
             limits: Limits::default(),
             net: NetLimits::default(),
             incarnation: Incarnation { starts, nonce: life },
+            lives: None,
             reset_key: [7; 64],
             metrics: Arc::new(Metrics::default()),
         }
@@ -316,6 +320,11 @@ impl World {
 
     pub(crate) fn mend(&self, from: &str, to: &str) {
         self.0.network.mend(self.ip(from), self.ip(to));
+    }
+
+    /// The wall clock of a host jumps to so many milliseconds ahead of the truth.
+    pub(crate) fn set_clock(&self, host: &str, ahead_ms: i64) {
+        self.machine(host).clock_ahead_ms.store(ahead_ms, Ordering::Relaxed);
     }
 
     /// The host loses its power.
@@ -472,8 +481,10 @@ impl ConnectionIdGenerator for Ids {
     }
 }
 
-fn wall() -> SystemTime {
-    SystemTime::UNIX_EPOCH + turmoil::since_epoch().unwrap_or_default()
+fn wall(ahead_ms: i64) -> SystemTime {
+    let right = SystemTime::UNIX_EPOCH + turmoil::since_epoch().unwrap_or_default();
+    let by = Duration::from_millis(ahead_ms.unsigned_abs());
+    if ahead_ms < 0 { right - by } else { right + by }
 }
 
 struct SimulatedTime;

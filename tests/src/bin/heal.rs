@@ -235,6 +235,7 @@ impl Cluster {
             limits: Limits::default(),
             net: NetLimits::default(),
             incarnation: Incarnation { starts: self.starts, nonce: rand::random() },
+            lives: None,
             reset_key: [node as u8; 64],
             metrics: Arc::clone(&metrics),
         };

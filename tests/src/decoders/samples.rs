@@ -11,8 +11,8 @@ use driftless_antientropy::{
     ResponderOutput, Settings, Standing, Sums, Tree, Unequal, Unreadable,
 };
 use driftless_node::peer::{
-    Body, Exchange, Exchanged, Merge, Message, Owe, Page, Purpose, Read, Reply, Request, RequestId, Scan, Stamped,
-    State, Want, WireMessage, Write,
+    Body, Covered, Exchange, Exchanged, Merge, Message, Owe, Page, Purpose, Read, Reply, Request, RequestId, Scan,
+    Stamped, State, Want, WireMessage, Write,
 };
 use driftless_node::time::Instant;
 use driftless_proto::client::{self, AaeCommand, Liveness, Response};
@@ -168,7 +168,7 @@ pub fn refusals() -> Vec<Refusal> {
         Refusal::NotOwner { ring_version: 1 },
         Refusal::StaleRing { theirs: 1, ours: 2 },
         Refusal::WriteIdReused,
-        Refusal::ClockBehind { behind_ms: 70_000 },
+        Refusal::ClockOff { ahead_ms: -70_000 },
         Refusal::StorageFull,
         Refusal::Stopping,
         Refusal::BadRequest("limit 0".to_owned()),
@@ -222,6 +222,8 @@ pub fn client_responses() -> Vec<Response> {
         keys: Some(1000),
         bytes: Some(1 << 30),
         hints: None,
+        clock_offset_ms: Some(-3),
+        takes_writes: true,
         peers: livenesses()
             .into_iter()
             .map(|liveness| client::PeerStatus { name: format!("{liveness:?}"), connected: true, liveness })
@@ -252,16 +254,18 @@ pub fn client_responses() -> Vec<Response> {
             rate: f64::NAN,
         }],
     };
+    let basis = client::Basis { needed: 2, primaries: 1 };
     let mut all = vec![
         Response::Topology(Box::new(Topology::clone(&topology()))),
-        Response::Read(client::Read { siblings: Vec::new(), context: None, explanation: None }),
+        Response::Read(client::Read { siblings: Vec::new(), context: None, basis, explanation: None }),
         Response::Read(client::Read {
             siblings: vec![sibling.clone(), sibling],
             context: Some(token()),
+            basis,
             explanation: Some(explanation),
         }),
         Response::Stored(client::Stored { context: Some(token()), acks: 2, primaries: 2, siblings: 1 }),
-        Response::Deleted(client::Deleted { existed: true, acks: 3, primaries: 2, siblings: 0 }),
+        Response::Deleted(client::Deleted { existed: true, acks: 3, primaries: 2, siblings: 0, basis: Some(basis) }),
         Response::Page(client::Page { keys: vec![key(), key()], next: Some(cursor()) }),
         Response::Status(Box::new(status)),
         Response::Hints(vec![hints.clone(), hints]),
@@ -330,11 +334,17 @@ pub fn peer_requests() -> Vec<Request> {
         value: Some(Bytes::from_static(b"v")),
         write_id: WriteId(5),
         context,
+        found_nothing: None,
         hint_for: None,
         owed_to: vec![NodeId(1), NodeId(u64::MAX)],
     };
     let mut all = vec![
-        Request::Write(Write { value: None, hint_for: Some(NodeId(3)), ..write.clone() }),
+        Request::Write(Write {
+            value: None,
+            found_nothing: Some(Box::new(states().swap_remove(1))),
+            hint_for: Some(NodeId(3)),
+            ..write.clone()
+        }),
         Request::Write(write),
         Request::Scan(Scan { bucket, arc: ArcIndex(1), after: Some(cursor()), limit: 3 }),
         Request::Owe(Owe { bucket, key: key.clone(), to: NodeId(4) }),
@@ -362,6 +372,7 @@ pub fn peer_replies() -> Vec<Reply> {
     let entries = states().iter().map(|state| (cursor(), state.header())).collect();
     let mut all = vec![
         Reply::Stamped(Stamped { dot: Dot::new(ActorId(0xa), 1), siblings: states().swap_remove(1) }),
+        Reply::Covered(Covered { siblings: states().swap_remove(1), values: 2 }),
         Reply::Acked,
         Reply::Page(Page { entries, complete: true }),
         Reply::Lost,

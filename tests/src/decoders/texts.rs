@@ -70,7 +70,7 @@ pub fn context_keys(bytes: &[u8]) {
 
 /// One line of what `load` reads. What `dump` makes of it reads as the same.
 pub fn record_lines(bytes: &[u8]) {
-    let Ok(Some(record)) = parse_line("f.jsonl", 7, bytes) else { return };
+    let Ok(Some(record)) = parse_line("default", "f.jsonl", 7, bytes) else { return };
     let mut values: Vec<Value> = record.values.iter().map(|(value, _)| json_bytes(value)).collect();
     let mut line = Map::from_iter([("key".to_owned(), json_bytes(record.key.as_bytes()))]);
     match values.len() {
@@ -78,10 +78,10 @@ pub fn record_lines(bytes: &[u8]) {
         _ => line.insert("values".to_owned(), values.into()),
     };
     let line = Value::from(line).to_string();
-    let again = parse_line("f.jsonl", 7, line.as_bytes()).expect("was dumped").expect("is a record");
+    let again = parse_line("default", "f.jsonl", 7, line.as_bytes()).expect("was dumped").expect("is a record");
     assert_eq!(again.key, record.key);
     assert!(again.values.iter().map(|(value, _)| value).eq(record.values.iter().map(|(value, _)| value)));
-    assert_eq!(parse_line("f.jsonl", 7, bytes), Ok(Some(record)), "the names of its writes too");
+    assert_eq!(parse_line("default", "f.jsonl", 7, bytes), Ok(Some(record)), "the names of its writes too");
 }
 
 /// A certificate.

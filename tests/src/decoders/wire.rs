@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use driftless_node::liveness::detector::{Detector, DetectorConfig, DetectorSettings, Output};
 use driftless_node::peer::{
-    Body, Exchange, Exchanged, Hello, Incarnation, Message, Page, Reply, Request, Stamped, State, WireMessage,
+    Body, Covered, Exchange, Exchanged, Hello, Incarnation, Message, Page, Reply, Request, Stamped, State, WireMessage,
 };
 use driftless_node::probe;
 use driftless_node::time::Instant;
@@ -102,7 +102,9 @@ fn of_request(request: &Request) {
 
 fn of_reply(reply: &Reply) {
     match reply {
-        Reply::Stamped(Stamped { siblings, .. }) | Reply::State(State::Full(siblings)) => laws::of_siblings(siblings),
+        Reply::Stamped(Stamped { siblings, .. })
+        | Reply::Covered(Covered { siblings, .. })
+        | Reply::State(State::Full(siblings)) => laws::of_siblings(siblings),
         Reply::State(State::Header(header)) => laws::of_header(header),
         Reply::Page(Page { entries, .. }) => {
             for pair in entries.windows(2) {

@@ -107,9 +107,11 @@ impl Names {
                 Reply::Refused(refusal) => format!("refused: {refusal}"),
                 Reply::Lost => "cannot say".to_owned(),
                 Reply::Exchanged(Exchanged::Step(_)) => return Said::Comparing,
-                Reply::Exchanged(Exchanged::Unequal(_)) | Reply::Pong | Reply::Page(_) | Reply::Stamped(_) => {
-                    return Said::Nothing;
-                }
+                Reply::Exchanged(Exchanged::Unequal(_))
+                | Reply::Pong
+                | Reply::Page(_)
+                | Reply::Stamped(_)
+                | Reply::Covered(_) => return Said::Nothing,
             },
         })
     }

@@ -21,11 +21,6 @@ impl Clock {
         Now { instant: Instant(self.origin + at), wall: Hlc::from_millis(millis) }
     }
 
-    /// Whether it is wrong by more than clocks ever are.
-    pub fn is_astray(&self) -> bool {
-        self.skew_ms.abs() > SKEW_MS_MAX
-    }
-
     /// The moment of the world at which the monotonic clock shows this.
     pub fn world_time(&self, instant: Instant) -> Micros {
         instant.0.saturating_sub(self.origin)
@@ -35,5 +30,6 @@ impl Clock {
 /// Some day in 2023: any number with room for skews on both sides will do.
 const WORLD_BEGAN_MS: u64 = 1_700_000_000_000;
 
-/// Usual skews are drawn from ± this. Two clocks never differ by the minute from which coordinators refuse to stamp.
+/// Skews are drawn from ± this, but for one clock that is a day off for a while: else two clocks never differ by the minute
+/// from which a node does not trust its own.
 pub const SKEW_MS_MAX: i64 = 20_000;

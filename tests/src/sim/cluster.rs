@@ -15,6 +15,7 @@ use driftless_antientropy::Tree;
 use driftless_node::config::{AaeLimits, Limits};
 use driftless_node::engine::{ClientTag, Engine, EngineConfig, Output};
 use driftless_node::liveness::Liveness;
+use driftless_node::liveness::clocks::{self, ClockBounds, ClockSettings, Clocks, Stance};
 use driftless_node::liveness::detector::{self, Detector, DetectorConfig, DetectorSettings};
 use driftless_node::metrics::Metrics;
 use driftless_node::peer::{Body, Incarnation, Message, RequestId};
@@ -66,6 +67,7 @@ pub struct Node {
     topology: Option<Arc<Topology>>,
     /// Which shard of a peer waits for the reply to a request of its, if that is not the first.
     returns: BTreeMap<(NodeId, RequestId), u16>,
+    clocks: Option<Clocks>,
     /// What the engine is told of a peer, whatever the detector thinks.
     misjudged: BTreeMap<NodeId, Liveness>,
 }
@@ -130,6 +132,8 @@ pub enum Input {
     Misjudged(NodeId, Option<Liveness>),
     /// The detector, or what misleads it, thinks so of a peer.
     Liveness(NodeId, Liveness),
+    /// What the wall clock may show.
+    Clock(Option<ClockBounds>),
     /// A sync is done that covers this batch of a shard.
     Synced(u16, BatchSeq),
 }
@@ -143,6 +147,8 @@ pub struct Turn {
     pub datagrams: Vec<(NodeId, Bytes)>,
     /// What it has changed its mind about.
     pub opinions: Vec<(NodeId, Liveness)>,
+    /// Whether it has found its own clock to be off.
+    pub found_clock_off: bool,
 }
 
 impl Node {
@@ -164,6 +170,7 @@ impl Node {
             detector: None,
             topology: None,
             returns: BTreeMap::new(),
+            clocks: None,
             misjudged: BTreeMap::new(),
         }
     }
@@ -181,6 +188,9 @@ impl Node {
         assert!(!self.runs(), "a node starts only when it is down");
         self.store.open();
         self.clock.origin = rng.random_range(0..1 << 40);
+        let members: Vec<NodeId> = topology.ring().members().iter().map(|member| member.id).collect();
+        let settings = ClockSettings { off_max: limits.clock_off_max };
+        self.clocks = Some(Clocks::new(self.id, members.iter().copied(), settings));
         let now = self.clock.now(at);
         let shards = topology.ring().member(self.id).map_or(1, |member| member.shards);
         for shard in 0..shards {
@@ -200,7 +210,7 @@ impl Node {
         let config = DetectorConfig {
             node: self.id,
             incarnation: Incarnation { starts: self.life + 1, nonce: 0 },
-            members: topology.ring().members().iter().map(|member| member.id).collect(),
+            members,
             settings: detector_settings(),
             seed: rng.random(),
             metrics: Arc::clone(&self.metrics),
@@ -213,6 +223,7 @@ impl Node {
         self.shards.clear();
         self.detector = None;
         self.returns.clear();
+        self.clocks = None;
         self.misjudged.clear();
         self.removed.clear();
         self.life += 1;
@@ -266,7 +277,7 @@ impl Node {
                 Some(_) => (all, Input::Liveness(peer, detector.liveness(peer).expect("is a member"))),
                 None => return 0..0,
             },
-            Input::Up(_) | Input::Lost(_) | Input::Liveness(..) => (all, input),
+            Input::Up(_) | Input::Lost(_) | Input::Liveness(..) | Input::Clock(_) => (all, input),
         };
         match &mut self.shards[shards.clone()] {
             [only] => only.receive(input),
@@ -284,9 +295,9 @@ impl Node {
     /// One turn of the shell of a shard.
     pub fn turn(&mut self, at: Micros, shard: usize) -> Turn {
         let mut turn = Turn::default();
-        let Some(detector) = &mut self.detector else { return turn };
+        let (Some(detector), Some(clocks)) = (&mut self.detector, &mut self.clocks) else { return turn };
         let now = self.clock.now(at);
-        self.shards[shard].take_in(now, detector);
+        self.shards[shard].take_in(now, detector, clocks);
         if shard == DETECTION && detector.poll_timeout() <= now.instant {
             detector.handle_timeout(now.instant);
         }
@@ -294,7 +305,7 @@ impl Node {
             && let Some(output) = detector.poll_output()
         {
             match output {
-                detector::Output::Send { to, bytes } => turn.datagrams.push((to, bytes)),
+                detector::Output::Send { to, bytes } => turn.datagrams.push((to, clocks.seal(now, to, &bytes))),
                 detector::Output::Changed { peer, liveness } => {
                     turn.opinions.push((peer, liveness));
                     if !self.misjudged.contains_key(&peer) {
@@ -306,6 +317,22 @@ impl Node {
                         }
                     }
                 }
+            }
+        }
+        if shard == DETECTION {
+            clocks.look(now);
+        }
+        while let Some(output) = clocks.poll_output() {
+            match output {
+                clocks::Output::Bounds(bounds) => {
+                    for (number, other) in self.shards.iter_mut().enumerate() {
+                        match number == shard {
+                            true => other.engine().handle_clock(bounds),
+                            false => other.receive(Input::Clock(bounds)),
+                        }
+                    }
+                }
+                clocks::Output::Changed(standing) => turn.found_clock_off |= standing.stance == Stance::Off,
             }
         }
         turn.outputs = self.shards[shard].end_turn(now);

@@ -62,6 +62,7 @@ pub fn message(message: &Message, history: &History) -> String {
         },
         Body::Reply(reply) => match reply {
             Reply::Stamped(stamped) => format!("#{id:04x} Stamped {}", siblings(&stamped.siblings, history)),
+            Reply::Covered(covered) => format!("#{id:04x} Covered {}", siblings(&covered.siblings, history)),
             Reply::State(State::Full(state)) => format!("#{id:04x} State {}", siblings(state, history)),
             Reply::State(State::Header(state)) => format!("#{id:04x} Header {}", header(state, history)),
             Reply::Forwarded(response) => format!("#{id:04x} Forwarded {}", response_text(response)),

@@ -72,20 +72,6 @@ pub enum Fault {
         /// The new skew.
         skew_ms: i64,
     },
-    /// The wall clock of a node is wrong by much more than clocks ever are, for a while.
-    ClockAstray {
-        /// Whose.
-        node: usize,
-        /// By how much.
-        skew_ms: i64,
-        /// For how long.
-        lasts: Micros,
-    },
-    /// It is set right.
-    ClockSetRight {
-        /// Whose.
-        node: usize,
-    },
     /// A disk has no room left.
     DiskFull {
         /// Whose.
@@ -196,8 +182,6 @@ pub struct FaultSet {
     pub pauses: bool,
     /// Wall clocks are wrong, and jump.
     pub clocks: bool,
-    /// A clock is a day off for a while.
-    pub astray: bool,
     /// Chance that the acknowledgement of a delivered hint is lost, and whoever waits for it may die.
     pub lost_handoff_acks: f64,
     /// Disks fill up.
@@ -254,7 +238,6 @@ impl FaultSet {
             flaps: on(if regime == Regime::Plain { 0.25 } else { 0.4 }),
             pauses: on(0.3),
             clocks: on(0.5),
-            astray: false,
             lost_handoff_acks: 0.0,
             full_disks: on(0.3),
             failing_disks: on(0.2),
@@ -356,27 +339,17 @@ impl FaultSet {
         FaultSet { lost_handoff_acks: chance, ..self }
     }
 
-    /// Beside all that: a clock that is a day off, or some hours, now and then.
-    pub fn with_clocks_astray(self, rng: &mut StdRng) -> FaultSet {
-        FaultSet { astray: rng.random_bool(0.2), ..self }
-    }
-
-    /// Draws when clocks are astray: those of one node, seldom of two, so that most are right.
-    pub fn plan_clocks(&self, profile: &Profile, rng: &mut StdRng) -> Vec<(Micros, Fault)> {
-        let mut acts = Vec::new();
-        if !self.astray {
-            return acts;
+    /// A clock that is a day off for a while, of one node: more than the others can tell from their own could outvote them.
+    pub fn wrong_day(&self, profile: &Profile, rng: &mut StdRng) -> Vec<(Micros, Fault)> {
+        if !self.clocks || rng.random_bool(0.5) {
+            return Vec::new();
         }
         let node = node(profile, rng);
-        let mut at = rng.random_range(0..profile.active / 2);
-        while at < profile.active {
-            let far = rng.random_range(HOUR_MS..2 * DAY_MS);
-            let skew_ms = if rng.random_bool(0.6) { far } else { -far };
-            let lasts = rng.random_range(50_000..900_000);
-            acts.push((at, Fault::ClockAstray { node, skew_ms, lasts }));
-            at += lasts + rng.random_range(50_000..600_000);
-        }
-        acts
+        let skew_ms = if rng.random_bool(0.7) { DAY_MS } else { -DAY_MS };
+        // Often from the beginning: then its first writes are stamped before it hears anybody.
+        let from = if rng.random_bool(0.5) { 0 } else { rng.random_range(0..profile.active) };
+        let until = from + rng.random_range(20_000..profile.active);
+        vec![(from, Fault::ClockJump { node, skew_ms }), (until, Fault::ClockJump { node, skew_ms: 0 })]
     }
 }
 
@@ -446,6 +419,8 @@ impl DiskErrors {
     }
 }
 
+const DAY_MS: i64 = 86_400_000;
+
 fn crash(profile: &Profile, rng: &mut StdRng) -> Fault {
     let node = node(profile, rng);
     Fault::Crash { node, down: downtime(rng) }
@@ -502,7 +477,3 @@ fn two_nodes(profile: &Profile, rng: &mut StdRng) -> (usize, usize) {
     let b = (a + rng.random_range(1..profile.nodes)) % profile.nodes;
     (a, b)
 }
-
-const HOUR_MS: i64 = 3_600_000;
-
-const DAY_MS: i64 = 24 * HOUR_MS;

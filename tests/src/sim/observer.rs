@@ -31,10 +31,17 @@ pub struct Stamp {
     pub slot: Slot,
     /// The client's name for it.
     pub write_id: WriteId,
-    /// Fingerprint of the value.
+    /// Fingerprint of the value; 0 for a tombstone.
     pub value_hash: u64,
     /// The key's state that the stamp left behind.
     pub after: Header,
+}
+
+impl Stamp {
+    /// Whether it was a delete.
+    pub fn is_tombstone(&self) -> bool {
+        self.value_hash == 0
+    }
 }
 
 /// All that was observed so far.

@@ -252,6 +252,10 @@ fn verdict(world: &mut World) -> Vec<Violation> {
         if node.metrics.actor_alarms.get() > 0 {
             violations.push(Violation::general("dots", format!("n{number} met dots of its own that it never stamped")));
         }
+        if node.metrics.acks_unproven.get() > 0 {
+            let text = format!("n{number} was about to acknowledge what its state does not hold");
+            violations.push(Violation::general("durability", text));
+        }
         if node.metrics.aae_drift.get() > 0 {
             violations.push(Violation::general("trees", format!("n{number} had a tree that drifted")));
         }
@@ -301,6 +305,7 @@ fn met(world: &World, evidence: &Evidence<'_>) -> Coverage {
         met.add("strict write-backs", metrics.write_backs.get());
         met.add("retries recognised", metrics.retries_recognised.get());
         met.add("lww discards", metrics.lww_discarded.get());
+        met.add("stamps far ahead of the clock", metrics.stamps_ahead.get());
         met.add("hedges", metrics.hedges.get());
         met.add("hints stored", metrics.hints_stored.get());
         met.add("hints refused", metrics.hints_refused.get());

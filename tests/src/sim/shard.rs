@@ -2,6 +2,7 @@
 
 use driftless_antientropy::{Held, Tree};
 use driftless_node::engine::{Engine, Output};
+use driftless_node::liveness::clocks::Clocks;
 use driftless_node::liveness::detector::Detector;
 use driftless_node::replica::store::BatchSeq;
 use driftless_node::time::Now;
@@ -40,7 +41,7 @@ impl Shard {
     }
 
     /// Gives everything that has arrived to the engine; the detector hears of it as well.
-    pub fn take_in(&mut self, now: Now, detector: &mut Detector) {
+    pub fn take_in(&mut self, now: Now, detector: &mut Detector, clocks: &mut Clocks) {
         let engine = &mut self.engine;
         for input in self.inbox.drain(..) {
             match input {
@@ -49,7 +50,11 @@ impl Shard {
                     detector.handle_heard(now.instant, from);
                     engine.handle_peer(now, from, message);
                 }
-                Input::Datagram { from, bytes } => detector.handle_datagram(now.instant, from, &bytes),
+                Input::Datagram { from, bytes } => {
+                    let bytes = clocks.open(now, from, &bytes).expect("nodes send what they can read");
+                    detector.handle_datagram(now.instant, from, bytes);
+                }
+                Input::Clock(bounds) => engine.handle_clock(bounds),
                 Input::Up(peer) => {
                     engine.handle_peer_up(now, peer);
                     detector.handle_connected(now.instant, peer);

@@ -23,14 +23,14 @@ use driftless_node::planted::Bug;
 use driftless_node::store::memory::DiskImage;
 use driftless_node::time::Instant;
 use driftless_proto::client::{Deleted, Response, Sibling, Stored};
-use driftless_proto::{Conflict, ContextKeys, Failure, Header, Refusal, Topology};
+use driftless_proto::{Conflict, ContextKeys, Dot, Failure, Header, Refusal, Topology};
 use driftless_ring::NodeId;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::check::{self, Violation};
 use super::check::durability::{DurabilityOracle, Scene};
 use super::check::losses::DiskLosses;
+use super::check::{self, Violation};
 use super::client::Client;
 use super::clock::SKEW_MS_MAX;
 use super::cluster::{self, Found, Input, Node, Turn};
@@ -88,6 +88,8 @@ pub struct World {
     walkers: Vec<Walker>,
     /// Whether, and when, clients want their reads explained.
     explain_rng: Option<StdRng>,
+    /// What the node that was asked to delete a key knew to be gone of it, by attempt.
+    gone: BTreeMap<u64, Vec<Dot>>,
     hints: HintWatch,
     /// The key that a client has last begun to delete.
     deleting: Option<Slot>,
@@ -100,7 +102,6 @@ pub struct World {
     bug: Option<Bug>,
     story: Story,
     rng: StdRng,
-    clock_rng: StdRng,
     ack_rng: StdRng,
     rot_rng: StdRng,
     delete_rng: StdRng,
@@ -135,9 +136,9 @@ impl World {
         let mut split = || StdRng::seed_from_u64(source.random());
         let (mut draw, network, rng, disk_rng, fault_rng, mut client_rng, mut error_rng) =
             (split(), split(), split(), split(), split(), split(), split());
-        let reused_ids = Some(split()).filter(|_| WRITE_IDS_ARE_REUSED).and_then(ReusedIds::draw);
+        let reused_ids = ReusedIds::draw(split());
         let walkers = Walker::draw(split());
-        let (mut clock_rng, mut ack_rng, mut rot_rng) = (split(), split(), split());
+        let (mut ack_rng, mut rot_rng) = (split(), split());
         let mut explain_rng = split();
         let explain_rng = explain_rng.random_bool(0.3).then_some(explain_rng);
         let mut profile = Profile::draw(Regime::of_seed(seed), &mut draw);
@@ -147,9 +148,6 @@ impl World {
         profile.faults.errors.two_disks = !profile.faults.rollback && rot_rng.random_bool(0.4);
         if profile.faults.errors.damage && error_rng.random_bool(0.4) {
             profile = profile.of_damage();
-        }
-        if CLOCKS_GO_ASTRAY {
-            profile.faults = profile.faults.with_clocks_astray(&mut clock_rng);
         }
         profile.faults = profile.faults.with_lost_handoff_acks(&mut ack_rng);
         profile = profile.with_shards(&mut split()).with_bounds(&mut split()).with_a_crowd(&mut split());
@@ -176,10 +174,10 @@ impl World {
             attempts: BTreeMap::new(),
             walkers,
             explain_rng,
-            clock_rng,
             ack_rng,
             rot_rng,
             delete_rng,
+            gone: BTreeMap::new(),
             hints: HintWatch::default(),
             deleting: None,
             rotting: BTreeMap::new(),
@@ -245,14 +243,14 @@ impl World {
             self.start(node);
         }
         let planned = self.profile.faults.plan(&self.profile, &mut self.fault_rng);
+        let wrong_day = self.profile.faults.wrong_day(&self.profile, &mut self.error_rng);
         let mut errors = self.profile.faults.errors.plan(&self.profile, &planned, &mut self.error_rng);
         errors.extend(self.profile.faults.errors.plan_on_another_disk(&self.profile, &errors, &mut self.rot_rng));
         self.rotting.extend(errors.iter().filter_map(|(_, fault)| match fault {
             Fault::Rot { node, .. } => Some((*node, None)),
             _ => None,
         }));
-        let astray = self.profile.faults.plan_clocks(&self.profile, &mut self.clock_rng);
-        for (at, fault) in planned.into_iter().chain(errors).chain(astray) {
+        for (at, fault) in planned.into_iter().chain(wrong_day).chain(errors) {
             self.schedule.at(at, Event::Fault(fault));
         }
         for client in 0..self.clients.len() {
@@ -390,7 +388,8 @@ impl World {
         let now = self.schedule.now();
         let rots = self.rotting.contains_key(&node);
         let set_apart = if rots { self.nodes[node].damaged() } else { Vec::new() };
-        let Turn { outputs, datagrams, opinions } = self.nodes[node].turn(now, shard);
+        let Turn { outputs, datagrams, opinions, found_clock_off } = self.nodes[node].turn(now, shard);
+        self.coverage.add("clocks found off", found_clock_off.into());
         let life = (node, self.nodes[node].life);
         let mut halted = None;
         let log = self.nodes[node].store.take_log();
@@ -608,9 +607,11 @@ impl World {
             Response::Failed(Failure::Refused(Refusal::WriteIdReused)) => {
                 self.coverage.add("write ids refused as reused", 1);
             }
-            Response::Deleted(_) => {
+            Response::Deleted(Deleted { acks, .. }) => {
                 self.note_void(op);
-                self.ask_oracle(|oracle, scene| oracle.found_nothing(op, scene));
+                let gone = self.gone.remove(&to.request).unwrap_or_default();
+                self.coverage.add("deletes that covered nothing live", u64::from(self.history.get(op).seen.is_some()));
+                self.ask_oracle(|oracle, scene| oracle.found_nothing(op, *acks, gone, scene));
             }
             _ => {}
         }
@@ -671,9 +672,3 @@ impl World {
 
 /// A run of three simulated seconds has some ten thousand events; one that has this many goes in circles.
 const EVENTS_MAX: u64 = 3_000_000;
-
-/// A write id that was used for another key is taken for that one's: no world has them until that is mended.
-const WRITE_IDS_ARE_REUSED: bool = false;
-
-/// Clocks that were wrong for a minute freeze what was stamped meanwhile: no world has them until that is mended.
-const CLOCKS_GO_ASTRAY: bool = false;

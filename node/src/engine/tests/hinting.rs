@@ -88,6 +88,7 @@ impl Five {
             value: Some(Bytes::from_static(value.as_bytes())),
             write_id,
             context: Default::default(),
+            found_nothing: None,
             hint_for: hint_for.map(|i| self.id(i)),
             owed_to: owed_to.iter().map(|i| self.id(*i)).collect(),
         };
@@ -475,6 +476,43 @@ fn a_retry_at_a_fallback_for_another_primary_is_kept_for_that_one_too() {
     assert_eq!(five.engines[other].metrics.retries_recognised.get(), 1);
     assert!(matches!(&said[..], [Reply::Stamped(stamped)] if stamped.siblings.live().len() == 1), "{said:?}");
     assert_eq!(five.copy(other, one), five.copy(other, two));
+}
+
+/// An attack from outside: both that were read knew of the deletion, one of them by a copy that it held for the other. The
+/// copy went, the other lost its disk, and the value that was found deleted was back.
+#[test]
+fn a_delete_that_found_nothing_rests_on_no_copy_that_is_held_for_another_slot() {
+    let mut five = Five::new();
+    let (a, b, c, other) = (five.owners[0], five.owners[1], five.owners[2], five.others[0]);
+    let value = state("v1", 1, 1);
+    five.owners.clone().into_iter().for_each(|owner| five.merge(owner, value.clone(), None));
+    five.settle();
+    for away in [b, c, five.others[1]] {
+        five.cut_off(away);
+    }
+    // The third owner has deleted it and died before its sync: what is left of that is what a fallback keeps for the first.
+    let mut deleted = value.clone();
+    let tombstone = Version { value: None, write_id: WriteId(1), written_at: Hlc(10) };
+    deleted.event(value.vv(), Dot::new(ActorId(3), 1), tombstone);
+    five.merge(other, deleted, Some(a));
+    five.settle();
+    five.start_delivery();
+    five.deliver_all();
+    five.sync(a);
+    let (_, _, delivered) = five.wire.pop_back().expect("the acknowledgement, under way");
+
+    let delete = five.ask(a, delete(SIBLINGS, None));
+    five.settle();
+    let Some(Response::Deleted(found)) = five.reply(delete).cloned() else { panic!("{:?}", five.reply(delete)) };
+    assert_eq!((found.existed, found.acks, found.primaries), (false, 2, 1));
+
+    let (now, from) = (five.now, five.id(a));
+    five.engines[other].handle_peer(now, from, delivered);
+    five.settle();
+    five.restart(a, 71, MemoryStore::new());
+    (0..5).for_each(|i| five.connect(i));
+    five.deliver_hints();
+    assert_eq!(values(&five.read(b, SIBLINGS, 3)), [""; 0], "one disk was lost, and two knew of it");
 }
 
 /// [25/400], for hints.

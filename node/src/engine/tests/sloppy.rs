@@ -143,3 +143,44 @@ fn a_late_primary_and_its_fallback_fill_one_slot() {
     five.trio.sync(a);
     assert_eq!(five.trio.stored(request).acks, 3);
 }
+
+/// An attack from outside: stored keys "did not exist" while their primaries were dead.
+#[test]
+fn an_answer_of_nothing_says_how_many_primaries_gave_it() {
+    let mut five = Five::new();
+    let [a, b, c] = five.primaries[..] else { unreachable!() };
+    five.put(a, SIBLINGS, 3);
+    let basis = five.trio.read(five.others[0], SIBLINGS, 2).basis;
+    assert_eq!((basis.primaries, basis.needed), (2, 2));
+    five.kill(&[a, b, c]);
+    let read = five.trio.read(five.others[0], SIBLINGS, 2);
+    assert_eq!((values(&read), read.basis.primaries, read.basis.is_enough()), (vec![], 0, false));
+    let delete = five.trio.ask(five.others[0], delete(SIBLINGS, None));
+    five.trio.settle();
+    let Some(Response::Deleted(deleted)) = five.trio.reply(delete) else { panic!("{:?}", five.trio.reply(delete)) };
+    assert_eq!((deleted.existed, deleted.basis.map(|basis| basis.primaries)), (false, Some(0)));
+}
+
+#[test]
+fn that_there_is_nothing_is_for_a_primary_to_say_while_one_may() {
+    for answers in [true, false] {
+        let mut five = Five::new();
+        let [a, b, c] = five.primaries[..] else { unreachable!() };
+        five.kill(&[c]);
+        let request = five.trio.ask(a, get(SIBLINGS, Some(2)));
+        let held_back = std::mem::take(&mut five.trio.wire);
+        assert!(held_back.iter().all(|(_, to, _)| *to == five.trio.id(b)));
+        five.trio.pass(five.trio.limits.attempt_timeout);
+        assert_eq!(five.trio.wire.len(), 1, "a fallback is asked as well");
+        five.trio.deliver_all();
+        assert_eq!(five.trio.reply(request), None, "two have answered, one of them a primary");
+        if answers {
+            five.trio.wire = held_back;
+            five.trio.deliver_all();
+        } else {
+            five.trio.pass(five.trio.limits.attempt_timeout * 10);
+        }
+        let Some(Response::Read(read)) = five.trio.reply(request) else { panic!("{:?}", five.trio.reply(request)) };
+        assert_eq!(read.basis.is_enough(), answers);
+    }
+}

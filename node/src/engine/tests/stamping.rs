@@ -1,4 +1,4 @@
-//! Dots, actors, write ids and clocks.
+//! Dots, actors and write ids.
 
 use super::*;
 use crate::peer::Purpose;
@@ -151,17 +151,6 @@ fn every_write_that_lww_discards_is_counted() {
 }
 
 #[test]
-fn a_coordinator_whose_clock_is_far_behind_refuses_to_stamp() {
-    let mut trio = Trio::new();
-    let wall = trio.now.wall;
-    trio.now.wall = Hlc::from_millis(wall.millis() + 120_000);
-    let context = trio.put_and_settle(0, put(SIBLINGS, "v1", None)).context;
-    trio.now.wall = wall;
-    let request = trio.ask(1, put(SIBLINGS, "v2", context));
-    assert_eq!(trio.failure(request), Failure::Refused(Refusal::ClockBehind { behind_ms: 120_000 }));
-}
-
-#[test]
 fn a_peer_cannot_make_a_node_stamp() {
     let mut trio = Trio::new();
     let write = crate::peer::Write {
@@ -170,6 +159,7 @@ fn a_peer_cannot_make_a_node_stamp() {
         value: Some(Bytes::from_static(b"v")),
         write_id: WriteId(1),
         context: Default::default(),
+        found_nothing: None,
         hint_for: None,
         owed_to: Vec::new(),
     };

@@ -1,6 +1,5 @@
 //! Whose a data directory is, who may open it, and what damage to it is noticed.
 
-use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 
 use driftless_proto::{BucketDefinition, BucketId, BucketName, Durability, Quorum};
@@ -61,6 +60,45 @@ fn a_directory_made_after_its_predecessor_was_lost_is_newer_not_an_old_copy() {
     let later = Identity { created_s: 1_060, ..identity("shop", "ada") };
     let replaced = DataDirectory::open(&path, &later).expect("made anew");
     assert!(replaced.incarnation() > last);
+}
+
+#[test]
+fn a_directory_made_while_the_clock_was_behind_is_counted_on_from_what_a_peer_knows() {
+    let folder = folder();
+    let path = folder.path().join("data");
+    let ahead = Identity { created_s: 90_000, ..identity("shop", "ada") };
+    let old = DataDirectory::open(&path, &ahead).expect("made a day ahead").incarnation();
+    fs::remove_dir_all(&path).expect("lost");
+    let directory = open(&path).expect("made anew");
+    assert_eq!(directory.incarnation().starts, 1_001);
+    directory.admitted_by("cyd").expect("written");
+    assert_eq!(directory.life_above("bob", old.starts).expect("written"), Some(90_002));
+    assert_eq!(
+        directory.life_above("bob", old.starts).expect("written"),
+        Some(90_002),
+        "the other shard is told as well"
+    );
+    assert_eq!(directory.incarnation().starts, 90_002);
+    directory.admitted_by("bob").expect("written");
+    assert_eq!(directory.life_above("bob", 90_005).expect("looked up"), None, "it has met this very directory");
+    drop(directory);
+    // And so it stays, also for a copy that is started later.
+    let again = open(&path).expect("opened");
+    assert_eq!(again.incarnation().starts, 90_003);
+    assert_eq!(again.life_above("cyd", 90_005).expect("looked up"), None);
+    assert_eq!(again.life_above("dan", u64::MAX).expect("looked up"), None, "there is no later life");
+}
+
+#[test]
+fn a_directory_of_an_early_release_is_taken_for_admitted_by_all() {
+    let folder = folder();
+    drop(open(folder.path()).expect("made"));
+    let early =
+        r#"{ "format": 2, "cluster": "shop", "node": "ada", "created": "then", "created_s": 1000, "starts": 3 }"#;
+    fs::write(folder.path().join(IDENTITY), early).expect("written");
+    let directory = open(folder.path()).expect("opened");
+    assert_eq!(directory.incarnation().starts, 1_004);
+    assert_eq!(directory.life_above("bob", 2_000).expect("looked up"), None);
 }
 
 #[test]

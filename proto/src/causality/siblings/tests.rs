@@ -30,6 +30,14 @@ fn merged(a: &Siblings, b: &Siblings) -> Siblings {
     out
 }
 
+/// The same with a tombstone.
+fn delete(state: &Siblings, context: &VersionVector, actor: ActorId) -> Siblings {
+    let counter = state.vv().counter(actor).max(context.counter(actor)) + 1;
+    let mut out = state.clone();
+    out.event(context, Dot::new(actor, counter), Version { value: None, ..version("") });
+    out
+}
+
 fn state(vv: &[(ActorId, u64)], live: &[(ActorId, u64, &str)]) -> Siblings {
     let vv = vv.iter().map(|&(actor, counter)| Dot::new(actor, counter)).collect();
     let live = live.iter().map(|&(actor, counter, text)| (Dot::new(actor, counter), version(text))).collect();
@@ -114,6 +122,29 @@ fn two_clients_writing_a_thousand_times_never_hold_more_than_two_siblings() {
     }
 }
 
+/// An attack from outside: 64 deletes with one old context left 64 tombstones, and the key took no value any more.
+#[test]
+fn tombstones_of_one_actor_do_not_pile_up_whatever_contexts_they_come_with() {
+    let mut server = put(&Siblings::new(), &VersionVector::new(), A, "v0");
+    let old = server.vv().clone();
+    for _ in 0..100 {
+        server = delete(&put(&server, &VersionVector::new(), A, "v"), &old, A);
+        assert!(server.live().iter().filter(|(_, version)| version.is_tombstone()).count() == 1, "{server:?}");
+    }
+    assert_eq!(server.values().count(), 100, "what a context has not seen survives it");
+}
+
+#[test]
+fn a_write_takes_the_place_of_a_tombstone_that_it_has_not_seen_and_revives_nothing() {
+    let old = put(&Siblings::new(), &VersionVector::new(), A, "v1");
+    let deleted = delete(&old, old.vv(), B);
+    let blind = put(&deleted, &VersionVector::new(), C, "v2");
+    assert_eq!(blind, state(&[(A, 1), (B, 1), (C, 1)], &[(C, 1, "v2")]));
+    for late in [&old, &deleted] {
+        assert_eq!(merged(&blind, late), blind, "neither what was deleted comes back, nor its tombstone");
+    }
+}
+
 #[test]
 #[should_panic(expected = "was stamped before")]
 fn a_dot_cannot_be_stamped_twice() {
@@ -147,6 +178,8 @@ fn last_writer_wins_keeps_one_and_counts_the_rest() {
 struct Model {
     heard: BTreeSet<Dot>,
     overwritten: BTreeSet<Dot>,
+    /// Those of the writes heard of that were deletes.
+    tombstones: BTreeSet<Dot>,
 }
 
 impl Model {
@@ -157,6 +190,7 @@ impl Model {
     fn merge(&mut self, other: &Model) {
         self.heard.extend(&other.heard);
         self.overwritten.extend(&other.overwritten);
+        self.tombstones.extend(&other.tombstones);
     }
 }
 
@@ -164,12 +198,16 @@ impl Model {
 enum Step {
     /// Replica writes with the context that a reader took from replica `read`, or blindly.
     Put { replica: usize, read: Option<usize> },
+    /// The same with a tombstone.
+    Delete { replica: usize, read: Option<usize> },
     /// `to` merges what `from` holds.
     Sync { from: usize, to: usize },
     /// A reader looks at a replica and keeps the context for later.
     Read { replica: usize },
     /// Replica writes with a context kept earlier, possibly long ago.
     PutStale { replica: usize, kept: usize },
+    /// The same with a tombstone.
+    DeleteStale { replica: usize, kept: usize },
     /// The replica's actor writes other keys of the partition: its counter has a gap here.
     Elsewhere { replica: usize },
     /// Last-writer-wins discards all but one.
@@ -181,17 +219,21 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         (replica.clone(), proptest::option::of(replica.clone()))
             .prop_map(|(replica, read)| Step::Put { replica, read }),
+        (replica.clone(), proptest::option::of(replica.clone()))
+            .prop_map(|(replica, read)| Step::Delete { replica, read }),
         (replica.clone(), replica.clone()).prop_map(|(from, to)| Step::Sync { from, to }),
         replica.clone().prop_map(|replica| Step::Read { replica }),
         replica.clone().prop_map(|replica| Step::Elsewhere { replica }),
         replica.clone().prop_map(|replica| Step::Discard { replica }),
-        (replica, 0..16_usize).prop_map(|(replica, kept)| Step::PutStale { replica, kept }),
+        (replica.clone(), 0..16_usize).prop_map(|(replica, kept)| Step::PutStale { replica, kept }),
+        (replica, 0..16_usize).prop_map(|(replica, kept)| Step::DeleteStale { replica, kept }),
     ];
     proptest::collection::vec(step, 1..60)
 }
 
 /// Runs the steps on the real type and on the model side by side. Contexts are what the protocol hands out: the
-/// vector of a read, and in the model the set of everything heard.
+/// vector of a read, and in the model the set of everything heard. A write overwrites what its context has heard of, and
+/// every tombstone that its replica holds.
 fn run(steps: &[Step]) -> (Vec<Siblings>, Vec<Model>) {
     let mut real = vec![Siblings::new(); 3];
     let mut model = vec![Model::default(); 3];
@@ -202,24 +244,30 @@ fn run(steps: &[Step]) -> (Vec<Siblings>, Vec<Model>) {
                      model: &mut Vec<Model>,
                      counters: &mut BTreeMap<usize, u64>,
                      replica: usize,
-                     seen: (VersionVector, BTreeSet<Dot>)| {
+                     seen: (VersionVector, BTreeSet<Dot>),
+                     is_delete: bool| {
         let counter = counters.entry(replica).or_default();
         *counter += 1;
         clock += 1;
         let dot = Dot::new(ActorId(replica as u64), *counter);
-        real[replica].event(&seen.0, dot, Version { written_at: Hlc(clock), ..version(&dot.to_string()) });
-        model[replica].heard.extend(seen.1.iter().chain([&dot]));
-        model[replica].overwritten.extend(&seen.1);
+        let value = (!is_delete).then(|| Bytes::from(dot.to_string()));
+        real[replica].event(&seen.0, dot, Version { value, written_at: Hlc(clock), ..version("") });
+        let model = &mut model[replica];
+        model.heard.extend(seen.1.iter().chain([&dot]));
+        model.overwritten.extend(seen.1.iter().chain(&model.tombstones));
+        model.tombstones.extend(is_delete.then_some(dot));
     };
     for step in steps {
         match *step {
-            Step::Put { replica, read } => {
+            Step::Put { replica, read } | Step::Delete { replica, read } => {
                 let seen = read.map(|from| (real[from].vv().clone(), model[from].heard.clone())).unwrap_or_default();
-                write(&mut real, &mut model, &mut counters, replica, seen);
+                let is_delete = matches!(step, Step::Delete { .. });
+                write(&mut real, &mut model, &mut counters, replica, seen, is_delete);
             }
-            Step::PutStale { replica, kept: which } => {
+            Step::PutStale { replica, kept: which } | Step::DeleteStale { replica, kept: which } => {
                 let seen = kept[which % kept.len()].clone();
-                write(&mut real, &mut model, &mut counters, replica, seen);
+                let is_delete = matches!(step, Step::DeleteStale { .. });
+                write(&mut real, &mut model, &mut counters, replica, seen, is_delete);
             }
             Step::Sync { from, to } => {
                 let (siblings, history) = (real[from].clone(), model[from].clone());
@@ -275,15 +323,27 @@ proptest! {
     }
 
     #[test]
-    fn a_context_removes_exactly_what_it_has_seen(steps in steps()) {
+    fn a_context_removes_exactly_the_values_it_has_seen(steps in steps()) {
         let (real, _) = run(&steps);
         let dot = Dot::new(ActorId(77), 1);
         let mut after = real[0].clone();
         after.event(real[1].vv(), dot, version("new"));
-        let expected: Vec<Dot> = real[0].live().iter().map(|(dot, _)| *dot)
+        let expected: Vec<Dot> = real[0].live().iter().filter(|(_, version)| !version.is_tombstone()).map(|(dot, _)| *dot)
             .filter(|dot| !real[1].vv().covers(*dot)).chain([dot]).collect();
         let got: Vec<Dot> = after.live().iter().map(|(dot, _)| *dot).collect();
         prop_assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn no_replica_holds_two_tombstones_of_one_actor(steps in steps()) {
+        let (real, _) = run(&steps);
+        for siblings in &real {
+            let tombstones = siblings.live().iter().filter(|(_, version)| version.is_tombstone());
+            let mut actors: Vec<ActorId> = tombstones.map(|(dot, _)| dot.actor).collect();
+            let all = actors.len();
+            actors.dedup();
+            prop_assert_eq!(actors.len(), all, "{:?}", siblings);
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     strict: "the same",
     remedy: "nothing; NTP all the same",
     answer: "Bob's value is a sibling of Ann's, as it would be with right clocks. Times are recorded for people to look at, and \
-        decide nothing. A coordinator whose clock is more than a minute behind what a writer has read refuses to stamp, so \
+        decide nothing. A node whose clock is more than a minute from those of most others takes no writes and says so, so \
         that one wrong clock is noticed instead of spreading.",
     others: "With timestamps deciding, an acknowledged write from a slow clock disappears at once and without a trace; so does \
         everybody's next write after one from a clock that is ahead. Cassandra's drivers stamp on the client by \

@@ -16,7 +16,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     strict: "the same",
     remedy: "if the delete has to win: delete again",
     answer: "A delete is a write of a tombstone with the rules of any other: it removes what its context has seen. Ann's value \
-        was not in it. The tombstone stays beside it, unseen by readers, until a write or delete that has seen both.",
+        was not in it. The tombstone stays beside it, unseen by readers, until the next write to the key takes its place.",
     others: "In Cassandra the later timestamp wins, and with equal timestamps the delete does.",
     sources: &[(
         "Query timestamps (Cassandra)",

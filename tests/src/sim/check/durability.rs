@@ -1,6 +1,6 @@
 //! From the moment of its acknowledgement, a write with `durability = sync` is on as many disks as acknowledged it,
-//! for ever: that many nodes' durable state covers its dot. A delete that found nothing to delete has made sure that w
-//! disks know of the deletion it relies on, and a strict read that n - r + 1 disks have what it shows. One disk fewer if one was lost since the operation began: that is the loss
+//! for ever: that many nodes' durable state covers its dot. A delete that had nothing to remove has made sure that as many disks
+//! know that what it covers is gone, in sloppy mode too, and a strict read that n - r + 1 disks have what it shows. One disk fewer if one was lost since the operation began: that is the loss
 //! which w ≥ 2 is for.
 //!
 //! This looks at the moment itself, so it needs no crash at the right time to notice an acknowledgement that came
@@ -45,8 +45,8 @@ enum Promised {
     Written { id: OpId, acks: u8 },
     /// Each of these values is on this many disks.
     Shown { id: OpId, values: Vec<OpId>, held_by: u8 },
-    /// This many disks know that these values are gone.
-    Gone { id: OpId, values: Vec<OpId>, held_by: u8 },
+    /// This many disks know that what these values were stamped as is gone.
+    Gone { id: OpId, dots: Vec<Dot>, held_by: u8 },
 }
 
 impl Promised {
@@ -63,9 +63,17 @@ impl DurabilityOracle {
         self.promise(Promised::Written { id, acks }, scene);
     }
 
-    /// A node has just answered that there is nothing to delete.
-    pub fn found_nothing(&mut self, id: OpId, scene: &Scene<'_>) {
+    /// A node has just answered that there was nothing to delete, after so many acknowledgements. It had known that these dots
+    /// were gone when it was asked; a strict read has met what was acknowledged before; and what was in a context is gone.
+    pub fn found_nothing(&mut self, id: OpId, acks: u8, mut gone: Vec<Dot>, scene: &Scene<'_>) {
         let delete = scene.history.get(id);
+        let held_by = acks.max(delete.w);
+        let values = || scene.observer.dots_in(&delete.slot).filter(|(_, stamp)| !stamp.is_tombstone());
+        if let Some(seen) = &delete.seen {
+            gone = values().map(|(dot, _)| dot).filter(|dot| seen.inside.vv.covers(*dot)).collect();
+        } else {
+            gone.retain(|dot| values().any(|(value, _)| value == *dot));
+        }
         let n = scene.topology.bucket(delete.slot.0).map_or(0, |bucket| bucket.quorum.n());
         let met = |put: OpId| {
             let put = scene.history.get(put);
@@ -76,10 +84,12 @@ impl DurabilityOracle {
                 && scene.disk_losses.since(&put.slot, put.invoked) == 0
                 && scene.observer.dots_of(put).count() == 1
         };
-        if delete.strict {
-            let values = scene.history.of(&delete.slot).map(|(put, _)| put).filter(|put| met(*put)).collect();
-            self.promise(Promised::Gone { id, values, held_by: delete.w }, scene);
+        if delete.strict && delete.seen.is_none() {
+            let met = scene.history.of(&delete.slot).map(|(put, _)| put).filter(|put| met(*put));
+            let met = met.filter_map(|put| scene.observer.dots_of(scene.history.get(put)).next());
+            gone.extend(met.map(|(dot, _)| dot));
         }
+        self.promise(Promised::Gone { id, dots: gone, held_by }, scene);
     }
 
     /// A node has just answered a get with these values.
@@ -122,8 +132,8 @@ impl DurabilityOracle {
             Promised::Shown { id, values, held_by } => {
                 self.not_held(*id, values, *held_by, when, scene).map(|text| (*id, text))
             }
-            Promised::Gone { id, values, held_by } => {
-                self.unknown(*id, values, *held_by, when, scene).map(|text| (*id, text))
+            Promised::Gone { id, dots, held_by } => {
+                self.unknown(*id, dots, *held_by, when, scene).map(|text| (*id, text))
             }
         };
         if let Some((id, text)) = broken {
@@ -157,15 +167,14 @@ impl DurabilityOracle {
         })
     }
 
-    fn unknown(&self, id: OpId, values: &[OpId], held_by: u8, when: &str, scene: &Scene<'_>) -> Option<String> {
+    fn unknown(&self, id: OpId, dots: &[Dot], held_by: u8, when: &str, scene: &Scene<'_>) -> Option<String> {
         let op = scene.history.get(id);
         let states = scene.states(&op.slot);
         let is_gone = |state: &&Siblings, dot: Dot| state.covers(dot) && state.get(dot).is_none();
-        values.iter().find_map(|value| {
-            let (dot, _) = scene.observer.dots_of(scene.history.get(*value)).next()?;
-            let known_to = states.iter().filter(|state| is_gone(state, dot)).count();
+        dots.iter().find_map(|dot| {
+            let known_to = states.iter().filter(|state| is_gone(state, *dot)).count();
             (known_to + scene.lost_since(op) < usize::from(held_by))
-                .then(|| format!("delete {id} found nothing; that {value} is gone is on {known_to} disks {when}"))
+                .then(|| format!("delete {id} found nothing; that {dot} is gone is on {known_to} disks {when}"))
         })
     }
 }

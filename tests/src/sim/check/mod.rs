@@ -92,9 +92,15 @@ pub fn all(evidence: &Evidence<'_>) -> Vec<Violation> {
 }
 
 impl Evidence<'_> {
-    /// Writes of a key that were acknowledged and did write something, as far as they must still be there.
+    /// Writes of a key that were acknowledged, as far as they must last. A delete that had nothing to remove is one.
     pub fn acknowledged(&self, slot: &Slot) -> impl Iterator<Item = (OpId, &Operation)> {
-        self.history.of(slot).filter(|(_, op)| is_acknowledged(op) && self.must_last(op))
+        let is_write = |op: &Operation| op.ending == Ending::Ok && op.kind != Kind::Get;
+        self.history.of(slot).filter(move |(_, op)| is_write(op) && self.must_last(op))
+    }
+
+    /// Those of them that did write something.
+    pub fn acknowledged_stamps(&self, slot: &Slot) -> impl Iterator<Item = (OpId, &Operation)> {
+        self.acknowledged(slot).filter(|(_, op)| is_acknowledged(op))
     }
 
     /// Whether a key's bucket keeps siblings.
@@ -157,7 +163,7 @@ impl Evidence<'_> {
     }
 }
 
-/// Whether this write was acknowledged and did write something.
+/// Whether this write was acknowledged and did write something: a delete had something to remove.
 pub fn is_acknowledged(op: &Operation) -> bool {
     op.ending == Ending::Ok && (op.kind == Kind::Put || (op.kind == Kind::Delete && op.acks > 0))
 }

@@ -1,8 +1,10 @@
 //! An acknowledged value stays until a write whose author had read it replaces it.
 //!
-//! For every acknowledged put `v` of a key: `v ∈ final`, or `v ∈ past(w)` for some `w ∈ final`. In buckets where the
+//! For every acknowledged put `v` of a key: `v ∈ final`, or `v ∈ past(w)` for some `w ∈ final`. A delete's tombstone may also
+//! have made place for a write that had not seen it, as long as what it covered stays covered. In buckets where the
 //! last writer wins, a value may lose against a later one, but something must be left: exactly one live write.
 
+use super::super::history::Kind;
 use super::{Evidence, Violation};
 
 const PROMISE: &str = "no lost write";
@@ -12,7 +14,7 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
     for slot in evidence.lasting_slots() {
         let last = evidence.final_of(&slot);
-        let mut written = evidence.acknowledged(&slot);
+        let mut written = evidence.acknowledged_stamps(&slot);
         if !evidence.keeps_siblings(&slot) {
             if written.next().is_some() && last.len() != 1 {
                 let text = format!("the last writer should have won, but {} writes are left: {last:?}", last.len());
@@ -20,7 +22,11 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
             }
             continue;
         }
+        let merged = evidence.merged(&slot);
         for (id, op) in written {
+            if op.kind == Kind::Delete && evidence.observer.dots_of(op).any(|(dot, _)| merged.covers(dot)) {
+                continue;
+            }
             let overwritten = last.iter().any(|w| evidence.past.at_most(*w).contains(&id));
             if !last.contains(&id) && !overwritten {
                 let text = format!(

@@ -19,7 +19,7 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
             .collect();
         for (id, read) in &reads {
             let known = evidence.past.known_to_read(read, evidence.history, evidence.observer);
-            for (write, op) in evidence.acknowledged(&slot).filter(|(_, op)| op.strict) {
+            for (write, op) in evidence.acknowledged_stamps(&slot).filter(|(_, op)| op.strict) {
                 let due = op.returned < read.invoked && op.w + read.r > quorum.n() && evidence.quorums_met(op, read);
                 if due && !known.contains(&write) && !evidence.past.is_exempt(write) {
                     let text =

@@ -1,14 +1,18 @@
 //! What clients do: ask, wait, try again, give up.
 
 use driftless_node::engine::ClientTag;
+use driftless_node::replica::record;
+use driftless_proto::Dot;
 use driftless_proto::client::{Request, Response};
+use driftless_proto::{Failure, Refusal};
 use rand::Rng;
 
+use super::super::check;
 use super::super::client::{Current, Next};
 use super::super::cluster::{self, Input};
 use super::super::describe;
 use super::super::generator::Intention;
-use super::super::history::{Ending, Kind, Operation, slot_text};
+use super::super::history::{Ending, Kind, Operation, Slot, slot_text};
 use super::super::schedule::{Event, Micros};
 use super::super::trace::Line;
 use super::super::walker::Walker;
@@ -101,9 +105,24 @@ impl World {
                 None => Line::general(cluster::name_of(to), text),
             }
         });
+        if let (Request::Delete(_), Some(slot)) = (&request, &slot) {
+            let gone = self.known_to_be_gone(to, slot);
+            self.gone.insert(attempt, gone);
+        }
         let from = ClientTag { connection: connection_of(client, to), request: attempt };
         let deadline = self.instant(to) + std::time::Duration::from_micros(remaining);
         self.give(to, Input::Client { from, deadline, request });
+    }
+
+    /// What an owner of a key knows of it without holding it: whatever rests on that must be known to others too.
+    fn known_to_be_gone(&self, node: usize, slot: &Slot) -> Vec<Dot> {
+        let is_owner = check::primaries(&self.topology, slot).contains(&node);
+        let record = self.nodes[node].store.record(&check::record_of(&self.topology, slot)).filter(|_| is_owner);
+        let Some(state) = record.map(|bytes| record::decode(bytes).expect("a store holds what its node wrote")) else {
+            return Vec::new();
+        };
+        let dots = self.observer.dots_in(slot).map(|(dot, _)| dot);
+        dots.filter(|dot| state.covers(*dot) && state.get(*dot).is_none()).collect()
     }
 
     pub(super) fn response_arrives(&mut self, client: usize, attempt: u64, response: &Response) {
@@ -121,6 +140,9 @@ impl World {
             && matches!(response, Response::Stored(stored) if stored.context.is_some())
         {
             self.coverage.add("contexts returned by puts", 1);
+        }
+        if matches!(response, Response::Failed(Failure::Refused(Refusal::ClockOff { .. }))) {
+            self.coverage.add("writes refused for a wrong clock", 1);
         }
         self.go_on(client, next);
     }
@@ -185,7 +207,7 @@ impl World {
 
     /// A primary, as a client that knows the ring would, or any node, so that it forwards or stands in.
     fn choose_node(&mut self, client: usize, intention: &Intention) -> usize {
-        let primaries = super::super::check::primaries(&self.topology, &intention.slot);
+        let primaries = check::primaries(&self.topology, &intention.slot);
         let rng = &mut self.clients[client].rng;
         if rng.random_bool(self.profile.asks_primary) {
             primaries[rng.random_range(0..primaries.len())]

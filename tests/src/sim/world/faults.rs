@@ -2,6 +2,7 @@
 
 use rand::Rng;
 
+use super::super::clock::SKEW_MS_MAX;
 use super::super::cluster::{self, Found, Input};
 use super::super::nemesis::Fault;
 use super::super::profile::Damage;
@@ -20,7 +21,7 @@ impl World {
         for node in 0..self.nodes.len() {
             self.nodes[node].store.repair();
             self.nodes[node].sync_fails = false;
-            if self.nodes[node].clock.is_astray() {
+            if self.nodes[node].clock.skew_ms.abs() > SKEW_MS_MAX {
                 self.nodes[node].clock.skew_ms = 0;
             }
             self.resume(node);
@@ -61,14 +62,8 @@ impl World {
     }
 
     pub(super) fn strike(&mut self, fault: Fault) {
-        let ends = matches!(
-            fault,
-            Fault::Heal
-                | Fault::Resume { .. }
-                | Fault::DiskRoom { .. }
-                | Fault::Understand { .. }
-                | Fault::ClockSetRight { .. }
-        );
+        let ends =
+            matches!(fault, Fault::Heal | Fault::Resume { .. } | Fault::DiskRoom { .. } | Fault::Understand { .. });
         if self.phase != Phase::Active && !ends {
             return;
         }
@@ -121,15 +116,9 @@ impl World {
             }
             Fault::Resume { node } => self.resume(node),
             Fault::ClockJump { node, skew_ms } => {
-                self.coverage.add("clock jumps", 1);
+                self.coverage.add(if skew_ms.abs() > SKEW_MS_MAX { "clocks a day off" } else { "clock jumps" }, 1);
                 self.nodes[node].clock.skew_ms = skew_ms;
             }
-            Fault::ClockAstray { node, skew_ms, lasts } => {
-                self.coverage.add("clocks astray", 1);
-                self.nodes[node].clock.skew_ms = skew_ms;
-                self.schedule.after(lasts, Event::Fault(Fault::ClockSetRight { node }));
-            }
-            Fault::ClockSetRight { node } => self.nodes[node].clock.skew_ms = 0,
             Fault::DiskFull { node, lasts } => {
                 self.coverage.add("disk full phases", 1);
                 self.nodes[node].store.set_full(true);

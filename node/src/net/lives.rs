@@ -1,0 +1,199 @@
+//! Which life of its data this node says it is, and when it may take a later one.
+//!
+//! ```text
+//! a directory made while the clock was behind        a peer that met its predecessor
+//!   │── Hello { life 1,700,000,007, … } ─────────────────▶│ older than 1,700,086,403, which it has seen
+//!   │◀────────── Hello { …, knows: life 1,700,086,403 } ──│ and closes
+//!   │ that peer has never admitted this directory:
+//!   │ life 1,700,086,404, written down first
+//!   │── Hello { life 1,700,086,404, … } ─────────────────▶│ admitted; this is written down as well
+//! ```
+//! Lives count on from the second in which the directory was made. That a clock was behind then, or had been ahead before, must
+//! not lock the node out. But an older copy of a directory must stay outside, or two processes would go on as one node. The
+//! difference is whether the peer that refuses has ever admitted this very directory: a copy made since knows that it has.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::refusal::{CloseCode, CloseReason};
+use crate::peer::Incarnation;
+#[cfg(feature = "disk")]
+use crate::store::directory::DataDirectory;
+
+/// Keeps a node's life where it outlives the process.
+pub trait LifeKeeper: Send + Sync + fmt::Debug {
+    /// A peer has admitted the present life. Durable when this returns.
+    ///
+    /// # Errors
+    /// In words, if it could not be written down.
+    fn admitted_by(&self, peer: &str) -> Result<(), String>;
+
+    /// A peer knows a life up to this one, and takes the present one for older. The life to go on with, above that and durable;
+    /// `None` if that peer has admitted the data before: then it is right.
+    ///
+    /// # Errors
+    /// In words, if it could not be written down.
+    fn life_above(&self, peer: &str, known: u64) -> Result<Option<u64>, String>;
+}
+
+#[cfg(feature = "disk")]
+impl LifeKeeper for DataDirectory {
+    fn admitted_by(&self, peer: &str) -> Result<(), String> {
+        DataDirectory::admitted_by(self, peer).map_err(|error| error.to_string())
+    }
+
+    fn life_above(&self, peer: &str, known: u64) -> Result<Option<u64>, String> {
+        DataDirectory::life_above(self, peer, known).map_err(|error| error.to_string())
+    }
+}
+
+/// The present life, shared by the shards.
+#[derive(Debug)]
+pub(crate) struct Lives {
+    state: Mutex<State>,
+    keeper: Option<Arc<dyn LifeKeeper>>,
+}
+
+#[derive(Debug)]
+struct State {
+    current: Incarnation,
+    /// Who is written down already.
+    admitted_by: BTreeSet<String>,
+}
+
+impl Lives {
+    /// Begins with what the store was opened as. Without a keeper that is the only life.
+    pub(crate) fn new(current: Incarnation, keeper: Option<Arc<dyn LifeKeeper>>) -> Lives {
+        Lives { state: Mutex::new(State { current, admitted_by: BTreeSet::new() }), keeper }
+    }
+
+    /// What to say in a hello.
+    pub(crate) fn current(&self) -> Incarnation {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).current
+    }
+
+    /// A peer has answered to a hello with life `said`: it `knows` this life of us. Writes down that it admits it, or takes a
+    /// later one if it does not and that is allowed. Blocks for a sync of the directory, a few times in its existence.
+    ///
+    /// # Errors
+    /// Why to part: with a later life the next attempt will do.
+    pub(crate) fn handle_known(
+        &self,
+        peer: &str,
+        said: Incarnation,
+        knows: Option<Incarnation>,
+    ) -> Result<(), CloseReason> {
+        let part = |text: String| Err(CloseReason::new(CloseCode::Incarnation, text));
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(known) = knows.filter(|known| known.is_newer_than(said)) else {
+            if let Some(keeper) = &self.keeper
+                && state.admitted_by.insert(peer.to_owned())
+                && let Err(error) = keeper.admitted_by(peer)
+            {
+                tracing::warn!(peer, error, "cannot write down who has admitted this directory");
+            }
+            return Ok(());
+        };
+        if state.current.starts > known.starts {
+            return part(format!("this node goes on as life {}", state.current.starts));
+        }
+        match self.keeper.as_ref().map_or(Ok(None), |keeper| keeper.life_above(peer, known.starts)) {
+            Ok(Some(starts)) => {
+                let (from, nonce) = (state.current.starts, state.current.nonce);
+                tracing::warn!(
+                    peer,
+                    from,
+                    to = starts,
+                    "this data directory was made while the clock was behind that of an \
+                    earlier one: its life is counted on from what others have seen"
+                );
+                state.current = Incarnation { starts, nonce };
+                part(format!("this node goes on as life {starts}"))
+            }
+            Ok(None) => part(format!(
+                "this is an older copy of the node: life {} of it, and {peer} has seen life {}. Stop it, and never start a node \
+                 on a copy of its data; if the newer data is lost, start it with an empty directory",
+                said.starts, known.starts
+            )),
+            Err(error) => part(format!("a later life cannot be written down: {error}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn life(starts: u64, nonce: u64) -> Incarnation {
+        Incarnation { starts, nonce }
+    }
+
+    /// A directory in memory.
+    #[derive(Default, Debug)]
+    struct Memory {
+        admitted_by: Mutex<Vec<String>>,
+        life: Mutex<u64>,
+    }
+
+    impl LifeKeeper for Memory {
+        fn admitted_by(&self, peer: &str) -> Result<(), String> {
+            self.admitted_by.lock().expect("not poisoned").push(peer.to_owned());
+            Ok(())
+        }
+
+        fn life_above(&self, peer: &str, known: u64) -> Result<Option<u64>, String> {
+            if self.admitted_by.lock().expect("not poisoned").iter().any(|by| by == peer) {
+                return Ok(None);
+            }
+            *self.life.lock().expect("not poisoned") = known + 1;
+            Ok(Some(known + 1))
+        }
+    }
+
+    #[test]
+    fn a_directory_that_a_peer_has_never_admitted_goes_on_above_what_it_knows() {
+        let keeper = Arc::new(Memory::default());
+        let lives = Lives::new(life(7, 70), Some(keeper.clone()));
+        // Others admit it, and that does not bind it towards the one that met its predecessor.
+        assert_eq!(lives.handle_known("c", life(7, 70), None), Ok(()));
+        let told = lives.handle_known("b", life(7, 70), Some(life(9, 90)));
+        assert!(told.is_err_and(|reason| reason.text.contains("life 10")));
+        assert_eq!(lives.current(), life(10, 70));
+        assert_eq!(*keeper.life.lock().expect("not poisoned"), 10, "durable before it is said");
+        assert_eq!(lives.handle_known("b", life(10, 70), Some(life(9, 90))), Ok(()));
+        assert_eq!(*keeper.admitted_by.lock().expect("not poisoned"), ["c", "b"]);
+    }
+
+    #[test]
+    fn two_shards_that_are_told_at_once_go_on_as_one_life() {
+        let keeper = Arc::new(Memory::default());
+        let lives = Lives::new(life(7, 70), Some(keeper));
+        for _ in 0..2 {
+            // Both had said life 7.
+            assert!(lives.handle_known("b", life(7, 70), Some(life(9, 90))).is_err());
+        }
+        assert_eq!(lives.current(), life(10, 70));
+    }
+
+    #[test]
+    fn a_directory_made_in_the_very_second_of_an_earlier_start_is_told_apart_from_it() {
+        let lives = Lives::new(life(7, 70), Some(Arc::new(Memory::default())));
+        assert!(lives.handle_known("b", life(7, 70), Some(life(7, 90))).is_err());
+        assert_eq!(lives.current(), life(8, 70));
+    }
+
+    #[test]
+    fn an_older_copy_of_what_a_peer_has_admitted_stays_refused() {
+        let keeper = Arc::new(Memory::default());
+        let lives = Lives::new(life(7, 70), Some(keeper.clone()));
+        assert_eq!(lives.handle_known("b", life(7, 70), Some(life(7, 70))), Ok(()));
+        let old = Lives::new(life(8, 80), Some(keeper));
+        let told = old.handle_known("b", life(8, 80), Some(life(9, 90)));
+        assert!(told.is_err_and(|reason| reason.text.contains("an older copy")));
+        assert_eq!(old.current(), life(8, 80));
+        let nobody_keeps_it = Lives::new(life(8, 80), None);
+        assert!(nobody_keeps_it.handle_known("b", life(8, 80), Some(life(9, 90))).is_err());
+        assert_eq!(nobody_keeps_it.current(), life(8, 80));
+    }
+}
