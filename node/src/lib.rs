@@ -38,5 +38,6 @@ pub mod pressure;
 pub mod probe;
 pub mod reconciler;
 pub mod replica;
+pub mod route;
 pub mod store;
 pub mod time;

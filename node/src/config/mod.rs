@@ -120,6 +120,11 @@ pub struct AaeLimits {
     pub repair: Duration,
     /// How often one leaf of a tree is recomputed from the records.
     pub scrub_interval: Duration,
+    /// Keys that an exchange repairs at a time, and lists in a message; the second is the same on all nodes. No setting:
+    /// the simulator makes them small.
+    pub keys_max: usize,
+    /// See `keys_max`.
+    pub entries_max: usize,
 }
 
 impl Default for Limits {
@@ -161,6 +166,8 @@ impl Default for AaeLimits {
             patience: Duration::from_secs(10),
             repair: Duration::from_secs(60),
             scrub_interval: Duration::from_millis(100),
+            keys_max: driftless_antientropy::Settings::default().keys_max,
+            entries_max: driftless_antientropy::Settings::default().entries_max,
         }
     }
 }

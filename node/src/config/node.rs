@@ -234,6 +234,7 @@ impl Reader<'_> {
                 patience: self.time("aae.patience")?,
                 repair: self.time("aae.repair")?,
                 scrub_interval: self.time("aae.scrub_interval")?,
+                ..AaeLimits::default()
             },
             turn: TurnBounds::default(),
             // What all nodes, and the protocol, must agree on is no matter of taste.

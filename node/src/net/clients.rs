@@ -19,10 +19,10 @@ use super::local::{Input, Local};
 use super::outbound::{Load, Outbound};
 use super::refusal::{CloseCode, CloseReason};
 use super::requests::{operation, outcome};
-use super::route;
 use super::shared::Note;
 use crate::engine::{AaeCommand, ClientTag};
 use crate::metrics::Operation;
+use crate::route;
 use crate::time::Instant;
 
 /// One client's connection.

@@ -27,9 +27,9 @@ use super::local::{Input, Local};
 use super::outbound::{Load, Outbound};
 use super::refusal::{CloseCode, CloseReason};
 use super::returns::{Origin, Returns};
-use super::route;
 use super::shared::Note;
 use crate::peer::{Body, Hello, Incarnation, Message, WireMessage};
+use crate::route;
 use crate::time::Instant;
 
 /// The connections of one shard to other nodes, and how replies find their way back.

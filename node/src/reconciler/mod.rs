@@ -815,6 +815,8 @@ impl Reconciler {
             confirm: length(confirm),
             patience: length(self.limits.patience),
             repair: length(self.limits.repair),
+            keys_max: self.limits.keys_max,
+            entries_max: self.limits.entries_max,
             ..Settings::default()
         }
     }

@@ -114,6 +114,7 @@ impl<S: Store> Replica<S> {
             error @ (StoreError::Io(_) | StoreError::Corrupt(_)) => Err(error),
         };
         if let Err(error) = outcome {
+            self.has_failed = true;
             self.outputs.push_back(Output::Halt(error.to_string()));
         }
     }

@@ -86,6 +86,7 @@ pub(crate) enum Output {
 /// One shard's share of the node's keys.
 pub(crate) struct Replica<S> {
     node: NodeId,
+    shard: u16,
     topology: Arc<Topology>,
     limits: Limits,
     metrics: Arc<Metrics>,
@@ -108,6 +109,8 @@ pub(crate) struct Replica<S> {
     synced: Option<BatchSeq>,
     /// A batch was refused for lack of room, and its reads are read again.
     is_reading_again: bool,
+    /// The store cannot be trusted any more: nothing is applied, and the process stops.
+    has_failed: bool,
     /// When applied batches that nobody waits for are to be synced.
     sync_due: Option<Instant>,
     outputs: VecDeque<Output>,
@@ -140,6 +143,7 @@ impl<S: Store> Replica<S> {
         let outputs = [Output::Sync(BatchSeq(0))].into_iter().chain(owes).chain(unreadable).collect();
         Replica {
             node: *node,
+            shard: *shard,
             #[cfg(not(feature = "planted-bugs"))]
             actors: Actors::new(rng),
             #[cfg(feature = "planted-bugs")]
@@ -160,6 +164,7 @@ impl<S: Store> Replica<S> {
             sync_asked: BatchSeq(0),
             synced: planted.is(Bug::FirstSyncNotAwaited).then_some(BatchSeq(0)),
             is_reading_again: false,
+            has_failed: false,
             sync_due: None,
             outputs,
             topology: topology.clone(),
@@ -264,6 +269,10 @@ impl<S: Store> Replica<S> {
             self.reap_tombstones(now);
         }
         let mut turn = std::mem::take(&mut self.turn);
+        if self.has_failed {
+            // What broke off half way is in it as well: a counter, say, without the write that it counted.
+            return;
+        }
         if !turn.has_changes() {
             let waiting = self.prove(&mut turn);
             return self.release(now, waiting);
@@ -562,9 +571,24 @@ impl<S: Store> Replica<S> {
     fn place<'a>(&self, topology: &'a Topology, bucket: BucketId, key: &Key) -> Result<Located<'a>, Trouble> {
         let bucket = topology.bucket(bucket).ok_or(Refusal::NoSuchBucket)?;
         let place = topology.place(bucket, key);
+        self.assert_mine(place.partition)?;
         let is_mine = topology.ring().owns(self.node, place.partition);
         let record = RecordKey::new(place.partition.n, place.token, bucket.id, key);
         Ok(Located { bucket, partition: place.partition, record, is_mine })
+    }
+
+    /// Shards share a store and nothing else. Two of them that wrote one key would each know of its own batch, cache,
+    /// tree and actor, and not of the other's: an acknowledged write would be gone.
+    fn assert_mine(&self, partition: PartitionId) -> Result<(), Trouble> {
+        let owner = self.topology.shard_of(self.node, partition);
+        if owner == self.shard {
+            return Ok(());
+        }
+        let shard = self.shard;
+        tracing::error!(%partition, shard, owner, "a shard was given a key of another one: refusing it");
+        self.metrics.protocol_violations.inc();
+        debug_assert_eq!(shard, owner, "a shard was given a key of another one, of {partition}");
+        Err(self.not_owner())
     }
 
     fn not_owner(&self) -> Trouble {

@@ -278,7 +278,7 @@ impl World {
     pub fn pass(&mut self, time: Duration) {
         self.at += time.as_micros() as Micros;
         for _ in 0..STEPS_MAX {
-            let is_due = |node: &usize| self.nodes[*node].wakes_at().is_some_and(|at| at <= self.at);
+            let is_due = |node: &usize| self.nodes[*node].wakes_at(0).is_some_and(|at| at <= self.at);
             let Some(due) = (0..self.nodes.len()).find(is_due) else { return };
             self.turn(due);
             self.deliver();

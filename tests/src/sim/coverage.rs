@@ -76,6 +76,21 @@ pub const REQUIRED: &[&str] = &[
     "damaged hints met",
     "damaged records met",
     "damaged records mended",
+    "requests handed over between shards",
+    "hints refused beside others kept",
+    "writes refused as overloaded",
+    "hints refused as overloaded",
+    "repairs refused as overloaded",
+    "scans ok",
+    "scans that failed",
+    "reads to be explained",
+    "write ids used for another key",
+    "write ids and values used for another key",
+    "write ids refused as reused",
+    "acks of hints lost",
+    "sloppy deletes that found nothing beside hints",
+    "damage on two disks at once",
+    "leaves listed in several messages",
 ];
 
 impl Coverage {

@@ -14,7 +14,7 @@ use driftless_proto::causality::Payload;
 use driftless_proto::{ActorId, BucketId, Conflict, Dot, Header, Key, Siblings, Topology, VersionVector, WriteId};
 use driftless_ring::{ArcIndex, PartitionId};
 
-use super::history::Slot;
+use super::history::{Operation, Slot};
 use super::schedule::Micros;
 
 /// One life of one node.
@@ -177,8 +177,8 @@ impl Observer {
     }
 
     /// All dots under which a write was stamped.
-    pub fn dots_of(&self, id: WriteId) -> impl Iterator<Item = (Dot, &Stamp)> {
-        self.by_write_id.get(&id).into_iter().flatten().map(|dot| (*dot, &self.stamps[dot]))
+    pub fn dots_of(&self, op: &Operation) -> impl Iterator<Item = (Dot, &Stamp)> {
+        self.stamps_as(&op.slot, op.write_id, op.value_hash)
     }
 
     /// All dots of a key.
@@ -187,9 +187,19 @@ impl Observer {
     }
 
     /// Whether a write was stamped by more than one life of a node.
-    pub fn stamped_apart(&self, id: WriteId) -> bool {
-        let lives: BTreeSet<Life> = self.dots_of(id).map(|(_, stamp)| stamp.by).collect();
+    pub fn stamped_apart(&self, op: &Operation) -> bool {
+        let lives: BTreeSet<Life> = self.dots_of(op).map(|(_, stamp)| stamp.by).collect();
         lives.len() > 1
+    }
+
+    fn stamps_as<'a, 'b>(
+        &'a self,
+        slot: &'b Slot,
+        id: WriteId,
+        value_hash: u64,
+    ) -> impl Iterator<Item = (Dot, &'a Stamp)> + use<'a, 'b> {
+        let named = self.by_write_id.get(&id).into_iter().flatten().map(|dot| (*dot, &self.stamps[dot]));
+        named.filter(move |(_, stamp)| stamp.value_hash == value_hash && stamp.slot == *slot)
     }
 
     /// How many dots were stamped.
@@ -212,7 +222,10 @@ impl Observer {
     }
 
     fn stamp(&mut self, dot: Dot, stamp: Stamp) {
-        let again = self.dots_of(stamp.write_id).find(|(_, other)| other.by == stamp.by).map(|(other, _)| other);
+        let again = self
+            .stamps_as(&stamp.slot, stamp.write_id, stamp.value_hash)
+            .find(|(_, other)| other.by == stamp.by)
+            .map(|(other, _)| other);
         if let Some(other) = again
             && stamp.after.get(other).is_some()
         {

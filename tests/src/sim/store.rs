@@ -255,6 +255,17 @@ impl SimStore {
         state
     }
 
+    /// Whether a copy of this key is held for somebody, as the process sees it.
+    pub fn has_hint_of(&self, record: &RecordKey) -> bool {
+        let (mut found, range) = (false, record::all_hints());
+        let memory = &self.0.borrow().memory;
+        let scanned = memory.scan(&range.start[..]..&range.end[..], &mut |key, value| {
+            found |= record::is_hint_of(key, record) && !record::is_marker(&value);
+            if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        scanned.is_ok() && found
+    }
+
     /// How many hints the process sees.
     pub fn hints(&self) -> usize {
         let (mut count, range) = (0, record::all_hints());

@@ -53,7 +53,7 @@ impl World {
             if !self.nodes[node].runs() {
                 return;
             }
-            let turn = self.nodes[node].turn(self.at);
+            let turn = self.nodes[node].turn(self.at, 0);
             self.learn(node);
             let mut synced = None;
             for output in turn.outputs {
@@ -72,7 +72,7 @@ impl World {
             }
             let Some(up_to) = synced else { return };
             self.nodes[node].store.sync_up_to(up_to);
-            self.nodes[node].receive(Input::Synced(up_to));
+            self.nodes[node].receive(Input::Synced(0, up_to));
         }
         self.check(false, "syncs come to an end");
     }
@@ -112,7 +112,7 @@ impl World {
                 let from = self.nodes[index(from)].id;
                 let node = &mut self.nodes[index(to)];
                 let message = Message::from_wire(*wire, node.clock.now(self.at).instant);
-                node.receive(Input::Peer { from, message });
+                node.receive(Input::Peer { from, shard: 0, message });
                 self.turn(index(to));
             }
         }

@@ -19,7 +19,7 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
 fn repeated_stamps(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
     for (id, op) in evidence.history.iter() {
-        let stamps = evidence.observer.dots_of(op.write_id).count();
+        let stamps = evidence.observer.dots_of(op).count();
         if op.kind != Kind::Get && stamps > op.attempts as usize {
             let text = format!("{:?} {id} was stamped {stamps} times in {} attempts", op.kind, op.attempts);
             violations.push(Violation::of("one stamp per attempt", &op.slot, text));
@@ -32,7 +32,7 @@ fn early_stamps(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
     for (id, op) in evidence.history.iter() {
         let Some(seen) = &op.seen else { continue };
-        for (dot, stamp) in evidence.observer.dots_of(op.write_id) {
+        for (dot, stamp) in evidence.observer.dots_of(op) {
             if stamp.after.get(dot).is_some_and(|outline| outline.written_at <= seen.inside.written_at) {
                 let text = format!("{:?} {id} was stamped no later than what its writer had read", op.kind);
                 violations.push(Violation::of("stamps follow reads", &op.slot, text));
