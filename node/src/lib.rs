@@ -19,6 +19,7 @@
 
 #[cfg(feature = "net")]
 pub mod admin;
+pub mod bounds;
 pub mod config;
 pub mod coordinator;
 pub mod engine;

@@ -365,8 +365,8 @@ pub struct Scan {
 pub struct Page {
     /// Keys in token order, each with what is known of it, tombstones included.
     pub entries: Vec<(client::Cursor, Header)>,
-    /// Whether the arc ends here.
-    pub complete: bool,
+    /// How far the replica has walked: nothing of the bucket up to here is missing. `None` at the end of the arc.
+    pub next: Option<client::Cursor>,
 }
 
 /// A message on the wire: deadlines travel as what remains of them.
@@ -381,6 +381,31 @@ pub struct WireMessage {
 enum WireBody {
     Request { remaining_ms: u32, request: Request },
     Reply(Reply),
+}
+
+impl Body {
+    /// Bytes of the values in it: what makes some messages larger than others by orders of magnitude.
+    pub(crate) fn value_bytes(&self) -> usize {
+        match self {
+            Body::Request { request: Request::Merge(merge), .. } => merge.siblings.value_bytes(),
+            Body::Request { request: Request::Write(write), .. } => write.value.as_ref().map_or(0, bytes::Bytes::len),
+            Body::Request { request: Request::Forward(request), .. } => bytes_asked(request),
+            Body::Reply(Reply::State(State::Full(siblings))) => siblings.value_bytes(),
+            Body::Reply(Reply::Stamped(stamped)) => stamped.siblings.value_bytes(),
+            Body::Reply(Reply::Forwarded(client::Response::Read(read))) => {
+                read.siblings.iter().map(|sibling| sibling.value.len()).sum()
+            }
+            Body::Request { .. } | Body::Reply(_) => 0,
+        }
+    }
+}
+
+/// The same of a client's request.
+pub(crate) fn bytes_asked(request: &client::Request) -> usize {
+    match request {
+        client::Request::Put(put) => put.value.len(),
+        _ => 0,
+    }
 }
 
 impl Message {

@@ -131,13 +131,13 @@ pub struct Scan {
     pub r: Option<u8>,
 }
 
-/// A position within a scan: the last key seen.
+/// A position within a scan. Positions are in the order of the keys that come behind them.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Cursor {
-    /// Its token.
+    /// The token at which it is.
     pub token: Token,
-    /// The key.
-    pub key: Key,
+    /// The key that it is behind; `None` is before all keys of the token.
+    pub key: Option<Key>,
 }
 
 /// What a node answers.
@@ -230,7 +230,8 @@ pub struct Deleted {
 /// Some keys of an arc.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Page {
-    /// Keys that have a value, in token order.
+    /// Keys that have a value, in token order. Often fewer than asked for, or none: a page ends where the node has walked
+    /// far enough.
     pub keys: Vec<Key>,
     /// Where to go on; `None` at the end of the arc.
     pub next: Option<Cursor>,

@@ -176,7 +176,7 @@ impl Initiator {
     }
 
     /// The responder answers. Answers to other exchanges and to earlier requests are ignored. *O(2^k)* at most; reads at
-    /// most about twice `ENTRIES_MAX` tokens.
+    /// most about twice `ENTRIES_MAX` tokens, and no more once that is enough.
     pub fn handle_reply(&mut self, now: Micros, local: Local<'_>, reply: Reply) {
         if reply.exchange != self.exchange || reply.step != self.step || !self.waits_for_answer() {
             return;
@@ -373,8 +373,6 @@ impl Initiator {
     /// Compares the keys of the leaves asked for with this side's, as far as the listing goes. The answer is whether it
     /// is one that can be.
     fn compare_listing(&mut self, local: Local<'_>, asked: usize, listing: &Listing) -> Result<bool, Unreadable> {
-        // An answer that ends early must be full, or it could be endless.
-        let full = listing.entries() >= ENTRIES_MAX;
         let (mut theirs, mut read, mut advanced) = (listing.leaves().iter().peekable(), 0, false);
         for _ in 0..asked {
             let Some(&index) = self.leaves.front() else { break };
@@ -384,11 +382,13 @@ impl Initiator {
                 tokens.first = Token(after.0 + 1);
             }
             let listed = theirs.next_if(|leaf| leaf.index() == index);
-            if listing.through < tokens.first || (read >= ENTRIES_MAX && listed.is_some()) {
+            let enough = read >= ENTRIES_MAX || (advanced && local.records.is_enough());
+            if listing.through < tokens.first || (enough && listed.is_some()) {
                 break;
             }
             tokens.last = tokens.last.min(listing.through);
-            if tokens.last != leaf.last && (!full || listed.is_none()) {
+            // Who cannot list a leaf to its end in one answer lists a part of it: the next answer goes on behind that.
+            if tokens.last != leaf.last && listed.is_none_or(|leaf| leaf.entries().next().is_none()) {
                 return Ok(false);
             }
             if let Some(listed) = listed {

@@ -93,7 +93,7 @@ impl Responder {
     }
 
     /// The initiator asks. Requests of other exchanges, and those that a later one has overtaken, are ignored.
-    /// *O(2^k)* at most; reads at most `ENTRIES_MAX` tokens.
+    /// *O(2^k)* at most; reads at most `ENTRIES_MAX` tokens, and no more once that is enough.
     pub fn handle_request(&mut self, now: Micros, local: Local<'_>, request: Request) {
         if self.deadline.is_none() || request.exchange != self.exchange || request.step < self.step {
             return;
@@ -211,7 +211,7 @@ impl Responder {
                 tokens.first = Token(after.0 + 1);
             }
             if Fingerprint::of(self.exchange, leaf) != theirs {
-                if room == 0 {
+                if room == 0 || (!leaves.is_empty() && local.records.is_enough()) {
                     break;
                 }
                 let Ok(listed) = leaf::list(local.records, tokens, room) else {

@@ -13,6 +13,8 @@
 
 use std::time::Duration;
 
+use crate::bounds::TurnBounds;
+
 #[cfg(feature = "net")]
 mod cluster;
 #[cfg(feature = "net")]
@@ -82,6 +84,8 @@ pub struct Limits {
     /// How long a node must have been back before it is given what was held for it. Shorter repairs sooner, and floods a
     /// node that is still starting.
     pub handoff_delay: Duration,
+    /// What one turn of a shard may cost.
+    pub turn: TurnBounds,
 }
 
 /// Bounds and times of anti-entropy, for each shard.
@@ -126,6 +130,7 @@ impl Default for Limits {
             hint_bytes_max: 8 << 30,
             hint_target_bytes_max: 4 << 30,
             handoff_delay: Duration::from_secs(3),
+            turn: TurnBounds::default(),
         }
     }
 }

@@ -19,6 +19,7 @@ use toml::Value;
 use super::error::{ConfigError, closest, read};
 use super::table::parse;
 use super::{AaeLimits, Limits, units};
+use crate::bounds::TurnBounds;
 
 /// Everything one node is told, checked.
 #[derive(Clone, Debug)]
@@ -233,6 +234,7 @@ impl Reader<'_> {
                 repair: self.time("aae.repair")?,
                 scrub_interval: self.time("aae.scrub_interval")?,
             },
+            turn: TurnBounds::default(),
         };
         let store = StoreConfig {
             block_cache: self.parsed("store.block_cache", units::bytes)?,

@@ -362,7 +362,7 @@ impl Coordinator {
         }
     }
 
-    /// Time has passed.
+    /// Time has passed: looks at one request. Call it again while [`Coordinator::poll_timeout`] is due.
     pub(crate) fn handle_timeout(&mut self, now: Now) {
         while let Some(&Reverse((at, id))) = self.timeouts.peek()
             && at <= now.instant
@@ -375,7 +375,7 @@ impl Coordinator {
             open.wakes_at = Instant(u64::MAX);
             open.machine.handle_timeout(now);
             self.look_at_attempts(now, id);
-            self.advance(now, id);
+            return self.advance(now, id);
         }
     }
 

@@ -1,5 +1,7 @@
 //! From what a machine found out to what a client is told.
 
+use std::collections::BTreeSet;
+
 use driftless_proto::causality::Payload;
 use driftless_proto::client::{Basis, Deleted, Explanation, Read, ReplicaAnswer, Response, Sibling, Stored};
 use driftless_proto::{
@@ -113,13 +115,8 @@ impl Responder<'_> {
 
 /// The values that a client sees: two stamps of one write, same id and same value, are one to it.
 fn shown(siblings: &Siblings) -> Vec<&Version> {
-    let mut shown: Vec<&Version> = Vec::with_capacity(siblings.live().len());
-    for version in siblings.values() {
-        if !shown.iter().any(|other| other.write_id == version.write_id && other.value == version.value) {
-            shown.push(version);
-        }
-    }
-    shown
+    let mut seen = BTreeSet::new();
+    siblings.values().filter(|version| seen.insert((version.write_id, &version.value))).collect()
 }
 
 /// A state in one line: what was seen, and which dots are live (`†` marks a tombstone).

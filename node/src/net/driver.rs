@@ -1,11 +1,12 @@
 //! One shard's loop around its [`Engine`]: decode, call, encode, sleep. No branch in here decides anything about data.
 //!
 //! ```text
-//! sleep until there is something ─▶ let the readers run ─▶ give everything that arrived to the engine
+//! sleep until there is something ─▶ let the readers run ─▶ give what arrived to the engine, as much as a turn takes
 //!      ▲                                                        │ commit once
 //!      └── writers, each in one write ◀── encode every output ◀─┘
 //! ```
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -27,7 +28,8 @@ pub(crate) struct Driver<S: Store> {
     /// On one shard.
     detection: Option<Detection>,
     notes: UnboundedReceiver<Note>,
-    inputs: Vec<Input>,
+    /// What has arrived and was not given to the engine yet.
+    inputs: VecDeque<Input>,
     /// When housekeeping is due.
     tick: Instant,
     /// When `Returns` forget.
@@ -51,7 +53,7 @@ impl<S: Store> Driver<S> {
             engine,
             detection,
             notes,
-            inputs: Vec::new(),
+            inputs: VecDeque::new(),
             tick: Instant::default(),
             aging: Instant::default(),
             stopping: None,
@@ -97,12 +99,15 @@ impl<S: Store> Driver<S> {
     }
 
     fn turn(&mut self, now: Now) {
-        let mut inputs = std::mem::take(&mut self.inputs);
-        self.local.take(&mut inputs);
-        for input in inputs.drain(..) {
+        self.local.take(&mut self.inputs);
+        while !self.engine.is_full()
+            && let Some(input) = self.inputs.pop_front()
+        {
             self.input(now, input);
         }
-        self.inputs = inputs;
+        if !self.inputs.is_empty() {
+            self.local.wake.set();
+        }
         if let Some(detection) = &mut self.detection {
             detection.turn(now, &self.local);
             for finding in detection.take_changes() {
@@ -230,7 +235,7 @@ impl<S: Store> Driver<S> {
         let Some(until) = self.stopping else { return false };
         let overdue = now >= until;
         let shared = &self.local.shared;
-        if !self.drained && (overdue || (self.local.pending.get() == 0 && !self.local.has_input())) {
+        if !self.drained && (overdue || (self.local.pending.get() == 0 && self.inputs.is_empty() && !self.local.has_input())) {
             self.drained = true;
             shared.drained.fetch_add(1, Ordering::SeqCst);
         }

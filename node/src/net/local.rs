@@ -1,7 +1,7 @@
 //! What the tasks of one shard share. All of them run on one thread, so there is no lock in here.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::time::Instant;
 pub(crate) struct Local {
     pub(crate) shared: Arc<Shared>,
     pub(crate) shard: u16,
-    inbox: RefCell<Vec<Input>>,
+    inbox: RefCell<VecDeque<Input>>,
     /// Wakes the driver.
     pub(crate) wake: Signal,
     pub(crate) clients: RefCell<HashMap<u64, Rc<Client>>>,
@@ -86,14 +86,13 @@ impl Local {
 
     /// Leaves something for the driver.
     pub(crate) fn push(&self, input: Input) {
-        self.inbox.borrow_mut().push(input);
+        self.inbox.borrow_mut().push_back(input);
         self.wake.set();
     }
 
-    /// Swaps what has arrived with an empty vector, so that both keep their capacity.
-    pub(crate) fn take(&self, empty: &mut Vec<Input>) {
-        debug_assert!(empty.is_empty(), "inputs must not be mixed with earlier ones");
-        std::mem::swap(&mut *self.inbox.borrow_mut(), empty);
+    /// Adds what has arrived; both keep their capacity.
+    pub(crate) fn take(&self, inputs: &mut VecDeque<Input>) {
+        inputs.append(&mut self.inbox.borrow_mut());
     }
 
     pub(crate) fn has_input(&self) -> bool {

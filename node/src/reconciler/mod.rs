@@ -99,6 +99,9 @@ pub struct PartitionFigures {
 pub(crate) struct Reconciler {
     topology: Arc<Topology>,
     limits: AaeLimits,
+    /// What one step may read, and what repairs of this turn still may.
+    step_bytes: usize,
+    bytes_left: usize,
     metrics: Arc<Metrics>,
     ids: RequestIds,
     rng: StdRng,
@@ -160,6 +163,7 @@ impl Reconciler {
         node: NodeId,
         topology: Arc<Topology>,
         limits: AaeLimits,
+        step_bytes: usize,
         metrics: Arc<Metrics>,
         replica: &Replica<S>,
         now: Now,
@@ -172,6 +176,8 @@ impl Reconciler {
             budget: Budget::new(limits.bytes_per_second, now.instant),
             topology,
             limits,
+            step_bytes,
+            bytes_left: step_bytes,
             metrics,
             rng,
             begun: BTreeMap::new(),
@@ -311,6 +317,11 @@ impl Reconciler {
         for (from, exchange) in answering {
             self.end_answering(from, exchange);
         }
+    }
+
+    /// The engine's next turn begins.
+    pub(crate) fn begin_turn(&mut self) {
+        self.bytes_left = self.step_bytes;
     }
 
     /// How things stand.
@@ -522,8 +533,11 @@ impl Reconciler {
         self.metrics.aae_exchanges.inc();
         self.metrics.aae_exchanges_different.inc_by(u64::from(report.keys_differing > 0));
         self.rounds.equal(now.instant, peer, partition);
-        let mut reported = 0;
+        let (mut reported, read_before) = (0, view.replica.bytes_read());
         for token in self.rounds.differed(peer, partition, found).into_iter().take(STUBBORN_LOOKED_AT_MAX) {
+            if view.replica.bytes_read() - read_before >= self.step_bytes {
+                break;
+            }
             let states = match view.replica.states_at(partition.n, token) {
                 Ok(states) => states,
                 Err(error) => return self.fail(error),
@@ -671,7 +685,8 @@ impl Reconciler {
     }
 
     fn send_repairs<S: Store>(&mut self, now: Now, view: &View<'_, S>) {
-        while self.repairs.has_room()
+        while self.bytes_left > 0
+            && self.repairs.has_room()
             && self.repairs.ready_at().is_some_and(|at| at <= now.instant)
             && self.budget.is_open(now.instant, view.pressed)
         {
@@ -685,6 +700,7 @@ impl Reconciler {
             self.metrics.aae_keys_sent.inc();
             self.metrics.aae_bytes.inc_by(bytes as u64);
             self.budget.spend(bytes.max(KEY_COST));
+            self.bytes_left = self.bytes_left.saturating_sub(bytes);
             let merge = Merge { bucket, key, siblings, hint_for: None, purpose: Purpose::AntiEntropy };
             self.ask(now, to, Request::Merge(merge), Asked::Merge { of: to, role, bytes });
         }
@@ -884,7 +900,7 @@ const UNDER_WAY_MAX: u64 = 64;
 /// Keys of a partition that are watched for becoming equal.
 const STUBBORN_MAX: usize = 1000;
 
-/// Keys of an exchange that are read to see whether they have changed since they differed last.
+/// Keys of an exchange that are read to see whether they have changed since they differed last; fewer if they are large.
 const STUBBORN_LOOKED_AT_MAX: usize = 64;
 
 /// Keys that do not become equal are reported a few at a time: what ails one ails all.

@@ -215,5 +215,6 @@ impl<S: Store> Replica<S> {
 /// The others have as long as so many attempts of a coordinator.
 const PATIENCE_ATTEMPTS: u32 = 20;
 
-/// Records that the others are asked for at once.
-const ASKED_MAX: usize = 64;
+/// Records that the others are asked for at once: each of them may bring a state as large as a state can be, so many times
+/// as there are others.
+const ASKED_MAX: usize = 8;

@@ -20,10 +20,12 @@ mod damage;
 mod headers;
 mod hints;
 mod holdings;
+mod metered;
 #[cfg(feature = "planted-bugs")]
 mod mistakes;
 mod owing;
 pub mod record;
+mod scanning;
 mod stamp;
 pub mod store;
 mod stored;
@@ -31,11 +33,9 @@ mod trees;
 mod turn;
 
 use std::collections::VecDeque;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use driftless_proto::client::Cursor;
 use driftless_proto::{
     ActorId, BucketDefinition, BucketId, Conflict, Context, Durability, Header, Key, Refusal, Siblings, Topology,
     VersionVector,
@@ -48,13 +48,14 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::config::Limits;
 use crate::engine::EngineConfig;
 use crate::metrics::Metrics;
-use crate::peer::{Merge, Page, Purpose, Read, Reply, Request, RequestId, Scan, Stamped, State, Want, Write};
+use crate::peer::{Merge, Purpose, Read, Reply, Request, RequestId, Scan, Stamped, State, Want, Write};
 use crate::planted::{Bug, Planted};
 use crate::time::{Instant, Now};
 
 use damage::Damage;
 use headers::HeaderCache;
 use hints::Hints;
+use metered::Metered;
 use owing::Role;
 pub(crate) use owing::{HintPage, Owed};
 use record::RecordKey;
@@ -88,13 +89,15 @@ pub(crate) struct Replica<S> {
     topology: Arc<Topology>,
     limits: Limits,
     metrics: Arc<Metrics>,
-    store: S,
+    store: Metered<S>,
     actors: Actors,
     write_ids: WriteIds,
     headers: HeaderCache,
     trees: Trees,
     hints: Hints,
     damage: Damage,
+    /// Who waits for a page of a scan.
+    scans: VecDeque<(NodeId, RequestId, Scan)>,
     turn: Turn,
     /// Answers that wait for a sync, oldest batch first.
     after_sync: VecDeque<(BatchSeq, NodeId, RequestId, Reply)>,
@@ -127,7 +130,8 @@ impl<S: Store> Replica<S> {
         let mine = |partition: &PartitionId| topology.shard_of(*node, *partition) == *shard;
         let owned = topology.ring().owned(*node).filter(mine);
         let (partitions, scrub) = (topology.ring().partitions(), limits.aae.scrub_interval);
-        let trees = Trees::new(partitions, owned, scrub, now.instant, StdRng::from_rng(&mut rng), metrics);
+        let trees_rng = StdRng::from_rng(&mut rng);
+        let trees = Trees::new(partitions, owned, limits.turn, scrub, now.instant, trees_rng, metrics);
         let (hints, unreadable) = match Hints::new(config, &store, now.instant) {
             Ok(hints) => (hints, None),
             Err(error) => (Hints::none(config, now.instant), Some(Output::Halt(error.to_string()))),
@@ -149,6 +153,7 @@ impl<S: Store> Replica<S> {
             trees,
             hints,
             damage: Damage::new(limits.attempt_timeout),
+            scans: VecDeque::new(),
             turn: Turn::default(),
             after_sync: VecDeque::new(),
             applied: BatchSeq(0),
@@ -161,7 +166,7 @@ impl<S: Store> Replica<S> {
             limits: limits.clone(),
             metrics: metrics.clone(),
             planted: *planted,
-            store,
+            store: Metered::new(store),
         }
     }
 
@@ -172,20 +177,28 @@ impl<S: Store> Replica<S> {
             Request::Write(write) => self.write(now, from, id, write),
             Request::Merge(merge) => self.merge(from, id, merge),
             Request::Read(read) => self.read(from, id, read),
-            Request::Scan(scan) => self.scan(from, id, scan),
+            Request::Scan(scan) => self.line_up(from, id, scan),
             Request::Owe(owe) => self.owe(&owe),
             Request::Forward(_) | Request::Ping | Request::Exchange(_) => {
                 unreachable!("the engine does not give these to the replica")
             }
         };
         match outcome {
-            Ok(()) => {}
             Err(Trouble::Refused(_)) if unanswered => {}
+            Err(Trouble::Store(error)) if unanswered => self.fail(error),
+            outcome => self.conclude(from, id, outcome),
+        }
+    }
+
+    /// Answers a request that could not be done.
+    fn conclude(&mut self, from: NodeId, id: RequestId, outcome: Result<(), Trouble>) {
+        match outcome {
+            Ok(()) => {}
             Err(Trouble::Refused(refusal)) => self.reply(from, id, Reply::Refused(refusal)),
             Err(Trouble::Store(error)) => {
                 let damaged = matches!(error, StoreError::Damaged { .. });
                 self.fail(error);
-                if damaged && !unanswered {
+                if damaged {
                     self.reply(from, id, Reply::Refused(Refusal::Damaged));
                 }
             }
@@ -307,12 +320,22 @@ impl<S: Store> Replica<S> {
 
     /// The store underneath.
     pub(crate) fn store(&self) -> &S {
-        &self.store
+        self.store.inner()
     }
 
     /// The store underneath.
     pub(crate) fn store_mut(&mut self) -> &mut S {
-        &mut self.store
+        self.store.inner_mut()
+    }
+
+    /// Bytes read from it since the turn began.
+    pub(crate) fn bytes_read(&self) -> usize {
+        self.store.read()
+    }
+
+    /// The next turn begins.
+    pub(crate) fn begin_turn(&self) {
+        self.store.begin_turn();
     }
 
     fn write(&mut self, now: Now, from: NodeId, id: RequestId, write: Write) -> Result<(), Trouble> {
@@ -489,46 +512,6 @@ impl<S: Store> Replica<S> {
             self.reply_once(durability, from, id, reply);
         }
         Ok(())
-    }
-
-    fn scan(&mut self, from: NodeId, id: RequestId, scan: Scan) -> Result<(), Trouble> {
-        let bucket = self.topology.bucket(scan.bucket).ok_or(Refusal::NoSuchBucket)?;
-        let partition = PartitionId { n: bucket.quorum.n(), arc: scan.arc };
-        if !self.topology.ring().owns(self.node, partition) {
-            return Err(self.not_owner());
-        }
-        let limit = scan.limit.clamp(1, self.limits.scan_limit_max) as usize;
-        let mut range = record::arc_range(partition, self.topology.ring().partitions());
-        if let Some(after) = &scan.after {
-            range.start =
-                range.start.max(RecordKey::new(partition.n, after.token, scan.bucket, &after.key).successor());
-        }
-        let (mut entries, mut complete, mut corrupt) = (Vec::new(), true, None);
-        self.store.scan(&range.start[..]..&range.end[..], &mut |key, value| {
-            if entries.len() == limit {
-                complete = false;
-                return ControlFlow::Break(());
-            }
-            match record::decode_entry(key, &value) {
-                Ok(entry) if entry.bucket == scan.bucket => {
-                    entries.push((Cursor { token: entry.token, key: entry.key }, entry.header));
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    corrupt = Some(error.in_record(key));
-                    return ControlFlow::Break(());
-                }
-            }
-            ControlFlow::Continue(())
-        })?;
-        match corrupt {
-            Some(error) => Err(error.into()),
-            None => {
-                // A scan reads what has been applied, so it need not wait for this turn's batch.
-                self.reply(from, id, Reply::Page(Page { entries, complete }));
-                Ok(())
-            }
-        }
     }
 
     /// Applies the bucket's conflict policy to a merged state.

@@ -106,8 +106,8 @@ impl<S: Store> Replica<S> {
         Ok(())
     }
 
-    /// Some of what is held for a target, as applied: up to [`PAGE_HINTS`] keys, and values of [`PAGE_BYTES`] or one
-    /// key more.
+    /// Some of what is held for a target, as applied: up to [`PAGE_HINTS`] keys, and a step's worth of bytes or one key
+    /// more. What a marker refers to counts, not the marker.
     pub(crate) fn hints_for(&mut self, target: NodeId, from: Option<Vec<u8>>) -> Option<HintPage> {
         match self.read_hints(target, from) {
             Ok(page) => Some(page),
@@ -375,19 +375,25 @@ impl<S: Store> Replica<S> {
     }
 
     fn read_hints(&mut self, target: NodeId, from: Option<Vec<u8>>) -> Result<HintPage, StoreError> {
-        let (mut found, mut bytes) = (Vec::new(), 0);
+        let (bytes_max, mut found, mut bytes) = (self.limits.turn.step_bytes, Vec::new(), 0);
         let next = self.hints.visit(&self.store, target, from, PAGE_HINTS, &mut |key, value| {
             bytes += value.len();
             found.push((key, value));
-            if bytes >= PAGE_BYTES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if bytes >= bytes_max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
-        let mut owed = Vec::with_capacity(found.len());
-        for (hint, value) in found {
+        let (read_before, mut owed) = (self.bytes_read(), Vec::with_capacity(found.len()));
+        let mut found = found.into_iter();
+        while let Some((hint, value)) = found.next() {
             match self.owed(&hint, value) {
                 Ok(state) => owed.push(state),
                 // What a marker owes is not known until the record is restored; the marker stays.
                 Err(error @ StoreError::Damaged { .. }) => self.fail(error),
                 Err(error) => return Err(error),
+            }
+            if self.bytes_read() - read_before >= bytes_max
+                && let Some((hint, _)) = found.next()
+            {
+                return Ok(HintPage { owed, next: Some(hint.to_bytes().to_vec()) });
             }
         }
         Ok(HintPage { owed, next })
@@ -480,6 +486,3 @@ impl<S: Store> Replica<S> {
 
 /// Hints looked at in one go.
 const PAGE_HINTS: usize = 64;
-
-/// Bytes of them, after which no more are looked at.
-const PAGE_BYTES: usize = 256 << 10;

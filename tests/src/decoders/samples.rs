@@ -99,7 +99,7 @@ fn partition() -> PartitionId {
 }
 
 fn cursor() -> client::Cursor {
-    client::Cursor { token: Token(u64::MAX / 3), key: key() }
+    client::Cursor { token: Token(u64::MAX / 3), key: Some(key()) }
 }
 
 /// What an operator tells anti-entropy.
@@ -369,12 +369,13 @@ pub fn replica_states() -> Vec<State> {
 
 /// What nodes answer each other.
 pub fn peer_replies() -> Vec<Reply> {
-    let entries = states().iter().map(|state| (cursor(), state.header())).collect();
+    let entries: Vec<_> = states().iter().map(|state| (cursor(), state.header())).collect();
     let mut all = vec![
         Reply::Stamped(Stamped { dot: Dot::new(ActorId(0xa), 1), siblings: states().swap_remove(1) }),
         Reply::Covered(Covered { siblings: states().swap_remove(1), values: 2 }),
         Reply::Acked,
-        Reply::Page(Page { entries, complete: true }),
+        Reply::Page(Page { entries: entries.clone(), next: None }),
+        Reply::Page(Page { entries, next: Some(client::Cursor { token: Token(9), key: None }) }),
         Reply::Lost,
         Reply::Pong,
     ];

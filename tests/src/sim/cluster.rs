@@ -4,12 +4,13 @@
 //!
 //! A turn feeds what has arrived, commits once, and drains the outputs; nothing else ever calls an engine.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use driftless_antientropy::{Held, Tree};
+use driftless_node::bounds::TurnBounds;
 use driftless_node::config::{AaeLimits, Limits};
 use driftless_node::engine::{ClientTag, Engine, EngineConfig, Output};
 use driftless_node::liveness::Liveness;
@@ -66,7 +67,7 @@ pub struct Node {
     clocks: Option<Clocks>,
     /// What the engine is told of a peer, whatever the detector thinks.
     misjudged: BTreeMap<NodeId, Liveness>,
-    inbox: Vec<Input>,
+    inbox: VecDeque<Input>,
 }
 
 /// Whose disk a process finds when it starts.
@@ -140,6 +141,10 @@ pub struct Turn {
     pub opinions: Vec<(NodeId, Liveness)>,
     /// Whether it has found its own clock to be off.
     pub found_clock_off: bool,
+    /// Inputs that it has not been given.
+    pub left: usize,
+    /// Bytes that it has read from its store, and those of the largest record among them.
+    pub read: (usize, usize),
 }
 
 impl Node {
@@ -163,7 +168,7 @@ impl Node {
             detector: None,
             clocks: None,
             misjudged: BTreeMap::new(),
-            inbox: Vec::new(),
+            inbox: VecDeque::new(),
         }
     }
 
@@ -231,7 +236,7 @@ impl Node {
     /// Puts something into the inbox; a process that is down never learns of it.
     pub fn receive(&mut self, input: Input) {
         if self.runs() {
-            self.inbox.push(input);
+            self.inbox.push_back(input);
         }
     }
 
@@ -243,7 +248,10 @@ impl Node {
             return turn;
         };
         let now = self.clock.now(at);
-        for input in self.inbox.drain(..) {
+        self.store.take_reads();
+        while !engine.is_full()
+            && let Some(input) = self.inbox.pop_front()
+        {
             match input {
                 Input::Client { from, deadline, request } => engine.handle_client(now, from, deadline, request),
                 Input::Peer { from, message } => {
@@ -296,6 +304,8 @@ impl Node {
             engine.handle_timeout(now);
         }
         engine.commit(now);
+        turn.left = self.inbox.len();
+        turn.read = self.store.take_reads();
         turn.outputs = std::iter::from_fn(|| engine.poll_output()).collect();
         turn
     }
@@ -347,6 +357,14 @@ pub fn topology(nodes: usize) -> Topology {
     Topology::new("sim", ring.expect("three or more members"), buckets.into()).expect("classes 1 and 3 exist")
 }
 
+/// What one turn of an engine may cost: in some worlds so little that one input may be enough.
+pub fn turn_bounds(profile: &Profile) -> TurnBounds {
+    match profile.turn_bytes {
+        None => TurnBounds::default(),
+        Some(bytes) => TurnBounds { inputs: 4, bytes, step_records: 2, step_bytes: bytes / 4 },
+    }
+}
+
 /// Bounds and times of the engines of a world.
 pub fn limits(profile: &Profile) -> Limits {
     Limits {
@@ -357,6 +375,7 @@ pub fn limits(profile: &Profile) -> Limits {
         deadline_max: Duration::from_secs(10),
         buffered_sync_interval: Duration::from_millis(100),
         handoff_delay: Duration::from_micros(profile.handoff_delay),
+        turn: turn_bounds(profile),
         aae: AaeLimits {
             interval: match profile.healing {
                 Healing::Reads => Duration::from_secs(1_000_000),

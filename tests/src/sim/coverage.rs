@@ -63,6 +63,7 @@ pub const REQUIRED: &[&str] = &[
     "trees rebuilt",
     "damaged records healed",
     "halts",
+    "turns that left something to the next",
     "syncs failed",
     "applies failed",
     "reads failed",

@@ -43,6 +43,8 @@ pub struct Profile {
     pub latency: (Micros, Micros),
     /// Longest wait of an input for its node's next turn: the longer, the larger the batches.
     pub turn: Micros,
+    /// Bytes that a turn takes in or reads before it is full; `None` is what real nodes take, and never full.
+    pub turn_bytes: Option<usize>,
     /// Duration of a sync, for each node.
     pub sync: Vec<(Micros, Micros)>,
     /// Chance that a node which has just applied a batch will crash within 20 ms.
@@ -138,6 +140,7 @@ impl Profile {
             // With a wide range messages overtake each other, and what one replica has may long be missing on others.
             latency: [(100, 900), (100, 900), (200, 8_000), (200, 60_000)][rng.random_range(0..4)],
             turn: if harsh { rng.random_range(50..6_000) } else { rng.random_range(10..400) },
+            turn_bytes: None,
             sync: (0..nodes).map(|_| sync_range(regime, rng)).collect(),
             crash_after_batch: if harsh && faults.crashes { rng.random_range(0.002..0.05) } else { 0.0 },
             header_cache_bytes: [0, 512, 4_096, 1 << 20][rng.random_range(0..4)],
@@ -158,7 +161,8 @@ impl Profile {
             damage: [None, None, Some(Damage::Some), Some(Damage::All)][rng.random_range(0..4)],
             faults,
         };
-        if profile.nodes > 3 && rng.random_bool(0.5) { profile.of_fallbacks(rng) } else { profile }
+        let profile = if profile.nodes > 3 && rng.random_bool(0.5) { profile.of_fallbacks(rng) } else { profile };
+        Profile { turn_bytes: [None, Some(64), Some(4_096)][rng.random_range(0..3)], ..profile }
     }
 
     /// Everybody wants the same few keys, at nodes that often cannot reach their primaries: nearly all that happens

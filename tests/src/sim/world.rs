@@ -330,8 +330,9 @@ impl World {
         let now = self.schedule.now();
         let rots = self.rotting.as_ref().is_some_and(|(rots, _)| *rots == node);
         let set_apart = if rots { self.nodes[node].damaged() } else { Vec::new() };
-        let Turn { outputs, datagrams, opinions, found_clock_off } = self.nodes[node].turn(now);
+        let Turn { outputs, datagrams, opinions, found_clock_off, left, read } = self.nodes[node].turn(now);
         self.coverage.add("clocks found off", found_clock_off.into());
+        self.judge_turn(node, left, read);
         let life = (node, self.nodes[node].life);
         let mut halted = None;
         let log = self.nodes[node].store.take_log();
@@ -370,6 +371,19 @@ impl World {
             return;
         }
         self.plan_timer(node);
+    }
+
+    /// A turn ends, whatever is asked and whatever is stored.
+    fn judge_turn(&mut self, node: usize, left: usize, (read, largest): (usize, usize)) {
+        let most = cluster::turn_bounds(&self.profile).bytes_read_max(largest);
+        if read > most {
+            let text = format!("n{node} read {read} bytes in one turn, {largest} at once; at most {most} are right");
+            self.violations.push(Violation::general("bounded turns", text));
+        }
+        if left > 0 {
+            self.coverage.add("turns that left something to the next", 1);
+            self.plan_turn(node);
+        }
     }
 
     fn plan_timer(&mut self, node: usize) {
