@@ -27,6 +27,7 @@ use crate::peer::{self, Body, Lane, Message, Reply, Request, RequestId, RequestI
 use crate::planted::Planted;
 use crate::pressure::{Kind, Pressure};
 use crate::reconciler::{self, Figures, Reconciler, View};
+use crate::replica::record::RecordKey;
 use crate::replica::store::{BatchSeq, Store};
 use crate::replica::{self, Replica};
 use crate::time::{Instant, Now};
@@ -132,16 +133,8 @@ impl<S: Store> Engine<S> {
         let deliveries = StdRng::from_rng(&mut rng);
         let handoff = Handoff::new(node, topology.clone(), &limits, metrics.clone(), deliveries, planted);
         let (aae, aae_rng, bounds) = (limits.aae.clone(), StdRng::from_rng(&mut rng), limits.turn);
-        let reconciler = Reconciler::new(
-            node,
-            topology.clone(),
-            aae,
-            bounds.step_bytes,
-            metrics.clone(),
-            &replica,
-            now,
-            aae_rng,
-        );
+        let reconciler =
+            Reconciler::new(node, topology.clone(), aae, bounds.step_bytes, metrics.clone(), &replica, now, aae_rng);
         let coordinator = Coordinator::new(node, topology.clone(), context_keys, limits, metrics.clone(), rng, planted);
         let ring_version = topology.ring().version().0;
         let mut engine = Engine {
@@ -173,6 +166,13 @@ impl<S: Store> Engine<S> {
     pub fn handle_client(&mut self, now: Now, from: ClientTag, deadline: Instant, request: client::Request) {
         self.inputs += 1;
         self.bytes_taken += peer::bytes_asked(&request);
+        if let client::Request::Restore(restore) = &request
+            && restore.accept_loss
+            && !self.replica.is_damaged(restore.bucket, &restore.key)
+        {
+            let response = Response::Restored(client::Restored { was_damaged: false, answered: 0 });
+            return self.outputs.push_back(Output::Reply { to: from, response });
+        }
         let kind = match &request {
             client::Request::Get(_) => Some(Kind::Read),
             client::Request::Put(_) | client::Request::Delete(_) => Some(Kind::Write),
@@ -346,6 +346,14 @@ impl<S: Store> Engine<S> {
     /// The records that are damaged and not restored yet, by their keys in the store.
     pub fn damaged(&self) -> impl Iterator<Item = &[u8]> {
         self.replica.damaged()
+    }
+
+    /// So many of them as keys of clients, and how many there are.
+    pub fn damaged_keys(&self, most: usize) -> client::DamagedKeys {
+        let name = |record: &[u8]| RecordKey::from_stored(record.to_vec()).bucket_and_key().ok();
+        let keys = self.damaged().take(most).filter_map(name);
+        let keys = keys.map(|(bucket, key)| client::DamagedKey { bucket, key }).collect();
+        client::DamagedKeys { keys, count: self.damaged().count() as u64 }
     }
 
     /// Requests that this shard coordinates now.

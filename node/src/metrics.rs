@@ -37,6 +37,10 @@ pub struct Metrics {
     pub hints_damaged: Counter,
     /// Records found damaged, and set apart until they are restored.
     pub records_damaged: Counter,
+    /// Records that are damaged now.
+    pub records_damaged_now: Gauge,
+    /// Damaged records replaced by what others held because an operator accepted the loss.
+    pub losses_accepted: Counter,
     /// Records restored from other replicas.
     pub records_mended: Counter,
     /// Times that a connected peer could not be counted on any more: the detector or late answers spoke against it.
@@ -213,6 +217,7 @@ impl Metrics {
             ("hints_damaged", "Hints found damaged, and given up", &self.hints_damaged),
             ("records_damaged", "Records found damaged", &self.records_damaged),
             ("records_mended", "Damaged records restored from other replicas", &self.records_mended),
+            ("losses_accepted", "Damaged records replaced though something may be lost", &self.losses_accepted),
             ("peers_doubted", "Peers that could not be counted on any more", &self.peers_doubted),
             ("read_repairs", "Merged states sent to replicas that lacked something", &self.read_repairs),
             ("write_backs", "Strict reads that wrote back before they answered", &self.write_backs),
@@ -274,6 +279,7 @@ impl Metrics {
                 "Time since the round that is longest ago, over all peers and partitions",
                 &self.aae_last_round_age,
             ),
+            ("records_damaged_now", "Records that are damaged and not restored yet", &self.records_damaged_now),
             ("requests_open", "Requests being coordinated", &self.requests_open),
             ("peers_connected", "Connected peers", &self.peers_connected),
         ];

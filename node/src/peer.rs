@@ -306,6 +306,8 @@ pub enum Purpose {
     AntiEntropy,
     /// The node's own record was damaged, and this is what the others hold. Only from a node to itself.
     Mend,
+    /// The same, from as many as there are: an operator accepts what is lost by that. Only from a node to itself.
+    Restore,
 }
 
 impl Purpose {

@@ -159,7 +159,7 @@ impl Planted {
             Purpose::ReadRepair => self.is(Bug::RepairReplaces),
             Purpose::Handoff => self.is(Bug::HandoffOverwrites),
             Purpose::AntiEntropy => self.is(Bug::ExchangeReplaces),
-            Purpose::Mend => false,
+            Purpose::Mend | Purpose::Restore => false,
         }
     }
 

@@ -60,6 +60,10 @@ pub enum Request {
     Hints,
     /// Anti-entropy: how it stands, or what it shall do.
     Aae(AaeCommand),
+    /// The keys whose records are damaged on the node.
+    Damaged,
+    /// Put what the other owners hold in place of a record that is damaged on the node.
+    Restore(Restore),
 }
 
 /// Read a key.
@@ -160,6 +164,10 @@ pub enum Response {
     Hints(Vec<HintsFor>),
     /// To [`Request::Aae`], whatever was told.
     Aae(Box<AaeStatus>),
+    /// To [`Request::Damaged`].
+    Damaged(DamagedKeys),
+    /// To [`Request::Restore`].
+    Restored(Restored),
     /// The request did not succeed.
     Failed(Failure),
 }
@@ -353,6 +361,45 @@ pub enum AaeCommand {
     Resume,
 }
 
+/// The records that are damaged on one node and not restored yet; up to a second old.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct DamagedKeys {
+    /// Some of them, in the order of bucket and key.
+    pub keys: Vec<DamagedKey>,
+    /// How many there are.
+    pub count: u64,
+}
+
+/// A record that is not what was written.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct DamagedKey {
+    /// Its bucket.
+    pub bucket: BucketId,
+    /// Its key.
+    pub key: Key,
+}
+
+/// Put what the other owners hold of a key, perhaps nothing, in place of its record on the node that is asked, if that is
+/// damaged. What only the damaged record held is lost, acknowledged writes and deletes among it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Restore {
+    /// Bucket.
+    pub bucket: BucketId,
+    /// Key.
+    pub key: Key,
+    /// That this is known; refused without.
+    pub accept_loss: bool,
+}
+
+/// What became of that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Restored {
+    /// Whether the record was damaged; if not, nothing was done.
+    pub was_damaged: bool,
+    /// How many other owners have said what they hold.
+    pub answered: u8,
+}
+
 /// How anti-entropy stands on one node; up to a second old.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct AaeStatus {
@@ -399,7 +446,7 @@ impl Basis {
 impl Request {
     /// Whether repeating the request can never change anything.
     pub fn is_read(&self) -> bool {
-        !matches!(self, Request::Put(_) | Request::Delete(_))
+        !matches!(self, Request::Put(_) | Request::Delete(_) | Request::Restore(_))
     }
 
     /// Bytes of the value that it carries, which is nearly all of a long request.

@@ -16,6 +16,7 @@ mod plan;
 mod put;
 mod quorum;
 mod respond;
+mod salvage;
 mod scan;
 mod start;
 
@@ -43,6 +44,7 @@ use get::{Demand, Get, Testimony};
 use pace::{HedgeBudget, Pace, Work};
 use plan::Plan;
 use put::Put;
+use salvage::Salvage;
 use scan::Scan;
 use start::tombstone;
 
@@ -161,6 +163,7 @@ enum Machine {
     Get(Get),
     Scan(Scan),
     Forward(Forward),
+    Salvage(Salvage),
 }
 
 /// What was asked, as far as the answer needs it.
@@ -307,6 +310,7 @@ impl Coordinator {
             Machine::Get(get) => get.handle_reply(now, from, reply),
             Machine::Scan(scan) => scan.handle_reply(from, reply),
             Machine::Forward(forward) => forward.handle_reply(from, reply),
+            Machine::Salvage(salvage) => salvage.handle_reply(from, reply),
         }
         self.advance(now, id);
     }
@@ -345,6 +349,7 @@ impl Coordinator {
                     Machine::Get(get) => get.handle_lost(peer),
                     Machine::Scan(scan) => scan.handle_lost(peer),
                     Machine::Forward(forward) => forward.handle_lost(peer),
+                    Machine::Salvage(salvage) => salvage.handle_lost(peer),
                 }
             }
             self.advance(now, id);
@@ -396,7 +401,10 @@ impl Coordinator {
         for Attempt { to, work, since, .. } in open.attempts.extract_if(.., is_overdue) {
             self.pace.observe(to, work, now.instant.since(since));
             open.machine.handle_overdue(to);
-            self.outputs.push_back(Output::Overdue(to));
+            // A page waits in line behind everything else there is to do: that says nothing against the node.
+            if work != Work::Scan {
+                self.outputs.push_back(Output::Overdue(to));
+            }
         }
     }
 
@@ -588,7 +596,7 @@ impl Machine {
             Machine::Put(put) => put.handle_late(node),
             Machine::Get(get) => get.handle_late(node),
             Machine::Scan(scan) => scan.handle_late(node),
-            Machine::Forward(_) => false,
+            Machine::Forward(_) | Machine::Salvage(_) => false,
         }
     }
 
@@ -598,7 +606,7 @@ impl Machine {
             Machine::Get(get) => get.handle_overdue(node),
             Machine::Scan(scan) => scan.handle_overdue(node),
             // It may be stamped there: only the end of the connection or of the time tells.
-            Machine::Forward(_) => {}
+            Machine::Forward(_) | Machine::Salvage(_) => {}
         }
     }
 
@@ -608,6 +616,7 @@ impl Machine {
             Machine::Get(get) => get.handle_timeout(now),
             Machine::Scan(scan) => scan.handle_timeout(now),
             Machine::Forward(forward) => forward.handle_timeout(now),
+            Machine::Salvage(salvage) => salvage.handle_timeout(now),
         }
     }
 
@@ -617,6 +626,7 @@ impl Machine {
             Machine::Get(get) => get.is_waited_for(),
             Machine::Scan(scan) => scan.is_waited_for(),
             Machine::Forward(forward) => forward.is_waited_for(),
+            Machine::Salvage(salvage) => salvage.is_waited_for(),
         }
     }
 
@@ -626,6 +636,7 @@ impl Machine {
             Machine::Get(get) => get.poll_action(),
             Machine::Scan(scan) => scan.poll_action(),
             Machine::Forward(forward) => forward.poll_action(),
+            Machine::Salvage(salvage) => salvage.poll_action(),
         }
     }
 
@@ -635,6 +646,7 @@ impl Machine {
             Machine::Get(get) => get.poll_timeout(),
             Machine::Scan(scan) => scan.poll_timeout(),
             Machine::Forward(forward) => forward.poll_timeout(),
+            Machine::Salvage(salvage) => salvage.poll_timeout(),
         }
     }
 }

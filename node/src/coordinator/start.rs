@@ -13,6 +13,7 @@ use super::forward::Forward;
 use super::get::{Demand, Get};
 use super::plan::{self, Plan};
 use super::put::Put;
+use super::salvage::Salvage;
 use super::scan::Scan;
 use super::{Coordinator, Deletion, Machine, Question};
 
@@ -101,7 +102,16 @@ impl Coordinator {
                 let scan = peer::Scan { bucket: scan.bucket, arc: scan.arc, after: scan.after, limit };
                 Ok((Machine::Scan(Scan::start(plan, scan, r, deadline)?), Question::Other))
             }
-            Request::Topology | Request::Status | Request::Hints => {
+            Request::Restore(restore) if !restore.accept_loss => {
+                let text = "what only the damaged record held would be lost: say that this is accepted";
+                Err(Refusal::BadRequest(text.to_owned()).into())
+            }
+            Request::Restore(restore) => {
+                let plan = Plan::of_key(topology, me, up, restore.bucket, &restore.key)?;
+                let salvage = Salvage::start(now, &plan, restore.bucket, restore.key, deadline);
+                Ok((Machine::Salvage(salvage), Question::Other))
+            }
+            Request::Topology | Request::Status | Request::Hints | Request::Damaged => {
                 Err(Refusal::BadRequest("the shell answers this request".to_owned()).into())
             }
             _ => Err(Refusal::BadRequest("this node does not know such a request".to_owned()).into()),

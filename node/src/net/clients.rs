@@ -126,6 +126,8 @@ impl Client {
             self.answer(local, since, id, Response::Aae(Box::new(shared.aae_status())));
         } else if matches!(request, Request::Hints) {
             self.answer(local, since, id, Response::Hints(shared.hints()));
+        } else if matches!(request, Request::Damaged) {
+            self.answer(local, since, id, Response::Damaged(shared.damaged()));
         } else if shared.is_stopping() {
             self.answer(local, since, id, refused(Refusal::Stopping));
         } else if full {

@@ -16,7 +16,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::detection::{Detection, Finding};
 use super::local::{Input, Local, shard_of};
 use super::returns::Origin;
-use super::shared::Note;
+use super::shared::{DAMAGED_SHOWN_MAX, Note};
 use crate::engine::{Engine, Output};
 use crate::replica::store::Store;
 use crate::time::{Instant, Now};
@@ -235,7 +235,9 @@ impl<S: Store> Driver<S> {
         let Some(until) = self.stopping else { return false };
         let overdue = now >= until;
         let shared = &self.local.shared;
-        if !self.drained && (overdue || (self.local.pending.get() == 0 && self.inputs.is_empty() && !self.local.has_input())) {
+        if !self.drained
+            && (overdue || (self.local.pending.get() == 0 && self.inputs.is_empty() && !self.local.has_input()))
+        {
             self.drained = true;
             shared.drained.fetch_add(1, Ordering::SeqCst);
         }
@@ -255,6 +257,7 @@ impl<S: Store> Driver<S> {
             post.beat.store(now.0, Ordering::Relaxed);
         }
         local.shared.publish_aae(local.shard, self.engine.aae(now));
+        local.shared.publish_damaged(local.shard, self.engine.damaged_keys(DAMAGED_SHOWN_MAX));
         for client in local.clients.borrow().values() {
             client.sweep(local, now);
         }

@@ -12,6 +12,7 @@ pub(crate) fn of_client(topology: &Topology, node: NodeId, request: &client::Req
         client::Request::Get(get) => of_key(topology, node, get.bucket, &get.key),
         client::Request::Put(put) => of_key(topology, node, put.bucket, &put.key),
         client::Request::Delete(delete) => of_key(topology, node, delete.bucket, &delete.key),
+        client::Request::Restore(restore) => of_key(topology, node, restore.bucket, &restore.key),
         client::Request::Scan(scan) => of_arc(topology, node, scan.bucket, scan.arc),
         _ => None,
     }

@@ -340,8 +340,8 @@ impl<S: Store> Replica<S> {
 
     fn write(&mut self, now: Now, from: NodeId, id: RequestId, write: Write) -> Result<(), Trouble> {
         let topology = self.topology.clone();
-        let located = self.locate(&topology, write.bucket, &write.key)?;
-        let role = self.role(&located, write.hint_for)?;
+        let mut located = self.place(&topology, write.bucket, &write.key)?;
+        let role = self.role(&mut located, write.hint_for)?;
         let mut known = self.known(&located)?;
         if self.planted.is(Bug::StampWithoutHints) {
             known.merged = None;
@@ -436,18 +436,23 @@ impl<S: Store> Replica<S> {
     fn merge(&mut self, from: NodeId, id: RequestId, merge: Merge) -> Result<(), Trouble> {
         self.check_load(merge.purpose)?;
         let topology = self.topology.clone();
-        let located = self.place(&topology, merge.bucket, &merge.key)?;
-        if merge.purpose == Purpose::Mend && from == self.node {
-            return self.mend(located, merge);
+        let mut located = self.place(&topology, merge.bucket, &merge.key)?;
+        match merge.purpose {
+            Purpose::Mend if from == self.node => return self.mend(located, merge),
+            Purpose::Restore if from == self.node => return self.restore(id, located, merge),
+            // A client waits for these, or their sender forgets them: they must not wait until a record is restored.
+            Purpose::Write | Purpose::Handoff => {}
+            Purpose::ReadRepair | Purpose::AntiEntropy | Purpose::Mend | Purpose::Restore => {
+                self.check_sound(&located.record)?;
+            }
         }
-        self.check_sound(&located.record)?;
-        let role = self.role(&located, merge.hint_for)?;
+        let role = self.role(&mut located, merge.hint_for)?;
         self.witness(located.partition, merge.siblings.vv());
         let (merged, place) = (merge.siblings.vv().clone(), role.place(&located));
         let mut durability = match merge.purpose {
             // The hint goes away on the strength of this answer.
             Purpose::Handoff => Durability::Sync,
-            Purpose::Write | Purpose::ReadRepair | Purpose::AntiEntropy | Purpose::Mend => located.bucket.durability,
+            _ => located.bucket.durability,
         };
         match role {
             Role::Owner { .. } if self.planted.replaces(merge.purpose) => {

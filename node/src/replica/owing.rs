@@ -143,20 +143,30 @@ impl<S: Store> Replica<S> {
         self.hints.take_changed()
     }
 
-    /// Whether this node may take a write or a merge, and as what.
+    /// Whether this node may take a write or a merge, and as what. An owner whose record is damaged stands in for itself:
+    /// what it takes is kept beside the record until that is restored, and is no part of what it answers until then.
     ///
     /// # Errors
     /// [`Refusal::NotOwner`] if it neither stores the key nor is asked to stand in for another node that does;
     /// [`Refusal::HintsFull`].
-    pub(super) fn role(&self, located: &Located<'_>, hint_for: Option<NodeId>) -> Result<Role, Trouble> {
+    pub(super) fn role(&self, located: &mut Located<'_>, hint_for: Option<NodeId>) -> Result<Role, Trouble> {
+        let is_damaged = self.check_sound(&located.record).is_err();
         match hint_for {
             Some(target) if target == self.node || !self.topology.ring().owns(target, located.partition) => {
                 Err(self.not_owner())
             }
-            owes if located.is_mine => Ok(Role::Owner { owes }),
-            None => Err(self.not_owner()),
-            Some(target) if self.has_room(target) => Ok(Role::StandIn { target }),
-            Some(_) => Err(Refusal::HintsFull.into()),
+            owes if located.is_mine && !is_damaged => Ok(Role::Owner { owes }),
+            None if !located.is_mine => Err(self.not_owner()),
+            // An owner that owes what it cannot read: nobody asks for that.
+            Some(_) if located.is_mine => Err(Refusal::Damaged.into()),
+            target => {
+                let target = target.unwrap_or(self.node);
+                if !self.has_room(target) {
+                    return Err(Refusal::HintsFull.into());
+                }
+                located.is_mine = false;
+                Ok(Role::StandIn { target })
+            }
         }
     }
 
@@ -212,6 +222,8 @@ impl<S: Store> Replica<S> {
         let held = match held {
             None => None,
             Some(Held::Copy { siblings, digest }) => Some((siblings, digest)),
+            // The record is owed, and will be once it is restored, together with what is kept beside it.
+            Some(Held::Marker) if self.check_sound(&located.record).is_err() => return Ok(()),
             // Left from when this node owned the key: the record is the copy.
             Some(Held::Marker) => Some((self.siblings(&located.record)?, Digest::default())),
         };

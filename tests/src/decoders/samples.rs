@@ -141,6 +141,9 @@ pub fn client_requests() -> Vec<client::Request> {
         client::Request::Scan(client::Scan { after: Some(cursor()), limit: u32::MAX, r: Some(2), ..scan }),
         client::Request::Status,
         client::Request::Hints,
+        client::Request::Damaged,
+        client::Request::Restore(client::Restore { bucket, key: key(), accept_loss: false }),
+        client::Request::Restore(client::Restore { bucket, key: key(), accept_loss: true }),
     ];
     all.extend(aae_commands().into_iter().map(client::Request::Aae));
     all
@@ -270,6 +273,11 @@ pub fn client_responses() -> Vec<Response> {
         Response::Status(Box::new(status)),
         Response::Hints(vec![hints.clone(), hints]),
         Response::Aae(Box::new(aae)),
+        Response::Damaged(client::DamagedKeys {
+            keys: vec![client::DamagedKey { bucket: bucket(), key: key() }],
+            count: 2,
+        }),
+        Response::Restored(client::Restored { was_damaged: true, answered: 1 }),
     ];
     all.extend(failures().into_iter().map(Response::Failed));
     all
@@ -277,7 +285,7 @@ pub fn client_responses() -> Vec<Response> {
 
 /// Why a state is sent.
 pub fn purposes() -> Vec<Purpose> {
-    vec![Purpose::Write, Purpose::ReadRepair, Purpose::Handoff, Purpose::AntiEntropy, Purpose::Mend]
+    vec![Purpose::Write, Purpose::ReadRepair, Purpose::Handoff, Purpose::AntiEntropy, Purpose::Mend, Purpose::Restore]
 }
 
 /// How much a read wants.

@@ -83,10 +83,12 @@ impl Names {
                         (None, Purpose::ReadRepair) => format!("merge {state}; read repair"),
                         (None, Purpose::Handoff) => format!("merge {state}; handed off"),
                         (None, Purpose::AntiEntropy) => format!("merge {state}; anti-entropy"),
-                        (None, Purpose::Write | Purpose::Mend) if self.reads.contains(&message.id) => {
+                        (None, Purpose::Write | Purpose::Mend | Purpose::Restore)
+                            if self.reads.contains(&message.id) =>
+                        {
                             format!("merge {state}; write-back")
                         }
-                        (None, Purpose::Write | Purpose::Mend) => format!("merge {state}"),
+                        (None, Purpose::Write | Purpose::Mend | Purpose::Restore) => format!("merge {state}"),
                     }
                 }
                 Request::Read(read) if read.want == Want::Header => "read a digest".to_owned(),
