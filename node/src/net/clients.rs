@@ -63,7 +63,7 @@ async fn converse(local: &Rc<Local>, client: &Rc<Client>, connection: &Connectio
     // Ends with this function, whatever way that ends.
     let mut writers = JoinSet::new();
     writers.spawn_local({
-        let (client, connection, clock) = (client.clone(), connection.clone(), local.shared.clock);
+        let (client, connection, clock) = (client.clone(), connection.clone(), local.shared.clock.clone());
         async move { client.outbound.write_alone(&connection, &clock).await }
     });
     let take: Rc<dyn Fn(Bytes) -> Result<(), CloseReason>> = Rc::new({

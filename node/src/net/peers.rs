@@ -308,7 +308,7 @@ async fn converse(
     let mut writers = JoinSet::new();
     let (shared, large) = (link.clone(), link.clone());
     writers.spawn_local(async move { shared.outbound.write_shared(send).await });
-    let clock = local.shared.clock;
+    let clock = local.shared.clock.clone();
     writers.spawn_local(async move { large.outbound.write_alone(&large.connection, &clock).await });
     let take: Rc<dyn Fn(Bytes) -> Result<(), CloseReason>> = Rc::new({
         let (local, link) = (local.clone(), link.clone());
