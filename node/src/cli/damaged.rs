@@ -137,7 +137,8 @@ async fn ask<T>(
 }
 
 fn names(client: &Client, wanted: Option<&str>) -> Result<Vec<String>> {
-    let names = members(&client.topology()).map(|member| member.name);
+    let topology = client.topology();
+    let names = members(&topology).map(|member| member.name);
     let names: Vec<String> = names.filter(|name| wanted.is_none_or(|wanted| wanted == name)).collect();
     if names.is_empty() {
         return Err(Failure::usage("there is no such node in this cluster").hint("driftless status names them"));
