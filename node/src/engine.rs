@@ -180,7 +180,7 @@ impl<S: Store> Engine<S> {
             }
             Body::Request { request: Request::Ping, .. } => self.send(from, message.id, Body::Reply(Reply::Pong)),
             Body::Request { request: Request::Exchange(exchange), .. } => {
-                let view = view(&self.replica, &mut self.pressure, &self.handoff, now);
+                let view = view(&self.replica, &mut self.pressure, &mut self.handoff, now);
                 self.reconciler.handle_request(now, &view, from, message.id, exchange);
             }
             Body::Request { request, .. } => self.replica.handle_request(now, from, message.id, request),
@@ -228,14 +228,14 @@ impl<S: Store> Engine<S> {
         self.coordinator.handle_timeout(now);
         self.replica.handle_timeout(now);
         self.handoff.handle_timeout(now.instant);
-        let view = view(&self.replica, &mut self.pressure, &self.handoff, now);
+        let view = view(&self.replica, &mut self.pressure, &mut self.handoff, now);
         self.reconciler.handle_timeout(now, &view);
         self.route(now);
     }
 
     /// The operator tells anti-entropy something.
     pub fn handle_aae(&mut self, now: Now, command: AaeCommand) {
-        let view = view(&self.replica, &mut self.pressure, &self.handoff, now);
+        let view = view(&self.replica, &mut self.pressure, &mut self.handoff, now);
         self.reconciler.handle_command(now, &view, command);
         self.route(now);
         self.publish(now.instant);
@@ -336,7 +336,7 @@ impl<S: Store> Engine<S> {
             reach::Output::Lost(peer) => {
                 self.coordinator.handle_peer_lost(now, peer);
                 self.handoff.handle_lost(now.instant, peer);
-                let view = view(&self.replica, &mut self.pressure, &self.handoff, now);
+                let view = view(&self.replica, &mut self.pressure, &mut self.handoff, now);
                 self.reconciler.handle_peer_lost(now, &view, peer);
             }
             reach::Output::Ping(peer) => {
@@ -432,7 +432,7 @@ impl<S: Store> Engine<S> {
             Lane::Coordinator => self.coordinator.handle_reply(now, from, id, reply),
             Lane::Handoff => self.handoff.handle_reply(now.instant, from, id, reply),
             Lane::AntiEntropy => {
-                let view = view(&self.replica, &mut self.pressure, &self.handoff, now);
+                let view = view(&self.replica, &mut self.pressure, &mut self.handoff, now);
                 self.reconciler.handle_reply(now, &view, from, id, reply);
             }
             Lane::Reach => {}
@@ -455,8 +455,8 @@ impl<S: Store> Engine<S> {
 }
 
 /// What anti-entropy has to go by.
-fn view<'a, S>(replica: &'a Replica<S>, pressure: &mut Pressure, handoff: &Handoff, now: Now) -> View<'a, S> {
-    View { replica, pressed: pressure.is_high(now.instant), recipients: handoff.recipients() }
+fn view<'a, S>(replica: &'a Replica<S>, pressure: &mut Pressure, handoff: &mut Handoff, now: Now) -> View<'a, S> {
+    View { replica, pressed: pressure.is_high(now.instant), recipients: handoff.recipients(now.instant) }
 }
 
 /// How often the figures of handoff are published.

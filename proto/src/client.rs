@@ -401,6 +401,14 @@ impl Request {
         !matches!(self, Request::Put(_) | Request::Delete(_))
     }
 
+    /// Bytes of the value that it carries, which is nearly all of a long request.
+    pub fn value_bytes(&self) -> usize {
+        match self {
+            Request::Put(put) => put.value.len(),
+            _ => 0,
+        }
+    }
+
     /// The bucket that it speaks of, if of one.
     pub fn bucket(&self) -> Option<BucketId> {
         match self {

@@ -32,6 +32,7 @@ mod reading;
 mod refusing;
 mod sloppy;
 mod stamping;
+mod starving;
 mod write_ids;
 mod writing;
 

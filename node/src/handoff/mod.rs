@@ -16,6 +16,7 @@
 
 mod figures;
 mod pace;
+mod precedence;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use std::time::Duration;
 
 use driftless_antientropy::Digest;
 use driftless_proto::{Refusal, Topology};
-use driftless_ring::NodeId;
+use driftless_ring::{NodeId, Ring};
 use rand::Rng;
 use rand::rngs::StdRng;
 
@@ -37,6 +38,7 @@ use crate::time::Instant;
 
 pub use figures::{HintFigures, HintTable};
 use pace::Pace;
+use precedence::Precedence;
 
 /// The delivery of all that one shard holds for others.
 pub(crate) struct Handoff {
@@ -76,6 +78,7 @@ struct Target {
     /// There is something that no walk has met yet.
     owed: bool,
     pace: Pace,
+    precedence: Precedence,
     /// How long to wait after a walk that could not deliver everything.
     patience: Duration,
     delivered: u64,
@@ -163,6 +166,7 @@ impl Handoff {
                 stage: Stage::Idle,
                 owed: false,
                 pace: Pace::new(),
+                precedence: Precedence::new(self.delay),
                 patience: pause,
                 delivered: 0,
                 meter: Meter::default(),
@@ -282,16 +286,23 @@ impl Handoff {
         })
     }
 
-    /// Who is being given what it is owed, or soon will be. Not one that could not take it lately: what is owed to it
-    /// may reach it in other ways.
-    pub(crate) fn recipients(&self) -> Vec<NodeId> {
+    /// Who is being given what it is owed, or soon will be, and is left alone for that. Not one that could not take it
+    /// lately: what is owed to it may reach it in other ways. And nobody for long: see [`Precedence`].
+    pub(crate) fn recipients(&mut self, now: Instant) -> Vec<NodeId> {
         let pause = self.delay / 4;
-        let receives = |(id, target): &(&NodeId, &Target)| match target.stage {
-            Stage::Idle => false,
-            Stage::Waiting(_) => target.patience <= pause && self.is_up(**id),
-            Stage::Walking(_) => true,
-        };
-        self.targets.iter().filter(receives).map(|(id, _)| *id).collect()
+        let (me, up, ring) = (self.node, &self.up, self.topology.ring());
+        let mut recipients = Vec::new();
+        for (&id, target) in &mut self.targets {
+            let receives = match target.stage {
+                Stage::Idle => false,
+                Stage::Waiting(_) => target.patience <= pause && is_up(me, up, ring, id),
+                Stage::Walking(_) => true,
+            };
+            if receives && target.precedence.holds(now) {
+                recipients.push(id);
+            }
+        }
+        recipients
     }
 
     /// Goes on with a walk as far as the window and the pace allow.
@@ -367,7 +378,7 @@ impl Handoff {
 
     /// Whether a walk for it makes sense: what is held for nobody is readdressed without asking anybody.
     fn is_up(&self, id: NodeId) -> bool {
-        self.up.contains_key(&id) || id == self.node || self.topology.ring().member(id).is_none()
+        is_up(self.node, &self.up, self.topology.ring(), id)
     }
 
     fn wakes_at(&self, id: NodeId, target: &Target) -> Option<Instant> {
@@ -386,6 +397,10 @@ impl Handoff {
         let is_due = |(id, target): &(&NodeId, &Target)| self.wakes_at(**id, target).is_some_and(|at| at <= now);
         self.targets.iter().filter(is_due).map(|(id, _)| *id).collect()
     }
+}
+
+fn is_up(me: NodeId, up: &BTreeMap<NodeId, Instant>, ring: &Ring, id: NodeId) -> bool {
+    up.contains_key(&id) || id == me || ring.member(id).is_none()
 }
 
 impl Target {

@@ -289,17 +289,17 @@ fn an_empty_state_is_not_sent() {
 #[test]
 fn a_recipient_is_one_until_all_is_delivered_or_it_takes_nothing() {
     let mut desk = Desk::new(3, 1);
-    assert_eq!(desk.handoff.recipients(), [], "it is not up");
+    assert_eq!(desk.handoff.recipients(desk.now), [], "it is not up");
     desk.up();
-    assert_eq!(desk.handoff.recipients(), [desk.target], "soon");
+    assert_eq!(desk.handoff.recipients(desk.now), [desk.target], "soon");
     desk.run(desk.now + Duration::from_secs(60), Duration::from_millis(5));
-    assert_eq!(desk.handoff.recipients(), []);
+    assert_eq!(desk.handoff.recipients(desk.now), []);
     let mut desk = Desk::new(3, 1);
     desk.up();
     let due = desk.handoff.poll_timeout().expect("a walk is due");
     desk.wake(due);
     while !desk.sent.is_empty() {
-        assert_eq!(desk.handoff.recipients(), [desk.target]);
+        assert_eq!(desk.handoff.recipients(desk.now), [desk.target]);
         desk.answer(Reply::Refused(Refusal::StorageFull));
     }
     let again = desk.handoff.poll_timeout().expect("another try is due");
@@ -307,5 +307,5 @@ fn a_recipient_is_one_until_all_is_delivered_or_it_takes_nothing() {
     while !desk.sent.is_empty() {
         desk.answer(Reply::Refused(Refusal::StorageFull));
     }
-    assert_eq!(desk.handoff.recipients(), [], "others may heal it meanwhile");
+    assert_eq!(desk.handoff.recipients(desk.now), [], "others may heal it meanwhile");
 }

@@ -355,7 +355,7 @@ impl Reconciler {
             return machines.into_iter().chain(overdue).min();
         }
         let opens = || self.budget.opens_at(self.pressed);
-        let repairs = (self.repairs.has_room() && self.repairs.has_more()).then(opens);
+        let repairs = self.repairs.ready_at().filter(|_| self.repairs.has_room()).map(|at| at.max(opens()));
         let exchange = self.next_exchange.map(|at| at.max(opens()));
         [machines, overdue, repairs, exchange, self.rounds.poll_timeout()].into_iter().flatten().min()
     }
@@ -671,8 +671,11 @@ impl Reconciler {
     }
 
     fn send_repairs<S: Store>(&mut self, now: Now, view: &View<'_, S>) {
-        while self.repairs.has_room() && self.repairs.has_more() && self.budget.is_open(now.instant, view.pressed) {
-            let parcel = match self.repairs.next(view.replica) {
+        while self.repairs.has_room()
+            && self.repairs.ready_at().is_some_and(|at| at <= now.instant)
+            && self.budget.is_open(now.instant, view.pressed)
+        {
+            let parcel = match self.repairs.next(now.instant, view.replica) {
                 Ok(Some(parcel)) => parcel,
                 // Nothing is held at that token any more.
                 Ok(None) => continue,
@@ -705,7 +708,9 @@ impl Reconciler {
                     tracing::debug!(peer = %of, ?reply, "a repair was refused");
                 }
                 if let Reply::Refused(Refusal::Overloaded { retry_after_ms }) = reply {
-                    self.budget.hold(Duration::from_millis(retry_after_ms.into()));
+                    let wait = Duration::from_millis(retry_after_ms.into()).min(self.limits.patience);
+                    self.repairs.hold(now.instant, of, now.instant + wait);
+                    self.rounds.hold(of, now.instant + wait);
                 }
                 self.repairs.landed(role, bytes, taken);
             }

@@ -8,6 +8,7 @@ use driftless_ring::{NodeId, PartitionId, Token};
 
 use crate::replica::Replica;
 use crate::replica::store::{Store, StoreError};
+use crate::time::Instant;
 
 /// Which exchange a repair belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -24,6 +25,8 @@ pub(super) struct Repairs {
     jobs: BTreeMap<Role, Job>,
     /// Who sent last: the next one is the first after it.
     last: Option<Role>,
+    /// Peers that have too much to do, and until when.
+    held: BTreeMap<NodeId, Instant>,
     keys: usize,
     bytes: usize,
 }
@@ -77,14 +80,23 @@ impl Repairs {
         self.keys < KEYS_MAX && self.bytes < BYTES_MAX
     }
 
-    /// Whether there is more to send.
-    pub(super) fn has_more(&self) -> bool {
-        self.jobs.values().any(Job::has_more)
+    /// When there is more to send, as far as peers can take it; `None` if there is no more.
+    pub(super) fn ready_at(&self) -> Option<Instant> {
+        self.jobs.values().filter(|job| job.has_more()).map(|job| self.held_until(job.to)).min()
+    }
+
+    /// A peer has too much to do until then. What several refusals ask for at once is not a sum, and does not concern other
+    /// peers.
+    pub(super) fn hold(&mut self, now: Instant, peer: NodeId, until: Instant) {
+        self.held.retain(|_, until| *until > now);
+        let held = self.held.entry(peer).or_default();
+        *held = (*held).max(until);
     }
 
     /// The next state to send, which is under way from now on. Exchanges take turns.
-    pub(super) fn next<S: Store>(&mut self, replica: &Replica<S>) -> Result<Option<Parcel>, StoreError> {
-        let after = |last| self.jobs.iter().find(|(role, job)| Some(**role) > last && job.has_more());
+    pub(super) fn next<S: Store>(&mut self, now: Instant, replica: &Replica<S>) -> Result<Option<Parcel>, StoreError> {
+        let may_send = |job: &Job| job.has_more() && self.held_until(job.to) <= now;
+        let after = |last| self.jobs.iter().find(|(role, job)| Some(**role) > last && may_send(job));
         let Some(role) = after(self.last).or_else(|| after(None)).map(|(role, _)| *role) else {
             return Ok(None);
         };
@@ -111,6 +123,10 @@ impl Repairs {
             job.in_flight = job.in_flight.saturating_sub(1);
             job.taken &= taken;
         }
+    }
+
+    fn held_until(&self, peer: NodeId) -> Instant {
+        self.held.get(&peer).copied().unwrap_or_default()
     }
 
     /// Takes out a repair that is done.
