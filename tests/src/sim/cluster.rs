@@ -18,11 +18,14 @@ use driftless_node::liveness::detector::{self, Detector, DetectorConfig, Detecto
 use driftless_node::metrics::Metrics;
 use driftless_node::peer::{Incarnation, Message};
 use driftless_node::planted::{Bug, Planted};
+use driftless_node::replica::record::RecordKey;
 use driftless_node::replica::store::BatchSeq;
 use driftless_node::time::Instant;
 use driftless_proto::causality::ContextKey;
 use driftless_proto::client::Request;
-use driftless_proto::{BucketDefinition, BucketId, BucketName, Conflict, ContextKeys, Durability, Quorum, Topology};
+use driftless_proto::{
+    BucketDefinition, BucketId, BucketName, Conflict, ContextKeys, Dot, Durability, Header, Quorum, Topology,
+};
 use driftless_ring::{Member, NodeId, PartitionId, Partitions, Ring, RingSpec};
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -140,6 +143,8 @@ pub struct Turn {
     pub opinions: Vec<(NodeId, Liveness)>,
     /// Whether it has found its own clock to be off.
     pub found_clock_off: bool,
+    /// What it has stamped, each with the state that it left; retries as well.
+    pub stamps: Vec<(RecordKey, Dot, Header)>,
 }
 
 impl Node {
@@ -297,6 +302,7 @@ impl Node {
         }
         engine.commit(now);
         turn.outputs = std::iter::from_fn(|| engine.poll_output()).collect();
+        turn.stamps = engine.take_stamps();
         turn
     }
 
