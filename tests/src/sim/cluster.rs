@@ -20,12 +20,15 @@ use driftless_node::liveness::detector::{self, Detector, DetectorConfig, Detecto
 use driftless_node::metrics::Metrics;
 use driftless_node::peer::{Body, Incarnation, Message, RequestId};
 use driftless_node::planted::{Bug, Planted};
+use driftless_node::replica::record::RecordKey;
 use driftless_node::replica::store::BatchSeq;
 use driftless_node::route;
 use driftless_node::time::Instant;
 use driftless_proto::causality::ContextKey;
 use driftless_proto::client::Request;
-use driftless_proto::{BucketDefinition, BucketId, BucketName, Conflict, ContextKeys, Durability, Quorum, Topology};
+use driftless_proto::{
+    BucketDefinition, BucketId, BucketName, Conflict, ContextKeys, Dot, Durability, Header, Quorum, Topology,
+};
 use driftless_ring::{Member, NodeId, PartitionId, Partitions, Ring, RingSpec};
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -149,6 +152,8 @@ pub struct Turn {
     pub opinions: Vec<(NodeId, Liveness)>,
     /// Whether it has found its own clock to be off.
     pub found_clock_off: bool,
+    /// What it has stamped, each with the state that it left; retries as well.
+    pub stamps: Vec<(RecordKey, Dot, Header)>,
 }
 
 impl Node {
@@ -336,6 +341,7 @@ impl Node {
             }
         }
         turn.outputs = self.shards[shard].end_turn(now);
+        turn.stamps = self.shards[shard].engine().take_stamps();
         turn
     }
 

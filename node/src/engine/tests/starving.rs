@@ -84,7 +84,9 @@ fn a_replaced_disk_is_refilled_though_something_new_is_owed_all_the_time() {
     for _ in 0..2 * 60 * 10 {
         trio.pass(Duration::from_millis(100));
         for _ in 0..5 {
-            let Ask::Put(mut one) = put_with_id(SIBLINGS, "new", None, WriteId(1_000 + written)) else { unreachable!() };
+            let Ask::Put(mut one) = put_with_id(SIBLINGS, "new", None, WriteId(1_000 + written)) else {
+                unreachable!()
+            };
             one.key = names.next().expect("without end");
             written += 1;
             // Either of the others coordinates, and owes.

@@ -161,7 +161,8 @@ fn seen(id: OpId, op: &Operation, history: &History, observer: &Observer) -> OpS
     seen
 }
 
-fn tombstones<'a>(
+/// The deletes of a key that a vector knows of, whether or not their tombstones are live.
+pub(super) fn tombstones<'a>(
     slot: &'a Slot,
     vv: &'a VersionVector,
     history: &'a History,
