@@ -372,6 +372,14 @@ impl<S: Store> Engine<S> {
         self.coordinator.len()
     }
 
+    /// What was stamped since the last call, each with the state that it left; retries as well.
+    #[cfg(feature = "planted-bugs")]
+    pub fn take_stamps(
+        &mut self,
+    ) -> Vec<(crate::replica::record::RecordKey, driftless_proto::Dot, driftless_proto::Header)> {
+        self.replica.take_stamps()
+    }
+
     /// The store, for tests and the shell's own needs.
     pub fn store(&self) -> &S {
         self.replica.store()

@@ -23,6 +23,8 @@ mod holdings;
 mod metered;
 #[cfg(feature = "planted-bugs")]
 mod mistakes;
+#[cfg(feature = "planted-bugs")]
+mod observed;
 mod owing;
 pub mod record;
 mod scanning;
@@ -114,6 +116,8 @@ pub(crate) struct Replica<S> {
     /// When applied batches that nobody waits for are to be synced.
     sync_due: Option<Instant>,
     outputs: VecDeque<Output>,
+    #[cfg(feature = "planted-bugs")]
+    stamps: Vec<(RecordKey, driftless_proto::Dot, Header)>,
     planted: Planted,
 }
 
@@ -167,6 +171,8 @@ impl<S: Store> Replica<S> {
             has_failed: false,
             sync_due: None,
             outputs,
+            #[cfg(feature = "planted-bugs")]
+            stamps: Vec::new(),
             topology: topology.clone(),
             limits: limits.clone(),
             metrics: metrics.clone(),
@@ -665,6 +671,10 @@ impl<S: Store> Replica<S> {
     /// The turn's batch is applied: what may leave leaves, what promises durability waits for the sync.
     fn release(&mut self, now: Now, waiting: Vec<Waiting>) {
         for Waiting { to, id, waits } in waiting {
+            #[cfg(feature = "planted-bugs")]
+            if let Waits::Write { reply, place, .. } = &waits {
+                self.show_stamp(place, reply);
+            }
             match waits {
                 Waits::Read { reply, durability, .. } => self.reply_once(durability, to, id, reply),
                 Waits::Ack { durability, .. } => self.reply_once(durability, to, id, Reply::Acked),

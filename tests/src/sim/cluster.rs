@@ -21,12 +21,15 @@ use driftless_node::liveness::detector::{self, Detector, DetectorConfig, Detecto
 use driftless_node::metrics::Metrics;
 use driftless_node::peer::{Body, Incarnation, Message, RequestId};
 use driftless_node::planted::{Bug, Planted};
+use driftless_node::replica::record::RecordKey;
 use driftless_node::replica::store::BatchSeq;
 use driftless_node::route;
 use driftless_node::time::Instant;
 use driftless_proto::causality::ContextKey;
 use driftless_proto::client::Request;
-use driftless_proto::{BucketDefinition, BucketId, BucketName, Conflict, ContextKeys, Durability, Quorum, Topology};
+use driftless_proto::{
+    BucketDefinition, BucketId, BucketName, Conflict, ContextKeys, Dot, Durability, Header, Quorum, Topology,
+};
 use driftless_ring::{Member, NodeId, PartitionId, Partitions, Ring, RingSpec};
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -154,6 +157,8 @@ pub struct Turn {
     pub left: usize,
     /// Bytes that it has read from its store, and those of the largest record among them.
     pub read: (usize, usize),
+    /// What it has stamped, each with the state that it left; retries as well.
+    pub stamps: Vec<(RecordKey, Dot, Header)>,
 }
 
 impl Node {
@@ -343,6 +348,7 @@ impl Node {
         }
         (turn.outputs, turn.left) = self.shards[shard].end_turn(now);
         turn.read = self.store.take_reads();
+        turn.stamps = self.shards[shard].engine().take_stamps();
         turn
     }
 

@@ -1,7 +1,7 @@
 //! What no client can see: every dot, from the batches of all stores and from the wire.
 //!
 //! A dot is *stamped* where a batch first holds it, because nothing that carries a dot may leave a node before its
-//! batch is applied. From this follow checks that need no client: no dot is stamped twice or seen before its batch, no
+//! batch is applied. What the next write of the same batch has replaced no batch holds: engines show it to us. From this follow checks that need no client: no dot is stamped twice or seen before its batch, no
 //! actor serves two lives, and a live actor's counters have no gap.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,10 +69,18 @@ impl Observer {
         Observer { lww: lww.collect(), suspicious, ..Observer::default() }
     }
 
-    /// A batch was applied. Returns the dots that it stamped.
-    pub fn applied(&mut self, at: Micros, by: Life, batch: &Batch) -> Vec<Dot> {
+    /// A batch was applied, with these stamps in it. Returns the dots that it stamped.
+    pub fn applied(&mut self, at: Micros, by: Life, shown: Vec<(RecordKey, Dot, Header)>, batch: &Batch) -> Vec<Dot> {
         let mut fresh = Vec::new();
         let mut counted: Vec<Dot> = Vec::new();
+        for (record, dot, after) in shown {
+            let Some(outline) = after.get(dot).copied().filter(|_| !self.stamps.contains_key(&dot)) else { continue };
+            let slot = record.bucket_and_key().expect("an engine shows what it has written");
+            let (write_id, value_hash) = (outline.write_id, outline.value_hash);
+            fresh.push(dot);
+            counted.push(dot);
+            self.stamp(dot, Stamp { by, at, slot, write_id, value_hash, after });
+        }
         let mut excused: BTreeSet<ActorId> = BTreeSet::new();
         for (key, value) in &batch.changes {
             let Some(value) = value else { continue };

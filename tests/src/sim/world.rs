@@ -388,7 +388,8 @@ impl World {
         let now = self.schedule.now();
         let rots = self.rotting.contains_key(&node);
         let set_apart = if rots { self.nodes[node].damaged() } else { Vec::new() };
-        let Turn { outputs, datagrams, opinions, found_clock_off, left, read } = self.nodes[node].turn(now, shard);
+        let Turn { outputs, datagrams, opinions, found_clock_off, mut stamps, left, read } =
+            self.nodes[node].turn(now, shard);
         self.coverage.add("clocks found off", found_clock_off.into());
         self.judge_turn(node, shard, left, read);
         let life = (node, self.nodes[node].life);
@@ -399,7 +400,7 @@ impl World {
             let removed = self.hints.applied(node, &batch, &mut self.coverage);
             self.nodes[node].removed.extend(removed);
             self.check_mended(node, &set_apart, &batch);
-            let fresh = self.observer.applied(now, life, &batch);
+            let fresh = self.observer.applied(now, life, std::mem::take(&mut stamps), &batch);
             self.note_stamps(node, &fresh);
             self.tell_batch(node, number, &batch);
         }
