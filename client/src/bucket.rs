@@ -335,7 +335,7 @@ pub(crate) async fn read(
             _ => Turned::Misread,
         };
         match turned {
-            Turned::Whole(read) => return Ok(Read::new(read)),
+            Turned::Whole(read) => return Ok(Read::new(*read)),
             Turned::More => {}
             Turned::Misread => return Err(bucket.inner.misunderstood(&request).into()),
         }

@@ -12,7 +12,7 @@ pub(crate) struct Pages {
 /// What an answer makes of a read.
 pub(crate) enum Turned {
     /// This is all of it.
-    Whole(Read),
+    Whole(Box<Read>),
     /// There is more: ask again.
     More,
     /// The node answers what was not asked.
@@ -28,7 +28,7 @@ impl Pages {
     /// Takes in an answer. After the last one this is the state that it was made from.
     pub(crate) fn turn(&mut self, mut read: Read) -> Turned {
         let Some(ReadPage { dots, more, gone }) = read.page.take() else {
-            return if self.shown.is_empty() { Turned::Whole(read) } else { Turned::Misread };
+            return if self.shown.is_empty() { Turned::Whole(Box::new(read)) } else { Turned::Misread };
         };
         // One that shows nothing and promises more would never come to an end.
         if dots.len() != read.siblings.len() || (more && dots.is_empty()) {
@@ -41,7 +41,7 @@ impl Pages {
         self.shown.retain(|(dot, _)| !gone.contains(dot));
         self.shown.sort_by_key(|(dot, _)| *dot);
         read.siblings = std::mem::take(&mut self.shown).into_iter().map(|(_, sibling)| sibling).collect();
-        Turned::Whole(read)
+        Turned::Whole(Box::new(read))
     }
 }
 

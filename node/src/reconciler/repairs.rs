@@ -84,7 +84,15 @@ pub(super) struct Load {
 impl Repairs {
     /// None yet. So many bytes may be under way at once.
     pub(super) fn new(window: usize) -> Repairs {
-        Repairs { jobs: BTreeMap::new(), last: None, held: BTreeMap::new(), window, keys: 0, bytes: 0, oversized: false }
+        Repairs {
+            jobs: BTreeMap::new(),
+            last: None,
+            held: BTreeMap::new(),
+            window,
+            keys: 0,
+            bytes: 0,
+            oversized: false,
+        }
     }
 
     /// Begins to send what is held at these tokens.

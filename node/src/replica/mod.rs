@@ -453,15 +453,16 @@ impl<S: Store> Replica<S> {
     }
 
     fn merge(&mut self, from: NodeId, id: RequestId, merge: Merge) -> Result<(), Trouble> {
-        self.check_load(merge.purpose)?;
         let topology = self.topology.clone();
         let mut located = self.place(&topology, merge.bucket, &merge.key)?;
         match merge.purpose {
+            // The coordinator does not bring these again, however much waits for the disk.
             Purpose::Mend if from == self.node => return self.mend(located, merge),
             Purpose::Restore if from == self.node => return self.restore(id, located, merge),
             // A client waits for these, or their sender forgets them: they must not wait until a record is restored.
-            Purpose::Write | Purpose::Handoff => {}
+            Purpose::Write | Purpose::Handoff => self.check_load(merge.purpose)?,
             Purpose::ReadRepair | Purpose::AntiEntropy | Purpose::Mend | Purpose::Restore => {
+                self.check_load(merge.purpose)?;
                 self.check_sound(&located.record)?;
             }
         }

@@ -79,9 +79,12 @@ impl<S: Store> Replica<S> {
     }
 }
 
+/// A record of the bucket: where it is, and what is known of its key.
+type Found = (Cursor, Header);
+
 /// How far a walk through a bucket has come with this record, `None` behind the last token of all; and the record, if it is
 /// one of the bucket. Those of others are not looked into.
-fn visit(bucket: BucketId, key: &[u8], value: &[u8]) -> Result<(Option<Cursor>, Option<(Cursor, Header)>), StoreError> {
+fn visit(bucket: BucketId, key: &[u8], value: &[u8]) -> Result<(Option<Cursor>, Option<Found>), StoreError> {
     let (token, of) = record::token_and_bucket(key)?;
     Ok(match of.cmp(&bucket) {
         Ordering::Less => (Some(Cursor { token, key: None }), None),

@@ -127,10 +127,6 @@ pub enum Damage {
 /// No world has more keys in a bucket.
 pub const KEYS_MAX: usize = 20;
 
-/// A replica that has no place left refuses to restore its own damaged record, too, and nobody asks for long: no world with
-/// damage has few places until that is mended.
-const MENDING_CAN_BE_REFUSED: bool = true;
-
 /// How many buckets every simulated cluster has (see `cluster::topology`).
 pub const BUCKETS: usize = 6;
 
@@ -246,7 +242,6 @@ impl Profile {
         let hints = rng.random_bool(0.25);
         let (all, of_one) = ([300, 1_000, 4_000][rng.random_range(0..3)], [150, 500, 1 << 30][rng.random_range(0..3)]);
         let (is_slow, waiting) = (rng.random_bool(0.2), rng.random_range(2..10));
-        let is_slow = is_slow && !(self.faults.errors.damage && MENDING_CAN_BE_REFUSED);
         Profile {
             hint_bytes_max: if hints { all } else { self.hint_bytes_max },
             hint_target_bytes_max: if hints { of_one } else { self.hint_target_bytes_max },
