@@ -143,7 +143,7 @@ impl Bucket {
     /// An update is done when its write is acknowledged. If others wrote meanwhile and siblings are left, it tidies up:
     /// after a short random wait it looks again, and merges them with `change` unless somebody else has done so, at most
     /// [`rounds_max`](Update::rounds_max) rounds in all. It gives that up when others write without pause, when it fails or
-    /// when the time is over, and succeeds all the same: [`Updated::siblings`] tells how many values are left. With a
+    /// when the time is over, and succeeds all the same: [`Updated::siblings`](crate::Updated::siblings) tells how many values are left. With a
     /// [resolver](Get::resolve) a reader sees them as one.
     ///
     /// A write that is refused because others have filled the key ([`Refusal::TooManySiblings`](crate::Refusal)) wrote

@@ -70,6 +70,7 @@ pub struct Incarnation {
 
 impl Incarnation {
     /// Whether a node that is this one and says that it is `other` is taken for a copy of itself.
+    #[cfg(feature = "net")]
     pub(crate) fn is_newer_than(self, other: Incarnation) -> bool {
         self.starts > other.starts || (self.starts == other.starts && self.nonce != other.nonce)
     }

@@ -176,7 +176,7 @@ impl Initiator {
     }
 
     /// The responder answers. Answers to other exchanges and to earlier requests are ignored. *O(2^k)* at most; reads at
-    /// most about twice [`Settings::entries_max`] tokens, and no more once that is enough.
+    /// most about twice `entries_max` tokens, and no more once that is enough.
     pub fn handle_reply(&mut self, now: Micros, local: Local<'_>, reply: Reply) {
         if reply.exchange != self.exchange || reply.step != self.step || !self.waits_for_answer() {
             return;

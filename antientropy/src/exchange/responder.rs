@@ -92,7 +92,7 @@ impl Responder {
     }
 
     /// The initiator asks. Requests of other exchanges, and those that a later one has overtaken, are ignored.
-    /// *O(2^k)* at most; reads at most [`Settings::entries_max`] tokens, and no more once that is enough.
+    /// *O(2^k)* at most; reads at most `entries_max` tokens, and no more once that is enough.
     pub fn handle_request(&mut self, now: Micros, local: Local<'_>, request: Request) {
         if self.deadline.is_none() || request.exchange != self.exchange || request.step < self.step {
             return;
