@@ -5,6 +5,7 @@
 //! crowd beside WRITERS BYTES SECONDS                gets of 100 bytes by a client of their own, first alone, then beside
 //!                                                   writers of so many bytes each
 //! ```
+//! Without arguments: eight updaters of 100 bytes for a second.
 #![allow(clippy::print_stdout, reason = "an example talks to whoever runs it")]
 
 mod common;
@@ -20,7 +21,10 @@ use tokio::task::JoinSet;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.is_empty() {
+        arguments = ["updates", "8", "100", "1"].map(String::from).into();
+    }
     let number = |at: usize| arguments.get(at).and_then(|text| text.parse::<usize>().ok());
     let (Some(count), Some(bytes), Some(seconds)) = (number(1), number(2), number(3)) else {
         return Err("the head of this file tells the arguments".into());
