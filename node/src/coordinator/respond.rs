@@ -82,7 +82,12 @@ impl Responder<'_> {
         }
         let page = (more || !before.is_empty()).then(|| {
             self.metrics.read_pages.inc();
-            let gone = before.iter().filter(|dot| !more && siblings.get(**dot).is_none()).copied().collect();
+            // Of two stamps of one write, shown by answers from different states, one is enough.
+            let mut names = BTreeSet::new();
+            let mut is_gone = |dot: &&Dot| {
+                siblings.get(**dot).is_none_or(|version| !names.insert((version.write_id, &version.value)))
+            };
+            let gone = before.iter().filter(|dot| !more && is_gone(dot)).copied().collect();
             ReadPage { dots: values.iter().map(|(dot, _)| *dot).collect(), more, gone }
         });
         let context = (!siblings.is_empty() && !more).then(|| self.seal(bucket, key, siblings));

@@ -297,6 +297,8 @@ pub fn scenes() -> Vec<Rehearsal> {
         };
         scene.ask(put(bucket, 1, context.clone(), 2));
         scene.ask(put(bucket, 1, context, 2));
+        // Nobody has read what this comes beside: where the last writer wins, that is discarded.
+        scene.ask(put(bucket, 1, None, 3));
         for (at, siblings) in (1..9).zip(samples::states().into_iter().cycle()) {
             scene.plant(0, Merge { bucket, key: key(at), siblings, hint_for: None, purpose: Purpose::ReadRepair });
         }
