@@ -252,12 +252,16 @@ impl<S: Store> Replica<S> {
     /// has forgotten something: retire the actor before it names two writes alike.
     pub(crate) fn witness(&mut self, partition: PartitionId, vv: &VersionVector) {
         if let Some(actor) = self.actors.contradicted_by(partition, vv) {
-            tracing::error!(%actor, %partition, "others know writes of our own actor that this store never stamped: \
-                was the data directory rolled back or copied? The actor is retired");
-            self.metrics.actor_alarms.inc();
-            self.actors.retire(partition);
-            self.outputs.push_back(Output::Retired(actor));
+            self.distrust(partition, actor);
         }
+    }
+
+    fn distrust(&mut self, partition: PartitionId, actor: ActorId) {
+        tracing::error!(%actor, %partition, "others know writes of our own actor that this store never stamped: \
+            was the data directory rolled back or copied? The actor is retired");
+        self.metrics.actor_alarms.inc();
+        self.actors.retire(partition);
+        self.outputs.push_back(Output::Retired(actor));
     }
 
     /// Whether there is something to commit.
@@ -395,6 +399,11 @@ impl<S: Store> Replica<S> {
         };
         self.turn.actors_before.entry(partition).or_insert_with(|| self.actors.get(partition));
         let mut dot = self.actors.next_dot(partition);
+        while siblings.covers(dot) || write.context.vv.covers(dot) {
+            // Who made that up may have named an actor before it was drawn here.
+            self.distrust(partition, dot.actor);
+            dot = self.actors.next_dot(partition);
+        }
         if self.planted.is(Bug::DotFromContext) {
             dot.counter = write.context.vv.counter(dot.actor) + 1;
         }
