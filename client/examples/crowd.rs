@@ -97,6 +97,8 @@ async fn beside(writers: usize, bytes: usize, time: Duration) -> Result<(), Box<
     let alone = gets(&small, time).await;
     println!("gets alone: {}", alone.said(time));
     let stop = Arc::new(AtomicBool::new(false));
+    // What an earlier run has written would be a sibling of the first put.
+    let run = rand::random::<u32>();
     let mut tasks = JoinSet::new();
     for writer in 0..writers {
         let (bucket, stop) = (heavy.bucket("default"), Arc::clone(&stop));
@@ -104,7 +106,7 @@ async fn beside(writers: usize, bytes: usize, time: Duration) -> Result<(), Box<
             let (mut tally, mut read) = (Tally::default(), None);
             while !stop.load(Ordering::Relaxed) {
                 let asked = Instant::now();
-                let put = bucket.put(format!("large/{writer}"), vec![writer as u8; bytes]).context(read.take());
+                let put = bucket.put(format!("large/{run}/{writer}"), vec![writer as u8; bytes]).context(read.take());
                 match put.timeout(Duration::from_secs(60)).await {
                     Ok(done) => {
                         tally.times.push(asked.elapsed());
@@ -113,7 +115,8 @@ async fn beside(writers: usize, bytes: usize, time: Duration) -> Result<(), Box<
                     Err(error) => *tally.errors.entry(format!("{:?}: {error}", error.outcome())).or_default() += 1,
                 }
                 if read.is_none() {
-                    read = bucket.get(format!("large/{writer}")).await.ok().and_then(|read| read.context().cloned());
+                    read =
+                        bucket.get(format!("large/{run}/{writer}")).await.ok().and_then(|read| read.context().cloned());
                 }
             }
             tally

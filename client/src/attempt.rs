@@ -66,7 +66,9 @@ pub(crate) struct Flight {
     kind: Option<Kind>,
     begun: Instant,
     sent: Instant,
-    /// What of the time is for carrying a large value.
+    /// Bytes of large values that were on their way to the node with it, its own included; none if it is small.
+    large_bytes: usize,
+    /// What of the time is for carrying them.
     carrying: Duration,
     deadline: Instant,
     /// How long it may take until it is overdue. `None`: as long as it likes.
@@ -139,10 +141,8 @@ impl Call<'_> {
         let since = (sent, connection.heard());
         let pending = connection.submit(self.request, snapshot.ring_version(), deadline_ms)?;
         // It travels beside all others that are under way there, so it takes as long as all of them.
-        let carrying = match self.is_large() {
-            true => link.pace.time_to_carry(connection.carrying()),
-            false => Duration::ZERO,
-        };
+        let large_bytes = if self.is_large() { connection.carrying() } else { 0 };
+        let carrying = link.pace.time_to_carry(large_bytes);
         let patience = self.kind.map(|kind| link.pace.patience(kind).saturating_add(carrying));
         Ok(Flight {
             number,
@@ -154,6 +154,7 @@ impl Call<'_> {
             kind: self.kind,
             begun,
             sent,
+            large_bytes,
             carrying,
             deadline,
             patience,
@@ -281,10 +282,13 @@ impl Flight {
 
     fn measure(&self) {
         if let Some(kind) = self.kind {
-            let now = Instant::now();
+            let (now, pace) = (Instant::now(), &self.target.1.pace);
+            let took = now - self.sent;
+            if self.large_bytes > 0 {
+                pace.carried(self.large_bytes, took.saturating_sub(pace.mean(kind).unwrap_or_default()), now);
+            }
             // Carrying a large value is not the node's slowness.
-            let took = (now - self.sent).saturating_sub(self.carrying);
-            self.target.1.pace.answered(kind, took, now);
+            pace.answered(kind, took.saturating_sub(self.carrying), now);
         }
     }
 }

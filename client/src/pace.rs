@@ -9,6 +9,10 @@
 //! ```
 //! Other than there, running out of patience gives nothing up: the answer is still awaited, and counts if it comes
 //! first. So a wrong estimate costs a message, not a request.
+//!
+//! What is large takes time to carry beside that, and a wrong estimate of it costs an upload, which takes the time of the others
+//! that are under way: estimates that are too short would make each other true. So it is measured in the same way, as time for
+//! each mebibyte of all that was on its way to the node when it was sent.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -27,6 +31,8 @@ pub(crate) enum Kind {
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     kinds: Mutex<[Estimate; 2]>,
+    /// What a mebibyte takes beyond what a small request does.
+    mebibyte: Mutex<Estimate>,
 }
 
 #[derive(Clone, Copy, Default, Debug)]
@@ -53,23 +59,30 @@ impl Kind {
 impl Pace {
     /// An answer came after this time.
     pub(crate) fn answered(&self, kind: Kind, time: Duration, now: Instant) {
-        self.lock()[kind as usize].learn(time, now);
+        lock(&self.kinds)[kind as usize].learn(time, now);
     }
 
     /// How long to wait for an answer before another node is asked as well.
     pub(crate) fn patience(&self, kind: Kind) -> Duration {
-        self.lock()[kind as usize].patience()
+        lock(&self.kinds)[kind as usize].patience()
     }
 
-    /// How long values of so many bytes may take beyond small ones.
+    /// Values of so many bytes together took this long beyond what a small request takes.
+    pub(crate) fn carried(&self, bytes: usize, time: Duration, now: Instant) {
+        let mebibytes = bytes.max(MEBIBYTE) as f64 / MEBIBYTE as f64;
+        lock(&self.mebibyte).learn(time.div_f64(mebibytes), now);
+    }
+
+    /// How long values of so many bytes together may take beyond small ones.
     pub(crate) fn time_to_carry(&self, bytes: usize) -> Duration {
-        Duration::from_micros(bytes as u64 / CARRIED_PER_MICROSECOND)
+        let mebibyte = lock(&self.mebibyte).usual().unwrap_or_default().clamp(MEBIBYTE_MIN, MEBIBYTE_MAX);
+        mebibyte.mul_f64(bytes as f64 / MEBIBYTE as f64)
     }
 
     /// Whether this node has been so slow for so long that others should be asked first, of which the fastest usually
     /// takes `usual`. Every [`TRIAL_EVERY`] it says no once, so that somebody finds out whether it still is.
     pub(crate) fn lags(&self, kind: Kind, now: Instant, usual: impl FnOnce() -> Option<Duration>) -> bool {
-        let mut kinds = self.lock();
+        let mut kinds = lock(&self.kinds);
         let own = &mut kinds[kind as usize];
         let Some(known_at) = own.known_at.filter(|_| own.mean > LAG_MIN) else {
             return false;
@@ -85,14 +98,14 @@ impl Pace {
 
     /// How long it usually takes, if anything is known.
     pub(crate) fn mean(&self, kind: Kind) -> Option<Duration> {
-        let estimate = self.lock()[kind as usize];
+        let estimate = lock(&self.kinds)[kind as usize];
         estimate.known_at.map(|_| estimate.mean)
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, [Estimate; 2]> {
-        // Plain numbers: nothing is half done when a thread panics.
-        self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(numbers: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Plain numbers: nothing is half done when a thread panics.
+    numbers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Estimate {
@@ -106,16 +119,24 @@ impl Estimate {
         }
     }
 
+    /// The mean and four deviations, if anything is known.
+    fn usual(&self) -> Option<Duration> {
+        self.known_at.map(|_| self.mean.saturating_add(self.deviation.saturating_mul(4)))
+    }
+
     fn patience(&self) -> Duration {
-        match self.known_at {
-            None => PATIENCE_FIRST,
-            Some(_) => self.mean.saturating_add(self.deviation.saturating_mul(4)).max(PATIENCE_MIN),
-        }
+        self.usual().map_or(PATIENCE_FIRST, |usual| usual.max(PATIENCE_MIN))
     }
 }
 
-/// Bytes: a tenth of a gigabit network, for there are three copies, and disks.
-const CARRIED_PER_MICROSECOND: u64 = 12;
+/// In bytes.
+const MEBIBYTE: usize = 1 << 20;
+
+/// Twelve megabytes a second: a tenth of a gigabit network, for there are three copies, and disks. Also while nothing is known.
+const MEBIBYTE_MIN: Duration = Duration::from_micros(87_381);
+
+/// A megabyte a second is what a bad line to a busy cluster carries.
+const MEBIBYTE_MAX: Duration = Duration::from_micros(1_048_576);
 
 /// Shorter waits say nothing: a lost datagram is sent again after some 30 ms, a scheduler or a disk pauses for tens.
 /// And from here on a person notices.
@@ -162,6 +183,22 @@ mod tests {
         assert_eq!(pace([2; 50], now).patience(Kind::Write), PATIENCE_MIN);
         let slower = pace([2; 50].into_iter().chain([300; 50]), now).patience(Kind::Write);
         assert!((MS * 300..MS * 400).contains(&slower), "{slower:?}");
+    }
+
+    #[test]
+    fn the_time_to_carry_is_measured_and_has_bounds() {
+        let now = Instant::now();
+        let four = 4 * MEBIBYTE;
+        let pace = Pace::default();
+        assert_eq!(pace.time_to_carry(four), MEBIBYTE_MIN * 4, "nothing is known");
+        (0..50).for_each(|_| pace.carried(four, MS * 1_200, now));
+        let usual = pace.time_to_carry(four);
+        assert!((MS * 1_200..MS * 1_210).contains(&usual), "{usual:?}");
+        assert!(pace.time_to_carry(4 * four) >= usual * 4, "four times as much on its way takes four times as long");
+        (0..50).for_each(|_| pace.carried(four, MS * 10, now));
+        assert_eq!(pace.time_to_carry(four), MEBIBYTE_MIN * 4, "no shorter than this");
+        (0..50).for_each(|_| pace.carried(four, MS * 60_000, now));
+        assert_eq!(pace.time_to_carry(four), MEBIBYTE_MAX * 4, "no longer than this");
     }
 
     #[test]

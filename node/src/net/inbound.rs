@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use driftless_proto::frame::{FRAME_MAX, FRAME_SHARED_MAX, FrameError, FrameReader, LENGTH_BYTES};
+use futures::FutureExt;
 use quinn::{Connection, ReadExactError, RecvStream, VarInt};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
@@ -98,13 +99,19 @@ pub(crate) struct LargeBudget {
     large: Semaphore,
     /// Longer ones take turns: they have no part in the budget, or one of them would have all others wait until it is here.
     huge: Semaphore,
+    /// Whose turn it is to take in what has arrived: one frame's, until all other tasks of the shard have had theirs.
+    step: Semaphore,
 }
 
 impl LargeBudget {
     /// So many bytes, and one frame beyond [`FRAME_MAX`].
     pub(crate) fn new(bytes: usize) -> LargeBudget {
         let units = bytes.max(FRAME_MAX) / BUDGET_UNIT + 1;
-        LargeBudget { large: Semaphore::new(units.min(Semaphore::MAX_PERMITS)), huge: Semaphore::new(1) }
+        LargeBudget {
+            large: Semaphore::new(units.min(Semaphore::MAX_PERMITS)),
+            huge: Semaphore::new(1),
+            step: Semaphore::new(1),
+        }
     }
 
     /// Waits for room for a frame.
@@ -194,32 +201,53 @@ async fn large_frame(
     }
     let _held = budget.take(length).await;
     let carried = Duration::from_micros(length as u64 / ARRIVES_PER_MICROSECOND);
-    match timeout(patience + carried, large_body(stream, length)).await {
+    match timeout(patience + carried, large_body(stream, length, budget)).await {
         Ok(body) => Ok(body?),
         Err(_) => Err(Bad::Late),
     }
 }
 
-async fn large_body(stream: &mut RecvStream, length: usize) -> Result<Option<Bytes>, CloseReason> {
+async fn large_body(
+    stream: &mut RecvStream,
+    length: usize,
+    budget: &LargeBudget,
+) -> Result<Option<Bytes>, CloseReason> {
     let mut body = Vec::new();
     loop {
-        match stream.read_chunk(usize::MAX, true).await {
-            Ok(Some(chunk)) if body.len() + chunk.bytes.len() > length => {
-                let text = "a stream goes on after its one frame";
-                return Err(CloseReason::new(CloseCode::Malformed, text));
+        let mut next = stream.read_chunk(usize::MAX, true).await;
+        let _step = budget.step.acquire().await;
+        let full = body.len() + STEP_BYTES;
+        loop {
+            match next {
+                Ok(Some(chunk)) => take_chunk(&mut body, &chunk.bytes, length)?,
+                Ok(None) if body.len() < length => return Err(FrameError::Truncated.into()),
+                Ok(None) => return Ok(Some(body.into())),
+                Err(_) => return Ok(None),
             }
-            Ok(Some(chunk)) => {
-                if body.capacity() - body.len() < chunk.bytes.len() {
-                    let wanted = (body.len() + chunk.bytes.len()).max(2 * body.capacity()).max(BODY_FIRST).min(length);
-                    body.reserve_exact(wanted - body.len());
-                }
-                body.extend_from_slice(&chunk.bytes);
+            if body.len() >= full {
+                break;
             }
-            Ok(None) if body.len() < length => return Err(FrameError::Truncated.into()),
-            Ok(None) => return Ok(Some(body.into())),
-            Err(_) => return Ok(None),
+            match stream.read_chunk(usize::MAX, true).now_or_never() {
+                Some(read) => next = read,
+                None => break,
+            }
         }
+        tokio::task::yield_now().await;
     }
+}
+
+fn take_chunk(body: &mut Vec<u8>, chunk: &Bytes, length: usize) -> Result<(), CloseReason> {
+    if body.len() + chunk.len() > length {
+        return Err(CloseReason::new(CloseCode::Malformed, "a stream goes on after its one frame"));
+    }
+    if body.capacity() - body.len() < chunk.len() {
+        // The budget has been charged for all of a frame of usual size; growing would copy it twice.
+        let first = if length <= FRAME_MAX { length } else { BODY_FIRST };
+        let wanted = (body.len() + chunk.len()).max(2 * body.capacity()).max(first).min(length);
+        body.reserve_exact(wanted - body.len());
+    }
+    body.extend_from_slice(chunk);
+    Ok(())
 }
 
 impl From<FrameError> for CloseReason {
@@ -234,8 +262,11 @@ const CHUNKS: usize = 32;
 /// Permits of the budget count kibibytes.
 const BUDGET_UNIT: usize = 1024;
 
-/// What is reserved for a large frame at first.
+/// What is reserved at first for a frame beyond [`FRAME_MAX`].
 const BODY_FIRST: usize = 256 << 10;
+
+/// Bytes of a large frame that are taken in at once: some tens of microseconds.
+const STEP_BYTES: usize = 128 << 10;
 
 /// Bytes: a megabyte a second, below which a frame is given up. A tenth of what senders reckon with.
 const ARRIVES_PER_MICROSECOND: u64 = 1;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use driftless_proto::client::Request;
+use driftless_proto::frame::FRAME_SHARED_MAX;
 use driftless_ring::NodeId;
 
 use super::clients::Client;
@@ -64,6 +65,18 @@ pub(crate) enum Input {
     },
 }
 
+impl Input {
+    /// Whether it came on a stream of its own, for what it carries: so nothing rests on its order among others.
+    fn is_large(&self) -> bool {
+        let bytes = match self {
+            Input::Client { request, .. } => request.value_bytes(),
+            Input::Peer { message, .. } => message.body.value_bytes(),
+            _ => 0,
+        };
+        bytes > FRAME_SHARED_MAX
+    }
+}
+
 impl Local {
     pub(crate) fn new(shared: Arc<Shared>, shard: u16) -> Local {
         Local {
@@ -94,9 +107,11 @@ impl Local {
         self.wake.set();
     }
 
-    /// Adds what has arrived; both keep their capacity.
-    pub(crate) fn take(&self, inputs: &mut VecDeque<Input>) {
-        inputs.append(&mut self.inbox.borrow_mut());
+    /// Hands over what has arrived, what carries a large value apart. All keep their capacity.
+    pub(crate) fn take(&self, inputs: &mut VecDeque<Input>, large: &mut VecDeque<Input>) {
+        for input in self.inbox.borrow_mut().drain(..) {
+            if input.is_large() { large.push_back(input) } else { inputs.push_back(input) }
+        }
     }
 
     pub(crate) fn has_input(&self) -> bool {

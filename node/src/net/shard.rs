@@ -56,7 +56,10 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
 impl<S: Store> ShardStart<S> {
     /// Runs until the node stops or halts, on a runtime of its own.
     pub(crate) fn run(self) -> io::Result<()> {
-        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .event_interval(TASKS_BETWEEN_TURNS)
+            .build_local(LocalOptions::default())?;
         let ended = runtime.block_on(self.serve());
         // A look-up of a peer's address may still be blocking a thread; nobody waits for it.
         drop(runtime);
@@ -123,6 +126,10 @@ fn transport(limits: &NetLimits) -> TransportConfig {
         .initial_rtt(INITIAL_RTT);
     transport
 }
+
+/// How many other tasks run before the driver and the socket are looked at again. What carries large values always has
+/// something to do; tokio's own 61 of its steps take tens of milliseconds.
+const TASKS_BETWEEN_TURNS: u32 = 16;
 
 /// One for the conversation, and room for a later protocol to open more.
 const BIDI_STREAMS: VarInt = VarInt::from_u32(4);
