@@ -122,7 +122,7 @@ impl<S: Store> Engine<S> {
         let EngineConfig { node, shard, topology, context_keys, limits, metrics, planted, .. } = config;
         let pings = RequestIds::new(Lane::Reach, rng.random());
         let deliveries = StdRng::from_rng(&mut rng);
-        let handoff = Handoff::new(node, topology.clone(), &limits, metrics.clone(), deliveries, planted);
+        let handoff = Handoff::new(node, topology.clone(), &limits, metrics.clone(), deliveries, planted.clone());
         let (aae, aae_rng) = (limits.aae.clone(), StdRng::from_rng(&mut rng));
         let reconciler = Reconciler::new(node, topology.clone(), aae, metrics.clone(), &replica, now, aae_rng);
         let coordinator = Coordinator::new(node, topology.clone(), context_keys, limits, metrics.clone(), rng, planted);

@@ -19,7 +19,7 @@ pub(super) struct Responder<'a> {
     pub(super) topology: &'a Topology,
     pub(super) keys: &'a ContextKeys,
     pub(super) metrics: &'a Metrics,
-    pub(super) planted: Planted,
+    pub(super) planted: &'a Planted,
 }
 
 impl Responder<'_> {

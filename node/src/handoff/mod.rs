@@ -222,7 +222,7 @@ impl Handoff {
         let Some(sent) = walk.under_way.remove(&id) else { return };
         walk.bytes_under_way -= sent.bytes;
         match reply {
-            Reply::Acked => {
+            reply if reply == Reply::Acked || self.planted.is(Bug::RefusedHintRemoved) => {
                 target.pace.acked(now, now.since(sent.at));
                 target.delivered += 1;
                 target.meter.count(now);

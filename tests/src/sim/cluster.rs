@@ -57,6 +57,8 @@ pub struct Node {
     pub sync_wanted: bool,
     /// Whether the sync under way, or else the next one, will fail.
     pub sync_fails: bool,
+    /// What had been applied when the last sync was done, if that is more than it covered.
+    pub noted_late: Option<BatchSeq>,
     /// Whether a turn is planned.
     pub turn_planned: bool,
     /// When its timer is planned for.
@@ -82,14 +84,14 @@ pub enum Found {
 
 impl Found {
     /// The mistake that a process makes which starts so: some belong to one kind of start.
-    fn planted(self, bug: Option<Bug>) -> Planted {
-        let at = match bug {
+    fn planted(self, planted: &Planted) -> Planted {
+        let at = match planted.planted() {
             Some(Bug::ActorKeptAfterCrash) => Some(Found::Own),
             Some(Bug::ActorKeptAfterRollback) => Some(Found::Backup),
             Some(Bug::ActorKeptInCopy) => Some(Found::Copy),
             _ => None,
         };
-        bug.filter(|_| at.is_none_or(|at| at == self)).map_or_else(Planted::default, Planted::bug)
+        if at.is_none_or(|at| at == self) { planted.clone() } else { Planted::default() }
     }
 }
 
@@ -157,6 +159,7 @@ impl Node {
             syncing: false,
             sync_wanted: false,
             sync_fails: false,
+            noted_late: None,
             turn_planned: false,
             timer_planned: None,
             engine: None,
@@ -174,7 +177,7 @@ impl Node {
         topology: &Arc<Topology>,
         keys: &ContextKeys,
         limits: Limits,
-        bug: Option<Bug>,
+        planted: &Planted,
         rng: &mut StdRng,
     ) {
         assert!(self.engine.is_none(), "a node starts only when it is down");
@@ -191,7 +194,7 @@ impl Node {
             limits,
             metrics: Arc::clone(&self.metrics),
             seed: rng.random(),
-            planted: self.found.planted(bug),
+            planted: self.found.planted(planted),
         };
         let now = self.clock.now(at);
         self.engine = Some(Engine::new(config, self.store.clone(), now));
@@ -219,6 +222,7 @@ impl Node {
         self.syncing = false;
         self.sync_wanted = false;
         self.sync_fails = false;
+        self.noted_late = None;
         self.turn_planned = false;
         self.timer_planned = None;
     }
@@ -233,6 +237,11 @@ impl Node {
         if self.runs() {
             self.inbox.push(input);
         }
+    }
+
+    /// What waits for its next turn.
+    pub fn inbox(&self) -> &[Input] {
+        &self.inbox
     }
 
     /// One turn of the shell.

@@ -140,6 +140,11 @@ pub enum Fault {
         /// Of whom.
         peer: usize,
     },
+    /// A peer shows a node writes of its own that it has never stamped, as if its disk had been set back under it.
+    Claim {
+        /// Whom.
+        node: usize,
+    },
     /// A node gives up a connection that was fine.
     Suspect {
         /// Who.
@@ -160,6 +165,8 @@ pub struct DiskErrors {
     pub damage: bool,
     /// Chance that those of a key rot which its node has just stamped: others may not know yet what is lost then.
     pub damage_after_stamp: f64,
+    /// Whether what was restored rots again before all have answered who were asked for it.
+    pub damage_again: bool,
 }
 
 /// The kinds of faults that a world has.
@@ -192,6 +199,8 @@ pub struct FaultSet {
     pub suspicion: bool,
     /// Peers that are well are thought to be gone.
     pub misjudgement: bool,
+    /// Nodes are shown writes of their own that they have never stamped.
+    pub claims: bool,
     /// Chance that a message between nodes is lost.
     pub loss: f64,
     /// Chance that it arrives twice.
@@ -240,6 +249,7 @@ impl FaultSet {
             errors: DiskErrors::default(),
             suspicion: on(if regime == Regime::Plain { 0.1 } else { 0.4 }),
             misjudgement: on(if regime == Regime::Plain { 0.1 } else { 0.4 }),
+            claims: false,
             loss,
             duplication,
             delay,
@@ -342,6 +352,13 @@ impl FaultSet {
     }
 }
 
+/// When nodes are shown writes of their own that they have never stamped.
+pub fn claims(profile: &Profile, rng: &mut StdRng) -> Vec<(Micros, Fault)> {
+    let count = if profile.faults.claims { rng.random_range(1..8) } else { 0 };
+    let mut draw = || (rng.random_range(0..profile.active), Fault::Claim { node: node(profile, rng) });
+    (0..count).map(|_| draw()).collect()
+}
+
 impl DiskErrors {
     /// Draws a set; half of the seeds have none. Damage is seldom where a disk is set back: that excuses too much.
     pub fn draw(rollback: bool, rng: &mut StdRng) -> DiskErrors {
@@ -349,7 +366,7 @@ impl DiskErrors {
         let mut on = |chance: f64| rng.random_bool(chance) && has_some;
         let (syncs, reads, damage) = (on(0.4), on(0.3), on(if rollback { 0.2 } else { 0.7 }));
         let damage_after_stamp = if damage { [0.0, 0.02, 0.1, 0.3][rng.random_range(0..4)] } else { 0.0 };
-        DiskErrors { syncs, reads, damage, damage_after_stamp }
+        DiskErrors { syncs, reads, damage, damage_after_stamp, damage_again: false }
     }
 
     /// Draws all of them, with their times, beside what is planned already.
@@ -375,6 +392,7 @@ impl DiskErrors {
                 planned.iter().find(|(_, act)| matches!(act, Fault::RollBack { .. })).map_or(0, |(at, _)| *at);
             let node = copied.unwrap_or_else(|| node(profile, rng));
             let often = [300_000, 60_000][rng.random_range(0..2)];
+            let often = if self.damage_again { DAMAGED_AGAIN_AFTER } else { often };
             let mut at = set_back + rng.random_range(1..500_000);
             while at < profile.active {
                 let down = rng.random_bool(0.3).then(|| downtime(rng));
@@ -387,6 +405,9 @@ impl DiskErrors {
 }
 
 const DAY_MS: i64 = 86_400_000;
+
+/// About as long as others take to say what they hold of a damaged record.
+const DAMAGED_AGAIN_AFTER: Micros = 20_000;
 
 fn crash(profile: &Profile, rng: &mut StdRng) -> Fault {
     let node = node(profile, rng);

@@ -8,7 +8,7 @@ use std::fmt;
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::nemesis::FaultSet;
+use super::nemesis::{DiskErrors, FaultSet};
 use super::schedule::Micros;
 
 /// Three kinds of world.
@@ -105,9 +105,12 @@ pub enum Damage {
 pub const BUCKETS: usize = 6;
 
 impl Regime {
+    /// All of them: seeds take them in turn.
+    pub const ALL: [Regime; 3] = [Regime::Plain, Regime::Stress, Regime::Fast];
+
     /// Every third seed lives in each of them.
     pub fn of_seed(seed: u64) -> Regime {
-        [Regime::Plain, Regime::Stress, Regime::Fast][(seed % 3) as usize]
+        Regime::ALL[(seed % 3) as usize]
     }
 }
 
@@ -199,6 +202,21 @@ impl Profile {
             header_cache_bytes: 0,
             bucket_weights: [6, 4, 0, 0, 1, 0],
             strict: self.strict.max(0.5),
+            ..self
+        }
+    }
+}
+
+impl Profile {
+    /// One key, of which the record rots again and again while peers come and go, each of whom is asked for it anew: what was
+    /// said after one damage may still be under way at the next.
+    pub fn of_damage_again(self) -> Profile {
+        let errors = DiskErrors { damage_again: true, damage_after_stamp: 0.3, ..self.faults.errors };
+        Profile {
+            keys: 1,
+            bucket_weights: [0, 1, 0, 0, 0, 0],
+            attempt_timeout: 10_000,
+            faults: FaultSet { flaps: true, errors, ..self.faults },
             ..self
         }
     }

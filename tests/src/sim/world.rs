@@ -4,6 +4,7 @@
 //! is in `world/clients.rs`, that of syncs in `world/disks.rs`, the nemesis' in `world/faults.rs`; what a reader of the trace
 //! is told beside them in `world/story.rs`.
 
+mod claims;
 mod clients;
 mod disks;
 mod faults;
@@ -17,7 +18,7 @@ use bytes::Bytes;
 use driftless_node::engine::{ClientTag, Output};
 use driftless_node::liveness::Liveness;
 use driftless_node::peer::{Body, Message, Purpose, Request, WireMessage};
-use driftless_node::planted::Bug;
+use driftless_node::planted::Planted;
 use driftless_node::store::memory::DiskImage;
 use driftless_node::time::Instant;
 use driftless_proto::client::{Deleted, Response, Stored};
@@ -44,6 +45,7 @@ use super::profile::{Healing, Profile, Regime};
 use super::schedule::{Event, Micros, Schedule};
 use super::store::SimStore;
 use super::trace::{Line, Trace};
+use claims::Claims;
 use story::{SENDS, Story};
 
 /// Everything that exists.
@@ -83,13 +85,16 @@ pub struct World {
     /// What the node that was asked to delete a key knew to be gone of it, by attempt.
     gone: BTreeMap<u64, Vec<Dot>>,
     hints: HintWatch,
+    claims: Claims,
     /// The key that a client has last begun to delete.
     deleting: Option<Slot>,
     /// The node whose disk rots, and what it stamped last.
     rotting: Option<(usize, Option<Slot>)>,
     /// The copy of a disk that a node will find in place of its own.
     copied: Option<(usize, Found, DiskImage)>,
-    bug: Option<Bug>,
+    /// The node whose disk was set back.
+    set_back: Option<usize>,
+    planted: Planted,
     story: Story,
     rng: StdRng,
     disk_rng: StdRng,
@@ -108,17 +113,21 @@ pub enum Phase {
 
 impl World {
     /// A world with all nodes running and no connection made yet.
-    pub fn new(seed: u64, bug: Option<Bug>, keep_lines: bool) -> World {
+    pub fn new(seed: u64, planted: Planted, keep_lines: bool) -> World {
         // One generator for each concern: that a client asks once more does not change the network's dice.
         let mut source = StdRng::seed_from_u64(seed);
         let mut split = || StdRng::seed_from_u64(source.random());
-        let (mut draw, network, rng, disk_rng, fault_rng, mut client_rng, mut error_rng) =
-            (split(), split(), split(), split(), split(), split(), split());
+        let (mut draw, network, rng, disk_rng, fault_rng, mut client_rng, mut error_rng, mut claim_rng) =
+            (split(), split(), split(), split(), split(), split(), split(), split());
         let mut profile = Profile::draw(Regime::of_seed(seed), &mut draw);
         profile.faults.errors = DiskErrors::draw(profile.faults.rollback, &mut error_rng);
         if profile.faults.errors.damage && error_rng.random_bool(0.4) {
             profile = profile.of_damage();
+            if claim_rng.random_bool(0.5) {
+                profile = profile.of_damage_again();
+            }
         }
+        profile.faults.claims = claim_rng.random_bool(0.25);
         let topology = Arc::new(cluster::topology(profile.nodes));
         let nodes: Vec<Node> =
             (0..profile.nodes).map(|node| Node::new(NodeId::of_name(&cluster::name_of(node)))).collect();
@@ -142,10 +151,12 @@ impl World {
             attempts: BTreeMap::new(),
             gone: BTreeMap::new(),
             hints: HintWatch::default(),
+            claims: Claims::new(claim_rng),
             deleting: None,
             rotting: None,
             copied: None,
-            bug,
+            set_back: None,
+            planted,
             story: Story::default(),
             rng,
             disk_rng,
@@ -208,7 +219,8 @@ impl World {
             Fault::Rot { node, .. } => Some((*node, None)),
             _ => None,
         });
-        for (at, fault) in planned.into_iter().chain(wrong_day).chain(errors) {
+        let claims = self.claims.plan(&self.profile);
+        for (at, fault) in planned.into_iter().chain(wrong_day).chain(errors).chain(claims) {
             self.schedule.at(at, Event::Fault(fault));
         }
         for client in 0..self.clients.len() {
@@ -330,10 +342,12 @@ impl World {
         let now = self.schedule.now();
         let rots = self.rotting.as_ref().is_some_and(|(rots, _)| *rots == node);
         let set_apart = if rots { self.nodes[node].damaged() } else { Vec::new() };
+        let before_acks = self.hints.before_acks(node, self.nodes[node].inbox());
         let Turn { outputs, datagrams, opinions, found_clock_off } = self.nodes[node].turn(now);
         self.coverage.add("clocks found off", found_clock_off.into());
         let life = (node, self.nodes[node].life);
         let mut halted = None;
+        let retired = self.take_retired(node);
         let log = self.nodes[node].store.take_log();
         let newest = self.nodes[node].store.applied().0;
         for (number, batch) in (newest + 1 - log.len() as u64..).zip(log) {
@@ -343,6 +357,9 @@ impl World {
             let fresh = self.observer.applied(now, life, &batch);
             self.note_stamps(node, &fresh);
             self.tell_batch(node, number, &batch);
+        }
+        for hint in self.nodes[node].store.take_removed() {
+            self.check_handed_over(node, &hint, &before_acks);
         }
         for (to, bytes) in datagrams {
             self.send_datagram(node, to, &bytes);
@@ -362,6 +379,7 @@ impl World {
                 }
             }
         }
+        self.claims.retired(retired);
         if let Some(reason) = halted {
             self.note("halt", &[node as u64], || Line::general(cluster::name_of(node), format!("halts: {reason}")));
             self.coverage.add("halts", 1);
@@ -486,6 +504,7 @@ impl World {
         });
         match &response {
             Response::Stored(Stored { acks, .. }) | Response::Deleted(Deleted { existed: true, acks, .. }) => {
+                self.check_trusted(node, op);
                 self.check_holds(node, op, &response);
                 self.ask_oracle(|oracle, scene| oracle.acknowledged(op, *acks, scene));
             }
