@@ -44,6 +44,15 @@ pub struct Settings {
     pub lifetime: Micros,
     /// Most keys repaired at a time, at most [`DIFFER_MAX`](crate::message::DIFFER_MAX). Default: 1000.
     pub keys_max: usize,
+    /// Keys listed in a message, at most [`ENTRIES_MAX`](crate::message::ENTRIES_MAX), which is the default. Both sides
+    /// must have the same: a list that ends early must be full. Smaller ones are for tests.
+    pub entries_max: usize,
+}
+
+impl Settings {
+    fn entries_max(&self) -> usize {
+        self.entries_max.clamp(1, crate::message::ENTRIES_MAX)
+    }
 }
 
 impl Default for Settings {
@@ -54,6 +63,7 @@ impl Default for Settings {
             repair: Micros::seconds(60),
             lifetime: Micros::seconds(3600),
             keys_max: crate::message::DIFFER_MAX,
+            entries_max: crate::message::ENTRIES_MAX,
         }
     }
 }

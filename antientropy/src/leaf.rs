@@ -143,6 +143,12 @@ pub trait Records {
         tokens: TokenRange,
         visit: &mut dyn FnMut(Token, Digest) -> ControlFlow<()>,
     ) -> Result<(), Unreadable>;
+
+    /// Whether so much has been read through this value that the rest had better wait for another call of the machine:
+    /// records may be large where digests are small. A machine asks between tokens, and gets on by one at least.
+    fn is_enough(&self) -> bool {
+        false
+    }
 }
 
 /// The records cannot be read.
@@ -159,11 +165,11 @@ pub(crate) struct Listed {
     pub(crate) through: Token,
 }
 
-/// Lists at most `limit` (one or more) tokens of a range. *O(limit)*.
+/// Lists at most `limit` (one or more) tokens of a range, or fewer if that is enough. *O(limit)*.
 pub(crate) fn list(records: &dyn Records, tokens: TokenRange, limit: usize) -> Result<Listed, Unreadable> {
     let mut listed = Listed { entries: Vec::new(), through: tokens.last };
     records.visit(tokens, &mut |token, digest| {
-        let full = listed.entries.len() >= limit;
+        let full = listed.entries.len() >= limit || records.is_enough();
         match listed.entries.last_mut() {
             Some(last) if last.0 == token => last.1 = last.1.combine(digest),
             Some(last) if full => {

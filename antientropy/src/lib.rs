@@ -133,5 +133,5 @@ pub use layers::Layers;
 pub use leaf::{BadBits, Bits, LeafMap, Records, Unreadable};
 pub use message::{ExchangeId, Refused, Reply, Request};
 pub use round::{Held, LINES_MAX, Line, Standing, Sums, Unequal};
-pub use tree::{Build, Drift, Resize, Sum, Tree};
+pub use tree::{Build, Check, Drift, Resize, Sum, Tree};
 pub use wire::{Fingerprint, Fingerprints, Rising};

@@ -9,7 +9,7 @@
 //! foldable: neighbouring leaves combine to the leaf of a smaller tree, so peers of different size can compare.
 //!
 //! A tree must never drift from the data [riak_kv #473]: it changes together with the batch that it describes, is
-//! rebuilt by a [`Build`] after a start, and [`Tree::verify`] recomputes a leaf now and then.
+//! rebuilt by a [`Build`] after a start, and a [`Check`] recomputes a leaf now and then.
 
 use std::ops::ControlFlow;
 
@@ -139,23 +139,6 @@ impl Tree {
         (bits <= self.bits).then(|| Layers::of(bits, &self.fold(bits)))
     }
 
-    /// Recomputes a leaf from the records. *O(records of the leaf)*.
-    ///
-    /// # Errors
-    /// [`Unreadable`] if the records are.
-    ///
-    /// # Panics
-    /// If there is no such leaf.
-    pub fn verify(&self, leaf: u32, records: &dyn Records) -> Result<Option<Drift>, Unreadable> {
-        let mut found = Digest::default();
-        records.visit(self.map.tokens_of(leaf, self.bits), &mut |_, digest| {
-            found = found.combine(digest);
-            ControlFlow::Continue(())
-        })?;
-        let kept = self.leaves[leaf as usize];
-        Ok((kept != found).then_some(Drift { leaf, kept, found }))
-    }
-
     /// Makes a leaf what its records come to. The number of keys may still be wrong: build the tree anew when there is
     /// time.
     ///
@@ -192,8 +175,8 @@ impl Build {
         Build { tree: Tree::new(map, bits), next: Some(map.tokens().first) }
     }
 
-    /// Reads on for about so many records; the answer is whether that was all. *O(records_max)*, and a little more if
-    /// many keys share a token.
+    /// Reads on for about so many records, or until that is enough; the answer is whether that was all. *O(records_max)*,
+    /// and a little more if many keys share a token.
     ///
     /// # Errors
     /// [`Unreadable`]: begin anew.
@@ -203,7 +186,7 @@ impl Build {
         let (mut seen, mut at, mut next) = (0, first, None);
         let tree = &mut self.tree;
         records.visit(TokenRange { first, last }, &mut |token, digest| {
-            if seen >= records_max && token != at {
+            if seen > 0 && (seen >= records_max || records.is_enough()) && token != at {
                 next = Some(token);
                 return ControlFlow::Break(());
             }
@@ -244,6 +227,70 @@ impl Build {
             tree.shrink(bits);
         }
         Some(tree)
+    }
+}
+
+/// A leaf that is recomputed from the records, in steps, while writes go on: to see whether the tree says what they come to.
+#[derive(Clone, Debug)]
+pub struct Check {
+    map: LeafMap,
+    bits: Bits,
+    leaf: u32,
+    found: Digest,
+    /// Where the reader goes on; `None` once it is through.
+    next: Option<Token>,
+}
+
+impl Check {
+    /// Begins with one of a tree's leaves.
+    ///
+    /// # Panics
+    /// If there is no such leaf.
+    pub fn new(tree: &Tree, leaf: u32) -> Check {
+        let (map, bits) = (tree.map, tree.bits);
+        Check { map, bits, leaf, found: Digest::default(), next: Some(map.tokens_of(leaf, bits).first) }
+    }
+
+    /// Reads on, until that is enough; the answer is whether that was all. *O(records of the leaf)*.
+    ///
+    /// # Errors
+    /// [`Unreadable`]: begin anew.
+    pub fn step(&mut self, records: &dyn Records) -> Result<bool, Unreadable> {
+        let Some(first) = self.next else { return Ok(true) };
+        let last = self.map.tokens_of(self.leaf, self.bits).last;
+        let (mut at, mut next, found) = (None, None, &mut self.found);
+        records.visit(TokenRange { first, last }, &mut |token, digest| {
+            if at.is_some_and(|at| at != token) && records.is_enough() {
+                next = Some(token);
+                return ControlFlow::Break(());
+            }
+            at = Some(token);
+            *found = found.combine(digest);
+            ControlFlow::Continue(())
+        })?;
+        self.next = next;
+        Ok(next.is_none())
+    }
+
+    /// A write, like [`Tree::update`], applied to the records between two steps.
+    pub fn update(&mut self, token: Token, old: Option<Digest>, new: Option<Digest>) {
+        let tokens = self.map.tokens_of(self.leaf, self.bits);
+        if tokens.contains(token) && self.next.is_none_or(|next| token < next) {
+            self.found = self.found.combine(old.unwrap_or_default().combine(new.unwrap_or_default()));
+        }
+    }
+
+    /// Which leaf.
+    pub fn leaf(&self) -> u32 {
+        self.leaf
+    }
+
+    /// What was found, once a step has answered that it is whole: `None` if the tree says the same, or has another size by
+    /// now, so that it has no such leaf.
+    pub fn finish(self, tree: &Tree) -> Option<Drift> {
+        let kept = *tree.leaves.get(self.leaf as usize).filter(|_| tree.bits == self.bits)?;
+        let whole = self.next.is_none() && kept != self.found;
+        whole.then_some(Drift { leaf: self.leaf, kept, found: self.found })
     }
 }
 

@@ -106,7 +106,14 @@ impl Trio {
 
     fn get(&mut self, i: u64) -> Response {
         let key = key(i);
-        let get = Get { bucket: BucketId::DEFAULT, key: key.clone(), r: None, sloppy: None, explain: false };
+        let get = Get {
+            bucket: BucketId::DEFAULT,
+            key: key.clone(),
+            r: None,
+            sloppy: None,
+            explain: false,
+            shown: Vec::new(),
+        };
         self.run(&key, Request::Get(get))
     }
 

@@ -96,7 +96,7 @@ impl Context {
 
 impl Read {
     pub(crate) fn new(read: client::Read) -> Read {
-        let client::Read { siblings, context, basis: Basis { primaries, needed }, explanation } = read;
+        let client::Read { siblings, context, basis: Basis { primaries, needed }, explanation, .. } = read;
         Read { siblings, context: context.map(Context), primaries, needed, explanation }
     }
 

@@ -12,7 +12,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use driftless_proto::client::{Request, Response, ResponseFrame};
+use driftless_proto::client::{Response, ResponseFrame};
+use driftless_proto::frame::FRAME_SHARED_MAX;
 use driftless_proto::{Failure, Refusal};
 use driftless_ring::NodeId;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -65,6 +66,8 @@ pub(crate) struct Flight {
     kind: Option<Kind>,
     begun: Instant,
     sent: Instant,
+    /// What of the time is for carrying a large value.
+    carrying: Duration,
     deadline: Instant,
     /// How long it may take until it is overdue. `None`: as long as it likes.
     patience: Option<Duration>,
@@ -107,28 +110,40 @@ impl Call<'_> {
     async fn send(&self, number: u32, snapshot: Arc<Snapshot>, target: Target) -> Result<Flight, Cause> {
         let link = &target.1;
         let begun = Instant::now();
-        let attempt_timeout = self.settings.attempt_timeout.min(FAR_FUTURE);
-        let deadline = self.clock.deadline.min(begun + attempt_timeout);
+        let deadline = match self.attempt_timeout() {
+            Some(timeout) => self.clock.deadline.min(begun + timeout.min(FAR_FUTURE)),
+            None => self.clock.deadline,
+        };
         let connection = match link.connection_now() {
             Some(connection) => connection,
-            None => match timeout_at(deadline, link.connection()).await {
-                Ok(connected) => {
-                    connected.map_err(|failure| Cause::NotConnected { node: link.name().to_owned(), failure })?
+            // Connecting takes no longer for a large value.
+            None => {
+                match timeout_at(deadline.min(begun + self.settings.attempt_timeout.min(FAR_FUTURE)), link.connection())
+                    .await
+                {
+                    Ok(connected) => {
+                        connected.map_err(|failure| Cause::NotConnected { node: link.name().to_owned(), failure })?
+                    }
+                    Err(_) => {
+                        let node = link.name().to_owned();
+                        return Err(Cause::TimedOut { node, after: begun.elapsed(), sent: false, heard: false });
+                    }
                 }
-                Err(_) => {
-                    let node = link.name().to_owned();
-                    return Err(Cause::TimedOut { node, after: begun.elapsed(), sent: false, heard: false });
-                }
-            },
+            }
         };
         let sent = Instant::now();
         let remaining = deadline.saturating_duration_since(sent);
         // The node gives up a little earlier, so that what it knows by then arrives in time. Zero would be no time at all.
         let for_node = remaining - (remaining / 8).min(ANSWER_MARGIN);
         let deadline_ms = u32::try_from(for_node.as_millis()).unwrap_or(u32::MAX).max(1);
-        let patience = self.kind.map(|kind| link.pace.patience(kind).saturating_add(time_to_carry(self.request)));
         let since = (sent, connection.heard());
         let pending = connection.submit(self.request, snapshot.ring_version(), deadline_ms)?;
+        // It travels beside all others that are under way there, so it takes as long as all of them.
+        let carrying = match self.is_large() {
+            true => link.pace.time_to_carry(connection.carrying()),
+            false => Duration::ZERO,
+        };
+        let patience = self.kind.map(|kind| link.pace.patience(kind).saturating_add(carrying));
         Ok(Flight {
             number,
             target,
@@ -139,6 +154,7 @@ impl Call<'_> {
             kind: self.kind,
             begun,
             sent,
+            carrying,
             deadline,
             patience,
             since,
@@ -192,6 +208,23 @@ impl Call<'_> {
             }
             response => Ok(response),
         }
+    }
+
+    /// After what time an attempt is given up. `None`: when the call is. What has been uploaded is not thrown away while it
+    /// may still be answered: another node is asked beside it, as for all that is overdue, but only once each. A policy
+    /// that forbids this gets the time that the value takes to carry, and may repeat the upload then.
+    fn attempt_timeout(&self) -> Option<Duration> {
+        let timeout = self.settings.attempt_timeout;
+        let bytes = self.request.value_bytes() as u64;
+        match self.is_large() {
+            false => Some(timeout),
+            true if self.settings.retry.hedges() => None,
+            true => Some(timeout.saturating_add(Duration::from_micros(bytes / CARRIED_PER_MICROSECOND_MIN))),
+        }
+    }
+
+    fn is_large(&self) -> bool {
+        self.request.value_bytes() > FRAME_SHARED_MAX
     }
 
     /// A missing bucket is one refusal, whether the client knows of it or the node does.
@@ -250,7 +283,8 @@ impl Flight {
         if let Some(kind) = self.kind {
             let now = Instant::now();
             // Carrying a large value is not the node's slowness.
-            self.target.1.pace.answered(kind, now - self.sent, now);
+            let took = (now - self.sent).saturating_sub(self.carrying);
+            self.target.1.pace.answered(kind, took, now);
         }
     }
 }
@@ -265,16 +299,8 @@ impl Drop for Flight {
     }
 }
 
-/// What a large value takes beyond a small one.
-fn time_to_carry(request: &Request) -> Duration {
-    match request {
-        Request::Put(put) => Duration::from_micros(put.value.len() as u64 / CARRIED_PER_MICROSECOND),
-        _ => Duration::ZERO,
-    }
-}
-
-/// Bytes: a tenth of a gigabit network, for there are three copies, and disks.
-const CARRIED_PER_MICROSECOND: u64 = 12;
+/// Bytes: a megabyte a second is what a bad line to a busy cluster carries.
+const CARRIED_PER_MICROSECOND_MIN: u64 = 1;
 
 /// Several round trips between continents. Within it a connection is better waited for than passed over.
 const CONNECT_PATIENCE: Duration = Duration::from_millis(250);

@@ -17,6 +17,7 @@ use crate::call::Clock;
 use crate::client::Inner;
 use crate::error::{DeleteError, GetError, PutError, RequestError};
 use crate::options::{Profile, Settings};
+use crate::pages::{Pages, Turned};
 use crate::resolve::Resolve;
 use crate::retry::RetryPolicy;
 use crate::router::Route;
@@ -324,10 +325,20 @@ pub(crate) async fn read(
 ) -> Result<Read, GetError> {
     let key = Key::new(key)?;
     let (id, route) = bucket.place(&key, clock).await?;
-    let request = Request::Get(wire::Get { bucket: id, key, r: settings.r, sloppy: settings.sloppy, explain });
-    match bucket.inner.call(&request, route, settings, clock).await? {
-        Response::Read(read) => Ok(Read::new(read)),
-        _ => Err(bucket.inner.misunderstood(&request).into()),
+    let mut pages = Pages::default();
+    loop {
+        let (key, shown) = (key.clone(), pages.shown());
+        let request =
+            Request::Get(wire::Get { bucket: id, key, r: settings.r, sloppy: settings.sloppy, explain, shown });
+        let turned = match bucket.inner.call(&request, route, settings, clock).await? {
+            Response::Read(read) => pages.turn(read),
+            _ => Turned::Misread,
+        };
+        match turned {
+            Turned::Whole(read) => return Ok(Read::new(*read)),
+            Turned::More => {}
+            Turned::Misread => return Err(bucket.inner.misunderstood(&request).into()),
+        }
     }
 }
 

@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use driftless_proto::Topology;
-use driftless_proto::client::{AaeCommand, AaeStatus, HintsFor, NodeStatus, Request, Response};
+use driftless_proto::client::{
+    AaeCommand, AaeStatus, DamagedKeys, HintsFor, NodeStatus, Request, Response, Restore, Restored,
+};
+use driftless_proto::key::Key;
 use tokio::sync::Semaphore;
 
 use crate::bucket::Bucket;
@@ -118,6 +121,45 @@ impl Client {
         let request = Request::Aae(command);
         match self.inner.call(&request, Route::Any, &settings, Clock::start(settings.timeout)).await? {
             Response::Aae(status) => Ok(*status),
+            _ => Err(self.inner.misunderstood(&request).into()),
+        }
+    }
+
+    /// The keys whose records are damaged on a node and not restored yet; up to a second old. The node is given as in
+    /// [`Client::status`].
+    ///
+    /// # Errors
+    /// [`StatusError`] if there is no such node or it does not answer.
+    pub async fn damaged(&self, node: impl AsRef<str>) -> Result<DamagedKeys, StatusError> {
+        let settings = Profile::new().via(node).over(&self.inner.settings);
+        let request = Request::Damaged;
+        match self.inner.call(&request, Route::Any, &settings, Clock::start(settings.timeout)).await? {
+            Response::Damaged(damaged) => Ok(damaged),
+            _ => Err(self.inner.misunderstood(&request).into()),
+        }
+    }
+
+    /// Puts what the other owners of a key hold, perhaps nothing, in place of its record on a node, if that is damaged. The
+    /// node is given as in [`Client::status`]; elsewhere nothing is done.
+    ///
+    /// **What only damaged records held is lost then, acknowledged writes among it, and what they knew to be deleted may come
+    /// back.** A damaged record is restored without loss, by itself, as soon as enough other owners are there and sound:
+    /// this is for those of which too few are.
+    ///
+    /// # Errors
+    /// [`StatusError`] if there is no such node or bucket, or the node does not answer.
+    pub async fn restore_damaged(
+        &self,
+        node: impl AsRef<str>,
+        bucket: impl AsRef<str>,
+        key: &Key,
+    ) -> Result<Restored, StatusError> {
+        let settings = Profile::new().via(node).over(&self.inner.settings);
+        let clock = Clock::start(settings.timeout);
+        let (_, bucket) = self.inner.bucket(bucket.as_ref(), clock).await?;
+        let request = Request::Restore(Restore { bucket: bucket.id, key: key.clone(), accept_loss: true });
+        match self.inner.call(&request, Route::Any, &settings, clock).await? {
+            Response::Restored(restored) => Ok(restored),
             _ => Err(self.inner.misunderstood(&request).into()),
         }
     }

@@ -57,6 +57,8 @@ struct Shared {
     /// The writer has been woken and has not looked yet.
     awake: bool,
     in_flight: HashMap<u64, Waiter>,
+    /// Bytes of the large ones among them.
+    carrying: usize,
     next_id: u64,
     /// Frames of lower ids have been handed to the transport.
     taken: u64,
@@ -65,7 +67,8 @@ struct Shared {
 
 struct Waiter {
     answer: oneshot::Sender<Answer>,
-    large: bool,
+    /// Length of the frame, if it went on a stream of its own.
+    large_bytes: Option<usize>,
 }
 
 type Answer = Result<ResponseFrame, Cause>;
@@ -108,6 +111,7 @@ impl Connection {
                 opened: false,
                 awake: false,
                 in_flight: HashMap::new(),
+                carrying: 0,
                 next_id: 1,
                 taken: 1,
                 closed: None,
@@ -142,7 +146,7 @@ impl Connection {
         let id = shared.next_id;
         shared.next_id += 1;
         let message = RequestFrameRef { id, ring_version, deadline_ms, request };
-        let large = if payload_bytes(request) <= ENCODE_UNDER_LOCK_MAX {
+        let large = if request.value_bytes() <= ENCODE_UNDER_LOCK_MAX {
             let start = shared.out.len();
             frame::encode(&message, &mut shared.out).map_err(|error| Cause::TooLong(error.to_string()))?;
             let is_large = shared.out.len() - start > FRAME_SHARED_MAX + LENGTH_BYTES;
@@ -150,7 +154,7 @@ impl Connection {
         } else {
             // Copying a large value takes long enough for others to notice; they can go first.
             drop(shared);
-            let mut own = Vec::with_capacity(payload_bytes(request) + HEADERS_BYTES);
+            let mut own = Vec::with_capacity(request.value_bytes() + HEADERS_BYTES);
             frame::encode(&message, &mut own).map_err(|error| Cause::TooLong(error.to_string()))?;
             shared = self.lock();
             if let Some(failure) = &shared.closed {
@@ -167,7 +171,9 @@ impl Connection {
             shared.open(ring_version);
         }
         shared.opened = true;
-        shared.in_flight.insert(id, Waiter { answer: sender, large: large.is_some() });
+        let large_bytes = large.as_ref().map(Vec::len);
+        shared.carrying += large_bytes.unwrap_or(0);
+        shared.in_flight.insert(id, Waiter { answer: sender, large_bytes });
         shared.large.extend(large);
         // Who queues behind others need not wake the writer again.
         let wakes = !shared.awake;
@@ -198,6 +204,11 @@ impl Connection {
     /// How many answers have come.
     pub(crate) fn heard(&self) -> u64 {
         self.heard.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the large requests that are under way.
+    pub(crate) fn carrying(&self) -> usize {
+        self.lock().carrying
     }
 
     /// Nothing has been heard for longer than it should take, since there were `heard` answers. All requests under way
@@ -337,7 +348,7 @@ impl Connection {
         {
             let mut shared = self.lock();
             for frame in batch.drain(..) {
-                if let Some(waiter) = shared.in_flight.remove(&frame.id) {
+                if let Some(waiter) = shared.take(frame.id) {
                     answered.push((waiter.answer, frame));
                 }
             }
@@ -357,6 +368,7 @@ impl Connection {
             }
             shared.out = Vec::new();
             shared.large = Vec::new();
+            shared.carrying = 0;
             (std::mem::take(&mut shared.in_flight), shared.taken)
         };
         // Without a completed handshake on its side the node has not read anything.
@@ -364,7 +376,7 @@ impl Connection {
         let mut waiting: Vec<_> = waiting.into_iter().collect();
         waiting.sort_unstable_by_key(|(id, _)| *id);
         for (id, waiter) in waiting {
-            let unsent = refused_at_the_door || (id >= taken && !waiter.large);
+            let unsent = refused_at_the_door || (id >= taken && waiter.large_bytes.is_none());
             let cause = if unsent {
                 self.not_connected(failure.clone())
             } else {
@@ -422,6 +434,13 @@ impl Drop for Loops {
 }
 
 impl Shared {
+    /// Ends a request that was under way.
+    fn take(&mut self, id: u64) -> Option<Waiter> {
+        let waiter = self.in_flight.remove(&id)?;
+        self.carrying -= waiter.large_bytes.unwrap_or(0);
+        Some(waiter)
+    }
+
     /// The node sees a stream when the first byte on it arrives, and may want to see the shared one before any other.
     /// A question of which nobody awaits the answer makes it visible.
     fn open(&mut self, ring_version: u64) {
@@ -450,7 +469,7 @@ impl Drop for Pending {
     fn drop(&mut self) {
         // Answered requests have left the table and the channel; all others are forgotten here.
         if !self.answer.is_terminated() {
-            self.connection.lock().in_flight.remove(&self.id);
+            self.connection.lock().take(self.id);
         }
     }
 }
@@ -512,13 +531,6 @@ async fn send_large(quic: quinn::Connection, frame: Vec<u8>) {
     }
 }
 
-fn payload_bytes(request: &Request) -> usize {
-    match request {
-        Request::Put(put) => put.value.len(),
-        _ => 0,
-    }
-}
-
 /// How soon a node that is back has its requests again; four questions a second are no load.
 const PROBE_EVERY: Duration = Duration::from_millis(250);
 
@@ -548,6 +560,7 @@ mod tests {
             r: Some(2),
             sloppy: None,
             explain: true,
+            shown: Vec::new(),
         });
         let (mut borrowed, mut owned) = (Vec::new(), Vec::new());
         let frame = RequestFrameRef { id: 300, ring_version: 7, deadline_ms: 2_000, request: &request };

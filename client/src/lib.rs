@@ -118,6 +118,7 @@ mod io;
 mod link;
 mod options;
 mod pace;
+mod pages;
 mod race;
 mod resolve;
 mod retry;
@@ -146,8 +147,8 @@ pub use update::Update;
 
 pub use bytes::Bytes;
 pub use driftless_proto::client::{
-    AaeCommand, AaePartition, AaeStatus, Explanation, HintsFor, Liveness, NodeStatus, PeerStatus, ReplicaAnswer,
-    Sibling,
+    AaeCommand, AaePartition, AaeStatus, DamagedKey, DamagedKeys, Explanation, HintsFor, Liveness, NodeStatus,
+    PeerStatus, ReplicaAnswer, Restored, Sibling,
 };
 pub use driftless_proto::key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use driftless_proto::{

@@ -61,6 +61,11 @@ impl Pace {
         self.lock()[kind as usize].patience()
     }
 
+    /// How long values of so many bytes may take beyond small ones.
+    pub(crate) fn time_to_carry(&self, bytes: usize) -> Duration {
+        Duration::from_micros(bytes as u64 / CARRIED_PER_MICROSECOND)
+    }
+
     /// Whether this node has been so slow for so long that others should be asked first, of which the fastest usually
     /// takes `usual`. Every [`TRIAL_EVERY`] it says no once, so that somebody finds out whether it still is.
     pub(crate) fn lags(&self, kind: Kind, now: Instant, usual: impl FnOnce() -> Option<Duration>) -> bool {
@@ -108,6 +113,9 @@ impl Estimate {
         }
     }
 }
+
+/// Bytes: a tenth of a gigabit network, for there are three copies, and disks.
+const CARRIED_PER_MICROSECOND: u64 = 12;
 
 /// Shorter waits say nothing: a lost datagram is sent again after some 30 ms, a scheduler or a disk pauses for tens.
 /// And from here on a person notices.

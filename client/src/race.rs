@@ -32,6 +32,8 @@ struct Race<'a> {
     call: &'a Call<'a>,
     /// Attempts that were begun.
     attempts: u32,
+    /// Attempts that failed before their time.
+    early: u32,
     /// In a row at the node of the last one.
     at_node: u32,
     /// Nodes that had an attempt, once for each.
@@ -64,6 +66,7 @@ pub(crate) async fn run(call: &Call<'_>) -> Result<Response, RequestError> {
     let mut race = Race {
         call,
         attempts: 0,
+        early: 0,
         at_node: 0,
         tried: Vec::new(),
         asked: Vec::new(),
@@ -181,6 +184,7 @@ impl Race<'_> {
         let is_write = !self.call.request.is_read();
         self.outcome = retry::join(self.outcome, &cause, is_write);
         tracing::debug!(node = link.name(), attempts = self.attempts, %cause, "attempt failed");
+        self.early += u32::from(!matches!(cause, Cause::TimedOut { .. }));
         if self.causes.len() == CAUSES_MAX {
             self.causes.pop_front();
         }
@@ -198,8 +202,9 @@ impl Race<'_> {
         let settings = self.call.settings;
         let elapsed = self.call.clock.started.elapsed();
         let alike = self.causes.iter().filter(|other| retry::is_alike(other, &cause)).count() as u32; // CAUSES_MAX
-        let number = self.attempts;
-        let failed = FailedAttempt { number, alike, at_node: self.at_node, cause: &cause, is_write, elapsed };
+        let (number, early, at_node) = (self.attempts, self.early, self.at_node);
+        let bytes = self.call.request.value_bytes();
+        let failed = FailedAttempt { number, early, alike, at_node, cause: &cause, is_write, bytes, elapsed };
         let Decision::Retry { after, at } = settings.retry.decide(&failed) else {
             return self.give_up(cause);
         };

@@ -11,6 +11,7 @@ use std::fmt;
 use std::mem::discriminant;
 use std::time::Duration;
 
+use driftless_proto::frame::FRAME_SHARED_MAX;
 use driftless_proto::{Outcome, Refusal, Scope, Unknown};
 
 use crate::error::Cause;
@@ -33,6 +34,9 @@ pub trait RetryPolicy: Send + Sync + fmt::Debug + 'static {
 pub struct FailedAttempt<'a> {
     /// Which attempt of the call it was, from 1.
     pub number: u32,
+    /// How many of the call's attempts ended before their time: refused, without a connection, or with an outcome that
+    /// the node does not know. The others cost nothing but time, and that the call bounds.
+    pub early: u32,
     /// How many of the call's attempts failed alike, this one included: for the same reason, at whichever nodes.
     pub alike: u32,
     /// How many attempts this node has had in a row, this one included.
@@ -41,6 +45,8 @@ pub struct FailedAttempt<'a> {
     pub cause: &'a Cause,
     /// Whether the request is a put or a delete.
     pub is_write: bool,
+    /// Bytes of the value that it carries.
+    pub bytes: usize,
     /// How long the call has taken.
     pub elapsed: Duration,
 }
@@ -104,7 +110,7 @@ pub(crate) struct Backoff {
 }
 
 impl DefaultRetry {
-    /// At most 10 attempts, 3 of them for want of replicas or of room, with waits from 20 ms to 1 s.
+    /// At most 10 attempts that end before their time, 3 of them for want of replicas or of room, with waits from 20 ms to 1 s.
     pub fn new() -> DefaultRetry {
         DefaultRetry {
             attempts_max: 10,
@@ -114,7 +120,8 @@ impl DefaultRetry {
         }
     }
 
-    /// Most attempts of a call, whatever fails. The call's timeout bounds them too.
+    /// Most attempts of a call that end before their time, whatever fails. Those that are not answered are bounded by the
+    /// call's timeout alone: who allows a minute has a minute.
     #[must_use]
     pub fn attempts_max(mut self, attempts: u32) -> DefaultRetry {
         self.attempts_max = attempts;
@@ -146,7 +153,8 @@ impl Default for DefaultRetry {
 
 impl RetryPolicy for DefaultRetry {
     fn decide(&self, failed: &FailedAttempt<'_>) -> Decision {
-        if failed.number >= self.attempts_max {
+        let timed_out = matches!(failed.cause, Cause::TimedOut { .. });
+        if failed.early >= self.attempts_max && !timed_out {
             return Decision::GiveUp;
         }
         let next = |after| Decision::Retry { after, at: RetryAt::Next };
@@ -171,11 +179,14 @@ impl RetryPolicy for DefaultRetry {
                 Decision::GiveUp
             }
             Cause::NotConnected { .. } => next(backoff()),
+            Cause::ConnectionLost { .. } if failed.alike > OWNERS => next(backoff()),
             Cause::ConnectionLost { .. } | Cause::TimedOut { heard: false, .. } => next(Duration::ZERO),
             // Who does not answer this node will not answer the next one either.
             Cause::Unknown { unknown: Unknown::Timeout { acks: 2.., .. }, .. } if !failed.is_write => Decision::GiveUp,
             Cause::Unknown { .. } | Cause::TimedOut { .. } => {
-                let same = failed.is_write && failed.at_node < 2;
+                // What takes long to carry is not carried to the same node again, which may still be at it.
+                let again = !timed_out || failed.bytes <= FRAME_SHARED_MAX;
+                let same = failed.is_write && failed.at_node < 2 && again;
                 Decision::Retry { after: backoff(), at: if same { RetryAt::Same } else { RetryAt::Next } }
             }
             _ => Decision::GiveUp,
@@ -234,8 +245,27 @@ mod tests {
     use super::*;
 
     fn decide(cause: Cause, number: u32, at_node: u32, is_write: bool) -> Decision {
-        let elapsed = Duration::ZERO;
-        DefaultRetry::new().decide(&FailedAttempt { number, alike: number, at_node, cause: &cause, is_write, elapsed })
+        DefaultRetry::new().decide(&attempt(&cause, number, at_node, is_write))
+    }
+
+    fn attempt(cause: &Cause, number: u32, at_node: u32, is_write: bool) -> FailedAttempt<'_> {
+        let (early, alike, elapsed) = (number, number, Duration::ZERO);
+        FailedAttempt { number, early, alike, at_node, cause, is_write, bytes: 100, elapsed }
+    }
+
+    #[test]
+    fn attempts_that_are_not_answered_are_bounded_by_time_alone() {
+        let cause = Cause::TimedOut { node: "ada".into(), after: Duration::from_secs(2), sent: true, heard: true };
+        assert!(at(decide(cause, 30, 1, true)).is_some(), "a minute is a minute");
+        assert_eq!(decide(unknown(), 10, 1, true), Decision::GiveUp);
+    }
+
+    #[test]
+    fn a_large_value_that_timed_out_is_not_sent_to_the_same_node_again() {
+        let cause = Cause::TimedOut { node: "ada".into(), after: Duration::from_secs(2), sent: true, heard: true };
+        let large = FailedAttempt { bytes: 4 << 20, ..attempt(&cause, 1, 1, true) };
+        assert_eq!(at(DefaultRetry::new().decide(&large)), Some(RetryAt::Next));
+        assert_eq!(at(decide(cause, 1, 1, true)), Some(RetryAt::Same));
     }
 
     fn refused(refusal: Refusal) -> Cause {
@@ -316,8 +346,8 @@ mod tests {
         assert!(at(decide(few(), 2, 1, true)).is_some());
         assert_eq!(decide(few(), 3, 1, true), Decision::GiveUp);
         // Two that did not answer have said nothing of the kind.
-        let (cause, elapsed) = (few(), Duration::ZERO);
-        let third = FailedAttempt { number: 3, alike: 1, at_node: 1, cause: &cause, is_write: true, elapsed };
+        let cause = few();
+        let third = FailedAttempt { alike: 1, ..attempt(&cause, 3, 1, true) };
         assert_eq!(at(DefaultRetry::new().decide(&third)), Some(RetryAt::Next));
     }
 

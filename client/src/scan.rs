@@ -52,23 +52,17 @@ pub struct Keys {
 
 /// A place between two keys of a bucket.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct ScanPosition(Place);
-
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-enum Place {
-    /// Before all keys of this token.
-    At(Token),
-    /// Behind this key.
-    After(Cursor),
-}
+pub struct ScanPosition(Cursor);
 
 impl ScanPosition {
+    /// Before all keys of a token.
+    fn at(token: Token) -> ScanPosition {
+        ScanPosition(Cursor { token, key: None })
+    }
+
     /// What comes behind it has this token or a later one.
     fn token(&self) -> Token {
-        match &self.0 {
-            Place::At(token) => *token,
-            Place::After(cursor) => cursor.token,
-        }
+        self.0.token
     }
 }
 
@@ -88,7 +82,7 @@ impl Scan {
         Scan { bucket, page: PAGE, position: None, arc: None, profile: Profile::new() }
     }
 
-    /// Most keys fetched at a time, 1,000 by default, at least 1.
+    /// Most keys fetched at a time, 1,000 by default, at least 1. Nodes may answer with fewer: they walk only so far at once.
     pub fn page(mut self, keys: u32) -> Scan {
         self.page = keys.max(1);
         self
@@ -135,7 +129,7 @@ impl Scan {
                 (Some(range.first), range.last)
             }
         };
-        let start = first.map(|first| self.position.unwrap_or(ScanPosition(Place::At(first))));
+        let start = first.map(|first| self.position.unwrap_or(ScanPosition::at(first)));
         let settings = self.profile.over(&self.bucket.settings);
         Keys {
             walk: Arc::new(Walk { bucket: self.bucket, page: self.page, settings }),
@@ -156,7 +150,7 @@ impl Keys {
                 let snapshot = self.walk.bucket.inner.router.snapshot();
                 let bucket = snapshot.topology.bucket_named(self.walk.bucket.name())?;
                 let token = snapshot.topology.ring().token(bucket.id.0, key.as_bytes());
-                Some(ScanPosition(Place::After(Cursor { token, key: key.clone() })))
+                Some(ScanPosition(Cursor { token, key: Some(key.clone()) }))
             }
             _ => self.next.clone(),
         }
@@ -212,11 +206,9 @@ impl Walk {
         let inner = &self.bucket.inner;
         let (snapshot, bucket) = inner.bucket(self.bucket.name(), clock).await?;
         let q = snapshot.topology.ring().partitions();
-        let (token, after) = match &position.0 {
-            Place::At(token) => (*token, None),
-            Place::After(cursor) => (cursor.token, Some(cursor.clone())),
-        };
-        let arc = q.arc_of(token);
+        let arc = q.arc_of(position.token());
+        // The beginning of the arc goes without saying.
+        let after = Some(position.0.clone()).filter(|_| *position != ScanPosition::at(q.range(arc).first));
         let route = Route::Arc { partition: PartitionId { n: bucket.n, arc }, q };
         let request = Request::Scan(wire::Scan { bucket: bucket.id, arc, after, limit: self.page, r: self.settings.r });
         let page = match inner.call(&request, route, &self.settings, clock).await? {
@@ -225,18 +217,11 @@ impl Walk {
         };
         let next = match page.next {
             // A cursor that does not move on would make the walk endless.
-            Some(cursor) if moves_on(&cursor, position) => Some(Place::After(cursor)),
+            Some(cursor) if cursor > position.0 => Some(ScanPosition(cursor)),
             Some(_) => return Err(inner.misunderstood(&request).into()),
-            None => q.range(arc).last.0.checked_add(1).map(|first| Place::At(Token(first))),
+            None => q.range(arc).last.0.checked_add(1).map(|first| ScanPosition::at(Token(first))),
         };
-        Ok(Page { keys: page.keys, next: next.map(ScanPosition) })
-    }
-}
-
-fn moves_on(cursor: &Cursor, position: &ScanPosition) -> bool {
-    match &position.0 {
-        Place::At(token) => cursor.token >= *token,
-        Place::After(before) => cursor > before,
+        Ok(Page { keys: page.keys, next })
     }
 }
 
@@ -246,5 +231,5 @@ impl std::fmt::Debug for Keys {
     }
 }
 
-/// Some tens of kilobytes: one frame on the shared stream.
+/// Some tens of kilobytes: one frame on the shared stream. Nodes often answer with fewer.
 const PAGE: u32 = 1_000;

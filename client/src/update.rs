@@ -73,7 +73,7 @@ where
         Update { bucket, key, change, rounds_max: ROUNDS, profile: Profile::new() }
     }
 
-    /// In how many rounds the closure is called and its result written at most: 8 by default, at least 1. With one
+    /// In how many rounds the closure is called and its result written at most: 4 by default, at least 1. With one
     /// round nothing is tidied up. A round that is refused because the key is full wrote nothing and does not count.
     pub fn rounds_max(mut self, rounds: u32) -> Update<F> {
         self.rounds_max = rounds.max(1);
@@ -129,7 +129,7 @@ where
             }
         };
         for written in 1..self.rounds_max {
-            let backoff = Backoff { first: took.max(TIDY_MIN), max: TIDY_MAX };
+            let backoff = Backoff { first: (took * TIDY_ROUNDS).clamp(TIDY_MIN, TIDY_MAX), max: TIDY_MAX };
             let backoff = backoff.after(written, run.chance());
             if !run.wait(backoff).await {
                 break;
@@ -238,9 +238,9 @@ where
         is_worth_while
     }
 
-    /// Until when to wait for the turn: half of what is left is for the update itself.
+    /// Until when to wait for the turn: a quarter of what is left is for the update itself.
     fn patience(&self) -> Instant {
-        Instant::now() + self.clock.remaining() / 2
+        Instant::now() + self.clock.remaining() * 3 / 4
     }
 
     fn chance(&self) -> f64 {
@@ -270,10 +270,14 @@ where
     }
 }
 
-/// Two clients that made siblings of each other are done after two rounds; eight outlast a small crowd.
-const ROUNDS: u32 = 8;
+/// Two clients that made siblings of each other are done after two rounds; a crowd that goes on writing merges by itself.
+const ROUNDS: u32 = 4;
 
-/// Waits before tidying up begin with the time that a round took: whoever read meanwhile has written then.
+/// Waits before tidying up begin with this many times what a round took: on a key that is updated all the time somebody
+/// has read, merged and written by then, and nothing is left to do.
+const TIDY_ROUNDS: u32 = 4;
+
+/// A round on an idle cluster.
 const TIDY_MIN: Duration = Duration::from_millis(1);
 
 /// Longer than a round takes even on a busy cluster; nobody should wait longer for what is done already.

@@ -742,7 +742,7 @@ async fn a_scan_walks_through_all_arcs_page_by_page() {
             let Request::Scan(scan) = &asked.frame.request else { panic!("not a scan") };
             let here = held.iter().filter(|key| ring.partitions().arc_of(ring.token(id, key.as_bytes())) == scan.arc);
             let cursor =
-                |key: &driftless_client::Key| Cursor { token: ring.token(id, key.as_bytes()), key: key.clone() };
+                |key: &driftless_client::Key| Cursor { token: ring.token(id, key.as_bytes()), key: Some(key.clone()) };
             let rest: Vec<_> =
                 here.filter(|key| scan.after.as_ref().is_none_or(|after| cursor(key) > *after)).cloned().collect();
             let page: Vec<_> = rest.iter().take(scan.limit as usize).cloned().collect();

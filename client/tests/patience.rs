@@ -288,3 +288,30 @@ async fn a_first_owner_that_is_far_slower_than_the_others_comes_after_them() {
     let read: Read = get.await.expect("does not panic").expect("answered");
     assert!(read.exists());
 }
+
+#[tokio::test]
+async fn what_has_been_uploaded_is_not_sent_again_to_who_may_still_answer_it() {
+    let mut cluster = Cluster::start(&["ada", "bob", "cyd"]);
+    let client = connect(&mut cluster).await;
+    let short = Profile::new().attempt_timeout(Duration::from_millis(100)).timeout(Duration::from_secs(3));
+    let large = client.bucket("default").put("k", vec![7; 1 << 20]).profile(short);
+    let error = large.await.expect_err("nobody answers");
+    let attempts = error.request().expect("was sent").attempts();
+    assert!((1..=3).contains(&attempts), "each node at most once, and not {attempts} times");
+    let uploads: Vec<_> = cluster.nodes.iter_mut().map(fake::Node::calls_waiting).collect();
+    assert!(uploads.iter().all(|&uploads| uploads <= 1), "{uploads:?}");
+}
+
+#[tokio::test]
+async fn an_answer_to_a_large_value_counts_after_the_time_of_a_small_attempt() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let client = connect(&mut cluster).await;
+    let short = Profile::new().attempt_timeout(Duration::from_millis(50));
+    let put = tokio::spawn(client.bucket("default").put("k", vec![7; 1 << 20]).profile(short).into_future());
+    let asked = cluster.nodes[0].next_call().await;
+    // Later than an attempt may take; a repeated one would arrive meanwhile.
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    asked.stored();
+    stored(put).await;
+    assert_eq!(cluster.nodes[0].calls_waiting(), 0);
+}

@@ -1,7 +1,8 @@
 //! One shard's machines behind the seam: typed inputs and the time go in, outputs and the next deadline come out.
 //!
 //! A turn of the shell: feed everything that has arrived to the `handle_*` methods, call [`Engine::commit`] once, carry
-//! out every [`Output`], and sleep until the next input or [`Engine::poll_timeout`].
+//! out every [`Output`], and sleep until the next input or [`Engine::poll_timeout`]. Once [`Engine::is_full`] says that the turn
+//! has had its share, what has arrived and was not fed waits for the next one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use driftless_ring::{NodeId, PartitionId};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use crate::bounds::TurnBounds;
 use crate::config::Limits;
 use crate::coordinator::{self, Asker, Coordinator};
 use crate::handoff::{self, Handoff, HintFigures};
@@ -21,10 +23,11 @@ use crate::liveness::Liveness;
 use crate::liveness::clocks::ClockBounds;
 use crate::liveness::reach::{self, Reach};
 use crate::metrics::Metrics;
-use crate::peer::{Body, Lane, Message, Reply, Request, RequestId, RequestIds};
+use crate::peer::{self, Body, Lane, Message, Reply, Request, RequestId, RequestIds, State};
 use crate::planted::Planted;
 use crate::pressure::{Kind, Pressure};
 use crate::reconciler::{self, Figures, Reconciler, View};
+use crate::replica::record::RecordKey;
 use crate::replica::store::{BatchSeq, Store};
 use crate::replica::{self, Replica};
 use crate::time::{Instant, Now};
@@ -111,6 +114,12 @@ pub struct Engine<S: Store> {
     /// When the figures of handoff may be published again, and whether they have changed.
     figures_due: Instant,
     figures_stale: bool,
+    bounds: TurnBounds,
+    /// What this turn has been given: inputs, and bytes in them.
+    inputs: usize,
+    bytes_taken: usize,
+    /// Pages of hints that were asked for; a turn looks up one.
+    looks: VecDeque<(NodeId, Option<Vec<u8>>)>,
     outputs: VecDeque<Output>,
 }
 
@@ -123,8 +132,8 @@ impl<S: Store> Engine<S> {
         let pings = RequestIds::new(Lane::Reach, rng.random());
         let deliveries = StdRng::from_rng(&mut rng);
         let handoff = Handoff::new(node, topology.clone(), &limits, metrics.clone(), deliveries, planted.clone());
-        let (aae, aae_rng) = (limits.aae.clone(), StdRng::from_rng(&mut rng));
-        let reconciler = Reconciler::new(node, topology.clone(), aae, metrics.clone(), &replica, now, aae_rng);
+        let (bounds, aae_rng) = (limits.turn, StdRng::from_rng(&mut rng));
+        let reconciler = Reconciler::new(node, topology.clone(), &limits, metrics.clone(), &replica, now, aae_rng);
         let coordinator = Coordinator::new(node, topology.clone(), context_keys, limits, metrics.clone(), rng, planted);
         let ring_version = topology.ring().version().0;
         let mut engine = Engine {
@@ -142,6 +151,10 @@ impl<S: Store> Engine<S> {
             reconciler,
             pressure: Pressure::default(),
             arrivals: BTreeMap::new(),
+            bounds,
+            inputs: 0,
+            bytes_taken: 0,
+            looks: VecDeque::new(),
             outputs: VecDeque::new(),
         };
         engine.route(now);
@@ -150,6 +163,15 @@ impl<S: Store> Engine<S> {
 
     /// A client asks. `deadline` is when it stops waiting.
     pub fn handle_client(&mut self, now: Now, from: ClientTag, deadline: Instant, request: client::Request) {
+        self.inputs += 1;
+        self.bytes_taken += peer::bytes_asked(&request);
+        if let client::Request::Restore(restore) = &request
+            && restore.accept_loss
+            && !self.replica.is_damaged(restore.bucket, &restore.key)
+        {
+            let response = Response::Restored(client::Restored { was_damaged: false, answered: 0 });
+            return self.outputs.push_back(Output::Reply { to: from, response });
+        }
         let kind = match &request {
             client::Request::Get(_) => Some(Kind::Read),
             client::Request::Put(_) | client::Request::Delete(_) => Some(Kind::Write),
@@ -164,6 +186,8 @@ impl<S: Store> Engine<S> {
 
     /// A peer speaks.
     pub fn handle_peer(&mut self, now: Now, from: NodeId, message: Message) {
+        self.inputs += 1;
+        self.bytes_taken += message.body.value_bytes();
         if message.ring_version != self.ring_version {
             return self.refuse_other_ring(from, &message);
         }
@@ -180,7 +204,7 @@ impl<S: Store> Engine<S> {
             }
             Body::Request { request: Request::Ping, .. } => self.send(from, message.id, Body::Reply(Reply::Pong)),
             Body::Request { request: Request::Exchange(exchange), .. } => {
-                let view = view(&self.replica, &mut self.pressure, &self.handoff, now);
+                let view = view(&self.replica, &mut self.pressure, &mut self.handoff, now);
                 self.reconciler.handle_request(now, &view, from, message.id, exchange);
             }
             Body::Request { request, .. } => self.replica.handle_request(now, from, message.id, request),
@@ -188,6 +212,18 @@ impl<S: Store> Engine<S> {
                 self.reach.handle_answer(from);
                 self.take_reply(now, from, message.id, reply);
             }
+        }
+        self.route(now);
+    }
+
+    /// What this shard asked of a peer was not sent, since more waits for that peer than may: as if the peer had refused, but
+    /// this says nothing of the peer.
+    pub fn handle_unsent(&mut self, now: Now, to: NodeId, id: RequestId) {
+        self.metrics.unsent.inc();
+        let refused = Reply::Refused(Refusal::Overloaded { retry_after_ms: UNSENT_RETRY_MS });
+        match id.lane() {
+            Lane::Coordinator => self.coordinator.handle_unsent(now, to, id, refused),
+            _ => self.take_reply(now, to, id, refused),
         }
         self.route(now);
     }
@@ -225,30 +261,64 @@ impl<S: Store> Engine<S> {
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Now) {
         self.reach.handle_timeout(now.instant);
-        self.coordinator.handle_timeout(now);
+        self.time_out_requests(now);
         self.replica.handle_timeout(now);
         self.handoff.handle_timeout(now.instant);
-        let view = view(&self.replica, &mut self.pressure, &self.handoff, now);
+        let view = view(&self.replica, &mut self.pressure, &mut self.handoff, now);
         self.reconciler.handle_timeout(now, &view);
         self.route(now);
     }
 
+    /// What is due may make a replica read like any input: it is given one after another until the turn has enough.
+    fn time_out_requests(&mut self, now: Now) {
+        loop {
+            self.coordinator.handle_timeout(now);
+            self.route(now);
+            self.inputs += 1;
+            if self.is_full() || self.coordinator.poll_timeout().is_none_or(|at| now.instant < at) {
+                break;
+            }
+        }
+    }
+
     /// The operator tells anti-entropy something.
     pub fn handle_aae(&mut self, now: Now, command: AaeCommand) {
-        let view = view(&self.replica, &mut self.pressure, &self.handoff, now);
+        let view = view(&self.replica, &mut self.pressure, &mut self.handoff, now);
         self.reconciler.handle_command(now, &view, command);
         self.route(now);
         self.publish(now.instant);
     }
 
+    /// Whether this turn has been given as much as one may take: it is to be committed, and what else has arrived is the
+    /// next one's.
+    pub fn is_full(&self) -> bool {
+        let TurnBounds { inputs, bytes, .. } = self.bounds;
+        self.inputs >= inputs || self.bytes_taken + self.replica.bytes_read() >= bytes
+    }
+
     /// Ends a turn: applies the batch that the turn has built and releases what waited for that. What is released
     /// may make this node ask its own replica for more, so this goes on until nothing is left.
     pub fn commit(&mut self, now: Now) {
+        self.make_steps(now);
         while self.replica.has_turn() {
             self.replica.commit(now);
             self.route(now);
         }
         self.publish(now.instant);
+        (self.inputs, self.bytes_taken) = (0, 0);
+        self.replica.begin_turn();
+        self.reconciler.begin_turn();
+    }
+
+    /// Goes on with what may take longer than a turn, behind everything else.
+    fn make_steps(&mut self, now: Now) {
+        if let Some((target, from)) = self.looks.pop_front()
+            && let Some(page) = self.replica.hints_for(target, from)
+        {
+            self.handoff.handle_page(now.instant, target, page);
+        }
+        self.replica.scan_on();
+        self.route(now);
     }
 
     /// The next thing to do, until there is none.
@@ -258,6 +328,9 @@ impl<S: Store> Engine<S> {
 
     /// When to call [`Engine::handle_timeout`] at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
+        if !self.looks.is_empty() || self.replica.has_scans() {
+            return Some(Instant::default());
+        }
         [
             self.reach.poll_timeout(),
             self.coordinator.poll_timeout(),
@@ -286,9 +359,25 @@ impl<S: Store> Engine<S> {
         self.replica.damaged()
     }
 
+    /// So many of them as keys of clients, and how many there are.
+    pub fn damaged_keys(&self, most: usize) -> client::DamagedKeys {
+        let name = |record: &[u8]| RecordKey::from_stored(record.to_vec()).bucket_and_key().ok();
+        let keys = self.damaged().take(most).filter_map(name);
+        let keys = keys.map(|(bucket, key)| client::DamagedKey { bucket, key }).collect();
+        client::DamagedKeys { keys, count: self.damaged().count() as u64 }
+    }
+
     /// Requests that this shard coordinates now.
     pub fn requests_open(&self) -> usize {
         self.coordinator.len()
+    }
+
+    /// What was stamped since the last call, each with the state that it left; retries as well.
+    #[cfg(feature = "planted-bugs")]
+    pub fn take_stamps(
+        &mut self,
+    ) -> Vec<(crate::replica::record::RecordKey, driftless_proto::Dot, driftless_proto::Header)> {
+        self.replica.take_stamps()
     }
 
     /// The store, for tests and the shell's own needs.
@@ -313,7 +402,7 @@ impl<S: Store> Engine<S> {
             } else if let Some(output) = self.reconciler.poll_output() {
                 self.take_from_reconciler(output);
             } else if let Some(output) = self.handoff.poll_output() {
-                self.take_from_handoff(now, output);
+                self.take_from_handoff(output);
             } else {
                 break;
             }
@@ -336,7 +425,7 @@ impl<S: Store> Engine<S> {
             reach::Output::Lost(peer) => {
                 self.coordinator.handle_peer_lost(now, peer);
                 self.handoff.handle_lost(now.instant, peer);
-                let view = view(&self.replica, &mut self.pressure, &self.handoff, now);
+                let view = view(&self.replica, &mut self.pressure, &mut self.handoff, now);
                 self.reconciler.handle_peer_lost(now, &view, peer);
             }
             reach::Output::Ping(peer) => {
@@ -372,7 +461,15 @@ impl<S: Store> Engine<S> {
     fn take_from_replica(&mut self, now: Now, output: replica::Output) {
         match output {
             replica::Output::Reply { to, id, reply } if to == self.node => self.take_reply(now, to, id, reply),
-            replica::Output::Reply { to, id, reply } => self.send(to, id, Body::Reply(reply)),
+            replica::Output::Reply { to, id, reply } => {
+                if let Reply::State(State::Full(siblings)) = &reply
+                    && siblings.value_bytes() > COMING_FROM
+                {
+                    let bytes = siblings.value_bytes() as u64;
+                    self.send(to, id, Body::Reply(Reply::Coming { bytes }));
+                }
+                self.send(to, id, Body::Reply(reply));
+            }
             replica::Output::Sync(up_to) => self.outputs.push_back(Output::Sync(up_to)),
             replica::Output::Retired(actor) => self.coordinator.handle_retired(now, actor),
             replica::Output::Damaged { bucket, key, patience } => {
@@ -394,13 +491,13 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    fn take_from_handoff(&mut self, now: Now, output: handoff::Output) {
+    fn take_from_handoff(&mut self, output: handoff::Output) {
         self.figures_stale = true;
         match output {
             handoff::Output::Look { target, from } => {
-                if let Some(page) = self.replica.hints_for(target, from) {
-                    self.handoff.handle_page(now.instant, target, page);
-                }
+                // A walk that was given up may have asked before: its page would be another one's.
+                self.looks.retain(|(asked, _)| *asked != target);
+                self.looks.push_back((target, from));
             }
             handoff::Output::Send { to, id, deadline, request } => {
                 self.send(to, id, Body::Request { deadline, request });
@@ -432,7 +529,7 @@ impl<S: Store> Engine<S> {
             Lane::Coordinator => self.coordinator.handle_reply(now, from, id, reply),
             Lane::Handoff => self.handoff.handle_reply(now.instant, from, id, reply),
             Lane::AntiEntropy => {
-                let view = view(&self.replica, &mut self.pressure, &self.handoff, now);
+                let view = view(&self.replica, &mut self.pressure, &mut self.handoff, now);
                 self.reconciler.handle_reply(now, &view, from, id, reply);
             }
             Lane::Reach => {}
@@ -455,9 +552,15 @@ impl<S: Store> Engine<S> {
 }
 
 /// What anti-entropy has to go by.
-fn view<'a, S>(replica: &'a Replica<S>, pressure: &mut Pressure, handoff: &Handoff, now: Now) -> View<'a, S> {
-    View { replica, pressed: pressure.is_high(now.instant), recipients: handoff.recipients() }
+fn view<'a, S>(replica: &'a Replica<S>, pressure: &mut Pressure, handoff: &mut Handoff, now: Now) -> View<'a, S> {
+    View { replica, pressed: pressure.is_high(now.instant), recipients: handoff.recipients(now.instant) }
 }
+
+/// States that are announced before they are sent: smaller ones are there as soon as a word about them.
+const COMING_FROM: usize = 1 << 20;
+
+/// When something may be sent again to a peer that does not take what it is sent.
+const UNSENT_RETRY_MS: u32 = 100;
 
 /// How often the figures of handoff are published.
 const FIGURES_INTERVAL: Duration = Duration::from_millis(200);

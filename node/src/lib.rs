@@ -19,6 +19,7 @@
 
 #[cfg(feature = "net")]
 pub mod admin;
+pub mod bounds;
 pub mod config;
 pub mod coordinator;
 pub mod engine;
@@ -37,5 +38,6 @@ pub mod pressure;
 pub mod probe;
 pub mod reconciler;
 pub mod replica;
+pub mod route;
 pub mod store;
 pub mod time;

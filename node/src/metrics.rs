@@ -19,6 +19,8 @@ pub struct Metrics {
     pub requests: Family<RequestLabels, Counter>,
     /// Seconds from a client request's arrival to its answer, by operation.
     pub latency: Family<OperationLabels, LatencySeconds>,
+    /// Answers that are one of several to a read, because the key does not fit into one.
+    pub read_pages: Counter,
     /// Siblings found by reads that found any: sum and count give the mean.
     pub siblings_read: Counter,
     /// Reads that found at least one value.
@@ -37,6 +39,10 @@ pub struct Metrics {
     pub hints_damaged: Counter,
     /// Records found damaged, and set apart until they are restored.
     pub records_damaged: Counter,
+    /// Records that are damaged now.
+    pub records_damaged_now: Gauge,
+    /// Damaged records replaced by what others held because an operator accepted the loss.
+    pub losses_accepted: Counter,
     /// Records restored from other replicas.
     pub records_mended: Counter,
     /// Times that a connected peer could not be counted on any more: the detector or late answers spoke against it.
@@ -51,8 +57,12 @@ pub struct Metrics {
     pub expired: Counter,
     /// Requests refused because queues were full.
     pub overloaded: Counter,
+    /// Requests to peers that were not sent because too much waited for that peer.
+    pub unsent: Counter,
     /// Writes recognised as retries of one already stamped.
     pub retries_recognised: Counter,
+    /// Merges refused because more would be held of a key than a replica keeps.
+    pub merges_too_large: Counter,
     /// Merges that changed nothing.
     pub merges_unchanged: Counter,
     /// Concurrent writes discarded in last-writer-wins buckets, per replica: an upper bound.
@@ -109,6 +119,8 @@ pub struct Metrics {
     pub hints_stored: Counter,
     /// Keys delivered to the nodes that they were held for.
     pub hints_delivered: Counter,
+    /// Keys that the nodes they are held for did not take, and that were put off.
+    pub hints_put_off: Counter,
     /// Hints not kept for lack of room.
     pub hints_refused: Counter,
     /// Keys held for other nodes. Counted from the store after a start.
@@ -203,6 +215,7 @@ impl Metrics {
         let latency = Family::<OperationLabels, LatencySeconds>::clone(&self.latency);
         registry.register_with_unit("request", "Arrival to answer", Unit::Seconds, latency);
         let counters = [
+            ("read_pages", "Answers that are one of several to a read", &self.read_pages),
             ("siblings_read", "Siblings found by reads", &self.siblings_read),
             ("reads_found", "Reads that found a value", &self.reads_found),
             ("acks_primary", "Acknowledgements by primaries that counted for a put", &self.acks_primary),
@@ -213,13 +226,16 @@ impl Metrics {
             ("hints_damaged", "Hints found damaged, and given up", &self.hints_damaged),
             ("records_damaged", "Records found damaged", &self.records_damaged),
             ("records_mended", "Damaged records restored from other replicas", &self.records_mended),
+            ("losses_accepted", "Damaged records replaced though something may be lost", &self.losses_accepted),
             ("peers_doubted", "Peers that could not be counted on any more", &self.peers_doubted),
             ("read_repairs", "Merged states sent to replicas that lacked something", &self.read_repairs),
             ("write_backs", "Strict reads that wrote back before they answered", &self.write_backs),
             ("forwards", "Requests forwarded to a node that stores the key", &self.forwards),
             ("expired", "Work dropped because its deadline had passed", &self.expired),
             ("overloaded", "Requests refused because queues were full", &self.overloaded),
+            ("unsent", "Requests to peers not sent because too much waited for that peer", &self.unsent),
             ("retries_recognised", "Writes recognised as retries", &self.retries_recognised),
+            ("merges_too_large", "Merges refused because a key would be too large", &self.merges_too_large),
             ("merges_unchanged", "Merges that changed nothing", &self.merges_unchanged),
             ("lww_discarded", "Concurrent writes discarded in LWW buckets", &self.lww_discarded),
             (
@@ -255,6 +271,11 @@ impl Metrics {
             ("aae_keys_stubborn", "Keys that differed in three successive rounds", &self.aae_keys_stubborn),
             ("hints_stored", "States and markers stored for nodes that could not be reached", &self.hints_stored),
             ("hints_delivered", "Keys delivered to the nodes they were held for", &self.hints_delivered),
+            (
+                "hints_put_off",
+                "Keys put off because the nodes they are held for did not take them",
+                &self.hints_put_off,
+            ),
             ("hints_refused", "Hints not kept for lack of room", &self.hints_refused),
             ("frames_malformed", "Frames that could not be read", &self.frames_malformed),
             ("connections_refused", "Connections refused", &self.connections_refused),
@@ -274,6 +295,7 @@ impl Metrics {
                 "Time since the round that is longest ago, over all peers and partitions",
                 &self.aae_last_round_age,
             ),
+            ("records_damaged_now", "Records that are damaged and not restored yet", &self.records_damaged_now),
             ("requests_open", "Requests being coordinated", &self.requests_open),
             ("peers_connected", "Connected peers", &self.peers_connected),
         ];

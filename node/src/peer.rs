@@ -7,7 +7,7 @@
 //!         │◀── Covered ── instead of it, for a delete with nothing to remove
 //!         │── Merge ───────────────────────────▶ every other replica
 //!         │◀── Acked ── once what the merge left is synced
-//!   Get:  │── Read ────────────────────────────▶ ◀── State
+//!   Get:  │── Read ────────────────────────────▶ ◀── State       before a large one: Coming
 //!   Scan: │── Scan ────────────────────────────▶ ◀── Page
 //! node that does not store a key                coordinator
 //!         │── Forward ─────────────────────────▶ ◀── Forwarded
@@ -23,8 +23,12 @@
 //!
 //! On the wire each side first says [`Hello`] and closes the connection if the other's does not fit.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use driftless_antientropy::{Sums, Unequal};
 use driftless_proto::client;
+use driftless_proto::frame::{FRAME_SHARED_MAX, SHARED_FROM};
 use driftless_proto::{BucketId, Context, Header, Key, Refusal, Siblings, Version, WriteId};
 use driftless_ring::{ArcIndex, NodeId, PartitionId};
 use serde::{Deserialize, Serialize};
@@ -179,6 +183,12 @@ pub enum Reply {
     Acked,
     /// To [`Read`].
     State(State),
+    /// To [`Read`]: a large state follows, on a stream of its own. It lets the reader wait as long as that takes; nothing else
+    /// rests on it.
+    Coming {
+        /// Of its values.
+        bytes: u64,
+    },
     /// To [`Scan`].
     Page(Page),
     /// To [`Request::Forward`].
@@ -224,7 +234,7 @@ pub struct Write {
     /// Key.
     pub key: Key,
     /// The value and the client's name for this write; `value: None` writes a tombstone.
-    pub value: Option<bytes::Bytes>,
+    pub value: Option<Bytes>,
     /// The client's name for this write.
     pub write_id: WriteId,
     /// What its writer had read.
@@ -306,6 +316,8 @@ pub enum Purpose {
     AntiEntropy,
     /// The node's own record was damaged, and this is what the others hold. Only from a node to itself.
     Mend,
+    /// The same, from as many as there are: an operator accepts what is lost by that. Only from a node to itself.
+    Restore,
 }
 
 impl Purpose {
@@ -365,9 +377,56 @@ pub struct Scan {
 pub struct Page {
     /// Keys in token order, each with what is known of it, tombstones included.
     pub entries: Vec<(client::Cursor, Header)>,
-    /// Whether the arc ends here.
-    pub complete: bool,
+    /// How far the replica has walked: nothing of the bucket up to here is missing. `None` at the end of the arc.
+    pub next: Option<client::Cursor>,
 }
+
+impl Message {
+    /// The values that it carries, in their order, if they are what makes it large; else none.
+    pub fn large_values(&self) -> Vec<Bytes> {
+        let of = |bytes: usize| bytes >= SHARED_FROM;
+        match &self.body {
+            Body::Request { request, .. } if of(request.value_bytes()) => request.values().cloned().collect(),
+            Body::Reply(Reply::State(State::Full(siblings))) if of(siblings.value_bytes()) => {
+                values(siblings).cloned().collect()
+            }
+            Body::Request { .. } | Body::Reply(_) => Vec::new(),
+        }
+    }
+}
+
+impl Request {
+    /// Bytes of the values that it carries.
+    pub fn value_bytes(&self) -> usize {
+        self.values().map(Bytes::len).sum()
+    }
+
+    fn values(&self) -> impl Iterator<Item = &Bytes> + '_ {
+        let (siblings, alone) = match self {
+            Request::Merge(merge) => (Some(&merge.siblings), None),
+            Request::Write(write) => (None, write.value.as_ref()),
+            Request::Forward(client::Request::Put(put)) => (None, Some(&put.value)),
+            _ => (None, None),
+        };
+        siblings.into_iter().flat_map(values).chain(alone)
+    }
+}
+
+fn values(siblings: &Siblings) -> impl Iterator<Item = &Bytes> + '_ {
+    siblings.values().filter_map(|version| version.value.as_ref())
+}
+
+/// How long so many bytes may take beyond what a message usually takes: on the way, to be copied, and onto a disk. What is
+/// small takes no time of its own.
+pub fn time_to_carry(bytes: usize) -> Duration {
+    match bytes.checked_sub(FRAME_SHARED_MAX) {
+        None | Some(0) => Duration::ZERO,
+        Some(beyond) => Duration::from_micros(beyond as u64 / CARRIED_PER_MICROSECOND),
+    }
+}
+
+/// Bytes: a tenth of a gigabit network, as clients reckon too.
+const CARRIED_PER_MICROSECOND: u64 = 12;
 
 /// A message on the wire: deadlines travel as what remains of them.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -381,6 +440,31 @@ pub struct WireMessage {
 enum WireBody {
     Request { remaining_ms: u32, request: Request },
     Reply(Reply),
+}
+
+impl Body {
+    /// Bytes of the values in it: what makes some messages larger than others by orders of magnitude.
+    pub(crate) fn value_bytes(&self) -> usize {
+        match self {
+            Body::Request { request: Request::Merge(merge), .. } => merge.siblings.value_bytes(),
+            Body::Request { request: Request::Write(write), .. } => write.value.as_ref().map_or(0, bytes::Bytes::len),
+            Body::Request { request: Request::Forward(request), .. } => bytes_asked(request),
+            Body::Reply(Reply::State(State::Full(siblings))) => siblings.value_bytes(),
+            Body::Reply(Reply::Stamped(stamped)) => stamped.siblings.value_bytes(),
+            Body::Reply(Reply::Forwarded(client::Response::Read(read))) => {
+                read.siblings.iter().map(|sibling| sibling.value.len()).sum()
+            }
+            Body::Request { .. } | Body::Reply(_) => 0,
+        }
+    }
+}
+
+/// The same of a client's request.
+pub(crate) fn bytes_asked(request: &client::Request) -> usize {
+    match request {
+        client::Request::Put(put) => put.value.len(),
+        _ => 0,
+    }
 }
 
 impl Message {
@@ -401,7 +485,7 @@ impl Message {
     pub fn from_wire(wire: WireMessage, now: Instant) -> Message {
         let body = match wire.body {
             WireBody::Request { remaining_ms, request } => {
-                Body::Request { deadline: now + std::time::Duration::from_millis(remaining_ms.into()), request }
+                Body::Request { deadline: now + Duration::from_millis(remaining_ms.into()), request }
             }
             WireBody::Reply(reply) => Body::Reply(reply),
         };

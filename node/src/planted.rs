@@ -101,6 +101,8 @@ bugs! {
     AckBeforeW = "ack-before-w",
     /// A quorum counts nodes: two stand-ins for one primary fill two slots.
     NodesCounted = "nodes-counted",
+    /// A further answer to a read leaves out as many values as were shown, whichever they were.
+    PagesByPosition = "pages-by-position",
     /// The answer to a put carries a context also if there are siblings.
     ContextWithSiblings = "context-with-siblings",
     /// Reads do not see what the same batch has changed.
@@ -155,8 +157,6 @@ bugs! {
     DamagedHintServed = "damaged-hint-served",
     /// A damaged record counts itself among those that it is restored from.
     MendedFromTooFew = "mended-from-too-few",
-    /// What was asked for one damage of a record restores a later one as well.
-    MendingNotEnded = "mending-not-ended",
 }
 
 impl Bug {
@@ -259,7 +259,7 @@ impl Planted {
             Purpose::ReadRepair => self.may_be(Bug::RepairReplaces),
             Purpose::Handoff => self.may_be(Bug::HandoffOverwrites),
             Purpose::AntiEntropy => self.may_be(Bug::ExchangeReplaces),
-            Purpose::Mend => false,
+            Purpose::Mend | Purpose::Restore => false,
         }
     }
 

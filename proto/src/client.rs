@@ -11,7 +11,7 @@ use bytes::Bytes;
 use driftless_ring::{ArcIndex, PartitionId, Token};
 use serde::{Deserialize, Serialize};
 
-use crate::causality::{ContextToken, Hlc, WriteId};
+use crate::causality::{ContextToken, Dot, Hlc, WriteId};
 use crate::error::Failure;
 use crate::key::{BucketId, Key};
 use crate::topology::Topology;
@@ -60,6 +60,10 @@ pub enum Request {
     Hints,
     /// Anti-entropy: how it stands, or what it shall do.
     Aae(AaeCommand),
+    /// The keys whose records are damaged on the node.
+    Damaged,
+    /// Put what the other owners hold in place of a record that is damaged on the node.
+    Restore(Restore),
 }
 
 /// Read a key.
@@ -75,6 +79,8 @@ pub struct Get {
     pub sloppy: Option<bool>,
     /// Ask all replicas, wait for them a little, and tell what each said.
     pub explain: bool,
+    /// What earlier answers to this read have shown, of a key that does not fit into one: see [`ReadPage`].
+    pub shown: Vec<Dot>,
 }
 
 /// Write a value.
@@ -131,13 +137,13 @@ pub struct Scan {
     pub r: Option<u8>,
 }
 
-/// A position within a scan: the last key seen.
+/// A position within a scan. Positions are in the order of the keys that come behind them.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Cursor {
-    /// Its token.
+    /// The token at which it is.
     pub token: Token,
-    /// The key.
-    pub key: Key,
+    /// The key that it is behind; `None` is before all keys of the token.
+    pub key: Option<Key>,
 }
 
 /// What a node answers.
@@ -160,6 +166,10 @@ pub enum Response {
     Hints(Vec<HintsFor>),
     /// To [`Request::Aae`], whatever was told.
     Aae(Box<AaeStatus>),
+    /// To [`Request::Damaged`].
+    Damaged(DamagedKeys),
+    /// To [`Request::Restore`].
+    Restored(Restored),
     /// The request did not succeed.
     Failed(Failure),
 }
@@ -169,10 +179,12 @@ pub enum Response {
 pub struct Read {
     /// The siblings that are values; none if the key does not exist or was deleted.
     pub siblings: Vec<Sibling>,
-    /// What this read has seen, tombstones included; `None` if the key was never written.
+    /// What this read has seen, tombstones included; `None` if the key was never written, or if this is not all of it.
     pub context: Option<ContextToken>,
     /// Whose answers it rests on.
     pub basis: Basis,
+    /// `None` if the key fits into one answer.
+    pub page: Option<ReadPage>,
     /// What each replica said, if asked for.
     pub explanation: Option<Explanation>,
 }
@@ -185,6 +197,33 @@ pub struct Basis {
     pub needed: u8,
     /// How many of those that decided came from primaries.
     pub primaries: u8,
+}
+
+/// One of several answers that together are one read.
+///
+/// ```text
+/// client                                                       node
+///   │── Get {shown: []} ────────────────────────────────────────▶│ reads a quorum: M1
+///   │◀── some of M1, their dots, more, no context ───────────────│
+///   │── Get {shown: [dots so far]} ─────────────────────────────▶│ reads a quorum again: M2
+///   │◀── what of M2 was not shown, its context, gone ────────────│ nothing left: this was the last
+/// ```
+/// Any node may answer any of them, from whatever replicas it reads, and the key may change in between: nothing is remembered
+/// at a node. What makes them one read is that **the state of the last answer is shown whole**. Only that one has a context,
+/// and it goes out only when every live value of its state has been shown, now or before. So no later write with that context
+/// can replace a value that its writer was not given. What was shown before and is not in that state, overwritten since or never
+/// heard of by the replicas that were asked last, the reader drops: it has exactly that state, as if it had been asked for once.
+///
+/// It must be the dots that are compared. An answer that left out as many values as were shown would leave out one that has come
+/// in between, and cover it by its context.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ReadPage {
+    /// Of the siblings in this answer, in their order.
+    pub dots: Vec<Dot>,
+    /// There are values left that were not shown: ask again.
+    pub more: bool,
+    /// In the last answer: what was shown before and is not in its state.
+    pub gone: Vec<Dot>,
 }
 
 /// One value read.
@@ -230,7 +269,8 @@ pub struct Deleted {
 /// Some keys of an arc.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Page {
-    /// Keys that have a value, in token order.
+    /// Keys that have a value, in token order. Often fewer than asked for, or none: a page ends where the node has walked
+    /// far enough.
     pub keys: Vec<Key>,
     /// Where to go on; `None` at the end of the arc.
     pub next: Option<Cursor>,
@@ -352,6 +392,45 @@ pub enum AaeCommand {
     Resume,
 }
 
+/// The records that are damaged on one node and not restored yet; up to a second old.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct DamagedKeys {
+    /// Some of them, in the order of bucket and key.
+    pub keys: Vec<DamagedKey>,
+    /// How many there are.
+    pub count: u64,
+}
+
+/// A record that is not what was written.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct DamagedKey {
+    /// Its bucket.
+    pub bucket: BucketId,
+    /// Its key.
+    pub key: Key,
+}
+
+/// Put what the other owners hold of a key, perhaps nothing, in place of its record on the node that is asked, if that is
+/// damaged. What only the damaged record held is lost, acknowledged writes and deletes among it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Restore {
+    /// Bucket.
+    pub bucket: BucketId,
+    /// Key.
+    pub key: Key,
+    /// That this is known; refused without.
+    pub accept_loss: bool,
+}
+
+/// What became of that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Restored {
+    /// Whether the record was damaged; if not, nothing was done.
+    pub was_damaged: bool,
+    /// How many other owners have said what they hold.
+    pub answered: u8,
+}
+
 /// How anti-entropy stands on one node; up to a second old.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct AaeStatus {
@@ -398,7 +477,15 @@ impl Basis {
 impl Request {
     /// Whether repeating the request can never change anything.
     pub fn is_read(&self) -> bool {
-        !matches!(self, Request::Put(_) | Request::Delete(_))
+        !matches!(self, Request::Put(_) | Request::Delete(_) | Request::Restore(_))
+    }
+
+    /// Bytes of the value that it carries, which is nearly all of a long request.
+    pub fn value_bytes(&self) -> usize {
+        match self {
+            Request::Put(put) => put.value.len(),
+            _ => 0,
+        }
     }
 
     /// The bucket that it speaks of, if of one.

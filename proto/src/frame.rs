@@ -3,8 +3,13 @@
 //! Many small frames share one long-lived stream and are written together; a frame above [`FRAME_SHARED_MAX`] travels
 //! on a stream of its own, so that a large value does not hold up small ones. The message inside carries its own
 //! request id, so answers may come in any order and over any stream.
+//!
+//! Between nodes a key's state travels whole, however large merges have made it ([`FRAME_PEER_MAX`]): a part of it could not
+//! be merged by itself, since its vector would claim writes that it does not carry, and the receiver would drop what those
+//! have overwritten before it has them. What clients are answered comes in pages instead.
 
 use bytes::{Buf, Bytes, BytesMut};
+use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -21,8 +26,11 @@ pub const ALPN_CLIENT: &[u8] = b"driftless-client/1";
 /// Longest frame that goes on the shared stream.
 pub const FRAME_SHARED_MAX: usize = 64 * 1024;
 
-/// Longest frame at all: the siblings of one key at their limit, with room for their vectors.
+/// Longest frame between a client and a node: the siblings of one key at their limit, with room for their vectors.
 pub const FRAME_MAX: usize = crate::key::SIBLING_BYTES_MAX + 2 * 1024 * 1024;
+
+/// Longest frame between nodes: the longest state that a replica keeps, with room for its vectors.
+pub const FRAME_PEER_MAX: usize = crate::key::STATE_BYTES_MAX + 16 * 1024 * 1024;
 
 /// Bytes before each frame's body.
 pub const LENGTH_BYTES: usize = 4;
@@ -59,6 +67,70 @@ pub fn encode<M: Serialize>(message: &M, out: &mut Vec<u8>) -> Result<(), FrameE
     out[start..start + LENGTH_BYTES].copy_from_slice(&(len as u32).to_le_bytes());
     Ok(())
 }
+
+/// A frame in pieces, to be written one after the other. Those of `values` that are at least [`SHARED_FROM`] long are not
+/// copied into it: a frame of many megabytes costs no second copy of them, nor the time to make one.
+///
+/// # Errors
+/// [`FrameError::TooLong`] if it exceeds `max` bytes.
+pub fn encode_in_pieces<M: Serialize>(message: &M, values: &[Bytes], max: usize) -> Result<Vec<Bytes>, FrameError> {
+    let pieces = Pieces { values, taken: 0, done: Vec::new(), open: vec![0; LENGTH_BYTES], len: 0 };
+    let (mut pieces, len) = postcard::serialize_with_flavor::<M, Pieces<'_>, (Vec<Bytes>, usize)>(message, pieces)
+        .expect("messages hold no type that postcard cannot write");
+    if len > max.min(u32::MAX as usize) {
+        return Err(FrameError::TooLong(len, max));
+    }
+    // The first piece begins with room for the length, and is this function's own.
+    let mut first = Vec::from(std::mem::take(&mut pieces[0]));
+    first[..LENGTH_BYTES].copy_from_slice(&(len as u32).to_le_bytes());
+    pieces[0] = first.into();
+    Ok(pieces)
+}
+
+/// What postcard writes to: pieces of its own, and between them values that it was given.
+struct Pieces<'a> {
+    /// In the order in which the message holds them.
+    values: &'a [Bytes],
+    /// How many of them have been met.
+    taken: usize,
+    done: Vec<Bytes>,
+    open: Vec<u8>,
+    len: usize,
+}
+
+impl Flavor for Pieces<'_> {
+    type Output = (Vec<Bytes>, usize);
+
+    fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
+        self.len += data.len();
+        let is_it = |value: &Bytes| value.len() == data.len() && value.as_ptr() == data.as_ptr();
+        match self.values[self.taken..].iter().position(is_it) {
+            Some(at) if data.len() >= SHARED_FROM => {
+                self.taken += at + 1;
+                self.done.push(std::mem::take(&mut self.open).into());
+                self.done.push(self.values[self.taken - 1].clone());
+            }
+            _ => self.open.extend_from_slice(data),
+        }
+        Ok(())
+    }
+
+    fn try_push(&mut self, data: u8) -> postcard::Result<()> {
+        self.len += 1;
+        self.open.push(data);
+        Ok(())
+    }
+
+    fn finalize(mut self) -> postcard::Result<Self::Output> {
+        if !self.open.is_empty() {
+            self.done.push(self.open.into());
+        }
+        Ok((self.done, self.len))
+    }
+}
+
+/// Shorter values are copied: a piece costs about as much as copying so many bytes.
+pub const SHARED_FROM: usize = 4096;
 
 /// Reads one message from a frame's body. Trailing bytes are an error: they would be a misunderstanding.
 ///
@@ -143,6 +215,23 @@ mod tests {
         let huge = Bytes::from(vec![0; FRAME_MAX + 1]);
         assert!(matches!(encode(&huge, &mut out), Err(FrameError::TooLong(..))));
         assert_eq!(out, [1, 2]);
+    }
+
+    #[test]
+    fn a_message_in_pieces_is_the_same_frame_and_shares_its_values() {
+        let value = |byte: u8, len: usize| Bytes::from(vec![byte; len]);
+        for lens in [vec![], vec![10], vec![SHARED_FROM], vec![SHARED_FROM, 3, 70_000, SHARED_FROM - 1]] {
+            let values: Vec<Bytes> = lens.iter().enumerate().map(|(i, len)| value(i as u8, *len)).collect();
+            let message = (7_u8, values.clone(), "end");
+            let pieces = encode_in_pieces(&message, &values, FRAME_MAX).expect("short");
+            let mut whole = Vec::new();
+            encode(&message, &mut whole).expect("short");
+            assert_eq!(pieces.concat(), whole);
+            let shared = |value: &&Bytes| pieces.iter().any(|piece| piece.as_ptr() == value.as_ptr());
+            assert_eq!(values.iter().filter(shared).count(), lens.iter().filter(|len| **len >= SHARED_FROM).count());
+            let len = whole.len() - LENGTH_BYTES;
+            assert_eq!(encode_in_pieces(&message, &values, len - 1), Err(FrameError::TooLong(len, len - 1)));
+        }
     }
 
     #[test]

@@ -19,8 +19,14 @@ pub const VALUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Most live siblings of one key, tombstones included. Beyond it a put is refused, never silently dropped.
 pub const SIBLINGS_MAX: usize = 64;
 
-/// Most bytes that the live siblings of one key may hold together.
+/// Most bytes that the live siblings of one key may hold together, as far as the coordinator of a write knows. Several that
+/// do not know of each other may each admit as many, and merges bring them together: see [`STATE_BYTES_MAX`].
 pub const SIBLING_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Most bytes that a replica keeps of one key, whatever merges bring together: thirty-two coordinators at their limit. A
+/// merge that would leave more is refused, and loses nothing: each replica keeps what it has, and a read shows all of it.
+/// It must be well below 4 GiB, the longest value that the store on disk can hold.
+pub const STATE_BYTES_MAX: usize = 512 * 1024 * 1024;
 
 /// A bucket's number: fixed when the bucket is created and part of every token and stored key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]

@@ -28,7 +28,8 @@ fn a_node_whose_clock_jumps_takes_no_writes_and_clients_go_elsewhere() {
         scenario.run(async |world: World| {
             world.connected().await;
             clocks_are_heard(&world).await;
-            let bucket = world.client().await.bucket("default");
+            let client = world.client().await;
+            let bucket = client.bucket("default");
             for ahead_ms in [DAY_MS, -DAY_MS] {
                 world.set_clock("bob", ahead_ms);
                 // From the first write on, whoever is asked first: none is dated in the future, or refused to the user.
@@ -56,7 +57,8 @@ fn a_node_whose_clock_jumps_takes_no_writes_and_clients_go_elsewhere() {
 /// Two of three are up: neither can know whose clock is wrong. What they stamp meanwhile freezes nothing once it is right.
 #[test]
 fn with_one_other_in_hearing_both_go_on_and_nothing_stays_frozen() {
-    Scenario::default().run(async |world: World| {
+    let scenario = Scenario { limit: Duration::from_secs(300), ..Scenario::default() };
+    scenario.run(async |world: World| {
         world.connected().await;
         clocks_are_heard(&world).await;
         let (first, last) = (world.dialling()[0].clone(), world.dialling()[2].clone());

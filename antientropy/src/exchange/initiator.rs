@@ -18,8 +18,8 @@ use driftless_ring::{PartitionId, Token, TokenRange};
 use super::{Local, Micros, Settings, descendants, differing, pop};
 use crate::leaf::{self, Bits, LeafMap, Unreadable};
 use crate::message::{
-    Answer, Ask, Compared, DIFFER_MAX, ENTRIES_MAX, ExchangeId, FORMAT, LEAVES_MAX, Leaf, List, Listing, Nodes,
-    Refused, Reply, Request, Start,
+    Answer, Ask, Compared, DIFFER_MAX, ExchangeId, FORMAT, LEAVES_MAX, Leaf, List, Listing, Nodes, Refused, Reply,
+    Request, Start,
 };
 use crate::wire::{Fingerprint, Rising};
 use crate::{Layers, Tree};
@@ -176,7 +176,7 @@ impl Initiator {
     }
 
     /// The responder answers. Answers to other exchanges and to earlier requests are ignored. *O(2^k)* at most; reads at
-    /// most about twice `ENTRIES_MAX` tokens.
+    /// most about twice [`Settings::entries_max`] tokens, and no more once that is enough.
     pub fn handle_reply(&mut self, now: Micros, local: Local<'_>, reply: Reply) {
         if reply.exchange != self.exchange || reply.step != self.step || !self.waits_for_answer() {
             return;
@@ -349,7 +349,7 @@ impl Initiator {
             return self.end(Outcome::Rebuilding);
         };
         let keys_per_leaf = (tree.sum().count >> self.bits.get()).max(1);
-        let wanted = (ENTRIES_MAX as u64 / keys_per_leaf).clamp(1, LEAVES_MAX as u64) as usize;
+        let wanted = (self.settings.entries_max() as u64 / keys_per_leaf).clamp(1, LEAVES_MAX as u64) as usize;
         let mut asked = Vec::with_capacity(wanted.min(self.leaves.len()));
         for &leaf in self.leaves.iter().take(wanted) {
             let Some(digest) = tree.leaf(leaf, self.bits) else {
@@ -373,8 +373,7 @@ impl Initiator {
     /// Compares the keys of the leaves asked for with this side's, as far as the listing goes. The answer is whether it
     /// is one that can be.
     fn compare_listing(&mut self, local: Local<'_>, asked: usize, listing: &Listing) -> Result<bool, Unreadable> {
-        // An answer that ends early must be full, or it could be endless.
-        let full = listing.entries() >= ENTRIES_MAX;
+        let entries_max = self.settings.entries_max();
         let (mut theirs, mut read, mut advanced) = (listing.leaves().iter().peekable(), 0, false);
         for _ in 0..asked {
             let Some(&index) = self.leaves.front() else { break };
@@ -384,16 +383,18 @@ impl Initiator {
                 tokens.first = Token(after.0 + 1);
             }
             let listed = theirs.next_if(|leaf| leaf.index() == index);
-            if listing.through < tokens.first || (read >= ENTRIES_MAX && listed.is_some()) {
+            let enough = read >= entries_max || (advanced && local.records.is_enough());
+            if listing.through < tokens.first || (enough && listed.is_some()) {
                 break;
             }
             tokens.last = tokens.last.min(listing.through);
-            if tokens.last != leaf.last && (!full || listed.is_none()) {
+            // Who cannot list a leaf to its end in one answer lists a part of it: the next answer goes on behind that.
+            if tokens.last != leaf.last && listed.is_none_or(|leaf| leaf.entries().next().is_none()) {
                 return Ok(false);
             }
             if let Some(listed) = listed {
                 // Twice the peer's bound: where it has a full message, this side may have a few more.
-                let through = self.compare_leaf(local, tokens, listed, 2 * ENTRIES_MAX, &mut read)?;
+                let through = self.compare_leaf(local, tokens, listed, 2 * entries_max, &mut read)?;
                 let Some(through) = through else { return Ok(false) };
                 tokens.last = through;
             }

@@ -10,8 +10,7 @@ use driftless_ring::{PartitionId, Token};
 use super::{Local, Micros, Settings, descendants, differing, pop};
 use crate::leaf::{self, Bits, LeafMap};
 use crate::message::{
-    Answer, Ask, Compared, DIFFER_MAX, ENTRIES_MAX, ExchangeId, FORMAT, Leaf, List, Listing, Nodes, Refused, Reply,
-    Request,
+    Answer, Ask, Compared, DIFFER_MAX, ExchangeId, FORMAT, Leaf, List, Listing, Nodes, Refused, Reply, Request,
 };
 use crate::wire::{Fingerprint, Rising};
 use crate::{Layers, Tree};
@@ -93,7 +92,7 @@ impl Responder {
     }
 
     /// The initiator asks. Requests of other exchanges, and those that a later one has overtaken, are ignored.
-    /// *O(2^k)* at most; reads at most `ENTRIES_MAX` tokens.
+    /// *O(2^k)* at most; reads at most [`Settings::entries_max`] tokens, and no more once that is enough.
     pub fn handle_request(&mut self, now: Micros, local: Local<'_>, request: Request) {
         if self.deadline.is_none() || request.exchange != self.exchange || request.step < self.step {
             return;
@@ -196,7 +195,7 @@ impl Responder {
     }
 
     fn list(&self, tree: &Tree, local: Local<'_>, list: &List) -> Option<Answer> {
-        let (mut leaves, mut room, mut after) = (Vec::new(), ENTRIES_MAX, list.after);
+        let (mut leaves, mut room, mut after) = (Vec::new(), self.settings.entries_max(), list.after);
         let mut through = self.map.tokens().first;
         for (index, theirs) in list.leaves() {
             let within = index < self.bits.leaves();
@@ -211,7 +210,7 @@ impl Responder {
                 tokens.first = Token(after.0 + 1);
             }
             if Fingerprint::of(self.exchange, leaf) != theirs {
-                if room == 0 {
+                if room == 0 || (!leaves.is_empty() && local.records.is_enough()) {
                     break;
                 }
                 let Ok(listed) = leaf::list(local.records, tokens, room) else {

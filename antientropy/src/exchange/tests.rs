@@ -1,5 +1,6 @@
 //! Two machines, two sets of keys, and a network in between that is as bad as a seed makes it.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
@@ -16,6 +17,9 @@ use crate::{Bits, Digest, LeafMap, Unreadable};
 struct Side {
     tree: Option<Tree>,
     keys: Vec<(Token, Digest)>,
+    /// How many records one call of a machine may read, and how many it has.
+    step: usize,
+    read: Cell<usize>,
 }
 
 impl Records for Side {
@@ -26,11 +30,16 @@ impl Records for Side {
     ) -> Result<(), Unreadable> {
         let first = self.keys.partition_point(|key| key.0 < tokens.first);
         for &(token, digest) in self.keys[first..].iter().take_while(|key| key.0 <= tokens.last) {
+            self.read.set(self.read.get() + 1);
             if visit(token, digest).is_break() {
                 break;
             }
         }
         Ok(())
+    }
+
+    fn is_enough(&self) -> bool {
+        self.read.get() >= self.step
     }
 }
 
@@ -41,10 +50,12 @@ impl Side {
         for (token, digest) in &keys {
             tree.update(*token, None, Some(*digest));
         }
-        Side { tree: Some(tree), keys }
+        Side { tree: Some(tree), keys, step: usize::MAX, read: Cell::new(0) }
     }
 
     fn local(&self) -> Local<'_> {
+        let read = self.read.replace(0);
+        assert!(read <= self.step.saturating_add(READ_TWICE_MAX), "{read} records in one call");
         Local { tree: self.tree.as_ref(), records: self }
     }
 
@@ -467,6 +478,30 @@ fn a_leaf_that_only_one_side_has_filled_is_listed_in_parts() {
     assert_complete(&Run::new(&empty, &full, Weather::default()).run(), &holds(Holder::Peer));
 }
 
+/// Records of which three are as much as a call may read, whatever their digests take on the wire.
+#[test]
+fn what_is_too_much_to_read_at_once_is_listed_a_few_keys_at_a_time() {
+    for (mine_step, theirs_step) in [(3, usize::MAX), (usize::MAX, 3), (3, 3), (1, 1)] {
+        let key = |number: u64| (Token(77 << 56 | (number % 3) << 54 | number << 20), digest(number));
+        let keys = |missing: u64| {
+            let mut keys: Vec<_> = (0..200).filter(|number| number % missing != 0).map(key).collect();
+            keys.sort_unstable_by_key(|key| key.0);
+            keys
+        };
+        let expected = (0..200_u64).filter_map(|number| {
+            let holder = match (number % 7 == 0, number % 5 == 0) {
+                (true, false) => Holder::Peer,
+                (false, true) => Holder::Me,
+                _ => return None,
+            };
+            Some(Difference { token: key(number).0, holder })
+        });
+        let mine = Side { step: mine_step, ..Side::new(keys(7), Bits::MIN) };
+        let theirs = Side { step: theirs_step, ..Side::new(keys(5), Bits::MIN) };
+        assert_complete(&Run::new(&mine, &theirs, Weather::default()).run(), &expected.collect());
+    }
+}
+
 #[test]
 fn a_difference_among_keys_that_share_a_token_is_found() {
     let shared = token(1);
@@ -682,3 +717,6 @@ fn small_steps_for_few_differences_and_large_ones_for_many() {
     assert_eq!(step_down(6, 0, 1), 3);
     assert_eq!(step_down(18, 17, 1), 1);
 }
+
+/// What a call reads beyond its share: the record at which it stops, and once more the one that it goes on by.
+const READ_TWICE_MAX: usize = 2;

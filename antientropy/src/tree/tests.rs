@@ -34,6 +34,29 @@ fn built(keys: &Keys, bits: Bits) -> Tree {
     build.tree
 }
 
+fn checked(tree: &Tree, leaf: u32, keys: &Keys) -> Option<Drift> {
+    let mut check = Check::new(tree, leaf);
+    assert!(check.step(keys).unwrap());
+    check.finish(tree)
+}
+
+/// Records of which one is enough at a time.
+struct Large<'a>(&'a Keys);
+
+impl Records for Large<'_> {
+    fn visit(
+        &self,
+        tokens: TokenRange,
+        visit: &mut dyn FnMut(Token, Digest) -> ControlFlow<()>,
+    ) -> Result<(), Unreadable> {
+        self.0.visit(tokens, visit)
+    }
+
+    fn is_enough(&self) -> bool {
+        true
+    }
+}
+
 fn bits() -> impl Strategy<Value = Bits> {
     (6..=18_u8).prop_map(|bits| Bits::new(bits).unwrap())
 }
@@ -75,7 +98,7 @@ proptest! {
         prop_assert_eq!(tree.sum().count, keys.0.len() as u64);
         prop_assert_eq!(&tree, &built(&keys, bits));
         for &token in keys.0.keys() {
-            prop_assert_eq!(tree.verify(tree.map().leaf_of(Token(token), bits), &keys).unwrap(), None);
+            prop_assert_eq!(checked(&tree, tree.map().leaf_of(Token(token), bits), &keys), None);
         }
     }
 
@@ -126,6 +149,44 @@ proptest! {
         let tree = build.finish().unwrap();
         prop_assert_eq!(&tree, &built(&keys, tree.bits()));
     }
+
+    #[test]
+    fn a_leaf_checked_while_writes_go_on_is_what_its_records_come_to(
+        before in writes(),
+        during in writes(),
+        leaf in 0..64_u32,
+    ) {
+        let mut keys = Keys::default();
+        for (token, new) in before {
+            write(&mut keys, token, new);
+        }
+        let mut tree = built(&keys, Bits::MIN);
+        let mut check = Check::new(&tree, leaf);
+        let mut during = during.into_iter();
+        loop {
+            let whole = check.step(&Large(&keys)).unwrap();
+            for (token, new) in during.by_ref().take(7) {
+                let (old, new) = write(&mut keys, token, new);
+                check.update(Token(token), old, new);
+                tree.update(Token(token), old, new);
+            }
+            if whole && during.len() == 0 {
+                break;
+            }
+        }
+        prop_assert_eq!(check.finish(&tree), None);
+    }
+}
+
+#[test]
+fn a_build_of_large_records_goes_on_by_one_token_at_a_time() {
+    let tokens = map().tokens();
+    let keys = Keys((0..20).map(|key| (tokens.first.0 + key, Digest(key.into()))).collect());
+    let (mut build, mut steps) = (Build::new(map(), Bits::MIN), 1);
+    while !build.step(&Large(&keys), 500).unwrap() {
+        steps += 1;
+    }
+    assert_eq!((steps, build.finish()), (20, Some(built(&keys, Bits::MIN))));
 }
 
 #[test]
@@ -219,14 +280,14 @@ fn the_scrub_sees_a_leaf_that_drifted() {
     let token = map().tokens_of(3, Bits::MIN).first;
     let mut keys = Keys([(token.0, Digest(1))].into());
     let tree = built(&keys, Bits::MIN);
-    assert_eq!(tree.verify(3, &keys), Ok(None));
+    assert_eq!(checked(&tree, 3, &keys), None);
     keys.0.insert(token.0 + 1, Digest(6));
     let drift = Drift { leaf: 3, kept: Digest(1), found: Digest(7) };
-    assert_eq!(tree.verify(3, &keys), Ok(Some(drift)));
-    assert_eq!(tree.verify(4, &keys), Ok(None));
+    assert_eq!(checked(&tree, 3, &keys), Some(drift));
+    assert_eq!(checked(&tree, 4, &keys), None);
     let mut corrected = tree;
     corrected.correct(drift);
-    assert_eq!(corrected.verify(3, &keys), Ok(None));
+    assert_eq!(checked(&corrected, 3, &keys), None);
     assert_eq!(corrected.sum().xor, built(&keys, Bits::MIN).sum().xor);
 }
 

@@ -252,7 +252,7 @@ pub fn read(values: &[&str]) -> driftless_proto::client::Read {
     // The fake context is the values themselves, so that a test sees which read a put belongs to.
     let context = (!values.is_empty()).then(|| bytes::Bytes::from(values.join("+")).into());
     let basis = driftless_proto::client::Basis { needed: 2, primaries: 2 };
-    driftless_proto::client::Read { siblings, context, basis, explanation: None }
+    driftless_proto::client::Read { siblings, context, basis, page: None, explanation: None }
 }
 
 impl Cluster {

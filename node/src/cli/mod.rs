@@ -20,6 +20,7 @@ mod bench;
 mod bucket;
 mod cert;
 mod completions;
+mod damaged;
 mod delete;
 mod demo;
 mod dev;
@@ -121,6 +122,11 @@ enum Command {
     ///
     /// Hints are delivered by themselves once their target is back; there is nothing to type.
     Hints(WithKey<hints::Args>),
+    /// Records that are not what was written, and how to give up what they held
+    ///
+    /// They are restored from the other owners by themselves, unless too few of those are sound.
+    #[command(subcommand)]
+    Damaged(damaged::Command),
     /// Anti-entropy: how far replicas are compared and repaired, and what it shall do
     ///
     /// It always runs by itself; there is nothing that must be scheduled.
@@ -195,6 +201,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Ring(args) => ring::run(&common, args).map(done),
         Command::Status(with) => status::run(&common.with(with.key), &with.args),
         Command::Hints(with) => hints::run(&common.with(with.key), &with.args).map(done),
+        Command::Damaged(command) => damaged::run(&common, command),
         Command::Aae(command) => aae::run(&common, &command),
         Command::Bench(with) => bench::run(&common.with(with.key), &with.args).map(done),
         Command::Completions(args) => completions::run(&args).map(done),

@@ -13,6 +13,8 @@
 
 use std::time::Duration;
 
+use crate::bounds::TurnBounds;
+
 #[cfg(feature = "net")]
 mod cluster;
 #[cfg(feature = "net")]
@@ -79,9 +81,22 @@ pub struct Limits {
     pub hint_bytes_max: u64,
     /// Bytes held for any one of them, so that one node that stays away leaves room for others.
     pub hint_target_bytes_max: u64,
+    /// Most live siblings of one key that a coordinator leaves, tombstones included. Beyond it a put is refused.
+    pub siblings_max: usize,
+    /// Most bytes of them.
+    pub sibling_bytes_max: usize,
+    /// Most bytes of one key that a replica keeps, whatever merges bring together.
+    pub state_bytes_max: usize,
+    /// Bytes of values in one answer to a read, or one value: what is more comes in further pages. It must fit into a frame.
+    pub read_page_bytes: usize,
+    /// Bytes of states on their way to one peer, for the delivery of hints, and from one shard to all for anti-entropy. A state
+    /// that is larger goes beside it, one at a time, so that it holds up none.
+    pub window_bytes: usize,
     /// How long a node must have been back before it is given what was held for it. Shorter repairs sooner, and floods a
     /// node that is still starting.
     pub handoff_delay: Duration,
+    /// What one turn of a shard may cost.
+    pub turn: TurnBounds,
 }
 
 /// Bounds and times of anti-entropy, for each shard.
@@ -105,6 +120,11 @@ pub struct AaeLimits {
     pub repair: Duration,
     /// How often one leaf of a tree is recomputed from the records.
     pub scrub_interval: Duration,
+    /// Keys that an exchange repairs at a time, and lists in a message; the second is the same on all nodes. No setting:
+    /// the simulator makes them small.
+    pub keys_max: usize,
+    /// See `keys_max`.
+    pub entries_max: usize,
 }
 
 impl Default for Limits {
@@ -125,7 +145,13 @@ impl Default for Limits {
             replica_waiting_max: 16_384,
             hint_bytes_max: 8 << 30,
             hint_target_bytes_max: 4 << 30,
+            siblings_max: driftless_proto::key::SIBLINGS_MAX,
+            sibling_bytes_max: driftless_proto::key::SIBLING_BYTES_MAX,
+            state_bytes_max: driftless_proto::key::STATE_BYTES_MAX,
+            read_page_bytes: driftless_proto::key::SIBLING_BYTES_MAX,
+            window_bytes: 1 << 20,
             handoff_delay: Duration::from_secs(3),
+            turn: TurnBounds::default(),
         }
     }
 }
@@ -140,6 +166,8 @@ impl Default for AaeLimits {
             patience: Duration::from_secs(10),
             repair: Duration::from_secs(60),
             scrub_interval: Duration::from_millis(100),
+            keys_max: driftless_antientropy::Settings::default().keys_max,
+            entries_max: driftless_antientropy::Settings::default().entries_max,
         }
     }
 }

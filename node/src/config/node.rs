@@ -19,6 +19,7 @@ use toml::Value;
 use super::error::{ConfigError, closest, read};
 use super::table::parse;
 use super::{AaeLimits, Limits, units};
+use crate::bounds::TurnBounds;
 
 /// Everything one node is told, checked.
 #[derive(Clone, Debug)]
@@ -198,6 +199,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn read(self) -> Result<NodeConfig, ConfigError> {
+        let fixed = Limits::default();
         let limits = Limits {
             value_bytes_max: self.parsed("limits.value_bytes_max", |text| match units::bytes(text) {
                 Ok(0) => Err("at least 1 byte".to_owned()),
@@ -232,7 +234,15 @@ impl Reader<'_> {
                 patience: self.time("aae.patience")?,
                 repair: self.time("aae.repair")?,
                 scrub_interval: self.time("aae.scrub_interval")?,
+                ..AaeLimits::default()
             },
+            turn: TurnBounds::default(),
+            // What all nodes, and the protocol, must agree on is no matter of taste.
+            siblings_max: fixed.siblings_max,
+            sibling_bytes_max: fixed.sibling_bytes_max,
+            state_bytes_max: fixed.state_bytes_max,
+            read_page_bytes: fixed.read_page_bytes,
+            window_bytes: fixed.window_bytes,
         };
         let store = StoreConfig {
             block_cache: self.parsed("store.block_cache", units::bytes)?,

@@ -16,15 +16,18 @@ mod plan;
 mod put;
 mod quorum;
 mod respond;
+mod salvage;
 mod scan;
 mod start;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use driftless_proto::client::{self, Basis, Request, Response};
-use driftless_proto::{ActorId, Context, ContextKeys, Failure, Refusal, Siblings, Topology, Unknown};
+use driftless_proto::key::STATE_BYTES_MAX;
+use driftless_proto::{ActorId, Context, ContextKeys, Dot, Failure, Refusal, Siblings, Topology, Unknown};
 use driftless_proto::{BucketId, Key};
 use driftless_ring::{NodeId, PartitionId};
 use rand::Rng;
@@ -34,7 +37,7 @@ use crate::config::Limits;
 use crate::engine::ClientTag;
 use crate::liveness::clocks::ClockBounds;
 use crate::metrics::Metrics;
-use crate::peer::{self, Lane, Merge, Purpose, Reply, RequestId, RequestIds};
+use crate::peer::{self, Lane, Merge, Purpose, Reply, RequestId, RequestIds, time_to_carry};
 use crate::planted::{Bug, Planted};
 use crate::time::{Instant, Now};
 
@@ -43,6 +46,7 @@ use get::{Demand, Get, Testimony};
 use pace::{HedgeBudget, Pace, Work};
 use plan::Plan;
 use put::Put;
+use salvage::Salvage;
 use scan::Scan;
 use start::tombstone;
 
@@ -82,7 +86,7 @@ enum Answer {
         replicas: Vec<Testimony>,
     },
     Written {
-        dot: driftless_proto::Dot,
+        dot: Dot,
         siblings: Siblings,
         acks: u8,
         primaries: u8,
@@ -151,6 +155,8 @@ struct Attempt {
     to: NodeId,
     work: Work,
     since: Instant,
+    /// What it takes to carry what is sent, or is known to be on its way back.
+    carried: Duration,
     /// When to ask another replica as well; `None` once that was looked at.
     late_at: Option<Instant>,
     overdue_at: Instant,
@@ -161,6 +167,7 @@ enum Machine {
     Get(Get),
     Scan(Scan),
     Forward(Forward),
+    Salvage(Salvage),
 }
 
 /// What was asked, as far as the answer needs it.
@@ -172,6 +179,8 @@ enum Question {
         partition: PartitionId,
         r: u8,
         explain: bool,
+        /// By earlier answers to the same read.
+        shown: Vec<Dot>,
     },
     Put {
         bucket: BucketId,
@@ -289,9 +298,18 @@ impl Coordinator {
         let is_it =
             |open: &Open| matches!(&open.question, Question::Mend { bucket: b, key: k } if (*b, k) == (bucket, key));
         let over: Vec<_> = self.requests.iter().filter(|(_, open)| is_it(open)).map(|(id, _)| *id).collect();
-        if over.is_empty() || !self.planted.is(Bug::MendingNotEnded) {
-            over.into_iter().for_each(|id| self.close(id));
+        over.into_iter().for_each(|id| self.close(id));
+    }
+
+    /// What was asked of a replica was not sent, which is as good as this refusal.
+    pub(crate) fn handle_unsent(&mut self, now: Now, to: NodeId, id: RequestId, refused: Reply) {
+        if let Some(open) = self.requests.get_mut(&id)
+            && let Some(at) = open.attempts.iter().position(|attempt| attempt.to == to)
+        {
+            // The replica knows nothing of it, so this says nothing of how fast it is.
+            open.attempts.remove(at);
         }
+        self.handle_reply(now, to, id, refused);
     }
 
     /// A replica has answered one of our requests.
@@ -301,14 +319,19 @@ impl Coordinator {
         if !matches!(reply, Reply::Stamped(_) | Reply::Covered(_))
             && let Some(at) = open.attempts.iter().position(|attempt| attempt.to == from)
         {
-            let Attempt { work, since, .. } = open.attempts.remove(at);
-            self.pace.observe(from, work, now.instant.since(since));
+            if let Reply::Coming { bytes } = reply {
+                let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(STATE_BYTES_MAX);
+                return open.attempts[at].allow(time_to_carry(bytes));
+            }
+            let Attempt { work, since, carried, .. } = open.attempts.remove(at);
+            self.pace.observe(from, work, now.instant.since(since).saturating_sub(carried));
         }
         match &mut open.machine {
             Machine::Put(put) => put.handle_reply(from, reply, &self.retired),
             Machine::Get(get) => get.handle_reply(now, from, reply),
             Machine::Scan(scan) => scan.handle_reply(from, reply),
             Machine::Forward(forward) => forward.handle_reply(from, reply),
+            Machine::Salvage(salvage) => salvage.handle_reply(from, reply),
         }
         self.advance(now, id);
     }
@@ -347,6 +370,7 @@ impl Coordinator {
                     Machine::Get(get) => get.handle_lost(peer),
                     Machine::Scan(scan) => scan.handle_lost(peer),
                     Machine::Forward(forward) => forward.handle_lost(peer),
+                    Machine::Salvage(salvage) => salvage.handle_lost(peer),
                 }
             }
             self.advance(now, id);
@@ -368,7 +392,7 @@ impl Coordinator {
         }
     }
 
-    /// Time has passed.
+    /// Time has passed: looks at one request. Call it again while [`Coordinator::poll_timeout`] is due.
     pub(crate) fn handle_timeout(&mut self, now: Now) {
         while let Some(&Reverse((at, id))) = self.timeouts.peek()
             && at <= now.instant
@@ -381,7 +405,7 @@ impl Coordinator {
             open.wakes_at = Instant(u64::MAX);
             open.machine.handle_timeout(now);
             self.look_at_attempts(now, id);
-            self.advance(now, id);
+            return self.advance(now, id);
         }
     }
 
@@ -399,10 +423,13 @@ impl Coordinator {
             }
         }
         let is_overdue = |attempt: &mut Attempt| attempt.overdue_at <= now.instant;
-        for Attempt { to, work, since, .. } in open.attempts.extract_if(.., is_overdue) {
-            self.pace.observe(to, work, now.instant.since(since));
+        for Attempt { to, work, since, carried, .. } in open.attempts.extract_if(.., is_overdue) {
+            self.pace.observe(to, work, now.instant.since(since).saturating_sub(carried));
             open.machine.handle_overdue(to);
-            self.outputs.push_back(Output::Overdue(to));
+            // A page waits in line behind everything else there is to do: that says nothing against the node.
+            if work != Work::Scan {
+                self.outputs.push_back(Output::Overdue(to));
+            }
         }
     }
 
@@ -448,13 +475,16 @@ impl Coordinator {
                     if to != self.me
                         && let Some(work) = Work::of(&request)
                     {
-                        open.attempts.push(Attempt {
+                        let mut attempt = Attempt {
                             to,
                             work,
                             since: now.instant,
+                            carried: Duration::ZERO,
                             late_at: Some(now.instant + self.pace.late_after(to, work)),
                             overdue_at: now.instant + self.pace.overdue_after(to, work),
-                        });
+                        };
+                        attempt.allow(time_to_carry(request.value_bytes()));
+                        open.attempts.push(attempt);
                     }
                     if let peer::Request::Forward(_) = &request
                         && let Some(&to) = self.up.iter().find(|peer| **peer != to)
@@ -500,6 +530,7 @@ impl Coordinator {
                         topology: &self.topology,
                         keys: &self.keys,
                         metrics: &self.metrics,
+                        page_bytes: self.limits.read_page_bytes,
                         planted: &self.planted,
                     };
                     let response = responder.response(&open.question, result);
@@ -588,13 +619,22 @@ impl Open {
     }
 }
 
+impl Attempt {
+    /// It may take so much longer, for what has to be carried.
+    fn allow(&mut self, time: Duration) {
+        self.carried = self.carried.saturating_add(time);
+        self.late_at = self.late_at.map(|at| at + time);
+        self.overdue_at = self.overdue_at + time * 2;
+    }
+}
+
 impl Machine {
     fn handle_late(&mut self, node: NodeId) -> bool {
         match self {
             Machine::Put(put) => put.handle_late(node),
             Machine::Get(get) => get.handle_late(node),
             Machine::Scan(scan) => scan.handle_late(node),
-            Machine::Forward(_) => false,
+            Machine::Forward(_) | Machine::Salvage(_) => false,
         }
     }
 
@@ -604,7 +644,7 @@ impl Machine {
             Machine::Get(get) => get.handle_overdue(node),
             Machine::Scan(scan) => scan.handle_overdue(node),
             // It may be stamped there: only the end of the connection or of the time tells.
-            Machine::Forward(_) => {}
+            Machine::Forward(_) | Machine::Salvage(_) => {}
         }
     }
 
@@ -614,6 +654,7 @@ impl Machine {
             Machine::Get(get) => get.handle_timeout(now),
             Machine::Scan(scan) => scan.handle_timeout(now),
             Machine::Forward(forward) => forward.handle_timeout(now),
+            Machine::Salvage(salvage) => salvage.handle_timeout(now),
         }
     }
 
@@ -623,6 +664,7 @@ impl Machine {
             Machine::Get(get) => get.is_waited_for(),
             Machine::Scan(scan) => scan.is_waited_for(),
             Machine::Forward(forward) => forward.is_waited_for(),
+            Machine::Salvage(salvage) => salvage.is_waited_for(),
         }
     }
 
@@ -632,6 +674,7 @@ impl Machine {
             Machine::Get(get) => get.poll_action(),
             Machine::Scan(scan) => scan.poll_action(),
             Machine::Forward(forward) => forward.poll_action(),
+            Machine::Salvage(salvage) => salvage.poll_action(),
         }
     }
 
@@ -641,6 +684,7 @@ impl Machine {
             Machine::Get(get) => get.poll_timeout(),
             Machine::Scan(scan) => scan.poll_timeout(),
             Machine::Forward(forward) => forward.poll_timeout(),
+            Machine::Salvage(salvage) => salvage.poll_timeout(),
         }
     }
 }

@@ -6,7 +6,8 @@
 //! ```
 //! The estimator is that of TCP's retransmission timer (Jacobson 1988, RFC 6298): smoothed round trip plus four times
 //! its deviation, kept for each peer and kind of work apart, since an acknowledgement waits for a disk and a read does
-//! not.
+//! not. What is large is given the time to carry it on top ([`time_to_carry`](crate::peer::time_to_carry)), which is no
+//! slowness of the peer and is not counted as such.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,7 +1,9 @@
 //! From what a machine found out to what a client is told.
 
+use std::collections::BTreeSet;
+
 use driftless_proto::causality::Payload;
-use driftless_proto::client::{Basis, Deleted, Explanation, Read, ReplicaAnswer, Response, Sibling, Stored};
+use driftless_proto::client::{Basis, Deleted, Explanation, Read, ReadPage, ReplicaAnswer, Response, Sibling, Stored};
 use driftless_proto::{
     BucketId, Context, ContextKeys, ContextToken, Dot, Failure, Header, Key, Siblings, Topology, Version,
 };
@@ -19,6 +21,8 @@ pub(super) struct Responder<'a> {
     pub(super) topology: &'a Topology,
     pub(super) keys: &'a ContextKeys,
     pub(super) metrics: &'a Metrics,
+    /// Bytes of values in one answer.
+    pub(super) page_bytes: usize,
     pub(super) planted: &'a Planted,
 }
 
@@ -29,18 +33,18 @@ impl Responder<'_> {
             (Err(failure), _) => Response::Failed(failure),
             (Ok(Answer::Ready(response)), _) => response,
             (Ok(Answer::Page(page)), _) => Response::Page(page),
-            (Ok(Answer::Read { siblings, basis, replicas }), Question::Get { bucket, key, .. }) => {
-                let read = self.read(*bucket, key, &siblings, basis);
+            (Ok(Answer::Read { siblings, basis, replicas }), Question::Get { bucket, key, shown, .. }) => {
+                let read = self.read(*bucket, key, &siblings, basis, shown);
                 Response::Read(Read { explanation: self.explanation(question, replicas), ..read })
             }
             (Ok(Answer::Written { dot, siblings, acks, primaries }), Question::Put { bucket, key }) => {
                 self.count_acks(acks, primaries);
                 let context = self.context_of_put(*bucket, key, dot, &siblings);
-                Response::Stored(Stored { context, acks, primaries, siblings: shown(&siblings).len() as u32 })
+                Response::Stored(Stored { context, acks, primaries, siblings: shown(&siblings, &[]).len() as u32 })
             }
             (Ok(Answer::Written { siblings, acks, primaries, .. }), Question::Delete(deletion)) => {
                 self.count_acks(acks, primaries);
-                let siblings = shown(&siblings).len() as u32;
+                let siblings = shown(&siblings, &[]).len() as u32;
                 Response::Deleted(Deleted { existed: true, acks, primaries, siblings, basis: deletion.basis })
             }
             (Ok(Answer::Covered { values, acks, primaries }), Question::Delete(deletion)) => {
@@ -57,18 +61,39 @@ impl Responder<'_> {
         self.metrics.acks_fallback.inc_by((acks - primaries).into());
     }
 
-    fn read(&self, bucket: BucketId, key: &Key, siblings: &Siblings, basis: Basis) -> Read {
-        let shown = shown(siblings);
-        if !shown.is_empty() {
-            self.metrics.reads_found.inc();
-            self.metrics.siblings_read.inc_by(shown.len() as u64);
+    /// All values, or as many of those not shown before as fit into an answer: see [`ReadPage`].
+    fn read(&self, bucket: BucketId, key: &Key, siblings: &Siblings, basis: Basis, before: &[Dot]) -> Read {
+        let mut values = match self.planted.is(Bug::PagesByPosition) {
+            false => shown(siblings, before),
+            true => shown(siblings, &[]).into_iter().skip(before.len()).collect(),
+        };
+        let mut bytes = 0;
+        let fits = |(_, version): &&(Dot, &Version)| {
+            let first = bytes == 0;
+            bytes += version.value.as_ref().map_or(0, |value| value.len()).max(1);
+            first || bytes <= self.page_bytes
+        };
+        let count = values.iter().take_while(fits).count();
+        let more = count < values.len();
+        values.truncate(count);
+        if !values.is_empty() {
+            self.metrics.reads_found.inc_by(u64::from(before.is_empty()));
+            self.metrics.siblings_read.inc_by(values.len() as u64);
         }
-        let siblings_shown = shown
+        let page = (more || !before.is_empty()).then(|| {
+            self.metrics.read_pages.inc();
+            let gone = before.iter().filter(|dot| !more && siblings.get(**dot).is_none()).copied().collect();
+            ReadPage { dots: values.iter().map(|(dot, _)| *dot).collect(), more, gone }
+        });
+        let context = (!siblings.is_empty() && !more).then(|| self.seal(bucket, key, siblings));
+        let siblings = values
             .into_iter()
-            .map(|version| Sibling { value: version.value.clone().unwrap_or_default(), written_at: version.written_at })
+            .map(|(_, version)| Sibling {
+                value: version.value.clone().unwrap_or_default(),
+                written_at: version.written_at,
+            })
             .collect();
-        let context = (!siblings.is_empty()).then(|| self.seal(bucket, key, siblings));
-        Read { siblings: siblings_shown, context, basis, explanation: None }
+        Read { siblings, context, basis, page, explanation: None }
     }
 
     /// A put's answer carries a context only if what was written is the only value: with it the client would overwrite
@@ -111,15 +136,15 @@ impl Responder<'_> {
     }
 }
 
-/// The values that a client sees: two stamps of one write, same id and same value, are one to it.
-fn shown(siblings: &Siblings) -> Vec<&Version> {
-    let mut shown: Vec<&Version> = Vec::with_capacity(siblings.live().len());
-    for version in siblings.values() {
-        if !shown.iter().any(|other| other.write_id == version.write_id && other.value == version.value) {
-            shown.push(version);
-        }
-    }
-    shown
+/// The values that a client sees beside those that it was shown before: two stamps of one write, same id and same value, are
+/// one to it.
+fn shown<'a>(siblings: &'a Siblings, before: &[Dot]) -> Vec<(Dot, &'a Version)> {
+    let before: BTreeSet<Dot> = before.iter().copied().collect();
+    let name = |version: &'a Version| (version.write_id, &version.value);
+    let mut seen: BTreeSet<_> = before.iter().filter_map(|dot| siblings.get(*dot)).map(name).collect();
+    let values = siblings.live().iter().filter(|(_, version)| !version.is_tombstone());
+    let new = values.filter(|(dot, version)| !before.contains(dot) && seen.insert(name(version)));
+    new.map(|(dot, version)| (*dot, version)).collect()
 }
 
 /// A state in one line: what was seen, and which dots are live (`†` marks a tombstone).

@@ -1,7 +1,7 @@
 //! One page of a scan: r replicas list their keys, and what they say is merged.
 //!
-//! Each replica's page ends where its limit was reached; beyond the shortest such page nothing is known of that
-//! replica, so the merged page ends there too.
+//! Each replica's page ends where its limit was reached, or where it has walked far enough for one turn, whatever it has
+//! found by then. Beyond the shortest such page nothing is known of that replica, so the merged page ends there too.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -123,7 +123,7 @@ impl Scan {
 
 /// Joins what the replicas know of each key, up to where all of them have spoken.
 fn merge(pages: &[peer::Page], limit: u32) -> client::Page {
-    let end = pages.iter().filter(|page| !page.complete).filter_map(|page| page.entries.last()).map(|(at, _)| at).min();
+    let end = pages.iter().filter_map(|page| page.next.as_ref()).min();
     let mut merged = BTreeMap::<&Cursor, Header>::new();
     for (cursor, header) in pages.iter().flat_map(|page| &page.entries) {
         if end.is_none_or(|end| cursor <= end) {
@@ -135,9 +135,8 @@ fn merge(pages: &[peer::Page], limit: u32) -> client::Page {
     if let Some((last, _)) = merged.iter().nth(limit - 1).filter(|_| merged.len() > limit) {
         next = Some((*last).clone());
     }
-    let keys =
-        merged.iter().take(limit).filter(|(_, header)| header.has_values()).map(|(at, _)| at.key.clone()).collect();
-    client::Page { keys, next }
+    let keys = merged.iter().take(limit).filter(|(_, header)| header.has_values());
+    client::Page { keys: keys.filter_map(|(at, _)| at.key.clone()).collect(), next }
 }
 
 #[cfg(test)]
@@ -155,12 +154,20 @@ mod tests {
     }
 
     fn entry(token: u64, header: Header) -> (Cursor, Header) {
-        (Cursor { token: Token(token), key: Key::new(format!("k{token}")).expect("valid") }, header)
+        (behind(token), header)
     }
 
-    fn page(tokens: &[u64], complete: bool) -> peer::Page {
+    fn behind(token: u64) -> Cursor {
+        Cursor { token: Token(token), key: Some(Key::new(format!("k{token}")).expect("valid")) }
+    }
+
+    fn before(token: u64) -> Cursor {
+        Cursor { token: Token(token), key: None }
+    }
+
+    fn page(tokens: &[u64], next: Option<Cursor>) -> peer::Page {
         let value = || header(Some(1), &VersionVector::new(), 1);
-        peer::Page { entries: tokens.iter().map(|token| entry(*token, value())).collect(), complete }
+        peer::Page { entries: tokens.iter().map(|token| entry(*token, value())).collect(), next }
     }
 
     fn names(page: &client::Page) -> Vec<String> {
@@ -169,28 +176,40 @@ mod tests {
 
     #[test]
     fn a_page_ends_where_the_shortest_incomplete_one_does() {
-        let merged = merge(&[page(&[1, 3, 5], false), page(&[1, 2, 9], true)], 10);
+        let merged = merge(&[page(&[1, 3, 5], Some(behind(5))), page(&[1, 2, 9], None)], 10);
         assert_eq!(names(&merged), ["k1", "k2", "k3", "k5"]);
-        assert_eq!(merged.next.map(|at| at.token), Some(Token(5)));
+        assert_eq!(merged.next, Some(behind(5)));
+    }
+
+    #[test]
+    fn nothing_is_shown_that_some_replica_has_not_walked_to() {
+        let merged = merge(&[page(&[1, 3], Some(before(4))), page(&[2, 4], None)], 10);
+        assert_eq!(names(&merged), ["k1", "k2", "k3"], "a tombstone of k4 may be just ahead");
+        assert_eq!(merged.next, Some(before(4)));
+        let merged = merge(&[page(&[], Some(before(2))), page(&[2, 4], Some(behind(4)))], 10);
+        assert_eq!((merged.keys.len(), merged.next), (0, Some(before(2))), "empty, and not the end");
+        let merged = merge(&[page(&[], Some(before(9))), page(&[2, 4], None)], 10);
+        assert_eq!(names(&merged), ["k2", "k4"]);
+        assert_eq!(merged.next, Some(before(9)), "one of them has not walked to the end");
     }
 
     #[test]
     fn the_last_page_has_no_next() {
-        assert_eq!(merge(&[page(&[1], true), page(&[2], true)], 10).next, None);
+        assert_eq!(merge(&[page(&[1], None), page(&[2], None)], 10).next, None);
     }
 
     #[test]
     fn a_page_keeps_to_its_limit_and_says_where_to_go_on() {
-        let merged = merge(&[page(&[1, 3], true), page(&[2, 4], true)], 3);
+        let merged = merge(&[page(&[1, 3], None), page(&[2, 4], None)], 3);
         assert_eq!(names(&merged), ["k1", "k2", "k3"]);
-        assert_eq!(merged.next.map(|at| at.token), Some(Token(3)));
+        assert_eq!(merged.next, Some(behind(3)));
     }
 
     #[test]
     fn a_key_deleted_on_one_replica_is_not_listed() {
         let old = header(Some(1), &VersionVector::new(), 1);
         let deleted = header(None, old.vv(), 2);
-        let pages = [old, deleted].map(|header| peer::Page { entries: vec![entry(1, header)], complete: true });
+        let pages = [old, deleted].map(|header| peer::Page { entries: vec![entry(1, header)], next: None });
         assert_eq!(merge(&pages, 10).keys, []);
     }
 }

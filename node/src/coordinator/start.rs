@@ -13,6 +13,7 @@ use super::forward::Forward;
 use super::get::{Demand, Get};
 use super::plan::{self, Plan};
 use super::put::Put;
+use super::salvage::Salvage;
 use super::scan::Scan;
 use super::{Coordinator, Deletion, Machine, Question};
 
@@ -31,7 +32,8 @@ impl Coordinator {
                 let r = plan.quorum(get.r, None).map_err(Refusal::from)?.r();
                 let partition = plan.partition;
                 let machine = self.start_get(now, deadline, plan, &get, r)?;
-                let question = Question::Get { bucket: get.bucket, key: get.key, partition, r, explain: get.explain };
+                let client::Get { bucket, key, explain, shown, .. } = get;
+                let question = Question::Get { bucket, key, partition, r, explain, shown };
                 Ok((Machine::Get(machine), question))
             }
             Request::Put(put) => {
@@ -101,7 +103,16 @@ impl Coordinator {
                 let scan = peer::Scan { bucket: scan.bucket, arc: scan.arc, after: scan.after, limit };
                 Ok((Machine::Scan(Scan::start(plan, scan, r, deadline)?), Question::Other))
             }
-            Request::Topology | Request::Status | Request::Hints => {
+            Request::Restore(restore) if !restore.accept_loss => {
+                let text = "what only the damaged record held would be lost: say that this is accepted";
+                Err(Refusal::BadRequest(text.to_owned()).into())
+            }
+            Request::Restore(restore) => {
+                let plan = Plan::of_key(topology, me, up, restore.bucket, &restore.key)?;
+                let salvage = Salvage::start(now, &plan, restore.bucket, restore.key, deadline);
+                Ok((Machine::Salvage(salvage), Question::Other))
+            }
+            Request::Topology | Request::Status | Request::Hints | Request::Damaged => {
                 Err(Refusal::BadRequest("the shell answers this request".to_owned()).into())
             }
             _ => Err(Refusal::BadRequest("this node does not know such a request".to_owned()).into()),

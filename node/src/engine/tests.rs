@@ -21,6 +21,7 @@ use crate::store::memory::MemoryStore;
 
 use super::*;
 
+mod bounded;
 mod clocks;
 mod damaged;
 mod deleting;
@@ -28,10 +29,12 @@ mod durability;
 mod healing;
 mod hedging;
 mod hinting;
+mod large;
 mod reading;
 mod refusing;
 mod sloppy;
 mod stamping;
+mod starving;
 mod write_ids;
 mod writing;
 
@@ -63,7 +66,12 @@ impl Trio {
     }
 
     /// So many engines; keys still have three owners.
-    fn of(nodes: usize, mut limits: Limits) -> Trio {
+    fn of(nodes: usize, limits: Limits) -> Trio {
+        Trio::built(nodes, limits, None)
+    }
+
+    /// With a bucket of another n beside the others.
+    fn built(nodes: usize, mut limits: Limits, other: Option<BucketDefinition>) -> Trio {
         // What other rules leave behind would not stay so for long, and rounds would be between messages on the wire.
         if limits.aae == AaeLimits::default() {
             limits.aae.interval = Duration::from_secs(1_000_000);
@@ -74,7 +82,7 @@ impl Trio {
             partitions: Partitions::new(8).expect("a power of two"),
             hash_seed: 0,
             members: members.collect(),
-            classes: [3].into(),
+            classes: other.iter().map(|bucket| bucket.quorum.n()).chain([3]).collect(),
         };
         let built_in = BucketDefinition::built_in(3);
         let bucket = |id: BucketId, name: &str| BucketDefinition {
@@ -83,12 +91,13 @@ impl Trio {
             read_all: 0,
             ..built_in.clone()
         };
-        let buckets = vec![
+        let mut buckets = vec![
             BucketDefinition { read_all: 0, ..built_in.clone() },
             BucketDefinition { conflict: Conflict::Lww, ..bucket(LWW, "lww") },
             BucketDefinition { sloppy: false, ..bucket(STRICT, "strict") },
             BucketDefinition { durability: Durability::Buffered, ..bucket(BUFFERED, "buffered") },
         ];
+        buckets.extend(other);
         let ring = Ring::first(spec).expect("a valid ring");
         let topology = Arc::new(Topology::new("test", ring, buckets).expect("a valid topology"));
         let now = Now { instant: Instant(1_000_000), wall: Hlc::from_millis(1_000_000) };
@@ -315,7 +324,7 @@ fn put_with_id(bucket: BucketId, value: &'static str, context: Option<ContextTok
 }
 
 fn get(bucket: BucketId, r: Option<u8>) -> Ask {
-    Ask::Get(Get { bucket, key: key(), r, sloppy: None, explain: false })
+    Ask::Get(Get { bucket, key: key(), r, sloppy: None, explain: false, shown: Vec::new() })
 }
 
 fn delete(bucket: BucketId, context: Option<ContextToken>) -> Ask {

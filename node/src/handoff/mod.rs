@@ -11,11 +11,18 @@
 //! not be synced here: merging is idempotent, and a merge leaves nothing behind that depends on this node. What a walk
 //! could not deliver stays, and the next walk begins anew.
 //!
+//! No key holds up another. One that is not taken, or not answered in time, is passed over and *put off*: walks leave it alone
+//! for a while, and for longer each time. One that is larger than the window travels beside it. Only if several keys in a row
+//! are not taken is it the target that takes nothing, and the walk ends.
+//!
 //! Owners are looked up when a hint is sent: what is held for a node that no longer owns the key, or is gone, becomes hints
 //! for those that do.
 
 mod figures;
 mod pace;
+mod precedence;
+mod put_off;
+mod walk;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -23,13 +30,13 @@ use std::time::Duration;
 
 use driftless_antientropy::Digest;
 use driftless_proto::{Refusal, Topology};
-use driftless_ring::NodeId;
+use driftless_ring::{NodeId, Ring};
 use rand::Rng;
 use rand::rngs::StdRng;
 
 use crate::config::Limits;
 use crate::metrics::Metrics;
-use crate::peer::{Lane, Merge, Purpose, Reply, Request, RequestId, RequestIds};
+use crate::peer::{Lane, Merge, Purpose, Reply, Request, RequestId, RequestIds, time_to_carry};
 use crate::planted::{Bug, Planted};
 use crate::replica::record::RecordKey;
 use crate::replica::{HintPage, Owed};
@@ -37,6 +44,9 @@ use crate::time::Instant;
 
 pub use figures::{HintFigures, HintTable};
 use pace::Pace;
+use precedence::Precedence;
+use put_off::PutOff;
+use walk::{Sent, Walk};
 
 /// The delivery of all that one shard holds for others.
 pub(crate) struct Handoff {
@@ -45,8 +55,10 @@ pub(crate) struct Handoff {
     metrics: Arc<Metrics>,
     /// How long a target must have been up.
     delay: Duration,
-    /// How long a delivery may take.
-    timeout: Duration,
+    /// What a coordinator's attempt may take.
+    attempt_timeout: Duration,
+    /// Bytes under way to one target.
+    window: usize,
     ids: RequestIds,
     rng: StdRng,
     /// From when on who is taken to be stable.
@@ -75,47 +87,22 @@ struct Target {
     stage: Stage,
     /// There is something that no walk has met yet.
     owed: bool,
+    /// Keys that it did not take.
+    put_off: PutOff,
     pace: Pace,
-    /// How long to wait after a walk that could not deliver everything.
+    precedence: Precedence,
+    /// How long to wait after a walk that the target did not go along with.
     patience: Duration,
     delivered: u64,
     meter: Meter,
 }
 
 enum Stage {
+    /// Nothing to deliver but what is put off.
     Idle,
     /// Until then, or while it is not up.
     Waiting(Instant),
     Walking(Walk),
-}
-
-/// One walk through what is held for a target.
-#[derive(Default)]
-struct Walk {
-    page: VecDeque<Owed>,
-    page_asked: bool,
-    next: Next,
-    under_way: BTreeMap<RequestId, Sent>,
-    bytes_under_way: usize,
-    /// Something was not delivered.
-    failed: bool,
-}
-
-#[derive(Default)]
-enum Next {
-    #[default]
-    Start,
-    From(Vec<u8>),
-    End,
-}
-
-/// A hint under way to its target.
-struct Sent {
-    record: RecordKey,
-    digest: Digest,
-    bytes: usize,
-    at: Instant,
-    deadline: Instant,
 }
 
 /// Deliveries per second.
@@ -140,7 +127,8 @@ impl Handoff {
             topology,
             metrics,
             delay: limits.handoff_delay,
-            timeout: limits.attempt_timeout * TIMEOUT_ATTEMPTS,
+            attempt_timeout: limits.attempt_timeout,
+            window: limits.window_bytes,
             ids: RequestIds::new(Lane::Handoff, rng.random()),
             rng,
             up: BTreeMap::new(),
@@ -162,7 +150,9 @@ impl Handoff {
             Target {
                 stage: Stage::Idle,
                 owed: false,
+                put_off: PutOff::new(pause, self.delay * PUT_OFF_DELAYS),
                 pace: Pace::new(),
+                precedence: Precedence::new(self.delay),
                 patience: pause,
                 delivered: 0,
                 meter: Meter::default(),
@@ -182,6 +172,10 @@ impl Handoff {
             false => self.delay + self.delay.mul_f64(self.rng.random_range(0.0..0.5)),
         };
         self.up.insert(peer, now + wait);
+        if let Some(target) = self.targets.get_mut(&peer) {
+            // What it did not take before it may take now.
+            target.put_off.bring_forward(now + wait);
+        }
         self.put_off_until_stable(peer);
     }
 
@@ -208,9 +202,7 @@ impl Handoff {
     /// What was asked for with [`Output::Look`].
     pub(crate) fn handle_page(&mut self, now: Instant, id: NodeId, page: HintPage) {
         if let Some(walk) = self.targets.get_mut(&id).and_then(Target::walk) {
-            walk.page_asked = false;
-            walk.page.extend(page.owed);
-            walk.next = page.next.map_or(Next::End, Next::From);
+            walk.found(page);
         }
         self.advance(now, id);
     }
@@ -219,11 +211,14 @@ impl Handoff {
     pub(crate) fn handle_reply(&mut self, now: Instant, from: NodeId, id: RequestId, reply: Reply) {
         let Some(target) = self.targets.get_mut(&from) else { return };
         let Some(walk) = target.stage.walk() else { return };
-        let Some(sent) = walk.under_way.remove(&id) else { return };
-        walk.bytes_under_way -= sent.bytes;
+        let Some(sent) = walk.answered(id) else { return };
         match reply {
             reply if reply == Reply::Acked || self.planted.is(Bug::RefusedHintRemoved) => {
-                target.pace.acked(now, now.since(sent.at));
+                if sent.bytes <= self.window {
+                    target.pace.acked(now, now.since(sent.at).saturating_sub(time_to_carry(sent.bytes)));
+                }
+                walk.was_taken();
+                target.put_off.remove(&sent.record);
                 target.delivered += 1;
                 target.meter.count(now);
                 target.patience = self.delay / 4;
@@ -236,12 +231,15 @@ impl Handoff {
                 walk.failed = true;
                 self.outputs.push_back(Output::Readdress { target: from, record: sent.record });
             }
-            Reply::Refused(Refusal::Overloaded { retry_after_ms }) => {
+            Reply::Refused(Refusal::Overloaded { retry_after_ms }) if sent.bytes <= self.window => {
                 walk.failed = true;
                 target.pace.overloaded(now, Duration::from_millis(retry_after_ms.into()));
             }
-            // It cannot take anything now, so there is no use in going on.
-            _ => walk.give_up(),
+            _ => {
+                walk.was_refused();
+                walk.failed |= !target.put_off.add(now, sent.record);
+                self.metrics.hints_put_off.inc();
+            }
         }
         self.advance(now, from);
     }
@@ -252,12 +250,16 @@ impl Handoff {
             let up = self.is_up(id);
             let Some(target) = self.targets.get_mut(&id) else { continue };
             match &mut target.stage {
-                Stage::Waiting(at) if *at <= now && up => {
-                    target.owed = false;
-                    target.meter = Meter { since: now, ..Meter::default() };
-                    target.stage = Stage::Walking(Walk::default());
+                Stage::Walking(walk) => {
+                    for record in walk.expire(now) {
+                        walk.failed |= !target.put_off.add(now, record);
+                        self.metrics.hints_put_off.inc();
+                    }
                 }
-                Stage::Walking(walk) => walk.expire(now),
+                Stage::Waiting(at) if *at <= now && up => target.begin(now, self.window),
+                Stage::Idle if up && target.put_off.due_at().is_some_and(|at| at <= now) => {
+                    target.begin(now, self.window);
+                }
                 Stage::Idle | Stage::Waiting(_) => {}
             }
             self.advance(now, id);
@@ -282,16 +284,23 @@ impl Handoff {
         })
     }
 
-    /// Who is being given what it is owed, or soon will be. Not one that could not take it lately: what is owed to it
-    /// may reach it in other ways.
-    pub(crate) fn recipients(&self) -> Vec<NodeId> {
+    /// Who is being given what it is owed, or soon will be, and is left alone for that. Not one that could not take it
+    /// lately: what is owed to it may reach it in other ways. And nobody for long: see [`Precedence`].
+    pub(crate) fn recipients(&mut self, now: Instant) -> Vec<NodeId> {
         let pause = self.delay / 4;
-        let receives = |(id, target): &(&NodeId, &Target)| match target.stage {
-            Stage::Idle => false,
-            Stage::Waiting(_) => target.patience <= pause && self.is_up(**id),
-            Stage::Walking(_) => true,
-        };
-        self.targets.iter().filter(receives).map(|(id, _)| *id).collect()
+        let (me, up, ring) = (self.node, &self.up, self.topology.ring());
+        let mut recipients = Vec::new();
+        for (&id, target) in &mut self.targets {
+            let receives = match target.stage {
+                Stage::Idle => false,
+                Stage::Waiting(_) => target.patience <= pause && is_up(me, up, ring, id),
+                Stage::Walking(_) => true,
+            };
+            if receives && target.precedence.holds(now) {
+                recipients.push(id);
+            }
+        }
+        recipients
     }
 
     /// Goes on with a walk as far as the window and the pace allow.
@@ -299,19 +308,20 @@ impl Handoff {
         while let Some(target) = self.targets.get_mut(&id)
             && let Stage::Walking(walk) = &mut target.stage
         {
-            if !walk.page.is_empty() {
-                if !walk.has_room() || !target.pace.may_send(now) {
+            walk.sort(now, &target.put_off);
+            if walk.has_next() {
+                if !target.pace.may_send(now) {
                     return;
                 }
-                let Some(owed) = walk.page.pop_front() else { return };
+                let Some(owed) = walk.next() else { return };
                 target.pace.sent(now);
                 self.deliver(now, id, owed);
             } else if let Some(from) = walk.ask_page() {
                 return self.outputs.push_back(Output::Look { target: id, from });
-            } else if walk.page_asked || !walk.under_way.is_empty() {
-                return;
-            } else {
+            } else if walk.is_over() {
                 return self.finish(now, id);
+            } else {
+                return;
             }
         }
     }
@@ -331,10 +341,9 @@ impl Handoff {
         }
         let Some(walk) = self.targets.get_mut(&id).and_then(Target::walk) else { return };
         let request_id = self.ids.draw();
-        let deadline = now + self.timeout;
         let bytes = siblings.value_bytes();
-        walk.bytes_under_way += bytes;
-        walk.under_way.insert(request_id, Sent { record, digest, bytes, at: now, deadline });
+        let deadline = now + (self.attempt_timeout + time_to_carry(bytes)) * TIMEOUT_ATTEMPTS;
+        walk.sent(request_id, Sent { record, digest, bytes, at: now, deadline });
         let merge = Merge { bucket, key, siblings, hint_for: None, purpose: Purpose::Handoff };
         self.outputs.push_back(Output::Send { to: id, id: request_id, deadline, request: Request::Merge(merge) });
     }
@@ -343,6 +352,12 @@ impl Handoff {
         let (pause, patience_max) = (self.delay / 4, self.delay * 4);
         let Some(target) = self.targets.get_mut(&id) else { return };
         let failed = target.walk().is_some_and(|walk| walk.failed);
+        if let Stage::Walking(walk) = &target.stage
+            && !failed
+        {
+            // What was due when the walk began, and is not there any more.
+            target.put_off.forget(walk.since);
+        }
         target.stage = if failed {
             target.owed = true;
             let wait = target.patience;
@@ -367,17 +382,16 @@ impl Handoff {
 
     /// Whether a walk for it makes sense: what is held for nobody is readdressed without asking anybody.
     fn is_up(&self, id: NodeId) -> bool {
-        self.up.contains_key(&id) || id == self.node || self.topology.ring().member(id).is_none()
+        is_up(self.node, &self.up, self.topology.ring(), id)
     }
 
     fn wakes_at(&self, id: NodeId, target: &Target) -> Option<Instant> {
         match &target.stage {
-            Stage::Idle => None,
+            Stage::Idle => target.put_off.due_at().filter(|_| self.is_up(id)),
             Stage::Waiting(at) => self.is_up(id).then_some(*at),
             Stage::Walking(walk) => {
-                let expires = walk.under_way.values().map(|sent| sent.deadline).min();
-                let sends = (!walk.page.is_empty() && walk.has_room()).then(|| target.pace.ready_at());
-                [expires, sends].into_iter().flatten().min()
+                let sends = walk.has_next().then(|| target.pace.ready_at());
+                [walk.expires_at(), sends].into_iter().flatten().min()
             }
         }
     }
@@ -388,7 +402,17 @@ impl Handoff {
     }
 }
 
+fn is_up(me: NodeId, up: &BTreeMap<NodeId, Instant>, ring: &Ring, id: NodeId) -> bool {
+    up.contains_key(&id) || id == me || ring.member(id).is_none()
+}
+
 impl Target {
+    fn begin(&mut self, now: Instant, window: usize) {
+        self.owed = false;
+        self.meter = Meter { since: now, ..Meter::default() };
+        self.stage = Stage::Walking(Walk::new(now, window));
+    }
+
     fn walk(&mut self) -> Option<&mut Walk> {
         self.stage.walk()
     }
@@ -403,43 +427,6 @@ impl Stage {
     }
 }
 
-impl Walk {
-    fn has_room(&self) -> bool {
-        self.under_way.len() < KEYS_UNDER_WAY && self.bytes_under_way < BYTES_UNDER_WAY
-    }
-
-    /// Where the next page begins, unless it was asked for or there is none.
-    fn ask_page(&mut self) -> Option<Option<Vec<u8>>> {
-        if self.page_asked {
-            return None;
-        }
-        let from = match &mut self.next {
-            Next::Start => None,
-            Next::From(from) => Some(std::mem::take(from)),
-            Next::End => return None,
-        };
-        self.page_asked = true;
-        Some(from)
-    }
-
-    /// Sends nothing more, and waits for what is under way.
-    fn give_up(&mut self) {
-        self.failed = true;
-        self.page.clear();
-        self.next = Next::End;
-    }
-
-    /// What was not answered in time stays for the next walk.
-    fn expire(&mut self, now: Instant) {
-        let before = self.under_way.len();
-        self.under_way.retain(|_, sent| sent.deadline > now);
-        self.bytes_under_way = self.under_way.values().map(|sent| sent.bytes).sum();
-        if self.under_way.len() < before {
-            self.give_up();
-        }
-    }
-}
-
 impl Meter {
     fn count(&mut self, now: Instant) {
         self.count += 1;
@@ -450,14 +437,12 @@ impl Meter {
     }
 }
 
-/// Keys sent to one target and not answered yet.
-const KEYS_UNDER_WAY: usize = 64;
-
-/// Bytes of them, above which no more are sent: the last one may exceed it.
-const BYTES_UNDER_WAY: usize = 1 << 20;
-
 /// A delivery may take as long as so many attempts of a coordinator: no client waits for it.
 const TIMEOUT_ATTEMPTS: u32 = 8;
+
+/// A key that is never taken is tried again after so many times [`Limits::handoff_delay`], a minute as a rule: often enough for
+/// whoever makes room, seldom enough for something of many megabytes.
+const PUT_OFF_DELAYS: u32 = 20;
 
 /// Over what time deliveries are counted.
 const METER_TIME: Duration = Duration::from_millis(500);

@@ -5,6 +5,7 @@ use driftless_proto::{ActorId, BucketDefinition, BucketId, Dot, Hlc, Key, Siblin
 use driftless_ring::{Member, Partitions, Ring, RingSpec};
 use rand::SeedableRng;
 
+use super::walk::KEYS_UNDER_WAY;
 use super::*;
 
 const DELAY: Duration = Duration::from_secs(3);
@@ -289,17 +290,17 @@ fn an_empty_state_is_not_sent() {
 #[test]
 fn a_recipient_is_one_until_all_is_delivered_or_it_takes_nothing() {
     let mut desk = Desk::new(3, 1);
-    assert_eq!(desk.handoff.recipients(), [], "it is not up");
+    assert_eq!(desk.handoff.recipients(desk.now), [], "it is not up");
     desk.up();
-    assert_eq!(desk.handoff.recipients(), [desk.target], "soon");
+    assert_eq!(desk.handoff.recipients(desk.now), [desk.target], "soon");
     desk.run(desk.now + Duration::from_secs(60), Duration::from_millis(5));
-    assert_eq!(desk.handoff.recipients(), []);
+    assert_eq!(desk.handoff.recipients(desk.now), []);
     let mut desk = Desk::new(3, 1);
     desk.up();
     let due = desk.handoff.poll_timeout().expect("a walk is due");
     desk.wake(due);
     while !desk.sent.is_empty() {
-        assert_eq!(desk.handoff.recipients(), [desk.target]);
+        assert_eq!(desk.handoff.recipients(desk.now), [desk.target]);
         desk.answer(Reply::Refused(Refusal::StorageFull));
     }
     let again = desk.handoff.poll_timeout().expect("another try is due");
@@ -307,5 +308,136 @@ fn a_recipient_is_one_until_all_is_delivered_or_it_takes_nothing() {
     while !desk.sent.is_empty() {
         desk.answer(Reply::Refused(Refusal::StorageFull));
     }
-    assert_eq!(desk.handoff.recipients(), [], "others may heal it meanwhile");
+    assert_eq!(desk.handoff.recipients(desk.now), [], "others may heal it meanwhile");
+}
+
+/// Answers everything but what `deaf` chooses, until nothing else is left to do at once.
+fn answer_others(desk: &mut Desk, reply: &Reply, deaf: impl Fn(&Merge) -> bool) {
+    while let Some(at) = desk.sent.iter().position(|(_, _, merge)| !deaf(merge)) {
+        let (_, id, _) = desk.sent.remove(at).expect("it is there");
+        desk.handoff.handle_reply(desk.now, desk.target, id, reply.clone());
+        desk.work();
+    }
+}
+
+fn is_huge(merge: &Merge) -> bool {
+    merge.siblings.value_bytes() > 1 << 20
+}
+
+impl Desk {
+    /// Some small keys, and the first of them is one of so many bytes.
+    fn with_huge(keys: usize, huge: usize, bytes: usize) -> Desk {
+        let mut desk = Desk::new(keys, 1);
+        let large = Desk::new(huge, bytes);
+        for (name, owed) in large.held.into_iter().take(huge) {
+            desk.held.insert(name, owed);
+        }
+        desk
+    }
+}
+
+#[test]
+fn a_key_that_is_never_answered_holds_up_no_other() {
+    let mut desk = Desk::with_huge(200, 1, 32 << 20);
+    desk.up();
+    desk.wake(desk.now + DELAY * 2);
+    while desk.held.len() > 1 {
+        answer_others(&mut desk, &Reply::Acked, is_huge);
+        assert!(desk.sent.len() <= 1, "the large one is all that is not answered");
+        if desk.held.len() > 1 {
+            let next = desk.handoff.poll_timeout().expect("the others are under way");
+            assert!(
+                next.since(desk.now) < Duration::from_millis(100),
+                "they wait for their pace, and for nothing else"
+            );
+            desk.wake(next);
+        }
+    }
+    // It is tried again, less and less often, and what comes to be owed meanwhile does not wait for that.
+    let mut pauses = Vec::new();
+    for _ in 0..8 {
+        desk.sent.clear();
+        let expires = desk.handoff.poll_timeout().expect("a deadline");
+        desk.wake(expires);
+        let again = desk.handoff.poll_timeout().expect("another try");
+        pauses.push(again.since(expires));
+        desk.wake(again);
+        assert_eq!(desk.sent.len(), 1);
+    }
+    assert!(pauses.is_sorted() && pauses[7] == DELAY * PUT_OFF_DELAYS, "{pauses:?}");
+    desk.run(desk.now + Duration::from_secs(60), Duration::from_millis(1));
+    assert_eq!((desk.held.len(), desk.handoff.poll_timeout()), (0, None));
+}
+
+#[test]
+fn a_key_that_is_refused_again_and_again_ends_no_walk() {
+    let mut desk = Desk::new(300, 1);
+    let stubborn = desk.held.values().next().expect("many").key.clone();
+    let refused = |merge: &Merge| merge.key == stubborn;
+    desk.up();
+    desk.wake(desk.now + DELAY * 2);
+    while desk.held.len() > 1 {
+        answer_others(&mut desk, &Reply::Acked, refused);
+        answer_others(&mut desk, &Reply::Refused(Refusal::Damaged), |merge| !refused(merge));
+        if desk.held.len() > 1 {
+            let next = desk.handoff.poll_timeout().expect("the walk goes on");
+            assert!(next.since(desk.now) < Duration::from_millis(100), "it was not ended");
+            desk.wake(next);
+        }
+    }
+    assert_eq!(desk.handoff.recipients(desk.now), [], "others may heal what it does not take");
+    // One more comes to be owed: it does not wait until the stubborn one is tried again.
+    desk.handoff.handle_owed(desk.now, desk.target);
+    let walk = desk.handoff.poll_timeout().expect("a walk");
+    assert!(walk <= desk.now + DELAY / 4);
+    desk.run(desk.now + Duration::from_secs(120), Duration::from_millis(1));
+    assert_eq!(desk.held.len(), 0, "in the end it is taken");
+}
+
+#[test]
+fn a_target_that_answers_nothing_is_left_alone() {
+    let mut desk = Desk::new(1000, 1);
+    desk.up();
+    let began = desk.now + DELAY * 2;
+    desk.wake(began);
+    let mut tried = BTreeSet::new();
+    let again = loop {
+        tried.extend(desk.sent.drain(..).map(|(_, _, merge)| merge.key));
+        let next = desk.handoff.poll_timeout().expect("a deadline, or another walk");
+        if next.since(desk.now) >= DELAY / 4 && desk.now.since(began) > Duration::from_secs(1) {
+            break next;
+        }
+        desk.wake(next);
+    };
+    assert!(tried.len() <= KEYS_UNDER_WAY, "it was not gone on through all keys");
+    desk.wake(again);
+    assert!(!desk.sent.is_empty(), "and the next walk tries again");
+}
+
+#[test]
+fn states_larger_than_the_window_go_one_at_a_time_beside_it() {
+    let mut desk = Desk::with_huge(100, 3, 4 << 20);
+    desk.up();
+    desk.wake(desk.now + DELAY * 2);
+    let mut in_order = 0;
+    while !desk.held.is_empty() {
+        let huge = desk.sent.iter().filter(|(_, _, merge)| is_huge(merge)).count();
+        assert!(huge <= 1, "{huge} at once");
+        assert!(desk.sent.len() <= KEYS_UNDER_WAY + 1);
+        in_order += usize::from(huge == 1 && desk.sent.len() > 1);
+        match desk.sent.is_empty() {
+            true => desk.wake(desk.handoff.poll_timeout().expect("there is more")),
+            false => desk.answer(Reply::Acked),
+        }
+    }
+    assert!(in_order > 0, "others were under way beside one");
+}
+
+#[test]
+fn a_large_state_is_given_the_time_to_carry_it() {
+    let mut desk = Desk::with_huge(0, 1, 64 << 20);
+    desk.up();
+    desk.wake(desk.now + DELAY * 2);
+    let expires = desk.handoff.poll_timeout().expect("a deadline");
+    assert!(expires.since(desk.now) >= time_to_carry(64 << 20) * 4);
 }

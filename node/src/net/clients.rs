@@ -9,20 +9,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use driftless_proto::client::{self, Request, RequestFrame, Response, ResponseFrame};
-use driftless_proto::frame::{self, FrameError};
+use driftless_proto::frame::{self, FRAME_MAX, FrameError, SHARED_FROM};
 use driftless_proto::{Failure, Refusal};
 use quinn::Connection;
 use tokio::task::JoinSet;
 
-use super::inbound::{SharedStream, large_frames};
+use super::inbound::{LargeFrames, SharedStream, WhenLate, large_frames};
 use super::local::{Input, Local};
-use super::outbound::Outbound;
+use super::outbound::{Load, Outbound};
 use super::refusal::{CloseCode, CloseReason};
 use super::requests::{operation, outcome};
-use super::route;
 use super::shared::Note;
 use crate::engine::{AaeCommand, ClientTag};
 use crate::metrics::Operation;
+use crate::route;
 use crate::time::Instant;
 
 /// One client's connection.
@@ -63,8 +63,8 @@ async fn converse(local: &Rc<Local>, client: &Rc<Client>, connection: &Connectio
     // Ends with this function, whatever way that ends.
     let mut writers = JoinSet::new();
     writers.spawn_local({
-        let (client, connection) = (client.clone(), connection.clone());
-        async move { client.outbound.write_large(&connection).await }
+        let (client, connection, clock) = (client.clone(), connection.clone(), local.shared.clock.clone());
+        async move { client.outbound.write_alone(&connection, &clock).await }
     });
     let take: Rc<dyn Fn(Bytes) -> Result<(), CloseReason>> = Rc::new({
         let (local, client) = (local.clone(), client.clone());
@@ -86,7 +86,7 @@ async fn converse(local: &Rc<Local>, client: &Rc<Client>, connection: &Connectio
     tokio::select! {
         biased;
         ended = requests => return ended,
-        ended = large_frames(connection, &local.shared.net, &local.large, take.clone()) => return ended,
+        ended = large_frames(connection, LARGE_FRAMES, &local.shared.net, &local.large, take.clone()) => return ended,
         () = local.closing.wait() => {}
     }
     client.outbound.finish();
@@ -126,6 +126,8 @@ impl Client {
             self.answer(local, since, id, Response::Aae(Box::new(shared.aae_status())));
         } else if matches!(request, Request::Hints) {
             self.answer(local, since, id, Response::Hints(shared.hints()));
+        } else if matches!(request, Request::Damaged) {
+            self.answer(local, since, id, Response::Damaged(shared.damaged()));
         } else if shared.is_stopping() {
             self.answer(local, since, id, refused(Refusal::Stopping));
         } else if full {
@@ -168,19 +170,29 @@ impl Client {
             other => other,
         };
         local.counts.answered(pending.operation, outcome(&response), now.since(pending.since));
-        let ring_version = local.shared.ring_version;
-        if let Err(error) = self.outbound.push(&ResponseFrame { id, ring_version, response }) {
-            // Only the siblings of one read can be that long, and they are bounded when they are written; a Merge may
-            // still bring together more.
+        if let Err(error) = self.push(local, id, response) {
+            // Reads come in pages, so nothing is that long.
             let text = match error {
                 FrameError::TooLong(bytes, max) => format!("the answer has {bytes} bytes, more than {max}"),
                 other => other.to_string(),
             };
-            let response = refused(Refusal::BadRequest(text));
-            if self.outbound.push(&ResponseFrame { id, ring_version, response }).is_err() {
+            tracing::error!(id, text, "an answer cannot be sent");
+            if self.push(local, id, refused(Refusal::BadRequest(text))).is_err() {
                 tracing::error!(id, "a refusal does not fit into a frame");
             }
         }
+    }
+
+    fn push(&self, local: &Local, id: u64, response: Response) -> Result<(), FrameError> {
+        let values = match &response {
+            Response::Read(read) if read.siblings.iter().any(|sibling| sibling.value.len() >= SHARED_FROM) => {
+                read.siblings.iter().map(|sibling| sibling.value.clone()).collect()
+            }
+            _ => Vec::new(),
+        };
+        let ring_version = local.shared.ring_version;
+        let load = Load { values, frame_max: FRAME_MAX, until: None };
+        self.outbound.push(&ResponseFrame { id, ring_version, response }, &load)
     }
 
     /// A request whose client has stopped waiting before anything was done.
@@ -239,3 +251,6 @@ pub(crate) const STOPPING: &str = "the node is shutting down";
 
 /// Beyond a request's deadline; machines answer at the deadline itself.
 const OVERDUE_AFTER: Duration = Duration::from_secs(5);
+
+/// What clients send on streams of their own. Who announces a frame and does not send it is turned away.
+const LARGE_FRAMES: LargeFrames = LargeFrames { max: FRAME_MAX, when_late: WhenLate::TurnedAway };

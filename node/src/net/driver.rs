@@ -1,11 +1,12 @@
 //! One shard's loop around its [`Engine`]: decode, call, encode, sleep. No branch in here decides anything about data.
 //!
 //! ```text
-//! sleep until there is something ─▶ let the readers run ─▶ give everything that arrived to the engine
+//! sleep until there is something ─▶ let the readers run ─▶ give what arrived to the engine, as much as a turn takes
 //!      ▲                                                        │ commit once
 //!      └── writers, each in one write ◀── encode every output ◀─┘
 //! ```
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::detection::{Detection, Finding};
 use super::local::{Input, Local, shard_of};
 use super::returns::Origin;
-use super::shared::Note;
+use super::shared::{DAMAGED_SHOWN_MAX, Note};
 use crate::engine::{Engine, Output};
 use crate::replica::store::Store;
 use crate::time::{Instant, Now};
@@ -27,7 +28,8 @@ pub(crate) struct Driver<S: Store> {
     /// On one shard.
     detection: Option<Detection>,
     notes: UnboundedReceiver<Note>,
-    inputs: Vec<Input>,
+    /// What has arrived and was not given to the engine yet.
+    inputs: VecDeque<Input>,
     /// When housekeeping is due.
     tick: Instant,
     /// When `Returns` forget.
@@ -51,7 +53,7 @@ impl<S: Store> Driver<S> {
             engine,
             detection,
             notes,
-            inputs: Vec::new(),
+            inputs: VecDeque::new(),
             tick: Instant::default(),
             aging: Instant::default(),
             stopping: None,
@@ -97,12 +99,15 @@ impl<S: Store> Driver<S> {
     }
 
     fn turn(&mut self, now: Now) {
-        let mut inputs = std::mem::take(&mut self.inputs);
-        self.local.take(&mut inputs);
-        for input in inputs.drain(..) {
+        self.local.take(&mut self.inputs);
+        while !self.engine.is_full()
+            && let Some(input) = self.inputs.pop_front()
+        {
             self.input(now, input);
         }
-        self.inputs = inputs;
+        if !self.inputs.is_empty() {
+            self.local.wake.set();
+        }
         if let Some(detection) = &mut self.detection {
             detection.turn(now, &self.local);
             for finding in detection.take_changes() {
@@ -143,6 +148,7 @@ impl<S: Store> Driver<S> {
                 }
             }
             Input::PeerLost(peer) => self.engine.handle_peer_lost(now, peer),
+            Input::Unsent { to, id } => self.engine.handle_unsent(now, to, id),
             Input::Datagram { from, bytes } => {
                 if let Some(detection) = &mut self.detection {
                     detection.datagram(now, &self.local, from, &bytes);
@@ -230,7 +236,9 @@ impl<S: Store> Driver<S> {
         let Some(until) = self.stopping else { return false };
         let overdue = now >= until;
         let shared = &self.local.shared;
-        if !self.drained && (overdue || (self.local.pending.get() == 0 && !self.local.has_input())) {
+        if !self.drained
+            && (overdue || (self.local.pending.get() == 0 && self.inputs.is_empty() && !self.local.has_input()))
+        {
             self.drained = true;
             shared.drained.fetch_add(1, Ordering::SeqCst);
         }
@@ -250,6 +258,7 @@ impl<S: Store> Driver<S> {
             post.beat.store(now.0, Ordering::Relaxed);
         }
         local.shared.publish_aae(local.shard, self.engine.aae(now));
+        local.shared.publish_damaged(local.shard, self.engine.damaged_keys(DAMAGED_SHOWN_MAX));
         for client in local.clients.borrow().values() {
             client.sweep(local, now);
         }

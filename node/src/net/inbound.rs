@@ -1,11 +1,13 @@
 //! Reading frames from a connection: many small ones on the shared stream, large ones on a stream each.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use driftless_proto::frame::{FRAME_MAX, FRAME_SHARED_MAX, FrameError, FrameReader, LENGTH_BYTES};
-use quinn::{Connection, ReadExactError, RecvStream};
-use tokio::sync::Semaphore;
+use quinn::{Connection, ReadExactError, RecvStream, VarInt};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 
 use super::limits::NetLimits;
 use super::outbound::Outbound;
@@ -73,14 +75,59 @@ impl SharedStream {
     }
 }
 
+/// What a conversation takes in on streams of their own.
+pub(crate) struct LargeFrames {
+    /// The longest frame.
+    pub(crate) max: usize,
+    /// What becomes of one that does not arrive in time.
+    pub(crate) when_late: WhenLate,
+}
+
+/// What becomes of a large frame that does not arrive in time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum WhenLate {
+    /// Who sends like that is turned away.
+    TurnedAway,
+    /// It is given up, as if it had been lost on the way; all else goes on.
+    GivenUp,
+}
+
+/// What all conversations of a shard may hold of frames that have not arrived whole.
+pub(crate) struct LargeBudget {
+    /// Of frames up to [`FRAME_MAX`], in units.
+    large: Semaphore,
+    /// Longer ones take turns: they have no part in the budget, or one of them would have all others wait until it is here.
+    huge: Semaphore,
+}
+
+impl LargeBudget {
+    /// So many bytes, and one frame beyond [`FRAME_MAX`].
+    pub(crate) fn new(bytes: usize) -> LargeBudget {
+        let units = bytes.max(FRAME_MAX) / BUDGET_UNIT + 1;
+        LargeBudget { large: Semaphore::new(units.min(Semaphore::MAX_PERMITS)), huge: Semaphore::new(1) }
+    }
+
+    /// Waits for room for a frame.
+    async fn take(&self, length: usize) -> Option<SemaphorePermit<'_>> {
+        // They are never closed; if they were, reading without them would still be right.
+        if length > FRAME_MAX {
+            return self.huge.acquire().await.ok();
+        }
+        let units = u32::try_from(length.div_ceil(BUDGET_UNIT)).unwrap_or(u32::MAX);
+        self.large.acquire_many(units).await.ok()
+    }
+}
+
 /// Gives the frame of every unidirectional stream to `take`, until the connection ends or one is refused.
 pub(crate) async fn large_frames(
     connection: &Connection,
+    frames: LargeFrames,
     limits: &NetLimits,
-    budget: &Rc<Semaphore>,
+    budget: &Rc<LargeBudget>,
     take: Rc<dyn Fn(Bytes) -> Result<(), CloseReason>>,
 ) -> Result<(), CloseReason> {
     let mut readers = tokio::task::JoinSet::new();
+    let LargeFrames { max, when_late } = frames;
     loop {
         tokio::select! {
             // Those that are done first: what they hold is freed, and garbage is noticed, before more is let in.
@@ -91,14 +138,21 @@ pub(crate) async fn large_frames(
                 }
             }
             stream = connection.accept_uni() => {
-                let Ok(stream) = stream else { return Ok(()) };
-                let (budget, take, timeout) = (budget.clone(), take.clone(), limits.arrival_timeout);
+                let Ok(mut stream) = stream else { return Ok(()) };
+                let (budget, take, patience) = (budget.clone(), take.clone(), limits.arrival_timeout);
                 readers.spawn_local(async move {
-                    match tokio::time::timeout(timeout, large_frame(stream, &budget)).await {
-                        Ok(Ok(Some(body))) => take(body),
-                        Ok(Ok(None)) => Ok(()),
-                        Ok(Err(reason)) => Err(reason),
-                        Err(_) => Err(CloseReason::new(CloseCode::Malformed, "a large frame did not arrive in time")),
+                    match large_frame(&mut stream, max, &budget, patience).await {
+                        Ok(Some(body)) => take(body),
+                        Ok(None) => Ok(()),
+                        Err(Bad::Closes(reason)) => Err(reason),
+                        Err(Bad::Late) if when_late == WhenLate::GivenUp => {
+                            // The sender learns that nobody reads on.
+                            let _ = stream.stop(VarInt::from_u32(CloseCode::Malformed as u32));
+                            Ok(())
+                        }
+                        Err(Bad::Late) => {
+                            Err(CloseReason::new(CloseCode::Malformed, "a large frame did not arrive in time"))
+                        }
                     }
                 });
             }
@@ -106,39 +160,66 @@ pub(crate) async fn large_frames(
     }
 }
 
-/// The one frame of a stream; `None` if the stream was reset or the connection ended.
-async fn large_frame(mut stream: RecvStream, budget: &Semaphore) -> Result<Option<Bytes>, CloseReason> {
+/// Why a large frame was not read.
+enum Bad {
+    Closes(CloseReason),
+    Late,
+}
+
+impl<E: Into<CloseReason>> From<E> for Bad {
+    fn from(reason: E) -> Bad {
+        Bad::Closes(reason.into())
+    }
+}
+
+/// The one frame of a stream; `None` if the stream was reset or the connection ended. What it holds grows with what has
+/// arrived, not with what was announced, and the time that it may take grows with its length; the time that it waits for
+/// room is not its sender's fault.
+async fn large_frame(
+    stream: &mut RecvStream,
+    max: usize,
+    budget: &LargeBudget,
+    patience: Duration,
+) -> Result<Option<Bytes>, Bad> {
     let mut length = [0; LENGTH_BYTES];
-    match stream.read_exact(&mut length).await {
-        Ok(()) => {}
-        Err(ReadExactError::FinishedEarly(_)) => return Err(FrameError::Truncated.into()),
-        Err(ReadExactError::ReadError(_)) => return Ok(None),
+    match timeout(patience, stream.read_exact(&mut length)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(ReadExactError::FinishedEarly(_))) => return Err(FrameError::Truncated.into()),
+        Ok(Err(ReadExactError::ReadError(_))) => return Ok(None),
+        Err(_) => return Err(Bad::Late),
     }
     let length = u32::from_le_bytes(length) as usize;
-    if length > FRAME_MAX {
-        return Err(FrameError::TooLong(length, FRAME_MAX).into());
+    if length > max {
+        return Err(FrameError::TooLong(length, max).into());
     }
-    let units = u32::try_from(length.div_ceil(BUDGET_UNIT)).unwrap_or(u32::MAX);
-    // The budget is never closed; if it were, reading without it would still be right.
-    let _held = budget.acquire_many(units).await.ok();
-    let mut body = Vec::with_capacity(length);
+    let _held = budget.take(length).await;
+    let carried = Duration::from_micros(length as u64 / ARRIVES_PER_MICROSECOND);
+    match timeout(patience + carried, large_body(stream, length)).await {
+        Ok(body) => Ok(body?),
+        Err(_) => Err(Bad::Late),
+    }
+}
+
+async fn large_body(stream: &mut RecvStream, length: usize) -> Result<Option<Bytes>, CloseReason> {
+    let mut body = Vec::new();
     loop {
         match stream.read_chunk(usize::MAX, true).await {
             Ok(Some(chunk)) if body.len() + chunk.bytes.len() > length => {
                 let text = "a stream goes on after its one frame";
                 return Err(CloseReason::new(CloseCode::Malformed, text));
             }
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk.bytes),
+            Ok(Some(chunk)) => {
+                if body.capacity() - body.len() < chunk.bytes.len() {
+                    let wanted = (body.len() + chunk.bytes.len()).max(2 * body.capacity()).max(BODY_FIRST).min(length);
+                    body.reserve_exact(wanted - body.len());
+                }
+                body.extend_from_slice(&chunk.bytes);
+            }
             Ok(None) if body.len() < length => return Err(FrameError::Truncated.into()),
             Ok(None) => return Ok(Some(body.into())),
             Err(_) => return Ok(None),
         }
     }
-}
-
-/// A budget for large frames of this many bytes.
-pub(crate) fn large_budget(bytes: usize) -> Rc<Semaphore> {
-    Rc::new(Semaphore::new((bytes.max(FRAME_MAX) / BUDGET_UNIT + 1).min(Semaphore::MAX_PERMITS)))
 }
 
 impl From<FrameError> for CloseReason {
@@ -152,3 +233,9 @@ const CHUNKS: usize = 32;
 
 /// Permits of the budget count kibibytes.
 const BUDGET_UNIT: usize = 1024;
+
+/// What is reserved for a large frame at first.
+const BODY_FIRST: usize = 256 << 10;
+
+/// Bytes: a megabyte a second, below which a frame is given up. A tenth of what senders reckon with.
+const ARRIVES_PER_MICROSECOND: u64 = 1;

@@ -9,18 +9,20 @@ pub struct NetLimits {
     /// number lets one client crowd out the others.
     pub requests_per_connection: usize,
     /// Bytes of answers waiting for one connection. A client that does not read its answers is not read from until
-    /// they are below this, and reads it has under way are refused as `Overloaded`; messages to a peer beyond it are dropped, as a lossy network would.
+    /// they are below this, and reads it has under way are refused as `Overloaded`. Requests to a peer beyond it are refused in
+    /// its place, and answers dropped, as a lossy network would. States beyond 4 MiB are counted apart, so that they hold up
+    /// nothing else, and one of them may always wait.
     pub outbound_bytes_max: usize,
     /// Client connections of the whole process. Beyond it new ones are closed.
     pub client_connections_max: usize,
     /// Connections of one shard that are still in the TLS handshake, the costliest thing a stranger can ask for.
     pub handshakes_max: usize,
     /// Bytes of large frames (each on its own stream) that one shard takes in at once. At least
-    /// [`driftless_proto::frame::FRAME_MAX`].
+    /// [`driftless_proto::frame::FRAME_MAX`]. Longer ones, which only peers send, are taken in one at a time beside them.
     pub large_bytes_max: usize,
     /// Requests and messages on their way from one shard to another.
     pub handed_over_max: usize,
-    /// How long a large frame may take to arrive, and a peer to say hello.
+    /// How long a large frame may take to arrive, with a second more for each megabyte, and a peer to say hello.
     pub arrival_timeout: Duration,
     /// How long a connection attempt may take. QUIC calls again after 0.3 and 0.9 s; a later call would come later than that
     /// of the next attempt.

@@ -1,7 +1,7 @@
 //! What the tasks of one shard share. All of them run on one thread, so there is no lock in here.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,30 +9,29 @@ use std::sync::Arc;
 use bytes::Bytes;
 use driftless_proto::client::Request;
 use driftless_ring::NodeId;
-use tokio::sync::Semaphore;
 
 use super::clients::Client;
-use super::inbound::large_budget;
+use super::inbound::LargeBudget;
 use super::peers::Links;
 use super::refusal::{CloseCode, CloseReason};
 use super::requests::RequestCounts;
 use super::shared::Shared;
 use super::signal::{Closing, Signal};
 use crate::engine::ClientTag;
-use crate::peer::Message;
+use crate::peer::{Message, RequestId};
 use crate::time::Instant;
 
 /// One per shard, behind an `Rc`.
 pub(crate) struct Local {
     pub(crate) shared: Arc<Shared>,
     pub(crate) shard: u16,
-    inbox: RefCell<Vec<Input>>,
+    inbox: RefCell<VecDeque<Input>>,
     /// Wakes the driver.
     pub(crate) wake: Signal,
     pub(crate) clients: RefCell<HashMap<u64, Rc<Client>>>,
     pub(crate) links: RefCell<Links>,
     pub(crate) counts: RequestCounts,
-    pub(crate) large: Rc<Semaphore>,
+    pub(crate) large: Rc<LargeBudget>,
     /// Client requests under way on connections of this shard.
     pub(crate) pending: Cell<usize>,
     /// Connections are to be closed.
@@ -53,6 +52,11 @@ pub(crate) enum Input {
     },
     PeerUp(NodeId),
     PeerLost(NodeId),
+    /// A request to a peer was not sent: more waits for it than may.
+    Unsent {
+        to: NodeId,
+        id: RequestId,
+    },
     /// Part of the detector's conversation.
     Datagram {
         from: NodeId,
@@ -69,7 +73,7 @@ impl Local {
             clients: RefCell::default(),
             links: RefCell::default(),
             counts: RequestCounts::new(&shared.metrics),
-            large: large_budget(shared.net.large_bytes_max),
+            large: Rc::new(LargeBudget::new(shared.net.large_bytes_max)),
             pending: Cell::new(0),
             closing: Closing::default(),
             next_connection: Cell::new(1),
@@ -86,14 +90,13 @@ impl Local {
 
     /// Leaves something for the driver.
     pub(crate) fn push(&self, input: Input) {
-        self.inbox.borrow_mut().push(input);
+        self.inbox.borrow_mut().push_back(input);
         self.wake.set();
     }
 
-    /// Swaps what has arrived with an empty vector, so that both keep their capacity.
-    pub(crate) fn take(&self, empty: &mut Vec<Input>) {
-        debug_assert!(empty.is_empty(), "inputs must not be mixed with earlier ones");
-        std::mem::swap(&mut *self.inbox.borrow_mut(), empty);
+    /// Adds what has arrived; both keep their capacity.
+    pub(crate) fn take(&self, inputs: &mut VecDeque<Input>) {
+        inputs.append(&mut self.inbox.borrow_mut());
     }
 
     pub(crate) fn has_input(&self) -> bool {

@@ -11,7 +11,7 @@
 //! lives.rs            which life of its data this node says it is
 //! surroundings.rs     what the system gives, and tests replace
 //! local_node.rs       the same shards as tasks of one thread, for tests in simulated time
-//! route.rs, returns.rs    what arrives at the wrong shard, and its way back
+//! returns.rs          the way back of what arrived at the wrong shard (which is right: `crate::route`)
 //! ```
 //! [`Node::start`] runs a node within a process; [`run`] is that and waiting for its end.
 
@@ -38,7 +38,6 @@ mod peers;
 mod refusal;
 mod requests;
 mod returns;
-mod route;
 mod shard;
 pub(crate) mod shared;
 mod signal;

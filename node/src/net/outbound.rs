@@ -1,57 +1,133 @@
 //! What waits to be written to one connection.
 //!
-//! The driver encodes frames straight into one buffer; a writer task takes the whole buffer at once. Everything that
-//! one turn of the driver says to a connection so becomes one write. Large frames wait in a queue of their own and
-//! travel one at a time, each on its own stream. So does everything until there is a shared stream: a client whose first
-//! request is a large one has opened none that we could have seen.
+//! ```text
+//! frame up to 64 KiB ──▶ one buffer ─────────────▶ the shared stream     all that one turn of the driver says is one write
+//!       up to 4 MiB  ──▶ large ──┬──┬──┬──┬──────▶ a stream each         several at once
+//!       beyond       ──▶ huge ───┴─────────────── ▶ a stream each         one at a time, beside the large ones
+//! ```
+//! The driver encodes; writer tasks take. Large frames share the values that they carry with whoever holds the message, so that
+//! waiting costs no copy. QUIC sends streams in turn, a packet each, and none of them can fill the connection's window
+//! ([`STREAM_WINDOW`](super::shard)): so a huge frame slows the others down to their share, and holds up none.
+//!
+//! Everything waits with the large frames until there is a shared stream: a client whose first request is a large one has opened
+//! none that we could have seen.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use driftless_proto::frame::{self, FRAME_SHARED_MAX, FrameError};
-use quinn::{Connection, SendStream};
+use driftless_proto::frame::{self, FRAME_SHARED_MAX, FrameError, SHARED_FROM};
+use driftless_proto::key::VALUE_BYTES_MAX;
+use quinn::{Connection, SendStream, WriteError};
 use serde::Serialize;
 use tokio::sync::Notify;
 
+use super::clock::Clock;
 use super::signal::Signal;
+use crate::time::Instant;
 
 /// Frames of one connection that QUIC has not taken yet.
 #[derive(Default)]
 pub(crate) struct Outbound {
     shared: RefCell<Vec<u8>>,
-    large: RefCell<VecDeque<Bytes>>,
-    /// In both, and in the hands of the writers.
+    large: Lane,
+    huge: Lane,
+    /// In all of them, and in the hands of the writers.
     bytes: Cell<usize>,
     has_shared: Cell<bool>,
     finishing: Cell<bool>,
     wake_shared: Signal,
-    wake_large: Signal,
     written: Notify,
+}
+
+/// Frames that travel on streams of their own.
+#[derive(Default)]
+struct Lane {
+    frames: RefCell<VecDeque<Frame>>,
+    /// In the queue, and in the hands of the writers.
+    bytes: Cell<usize>,
+    wake: Notify,
+}
+
+struct Frame {
+    pieces: Vec<Bytes>,
+    length: usize,
+    /// When nobody waits for it any more.
+    until: Option<Instant>,
+}
+
+/// What is to be known of a message beside itself.
+pub(crate) struct Load {
+    /// The values that it carries, in their order, if they are what makes it large.
+    pub(crate) values: Vec<Bytes>,
+    /// The longest frame that the other side takes.
+    pub(crate) frame_max: usize,
+    /// When nobody waits for it any more.
+    pub(crate) until: Option<Instant>,
+}
+
+impl Load {
+    /// Bytes of the values together.
+    pub(crate) fn bytes(&self) -> usize {
+        self.values.iter().map(Bytes::len).sum()
+    }
+
+    /// Whether it waits for others of its kind only.
+    pub(crate) fn is_huge(&self) -> bool {
+        self.bytes() > HUGE_FROM
+    }
 }
 
 impl Outbound {
     /// Adds a frame.
-    pub(crate) fn push<M: Serialize>(&self, message: &M) -> Result<(), FrameError> {
+    ///
+    /// # Errors
+    /// [`FrameError::TooLong`]; nothing was added.
+    pub(crate) fn push<M: Serialize>(&self, message: &M, load: &Load) -> Result<(), FrameError> {
+        if load.bytes() >= SHARED_FROM {
+            let pieces = frame::encode_in_pieces(message, &load.values, load.frame_max)?;
+            let length = pieces.iter().map(Bytes::len).sum();
+            if length > FRAME_SHARED_MAX || !self.has_shared.get() {
+                let lane = if load.is_huge() { &self.huge } else { &self.large };
+                self.push_alone(lane, Frame { pieces, length, until: load.until });
+            } else {
+                let mut shared = self.shared.borrow_mut();
+                pieces.iter().for_each(|piece| shared.extend_from_slice(piece));
+                self.bytes.set(self.bytes.get() + length);
+                self.wake_shared.set();
+            }
+            return Ok(());
+        }
         let mut shared = self.shared.borrow_mut();
         let start = shared.len();
         frame::encode(message, &mut shared)?;
         let length = shared.len() - start;
-        self.bytes.set(self.bytes.get() + length);
         if length <= FRAME_SHARED_MAX && self.has_shared.get() {
+            self.bytes.set(self.bytes.get() + length);
             self.wake_shared.set();
         } else {
-            let alone = shared.split_off(start);
-            self.large.borrow_mut().push_back(alone.into());
-            self.wake_large.set();
+            let pieces = vec![shared.split_off(start).into()];
+            self.push_alone(&self.large, Frame { pieces, length, until: load.until });
         }
         Ok(())
+    }
+
+    fn push_alone(&self, lane: &Lane, frame: Frame) {
+        self.bytes.set(self.bytes.get() + frame.length);
+        lane.bytes.set(lane.bytes.get() + frame.length);
+        lane.frames.borrow_mut().push_back(frame);
+        lane.wake.notify_one();
     }
 
     /// Bytes that QUIC has not taken yet.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.get()
+    }
+
+    /// Those of them that wait for others of their kind only.
+    pub(crate) fn huge_bytes(&self) -> usize {
+        self.huge.bytes.get()
     }
 
     /// Returns once fewer than `max` bytes are waiting.
@@ -68,7 +144,10 @@ impl Outbound {
     pub(crate) fn finish(&self) {
         self.finishing.set(true);
         self.wake_shared.set();
-        self.wake_large.set();
+        for lane in [&self.large, &self.huge] {
+            // One that is not waiting now will look before it waits.
+            lane.wake.notify_waiters();
+        }
     }
 
     /// The writer of the shared stream. Ends with the connection, or when finished and acknowledged.
@@ -97,28 +176,43 @@ impl Outbound {
         }
     }
 
-    /// The writer of large frames, one at a time. Ends with the connection, or when finished and acknowledged.
-    pub(crate) async fn write_large(&self, connection: &Connection) {
+    /// The writers of frames on streams of their own. They end with the connection, or when finished and acknowledged.
+    pub(crate) async fn write_alone(&self, connection: &Connection, clock: &Clock) {
+        tokio::join!(
+            biased;
+            self.write_lane(&self.large, connection, clock),
+            self.write_lane(&self.large, connection, clock),
+            self.write_lane(&self.large, connection, clock),
+            self.write_lane(&self.large, connection, clock),
+            self.write_lane(&self.huge, connection, clock),
+        );
+    }
+
+    async fn write_lane(&self, lane: &Lane, connection: &Connection, clock: &Clock) {
         loop {
-            let next = self.large.borrow_mut().pop_front();
-            let Some(frame) = next else {
+            let next = lane.frames.borrow_mut().pop_front();
+            let Some(Frame { mut pieces, length, until }) = next else {
                 if self.finishing.get() {
                     return;
                 }
-                self.wake_large.wait().await;
+                lane.wake.notified().await;
                 continue;
             };
-            let length = frame.len();
-            let Ok(mut stream) = connection.open_uni().await else {
-                return;
-            };
-            if stream.write_chunk(frame).await.is_err() || stream.finish().is_err() {
-                return;
+            let is_late = until.is_some_and(|until| until <= clock.instant());
+            if !is_late {
+                let Ok(mut stream) = connection.open_uni().await else { return };
+                match stream.write_all_chunks(&mut pieces).await {
+                    Ok(()) if stream.finish().is_ok() => {}
+                    // The other side does not want this one; the connection lives on.
+                    Ok(()) | Err(WriteError::Stopped(_)) => {}
+                    Err(_) => return,
+                }
+                if self.finishing.get() {
+                    let _ = tokio::time::timeout(FLUSH_TIMEOUT, stream.stopped()).await;
+                }
             }
+            lane.bytes.set(lane.bytes.get() - length);
             self.took(length);
-            if self.finishing.get() {
-                let _ = tokio::time::timeout(FLUSH_TIMEOUT, stream.stopped()).await;
-            }
         }
     }
 
@@ -127,6 +221,9 @@ impl Outbound {
         self.written.notify_waiters();
     }
 }
+
+/// What is larger than the largest value is several siblings of one key, and may be very many.
+const HUGE_FROM: usize = VALUE_BYTES_MAX;
 
 /// Capacity that an emptied buffer keeps at most.
 const KEPT_MAX: usize = 256 * 1024;

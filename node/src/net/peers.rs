@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use driftless_proto::frame;
+use driftless_proto::frame::{self, FRAME_PEER_MAX};
 use driftless_ring::{Member, NodeId};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use tokio::task::JoinSet;
@@ -22,14 +22,14 @@ use tokio::task::JoinSet;
 use super::clients::STOPPING;
 use super::detection;
 use super::hello::{self, Admitted};
-use super::inbound::{SharedStream, large_frames};
+use super::inbound::{LargeFrames, SharedStream, WhenLate, large_frames};
 use super::local::{Input, Local};
-use super::outbound::Outbound;
+use super::outbound::{Load, Outbound};
 use super::refusal::{CloseCode, CloseReason};
 use super::returns::{Origin, Returns};
-use super::route;
 use super::shared::Note;
 use crate::peer::{Body, Hello, Incarnation, Message, WireMessage};
+use crate::route;
 use crate::time::Instant;
 
 /// The connections of one shard to other nodes, and how replies find their way back.
@@ -121,17 +121,41 @@ impl Links {
 }
 
 impl Link {
+    /// Sends, if no more waits to be sent than may. A request that is not sent is refused in the peer's place: whoever made it
+    /// need not wait to find out, and silence would speak against the peer. An answer that is not sent is lost.
     fn send(&self, local: &Local, now: Instant, message: Message) {
+        let load = Load {
+            values: message.large_values(),
+            frame_max: FRAME_PEER_MAX,
+            until: match &message.body {
+                Body::Request { deadline, .. } => Some(*deadline),
+                Body::Reply(_) => None,
+            },
+        };
+        let (id, is_request) = (message.id, matches!(message.body, Body::Request { .. }));
+        let (max, huge) = (local.shared.net.outbound_bytes_max, self.outbound.huge_bytes());
+        let is_full = match load.is_huge() {
+            true => huge > 0 && huge + load.bytes() > max,
+            false => self.outbound.bytes() - huge >= max,
+        };
+        let sent = match is_full {
+            true => Err(None),
+            false => self.outbound.push(&message.to_wire(now), &load).map_err(Some),
+        };
+        let Err(error) = sent else { return };
         let news = |reason| local.shared.refusals.is_news(&self.name, reason, now);
-        if self.outbound.bytes() >= local.shared.net.outbound_bytes_max {
-            if news("outbound full") {
-                let bytes = self.outbound.bytes();
-                tracing::warn!(peer = self.name, bytes, "peer does not keep up: dropping messages to it");
+        match error {
+            Some(error) if news("message too long") => {
+                tracing::error!(peer = self.name, %error, "a message does not fit into a frame and is not sent");
             }
-        } else if let Err(error) = self.outbound.push(&message.to_wire(now))
-            && news("message too long")
-        {
-            tracing::error!(peer = self.name, %error, "dropping a message that does not fit into a frame");
+            None if news("outbound full") => {
+                let bytes = self.outbound.bytes();
+                tracing::warn!(peer = self.name, bytes, "peer does not keep up: messages to it are not sent");
+            }
+            _ => {}
+        }
+        if is_request {
+            local.push(Input::Unsent { to: self.node, id });
         }
     }
 
@@ -284,7 +308,8 @@ async fn converse(
     let mut writers = JoinSet::new();
     let (shared, large) = (link.clone(), link.clone());
     writers.spawn_local(async move { shared.outbound.write_shared(send).await });
-    writers.spawn_local(async move { large.outbound.write_large(&large.connection).await });
+    let clock = local.shared.clock.clone();
+    writers.spawn_local(async move { large.outbound.write_alone(&large.connection, &clock).await });
     let take: Rc<dyn Fn(Bytes) -> Result<(), CloseReason>> = Rc::new({
         let (local, link) = (local.clone(), link.clone());
         move |body| link.take(&local, &body)
@@ -294,7 +319,7 @@ async fn converse(
     let ended = tokio::select! {
         biased;
         ended = stream.run(&link.outbound, usize::MAX, &*take) => ended,
-        ended = large_frames(connection, &local.shared.net, &local.large, take.clone()) => ended,
+        ended = large_frames(connection, LARGE_FRAMES, &local.shared.net, &local.large, take.clone()) => ended,
         _ = connection.closed() => Ok(()),
         () = local.closing.wait() => {
             link.outbound.finish();
@@ -362,3 +387,6 @@ impl Link {
 
 /// How long whoever was told of a newer life of itself has to part by itself.
 const PARTING_TIMEOUT: Duration = Duration::from_secs(1);
+/// What peers send on streams of their own: whole states, however long. One that is slow to arrive is no reason to lose the
+/// connection, and all that is under way on it.
+const LARGE_FRAMES: LargeFrames = LargeFrames { max: FRAME_PEER_MAX, when_late: WhenLate::GivenUp };

@@ -128,10 +128,12 @@ fn transport(limits: &NetLimits) -> TransportConfig {
 const BIDI_STREAMS: VarInt = VarInt::from_u32(4);
 
 /// Large frames under way at once, each on a stream of its own.
-const UNI_STREAMS: VarInt = VarInt::from_u32(64);
+const UNI_STREAMS: VarInt = VarInt::from_u32(8);
 
-/// Bytes of one stream that may be under way: the largest value in one round trip, with room to spare.
-const STREAM_WINDOW: VarInt = VarInt::from_u32(8 << 20);
+/// Bytes of one stream that may be under way or unread: 20 MB/s for each stream between continents. All large frames together
+/// fill half of the connection's window, however long they wait for room: so they can hold up neither the shared stream nor
+/// one of them that has room.
+const STREAM_WINDOW: VarInt = VarInt::from_u32(2 << 20);
 
 /// Bytes of one connection that may be under way or unread.
 const CONNECTION_WINDOW: VarInt = VarInt::from_u32(32 << 20);

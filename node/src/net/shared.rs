@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dashmap::DashMap;
-use driftless_proto::client::{AaePartition, AaeStatus, HintsFor, Liveness, NodeStatus, PeerStatus, Request, Response};
+use driftless_proto::client::{
+    AaePartition, AaeStatus, DamagedKeys, HintsFor, Liveness, NodeStatus, PeerStatus, Request, Response,
+};
 use driftless_proto::{ContextKeys, Topology};
 use driftless_ring::NodeId;
 use tokio::sync::mpsc::UnboundedSender;
@@ -55,6 +57,7 @@ pub(crate) struct Shared {
     clock_standing: Mutex<Standing>,
     /// How anti-entropy stands on each shard, as its driver last said.
     aae: Mutex<BTreeMap<u16, Figures>>,
+    damaged: Mutex<BTreeMap<u16, DamagedKeys>>,
     /// Shards with nothing left under way.
     pub(crate) drained: AtomicUsize,
     fatal: Mutex<Option<String>>,
@@ -158,6 +161,7 @@ impl Shared {
             stopping: AtomicBool::new(false),
             clock_standing: Mutex::default(),
             aae: Mutex::default(),
+            damaged: Mutex::default(),
             drained: AtomicUsize::new(0),
             fatal: Mutex::new(None),
             name: parts.name,
@@ -335,6 +339,20 @@ impl Shared {
         self.metrics.aae_last_round_age.set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));
     }
 
+    /// Keeps what is damaged on a shard, for whoever asks.
+    pub(crate) fn publish_damaged(&self, shard: u16, damaged: DamagedKeys) {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, damaged);
+    }
+
+    /// What is damaged on this node.
+    pub(crate) fn damaged(&self) -> DamagedKeys {
+        let shards = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut keys: Vec<_> = shards.values().flat_map(|damaged| &damaged.keys).cloned().collect();
+        keys.sort_unstable();
+        keys.truncate(DAMAGED_SHOWN_MAX);
+        DamagedKeys { keys, count: shards.values().map(|damaged| damaged.count).sum() }
+    }
+
     /// How anti-entropy stands on this node.
     pub(crate) fn aae_status(&self) -> AaeStatus {
         let aae = self.aae.lock().unwrap_or_else(PoisonError::into_inner);
@@ -407,3 +425,6 @@ impl Shared {
         }
     }
 }
+
+/// Damaged records that are named: some tens of kilobytes. If there are more, it is the disk that needs looking after.
+pub(crate) const DAMAGED_SHOWN_MAX: usize = 1_000;

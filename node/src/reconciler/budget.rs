@@ -41,12 +41,6 @@ impl Budget {
         self.level = self.level.saturating_sub_unsigned(bytes as u64);
     }
 
-    /// Gives way for so long: a peer has too much to do.
-    pub(super) fn hold(&mut self, time: Duration) {
-        let bytes = u128::from(self.rate) * time.as_micros() / 1_000_000;
-        self.spend(usize::try_from(bytes).unwrap_or(usize::MAX));
-    }
-
     fn rate_under(&self, pressed: bool) -> u64 {
         if pressed { (self.rate / TRICKLE).max(1) } else { self.rate }
     }

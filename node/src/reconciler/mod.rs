@@ -28,18 +28,18 @@ use driftless_ring::{NodeId, PartitionId, Token};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::config::AaeLimits;
+use crate::config::{AaeLimits, Limits};
 use crate::engine::AaeCommand;
 use crate::metrics::Metrics;
 use crate::peer::{
-    Exchange, Exchanged, Lane, Merge, Purpose, Read, Reply, Request, RequestId, RequestIds, State, Want,
+    Exchange, Exchanged, Lane, Merge, Purpose, Read, Reply, Request, RequestId, RequestIds, State, Want, time_to_carry,
 };
 use crate::replica::Replica;
 use crate::replica::store::{Store, StoreError};
 use crate::time::{Instant, Now};
 
 use budget::Budget;
-use repairs::{Done, Parcel, Repairs, Role};
+use repairs::{Done, Load, Parcel, Repairs, Role};
 use rounds::Rounds;
 
 /// What the reconciler wants its engine to do.
@@ -99,6 +99,9 @@ pub struct PartitionFigures {
 pub(crate) struct Reconciler {
     topology: Arc<Topology>,
     limits: AaeLimits,
+    /// What one step may read, and what repairs of this turn still may.
+    step_bytes: usize,
+    bytes_left: usize,
     metrics: Arc<Metrics>,
     ids: RequestIds,
     rng: StdRng,
@@ -146,7 +149,7 @@ enum Asked {
     Merge {
         of: NodeId,
         role: Role,
-        bytes: usize,
+        load: Load,
     },
     /// What a peer holds of a key that is not being repaired.
     State {
@@ -159,24 +162,27 @@ impl Reconciler {
     pub(crate) fn new<S: Store>(
         node: NodeId,
         topology: Arc<Topology>,
-        limits: AaeLimits,
+        limits: &Limits,
         metrics: Arc<Metrics>,
         replica: &Replica<S>,
         now: Now,
         mut rng: StdRng,
     ) -> Reconciler {
         let rounds_rng = StdRng::from_rng(&mut rng);
+        let (limits, window, step_bytes) = (limits.aae.clone(), limits.window_bytes, limits.turn.step_bytes);
         Reconciler {
             rounds: Rounds::new(node, &topology, replica.partitions(), limits.interval, now.instant, rounds_rng),
             ids: RequestIds::new(Lane::AntiEntropy, rng.random()),
             budget: Budget::new(limits.bytes_per_second, now.instant),
             topology,
             limits,
+            step_bytes,
+            bytes_left: step_bytes,
             metrics,
             rng,
             begun: BTreeMap::new(),
             answering: BTreeMap::new(),
-            repairs: Repairs::default(),
+            repairs: Repairs::new(window),
             asked: BTreeMap::new(),
             overdue: VecDeque::new(),
             next_exchange: None,
@@ -313,6 +319,11 @@ impl Reconciler {
         }
     }
 
+    /// The engine's next turn begins.
+    pub(crate) fn begin_turn(&mut self) {
+        self.bytes_left = self.step_bytes;
+    }
+
     /// How things stand.
     pub(crate) fn figures<S: Store>(&self, now: Instant, replica: &Replica<S>) -> Figures {
         let mut partitions = Vec::new();
@@ -355,7 +366,7 @@ impl Reconciler {
             return machines.into_iter().chain(overdue).min();
         }
         let opens = || self.budget.opens_at(self.pressed);
-        let repairs = (self.repairs.has_room() && self.repairs.has_more()).then(opens);
+        let repairs = self.repairs.ready_at().map(|at| at.max(opens()));
         let exchange = self.next_exchange.map(|at| at.max(opens()));
         [machines, overdue, repairs, exchange, self.rounds.poll_timeout()].into_iter().flatten().min()
     }
@@ -522,8 +533,11 @@ impl Reconciler {
         self.metrics.aae_exchanges.inc();
         self.metrics.aae_exchanges_different.inc_by(u64::from(report.keys_differing > 0));
         self.rounds.equal(now.instant, peer, partition);
-        let mut reported = 0;
+        let (mut reported, read_before) = (0, view.replica.bytes_read());
         for token in self.rounds.differed(peer, partition, found).into_iter().take(STUBBORN_LOOKED_AT_MAX) {
+            if view.replica.bytes_read() - read_before >= self.step_bytes {
+                break;
+            }
             let states = match view.replica.states_at(partition.n, token) {
                 Ok(states) => states,
                 Err(error) => return self.fail(error),
@@ -671,19 +685,24 @@ impl Reconciler {
     }
 
     fn send_repairs<S: Store>(&mut self, now: Now, view: &View<'_, S>) {
-        while self.repairs.has_room() && self.repairs.has_more() && self.budget.is_open(now.instant, view.pressed) {
-            let parcel = match self.repairs.next(view.replica) {
+        while self.bytes_left > 0
+            && self.repairs.ready_at().is_some_and(|at| at <= now.instant)
+            && self.budget.is_open(now.instant, view.pressed)
+        {
+            let parcel = match self.repairs.next(now.instant, view.replica) {
                 Ok(Some(parcel)) => parcel,
                 // Nothing is held at that token any more.
                 Ok(None) => continue,
                 Err(error) => return self.fail(error),
             };
-            let Parcel { role, to, bucket, key, siblings, bytes } = parcel;
+            let Parcel { role, to, bucket, key, siblings, load } = parcel;
+            let bytes = load.bytes;
             self.metrics.aae_keys_sent.inc();
             self.metrics.aae_bytes.inc_by(bytes as u64);
             self.budget.spend(bytes.max(KEY_COST));
+            self.bytes_left = self.bytes_left.saturating_sub(bytes);
             let merge = Merge { bucket, key, siblings, hint_for: None, purpose: Purpose::AntiEntropy };
-            self.ask(now, to, Request::Merge(merge), Asked::Merge { of: to, role, bytes });
+            self.ask(now, to, Request::Merge(merge), Asked::Merge { of: to, role, load });
         }
     }
 
@@ -697,7 +716,7 @@ impl Reconciler {
                 tracing::debug!(peer = %of, ?reply, "sums were refused");
                 self.rounds.closed(now.instant, of, true);
             }
-            (Asked::Merge { of, role, bytes }, reply) => {
+            (Asked::Merge { of, role, load }, reply) => {
                 let taken = reply == Reply::Acked;
                 if taken {
                     self.rounds.repaired_one(now.instant, of);
@@ -705,9 +724,11 @@ impl Reconciler {
                     tracing::debug!(peer = %of, ?reply, "a repair was refused");
                 }
                 if let Reply::Refused(Refusal::Overloaded { retry_after_ms }) = reply {
-                    self.budget.hold(Duration::from_millis(retry_after_ms.into()));
+                    let wait = Duration::from_millis(retry_after_ms.into()).min(self.limits.patience);
+                    self.repairs.hold(now.instant, of, now.instant + wait);
+                    self.rounds.hold(of, now.instant + wait);
                 }
-                self.repairs.landed(role, bytes, taken);
+                self.repairs.landed(role, load, taken);
             }
             (Asked::State { of, mine }, Reply::State(State::Header(theirs))) => {
                 tracing::error!(peer = %of, mine, ?theirs, "a key differed in three successive rounds: a bug");
@@ -721,7 +742,7 @@ impl Reconciler {
     fn unanswered(&mut self, now: Now, id: RequestId) {
         match self.asked.remove(&id) {
             Some(Asked::Sums { of, .. }) => self.rounds.closed(now.instant, of, true),
-            Some(Asked::Merge { role, bytes, .. }) => self.repairs.landed(role, bytes, false),
+            Some(Asked::Merge { role, load, .. }) => self.repairs.landed(role, load, false),
             Some(Asked::State { of, mine }) => {
                 tracing::error!(peer = %of, mine, "a key differed in three successive rounds: a bug");
             }
@@ -767,9 +788,12 @@ impl Reconciler {
     }
 
     fn ask(&mut self, now: Now, to: NodeId, request: Request, asked: Asked) {
-        let (id, deadline) = (self.ids.draw(), now.instant + self.limits.patience);
+        let carried = time_to_carry(request.value_bytes()) * CARRY_PATIENCE;
+        let (id, deadline) = (self.ids.draw(), now.instant + self.limits.patience + carried);
         self.asked.insert(id, asked);
-        self.overdue.push_back((deadline, id));
+        // What takes longer to carry is overdue later than what is asked after it.
+        let at = self.overdue.partition_point(|(other, _)| *other <= deadline);
+        self.overdue.insert(at, (deadline, id));
         self.outputs.push_back(Output::Send { to, id, deadline, request });
     }
 
@@ -791,6 +815,8 @@ impl Reconciler {
             confirm: length(confirm),
             patience: length(self.limits.patience),
             repair: length(self.limits.repair),
+            keys_max: self.limits.keys_max,
+            entries_max: self.limits.entries_max,
             ..Settings::default()
         }
     }
@@ -870,6 +896,9 @@ fn micros(now: Now) -> Micros {
     Micros(now.instant.0)
 }
 
+/// So many times what it should take to carry a state: the peer may be given others meanwhile.
+const CARRY_PATIENCE: u32 = 4;
+
 /// What a repaired key counts for at least: small ones cost time, not bytes.
 const KEY_COST: usize = 2 << 10;
 
@@ -879,7 +908,7 @@ const UNDER_WAY_MAX: u64 = 64;
 /// Keys of a partition that are watched for becoming equal.
 const STUBBORN_MAX: usize = 1000;
 
-/// Keys of an exchange that are read to see whether they have changed since they differed last.
+/// Keys of an exchange that are read to see whether they have changed since they differed last; fewer if they are large.
 const STUBBORN_LOOKED_AT_MAX: usize = 64;
 
 /// Keys that do not become equal are reported a few at a time: what ails one ails all.

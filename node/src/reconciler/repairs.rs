@@ -8,6 +8,7 @@ use driftless_ring::{NodeId, PartitionId, Token};
 
 use crate::replica::Replica;
 use crate::replica::store::{Store, StoreError};
+use crate::time::Instant;
 
 /// Which exchange a repair belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -19,13 +20,20 @@ pub(super) enum Role {
 }
 
 /// All repairs under way on one shard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Repairs {
     jobs: BTreeMap<Role, Job>,
     /// Who sent last: the next one is the first after it.
     last: Option<Role>,
+    /// Peers that have too much to do, and until when.
+    held: BTreeMap<NodeId, Instant>,
+    /// Bytes that may be under way, one state beyond that apart.
+    window: usize,
+    /// Under way, of what fits into the window.
     keys: usize,
     bytes: usize,
+    /// A state larger than the window is under way.
+    oversized: bool,
 }
 
 /// A portion of keys to be sent to one peer.
@@ -36,6 +44,10 @@ struct Job {
     tokens: VecDeque<Token>,
     /// Of the token before: keys not yet sent.
     ready: VecDeque<(BucketId, Key, Siblings)>,
+    /// Tokens at which there is a state larger than the window, while another such was under way: read again when it is not.
+    oversized: VecDeque<Token>,
+    /// Of those at the first of these tokens, so many were sent: keys seldom share one.
+    large_sent: usize,
     in_flight: usize,
     /// Whether all that was sent so far was taken.
     taken: bool,
@@ -57,13 +69,44 @@ pub(super) struct Parcel {
     pub(super) bucket: BucketId,
     pub(super) key: Key,
     pub(super) siblings: Siblings,
+    pub(super) load: Load,
+}
+
+/// What a state weighs on its way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Load {
+    /// All that its message takes, about.
     pub(super) bytes: usize,
+    /// It is larger than the window, and travels beside it.
+    is_oversized: bool,
 }
 
 impl Repairs {
+    /// None yet. So many bytes may be under way at once.
+    pub(super) fn new(window: usize) -> Repairs {
+        Repairs {
+            jobs: BTreeMap::new(),
+            last: None,
+            held: BTreeMap::new(),
+            window,
+            keys: 0,
+            bytes: 0,
+            oversized: false,
+        }
+    }
+
     /// Begins to send what is held at these tokens.
     pub(super) fn begin(&mut self, role: Role, to: NodeId, partition: PartitionId, tokens: VecDeque<Token>) {
-        let job = Job { to, partition, tokens, ready: VecDeque::new(), in_flight: 0, taken: true };
+        let job = Job {
+            to,
+            partition,
+            tokens,
+            ready: VecDeque::new(),
+            oversized: VecDeque::new(),
+            large_sent: 0,
+            in_flight: 0,
+            taken: true,
+        };
         self.jobs.insert(role, job);
     }
 
@@ -72,45 +115,92 @@ impl Repairs {
         self.jobs.remove(&role);
     }
 
-    /// Whether more may be under way.
-    pub(super) fn has_room(&self) -> bool {
-        self.keys < KEYS_MAX && self.bytes < BYTES_MAX
+    /// When something may be sent, as far as there is room and peers can take it; `None` if there is nothing, or no room.
+    pub(super) fn ready_at(&self) -> Option<Instant> {
+        self.jobs.values().filter(|job| self.has_room_for(job)).map(|job| self.held_until(job.to)).min()
     }
 
-    /// Whether there is more to send.
-    pub(super) fn has_more(&self) -> bool {
-        self.jobs.values().any(Job::has_more)
+    /// A peer has too much to do until then. What several refusals ask for at once is not a sum, and does not concern other
+    /// peers.
+    pub(super) fn hold(&mut self, now: Instant, peer: NodeId, until: Instant) {
+        self.held.retain(|_, until| *until > now);
+        let held = self.held.entry(peer).or_default();
+        *held = (*held).max(until);
     }
 
-    /// The next state to send, which is under way from now on. Exchanges take turns.
-    pub(super) fn next<S: Store>(&mut self, replica: &Replica<S>) -> Result<Option<Parcel>, StoreError> {
-        let after = |last| self.jobs.iter().find(|(role, job)| Some(**role) > last && job.has_more());
+    /// The next state to send, which is under way from now on. Exchanges take turns. A state larger than the window waits for
+    /// another such, and everything else passes it by.
+    pub(super) fn next<S: Store>(&mut self, now: Instant, replica: &Replica<S>) -> Result<Option<Parcel>, StoreError> {
+        let may_send = |job: &Job| self.has_room_for(job) && self.held_until(job.to) <= now;
+        let after = |last| self.jobs.iter().find(|(role, job)| Some(**role) > last && may_send(job));
         let Some(role) = after(self.last).or_else(|| after(None)).map(|(role, _)| *role) else {
             return Ok(None);
         };
         self.last = Some(role);
         let Some(job) = self.jobs.get_mut(&role) else { return Ok(None) };
-        while job.ready.is_empty()
-            && let Some(token) = job.tokens.pop_front()
-        {
-            job.ready.extend(replica.states_at(job.partition.n, token)?);
-        }
-        let Some((bucket, key, siblings)) = job.ready.pop_front() else { return Ok(None) };
+        let next = match job.oversized.front() {
+            Some(token) if !self.oversized => {
+                let states = replica.states_at(job.partition.n, *token)?;
+                let mut large =
+                    states.into_iter().filter(|state| state.2.value_bytes() > self.window).skip(job.large_sent);
+                let (next, more) = (large.next(), large.next().is_some());
+                job.large_sent += 1;
+                if !more {
+                    job.oversized.pop_front();
+                    job.large_sent = 0;
+                }
+                next
+            }
+            _ => {
+                while job.ready.is_empty()
+                    && let Some(token) = job.tokens.pop_front()
+                {
+                    let (large, ordinary): (Vec<_>, Vec<_>) = replica
+                        .states_at(job.partition.n, token)?
+                        .into_iter()
+                        .partition(|state| state.2.value_bytes() > self.window);
+                    job.oversized.extend((!large.is_empty()).then_some(token));
+                    job.ready.extend(ordinary);
+                }
+                job.ready.pop_front()
+            }
+        };
+        let Some((bucket, key, siblings)) = next else { return Ok(None) };
         let bytes = siblings.value_bytes() + siblings.vv().len() * 16 + key.as_bytes().len() + FRAME_BYTES;
+        let is_oversized = siblings.value_bytes() > self.window;
         job.in_flight += 1;
-        self.keys += 1;
-        self.bytes += bytes;
-        Ok(Some(Parcel { role, to: job.to, bucket, key, siblings, bytes }))
+        match is_oversized {
+            true => self.oversized = true,
+            false => {
+                self.keys += 1;
+                self.bytes += bytes;
+            }
+        }
+        Ok(Some(Parcel { role, to: job.to, bucket, key, siblings, load: Load { bytes, is_oversized } }))
     }
 
     /// A state has been taken, or has not been and will not be.
-    pub(super) fn landed(&mut self, role: Role, bytes: usize, taken: bool) {
-        self.keys -= 1;
-        self.bytes -= bytes;
+    pub(super) fn landed(&mut self, role: Role, load: Load, taken: bool) {
+        match load.is_oversized {
+            true => self.oversized = false,
+            false => {
+                self.keys -= 1;
+                self.bytes -= load.bytes;
+            }
+        }
         if let Some(job) = self.jobs.get_mut(&role) {
             job.in_flight = job.in_flight.saturating_sub(1);
             job.taken &= taken;
         }
+    }
+
+    fn held_until(&self, peer: NodeId) -> Instant {
+        self.held.get(&peer).copied().unwrap_or_default()
+    }
+
+    fn has_room_for(&self, job: &Job) -> bool {
+        let room = self.keys < KEYS_MAX && self.bytes < self.window;
+        (room && job.has_ordinary()) || (!self.oversized && !job.oversized.is_empty())
     }
 
     /// Takes out a repair that is done.
@@ -124,15 +214,17 @@ impl Repairs {
 
 impl Job {
     fn has_more(&self) -> bool {
+        self.has_ordinary() || !self.oversized.is_empty()
+    }
+
+    /// Whether there is something that may fit into the window.
+    fn has_ordinary(&self) -> bool {
         !self.tokens.is_empty() || !self.ready.is_empty()
     }
 }
 
 /// Keys under way at once: enough to keep a peer busy between two syncs.
 const KEYS_MAX: usize = 128;
-
-/// Bytes under way at once; one state may exceed it.
-const BYTES_MAX: usize = 1 << 20;
 
 /// What a message takes beside key, vector and values, about.
 const FRAME_BYTES: usize = 64;

@@ -240,7 +240,14 @@ impl Rounds {
     pub(super) fn leave_alone(&mut self, now: Instant, peer: NodeId) {
         let until = now + self.soon();
         if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.busy_until = until;
+            peer.busy_until = peer.busy_until.max(until);
+        }
+    }
+
+    /// A peer has too much to do until then.
+    pub(super) fn hold(&mut self, peer: NodeId, until: Instant) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.busy_until = peer.busy_until.max(until);
         }
     }
 

@@ -4,7 +4,12 @@
 //! this replica fills no slot for the key, neither of a read nor of a write: it refuses, and others fill it. The
 //! partition's actor is retired, and the key is read from n − w + 1 of the other owners, of which one must have seen
 //! whatever a quorum of w has acknowledged. Their merge takes the record's place; until then the damaged bytes stay where
-//! they are, so that a restart finds them again.
+//! they are, so that a restart finds them again. What the node takes in meanwhile (writes, and hints that go away where they
+//! came from) it keeps beside the record, as a copy held for itself: it is durable and counts for a write, but no read sees
+//! it. Whoever mends merges it in.
+//!
+//! If too few other owners are sound, nothing is restored by itself: an acknowledged write may be on no other disk. An operator
+//! may accept that (`Purpose::Restore`).
 //!
 //! Damage is met where a record is read, by the scan after a start, which reads every record whole, and by the scrub. Trees
 //! are built as if what is damaged were not there.
@@ -17,14 +22,14 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use driftless_proto::Refusal;
+use driftless_proto::{BucketId, Durability, Key, Refusal};
 
-use crate::peer::Merge;
+use crate::peer::{Merge, RequestId};
 use crate::time::Instant;
 
 use super::record::{HintKey, RecordKey};
 use super::store::{Store, StoreError};
-use super::turn::After;
+use super::turn::{After, Held, Place, Waiting, Waits};
 use super::{Located, Output, Replica, Trouble};
 
 /// The damaged records of a shard.
@@ -109,6 +114,7 @@ impl<S: Store> Replica<S> {
             error @ (StoreError::Io(_) | StoreError::Corrupt(_)) => Err(error),
         };
         if let Err(error) = outcome {
+            self.has_failed = true;
             self.outputs.push_back(Output::Halt(error.to_string()));
         }
     }
@@ -138,17 +144,54 @@ impl<S: Store> Replica<S> {
         self.damage.ask_again();
     }
 
-    /// What the others hold takes the place of a damaged record.
+    /// Whether a record is damaged, as far as reading it whole tells.
+    pub(crate) fn is_damaged(&mut self, bucket: BucketId, key: &Key) -> bool {
+        let topology = self.topology.clone();
+        let Ok(located) = self.place(&topology, bucket, key) else { return false };
+        if located.is_mine
+            && self.check_sound(&located.record).is_ok()
+            && let Err(error) = self.siblings(&located.record)
+        {
+            self.fail(error);
+        }
+        self.check_sound(&located.record).is_err()
+    }
+
+    /// What the others hold takes the place of a damaged record, together with what this node has taken in since it is.
     pub(super) fn mend(&mut self, located: Located<'_>, merge: Merge) -> Result<(), Trouble> {
+        let Merge { bucket, key, mut siblings, .. } = merge;
         if self.check_sound(&located.record).is_err() {
-            self.turn.put(located.record, merge.bucket, &merge.key, Default::default(), merge.siblings);
+            let beside = HintKey::new(self.node, &located.record);
+            if let (Some(Held::Copy { siblings: kept, .. }), stored) = self.held(&beside)? {
+                siblings.merge(&kept);
+                self.turn.put_hint(beside, stored, After::Moved);
+            }
+            self.settle(located.bucket, &mut siblings);
+            self.turn.put(located.record, bucket, &key, Default::default(), siblings);
             self.metrics.records_mended.inc();
         }
         Ok(())
     }
 
+    /// The same with what there is: an operator accepts what is lost by that.
+    pub(super) fn restore(&mut self, id: RequestId, located: Located<'_>, merge: Merge) -> Result<(), Trouble> {
+        if self.check_sound(&located.record).is_err() {
+            let (bucket, key, values) = (&located.bucket.name, &merge.key, merge.siblings.values().count());
+            tracing::warn!(%bucket, %key, values, "a damaged record is replaced by what the other owners hold, as an \
+                operator asked who accepts the loss: what only this record held is gone, and what it knew to be deleted \
+                may come back");
+            self.metrics.losses_accepted.inc();
+        }
+        let (merged, place) = (merge.siblings.vv().clone(), Place::Record(located.record.clone()));
+        self.mend(located, merge)?;
+        let waits = Waits::Ack { merged, place, durability: Durability::Sync };
+        self.turn.wait(Waiting { to: self.node, id, waits });
+        Ok(())
+    }
+
     /// What was damaged is there again. Who is owed it can have it now.
     pub(super) fn go_on_with(&mut self, record: &RecordKey) {
+        self.metrics.records_damaged_now.dec();
         if let Ok((bucket, key)) = record.bucket_and_key() {
             self.outputs.push_back(Output::Mended { bucket, key });
         }
@@ -175,6 +218,7 @@ impl<S: Store> Replica<S> {
         tracing::error!(%key, %partition, reason, "a record is damaged: this replica does not answer for the key \
             until it has been restored from the others. Check the disk");
         self.metrics.records_damaged.inc();
+        self.metrics.records_damaged_now.inc();
         self.actors.retire(partition);
         self.trees.build_anew(&record);
         self.damage.waiting.push_back(record);
@@ -215,5 +259,6 @@ impl<S: Store> Replica<S> {
 /// The others have as long as so many attempts of a coordinator.
 const PATIENCE_ATTEMPTS: u32 = 20;
 
-/// Records that the others are asked for at once.
-const ASKED_MAX: usize = 64;
+/// Records that the others are asked for at once: each of them may bring a state as large as a state can be, so many times
+/// as there are others.
+const ASKED_MAX: usize = 8;

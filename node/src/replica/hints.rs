@@ -10,6 +10,7 @@ use bytes::Bytes;
 use driftless_proto::Topology;
 use driftless_ring::{NodeId, PartitionId};
 
+use crate::bounds::TurnBounds;
 use crate::config::Limits;
 use crate::engine::EngineConfig;
 use crate::metrics::Metrics;
@@ -23,6 +24,7 @@ pub(super) struct Hints {
     ground: Ground,
     bytes_max: u64,
     target_bytes_max: u64,
+    bounds: TurnBounds,
     /// Everybody that something is or was held for.
     targets: BTreeMap<NodeId, Tally>,
     /// Bytes of all hints in the store.
@@ -105,11 +107,12 @@ impl Hints {
 
     /// None at all.
     pub(super) fn none(config: &EngineConfig, now: Instant) -> Hints {
-        let Limits { hint_bytes_max, hint_target_bytes_max, .. } = config.limits;
+        let Limits { hint_bytes_max, hint_target_bytes_max, turn: bounds, .. } = config.limits;
         Hints {
             ground: Ground { node: config.node, shard: config.shard, topology: config.topology.clone() },
             bytes_max: hint_bytes_max,
             target_bytes_max: hint_target_bytes_max,
+            bounds,
             targets: BTreeMap::new(),
             stored: 0,
             strays: 0,
@@ -128,10 +131,12 @@ impl Hints {
         self.next_step = now + STEP_INTERVAL;
         let range = cursor.clone()..record::all_hints().end;
         let mut found = Vec::new();
-        let next = self.ground.visit(store, range, STEP_HINTS, &mut |key, value| {
+        let (bounds, mut bytes) = (self.bounds, 0);
+        let next = self.ground.visit(store, range, bounds.step_records, &mut |key, value| {
             let weight = Weight::of(&key, &value);
+            bytes += weight.bytes as usize;
             found.push((key, weight));
-            ControlFlow::Continue(())
+            if bytes >= bounds.step_bytes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         for (key, weight) in found {
             self.add(now, &key, None, Some(weight), metrics);
@@ -325,9 +330,6 @@ fn targets_in<S: Store>(store: &S) -> Result<Vec<NodeId>, StoreError> {
         from = record::hints_of(target).end;
     }
 }
-
-/// Hints per step: under a millisecond of the shard's time.
-const STEP_HINTS: usize = 500;
 
 /// Pause between steps: a million hints take four seconds and a fifth of a core.
 const STEP_INTERVAL: Duration = Duration::from_millis(2);

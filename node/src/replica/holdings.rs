@@ -7,6 +7,7 @@ use driftless_proto::{BucketId, Key, Siblings};
 use driftless_ring::{PartitionId, Token, TokenRange};
 
 use super::Replica;
+use super::metered::Metered;
 use super::record::{self, RecordKey};
 use super::store::{Store, StoreError};
 use super::stored::Stored;
@@ -22,9 +23,9 @@ impl<S: Store> Replica<S> {
         self.trees.partitions()
     }
 
-    /// The records of a replication factor.
-    pub(crate) fn stored(&self, n: u8) -> Stored<'_, S> {
-        Stored::new(&self.store, n)
+    /// The records of a replication factor, of which a step's worth is enough.
+    pub(crate) fn stored(&self, n: u8) -> Stored<'_, Metered<S>> {
+        Stored::new(&self.store, n, self.limits.turn.step_bytes)
     }
 
     /// The keys at a token, each with everything that is known of it and has been applied.

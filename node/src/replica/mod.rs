@@ -20,10 +20,14 @@ mod damage;
 mod headers;
 mod hints;
 mod holdings;
+mod metered;
 #[cfg(feature = "planted-bugs")]
 mod mistakes;
+#[cfg(feature = "planted-bugs")]
+mod observed;
 mod owing;
 pub mod record;
+mod scanning;
 mod stamp;
 pub mod store;
 mod stored;
@@ -31,11 +35,9 @@ mod trees;
 mod turn;
 
 use std::collections::VecDeque;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use driftless_proto::client::Cursor;
 use driftless_proto::{
     ActorId, BucketDefinition, BucketId, Conflict, Context, Durability, Header, Key, Refusal, Siblings, Topology,
     VersionVector,
@@ -48,13 +50,14 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::config::Limits;
 use crate::engine::EngineConfig;
 use crate::metrics::Metrics;
-use crate::peer::{Merge, Page, Purpose, Read, Reply, Request, RequestId, Scan, Stamped, State, Want, Write};
+use crate::peer::{Merge, Purpose, Read, Reply, Request, RequestId, Scan, Stamped, State, Want, Write};
 use crate::planted::{Bug, Planted};
 use crate::time::{Instant, Now};
 
 use damage::Damage;
 use headers::HeaderCache;
 use hints::Hints;
+use metered::Metered;
 use owing::Role;
 pub(crate) use owing::{HintPage, Owed};
 use record::RecordKey;
@@ -85,16 +88,19 @@ pub(crate) enum Output {
 /// One shard's share of the node's keys.
 pub(crate) struct Replica<S> {
     node: NodeId,
+    shard: u16,
     topology: Arc<Topology>,
     limits: Limits,
     metrics: Arc<Metrics>,
-    store: S,
+    store: Metered<S>,
     actors: Actors,
     write_ids: WriteIds,
     headers: HeaderCache,
     trees: Trees,
     hints: Hints,
     damage: Damage,
+    /// Who waits for a page of a scan.
+    scans: VecDeque<(NodeId, RequestId, Scan)>,
     turn: Turn,
     /// Answers that wait for a sync, oldest batch first.
     after_sync: VecDeque<(BatchSeq, NodeId, RequestId, Reply)>,
@@ -105,9 +111,13 @@ pub(crate) struct Replica<S> {
     synced: Option<BatchSeq>,
     /// A batch was refused for lack of room, and its reads are read again.
     is_reading_again: bool,
+    /// The store cannot be trusted any more: nothing is applied, and the process stops.
+    has_failed: bool,
     /// When applied batches that nobody waits for are to be synced.
     sync_due: Option<Instant>,
     outputs: VecDeque<Output>,
+    #[cfg(feature = "planted-bugs")]
+    stamps: Vec<(RecordKey, driftless_proto::Dot, Header)>,
     planted: Planted,
 }
 
@@ -127,7 +137,8 @@ impl<S: Store> Replica<S> {
         let mine = |partition: &PartitionId| topology.shard_of(*node, *partition) == *shard;
         let owned = topology.ring().owned(*node).filter(mine);
         let (partitions, scrub) = (topology.ring().partitions(), limits.aae.scrub_interval);
-        let trees = Trees::new(partitions, owned, scrub, now.instant, StdRng::from_rng(&mut rng), metrics);
+        let trees_rng = StdRng::from_rng(&mut rng);
+        let trees = Trees::new(partitions, owned, limits.turn, scrub, now.instant, trees_rng, metrics);
         let (hints, unreadable) = match Hints::new(config, &store, now.instant) {
             Ok(hints) => (hints, None),
             Err(error) => (Hints::none(config, now.instant), Some(Output::Halt(error.to_string()))),
@@ -137,6 +148,7 @@ impl<S: Store> Replica<S> {
         let outputs = [Output::Sync(BatchSeq(0))].into_iter().chain(owes).chain(unreadable).collect();
         Replica {
             node: *node,
+            shard: *shard,
             #[cfg(not(feature = "planted-bugs"))]
             actors: Actors::new(rng),
             #[cfg(feature = "planted-bugs")]
@@ -146,19 +158,23 @@ impl<S: Store> Replica<S> {
             trees,
             hints,
             damage: Damage::new(limits.attempt_timeout),
+            scans: VecDeque::new(),
             turn: Turn::default(),
             after_sync: VecDeque::new(),
             applied: BatchSeq(0),
             sync_asked: BatchSeq(0),
             synced: planted.is(Bug::FirstSyncNotAwaited).then_some(BatchSeq(0)),
             is_reading_again: false,
+            has_failed: false,
             sync_due: None,
             outputs,
+            #[cfg(feature = "planted-bugs")]
+            stamps: Vec::new(),
             topology: topology.clone(),
             limits: limits.clone(),
             metrics: metrics.clone(),
             planted: planted.clone(),
-            store,
+            store: Metered::new(store),
         }
     }
 
@@ -169,20 +185,28 @@ impl<S: Store> Replica<S> {
             Request::Write(write) => self.write(now, from, id, write),
             Request::Merge(merge) => self.merge(from, id, merge),
             Request::Read(read) => self.read(from, id, read),
-            Request::Scan(scan) => self.scan(from, id, scan),
+            Request::Scan(scan) => self.line_up(from, id, scan),
             Request::Owe(owe) => self.owe(&owe),
             Request::Forward(_) | Request::Ping | Request::Exchange(_) => {
                 unreachable!("the engine does not give these to the replica")
             }
         };
         match outcome {
-            Ok(()) => {}
             Err(Trouble::Refused(_)) if unanswered => {}
+            Err(Trouble::Store(error)) if unanswered => self.fail(error),
+            outcome => self.conclude(from, id, outcome),
+        }
+    }
+
+    /// Answers a request that could not be done.
+    fn conclude(&mut self, from: NodeId, id: RequestId, outcome: Result<(), Trouble>) {
+        match outcome {
+            Ok(()) => {}
             Err(Trouble::Refused(refusal)) => self.reply(from, id, Reply::Refused(refusal)),
             Err(Trouble::Store(error)) => {
                 let damaged = matches!(error, StoreError::Damaged { .. });
                 self.fail(error);
-                if damaged && !unanswered {
+                if damaged {
                     self.reply(from, id, Reply::Refused(Refusal::Damaged));
                 }
             }
@@ -248,6 +272,10 @@ impl<S: Store> Replica<S> {
             self.reap_tombstones(now);
         }
         let mut turn = std::mem::take(&mut self.turn);
+        if self.has_failed {
+            // What broke off half way is in it as well: a counter, say, without the write that it counted.
+            return;
+        }
         if !turn.has_changes() {
             let waiting = self.prove(&mut turn);
             return self.release(now, waiting);
@@ -307,18 +335,28 @@ impl<S: Store> Replica<S> {
 
     /// The store underneath.
     pub(crate) fn store(&self) -> &S {
-        &self.store
+        self.store.inner()
     }
 
     /// The store underneath.
     pub(crate) fn store_mut(&mut self) -> &mut S {
-        &mut self.store
+        self.store.inner_mut()
+    }
+
+    /// Bytes read from it since the turn began.
+    pub(crate) fn bytes_read(&self) -> usize {
+        self.store.read()
+    }
+
+    /// The next turn begins.
+    pub(crate) fn begin_turn(&self) {
+        self.store.begin_turn();
     }
 
     fn write(&mut self, now: Now, from: NodeId, id: RequestId, write: Write) -> Result<(), Trouble> {
         let topology = self.topology.clone();
-        let located = self.locate(&topology, write.bucket, &write.key)?;
-        let role = self.role(&located, write.hint_for)?;
+        let mut located = self.place(&topology, write.bucket, &write.key)?;
+        let role = self.role(&mut located, write.hint_for)?;
         let mut known = self.known(&located)?;
         if known.merged.is_some() && self.planted.is(Bug::StampWithoutHints) {
             known.merged = None;
@@ -349,7 +387,7 @@ impl<S: Store> Replica<S> {
         let read = if is_ahead && self.planted.is(Bug::StampBeforeContext) { &nothing } else { &write.context };
         let written_at = stamp::written_at(now.wall, header, read);
         self.metrics.stamps_ahead.inc_by(stamp::is_ahead(written_at, now.wall, self.limits.clock_off_max).into());
-        stamp::check_room(header, &write)?;
+        stamp::check_room(header, &write, &self.limits)?;
 
         let mut siblings = if header.survivors(&write.context.vv).next().is_none() {
             Siblings::from_parts(header.vv().clone(), Vec::new()).expect("no live write needs cover")
@@ -382,7 +420,9 @@ impl<S: Store> Replica<S> {
             Role::Owner { .. } => {
                 self.turn.put(located.record.clone(), write.bucket, &write.key, known.own, siblings.clone());
             }
-            Role::StandIn { target } => self.keep_for(target, &located, &write.key, siblings.clone())?,
+            Role::StandIn { target } => {
+                self.keep_for(target, &located, &write.key, siblings.clone(), usize::MAX)?;
+            }
         }
         self.note_owed(&located, &write, role, &siblings)?;
         if self.planted.is(Bug::StampedBeforeApplied) {
@@ -399,7 +439,9 @@ impl<S: Store> Replica<S> {
         }
         match role {
             Role::Owner { .. } => drop(self.take_in(located, &write.key, siblings.clone())?),
-            Role::StandIn { target } => self.keep_for(target, located, &write.key, siblings.clone())?,
+            Role::StandIn { target } => {
+                self.keep_for(target, located, &write.key, siblings.clone(), usize::MAX)?;
+            }
         }
         self.note_owed(located, write, role, &siblings)
     }
@@ -420,14 +462,20 @@ impl<S: Store> Replica<S> {
     }
 
     fn merge(&mut self, from: NodeId, id: RequestId, merge: Merge) -> Result<(), Trouble> {
-        self.check_load(merge.purpose)?;
         let topology = self.topology.clone();
-        let located = self.place(&topology, merge.bucket, &merge.key)?;
-        if merge.purpose == Purpose::Mend && from == self.node {
-            return self.mend(located, merge);
+        let mut located = self.place(&topology, merge.bucket, &merge.key)?;
+        match merge.purpose {
+            // The coordinator does not bring these again, however much waits for the disk.
+            Purpose::Mend if from == self.node => return self.mend(located, merge),
+            Purpose::Restore if from == self.node => return self.restore(id, located, merge),
+            // A client waits for these, or their sender forgets them: they must not wait until a record is restored.
+            Purpose::Write | Purpose::Handoff => self.check_load(merge.purpose)?,
+            Purpose::ReadRepair | Purpose::AntiEntropy | Purpose::Mend | Purpose::Restore => {
+                self.check_load(merge.purpose)?;
+                self.check_sound(&located.record)?;
+            }
         }
-        self.check_sound(&located.record)?;
-        let role = self.role(&located, merge.hint_for)?;
+        let role = self.role(&mut located, merge.hint_for)?;
         self.witness(located.partition, merge.siblings.vv());
         let (merged, place) = (merge.siblings.vv().clone(), role.place(&located));
         let mut durability = match merge.purpose {
@@ -437,9 +485,7 @@ impl<S: Store> Replica<S> {
             {
                 Durability::Sync
             }
-            Purpose::Write | Purpose::ReadRepair | Purpose::Handoff | Purpose::AntiEntropy | Purpose::Mend => {
-                located.bucket.durability
-            }
+            _ => located.bucket.durability,
         };
         match role {
             Role::Owner { .. } if self.planted.replaces(merge.purpose) => {
@@ -450,6 +496,7 @@ impl<S: Store> Replica<S> {
                 self.turn.put(located.record, merge.bucket, &merge.key, before, merge.siblings);
             }
             Role::Owner { owes } => {
+                self.check_size(&located, &merge.siblings)?;
                 let changed = self.take_in(&located, &merge.key, merge.siblings)?;
                 self.metrics.aae_keys_repaired.inc_by(u64::from(changed && merge.purpose == Purpose::AntiEntropy));
                 if !changed && durability == Durability::Sync && self.planted.is(Bug::NoopAckBeforeSync) {
@@ -460,13 +507,34 @@ impl<S: Store> Replica<S> {
                 }
             }
             Role::StandIn { target } => {
-                self.keep_for(target, &located, &merge.key, merge.siblings)?;
+                let (siblings, bytes) = (merge.siblings.live().len() as u32, merge.siblings.value_bytes() as u64);
+                if !self.keep_for(target, &located, &merge.key, merge.siblings, self.limits.state_bytes_max)? {
+                    return Err(Refusal::TooManySiblings { siblings, bytes }.into());
+                }
                 if durability == Durability::Sync && self.planted.is(Bug::HintAckedInMemory) {
                     durability = Durability::Buffered;
                 }
             }
         }
         self.turn.wait(Waiting { to: from, id, waits: Waits::Ack { merged, place, durability } });
+        Ok(())
+    }
+
+    /// Refuses a merge that would leave more of a key than a replica keeps. Nothing is lost by it: whoever sent it keeps what it
+    /// has, a read brings both together, and a write that has seen that leaves less.
+    fn check_size(&mut self, located: &Located<'_>, incoming: &Siblings) -> Result<(), Trouble> {
+        let max = self.limits.state_bytes_max;
+        let held = self.header(&located.record)?;
+        if held.value_bytes() + incoming.value_bytes() <= max || located.bucket.conflict == Conflict::Lww {
+            return Ok(());
+        }
+        let mut merged = Header::clone(&held);
+        merged.merge(&incoming.header());
+        let bytes = merged.value_bytes();
+        if bytes > max && bytes > held.value_bytes() {
+            self.metrics.merges_too_large.inc();
+            return Err(Refusal::TooManySiblings { siblings: merged.live().len() as u32, bytes: bytes as u64 }.into());
+        }
         Ok(())
     }
 
@@ -509,46 +577,6 @@ impl<S: Store> Replica<S> {
         Ok(())
     }
 
-    fn scan(&mut self, from: NodeId, id: RequestId, scan: Scan) -> Result<(), Trouble> {
-        let bucket = self.topology.bucket(scan.bucket).ok_or(Refusal::NoSuchBucket)?;
-        let partition = PartitionId { n: bucket.quorum.n(), arc: scan.arc };
-        if !self.topology.ring().owns(self.node, partition) {
-            return Err(self.not_owner());
-        }
-        let limit = scan.limit.clamp(1, self.limits.scan_limit_max) as usize;
-        let mut range = record::arc_range(partition, self.topology.ring().partitions());
-        if let Some(after) = &scan.after {
-            range.start =
-                range.start.max(RecordKey::new(partition.n, after.token, scan.bucket, &after.key).successor());
-        }
-        let (mut entries, mut complete, mut corrupt) = (Vec::new(), true, None);
-        self.store.scan(&range.start[..]..&range.end[..], &mut |key, value| {
-            if entries.len() == limit {
-                complete = false;
-                return ControlFlow::Break(());
-            }
-            match record::decode_entry(key, &value) {
-                Ok(entry) if entry.bucket == scan.bucket => {
-                    entries.push((Cursor { token: entry.token, key: entry.key }, entry.header));
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    corrupt = Some(error.in_record(key));
-                    return ControlFlow::Break(());
-                }
-            }
-            ControlFlow::Continue(())
-        })?;
-        match corrupt {
-            Some(error) => Err(error.into()),
-            None => {
-                // A scan reads what has been applied, so it need not wait for this turn's batch.
-                self.reply(from, id, Reply::Page(Page { entries, complete }));
-                Ok(())
-            }
-        }
-    }
-
     /// Applies the bucket's conflict policy to a merged state.
     fn settle(&self, bucket: &BucketDefinition, siblings: &mut Siblings) {
         if bucket.conflict == Conflict::Lww || (siblings.live().len() > 1 && self.planted.is(Bug::LastWriteWins)) {
@@ -566,9 +594,24 @@ impl<S: Store> Replica<S> {
     fn place<'a>(&self, topology: &'a Topology, bucket: BucketId, key: &Key) -> Result<Located<'a>, Trouble> {
         let bucket = topology.bucket(bucket).ok_or(Refusal::NoSuchBucket)?;
         let place = topology.place(bucket, key);
+        self.assert_mine(place.partition)?;
         let is_mine = topology.ring().owns(self.node, place.partition);
         let record = RecordKey::new(place.partition.n, place.token, bucket.id, key);
         Ok(Located { bucket, partition: place.partition, record, is_mine })
+    }
+
+    /// Shards share a store and nothing else. Two of them that wrote one key would each know of its own batch, cache,
+    /// tree and actor, and not of the other's: an acknowledged write would be gone.
+    fn assert_mine(&self, partition: PartitionId) -> Result<(), Trouble> {
+        let owner = self.topology.shard_of(self.node, partition);
+        if owner == self.shard {
+            return Ok(());
+        }
+        let shard = self.shard;
+        tracing::error!(%partition, shard, owner, "a shard was given a key of another one: refusing it");
+        self.metrics.protocol_violations.inc();
+        debug_assert_eq!(shard, owner, "a shard was given a key of another one, of {partition}");
+        Err(self.not_owner())
     }
 
     fn not_owner(&self) -> Trouble {
@@ -645,6 +688,10 @@ impl<S: Store> Replica<S> {
     /// The turn's batch is applied: what may leave leaves, what promises durability waits for the sync.
     fn release(&mut self, now: Now, waiting: Vec<Waiting>) {
         for Waiting { to, id, waits } in waiting {
+            #[cfg(feature = "planted-bugs")]
+            if let Waits::Write { reply, place, .. } = &waits {
+                self.show_stamp(place, reply);
+            }
             match waits {
                 Waits::Read { reply, durability, .. } => self.reply_once(durability, to, id, reply),
                 Waits::Ack { durability, .. } => self.reply_once(durability, to, id, Reply::Acked),

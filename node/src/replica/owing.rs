@@ -100,14 +100,14 @@ impl<S: Store> Replica<S> {
             let known = self.known(&located)?;
             let siblings = self.everything(&located, &known)?;
             if !siblings.is_empty() && self.has_room(owe.to) {
-                self.keep_for(owe.to, &located, &owe.key, siblings)?;
+                self.keep_for(owe.to, &located, &owe.key, siblings, self.limits.state_bytes_max)?;
             }
         }
         Ok(())
     }
 
-    /// Some of what is held for a target, as applied: up to [`PAGE_HINTS`] keys, and values of [`PAGE_BYTES`] or one
-    /// key more.
+    /// Some of what is held for a target, as applied: up to [`PAGE_HINTS`] keys, and a step's worth of bytes or one key
+    /// more. What a marker refers to counts, not the marker.
     pub(crate) fn hints_for(&mut self, target: NodeId, from: Option<Vec<u8>>) -> Option<HintPage> {
         match self.read_hints(target, from) {
             Ok(page) => Some(page),
@@ -143,20 +143,30 @@ impl<S: Store> Replica<S> {
         self.hints.take_changed()
     }
 
-    /// Whether this node may take a write or a merge, and as what.
+    /// Whether this node may take a write or a merge, and as what. An owner whose record is damaged stands in for itself:
+    /// what it takes is kept beside the record until that is restored, and is no part of what it answers until then.
     ///
     /// # Errors
     /// [`Refusal::NotOwner`] if it neither stores the key nor is asked to stand in for another node that does;
     /// [`Refusal::HintsFull`].
-    pub(super) fn role(&self, located: &Located<'_>, hint_for: Option<NodeId>) -> Result<Role, Trouble> {
+    pub(super) fn role(&self, located: &mut Located<'_>, hint_for: Option<NodeId>) -> Result<Role, Trouble> {
+        let is_damaged = self.check_sound(&located.record).is_err();
         match hint_for {
             Some(target) if target == self.node || !self.topology.ring().owns(target, located.partition) => {
                 Err(self.not_owner())
             }
-            owes if located.is_mine => Ok(Role::Owner { owes }),
-            None => Err(self.not_owner()),
-            Some(target) if self.has_room(target) => Ok(Role::StandIn { target }),
-            Some(_) => Err(Refusal::HintsFull.into()),
+            owes if located.is_mine && !is_damaged => Ok(Role::Owner { owes }),
+            None if !located.is_mine => Err(self.not_owner()),
+            // An owner that owes what it cannot read: nobody asks for that.
+            Some(_) if located.is_mine => Err(Refusal::Damaged.into()),
+            target => {
+                let target = target.unwrap_or(self.node);
+                if !self.has_room(target) {
+                    return Err(Refusal::HintsFull.into());
+                }
+                located.is_mine = false;
+                Ok(Role::StandIn { target })
+            }
         }
     }
 
@@ -195,23 +205,27 @@ impl<S: Store> Replica<S> {
         }
     }
 
-    /// Keeps a state for a primary: merged into what is held for it.
+    /// Keeps a state for a primary: merged into what is held for it. Not if that would be more than `most` bytes; what is held
+    /// stays then. What this node stamps it keeps in any case: `check_room` has seen all of it.
     pub(super) fn keep_for(
         &mut self,
         target: NodeId,
         located: &Located<'_>,
         key: &Key,
         mut siblings: Siblings,
-    ) -> Result<(), StoreError> {
+        most: usize,
+    ) -> Result<bool, StoreError> {
         #[cfg(feature = "planted-bugs")]
         if self.is_held_for_another(target, &located.record, &siblings)? {
-            return Ok(());
+            return Ok(true);
         }
         let hint = HintKey::new(target, &located.record);
         let (held, stored) = self.held(&hint)?;
         let held = match held {
             None => None,
             Some(Held::Copy { siblings, digest }) => Some((siblings, digest)),
+            // The record is owed, and will be once it is restored, together with what is kept beside it.
+            Some(Held::Marker) if self.check_sound(&located.record).is_err() => return Ok(true),
             // Left from when this node owned the key: the record is the copy.
             Some(Held::Marker) => Some((self.siblings(&located.record)?, Digest::default())),
         };
@@ -219,15 +233,20 @@ impl<S: Store> Replica<S> {
             siblings.merge(held);
         }
         self.settle(located.bucket, &mut siblings);
+        let bytes = siblings.value_bytes();
+        if bytes > most && held.as_ref().is_none_or(|(held, _)| bytes > held.value_bytes()) {
+            self.metrics.merges_too_large.inc();
+            return Ok(false);
+        }
         let header = siblings.header();
         let digest = Digest::of(located.bucket.id, key, &header);
         if held.is_some_and(|(_, before)| before == digest) {
             self.metrics.merges_unchanged.inc();
-            return Ok(());
+            return Ok(true);
         }
         let encoded = record::encode(located.bucket.id, key, &header, &siblings);
         self.turn.put_hint(hint, stored, After::Kept(Held::Copy { siblings, digest }, encoded));
-        Ok(())
+        Ok(true)
     }
 
     /// Owes a primary the own record. Where there is no room for the note, anti-entropy does what it would have done.
@@ -267,7 +286,7 @@ impl<S: Store> Replica<S> {
             if located.is_mine {
                 self.mark(target, located)?;
             } else if kept_for != Some(target) && self.has_room(target) {
-                self.keep_for(target, located, &write.key, siblings.clone())?;
+                self.keep_for(target, located, &write.key, siblings.clone(), usize::MAX)?;
             }
         }
         Ok(())
@@ -375,19 +394,25 @@ impl<S: Store> Replica<S> {
     }
 
     fn read_hints(&mut self, target: NodeId, from: Option<Vec<u8>>) -> Result<HintPage, StoreError> {
-        let (mut found, mut bytes) = (Vec::new(), 0);
+        let (bytes_max, mut found, mut bytes) = (self.limits.turn.step_bytes, Vec::new(), 0);
         let next = self.hints.visit(&self.store, target, from, PAGE_HINTS, &mut |key, value| {
             bytes += value.len();
             found.push((key, value));
-            if bytes >= PAGE_BYTES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if bytes >= bytes_max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
-        let mut owed = Vec::with_capacity(found.len());
-        for (hint, value) in found {
+        let (read_before, mut owed) = (self.bytes_read(), Vec::with_capacity(found.len()));
+        let mut found = found.into_iter();
+        while let Some((hint, value)) = found.next() {
             match self.owed(&hint, value) {
                 Ok(state) => owed.push(state),
                 // What a marker owes is not known until the record is restored; the marker stays.
                 Err(error @ StoreError::Damaged { .. }) => self.fail(error),
                 Err(error) => return Err(error),
+            }
+            if self.bytes_read() - read_before >= bytes_max
+                && let Some((hint, _)) = found.next()
+            {
+                return Ok(HintPage { owed, next: Some(hint.to_bytes().to_vec()) });
             }
         }
         Ok(HintPage { owed, next })
@@ -464,8 +489,9 @@ impl<S: Store> Replica<S> {
             }
             if located.is_mine {
                 self.mark(owner, &located)?;
-            } else {
-                self.keep_for(owner, &located, &key, siblings.clone())?;
+            } else if !self.keep_for(owner, &located, &key, siblings.clone(), self.limits.state_bytes_max)? {
+                // It stays as it is held, until less is held for that owner.
+                return Ok(());
             }
         }
         self.forget(record, &siblings);
@@ -488,6 +514,3 @@ impl<S: Store> Replica<S> {
 
 /// Hints looked at in one go.
 const PAGE_HINTS: usize = 64;
-
-/// Bytes of them, after which no more are looked at.
-const PAGE_BYTES: usize = 256 << 10;

@@ -76,6 +76,11 @@ impl RecordKey {
         RecordKey(bytes.into())
     }
 
+    /// Where the records of a bucket at a token begin.
+    pub fn first_of(n: u8, token: Token, bucket: BucketId) -> Vec<u8> {
+        [&[SPACE_RECORDS, n][..], &token.0.to_be_bytes(), &bucket.0.to_be_bytes()].concat()
+    }
+
     /// The key of a record that is in the store.
     pub fn from_stored(key: impl Into<Bytes>) -> RecordKey {
         RecordKey(key.into())
@@ -380,6 +385,19 @@ pub fn decode_entry(record: &[u8], value: &[u8]) -> Result<Entry, StoreError> {
     let (digest, header, _) = split(value)?;
     let token = Token(u64::from_be_bytes([t0, t1, t2, t3, t4, t5, t6, t7]));
     Ok(Entry { n, token, bucket: BucketId(u32::from_be_bytes([b0, b1, b2, b3])), key, digest, header })
+}
+
+/// Position and bucket of a record, from its key alone.
+///
+/// # Errors
+/// [`StoreError::Corrupt`].
+pub fn token_and_bucket(record: &[u8]) -> Result<(Token, BucketId), StoreError> {
+    let Some(([_, _, t0, t1, t2, t3, t4, t5, t6, t7, b0, b1, b2, b3], _)) = record.split_first_chunk::<PREFIX_BYTES>()
+    else {
+        return Err(corrupt("a record's key is too short"));
+    };
+    let token = u64::from_be_bytes([*t0, *t1, *t2, *t3, *t4, *t5, *t6, *t7]);
+    Ok((Token(token), BucketId(u32::from_be_bytes([*b0, *b1, *b2, *b3]))))
 }
 
 /// Where an actor's counter is stored.

@@ -13,7 +13,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use driftless_proto::causality::Payload;
-use driftless_proto::key::{SIBLING_BYTES_MAX, SIBLINGS_MAX};
 use driftless_proto::{
     ActorId, BucketDefinition, Conflict, Context, Dot, Header, Hlc, Outline, Refusal, Siblings, Version, VersionVector,
     WriteId,
@@ -23,6 +22,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128_with_seed};
 
+use crate::config::Limits;
 use crate::peer::{Covered, Write};
 use crate::time::Instant;
 
@@ -199,17 +199,18 @@ pub(super) fn is_ahead(stamp: Hlc, wall: Hlc, off_max: Duration) -> bool {
 }
 
 /// Refuses a put that would leave more siblings, or more bytes of them, than it found, beyond the limit. One that leaves
-/// fewer is welcome however many there are, and so is a delete: a tombstone is no sibling.
+/// fewer is welcome however many there are: so whoever has read all of a key can resolve it, however large merges have
+/// made it. And so is a delete: a tombstone is no sibling.
 ///
 /// # Errors
 /// [`Refusal::TooManySiblings`].
-pub(super) fn check_room(header: &Header, write: &Write) -> Result<(), Refusal> {
+pub(super) fn check_room(header: &Header, write: &Write, limits: &Limits) -> Result<(), Refusal> {
     let Some(value) = &write.value else { return Ok(()) };
     let survivors = || header.survivors(&write.context.vv);
     let siblings = survivors().count() + 1;
     let bytes = survivors().filter_map(|(_, outline)| outline.len).map(|len| len as usize).sum::<usize>() + value.len();
-    let too_many = siblings > SIBLINGS_MAX && siblings > header.values().count();
-    let too_large = bytes > SIBLING_BYTES_MAX && bytes > header.value_bytes();
+    let too_many = siblings > limits.siblings_max && siblings > header.values().count();
+    let too_large = bytes > limits.sibling_bytes_max && bytes > header.value_bytes();
     if too_many || too_large {
         return Err(Refusal::TooManySiblings { siblings: siblings as u32, bytes: bytes as u64 });
     }

@@ -1,7 +1,7 @@
 //! Records as anti-entropy sees them: tokens and digests, straight from the store. What is damaged is reported, and as if it
 //! were not there.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
@@ -15,12 +15,20 @@ use super::store::{Store, StoreError};
 pub(crate) struct Stored<'a, S> {
     store: &'a S,
     n: u8,
+    /// How much may be read through this value before it is enough, and how much has been.
+    bytes_max: usize,
+    bytes: Cell<usize>,
     failures: RefCell<Vec<StoreError>>,
 }
 
 impl<'a, S: Store> Stored<'a, S> {
-    pub(super) fn new(store: &'a S, n: u8) -> Stored<'a, S> {
-        Stored { store, n, failures: RefCell::default() }
+    pub(super) fn new(store: &'a S, n: u8, bytes_max: usize) -> Stored<'a, S> {
+        Stored { store, n, bytes_max, bytes: Cell::new(0), failures: RefCell::default() }
+    }
+
+    /// Bytes of records read so far.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.get()
     }
 
     /// What was unreadable: the store, or a record.
@@ -32,6 +40,7 @@ impl<'a, S: Store> Stored<'a, S> {
     pub(super) fn visit_values(&self, tokens: TokenRange, visit: &mut VisitValue<'_>) -> Result<(), Unreadable> {
         let range = record::token_range(self.n, tokens);
         let scanned = self.store.scan(&range.start[..]..&range.end[..], &mut |key, value| {
+            self.bytes.set(self.bytes.get() + key.len() + value.len());
             visit(key, value).unwrap_or_else(|error| {
                 self.failures.borrow_mut().push(error.in_record(key));
                 ControlFlow::Continue(())
@@ -57,5 +66,9 @@ impl<S: Store> Records for Stored<'_, S> {
             let (token, digest) = record::decode_digest(key, &value)?;
             Ok(visit(token, digest))
         })
+    }
+
+    fn is_enough(&self) -> bool {
+        self.bytes.get() >= self.bytes_max
     }
 }

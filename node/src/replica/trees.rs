@@ -14,12 +14,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use driftless_antientropy::{Bits, Build, Digest, Held, LeafMap, Records, Resize, Tree, Unreadable};
+use driftless_antientropy::{Bits, Build, Check, Digest, Held, LeafMap, Records, Resize, Tree, Unreadable};
 use driftless_proto::Header;
 use driftless_ring::{PartitionId, Partitions, Token, TokenRange};
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use crate::bounds::TurnBounds;
 use crate::metrics::Metrics;
 use crate::time::Instant;
 
@@ -35,6 +36,9 @@ pub(super) struct Trees {
     /// Trees to be built, the first one under way.
     queue: VecDeque<PartitionId>,
     next_step: Instant,
+    bounds: TurnBounds,
+    /// The leaf that is being recomputed.
+    check: Option<(PartitionId, Check)>,
     scrub_interval: Duration,
     next_scrub: Instant,
     rng: StdRng,
@@ -88,6 +92,7 @@ impl Trees {
     pub(super) fn new(
         partitions: Partitions,
         owned: impl Iterator<Item = PartitionId>,
+        bounds: TurnBounds,
         scrub_interval: Duration,
         now: Instant,
         rng: StdRng,
@@ -97,7 +102,17 @@ impl Trees {
             owned.map(|partition| (partition, Kept { tree: None, weight: Weight::default(), build: None })).collect();
         metrics.partitions_uncounted.inc_by(kept.len() as i64);
         let queue = kept.keys().copied().collect();
-        Trees { partitions, kept, queue, next_step: now, scrub_interval, next_scrub: now + scrub_interval, rng }
+        Trees {
+            partitions,
+            kept,
+            queue,
+            next_step: now,
+            bounds,
+            check: None,
+            scrub_interval,
+            next_scrub: now + scrub_interval,
+            rng,
+        }
     }
 
     /// What is held of a partition.
@@ -127,6 +142,11 @@ impl Trees {
             build.update(token, old, new);
             read.change(before, after);
         }
+        if let Some((checked, check)) = &mut self.check
+            && *checked == partition
+        {
+            check.update(token, old, new);
+        }
         if let Some(tree) = &mut kept.tree {
             kept.weight.count(before, after, metrics);
             tree.update(token, old, new);
@@ -146,6 +166,7 @@ impl Trees {
         let partition = PartitionId { n, arc: self.partitions.arc_of(token) };
         let Some(kept) = self.kept.get_mut(&partition) else { return };
         kept.build = None;
+        self.check.take_if(|(checked, _)| *checked == partition);
         if !self.queue.contains(&partition) {
             self.queue.push_back(partition);
         }
@@ -164,8 +185,8 @@ impl Trees {
             self.step(store, metrics, &mut met)?;
         }
         if self.next_scrub <= now {
-            self.next_scrub = now + self.scrub_interval;
             self.scrub(store, metrics, &mut met)?;
+            self.next_scrub = now + if self.check.is_some() { STEP_INTERVAL } else { self.scrub_interval };
         }
         Ok(met)
     }
@@ -177,8 +198,9 @@ impl Trees {
     }
 
     fn step<S: Store>(&mut self, store: &S, metrics: &Metrics, met: &mut Met) -> Result<(), StoreError> {
-        let mut budget = STEP_KEYS;
-        while budget > 0
+        let TurnBounds { step_records: mut keys, step_bytes: mut bytes, .. } = self.bounds;
+        while keys > 0
+            && bytes > 0
             && let Some(&partition) = self.queue.front()
         {
             let Some(kept) = self.kept.get_mut(&partition) else {
@@ -188,9 +210,10 @@ impl Trees {
             let map = LeafMap::new(self.partitions, partition.arc);
             let bits = kept.tree.as_ref().map_or(Bits::UNKNOWN, |tree| tree.bits().adjusted(tree.sum().count));
             let (build, read) = kept.build.get_or_insert_with(|| (Build::new(map, bits), Weight::default()));
-            let survey = Survey::new(Stored::new(store, partition.n));
-            let done = build.step(&survey, budget);
-            budget = budget.saturating_sub(survey.records.get().max(EMPTY_COST));
+            let survey = Survey::new(Stored::new(store, partition.n, bytes));
+            let done = build.step(&survey, keys);
+            keys = keys.saturating_sub(survey.records.get().max(EMPTY_COST));
+            bytes = bytes.saturating_sub(survey.stored.bytes());
             read.change(Weight::default(), survey.weight.get());
             survey.end(met)?;
             if done == Ok(true) {
@@ -219,17 +242,26 @@ impl Trees {
         if self.kept.is_empty() {
             return Ok(());
         }
-        let at = self.rng.random_range(0..self.kept.len());
-        let Some((&partition, Kept { tree: Some(tree), .. })) = self.kept.iter_mut().nth(at) else {
-            return Ok(());
+        let (partition, mut check) = match self.check.take() {
+            Some(check) => check,
+            None => {
+                let at = self.rng.random_range(0..self.kept.len());
+                let Some((&partition, Kept { tree: Some(tree), .. })) = self.kept.iter().nth(at) else {
+                    return Ok(());
+                };
+                (partition, Check::new(tree, self.rng.random_range(0..tree.bits().leaves())))
+            }
         };
-        let leaf = self.rng.random_range(0..tree.bits().leaves());
-        let survey = Survey::new(Stored::new(store, partition.n));
-        let verified = tree.verify(leaf, &survey);
+        let survey = Survey::new(Stored::new(store, partition.n, self.bounds.step_bytes));
+        let done = check.step(&survey);
         // One that is to be replaced may be wrong already.
         let is_whole = survey.end(met)? && !self.queue.contains(&partition);
-        match verified {
-            Ok(Some(drift)) if is_whole => {
+        let Some(Kept { tree: Some(tree), .. }) = self.kept.get_mut(&partition) else { return Ok(()) };
+        match done {
+            Ok(false) if is_whole => self.check = Some((partition, check)),
+            Ok(true) if is_whole => {
+                let leaf = check.leaf();
+                let Some(drift) = check.finish(tree) else { return Ok(()) };
                 tracing::error!(%partition, leaf, kept = drift.kept.0, found = drift.found.0, "a leaf of the tree \
                     is not what its records come to: a bug, or the store was changed behind its back. The tree is \
                     built anew");
@@ -286,10 +318,11 @@ impl<S: Store> Records for Survey<'_, S> {
             Ok(ControlFlow::Continue(()))
         })
     }
-}
 
-/// Keys per step: under a millisecond of the shard's time.
-const STEP_KEYS: usize = 500;
+    fn is_enough(&self) -> bool {
+        self.stored.is_enough()
+    }
+}
 
 /// What reading a partition without keys costs, in keys.
 const EMPTY_COST: usize = 20;

@@ -282,7 +282,7 @@ impl DataDirectory {
     /// [`OpenError::Io`]: the life is the same as before.
     pub fn life_above(&self, peer: &str, known: u64) -> Result<Option<u64>, OpenError> {
         let mut identity = self.identity();
-        if !identity.admitted_by.as_ref().is_some_and(|peers| !peers.contains(peer)) {
+        if identity.admitted_by.as_ref().is_none_or(|peers| peers.contains(peer)) {
             return Ok(None);
         }
         let Some(least) = known.checked_add(1) else { return Ok(None) };

@@ -416,6 +416,7 @@ pub fn get(key: &str) -> Request {
         r: None,
         sloppy: None,
         explain: false,
+        shown: Vec::new(),
     })
 }
 

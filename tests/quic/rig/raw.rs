@@ -112,7 +112,7 @@ pub(crate) fn config(ca: &str, issued: &Issued, alpn: &[u8], transport: Transpor
 
 pub(crate) fn get(key: &str) -> Request {
     let key = Key::new(key.to_owned()).expect("is short");
-    Request::Get(Get { bucket: BucketId::DEFAULT, key, r: None, sloppy: None, explain: false })
+    Request::Get(Get { bucket: BucketId::DEFAULT, key, r: None, sloppy: None, explain: false, shown: Vec::new() })
 }
 
 pub(crate) fn put(key: &str, value: impl Into<Bytes>, write_id: WriteId) -> Request {

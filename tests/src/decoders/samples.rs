@@ -99,7 +99,7 @@ fn partition() -> PartitionId {
 }
 
 fn cursor() -> client::Cursor {
-    client::Cursor { token: Token(u64::MAX / 3), key: key() }
+    client::Cursor { token: Token(u64::MAX / 3), key: Some(key()) }
 }
 
 /// What an operator tells anti-entropy.
@@ -116,7 +116,7 @@ pub fn aae_commands() -> Vec<AaeCommand> {
 /// What clients ask.
 pub fn client_requests() -> Vec<client::Request> {
     let (bucket, key) = (bucket(), key());
-    let get = client::Get { bucket, key: key.clone(), r: None, sloppy: None, explain: false };
+    let get = client::Get { bucket, key: key.clone(), r: None, sloppy: None, explain: false, shown: Vec::new() };
     let put = client::Put {
         bucket,
         key: key.clone(),
@@ -132,7 +132,8 @@ pub fn client_requests() -> Vec<client::Request> {
     let mut all = vec![
         client::Request::Topology,
         client::Request::Get(get.clone()),
-        client::Request::Get(client::Get { r: Some(3), sloppy: Some(false), explain: true, ..get }),
+        client::Request::Get(client::Get { r: Some(3), sloppy: Some(false), explain: true, ..get.clone() }),
+        client::Request::Get(client::Get { shown: vec![Dot::new(ActorId(0xa), 1), Dot::new(ActorId(0xb), 7)], ..get }),
         client::Request::Put(put.clone()),
         client::Request::Put(client::Put { context: Some(token()), w: Some(3), sloppy: Some(true), ..put }),
         client::Request::Delete(delete.clone()),
@@ -141,6 +142,9 @@ pub fn client_requests() -> Vec<client::Request> {
         client::Request::Scan(client::Scan { after: Some(cursor()), limit: u32::MAX, r: Some(2), ..scan }),
         client::Request::Status,
         client::Request::Hints,
+        client::Request::Damaged,
+        client::Request::Restore(client::Restore { bucket, key: self::key(), accept_loss: false }),
+        client::Request::Restore(client::Restore { bucket, key: self::key(), accept_loss: true }),
     ];
     all.extend(aae_commands().into_iter().map(client::Request::Aae));
     all
@@ -257,11 +261,23 @@ pub fn client_responses() -> Vec<Response> {
     let basis = client::Basis { needed: 2, primaries: 1 };
     let mut all = vec![
         Response::Topology(Box::new(Topology::clone(&topology()))),
-        Response::Read(client::Read { siblings: Vec::new(), context: None, basis, explanation: None }),
+        Response::Read(client::Read { siblings: Vec::new(), context: None, basis, page: None, explanation: None }),
+        Response::Read(client::Read {
+            siblings: vec![sibling.clone()],
+            context: None,
+            basis,
+            page: Some(client::ReadPage {
+                dots: vec![Dot::new(ActorId(0xa), 1)],
+                more: true,
+                gone: vec![Dot::new(ActorId(0xb), 2)],
+            }),
+            explanation: None,
+        }),
         Response::Read(client::Read {
             siblings: vec![sibling.clone(), sibling],
             context: Some(token()),
             basis,
+            page: None,
             explanation: Some(explanation),
         }),
         Response::Stored(client::Stored { context: Some(token()), acks: 2, primaries: 2, siblings: 1 }),
@@ -270,6 +286,11 @@ pub fn client_responses() -> Vec<Response> {
         Response::Status(Box::new(status)),
         Response::Hints(vec![hints.clone(), hints]),
         Response::Aae(Box::new(aae)),
+        Response::Damaged(client::DamagedKeys {
+            keys: vec![client::DamagedKey { bucket: bucket(), key: key() }],
+            count: 2,
+        }),
+        Response::Restored(client::Restored { was_damaged: true, answered: 1 }),
     ];
     all.extend(failures().into_iter().map(Response::Failed));
     all
@@ -277,7 +298,7 @@ pub fn client_responses() -> Vec<Response> {
 
 /// Why a state is sent.
 pub fn purposes() -> Vec<Purpose> {
-    vec![Purpose::Write, Purpose::ReadRepair, Purpose::Handoff, Purpose::AntiEntropy, Purpose::Mend]
+    vec![Purpose::Write, Purpose::ReadRepair, Purpose::Handoff, Purpose::AntiEntropy, Purpose::Mend, Purpose::Restore]
 }
 
 /// How much a read wants.
@@ -369,12 +390,14 @@ pub fn replica_states() -> Vec<State> {
 
 /// What nodes answer each other.
 pub fn peer_replies() -> Vec<Reply> {
-    let entries = states().iter().map(|state| (cursor(), state.header())).collect();
+    let entries: Vec<_> = states().iter().map(|state| (cursor(), state.header())).collect();
     let mut all = vec![
         Reply::Stamped(Stamped { dot: Dot::new(ActorId(0xa), 1), siblings: states().swap_remove(1) }),
         Reply::Covered(Covered { siblings: states().swap_remove(1), values: 2 }),
         Reply::Acked,
-        Reply::Page(Page { entries, complete: true }),
+        Reply::Coming { bytes: 5 << 20 },
+        Reply::Page(Page { entries: entries.clone(), next: None }),
+        Reply::Page(Page { entries, next: Some(client::Cursor { token: Token(9), key: None }) }),
         Reply::Lost,
         Reply::Pong,
     ];

@@ -8,16 +8,17 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use driftless_node::liveness::clocks::{ClockSettings, Clocks};
 use driftless_node::liveness::detector::{Detector, DetectorConfig, DetectorSettings, Output};
 use driftless_node::net::certificates::{CertificateAuthority, Validity};
 use driftless_node::peer::{Incarnation, Merge, Purpose};
 use driftless_node::probe;
 use driftless_node::replica::record::{self, HintKey, RecordKey};
 use driftless_node::store::directory::{DataDirectory, Identity};
-use driftless_node::time::Instant;
+use driftless_node::time::{Instant, Now};
 use driftless_proto::causality::ContextKey;
 use driftless_proto::client::{Get, Put, Request, RequestFrame, Response, ResponseFrame, Scan};
-use driftless_proto::{BucketId, Context, ContextKeys, Key, WriteId, frame};
+use driftless_proto::{BucketId, Context, ContextKeys, Hlc, Key, WriteId, frame};
 use driftless_ring::{ArcIndex, NodeId};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -154,12 +155,15 @@ fn datagrams() -> Vec<u8> {
         metrics: Arc::default(),
     };
     let mut detector = Detector::new(config, now);
+    let clocks = Clocks::new(node, datagram_sender().1, ClockSettings { off_max: Duration::from_secs(60) });
     let (mut stream, mut last) = (Vec::new(), now);
     for _ in 0..30 {
         while let Some(output) = detector.poll_output() {
             if let Output::Send { to, bytes } = output
                 && to == first
             {
+                let wall = Hlc::from_millis(1_700_000_000_000 + now.0 / 1000);
+                let bytes = clocks.seal(Now { instant: now, wall }, to, &bytes);
                 let passed = now.since(last).as_millis() / 10;
                 stream.extend([passed.min(255) as u8, bytes.len() as u8]);
                 stream.extend(bytes);
@@ -279,7 +283,7 @@ pub fn scenes() -> Vec<Rehearsal> {
     };
     let get = |bucket, at, strict: bool| {
         let sloppy = Some(!strict);
-        Request::Get(Get { bucket, key: key(at), r: None, sloppy, explain: strict })
+        Request::Get(Get { bucket, key: key(at), r: None, sloppy, explain: strict, shown: Vec::new() })
     };
     let (usual, strict) = (BucketId(0), BucketId(2));
     let mut scenes = Vec::new();

@@ -5,16 +5,17 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use driftless_node::liveness::clocks::{ClockSettings, Clocks, Stance};
 use driftless_node::liveness::detector::{Detector, DetectorConfig, DetectorSettings, Output};
 use driftless_node::peer::{
     Body, Covered, Exchange, Exchanged, Hello, Incarnation, Message, Page, Reply, Request, Stamped, State, WireMessage,
 };
 use driftless_node::probe;
-use driftless_node::time::Instant;
+use driftless_node::time::{Instant, Now};
 use driftless_proto::causality::ContextKey;
 use driftless_proto::client::{RequestFrame, Response, ResponseFrame};
-use driftless_proto::frame::{FRAME_SHARED_MAX, FrameReader};
-use driftless_proto::{Context, ContextKeys, ContextToken, Siblings};
+use driftless_proto::frame::{self, FRAME_PEER_MAX, FRAME_SHARED_MAX, FrameReader, LENGTH_BYTES};
+use driftless_proto::{Context, ContextKeys, ContextToken, Hlc, Siblings};
 use driftless_ring::NodeId;
 
 use super::laws;
@@ -77,6 +78,8 @@ pub fn peer_messages(bytes: &[u8]) {
     let message = Message::from_wire(wire.clone(), now);
     let again = laws::encoded(&message.clone().to_wire(now));
     assert_eq!(again, laws::encoded(&wire), "deadlines are whole milliseconds: {message:?}");
+    let pieces = frame::encode_in_pieces(&wire, &message.large_values(), FRAME_PEER_MAX).expect("fits: it has arrived");
+    assert_eq!(pieces.concat()[LENGTH_BYTES..], again, "a frame in pieces is the same frame");
     match &message.body {
         Body::Request { request, .. } => of_request(request),
         Body::Reply(reply) => of_reply(reply),
@@ -117,7 +120,7 @@ fn of_reply(reply: &Reply) {
             assert_eq!(unequal.encoded_len(), laws::encoded(unequal).len());
         }
         Reply::Refused(refusal) => drop(refusal.to_string()),
-        Reply::Acked | Reply::Forwarded(_) | Reply::Lost | Reply::Pong => {}
+        Reply::Acked | Reply::Coming { .. } | Reply::Forwarded(_) | Reply::Lost | Reply::Pong => {}
     }
 }
 
@@ -138,7 +141,7 @@ pub fn hello(bytes: &[u8]) {
     }
 }
 
-/// Datagrams of a peer to the detector, each after two bytes: how much time passes before it (in steps of 10 ms), and its
+/// Datagrams of a peer to the clocks, and what is in them to the detector, each after two bytes: how much time passes before it (in steps of 10 ms), and its
 /// length.
 pub fn datagrams(bytes: &[u8]) {
     let members: Vec<NodeId> = (1..=3).map(NodeId).collect();
@@ -152,6 +155,7 @@ pub fn datagrams(bytes: &[u8]) {
     };
     let mut now = Instant(7_000_000);
     let mut detector = Detector::new(config, now);
+    let mut clocks = Clocks::new(members[0], members.clone(), ClockSettings { off_max: Duration::from_secs(60) });
     let mut rest = bytes;
     for _ in 0..DATAGRAMS_MAX {
         let [passes, length, after @ ..] = rest else { break };
@@ -162,7 +166,12 @@ pub fn datagrams(bytes: &[u8]) {
         if detector.poll_timeout() <= now {
             detector.handle_timeout(now);
         }
-        detector.handle_datagram(now, members[1], datagram);
+        let both = Now { instant: now, wall: Hlc::from_millis(1_700_000_000_000 + now.0 / 1000) };
+        if let Some(said) = clocks.open(both, members[1], datagram) {
+            detector.handle_datagram(now, members[1], said);
+        }
+        let standing = clocks.standing();
+        assert!(standing.heard <= 1 && standing.stance != Stance::Off, "one voice is no majority");
         while let Some(output) = detector.poll_output() {
             outputs += 1;
             match output {

@@ -83,10 +83,12 @@ impl Names {
                         (None, Purpose::ReadRepair) => format!("merge {state}; read repair"),
                         (None, Purpose::Handoff) => format!("merge {state}; handed off"),
                         (None, Purpose::AntiEntropy) => format!("merge {state}; anti-entropy"),
-                        (None, Purpose::Write | Purpose::Mend) if self.reads.contains(&message.id) => {
+                        (None, Purpose::Write | Purpose::Mend | Purpose::Restore)
+                            if self.reads.contains(&message.id) =>
+                        {
                             format!("merge {state}; write-back")
                         }
-                        (None, Purpose::Write | Purpose::Mend) => format!("merge {state}"),
+                        (None, Purpose::Write | Purpose::Mend | Purpose::Restore) => format!("merge {state}"),
                     }
                 }
                 Request::Read(read) if read.want == Want::Header => "read a digest".to_owned(),
@@ -105,6 +107,7 @@ impl Names {
                 Reply::State(State::Header(header)) => format!("digest: {}", self.state(header)),
                 Reply::Forwarded(response) => response_text(response),
                 Reply::Refused(refusal) => format!("refused: {refusal}"),
+                Reply::Coming { bytes } => format!("{bytes} bytes follow"),
                 Reply::Lost => "cannot say".to_owned(),
                 Reply::Exchanged(Exchanged::Step(_)) => return Said::Comparing,
                 Reply::Exchanged(Exchanged::Unequal(_))

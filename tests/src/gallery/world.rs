@@ -105,7 +105,7 @@ struct Packet {
 }
 
 enum Cargo {
-    Peer(WireMessage),
+    Peer(Box<WireMessage>),
     Answer(u64, Box<Response>),
 }
 
@@ -278,7 +278,7 @@ impl World {
     pub fn pass(&mut self, time: Duration) {
         self.at += time.as_micros() as Micros;
         for _ in 0..STEPS_MAX {
-            let is_due = |node: &usize| self.nodes[*node].wakes_at().is_some_and(|at| at <= self.at);
+            let is_due = |node: &usize| self.nodes[*node].wakes_at(0).is_some_and(|at| at <= self.at);
             let Some(due) = (0..self.nodes.len()).find(is_due) else { return };
             self.turn(due);
             self.deliver();
@@ -419,7 +419,9 @@ impl World {
                 Request::Put(Put { bucket, key, value, context, w, sloppy, write_id })
             }
             Verb::Delete => Request::Delete(Delete { bucket, key, context, r: None, w, sloppy, write_id }),
-            Verb::Get | Verb::Retry(_) => Request::Get(Get { bucket, key, r: None, sloppy, explain: false }),
+            Verb::Get | Verb::Retry(_) => {
+                Request::Get(Get { bucket, key, r: None, sloppy, explain: false, shown: Vec::new() })
+            }
         };
         (request, text)
     }

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 
 use driftless_proto::client::Response;
-use driftless_proto::{Context, ContextToken, Outcome};
+use driftless_proto::{Context, ContextToken, Dot, Failure, Outcome, Refusal};
 use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::generator::{Intention, Memory};
-use super::history::{Ending, History, Kind, OpId, Seen, Slot, id_of};
+use super::history::{Ending, History, Kind, OpId, Seen, Slot};
 use super::schedule::Micros;
 
 /// A client and what it is doing.
@@ -40,6 +40,8 @@ pub struct Current {
     pub retries: u32,
     /// Whether an earlier attempt may have happened.
     pub doubt: bool,
+    /// What answers to a read that were not the last one have shown.
+    pub shown: Vec<(Dot, Option<OpId>)>,
 }
 
 /// What follows from an answer, or from none.
@@ -47,6 +49,8 @@ pub struct Current {
 pub enum Next {
     /// The operation is over.
     Done(Ending),
+    /// The answer was one of several.
+    Further,
     /// Try again, at the same node or another.
     Retry {
         /// Whether at the same.
@@ -77,27 +81,46 @@ impl Client {
         let ending = match (history.get(op).kind, response) {
             (Kind::Get, Response::Read(read)) => {
                 let inside = read.context.as_ref().map(&open).unwrap_or_default();
-                let mut values = Vec::new();
+                let mut found = Vec::new();
                 for sibling in &read.siblings {
-                    match id_of(&sibling.value).filter(|id| {
-                        *id < history.len() && {
-                            let put = history.get(*id);
-                            put.kind == Kind::Put && put.slot == slot && put.invoked <= at
-                        }
-                    }) {
-                        Some(id) => values.push(id),
-                        None => odd.push(format!("get {op} was shown {:?}, which nobody wrote", sibling.value)),
+                    let is_put = |id: &OpId| {
+                        let put = history.get(*id);
+                        put.kind == Kind::Put && put.invoked <= at
+                    };
+                    let id = history.written(&slot, &sibling.value).filter(is_put);
+                    if id.is_none() {
+                        odd.push(format!("get {op} was shown {:?}, which nobody wrote", sibling.value));
                     }
+                    found.push(id);
                 }
+                if let Some(page) = &read.page {
+                    if page.more && read.context.is_some() {
+                        odd.push(format!("get {op} was given a context before it had been shown everything"));
+                    }
+                    current.shown.extend(page.dots.iter().copied().zip(found));
+                    if page.more {
+                        history.oddities.extend(odd.into_iter().map(|text| (Some(slot.clone()), text)));
+                        return Next::Further;
+                    }
+                    current.shown.retain(|(dot, _)| !page.gone.contains(dot));
+                    found = std::mem::take(&mut current.shown).into_iter().map(|(_, id)| id).collect();
+                }
+                let values: Vec<OpId> = found.into_iter().flatten().collect();
                 if read.context.is_none() && !values.is_empty() {
                     odd.push(format!("get {op} was shown {values:?} without a context"));
                 }
+                let counted = read
+                    .explanation
+                    .as_ref()
+                    .map(|explanation| explanation.replicas.iter().filter(|replica| replica.counted).count());
+                if counted.is_some() != current.intention.explain
+                    || counted.is_some_and(|by| by < history.get(op).r.into())
+                {
+                    odd.push(format!("get {op} wants r = {}, and explains {counted:?} answers", history.get(op).r));
+                }
                 if let Some(token) = &read.context {
-                    self.memory.learn(
-                        slot.clone(),
-                        token.clone(),
-                        Seen { values: values.clone(), inside: inside.clone() },
-                    );
+                    let seen = Seen { values: values.clone(), inside: inside.clone() };
+                    self.memory.learn(slot.clone(), token.clone(), seen);
                 }
                 let operation = history.get_mut(op);
                 operation.values = values;
@@ -127,10 +150,19 @@ impl Client {
                 // A delete that finds nothing on a later attempt may be looking at the work of an earlier one.
                 if !deleted.existed && current.doubt { Ending::Unknown } else { Ending::Ok }
             }
-            (_, Response::Failed(failure)) => match failure.outcome() {
-                Outcome::Refused => Ending::Refused,
-                Outcome::Unknown => Ending::Unknown,
-            },
+            (kind, Response::Failed(failure)) => {
+                let id = history.get(op).write_id;
+                let is_known = || history.named(id).any(|(other, write)| other != op && write.slot == slot);
+                if matches!(failure, Failure::Refused(Refusal::WriteIdReused)) && !is_known() {
+                    odd.push(format!(
+                        "{kind:?} {op} was refused as if its id had been used for another write of its key"
+                    ));
+                }
+                match failure.outcome() {
+                    Outcome::Refused => Ending::Refused,
+                    Outcome::Unknown => Ending::Unknown,
+                }
+            }
             (kind, other) => {
                 odd.push(format!("{kind:?} {op} was answered with {other:?}"));
                 Ending::Unknown

@@ -1,28 +1,35 @@
-//! Nodes: an engine each, over a disk and a clock of its own, driven as the real shell drives it.
+//! Nodes: one to three shards, an engine each, over one disk and one clock, driven as the real shell drives them.
 //!
-//! Each has a detector as well, as a node has one for its shards.
+//! Each node has a detector as well, for all its shards; the first one runs it. What arrives is given to the shard that it
+//! is for, as `net` would: to the one that owns the key, or, a reply, to the one that asked.
 //!
-//! A turn feeds what has arrived, commits once, and drains the outputs; nothing else ever calls an engine.
+//! A turn feeds a shard what has arrived, commits once, and drains the outputs; nothing else ever calls an engine.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use driftless_antientropy::{Held, Tree};
+use driftless_antientropy::Tree;
+use driftless_node::bounds::TurnBounds;
 use driftless_node::config::{AaeLimits, Limits};
 use driftless_node::engine::{ClientTag, Engine, EngineConfig, Output};
 use driftless_node::liveness::Liveness;
-use driftless_node::liveness::clocks::{self, ClockSettings, Clocks, Stance};
+use driftless_node::liveness::clocks::{self, ClockBounds, ClockSettings, Clocks, Stance};
 use driftless_node::liveness::detector::{self, Detector, DetectorConfig, DetectorSettings};
 use driftless_node::metrics::Metrics;
-use driftless_node::peer::{Incarnation, Message};
+use driftless_node::peer::{Body, Incarnation, Message, RequestId};
 use driftless_node::planted::{Bug, Planted};
+use driftless_node::replica::record::RecordKey;
 use driftless_node::replica::store::BatchSeq;
+use driftless_node::route;
 use driftless_node::time::Instant;
 use driftless_proto::causality::ContextKey;
 use driftless_proto::client::Request;
-use driftless_proto::{BucketDefinition, BucketId, BucketName, Conflict, ContextKeys, Durability, Quorum, Topology};
+use driftless_proto::{
+    BucketDefinition, BucketId, BucketName, Conflict, ContextKeys, Dot, Durability, Header, Quorum, Topology,
+};
 use driftless_ring::{Member, NodeId, PartitionId, Partitions, Ring, RingSpec};
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -31,6 +38,7 @@ use super::clock::Clock;
 use super::history::Slot;
 use super::profile::{BUCKETS, Healing, Profile};
 use super::schedule::Micros;
+use super::shard::Shard;
 use super::store::SimStore;
 
 /// One node, running or not.
@@ -51,24 +59,23 @@ pub struct Node {
     pub removed: BTreeSet<Slot>,
     /// What the next process will find in the place of its disk.
     pub found: Found,
+    /// Requests that came to one of its shards and were for another.
+    pub handed_over: u64,
     /// The sync under way.
     pub syncing: bool,
-    /// Whether another was asked for meanwhile.
-    pub sync_wanted: bool,
     /// Whether the sync under way, or else the next one, will fail.
     pub sync_fails: bool,
     /// What had been applied when the last sync was done, if that is more than it covered.
     pub noted_late: Option<BatchSeq>,
-    /// Whether a turn is planned.
-    pub turn_planned: bool,
-    /// When its timer is planned for.
-    pub timer_planned: Option<Micros>,
-    engine: Option<Engine<SimStore>>,
+    /// Its shards; none while it is down.
+    pub shards: Vec<Shard>,
     detector: Option<Detector>,
+    topology: Option<Arc<Topology>>,
+    /// Which shard of a peer waits for the reply to a request of its, if that is not the first.
+    returns: BTreeMap<(NodeId, RequestId), u16>,
     clocks: Option<Clocks>,
     /// What the engine is told of a peer, whatever the detector thinks.
     misjudged: BTreeMap<NodeId, Liveness>,
-    inbox: Vec<Input>,
 }
 
 /// Whose disk a process finds when it starts.
@@ -96,7 +103,7 @@ impl Found {
 }
 
 /// What can arrive at a node between two turns.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Input {
     /// A client asks.
     Client {
@@ -111,6 +118,8 @@ pub enum Input {
     Peer {
         /// Which.
         from: NodeId,
+        /// The shard of the peer that asks; for a reply, the shard of this node that waits for it.
+        shard: u16,
         /// What it says.
         message: Message,
     },
@@ -127,8 +136,12 @@ pub enum Input {
     },
     /// Something makes this node think so of a peer; or nothing any more.
     Misjudged(NodeId, Option<Liveness>),
-    /// A sync is done.
-    Synced(BatchSeq),
+    /// The detector, or what misleads it, thinks so of a peer.
+    Liveness(NodeId, Liveness),
+    /// What the wall clock may show.
+    Clock(Option<ClockBounds>),
+    /// A sync is done that covers this batch of a shard.
+    Synced(u16, BatchSeq),
 }
 
 /// What came of a turn.
@@ -142,6 +155,12 @@ pub struct Turn {
     pub opinions: Vec<(NodeId, Liveness)>,
     /// Whether it has found its own clock to be off.
     pub found_clock_off: bool,
+    /// Inputs that it has not been given.
+    pub left: usize,
+    /// Bytes that it has read from its store, and those of the largest record among them.
+    pub read: (usize, usize),
+    /// What it has stamped, each with the state that it left; retries as well.
+    pub stamps: Vec<(RecordKey, Dot, Header)>,
 }
 
 impl Node {
@@ -156,17 +175,16 @@ impl Node {
             metrics: Arc::new(Metrics::default()),
             removed: BTreeSet::new(),
             found: Found::Own,
+            handed_over: 0,
             syncing: false,
-            sync_wanted: false,
             sync_fails: false,
             noted_late: None,
-            turn_planned: false,
-            timer_planned: None,
-            engine: None,
+            shards: Vec::new(),
             detector: None,
+            topology: None,
+            returns: BTreeMap::new(),
             clocks: None,
             misjudged: BTreeMap::new(),
-            inbox: Vec::new(),
         }
     }
 
@@ -180,24 +198,28 @@ impl Node {
         planted: &Planted,
         rng: &mut StdRng,
     ) {
-        assert!(self.engine.is_none(), "a node starts only when it is down");
+        assert!(!self.runs(), "a node starts only when it is down");
         self.store.open();
         self.clock.origin = rng.random_range(0..1 << 40);
         let members: Vec<NodeId> = topology.ring().members().iter().map(|member| member.id).collect();
         let settings = ClockSettings { off_max: limits.clock_off_max };
         self.clocks = Some(Clocks::new(self.id, members.iter().copied(), settings));
-        let config = EngineConfig {
-            node: self.id,
-            shard: 0,
-            topology: Arc::clone(topology),
-            context_keys: keys.clone(),
-            limits,
-            metrics: Arc::clone(&self.metrics),
-            seed: rng.random(),
-            planted: self.found.planted(planted),
-        };
         let now = self.clock.now(at);
-        self.engine = Some(Engine::new(config, self.store.clone(), now));
+        let shards = topology.ring().member(self.id).map_or(1, |member| member.shards);
+        for shard in 0..shards {
+            let config = EngineConfig {
+                node: self.id,
+                shard,
+                topology: Arc::clone(topology),
+                context_keys: keys.clone(),
+                limits: limits.clone(),
+                metrics: Arc::clone(&self.metrics),
+                seed: rng.random(),
+                planted: self.found.planted(planted),
+            };
+            self.shards.push(Shard::new(Engine::new(config, self.store.clone(), now)));
+        }
+        self.topology = Some(Arc::clone(topology));
         let config = DetectorConfig {
             node: self.id,
             incarnation: Incarnation { starts: self.life + 1, nonce: 0 },
@@ -211,123 +233,143 @@ impl Node {
 
     /// The process is gone; what becomes of the disk is the caller's business.
     pub fn stop(&mut self) {
-        self.engine = None;
+        self.shards.clear();
         self.detector = None;
+        self.returns.clear();
         self.clocks = None;
         self.misjudged.clear();
-        self.inbox.clear();
         self.removed.clear();
         self.life += 1;
         self.paused = false;
         self.syncing = false;
-        self.sync_wanted = false;
         self.sync_fails = false;
         self.noted_late = None;
-        self.turn_planned = false;
-        self.timer_planned = None;
     }
 
     /// Whether the process runs, even if it stands still.
     pub fn runs(&self) -> bool {
-        self.engine.is_some()
+        !self.shards.is_empty()
     }
 
-    /// Puts something into the inbox; a process that is down never learns of it.
-    pub fn receive(&mut self, input: Input) {
-        if self.runs() {
-            self.inbox.push(input);
-        }
-    }
-
-    /// What waits for its next turn.
-    pub fn inbox(&self) -> &[Input] {
-        &self.inbox
-    }
-
-    /// One turn of the shell.
-    pub fn turn(&mut self, at: Micros) -> Turn {
-        let mut turn = Turn::default();
-        let (Some(engine), Some(detector), Some(clocks)) = (&mut self.engine, &mut self.detector, &mut self.clocks)
-        else {
-            return turn;
-        };
-        let now = self.clock.now(at);
-        for input in self.inbox.drain(..) {
-            match input {
-                Input::Client { from, deadline, request } => engine.handle_client(now, from, deadline, request),
-                Input::Peer { from, message } => {
-                    detector.handle_heard(now.instant, from);
-                    engine.handle_peer(now, from, message);
-                }
-                Input::Datagram { from, bytes } => {
-                    let bytes = clocks.open(now, from, &bytes).expect("nodes send what they can read");
-                    detector.handle_datagram(now.instant, from, bytes);
-                }
-                Input::Up(peer) => {
-                    engine.handle_peer_up(now, peer);
-                    detector.handle_connected(now.instant, peer);
-                }
-                Input::Misjudged(peer, Some(liveness)) => {
-                    self.misjudged.insert(peer, liveness);
-                    engine.handle_liveness(now, peer, liveness);
-                }
-                Input::Misjudged(peer, None) => {
-                    if self.misjudged.remove(&peer).is_some() {
-                        engine.handle_liveness(now, peer, detector.liveness(peer).expect("is a member"));
-                    }
-                }
-                Input::Lost(peer) => engine.handle_peer_lost(now, peer),
-                Input::Synced(up_to) => engine.handle_synced(now, up_to),
+    /// Leaves something for the shards that it is for, and answers which; a process that is down never learns of it.
+    pub fn receive(&mut self, input: Input) -> Range<usize> {
+        let (Some(topology), Some(detector)) = (&self.topology, &self.detector) else { return 0..0 };
+        let all = 0..self.shards.len();
+        let landing = |number: u64| (number % all.len() as u64) as u16;
+        let only = |shard: u16| usize::from(shard)..usize::from(shard) + 1;
+        let has_several = all.len() > 1;
+        let (shards, input) = match input {
+            Input::Client { from, deadline, request } if has_several => {
+                let landed = landing(from.connection);
+                let owner = route::of_client(topology, self.id, &request).unwrap_or(landed);
+                self.handed_over += u64::from(owner != landed);
+                (only(owner), Input::Client { from, deadline, request })
             }
+            Input::Peer { from, shard, message } => {
+                let owner = match &message.body {
+                    Body::Request { request, .. } => {
+                        if shard > 0 {
+                            self.returns.insert((from, message.id), shard);
+                        }
+                        let landed = landing(shard.into());
+                        let owner = if has_several { route::of_peer(topology, self.id, request) } else { None };
+                        let owner = owner.unwrap_or(landed);
+                        self.handed_over += u64::from(owner != landed);
+                        owner
+                    }
+                    Body::Reply(_) => landing(shard.into()),
+                };
+                (only(owner), Input::Peer { from, shard, message })
+            }
+            Input::Synced(shard, up_to) => (only(shard), Input::Synced(shard, up_to)),
+            Input::Client { .. } | Input::Datagram { .. } => (only(0), input),
+            Input::Misjudged(peer, Some(liveness)) => {
+                self.misjudged.insert(peer, liveness);
+                (all, Input::Liveness(peer, liveness))
+            }
+            Input::Misjudged(peer, None) => match self.misjudged.remove(&peer) {
+                Some(_) => (all, Input::Liveness(peer, detector.liveness(peer).expect("is a member"))),
+                None => return 0..0,
+            },
+            Input::Up(_) | Input::Lost(_) | Input::Liveness(..) | Input::Clock(_) => (all, input),
+        };
+        match &mut self.shards[shards.clone()] {
+            [only] => only.receive(input),
+            several => several.iter_mut().for_each(|shard| shard.receive(input.clone())),
         }
-        if detector.poll_timeout() <= now.instant {
+        shards
+    }
+
+    /// Which shard of a peer this is for: the one that asked, if it is a reply, or else whichever the key belongs to.
+    pub fn shard_of_asker(&mut self, to: NodeId, message: &Message) -> Option<u16> {
+        // Of an answer that is given twice only the first is known to be for somebody.
+        matches!(message.body, Body::Reply(_)).then(|| self.returns.remove(&(to, message.id)).unwrap_or(0))
+    }
+
+    /// One turn of the shell of a shard.
+    pub fn turn(&mut self, at: Micros, shard: usize) -> Turn {
+        let mut turn = Turn::default();
+        let (Some(detector), Some(clocks)) = (&mut self.detector, &mut self.clocks) else { return turn };
+        let now = self.clock.now(at);
+        self.store.take_reads();
+        self.shards[shard].take_in(now, detector, clocks);
+        if shard == DETECTION && detector.poll_timeout() <= now.instant {
             detector.handle_timeout(now.instant);
         }
-        while let Some(output) = detector.poll_output() {
+        while shard == DETECTION
+            && let Some(output) = detector.poll_output()
+        {
             match output {
                 detector::Output::Send { to, bytes } => turn.datagrams.push((to, clocks.seal(now, to, &bytes))),
                 detector::Output::Changed { peer, liveness } => {
                     turn.opinions.push((peer, liveness));
                     if !self.misjudged.contains_key(&peer) {
-                        engine.handle_liveness(now, peer, liveness);
+                        for (number, other) in self.shards.iter_mut().enumerate() {
+                            match number == shard {
+                                true => other.engine().handle_liveness(now, peer, liveness),
+                                false => other.receive(Input::Liveness(peer, liveness)),
+                            }
+                        }
                     }
                 }
             }
         }
-        clocks.look(now);
+        if shard == DETECTION {
+            clocks.look(now);
+        }
         while let Some(output) = clocks.poll_output() {
             match output {
-                clocks::Output::Bounds(bounds) => engine.handle_clock(bounds),
+                clocks::Output::Bounds(bounds) => {
+                    for (number, other) in self.shards.iter_mut().enumerate() {
+                        match number == shard {
+                            true => other.engine().handle_clock(bounds),
+                            false => other.receive(Input::Clock(bounds)),
+                        }
+                    }
+                }
                 clocks::Output::Changed(standing) => turn.found_clock_off |= standing.stance == Stance::Off,
             }
         }
-        if engine.poll_timeout().is_some_and(|due| due <= now.instant) {
-            engine.handle_timeout(now);
-        }
-        engine.commit(now);
-        turn.outputs = std::iter::from_fn(|| engine.poll_output()).collect();
+        (turn.outputs, turn.left) = self.shards[shard].end_turn(now);
+        turn.read = self.store.take_reads();
+        turn.stamps = self.shards[shard].engine().take_stamps();
         turn
     }
 
     /// The records that it has set apart.
     pub fn damaged(&self) -> Vec<Bytes> {
-        self.engine.iter().flat_map(Engine::damaged).map(Bytes::copy_from_slice).collect()
+        self.shards.iter().flat_map(Shard::damaged).map(Bytes::copy_from_slice).collect()
     }
 
-    /// The trees of the engine; `None` for one that is still being built.
+    /// The trees of all engines; `None` for one that is still being built.
     pub fn trees(&self) -> Vec<(PartitionId, Option<Tree>)> {
-        let tree = |held: Held<'_>| match held {
-            Held::Tree(tree) => Some(tree.clone()),
-            Held::Rebuilding | Held::Nothing => None,
-        };
-        let trees = self.engine.iter().flat_map(Engine::trees);
-        trees.map(|(partition, held)| (partition, tree(held))).collect()
+        self.shards.iter().flat_map(Shard::trees).collect()
     }
 
-    /// When engine or detector wants to be woken, in the world's time.
-    pub fn wakes_at(&self) -> Option<Micros> {
-        let detector = self.detector.as_ref()?.poll_timeout();
-        let due = self.engine.as_ref()?.poll_timeout().map_or(detector, |due| due.min(detector));
+    /// When a shard wants to be woken, in the world's time.
+    pub fn wakes_at(&self, shard: usize) -> Option<Micros> {
+        let detector = self.detector.as_ref().filter(|_| shard == DETECTION).map(Detector::poll_timeout);
+        let due = [self.shards.get(shard)?.poll_timeout(), detector].into_iter().flatten().min()?;
         Some(self.clock.world_time(due))
     }
 
@@ -338,11 +380,16 @@ impl Node {
 }
 
 /// The shape of a simulated cluster: few partitions, so that keys share actors, and a bucket of every kind.
-pub fn topology(nodes: usize) -> Topology {
+pub fn topology(shards: &[u16]) -> Topology {
+    let nodes = shards.len();
+    let member = |(node, shards): (usize, &u16)| Member {
+        shards: *shards,
+        ..Member::new(name_of(node), format!("{}.sim:1", name_of(node)))
+    };
     let ring = Ring::first(RingSpec {
         partitions: Partitions::new(4).expect("a power of two"),
         hash_seed: 7,
-        members: (0..nodes).map(|node| Member::new(name_of(node), format!("{}.sim:1", name_of(node)))).collect(),
+        members: shards.iter().enumerate().map(member).collect(),
         classes: BTreeSet::from([1, 3]),
     });
     let buckets: [BucketDefinition; BUCKETS] = [
@@ -356,6 +403,14 @@ pub fn topology(nodes: usize) -> Topology {
     Topology::new("sim", ring.expect("three or more members"), buckets.into()).expect("classes 1 and 3 exist")
 }
 
+/// What one turn of an engine may cost: in some worlds so little that one input may be enough.
+pub fn turn_bounds(profile: &Profile) -> TurnBounds {
+    match profile.turn_bytes {
+        None => TurnBounds::default(),
+        Some(bytes) => TurnBounds { inputs: 4, bytes, step_records: 2, step_bytes: bytes / 4 },
+    }
+}
+
 /// Bounds and times of the engines of a world.
 pub fn limits(profile: &Profile) -> Limits {
     Limits {
@@ -366,6 +421,7 @@ pub fn limits(profile: &Profile) -> Limits {
         deadline_max: Duration::from_secs(10),
         buffered_sync_interval: Duration::from_millis(100),
         handoff_delay: Duration::from_micros(profile.handoff_delay),
+        turn: turn_bounds(profile),
         aae: AaeLimits {
             interval: match profile.healing {
                 Healing::Reads => Duration::from_secs(1_000_000),
@@ -375,13 +431,19 @@ pub fn limits(profile: &Profile) -> Limits {
             patience: Duration::from_millis(400),
             repair: Duration::from_millis(1_500),
             scrub_interval: Duration::from_millis(20),
+            keys_max: profile.repaired_at_once,
+            entries_max: profile.listed_at_once,
             ..AaeLimits::default()
         },
         // Without room for hints nobody stands in, so that what they would bring is not needed.
         hint_bytes_max: match profile.healing {
             Healing::AntiEntropy => 0,
-            Healing::Both | Healing::Reads => Limits::default().hint_bytes_max,
+            Healing::Both | Healing::Reads => profile.hint_bytes_max,
         },
+        read_page_bytes: profile.read_page_bytes,
+        window_bytes: profile.window_bytes,
+        hint_target_bytes_max: profile.hint_target_bytes_max,
+        replica_waiting_max: profile.replica_waiting_max,
         ..Limits::default()
     }
 }
@@ -415,3 +477,6 @@ fn bucket(id: u32, name: &str, n: u8, r: u8, w: u8) -> BucketDefinition {
         ..BucketDefinition::built_in(usize::from(n))
     }
 }
+
+/// The shard that runs a node's detector.
+const DETECTION: usize = 0;

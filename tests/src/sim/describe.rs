@@ -1,12 +1,13 @@
 //! Messages in words, for the trace of a failing seed.
 
+use bytes::Bytes;
 use driftless_node::peer::{Body, Exchange, Message, Reply, Request, State};
 use driftless_proto::causality::Payload;
 use driftless_proto::client::{self, Response};
-use driftless_proto::{Dot, Header, Siblings, Topology, VersionVector, WriteId};
+use driftless_proto::{BucketId, Dot, Header, Key, Siblings, Topology, VersionVector, WriteId};
 use driftless_ring::NodeId;
 
-use super::history::{History, Slot, slot_text};
+use super::history::{History, OpId, Slot, id_of, slot_text};
 use super::{check, cluster};
 
 /// Which key a message is about, if it says.
@@ -39,7 +40,10 @@ pub fn message(message: &Message, history: &History) -> String {
     let id = message.id.0 & 0xffff;
     match &message.body {
         Body::Request { request, .. } => match request {
-            Request::Write(write) => format!("#{id:04x} Write {}", op(write.write_id, history)),
+            Request::Write(write) => format!(
+                "#{id:04x} Write {}",
+                op(asked_by(write.bucket, &write.key, write.value.as_ref(), write.write_id, history))
+            ),
             Request::Merge(merge) => {
                 let hint = merge.hint_for.map_or(String::new(), |target| format!(", as a hint for {}", node(target)));
                 format!("#{id:04x} Merge ({:?}) {}{hint}", merge.purpose, siblings(&merge.siblings, history))
@@ -73,19 +77,20 @@ pub fn request_text(request: &client::Request, history: &History) -> String {
     match request {
         client::Request::Get(get) => {
             let slot = slot_text(&(get.bucket, get.key.clone()));
-            format!("get {slot}{}", options(get.r, None, get.sloppy))
+            let further = if get.shown.is_empty() { String::new() } else { format!(", shown {}", get.shown.len()) };
+            format!("get {slot}{}{further}", options(get.r, None, get.sloppy))
         }
         client::Request::Put(put) => format!(
             "put {} as {}, {}{}",
             slot_text(&(put.bucket, put.key.clone())),
-            op(put.write_id, history),
+            op(history.written(&(put.bucket, put.key.clone()), &put.value)),
             context(put.context.is_some()),
             options(None, put.w, put.sloppy)
         ),
         client::Request::Delete(delete) => format!(
             "delete {} as {}, {}{}",
             slot_text(&(delete.bucket, delete.key.clone())),
-            op(delete.write_id, history),
+            op(asked_by(delete.bucket, &delete.key, None, delete.write_id, history)),
             context(delete.context.is_some()),
             options(delete.r, delete.w, delete.sloppy)
         ),
@@ -97,7 +102,7 @@ pub fn request_text(request: &client::Request, history: &History) -> String {
 pub fn response_text(response: &Response) -> String {
     match response {
         Response::Read(read) => {
-            let values = read.siblings.iter().map(|sibling| match super::history::id_of(&sibling.value) {
+            let values = read.siblings.iter().map(|sibling| match id_of(&sibling.value) {
                 Some(id) => format!("op {id}"),
                 None => format!("{:?}", sibling.value),
             });
@@ -132,7 +137,8 @@ pub fn header(header: &Header, history: &History) -> String {
         .iter()
         .map(|(dot, outline)| {
             let mark = if outline.is_tombstone() { "x" } else { "" };
-            let id = history.with_write_id(outline.write_id).map_or("?".into(), |id| id.to_string());
+            let named = history.named(outline.write_id).find(|(_, op)| op.value_hash == outline.value_hash);
+            let id = named.map_or("?".into(), |(id, _)| id.to_string());
             format!("{mark}{id}@{}", self::dot(*dot))
         })
         .collect();
@@ -145,8 +151,16 @@ pub fn dot(dot: Dot) -> String {
 }
 
 /// A write by the number of its operation.
-pub fn op(write: WriteId, history: &History) -> String {
-    history.with_write_id(write).map_or("a write that nobody made".to_owned(), |id| format!("op {id}"))
+pub fn op(id: Option<OpId>) -> String {
+    id.map_or("a write that nobody made".to_owned(), |id| format!("op {id}"))
+}
+
+/// The operation that asks for this write.
+fn asked_by(bucket: BucketId, key: &Key, value: Option<&Bytes>, write: WriteId, history: &History) -> Option<OpId> {
+    match value {
+        Some(value) => history.written(&(bucket, key.clone()), value),
+        None => history.write(&(bucket, key.clone()), write, 0),
+    }
 }
 
 /// A node by its number.

@@ -1,15 +1,18 @@
 //! What clients ask for: read-modify-write, blind writes, deletes, old contexts, odd quorums, the wrong node.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use driftless_proto::client::{Delete, Get, Put, Request};
 use driftless_proto::{BucketDefinition, ContextToken, Key, Topology, WriteId};
 use rand::Rng;
 use rand::rngs::StdRng;
+use xxhash_rust::xxh3::xxh3_64;
 
+use super::cluster;
 use super::history::{Kind, OpId, Seen, Slot, value_of};
-use super::profile::Profile;
+use super::profile::{KEYS_MAX, Profile};
 
 /// What a client remembers of a key: the last context it was given, and one of long ago.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +42,10 @@ pub struct Intention {
     pub sloppy: Option<bool>,
     /// Length of the value.
     pub length: usize,
+    /// The operation whose value it repeats.
+    pub repeats: Option<OpId>,
+    /// Whether the answer is to say what each replica said.
+    pub explain: bool,
     /// The write's name.
     pub write_id: WriteId,
 }
@@ -109,6 +116,8 @@ impl Intention {
             w: None,
             sloppy: None,
             length: 8,
+            repeats: None,
+            explain: false,
             write_id,
         }
     }
@@ -129,13 +138,23 @@ impl Intention {
         let context = self.context.as_ref().map(|(token, _)| token.clone());
         let Intention { r, w, sloppy, write_id, .. } = *self;
         match self.kind {
-            Kind::Get => Request::Get(Get { bucket, key, r, sloppy, explain: false }),
+            Kind::Get => Request::Get(Get { bucket, key, r, sloppy, explain: self.explain, shown: Vec::new() }),
             Kind::Put => {
-                let value = Bytes::from(value_of(id, self.length));
+                let value = Bytes::from(value_of(self.value(id), self.length));
                 Request::Put(Put { bucket, key, value, context, w, sloppy, write_id })
             }
             Kind::Delete => Request::Delete(Delete { bucket, key, context, r, w, sloppy, write_id }),
         }
+    }
+
+    /// Of the value, if this becomes operation `id`; 0 if it writes none.
+    pub fn value_hash(&self, id: OpId) -> u64 {
+        if self.kind == Kind::Put { xxh3_64(&value_of(self.value(id), self.length)) } else { 0 }
+    }
+
+    /// The operation that the value names, if this becomes operation `id`.
+    pub fn value(&self, id: OpId) -> OpId {
+        self.repeats.unwrap_or(id)
     }
 
     fn new(kind: Kind, slot: Slot, profile: &Profile, topology: &Topology, rng: &mut StdRng) -> Intention {
@@ -176,13 +195,30 @@ fn draw_slot(profile: &Profile, topology: &Topology, rng: &mut StdRng) -> Slot {
         None => true,
     });
     let bucket = &topology.buckets()[chosen.expect("the dice stay below the sum")];
-    (bucket.id, key_of(bucket, rng.random_range(0..profile.keys)))
+    (bucket.id, key_of(bucket, rng.random_range(0..profile.keys), profile.crowded))
 }
 
 /// The keys of a bucket are numbered.
-pub fn key_of(bucket: &BucketDefinition, number: usize) -> Key {
+pub fn key_of(bucket: &BucketDefinition, number: usize, crowded: bool) -> Key {
+    if crowded {
+        return CROWDS[bucket.id.0 as usize][number].clone();
+    }
     Key::new(format!("{}-{number}", bucket.name)).expect("short and not empty")
 }
+
+/// Keys of each bucket whose tokens are so close that they share a leaf of every tree.
+static CROWDS: LazyLock<Vec<Vec<Key>>> = LazyLock::new(|| {
+    let topology = cluster::topology(&[1; 3]);
+    let crowd = |bucket: &BucketDefinition| {
+        let keys = (0..).map(|number| Key::new(format!("{}-c{number}", bucket.name)).expect("short and not empty"));
+        let is_near = |key: &Key| topology.place(bucket, key).token.0 >> LEAF_SHIFT == 0;
+        keys.filter(is_near).take(KEYS_MAX).collect()
+    };
+    topology.buckets().iter().map(crowd).collect()
+});
+
+/// The smallest trees have 64 leaves, and the ring four arcs: a leaf is 1/256 of it.
+const LEAF_SHIFT: u32 = 56;
 
 /// Contexts that a client keeps of each key.
 const CONTEXTS_KEPT: usize = 4;

@@ -13,6 +13,7 @@ use driftless_ring::NodeId;
 use super::cluster::Input;
 use super::coverage::Coverage;
 use super::history::Slot;
+use super::shard::Shard;
 
 /// The hints that are on their way, and the markers among them.
 #[derive(Debug, Default)]
@@ -46,6 +47,23 @@ impl Come {
     }
 }
 
+/// What an input says of hints and of what they are for.
+#[derive(Debug)]
+pub struct News {
+    acked: Option<RequestId>,
+    brought: Option<(Slot, Come)>,
+}
+
+impl News {
+    fn of(input: &Input) -> News {
+        let acked = match input {
+            Input::Peer { message: Message { id, body: Body::Reply(Reply::Acked), .. }, .. } => Some(*id),
+            _ => None,
+        };
+        News { acked, brought: brought(input) }
+    }
+}
+
 impl HintWatch {
     /// A message is about to travel.
     pub fn sent(&mut self, from: usize, to: NodeId, message: &Message) {
@@ -58,18 +76,21 @@ impl HintWatch {
         }
     }
 
-    /// What comes to a node in a turn before it hears that a hint was delivered, by the key of the hint: none of it is what
+    /// What waits for the next turn of a shard, input by input.
+    pub fn news(shard: &Shard) -> Vec<News> {
+        shard.inbox().map(News::of).collect()
+    }
+
+    /// What has come to a node in a turn before it heard that a hint was delivered, by the key of the hint: none of it is what
     /// was delivered.
-    pub fn before_acks(&mut self, node: usize, inbox: &[Input]) -> BTreeMap<Slot, Come> {
+    pub fn before_acks(&mut self, node: usize, news: Vec<News>) -> BTreeMap<Slot, Come> {
         let (mut come, mut before) = (BTreeMap::<Slot, Come>::new(), BTreeMap::<Slot, Come>::new());
-        for input in inbox {
-            if let Input::Peer { message: Message { id, body: Body::Reply(Reply::Acked), .. }, .. } = input
-                && let Some(slot) = self.deliveries.remove(&(node, *id))
-            {
+        for News { acked, brought } in news {
+            if let Some(slot) = acked.and_then(|id| self.deliveries.remove(&(node, id))) {
                 // One that comes again, or late, changes nothing.
                 before.entry(slot).or_insert_with_key(|slot| come.get(slot).cloned().unwrap_or_default());
             }
-            let Some((slot, new)) = brought(input) else { continue };
+            let Some((slot, new)) = brought else { continue };
             if let Some(before) = before.get_mut(&slot) {
                 before.without(&new);
             }

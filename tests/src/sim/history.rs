@@ -1,6 +1,6 @@
 //! What clients asked and what they were told: the evidence that every client could give.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use driftless_proto::{BucketId, Context, Key, VersionVector, WriteId};
 
@@ -54,8 +54,14 @@ pub struct Operation {
     pub kind: Kind,
     /// Of which key.
     pub slot: Slot,
-    /// The write's name; of no meaning for a get.
+    /// The write's name; of no meaning for a get. Others may have the same, of this key or another.
     pub write_id: WriteId,
+    /// The operation that the value of a put names: this one, or an earlier put of another key, whose value it repeats.
+    pub value: OpId,
+    /// Length of that value.
+    pub length: usize,
+    /// Of the value that a put writes; 0 for everything else.
+    pub value_hash: u64,
     /// The read that a write means to replace; none if it is blind.
     pub seen: Option<Seen>,
     /// Replicas asked to answer, after the bucket's default.
@@ -82,12 +88,37 @@ pub struct Operation {
     pub calm: bool,
 }
 
+/// One walk through the keys of a bucket.
+#[derive(Clone, Debug)]
+pub struct Walk {
+    /// Which bucket.
+    pub bucket: BucketId,
+    /// Replicas of each arc asked to answer.
+    pub r: u8,
+    /// When it began.
+    pub invoked: Micros,
+    /// When its last page came, or it was given up.
+    pub returned: Micros,
+    /// How it ended.
+    pub ending: Ending,
+    /// What it has listed, in order.
+    pub keys: Vec<Key>,
+    /// How many pages that took.
+    pub pages: u32,
+    /// Whether this belongs to the calm phase.
+    pub calm: bool,
+}
+
 /// All operations of a run.
 #[derive(Debug, Default)]
 pub struct History {
     operations: Vec<Operation>,
-    by_write_id: BTreeMap<WriteId, OpId>,
+    by_write_id: BTreeSet<(WriteId, OpId)>,
     by_slot: BTreeMap<Slot, Vec<OpId>>,
+    /// Puts that repeat a value, by key and the operation that the value names.
+    repeats: BTreeMap<(Slot, OpId), OpId>,
+    /// Walks through buckets, in the order in which they ended.
+    pub walks: Vec<Walk>,
     /// What no client could explain by itself: values that nobody wrote, answers that contradict themselves.
     pub oddities: Vec<(Option<Slot>, String)>,
 }
@@ -97,7 +128,10 @@ impl History {
     pub fn invoke(&mut self, operation: Operation) -> OpId {
         let id = self.operations.len();
         if operation.kind != Kind::Get {
-            self.by_write_id.insert(operation.write_id, id);
+            self.by_write_id.insert((operation.write_id, id));
+        }
+        if operation.value != id {
+            self.repeats.insert((operation.slot.clone(), operation.value), id);
         }
         match self.by_slot.get_mut(&operation.slot) {
             Some(ids) => ids.push(id),
@@ -132,9 +166,28 @@ impl History {
         self.by_slot.get(slot).into_iter().flatten().map(|id| (*id, &self.operations[*id]))
     }
 
-    /// The write with this name.
-    pub fn with_write_id(&self, id: WriteId) -> Option<OpId> {
-        self.by_write_id.get(&id).copied()
+    /// All writes with this name, in order of invocation.
+    pub fn named(&self, id: WriteId) -> impl Iterator<Item = (OpId, &Operation)> {
+        let ids = self.by_write_id.range((id, 0)..=(id, OpId::MAX));
+        ids.map(|(_, op)| (*op, &self.operations[*op]))
+    }
+
+    /// The write of a key with this name and value: what makes it one write, wherever it is seen.
+    pub fn write(&self, slot: &Slot, id: WriteId, value_hash: u64) -> Option<OpId> {
+        let mut named = self.named(id);
+        named.find(|(_, op)| op.slot == *slot && op.value_hash == value_hash).map(|(op, _)| op)
+    }
+
+    /// The put of a key that wrote this value, as far as the bytes say.
+    pub fn written(&self, slot: &Slot, value: &[u8]) -> Option<OpId> {
+        let id = id_of(value).filter(|id| *id < self.len())?;
+        let named = self.get(id);
+        if named.slot == *slot && named.value == id { Some(id) } else { self.repeated(slot, id) }
+    }
+
+    /// The put of a key that repeats the value of another one's.
+    pub fn repeated(&self, slot: &Slot, value: OpId) -> Option<OpId> {
+        self.repeats.get(&(slot.clone(), value)).copied()
     }
 
     /// How many there are; also the number of the next one.

@@ -163,10 +163,10 @@ pub struct DiskErrors {
     pub reads: bool,
     /// Bytes of one disk rot: the one that is set back, if there is such.
     pub damage: bool,
+    /// Those of another one do as well, about other keys at any moment.
+    pub two_disks: bool,
     /// Chance that those of a key rot which its node has just stamped: others may not know yet what is lost then.
     pub damage_after_stamp: f64,
-    /// Whether what was restored rots again before all have answered who were asked for it.
-    pub damage_again: bool,
 }
 
 /// The kinds of faults that a world has.
@@ -187,6 +187,8 @@ pub struct FaultSet {
     pub pauses: bool,
     /// Wall clocks are wrong, and jump.
     pub clocks: bool,
+    /// Chance that the acknowledgement of a delivered hint is lost, and whoever waits for it may die.
+    pub lost_handoff_acks: f64,
     /// Disks fill up.
     pub full_disks: bool,
     /// Disks fail in the middle of a batch.
@@ -243,6 +245,7 @@ impl FaultSet {
             flaps: on(if regime == Regime::Plain { 0.25 } else { 0.4 }),
             pauses: on(0.3),
             clocks: on(0.5),
+            lost_handoff_acks: 0.0,
             full_disks: on(0.3),
             failing_disks: on(0.2),
             rollback: on(if regime == Regime::Plain { 0.3 } else { 0.7 }),
@@ -338,6 +341,12 @@ impl FaultSet {
 }
 
 impl FaultSet {
+    /// Beside all that: acknowledgements of hints that get lost.
+    pub fn with_lost_handoff_acks(self, rng: &mut StdRng) -> FaultSet {
+        let chance = if rng.random_bool(0.3) { [0.1, 0.5, 0.9][rng.random_range(0..3)] } else { 0.0 };
+        FaultSet { lost_handoff_acks: chance, ..self }
+    }
+
     /// A clock that is a day off for a while, of one node: more than the others can tell from their own could outvote them.
     pub fn wrong_day(&self, profile: &Profile, rng: &mut StdRng) -> Vec<(Micros, Fault)> {
         if !self.clocks || rng.random_bool(0.5) {
@@ -366,7 +375,7 @@ impl DiskErrors {
         let mut on = |chance: f64| rng.random_bool(chance) && has_some;
         let (syncs, reads, damage) = (on(0.4), on(0.3), on(if rollback { 0.2 } else { 0.7 }));
         let damage_after_stamp = if damage { [0.0, 0.02, 0.1, 0.3][rng.random_range(0..4)] } else { 0.0 };
-        DiskErrors { syncs, reads, damage, damage_after_stamp, damage_again: false }
+        DiskErrors { syncs, reads, damage, two_disks: false, damage_after_stamp }
     }
 
     /// Draws all of them, with their times, beside what is planned already.
@@ -392,7 +401,6 @@ impl DiskErrors {
                 planned.iter().find(|(_, act)| matches!(act, Fault::RollBack { .. })).map_or(0, |(at, _)| *at);
             let node = copied.unwrap_or_else(|| node(profile, rng));
             let often = [300_000, 60_000][rng.random_range(0..2)];
-            let often = if self.damage_again { DAMAGED_AGAIN_AFTER } else { often };
             let mut at = set_back + rng.random_range(1..500_000);
             while at < profile.active {
                 let down = rng.random_bool(0.3).then(|| downtime(rng));
@@ -402,12 +410,31 @@ impl DiskErrors {
         }
         acts
     }
+
+    /// Draws the damage of a second disk, beside that of the first.
+    pub fn plan_on_another_disk(
+        &self,
+        profile: &Profile,
+        planned: &[(Micros, Fault)],
+        rng: &mut StdRng,
+    ) -> Vec<(Micros, Fault)> {
+        let first = planned.iter().find_map(|(_, act)| match act {
+            Fault::Rot { node, .. } => Some(*node),
+            _ => None,
+        });
+        let Some(first) = first.filter(|_| self.damage && self.two_disks) else { return Vec::new() };
+        let node = (first + rng.random_range(1..profile.nodes)) % profile.nodes;
+        let (mut acts, mut at) = (Vec::new(), rng.random_range(1..300_000));
+        while at < profile.active {
+            let down = rng.random_bool(0.3).then(|| downtime(rng));
+            acts.push((at, Fault::Rot { node, how_many: rng.random_range(1..4), down }));
+            at += rng.random_range(1_000..300_000);
+        }
+        acts
+    }
 }
 
 const DAY_MS: i64 = 86_400_000;
-
-/// About as long as others take to say what they hold of a damaged record.
-const DAMAGED_AGAIN_AFTER: Micros = 20_000;
 
 fn crash(profile: &Profile, rng: &mut StdRng) -> Fault {
     let node = node(profile, rng);
@@ -435,9 +462,9 @@ fn two_groups(profile: &Profile, rng: &mut StdRng) -> (Vec<usize>, Vec<usize>) {
         0 => (vec![a], vec![b]),
         1 => (vec![a], rest(&[a])),
         _ => {
-            let topology = cluster::topology(profile.nodes);
+            let topology = cluster::topology(&profile.shards);
             let bucket = &topology.buckets()[0];
-            let slot = (bucket.id, key_of(bucket, rng.random_range(0..profile.keys)));
+            let slot = (bucket.id, key_of(bucket, rng.random_range(0..profile.keys), profile.crowded));
             let primaries = check::primaries(&topology, &slot);
             let others = rest(&primaries);
             (primaries, others)

@@ -5,10 +5,11 @@
 
 use std::fmt;
 
+use driftless_node::config::{AaeLimits, Limits};
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::nemesis::{DiskErrors, FaultSet};
+use super::nemesis::FaultSet;
 use super::schedule::Micros;
 
 /// Three kinds of world.
@@ -29,10 +30,14 @@ pub struct Profile {
     pub regime: Regime,
     /// Members of the cluster.
     pub nodes: usize,
+    /// Shards of each: engines that share its disk.
+    pub shards: Vec<u16>,
     /// Clients, each with one operation under way at a time.
     pub clients: usize,
     /// Keys in each bucket: few, so that clients meet.
     pub keys: usize,
+    /// Whether all keys are in one leaf of the trees.
+    pub crowded: bool,
     /// How long clients and faults are active.
     pub active: Micros,
     /// Shortest and longest pause of a client between operations.
@@ -43,6 +48,8 @@ pub struct Profile {
     pub latency: (Micros, Micros),
     /// Longest wait of an input for its node's next turn: the longer, the larger the batches.
     pub turn: Micros,
+    /// Bytes that a turn takes in or reads before it is full; `None` is what real nodes take, and never full.
+    pub turn_bytes: Option<usize>,
     /// Duration of a sync, for each node.
     pub sync: Vec<(Micros, Micros)>,
     /// Chance that a node which has just applied a batch will crash within 20 ms.
@@ -55,12 +62,20 @@ pub struct Profile {
     pub write_ids_max: usize,
     /// Requests that an engine coordinates at once.
     pub requests_max: usize,
+    /// Bytes that an engine holds for others.
+    pub hint_bytes_max: u64,
+    /// Bytes that it holds for any one of them.
+    pub hint_target_bytes_max: u64,
+    /// Answers that may wait for a replica's disk.
+    pub replica_waiting_max: usize,
     /// How likely each bucket is, as weights in the order of [`BUCKETS`].
     pub bucket_weights: [u32; BUCKETS],
     /// How long a node has been back before hints are delivered to it.
     pub handoff_delay: Micros,
     /// Chance of a put by somebody who has read nothing, beside those that come by themselves.
     pub blind: f64,
+    /// Chance that an operation is a delete without a context instead.
+    pub blind_deletes: f64,
     /// Bound of the attempts after the first.
     pub retries: u32,
     /// Chance that a request has an r or a w of its own.
@@ -69,12 +84,20 @@ pub struct Profile {
     pub asks_primary: f64,
     /// Chance that a request asks for strict quorums.
     pub strict: f64,
+    /// Bytes of values in one answer to a read. One means a page for each sibling.
+    pub read_page_bytes: usize,
+    /// Bytes of states under way to one peer. With a few of them nearly every state is larger, and goes beside the window.
+    pub window_bytes: usize,
     /// What makes replicas equal again.
     pub healing: Healing,
     /// How often nodes compare what they share.
     pub aae_interval: Micros,
     /// How long a difference must last before it is repaired.
     pub aae_confirm: Micros,
+    /// Keys that an exchange repairs at a time.
+    pub repaired_at_once: usize,
+    /// Keys that it lists in a message.
+    pub listed_at_once: usize,
     /// What becomes of one node's disk at the end, behind its back.
     pub damage: Option<Damage>,
     /// Which faults happen at all.
@@ -101,6 +124,9 @@ pub enum Damage {
     All,
 }
 
+/// No world has more keys in a bucket.
+pub const KEYS_MAX: usize = 20;
+
 /// How many buckets every simulated cluster has (see `cluster::topology`).
 pub const BUCKETS: usize = 6;
 
@@ -124,12 +150,14 @@ impl Profile {
         let profile = Profile {
             regime,
             nodes,
+            shards: vec![1; nodes],
             // In a quiet world nothing hides behind the sync of somebody else's write.
             clients: match rng.random_range(0..6) {
                 0 => rng.random_range(1..=2),
                 _ => rng.random_range(3..=if harsh { 9 } else { 6 }),
             },
             keys: rng.random_range(1..=5),
+            crowded: false,
             active: rng.random_range(1_000_000..2_500_000),
             think: [(0, 1_500), (0, 8_000), (0, 8_000), (1_000, 60_000)][rng.random_range(0..4)],
             // Short patience makes retries of writes that are still under way.
@@ -141,27 +169,37 @@ impl Profile {
             // With a wide range messages overtake each other, and what one replica has may long be missing on others.
             latency: [(100, 900), (100, 900), (200, 8_000), (200, 60_000)][rng.random_range(0..4)],
             turn: if harsh { rng.random_range(50..6_000) } else { rng.random_range(10..400) },
+            turn_bytes: None,
             sync: (0..nodes).map(|_| sync_range(regime, rng)).collect(),
             crash_after_batch: if harsh && faults.crashes { rng.random_range(0.002..0.05) } else { 0.0 },
             header_cache_bytes: [0, 512, 4_096, 1 << 20][rng.random_range(0..4)],
             attempt_timeout: [10_000, 50_000, 250_000][rng.random_range(0..3)],
             write_ids_max: [4, 4_096, 4_096][rng.random_range(0..3)],
             requests_max: if rng.random_bool(0.1) { rng.random_range(8..14) } else { 1_024 },
+            hint_bytes_max: Limits::default().hint_bytes_max,
+            hint_target_bytes_max: Limits::default().hint_target_bytes_max,
+            replica_waiting_max: Limits::default().replica_waiting_max,
             bucket_weights: bucket_weights(rng),
             // Without a calm delay hints are under way whenever somebody writes.
             handoff_delay: if regime == Regime::Fast { 1_000 } else { [5_000, 100_000][rng.random_range(0..2)] },
             blind: 0.0,
+            blind_deletes: 0.0,
             retries: 4,
             odd_quorums: 0.12,
             asks_primary: [0.7, 0.4, 0.0][rng.random_range(0..3)],
             strict: [0.05, 0.3, 0.9][rng.random_range(0..3)],
+            read_page_bytes: [1, 20, 16 << 20][rng.random_range(0..3)],
+            window_bytes: [10, 100, 1 << 20][rng.random_range(0..3)],
             healing: [Healing::Both, Healing::Both, Healing::Reads, Healing::AntiEntropy][rng.random_range(0..4)],
             aae_interval: rng.random_range(100_000..800_000),
             aae_confirm: [0, 5_000, 100_000][rng.random_range(0..3)],
+            repaired_at_once: AaeLimits::default().keys_max,
+            listed_at_once: AaeLimits::default().entries_max,
             damage: [None, None, Some(Damage::Some), Some(Damage::All)][rng.random_range(0..4)],
             faults,
         };
-        if profile.nodes > 3 && rng.random_bool(0.5) { profile.of_fallbacks(rng) } else { profile }
+        let profile = if profile.nodes > 3 && rng.random_bool(0.5) { profile.of_fallbacks(rng) } else { profile };
+        Profile { turn_bytes: [None, Some(64), Some(4_096)][rng.random_range(0..3)], ..profile }
     }
 
     /// Everybody wants the same few keys, at nodes that often cannot reach their primaries: nearly all that happens
@@ -192,6 +230,49 @@ impl Profile {
 }
 
 impl Profile {
+    /// Some nodes with more than one shard, or none; often not all with the same number.
+    pub fn with_shards(self, rng: &mut StdRng) -> Profile {
+        let shards = match rng.random_range(0..8) {
+            0..5 => vec![1; self.nodes],
+            5 => vec![rng.random_range(2..=3); self.nodes],
+            _ => (0..self.nodes).map(|_| rng.random_range(1..=3)).collect(),
+        };
+        Profile { shards, ..self }
+    }
+
+    /// Bounds that are reached in the middle, in some worlds: few hints, or few answers that wait for a disk.
+    pub fn with_bounds(self, rng: &mut StdRng) -> Profile {
+        let hints = rng.random_bool(0.25);
+        let (all, of_one) = ([300, 1_000, 4_000][rng.random_range(0..3)], [150, 500, 1 << 30][rng.random_range(0..3)]);
+        let (is_slow, waiting) = (rng.random_bool(0.2), rng.random_range(2..10));
+        Profile {
+            hint_bytes_max: if hints { all } else { self.hint_bytes_max },
+            hint_target_bytes_max: if hints { of_one } else { self.hint_target_bytes_max },
+            replica_waiting_max: if is_slow { waiting } else { self.replica_waiting_max },
+            ..self
+        }
+    }
+
+    /// Many deletes without a context, in some worlds with fallbacks, of which one disk forgets what it knew: often there is
+    /// nothing left to delete, as far as those know who are asked.
+    pub fn with_blind_deletes(self, rng: &mut StdRng) -> Profile {
+        let chance = [0.1, 0.3, 0.5][rng.random_range(0..3)];
+        if self.nodes < 4 || !rng.random_bool(0.3) {
+            return self;
+        }
+        Profile { blind_deletes: chance, faults: FaultSet { rollback: true, ..self.faults }, ..self }
+    }
+
+    /// Many keys in one leaf of the trees, in some worlds, so that exchanges need several messages for it.
+    pub fn with_a_crowd(self, rng: &mut StdRng) -> Profile {
+        let (is_crowded, keys) = (rng.random_bool(0.12), rng.random_range(8..=KEYS_MAX));
+        let (at_once, listed) = (rng.random_range(2..7), rng.random_range(2..6));
+        if !is_crowded {
+            return self;
+        }
+        Profile { crowded: true, keys, repaired_at_once: at_once, listed_at_once: listed, ..self }
+    }
+
     /// Few keys, replicas that lack something for long, and nobody who answers from memory: what a replica has
     /// forgotten is missed at once.
     pub fn of_damage(self) -> Profile {
@@ -202,21 +283,6 @@ impl Profile {
             header_cache_bytes: 0,
             bucket_weights: [6, 4, 0, 0, 1, 0],
             strict: self.strict.max(0.5),
-            ..self
-        }
-    }
-}
-
-impl Profile {
-    /// One key, of which the record rots again and again while peers come and go, each of whom is asked for it anew: what was
-    /// said after one damage may still be under way at the next.
-    pub fn of_damage_again(self) -> Profile {
-        let errors = DiskErrors { damage_again: true, damage_after_stamp: 0.3, ..self.faults.errors };
-        Profile {
-            keys: 1,
-            bucket_weights: [0, 1, 0, 0, 0, 0],
-            attempt_timeout: 10_000,
-            faults: FaultSet { flaps: true, errors, ..self.faults },
             ..self
         }
     }

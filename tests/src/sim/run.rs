@@ -211,6 +211,7 @@ fn ask_undisturbed(world: &mut World) {
         let write_id = WriteId(CALM_WRITE_IDS + turn as u128);
         world.assign(turn % clients, Intention::plain(kind, slot, write_id));
     }
+    world.list_all_buckets();
 }
 
 fn read_everything(world: &mut World) {
@@ -292,10 +293,7 @@ fn met(world: &World, evidence: &Evidence<'_>) -> Coverage {
             Ending::Refused if writes => met.add("refused writes", 1),
             Ending::Unknown | Ending::Pending if writes => {
                 met.add("unknown writes", 1);
-                met.add(
-                    "unknown writes that appeared",
-                    u64::from(world.observer.dots_of(op.write_id).next().is_some()),
-                );
+                met.add("unknown writes that appeared", u64::from(world.observer.dots_of(op).next().is_some()));
             }
             _ => {}
         }
@@ -315,6 +313,9 @@ fn met(world: &World, evidence: &Evidence<'_>) -> Coverage {
         met.add("hedges", metrics.hedges.get());
         met.add("hints stored", metrics.hints_stored.get());
         met.add("hints refused", metrics.hints_refused.get());
+        let midway = metrics.hints_stored.get() > 0 && world.profile.hint_bytes_max < 1 << 20;
+        met.add("hints refused beside others kept", if midway { metrics.hints_refused.get() } else { 0 });
+        met.add("requests handed over between shards", node.handed_over);
         met.add("peers doubted", metrics.peers_doubted.get());
         met.add("batch apply failures", node.store.refused());
         let (applies, reads) = node.store.failed();
@@ -333,6 +334,7 @@ fn met(world: &World, evidence: &Evidence<'_>) -> Coverage {
         met.add("acks by fallbacks", metrics.acks_fallback.get());
         met.add("puts coordinated by fallbacks", metrics.fallback_coordinated.get());
         met.add("hints delivered", metrics.hints_delivered.get());
+        met.add("hints put off", metrics.hints_put_off.get());
         met.add("expired work", metrics.expired.get());
     }
     let (duplicated, lost) = world.messages();

@@ -24,6 +24,8 @@ pub enum Event {
         to: usize,
         /// The connection it was sent on.
         connection: u64,
+        /// The shard that asks; of a reply, the shard of the receiver that has asked.
+        shard: u16,
         /// What it says.
         wire: WireMessage,
         /// The same, for the trace's hash.
@@ -62,19 +64,23 @@ pub enum Event {
         /// The answer.
         response: Response,
     },
-    /// A node works off what has arrived.
+    /// A shard works off what has arrived.
     Turn {
         /// The node.
         node: usize,
         /// In which life.
         life: u64,
+        /// Which of its shards.
+        shard: usize,
     },
-    /// A node's next deadline has come.
+    /// A shard's next deadline has come.
     Timer {
         /// The node.
         node: usize,
         /// In which life.
         life: u64,
+        /// Of which of its shards.
+        shard: usize,
     },
     /// A disk has finished a sync.
     SyncDone {
@@ -84,6 +90,8 @@ pub enum Event {
         life: u64,
         /// Newest batch that was applied when the sync began.
         up_to: BatchSeq,
+        /// Which batch each shard has asked to be covered.
+        covered: Vec<Option<BatchSeq>>,
     },
     /// One side notices that a connection is dead.
     ConnectionLost {
@@ -119,6 +127,20 @@ pub enum Event {
     ClientNext {
         /// The client.
         client: usize,
+    },
+    /// Somebody begins to list the keys of a bucket.
+    WalkNext {
+        /// Who.
+        walker: usize,
+    },
+    /// A page arrives, or has been waited for long enough.
+    Page {
+        /// Who waits for it.
+        walker: usize,
+        /// The attempt it answers.
+        attempt: u64,
+        /// The answer.
+        response: Option<Response>,
     },
     /// A client has waited long enough.
     ClientTimeout {

@@ -6,7 +6,7 @@
 //! The engine owns its store; the world has to crash it, sync it and look into it all the same. One thread, so a
 //! shared cell does it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
 use std::rc::Rc;
@@ -34,6 +34,8 @@ struct Inner {
     errors: Errors,
     /// Keys whose bytes were damaged, and what they are now.
     damaged: BTreeMap<Bytes, Bytes>,
+    /// What its process has read since somebody asked: bytes, and those of the largest record.
+    read: Cell<(usize, usize)>,
     /// Newest batch when the present process opened the store: numbers begin anew with each handle.
     opened_at: u64,
 }
@@ -93,6 +95,11 @@ impl SimStore {
     /// Takes the hints that those batches have removed.
     pub fn take_removed(&self) -> Vec<RemovedHint> {
         std::mem::take(&mut self.0.borrow_mut().removed)
+    }
+
+    /// Bytes that the process has read since the last call, and those of the largest record among them.
+    pub fn take_reads(&self) -> (usize, usize) {
+        self.0.borrow().read.take()
     }
 
     /// How many batches the disk did not take.
@@ -266,6 +273,17 @@ impl SimStore {
         state
     }
 
+    /// Whether a copy of this key is held for somebody, as the process sees it.
+    pub fn has_hint_of(&self, record: &RecordKey) -> bool {
+        let (mut found, range) = (false, record::all_hints());
+        let memory = &self.0.borrow().memory;
+        let scanned = memory.scan(&range.start[..]..&range.end[..], &mut |key, value| {
+            found |= record::is_hint_of(key, record) && !record::is_marker(&value);
+            if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        scanned.is_ok() && found
+    }
+
     /// How many hints the process sees.
     pub fn hints(&self) -> usize {
         let (mut count, range) = (0, record::all_hints());
@@ -348,6 +366,11 @@ impl Inner {
         Ok(seq)
     }
 
+    fn count(&self, key: &[u8], value: &[u8]) {
+        let (bytes, (all, largest)) = (key.len() + value.len(), self.read.get());
+        self.read.set((all + bytes, largest.max(bytes)));
+    }
+
     fn is_sound(&self, key: &[u8], value: &Bytes) -> bool {
         self.damaged.is_empty() || self.damaged.get(key) != Some(value)
     }
@@ -372,7 +395,10 @@ impl Errors {
 impl Store for SimStore {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.0.borrow_mut().errors.reading(Reading::Get)?;
-        self.0.borrow().memory.get(key)
+        let inner = self.0.borrow();
+        let value = inner.memory.get(key)?;
+        inner.count(key, value.as_deref().unwrap_or_default());
+        Ok(value)
     }
 
     fn scan(
@@ -381,7 +407,11 @@ impl Store for SimStore {
         visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         self.0.borrow_mut().errors.reading(Reading::Scan)?;
-        self.0.borrow().memory.scan(range, visit)
+        let inner = self.0.borrow();
+        inner.memory.scan(range, &mut |key, value| {
+            inner.count(key, &value);
+            visit(key, value)
+        })
     }
 
     fn apply(&mut self, batch: Batch) -> Result<BatchSeq, ApplyError> {

@@ -1,7 +1,7 @@
 //! The world of one seed: everything that exists, and what each event does to it.
 //!
 //! Which events there are says `schedule`; how a run goes through its phases says `run`. Clients' side of the events
-//! is in `world/clients.rs`, that of syncs in `world/disks.rs`, the nemesis' in `world/faults.rs`; what a reader of the trace
+//! is in `world/clients.rs` and `world/walks.rs`, that of syncs in `world/disks.rs`, the nemesis' in `world/faults.rs`; what a reader of the trace
 //! is told beside them in `world/story.rs`.
 
 mod claims;
@@ -9,27 +9,29 @@ mod clients;
 mod disks;
 mod faults;
 mod story;
+mod walks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use driftless_antientropy::message::Ask;
 use driftless_node::engine::{ClientTag, Output};
 use driftless_node::liveness::Liveness;
-use driftless_node::peer::{Body, Message, Purpose, Request, WireMessage};
+use driftless_node::peer::{Body, Exchange, Lane, Message, Purpose, Reply, Request, WireMessage};
 use driftless_node::planted::Planted;
 use driftless_node::store::memory::DiskImage;
 use driftless_node::time::Instant;
-use driftless_proto::client::{Deleted, Response, Stored};
-use driftless_proto::{Conflict, ContextKeys, Dot, Header, Topology};
+use driftless_proto::client::{Deleted, Response, Sibling, Stored};
+use driftless_proto::{Conflict, ContextKeys, Dot, Failure, Header, Refusal, Topology};
 use driftless_ring::NodeId;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::check::Violation;
 use super::check::durability::{DurabilityOracle, Scene};
 use super::check::losses::DiskLosses;
+use super::check::{self, Violation};
 use super::client::Client;
 use super::clock::SKEW_MS_MAX;
 use super::cluster::{self, Found, Input, Node, Turn};
@@ -37,14 +39,17 @@ use super::coverage::Coverage;
 use super::describe;
 use super::generator::Intention;
 use super::hints::HintWatch;
-use super::history::{History, OpId, Slot, id_of, slot_text};
+use super::history::{History, OpId, Slot, slot_text};
 use super::nemesis::{DiskErrors, Fault, downtime};
 use super::network::{Arrival, Network};
-use super::observer::Observer;
+use super::observer::{Observer, Stamp};
 use super::profile::{Healing, Profile, Regime};
+use super::reused_ids::ReusedIds;
 use super::schedule::{Event, Micros, Schedule};
+use super::shard::Shard;
 use super::store::SimStore;
 use super::trace::{Line, Trace};
+use super::walker::Walker;
 use claims::Claims;
 use story::{SENDS, Story};
 
@@ -74,32 +79,49 @@ pub struct World {
     pub violations: Vec<Violation>,
     /// When batches that had not been synced, or more, were lost.
     pub losses: Vec<Micros>,
-    /// What one of the disks has lost.
+    /// What disks have lost.
     pub disk_losses: DiskLosses,
     /// Whether clients draw operations, and faults happen.
     pub phase: Phase,
     network: Network,
     keys: ContextKeys,
     numbers: BTreeMap<NodeId, usize>,
-    attempts: BTreeMap<u64, (usize, OpId)>,
+    attempts: BTreeMap<u64, Asked>,
+    walkers: Vec<Walker>,
+    /// Whether, and when, clients want their reads explained.
+    explain_rng: Option<StdRng>,
     /// What the node that was asked to delete a key knew to be gone of it, by attempt.
     gone: BTreeMap<u64, Vec<Dot>>,
     hints: HintWatch,
     claims: Claims,
     /// The key that a client has last begun to delete.
     deleting: Option<Slot>,
-    /// The node whose disk rots, and what it stamped last.
-    rotting: Option<(usize, Option<Slot>)>,
+    /// The nodes whose disks rot, and what each stamped last.
+    rotting: BTreeMap<usize, Option<Slot>>,
     /// The copy of a disk that a node will find in place of its own.
     copied: Option<(usize, Found, DiskImage)>,
     /// The node whose disk was set back.
     set_back: Option<usize>,
+    /// Ids that clients use more than once.
+    reused_ids: Option<ReusedIds>,
     planted: Planted,
     story: Story,
     rng: StdRng,
+    ack_rng: StdRng,
+    rot_rng: StdRng,
+    delete_rng: StdRng,
     disk_rng: StdRng,
     fault_rng: StdRng,
     error_rng: StdRng,
+}
+
+/// What an attempt is for.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    /// A client's operation.
+    Operation { client: usize, op: OpId },
+    /// A page of a walk.
+    Page { walker: usize },
 }
 
 /// Where a run is.
@@ -117,18 +139,26 @@ impl World {
         // One generator for each concern: that a client asks once more does not change the network's dice.
         let mut source = StdRng::seed_from_u64(seed);
         let mut split = || StdRng::seed_from_u64(source.random());
-        let (mut draw, network, rng, disk_rng, fault_rng, mut client_rng, mut error_rng, mut claim_rng) =
-            (split(), split(), split(), split(), split(), split(), split(), split());
+        let (mut draw, network, rng, disk_rng, fault_rng, mut client_rng, mut error_rng) =
+            (split(), split(), split(), split(), split(), split(), split());
+        let reused_ids = ReusedIds::draw(split());
+        let walkers = Walker::draw(split());
+        let (mut ack_rng, mut rot_rng) = (split(), split());
+        let mut explain_rng = split();
+        let explain_rng = explain_rng.random_bool(0.3).then_some(explain_rng);
         let mut profile = Profile::draw(Regime::of_seed(seed), &mut draw);
+        let mut delete_rng = split();
+        profile = profile.with_blind_deletes(&mut delete_rng);
         profile.faults.errors = DiskErrors::draw(profile.faults.rollback, &mut error_rng);
+        profile.faults.errors.two_disks = !profile.faults.rollback && rot_rng.random_bool(0.4);
         if profile.faults.errors.damage && error_rng.random_bool(0.4) {
             profile = profile.of_damage();
-            if claim_rng.random_bool(0.5) {
-                profile = profile.of_damage_again();
-            }
         }
+        profile.faults = profile.faults.with_lost_handoff_acks(&mut ack_rng);
+        profile = profile.with_shards(&mut split()).with_bounds(&mut split()).with_a_crowd(&mut split());
+        let mut claim_rng = split();
         profile.faults.claims = claim_rng.random_bool(0.25);
-        let topology = Arc::new(cluster::topology(profile.nodes));
+        let topology = Arc::new(cluster::topology(&profile.shards));
         let nodes: Vec<Node> =
             (0..profile.nodes).map(|node| Node::new(NodeId::of_name(&cluster::name_of(node)))).collect();
         let mut world = World {
@@ -149,13 +179,19 @@ impl World {
             network: Network::new(profile.nodes, profile.latency, profile.faults.clone(), network),
             keys: cluster::context_keys(),
             attempts: BTreeMap::new(),
+            walkers,
+            explain_rng,
+            ack_rng,
+            rot_rng,
+            delete_rng,
             gone: BTreeMap::new(),
             hints: HintWatch::default(),
             claims: Claims::new(claim_rng),
             deleting: None,
-            rotting: None,
+            rotting: BTreeMap::new(),
             copied: None,
             set_back: None,
+            reused_ids,
             planted,
             story: Story::default(),
             rng,
@@ -206,6 +242,9 @@ impl World {
 
     fn begin(&mut self) {
         self.trace.note(0, "world", &[], &[], || Line::general("world", self.profile.to_string()));
+        if let Some(ReusedIds { pool, .. }) = self.reused_ids {
+            self.say(format_args!("clients share {pool} write ids at a time"));
+        }
         for node in 0..self.nodes.len() {
             if self.profile.faults.clocks {
                 self.nodes[node].clock.skew_ms = self.fault_rng.random_range(-SKEW_MS_MAX / 10..SKEW_MS_MAX / 10);
@@ -214,11 +253,12 @@ impl World {
         }
         let planned = self.profile.faults.plan(&self.profile, &mut self.fault_rng);
         let wrong_day = self.profile.faults.wrong_day(&self.profile, &mut self.error_rng);
-        let errors = self.profile.faults.errors.plan(&self.profile, &planned, &mut self.error_rng);
-        self.rotting = errors.iter().find_map(|(_, fault)| match fault {
+        let mut errors = self.profile.faults.errors.plan(&self.profile, &planned, &mut self.error_rng);
+        errors.extend(self.profile.faults.errors.plan_on_another_disk(&self.profile, &errors, &mut self.rot_rng));
+        self.rotting.extend(errors.iter().filter_map(|(_, fault)| match fault {
             Fault::Rot { node, .. } => Some((*node, None)),
             _ => None,
-        });
+        }));
         let claims = self.claims.plan(&self.profile);
         for (at, fault) in planned.into_iter().chain(wrong_day).chain(errors).chain(claims) {
             self.schedule.at(at, Event::Fault(fault));
@@ -231,29 +271,36 @@ impl World {
             let delay = self.rng.random_range(0..60_000);
             self.schedule.after(delay, Event::ClientNext { client });
         }
+        for walker in 0..self.walkers.len() {
+            let delay = self.walkers[walker].rng.random_range(0..60_000);
+            self.schedule.after(delay, Event::WalkNext { walker });
+        }
     }
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Peer { from, to, connection, wire, fingerprint } => {
-                self.arrive(from, to, connection, wire, fingerprint);
+            Event::Peer { from, to, connection, shard, wire, fingerprint } => {
+                self.arrive((from, shard), to, connection, wire, fingerprint);
             }
             Event::Datagram { from, to, connection, bytes } => self.datagram_arrives(from, to, connection, bytes),
-            Event::Turn { node, life } => {
-                if self.nodes[node].life == life && self.nodes[node].turn_planned {
-                    self.nodes[node].turn_planned = false;
-                    self.turn(node);
+            Event::Turn { node, life, shard } => {
+                if let Some(busy) = self.shard_of_life(node, life, shard)
+                    && std::mem::take(&mut busy.turn_planned)
+                {
+                    self.turn(node, shard);
                 }
             }
-            Event::Timer { node, life } => {
-                if self.nodes[node].life == life && self.nodes[node].timer_planned == Some(self.schedule.now()) {
-                    self.nodes[node].timer_planned = None;
-                    self.turn(node);
+            Event::Timer { node, life, shard } => {
+                let now = self.schedule.now();
+                if let Some(idle) = self.shard_of_life(node, life, shard)
+                    && idle.timer_planned.take_if(|planned| *planned == now).is_some()
+                {
+                    self.turn(node, shard);
                 }
             }
-            Event::SyncDone { node, life, up_to } => {
+            Event::SyncDone { node, life, up_to, covered } => {
                 if self.nodes[node].life == life {
-                    self.sync_done(node, up_to);
+                    self.sync_done(node, up_to, covered);
                 }
             }
             Event::ConnectionLost { node, peer, connection } => {
@@ -283,11 +330,13 @@ impl World {
             }
             Event::Response { client, attempt, response } => self.response_arrives(client, attempt, &response),
             Event::ClientNext { client } => self.client_next(client),
+            Event::WalkNext { walker } => self.walk_next(walker),
+            Event::Page { walker, attempt, response } => self.page_arrives(walker, attempt, response.as_ref()),
             Event::ClientTimeout { client, attempt } => self.client_timeout(client, attempt),
         }
     }
 
-    fn arrive(&mut self, from: usize, to: usize, connection: u64, wire: WireMessage, fingerprint: u64) {
+    fn arrive(&mut self, (from, shard): (usize, u16), to: usize, connection: u64, wire: WireMessage, fingerprint: u64) {
         match self.network.arrival(from, to, connection) {
             Arrival::Dropped => {
                 self.note("dropped", &[from as u64, to as u64], || {
@@ -296,7 +345,7 @@ impl World {
             }
             Arrival::Retransmitted => {
                 let delay = self.network.retransmit_delay();
-                self.schedule.after(delay, Event::Peer { from, to, connection, wire, fingerprint });
+                self.schedule.after(delay, Event::Peer { from, to, connection, shard, wire, fingerprint });
             }
             Arrival::Delivered => {
                 let message = Message::from_wire(wire, self.instant(to));
@@ -304,7 +353,7 @@ impl World {
                     self.story.line_of_message("receives from", to, from, &message, &self.history)
                 });
                 let from = self.nodes[from].id;
-                self.give(to, Input::Peer { from, message });
+                self.give(to, Input::Peer { from, shard, message });
             }
         }
     }
@@ -319,32 +368,43 @@ impl World {
         }
     }
 
-    /// Puts an input into a node's inbox, and plans the turn that takes it.
+    /// Leaves an input for the shards of a node that it is for, and plans the turns that take it.
     fn give(&mut self, node: usize, input: Input) {
-        self.nodes[node].receive(input);
-        self.plan_turn(node);
-    }
-
-    fn plan_turn(&mut self, node: usize) {
-        let busy = &mut self.nodes[node];
-        if busy.runs() && !busy.paused && !busy.turn_planned {
-            busy.turn_planned = true;
-            let life = busy.life;
-            let delay = self.rng.random_range(0..=self.profile.turn);
-            self.schedule.after(delay, Event::Turn { node, life });
+        for shard in self.nodes[node].receive(input) {
+            self.plan_turn(node, shard);
         }
     }
 
-    fn turn(&mut self, node: usize) {
+    fn plan_turn(&mut self, node: usize, shard: usize) {
+        let Node { life, paused, ref mut shards, .. } = self.nodes[node];
+        if let Some(busy) = shards.get_mut(shard)
+            && !paused
+            && !std::mem::replace(&mut busy.turn_planned, true)
+        {
+            let delay = self.rng.random_range(0..=self.profile.turn);
+            self.schedule.after(delay, Event::Turn { node, life, shard });
+        }
+    }
+
+    fn shard_of_life(&mut self, node: usize, life: u64, shard: usize) -> Option<&mut Shard> {
+        let node = &mut self.nodes[node];
+        if node.life == life { node.shards.get_mut(shard) } else { None }
+    }
+
+    fn turn(&mut self, node: usize, shard: usize) {
         if self.nodes[node].paused || !self.nodes[node].runs() {
             return;
         }
         let now = self.schedule.now();
-        let rots = self.rotting.as_ref().is_some_and(|(rots, _)| *rots == node);
+        let rots = self.rotting.contains_key(&node);
         let set_apart = if rots { self.nodes[node].damaged() } else { Vec::new() };
-        let before_acks = self.hints.before_acks(node, self.nodes[node].inbox());
-        let Turn { outputs, datagrams, opinions, found_clock_off } = self.nodes[node].turn(now);
+        let mut news = HintWatch::news(&self.nodes[node].shards[shard]);
+        let Turn { outputs, datagrams, opinions, found_clock_off, mut stamps, left, read } =
+            self.nodes[node].turn(now, shard);
+        news.truncate(news.len() - left);
+        let before_acks = self.hints.before_acks(node, news);
         self.coverage.add("clocks found off", found_clock_off.into());
+        self.judge_turn(node, shard, left, read);
         let life = (node, self.nodes[node].life);
         let mut halted = None;
         let retired = self.take_retired(node);
@@ -354,7 +414,7 @@ impl World {
             let removed = self.hints.applied(node, &batch, &mut self.coverage);
             self.nodes[node].removed.extend(removed);
             self.check_mended(node, &set_apart, &batch);
-            let fresh = self.observer.applied(now, life, &batch);
+            let fresh = self.observer.applied(now, life, std::mem::take(&mut stamps), &batch);
             self.note_stamps(node, &fresh);
             self.tell_batch(node, number, &batch);
         }
@@ -369,9 +429,9 @@ impl World {
         }
         for output in outputs {
             match output {
-                Output::Send { to, message } => self.send(node, to, message),
+                Output::Send { to, message } => self.send((node, shard), to, message),
                 Output::Reply { to, response } => self.reply(node, to, response),
-                Output::Sync(_) => self.sync(node),
+                Output::Sync(batch) => self.sync(node, shard, batch),
                 // Nothing leaves any more.
                 Output::Halt(reason) => {
                     halted = Some(reason);
@@ -387,17 +447,38 @@ impl World {
             self.crash(node, down);
             return;
         }
-        self.plan_timer(node);
+        self.plan_timer(node, shard);
+        // What the detector thinks is news for the other shards.
+        for other in 0..self.nodes[node].shards.len() {
+            if other != shard && self.nodes[node].shards[other].has_input() {
+                self.plan_turn(node, other);
+            }
+        }
     }
 
-    fn plan_timer(&mut self, node: usize) {
-        let Some(wakes) = self.nodes[node].wakes_at() else {
+    /// A turn ends, whatever is asked and whatever is stored.
+    fn judge_turn(&mut self, node: usize, shard: usize, left: usize, (read, largest): (usize, usize)) {
+        let most = cluster::turn_bounds(&self.profile).bytes_read_max(largest);
+        if read > most {
+            let text = format!("n{node} read {read} bytes in one turn, {largest} at once; at most {most} are right");
+            self.violations.push(Violation::general("bounded turns", text));
+        }
+        if left > 0 {
+            self.coverage.add("turns that left something to the next", 1);
+            self.plan_turn(node, shard);
+        }
+    }
+
+    fn plan_timer(&mut self, node: usize, shard: usize) {
+        let Some(wakes) = self.nodes[node].wakes_at(shard) else {
             return;
         };
-        let at = wakes.max(self.schedule.now() + 1);
-        if self.nodes[node].timer_planned.is_none_or(|planned| planned > at || planned <= self.schedule.now()) {
-            self.nodes[node].timer_planned = Some(at);
-            self.schedule.at(at, Event::Timer { node, life: self.nodes[node].life });
+        let now = self.schedule.now();
+        let at = wakes.max(now + 1);
+        let idle = &mut self.nodes[node].shards[shard];
+        if idle.timer_planned.is_none_or(|planned| planned > at || planned <= now) {
+            idle.timer_planned = Some(at);
+            self.schedule.at(at, Event::Timer { node, life: self.nodes[node].life, shard });
         }
     }
 
@@ -411,13 +492,12 @@ impl World {
             }
             let numbers = [node as u64, dot.actor.0, dot.counter];
             self.trace.note(now, "stamp", &numbers, &[], || {
-                let op = describe::op(stamp.write_id, &self.history);
+                let op = describe::op(self.history.write(&stamp.slot, stamp.write_id, stamp.value_hash));
                 let text = format!("stamps {op} as {}", describe::dot(*dot));
                 Line::about(cluster::name_of(node), slot_text(&stamp.slot), text)
             });
         }
-        if let Some((rots, stamped)) = &mut self.rotting
-            && *rots == node
+        if let Some(stamped) = self.rotting.get_mut(&node)
             && let Some(slot) = keys.pop_last()
         {
             *stamped = Some(slot);
@@ -434,11 +514,12 @@ impl World {
         }
     }
 
-    fn send(&mut self, from: usize, to: NodeId, message: Message) {
+    fn send(&mut self, (from, shard): (usize, usize), to: NodeId, message: Message) {
         let Some(&to) = self.numbers.get(&to).filter(|to| **to != from) else {
             let text = format!("n{from} sends to {to}, which is itself or nobody");
             return self.violations.push(Violation::general("the seam", text));
         };
+        self.note_what_is_said(&message);
         self.observer.sent(self.schedule.now(), (from, self.nodes[from].life), &message);
         self.hints.sent(from, self.nodes[to].id, &message);
         let line = self.trace.keeps_lines().then(|| {
@@ -453,17 +534,53 @@ impl World {
             && matches!(&message.body, Body::Request { request, .. } if mends(request));
         // A stream delivers once. What arrives twice was sent twice, as merges and reads may be; a forward never is.
         let repeatable = !matches!(&message.body, Body::Request { request: Request::Forward(_), .. });
+        let lost = self.loses_ack(to, &message);
+        let receiver = self.nodes[to].id;
+        let asker = self.nodes[from].shard_of_asker(receiver, &message);
         let wire = message.to_wire(self.instant(from));
         let fingerprint = self.trace.fingerprint(&wire);
         let numbers = [from as u64, to as u64, fingerprint];
         self.trace.note(self.schedule.now(), SENDS, &numbers, &[], || line.expect("lines are kept"));
-        let Some(connection) = self.network.connection(from, to).filter(|_| !withheld) else {
+        let Some(connection) = self.network.connection(from, to).filter(|_| !withheld && !lost) else {
             return;
         };
+        let shard = asker.unwrap_or(shard as u16);
         let delays = self.network.deliveries(repeatable);
         let copies = std::iter::repeat_n(wire, delays.len());
         for (delay, wire) in delays.into_iter().zip(copies) {
-            self.schedule.after(delay, Event::Peer { from, to, connection, wire, fingerprint });
+            self.schedule.after(delay, Event::Peer { from, to, connection, shard, wire, fingerprint });
+        }
+    }
+
+    /// Whether this tells that a hint has arrived, and is lost: its sender still holds the hint, and may die with it.
+    fn loses_ack(&mut self, to: usize, message: &Message) -> bool {
+        let is_one = matches!(message.body, Body::Reply(Reply::Acked)) && message.id.lane() == Lane::Handoff;
+        let chance = self.profile.faults.lost_handoff_acks;
+        if !is_one || self.phase == Phase::Calm || !self.ack_rng.random_bool(chance) {
+            return false;
+        }
+        self.coverage.add("acks of hints lost", 1);
+        if self.ack_rng.random_bool(0.3) {
+            let delay = self.ack_rng.random_range(500..20_000);
+            self.schedule.after(delay, Event::CrashSoon { node: to, life: self.nodes[to].life });
+        }
+        true
+    }
+
+    fn note_what_is_said(&mut self, message: &Message) {
+        if let Body::Request { request: Request::Exchange(Exchange::Step { request, .. }), .. } = &message.body
+            && matches!(&request.ask, Ask::List(list) if list.after.is_some())
+        {
+            self.coverage.add("leaves listed in several messages", 1);
+        }
+        if let Body::Reply(Reply::Refused(Refusal::Overloaded { .. })) = &message.body {
+            let what = match message.id.lane() {
+                Lane::Coordinator => "writes refused as overloaded",
+                Lane::Handoff => "hints refused as overloaded",
+                Lane::AntiEntropy => "repairs refused as overloaded",
+                Lane::Reach => return,
+            };
+            self.coverage.add(what, 1);
         }
     }
 
@@ -492,9 +609,17 @@ impl World {
     }
 
     fn reply(&mut self, node: usize, to: ClientTag, response: Response) {
-        let Some(&(client, op)) = self.attempts.get(&to.request) else {
-            let text = format!("n{node} answers request {}, which nobody made", to.request);
-            return self.violations.push(Violation::general("the seam", text));
+        let (client, op) = match self.attempts.get(&to.request) {
+            Some(&Asked::Operation { client, op }) => (client, op),
+            Some(&Asked::Page { walker }) => {
+                let delay = self.walkers[walker].rng.random_range(50..800);
+                let page = Event::Page { walker, attempt: to.request, response: Some(response) };
+                return self.schedule.after(delay, page);
+            }
+            None => {
+                let text = format!("n{node} answers request {}, which nobody made", to.request);
+                return self.violations.push(Violation::general("the seam", text));
+            }
         };
         let slot = self.history.get(op).slot.clone();
         let bytes = postcard::to_stdvec(&response).expect("an answer can be written");
@@ -509,10 +634,15 @@ impl World {
                 self.ask_oracle(|oracle, scene| oracle.acknowledged(op, *acks, scene));
             }
             Response::Read(read) => {
-                let values = read.siblings.iter().filter_map(|sibling| id_of(&sibling.value)).collect();
+                let written = |sibling: &Sibling| self.history.written(&slot, &sibling.value);
+                let values = read.siblings.iter().filter_map(written).collect();
                 self.ask_oracle(|oracle, scene| oracle.shown(op, values, scene));
             }
+            Response::Failed(Failure::Refused(Refusal::WriteIdReused)) => {
+                self.coverage.add("write ids refused as reused", 1);
+            }
             Response::Deleted(Deleted { acks, .. }) => {
+                self.note_void(op);
                 let gone = self.gone.remove(&to.request).unwrap_or_default();
                 self.coverage.add("deletes that covered nothing live", u64::from(self.history.get(op).seen.is_some()));
                 self.ask_oracle(|oracle, scene| oracle.found_nothing(op, *acks, gone, scene));
@@ -524,6 +654,17 @@ impl World {
         }
     }
 
+    /// A delete has found nothing. Whether others hold copies of the key for nodes that were not reached.
+    fn note_void(&mut self, op: OpId) {
+        let delete = self.history.get(op);
+        if delete.strict || delete.w < 2 {
+            return;
+        }
+        let record = check::record_of(&self.topology, &delete.slot);
+        let is_held = self.nodes.iter().any(|node| node.store.has_hint_of(&record));
+        self.coverage.add("sloppy deletes that found nothing beside hints", u64::from(is_held));
+    }
+
     /// A put that is answered with nothing live has been deleted since, or is answered by a state that never held it.
     fn check_holds(&mut self, node: usize, op: OpId, response: &Response) {
         let write = self.history.get(op);
@@ -532,10 +673,10 @@ impl World {
         if !matches!(response, Response::Stored(stored) if stored.siblings == 0) || !keeps_siblings {
             return;
         }
-        let mut later = self.observer.dots_in(&write.slot).filter(|(_, stamp)| stamp.write_id != write.write_id);
-        let is_gone = |after: &Header| {
-            self.observer.dots_of(write.write_id).any(|(dot, _)| after.covers(dot) && after.get(dot).is_none())
-        };
+        let is_other = |stamp: &Stamp| (stamp.write_id, stamp.value_hash) != (write.write_id, write.value_hash);
+        let mut later = self.observer.dots_in(&write.slot).filter(|(_, stamp)| is_other(stamp));
+        let is_gone =
+            |after: &Header| self.observer.dots_of(write).any(|(dot, _)| after.covers(dot) && after.get(dot).is_none());
         if !later.any(|(_, stamp)| is_gone(&stamp.after)) {
             let text = format!("n{node} answered put {op} by a state without it");
             self.violations.push(Violation::of("answers make sense", &write.slot.clone(), text));

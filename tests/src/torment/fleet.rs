@@ -63,8 +63,10 @@ impl Fleet {
             write(&home.join("node.key"), &issued.key);
             let own =
                 format!("name = \"{name}\"\nlisten = \"{listen}\"\nadmin = \"{admin}\"\ndata_dir = \"disk/data\"\n");
-            write(&home.join("node.toml"), &(own + NODE));
-            cluster += &format!("\n[[member]]\nname = \"{name}\"\naddress = \"{listen}\"\n");
+            let hints = if number % 2 == 1 { FEW_HINTS } else { "" };
+            write(&home.join("node.toml"), &(own + &NODE.replace("[aae]", &format!("{hints}\n[aae]"))));
+            let shards = 1 + number % SHARDS_MAX;
+            cluster += &format!("\n[[member]]\nname = \"{name}\"\naddress = \"{listen}\"\nshards = {shards}\n");
             let disk = disk_bytes.map(|bytes| {
                 Disk::create(&home.join("disk.image"), &home.join("disk"), bytes).expect("disks were made before")
             });
@@ -308,6 +310,12 @@ memtable = \"2MiB\"
 journal_max = \"64MiB\"
 free_space_reserve = \"48MiB\"
 ";
+
+/// For every second node: what it is to hold for others is soon too much.
+const FEW_HINTS: &str = "hint_bytes_max = \"256KiB\"\nhint_target_bytes_max = \"128KiB\"\n";
+
+/// Nodes have one to so many shards.
+const SHARDS_MAX: u16 = 3;
 
 /// What [`NODE`] keeps in reserve.
 pub(super) const RESERVE: u64 = 48 << 20;

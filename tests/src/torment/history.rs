@@ -126,6 +126,16 @@ impl History {
         self.keys.contains_key(key)
     }
 
+    /// Keys that a strict put of this round has been acknowledged for, each with the moment when the first was.
+    pub(super) fn strictly_written(&self, of: impl Fn(&str) -> bool) -> Vec<(String, Micros)> {
+        let written = |operations: &[Operation]| {
+            let mut puts = operations.iter().filter(|op| op.kind == Kind::Put && op.strict && op.is_ok());
+            puts.next().map(|put| put.returned)
+        };
+        let keys = self.keys.iter().filter(|(key, _)| of(key));
+        keys.filter_map(|(key, operations)| Some((key.clone(), written(operations)?))).collect()
+    }
+
     pub(super) fn keys(&self) -> &BTreeMap<String, Vec<Operation>> {
         &self.keys
     }

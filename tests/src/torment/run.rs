@@ -201,6 +201,7 @@ impl Torment {
             took,
             rounds: self.rounds,
             counts: tally.counts(),
+            scans: tally.scans.load(Ordering::Relaxed),
             reasons: tally.reasons(),
             latencies: tally.latencies(),
             faults: self.faults,

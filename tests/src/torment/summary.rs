@@ -18,6 +18,7 @@ pub struct Summary {
     pub(super) took: Duration,
     pub(super) rounds: u64,
     pub(super) counts: Counts,
+    pub(super) scans: u64,
     pub(super) reasons: Vec<(String, u64)>,
     pub(super) latencies: Vec<Latency>,
     /// How often each fault struck.
@@ -63,6 +64,7 @@ impl Summary {
             "seed": self.seed,
             "seconds": self.took.as_secs_f64(),
             "rounds": self.rounds,
+            "scans": self.scans,
             "operations": {"ok": self.counts.ok, "refused": self.counts.refused, "unknown": self.counts.unknown},
             "reasons": reasons,
             "latency": self.latencies.iter().map(latency).collect::<Vec<_>>(),
@@ -83,7 +85,7 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Counts { ok, refused, unknown } = self.counts;
         writeln!(f, "\n{} rounds in {:.0} s, seed {}", self.rounds, self.took.as_secs_f64(), self.seed)?;
-        writeln!(f, "operations: {ok} ok, {refused} refused, {unknown} unknown")?;
+        writeln!(f, "operations: {ok} ok, {refused} refused, {unknown} unknown; {} scans", self.scans)?;
         for (reason, count) in self.reasons.iter().take(12) {
             writeln!(f, "  {count:>7} × {reason}")?;
         }

@@ -15,6 +15,8 @@ pub(super) struct Tally {
     pub(super) ok: AtomicU64,
     pub(super) refused: AtomicU64,
     pub(super) unknown: AtomicU64,
+    /// Scans that came to their end.
+    pub(super) scans: AtomicU64,
     /// Whether a fault is under way.
     pub(super) faulty: AtomicBool,
     /// Of reads and writes, in calm and under faults.
@@ -51,6 +53,7 @@ impl Tally {
             ok: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             unknown: AtomicU64::new(0),
+            scans: AtomicU64::new(0),
             faulty: AtomicBool::new(false),
             latencies: std::array::from_fn(|_| std::array::from_fn(|_| empty())),
             reasons: Mutex::default(),

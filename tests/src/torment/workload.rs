@@ -1,30 +1,33 @@
-//! Clients of four kinds, which write down everything they ask and are told.
+//! Clients of six kinds, which write down everything they ask and are told.
 //!
 //! | client | keys | what it does |
 //! |---|---|---|
-//! | owner | its own | puts: the first of a key blind, then each with the context of the one before; reads when that is in doubt |
+//! | owner | its own | puts: the first of a key blind, then each with the context of the one before; reads when that is in doubt. Three keys in turn are written under one write id |
 //! | collector | sets, shared | reads all siblings, adds an element to their union, puts that with the context |
 //! | mixer | shared | gets, blind puts, puts with new and old contexts; deletes with contexts on a half of the keys, and blind ones on a quarter |
+//! | carrier | large, shared | reads all siblings, puts a value of up to 4 MiB with the context |
 //! | reader | all shared ones | gets |
+//! | lister | | scans the bucket |
 //!
 //! Each operation draws whether its quorums are strict and whether the client may try again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use driftless_client::{
     Bucket, Client, Context, Decision, DefaultRetry, FailedAttempt, NoRetry, Outcome, Profile, RetryPolicy, Sibling,
-    Stored,
+    Stored, WriteId,
 };
+use futures::StreamExt as _;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::task::JoinSet;
 
 use super::history::{Ending, History, Kind, Operation};
 use super::tally::Tally;
-use super::value::{Id, decode, encode};
+use super::value::{Id, Size, decode, encode};
 
 /// Clients at work, or resting between rounds.
 pub(super) struct Workload {
@@ -60,7 +63,7 @@ impl Workload {
             odd: Mutex::default(),
         });
         let mut clients = JoinSet::new();
-        for number in 0..OWNERS + COLLECTORS + MIXERS + READERS {
+        for number in 0..OWNERS + COLLECTORS + MIXERS + CARRIERS + LISTERS + READERS {
             let hand = Hand {
                 number,
                 bucket: client.bucket("default"),
@@ -71,6 +74,8 @@ impl Workload {
                 _ if number < OWNERS => clients.spawn(hand.own()),
                 _ if number < OWNERS + COLLECTORS => clients.spawn(hand.collect()),
                 _ if number < OWNERS + COLLECTORS + MIXERS => clients.spawn(hand.mix()),
+                _ if number < OWNERS + COLLECTORS + MIXERS + CARRIERS => clients.spawn(hand.carry()),
+                _ if number < OWNERS + COLLECTORS + MIXERS + CARRIERS + LISTERS => clients.spawn(hand.list()),
                 _ => clients.spawn(hand.read()),
             };
         }
@@ -145,7 +150,9 @@ impl Hand {
                     None => continue,
                 },
             };
-            if let Some((id, stored)) = self.put(&key, known, false).await
+            // What users do who name their writes by what they do rather than by what they write.
+            let id = WriteId((self.number as u128) << 64 | (turn / KEYS_OF_A_WRITE_ID) as u128);
+            if let Some((id, stored)) = self.put(&key, known, What { name: Some(id), ..What::USUAL }).await
                 && let Some(context) = stored.context()
             {
                 let known = Known { seen: vec![id], context: Some(context), elements: Vec::new() };
@@ -158,7 +165,7 @@ impl Hand {
         while let Some(()) = self.pause(COLLECTOR_REST).await {
             let key = format!("set/{}", self.rng.random_range(0..SETS));
             if let Some(known) = self.get(&key).await {
-                self.put(&key, known, true).await;
+                self.put(&key, known, What { adds: true, ..What::USUAL }).await;
             }
         }
     }
@@ -174,10 +181,10 @@ impl Hand {
             let number = self.rng.random_range(0..SHARED_KEYS);
             let key = format!("shared/{number}");
             match self.rng.random_range(0..100) {
-                0..12 => drop(self.put(&key, Known::default(), false).await),
+                0..12 => drop(self.put(&key, Known::default(), What::USUAL).await),
                 12..24 if contexts.contains_key(&key) => {
                     let old = contexts[&key].clone();
-                    self.put(&key, old, false).await;
+                    self.put(&key, old, What::USUAL).await;
                 }
                 24..36 if number % 4 >= 2 => {
                     if let Some(known) = self.get(&key).await.filter(|known| !known.seen.is_empty()) {
@@ -188,18 +195,68 @@ impl Hand {
                 _ => {
                     if let Some(known) = self.get(&key).await {
                         contexts.insert(key.clone(), known.clone());
-                        self.put(&key, known, false).await;
+                        self.put(&key, known, What::USUAL).await;
                     }
                 }
             }
         }
     }
 
+    async fn carry(mut self) {
+        while let Some(()) = self.pause(CARRIER_REST).await {
+            let key = format!("large/{}", self.rng.random_range(0..LARGE_KEYS));
+            if let Some(known) = self.get(&key).await {
+                self.put(&key, known, What { size: Size::Large, ..What::USUAL }).await;
+            }
+        }
+    }
+
+    async fn list(mut self) {
+        while let Some(()) = self.pause(LISTER_REST).await {
+            self.shared.open.fetch_add(1, Ordering::SeqCst);
+            if !self.shared.rests.load(Ordering::SeqCst) {
+                let missed = self.list_once().await;
+                self.shared.odd.lock().expect("nobody panics while noting").extend(missed);
+            }
+            self.shared.open.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Walks through the bucket once. Answers which keys it should have been shown and was not: those that strict writes had
+    /// put there before it began, and nobody deletes.
+    async fn list_once(&self) -> Vec<String> {
+        let began = Instant::now();
+        let (due, since) = {
+            let history = self.shared.history();
+            (history.strictly_written(|key| !key.starts_with("shared/")), history.now())
+        };
+        let mut keys = self.bucket.scan().profile(Profile::new().timeout(TIMEOUT)).keys();
+        let mut listed = BTreeSet::new();
+        while let Some(key) = keys.next().await {
+            match key {
+                Ok(key) => drop(listed.insert(key.to_string())),
+                Err(error) => {
+                    let ending = if error.outcome() == Outcome::Refused { Ending::Refused } else { Ending::Unknown };
+                    self.shared.tally.count(ending, true, began.elapsed(), Some(&error.to_string()));
+                    return Vec::new();
+                }
+            }
+        }
+        self.shared.tally.scans.fetch_add(1, Ordering::Relaxed);
+        let history = self.shared.history();
+        let lost = history.disk_lost.is_some_and(|at| at >= since || due.iter().any(|(_, written)| *written <= at));
+        let unknown =
+            listed.iter().filter(|key| !history.knows(key)).map(|key| format!("a scan lists {key}, never written"));
+        let missed = due.iter().filter(|(key, _)| !lost && !listed.contains(key));
+        unknown.chain(missed.map(|(key, _)| format!("a scan does not list {key}"))).collect()
+    }
+
     async fn read(mut self) {
         while let Some(()) = self.pause(READER_REST).await {
-            let key = match self.rng.random_range(0..10) {
-                0..2 => format!("set/{}", self.rng.random_range(0..SETS)),
-                2..6 => format!("shared/{}", self.rng.random_range(0..SHARED_KEYS)),
+            let key = match self.rng.random_range(0..40) {
+                39 => format!("large/{}", self.rng.random_range(0..LARGE_KEYS)),
+                0..8 => format!("set/{}", self.rng.random_range(0..SETS)),
+                8..24 => format!("shared/{}", self.rng.random_range(0..SHARED_KEYS)),
                 _ => {
                     let (owner, place) = (self.rng.random_range(0..OWNERS), self.rng.random_range(0..KEYS_OF_AN_OWNER));
                     format!("own/{owner}/{place}")
@@ -254,17 +311,22 @@ impl Hand {
         }
     }
 
-    async fn put(&mut self, key: &str, known: Known, adds: bool) -> Option<(Id, Stored)> {
+    async fn put(&mut self, key: &str, known: Known, what: What) -> Option<(Id, Stored)> {
         let how = self.how();
         let open = self.open(key, Operation::new(self.number, Kind::Put, how.strict, known.seen))?;
         let mut elements = Vec::new();
-        if adds {
+        if what.adds {
             let first = self.shared.history().first();
             elements.extend(known.elements.into_iter().filter(|element| *element >= first));
             elements.push(open.id);
         }
-        let value = encode(open.id, &elements);
-        match self.bucket.put(key, value).context(known.context).profile(how.profile.clone()).send().await {
+        let value = encode(open.id, &elements, what.size);
+        let put = self.bucket.put(key, value).context(known.context).profile(how.profile.clone());
+        let put = match what.name {
+            Some(name) => put.write_id(name),
+            None => put,
+        };
+        match put.send().await {
             Ok(stored) => {
                 let id = open.id;
                 open.end(Ending::Ok, Some(&how), |_| {});
@@ -318,6 +380,20 @@ impl Hand {
         let mut odd = self.shared.odd.lock().expect("nobody panics while noting");
         odd.push(format!("{key}: a value that no client has written: {text:?}"));
     }
+}
+
+/// What a put writes.
+#[derive(Clone, Copy)]
+struct What {
+    /// An element as well, to a set.
+    adds: bool,
+    size: Size,
+    /// The write's id; the client draws one if this is absent.
+    name: Option<WriteId>,
+}
+
+impl What {
+    const USUAL: What = What { adds: false, size: Size::Usual, name: None };
 }
 
 /// How an operation is made.
@@ -394,16 +470,24 @@ impl RetryPolicy for Watched {
 const OWNERS: usize = 10;
 const COLLECTORS: usize = 6;
 const MIXERS: usize = 10;
+const CARRIERS: usize = 2;
+const LISTERS: usize = 1;
 const READERS: usize = 4;
 
 const KEYS_OF_AN_OWNER: usize = 200;
 const SETS: usize = 4;
 const SHARED_KEYS: usize = 64;
+const LARGE_KEYS: usize = 6;
+
+/// So many keys in turn are written under one id.
+const KEYS_OF_A_WRITE_ID: usize = 3;
 
 /// Together some hundred operations a second: two cores carry five nodes, their clients and strace besides.
 const OWNER_REST: Duration = Duration::from_millis(25);
 const COLLECTOR_REST: Duration = Duration::from_millis(250);
 const MIXER_REST: Duration = Duration::from_millis(60);
+const CARRIER_REST: Duration = Duration::from_millis(1_500);
+const LISTER_REST: Duration = Duration::from_secs(2);
 const READER_REST: Duration = Duration::from_millis(40);
 
 /// Of a request with all its attempts.

@@ -49,7 +49,7 @@ fn a_damaged_record_is_restored_from_the_others_and_not_served_meanwhile() {
 }
 
 #[test]
-fn while_the_others_are_away_it_neither_serves_nor_stamps_nor_takes_in_and_asks_again() {
+fn while_the_others_are_away_it_serves_nothing_of_the_key_and_asks_again() {
     let mut trio = Trio::new();
     trio.put_and_settle(0, put(SIBLINGS, "precious", None));
     trio.damage(0, SIBLINGS, 1);
@@ -61,11 +61,14 @@ fn while_the_others_are_away_it_neither_serves_nor_stamps_nor_takes_in_and_asks_
     let request = trio.ask(0, Ask::Get(one));
     trio.settle();
     assert!(matches!(trio.failure(request), Failure::Refused(Refusal::NotEnoughReplicas { .. })));
+    let damaged = trio.bytes_of(0, SIBLINGS);
     let Ask::Put(mut alone) = put(SIBLINGS, "v", None) else { unreachable!() };
     alone.w = Some(1);
-    let request = trio.ask(0, Ask::Put(alone));
+    trio.put_and_settle(0, Ask::Put(alone));
+    assert_eq!(trio.bytes_of(0, SIBLINGS), damaged, "what is written is kept beside the record");
+    let request = trio.ask(0, get(SIBLINGS, Some(1)));
     trio.settle();
-    assert_eq!(trio.failure(request), Failure::Refused(Refusal::Damaged));
+    assert!(matches!(trio.failure(request), Failure::Refused(Refusal::NotEnoughReplicas { .. })), "no read sees it");
     trio.pass(Duration::from_secs(1));
     trio.settle();
     assert_eq!(trio.engines[0].metrics.records_mended.get(), 0);
@@ -73,7 +76,9 @@ fn while_the_others_are_away_it_neither_serves_nor_stamps_nor_takes_in_and_asks_
     trio.pass(Duration::from_millis(1));
     trio.settle();
     assert_eq!(trio.engines[0].metrics.records_mended.get(), 1, "as soon as there is somebody to ask");
-    assert_eq!(values(&trio.read(0, SIBLINGS, 3)), ["precious"]);
+    let mut read = trio.read(0, SIBLINGS, 3);
+    read.siblings.sort_unstable_by(|a, b| a.value.cmp(&b.value));
+    assert_eq!(values(&read), ["precious", "v"]);
 }
 
 #[test]
@@ -215,6 +220,109 @@ fn a_page_of_a_scan_does_not_show_what_is_damaged() {
     assert_eq!(said, Some(Reply::Refused(Refusal::Damaged)));
 }
 
+/// Two of three owners are damaged: neither can be restored, and every write was refused by both, also one that replaces all that
+/// the third owner holds.
+#[test]
+fn with_two_of_three_damaged_a_key_can_be_written_and_restored_by_who_accepts_the_loss() {
+    let mut trio = Trio::new();
+    trio.put_and_settle(0, put(SIBLINGS, "precious", None));
+    (0..2).for_each(|i| trio.damage(i, SIBLINGS, 1));
+    for _ in 0..3 {
+        trio.pass(Duration::from_secs(6));
+        trio.settle();
+    }
+    let damaged_now = |trio: &Trio| [0, 1].map(|i| trio.engines[i].metrics.records_damaged_now.get());
+    assert_eq!(damaged_now(&trio), [1, 1], "too few are sound to restore them");
+    let listed = trio.engines[0].damaged_keys(10);
+    assert_eq!((listed.keys[0].bucket, &listed.keys[0].key, listed.count), (SIBLINGS, &key(), 1));
+
+    let seen = trio.read(2, SIBLINGS, 1);
+    assert_eq!(values(&seen), ["precious"]);
+    let stored = trio.put_and_settle(2, put(SIBLINGS, "new", seen.context));
+    assert!(stored.acks >= 2);
+    // Through a node whose own record is damaged, too.
+    let stored = trio.put_and_settle(0, put(SIBLINGS, "newer", stored.context));
+    assert!(stored.acks >= 2);
+    let request = trio.ask(2, get(SIBLINGS, Some(2)));
+    trio.settle();
+    assert!(matches!(trio.failure(request), Failure::Refused(Refusal::NotEnoughReplicas { .. })), "no read sees it");
+    // Not forgotten by a process that dies.
+    let store = trio.engines[1].store().clone();
+    trio.restart(1, 78, store);
+    trio.settle();
+    trio.pass(Duration::from_millis(10));
+    trio.settle();
+
+    let request = trio.ask(0, restore(SIBLINGS, false));
+    assert!(matches!(trio.failure(request), Failure::Refused(Refusal::BadRequest(_))));
+    let request = trio.ask(0, restore(SIBLINGS, true));
+    trio.settle();
+    let restored = driftless_proto::client::Restored { was_damaged: true, answered: 1 };
+    assert_eq!(trio.reply(request), Some(&Response::Restored(restored)));
+    assert_eq!(trio.engines[0].metrics.losses_accepted.get(), 1);
+    // Now two owners are sound, and the third is restored by itself.
+    for _ in 0..10 {
+        trio.pass(Duration::from_secs(1));
+        trio.settle();
+    }
+    assert_eq!(damaged_now(&trio)[0], 0);
+    assert_eq!(trio.engines[1].damaged().count(), 0);
+    assert_eq!(values(&trio.read(1, SIBLINGS, 3)), ["newer"]);
+    assert_eq!(trio.bytes_of(0, SIBLINGS), trio.bytes_of(2, SIBLINGS));
+    assert_eq!(trio.bytes_of(1, SIBLINGS), trio.bytes_of(2, SIBLINGS));
+    for i in 0..3 {
+        let held: u64 = trio.engines[i].replica.tallies().map(|(_, tally)| tally.keys()).sum();
+        assert_eq!(held, 0, "nothing is kept beside a record any more");
+    }
+    assert_eq!(trio.halts, Vec::<String>::new());
+}
+
+/// The only copy there is. It was refused for ever, also for overwriting.
+#[test]
+fn the_only_copy_of_a_key_can_be_written_beside_and_given_up() {
+    const SINGLE: BucketId = BucketId(4);
+    let single = BucketDefinition {
+        id: SINGLE,
+        name: BucketName::new("single").expect("valid"),
+        quorum: driftless_proto::Quorum::new(1, 1, 1).expect("valid"),
+        ..BucketDefinition::built_in(3)
+    };
+    let mut trio = Trio::built(3, Limits::default(), Some(single));
+    let place = trio.topology.place(trio.topology.bucket(SINGLE).expect("exists"), &key());
+    let owner = trio.index(trio.topology.ring().owners(place.partition)[0]);
+    trio.put_and_settle(owner, put(SINGLE, "precious", None));
+    trio.damage(owner, SINGLE, 1);
+    trio.pass(Duration::from_millis(10));
+    trio.settle();
+    trio.put_and_settle(owner, put(SINGLE, "new", None));
+    let request = trio.ask(owner, get(SINGLE, None));
+    trio.settle();
+    assert!(matches!(trio.reply(request), Some(Response::Failed(_))), "what it held is not given up yet");
+    let request = trio.ask(owner, restore(SINGLE, true));
+    trio.settle();
+    let restored = driftless_proto::client::Restored { was_damaged: true, answered: 0 };
+    assert_eq!(trio.reply(request), Some(&Response::Restored(restored)));
+    assert_eq!(values(&trio.read(owner, SINGLE, 1)), ["new"]);
+    assert_eq!(trio.engines[owner].metrics.records_damaged_now.get(), 0);
+}
+
+#[test]
+fn a_sound_record_is_not_given_up() {
+    let mut trio = Trio::new();
+    trio.put_and_settle(0, put(SIBLINGS, "precious", None));
+    let request = trio.ask(0, restore(SIBLINGS, true));
+    trio.settle();
+    let restored = driftless_proto::client::Restored { was_damaged: false, answered: 0 };
+    assert_eq!(trio.reply(request), Some(&Response::Restored(restored)));
+    assert_eq!(values(&trio.read(0, SIBLINGS, 3)), ["precious"]);
+    // Damage that nobody has met yet is met then; with all others sound nothing is lost.
+    trio.damage(0, SIBLINGS, 1);
+    let request = trio.ask(0, restore(SIBLINGS, true));
+    trio.settle();
+    assert!(matches!(trio.reply(request), Some(Response::Restored(restored)) if restored.was_damaged));
+    assert_eq!(values(&trio.read(0, SIBLINGS, 3)), ["precious"]);
+}
+
 #[test]
 fn what_nobody_else_holds_is_removed_and_leaves_no_empty_record() {
     let mut trio = Trio::new();
@@ -271,6 +379,10 @@ fn the_actor_of_the_partition_is_a_new_one_afterwards() {
     trio.settle();
     let live: Vec<_> = [actor_of(&mut trio, "b"), before].into();
     assert_ne!(live[0], live[1]);
+}
+
+fn restore(bucket: BucketId, accept_loss: bool) -> Ask {
+    Ask::Restore(driftless_proto::client::Restore { bucket, key: key(), accept_loss })
 }
 
 fn flipped(bytes: &Bytes, from_end: usize) -> Bytes {

@@ -117,6 +117,22 @@ fn a_store_that_fails_stops_the_node() {
     assert!(trio.wire.is_empty() && trio.reply(request).is_none());
 }
 
+/// A stamp names its dot before it has read all that it needs. Where that read failed, the turn's batch was applied all the
+/// same: with the counter, and without the write.
+#[test]
+fn nothing_is_applied_once_the_store_has_failed() {
+    let mut trio = Trio::new();
+    let request = trio.hand_in(0, put(SIBLINGS, "v1", None));
+    trio.engines[0].store_mut().fail(StoreError::Io("input/output error".to_owned()));
+    trio.hand_in(0, get(LWW, Some(1)));
+    trio.engines[0].store_mut().clear_faults();
+    let applied = trio.engines[0].store().applied();
+    trio.turn(0);
+    assert_eq!(trio.halts, ["storage I/O error: input/output error"]);
+    assert_eq!(trio.engines[0].store().applied(), applied);
+    assert!(trio.reply(request).is_none());
+}
+
 #[test]
 fn the_census_counts_what_a_start_finds_and_follows_every_batch() {
     let mut trio = Trio::new();

@@ -67,7 +67,10 @@ fn a_strict_read_shows_only_what_a_power_cut_cannot_take() {
     let request = trio.ask(0, get(STRICT, None));
     trio.deliver_all();
     assert_eq!(trio.reply(request), None, "applied on three, synced on none");
-    let sloppy = trio.ask(0, Ask::Get(Get { bucket: STRICT, key: key(), r: None, sloppy: Some(true), explain: false }));
+    let sloppy = trio.ask(
+        0,
+        Ask::Get(Get { bucket: STRICT, key: key(), r: None, sloppy: Some(true), explain: false, shown: Vec::new() }),
+    );
     trio.deliver_all();
     assert!(trio.reply(sloppy).is_some());
     trio.settle();

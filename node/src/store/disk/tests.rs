@@ -490,3 +490,18 @@ fn a_sync_that_is_noted_late_is_noticed_at_the_gate() {
 fn number_of(journal: &Path) -> Option<u64> {
     journal.file_stem()?.to_str()?.parse().ok()
 }
+
+/// A key that many coordinators have filled is one value to the store, several times as large as its table in memory.
+#[test]
+fn the_largest_state_of_a_key_is_kept_and_found_again_after_a_restart() {
+    let mut disk = Disk::create();
+    let state = Bytes::from(vec![b'x'; driftless_proto::key::STATE_BYTES_MAX]);
+    let changes = vec![
+        (Bytes::from_static(b"large"), Some(state.clone())),
+        (Bytes::from_static(b"small"), Some(Bytes::from_static(b"y"))),
+    ];
+    disk.store().apply(Batch { changes }).expect("applies");
+    let mut disk = disk.reopen();
+    assert!(disk.store().get(b"large").expect("reads") == Some(state));
+    assert_eq!(disk.store().get(b"small").expect("reads"), Some(Bytes::from_static(b"y")));
+}

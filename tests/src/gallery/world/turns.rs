@@ -60,7 +60,7 @@ impl World {
             if !self.nodes[node].runs() {
                 return;
             }
-            let turn = self.nodes[node].turn(self.at);
+            let turn = self.nodes[node].turn(self.at, 0);
             self.learn(node);
             let mut synced = None;
             for output in turn.outputs {
@@ -79,7 +79,7 @@ impl World {
             }
             let Some(up_to) = synced else { return };
             self.nodes[node].store.sync_up_to(up_to);
-            self.nodes[node].receive(Input::Synced(up_to));
+            self.nodes[node].receive(Input::Synced(0, up_to));
         }
         self.check(false, "syncs come to an end");
     }
@@ -104,7 +104,7 @@ impl World {
         }
         self.names.note(&message);
         let said = self.names.message(&message);
-        let cargo = Cargo::Peer(message.to_wire(self.nodes[from].clock.now(self.at).instant));
+        let cargo = Cargo::Peer(Box::new(message.to_wire(self.nodes[from].clock.now(self.at).instant)));
         self.under_way.push_back(Packet { from: Lane::Node(from), to: Lane::Node(to), cargo, said, held: false });
     }
 
@@ -118,8 +118,8 @@ impl World {
             Cargo::Peer(wire) => {
                 let from = self.nodes[index(from)].id;
                 let node = &mut self.nodes[index(to)];
-                let message = Message::from_wire(wire, node.clock.now(self.at).instant);
-                node.receive(Input::Peer { from, message });
+                let message = Message::from_wire(*wire, node.clock.now(self.at).instant);
+                node.receive(Input::Peer { from, shard: 0, message });
                 self.turn(index(to));
             }
         }

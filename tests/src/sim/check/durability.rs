@@ -82,11 +82,11 @@ impl DurabilityOracle {
                 && put.strict
                 && put.w + delete.r > n
                 && scene.disk_losses.since(&put.slot, put.invoked) == 0
-                && scene.observer.dots_of(put.write_id).count() == 1
+                && scene.observer.dots_of(put).count() == 1
         };
         if delete.strict && delete.seen.is_none() {
             let met = scene.history.of(&delete.slot).map(|(put, _)| put).filter(|put| met(*put));
-            let met = met.filter_map(|put| scene.observer.dots_of(scene.history.get(put).write_id).next());
+            let met = met.filter_map(|put| scene.observer.dots_of(scene.history.get(put)).next());
             gone.extend(met.map(|(dot, _)| dot));
         }
         self.promise(Promised::Gone { id, dots: gone, held_by }, scene);
@@ -146,7 +146,7 @@ impl DurabilityOracle {
         let states = scene.states(&op.slot);
         // A write that two coordinators stamped was acknowledged under one of its dots.
         let covered = |dot: Dot| states.iter().filter(|state| state.covers(dot)).count();
-        let Some(most) = scene.observer.dots_of(op.write_id).map(|(dot, _)| covered(dot)).max() else {
+        let Some(most) = scene.observer.dots_of(op).map(|(dot, _)| covered(dot)).max() else {
             // Where the last writer wins, a write may lose within the batch that stamps it: then no disk ever holds it.
             let may_lose = scene.topology.bucket(op.slot.0).is_some_and(|bucket| bucket.conflict == Conflict::Lww);
             return (!may_lose).then(|| format!("{:?} {id} was acknowledged and never stamped", op.kind));
@@ -160,7 +160,7 @@ impl DurabilityOracle {
         let states = scene.states(&op.slot);
         let covered = |dot: Dot| states.iter().filter(|state| state.covers(dot)).count();
         values.iter().find_map(|value| {
-            let dots = scene.observer.dots_of(scene.history.get(*value).write_id);
+            let dots = scene.observer.dots_of(scene.history.get(*value));
             let most = dots.map(|(dot, _)| covered(dot)).max()?;
             (most + scene.lost_since(op) < usize::from(held_by))
                 .then(|| format!("strict get {id} showed {value}, which is on {most} disks {when}"))

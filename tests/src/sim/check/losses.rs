@@ -1,21 +1,25 @@
-//! What disks have lost, so that no more is asked of them than w is for: one disk of a run is set back to an earlier
-//! state, or bytes of it are damaged, again and again; all others keep what they have synced.
+//! What disks have lost, so that no more is asked of them than w is for. One disk of a run is set back to an earlier state,
+//! or bytes of it are damaged, again and again; in some runs bytes of another one as well, though never those about the
+//! same key at the same time. All others keep what they have synced.
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
 use super::super::history::{Operation, Slot};
 use super::super::schedule::Micros;
 
-/// The losses of the one disk.
+/// The losses of all disks.
 #[derive(Clone, Debug, Default)]
 pub struct DiskLosses {
-    set_back: Vec<Micros>,
+    set_back: Vec<(usize, Micros)>,
     damaged: Vec<Damaged>,
 }
 
 /// Some bytes about a key were not what had been written, for a while.
 #[derive(Clone, Debug)]
 struct Damaged {
+    node: usize,
     stored_at: Bytes,
     slot: Slot,
     began: Micros,
@@ -23,24 +27,24 @@ struct Damaged {
 }
 
 impl DiskLosses {
-    /// The disk was set back.
-    pub fn set_back(&mut self, at: Micros) {
-        self.set_back.push(at);
+    /// The disk of a node was set back.
+    pub fn set_back(&mut self, node: usize, at: Micros) {
+        self.set_back.push((node, at));
     }
 
-    /// Whether the disk was set back.
+    /// Whether a disk was set back.
     pub fn was_set_back(&self) -> bool {
         !self.set_back.is_empty()
     }
 
     /// What is stored there about a key was damaged.
-    pub fn damaged(&mut self, stored_at: Bytes, slot: Slot, at: Micros) {
-        self.damaged.push(Damaged { stored_at, slot, began: at, ended: None });
+    pub fn damaged(&mut self, node: usize, stored_at: Bytes, slot: Slot, at: Micros) {
+        self.damaged.push(Damaged { node, stored_at, slot, began: at, ended: None });
     }
 
     /// That is gone: other bytes have taken its place, on the disk as well, or none.
-    pub fn mended(&mut self, stored_at: &Bytes, at: Micros) {
-        let is_over = |damaged: &&mut Damaged| damaged.stored_at == *stored_at && damaged.ended.is_none();
+    pub fn mended(&mut self, node: usize, stored_at: &Bytes, at: Micros) {
+        let is_over = |damaged: &&mut Damaged| damaged.is_open_at(node, stored_at);
         if let Some(damaged) = self.damaged.iter_mut().find(is_over) {
             damaged.ended = Some(at);
         }
@@ -50,26 +54,37 @@ impl DiskLosses {
     /// too, until it is mended: its node may have acknowledged on the strength of what it still remembered.
     pub fn since(&self, slot: &Slot, began: Micros) -> usize {
         let is_damaged = |damaged: &Damaged| damaged.slot == *slot && damaged.ended.is_none_or(|ended| ended >= began);
-        usize::from(self.set_back.iter().any(|at| *at >= began) || self.damaged.iter().any(is_damaged))
+        let damaged = self.damaged.iter().filter(|damaged| is_damaged(damaged)).map(|damaged| damaged.node);
+        let set_back = self.set_back.iter().filter(|(_, at)| *at >= began).map(|(node, _)| *node);
+        damaged.chain(set_back).collect::<BTreeSet<usize>>().len()
+    }
+
+    /// Whether something about a key is damaged on another disk than this node's.
+    pub fn is_damaged_elsewhere(&self, slot: &Slot, node: usize) -> bool {
+        let is_one = |damaged: &Damaged| damaged.ended.is_none() && damaged.node != node && damaged.slot == *slot;
+        self.damaged.iter().any(is_one)
     }
 
     /// Whether what was damaged there must hold this operation once it is restored: it had ended before, and no other state
     /// of the disk has come back since.
-    pub fn is_due(&self, stored_at: &Bytes, op: &Operation) -> bool {
-        let is_open = |damaged: &&Damaged| damaged.stored_at == *stored_at && damaged.ended.is_none();
+    pub fn is_due(&self, node: usize, stored_at: &Bytes, op: &Operation) -> bool {
+        let is_open = |damaged: &&Damaged| damaged.is_open_at(node, stored_at);
         self.set_back.is_empty() && self.damaged.iter().find(is_open).is_some_and(|damaged| op.returned < damaged.began)
     }
 
-    /// Whether quorums that overlap have met in these operations on a key. A disk that was set back does not know, and
+    /// Whether quorums that overlap have met in an operation on a key, begun and ended then, and one that ended later. A disk that was set back does not know, and
     /// answers; what is damaged does not answer until it knows again what the others know. Only what was under way
     /// meanwhile may have counted on it in vain.
-    pub fn spare(&self, earlier: &Operation, later: &Operation) -> bool {
+    pub fn spare(&self, (slot, invoked, returned): (&Slot, Micros, Micros), later: Micros) -> bool {
         let during = |damaged: &Damaged| {
-            damaged.slot == earlier.slot
-                && damaged.began <= earlier.returned
-                && damaged.ended.is_none_or(|ended| ended >= earlier.invoked)
+            damaged.slot == *slot && damaged.began <= returned && damaged.ended.is_none_or(|ended| ended >= invoked)
         };
-        !self.set_back.iter().any(|at| (earlier.invoked..=later.returned).contains(at))
-            && !self.damaged.iter().any(during)
+        !self.set_back.iter().any(|(_, at)| (invoked..=later).contains(at)) && !self.damaged.iter().any(during)
+    }
+}
+
+impl Damaged {
+    fn is_open_at(&self, node: usize, stored_at: &Bytes) -> bool {
+        self.node == node && self.stored_at == *stored_at && self.ended.is_none()
     }
 }

@@ -12,6 +12,7 @@ pub mod losses;
 pub mod no_lost_write;
 pub mod no_resurrection;
 pub mod past;
+pub mod scans;
 pub mod session;
 pub mod trees;
 pub mod white_box;
@@ -47,7 +48,7 @@ pub struct Evidence<'a> {
     pub past: &'a Past,
     /// When batches that had not been synced, or more, were lost.
     pub losses: &'a [Micros],
-    /// What one of the disks has lost.
+    /// What disks have lost.
     pub disk_losses: &'a DiskLosses,
 }
 
@@ -82,6 +83,7 @@ pub fn all(evidence: &Evidence<'_>) -> Vec<Violation> {
         no_resurrection::check,
         concurrent_siblings::check,
         session::check,
+        scans::check,
         convergence::check,
         trees::check,
         liveness::check,
@@ -108,7 +110,7 @@ impl Evidence<'_> {
 
     /// Whether an acknowledged write may be gone all the same: the bucket does not wait for the disk, and a machine
     /// lost power.
-    fn may_be_forgotten(&self, slot: &Slot) -> bool {
+    pub fn may_be_forgotten(&self, slot: &Slot) -> bool {
         let buffered = self.topology.bucket(slot.0).is_some_and(|bucket| bucket.durability == Durability::Buffered);
         buffered && !self.losses.is_empty()
     }
@@ -123,7 +125,7 @@ impl Evidence<'_> {
     /// Whether no disk was lost from the beginning of one operation to the end of another: then quorums that overlap
     /// have met.
     pub fn quorums_met(&self, earlier: &Operation, later: &Operation) -> bool {
-        self.disk_losses.spare(earlier, later)
+        self.disk_losses.spare((&earlier.slot, earlier.invoked, earlier.returned), later.returned)
     }
 
     /// The numbers of the nodes that own a key.
@@ -146,8 +148,8 @@ impl Evidence<'_> {
     /// The writes that are live at the end.
     pub fn final_of(&self, slot: &Slot) -> Vec<OpId> {
         let merged = self.merged(slot);
-        let known = merged.live().iter().filter_map(|(_, version)| self.history.with_write_id(version.write_id()));
-        known.collect()
+        let outlines = merged.live().iter().map(|(_, version)| version.outline());
+        outlines.filter_map(|outline| self.history.write(slot, outline.write_id, outline.value_hash)).collect()
     }
 
     /// All keys that anybody asked for.

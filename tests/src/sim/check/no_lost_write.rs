@@ -1,11 +1,10 @@
 //! An acknowledged value stays until a write whose author had read it replaces it.
 //!
-//! For every acknowledged put `v` of a key: `v ∈ final`, or `v ∈ past(w)` for some `w ∈ final`. A delete's tombstone may also
-//! have made place for a write that had not seen it, as long as what it covered stays covered. In buckets where the
+//! For every acknowledged put `v` of a key: `v ∈ final`, or `v ∈ past(w)` for some `w ∈ final`. A tombstone may have made place
+//! for a write that had not seen it: a delete counts like those in `final` as long as its dot is covered. In buckets where the
 //! last writer wins, a value may lose against a later one, but something must be left: exactly one live write.
 
-use super::super::history::Kind;
-use super::{Evidence, Violation};
+use super::{Evidence, Violation, past};
 
 const PROMISE: &str = "no lost write";
 
@@ -23,12 +22,11 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
             continue;
         }
         let merged = evidence.merged(&slot);
+        let mut known = last.clone();
+        known.extend(past::tombstones(&slot, merged.vv(), evidence.history, evidence.observer));
         for (id, op) in written {
-            if op.kind == Kind::Delete && evidence.observer.dots_of(op.write_id).any(|(dot, _)| merged.covers(dot)) {
-                continue;
-            }
-            let overwritten = last.iter().any(|w| evidence.past.at_most(*w).contains(&id));
-            if !last.contains(&id) && !overwritten {
+            let overwritten = known.iter().any(|w| evidence.past.at_most(*w).contains(&id));
+            if !known.contains(&id) && !overwritten {
                 let text = format!(
                     "{:?} {id} of client {} was acknowledged by {} at {} µs and is gone; left are {last:?}",
                     op.kind, op.client, op.acks, op.returned

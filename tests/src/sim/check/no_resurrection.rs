@@ -6,7 +6,7 @@
 //! stamped twice are exempt.
 
 use super::super::history::{Ending, Kind, OpId, Slot};
-use super::{Evidence, Violation};
+use super::{Evidence, Violation, is_acknowledged};
 
 const PROMISE: &str = "no resurrection";
 
@@ -24,7 +24,9 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
         violations.extend(deleted_and_back(evidence, &slot, n, &last));
         for (id, op) in evidence.acknowledged(&slot) {
             let past = evidence.past.of(id);
-            let back = |value: &&usize| past.contains(value) && !evidence.past.is_exempt(**value);
+            // A delete that had nothing to remove lets the tombstones be.
+            let is_meant = |value: OpId| is_acknowledged(op) || evidence.history.get(value).kind == Kind::Put;
+            let back = |value: &&usize| past.contains(value) && is_meant(**value) && !evidence.past.is_exempt(**value);
             for value in last.iter().filter(back) {
                 let text =
                     format!("{value} is live at the end, though acknowledged {:?} {id} had replaced it", op.kind);

@@ -6,7 +6,7 @@
 use driftless_proto::VersionVector;
 
 use super::super::history::{History, Kind, OpId, Operation, Slot};
-use super::super::observer::Observer;
+use super::super::observer::{Observer, Stamp};
 
 /// `past` of every operation, and which writes are exempt.
 ///
@@ -26,9 +26,7 @@ impl Past {
     /// Exempt are writes that were stamped by two lives of nodes: who saw one stamp only and overwrote it left the
     /// other. With `forgetful` engines, which remember few write ids, one life may do it too.
     pub fn new(history: &History, observer: &Observer, forgetful: bool) -> Past {
-        let twice = |op: &Operation| {
-            observer.stamped_apart(op.write_id) || (forgetful && observer.dots_of(op.write_id).count() > 1)
-        };
+        let twice = |op: &Operation| observer.stamped_apart(op) || (forgetful && observer.dots_of(op).count() > 1);
         let writes = history.iter().filter(|(_, op)| op.kind != Kind::Get);
         let exempt: OpSet = writes.filter(|(_, op)| twice(op)).map(|(id, _)| id).collect();
         let mut seen: Vec<OpSet> = history.iter().map(|(id, op)| seen(id, op, history, observer)).collect();
@@ -150,27 +148,28 @@ fn seen(id: OpId, op: &Operation, history: &History, observer: &Observer) -> OpS
             seen.extend(tombstones(&op.slot, &read.inside.vv, history, observer));
         }
         None if op.kind == Kind::Delete => {
-            for (_, stamp) in observer.dots_of(op.write_id) {
+            for (_, stamp) in observer.dots_of(op) {
                 let overwritten = observer
                     .dots_in(&op.slot)
                     .filter(|(dot, _)| stamp.after.covers(*dot) && stamp.after.get(*dot).is_none());
-                seen.extend(overwritten.filter_map(|(_, other)| history.with_write_id(other.write_id)));
+                seen.extend(overwritten.filter_map(|(_, other)| write_of(other, history)));
             }
         }
         None => {}
     }
     // A tombstone makes place for any write, also for one that had not seen it; what it has removed stays removed.
-    for (_, stamp) in observer.dots_of(op.write_id) {
+    for (_, stamp) in observer.dots_of(op) {
         let made_place = observer
             .dots_in(&op.slot)
             .filter(|(dot, other)| other.is_tombstone() && stamp.after.covers(*dot) && stamp.after.get(*dot).is_none());
-        seen.extend(made_place.filter_map(|(_, other)| history.with_write_id(other.write_id)));
+        seen.extend(made_place.filter_map(|(_, other)| write_of(other, history)));
     }
     seen.remove(id);
     seen
 }
 
-fn tombstones<'a>(
+/// The deletes of a key that a vector knows of, whether or not their tombstones are live.
+pub(super) fn tombstones<'a>(
     slot: &'a Slot,
     vv: &'a VersionVector,
     history: &'a History,
@@ -179,6 +178,10 @@ fn tombstones<'a>(
     observer
         .dots_in(slot)
         .filter(|(dot, _)| vv.covers(*dot))
-        .filter_map(|(_, stamp)| history.with_write_id(stamp.write_id))
+        .filter_map(|(_, stamp)| write_of(stamp, history))
         .filter(|id| history.get(*id).kind == Kind::Delete)
+}
+
+fn write_of(stamp: &Stamp, history: &History) -> Option<OpId> {
+    history.write(&stamp.slot, stamp.write_id, stamp.value_hash)
 }

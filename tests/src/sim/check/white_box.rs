@@ -20,7 +20,7 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
 fn repeated_stamps(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
     for (id, op) in evidence.history.iter() {
-        let stamps = evidence.observer.dots_of(op.write_id).count();
+        let stamps = evidence.observer.dots_of(op).count();
         if op.kind != Kind::Get && stamps > op.attempts as usize {
             let text = format!("{:?} {id} was stamped {stamps} times in {} attempts", op.kind, op.attempts);
             violations.push(Violation::of("one stamp per attempt", &op.slot, text));
@@ -33,7 +33,7 @@ fn repeated_stamps(evidence: &Evidence<'_>) -> Vec<Violation> {
 fn refused_stamps(evidence: &Evidence<'_>) -> Vec<Violation> {
     let is_refused = |op: &Operation| op.kind != Kind::Get && op.ending == Ending::Refused;
     let refused = evidence.history.iter().filter(|(_, op)| is_refused(op));
-    let stamped = refused.filter(|(_, op)| evidence.observer.dots_of(op.write_id).next().is_some());
+    let stamped = refused.filter(|(_, op)| evidence.observer.dots_of(op).next().is_some());
     let told = |(id, op): (_, &Operation)| {
         Violation::of("refused means not done", &op.slot, format!("{:?} {id} was refused, and stamped", op.kind))
     };
@@ -44,7 +44,7 @@ fn early_stamps(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
     for (id, op) in evidence.history.iter() {
         let Some(seen) = &op.seen else { continue };
-        for (dot, stamp) in evidence.observer.dots_of(op.write_id) {
+        for (dot, stamp) in evidence.observer.dots_of(op) {
             if stamp.after.get(dot).is_some_and(|outline| outline.written_at <= seen.inside.written_at) {
                 let text = format!("{:?} {id} was stamped no later than what its writer had read", op.kind);
                 violations.push(Violation::of("stamps follow reads", &op.slot, text));

@@ -72,7 +72,7 @@ impl World {
         self.observer.claimed(actor);
         self.claims.open.insert(node, (actor, self.nodes[node].metrics.actor_alarms.get()));
         *self.claims.made.entry(node).or_default() += 1;
-        self.give(node, Input::Peer { from: self.nodes[peer].id, message });
+        self.give(node, Input::Peer { from: self.nodes[peer].id, shard: 0, message });
     }
 
     /// The actor that a node has given up in the turn just done.
@@ -86,7 +86,7 @@ impl World {
     /// A put is acknowledged: not by a node that must not trust what it has stamped.
     pub(super) fn check_trusted(&mut self, node: usize, op: OpId) {
         let write = self.history.get(op);
-        let mut stamps = self.observer.dots_of(write.write_id).peekable();
+        let mut stamps = self.observer.dots_of(write).peekable();
         let all_retired = stamps.peek().is_some()
             && stamps.all(|(dot, stamp)| stamp.by.0 == node && self.claims.retired.contains(&dot.actor));
         if all_retired {

@@ -3,7 +3,7 @@
 use driftless_node::engine::ClientTag;
 use driftless_node::replica::record;
 use driftless_proto::Dot;
-use driftless_proto::client::{Request, Response};
+use driftless_proto::client::{Read, Request, Response};
 use driftless_proto::{Failure, Refusal};
 use rand::Rng;
 
@@ -15,7 +15,8 @@ use super::super::generator::Intention;
 use super::super::history::{Ending, Kind, Operation, Slot, slot_text};
 use super::super::schedule::{Event, Micros};
 use super::super::trace::Line;
-use super::{Phase, World};
+use super::super::walker::Walker;
+use super::{Asked, Phase, World};
 
 impl World {
     /// Gives a client something to do in the calm phase.
@@ -29,13 +30,14 @@ impl World {
     /// Whether no operation is under way or waiting.
     pub fn clients_rest(&self) -> bool {
         self.clients.iter().all(|client| client.current.is_none() && client.script.is_empty())
+            && self.walkers.iter().all(Walker::rests)
     }
 
     pub(super) fn client_next(&mut self, client: usize) {
         if self.clients[client].current.is_some() {
             return;
         }
-        let intention = match self.phase {
+        let mut intention = match self.phase {
             Phase::Active => {
                 let asks = &mut self.clients[client];
                 let deleting = self.deleting.take().filter(|_| asks.rng.random_bool(0.4));
@@ -50,6 +52,23 @@ impl World {
                 None => return,
             },
         };
+        if self.phase == Phase::Active && self.delete_rng.random_bool(self.profile.blind_deletes) {
+            let slot = intention.slot;
+            intention = Intention::delete_too(slot, &self.profile, &self.topology, &mut self.delete_rng);
+        }
+        if let Some(ids) = &mut self.reused_ids
+            && self.phase == Phase::Active
+        {
+            ids.rename(&mut intention, &self.history);
+        }
+        self.note_reuse(&intention);
+        if let Some(rng) = &mut self.explain_rng
+            && intention.kind == Kind::Get
+            && rng.random_bool(0.2)
+        {
+            intention.explain = true;
+            self.coverage.add("reads to be explained", 1);
+        }
         if intention.kind == Kind::Delete {
             self.deleting = Some(intention.slot.clone());
         }
@@ -57,10 +76,15 @@ impl World {
         if intention.stale && intention.kind == Kind::Put {
             self.coverage.add("puts with a stale context", 1);
         }
-        let retries =
-            if self.phase == Phase::Calm { 0 } else { self.clients[client].rng.random_range(0..self.profile.retries) };
+        let retries = match self.phase {
+            Phase::Active => self.clients[client].rng.random_range(0..self.profile.retries),
+            // Who is told that there is too much to do tries again later.
+            Phase::Calm if self.profile.replica_waiting_max < FEW_WAITING => 20,
+            Phase::Calm => 0,
+        };
         let node = self.choose_node(client, &intention);
-        self.clients[client].current = Some(Current { op, intention, attempt: 0, node, retries, doubt: false });
+        self.clients[client].current =
+            Some(Current { op, intention, attempt: 0, node, retries, doubt: false, shown: Vec::new() });
         self.attempt(client, 0);
     }
 
@@ -72,15 +96,18 @@ impl World {
         remaining: Micros,
         request: Request,
     ) {
-        let slot = describe::slot_of_request(&request).expect("clients ask for keys");
+        let slot = describe::slot_of_request(&request);
         let bytes = postcard::to_stdvec(&request).expect("a request can be written");
         let now = self.schedule.now();
         self.trace.note(now, "request", &[to as u64, attempt], &bytes, || {
             let text = format!("is asked by c{client}: {}", describe::request_text(&request, &self.history));
-            Line::about(cluster::name_of(to), slot_text(&slot), text)
+            match &slot {
+                Some(slot) => Line::about(cluster::name_of(to), slot_text(slot), text),
+                None => Line::general(cluster::name_of(to), text),
+            }
         });
-        if let Request::Delete(_) = request {
-            let gone = self.known_to_be_gone(to, &slot);
+        if let (Request::Delete(_), Some(slot)) = (&request, &slot) {
+            let gone = self.known_to_be_gone(to, slot);
             self.gone.insert(attempt, gone);
         }
         let from = ClientTag { connection: connection_of(client, to), request: attempt };
@@ -110,6 +137,10 @@ impl World {
         let next = self.clients[client].answered(now, response, history, |token| {
             keys.open(slot.0, &slot.1, token).unwrap_or_else(|error| panic!("a node gave a bad token: {error}"))
         });
+        if let Response::Read(Read { page: Some(page), .. }) = response {
+            self.coverage.add(if page.more { "pages of reads" } else { "reads in several pages" }, 1);
+            self.coverage.add("gone between pages", page.gone.len() as u64);
+        }
         if let Next::Done(Ending::Ok) = next
             && matches!(response, Response::Stored(stored) if stored.context.is_some())
         {
@@ -148,6 +179,7 @@ impl World {
                 let delay = self.clients[client].rng.random_range(low..=high);
                 self.schedule.after(delay, Event::ClientNext { client });
             }
+            Next::Further => self.attempt(client, 0),
             Next::Retry { same_node, later } => {
                 if !same_node {
                     let intention = self.clients[client].current.as_ref().expect("it tries again").intention.clone();
@@ -167,9 +199,12 @@ impl World {
         let patience: Micros = asks.rng.random_range(low..high);
         let current = asks.current.as_mut().expect("an attempt belongs to an operation");
         current.attempt = number;
-        let (op, node, request) = (current.op, current.node, current.intention.request(current.op));
+        let (op, node, mut request) = (current.op, current.node, current.intention.request(current.op));
+        if let Request::Get(get) = &mut request {
+            get.shown = current.shown.iter().map(|(dot, _)| *dot).collect();
+        }
         self.history.get_mut(op).attempts += 1;
-        self.attempts.insert(number, (client, op));
+        self.attempts.insert(number, Asked::Operation { client, op });
         if let Some(delay) = self.network.client_delivery() {
             let delay = pause + delay;
             let remaining = patience;
@@ -190,6 +225,16 @@ impl World {
         }
     }
 
+    fn note_reuse(&mut self, intention: &Intention) {
+        if intention.kind != Kind::Get {
+            let (of_key, of_others): (Vec<_>, Vec<_>) =
+                self.history.named(intention.write_id).partition(|(_, op)| op.slot == intention.slot);
+            self.coverage.add("write ids used for another key", u64::from(!of_others.is_empty()));
+            self.coverage.add("write ids and values used for another key", u64::from(intention.repeats.is_some()));
+            self.coverage.add("write ids used for another value", u64::from(!of_key.is_empty()));
+        }
+    }
+
     fn operation(&self, client: usize, intention: &Intention) -> Operation {
         let bucket = self.topology.bucket(intention.slot.0).expect("slots are drawn from the buckets");
         let quorum = bucket.quorum.with(intention.r, intention.w).expect("numbers are drawn within n");
@@ -198,6 +243,9 @@ impl World {
             kind: intention.kind,
             slot: intention.slot.clone(),
             write_id: intention.write_id,
+            value: intention.value(self.history.len()),
+            length: intention.length,
+            value_hash: intention.value_hash(self.history.len()),
             seen: intention.context.as_ref().map(|(_, seen)| seen.clone()),
             r: quorum.r(),
             w: quorum.w(),
@@ -213,6 +261,9 @@ impl World {
         }
     }
 }
+
+/// Replicas with fewer places than this may have to refuse even when nothing is wrong.
+const FEW_WAITING: usize = 100;
 
 /// A client has one connection to each node.
 fn connection_of(client: usize, node: usize) -> u64 {

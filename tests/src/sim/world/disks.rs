@@ -24,15 +24,22 @@ use super::super::trace::Line;
 use super::{Phase, World};
 
 impl World {
-    pub(super) fn sync(&mut self, node: usize) {
-        if self.nodes[node].syncing {
-            self.nodes[node].sync_wanted = true;
-            return;
+    /// A shard asks for a sync that covers this batch: the next one, for all shards that have asked by then.
+    pub(super) fn sync(&mut self, node: usize, shard: usize, batch: BatchSeq) {
+        let wish = &mut self.nodes[node].shards[shard].wish;
+        *wish = (*wish).max(Some(batch));
+        if !self.nodes[node].syncing {
+            self.begin_sync(node);
         }
+    }
+
+    fn begin_sync(&mut self, node: usize) {
+        let covered = self.nodes[node].shards.iter_mut().map(|shard| shard.wish.take()).collect();
         let up_to = self.nodes[node].store.applied();
         // As the store's own syncer does, which has nothing to do if nothing was applied since it noted what it covers.
         if self.nodes[node].noted_late == Some(up_to) && self.planted.is(Bug::SyncNotedLate) {
-            return self.give(node, Input::Synced(up_to));
+            self.nodes[node].syncing = false;
+            return self.tell_synced(node, covered);
         }
         self.nodes[node].syncing = true;
         let (low, high) = match self.phase {
@@ -40,12 +47,12 @@ impl World {
             _ => (200, 2_000),
         };
         let delay = self.disk_rng.random_range(low..=high);
-        self.schedule.after(delay, Event::SyncDone { node, life: self.nodes[node].life, up_to });
+        self.schedule.after(delay, Event::SyncDone { node, life: self.nodes[node].life, up_to, covered });
     }
 
-    pub(super) fn sync_done(&mut self, node: usize, up_to: BatchSeq) {
+    pub(super) fn sync_done(&mut self, node: usize, up_to: BatchSeq, covered: Vec<Option<BatchSeq>>) {
         if std::mem::take(&mut self.nodes[node].sync_fails) {
-            return self.sync_failed(node, up_to);
+            return self.sync_failed(node, up_to, covered);
         }
         self.note("synced", &[node as u64, up_to.0], || {
             Line::general(cluster::name_of(node), format!("has synced up to batch {}", up_to.0))
@@ -59,15 +66,23 @@ impl World {
             let removed = std::mem::take(&mut self.nodes[node].removed);
             self.judge_keys(&removed, "after a hint was removed");
         }
-        self.give(node, Input::Synced(up_to));
-        if std::mem::take(&mut self.nodes[node].sync_wanted) {
-            self.sync(node);
+        self.tell_synced(node, covered);
+        if self.nodes[node].shards.iter().any(|shard| shard.wish.is_some()) {
+            self.begin_sync(node);
+        }
+    }
+
+    fn tell_synced(&mut self, node: usize, covered: Vec<Option<BatchSeq>>) {
+        for (shard, batch) in covered.into_iter().enumerate() {
+            if let Some(batch) = batch {
+                self.give(node, Input::Synced(shard as u16, batch));
+            }
         }
     }
 
     /// As much of what was to be synced is on the disk as chance would have it, and nobody will try again. The process
     /// stops at once, without a word to those who wait.
-    fn sync_failed(&mut self, node: usize, up_to: BatchSeq) {
+    fn sync_failed(&mut self, node: usize, up_to: BatchSeq, covered: Vec<Option<BatchSeq>>) {
         self.coverage.add("syncs failed", 1);
         let rng = &mut self.error_rng;
         self.nodes[node].store.fail_sync(up_to, || rng.random_bool(0.5));
@@ -77,10 +92,13 @@ impl World {
         self.losses.push(self.schedule.now());
         if self.planted.is(Bug::SyncErrorIgnored) {
             self.nodes[node].syncing = false;
-            self.give(node, Input::Synced(up_to));
+            self.tell_synced(node, covered);
         } else if self.planted.is(Bug::SyncRetried) {
-            self.nodes[node].syncing = false;
-            self.sync(node);
+            for (shard, batch) in covered.into_iter().enumerate() {
+                let wish = &mut self.nodes[node].shards[shard].wish;
+                *wish = (*wish).max(batch);
+            }
+            self.begin_sync(node);
         } else {
             // What else had not been synced fares no better.
             self.kill(node, true);
@@ -93,11 +111,13 @@ impl World {
     pub(super) fn rot(&mut self, node: usize, how_many: usize) {
         let (mut hints, mut records, mut others) = (Vec::new(), Vec::new(), Vec::new());
         // Often what was stamped last: the others may not have it yet.
-        let stamped = self.rotting.as_ref().and_then(|(_, stamped)| stamped.clone());
+        let stamped = self.rotting.get(&node).cloned().flatten();
         let preferred = stamped.filter(|_| self.error_rng.random_bool(0.5));
         for key in self.nodes[node].store.keys() {
             match observer::slot_of(&key) {
                 Some(slot) if preferred.as_ref().is_some_and(|preferred| *preferred != slot) => {}
+                // With two of its copies damaged at once a key may be lost.
+                Some(slot) if self.disk_losses.is_damaged_elsewhere(&slot, node) => {}
                 Some(_) if record::is_hint(&key) => hints.push(key),
                 Some((bucket, _)) if self.topology.bucket(bucket).is_some_and(|bucket| bucket.quorum.n() > 1) => {
                     records.push(key);
@@ -117,13 +137,16 @@ impl World {
             let Some(key) = keys.choose(rng) else { continue };
             if self.nodes[node].store.damage(key, |bytes| damaged(bytes, rng)) {
                 self.coverage.add(what, 1);
+                let elsewhere =
+                    (0..self.nodes.len()).any(|other| other != node && self.nodes[other].store.is_damaged());
+                self.coverage.add("damage on two disks at once", u64::from(elsewhere));
                 self.coverage.add("damage while down", u64::from(!self.nodes[node].runs()));
                 let now = self.schedule.now();
                 let Some(slot) = observer::slot_of(key) else { continue };
                 self.note("damage", &[node as u64], || {
                     Line::about(cluster::name_of(node), slot_text(&slot), format!("has {what} on its disk"))
                 });
-                self.disk_losses.damaged(key.clone(), slot, now);
+                self.disk_losses.damaged(node, key.clone(), slot, now);
             }
         }
     }
@@ -141,10 +164,10 @@ impl World {
             let is_due = |op: &Operation| {
                 check::is_acknowledged(op)
                     && (op.strict && op.slot == slot && op.w >= quorum.w() && op.acks > 1)
-                    && self.disk_losses.is_due(key, op)
+                    && self.disk_losses.is_due(node, key, op)
             };
             let holds = |op: &Operation| {
-                let mut dots = self.observer.dots_of(op.write_id);
+                let mut dots = self.observer.dots_of(op);
                 dots.any(|(dot, _)| state.as_ref().is_some_and(|state| state.covers(dot)))
             };
             let missed = self.history.iter().find(|(_, op)| is_due(op) && !holds(op));
@@ -184,7 +207,7 @@ impl World {
     pub(super) fn note_mended(&mut self, node: usize) {
         if self.nodes[node].store.is_damaged() {
             for key in self.nodes[node].store.take_mended() {
-                self.disk_losses.mended(&key, self.schedule.now());
+                self.disk_losses.mended(node, &key, self.schedule.now());
             }
         }
     }

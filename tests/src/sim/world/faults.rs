@@ -51,7 +51,7 @@ impl World {
             Line::general(cluster::name_of(node), format!("starts life {life}"))
         });
         self.network.started(node, &mut self.schedule);
-        self.plan_turn(node);
+        self.plan_turns(node);
     }
 
     /// A process dies; perhaps its machine loses power as well.
@@ -170,7 +170,7 @@ impl World {
         self.set_back = Some(node);
         let now = self.schedule.now();
         self.losses.push(now);
-        self.disk_losses.set_back(now);
+        self.disk_losses.set_back(node, now);
         self.note("rollback", &[node as u64], || {
             Line::general(cluster::name_of(node), format!("will start on a disk of earlier: {found:?}"))
         });
@@ -208,9 +208,17 @@ impl World {
     fn resume(&mut self, node: usize) {
         if std::mem::take(&mut self.nodes[node].paused) {
             // What came meanwhile waits in the inbox, and deadlines have passed.
-            self.nodes[node].turn_planned = false;
-            self.nodes[node].timer_planned = None;
-            self.plan_turn(node);
+            for shard in &mut self.nodes[node].shards {
+                shard.turn_planned = false;
+                shard.timer_planned = None;
+            }
+            self.plan_turns(node);
+        }
+    }
+
+    fn plan_turns(&mut self, node: usize) {
+        for shard in 0..self.nodes[node].shards.len() {
+            self.plan_turn(node, shard);
         }
     }
 

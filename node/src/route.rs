@@ -1,4 +1,7 @@
 //! Which shard of a node a request or message belongs to: the one that owns the key's partition.
+//!
+//! Shards share a store and nothing else; what keeps each to its own keys is that whoever hands requests to engines asks
+//! here first. A replica that is given a key of another shard refuses it (`replica`).
 
 use driftless_proto::client;
 use driftless_proto::{BucketId, Key, Topology};
@@ -7,18 +10,19 @@ use driftless_ring::{ArcIndex, NodeId, PartitionId};
 use crate::peer;
 
 /// The shard of `node` that serves a client's request; `None` if any shard can.
-pub(crate) fn of_client(topology: &Topology, node: NodeId, request: &client::Request) -> Option<u16> {
+pub fn of_client(topology: &Topology, node: NodeId, request: &client::Request) -> Option<u16> {
     match request {
         client::Request::Get(get) => of_key(topology, node, get.bucket, &get.key),
         client::Request::Put(put) => of_key(topology, node, put.bucket, &put.key),
         client::Request::Delete(delete) => of_key(topology, node, delete.bucket, &delete.key),
+        client::Request::Restore(restore) => of_key(topology, node, restore.bucket, &restore.key),
         client::Request::Scan(scan) => of_arc(topology, node, scan.bucket, scan.arc),
         _ => None,
     }
 }
 
 /// The shard of `node` that serves a peer's request; `None` if any shard can.
-pub(crate) fn of_peer(topology: &Topology, node: NodeId, request: &peer::Request) -> Option<u16> {
+pub fn of_peer(topology: &Topology, node: NodeId, request: &peer::Request) -> Option<u16> {
     match request {
         peer::Request::Write(write) => of_key(topology, node, write.bucket, &write.key),
         peer::Request::Merge(merge) => of_key(topology, node, merge.bucket, &merge.key),

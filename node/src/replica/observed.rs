@@ -1,0 +1,34 @@
+//! What only the simulator is shown: every stamp, with the state that it left. The disk does not show them all: a tombstone
+//! that the next write of the same batch takes the place of was never there.
+
+use driftless_proto::{Dot, Header};
+
+use crate::peer::{Reply, Stamped};
+
+use super::Replica;
+use super::record::RecordKey;
+use super::store::Store;
+use super::turn::Place;
+
+impl<S: Store> Replica<S> {
+    /// A write's batch is applied.
+    pub(super) fn show_stamp(&mut self, place: &Place, reply: &Reply) {
+        if let Reply::Stamped(Stamped { dot, siblings }) = reply
+            && self.stamps.len() < SHOWN_MAX
+        {
+            let record = match place {
+                Place::Record(record) => record.clone(),
+                Place::Copy(hint) => hint.record(),
+            };
+            self.stamps.push((record, *dot, siblings.header()));
+        }
+    }
+
+    /// Takes the stamps whose batches were applied since the last call, and retries of theirs.
+    pub(crate) fn take_stamps(&mut self) -> Vec<(RecordKey, Dot, Header)> {
+        std::mem::take(&mut self.stamps)
+    }
+}
+
+/// The simulator looks after every turn. Where nobody looks they are not kept.
+const SHOWN_MAX: usize = 1000;

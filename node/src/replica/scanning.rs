@@ -1,0 +1,101 @@
+//! Pages of a scan, one step a turn.
+//!
+//! A scan asks for the keys of one bucket, and records of all buckets with the same n lie between each other: an empty bucket
+//! beside a large one has whole arcs to walk through. So a page ends where the walk has visited enough, and says how far
+//! that is, whether or not it has found anything; whoever scans goes on from there. Requests wait in a line, and a turn
+//! makes one step of the first, after everything else.
+
+use std::cmp::Ordering;
+use std::ops::ControlFlow;
+
+use driftless_proto::client::Cursor;
+use driftless_proto::{BucketId, Header, Refusal};
+use driftless_ring::{NodeId, PartitionId, Token};
+
+use crate::peer::{Page, Reply, RequestId, Scan};
+
+use super::record::{self, Entry, RecordKey};
+use super::store::{Store, StoreError};
+use super::{Replica, Trouble};
+
+impl<S: Store> Replica<S> {
+    /// Takes a request for a page; it is answered when its turn comes.
+    pub(super) fn line_up(&mut self, from: NodeId, id: RequestId, scan: Scan) -> Result<(), Trouble> {
+        if self.scans.len() >= SCANS_WAITING_MAX {
+            self.metrics.overloaded.inc();
+            return Err(Refusal::Overloaded { retry_after_ms: self.limits.retry_after.as_millis() as u32 }.into());
+        }
+        self.scans.push_back((from, id, scan));
+        Ok(())
+    }
+
+    /// Whether anybody waits for a page.
+    pub(crate) fn has_scans(&self) -> bool {
+        !self.scans.is_empty()
+    }
+
+    /// Answers whoever has waited for longest. A scan reads what has been applied, so it need not wait for a batch.
+    pub(crate) fn scan_on(&mut self) {
+        let Some((from, id, scan)) = self.scans.pop_front() else { return };
+        let outcome = self.page(&scan).map(|page| self.reply(from, id, Reply::Page(page)));
+        self.conclude(from, id, outcome);
+    }
+
+    fn page(&self, scan: &Scan) -> Result<Page, Trouble> {
+        let bucket = self.topology.bucket(scan.bucket).ok_or(Refusal::NoSuchBucket)?;
+        let partition = PartitionId { n: bucket.quorum.n(), arc: scan.arc };
+        if !self.topology.ring().owns(self.node, partition) {
+            return Err(self.not_owner());
+        }
+        let limit = scan.limit.clamp(1, self.limits.scan_limit_max) as usize;
+        let mut range = record::arc_range(partition, self.topology.ring().partitions());
+        if let Some(after) = &scan.after {
+            range.start = range.start.max(match &after.key {
+                Some(key) => RecordKey::new(partition.n, after.token, scan.bucket, key).successor(),
+                None => RecordKey::first_of(partition.n, after.token, scan.bucket),
+            });
+        }
+        let bounds = self.limits.turn;
+        let (mut entries, mut next, mut corrupt) = (Vec::new(), None, None);
+        let (mut visited, mut bytes) = (0, 0);
+        self.store.scan(&range.start[..]..&range.end[..], &mut |key, value| {
+            (visited, bytes) = (visited + 1, bytes + key.len() + value.len());
+            let (at, entry) = match visit(scan.bucket, key, &value) {
+                Ok(visited) => visited,
+                Err(error) => {
+                    corrupt = Some(error.in_record(key));
+                    return ControlFlow::Break(());
+                }
+            };
+            entries.extend(entry);
+            let enough = visited >= bounds.step_records || bytes >= bounds.step_bytes;
+            if enough || entries.len() == limit {
+                next = at;
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })?;
+        corrupt.map_or(Ok(Page { entries, next }), |error| Err(error.into()))
+    }
+}
+
+/// A record of the bucket: where it is, and what is known of its key.
+type Found = (Cursor, Header);
+
+/// How far a walk through a bucket has come with this record, `None` behind the last token of all; and the record, if it is
+/// one of the bucket. Those of others are not looked into.
+fn visit(bucket: BucketId, key: &[u8], value: &[u8]) -> Result<(Option<Cursor>, Option<Found>), StoreError> {
+    let (token, of) = record::token_and_bucket(key)?;
+    Ok(match of.cmp(&bucket) {
+        Ordering::Less => (Some(Cursor { token, key: None }), None),
+        Ordering::Equal => {
+            let Entry { key, header, .. } = record::decode_entry(key, value)?;
+            let at = Cursor { token, key: Some(key) };
+            (Some(at.clone()), Some((at, header)))
+        }
+        Ordering::Greater => (token.0.checked_add(1).map(|next| Cursor { token: Token(next), key: None }), None),
+    })
+}
+
+/// Pages that may wait: some tenths of a second for the last of them.
+const SCANS_WAITING_MAX: usize = 256;
