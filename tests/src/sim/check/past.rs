@@ -157,13 +157,6 @@ fn seen(id: OpId, op: &Operation, history: &History, observer: &Observer) -> OpS
         }
         None => {}
     }
-    // A tombstone makes place for any write, also for one that had not seen it; what it has removed stays removed.
-    for (_, stamp) in observer.dots_of(op) {
-        let made_place = observer
-            .dots_in(&op.slot)
-            .filter(|(dot, other)| other.is_tombstone() && stamp.after.covers(*dot) && stamp.after.get(*dot).is_none());
-        seen.extend(made_place.filter_map(|(_, other)| write_of(other, history)));
-    }
     seen.remove(id);
     seen
 }
