@@ -382,6 +382,10 @@ impl Coordinator {
         self.retired.insert(actor);
         for id in self.open_ids() {
             if let Some(Open { machine: Machine::Put(put), .. }) = self.requests.get_mut(&id) {
+                let is_wrong = || put.is_waited_for() && put.is_of(&self.retired);
+                if self.planted.is_where(Bug::RetiredAcknowledged, is_wrong) {
+                    continue;
+                }
                 put.handle_retired(&self.retired);
                 self.advance(now, id);
             }
@@ -482,9 +486,9 @@ impl Coordinator {
                         attempt.allow(time_to_carry(request.value_bytes()));
                         open.attempts.push(attempt);
                     }
-                    if self.planted.is(Bug::DuplicatedForward)
-                        && let peer::Request::Forward(_) = &request
+                    if let peer::Request::Forward(_) = &request
                         && let Some(&to) = self.up.iter().find(|peer| **peer != to)
+                        && self.planted.is(Bug::DuplicatedForward)
                     {
                         self.outputs.push_back(Output::Send {
                             to,
@@ -527,7 +531,7 @@ impl Coordinator {
                         keys: &self.keys,
                         metrics: &self.metrics,
                         page_bytes: self.limits.read_page_bytes,
-                        planted: self.planted,
+                        planted: &self.planted,
                     };
                     let response = responder.response(&open.question, result);
                     self.outputs.push_back(Output::Reply { to: open.asker, response });

@@ -213,7 +213,7 @@ impl Handoff {
         let Some(walk) = target.stage.walk() else { return };
         let Some(sent) = walk.answered(id) else { return };
         match reply {
-            Reply::Acked => {
+            reply if reply == Reply::Acked || self.planted.is(Bug::RefusedHintRemoved) => {
                 if sent.bytes <= self.window {
                     target.pace.acked(now, now.since(sent.at).saturating_sub(time_to_carry(sent.bytes)));
                 }

@@ -437,15 +437,23 @@ impl<S: Store> Replica<S> {
     fn remove_delivered(&mut self, target: NodeId, record: &RecordKey, digest: Digest) -> Result<(), StoreError> {
         let hint = HintKey::new(target, record);
         let (held, stored) = self.held(&hint)?;
-        let unchecked = self.planted.is(Bug::HintRemovedThoughChanged);
         match held {
-            Some(Held::Copy { siblings, digest: held }) if held == digest || unchecked => {
+            Some(Held::Copy { siblings, digest: held })
+                if held == digest || self.planted.is(Bug::HintRemovedThoughChanged) =>
+            {
                 self.forget(record, &siblings);
             }
             Some(Held::Marker) => {
                 let (bucket, key) = record.bucket_and_key()?;
                 let header = self.header(record)?;
-                if Digest::of(bucket, &key, &header) != digest && !unchecked {
+                let is_stored = || {
+                    let change = self.turn.changes.get(record);
+                    change.is_some_and(|change| Digest::of(bucket, &key, &change.stored) == digest)
+                };
+                if Digest::of(bucket, &key, &header) != digest
+                    && !self.planted.is_where(Bug::MarkerRemovedAsStored, is_stored)
+                    && !self.planted.is(Bug::HintRemovedThoughChanged)
+                {
                     // No batch will tell that there is more to deliver: the marker is as it was.
                     self.outputs.push_back(Output::Owes(target));
                     return Ok(());

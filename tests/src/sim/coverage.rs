@@ -59,6 +59,7 @@ pub const REQUIRED: &[&str] = &[
     "writes refused for a wrong clock",
     "stamps far ahead of the clock",
     "rollbacks",
+    "actors retired by claims",
     "disk full phases",
     "hedges",
     "exchanges that found differences",

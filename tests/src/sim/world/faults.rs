@@ -44,7 +44,7 @@ impl World {
         }
         let limits = cluster::limits(&self.profile);
         let now = self.schedule.now();
-        self.nodes[node].start(now, &self.topology, &self.keys, limits, self.bug, &mut self.rng);
+        self.nodes[node].start(now, &self.topology, &self.keys, limits, &self.planted, &mut self.rng);
         self.nodes[node].found = Found::Own;
         let life = self.nodes[node].life;
         self.note("start", &[node as u64, life], || {
@@ -151,6 +151,7 @@ impl World {
                 self.schedule.after(lasts, Event::Fault(Fault::Understand { node, peer }));
             }
             Fault::Understand { node, peer } => self.understand(node, peer),
+            Fault::Claim { node } => self.claim(node),
             Fault::Suspect { node, peer } => {
                 if self.network.close(node, peer, &mut self.schedule) {
                     self.connection_lost(node, peer);
@@ -166,6 +167,7 @@ impl World {
         self.kill(node, true);
         self.nodes[node].store.restore(image);
         self.nodes[node].found = found;
+        self.set_back = Some(node);
         let now = self.schedule.now();
         self.losses.push(now);
         self.disk_losses.set_back(node, now);
