@@ -67,6 +67,16 @@ bugs! {
     HintRemovedThoughChanged = "hint-removed-though-changed",
     /// A marker goes away when the record on the disk is what was delivered, though the turn has changed it.
     MarkerRemovedAsStored = "marker-removed-as-stored",
+    /// A copy goes away when the one on the disk is what was delivered, though the turn has changed it.
+    CopyRemovedAsStored = "copy-removed-as-stored",
+    /// The removals of a batch that was refused are forgotten.
+    RefusedRemovalForgotten = "refused-removal-forgotten",
+    /// A marker delivers what the turn has made of the record, before its batch is applied.
+    OwedBeforeApplied = "owed-before-applied",
+    /// A page of hints does not count what its markers refer to.
+    PageIgnoresMarkers = "page-ignores-markers",
+    /// Exchanges with a node wait for as long as it is owed anything.
+    HintsFirstWithoutBound = "hints-first-without-bound",
     /// A hint goes away when its target has refused it.
     RefusedHintRemoved = "refused-hint-removed",
     /// A start does not look for whom an earlier process has kept something.
@@ -81,6 +91,8 @@ bugs! {
     ActorKeptWithHintsRemoved = "actor-kept-with-hints-removed",
     /// A retry is answered by its remembered id, though what it was stamped into is gone.
     RememberedIdWithoutCover = "remembered-id-without-cover",
+    /// A retry at a stand-in is answered, and not kept for the primary whose slot the answer fills.
+    RetryNotKept = "retry-not-kept",
     /// A put under way is acknowledged though its actor was retired.
     RetiredAcknowledged = "retired-acknowledged",
     /// A put still in a batch is acknowledged though its actor was retired in that turn.
@@ -157,9 +169,33 @@ bugs! {
     DamagedHintServed = "damaged-hint-served",
     /// A damaged record counts itself among those that it is restored from.
     MendedFromTooFew = "mended-from-too-few",
+    /// What was asked for one damage of a record restores a later one as well.
+    MendingNotEnded = "mending-not-ended",
+    /// What a node has taken in beside a damaged record is dropped when that is restored.
+    MendForgetsBeside = "mend-forgets-beside",
+    /// A tree goes on with what it knew of a record that is damaged.
+    TreeKeptWithDamage = "tree-kept-with-damage",
 }
 
 impl Bug {
+    /// Those that the simulator does not notice, since another rule sees to what they break, or since its worlds hardly ever get to
+    /// where they matter. Each makes the test of its rule fail: see `assert_noticed`.
+    pub const HELD_BY_TESTS: &[Bug] = &[
+        Bug::CopyRemovedAsStored,
+        Bug::RefusedRemovalForgotten,
+        Bug::OwedBeforeApplied,
+        Bug::PageIgnoresMarkers,
+        Bug::HintsFirstWithoutBound,
+        Bug::RetryNotKept,
+        Bug::MendingNotEnded,
+        Bug::TreeKeptWithDamage,
+    ];
+
+    /// Those that the simulator must find.
+    pub fn hunted() -> Vec<Bug> {
+        Bug::ALL.iter().copied().filter(|bug| !Bug::HELD_BY_TESTS.contains(bug)).collect()
+    }
+
     /// The bug with this name.
     pub fn of_name(name: &str) -> Option<Bug> {
         Bug::ALL.iter().copied().find(|bug| bug.name() == name)
@@ -292,6 +328,16 @@ impl Planted {
             applied => applied,
         }
     }
+}
+
+/// The test of a rule that a mistake breaks must fail with it.
+#[cfg(all(test, feature = "planted-bugs"))]
+pub(crate) fn assert_noticed(bug: Bug, test_of_the_rule: impl FnOnce(Planted)) {
+    assert!(Bug::HELD_BY_TESTS.contains(&bug), "the simulator notices {}", bug.name());
+    let planted = Planted::bug(bug);
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test_of_the_rule(planted.clone())));
+    assert!(planted.hits() > 0, "the test does not get to where {} makes a difference", bug.name());
+    assert!(outcome.is_err(), "nobody notices {}", bug.name());
 }
 
 #[cfg(test)]

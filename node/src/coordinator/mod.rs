@@ -298,7 +298,9 @@ impl Coordinator {
         let is_it =
             |open: &Open| matches!(&open.question, Question::Mend { bucket: b, key: k } if (*b, k) == (bucket, key));
         let over: Vec<_> = self.requests.iter().filter(|(_, open)| is_it(open)).map(|(id, _)| *id).collect();
-        over.into_iter().for_each(|id| self.close(id));
+        if over.is_empty() || !self.planted.is(Bug::MendingNotEnded) {
+            over.into_iter().for_each(|id| self.close(id));
+        }
     }
 
     /// What was asked of a replica was not sent, which is as good as this refusal.

@@ -14,6 +14,7 @@ use crate::planted::{Bug, Planted};
 use crate::time::Now;
 
 use super::Replica;
+use super::owing::Role;
 use super::record::{self, HintKey, RecordKey};
 use super::stamp::{Actor, Actors};
 use super::store::{Store, StoreError};
@@ -87,6 +88,22 @@ impl<S: Store> Replica<S> {
             }
         }
         Ok(false)
+    }
+
+    /// Whether a stand-in does not keep the retry that it recognises for the primary that it is for now.
+    pub(super) fn forgets_to_hold(
+        &mut self,
+        record: &RecordKey,
+        role: Role,
+        siblings: &Siblings,
+    ) -> Result<bool, StoreError> {
+        let Role::StandIn { target } = role else { return Ok(false) };
+        if !self.planted.may_be(Bug::RetryNotKept) {
+            return Ok(false);
+        }
+        let (held, _) = self.held(&HintKey::new(target, record))?;
+        let is_kept = matches!(held, Some(Held::Copy { siblings: held, .. }) if held.includes(siblings));
+        Ok(!is_kept && self.planted.is(Bug::RetryNotKept))
     }
 
     /// Forgets keys that were deleted a while ago.

@@ -375,8 +375,13 @@ impl<S: Store> Replica<S> {
                 return Ok(());
             }
             let siblings = self.everything(&located, &known)?;
-            self.hold(&located, &write, role, siblings.clone())?;
-            return self.wait_for_write(from, id, &located, &write, role, Reply::Stamped(Stamped { dot, siblings }));
+            let answer = Reply::Stamped(Stamped { dot, siblings: siblings.clone() });
+            #[cfg(feature = "planted-bugs")]
+            if self.forgets_to_hold(&located.record, role, &siblings)? {
+                return self.wait_for_write(from, id, &located, &write, role, answer);
+            }
+            self.hold(&located, &write, role, siblings)?;
+            return self.wait_for_write(from, id, &located, &write, role, answer);
         }
         self.witness(located.partition, &write.context.vv);
         let header = known.header();

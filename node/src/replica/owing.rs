@@ -314,6 +314,9 @@ impl<S: Store> Replica<S> {
         // Whatever became of hints did not: they are as before, and may have been taken for delivered.
         let targets: BTreeSet<_> = turn.hints.keys().map(HintKey::target).collect();
         let removals = turn.removals();
+        if !removals.hints.is_empty() && self.planted.is(Bug::RefusedRemovalForgotten) {
+            return;
+        }
         self.outputs.extend(targets.into_iter().map(Output::Owes));
         if removals.hints.is_empty() {
             return;
@@ -410,7 +413,8 @@ impl<S: Store> Replica<S> {
                 Err(error) => return Err(error),
             }
             if self.bytes_read() - read_before >= bytes_max
-                && let Some((hint, _)) = found.next()
+                && let Some((hint, _)) = found.as_slice().first()
+                && !self.planted.is(Bug::PageIgnoresMarkers)
             {
                 return Ok(HintPage { owed, next: Some(hint.to_bytes().to_vec()) });
             }
@@ -426,6 +430,12 @@ impl<S: Store> Replica<S> {
         let siblings = match self.read_hint(hint, value)? {
             Held::Copy { siblings, .. } => siblings,
             Held::Marker => {
+                if let Some(change) = self.turn.changes.get(&record)
+                    && self.planted.is(Bug::OwedBeforeApplied)
+                {
+                    let digest = Digest::of(bucket, &key, &change.header);
+                    return Ok(Owed { record, bucket, key, digest, siblings: change.siblings.clone() });
+                }
                 let stored = self.store.get(record.as_bytes())?;
                 stored.map_or_else(|| Ok(Siblings::new()), |value| record::read_state(&record, value))?
             }
@@ -437,9 +447,15 @@ impl<S: Store> Replica<S> {
     fn remove_delivered(&mut self, target: NodeId, record: &RecordKey, digest: Digest) -> Result<(), StoreError> {
         let hint = HintKey::new(target, record);
         let (held, stored) = self.held(&hint)?;
+        let is_stored = || {
+            let stored = self.store.get(hint.as_bytes()).ok().flatten();
+            stored.and_then(|value| record::stored_digest(&value).ok()) == Some(digest)
+        };
         match held {
             Some(Held::Copy { siblings, digest: held })
-                if held == digest || self.planted.is(Bug::HintRemovedThoughChanged) =>
+                if held == digest
+                    || self.planted.is_where(Bug::CopyRemovedAsStored, is_stored)
+                    || self.planted.is(Bug::HintRemovedThoughChanged) =>
             {
                 self.forget(record, &siblings);
             }

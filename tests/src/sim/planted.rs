@@ -111,12 +111,13 @@ impl Hunt {
     pub fn all() -> Vec<Hunt> {
         let hook = panic::take_hook();
         panic::set_hook(Box::new(|_| {})); // an engine that trips over its own mistake is a catch
+        let bugs = Bug::hunted();
         let (next, hunts) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
         thread::scope(|scope| {
             for _ in 0..thread::available_parallelism().map_or(1, NonZeroUsize::get) {
                 scope.spawn(|| {
                     while let at = next.fetch_add(1, Ordering::Relaxed)
-                        && let Some(bug) = Bug::ALL.get(at)
+                        && let Some(bug) = bugs.get(at)
                     {
                         let hunt = Hunt::of(*bug);
                         hunts.lock().expect("a seed's panic is caught").insert(at, hunt);

@@ -16,6 +16,7 @@ use driftless_node::replica::record::{self, HintKey, RecordKey};
 use driftless_node::replica::store::{ApplyError, Batch, BatchSeq, Store, StoreError};
 use driftless_node::store::memory::{DiskImage, MemoryStore};
 use driftless_proto::Siblings;
+use driftless_ring::NodeId;
 
 use super::history::Slot;
 use super::observer;
@@ -246,31 +247,21 @@ impl SimStore {
         self.0.borrow_mut().errors.read = Some(reading);
     }
 
-    /// What would survive of one key: of its record, and of the copies held for others.
-    pub fn durable_record(&self, record: &RecordKey) -> Option<Siblings> {
+    /// What would survive of one key: its record, and the copies held for others, each with whom it is held for.
+    pub fn durable_states(&self, record: &RecordKey) -> (Option<Siblings>, Vec<(NodeId, Siblings)>) {
         let inner = self.0.borrow();
         let durable = inner.memory.durable_view();
-        let mut state: Option<Siblings> = None;
-        let mut take_in = |value: Bytes| {
-            let siblings = record::decode(value).expect("a store holds what its node wrote");
-            match &mut state {
-                Some(state) => state.merge(&siblings),
-                None => state = Some(siblings),
-            }
-        };
-        if let Some(value) = durable.durable_get(record.as_bytes())
-            && inner.is_sound(record.as_bytes(), &value)
-        {
-            take_in(value);
-        }
-        let hints = record::all_hints();
+        let decode = |value: Bytes| record::decode(value).expect("a store holds what its node wrote");
+        let own = durable.durable_get(record.as_bytes()).filter(|value| inner.is_sound(record.as_bytes(), value));
+        let (hints, mut copies) = (record::all_hints(), Vec::new());
         durable.durable_scan(&hints.start[..]..&hints.end[..], &mut |key, value| {
             if record::is_hint_of(key, record) && inner.is_sound(key, &value) && !record::is_marker(&value) {
-                take_in(value);
+                let hint = HintKey::from_stored(key).expect("a store holds what its node wrote");
+                copies.push((hint.target(), decode(value)));
             }
             ControlFlow::Continue(())
         });
-        state
+        (own.map(decode), copies)
     }
 
     /// Whether a copy of this key is held for somebody, as the process sees it.

@@ -83,12 +83,13 @@ impl World {
         Some(actor)
     }
 
-    /// A put is acknowledged: not by a node that must not trust what it has stamped.
+    /// A put is acknowledged: not by a process that must not trust what it has stamped. The next one of the node does not know of
+    /// that: it takes a retry for stamped if the record on its disk holds it.
     pub(super) fn check_trusted(&mut self, node: usize, op: OpId) {
-        let write = self.history.get(op);
+        let (write, life) = (self.history.get(op), (node, self.nodes[node].life));
         let mut stamps = self.observer.dots_of(write).peekable();
         let all_retired = stamps.peek().is_some()
-            && stamps.all(|(dot, stamp)| stamp.by.0 == node && self.claims.retired.contains(&dot.actor));
+            && stamps.all(|(dot, stamp)| stamp.by == life && self.claims.retired.contains(&dot.actor));
         if all_retired {
             let text = format!("n{node} acknowledges {:?} {op} by an actor that it has retired", write.kind);
             self.violations.push(Violation::of("retired actors are silent", &write.slot.clone(), text));

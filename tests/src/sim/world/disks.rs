@@ -190,7 +190,11 @@ impl World {
         if self.phase == Phase::Calm || is_lost {
             return;
         }
-        let held = self.nodes[target].store.durable_record(&record).unwrap_or_default();
+        let (held, copies) = self.nodes[target].store.durable_states(&record);
+        let mut held = held.unwrap_or_default();
+        // Beside a damaged record.
+        let beside = copies.iter().filter(|(kept_for, _)| *kept_for == key.target());
+        beside.for_each(|(_, kept)| held.merge(kept));
         let come_before = before_acks.get(&slot).filter(|_| hint.is_marker);
         let is_owed = |(dot, version): &&(Dot, Version)| {
             !held.covers(*dot)
