@@ -253,6 +253,17 @@ impl Profile {
         }
     }
 
+    /// Fallbacks that lose power as soon as they have stamped, in some worlds with several of them: what is left of a write is then
+    /// what others keep of it, for other primaries.
+    pub fn with_dying_fallbacks(self, rng: &mut StdRng) -> Profile {
+        let (is_drawn, chance) = (rng.random_bool(0.5), rng.random_range(0.02..0.12));
+        let is_of_fallbacks = self.blind > 0.0;
+        if self.nodes < 5 || !is_of_fallbacks || self.regime == Regime::Plain || !is_drawn {
+            return self;
+        }
+        Profile { crash_after_batch: chance, faults: FaultSet { power: 0.9, ..self.faults }, ..self }
+    }
+
     /// Many deletes without a context, in some worlds with fallbacks, of which one disk forgets what it knew: often there is
     /// nothing left to delete, as far as those know who are asked.
     pub fn with_blind_deletes(self, rng: &mut StdRng) -> Profile {

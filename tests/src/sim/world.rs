@@ -158,6 +158,7 @@ impl World {
         profile = profile.with_shards(&mut split()).with_bounds(&mut split()).with_a_crowd(&mut split());
         let mut claim_rng = split();
         profile.faults.claims = claim_rng.random_bool(0.25);
+        profile = profile.with_dying_fallbacks(&mut split());
         let topology = Arc::new(cluster::topology(&profile.shards));
         let nodes: Vec<Node> =
             (0..profile.nodes).map(|node| Node::new(NodeId::of_name(&cluster::name_of(node)))).collect();
