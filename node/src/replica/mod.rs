@@ -507,6 +507,8 @@ impl<S: Store> Replica<S> {
                 if !merge.siblings.includes(&*before) {
                     self.planted.hit();
                 }
+                let changed = !before.includes(&merge.siblings);
+                self.metrics.aae_keys_repaired.inc_by(u64::from(changed && merge.purpose == Purpose::AntiEntropy));
                 self.turn.put(located.record, merge.bucket, &merge.key, before, merge.siblings);
             }
             Role::Owner { owes } => {

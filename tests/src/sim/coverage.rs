@@ -60,6 +60,7 @@ pub const REQUIRED: &[&str] = &[
     "stamps far ahead of the clock",
     "rollbacks",
     "actors retired by claims",
+    "fallbacks struck as they stamped",
     "disk full phases",
     "hedges",
     "exchanges that found differences",

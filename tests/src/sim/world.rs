@@ -498,6 +498,7 @@ impl World {
                 Line::about(cluster::name_of(node), slot_text(&stamp.slot), text)
             });
         }
+        self.strike_fallback(node, &keys);
         if let Some(stamped) = self.rotting.get_mut(&node)
             && let Some(slot) = keys.pop_last()
         {
