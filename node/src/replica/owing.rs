@@ -382,9 +382,10 @@ impl<S: Store> Replica<S> {
     /// A hint, checked like a record.
     fn read_hint(&self, hint: &HintKey, value: Bytes) -> Result<Held, StoreError> {
         let (n, token) = hint.record().position();
-        // What a marker says is in its key, whatever became of its byte.
+        // What a marker says is in its key, whatever became of its byte. What is kept beside a damaged record is never one: nobody
+        // owes anything to itself.
         let is_mine = || self.topology.ring().owns(self.node, self.topology.ring().partition(n, token));
-        if record::is_marker(&value) || (record::is_no_copy(&value) && is_mine()) {
+        if hint.target() != self.node && (record::is_marker(&value) || (record::is_no_copy(&value) && is_mine())) {
             return Ok(Held::Marker);
         }
         #[cfg(feature = "planted-bugs")]
