@@ -131,7 +131,7 @@ impl<S: Store> Engine<S> {
         let EngineConfig { node, shard, topology, context_keys, limits, metrics, planted, .. } = config;
         let pings = RequestIds::new(Lane::Reach, rng.random());
         let deliveries = StdRng::from_rng(&mut rng);
-        let handoff = Handoff::new(node, topology.clone(), &limits, metrics.clone(), deliveries, planted);
+        let handoff = Handoff::new(node, topology.clone(), &limits, metrics.clone(), deliveries, planted.clone());
         let (bounds, aae_rng) = (limits.turn, StdRng::from_rng(&mut rng));
         let reconciler = Reconciler::new(node, topology.clone(), &limits, metrics.clone(), &replica, now, aae_rng);
         let coordinator = Coordinator::new(node, topology.clone(), context_keys, limits, metrics.clone(), rng, planted);

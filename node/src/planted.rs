@@ -3,6 +3,14 @@
 //! Each stands at the place of the rule that it breaks, in one line that asks `Planted::is`. Only with the feature
 //! `planted-bugs`, which the crate `tests` alone asks for, can that ever be true; without it a [`Planted`] holds nothing
 //! and the compiler removes the lines.
+//!
+//! A hunt that finds nothing must know why: the mistake was never made, or nobody noticed. So each time that a mistake
+//! changes what happens is counted as a *hit*, and a line asks `is` last, when everything else says that it would.
+
+#[cfg(feature = "planted-bugs")]
+use std::sync::Arc;
+#[cfg(feature = "planted-bugs")]
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::peer::{Purpose, Reply};
 use crate::replica::store::{ApplyError, StoreError};
@@ -57,6 +65,24 @@ bugs! {
     HintDroppedOnSend = "hint-dropped-on-send",
     /// A hint goes away when it was delivered, though it has changed meanwhile.
     HintRemovedThoughChanged = "hint-removed-though-changed",
+    /// A marker goes away when the record on the disk is what was delivered, though the turn has changed it.
+    MarkerRemovedAsStored = "marker-removed-as-stored",
+    /// A copy goes away when the one on the disk is what was delivered, though the turn has changed it.
+    CopyRemovedAsStored = "copy-removed-as-stored",
+    /// The removals of a batch that was refused are forgotten.
+    RefusedRemovalForgotten = "refused-removal-forgotten",
+    /// A marker delivers what the turn has made of the record, before its batch is applied.
+    OwedBeforeApplied = "owed-before-applied",
+    /// A page of hints does not count what its markers refer to.
+    PageIgnoresMarkers = "page-ignores-markers",
+    /// Exchanges with a node wait for as long as it is owed anything.
+    HintsFirstWithoutBound = "hints-first-without-bound",
+    /// A hint goes away when its target has refused it.
+    RefusedHintRemoved = "refused-hint-removed",
+    /// A start does not look for whom an earlier process has kept something.
+    HintsForgottenAtStart = "hints-forgotten-at-start",
+    /// The delivery of a hint is acknowledged as durable as the bucket asks.
+    HandoffAckedAsBucketAsks = "handoff-acked-as-bucket-asks",
     /// The acknowledgement of a hint does not wait for the sync.
     HintAckedInMemory = "hint-acked-in-memory",
     /// A fallback stamps without looking at the hints it holds.
@@ -65,6 +91,12 @@ bugs! {
     ActorKeptWithHintsRemoved = "actor-kept-with-hints-removed",
     /// A retry is answered by its remembered id, though what it was stamped into is gone.
     RememberedIdWithoutCover = "remembered-id-without-cover",
+    /// A retry at a stand-in is answered, and not kept for the primary whose slot the answer fills.
+    RetryNotKept = "retry-not-kept",
+    /// A put under way is acknowledged though its actor was retired.
+    RetiredAcknowledged = "retired-acknowledged",
+    /// A put still in a batch is acknowledged though its actor was retired in that turn.
+    RetiredInTurnAcknowledged = "retired-in-turn-acknowledged",
     /// A start goes on with the actors of the process that died.
     ActorKeptAfterCrash = "actor-kept-after-crash",
     /// A start goes on with the actors found on a disk that was rolled back.
@@ -87,6 +119,14 @@ bugs! {
     ContextWithSiblings = "context-with-siblings",
     /// Reads do not see what the same batch has changed.
     NoReadThrough = "no-read-through",
+    /// A write is passed on to the other replicas before its batch is applied.
+    StampedBeforeApplied = "stamped-before-applied",
+    /// A read shows what the turn has changed before its batch is applied.
+    ReadBeforeApplied = "read-before-applied",
+    /// What a read has seen of a refused batch is answered.
+    RefusedBatchRead = "refused-batch-read",
+    /// The cache of headers is not told of what was applied.
+    StaleHeaders = "stale-headers",
     /// A batch that was refused is answered as if it had been applied, and its counters are used again.
     CounterReused = "counter-reused",
     /// The counters of a batch that was refused are not given back.
@@ -95,6 +135,14 @@ bugs! {
     RefusedIdRemembered = "refused-id-remembered",
     /// A stamp ignores the time of what its writer had read.
     StampBeforeContext = "stamp-before-context",
+    /// A delete replaces also what its client has not read.
+    DeleteUnseen = "delete-unseen",
+    /// What was stamped and cannot reach w is said to be refused.
+    UnknownAsRefused = "unknown-as-refused",
+    /// A request passed on whose answer is lost is said to be refused.
+    LostForwardRefused = "lost-forward-refused",
+    /// A replica that refuses a write fills its slot.
+    RefusalFills = "refusal-fills",
     /// A strict read does not write back what too few replicas hold.
     NoWriteBack = "no-write-back",
     /// A strict read shows what is not durable yet.
@@ -103,6 +151,8 @@ bugs! {
     DeleteNoWriteBack = "delete-no-write-back",
     /// What a fallback holds for one primary counts for another as well.
     CopyFillsAnySlot = "copy-fills-any-slot",
+    /// A sync is noted to cover what was applied while it ran: the next one has nothing to do.
+    SyncNotedLate = "sync-noted-late",
     /// What a failed sync was for is acknowledged all the same.
     SyncErrorIgnored = "sync-error-ignored",
     /// A failed sync is tried again, and the next success believed.
@@ -119,56 +169,140 @@ bugs! {
     DamagedHintServed = "damaged-hint-served",
     /// A damaged record counts itself among those that it is restored from.
     MendedFromTooFew = "mended-from-too-few",
+    /// What was asked for one damage of a record restores a later one as well.
+    MendingNotEnded = "mending-not-ended",
+    /// What a node has taken in beside a damaged record is dropped when that is restored.
+    MendForgetsBeside = "mend-forgets-beside",
+    /// A tree goes on with what it knew of a record that is damaged.
+    TreeKeptWithDamage = "tree-kept-with-damage",
 }
 
 impl Bug {
+    /// Those that the simulator does not notice, since another rule sees to what they break, or since its worlds hardly ever get to
+    /// where they matter. Each makes the test of its rule fail: see `assert_noticed`.
+    pub const HELD_BY_TESTS: &[Bug] = &[
+        Bug::CopyRemovedAsStored,
+        Bug::RefusedRemovalForgotten,
+        Bug::OwedBeforeApplied,
+        Bug::PageIgnoresMarkers,
+        Bug::HintsFirstWithoutBound,
+        Bug::RetryNotKept,
+        Bug::MendingNotEnded,
+        Bug::TreeKeptWithDamage,
+    ];
+
+    /// Those that the simulator must find.
+    pub fn hunted() -> Vec<Bug> {
+        Bug::ALL.iter().copied().filter(|bug| !Bug::HELD_BY_TESTS.contains(bug)).collect()
+    }
+
     /// The bug with this name.
     pub fn of_name(name: &str) -> Option<Bug> {
         Bug::ALL.iter().copied().find(|bug| bug.name() == name)
     }
 }
 
-/// The mistake that an engine makes, if a test wants it to make one.
-#[derive(Clone, Copy, Default, Debug)]
+/// The mistake that an engine makes, if a test wants it to make one. Clones count their hits together.
+#[derive(Clone, Default, Debug)]
 pub struct Planted {
     #[cfg(feature = "planted-bugs")]
-    bug: Option<Bug>,
+    plant: Option<Plant>,
+}
+
+#[cfg(feature = "planted-bugs")]
+#[derive(Clone, Debug)]
+struct Plant {
+    bug: Bug,
+    hits: Arc<AtomicU64>,
+}
+
+#[cfg(feature = "planted-bugs")]
+impl Planted {
+    /// Makes this mistake.
+    pub fn bug(bug: Bug) -> Planted {
+        Planted { plant: Some(Plant { bug, hits: Arc::default() }) }
+    }
+
+    /// Which mistake is made.
+    pub fn planted(&self) -> Option<Bug> {
+        self.plant.as_ref().map(|plant| plant.bug)
+    }
+
+    /// How often it has changed what happened.
+    pub fn hits(&self) -> u64 {
+        self.plant.as_ref().map_or(0, |plant| plant.hits.load(Ordering::Relaxed))
+    }
+
+    /// Whether to make this mistake, here and now. A yes is a hit: to be asked last, when it makes a difference.
+    pub fn is(&self, bug: Bug) -> bool {
+        let is_it = self.may_be(bug);
+        if is_it {
+            self.hit();
+        }
+        is_it
+    }
+
+    /// The same where it takes some work to know whether it makes a difference.
+    pub(crate) fn is_where(&self, bug: Bug, makes_a_difference: impl FnOnce() -> bool) -> bool {
+        self.may_be(bug) && makes_a_difference() && self.is(bug)
+    }
+
+    /// Whether this mistake is made, where only what comes of it tells whether that was a hit.
+    pub(crate) fn may_be(&self, bug: Bug) -> bool {
+        self.planted() == Some(bug)
+    }
+
+    /// It has changed what happened.
+    pub(crate) fn hit(&self) {
+        if let Some(plant) = &self.plant {
+            plant.hits.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+impl Planted {
+    /// Never.
+    pub(crate) const fn is(&self, _: Bug) -> bool {
+        false
+    }
+
+    /// Never.
+    pub(crate) fn is_where(&self, _: Bug, _: impl FnOnce() -> bool) -> bool {
+        false
+    }
+
+    /// Never.
+    pub(crate) const fn may_be(&self, _: Bug) -> bool {
+        false
+    }
+
+    /// Never called.
+    pub(crate) const fn hit(&self) {}
 }
 
 impl Planted {
-    /// Makes this mistake.
-    #[cfg(feature = "planted-bugs")]
-    pub fn bug(bug: Bug) -> Planted {
-        Planted { bug: Some(bug) }
-    }
-
-    /// Whether to make this mistake.
-    #[cfg(feature = "planted-bugs")]
-    pub(crate) fn is(self, bug: Bug) -> bool {
-        self.bug == Some(bug)
-    }
-
     /// Whether the assertions at acknowledgements are left out, since a mistake is made: it is the checkers that are to find it.
-    pub(crate) fn is_asserted_away(self) -> bool {
+    pub(crate) fn is_asserted_away(&self) -> bool {
         #[cfg(feature = "planted-bugs")]
-        return self.bug.is_some();
+        return self.plant.is_some();
         #[cfg(not(feature = "planted-bugs"))]
         false
     }
 
-    /// Whether what is sent for this purpose replaces what is held.
-    pub(crate) fn replaces(self, purpose: Purpose) -> bool {
+    /// Whether what is sent for this purpose replaces what is held; a hit if that knows more.
+    pub(crate) fn replaces(&self, purpose: Purpose) -> bool {
         match purpose {
-            Purpose::Write => self.is(Bug::MergeReplaces),
-            Purpose::ReadRepair => self.is(Bug::RepairReplaces),
-            Purpose::Handoff => self.is(Bug::HandoffOverwrites),
-            Purpose::AntiEntropy => self.is(Bug::ExchangeReplaces),
+            Purpose::Write => self.may_be(Bug::MergeReplaces),
+            Purpose::ReadRepair => self.may_be(Bug::RepairReplaces),
+            Purpose::Handoff => self.may_be(Bug::HandoffOverwrites),
+            Purpose::AntiEntropy => self.may_be(Bug::ExchangeReplaces),
             Purpose::Mend | Purpose::Restore => false,
         }
     }
 
     /// Whether this answer leaves before what it promises is durable.
-    pub(crate) fn is_rash(self, reply: &Reply) -> bool {
+    pub(crate) fn is_rash(&self, reply: &Reply) -> bool {
         match reply {
             Reply::Acked => self.is(Bug::AckBeforeSync),
             Reply::State(_) => self.is(Bug::ReadNotDurable),
@@ -177,7 +311,7 @@ impl Planted {
     }
 
     /// What was read; or nothing, where that is what an error is taken for.
-    pub(crate) fn forgive<T: Default>(self, read: Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(crate) fn forgive<T: Default>(&self, read: Result<T, StoreError>) -> Result<T, StoreError> {
         match read {
             Err(StoreError::Io(_)) if self.is(Bug::ReadErrorIgnored) => Ok(T::default()),
             Err(StoreError::Damaged { .. }) if self.is(Bug::DamagedAsAbsent) => Ok(T::default()),
@@ -186,7 +320,7 @@ impl Planted {
     }
 
     /// What became of a batch; a refusal, where that is what an error is taken for.
-    pub(crate) fn soften<T>(self, applied: Result<T, ApplyError>) -> Result<T, ApplyError> {
+    pub(crate) fn soften<T>(&self, applied: Result<T, ApplyError>) -> Result<T, ApplyError> {
         match applied {
             Err(ApplyError::Failed(error)) if self.is(Bug::ApplyErrorRefused) => {
                 Err(ApplyError::Full(error.to_string()))
@@ -194,12 +328,16 @@ impl Planted {
             applied => applied,
         }
     }
+}
 
-    /// Never.
-    #[cfg(not(feature = "planted-bugs"))]
-    pub(crate) const fn is(self, _: Bug) -> bool {
-        false
-    }
+/// The test of a rule that a mistake breaks must fail with it.
+#[cfg(all(test, feature = "planted-bugs"))]
+pub(crate) fn assert_noticed(bug: Bug, test_of_the_rule: impl FnOnce(Planted)) {
+    assert!(Bug::HELD_BY_TESTS.contains(&bug), "the simulator notices {}", bug.name());
+    let planted = Planted::bug(bug);
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test_of_the_rule(planted.clone())));
+    assert!(planted.hits() > 0, "the test does not get to where {} makes a difference", bug.name());
+    assert!(outcome.is_err(), "nobody notices {}", bug.name());
 }
 
 #[cfg(test)]
@@ -215,6 +353,17 @@ mod tests {
     #[cfg(not(feature = "planted-bugs"))]
     fn without_the_feature_nothing_is_left_of_it() {
         assert_eq!(std::mem::size_of::<Planted>(), 0);
+    }
+
+    #[test]
+    #[cfg(feature = "planted-bugs")]
+    fn a_mistake_that_was_made_is_counted_whoever_made_it() {
+        let planted = Planted::bug(Bug::AckBeforeW);
+        let other = planted.clone();
+        assert!(!planted.is(Bug::AckBeforeSync) && planted.may_be(Bug::AckBeforeW));
+        assert_eq!(planted.hits(), 0);
+        assert!(planted.is(Bug::AckBeforeW) && other.is(Bug::AckBeforeW));
+        assert_eq!((planted.hits(), other.hits()), (2, 2));
     }
 
     #[test]

@@ -4,10 +4,11 @@
 use std::collections::VecDeque;
 
 use driftless_proto::client;
-use driftless_proto::{Failure, Unknown};
+use driftless_proto::{Failure, Refusal, Unknown};
 use driftless_ring::NodeId;
 
 use crate::peer::{Reply, Request};
+use crate::planted::{Bug, Planted};
 use crate::time::{Instant, Now};
 
 use super::{Action, Answer};
@@ -17,14 +18,15 @@ pub(crate) struct Forward {
     to: NodeId,
     deadline: Instant,
     done: bool,
+    planted: Planted,
     actions: VecDeque<Action>,
 }
 
 impl Forward {
     /// Passes the request on.
-    pub(crate) fn start(to: NodeId, request: client::Request, deadline: Instant) -> Forward {
+    pub(crate) fn start(to: NodeId, request: client::Request, deadline: Instant, planted: Planted) -> Forward {
         let actions = [Action::Send { to, request: Request::Forward(request) }].into();
-        Forward { to, deadline, done: false, actions }
+        Forward { to, deadline, done: false, planted, actions }
     }
 
     /// The other node has answered.
@@ -40,7 +42,9 @@ impl Forward {
 
     /// The connection to the other node is gone.
     pub(crate) fn handle_lost(&mut self, node: NodeId) {
-        if node == self.to {
+        if node == self.to && self.planted.is(Bug::LostForwardRefused) {
+            self.conclude(Err(Refusal::NotCoordinator.into()));
+        } else if node == self.to {
             let reason = "the connection to the coordinating node was lost".to_owned();
             self.conclude(Err(Unknown::Interrupted(reason).into()));
         }

@@ -298,7 +298,9 @@ impl Coordinator {
         let is_it =
             |open: &Open| matches!(&open.question, Question::Mend { bucket: b, key: k } if (*b, k) == (bucket, key));
         let over: Vec<_> = self.requests.iter().filter(|(_, open)| is_it(open)).map(|(id, _)| *id).collect();
-        over.into_iter().for_each(|id| self.close(id));
+        if over.is_empty() || !self.planted.is(Bug::MendingNotEnded) {
+            over.into_iter().for_each(|id| self.close(id));
+        }
     }
 
     /// What was asked of a replica was not sent, which is as good as this refusal.
@@ -382,6 +384,10 @@ impl Coordinator {
         self.retired.insert(actor);
         for id in self.open_ids() {
             if let Some(Open { machine: Machine::Put(put), .. }) = self.requests.get_mut(&id) {
+                let is_wrong = || put.is_waited_for() && put.is_of(&self.retired);
+                if self.planted.is_where(Bug::RetiredAcknowledged, is_wrong) {
+                    continue;
+                }
                 put.handle_retired(&self.retired);
                 self.advance(now, id);
             }
@@ -482,9 +488,9 @@ impl Coordinator {
                         attempt.allow(time_to_carry(request.value_bytes()));
                         open.attempts.push(attempt);
                     }
-                    if self.planted.is(Bug::DuplicatedForward)
-                        && let peer::Request::Forward(_) = &request
+                    if let peer::Request::Forward(_) = &request
                         && let Some(&to) = self.up.iter().find(|peer| **peer != to)
+                        && self.planted.is(Bug::DuplicatedForward)
                     {
                         self.outputs.push_back(Output::Send {
                             to,
@@ -527,7 +533,7 @@ impl Coordinator {
                         keys: &self.keys,
                         metrics: &self.metrics,
                         page_bytes: self.limits.read_page_bytes,
-                        planted: self.planted,
+                        planted: &self.planted,
                     };
                     let response = responder.response(&open.question, result);
                     self.outputs.push_back(Output::Reply { to: open.asker, response });

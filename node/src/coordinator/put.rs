@@ -20,7 +20,7 @@ use driftless_proto::{ActorId, BucketId, Failure, Key, Refusal, Siblings, Unknow
 use driftless_ring::NodeId;
 
 use crate::peer::{Covered, Merge, Owe, Purpose, Reply, Request, Stamped, Write};
-use crate::planted::Planted;
+use crate::planted::{Bug, Planted};
 use crate::time::{Instant, Now};
 
 use super::plan::Plan;
@@ -75,7 +75,7 @@ impl Put {
         deadline: Instant,
         planted: Planted,
     ) -> Result<Put, Failure> {
-        let mut tally = Tally::new(plan.primaries.iter().copied(), w, planted);
+        let mut tally = Tally::new(plan.primaries.iter().copied(), w, planted.clone());
         if !plan.is_mine() {
             assert!(sloppy && plan.reachable().is_empty(), "a fallback stamps only when no primary can");
             tally.assign(plan.primaries[0], plan.me);
@@ -123,7 +123,9 @@ impl Put {
         match reply {
             Reply::Stamped(stamped) if self.stage == Stage::Stamping && from == self.plan.me => {
                 self.replicate(Made::Stamped(stamped));
-                self.handle_retired(retired);
+                if !self.planted.is_where(Bug::RetiredInTurnAcknowledged, || self.is_of(retired)) {
+                    self.handle_retired(retired);
+                }
             }
             Reply::Covered(covered) if self.stage == Stage::Stamping && from == self.plan.me => {
                 // Nobody has ever heard of the key: there is nothing to make sure of.
@@ -140,6 +142,9 @@ impl Put {
             Reply::Refused(refusal) if self.stage == Stage::Stamping => self.refuse(refusal),
             // Stamped once before, and the state it left is gone: neither an Ok nor another stamp would be true.
             Reply::Lost if self.stage == Stage::Stamping => self.give_up(),
+            Reply::Refused(_) if self.tally.slot_of(from).is_some() && self.planted.is(Bug::RefusalFills) => {
+                self.tally.fill(from);
+            }
             Reply::Refused(_) | Reply::Lost => self.fail(from),
             _ => {}
         }
@@ -175,9 +180,13 @@ impl Put {
 
     /// No write of these actors may be acknowledged any more.
     pub(crate) fn handle_retired(&mut self, retired: &BTreeSet<ActorId>) {
-        let Some(Made::Stamped(stamped)) = &self.made else { return };
-        self.distrusted |= retired.contains(&stamped.dot.actor);
+        self.distrusted |= self.is_of(retired);
         self.evaluate();
+    }
+
+    /// Whether one of these actors has stamped the write.
+    pub(crate) fn is_of(&self, actors: &BTreeSet<ActorId>) -> bool {
+        matches!(&self.made, Some(Made::Stamped(stamped)) if actors.contains(&stamped.dot.actor))
     }
 
     /// Time has passed.
@@ -278,8 +287,13 @@ impl Put {
 
     fn give_up(&mut self) {
         if self.is_waited_for() {
-            let timeout = Unknown::Timeout { acks: self.tally.filled(), needed: self.tally.needed() };
-            self.actions.push_back(Action::Answer(Err(timeout.into())));
+            let (acks, needed) = (self.tally.filled(), self.tally.needed());
+            let is_stamped = matches!(self.made, Some(Made::Stamped(_)));
+            let failure = match is_stamped && self.planted.is(Bug::UnknownAsRefused) {
+                true => Refusal::NotEnoughReplicas { needed, available: acks }.into(),
+                false => Unknown::Timeout { acks, needed }.into(),
+            };
+            self.actions.push_back(Action::Answer(Err(failure)));
             self.stage = Stage::Answered;
         }
     }

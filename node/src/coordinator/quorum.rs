@@ -58,9 +58,11 @@ impl Tally {
     pub(crate) fn fill(&mut self, node: NodeId) -> bool {
         let Some(primary) = self.slot_of(node) else { return false };
         let by_another = |slot: &Slot| slot.primary == primary && slot.filled_by.is_some_and(|by| by != node);
-        let any = self.planted.is(Bug::NodesCounted)
-            && self.slots.iter().any(by_another)
-            && self.slots.iter().all(|slot| slot.filled_by != Some(node));
+        let any = self.planted.is_where(Bug::NodesCounted, || {
+            self.slots.iter().any(by_another)
+                && self.slots.iter().all(|slot| slot.filled_by != Some(node))
+                && self.open().next().is_some()
+        });
         let mut open = self.slots.iter_mut().filter(|slot| slot.filled_by.is_none());
         let open = open.find(|slot| slot.primary == primary || any);
         open.map(|slot| slot.filled_by = Some(node)).is_some()

@@ -23,7 +23,7 @@ pub(super) struct Responder<'a> {
     pub(super) metrics: &'a Metrics,
     /// Bytes of values in one answer.
     pub(super) page_bytes: usize,
-    pub(super) planted: Planted,
+    pub(super) planted: &'a Planted,
 }
 
 impl Responder<'_> {

@@ -125,7 +125,7 @@ impl Coordinator {
         let demand = Demand {
             r,
             held_by: if strict && !self.planted.is(Bug::NoWriteBack) { quorum.n() - quorum.r() + 1 } else { 0 },
-            durable: strict && !self.planted.is(Bug::ReadNotDurable),
+            durable: strict,
             ask_all: get.explain || self.rng.random_range(0..100) < plan.bucket.read_all,
             explain: get.explain,
             sloppy: !strict,
@@ -147,7 +147,7 @@ impl Coordinator {
         self.check_clock(now)?;
         let is_mine = plan.is_mine();
         let w = if self.planted.is(Bug::AckBeforeW) { w - 1 } else { w };
-        let put = Put::start(plan, sloppy, w, write, deadline, self.planted)?;
+        let put = Put::start(plan, sloppy, w, write, deadline, self.planted.clone())?;
         if !is_mine {
             self.metrics.fallback_coordinated.inc();
         }
@@ -187,7 +187,7 @@ impl Coordinator {
 
     fn forward(&self, to: NodeId, request: Request, deadline: Instant) -> (Machine, Question) {
         self.metrics.forwards.inc();
-        (Machine::Forward(Forward::start(to, request, deadline)), Question::Other)
+        (Machine::Forward(Forward::start(to, request, deadline, self.planted.clone())), Question::Other)
     }
 
     fn open_context(

@@ -54,6 +54,7 @@ struct Trio {
     halts: Vec<String>,
     asked: u64,
     limits: Limits,
+    planted: Planted,
 }
 
 impl Trio {
@@ -67,11 +68,16 @@ impl Trio {
 
     /// So many engines; keys still have three owners.
     fn of(nodes: usize, limits: Limits) -> Trio {
-        Trio::built(nodes, limits, None)
+        Trio::built(nodes, limits, None, Planted::default())
+    }
+
+    /// Whose engines make a mistake.
+    fn with_planted(nodes: usize, planted: Planted) -> Trio {
+        Trio::built(nodes, Limits::default(), None, planted)
     }
 
     /// With a bucket of another n beside the others.
-    fn built(nodes: usize, mut limits: Limits, other: Option<BucketDefinition>) -> Trio {
+    fn built(nodes: usize, mut limits: Limits, other: Option<BucketDefinition>, planted: Planted) -> Trio {
         // What other rules leave behind would not stay so for long, and rounds would be between messages on the wire.
         if limits.aae == AaeLimits::default() {
             limits.aae.interval = Duration::from_secs(1_000_000);
@@ -111,6 +117,7 @@ impl Trio {
             halts: Vec::new(),
             asked: 0,
             limits,
+            planted,
         };
         for i in 0..nodes {
             let engine = trio.engine(i, i as u8, MemoryStore::new());
@@ -144,7 +151,7 @@ impl Trio {
             limits: self.limits.clone(),
             metrics: Arc::default(),
             seed: [seed; 32],
-            planted: Planted::default(),
+            planted: self.planted.clone(),
         };
         Engine::new(config, store, self.now)
     }

@@ -213,7 +213,7 @@ impl Handoff {
         let Some(walk) = target.stage.walk() else { return };
         let Some(sent) = walk.answered(id) else { return };
         match reply {
-            Reply::Acked => {
+            reply if reply == Reply::Acked || self.planted.is(Bug::RefusedHintRemoved) => {
                 if sent.bytes <= self.window {
                     target.pace.acked(now, now.since(sent.at).saturating_sub(time_to_carry(sent.bytes)));
                 }
@@ -288,7 +288,7 @@ impl Handoff {
     /// lately: what is owed to it may reach it in other ways. And nobody for long: see [`Precedence`].
     pub(crate) fn recipients(&mut self, now: Instant) -> Vec<NodeId> {
         let pause = self.delay / 4;
-        let (me, up, ring) = (self.node, &self.up, self.topology.ring());
+        let (me, up, ring, planted) = (self.node, &self.up, self.topology.ring(), &self.planted);
         let mut recipients = Vec::new();
         for (&id, target) in &mut self.targets {
             let receives = match target.stage {
@@ -296,7 +296,7 @@ impl Handoff {
                 Stage::Waiting(_) => target.patience <= pause && is_up(me, up, ring, id),
                 Stage::Walking(_) => true,
             };
-            if receives && target.precedence.holds(now) {
+            if receives && (target.precedence.holds(now) || planted.is(Bug::HintsFirstWithoutBound)) {
                 recipients.push(id);
             }
         }

@@ -25,6 +25,10 @@ struct Desk {
 
 impl Desk {
     fn new(keys: usize, value_bytes: usize) -> Desk {
+        Desk::with_planted(keys, value_bytes, Planted::default())
+    }
+
+    fn with_planted(keys: usize, value_bytes: usize, planted: Planted) -> Desk {
         let names = ["a", "b", "c"];
         let spec = RingSpec {
             partitions: Partitions::new(8).expect("a power of two"),
@@ -50,7 +54,7 @@ impl Desk {
         let limits = Limits { handoff_delay: DELAY, ..Limits::default() };
         let mut desk = Desk {
             held: held.collect(),
-            handoff: Handoff::new(me, topology, &limits, Arc::default(), StdRng::seed_from_u64(1), Planted::default()),
+            handoff: Handoff::new(me, topology, &limits, Arc::default(), StdRng::seed_from_u64(1), planted),
             me,
             target,
             now: Instant(1_000_000),
@@ -309,6 +313,26 @@ fn a_recipient_is_one_until_all_is_delivered_or_it_takes_nothing() {
         desk.answer(Reply::Refused(Refusal::StorageFull));
     }
     assert_eq!(desk.handoff.recipients(desk.now), [], "others may heal it meanwhile");
+}
+
+#[test]
+fn what_is_being_delivered_for_long_keeps_nobody_from_exchanges() {
+    deliver_for_long(Planted::default());
+}
+
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn hints_first_without_bound_is_noticed() {
+    crate::planted::assert_noticed(crate::planted::Bug::HintsFirstWithoutBound, deliver_for_long);
+}
+
+fn deliver_for_long(planted: Planted) {
+    let mut desk = Desk::with_planted(3, 1, planted);
+    desk.up();
+    let due = desk.handoff.poll_timeout().expect("a walk is due");
+    desk.wake(due);
+    assert_eq!(desk.handoff.recipients(desk.now), [desk.target]);
+    assert_eq!(desk.handoff.recipients(desk.now + DELAY * 10), [], "still under way");
 }
 
 /// Answers everything but what `deaf` chooses, until nothing else is left to do at once.

@@ -25,6 +25,7 @@ use std::time::Duration;
 use driftless_proto::{BucketId, Durability, Key, Refusal};
 
 use crate::peer::{Merge, RequestId};
+use crate::planted::Bug;
 use crate::time::Instant;
 
 use super::record::{HintKey, RecordKey};
@@ -163,7 +164,9 @@ impl<S: Store> Replica<S> {
         if self.check_sound(&located.record).is_err() {
             let beside = HintKey::new(self.node, &located.record);
             if let (Some(Held::Copy { siblings: kept, .. }), stored) = self.held(&beside)? {
-                siblings.merge(&kept);
+                if siblings.includes(&kept) || !self.planted.is(Bug::MendForgetsBeside) {
+                    siblings.merge(&kept);
+                }
                 self.turn.put_hint(beside, stored, After::Moved);
             }
             self.settle(located.bucket, &mut siblings);
@@ -220,7 +223,9 @@ impl<S: Store> Replica<S> {
         self.metrics.records_damaged.inc();
         self.metrics.records_damaged_now.inc();
         self.actors.retire(partition);
-        self.trees.build_anew(&record);
+        if !self.planted.is(Bug::TreeKeptWithDamage) {
+            self.trees.build_anew(&record);
+        }
         self.damage.waiting.push_back(record);
         self.ask_for_more();
         Ok(())

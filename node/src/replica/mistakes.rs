@@ -8,26 +8,34 @@ use std::time::Duration;
 use driftless_antientropy::Digest;
 use driftless_proto::{ActorId, Siblings};
 use driftless_ring::{ArcIndex, NodeId, PartitionId};
+use rand::rngs::StdRng;
 
 use crate::planted::{Bug, Planted};
 use crate::time::Now;
 
 use super::Replica;
+use super::owing::Role;
 use super::record::{self, HintKey, RecordKey};
-use super::stamp::Actor;
+use super::stamp::{Actor, Actors};
 use super::store::{Store, StoreError};
 use super::turn::Held;
 
-impl Planted {
-    /// Whether a start goes on with the actors it finds on the disk.
-    pub(super) fn keeps_actors(self) -> bool {
-        use Bug::{ActorKeptAfterCrash, ActorKeptAfterRollback, ActorKeptInCopy};
-        [ActorKeptAfterCrash, ActorKeptAfterRollback, ActorKeptInCopy].into_iter().any(|bug| self.is(bug))
+/// The actors of a start: those that it finds on the disk, where it goes on with them.
+pub(super) fn actors<S: Store>(planted: &Planted, store: &S, rng: StdRng) -> Actors {
+    use Bug::{ActorKeptAfterCrash, ActorKeptAfterRollback, ActorKeptInCopy};
+    let kept = [ActorKeptAfterCrash, ActorKeptAfterRollback, ActorKeptInCopy];
+    if !kept.into_iter().any(|bug| planted.may_be(bug)) {
+        return Actors::new(rng);
     }
+    let found = actors_found(store);
+    if !found.is_empty() {
+        planted.hit();
+    }
+    Actors::kept(found, rng)
 }
 
 /// The actors that an earlier process has left on the disk.
-pub(super) fn actors_found<S: Store>(store: &S) -> BTreeMap<PartitionId, Actor> {
+fn actors_found<S: Store>(store: &S) -> BTreeMap<PartitionId, Actor> {
     let mut found = BTreeMap::new();
     let read = store.scan(&[0, b'a']..&[0, b'b'], &mut |key, value| {
         if let ([_, _, n, arc @ ..], Some(&[_, ref actor @ ..])) = (key, value.first_chunk::<17>())
@@ -46,13 +54,19 @@ pub(super) fn actors_found<S: Store>(store: &S) -> BTreeMap<PartitionId, Actor> 
 impl<S: Store> Replica<S> {
     /// A record whose checksums nobody looks at.
     pub(super) fn as_it_is(&self, record: &RecordKey) -> Option<Siblings> {
-        let stored = self.planted.is(Bug::DamagedServed).then(|| self.store.get(record.as_bytes()))?;
-        record::decode_as_it_is(&stored.ok()??)
+        let stored = self.planted.may_be(Bug::DamagedServed).then(|| self.store.get(record.as_bytes()))?.ok()??;
+        if record::read_state(record, stored.clone()).is_err() {
+            self.planted.hit();
+        }
+        record::decode_as_it_is(&stored)
     }
 
     /// The same of a hint.
     pub(super) fn hint_as_it_is(&self, hint: &HintKey, value: &[u8]) -> Option<Held> {
-        let siblings = self.planted.is(Bug::DamagedHintServed).then(|| record::decode_as_it_is(value))??;
+        let siblings = self.planted.may_be(Bug::DamagedHintServed).then(|| record::decode_as_it_is(value))??;
+        if record::stored_digest(value).is_err() {
+            self.planted.hit();
+        }
         let (bucket, key) = hint.record().bucket_and_key().ok()?;
         Some(Held::Copy { digest: Digest::of(bucket, &key, &siblings.header()), siblings })
     }
@@ -64,15 +78,32 @@ impl<S: Store> Replica<S> {
         record: &RecordKey,
         siblings: &Siblings,
     ) -> Result<bool, StoreError> {
-        let others = if self.planted.is(Bug::CopyFillsAnySlot) { self.holders(record) } else { Vec::new() };
+        let others = if self.planted.may_be(Bug::CopyFillsAnySlot) { self.holders(record) } else { Vec::new() };
         for other in others.into_iter().filter(|other| *other != target) {
             if let (Some(Held::Copy { siblings: held, .. }), _) = self.held(&HintKey::new(other, record))?
                 && held.includes(siblings)
             {
+                self.planted.hit();
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// Whether a stand-in does not keep the retry that it recognises for the primary that it is for now.
+    pub(super) fn forgets_to_hold(
+        &mut self,
+        record: &RecordKey,
+        role: Role,
+        siblings: &Siblings,
+    ) -> Result<bool, StoreError> {
+        let Role::StandIn { target } = role else { return Ok(false) };
+        if !self.planted.may_be(Bug::RetryNotKept) {
+            return Ok(false);
+        }
+        let (held, _) = self.held(&HintKey::new(target, record))?;
+        let is_kept = matches!(held, Some(Held::Copy { siblings: held, .. }) if held.includes(siblings));
+        Ok(!is_kept && self.planted.is(Bug::RetryNotKept))
     }
 
     /// Forgets keys that were deleted a while ago.
@@ -90,6 +121,7 @@ impl<S: Store> Replica<S> {
             for entry in old {
                 let record = RecordKey::new(entry.n, entry.token, entry.bucket, &entry.key);
                 if !self.turn.changes.contains_key(&record) {
+                    self.planted.hit();
                     self.turn.put(record, entry.bucket, &entry.key, Arc::new(entry.header), Siblings::new());
                 }
             }

@@ -144,6 +144,7 @@ impl<S: Store> Replica<S> {
             Err(error) => (Hints::none(config, now.instant), Some(Output::Halt(error.to_string()))),
         };
         let owes = hints.tallies().map(|(target, _)| Output::Owes(target));
+        let owes = owes.filter(|_| !planted.is(Bug::HintsForgottenAtStart));
         let outputs = [Output::Sync(BatchSeq(0))].into_iter().chain(owes).chain(unreadable).collect();
         Replica {
             node: *node,
@@ -151,11 +152,7 @@ impl<S: Store> Replica<S> {
             #[cfg(not(feature = "planted-bugs"))]
             actors: Actors::new(rng),
             #[cfg(feature = "planted-bugs")]
-            actors: if planted.keeps_actors() {
-                Actors::kept(mistakes::actors_found(&store), rng)
-            } else {
-                Actors::new(rng)
-            },
+            actors: mistakes::actors(planted, &store, rng),
             write_ids: WriteIds::new(limits.write_ids_max, limits.write_ids_age, xxh3_64(&config.seed)),
             headers: HeaderCache::new(limits.header_cache_bytes),
             trees,
@@ -176,7 +173,7 @@ impl<S: Store> Replica<S> {
             topology: topology.clone(),
             limits: limits.clone(),
             metrics: metrics.clone(),
-            planted: *planted,
+            planted: planted.clone(),
             store: Metered::new(store),
         }
     }
@@ -275,7 +272,7 @@ impl<S: Store> Replica<S> {
             return;
         }
         #[cfg(feature = "planted-bugs")]
-        if self.planted.is(Bug::TimerReaping) {
+        if self.planted.may_be(Bug::TimerReaping) {
             self.reap_tombstones(now);
         }
         let mut turn = std::mem::take(&mut self.turn);
@@ -295,10 +292,13 @@ impl<S: Store> Replica<S> {
                 self.metrics.batch_changes.inc_by((turn.changes.len() + turn.hints.len()) as u64);
                 let waiting = self.prove(&mut turn);
                 for (record, change) in turn.changes {
-                    if !self.planted.is(Bug::TreeDrift) || change.stored.is_empty() {
+                    if change.stored.is_empty() || !self.planted.is(Bug::TreeDrift) {
                         self.trees.apply(&record, &change, &self.metrics);
                     }
-                    self.headers.insert(record.to_bytes(), change.header);
+                    let is_stale = || self.headers.get(record.as_bytes()).is_some();
+                    if !self.planted.is_where(Bug::StaleHeaders, is_stale) {
+                        self.headers.insert(record.to_bytes(), change.header);
+                    }
                     if self.damage.mended(&record) {
                         self.go_on_with(&record);
                     }
@@ -308,10 +308,10 @@ impl<S: Store> Replica<S> {
             }
             Err(ApplyError::Full(reason)) => {
                 tracing::warn!(reason, "a batch was refused for lack of room; nothing of it was applied");
-                if !self.planted.is(Bug::CounterSkipped) {
+                if turn.actors_before.is_empty() || !self.planted.is(Bug::CounterSkipped) {
                     self.actors.restore(std::mem::take(&mut turn.actors_before));
                 }
-                if !self.planted.is(Bug::RefusedIdRemembered) {
+                if turn.write_ids == 0 || !self.planted.is(Bug::RefusedIdRemembered) {
                     self.write_ids.forget_newest(turn.write_ids);
                 }
                 if self.planted.is(Bug::CounterReused) {
@@ -362,12 +362,12 @@ impl<S: Store> Replica<S> {
         let mut located = self.place(&topology, write.bucket, &write.key)?;
         let role = self.role(&mut located, write.hint_for)?;
         let mut known = self.known(&located)?;
-        if self.planted.is(Bug::StampWithoutHints) {
+        if known.merged.is_some() && self.planted.is(Bug::StampWithoutHints) {
             known.merged = None;
         }
         let intent = self.write_ids.intent(&located.record, &write);
-        if !self.planted.is(Bug::RetryDuplicates)
-            && let Some(dot) = self.write_ids.recognise(now.instant, known.header(), &intent)?
+        if let Some(dot) = self.write_ids.recognise(now.instant, known.header(), &intent)?
+            && !self.planted.is(Bug::RetryDuplicates)
         {
             self.metrics.retries_recognised.inc();
             if !known.header().covers(dot) && !self.planted.is(Bug::RememberedIdWithoutCover) {
@@ -375,8 +375,13 @@ impl<S: Store> Replica<S> {
                 return Ok(());
             }
             let siblings = self.everything(&located, &known)?;
-            self.hold(&located, &write, role, siblings.clone())?;
-            return self.wait_for_write(from, id, &located, &write, role, Reply::Stamped(Stamped { dot, siblings }));
+            let answer = Reply::Stamped(Stamped { dot, siblings: siblings.clone() });
+            #[cfg(feature = "planted-bugs")]
+            if self.forgets_to_hold(&located.record, role, &siblings)? {
+                return self.wait_for_write(from, id, &located, &write, role, answer);
+            }
+            self.hold(&located, &write, role, siblings)?;
+            return self.wait_for_write(from, id, &located, &write, role, answer);
         }
         self.witness(located.partition, &write.context.vv);
         let header = known.header();
@@ -387,7 +392,8 @@ impl<S: Store> Replica<S> {
         }
         let Located { bucket, partition, .. } = located;
         let nothing = Context::default();
-        let read = if self.planted.is(Bug::StampBeforeContext) { &nothing } else { &write.context };
+        let is_ahead = write.context.written_at > now.wall.max(header.written_at());
+        let read = if is_ahead && self.planted.is(Bug::StampBeforeContext) { &nothing } else { &write.context };
         let written_at = stamp::written_at(now.wall, header, read);
         self.metrics.stamps_ahead.inc_by(stamp::is_ahead(written_at, now.wall, self.limits.clock_off_max).into());
         stamp::check_room(header, &write, &self.limits)?;
@@ -404,10 +410,15 @@ impl<S: Store> Replica<S> {
             self.distrust(partition, dot.actor);
             dot = self.actors.next_dot(partition);
         }
-        if self.planted.is(Bug::DotFromContext) {
-            dot.counter = write.context.vv.counter(dot.actor) + 1;
+        let counter_read = write.context.vv.counter(dot.actor) + 1;
+        if counter_read != dot.counter && self.planted.is(Bug::DotFromContext) {
+            dot.counter = counter_read;
         }
-        let mut replaced = if self.planted.is(Bug::FalseSiblings) { &nothing.vv } else { &write.context.vv };
+        let replaces = || siblings.live().iter().any(|(dot, _)| write.context.vv.covers(*dot));
+        let unseen = || write.value.is_none() && header.live().iter().any(|(dot, _)| !write.context.vv.covers(*dot));
+        let unseen = self.planted.is_where(Bug::DeleteUnseen, unseen).then(|| header.vv().clone());
+        let stands = self.planted.is_where(Bug::FalseSiblings, replaces);
+        let mut replaced = if stands { &nothing.vv } else { unseen.as_ref().unwrap_or(&write.context.vv) };
         let mut held;
         if bucket.conflict == Conflict::Lww && written_at <= header.written_at() {
             // At the end of time no stamp is later than what is held, and the dots would decide against one in two.
@@ -428,6 +439,9 @@ impl<S: Store> Replica<S> {
             }
         }
         self.note_owed(&located, &write, role, &siblings)?;
+        if self.planted.is(Bug::StampedBeforeApplied) {
+            self.reply(from, id, Reply::Stamped(Stamped { dot, siblings: siblings.clone() }));
+        }
         self.wait_for_write(from, id, &located, &write, role, Reply::Stamped(Stamped { dot, siblings }))
     }
 
@@ -480,19 +494,28 @@ impl<S: Store> Replica<S> {
         let (merged, place) = (merge.siblings.vv().clone(), role.place(&located));
         let mut durability = match merge.purpose {
             // The hint goes away on the strength of this answer.
-            Purpose::Handoff => Durability::Sync,
+            Purpose::Handoff
+                if located.bucket.durability == Durability::Sync || !self.planted.is(Bug::HandoffAckedAsBucketAsks) =>
+            {
+                Durability::Sync
+            }
             _ => located.bucket.durability,
         };
         match role {
             Role::Owner { .. } if self.planted.replaces(merge.purpose) => {
                 let before = self.header(&located.record)?;
+                if !merge.siblings.includes(&*before) {
+                    self.planted.hit();
+                }
+                let changed = !before.includes(&merge.siblings);
+                self.metrics.aae_keys_repaired.inc_by(u64::from(changed && merge.purpose == Purpose::AntiEntropy));
                 self.turn.put(located.record, merge.bucket, &merge.key, before, merge.siblings);
             }
             Role::Owner { owes } => {
                 self.check_size(&located, &merge.siblings)?;
                 let changed = self.take_in(&located, &merge.key, merge.siblings)?;
                 self.metrics.aae_keys_repaired.inc_by(u64::from(changed && merge.purpose == Purpose::AntiEntropy));
-                if !changed && self.planted.is(Bug::NoopAckBeforeSync) {
+                if !changed && durability == Durability::Sync && self.planted.is(Bug::NoopAckBeforeSync) {
                     durability = Durability::Buffered;
                 }
                 if let Some(target) = owes {
@@ -504,7 +527,7 @@ impl<S: Store> Replica<S> {
                 if !self.keep_for(target, &located, &merge.key, merge.siblings, self.limits.state_bytes_max)? {
                     return Err(Refusal::TooManySiblings { siblings, bytes }.into());
                 }
-                if self.planted.is(Bug::HintAckedInMemory) {
+                if durability == Durability::Sync && self.planted.is(Bug::HintAckedInMemory) {
                     durability = Durability::Buffered;
                 }
             }
@@ -562,7 +585,7 @@ impl<S: Store> Replica<S> {
         };
         let reply = Reply::State(state);
         let durability = if read.durable { located.bucket.durability } else { Durability::Buffered };
-        if self.turn.has_changes() {
+        if self.turn.has_changes() && !self.planted.is(Bug::ReadBeforeApplied) {
             self.turn.wait(Waiting { to: from, id, waits: Waits::Read { reply, durability, again: read } });
         } else {
             self.reply_once(durability, from, id, reply);
@@ -572,7 +595,7 @@ impl<S: Store> Replica<S> {
 
     /// Applies the bucket's conflict policy to a merged state.
     fn settle(&self, bucket: &BucketDefinition, siblings: &mut Siblings) {
-        if bucket.conflict == Conflict::Lww || self.planted.is(Bug::LastWriteWins) {
+        if bucket.conflict == Conflict::Lww || (siblings.live().len() > 1 && self.planted.is(Bug::LastWriteWins)) {
             self.metrics.lww_discarded.inc_by(siblings.keep_last() as u64);
         }
     }
@@ -613,8 +636,8 @@ impl<S: Store> Replica<S> {
 
     /// What is held of a key, without values: from this turn's batch, the cache, or the store.
     fn header(&mut self, record: &RecordKey) -> Result<Arc<Header>, StoreError> {
-        if !self.planted.is(Bug::NoReadThrough)
-            && let Some(change) = self.turn.changes.get(record)
+        if let Some(change) = self.turn.changes.get(record)
+            && !self.planted.is(Bug::NoReadThrough)
         {
             return Ok(change.header.clone());
         }
@@ -639,8 +662,8 @@ impl<S: Store> Replica<S> {
 
     /// What is held of a key: from this turn's batch, or the store.
     fn siblings(&self, record: &RecordKey) -> Result<Siblings, StoreError> {
-        if !self.planted.is(Bug::NoReadThrough)
-            && let Some(change) = self.turn.changes.get(record)
+        if let Some(change) = self.turn.changes.get(record)
+            && !self.planted.is(Bug::NoReadThrough)
         {
             return Ok(change.siblings.clone());
         }
@@ -718,6 +741,9 @@ impl<S: Store> Replica<S> {
         for Waiting { to, id, waits } in waiting {
             match waits {
                 Waits::Write { .. } | Waits::Ack { .. } => self.reply(to, id, Reply::Refused(Refusal::StorageFull)),
+                Waits::Read { reply, durability, .. } if self.planted.is(Bug::RefusedBatchRead) => {
+                    self.reply_once(durability, to, id, reply);
+                }
                 Waits::Read { again, .. } => self.handle_read_again(to, id, again),
             }
         }

@@ -314,6 +314,9 @@ impl<S: Store> Replica<S> {
         // Whatever became of hints did not: they are as before, and may have been taken for delivered.
         let targets: BTreeSet<_> = turn.hints.keys().map(HintKey::target).collect();
         let removals = turn.removals();
+        if !removals.hints.is_empty() && self.planted.is(Bug::RefusedRemovalForgotten) {
+            return;
+        }
         self.outputs.extend(targets.into_iter().map(Output::Owes));
         if removals.hints.is_empty() {
             return;
@@ -379,9 +382,10 @@ impl<S: Store> Replica<S> {
     /// A hint, checked like a record.
     fn read_hint(&self, hint: &HintKey, value: Bytes) -> Result<Held, StoreError> {
         let (n, token) = hint.record().position();
-        // What a marker says is in its key, whatever became of its byte.
+        // What a marker says is in its key, whatever became of its byte. What is kept beside a damaged record is never one: nobody
+        // owes anything to itself.
         let is_mine = || self.topology.ring().owns(self.node, self.topology.ring().partition(n, token));
-        if record::is_marker(&value) || (record::is_no_copy(&value) && is_mine()) {
+        if hint.target() != self.node && (record::is_marker(&value) || (record::is_no_copy(&value) && is_mine())) {
             return Ok(Held::Marker);
         }
         #[cfg(feature = "planted-bugs")]
@@ -410,7 +414,8 @@ impl<S: Store> Replica<S> {
                 Err(error) => return Err(error),
             }
             if self.bytes_read() - read_before >= bytes_max
-                && let Some((hint, _)) = found.next()
+                && let Some((hint, _)) = found.as_slice().first()
+                && !self.planted.is(Bug::PageIgnoresMarkers)
             {
                 return Ok(HintPage { owed, next: Some(hint.to_bytes().to_vec()) });
             }
@@ -426,6 +431,12 @@ impl<S: Store> Replica<S> {
         let siblings = match self.read_hint(hint, value)? {
             Held::Copy { siblings, .. } => siblings,
             Held::Marker => {
+                if let Some(change) = self.turn.changes.get(&record)
+                    && self.planted.is(Bug::OwedBeforeApplied)
+                {
+                    let digest = Digest::of(bucket, &key, &change.header);
+                    return Ok(Owed { record, bucket, key, digest, siblings: change.siblings.clone() });
+                }
                 let stored = self.store.get(record.as_bytes())?;
                 stored.map_or_else(|| Ok(Siblings::new()), |value| record::read_state(&record, value))?
             }
@@ -437,15 +448,29 @@ impl<S: Store> Replica<S> {
     fn remove_delivered(&mut self, target: NodeId, record: &RecordKey, digest: Digest) -> Result<(), StoreError> {
         let hint = HintKey::new(target, record);
         let (held, stored) = self.held(&hint)?;
-        let unchecked = self.planted.is(Bug::HintRemovedThoughChanged);
+        let is_stored = || {
+            let stored = self.store.get(hint.as_bytes()).ok().flatten();
+            stored.and_then(|value| record::stored_digest(&value).ok()) == Some(digest)
+        };
         match held {
-            Some(Held::Copy { siblings, digest: held }) if held == digest || unchecked => {
+            Some(Held::Copy { siblings, digest: held })
+                if held == digest
+                    || self.planted.is_where(Bug::CopyRemovedAsStored, is_stored)
+                    || self.planted.is(Bug::HintRemovedThoughChanged) =>
+            {
                 self.forget(record, &siblings);
             }
             Some(Held::Marker) => {
                 let (bucket, key) = record.bucket_and_key()?;
                 let header = self.header(record)?;
-                if Digest::of(bucket, &key, &header) != digest && !unchecked {
+                let is_stored = || {
+                    let change = self.turn.changes.get(record);
+                    change.is_some_and(|change| Digest::of(bucket, &key, &change.stored) == digest)
+                };
+                if Digest::of(bucket, &key, &header) != digest
+                    && !self.planted.is_where(Bug::MarkerRemovedAsStored, is_stored)
+                    && !self.planted.is(Bug::HintRemovedThoughChanged)
+                {
                     // No batch will tell that there is more to deliver: the marker is as it was.
                     self.outputs.push_back(Output::Owes(target));
                     return Ok(());

@@ -12,6 +12,10 @@ pub(crate) trait Subject: Sized {
 
     fn create() -> Self;
     fn store(&mut self) -> &mut Self::Store;
+    /// Syncs, and lets something happen while the sync is at the disk.
+    fn sync_during(&mut self, meanwhile: impl FnOnce(&mut Self::Store));
+    /// The power goes: what no sync has brought to the disk is gone, as much as ever can be. Opened again.
+    fn power_cut(self) -> Self;
     /// Closed in an orderly way without a sync, and opened again.
     fn reopen(self) -> Self;
 }
@@ -28,6 +32,9 @@ macro_rules! suite {
             a_scan_stops_when_told,
             numbers_of_batches_increase,
             data_is_there_after_reopening,
+            what_is_synced_survives_a_power_cut_and_nothing_else,
+            what_is_applied_during_a_sync_is_not_covered_by_it,
+            what_is_applied_during_a_sync_is_covered_by_the_next,
             any_bytes_are_a_key_and_a_value,
             the_suite_agrees_with_a_map
         );
@@ -160,6 +167,35 @@ pub(crate) fn data_is_there_after_reopening<S: Subject>() {
         assert_eq!(value_of(subject.store(), "count"), Some(round.to_string()));
         assert_eq!(contents(subject.store()).len(), round + 2);
     }
+}
+
+pub(crate) fn what_is_synced_survives_a_power_cut_and_nothing_else<S: Subject>() {
+    let mut subject = S::create();
+    put(subject.store(), "a", "1");
+    subject.sync_during(|_| {});
+    put(subject.store(), "a", "2");
+    put(subject.store(), "b", "1");
+    assert_eq!(contents(subject.power_cut().store()), [("a".into(), "1".into())]);
+}
+
+pub(crate) fn what_is_applied_during_a_sync_is_not_covered_by_it<S: Subject>() {
+    let mut subject = S::create();
+    put(subject.store(), "a", "1");
+    subject.sync_during(|store| {
+        put(store, "b", "1");
+    });
+    assert_eq!(contents(subject.power_cut().store()), [("a".into(), "1".into())]);
+}
+
+/// The answer to "is there anything new?" has to be of the time before the sync, or the second one does nothing.
+pub(crate) fn what_is_applied_during_a_sync_is_covered_by_the_next<S: Subject>() {
+    let mut subject = S::create();
+    put(subject.store(), "a", "1");
+    subject.sync_during(|store| {
+        put(store, "b", "1");
+    });
+    subject.sync_during(|_| {});
+    assert_eq!(contents(subject.power_cut().store()), [("a".into(), "1".into()), ("b".into(), "1".into())]);
 }
 
 pub(crate) fn any_bytes_are_a_key_and_a_value<S: Subject>() {

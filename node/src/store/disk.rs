@@ -36,14 +36,17 @@ use fjall::{AbstractTree, CompressionType, Keyspace, KeyspaceCreateOptions, KvSe
 use self::journal::{Audit, CutTail};
 use self::space::Space;
 use self::watermark::{Mark, Watermark};
+use crate::planted::{Bug, Planted};
 use crate::replica::store::{ApplyError, Batch, BatchSeq, Store, StoreError};
 
+mod file_sync;
 mod journal;
 #[cfg(feature = "planted-bugs")]
 pub(crate) mod probe;
 mod space;
 mod watermark;
 
+pub use self::file_sync::FileSync;
 pub use self::space::SpaceProbe;
 
 /// An open database: all the data of a node. Clones share it; it is closed when the last handle is gone.
@@ -80,6 +83,10 @@ pub struct DiskOptions {
     pub reserve_bytes: u64,
     /// Where free space is asked for; `None` for the file system of the database.
     pub space_probe: Option<SpaceProbe>,
+    /// How a journal is made durable; a sync of the database is one call, and all it promises rests on it.
+    pub file_sync: FileSync,
+    /// A mistake to make, in tests of the rigs that look for mistakes.
+    pub planted: Planted,
 }
 
 impl Default for DiskOptions {
@@ -91,6 +98,8 @@ impl Default for DiskOptions {
             journal_bytes_max: 512 << 20,
             reserve_bytes: RESERVE_BYTES_DEFAULT,
             space_probe: None,
+            file_sync: FileSync::of_system(),
+            planted: Planted::default(),
         }
     }
 }
@@ -168,6 +177,8 @@ impl DiskDatabase {
             db,
             failure: OnceLock::new(),
             memtable_bytes: options.memtable_bytes,
+            file_sync: options.file_sync,
+            planted: options.planted,
             writer: Mutex::new(writer),
             applied: AtomicU64::new(0),
             synced: Mutex::new(Synced { applied: 0, journal: newest, descriptor: None, watermark }),
@@ -267,6 +278,8 @@ struct Shared {
     /// Batches applied by all shards. Counted after fjall has taken one.
     applied: AtomicU64,
     synced: Mutex<Synced>,
+    file_sync: FileSync,
+    planted: Planted,
 }
 
 /// What appending a batch needs; batches are appended one at a time anyway.
@@ -337,11 +350,15 @@ impl Shared {
             writer.find_newest_journal();
             (self.applied.load(Ordering::Acquire), writer.seqno_end, writer.journal)
         };
-        synced.sync_journal(&self.path, journal).map_err(|e| self.fail(io_error("sync the journal", &e)))?;
+        let done = synced.sync_journal(&self.path, journal, &self.file_sync);
+        done.map_err(|e| self.fail(io_error("sync the journal", &e)))?;
         // The newest batch covered was appended after the last sync looked for the newest journal, or after the start.
         let mark = Mark { seqno_end, journal: Some(synced.journal) };
         synced.watermark.write(mark).map_err(|e| self.fail(io_error("write the record of syncs", &e)))?;
-        synced.applied = applied;
+        // What was applied meanwhile may not be durable: the next sync has to see to it.
+        let since = || self.applied.load(Ordering::Acquire) > applied;
+        let noted_late = self.planted.is_where(Bug::SyncNotedLate, since);
+        synced.applied = if noted_late { self.applied.load(Ordering::Acquire) } else { applied };
         synced.journal = journal;
         Ok(())
     }
@@ -393,12 +410,12 @@ impl Synced {
     /// it begins the next.
     ///
     /// Through a descriptor of our own, because fjall would hold its journal all the while and batches would wait.
-    fn sync_journal(&mut self, path: &Path, newest: u64) -> io::Result<()> {
+    fn sync_journal(&mut self, path: &Path, newest: u64, sync: &FileSync) -> io::Result<()> {
         let file = match self.descriptor.take() {
             Some((number, file)) if number == newest => file,
             _ => File::open(path.join(journal::file_name(newest)))?,
         };
-        file.sync_data()?;
+        sync.sync(&file)?;
         self.descriptor = Some((newest, file));
         Ok(())
     }

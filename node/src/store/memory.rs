@@ -292,6 +292,17 @@ mod tests {
             &mut self.0
         }
 
+        fn sync_during(&mut self, meanwhile: impl FnOnce(&mut MemoryStore)) {
+            let begun = self.0.applied();
+            meanwhile(&mut self.0);
+            self.0.sync_up_to(begun);
+        }
+
+        fn power_cut(mut self) -> Memory {
+            self.0.crash();
+            self
+        }
+
         fn reopen(mut self) -> Memory {
             self.0.process_death();
             self

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 fn hunt() -> ExitCode {
     let hunts = Hunt::all();
     print!("{}", Hunt::table(&hunts));
-    if hunts.iter().all(|hunt| hunt.catch.is_some()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if hunts.iter().all(|hunt| hunt.escape().is_none()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn one(seed: u64, options: &Options) -> ExitCode {
@@ -53,14 +53,15 @@ fn one(seed: u64, options: &Options) -> ExitCode {
     }
     println!(
         "seed {seed} ({}): {:.3} simulated seconds of {} nodes, {} operations, {} events, trace hash {:016x}, \
-         {} violations",
+         {} violations{}",
         Regime::of_seed(seed),
         outcome.simulated as f64 / 1e6,
         outcome.nodes,
         outcome.operations,
         outcome.events,
         outcome.hash,
-        outcome.violations.len()
+        outcome.violations.len(),
+        outcome.bug.map(|bug| format!(", {} made {} times", bug.name(), outcome.hits)).unwrap_or_default()
     );
     verdict(outcome.violations.is_empty())
 }

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use driftless_node::config::{AaeLimits, Limits};
 use driftless_node::engine::ClientTag;
 use driftless_node::peer::WireMessage;
-use driftless_node::planted::Bug;
+use driftless_node::planted::{Bug, Planted};
 use driftless_node::store::memory::DiskImage;
 use driftless_proto::client::{Delete, Get, Put, Request, Response};
 use driftless_proto::{BucketId, Conflict, ContextToken, Failure, Hlc, Siblings, Topology, WriteId};
@@ -72,7 +72,7 @@ impl Setting {
 pub struct World {
     topology: Arc<Topology>,
     limits: Limits,
-    bug: Option<Bug>,
+    planted: Planted,
     rng: StdRng,
     at: Micros,
     nodes: Vec<Node>,
@@ -128,7 +128,7 @@ impl World {
             names: Names::new(nodes.iter().map(|node| node.id)),
             topology,
             limits: Limits { aae, ..Limits::default() },
-            bug,
+            planted: bug.map_or_else(Planted::default, Planted::bug),
             rng: StdRng::seed_from_u64(7),
             at: 1_000_000,
             nodes,

@@ -65,6 +65,8 @@ pub struct Node {
     pub syncing: bool,
     /// Whether the sync under way, or else the next one, will fail.
     pub sync_fails: bool,
+    /// What had been applied when the last sync was done, if that is more than it covered.
+    pub noted_late: Option<BatchSeq>,
     /// Its shards; none while it is down.
     pub shards: Vec<Shard>,
     detector: Option<Detector>,
@@ -89,14 +91,14 @@ pub enum Found {
 
 impl Found {
     /// The mistake that a process makes which starts so: some belong to one kind of start.
-    fn planted(self, bug: Option<Bug>) -> Planted {
-        let at = match bug {
+    fn planted(self, planted: &Planted) -> Planted {
+        let at = match planted.planted() {
             Some(Bug::ActorKeptAfterCrash) => Some(Found::Own),
             Some(Bug::ActorKeptAfterRollback) => Some(Found::Backup),
             Some(Bug::ActorKeptInCopy) => Some(Found::Copy),
             _ => None,
         };
-        bug.filter(|_| at.is_none_or(|at| at == self)).map_or_else(Planted::default, Planted::bug)
+        if at.is_none_or(|at| at == self) { planted.clone() } else { Planted::default() }
     }
 }
 
@@ -176,6 +178,7 @@ impl Node {
             handed_over: 0,
             syncing: false,
             sync_fails: false,
+            noted_late: None,
             shards: Vec::new(),
             detector: None,
             topology: None,
@@ -192,7 +195,7 @@ impl Node {
         topology: &Arc<Topology>,
         keys: &ContextKeys,
         limits: Limits,
-        bug: Option<Bug>,
+        planted: &Planted,
         rng: &mut StdRng,
     ) {
         assert!(!self.runs(), "a node starts only when it is down");
@@ -212,7 +215,7 @@ impl Node {
                 limits: limits.clone(),
                 metrics: Arc::clone(&self.metrics),
                 seed: rng.random(),
-                planted: self.found.planted(bug),
+                planted: self.found.planted(planted),
             };
             self.shards.push(Shard::new(Engine::new(config, self.store.clone(), now)));
         }
@@ -240,6 +243,7 @@ impl Node {
         self.paused = false;
         self.syncing = false;
         self.sync_fails = false;
+        self.noted_late = None;
     }
 
     /// Whether the process runs, even if it stands still.

@@ -59,6 +59,8 @@ pub const REQUIRED: &[&str] = &[
     "writes refused for a wrong clock",
     "stamps far ahead of the clock",
     "rollbacks",
+    "actors retired by claims",
+    "fallbacks struck as they stamped",
     "disk full phases",
     "hedges",
     "exchanges that found differences",

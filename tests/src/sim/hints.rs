@@ -1,21 +1,67 @@
 //! What becomes of hints, as batches and messages show it: for the coverage, and to know when to judge.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use driftless_node::peer::{Body, Message, Purpose, Request};
+use driftless_node::peer::{Body, Message, Purpose, Reply, Request, RequestId};
 use driftless_node::replica::record::{self, HintKey};
 use driftless_node::replica::store::Batch;
+use driftless_proto::client::{self, Put};
+use driftless_proto::{Dot, Version, WriteId};
 use driftless_ring::NodeId;
 
+use super::cluster::Input;
 use super::coverage::Coverage;
 use super::history::Slot;
+use super::shard::Shard;
 
 /// The hints that are on their way, and the markers among them.
 #[derive(Debug, Default)]
 pub struct HintWatch {
     markers: BTreeSet<(usize, Bytes)>,
     under_way: BTreeSet<(usize, NodeId, Slot)>,
+    deliveries: BTreeMap<(usize, RequestId), Slot>,
+}
+
+/// What has come to a node of one key within a turn.
+#[derive(Clone, Debug, Default)]
+pub struct Come {
+    dots: BTreeSet<Dot>,
+    writes: BTreeSet<WriteId>,
+}
+
+impl Come {
+    /// Whether this is of it.
+    pub fn includes(&self, dot: Dot, version: &Version) -> bool {
+        self.dots.contains(&dot) || self.writes.contains(&version.write_id)
+    }
+
+    fn take_in(&mut self, other: &Come) {
+        self.dots.extend(&other.dots);
+        self.writes.extend(&other.writes);
+    }
+
+    fn without(&mut self, other: &Come) {
+        self.dots.retain(|dot| !other.dots.contains(dot));
+        self.writes.retain(|write| !other.writes.contains(write));
+    }
+}
+
+/// What an input says of hints and of what they are for.
+#[derive(Debug)]
+pub struct News {
+    acked: Option<RequestId>,
+    brought: Option<(Slot, Come)>,
+}
+
+impl News {
+    fn of(input: &Input) -> News {
+        let acked = match input {
+            Input::Peer { message: Message { id, body: Body::Reply(Reply::Acked), .. }, .. } => Some(*id),
+            _ => None,
+        };
+        News { acked, brought: brought(input) }
+    }
 }
 
 impl HintWatch {
@@ -24,8 +70,33 @@ impl HintWatch {
         if let Body::Request { request: Request::Merge(merge), .. } = &message.body
             && merge.purpose == Purpose::Handoff
         {
-            self.under_way.insert((from, to, (merge.bucket, merge.key.clone())));
+            let slot = (merge.bucket, merge.key.clone());
+            self.deliveries.insert((from, message.id), slot.clone());
+            self.under_way.insert((from, to, slot));
         }
+    }
+
+    /// What waits for the next turn of a shard, input by input.
+    pub fn news(shard: &Shard) -> Vec<News> {
+        shard.inbox().map(News::of).collect()
+    }
+
+    /// What has come to a node in a turn before it heard that a hint was delivered, by the key of the hint: none of it is what
+    /// was delivered.
+    pub fn before_acks(&mut self, node: usize, news: Vec<News>) -> BTreeMap<Slot, Come> {
+        let (mut come, mut before) = (BTreeMap::<Slot, Come>::new(), BTreeMap::<Slot, Come>::new());
+        for News { acked, brought } in news {
+            if let Some(slot) = acked.and_then(|id| self.deliveries.remove(&(node, id))) {
+                // One that comes again, or late, changes nothing.
+                before.entry(slot).or_insert_with_key(|slot| come.get(slot).cloned().unwrap_or_default());
+            }
+            let Some((slot, new)) = brought else { continue };
+            if let Some(before) = before.get_mut(&slot) {
+                before.without(&new);
+            }
+            come.entry(slot).or_default().take_in(&new);
+        }
+        before
     }
 
     /// A batch was applied. Answers the keys whose hints it has removed.
@@ -50,5 +121,25 @@ impl HintWatch {
             }
         }
         removed
+    }
+}
+
+/// What an input writes at once.
+fn brought(input: &Input) -> Option<(Slot, Come)> {
+    let put = |Put { bucket, key, write_id, .. }: &Put| {
+        let come = Come { writes: [*write_id].into(), ..Come::default() };
+        Some(((*bucket, key.clone()), come))
+    };
+    match input {
+        Input::Client { request: client::Request::Put(request), .. } => put(request),
+        Input::Peer { message: Message { body: Body::Request { request, .. }, .. }, .. } => match request {
+            Request::Forward(client::Request::Put(request)) => put(request),
+            Request::Merge(merge) => {
+                let dots = merge.siblings.live().iter().map(|(dot, _)| *dot).collect();
+                Some(((merge.bucket, merge.key.clone()), Come { dots, ..Come::default() }))
+            }
+            _ => None,
+        },
+        _ => None,
     }
 }

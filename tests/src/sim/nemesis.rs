@@ -140,6 +140,11 @@ pub enum Fault {
         /// Of whom.
         peer: usize,
     },
+    /// A peer shows a node writes of its own that it has never stamped, as if its disk had been set back under it.
+    Claim {
+        /// Whom.
+        node: usize,
+    },
     /// A node gives up a connection that was fine.
     Suspect {
         /// Who.
@@ -196,6 +201,8 @@ pub struct FaultSet {
     pub suspicion: bool,
     /// Peers that are well are thought to be gone.
     pub misjudgement: bool,
+    /// Nodes are shown writes of their own that they have never stamped.
+    pub claims: bool,
     /// Chance that a message between nodes is lost.
     pub loss: f64,
     /// Chance that it arrives twice.
@@ -245,6 +252,7 @@ impl FaultSet {
             errors: DiskErrors::default(),
             suspicion: on(if regime == Regime::Plain { 0.1 } else { 0.4 }),
             misjudgement: on(if regime == Regime::Plain { 0.1 } else { 0.4 }),
+            claims: false,
             loss,
             duplication,
             delay,
@@ -351,6 +359,13 @@ impl FaultSet {
         let until = from + rng.random_range(20_000..profile.active);
         vec![(from, Fault::ClockJump { node, skew_ms }), (until, Fault::ClockJump { node, skew_ms: 0 })]
     }
+}
+
+/// When nodes are shown writes of their own that they have never stamped.
+pub fn claims(profile: &Profile, rng: &mut StdRng) -> Vec<(Micros, Fault)> {
+    let count = if profile.faults.claims { rng.random_range(1..8) } else { 0 };
+    let mut draw = || (rng.random_range(0..profile.active), Fault::Claim { node: node(profile, rng) });
+    (0..count).map(|_| draw()).collect()
 }
 
 impl DiskErrors {

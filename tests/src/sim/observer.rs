@@ -58,6 +58,8 @@ pub struct Observer {
     hidden: BTreeSet<Dot>,
     /// What each node holds of a key, record and hints, as vectors.
     knows: BTreeMap<(usize, Slot), BTreeMap<Bytes, VersionVector>>,
+    /// Actors of which somebody has claimed more than they have stamped.
+    claimed: BTreeSet<ActorId>,
     /// Whether what stores hold may be damaged: then vectors are looked at as well.
     suspicious: bool,
 }
@@ -176,7 +178,18 @@ impl Observer {
     /// the batch of its last stamps are not on any disk.
     fn is_invented(&self, actor: ActorId, counter: u64) -> bool {
         let stamped = self.actors.get(&actor).map_or(0, |(_, _, stamped)| *stamped);
-        counter > stamped + STAMPS_PER_TURN
+        counter > stamped + STAMPS_PER_TURN && !self.claimed.contains(&actor)
+    }
+
+    /// The actors that a node has stamped with in this life, where, and how often.
+    pub fn actors_of(&self, life: Life) -> impl Iterator<Item = (ActorId, PartitionId, u64)> {
+        let of_life = self.actors.iter().filter(move |(_, (by, ..))| *by == life);
+        of_life.map(|(actor, (_, partition, counter))| (*actor, *partition, *counter))
+    }
+
+    /// Somebody will claim that this actor has stamped more than it has.
+    pub fn claimed(&mut self, actor: ActorId) {
+        self.claimed.insert(actor);
     }
 
     /// The stamp of a dot.

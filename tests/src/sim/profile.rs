@@ -54,6 +54,8 @@ pub struct Profile {
     pub sync: Vec<(Micros, Micros)>,
     /// Chance that a node which has just applied a batch will crash within 20 ms.
     pub crash_after_batch: f64,
+    /// Chance that a fallback which has just stamped loses power, while all fallbacks lose the key's primaries.
+    pub fallback_dies: f64,
     /// Bytes of each engine's header cache.
     pub header_cache_bytes: u64,
     /// How long an engine waits for a replica before it asks another as well.
@@ -131,9 +133,12 @@ pub const KEYS_MAX: usize = 20;
 pub const BUCKETS: usize = 6;
 
 impl Regime {
+    /// All of them: seeds take them in turn.
+    pub const ALL: [Regime; 3] = [Regime::Plain, Regime::Stress, Regime::Fast];
+
     /// Every third seed lives in each of them.
     pub fn of_seed(seed: u64) -> Regime {
-        [Regime::Plain, Regime::Stress, Regime::Fast][(seed % 3) as usize]
+        Regime::ALL[(seed % 3) as usize]
     }
 }
 
@@ -169,6 +174,7 @@ impl Profile {
             turn_bytes: None,
             sync: (0..nodes).map(|_| sync_range(regime, rng)).collect(),
             crash_after_batch: if harsh && faults.crashes { rng.random_range(0.002..0.05) } else { 0.0 },
+            fallback_dies: 0.0,
             header_cache_bytes: [0, 512, 4_096, 1 << 20][rng.random_range(0..4)],
             attempt_timeout: [10_000, 50_000, 250_000][rng.random_range(0..3)],
             write_ids_max: [4, 4_096, 4_096][rng.random_range(0..3)],
@@ -248,6 +254,17 @@ impl Profile {
             replica_waiting_max: if is_slow { waiting } else { self.replica_waiting_max },
             ..self
         }
+    }
+
+    /// Fallbacks that die as soon as they have stamped, in some worlds with several of them: what is left of a write is then what
+    /// others keep of it, for other primaries.
+    pub fn with_dying_fallbacks(self, rng: &mut StdRng) -> Profile {
+        let (is_drawn, chance) = (rng.random_bool(0.5), rng.random_range(0.1..0.5));
+        let is_of_fallbacks = self.blind > 0.0;
+        if self.nodes < 5 || !is_of_fallbacks || self.regime == Regime::Plain || !is_drawn {
+            return self;
+        }
+        Profile { fallback_dies: chance, faults: FaultSet { power: 0.9, ..self.faults }, ..self }
     }
 
     /// Many deletes without a context, in some worlds with fallbacks, of which one disk forgets what it knew: often there is

@@ -10,7 +10,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use driftless_node::liveness::Liveness;
-use driftless_node::planted::Bug;
+use driftless_node::planted::{Bug, Planted};
 use driftless_proto::WriteId;
 
 use super::check::{self, Evidence, Violation, past::Past};
@@ -42,6 +42,8 @@ pub struct Outcome {
     pub operations: usize,
     /// What was met.
     pub coverage: Coverage,
+    /// How often the mistake changed what happened.
+    pub hits: u64,
     /// Promises not kept.
     pub violations: Vec<Violation>,
     /// The trace, if it was asked for.
@@ -66,7 +68,8 @@ pub fn run(seed: u64, keep: Keep) -> Outcome {
 
 /// Runs a seed with engines that make a mistake.
 pub fn run_planted(seed: u64, keep: Keep, bug: Option<Bug>) -> Outcome {
-    let mut world = World::new(seed, bug, keep != Keep::Nothing);
+    let planted = bug.map_or_else(Planted::default, Planted::bug);
+    let mut world = World::new(seed, planted.clone(), keep != Keep::Nothing);
     let lived = catch_unwind(AssertUnwindSafe(|| live(&mut world)));
     let violations = match lived {
         Ok(violations) => violations,
@@ -97,6 +100,7 @@ pub fn run_planted(seed: u64, keep: Keep, bug: Option<Bug>) -> Outcome {
         events: world.trace.events(),
         operations: world.history.len(),
         coverage: std::mem::take(&mut world.coverage),
+        hits: planted.hits(),
         violations,
         trace,
     }
@@ -253,7 +257,7 @@ fn verdict(world: &mut World) -> Vec<Violation> {
     violations.append(&mut world.oracle.violations);
     violations.extend(check::all(&evidence));
     for (number, node) in world.nodes.iter().enumerate() {
-        if node.metrics.actor_alarms.get() > 0 {
+        if node.metrics.actor_alarms.get() > world.claims_made(number) {
             violations.push(Violation::general("dots", format!("n{number} met dots of its own that it never stamped")));
         }
         if node.metrics.acks_unproven.get() > 0 {

@@ -37,6 +37,11 @@ impl Shard {
         self.inbox.push_back(input);
     }
 
+    /// What waits for its next turn.
+    pub fn inbox(&self) -> impl Iterator<Item = &Input> {
+        self.inbox.iter()
+    }
+
     /// Whether something waits for a turn.
     pub fn has_input(&self) -> bool {
         !self.inbox.is_empty()

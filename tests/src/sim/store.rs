@@ -12,10 +12,11 @@ use std::ops::{ControlFlow, Range};
 use std::rc::Rc;
 
 use bytes::Bytes;
-use driftless_node::replica::record::{self, RecordKey};
+use driftless_node::replica::record::{self, HintKey, RecordKey};
 use driftless_node::replica::store::{ApplyError, Batch, BatchSeq, Store, StoreError};
 use driftless_node::store::memory::{DiskImage, MemoryStore};
 use driftless_proto::Siblings;
+use driftless_ring::NodeId;
 
 use super::history::Slot;
 use super::observer;
@@ -28,6 +29,8 @@ pub struct SimStore(Rc<RefCell<Inner>>);
 struct Inner {
     memory: MemoryStore,
     log: Vec<Batch>,
+    /// Hints that those batches have removed.
+    removed: Vec<RemovedHint>,
     refused: u64,
     errors: Errors,
     /// Keys whose bytes were damaged, and what they are now.
@@ -58,6 +61,17 @@ pub enum Reading {
     Scan,
 }
 
+/// A hint that a batch has removed.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RemovedHint {
+    /// Its key.
+    pub key: Bytes,
+    /// Whether it was a marker.
+    pub is_marker: bool,
+    /// What it held for its target; of a marker, the record that the batch has left.
+    pub owed: Siblings,
+}
+
 /// What a disk holds of a key.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Held {
@@ -77,6 +91,11 @@ impl SimStore {
     /// Takes the batches applied since the last call.
     pub fn take_log(&self) -> Vec<Batch> {
         std::mem::take(&mut self.0.borrow_mut().log)
+    }
+
+    /// Takes the hints that those batches have removed.
+    pub fn take_removed(&self) -> Vec<RemovedHint> {
+        std::mem::take(&mut self.0.borrow_mut().removed)
     }
 
     /// Bytes that the process has read since the last call, and those of the largest record among them.
@@ -228,31 +247,21 @@ impl SimStore {
         self.0.borrow_mut().errors.read = Some(reading);
     }
 
-    /// What would survive of one key: of its record, and of the copies held for others.
-    pub fn durable_record(&self, record: &RecordKey) -> Option<Siblings> {
+    /// What would survive of one key: its record, and the copies held for others, each with whom it is held for.
+    pub fn durable_states(&self, record: &RecordKey) -> (Option<Siblings>, Vec<(NodeId, Siblings)>) {
         let inner = self.0.borrow();
         let durable = inner.memory.durable_view();
-        let mut state: Option<Siblings> = None;
-        let mut take_in = |value: Bytes| {
-            let siblings = record::decode(value).expect("a store holds what its node wrote");
-            match &mut state {
-                Some(state) => state.merge(&siblings),
-                None => state = Some(siblings),
-            }
-        };
-        if let Some(value) = durable.durable_get(record.as_bytes())
-            && inner.is_sound(record.as_bytes(), &value)
-        {
-            take_in(value);
-        }
-        let hints = record::all_hints();
+        let decode = |value: Bytes| record::decode(value).expect("a store holds what its node wrote");
+        let own = durable.durable_get(record.as_bytes()).filter(|value| inner.is_sound(record.as_bytes(), value));
+        let (hints, mut copies) = (record::all_hints(), Vec::new());
         durable.durable_scan(&hints.start[..]..&hints.end[..], &mut |key, value| {
             if record::is_hint_of(key, record) && inner.is_sound(key, &value) && !record::is_marker(&value) {
-                take_in(value);
+                let hint = HintKey::from_stored(key).expect("a store holds what its node wrote");
+                copies.push((hint.target(), decode(value)));
             }
             ControlFlow::Continue(())
         });
-        state
+        (own.map(decode), copies)
     }
 
     /// Whether a copy of this key is held for somebody, as the process sees it.
@@ -322,6 +331,32 @@ impl SimStore {
 }
 
 impl Inner {
+    /// Applies a batch, and notes which hints it removes.
+    fn apply(&mut self, batch: Batch) -> Result<BatchSeq, ApplyError> {
+        let is_removal = |(key, value): &&(Bytes, Option<Bytes>)| value.is_none() && record::is_hint(key);
+        let removed = batch.changes.iter().filter(is_removal).filter_map(|(key, _)| {
+            let value = self.memory.get(key).ok().flatten()?;
+            self.is_sound(key, &value).then(|| (key.clone(), value))
+        });
+        let removed: Vec<_> = removed.collect();
+        let seq = self.memory.apply(batch.clone())?;
+        self.log.push(batch);
+        for (key, mut value) in removed {
+            let is_marker = record::is_marker(&value);
+            if is_marker {
+                let record = HintKey::from_stored(&key).expect("a store holds what its node wrote").record();
+                let Some(stored) = self.memory.get(record.as_bytes()).ok().flatten() else { continue };
+                if !self.is_sound(record.as_bytes(), &stored) {
+                    continue;
+                }
+                value = stored;
+            }
+            let owed = record::decode(value).expect("a store holds what its node wrote");
+            self.removed.push(RemovedHint { key, is_marker, owed });
+        }
+        Ok(seq)
+    }
+
     fn count(&self, key: &[u8], value: &[u8]) {
         let (bytes, (all, largest)) = (key.len() + value.len(), self.read.get());
         self.read.set((all + bytes, largest.max(bytes)));
@@ -375,16 +410,13 @@ impl Store for SimStore {
         if let Some(written) = inner.errors.apply.take() {
             inner.errors.applies_failed += 1;
             // Nobody knows, but we do.
-            if written && inner.memory.apply(batch.clone()).is_ok() {
-                inner.log.push(batch);
+            if written {
+                let _ = inner.apply(batch);
             }
             return Err(error().into());
         }
-        let result = inner.memory.apply(batch.clone());
-        match &result {
-            Ok(_) => inner.log.push(batch),
-            Err(_) => inner.refused += 1,
-        }
+        let result = inner.apply(batch);
+        inner.refused += u64::from(result.is_err());
         result.map(|seq| BatchSeq(seq.0 - inner.opened_at))
     }
 }

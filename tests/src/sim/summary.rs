@@ -32,6 +32,8 @@ pub struct Summary {
     /// Of each kind of world: how many there were, and how many broke a promise.
     pub regimes: BTreeMap<Regime, (u64, u64)>,
     coverage: BTreeMap<&'static str, Met>,
+    /// The planted mistake.
+    made: Met,
 }
 
 /// How often something was met.
@@ -39,6 +41,13 @@ pub struct Summary {
 struct Met {
     times: u64,
     seeds: u64,
+}
+
+impl Met {
+    fn add(&mut self, times: u64) {
+        self.times += times;
+        self.seeds += u64::from(times > 0);
+    }
 }
 
 impl Summary {
@@ -59,10 +68,9 @@ impl Summary {
             promises.into_iter().for_each(|promise| *self.promises.entry(promise).or_default() += 1);
         }
         for (name, times) in outcome.coverage.iter() {
-            let met = self.coverage.entry(name).or_default();
-            met.times += times;
-            met.seeds += u64::from(times > 0);
+            self.coverage.entry(name).or_default().add(times);
         }
+        self.made.add(outcome.hits);
     }
 
     /// Whether no promise was broken, and enough was met for that to mean something.
@@ -124,6 +132,7 @@ impl Summary {
             "broken_promises": self.promises,
             "coverage": coverage,
             "never_met": self.missing(),
+            "made": { "times": self.made.times, "seeds": self.made.seeds },
         })
     }
 }
@@ -154,6 +163,10 @@ impl fmt::Display for Summary {
             let some: Vec<_> = self.broken.iter().take(BROKEN_SHOWN).map(u64::to_string).collect();
             let more = if self.broken.len() > BROKEN_SHOWN { ", …" } else { "" };
             writeln!(f, "broken seeds: {}{more}", some.join(", "))?;
+        }
+        if self.made.times > 0 {
+            let (times, seeds) = (grouped(self.made.times), grouped(self.made.seeds));
+            writeln!(f, "the planted mistake was made {times} times, in {seeds} seeds")?;
         }
         Ok(())
     }

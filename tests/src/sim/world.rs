@@ -4,6 +4,7 @@
 //! is in `world/clients.rs` and `world/walks.rs`, that of syncs in `world/disks.rs`, the nemesis' in `world/faults.rs`; what a reader of the trace
 //! is told beside them in `world/story.rs`.
 
+mod claims;
 mod clients;
 mod disks;
 mod faults;
@@ -19,7 +20,7 @@ use driftless_antientropy::message::Ask;
 use driftless_node::engine::{ClientTag, Output};
 use driftless_node::liveness::Liveness;
 use driftless_node::peer::{Body, Exchange, Lane, Message, Purpose, Reply, Request, WireMessage};
-use driftless_node::planted::Bug;
+use driftless_node::planted::Planted;
 use driftless_node::store::memory::DiskImage;
 use driftless_node::time::Instant;
 use driftless_proto::client::{Deleted, Response, Sibling, Stored};
@@ -49,6 +50,7 @@ use super::shard::Shard;
 use super::store::SimStore;
 use super::trace::{Line, Trace};
 use super::walker::Walker;
+use claims::Claims;
 use story::{SENDS, Story};
 
 /// Everything that exists.
@@ -91,15 +93,18 @@ pub struct World {
     /// What the node that was asked to delete a key knew to be gone of it, by attempt.
     gone: BTreeMap<u64, Vec<Dot>>,
     hints: HintWatch,
+    claims: Claims,
     /// The key that a client has last begun to delete.
     deleting: Option<Slot>,
     /// The nodes whose disks rot, and what each stamped last.
     rotting: BTreeMap<usize, Option<Slot>>,
     /// The copy of a disk that a node will find in place of its own.
     copied: Option<(usize, Found, DiskImage)>,
+    /// The node whose disk was set back.
+    set_back: Option<usize>,
     /// Ids that clients use more than once.
     reused_ids: Option<ReusedIds>,
-    bug: Option<Bug>,
+    planted: Planted,
     story: Story,
     rng: StdRng,
     ack_rng: StdRng,
@@ -130,7 +135,7 @@ pub enum Phase {
 
 impl World {
     /// A world with all nodes running and no connection made yet.
-    pub fn new(seed: u64, bug: Option<Bug>, keep_lines: bool) -> World {
+    pub fn new(seed: u64, planted: Planted, keep_lines: bool) -> World {
         // One generator for each concern: that a client asks once more does not change the network's dice.
         let mut source = StdRng::seed_from_u64(seed);
         let mut split = || StdRng::seed_from_u64(source.random());
@@ -151,6 +156,9 @@ impl World {
         }
         profile.faults = profile.faults.with_lost_handoff_acks(&mut ack_rng);
         profile = profile.with_shards(&mut split()).with_bounds(&mut split()).with_a_crowd(&mut split());
+        let mut claim_rng = split();
+        profile.faults.claims = claim_rng.random_bool(0.25);
+        profile = profile.with_dying_fallbacks(&mut split());
         let topology = Arc::new(cluster::topology(&profile.shards));
         let nodes: Vec<Node> =
             (0..profile.nodes).map(|node| Node::new(NodeId::of_name(&cluster::name_of(node)))).collect();
@@ -179,11 +187,13 @@ impl World {
             delete_rng,
             gone: BTreeMap::new(),
             hints: HintWatch::default(),
+            claims: Claims::new(claim_rng),
             deleting: None,
             rotting: BTreeMap::new(),
             copied: None,
+            set_back: None,
             reused_ids,
-            bug,
+            planted,
             story: Story::default(),
             rng,
             disk_rng,
@@ -250,7 +260,8 @@ impl World {
             Fault::Rot { node, .. } => Some((*node, None)),
             _ => None,
         }));
-        for (at, fault) in planned.into_iter().chain(wrong_day).chain(errors) {
+        let claims = self.claims.plan(&self.profile);
+        for (at, fault) in planned.into_iter().chain(wrong_day).chain(errors).chain(claims) {
             self.schedule.at(at, Event::Fault(fault));
         }
         for client in 0..self.clients.len() {
@@ -388,12 +399,16 @@ impl World {
         let now = self.schedule.now();
         let rots = self.rotting.contains_key(&node);
         let set_apart = if rots { self.nodes[node].damaged() } else { Vec::new() };
+        let mut news = HintWatch::news(&self.nodes[node].shards[shard]);
         let Turn { outputs, datagrams, opinions, found_clock_off, mut stamps, left, read } =
             self.nodes[node].turn(now, shard);
+        news.truncate(news.len() - left);
+        let before_acks = self.hints.before_acks(node, news);
         self.coverage.add("clocks found off", found_clock_off.into());
         self.judge_turn(node, shard, left, read);
         let life = (node, self.nodes[node].life);
         let mut halted = None;
+        let retired = self.take_retired(node);
         let log = self.nodes[node].store.take_log();
         let newest = self.nodes[node].store.applied().0;
         for (number, batch) in (newest + 1 - log.len() as u64..).zip(log) {
@@ -403,6 +418,9 @@ impl World {
             let fresh = self.observer.applied(now, life, std::mem::take(&mut stamps), &batch);
             self.note_stamps(node, &fresh);
             self.tell_batch(node, number, &batch);
+        }
+        for hint in self.nodes[node].store.take_removed() {
+            self.check_handed_over(node, &hint, &before_acks);
         }
         for (to, bytes) in datagrams {
             self.send_datagram(node, to, &bytes);
@@ -422,6 +440,7 @@ impl World {
                 }
             }
         }
+        self.claims.retired(retired);
         if let Some(reason) = halted {
             self.note("halt", &[node as u64], || Line::general(cluster::name_of(node), format!("halts: {reason}")));
             self.coverage.add("halts", 1);
@@ -479,6 +498,7 @@ impl World {
                 Line::about(cluster::name_of(node), slot_text(&stamp.slot), text)
             });
         }
+        self.strike_fallback(node, &keys);
         if let Some(stamped) = self.rotting.get_mut(&node)
             && let Some(slot) = keys.pop_last()
         {
@@ -611,6 +631,7 @@ impl World {
         });
         match &response {
             Response::Stored(Stored { acks, .. }) | Response::Deleted(Deleted { existed: true, acks, .. }) => {
+                self.check_trusted(node, op);
                 self.check_holds(node, op, &response);
                 self.ask_oracle(|oracle, scene| oracle.acknowledged(op, *acks, scene));
             }

@@ -41,7 +41,17 @@ impl Trio {
 /// A marker is a byte, and what it refers to may be megabytes: a page of 64 of them loaded 64 MiB.
 #[test]
 fn a_page_of_hints_counts_the_records_that_markers_refer_to() {
-    let mut trio = Trio::new();
+    read_pages_of_markers(Planted::default());
+}
+
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn a_page_that_ignores_markers_is_noticed() {
+    crate::planted::assert_noticed(crate::planted::Bug::PageIgnoresMarkers, read_pages_of_markers);
+}
+
+fn read_pages_of_markers(planted: Planted) {
+    let mut trio = Trio::with_planted(3, planted);
     let names = trio.names(40);
     trio.store(0, &names, VALUE_BYTES);
     let (now, me, target) = (trio.now, trio.id(0), trio.id(2));

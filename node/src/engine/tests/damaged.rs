@@ -25,6 +25,13 @@ impl Trio {
         assert!(is_damaged, "it is there, and synced");
     }
 
+    /// Writes so that one replica is enough.
+    fn put_alone(&mut self, i: usize, value: &'static str) {
+        let Ask::Put(mut alone) = put(SIBLINGS, value, None) else { unreachable!() };
+        alone.w = Some(1);
+        self.put_and_settle(i, Ask::Put(alone));
+    }
+
     fn bytes_of(&self, i: usize, bucket: BucketId) -> Option<Bytes> {
         self.engines[i].store().get(self.record(bucket).as_bytes()).expect("readable")
     }
@@ -101,7 +108,17 @@ fn if_the_others_do_not_answer_they_are_asked_again() {
 /// first arrive when it has been written anew, and is damaged again.
 #[test]
 fn what_was_said_before_it_was_damaged_again_does_not_restore_it() {
-    let mut trio = Trio::new();
+    damage_it_again(Planted::default());
+}
+
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn mending_not_ended_is_noticed() {
+    crate::planted::assert_noticed(crate::planted::Bug::MendingNotEnded, damage_it_again);
+}
+
+fn damage_it_again(planted: Planted) {
+    let mut trio = Trio::with_planted(3, planted);
     trio.put_and_settle(0, put(SIBLINGS, "old", None));
     trio.damage(0, SIBLINGS, 1);
     trio.pass(Duration::from_millis(1));
@@ -165,7 +182,17 @@ fn the_scrub_finds_what_is_damaged_while_the_node_runs() {
 
 #[test]
 fn a_damaged_record_keeps_no_tree_from_being_built_and_is_counted_once() {
-    let mut trio = Trio::new();
+    count_what_is_damaged(Planted::default());
+}
+
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn a_tree_kept_with_damage_is_noticed() {
+    crate::planted::assert_noticed(crate::planted::Bug::TreeKeptWithDamage, count_what_is_damaged);
+}
+
+fn count_what_is_damaged(planted: Planted) {
+    let mut trio = Trio::with_planted(3, planted);
     trio.put_and_settle(0, put(SIBLINGS, "precious", None));
     trio.pass(Duration::from_secs(1));
     trio.settle();
@@ -196,7 +223,13 @@ fn a_damaged_record_keeps_no_tree_from_being_built_and_is_counted_once() {
     trio.settle();
     trio.rot(0, SIBLINGS, 1);
     let record = trio.record(SIBLINGS).to_bytes();
+    trio.cut_off(0);
     trio.engines[0].replica.fail(StoreError::Damaged { record, reason: "a bit flipped".to_owned() });
+    for _ in 0..20 {
+        trio.pass(Duration::from_millis(10));
+    }
+    assert_eq!(counted(&trio), (0, 0, 0));
+    trio.connect(0);
     for _ in 0..20 {
         trio.pass(Duration::from_millis(10));
         trio.settle();
@@ -277,6 +310,29 @@ fn with_two_of_three_damaged_a_key_can_be_written_and_restored_by_who_accepts_th
     assert_eq!(trio.halts, Vec::<String>::new());
 }
 
+/// Found by the simulator (seed 2861 of its day). What was left of the copy passed for a marker: the next write was acknowledged as
+/// owed together with the record, and kept nowhere.
+#[test]
+fn a_damaged_copy_beside_a_damaged_record_is_given_up_and_the_next_write_is_kept() {
+    for left in [0, 1, 2, 9] {
+        let mut trio = Trio::new();
+        trio.put_and_settle(0, put(SIBLINGS, "precious", None));
+        trio.damage(0, SIBLINGS, 1);
+        trio.cut_off(0);
+        trio.ask(0, get(SIBLINGS, Some(1)));
+        trio.settle();
+        trio.put_alone(0, "first");
+        let beside = crate::replica::record::HintKey::new(trio.id(0), &trio.record(SIBLINGS));
+        let is_damaged = trio.engines[0].store_mut().damage(beside.as_bytes(), |bytes| bytes.slice(..left));
+        assert!(is_damaged, "it is there, and synced");
+        trio.put_alone(0, "second");
+        let kept = trio.engines[0].store().get(beside.as_bytes()).expect("readable").expect("kept");
+        let kept = record::decode(kept).expect("well formed");
+        assert!(kept.values().any(|version| version.value.as_deref() == Some(b"second")), "{left}: {kept:?}");
+        assert_eq!(trio.engines[0].metrics.hints_damaged.get(), 1);
+    }
+}
+
 /// The only copy there is. It was refused for ever, also for overwriting.
 #[test]
 fn the_only_copy_of_a_key_can_be_written_beside_and_given_up() {
@@ -287,7 +343,7 @@ fn the_only_copy_of_a_key_can_be_written_beside_and_given_up() {
         quorum: driftless_proto::Quorum::new(1, 1, 1).expect("valid"),
         ..BucketDefinition::built_in(3)
     };
-    let mut trio = Trio::built(3, Limits::default(), Some(single));
+    let mut trio = Trio::built(3, Limits::default(), Some(single), Planted::default());
     let place = trio.topology.place(trio.topology.bucket(SINGLE).expect("exists"), &key());
     let owner = trio.index(trio.topology.ring().owners(place.partition)[0]);
     trio.put_and_settle(owner, put(SINGLE, "precious", None));

@@ -35,7 +35,14 @@ impl Five {
     }
 
     fn with_limits(limits: Limits) -> Five {
-        let trio = Trio::of(5, limits);
+        Five::among(Trio::of(5, limits))
+    }
+
+    fn with_planted(planted: Planted) -> Five {
+        Five::among(Trio::with_planted(5, planted))
+    }
+
+    fn among(trio: Trio) -> Five {
         let bucket = trio.topology.bucket(SIBLINGS).expect("exists");
         let place = trio.topology.place(bucket, &key());
         let owners: Vec<_> =
@@ -232,7 +239,20 @@ fn a_hint_that_changed_while_it_was_under_way_stays() {
 /// The change is in the turn that takes the acknowledgement, before it.
 #[test]
 fn a_hint_that_changes_in_the_same_turn_stays() {
-    let mut five = Five::new();
+    change_a_hint_in_the_turn_of_its_acknowledgement(Planted::default());
+}
+
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn a_copy_removed_as_stored_is_noticed() {
+    crate::planted::assert_noticed(
+        crate::planted::Bug::CopyRemovedAsStored,
+        change_a_hint_in_the_turn_of_its_acknowledgement,
+    );
+}
+
+fn change_a_hint_in_the_turn_of_its_acknowledgement(planted: Planted) {
+    let mut five = Five::with_planted(planted);
     let (owner, other) = (five.owners[1], five.others[0]);
     five.merge(other, state("v1", 1, 1), Some(owner));
     five.settle();
@@ -433,6 +453,30 @@ fn a_marker_stays_while_its_record_changes_and_goes_when_the_newest_is_there() {
 }
 
 #[test]
+fn a_marker_delivers_what_is_applied_and_nothing_of_the_turn() {
+    look_in_the_middle_of_a_turn(Planted::default());
+}
+
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn what_is_owed_before_it_is_applied_is_noticed() {
+    crate::planted::assert_noticed(crate::planted::Bug::OwedBeforeApplied, look_in_the_middle_of_a_turn);
+}
+
+fn look_in_the_middle_of_a_turn(planted: Planted) {
+    let mut five = Five::with_planted(planted);
+    let (one, two) = (five.owners[0], five.owners[1]);
+    five.merge(one, state("v1", 1, 1), Some(two));
+    let (now, from, target) = (five.now, five.id(five.owners[2]), five.id(two));
+    let (siblings, purpose) = (state("v2", 2, 1), Purpose::Write);
+    let merge = Merge { bucket: SIBLINGS, key: key(), siblings, hint_for: None, purpose };
+    let body = Body::Request { deadline: now.instant + Duration::from_secs(1), request: Request::Merge(merge) };
+    five.engines[one].handle_peer(now, from, Message { id: RequestId(4), ring_version: 1, body });
+    let page = five.engines[one].replica.hints_for(target, None).expect("readable");
+    assert_eq!(texts(&page.owed[0].siblings), ["v1"]);
+}
+
+#[test]
 fn a_write_notes_in_its_own_batch_who_else_is_owed_it() {
     let mut five = Five::new();
     let (one, two, three, other) = (five.owners[0], five.owners[1], five.owners[2], five.others[0]);
@@ -469,7 +513,17 @@ fn what_is_owed_later_is_a_marker_at_an_owner_and_a_copy_elsewhere() {
 /// Pitfall 12: a slot is filled by what is held for its primary.
 #[test]
 fn a_retry_at_a_fallback_for_another_primary_is_kept_for_that_one_too() {
-    let mut five = Five::new();
+    retry_for_another_primary(Planted::default());
+}
+
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn a_retry_not_kept_is_noticed() {
+    crate::planted::assert_noticed(crate::planted::Bug::RetryNotKept, retry_for_another_primary);
+}
+
+fn retry_for_another_primary(planted: Planted) {
+    let mut five = Five::with_planted(planted);
     let (one, two, other) = (five.owners[0], five.owners[1], five.others[0]);
     five.write(other, "v1", Some(one), &[]);
     let said = five.write(other, "v1", Some(two), &[]);
@@ -592,7 +646,17 @@ fn hints_survive_a_restart_are_counted_again_and_delivered() {
 /// Pitfall 18: the way out of a full disk is open, also in a turn whose writes are refused.
 #[test]
 fn hints_drain_from_a_full_disk() {
-    let mut five = Five::new();
+    drain_a_full_disk(Planted::default());
+}
+
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn a_refused_removal_forgotten_is_noticed() {
+    crate::planted::assert_noticed(crate::planted::Bug::RefusedRemovalForgotten, drain_a_full_disk);
+}
+
+fn drain_a_full_disk(planted: Planted) {
+    let mut five = Five::with_planted(planted);
     let (owner, other) = (five.owners[1], five.others[0]);
     five.write(other, "v1", Some(owner), &[]);
     five.settle();

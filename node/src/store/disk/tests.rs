@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{self, Receiver, Sender};
 
 use tempfile::TempDir;
 
@@ -12,26 +14,88 @@ suite!(Disk);
 /// The store on disk under the suite. Reopened without a sync.
 struct Disk {
     // Before the folder, which is removed when it is dropped.
-    store: Option<DiskStore>,
+    open: Option<(DiskStore, DiskSyncer)>,
+    platter: Arc<Platter>,
     folder: TempDir,
+}
+
+/// What a power cut would leave of the newest journal, as its syncs have it; and a gate before it.
+#[derive(Default)]
+struct Platter {
+    durable: Mutex<Vec<u8>>,
+    /// The next sync says that it is there, and waits to be let through.
+    gate: Mutex<Option<(Sender<()>, Receiver<()>)>>,
+}
+
+impl Platter {
+    /// What has been written when a sync begins is what it brings to the disk.
+    fn sync(&self, mut journal: &File) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        journal.seek(SeekFrom::Start(0))?;
+        journal.read_to_end(&mut bytes)?;
+        if let Some((arrived, go)) = lock(&self.gate).take() {
+            arrived.send(()).expect("the test waits for it");
+            go.recv().expect("the test lets it through");
+        }
+        bytes.truncate(used(&bytes));
+        *lock(&self.durable) = bytes;
+        Ok(())
+    }
+}
+
+impl Disk {
+    fn open(folder: TempDir, planted: Planted) -> Disk {
+        let platter = Arc::new(Platter::default());
+        let writes_to = Arc::clone(&platter);
+        let file_sync = FileSync::new(move |journal| writes_to.sync(journal));
+        let options = DiskOptions { file_sync, planted, ..options() };
+        let database = DiskDatabase::open(folder.path(), options).expect("opens");
+        // Whatever is there when it opens is durable.
+        platter.sync(&File::open(newest_journal(folder.path())).expect("opens")).expect("is readable");
+        Disk { open: Some((database.store(0), database.syncer())), platter, folder }
+    }
 }
 
 impl Subject for Disk {
     type Store = DiskStore;
 
     fn create() -> Disk {
-        let folder = tempfile::tempdir().expect("a temporary directory");
-        Disk { store: Some(open(folder.path()).store(0)), folder }
+        Disk::open(tempfile::tempdir().expect("a temporary directory"), Planted::default())
     }
 
     fn store(&mut self) -> &mut DiskStore {
-        self.store.as_mut().expect("is open between reopenings")
+        &mut self.open.as_mut().expect("is open between reopenings").0
+    }
+
+    fn sync_during(&mut self, meanwhile: impl FnOnce(&mut DiskStore)) {
+        let (store, syncer) = self.open.as_mut().expect("is open between reopenings");
+        let ((arrived, arrival), (go, gone)) = (mpsc::channel(), mpsc::channel());
+        *lock(&self.platter.gate) = Some((arrived, gone));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                syncer.sync().expect("syncs");
+                // Nobody was at the gate if there was nothing to do.
+                lock(&self.platter.gate).take();
+            });
+            if arrival.recv().is_ok() {
+                meanwhile(store);
+                go.send(()).expect("waits at the gate");
+            }
+        });
+    }
+
+    fn power_cut(self) -> Disk {
+        let after = tempfile::tempdir().expect("a temporary directory");
+        copy(self.folder.path(), after.path());
+        let mut durable = lock(&self.platter.durable).clone();
+        durable.resize(durable.len() + 4096, 0);
+        fs::write(newest_journal(after.path()), durable).expect("written");
+        Disk::open(after, Planted::default())
     }
 
     fn reopen(mut self) -> Disk {
-        drop(self.store.take());
-        self.store = Some(open(self.folder.path()).store(0));
-        self
+        drop(self.open.take());
+        Disk::open(self.folder, Planted::default())
     }
 }
 
@@ -75,6 +139,11 @@ fn files(path: &Path) -> Vec<PathBuf> {
 
 fn is_journal(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "jnl")
+}
+
+fn newest_journal(folder: &Path) -> PathBuf {
+    let journals = files(folder).into_iter().filter(|path| is_journal(path));
+    journals.max_by_key(|path| number_of(path)).expect("has a journal")
 }
 
 /// Without the zeros at the end.
@@ -390,8 +459,7 @@ fn a_sync_is_of_the_journal_that_holds_the_newest_batch() {
     for i in 0..150_u32 {
         put(&mut store, &format!("key-{i:04}"), &value);
         // A worker of fjall may begin the next one at any time: the batch is in this one or, synced by fjall, before it.
-        let all = files(folder.path()).into_iter();
-        let newest = all.filter(|path| is_journal(path)).max_by_key(|path| number_of(path)).expect("has a journal");
+        let newest = newest_journal(folder.path());
         let inode = |file: &File| file.metadata().expect("has metadata").ino();
         let (number, file) = (number_of(&newest).expect("is a number"), File::open(&newest).expect("opens"));
         syncer.sync().expect("synced");
@@ -402,6 +470,21 @@ fn a_sync_is_of_the_journal_that_holds_the_newest_batch() {
         journals.insert(*synced_number);
     }
     assert!(journals.len() > 1, "no second journal was begun: {journals:?}");
+}
+
+/// What the gate is for: the mistake is made where nothing but the second sync can tell.
+#[test]
+#[cfg(feature = "planted-bugs")]
+fn a_sync_that_is_noted_late_is_noticed_at_the_gate() {
+    let planted = Planted::bug(Bug::SyncNotedLate);
+    let mut disk = Disk::open(tempfile::tempdir().expect("a temporary directory"), planted.clone());
+    put(disk.store(), "a", "1");
+    disk.sync_during(|store| {
+        put(store, "b", "1");
+    });
+    assert_eq!(planted.hits(), 1);
+    disk.sync_during(|_| panic!("the second sync has nothing to do"));
+    assert_eq!(contents(disk.power_cut().store()), [("a".into(), "1".into())], "what the second sync covers is lost");
 }
 
 fn number_of(journal: &Path) -> Option<u64> {

@@ -17,7 +17,14 @@ use super::{Cargo, Packet, STEPS_MAX, World, index};
 
 impl World {
     pub(super) fn launch(&mut self, node: usize) {
-        self.nodes[node].start(self.at, &self.topology, &context_keys(), self.limits.clone(), self.bug, &mut self.rng);
+        self.nodes[node].start(
+            self.at,
+            &self.topology,
+            &context_keys(),
+            self.limits.clone(),
+            &self.planted,
+            &mut self.rng,
+        );
         self.turn(node);
     }
 

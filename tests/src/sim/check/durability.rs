@@ -1,7 +1,10 @@
 //! From the moment of its acknowledgement, a write with `durability = sync` is on as many disks as acknowledged it,
 //! for ever: that many nodes' durable state covers its dot. A delete that had nothing to remove has made sure that as many disks
-//! know that what it covers is gone, in sloppy mode too, and a strict read that n - r + 1 disks have what it shows. One disk fewer if one was lost since the operation began: that is the loss
-//! which w ≥ 2 is for.
+//! know that what it covers is gone, in sloppy mode too, and a strict read that n - r + 1 disks have what it shows. One disk
+//! fewer if one was lost since the operation began: that is the loss which w ≥ 2 is for.
+//!
+//! And what an acknowledgement counted are slots: as many of the key's primaries have it on their own disk, or on one that
+//! keeps it for them. A copy that is kept for one of them goes when that one has it, so it fills no other's slot.
 //!
 //! This looks at the moment itself, so it needs no crash at the right time to notice an acknowledgement that came
 //! before the sync.
@@ -11,12 +14,14 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use driftless_proto::{Conflict, Dot, Durability, Siblings, Topology};
+use driftless_ring::NodeId;
 
+use super::super::cluster;
 use super::super::history::{Ending, History, Kind, OpId, Operation, Slot};
 use super::super::observer::Observer;
 use super::super::store::SimStore;
 use super::losses::DiskLosses;
-use super::{Violation, record_of};
+use super::{Violation, primaries, record_of};
 
 const PROMISE: &str = "durability";
 
@@ -36,7 +41,15 @@ pub struct Scene<'a> {
     disks: &'a [SimStore],
     disk_losses: &'a DiskLosses,
     /// What was read from the disks already: much is promised of one key.
-    read: RefCell<BTreeMap<Slot, Rc<[Siblings]>>>,
+    read: RefCell<BTreeMap<Slot, Rc<States>>>,
+}
+
+/// What is on the disks about a key.
+struct States {
+    /// Of each disk: the record, and all that it keeps for others.
+    disks: Vec<Siblings>,
+    /// Of each primary: its record, and all that is kept for it.
+    primaries: Vec<Siblings>,
 }
 
 #[derive(Debug)]
@@ -145,20 +158,20 @@ impl DurabilityOracle {
         let op = scene.history.get(id);
         let states = scene.states(&op.slot);
         // A write that two coordinators stamped was acknowledged under one of its dots.
-        let covered = |dot: Dot| states.iter().filter(|state| state.covers(dot)).count();
+        let covered = |dot: Dot| states.count(|state| state.covers(dot));
         let Some(most) = scene.observer.dots_of(op).map(|(dot, _)| covered(dot)).max() else {
             // Where the last writer wins, a write may lose within the batch that stamps it: then no disk ever holds it.
             let may_lose = scene.topology.bucket(op.slot.0).is_some_and(|bucket| bucket.conflict == Conflict::Lww);
             return (!may_lose).then(|| format!("{:?} {id} was acknowledged and never stamped", op.kind));
         };
         (most + scene.lost_since(op) < usize::from(acks))
-            .then(|| format!("{:?} {id} was acknowledged by {acks}, on {most} disks {when}", op.kind))
+            .then(|| format!("{:?} {id} was acknowledged by {acks}, on the disks of {most} {when}", op.kind))
     }
 
     fn not_held(&self, id: OpId, values: &[OpId], held_by: u8, when: &str, scene: &Scene<'_>) -> Option<String> {
         let op = scene.history.get(id);
         let states = scene.states(&op.slot);
-        let covered = |dot: Dot| states.iter().filter(|state| state.covers(dot)).count();
+        let covered = |dot: Dot| states.count(|state| state.covers(dot));
         values.iter().find_map(|value| {
             let dots = scene.observer.dots_of(scene.history.get(*value));
             let most = dots.map(|(dot, _)| covered(dot)).max()?;
@@ -170,11 +183,10 @@ impl DurabilityOracle {
     fn unknown(&self, id: OpId, dots: &[Dot], held_by: u8, when: &str, scene: &Scene<'_>) -> Option<String> {
         let op = scene.history.get(id);
         let states = scene.states(&op.slot);
-        let is_gone = |state: &&Siblings, dot: Dot| state.covers(dot) && state.get(dot).is_none();
         dots.iter().find_map(|dot| {
-            let known_to = states.iter().filter(|state| is_gone(state, *dot)).count();
+            let known_to = states.count(|state| state.covers(*dot) && state.get(*dot).is_none());
             (known_to + scene.lost_since(op) < usize::from(held_by))
-                .then(|| format!("delete {id} found nothing; that {dot} is gone is on {known_to} disks {when}"))
+                .then(|| format!("delete {id} found nothing; that {dot} is gone is on the disks of {known_to} {when}"))
         })
     }
 }
@@ -195,18 +207,40 @@ impl<'a> Scene<'a> {
         self.disk_losses.since(&op.slot, op.invoked)
     }
 
-    /// What each node's disk would know of a key after a power cut.
-    fn states(&self, slot: &Slot) -> Rc<[Siblings]> {
+    /// What disks would know of a key after a power cut.
+    fn states(&self, slot: &Slot) -> Rc<States> {
         if let Some(states) = self.read.borrow().get(slot) {
             return Rc::clone(states);
         }
-        let states = self.read_states(slot);
+        let states = Rc::new(self.read_states(slot));
         self.read.borrow_mut().insert(slot.clone(), Rc::clone(&states));
         states
     }
 
-    fn read_states(&self, slot: &Slot) -> Rc<[Siblings]> {
+    fn read_states(&self, slot: &Slot) -> States {
         let record = record_of(self.topology, slot);
-        self.disks.iter().filter_map(|disk| disk.durable_record(&record)).collect()
+        let primaries = primaries(self.topology, slot);
+        let mut states = States { disks: Vec::new(), primaries: primaries.iter().map(|_| Siblings::new()).collect() };
+        for (number, disk) in self.disks.iter().enumerate() {
+            let (own, copies) = disk.durable_states(&record);
+            let mut all = Siblings::new();
+            let own = own.map(|own| (NodeId::of_name(&cluster::name_of(number)), own));
+            for (target, held) in own.into_iter().chain(copies) {
+                all.merge(&held);
+                if let Some(at) = primaries.iter().position(|p| NodeId::of_name(&cluster::name_of(*p)) == target) {
+                    states.primaries[at].merge(&held);
+                }
+            }
+            states.disks.push(all);
+        }
+        states
+    }
+}
+
+impl States {
+    /// How many disks know as much, or for how many primaries that is known, whichever are fewer.
+    fn count(&self, knows: impl Fn(&Siblings) -> bool) -> usize {
+        let count = |states: &[Siblings]| states.iter().filter(|state| knows(state)).count();
+        count(&self.disks).min(count(&self.primaries))
     }
 }

@@ -3,13 +3,14 @@
 //! it the earliest sign of most mistakes. And a stamp is later than all that its writer had read, whatever the clocks
 //! say: else replicas where the last writer wins could discard each other's only value.
 
-use super::super::history::Kind;
+use super::super::history::{Ending, Kind, Operation};
 use super::{Evidence, Violation};
 
 /// Repeats what the observer noticed on the way.
 pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut violations = early_stamps(evidence);
     violations.extend(repeated_stamps(evidence));
+    violations.extend(refused_stamps(evidence));
     let wrong = evidence.observer.wrong.iter();
     violations.extend(wrong.map(|(slot, text)| Violation { promise: "dots", slot: slot.clone(), text: text.clone() }));
     violations
@@ -26,6 +27,17 @@ fn repeated_stamps(evidence: &Evidence<'_>) -> Vec<Violation> {
         }
     }
     violations
+}
+
+/// What was refused has not happened: no attempt of it was stamped by anybody.
+fn refused_stamps(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let is_refused = |op: &Operation| op.kind != Kind::Get && op.ending == Ending::Refused;
+    let refused = evidence.history.iter().filter(|(_, op)| is_refused(op));
+    let stamped = refused.filter(|(_, op)| evidence.observer.dots_of(op).next().is_some());
+    let told = |(id, op): (_, &Operation)| {
+        Violation::of("refused means not done", &op.slot, format!("{:?} {id} was refused, and stamped", op.kind))
+    };
+    stamped.map(told).collect()
 }
 
 fn early_stamps(evidence: &Evidence<'_>) -> Vec<Violation> {

@@ -6,6 +6,7 @@ use driftless_proto::Dot;
 use driftless_proto::client::{Read, Request, Response};
 use driftless_proto::{Failure, Refusal};
 use rand::Rng;
+use rand::seq::IteratorRandom;
 
 use super::super::check;
 use super::super::client::{Current, Next};
@@ -181,8 +182,10 @@ impl World {
             }
             Next::Further => self.attempt(client, 0),
             Next::Retry { same_node, later } => {
-                if !same_node {
-                    let intention = self.clients[client].current.as_ref().expect("it tries again").intention.clone();
+                let current = self.clients[client].current.as_ref().expect("it tries again");
+                let is_left = self.profile.fallback_dies > 0.0 && !self.nodes[current.node].runs();
+                if !same_node || is_left {
+                    let intention = current.intention.clone();
                     let node = self.choose_node(client, &intention);
                     self.clients[client].current.as_mut().expect("it tries again").node = node;
                 }
@@ -218,6 +221,13 @@ impl World {
     fn choose_node(&mut self, client: usize, intention: &Intention) -> usize {
         let primaries = check::primaries(&self.topology, &intention.slot);
         let rng = &mut self.clients[client].rng;
+        // Where fallbacks die, clients look for the others.
+        if self.profile.fallback_dies > 0.0 && rng.random_bool(0.7) {
+            let nodes = (0..self.nodes.len()).filter(|node| !primaries.contains(node) && self.nodes[*node].runs());
+            if let Some(fallback) = nodes.choose(rng) {
+                return fallback;
+            }
+        }
         if rng.random_bool(self.profile.asks_primary) {
             primaries[rng.random_range(0..primaries.len())]
         } else {

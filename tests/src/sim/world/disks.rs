@@ -1,21 +1,25 @@
 //! Syncs take time: what is durable when one is done is what had been applied when it began. Now and then one fails; and
 //! bytes rot.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use driftless_node::planted::Bug;
-use driftless_node::replica::record;
+use driftless_node::replica::record::{self, HintKey};
 use driftless_node::replica::store::{Batch, BatchSeq};
-use driftless_proto::Durability;
+use driftless_proto::{Dot, Durability, Version};
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 
 use super::super::check::{self, Violation};
 use super::super::cluster::{self, Input};
-use super::super::history::{Operation, slot_text};
+use super::super::hints::Come;
+use super::super::history::{Operation, Slot, slot_text};
 use super::super::nemesis::downtime;
 use super::super::observer;
 use super::super::schedule::Event;
+use super::super::store::RemovedHint;
 use super::super::trace::Line;
 use super::{Phase, World};
 
@@ -30,9 +34,14 @@ impl World {
     }
 
     fn begin_sync(&mut self, node: usize) {
-        self.nodes[node].syncing = true;
         let covered = self.nodes[node].shards.iter_mut().map(|shard| shard.wish.take()).collect();
         let up_to = self.nodes[node].store.applied();
+        // As the store's own syncer does, which has nothing to do if nothing was applied since it noted what it covers.
+        if self.nodes[node].noted_late == Some(up_to) && self.planted.is(Bug::SyncNotedLate) {
+            self.nodes[node].syncing = false;
+            return self.tell_synced(node, covered);
+        }
+        self.nodes[node].syncing = true;
         let (low, high) = match self.phase {
             Phase::Active => self.profile.sync[node],
             _ => (200, 2_000),
@@ -51,7 +60,9 @@ impl World {
         self.nodes[node].store.sync_up_to(up_to);
         self.note_mended(node);
         self.nodes[node].syncing = false;
-        if up_to == self.nodes[node].store.applied() {
+        let applied = self.nodes[node].store.applied();
+        self.nodes[node].noted_late = (applied > up_to).then_some(applied);
+        if up_to == applied {
             let removed = std::mem::take(&mut self.nodes[node].removed);
             self.judge_keys(&removed, "after a hint was removed");
         }
@@ -79,24 +90,20 @@ impl World {
             Line::general(cluster::name_of(node), format!("fails to sync up to batch {}", up_to.0))
         });
         self.losses.push(self.schedule.now());
-        match self.bug {
-            Some(Bug::SyncErrorIgnored) => {
-                self.nodes[node].syncing = false;
-                self.tell_synced(node, covered);
+        if self.planted.is(Bug::SyncErrorIgnored) {
+            self.nodes[node].syncing = false;
+            self.tell_synced(node, covered);
+        } else if self.planted.is(Bug::SyncRetried) {
+            for (shard, batch) in covered.into_iter().enumerate() {
+                let wish = &mut self.nodes[node].shards[shard].wish;
+                *wish = (*wish).max(batch);
             }
-            Some(Bug::SyncRetried) => {
-                for (shard, batch) in covered.into_iter().enumerate() {
-                    let wish = &mut self.nodes[node].shards[shard].wish;
-                    *wish = (*wish).max(batch);
-                }
-                self.begin_sync(node);
-            }
-            _ => {
-                // What else had not been synced fares no better.
-                self.kill(node, true);
-                let down = downtime(&mut self.error_rng);
-                self.schedule.after(down, Event::Restart { node });
-            }
+            self.begin_sync(node);
+        } else {
+            // What else had not been synced fares no better.
+            self.kill(node, true);
+            let down = downtime(&mut self.error_rng);
+            self.schedule.after(down, Event::Restart { node });
         }
     }
 
@@ -168,6 +175,35 @@ impl World {
                 let text = format!("n{node} has restored its record without acknowledged write {id}");
                 self.violations.push(Violation::of("restored records are whole", &slot, text));
             }
+        }
+    }
+
+    /// A hint goes when its target has on its disk whatever it was for. Of a marker that is the record as the node has it when
+    /// it hears that it was delivered, and what has come to it earlier in the same turn is part of that.
+    pub(super) fn check_handed_over(&mut self, node: usize, hint: &RemovedHint, before_acks: &BTreeMap<Slot, Come>) {
+        let key = HintKey::from_stored(&hint.key).expect("a store holds what its node wrote");
+        let record = key.record();
+        let slot = record.bucket_and_key().expect("a store holds what its node wrote");
+        let target = self.numbers[&key.target()];
+        // What is lost with its disk is not held against who gave it.
+        let is_lost = self.set_back == Some(target) || self.disk_losses.since(&slot, 0) > 0;
+        if self.phase == Phase::Calm || is_lost {
+            return;
+        }
+        let (held, copies) = self.nodes[target].store.durable_states(&record);
+        let mut held = held.unwrap_or_default();
+        // Beside a damaged record.
+        let beside = copies.iter().filter(|(kept_for, _)| *kept_for == key.target());
+        beside.for_each(|(_, kept)| held.merge(kept));
+        let come_before = before_acks.get(&slot).filter(|_| hint.is_marker);
+        let is_owed = |(dot, version): &&(Dot, Version)| {
+            !held.covers(*dot)
+                && (!hint.is_marker || come_before.is_some_and(|come_before| come_before.includes(*dot, version)))
+        };
+        if hint.owed.live().iter().any(|write| is_owed(&write)) {
+            let text =
+                format!("n{node} has removed a hint for n{target}, which does not hold on its disk what it was for");
+            self.violations.push(Violation::of("hints go when delivered", &slot, text));
         }
     }
 

@@ -1,9 +1,13 @@
 //! What the nemesis does, and how it ends.
 
+use std::collections::BTreeSet;
+
 use rand::Rng;
 
+use super::super::check;
 use super::super::clock::SKEW_MS_MAX;
 use super::super::cluster::{self, Found, Input};
+use super::super::history::Slot;
 use super::super::nemesis::Fault;
 use super::super::profile::Damage;
 use super::super::schedule::{Event, Micros};
@@ -44,7 +48,7 @@ impl World {
         }
         let limits = cluster::limits(&self.profile);
         let now = self.schedule.now();
-        self.nodes[node].start(now, &self.topology, &self.keys, limits, self.bug, &mut self.rng);
+        self.nodes[node].start(now, &self.topology, &self.keys, limits, &self.planted, &mut self.rng);
         self.nodes[node].found = Found::Own;
         let life = self.nodes[node].life;
         self.note("start", &[node as u64, life], || {
@@ -59,6 +63,24 @@ impl World {
         let power = self.fault_rng.random_bool(self.profile.faults.power);
         self.kill(node, power);
         self.schedule.after(down, Event::Restart { node });
+    }
+
+    /// A node has stamped these keys. If it did so as a fallback: it dies soon, and no fallback can reach a primary meanwhile.
+    pub(super) fn strike_fallback(&mut self, node: usize, stamped: &BTreeSet<Slot>) {
+        if self.profile.fallback_dies == 0.0 || self.phase != Phase::Active {
+            return;
+        }
+        let mut primaries = stamped.iter().map(|slot| check::primaries(&self.topology, slot));
+        let Some(these) = primaries.find(|primaries| !primaries.contains(&node)) else { return };
+        if !self.fault_rng.random_bool(self.profile.fallback_dies) {
+            return;
+        }
+        self.coverage.add("fallbacks struck as they stamped", 1);
+        let those = (0..self.nodes.len()).filter(|other| !these.contains(other)).collect();
+        let lasts = self.fault_rng.random_range(20_000..200_000);
+        self.schedule.after(1, Event::Fault(Fault::Split { these, those, lasts }));
+        let delay = self.fault_rng.random_range(500..10_000);
+        self.schedule.after(delay, Event::CrashSoon { node, life: self.nodes[node].life });
     }
 
     pub(super) fn strike(&mut self, fault: Fault) {
@@ -151,6 +173,7 @@ impl World {
                 self.schedule.after(lasts, Event::Fault(Fault::Understand { node, peer }));
             }
             Fault::Understand { node, peer } => self.understand(node, peer),
+            Fault::Claim { node } => self.claim(node),
             Fault::Suspect { node, peer } => {
                 if self.network.close(node, peer, &mut self.schedule) {
                     self.connection_lost(node, peer);
@@ -166,6 +189,7 @@ impl World {
         self.kill(node, true);
         self.nodes[node].store.restore(image);
         self.nodes[node].found = found;
+        self.set_back = Some(node);
         let now = self.schedule.now();
         self.losses.push(now);
         self.disk_losses.set_back(node, now);

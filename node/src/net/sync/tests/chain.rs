@@ -1,0 +1,176 @@
+//! The whole chain of an acknowledgement, over the real store: engine, wish, thread, syncer, journal, and back. The test
+//! stands before the journal, and lets one sync through after the other.
+
+use std::sync::mpsc::{Receiver, Sender};
+
+use bytes::Bytes;
+use driftless_proto::causality::ContextKey;
+use driftless_proto::client::{Put, Request, Response};
+use driftless_proto::{BucketDefinition, BucketId, ContextKeys, Hlc, Key, Topology, WriteId};
+use driftless_ring::{Member, NodeId, Partitions, Ring, RingSpec};
+
+use crate::config::Limits;
+use crate::engine::{ClientTag, Engine, EngineConfig, Output};
+use crate::planted::Planted;
+use crate::store::disk::{DiskDatabase, DiskOptions, DiskStore, FileSync, SpaceProbe};
+use crate::time::{Instant as EngineInstant, Now};
+
+use super::*;
+
+/// What happens, in order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Event {
+    /// The journal is about to be made durable.
+    Journal,
+    /// The shard hears that its batches up to this one are durable.
+    Synced(BatchSeq),
+}
+
+/// A node of its own: one shard over a database, and a thread that syncs.
+struct Shard {
+    engine: Engine<DiskStore>,
+    queue: SyncQueue,
+    events: Receiver<Event>,
+    /// Lets a sync of the journal happen.
+    go: Sender<()>,
+    thread: std::thread::JoinHandle<Result<(), StoreError>>,
+    replies: Vec<u64>,
+    // After the store in it.
+    _folder: tempfile::TempDir,
+}
+
+impl Shard {
+    fn start(planted: Planted) -> Shard {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let ((tell, events), (go, gone)) = (mpsc::channel(), mpsc::channel());
+        let (at_journal, gone) = (tell.clone(), Mutex::new(gone));
+        let file_sync = FileSync::new(move |journal| {
+            // The test may be over, and the last sync nobody's.
+            let _ = at_journal.send(Event::Journal);
+            let _ = gone.lock().expect("does not panic").recv();
+            journal.sync_data()
+        });
+        let space_probe = Some(SpaceProbe::new(|| Ok(1 << 40)));
+        let options = DiskOptions { file_sync, space_probe, planted, ..DiskOptions::default() };
+        let database = DiskDatabase::open(folder.path(), options).expect("opens");
+        let (queue, syncer) = (SyncQueue::new(1), database.syncer());
+        let runner = queue.clone();
+        let thread = std::thread::spawn(move || {
+            runner.run(&syncer, &Metrics::default(), |_, batch| {
+                let _ = tell.send(Event::Synced(batch));
+            })
+        });
+        let engine = Engine::new(config(), database.store(0), NOW);
+        let mut shard = Shard { engine, queue, events, go, thread, replies: Vec::new(), _folder: folder };
+        shard.turn();
+        assert_eq!(shard.next(), Event::Synced(BatchSeq(0)), "nothing was there to be synced");
+        shard
+    }
+
+    fn put(&mut self, request: u64) {
+        let put = Put {
+            bucket: BucketId(0),
+            key: Key::new("key").expect("a key"),
+            value: Bytes::from_static(b"value"),
+            context: None,
+            w: None,
+            sloppy: None,
+            write_id: WriteId(request.into()),
+        };
+        let tag = ClientTag { connection: 0, request };
+        self.engine.handle_client(NOW, tag, EngineInstant(u64::MAX), Request::Put(put));
+        self.turn();
+    }
+
+    fn turn(&mut self) {
+        self.engine.commit(NOW);
+        while let Some(output) = self.engine.poll_output() {
+            match output {
+                Output::Sync(batch) => self.queue.wish(0, batch),
+                Output::Reply { to, response: Response::Stored(_) } => self.replies.push(to.request),
+                other => panic!("a node of its own that works does not say {other:?}"),
+            }
+        }
+    }
+
+    /// The next thing that happens; what the shard hears goes to its engine.
+    fn next(&mut self) -> Event {
+        let event = self.events.recv().expect("the thread runs");
+        if let Event::Synced(batch) = event {
+            self.engine.handle_synced(NOW, batch);
+            self.turn();
+        }
+        event
+    }
+
+    fn let_through(&self) {
+        self.go.send(()).expect("the thread runs");
+    }
+
+    fn stop(self) {
+        let Shard { queue, go, thread, .. } = self;
+        drop(go);
+        queue.stop();
+        assert_eq!(thread.join().expect("does not panic"), Ok(()));
+    }
+}
+
+fn config() -> EngineConfig {
+    let ring = Ring::first(RingSpec {
+        partitions: Partitions::new(4).expect("a power of two"),
+        hash_seed: 7,
+        members: vec![Member::new("n1".to_owned(), "n1.test:1".to_owned())],
+        classes: [1].into(),
+    });
+    let topology = Topology::new("test", ring.expect("one member"), vec![BucketDefinition::built_in(1)]);
+    EngineConfig {
+        node: NodeId::of_name("n1"),
+        shard: 0,
+        topology: Arc::new(topology.expect("class 1 exists")),
+        context_keys: ContextKeys::new(vec![ContextKey { id: 1, secret: [9; 32] }]).expect("one key"),
+        limits: Limits::default(),
+        metrics: Arc::default(),
+        seed: [7; 32],
+        planted: Planted::default(),
+    }
+}
+
+/// `DiskSyncer::sync` once noted what it covered after the fsync, in an experiment: every test passed, power cuts included.
+#[test]
+fn a_put_applied_during_a_sync_is_acknowledged_after_another() {
+    let mut shard = Shard::start(Planted::default());
+    shard.put(1);
+    assert_eq!(shard.next(), Event::Journal);
+    shard.put(2);
+    shard.let_through();
+    assert_eq!(shard.next(), Event::Synced(BatchSeq(1)));
+    assert_eq!(shard.replies, [1], "the sync began before the second put");
+    assert_eq!(shard.next(), Event::Journal, "no word of the second put before another sync");
+    shard.put(3);
+    shard.let_through();
+    assert_eq!(shard.next(), Event::Synced(BatchSeq(2)));
+    assert_eq!(shard.replies, [1, 2]);
+    assert_eq!(shard.next(), Event::Journal);
+    shard.let_through();
+    assert_eq!(shard.next(), Event::Synced(BatchSeq(3)));
+    assert_eq!(shard.replies, [1, 2, 3]);
+    shard.stop();
+}
+
+/// The same with the mistake made: were the test above to pass, it would look at nothing.
+#[test]
+#[cfg(feature = "planted-bugs")]
+fn the_chain_shows_a_sync_that_is_noted_late() {
+    let planted = Planted::bug(crate::planted::Bug::SyncNotedLate);
+    let mut shard = Shard::start(planted.clone());
+    shard.put(1);
+    assert_eq!(shard.next(), Event::Journal);
+    shard.put(2);
+    shard.let_through();
+    assert_eq!(shard.next(), Event::Synced(BatchSeq(1)));
+    assert_eq!(shard.next(), Event::Synced(BatchSeq(2)), "acknowledged, and no sync has seen it");
+    assert_eq!((planted.hits(), &shard.replies[..]), (1, &[1, 2][..]));
+    shard.stop();
+}
+
+const NOW: Now = Now { instant: EngineInstant(1_000_000), wall: Hlc(1_000_000 << 16) };

@@ -1,0 +1,112 @@
+//! A node is shown writes of its own actor that it has never stamped. Its disk may have been set back under it, or be somebody
+//! else's as well: the actor must not be trusted any more, and nothing that it has stamped and that is not acknowledged yet
+//! ever is.
+//!
+//! Nothing of the kind happens by itself here, where every start draws its actors anew. So a peer claims it, of a key that
+//! nobody else uses: what the claim would overwrite is nobody's.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use driftless_node::peer::{Body, Merge, Message, Purpose, Request, RequestId};
+use driftless_proto::{ActorId, BucketDefinition, Conflict, Dot, Key, Siblings, VersionVector};
+use driftless_ring::PartitionId;
+use rand::Rng;
+use rand::rngs::StdRng;
+use rand::seq::IteratorRandom;
+
+use super::super::check::Violation;
+use super::super::cluster::Input;
+use super::super::history::{OpId, Slot};
+use super::super::nemesis::{self, Fault};
+use super::super::profile::Profile;
+use super::super::schedule::Micros;
+use super::World;
+
+/// What was claimed, and believed.
+pub(super) struct Claims {
+    /// Whom each node was told of, and how often its alarm had gone off by then.
+    open: BTreeMap<usize, (ActorId, u64)>,
+    made: BTreeMap<usize, u64>,
+    /// Actors that must not be trusted any more.
+    retired: BTreeSet<ActorId>,
+    rng: StdRng,
+}
+
+impl Claims {
+    pub(super) fn new(rng: StdRng) -> Claims {
+        Claims { open: BTreeMap::new(), made: BTreeMap::new(), retired: BTreeSet::new(), rng }
+    }
+
+    pub(super) fn plan(&mut self, profile: &Profile) -> Vec<(Micros, Fault)> {
+        nemesis::claims(profile, &mut self.rng)
+    }
+
+    /// A turn is over in which this actor was retired: what it has said may have been said before.
+    pub(super) fn retired(&mut self, actor: Option<ActorId>) {
+        self.retired.extend(actor);
+    }
+}
+
+impl World {
+    /// How often something was claimed to a node.
+    pub fn claims_made(&self, node: usize) -> u64 {
+        self.claims.made.get(&node).copied().unwrap_or(0)
+    }
+
+    /// A peer claims to know writes of an actor of this node that the node has never stamped.
+    pub(super) fn claim(&mut self, node: usize) {
+        let life = (node, self.nodes[node].life);
+        let id = self.nodes[node].id;
+        let owned = |partition: PartitionId| self.topology.ring().owns(id, partition);
+        let mine = self.observer.actors_of(life).filter(|(_, partition, _)| owned(*partition));
+        let Some((actor, partition, counter)) = mine.choose(&mut self.claims.rng) else { return };
+        let Some((bucket, key)) = self.key_of_nobody(partition) else { return };
+        let peer = (node + self.claims.rng.random_range(1..self.nodes.len())) % self.nodes.len();
+        let vv: VersionVector = [Dot::new(actor, counter + STAMPS_CLAIMED)].into_iter().collect();
+        let siblings = Siblings::from_parts(vv, Vec::new()).expect("nothing is live");
+        let merge = Merge { bucket, key, siblings, hint_for: None, purpose: Purpose::AntiEntropy };
+        let deadline = self.instant(node) + std::time::Duration::from_secs(1);
+        let body = Body::Request { deadline, request: Request::Merge(merge) };
+        let ring_version = self.topology.ring().version().0;
+        let message = Message { id: RequestId(self.claims.rng.random()), ring_version, body };
+        self.observer.claimed(actor);
+        self.claims.open.insert(node, (actor, self.nodes[node].metrics.actor_alarms.get()));
+        *self.claims.made.entry(node).or_default() += 1;
+        self.give(node, Input::Peer { from: self.nodes[peer].id, shard: 0, message });
+    }
+
+    /// The actor that a node has given up in the turn just done.
+    pub(super) fn take_retired(&mut self, node: usize) -> Option<ActorId> {
+        let alarms = self.nodes[node].metrics.actor_alarms.get();
+        let (actor, _) = self.claims.open.remove(&node).filter(|(_, before)| alarms > *before)?;
+        self.coverage.add("actors retired by claims", 1);
+        Some(actor)
+    }
+
+    /// A put is acknowledged: not by a process that must not trust what it has stamped. The next one of the node does not know of
+    /// that: it takes a retry for stamped if the record on its disk holds it.
+    pub(super) fn check_trusted(&mut self, node: usize, op: OpId) {
+        let (write, life) = (self.history.get(op), (node, self.nodes[node].life));
+        let mut stamps = self.observer.dots_of(write).peekable();
+        let all_retired = stamps.peek().is_some()
+            && stamps.all(|(dot, stamp)| stamp.by == life && self.claims.retired.contains(&dot.actor));
+        if all_retired {
+            let text = format!("n{node} acknowledges {:?} {op} by an actor that it has retired", write.kind);
+            self.violations.push(Violation::of("retired actors are silent", &write.slot.clone(), text));
+        }
+    }
+
+    fn key_of_nobody(&self, partition: PartitionId) -> Option<Slot> {
+        let keeps =
+            |bucket: &&BucketDefinition| bucket.conflict == Conflict::Siblings && bucket.quorum.n() == partition.n;
+        let bucket = self.topology.buckets().iter().find(keeps)?;
+        let keys = (0..KEYS_TRIED).filter_map(|number| Key::new(format!("claimed-{number}")).ok());
+        keys.into_iter().find(|key| self.topology.place(bucket, key).partition == partition).map(|key| (bucket.id, key))
+    }
+}
+
+/// Far more than an actor stamps in a world.
+const STAMPS_CLAIMED: u64 = 1_000_000;
+
+/// There are eight partitions or so.
+const KEYS_TRIED: usize = 200;
