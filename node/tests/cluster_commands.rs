@@ -66,3 +66,55 @@ fn a_dump_that_may_lack_keys_says_so_and_replaces_nothing() {
     cluster_support::signal(by_hand.id(), rustix::process::Signal::TERM);
     cluster_support::wait(&mut by_hand, std::time::Duration::from_secs(30)).expect("stops when asked to");
 }
+
+/// "loaded 1 records, 0 failed", and the key was deleted: nodes had recognised the put of the first load.
+#[test]
+fn a_record_that_was_deleted_or_replaced_since_is_not_counted_as_loaded() {
+    let dev = with_buckets("[[bucket]]\nname = \"last\"\nconflict = \"lww\"\n");
+    let one = |name: &str, value: &str| file(&dev, name, [("gone".to_owned(), value.to_owned())]);
+    let p = one("p.jsonl", "x");
+    dev.ok(&["load", &p]);
+    dev.ok(&["delete", "gone"]);
+    let again = ["1 record had been loaded before and replaced or deleted since, such as gone", "--replace"];
+    dev.fails(1, &["load", &p], &again);
+    dev.fails(5, &["get", "gone"], &["gone not found"]);
+    dev.ok(&["load", "--replace", &p]);
+    assert_eq!(dev.json(&["get", "gone"])["values"], json!(["x"]));
+
+    let (f, g) = (one("f.jsonl", "f"), one("g.jsonl", "g"));
+    dev.ok(&["load", "-b", "last", &f]);
+    dev.ok(&["load", "-b", "last", &g]);
+    dev.fails(1, &["load", "-b", "last", &f], &again);
+    assert_eq!(dev.json(&["get", "-b", "last", "gone"])["values"], json!(["g"]));
+    // Of a file that replaces its own lines nothing is missing, however often it is loaded.
+    let both = file(&dev, "both.jsonl", ["1", "2"].map(|value| ("twice".to_owned(), value.to_owned())));
+    for _ in 0..2 {
+        let said = dev.json(&["load", "-b", "last", &both]);
+        assert_eq!((&said["loaded"], &said["gone"]), (&json!(2), &json!(0)));
+    }
+}
+
+/// 64 of 100 lines were stored, and nothing said that all are of one key; 20 keys were counted as 180.
+#[test]
+fn a_load_says_that_keys_repeat_in_its_file() {
+    let dev = Dev::start();
+    let revisions =
+        (1..=10).flat_map(|revision| (0..20).map(move |key| (format!("doc{key}"), format!("rev {revision}"))));
+    let done = dev.run(&["load", &file(&dev, "revisions.jsonl", revisions)]);
+    expect_failure(
+        &done,
+        0,
+        "load",
+        &["20 keys are in several lines of the file, such as doc", "(10 lines)", "--replace"],
+    );
+    assert!(!done.stderr.contains("other values before"), "{}", done.stderr);
+    let hot = file(&dev, "hot.jsonl", (0..100).map(|i| ("hot".to_owned(), format!("v{i}"))));
+    let says =
+        ["key hot, which 65 lines so far are of: ", "1 key is in several lines of the file, such as hot (100 lines)"];
+    let done = dev.run(&["load", &hot]);
+    expect_failure(&done, 1, "load", &says);
+    assert!(done.stderr.contains("with this write the key would have 65 siblings"), "{}", done.stderr);
+    let said = dev.run(&["load", "-b", "nosuch", &hot]);
+    expect_failure(&said, 3, "load -b nosuch", &["there is no bucket \"nosuch\"", "driftless bucket list"]);
+    assert!(!said.stderr.contains("line 1"), "once, not for each line: {}", said.stderr);
+}
