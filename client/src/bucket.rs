@@ -395,10 +395,13 @@ pub(crate) async fn delete(
         write_id: write.write_id,
     });
     match bucket.inner.call(&request, route, settings, clock).await? {
-        Response::Deleted(wire::Deleted { existed: false, basis: Some(basis), .. }) if !basis.is_enough() => {
-            Err(DeleteError::NotCertain { primaries: basis.primaries, needed: basis.needed })
-        }
-        Response::Deleted(deleted) => Ok(Deleted::new(&deleted)),
+        Response::Deleted(deleted) => match deleted.basis.filter(|basis| !deleted.existed && !basis.is_enough()) {
+            Some(basis) => {
+                let (primaries, needed) = (basis.primaries, basis.needed);
+                Err(DeleteError::NotCertain { primaries, needed, deleted: Deleted::new(&deleted) })
+            }
+            None => Ok(Deleted::new(&deleted)),
+        },
         _ => Err(bucket.inner.misunderstood(&request).into()),
     }
 }

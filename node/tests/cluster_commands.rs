@@ -94,6 +94,23 @@ fn a_record_that_was_deleted_or_replaced_since_is_not_counted_as_loaded() {
     }
 }
 
+/// It said "not found; there was nothing to delete" of a key that a get shows.
+#[test]
+fn a_delete_that_covers_nothing_says_what_stays() {
+    let dev = Dev::start();
+    dev.ok(&["put", "k", "old"]);
+    let stale = text(&dev.json(&["get", "k"]), "context");
+    dev.ok(&["put", "k", "new", "--context", &stale]);
+    let says =
+        ["the context covers nothing that is there, and 1 value that it has not seen stays", "delete k", "get k"];
+    let done = dev.run(&["delete", "k", "--context", &stale]);
+    expect_failure(&done, 5, "a delete with a stale context", &says);
+    assert!(!done.stderr.contains("not found"), "{}", done.stderr);
+    assert_eq!(dev.json(&["get", "k"])["values"], json!(["new"]));
+    dev.ok(&["delete", "k"]);
+    dev.fails(5, &["delete", "k"], &["k not found; there was nothing to delete"]);
+}
+
 /// 64 of 100 lines were stored, and nothing said that all are of one key; 20 keys were counted as 180.
 #[test]
 fn a_load_says_that_keys_repeat_in_its_file() {
@@ -117,4 +134,22 @@ fn a_load_says_that_keys_repeat_in_its_file() {
     let said = dev.run(&["load", "-b", "nosuch", &hot]);
     expect_failure(&said, 3, "load -b nosuch", &["there is no bucket \"nosuch\"", "driftless bucket list"]);
     assert!(!said.stderr.contains("line 1"), "once, not for each line: {}", said.stderr);
+}
+
+/// Its JSON lacked what that of any other delete has.
+#[test]
+fn an_uncertain_delete_has_the_fields_of_any_other() {
+    let dev = with_buckets("[[bucket]]\nname = \"single\"\nn = 1\nr = 1\nw = 1\n");
+    dev.kill("n3");
+    dev.eventually("everybody thinks n3 down", || dev.json(&["status"])["nodes"][2]["state"] == json!("down"));
+    let of_third = |key: &&String| dev.json(&["ring", "-b", "single", "--key", key])["primaries"] == json!(["n3"]);
+    let keys: Vec<String> = (0..60).map(|i| format!("key-{i}")).collect();
+    let key = keys.iter().find(of_third).expect("n3 owns one in three");
+    let done = dev.run(&["delete", "-b", "single", key, "--format", "json"]);
+    assert_eq!(done.code, Some(6), "{}", done.stderr);
+    let said: Value = serde_json::from_slice(&done.stdout).expect("is JSON");
+    for field in ["acks", "primaries", "siblings"] {
+        assert!(said[field].is_u64(), "{field}: {said}");
+    }
+    assert_eq!((&said["certain"], &said["existed"]), (&json!(false), &json!(false)));
 }
