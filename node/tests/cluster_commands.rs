@@ -136,6 +136,28 @@ fn a_load_says_that_keys_repeat_in_its_file() {
     assert!(!said.stderr.contains("line 1"), "once, not for each line: {}", said.stderr);
 }
 
+/// Its prefill gave up at the first key of a dead node, unnamed; and it ended well after 25,872 refusals.
+#[test]
+fn a_bench_goes_on_where_nothing_is_certain_and_fails_where_requests_do() {
+    let dev = with_buckets("[[bucket]]\nname = \"single\"\nn = 1\nr = 1\nw = 1\n");
+    let bench = |more: &[&str]| {
+        let args = ["bench", "--clients", "4", "--seconds", "0.5", "--warmup", "0.1", "--keys", "60", "--op", "get"];
+        dev.run(&[&args[..], more].concat())
+    };
+    assert_eq!(bench(&[]).code, Some(0));
+    dev.kill("n3");
+    dev.eventually("everybody thinks n3 down", || dev.json(&["status"])["nodes"][2]["state"] == json!("down"));
+    let done = bench(&["-b", "single"]);
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    let done = bench(&["-r", "3", "--no-prefill", "--timeout", "150ms"]);
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert_eq!(done.code, Some(1), "{said}{}", done.stderr);
+    assert!(said.contains("0 unknown, 0 otherwise") && said.contains(", the first: "), "{said}");
+    let done = bench(&["-r", "3", "--no-prefill"]);
+    assert_eq!(done.code, Some(1), "each tries for ten seconds, and half a second is measured");
+    expect_failure(&bench(&["-r", "3"]), 3, "a prefill that is refused", &["prefilling key bench-000000"]);
+}
+
 /// Its JSON lacked what that of any other delete has.
 #[test]
 fn an_uncertain_delete_has_the_fields_of_any_other() {

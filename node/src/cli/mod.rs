@@ -205,7 +205,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Hints(with) => hints::run(&common.with(with.key), &with.args).map(done),
         Command::Damaged(command) => damaged::run(&common, command),
         Command::Aae(command) => aae::run(&common, &command),
-        Command::Bench(with) => bench::run(&common.with(with.key), &with.args).map(done),
+        Command::Bench(with) => bench::run(&common.with(with.key), &with.args),
         Command::Completions(args) => completions::run(&args).map(done),
     }
 }
