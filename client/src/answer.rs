@@ -189,6 +189,13 @@ impl Stored {
     pub fn siblings(&self) -> u32 {
         self.0.siblings
     }
+
+    /// Whether the value written is one of them. Not if this was a put made before under the same
+    /// [write id](crate::Put::write_id) that has been replaced or deleted since: it is the same put, and is not made again. And
+    /// not in a bucket where the last writer wins if the key holds something of a later time.
+    pub fn is_live(&self) -> bool {
+        self.0.live
+    }
 }
 
 impl Deleted {

@@ -170,6 +170,12 @@ impl Bucket {
     }
 
     /// Lists the keys of the bucket, in the order of their tokens.
+    ///
+    /// Only the keys' own replicas are asked, r of them for each page, and what stands in for one that was away is not listed. So
+    /// while something that was written with a sloppy quorum has not been handed over yet, or a node that lost its disk is
+    /// being filled again, **a key that was acknowledged may be missing**, without an error. Who makes a backup looks first and
+    /// afterwards: all nodes answer [`status`](crate::Client::status), none holds [`hints`](crate::Client::hints), and
+    /// [`aae`](crate::Client::aae) has no partition without a full round since the start. `driftless dump` does so.
     pub fn scan(&self) -> Scan {
         Scan::new(self.clone())
     }
@@ -389,10 +395,13 @@ pub(crate) async fn delete(
         write_id: write.write_id,
     });
     match bucket.inner.call(&request, route, settings, clock).await? {
-        Response::Deleted(wire::Deleted { existed: false, basis: Some(basis), .. }) if !basis.is_enough() => {
-            Err(DeleteError::NotCertain { primaries: basis.primaries, needed: basis.needed })
-        }
-        Response::Deleted(deleted) => Ok(Deleted::new(&deleted)),
+        Response::Deleted(deleted) => match deleted.basis.filter(|basis| !deleted.existed && !basis.is_enough()) {
+            Some(basis) => {
+                let (primaries, needed) = (basis.primaries, basis.needed);
+                Err(DeleteError::NotCertain { primaries, needed, deleted: Deleted::new(&deleted) })
+            }
+            None => Ok(Deleted::new(&deleted)),
+        },
         _ => Err(bucket.inner.misunderstood(&request).into()),
     }
 }

@@ -16,7 +16,7 @@ mod request;
 use driftless_proto::key::KeyError;
 use driftless_proto::{Outcome, Refusal, WriteId};
 
-use crate::answer::Read;
+use crate::answer::{Deleted, Read};
 use crate::resolve::ResolveError;
 
 pub use cause::{Cause, ConnectFailure};
@@ -107,6 +107,8 @@ pub enum DeleteError {
         primaries: u8,
         /// Answers needed.
         needed: u8,
+        /// What was done all the same: what the answers had seen, which is no value, was made sure of.
+        deleted: Deleted,
     },
     /// The request did not succeed.
     #[error(transparent)]

@@ -657,7 +657,7 @@ async fn that_a_key_does_not_exist_is_for_its_own_replicas_to_say() {
     let nothing = Deleted { existed: false, acks: 2, primaries: 1, siblings: 0, basis };
     cluster.nodes[0].next().await.answer(Response::Deleted(nothing));
     let error = delete.await.expect("does not panic").expect_err("nobody knows");
-    assert!(matches!(error, DeleteError::NotCertain { primaries: 1, needed: 2 }), "{error}");
+    assert!(matches!(error, DeleteError::NotCertain { primaries: 1, needed: 2, .. }), "{error}");
 
     // What an update makes of nothing is no loss: it becomes a sibling. To remove what it has not found it cannot.
     let update = tokio::spawn(carts.update("k", |found| format!("{} seen", found.len())).into_future());

@@ -39,7 +39,7 @@ async fn stored(put: JoinHandle<Result<Stored, PutError>>) -> u8 {
 }
 
 fn answer_with(asked: &Asked, acks: u8) {
-    let stored = driftless_proto::client::Stored { context: None, acks, primaries: acks, siblings: 1 };
+    let stored = driftless_proto::client::Stored { context: None, acks, primaries: acks, siblings: 1, live: true };
     asked.answer(Response::Stored(stored));
 }
 

@@ -11,7 +11,7 @@ use driftless_proto::{Failure, Unknown};
 use fake::Cluster;
 
 fn stored(siblings: u32) -> Response {
-    Response::Stored(Stored { context: None, acks: 2, primaries: 2, siblings })
+    Response::Stored(Stored { context: None, acks: 2, primaries: 2, siblings, live: true })
 }
 
 fn full() -> Refusal {

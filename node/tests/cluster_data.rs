@@ -12,7 +12,7 @@ fn dump(dev: &Dev) -> BTreeMap<String, Vec<String>> {
 }
 
 fn dump_of(dev: &Dev, bucket: &str) -> BTreeMap<String, Vec<String>> {
-    dev.ok(&["dump", "-b", bucket])
+    dev.ok(&["dump", "--wait", "60s", "-b", bucket])
         .lines()
         .map(|line| {
             let record: Value = serde_json::from_str(line).expect("is JSON");
@@ -179,11 +179,11 @@ fn looking_around_agrees_with_itself() {
     for i in 0..50 {
         dev.ok(&["put", "-b", "carts", &format!("cart-{i}"), "apples"]);
     }
-    assert_eq!(dev.ok(&["scan", "carts"]).lines().count(), 50);
+    assert_eq!(dev.ok(&["scan", "carts", "--wait", "60s"]).lines().count(), 50);
     assert_eq!(dev.ok(&["scan", "carts", "--limit", "7"]).lines().count(), 7);
-    assert_eq!(dev.ok(&["scan"]).lines().count(), 0, "buckets are apart");
+    assert_eq!(dev.ok(&["scan", "--wait", "60s"]).lines().count(), 0, "buckets are apart");
     assert_eq!(
-        dev.ok(&["scan", "carts", "--format", "json"])
+        dev.ok(&["scan", "carts", "--wait", "60s", "--format", "json"])
             .lines()
             .filter(|line| line.starts_with("{\"key\":\"cart-"))
             .count(),
@@ -196,7 +196,7 @@ fn looking_around_agrees_with_itself() {
     assert_eq!(place["primaries"].as_array().map(Vec::len), Some(2));
     let row = dev.json(&["ring", "--partition", &partition]);
     assert_eq!(row["primaries"], place["primaries"]);
-    let keys = dev.ok(&["scan", "carts", "--partition", &partition]);
+    let keys = dev.ok(&["scan", "carts", "--wait", "60s", "--partition", &partition]);
     assert!(keys.lines().any(|key| key == "cart-0"), "{keys}");
     let ring = dev.json(&["ring"]);
     assert_eq!((&ring["version"], &ring["partitions"]), (&json!(1), &json!(256)));
@@ -206,9 +206,9 @@ fn looking_around_agrees_with_itself() {
 
     // A dump of one bucket loads into another.
     let file = dev.file("carts.jsonl").display().to_string();
-    dev.ok(&["dump", "-b", "carts", "-o", &file]);
+    dev.ok(&["dump", "--wait", "60s", "-b", "carts", "-o", &file]);
     assert_eq!(dev.json(&["load", &file])["loaded"], json!(50));
-    assert_eq!(dev.ok(&["scan"]).lines().count(), 50);
+    assert_eq!(dev.ok(&["scan", "--wait", "60s"]).lines().count(), 50);
 
     let bench =
         dev.json(&["bench", "--clients", "4", "--seconds", "0.5", "--warmup", "0.2", "--keys", "200", "--op", "mixed"]);
@@ -216,7 +216,7 @@ fn looking_around_agrees_with_itself() {
     assert_eq!(bench["errors"]["kinds"], json!({}));
     assert!(bench["server_cpu_us_per_op"].is_number(), "{bench}");
     assert_eq!((&bench["durability"], &bench["w"]), (&json!("sync"), &json!(2)));
-    let siblings = dev.ok(&["dump"]).lines().filter(|line| line.contains("\"values\"")).count();
+    let siblings = dev.ok(&["dump", "--wait", "60s"]).lines().filter(|line| line.contains("\"values\"")).count();
     assert_eq!(siblings, 0, "a benchmark piles up no siblings");
 }
 

@@ -247,6 +247,9 @@ pub struct Stored {
     pub primaries: u8,
     /// Values the key has now.
     pub siblings: u32,
+    /// Whether the value written is one of them. Not if the write was recognised as one that had been made before, and has been
+    /// replaced or deleted since; and not if the last writer wins and the key holds something of a later time.
+    pub live: bool,
 }
 
 /// A delete was acknowledged.

@@ -45,9 +45,7 @@ pub enum Scope {
 #[non_exhaustive]
 pub enum Refusal {
     /// Fewer replicas can be reached than the request asks for.
-    #[error(
-        "not enough replicas: {needed} needed, {available} can be reached; start the missing nodes, or ask for fewer with a smaller r or w"
-    )]
+    #[error("not enough replicas: {needed} needed, {available} can be reached; start the missing nodes{}", Fewer(*needed))]
     NotEnoughReplicas {
         /// r or w of the request.
         needed: u8,
@@ -62,7 +60,7 @@ pub enum Refusal {
     },
     /// The key would hold more siblings than are allowed.
     #[error(
-        "the key has {siblings} siblings of {bytes} bytes, the limit is reached; read it and write a merged value with the context of that read"
+        "with this write the key would have {siblings} siblings of {bytes} bytes, which is over the limit; read it and write a merged value with the context of that read"
     )]
     TooManySiblings {
         /// Live siblings that the write would have left.
@@ -107,10 +105,11 @@ pub enum Refusal {
     /// The write id was used before with another value or context.
     #[error("this write id was used before for another value or context; draw a new one for each write")]
     WriteIdReused,
-    /// The node's own clock is far from those of most nodes that it hears: it stamps nothing until it is right again.
+    /// The clock of the node that was to stamp the write is far from those of most nodes that it hears: it stamps nothing until
+    /// it is right again. That is not the node that was asked if that one has passed the write on.
     #[error(
-        "the clock of this node is {} those of most others, so it takes no puts and deletes until it is right again; set it \
-         (NTP), and ask another node meanwhile", Apart(*ahead_ms)
+        "the clock of the node that was to stamp this is {} those of most others, so it takes no puts and deletes until it is \
+         right again; `driftless status` names it: set its clock (NTP), and ask another node meanwhile", Apart(*ahead_ms)
     )]
     ClockOff {
         /// By how many milliseconds it is ahead of them; below zero if it is behind.
@@ -131,6 +130,15 @@ pub enum Refusal {
     /// The replica's copy of the key is damaged.
     #[error("the replica's copy of the key is damaged and is being restored from the others; try another node")]
     Damaged,
+}
+
+/// What else can be done if so many replicas are needed: nobody can ask for fewer than one.
+struct Fewer(u8);
+
+impl fmt::Display for Fewer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 > 1 { f.write_str(", or ask for fewer with a smaller r or w") } else { Ok(()) }
+    }
 }
 
 /// How far one clock is from another, for people.
@@ -195,5 +203,30 @@ impl Refusal {
             | Refusal::WriteIdReused
             | Refusal::BadRequest(_) => Scope::Request,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_told_to_ask_for_fewer_replicas_than_one() {
+        let said = |needed| Refusal::NotEnoughReplicas { needed, available: 0 }.to_string();
+        assert!(said(2).ends_with("start the missing nodes, or ask for fewer with a smaller r or w"), "{}", said(2));
+        assert!(said(1).ends_with("start the missing nodes"), "{}", said(1));
+    }
+
+    #[test]
+    fn a_refusal_says_whose_clock_and_which_number_it_means() {
+        // Who passes it on to a client is named by the client, and may have a clock that is right.
+        let clock = Refusal::ClockOff { ahead_ms: 86_400_000 }.to_string();
+        assert!(
+            clock.starts_with("the clock of the node that was to stamp this is 86400.0 s ahead of those of"),
+            "{clock}"
+        );
+        // 64 are there, and 65 would be.
+        let full = Refusal::TooManySiblings { siblings: 65, bytes: 65 }.to_string();
+        assert!(full.starts_with("with this write the key would have 65 siblings of 65 bytes"), "{full}");
     }
 }

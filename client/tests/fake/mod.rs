@@ -173,7 +173,7 @@ impl Asked {
     }
 
     pub fn stored(&self) {
-        self.answer(Response::Stored(Stored { context: None, acks: 2, primaries: 2, siblings: 1 }));
+        self.answer(Response::Stored(Stored { context: None, acks: 2, primaries: 2, siblings: 1, live: true }));
     }
 
     pub fn values(&self, values: &[&str]) {

@@ -15,7 +15,6 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use driftless_proto::Refusal;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -149,7 +148,13 @@ async fn ready(State(admin): State<Arc<Admin>>) -> Response {
         return (StatusCode::SERVICE_UNAVAILABLE, "the node is shutting down\n").into_response();
     }
     if let Standing { stance: Stance::Off, ahead_ms: Some(ahead_ms), .. } = shared.clock_standing() {
-        return (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", Refusal::ClockOff { ahead_ms })).into_response();
+        let side = if ahead_ms < 0 { "behind" } else { "ahead of" };
+        let off = ahead_ms.unsigned_abs() as f64 / 1000.0;
+        let text = format!(
+            "the clock of this node is {off:.1} s {side} those of most others, so it takes no puts and deletes until it is right \
+             again; set it (NTP)\n"
+        );
+        return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     }
     match ready::first_obstacle(&shared.topology, shared.node, |node| shared.counts_on(node)) {
         None => (StatusCode::OK, "ready\n").into_response(),

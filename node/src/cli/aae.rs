@@ -207,9 +207,30 @@ fn judge(nodes: &[Node]) -> (bool, String) {
     if !building.is_empty() {
         return (true, format!("Trees are being built after a start on {}.", building.join(", ")));
     }
+    let quiet = silent(nodes);
+    if quiet.len() == nodes.len() {
+        return (false, "No node answers: nothing is known of how equal the replicas are.".to_owned());
+    }
+    let never: u64 = answers(nodes)
+        .flat_map(|(_, status)| &status.partitions)
+        .filter(|line| line.last_full_round_ms.is_none())
+        .count() as u64;
+    if never > 0 {
+        let fresh = of(|status| status.partitions.iter().any(|line| line.last_full_round_ms.is_none()));
+        let sentence = format!(
+            "{} {} still to be made since a start of {}: until then keys may be missing there.",
+            grouped(never),
+            if never == 1 { "comparison is" } else { "comparisons are" },
+            fresh.join(", ")
+        );
+        return (false, sentence);
+    }
     let behind: u64 =
         answers(nodes).flat_map(|(_, status)| &status.partitions).filter(|line| line.unequal).count() as u64;
     match behind {
+        0 if !quiet.is_empty() => {
+            (false, format!("Everything compared is equal; what {} would say is not known.", quiet.join(", ")))
+        }
         0 => (true, "Everything compared is equal.".to_owned()),
         1 => (true, "One comparison found a difference that is being repaired or waits for it.".to_owned()),
         count => (true, format!("{count} comparisons found a difference that is being repaired or waits for it.")),
@@ -373,6 +394,13 @@ mod tests {
     fn the_sentence_names_what_is_wrong_first() {
         assert_eq!(judge(&[node(false, 0, vec![line("b", 0, Some(1), 0)])]).1, "Everything compared is equal.");
         assert!(judge(&[node(false, 0, vec![line("b", 0, Some(1), 3)])]).1.starts_with("One comparison"));
+        // Of an empty node nobody has looked at it was said that everything is equal, and of three that were not heard too.
+        let (good, said) = judge(&[node(false, 0, vec![line("b", 0, None, 0), line("b", 1, Some(1), 0)])]);
+        assert!(!good && said.starts_with("1 comparison is still to be made since a start of a:"), "{said}");
+        let silent = || Node { name: "c".to_owned(), status: Err("no answer".to_owned()) };
+        let (good, said) = judge(&[node(false, 0, vec![line("b", 0, Some(1), 0)]), silent()]);
+        assert!(!good && said.ends_with("what c would say is not known."), "{said}");
+        assert!(judge(&[silent()]).1.starts_with("No node answers"));
         assert!(!judge(&[node(true, 0, Vec::new())]).0);
         assert!(judge(&[node(true, 1, Vec::new())]).1.starts_with("A tree drifted"));
     }

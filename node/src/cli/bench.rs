@@ -6,11 +6,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::fmt::{Debug, Display};
 use std::path::Path;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use driftless_client::{Bucket, Cause, Client, Context, Outcome, RequestError, Topology};
+use driftless_client::{Bucket, Cause, Context, GetError, Outcome, RequestError, Topology};
 use driftless_node::config::units;
 use futures::future::join_all;
 use hdrhistogram::Histogram;
@@ -19,10 +21,10 @@ use serde_json::{Value, json};
 use super::Common;
 use super::exit::{Exit, Failure, Result};
 use super::local::read_nodes;
-use super::output::{self, Format, grouped, size};
+use super::output::{self, Format, grouped, size, text_bytes};
 use super::session::{self, BucketArg, IntoFailure, SloppyArgs};
 
-/// What is measured: from the call of the client library to its answer, retries included.
+/// What is measured: from the call of the client library to its answer, retries included. Exit code 1 if requests failed.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// Clients, each with one request under way
@@ -73,16 +75,14 @@ enum Operation {
 }
 
 /// Runs the load and prints what was measured.
-pub(crate) fn run(common: &Common, args: &Args) -> Result {
+pub(crate) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
     let access = common.cluster.access()?;
     session::run(common, async |client| {
         let topology = client.topology();
-        let Some(definition) = topology.bucket_named(&args.bucket.bucket) else {
-            return Err(Failure::new(Exit::Refused, format_args!("there is no bucket \"{}\"", args.bucket.bucket))
-                .hint("`driftless bucket list` shows those that exist"));
-        };
+        let bucket = session::existing_bucket(client, &args.bucket)?;
+        let definition = topology.bucket_named(bucket.name()).expect("a bucket that exists is in the topology");
         let quorum = definition.quorum.with(args.r, args.w).map_err(Failure::usage)?;
-        let load = Load::new(client, args);
+        let load = Load::new(bucket, args);
         if !args.no_prefill {
             load.prefill().await?;
         }
@@ -102,9 +102,10 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result {
             measured,
         };
         match common.format {
-            Format::Json => output::json_line(&report.as_json()),
-            _ => report.print(),
+            Format::Json => output::json_line(&report.as_json())?,
+            _ => report.print()?,
         }
+        Ok(if report.has_failed() { Exit::Failed.into() } else { ExitCode::SUCCESS })
     })
 }
 
@@ -130,6 +131,8 @@ struct Tally {
     unknown: u64,
     failed: u64,
     kinds: BTreeMap<String, u64>,
+    /// The first of each kind, in words.
+    texts: BTreeMap<String, String>,
 }
 
 struct Measured {
@@ -141,8 +144,7 @@ struct Measured {
 }
 
 impl<'a> Load<'a> {
-    fn new(client: &Client, args: &'a Args) -> Load<'a> {
-        let mut bucket = session::bucket(client, &args.bucket);
+    fn new(mut bucket: Bucket, args: &'a Args) -> Load<'a> {
         let mut profile = driftless_client::Profile::new();
         if let Some(r) = args.r {
             profile = profile.r(r);
@@ -185,13 +187,18 @@ impl<'a> Load<'a> {
                 let i = next.get();
                 let Some(key) = self.keys.get(i) else { return Ok(()) };
                 next.set(i + 1);
-                let read = self.bucket.get(key.clone()).await.map_err(IntoFailure::into_failure)?;
+                let failed = |failure: Failure| failure.about(format_args!("prefilling key {}", text_bytes(key)));
+                let read = match self.bucket.get(key.clone()).await {
+                    // While nodes are away it cannot be certain that a key does not exist. Then one more value is written.
+                    Err(GetError::NotCertain { read }) => *read,
+                    read => read.map_err(IntoFailure::into_failure).map_err(failed)?,
+                };
                 if !read.exists() || read.siblings().len() > 1 {
                     let mut put = self.bucket.put(key.clone(), self.value(&mut random));
                     if let Some(context) = read.context() {
                         put = put.context(context.clone());
                     }
-                    let done = put.await.map_err(IntoFailure::into_failure)?;
+                    let done = put.await.map_err(IntoFailure::into_failure).map_err(failed)?;
                     *self.contexts[i].borrow_mut() = done.context();
                     written.set(written.get() + 1);
                 } else {
@@ -276,7 +283,7 @@ impl<'a> Load<'a> {
             }
             Err(error) => {
                 *self.contexts[key].borrow_mut() = context;
-                Err(Problem::of(error.outcome(), error.request()))
+                Err(Problem::of(&error, Some(error.outcome()), error.request()))
             }
         }
     }
@@ -284,8 +291,9 @@ impl<'a> Load<'a> {
     async fn get(&self, key: usize) -> std::result::Result<(), Problem> {
         match self.bucket.get(self.keys[key].clone()).await {
             Ok(read) if read.exists() => Ok(()),
-            Ok(_) => Err(Problem { outcome: None, kind: "NotFound".to_owned() }),
-            Err(error) => Err(Problem::of(error.outcome(), error.request())),
+            Ok(_) => Err(Problem { outcome: None, kind: NOT_FOUND.to_owned(), text: "no such key".to_owned() }),
+            Err(error @ GetError::NotCertain { .. }) => Err(Problem::of(&error, None, None)),
+            Err(error) => Err(Problem::of(&error, Some(error.outcome()), error.request())),
         }
     }
 
@@ -300,18 +308,21 @@ struct Problem {
     /// Absent if it was answered, but not as it should have been.
     outcome: Option<Outcome>,
     kind: String,
+    /// In words.
+    text: String,
 }
 
 impl Problem {
-    fn of(outcome: Outcome, request: Option<&RequestError>) -> Problem {
+    fn of<E: Debug + Display>(error: &E, outcome: Option<Outcome>, request: Option<&RequestError>) -> Problem {
         let name = |debug: String| debug.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned();
         let kind = match request.map(RequestError::cause) {
-            None => "BadCall".to_owned(),
+            // The call itself was not in order, or its answer: it has a name of its own.
+            None => name(format!("{error:?}")),
             Some(Cause::Refused { refusal, .. }) => name(format!("{refusal:?}")),
             Some(Cause::Unknown { unknown, .. }) => name(format!("{unknown:?}")),
             Some(cause) => name(format!("{cause:?}")),
         };
-        Problem { outcome: Some(outcome), kind }
+        Problem { outcome, kind, text: error.to_string() }
     }
 }
 
@@ -321,7 +332,15 @@ impl Tally {
             Histogram::new_with_bounds(1, LATENCY_NANOS_MAX, 3)
                 .expect("1 is below the maximum, and 3 digits are offered")
         };
-        Tally { put: histogram(), get: histogram(), refused: 0, unknown: 0, failed: 0, kinds: BTreeMap::new() }
+        Tally {
+            put: histogram(),
+            get: histogram(),
+            refused: 0,
+            unknown: 0,
+            failed: 0,
+            kinds: BTreeMap::new(),
+            texts: BTreeMap::new(),
+        }
     }
 
     fn count(&mut self, get: bool, nanos: u64, outcome: std::result::Result<(), Problem>) {
@@ -336,6 +355,7 @@ impl Tally {
                     Some(Outcome::Unknown) => self.unknown += 1,
                     None => self.failed += 1,
                 }
+                self.texts.entry(problem.kind.clone()).or_insert(problem.text);
                 *self.kinds.entry(problem.kind).or_default() += 1;
             }
         }
@@ -356,6 +376,13 @@ struct Report<'a> {
 }
 
 impl Report<'_> {
+    /// Whether requests failed, or none was answered within the measured time. That a key does not exist is none of the cluster's if nothing was to write it.
+    fn has_failed(&self) -> bool {
+        let expected = |kind: &str| kind == NOT_FOUND && self.args.no_prefill;
+        let tally = &self.measured.tally;
+        tally.kinds.keys().any(|kind| !expected(kind)) || (tally.operations() == 0 && tally.kinds.is_empty())
+    }
+
     fn print(&self) -> Result {
         let Report { args, quorum, measured, .. } = self;
         let tally = &measured.tally;
@@ -399,18 +426,23 @@ impl Report<'_> {
         output::line("")?;
         output::line(output::table(&["", "ops/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms"], rows))?;
         output::line("")?;
-        if tally.kinds.is_empty() {
+        if tally.kinds.is_empty() && tally.operations() == 0 {
+            output::line(
+                "no request was answered within the measured time; measure for longer than --timeout to see why",
+            )?;
+        } else if tally.kinds.is_empty() {
             output::line("errors: none")?;
         } else {
-            let kinds: Vec<String> =
-                tally.kinds.iter().map(|(kind, count)| format!("{} {kind}", grouped(*count))).collect();
             output::line(format_args!(
-                "errors: {} refused, {} unknown, {} otherwise ({})",
+                "errors: {} refused, {} unknown, {} otherwise",
                 grouped(tally.refused),
                 grouped(tally.unknown),
                 grouped(tally.failed),
-                kinds.join(", ")
             ))?;
+            for (kind, count) in &tally.kinds {
+                let text = tally.texts.get(kind).map_or("", String::as_str);
+                output::line(format_args!("  {} {kind}, the first: {text}", grouped(*count)))?;
+            }
         }
         match (&measured.server_cpu, self.per_operation(measured.server_cpu.as_ref().ok())) {
             (Err(reason), _) => output::line(format_args!("server CPU: not measured: {reason}"))?,
@@ -533,6 +565,9 @@ impl Random {
     }
 }
 
+/// A get that was answered, of a key that nobody has written.
+const NOT_FOUND: &str = "NotFound";
+
 /// Where values begin differs by this much.
 const NOISE_BYTES: u64 = 64 << 10;
 
@@ -546,6 +581,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
+    use driftless_client::PutError;
+
     use super::*;
 
     #[test]
@@ -560,11 +597,14 @@ mod tests {
     fn problems_have_short_names() {
         let mut tally = Tally::new();
         tally.count(true, 5_000_000, Ok(()));
-        tally.count(false, 5, Err(Problem { outcome: Some(Outcome::Refused), kind: "Overloaded".to_owned() }));
-        tally.count(false, 5, Err(Problem { outcome: None, kind: "NotFound".to_owned() }));
+        let problem = |outcome, kind: &str| Problem { outcome, kind: kind.to_owned(), text: kind.to_owned() };
+        tally.count(false, 5, Err(problem(Some(Outcome::Refused), "Overloaded")));
+        tally.count(false, 5, Err(problem(None, NOT_FOUND)));
         assert_eq!((tally.operations(), tally.refused, tally.unknown, tally.failed), (1, 1, 0, 1));
         assert!(tally.get.max().abs_diff(5_000_000) < 10_000, "latencies keep their size");
         assert_eq!(tally.kinds.get("Overloaded"), Some(&1));
-        assert_eq!(Problem::of(Outcome::Refused, None).kind, "BadCall");
+        let too_large = PutError::ValueTooLarge { bytes: 9, max: 8 };
+        let problem = Problem::of(&too_large, Some(too_large.outcome()), too_large.request());
+        assert_eq!((problem.kind.as_str(), problem.text), ("ValueTooLarge", too_large.to_string()));
     }
 }

@@ -3,16 +3,18 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use driftless_client::{Context, DeleteError, WriteId};
-use serde_json::json;
+use driftless_client::{Context, DeleteError, Deleted, WriteId};
+use driftless_proto::Key;
+use serde_json::{Value, json};
 
 use super::Common;
 use super::exit::{Exit, Result};
 use super::output::{self, Format, json_bytes};
+use super::put::{bucket_flag, profile_flag};
 use super::session::{self, BucketArg, IntoFailure, SloppyArgs};
 
-/// Without --context a node reads the key first and deletes what it saw. Exit code 5 if there was nothing; 6 if nothing was found
-/// and too few of the key's own replicas could be asked to be certain.
+/// Without --context a node reads the key first and deletes what it saw. Exit code 5 if there was nothing to delete, or nothing
+/// that the context covers; 6 if nothing was found and too few of the key's own replicas could be asked to be certain.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// The key
@@ -38,6 +40,7 @@ pub(crate) struct Args {
 /// Deletes one key.
 pub(crate) fn run(common: &Common, args: Args) -> Result<ExitCode> {
     let key = session::key(args.key)?;
+    let with_context = args.context.is_some();
     session::run(common, async |client| {
         let mut delete = session::bucket(client, &args.bucket).delete(key.to_bytes());
         if let Some(r) = args.r {
@@ -56,33 +59,37 @@ pub(crate) fn run(common: &Common, args: Args) -> Result<ExitCode> {
             delete = delete.write_id(id);
         }
         let done = match delete.await {
-            Err(error @ DeleteError::NotCertain { primaries, .. }) if common.format == Format::Json => {
+            Err(error) => {
+                let DeleteError::NotCertain { deleted, .. } = &error else { return Err(error.into_failure()) };
                 output::warning(format_args!("{key}: {error}"));
-                output::json_line(&json!({
-                    "key": json_bytes(key.as_bytes()),
-                    "existed": false,
-                    "certain": false,
-                    "primaries": primaries,
-                }))?;
+                if common.format == Format::Json {
+                    output::json_line(&as_json(&key, deleted, false))?;
+                }
                 return Ok(Exit::NotCertain.into());
             }
-            Err(error @ DeleteError::NotCertain { .. }) => {
-                output::warning(format_args!("{key}: {error}"));
-                return Ok(Exit::NotCertain.into());
-            }
-            done => done.map_err(IntoFailure::into_failure)?,
+            Ok(done) => done,
         };
         if common.format == Format::Json {
-            output::json_line(&json!({
-                "key": json_bytes(key.as_bytes()),
-                "existed": done.existed(),
-                "certain": true,
-                "siblings": done.siblings(),
-                "acks": done.acks(),
-                "primaries": done.primaries(),
-            }))?;
-        } else if !done.existed() {
+            output::json_line(&as_json(&key, &done, true))?;
+        } else if !done.existed() && done.siblings() == 0 {
             output::note(format_args!("{key} not found; there was nothing to delete"));
+        } else if !done.existed() {
+            let nothing = if with_context {
+                "nothing deleted: the context covers nothing that is there"
+            } else {
+                "nothing deleted: there was nothing when it was read"
+            };
+            output::note(format_args!(
+                "{nothing}, and {} stay{}\nto delete what is there now, read it with: driftless{profile} get{bucket} {key}\n\
+                 and give the context that this prints; or, unread: driftless{profile} delete{bucket} {key}",
+                match done.siblings() {
+                    1 => "1 value that it has not seen".to_owned(),
+                    count => format!("{count} values that it has not seen"),
+                },
+                if done.siblings() == 1 { "s" } else { "" },
+                profile = profile_flag(common),
+                bucket = bucket_flag(&args.bucket),
+            ));
         } else if done.siblings() == 0 {
             output::line("deleted")?;
         } else {
@@ -92,5 +99,16 @@ pub(crate) fn run(common: &Common, args: Args) -> Result<ExitCode> {
             ))?;
         }
         Ok(if done.existed() { ExitCode::SUCCESS } else { Exit::NotFound.into() })
+    })
+}
+
+fn as_json(key: &Key, done: &Deleted, certain: bool) -> Value {
+    json!({
+        "key": json_bytes(key.as_bytes()),
+        "existed": done.existed(),
+        "certain": certain,
+        "siblings": done.siblings(),
+        "acks": done.acks(),
+        "primaries": done.primaries(),
     })
 }

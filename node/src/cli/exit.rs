@@ -29,6 +29,8 @@ pub(crate) enum Exit {
     NotFound = 5,
     /// None was found, but it may exist.
     NotCertain = 6,
+    /// It was done, but keys may be missing from it.
+    Incomplete = 7,
 }
 
 /// For the foot of `--help`.
@@ -40,7 +42,8 @@ Exit codes:
   3  refused: nothing happened
   4  outcome unknown: it may have happened; repeating it is safe
   5  not found
-  6  not found, but it may exist: too few of the key's own replicas could be asked";
+  6  not found, but it may exist: too few of the key's own replicas could be asked
+  7  done, but keys may be missing: replicas do not hold everything yet (scan, dump)";
 
 impl Failure {
     /// With an exit code of its own.
@@ -61,6 +64,18 @@ impl Failure {
     /// The same with what to do next.
     pub(crate) fn hint(mut self, hint: impl fmt::Display) -> Failure {
         self.hint = Some(hint.to_string());
+        self
+    }
+
+    /// The same with what else is to be known.
+    pub(crate) fn also(mut self, what: impl fmt::Display) -> Failure {
+        self.message = format!("{}; {what}", self.message);
+        self
+    }
+
+    /// The same with what was being done.
+    pub(crate) fn about(mut self, what: impl fmt::Display) -> Failure {
+        self.message = format!("{what}: {}", self.message);
         self
     }
 

@@ -6,7 +6,8 @@
 //! {"key": "two", "values": ["siblings", "as `dump` writes them"]}
 //! ```
 //! The write id of each value follows from bucket, key, the file's name, the line's number and the line itself. Nodes recognise
-//! a write that they hold already, so running a load again, as a whole or from where it stopped, makes no siblings. With
+//! a write that they hold already, so running a load again, as a whole or from where it stopped, makes no siblings. They also
+//! recognise one that has been replaced or deleted since, which stays so: such records are counted apart, and not as loaded. With
 //! `--replace` ids are drawn: what is read first says what is stored already, and the same value in place of something else
 //! is another write.
 
@@ -28,11 +29,12 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::Common;
 use super::exit::{Exit, Failure, Result};
-use super::output::{self, Format, grouped};
+use super::output::{self, Format, Tone, grouped};
 use super::put::profile_flag;
 use super::session::{self, BucketArg, IntoFailure, SloppyArgs};
 
-/// A line that cannot be read or stored is reported with its number, and the load goes on. Exit code 1 if there was one.
+/// A line that cannot be read or stored is reported with its number, and the load goes on. Exit code 1 if there was one, or if
+/// a record had been loaded before and is not there any more.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// JSON lines; `-` reads standard input
@@ -58,15 +60,23 @@ pub(crate) struct Args {
 /// What a load did.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Summary {
-    /// Records stored.
+    /// Records that are stored.
     pub(crate) loaded: u64,
     /// Lines that could not be read or stored.
     pub(crate) failed: u64,
     /// Lines that `--resume` skipped.
     pub(crate) skipped: u64,
-    /// Keys that have more values now than the file gives them.
+    /// Records that had been stored before under the same name, and have been replaced or deleted since: they are not there.
+    pub(crate) gone: u64,
+    /// One of their keys.
+    pub(crate) gone_example: Option<Key>,
+    /// Keys that have more values now than any record gives them.
     pub(crate) with_siblings: u64,
-    /// One of those keys.
+    /// Of those, the ones that several records of the file are of.
+    pub(crate) repeated: u64,
+    /// The one that the most records are of, and how many those are.
+    pub(crate) repeated_example: Option<(Key, u64)>,
+    /// The others: they had values before.
     pub(crate) sibling_example: Option<Key>,
     /// Time it took.
     pub(crate) elapsed: Duration,
@@ -100,7 +110,7 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
         return Err(Failure::usage("--resume needs a file, not standard input"));
     }
     let summary = session::run(common, async |client| {
-        let bucket = session::bucket(client, &args.bucket);
+        let bucket = session::existing_bucket(client, &args.bucket)?;
         let journal =
             if from_stdin { None } else { Journal::of(&args.file, client.topology().cluster(), &args.bucket.bucket) };
         let options = Options {
@@ -116,7 +126,7 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
         load.run(BufReader::with_capacity(1 << 20, input), resume).await
     })?;
     report(common, &args.bucket, &summary)?;
-    Ok(if summary.failed > 0 { Exit::Failed.into() } else { ExitCode::SUCCESS })
+    Ok(if summary.failed + summary.gone > 0 { Exit::Failed.into() } else { ExitCode::SUCCESS })
 }
 
 /// A load under way.
@@ -140,6 +150,7 @@ impl Load<'_> {
         let mut summary = Summary::default();
         let mut under_way = FuturesUnordered::new();
         let mut keys_under_way = BTreeSet::new();
+        let mut keys = Keys::default();
         let mut done = DoneLines::default();
         let mut digest = Digest::default();
         let mut line = Vec::new();
@@ -175,10 +186,11 @@ impl Load<'_> {
                     while keys_under_way.contains(&record.key)
                         && let Some((before, outcome)) = under_way.next().await
                     {
-                        self.take(&mut summary, &mut done, &before, outcome);
+                        self.take(&mut summary, &mut done, &mut keys, &before, outcome);
                         keys_under_way.remove(&before.key);
                     }
                     keys_under_way.insert(record.key.clone());
+                    keys.meet(&record.key);
                     let (bucket, options) = (self.bucket, self.options);
                     under_way.push(async move {
                         let outcome = store(bucket, options, &record).await;
@@ -193,17 +205,18 @@ impl Load<'_> {
             while under_way.len() >= self.options.concurrency {
                 if let Some((record, outcome)) = under_way.next().await {
                     keys_under_way.remove(&record.key);
-                    self.take(&mut summary, &mut done, &record, outcome);
+                    self.take(&mut summary, &mut done, &mut keys, &record, outcome);
                 }
             }
             self.progress.show(bytes, number, &summary);
             self.write_journal(&mut done, &summary);
         }
         while let Some((record, outcome)) = under_way.next().await {
-            self.take(&mut summary, &mut done, &record, outcome);
+            self.take(&mut summary, &mut done, &mut keys, &record, outcome);
             self.progress.show(bytes, number, &summary);
         }
         self.progress.finish();
+        keys.sum_up(&mut summary);
         if let Some(journal) = &self.journal {
             // What is complete need not be resumed; what failed shall be tried again by the next load.
             journal.remove();
@@ -212,18 +225,39 @@ impl Load<'_> {
         Ok(summary)
     }
 
-    fn take(&mut self, summary: &mut Summary, done: &mut DoneLines, record: &Record, outcome: Result<u32>) {
+    fn take(
+        &self,
+        summary: &mut Summary,
+        done: &mut DoneLines,
+        keys: &mut Keys,
+        record: &Record,
+        outcome: Result<StoredRecord>,
+    ) {
         match outcome {
-            Ok(siblings) => {
-                summary.loaded += 1;
-                if siblings as usize > record.values.len() {
-                    summary.with_siblings += 1;
-                    summary.sibling_example.get_or_insert_with(|| record.key.clone());
+            Ok(stored) => {
+                if stored.is_there {
+                    summary.loaded += 1;
+                    // Where the last writer wins, this line has replaced those before it: the file has what it wants.
+                    let replaced = keys.is_there(&record.key);
+                    summary.gone -= replaced;
+                    summary.loaded += replaced;
+                } else {
+                    summary.gone += 1;
+                    keys.is_gone(&record.key);
+                }
+                if stored.siblings as usize > record.values.len() {
+                    keys.has_siblings(&record.key);
                 }
                 done.finish(record.line);
             }
             // Its line stays unfinished, so that --resume tries it again.
-            Err(failure) => self.failure(summary, record.line, &format!("key {}: {}", record.key, failure.message())),
+            Err(failure) => {
+                let which = match keys.records_of(&record.key) {
+                    0 | 1 => String::new(),
+                    records => format!(", which {records} lines so far are of"),
+                };
+                self.failure(summary, record.line, &format!("key {}{which}: {}", record.key, failure.message()));
+            }
         }
     }
 
@@ -247,14 +281,22 @@ impl Load<'_> {
     }
 }
 
-async fn store(bucket: &Bucket, options: Options, record: &Record) -> Result<u32> {
-    let mut siblings = 0;
+/// What has become of a record.
+struct StoredRecord {
+    /// Values that its key has.
+    siblings: u32,
+    /// Whether its own are among them.
+    is_there: bool,
+}
+
+async fn store(bucket: &Bucket, options: Options, record: &Record) -> Result<StoredRecord> {
+    let mut stored = StoredRecord { siblings: 0, is_there: true };
     let mut context = None;
     if options.replace {
         let read = bucket.get(record.key.to_bytes()).await.map_err(IntoFailure::into_failure)?;
         let same = read.values().eq(record.values.iter().map(|(value, _)| value));
         if same {
-            return Ok(record.values.len() as u32);
+            return Ok(StoredRecord { siblings: record.values.len() as u32, ..stored });
         }
         context = read.context().cloned();
     }
@@ -273,9 +315,11 @@ async fn store(bucket: &Bucket, options: Options, record: &Record) -> Result<u32
         if let Some(context) = context.take() {
             put = put.context(context);
         }
-        siblings = put.await.map_err(IntoFailure::into_failure)?.siblings();
+        let done = put.await.map_err(IntoFailure::into_failure)?;
+        stored.siblings = done.siblings();
+        stored.is_there &= done.is_live();
     }
-    Ok(siblings)
+    Ok(stored)
 }
 
 fn report(common: &Common, bucket: &BucketArg, summary: &Summary) -> Result {
@@ -285,7 +329,9 @@ fn report(common: &Common, bucket: &BucketArg, summary: &Summary) -> Result {
             "loaded": summary.loaded,
             "failed": summary.failed,
             "skipped": summary.skipped,
+            "gone": summary.gone,
             "keys_with_siblings": summary.with_siblings,
+            "keys_repeated": summary.repeated,
             "seconds": summary.elapsed.as_secs_f64(),
             "records_per_second": rate,
         }));
@@ -298,15 +344,48 @@ fn report(common: &Common, bucket: &BucketArg, summary: &Summary) -> Result {
         summary.elapsed.as_secs_f64(),
         grouped(rate as u64),
     ))?;
-    if let Some(key) = &summary.sibling_example {
-        output::note(format_args!(
-            "{} keys had other values before and have siblings now, such as {key}; see them with: driftless{} get -b {} {key}\nto replace what is there instead, load with --replace",
-            grouped(summary.with_siblings),
-            profile_flag(common),
-            bucket.bucket,
-        ));
-    }
+    notes(&profile_flag(common), &bucket.bucket, summary).into_iter().for_each(|(tone, text)| match tone {
+        Tone::Warning => output::warning(text),
+        _ => output::note(text),
+    });
     Ok(())
+}
+
+/// What is to be said beside the numbers.
+fn notes(profile: &str, bucket: &str, summary: &Summary) -> Vec<(Tone, String)> {
+    let mut notes = Vec::new();
+    let many = |count: u64, one: &str, more: &str| {
+        if count == 1 { format!("1 {one}") } else { format!("{} {more}", grouped(count)) }
+    };
+    if let Some(key) = &summary.gone_example {
+        let text = format!(
+            "{} been loaded before and replaced or deleted since, such as {key}, and {} not there now; load with --replace to \
+             write {} again",
+            many(summary.gone, "record had", "records had"),
+            if summary.gone == 1 { "is" } else { "are" },
+            if summary.gone == 1 { "it" } else { "them" },
+        );
+        notes.push((Tone::Warning, text));
+    }
+    if let Some((key, records)) = &summary.repeated_example {
+        let text = format!(
+            "{} in several lines of the file, such as {key} ({} lines): each line became a sibling of the others; see them \
+             with: driftless{profile} get -b {bucket} {key}\nto keep the last line of each key, load with --replace",
+            many(summary.repeated, "key is", "keys are"),
+            grouped(*records),
+        );
+        notes.push((Tone::Quiet, text));
+    }
+    if let Some(key) = &summary.sibling_example {
+        let text = format!(
+            "{} other values before and {} siblings now, such as {key}; see them with: driftless{profile} get -b {bucket} \
+             {key}\nto replace what is there instead, load with --replace",
+            many(summary.with_siblings - summary.repeated, "key had", "keys had"),
+            if summary.with_siblings - summary.repeated == 1 { "has" } else { "have" },
+        );
+        notes.push((Tone::Quiet, text));
+    }
+    notes
 }
 
 /// A bar for people, a line every few seconds for logs.
@@ -425,6 +504,67 @@ impl Digest {
     }
 }
 
+/// The keys of a file: how many records are of each, and which have siblings now.
+#[derive(Default)]
+struct Keys {
+    /// By a hash of the key, so that keys of any length cost the same.
+    records: BTreeMap<u64, u32>,
+    with_siblings: BTreeMap<u64, Key>,
+    /// Of whose records the last one is not there, and how many before it.
+    gone: BTreeMap<u64, (Key, u64)>,
+}
+
+impl Keys {
+    fn meet(&mut self, key: &Key) {
+        let hash = xxh3_64(key.as_bytes());
+        if self.records.len() < KEYS_MAX || self.records.contains_key(&hash) {
+            *self.records.entry(hash).or_default() += 1;
+        }
+    }
+
+    /// Records met so far of this key.
+    fn records_of(&self, key: &Key) -> u32 {
+        self.records.get(&xxh3_64(key.as_bytes())).copied().unwrap_or_default()
+    }
+
+    fn has_siblings(&mut self, key: &Key) {
+        if self.with_siblings.len() < KEYS_MAX {
+            self.with_siblings.entry(xxh3_64(key.as_bytes())).or_insert_with(|| key.clone());
+        }
+    }
+
+    fn is_gone(&mut self, key: &Key) {
+        let hash = xxh3_64(key.as_bytes());
+        if self.gone.len() < KEYS_MAX || self.gone.contains_key(&hash) {
+            self.gone.entry(hash).or_insert_with(|| (key.clone(), 0)).1 += 1;
+        }
+    }
+
+    /// How many records before this one were not.
+    fn is_there(&mut self, key: &Key) -> u64 {
+        if self.gone.is_empty() { 0 } else { self.gone.remove(&xxh3_64(key.as_bytes())).map_or(0, |(_, count)| count) }
+    }
+
+    fn sum_up(&self, summary: &mut Summary) {
+        summary.gone_example = self.gone.values().next().map(|(key, _)| key.clone());
+        summary.with_siblings = self.with_siblings.len() as u64;
+        for (hash, key) in &self.with_siblings {
+            match self.records.get(hash).copied().unwrap_or_default() {
+                0 | 1 => {
+                    summary.sibling_example.get_or_insert_with(|| key.clone());
+                }
+                records => {
+                    summary.repeated += 1;
+                    let records = u64::from(records);
+                    if summary.repeated_example.as_ref().is_none_or(|(_, most)| records > *most) {
+                        summary.repeated_example = Some((key.clone(), records));
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Which lines are done, though they finish out of order.
 #[derive(Default)]
 struct DoneLines {
@@ -475,6 +615,10 @@ const LINE_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Writing the journal costs about as much as a put.
 const MARK_EVERY: u64 = 500;
+
+/// Keys that are told apart, for some tens of megabytes; of a longer file the rest is loaded like any other, and neither counted as
+/// repeated nor as having siblings.
+const KEYS_MAX: usize = 1 << 20;
 
 /// Bounds the memory of a load in which everything fails.
 const OPEN_LINES_MAX: usize = 100_000;

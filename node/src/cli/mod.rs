@@ -8,6 +8,7 @@
 //! measuring                   bench
 //!                             profile.rs  which cluster is meant, and who we are to it
 //!                             session.rs  a connected client; failures as exit codes
+//!                             completeness.rs  whether a walk through a bucket meets every key
 //!                             output.rs   text, JSON, colours
 //!                             exit.rs     exit codes
 //! ```
@@ -19,6 +20,7 @@ mod aae;
 mod bench;
 mod bucket;
 mod cert;
+mod completeness;
 mod completions;
 mod damaged;
 mod delete;
@@ -101,11 +103,11 @@ enum Command {
     Load(WithKey<load::Args>),
     /// Write all records of a bucket as JSON lines, as `load` reads them
     ///
-    /// Keys are read one by one while others may write: this is no snapshot.
+    /// Keys are read one by one while others may write: this is no snapshot. Exit code 7 if keys may be missing.
     Dump(WithKey<dump::Args>),
     /// List the keys of a bucket, partition by partition
     ///
-    /// Keys come in the order of the ring, which looks random; there is no ordered scan.
+    /// Keys come in the order of the ring, which looks random; there is no ordered scan. Exit code 7 if keys may be missing.
     Scan(WithKey<scan::Args>),
     /// Look at the buckets
     #[command(subcommand)]
@@ -195,15 +197,15 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Get(with) => get::run(&common.with(with.key), with.args),
         Command::Delete(with) => delete::run(&common.with(with.key), with.args),
         Command::Load(with) => load::run(&common.with(with.key), &with.args),
-        Command::Dump(with) => dump::run(&common.with(with.key), &with.args).map(done),
-        Command::Scan(with) => scan::run(&common.with(with.key), &with.args).map(done),
+        Command::Dump(with) => dump::run(&common.with(with.key), &with.args),
+        Command::Scan(with) => scan::run(&common.with(with.key), &with.args),
         Command::Bucket(command) => bucket::run(&common, command).map(done),
         Command::Ring(args) => ring::run(&common, args).map(done),
         Command::Status(with) => status::run(&common.with(with.key), &with.args),
         Command::Hints(with) => hints::run(&common.with(with.key), &with.args).map(done),
         Command::Damaged(command) => damaged::run(&common, command),
         Command::Aae(command) => aae::run(&common, &command),
-        Command::Bench(with) => bench::run(&common.with(with.key), &with.args).map(done),
+        Command::Bench(with) => bench::run(&common.with(with.key), &with.args),
         Command::Completions(args) => completions::run(&args).map(done),
     }
 }

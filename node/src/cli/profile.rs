@@ -19,7 +19,7 @@ use super::exit::{Failure, Result};
 /// Flags that say which cluster is meant. They stand before or after the subcommand.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(crate) struct ClusterArgs {
-    /// Name of a profile in ~/.config/driftless/config.toml, or the directory of a `dev` cluster
+    /// Name of a profile in ~/.config/driftless/config.toml, or the directory of a `dev` cluster (or the profile.toml in it)
     #[arg(long, global = true, value_name = "NAME|DIR", env = "DRIFTLESS_PROFILE", help_heading = "Cluster")]
     pub(crate) profile: Option<String>,
     /// Send every request to this node and to no other
@@ -94,7 +94,13 @@ impl ClusterArgs {
     #[allow(clippy::type_complexity, reason = "three parts of one answer, taken apart by the only caller")]
     fn find(&self) -> Result<Option<(PathBuf, Option<Profile>, Option<PathBuf>)>> {
         if let Some(name) = &self.profile {
-            let dir = Path::new(name);
+            // The file in the directory means the directory.
+            let given = Path::new(name);
+            let dir = if given.is_file() && given.file_name().is_some_and(|file| file == DEV_PROFILE) {
+                given.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+            } else {
+                given
+            };
             if dir.join(DEV_PROFILE).is_file() {
                 let profile = read(&dir.join(DEV_PROFILE), parse_profile)?;
                 return Ok(Some((dir.to_owned(), Some(profile), Some(dir.to_owned()))));
@@ -188,6 +194,17 @@ mod tests {
         assert_eq!(access.seeds, ["127.0.0.1:7410"]);
         assert_eq!(access.endpoint.as_deref(), Some("127.0.0.1:7410"));
         assert_eq!(access.key, Path::new("other.key"));
+    }
+
+    #[test]
+    fn the_profile_file_of_a_directory_means_the_directory() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let text = "seeds = [\"127.0.0.1:7400\"]\nca = \"ca.pem\"\ncert = \"c.pem\"\nkey = \"c.key\"\n";
+        std::fs::write(dir.path().join(DEV_PROFILE), text).expect("writes");
+        let name = dir.path().join(DEV_PROFILE).display().to_string();
+        let access = ClusterArgs { profile: Some(name), ..ClusterArgs::default() }.access().expect("is complete");
+        assert_eq!(access.ca, dir.path().join("ca.pem"));
+        assert_eq!(access.dev_dir.as_deref(), Some(dir.path()));
     }
 
     #[test]

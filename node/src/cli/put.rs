@@ -54,6 +54,7 @@ pub(crate) fn run(common: &Common, args: Args) -> Result {
         if let Some(context) = args.context {
             put = put.context(context);
         }
+        let is_repeated = args.write_id.is_some();
         if let Some(id) = args.write_id {
             put = put.write_id(id);
         }
@@ -63,12 +64,23 @@ pub(crate) fn run(common: &Common, args: Args) -> Result {
             return output::json_line(&json!({
                 "key": json_bytes(key.as_bytes()),
                 "siblings": done.siblings(),
+                "live": done.is_live(),
                 "acks": done.acks(),
                 "primaries": done.primaries(),
                 "context": context,
             }));
         }
         match done.siblings() {
+            _ if !done.is_live() => output::line(format_args!(
+                "{}; see what is there with: driftless{} get{} {key}",
+                if is_repeated {
+                    "stored before, and replaced or deleted since"
+                } else {
+                    "taken, but the key holds something of a later time, which stays: the last writer wins"
+                },
+                profile_flag(common),
+                bucket_flag(&args.bucket)
+            ))?,
             0 | 1 => output::line("stored")?,
             count => output::line(format_args!(
                 "stored; the key has {count} siblings, read them with: driftless{} get{} {key}",

@@ -1,15 +1,20 @@
 //! `driftless scan BUCKET`: pages through the keys, arc by arc of the ring.
 
+use std::process::ExitCode;
+use std::time::Duration;
+
 use driftless_ring::ArcIndex;
 use futures::StreamExt;
 use serde_json::json;
 
 use super::Common;
-use super::exit::{Failure, Result};
+use super::completeness::{Doubts, doubts, doubts_after};
+use super::exit::{Exit, Failure, Result};
 use super::output::{self, Format, json_bytes};
+use super::profile::parse_duration;
 use super::session::IntoFailure;
 
-/// Keys come in the order of the ring, which looks random; there is no ordered scan.
+/// Keys come in the order of the ring, which looks random; there is no ordered scan. Exit code 7 if keys may be missing.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// The bucket
@@ -24,6 +29,9 @@ pub(crate) struct Args {
     /// Replicas that must answer for each page [default: as the bucket says]
     #[arg(short, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     r: Option<u8>,
+    /// Wait so long at most until the replicas hold everything, as in 60s, and only then begin
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with = "limit")]
+    wait: Option<Duration>,
 }
 
 /// A partition as people write it.
@@ -36,9 +44,15 @@ pub(crate) struct Partition {
 }
 
 /// Prints every key.
-pub(crate) fn run(common: &Common, args: &Args) -> Result {
+pub(crate) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
     super::session::run(common, async |client| {
         let topology = client.topology();
+        let n = topology.bucket_named(&args.bucket).map_or(0, |bucket| bucket.quorum.n());
+        // Who wants some keys does not ask whether these are all.
+        let before = match args.limit {
+            None => doubts_after(client, n, args.wait.unwrap_or_default()).await,
+            Some(_) => Doubts::default(),
+        };
         if let (Some(partition), Some(bucket)) = (args.partition, topology.bucket_named(&args.bucket)) {
             partition.check(topology.ring().partitions().get(), Some(bucket.quorum.n()))?;
         }
@@ -61,7 +75,19 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result {
             }
             left -= 1;
         }
-        Ok(())
+        if args.limit.is_some() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let doubts = before.and(doubts(client, n).await);
+        if doubts.is_empty() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        doubts.warn("this list");
+        output::note("scan again then, or with --wait 60s");
+        if common.format == Format::Json {
+            output::json_line(&json!({ "complete": false, "doubts": doubts.as_json() }))?;
+        }
+        Ok(Exit::Incomplete.into())
     })
 }
 

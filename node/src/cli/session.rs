@@ -59,9 +59,9 @@ pub(crate) fn run_with<T>(
         let client = match connect_on(&access, profile, IoRuntime::Caller).await? {
             Ok(client) => client,
             Err(error) if is_silence(&error) => {
-                return nobody(&access).unwrap_or_else(|| Err(connect_failure(&error)));
+                return nobody(&access).unwrap_or_else(|| Err(connect_failure(&access, &error)));
             }
-            Err(error) => return Err(connect_failure(&error)),
+            Err(error) => return Err(connect_failure(&access, &error)),
         };
         let result = conversation(&client).await;
         // The nodes would notice by themselves after some seconds.
@@ -80,7 +80,7 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
 
 /// Connects with an I/O thread, for a caller that blocks now and then.
 pub(crate) async fn connect_on_own_thread(access: &Access) -> Result<Client> {
-    connect_on(access, Profile::new(), IoRuntime::Own).await?.map_err(|error| connect_failure(&error))
+    connect_on(access, Profile::new(), IoRuntime::Own).await?.map_err(|error| connect_failure(access, &error))
 }
 
 /// A command is one task at a time and connects on its own runtime: an I/O thread would only add wake-ups.
@@ -103,9 +103,16 @@ async fn connect_on(
         .await)
 }
 
-fn connect_failure(error: &ConnectError) -> Failure {
+fn connect_failure(access: &Access, error: &ConnectError) -> Failure {
     let failure = Failure::failed(error);
-    if is_silence(error) { failure.hint("are the nodes running? `driftless dev` starts some") } else { failure }
+    if !is_silence(error) {
+        return failure;
+    }
+    failure.hint(match &access.dev_dir {
+        // Without the directory it would start another cluster, with nothing in it.
+        Some(dir) => format!("are the nodes running? `driftless dev --dir {}` starts them again", dir.display()),
+        None => "are the nodes running? `driftless serve --config FILE` starts one".to_owned(),
+    })
 }
 
 /// Whether simply nobody is there.
@@ -114,6 +121,15 @@ fn is_silence(error: &ConnectError) -> bool {
         matches!(error.cause(), Cause::NotConnected { failure: ConnectFailure::Unreachable { .. }, .. })
     };
     matches!(error, ConnectError::NoSeedAnswered { failures } if failures.iter().all(|(_, error)| silent(error)))
+}
+
+/// The bucket, for a command that makes many requests: that there is none is said once, before the first.
+pub(crate) fn existing_bucket(client: &Client, arg: &BucketArg) -> Result<Bucket> {
+    if client.topology().bucket_named(&arg.bucket).is_none() {
+        return Err(Failure::new(Exit::Refused, format_args!("there is no bucket \"{}\"", arg.bucket))
+            .hint("`driftless bucket list` shows those that exist"));
+    }
+    Ok(bucket(client, arg))
 }
 
 /// A bucket of a cluster.

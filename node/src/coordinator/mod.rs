@@ -28,7 +28,7 @@ use std::time::Duration;
 use driftless_proto::client::{self, Basis, Request, Response};
 use driftless_proto::key::STATE_BYTES_MAX;
 use driftless_proto::{ActorId, Context, ContextKeys, Dot, Failure, Refusal, Siblings, Topology, Unknown};
-use driftless_proto::{BucketId, Key};
+use driftless_proto::{BucketId, Key, WriteId};
 use driftless_ring::{NodeId, PartitionId};
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -185,6 +185,7 @@ enum Question {
     Put {
         bucket: BucketId,
         key: Key,
+        write_id: WriteId,
     },
     /// A delete: first what is there is read, unless its context says that already.
     Delete(Box<Deletion>),

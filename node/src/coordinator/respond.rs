@@ -37,10 +37,14 @@ impl Responder<'_> {
                 let read = self.read(*bucket, key, &siblings, basis, shown);
                 Response::Read(Read { explanation: self.explanation(question, replicas), ..read })
             }
-            (Ok(Answer::Written { dot, siblings, acks, primaries }), Question::Put { bucket, key }) => {
+            (Ok(Answer::Written { dot, siblings, acks, primaries }), Question::Put { bucket, key, write_id }) => {
                 self.count_acks(acks, primaries);
                 let context = self.context_of_put(*bucket, key, dot, &siblings);
-                Response::Stored(Stored { context, acks, primaries, siblings: shown(&siblings, &[]).len() as u32 })
+                // A retry that is recognised finds the state of today.
+                let mut values = siblings.live().iter().filter(|(_, version)| !version.is_tombstone());
+                let live = values.any(|(at, version)| *at == dot || version.write_id == *write_id);
+                let siblings = shown(&siblings, &[]).len() as u32;
+                Response::Stored(Stored { context, acks, primaries, siblings, live })
             }
             (Ok(Answer::Written { siblings, acks, primaries, .. }), Question::Delete(deletion)) => {
                 self.count_acks(acks, primaries);

@@ -45,7 +45,7 @@ impl Coordinator {
                 if let Some(primary) = self.whom_to_forward_to(&plan, sloppy, forwarded)? {
                     return Ok(self.forward(primary, Request::Put(put), deadline));
                 }
-                let question = Question::Put { bucket: put.bucket, key: put.key.clone() };
+                let question = Question::Put { bucket: put.bucket, key: put.key.clone(), write_id: put.write_id };
                 let client::Put { bucket, key, value, write_id, .. } = put;
                 let context = context.unwrap_or_default();
                 let write = Write {

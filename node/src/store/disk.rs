@@ -398,6 +398,10 @@ impl Shared {
     /// Answers the first failure.
     fn fail(&self, error: StoreError) -> StoreError {
         let first = self.failure.get_or_init(|| {
+            let error = match error {
+                StoreError::Corrupt(reason) => StoreError::Corrupt(corrupt_in_use(&self.path, &reason)),
+                other => other,
+            };
             tracing::error!(%error, "the store has failed");
             error
         });
@@ -529,6 +533,16 @@ fn io_error(what: &str, error: &io::Error) -> StoreError {
         }
         _ => StoreError::Io(format!("cannot {what}: {error}")),
     }
+}
+
+/// What is wrong with a database that was in use, and what to do. The storage engine tells no file; all of them are in one place.
+fn corrupt_in_use(path: &Path, reason: &str) -> String {
+    format!(
+        "a file of the database in {} is not what was written ({reason}). Check the disk. If it is sound, start the node again: the \
+         damage may have been in memory. If it stops again, move the node's data directory away and start it with an empty one: \
+         the other replicas hold the data, and anti-entropy fills it again",
+        path.display()
+    )
 }
 
 /// fjall checks some of what it reads by assertions.

@@ -280,7 +280,7 @@ pub fn client_responses() -> Vec<Response> {
             page: None,
             explanation: Some(explanation),
         }),
-        Response::Stored(client::Stored { context: Some(token()), acks: 2, primaries: 2, siblings: 1 }),
+        Response::Stored(client::Stored { context: Some(token()), acks: 2, primaries: 2, siblings: 1, live: true }),
         Response::Deleted(client::Deleted { existed: true, acks: 3, primaries: 2, siblings: 0, basis: Some(basis) }),
         Response::Page(client::Page { keys: vec![key(), key()], next: Some(cursor()) }),
         Response::Status(Box::new(status)),

@@ -174,3 +174,25 @@ fn a_merge_is_acknowledged_with_the_batch_that_holds_it() {
     assert!(trio.holds(0, SIBLINGS).covers(dot(3)));
     assert_eq!(trio.engines[0].metrics.acks_unproven.get(), 0);
 }
+
+/// `load` counted records as loaded that had been deleted since it loaded them first: their puts were recognised, and nothing
+/// said that what they had written is gone.
+#[test]
+fn a_put_recognised_after_it_was_replaced_says_that_it_is_not_there() {
+    for bucket in [SIBLINGS, LWW, STRICT, BUFFERED] {
+        let mut trio = Trio::new();
+        let first = || put_with_id(bucket, "f", None, WriteId(5));
+        assert!(trio.put_and_settle(0, first()).live);
+        assert!(trio.put_and_settle(0, first()).live, "a retry of what is there");
+        let context = trio.read(0, bucket, 2).context;
+        assert!(trio.put_and_settle(0, put(bucket, "g", context)).live);
+        let again = trio.put_and_settle(0, first());
+        assert_eq!((again.live, again.siblings), (false, 1), "g has taken its place");
+        assert_eq!(values(&trio.read(0, bucket, 2)), ["g"]);
+        let request = trio.ask(0, delete(bucket, None));
+        trio.settle();
+        assert!(matches!(trio.reply(request), Some(Response::Deleted(Deleted { existed: true, .. }))));
+        let again = trio.put_and_settle(0, first());
+        assert_eq!((again.live, again.siblings), (false, 0), "deleted");
+    }
+}

@@ -270,6 +270,42 @@ fn damage_never_gives_wrong_data_or_loses_what_was_synced() {
     assert!(refused > 100 && answered > 0 && unharmed > 0, "{refused} refused, {answered} errors, {unharmed} unharmed");
 }
 
+/// `stopped at once: storage is corrupt: Storage(ChecksumMismatch …)` named neither a place nor a remedy.
+#[test]
+fn damage_met_in_use_says_where_it_is_and_what_to_do() {
+    let original = tempfile::tempdir().expect("a directory");
+    {
+        let folder = tempfile::tempdir().expect("a directory");
+        let database = open(folder.path());
+        let mut store = database.store(0);
+        (0..20).for_each(|i| {
+            put(&mut store, &format!("key {i}"), &format!("{i} ").repeat(2_000));
+        });
+        database.0.keyspace.rotate_memtable_and_wait().expect("flushed");
+        database.syncer().sync().expect("syncs");
+        copy(folder.path(), original.path());
+    }
+    let mut met = 0;
+    for file in files(original.path()).into_iter().filter(|file| !is_journal(file)) {
+        let damaged = tempfile::tempdir().expect("a directory");
+        copy(original.path(), damaged.path());
+        let path = damaged.path().join(file.strip_prefix(original.path()).expect("is below it"));
+        let mut bytes = fs::read(&path).expect("read");
+        let middle = bytes.len() / 2;
+        let Some(byte) = bytes.get_mut(middle) else { continue };
+        *byte ^= 1;
+        fs::write(&path, bytes).expect("written");
+        let Ok(database) = DiskDatabase::open(damaged.path(), options()) else { continue };
+        let store = database.store(0);
+        let Some(error) = (0..20).find_map(|i| store.get(format!("key {i}").as_bytes()).err()) else { continue };
+        let said = error.to_string();
+        assert!(said.contains(&damaged.path().display().to_string()), "{said}");
+        assert!(said.contains("start the node again") && said.contains("start it with an empty one"), "{said}");
+        met += 1;
+    }
+    assert!(met > 0, "a value or a block of a table was damaged");
+}
+
 #[test]
 fn a_syncer_covers_all_shards_and_their_numbers_are_their_own() {
     let folder = tempfile::tempdir().expect("a directory");
