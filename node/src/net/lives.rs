@@ -111,6 +111,11 @@ impl Lives {
                 state.current = Incarnation { starts, nonce };
                 part(format!("this node goes on as life {starts}"))
             }
+            Ok(None) if said.starts == known.starts => part(format!(
+                "this is one of two copies of the node: {peer} has seen another process in life {} of it. Stop the one whose data is \
+                 older, and never start a node on a copy of its data; if the newer data is lost, start it with an empty directory",
+                said.starts
+            )),
             Ok(None) => part(format!(
                 "this is an older copy of the node: life {} of it, and {peer} has seen life {}. Stop it, and never start a node \
                  on a copy of its data; if the newer data is lost, start it with an empty directory",
