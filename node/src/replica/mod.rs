@@ -320,7 +320,12 @@ impl<S: Store> Replica<S> {
                 self.refuse(std::mem::take(&mut turn.waiting));
                 self.remove_all_the_same(now, turn);
             }
-            Err(ApplyError::Failed(error)) => self.fail(error),
+            Err(ApplyError::Failed(error)) => {
+                // It may have been applied.
+                #[cfg(feature = "planted-bugs")]
+                self.show_stamps(&turn.waiting);
+                self.fail(error);
+            }
         }
     }
 
@@ -703,11 +708,9 @@ impl<S: Store> Replica<S> {
 
     /// The turn's batch is applied: what may leave leaves, what promises durability waits for the sync.
     fn release(&mut self, now: Now, waiting: Vec<Waiting>) {
+        #[cfg(feature = "planted-bugs")]
+        self.show_stamps(&waiting);
         for Waiting { to, id, waits } in waiting {
-            #[cfg(feature = "planted-bugs")]
-            if let Waits::Write { reply, place, .. } = &waits {
-                self.show_stamp(place, reply);
-            }
             match waits {
                 Waits::Read { reply, durability, .. } => self.reply_once(durability, to, id, reply),
                 Waits::Ack { durability, .. } => self.reply_once(durability, to, id, Reply::Acked),

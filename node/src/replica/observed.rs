@@ -8,11 +8,19 @@ use crate::peer::{Reply, Stamped};
 use super::Replica;
 use super::record::RecordKey;
 use super::store::Store;
-use super::turn::Place;
+use super::turn::{Place, Waiting, Waits};
 
 impl<S: Store> Replica<S> {
-    /// A write's batch is applied.
-    pub(super) fn show_stamp(&mut self, place: &Place, reply: &Reply) {
+    /// A batch is applied, or may be.
+    pub(super) fn show_stamps(&mut self, waiting: &[Waiting]) {
+        for Waiting { waits, .. } in waiting {
+            if let Waits::Write { reply, place, .. } = waits {
+                self.show_stamp(place, reply);
+            }
+        }
+    }
+
+    fn show_stamp(&mut self, place: &Place, reply: &Reply) {
         if let Reply::Stamped(Stamped { dot, siblings }) = reply
             && self.stamps.len() < SHOWN_MAX
         {

@@ -160,7 +160,12 @@ fn live(world: &mut World) -> Vec<Violation> {
         wait_until(world, |world| world.nodes.iter().all(|node| node.store.hints() == 0));
     }
     if world.profile.healing != Healing::Reads && converged(world) {
-        damage(world);
+        // What nobody reads or writes may still be on its way, and would be repaired beside what is damaged.
+        let have_spread = |world: &World| world.slots_claimed().all(|slot| is_equal(world, slot));
+        wait_until(world, have_spread);
+        if have_spread(world) {
+            damage(world);
+        }
     }
     verdict(world)
 }
@@ -228,13 +233,15 @@ fn read_everything(world: &mut World) {
 }
 
 fn converged(world: &World) -> bool {
-    world.history.slots().all(|slot| {
-        let record = check::record_of(&world.topology, slot);
-        let primaries = check::primaries(&world.topology, slot);
-        let mut bytes = primaries.iter().map(|node| world.nodes[*node].store.record(&record));
-        let first = bytes.next();
-        bytes.all(|bytes| Some(bytes) == first)
-    })
+    world.history.slots().all(|slot| is_equal(world, slot))
+}
+
+fn is_equal(world: &World, slot: &Slot) -> bool {
+    let record = check::record_of(&world.topology, slot);
+    let primaries = check::primaries(&world.topology, slot);
+    let mut bytes = primaries.iter().map(|node| world.nodes[*node].store.record(&record));
+    let first = bytes.next();
+    bytes.all(|bytes| Some(bytes) == first)
 }
 
 fn verdict(world: &mut World) -> Vec<Violation> {

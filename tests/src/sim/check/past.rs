@@ -5,7 +5,7 @@
 
 use driftless_proto::VersionVector;
 
-use super::super::history::{History, Kind, OpId, Operation, Slot};
+use super::super::history::{Ending, History, Kind, OpId, Operation, Slot};
 use super::super::observer::{Observer, Stamp};
 
 /// `past` of every operation, and which writes are exempt.
@@ -62,6 +62,15 @@ impl Past {
         known.extend(tombstones(&read.slot, &read.vv, history, observer));
         for id in known.clone().iter() {
             known.unite(&self.may[id]);
+        }
+        if unstamped_delete(read, history, observer) {
+            let overwritten = |id: &OpId| {
+                history
+                    .iter()
+                    .any(|(by, op)| op.slot == read.slot && op.invoked < read.returned && self.may[by].contains(id))
+            };
+            let covered = observer.dots_in(&read.slot).filter(|(dot, _)| read.vv.covers(*dot));
+            known.extend(covered.filter_map(|(_, stamp)| write_of(stamp, history)).filter(overwritten));
         }
         known
     }
@@ -173,6 +182,18 @@ pub(super) fn tombstones<'a>(
         .filter(|(dot, _)| vv.covers(*dot))
         .filter_map(|(_, stamp)| write_of(stamp, history))
         .filter(|id| history.get(*id).kind == Kind::Delete)
+}
+
+/// Whether a delete that the read may have met found its work done: it is stamped nowhere, and what it makes sure of tells what is
+/// gone, but not by which other write.
+fn unstamped_delete(read: &Operation, history: &History, observer: &Observer) -> bool {
+    history.iter().any(|(_, op)| {
+        op.kind == Kind::Delete
+            && op.slot == read.slot
+            && op.invoked < read.returned
+            && op.ending != Ending::Refused
+            && observer.dots_of(op).next().is_none()
+    })
 }
 
 fn write_of(stamp: &Stamp, history: &History) -> Option<OpId> {

@@ -27,6 +27,8 @@ pub(super) struct Claims {
     /// Whom each node was told of, and how often its alarm had gone off by then.
     open: BTreeMap<usize, (ActorId, u64)>,
     made: BTreeMap<usize, u64>,
+    /// Keys that nobody uses, and that claims were about.
+    slots: BTreeSet<Slot>,
     /// Actors that must not be trusted any more.
     retired: BTreeSet<ActorId>,
     rng: StdRng,
@@ -34,7 +36,7 @@ pub(super) struct Claims {
 
 impl Claims {
     pub(super) fn new(rng: StdRng) -> Claims {
-        Claims { open: BTreeMap::new(), made: BTreeMap::new(), retired: BTreeSet::new(), rng }
+        Claims { open: BTreeMap::new(), made: BTreeMap::new(), slots: BTreeSet::new(), retired: BTreeSet::new(), rng }
     }
 
     pub(super) fn plan(&mut self, profile: &Profile) -> Vec<(Micros, Fault)> {
@@ -53,6 +55,11 @@ impl World {
         self.claims.made.get(&node).copied().unwrap_or(0)
     }
 
+    /// The keys that claims were about: no operation is of them, and they spread like others.
+    pub fn slots_claimed(&self) -> impl Iterator<Item = &Slot> {
+        self.claims.slots.iter()
+    }
+
     /// A peer claims to know writes of an actor of this node that the node has never stamped.
     pub(super) fn claim(&mut self, node: usize) {
         let life = (node, self.nodes[node].life);
@@ -60,7 +67,9 @@ impl World {
         let owned = |partition: PartitionId| self.topology.ring().owns(id, partition);
         let mine = self.observer.actors_of(life).filter(|(_, partition, _)| owned(*partition));
         let Some((actor, partition, counter)) = mine.choose(&mut self.claims.rng) else { return };
-        let Some((bucket, key)) = self.key_of_nobody(partition) else { return };
+        let Some(slot) = self.key_of_nobody(partition) else { return };
+        self.claims.slots.insert(slot.clone());
+        let (bucket, key) = slot;
         let peer = (node + self.claims.rng.random_range(1..self.nodes.len())) % self.nodes.len();
         let vv: VersionVector = [Dot::new(actor, counter + STAMPS_CLAIMED)].into_iter().collect();
         let siblings = Siblings::from_parts(vv, Vec::new()).expect("nothing is live");
