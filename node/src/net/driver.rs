@@ -5,10 +5,8 @@
 //!      ▲                                                        │ commit once
 //!      └── writers, each in one write ◀── encode every output ◀─┘
 //! ```
-//! What carries a large value has a queue of its own, takes the place of a turn that has room for it, and is followed by a rest
-//! as long as it took: so small requests find the shard free for half of the time, however many large ones wait.
+//! What carries a large value has a turn for itself ([`Inputs`]).
 
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,6 +14,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::detection::{Detection, Finding};
+use super::inputs::Inputs;
 use super::local::{Input, Local, shard_of};
 use super::returns::Origin;
 use super::shared::{DAMAGED_SHOWN_MAX, Note};
@@ -31,11 +30,7 @@ pub(crate) struct Driver<S: Store> {
     detection: Option<Detection>,
     notes: UnboundedReceiver<Note>,
     /// What has arrived and was not given to the engine yet.
-    inputs: VecDeque<Input>,
-    /// The same, of what carries a large value.
-    large: VecDeque<Input>,
-    /// Until when there is none of it to be given.
-    large_rests: Instant,
+    inputs: Inputs,
     /// When housekeeping is due.
     tick: Instant,
     /// When `Returns` forget.
@@ -59,9 +54,7 @@ impl<S: Store> Driver<S> {
             engine,
             detection,
             notes,
-            inputs: VecDeque::new(),
-            large: VecDeque::new(),
-            large_rests: Instant::default(),
+            inputs: Inputs::default(),
             tick: Instant::default(),
             aging: Instant::default(),
             stopping: None,
@@ -107,18 +100,18 @@ impl<S: Store> Driver<S> {
     }
 
     fn turn(&mut self, now: Now) {
-        self.local.take(&mut self.inputs, &mut self.large);
-        while !self.engine.is_full()
-            && let Some(input) = self.inputs.pop_front()
-        {
-            self.input(now, input);
-        }
-        let has_large = !self.engine.is_full() && self.large_rests <= now.instant && !self.large.is_empty();
-        if has_large && let Some(input) = self.large.pop_front() {
-            self.input(now, input);
-        }
-        if !self.inputs.is_empty() {
-            self.local.wake.set();
+        self.local.take(&mut self.inputs);
+        let large = self.inputs.take_large(now.instant);
+        let is_large = large.is_some();
+        match large {
+            Some(input) => self.input(now, input),
+            None => {
+                while !self.engine.is_full()
+                    && let Some(input) = self.inputs.take_small()
+                {
+                    self.input(now, input);
+                }
+            }
         }
         if let Some(detection) = &mut self.detection {
             detection.turn(now, &self.local);
@@ -136,9 +129,12 @@ impl<S: Store> Driver<S> {
                 return;
             }
         }
-        if has_large {
+        if is_large {
             let ended = self.local.shared.clock.instant();
-            self.large_rests = ended + ended.since(now.instant).min(LARGE_REST_MAX);
+            self.inputs.rest(ended, ended.since(now.instant));
+        }
+        if self.inputs.due_at().is_some_and(|due| due <= now.instant) {
+            self.local.wake.set();
         }
         if self.tick <= now.instant {
             self.housekeeping(now.instant);
@@ -252,21 +248,18 @@ impl<S: Store> Driver<S> {
         let Some(until) = self.stopping else { return false };
         let overdue = now >= until;
         let shared = &self.local.shared;
-        if !self.drained && (overdue || (self.local.pending.get() == 0 && !self.has_input())) {
+        if !self.drained
+            && (overdue || (self.local.pending.get() == 0 && self.inputs.is_empty() && !self.local.has_input()))
+        {
             self.drained = true;
             shared.drained.fetch_add(1, Ordering::SeqCst);
         }
         overdue || shared.drained.load(Ordering::SeqCst) >= shared.shards.len()
     }
 
-    fn has_input(&self) -> bool {
-        !self.inputs.is_empty() || !self.large.is_empty() || self.local.has_input()
-    }
-
     fn next_deadline(&self) -> Instant {
         let machines = [self.engine.poll_timeout(), self.detection.as_ref().map(Detection::poll_timeout)];
-        let large = (!self.large.is_empty()).then_some(self.large_rests);
-        let own = machines.into_iter().chain([large]).flatten().fold(self.tick, Instant::min);
+        let own = machines.into_iter().chain([self.inputs.due_at()]).flatten().fold(self.tick, Instant::min);
         if self.stopping.is_some() { own.min(self.local.shared.clock.instant() + DRAIN_POLL) } else { own }
     }
 
@@ -289,9 +282,6 @@ impl<S: Store> Driver<S> {
         }
     }
 }
-
-/// The longest rest after something large: a disk that pauses for a second is no reason to pause for another.
-const LARGE_REST_MAX: Duration = Duration::from_millis(50);
 
 /// Also how often a driver shows that it is alive.
 const TICK: Duration = Duration::from_secs(1);

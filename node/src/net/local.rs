@@ -13,6 +13,7 @@ use driftless_ring::NodeId;
 
 use super::clients::Client;
 use super::inbound::LargeBudget;
+use super::inputs::Inputs;
 use super::peers::Links;
 use super::refusal::{CloseCode, CloseReason};
 use super::requests::RequestCounts;
@@ -67,7 +68,7 @@ pub(crate) enum Input {
 
 impl Input {
     /// Whether it came on a stream of its own, for what it carries: so nothing rests on its order among others.
-    fn is_large(&self) -> bool {
+    pub(super) fn is_large(&self) -> bool {
         let bytes = match self {
             Input::Client { request, .. } => request.value_bytes(),
             Input::Peer { message, .. } => message.body.value_bytes(),
@@ -107,11 +108,9 @@ impl Local {
         self.wake.set();
     }
 
-    /// Hands over what has arrived, what carries a large value apart. All keep their capacity.
-    pub(crate) fn take(&self, inputs: &mut VecDeque<Input>, large: &mut VecDeque<Input>) {
-        for input in self.inbox.borrow_mut().drain(..) {
-            if input.is_large() { large.push_back(input) } else { inputs.push_back(input) }
-        }
+    /// Hands over what has arrived; both keep their capacity.
+    pub(crate) fn take(&self, inputs: &mut Inputs) {
+        inputs.extend(self.inbox.borrow_mut().drain(..));
     }
 
     pub(crate) fn has_input(&self) -> bool {

@@ -28,6 +28,7 @@ mod dial;
 mod driver;
 pub(crate) mod hello;
 mod inbound;
+mod inputs;
 pub mod limits;
 pub mod lives;
 mod local;

@@ -228,3 +228,52 @@ const KEYS_MAX: usize = 128;
 
 /// What a message takes beside key, vector and values, about.
 const FRAME_BYTES: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use driftless_ring::ArcIndex;
+
+    use super::*;
+
+    const A: NodeId = NodeId(1);
+    const B: NodeId = NodeId(2);
+    const WINDOW: usize = 1_000;
+    const NOW: Instant = Instant(1_000);
+
+    /// Repairs of one key each, to both peers.
+    fn repairs() -> Repairs {
+        let mut repairs = Repairs::new(WINDOW);
+        for (number, to) in [A, B].into_iter().enumerate() {
+            let role = Role::Begun(ExchangeId(number as u64));
+            repairs.begin(role, to, PartitionId { n: 3, arc: ArcIndex(0) }, [Token(7)].into());
+        }
+        repairs
+    }
+
+    #[test]
+    fn what_one_peer_refuses_is_no_reason_not_to_send_to_another() {
+        let mut repairs = repairs();
+        let later = Instant(9_000);
+        repairs.hold(NOW, A, later);
+        assert!(repairs.ready_at().is_some_and(|at| at <= NOW), "the other one takes them now");
+        repairs.hold(NOW, B, Instant(5_000));
+        assert_eq!(repairs.ready_at(), Some(Instant(5_000)));
+        repairs.hold(NOW, B, Instant(4_000));
+        assert_eq!(repairs.ready_at(), Some(Instant(5_000)), "the longer of two waits, not their sum");
+    }
+
+    #[test]
+    fn a_state_beyond_the_window_goes_beside_the_others_and_neither_waits_for_the_other_kind() {
+        let mut repairs = repairs();
+        let job = repairs.jobs.values_mut().next().expect("one was begun");
+        job.oversized.push_back(Token(8));
+        repairs.oversized = true;
+        assert!(repairs.ready_at().is_some(), "one such is under way, and what fits goes on");
+        repairs.bytes = WINDOW;
+        assert_eq!(repairs.ready_at(), None, "the window is full as well");
+        repairs.oversized = false;
+        assert!(repairs.ready_at().is_some(), "the window is full, and one such may go");
+        repairs.jobs.values_mut().for_each(|job| job.oversized.clear());
+        assert_eq!(repairs.ready_at(), None);
+    }
+}

@@ -158,6 +158,17 @@ fn a_scan_of_an_empty_bucket_beside_a_full_one_takes_many_short_steps() {
 }
 
 #[test]
+fn a_page_of_a_scan_reads_so_many_bytes_however_large_the_values_are() {
+    let mut trio = Trio::new();
+    let names = trio.names(20);
+    trio.store(0, &names, VALUE_BYTES);
+    let arc = trio.topology.place(trio.topology.bucket(SIBLINGS).expect("exists"), &key()).partition.arc;
+    let page = trio.page(Scan { bucket: SIBLINGS, arc, after: None, limit: 10_000 });
+    assert_eq!(page.entries.len(), TurnBounds::default().step_bytes.div_ceil(RECORD_BYTES));
+    assert!(page.next.is_some());
+}
+
+#[test]
 fn a_turn_makes_one_step_of_one_scan_after_everything_else() {
     let mut trio = Trio::new();
     let names = trio.names(10);

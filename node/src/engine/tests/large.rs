@@ -292,6 +292,24 @@ fn a_reader_of_a_large_state_is_told_that_it_comes() {
 }
 
 #[test]
+fn who_has_said_that_a_large_state_comes_is_given_the_time_to_carry_it() {
+    let asked_of = |says_so: bool| {
+        let mut trio = Trio::new();
+        trio.put_and_settle(0, put(SIBLINGS, "v", None));
+        trio.ask(0, get(SIBLINGS, None));
+        let asked = std::mem::take(&mut trio.wire);
+        for (_, peer, Message { id, .. }) in asked.into_iter().filter(|_| says_so) {
+            let body = Body::Reply(Reply::Coming { bytes: 4 << 20 });
+            trio.hand_over(trio.index(peer), 0, Message { id, ring_version: 1, body });
+        }
+        let usual = Duration::from_millis(250); // after which another replica is asked as well
+        trio.pass(usual);
+        trio.engines[0].metrics.hedges.get()
+    };
+    assert_eq!((asked_of(true), asked_of(false)), (0, 1));
+}
+
+#[test]
 fn a_request_that_was_not_sent_is_refused_in_the_peers_place_and_says_nothing_of_it() {
     let mut trio = Trio::of(5, Limits::default());
     let bucket = trio.topology.bucket(SIBLINGS).expect("exists");
