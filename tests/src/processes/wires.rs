@@ -41,6 +41,7 @@ mod tests {
     use super::*;
     use crate::processes::{Inside, inside};
 
+    #[allow(clippy::print_stdout, reason = "says why it was skipped")]
     #[test]
     fn a_wire_is_cut_once_and_mended_once_by_faults_that_overlap() {
         const NAME: &str = "processes::wires::tests::a_wire_is_cut_once_and_mended_once_by_faults_that_overlap";
