@@ -17,7 +17,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use driftless_proto::client::Request;
+use driftless_proto::client::{Access, Class, Request};
 use tokio::time::Instant;
 
 /// Requests of one kind take similar times. A put waits for disks, a get does not.
@@ -48,10 +48,10 @@ struct Estimate {
 impl Kind {
     /// `None` for requests whose time says nothing about the next one's.
     pub(crate) fn of(request: &Request) -> Option<Kind> {
-        match request {
-            Request::Get(_) => Some(Kind::Read),
-            Request::Put(_) | Request::Delete(_) => Some(Kind::Write),
-            _ => None,
+        match request.class() {
+            Class::Key { access: Access::Read, .. } => Some(Kind::Read),
+            Class::Key { access: Access::Write, .. } => Some(Kind::Write),
+            Class::Key { access: Access::Restore, .. } | Class::Arc { .. } | Class::Node => None,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_antientropy::Held;
-use driftless_proto::client::{self, Response};
+use driftless_proto::client::{self, Access, Class, Response};
 use driftless_proto::{ContextKeys, Refusal, Topology};
 use driftless_ring::{NodeId, PartitionId};
 use rand::rngs::StdRng;
@@ -23,7 +23,7 @@ use crate::liveness::Liveness;
 use crate::liveness::clocks::ClockBounds;
 use crate::liveness::reach::{self, Reach};
 use crate::metrics::Metrics;
-use crate::peer::{self, Body, Lane, Message, Reply, Request, RequestId, RequestIds, State};
+use crate::peer::{Body, Lane, Message, Reply, Request, RequestId, RequestIds, State};
 use crate::planted::Planted;
 use crate::pressure::{Kind, Pressure};
 use crate::reconciler::{self, Figures, Reconciler, View};
@@ -164,7 +164,7 @@ impl<S: Store> Engine<S> {
     /// A client asks. `deadline` is when it stops waiting.
     pub fn handle_client(&mut self, now: Now, from: ClientTag, deadline: Instant, request: client::Request) {
         self.inputs += 1;
-        self.bytes_taken += peer::bytes_asked(&request);
+        self.bytes_taken += request.value_bytes();
         if let client::Request::Restore(restore) = &request
             && restore.accept_loss
             && !self.replica.is_damaged(restore.bucket, &restore.key)
@@ -172,10 +172,10 @@ impl<S: Store> Engine<S> {
             let response = Response::Restored(client::Restored { was_damaged: false, answered: 0 });
             return self.outputs.push_back(Output::Reply { to: from, response });
         }
-        let kind = match &request {
-            client::Request::Get(_) => Some(Kind::Read),
-            client::Request::Put(_) | client::Request::Delete(_) => Some(Kind::Write),
-            _ => None,
+        let kind = match request.class() {
+            Class::Key { access: Access::Read, .. } => Some(Kind::Read),
+            Class::Key { access: Access::Write, .. } => Some(Kind::Write),
+            Class::Key { access: Access::Restore, .. } | Class::Arc { .. } | Class::Node => None,
         };
         if let Some(kind) = kind {
             self.arrivals.insert(from, (kind, now.instant));
@@ -192,10 +192,6 @@ impl<S: Store> Engine<S> {
             return self.refuse_other_ring(from, &message);
         }
         match message.body {
-            Body::Request { request: Request::Write(_) | Request::Owe(_), .. } => {
-                tracing::warn!(%from, "a peer asked this node for what only its own coordinator may");
-                self.metrics.protocol_violations.inc();
-            }
             Body::Request { deadline, .. } if deadline <= now.instant => {
                 self.metrics.expired.inc();
             }
@@ -207,7 +203,9 @@ impl<S: Store> Engine<S> {
                 let view = view(&self.replica, &mut self.pressure, &mut self.handoff, now);
                 self.reconciler.handle_request(now, &view, from, message.id, exchange);
             }
-            Body::Request { request, .. } => self.replica.handle_request(now, from, message.id, request),
+            Body::Request { request: Request::Replica(request), .. } => {
+                self.replica.handle_request(from, message.id, request);
+            }
             Body::Reply(reply) => {
                 self.reach.handle_answer(from);
                 self.take_reply(now, from, message.id, reply);
@@ -438,9 +436,7 @@ impl<S: Store> Engine<S> {
 
     fn take_from_coordinator(&mut self, now: Now, output: coordinator::Output) {
         match output {
-            coordinator::Output::Send { to, id, request, .. } if to == self.node => {
-                self.replica.handle_request(now, to, id, request);
-            }
+            coordinator::Output::Own { id, request } => self.replica.handle_local(now, id, request),
             coordinator::Output::Send { to, id, deadline, request } => {
                 self.send(to, id, Body::Request { deadline, request });
             }
@@ -470,6 +466,7 @@ impl<S: Store> Engine<S> {
                 }
                 self.send(to, id, Body::Reply(reply));
             }
+            replica::Output::Made { id, made } => self.coordinator.handle_made(now, id, made),
             replica::Output::Sync(up_to) => self.outputs.push_back(Output::Sync(up_to)),
             replica::Output::Retired(actor) => self.coordinator.handle_retired(now, actor),
             replica::Output::Damaged { bucket, key, patience } => {

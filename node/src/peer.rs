@@ -2,10 +2,7 @@
 //!
 //! ```text
 //! coordinator                                   replica
-//!   Put:  │── Write ───────────────────────────▶ own replica only: stamps a dot, adds to the batch
-//!         │◀── Stamped ── once the batch is applied        ◀── Acked ── once it is synced
-//!         │◀── Covered ── instead of it, for a delete with nothing to remove
-//!         │── Merge ───────────────────────────▶ every other replica
+//!   Put:  │── Merge ───────────────────────────▶ every replica but its own, which stamps (`replica::local`)
 //!         │◀── Acked ── once what the merge left is synced
 //!   Get:  │── Read ────────────────────────────▶ ◀── State       before a large one: Coming
 //!   Scan: │── Scan ────────────────────────────▶ ◀── Page
@@ -16,7 +13,7 @@
 //! any     │── Exchange ──────────────────────▶ ◀── Exchanged: which keys of a partition differ is found in several
 //! any     │── Ping ────────────────────────────▶ a peer that has not answered lately  ◀── Pong
 //! ```
-//! A node's own replica is spoken to in the same words. `Merge` is the one verb by which a replica takes in what
+//! A node's own replica is asked in the same words ([`ReplicaRequest`]). `Merge` is the one verb by which a replica takes in what
 //! others know: it is commutative, associative and idempotent, so that order, loss and repetition of `Merge` do not
 //! matter, nor do they of `Read` and `Scan`. A repeated `Forward` is the one that would (a write refused once could be
 //! stamped by the copy): it relies on streams, which deliver once. Any request may be answered with `Refused`: then it had no effect on that replica.
@@ -29,7 +26,7 @@ use bytes::Bytes;
 use driftless_antientropy::{Sums, Unequal};
 use driftless_proto::client;
 use driftless_proto::frame::{FRAME_SHARED_MAX, SHARED_FROM};
-use driftless_proto::{BucketId, Context, Header, Key, Refusal, Siblings, Version, WriteId};
+use driftless_proto::{BucketId, Header, Key, Refusal, Siblings, Version};
 use driftless_ring::{ArcIndex, NodeId, PartitionId};
 use serde::{Deserialize, Serialize};
 
@@ -155,32 +152,31 @@ pub enum Body {
 /// What a node asks of another.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Request {
-    /// Stamp a new write. Only from a node to itself.
-    Write(Write),
-    /// Take in what the sender knows of a key.
-    Merge(Merge),
-    /// Say what you know of a key.
-    Read(Read),
-    /// List keys of an arc.
-    Scan(Scan),
+    /// Something of its replica.
+    Replica(ReplicaRequest),
     /// Coordinate this for a client; do not forward it again.
     Forward(client::Request),
-    /// Owe a primary the current state of a key. Only from a node to itself; not answered.
-    Owe(Owe),
     /// Answer, so that the sender knows that messages go both ways.
     Ping,
     /// Compare what both own.
     Exchange(Exchange),
 }
 
+/// What any coordinator may ask of a replica.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum ReplicaRequest {
+    /// Take in what the sender knows of a key.
+    Merge(Merge),
+    /// Say what you know of a key.
+    Read(Read),
+    /// List keys of an arc.
+    Scan(Scan),
+}
+
 /// What a node answers.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Reply {
-    /// To [`Write`]: stamped and applied, not yet durable; `Acked` follows.
-    Stamped(Stamped),
-    /// To the [`Write`] of a tombstone: it has nothing to remove and was not stamped; `Acked` follows.
-    Covered(Covered),
-    /// To [`Write`] and [`Merge`]: as durable as the bucket asks.
+    /// To [`Merge`], and to a write of this node's own: as durable as the bucket asks.
     Acked,
     /// To [`Read`].
     State(State),
@@ -227,67 +223,6 @@ pub enum Exchanged {
     Step(driftless_antientropy::Reply),
 }
 
-/// Stamp a new write.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Write {
-    /// Bucket.
-    pub bucket: BucketId,
-    /// Key.
-    pub key: Key,
-    /// The value and the client's name for this write; `value: None` writes a tombstone.
-    pub value: Option<Bytes>,
-    /// The client's name for this write.
-    pub write_id: WriteId,
-    /// What its writer had read.
-    pub context: Context,
-    /// It is a delete without a context, and this is what its read has found: no value. That only has to stay so.
-    pub found_nothing: Option<Box<Siblings>>,
-    /// The primary that this node stands in for, if it is none itself: what it stamps is kept as a hint for it.
-    pub hint_for: Option<NodeId>,
-    /// Other primaries that are known to miss this write: the batch that holds it also notes that they are owed it.
-    pub owed_to: Vec<NodeId>,
-}
-
-/// Owe a primary the current state of a key: a promise without a copy where this node owns the key.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Owe {
-    /// Bucket.
-    pub bucket: BucketId,
-    /// Key.
-    pub key: Key,
-    /// The primary that misses something.
-    pub to: NodeId,
-}
-
-/// The state of a key after a write.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Stamped {
-    /// The write's dot.
-    pub dot: driftless_proto::Dot,
-    /// Everything this replica knows of the key, the write included.
-    pub siblings: Siblings,
-}
-
-/// What a delete rests on that has nothing to remove.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Covered {
-    /// All that its writer had read, and no value of it: whoever merges this holds none of them any more.
-    pub siblings: Siblings,
-    /// Values that the key has here all the same: the writer has not read them.
-    pub values: u32,
-}
-
-impl Stamped {
-    /// Whether the state holds the write with this id, for which it is about to be acknowledged: it is live there under its
-    /// dot, or was overwritten since.
-    pub fn holds(&self, write_id: WriteId) -> bool {
-        match self.siblings.get(self.dot) {
-            Some(version) => version.write_id == write_id,
-            None => self.siblings.covers(self.dot),
-        }
-    }
-}
-
 /// Take in what the sender knows of a key.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Merge {
@@ -315,10 +250,6 @@ pub enum Purpose {
     Handoff,
     /// An exchange found that the receiver lacks something.
     AntiEntropy,
-    /// The node's own record was damaged, and this is what the others hold. Only from a node to itself.
-    Mend,
-    /// The same, from as many as there are: an operator accepts what is lost by that. Only from a node to itself.
-    Restore,
 }
 
 impl Purpose {
@@ -404,10 +335,9 @@ impl Request {
 
     fn values(&self) -> impl Iterator<Item = &Bytes> + '_ {
         let (siblings, alone) = match self {
-            Request::Merge(merge) => (Some(&merge.siblings), None),
-            Request::Write(write) => (None, write.value.as_ref()),
+            Request::Replica(ReplicaRequest::Merge(merge)) => (Some(&merge.siblings), None),
             Request::Forward(client::Request::Put(put)) => (None, Some(&put.value)),
-            _ => (None, None),
+            Request::Replica(_) | Request::Forward(_) | Request::Ping | Request::Exchange(_) => (None, None),
         };
         siblings.into_iter().flat_map(values).chain(alone)
     }
@@ -447,24 +377,13 @@ impl Body {
     /// Bytes of the values in it: what makes some messages larger than others by orders of magnitude.
     pub(crate) fn value_bytes(&self) -> usize {
         match self {
-            Body::Request { request: Request::Merge(merge), .. } => merge.siblings.value_bytes(),
-            Body::Request { request: Request::Write(write), .. } => write.value.as_ref().map_or(0, bytes::Bytes::len),
-            Body::Request { request: Request::Forward(request), .. } => bytes_asked(request),
+            Body::Request { request, .. } => request.value_bytes(),
             Body::Reply(Reply::State(State::Full(siblings))) => siblings.value_bytes(),
-            Body::Reply(Reply::Stamped(stamped)) => stamped.siblings.value_bytes(),
             Body::Reply(Reply::Forwarded(client::Response::Read(read))) => {
                 read.siblings.iter().map(|sibling| sibling.value.len()).sum()
             }
-            Body::Request { .. } | Body::Reply(_) => 0,
+            Body::Reply(_) => 0,
         }
-    }
-}
-
-/// The same of a client's request.
-pub(crate) fn bytes_asked(request: &client::Request) -> usize {
-    match request {
-        client::Request::Put(put) => put.value.len(),
-        _ => 0,
     }
 }
 

@@ -297,7 +297,6 @@ impl Planted {
             Purpose::ReadRepair => self.may_be(Bug::RepairReplaces),
             Purpose::Handoff => self.may_be(Bug::HandoffOverwrites),
             Purpose::AntiEntropy => self.may_be(Bug::ExchangeReplaces),
-            Purpose::Mend | Purpose::Restore => false,
         }
     }
 

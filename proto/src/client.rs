@@ -42,7 +42,6 @@ pub struct ResponseFrame {
 
 /// What a client can ask.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[non_exhaustive]
 pub enum Request {
     /// The ring and the buckets.
     Topology,
@@ -148,7 +147,6 @@ pub struct Cursor {
 
 /// What a node answers.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[non_exhaustive]
 pub enum Response {
     /// To [`Request::Topology`].
     Topology(Box<Topology>),
@@ -477,10 +475,59 @@ impl Basis {
     }
 }
 
+/// What a request is about: where it goes, what it is counted as, and whether its time says something about the next one's
+/// follow from it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Class<'a> {
+    /// One key, at its owners.
+    Key {
+        /// Bucket.
+        bucket: BucketId,
+        /// Key.
+        key: &'a Key,
+        /// What is done with it.
+        access: Access,
+    },
+    /// The keys of an arc, at its owners.
+    Arc {
+        /// Bucket.
+        bucket: BucketId,
+        /// Arc.
+        arc: ArcIndex,
+    },
+    /// The node that is asked.
+    Node,
+}
+
+/// What is done with a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// It is read.
+    Read,
+    /// It is written or deleted.
+    Write,
+    /// One replica's record of it is replaced.
+    Restore,
+}
+
 impl Request {
+    /// What it is about.
+    pub fn class(&self) -> Class<'_> {
+        match self {
+            Request::Get(get) => Class::Key { bucket: get.bucket, key: &get.key, access: Access::Read },
+            Request::Put(put) => Class::Key { bucket: put.bucket, key: &put.key, access: Access::Write },
+            Request::Delete(delete) => Class::Key { bucket: delete.bucket, key: &delete.key, access: Access::Write },
+            Request::Restore(restore) => {
+                Class::Key { bucket: restore.bucket, key: &restore.key, access: Access::Restore }
+            }
+            Request::Scan(scan) => Class::Arc { bucket: scan.bucket, arc: scan.arc },
+            Request::Topology | Request::Status | Request::Hints | Request::Aae(_) | Request::Damaged => Class::Node,
+        }
+    }
+
     /// Whether repeating the request can never change anything.
     pub fn is_read(&self) -> bool {
-        !matches!(self, Request::Put(_) | Request::Delete(_) | Request::Restore(_))
+        !matches!(self.class(), Class::Key { access: Access::Write | Access::Restore, .. })
     }
 
     /// Bytes of the value that it carries, which is nearly all of a long request.
@@ -493,12 +540,9 @@ impl Request {
 
     /// The bucket that it speaks of, if of one.
     pub fn bucket(&self) -> Option<BucketId> {
-        match self {
-            Request::Get(get) => Some(get.bucket),
-            Request::Put(put) => Some(put.bucket),
-            Request::Delete(delete) => Some(delete.bucket),
-            Request::Scan(scan) => Some(scan.bucket),
-            _ => None,
+        match self.class() {
+            Class::Key { bucket, .. } | Class::Arc { bucket, .. } => Some(bucket),
+            Class::Node => None,
         }
     }
 }

@@ -7,7 +7,7 @@ use driftless_proto::client;
 use driftless_proto::{Failure, Refusal, Unknown};
 use driftless_ring::NodeId;
 
-use crate::peer::{Reply, Request};
+use crate::peer::Reply;
 use crate::planted::{Bug, Planted};
 use crate::time::{Instant, Now};
 
@@ -25,7 +25,7 @@ pub(crate) struct Forward {
 impl Forward {
     /// Passes the request on.
     pub(crate) fn start(to: NodeId, request: client::Request, deadline: Instant, planted: Planted) -> Forward {
-        let actions = [Action::Send { to, request: Request::Forward(request) }].into();
+        let actions = [Action::Forward { to, request }].into();
         Forward { to, deadline, done: false, planted, actions }
     }
 

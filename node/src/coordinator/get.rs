@@ -13,7 +13,7 @@ use driftless_proto::client::Basis;
 use driftless_proto::{BucketId, Conflict, Failure, Header, Key, Refusal, Siblings, Unknown};
 use driftless_ring::NodeId;
 
-use crate::peer::{Merge, Purpose, Read, Reply, Request, State, Want};
+use crate::peer::{Merge, Purpose, Read, ReplicaRequest, Reply, State, Want};
 use crate::time::{Instant, Now};
 
 use super::pace::Pace;
@@ -222,7 +222,7 @@ impl Get {
         replica.pending = true;
         replica.full_asked |= want == Want::Full;
         let read = Read { bucket: self.bucket, key: self.key.clone(), want, durable: self.demand.durable };
-        self.actions.push_back(Action::Send { to, request: Request::Read(read) });
+        self.actions.push_back(Action::Ask { to, request: ReplicaRequest::Read(read) });
     }
 
     fn take_in(&mut self, now: Now, from: NodeId, state: State) {
@@ -351,7 +351,7 @@ impl Get {
     fn send_merged(&mut self, to: NodeId, merged: &Siblings, purpose: Purpose) {
         let (bucket, key, siblings) = (self.bucket, self.key.clone(), merged.clone());
         let merge = Merge { bucket, key, siblings, hint_for: None, purpose };
-        self.actions.push_back(Action::Send { to, request: Request::Merge(merge) });
+        self.actions.push_back(Action::Ask { to, request: ReplicaRequest::Merge(merge) });
     }
 
     fn stands_in_for(&self, node: NodeId) -> Option<NodeId> {

@@ -37,8 +37,9 @@ use crate::config::Limits;
 use crate::engine::ClientTag;
 use crate::liveness::clocks::ClockBounds;
 use crate::metrics::Metrics;
-use crate::peer::{self, Lane, Merge, Purpose, Reply, RequestId, RequestIds, time_to_carry};
+use crate::peer::{self, Lane, ReplicaRequest, Reply, RequestId, RequestIds, time_to_carry};
 use crate::planted::{Bug, Planted};
+use crate::replica::local::{LocalRequest, Loss, Made, Restore, Write};
 use crate::time::{Instant, Now};
 
 use forward::Forward;
@@ -52,8 +53,10 @@ use start::tombstone;
 
 /// What the coordinator wants its engine to do.
 pub(crate) enum Output {
-    /// Ask a replica, perhaps this node's own.
+    /// Ask another node.
     Send { to: NodeId, id: RequestId, deadline: Instant, request: peer::Request },
+    /// Ask this node's own replica.
+    Own { id: RequestId, request: LocalRequest },
     /// Answer whoever asked.
     Reply { to: Asker, response: Response },
     /// This peer has not answered in a time that should have been enough.
@@ -73,7 +76,18 @@ pub(crate) enum Asker {
 
 /// What a machine wants done.
 enum Action {
-    Send { to: NodeId, request: peer::Request },
+    /// Ask a replica, perhaps this node's own.
+    Ask {
+        to: NodeId,
+        request: ReplicaRequest,
+    },
+    /// Ask the own replica what only it is asked.
+    Own(LocalRequest),
+    /// Pass a client's request on.
+    Forward {
+        to: NodeId,
+        request: Request,
+    },
     Answer(Result<Answer, Failure>),
     Count(Occasion),
 }
@@ -318,10 +332,7 @@ impl Coordinator {
     /// A replica has answered one of our requests.
     pub(crate) fn handle_reply(&mut self, now: Now, from: NodeId, id: RequestId, reply: Reply) {
         let Some(open) = self.requests.get_mut(&id) else { return };
-        // A write is answered twice; its end is the acknowledgement.
-        if !matches!(reply, Reply::Stamped(_) | Reply::Covered(_))
-            && let Some(at) = open.attempts.iter().position(|attempt| attempt.to == from)
-        {
+        if let Some(at) = open.attempts.iter().position(|attempt| attempt.to == from) {
             if let Reply::Coming { bytes } = reply {
                 let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(STATE_BYTES_MAX);
                 return open.attempts[at].allow(time_to_carry(bytes));
@@ -330,13 +341,21 @@ impl Coordinator {
             self.pace.observe(from, work, now.instant.since(since).saturating_sub(carried));
         }
         match &mut open.machine {
-            Machine::Put(put) => put.handle_reply(from, reply, &self.retired),
+            Machine::Put(put) => put.handle_reply(from, reply),
             Machine::Get(get) => get.handle_reply(now, from, reply),
             Machine::Scan(scan) => scan.handle_reply(from, reply),
             Machine::Forward(forward) => forward.handle_reply(from, reply),
             Machine::Salvage(salvage) => salvage.handle_reply(from, reply),
         }
         self.advance(now, id);
+    }
+
+    /// This node's own replica has applied one of our writes.
+    pub(crate) fn handle_made(&mut self, now: Now, id: RequestId, made: Made) {
+        if let Some(Open { machine: Machine::Put(put), .. }) = self.requests.get_mut(&id) {
+            put.handle_made(made, &self.retired);
+            self.advance(now, id);
+        }
     }
 
     /// The clocks of the other nodes allow this one's so much.
@@ -474,33 +493,25 @@ impl Coordinator {
         let mut read = None;
         while let Some(action) = open.machine.poll_action() {
             match action {
-                Action::Send { to, request } => {
-                    if to != self.me
-                        && let Some(work) = Work::of(&request)
-                    {
-                        let mut attempt = Attempt {
-                            to,
-                            work,
-                            since: now.instant,
-                            carried: Duration::ZERO,
-                            late_at: Some(now.instant + self.pace.late_after(to, work)),
-                            overdue_at: now.instant + self.pace.overdue_after(to, work),
-                        };
-                        attempt.allow(time_to_carry(request.value_bytes()));
-                        open.attempts.push(attempt);
-                    }
-                    if let peer::Request::Forward(_) = &request
-                        && let Some(&to) = self.up.iter().find(|peer| **peer != to)
+                Action::Ask { to, request } if to == self.me => {
+                    self.outputs.push_back(Output::Own { id, request: LocalRequest::Replica(request) });
+                }
+                Action::Ask { to, request } => {
+                    let (work, deadline, request) =
+                        (Work::of(&request), open.deadline, peer::Request::Replica(request));
+                    open.attempts.push(Attempt::begin(now.instant, to, work, &request, &self.pace));
+                    self.outputs.push_back(Output::Send { to, id, deadline, request });
+                }
+                Action::Own(request) => self.outputs.push_back(Output::Own { id, request }),
+                Action::Forward { to, request } => {
+                    let (deadline, request) = (open.deadline, peer::Request::Forward(request));
+                    open.attempts.push(Attempt::begin(now.instant, to, Work::Forward, &request, &self.pace));
+                    if let Some(&to) = self.up.iter().find(|peer| **peer != to)
                         && self.planted.is(Bug::DuplicatedForward)
                     {
-                        self.outputs.push_back(Output::Send {
-                            to,
-                            id,
-                            deadline: open.deadline,
-                            request: request.clone(),
-                        });
+                        self.outputs.push_back(Output::Send { to, id, deadline, request: request.clone() });
                     }
-                    self.outputs.push_back(Output::Send { to, id, deadline: open.deadline, request });
+                    self.outputs.push_back(Output::Send { to, id, deadline, request });
                 }
                 Action::Count(Occasion::ReadRepair) => {
                     self.metrics.read_repairs.inc();
@@ -521,10 +532,8 @@ impl Coordinator {
                 }
                 Action::Answer(result) if let Question::Mend { bucket, key } = &open.question => {
                     if let Ok(Answer::Read { siblings, .. }) = result {
-                        let (bucket, key, purpose) = (*bucket, key.clone(), Purpose::Mend);
-                        let merge = Merge { bucket, key, siblings, hint_for: None, purpose };
-                        let (to, deadline, request) = (self.me, open.deadline, peer::Request::Merge(merge));
-                        self.outputs.push_back(Output::Send { to, id, deadline, request });
+                        let restore = Restore { bucket: *bucket, key: key.clone(), siblings, loss: Loss::Excluded };
+                        self.outputs.push_back(Output::Own { id, request: LocalRequest::Restore(restore) });
                     }
                 }
                 Action::Answer(result) => {
@@ -591,7 +600,7 @@ impl Coordinator {
                 match self.whom_to_forward_to(&plan, sloppy, false)? {
                     None => {
                         let found_nothing = (!seen.has_values()).then(|| Box::new(seen));
-                        let write = peer::Write { found_nothing, ..tombstone(delete, context) };
+                        let write = Write { found_nothing, ..tombstone(delete, context) };
                         self.start_put(now, plan, sloppy, w, write, deadline)
                     }
                     // A primary that could not be counted on when the delete began is back: the next attempt is its.
@@ -623,6 +632,20 @@ impl Open {
 }
 
 impl Attempt {
+    /// A peer was asked just now.
+    fn begin(now: Instant, to: NodeId, work: Work, request: &peer::Request, pace: &Pace) -> Attempt {
+        let mut attempt = Attempt {
+            to,
+            work,
+            since: now,
+            carried: Duration::ZERO,
+            late_at: Some(now + pace.late_after(to, work)),
+            overdue_at: now + pace.overdue_after(to, work),
+        };
+        attempt.allow(time_to_carry(request.value_bytes()));
+        attempt
+    }
+
     /// It may take so much longer, for what has to be carried.
     fn allow(&mut self, time: Duration) {
         self.carried = self.carried.saturating_add(time);

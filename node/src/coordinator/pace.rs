@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use driftless_ring::NodeId;
 
-use crate::peer::Request;
+use crate::peer::ReplicaRequest;
 
 /// The kinds of work that take different times.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -30,14 +30,12 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    /// What a request asks for; `None` if nobody waits for its end.
-    pub(crate) fn of(request: &Request) -> Option<Work> {
+    /// What a replica is asked for.
+    pub(crate) fn of(request: &ReplicaRequest) -> Work {
         match request {
-            Request::Write(_) | Request::Merge(_) => Some(Work::Write),
-            Request::Read(_) => Some(Work::Read),
-            Request::Scan(_) => Some(Work::Scan),
-            Request::Forward(_) => Some(Work::Forward),
-            Request::Owe(_) | Request::Ping | Request::Exchange(_) => None,
+            ReplicaRequest::Merge(_) => Work::Write,
+            ReplicaRequest::Read(_) => Work::Read,
+            ReplicaRequest::Scan(_) => Work::Scan,
         }
     }
 }

@@ -1,8 +1,8 @@
 //! One put or delete: stamped by this node's own replica, then merged into the others.
 //!
 //! ```text
-//! stamping ──Stamped──▶ replicating ──w slots filled──▶ answered ──all settled, or deadline──▶ done
-//!    │    or Covered            │                             │
+//! stamping ───Made────▶ replicating ──w slots filled──▶ answered ──all settled, or deadline──▶ done
+//!    │                          │                             │
 //!    │ refused                │ w impossible, deadline       │
 //!    ▼                        ▼                              └─▶ a primary that still misses the write is owed it
 //! refused: nothing applied    unknown: it may be on some replicas, and may spread
@@ -16,11 +16,12 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use driftless_proto::{ActorId, BucketId, Failure, Key, Refusal, Siblings, Unknown, WriteId};
+use driftless_proto::{ActorId, BucketId, Failure, Key, Refusal, Unknown, WriteId};
 use driftless_ring::NodeId;
 
-use crate::peer::{Covered, Merge, Owe, Purpose, Reply, Request, Stamped, Write};
+use crate::peer::{Merge, Purpose, ReplicaRequest, Reply};
 use crate::planted::{Bug, Planted};
+use crate::replica::local::{Covered, LocalRequest, Made, Owe, Stamped, Write};
 use crate::time::{Instant, Now};
 
 use super::plan::Plan;
@@ -35,6 +36,7 @@ pub(crate) struct Put {
     bucket: BucketId,
     key: Key,
     write_id: WriteId,
+    /// What this node's own replica has made of it.
     made: Option<Made>,
     /// Primaries that this node has noted to owe the write to.
     owed: Vec<NodeId>,
@@ -44,12 +46,6 @@ pub(crate) struct Put {
     distrusted: bool,
     planted: Planted,
     actions: VecDeque<Action>,
-}
-
-/// What this node's own replica has made of the write.
-enum Made {
-    Stamped(Stamped),
-    Covered(Covered),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -114,28 +110,31 @@ impl Put {
             planted,
             actions: VecDeque::new(),
         };
-        put.send(put.plan.me, Request::Write(write));
+        put.actions.push_back(Action::Own(LocalRequest::Write(write)));
         Ok(put)
     }
 
-    /// A replica has answered. A write stamped by a retired actor is not acknowledged.
-    pub(crate) fn handle_reply(&mut self, from: NodeId, reply: Reply, retired: &BTreeSet<ActorId>) {
+    /// The own replica has made this of the write. One that was stamped by a retired actor is not acknowledged.
+    pub(crate) fn handle_made(&mut self, made: Made, retired: &BTreeSet<ActorId>) {
+        if self.stage != Stage::Stamping {
+            return;
+        }
+        if made.siblings().is_empty() {
+            // A delete of a key that nobody has ever heard of: there is nothing to make sure of.
+            self.actions.push_back(Action::Answer(Ok(answer(&made, &self.tally))));
+            self.stage = Stage::Done;
+            return;
+        }
+        self.replicate(made);
+        if !self.planted.is_where(Bug::RetiredInTurnAcknowledged, || self.is_of(retired)) {
+            self.handle_retired(retired);
+        }
+        self.evaluate();
+    }
+
+    /// A replica has answered.
+    pub(crate) fn handle_reply(&mut self, from: NodeId, reply: Reply) {
         match reply {
-            Reply::Stamped(stamped) if self.stage == Stage::Stamping && from == self.plan.me => {
-                self.replicate(Made::Stamped(stamped));
-                if !self.planted.is_where(Bug::RetiredInTurnAcknowledged, || self.is_of(retired)) {
-                    self.handle_retired(retired);
-                }
-            }
-            Reply::Covered(covered) if self.stage == Stage::Stamping && from == self.plan.me => {
-                // Nobody has ever heard of the key: there is nothing to make sure of.
-                if covered.siblings.is_empty() {
-                    self.actions.push_back(Action::Answer(Ok(Made::Covered(covered).answer(&self.tally))));
-                    self.stage = Stage::Done;
-                    return;
-                }
-                self.replicate(Made::Covered(covered));
-            }
             Reply::Acked => {
                 self.tally.fill(from);
             }
@@ -232,7 +231,8 @@ impl Put {
         let Some(made) = &self.made else { return };
         let (bucket, key, siblings) = (self.bucket, self.key.clone(), made.siblings().clone());
         let hint_for = (to != primary).then_some(primary);
-        self.send(to, Request::Merge(Merge { bucket, key, siblings, hint_for, purpose: Purpose::Write }));
+        let merge = Merge { bucket, key, siblings, hint_for, purpose: Purpose::Write };
+        self.actions.push_back(Action::Ask { to, request: ReplicaRequest::Merge(merge) });
     }
 
     /// Asks the next fallback to fill a primary's slot, if there is one.
@@ -275,7 +275,7 @@ impl Put {
                     debug_assert!(false, "an acknowledged state holds what it is acknowledged for");
                     return self.give_up();
                 }
-                self.actions.push_back(Action::Answer(Ok(made.answer(&self.tally))));
+                self.actions.push_back(Action::Answer(Ok(answer(made, &self.tally))));
                 self.stage = Stage::Answered;
             }
         }
@@ -308,39 +308,18 @@ impl Put {
         for to in missing {
             self.owed.push(to);
             self.actions.push_back(Action::Count(Occasion::Owed));
-            self.send(me, Request::Owe(Owe { bucket: self.bucket, key: self.key.clone(), to }));
+            let owe = Owe { bucket: self.bucket, key: self.key.clone(), to };
+            self.actions.push_back(Action::Own(LocalRequest::Owe(owe)));
         }
-    }
-
-    fn send(&mut self, to: NodeId, request: Request) {
-        self.actions.push_back(Action::Send { to, request });
     }
 }
 
-impl Made {
-    /// What the other replicas are to hold as well.
-    fn siblings(&self) -> &Siblings {
-        match self {
-            Made::Stamped(Stamped { siblings, .. }) | Made::Covered(Covered { siblings, .. }) => siblings,
+fn answer(made: &Made, tally: &Tally) -> Answer {
+    let (acks, primaries) = (tally.filled(), tally.filled_by_primaries());
+    match made {
+        Made::Stamped(Stamped { dot, siblings }) => {
+            Answer::Written { dot: *dot, siblings: siblings.clone(), acks, primaries }
         }
-    }
-
-    /// Whether the state holds what is about to be acknowledged.
-    fn holds(&self, write_id: WriteId) -> bool {
-        match self {
-            Made::Stamped(stamped) => stamped.holds(write_id),
-            // Nothing was written: the state itself is what was to be made sure of.
-            Made::Covered(_) => true,
-        }
-    }
-
-    fn answer(&self, tally: &Tally) -> Answer {
-        let (acks, primaries) = (tally.filled(), tally.filled_by_primaries());
-        match self {
-            Made::Stamped(Stamped { dot, siblings }) => {
-                Answer::Written { dot: *dot, siblings: siblings.clone(), acks, primaries }
-            }
-            Made::Covered(Covered { values, .. }) => Answer::Covered { values: *values, acks, primaries },
-        }
+        Made::Covered(Covered { values, .. }) => Answer::Covered { values: *values, acks, primaries },
     }
 }

@@ -13,7 +13,8 @@ use driftless_proto::client::{Response, Restored};
 use driftless_proto::{BucketId, Key, Siblings, Unknown};
 use driftless_ring::NodeId;
 
-use crate::peer::{Merge, Purpose, Read, Reply, Request, State, Want};
+use crate::peer::{Read, ReplicaRequest, Reply, State, Want};
+use crate::replica::local::{LocalRequest, Loss, Restore};
 use crate::time::{Instant, Now};
 
 use super::plan::Plan;
@@ -60,8 +61,8 @@ impl Salvage {
         };
         for to in asked {
             let (bucket, key) = (salvage.bucket, salvage.key.clone());
-            let request = Request::Read(Read { bucket, key, want: Want::Full, durable: false });
-            salvage.actions.push_back(Action::Send { to, request });
+            let request = ReplicaRequest::Read(Read { bucket, key, want: Want::Full, durable: false });
+            salvage.actions.push_back(Action::Ask { to, request });
         }
         salvage.store_if_all_have_spoken();
         salvage
@@ -127,8 +128,8 @@ impl Salvage {
         if self.stage == Stage::Asking && self.asked.is_empty() {
             self.stage = Stage::Storing;
             let (bucket, key, siblings) = (self.bucket, self.key.clone(), self.siblings.clone());
-            let merge = Merge { bucket, key, siblings, hint_for: None, purpose: Purpose::Restore };
-            self.actions.push_back(Action::Send { to: self.me, request: Request::Merge(merge) });
+            let restore = Restore { bucket, key, siblings, loss: Loss::Accepted };
+            self.actions.push_back(Action::Own(LocalRequest::Restore(restore)));
         }
     }
 

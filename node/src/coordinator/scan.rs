@@ -9,7 +9,7 @@ use driftless_proto::client::{self, Cursor};
 use driftless_proto::{Failure, Header, Refusal, Unknown};
 use driftless_ring::NodeId;
 
-use crate::peer::{self, Reply, Request};
+use crate::peer::{self, ReplicaRequest, Reply};
 use crate::planted::Planted;
 use crate::time::{Instant, Now};
 
@@ -116,7 +116,7 @@ impl Scan {
             return false;
         };
         self.tally.assign(to, to);
-        self.actions.push_back(Action::Send { to, request: Request::Scan(self.scan.clone()) });
+        self.actions.push_back(Action::Ask { to, request: ReplicaRequest::Scan(self.scan.clone()) });
         true
     }
 }

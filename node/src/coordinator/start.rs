@@ -5,8 +5,9 @@ use driftless_proto::{BucketId, Context, ContextToken, Failure, Key, Refusal, Wr
 use driftless_ring::{NodeId, PartitionId};
 use rand::Rng;
 
-use crate::peer::{self, Write};
+use crate::peer;
 use crate::planted::Bug;
+use crate::replica::local::Write;
 use crate::time::{Instant, Now};
 
 use super::forward::Forward;
@@ -112,10 +113,9 @@ impl Coordinator {
                 let salvage = Salvage::start(now, &plan, restore.bucket, restore.key, deadline);
                 Ok((Machine::Salvage(salvage), Question::Other))
             }
-            Request::Topology | Request::Status | Request::Hints | Request::Damaged => {
+            Request::Topology | Request::Status | Request::Hints | Request::Aae(_) | Request::Damaged => {
                 Err(Refusal::BadRequest("the shell answers this request".to_owned()).into())
             }
-            _ => Err(Refusal::BadRequest("this node does not know such a request".to_owned()).into()),
         }
     }
 

@@ -14,7 +14,7 @@ use driftless_proto::{
 use driftless_ring::{Member, Partitions, Ring, RingSpec};
 
 use crate::config::AaeLimits;
-use crate::peer::{Merge, State};
+use crate::peer::{Merge, ReplicaRequest, State};
 use crate::replica::record::{self, RecordKey};
 use crate::replica::store::StoreError;
 use crate::store::memory::MemoryStore;

@@ -36,7 +36,7 @@ use rand::rngs::StdRng;
 
 use crate::config::Limits;
 use crate::metrics::Metrics;
-use crate::peer::{Lane, Merge, Purpose, Reply, Request, RequestId, RequestIds, time_to_carry};
+use crate::peer::{Lane, Merge, Purpose, ReplicaRequest, Reply, Request, RequestId, RequestIds, time_to_carry};
 use crate::planted::{Bug, Planted};
 use crate::replica::record::RecordKey;
 use crate::replica::{HintPage, Owed};
@@ -345,7 +345,12 @@ impl Handoff {
         let deadline = now + (self.attempt_timeout + time_to_carry(bytes)) * TIMEOUT_ATTEMPTS;
         walk.sent(request_id, Sent { record, digest, bytes, at: now, deadline });
         let merge = Merge { bucket, key, siblings, hint_for: None, purpose: Purpose::Handoff };
-        self.outputs.push_back(Output::Send { to: id, id: request_id, deadline, request: Request::Merge(merge) });
+        self.outputs.push_back(Output::Send {
+            to: id,
+            id: request_id,
+            deadline,
+            request: Request::Replica(ReplicaRequest::Merge(merge)),
+        });
     }
 
     fn finish(&mut self, now: Instant, id: NodeId) {

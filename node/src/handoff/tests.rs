@@ -81,7 +81,7 @@ impl Desk {
                     let next = found.next().map(|(key, _)| key.clone());
                     self.handoff.handle_page(self.now, target, HintPage { owed, next });
                 }
-                Output::Send { id, request: Request::Merge(merge), .. } => {
+                Output::Send { id, request: Request::Replica(ReplicaRequest::Merge(merge)), .. } => {
                     self.sent.push_back((self.now, id, merge));
                     self.most_under_way = self.most_under_way.max(self.sent.len());
                 }

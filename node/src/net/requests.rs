@@ -40,7 +40,12 @@ pub(crate) fn operation(request: &Request) -> Operation {
         Request::Put(_) => Operation::Put,
         Request::Delete(_) => Operation::Delete,
         Request::Scan(_) => Operation::Scan,
-        _ => Operation::Other,
+        Request::Topology
+        | Request::Status
+        | Request::Hints
+        | Request::Aae(_)
+        | Request::Damaged
+        | Request::Restore(_) => Operation::Other,
     }
 }
 

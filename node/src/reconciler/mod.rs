@@ -32,7 +32,8 @@ use crate::config::{AaeLimits, Limits};
 use crate::engine::AaeCommand;
 use crate::metrics::Metrics;
 use crate::peer::{
-    Exchange, Exchanged, Lane, Merge, Purpose, Read, Reply, Request, RequestId, RequestIds, State, Want, time_to_carry,
+    Exchange, Exchanged, Lane, Merge, Purpose, Read, ReplicaRequest, Reply, Request, RequestId, RequestIds, State,
+    Want, time_to_carry,
 };
 use crate::replica::Replica;
 use crate::replica::store::{Store, StoreError};
@@ -573,7 +574,8 @@ impl Reconciler {
         }
         for (bucket, key, siblings) in states {
             let mine = format!("bucket {}, key {key:?}: {:?}", bucket.0, siblings.header());
-            let request = Request::Read(Read { bucket, key, want: Want::Header, durable: false });
+            let request =
+                Request::Replica(ReplicaRequest::Read(Read { bucket, key, want: Want::Header, durable: false }));
             self.ask(now, peer, request, Asked::State { of: peer, mine });
         }
     }
@@ -702,7 +704,7 @@ impl Reconciler {
             self.budget.spend(bytes.max(KEY_COST));
             self.bytes_left = self.bytes_left.saturating_sub(bytes);
             let merge = Merge { bucket, key, siblings, hint_for: None, purpose: Purpose::AntiEntropy };
-            self.ask(now, to, Request::Merge(merge), Asked::Merge { of: to, role, load });
+            self.ask(now, to, Request::Replica(ReplicaRequest::Merge(merge)), Asked::Merge { of: to, role, load });
         }
     }
 

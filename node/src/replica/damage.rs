@@ -9,7 +9,7 @@
 //! it. Whoever mends merges it in.
 //!
 //! If too few other owners are sound, nothing is restored by itself: an acknowledged write may be on no other disk. An operator
-//! may accept that (`Purpose::Restore`).
+//! may accept that (`Loss::Accepted`).
 //!
 //! Damage is met where a record is read, by the scan after a start, which reads every record whole, and by the scrub. Trees
 //! are built as if what is damaged were not there.
@@ -24,10 +24,11 @@ use std::time::Duration;
 
 use driftless_proto::{BucketId, Durability, Key, Refusal};
 
-use crate::peer::{Merge, RequestId};
+use crate::peer::RequestId;
 use crate::planted::Bug;
 use crate::time::Instant;
 
+use super::local::{Loss, Restore};
 use super::record::{HintKey, RecordKey};
 use super::store::{Store, StoreError};
 use super::turn::{After, Held, Place, Waiting, Waits};
@@ -158,9 +159,20 @@ impl<S: Store> Replica<S> {
         self.check_sound(&located.record).is_err()
     }
 
-    /// What the others hold takes the place of a damaged record, together with what this node has taken in since it is.
-    pub(super) fn mend(&mut self, located: Located<'_>, merge: Merge) -> Result<(), Trouble> {
-        let Merge { bucket, key, mut siblings, .. } = merge;
+    /// What the others hold takes the place of a damaged record. The coordinator does not bring it again, so it is taken
+    /// however much waits for the disk.
+    pub(super) fn restore(&mut self, id: RequestId, restore: Restore) -> Result<(), Trouble> {
+        let topology = self.topology.clone();
+        let located = self.place(&topology, restore.bucket, &restore.key)?;
+        match restore.loss {
+            Loss::Excluded => self.replace(located, restore),
+            Loss::Accepted => self.accept_loss(id, located, restore),
+        }
+    }
+
+    /// Together with what this node has taken in since the record is damaged.
+    fn replace(&mut self, located: Located<'_>, restore: Restore) -> Result<(), Trouble> {
+        let Restore { bucket, key, mut siblings, .. } = restore;
         if self.check_sound(&located.record).is_err() {
             let beside = HintKey::new(self.node, &located.record);
             if let (Some(Held::Copy { siblings: kept, .. }), stored) = self.held(&beside)? {
@@ -177,16 +189,16 @@ impl<S: Store> Replica<S> {
     }
 
     /// The same with what there is: an operator accepts what is lost by that.
-    pub(super) fn restore(&mut self, id: RequestId, located: Located<'_>, merge: Merge) -> Result<(), Trouble> {
+    fn accept_loss(&mut self, id: RequestId, located: Located<'_>, restore: Restore) -> Result<(), Trouble> {
         if self.check_sound(&located.record).is_err() {
-            let (bucket, key, values) = (&located.bucket.name, &merge.key, merge.siblings.values().count());
+            let (bucket, key, values) = (&located.bucket.name, &restore.key, restore.siblings.values().count());
             tracing::warn!(%bucket, %key, values, "a damaged record is replaced by what the other owners hold, as an \
                 operator asked who accepts the loss: what only this record held is gone, and what it knew to be deleted \
                 may come back");
             self.metrics.losses_accepted.inc();
         }
-        let (merged, place) = (merge.siblings.vv().clone(), Place::Record(located.record.clone()));
-        self.mend(located, merge)?;
+        let (merged, place) = (restore.siblings.vv().clone(), Place::Record(located.record.clone()));
+        self.replace(located, restore)?;
         let waits = Waits::Ack { merged, place, durability: Durability::Sync };
         self.turn.wait(Waiting { to: self.node, id, waits });
         Ok(())

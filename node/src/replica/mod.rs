@@ -20,6 +20,7 @@ mod damage;
 mod headers;
 mod hints;
 mod holdings;
+pub(crate) mod local;
 mod metered;
 #[cfg(feature = "planted-bugs")]
 mod mistakes;
@@ -50,13 +51,14 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::config::Limits;
 use crate::engine::EngineConfig;
 use crate::metrics::Metrics;
-use crate::peer::{Merge, Purpose, Read, Reply, Request, RequestId, Scan, Stamped, State, Want, Write};
+use crate::peer::{Merge, Purpose, Read, ReplicaRequest, Reply, RequestId, Scan, State, Want};
 use crate::planted::{Bug, Planted};
 use crate::time::{Instant, Now};
 
 use damage::Damage;
 use headers::HeaderCache;
 use hints::Hints;
+use local::{LocalRequest, Made, Stamped, Write};
 use metered::Metered;
 use owing::Role;
 pub(crate) use owing::{HintPage, Owed};
@@ -71,6 +73,8 @@ use turn::{Turn, Waiting, Waits};
 pub(crate) enum Output {
     /// Answer a request.
     Reply { to: NodeId, id: RequestId, reply: Reply },
+    /// Tell the own coordinator what has become of its write.
+    Made { id: RequestId, made: Made },
     /// Sync everything up to this batch.
     Sync(BatchSeq),
     /// The record of this key is damaged: it is to be restored from the other replicas, within this time.
@@ -178,24 +182,31 @@ impl<S: Store> Replica<S> {
         }
     }
 
-    /// Takes a request from a coordinator, this node's own or another's.
-    pub(crate) fn handle_request(&mut self, now: Now, from: NodeId, id: RequestId, request: Request) {
-        let unanswered = matches!(request, Request::Owe(_));
+    /// What this node's own coordinator asks.
+    pub(crate) fn handle_local(&mut self, now: Now, id: RequestId, request: LocalRequest) {
         let outcome = match request {
-            Request::Write(write) => self.write(now, from, id, write),
-            Request::Merge(merge) => self.merge(from, id, merge),
-            Request::Read(read) => self.read(from, id, read),
-            Request::Scan(scan) => self.line_up(from, id, scan),
-            Request::Owe(owe) => self.owe(&owe),
-            Request::Forward(_) | Request::Ping | Request::Exchange(_) => {
-                unreachable!("the engine does not give these to the replica")
+            LocalRequest::Write(write) => self.write(now, id, write),
+            LocalRequest::Owe(owe) => {
+                // Nobody waits for an answer.
+                return match self.owe(&owe) {
+                    Ok(()) | Err(Trouble::Refused(_)) => {}
+                    Err(Trouble::Store(error)) => self.fail(error),
+                };
             }
+            LocalRequest::Restore(restore) => self.restore(id, restore),
+            LocalRequest::Replica(request) => return self.handle_request(self.node, id, request),
         };
-        match outcome {
-            Err(Trouble::Refused(_)) if unanswered => {}
-            Err(Trouble::Store(error)) if unanswered => self.fail(error),
-            outcome => self.conclude(from, id, outcome),
-        }
+        self.conclude(self.node, id, outcome);
+    }
+
+    /// What a coordinator asks, this node's own or another's.
+    pub(crate) fn handle_request(&mut self, from: NodeId, id: RequestId, request: ReplicaRequest) {
+        let outcome = match request {
+            ReplicaRequest::Merge(merge) => self.merge(from, id, merge),
+            ReplicaRequest::Read(read) => self.read(from, id, read),
+            ReplicaRequest::Scan(scan) => self.line_up(from, id, scan),
+        };
+        self.conclude(from, id, outcome);
     }
 
     /// Answers a request that could not be done.
@@ -362,7 +373,7 @@ impl<S: Store> Replica<S> {
         self.store.begin_turn();
     }
 
-    fn write(&mut self, now: Now, from: NodeId, id: RequestId, write: Write) -> Result<(), Trouble> {
+    fn write(&mut self, now: Now, id: RequestId, write: Write) -> Result<(), Trouble> {
         let topology = self.topology.clone();
         let mut located = self.place(&topology, write.bucket, &write.key)?;
         let role = self.role(&mut located, write.hint_for)?;
@@ -376,24 +387,24 @@ impl<S: Store> Replica<S> {
         {
             self.metrics.retries_recognised.inc();
             if !known.header().covers(dot) && !self.planted.is(Bug::RememberedIdWithoutCover) {
-                self.reply(from, id, Reply::Lost);
+                self.reply(self.node, id, Reply::Lost);
                 return Ok(());
             }
             let siblings = self.everything(&located, &known)?;
-            let answer = Reply::Stamped(Stamped { dot, siblings: siblings.clone() });
+            let made = Made::Stamped(Stamped { dot, siblings: siblings.clone() });
             #[cfg(feature = "planted-bugs")]
             if self.forgets_to_hold(&located.record, role, &siblings)? {
-                return self.wait_for_write(from, id, &located, &write, role, answer);
+                return self.wait_for_write(id, &located, &write, role, made);
             }
             self.hold(&located, &write, role, siblings)?;
-            return self.wait_for_write(from, id, &located, &write, role, answer);
+            return self.wait_for_write(id, &located, &write, role, made);
         }
         self.witness(located.partition, &write.context.vv);
         let header = known.header();
         if !stamp::is_due(located.bucket, header, &write) {
             let covered = stamp::covered(header, &write);
             self.hold(&located, &write, role, covered.siblings.clone())?;
-            return self.wait_for_write(from, id, &located, &write, role, Reply::Covered(covered));
+            return self.wait_for_write(id, &located, &write, role, Made::Covered(covered));
         }
         let Located { bucket, partition, .. } = located;
         let nothing = Context::default();
@@ -444,10 +455,11 @@ impl<S: Store> Replica<S> {
             }
         }
         self.note_owed(&located, &write, role, &siblings)?;
+        let made = Made::Stamped(Stamped { dot, siblings });
         if self.planted.is(Bug::StampedBeforeApplied) {
-            self.reply(from, id, Reply::Stamped(Stamped { dot, siblings: siblings.clone() }));
+            self.outputs.push_back(Output::Made { id, made: made.clone() });
         }
-        self.wait_for_write(from, id, &located, &write, role, Reply::Stamped(Stamped { dot, siblings }))
+        self.wait_for_write(id, &located, &write, role, made)
     }
 
     /// Nothing new was stamped: makes sure that what is answered is held here for the slot that the answer fills. A
@@ -467,16 +479,15 @@ impl<S: Store> Replica<S> {
 
     fn wait_for_write(
         &mut self,
-        from: NodeId,
         id: RequestId,
         located: &Located<'_>,
         write: &Write,
         role: Role,
-        reply: Reply,
+        made: Made,
     ) -> Result<(), Trouble> {
         let (place, durability) = (role.place(located), located.bucket.durability);
-        let waits = Waits::Write { reply, write_id: write.write_id, place, durability };
-        self.turn.wait(Waiting { to: from, id, waits });
+        let waits = Waits::Write { made, write_id: write.write_id, place, durability };
+        self.turn.wait(Waiting { to: self.node, id, waits });
         Ok(())
     }
 
@@ -484,12 +495,9 @@ impl<S: Store> Replica<S> {
         let topology = self.topology.clone();
         let mut located = self.place(&topology, merge.bucket, &merge.key)?;
         match merge.purpose {
-            // The coordinator does not bring these again, however much waits for the disk.
-            Purpose::Mend if from == self.node => return self.mend(located, merge),
-            Purpose::Restore if from == self.node => return self.restore(id, located, merge),
             // A client waits for these, or their sender forgets them: they must not wait until a record is restored.
             Purpose::Write | Purpose::Handoff => self.check_load(merge.purpose)?,
-            Purpose::ReadRepair | Purpose::AntiEntropy | Purpose::Mend | Purpose::Restore => {
+            Purpose::ReadRepair | Purpose::AntiEntropy => {
                 self.check_load(merge.purpose)?;
                 self.check_sound(&located.record)?;
             }
@@ -714,8 +722,8 @@ impl<S: Store> Replica<S> {
             match waits {
                 Waits::Read { reply, durability, .. } => self.reply_once(durability, to, id, reply),
                 Waits::Ack { durability, .. } => self.reply_once(durability, to, id, Reply::Acked),
-                Waits::Write { reply, durability, .. } => {
-                    self.reply(to, id, reply);
+                Waits::Write { made, durability, .. } => {
+                    self.outputs.push_back(Output::Made { id, made });
                     self.reply_once(durability, to, id, Reply::Acked);
                 }
             }

@@ -3,9 +3,8 @@
 
 use driftless_proto::{Dot, Header};
 
-use crate::peer::{Reply, Stamped};
-
 use super::Replica;
+use super::local::{Made, Stamped};
 use super::record::RecordKey;
 use super::store::Store;
 use super::turn::{Place, Waiting, Waits};
@@ -14,14 +13,14 @@ impl<S: Store> Replica<S> {
     /// A batch is applied, or may be.
     pub(super) fn show_stamps(&mut self, waiting: &[Waiting]) {
         for Waiting { waits, .. } in waiting {
-            if let Waits::Write { reply, place, .. } = waits {
-                self.show_stamp(place, reply);
+            if let Waits::Write { made, place, .. } = waits {
+                self.show_stamp(place, made);
             }
         }
     }
 
-    fn show_stamp(&mut self, place: &Place, reply: &Reply) {
-        if let Reply::Stamped(Stamped { dot, siblings }) = reply
+    fn show_stamp(&mut self, place: &Place, made: &Made) {
+        if let Made::Stamped(Stamped { dot, siblings }) = made
             && self.stamps.len() < SHOWN_MAX
         {
             let record = match place {

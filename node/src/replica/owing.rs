@@ -22,11 +22,11 @@ use driftless_antientropy::Digest;
 use driftless_proto::{BucketId, Conflict, Header, Key, Refusal, Siblings};
 use driftless_ring::NodeId;
 
-use crate::peer::{Owe, Write};
 use crate::planted::Bug;
 use crate::time::{Instant, Now};
 
 use super::hints::{Tally, Weight};
+use super::local::{Owe, Write};
 use super::record::{self, HintKey, RecordKey};
 use super::store::{ApplyError, Store, StoreError};
 use super::turn::{After, Held, HintChange, Place, Turn};

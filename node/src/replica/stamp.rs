@@ -23,9 +23,9 @@ use rand::rngs::StdRng;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128_with_seed};
 
 use crate::config::Limits;
-use crate::peer::{Covered, Write};
 use crate::time::Instant;
 
+use super::local::{Covered, Write};
 use super::record::RecordKey;
 
 /// An actor and how many writes it has stamped.

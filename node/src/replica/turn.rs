@@ -11,6 +11,7 @@ use driftless_ring::{NodeId, PartitionId};
 use crate::peer::{Read, Reply, RequestId};
 
 use super::hints::Weight;
+use super::local::Made;
 use super::record::{self, HintKey, RecordKey};
 use super::stamp::{Actor, Actors};
 use super::store::Batch;
@@ -84,7 +85,7 @@ pub(super) struct Waiting {
 /// What kind of answer it is.
 pub(super) enum Waits {
     /// A write: what became of it once applied, its acknowledgement as the bucket asks.
-    Write { reply: Reply, write_id: WriteId, place: Place, durability: Durability },
+    Write { made: Made, write_id: WriteId, place: Place, durability: Durability },
     /// A merge of a state with this vector: its acknowledgement as the bucket asks.
     Ack { merged: VersionVector, place: Place, durability: Durability },
     /// A read, perhaps through the batch: its answer once applied, or as durable as asked; another look if the batch is
@@ -160,14 +161,12 @@ impl Turn {
     /// put together.
     pub(super) fn proves(&self, waits: &Waits) -> bool {
         match waits {
-            Waits::Write { reply: Reply::Stamped(stamped), write_id, place, .. } => {
+            Waits::Write { made: Made::Stamped(stamped), write_id, place, .. } => {
                 stamped.holds(*write_id) && self.vector_at(place).is_none_or(|vv| vv.covers(stamped.dot))
             }
-            Waits::Write { reply: Reply::Covered(covered), place, .. } => {
+            Waits::Write { made: Made::Covered(covered), place, .. } => {
                 self.vector_at(place).is_none_or(|vv| vv.covers_all(covered.siblings.vv()))
             }
-            // No other answer says that something is held.
-            Waits::Write { .. } => false,
             Waits::Ack { merged, place, .. } => self.vector_at(place).is_none_or(|vv| vv.covers_all(merged)),
             Waits::Read { .. } => true,
         }

@@ -18,7 +18,7 @@ use driftless_node::config::Limits;
 use driftless_node::engine::{ClientTag, Engine, EngineConfig, Output};
 use driftless_node::liveness::Liveness;
 use driftless_node::metrics::Metrics;
-use driftless_node::peer::{self, Body, Merge, Message, RequestId, WireMessage};
+use driftless_node::peer::{self, Body, Merge, Message, ReplicaRequest, RequestId, WireMessage};
 use driftless_node::planted::Planted;
 use driftless_node::replica::store::{Batch, BatchSeq, Store};
 use driftless_node::store::memory::MemoryStore;
@@ -265,7 +265,7 @@ impl Rehearsal {
     pub fn plant(&mut self, at: usize, merge: Merge) {
         let now = self.stages[at].now;
         let deadline = now.instant + Duration::from_secs(1);
-        let body = Body::Request { deadline, request: peer::Request::Merge(merge) };
+        let body = Body::Request { deadline, request: peer::Request::Replica(ReplicaRequest::Merge(merge)) };
         let message = Message { id: RequestId(1), ring_version: 1, body };
         let from = if at == 3 { 2 } else { 3 };
         if at == 0 {

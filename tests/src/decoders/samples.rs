@@ -11,14 +11,14 @@ use driftless_antientropy::{
     ResponderOutput, Settings, Standing, Sums, Tree, Unequal, Unreadable,
 };
 use driftless_node::peer::{
-    Body, Covered, Exchange, Exchanged, Merge, Message, Owe, Page, Purpose, Read, Reply, Request, RequestId, Scan,
-    Stamped, State, Want, WireMessage, Write,
+    Body, Exchange, Exchanged, Merge, Message, Page, Purpose, Read, ReplicaRequest, Reply, Request, RequestId, Scan,
+    State, Want, WireMessage,
 };
 use driftless_node::time::Instant;
 use driftless_proto::client::{self, AaeCommand, Liveness, Response};
 use driftless_proto::{
-    ActorId, BucketDefinition, BucketId, BucketName, Conflict, Context, ContextError, ContextToken, Dot, Durability,
-    Failure, Hlc, Key, Quorum, QuorumError, Refusal, Siblings, Topology, Unknown, Version, VersionVector, WriteId,
+    ActorId, BucketDefinition, BucketId, BucketName, Conflict, ContextError, ContextToken, Dot, Durability, Failure,
+    Hlc, Key, Quorum, QuorumError, Refusal, Siblings, Topology, Unknown, Version, VersionVector, WriteId,
 };
 use driftless_ring::{ArcIndex, Member, NodeId, PartitionId, Partitions, Ring, RingSpec, Token, TokenRange};
 
@@ -298,7 +298,7 @@ pub fn client_responses() -> Vec<Response> {
 
 /// Why a state is sent.
 pub fn purposes() -> Vec<Purpose> {
-    vec![Purpose::Write, Purpose::ReadRepair, Purpose::Handoff, Purpose::AntiEntropy, Purpose::Mend, Purpose::Restore]
+    vec![Purpose::Write, Purpose::ReadRepair, Purpose::Handoff, Purpose::AntiEntropy]
 }
 
 /// How much a read wants.
@@ -348,35 +348,22 @@ pub fn exchanged() -> Vec<Exchanged> {
 /// What nodes ask each other.
 pub fn peer_requests() -> Vec<Request> {
     let (bucket, key) = (bucket(), key());
-    let context = Context { vv: states()[3].vv().clone(), written_at: Hlc(9) };
-    let write = Write {
-        bucket,
-        key: key.clone(),
-        value: Some(Bytes::from_static(b"v")),
-        write_id: WriteId(5),
-        context,
-        found_nothing: None,
-        hint_for: None,
-        owed_to: vec![NodeId(1), NodeId(u64::MAX)],
-    };
     let mut all = vec![
-        Request::Write(Write {
-            value: None,
-            found_nothing: Some(Box::new(states().swap_remove(1))),
-            hint_for: Some(NodeId(3)),
-            ..write.clone()
-        }),
-        Request::Write(write),
-        Request::Scan(Scan { bucket, arc: ArcIndex(1), after: Some(cursor()), limit: 3 }),
-        Request::Owe(Owe { bucket, key: key.clone(), to: NodeId(4) }),
+        Request::Replica(ReplicaRequest::Scan(Scan { bucket, arc: ArcIndex(1), after: Some(cursor()), limit: 3 })),
         Request::Ping,
     ];
     for (at, want) in wants().into_iter().enumerate() {
-        all.push(Request::Read(Read { bucket, key: key.clone(), want, durable: at == 0 }));
+        all.push(Request::Replica(ReplicaRequest::Read(Read { bucket, key: key.clone(), want, durable: at == 0 })));
     }
     for (purpose, siblings) in purposes().into_iter().zip(states()) {
         let hint_for = (purpose == Purpose::Write).then(|| NodeId::of_name("b"));
-        all.push(Request::Merge(Merge { bucket, key: key.clone(), siblings, hint_for, purpose }));
+        all.push(Request::Replica(ReplicaRequest::Merge(Merge {
+            bucket,
+            key: key.clone(),
+            siblings,
+            hint_for,
+            purpose,
+        })));
     }
     all.extend(client_requests().into_iter().map(Request::Forward));
     all.extend(exchanges().into_iter().map(Request::Exchange));
@@ -392,8 +379,6 @@ pub fn replica_states() -> Vec<State> {
 pub fn peer_replies() -> Vec<Reply> {
     let entries: Vec<_> = states().iter().map(|state| (cursor(), state.header())).collect();
     let mut all = vec![
-        Reply::Stamped(Stamped { dot: Dot::new(ActorId(0xa), 1), siblings: states().swap_remove(1) }),
-        Reply::Covered(Covered { siblings: states().swap_remove(1), values: 2 }),
         Reply::Acked,
         Reply::Coming { bytes: 5 << 20 },
         Reply::Page(Page { entries: entries.clone(), next: None }),

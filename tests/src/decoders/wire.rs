@@ -8,7 +8,7 @@ use bytes::Bytes;
 use driftless_node::liveness::clocks::{ClockSettings, Clocks, Stance};
 use driftless_node::liveness::detector::{Detector, DetectorConfig, DetectorSettings, Output};
 use driftless_node::peer::{
-    Body, Covered, Exchange, Exchanged, Hello, Incarnation, Message, Page, Reply, Request, Stamped, State, WireMessage,
+    Body, Exchange, Exchanged, Hello, Incarnation, Message, Page, ReplicaRequest, Reply, Request, State, WireMessage,
 };
 use driftless_node::probe;
 use driftless_node::time::{Instant, Now};
@@ -89,25 +89,18 @@ pub fn peer_messages(bytes: &[u8]) {
 // No arm for "the others": a variant that is new has to be thought of here.
 fn of_request(request: &Request) {
     match request {
-        Request::Merge(merge) => laws::of_siblings(&merge.siblings),
+        Request::Replica(ReplicaRequest::Merge(merge)) => laws::of_siblings(&merge.siblings),
         Request::Exchange(Exchange::Step { request, .. }) => {
             assert_eq!(request.encoded_len(), laws::encoded(request).len());
         }
         Request::Exchange(Exchange::Sums(sums)) => assert_eq!(sums.encoded_len(), laws::encoded(sums).len()),
-        Request::Write(_)
-        | Request::Read(_)
-        | Request::Scan(_)
-        | Request::Forward(_)
-        | Request::Owe(_)
-        | Request::Ping => {}
+        Request::Replica(ReplicaRequest::Read(_) | ReplicaRequest::Scan(_)) | Request::Forward(_) | Request::Ping => {}
     }
 }
 
 fn of_reply(reply: &Reply) {
     match reply {
-        Reply::Stamped(Stamped { siblings, .. })
-        | Reply::Covered(Covered { siblings, .. })
-        | Reply::State(State::Full(siblings)) => laws::of_siblings(siblings),
+        Reply::State(State::Full(siblings)) => laws::of_siblings(siblings),
         Reply::State(State::Header(header)) => laws::of_header(header),
         Reply::Page(Page { entries, .. }) => {
             for pair in entries.windows(2) {

@@ -4,7 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use driftless_node::peer::{Body, Exchange, Exchanged, Message, Purpose, Reply, Request, RequestId, State, Want};
+use driftless_node::peer::{
+    Body, Exchange, Exchanged, Message, Purpose, ReplicaRequest, Reply, Request, RequestId, State, Want,
+};
 use driftless_proto::causality::Payload;
 use driftless_proto::client::{self, Response};
 use driftless_proto::{ActorId, Dot, Failure, Outcome, Refusal, Siblings, Unknown, VersionVector};
@@ -42,7 +44,7 @@ impl Names {
 
     /// A message leaves: later ones are understood by it.
     pub fn note(&mut self, message: &Message) {
-        if let Body::Request { request: Request::Read(_), .. } = &message.body {
+        if let Body::Request { request: Request::Replica(ReplicaRequest::Read(_)), .. } = &message.body {
             self.reads.insert(message.id);
         }
     }
@@ -76,30 +78,26 @@ impl Names {
     pub fn message(&self, message: &Message) -> Said {
         Said::Words(match &message.body {
             Body::Request { request, .. } => match request {
-                Request::Merge(merge) => {
+                Request::Replica(ReplicaRequest::Merge(merge)) => {
                     let state = self.state(&merge.siblings);
                     match (merge.hint_for.map(|target| self.node(target)), merge.purpose) {
                         (Some(target), _) => format!("merge {state}; hint for {target}"),
                         (None, Purpose::ReadRepair) => format!("merge {state}; read repair"),
                         (None, Purpose::Handoff) => format!("merge {state}; handed off"),
                         (None, Purpose::AntiEntropy) => format!("merge {state}; anti-entropy"),
-                        (None, Purpose::Write | Purpose::Mend | Purpose::Restore)
-                            if self.reads.contains(&message.id) =>
-                        {
+                        (None, Purpose::Write) if self.reads.contains(&message.id) => {
                             format!("merge {state}; write-back")
                         }
-                        (None, Purpose::Write | Purpose::Mend | Purpose::Restore) => format!("merge {state}"),
+                        (None, Purpose::Write) => format!("merge {state}"),
                     }
                 }
-                Request::Read(read) if read.want == Want::Header => "read a digest".to_owned(),
-                Request::Read(_) => "read".to_owned(),
+                Request::Replica(ReplicaRequest::Read(read)) if read.want == Want::Header => "read a digest".to_owned(),
+                Request::Replica(ReplicaRequest::Read(_)) => "read".to_owned(),
                 Request::Forward(_) => "forwarded".to_owned(),
                 Request::Exchange(Exchange::Step { .. }) => return Said::Comparing,
-                Request::Exchange(Exchange::Sums(_))
-                | Request::Ping
-                | Request::Scan(_)
-                | Request::Write(_)
-                | Request::Owe(_) => return Said::Nothing,
+                Request::Exchange(Exchange::Sums(_)) | Request::Ping | Request::Replica(ReplicaRequest::Scan(_)) => {
+                    return Said::Nothing;
+                }
             },
             Body::Reply(reply) => match reply {
                 Reply::Acked => "on disk".to_owned(),
@@ -110,11 +108,7 @@ impl Names {
                 Reply::Coming { bytes } => format!("{bytes} bytes follow"),
                 Reply::Lost => "cannot say".to_owned(),
                 Reply::Exchanged(Exchanged::Step(_)) => return Said::Comparing,
-                Reply::Exchanged(Exchanged::Unequal(_))
-                | Reply::Pong
-                | Reply::Page(_)
-                | Reply::Stamped(_)
-                | Reply::Covered(_) => return Said::Nothing,
+                Reply::Exchanged(Exchanged::Unequal(_)) | Reply::Pong | Reply::Page(_) => return Said::Nothing,
             },
         })
     }

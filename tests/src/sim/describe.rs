@@ -1,7 +1,7 @@
 //! Messages in words, for the trace of a failing seed.
 
 use bytes::Bytes;
-use driftless_node::peer::{Body, Exchange, Message, Reply, Request, State};
+use driftless_node::peer::{Body, Exchange, Message, ReplicaRequest, Reply, Request, State};
 use driftless_proto::causality::Payload;
 use driftless_proto::client::{self, Response};
 use driftless_proto::{BucketId, Dot, Header, Key, Siblings, Topology, VersionVector, WriteId};
@@ -14,12 +14,10 @@ use super::{check, cluster};
 pub fn slot_of_message(message: &Message) -> Option<Slot> {
     match &message.body {
         Body::Request { request, .. } => match request {
-            Request::Write(write) => Some((write.bucket, write.key.clone())),
-            Request::Merge(merge) => Some((merge.bucket, merge.key.clone())),
-            Request::Read(read) => Some((read.bucket, read.key.clone())),
+            Request::Replica(ReplicaRequest::Merge(merge)) => Some((merge.bucket, merge.key.clone())),
+            Request::Replica(ReplicaRequest::Read(read)) => Some((read.bucket, read.key.clone())),
             Request::Forward(request) => slot_of_request(request),
-            Request::Owe(owe) => Some((owe.bucket, owe.key.clone())),
-            Request::Scan(_) | Request::Ping | Request::Exchange(_) => None,
+            Request::Replica(ReplicaRequest::Scan(_)) | Request::Ping | Request::Exchange(_) => None,
         },
         Body::Reply(_) => None,
     }
@@ -40,19 +38,14 @@ pub fn message(message: &Message, history: &History) -> String {
     let id = message.id.0 & 0xffff;
     match &message.body {
         Body::Request { request, .. } => match request {
-            Request::Write(write) => format!(
-                "#{id:04x} Write {}",
-                op(asked_by(write.bucket, &write.key, write.value.as_ref(), write.write_id, history))
-            ),
-            Request::Merge(merge) => {
+            Request::Replica(ReplicaRequest::Merge(merge)) => {
                 let hint = merge.hint_for.map_or(String::new(), |target| format!(", as a hint for {}", node(target)));
                 format!("#{id:04x} Merge ({:?}) {}{hint}", merge.purpose, siblings(&merge.siblings, history))
             }
-            Request::Read(read) => format!("#{id:04x} Read {}", slot_text(&(read.bucket, read.key.clone()))),
-            Request::Scan(_) => format!("#{id:04x} Scan"),
-            Request::Owe(owe) => {
-                format!("#{id:04x} Owe {} to {}", slot_text(&(owe.bucket, owe.key.clone())), node(owe.to))
+            Request::Replica(ReplicaRequest::Read(read)) => {
+                format!("#{id:04x} Read {}", slot_text(&(read.bucket, read.key.clone())))
             }
+            Request::Replica(ReplicaRequest::Scan(_)) => format!("#{id:04x} Scan"),
             Request::Exchange(Exchange::Sums(sums)) => format!("#{id:04x} Sums of {}", sums.lines.len()),
             Request::Exchange(Exchange::Step { partition, request }) => {
                 format!("#{id:04x} exchange {:04x} of {partition}: {:?}", request.exchange.0 & 0xffff, request.ask)
@@ -61,8 +54,6 @@ pub fn message(message: &Message, history: &History) -> String {
             Request::Forward(inner) => format!("#{id:04x} Forward {}", request_text(inner, history)),
         },
         Body::Reply(reply) => match reply {
-            Reply::Stamped(stamped) => format!("#{id:04x} Stamped {}", siblings(&stamped.siblings, history)),
-            Reply::Covered(covered) => format!("#{id:04x} Covered {}", siblings(&covered.siblings, history)),
             Reply::State(State::Full(state)) => format!("#{id:04x} State {}", siblings(state, history)),
             Reply::State(State::Header(state)) => format!("#{id:04x} Header {}", header(state, history)),
             Reply::Forwarded(response) => format!("#{id:04x} Forwarded {}", response_text(response)),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use driftless_node::peer::{Body, Message, Purpose, Reply, Request, RequestId};
+use driftless_node::peer::{Body, Message, Purpose, ReplicaRequest, Reply, Request, RequestId};
 use driftless_node::replica::record::{self, HintKey};
 use driftless_node::replica::store::Batch;
 use driftless_proto::client::{self, Put};
@@ -67,7 +67,7 @@ impl News {
 impl HintWatch {
     /// A message is about to travel.
     pub fn sent(&mut self, from: usize, to: NodeId, message: &Message) {
-        if let Body::Request { request: Request::Merge(merge), .. } = &message.body
+        if let Body::Request { request: Request::Replica(ReplicaRequest::Merge(merge)), .. } = &message.body
             && merge.purpose == Purpose::Handoff
         {
             let slot = (merge.bucket, merge.key.clone());
@@ -134,7 +134,7 @@ fn brought(input: &Input) -> Option<(Slot, Come)> {
         Input::Client { request: client::Request::Put(request), .. } => put(request),
         Input::Peer { message: Message { body: Body::Request { request, .. }, .. }, .. } => match request {
             Request::Forward(client::Request::Put(request)) => put(request),
-            Request::Merge(merge) => {
+            Request::Replica(ReplicaRequest::Merge(merge)) => {
                 let dots = merge.siblings.live().iter().map(|(dot, _)| *dot).collect();
                 Some(((merge.bucket, merge.key.clone()), Come { dots, ..Come::default() }))
             }

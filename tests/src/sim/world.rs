@@ -19,7 +19,7 @@ use bytes::Bytes;
 use driftless_antientropy::message::Ask;
 use driftless_node::engine::{ClientTag, Output};
 use driftless_node::liveness::Liveness;
-use driftless_node::peer::{Body, Exchange, Lane, Message, Purpose, Reply, Request, WireMessage};
+use driftless_node::peer::{Body, Exchange, Lane, Message, Purpose, ReplicaRequest, Reply, Request, WireMessage};
 use driftless_node::planted::Planted;
 use driftless_node::store::memory::DiskImage;
 use driftless_node::time::Instant;
@@ -529,7 +529,9 @@ impl World {
             self.story.line_of_message(SENDS, from, to, &message, &self.history)
         });
         let mends = |request: &Request| match request {
-            Request::Merge(merge) => matches!(merge.purpose, Purpose::ReadRepair | Purpose::Handoff),
+            Request::Replica(ReplicaRequest::Merge(merge)) => {
+                matches!(merge.purpose, Purpose::ReadRepair | Purpose::Handoff)
+            }
             _ => false,
         };
         let withheld = self.profile.healing == Healing::AntiEntropy

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::bounds::TurnBounds;
-use crate::peer::{Owe, Page, Purpose, Scan};
+use crate::peer::{Page, Purpose, Scan};
+use crate::replica::local::{LocalRequest, Owe};
 
 const VALUE_BYTES: usize = 100 << 10;
 
@@ -28,7 +29,7 @@ impl Trio {
             siblings.event(&VersionVector::new(), dot, version);
             let purpose = Purpose::AntiEntropy;
             let merge = Merge { bucket: SIBLINGS, key: name.clone(), siblings, hint_for: None, purpose };
-            self.tell((i + 1) % 3, i, 4 * number as u64, Request::Merge(merge));
+            self.tell((i + 1) % 3, i, 4 * number as u64, Request::Replica(ReplicaRequest::Merge(merge)));
         }
         self.settle();
     }
@@ -54,10 +55,10 @@ fn read_pages_of_markers(planted: Planted) {
     let mut trio = Trio::with_planted(3, planted);
     let names = trio.names(40);
     trio.store(0, &names, VALUE_BYTES);
-    let (now, me, target) = (trio.now, trio.id(0), trio.id(2));
+    let (now, target) = (trio.now, trio.id(2));
     for name in &names {
         let owe = Owe { bucket: SIBLINGS, key: name.clone(), to: target };
-        trio.engines[0].replica.handle_request(now, me, RequestId(4), Request::Owe(owe));
+        trio.engines[0].replica.handle_local(now, RequestId(4), LocalRequest::Owe(owe));
     }
     trio.turn(0);
     let (mut from, mut found, mut pages) = (None, Vec::new(), 0);
@@ -177,7 +178,10 @@ fn a_turn_makes_one_step_of_one_scan_after_everything_else() {
     let from = trio.id(1);
     for id in 0..16 {
         let scan = Scan { bucket: LWW, arc, after: None, limit: 10 };
-        let body = Body::Request { deadline: trio.now.instant + Duration::from_secs(1), request: Request::Scan(scan) };
+        let body = Body::Request {
+            deadline: trio.now.instant + Duration::from_secs(1),
+            request: Request::Replica(ReplicaRequest::Scan(scan)),
+        };
         let message = Message { id: RequestId(4 * id), ring_version: 1, body };
         trio.engines[0].handle_peer(trio.now, from, message);
     }
@@ -222,7 +226,7 @@ impl Trio {
     /// What a node answers to a scan by another.
     fn page(&mut self, scan: Scan) -> Page {
         self.wire.clear();
-        self.tell(1, 0, 4, Request::Scan(scan));
+        self.tell(1, 0, 4, Request::Replica(ReplicaRequest::Scan(scan)));
         match self.wire.pop_back().map(|(.., message)| message.body) {
             Some(Body::Reply(Reply::Page(page))) => page,
             other => panic!("expected a page, got {other:?}"),

@@ -34,7 +34,7 @@ impl Trio {
         let version = Version { value: Some(Bytes::from_static(b"theirs")), write_id: WriteId(9), written_at };
         siblings.event(&VersionVector::new(), Dot::new(ActorId(u64::MAX), 1), version);
         let merge = Merge { bucket, key: key(), siblings, hint_for: None, purpose: Purpose::Write };
-        self.tell((to + 1) % 3, to, 4711 * 4, Request::Merge(merge));
+        self.tell((to + 1) % 3, to, 4711 * 4, Request::Replica(ReplicaRequest::Merge(merge)));
         self.settle();
     }
 

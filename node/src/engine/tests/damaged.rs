@@ -2,6 +2,7 @@
 //! up, with the actor that it may have known.
 
 use super::*;
+use crate::replica::local::{LocalRequest, Owe};
 
 impl Trio {
     fn record(&self, bucket: BucketId) -> RecordKey {
@@ -245,7 +246,12 @@ fn a_page_of_a_scan_does_not_show_what_is_damaged() {
     // The time of the write: no digest covers it.
     trio.damage(0, SIBLINGS, 12);
     let arc = trio.topology.place(trio.topology.bucket(SIBLINGS).expect("exists"), &key()).partition.arc;
-    trio.tell(1, 0, 4, Request::Scan(crate::peer::Scan { bucket: SIBLINGS, arc, after: None, limit: 10 }));
+    trio.tell(
+        1,
+        0,
+        4,
+        Request::Replica(ReplicaRequest::Scan(crate::peer::Scan { bucket: SIBLINGS, arc, after: None, limit: 10 })),
+    );
     let said = trio.wire.iter().find_map(|(from, _, message)| match &message.body {
         Body::Reply(reply) if *from == trio.id(0) => Some(reply.clone()),
         _ => None,
@@ -399,9 +405,8 @@ fn what_nobody_else_holds_is_removed_and_leaves_no_empty_record() {
 fn what_is_owed_from_a_damaged_record_is_delivered_once_it_is_restored() {
     let mut trio = Trio::new();
     trio.put_and_settle(0, put(SIBLINGS, "precious", None));
-    let owe = crate::peer::Owe { bucket: SIBLINGS, key: key(), to: trio.id(2) };
-    let (now, me) = (trio.now, trio.id(0));
-    trio.engines[0].replica.handle_request(now, me, RequestId(4), Request::Owe(owe));
+    let owe = Owe { bucket: SIBLINGS, key: key(), to: trio.id(2) };
+    trio.engines[0].replica.handle_local(trio.now, RequestId(4), LocalRequest::Owe(owe));
     trio.turn(0);
     trio.damage(0, SIBLINGS, 1);
     assert_eq!(trio.engines[0].replica.tallies().count(), 1);

@@ -63,7 +63,13 @@ fn an_acknowledgement_of_nothing_new_waits_for_the_sync_of_what_it_rests_on() {
         0,
         to,
         77,
-        Request::Merge(Merge { bucket: SIBLINGS, key: key(), siblings, hint_for: None, purpose: Purpose::Write }),
+        Request::Replica(ReplicaRequest::Merge(Merge {
+            bucket: SIBLINGS,
+            key: key(),
+            siblings,
+            hint_for: None,
+            purpose: Purpose::Write,
+        })),
     );
     assert!(trio.wire.is_empty(), "the first merge is not durable yet, so its repetition must not be acknowledged");
     trio.sync(to);
@@ -81,7 +87,13 @@ fn after_a_start_nothing_is_acknowledged_before_the_first_sync() {
         0,
         1,
         78,
-        Request::Merge(Merge { bucket: SIBLINGS, key: key(), siblings, hint_for: None, purpose: Purpose::Write }),
+        Request::Replica(ReplicaRequest::Merge(Merge {
+            bucket: SIBLINGS,
+            key: key(),
+            siblings,
+            hint_for: None,
+            purpose: Purpose::Write,
+        })),
     );
     assert!(trio.wire.is_empty(), "what the process before left in the page cache is not durable yet");
     trio.sync(1);

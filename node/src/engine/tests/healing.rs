@@ -181,7 +181,7 @@ fn repairs_are_merges_and_nothing_else() {
         trio.pass(Duration::from_millis(500));
         while let Some((_, _, message)) = trio.wire.front() {
             match &message.body {
-                Body::Request { request: Request::Merge(merge), .. } => {
+                Body::Request { request: Request::Replica(ReplicaRequest::Merge(merge)), .. } => {
                     assert_eq!((merge.purpose, merge.hint_for), (Purpose::AntiEntropy, None));
                     merges += 1;
                 }
@@ -426,7 +426,7 @@ fn a_key_that_stays_different_for_three_rounds_is_reported() {
         trio.pass(Duration::from_millis(500));
         // Everything arrives except repairs, which are said to be done all the same.
         while let Some((from, to, message)) = trio.wire.pop_front() {
-            if let Body::Request { request: Request::Merge(_), .. } = message.body {
+            if let Body::Request { request: Request::Replica(ReplicaRequest::Merge(_)), .. } = message.body {
                 let body = Body::Reply(Reply::Acked);
                 trio.wire.push_back((to, from, Message { id: message.id, ring_version: 1, body }));
             } else {
@@ -455,7 +455,7 @@ fn a_key_that_is_written_all_the_time_is_no_bug() {
         trio.turn(0);
         while let Some((from, to, message)) = trio.wire.pop_front() {
             let third = to == trio.id(2);
-            if let Body::Request { request: Request::Merge(_), .. } = &message.body
+            if let Body::Request { request: Request::Replica(ReplicaRequest::Merge(_)), .. } = &message.body
                 && third
             {
                 let body = Body::Reply(Reply::Acked);
@@ -542,7 +542,7 @@ fn a_tree_grows_with_its_keys_while_writes_go_on() {
         let version = Version { value: Some(Bytes::from_static(b"v")), write_id: WriteId(1), written_at: Hlc(1) };
         siblings.event(&VersionVector::new(), dot, version);
         let merge = Merge { bucket: SIBLINGS, key: name, siblings, hint_for: None, purpose: Purpose::AntiEntropy };
-        trio.tell(0, 1, 4 * i as u64, Request::Merge(merge));
+        trio.tell(0, 1, 4 * i as u64, Request::Replica(ReplicaRequest::Merge(merge)));
         if i % 100 == 0 {
             // A step of the build, if one is under way.
             trio.now.instant = trio.now.instant + Duration::from_millis(2);

@@ -16,7 +16,9 @@ fn asked(trio: &Trio, i: usize) -> Vec<&Request> {
 
 /// Whom node 0 has asked to read.
 fn readers(trio: &Trio) -> Vec<usize> {
-    (1..3).filter(|i| asked(trio, *i).iter().any(|request| matches!(request, Request::Read(_)))).collect()
+    (1..3)
+        .filter(|i| asked(trio, *i).iter().any(|request| matches!(request, Request::Replica(ReplicaRequest::Read(_)))))
+        .collect()
 }
 
 #[test]
@@ -117,7 +119,9 @@ fn a_fast_replica_is_preferred_to_a_much_slower_one() {
     trio.ask(0, get(SIBLINGS, Some(2)));
     let fast = readers(&trio)[0];
     assert!(
-        asked(&trio, fast).iter().any(|request| matches!(request, Request::Read(read) if read.want == Want::Header))
+        asked(&trio, fast).iter().any(
+            |request| matches!(request, Request::Replica(ReplicaRequest::Read(read)) if read.want == Want::Header)
+        )
     );
     assert_ne!(fast, slow);
 }

@@ -3,8 +3,16 @@
 use driftless_proto::{ActorId, Dot};
 
 use super::*;
-use crate::peer::{Owe, Purpose, Read as Look, Want, Write};
+use crate::peer::{Purpose, Read as Look, Want};
+use crate::replica::local::{LocalRequest, Made, Owe, Write};
 use crate::replica::record::HintKey;
+
+/// What a replica says to its own coordinator.
+#[derive(PartialEq, Debug)]
+enum Said {
+    Made(Made),
+    Reply(Reply),
+}
 
 /// Five nodes, of which three own the key.
 struct Five {
@@ -60,7 +68,7 @@ impl Five {
         let hint_for = hint_for.map(|i| self.id(i));
         let from = self.owners.iter().copied().find(|owner| *owner != to).expect("three owners");
         let merge = Merge { bucket, key: key(), siblings, hint_for, purpose: Purpose::Write };
-        self.trio.tell(from, to, 4711 * 4, Request::Merge(merge));
+        self.trio.tell(from, to, 4711 * 4, Request::Replica(ReplicaRequest::Merge(merge)));
     }
 
     /// What the last message on the wire answers.
@@ -72,14 +80,15 @@ impl Five {
     }
 
     /// A node's own coordinator speaks to its replica. Answers what that says at once.
-    fn tell_self(&mut self, i: usize, request: Request) -> Vec<Reply> {
-        let (now, me) = (self.now, self.id(i));
-        self.engines[i].replica.handle_request(now, me, RequestId(4712 * 4), request);
+    fn tell_self(&mut self, i: usize, request: LocalRequest) -> Vec<Said> {
+        let now = self.now;
+        self.engines[i].replica.handle_local(now, RequestId(4712 * 4), request);
         self.engines[i].replica.commit(now);
         let mut said = Vec::new();
         while let Some(output) = self.engines[i].replica.poll_output() {
             match output {
-                replica::Output::Reply { reply, .. } => said.push(reply),
+                replica::Output::Reply { reply, .. } => said.push(Said::Reply(reply)),
+                replica::Output::Made { made, .. } => said.push(Said::Made(made)),
                 other => self.engines[i].take_from_replica(now, other),
             }
         }
@@ -87,7 +96,7 @@ impl Five {
         said
     }
 
-    fn write(&mut self, i: usize, value: &'static str, hint_for: Option<usize>, owed_to: &[usize]) -> Vec<Reply> {
+    fn write(&mut self, i: usize, value: &'static str, hint_for: Option<usize>, owed_to: &[usize]) -> Vec<Said> {
         let write_id = WriteId(xxhash_rust::xxh3::xxh3_128(value.as_bytes()));
         let write = Write {
             bucket: SIBLINGS,
@@ -99,7 +108,7 @@ impl Five {
             hint_for: hint_for.map(|i| self.id(i)),
             owed_to: owed_to.iter().map(|i| self.id(*i)).collect(),
         };
-        self.tell_self(i, Request::Write(write))
+        self.tell_self(i, LocalRequest::Write(write))
     }
 
     fn record(&self) -> RecordKey {
@@ -212,7 +221,7 @@ fn a_delivery_into_a_buffered_bucket_is_acknowledged_once_synced() {
     let owners: Vec<_> = five.topology.ring().owners(partition).iter().map(|id| five.index(*id)).collect();
     let merge =
         Merge { bucket: BUFFERED, key: key(), siblings: state("v1", 1, 1), hint_for: None, purpose: Purpose::Handoff };
-    five.tell(owners[0], owners[1], 4, Request::Merge(merge));
+    five.tell(owners[0], owners[1], 4, Request::Replica(ReplicaRequest::Merge(merge)));
     assert_eq!(five.answer(), None);
     five.sync(owners[1]);
     assert_eq!(five.answer(), Some(Reply::Acked));
@@ -269,7 +278,7 @@ fn change_a_hint_in_the_turn_of_its_acknowledgement(planted: Planted) {
         purpose: Purpose::Write,
     };
     let deadline = now.instant + Duration::from_secs(1);
-    let body = Body::Request { deadline, request: Request::Merge(merge) };
+    let body = Body::Request { deadline, request: Request::Replica(ReplicaRequest::Merge(merge)) };
     five.engines[other].handle_peer(now, from, Message { id: RequestId(4), ring_version: 1, body });
     five.engines[other].handle_peer(now, from, ack);
     five.turn(other);
@@ -324,7 +333,7 @@ fn a_stamp_knows_every_copy_held_of_its_key() {
 fn a_stamp_knows_the_copies_that_its_own_turn_has_built() {
     let mut five = Five::new();
     let (one, two, other) = (five.owners[0], five.owners[1], five.others[0]);
-    let (now, from, target) = (five.now, five.id(one), five.id(two));
+    let (from, target) = (five.id(one), five.id(two));
     let merge = Merge {
         bucket: SIBLINGS,
         key: key(),
@@ -332,7 +341,7 @@ fn a_stamp_knows_the_copies_that_its_own_turn_has_built() {
         hint_for: Some(target),
         purpose: Purpose::Write,
     };
-    five.engines[other].replica.handle_request(now, from, RequestId(4), Request::Merge(merge));
+    five.engines[other].replica.handle_request(from, RequestId(4), ReplicaRequest::Merge(merge));
     five.write(other, "v2", Some(one), &[]);
     assert_eq!(texts(&five.copy(other, one)), ["v1", "v2"]);
 }
@@ -392,7 +401,8 @@ fn an_actor_that_a_removed_hint_does_not_know_goes_on() {
 fn a_read_at_a_fallback_shows_what_it_holds_for_others() {
     let mut five = Five::new();
     let (one, two, other) = (five.owners[0], five.owners[1], five.others[0]);
-    let look = |want| Request::Read(Look { bucket: SIBLINGS, key: key(), want, durable: false });
+    let look =
+        |want| Request::Replica(ReplicaRequest::Read(Look { bucket: SIBLINGS, key: key(), want, durable: false }));
     five.tell(one, other, 4, look(Want::Full));
     assert_eq!(five.answer(), Some(Reply::State(State::Full(Siblings::new()))), "never seen");
     five.merge(other, state("v1", 1, 1), Some(one));
@@ -415,7 +425,7 @@ fn only_a_hint_for_an_owner_is_kept_by_a_node_that_does_not_own_the_key() {
         assert_eq!(five.answer(), Some(refusal.clone()), "{to} for {hint_for:?}");
     }
     for hint_for in [None, Some(third)] {
-        assert_eq!(five.write(other, "v1", hint_for, &[]), std::slice::from_ref(&refusal));
+        assert_eq!(five.write(other, "v1", hint_for, &[]), [Said::Reply(refusal.clone())]);
     }
     assert!((0..5).all(|i| five.engines[i].store().is_empty()));
 }
@@ -470,7 +480,10 @@ fn look_in_the_middle_of_a_turn(planted: Planted) {
     let (now, from, target) = (five.now, five.id(five.owners[2]), five.id(two));
     let (siblings, purpose) = (state("v2", 2, 1), Purpose::Write);
     let merge = Merge { bucket: SIBLINGS, key: key(), siblings, hint_for: None, purpose };
-    let body = Body::Request { deadline: now.instant + Duration::from_secs(1), request: Request::Merge(merge) };
+    let body = Body::Request {
+        deadline: now.instant + Duration::from_secs(1),
+        request: Request::Replica(ReplicaRequest::Merge(merge)),
+    };
     five.engines[one].handle_peer(now, from, Message { id: RequestId(4), ring_version: 1, body });
     let page = five.engines[one].replica.hints_for(target, None).expect("readable");
     assert_eq!(texts(&page.owed[0].siblings), ["v1"]);
@@ -493,7 +506,7 @@ fn a_write_notes_in_its_own_batch_who_else_is_owed_it() {
 fn what_is_owed_later_is_a_marker_at_an_owner_and_a_copy_elsewhere() {
     let mut five = Five::new();
     let (one, two, three, other) = (five.owners[0], five.owners[1], five.owners[2], five.others[0]);
-    let owe = |to| Request::Owe(Owe { bucket: SIBLINGS, key: key(), to });
+    let owe = |to| LocalRequest::Owe(Owe { bucket: SIBLINGS, key: key(), to });
     let (to_two, to_three) = (owe(five.id(two)), owe(five.id(three)));
     five.merge(one, state("v1", 1, 1), None);
     five.tell_self(one, to_two.clone());
@@ -504,10 +517,10 @@ fn what_is_owed_later_is_a_marker_at_an_owner_and_a_copy_elsewhere() {
     five.tell_self(other, to_three);
     assert_eq!(five.copy(other, three), state("v1", 1, 1));
     let nonsense = owe(five.id(other));
-    assert_eq!(five.tell_self(one, nonsense), [], "it is not answered");
+    assert!(five.tell_self(one, nonsense).is_empty(), "it is not answered");
     assert_eq!(five.hint(one, other), None);
-    let nowhere = Request::Owe(Owe { bucket: BucketId(99), key: key(), to: five.id(two) });
-    assert_eq!(five.tell_self(one, nowhere), []);
+    let nowhere = LocalRequest::Owe(Owe { bucket: BucketId(99), key: key(), to: five.id(two) });
+    assert!(five.tell_self(one, nowhere).is_empty());
 }
 
 /// Pitfall 12: a slot is filled by what is held for its primary.
@@ -528,7 +541,8 @@ fn retry_for_another_primary(planted: Planted) {
     five.write(other, "v1", Some(one), &[]);
     let said = five.write(other, "v1", Some(two), &[]);
     assert_eq!(five.engines[other].metrics.retries_recognised.get(), 1);
-    assert!(matches!(&said[..], [Reply::Stamped(stamped)] if stamped.siblings.live().len() == 1), "{said:?}");
+    let [Said::Made(Made::Stamped(stamped))] = &said[..] else { panic!("{said:?}") };
+    assert_eq!(stamped.siblings.live().len(), 1);
     assert_eq!(five.copy(other, one), five.copy(other, two));
 }
 
@@ -577,7 +591,7 @@ fn a_retry_at_a_fallback_whose_hint_is_gone_is_neither_acknowledged_nor_stamped_
     five.write(other, "v1", Some(owner), &[]);
     five.settle();
     five.deliver_hints();
-    assert_eq!(five.write(other, "v1", Some(owner), &[]), [Reply::Lost]);
+    assert_eq!(five.write(other, "v1", Some(owner), &[]), [Said::Reply(Reply::Lost)]);
     assert_eq!(five.hint(other, owner), None);
 }
 
@@ -589,7 +603,7 @@ fn a_fallback_that_holds_as_much_as_it_may_refuses_and_drops_nothing() {
     five.settle();
     five.merge(other, state("v2", 2, 1), Some(one));
     assert_eq!(five.answer(), Some(Reply::Refused(Refusal::HintsFull)));
-    assert_eq!(five.write(other, "v3", Some(one), &[]), [Reply::Refused(Refusal::HintsFull)]);
+    assert_eq!(five.write(other, "v3", Some(one), &[]), [Said::Reply(Reply::Refused(Refusal::HintsFull))]);
     assert_eq!(five.copy(other, one), state("v1", 1, 1));
     assert_eq!(five.engines[other].metrics.hints_refused.get(), 2);
     five.merge(other, state("v2", 2, 1), Some(two));
@@ -668,7 +682,7 @@ fn drain_a_full_disk(planted: Planted) {
     let (now, from) = (five.now, five.id(owner));
     five.engines[other].handle_peer(now, from, ack);
     let elsewhere = five.owners[2];
-    assert_eq!(five.write(other, "v2", Some(elsewhere), &[]), [Reply::Refused(Refusal::StorageFull)]);
+    assert_eq!(five.write(other, "v2", Some(elsewhere), &[]), [Said::Reply(Reply::Refused(Refusal::StorageFull))]);
     assert_eq!(five.hint(other, owner), None, "delivered, and gone");
     five.engines[other].store_mut().set_full(false);
     five.write(other, "v2", Some(owner), &[]);
@@ -740,7 +754,12 @@ fn an_owner_reads_and_stamps_over_what_an_older_ring_has_left_with_it() {
     store.apply(crate::replica::store::Batch { changes: vec![(hint, Some(value))] }).expect("applies");
     five.restart(one, 63, store);
     five.pass(Duration::from_millis(5));
-    five.tell(two, one, 4, Request::Read(Look { bucket: SIBLINGS, key: key(), want: Want::Full, durable: false }));
+    five.tell(
+        two,
+        one,
+        4,
+        Request::Replica(ReplicaRequest::Read(Look { bucket: SIBLINGS, key: key(), want: Want::Full, durable: false })),
+    );
     assert_eq!(five.answer(), Some(Reply::State(State::Full(held))));
     five.write(one, "v2", None, &[]);
     assert_eq!(texts(&five.holds(one, SIBLINGS)), ["v1", "v2"]);
@@ -750,7 +769,7 @@ fn an_owner_reads_and_stamps_over_what_an_older_ring_has_left_with_it() {
 fn a_marker_without_a_record_is_dropped() {
     let mut five = Five::new();
     let (one, two) = (five.owners[0], five.owners[1]);
-    let owe = Request::Owe(Owe { bucket: SIBLINGS, key: key(), to: five.id(two) });
+    let owe = LocalRequest::Owe(Owe { bucket: SIBLINGS, key: key(), to: five.id(two) });
     five.tell_self(one, owe);
     assert_eq!(five.hint(one, two), Some(None));
     five.deliver_hints();
@@ -764,7 +783,13 @@ fn merges_beyond_the_bound_are_refused_before_they_are_applied_and_repairs_soone
     let (one, two) = (five.owners[0], five.owners[1]);
     let merge = |value, actor, purpose| {
         let siblings = state(value, actor, 1);
-        Request::Merge(Merge { bucket: SIBLINGS, key: key(), siblings, hint_for: None, purpose })
+        Request::Replica(ReplicaRequest::Merge(Merge {
+            bucket: SIBLINGS,
+            key: key(),
+            siblings,
+            hint_for: None,
+            purpose,
+        }))
     };
     five.tell(two, one, 4, merge("v1", 1, Purpose::Write));
     five.tell(two, one, 8, merge("v2", 2, Purpose::Handoff));
@@ -845,7 +870,7 @@ fn the_actor_that_a_damaged_hint_may_have_known_does_not_stamp_any_more() {
     let before = five.copy(other, owner).live()[0].0.actor;
     five.rot_hint(other, owner, 30);
     let said = five.write(other, "v2", Some(owner), &[]);
-    assert!(matches!(said[..], [Reply::Stamped(_), ..]), "{said:?}");
+    assert!(matches!(said[..], [Said::Made(Made::Stamped(_)), ..]), "{said:?}");
     let copy = five.copy(other, owner);
     assert_eq!(texts(&copy), ["v2"]);
     assert_eq!(copy.vv().len(), 1);
@@ -863,7 +888,7 @@ fn a_damaged_marker_is_still_a_marker() {
     five.rot_hint(owner, away, 0);
     // The write is in the batch already when the marker is met: this is no reason to refuse it.
     let said = five.write(owner, "v2", None, &[away]);
-    assert!(matches!(said[..], [Reply::Stamped(_), ..]), "{said:?}");
+    assert!(matches!(said[..], [Said::Made(Made::Stamped(_)), ..]), "{said:?}");
     five.sync(owner);
     (0..5).for_each(|i| five.connect(i));
     five.deliver_hints();
@@ -884,7 +909,7 @@ fn a_damaged_hint_met_by_a_read_on_a_full_disk_is_refused() {
     five.engines[other].store_mut().fail_next_apply_full();
     let look = Look { bucket: SIBLINGS, key: key(), want: Want::Full, durable: false };
     let from = five.owners[0];
-    five.tell(from, other, 4, Request::Read(look));
+    five.tell(from, other, 4, Request::Replica(ReplicaRequest::Read(look)));
     assert_eq!(five.answer(), Some(Reply::Refused(Refusal::Damaged)));
     five.turn(other);
     assert_eq!(five.hint(other, owner), None, "the next time there was room to remove it");

@@ -113,7 +113,7 @@ fn sixty_four_siblings_of_four_megabytes_from_three_coordinators_are_read_and_re
         let live = numbers.map(|number| (dot(number), version(number))).collect();
         let siblings = Siblings::from_parts(vv, live).expect("well formed");
         let merge = Merge { bucket: SIBLINGS, key: key(), siblings, hint_for: None, purpose: Purpose::Write };
-        trio.tell((i + 1) % 3, i, 4711 * 4, Request::Merge(merge));
+        trio.tell((i + 1) % 3, i, 4711 * 4, Request::Replica(ReplicaRequest::Merge(merge)));
     }
     trio.settle();
     let (values, context, pages) = Reader::read(&mut trio, 0, 3);
@@ -201,7 +201,7 @@ fn two_stamps_of_one_write_are_shown_once_whatever_page_they_are_on() {
     for i in 0..3 {
         let merge =
             Merge { bucket: SIBLINGS, key: key(), siblings: siblings.clone(), hint_for: None, purpose: Purpose::Write };
-        trio.tell((i + 1) % 3, i, 4711 * 4, Request::Merge(merge));
+        trio.tell((i + 1) % 3, i, 4711 * 4, Request::Replica(ReplicaRequest::Merge(merge)));
     }
     trio.settle();
     let mut reader = Reader::default();
@@ -273,12 +273,12 @@ fn a_reader_of_a_large_state_is_told_that_it_comes() {
         1,
         0,
         4711 * 4,
-        Request::Read(crate::peer::Read {
+        Request::Replica(ReplicaRequest::Read(crate::peer::Read {
             bucket: SIBLINGS,
             key: key(),
             want: crate::peer::Want::Full,
             durable: false,
-        }),
+        })),
     );
     let said: Vec<Body> = trio.wire.drain(..).map(|(_, _, message)| message.body).collect();
     assert!(

@@ -94,12 +94,12 @@ fn work_whose_deadline_has_passed_is_dropped() {
 fn another_ring_version_is_refused() {
     let mut trio = Trio::new();
     let deadline = trio.now.instant + Duration::from_secs(1);
-    let request = Request::Read(crate::peer::Read {
+    let request = Request::Replica(ReplicaRequest::Read(crate::peer::Read {
         bucket: SIBLINGS,
         key: key(),
         want: crate::peer::Want::Full,
         durable: false,
-    });
+    }));
     let message = Message { id: RequestId(1), ring_version: 2, body: Body::Request { deadline, request } };
     trio.hand_over(1, 0, message);
     let refusal = Refusal::StaleRing { theirs: 2, ours: 1 };

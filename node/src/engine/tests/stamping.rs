@@ -42,13 +42,13 @@ fn an_actor_of_which_others_know_more_is_retired_and_its_puts_are_not_acknowledg
         1,
         0,
         79,
-        Request::Merge(Merge {
+        Request::Replica(ReplicaRequest::Merge(Merge {
             bucket: SIBLINGS,
             key: key(),
             siblings: future,
             hint_for: None,
             purpose: Purpose::Write,
-        }),
+        })),
     );
     trio.settle();
     for request in [applied, in_the_same_batch] {
@@ -148,22 +148,4 @@ fn every_write_that_lww_discards_is_counted() {
     assert_eq!(values(&trio.read(2, LWW, 3)).len(), 1);
     let discarded: u64 = trio.engines.iter().map(|engine| engine.metrics.lww_discarded.get()).sum();
     assert!(discarded >= 1);
-}
-
-#[test]
-fn a_peer_cannot_make_a_node_stamp() {
-    let mut trio = Trio::new();
-    let write = crate::peer::Write {
-        bucket: SIBLINGS,
-        key: key(),
-        value: Some(Bytes::from_static(b"v")),
-        write_id: WriteId(1),
-        context: Default::default(),
-        found_nothing: None,
-        hint_for: None,
-        owed_to: Vec::new(),
-    };
-    trio.tell(1, 0, 1, Request::Write(write));
-    assert!(trio.holds(0, SIBLINGS).is_empty() && trio.wire.is_empty());
-    assert_eq!(trio.engines[0].metrics.protocol_violations.get(), 1);
 }

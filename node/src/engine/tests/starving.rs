@@ -38,7 +38,7 @@ impl Trio {
             (0..3).for_each(|i| self.turn(i));
             while let Some((from, to, message)) = self.wire.pop_front() {
                 let i = self.index(to);
-                if let Body::Request { request: Request::Merge(merge), .. } = &message.body
+                if let Body::Request { request: Request::Replica(ReplicaRequest::Merge(merge)), .. } = &message.body
                     && refuses(i, merge)
                 {
                     let body = Body::Reply(Reply::Refused(Refusal::Overloaded { retry_after_ms: 50 }));
@@ -68,7 +68,7 @@ impl Trio {
         siblings.event(&VersionVector::new(), driftless_proto::Dot::new(driftless_proto::ActorId(7), counter), version);
         let merge =
             Merge { bucket: SIBLINGS, key: name.clone(), siblings, hint_for: None, purpose: Purpose::AntiEntropy };
-        self.tell((i + 1) % 3, i, 4 * counter, Request::Merge(merge));
+        self.tell((i + 1) % 3, i, 4 * counter, Request::Replica(ReplicaRequest::Merge(merge)));
     }
 }
 

@@ -1,7 +1,8 @@
 //! What a write id names: one write of one key.
 
 use super::*;
-use crate::peer::{Purpose, Stamped};
+use crate::peer::Purpose;
+use crate::replica::local::{Made, Stamped};
 
 /// The same request about another key.
 fn at(key: &Key, mut ask: Ask) -> Ask {
@@ -148,11 +149,10 @@ fn a_put_whose_state_does_not_hold_it_is_never_acknowledged() {
     let mut trio = Trio::new();
     let request = trio.hand_in(0, put_with_id(SIBLINGS, "v", None, WriteId(5)));
     // Its own replica lies: it names a dot of another write.
-    let me = trio.id(0);
     let dot = driftless_proto::Dot::new(driftless_proto::ActorId(1), 3);
     let id = *trio.engines[0].coordinator.open_ids().first().expect("the put");
     let stamped = Stamped { dot, siblings: state_with(dot, WriteId(6)) };
-    trio.engines[0].coordinator.handle_reply(trio.now, me, id, Reply::Stamped(stamped));
+    trio.engines[0].coordinator.handle_made(trio.now, id, Made::Stamped(stamped));
     for node in 0..2 {
         let from = trio.id(node);
         trio.engines[0].coordinator.handle_reply(trio.now, from, id, Reply::Acked);
@@ -168,7 +168,7 @@ fn a_merge_is_acknowledged_with_the_batch_that_holds_it() {
     for counter in 1..=3 {
         let (siblings, purpose) = (state_with(dot(counter), WriteId(counter.into())), Purpose::Write);
         let merge = Merge { bucket: SIBLINGS, key: key(), siblings, hint_for: None, purpose };
-        trio.tell(1, 0, counter * 4, Request::Merge(merge));
+        trio.tell(1, 0, counter * 4, Request::Replica(ReplicaRequest::Merge(merge)));
     }
     trio.settle();
     assert!(trio.holds(0, SIBLINGS).covers(dot(3)));

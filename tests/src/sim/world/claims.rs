@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use driftless_node::peer::{Body, Merge, Message, Purpose, Request, RequestId};
+use driftless_node::peer::{Body, Merge, Message, Purpose, ReplicaRequest, Request, RequestId};
 use driftless_proto::{ActorId, BucketDefinition, Conflict, Dot, Key, Siblings, VersionVector};
 use driftless_ring::PartitionId;
 use rand::Rng;
@@ -75,7 +75,7 @@ impl World {
         let siblings = Siblings::from_parts(vv, Vec::new()).expect("nothing is live");
         let merge = Merge { bucket, key, siblings, hint_for: None, purpose: Purpose::AntiEntropy };
         let deadline = self.instant(node) + std::time::Duration::from_secs(1);
-        let body = Body::Request { deadline, request: Request::Merge(merge) };
+        let body = Body::Request { deadline, request: Request::Replica(ReplicaRequest::Merge(merge)) };
         let ring_version = self.topology.ring().version().0;
         let message = Message { id: RequestId(self.claims.rng.random()), ring_version, body };
         self.observer.claimed(actor);
