@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use driftless_proto::client::{Request, ResponseFrame};
 use driftless_proto::frame::{self, FRAME_MAX, FRAME_SHARED_MAX, FrameReader, LENGTH_BYTES};
-use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
+use quinn::{ConnectionError, RecvStream, SendStream, TransportErrorCode, VarInt};
 use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::sync::futures::Notified;
@@ -492,6 +492,9 @@ pub(crate) fn failure_of(address: &str, error: &ConnectionError, established: bo
         }
         (Some((_, false)), ConnectionError::TransportError(error)) => {
             ConnectFailure::Untrusted { address, reason: error.reason.clone() }
+        }
+        (_, ConnectionError::ConnectionClosed(close)) if close.error_code == TransportErrorCode::CONNECTION_REFUSED => {
+            ConnectFailure::Full { address }
         }
         (_, ConnectionError::LocallyClosed) => ConnectFailure::ClientClosed,
         _ if established => ConnectFailure::Ended { address, reason: error.to_string() },

@@ -22,6 +22,8 @@ pub mod admin;
 pub mod bounds;
 pub mod config;
 pub mod coordinator;
+#[cfg(feature = "net")]
+pub mod descriptors;
 pub mod engine;
 pub mod handoff;
 #[cfg(feature = "net")]

@@ -149,6 +149,8 @@ pub struct Metrics {
     pub frames_malformed: Counter,
     /// Connections refused: wrong cluster, certificate, protocol or incarnation.
     pub connections_refused: Counter,
+    /// Handshakes that had to prove first that their address receives.
+    pub handshakes_retried: Counter,
 }
 
 /// A client operation.
@@ -279,6 +281,7 @@ impl Metrics {
             ("hints_refused", "Hints not kept for lack of room", &self.hints_refused),
             ("frames_malformed", "Frames that could not be read", &self.frames_malformed),
             ("connections_refused", "Connections refused", &self.connections_refused),
+            ("handshakes_retried", "Handshakes that had to prove their address first", &self.handshakes_retried),
         ];
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());

@@ -334,7 +334,7 @@ fn the_admin_server_tells_health_readiness_status_and_metrics() {
 fn http_get(address: std::net::SocketAddr, path: &str) -> String {
     use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect(address).expect("listens");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("is up");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("is up");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("is up");
     answer

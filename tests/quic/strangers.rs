@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use driftless_node::net::certificates::NODE_SERVER_NAME;
 use driftless_proto::frame::{ALPN_CLIENT, ALPN_PEER};
 use futures::future::join_all;
 use quinn::{ConnectionError, TransportConfig};
@@ -77,6 +78,31 @@ fn a_flood_of_handshakes_keeps_nobody_out() {
         };
         futures::future::join(flood, served).await;
         assert_eq!(world.downs("ada") + world.downs("bob") + world.downs("cyd"), 0);
+    });
+}
+
+/// Somebody sends first packets and never answers what comes back: each would hold a place until it is given up.
+#[test]
+fn first_packets_of_one_that_never_answers_keep_nobody_out() {
+    Scenario::default().run(async |world: World| {
+        world.connected().await;
+        let ours = world.authority().certificate().to_owned();
+        let foreign = Authority::new(CLUSTER, "theirs").client("tester");
+        let (deaf, address) = (world.deaf_endpoint(), world.address("ada"));
+        let first_packet = || {
+            let config = config(&ours, &foreign, ALPN_CLIENT, TransportConfig::default());
+            deaf.connect_with(config, address, NODE_SERVER_NAME).expect("is a valid address")
+        };
+        let flood: Vec<_> = (0..400).map(|_| first_packet()).collect();
+        let metrics = world.node("ada").metrics().clone();
+        world.until("most are sent a Retry", Duration::from_secs(2), || metrics.handshakes_retried.get() > 300).await;
+        for number in 0..20 {
+            let client = world.try_client(&["ada"]).await.expect("is let in at once");
+            let put = client.bucket("default").put(format!("key {number}"), "x").write_id(world.write_id());
+            put.via("ada").timeout(Duration::from_secs(2)).await.expect("is stored");
+        }
+        assert_eq!(metrics.connections_refused.get(), 0);
+        drop(flood);
     });
 }
 

@@ -25,6 +25,12 @@ pub enum ConnectFailure {
         /// What the transport says.
         reason: String,
     },
+    /// The node is there and takes no new connections now.
+    #[error("{address} takes no new connections now: it has as many under way as it may, or is being stopped")]
+    Full {
+        /// The address.
+        address: String,
+    },
     /// The node's certificate was not issued by the CA that this client trusts, or has expired.
     #[error("the certificate of {address} is not trusted: {reason}; is this the CA of the cluster you mean?")]
     Untrusted {

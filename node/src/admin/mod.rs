@@ -1,8 +1,10 @@
 //! What operators and scrapers ask over HTTP, on loopback: `/metrics`, `/health`, `/ready`, `/status`.
 //!
-//! It runs on a thread of its own and reads what the shards publish, so that it answers also when they do not.
+//! It runs on a thread of its own and reads what the shards publish, so that it answers also when they do not. Any local user may
+//! connect, so `serve` bounds what that takes of the process.
 
 mod ready;
+mod serve;
 
 use std::fmt::Write as _;
 use std::net::{SocketAddr, TcpListener};
@@ -45,15 +47,17 @@ pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener, NodeError> {
 /// Serves until told to stop.
 pub(crate) fn run(shared: Arc<Shared>, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
     let name = shared.name.clone();
-    let served = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
-        runtime.block_on(async move {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            tokio::select! {
-                served = axum::serve(listener, router(shared)) => served,
-                _ = stopped.wait_for(|stopped| *stopped) => Ok(()),
-            }
-        })
-    });
+    let served: std::io::Result<()> =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                tokio::select! {
+                    () = serve::serve(&shared.name, &listener, router(shared.clone()), serve::Bounds::USUAL) => {}
+                    _ = stopped.wait_for(|stopped| *stopped) => {}
+                }
+                Ok(())
+            })
+        });
     if let Err(error) = served {
         // The node serves its clients all the same.
         tracing::error!(node = name, %error, "the admin server has ended");
@@ -67,6 +71,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/ready", get(ready))
         .route("/status", get(status))
         .with_state(Arc::new(Admin::new(shared)))
+        .layer(axum::middleware::from_fn(serve::asked_for_by_address))
 }
 
 struct Admin {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use driftless_node::config::{ConfigError, LogConfig, NodeConfig, Override, read_cluster, read_context_keys};
+use driftless_node::descriptors;
 use driftless_node::metrics::Metrics;
 use driftless_node::net::limits::NetLimits;
 use driftless_node::net::tls::{TlsFiles, TlsIdentity};
@@ -63,6 +64,15 @@ pub(crate) fn run(args: &Args, cluster: &ClusterArgs) -> Result {
         return output::line(config.print().trim_end());
     }
     start_log(&config.log)?;
+    if let Some(limit) = descriptors::raise_limit().filter(|limit| *limit < descriptors::ADVISED) {
+        let advised = descriptors::ADVISED;
+        tracing::warn!(
+            limit,
+            advised,
+            "this process may have few files open at once, and a node that cannot open one of its \
+            store's stops: raise the limit (ulimit -n, LimitNOFILE)"
+        );
+    }
     let (topology, member) = topology_and_member(&config)?;
     let context_keys = read_context_keys(&config.context_key)?;
     let files = TlsFiles { ca: config.tls_ca.clone(), cert: config.tls_cert.clone(), key: config.tls_key.clone() };

@@ -1,6 +1,5 @@
 //! Connections that others open: handshake, then by protocol and certificate to the right conversation.
 
-use std::cell::Cell;
 use std::rc::Rc;
 
 use driftless_proto::frame::{ALPN_CLIENT, ALPN_PEER};
@@ -10,6 +9,7 @@ use quinn::{Connection, ConnectionError, Endpoint, Incoming, TransportErrorCode}
 use rustls::pki_types::CertificateDer;
 
 use super::clients;
+use super::handshakes::{Admission, Handshake, Handshakes};
 use super::local::Local;
 use super::peers::{self, Ended};
 use super::refusal::{CloseCode, CloseReason};
@@ -17,32 +17,44 @@ use super::subject::{Role, Subject};
 
 /// Takes in connections until the endpoint is closed.
 pub(crate) async fn accept(local: Rc<Local>, endpoint: Endpoint) {
-    let handshakes = Rc::new(Cell::new(0));
+    let handshakes = Handshakes::new(local.shared.net.handshakes_max);
     while let Some(incoming) = endpoint.accept().await {
         if local.shared.is_stopping() {
             incoming.refuse();
-        } else if handshakes.get() >= local.shared.net.handshakes_max {
-            // Who can prove that it receives at its address may come back in a moment; others cost nothing more.
-            if incoming.may_retry() {
+            continue;
+        }
+        let address = incoming.remote_address();
+        let is_member = local.shared.is_member_address(address.ip());
+        // One that cannot be sent a Retry has answered one.
+        let is_proven = incoming.remote_address_validated() || !incoming.may_retry();
+        match handshakes.admit(address.ip(), is_proven, is_member) {
+            Admission::Welcome(handshake) => {
+                tokio::task::spawn_local(welcome(local.clone(), incoming, handshake));
+            }
+            Admission::Prove => {
+                local.shared.metrics.handshakes_retried.inc();
+                // It fails only for one that has answered a Retry.
                 let _ = incoming.retry();
-            } else {
+            }
+            Admission::Refused => {
+                local.shared.metrics.connections_refused.inc();
+                local.log_refusal(&address.ip().to_string(), address, "too many handshakes are under way");
                 incoming.refuse();
             }
-        } else {
-            tokio::task::spawn_local(welcome(local.clone(), incoming, handshakes.clone()));
         }
     }
 }
 
-async fn welcome(local: Rc<Local>, incoming: Incoming, handshakes: Rc<Cell<usize>>) {
+async fn welcome(local: Rc<Local>, incoming: Incoming, handshake: Handshake) {
     let address = incoming.remote_address();
-    handshakes.set(handshakes.get() + 1);
-    let shaken = incoming.await;
-    handshakes.set(handshakes.get() - 1);
+    let shaken = tokio::time::timeout(local.shared.net.handshake_timeout, incoming.into_future()).await;
+    drop(handshake);
     let connection = match shaken {
-        Ok(connection) => connection,
-        Err(error) if went_away(&error) => return,
-        Err(error) => {
+        Ok(Ok(connection)) => connection,
+        // It has stopped speaking: there is nobody to tell.
+        Err(_) => return,
+        Ok(Err(error)) if went_away(&error) => return,
+        Ok(Err(error)) => {
             local.shared.metrics.connections_refused.inc();
             local.log_refusal(&address.ip().to_string(), address, &format!("TLS handshake failed: {error}"));
             return;

@@ -19,7 +19,7 @@ use super::local::{Input, Local};
 use super::outbound::{Load, Outbound};
 use super::refusal::{CloseCode, CloseReason};
 use super::requests::{operation, outcome};
-use super::shared::Note;
+use super::shared::{Note, Shared};
 use crate::engine::{AaeCommand, ClientTag};
 use crate::metrics::Operation;
 use crate::route;
@@ -82,11 +82,14 @@ async fn converse(local: &Rc<Local>, client: &Rc<Client>, connection: &Connectio
         connection.closed().await;
         Ok(())
     };
+    let outbound_max = local.shared.net.outbound_bytes_max;
+    // A client that announces a frame and does not send it is turned away.
+    let frames = LargeFrames { max: FRAME_MAX, when_late: WhenLate::TurnedAway, outbound_max };
     // Biased, here and wherever the shell selects: the same seed makes the same packets only if nobody draws lots.
     tokio::select! {
         biased;
         ended = requests => return ended,
-        ended = large_frames(connection, LARGE_FRAMES, &local.shared.net, &local.large, take.clone()) => return ended,
+        ended = large_frames(connection, &client.outbound, frames, &local.shared.net, &local.large, take.clone()) => return ended,
         () = local.closing.wait() => {}
     }
     client.outbound.finish();
@@ -117,18 +120,14 @@ impl Client {
             Entry::Vacant(entry) => entry.insert(Pending { operation, since, deadline }),
         };
         local.pending.set(local.pending.get() + 1);
-        if matches!(request, Request::Status) {
-            self.answer(local, since, id, Response::Status(Box::new(shared.status())));
-        } else if let Request::Aae(command) = request {
-            if let Some(command) = aae_command(command) {
-                shared.tell_aae(command);
+        let request = match answer_of_shell(shared, request) {
+            Ok(response) => {
+                self.answer(local, since, id, response);
+                return Ok(());
             }
-            self.answer(local, since, id, Response::Aae(Box::new(shared.aae_status())));
-        } else if matches!(request, Request::Hints) {
-            self.answer(local, since, id, Response::Hints(shared.hints()));
-        } else if matches!(request, Request::Damaged) {
-            self.answer(local, since, id, Response::Damaged(shared.damaged()));
-        } else if shared.is_stopping() {
+            Err(request) => request,
+        };
+        if shared.is_stopping() {
             self.answer(local, since, id, refused(Refusal::Stopping));
         } else if full {
             self.refuse_overloaded(local, since, id);
@@ -227,6 +226,27 @@ impl Client {
     }
 }
 
+/// What the shell can say without a shard; else the request again.
+fn answer_of_shell(shared: &Shared, request: Request) -> Result<Response, Request> {
+    Ok(match request {
+        Request::Status => Response::Status(Box::new(shared.status())),
+        Request::Hints => Response::Hints(shared.hints()),
+        Request::Damaged => Response::Damaged(shared.damaged()),
+        Request::Aae(command) => {
+            if let Some(command) = aae_command(command) {
+                shared.tell_aae(command);
+            }
+            Response::Aae(Box::new(shared.aae_status()))
+        }
+        Request::Topology
+        | Request::Get(_)
+        | Request::Put(_)
+        | Request::Delete(_)
+        | Request::Scan(_)
+        | Request::Restore(_) => return Err(request),
+    })
+}
+
 /// What the shards are told; nothing if the answer is all that is wanted.
 fn aae_command(command: client::AaeCommand) -> Option<AaeCommand> {
     match command {
@@ -251,6 +271,3 @@ pub(crate) const STOPPING: &str = "the node is shutting down";
 
 /// Beyond a request's deadline; machines answer at the deadline itself.
 const OVERDUE_AFTER: Duration = Duration::from_secs(5);
-
-/// What clients send on streams of their own. Who announces a frame and does not send it is turned away.
-const LARGE_FRAMES: LargeFrames = LargeFrames { max: FRAME_MAX, when_late: WhenLate::TurnedAway };

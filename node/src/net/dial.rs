@@ -15,7 +15,7 @@ use super::accept::{after, subject};
 use super::certificates::NODE_SERVER_NAME;
 use super::local::Local;
 use super::peers::{self, Ended};
-use super::refusal::{CloseCode, CloseReason};
+use super::refusal::{CloseCode, CloseReason, News};
 use super::subject::Role;
 
 /// Starts a task for every connection that this shard has to open.
@@ -121,9 +121,19 @@ impl Dialer {
 
     fn log(&self, reason: &str) {
         let shared = &self.local.shared;
-        if !shared.is_stopping() && shared.refusals.is_news(&self.member.name, reason, shared.clock.instant()) {
+        if !shared.is_stopping()
+            && let Some(News { suppressed }) = shared.refusals.news(&self.member.name, reason, shared.clock.instant())
+        {
             let (peer, address) = (&self.member.name, &self.member.address);
-            tracing::warn!(node = shared.name, peer, address, shard = self.shard, reason, "cannot reach peer");
+            tracing::warn!(
+                node = shared.name,
+                peer,
+                address,
+                shard = self.shard,
+                reason,
+                suppressed,
+                "cannot reach peer"
+            );
         }
     }
 }

@@ -82,6 +82,8 @@ pub(crate) struct LargeFrames {
     pub(crate) max: usize,
     /// What becomes of one that does not arrive in time.
     pub(crate) when_late: WhenLate,
+    /// Bytes of answers that may wait before no more are taken in.
+    pub(crate) outbound_max: usize,
 }
 
 /// What becomes of a large frame that does not arrive in time.
@@ -125,16 +127,22 @@ impl LargeBudget {
     }
 }
 
-/// Gives the frame of every unidirectional stream to `take`, until the connection ends or one is refused.
+/// Gives the frame of every unidirectional stream to `take`, until the connection ends or one is refused. Takes in no more
+/// streams while as many bytes of answers wait as may.
 pub(crate) async fn large_frames(
     connection: &Connection,
+    outbound: &Outbound,
     frames: LargeFrames,
     limits: &NetLimits,
     budget: &Rc<LargeBudget>,
     take: Rc<dyn Fn(Bytes) -> Result<(), CloseReason>>,
 ) -> Result<(), CloseReason> {
     let mut readers = tokio::task::JoinSet::new();
-    let LargeFrames { max, when_late } = frames;
+    let LargeFrames { max, when_late, outbound_max } = frames;
+    let next_stream = || async {
+        outbound.below(outbound_max).await;
+        connection.accept_uni().await
+    };
     loop {
         tokio::select! {
             // Those that are done first: what they hold is freed, and garbage is noticed, before more is let in.
@@ -144,7 +152,7 @@ pub(crate) async fn large_frames(
                     read?;
                 }
             }
-            stream = connection.accept_uni() => {
+            stream = next_stream() => {
                 let Ok(mut stream) = stream else { return Ok(()) };
                 let (budget, take, patience) = (budget.clone(), take.clone(), limits.arrival_timeout);
                 readers.spawn_local(async move {

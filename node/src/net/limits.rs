@@ -15,8 +15,11 @@ pub struct NetLimits {
     pub outbound_bytes_max: usize,
     /// Client connections of the whole process. Beyond it new ones are closed.
     pub client_connections_max: usize,
-    /// Connections of one shard that are still in the TLS handshake, the costliest thing a stranger can ask for.
+    /// Connections of one shard that are still in the TLS handshake and whose address has been shown to receive; half of them
+    /// from one address, half as many again from members. Of others an eighth as many: beyond that they are sent a Retry.
     pub handshakes_max: usize,
+    /// How long a handshake may take. Whoever does not answer holds its place for so long.
+    pub handshake_timeout: Duration,
     /// Bytes of large frames (each on its own stream) that one shard takes in at once. At least
     /// [`driftless_proto::frame::FRAME_MAX`]. Longer ones, which only peers send, are taken in one at a time beside them.
     pub large_bytes_max: usize,
@@ -48,6 +51,7 @@ impl Default for NetLimits {
             outbound_bytes_max: 64 << 20,
             client_connections_max: 4096,
             handshakes_max: 256,
+            handshake_timeout: Duration::from_secs(3),
             large_bytes_max: 256 << 20,
             handed_over_max: 65_536,
             arrival_timeout: Duration::from_secs(30),

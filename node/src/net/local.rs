@@ -15,7 +15,7 @@ use super::clients::Client;
 use super::inbound::LargeBudget;
 use super::inputs::Inputs;
 use super::peers::Links;
-use super::refusal::{CloseCode, CloseReason};
+use super::refusal::{CloseCode, CloseReason, News};
 use super::requests::RequestCounts;
 use super::shared::Shared;
 use super::signal::{Closing, Signal};
@@ -130,8 +130,8 @@ impl Local {
 
     /// One line, unless the same was said of the same a moment ago.
     pub(crate) fn log_refusal(&self, who: &str, address: SocketAddr, reason: &str) {
-        if self.shared.refusals.is_news(who, reason, self.shared.clock.instant()) {
-            tracing::warn!(node = self.shared.name, who, %address, reason, "connection refused");
+        if let Some(News { suppressed }) = self.shared.refusals.news(who, reason, self.shared.clock.instant()) {
+            tracing::warn!(node = self.shared.name, who, %address, reason, suppressed, "connection refused");
         }
     }
 }

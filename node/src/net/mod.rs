@@ -26,6 +26,7 @@ mod clock;
 mod detection;
 mod dial;
 mod driver;
+mod handshakes;
 pub(crate) mod hello;
 mod inbound;
 mod inputs;

@@ -25,7 +25,7 @@ use super::hello::{self, Admitted};
 use super::inbound::{LargeFrames, SharedStream, WhenLate, large_frames};
 use super::local::{Input, Local};
 use super::outbound::{Load, Outbound};
-use super::refusal::{CloseCode, CloseReason};
+use super::refusal::{CloseCode, CloseReason, News};
 use super::returns::{Origin, Returns};
 use super::shared::Note;
 use crate::peer::{Body, Hello, Incarnation, Message, WireMessage};
@@ -143,16 +143,15 @@ impl Link {
             false => self.outbound.push(&message.to_wire(now), &load).map_err(Some),
         };
         let Err(error) = sent else { return };
-        let news = |reason| local.shared.refusals.is_news(&self.name, reason, now);
-        match error {
-            Some(error) if news("message too long") => {
-                tracing::error!(peer = self.name, %error, "a message does not fit into a frame and is not sent");
+        let reason = if error.is_some() { "message too long" } else { "outbound full" };
+        if let Some(News { suppressed }) = local.shared.refusals.news(&self.name, reason, now) {
+            let (peer, bytes) = (&self.name, self.outbound.bytes());
+            match error {
+                Some(error) => {
+                    tracing::error!(peer, %error, suppressed, "a message does not fit into a frame and is not sent");
+                }
+                None => tracing::warn!(peer, bytes, suppressed, "peer does not keep up: messages to it are not sent"),
             }
-            None if news("outbound full") => {
-                let bytes = self.outbound.bytes();
-                tracing::warn!(peer = self.name, bytes, "peer does not keep up: messages to it are not sent");
-            }
-            _ => {}
         }
         if is_request {
             local.push(Input::Unsent { to: self.node, id });
@@ -291,6 +290,7 @@ async fn converse(
     mut stream: SharedStream,
     theirs: Hello,
 ) -> Ended {
+    local.shared.note_member_address(connection.remote_address().ip());
     let member = local.shared.topology.ring().member(theirs.node);
     let link = Rc::new(Link {
         number: local.number_connection(),
@@ -319,7 +319,7 @@ async fn converse(
     let ended = tokio::select! {
         biased;
         ended = stream.run(&link.outbound, usize::MAX, &*take) => ended,
-        ended = large_frames(connection, LARGE_FRAMES, &local.shared.net, &local.large, take.clone()) => ended,
+        ended = large_frames(connection, &link.outbound, LARGE_FRAMES, &local.shared.net, &local.large, take.clone()) => ended,
         _ = connection.closed() => Ok(()),
         () = local.closing.wait() => {
             link.outbound.finish();
@@ -388,5 +388,6 @@ impl Link {
 /// How long whoever was told of a newer life of itself has to part by itself.
 const PARTING_TIMEOUT: Duration = Duration::from_secs(1);
 /// What peers send on streams of their own: whole states, however long. One that is slow to arrive is no reason to lose the
-/// connection, and all that is under way on it.
-const LARGE_FRAMES: LargeFrames = LargeFrames { max: FRAME_PEER_MAX, when_late: WhenLate::GivenUp };
+/// connection, and all that is under way on it. Two peers that each read no more until the other does would wait for ever.
+const LARGE_FRAMES: LargeFrames =
+    LargeFrames { max: FRAME_PEER_MAX, when_late: WhenLate::GivenUp, outbound_max: usize::MAX };

@@ -54,38 +54,52 @@ impl fmt::Display for CloseReason {
 }
 
 /// Remembers what was logged of whom, so that a peer that tries every second makes a line when its reason changes,
-/// and otherwise one in ten seconds.
+/// and otherwise one in ten seconds. Whatever the names and reasons, there are so many lines in ten seconds and no more.
 #[derive(Default)]
-pub(crate) struct RefusalLog(Mutex<HashMap<String, (String, Instant)>>);
+pub(crate) struct RefusalLog(Mutex<Said>);
+
+#[derive(Default)]
+struct Said {
+    /// The last reason of whom, and when.
+    last: HashMap<String, (String, Instant)>,
+    /// Lines in this span of time, and when it began.
+    lines: usize,
+    since: Instant,
+    /// Lines that were not written since the last one that was.
+    suppressed: u64,
+}
+
+/// A line may be written; so many others were not since the last one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct News {
+    pub(crate) suppressed: u64,
+}
 
 impl RefusalLog {
     /// Whether to write a line about `who` being refused for `reason`.
-    pub(crate) fn is_news(&self, who: &str, reason: &str, now: Instant) -> bool {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((last, at)) = seen.get_mut(who) {
-            if last == reason && now.since(*at) < REPEAT_AFTER {
-                return false;
-            }
-            reason.clone_into(last);
-            *at = now;
-            return true;
+    pub(crate) fn news(&self, who: &str, reason: &str, now: Instant) -> Option<News> {
+        let said = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.last.get(who).is_some_and(|(last, at)| last == reason && now.since(*at) < REPEAT_AFTER) {
+            return None;
         }
-        if seen.len() >= REMEMBERED_MAX {
-            seen.retain(|_, (_, at)| now.since(*at) < REPEAT_AFTER);
+        if now.since(said.since) >= REPEAT_AFTER {
+            (said.lines, said.since) = (0, now);
+            said.last.retain(|_, (_, at)| now.since(*at) < REPEAT_AFTER);
         }
-        // Strangers with that many names in ten seconds get no line each.
-        let room = seen.len() < REMEMBERED_MAX;
-        if room {
-            seen.insert(who.to_owned(), (reason.to_owned(), now));
+        if said.lines >= LINES_MAX {
+            said.suppressed += 1;
+            return None;
         }
-        room
+        said.lines += 1;
+        said.last.insert(who.to_owned(), (reason.to_owned(), now));
+        Some(News { suppressed: std::mem::take(&mut said.suppressed) })
     }
 }
 
 const REPEAT_AFTER: Duration = Duration::from_secs(10);
 
-/// Enough for every node of a large cluster and some strangers.
-const REMEMBERED_MAX: usize = 1024;
+/// Enough for every node of a large cluster to say what is wrong with each other, and for nobody to fill a disk with.
+const LINES_MAX: usize = 100;
 
 #[cfg(test)]
 mod tests {
@@ -95,21 +109,27 @@ mod tests {
     fn a_refusal_is_logged_when_it_changes_or_after_a_while() {
         let log = RefusalLog::default();
         let now = Instant::default();
-        assert!(log.is_news("b", "expired", now));
-        assert!(!log.is_news("b", "expired", now + Duration::from_secs(9)));
-        assert!(log.is_news("b", "expired", now + Duration::from_secs(10)));
-        assert!(log.is_news("b", "foreign", now + Duration::from_secs(11)));
-        assert!(log.is_news("c", "foreign", now));
+        assert!(log.news("b", "expired", now).is_some());
+        assert!(log.news("b", "expired", now + Duration::from_secs(9)).is_none());
+        assert!(log.news("b", "expired", now + Duration::from_secs(10)).is_some());
+        assert!(log.news("b", "foreign", now + Duration::from_secs(11)).is_some());
+        assert!(log.news("c", "foreign", now + Duration::from_secs(11)).is_some());
     }
 
     #[test]
-    fn the_memory_of_refusals_is_bounded() {
+    fn lines_are_bounded_whatever_the_names_and_reasons_and_those_left_out_are_counted() {
         let log = RefusalLog::default();
         let now = Instant::default();
-        for i in 0..REMEMBERED_MAX {
-            assert!(log.is_news(&i.to_string(), "x", now));
+        // Two reasons in turn, which one address can cause; and many names.
+        for i in 0..LINES_MAX {
+            let (who, reason) = if i % 2 == 0 { ("b".to_owned(), ["x", "y"][i / 2 % 2]) } else { (i.to_string(), "x") };
+            assert_eq!(log.news(&who, reason, now), Some(News { suppressed: 0 }), "{i}");
         }
-        assert!(!log.is_news("one more", "x", now));
-        assert!(log.is_news("one more", "x", now + REPEAT_AFTER));
+        assert!((0..1000).all(|i| log.news("b", ["x", "y"][i % 2], now).is_none()));
+        assert!(log.news("one more", "x", now).is_none());
+        // Half of the thousand were what was said last anyway.
+        assert_eq!(log.news("one more", "x", now + REPEAT_AFTER), Some(News { suppressed: 501 }));
+        assert_eq!(log.news("another", "x", now + REPEAT_AFTER), Some(News { suppressed: 0 }));
+        assert!(log.0.lock().unwrap().last.len() <= LINES_MAX);
     }
 }

@@ -1,6 +1,7 @@
 //! What the threads of a node share: who it is, how to reach its shards, and what it knows of its peers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -49,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) shards: Vec<Post>,
     pub(crate) incarnations: Incarnations,
     pub(crate) refusals: RefusalLog,
+    /// Where members are: as the cluster file says, if it says addresses, and where they were found.
+    member_addresses: Mutex<BTreeSet<IpAddr>>,
     pub(crate) peers: DashMap<NodeId, PeerState>,
     pub(crate) client_connections: AtomicUsize,
     /// New requests are refused; what is under way is finished.
@@ -157,6 +160,7 @@ impl Shared {
                 .collect(),
             incarnations: Incarnations::default(),
             refusals: RefusalLog::default(),
+            member_addresses: Mutex::new(literal_addresses(&parts.topology)),
             client_connections: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             clock_standing: Mutex::default(),
@@ -174,6 +178,20 @@ impl Shared {
             surroundings: parts.surroundings,
             metrics: parts.metrics,
         }
+    }
+
+    /// Whether a member is, or was lately, at this address.
+    pub(crate) fn is_member_address(&self, address: IpAddr) -> bool {
+        self.member_addresses.lock().unwrap_or_else(PoisonError::into_inner).contains(&address)
+    }
+
+    /// A member was found there.
+    pub(crate) fn note_member_address(&self, address: IpAddr) {
+        let mut known = self.member_addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MEMBER_ADDRESSES_MAX {
+            *known = literal_addresses(&self.topology);
+        }
+        known.insert(address);
     }
 
     /// Tells a shard; nothing happens if it has ended.
@@ -428,3 +446,12 @@ impl Shared {
 
 /// Damaged records that are named: some tens of kilobytes. If there are more, it is the disk that needs looking after.
 pub(crate) const DAMAGED_SHOWN_MAX: usize = 1_000;
+
+/// The addresses of members that the cluster file gives as addresses. Names are noted when they are resolved.
+fn literal_addresses(topology: &Topology) -> BTreeSet<IpAddr> {
+    let members = topology.ring().members().iter();
+    members.filter_map(|member| member.address.parse::<SocketAddr>().ok()).map(|address| address.ip()).collect()
+}
+
+/// Enough for every member of a large cluster to move a few times.
+const MEMBER_ADDRESSES_MAX: usize = 1024;

@@ -38,19 +38,34 @@ impl Raw {
 
     /// Sends a request; its id.
     pub(crate) async fn ask(&mut self, request: Request, deadline: Duration) -> u64 {
+        let (id, out) = self.frame(request, deadline);
+        if out.len() <= FRAME_SHARED_MAX {
+            self.send.write_all(&out).await.expect("the connection is up");
+        } else {
+            self.send_alone(&out).await;
+        }
+        id
+    }
+
+    /// The same on a stream of its own, however small it is.
+    pub(crate) async fn ask_alone(&mut self, request: Request, deadline: Duration) {
+        let (_, out) = self.frame(request, deadline);
+        self.send_alone(&out).await;
+    }
+
+    fn frame(&mut self, request: Request, deadline: Duration) -> (u64, Vec<u8>) {
         let id = self.next;
         self.next += 1;
         let deadline_ms = u32::try_from(deadline.as_millis()).expect("is short");
         let mut out = Vec::new();
         frame::encode(&RequestFrame { id, ring_version: 1, deadline_ms, request }, &mut out).expect("fits");
-        if out.len() <= FRAME_SHARED_MAX {
-            self.send.write_all(&out).await.expect("the connection is up");
-        } else {
-            let mut stream = self.connection.open_uni().await.expect("the connection is up");
-            stream.write_all(&out).await.expect("the connection is up");
-            stream.finish().expect("is open");
-        }
-        id
+        (id, out)
+    }
+
+    async fn send_alone(&self, frame: &[u8]) {
+        let mut stream = self.connection.open_uni().await.expect("the connection is up");
+        stream.write_all(frame).await.expect("the connection is up");
+        stream.finish().expect("is open");
     }
 
     /// The next answer, whichever it is.

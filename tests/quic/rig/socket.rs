@@ -21,6 +21,7 @@ pub(crate) struct SimulatedSocket {
     network: Network,
     inner: Mutex<Inner>,
     rebind: AtomicBool,
+    deaf: AtomicBool,
 }
 
 struct Inner {
@@ -42,7 +43,13 @@ impl SimulatedSocket {
             network: network.clone(),
             inner: Mutex::new(Inner::bind(port)?),
             rebind: AtomicBool::new(false),
+            deaf: AtomicBool::new(false),
         }))
+    }
+
+    /// Nothing that is sent to it is taken in any more.
+    pub(crate) fn deafen(&self) {
+        self.deaf.store(true, Ordering::Relaxed);
     }
 
     /// With its next packet the socket has another port, as if a router had forgotten the old one. What is on its way to
@@ -93,6 +100,9 @@ impl AsyncUdpSocket for SimulatedSocket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
+        if self.deaf.load(Ordering::Relaxed) {
+            return Poll::Pending;
+        }
         let mut inner = self.lock();
         let Poll::Ready(received) = inner.receiving.as_mut().poll(cx) else {
             inner.reader = Some(cx.waker().clone());

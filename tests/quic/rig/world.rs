@@ -421,6 +421,13 @@ impl World {
         endpoint(socket, self.draw()).expect("can be made")
     }
 
+    /// One that hears nothing of what is sent back.
+    pub(crate) fn deaf_endpoint(&self) -> quinn::Endpoint {
+        let socket = SimulatedSocket::bind(&self.0.network, self.0.client_ip, 0).expect("a port is free");
+        socket.deafen();
+        endpoint(socket, self.draw()).expect("can be made")
+    }
+
     /// Sockets of all clients so far.
     pub(crate) fn client_sockets(&self) -> Vec<Arc<SimulatedSocket>> {
         self.0.client_sockets.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -1,0 +1,160 @@
+//! Taking in connections: so many at once, each for so long, whatever happens to any of them.
+//!
+//! ```text
+//! place free ──▶ accept ──▶ one request, its head within 2 s, its answer read within 10 s ──▶ closed ──▶ place free
+//!                  └── out of descriptors, or whatever else: a line, a pause, and on
+//! ```
+//! Connections beyond that wait in the kernel, where they take no descriptor of this process: the store needs those.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+/// What connections may take.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    /// At once.
+    connections: usize,
+    /// From the connection to the end of the request's head. On loopback it is there at once.
+    head: Duration,
+    /// From the connection to the end of the answer.
+    whole: Duration,
+}
+
+impl Bounds {
+    /// A scraper, a probe or two, and some people.
+    pub(super) const USUAL: Bounds =
+        Bounds { connections: 32, head: Duration::from_secs(2), whole: Duration::from_secs(10) };
+}
+
+/// Serves for ever.
+pub(super) async fn serve(node: &str, listener: &TcpListener, router: Router, bounds: Bounds) {
+    let places = Arc::new(Semaphore::new(bounds.connections));
+    loop {
+        let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let router = router.clone();
+                tokio::spawn(async move {
+                    converse(stream, router, bounds).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(node, %error, "an admin connection cannot be taken in; trying again");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn converse(stream: TcpStream, router: Router, bounds: Bounds) {
+    let mut http = http1::Builder::new();
+    // One request a connection: an idle one would hold a place.
+    http.timer(TokioTimer::new()).header_read_timeout(bounds.head).keep_alive(false);
+    let conversation = pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    // What went wrong is the other side's to know.
+    let _ = tokio::time::timeout(bounds.whole, conversation).await;
+}
+
+/// Refuses whoever asks for this port under somebody's name: a page of that name, in a browser of this machine, that lets the
+/// name point here (DNS rebinding).
+pub(super) async fn asked_for_by_address(request: Request, next: Next) -> Result<Response, Infallible> {
+    match foreign_name(request.headers()) {
+        None => Ok(next.run(request).await),
+        Some(name) => {
+            let text = format!(
+                "this is the admin port of a Driftless node: ask for it by its address or as localhost, not as {name:?}\n"
+            );
+            Ok((StatusCode::MISDIRECTED_REQUEST, text).into_response())
+        }
+    }
+}
+
+/// The name in the header `Host`, unless it is an address or localhost.
+fn foreign_name(headers: &HeaderMap) -> Option<String> {
+    let host = String::from_utf8_lossy(headers.get(header::HOST)?.as_bytes()).into_owned();
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
+        _ => host.as_str(),
+    };
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    let is_ours = bare.parse::<IpAddr>().is_ok() || bare.eq_ignore_ascii_case("localhost");
+    (!is_ours).then(|| name.to_owned())
+}
+
+/// When nothing can be accepted, trying at once again would only take a core.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    fn foreign(host: &'static str) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, HeaderValue::from_static(host));
+        foreign_name(&headers)
+    }
+
+    #[test]
+    fn the_admin_port_is_asked_for_by_address_or_as_localhost() {
+        for host in ["127.0.0.1", "127.0.0.1:7401", "localhost:7401", "LOCALHOST", "[::1]:7401", "[::1]"] {
+            assert_eq!(foreign(host), None, "{host}");
+        }
+        assert_eq!(foreign("evil.example:7401").as_deref(), Some("evil.example"));
+        assert_eq!(foreign("localhost.evil.example").as_deref(), Some("localhost.evil.example"));
+        assert_eq!(foreign_name(&HeaderMap::new()), None, "HTTP/1.0 has none");
+    }
+
+    async fn ask(address: std::net::SocketAddr) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    /// A local user opens many connections and says nothing, or half of something.
+    #[tokio::test]
+    async fn connections_that_say_nothing_leave_their_places_to_others() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/", get(|| async { "well" }));
+        let bounds = Bounds { connections: 4, head: Duration::from_millis(50), whole: Duration::from_secs(10) };
+        let server = tokio::spawn(async move { serve("n1", &listener, router, bounds).await });
+        let mut idle = Vec::new();
+        for number in 0..3 * bounds.connections {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            if number % 2 == 0 {
+                stream.write_all(b"GET / HTTP/1.1\r\nHost: lo").await.unwrap();
+            }
+            idle.push(stream);
+        }
+        // Behind all of them, it is answered all the same: a place is free again when its connection says nothing in time.
+        assert!(ask(address).await.ends_with("well"));
+        for mut stream in idle {
+            let mut said = Vec::new();
+            let _ = stream.read_to_end(&mut said).await;
+            assert!(!String::from_utf8_lossy(&said).contains("well"), "it was shown out");
+        }
+        assert!(!server.is_finished());
+        server.abort();
+    }
+}

@@ -1,0 +1,33 @@
+//! How many files and sockets this process may have open. A store that cannot open a file has to stop its node, so the limit is
+//! raised as far as the system allows before anything is opened.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Raises the limit to what the system allows without privileges; returns what it is then, `None` if there is none.
+pub fn raise_limit() -> Option<u64> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return current;
+    }
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => maximum,
+        // As it was, then.
+        Err(_) => current,
+    }
+}
+
+/// Below this a node may run out of them: its store keeps files of a large data set open, a few hundred at the most, beside
+/// sockets, logs and the admin port's connections.
+pub const ADVISED: u64 = 1_024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_descriptors_is_raised_to_what_is_allowed() {
+        let raised = raise_limit();
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        assert_eq!((raised, current), (maximum, maximum));
+    }
+}
