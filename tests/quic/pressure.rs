@@ -5,6 +5,7 @@ use std::time::Duration;
 use driftless_client::{Outcome, Refusal};
 use driftless_proto::Failure;
 use driftless_proto::client::{Request, Response};
+use driftless_proto::frame::FRAME_MAX;
 use futures::future::join_all;
 use quinn::{TransportConfig, VarInt};
 
@@ -163,6 +164,33 @@ fn a_peer_that_takes_nothing_costs_bounded_memory_and_no_client_its_time() {
         let put = bucket.put("after", vec![7; 100_000]).write_id(world.write_id()).w(3).sloppy(false);
         tokio::time::sleep(Duration::from_secs(5)).await;
         put.await.expect("all three are there");
+    });
+}
+
+/// Each announces as much as there can be and sends a few bytes of it.
+#[test]
+fn large_frames_that_are_announced_and_not_sent_hold_up_no_peer_and_no_other_client() {
+    Scenario::default().run(async |world: World| {
+        world.connected().await;
+        let others = world.dialling();
+        let (mut connections, mut streams) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            let raw = Raw::connect_as(&world, "greedy", &others[0], TransportConfig::default()).await;
+            for _ in 0..8 {
+                let mut stream = raw.connection.open_uni().await.expect("there is room");
+                stream.write_all(&(FRAME_MAX as u32).to_le_bytes()).await.expect("goes out");
+                stream.write_all(&[7; 10]).await.expect("goes out");
+                streams.push(stream);
+            }
+            connections.push(raw);
+        }
+        let client = world.client().await;
+        for (number, node) in others.iter().enumerate() {
+            let put =
+                client.bucket("default").put(format!("key {number}"), vec![7; 300_000]).write_id(world.write_id());
+            put.via(node).w(3).timeout(Duration::from_secs(5)).await.expect("is stored on all three");
+        }
+        assert!(connections.iter().all(|raw| raw.connection.close_reason().is_none()), "none was shown out meanwhile");
     });
 }
 

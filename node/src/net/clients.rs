@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +13,7 @@ use driftless_proto::{Failure, Refusal};
 use quinn::Connection;
 use tokio::task::JoinSet;
 
-use super::inbound::{LargeFrames, SharedStream, WhenLate, large_frames};
+use super::inbound::{LargeFrames, Room, SharedStream, WhenLate, large_frames};
 use super::local::{Input, Local};
 use super::outbound::{Load, Outbound};
 use super::refusal::{CloseCode, CloseReason};
@@ -42,24 +41,28 @@ struct Pending {
 /// Serves a client until its connection ends.
 pub(crate) async fn serve(local: Rc<Local>, connection: Connection, who: &str) {
     let shared = &local.shared;
-    if shared.client_connections.fetch_add(1, Ordering::Relaxed) >= shared.net.client_connections_max {
-        local.refuse(&connection, who, &CloseReason::new(CloseCode::Full, "this node has too many client connections"));
-    } else {
-        let client = Rc::new(Client {
-            number: local.number_connection(),
-            outbound: Outbound::default(),
-            pending: RefCell::default(),
-        });
-        local.clients.borrow_mut().insert(client.number, client.clone());
-        if let Err(reason) = converse(&local, &client, &connection).await {
-            local.refuse(&connection, who, &reason);
-        }
-        client.leave(&local);
+    let _slot = match shared.client_connections.take(who) {
+        Ok(slot) => slot,
+        Err(reason) => return local.refuse(&connection, who, &CloseReason::new(CloseCode::Full, reason)),
+    };
+    let client = Rc::new(Client {
+        number: local.number_connection(),
+        outbound: Outbound::default(),
+        pending: RefCell::default(),
+    });
+    local.clients.borrow_mut().insert(client.number, client.clone());
+    if let Err(reason) = converse(&local, &client, &connection, who).await {
+        local.refuse(&connection, who, &reason);
     }
-    shared.client_connections.fetch_sub(1, Ordering::Relaxed);
+    client.leave(&local);
 }
 
-async fn converse(local: &Rc<Local>, client: &Rc<Client>, connection: &Connection) -> Result<(), CloseReason> {
+async fn converse(
+    local: &Rc<Local>,
+    client: &Rc<Client>,
+    connection: &Connection,
+    who: &str,
+) -> Result<(), CloseReason> {
     // Ends with this function, whatever way that ends.
     let mut writers = JoinSet::new();
     writers.spawn_local({
@@ -84,7 +87,8 @@ async fn converse(local: &Rc<Local>, client: &Rc<Client>, connection: &Connectio
     };
     let outbound_max = local.shared.net.outbound_bytes_max;
     // A client that announces a frame and does not send it is turned away.
-    let frames = LargeFrames { max: FRAME_MAX, when_late: WhenLate::TurnedAway, outbound_max };
+    let room = Room::Client(local.large.share_of(who));
+    let frames = LargeFrames { max: FRAME_MAX, when_late: WhenLate::TurnedAway, outbound_max, room };
     // Biased, here and wherever the shell selects: the same seed makes the same packets only if nobody draws lots.
     tokio::select! {
         biased;

@@ -1,6 +1,8 @@
 //! Reading frames from a connection: many small ones on the shared stream, large ones on a stream each.
 
-use std::rc::Rc;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -84,6 +86,17 @@ pub(crate) struct LargeFrames {
     pub(crate) when_late: WhenLate,
     /// Bytes of answers that may wait before no more are taken in.
     pub(crate) outbound_max: usize,
+    /// Whose room they take.
+    pub(crate) room: Room,
+}
+
+/// Whose room a large frame takes until it has arrived.
+#[derive(Clone)]
+pub(crate) enum Room {
+    /// Peers have theirs, which no client can take.
+    Peer,
+    /// Clients with one certificate share a part of that of all clients.
+    Client(Rc<Semaphore>),
 }
 
 /// What becomes of a large frame that does not arrive in time.
@@ -97,8 +110,13 @@ pub(crate) enum WhenLate {
 
 /// What all conversations of a shard may hold of frames that have not arrived whole.
 pub(crate) struct LargeBudget {
-    /// Of frames up to [`FRAME_MAX`], in units.
-    large: Semaphore,
+    /// Of peers' frames up to [`FRAME_MAX`], in units.
+    peers: Semaphore,
+    /// Of clients'.
+    clients: Semaphore,
+    /// What clients with one certificate may take of that, and those that have a connection now.
+    share: usize,
+    shares: RefCell<HashMap<String, Weak<Semaphore>>>,
     /// Longer ones take turns: they have no part in the budget, or one of them would have all others wait until it is here.
     huge: Semaphore,
     /// Whose turn it is to take in what has arrived: one frame's, until all other tasks of the shard have had theirs.
@@ -108,22 +126,41 @@ pub(crate) struct LargeBudget {
 impl LargeBudget {
     /// So many bytes, and one frame beyond [`FRAME_MAX`].
     pub(crate) fn new(bytes: usize) -> LargeBudget {
-        let units = bytes.max(FRAME_MAX) / BUDGET_UNIT + 1;
+        let units = |bytes: usize| (bytes.max(FRAME_MAX) / BUDGET_UNIT + 1).min(Semaphore::MAX_PERMITS);
         LargeBudget {
-            large: Semaphore::new(units.min(Semaphore::MAX_PERMITS)),
+            peers: Semaphore::new(units(bytes / 2)),
+            clients: Semaphore::new(units(bytes / 2)),
+            share: units(bytes / 8),
+            shares: RefCell::default(),
             huge: Semaphore::new(1),
             step: Semaphore::new(1),
         }
     }
 
-    /// Waits for room for a frame.
-    async fn take(&self, length: usize) -> Option<SemaphorePermit<'_>> {
-        // They are never closed; if they were, reading without them would still be right.
-        if length > FRAME_MAX {
-            return self.huge.acquire().await.ok();
+    /// The part that clients with this certificate have in the room of all clients.
+    pub(crate) fn share_of(&self, who: &str) -> Rc<Semaphore> {
+        let mut shares = self.shares.borrow_mut();
+        if let Some(share) = shares.get(who).and_then(Weak::upgrade) {
+            return share;
         }
+        shares.retain(|_, share| share.strong_count() > 0);
+        let share = Rc::new(Semaphore::new(self.share));
+        shares.insert(who.to_owned(), Rc::downgrade(&share));
+        share
+    }
+
+    /// Waits for room for a frame: first in the sender's own part, so that those that have room in theirs do not wait behind it.
+    async fn take<'a>(&'a self, length: usize, room: &'a Room) -> [Option<SemaphorePermit<'a>>; 2] {
+        // They are never closed; if they were, reading without them would still be right.
         let units = u32::try_from(length.div_ceil(BUDGET_UNIT)).unwrap_or(u32::MAX);
-        self.large.acquire_many(units).await.ok()
+        match room {
+            Room::Peer if length > FRAME_MAX => [self.huge.acquire().await.ok(), None],
+            Room::Peer => [self.peers.acquire_many(units).await.ok(), None],
+            Room::Client(share) => {
+                let share = share.acquire_many(units).await.ok();
+                [share, self.clients.acquire_many(units).await.ok()]
+            }
+        }
     }
 }
 
@@ -138,7 +175,7 @@ pub(crate) async fn large_frames(
     take: Rc<dyn Fn(Bytes) -> Result<(), CloseReason>>,
 ) -> Result<(), CloseReason> {
     let mut readers = tokio::task::JoinSet::new();
-    let LargeFrames { max, when_late, outbound_max } = frames;
+    let LargeFrames { max, when_late, outbound_max, room } = frames;
     let next_stream = || async {
         outbound.below(outbound_max).await;
         connection.accept_uni().await
@@ -154,9 +191,9 @@ pub(crate) async fn large_frames(
             }
             stream = next_stream() => {
                 let Ok(mut stream) = stream else { return Ok(()) };
-                let (budget, take, patience) = (budget.clone(), take.clone(), limits.arrival_timeout);
+                let (budget, room, take, patience) = (budget.clone(), room.clone(), take.clone(), limits.arrival_timeout);
                 readers.spawn_local(async move {
-                    match large_frame(&mut stream, max, &budget, patience).await {
+                    match large_frame(&mut stream, max, &budget, &room, patience).await {
                         Ok(Some(body)) => take(body),
                         Ok(None) => Ok(()),
                         Err(Bad::Closes(reason)) => Err(reason),
@@ -194,6 +231,7 @@ async fn large_frame(
     stream: &mut RecvStream,
     max: usize,
     budget: &LargeBudget,
+    room: &Room,
     patience: Duration,
 ) -> Result<Option<Bytes>, Bad> {
     let mut length = [0; LENGTH_BYTES];
@@ -207,7 +245,7 @@ async fn large_frame(
     if length > max {
         return Err(FrameError::TooLong(length, max).into());
     }
-    let _held = budget.take(length).await;
+    let _held = budget.take(length, room).await;
     let carried = Duration::from_micros(length as u64 / ARRIVES_PER_MICROSECOND);
     match timeout(patience + carried, large_body(stream, length, budget)).await {
         Ok(body) => Ok(body?),

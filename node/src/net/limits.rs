@@ -13,15 +13,16 @@ pub struct NetLimits {
     /// its place, and answers dropped, as a lossy network would. States beyond 4 MiB are counted apart, so that they hold up
     /// nothing else, and one of them may always wait.
     pub outbound_bytes_max: usize,
-    /// Client connections of the whole process. Beyond it new ones are closed.
+    /// Client connections of the whole process, half of them with one certificate. Beyond it new ones are closed.
     pub client_connections_max: usize,
     /// Connections of one shard that are still in the TLS handshake and whose address has been shown to receive; half of them
     /// from one address, half as many again from members. Of others an eighth as many: beyond that they are sent a Retry.
     pub handshakes_max: usize,
     /// How long a handshake may take. Whoever does not answer holds its place for so long.
     pub handshake_timeout: Duration,
-    /// Bytes of large frames (each on its own stream) that one shard takes in at once. At least
-    /// [`driftless_proto::frame::FRAME_MAX`]. Longer ones, which only peers send, are taken in one at a time beside them.
+    /// Bytes of large frames (each on its own stream) that one shard takes in at once: half of them from peers and half from
+    /// clients, of which a quarter with one certificate. Each of these is at least [`driftless_proto::frame::FRAME_MAX`]. Longer
+    /// ones, which only peers send, are taken in one at a time beside them.
     pub large_bytes_max: usize,
     /// Requests and messages on their way from one shard to another.
     pub handed_over_max: usize,

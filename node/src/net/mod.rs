@@ -43,6 +43,7 @@ mod returns;
 mod shard;
 pub(crate) mod shared;
 mod signal;
+mod slots;
 pub mod subject;
 #[doc(hidden)]
 pub mod surroundings;

@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use super::clients::STOPPING;
 use super::detection;
 use super::hello::{self, Admitted};
-use super::inbound::{LargeFrames, SharedStream, WhenLate, large_frames};
+use super::inbound::{LargeFrames, Room, SharedStream, WhenLate, large_frames};
 use super::local::{Input, Local};
 use super::outbound::{Load, Outbound};
 use super::refusal::{CloseCode, CloseReason, News};
@@ -390,4 +390,4 @@ const PARTING_TIMEOUT: Duration = Duration::from_secs(1);
 /// What peers send on streams of their own: whole states, however long. One that is slow to arrive is no reason to lose the
 /// connection, and all that is under way on it. Two peers that each read no more until the other does would wait for ever.
 const LARGE_FRAMES: LargeFrames =
-    LargeFrames { max: FRAME_PEER_MAX, when_late: WhenLate::GivenUp, outbound_max: usize::MAX };
+    LargeFrames { max: FRAME_PEER_MAX, when_late: WhenLate::GivenUp, outbound_max: usize::MAX, room: Room::Peer };

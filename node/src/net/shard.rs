@@ -131,8 +131,8 @@ fn transport(limits: &NetLimits) -> TransportConfig {
 /// something to do; tokio's own 61 of its steps take tens of milliseconds.
 const TASKS_BETWEEN_TURNS: u32 = 16;
 
-/// One for the conversation, and room for a later protocol to open more.
-const BIDI_STREAMS: VarInt = VarInt::from_u32(4);
+/// The conversation's. What others carry would be held for nobody to read.
+const BIDI_STREAMS: VarInt = VarInt::from_u32(1);
 
 /// Large frames under way at once, each on a stream of its own.
 const UNI_STREAMS: VarInt = VarInt::from_u32(8);

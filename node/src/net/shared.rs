@@ -21,6 +21,7 @@ use super::hello::Incarnations;
 use super::limits::NetLimits;
 use super::lives::Lives;
 use super::refusal::RefusalLog;
+use super::slots::ConnectionSlots;
 use super::surroundings::Surroundings;
 use super::sync::SyncQueue;
 use crate::config::Limits;
@@ -53,7 +54,7 @@ pub(crate) struct Shared {
     /// Where members are: as the cluster file says, if it says addresses, and where they were found.
     member_addresses: Mutex<BTreeSet<IpAddr>>,
     pub(crate) peers: DashMap<NodeId, PeerState>,
-    pub(crate) client_connections: AtomicUsize,
+    pub(crate) client_connections: ConnectionSlots,
     /// New requests are refused; what is under way is finished.
     pub(crate) stopping: AtomicBool,
     /// How the own clock stands, as shard 0 last said.
@@ -161,7 +162,7 @@ impl Shared {
             incarnations: Incarnations::default(),
             refusals: RefusalLog::default(),
             member_addresses: Mutex::new(literal_addresses(&parts.topology)),
-            client_connections: AtomicUsize::new(0),
+            client_connections: ConnectionSlots::new(parts.net.client_connections_max),
             stopping: AtomicBool::new(false),
             clock_standing: Mutex::default(),
             aae: Mutex::default(),

@@ -23,9 +23,9 @@
 //! wrong with a directory is said in words, with what to do about it, and nothing in it has been changed then.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -194,6 +194,7 @@ impl DataDirectory {
             }
         };
         let lock = lock(&path)?;
+        make_private(&path);
         // Read again under the lock: another process may have been at it since.
         let mut file = match IdentityFile::read(&path)? {
             Some(file) => file,
@@ -534,6 +535,25 @@ fn create_if_absent(path: &Path) -> Result<(), OpenError> {
     }
 }
 
+/// Takes from others what they may do there: what is in the store's files is not theirs to read. A directory of another owner (a
+/// volume that was mounted for this process, say) stays as it is.
+fn make_private(path: &Path) {
+    let Ok(mode) = fs::metadata(path).map(|found| found.permissions().mode()) else { return };
+    if mode & OTHERS == 0 {
+        return;
+    }
+    let shown = format!("{:04o}", mode & 0o7777);
+    match fs::set_permissions(path, Permissions::from_mode(mode & !OTHERS)) {
+        Ok(()) => {
+            tracing::warn!(path = %path.display(), mode = shown, "other users could look into the data directory; now they cannot")
+        }
+        Err(error) => {
+            tracing::warn!(path = %path.display(), mode = shown, %error, "other users may be able to read the data: make its directory \
+                theirs no more (chmod 700)");
+        }
+    }
+}
+
 /// Refuses a directory without an identity that is in use for something else, or has lost its identity.
 fn check_unused(path: &Path) -> Result<(), OpenError> {
     for entry in fs::read_dir(path).map_err(|e| failed("list", path, e))? {
@@ -665,6 +685,9 @@ const RESET_KEY: &str = "reset-key";
 const STORE: &str = "store";
 /// Ending of files that are being written.
 const ASIDE: &str = ".new";
+
+/// What the group and others may do with a file.
+const OTHERS: u32 = 0o077;
 
 #[cfg(test)]
 mod tests;

@@ -29,7 +29,12 @@ pub(crate) struct Raw {
 impl Raw {
     /// Connects as a client of the cluster, with a transport of its own.
     pub(crate) async fn connect(world: &World, host: &str, transport: TransportConfig) -> Raw {
-        let issued = world.authority().client("tester");
+        Raw::connect_as(world, "tester", host, transport).await
+    }
+
+    /// The same with a certificate of this name.
+    pub(crate) async fn connect_as(world: &World, name: &str, host: &str, transport: TransportConfig) -> Raw {
+        let issued = world.authority().client(name);
         let config = config(world.authority().certificate(), &issued, ALPN_CLIENT, transport);
         let connection = dial(world, host, config).await.expect("the node lets us in");
         let (send, receive) = connection.open_bi().await.expect("a stream");

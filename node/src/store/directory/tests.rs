@@ -1,7 +1,5 @@
 //! Whose a data directory is, who may open it, and what damage to it is noticed.
 
-use std::os::unix::fs::PermissionsExt;
-
 use driftless_proto::{BucketDefinition, BucketId, BucketName, Durability, Quorum};
 use driftless_ring::{Member, Partitions, Ring, RingSpec};
 use tempfile::TempDir;
@@ -29,6 +27,16 @@ fn open(path: &Path) -> Result<DataDirectory, OpenError> {
 fn everything(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let entries = fs::read_dir(path).expect("listed").map(|entry| entry.expect("listed").path());
     entries.map(|path| (path.clone(), fs::read(&path).unwrap_or_default())).collect()
+}
+
+#[test]
+fn a_data_directory_that_others_may_read_is_made_private() {
+    let folder = folder();
+    let path = folder.path().join("data");
+    fs::create_dir(&path).expect("made");
+    fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("changed");
+    let _open = open(&path).expect("an empty directory");
+    assert_eq!(fs::metadata(&path).expect("is there").permissions().mode() & 0o777, 0o700);
 }
 
 #[test]
