@@ -1,8 +1,8 @@
 //! Counting answers. A quorum counts slots, not nodes and not messages: each primary of the key is one slot, which the
-//! primary or whoever stands in for it fills, once. One node never works for two slots.
+//! primary or the fallback that stands in for it fills, once. One node never works for two slots.
 //!
 //! A fallback's acknowledgement and, after its hint was delivered, that of the primary may be one and the same copy:
-//! counted as two they would promise what one disk can take back. [61/1000]
+//! counted as two they would promise what one disk can take back.
 
 use driftless_ring::NodeId;
 

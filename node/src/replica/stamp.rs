@@ -2,9 +2,11 @@
 //!
 //! - A dot's counter counts the writes that its actor stamped in its partition, over all keys, without gaps.
 //! - An actor is drawn at the first stamp in a partition after a start: a store that was stopped, however cleanly, may
-//!   be an older copy of itself, so no start goes on with the actors of another. [13/400 runs lost data otherwise]
-//! - A batch that was not applied gives its counters back. [173/400]
-//! - A client's retry is recognised by its write id, and never stamped again. [25/400]
+//!   be an older copy of itself, so no start goes on with the actors of another: two writes would have one name,
+//!   and of two writes with one name one is dropped.
+//! - A batch that was not applied gives its counters back: a vector past a gap claims a write that does not exist.
+//! - A client's retry is recognised by its write id, and never stamped again: it would come back over what has
+//!   replaced it.
 //! - A write id names a write of one key. Used for another key it is another write: a key's vector may cover any dot of
 //!   its partition's actor, so that a dot remembered for one key would count as stored at another.
 //! - A delete is stamped only if it takes a value away. What it takes for granted else is merged like any other state.
