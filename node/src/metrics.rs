@@ -101,7 +101,7 @@ pub struct Metrics {
     pub aae_exchanges: Counter,
     /// Exchanges begun here that ended early.
     pub aae_exchanges_failed: Counter,
-    /// Of the complete ones, those that found a key that differs.
+    /// Complete exchanges that found a key that differs.
     pub aae_exchanges_different: Counter,
     /// Keys compared one by one in exchanges begun here.
     pub aae_keys_compared: Counter,
@@ -129,7 +129,7 @@ pub struct Metrics {
     pub hint_bytes: Gauge,
     /// Shards whose hints are still to be counted after the start.
     pub hints_uncounted: Gauge,
-    /// Who is owed what, and how delivery goes.
+    /// Which node is owed what, and how delivery goes.
     pub hints: HintTable,
     /// Requests being coordinated now.
     pub requests_open: Gauge,

@@ -18,7 +18,7 @@
 //! ```
 //! A node's own replica is spoken to in the same words. `Merge` is the one verb by which a replica takes in what
 //! others know: it is commutative, associative and idempotent, so that order, loss and repetition of `Merge` do not
-//! matter, nor do they of `Read` and `Scan`. A repeated `Forward` is the one that would (a write refused once could be
+//! matter, nor do they of `Read` and `Scan`. A repeated `Forward` would matter (a write refused once could be
 //! stamped by the copy): it relies on streams, which deliver once. Any request may be answered with `Refused`: then it had no effect on that replica.
 //!
 //! On the wire each side first says [`Hello`] and closes the connection if the other's does not fit.
@@ -60,8 +60,8 @@ pub struct Hello {
 /// copy and is refused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Incarnation {
-    /// How often the store was opened, counted on from the moment in which its directory was made: one that was made
-    /// because its predecessor was lost is newer than that, not an old copy of it. Where the clock has it otherwise, what
+    /// How often the store was opened, counted on from the moment in which its directory was made: a directory
+    /// made because its predecessor was lost is newer than that, not an old copy of it. Where the clock has it otherwise, what
     /// others know of the predecessor puts it right.
     pub starts: u64,
     /// Random at each start: tells two copies of one directory apart.
@@ -271,7 +271,7 @@ pub struct Stamped {
 /// What a delete rests on that has nothing to remove.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Covered {
-    /// All that its writer had read, and no value of it: whoever merges this holds none of them any more.
+    /// All that its writer had read, and no value of it: a replica that merges this holds none of them any more.
     pub siblings: Siblings,
     /// Values that the key has here all the same: the writer has not read them.
     pub values: u32,

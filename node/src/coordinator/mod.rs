@@ -54,7 +54,7 @@ use start::tombstone;
 pub(crate) enum Output {
     /// Ask a replica, perhaps this node's own.
     Send { to: NodeId, id: RequestId, deadline: Instant, request: peer::Request },
-    /// Answer whoever asked.
+    /// Answer the client, node or replica that asked.
     Reply { to: Asker, response: Response },
     /// This peer has not answered in a time that should have been enough.
     Overdue(NodeId),
@@ -293,8 +293,8 @@ impl Coordinator {
         }
     }
 
-    /// The record has been restored. Whoever else was asked for it says what was so by then: if the record is damaged once
-    /// more, that would be too old to restore it from.
+    /// The record has been restored. What other owners that were asked for it still answer was so by then: if the record is
+    /// damaged once more, that would be too old to restore it from.
     pub(crate) fn end_mending(&mut self, bucket: BucketId, key: &Key) {
         let is_it =
             |open: &Open| matches!(&open.question, Question::Mend { bucket: b, key: k } if (*b, k) == (bucket, key));

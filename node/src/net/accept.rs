@@ -22,7 +22,7 @@ pub(crate) async fn accept(local: Rc<Local>, endpoint: Endpoint) {
         if local.shared.is_stopping() {
             incoming.refuse();
         } else if handshakes.get() >= local.shared.net.handshakes_max {
-            // Who can prove that it receives at its address may come back in a moment; others cost nothing more.
+            // A client or peer that can prove its address may come back in a moment; others cost nothing more.
             if incoming.may_retry() {
                 let _ = incoming.retry();
             } else {

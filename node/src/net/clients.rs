@@ -252,5 +252,5 @@ pub(crate) const STOPPING: &str = "the node is shutting down";
 /// Beyond a request's deadline; machines answer at the deadline itself.
 const OVERDUE_AFTER: Duration = Duration::from_secs(5);
 
-/// What clients send on streams of their own. Who announces a frame and does not send it is turned away.
+/// What clients send on streams of their own. A client that announces a frame and does not send it is turned away.
 const LARGE_FRAMES: LargeFrames = LargeFrames { max: FRAME_MAX, when_late: WhenLate::TurnedAway };

@@ -886,7 +886,7 @@ fn count(held: Held<'_>) -> u64 {
 }
 
 /// Whether a difference may be writes that are only under way, which become equal by themselves. Not if one side lacks
-/// more than that: who has lost its data should not wait a second for each partition.
+/// more than that: a node that has lost its data should not wait a second for each partition.
 fn may_be_under_way(mine: u64, theirs: u64) -> bool {
     mine.min(theirs) > 0 && mine.abs_diff(theirs) <= UNDER_WAY_MAX
 }

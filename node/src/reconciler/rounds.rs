@@ -138,7 +138,7 @@ impl Rounds {
         }
     }
 
-    /// Compare now, all or one partition, whoever usually begins.
+    /// Compare now, all or one partition, whichever of two owners usually begins.
     pub(super) fn want(&mut self, partition: Option<PartitionId>) {
         for peer in self.peers.values_mut() {
             let shared = peer.shared.keys().copied().filter(|shared| partition.is_none_or(|wanted| wanted == *shared));
@@ -251,8 +251,8 @@ impl Rounds {
         }
     }
 
-    /// These keys differed in a round that was complete. Answers those that did in the one before as well: whoever asks
-    /// goes on with [`Rounds::is_stubborn`].
+    /// These keys differed in a round that was complete. Answers the keys that differed in the round before as well: the
+    /// caller goes on with [`Rounds::is_stubborn`].
     pub(super) fn differed(&mut self, peer: NodeId, partition: PartitionId, tokens: &[Token]) -> Vec<Token> {
         let Some(shared) = self.shared(peer, partition) else { return Vec::new() };
         let before = std::mem::take(&mut shared.stubborn);
@@ -262,7 +262,7 @@ impl Rounds {
     }
 
     /// Whether a key that differed again has now done so in three successive rounds, without a change of what this node
-    /// holds of it since the one before. One that is written all the time may differ in any round, and is none.
+    /// holds of it since the round before. A key that is written all the time may differ in any round, and is none.
     pub(super) fn is_stubborn(
         &mut self,
         peer: NodeId,
@@ -339,7 +339,7 @@ impl Rounds {
 /// A key that differed in the last round.
 #[derive(Clone, Default, Debug)]
 struct Stubborn {
-    /// In how many successive ones.
+    /// In how many successive rounds.
     rounds: u8,
     /// What this node held of it in the second of them or later.
     held: Option<Vec<Digest>>,

@@ -49,7 +49,7 @@ impl Actors {
         Actors { live: BTreeMap::new(), rng }
     }
 
-    /// Those that an earlier process has left, as if a start could go on with them.
+    /// The actors that an earlier process has left, as if a start could go on with them.
     #[cfg(feature = "planted-bugs")]
     pub(super) fn kept(live: BTreeMap<PartitionId, Actor>, rng: StdRng) -> Actors {
         Actors { live, rng }
@@ -200,8 +200,8 @@ pub(super) fn is_ahead(stamp: Hlc, wall: Hlc, off_max: Duration) -> bool {
     u128::from(stamp.millis().saturating_sub(wall.millis())) > off_max.as_millis()
 }
 
-/// Refuses a put that would leave more siblings, or more bytes of them, than it found, beyond the limit. One that leaves
-/// fewer is welcome however many there are: so whoever has read all of a key can resolve it, however large merges have
+/// Refuses a put that would leave more siblings, or more bytes of them, than it found, beyond the limit. A put that leaves
+/// fewer is welcome however many there are: so a client that has read all of a key can resolve it, however large merges have
 /// made it. And so is a delete: a tombstone is no sibling.
 ///
 /// # Errors

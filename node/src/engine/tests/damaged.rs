@@ -253,8 +253,8 @@ fn a_page_of_a_scan_does_not_show_what_is_damaged() {
     assert_eq!(said, Some(Reply::Refused(Refusal::Damaged)));
 }
 
-/// Two of three owners are damaged: neither can be restored, and every write was refused by both, also one that replaces all that
-/// the third owner holds.
+/// Two of three owners are damaged: neither can be restored, and every write was refused by both, also a write that replaces all
+/// that the third owner holds.
 #[test]
 fn with_two_of_three_damaged_a_key_can_be_written_and_restored_by_who_accepts_the_loss() {
     let mut trio = Trio::new();

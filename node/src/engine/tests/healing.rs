@@ -368,7 +368,7 @@ fn a_node_answers_only_so_many_exchanges_at_once() {
         assert!(matches!(trio.start(exchange, |_| ()), Some(Answer::Compared(_))));
     }
     assert_eq!(trio.start(3, |_| ()), Some(Answer::Refused(Refused::Busy)));
-    // Those that nobody continues end by themselves.
+    // Exchanges that nobody continues end by themselves.
     trio.pass(Duration::from_secs(30));
     trio.wire.clear();
     assert!(matches!(trio.start(4, |_| ()), Some(Answer::Compared(_))));

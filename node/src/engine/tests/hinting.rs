@@ -355,7 +355,7 @@ fn a_fallback_stamps_a_key_again_after_its_hint_is_gone_and_nothing_is_lost() {
     assert_eq!(texts(&five.holds(owner, SIBLINGS)), ["v1", "v2"], "v2 has not seen v1");
 }
 
-/// The other half of it: an actor that goes on is not told apart from one that remembers.
+/// The other half of it: an actor that goes on is not told apart from an actor that remembers.
 #[test]
 fn the_batch_that_removes_a_hint_ends_the_actor_that_it_knew_without_an_alarm() {
     let mut five = Five::new();

@@ -118,7 +118,7 @@ fn sixty_four_siblings_of_four_megabytes_from_three_coordinators_are_read_and_re
     trio.settle();
     let (values, context, pages) = Reader::read(&mut trio, 0, 3);
     assert_eq!((values, pages), ((0..64).collect(), 4));
-    // The read has repaired whoever lacked something.
+    // The read has repaired every replica that lacked something.
     for i in 0..3 {
         assert_eq!(trio.holds(i, SIBLINGS).live().len(), 64);
     }
@@ -362,7 +362,7 @@ fn a_repair_larger_than_the_window_holds_up_no_other() {
         trio.engines[1].store().get(record.as_bytes()).expect("readable").is_some()
     };
     let others = |trio: &Trio| (0..60).filter(|number| *number != 7 && !is_here(trio, *number)).count();
-    // The large state is lost on the way, from whomever it comes.
+    // The large state is lost on the way, whichever node sends it.
     let mut lost_at = None;
     while others(&trio) > 0 {
         trio.pass(Duration::from_millis(100));
