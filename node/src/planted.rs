@@ -168,7 +168,7 @@ bugs! {
     /// A damaged hint is delivered as far as it can be understood.
     DamagedHintServed = "damaged-hint-served",
     /// A damaged record counts itself among those that it is restored from.
-    MendedFromTooFew = "mended-from-too-few",
+    RestoredFromTooFew = "restored-from-too-few",
     /// What was asked for one damage of a record restores a later one as well.
     MendingNotEnded = "mending-not-ended",
     /// What a node has taken in beside a damaged record is dropped when that is restored.

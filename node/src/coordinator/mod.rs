@@ -277,7 +277,7 @@ impl Coordinator {
         };
         let quorum = plan.bucket.quorum;
         let missed = quorum.n() - quorum.w();
-        let enough = if self.planted.is(Bug::MendedFromTooFew) { missed } else { missed + 1 };
+        let enough = if self.planted.is(Bug::RestoredFromTooFew) { missed } else { missed + 1 };
         let demand = Demand {
             r: enough.min(quorum.n() - 1).max(1),
             held_by: 0,
@@ -350,7 +350,7 @@ impl Coordinator {
     }
 
     /// A peer cannot be counted on any more. It may still answer what it was asked.
-    pub(crate) fn handle_peer_doubted(&mut self, now: Now, peer: NodeId) {
+    pub(crate) fn handle_peer_unresponsive(&mut self, now: Now, peer: NodeId) {
         Arc::make_mut(&mut self.up).remove(&peer);
         for id in self.open_ids() {
             if let Some(open) = self.requests.get_mut(&id)

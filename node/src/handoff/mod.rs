@@ -64,7 +64,7 @@ pub(crate) struct Handoff {
     /// Peers that can be counted on, each with the moment from which it is taken to be stable.
     up: BTreeMap<NodeId, Instant>,
     /// Peers that are connected and cannot be counted on.
-    doubted: BTreeSet<NodeId>,
+    unresponsive: BTreeSet<NodeId>,
     targets: BTreeMap<NodeId, Target>,
     outputs: VecDeque<Output>,
     planted: Planted,
@@ -132,7 +132,7 @@ impl Handoff {
             ids: RequestIds::new(Lane::Handoff, rng.random()),
             rng,
             up: BTreeMap::new(),
-            doubted: BTreeSet::new(),
+            unresponsive: BTreeSet::new(),
             targets: BTreeMap::new(),
             outputs: VecDeque::new(),
             planted,
@@ -167,7 +167,7 @@ impl Handoff {
 
     /// A peer may be counted on. A peer that was only late has not missed much, and may be late often.
     pub(crate) fn handle_up(&mut self, now: Instant, peer: NodeId) {
-        let wait = match self.doubted.remove(&peer) {
+        let wait = match self.unresponsive.remove(&peer) {
             true => self.delay / 4,
             false => self.delay + self.delay.mul_f64(self.rng.random_range(0.0..0.5)),
         };
@@ -180,15 +180,15 @@ impl Handoff {
     }
 
     /// It is too late with its answers.
-    pub(crate) fn handle_doubted(&mut self, now: Instant, peer: NodeId) {
+    pub(crate) fn handle_unresponsive(&mut self, now: Instant, peer: NodeId) {
         self.handle_lost(now, peer);
-        self.doubted.insert(peer);
+        self.unresponsive.insert(peer);
     }
 
     /// It is gone: what is under way to it is lost, or nobody will know.
     pub(crate) fn handle_lost(&mut self, now: Instant, peer: NodeId) {
         self.up.remove(&peer);
-        self.doubted.remove(&peer);
+        self.unresponsive.remove(&peer);
         let pause = self.delay / 4;
         if let Some(target) = self.targets.get_mut(&peer)
             && let Stage::Walking(_) = target.stage

@@ -66,7 +66,7 @@ impl Damage {
     }
 
     /// A batch with this record has been applied. Whether the record was damaged.
-    pub(super) fn mended(&mut self, record: &RecordKey) -> bool {
+    pub(super) fn restored(&mut self, record: &RecordKey) -> bool {
         if self.records.is_empty() || !self.records.remove(record) {
             return false;
         }
@@ -171,7 +171,7 @@ impl<S: Store> Replica<S> {
             }
             self.settle(located.bucket, &mut siblings);
             self.turn.put(located.record, bucket, &key, Default::default(), siblings);
-            self.metrics.records_mended.inc();
+            self.metrics.records_restored.inc();
         }
         Ok(())
     }
@@ -196,7 +196,7 @@ impl<S: Store> Replica<S> {
     pub(super) fn go_on_with(&mut self, record: &RecordKey) {
         self.metrics.records_damaged_now.dec();
         if let Ok((bucket, key)) = record.bucket_and_key() {
-            self.outputs.push_back(Output::Mended { bucket, key });
+            self.outputs.push_back(Output::Restored { bucket, key });
         }
         // What was damaged may not have been what the tree knew.
         self.trees.build_anew(record);

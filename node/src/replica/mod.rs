@@ -76,7 +76,7 @@ pub(crate) enum Output {
     /// The record of this key is damaged: it is to be restored from the other replicas, within this time.
     Damaged { bucket: BucketId, key: Key, patience: Duration },
     /// The record of this key has been restored: what is still under way for that is of no use any more.
-    Mended { bucket: BucketId, key: Key },
+    Restored { bucket: BucketId, key: Key },
     /// An actor must not be trusted any more: no put stamped by it may be acknowledged.
     Retired(ActorId),
     /// There is something to be delivered to this node that was not there before.
@@ -299,7 +299,7 @@ impl<S: Store> Replica<S> {
                     if !self.planted.is_where(Bug::StaleHeaders, is_stale) {
                         self.headers.insert(record.to_bytes(), change.header);
                     }
-                    if self.damage.mended(&record) {
+                    if self.damage.restored(&record) {
                         self.go_on_with(&record);
                     }
                 }

@@ -257,12 +257,12 @@ fn a_large_state_is_given_the_time_to_carry_it() {
     trio.sync(owners[0]);
     let usual = Duration::from_millis(500); // after which silence speaks against a peer
     trio.pass(usual);
-    let doubted = |trio: &Trio| trio.engines[owners[0]].metrics.hedges.get();
-    assert_eq!(doubted(&trio), 0, "four megabytes are still on their way");
+    let hedged = |trio: &Trio| trio.engines[owners[0]].metrics.hedges.get();
+    assert_eq!(hedged(&trio), 0, "four megabytes are still on their way");
     let merges = |trio: &Trio| trio.wire.iter().filter(|(_, _, message)| message.large_values().len() == 1).count();
     assert_eq!(merges(&trio), 0);
     trio.pass(time_to_carry(bytes));
-    assert_eq!((doubted(&trio), merges(&trio)), (1, 1), "a fallback is asked");
+    assert_eq!((hedged(&trio), merges(&trio)), (1, 1), "a fallback is asked");
 }
 
 #[test]
@@ -326,7 +326,7 @@ fn a_request_that_was_not_sent_is_refused_in_the_peers_place_and_says_nothing_of
     }
     trio.settle();
     assert_eq!(trio.stored(asked).acks, 2 + u8::from(trio.stored(asked).acks > 2), "fallbacks have taken it at once");
-    assert_eq!(trio.engines[owners[0]].metrics.peers_doubted.get(), 0);
+    assert_eq!(trio.engines[owners[0]].metrics.peers_unresponsive.get(), 0);
 }
 
 fn quick_aae() -> AaeLimits {
