@@ -239,7 +239,7 @@ impl Call<'_> {
         }
     }
 
-    /// The best node for a route that is connected or soon will be. One that takes long to connect is passed over
+    /// The best node for a route that is connected or soon will be. A node that takes long to connect is passed over
     /// while there is another; the attempt to connect goes on. If none can be had, it is the best one.
     async fn reachable(
         &self,

@@ -129,7 +129,7 @@ impl Bucket {
     /// Reads a key, lets `change` decide what it shall hold, and writes that with the context of the read.
     ///
     /// What is promised: the write replaces exactly what `change` was shown. If another client writes at the same time,
-    /// both results stay, as siblings, and whoever updates next is shown both. So once an update has succeeded, its
+    /// both results stay, as siblings, and the client that updates next is shown both. So once an update has succeeded, its
     /// change is in a live value of the key, or was seen by what replaced that. Two things are asked of `change`:
     ///
     /// - it must make one value of several, and
@@ -171,11 +171,11 @@ impl Bucket {
 
     /// Lists the keys of the bucket, in the order of their tokens.
     ///
-    /// Only the keys' own replicas are asked, r of them for each page, and what stands in for one that was away is not listed. So
-    /// while something that was written with a sloppy quorum has not been handed over yet, or a node that lost its disk is
-    /// being filled again, **a key that was acknowledged may be missing**, without an error. Who makes a backup looks first and
-    /// afterwards: all nodes answer [`status`](crate::Client::status), none holds [`hints`](crate::Client::hints), and
-    /// [`aae`](crate::Client::aae) has no partition without a full round since the start. `driftless dump` does so.
+    /// Only the keys' own replicas are asked, r of them for each page, and what stands in for a replica that was away is not
+    /// listed. So while something that was written with a sloppy quorum has not been handed over yet, or a node that lost its
+    /// disk is being filled again, **a key that was acknowledged may be missing**, without an error. To make a backup, look
+    /// first and afterwards: all nodes answer [`status`](crate::Client::status), none holds [`hints`](crate::Client::hints),
+    /// and [`aae`](crate::Client::aae) has no partition without a full round since the start. `driftless dump` does so.
     pub fn scan(&self) -> Scan {
         Scan::new(self.clone())
     }

@@ -72,7 +72,7 @@ impl Inner {
         }
     }
 
-    /// Fetches the topology again, from whoever answers.
+    /// Fetches the topology again, from any node that answers.
     ///
     /// # Errors
     /// What happened with each node that was asked.

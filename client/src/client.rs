@@ -170,7 +170,7 @@ impl Client {
     /// Dropping the last clone closes the connections too, but a process that ends at once may be gone before they
     /// are told; they then notice after some seconds.
     pub async fn close(self) {
-        // Those who wait for room would wait for nothing.
+        // Calls that wait for room would wait for nothing.
         self.inner.in_flight.close();
         self.inner.router.close().await;
     }

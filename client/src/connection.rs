@@ -41,7 +41,7 @@ pub(crate) struct Connection {
     heard: AtomicU64,
     /// It is suspect until so many answers have come.
     owes: AtomicU64,
-    /// Wakes those who wait for suspicion to arise.
+    /// Wakes attempts that wait for suspicion to arise.
     alarm: Notify,
     probing: AtomicBool,
     io: Handle,
@@ -80,7 +80,7 @@ pub(crate) struct Pending {
     answer: oneshot::Receiver<Answer>,
 }
 
-/// The task of a connection. However it ends, those who wait are told: it is dropped with the runtime it runs on.
+/// The task of a connection. However it ends, attempts that wait are told: it is dropped with the runtime it runs on.
 struct Loops(Arc<Connection>);
 
 /// `RequestFrame` without owning the request, which may have to be sent again.
@@ -175,7 +175,7 @@ impl Connection {
         shared.carrying += large_bytes.unwrap_or(0);
         shared.in_flight.insert(id, Waiter { answer: sender, large_bytes });
         shared.large.extend(large);
-        // Who queues behind others need not wake the writer again.
+        // A request that queues behind others need not wake the writer again.
         let wakes = !shared.awake;
         shared.awake = true;
         drop(shared);
@@ -338,7 +338,7 @@ impl Connection {
         }
     }
 
-    /// Hands out answers. Those that nobody awaits any more are dropped.
+    /// Hands out answers. Answers that nobody awaits any more are dropped.
     fn complete(&self, batch: &mut Vec<ResponseFrame>) {
         if batch.is_empty() {
             return;
@@ -359,7 +359,7 @@ impl Connection {
         }
     }
 
-    /// Tells everybody that no answer will come. The first reason stands.
+    /// Tells all requests under way that no answer will come. The first reason stands.
     fn end(&self, failure: ConnectFailure) {
         let (waiting, taken) = {
             let mut shared = self.lock();

@@ -75,8 +75,8 @@ pub enum GetError {
     #[error(transparent)]
     Resolve(#[from] ResolveError),
     /// Nothing was found, but fewer of the key's own replicas could be asked than must answer: others may hold a value. Only
-    /// sloppy quorums end so. Who can live with an answer that may be wrong takes the read out of this; who cannot tries
-    /// again later.
+    /// sloppy quorums end so. A caller that can live with an answer that may be wrong takes the read out of this; one
+    /// that cannot tries again later.
     #[error(
         "nothing was found, but only {} of the {} answers came from the key's own replicas: the others may hold a value; start the missing nodes",
         read.primaries(), read.needed()
@@ -185,8 +185,8 @@ macro_rules! operation_error {
                 self.request().map_or(Outcome::Refused, RequestError::outcome)
             }
 
-            /// The id under which repeating it is safe, with the same value and context: the one that was given, or else
-            /// drawn. `None` if nothing was sent because the call itself was not in order.
+            /// The id under which repeating it is safe, with the same value and context: the given id, or else a drawn
+            /// one. `None` if nothing was sent because the call itself was not in order.
             pub fn write_id(&self) -> Option<WriteId> {
                 self.request().and_then(RequestError::write_id)
             }
@@ -222,7 +222,7 @@ impl UpdateError {
         self.request().and_then(RequestError::refusal)
     }
 
-    /// The id of the last write that may have taken effect, or else of the last one that was made.
+    /// The id of the last write that may have taken effect, or else of the last write that was made.
     pub fn write_id(&self) -> Option<WriteId> {
         self.request().and_then(RequestError::write_id)
     }

@@ -189,7 +189,7 @@ impl Io {
 
     fn shut(&self) -> Vec<Endpoint> {
         let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
-        // Under the lock: whoever opens an endpoint has looked before, or looks after.
+        // Under the lock: a task that opens an endpoint has looked before, or looks after.
         self.closed.store(true, Ordering::Release);
         let open: Vec<Endpoint> = [endpoints.v4.take(), endpoints.v6.take()].into_iter().flatten().collect();
         for endpoint in &open {

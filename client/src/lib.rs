@@ -77,7 +77,7 @@
 //! [`RequestError`] keeps why each attempt did not succeed ([`RequestError::causes`]), and knows whether anybody gave a sign
 //! of life at all ([`RequestError::nobody_answered`]). What cannot be sent is not waited for: after [`Client::close`], or when
 //! the runtime of its connections is gone, every request fails at once and says so ([`Cause::ClientClosed`],
-//! [`Cause::RuntimeGone`]), and so does one that is allowed no time ([`Cause::OutOfTime`]).
+//! [`Cause::RuntimeGone`]), and so does a request that is allowed no time ([`Cause::OutOfTime`]).
 //!
 //! It does not wait long for a node that may be gone. It measures how long the answers of each node take; when one is
 //! overdue, the request is made at another node as well, and the first answer counts. That is limited: to a tenth of
@@ -92,7 +92,7 @@
 //!
 //! The client knows the ring and sends each request to the first owner of its key that it can reach, to one of the
 //! other members when it can reach no owner. All clients prefer the same owner: it puts their writes in an order, where
-//! two would make siblings of them. Only one that has long been three times as slow as the other owners (and slow enough
+//! two would make siblings of them. Only an owner that has long been three times as slow as the others (and slow enough
 //! to matter) comes after them. A newer ring is learned from any answer; lost connections are made anew by themselves.
 //!
 //! # Runtime

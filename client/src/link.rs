@@ -5,8 +5,8 @@
 //!                        ▲  └────── failed ──▶ Down ◀─────────────────────────┘
 //!                        └─── backoff over ─────┘
 //! ```
-//! One attempt to connect serves all who wait for it. A link that failed is connected again in the background, so
-//! that requests which have another node to go to need not wait for one that is gone.
+//! One attempt to connect serves all requests that wait for it. A link that failed is connected again in the background, so
+//! that requests which have another node to go to need not wait for a node that is gone.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -47,7 +47,7 @@ impl Link {
         Arc::new(Link { io, address, shard, expected, pace: Pace::default(), state: Mutex::new(State::Idle) })
     }
 
-    /// A link that takes over a connection of another one which is no longer needed.
+    /// A link that takes over a connection of another link which is no longer needed.
     pub(crate) fn adopt(self: Arc<Self>, connection: Option<Arc<Connection>>) -> Arc<Link> {
         if let Some(connection) = connection {
             *self.lock() = State::Up { connection, failures: 0 };
@@ -135,7 +135,7 @@ impl Link {
     fn notice_end(&self, state: &mut State) {
         match state {
             State::Up { connection, failures } if connection.closed().is_some() => {
-                // One that never answered anything is no success: the backoff goes on growing.
+                // A connection that never answered anything is no success: the backoff goes on growing.
                 let failures = if connection.heard() > 0 { 1 } else { *failures + 1 };
                 *state = State::Down { until: Instant::now() + RECONNECT.after(failures, self.io.chance()), failures };
             }

@@ -30,7 +30,7 @@ impl Pages {
         let Some(ReadPage { dots, more, gone }) = read.page.take() else {
             return if self.shown.is_empty() { Turned::Whole(Box::new(read)) } else { Turned::Misread };
         };
-        // One that shows nothing and promises more would never come to an end.
+        // A page that shows nothing and promises more would never come to an end.
         if dots.len() != read.siblings.len() || (more && dots.is_empty()) {
             return Turned::Misread;
         }

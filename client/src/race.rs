@@ -1,7 +1,7 @@
 //! A request from its first attempt to its answer or its error.
 //!
 //! ```text
-//! first attempt ──▶ overdue? ──▶ another node, beside the first      whoever answers first wins
+//! first attempt ──▶ overdue? ──▶ another node, beside the first      the first answer wins
 //!               ──▶ failed?  ──▶ policy: later, same node or next, or give up
 //! ```
 //! Going to another node because one is *slow* is paid from the client's [`Budget`](crate::budget::Budget). Because
@@ -157,7 +157,7 @@ impl Race<'_> {
         }
     }
 
-    /// An attempt at another node because of one that is overdue, if there is a node that may do better.
+    /// An attempt at another node because this attempt is overdue, if there is a node that may do better.
     fn elsewhere(&mut self, overdue: &mut Flight, silent: bool) -> Option<Leg> {
         self.tried.append(&mut overdue.passed_over);
         let (node, link) = &overdue.target;
@@ -245,7 +245,7 @@ impl Race<'_> {
         snapshot.choose(self.call.route, self.call.kind, &self.avoided())
     }
 
-    /// Nodes that others are better than: those that had an attempt, and those that have one now.
+    /// Nodes that others are better than: they had an attempt, or have one now.
     fn avoided(&self) -> Vec<NodeId> {
         self.tried.iter().copied().chain(self.asked.iter().filter_map(|asked| asked.node)).collect()
     }

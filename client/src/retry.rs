@@ -2,7 +2,7 @@
 //!
 //! Every attempt of a put or delete carries the same write id, so repeating one is safe: a replica that holds the
 //! write does not stamp it again. A node that answered, if only that it does not know the outcome, is best asked again:
-//! it remembers the id even if the value has been overwritten since. One that cannot answer is left at once. What a
+//! it remembers the id even if the value has been overwritten since. A node that cannot answer is left at once. What a
 //! policy decides is only whether, where and when it is worth while.
 //!
 //! Attempts that are overdue and have not failed are no policy's business: see [`race`](crate::race).
@@ -120,8 +120,8 @@ impl DefaultRetry {
         }
     }
 
-    /// Most attempts of a call that end before their time, whatever fails. Those that are not answered are bounded by the
-    /// call's timeout alone: who allows a minute has a minute.
+    /// Most attempts of a call that end before their time, whatever fails. Attempts that are not answered are bounded by
+    /// the call's timeout alone: a caller that allows a minute has a minute.
     #[must_use]
     pub fn attempts_max(mut self, attempts: u32) -> DefaultRetry {
         self.attempts_max = attempts;
@@ -181,7 +181,7 @@ impl RetryPolicy for DefaultRetry {
             Cause::NotConnected { .. } => next(backoff()),
             Cause::ConnectionLost { .. } if failed.alike > OWNERS => next(backoff()),
             Cause::ConnectionLost { .. } | Cause::TimedOut { heard: false, .. } => next(Duration::ZERO),
-            // Who does not answer this node will not answer the next one either.
+            // Replicas that do not answer this node will not answer the next node either.
             Cause::Unknown { unknown: Unknown::Timeout { acks: 2.., .. }, .. } if !failed.is_write => Decision::GiveUp,
             Cause::Unknown { .. } | Cause::TimedOut { .. } => {
                 // What takes long to carry is not carried to the same node again, which may still be at it.

@@ -41,7 +41,7 @@ pub(crate) struct Snapshot {
     links: Vec<Vec<Arc<Link>>>,
 }
 
-/// What decides who may answer.
+/// What decides which nodes may answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Route {
     /// The owners of this token in the class of n.
@@ -94,7 +94,7 @@ impl Router {
         Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Fetches the topology again: from `first`, or from whoever answers within `timeout`, and all by the deadline.
+    /// Fetches the topology again: from `first`, or from any node that answers within `timeout`, and all by the deadline.
     ///
     /// # Errors
     /// Why each that was asked did not answer.
@@ -212,7 +212,7 @@ impl Snapshot {
         }
     }
 
-    /// The best link for a route: promising ones before others, those not tried yet before those that were, and in
+    /// The best link for a route: promising links before others, links not tried yet before tried ones, and in
     /// the order of preference among equals. `None` if the ring has no such partition.
     ///
     /// The order is the ring's and not that of measured times, so that all clients send a key's writes to the same

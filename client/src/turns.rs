@@ -1,8 +1,9 @@
 //! Updates of one key through one client, one after the other.
 //!
-//! Two that read the same and write make siblings of each other, and the next one carries both: with many at once each
+//! Two updaters that read the same and write make siblings of each other, and the next carries both: with many at once each
 //! round costs as many values as there are updaters. In turns each sees the result of the one before, and a round costs
-//! one value. It is a courtesy and no lock: who has waited long enough goes without, and other clients know nothing of it.
+//! one value. It is a courtesy and no lock: an updater that has waited long enough goes without, and other clients know nothing
+//! of it.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -20,7 +21,7 @@ pub(crate) struct Turns {
 
 struct Queue {
     turn: Arc<Semaphore>,
-    /// Those who have it, wait for it, or go without.
+    /// Updaters that have it, wait for it, or go without.
     members: usize,
 }
 
@@ -57,7 +58,7 @@ impl Turns {
 }
 
 impl Turn<'_> {
-    /// Whether others are there, who will see what this one has written.
+    /// Whether other updaters wait, which will see what this one has written.
     pub(crate) fn has_successors(&self) -> bool {
         self.turns.lock().get(&self.key).is_some_and(|queue| queue.members > 1)
     }

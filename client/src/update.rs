@@ -4,14 +4,14 @@
 //! read ─▶ change ─▶ write ──▶ acknowledged ─▶ alone? ── yes ─▶ done
 //!  ▲                  │                        │ no
 //!  │     the key is   │                        ▼
-//!  └── wait ◀─ full ──┘          wait, and read: is the own value still a sibling? ── no ─▶ done: whoever
+//!  └── wait ◀─ full ──┘          wait, and read: is the own value still a sibling? ── no ─▶ done: the writer that
 //!                     ▲                        │ yes                                          replaced it has seen it
 //!                     └─────── change ◀────────┘
 //! ```
-//! The change is safe with the first acknowledgement; all that comes after it is tidying up, and whatever happens there
-//! the update has succeeded. Waits are random, and grow: of many who made siblings of each other one wakes first,
-//! merges, and the others find nothing left to do. Who cannot write because the key is full waits likewise; a merge by
-//! anybody makes room.
+//! The change is safe with the first acknowledgement; all that comes after it is tidying up, and whatever happens there the
+//! update has succeeded. Waits are random, and grow: of many updaters that made siblings of each other one wakes first,
+//! merges, and the others find nothing left to do. An updater that cannot write because the key is full waits likewise; a
+//! merge by anybody makes room.
 
 use std::future::IntoFuture;
 use std::sync::Arc;
@@ -283,5 +283,5 @@ const TIDY_MIN: Duration = Duration::from_millis(1);
 /// Longer than a round takes even on a busy cluster; nobody should wait longer for what is done already.
 const TIDY_MAX: Duration = Duration::from_millis(500);
 
-/// Waits of those who found the key full. A merge of another client makes room, and has to be let through.
+/// Waits of updaters that found the key full. A merge of another client makes room, and has to be let through.
 const WHEN_FULL: Backoff = Backoff { first: Duration::from_millis(10), max: Duration::from_secs(1) };

@@ -154,7 +154,7 @@ async fn updates_of_a_key_through_one_client_take_turns() {
         let asked = cluster.nodes[0].next().await;
         assert!(matches!(asked.frame.request, Request::Get(_)), "{:?}", asked.frame.request);
         asked.values(&["v"]);
-        // Whoever reads meanwhile would make a sibling.
+        // A client that reads meanwhile would make a sibling.
         let asked = cluster.nodes[0].next().await;
         assert_eq!(asked.put().context.as_ref().map(|context| context.as_bytes()), Some(&b"v"[..]));
         asked.answer(stored(1));

@@ -415,10 +415,10 @@ impl<S: Store> Engine<S> {
                 self.reconciler.handle_peer_up(now, peer);
                 self.handoff.handle_up(now.instant, peer);
             }
-            reach::Output::Doubted(peer) => {
-                self.metrics.peers_doubted.inc();
-                self.coordinator.handle_peer_doubted(now, peer);
-                self.handoff.handle_doubted(now.instant, peer);
+            reach::Output::Unresponsive(peer) => {
+                self.metrics.peers_unresponsive.inc();
+                self.coordinator.handle_peer_unresponsive(now, peer);
+                self.handoff.handle_unresponsive(now.instant, peer);
             }
             reach::Output::Lost(peer) => {
                 self.coordinator.handle_peer_lost(now, peer);
@@ -472,7 +472,7 @@ impl<S: Store> Engine<S> {
             replica::Output::Damaged { bucket, key, patience } => {
                 self.coordinator.mend(now, bucket, key, now.instant + patience);
             }
-            replica::Output::Mended { bucket, key } => self.coordinator.end_mending(bucket, &key),
+            replica::Output::Restored { bucket, key } => self.coordinator.end_mending(bucket, &key),
             replica::Output::Owes(target) => self.handoff.handle_owed(now.instant, target),
             replica::Output::Halt(reason) => self.outputs.push_back(Output::Halt(reason)),
         }

@@ -2,7 +2,7 @@
 
 mod cli;
 
-/// Gets are two fifths faster with it than with the system's allocator, puts an eighth slower (ARCHITECTURE.md, Decisions).
+/// Gets are two fifths faster with it than with the system's allocator, puts an eighth slower (docs/decisions.md, Build).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

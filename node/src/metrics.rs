@@ -44,9 +44,9 @@ pub struct Metrics {
     /// Damaged records replaced by what others held because an operator accepted the loss.
     pub losses_accepted: Counter,
     /// Records restored from other replicas.
-    pub records_mended: Counter,
+    pub records_restored: Counter,
     /// Times that a connected peer could not be counted on any more: the detector or late answers spoke against it.
-    pub peers_doubted: Counter,
+    pub peers_unresponsive: Counter,
     /// Merged states sent to replicas that lacked something, found by a read.
     pub read_repairs: Counter,
     /// Strict reads that had to write back before they answered.
@@ -101,7 +101,7 @@ pub struct Metrics {
     pub aae_exchanges: Counter,
     /// Exchanges begun here that ended early.
     pub aae_exchanges_failed: Counter,
-    /// Of the complete ones, those that found a key that differs.
+    /// Complete exchanges that found a key that differs.
     pub aae_exchanges_different: Counter,
     /// Keys compared one by one in exchanges begun here.
     pub aae_keys_compared: Counter,
@@ -112,7 +112,7 @@ pub struct Metrics {
     /// Bytes sent to peers for all of it.
     pub aae_bytes: Counter,
     /// Keys that differed in three successive rounds. Must stay 0.
-    pub aae_keys_stubborn: Counter,
+    pub aae_keys_unrepaired: Counter,
     /// Seconds since the round that is longest ago, over all peers and partitions.
     pub aae_last_round_age: Gauge,
     /// States and markers stored for nodes that could not be reached, each change of one counted.
@@ -129,7 +129,7 @@ pub struct Metrics {
     pub hint_bytes: Gauge,
     /// Shards whose hints are still to be counted after the start.
     pub hints_uncounted: Gauge,
-    /// Who is owed what, and how delivery goes.
+    /// Which node is owed what, and how delivery goes.
     pub hints: HintTable,
     /// Requests being coordinated now.
     pub requests_open: Gauge,
@@ -227,9 +227,9 @@ impl Metrics {
             ("owed", "Writes that a primary missed and is owed", &self.owed),
             ("hints_damaged", "Hints found damaged, and given up", &self.hints_damaged),
             ("records_damaged", "Records found damaged", &self.records_damaged),
-            ("records_mended", "Damaged records restored from other replicas", &self.records_mended),
+            ("records_restored", "Damaged records restored from other replicas", &self.records_restored),
             ("losses_accepted", "Damaged records replaced though something may be lost", &self.losses_accepted),
-            ("peers_doubted", "Peers that could not be counted on any more", &self.peers_doubted),
+            ("peers_unresponsive", "Peers that could not be counted on any more", &self.peers_unresponsive),
             ("read_repairs", "Merged states sent to replicas that lacked something", &self.read_repairs),
             ("write_backs", "Strict reads that wrote back before they answered", &self.write_backs),
             ("forwards", "Requests forwarded to a node that stores the key", &self.forwards),
@@ -270,7 +270,7 @@ impl Metrics {
             ("aae_keys_sent", "Keys sent to a peer that held another state", &self.aae_keys_sent),
             ("aae_keys_repaired", "Keys changed by what a peer sent for that reason", &self.aae_keys_repaired),
             ("aae_bytes", "Bytes sent by anti-entropy", &self.aae_bytes),
-            ("aae_keys_stubborn", "Keys that differed in three successive rounds", &self.aae_keys_stubborn),
+            ("aae_keys_unrepaired", "Keys that differed in three successive rounds", &self.aae_keys_unrepaired),
             ("hints_stored", "States and markers stored for nodes that could not be reached", &self.hints_stored),
             ("hints_delivered", "Keys delivered to the nodes they were held for", &self.hints_delivered),
             (

@@ -15,7 +15,7 @@
 //! ```
 //! A node's own replica is asked in the same words ([`ReplicaRequest`]). `Merge` is the one verb by which a replica takes in what
 //! others know: it is commutative, associative and idempotent, so that order, loss and repetition of `Merge` do not
-//! matter, nor do they of `Read` and `Scan`. A repeated `Forward` is the one that would (a write refused once could be
+//! matter, nor do they of `Read` and `Scan`. A repeated `Forward` would matter (a write refused once could be
 //! stamped by the copy): it relies on streams, which deliver once. Any request may be answered with `Refused`: then it had no effect on that replica.
 //!
 //! On the wire each side first says [`Hello`] and closes the connection if the other's does not fit.
@@ -57,8 +57,8 @@ pub struct Hello {
 /// copy and is refused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Incarnation {
-    /// How often the store was opened, counted on from the moment in which its directory was made: one that was made
-    /// because its predecessor was lost is newer than that, not an old copy of it. Where the clock has it otherwise, what
+    /// How often the store was opened, counted on from the moment in which its directory was made: a directory
+    /// made because its predecessor was lost is newer than that, not an old copy of it. Where the clock has it otherwise, what
     /// others know of the predecessor puts it right.
     pub starts: u64,
     /// Random at each start: tells two copies of one directory apart.

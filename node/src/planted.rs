@@ -168,7 +168,7 @@ bugs! {
     /// A damaged hint is delivered as far as it can be understood.
     DamagedHintServed = "damaged-hint-served",
     /// A damaged record counts itself among those that it is restored from.
-    MendedFromTooFew = "mended-from-too-few",
+    RestoredFromTooFew = "restored-from-too-few",
     /// What was asked for one damage of a record restores a later one as well.
     MendingNotEnded = "mending-not-ended",
     /// What a node has taken in beside a damaged record is dropped when that is restored.
@@ -178,8 +178,8 @@ bugs! {
 }
 
 impl Bug {
-    /// Those that the simulator does not notice, since another rule sees to what they break, or since its worlds hardly ever get to
-    /// where they matter. Each makes the test of its rule fail: see `assert_noticed`.
+    /// Bugs that the simulator does not notice, since another rule sees to what they break, or since its worlds hardly ever
+    /// get to where they matter. Each makes the test of its rule fail: see `assert_noticed`.
     pub const HELD_BY_TESTS: &[Bug] = &[
         Bug::CopyRemovedAsStored,
         Bug::RefusedRemovalForgotten,
@@ -191,7 +191,7 @@ impl Bug {
         Bug::TreeKeptWithDamage,
     ];
 
-    /// Those that the simulator must find.
+    /// Bugs that the simulator must find.
     pub fn hunted() -> Vec<Bug> {
         Bug::ALL.iter().copied().filter(|bug| !Bug::HELD_BY_TESTS.contains(bug)).collect()
     }

@@ -1,7 +1,7 @@
 //! Which shard of a node a request or message belongs to: the one that owns the key's partition.
 //!
-//! Shards share a store and nothing else; what keeps each to its own keys is that whoever hands requests to engines asks
-//! here first. A replica that is given a key of another shard refuses it (`replica`).
+//! Shards share a store and nothing else; what keeps each to its own keys is that the code that hands requests to engines
+//! asks here first. A replica that is given a key of another shard refuses it (`replica`).
 
 use driftless_proto::client::{self, Class};
 use driftless_proto::{BucketId, Key, Topology};

@@ -25,6 +25,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tokio::sync::watch;
 
 use crate::liveness::clocks::{Stance, Standing};
+use crate::metrics::Metrics;
 use crate::net::NodeError;
 use crate::net::shared::Shared;
 use crate::time::Instant;
@@ -94,22 +95,27 @@ struct PeerGauges {
 
 impl Admin {
     fn new(shared: Arc<Shared>) -> Admin {
-        let mut registry = Registry::with_prefix("driftless");
-        let build = Info::new([
-            ("version", env!("CARGO_PKG_VERSION").to_owned()),
-            ("protocol_version", driftless_proto::frame::PROTOCOL_VERSION.to_string()),
-        ]);
-        registry.register("build", "What runs here", build);
-        shared.metrics.register(&mut registry);
-        let peers = PeerGauges::default();
-        registry.register("peer_connections", "Connections to a peer", peers.connections.clone());
-        let help = "Round trip to a peer as QUIC measures it";
-        registry.register_with_unit("peer_round_trip", help, Unit::Seconds, peers.round_trip.clone());
-        let hints_oldest = Gauge::default();
-        let help = "For how long something has been held for another node, or how long after its start";
-        registry.register_with_unit("hints_oldest", help, Unit::Seconds, hints_oldest.clone());
+        let (peers, hints_oldest) = (PeerGauges::default(), Gauge::default());
+        let registry = registry(&shared.metrics, &peers, &hints_oldest);
         Admin { shared, registry, hints_oldest, peers }
     }
+}
+
+/// Names all that `/metrics` shows.
+fn registry(metrics: &Metrics, peers: &PeerGauges, hints_oldest: &Gauge) -> Registry {
+    let mut registry = Registry::with_prefix("driftless");
+    let build = Info::new([
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("protocol_version", driftless_proto::frame::PROTOCOL_VERSION.to_string()),
+    ]);
+    registry.register("build", "What runs here", build);
+    metrics.register(&mut registry);
+    registry.register("peer_connections", "Connections to a peer", peers.connections.clone());
+    let help = "Round trip to a peer as QUIC measures it";
+    registry.register_with_unit("peer_round_trip", help, Unit::Seconds, peers.round_trip.clone());
+    let help = "For how long something has been held for another node, or how long after its start";
+    registry.register_with_unit("hints_oldest", help, Unit::Seconds, hints_oldest.clone());
+    registry
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
@@ -176,3 +182,65 @@ const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 
 /// Drivers turn once a second at least; five are more than any pause of a healthy machine.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::metrics::{LivenessLabels, Operation, OperationLabels, Outcome, RequestLabels};
+
+    #[test]
+    fn every_metric_stands_in_the_documents_and_every_documented_metric_exists() {
+        let (registered, documented) = (registered(), documented());
+        let undocumented: Vec<_> = registered.difference(&documented).collect();
+        assert!(undocumented.is_empty(), "docs/operations.md lacks {undocumented:?}");
+        let absent: Vec<_> = documented.difference(&registered).collect();
+        assert!(absent.is_empty(), "docs/operations.md has {absent:?}, which no node registers");
+    }
+
+    /// Names and types as a scraper sees them. A family is shown once it has labels, so each is given some.
+    fn registered() -> BTreeSet<(String, String)> {
+        let (metrics, peers) = (Metrics::default(), PeerGauges::default());
+        let (operation, outcome, peer) = (Operation::Get, Outcome::Ok, PeerLabels { peer: "b".to_owned() });
+        drop(metrics.requests.get_or_create(&RequestLabels { operation, outcome }));
+        drop(metrics.latency.get_or_create(&OperationLabels { operation }));
+        drop(metrics.liveness_changes.get_or_create(&LivenessLabels { to: "down" }));
+        drop(peers.connections.get_or_create(&peer));
+        drop(peers.round_trip.get_or_create(&peer));
+        let registry = registry(&metrics, &peers, &Gauge::default());
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("writes to a String");
+        let shown = text.lines().filter_map(|line| line.strip_prefix("# TYPE driftless_")?.split_once(' '));
+        let shown: BTreeSet<_> =
+            shown.map(|(name, kind)| (format!("{name}{}", suffix(kind)), kind.to_owned())).collect();
+        let all = format!("{registry:?}").matches("Descriptor {").count();
+        assert_eq!(shown.len(), all, "a family of metrics is not shown: give it labels above");
+        shown
+    }
+
+    /// What the encoder adds to the names of samples.
+    fn suffix(kind: &str) -> &'static str {
+        match kind {
+            "counter" => "_total",
+            "info" => "_info",
+            _ => "",
+        }
+    }
+
+    /// The rows of the table: names in the first column, without labels, and their type in the second.
+    fn documented() -> BTreeSet<(String, String)> {
+        let page = include_str!("../../../docs/operations.md");
+        let (_, section) = page.split_once("\n## Metrics\n").expect("has the section");
+        let (section, _) = section.split_once("\n## ").expect("is not the last one");
+        let mut documented = BTreeSet::new();
+        for row in section.lines().filter(|line| line.starts_with("| `")) {
+            let cells: Vec<_> = row.split(" | ").collect();
+            for name in cells[0].split('`').skip(1).step_by(2) {
+                let name = name.split('{').next().unwrap_or(name);
+                assert!(documented.insert((name.to_owned(), cells[1].to_owned())), "{name} stands there twice");
+            }
+        }
+        documented
+    }
+}

@@ -125,7 +125,7 @@ pub enum ConfigError {
         path: PathBuf,
         /// This node.
         name: String,
-        /// Who is in it.
+        /// The members that are in it.
         members: String,
     },
     /// A secret that others can read.

@@ -61,7 +61,7 @@ pub struct Limits {
     pub write_ids_max: usize,
     /// For how long it does.
     pub write_ids_age: Duration,
-    /// How far a node's clock may be from the median of those that it hears, its own included, before it stamps nothing: one
+    /// How far a node's clock may be from the median of the clocks that it hears, its own included, before it stamps nothing: one
     /// bad clock would drag the stamps of everything written after it into the future. Smaller notices sooner; below a second
     /// or two, clocks that NTP has only just begun to set are taken for wrong.
     pub clock_off_max: Duration,
@@ -73,7 +73,7 @@ pub struct Limits {
     pub scan_limit_max: u32,
     /// Of anti-entropy.
     pub aae: AaeLimits,
-    /// Answers that may wait for the disk, per shard. Beyond it merges are refused as `Overloaded`; those that no client
+    /// Answers that may wait for the disk, per shard. Beyond it merges are refused as `Overloaded`; merges that no client
     /// waits for are refused from half of it on.
     pub replica_waiting_max: usize,
     /// Bytes held for all nodes that cannot be reached, per shard. Beyond it this node stands in for nobody, and puts

@@ -651,6 +651,55 @@ mod tests {
     }
 
     #[test]
+    fn every_knob_stands_in_the_documents_with_its_default_and_every_documented_knob_exists() {
+        let mut documented = documented();
+        for knob in KNOBS {
+            let default = documented.remove(knob.key);
+            let default = default.unwrap_or_else(|| panic!("docs/configuration.md lacks {}", knob.key));
+            let is_none = (knob.default)().is_empty();
+            assert!(is_none || default == (knob.default)(), "{} is {default} there", knob.key);
+        }
+        assert!(documented.is_empty(), "docs/configuration.md has {documented:?}, which no file can say");
+    }
+
+    #[test]
+    fn every_knob_is_read() {
+        let file = file("name = \"n1\"");
+        let read = |flags: &[(&str, &str)]| {
+            file.read(&[], flags).map(|mut config| {
+                config.settings.clear();
+                format!("{config:?}")
+            })
+        };
+        let default = read(&[]).expect("is fine");
+        for knob in KNOBS {
+            let others = ["7", "7s", "127.0.0.1:7", "json"];
+            let is_read = others.iter().any(|other| read(&[(knob.key, other)]).is_ok_and(|config| config != default));
+            assert!(is_read, "{} changes nothing", knob.key);
+        }
+    }
+
+    /// The keys in the tables about `node.toml`, each with its default.
+    fn documented() -> BTreeMap<String, String> {
+        let page = include_str!("../../../docs/configuration.md");
+        let (_, chapter) = page.split_once("\n## node.toml\n").expect("has the chapter");
+        let (chapter, _) = chapter.split_once("\n## ").expect("is not the last one");
+        let (mut documented, mut section) = (BTreeMap::new(), String::new());
+        for line in chapter.lines() {
+            if let Some((name, _)) = line.strip_prefix("**`[").and_then(|rest| rest.split_once("]`**")) {
+                section = format!("{name}.");
+            } else if let Some(row) = line.strip_prefix("| `") {
+                let mut cells = row.split(" | ");
+                let key = cells.next().expect("a row has cells").trim_end_matches('`');
+                let default = cells.next().expect("a row has cells").trim_matches(['`', '"']);
+                let before = documented.insert(format!("{section}{key}"), default.to_owned());
+                assert_eq!(before, None, "{key} stands there twice");
+            }
+        }
+        documented
+    }
+
+    #[test]
     fn texts_that_look_like_numbers_or_like_nothing_are_printed_as_they_are() {
         let config = file("name = \"007\"\n[log]\nlevel = \"\"\n").read(&[], &[]).expect("is fine");
         let again = file(&config.print()).read(&[], &[]).expect("reads back");

@@ -1,4 +1,4 @@
-//! A request passed on, once, to a node that stores the key. Who passes on never stamps that attempt itself: if no
+//! A request passed on, once, to a node that stores the key. The node that passes it on never stamps that attempt itself: if no
 //! answer comes, the outcome is unknown.
 
 use std::collections::VecDeque;

@@ -310,8 +310,8 @@ impl Get {
         }
     }
 
-    /// Sends the answer to replicas not known to hold it, until `enough` hold it or have it under way; those that are
-    /// known to lack something first. Whether any was sent.
+    /// Sends the answer to replicas not known to hold it, until `enough` hold it or have it under way; replicas
+    /// known to lack something come first. Whether any was sent.
     fn write_back(&mut self, enough: usize) -> bool {
         let answer = self.answer.clone().expect("the answer is known when writing back begins");
         let has_spoken = |node: &NodeId| self.replicas.get(node).is_some_and(|replica| replica.header.is_some());
@@ -402,7 +402,7 @@ impl Get {
             }
         }
         if merged.is_none() {
-            // Whoever was to say everything has failed: one other will do.
+            // The replica that was to send its full state has failed: one other will do.
             lacking.truncate(usize::from(!self.full_is_coming()));
         }
         lacking.into_iter().for_each(|node| self.ask(node, Want::Full));
@@ -467,7 +467,7 @@ impl Get {
 }
 
 /// Whom a read turns to: the primaries that can be counted on, this node first and fast ones before slow ones; with a
-/// sloppy quorum, then those who stand in for the others.
+/// sloppy quorum, then the fallbacks of the others.
 fn readers(plan: &Plan, sloppy: bool, pace: &Pace) -> Vec<(NodeId, NodeId)> {
     let mut primaries = plan.reachable();
     let others = usize::from(plan.is_mine());
@@ -487,7 +487,7 @@ impl Replica {
     }
 }
 
-/// What one replica said, for those who asked for an explanation.
+/// What one replica said, for clients that asked for an explanation.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Testimony {
     pub(crate) node: NodeId,

@@ -57,7 +57,7 @@ pub(crate) enum Output {
     Send { to: NodeId, id: RequestId, deadline: Instant, request: peer::Request },
     /// Ask this node's own replica.
     Own { id: RequestId, request: LocalRequest },
-    /// Answer whoever asked.
+    /// Answer the client, node or replica that asked.
     Reply { to: Asker, response: Response },
     /// This peer has not answered in a time that should have been enough.
     Overdue(NodeId),
@@ -291,7 +291,7 @@ impl Coordinator {
         };
         let quorum = plan.bucket.quorum;
         let missed = quorum.n() - quorum.w();
-        let enough = if self.planted.is(Bug::MendedFromTooFew) { missed } else { missed + 1 };
+        let enough = if self.planted.is(Bug::RestoredFromTooFew) { missed } else { missed + 1 };
         let demand = Demand {
             r: enough.min(quorum.n() - 1).max(1),
             held_by: 0,
@@ -307,8 +307,8 @@ impl Coordinator {
         }
     }
 
-    /// The record has been restored. Whoever else was asked for it says what was so by then: if the record is damaged once
-    /// more, that would be too old to restore it from.
+    /// The record has been restored. What other owners that were asked for it still answer was so by then: if the record is
+    /// damaged once more, that would be too old to restore it from.
     pub(crate) fn end_mending(&mut self, bucket: BucketId, key: &Key) {
         let is_it =
             |open: &Open| matches!(&open.question, Question::Mend { bucket: b, key: k } if (*b, k) == (bucket, key));
@@ -369,7 +369,7 @@ impl Coordinator {
     }
 
     /// A peer cannot be counted on any more. It may still answer what it was asked.
-    pub(crate) fn handle_peer_doubted(&mut self, now: Now, peer: NodeId) {
+    pub(crate) fn handle_peer_unresponsive(&mut self, now: Now, peer: NodeId) {
         Arc::make_mut(&mut self.up).remove(&peer);
         for id in self.open_ids() {
             if let Some(open) = self.requests.get_mut(&id)

@@ -1,8 +1,8 @@
 //! Counting answers. A quorum counts slots, not nodes and not messages: each primary of the key is one slot, which the
-//! primary or whoever stands in for it fills, once. One node never works for two slots.
+//! primary or the fallback that stands in for it fills, once. One node never works for two slots.
 //!
 //! A fallback's acknowledgement and, after its hint was delivered, that of the primary may be one and the same copy:
-//! counted as two they would promise what one disk can take back. [61/1000]
+//! counted as two they would promise what one disk can take back.
 
 use driftless_ring::NodeId;
 
@@ -83,7 +83,7 @@ impl Tally {
         others.all(|worker| worker.failed).then_some(primary)
     }
 
-    /// Everybody who was asked to fill a primary's slot and has not failed.
+    /// The nodes that were asked to fill a primary's slot and have not failed.
     pub(crate) fn workers_for(&self, primary: NodeId) -> Vec<NodeId> {
         let mine = self.workers.iter().filter(|worker| worker.primary == primary && !worker.failed);
         mine.map(|worker| worker.node).collect()
@@ -134,7 +134,7 @@ impl Tally {
         self.slots.iter().any(|slot| slot.primary == primary && slot.filled_by.is_none())
     }
 
-    /// Whether somebody who has not failed was asked to fill this slot.
+    /// Whether a node that has not failed was asked to fill this slot.
     pub(crate) fn is_in_work(&self, primary: NodeId) -> bool {
         self.workers.iter().any(|worker| worker.primary == primary && !worker.failed)
     }

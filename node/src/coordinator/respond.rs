@@ -106,7 +106,7 @@ impl Responder<'_> {
     }
 
     /// A put's answer carries a context only if what was written is the only value: with it the client would overwrite
-    /// siblings that it never saw. [400/400] A tombstone it may: that holds nothing.
+    /// siblings that it never saw. Tombstones it may overwrite: they hold nothing.
     fn context_of_put(&self, bucket: BucketId, key: &Key, dot: Dot, siblings: &Siblings) -> Option<ContextToken> {
         let alone = siblings.get(dot).is_some_and(|version| !version.is_tombstone()) && siblings.values().count() == 1;
         (alone || self.planted.is(Bug::ContextWithSiblings)).then(|| self.seal(bucket, key, siblings))

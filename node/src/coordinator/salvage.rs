@@ -1,11 +1,11 @@
-//! What the other owners hold of a key, as many of them as say so, in place of a record that is damaged here: as an operator
-//! asks for it who accepts that something may be lost.
+//! What the other owners hold of a key, as many of them as say so, in place of a record that is damaged here: at the
+//! request of an operator, who accepts that something may be lost.
 //!
 //! ```text
 //! asking ──all others have spoken, or half of the time is over──▶ storing ──Acked──▶ answered
 //! ```
-//! Nothing here counts: there are too few sound owners, or the record would have been restored without being asked. One that
-//! is away or does not answer takes nothing with it: what it holds comes by anti-entropy when it is back.
+//! Nothing here counts: there are too few sound owners, or the record would have been restored without being asked. An
+//! owner that is away or does not answer takes nothing with it: what it holds comes by anti-entropy when it is back.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -25,7 +25,7 @@ pub(crate) struct Salvage {
     me: NodeId,
     bucket: BucketId,
     key: Key,
-    /// Who has not spoken yet.
+    /// Owners that have not spoken yet.
     asked: BTreeSet<NodeId>,
     answered: u8,
     siblings: Siblings,

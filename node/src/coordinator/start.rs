@@ -162,7 +162,7 @@ impl Coordinator {
         }
     }
 
-    /// Who is to coordinate a write; `None` if this node is: it stores the key, or no primary can be counted on and
+    /// The node that is to coordinate a write; `None` if this node is: it stores the key, or no primary can be counted on and
     /// fallbacks may stand in.
     pub(super) fn whom_to_forward_to(
         &self,

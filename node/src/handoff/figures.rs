@@ -1,4 +1,4 @@
-//! What the shards of a node hold for others and how its delivery goes, for whoever asks the node.
+//! What the shards of a node hold for others and how its delivery goes, for status and metrics.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};

@@ -11,12 +11,12 @@
 //! not be synced here: merging is idempotent, and a merge leaves nothing behind that depends on this node. What a walk
 //! could not deliver stays, and the next walk begins anew.
 //!
-//! No key holds up another. One that is not taken, or not answered in time, is passed over and *put off*: walks leave it alone
-//! for a while, and for longer each time. One that is larger than the window travels beside it. Only if several keys in a row
+//! No key holds up another. A key that is not taken, or not answered in time, is passed over and *put off*: walks leave it alone
+//! for a while, and for longer each time. A state larger than the window travels beside it. Only if several keys in a row
 //! are not taken is it the target that takes nothing, and the walk ends.
 //!
 //! Owners are looked up when a hint is sent: what is held for a node that no longer owns the key, or is gone, becomes hints
-//! for those that do.
+//! for the nodes that do.
 
 mod figures;
 mod pace;
@@ -61,10 +61,10 @@ pub(crate) struct Handoff {
     window: usize,
     ids: RequestIds,
     rng: StdRng,
-    /// From when on who is taken to be stable.
+    /// Peers that can be counted on, each with the moment from which it is taken to be stable.
     up: BTreeMap<NodeId, Instant>,
-    /// Who has a connection and cannot be counted on.
-    doubted: BTreeSet<NodeId>,
+    /// Peers that are connected and cannot be counted on.
+    unresponsive: BTreeSet<NodeId>,
     targets: BTreeMap<NodeId, Target>,
     outputs: VecDeque<Output>,
     planted: Planted,
@@ -132,7 +132,7 @@ impl Handoff {
             ids: RequestIds::new(Lane::Handoff, rng.random()),
             rng,
             up: BTreeMap::new(),
-            doubted: BTreeSet::new(),
+            unresponsive: BTreeSet::new(),
             targets: BTreeMap::new(),
             outputs: VecDeque::new(),
             planted,
@@ -165,9 +165,9 @@ impl Handoff {
         }
     }
 
-    /// A peer may be counted on. One that was only late has not missed much, and may be late often.
+    /// A peer may be counted on. A peer that was only late has not missed much, and may be late often.
     pub(crate) fn handle_up(&mut self, now: Instant, peer: NodeId) {
-        let wait = match self.doubted.remove(&peer) {
+        let wait = match self.unresponsive.remove(&peer) {
             true => self.delay / 4,
             false => self.delay + self.delay.mul_f64(self.rng.random_range(0.0..0.5)),
         };
@@ -180,15 +180,15 @@ impl Handoff {
     }
 
     /// It is too late with its answers.
-    pub(crate) fn handle_doubted(&mut self, now: Instant, peer: NodeId) {
+    pub(crate) fn handle_unresponsive(&mut self, now: Instant, peer: NodeId) {
         self.handle_lost(now, peer);
-        self.doubted.insert(peer);
+        self.unresponsive.insert(peer);
     }
 
     /// It is gone: what is under way to it is lost, or nobody will know.
     pub(crate) fn handle_lost(&mut self, now: Instant, peer: NodeId) {
         self.up.remove(&peer);
-        self.doubted.remove(&peer);
+        self.unresponsive.remove(&peer);
         let pause = self.delay / 4;
         if let Some(target) = self.targets.get_mut(&peer)
             && let Stage::Walking(_) = target.stage
@@ -284,8 +284,8 @@ impl Handoff {
         })
     }
 
-    /// Who is being given what it is owed, or soon will be, and is left alone for that. Not one that could not take it
-    /// lately: what is owed to it may reach it in other ways. And nobody for long: see [`Precedence`].
+    /// Targets that are being given what they are owed, or soon will be, and are left alone for that. Not a target that could not
+    /// take it lately: what is owed to it may reach it in other ways. And none for long: see [`Precedence`].
     pub(crate) fn recipients(&mut self, now: Instant) -> Vec<NodeId> {
         let pause = self.delay / 4;
         let (me, up, ring, planted) = (self.node, &self.up, self.topology.ring(), &self.planted);
@@ -446,7 +446,7 @@ impl Meter {
 const TIMEOUT_ATTEMPTS: u32 = 8;
 
 /// A key that is never taken is tried again after so many times [`Limits::handoff_delay`], a minute as a rule: often enough for
-/// whoever makes room, seldom enough for something of many megabytes.
+/// an operator who makes room, seldom enough for something of many megabytes.
 const PUT_OFF_DELAYS: u32 = 20;
 
 /// Over what time deliveries are counted.

@@ -167,7 +167,7 @@ fn a_target_that_is_late_now_and_then_is_not_starved() {
     let mut desk = Desk::new(3, 1);
     desk.up();
     desk.wake(desk.now + DELAY * 2);
-    desk.handoff.handle_doubted(desk.now, desk.target);
+    desk.handoff.handle_unresponsive(desk.now, desk.target);
     desk.sent.clear();
     assert_eq!(desk.handoff.poll_timeout(), None);
     desk.up();
@@ -396,8 +396,8 @@ fn a_key_that_is_never_answered_holds_up_no_other() {
 #[test]
 fn a_key_that_is_refused_again_and_again_ends_no_walk() {
     let mut desk = Desk::new(300, 1);
-    let stubborn = desk.held.values().next().expect("many").key.clone();
-    let refused = |merge: &Merge| merge.key == stubborn;
+    let not_taken = desk.held.values().next().expect("many").key.clone();
+    let refused = |merge: &Merge| merge.key == not_taken;
     desk.up();
     desk.wake(desk.now + DELAY * 2);
     while desk.held.len() > 1 {
@@ -410,7 +410,7 @@ fn a_key_that_is_refused_again_and_again_ends_no_walk() {
         }
     }
     assert_eq!(desk.handoff.recipients(desk.now), [], "others may heal what it does not take");
-    // One more comes to be owed: it does not wait until the stubborn one is tried again.
+    // One more comes to be owed: it does not wait until the key that is refused is tried again.
     desk.handoff.handle_owed(desk.now, desk.target);
     let walk = desk.handoff.poll_timeout().expect("a walk");
     assert!(walk <= desk.now + DELAY / 4);

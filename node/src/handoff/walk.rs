@@ -19,7 +19,7 @@ pub(super) struct Walk {
     window: usize,
     /// Found and not sent, in order.
     page: VecDeque<Owed>,
-    /// Of them those that are larger than the window, taken out of the others' way.
+    /// States that are larger than the window, taken out of the others' way.
     oversized: VecDeque<Owed>,
     page_asked: bool,
     next: Next,

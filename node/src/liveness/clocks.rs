@@ -11,10 +11,10 @@
 //! ```
 //! - What is kept of a peer is not the difference between two wall clocks but what its wall clock shows when our *monotonic* one
 //!   shows zero (`Epoch`). So a jump of our own wall clock is noticed by itself, before anything more is heard.
-//! - **Who is wrong is decided by majority**, this node being one of the voters. A node that is further from the median than
-//!   [`ClockSettings::off_max`] is `Off` and stamps nothing. Of an even number the two in the middle count, and everybody near
-//!   either: two nodes that differ, or two against two, cannot know who is wrong. They say so and go on.
-//! - Who hears nobody has no opinion. Nothing that is stored, or that a client has read, ever takes part in this.
+//! - **Which clock is wrong is decided by majority**, this node being one of the voters. A node that is further from the
+//!   median than [`ClockSettings::off_max`] is `Off` and stamps nothing. Of an even number the two in the middle count, and
+//!   everybody near either: two nodes that differ, or two against two, cannot know which is wrong. They say so and go on.
+//! - A node that hears no other has no opinion. Nothing that is stored, or that a client has read, ever takes part in this.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -40,7 +40,7 @@ pub enum Stance {
     Unheard,
     /// It is near the median.
     Agrees,
-    /// It is far from others, and there is no majority to tell who is wrong.
+    /// It is far from others, and there is no majority to tell which is wrong.
     Disputed,
     /// It is far from a majority: it must not stamp.
     Off,
@@ -151,7 +151,7 @@ impl Clocks {
         let (stamp, rest): (Stamp, _) = postcard::take_from_bytes(bytes).ok()?;
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.last = Some((stamp.sent, now.instant));
-            // An echo of an earlier life of this process, or one that took too long to tell anything, is none.
+            // An echo of an earlier life of this process, or an echo that took too long to tell anything, is none.
             let taken = |echo: Echo| now.instant.0.checked_sub(echo.sent)?.checked_sub(echo.held);
             if let Some(round_trip) = stamp.echo.and_then(taken).map(Duration::from_micros)
                 && round_trip <= self.settings.off_max / 4
@@ -182,7 +182,7 @@ impl Clocks {
         }));
         heard.sort_unstable();
         let off_max = millis(self.settings.off_max);
-        // Who was off, or in doubt, has to come clearly nearer.
+        // A clock that was off, or in doubt, has to come clearly nearer.
         let slack = |was: bool| if was { off_max - off_max / 4 } else { off_max };
         let was = self.standing.stance;
         let bounds = bounds(&heard, slack(was == Stance::Off));
@@ -266,7 +266,7 @@ fn micros(time: Duration) -> u64 {
 }
 
 /// For how long a clock that is not heard of any more has its vote. Only a clock that is set changes what is kept of it, and
-/// whoever runs is heard again within seconds; longer would let the dead outvote the living.
+/// a node that runs is heard again within seconds; longer would let the dead outvote the living.
 const SAMPLE_AGE_MAX: Duration = Duration::from_secs(120);
 
 /// What changes without anybody speaking is only that samples get too old.

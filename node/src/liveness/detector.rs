@@ -3,18 +3,18 @@
 //! ```text
 //!  every probe_period, one member after the other:
 //!    Ping ──▶ Ack within probe_rtt, or others are asked to try; nothing by the end of the period: suspected
-//!    the rumour goes round with everything that is said; who hears it of itself says otherwise
+//!    the rumour goes round with everything that is said; a node that hears it of itself says otherwise
 //!    suspected for suspect_to_down: down
-//!  Announce ──▶ who is suspected, down or was never heard of, until it answers
+//!  Announce ──▶ each node that is suspected, down or was never heard of, until it answers
 //! ```
 //! The protocol is foca's; what is ours is what surrounds it here:
 //! - membership is fixed: everybody of the cluster file is a member from the start, nobody else ever becomes one;
 //! - **what we are late with ourselves blames nobody**: while this process did not run, time stood still for its
 //!   detector (`OwnTime`), and goes on only after what has been waiting could be read;
-//! - **who speaks is not called dead**: a message from a peer on its connection outweighs a suspicion for a while. Whether
-//!   it also *hears* is not judged here but by its answers (`Reach`);
-//! - **who is suspected is told so**, again and again, by everybody who suspects it: foca stops to pass on a rumour after some
-//!   times, and one that has not reached whom it is about would stay for ever;
+//! - **a node that speaks is not called dead**: a message from a peer on its connection outweighs a suspicion for a while.
+//!   Whether it also *hears* is not judged here but by its answers (`Reach`);
+//! - **a suspected node is told so**, again and again, by every node that suspects it: foca stops to pass on a rumour after
+//!   some times, and a rumour that has not reached its subject would stay for ever;
 //! - a node called down comes back by itself as a later `Life`, also when each side thought the other gone.
 
 mod life;
@@ -152,7 +152,7 @@ impl Detector {
             outputs: VecDeque::new(),
             metrics,
         };
-        // Known as members at once, so that those who are not there are missed.
+        // Known as members at once, so that nodes that are not there are missed.
         let unmet: Vec<_> = detector.peers.values().map(|peer| Member::alive(peer.life)).collect();
         detector.act(now, |swim, effects| swim.apply_many(unmet.into_iter(), false, effects));
         detector.handle_timeout(now);
@@ -263,7 +263,7 @@ impl Detector {
         act(&mut self.swim, effects).is_ok()
     }
 
-    /// Speaks to a peer, which will answer. One that is suspected is told that it is.
+    /// Speaks to a peer, which will answer. A suspected peer is told that it is.
     fn call(&mut self, own: Instant, id: NodeId) {
         let Some(&Peer { life, state, incarnation, .. }) = self.peers.get(&id) else { return };
         if state == Liveness::Suspect {

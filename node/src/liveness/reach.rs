@@ -2,14 +2,14 @@
 //!
 //! ```text
 //!              connected, and Alive            three attempts in a row too late
-//! unreachable ─────────────────────▶ reachable ────────────────────────────────▶ doubted ── Ping, until Pong ──┐
-//!      ▲                                 │ ▲                                        │                          │
-//!      └── connection lost, Suspect, Down ┘ └──────────────── any answer ───────────┼──────────────────────────┘
+//! unreachable ─────────────────────▶ reachable ────────────────────────────────▶ unresponsive ── Ping, until Pong ──┐
+//!      ▲                                 │ ▲                                        │                               │
+//!      └── connection lost, Suspect, Down ┘ └──────────────── any answer ───────────┼───────────────────────────────┘
 //!      ▲                                                                            │
 //!      └────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //! Answers are the one proof that messages go both ways: a peer whose requests still arrive, but which hears nothing of
-//! ours, is doubted.
+//! ours, is unresponsive.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub(crate) enum Output {
     /// This peer may be counted on from now on.
     Up(NodeId),
     /// It may not, though it may still answer what it was asked.
-    Doubted(NodeId),
+    Unresponsive(NodeId),
     /// The connection is gone: what it was asked will not be answered.
     Lost(NodeId),
     /// Ask it for a sign of life.
@@ -45,7 +45,7 @@ struct Peer {
     liveness: Liveness,
     /// Attempts without an answer in time, since the last answer.
     late: u32,
-    /// When to ask for a sign of life, while it is doubted.
+    /// When to ask for a sign of life, while it is unresponsive.
     ping_at: Option<Instant>,
     /// What the others were told last.
     reachable: bool,
@@ -127,16 +127,16 @@ impl Reach {
             if reachable {
                 self.outputs.push_back(Output::Up(id));
             } else if peer.connected {
-                self.outputs.push_back(Output::Doubted(id));
+                self.outputs.push_back(Output::Unresponsive(id));
             }
         }
     }
 }
 
-/// So many attempts in a row without an answer in time make a peer doubted.
+/// So many attempts in a row without an answer in time make a peer unresponsive.
 const LATE_MAX: u32 = 3;
 
-/// How often a doubted peer is asked for a sign of life.
+/// How often an unresponsive peer is asked for a sign of life.
 const PING_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How long a peer has for it before its answer would be of no use.
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn three_late_answers_in_a_row_make_a_peer_doubted_until_it_answers() {
+    fn three_late_answers_in_a_row_make_a_peer_unresponsive_until_it_answers() {
         let mut reach = connected();
         let now = Instant(5_000_000);
         reach.handle_overdue(now, A);
@@ -170,7 +170,7 @@ mod tests {
         reach.handle_overdue(now, A);
         assert_eq!((outputs(&mut reach), reach.poll_timeout()), (vec![], None));
         reach.handle_overdue(now, A);
-        assert_eq!((outputs(&mut reach), reach.poll_timeout()), (vec![Output::Doubted(A)], Some(now)));
+        assert_eq!((outputs(&mut reach), reach.poll_timeout()), (vec![Output::Unresponsive(A)], Some(now)));
         reach.handle_timeout(now);
         reach.handle_overdue(now, A);
         assert_eq!(outputs(&mut reach), [Output::Ping(A)]);
@@ -184,7 +184,7 @@ mod tests {
         let mut reach = connected();
         reach.handle_liveness(A, Liveness::Suspect);
         reach.handle_liveness(A, Liveness::Down);
-        assert_eq!(outputs(&mut reach), [Output::Doubted(A)]);
+        assert_eq!(outputs(&mut reach), [Output::Unresponsive(A)]);
         reach.handle_disconnected(A);
         assert_eq!(outputs(&mut reach), [Output::Lost(A)], "what was under way is lost now");
         reach.handle_liveness(A, Liveness::Alive);

@@ -109,7 +109,7 @@ impl CertificateAuthority {
         &self.certificate
     }
 
-    /// The authority's private key as PEM: whoever has it can admit anybody to the cluster.
+    /// The authority's private key as PEM: its holder can admit anybody to the cluster.
     pub fn key_pem(&self) -> &str {
         &self.key
     }
@@ -169,7 +169,7 @@ impl From<rcgen::Error> for IssueError {
     }
 }
 
-/// The DNS name in every node's certificate, asked for by whoever connects; which node it is, the URI says.
+/// The DNS name in every node's certificate, asked for by clients and peers that connect; which node it is, the URI says.
 pub const NODE_SERVER_NAME: &str = "driftless-node";
 
 const DAY: Duration = Duration::from_secs(86_400);

@@ -104,7 +104,7 @@ impl Detection {
         }
     }
 
-    /// Looks who has spoken lately, on connections of whatever shard: before anybody may be blamed.
+    /// Looks which peers have spoken lately, on connections of whatever shard: before any of them may be blamed.
     fn listen(&mut self, local: &Local) {
         for peer in &local.shared.peers {
             let at = peer.heard.load(Ordering::Relaxed);

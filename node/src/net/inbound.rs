@@ -82,7 +82,7 @@ impl SharedStream {
 pub(crate) struct LargeFrames {
     /// The longest frame.
     pub(crate) max: usize,
-    /// What becomes of one that does not arrive in time.
+    /// What becomes of a frame that does not arrive in time.
     pub(crate) when_late: WhenLate,
     /// Bytes of answers that may wait before no more are taken in.
     pub(crate) outbound_max: usize,
@@ -102,7 +102,7 @@ pub(crate) enum Room {
 /// What becomes of a large frame that does not arrive in time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum WhenLate {
-    /// Who sends like that is turned away.
+    /// Its sender is turned away.
     TurnedAway,
     /// It is given up, as if it had been lost on the way; all else goes on.
     GivenUp,
@@ -182,7 +182,7 @@ pub(crate) async fn large_frames(
     };
     loop {
         tokio::select! {
-            // Those that are done first: what they hold is freed, and garbage is noticed, before more is let in.
+            // Frames that are done first: what they hold is freed, and garbage is noticed, before more is let in.
             biased;
             Some(read) = readers.join_next() => {
                 if let Ok(read) = read {

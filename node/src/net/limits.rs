@@ -33,8 +33,8 @@ pub struct NetLimits {
     pub dial_timeout: Duration,
     /// First pause between attempts to reach a peer; doubles up to `redial_max`.
     pub redial_min: Duration,
-    /// Longest pause between attempts to reach a peer. With `dial_timeout` the bound of how long one that is back waits
-    /// for a call: 1.6 s with the defaults.
+    /// Longest pause between attempts to reach a peer. With `dial_timeout` the bound of how long a peer that is back
+    /// waits for a call: 1.6 s with the defaults.
     pub redial_max: Duration,
     /// A connection on which nothing arrives for so long is lost. Attempt timeouts must be well below it. That a peer
     /// is gone the detector knows sooner: this only has to outlast pauses that are worth no new handshake.

@@ -58,7 +58,7 @@ pub(crate) struct Lives {
 #[derive(Debug)]
 struct State {
     current: Incarnation,
-    /// Who is written down already.
+    /// Peers that are written down already.
     admitted_by: BTreeSet<String>,
 }
 
@@ -160,7 +160,7 @@ mod tests {
     fn a_directory_that_a_peer_has_never_admitted_goes_on_above_what_it_knows() {
         let keeper = Arc::new(Memory::default());
         let lives = Lives::new(life(7, 70), Some(keeper.clone()));
-        // Others admit it, and that does not bind it towards the one that met its predecessor.
+        // Others admit it, and that does not bind it towards the peer that met its predecessor.
         assert_eq!(lives.handle_known("c", life(7, 70), None), Ok(()));
         let told = lives.handle_known("b", life(7, 70), Some(life(9, 90)));
         assert!(told.is_err_and(|reason| reason.text.contains("life 10")));

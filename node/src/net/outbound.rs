@@ -5,9 +5,10 @@
 //!       up to 4 MiB  ──▶ large ──┬──┬──┬──┬──────▶ a stream each         several at once
 //!       beyond       ──▶ huge ───┴─────────────── ▶ a stream each         one at a time, beside the large ones
 //! ```
-//! The driver encodes; writer tasks take. Large frames share the values that they carry with whoever holds the message, so that
-//! waiting costs no copy. QUIC sends streams in turn, a packet each, and none of them can fill the connection's window
-//! ([`STREAM_WINDOW`](super::shard)): so a huge frame slows the others down to their share, and holds up none.
+//! The driver encodes; writer tasks take. Large frames share the values that they carry with the machine that holds the
+//! message, so that waiting costs no copy. QUIC sends streams in turn, a packet each, and none of them can fill the
+//! connection's window ([`STREAM_WINDOW`](super::shard)): so a huge frame slows the others down to their share, and holds up
+//! none.
 //!
 //! Everything waits with the large frames until there is a shared stream: a client whose first request is a large one has opened
 //! none that we could have seen.
@@ -145,7 +146,7 @@ impl Outbound {
         self.finishing.set(true);
         self.wake_shared.set();
         for lane in [&self.large, &self.huge] {
-            // One that is not waiting now will look before it waits.
+            // A writer that is not waiting now will look before it waits.
             lane.wake.notify_waiters();
         }
     }

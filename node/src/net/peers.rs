@@ -121,8 +121,8 @@ impl Links {
 }
 
 impl Link {
-    /// Sends, if no more waits to be sent than may. A request that is not sent is refused in the peer's place: whoever made it
-    /// need not wait to find out, and silence would speak against the peer. An answer that is not sent is lost.
+    /// Sends, if no more waits to be sent than may. A request that is not sent is refused in the peer's place: the machine
+    /// that made it need not wait to find out, and silence would speak against the peer. An answer that is not sent is lost.
     fn send(&self, local: &Local, now: Instant, message: Message) {
         let load = Load {
             values: message.large_values(),
@@ -385,7 +385,7 @@ impl Link {
     }
 }
 
-/// How long whoever was told of a newer life of itself has to part by itself.
+/// How long a node that was told of a newer life of itself has to part by itself.
 const PARTING_TIMEOUT: Duration = Duration::from_secs(1);
 /// What peers send on streams of their own: whole states, however long. One that is slow to arrive is no reason to lose the
 /// connection, and all that is under way on it. Two peers that each read no more until the other does would wait for ever.

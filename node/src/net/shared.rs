@@ -298,7 +298,7 @@ impl Shared {
         }
     }
 
-    /// Keeps how the own clock stands, for whoever asks.
+    /// Keeps how the own clock stands, for status and readiness.
     pub(crate) fn publish_clock(&self, standing: Standing) {
         let mut clock = self.clock_standing.lock().unwrap_or_else(PoisonError::into_inner);
         if *clock != standing {
@@ -348,7 +348,7 @@ impl Shared {
         }
     }
 
-    /// Keeps how anti-entropy stands on a shard, for whoever asks.
+    /// Keeps how anti-entropy stands on a shard, for requests that ask any shard.
     pub(crate) fn publish_aae(&self, shard: u16, figures: Figures) {
         let mut aae = self.aae.lock().unwrap_or_else(PoisonError::into_inner);
         aae.insert(shard, figures);
@@ -358,7 +358,7 @@ impl Shared {
         self.metrics.aae_last_round_age.set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));
     }
 
-    /// Keeps what is damaged on a shard, for whoever asks.
+    /// Keeps what is damaged on a shard, for requests that ask any shard.
     pub(crate) fn publish_damaged(&self, shard: u16, damaged: DamagedKeys) {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, damaged);
     }

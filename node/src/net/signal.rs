@@ -41,7 +41,7 @@ impl Signal {
     }
 }
 
-/// Happens once, and wakes all who wait for it, in the order in which they came: a `watch` would draw lots.
+/// Happens once, and wakes all tasks that wait for it, in the order in which they came: a `watch` would draw lots.
 #[derive(Default)]
 pub(crate) struct Closing {
     closed: Cell<bool>,

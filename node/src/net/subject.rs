@@ -1,7 +1,7 @@
 //! Who a certificate says its holder is.
 //!
-//! One URI in the subject alternative names carries cluster, role and name; whoever checks a certificate reads this
-//! and nothing else of it:
+//! One URI in the subject alternative names carries cluster, role and name; a node or client that checks a
+//! certificate reads this and nothing else of it:
 //!
 //! ```text
 //! driftless://CLUSTER/node/NAME       a member

@@ -210,7 +210,7 @@ impl TlsIdentity {
             .with_single_cert(self.chain.clone(), self.key.clone_key())
             .map_err(setup)?;
         config.alpn_protocols = vec![ALPN_PEER.to_vec(), ALPN_CLIENT.to_vec()];
-        // A resumed session would let in whoever held a certificate when it began, even if that has expired since.
+        // A resumed session would let in a peer or client whose certificate has expired since it began.
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         QuicServerConfig::try_from(config).map_err(setup)

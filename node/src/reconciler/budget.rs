@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::time::Instant;
 
-/// A bucket of bytes that fills steadily. Spending may overdraw it; whoever asks first waits until it is level.
+/// A bucket of bytes that fills steadily. Spending may overdraw it; what is sent next waits until it is level.
 #[derive(Debug)]
 pub(super) struct Budget {
     rate: u64,
@@ -17,7 +17,7 @@ impl Budget {
         Budget { rate, level: 0, at: now }
     }
 
-    /// Whether something may be sent now. Under pressure only a trickle: who never gets on never heals.
+    /// Whether something may be sent now. Under pressure only a trickle: a replica that never gets on never heals.
     pub(super) fn is_open(&mut self, now: Instant, pressed: bool) -> bool {
         let rate = self.rate_under(pressed);
         let gained = u128::from(rate) * now.since(self.at).as_micros() / 1_000_000;

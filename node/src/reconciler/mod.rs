@@ -485,7 +485,7 @@ impl Reconciler {
                     self.outputs.push_back(Output::Send { to: peer, id, deadline, request });
                 }
                 InitiatorOutput::Repair(differences) => {
-                    let room = STUBBORN_MAX.saturating_sub(begun.found.len());
+                    let room = UNREPAIRED_MAX.saturating_sub(begun.found.len());
                     begun.found.extend(differences.iter().take(room).map(|difference| difference.token));
                     if let Some(shared) = self.rounds.shared(peer, partition) {
                         shared.repaired += differences.len() as u64;
@@ -535,7 +535,7 @@ impl Reconciler {
         self.metrics.aae_exchanges_different.inc_by(u64::from(report.keys_differing > 0));
         self.rounds.equal(now.instant, peer, partition);
         let (mut reported, read_before) = (0, view.replica.bytes_read());
-        for token in self.rounds.differed(peer, partition, found).into_iter().take(STUBBORN_LOOKED_AT_MAX) {
+        for token in self.rounds.differed(peer, partition, found).into_iter().take(UNREPAIRED_LOOKED_AT_MAX) {
             if view.replica.bytes_read() - read_before >= self.step_bytes {
                 break;
             }
@@ -544,9 +544,9 @@ impl Reconciler {
                 Err(error) => return self.fail(error),
             };
             let held = states.iter().map(|(bucket, key, held)| Digest::of(*bucket, key, &held.header())).collect();
-            if self.rounds.is_stubborn(peer, partition, token, held) && reported < STUBBORN_LOGGED_MAX {
+            if self.rounds.is_unrepaired(peer, partition, token, held) && reported < UNREPAIRED_LOGGED_MAX {
                 reported += 1;
-                self.report_stubborn(now, peer, partition, token, states);
+                self.report_unrepaired(now, peer, partition, token, states);
             }
         }
     }
@@ -559,7 +559,7 @@ impl Reconciler {
     }
 
     /// Says what this node holds of a key that does not become equal, and asks the peer for its state.
-    fn report_stubborn(
+    fn report_unrepaired(
         &mut self,
         now: Now,
         peer: NodeId,
@@ -567,7 +567,7 @@ impl Reconciler {
         token: Token,
         states: Vec<(BucketId, Key, Siblings)>,
     ) {
-        self.metrics.aae_keys_stubborn.inc();
+        self.metrics.aae_keys_unrepaired.inc();
         if states.is_empty() {
             tracing::error!(%peer, %partition, token = token.0, "a key differed in three successive rounds; this node \
                 holds nothing at its token, the peer does");
@@ -888,7 +888,7 @@ fn count(held: Held<'_>) -> u64 {
 }
 
 /// Whether a difference may be writes that are only under way, which become equal by themselves. Not if one side lacks
-/// more than that: who has lost its data should not wait a second for each partition.
+/// more than that: a node that has lost its data should not wait a second for each partition.
 fn may_be_under_way(mine: u64, theirs: u64) -> bool {
     mine.min(theirs) > 0 && mine.abs_diff(theirs) <= UNDER_WAY_MAX
 }
@@ -908,10 +908,10 @@ const KEY_COST: usize = 2 << 10;
 const UNDER_WAY_MAX: u64 = 64;
 
 /// Keys of a partition that are watched for becoming equal.
-const STUBBORN_MAX: usize = 1000;
+const UNREPAIRED_MAX: usize = 1000;
 
 /// Keys of an exchange that are read to see whether they have changed since they differed last; fewer if they are large.
-const STUBBORN_LOOKED_AT_MAX: usize = 64;
+const UNREPAIRED_LOOKED_AT_MAX: usize = 64;
 
 /// Keys that do not become equal are reported a few at a time: what ails one ails all.
-const STUBBORN_LOGGED_MAX: usize = 4;
+const UNREPAIRED_LOGGED_MAX: usize = 4;

@@ -13,9 +13,9 @@ use crate::time::Instant;
 /// Which exchange a repair belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Role {
-    /// One that this node began.
+    /// An exchange that this node began.
     Begun(ExchangeId),
-    /// One that this peer began.
+    /// An exchange that this peer began.
     Answering(NodeId, ExchangeId),
 }
 
@@ -23,7 +23,7 @@ pub(super) enum Role {
 #[derive(Debug)]
 pub(super) struct Repairs {
     jobs: BTreeMap<Role, Job>,
-    /// Who sent last: the next one is the first after it.
+    /// The exchange that sent last: the next is the first after it.
     last: Option<Role>,
     /// Peers that have too much to do, and until when.
     held: BTreeMap<NodeId, Instant>,

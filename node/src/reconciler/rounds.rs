@@ -58,7 +58,7 @@ pub(super) struct Shared {
     /// Keys that differed, and were repaired.
     pub(super) repaired: u64,
     /// In how many successive rounds a key differed.
-    stubborn: BTreeMap<Token, Stubborn>,
+    unrepaired: BTreeMap<Token, Unrepaired>,
 }
 
 /// A partition known to differ.
@@ -138,7 +138,7 @@ impl Rounds {
         }
     }
 
-    /// Compare now, all or one partition, whoever usually begins.
+    /// Compare now, all or one partition, whichever of two owners usually begins.
     pub(super) fn want(&mut self, partition: Option<PartitionId>) {
         for peer in self.peers.values_mut() {
             let shared = peer.shared.keys().copied().filter(|shared| partition.is_none_or(|wanted| wanted == *shared));
@@ -203,10 +203,10 @@ impl Rounds {
         }
     }
 
-    /// A partition was found equal without looking closely: no key of it is stubborn.
+    /// A partition was found equal without looking closely: no key of it is unrepaired.
     pub(super) fn forgive(&mut self, peer: NodeId, partition: PartitionId) {
         if let Some(shared) = self.shared(peer, partition) {
-            shared.stubborn.clear();
+            shared.unrepaired.clear();
         }
     }
 
@@ -251,32 +251,32 @@ impl Rounds {
         }
     }
 
-    /// These keys differed in a round that was complete. Answers those that did in the one before as well: whoever asks
-    /// goes on with [`Rounds::is_stubborn`].
+    /// These keys differed in a round that was complete. Answers the keys that differed in the round before as well: the
+    /// caller goes on with [`Rounds::is_unrepaired`].
     pub(super) fn differed(&mut self, peer: NodeId, partition: PartitionId, tokens: &[Token]) -> Vec<Token> {
         let Some(shared) = self.shared(peer, partition) else { return Vec::new() };
-        let before = std::mem::take(&mut shared.stubborn);
+        let before = std::mem::take(&mut shared.unrepaired);
         let again = |token: &Token| before.get(token).cloned().unwrap_or_default().again();
-        shared.stubborn = tokens.iter().map(|token| (*token, again(token))).collect();
-        shared.stubborn.iter().filter(|(_, found)| found.rounds > 1).map(|(token, _)| *token).collect()
+        shared.unrepaired = tokens.iter().map(|token| (*token, again(token))).collect();
+        shared.unrepaired.iter().filter(|(_, found)| found.rounds > 1).map(|(token, _)| *token).collect()
     }
 
     /// Whether a key that differed again has now done so in three successive rounds, without a change of what this node
-    /// holds of it since the one before. One that is written all the time may differ in any round, and is none.
-    pub(super) fn is_stubborn(
+    /// holds of it since the round before. A key that is written all the time may differ in any round, and is none.
+    pub(super) fn is_unrepaired(
         &mut self,
         peer: NodeId,
         partition: PartitionId,
         token: Token,
         held: Vec<Digest>,
     ) -> bool {
-        let Some(found) = self.shared(peer, partition).and_then(|shared| shared.stubborn.get_mut(&token)) else {
+        let Some(found) = self.shared(peer, partition).and_then(|shared| shared.unrepaired.get_mut(&token)) else {
             return false;
         };
         if found.held.as_ref() != Some(&held) {
-            *found = Stubborn { rounds: STUBBORN_ROUNDS - 1, held: Some(held) };
+            *found = Unrepaired { rounds: UNREPAIRED_ROUNDS - 1, held: Some(held) };
         }
-        found.rounds == STUBBORN_ROUNDS
+        found.rounds == UNREPAIRED_ROUNDS
     }
 
     /// The next exchange to begin: the partition that has been unequal for longest, and is not `busy`.
@@ -338,16 +338,16 @@ impl Rounds {
 
 /// A key that differed in the last round.
 #[derive(Clone, Default, Debug)]
-struct Stubborn {
-    /// In how many successive ones.
+struct Unrepaired {
+    /// In how many successive rounds.
     rounds: u8,
     /// What this node held of it in the second of them or later.
     held: Option<Vec<Digest>>,
 }
 
-impl Stubborn {
-    fn again(self) -> Stubborn {
-        Stubborn { rounds: self.rounds.saturating_add(1), ..self }
+impl Unrepaired {
+    fn again(self) -> Unrepaired {
+        Unrepaired { rounds: self.rounds.saturating_add(1), ..self }
     }
 }
 
@@ -379,6 +379,6 @@ impl Rate {
 const SOON_PART: u32 = 30;
 
 /// A key that differs so often in a row is not being repaired.
-const STUBBORN_ROUNDS: u8 = 3;
+const UNREPAIRED_ROUNDS: u8 = 3;
 
 const RATE_WINDOW: Duration = Duration::from_secs(5);

@@ -6,7 +6,7 @@
 //! whatever a quorum of w has acknowledged. Their merge takes the record's place; until then the damaged bytes stay where
 //! they are, so that a restart finds them again. What the node takes in meanwhile (writes, and hints that go away where they
 //! came from) it keeps beside the record, as a copy held for itself: it is durable and counts for a write, but no read sees
-//! it. Whoever mends merges it in.
+//! it. The merge that restores the record takes it in.
 //!
 //! If too few other owners are sound, nothing is restored by itself: an acknowledged write may be on no other disk. An operator
 //! may accept that (`Loss::Accepted`).
@@ -38,9 +38,9 @@ use super::{Located, Output, Replica, Trouble};
 #[derive(Debug)]
 pub(super) struct Damage {
     records: BTreeSet<RecordKey>,
-    /// Those that the others have not been asked for yet.
+    /// Records that the others have not been asked for yet.
     waiting: VecDeque<RecordKey>,
-    /// Those that they have, oldest first, and when; `None` is since the last look at the clock.
+    /// Records that they have been asked for, oldest first, and when; `None` is since the last look at the clock.
     asked: VecDeque<(Option<Instant>, RecordKey)>,
     /// How long the others may take.
     patience: Duration,
@@ -67,7 +67,7 @@ impl Damage {
     }
 
     /// A batch with this record has been applied. Whether the record was damaged.
-    pub(super) fn mended(&mut self, record: &RecordKey) -> bool {
+    pub(super) fn restored(&mut self, record: &RecordKey) -> bool {
         if self.records.is_empty() || !self.records.remove(record) {
             return false;
         }
@@ -75,7 +75,7 @@ impl Damage {
         true
     }
 
-    /// Whoever did not answer may do so now.
+    /// Owners that did not answer may do so now.
     pub(super) fn ask_again(&mut self) {
         self.waiting.extend(self.asked.drain(..).map(|(_, record)| record));
     }
@@ -183,7 +183,7 @@ impl<S: Store> Replica<S> {
             }
             self.settle(located.bucket, &mut siblings);
             self.turn.put(located.record, bucket, &key, Default::default(), siblings);
-            self.metrics.records_mended.inc();
+            self.metrics.records_restored.inc();
         }
         Ok(())
     }
@@ -204,11 +204,11 @@ impl<S: Store> Replica<S> {
         Ok(())
     }
 
-    /// What was damaged is there again. Who is owed it can have it now.
+    /// What was damaged is there again. Nodes that are owed it can have it now.
     pub(super) fn go_on_with(&mut self, record: &RecordKey) {
         self.metrics.records_damaged_now.dec();
         if let Ok((bucket, key)) = record.bucket_and_key() {
-            self.outputs.push_back(Output::Mended { bucket, key });
+            self.outputs.push_back(Output::Restored { bucket, key });
         }
         // What was damaged may not have been what the tree knew.
         self.trees.build_anew(record);

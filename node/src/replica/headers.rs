@@ -40,8 +40,8 @@ impl Weighter<Bytes, Arc<Header>> for Memory {
     }
 }
 
-/// xxh3 without a random seed, so that a simulation repeats. The keys begin with a hash already; who can choose keys
-/// gains little by colliding here, since eviction is bounded by bytes.
+/// xxh3 without a random seed, so that a simulation repeats. The keys begin with a hash already; a client that can
+/// choose keys gains little by colliding here, since eviction is bounded by bytes.
 #[derive(Default)]
 struct KeyHasher(u64);
 

@@ -25,7 +25,7 @@ pub(super) struct Hints {
     bytes_max: u64,
     target_bytes_max: u64,
     bounds: TurnBounds,
-    /// Everybody that something is or was held for.
+    /// The nodes that something is or was held for.
     targets: BTreeMap<NodeId, Tally>,
     /// Bytes of all hints in the store.
     stored: u64,
@@ -208,7 +208,7 @@ impl Hints {
         self.ground.visit(store, from.unwrap_or(start)..end, most, visit)
     }
 
-    /// Everybody that something is or was held for.
+    /// The nodes that something is or was held for.
     pub(super) fn tallies(&self) -> impl Iterator<Item = (NodeId, Tally)> + '_ {
         self.targets.iter().map(|(id, tally)| (*id, *tally))
     }
@@ -314,7 +314,7 @@ impl Ground {
     }
 }
 
-/// Everybody that the store holds a hint for: one look for each.
+/// The nodes that the store holds a hint for: one look for each.
 fn targets_in<S: Store>(store: &S) -> Result<Vec<NodeId>, StoreError> {
     let Range { start: mut from, end } = record::all_hints();
     let mut targets = Vec::new();

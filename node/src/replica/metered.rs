@@ -28,12 +28,12 @@ impl<S> Metered<S> {
         self.read.set(0);
     }
 
-    /// The store itself, for who looks at it from outside.
+    /// The store itself, for code outside that looks at it.
     pub(super) fn inner(&self) -> &S {
         &self.store
     }
 
-    /// The store itself, for who changes it from outside.
+    /// The store itself, for code outside that changes it.
     pub(super) fn inner_mut(&mut self) -> &mut S {
         &mut self.store
     }

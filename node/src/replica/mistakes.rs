@@ -20,7 +20,7 @@ use super::stamp::{Actor, Actors};
 use super::store::{Store, StoreError};
 use super::turn::Held;
 
-/// The actors of a start: those that it finds on the disk, where it goes on with them.
+/// The actors of a start: the actors that it finds on the disk, where it goes on with them.
 pub(super) fn actors<S: Store>(planted: &Planted, store: &S, rng: StdRng) -> Actors {
     use Bug::{ActorKeptAfterCrash, ActorKeptAfterRollback, ActorKeptInCopy};
     let kept = [ActorKeptAfterCrash, ActorKeptAfterRollback, ActorKeptInCopy];
@@ -71,7 +71,7 @@ impl<S: Store> Replica<S> {
         Some(Held::Copy { digest: Digest::of(bucket, &key, &siblings.header()), siblings })
     }
 
-    /// Whether what is to be kept for a primary is kept already, for whomever.
+    /// Whether what is to be kept for a primary is kept already, for whichever primary.
     pub(super) fn is_held_for_another(
         &mut self,
         target: NodeId,

@@ -80,10 +80,10 @@ pub(crate) enum Output {
     /// The record of this key is damaged: it is to be restored from the other replicas, within this time.
     Damaged { bucket: BucketId, key: Key, patience: Duration },
     /// The record of this key has been restored: what is still under way for that is of no use any more.
-    Mended { bucket: BucketId, key: Key },
+    Restored { bucket: BucketId, key: Key },
     /// An actor must not be trusted any more: no put stamped by it may be acknowledged.
     Retired(ActorId),
-    /// There is something for this node that was not there before.
+    /// There is something to be delivered to this node that was not there before.
     Owes(NodeId),
     /// The store cannot be trusted any more.
     Halt(String),
@@ -103,7 +103,7 @@ pub(crate) struct Replica<S> {
     trees: Trees,
     hints: Hints,
     damage: Damage,
-    /// Who waits for a page of a scan.
+    /// Scans that wait for a page, and who asked.
     scans: VecDeque<(NodeId, RequestId, Scan)>,
     turn: Turn,
     /// Answers that wait for a sync, oldest batch first.
@@ -310,7 +310,7 @@ impl<S: Store> Replica<S> {
                     if !self.planted.is_where(Bug::StaleHeaders, is_stale) {
                         self.headers.insert(record.to_bytes(), change.header);
                     }
-                    if self.damage.mended(&record) {
+                    if self.damage.restored(&record) {
                         self.go_on_with(&record);
                     }
                 }
@@ -422,7 +422,7 @@ impl<S: Store> Replica<S> {
         self.turn.actors_before.entry(partition).or_insert_with(|| self.actors.get(partition));
         let mut dot = self.actors.next_dot(partition);
         while siblings.covers(dot) || write.context.vv.covers(dot) {
-            // Who made that up may have named an actor before it was drawn here.
+            // The client or peer that made that up may have named an actor before it was drawn here.
             self.distrust(partition, dot.actor);
             dot = self.actors.next_dot(partition);
         }
@@ -549,8 +549,8 @@ impl<S: Store> Replica<S> {
         Ok(())
     }
 
-    /// Refuses a merge that would leave more of a key than a replica keeps. Nothing is lost by it: whoever sent it keeps what it
-    /// has, a read brings both together, and a write that has seen that leaves less.
+    /// Refuses a merge that would leave more of a key than a replica keeps. Nothing is lost by it: the node that sent it
+    /// keeps what it has, a read brings both together, and a write that has seen that leaves less.
     fn check_size(&mut self, located: &Located<'_>, incoming: &Siblings) -> Result<(), Trouble> {
         let max = self.limits.state_bytes_max;
         let held = self.header(&located.record)?;
@@ -700,7 +700,7 @@ impl<S: Store> Replica<S> {
         Err(Refusal::Overloaded { retry_after_ms: self.limits.retry_after.as_millis() as u32 })
     }
 
-    /// The answers of a turn whose batch is applied. One that says more than what is held is a bug in here: it turns into
+    /// The answers of a turn whose batch is applied. An answer that says more than what is held is a bug in here: it turns into
     /// "not done, and perhaps with effect", so that nothing is acknowledged that is stored nowhere.
     fn prove(&mut self, turn: &mut Turn) -> Vec<Waiting> {
         let mut waiting = std::mem::take(&mut turn.waiting);

@@ -3,7 +3,7 @@
 //! ```text
 //!                       this node owns the key                    it does not (it stands in)
 //! Merge, hint_for T     into the record, and a marker for T       into the copy for T
-//! Write, hint_for T     stamps over record ⊔ copies               stamps over all copies, whoever for; kept for T
+//! Write, hint_for T     stamps over record ⊔ copies               stamps over all copies, for any node; kept for T
 //! Write, owed_to U      a marker for U                            a copy for U
 //! Owe to U              a marker for U                            a copy for U of what it holds, if it holds anything
 //! Read                  record ⊔ copies                           all copies
@@ -126,7 +126,7 @@ impl<S: Store> Replica<S> {
         }
     }
 
-    /// The target does not own the key any more: gives what is held for it to those who do.
+    /// The target does not own the key any more: gives what is held for it to the owners.
     pub(crate) fn readdress_hint(&mut self, target: NodeId, record: &RecordKey) {
         if let Err(error) = self.readdress(target, record) {
             self.fail(error);
@@ -364,7 +364,7 @@ impl<S: Store> Replica<S> {
         let weight = Weight::of(hint, &value);
         match self.read_hint(hint, value) {
             Ok(held) => Ok((Some(held), Some(weight))),
-            // Whoever needs it may have changed the turn already, so this is no reason to refuse.
+            // The request that needs it may have changed the turn already, so this is no reason to refuse.
             Err(StoreError::Damaged { reason, .. }) if !self.is_reading_again => {
                 self.give_up_hint(hint.clone(), &reason)?;
                 let held = self.turn.hints.get(hint).and_then(HintChange::held).cloned();

@@ -143,7 +143,7 @@ impl HintKey {
         Ok(HintKey(Bytes::copy_from_slice(key)))
     }
 
-    /// Who is to have it.
+    /// The node that is to have it.
     pub fn target(&self) -> NodeId {
         NodeId(u64::from_be_bytes(self.0[1..TARGET_BYTES].try_into().expect("eight bytes")))
     }

@@ -2,7 +2,7 @@
 //!
 //! A scan asks for the keys of one bucket, and records of all buckets with the same n lie between each other: an empty bucket
 //! beside a large one has whole arcs to walk through. So a page ends where the walk has visited enough, and says how far
-//! that is, whether or not it has found anything; whoever scans goes on from there. Requests wait in a line, and a turn
+//! that is, whether or not it has found anything; the coordinator goes on from there. Requests wait in a line, and a turn
 //! makes one step of the first, after everything else.
 
 use std::cmp::Ordering;
@@ -34,7 +34,7 @@ impl<S: Store> Replica<S> {
         !self.scans.is_empty()
     }
 
-    /// Answers whoever has waited for longest. A scan reads what has been applied, so it need not wait for a batch.
+    /// Answers the scan that has waited for longest. A scan reads what has been applied, so it need not wait for a batch.
     pub(crate) fn scan_on(&mut self) {
         let Some((from, id, scan)) = self.scans.pop_front() else { return };
         let outcome = self.page(&scan).map(|page| self.reply(from, id, Reply::Page(page)));

@@ -2,9 +2,11 @@
 //!
 //! - A dot's counter counts the writes that its actor stamped in its partition, over all keys, without gaps.
 //! - An actor is drawn at the first stamp in a partition after a start: a store that was stopped, however cleanly, may
-//!   be an older copy of itself, so no start goes on with the actors of another. [13/400 runs lost data otherwise]
-//! - A batch that was not applied gives its counters back. [173/400]
-//! - A client's retry is recognised by its write id, and never stamped again. [25/400]
+//!   be an older copy of itself, so no start goes on with the actors of another: two writes would have one name,
+//!   and of two writes with one name one is dropped.
+//! - A batch that was not applied gives its counters back: a vector past a gap claims a write that does not exist.
+//! - A client's retry is recognised by its write id, and never stamped again: it would come back over what has
+//!   replaced it.
 //! - A write id names a write of one key. Used for another key it is another write: a key's vector may cover any dot of
 //!   its partition's actor, so that a dot remembered for one key would count as stored at another.
 //! - A delete is stamped only if it takes a value away. What it takes for granted else is merged like any other state.
@@ -47,7 +49,7 @@ impl Actors {
         Actors { live: BTreeMap::new(), rng }
     }
 
-    /// Those that an earlier process has left, as if a start could go on with them.
+    /// The actors that an earlier process has left, as if a start could go on with them.
     #[cfg(feature = "planted-bugs")]
     pub(super) fn kept(live: BTreeMap<PartitionId, Actor>, rng: StdRng) -> Actors {
         Actors { live, rng }
@@ -198,8 +200,8 @@ pub(super) fn is_ahead(stamp: Hlc, wall: Hlc, off_max: Duration) -> bool {
     u128::from(stamp.millis().saturating_sub(wall.millis())) > off_max.as_millis()
 }
 
-/// Refuses a put that would leave more siblings, or more bytes of them, than it found, beyond the limit. One that leaves
-/// fewer is welcome however many there are: so whoever has read all of a key can resolve it, however large merges have
+/// Refuses a put that would leave more siblings, or more bytes of them, than it found, beyond the limit. A put that leaves
+/// fewer is welcome however many there are: so a client that has read all of a key can resolve it, however large merges have
 /// made it. And so is a delete: a tombstone is no sibling.
 ///
 /// # Errors

@@ -6,7 +6,7 @@
 //!                                            kept, while a larger one is built beside it
 //! ```
 //! Every record is read whole on the way, and what is damaged is reported and left out. Now and then a leaf is recomputed from
-//! the records. One that drifted is a bug, or damage that went unnoticed: it is reported, made right, and the tree built
+//! the records. A leaf that drifted is a bug, or damage that went unnoticed: it is reported, made right, and the tree built
 //! anew beside it.
 
 use std::cell::Cell;
@@ -50,7 +50,7 @@ struct Kept {
     tree: Option<Tree>,
     /// What its keys weigh.
     weight: Weight,
-    /// One that will take its place, and what it has read so far.
+    /// The tree that will take its place, and what that has read so far.
     build: Option<(Build, Weight)>,
 }
 
@@ -254,7 +254,7 @@ impl Trees {
         };
         let survey = Survey::new(Stored::new(store, partition.n, self.bounds.step_bytes));
         let done = check.step(&survey);
-        // One that is to be replaced may be wrong already.
+        // A tree that is to be replaced may be wrong already.
         let is_whole = survey.end(met)? && !self.queue.contains(&partition);
         let Some(Kept { tree: Some(tree), .. }) = self.kept.get_mut(&partition) else { return Ok(()) };
         match done {

@@ -85,7 +85,7 @@ pub enum OpenError {
     OtherNode {
         /// The directory.
         path: PathBuf,
-        /// Who starts.
+        /// The node that starts.
         expected: String,
         /// Whose it is.
         found: String,
@@ -331,7 +331,7 @@ struct IdentityFile {
     /// By how much lives were counted up since, because others had seen later ones.
     #[serde(default)]
     raised_by: u64,
-    /// Who has admitted a life of this directory. Absent where an early release made it: then, everybody.
+    /// Peers that have admitted a life of this directory. Absent where an early release made it: then, all of them.
     #[serde(default)]
     admitted_by: Option<BTreeSet<String>>,
 }

@@ -25,7 +25,7 @@ fn only_removes(batch: &Batch) -> bool {
     batch.changes.iter().all(|(_, value)| value.is_none())
 }
 
-/// Keys are made by the replica from bounded parts, so a key of a wrong length is a bug, and one that would be
+/// Keys are made by the replica from bounded parts, so a key of a wrong length is a bug, and would be
 /// written under another key: stop before that.
 fn assert_keys_fit(batch: &Batch) {
     for (key, value) in &batch.changes {

@@ -327,14 +327,14 @@ fn met(world: &World, evidence: &Evidence<'_>) -> Coverage {
         let midway = metrics.hints_stored.get() > 0 && world.profile.hint_bytes_max < 1 << 20;
         met.add("hints refused beside others kept", if midway { metrics.hints_refused.get() } else { 0 });
         met.add("requests handed over between shards", node.handed_over);
-        met.add("peers doubted", metrics.peers_doubted.get());
+        met.add("peers unresponsive", metrics.peers_unresponsive.get());
         met.add("batch apply failures", node.store.refused());
         let (applies, reads) = node.store.failed();
         met.add("applies failed", applies);
         met.add("reads failed", reads);
         met.add("damaged hints met", metrics.hints_damaged.get());
         met.add("damaged records met", metrics.records_damaged.get());
-        met.add("damaged records mended", metrics.records_mended.get());
+        met.add("damaged records restored", metrics.records_restored.get());
         met.add("exchanges that found differences", metrics.aae_exchanges_different.get());
         met.add("exchanges that ended early", metrics.aae_exchanges_failed.get());
         met.add("keys repaired by anti-entropy", metrics.aae_keys_repaired.get());

@@ -198,7 +198,7 @@ impl SimStore {
     }
 
     /// Takes the keys whose damaged bytes are gone since the last call, from the disk as well.
-    pub fn take_mended(&self) -> Vec<Bytes> {
+    pub fn take_restored(&self) -> Vec<Bytes> {
         let Inner { memory, damaged, .. } = &mut *self.0.borrow_mut();
         let view = memory.durable_view();
         let is_gone = |(key, bytes): &(&Bytes, &Bytes)| {

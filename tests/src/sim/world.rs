@@ -414,7 +414,7 @@ impl World {
         for (number, batch) in (newest + 1 - log.len() as u64..).zip(log) {
             let removed = self.hints.applied(node, &batch, &mut self.coverage);
             self.nodes[node].removed.extend(removed);
-            self.check_mended(node, &set_apart, &batch);
+            self.check_restored(node, &set_apart, &batch);
             let fresh = self.observer.applied(now, life, std::mem::take(&mut stamps), &batch);
             self.note_stamps(node, &fresh);
             self.tell_batch(node, number, &batch);

@@ -104,7 +104,7 @@ pub(super) fn alarms(node: &Node) -> Vec<String> {
 const MUST_STAY_0: [&str; 4] = [
     "driftless_actor_alarms_total",
     "driftless_aae_drift_total",
-    "driftless_aae_keys_stubborn_total",
+    "driftless_aae_keys_unrepaired_total",
     "driftless_protocol_violations_total",
 ];
 

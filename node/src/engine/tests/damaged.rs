@@ -51,7 +51,7 @@ fn a_damaged_record_is_restored_from_the_others_and_not_served_meanwhile() {
         assert_eq!(trio.holds(0, SIBLINGS), trio.holds(1, SIBLINGS), "and has asked the others at once");
         assert_eq!(values(&trio.read(0, SIBLINGS, 3)), ["precious"]);
         let metrics = &trio.engines[0].metrics;
-        assert_eq!((metrics.records_damaged.get(), metrics.records_mended.get()), (1, 1));
+        assert_eq!((metrics.records_damaged.get(), metrics.records_restored.get()), (1, 1));
         assert_eq!(trio.halts, Vec::<String>::new());
     }
 }
@@ -79,11 +79,11 @@ fn while_the_others_are_away_it_serves_nothing_of_the_key_and_asks_again() {
     assert!(matches!(trio.failure(request), Failure::Refused(Refusal::NotEnoughReplicas { .. })), "no read sees it");
     trio.pass(Duration::from_secs(1));
     trio.settle();
-    assert_eq!(trio.engines[0].metrics.records_mended.get(), 0);
+    assert_eq!(trio.engines[0].metrics.records_restored.get(), 0);
     trio.connect(0);
     trio.pass(Duration::from_millis(1));
     trio.settle();
-    assert_eq!(trio.engines[0].metrics.records_mended.get(), 1, "as soon as there is somebody to ask");
+    assert_eq!(trio.engines[0].metrics.records_restored.get(), 1, "as soon as there is somebody to ask");
     let mut read = trio.read(0, SIBLINGS, 3);
     read.siblings.sort_unstable_by(|a, b| a.value.cmp(&b.value));
     assert_eq!(values(&read), ["precious", "v"]);
@@ -99,10 +99,10 @@ fn if_the_others_do_not_answer_they_are_asked_again() {
     trio.wire.clear();
     trio.pass(Duration::from_secs(4));
     trio.settle();
-    assert_eq!(trio.engines[0].metrics.records_mended.get(), 0);
+    assert_eq!(trio.engines[0].metrics.records_restored.get(), 0);
     trio.pass(Duration::from_secs(2));
     trio.settle();
-    assert_eq!(trio.engines[0].metrics.records_mended.get(), 1);
+    assert_eq!(trio.engines[0].metrics.records_restored.get(), 1);
 }
 
 /// The others are asked twice for the same damage, as when one of them comes back. The second answers restore the record; the
@@ -131,7 +131,7 @@ fn damage_it_again(planted: Planted) {
     trio.engines[0].handle_liveness(trio.now, back, Liveness::Alive);
     trio.pass(Duration::from_millis(1));
     trio.settle();
-    assert_eq!(trio.engines[0].metrics.records_mended.get(), 1);
+    assert_eq!(trio.engines[0].metrics.records_restored.get(), 1);
     trio.put_and_settle(0, put(SIBLINGS, "new", None));
     let acknowledged = trio.holds(0, SIBLINGS);
 
@@ -144,7 +144,7 @@ fn damage_it_again(planted: Planted) {
         trio.pass(Duration::from_secs(6));
         trio.settle();
     }
-    assert_eq!(trio.engines[0].metrics.records_mended.get(), 2);
+    assert_eq!(trio.engines[0].metrics.records_restored.get(), 2);
     assert_eq!(trio.holds(0, SIBLINGS), acknowledged);
 }
 
@@ -160,7 +160,7 @@ fn a_start_finds_what_is_damaged_with_nobody_reading_it() {
         trio.settle();
         assert_eq!(trio.bytes_of(0, SIBLINGS), trio.bytes_of(1, SIBLINGS));
         let metrics = &trio.engines[0].metrics;
-        assert_eq!((metrics.records_damaged.get(), metrics.records_mended.get()), (1, 1));
+        assert_eq!((metrics.records_damaged.get(), metrics.records_restored.get()), (1, 1));
     }
 }
 
@@ -177,7 +177,7 @@ fn the_scrub_finds_what_is_damaged_while_the_node_runs() {
         trio.settle();
     }
     let metrics = &trio.engines[0].metrics;
-    assert_eq!((metrics.records_damaged.get(), metrics.records_mended.get(), metrics.aae_drift.get()), (1, 1, 0));
+    assert_eq!((metrics.records_damaged.get(), metrics.records_restored.get(), metrics.aae_drift.get()), (1, 1, 0));
     assert_eq!(trio.bytes_of(0, SIBLINGS), trio.bytes_of(1, SIBLINGS));
 }
 
@@ -235,7 +235,7 @@ fn count_what_is_damaged(planted: Planted) {
         trio.pass(Duration::from_millis(10));
         trio.settle();
     }
-    assert_eq!(trio.engines[0].metrics.records_mended.get(), 2);
+    assert_eq!(trio.engines[0].metrics.records_restored.get(), 2);
     assert_eq!(counted(&trio), (1, 8, 0));
 }
 
@@ -259,8 +259,8 @@ fn a_page_of_a_scan_does_not_show_what_is_damaged() {
     assert_eq!(said, Some(Reply::Refused(Refusal::Damaged)));
 }
 
-/// Two of three owners are damaged: neither can be restored, and every write was refused by both, also one that replaces all that
-/// the third owner holds.
+/// Two of three owners are damaged: neither can be restored, and every write was refused by both, also a write that replaces all
+/// that the third owner holds.
 #[test]
 fn with_two_of_three_damaged_a_key_can_be_written_and_restored_by_who_accepts_the_loss() {
     let mut trio = Trio::new();
@@ -414,7 +414,7 @@ fn what_is_owed_from_a_damaged_record_is_delivered_once_it_is_restored() {
         trio.pass(Duration::from_millis(500));
         trio.settle();
     }
-    assert_eq!(trio.engines[0].metrics.records_mended.get(), 1);
+    assert_eq!(trio.engines[0].metrics.records_restored.get(), 1);
     assert_eq!(trio.engines[0].metrics.hints_delivered.get(), 1);
     assert_eq!(trio.engines[0].replica.tallies().map(|(_, tally)| tally.keys()).sum::<u64>(), 0);
 }

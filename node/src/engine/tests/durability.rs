@@ -3,7 +3,7 @@
 use super::*;
 use crate::peer::Purpose;
 
-/// [395/400]
+/// The second stamp must see the first: read from the store, it would replace a state of which it knows nothing.
 #[test]
 fn two_writes_of_one_key_in_one_batch_both_survive() {
     let mut trio = Trio::new();
@@ -100,7 +100,7 @@ fn after_a_start_nothing_is_acknowledged_before_the_first_sync() {
     assert_eq!(trio.wire.len(), 1);
 }
 
-/// [173/400]
+/// A counter that nobody holds is a gap, and a vector past it claims a write that does not exist.
 #[test]
 fn a_batch_without_room_is_refused_whole_and_its_counters_return() {
     let mut trio = Trio::new();

@@ -368,7 +368,7 @@ fn a_node_answers_only_so_many_exchanges_at_once() {
         assert!(matches!(trio.start(exchange, |_| ()), Some(Answer::Compared(_))));
     }
     assert_eq!(trio.start(3, |_| ()), Some(Answer::Refused(Refused::Busy)));
-    // Those that nobody continues end by themselves.
+    // Exchanges that nobody continues end by themselves.
     trio.pass(Duration::from_secs(30));
     trio.wire.clear();
     assert!(matches!(trio.start(4, |_| ()), Some(Answer::Compared(_))));
@@ -421,7 +421,8 @@ fn a_key_that_stays_different_for_three_rounds_is_reported() {
     let mut trio = quick();
     trio.fill();
     trio.replace(2, MemoryStore::new());
-    let stubborn = |trio: &Trio| trio.engines.iter().map(|engine| engine.metrics.aae_keys_stubborn.get()).sum::<u64>();
+    let unrepaired =
+        |trio: &Trio| trio.engines.iter().map(|engine| engine.metrics.aae_keys_unrepaired.get()).sum::<u64>();
     for _ in 0..400 {
         trio.pass(Duration::from_millis(500));
         // Everything arrives except repairs, which are said to be done all the same.
@@ -438,7 +439,7 @@ fn a_key_that_stays_different_for_three_rounds_is_reported() {
         (0..3).for_each(|i| trio.sync(i));
     }
     assert!(trio.holds(2, SIBLINGS).vv().is_empty());
-    assert!(stubborn(&trio) >= ALL.len() as u64, "{}", stubborn(&trio));
+    assert!(unrepaired(&trio) >= ALL.len() as u64, "{}", unrepaired(&trio));
     trio.heal();
     trio.assert_equal();
 }
@@ -468,8 +469,8 @@ fn a_key_that_is_written_all_the_time_is_no_bug() {
         }
         (0..3).for_each(|i| trio.sync(i));
     }
-    let stubborn: u64 = trio.engines.iter().map(|engine| engine.metrics.aae_keys_stubborn.get()).sum();
-    assert_eq!(stubborn, 0);
+    let unrepaired: u64 = trio.engines.iter().map(|engine| engine.metrics.aae_keys_unrepaired.get()).sum();
+    assert_eq!(unrepaired, 0);
 }
 
 #[test]
@@ -483,7 +484,7 @@ fn a_replica_without_room_is_neither_equal_nor_a_bug() {
     assert!(trio.holds(2, SIBLINGS).vv().is_empty(), "it could not take anything");
     let (now, partition) = (trio.now.instant, trio.partition());
     for i in 0..3 {
-        assert_eq!(trio.engines[i].metrics.aae_keys_stubborn.get(), 0, "node {i}");
+        assert_eq!(trio.engines[i].metrics.aae_keys_unrepaired.get(), 0, "node {i}");
         let figures = trio.engines[i].aae(now).partitions;
         let full = trio.id(2);
         let mut pairs = figures.iter().filter(|pair| pair.partition == partition && (i == 2 || pair.peer == full));

@@ -168,7 +168,7 @@ fn merged(states: &[&Siblings]) -> Siblings {
     all
 }
 
-/// Pitfall 7.
+/// The coordinator counts it for w: a power cut must not take it.
 #[test]
 fn a_hint_is_acknowledged_only_once_it_is_synced() {
     let mut five = Five::new();
@@ -192,7 +192,7 @@ fn hints_for_one_key_become_one() {
     assert_eq!(five.engines[other].metrics.hint_keys.get(), 1);
 }
 
-/// Pitfall 7: neither when it is sent, nor when it has only arrived in memory.
+/// Neither when it is sent, nor when it has only arrived in memory: a lost message, or a power cut there, would take all of it.
 #[test]
 fn a_hint_goes_away_only_when_its_target_has_it_on_disk() {
     let mut five = Five::new();
@@ -316,7 +316,7 @@ fn a_hint_delivered_twice_changes_nothing() {
     assert_eq!(five.holds(owner, SIBLINGS), state("v1", 1, 1));
 }
 
-/// [95/400]
+/// A new vector that covers a copy's writes without having seen them would drop that copy, when both meet, as overwritten.
 #[test]
 fn a_stamp_knows_every_copy_held_of_its_key() {
     let mut five = Five::new();
@@ -328,7 +328,7 @@ fn a_stamp_knows_every_copy_held_of_its_key() {
     assert_eq!(texts(&five.copy(other, two)), ["v2"], "what is held for the other is as it was");
 }
 
-/// [395/400], for hints.
+/// Copies too are read through the batch: two hints of one turn must not be stamped as if the first were not there.
 #[test]
 fn a_stamp_knows_the_copies_that_its_own_turn_has_built() {
     let mut five = Five::new();
@@ -346,7 +346,7 @@ fn a_stamp_knows_the_copies_that_its_own_turn_has_built() {
     assert_eq!(texts(&five.copy(other, one)), ["v1", "v2"]);
 }
 
-/// Pitfall 2.
+/// What is removed takes knowledge with it: the same actor, stamping the key again, would claim to have seen what is gone.
 #[test]
 fn a_fallback_stamps_a_key_again_after_its_hint_is_gone_and_nothing_is_lost() {
     let mut five = Five::new();
@@ -364,7 +364,7 @@ fn a_fallback_stamps_a_key_again_after_its_hint_is_gone_and_nothing_is_lost() {
     assert_eq!(texts(&five.holds(owner, SIBLINGS)), ["v1", "v2"], "v2 has not seen v1");
 }
 
-/// The other half of it: an actor that goes on is not told apart from one that remembers.
+/// The other half of it: an actor that goes on is not told apart from an actor that remembers.
 #[test]
 fn the_batch_that_removes_a_hint_ends_the_actor_that_it_knew_without_an_alarm() {
     let mut five = Five::new();
@@ -523,7 +523,7 @@ fn what_is_owed_later_is_a_marker_at_an_owner_and_a_copy_elsewhere() {
     assert!(five.tell_self(one, nowhere).is_empty());
 }
 
-/// Pitfall 12: a slot is filled by what is held for its primary.
+/// A slot is filled by what is held for its primary.
 #[test]
 fn a_retry_at_a_fallback_for_another_primary_is_kept_for_that_one_too() {
     retry_for_another_primary(Planted::default());
@@ -583,7 +583,7 @@ fn a_delete_that_found_nothing_rests_on_no_copy_that_is_held_for_another_slot() 
     assert_eq!(values(&five.read(b, SIBLINGS, 3)), [""; 0], "one disk was lost, and two knew of it");
 }
 
-/// [25/400], for hints.
+/// As for records: stamped again it would come back over what has replaced it; acknowledged it would be held nowhere here.
 #[test]
 fn a_retry_at_a_fallback_whose_hint_is_gone_is_neither_acknowledged_nor_stamped_again() {
     let mut five = Five::new();
@@ -657,7 +657,7 @@ fn hints_survive_a_restart_are_counted_again_and_delivered() {
     assert_eq!((hint_keys, hint_bytes), (0, 0));
 }
 
-/// Pitfall 18: the way out of a full disk is open, also in a turn whose writes are refused.
+/// The way out of a full disk is open, also in a turn whose writes are refused.
 #[test]
 fn hints_drain_from_a_full_disk() {
     drain_a_full_disk(Planted::default());
@@ -710,7 +710,7 @@ fn a_removal_that_was_refused_is_done_later() {
     assert_eq!(five.hint(other, owner), None);
 }
 
-/// Pitfall 8.
+/// The node that it was held for would refuse it for ever, and the owners would not have it.
 #[test]
 fn what_is_held_for_a_node_that_owns_the_key_no_more_goes_to_those_that_do() {
     let stranger = NodeId(77);

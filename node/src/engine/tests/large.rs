@@ -118,7 +118,7 @@ fn sixty_four_siblings_of_four_megabytes_from_three_coordinators_are_read_and_re
     trio.settle();
     let (values, context, pages) = Reader::read(&mut trio, 0, 3);
     assert_eq!((values, pages), ((0..64).collect(), 4));
-    // The read has repaired whoever lacked something.
+    // The read has repaired every replica that lacked something.
     for i in 0..3 {
         assert_eq!(trio.holds(i, SIBLINGS).live().len(), 64);
     }
@@ -257,12 +257,12 @@ fn a_large_state_is_given_the_time_to_carry_it() {
     trio.sync(owners[0]);
     let usual = Duration::from_millis(500); // after which silence speaks against a peer
     trio.pass(usual);
-    let doubted = |trio: &Trio| trio.engines[owners[0]].metrics.hedges.get();
-    assert_eq!(doubted(&trio), 0, "four megabytes are still on their way");
+    let hedged = |trio: &Trio| trio.engines[owners[0]].metrics.hedges.get();
+    assert_eq!(hedged(&trio), 0, "four megabytes are still on their way");
     let merges = |trio: &Trio| trio.wire.iter().filter(|(_, _, message)| message.large_values().len() == 1).count();
     assert_eq!(merges(&trio), 0);
     trio.pass(time_to_carry(bytes));
-    assert_eq!((doubted(&trio), merges(&trio)), (1, 1), "a fallback is asked");
+    assert_eq!((hedged(&trio), merges(&trio)), (1, 1), "a fallback is asked");
 }
 
 #[test]
@@ -326,7 +326,7 @@ fn a_request_that_was_not_sent_is_refused_in_the_peers_place_and_says_nothing_of
     }
     trio.settle();
     assert_eq!(trio.stored(asked).acks, 2 + u8::from(trio.stored(asked).acks > 2), "fallbacks have taken it at once");
-    assert_eq!(trio.engines[owners[0]].metrics.peers_doubted.get(), 0);
+    assert_eq!(trio.engines[owners[0]].metrics.peers_unresponsive.get(), 0);
 }
 
 fn quick_aae() -> AaeLimits {
@@ -362,7 +362,7 @@ fn a_repair_larger_than_the_window_holds_up_no_other() {
         trio.engines[1].store().get(record.as_bytes()).expect("readable").is_some()
     };
     let others = |trio: &Trio| (0..60).filter(|number| *number != 7 && !is_here(trio, *number)).count();
-    // The large state is lost on the way, from whomever it comes.
+    // The large state is lost on the way, whichever node sends it.
     let mut lost_at = None;
     while others(&trio) > 0 {
         trio.pass(Duration::from_millis(100));

@@ -3,7 +3,7 @@
 use super::*;
 use crate::peer::Purpose;
 
-/// [13/400]
+/// A store may be an older copy of itself, however cleanly it was stopped: an actor that went on would name two writes alike.
 #[test]
 fn every_start_draws_new_actors() {
     let mut trio = Trio::new();
@@ -83,7 +83,7 @@ fn a_retry_of_a_write_that_was_overwritten_since_brings_nothing_back() {
     assert_eq!(values(&trio.read(1, SIBLINGS, 3)), ["v2"]);
 }
 
-/// [25/400]
+/// Stamped again it would come back over what has replaced it; acknowledged it would be stored nowhere.
 #[test]
 fn a_remembered_write_whose_state_is_gone_is_neither_acknowledged_nor_stamped_again() {
     let mut trio = Trio::with_limits(Limits { header_cache_bytes: 0, ..Limits::default() });

@@ -20,7 +20,7 @@ impl Trio {
         trio
     }
 
-    /// Another process in the place of one that lost its disk.
+    /// Another process in the place of a node that lost its disk.
     fn replace_disk(&mut self, i: usize) {
         self.cut_off(i);
         self.restart(i, 77 + i as u8, MemoryStore::new());

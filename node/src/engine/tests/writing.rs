@@ -27,7 +27,7 @@ fn concurrent_puts_become_siblings_and_one_write_with_their_context_replaces_bot
     assert_eq!(values(&trio.read(0, SIBLINGS, 3)), ["v3"]);
 }
 
-/// [400/400]
+/// With it the client would overwrite siblings that it never saw.
 #[test]
 fn a_put_that_has_siblings_returns_no_context() {
     let mut trio = Trio::new();

@@ -115,7 +115,7 @@ fn two_nodes_that_differ_cannot_know_who_is_wrong() {
     assert_eq!(world.stances(), [Stance::Disputed; 2], "both say so");
     assert_eq!((world.refuses(0), world.refuses(1)), (None, None), "neither refuses");
     assert!(world.nodes[0].clocks.standing().ahead_ms.is_some_and(|ahead| ahead < -DAY_MS + 10));
-    // The same with two against two, and with one that hears only the wrong one of three.
+    // The same with two against two, and with a node that hears only the wrong one of three.
     let mut even = World::new(&[0, DAY_MS, 0, DAY_MS]);
     even.talk(&[0, 1, 2, 3]);
     assert_eq!(even.stances(), [Stance::Disputed; 4]);

@@ -43,7 +43,7 @@ impl DiskLosses {
     }
 
     /// That is gone: other bytes have taken its place, on the disk as well, or none.
-    pub fn mended(&mut self, node: usize, stored_at: &Bytes, at: Micros) {
+    pub fn restored(&mut self, node: usize, stored_at: &Bytes, at: Micros) {
         let is_over = |damaged: &&mut Damaged| damaged.is_open_at(node, stored_at);
         if let Some(damaged) = self.damaged.iter_mut().find(is_over) {
             damaged.ended = Some(at);
@@ -51,7 +51,7 @@ impl DiskLosses {
     }
 
     /// How many disks may lack what was promised of a key by an operation that began then. What was damaged earlier counts
-    /// too, until it is mended: its node may have acknowledged on the strength of what it still remembered.
+    /// too, until it is restored: its node may have acknowledged on the strength of what it still remembered.
     pub fn since(&self, slot: &Slot, began: Micros) -> usize {
         let is_damaged = |damaged: &Damaged| damaged.slot == *slot && damaged.ended.is_none_or(|ended| ended >= began);
         let damaged = self.damaged.iter().filter(|damaged| is_damaged(damaged)).map(|damaged| damaged.node);

@@ -58,7 +58,7 @@ impl World {
             Line::general(cluster::name_of(node), format!("has synced up to batch {}", up_to.0))
         });
         self.nodes[node].store.sync_up_to(up_to);
-        self.note_mended(node);
+        self.note_restored(node);
         self.nodes[node].syncing = false;
         let applied = self.nodes[node].store.applied();
         self.nodes[node].noted_late = (applied > up_to).then_some(applied);
@@ -152,7 +152,7 @@ impl World {
     }
 
     /// A record that is restored holds whatever a strict quorum had acknowledged before it was damaged.
-    pub(super) fn check_mended(&mut self, node: usize, set_apart: &[Bytes], batch: &Batch) {
+    pub(super) fn check_restored(&mut self, node: usize, set_apart: &[Bytes], batch: &Batch) {
         for (key, value) in batch.changes.iter().filter(|(key, _)| set_apart.contains(key)) {
             let slot = observer::slot_of(key).expect("is a record");
             let state = value.as_ref().and_then(|value| observer::decode(key, value)).map(|(_, state)| state);
@@ -208,10 +208,10 @@ impl World {
     }
 
     /// What took the place of damaged bytes counts again once it is on the disk.
-    pub(super) fn note_mended(&mut self, node: usize) {
+    pub(super) fn note_restored(&mut self, node: usize) {
         if self.nodes[node].store.is_damaged() {
-            for key in self.nodes[node].store.take_mended() {
-                self.disk_losses.mended(node, &key, self.schedule.now());
+            for key in self.nodes[node].store.take_restored() {
+                self.disk_losses.restored(node, &key, self.schedule.now());
             }
         }
     }

@@ -259,7 +259,7 @@ impl World {
             self.nodes[node].store.process_death();
             0
         };
-        self.note_mended(node);
+        self.note_restored(node);
         let what = if power { "loses power" } else { "dies" };
         self.note("crash", &[node as u64, u64::from(power), lost], || {
             Line::general(cluster::name_of(node), format!("{what}; {lost} unsynced batches are gone"))
