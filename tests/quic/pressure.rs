@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use driftless_client::{Outcome, Refusal};
 use driftless_proto::Failure;
-use driftless_proto::client::{Request, Response};
+use driftless_proto::client::Response;
 use driftless_proto::frame::FRAME_MAX;
 use futures::future::join_all;
 use quinn::{TransportConfig, VarInt};
@@ -75,31 +75,6 @@ fn a_client_that_does_not_read_is_refused_and_holds_up_nobody() {
         assert_eq!(refused, overloaded);
         let after = raw.call(get("big"), DEADLINE).await;
         assert!(matches!(after, Response::Read(_)), "{after:?}");
-    });
-}
-
-/// Each on a stream of its own, answered at once without a shard: neither the number of requests nor the shared stream bounds them.
-#[test]
-fn small_requests_on_streams_of_their_own_wait_until_answers_are_read() {
-    let scenario =
-        Scenario { settings: |_, settings| settings.net.outbound_bytes_max = 64 << 10, ..Scenario::default() };
-    scenario.run(async |world: World| {
-        world.connected().await;
-        let mut narrow = TransportConfig::default();
-        narrow.stream_receive_window(VarInt::from_u32(4096)).receive_window(VarInt::from_u32(8192));
-        let mut raw = Raw::connect(&world, &world.dialling()[0], narrow).await;
-        raw.call(get("k"), DEADLINE).await;
-        let mut sent = 0;
-        while tokio::time::timeout(Duration::from_secs(1), raw.ask_alone(Request::Status, DEADLINE)).await.is_ok() {
-            sent += 1;
-            assert!(sent < 2_000, "nobody reads the answers to any of them");
-        }
-        for at in 0..sent {
-            let answer = raw.answer().await.response;
-            assert!(matches!(answer, Response::Status(_)), "{at}: {answer:?}");
-        }
-        raw.ask_alone(Request::Status, DEADLINE).await;
-        assert!(matches!(raw.answer().await.response, Response::Status(_)), "it goes on");
     });
 }
 

@@ -52,12 +52,6 @@ impl Raw {
         id
     }
 
-    /// The same on a stream of its own, however small it is.
-    pub(crate) async fn ask_alone(&mut self, request: Request, deadline: Duration) {
-        let (_, out) = self.frame(request, deadline);
-        self.send_alone(&out).await;
-    }
-
     fn frame(&mut self, request: Request, deadline: Duration) -> (u64, Vec<u8>) {
         let id = self.next;
         self.next += 1;
