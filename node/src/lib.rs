@@ -15,15 +15,13 @@
 //! - an acknowledgement leaves only after the sync of the newest batch queued before it (buckets with
 //!   `durability = sync`);
 //! - the one way to change a replica with what others know is `Merge`;
-//! - this library never imports the client crate; only the binary's command line does.
+//! - this library knows nothing of the client crate: it is no dependency.
 
 #[cfg(feature = "net")]
 pub mod admin;
 pub mod bounds;
 pub mod config;
 pub mod coordinator;
-#[cfg(feature = "net")]
-pub mod descriptors;
 pub mod engine;
 pub mod handoff;
 #[cfg(feature = "net")]

@@ -41,7 +41,7 @@ fn build(profile: &Path) {
 
 fn newest_source() -> SystemTime {
     let mut newest = SystemTime::UNIX_EPOCH;
-    let mut folders: Vec<PathBuf> = ["ring", "proto", "antientropy", "client", "node"]
+    let mut folders: Vec<PathBuf> = ["ring", "proto", "antientropy", "client", "node", "node/cli"]
         .map(|name| Path::new(WORKSPACE).join(name).join("src"))
         .into();
     while let Some(folder) = folders.pop() {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use driftless_node::config::{ConfigError, LogConfig, NodeConfig, Override, read_cluster, read_context_keys};
-use driftless_node::descriptors;
 use driftless_node::metrics::Metrics;
 use driftless_node::net::limits::NetLimits;
 use driftless_node::net::tls::{TlsFiles, TlsIdentity};
@@ -18,6 +17,7 @@ use driftless_ring::Member;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
+use super::descriptors;
 use super::exit::{Failure, Result};
 use super::output;
 use super::profile::ClusterArgs;

@@ -4,7 +4,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Raises the limit to what the system allows without privileges; returns what it is then, `None` if there is none.
-pub fn raise_limit() -> Option<u64> {
+pub(crate) fn raise_limit() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
         return current;
@@ -18,7 +18,7 @@ pub fn raise_limit() -> Option<u64> {
 
 /// Below this a node may run out of them: its store keeps files of a large data set open, a few hundred at the most, beside
 /// sockets, logs and the admin port's connections.
-pub const ADVISED: u64 = 1_024;
+pub(crate) const ADVISED: u64 = 1_024;
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use super::layout::Layout;
-use crate::cli::exit::{Failure, Result};
+use crate::exit::{Failure, Result};
 
 /// A node's UDP port and its admin port.
 pub(crate) type Pair = (u16, u16);

@@ -1,6 +1,7 @@
 //! Keys larger than a frame, through real nodes and the real client.
 #![allow(clippy::disallowed_methods)] // Time and chance of the system: these tests run real nodes.
 
+#[path = "../../tests/common/mod.rs"]
 mod common;
 
 use std::time::Duration;

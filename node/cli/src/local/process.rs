@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use super::layout::NodeFiles;
-use crate::cli::exit::{Failure, Result};
+use crate::exit::{Failure, Result};
 
 /// A process that we started, and have not seen the end of.
 pub(super) struct NodeProcess {

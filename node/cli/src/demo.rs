@@ -443,7 +443,7 @@ fn away_value(i: u32) -> String {
     format!("value {i}")
 }
 
-/// Where the records come from is in `data/README.md`.
+/// Where the records come from is in `node/data/README.md`.
 const SAMPLE: &[u8] = include_bytes!("../../data/debian-packages.jsonl");
 
 const NODES: usize = 3;

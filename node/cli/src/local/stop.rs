@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::exit::{Failure, Result};
+use crate::exit::{Failure, Result};
 
 /// Set once somebody wants this program to end.
 #[derive(Clone, Debug, Default)]

@@ -21,8 +21,8 @@ use driftless_node::net::certificates::{CertificateAuthority, IssueError, Validi
 use serde::{Deserialize, Serialize};
 
 use super::ports::Pair;
-use crate::cli::exit::{Failure, Result};
-use crate::cli::profile::DEV_PROFILE;
+use crate::exit::{Failure, Result};
+use crate::profile::DEV_PROFILE;
 
 /// What a new cluster shall look like.
 #[derive(Clone, Debug)]

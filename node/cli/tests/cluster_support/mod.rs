@@ -307,7 +307,7 @@ pub(crate) fn text(value: &Value, field: &str) -> String {
 
 /// The sample records: key and value.
 pub(crate) fn sample() -> Vec<(String, String)> {
-    include_str!("../../data/debian-packages.jsonl")
+    include_str!("../../../data/debian-packages.jsonl")
         .lines()
         .map(|line| {
             let record: Value = serde_json::from_str(line).expect("is JSON");
@@ -318,7 +318,7 @@ pub(crate) fn sample() -> Vec<(String, String)> {
 
 /// Where the sample is.
 pub(crate) fn sample_file() -> &'static str {
-    concat!(env!("CARGO_MANIFEST_DIR"), "/data/debian-packages.jsonl")
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../data/debian-packages.jsonl")
 }
 
 pub(crate) fn signal(pid: u32, signal: Signal) {
