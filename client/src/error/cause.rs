@@ -245,7 +245,10 @@ impl ConnectFailure {
     pub fn is_lasting(&self) -> bool {
         !matches!(
             self,
-            ConnectFailure::Unreachable { .. } | ConnectFailure::Ended { .. } | ConnectFailure::Socket { .. }
+            ConnectFailure::Unreachable { .. }
+                | ConnectFailure::Full { .. }
+                | ConnectFailure::Ended { .. }
+                | ConnectFailure::Socket { .. }
         )
     }
 }

@@ -6,6 +6,8 @@
 //! ```
 //! Connections beyond that wait in the kernel, where they take no descriptor of this process: the store needs those.
 
+#![allow(clippy::disallowed_methods, reason = "the admin server is a part of the shell, which spawns")]
+
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::pin;

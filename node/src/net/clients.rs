@@ -124,14 +124,9 @@ impl Client {
             Entry::Vacant(entry) => entry.insert(Pending { operation, since, deadline }),
         };
         local.pending.set(local.pending.get() + 1);
-        let request = match answer_of_shell(shared, request) {
-            Ok(response) => {
-                self.answer(local, since, id, response);
-                return Ok(());
-            }
-            Err(request) => request,
-        };
-        if shared.is_stopping() {
+        if let Some(response) = answer_of_shell(shared, &request) {
+            self.answer(local, since, id, response);
+        } else if shared.is_stopping() {
             self.answer(local, since, id, refused(Refusal::Stopping));
         } else if full {
             self.refuse_overloaded(local, since, id);
@@ -230,14 +225,14 @@ impl Client {
     }
 }
 
-/// What the shell can say without a shard; else the request again.
-fn answer_of_shell(shared: &Shared, request: Request) -> Result<Response, Request> {
-    Ok(match request {
+/// What the shell can say without a shard.
+fn answer_of_shell(shared: &Shared, request: &Request) -> Option<Response> {
+    Some(match request {
         Request::Status => Response::Status(Box::new(shared.status())),
         Request::Hints => Response::Hints(shared.hints()),
         Request::Damaged => Response::Damaged(shared.damaged()),
         Request::Aae(command) => {
-            if let Some(command) = aae_command(command) {
+            if let Some(command) = aae_command(*command) {
                 shared.tell_aae(command);
             }
             Response::Aae(Box::new(shared.aae_status()))
@@ -247,7 +242,7 @@ fn answer_of_shell(shared: &Shared, request: Request) -> Result<Response, Reques
         | Request::Put(_)
         | Request::Delete(_)
         | Request::Scan(_)
-        | Request::Restore(_) => return Err(request),
+        | Request::Restore(_) => return None,
     })
 }
 

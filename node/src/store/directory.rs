@@ -545,7 +545,7 @@ fn make_private(path: &Path) {
     let shown = format!("{:04o}", mode & 0o7777);
     match fs::set_permissions(path, Permissions::from_mode(mode & !OTHERS)) {
         Ok(()) => {
-            tracing::warn!(path = %path.display(), mode = shown, "other users could look into the data directory; now they cannot")
+            tracing::warn!(path = %path.display(), mode = shown, "other users could look into the data directory; now they cannot");
         }
         Err(error) => {
             tracing::warn!(path = %path.display(), mode = shown, %error, "other users may be able to read the data: make its directory \
