@@ -82,13 +82,14 @@ impl Pace {
     /// Whether this node has been so slow for so long that others should be asked first, of which the fastest usually
     /// takes `usual`. Every [`TRIAL_EVERY`] it says no once, so that somebody finds out whether it still is.
     pub(crate) fn lags(&self, kind: Kind, now: Instant, usual: impl FnOnce() -> Option<Duration>) -> bool {
-        let mut kinds = lock(&self.kinds);
-        let own = &mut kinds[kind as usize];
-        let Some(known_at) = own.known_at.filter(|_| own.mean > LAG_MIN) else {
+        let Estimate { mean, known_at, .. } = lock(&self.kinds)[kind as usize];
+        let Some(known_at) = known_at.filter(|_| mean > LAG_MIN) else {
             return false;
         };
-        let lags = usual().is_some_and(|usual| own.mean > usual * LAG_FACTOR);
+        // It looks at the numbers of other nodes. Held meanwhile, two nodes' locks would be taken in two orders.
+        let lags = usual().is_some_and(|usual| mean > usual * LAG_FACTOR);
         if lags && now >= known_at + TRIAL_EVERY {
+            let own = &mut lock(&self.kinds)[kind as usize];
             own.known_at = Some(now);
             own.on_trial = true;
             return false;
@@ -206,6 +207,19 @@ mod tests {
         let pace = pace([400; 20], Instant::now());
         assert!(pace.patience(Kind::Write) >= MS * 400);
         assert_eq!(pace.patience(Kind::Read), PATIENCE_FIRST);
+    }
+
+    #[test]
+    fn no_lock_is_held_while_the_numbers_of_other_nodes_are_looked_at() {
+        let now = Instant::now();
+        let slow = pace([1_000; 20], now);
+        let mut looked = false;
+        slow.lags(Kind::Write, now, || {
+            looked = true;
+            assert!(slow.kinds.try_lock().is_ok(), "two nodes that look at each other would wait for ever");
+            Some(MS)
+        });
+        assert!(looked);
     }
 
     #[test]
