@@ -69,8 +69,8 @@ pub(crate) fn run(args: &Args, cluster: &ClusterArgs) -> Result {
         tracing::warn!(
             limit,
             advised,
-            "this process may have few files open at once, and a node that cannot open one of its \
-            store's stops: raise the limit (ulimit -n, LimitNOFILE)"
+            "this process may have few files open at once, and a node whose store cannot open a file stops: \
+            raise the limit (ulimit -n, LimitNOFILE)"
         );
     }
     let (topology, member) = topology_and_member(&config)?;

@@ -548,8 +548,8 @@ fn make_private(path: &Path) {
             tracing::warn!(path = %path.display(), mode = shown, "other users could look into the data directory; now they cannot");
         }
         Err(error) => {
-            tracing::warn!(path = %path.display(), mode = shown, %error, "other users may be able to read the data: make its directory \
-                theirs no more (chmod 700)");
+            tracing::warn!(path = %path.display(), mode = shown, %error, "other users may be able to read the data: take that \
+                from them (chmod 700)");
         }
     }
 }
