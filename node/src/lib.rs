@@ -39,5 +39,6 @@ pub mod probe;
 pub mod reconciler;
 pub mod replica;
 pub mod route;
+mod shard;
 pub mod store;
 pub mod time;

@@ -10,8 +10,6 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::handoff::HintTable;
-
 /// Counters of the machines, and of the shell around them.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -129,8 +127,6 @@ pub struct Metrics {
     pub hint_bytes: Gauge,
     /// Shards whose hints are still to be counted after the start.
     pub hints_uncounted: Gauge,
-    /// Which node is owed what, and how delivery goes.
-    pub hints: HintTable,
     /// Requests being coordinated now.
     pub requests_open: Gauge,
     /// Seconds of each sync of the store.

@@ -33,13 +33,11 @@ use driftless_ring::{NodeId, PartitionId};
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use crate::config::Limits;
-use crate::engine::ClientTag;
 use crate::liveness::clocks::ClockBounds;
-use crate::metrics::Metrics;
 use crate::peer::{self, Lane, ReplicaRequest, Reply, RequestId, RequestIds, time_to_carry};
-use crate::planted::{Bug, Planted};
+use crate::planted::Bug;
 use crate::replica::local::{LocalRequest, Loss, Made, Restore, Write};
+use crate::shard::Shard;
 use crate::time::{Instant, Now};
 
 use forward::Forward;
@@ -61,6 +59,15 @@ pub(crate) enum Output {
     Reply { to: Asker, response: Response },
     /// This peer has not answered in a time that should have been enough.
     Overdue(NodeId),
+}
+
+/// Names a client request within the shell, which finds the way back by it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ClientTag {
+    /// Connection, as the shell numbers them.
+    pub connection: u64,
+    /// The request's id on that connection.
+    pub request: u64,
 }
 
 /// Who waits for the answer of a request.
@@ -125,11 +132,7 @@ enum Occasion {
 
 /// The requests that one shard coordinates.
 pub(crate) struct Coordinator {
-    me: NodeId,
-    topology: Arc<Topology>,
     keys: ContextKeys,
-    limits: Limits,
-    metrics: Arc<Metrics>,
     rng: StdRng,
     /// Peers that can be counted on now: an opinion for routing, never for safety. Plans share it as it was.
     up: Arc<BTreeSet<NodeId>>,
@@ -146,7 +149,6 @@ pub(crate) struct Coordinator {
     timeouts: BinaryHeap<Reverse<(Instant, RequestId)>>,
     ids: RequestIds,
     outputs: VecDeque<Output>,
-    planted: Planted,
 }
 
 /// A request under way.
@@ -219,24 +221,13 @@ struct Deletion {
 }
 
 impl Coordinator {
-    pub(crate) fn new(
-        me: NodeId,
-        topology: Arc<Topology>,
-        keys: ContextKeys,
-        limits: Limits,
-        metrics: Arc<Metrics>,
-        mut rng: StdRng,
-        planted: Planted,
-    ) -> Coordinator {
+    pub(crate) fn new(shard: &Shard, keys: ContextKeys, mut rng: StdRng) -> Coordinator {
         let ids = RequestIds::new(Lane::Coordinator, rng.random());
         Coordinator {
-            me,
-            topology,
             keys,
-            metrics,
             rng,
             up: Arc::default(),
-            pace: Pace::new(limits.attempt_timeout),
+            pace: Pace::new(shard.limits.attempt_timeout),
             hedges: HedgeBudget::new(),
             clock_bounds: None,
             retired: BTreeSet::new(),
@@ -245,14 +236,13 @@ impl Coordinator {
             timeouts: BinaryHeap::new(),
             ids,
             outputs: VecDeque::new(),
-            limits,
-            planted,
         }
     }
 
     /// Starts a request. A `forwarded` one is not passed on again.
     pub(crate) fn handle_request(
         &mut self,
+        shard: &Shard,
         now: Now,
         asker: Asker,
         deadline: Instant,
@@ -260,38 +250,38 @@ impl Coordinator {
         forwarded: bool,
     ) {
         if deadline <= now.instant {
-            self.metrics.expired.inc();
+            shard.metrics.expired.inc();
             return;
         }
-        let deadline = deadline.min(now.instant + self.limits.deadline_max);
+        let deadline = deadline.min(now.instant + shard.limits.deadline_max);
         if let Request::Topology = request {
-            let response = Response::Topology(Box::new(Topology::clone(&self.topology)));
+            let response = Response::Topology(Box::new(Topology::clone(&shard.topology)));
             return self.outputs.push_back(Output::Reply { to: asker, response });
         }
         self.hedges.earn();
-        let is_full = self.waited_for >= self.limits.requests_max
-            || self.requests.len() >= self.limits.requests_max * LINGERING_FACTOR;
+        let is_full = self.waited_for >= shard.limits.requests_max
+            || self.requests.len() >= shard.limits.requests_max * LINGERING_FACTOR;
         let started = if is_full {
-            self.metrics.overloaded.inc();
-            Err(Refusal::Overloaded { retry_after_ms: self.limits.retry_after.as_millis() as u32 }.into())
+            shard.metrics.overloaded.inc();
+            Err(Refusal::Overloaded { retry_after_ms: shard.limits.retry_after.as_millis() as u32 }.into())
         } else {
-            self.start(now, deadline, request, forwarded)
+            self.start(shard, now, deadline, request, forwarded)
         };
         match started {
-            Ok((machine, question)) => self.open(now, asker, machine, question, deadline),
+            Ok((machine, question)) => self.open(shard, now, asker, machine, question, deadline),
             Err(failure) => self.outputs.push_back(Output::Reply { to: asker, response: Response::Failed(failure) }),
         }
     }
 
     /// Reads a key whose record is damaged here from the other owners: from as many as must have seen, one of them at
     /// least, whatever w of all have acknowledged.
-    pub(crate) fn mend(&mut self, now: Now, bucket: BucketId, key: Key, deadline: Instant) {
-        let Ok(plan) = Plan::of_key(&self.topology, self.me, &self.up, bucket, &key).map(Plan::of_others) else {
+    pub(crate) fn mend(&mut self, shard: &Shard, now: Now, bucket: BucketId, key: Key, deadline: Instant) {
+        let Ok(plan) = Plan::of_key(&shard.topology, shard.node, &self.up, bucket, &key).map(Plan::of_others) else {
             return;
         };
         let quorum = plan.bucket.quorum;
         let missed = quorum.n() - quorum.w();
-        let enough = if self.planted.is(Bug::RestoredFromTooFew) { missed } else { missed + 1 };
+        let enough = if shard.planted.is(Bug::RestoredFromTooFew) { missed } else { missed + 1 };
         let demand = Demand {
             r: enough.min(quorum.n() - 1).max(1),
             held_by: 0,
@@ -303,34 +293,34 @@ impl Coordinator {
         };
         // Too few can be reached: the replica asks again.
         if let Ok(get) = Get::start(plan, bucket, key.clone(), demand, &self.pace, now) {
-            self.open(now, Asker::Replica, Machine::Get(get), Question::Mend { bucket, key }, deadline);
+            self.open(shard, now, Asker::Replica, Machine::Get(get), Question::Mend { bucket, key }, deadline);
         }
     }
 
     /// The record has been restored. What other owners that were asked for it still answer was so by then: if the record is
     /// damaged once more, that would be too old to restore it from.
-    pub(crate) fn end_mending(&mut self, bucket: BucketId, key: &Key) {
+    pub(crate) fn end_mending(&mut self, shard: &Shard, bucket: BucketId, key: &Key) {
         let is_it =
             |open: &Open| matches!(&open.question, Question::Mend { bucket: b, key: k } if (*b, k) == (bucket, key));
         let over: Vec<_> = self.requests.iter().filter(|(_, open)| is_it(open)).map(|(id, _)| *id).collect();
-        if over.is_empty() || !self.planted.is(Bug::MendingNotEnded) {
-            over.into_iter().for_each(|id| self.close(id));
+        if over.is_empty() || !shard.planted.is(Bug::MendingNotEnded) {
+            over.into_iter().for_each(|id| self.close(shard, id));
         }
     }
 
     /// What was asked of a replica was not sent, which is as good as this refusal.
-    pub(crate) fn handle_unsent(&mut self, now: Now, to: NodeId, id: RequestId, refused: Reply) {
+    pub(crate) fn handle_unsent(&mut self, shard: &Shard, now: Now, to: NodeId, id: RequestId, refused: Reply) {
         if let Some(open) = self.requests.get_mut(&id)
             && let Some(at) = open.attempts.iter().position(|attempt| attempt.to == to)
         {
             // The replica knows nothing of it, so this says nothing of how fast it is.
             open.attempts.remove(at);
         }
-        self.handle_reply(now, to, id, refused);
+        self.handle_reply(shard, now, to, id, refused);
     }
 
     /// A replica has answered one of our requests.
-    pub(crate) fn handle_reply(&mut self, now: Now, from: NodeId, id: RequestId, reply: Reply) {
+    pub(crate) fn handle_reply(&mut self, shard: &Shard, now: Now, from: NodeId, id: RequestId, reply: Reply) {
         let Some(open) = self.requests.get_mut(&id) else { return };
         if let Some(at) = open.attempts.iter().position(|attempt| attempt.to == from) {
             if let Reply::Coming { bytes } = reply {
@@ -347,14 +337,14 @@ impl Coordinator {
             Machine::Forward(forward) => forward.handle_reply(from, reply),
             Machine::Salvage(salvage) => salvage.handle_reply(from, reply),
         }
-        self.advance(now, id);
+        self.advance(shard, now, id);
     }
 
     /// This node's own replica has applied one of our writes.
-    pub(crate) fn handle_made(&mut self, now: Now, id: RequestId, made: Made) {
+    pub(crate) fn handle_made(&mut self, shard: &Shard, now: Now, id: RequestId, made: Made) {
         if let Some(Open { machine: Machine::Put(put), .. }) = self.requests.get_mut(&id) {
             put.handle_made(made, &self.retired);
-            self.advance(now, id);
+            self.advance(shard, now, id);
         }
     }
 
@@ -369,20 +359,20 @@ impl Coordinator {
     }
 
     /// A peer cannot be counted on any more. It may still answer what it was asked.
-    pub(crate) fn handle_peer_unresponsive(&mut self, now: Now, peer: NodeId) {
+    pub(crate) fn handle_peer_unresponsive(&mut self, shard: &Shard, now: Now, peer: NodeId) {
         Arc::make_mut(&mut self.up).remove(&peer);
         for id in self.open_ids() {
             if let Some(open) = self.requests.get_mut(&id)
                 && open.attempts.iter().any(|attempt| attempt.to == peer)
             {
                 open.machine.handle_overdue(peer);
-                self.advance(now, id);
+                self.advance(shard, now, id);
             }
         }
     }
 
     /// The connection to a peer is gone: what was asked of it will not be answered.
-    pub(crate) fn handle_peer_lost(&mut self, now: Now, peer: NodeId) {
+    pub(crate) fn handle_peer_lost(&mut self, shard: &Shard, now: Now, peer: NodeId) {
         Arc::make_mut(&mut self.up).remove(&peer);
         for id in self.open_ids() {
             if let Some(open) = self.requests.get_mut(&id) {
@@ -395,27 +385,27 @@ impl Coordinator {
                     Machine::Salvage(salvage) => salvage.handle_lost(peer),
                 }
             }
-            self.advance(now, id);
+            self.advance(shard, now, id);
         }
     }
 
     /// No write of this actor may be acknowledged any more, neither those under way nor those still in a batch.
-    pub(crate) fn handle_retired(&mut self, now: Now, actor: ActorId) {
+    pub(crate) fn handle_retired(&mut self, shard: &Shard, now: Now, actor: ActorId) {
         self.retired.insert(actor);
         for id in self.open_ids() {
             if let Some(Open { machine: Machine::Put(put), .. }) = self.requests.get_mut(&id) {
                 let is_wrong = || put.is_waited_for() && put.is_of(&self.retired);
-                if self.planted.is_where(Bug::RetiredAcknowledged, is_wrong) {
+                if shard.planted.is_where(Bug::RetiredAcknowledged, is_wrong) {
                     continue;
                 }
                 put.handle_retired(&self.retired);
-                self.advance(now, id);
+                self.advance(shard, now, id);
             }
         }
     }
 
     /// Time has passed: looks at one request. Call it again while [`Coordinator::poll_timeout`] is due.
-    pub(crate) fn handle_timeout(&mut self, now: Now) {
+    pub(crate) fn handle_timeout(&mut self, shard: &Shard, now: Now) {
         while let Some(&Reverse((at, id))) = self.timeouts.peek()
             && at <= now.instant
         {
@@ -426,21 +416,21 @@ impl Coordinator {
             // This entry is gone; whatever the machine wants next gets a new one.
             open.wakes_at = Instant(u64::MAX);
             open.machine.handle_timeout(now);
-            self.look_at_attempts(now, id);
-            return self.advance(now, id);
+            self.look_at_attempts(shard, now, id);
+            return self.advance(shard, now, id);
         }
     }
 
     /// Asks other replicas in place of those that are late, as far as the budget allows, and gives up on those that
     /// are overdue.
-    fn look_at_attempts(&mut self, now: Now, id: RequestId) {
+    fn look_at_attempts(&mut self, shard: &Shard, now: Now, id: RequestId) {
         let Some(open) = self.requests.get_mut(&id) else { return };
         for attempt in &mut open.attempts {
             if attempt.late_at.is_some_and(|at| at <= now.instant) {
                 attempt.late_at = None;
                 if self.hedges.allows() && open.machine.handle_late(attempt.to) {
                     self.hedges.spend();
-                    self.metrics.hedges.inc();
+                    shard.metrics.hedges.inc();
                 }
             }
         }
@@ -470,30 +460,30 @@ impl Coordinator {
         self.requests.len()
     }
 
-    fn open(&mut self, now: Now, asker: Asker, machine: Machine, question: Question, deadline: Instant) {
+    fn open(&mut self, shard: &Shard, now: Now, asker: Asker, machine: Machine, question: Question, deadline: Instant) {
         let id = self.ids.draw();
         let (attempts, wakes_at) = (Vec::with_capacity(3), Instant(u64::MAX));
         let open = Open { asker, machine, question, deadline, attempts, is_waited_for: true, wakes_at };
         self.requests.insert(id, open);
         self.waited_for += 1;
-        self.metrics.requests_open.inc();
-        self.carry_out(now, id);
+        shard.metrics.requests_open.inc();
+        self.carry_out(shard, now, id);
     }
 
     /// Does what the request's machine wants, moves a delete on from reading to writing, and forgets what is done.
-    fn advance(&mut self, now: Now, id: RequestId) {
-        if let Some((seen, basis)) = self.carry_out(now, id) {
-            self.write_tombstone(now, id, seen, basis);
+    fn advance(&mut self, shard: &Shard, now: Now, id: RequestId) {
+        if let Some((seen, basis)) = self.carry_out(shard, now, id) {
+            self.write_tombstone(shard, now, id, seen, basis);
         }
     }
 
     /// Does what the machine wants. Returns what a delete has read, when it has.
-    fn carry_out(&mut self, now: Now, id: RequestId) -> Option<(Siblings, Basis)> {
+    fn carry_out(&mut self, shard: &Shard, now: Now, id: RequestId) -> Option<(Siblings, Basis)> {
         let open = self.requests.get_mut(&id)?;
         let mut read = None;
         while let Some(action) = open.machine.poll_action() {
             match action {
-                Action::Ask { to, request } if to == self.me => {
+                Action::Ask { to, request } if to == shard.node => {
                     self.outputs.push_back(Output::Own { id, request: LocalRequest::Replica(request) });
                 }
                 Action::Ask { to, request } => {
@@ -507,23 +497,23 @@ impl Coordinator {
                     let (deadline, request) = (open.deadline, peer::Request::Forward(request));
                     open.attempts.push(Attempt::begin(now.instant, to, Work::Forward, &request, &self.pace));
                     if let Some(&to) = self.up.iter().find(|peer| **peer != to)
-                        && self.planted.is(Bug::DuplicatedForward)
+                        && shard.planted.is(Bug::DuplicatedForward)
                     {
                         self.outputs.push_back(Output::Send { to, id, deadline, request: request.clone() });
                     }
                     self.outputs.push_back(Output::Send { to, id, deadline, request });
                 }
                 Action::Count(Occasion::ReadRepair) => {
-                    self.metrics.read_repairs.inc();
+                    shard.metrics.read_repairs.inc();
                 }
                 Action::Count(Occasion::WriteBack) => {
-                    self.metrics.write_backs.inc();
+                    shard.metrics.write_backs.inc();
                 }
                 Action::Count(Occasion::Owed) => {
-                    self.metrics.owed.inc();
+                    shard.metrics.owed.inc();
                 }
                 Action::Count(Occasion::Unproven) => {
-                    self.metrics.acks_unproven.inc();
+                    shard.metrics.acks_unproven.inc();
                 }
                 Action::Answer(Ok(Answer::Read { siblings, basis, .. }))
                     if matches!(open.question, Question::Delete(_)) =>
@@ -538,12 +528,12 @@ impl Coordinator {
                 }
                 Action::Answer(result) => {
                     let responder = respond::Responder {
-                        me: self.me,
-                        topology: &self.topology,
+                        me: shard.node,
+                        topology: &shard.topology,
                         keys: &self.keys,
-                        metrics: &self.metrics,
-                        page_bytes: self.limits.read_page_bytes,
-                        planted: &self.planted,
+                        metrics: &shard.metrics,
+                        page_bytes: shard.limits.read_page_bytes,
+                        planted: &shard.planted,
                     };
                     let response = responder.response(&open.question, result);
                     self.outputs.push_back(Output::Reply { to: open.asker, response });
@@ -560,23 +550,23 @@ impl Coordinator {
                 self.timeouts.push(Reverse((at, id)));
             }
             Some(_) => {}
-            None if read.is_none() => self.close(id),
+            None if read.is_none() => self.close(shard, id),
             None => {}
         }
         read
     }
 
-    fn close(&mut self, id: RequestId) {
+    fn close(&mut self, shard: &Shard, id: RequestId) {
         if let Some(open) = self.requests.remove(&id) {
             self.waited_for -= usize::from(open.is_waited_for);
-            self.metrics.requests_open.dec();
+            shard.metrics.requests_open.dec();
         }
     }
 
     /// Second half of a delete without context: removes exactly what the first half has seen. If that was nothing live,
     /// no tombstone is written, but the replicas are made sure of it as they would be of one: what was seen on one of
     /// them may be a delete that never reached its quorum, or a copy that is held for another.
-    fn write_tombstone(&mut self, now: Now, id: RequestId, seen: Siblings, basis: Basis) {
+    fn write_tombstone(&mut self, shard: &Shard, now: Now, id: RequestId, seen: Siblings, basis: Basis) {
         let Some(open) = self.requests.get(&id) else { return };
         let (asker, deadline) = (open.asker, open.deadline);
         let Question::Delete(mut deletion) = open.question.clone() else {
@@ -585,14 +575,14 @@ impl Coordinator {
         deletion.basis = Some(basis);
         let delete = &deletion.delete;
         if !matches!(&open.machine, Machine::Get(get) if get.poll_timeout().is_some()) {
-            self.close(id);
+            self.close(shard, id);
         }
-        if !seen.has_values() && self.planted.is(Bug::DeleteNoWriteBack) {
+        if !seen.has_values() && shard.planted.is(Bug::DeleteNoWriteBack) {
             let deleted = client::Deleted { existed: false, acks: 0, primaries: 0, siblings: 0, basis: Some(basis) };
             return self.outputs.push_back(Output::Reply { to: asker, response: Response::Deleted(deleted) });
         }
         let context = Context { vv: seen.vv().clone(), written_at: seen.written_at() };
-        let started = Plan::of_key(&self.topology, self.me, &self.up, delete.bucket, &delete.key)
+        let started = Plan::of_key(&shard.topology, shard.node, &self.up, delete.bucket, &delete.key)
             .map_err(Failure::from)
             .and_then(|plan| {
                 let w = plan.quorum(None, delete.w).map_err(Refusal::from)?.w();
@@ -601,7 +591,7 @@ impl Coordinator {
                     None => {
                         let found_nothing = (!seen.has_values()).then(|| Box::new(seen));
                         let write = Write { found_nothing, ..tombstone(delete, context) };
-                        self.start_put(now, plan, sloppy, w, write, deadline)
+                        self.start_put(shard, now, plan, sloppy, w, write, deadline)
                     }
                     // A primary that could not be counted on when the delete began is back: the next attempt is its.
                     Some(_) => Err(Refusal::NotCoordinator.into()),
@@ -612,7 +602,7 @@ impl Coordinator {
                 let failure = Unknown::Timeout { acks: 0, needed: delete.w.unwrap_or(1) }.into();
                 self.outputs.push_back(Output::Reply { to: asker, response: Response::Failed(failure) });
             }
-            Ok(put) => self.open(now, asker, Machine::Put(put), Question::Delete(deletion), deadline),
+            Ok(put) => self.open(shard, now, asker, Machine::Put(put), Question::Delete(deletion), deadline),
             Err(failure) => self.outputs.push_back(Output::Reply { to: asker, response: Response::Failed(failure) }),
         }
     }

@@ -8,6 +8,7 @@ use rand::Rng;
 use crate::peer;
 use crate::planted::Bug;
 use crate::replica::local::Write;
+use crate::shard::Shard;
 use crate::time::{Instant, Now};
 
 use super::forward::Forward;
@@ -21,30 +22,31 @@ use super::{Coordinator, Deletion, Machine, Question};
 impl Coordinator {
     pub(super) fn start(
         &mut self,
+        shard: &Shard,
         now: Now,
         deadline: Instant,
         request: Request,
         forwarded: bool,
     ) -> Result<(Machine, Question), Failure> {
-        let (me, up, topology) = (self.me, &self.up, &self.topology);
+        let (me, up, topology) = (shard.node, &self.up, &shard.topology);
         match request {
             Request::Get(get) => {
                 let plan = Plan::of_key(topology, me, up, get.bucket, &get.key)?;
                 let r = plan.quorum(get.r, None).map_err(Refusal::from)?.r();
                 let partition = plan.partition;
-                let machine = self.start_get(now, deadline, plan, &get, r)?;
+                let machine = self.start_get(shard, now, deadline, plan, &get, r)?;
                 let client::Get { bucket, key, explain, shown, .. } = get;
                 let question = Question::Get { bucket, key, partition, r, explain, shown };
                 Ok((Machine::Get(machine), question))
             }
             Request::Put(put) => {
-                plan::check_value(&put, self.limits.value_bytes_max)?;
+                plan::check_value(&put, shard.limits.value_bytes_max)?;
                 let plan = Plan::of_key(topology, me, up, put.bucket, &put.key)?;
                 let w = plan.quorum(None, put.w).map_err(Refusal::from)?.w();
                 let context = self.open_context(put.bucket, &put.key, put.context.as_ref())?;
                 let sloppy = plan.sloppy(put.sloppy);
                 if let Some(primary) = self.whom_to_forward_to(&plan, sloppy, forwarded)? {
-                    return Ok(self.forward(primary, Request::Put(put), deadline));
+                    return Ok(self.forward(shard, primary, Request::Put(put), deadline));
                 }
                 let question = Question::Put { bucket: put.bucket, key: put.key.clone(), write_id: put.write_id };
                 let client::Put { bucket, key, value, write_id, .. } = put;
@@ -59,7 +61,7 @@ impl Coordinator {
                     hint_for: None,
                     owed_to: Vec::new(),
                 };
-                Ok((Machine::Put(self.start_put(now, plan, sloppy, w, write, deadline)?), question))
+                Ok((Machine::Put(self.start_put(shard, now, plan, sloppy, w, write, deadline)?), question))
             }
             Request::Delete(delete) => {
                 let plan = Plan::of_key(topology, me, up, delete.bucket, &delete.key)?;
@@ -67,12 +69,12 @@ impl Coordinator {
                 let context = self.open_context(delete.bucket, &delete.key, delete.context.as_ref())?;
                 let sloppy = plan.sloppy(delete.sloppy);
                 if let Some(primary) = self.whom_to_forward_to(&plan, sloppy, forwarded)? {
-                    return Ok(self.forward(primary, Request::Delete(delete), deadline));
+                    return Ok(self.forward(shard, primary, Request::Delete(delete), deadline));
                 }
                 let machine = match context {
                     Some(context) => {
                         let write = tombstone(&delete, context);
-                        Machine::Put(self.start_put(now, plan, sloppy, quorum.w(), write, deadline)?)
+                        Machine::Put(self.start_put(shard, now, plan, sloppy, quorum.w(), write, deadline)?)
                     }
                     None => {
                         self.check_clock(now)?;
@@ -100,7 +102,7 @@ impl Coordinator {
                 let partition = PartitionId { n: bucket.quorum.n(), arc: scan.arc };
                 let plan = Plan::of_partition(topology, me, up, bucket, partition);
                 let r = plan.quorum(scan.r, None).map_err(Refusal::from)?.r();
-                let limit = scan.limit.clamp(1, self.limits.scan_limit_max);
+                let limit = scan.limit.clamp(1, shard.limits.scan_limit_max);
                 let scan = peer::Scan { bucket: scan.bucket, arc: scan.arc, after: scan.after, limit };
                 Ok((Machine::Scan(Scan::start(plan, scan, r, deadline)?), Question::Other))
             }
@@ -119,12 +121,20 @@ impl Coordinator {
         }
     }
 
-    fn start_get(&mut self, now: Now, deadline: Instant, plan: Plan, get: &client::Get, r: u8) -> Result<Get, Failure> {
+    fn start_get(
+        &mut self,
+        shard: &Shard,
+        now: Now,
+        deadline: Instant,
+        plan: Plan,
+        get: &client::Get,
+        r: u8,
+    ) -> Result<Get, Failure> {
         let strict = !plan.sloppy(get.sloppy);
         let quorum = plan.bucket.quorum;
         let demand = Demand {
             r,
-            held_by: if strict && !self.planted.is(Bug::NoWriteBack) { quorum.n() - quorum.r() + 1 } else { 0 },
+            held_by: if strict && !shard.planted.is(Bug::NoWriteBack) { quorum.n() - quorum.r() + 1 } else { 0 },
             durable: strict,
             ask_all: get.explain || self.rng.random_range(0..100) < plan.bucket.read_all,
             explain: get.explain,
@@ -137,6 +147,7 @@ impl Coordinator {
     /// Begins a write that this node stamps.
     pub(super) fn start_put(
         &self,
+        shard: &Shard,
         now: Now,
         plan: Plan,
         sloppy: bool,
@@ -146,10 +157,10 @@ impl Coordinator {
     ) -> Result<Put, Failure> {
         self.check_clock(now)?;
         let is_mine = plan.is_mine();
-        let w = if self.planted.is(Bug::AckBeforeW) { w - 1 } else { w };
-        let put = Put::start(plan, sloppy, w, write, deadline, self.planted.clone())?;
+        let w = if shard.planted.is(Bug::AckBeforeW) { w - 1 } else { w };
+        let put = Put::start(plan, sloppy, w, write, deadline, shard.planted.clone())?;
         if !is_mine {
-            self.metrics.fallback_coordinated.inc();
+            shard.metrics.fallback_coordinated.inc();
         }
         Ok(put)
     }
@@ -185,9 +196,9 @@ impl Coordinator {
         }
     }
 
-    fn forward(&self, to: NodeId, request: Request, deadline: Instant) -> (Machine, Question) {
-        self.metrics.forwards.inc();
-        (Machine::Forward(Forward::start(to, request, deadline, self.planted.clone())), Question::Other)
+    fn forward(&self, shard: &Shard, to: NodeId, request: Request, deadline: Instant) -> (Machine, Question) {
+        shard.metrics.forwards.inc();
+        (Machine::Forward(Forward::start(to, request, deadline, shard.planted.clone())), Question::Other)
     }
 
     fn open_context(

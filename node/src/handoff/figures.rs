@@ -1,7 +1,6 @@
 //! What the shards of a node hold for others and how its delivery goes, for status and metrics.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 
 use driftless_ring::NodeId;
 
@@ -22,21 +21,12 @@ pub struct HintFigures {
     pub rate: f64,
 }
 
-/// Published by the shards a few times per second, read by everybody.
-#[derive(Debug, Default)]
-pub struct HintTable(Mutex<BTreeMap<(NodeId, u16), HintFigures>>);
-
-impl HintTable {
-    /// A shard's new figures for a target.
-    pub fn publish(&self, shard: u16, target: NodeId, figures: HintFigures) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert((target, shard), figures);
-    }
-
-    /// All shards together, by target.
-    pub fn by_target(&self) -> BTreeMap<NodeId, HintFigures> {
+impl HintFigures {
+    /// What several shards hold, by target.
+    pub fn by_target(of_shards: impl IntoIterator<Item = (NodeId, HintFigures)>) -> BTreeMap<NodeId, HintFigures> {
         let mut sums = BTreeMap::new();
-        for ((target, _), figures) in &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            let sum: &mut HintFigures = sums.entry(*target).or_default();
+        for (target, figures) in of_shards {
+            let sum: &mut HintFigures = sums.entry(target).or_default();
             sum.keys += figures.keys;
             sum.bytes += figures.bytes;
             sum.since = [sum.since, figures.since].into_iter().flatten().min();
@@ -53,13 +43,10 @@ mod tests {
 
     #[test]
     fn the_figures_of_shards_add_up() {
-        let table = HintTable::default();
         let figures = |keys, since| HintFigures { keys, bytes: 10, since, delivered: 1, rate: 2.0 };
-        table.publish(0, NodeId(1), figures(9, None));
-        table.publish(0, NodeId(1), figures(3, Some(Instant(7))));
-        table.publish(1, NodeId(1), figures(4, Some(Instant(5))));
-        table.publish(1, NodeId(2), figures(0, None));
-        let sums = table.by_target();
+        let first = [(NodeId(1), figures(3, Some(Instant(7))))];
+        let second = [(NodeId(1), figures(4, Some(Instant(5)))), (NodeId(2), figures(0, None))];
+        let sums = HintFigures::by_target(first.into_iter().chain(second));
         let both = HintFigures { keys: 7, bytes: 20, since: Some(Instant(5)), delivered: 2, rate: 4.0 };
         assert_eq!((sums[&NodeId(1)], sums[&NodeId(2)]), (both, figures(0, None)));
     }

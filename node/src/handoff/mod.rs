@@ -25,24 +25,23 @@ mod put_off;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_antientropy::Digest;
-use driftless_proto::{Refusal, Topology};
+use driftless_proto::Refusal;
 use driftless_ring::{NodeId, Ring};
 use rand::Rng;
 use rand::rngs::StdRng;
 
 use crate::config::Limits;
-use crate::metrics::Metrics;
 use crate::peer::{Lane, Merge, Purpose, ReplicaRequest, Reply, Request, RequestId, RequestIds, time_to_carry};
-use crate::planted::{Bug, Planted};
+use crate::planted::Bug;
 use crate::replica::record::RecordKey;
 use crate::replica::{HintPage, Owed};
+use crate::shard::Shard;
 use crate::time::Instant;
 
-pub use figures::{HintFigures, HintTable};
+pub use figures::HintFigures;
 use pace::Pace;
 use precedence::Precedence;
 use put_off::PutOff;
@@ -50,9 +49,6 @@ use walk::{Sent, Walk};
 
 /// The delivery of all that one shard holds for others.
 pub(crate) struct Handoff {
-    node: NodeId,
-    topology: Arc<Topology>,
-    metrics: Arc<Metrics>,
     /// How long a target must have been up.
     delay: Duration,
     /// What a coordinator's attempt may take.
@@ -67,7 +63,6 @@ pub(crate) struct Handoff {
     unresponsive: BTreeSet<NodeId>,
     targets: BTreeMap<NodeId, Target>,
     outputs: VecDeque<Output>,
-    planted: Planted,
 }
 
 /// What it wants its engine to do.
@@ -114,18 +109,8 @@ struct Meter {
 }
 
 impl Handoff {
-    pub(crate) fn new(
-        node: NodeId,
-        topology: Arc<Topology>,
-        limits: &Limits,
-        metrics: Arc<Metrics>,
-        mut rng: StdRng,
-        planted: Planted,
-    ) -> Handoff {
+    pub(crate) fn new(limits: &Limits, mut rng: StdRng) -> Handoff {
         Handoff {
-            node,
-            topology,
-            metrics,
             delay: limits.handoff_delay,
             attempt_timeout: limits.attempt_timeout,
             window: limits.window_bytes,
@@ -135,15 +120,14 @@ impl Handoff {
             unresponsive: BTreeSet::new(),
             targets: BTreeMap::new(),
             outputs: VecDeque::new(),
-            planted,
         }
     }
 
     /// There is something for this node that was not there before.
-    pub(crate) fn handle_owed(&mut self, now: Instant, id: NodeId) {
+    pub(crate) fn handle_owed(&mut self, shard: &Shard, now: Instant, id: NodeId) {
         let pause = self.delay / 4;
         let target = self.targets.entry(id).or_insert_with(|| {
-            if self.topology.ring().member(id).is_none() {
+            if shard.ring().member(id).is_none() {
                 tracing::warn!(target = %id, "something is held for a node that is no member any more; \
                     it goes to those who own it now");
             }
@@ -200,20 +184,20 @@ impl Handoff {
     }
 
     /// What was asked for with [`Output::Look`].
-    pub(crate) fn handle_page(&mut self, now: Instant, id: NodeId, page: HintPage) {
+    pub(crate) fn handle_page(&mut self, shard: &Shard, now: Instant, id: NodeId, page: HintPage) {
         if let Some(walk) = self.targets.get_mut(&id).and_then(Target::walk) {
             walk.found(page);
         }
-        self.advance(now, id);
+        self.advance(shard, now, id);
     }
 
     /// A target has answered.
-    pub(crate) fn handle_reply(&mut self, now: Instant, from: NodeId, id: RequestId, reply: Reply) {
+    pub(crate) fn handle_reply(&mut self, shard: &Shard, now: Instant, from: NodeId, id: RequestId, reply: Reply) {
         let Some(target) = self.targets.get_mut(&from) else { return };
         let Some(walk) = target.stage.walk() else { return };
         let Some(sent) = walk.answered(id) else { return };
         match reply {
-            reply if reply == Reply::Acked || self.planted.is(Bug::RefusedHintRemoved) => {
+            reply if reply == Reply::Acked || shard.planted.is(Bug::RefusedHintRemoved) => {
                 if sent.bytes <= self.window {
                     target.pace.acked(now, now.since(sent.at).saturating_sub(time_to_carry(sent.bytes)));
                 }
@@ -222,7 +206,7 @@ impl Handoff {
                 target.delivered += 1;
                 target.meter.count(now);
                 target.patience = self.delay / 4;
-                self.metrics.hints_delivered.inc();
+                shard.metrics.hints_delivered.inc();
                 let Sent { record, digest, .. } = sent;
                 self.outputs.push_back(Output::Delivered { target: from, record, digest });
             }
@@ -238,22 +222,22 @@ impl Handoff {
             _ => {
                 walk.was_refused();
                 walk.failed |= !target.put_off.add(now, sent.record);
-                self.metrics.hints_put_off.inc();
+                shard.metrics.hints_put_off.inc();
             }
         }
-        self.advance(now, from);
+        self.advance(shard, now, from);
     }
 
     /// Time has passed.
-    pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        for id in self.due(now) {
-            let up = self.is_up(id);
+    pub(crate) fn handle_timeout(&mut self, shard: &Shard, now: Instant) {
+        for id in self.due(shard, now) {
+            let up = self.is_up(shard, id);
             let Some(target) = self.targets.get_mut(&id) else { continue };
             match &mut target.stage {
                 Stage::Walking(walk) => {
                     for record in walk.expire(now) {
                         walk.failed |= !target.put_off.add(now, record);
-                        self.metrics.hints_put_off.inc();
+                        shard.metrics.hints_put_off.inc();
                     }
                 }
                 Stage::Waiting(at) if *at <= now && up => target.begin(now, self.window),
@@ -262,7 +246,7 @@ impl Handoff {
                 }
                 Stage::Idle | Stage::Waiting(_) => {}
             }
-            self.advance(now, id);
+            self.advance(shard, now, id);
         }
     }
 
@@ -272,8 +256,8 @@ impl Handoff {
     }
 
     /// When to call [`Handoff::handle_timeout`].
-    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.targets.iter().filter_map(|(id, target)| self.wakes_at(*id, target)).min()
+    pub(crate) fn poll_timeout(&self, shard: &Shard) -> Option<Instant> {
+        self.targets.iter().filter_map(|(id, target)| self.wakes_at(shard, *id, target)).min()
     }
 
     /// Keys delivered to a target since the start, and per second lately.
@@ -286,9 +270,9 @@ impl Handoff {
 
     /// Targets that are being given what they are owed, or soon will be, and are left alone for that. Not a target that could not
     /// take it lately: what is owed to it may reach it in other ways. And none for long: see [`Precedence`].
-    pub(crate) fn recipients(&mut self, now: Instant) -> Vec<NodeId> {
+    pub(crate) fn recipients(&mut self, shard: &Shard, now: Instant) -> Vec<NodeId> {
         let pause = self.delay / 4;
-        let (me, up, ring, planted) = (self.node, &self.up, self.topology.ring(), &self.planted);
+        let (me, up, ring, planted) = (shard.node, &self.up, shard.ring(), &shard.planted);
         let mut recipients = Vec::new();
         for (&id, target) in &mut self.targets {
             let receives = match target.stage {
@@ -304,7 +288,7 @@ impl Handoff {
     }
 
     /// Goes on with a walk as far as the window and the pace allow.
-    fn advance(&mut self, now: Instant, id: NodeId) {
+    fn advance(&mut self, shard: &Shard, now: Instant, id: NodeId) {
         while let Some(target) = self.targets.get_mut(&id)
             && let Stage::Walking(walk) = &mut target.stage
         {
@@ -315,7 +299,7 @@ impl Handoff {
                 }
                 let Some(owed) = walk.next() else { return };
                 target.pace.sent(now);
-                self.deliver(now, id, owed);
+                self.deliver(shard, now, id, owed);
             } else if let Some(from) = walk.ask_page() {
                 return self.outputs.push_back(Output::Look { target: id, from });
             } else if walk.is_over() {
@@ -326,17 +310,17 @@ impl Handoff {
         }
     }
 
-    fn deliver(&mut self, now: Instant, id: NodeId, owed: Owed) {
+    fn deliver(&mut self, shard: &Shard, now: Instant, id: NodeId, owed: Owed) {
         let Owed { record, bucket, key, digest, siblings } = owed;
         let (n, token) = record.position();
-        let ring = self.topology.ring();
-        if id == self.node || !ring.owns(id, ring.partition(n, token)) {
+        let ring = shard.ring();
+        if id == shard.node || !ring.owns(id, ring.partition(n, token)) {
             return self.outputs.push_back(Output::Readdress { target: id, record });
         }
         if siblings.is_empty() {
             return self.outputs.push_back(Output::Delivered { target: id, record, digest });
         }
-        if self.planted.is(Bug::HintDroppedOnSend) {
+        if shard.planted.is(Bug::HintDroppedOnSend) {
             self.outputs.push_back(Output::Delivered { target: id, record: record.clone(), digest });
         }
         let Some(walk) = self.targets.get_mut(&id).and_then(Target::walk) else { return };
@@ -386,14 +370,14 @@ impl Handoff {
     }
 
     /// Whether a walk for it makes sense: what is held for nobody is readdressed without asking anybody.
-    fn is_up(&self, id: NodeId) -> bool {
-        is_up(self.node, &self.up, self.topology.ring(), id)
+    fn is_up(&self, shard: &Shard, id: NodeId) -> bool {
+        is_up(shard.node, &self.up, shard.ring(), id)
     }
 
-    fn wakes_at(&self, id: NodeId, target: &Target) -> Option<Instant> {
+    fn wakes_at(&self, shard: &Shard, id: NodeId, target: &Target) -> Option<Instant> {
         match &target.stage {
-            Stage::Idle => target.put_off.due_at().filter(|_| self.is_up(id)),
-            Stage::Waiting(at) => self.is_up(id).then_some(*at),
+            Stage::Idle => target.put_off.due_at().filter(|_| self.is_up(shard, id)),
+            Stage::Waiting(at) => self.is_up(shard, id).then_some(*at),
             Stage::Walking(walk) => {
                 let sends = walk.has_next().then(|| target.pace.ready_at());
                 [walk.expires_at(), sends].into_iter().flatten().min()
@@ -401,8 +385,8 @@ impl Handoff {
         }
     }
 
-    fn due(&self, now: Instant) -> Vec<NodeId> {
-        let is_due = |(id, target): &(&NodeId, &Target)| self.wakes_at(**id, target).is_some_and(|at| at <= now);
+    fn due(&self, shard: &Shard, now: Instant) -> Vec<NodeId> {
+        let is_due = |(id, target): &(&NodeId, &Target)| self.wakes_at(shard, **id, target).is_some_and(|at| at <= now);
         self.targets.iter().filter(is_due).map(|(id, _)| *id).collect()
     }
 }

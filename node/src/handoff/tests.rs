@@ -1,19 +1,24 @@
 //! The machine alone, with a replica that is a list of keys.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use driftless_proto::{ActorId, BucketDefinition, BucketId, Dot, Hlc, Key, Siblings, Version, VersionVector, WriteId};
+use driftless_proto::{
+    ActorId, BucketDefinition, BucketId, Dot, Hlc, Key, Siblings, Topology, Version, VersionVector, WriteId,
+};
 use driftless_ring::{Member, Partitions, Ring, RingSpec};
 use rand::SeedableRng;
 
 use super::walk::KEYS_UNDER_WAY;
 use super::*;
+use crate::planted::Planted;
 
 const DELAY: Duration = Duration::from_secs(3);
 
 /// A handoff, and what its replica holds.
 struct Desk {
     handoff: Handoff,
-    me: NodeId,
+    shard: Shard,
     target: NodeId,
     held: BTreeMap<Vec<u8>, Owed>,
     now: Instant,
@@ -52,17 +57,19 @@ impl Desk {
         });
         let (me, target) = (NodeId::of_name("a"), NodeId::of_name("b"));
         let limits = Limits { handoff_delay: DELAY, ..Limits::default() };
+        let held = held.collect();
+        let shard = Shard { node: me, number: 0, topology, limits, metrics: Arc::default(), planted };
         let mut desk = Desk {
-            held: held.collect(),
-            handoff: Handoff::new(me, topology, &limits, Arc::default(), StdRng::seed_from_u64(1), planted),
-            me,
+            held,
+            handoff: Handoff::new(&shard.limits, StdRng::seed_from_u64(1)),
+            shard,
             target,
             now: Instant(1_000_000),
             sent: VecDeque::new(),
             readdressed: 0,
             most_under_way: 0,
         };
-        desk.handoff.handle_owed(desk.now, target);
+        desk.handoff.handle_owed(&desk.shard, desk.now, target);
         desk
     }
 
@@ -79,7 +86,7 @@ impl Desk {
                     let mut found = self.held.range(from..);
                     let owed: Vec<_> = found.by_ref().take(64).map(|(_, owed)| owed.clone()).collect();
                     let next = found.next().map(|(key, _)| key.clone());
-                    self.handoff.handle_page(self.now, target, HintPage { owed, next });
+                    self.handoff.handle_page(&self.shard, self.now, target, HintPage { owed, next });
                 }
                 Output::Send { id, request: Request::Replica(ReplicaRequest::Merge(merge)), .. } => {
                     self.sent.push_back((self.now, id, merge));
@@ -97,13 +104,13 @@ impl Desk {
 
     fn answer(&mut self, reply: Reply) {
         let (_, id, _) = self.sent.pop_front().expect("a delivery under way");
-        self.handoff.handle_reply(self.now, self.target, id, reply);
+        self.handoff.handle_reply(&self.shard, self.now, self.target, id, reply);
         self.work();
     }
 
     fn wake(&mut self, at: Instant) {
         self.now = self.now.max(at);
-        self.handoff.handle_timeout(self.now);
+        self.handoff.handle_timeout(&self.shard, self.now);
         self.work();
     }
 
@@ -112,7 +119,7 @@ impl Desk {
     fn run(&mut self, until: Instant, takes: Duration) {
         while self.now < until {
             let answered = self.sent.front().map(|(at, ..)| *at + takes);
-            let wakes = self.handoff.poll_timeout();
+            let wakes = self.handoff.poll_timeout(&self.shard);
             match (answered, wakes) {
                 (None, None) => return,
                 (Some(at), wakes) if wakes.is_none_or(|wakes| at <= wakes) => {
@@ -139,7 +146,7 @@ fn ten_thousand_keys_are_delivered_within_thirty_seconds_of_the_return() {
         assert!(took < Duration::from_secs(40), "{took:?} with answers after {takes:?}");
         assert!(takes > Duration::from_millis(50) || took < Duration::from_secs(30), "{took:?} at {takes:?}");
         assert!(desk.most_under_way <= KEYS_UNDER_WAY);
-        assert_eq!(desk.handoff.poll_timeout(), None, "nothing left to do");
+        assert_eq!(desk.handoff.poll_timeout(&desk.shard), None, "nothing left to do");
         assert_eq!(desk.handoff.figures(desk.target), (10_000, 0.0));
     }
 }
@@ -147,14 +154,14 @@ fn ten_thousand_keys_are_delivered_within_thirty_seconds_of_the_return() {
 #[test]
 fn a_target_is_left_alone_until_it_has_been_up_for_a_while() {
     let mut desk = Desk::new(3, 1);
-    assert_eq!(desk.handoff.poll_timeout(), None, "it is not up");
+    assert_eq!(desk.handoff.poll_timeout(&desk.shard), None, "it is not up");
     desk.up();
-    let due = desk.handoff.poll_timeout().expect("a walk is due");
+    let due = desk.handoff.poll_timeout(&desk.shard).expect("a walk is due");
     assert!((DELAY..DELAY * 3 / 2).contains(&due.since(desk.now)));
     desk.wake(due - Duration::from_micros(1));
     assert!(desk.sent.is_empty());
     desk.handoff.handle_lost(desk.now, desk.target);
-    assert_eq!(desk.handoff.poll_timeout(), None);
+    assert_eq!(desk.handoff.poll_timeout(&desk.shard), None);
     desk.up();
     desk.wake(due);
     assert!(desk.sent.is_empty(), "it has come back once more since");
@@ -169,9 +176,9 @@ fn a_target_that_is_late_now_and_then_is_not_starved() {
     desk.wake(desk.now + DELAY * 2);
     desk.handoff.handle_unresponsive(desk.now, desk.target);
     desk.sent.clear();
-    assert_eq!(desk.handoff.poll_timeout(), None);
+    assert_eq!(desk.handoff.poll_timeout(&desk.shard), None);
     desk.up();
-    let due = desk.handoff.poll_timeout().expect("a walk is due");
+    let due = desk.handoff.poll_timeout(&desk.shard).expect("a walk is due");
     assert!(due.since(desk.now) < DELAY / 2);
 }
 
@@ -195,14 +202,14 @@ fn what_was_lost_or_came_too_late_is_sent_again_by_a_later_walk() {
     desk.up();
     desk.wake(desk.now + DELAY * 2);
     assert_eq!(desk.sent.len(), 3, "from the start");
-    desk.handoff.handle_reply(desk.now, desk.target, late, Reply::Acked);
+    desk.handoff.handle_reply(&desk.shard, desk.now, desk.target, late, Reply::Acked);
     desk.work();
     assert_eq!(desk.held.len(), 3, "an answer to what was given up means nothing");
-    let expires = desk.handoff.poll_timeout().expect("a deadline");
+    let expires = desk.handoff.poll_timeout(&desk.shard).expect("a deadline");
     desk.sent.clear();
     desk.wake(expires);
     assert!(desk.sent.is_empty());
-    let again = desk.handoff.poll_timeout().expect("another walk");
+    let again = desk.handoff.poll_timeout(&desk.shard).expect("another walk");
     assert!(again > expires);
     desk.run(again + Duration::from_secs(1), Duration::from_millis(1));
     assert_eq!(desk.held.len(), 0);
@@ -218,7 +225,7 @@ fn a_target_that_can_take_nothing_is_asked_again_later_and_later() {
         while !desk.sent.is_empty() {
             desk.answer(Reply::Refused(Refusal::StorageFull));
         }
-        let next = desk.handoff.poll_timeout().expect("another walk");
+        let next = desk.handoff.poll_timeout(&desk.shard).expect("another walk");
         pauses.push(next.since(desk.now));
         desk.wake(next);
         assert!(!desk.sent.is_empty() && desk.sent.len() <= KEYS_UNDER_WAY, "it did not go on through all keys");
@@ -251,10 +258,10 @@ fn what_comes_to_be_owed_during_a_walk_is_met_by_another() {
         desk.up();
         desk.wake(desk.now + DELAY * 2);
         if owed_meanwhile {
-            desk.handoff.handle_owed(desk.now, desk.target);
+            desk.handoff.handle_owed(&desk.shard, desk.now, desk.target);
         }
         (0..3).for_each(|_| desk.answer(Reply::Acked));
-        assert_eq!(desk.handoff.poll_timeout().is_some(), owed_meanwhile);
+        assert_eq!(desk.handoff.poll_timeout(&desk.shard).is_some(), owed_meanwhile);
     }
 }
 
@@ -265,16 +272,16 @@ fn a_refusal_for_want_of_ownership_has_the_owners_looked_up() {
     desk.wake(desk.now + DELAY * 2);
     desk.answer(Reply::Refused(Refusal::NotOwner { ring_version: 2 }));
     assert_eq!((desk.readdressed, desk.held.len()), (1, 1));
-    assert!(desk.handoff.poll_timeout().is_some(), "if it stays, it is tried again");
+    assert!(desk.handoff.poll_timeout(&desk.shard).is_some(), "if it stays, it is tried again");
 }
 
 #[test]
 fn what_is_held_for_a_stranger_or_for_oneself_is_readdressed_without_asking_anybody() {
-    for stranger in [NodeId(77), Desk::new(0, 1).me] {
+    for stranger in [NodeId(77), Desk::new(0, 1).shard.node] {
         let mut desk = Desk::new(100, 1);
         desk.target = stranger;
-        desk.handoff.handle_owed(desk.now, stranger);
-        while let Some(at) = desk.handoff.poll_timeout() {
+        desk.handoff.handle_owed(&desk.shard, desk.now, stranger);
+        while let Some(at) = desk.handoff.poll_timeout(&desk.shard) {
             desk.wake(at);
         }
         assert_eq!((desk.readdressed, desk.sent.len()), (100, 0));
@@ -294,25 +301,25 @@ fn an_empty_state_is_not_sent() {
 #[test]
 fn a_recipient_is_one_until_all_is_delivered_or_it_takes_nothing() {
     let mut desk = Desk::new(3, 1);
-    assert_eq!(desk.handoff.recipients(desk.now), [], "it is not up");
+    assert_eq!(desk.handoff.recipients(&desk.shard, desk.now), [], "it is not up");
     desk.up();
-    assert_eq!(desk.handoff.recipients(desk.now), [desk.target], "soon");
+    assert_eq!(desk.handoff.recipients(&desk.shard, desk.now), [desk.target], "soon");
     desk.run(desk.now + Duration::from_secs(60), Duration::from_millis(5));
-    assert_eq!(desk.handoff.recipients(desk.now), []);
+    assert_eq!(desk.handoff.recipients(&desk.shard, desk.now), []);
     let mut desk = Desk::new(3, 1);
     desk.up();
-    let due = desk.handoff.poll_timeout().expect("a walk is due");
+    let due = desk.handoff.poll_timeout(&desk.shard).expect("a walk is due");
     desk.wake(due);
     while !desk.sent.is_empty() {
-        assert_eq!(desk.handoff.recipients(desk.now), [desk.target]);
+        assert_eq!(desk.handoff.recipients(&desk.shard, desk.now), [desk.target]);
         desk.answer(Reply::Refused(Refusal::StorageFull));
     }
-    let again = desk.handoff.poll_timeout().expect("another try is due");
+    let again = desk.handoff.poll_timeout(&desk.shard).expect("another try is due");
     desk.wake(again);
     while !desk.sent.is_empty() {
         desk.answer(Reply::Refused(Refusal::StorageFull));
     }
-    assert_eq!(desk.handoff.recipients(desk.now), [], "others may heal it meanwhile");
+    assert_eq!(desk.handoff.recipients(&desk.shard, desk.now), [], "others may heal it meanwhile");
 }
 
 #[test]
@@ -329,17 +336,17 @@ fn hints_first_without_bound_is_noticed() {
 fn deliver_for_long(planted: Planted) {
     let mut desk = Desk::with_planted(3, 1, planted);
     desk.up();
-    let due = desk.handoff.poll_timeout().expect("a walk is due");
+    let due = desk.handoff.poll_timeout(&desk.shard).expect("a walk is due");
     desk.wake(due);
-    assert_eq!(desk.handoff.recipients(desk.now), [desk.target]);
-    assert_eq!(desk.handoff.recipients(desk.now + DELAY * 10), [], "still under way");
+    assert_eq!(desk.handoff.recipients(&desk.shard, desk.now), [desk.target]);
+    assert_eq!(desk.handoff.recipients(&desk.shard, desk.now + DELAY * 10), [], "still under way");
 }
 
 /// Answers everything but what `deaf` chooses, until nothing else is left to do at once.
 fn answer_others(desk: &mut Desk, reply: &Reply, deaf: impl Fn(&Merge) -> bool) {
     while let Some(at) = desk.sent.iter().position(|(_, _, merge)| !deaf(merge)) {
         let (_, id, _) = desk.sent.remove(at).expect("it is there");
-        desk.handoff.handle_reply(desk.now, desk.target, id, reply.clone());
+        desk.handoff.handle_reply(&desk.shard, desk.now, desk.target, id, reply.clone());
         desk.work();
     }
 }
@@ -369,7 +376,7 @@ fn a_key_that_is_never_answered_holds_up_no_other() {
         answer_others(&mut desk, &Reply::Acked, is_huge);
         assert!(desk.sent.len() <= 1, "the large one is all that is not answered");
         if desk.held.len() > 1 {
-            let next = desk.handoff.poll_timeout().expect("the others are under way");
+            let next = desk.handoff.poll_timeout(&desk.shard).expect("the others are under way");
             assert!(
                 next.since(desk.now) < Duration::from_millis(100),
                 "they wait for their pace, and for nothing else"
@@ -381,16 +388,16 @@ fn a_key_that_is_never_answered_holds_up_no_other() {
     let mut pauses = Vec::new();
     for _ in 0..8 {
         desk.sent.clear();
-        let expires = desk.handoff.poll_timeout().expect("a deadline");
+        let expires = desk.handoff.poll_timeout(&desk.shard).expect("a deadline");
         desk.wake(expires);
-        let again = desk.handoff.poll_timeout().expect("another try");
+        let again = desk.handoff.poll_timeout(&desk.shard).expect("another try");
         pauses.push(again.since(expires));
         desk.wake(again);
         assert_eq!(desk.sent.len(), 1);
     }
     assert!(pauses.is_sorted() && pauses[7] == DELAY * PUT_OFF_DELAYS, "{pauses:?}");
     desk.run(desk.now + Duration::from_secs(60), Duration::from_millis(1));
-    assert_eq!((desk.held.len(), desk.handoff.poll_timeout()), (0, None));
+    assert_eq!((desk.held.len(), desk.handoff.poll_timeout(&desk.shard)), (0, None));
 }
 
 #[test]
@@ -404,15 +411,15 @@ fn a_key_that_is_refused_again_and_again_ends_no_walk() {
         answer_others(&mut desk, &Reply::Acked, refused);
         answer_others(&mut desk, &Reply::Refused(Refusal::Damaged), |merge| !refused(merge));
         if desk.held.len() > 1 {
-            let next = desk.handoff.poll_timeout().expect("the walk goes on");
+            let next = desk.handoff.poll_timeout(&desk.shard).expect("the walk goes on");
             assert!(next.since(desk.now) < Duration::from_millis(100), "it was not ended");
             desk.wake(next);
         }
     }
-    assert_eq!(desk.handoff.recipients(desk.now), [], "others may heal what it does not take");
+    assert_eq!(desk.handoff.recipients(&desk.shard, desk.now), [], "others may heal what it does not take");
     // One more comes to be owed: it does not wait until the key that is refused is tried again.
-    desk.handoff.handle_owed(desk.now, desk.target);
-    let walk = desk.handoff.poll_timeout().expect("a walk");
+    desk.handoff.handle_owed(&desk.shard, desk.now, desk.target);
+    let walk = desk.handoff.poll_timeout(&desk.shard).expect("a walk");
     assert!(walk <= desk.now + DELAY / 4);
     desk.run(desk.now + Duration::from_secs(120), Duration::from_millis(1));
     assert_eq!(desk.held.len(), 0, "in the end it is taken");
@@ -427,7 +434,7 @@ fn a_target_that_answers_nothing_is_left_alone() {
     let mut tried = BTreeSet::new();
     let again = loop {
         tried.extend(desk.sent.drain(..).map(|(_, _, merge)| merge.key));
-        let next = desk.handoff.poll_timeout().expect("a deadline, or another walk");
+        let next = desk.handoff.poll_timeout(&desk.shard).expect("a deadline, or another walk");
         if next.since(desk.now) >= DELAY / 4 && desk.now.since(began) > Duration::from_secs(1) {
             break next;
         }
@@ -450,7 +457,7 @@ fn states_larger_than_the_window_go_one_at_a_time_beside_it() {
         assert!(desk.sent.len() <= KEYS_UNDER_WAY + 1);
         in_order += usize::from(huge == 1 && desk.sent.len() > 1);
         match desk.sent.is_empty() {
-            true => desk.wake(desk.handoff.poll_timeout().expect("there is more")),
+            true => desk.wake(desk.handoff.poll_timeout(&desk.shard).expect("there is more")),
             false => desk.answer(Reply::Acked),
         }
     }
@@ -462,6 +469,6 @@ fn a_large_state_is_given_the_time_to_carry_it() {
     let mut desk = Desk::with_huge(0, 1, 64 << 20);
     desk.up();
     desk.wake(desk.now + DELAY * 2);
-    let expires = desk.handoff.poll_timeout().expect("a deadline");
+    let expires = desk.handoff.poll_timeout(&desk.shard).expect("a deadline");
     assert!(expires.since(desk.now) >= time_to_carry(64 << 20) * 4);
 }

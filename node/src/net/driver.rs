@@ -33,6 +33,9 @@ pub(crate) struct Driver<S: Store> {
     inputs: Inputs,
     /// When housekeeping is due.
     tick: Instant,
+    /// When the figures of hints may be shown again, and whether they have changed.
+    figures_due: Instant,
+    figures_stale: bool,
     /// When `Returns` forget.
     aging: Instant,
     /// Until when what is under way may take, once the node is stopping.
@@ -56,6 +59,8 @@ impl<S: Store> Driver<S> {
             notes,
             inputs: Inputs::default(),
             tick: Instant::default(),
+            figures_due: Instant::default(),
+            figures_stale: true,
             aging: Instant::default(),
             stopping: None,
             drained: false,
@@ -123,6 +128,7 @@ impl<S: Store> Driver<S> {
             self.engine.handle_timeout(now);
         }
         self.engine.commit(now);
+        self.show_hints(now.instant);
         while let Some(output) = self.engine.poll_output() {
             self.output(now.instant, output);
             if self.halted {
@@ -138,6 +144,16 @@ impl<S: Store> Driver<S> {
         }
         if self.tick <= now.instant {
             self.housekeeping(now.instant);
+        }
+    }
+
+    /// Shows what is held for whom, a few times per second at most.
+    fn show_hints(&mut self, now: Instant) {
+        self.figures_stale |= self.engine.take_hints_changed();
+        if self.figures_stale && self.figures_due <= now {
+            self.figures_stale = false;
+            self.figures_due = now + FIGURES_INTERVAL;
+            self.local.shared.publish_hints(self.local.shard, self.engine.hints().collect());
         }
     }
 
@@ -259,7 +275,8 @@ impl<S: Store> Driver<S> {
 
     fn next_deadline(&self) -> Instant {
         let machines = [self.engine.poll_timeout(), self.detection.as_ref().map(Detection::poll_timeout)];
-        let own = machines.into_iter().chain([self.inputs.due_at()]).flatten().fold(self.tick, Instant::min);
+        let figures = self.figures_stale.then_some(self.figures_due);
+        let own = machines.into_iter().chain([self.inputs.due_at(), figures]).flatten().fold(self.tick, Instant::min);
         if self.stopping.is_some() { own.min(self.local.shared.clock.instant() + DRAIN_POLL) } else { own }
     }
 
@@ -285,6 +302,9 @@ impl<S: Store> Driver<S> {
 
 /// Also how often a driver shows that it is alive.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How often the figures of hints are shown.
+const FIGURES_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How often a stopping shard looks whether the others have drained.
 const DRAIN_POLL: Duration = Duration::from_millis(5);

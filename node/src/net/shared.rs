@@ -61,6 +61,7 @@ pub(crate) struct Shared {
     clock_standing: Mutex<Standing>,
     /// How anti-entropy stands on each shard, as its driver last said.
     aae: Mutex<BTreeMap<u16, Figures>>,
+    hints: Mutex<BTreeMap<u16, Vec<(NodeId, HintFigures)>>>,
     damaged: Mutex<BTreeMap<u16, DamagedKeys>>,
     /// Shards with nothing left under way.
     pub(crate) drained: AtomicUsize,
@@ -166,6 +167,7 @@ impl Shared {
             stopping: AtomicBool::new(false),
             clock_standing: Mutex::default(),
             aae: Mutex::default(),
+            hints: Mutex::default(),
             damaged: Mutex::default(),
             drained: AtomicUsize::new(0),
             fatal: Mutex::new(None),
@@ -358,6 +360,11 @@ impl Shared {
         self.metrics.aae_last_round_age.set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));
     }
 
+    /// Keeps what a shard holds for others, for requests that ask any shard.
+    pub(crate) fn publish_hints(&self, shard: u16, figures: Vec<(NodeId, HintFigures)>) {
+        self.hints.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, figures);
+    }
+
     /// Keeps what is damaged on a shard, for requests that ask any shard.
     pub(crate) fn publish_damaged(&self, shard: u16, damaged: DamagedKeys) {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, damaged);
@@ -414,7 +421,8 @@ impl Shared {
             let oldest_ms = since.map(|since| u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX));
             HintsFor { target: name(id), keys, bytes, oldest_ms, delivered, rate, eta_ms }
         };
-        self.metrics.hints.by_target().into_iter().map(hints_for).collect()
+        let hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        HintFigures::by_target(hints.values().flatten().copied()).into_iter().map(hints_for).collect()
     }
 
     /// What this node knows of itself.

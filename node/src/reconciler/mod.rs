@@ -15,7 +15,6 @@ mod repairs;
 mod rounds;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_antientropy::message::{Answer, Ask};
@@ -23,20 +22,18 @@ use driftless_antientropy::{
     self as antientropy, Digest, ExchangeId, Held, Holder, Initiator, InitiatorOutput, Line, Local, Micros, Outcome,
     Records, Refused, Report, Responder, ResponderOutput, Settings, Standing, Sums, Unequal,
 };
-use driftless_proto::{BucketId, Key, Refusal, Siblings, Topology};
+use driftless_proto::{BucketId, Key, Refusal, Siblings};
 use driftless_ring::{NodeId, PartitionId, Token};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::config::{AaeLimits, Limits};
-use crate::engine::AaeCommand;
-use crate::metrics::Metrics;
 use crate::peer::{
     Exchange, Exchanged, Lane, Merge, Purpose, Read, ReplicaRequest, Reply, Request, RequestId, RequestIds, State,
     Want, time_to_carry,
 };
 use crate::replica::Replica;
 use crate::replica::store::{Store, StoreError};
+use crate::shard::Shard;
 use crate::time::{Instant, Now};
 
 use budget::Budget;
@@ -52,6 +49,17 @@ pub(crate) enum Output {
     Reply { to: NodeId, id: RequestId, reply: Reply },
     /// Something could not be read: a record that is damaged, or the store as a whole.
     Failed(StoreError),
+}
+
+/// What an operator may tell anti-entropy. It lasts until the node stops.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AaeCommand {
+    /// Compare now: one partition, or all.
+    Run(Option<PartitionId>),
+    /// Begin nothing, answer nothing, repair nothing.
+    Pause,
+    /// Go on.
+    Resume,
 }
 
 /// What the reconciler may look at.
@@ -98,12 +106,9 @@ pub struct PartitionFigures {
 
 /// Anti-entropy of one shard.
 pub(crate) struct Reconciler {
-    topology: Arc<Topology>,
-    limits: AaeLimits,
     /// What one step may read, and what repairs of this turn still may.
     step_bytes: usize,
     bytes_left: usize,
-    metrics: Arc<Metrics>,
     ids: RequestIds,
     rng: StdRng,
     rounds: Rounds,
@@ -160,26 +165,15 @@ enum Asked {
 }
 
 impl Reconciler {
-    pub(crate) fn new<S: Store>(
-        node: NodeId,
-        topology: Arc<Topology>,
-        limits: &Limits,
-        metrics: Arc<Metrics>,
-        replica: &Replica<S>,
-        now: Now,
-        mut rng: StdRng,
-    ) -> Reconciler {
+    pub(crate) fn new<S: Store>(shard: &Shard, replica: &Replica<S>, now: Now, mut rng: StdRng) -> Reconciler {
         let rounds_rng = StdRng::from_rng(&mut rng);
-        let (limits, window, step_bytes) = (limits.aae.clone(), limits.window_bytes, limits.turn.step_bytes);
+        let (limits, window, step_bytes) = (&shard.limits.aae, shard.limits.window_bytes, shard.limits.turn.step_bytes);
         Reconciler {
-            rounds: Rounds::new(node, &topology, replica.partitions(), limits.interval, now.instant, rounds_rng),
+            rounds: Rounds::new(shard, replica.partitions(), limits.interval, now.instant, rounds_rng),
             ids: RequestIds::new(Lane::AntiEntropy, rng.random()),
             budget: Budget::new(limits.bytes_per_second, now.instant),
-            topology,
-            limits,
             step_bytes,
             bytes_left: step_bytes,
-            metrics,
             rng,
             begun: BTreeMap::new(),
             answering: BTreeMap::new(),
@@ -199,12 +193,12 @@ impl Reconciler {
     }
 
     /// A peer may not be counted on: what was under way with it is over.
-    pub(crate) fn handle_peer_lost<S: Store>(&mut self, now: Now, view: &View<'_, S>, peer: NodeId) {
+    pub(crate) fn handle_peer_lost<S: Store>(&mut self, shard: &Shard, now: Now, view: &View<'_, S>, peer: NodeId) {
         self.rounds.peer_lost(peer);
         let begun: Vec<_> =
             self.begun.iter().filter(|(_, begun)| begun.peer == peer).map(|(exchange, _)| *exchange).collect();
         for exchange in begun {
-            self.give_up(now, exchange);
+            self.give_up(shard, now, exchange);
         }
         let answering: Vec<_> = self.answering.keys().filter(|(from, _)| *from == peer).copied().collect();
         for (from, exchange) in answering {
@@ -214,12 +208,13 @@ impl Reconciler {
         for id in asked {
             self.unanswered(now, id);
         }
-        self.go_on(now, view);
+        self.go_on(shard, now, view);
     }
 
     /// A peer compares.
     pub(crate) fn handle_request<S: Store>(
         &mut self,
+        shard: &Shard,
         now: Now,
         view: &View<'_, S>,
         from: NodeId,
@@ -227,15 +222,16 @@ impl Reconciler {
         exchange: Exchange,
     ) {
         match exchange {
-            Exchange::Sums(sums) => self.answer_sums(now, view, from, id, &sums),
-            Exchange::Step { partition, request } => self.answer_step(now, view, from, id, partition, request),
+            Exchange::Sums(sums) => self.answer_sums(shard, now, view, from, id, &sums),
+            Exchange::Step { partition, request } => self.answer_step(shard, now, view, from, id, partition, request),
         }
-        self.go_on(now, view);
+        self.go_on(shard, now, view);
     }
 
     /// A peer answers.
     pub(crate) fn handle_reply<S: Store>(
         &mut self,
+        shard: &Shard,
         now: Now,
         view: &View<'_, S>,
         from: NodeId,
@@ -246,30 +242,30 @@ impl Reconciler {
             Reply::Exchanged(Exchanged::Step(reply)) => {
                 let exchange = reply.exchange;
                 if self.begun.get(&exchange).is_some_and(|begun| begun.peer == from) {
-                    self.with_initiator(view, exchange, |initiator, local| {
+                    self.with_initiator(shard, view, exchange, |initiator, local| {
                         initiator.handle_reply(micros(now), local, reply);
                     });
-                    self.drain_begun(now, view, exchange);
+                    self.drain_begun(shard, now, view, exchange);
                 }
             }
             Reply::Refused(refusal) if self.begun.values().any(|begun| begun.request == id && begun.peer == from) => {
                 tracing::debug!(%from, %refusal, "an exchange was refused");
                 let exchange = self.begun.iter().find(|(_, begun)| begun.request == id).map(|(exchange, _)| *exchange);
-                exchange.into_iter().for_each(|exchange| self.give_up(now, exchange));
+                exchange.into_iter().for_each(|exchange| self.give_up(shard, now, exchange));
             }
             reply => {
                 if self.asked.get(&id).is_some_and(|asked| asked.of() == from)
                     && let Some(asked) = self.asked.remove(&id)
                 {
-                    self.answered(now, asked, reply);
+                    self.answered(shard, now, asked, reply);
                 }
             }
         }
-        self.go_on(now, view);
+        self.go_on(shard, now, view);
     }
 
     /// Time has passed.
-    pub(crate) fn handle_timeout<S: Store>(&mut self, now: Now, view: &View<'_, S>) {
+    pub(crate) fn handle_timeout<S: Store>(&mut self, shard: &Shard, now: Now, view: &View<'_, S>) {
         if self.poll_timeout().is_none_or(|due| now.instant < due) {
             return;
         }
@@ -283,8 +279,8 @@ impl Reconciler {
         let begun: Vec<_> =
             self.begun.iter().filter(|(_, b)| due(b.initiator.poll_timeout())).map(|(id, _)| *id).collect();
         for exchange in begun {
-            self.with_initiator(view, exchange, |initiator, local| initiator.handle_timeout(micros(now), local));
-            self.drain_begun(now, view, exchange);
+            self.with_initiator(shard, view, exchange, |initiator, local| initiator.handle_timeout(micros(now), local));
+            self.drain_begun(shard, now, view, exchange);
         }
         let answering: Vec<_> =
             self.answering.iter().filter(|(_, a)| due(a.responder.poll_timeout())).map(|(key, _)| *key).collect();
@@ -292,27 +288,33 @@ impl Reconciler {
             if let Some(answering) = self.answering.get_mut(&(from, exchange)) {
                 answering.responder.handle_timeout(micros(now));
             }
-            self.drain_answering(from, exchange);
+            self.drain_answering(shard, from, exchange);
         }
-        self.go_on(now, view);
+        self.go_on(shard, now, view);
     }
 
     /// The operator says something.
-    pub(crate) fn handle_command<S: Store>(&mut self, now: Now, view: &View<'_, S>, command: AaeCommand) {
+    pub(crate) fn handle_command<S: Store>(
+        &mut self,
+        shard: &Shard,
+        now: Now,
+        view: &View<'_, S>,
+        command: AaeCommand,
+    ) {
         match command {
             AaeCommand::Run(partition) => self.rounds.want(partition),
-            AaeCommand::Pause => self.pause(now),
+            AaeCommand::Pause => self.pause(shard, now),
             AaeCommand::Resume => self.paused = false,
         }
-        self.go_on(now, view);
+        self.go_on(shard, now, view);
     }
 
     /// Nothing is begun or repaired any more, and peers that ask are refused.
-    fn pause(&mut self, now: Now) {
+    fn pause(&mut self, shard: &Shard, now: Now) {
         self.paused = true;
         let begun: Vec<_> = self.begun.keys().copied().collect();
         for exchange in begun {
-            self.give_up(now, exchange);
+            self.give_up(shard, now, exchange);
         }
         let answering: Vec<_> = self.answering.keys().copied().collect();
         for (from, exchange) in answering {
@@ -373,7 +375,7 @@ impl Reconciler {
     }
 
     /// Does what has become possible: repairs first, then exchanges, then rounds.
-    fn go_on<S: Store>(&mut self, now: Now, view: &View<'_, S>) {
+    fn go_on<S: Store>(&mut self, shard: &Shard, now: Now, view: &View<'_, S>) {
         self.pressed = view.pressed;
         while self.overdue.front().is_some_and(|(_, id)| !self.asked.contains_key(id)) {
             self.overdue.pop_front();
@@ -382,15 +384,15 @@ impl Reconciler {
             return;
         }
         loop {
-            self.send_repairs(now, view);
+            self.send_repairs(shard, now, view);
             let Some(Done { role, taken }) = self.repairs.take_done() else { break };
             match role {
                 Role::Begun(exchange) => {
                     if let Some(begun) = self.begun.get_mut(&exchange) {
                         begun.taken &= taken;
                     }
-                    self.with_initiator(view, exchange, |initiator, local| initiator.resume(micros(now), local));
-                    self.drain_begun(now, view, exchange);
+                    self.with_initiator(shard, view, exchange, |initiator, local| initiator.resume(micros(now), local));
+                    self.drain_begun(shard, now, view, exchange);
                 }
                 Role::Answering(from, exchange) => {
                     if let Some(answering) = self.answering.get_mut(&(from, exchange)) {
@@ -399,45 +401,52 @@ impl Reconciler {
                             false => answering.responder.give_up(),
                         }
                     }
-                    self.drain_answering(from, exchange);
+                    self.drain_answering(shard, from, exchange);
                 }
             }
         }
-        self.begin_exchanges(now, view);
+        self.begin_exchanges(shard, now, view);
         while let Some((peer, partitions)) = self.rounds.due(now.instant) {
-            self.begin_round(now, view, peer, partitions);
+            self.begin_round(shard, now, view, peer, partitions);
         }
-        let may_begin = self.begun.len() < self.limits.exchanges_max;
+        let may_begin = self.begun.len() < shard.limits.aae.exchanges_max;
         self.next_exchange = if may_begin { self.rounds.next_at(|partition| self.is_busy(partition)) } else { None };
     }
 
-    fn begin_round<S: Store>(&mut self, now: Now, view: &View<'_, S>, peer: NodeId, partitions: Vec<PartitionId>) {
+    fn begin_round<S: Store>(
+        &mut self,
+        shard: &Shard,
+        now: Now,
+        view: &View<'_, S>,
+        peer: NodeId,
+        partitions: Vec<PartitionId>,
+    ) {
         // A peer may have another number of shards; one message goes to one of them.
         let mut lines: BTreeMap<u16, Vec<Line>> = BTreeMap::new();
         for &partition in &partitions {
             match view.replica.tree(partition) {
                 Held::Tree(tree) => {
-                    let shard = self.topology.shard_of(peer, partition);
+                    let shard = shard.topology.shard_of(peer, partition);
                     lines.entry(shard).or_default().push(Line::of(partition, tree));
                 }
                 Held::Rebuilding => return self.rounds.put_off(now.instant, peer, partitions),
                 Held::Nothing => {}
             }
         }
-        self.metrics.aae_rounds.inc();
-        let q = self.topology.ring().partitions();
+        shard.metrics.aae_rounds.inc();
+        let q = shard.ring().partitions();
         let messages: Vec<Sums> = lines.values().flat_map(|lines| Sums::of(q, lines)).collect();
         self.rounds.opened(now.instant, peer, messages.len());
         for sums in messages {
-            self.spend(sums.encoded_len());
+            self.spend(shard, sums.encoded_len());
             let partitions = sums.lines.iter().map(|line| line.partition).collect();
             let request = Request::Exchange(Exchange::Sums(sums));
-            self.ask(now, peer, request, Asked::Sums { of: peer, partitions });
+            self.ask(shard, now, peer, request, Asked::Sums { of: peer, partitions });
         }
     }
 
-    fn begin_exchanges<S: Store>(&mut self, now: Now, view: &View<'_, S>) {
-        while self.begun.len() < self.limits.exchanges_max
+    fn begin_exchanges<S: Store>(&mut self, shard: &Shard, now: Now, view: &View<'_, S>) {
+        while self.begun.len() < shard.limits.aae.exchanges_max
             && self.budget.is_open(now.instant, view.pressed)
             && let Some((peer, partition, unequal)) = self.rounds.next(now.instant, |busy| self.is_busy(busy))
         {
@@ -447,25 +456,26 @@ impl Reconciler {
             }
             let mine = count(view.replica.tree(partition));
             let known = now.instant.since(unequal.since);
-            let confirm = if may_be_under_way(mine, unequal.peer_count) { self.limits.confirm } else { Duration::ZERO };
-            let settings = self.settings(confirm.saturating_sub(known));
+            let confirm =
+                if may_be_under_way(mine, unequal.peer_count) { shard.limits.aae.confirm } else { Duration::ZERO };
+            let settings = self.settings(shard, confirm.saturating_sub(known));
             let exchange = ExchangeId(self.rng.random());
             let bits = unequal.peer_bits;
-            let initiator = self.with_local(view, partition, |local| {
+            let initiator = self.with_local(shard, view, partition, |local| {
                 Initiator::start(micros(now), settings, exchange, partition, bits, local)
             });
             match initiator {
                 Some(initiator) => {
                     let begun = Begun { peer, initiator, request: RequestId(0), found: Vec::new(), taken: true };
                     self.begun.insert(exchange, begun);
-                    self.drain_begun(now, view, exchange);
+                    self.drain_begun(shard, now, view, exchange);
                 }
                 None => self.rounds.postpone(now.instant, peer, partition),
             }
         }
     }
 
-    fn drain_begun<S: Store>(&mut self, now: Now, view: &View<'_, S>, exchange: ExchangeId) {
+    fn drain_begun<S: Store>(&mut self, shard: &Shard, now: Now, view: &View<'_, S>, exchange: ExchangeId) {
         while let Some(begun) = self.begun.get_mut(&exchange)
             && let Some(output) = begun.initiator.poll_output()
         {
@@ -478,9 +488,9 @@ impl Reconciler {
                     let id = self.ids.draw();
                     begun.request = id;
                     let repairs =
-                        if matches!(request.ask, Ask::Differ(_)) { self.limits.repair } else { Duration::ZERO };
-                    let deadline = now.instant + self.limits.patience + repairs;
-                    self.spend(request.encoded_len());
+                        if matches!(request.ask, Ask::Differ(_)) { shard.limits.aae.repair } else { Duration::ZERO };
+                    let deadline = now.instant + shard.limits.aae.patience + repairs;
+                    self.spend(shard, request.encoded_len());
                     let request = Request::Exchange(Exchange::Step { partition, request });
                     self.outputs.push_back(Output::Send { to: peer, id, deadline, request });
                 }
@@ -499,9 +509,9 @@ impl Reconciler {
                     self.begun.remove(&exchange);
                     self.repairs.drop_job(Role::Begun(exchange));
                     if taken {
-                        self.ended(now, view, peer, partition, &report, &found);
+                        self.ended(shard, now, view, peer, partition, &report, &found);
                     } else {
-                        self.not_taken(now, peer, partition);
+                        self.not_taken(shard, now, peer, partition);
                     }
                 }
             }
@@ -510,6 +520,7 @@ impl Reconciler {
 
     fn ended<S: Store>(
         &mut self,
+        shard: &Shard,
         now: Now,
         view: &View<'_, S>,
         peer: NodeId,
@@ -517,22 +528,22 @@ impl Reconciler {
         report: &Report,
         found: &[Token],
     ) {
-        self.metrics.aae_keys_compared.inc_by(report.keys_compared);
+        shard.metrics.aae_keys_compared.inc_by(report.keys_compared);
         if let Some(shared) = self.rounds.shared(peer, partition) {
             shared.compared += report.keys_compared;
         }
         if report.outcome != Outcome::Complete {
             tracing::debug!(%peer, %partition, outcome = ?report.outcome, "an exchange ended early");
             match report.outcome {
-                Outcome::Refused(Refused::NotTaken) => return self.not_taken(now, peer, partition),
+                Outcome::Refused(Refused::NotTaken) => return self.not_taken(shard, now, peer, partition),
                 Outcome::Refused(Refused::Busy) => self.rounds.leave_alone(now.instant, peer),
                 _ => {}
             }
-            self.metrics.aae_exchanges_failed.inc();
+            shard.metrics.aae_exchanges_failed.inc();
             return self.rounds.postpone(now.instant, peer, partition);
         }
-        self.metrics.aae_exchanges.inc();
-        self.metrics.aae_exchanges_different.inc_by(u64::from(report.keys_differing > 0));
+        shard.metrics.aae_exchanges.inc();
+        shard.metrics.aae_exchanges_different.inc_by(u64::from(report.keys_differing > 0));
         self.rounds.equal(now.instant, peer, partition);
         let (mut reported, read_before) = (0, view.replica.bytes_read());
         for token in self.rounds.differed(peer, partition, found).into_iter().take(UNREPAIRED_LOOKED_AT_MAX) {
@@ -546,28 +557,29 @@ impl Reconciler {
             let held = states.iter().map(|(bucket, key, held)| Digest::of(*bucket, key, &held.header())).collect();
             if self.rounds.is_unrepaired(peer, partition, token, held) && reported < UNREPAIRED_LOGGED_MAX {
                 reported += 1;
-                self.report_unrepaired(now, peer, partition, token, states);
+                self.report_unrepaired(shard, now, peer, partition, token, states);
             }
         }
     }
 
     /// One side did not take all that it was sent, most likely for want of room. The partition still differs, and that is
     /// no sign of a bug.
-    fn not_taken(&mut self, now: Now, peer: NodeId, partition: PartitionId) {
-        self.metrics.aae_exchanges_failed.inc();
+    fn not_taken(&mut self, shard: &Shard, now: Now, peer: NodeId, partition: PartitionId) {
+        shard.metrics.aae_exchanges_failed.inc();
         self.rounds.put_aside(now.instant, peer, partition);
     }
 
     /// Says what this node holds of a key that does not become equal, and asks the peer for its state.
     fn report_unrepaired(
         &mut self,
+        shard: &Shard,
         now: Now,
         peer: NodeId,
         partition: PartitionId,
         token: Token,
         states: Vec<(BucketId, Key, Siblings)>,
     ) {
-        self.metrics.aae_keys_unrepaired.inc();
+        shard.metrics.aae_keys_unrepaired.inc();
         if states.is_empty() {
             tracing::error!(%peer, %partition, token = token.0, "a key differed in three successive rounds; this node \
                 holds nothing at its token, the peer does");
@@ -576,12 +588,20 @@ impl Reconciler {
             let mine = format!("bucket {}, key {key:?}: {:?}", bucket.0, siblings.header());
             let request =
                 Request::Replica(ReplicaRequest::Read(Read { bucket, key, want: Want::Header, durable: false }));
-            self.ask(now, peer, request, Asked::State { of: peer, mine });
+            self.ask(shard, now, peer, request, Asked::State { of: peer, mine });
         }
     }
 
-    fn answer_sums<S: Store>(&mut self, now: Now, view: &View<'_, S>, from: NodeId, id: RequestId, sums: &Sums) {
-        let ring = self.topology.ring().clone();
+    fn answer_sums<S: Store>(
+        &mut self,
+        shard: &Shard,
+        now: Now,
+        view: &View<'_, S>,
+        from: NodeId,
+        id: RequestId,
+        sums: &Sums,
+    ) {
+        let ring = shard.ring();
         let unequal = sums.answer(ring.partitions(), |partition| {
             if ring.owns(from, partition) { view.replica.tree(partition) } else { Held::Nothing }
         });
@@ -591,12 +611,13 @@ impl Reconciler {
                 self.rounds.equal(now.instant, from, line.partition);
             }
         }
-        self.spend(unequal.encoded_len());
+        self.spend(shard, unequal.encoded_len());
         self.outputs.push_back(Output::Reply { to: from, id, reply: Reply::Exchanged(Exchanged::Unequal(unequal)) });
     }
 
     fn answer_step<S: Store>(
         &mut self,
+        shard: &Shard,
         now: Now,
         view: &View<'_, S>,
         from: NodeId,
@@ -610,11 +631,11 @@ impl Reconciler {
         let known = self.answering.get(&(from, exchange));
         let other = known.is_some_and(|answering| answering.responder.partition() != partition)
             || matches!(&request.ask, Ask::Start(start) if start.partition != partition);
-        let refusal = if !ours || !self.topology.ring().owns(from, partition) {
+        let refusal = if !ours || !shard.ring().owns(from, partition) {
             Some(Refused::NotOwner)
         } else if other {
             Some(Refused::Malformed)
-        } else if known.is_none() && self.may_not_answer(&request.ask, view.recipients.contains(&from)) {
+        } else if known.is_none() && self.may_not_answer(shard, &request.ask, view.recipients.contains(&from)) {
             Some(Refused::Busy)
         } else {
             None
@@ -623,12 +644,12 @@ impl Reconciler {
             if reason == Refused::NotOwner {
                 self.end_answering(from, exchange);
             }
-            return self.reply_step(from, id, request.refuse(reason));
+            return self.reply_step(shard, from, id, request.refuse(reason));
         }
         match self.answering.get_mut(&(from, exchange)) {
             Some(answering) => {
                 answering.reply_to = id;
-                self.with_responder(view, from, exchange, |responder, local| {
+                self.with_responder(shard, view, from, exchange, |responder, local| {
                     responder.handle_request(micros(now), local, request);
                 });
                 if done {
@@ -638,25 +659,27 @@ impl Reconciler {
             // An exchange that is over here: nobody waits for an answer.
             None if done || over => {}
             None => {
-                let settings = self.settings(self.limits.confirm);
-                let started =
-                    self.with_local(view, partition, |local| Responder::start(micros(now), settings, local, request));
+                let settings = self.settings(shard, shard.limits.aae.confirm);
+                let started = self.with_local(shard, view, partition, |local| {
+                    Responder::start(micros(now), settings, local, request)
+                });
                 match started {
                     Ok(responder) => {
                         self.answering.insert((from, exchange), Answering { responder, reply_to: id });
                     }
-                    Err(refused) => return self.reply_step(from, id, refused),
+                    Err(refused) => return self.reply_step(shard, from, id, refused),
                 }
             }
         }
-        self.drain_answering(from, exchange);
+        self.drain_answering(shard, from, exchange);
     }
 
-    fn may_not_answer(&self, ask: &Ask, receives: bool) -> bool {
-        matches!(ask, Ask::Start(_)) && (self.paused || receives || self.answering.len() >= self.limits.exchanges_max)
+    fn may_not_answer(&self, shard: &Shard, ask: &Ask, receives: bool) -> bool {
+        matches!(ask, Ask::Start(_))
+            && (self.paused || receives || self.answering.len() >= shard.limits.aae.exchanges_max)
     }
 
-    fn drain_answering(&mut self, from: NodeId, exchange: ExchangeId) {
+    fn drain_answering(&mut self, shard: &Shard, from: NodeId, exchange: ExchangeId) {
         while let Some(answering) = self.answering.get_mut(&(from, exchange))
             && let Some(output) = answering.responder.poll_output()
         {
@@ -668,7 +691,7 @@ impl Reconciler {
                     {
                         shared.compared += listing.entries() as u64;
                     }
-                    self.reply_step(from, reply_to, reply);
+                    self.reply_step(shard, from, reply_to, reply);
                 }
                 ResponderOutput::Repair(tokens) => {
                     if let Some(shared) = self.rounds.shared(from, partition) {
@@ -681,12 +704,12 @@ impl Reconciler {
         }
     }
 
-    fn reply_step(&mut self, to: NodeId, id: RequestId, reply: antientropy::Reply) {
-        self.spend(reply.encoded_len());
+    fn reply_step(&mut self, shard: &Shard, to: NodeId, id: RequestId, reply: antientropy::Reply) {
+        self.spend(shard, reply.encoded_len());
         self.outputs.push_back(Output::Reply { to, id, reply: Reply::Exchanged(Exchanged::Step(reply)) });
     }
 
-    fn send_repairs<S: Store>(&mut self, now: Now, view: &View<'_, S>) {
+    fn send_repairs<S: Store>(&mut self, shard: &Shard, now: Now, view: &View<'_, S>) {
         while self.bytes_left > 0
             && self.repairs.ready_at().is_some_and(|at| at <= now.instant)
             && self.budget.is_open(now.instant, view.pressed)
@@ -699,16 +722,22 @@ impl Reconciler {
             };
             let Parcel { role, to, bucket, key, siblings, load } = parcel;
             let bytes = load.bytes;
-            self.metrics.aae_keys_sent.inc();
-            self.metrics.aae_bytes.inc_by(bytes as u64);
+            shard.metrics.aae_keys_sent.inc();
+            shard.metrics.aae_bytes.inc_by(bytes as u64);
             self.budget.spend(bytes.max(KEY_COST));
             self.bytes_left = self.bytes_left.saturating_sub(bytes);
             let merge = Merge { bucket, key, siblings, hint_for: None, purpose: Purpose::AntiEntropy };
-            self.ask(now, to, Request::Replica(ReplicaRequest::Merge(merge)), Asked::Merge { of: to, role, load });
+            self.ask(
+                shard,
+                now,
+                to,
+                Request::Replica(ReplicaRequest::Merge(merge)),
+                Asked::Merge { of: to, role, load },
+            );
         }
     }
 
-    fn answered(&mut self, now: Now, asked: Asked, reply: Reply) {
+    fn answered(&mut self, shard: &Shard, now: Now, asked: Asked, reply: Reply) {
         match (asked, reply) {
             (Asked::Sums { of, partitions }, Reply::Exchanged(Exchanged::Unequal(unequal))) => {
                 let again = self.take_unequal(now, of, &partitions, &unequal);
@@ -726,7 +755,7 @@ impl Reconciler {
                     tracing::debug!(peer = %of, ?reply, "a repair was refused");
                 }
                 if let Reply::Refused(Refusal::Overloaded { retry_after_ms }) = reply {
-                    let wait = Duration::from_millis(retry_after_ms.into()).min(self.limits.patience);
+                    let wait = Duration::from_millis(retry_after_ms.into()).min(shard.limits.aae.patience);
                     self.repairs.hold(now.instant, of, now.instant + wait);
                     self.rounds.hold(of, now.instant + wait);
                 }
@@ -776,9 +805,9 @@ impl Reconciler {
     }
 
     /// Ends an exchange that this node began, and will try again.
-    fn give_up(&mut self, now: Now, exchange: ExchangeId) {
+    fn give_up(&mut self, shard: &Shard, now: Now, exchange: ExchangeId) {
         if let Some(begun) = self.begun.remove(&exchange) {
-            self.metrics.aae_exchanges_failed.inc();
+            shard.metrics.aae_exchanges_failed.inc();
             self.repairs.drop_job(Role::Begun(exchange));
             self.rounds.postpone(now.instant, begun.peer, begun.initiator.partition());
         }
@@ -789,9 +818,9 @@ impl Reconciler {
         self.repairs.drop_job(Role::Answering(from, exchange));
     }
 
-    fn ask(&mut self, now: Now, to: NodeId, request: Request, asked: Asked) {
+    fn ask(&mut self, shard: &Shard, now: Now, to: NodeId, request: Request, asked: Asked) {
         let carried = time_to_carry(request.value_bytes()) * CARRY_PATIENCE;
-        let (id, deadline) = (self.ids.draw(), now.instant + self.limits.patience + carried);
+        let (id, deadline) = (self.ids.draw(), now.instant + shard.limits.aae.patience + carried);
         self.asked.insert(id, asked);
         // What takes longer to carry is overdue later than what is asked after it.
         let at = self.overdue.partition_point(|(other, _)| *other <= deadline);
@@ -799,8 +828,8 @@ impl Reconciler {
         self.outputs.push_back(Output::Send { to, id, deadline, request });
     }
 
-    fn spend(&mut self, bytes: usize) {
-        self.metrics.aae_bytes.inc_by(bytes as u64);
+    fn spend(&mut self, shard: &Shard, bytes: usize) {
+        shard.metrics.aae_bytes.inc_by(bytes as u64);
         self.budget.spend(bytes);
     }
 
@@ -811,32 +840,34 @@ impl Reconciler {
 
     /// `confirm` is what is left to wait for: a partition that has been in the queue for a second has been unequal for a
     /// second.
-    fn settings(&self, confirm: Duration) -> Settings {
+    fn settings(&self, shard: &Shard, confirm: Duration) -> Settings {
         let length = |time: Duration| Micros(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
         Settings {
             confirm: length(confirm),
-            patience: length(self.limits.patience),
-            repair: length(self.limits.repair),
-            keys_max: self.limits.keys_max,
-            entries_max: self.limits.entries_max,
+            patience: length(shard.limits.aae.patience),
+            repair: length(shard.limits.aae.repair),
+            keys_max: shard.limits.aae.keys_max,
+            entries_max: shard.limits.aae.entries_max,
             ..Settings::default()
         }
     }
 
     fn with_initiator<S: Store>(
         &mut self,
+        shard: &Shard,
         view: &View<'_, S>,
         exchange: ExchangeId,
         call: impl FnOnce(&mut Initiator, Local<'_>),
     ) {
         let Some(mut begun) = self.begun.remove(&exchange) else { return };
         let partition = begun.initiator.partition();
-        self.with_local(view, partition, |local| call(&mut begun.initiator, local));
+        self.with_local(shard, view, partition, |local| call(&mut begun.initiator, local));
         self.begun.insert(exchange, begun);
     }
 
     fn with_responder<S: Store>(
         &mut self,
+        shard: &Shard,
         view: &View<'_, S>,
         from: NodeId,
         exchange: ExchangeId,
@@ -844,18 +875,19 @@ impl Reconciler {
     ) {
         let Some(mut answering) = self.answering.remove(&(from, exchange)) else { return };
         let partition = answering.responder.partition();
-        self.with_local(view, partition, |local| call(&mut answering.responder, local));
+        self.with_local(shard, view, partition, |local| call(&mut answering.responder, local));
         self.answering.insert((from, exchange), answering);
     }
 
     /// Calls a machine with what is held of its partition now; reports it if that cannot be read.
     fn with_local<S: Store, T>(
         &mut self,
+        shard: &Shard,
         view: &View<'_, S>,
         partition: PartitionId,
         call: impl FnOnce(Local<'_>) -> T,
     ) -> T {
-        let stored = view.replica.stored(partition.n);
+        let stored = view.replica.stored(shard, partition.n);
         let tree = match view.replica.tree(partition) {
             Held::Tree(tree) => Some(tree),
             Held::Rebuilding | Held::Nothing => None,

@@ -10,11 +10,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use driftless_antientropy::{Bits, Digest};
-use driftless_proto::Topology;
 use driftless_ring::{NodeId, PartitionId, Token};
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use crate::shard::Shard;
 use crate::time::Instant;
 
 /// All peers that share a partition of this shard.
@@ -83,8 +83,7 @@ struct Rate {
 impl Rounds {
     /// Nothing is known yet; rounds begin as soon as there are trees.
     pub(super) fn new(
-        node: NodeId,
-        topology: &Topology,
+        shard: &Shard,
         partitions: impl Iterator<Item = PartitionId>,
         interval: Duration,
         now: Instant,
@@ -92,10 +91,10 @@ impl Rounds {
     ) -> Rounds {
         let mut peers: BTreeMap<NodeId, Peer> = BTreeMap::new();
         for partition in partitions {
-            for &owner in topology.ring().owners(partition).iter().filter(|owner| **owner != node) {
+            for &owner in shard.ring().owners(partition).iter().filter(|owner| **owner != shard.node) {
                 let peer = peers.entry(owner).or_insert_with(|| Peer {
                     reachable: false,
-                    begins: node < owner,
+                    begins: shard.node < owner,
                     // Peers are hardly connected yet; when one is, its round comes soon.
                     next_round: now + interval,
                     busy_until: now,

@@ -26,13 +26,14 @@ use driftless_proto::{BucketId, Durability, Key, Refusal};
 
 use crate::peer::RequestId;
 use crate::planted::Bug;
+use crate::shard::{Located, Shard};
 use crate::time::Instant;
 
 use super::local::{Loss, Restore};
 use super::record::{HintKey, RecordKey};
 use super::store::{Store, StoreError};
 use super::turn::{After, Held, Place, Waiting, Waits};
-use super::{Located, Output, Replica, Trouble};
+use super::{Output, Replica, Trouble};
 
 /// The damaged records of a shard.
 #[derive(Debug)]
@@ -107,11 +108,11 @@ impl Damage {
 
 impl<S: Store> Replica<S> {
     /// Deals with what a store has reported: what is damaged is set apart, everything else stops the process.
-    pub(crate) fn fail(&mut self, error: StoreError) {
+    pub(crate) fn fail(&mut self, shard: &Shard, error: StoreError) {
         let outcome = match error {
             StoreError::Damaged { record, reason } => match HintKey::from_stored(&record) {
-                Ok(hint) => self.give_up_hint(hint, &reason),
-                Err(_) => self.set_apart(RecordKey::from_stored(record.to_vec()), &reason),
+                Ok(hint) => self.give_up_hint(shard, hint, &reason),
+                Err(_) => self.set_apart(shard, RecordKey::from_stored(record.to_vec()), &reason),
             },
             error @ (StoreError::Io(_) | StoreError::Corrupt(_)) => Err(error),
         };
@@ -147,78 +148,81 @@ impl<S: Store> Replica<S> {
     }
 
     /// Whether a record is damaged, as far as reading it whole tells.
-    pub(crate) fn is_damaged(&mut self, bucket: BucketId, key: &Key) -> bool {
-        let topology = self.topology.clone();
-        let Ok(located) = self.place(&topology, bucket, key) else { return false };
+    pub(crate) fn is_damaged(&mut self, shard: &Shard, bucket: BucketId, key: &Key) -> bool {
+        let Ok(located) = shard.place(bucket, key) else { return false };
         if located.is_mine
             && self.check_sound(&located.record).is_ok()
-            && let Err(error) = self.siblings(&located.record)
+            && let Err(error) = self.siblings(shard, &located.record)
         {
-            self.fail(error);
+            self.fail(shard, error);
         }
         self.check_sound(&located.record).is_err()
     }
 
     /// What the others hold takes the place of a damaged record. The coordinator does not bring it again, so it is taken
     /// however much waits for the disk.
-    pub(super) fn restore(&mut self, id: RequestId, restore: Restore) -> Result<(), Trouble> {
-        let topology = self.topology.clone();
-        let located = self.place(&topology, restore.bucket, &restore.key)?;
+    pub(super) fn restore(&mut self, shard: &Shard, id: RequestId, restore: Restore) -> Result<(), Trouble> {
+        let located = shard.place(restore.bucket, &restore.key)?;
         match restore.loss {
-            Loss::Excluded => self.replace(located, restore),
-            Loss::Accepted => self.accept_loss(id, located, restore),
+            Loss::Excluded => self.replace(shard, located, restore),
+            Loss::Accepted => self.accept_loss(shard, id, located, restore),
         }
     }
 
     /// Together with what this node has taken in since the record is damaged.
-    fn replace(&mut self, located: Located<'_>, restore: Restore) -> Result<(), Trouble> {
+    fn replace(&mut self, shard: &Shard, located: Located<'_>, restore: Restore) -> Result<(), Trouble> {
         let Restore { bucket, key, mut siblings, .. } = restore;
         if self.check_sound(&located.record).is_err() {
-            let beside = HintKey::new(self.node, &located.record);
-            if let (Some(Held::Copy { siblings: kept, .. }), stored) = self.held(&beside)? {
-                if siblings.includes(&kept) || !self.planted.is(Bug::MendForgetsBeside) {
+            let beside = HintKey::new(shard.node, &located.record);
+            if let (Some(Held::Copy { siblings: kept, .. }), stored) = self.held(shard, &beside)? {
+                if siblings.includes(&kept) || !shard.planted.is(Bug::MendForgetsBeside) {
                     siblings.merge(&kept);
                 }
                 self.turn.put_hint(beside, stored, After::Moved);
             }
-            self.settle(located.bucket, &mut siblings);
+            self.settle(shard, located.bucket, &mut siblings);
             self.turn.put(located.record, bucket, &key, Default::default(), siblings);
-            self.metrics.records_restored.inc();
+            shard.metrics.records_restored.inc();
         }
         Ok(())
     }
 
     /// The same with what there is: an operator accepts what is lost by that.
-    fn accept_loss(&mut self, id: RequestId, located: Located<'_>, restore: Restore) -> Result<(), Trouble> {
+    fn accept_loss(
+        &mut self,
+        shard: &Shard,
+        id: RequestId,
+        located: Located<'_>,
+        restore: Restore,
+    ) -> Result<(), Trouble> {
         if self.check_sound(&located.record).is_err() {
             let (bucket, key, values) = (&located.bucket.name, &restore.key, restore.siblings.values().count());
             tracing::warn!(%bucket, %key, values, "a damaged record is replaced by what the other owners hold, as an \
                 operator asked who accepts the loss: what only this record held is gone, and what it knew to be deleted \
                 may come back");
-            self.metrics.losses_accepted.inc();
+            shard.metrics.losses_accepted.inc();
         }
         let (merged, place) = (restore.siblings.vv().clone(), Place::Record(located.record.clone()));
-        self.replace(located, restore)?;
+        self.replace(shard, located, restore)?;
         let waits = Waits::Ack { merged, place, durability: Durability::Sync };
-        self.turn.wait(Waiting { to: self.node, id, waits });
+        self.turn.wait(Waiting { to: shard.node, id, waits });
         Ok(())
     }
 
     /// What was damaged is there again. Nodes that are owed it can have it now.
-    pub(super) fn go_on_with(&mut self, record: &RecordKey) {
-        self.metrics.records_damaged_now.dec();
+    pub(super) fn go_on_with(&mut self, shard: &Shard, record: &RecordKey) {
+        shard.metrics.records_damaged_now.dec();
         if let Ok((bucket, key)) = record.bucket_and_key() {
             self.outputs.push_back(Output::Restored { bucket, key });
         }
         // What was damaged may not have been what the tree knew.
         self.trees.build_anew(record);
-        let (n, token) = record.position();
-        let owners = self.topology.ring().owners(self.topology.ring().partition(n, token));
+        let owners = shard.owners_of(record);
         let owed = self.hints.tallies().map(|(target, _)| target).filter(|target| owners.contains(target));
         self.outputs.extend(owed.map(Output::Owes));
     }
 
-    fn set_apart(&mut self, record: RecordKey, reason: &str) -> Result<(), StoreError> {
+    fn set_apart(&mut self, shard: &Shard, record: RecordKey, reason: &str) -> Result<(), StoreError> {
         let (_, key) = record.bucket_and_key()?;
         if self.turn.changes.contains_key(&record) {
             // What is about to take its place was made from what it held before.
@@ -228,14 +232,13 @@ impl<S: Store> Replica<S> {
         if !self.damage.records.insert(record.clone()) {
             return Ok(());
         }
-        let (n, token) = record.position();
-        let partition = self.topology.ring().partition(n, token);
+        let partition = shard.partition_of(&record);
         tracing::error!(%key, %partition, reason, "a record is damaged: this replica does not answer for the key \
             until it has been restored from the others. Check the disk");
-        self.metrics.records_damaged.inc();
-        self.metrics.records_damaged_now.inc();
+        shard.metrics.records_damaged.inc();
+        shard.metrics.records_damaged_now.inc();
         self.actors.retire(partition);
-        if !self.planted.is(Bug::TreeKeptWithDamage) {
+        if !shard.planted.is(Bug::TreeKeptWithDamage) {
             self.trees.build_anew(&record);
         }
         self.damage.waiting.push_back(record);
@@ -252,19 +255,18 @@ impl<S: Store> Replica<S> {
     }
 
     /// A copy that is damaged is of no use to anybody.
-    pub(super) fn give_up_hint(&mut self, hint: HintKey, reason: &str) -> Result<(), StoreError> {
+    pub(super) fn give_up_hint(&mut self, shard: &Shard, hint: HintKey, reason: &str) -> Result<(), StoreError> {
         let record = hint.record();
         let (_, key) = record.bucket_and_key()?;
         if self.turn.hints.contains_key(&hint) {
             return Ok(());
         }
-        let (n, token) = record.position();
-        let partition = self.topology.ring().partition(n, token);
+        let partition = shard.partition_of(&record);
         tracing::error!(%key, %partition, target = %hint.target(), reason, "a hint is damaged: its target has to get the \
             key from others. Check the disk");
-        self.metrics.hints_damaged.inc();
+        shard.metrics.hints_damaged.inc();
         // What it was counted as cannot be told any more.
-        self.hints.count_anew(&self.metrics);
+        self.hints.count_anew(&shard.metrics);
         self.actors.retire(partition);
         self.turn.retired.insert(partition);
         let stored = self.weight_of(&hint)?;

@@ -3,17 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use driftless_proto::Topology;
-use driftless_ring::{NodeId, PartitionId};
+use driftless_ring::NodeId;
 
-use crate::bounds::TurnBounds;
 use crate::config::Limits;
-use crate::engine::EngineConfig;
 use crate::metrics::Metrics;
+use crate::shard::Shard;
 use crate::time::Instant;
 
 use super::record::{self, HintKey};
@@ -21,10 +18,6 @@ use super::store::{Store, StoreError};
 
 /// What is held for others.
 pub(super) struct Hints {
-    ground: Ground,
-    bytes_max: u64,
-    target_bytes_max: u64,
-    bounds: TurnBounds,
     /// The nodes that something is or was held for.
     targets: BTreeMap<NodeId, Tally>,
     /// Bytes of all hints in the store.
@@ -54,13 +47,6 @@ pub(super) struct Weight {
     pub(super) is_marker: bool,
     /// Of key and value, as stored.
     pub(super) bytes: u64,
-}
-
-/// Which hints are this shard's: shards share one store, and a target's hints lie across the arcs of all.
-struct Ground {
-    node: NodeId,
-    shard: u16,
-    topology: Arc<Topology>,
 }
 
 impl Tally {
@@ -95,35 +81,23 @@ impl Hints {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub(super) fn new<S: Store>(config: &EngineConfig, store: &S, now: Instant) -> Result<Hints, StoreError> {
-        let mut hints = Hints::none(config, now);
+    pub(super) fn new<S: Store>(shard: &Shard, store: &S, now: Instant) -> Result<Hints, StoreError> {
+        let mut hints = Hints::none(now);
         hints.targets = targets_in(store)?.into_iter().map(|id| (id, Tally::default())).collect();
         if !hints.targets.is_empty() {
             hints.uncounted = Some(record::all_hints().start);
-            config.metrics.hints_uncounted.inc();
+            shard.metrics.hints_uncounted.inc();
         }
         Ok(hints)
     }
 
     /// None at all.
-    pub(super) fn none(config: &EngineConfig, now: Instant) -> Hints {
-        let Limits { hint_bytes_max, hint_target_bytes_max, turn: bounds, .. } = config.limits;
-        Hints {
-            ground: Ground { node: config.node, shard: config.shard, topology: config.topology.clone() },
-            bytes_max: hint_bytes_max,
-            target_bytes_max: hint_target_bytes_max,
-            bounds,
-            targets: BTreeMap::new(),
-            stored: 0,
-            strays: 0,
-            uncounted: None,
-            next_step: now,
-            changed: false,
-        }
+    pub(super) fn none(now: Instant) -> Hints {
+        Hints { targets: BTreeMap::new(), stored: 0, strays: 0, uncounted: None, next_step: now, changed: false }
     }
 
     /// Counts some more hints, if it is time for that.
-    pub(super) fn step<S: Store>(&mut self, now: Instant, store: &S, metrics: &Metrics) -> Result<(), StoreError> {
+    pub(super) fn step<S: Store>(&mut self, shard: &Shard, now: Instant, store: &S) -> Result<(), StoreError> {
         if now < self.next_step {
             return Ok(());
         }
@@ -131,18 +105,18 @@ impl Hints {
         self.next_step = now + STEP_INTERVAL;
         let range = cursor.clone()..record::all_hints().end;
         let mut found = Vec::new();
-        let (bounds, mut bytes) = (self.bounds, 0);
-        let next = self.ground.visit(store, range, bounds.step_records, &mut |key, value| {
+        let (bounds, mut bytes) = (shard.limits.turn, 0);
+        let next = visit(shard, store, range, bounds.step_records, &mut |key, value| {
             let weight = Weight::of(&key, &value);
             bytes += weight.bytes as usize;
             found.push((key, weight));
             if bytes >= bounds.step_bytes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         for (key, weight) in found {
-            self.add(now, &key, None, Some(weight), metrics);
+            self.add(shard, now, &key, None, Some(weight));
         }
         if next.is_none() {
-            metrics.hints_uncounted.dec();
+            shard.metrics.hints_uncounted.dec();
         }
         self.uncounted = next;
         Ok(())
@@ -164,14 +138,14 @@ impl Hints {
     /// A batch has changed a hint. What was not counted yet will be seen later as it is then.
     pub(super) fn count(
         &mut self,
+        shard: &Shard,
         now: Instant,
         key: &HintKey,
         before: Option<Weight>,
         after: Option<Weight>,
-        metrics: &Metrics,
     ) {
         if self.uncounted.as_ref().is_none_or(|cursor| key.as_bytes() < cursor.as_slice()) {
-            self.add(now, key, before, after, metrics);
+            self.add(shard, now, key, before, after);
         } else {
             // Known from now on as somebody whose hints have to be looked for.
             self.targets.entry(key.target()).or_default();
@@ -190,14 +164,15 @@ impl Hints {
     }
 
     /// Whether one more hint may be kept for this target. Looked at before, so that the last one may exceed the bound.
-    pub(super) fn has_room(&self, target: NodeId) -> bool {
+    pub(super) fn has_room(&self, limits: &Limits, target: NodeId) -> bool {
         let held = self.targets.get(&target).map_or(0, |tally| tally.copy_bytes + tally.marker_bytes);
-        self.stored < self.bytes_max && held < self.target_bytes_max
+        self.stored < limits.hint_bytes_max && held < limits.hint_target_bytes_max
     }
 
     /// Visits this shard's hints for a target from a key on, so many at most. Answers where to go on.
     pub(super) fn visit<S: Store>(
         &self,
+        shard: &Shard,
         store: &S,
         target: NodeId,
         from: Option<Vec<u8>>,
@@ -205,7 +180,7 @@ impl Hints {
         visit: &mut dyn FnMut(HintKey, Bytes) -> ControlFlow<()>,
     ) -> Result<Option<Vec<u8>>, StoreError> {
         let Range { start, end } = record::hints_of(target);
-        self.ground.visit(store, from.unwrap_or(start)..end, most, visit)
+        self::visit(shard, store, from.unwrap_or(start)..end, most, visit)
     }
 
     /// The nodes that something is or was held for.
@@ -223,8 +198,8 @@ impl Hints {
         self.uncounted.as_ref().map(|_| self.next_step)
     }
 
-    fn add(&mut self, now: Instant, key: &HintKey, before: Option<Weight>, after: Option<Weight>, metrics: &Metrics) {
-        let is_stray = self.ground.owns(key);
+    fn add(&mut self, shard: &Shard, now: Instant, key: &HintKey, before: Option<Weight>, after: Option<Weight>) {
+        let (metrics, is_stray) = (&shard.metrics, shard.owns(&key.record()));
         let tally = self.targets.entry(key.target()).or_default();
         if let Some(weight) = before {
             let (keys, bytes) = tally.counters(weight.is_marker);
@@ -249,69 +224,54 @@ impl Hints {
     }
 }
 
-impl Ground {
-    fn is_mine(&self, key: &HintKey) -> bool {
-        self.topology.shard_of(self.node, self.partition(key)) == self.shard
-    }
-
-    fn owns(&self, key: &HintKey) -> bool {
-        self.topology.ring().owns(self.node, self.partition(key))
-    }
-
-    fn partition(&self, key: &HintKey) -> PartitionId {
-        let (n, token) = key.record().position();
-        self.topology.ring().partition(n, token)
-    }
-
-    /// Visits this shard's hints in order, so many at most, and leaps over the arcs of other shards. Answers where to
-    /// go on, if that is not the end of the range.
-    fn visit<S: Store>(
-        &self,
-        store: &S,
-        range: Range<Vec<u8>>,
-        most: usize,
-        visit: &mut dyn FnMut(HintKey, Bytes) -> ControlFlow<()>,
-    ) -> Result<Option<Vec<u8>>, StoreError> {
-        let (mut from, mut left) = (range.start, most);
-        while left > 0 {
-            // Where this scan stopped short, and what went wrong.
-            let (mut next, mut corrupt) = (None, None);
-            let mut leapt = false;
-            store.scan(&from[..]..&range.end[..], &mut |key, value| {
-                let key = match HintKey::from_stored(key) {
-                    Ok(key) => key,
-                    Err(error) => {
-                        corrupt = Some(error);
-                        return ControlFlow::Break(());
-                    }
-                };
-                if left == 0 {
-                    next = Some(key.to_bytes().to_vec());
+/// Visits this shard's hints in order, so many at most, and leaps over the arcs of other shards. Answers where to
+/// go on, if that is not the end of the range.
+fn visit<S: Store>(
+    shard: &Shard,
+    store: &S,
+    range: Range<Vec<u8>>,
+    most: usize,
+    visit: &mut dyn FnMut(HintKey, Bytes) -> ControlFlow<()>,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let (mut from, mut left) = (range.start, most);
+    while left > 0 {
+        // Where this scan stopped short, and what went wrong.
+        let (mut next, mut corrupt) = (None, None);
+        let mut leapt = false;
+        store.scan(&from[..]..&range.end[..], &mut |key, value| {
+            let key = match HintKey::from_stored(key) {
+                Ok(key) => key,
+                Err(error) => {
+                    corrupt = Some(error);
                     return ControlFlow::Break(());
                 }
-                left -= 1;
-                if !self.is_mine(&key) {
-                    next = Some(key.end_of_arc(self.topology.ring().partitions()));
-                    leapt = true;
-                    return ControlFlow::Break(());
-                }
-                let successor = key.successor();
-                let flow = visit(key, value);
-                if flow.is_break() {
-                    next = Some(successor);
-                }
-                flow
-            })?;
-            if let Some(error) = corrupt {
-                return Err(error);
+            };
+            if left == 0 {
+                next = Some(key.to_bytes().to_vec());
+                return ControlFlow::Break(());
             }
-            match next {
-                Some(next) if leapt => from = next,
-                next => return Ok(next),
+            left -= 1;
+            if !shard.is_mine(shard.partition_of(&key.record())) {
+                next = Some(key.end_of_arc(shard.ring().partitions()));
+                leapt = true;
+                return ControlFlow::Break(());
             }
+            let successor = key.successor();
+            let flow = visit(key, value);
+            if flow.is_break() {
+                next = Some(successor);
+            }
+            flow
+        })?;
+        if let Some(error) = corrupt {
+            return Err(error);
         }
-        Ok(Some(from))
+        match next {
+            Some(next) if leapt => from = next,
+            next => return Ok(next),
+        }
     }
+    Ok(Some(from))
 }
 
 /// The nodes that the store holds a hint for: one look for each.
@@ -338,8 +298,9 @@ const STEP_INTERVAL: Duration = Duration::from_millis(2);
 mod tests {
     use std::collections::BTreeSet;
 
-    use driftless_proto::causality::ContextKey;
-    use driftless_proto::{BucketDefinition, ContextKeys, Key};
+    use std::sync::Arc;
+
+    use driftless_proto::{BucketDefinition, Key, Topology};
     use driftless_ring::{Member, Partitions, Ring, RingSpec};
 
     use super::*;
@@ -350,7 +311,7 @@ mod tests {
 
     const SHARDS: u16 = 3;
 
-    fn config(shard: u16) -> EngineConfig {
+    fn shard(number: u16) -> Shard {
         let mut members = ["a", "b", "c", "d"].map(|name| Member::new(name, format!("{name}.test:1")));
         members.iter_mut().for_each(|member| member.shards = SHARDS);
         let spec = RingSpec {
@@ -360,22 +321,19 @@ mod tests {
             classes: [3].into(),
         };
         let ring = Ring::first(spec).expect("a valid ring");
-        let secret = ContextKey { id: 1, secret: [9; 32] };
-        EngineConfig {
+        Shard {
             node: NodeId::of_name("a"),
-            shard,
+            number,
             topology: Arc::new(Topology::new("test", ring, vec![BucketDefinition::built_in(3)]).expect("valid")),
-            context_keys: ContextKeys::new(vec![secret]).expect("one key"),
             limits: Limits::default(),
             metrics: Arc::default(),
-            seed: [0; 32],
             planted: Planted::default(),
         }
     }
 
     /// A store with so many hints for each of two targets, in the arcs of all shards.
     fn store(keys: usize) -> MemoryStore {
-        let (topology, bucket) = (config(0).topology, BucketDefinition::built_in(3));
+        let (topology, bucket) = (shard(0).topology, BucketDefinition::built_in(3));
         let mut changes = Vec::new();
         for i in 0..keys {
             let key = Key::new(i.to_be_bytes().to_vec()).expect("valid");
@@ -396,26 +354,26 @@ mod tests {
         let store = store(1000);
         let mut seen = BTreeSet::new();
         let mut counted = 0;
-        for shard in 0..SHARDS {
-            let config = config(shard);
+        for number in 0..SHARDS {
+            let shard = shard(number);
             let mut now = Instant(1);
-            let mut hints = Hints::new(&config, &store, now).expect("readable");
-            assert_eq!((config.metrics.hints_uncounted.get(), hints.holders_of_copies().count()), (1, 2));
+            let mut hints = Hints::new(&shard, &store, now).expect("readable");
+            assert_eq!((shard.metrics.hints_uncounted.get(), hints.holders_of_copies().count()), (1, 2));
             while let Some(at) = hints.poll_timeout() {
                 now = now.max(at);
-                hints.step(now, &store, &config.metrics).expect("readable");
+                hints.step(&shard, now, &store).expect("readable");
             }
-            assert_eq!((config.metrics.hints_uncounted.get(), hints.holders_of_copies().count()), (0, 0));
+            assert_eq!((shard.metrics.hints_uncounted.get(), hints.holders_of_copies().count()), (0, 0));
             counted += hints.tallies().map(|(_, tally)| tally.keys()).sum::<u64>();
             for target in ["b", "c"].map(NodeId::of_name) {
                 let mut next = None;
                 loop {
                     let visit = &mut |key: HintKey, _| {
-                        assert!(hints.ground.is_mine(&key) && key.target() == target);
+                        assert!(shard.is_mine(shard.partition_of(&key.record())) && key.target() == target);
                         assert!(seen.insert(key), "visited twice");
                         ControlFlow::Continue(())
                     };
-                    next = hints.visit(&store, target, next, 7, visit).expect("readable");
+                    next = hints.visit(&shard, &store, target, next, 7, visit).expect("readable");
                     if next.is_none() {
                         break;
                     }
@@ -428,25 +386,23 @@ mod tests {
     #[test]
     fn what_changes_while_it_is_counted_is_counted_once() {
         let mut store = store(1000);
-        let config = config(0);
-        let mut hints = Hints::new(&config, &store, Instant(1)).expect("readable");
-        hints.step(Instant(1), &store, &config.metrics).expect("readable");
+        let shard = shard(0);
+        let mut hints = Hints::new(&shard, &store, Instant(1)).expect("readable");
+        hints.step(&shard, Instant(1), &store).expect("readable");
         let mut all = Vec::new();
         let range = record::all_hints();
-        hints
-            .ground
-            .visit(&store, range, usize::MAX, &mut |key, value| {
-                all.push((Weight::of(&key, &value), key));
-                ControlFlow::Continue(())
-            })
-            .expect("readable");
+        visit(&shard, &store, range, usize::MAX, &mut |key, value| {
+            all.push((Weight::of(&key, &value), key));
+            ControlFlow::Continue(())
+        })
+        .expect("readable");
         for (weight, key) in [all.remove(0), all.pop().expect("many")] {
             store.apply(Batch { changes: vec![(key.to_bytes(), None)] }).expect("applies");
-            hints.count(Instant(2), &key, Some(weight), None, &config.metrics);
+            hints.count(&shard, Instant(2), &key, Some(weight), None);
         }
         while let Some(at) = hints.poll_timeout() {
-            hints.step(at, &store, &config.metrics).expect("readable");
+            hints.step(&shard, at, &store).expect("readable");
         }
-        assert_eq!(config.metrics.hint_keys.get(), all.len() as i64);
+        assert_eq!(shard.metrics.hint_keys.get(), all.len() as i64);
     }
 }

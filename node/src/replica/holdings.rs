@@ -6,6 +6,8 @@ use driftless_antientropy::Held;
 use driftless_proto::{BucketId, Key, Siblings};
 use driftless_ring::{PartitionId, Token, TokenRange};
 
+use crate::shard::Shard;
+
 use super::Replica;
 use super::metered::Metered;
 use super::record::{self, RecordKey};
@@ -24,8 +26,8 @@ impl<S: Store> Replica<S> {
     }
 
     /// The records of a replication factor, of which a step's worth is enough.
-    pub(crate) fn stored(&self, n: u8) -> Stored<'_, Metered<S>> {
-        Stored::new(&self.store, n, self.limits.turn.step_bytes)
+    pub(crate) fn stored(&self, shard: &Shard, n: u8) -> Stored<'_, Metered<S>> {
+        Stored::new(&self.store, n, shard.limits.turn.step_bytes)
     }
 
     /// The keys at a token, each with everything that is known of it and has been applied.

@@ -11,6 +11,7 @@ use driftless_ring::{ArcIndex, NodeId, PartitionId};
 use rand::rngs::StdRng;
 
 use crate::planted::{Bug, Planted};
+use crate::shard::Shard;
 use crate::time::Now;
 
 use super::Replica;
@@ -53,19 +54,19 @@ fn actors_found<S: Store>(store: &S) -> BTreeMap<PartitionId, Actor> {
 
 impl<S: Store> Replica<S> {
     /// A record whose checksums nobody looks at.
-    pub(super) fn as_it_is(&self, record: &RecordKey) -> Option<Siblings> {
-        let stored = self.planted.may_be(Bug::DamagedServed).then(|| self.store.get(record.as_bytes()))?.ok()??;
+    pub(super) fn as_it_is(&self, shard: &Shard, record: &RecordKey) -> Option<Siblings> {
+        let stored = shard.planted.may_be(Bug::DamagedServed).then(|| self.store.get(record.as_bytes()))?.ok()??;
         if record::read_state(record, stored.clone()).is_err() {
-            self.planted.hit();
+            shard.planted.hit();
         }
         record::decode_as_it_is(&stored)
     }
 
     /// The same of a hint.
-    pub(super) fn hint_as_it_is(&self, hint: &HintKey, value: &[u8]) -> Option<Held> {
-        let siblings = self.planted.may_be(Bug::DamagedHintServed).then(|| record::decode_as_it_is(value))??;
+    pub(super) fn hint_as_it_is(&self, shard: &Shard, hint: &HintKey, value: &[u8]) -> Option<Held> {
+        let siblings = shard.planted.may_be(Bug::DamagedHintServed).then(|| record::decode_as_it_is(value))??;
         if record::stored_digest(value).is_err() {
-            self.planted.hit();
+            shard.planted.hit();
         }
         let (bucket, key) = hint.record().bucket_and_key().ok()?;
         Some(Held::Copy { digest: Digest::of(bucket, &key, &siblings.header()), siblings })
@@ -74,16 +75,17 @@ impl<S: Store> Replica<S> {
     /// Whether what is to be kept for a primary is kept already, for whichever primary.
     pub(super) fn is_held_for_another(
         &mut self,
+        shard: &Shard,
         target: NodeId,
         record: &RecordKey,
         siblings: &Siblings,
     ) -> Result<bool, StoreError> {
-        let others = if self.planted.may_be(Bug::CopyFillsAnySlot) { self.holders(record) } else { Vec::new() };
+        let others = if shard.planted.may_be(Bug::CopyFillsAnySlot) { self.holders(shard, record) } else { Vec::new() };
         for other in others.into_iter().filter(|other| *other != target) {
-            if let (Some(Held::Copy { siblings: held, .. }), _) = self.held(&HintKey::new(other, record))?
+            if let (Some(Held::Copy { siblings: held, .. }), _) = self.held(shard, &HintKey::new(other, record))?
                 && held.includes(siblings)
             {
-                self.planted.hit();
+                shard.planted.hit();
                 return Ok(true);
             }
         }
@@ -93,21 +95,22 @@ impl<S: Store> Replica<S> {
     /// Whether a stand-in does not keep the retry that it recognises for the primary that it is for now.
     pub(super) fn forgets_to_hold(
         &mut self,
+        shard: &Shard,
         record: &RecordKey,
         role: Role,
         siblings: &Siblings,
     ) -> Result<bool, StoreError> {
         let Role::StandIn { target } = role else { return Ok(false) };
-        if !self.planted.may_be(Bug::RetryNotKept) {
+        if !shard.planted.may_be(Bug::RetryNotKept) {
             return Ok(false);
         }
-        let (held, _) = self.held(&HintKey::new(target, record))?;
+        let (held, _) = self.held(shard, &HintKey::new(target, record))?;
         let is_kept = matches!(held, Some(Held::Copy { siblings: held, .. }) if held.includes(siblings));
-        Ok(!is_kept && self.planted.is(Bug::RetryNotKept))
+        Ok(!is_kept && shard.planted.is(Bug::RetryNotKept))
     }
 
     /// Forgets keys that were deleted a while ago.
-    pub(super) fn reap_tombstones(&mut self, now: Now) {
+    pub(super) fn reap_tombstones(&mut self, shard: &Shard, now: Now) {
         let mut old = Vec::new();
         let read = self.store.scan(&[1]..&[2], &mut |key, value| {
             let Ok(entry) = record::decode_entry(key, &value) else { return ControlFlow::Continue(()) };
@@ -121,7 +124,7 @@ impl<S: Store> Replica<S> {
             for entry in old {
                 let record = RecordKey::new(entry.n, entry.token, entry.bucket, &entry.key);
                 if !self.turn.changes.contains_key(&record) {
-                    self.planted.hit();
+                    shard.planted.hit();
                     self.turn.put(record, entry.bucket, &entry.key, Arc::new(entry.header), Siblings::new());
                 }
             }

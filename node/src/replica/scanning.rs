@@ -13,6 +13,7 @@ use driftless_proto::{BucketId, Header, Refusal};
 use driftless_ring::{NodeId, PartitionId, Token};
 
 use crate::peer::{Page, Reply, RequestId, Scan};
+use crate::shard::Shard;
 
 use super::record::{self, Entry, RecordKey};
 use super::store::{Store, StoreError};
@@ -20,10 +21,10 @@ use super::{Replica, Trouble};
 
 impl<S: Store> Replica<S> {
     /// Takes a request for a page; it is answered when its turn comes.
-    pub(super) fn line_up(&mut self, from: NodeId, id: RequestId, scan: Scan) -> Result<(), Trouble> {
+    pub(super) fn line_up(&mut self, shard: &Shard, from: NodeId, id: RequestId, scan: Scan) -> Result<(), Trouble> {
         if self.scans.len() >= SCANS_WAITING_MAX {
-            self.metrics.overloaded.inc();
-            return Err(Refusal::Overloaded { retry_after_ms: self.limits.retry_after.as_millis() as u32 }.into());
+            shard.metrics.overloaded.inc();
+            return Err(Refusal::Overloaded { retry_after_ms: shard.limits.retry_after.as_millis() as u32 }.into());
         }
         self.scans.push_back((from, id, scan));
         Ok(())
@@ -35,27 +36,28 @@ impl<S: Store> Replica<S> {
     }
 
     /// Answers the scan that has waited for longest. A scan reads what has been applied, so it need not wait for a batch.
-    pub(crate) fn scan_on(&mut self) {
+    pub(crate) fn scan_on(&mut self, shard: &Shard) {
         let Some((from, id, scan)) = self.scans.pop_front() else { return };
-        let outcome = self.page(&scan).map(|page| self.reply(from, id, Reply::Page(page)));
-        self.conclude(from, id, outcome);
+        let outcome = self.page(shard, &scan).map(|page| self.reply(from, id, Reply::Page(page)));
+        self.conclude(shard, from, id, outcome);
     }
 
-    fn page(&self, scan: &Scan) -> Result<Page, Trouble> {
-        let bucket = self.topology.bucket(scan.bucket).ok_or(Refusal::NoSuchBucket)?;
+    fn page(&self, shard: &Shard, scan: &Scan) -> Result<Page, Trouble> {
+        let bucket = shard.topology.bucket(scan.bucket).ok_or(Refusal::NoSuchBucket)?;
         let partition = PartitionId { n: bucket.quorum.n(), arc: scan.arc };
-        if !self.topology.ring().owns(self.node, partition) {
-            return Err(self.not_owner());
+        shard.assert_mine(partition)?;
+        if !shard.ring().owns(shard.node, partition) {
+            return Err(shard.not_owner().into());
         }
-        let limit = scan.limit.clamp(1, self.limits.scan_limit_max) as usize;
-        let mut range = record::arc_range(partition, self.topology.ring().partitions());
+        let limit = scan.limit.clamp(1, shard.limits.scan_limit_max) as usize;
+        let mut range = record::arc_range(partition, shard.ring().partitions());
         if let Some(after) = &scan.after {
             range.start = range.start.max(match &after.key {
                 Some(key) => RecordKey::new(partition.n, after.token, scan.bucket, key).successor(),
                 None => RecordKey::first_of(partition.n, after.token, scan.bucket),
             });
         }
-        let bounds = self.limits.turn;
+        let bounds = shard.limits.turn;
         let (mut entries, mut next, mut corrupt) = (Vec::new(), None, None);
         let (mut visited, mut bytes) = (0, 0);
         self.store.scan(&range.start[..]..&range.end[..], &mut |key, value| {

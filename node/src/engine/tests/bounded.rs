@@ -58,12 +58,14 @@ fn read_pages_of_markers(planted: Planted) {
     let (now, target) = (trio.now, trio.id(2));
     for name in &names {
         let owe = Owe { bucket: SIBLINGS, key: name.clone(), to: target };
-        trio.engines[0].replica.handle_local(now, RequestId(4), LocalRequest::Owe(owe));
+        let engine = &mut trio.engines[0];
+        engine.replica.handle_local(&engine.shard, now, RequestId(4), LocalRequest::Owe(owe));
     }
     trio.turn(0);
     let (mut from, mut found, mut pages) = (None, Vec::new(), 0);
     loop {
-        let page = trio.engines[0].replica.hints_for(target, from).expect("readable");
+        let engine = &mut trio.engines[0];
+        let page = engine.replica.hints_for(&engine.shard, target, from).expect("readable");
         let bytes: usize = page.owed.iter().map(|owed| owed.siblings.value_bytes()).sum();
         assert!(bytes <= TurnBounds::default().step_bytes + RECORD_BYTES, "{bytes} bytes on a page");
         assert!(trio.engines[0].replica.bytes_read() < trio.largest_turn());
@@ -109,7 +111,7 @@ fn the_scan_after_a_start_and_the_scrub_read_so_many_bytes_a_turn() {
     }
     let most = 2 * (TurnBounds::default().step_bytes + 2 * RECORD_BYTES);
     assert!((RECORD_BYTES..most).contains(&largest), "{largest} bytes in one turn");
-    assert_eq!(trio.engines[0].metrics.aae_drift.get(), 0);
+    assert_eq!(trio.engines[0].shard.metrics.aae_drift.get(), 0);
 }
 
 /// A leaf with many keys: what it holds was read in one go.
@@ -126,7 +128,7 @@ fn a_crowded_leaf_is_checked_a_part_at_a_time_while_writes_go_on() {
             trio.put_and_settle(0, put_with_id(SIBLINGS, "again", None, WriteId(i + 2)));
         }
     }
-    assert_eq!(trio.engines[0].metrics.aae_drift.get(), 0);
+    assert_eq!(trio.engines[0].shard.metrics.aae_drift.get(), 0);
 }
 
 /// Keys of all buckets with the same n lie between each other: an empty bucket had whole arcs to walk through, in one turn.

@@ -39,7 +39,7 @@ impl Trio {
     }
 
     fn stamped_ahead(&self) -> u64 {
-        self.engines.iter().map(|engine| engine.metrics.stamps_ahead.get()).sum()
+        self.engines.iter().map(|engine| engine.shard.metrics.stamps_ahead.get()).sum()
     }
 }
 

@@ -50,7 +50,7 @@ fn a_damaged_record_is_restored_from_the_others_and_not_served_meanwhile() {
         assert_eq!(trio.failure(request), Failure::Refused(refusal), "it fills no slot");
         assert_eq!(trio.holds(0, SIBLINGS), trio.holds(1, SIBLINGS), "and has asked the others at once");
         assert_eq!(values(&trio.read(0, SIBLINGS, 3)), ["precious"]);
-        let metrics = &trio.engines[0].metrics;
+        let metrics = &trio.engines[0].shard.metrics;
         assert_eq!((metrics.records_damaged.get(), metrics.records_restored.get()), (1, 1));
         assert_eq!(trio.halts, Vec::<String>::new());
     }
@@ -79,11 +79,11 @@ fn while_the_others_are_away_it_serves_nothing_of_the_key_and_asks_again() {
     assert!(matches!(trio.failure(request), Failure::Refused(Refusal::NotEnoughReplicas { .. })), "no read sees it");
     trio.pass(Duration::from_secs(1));
     trio.settle();
-    assert_eq!(trio.engines[0].metrics.records_restored.get(), 0);
+    assert_eq!(trio.engines[0].shard.metrics.records_restored.get(), 0);
     trio.connect(0);
     trio.pass(Duration::from_millis(1));
     trio.settle();
-    assert_eq!(trio.engines[0].metrics.records_restored.get(), 1, "as soon as there is somebody to ask");
+    assert_eq!(trio.engines[0].shard.metrics.records_restored.get(), 1, "as soon as there is somebody to ask");
     let mut read = trio.read(0, SIBLINGS, 3);
     read.siblings.sort_unstable_by(|a, b| a.value.cmp(&b.value));
     assert_eq!(values(&read), ["precious", "v"]);
@@ -99,10 +99,10 @@ fn if_the_others_do_not_answer_they_are_asked_again() {
     trio.wire.clear();
     trio.pass(Duration::from_secs(4));
     trio.settle();
-    assert_eq!(trio.engines[0].metrics.records_restored.get(), 0);
+    assert_eq!(trio.engines[0].shard.metrics.records_restored.get(), 0);
     trio.pass(Duration::from_secs(2));
     trio.settle();
-    assert_eq!(trio.engines[0].metrics.records_restored.get(), 1);
+    assert_eq!(trio.engines[0].shard.metrics.records_restored.get(), 1);
 }
 
 /// The others are asked twice for the same damage, as when one of them comes back. The second answers restore the record; the
@@ -131,7 +131,7 @@ fn damage_it_again(planted: Planted) {
     trio.engines[0].handle_liveness(trio.now, back, Liveness::Alive);
     trio.pass(Duration::from_millis(1));
     trio.settle();
-    assert_eq!(trio.engines[0].metrics.records_restored.get(), 1);
+    assert_eq!(trio.engines[0].shard.metrics.records_restored.get(), 1);
     trio.put_and_settle(0, put(SIBLINGS, "new", None));
     let acknowledged = trio.holds(0, SIBLINGS);
 
@@ -144,7 +144,7 @@ fn damage_it_again(planted: Planted) {
         trio.pass(Duration::from_secs(6));
         trio.settle();
     }
-    assert_eq!(trio.engines[0].metrics.records_restored.get(), 2);
+    assert_eq!(trio.engines[0].shard.metrics.records_restored.get(), 2);
     assert_eq!(trio.holds(0, SIBLINGS), acknowledged);
 }
 
@@ -159,7 +159,7 @@ fn a_start_finds_what_is_damaged_with_nobody_reading_it() {
         trio.pass(Duration::from_millis(1));
         trio.settle();
         assert_eq!(trio.bytes_of(0, SIBLINGS), trio.bytes_of(1, SIBLINGS));
-        let metrics = &trio.engines[0].metrics;
+        let metrics = &trio.engines[0].shard.metrics;
         assert_eq!((metrics.records_damaged.get(), metrics.records_restored.get()), (1, 1));
     }
 }
@@ -176,7 +176,7 @@ fn the_scrub_finds_what_is_damaged_while_the_node_runs() {
         trio.pass(Duration::from_millis(100));
         trio.settle();
     }
-    let metrics = &trio.engines[0].metrics;
+    let metrics = &trio.engines[0].shard.metrics;
     assert_eq!((metrics.records_damaged.get(), metrics.records_restored.get(), metrics.aae_drift.get()), (1, 1, 0));
     assert_eq!(trio.bytes_of(0, SIBLINGS), trio.bytes_of(1, SIBLINGS));
 }
@@ -198,7 +198,7 @@ fn count_what_is_damaged(planted: Planted) {
     trio.pass(Duration::from_secs(1));
     trio.settle();
     let counted = |trio: &Trio| {
-        let metrics = &trio.engines[0].metrics;
+        let metrics = &trio.engines[0].shard.metrics;
         (metrics.keys.get(), metrics.value_bytes.get(), metrics.partitions_uncounted.get())
     };
     assert_eq!(counted(&trio), (1, 8, 0));
@@ -225,7 +225,8 @@ fn count_what_is_damaged(planted: Planted) {
     trio.rot(0, SIBLINGS, 1);
     let record = trio.record(SIBLINGS).to_bytes();
     trio.cut_off(0);
-    trio.engines[0].replica.fail(StoreError::Damaged { record, reason: "a bit flipped".to_owned() });
+    let engine = &mut trio.engines[0];
+    engine.replica.fail(&engine.shard, StoreError::Damaged { record, reason: "a bit flipped".to_owned() });
     for _ in 0..20 {
         trio.pass(Duration::from_millis(10));
     }
@@ -235,7 +236,7 @@ fn count_what_is_damaged(planted: Planted) {
         trio.pass(Duration::from_millis(10));
         trio.settle();
     }
-    assert_eq!(trio.engines[0].metrics.records_restored.get(), 2);
+    assert_eq!(trio.engines[0].shard.metrics.records_restored.get(), 2);
     assert_eq!(counted(&trio), (1, 8, 0));
 }
 
@@ -270,7 +271,7 @@ fn with_two_of_three_damaged_a_key_can_be_written_and_restored_by_who_accepts_th
         trio.pass(Duration::from_secs(6));
         trio.settle();
     }
-    let damaged_now = |trio: &Trio| [0, 1].map(|i| trio.engines[i].metrics.records_damaged_now.get());
+    let damaged_now = |trio: &Trio| [0, 1].map(|i| trio.engines[i].shard.metrics.records_damaged_now.get());
     assert_eq!(damaged_now(&trio), [1, 1], "too few are sound to restore them");
     let listed = trio.engines[0].damaged_keys(10);
     assert_eq!((listed.keys[0].bucket, &listed.keys[0].key, listed.count), (SIBLINGS, &key(), 1));
@@ -298,7 +299,7 @@ fn with_two_of_three_damaged_a_key_can_be_written_and_restored_by_who_accepts_th
     trio.settle();
     let restored = driftless_proto::client::Restored { was_damaged: true, answered: 1 };
     assert_eq!(trio.reply(request), Some(&Response::Restored(restored)));
-    assert_eq!(trio.engines[0].metrics.losses_accepted.get(), 1);
+    assert_eq!(trio.engines[0].shard.metrics.losses_accepted.get(), 1);
     // Now two owners are sound, and the third is restored by itself.
     for _ in 0..10 {
         trio.pass(Duration::from_secs(1));
@@ -335,7 +336,7 @@ fn a_damaged_copy_beside_a_damaged_record_is_given_up_and_the_next_write_is_kept
         let kept = trio.engines[0].store().get(beside.as_bytes()).expect("readable").expect("kept");
         let kept = record::decode(kept).expect("well formed");
         assert!(kept.values().any(|version| version.value.as_deref() == Some(b"second")), "{left}: {kept:?}");
-        assert_eq!(trio.engines[0].metrics.hints_damaged.get(), 1);
+        assert_eq!(trio.engines[0].shard.metrics.hints_damaged.get(), 1);
     }
 }
 
@@ -365,7 +366,7 @@ fn the_only_copy_of_a_key_can_be_written_beside_and_given_up() {
     let restored = driftless_proto::client::Restored { was_damaged: true, answered: 0 };
     assert_eq!(trio.reply(request), Some(&Response::Restored(restored)));
     assert_eq!(values(&trio.read(owner, SINGLE, 1)), ["new"]);
-    assert_eq!(trio.engines[owner].metrics.records_damaged_now.get(), 0);
+    assert_eq!(trio.engines[owner].shard.metrics.records_damaged_now.get(), 0);
 }
 
 #[test]
@@ -406,7 +407,8 @@ fn what_is_owed_from_a_damaged_record_is_delivered_once_it_is_restored() {
     let mut trio = Trio::new();
     trio.put_and_settle(0, put(SIBLINGS, "precious", None));
     let owe = Owe { bucket: SIBLINGS, key: key(), to: trio.id(2) };
-    trio.engines[0].replica.handle_local(trio.now, RequestId(4), LocalRequest::Owe(owe));
+    let engine = &mut trio.engines[0];
+    engine.replica.handle_local(&engine.shard, trio.now, RequestId(4), LocalRequest::Owe(owe));
     trio.turn(0);
     trio.damage(0, SIBLINGS, 1);
     assert_eq!(trio.engines[0].replica.tallies().count(), 1);
@@ -414,8 +416,8 @@ fn what_is_owed_from_a_damaged_record_is_delivered_once_it_is_restored() {
         trio.pass(Duration::from_millis(500));
         trio.settle();
     }
-    assert_eq!(trio.engines[0].metrics.records_restored.get(), 1);
-    assert_eq!(trio.engines[0].metrics.hints_delivered.get(), 1);
+    assert_eq!(trio.engines[0].shard.metrics.records_restored.get(), 1);
+    assert_eq!(trio.engines[0].shard.metrics.hints_delivered.get(), 1);
     assert_eq!(trio.engines[0].replica.tallies().map(|(_, tally)| tally.keys()).sum::<u64>(), 0);
 }
 

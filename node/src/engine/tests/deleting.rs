@@ -22,7 +22,7 @@ impl Trio {
     }
 
     fn batches(&self) -> u64 {
-        self.engines.iter().map(|engine| engine.metrics.batches.get()).sum()
+        self.engines.iter().map(|engine| engine.shard.metrics.batches.get()).sum()
     }
 }
 

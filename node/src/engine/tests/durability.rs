@@ -150,12 +150,12 @@ fn the_census_counts_what_a_start_finds_and_follows_every_batch() {
     let mut trio = Trio::new();
     trio.put_and_settle(0, put(SIBLINGS, "v1", None));
     trio.pass(Duration::from_millis(5));
-    assert_eq!(trio.engines[0].metrics.keys.get(), 1);
+    assert_eq!(trio.engines[0].shard.metrics.keys.get(), 1);
     let store = trio.engines[0].store().clone();
     trio.restart(0, 53, store);
-    assert_eq!(trio.engines[0].metrics.keys.get(), 0);
+    assert_eq!(trio.engines[0].shard.metrics.keys.get(), 0);
     trio.pass(Duration::from_millis(5));
-    assert_eq!(trio.engines[0].metrics.keys.get(), 1);
-    assert_eq!(trio.engines[0].metrics.value_bytes.get(), 2);
-    assert_eq!(trio.engines[0].metrics.partitions_uncounted.get(), 0);
+    assert_eq!(trio.engines[0].shard.metrics.keys.get(), 1);
+    assert_eq!(trio.engines[0].shard.metrics.value_bytes.get(), 2);
+    assert_eq!(trio.engines[0].shard.metrics.partitions_uncounted.get(), 0);
 }

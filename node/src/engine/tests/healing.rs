@@ -147,7 +147,7 @@ fn a_replica_that_lost_everything_is_filled_with_nobody_reading() {
     trio.heal();
     trio.assert_equal();
     trio.assert_trees_say_what_stores_hold();
-    assert_eq!(trio.engines[2].metrics.aae_keys_repaired.get(), ALL.len() as u64, "each key once");
+    assert_eq!(trio.engines[2].shard.metrics.aae_keys_repaired.get(), ALL.len() as u64, "each key once");
 }
 
 #[test]
@@ -202,9 +202,10 @@ fn a_round_in_sync_costs_less_than_forty_bytes_a_partition_and_ends_at_once() {
     let mut trio = quick();
     trio.fill();
     trio.heal();
-    let rounds = |trio: &Trio| trio.engines.iter().map(|engine| engine.metrics.aae_rounds.get()).sum::<u64>();
-    let bytes = |trio: &Trio| trio.engines.iter().map(|engine| engine.metrics.aae_bytes.get()).sum::<u64>();
-    let exchanges = |trio: &Trio| trio.engines.iter().map(|engine| engine.metrics.aae_exchanges.get()).sum::<u64>();
+    let rounds = |trio: &Trio| trio.engines.iter().map(|engine| engine.shard.metrics.aae_rounds.get()).sum::<u64>();
+    let bytes = |trio: &Trio| trio.engines.iter().map(|engine| engine.shard.metrics.aae_bytes.get()).sum::<u64>();
+    let exchanges =
+        |trio: &Trio| trio.engines.iter().map(|engine| engine.shard.metrics.aae_exchanges.get()).sum::<u64>();
     let before = (rounds(&trio), bytes(&trio), exchanges(&trio));
     trio.heal();
     let partitions = 8 * (rounds(&trio) - before.0);
@@ -219,11 +220,11 @@ fn the_smaller_id_begins_unless_the_operator_asks() {
     trio.heal();
     let smallest = (0..3).min_by_key(|i| trio.id(*i)).expect("three");
     let largest = (0..3).max_by_key(|i| trio.id(*i)).expect("three");
-    assert!(trio.engines[smallest].metrics.aae_rounds.get() > 0);
-    assert_eq!(trio.engines[largest].metrics.aae_rounds.get(), 0);
+    assert!(trio.engines[smallest].shard.metrics.aae_rounds.get() > 0);
+    assert_eq!(trio.engines[largest].shard.metrics.aae_rounds.get(), 0);
     trio.engines[largest].handle_aae(trio.now, AaeCommand::Run(None));
     trio.settle();
-    assert_eq!(trio.engines[largest].metrics.aae_rounds.get(), 2, "with each peer");
+    assert_eq!(trio.engines[largest].shard.metrics.aae_rounds.get(), 2, "with each peer");
     let now = trio.now.instant;
     assert!(trio.engines[largest].aae(now).partitions.iter().all(|line| line.last_full_round.is_some()));
 }
@@ -270,13 +271,13 @@ fn the_scrub_finds_a_leaf_that_drifted_and_the_next_round_repairs_the_key() {
     let mut trio = quick();
     trio.fill();
     trio.forget_behind_its_back(2, STRICT);
-    assert_eq!(trio.engines[2].metrics.aae_drift.get(), 0);
+    assert_eq!(trio.engines[2].shard.metrics.aae_drift.get(), 0);
     // One leaf in eight partitions of 64, each tenth of a second, by lot.
     for _ in 0..6_000 {
         trio.pass(Duration::from_millis(100));
         trio.settle();
     }
-    assert_eq!(trio.engines[2].metrics.aae_drift.get(), 1);
+    assert_eq!(trio.engines[2].shard.metrics.aae_drift.get(), 1);
     trio.assert_trees_say_what_stores_hold();
     trio.assert_equal();
 }
@@ -422,7 +423,7 @@ fn a_key_that_stays_different_for_three_rounds_is_reported() {
     trio.fill();
     trio.replace(2, MemoryStore::new());
     let unrepaired =
-        |trio: &Trio| trio.engines.iter().map(|engine| engine.metrics.aae_keys_unrepaired.get()).sum::<u64>();
+        |trio: &Trio| trio.engines.iter().map(|engine| engine.shard.metrics.aae_keys_unrepaired.get()).sum::<u64>();
     for _ in 0..400 {
         trio.pass(Duration::from_millis(500));
         // Everything arrives except repairs, which are said to be done all the same.
@@ -469,7 +470,7 @@ fn a_key_that_is_written_all_the_time_is_no_bug() {
         }
         (0..3).for_each(|i| trio.sync(i));
     }
-    let unrepaired: u64 = trio.engines.iter().map(|engine| engine.metrics.aae_keys_unrepaired.get()).sum();
+    let unrepaired: u64 = trio.engines.iter().map(|engine| engine.shard.metrics.aae_keys_unrepaired.get()).sum();
     assert_eq!(unrepaired, 0);
 }
 
@@ -484,7 +485,7 @@ fn a_replica_without_room_is_neither_equal_nor_a_bug() {
     assert!(trio.holds(2, SIBLINGS).vv().is_empty(), "it could not take anything");
     let (now, partition) = (trio.now.instant, trio.partition());
     for i in 0..3 {
-        assert_eq!(trio.engines[i].metrics.aae_keys_unrepaired.get(), 0, "node {i}");
+        assert_eq!(trio.engines[i].shard.metrics.aae_keys_unrepaired.get(), 0, "node {i}");
         let figures = trio.engines[i].aae(now).partitions;
         let full = trio.id(2);
         let mut pairs = figures.iter().filter(|pair| pair.partition == partition && (i == 2 || pair.peer == full));
@@ -503,8 +504,8 @@ fn what_is_only_under_way_is_not_repaired() {
     let mut trio = quick();
     trio.fill();
     trio.heal();
-    let sent = |trio: &Trio| trio.engines.iter().map(|engine| engine.metrics.aae_keys_sent.get()).sum::<u64>();
-    let looked = |trio: &Trio| trio.engines.iter().map(|engine| engine.metrics.aae_exchanges.get()).sum::<u64>();
+    let sent = |trio: &Trio| trio.engines.iter().map(|engine| engine.shard.metrics.aae_keys_sent.get()).sum::<u64>();
+    let looked = |trio: &Trio| trio.engines.iter().map(|engine| engine.shard.metrics.aae_exchanges.get()).sum::<u64>();
     let before = (sent(&trio), looked(&trio));
     let request = trio.hand_in(0, put_with_id(SIBLINGS, "late", None, WriteId(99)));
     trio.turn(0);
@@ -562,7 +563,7 @@ fn a_tree_grows_with_its_keys_while_writes_go_on() {
     assert_eq!(tree.bits(), driftless_antientropy::Bits::for_keys(3_001), "{:?}", tree.sum());
     assert!(tree.bits() > driftless_antientropy::Bits::MIN);
     assert_eq!(*tree, trio.recomputed(1, partition, tree));
-    assert_eq!(trio.engines[1].metrics.aae_drift.get(), 0);
+    assert_eq!(trio.engines[1].shard.metrics.aae_drift.get(), 0);
     trio.heal();
     trio.assert_trees_say_what_stores_hold();
 }

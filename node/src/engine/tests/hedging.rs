@@ -32,7 +32,7 @@ fn a_late_replica_is_hedged_by_another_after_its_usual_time() {
     assert_eq!(first.len(), 1);
     trio.pass(Duration::from_millis(20));
     assert_eq!(readers(&trio).len(), 2, "answers came at once so far, so 20 ms are long");
-    assert_eq!(trio.engines[0].metrics.hedges.get(), 1);
+    assert_eq!(trio.engines[0].shard.metrics.hedges.get(), 1);
     trio.wire.retain(|(_, to, _)| *to != trio.topology.ring().members()[first[0]].id);
     trio.settle();
     assert!(trio.reply(request).is_some());
@@ -46,7 +46,7 @@ fn hedges_end_with_their_budget() {
     }
     trio.wire.clear();
     trio.pass(trio.limits.attempt_timeout);
-    assert_eq!(trio.engines[0].metrics.hedges.get(), 1, "ten requests allow half a hedge beyond the first");
+    assert_eq!(trio.engines[0].shard.metrics.hedges.get(), 1, "ten requests allow half a hedge beyond the first");
 }
 
 #[test]
@@ -85,9 +85,9 @@ fn a_primary_that_misses_an_acknowledged_write_is_owed_it() {
     trio.wire.retain(|(_, to, _)| *to != silent);
     trio.settle();
     assert_eq!(trio.stored(request).acks, 2);
-    assert_eq!((trio.engines[0].metrics.owed.get(), trio.engines[0].requests_open()), (0, 1));
+    assert_eq!((trio.engines[0].shard.metrics.owed.get(), trio.engines[0].requests_open()), (0, 1));
     trio.pass(trio.limits.attempt_timeout * 2);
-    assert_eq!((trio.engines[0].metrics.owed.get(), trio.engines[0].requests_open()), (1, 0));
+    assert_eq!((trio.engines[0].shard.metrics.owed.get(), trio.engines[0].requests_open()), (1, 0));
 }
 
 #[test]

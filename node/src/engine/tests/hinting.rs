@@ -3,7 +3,9 @@
 use driftless_proto::{ActorId, Dot};
 
 use super::*;
+use crate::handoff::HintFigures;
 use crate::peer::{Purpose, Read as Look, Want};
+use crate::replica;
 use crate::replica::local::{LocalRequest, Made, Owe, Write};
 use crate::replica::record::HintKey;
 
@@ -79,11 +81,18 @@ impl Five {
         }
     }
 
+    /// What a node holds for another, as it shows that.
+    fn held_for(&self, i: usize, target: NodeId) -> HintFigures {
+        self.engines[i].hints().find(|(id, _)| *id == target).map(|(_, figures)| figures).expect("something was held")
+    }
+
     /// A node's own coordinator speaks to its replica. Answers what that says at once.
     fn tell_self(&mut self, i: usize, request: LocalRequest) -> Vec<Said> {
         let now = self.now;
-        self.engines[i].replica.handle_local(now, RequestId(4712 * 4), request);
-        self.engines[i].replica.commit(now);
+        let engine = &mut self.engines[i];
+        engine.replica.handle_local(&engine.shard, now, RequestId(4712 * 4), request);
+        let engine = &mut self.engines[i];
+        engine.replica.commit(&engine.shard, now);
         let mut said = Vec::new();
         while let Some(output) = self.engines[i].replica.poll_output() {
             match output {
@@ -189,7 +198,7 @@ fn hints_for_one_key_become_one() {
     five.merge(other, state("v1", 1, 1), Some(owner));
     five.merge(other, state("v2", 2, 1), Some(owner));
     assert_eq!(texts(&five.copy(other, owner)), ["v1", "v2"]);
-    assert_eq!(five.engines[other].metrics.hint_keys.get(), 1);
+    assert_eq!(five.engines[other].shard.metrics.hint_keys.get(), 1);
 }
 
 /// Neither when it is sent, nor when it has only arrived in memory: a lost message, or a power cut there, would take all of it.
@@ -208,8 +217,8 @@ fn a_hint_goes_away_only_when_its_target_has_it_on_disk() {
     five.sync(owner);
     five.deliver_all();
     assert_eq!(five.hint(other, owner), None);
-    assert_eq!(five.engines[other].metrics.hints_delivered.get(), 1);
-    assert_eq!(five.engines[other].metrics.hint_keys.get(), 0);
+    assert_eq!(five.engines[other].shard.metrics.hints_delivered.get(), 1);
+    assert_eq!(five.engines[other].shard.metrics.hint_keys.get(), 0);
 }
 
 /// The hint goes on the strength of the answer, so that one waits for the disk whatever the bucket says.
@@ -238,7 +247,7 @@ fn a_hint_that_changed_while_it_was_under_way_stays() {
     five.merge(other, state("v2", 2, 1), Some(owner));
     five.wire.push_front(delivery);
     five.settle();
-    assert_eq!(five.engines[other].metrics.hints_delivered.get(), 1);
+    assert_eq!(five.engines[other].shard.metrics.hints_delivered.get(), 1);
     assert_eq!(texts(&five.copy(other, owner)), ["v1", "v2"]);
     five.deliver_hints();
     assert_eq!(five.hint(other, owner), None);
@@ -341,7 +350,8 @@ fn a_stamp_knows_the_copies_that_its_own_turn_has_built() {
         hint_for: Some(target),
         purpose: Purpose::Write,
     };
-    five.engines[other].replica.handle_request(from, RequestId(4), ReplicaRequest::Merge(merge));
+    let engine = &mut five.engines[other];
+    engine.replica.handle_request(&engine.shard, from, RequestId(4), ReplicaRequest::Merge(merge));
     five.write(other, "v2", Some(one), &[]);
     assert_eq!(texts(&five.copy(other, one)), ["v1", "v2"]);
 }
@@ -373,12 +383,14 @@ fn the_batch_that_removes_a_hint_ends_the_actor_that_it_knew_without_an_alarm() 
     five.settle();
     let record = five.record();
     let (now, target) = (five.now, five.id(owner));
-    let page = five.engines[other].replica.hints_for(target, None).expect("readable");
-    five.engines[other].replica.hint_delivered(target, &record, page.owed[0].digest);
+    let engine = &mut five.engines[other];
+    let page = engine.replica.hints_for(&engine.shard, target, None).expect("readable");
+    let engine = &mut five.engines[other];
+    engine.replica.hint_delivered(&engine.shard, target, &record, page.owed[0].digest);
     let before = five.engines[other].store().len();
     five.engines[other].commit(now);
     assert_eq!(five.engines[other].store().len(), before - 2, "the hint and the actor, in one batch");
-    assert_eq!(five.engines[other].metrics.actor_alarms.get(), 0);
+    assert_eq!(five.engines[other].shard.metrics.actor_alarms.get(), 0);
     assert!(five.halts.is_empty());
 }
 
@@ -485,7 +497,8 @@ fn look_in_the_middle_of_a_turn(planted: Planted) {
         request: Request::Replica(ReplicaRequest::Merge(merge)),
     };
     five.engines[one].handle_peer(now, from, Message { id: RequestId(4), ring_version: 1, body });
-    let page = five.engines[one].replica.hints_for(target, None).expect("readable");
+    let engine = &mut five.engines[one];
+    let page = engine.replica.hints_for(&engine.shard, target, None).expect("readable");
     assert_eq!(texts(&page.owed[0].siblings), ["v1"]);
 }
 
@@ -495,11 +508,11 @@ fn a_write_notes_in_its_own_batch_who_else_is_owed_it() {
     let (one, two, three, other) = (five.owners[0], five.owners[1], five.owners[2], five.others[0]);
     five.write(one, "v1", None, &[two]);
     assert_eq!((five.hint(one, two), five.hint(one, three)), (Some(None), None));
-    assert_eq!(five.engines[one].metrics.batches.get(), 1);
+    assert_eq!(five.engines[one].shard.metrics.batches.get(), 1);
     five.write(other, "v2", Some(two), &[three]);
     assert_eq!(texts(&five.copy(other, two)), ["v2"]);
     assert_eq!(five.copy(other, two), five.copy(other, three));
-    assert_eq!(five.engines[other].metrics.batches.get(), 1);
+    assert_eq!(five.engines[other].shard.metrics.batches.get(), 1);
 }
 
 #[test]
@@ -540,7 +553,7 @@ fn retry_for_another_primary(planted: Planted) {
     let (one, two, other) = (five.owners[0], five.owners[1], five.others[0]);
     five.write(other, "v1", Some(one), &[]);
     let said = five.write(other, "v1", Some(two), &[]);
-    assert_eq!(five.engines[other].metrics.retries_recognised.get(), 1);
+    assert_eq!(five.engines[other].shard.metrics.retries_recognised.get(), 1);
     let [Said::Made(Made::Stamped(stamped))] = &said[..] else { panic!("{said:?}") };
     assert_eq!(stamped.siblings.live().len(), 1);
     assert_eq!(five.copy(other, one), five.copy(other, two));
@@ -605,7 +618,7 @@ fn a_fallback_that_holds_as_much_as_it_may_refuses_and_drops_nothing() {
     assert_eq!(five.answer(), Some(Reply::Refused(Refusal::HintsFull)));
     assert_eq!(five.write(other, "v3", Some(one), &[]), [Said::Reply(Reply::Refused(Refusal::HintsFull))]);
     assert_eq!(five.copy(other, one), state("v1", 1, 1));
-    assert_eq!(five.engines[other].metrics.hints_refused.get(), 2);
+    assert_eq!(five.engines[other].shard.metrics.hints_refused.get(), 2);
     five.merge(other, state("v2", 2, 1), Some(two));
     assert!(five.hint(other, two).is_some(), "one that stays away leaves room for others");
     five.deliver_hints();
@@ -621,7 +634,7 @@ fn where_there_is_no_room_for_a_marker_the_write_counts_all_the_same() {
     five.sync(one);
     assert_eq!(five.answer(), Some(Reply::Acked));
     assert_eq!((five.holds(one, SIBLINGS), five.hint(one, two)), (state("v1", 1, 1), None));
-    assert_eq!(five.engines[one].metrics.hints_refused.get(), 1);
+    assert_eq!(five.engines[one].shard.metrics.hints_refused.get(), 1);
 }
 
 #[test]
@@ -631,7 +644,7 @@ fn hints_survive_a_restart_are_counted_again_and_delivered() {
     five.cut_off(owner);
     five.merge(other, state("v1", 1, 1), Some(owner));
     let (keys, bytes) = {
-        let metrics = &five.engines[other].metrics;
+        let metrics = &five.engines[other].shard.metrics;
         (metrics.hint_keys.get(), metrics.hint_bytes.get())
     };
     let store = five.engines[other].store().clone();
@@ -639,19 +652,19 @@ fn hints_survive_a_restart_are_counted_again_and_delivered() {
     let target = five.id(owner);
     let now = five.now;
     five.engines[other].handle_peer_lost(now, target);
-    assert_eq!(five.engines[other].metrics.hints_uncounted.get(), 1);
+    assert_eq!(five.engines[other].shard.metrics.hints_uncounted.get(), 1);
     five.write(other, "v2", Some(owner), &[]);
     assert_eq!(texts(&five.copy(other, owner)), ["v1", "v2"], "what is not counted yet is looked for all the same");
     five.pass(Duration::from_millis(5));
-    assert_eq!(five.engines[other].metrics.hints_uncounted.get(), 0);
-    assert_eq!((five.engines[other].metrics.hint_keys.get(), keys), (1, 1));
-    assert!(five.engines[other].metrics.hint_bytes.get() > bytes);
+    assert_eq!(five.engines[other].shard.metrics.hints_uncounted.get(), 0);
+    assert_eq!((five.engines[other].shard.metrics.hint_keys.get(), keys), (1, 1));
+    assert!(five.engines[other].shard.metrics.hint_bytes.get() > bytes);
     (0..5).for_each(|i| five.connect(i));
     five.deliver_hints();
     assert_eq!(five.hint(other, owner), None);
     assert_eq!(texts(&five.holds(owner, SIBLINGS)), ["v1", "v2"]);
     let (hint_keys, hint_bytes) = {
-        let metrics = &five.engines[other].metrics;
+        let metrics = &five.engines[other].shard.metrics;
         (metrics.hint_keys.get(), metrics.hint_bytes.get())
     };
     assert_eq!((hint_keys, hint_bytes), (0, 0));
@@ -739,7 +752,7 @@ fn what_is_held_for_a_node_that_owns_the_key_no_more_goes_to_those_that_do() {
         (0..5).for_each(|i| five.connect(i));
         five.deliver_hints();
         assert!(five.owners.iter().all(|owner| five.holds(*owner, SIBLINGS) == held));
-        assert_eq!(five.engines[holder].metrics.hint_keys.get(), 0);
+        assert_eq!(five.engines[holder].shard.metrics.hint_keys.get(), 0);
     }
 }
 
@@ -809,12 +822,12 @@ fn what_is_held_for_whom_is_published() {
     five.merge(other, state("v1", 1, 1), Some(owner));
     five.pass(Duration::from_secs(1));
     let target = five.id(owner);
-    let figures = five.engines[other].metrics.hints.by_target()[&target];
+    let figures = five.held_for(other, target);
     assert_eq!((figures.keys, figures.delivered), (1, 0));
     assert!(figures.bytes > 0 && figures.since.is_some());
     (0..5).for_each(|i| five.connect(i));
     five.deliver_hints();
-    let figures = five.engines[other].metrics.hints.by_target()[&target];
+    let figures = five.held_for(other, target);
     assert_eq!((figures.keys, figures.bytes, figures.since, figures.delivered), (0, 0, None, 1));
 }
 
@@ -832,7 +845,7 @@ impl Five {
     }
 
     fn counted(&self, i: usize) -> (i64, i64, i64, u64) {
-        let metrics = &self.engines[i].metrics;
+        let metrics = &self.engines[i].shard.metrics;
         (metrics.hint_keys.get(), metrics.hint_bytes.get(), metrics.hints_uncounted.get(), metrics.hints_damaged.get())
     }
 }

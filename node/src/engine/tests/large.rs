@@ -257,7 +257,7 @@ fn a_large_state_is_given_the_time_to_carry_it() {
     trio.sync(owners[0]);
     let usual = Duration::from_millis(500); // after which silence speaks against a peer
     trio.pass(usual);
-    let hedged = |trio: &Trio| trio.engines[owners[0]].metrics.hedges.get();
+    let hedged = |trio: &Trio| trio.engines[owners[0]].shard.metrics.hedges.get();
     assert_eq!(hedged(&trio), 0, "four megabytes are still on their way");
     let merges = |trio: &Trio| trio.wire.iter().filter(|(_, _, message)| message.large_values().len() == 1).count();
     assert_eq!(merges(&trio), 0);
@@ -304,7 +304,7 @@ fn who_has_said_that_a_large_state_comes_is_given_the_time_to_carry_it() {
         }
         let usual = Duration::from_millis(250); // after which another replica is asked as well
         trio.pass(usual);
-        trio.engines[0].metrics.hedges.get()
+        trio.engines[0].shard.metrics.hedges.get()
     };
     assert_eq!((asked_of(true), asked_of(false)), (0, 1));
 }
@@ -326,7 +326,7 @@ fn a_request_that_was_not_sent_is_refused_in_the_peers_place_and_says_nothing_of
     }
     trio.settle();
     assert_eq!(trio.stored(asked).acks, 2 + u8::from(trio.stored(asked).acks > 2), "fallbacks have taken it at once");
-    assert_eq!(trio.engines[owners[0]].metrics.peers_unresponsive.get(), 0);
+    assert_eq!(trio.engines[owners[0]].shard.metrics.peers_unresponsive.get(), 0);
 }
 
 fn quick_aae() -> AaeLimits {

@@ -25,9 +25,9 @@ fn a_read_repairs_exactly_the_replicas_that_lack_something() {
     let missed = (0..3).find(|i| trio.holds(*i, SIBLINGS).is_empty()).expect("one was missed");
     trio.read(0, SIBLINGS, 3);
     assert_eq!(trio.holds(missed, SIBLINGS), trio.holds(0, SIBLINGS));
-    assert_eq!(trio.engines[0].metrics.read_repairs.get(), 1);
+    assert_eq!(trio.engines[0].shard.metrics.read_repairs.get(), 1);
     trio.read(0, SIBLINGS, 3);
-    assert_eq!(trio.engines[0].metrics.read_repairs.get(), 1, "nothing was left to repair");
+    assert_eq!(trio.engines[0].shard.metrics.read_repairs.get(), 1, "nothing was left to repair");
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn a_strict_read_answers_only_what_the_next_one_will_see() {
     assert_eq!(trio.reply(request), None, "only one replica holds it: it is written back first");
     trio.settle();
     assert!(matches!(trio.reply(request), Some(Response::Read(read)) if values(read) == ["v1"]));
-    assert_eq!(trio.engines[0].metrics.write_backs.get(), 1);
+    assert_eq!(trio.engines[0].shard.metrics.write_backs.get(), 1);
     let holders = (0..3).filter(|i| !trio.holds(*i, STRICT).is_empty()).count();
     assert!(holders >= 2);
 }

@@ -48,9 +48,9 @@ fn a_fallback_fills_the_slot_of_a_dead_primary_and_the_answer_says_so() {
     let request = five.put(a, SIBLINGS, 3);
     let stored = five.trio.stored(request);
     assert_eq!((stored.acks, stored.primaries), (3, 2));
-    let metrics = &five.trio.engines[a].metrics;
+    let metrics = &five.trio.engines[a].shard.metrics;
     assert_eq!((metrics.acks_primary.get(), metrics.acks_fallback.get()), (2, 1));
-    let held: u64 = five.others.iter().map(|i| five.trio.engines[*i].metrics.hint_keys.get() as u64).sum();
+    let held: u64 = five.others.iter().map(|i| five.trio.engines[*i].shard.metrics.hint_keys.get() as u64).sum();
     assert_eq!(held, 1, "one of the others keeps it for the dead primary");
 }
 
@@ -85,7 +85,7 @@ fn without_any_primary_a_fallback_coordinates_and_the_primaries_get_it_when_they
     let other = five.others[0];
     let request = five.put(other, SIBLINGS, 2);
     assert_eq!((five.trio.stored(request).acks, five.trio.stored(request).primaries), (2, 0));
-    assert_eq!(five.trio.engines[other].metrics.fallback_coordinated.get(), 1);
+    assert_eq!(five.trio.engines[other].shard.metrics.fallback_coordinated.get(), 1);
     assert_eq!(values(&five.trio.read(other, SIBLINGS, 2)), ["v"], "and reads find it");
     let request = five.put(other, SIBLINGS, 3);
     let refusal = Failure::Refused(Refusal::NotEnoughReplicas { needed: 3, available: 2 });
@@ -100,7 +100,7 @@ fn a_fallback_that_can_reach_a_primary_leaves_the_stamp_to_it() {
     let other = five.others[0];
     let request = five.put(other, SIBLINGS, 2);
     assert_eq!(five.trio.stored(request).primaries, 1);
-    assert_eq!(five.trio.engines[other].metrics.fallback_coordinated.get(), 0);
+    assert_eq!(five.trio.engines[other].shard.metrics.fallback_coordinated.get(), 0);
     assert!(!five.trio.holds(c, SIBLINGS).is_empty());
 }
 

@@ -54,7 +54,7 @@ fn an_actor_of_which_others_know_more_is_retired_and_its_puts_are_not_acknowledg
     for request in [applied, in_the_same_batch] {
         assert!(matches!(trio.failure(request), Failure::Unknown(Unknown::Timeout { .. })));
     }
-    assert_eq!(trio.engines[0].metrics.actor_alarms.get(), 1);
+    assert_eq!(trio.engines[0].shard.metrics.actor_alarms.get(), 1);
     assert_eq!(trio.put_and_settle(0, put(SIBLINGS, "v4", None)).acks, 2);
     let newest = trio.holds(0, SIBLINGS).live().iter().filter(|(dot, _)| dot.actor != actor).count();
     assert_eq!(newest, 1, "v4 was stamped by a new actor");
@@ -146,6 +146,6 @@ fn every_write_that_lww_discards_is_counted() {
     trio.ask(1, put(LWW, "v2", None));
     trio.settle();
     assert_eq!(values(&trio.read(2, LWW, 3)).len(), 1);
-    let discarded: u64 = trio.engines.iter().map(|engine| engine.metrics.lww_discarded.get()).sum();
+    let discarded: u64 = trio.engines.iter().map(|engine| engine.shard.metrics.lww_discarded.get()).sum();
     assert!(discarded >= 1);
 }

@@ -94,7 +94,7 @@ fn a_replaced_disk_is_refilled_though_something_new_is_owed_all_the_time() {
         }
         trio.settle_with(&mut |to, merge| to == 2 && merge.purpose == Purpose::Write);
     }
-    let delivered: u64 = (0..2).map(|i| trio.engines[i].metrics.hints_delivered.get()).sum();
+    let delivered: u64 = (0..2).map(|i| trio.engines[i].shard.metrics.hints_delivered.get()).sum();
     assert!(delivered > 1_000, "deliveries went on all the time: {delivered}");
     assert_eq!(trio.holds(2, SIBLINGS), trio.holds(0, SIBLINGS));
 }

@@ -115,7 +115,7 @@ fn an_id_used_for_two_keys_is_two_writes_wherever_it_is_stamped() {
         trio.put_and_settle(stranger, one(at(&other, put(SIBLINGS, "before", None))));
         let stored = trio.put_and_settle(stranger, one(at(&other, put_with_id(SIBLINGS, "v", None, WriteId(5)))));
         assert_eq!(stored.siblings, 2);
-        let stamped = trio.engines[stranger].metrics.fallback_coordinated.get();
+        let stamped = trio.engines[stranger].shard.metrics.fallback_coordinated.get();
         assert_eq!(stamped, if owners_are_gone { 3 } else { 0 });
     }
 }
@@ -152,10 +152,12 @@ fn a_put_whose_state_does_not_hold_it_is_never_acknowledged() {
     let dot = driftless_proto::Dot::new(driftless_proto::ActorId(1), 3);
     let id = *trio.engines[0].coordinator.open_ids().first().expect("the put");
     let stamped = Stamped { dot, siblings: state_with(dot, WriteId(6)) };
-    trio.engines[0].coordinator.handle_made(trio.now, id, Made::Stamped(stamped));
+    let engine = &mut trio.engines[0];
+    engine.coordinator.handle_made(&engine.shard, trio.now, id, Made::Stamped(stamped));
     for node in 0..2 {
         let from = trio.id(node);
-        trio.engines[0].coordinator.handle_reply(trio.now, from, id, Reply::Acked);
+        let engine = &mut trio.engines[0];
+        engine.coordinator.handle_reply(&engine.shard, trio.now, from, id, Reply::Acked);
     }
     panic!("acknowledged: {:?}", trio.reply(request));
 }
@@ -172,7 +174,7 @@ fn a_merge_is_acknowledged_with_the_batch_that_holds_it() {
     }
     trio.settle();
     assert!(trio.holds(0, SIBLINGS).covers(dot(3)));
-    assert_eq!(trio.engines[0].metrics.acks_unproven.get(), 0);
+    assert_eq!(trio.engines[0].shard.metrics.acks_unproven.get(), 0);
 }
 
 /// `load` counted records as loaded that had been deleted since it loaded them first: their puts were recognised, and nothing

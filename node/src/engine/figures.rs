@@ -1,0 +1,41 @@
+//! How a shard stands, for whoever looks at the node: pulled by the shell, never pushed by a machine.
+
+use driftless_proto::client;
+use driftless_ring::NodeId;
+
+use crate::handoff::HintFigures;
+use crate::reconciler::Figures;
+use crate::replica::record::RecordKey;
+use crate::replica::store::Store;
+use crate::time::Instant;
+
+use super::Engine;
+
+impl<S: Store> Engine<S> {
+    /// What is held for others, by target, and how its delivery goes.
+    pub fn hints(&self) -> impl Iterator<Item = (NodeId, HintFigures)> {
+        self.replica.tallies().map(|(target, tally)| {
+            let (delivered, rate) = self.handoff.figures(target);
+            let (keys, bytes, since) = (tally.keys(), tally.bytes(), tally.since());
+            (target, HintFigures { keys, bytes, since, delivered, rate })
+        })
+    }
+
+    /// Whether any of that may have changed since the last call.
+    pub fn take_hints_changed(&mut self) -> bool {
+        std::mem::take(&mut self.hints_changed) | self.replica.take_tallies_changed()
+    }
+
+    /// How anti-entropy stands.
+    pub fn aae(&self, now: Instant) -> Figures {
+        self.reconciler.figures(now, &self.replica)
+    }
+
+    /// So many of them as keys of clients, and how many there are.
+    pub fn damaged_keys(&self, most: usize) -> client::DamagedKeys {
+        let name = |record: &[u8]| RecordKey::from_stored(record.to_vec()).bucket_and_key().ok();
+        let keys = self.damaged().take(most).filter_map(name);
+        let keys = keys.map(|(bucket, key)| client::DamagedKey { bucket, key }).collect();
+        client::DamagedKeys { keys, count: self.damaged().count() as u64 }
+    }
+}
