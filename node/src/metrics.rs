@@ -31,8 +31,8 @@ pub struct Metrics {
     pub fallback_coordinated: Counter,
     /// Requests to replicas made because another one was late, beyond what the client asked for.
     pub hedges: Counter,
-    /// Writes that a primary missed and this node has noted to owe it.
-    pub owed: Counter,
+    /// Writes that a primary missed, and of which this node keeps a hint.
+    pub missed_writes: Counter,
     /// Hints found damaged, and given up.
     pub hints_damaged: Counter,
     /// Records found damaged, and set apart until they are restored.
@@ -220,7 +220,7 @@ impl Metrics {
             ("acks_fallback", "Acknowledgements by fallbacks that counted for a put", &self.acks_fallback),
             ("fallback_coordinated", "Writes stamped by a fallback", &self.fallback_coordinated),
             ("hedges", "Requests made because a replica was late", &self.hedges),
-            ("owed", "Writes that a primary missed and is owed", &self.owed),
+            ("missed_writes", "Writes that a primary missed and is given later", &self.missed_writes),
             ("hints_damaged", "Hints found damaged, and given up", &self.hints_damaged),
             ("records_damaged", "Records found damaged", &self.records_damaged),
             ("records_restored", "Damaged records restored from other replicas", &self.records_restored),

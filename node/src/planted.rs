@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::peer::{Purpose, Reply};
+use crate::replica::record::RecordError;
 use crate::replica::store::{ApplyError, StoreError};
 
 /// Declares the bugs once: their names for people, and what each does.
@@ -72,10 +73,10 @@ bugs! {
     /// The removals of a batch that was refused are forgotten.
     RefusedRemovalForgotten = "refused-removal-forgotten",
     /// A marker delivers what the turn has made of the record, before its batch is applied.
-    OwedBeforeApplied = "owed-before-applied",
+    HintBeforeApplied = "hint-before-applied",
     /// A page of hints does not count what its markers refer to.
     PageIgnoresMarkers = "page-ignores-markers",
-    /// Exchanges with a node wait for as long as it is owed anything.
+    /// Exchanges with a node wait for as long as there are hints for it.
     HintsFirstWithoutBound = "hints-first-without-bound",
     /// A hint goes away when its target has refused it.
     RefusedHintRemoved = "refused-hint-removed",
@@ -183,7 +184,7 @@ impl Bug {
     pub const HELD_BY_TESTS: &[Bug] = &[
         Bug::CopyRemovedAsStored,
         Bug::RefusedRemovalForgotten,
-        Bug::OwedBeforeApplied,
+        Bug::HintBeforeApplied,
         Bug::PageIgnoresMarkers,
         Bug::HintsFirstWithoutBound,
         Bug::RetryNotKept,
@@ -310,10 +311,10 @@ impl Planted {
     }
 
     /// What was read; or nothing, where that is what an error is taken for.
-    pub(crate) fn forgive<T: Default>(&self, read: Result<T, StoreError>) -> Result<T, StoreError> {
-        match read {
-            Err(StoreError::Io(_)) if self.is(Bug::ReadErrorIgnored) => Ok(T::default()),
-            Err(StoreError::Damaged { .. }) if self.is(Bug::DamagedAsAbsent) => Ok(T::default()),
+    pub(crate) fn forgive<T: Default, E: Into<RecordError>>(&self, read: Result<T, E>) -> Result<T, RecordError> {
+        match read.map_err(E::into) {
+            Err(RecordError::Store(StoreError::Io(_))) if self.is(Bug::ReadErrorIgnored) => Ok(T::default()),
+            Err(RecordError::Damaged { .. }) if self.is(Bug::DamagedAsAbsent) => Ok(T::default()),
             read => read,
         }
     }

@@ -126,7 +126,7 @@ enum Answer {
 enum Occasion {
     ReadRepair,
     WriteBack,
-    Owed,
+    Missed,
     Unproven,
 }
 
@@ -509,8 +509,8 @@ impl Coordinator {
                 Action::Count(Occasion::WriteBack) => {
                     shard.metrics.write_backs.inc();
                 }
-                Action::Count(Occasion::Owed) => {
-                    shard.metrics.owed.inc();
+                Action::Count(Occasion::Missed) => {
+                    shard.metrics.missed_writes.inc();
                 }
                 Action::Count(Occasion::Unproven) => {
                     shard.metrics.acks_unproven.inc();

@@ -4,12 +4,12 @@
 //! stamping ───Made────▶ replicating ──w slots filled──▶ answered ──all settled, or deadline──▶ done
 //!    │                          │                             │
 //!    │ refused                │ w impossible, deadline       │
-//!    ▼                        ▼                              └─▶ a primary that still misses the write is owed it
+//!    ▼                        ▼                              └─▶ a hint is kept for a primary that still misses the write
 //! refused: nothing applied    unknown: it may be on some replicas, and may spread
 //! ```
 //! Each primary is a slot. With a sloppy quorum a fallback fills the slot of a primary that is down from the start, or
 //! that turns out to be slow or lost; it keeps what it gets as a hint. Without one, or when the answer does not need it
-//! any more, this node notes that the primary is owed the key.
+//! any more, this node keeps a hint for the primary.
 //!
 //! A delete that has nothing to remove is not stamped. What it rests on is merged into the replicas all the same, and counts
 //! in the same slots: that nothing is there must be as sure as that something was removed.
@@ -21,7 +21,7 @@ use driftless_ring::NodeId;
 
 use crate::peer::{Merge, Purpose, ReplicaRequest, Reply};
 use crate::planted::{Bug, Planted};
-use crate::replica::local::{Covered, LocalRequest, Made, Owe, Stamped, Write};
+use crate::replica::local::{AddHint, Covered, LocalRequest, Made, Stamped, Write};
 use crate::time::{Instant, Now};
 
 use super::plan::Plan;
@@ -38,8 +38,8 @@ pub(crate) struct Put {
     write_id: WriteId,
     /// What this node's own replica has made of it.
     made: Option<Made>,
-    /// Primaries that this node has noted to owe the write to.
-    owed: Vec<NodeId>,
+    /// Primaries for which this node keeps a hint of the write.
+    hinted: Vec<NodeId>,
     deadline: Instant,
     stage: Stage,
     /// The actor of this write was retired: it must not be acknowledged.
@@ -94,7 +94,7 @@ impl Put {
         if !tally.is_possible() {
             return Err(Refusal::NotEnoughReplicas { needed: w, available: tally.possible() }.into());
         }
-        write.owed_to = tally.open().filter(|primary| !tally.is_in_work(*primary)).collect();
+        write.missed_by = tally.open().filter(|primary| !tally.is_in_work(*primary)).collect();
         let mut put = Put {
             plan,
             sloppy,
@@ -103,7 +103,7 @@ impl Put {
             key: write.key.clone(),
             write_id: write.write_id,
             made: None,
-            owed: write.owed_to.clone(),
+            hinted: write.missed_by.clone(),
             deadline,
             stage: Stage::Stamping,
             distrusted: false,
@@ -298,18 +298,18 @@ impl Put {
         }
     }
 
-    /// The write is applied here, and these primaries miss it as far as is known: they are owed what this node knows.
+    /// The write is applied here, and these primaries miss it as far as is known: hints are kept for them.
     fn owe_what_is_missing(&mut self) {
         if self.made.is_none() {
             return;
         }
-        let (me, owed) = (self.plan.me, &self.owed);
-        let missing: Vec<NodeId> = self.tally.open().filter(|to| *to != me && !owed.contains(to)).collect();
+        let (me, hinted) = (self.plan.me, &self.hinted);
+        let missing: Vec<NodeId> = self.tally.open().filter(|to| *to != me && !hinted.contains(to)).collect();
         for to in missing {
-            self.owed.push(to);
-            self.actions.push_back(Action::Count(Occasion::Owed));
-            let owe = Owe { bucket: self.bucket, key: self.key.clone(), to };
-            self.actions.push_back(Action::Own(LocalRequest::Owe(owe)));
+            self.hinted.push(to);
+            self.actions.push_back(Action::Count(Occasion::Missed));
+            let add = AddHint { bucket: self.bucket, key: self.key.clone(), target: to };
+            self.actions.push_back(Action::Own(LocalRequest::AddHint(add)));
         }
     }
 }

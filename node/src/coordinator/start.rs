@@ -59,7 +59,7 @@ impl Coordinator {
                     context,
                     found_nothing: None,
                     hint_for: None,
-                    owed_to: Vec::new(),
+                    missed_by: Vec::new(),
                 };
                 Ok((Machine::Put(self.start_put(shard, now, plan, sloppy, w, write, deadline)?), question))
             }
@@ -214,5 +214,5 @@ impl Coordinator {
 /// The write that a delete with this context is.
 pub(super) fn tombstone(delete: &client::Delete, context: Context) -> Write {
     let (bucket, key, write_id): (_, _, WriteId) = (delete.bucket, delete.key.clone(), delete.write_id);
-    Write { bucket, key, value: None, write_id, context, found_nothing: None, hint_for: None, owed_to: Vec::new() }
+    Write { bucket, key, value: None, write_id, context, found_nothing: None, hint_for: None, missed_by: Vec::new() }
 }

@@ -14,16 +14,16 @@ use super::Engine;
 impl<S: Store> Engine<S> {
     /// What is held for others, by target, and how its delivery goes.
     pub fn hints(&self) -> impl Iterator<Item = (NodeId, HintFigures)> {
-        self.replica.tallies().map(|(target, tally)| {
+        self.replica.hint_counts().map(|(target, count)| {
             let (delivered, rate) = self.handoff.figures(target);
-            let (keys, bytes, since) = (tally.keys(), tally.bytes(), tally.since());
+            let (keys, bytes, since) = (count.keys(), count.bytes(), count.since());
             (target, HintFigures { keys, bytes, since, delivered, rate })
         })
     }
 
     /// Whether any of that may have changed since the last call.
     pub fn take_hints_changed(&mut self) -> bool {
-        std::mem::take(&mut self.hints_changed) | self.replica.take_tallies_changed()
+        std::mem::take(&mut self.hints_changed) | self.replica.take_hint_counts_changed()
     }
 
     /// How anti-entropy stands.

@@ -315,9 +315,7 @@ impl<S: Store> Engine<S> {
 
     /// What was stamped since the last call, each with the state that it left; retries as well.
     #[cfg(feature = "planted-bugs")]
-    pub fn take_stamps(
-        &mut self,
-    ) -> Vec<(crate::replica::record::RecordKey, driftless_proto::Dot, driftless_proto::Header)> {
+    pub fn take_stamps(&mut self) -> Vec<crate::replica::Stamp> {
         self.replica.take_stamps()
     }
 

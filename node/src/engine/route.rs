@@ -98,7 +98,7 @@ impl<S: Store> Engine<S> {
                 self.coordinator.mend(&self.shard, now, bucket, key, now.instant + patience);
             }
             replica::Output::Restored { bucket, key } => self.coordinator.end_mending(&self.shard, bucket, &key),
-            replica::Output::Owes(target) => self.handoff.handle_owed(&self.shard, now.instant, target),
+            replica::Output::NewHint(target) => self.handoff.handle_new_hint(&self.shard, now.instant, target),
             replica::Output::Halt(reason) => self.outputs.push_back(Output::Halt(reason)),
         }
     }

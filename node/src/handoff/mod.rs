@@ -1,7 +1,7 @@
 //! Delivery of hints: what is held for a node goes to it once it is back, and goes away here once it is there.
 //!
 //! ```text
-//!            something owed             up, and stable for a while            nothing left
+//!            a new hint                 up, and stable for a while            nothing left
 //!   idle ───────────────────▶ waiting ─────────────────────────────▶ walking ─────────────▶ idle
 //!                                ▲ lost; or some were not taken, or came to be meanwhile │
 //!                                └───────────────────────────────────────────────────────┘
@@ -37,7 +37,7 @@ use crate::config::Limits;
 use crate::peer::{Lane, Merge, Purpose, ReplicaRequest, Reply, Request, RequestId, RequestIds, time_to_carry};
 use crate::planted::Bug;
 use crate::replica::record::RecordKey;
-use crate::replica::{HintPage, Owed};
+use crate::replica::{Hint, HintPage};
 use crate::shard::Shard;
 use crate::time::Instant;
 
@@ -81,7 +81,7 @@ pub(crate) enum Output {
 struct Target {
     stage: Stage,
     /// There is something that no walk has met yet.
-    owed: bool,
+    has_new: bool,
     /// Keys that it did not take.
     put_off: PutOff,
     pace: Pace,
@@ -124,7 +124,7 @@ impl Handoff {
     }
 
     /// There is something for this node that was not there before.
-    pub(crate) fn handle_owed(&mut self, shard: &Shard, now: Instant, id: NodeId) {
+    pub(crate) fn handle_new_hint(&mut self, shard: &Shard, now: Instant, id: NodeId) {
         let pause = self.delay / 4;
         let target = self.targets.entry(id).or_insert_with(|| {
             if shard.ring().member(id).is_none() {
@@ -133,7 +133,7 @@ impl Handoff {
             }
             Target {
                 stage: Stage::Idle,
-                owed: false,
+                has_new: false,
                 put_off: PutOff::new(pause, self.delay * PUT_OFF_DELAYS),
                 pace: Pace::new(),
                 precedence: Precedence::new(self.delay),
@@ -142,7 +142,7 @@ impl Handoff {
                 meter: Meter::default(),
             }
         });
-        target.owed = true;
+        target.has_new = true;
         if let Stage::Idle = target.stage {
             target.stage = Stage::Waiting(now + pause);
             self.put_off_until_stable(id);
@@ -178,7 +178,7 @@ impl Handoff {
             && let Stage::Walking(_) = target.stage
         {
             target.stage = Stage::Waiting(now + pause);
-            target.owed = true;
+            target.has_new = true;
             target.patience = pause;
         }
     }
@@ -268,8 +268,8 @@ impl Handoff {
         })
     }
 
-    /// Targets that are being given what they are owed, or soon will be, and are left alone for that. Not a target that could not
-    /// take it lately: what is owed to it may reach it in other ways. And none for long: see [`Precedence`].
+    /// Targets that are being given their hints, or soon will be, and are left alone for that. Not a target that could not
+    /// take it lately: what is held for it may reach it in other ways. And none for long: see [`Precedence`].
     pub(crate) fn recipients(&mut self, shard: &Shard, now: Instant) -> Vec<NodeId> {
         let pause = self.delay / 4;
         let (me, up, ring, planted) = (shard.node, &self.up, shard.ring(), &shard.planted);
@@ -297,9 +297,9 @@ impl Handoff {
                 if !target.pace.may_send(now) {
                     return;
                 }
-                let Some(owed) = walk.next() else { return };
+                let Some(hint) = walk.next() else { return };
                 target.pace.sent(now);
-                self.deliver(shard, now, id, owed);
+                self.deliver(shard, now, id, hint);
             } else if let Some(from) = walk.ask_page() {
                 return self.outputs.push_back(Output::Look { target: id, from });
             } else if walk.is_over() {
@@ -310,8 +310,8 @@ impl Handoff {
         }
     }
 
-    fn deliver(&mut self, shard: &Shard, now: Instant, id: NodeId, owed: Owed) {
-        let Owed { record, bucket, key, digest, siblings } = owed;
+    fn deliver(&mut self, shard: &Shard, now: Instant, id: NodeId, hint: Hint) {
+        let Hint { record, bucket, key, digest, siblings } = hint;
         let (n, token) = record.position();
         let ring = shard.ring();
         if id == shard.node || !ring.owns(id, ring.partition(n, token)) {
@@ -348,11 +348,11 @@ impl Handoff {
             target.put_off.forget(walk.since);
         }
         target.stage = if failed {
-            target.owed = true;
+            target.has_new = true;
             let wait = target.patience;
             target.patience = (wait * 2).min(patience_max);
             Stage::Waiting(now + wait)
-        } else if target.owed {
+        } else if target.has_new {
             Stage::Waiting(now + pause)
         } else {
             Stage::Idle
@@ -397,7 +397,7 @@ fn is_up(me: NodeId, up: &BTreeMap<NodeId, Instant>, ring: &Ring, id: NodeId) ->
 
 impl Target {
     fn begin(&mut self, now: Instant, window: usize) {
-        self.owed = false;
+        self.has_new = false;
         self.meter = Meter { since: now, ..Meter::default() };
         self.stage = Stage::Walking(Walk::new(now, window));
     }

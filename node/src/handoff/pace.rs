@@ -1,4 +1,4 @@
-//! How fast one target is given what it is owed: faster while it keeps up, half as fast when it does not.
+//! How fast one target is given its hints: faster while it keeps up, half as fast when it does not.
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ use crate::time::Instant;
 
 /// What a node that comes back lacks is mostly what is held for it: exchanges that begin at once would send all of it
 /// twice. But deliveries need not come to an end (writes may miss it all the time), nor be all that it lacks (its disk may
-/// have been replaced). So their turn does, whatever is owed and however often the node is lost and comes back: of any
+/// have been replaced). So their turn does, however many hints there are and however often the node is lost and comes back: of any
 /// [`TURN`] and [`PAUSE`] together at least the second belongs to exchanges.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Precedence {

@@ -20,7 +20,7 @@ struct Desk {
     handoff: Handoff,
     shard: Shard,
     target: NodeId,
-    held: BTreeMap<Vec<u8>, Owed>,
+    held: BTreeMap<Vec<u8>, Hint>,
     now: Instant,
     /// Deliveries under way, oldest first.
     sent: VecDeque<(Instant, RequestId, Merge)>,
@@ -53,7 +53,7 @@ impl Desk {
             let version = Version { value, write_id: WriteId(i as u128), written_at: Hlc(9) };
             siblings.event(&VersionVector::new(), Dot::new(ActorId(1), i as u64 + 1), version);
             let digest = Digest::of(bucket.id, &key, &siblings.header());
-            (record.as_bytes().to_vec(), Owed { record, bucket: BucketId::DEFAULT, key, digest, siblings })
+            (record.as_bytes().to_vec(), Hint { record, bucket: BucketId::DEFAULT, key, digest, siblings })
         });
         let (me, target) = (NodeId::of_name("a"), NodeId::of_name("b"));
         let limits = Limits { handoff_delay: DELAY, ..Limits::default() };
@@ -69,7 +69,7 @@ impl Desk {
             readdressed: 0,
             most_under_way: 0,
         };
-        desk.handoff.handle_owed(&desk.shard, desk.now, target);
+        desk.handoff.handle_new_hint(&desk.shard, desk.now, target);
         desk
     }
 
@@ -84,9 +84,9 @@ impl Desk {
                 Output::Look { target, from } => {
                     let from = from.unwrap_or_default();
                     let mut found = self.held.range(from..);
-                    let owed: Vec<_> = found.by_ref().take(64).map(|(_, owed)| owed.clone()).collect();
+                    let hints: Vec<_> = found.by_ref().take(64).map(|(_, hint)| hint.clone()).collect();
                     let next = found.next().map(|(key, _)| key.clone());
-                    self.handoff.handle_page(&self.shard, self.now, target, HintPage { owed, next });
+                    self.handoff.handle_page(&self.shard, self.now, target, HintPage { hints, next });
                 }
                 Output::Send { id, request: Request::Replica(ReplicaRequest::Merge(merge)), .. } => {
                     self.sent.push_back((self.now, id, merge));
@@ -252,16 +252,16 @@ fn an_overloaded_target_is_not_asked_before_the_time_it_names() {
 }
 
 #[test]
-fn what_comes_to_be_owed_during_a_walk_is_met_by_another() {
-    for owed_meanwhile in [false, true] {
+fn hints_that_are_kept_during_a_walk_is_met_by_another() {
+    for new_meanwhile in [false, true] {
         let mut desk = Desk::new(3, 1);
         desk.up();
         desk.wake(desk.now + DELAY * 2);
-        if owed_meanwhile {
-            desk.handoff.handle_owed(&desk.shard, desk.now, desk.target);
+        if new_meanwhile {
+            desk.handoff.handle_new_hint(&desk.shard, desk.now, desk.target);
         }
         (0..3).for_each(|_| desk.answer(Reply::Acked));
-        assert_eq!(desk.handoff.poll_timeout(&desk.shard).is_some(), owed_meanwhile);
+        assert_eq!(desk.handoff.poll_timeout(&desk.shard).is_some(), new_meanwhile);
     }
 }
 
@@ -280,7 +280,7 @@ fn what_is_held_for_a_stranger_or_for_oneself_is_readdressed_without_asking_anyb
     for stranger in [NodeId(77), Desk::new(0, 1).shard.node] {
         let mut desk = Desk::new(100, 1);
         desk.target = stranger;
-        desk.handoff.handle_owed(&desk.shard, desk.now, stranger);
+        desk.handoff.handle_new_hint(&desk.shard, desk.now, stranger);
         while let Some(at) = desk.handoff.poll_timeout(&desk.shard) {
             desk.wake(at);
         }
@@ -291,8 +291,8 @@ fn what_is_held_for_a_stranger_or_for_oneself_is_readdressed_without_asking_anyb
 #[test]
 fn an_empty_state_is_not_sent() {
     let mut desk = Desk::new(1, 1);
-    let owed = desk.held.values_mut().next().expect("one");
-    owed.siblings = Siblings::new();
+    let hint = desk.held.values_mut().next().expect("one");
+    hint.siblings = Siblings::new();
     desk.up();
     desk.wake(desk.now + DELAY * 2);
     assert_eq!((desk.sent.len(), desk.held.len()), (0, 0));
@@ -360,8 +360,8 @@ impl Desk {
     fn with_huge(keys: usize, huge: usize, bytes: usize) -> Desk {
         let mut desk = Desk::new(keys, 1);
         let large = Desk::new(huge, bytes);
-        for (name, owed) in large.held.into_iter().take(huge) {
-            desk.held.insert(name, owed);
+        for (name, hint) in large.held.into_iter().take(huge) {
+            desk.held.insert(name, hint);
         }
         desk
     }
@@ -384,7 +384,7 @@ fn a_key_that_is_never_answered_holds_up_no_other() {
             desk.wake(next);
         }
     }
-    // It is tried again, less and less often, and what comes to be owed meanwhile does not wait for that.
+    // It is tried again, less and less often, and what is kept meanwhile does not wait for that.
     let mut pauses = Vec::new();
     for _ in 0..8 {
         desk.sent.clear();
@@ -417,8 +417,8 @@ fn a_key_that_is_refused_again_and_again_ends_no_walk() {
         }
     }
     assert_eq!(desk.handoff.recipients(&desk.shard, desk.now), [], "others may heal what it does not take");
-    // One more comes to be owed: it does not wait until the key that is refused is tried again.
-    desk.handoff.handle_owed(&desk.shard, desk.now, desk.target);
+    // One more is kept: it does not wait until the key that is refused is tried again.
+    desk.handoff.handle_new_hint(&desk.shard, desk.now, desk.target);
     let walk = desk.handoff.poll_timeout(&desk.shard).expect("a walk");
     assert!(walk <= desk.now + DELAY / 4);
     desk.run(desk.now + Duration::from_secs(120), Duration::from_millis(1));

@@ -6,7 +6,7 @@ use driftless_antientropy::Digest;
 
 use crate::peer::RequestId;
 use crate::replica::record::RecordKey;
-use crate::replica::{HintPage, Owed};
+use crate::replica::{Hint, HintPage};
 use crate::time::Instant;
 
 use super::put_off::PutOff;
@@ -18,9 +18,9 @@ pub(super) struct Walk {
     /// Bytes that may be under way, one state beyond that apart.
     window: usize,
     /// Found and not sent, in order.
-    page: VecDeque<Owed>,
+    page: VecDeque<Hint>,
     /// States that are larger than the window, taken out of the others' way.
-    oversized: VecDeque<Owed>,
+    oversized: VecDeque<Hint>,
     page_asked: bool,
     next: Next,
     under_way: BTreeMap<RequestId, Sent>,
@@ -74,17 +74,17 @@ impl Walk {
     pub(super) fn found(&mut self, page: HintPage) {
         self.page_asked = false;
         if !self.given_up {
-            self.page.extend(page.owed);
+            self.page.extend(page.hints);
             self.next = page.next.map_or(Next::End, Next::From);
         }
     }
 
     /// Takes what is to be left alone, and what is larger than the window, out of the way of what comes after it.
     pub(super) fn sort(&mut self, now: Instant, put_off: &PutOff) {
-        while let Some(owed) = self.page.front() {
-            if put_off.holds(now, &owed.record) {
+        while let Some(hint) = self.page.front() {
+            if put_off.holds(now, &hint.record) {
                 self.page.pop_front();
-            } else if owed.siblings.value_bytes() > self.window && self.oversized.len() < OVERSIZED_WAITING {
+            } else if hint.siblings.value_bytes() > self.window && self.oversized.len() < OVERSIZED_WAITING {
                 self.oversized.extend(self.page.pop_front());
             } else {
                 break;
@@ -94,11 +94,11 @@ impl Walk {
 
     /// Whether something may go.
     pub(super) fn has_next(&self) -> bool {
-        self.is_oversized_next() || self.page.front().is_some_and(|owed| self.has_room_for(owed))
+        self.is_oversized_next() || self.page.front().is_some_and(|hint| self.has_room_for(hint))
     }
 
     /// What may go next.
-    pub(super) fn next(&mut self) -> Option<Owed> {
+    pub(super) fn next(&mut self) -> Option<Hint> {
         match self.is_oversized_next() {
             true => self.oversized.pop_front(),
             false if self.has_next() => self.page.pop_front(),
@@ -190,10 +190,10 @@ impl Walk {
         self.oversized_under_way == 0 && !self.oversized.is_empty()
     }
 
-    fn has_room_for(&self, owed: &Owed) -> bool {
+    fn has_room_for(&self, hint: &Hint) -> bool {
         let room =
             self.under_way.len() - self.oversized_under_way < KEYS_UNDER_WAY && self.bytes_under_way < self.window;
-        room && owed.siblings.value_bytes() <= self.window
+        room && hint.siblings.value_bytes() <= self.window
     }
 }
 

@@ -32,7 +32,8 @@ use crate::peer::{
     Want, time_to_carry,
 };
 use crate::replica::Replica;
-use crate::replica::store::{Store, StoreError};
+use crate::replica::record::RecordError;
+use crate::replica::store::Store;
 use crate::shard::Shard;
 use crate::time::{Instant, Now};
 
@@ -48,7 +49,7 @@ pub(crate) enum Output {
     /// Answer one.
     Reply { to: NodeId, id: RequestId, reply: Reply },
     /// Something could not be read: a record that is damaged, or the store as a whole.
-    Failed(StoreError),
+    Failed(RecordError),
 }
 
 /// What an operator may tell anti-entropy. It lasts until the node stops.
@@ -898,7 +899,7 @@ impl Reconciler {
         answer
     }
 
-    fn fail(&mut self, error: StoreError) {
+    fn fail(&mut self, error: RecordError) {
         self.outputs.push_back(Output::Failed(error));
     }
 }

@@ -7,7 +7,8 @@ use driftless_proto::{BucketId, Key, Siblings};
 use driftless_ring::{NodeId, PartitionId, Token};
 
 use crate::replica::Replica;
-use crate::replica::store::{Store, StoreError};
+use crate::replica::record::RecordError;
+use crate::replica::store::Store;
 use crate::time::Instant;
 
 /// Which exchange a repair belongs to.
@@ -130,7 +131,7 @@ impl Repairs {
 
     /// The next state to send, which is under way from now on. Exchanges take turns. A state larger than the window waits for
     /// another such, and everything else passes it by.
-    pub(super) fn next<S: Store>(&mut self, now: Instant, replica: &Replica<S>) -> Result<Option<Parcel>, StoreError> {
+    pub(super) fn next<S: Store>(&mut self, now: Instant, replica: &Replica<S>) -> Result<Option<Parcel>, RecordError> {
         let may_send = |job: &Job| self.has_room_for(job) && self.held_until(job.to) <= now;
         let after = |last| self.jobs.iter().find(|(role, job)| Some(**role) > last && may_send(job));
         let Some(role) = after(self.last).or_else(|| after(None)).map(|(role, _)| *role) else {

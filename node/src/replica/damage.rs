@@ -29,11 +29,12 @@ use crate::planted::Bug;
 use crate::shard::{Located, Shard};
 use crate::time::Instant;
 
+use super::commit::Applied;
 use super::local::{Loss, Restore};
-use super::record::{HintKey, RecordKey};
-use super::store::{Store, StoreError};
-use super::turn::{After, Held, Place, Waiting, Waits};
-use super::{Output, Replica, Trouble};
+use super::record::{HintKey, RecordError, RecordKey};
+use super::store::Store;
+use super::turn::{After, Place, StoredHint, Waiting, Waits};
+use super::{Output, Replica, RequestError};
 
 /// The damaged records of a shard.
 #[derive(Debug)]
@@ -67,13 +68,14 @@ impl Damage {
         self.asked.front().map(|(at, _)| at.unwrap_or_default() + self.patience)
     }
 
-    /// A batch with this record has been applied. Whether the record was damaged.
-    pub(super) fn restored(&mut self, record: &RecordKey) -> bool {
-        if self.records.is_empty() || !self.records.remove(record) {
-            return false;
+    /// A batch has been applied: gives out the records that are damaged no more.
+    pub(super) fn follow(&mut self, applied: &Applied) -> Vec<RecordKey> {
+        if self.records.is_empty() {
+            return Vec::new();
         }
-        self.asked.retain(|(_, asked)| asked != record);
-        true
+        let restored: Vec<_> = applied.records.keys().filter(|record| self.records.remove(*record)).cloned().collect();
+        self.asked.retain(|(_, asked)| !restored.contains(asked));
+        restored
     }
 
     /// Owners that did not answer may do so now.
@@ -108,13 +110,13 @@ impl Damage {
 
 impl<S: Store> Replica<S> {
     /// Deals with what a store has reported: what is damaged is set apart, everything else stops the process.
-    pub(crate) fn fail(&mut self, shard: &Shard, error: StoreError) {
-        let outcome = match error {
-            StoreError::Damaged { record, reason } => match HintKey::from_stored(&record) {
+    pub(crate) fn fail(&mut self, shard: &Shard, error: impl Into<RecordError>) {
+        let outcome = match error.into() {
+            RecordError::Damaged { record, reason } => match HintKey::from_stored(&record) {
                 Ok(hint) => self.give_up_hint(shard, hint, &reason),
                 Err(_) => self.set_apart(shard, RecordKey::from_stored(record.to_vec()), &reason),
             },
-            error @ (StoreError::Io(_) | StoreError::Corrupt(_)) => Err(error),
+            error @ RecordError::Store(_) => Err(error),
         };
         if let Err(error) = outcome {
             self.has_failed = true;
@@ -161,7 +163,7 @@ impl<S: Store> Replica<S> {
 
     /// What the others hold takes the place of a damaged record. The coordinator does not bring it again, so it is taken
     /// however much waits for the disk.
-    pub(super) fn restore(&mut self, shard: &Shard, id: RequestId, restore: Restore) -> Result<(), Trouble> {
+    pub(super) fn restore(&mut self, shard: &Shard, id: RequestId, restore: Restore) -> Result<(), RequestError> {
         let located = shard.place(restore.bucket, &restore.key)?;
         match restore.loss {
             Loss::Excluded => self.replace(shard, located, restore),
@@ -170,17 +172,17 @@ impl<S: Store> Replica<S> {
     }
 
     /// Together with what this node has taken in since the record is damaged.
-    fn replace(&mut self, shard: &Shard, located: Located<'_>, restore: Restore) -> Result<(), Trouble> {
+    fn replace(&mut self, shard: &Shard, located: Located<'_>, restore: Restore) -> Result<(), RequestError> {
         let Restore { bucket, key, mut siblings, .. } = restore;
         if self.check_sound(&located.record).is_err() {
             let beside = HintKey::new(shard.node, &located.record);
-            if let (Some(Held::Copy { siblings: kept, .. }), stored) = self.held(shard, &beside)? {
+            if let (Some(StoredHint::Copy { siblings: kept, .. }), stored) = self.stored_hint(shard, &beside)? {
                 if siblings.includes(&kept) || !shard.planted.is(Bug::MendForgetsBeside) {
                     siblings.merge(&kept);
                 }
                 self.turn.put_hint(beside, stored, After::Moved);
             }
-            self.settle(shard, located.bucket, &mut siblings);
+            self.apply_conflict_policy(shard, located.bucket, &mut siblings);
             self.turn.put(located.record, bucket, &key, Default::default(), siblings);
             shard.metrics.records_restored.inc();
         }
@@ -194,7 +196,7 @@ impl<S: Store> Replica<S> {
         id: RequestId,
         located: Located<'_>,
         restore: Restore,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), RequestError> {
         if self.check_sound(&located.record).is_err() {
             let (bucket, key, values) = (&located.bucket.name, &restore.key, restore.siblings.values().count());
             tracing::warn!(%bucket, %key, values, "a damaged record is replaced by what the other owners hold, as an \
@@ -209,7 +211,7 @@ impl<S: Store> Replica<S> {
         Ok(())
     }
 
-    /// What was damaged is there again. Nodes that are owed it can have it now.
+    /// What was damaged is there again. Nodes for which there are hints can have it now.
     pub(super) fn go_on_with(&mut self, shard: &Shard, record: &RecordKey) {
         shard.metrics.records_damaged_now.dec();
         if let Ok((bucket, key)) = record.bucket_and_key() {
@@ -218,11 +220,11 @@ impl<S: Store> Replica<S> {
         // What was damaged may not have been what the tree knew.
         self.trees.build_anew(record);
         let owners = shard.owners_of(record);
-        let owed = self.hints.tallies().map(|(target, _)| target).filter(|target| owners.contains(target));
-        self.outputs.extend(owed.map(Output::Owes));
+        let targets = self.hints.hint_counts().map(|(target, _)| target).filter(|target| owners.contains(target));
+        self.outputs.extend(targets.map(Output::NewHint));
     }
 
-    fn set_apart(&mut self, shard: &Shard, record: RecordKey, reason: &str) -> Result<(), StoreError> {
+    fn set_apart(&mut self, shard: &Shard, record: RecordKey, reason: &str) -> Result<(), RecordError> {
         let (_, key) = record.bucket_and_key()?;
         if self.turn.changes.contains_key(&record) {
             // What is about to take its place was made from what it held before.
@@ -255,7 +257,7 @@ impl<S: Store> Replica<S> {
     }
 
     /// A copy that is damaged is of no use to anybody.
-    pub(super) fn give_up_hint(&mut self, shard: &Shard, hint: HintKey, reason: &str) -> Result<(), StoreError> {
+    pub(super) fn give_up_hint(&mut self, shard: &Shard, hint: HintKey, reason: &str) -> Result<(), RecordError> {
         let record = hint.record();
         let (_, key) = record.bucket_and_key()?;
         if self.turn.hints.contains_key(&hint) {

@@ -10,6 +10,11 @@ use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::planted::Bug;
+use crate::shard::Shard;
+
+use super::commit::Applied;
+
 /// A cache of headers, bounded in bytes. It holds what the store holds, never what is still in a turn.
 pub(super) struct HeaderCache(Cache<Bytes, Arc<Header>, Memory, BuildHasherDefault<KeyHasher>>);
 
@@ -22,6 +27,16 @@ impl HeaderCache {
 
     pub(super) fn get(&mut self, record: &[u8]) -> Option<Arc<Header>> {
         self.0.get(record).cloned()
+    }
+
+    /// A batch has been applied.
+    pub(super) fn follow(&mut self, shard: &Shard, applied: &Applied) {
+        for (record, change) in &applied.records {
+            let is_stale = || self.get(record.as_bytes()).is_some();
+            if !shard.planted.is_where(Bug::StaleHeaders, is_stale) {
+                self.insert(record.to_bytes(), change.header.clone());
+            }
+        }
     }
 
     pub(super) fn insert(&mut self, record: Bytes, header: Arc<Header>) {

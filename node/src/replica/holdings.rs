@@ -10,8 +10,8 @@ use crate::shard::Shard;
 
 use super::Replica;
 use super::metered::Metered;
-use super::record::{self, RecordKey};
-use super::store::{Store, StoreError};
+use super::record::{self, RecordError, RecordKey};
+use super::store::Store;
 use super::stored::Stored;
 
 impl<S: Store> Replica<S> {
@@ -31,7 +31,7 @@ impl<S: Store> Replica<S> {
     }
 
     /// The keys at a token, each with everything that is known of it and has been applied.
-    pub(crate) fn states_at(&self, n: u8, token: Token) -> Result<Vec<(BucketId, Key, Siblings)>, StoreError> {
+    pub(crate) fn states_at(&self, n: u8, token: Token) -> Result<Vec<(BucketId, Key, Siblings)>, RecordError> {
         let range = record::token_range(n, TokenRange { first: token, last: token });
         let mut found = Vec::new();
         self.store.scan(&range.start[..]..&range.end[..], &mut |key, value| {

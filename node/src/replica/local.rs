@@ -5,7 +5,7 @@
 //! coordinator                                   replica
 //!   │── Write ───────────────────────────────▶ stamps a dot, adds to the batch
 //!   │◀── Made ── once the batch is applied           ◀── Acked ── once it is synced
-//!   │── Owe ─────────────────────────────────▶ notes that a primary misses the key; not answered
+//!   │── AddHint ─────────────────────────────▶ keeps a hint for a primary that misses the key; not answered
 //!   │── Restore ─────────────────────────────▶ takes the place of a damaged record
 //!   │── Replica ─────────────────────────────▶ the same as to any other replica
 //! ```
@@ -21,8 +21,8 @@ use crate::peer::ReplicaRequest;
 pub(crate) enum LocalRequest {
     /// Stamp a new write. Answered by [`Made`], then as a merge is.
     Write(Write),
-    /// Owe a primary the current state of a key. Not answered.
-    Owe(Owe),
+    /// Keep a hint for a primary that misses something of a key. Not answered.
+    AddHint(AddHint),
     /// Put this in place of a damaged record.
     Restore(Restore),
     /// What other replicas are asked as well.
@@ -44,17 +44,17 @@ pub(crate) struct Write {
     pub(crate) found_nothing: Option<Box<Siblings>>,
     /// The primary that this node stands in for, if it is none itself: what it stamps is kept as a hint for it.
     pub(crate) hint_for: Option<NodeId>,
-    /// Other primaries that are known to miss this write: the batch that holds it also notes that they are owed it.
-    pub(crate) owed_to: Vec<NodeId>,
+    /// Other primaries that are known to miss this write: the batch that holds it also holds hints for them.
+    pub(crate) missed_by: Vec<NodeId>,
 }
 
-/// Owe a primary the current state of a key: a promise without a copy where this node owns the key.
+/// Keep a hint of a key for a primary: a marker without a copy where this node owns the key.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) struct Owe {
+pub(crate) struct AddHint {
     pub(crate) bucket: BucketId,
     pub(crate) key: Key,
     /// The primary that misses something.
-    pub(crate) to: NodeId,
+    pub(crate) target: NodeId,
 }
 
 /// What the other owners hold of a key whose record is damaged here.

@@ -15,11 +15,11 @@ use crate::shard::Shard;
 use crate::time::Now;
 
 use super::Replica;
-use super::owing::Role;
-use super::record::{self, HintKey, RecordKey};
+use super::hints::Capacity;
+use super::record::{self, HintKey, RecordError, RecordKey};
 use super::stamp::{Actor, Actors};
-use super::store::{Store, StoreError};
-use super::turn::Held;
+use super::store::Store;
+use super::turn::StoredHint;
 
 /// The actors of a start: the actors that it finds on the disk, where it goes on with them.
 pub(super) fn actors<S: Store>(planted: &Planted, store: &S, rng: StdRng) -> Actors {
@@ -63,13 +63,13 @@ impl<S: Store> Replica<S> {
     }
 
     /// The same of a hint.
-    pub(super) fn hint_as_it_is(&self, shard: &Shard, hint: &HintKey, value: &[u8]) -> Option<Held> {
+    pub(super) fn hint_as_it_is(&self, shard: &Shard, hint: &HintKey, value: &[u8]) -> Option<StoredHint> {
         let siblings = shard.planted.may_be(Bug::DamagedHintServed).then(|| record::decode_as_it_is(value))??;
         if record::stored_digest(value).is_err() {
             shard.planted.hit();
         }
         let (bucket, key) = hint.record().bucket_and_key().ok()?;
-        Some(Held::Copy { digest: Digest::of(bucket, &key, &siblings.header()), siblings })
+        Some(StoredHint::Copy { digest: Digest::of(bucket, &key, &siblings.header()), siblings })
     }
 
     /// Whether what is to be kept for a primary is kept already, for whichever primary.
@@ -79,10 +79,11 @@ impl<S: Store> Replica<S> {
         target: NodeId,
         record: &RecordKey,
         siblings: &Siblings,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<bool, RecordError> {
         let others = if shard.planted.may_be(Bug::CopyFillsAnySlot) { self.holders(shard, record) } else { Vec::new() };
         for other in others.into_iter().filter(|other| *other != target) {
-            if let (Some(Held::Copy { siblings: held, .. }), _) = self.held(shard, &HintKey::new(other, record))?
+            if let (Some(StoredHint::Copy { siblings: held, .. }), _) =
+                self.stored_hint(shard, &HintKey::new(other, record))?
                 && held.includes(siblings)
             {
                 shard.planted.hit();
@@ -97,15 +98,15 @@ impl<S: Store> Replica<S> {
         &mut self,
         shard: &Shard,
         record: &RecordKey,
-        role: Role,
+        capacity: Capacity,
         siblings: &Siblings,
-    ) -> Result<bool, StoreError> {
-        let Role::StandIn { target } = role else { return Ok(false) };
+    ) -> Result<bool, RecordError> {
+        let Capacity::Fallback { target } = capacity else { return Ok(false) };
         if !shard.planted.may_be(Bug::RetryNotKept) {
             return Ok(false);
         }
-        let (held, _) = self.held(shard, &HintKey::new(target, record))?;
-        let is_kept = matches!(held, Some(Held::Copy { siblings: held, .. }) if held.includes(siblings));
+        let (held, _) = self.stored_hint(shard, &HintKey::new(target, record))?;
+        let is_kept = matches!(held, Some(StoredHint::Copy { siblings: held, .. }) if held.includes(siblings));
         Ok(!is_kept && shard.planted.is(Bug::RetryNotKept))
     }
 

@@ -9,6 +9,9 @@ use super::record::RecordKey;
 use super::store::Store;
 use super::turn::{Place, Waiting, Waits};
 
+/// A key, the dot that a write of it was given, and the state that this has left.
+pub(crate) type Stamp = (RecordKey, Dot, Header);
+
 impl<S: Store> Replica<S> {
     /// A batch is applied, or may be.
     pub(super) fn show_stamps(&mut self, waiting: &[Waiting]) {
@@ -32,7 +35,7 @@ impl<S: Store> Replica<S> {
     }
 
     /// Takes the stamps whose batches were applied since the last call, and retries of theirs.
-    pub(crate) fn take_stamps(&mut self) -> Vec<(RecordKey, Dot, Header)> {
+    pub(crate) fn take_stamps(&mut self) -> Vec<Stamp> {
         std::mem::take(&mut self.stamps)
     }
 }

@@ -92,7 +92,7 @@ impl Actors {
 
 /// What a client meant to write: a retry must mean the same. That of a delete does, whatever its context: one without a
 /// context removes what its read has found, and the retry's read finds what has been written since.
-pub(super) struct Intent {
+pub(super) struct WriteFingerprint {
     name: Name,
     /// Of the value alone: all that the stored header can be compared with.
     len: Option<u32>,
@@ -126,7 +126,7 @@ impl WriteIds {
     }
 
     /// What a write of this record means.
-    pub(super) fn intent(&self, record: &RecordKey, write: &Write) -> Intent {
+    pub(super) fn fingerprint(&self, record: &RecordKey, write: &Write) -> WriteFingerprint {
         let value_hash = write.value.as_ref().map_or(0, |value| xxh3_64(value));
         let mut hasher = Xxh3::with_seed(self.seed);
         hasher.update(&(record.as_bytes().len() as u64).to_be_bytes());
@@ -139,20 +139,25 @@ impl WriteIds {
         }
         let name = Name { key: xxh3_128_with_seed(record.as_bytes(), self.seed), id: write.write_id };
         let len = write.value.as_ref().map(|value| value.len() as u32);
-        Intent { name, len, value_hash, digest: hasher.digest128() }
+        WriteFingerprint { name, len, value_hash, digest: hasher.digest128() }
     }
 
     /// The dot under which this very write of this key was stamped before, if it was. `header` is the key's.
     ///
     /// # Errors
     /// [`Refusal::WriteIdReused`] if the id was used at this key for another value or context.
-    pub(super) fn recognise(&mut self, now: Instant, header: &Header, intent: &Intent) -> Result<Option<Dot>, Refusal> {
+    pub(super) fn recognise(
+        &mut self,
+        now: Instant,
+        header: &Header,
+        fingerprint: &WriteFingerprint,
+    ) -> Result<Option<Dot>, Refusal> {
         self.forget(now);
-        if let Some(&(dot, digest)) = self.stamps.get(&intent.name) {
-            return if digest == intent.digest { Ok(Some(dot)) } else { Err(Refusal::WriteIdReused) };
+        if let Some(&(dot, digest)) = self.stamps.get(&fingerprint.name) {
+            return if digest == fingerprint.digest { Ok(Some(dot)) } else { Err(Refusal::WriteIdReused) };
         }
-        match header.with_write_id(intent.name.id) {
-            Some((dot, outline)) if outline.len == intent.len && outline.value_hash == intent.value_hash => {
+        match header.with_write_id(fingerprint.name.id) {
+            Some((dot, outline)) if outline.len == fingerprint.len && outline.value_hash == fingerprint.value_hash => {
                 Ok(Some(*dot))
             }
             Some(_) => Err(Refusal::WriteIdReused),
@@ -161,14 +166,14 @@ impl WriteIds {
     }
 
     /// Keeps what was stamped. The oldest makes room.
-    pub(super) fn remember(&mut self, now: Instant, intent: &Intent, dot: Dot) {
+    pub(super) fn remember(&mut self, now: Instant, fingerprint: &WriteFingerprint, dot: Dot) {
         if self.order.len() >= self.max
             && let Some((_, oldest)) = self.order.pop_front()
         {
             self.stamps.remove(&oldest);
         }
-        self.order.push_back((now, intent.name));
-        self.stamps.insert(intent.name, (dot, intent.digest));
+        self.order.push_back((now, fingerprint.name));
+        self.stamps.insert(fingerprint.name, (dot, fingerprint.digest));
     }
 
     /// Forgets the newest ones: their batch was refused, so nothing was stamped.

@@ -57,24 +57,6 @@ pub enum StoreError {
     /// What was read is not what was written.
     #[error("storage is corrupt: {0}")]
     Corrupt(String),
-    /// One record is not what was written; the others may well be.
-    #[error("a record is damaged: {reason}")]
-    Damaged {
-        /// Its key in the store.
-        record: Bytes,
-        /// What is wrong with it.
-        reason: String,
-    },
-}
-
-impl StoreError {
-    /// The same, if it was met in reading this record.
-    pub(super) fn in_record(self, record: &[u8]) -> StoreError {
-        match self {
-            StoreError::Corrupt(reason) => StoreError::Damaged { record: Bytes::copy_from_slice(record), reason },
-            other => other,
-        }
-    }
 }
 
 /// A batch was not applied.

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use driftless_antientropy::{Digest, Records, Unreadable};
 use driftless_ring::{Token, TokenRange};
 
-use super::record;
-use super::store::{Store, StoreError};
+use super::record::{self, RecordError};
+use super::store::Store;
 
 /// The records of one replication factor, as applied.
 pub(crate) struct Stored<'a, S> {
@@ -18,7 +18,7 @@ pub(crate) struct Stored<'a, S> {
     /// How much may be read through this value before it is enough, and how much has been.
     bytes_max: usize,
     bytes: Cell<usize>,
-    failures: RefCell<Vec<StoreError>>,
+    failures: RefCell<Vec<RecordError>>,
 }
 
 impl<'a, S: Store> Stored<'a, S> {
@@ -32,7 +32,7 @@ impl<'a, S: Store> Stored<'a, S> {
     }
 
     /// What was unreadable: the store, or a record.
-    pub(crate) fn into_failures(self) -> Vec<StoreError> {
+    pub(crate) fn into_failures(self) -> Vec<RecordError> {
         self.failures.into_inner()
     }
 
@@ -42,19 +42,19 @@ impl<'a, S: Store> Stored<'a, S> {
         let scanned = self.store.scan(&range.start[..]..&range.end[..], &mut |key, value| {
             self.bytes.set(self.bytes.get() + key.len() + value.len());
             visit(key, value).unwrap_or_else(|error| {
-                self.failures.borrow_mut().push(error.in_record(key));
+                self.failures.borrow_mut().push(error);
                 ControlFlow::Continue(())
             })
         });
         scanned.map_err(|error| {
-            self.failures.borrow_mut().push(error);
+            self.failures.borrow_mut().push(error.into());
             Unreadable
         })
     }
 }
 
 /// Takes a record as it is stored; whichever it cannot read is skipped.
-pub(super) type VisitValue<'a> = dyn FnMut(&[u8], Bytes) -> Result<ControlFlow<()>, StoreError> + 'a;
+pub(super) type VisitValue<'a> = dyn FnMut(&[u8], Bytes) -> Result<ControlFlow<()>, RecordError> + 'a;
 
 impl<S: Store> Records for Stored<'_, S> {
     fn visit(
@@ -63,7 +63,7 @@ impl<S: Store> Records for Stored<'_, S> {
         visit: &mut dyn FnMut(Token, Digest) -> ControlFlow<()>,
     ) -> Result<(), Unreadable> {
         self.visit_values(tokens, &mut |key, value| {
-            let (token, digest) = record::decode_digest(key, &value)?;
+            let (token, digest) = record::decode_digest(key, &value).map_err(|error| error.in_record(key))?;
             Ok(visit(token, digest))
         })
     }

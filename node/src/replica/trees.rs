@@ -22,10 +22,13 @@ use rand::rngs::StdRng;
 
 use crate::bounds::TurnBounds;
 use crate::metrics::Metrics;
+use crate::planted::Bug;
+use crate::shard::Shard;
 use crate::time::Instant;
 
-use super::record::{self, RecordKey};
-use super::store::{Store, StoreError};
+use super::commit::Applied;
+use super::record::{self, RecordError, RecordKey};
+use super::store::Store;
 use super::stored::Stored;
 use super::turn::Change;
 
@@ -84,7 +87,7 @@ pub(super) struct Met {
     /// A leaf had drifted.
     pub(super) drift: bool,
     /// Records that are not what was written.
-    pub(super) damage: Vec<StoreError>,
+    pub(super) damage: Vec<RecordError>,
 }
 
 impl Trees {
@@ -129,8 +132,17 @@ impl Trees {
         self.kept.keys().copied()
     }
 
-    /// A batch with this change has been applied. A partition that was not read yet will be seen later as it is then.
-    pub(super) fn apply(&mut self, record: &RecordKey, change: &Change, metrics: &Metrics) {
+    /// A batch has been applied.
+    pub(super) fn follow(&mut self, shard: &Shard, applied: &Applied) {
+        for (record, change) in &applied.records {
+            if change.stored.is_empty() || !shard.planted.is(Bug::TreeDrift) {
+                self.apply(record, change, &shard.metrics);
+            }
+        }
+    }
+
+    /// A partition that was not read yet will be seen later as it is then.
+    fn apply(&mut self, record: &RecordKey, change: &Change, metrics: &Metrics) {
         let (n, token) = record.position();
         let partition = PartitionId { n, arc: self.partitions.arc_of(token) };
         let Some(kept) = self.kept.get_mut(&partition) else { return };
@@ -178,7 +190,7 @@ impl Trees {
         now: Instant,
         store: &S,
         metrics: &Metrics,
-    ) -> Result<Met, StoreError> {
+    ) -> Result<Met, RecordError> {
         let mut met = Met::default();
         if self.next_step <= now {
             self.next_step = now + STEP_INTERVAL;
@@ -197,7 +209,7 @@ impl Trees {
         step.into_iter().chain([self.next_scrub]).min()
     }
 
-    fn step<S: Store>(&mut self, store: &S, metrics: &Metrics, met: &mut Met) -> Result<(), StoreError> {
+    fn step<S: Store>(&mut self, store: &S, metrics: &Metrics, met: &mut Met) -> Result<(), RecordError> {
         let TurnBounds { step_records: mut keys, step_bytes: mut bytes, .. } = self.bounds;
         while keys > 0
             && bytes > 0
@@ -238,7 +250,7 @@ impl Trees {
         }
     }
 
-    fn scrub<S: Store>(&mut self, store: &S, metrics: &Metrics, met: &mut Met) -> Result<(), StoreError> {
+    fn scrub<S: Store>(&mut self, store: &S, metrics: &Metrics, met: &mut Met) -> Result<(), RecordError> {
         if self.kept.is_empty() {
             return Ok(());
         }
@@ -289,9 +301,9 @@ impl<'a, S: Store> Survey<'a, S> {
     }
 
     /// Whether all that was read is sound; reports what is damaged.
-    fn end(self, met: &mut Met) -> Result<bool, StoreError> {
+    fn end(self, met: &mut Met) -> Result<bool, RecordError> {
         let (damage, worse): (Vec<_>, Vec<_>) =
-            self.stored.into_failures().into_iter().partition(|error| matches!(error, StoreError::Damaged { .. }));
+            self.stored.into_failures().into_iter().partition(|error| error.is_damage());
         let is_sound = damage.is_empty();
         met.damage.extend(damage);
         worse.into_iter().next().map_or(Ok(is_sound), Err)
@@ -305,7 +317,7 @@ impl<S: Store> Records for Survey<'_, S> {
         visit: &mut dyn FnMut(Token, Digest) -> ControlFlow<()>,
     ) -> Result<(), Unreadable> {
         self.stored.visit_values(tokens, &mut |key, value| {
-            let (token, digest) = record::decode_digest(key, &value)?;
+            let (token, digest) = record::decode_digest(key, &value).map_err(|error| error.in_record(key))?;
             let header = record::audit(&RecordKey::from_stored(key.to_vec()), value)?;
             if visit(token, digest).is_break() {
                 // This record was not taken: it is the first of the next step.

@@ -57,7 +57,7 @@ pub(super) struct HintChange {
 /// What there is of a hint once the batch is applied.
 pub(super) enum After {
     /// This, and its stored form.
-    Kept(Held, Bytes),
+    Kept(StoredHint, Bytes),
     /// Nothing: its target has it.
     Delivered,
     /// Nothing: the same batch gives what was held to the present owners.
@@ -68,7 +68,7 @@ pub(super) enum After {
 
 /// A hint as it is held.
 #[derive(Clone)]
-pub(super) enum Held {
+pub(super) enum StoredHint {
     /// The state of the key.
     Copy { siblings: Siblings, digest: Digest },
     /// The own record is the copy.
@@ -110,7 +110,7 @@ impl Change {
 
 impl HintChange {
     /// What is held then.
-    pub(super) fn held(&self) -> Option<&Held> {
+    pub(super) fn held(&self) -> Option<&StoredHint> {
         match &self.after {
             After::Kept(held, _) => Some(held),
             After::Delivered | After::Moved | After::Lost => None,
@@ -154,34 +154,6 @@ impl Turn {
     /// A hint's new value, or its end, in place of what the store holds.
     pub(super) fn put_hint(&mut self, key: HintKey, stored: Option<Weight>, after: After) {
         self.hints.insert(key, HintChange { stored, after });
-    }
-
-    /// Whether the state that is about to be applied holds what an answer says it does. It always does, by what built it;
-    /// this is where an acknowledgement relies on it. A state that the turn leaves alone was looked at when the answer was
-    /// put together.
-    pub(super) fn proves(&self, waits: &Waits) -> bool {
-        match waits {
-            Waits::Write { made: Made::Stamped(stamped), write_id, place, .. } => {
-                stamped.holds(*write_id) && self.vector_at(place).is_none_or(|vv| vv.covers(stamped.dot))
-            }
-            Waits::Write { made: Made::Covered(covered), place, .. } => {
-                self.vector_at(place).is_none_or(|vv| vv.covers_all(covered.siblings.vv()))
-            }
-            Waits::Ack { merged, place, .. } => self.vector_at(place).is_none_or(|vv| vv.covers_all(merged)),
-            Waits::Read { .. } => true,
-        }
-    }
-
-    /// What is known there once the turn is applied; `None` if the turn does not change it, or takes it away because its
-    /// target has it.
-    fn vector_at(&self, place: &Place) -> Option<&VersionVector> {
-        match place {
-            Place::Record(record) => Some(self.changes.get(record)?.header.vv()),
-            Place::Copy(hint) => match self.hints.get(hint)?.held()? {
-                Held::Copy { siblings, .. } => Some(siblings.vv()),
-                Held::Marker => None,
-            },
-        }
     }
 
     /// Whether there is anything to apply.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::bounds::TurnBounds;
 use crate::peer::{Page, Purpose, Scan};
-use crate::replica::local::{LocalRequest, Owe};
+use crate::replica::local::{AddHint, LocalRequest};
 
 const VALUE_BYTES: usize = 100 << 10;
 
@@ -57,20 +57,20 @@ fn read_pages_of_markers(planted: Planted) {
     trio.store(0, &names, VALUE_BYTES);
     let (now, target) = (trio.now, trio.id(2));
     for name in &names {
-        let owe = Owe { bucket: SIBLINGS, key: name.clone(), to: target };
+        let add = AddHint { bucket: SIBLINGS, key: name.clone(), target };
         let engine = &mut trio.engines[0];
-        engine.replica.handle_local(&engine.shard, now, RequestId(4), LocalRequest::Owe(owe));
+        engine.replica.handle_local(&engine.shard, now, RequestId(4), LocalRequest::AddHint(add));
     }
     trio.turn(0);
     let (mut from, mut found, mut pages) = (None, Vec::new(), 0);
     loop {
         let engine = &mut trio.engines[0];
         let page = engine.replica.hints_for(&engine.shard, target, from).expect("readable");
-        let bytes: usize = page.owed.iter().map(|owed| owed.siblings.value_bytes()).sum();
+        let bytes: usize = page.hints.iter().map(|owed| owed.siblings.value_bytes()).sum();
         assert!(bytes <= TurnBounds::default().step_bytes + RECORD_BYTES, "{bytes} bytes on a page");
         assert!(trio.engines[0].replica.bytes_read() < trio.largest_turn());
         trio.turn(0);
-        found.extend(page.owed.into_iter().map(|owed| owed.key));
+        found.extend(page.hints.into_iter().map(|owed| owed.key));
         pages += 1;
         match page.next {
             Some(next) => from = Some(next),

@@ -2,7 +2,8 @@
 //! up, with the actor that it may have known.
 
 use super::*;
-use crate::replica::local::{LocalRequest, Owe};
+use crate::replica::local::{AddHint, LocalRequest};
+use crate::replica::record::RecordError;
 
 impl Trio {
     fn record(&self, bucket: BucketId) -> RecordKey {
@@ -226,7 +227,7 @@ fn count_what_is_damaged(planted: Planted) {
     let record = trio.record(SIBLINGS).to_bytes();
     trio.cut_off(0);
     let engine = &mut trio.engines[0];
-    engine.replica.fail(&engine.shard, StoreError::Damaged { record, reason: "a bit flipped".to_owned() });
+    engine.replica.fail(&engine.shard, RecordError::Damaged { record, reason: "a bit flipped".to_owned() });
     for _ in 0..20 {
         trio.pass(Duration::from_millis(10));
     }
@@ -311,7 +312,7 @@ fn with_two_of_three_damaged_a_key_can_be_written_and_restored_by_who_accepts_th
     assert_eq!(trio.bytes_of(0, SIBLINGS), trio.bytes_of(2, SIBLINGS));
     assert_eq!(trio.bytes_of(1, SIBLINGS), trio.bytes_of(2, SIBLINGS));
     for i in 0..3 {
-        let held: u64 = trio.engines[i].replica.tallies().map(|(_, tally)| tally.keys()).sum();
+        let held: u64 = trio.engines[i].replica.hint_counts().map(|(_, count)| count.keys()).sum();
         assert_eq!(held, 0, "nothing is kept beside a record any more");
     }
     assert_eq!(trio.halts, Vec::<String>::new());
@@ -406,19 +407,19 @@ fn what_nobody_else_holds_is_removed_and_leaves_no_empty_record() {
 fn what_is_owed_from_a_damaged_record_is_delivered_once_it_is_restored() {
     let mut trio = Trio::new();
     trio.put_and_settle(0, put(SIBLINGS, "precious", None));
-    let owe = Owe { bucket: SIBLINGS, key: key(), to: trio.id(2) };
+    let add = AddHint { bucket: SIBLINGS, key: key(), target: trio.id(2) };
     let engine = &mut trio.engines[0];
-    engine.replica.handle_local(&engine.shard, trio.now, RequestId(4), LocalRequest::Owe(owe));
+    engine.replica.handle_local(&engine.shard, trio.now, RequestId(4), LocalRequest::AddHint(add));
     trio.turn(0);
     trio.damage(0, SIBLINGS, 1);
-    assert_eq!(trio.engines[0].replica.tallies().count(), 1);
+    assert_eq!(trio.engines[0].replica.hint_counts().count(), 1);
     for _ in 0..20 {
         trio.pass(Duration::from_millis(500));
         trio.settle();
     }
     assert_eq!(trio.engines[0].shard.metrics.records_restored.get(), 1);
     assert_eq!(trio.engines[0].shard.metrics.hints_delivered.get(), 1);
-    assert_eq!(trio.engines[0].replica.tallies().map(|(_, tally)| tally.keys()).sum::<u64>(), 0);
+    assert_eq!(trio.engines[0].replica.hint_counts().map(|(_, count)| count.keys()).sum::<u64>(), 0);
 }
 
 #[test]

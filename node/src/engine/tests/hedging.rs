@@ -85,9 +85,9 @@ fn a_primary_that_misses_an_acknowledged_write_is_owed_it() {
     trio.wire.retain(|(_, to, _)| *to != silent);
     trio.settle();
     assert_eq!(trio.stored(request).acks, 2);
-    assert_eq!((trio.engines[0].shard.metrics.owed.get(), trio.engines[0].requests_open()), (0, 1));
+    assert_eq!((trio.engines[0].shard.metrics.missed_writes.get(), trio.engines[0].requests_open()), (0, 1));
     trio.pass(trio.limits.attempt_timeout * 2);
-    assert_eq!((trio.engines[0].shard.metrics.owed.get(), trio.engines[0].requests_open()), (1, 0));
+    assert_eq!((trio.engines[0].shard.metrics.missed_writes.get(), trio.engines[0].requests_open()), (1, 0));
 }
 
 #[test]

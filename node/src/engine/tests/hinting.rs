@@ -6,7 +6,7 @@ use super::*;
 use crate::handoff::HintFigures;
 use crate::peer::{Purpose, Read as Look, Want};
 use crate::replica;
-use crate::replica::local::{LocalRequest, Made, Owe, Write};
+use crate::replica::local::{AddHint, LocalRequest, Made, Write};
 use crate::replica::record::HintKey;
 
 /// What a replica says to its own coordinator.
@@ -105,7 +105,7 @@ impl Five {
         said
     }
 
-    fn write(&mut self, i: usize, value: &'static str, hint_for: Option<usize>, owed_to: &[usize]) -> Vec<Said> {
+    fn write(&mut self, i: usize, value: &'static str, hint_for: Option<usize>, missed_by: &[usize]) -> Vec<Said> {
         let write_id = WriteId(xxhash_rust::xxh3::xxh3_128(value.as_bytes()));
         let write = Write {
             bucket: SIBLINGS,
@@ -115,7 +115,7 @@ impl Five {
             context: Default::default(),
             found_nothing: None,
             hint_for: hint_for.map(|i| self.id(i)),
-            owed_to: owed_to.iter().map(|i| self.id(*i)).collect(),
+            missed_by: missed_by.iter().map(|i| self.id(*i)).collect(),
         };
         self.tell_self(i, LocalRequest::Write(write))
     }
@@ -386,7 +386,7 @@ fn the_batch_that_removes_a_hint_ends_the_actor_that_it_knew_without_an_alarm() 
     let engine = &mut five.engines[other];
     let page = engine.replica.hints_for(&engine.shard, target, None).expect("readable");
     let engine = &mut five.engines[other];
-    engine.replica.hint_delivered(&engine.shard, target, &record, page.owed[0].digest);
+    engine.replica.hint_delivered(&engine.shard, target, &record, page.hints[0].digest);
     let before = five.engines[other].store().len();
     five.engines[other].commit(now);
     assert_eq!(five.engines[other].store().len(), before - 2, "the hint and the actor, in one batch");
@@ -482,7 +482,7 @@ fn a_marker_delivers_what_is_applied_and_nothing_of_the_turn() {
 #[cfg(feature = "planted-bugs")]
 #[test]
 fn what_is_owed_before_it_is_applied_is_noticed() {
-    crate::planted::assert_noticed(crate::planted::Bug::OwedBeforeApplied, look_in_the_middle_of_a_turn);
+    crate::planted::assert_noticed(crate::planted::Bug::HintBeforeApplied, look_in_the_middle_of_a_turn);
 }
 
 fn look_in_the_middle_of_a_turn(planted: Planted) {
@@ -499,7 +499,7 @@ fn look_in_the_middle_of_a_turn(planted: Planted) {
     five.engines[one].handle_peer(now, from, Message { id: RequestId(4), ring_version: 1, body });
     let engine = &mut five.engines[one];
     let page = engine.replica.hints_for(&engine.shard, target, None).expect("readable");
-    assert_eq!(texts(&page.owed[0].siblings), ["v1"]);
+    assert_eq!(texts(&page.hints[0].siblings), ["v1"]);
 }
 
 #[test]
@@ -519,8 +519,8 @@ fn a_write_notes_in_its_own_batch_who_else_is_owed_it() {
 fn what_is_owed_later_is_a_marker_at_an_owner_and_a_copy_elsewhere() {
     let mut five = Five::new();
     let (one, two, three, other) = (five.owners[0], five.owners[1], five.owners[2], five.others[0]);
-    let owe = |to| LocalRequest::Owe(Owe { bucket: SIBLINGS, key: key(), to });
-    let (to_two, to_three) = (owe(five.id(two)), owe(five.id(three)));
+    let add = |target| LocalRequest::AddHint(AddHint { bucket: SIBLINGS, key: key(), target });
+    let (to_two, to_three) = (add(five.id(two)), add(five.id(three)));
     five.merge(one, state("v1", 1, 1), None);
     five.tell_self(one, to_two.clone());
     assert_eq!(five.hint(one, two), Some(None));
@@ -529,10 +529,10 @@ fn what_is_owed_later_is_a_marker_at_an_owner_and_a_copy_elsewhere() {
     five.merge(other, state("v1", 1, 1), Some(two));
     five.tell_self(other, to_three);
     assert_eq!(five.copy(other, three), state("v1", 1, 1));
-    let nonsense = owe(five.id(other));
+    let nonsense = add(five.id(other));
     assert!(five.tell_self(one, nonsense).is_empty(), "it is not answered");
     assert_eq!(five.hint(one, other), None);
-    let nowhere = LocalRequest::Owe(Owe { bucket: BucketId(99), key: key(), to: five.id(two) });
+    let nowhere = LocalRequest::AddHint(AddHint { bucket: BucketId(99), key: key(), target: five.id(two) });
     assert!(five.tell_self(one, nowhere).is_empty());
 }
 
@@ -782,8 +782,8 @@ fn an_owner_reads_and_stamps_over_what_an_older_ring_has_left_with_it() {
 fn a_marker_without_a_record_is_dropped() {
     let mut five = Five::new();
     let (one, two) = (five.owners[0], five.owners[1]);
-    let owe = LocalRequest::Owe(Owe { bucket: SIBLINGS, key: key(), to: five.id(two) });
-    five.tell_self(one, owe);
+    let add = LocalRequest::AddHint(AddHint { bucket: SIBLINGS, key: key(), target: five.id(two) });
+    five.tell_self(one, add);
     assert_eq!(five.hint(one, two), Some(None));
     five.deliver_hints();
     assert_eq!(five.hint(one, two), None);

@@ -13,13 +13,14 @@ use crate::metrics::Metrics;
 use crate::shard::Shard;
 use crate::time::Instant;
 
-use super::record::{self, HintKey};
-use super::store::{Store, StoreError};
+use crate::replica::commit::Applied;
+use crate::replica::record::{self, HintKey};
+use crate::replica::store::{Store, StoreError};
 
 /// What is held for others.
-pub(super) struct Hints {
+pub(in crate::replica) struct HintCounts {
     /// The nodes that something is or was held for.
-    targets: BTreeMap<NodeId, Tally>,
+    targets: BTreeMap<NodeId, HintCount>,
     /// Bytes of all hints in the store.
     stored: u64,
     /// Copies of keys that this node owns itself: what an older ring has left.
@@ -32,7 +33,7 @@ pub(super) struct Hints {
 
 /// What is held for one target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct HintCount {
     copies: u64,
     markers: u64,
     copy_bytes: u64,
@@ -43,13 +44,13 @@ pub(crate) struct Tally {
 
 /// What one hint weighs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Weight {
-    pub(super) is_marker: bool,
+pub(in crate::replica) struct Weight {
+    pub(in crate::replica) is_marker: bool,
     /// Of key and value, as stored.
-    pub(super) bytes: u64,
+    pub(in crate::replica) bytes: u64,
 }
 
-impl Tally {
+impl HintCount {
     /// Keys held for it.
     pub(crate) fn keys(&self) -> u64 {
         self.copies + self.markers
@@ -71,19 +72,19 @@ impl Tally {
 }
 
 impl Weight {
-    pub(super) fn of(key: &HintKey, value: &[u8]) -> Weight {
+    pub(in crate::replica) fn of(key: &HintKey, value: &[u8]) -> Weight {
         Weight { is_marker: record::is_no_copy(value), bytes: (key.as_bytes().len() + value.len()) as u64 }
     }
 }
 
-impl Hints {
+impl HintCounts {
     /// Finds out for whom there are hints, and counts none of them yet.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub(super) fn new<S: Store>(shard: &Shard, store: &S, now: Instant) -> Result<Hints, StoreError> {
-        let mut hints = Hints::none(now);
-        hints.targets = targets_in(store)?.into_iter().map(|id| (id, Tally::default())).collect();
+    pub(in crate::replica) fn new<S: Store>(shard: &Shard, store: &S, now: Instant) -> Result<HintCounts, StoreError> {
+        let mut hints = HintCounts::none(now);
+        hints.targets = targets_in(store)?.into_iter().map(|id| (id, HintCount::default())).collect();
         if !hints.targets.is_empty() {
             hints.uncounted = Some(record::all_hints().start);
             shard.metrics.hints_uncounted.inc();
@@ -92,12 +93,17 @@ impl Hints {
     }
 
     /// None at all.
-    pub(super) fn none(now: Instant) -> Hints {
-        Hints { targets: BTreeMap::new(), stored: 0, strays: 0, uncounted: None, next_step: now, changed: false }
+    pub(in crate::replica) fn none(now: Instant) -> HintCounts {
+        HintCounts { targets: BTreeMap::new(), stored: 0, strays: 0, uncounted: None, next_step: now, changed: false }
     }
 
     /// Counts some more hints, if it is time for that.
-    pub(super) fn step<S: Store>(&mut self, shard: &Shard, now: Instant, store: &S) -> Result<(), StoreError> {
+    pub(in crate::replica) fn step<S: Store>(
+        &mut self,
+        shard: &Shard,
+        now: Instant,
+        store: &S,
+    ) -> Result<(), StoreError> {
         if now < self.next_step {
             return Ok(());
         }
@@ -123,9 +129,9 @@ impl Hints {
     }
 
     /// What was counted may not be what is there: begins again.
-    pub(super) fn count_anew(&mut self, metrics: &Metrics) {
-        for tally in self.targets.values_mut() {
-            let Tally { copies, markers, copy_bytes, marker_bytes, .. } = std::mem::take(tally);
+    pub(in crate::replica) fn count_anew(&mut self, metrics: &Metrics) {
+        for count in self.targets.values_mut() {
+            let HintCount { copies, markers, copy_bytes, marker_bytes, .. } = std::mem::take(count);
             metrics.hint_keys.dec_by((copies + markers) as i64);
             metrics.hint_bytes.dec_by((copy_bytes + marker_bytes) as i64);
         }
@@ -135,42 +141,52 @@ impl Hints {
         }
     }
 
+    /// A batch has been applied: counts its hints, and gives out the targets for which there is something new.
+    pub(in crate::replica) fn follow(&mut self, shard: &Shard, now: Instant, applied: &Applied) -> Vec<NodeId> {
+        let mut targets = Vec::new();
+        for (key, change) in &applied.hints {
+            let after = change.encoded().map(|value| Weight::of(key, value));
+            self.count(shard, now, key, change.stored, after);
+            if after.is_some() {
+                shard.metrics.hints_stored.inc();
+                // Changes are sorted by target.
+                if targets.last() != Some(&key.target()) {
+                    targets.push(key.target());
+                }
+            }
+        }
+        targets
+    }
+
     /// A batch has changed a hint. What was not counted yet will be seen later as it is then.
-    pub(super) fn count(
-        &mut self,
-        shard: &Shard,
-        now: Instant,
-        key: &HintKey,
-        before: Option<Weight>,
-        after: Option<Weight>,
-    ) {
+    fn count(&mut self, shard: &Shard, now: Instant, key: &HintKey, before: Option<Weight>, after: Option<Weight>) {
         if self.uncounted.as_ref().is_none_or(|cursor| key.as_bytes() < cursor.as_slice()) {
             self.add(shard, now, key, before, after);
         } else {
-            // Known from now on as somebody whose hints have to be looked for.
+            // MergedHeader from now on as somebody whose hints have to be looked for.
             self.targets.entry(key.target()).or_default();
         }
     }
 
     /// Whose copies have to be looked for when everything held of a key is wanted; nobody's, if there are none.
-    pub(super) fn holders_of_copies(&self) -> impl Iterator<Item = NodeId> + '_ {
+    pub(in crate::replica) fn holders_of_copies(&self) -> impl Iterator<Item = NodeId> + '_ {
         let uncounted = self.uncounted.is_some();
-        self.targets.iter().filter(move |(_, tally)| uncounted || tally.copies > 0).map(|(id, _)| *id)
+        self.targets.iter().filter(move |(_, count)| uncounted || count.copies > 0).map(|(id, _)| *id)
     }
 
     /// Whether there may be copies of keys that this node owns itself.
-    pub(super) fn may_stray(&self) -> bool {
+    pub(in crate::replica) fn may_stray(&self) -> bool {
         self.strays > 0 || self.uncounted.is_some()
     }
 
     /// Whether one more hint may be kept for this target. Looked at before, so that the last one may exceed the bound.
-    pub(super) fn has_room(&self, limits: &Limits, target: NodeId) -> bool {
-        let held = self.targets.get(&target).map_or(0, |tally| tally.copy_bytes + tally.marker_bytes);
+    pub(in crate::replica) fn has_room(&self, limits: &Limits, target: NodeId) -> bool {
+        let held = self.targets.get(&target).map_or(0, |count| count.copy_bytes + count.marker_bytes);
         self.stored < limits.hint_bytes_max && held < limits.hint_target_bytes_max
     }
 
     /// Visits this shard's hints for a target from a key on, so many at most. Answers where to go on.
-    pub(super) fn visit<S: Store>(
+    pub(in crate::replica) fn visit<S: Store>(
         &self,
         shard: &Shard,
         store: &S,
@@ -184,25 +200,25 @@ impl Hints {
     }
 
     /// The nodes that something is or was held for.
-    pub(super) fn tallies(&self) -> impl Iterator<Item = (NodeId, Tally)> + '_ {
-        self.targets.iter().map(|(id, tally)| (*id, *tally))
+    pub(in crate::replica) fn hint_counts(&self) -> impl Iterator<Item = (NodeId, HintCount)> + '_ {
+        self.targets.iter().map(|(id, count)| (*id, *count))
     }
 
     /// Whether anything was counted since the last call.
-    pub(super) fn take_changed(&mut self) -> bool {
+    pub(in crate::replica) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }
 
     /// When to go on counting.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+    pub(in crate::replica) fn poll_timeout(&self) -> Option<Instant> {
         self.uncounted.as_ref().map(|_| self.next_step)
     }
 
     fn add(&mut self, shard: &Shard, now: Instant, key: &HintKey, before: Option<Weight>, after: Option<Weight>) {
         let (metrics, is_stray) = (&shard.metrics, shard.owns(&key.record()));
-        let tally = self.targets.entry(key.target()).or_default();
+        let count = self.targets.entry(key.target()).or_default();
         if let Some(weight) = before {
-            let (keys, bytes) = tally.counters(weight.is_marker);
+            let (keys, bytes) = count.counters(weight.is_marker);
             *keys -= 1;
             *bytes -= weight.bytes;
             self.stored -= weight.bytes;
@@ -211,7 +227,7 @@ impl Hints {
             metrics.hint_bytes.dec_by(weight.bytes as i64);
         }
         if let Some(weight) = after {
-            let (keys, bytes) = tally.counters(weight.is_marker);
+            let (keys, bytes) = count.counters(weight.is_marker);
             *keys += 1;
             *bytes += weight.bytes;
             self.stored += weight.bytes;
@@ -219,7 +235,7 @@ impl Hints {
             metrics.hint_keys.inc();
             metrics.hint_bytes.inc_by(weight.bytes as i64);
         }
-        tally.since = if tally.keys() == 0 { None } else { tally.since.or(Some(now)) };
+        count.since = if count.keys() == 0 { None } else { count.since.or(Some(now)) };
         self.changed = true;
     }
 }
@@ -357,14 +373,14 @@ mod tests {
         for number in 0..SHARDS {
             let shard = shard(number);
             let mut now = Instant(1);
-            let mut hints = Hints::new(&shard, &store, now).expect("readable");
+            let mut hints = HintCounts::new(&shard, &store, now).expect("readable");
             assert_eq!((shard.metrics.hints_uncounted.get(), hints.holders_of_copies().count()), (1, 2));
             while let Some(at) = hints.poll_timeout() {
                 now = now.max(at);
                 hints.step(&shard, now, &store).expect("readable");
             }
             assert_eq!((shard.metrics.hints_uncounted.get(), hints.holders_of_copies().count()), (0, 0));
-            counted += hints.tallies().map(|(_, tally)| tally.keys()).sum::<u64>();
+            counted += hints.hint_counts().map(|(_, count)| count.keys()).sum::<u64>();
             for target in ["b", "c"].map(NodeId::of_name) {
                 let mut next = None;
                 loop {
@@ -387,7 +403,7 @@ mod tests {
     fn what_changes_while_it_is_counted_is_counted_once() {
         let mut store = store(1000);
         let shard = shard(0);
-        let mut hints = Hints::new(&shard, &store, Instant(1)).expect("readable");
+        let mut hints = HintCounts::new(&shard, &store, Instant(1)).expect("readable");
         hints.step(&shard, Instant(1), &store).expect("readable");
         let mut all = Vec::new();
         let range = record::all_hints();

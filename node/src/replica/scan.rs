@@ -15,13 +15,19 @@ use driftless_ring::{NodeId, PartitionId, Token};
 use crate::peer::{Page, Reply, RequestId, Scan};
 use crate::shard::Shard;
 
-use super::record::{self, Entry, RecordKey};
-use super::store::{Store, StoreError};
-use super::{Replica, Trouble};
+use super::record::{self, Entry, Malformed, RecordKey};
+use super::store::Store;
+use super::{Replica, RequestError};
 
 impl<S: Store> Replica<S> {
     /// Takes a request for a page; it is answered when its turn comes.
-    pub(super) fn line_up(&mut self, shard: &Shard, from: NodeId, id: RequestId, scan: Scan) -> Result<(), Trouble> {
+    pub(super) fn line_up(
+        &mut self,
+        shard: &Shard,
+        from: NodeId,
+        id: RequestId,
+        scan: Scan,
+    ) -> Result<(), RequestError> {
         if self.scans.len() >= SCANS_WAITING_MAX {
             shard.metrics.overloaded.inc();
             return Err(Refusal::Overloaded { retry_after_ms: shard.limits.retry_after.as_millis() as u32 }.into());
@@ -42,7 +48,7 @@ impl<S: Store> Replica<S> {
         self.conclude(shard, from, id, outcome);
     }
 
-    fn page(&self, shard: &Shard, scan: &Scan) -> Result<Page, Trouble> {
+    fn page(&self, shard: &Shard, scan: &Scan) -> Result<Page, RequestError> {
         let bucket = shard.topology.bucket(scan.bucket).ok_or(Refusal::NoSuchBucket)?;
         let partition = PartitionId { n: bucket.quorum.n(), arc: scan.arc };
         shard.assert_mine(partition)?;
@@ -86,7 +92,7 @@ type Found = (Cursor, Header);
 
 /// How far a walk through a bucket has come with this record, `None` behind the last token of all; and the record, if it is
 /// one of the bucket. Those of others are not looked into.
-fn visit(bucket: BucketId, key: &[u8], value: &[u8]) -> Result<(Option<Cursor>, Option<Found>), StoreError> {
+fn visit(bucket: BucketId, key: &[u8], value: &[u8]) -> Result<(Option<Cursor>, Option<Found>), Malformed> {
     let (token, of) = record::token_and_bucket(key)?;
     Ok(match of.cmp(&bucket) {
         Ordering::Less => (Some(Cursor { token, key: None }), None),
