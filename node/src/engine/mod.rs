@@ -5,6 +5,7 @@
 //! has had its share, what has arrived and was not fed waits for the next one.
 
 mod figures;
+mod holdings;
 mod route;
 mod tasks;
 
@@ -340,14 +341,18 @@ impl<S: Store> Engine<S> {
 }
 
 /// What anti-entropy has to go by.
-fn view<'a, S>(
+fn view<'a, S: Store>(
     shard: &Shard,
     replica: &'a Replica<S>,
     pressure: &mut Pressure,
     handoff: &mut Handoff,
     now: Now,
-) -> View<'a, S> {
-    View { replica, pressed: pressure.is_high(now.instant), recipients: handoff.recipients(shard, now.instant) }
+) -> View<'a, Replica<S>> {
+    View {
+        holdings: replica,
+        pressed: pressure.is_high(now.instant),
+        recipients: handoff.recipients(shard, now.instant),
+    }
 }
 
 /// When something may be sent again to a peer that does not take what it is sent.

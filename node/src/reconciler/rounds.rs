@@ -168,7 +168,7 @@ impl Rounds {
     }
 
     /// A round could not begin, because trees are not there yet.
-    pub(super) fn put_off(&mut self, now: Instant, peer: NodeId, partitions: Vec<PartitionId>) {
+    pub(super) fn defer_round(&mut self, now: Instant, peer: NodeId, partitions: Vec<PartitionId>) {
         let soon = now + self.soon();
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.again = true;
@@ -220,7 +220,7 @@ impl Rounds {
     }
 
     /// An exchange ended early: not again at once.
-    pub(super) fn postpone(&mut self, now: Instant, peer: NodeId, partition: PartitionId) {
+    pub(super) fn retry_soon(&mut self, now: Instant, peer: NodeId, partition: PartitionId) {
         let until = now + self.soon();
         if let Some(unequal) = self.shared(peer, partition).and_then(|shared| shared.unequal.as_mut()) {
             unequal.not_before = until;
@@ -228,7 +228,7 @@ impl Rounds {
     }
 
     /// What was sent to repair it was not taken: not again before the usual time.
-    pub(super) fn put_aside(&mut self, now: Instant, peer: NodeId, partition: PartitionId) {
+    pub(super) fn retry_next_round(&mut self, now: Instant, peer: NodeId, partition: PartitionId) {
         let until = now + self.pause(false);
         if let Some(unequal) = self.shared(peer, partition).and_then(|shared| shared.unequal.as_mut()) {
             unequal.not_before = until;
@@ -236,7 +236,7 @@ impl Rounds {
     }
 
     /// A peer has enough to do.
-    pub(super) fn leave_alone(&mut self, now: Instant, peer: NodeId) {
+    pub(super) fn back_off_peer(&mut self, now: Instant, peer: NodeId) {
         let until = now + self.soon();
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.busy_until = peer.busy_until.max(until);

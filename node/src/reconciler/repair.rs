@@ -6,14 +6,16 @@ use driftless_antientropy::ExchangeId;
 use driftless_proto::{BucketId, Key, Siblings};
 use driftless_ring::{NodeId, PartitionId, Token};
 
-use crate::replica::Replica;
+use crate::peer::{Merge, Purpose, ReplicaRequest, Request};
 use crate::replica::record::RecordError;
-use crate::replica::store::Store;
-use crate::time::Instant;
+use crate::shard::Shard;
+use crate::time::{Instant, Now};
+
+use super::{Asked, Holdings, Reconciler, View};
 
 /// Which exchange a repair belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Role {
+pub(super) enum JobId {
     /// An exchange that this node began.
     Begun(ExchangeId),
     /// An exchange that this peer began.
@@ -23,9 +25,9 @@ pub(super) enum Role {
 /// All repairs under way on one shard.
 #[derive(Debug)]
 pub(super) struct Repairs {
-    jobs: BTreeMap<Role, Job>,
+    jobs: BTreeMap<JobId, Job>,
     /// The exchange that sent last: the next is the first after it.
-    last: Option<Role>,
+    last: Option<JobId>,
     /// Peers that have too much to do, and until when.
     held: BTreeMap<NodeId, Instant>,
     /// Bytes that may be under way, one state beyond that apart.
@@ -57,7 +59,7 @@ struct Job {
 /// A job that is over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Done {
-    pub(super) role: Role,
+    pub(super) job_id: JobId,
     /// Whether all of it was taken.
     pub(super) taken: bool,
 }
@@ -65,7 +67,7 @@ pub(super) struct Done {
 /// One state on its way.
 #[derive(Debug)]
 pub(super) struct Parcel {
-    pub(super) role: Role,
+    pub(super) job_id: JobId,
     pub(super) to: NodeId,
     pub(super) bucket: BucketId,
     pub(super) key: Key,
@@ -97,7 +99,7 @@ impl Repairs {
     }
 
     /// Begins to send what is held at these tokens.
-    pub(super) fn begin(&mut self, role: Role, to: NodeId, partition: PartitionId, tokens: VecDeque<Token>) {
+    pub(super) fn begin(&mut self, job_id: JobId, to: NodeId, partition: PartitionId, tokens: VecDeque<Token>) {
         let job = Job {
             to,
             partition,
@@ -108,12 +110,12 @@ impl Repairs {
             in_flight: 0,
             taken: true,
         };
-        self.jobs.insert(role, job);
+        self.jobs.insert(job_id, job);
     }
 
     /// The exchange is over: what was not sent will not be.
-    pub(super) fn drop_job(&mut self, role: Role) {
-        self.jobs.remove(&role);
+    pub(super) fn drop_job(&mut self, job_id: JobId) {
+        self.jobs.remove(&job_id);
     }
 
     /// When something may be sent, as far as there is room and peers can take it; `None` if there is nothing, or no room.
@@ -131,17 +133,17 @@ impl Repairs {
 
     /// The next state to send, which is under way from now on. Exchanges take turns. A state larger than the window waits for
     /// another such, and everything else passes it by.
-    pub(super) fn next<S: Store>(&mut self, now: Instant, replica: &Replica<S>) -> Result<Option<Parcel>, RecordError> {
+    pub(super) fn next<H: Holdings>(&mut self, now: Instant, holdings: &H) -> Result<Option<Parcel>, RecordError> {
         let may_send = |job: &Job| self.has_room_for(job) && self.held_until(job.to) <= now;
-        let after = |last| self.jobs.iter().find(|(role, job)| Some(**role) > last && may_send(job));
-        let Some(role) = after(self.last).or_else(|| after(None)).map(|(role, _)| *role) else {
+        let after = |last| self.jobs.iter().find(|(job_id, job)| Some(**job_id) > last && may_send(job));
+        let Some(job_id) = after(self.last).or_else(|| after(None)).map(|(job_id, _)| *job_id) else {
             return Ok(None);
         };
-        self.last = Some(role);
-        let Some(job) = self.jobs.get_mut(&role) else { return Ok(None) };
+        self.last = Some(job_id);
+        let Some(job) = self.jobs.get_mut(&job_id) else { return Ok(None) };
         let next = match job.oversized.front() {
             Some(token) if !self.oversized => {
-                let states = replica.states_at(job.partition.n, *token)?;
+                let states = holdings.states_at(job.partition.n, *token)?;
                 let mut large =
                     states.into_iter().filter(|state| state.2.value_bytes() > self.window).skip(job.large_sent);
                 let (next, more) = (large.next(), large.next().is_some());
@@ -156,7 +158,7 @@ impl Repairs {
                 while job.ready.is_empty()
                     && let Some(token) = job.tokens.pop_front()
                 {
-                    let (large, ordinary): (Vec<_>, Vec<_>) = replica
+                    let (large, ordinary): (Vec<_>, Vec<_>) = holdings
                         .states_at(job.partition.n, token)?
                         .into_iter()
                         .partition(|state| state.2.value_bytes() > self.window);
@@ -177,11 +179,11 @@ impl Repairs {
                 self.bytes += bytes;
             }
         }
-        Ok(Some(Parcel { role, to: job.to, bucket, key, siblings, load: Load { bytes, is_oversized } }))
+        Ok(Some(Parcel { job_id, to: job.to, bucket, key, siblings, load: Load { bytes, is_oversized } }))
     }
 
     /// A state has been taken, or has not been and will not be.
-    pub(super) fn landed(&mut self, role: Role, load: Load, taken: bool) {
+    pub(super) fn landed(&mut self, job_id: JobId, load: Load, taken: bool) {
         match load.is_oversized {
             true => self.oversized = false,
             false => {
@@ -189,7 +191,7 @@ impl Repairs {
                 self.bytes -= load.bytes;
             }
         }
-        if let Some(job) = self.jobs.get_mut(&role) {
+        if let Some(job) = self.jobs.get_mut(&job_id) {
             job.in_flight = job.in_flight.saturating_sub(1);
             job.taken &= taken;
         }
@@ -206,10 +208,40 @@ impl Repairs {
 
     /// Takes out a repair that is done.
     pub(super) fn take_done(&mut self) -> Option<Done> {
-        let (&role, job) = self.jobs.iter().find(|(_, job)| !job.has_more() && job.in_flight == 0)?;
-        let done = Done { role, taken: job.taken };
-        self.jobs.remove(&role);
+        let (&job_id, job) = self.jobs.iter().find(|(_, job)| !job.has_more() && job.in_flight == 0)?;
+        let done = Done { job_id, taken: job.taken };
+        self.jobs.remove(&job_id);
         Some(done)
+    }
+}
+
+impl Reconciler {
+    pub(super) fn send_repairs<H: Holdings>(&mut self, shard: &Shard, now: Now, view: &View<'_, H>) {
+        while self.bytes_left > 0
+            && self.repairs.ready_at().is_some_and(|at| at <= now.instant)
+            && self.budget.is_open(now.instant, view.pressed)
+        {
+            let parcel = match self.repairs.next(now.instant, view.holdings) {
+                Ok(Some(parcel)) => parcel,
+                // Nothing is held at that token any more.
+                Ok(None) => continue,
+                Err(error) => return self.fail(error),
+            };
+            let Parcel { job_id, to, bucket, key, siblings, load } = parcel;
+            let bytes = load.bytes;
+            shard.metrics.aae_keys_sent.inc();
+            shard.metrics.aae_bytes.inc_by(bytes as u64);
+            self.budget.spend(bytes.max(KEY_COST));
+            self.bytes_left = self.bytes_left.saturating_sub(bytes);
+            let merge = Merge { bucket, key, siblings, hint_for: None, purpose: Purpose::AntiEntropy };
+            self.ask(
+                shard,
+                now,
+                to,
+                Request::Replica(ReplicaRequest::Merge(merge)),
+                Asked::Merge { of: to, job_id, load },
+            );
+        }
     }
 }
 
@@ -223,6 +255,9 @@ impl Job {
         !self.tokens.is_empty() || !self.ready.is_empty()
     }
 }
+
+/// What a repaired key counts for at least: small ones cost time, not bytes.
+const KEY_COST: usize = 2 << 10;
 
 /// Keys under way at once: enough to keep a peer busy between two syncs.
 const KEYS_MAX: usize = 128;
@@ -245,8 +280,8 @@ mod tests {
     fn repairs() -> Repairs {
         let mut repairs = Repairs::new(WINDOW);
         for (number, to) in [A, B].into_iter().enumerate() {
-            let role = Role::Begun(ExchangeId(number as u64));
-            repairs.begin(role, to, PartitionId { n: 3, arc: ArcIndex(0) }, [Token(7)].into());
+            let job_id = JobId::Begun(ExchangeId(number as u64));
+            repairs.begin(job_id, to, PartitionId { n: 3, arc: ArcIndex(0) }, [Token(7)].into());
         }
         repairs
     }
