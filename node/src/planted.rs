@@ -171,9 +171,9 @@ bugs! {
     /// A damaged record counts itself among those that it is restored from.
     RestoredFromTooFew = "restored-from-too-few",
     /// What was asked for one damage of a record restores a later one as well.
-    MendingNotEnded = "mending-not-ended",
+    RestoringNotEnded = "restoring-not-ended",
     /// What a node has taken in beside a damaged record is dropped when that is restored.
-    MendForgetsBeside = "mend-forgets-beside",
+    RestoreForgetsBeside = "restore-forgets-beside",
     /// A tree goes on with what it knew of a record that is damaged.
     TreeKeptWithDamage = "tree-kept-with-damage",
 }
@@ -188,7 +188,7 @@ impl Bug {
         Bug::PageIgnoresMarkers,
         Bug::HintsFirstWithoutBound,
         Bug::RetryNotKept,
-        Bug::MendingNotEnded,
+        Bug::RestoringNotEnded,
         Bug::TreeKeptWithDamage,
     ];
 

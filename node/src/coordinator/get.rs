@@ -16,13 +16,13 @@ use driftless_ring::NodeId;
 use crate::peer::{Merge, Purpose, Read, ReplicaRequest, Reply, State, Want};
 use crate::time::{Instant, Now};
 
-use super::pace::Pace;
+use super::pace::LatencyEstimator;
 use super::plan::Plan;
 use super::{Action, Answer, Occasion};
 
 /// What one get asks for, beyond the key.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Demand {
+pub(crate) struct ReadOptions {
     /// Replicas that must answer.
     pub(crate) r: u8,
     /// Replicas that must hold what is answered, so that no later read of the bucket's r sees less; 0 if that is not
@@ -46,7 +46,7 @@ pub(crate) struct Get {
     plan: Plan,
     bucket: BucketId,
     key: Key,
-    demand: Demand,
+    options: ReadOptions,
     started: Instant,
     /// Whom to ask, best first, each with the primary whose slot it is.
     readers: Vec<(NodeId, NodeId)>,
@@ -103,32 +103,35 @@ impl Get {
         plan: Plan,
         bucket: BucketId,
         key: Key,
-        demand: Demand,
-        pace: &Pace,
+        options: ReadOptions,
+        pace: &LatencyEstimator,
         now: Now,
     ) -> Result<Get, Failure> {
-        assert!(demand.held_by == 0 || !demand.sloppy, "what a fallback shows is not held for the slot it answers for");
-        let readers = readers(&plan, demand.sloppy, pace);
-        if readers.len() < demand.r.into() {
+        assert!(
+            options.held_by == 0 || !options.sloppy,
+            "what a fallback shows is not held for the slot it answers for"
+        );
+        let readers = readers(&plan, options.sloppy, pace);
+        if readers.len() < options.r.into() {
             let available = readers.len() as u8;
-            return Err(Refusal::NotEnoughReplicas { needed: demand.r, available }.into());
+            return Err(Refusal::NotEnoughReplicas { needed: options.r, available }.into());
         }
         let mut get = Get {
             plan,
             bucket,
             key,
-            demand,
+            options,
             started: now.instant,
             readers,
             asked: 0,
             replicas: BTreeMap::new(),
             full: None,
             answer: None,
-            wait_for_all: demand.explain,
+            wait_for_all: options.explain,
             stage: Stage::Reading,
             actions: VecDeque::new(),
         };
-        let first = if demand.ask_all { get.readers.len() } else { demand.r.into() };
+        let first = if options.ask_all { get.readers.len() } else { options.r.into() };
         (0..first).for_each(|_| {
             get.ask_next();
         });
@@ -183,7 +186,7 @@ impl Get {
 
     /// Time has passed: give up.
     pub(crate) fn handle_timeout(&mut self, now: Now) {
-        if now.instant >= self.demand.deadline {
+        if now.instant >= self.options.deadline {
             if self.is_waited_for() {
                 self.conclude(Err(self.timeout()));
             }
@@ -198,7 +201,7 @@ impl Get {
 
     /// When to call [`Get::handle_timeout`]; `None` when the machine is done.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        (self.stage != Stage::Done).then_some(self.demand.deadline)
+        (self.stage != Stage::Done).then_some(self.options.deadline)
     }
 
     /// Whether somebody still waits for the answer.
@@ -221,7 +224,7 @@ impl Get {
         let replica = self.replicas.entry(to).or_default();
         replica.pending = true;
         replica.full_asked |= want == Want::Full;
-        let read = Read { bucket: self.bucket, key: self.key.clone(), want, durable: self.demand.durable };
+        let read = Read { bucket: self.bucket, key: self.key.clone(), want, durable: self.options.durable };
         self.actions.push_back(Action::Ask { to, request: ReplicaRequest::Read(read) });
     }
 
@@ -280,7 +283,7 @@ impl Get {
     fn evaluate_reading(&mut self) {
         let merged = self.merge_usable();
         let counted = self.replicas.values().filter(|replica| replica.counted).count();
-        let Some(merged) = merged.filter(|_| counted >= self.demand.r.into()) else {
+        let Some(merged) = merged.filter(|_| counted >= self.options.r.into()) else {
             return self.give_up_if_impossible();
         };
         if self.wait_for_all && self.pending() > 0 {
@@ -291,10 +294,10 @@ impl Get {
             return;
         }
         self.answer = Some(merged);
-        if self.holders() < self.demand.held_by.into() {
+        if self.holders() < self.options.held_by.into() {
             self.stage = Stage::WritingBack;
             self.actions.push_back(Action::Count(Occasion::WriteBack));
-            self.write_back(self.demand.held_by.into());
+            self.write_back(self.options.held_by.into());
         } else {
             self.conclude_with_answer();
         }
@@ -303,9 +306,9 @@ impl Get {
     fn evaluate_write_back(&mut self) {
         let holders = self.holders();
         let outstanding = self.replicas.values().filter(|r| r.repaired && !r.acked && !r.failed).count();
-        if holders >= self.demand.held_by.into() {
+        if holders >= self.options.held_by.into() {
             self.conclude_with_answer();
-        } else if holders + outstanding < self.demand.held_by.into() {
+        } else if holders + outstanding < self.options.held_by.into() {
             self.conclude(Err(self.timeout()));
         }
     }
@@ -360,11 +363,11 @@ impl Get {
     }
 
     fn conclude_with_answer(&mut self) {
-        if self.demand.explain {
+        if self.options.explain {
             self.repair();
         }
         let siblings = self.answer.clone().expect("called with the answer known");
-        let (basis, replicas) = (self.basis(), self.testimonies());
+        let (basis, replicas) = (self.basis(), self.reports());
         self.conclude(Ok(Answer::Read { siblings, basis, replicas }));
     }
 
@@ -383,8 +386,8 @@ impl Get {
         let failed = self.replicas.values().filter(|replica| replica.failed && !replica.counted).count();
         let unasked = self.readers.len() - self.asked;
         let possible = self.replicas.len() - failed + unasked;
-        if possible < self.demand.r.into() {
-            let refusal = Refusal::NotEnoughReplicas { needed: self.demand.r, available: possible as u8 };
+        if possible < self.options.r.into() {
+            let refusal = Refusal::NotEnoughReplicas { needed: self.options.r, available: possible as u8 };
             self.conclude(Err(refusal.into()));
         }
     }
@@ -433,7 +436,7 @@ impl Get {
 
     fn basis(&self) -> Basis {
         let primaries = self.primaries().filter(|replica| replica.counted).count() as u8;
-        Basis { needed: self.demand.r, primaries }
+        Basis { needed: self.options.r, primaries }
     }
 
     fn primaries(&self) -> impl Iterator<Item = &Replica> {
@@ -450,11 +453,11 @@ impl Get {
 
     fn timeout(&self) -> Failure {
         let acks = self.replicas.values().filter(|replica| replica.counted).count() as u8;
-        Unknown::Timeout { acks, needed: self.demand.r }.into()
+        Unknown::Timeout { acks, needed: self.options.r }.into()
     }
 
-    fn testimonies(&self) -> Vec<Testimony> {
-        let testify = |(node, replica): (&NodeId, &Replica)| Testimony {
+    fn reports(&self) -> Vec<ReplicaReport> {
+        let testify = |(node, replica): (&NodeId, &Replica)| ReplicaReport {
             node: *node,
             stands_in_for: self.stands_in_for(*node),
             header: replica.header.clone(),
@@ -462,17 +465,17 @@ impl Get {
             counted: replica.counted,
             repaired: replica.repaired,
         };
-        if self.demand.explain { self.replicas.iter().map(testify).collect() } else { Vec::new() }
+        if self.options.explain { self.replicas.iter().map(testify).collect() } else { Vec::new() }
     }
 }
 
 /// Whom a read turns to: the primaries that can be counted on, this node first and fast ones before slow ones; with a
 /// sloppy quorum, then the fallbacks of the others.
-fn readers(plan: &Plan, sloppy: bool, pace: &Pace) -> Vec<(NodeId, NodeId)> {
+fn readers(plan: &Plan, sloppy: bool, pace: &LatencyEstimator) -> Vec<(NodeId, NodeId)> {
     let mut primaries = plan.reachable();
     let others = usize::from(plan.is_mine());
     pace.fastest_first(&mut primaries[others..]);
-    plan.with_stand_ins(primaries, sloppy)
+    plan.with_fallbacks(primaries, sloppy)
 }
 
 impl Replica {
@@ -489,7 +492,7 @@ impl Replica {
 
 /// What one replica said, for clients that asked for an explanation.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) struct Testimony {
+pub(crate) struct ReplicaReport {
     pub(crate) node: NodeId,
     /// The primary whose slot it filled, if it is none itself.
     pub(crate) stands_in_for: Option<NodeId>,

@@ -9,13 +9,17 @@
 //! A machine is told of replies, lost peers and time, and says what to send and when to wake it. It lives on after its
 //! answer until every replica it asked has spoken: late replies still count for repair.
 
+mod attempt;
+mod delete;
 mod forward;
 mod get;
+mod machine;
 mod pace;
 mod plan;
 mod put;
 mod quorum;
 mod respond;
+mod restore;
 mod salvage;
 mod scan;
 mod start;
@@ -23,11 +27,10 @@ mod start;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use driftless_proto::client::{self, Basis, Request, Response};
 use driftless_proto::key::STATE_BYTES_MAX;
-use driftless_proto::{ActorId, Context, ContextKeys, Dot, Failure, Refusal, Siblings, Topology, Unknown};
+use driftless_proto::{ActorId, ContextKeys, Dot, Failure, Refusal, Siblings, Topology};
 use driftless_proto::{BucketId, Key, WriteId};
 use driftless_ring::{NodeId, PartitionId};
 use rand::Rng;
@@ -36,18 +39,15 @@ use rand::rngs::StdRng;
 use crate::liveness::clocks::ClockBounds;
 use crate::peer::{self, Lane, ReplicaRequest, Reply, RequestId, RequestIds, time_to_carry};
 use crate::planted::Bug;
-use crate::replica::local::{LocalRequest, Loss, Made, Restore, Write};
+use crate::replica::local::{LocalRequest, Loss, Made, Restore};
 use crate::shard::Shard;
 use crate::time::{Instant, Now};
 
-use forward::Forward;
-use get::{Demand, Get, Testimony};
-use pace::{HedgeBudget, Pace, Work};
-use plan::Plan;
-use put::Put;
-use salvage::Salvage;
-use scan::Scan;
-use start::tombstone;
+use attempt::Attempt;
+use delete::Deletion;
+use get::ReplicaReport;
+use machine::Machine;
+use pace::{HedgeBudget, LatencyEstimator, Work};
 
 /// What the coordinator wants its engine to do.
 pub(crate) enum Output {
@@ -104,7 +104,7 @@ enum Answer {
     Read {
         siblings: Siblings,
         basis: Basis,
-        replicas: Vec<Testimony>,
+        replicas: Vec<ReplicaReport>,
     },
     Written {
         dot: Dot,
@@ -136,7 +136,7 @@ pub(crate) struct Coordinator {
     rng: StdRng,
     /// Peers that can be counted on now: an opinion for routing, never for safety. Plans share it as it was.
     up: Arc<BTreeSet<NodeId>>,
-    pace: Pace,
+    pace: LatencyEstimator,
     hedges: HedgeBudget,
     /// What the other nodes' clocks allow this one's to show, if there are enough of them to tell.
     clock_bounds: Option<ClockBounds>,
@@ -165,27 +165,6 @@ struct Open {
     wakes_at: Instant,
 }
 
-/// One replica's share in a request, until it answers.
-#[derive(Clone, Copy, Debug)]
-struct Attempt {
-    to: NodeId,
-    work: Work,
-    since: Instant,
-    /// What it takes to carry what is sent, or is known to be on its way back.
-    carried: Duration,
-    /// When to ask another replica as well; `None` once that was looked at.
-    late_at: Option<Instant>,
-    overdue_at: Instant,
-}
-
-enum Machine {
-    Put(Put),
-    Get(Get),
-    Scan(Scan),
-    Forward(Forward),
-    Salvage(Salvage),
-}
-
 /// What was asked, as far as the answer needs it.
 #[derive(Clone)]
 enum Question {
@@ -206,18 +185,11 @@ enum Question {
     /// A delete: first what is there is read, unless its context says that already.
     Delete(Box<Deletion>),
     /// What the other owners hold of a key, to take the place of a damaged record.
-    Mend {
+    Restore {
         bucket: BucketId,
         key: Key,
     },
     Other,
-}
-
-/// A delete, and whose answers its read rests on, once it has read.
-#[derive(Clone)]
-struct Deletion {
-    delete: client::Delete,
-    basis: Option<Basis>,
 }
 
 impl Coordinator {
@@ -227,7 +199,7 @@ impl Coordinator {
             keys,
             rng,
             up: Arc::default(),
-            pace: Pace::new(shard.limits.attempt_timeout),
+            pace: LatencyEstimator::new(shard.limits.attempt_timeout),
             hedges: HedgeBudget::new(),
             clock_bounds: None,
             retired: BTreeSet::new(),
@@ -273,41 +245,6 @@ impl Coordinator {
         }
     }
 
-    /// Reads a key whose record is damaged here from the other owners: from as many as must have seen, one of them at
-    /// least, whatever w of all have acknowledged.
-    pub(crate) fn mend(&mut self, shard: &Shard, now: Now, bucket: BucketId, key: Key, deadline: Instant) {
-        let Ok(plan) = Plan::of_key(&shard.topology, shard.node, &self.up, bucket, &key).map(Plan::of_others) else {
-            return;
-        };
-        let quorum = plan.bucket.quorum;
-        let missed = quorum.n() - quorum.w();
-        let enough = if shard.planted.is(Bug::RestoredFromTooFew) { missed } else { missed + 1 };
-        let demand = Demand {
-            r: enough.min(quorum.n() - 1).max(1),
-            held_by: 0,
-            durable: false,
-            ask_all: true,
-            explain: false,
-            sloppy: false,
-            deadline,
-        };
-        // Too few can be reached: the replica asks again.
-        if let Ok(get) = Get::start(plan, bucket, key.clone(), demand, &self.pace, now) {
-            self.open(shard, now, Asker::Replica, Machine::Get(get), Question::Mend { bucket, key }, deadline);
-        }
-    }
-
-    /// The record has been restored. What other owners that were asked for it still answer was so by then: if the record is
-    /// damaged once more, that would be too old to restore it from.
-    pub(crate) fn end_mending(&mut self, shard: &Shard, bucket: BucketId, key: &Key) {
-        let is_it =
-            |open: &Open| matches!(&open.question, Question::Mend { bucket: b, key: k } if (*b, k) == (bucket, key));
-        let over: Vec<_> = self.requests.iter().filter(|(_, open)| is_it(open)).map(|(id, _)| *id).collect();
-        if over.is_empty() || !shard.planted.is(Bug::MendingNotEnded) {
-            over.into_iter().for_each(|id| self.close(shard, id));
-        }
-    }
-
     /// What was asked of a replica was not sent, which is as good as this refusal.
     pub(crate) fn handle_unsent(&mut self, shard: &Shard, now: Now, to: NodeId, id: RequestId, refused: Reply) {
         if let Some(open) = self.requests.get_mut(&id)
@@ -330,13 +267,7 @@ impl Coordinator {
             let Attempt { work, since, carried, .. } = open.attempts.remove(at);
             self.pace.observe(from, work, now.instant.since(since).saturating_sub(carried));
         }
-        match &mut open.machine {
-            Machine::Put(put) => put.handle_reply(from, reply),
-            Machine::Get(get) => get.handle_reply(now, from, reply),
-            Machine::Scan(scan) => scan.handle_reply(from, reply),
-            Machine::Forward(forward) => forward.handle_reply(from, reply),
-            Machine::Salvage(salvage) => salvage.handle_reply(from, reply),
-        }
+        open.machine.handle_reply(now, from, reply);
         self.advance(shard, now, id);
     }
 
@@ -377,13 +308,7 @@ impl Coordinator {
         for id in self.open_ids() {
             if let Some(open) = self.requests.get_mut(&id) {
                 open.attempts.retain(|attempt| attempt.to != peer);
-                match &mut open.machine {
-                    Machine::Put(put) => put.handle_lost(peer),
-                    Machine::Get(get) => get.handle_lost(peer),
-                    Machine::Scan(scan) => scan.handle_lost(peer),
-                    Machine::Forward(forward) => forward.handle_lost(peer),
-                    Machine::Salvage(salvage) => salvage.handle_lost(peer),
-                }
+                open.machine.handle_lost(peer);
             }
             self.advance(shard, now, id);
         }
@@ -520,7 +445,7 @@ impl Coordinator {
                 {
                     read = Some((siblings, basis));
                 }
-                Action::Answer(result) if let Question::Mend { bucket, key } = &open.question => {
+                Action::Answer(result) if let Question::Restore { bucket, key } = &open.question => {
                     if let Ok(Answer::Read { siblings, .. }) = result {
                         let restore = Restore { bucket: *bucket, key: key.clone(), siblings, loss: Loss::Excluded };
                         self.outputs.push_back(Output::Own { id, request: LocalRequest::Restore(restore) });
@@ -563,50 +488,6 @@ impl Coordinator {
         }
     }
 
-    /// Second half of a delete without context: removes exactly what the first half has seen. If that was nothing live,
-    /// no tombstone is written, but the replicas are made sure of it as they would be of one: what was seen on one of
-    /// them may be a delete that never reached its quorum, or a copy that is held for another.
-    fn write_tombstone(&mut self, shard: &Shard, now: Now, id: RequestId, seen: Siblings, basis: Basis) {
-        let Some(open) = self.requests.get(&id) else { return };
-        let (asker, deadline) = (open.asker, open.deadline);
-        let Question::Delete(mut deletion) = open.question.clone() else {
-            return;
-        };
-        deletion.basis = Some(basis);
-        let delete = &deletion.delete;
-        if !matches!(&open.machine, Machine::Get(get) if get.poll_timeout().is_some()) {
-            self.close(shard, id);
-        }
-        if !seen.has_values() && shard.planted.is(Bug::DeleteNoWriteBack) {
-            let deleted = client::Deleted { existed: false, acks: 0, primaries: 0, siblings: 0, basis: Some(basis) };
-            return self.outputs.push_back(Output::Reply { to: asker, response: Response::Deleted(deleted) });
-        }
-        let context = Context { vv: seen.vv().clone(), written_at: seen.written_at() };
-        let started = Plan::of_key(&shard.topology, shard.node, &self.up, delete.bucket, &delete.key)
-            .map_err(Failure::from)
-            .and_then(|plan| {
-                let w = plan.quorum(None, delete.w).map_err(Refusal::from)?.w();
-                let sloppy = plan.sloppy(delete.sloppy);
-                match self.whom_to_forward_to(&plan, sloppy, false)? {
-                    None => {
-                        let found_nothing = (!seen.has_values()).then(|| Box::new(seen));
-                        let write = Write { found_nothing, ..tombstone(delete, context) };
-                        self.start_put(shard, now, plan, sloppy, w, write, deadline)
-                    }
-                    // A primary that could not be counted on when the delete began is back: the next attempt is its.
-                    Some(_) => Err(Refusal::NotCoordinator.into()),
-                }
-            });
-        match started {
-            _ if deadline <= now.instant => {
-                let failure = Unknown::Timeout { acks: 0, needed: delete.w.unwrap_or(1) }.into();
-                self.outputs.push_back(Output::Reply { to: asker, response: Response::Failed(failure) });
-            }
-            Ok(put) => self.open(shard, now, asker, Machine::Put(put), Question::Delete(deletion), deadline),
-            Err(failure) => self.outputs.push_back(Output::Reply { to: asker, response: Response::Failed(failure) }),
-        }
-    }
-
     pub(crate) fn open_ids(&self) -> Vec<RequestId> {
         self.requests.keys().copied().collect()
     }
@@ -618,90 +499,6 @@ impl Open {
         let machine = self.machine.poll_timeout()?;
         let attempts = self.attempts.iter().map(|attempt| attempt.late_at.unwrap_or(attempt.overdue_at));
         Some(attempts.min().map_or(machine, |at| at.min(machine)))
-    }
-}
-
-impl Attempt {
-    /// A peer was asked just now.
-    fn begin(now: Instant, to: NodeId, work: Work, request: &peer::Request, pace: &Pace) -> Attempt {
-        let mut attempt = Attempt {
-            to,
-            work,
-            since: now,
-            carried: Duration::ZERO,
-            late_at: Some(now + pace.late_after(to, work)),
-            overdue_at: now + pace.overdue_after(to, work),
-        };
-        attempt.allow(time_to_carry(request.value_bytes()));
-        attempt
-    }
-
-    /// It may take so much longer, for what has to be carried.
-    fn allow(&mut self, time: Duration) {
-        self.carried = self.carried.saturating_add(time);
-        self.late_at = self.late_at.map(|at| at + time);
-        self.overdue_at = self.overdue_at + time * 2;
-    }
-}
-
-impl Machine {
-    fn handle_late(&mut self, node: NodeId) -> bool {
-        match self {
-            Machine::Put(put) => put.handle_late(node),
-            Machine::Get(get) => get.handle_late(node),
-            Machine::Scan(scan) => scan.handle_late(node),
-            Machine::Forward(_) | Machine::Salvage(_) => false,
-        }
-    }
-
-    fn handle_overdue(&mut self, node: NodeId) {
-        match self {
-            Machine::Put(put) => put.handle_overdue(node),
-            Machine::Get(get) => get.handle_overdue(node),
-            Machine::Scan(scan) => scan.handle_overdue(node),
-            // It may be stamped there: only the end of the connection or of the time tells.
-            Machine::Forward(_) | Machine::Salvage(_) => {}
-        }
-    }
-
-    fn handle_timeout(&mut self, now: Now) {
-        match self {
-            Machine::Put(put) => put.handle_timeout(now),
-            Machine::Get(get) => get.handle_timeout(now),
-            Machine::Scan(scan) => scan.handle_timeout(now),
-            Machine::Forward(forward) => forward.handle_timeout(now),
-            Machine::Salvage(salvage) => salvage.handle_timeout(now),
-        }
-    }
-
-    fn is_waited_for(&self) -> bool {
-        match self {
-            Machine::Put(put) => put.is_waited_for(),
-            Machine::Get(get) => get.is_waited_for(),
-            Machine::Scan(scan) => scan.is_waited_for(),
-            Machine::Forward(forward) => forward.is_waited_for(),
-            Machine::Salvage(salvage) => salvage.is_waited_for(),
-        }
-    }
-
-    fn poll_action(&mut self) -> Option<Action> {
-        match self {
-            Machine::Put(put) => put.poll_action(),
-            Machine::Get(get) => get.poll_action(),
-            Machine::Scan(scan) => scan.poll_action(),
-            Machine::Forward(forward) => forward.poll_action(),
-            Machine::Salvage(salvage) => salvage.poll_action(),
-        }
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        match self {
-            Machine::Put(put) => put.poll_timeout(),
-            Machine::Get(get) => get.poll_timeout(),
-            Machine::Scan(scan) => scan.poll_timeout(),
-            Machine::Forward(forward) => forward.poll_timeout(),
-            Machine::Salvage(salvage) => salvage.poll_timeout(),
-        }
     }
 }
 

@@ -42,7 +42,7 @@ impl Work {
 
 /// What is known of all peers.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct LatencyEstimator {
     /// The usual time of a peer that nothing is known of, and the longest that is waited before another is asked.
     attempt_timeout: Duration,
     estimates: BTreeMap<(NodeId, Work), Estimate>,
@@ -54,9 +54,9 @@ struct Estimate {
     deviation: Duration,
 }
 
-impl Pace {
-    pub(crate) fn new(attempt_timeout: Duration) -> Pace {
-        Pace { attempt_timeout, estimates: BTreeMap::new() }
+impl LatencyEstimator {
+    pub(crate) fn new(attempt_timeout: Duration) -> LatencyEstimator {
+        LatencyEstimator { attempt_timeout, estimates: BTreeMap::new() }
     }
 
     /// It took this long; or longer, if it was given up on after this long.
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_steady_peer_is_late_soon_after_its_usual_time() {
-        let mut pace = Pace::new(MS * 250);
+        let mut pace = LatencyEstimator::new(MS * 250);
         assert_eq!(pace.late_after(A, Work::Write), MS * 250, "nothing is known yet");
         (0..100).for_each(|_| pace.observe(A, Work::Write, MS * 20));
         let late = pace.late_after(A, Work::Write);
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_slow_peer_is_given_its_time() {
-        let mut pace = Pace::new(MS * 250);
+        let mut pace = LatencyEstimator::new(MS * 250);
         (0..100).for_each(|_| pace.observe(A, Work::Write, MS * 400));
         assert_eq!(pace.late_after(A, Work::Write), MS * 250, "others are asked all the same");
         assert!(pace.overdue_after(A, Work::Write) >= MS * 800);
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn only_much_faster_peers_come_first() {
-        let mut pace = Pace::new(MS * 250);
+        let mut pace = LatencyEstimator::new(MS * 250);
         pace.observe(A, Work::Read, MS * 40);
         pace.observe(B, Work::Read, MS);
         let mut order = [A, B];

@@ -94,18 +94,18 @@ impl Plan {
     /// # Errors
     /// [`Refusal::NotEnoughReplicas`].
     pub(crate) fn require(&self, needed: u8, sloppy: bool) -> Result<(), Failure> {
-        let available = self.with_stand_ins(self.reachable(), sloppy).len() as u8;
+        let available = self.with_fallbacks(self.reachable(), sloppy).len() as u8;
         if available < needed { Err(Refusal::NotEnoughReplicas { needed, available }.into()) } else { Ok(()) }
     }
 
     /// Who fills which primary's slot: these primaries their own and, with a sloppy quorum, fallbacks those of the
     /// primaries that cannot be counted on.
-    pub(crate) fn with_stand_ins(&self, reachable: Vec<NodeId>, sloppy: bool) -> Vec<(NodeId, NodeId)> {
+    pub(crate) fn with_fallbacks(&self, reachable: Vec<NodeId>, sloppy: bool) -> Vec<(NodeId, NodeId)> {
         let mut workers: Vec<(NodeId, NodeId)> = reachable.into_iter().map(|node| (node, node)).collect();
         if sloppy {
             for &primary in self.primaries.iter().filter(|primary| !self.is_up(**primary)) {
                 let taken = |node| workers.iter().any(|(worker, _)| *worker == node);
-                workers.extend(self.stand_in_for(primary, taken).map(|node| (node, primary)));
+                workers.extend(self.fallback_for(primary, taken).map(|node| (node, primary)));
             }
         }
         workers
@@ -119,7 +119,7 @@ impl Plan {
     }
 
     /// The best fallback for a primary that can be counted on and is not `taken` already.
-    pub(crate) fn stand_in_for(&self, primary: NodeId, taken: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+    pub(crate) fn fallback_for(&self, primary: NodeId, taken: impl Fn(NodeId) -> bool) -> Option<NodeId> {
         if self.up.iter().all(|peer| self.primaries.contains(peer)) && self.is_mine() {
             return None;
         }

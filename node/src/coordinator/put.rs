@@ -85,7 +85,7 @@ impl Put {
         if sloppy {
             for primary in tally.open().collect::<Vec<_>>() {
                 if !tally.is_in_work(primary)
-                    && let Some(fallback) = plan.stand_in_for(primary, |node| tally.is_at_work(node))
+                    && let Some(fallback) = plan.fallback_for(primary, |node| tally.is_at_work(node))
                 {
                     tally.assign(primary, fallback);
                 }
@@ -160,7 +160,7 @@ impl Put {
     /// A replica takes longer than it usually does. Whether a fallback was asked as well.
     pub(crate) fn handle_late(&mut self, node: NodeId) -> bool {
         self.stage == Stage::Replicating
-            && self.tally.waits_only_for(node).is_some_and(|primary| self.ask_stand_in(primary))
+            && self.tally.waits_only_for(node).is_some_and(|primary| self.ask_fallback(primary))
     }
 
     /// A replica takes so long that it had better not be counted on. Its answer still counts, if it comes in time.
@@ -192,7 +192,7 @@ impl Put {
     pub(crate) fn handle_timeout(&mut self, now: Now) {
         if now.instant >= self.deadline {
             self.give_up();
-            self.owe_what_is_missing();
+            self.keep_hints_for_missing();
             self.stage = Stage::Done;
         }
     }
@@ -236,11 +236,11 @@ impl Put {
     }
 
     /// Asks the next fallback to fill a primary's slot, if there is one.
-    fn ask_stand_in(&mut self, primary: NodeId) -> bool {
+    fn ask_fallback(&mut self, primary: NodeId) -> bool {
         if !self.sloppy {
             return false;
         }
-        let Some(fallback) = self.plan.stand_in_for(primary, |node| self.tally.is_at_work(node)) else {
+        let Some(fallback) = self.plan.fallback_for(primary, |node| self.tally.is_at_work(node)) else {
             return false;
         };
         self.tally.assign(primary, fallback);
@@ -252,7 +252,7 @@ impl Put {
         if let Some(primary) = self.tally.fail(node)
             && self.stage != Stage::Answered
         {
-            self.ask_stand_in(primary);
+            self.ask_fallback(primary);
         }
     }
 
@@ -280,7 +280,7 @@ impl Put {
             }
         }
         if self.stage == Stage::Answered && self.tally.is_settled() {
-            self.owe_what_is_missing();
+            self.keep_hints_for_missing();
             self.stage = Stage::Done;
         }
     }
@@ -299,7 +299,7 @@ impl Put {
     }
 
     /// The write is applied here, and these primaries miss it as far as is known: hints are kept for them.
-    fn owe_what_is_missing(&mut self) {
+    fn keep_hints_for_missing(&mut self) {
         if self.made.is_none() {
             return;
         }

@@ -12,7 +12,7 @@ use driftless_ring::NodeId;
 use crate::metrics::Metrics;
 use crate::planted::{Bug, Planted};
 
-use super::get::Testimony;
+use super::get::ReplicaReport;
 use super::{Answer, Question};
 
 /// What answers are made with.
@@ -117,7 +117,7 @@ impl Responder<'_> {
         self.keys.seal(bucket, key, &context)
     }
 
-    fn explanation(&self, question: &Question, replicas: Vec<Testimony>) -> Option<Explanation> {
+    fn explanation(&self, question: &Question, replicas: Vec<ReplicaReport>) -> Option<Explanation> {
         let Question::Get { partition, r, explain: true, .. } = question else {
             return None;
         };
@@ -128,13 +128,13 @@ impl Responder<'_> {
             r: *r,
             replicas: replicas
                 .into_iter()
-                .map(|testimony| ReplicaAnswer {
-                    node: self.name(testimony.node),
-                    stands_in_for: testimony.stands_in_for.map(|primary| self.name(primary)),
-                    state: testimony.header.as_ref().map(describe),
-                    latency_us: testimony.latency.map(|latency| latency.as_micros() as u64),
-                    counted: testimony.counted,
-                    repaired: testimony.repaired,
+                .map(|report| ReplicaAnswer {
+                    node: self.name(report.node),
+                    stands_in_for: report.stands_in_for.map(|primary| self.name(primary)),
+                    state: report.header.as_ref().map(describe),
+                    latency_us: report.latency.map(|latency| latency.as_micros() as u64),
+                    counted: report.counted,
+                    repaired: report.repaired,
                 })
                 .collect(),
         })

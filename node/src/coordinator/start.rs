@@ -1,7 +1,7 @@
 //! How requests begin: what cannot be done is refused, and the others get their machine.
 
 use driftless_proto::client::{self, Request};
-use driftless_proto::{BucketId, Context, ContextToken, Failure, Key, Refusal, WriteId};
+use driftless_proto::{BucketId, Context, ContextToken, Failure, Key, Refusal};
 use driftless_ring::{NodeId, PartitionId};
 use rand::Rng;
 
@@ -12,12 +12,12 @@ use crate::shard::Shard;
 use crate::time::{Instant, Now};
 
 use super::forward::Forward;
-use super::get::{Demand, Get};
+use super::get::{Get, ReadOptions};
 use super::plan::{self, Plan};
 use super::put::Put;
 use super::salvage::Salvage;
 use super::scan::Scan;
-use super::{Coordinator, Deletion, Machine, Question};
+use super::{Coordinator, Machine, Question};
 
 impl Coordinator {
     pub(super) fn start(
@@ -63,37 +63,7 @@ impl Coordinator {
                 };
                 Ok((Machine::Put(self.start_put(shard, now, plan, sloppy, w, write, deadline)?), question))
             }
-            Request::Delete(delete) => {
-                let plan = Plan::of_key(topology, me, up, delete.bucket, &delete.key)?;
-                let quorum = plan.quorum(delete.r, delete.w).map_err(Refusal::from)?;
-                let context = self.open_context(delete.bucket, &delete.key, delete.context.as_ref())?;
-                let sloppy = plan.sloppy(delete.sloppy);
-                if let Some(primary) = self.whom_to_forward_to(&plan, sloppy, forwarded)? {
-                    return Ok(self.forward(shard, primary, Request::Delete(delete), deadline));
-                }
-                let machine = match context {
-                    Some(context) => {
-                        let write = tombstone(&delete, context);
-                        Machine::Put(self.start_put(shard, now, plan, sloppy, quorum.w(), write, deadline)?)
-                    }
-                    None => {
-                        self.check_clock(now)?;
-                        let demand = Demand {
-                            r: quorum.r(),
-                            // What it finds is written to w replicas, whether or not there is anything to remove.
-                            held_by: 0,
-                            durable: false,
-                            ask_all: false,
-                            explain: false,
-                            sloppy,
-                            deadline,
-                        };
-                        plan.require(quorum.w(), sloppy)?;
-                        Machine::Get(Get::start(plan, delete.bucket, delete.key.clone(), demand, &self.pace, now)?)
-                    }
-                };
-                Ok((machine, Question::Delete(Box::new(Deletion { delete, basis: None }))))
-            }
+            Request::Delete(delete) => self.start_delete(shard, now, deadline, delete, forwarded),
             Request::Scan(scan) => {
                 let bucket = topology.bucket(scan.bucket).ok_or(Refusal::NoSuchBucket)?;
                 if scan.arc.0 >= topology.ring().partitions().get() {
@@ -132,7 +102,7 @@ impl Coordinator {
     ) -> Result<Get, Failure> {
         let strict = !plan.sloppy(get.sloppy);
         let quorum = plan.bucket.quorum;
-        let demand = Demand {
+        let options = ReadOptions {
             r,
             held_by: if strict && !shard.planted.is(Bug::NoWriteBack) { quorum.n() - quorum.r() + 1 } else { 0 },
             durable: strict,
@@ -141,7 +111,7 @@ impl Coordinator {
             sloppy: !strict,
             deadline,
         };
-        Get::start(plan, get.bucket, get.key.clone(), demand, &self.pace, now)
+        Get::start(plan, get.bucket, get.key.clone(), options, &self.pace, now)
     }
 
     /// Begins a write that this node stamps.
@@ -166,7 +136,7 @@ impl Coordinator {
     }
 
     /// Whether this node's clock is good enough to stamp with. What others have stamped plays no part in it.
-    fn check_clock(&self, now: Now) -> Result<(), Refusal> {
+    pub(super) fn check_clock(&self, now: Now) -> Result<(), Refusal> {
         match self.clock_bounds.and_then(|bounds| bounds.ahead_ms(now)) {
             Some(ahead_ms) => Err(Refusal::ClockOff { ahead_ms }),
             None => Ok(()),
@@ -196,12 +166,18 @@ impl Coordinator {
         }
     }
 
-    fn forward(&self, shard: &Shard, to: NodeId, request: Request, deadline: Instant) -> (Machine, Question) {
+    pub(super) fn forward(
+        &self,
+        shard: &Shard,
+        to: NodeId,
+        request: Request,
+        deadline: Instant,
+    ) -> (Machine, Question) {
         shard.metrics.forwards.inc();
         (Machine::Forward(Forward::start(to, request, deadline, shard.planted.clone())), Question::Other)
     }
 
-    fn open_context(
+    pub(super) fn open_context(
         &self,
         bucket: BucketId,
         key: &Key,
@@ -209,10 +185,4 @@ impl Coordinator {
     ) -> Result<Option<Context>, Refusal> {
         Ok(token.map(|token| self.keys.open(bucket, key, token)).transpose()?)
     }
-}
-
-/// The write that a delete with this context is.
-pub(super) fn tombstone(delete: &client::Delete, context: Context) -> Write {
-    let (bucket, key, write_id): (_, _, WriteId) = (delete.bucket, delete.key.clone(), delete.write_id);
-    Write { bucket, key, value: None, write_id, context, found_nothing: None, hint_for: None, missed_by: Vec::new() }
 }

@@ -95,9 +95,9 @@ impl<S: Store> Engine<S> {
             replica::Output::Sync(up_to) => self.outputs.push_back(Output::Sync(up_to)),
             replica::Output::Retired(actor) => self.coordinator.handle_retired(&self.shard, now, actor),
             replica::Output::Damaged { bucket, key, patience } => {
-                self.coordinator.mend(&self.shard, now, bucket, key, now.instant + patience);
+                self.coordinator.restore(&self.shard, now, bucket, key, now.instant + patience);
             }
-            replica::Output::Restored { bucket, key } => self.coordinator.end_mending(&self.shard, bucket, &key),
+            replica::Output::Restored { bucket, key } => self.coordinator.end_restoring(&self.shard, bucket, &key),
             replica::Output::NewHint(target) => self.handoff.handle_new_hint(&self.shard, now.instant, target),
             replica::Output::Halt(reason) => self.outputs.push_back(Output::Halt(reason)),
         }

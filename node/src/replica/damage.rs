@@ -138,7 +138,7 @@ impl<S: Store> Replica<S> {
     }
 
     /// Asks the others for what they have not restored yet, some at a time.
-    pub(super) fn ask_for_mending(&mut self, now: Instant) {
+    pub(super) fn ask_for_restoring(&mut self, now: Instant) {
         self.damage.handle_timeout(now);
         self.ask_for_more();
         self.damage.handle_timeout(now);
@@ -177,7 +177,7 @@ impl<S: Store> Replica<S> {
         if self.check_sound(&located.record).is_err() {
             let beside = HintKey::new(shard.node, &located.record);
             if let (Some(StoredHint::Copy { siblings: kept, .. }), stored) = self.stored_hint(shard, &beside)? {
-                if siblings.includes(&kept) || !shard.planted.is(Bug::MendForgetsBeside) {
+                if siblings.includes(&kept) || !shard.planted.is(Bug::RestoreForgetsBeside) {
                     siblings.merge(&kept);
                 }
                 self.turn.put_hint(beside, stored, After::Moved);

@@ -207,7 +207,7 @@ impl<S: Store> Replica<S> {
         if let Err(error) = self.hints.step(shard, now.instant, &self.store) {
             self.fail(shard, error);
         }
-        self.ask_for_mending(now.instant);
+        self.ask_for_restoring(now.instant);
     }
 
     /// The next thing to do.

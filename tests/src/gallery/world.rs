@@ -228,7 +228,7 @@ impl World {
     }
 
     /// All that run reach each other again.
-    pub fn mend(&mut self) {
+    pub fn restore(&mut self) {
         self.connect_all();
         self.deliver();
     }

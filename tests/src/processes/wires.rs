@@ -19,7 +19,7 @@ pub(crate) fn cut(from: SocketAddr, to: SocketAddr) {
 }
 
 /// Mends all wires.
-pub(crate) fn mend() {
+pub(crate) fn restore() {
     // Rules that are gone already are not missed.
     while ip(&["rule", "del", "pref", CUTS]).is_ok() {}
 }

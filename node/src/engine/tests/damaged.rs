@@ -116,7 +116,7 @@ fn what_was_said_before_it_was_damaged_again_does_not_restore_it() {
 #[cfg(feature = "planted-bugs")]
 #[test]
 fn mending_not_ended_is_noticed() {
-    crate::planted::assert_noticed(crate::planted::Bug::MendingNotEnded, damage_it_again);
+    crate::planted::assert_noticed(crate::planted::Bug::RestoringNotEnded, damage_it_again);
 }
 
 fn damage_it_again(planted: Planted) {

@@ -1,0 +1,52 @@
+//! One replica's share in a request.
+
+use std::time::Duration;
+
+use driftless_ring::NodeId;
+
+use crate::peer::{self, time_to_carry};
+use crate::time::Instant;
+
+use super::pace::{LatencyEstimator, Work};
+
+/// One replica's share in a request, until it answers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attempt {
+    pub(super) to: NodeId,
+    pub(super) work: Work,
+    pub(super) since: Instant,
+    /// What it takes to carry what is sent, or is known to be on its way back.
+    pub(super) carried: Duration,
+    /// When to ask another replica as well; `None` once that was looked at.
+    pub(super) late_at: Option<Instant>,
+    pub(super) overdue_at: Instant,
+}
+
+impl Attempt {
+    /// A peer was asked just now.
+    pub(super) fn begin(
+        now: Instant,
+        to: NodeId,
+        work: Work,
+        request: &peer::Request,
+        pace: &LatencyEstimator,
+    ) -> Attempt {
+        let mut attempt = Attempt {
+            to,
+            work,
+            since: now,
+            carried: Duration::ZERO,
+            late_at: Some(now + pace.late_after(to, work)),
+            overdue_at: now + pace.overdue_after(to, work),
+        };
+        attempt.allow(time_to_carry(request.value_bytes()));
+        attempt
+    }
+
+    /// It may take so much longer, for what has to be carried.
+    pub(super) fn allow(&mut self, time: Duration) {
+        self.carried = self.carried.saturating_add(time);
+        self.late_at = self.late_at.map(|at| at + time);
+        self.overdue_at = self.overdue_at + time * 2;
+    }
+}

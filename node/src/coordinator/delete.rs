@@ -1,0 +1,122 @@
+//! A delete: a tombstone with the context of its client, or with what a read finds.
+//!
+//! ```text
+//! with a context       Put of a tombstone
+//! without one          Get ──▶ Put of a tombstone that has read what the Get found
+//! ```
+//! Get and Put are two requests, each with an id of its own: the read lives on for late answers, which count for repair, beside the
+//! write.
+
+use driftless_proto::client::{self, Basis, Request, Response};
+use driftless_proto::{Context, Failure, Refusal, Siblings, Unknown, WriteId};
+
+use crate::peer::RequestId;
+use crate::planted::Bug;
+use crate::replica::local::Write;
+use crate::shard::Shard;
+use crate::time::{Instant, Now};
+
+use super::get::{Get, ReadOptions};
+use super::machine::Machine;
+use super::plan::Plan;
+use super::{Coordinator, Output, Question};
+
+/// A delete, and whose answers its read rests on, once it has read.
+#[derive(Clone)]
+pub(super) struct Deletion {
+    pub(super) delete: client::Delete,
+    pub(super) basis: Option<Basis>,
+}
+
+impl Coordinator {
+    /// Begins a delete: with a context it is a write, without one it reads first.
+    pub(super) fn start_delete(
+        &mut self,
+        shard: &Shard,
+        now: Now,
+        deadline: Instant,
+        delete: client::Delete,
+        forwarded: bool,
+    ) -> Result<(Machine, Question), Failure> {
+        let (topology, me, up) = (&shard.topology, shard.node, &self.up);
+        let plan = Plan::of_key(topology, me, up, delete.bucket, &delete.key)?;
+        let quorum = plan.quorum(delete.r, delete.w).map_err(Refusal::from)?;
+        let context = self.open_context(delete.bucket, &delete.key, delete.context.as_ref())?;
+        let sloppy = plan.sloppy(delete.sloppy);
+        if let Some(primary) = self.whom_to_forward_to(&plan, sloppy, forwarded)? {
+            return Ok(self.forward(shard, primary, Request::Delete(delete), deadline));
+        }
+        let machine = match context {
+            Some(context) => {
+                let write = tombstone(&delete, context);
+                Machine::Put(self.start_put(shard, now, plan, sloppy, quorum.w(), write, deadline)?)
+            }
+            None => {
+                self.check_clock(now)?;
+                let options = ReadOptions {
+                    r: quorum.r(),
+                    // What it finds is written to w replicas, whether or not there is anything to remove.
+                    held_by: 0,
+                    durable: false,
+                    ask_all: false,
+                    explain: false,
+                    sloppy,
+                    deadline,
+                };
+                plan.require(quorum.w(), sloppy)?;
+                Machine::Get(Get::start(plan, delete.bucket, delete.key.clone(), options, &self.pace, now)?)
+            }
+        };
+        Ok((machine, Question::Delete(Box::new(Deletion { delete, basis: None }))))
+    }
+
+    /// Second half of a delete without context: removes exactly what the first half has seen. If that was nothing live,
+    /// no tombstone is written, but the replicas are made sure of it as they would be of one: what was seen on one of
+    /// them may be a delete that never reached its quorum, or a copy that is held for another.
+    pub(super) fn write_tombstone(&mut self, shard: &Shard, now: Now, id: RequestId, seen: Siblings, basis: Basis) {
+        let Some(open) = self.requests.get(&id) else { return };
+        let (asker, deadline) = (open.asker, open.deadline);
+        let Question::Delete(mut deletion) = open.question.clone() else {
+            return;
+        };
+        deletion.basis = Some(basis);
+        let delete = &deletion.delete;
+        if !matches!(&open.machine, Machine::Get(get) if get.poll_timeout().is_some()) {
+            self.close(shard, id);
+        }
+        if !seen.has_values() && shard.planted.is(Bug::DeleteNoWriteBack) {
+            let deleted = client::Deleted { existed: false, acks: 0, primaries: 0, siblings: 0, basis: Some(basis) };
+            return self.outputs.push_back(Output::Reply { to: asker, response: Response::Deleted(deleted) });
+        }
+        let context = Context { vv: seen.vv().clone(), written_at: seen.written_at() };
+        let started = Plan::of_key(&shard.topology, shard.node, &self.up, delete.bucket, &delete.key)
+            .map_err(Failure::from)
+            .and_then(|plan| {
+                let w = plan.quorum(None, delete.w).map_err(Refusal::from)?.w();
+                let sloppy = plan.sloppy(delete.sloppy);
+                match self.whom_to_forward_to(&plan, sloppy, false)? {
+                    None => {
+                        let found_nothing = (!seen.has_values()).then(|| Box::new(seen));
+                        let write = Write { found_nothing, ..tombstone(delete, context) };
+                        self.start_put(shard, now, plan, sloppy, w, write, deadline)
+                    }
+                    // A primary that could not be counted on when the delete began is back: the next attempt is its.
+                    Some(_) => Err(Refusal::NotCoordinator.into()),
+                }
+            });
+        match started {
+            _ if deadline <= now.instant => {
+                let failure = Unknown::Timeout { acks: 0, needed: delete.w.unwrap_or(1) }.into();
+                self.outputs.push_back(Output::Reply { to: asker, response: Response::Failed(failure) });
+            }
+            Ok(put) => self.open(shard, now, asker, Machine::Put(put), Question::Delete(deletion), deadline),
+            Err(failure) => self.outputs.push_back(Output::Reply { to: asker, response: Response::Failed(failure) }),
+        }
+    }
+}
+
+/// The write that a delete with this context is.
+fn tombstone(delete: &client::Delete, context: Context) -> Write {
+    let (bucket, key, write_id): (_, _, WriteId) = (delete.bucket, delete.key.clone(), delete.write_id);
+    Write { bucket, key, value: None, write_id, context, found_nothing: None, hint_for: None, missed_by: Vec::new() }
+}

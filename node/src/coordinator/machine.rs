@@ -1,0 +1,104 @@
+//! The machines that a request may have, and what all of them are told.
+
+use driftless_ring::NodeId;
+
+use crate::peer::Reply;
+use crate::time::{Instant, Now};
+
+use super::Action;
+use super::forward::Forward;
+use super::get::Get;
+use super::put::Put;
+use super::salvage::Salvage;
+use super::scan::Scan;
+
+/// The machine of one request.
+pub(super) enum Machine {
+    Put(Put),
+    Get(Get),
+    Scan(Scan),
+    Forward(Forward),
+    Salvage(Salvage),
+}
+
+impl Machine {
+    pub(super) fn handle_reply(&mut self, now: Now, from: NodeId, reply: Reply) {
+        match self {
+            Machine::Put(put) => put.handle_reply(from, reply),
+            Machine::Get(get) => get.handle_reply(now, from, reply),
+            Machine::Scan(scan) => scan.handle_reply(from, reply),
+            Machine::Forward(forward) => forward.handle_reply(from, reply),
+            Machine::Salvage(salvage) => salvage.handle_reply(from, reply),
+        }
+    }
+
+    /// The connection to a node is gone.
+    pub(super) fn handle_lost(&mut self, node: NodeId) {
+        match self {
+            Machine::Put(put) => put.handle_lost(node),
+            Machine::Get(get) => get.handle_lost(node),
+            Machine::Scan(scan) => scan.handle_lost(node),
+            Machine::Forward(forward) => forward.handle_lost(node),
+            Machine::Salvage(salvage) => salvage.handle_lost(node),
+        }
+    }
+
+    pub(super) fn handle_late(&mut self, node: NodeId) -> bool {
+        match self {
+            Machine::Put(put) => put.handle_late(node),
+            Machine::Get(get) => get.handle_late(node),
+            Machine::Scan(scan) => scan.handle_late(node),
+            Machine::Forward(_) | Machine::Salvage(_) => false,
+        }
+    }
+
+    pub(super) fn handle_overdue(&mut self, node: NodeId) {
+        match self {
+            Machine::Put(put) => put.handle_overdue(node),
+            Machine::Get(get) => get.handle_overdue(node),
+            Machine::Scan(scan) => scan.handle_overdue(node),
+            // It may be stamped there: only the end of the connection or of the time tells.
+            Machine::Forward(_) | Machine::Salvage(_) => {}
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Now) {
+        match self {
+            Machine::Put(put) => put.handle_timeout(now),
+            Machine::Get(get) => get.handle_timeout(now),
+            Machine::Scan(scan) => scan.handle_timeout(now),
+            Machine::Forward(forward) => forward.handle_timeout(now),
+            Machine::Salvage(salvage) => salvage.handle_timeout(now),
+        }
+    }
+
+    pub(super) fn is_waited_for(&self) -> bool {
+        match self {
+            Machine::Put(put) => put.is_waited_for(),
+            Machine::Get(get) => get.is_waited_for(),
+            Machine::Scan(scan) => scan.is_waited_for(),
+            Machine::Forward(forward) => forward.is_waited_for(),
+            Machine::Salvage(salvage) => salvage.is_waited_for(),
+        }
+    }
+
+    pub(super) fn poll_action(&mut self) -> Option<Action> {
+        match self {
+            Machine::Put(put) => put.poll_action(),
+            Machine::Get(get) => get.poll_action(),
+            Machine::Scan(scan) => scan.poll_action(),
+            Machine::Forward(forward) => forward.poll_action(),
+            Machine::Salvage(salvage) => salvage.poll_action(),
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        match self {
+            Machine::Put(put) => put.poll_timeout(),
+            Machine::Get(get) => get.poll_timeout(),
+            Machine::Scan(scan) => scan.poll_timeout(),
+            Machine::Forward(forward) => forward.poll_timeout(),
+            Machine::Salvage(salvage) => salvage.poll_timeout(),
+        }
+    }
+}
