@@ -13,8 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::peer::{Purpose, Reply};
-use crate::replica::record::RecordError;
-use crate::replica::store::{ApplyError, StoreError};
 
 /// Declares the bugs once: their names for people, and what each does.
 macro_rules! bugs {
@@ -307,25 +305,6 @@ impl Planted {
             Reply::Acked => self.is(Bug::AckBeforeSync),
             Reply::State(_) => self.is(Bug::ReadNotDurable),
             _ => false,
-        }
-    }
-
-    /// What was read; or nothing, where that is what an error is taken for.
-    pub(crate) fn forgive<T: Default, E: Into<RecordError>>(&self, read: Result<T, E>) -> Result<T, RecordError> {
-        match read.map_err(E::into) {
-            Err(RecordError::Store(StoreError::Io(_))) if self.is(Bug::ReadErrorIgnored) => Ok(T::default()),
-            Err(RecordError::Damaged { .. }) if self.is(Bug::DamagedAsAbsent) => Ok(T::default()),
-            read => read,
-        }
-    }
-
-    /// What became of a batch; a refusal, where that is what an error is taken for.
-    pub(crate) fn soften<T>(&self, applied: Result<T, ApplyError>) -> Result<T, ApplyError> {
-        match applied {
-            Err(ApplyError::Failed(error)) if self.is(Bug::ApplyErrorRefused) => {
-                Err(ApplyError::Full(error.to_string()))
-            }
-            applied => applied,
         }
     }
 }

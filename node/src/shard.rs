@@ -5,13 +5,12 @@
 
 use std::sync::Arc;
 
-use driftless_proto::{BucketDefinition, BucketId, Key, Refusal, Topology};
+use driftless_proto::{Refusal, Topology};
 use driftless_ring::{NodeId, PartitionId, Ring};
 
 use crate::config::Limits;
 use crate::metrics::Metrics;
 use crate::planted::Planted;
-use crate::replica::record::RecordKey;
 
 /// One shard of one node, within its cluster.
 pub(crate) struct Shard {
@@ -29,48 +28,10 @@ pub(crate) struct Shard {
     pub(crate) planted: Planted,
 }
 
-/// A key with everything that follows from it.
-pub(crate) struct Located<'a> {
-    pub(crate) bucket: &'a BucketDefinition,
-    pub(crate) partition: PartitionId,
-    pub(crate) record: RecordKey,
-    /// Whether this node stores the key.
-    pub(crate) is_mine: bool,
-}
-
 impl Shard {
     /// Who is responsible for what.
     pub(crate) fn ring(&self) -> &Ring {
         self.topology.ring()
-    }
-
-    /// Where a key is.
-    ///
-    /// # Errors
-    /// [`Refusal::NoSuchBucket`]; what [`Shard::assert_mine`] refuses.
-    pub(crate) fn place(&self, bucket: BucketId, key: &Key) -> Result<Located<'_>, Refusal> {
-        let bucket = self.topology.bucket(bucket).ok_or(Refusal::NoSuchBucket)?;
-        let place = self.topology.place(bucket, key);
-        self.assert_mine(place.partition)?;
-        let is_mine = self.ring().owns(self.node, place.partition);
-        let record = RecordKey::new(place.partition.n, place.token, bucket.id, key);
-        Ok(Located { bucket, partition: place.partition, record, is_mine })
-    }
-
-    /// The partition that a record belongs to.
-    pub(crate) fn partition_of(&self, record: &RecordKey) -> PartitionId {
-        let (n, token) = record.position();
-        self.ring().partition(n, token)
-    }
-
-    /// The nodes that store a record.
-    pub(crate) fn owners_of(&self, record: &RecordKey) -> &[NodeId] {
-        self.ring().owners(self.partition_of(record))
-    }
-
-    /// Whether this node stores a record.
-    pub(crate) fn owns(&self, record: &RecordKey) -> bool {
-        self.ring().owns(self.node, self.partition_of(record))
     }
 
     /// Whether a partition is this shard's, among those of its node: to store, or to stand in for.

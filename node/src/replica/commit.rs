@@ -118,7 +118,7 @@ impl<S: Store> Replica<S> {
     /// The only call of [`Store::apply`]. What it says of the store is what everybody else is told.
     fn apply(&mut self, shard: &Shard, turn: &mut Turn) -> Result<Applied, ApplyError> {
         debug_assert!(turn.has_changes(), "a batch changes something");
-        debug_assert!(turn.changes.keys().all(|record| shard.is_mine(shard.partition_of(record))), "of this shard");
+        debug_assert!(turn.changes.keys().all(|record| shard.is_mine(record.partition(shard))), "of this shard");
         let seq = shard.planted.soften(self.store.apply(turn.batch(&self.actors)))?;
         self.syncs.handle_applied(seq);
         shard.metrics.batches.inc();

@@ -26,11 +26,12 @@ use driftless_proto::{BucketId, Durability, Key, Refusal};
 
 use crate::peer::RequestId;
 use crate::planted::Bug;
-use crate::shard::{Located, Shard};
+use crate::shard::Shard;
 use crate::time::Instant;
 
 use super::commit::Applied;
 use super::local::{Loss, Restore};
+use super::located::Located;
 use super::record::{HintKey, RecordError, RecordKey};
 use super::store::Store;
 use super::turn::{After, Place, StoredHint, Waiting, Waits};
@@ -151,7 +152,7 @@ impl<S: Store> Replica<S> {
 
     /// Whether a record is damaged, as far as reading it whole tells.
     pub(crate) fn is_damaged(&mut self, shard: &Shard, bucket: BucketId, key: &Key) -> bool {
-        let Ok(located) = shard.place(bucket, key) else { return false };
+        let Ok(located) = Located::new(shard, bucket, key) else { return false };
         if located.is_mine
             && self.check_sound(&located.record).is_ok()
             && let Err(error) = self.siblings(shard, &located.record)
@@ -164,7 +165,7 @@ impl<S: Store> Replica<S> {
     /// What the others hold takes the place of a damaged record. The coordinator does not bring it again, so it is taken
     /// however much waits for the disk.
     pub(super) fn restore(&mut self, shard: &Shard, id: RequestId, restore: Restore) -> Result<(), RequestError> {
-        let located = shard.place(restore.bucket, &restore.key)?;
+        let located = Located::new(shard, restore.bucket, &restore.key)?;
         match restore.loss {
             Loss::Excluded => self.replace(shard, located, restore),
             Loss::Accepted => self.accept_loss(shard, id, located, restore),
@@ -219,7 +220,7 @@ impl<S: Store> Replica<S> {
         }
         // What was damaged may not have been what the tree knew.
         self.trees.build_anew(record);
-        let owners = shard.owners_of(record);
+        let owners = record.owners(shard);
         let targets = self.hints.hint_counts().map(|(target, _)| target).filter(|target| owners.contains(target));
         self.outputs.extend(targets.map(Output::NewHint));
     }
@@ -234,7 +235,7 @@ impl<S: Store> Replica<S> {
         if !self.damage.records.insert(record.clone()) {
             return Ok(());
         }
-        let partition = shard.partition_of(&record);
+        let partition = record.partition(shard);
         tracing::error!(%key, %partition, reason, "a record is damaged: this replica does not answer for the key \
             until it has been restored from the others. Check the disk");
         shard.metrics.records_damaged.inc();
@@ -263,7 +264,7 @@ impl<S: Store> Replica<S> {
         if self.turn.hints.contains_key(&hint) {
             return Ok(());
         }
-        let partition = shard.partition_of(&record);
+        let partition = record.partition(shard);
         tracing::error!(%key, %partition, target = %hint.target(), reason, "a hint is damaged: its target has to get the \
             key from others. Check the disk");
         shard.metrics.hints_damaged.inc();

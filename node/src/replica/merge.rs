@@ -5,9 +5,10 @@ use driftless_ring::NodeId;
 
 use crate::peer::{Merge, Purpose, RequestId};
 use crate::planted::Bug;
-use crate::shard::{Located, Shard};
+use crate::shard::Shard;
 
 use super::hints::Capacity;
+use super::located::Located;
 use super::record::RecordError;
 use super::store::Store;
 use super::turn::{Waiting, Waits};
@@ -21,7 +22,7 @@ impl<S: Store> Replica<S> {
         id: RequestId,
         merge: Merge,
     ) -> Result<(), RequestError> {
-        let mut located = shard.place(merge.bucket, &merge.key)?;
+        let mut located = Located::new(shard, merge.bucket, &merge.key)?;
         match merge.purpose {
             // A client waits for these, or their sender forgets them: they must not wait until a record is restored.
             Purpose::Write | Purpose::Handoff => self.check_load(shard, merge.purpose)?,

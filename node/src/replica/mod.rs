@@ -18,10 +18,12 @@
 
 mod commit;
 mod damage;
+mod errors;
 mod headers;
 mod hints;
 mod holdings;
 pub(crate) mod local;
+mod located;
 mod merge;
 mod metered;
 #[cfg(feature = "planted-bugs")]

@@ -7,8 +7,9 @@ use driftless_ring::NodeId;
 
 use crate::peer::{Read, Reply, RequestId, State, Want};
 use crate::planted::Bug;
-use crate::shard::{Located, Shard};
+use crate::shard::Shard;
 
+use super::located::Located;
 use super::record::{self, HintKey, RecordError, RecordKey};
 use super::store::Store;
 use super::turn::{StoredHint, Waiting, Waits};
@@ -57,7 +58,7 @@ impl<S: Store> Replica<S> {
         bucket: BucketId,
         key: &Key,
     ) -> Result<Located<'a>, RequestError> {
-        let located = shard.place(bucket, key)?;
+        let located = Located::new(shard, bucket, key)?;
         self.check_sound(&located.record)?;
         Ok(located)
     }

@@ -5,11 +5,12 @@ use driftless_ring::PartitionId;
 
 use crate::peer::{Reply, RequestId};
 use crate::planted::Bug;
-use crate::shard::{Located, Shard};
+use crate::shard::Shard;
 use crate::time::Now;
 
 use super::hints::Capacity;
 use super::local::{Made, Stamped, Write};
+use super::located::Located;
 use super::record::RecordError;
 use super::stamp;
 use super::store::Store;
@@ -18,7 +19,7 @@ use super::{Output, Replica, RequestError};
 
 impl<S: Store> Replica<S> {
     pub(super) fn write(&mut self, shard: &Shard, now: Now, id: RequestId, write: Write) -> Result<(), RequestError> {
-        let mut located = shard.place(write.bucket, &write.key)?;
+        let mut located = Located::new(shard, write.bucket, &write.key)?;
         let capacity = self.capacity(shard, &mut located, write.hint_for)?;
         let mut known = self.merged_header(shard, &located)?;
         if known.merged.is_some() && shard.planted.is(Bug::StampWithoutHints) {

@@ -13,6 +13,8 @@ use crate::metrics::Metrics;
 use crate::shard::Shard;
 use crate::time::Instant;
 
+use super::weight::Weight;
+
 use crate::replica::commit::Applied;
 use crate::replica::record::{self, HintKey};
 use crate::replica::store::{Store, StoreError};
@@ -42,14 +44,6 @@ pub(crate) struct HintCount {
     since: Option<Instant>,
 }
 
-/// What one hint weighs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::replica) struct Weight {
-    pub(in crate::replica) is_marker: bool,
-    /// Of key and value, as stored.
-    pub(in crate::replica) bytes: u64,
-}
-
 impl HintCount {
     /// Keys held for it.
     pub(crate) fn keys(&self) -> u64 {
@@ -68,12 +62,6 @@ impl HintCount {
 
     fn counters(&mut self, is_marker: bool) -> (&mut u64, &mut u64) {
         if is_marker { (&mut self.markers, &mut self.marker_bytes) } else { (&mut self.copies, &mut self.copy_bytes) }
-    }
-}
-
-impl Weight {
-    pub(in crate::replica) fn of(key: &HintKey, value: &[u8]) -> Weight {
-        Weight { is_marker: record::is_no_copy(value), bytes: (key.as_bytes().len() + value.len()) as u64 }
     }
 }
 
@@ -215,7 +203,7 @@ impl HintCounts {
     }
 
     fn add(&mut self, shard: &Shard, now: Instant, key: &HintKey, before: Option<Weight>, after: Option<Weight>) {
-        let (metrics, is_stray) = (&shard.metrics, shard.owns(&key.record()));
+        let (metrics, is_stray) = (&shard.metrics, key.record().is_owned(shard));
         let count = self.targets.entry(key.target()).or_default();
         if let Some(weight) = before {
             let (keys, bytes) = count.counters(weight.is_marker);
@@ -267,7 +255,7 @@ fn visit<S: Store>(
                 return ControlFlow::Break(());
             }
             left -= 1;
-            if !shard.is_mine(shard.partition_of(&key.record())) {
+            if !shard.is_mine(key.record().partition(shard)) {
                 next = Some(key.end_of_arc(shard.ring().partitions()));
                 leapt = true;
                 return ControlFlow::Break(());
@@ -385,7 +373,7 @@ mod tests {
                 let mut next = None;
                 loop {
                     let visit = &mut |key: HintKey, _| {
-                        assert!(shard.is_mine(shard.partition_of(&key.record())) && key.target() == target);
+                        assert!(shard.is_mine(key.record().partition(&shard)) && key.target() == target);
                         assert!(seen.insert(key), "visited twice");
                         ControlFlow::Continue(())
                     };

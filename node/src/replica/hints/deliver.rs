@@ -188,7 +188,7 @@ impl<S: Store> Replica<S> {
 
     /// A state goes away: an actor that it knows must not stamp any more. This says nothing against its writes.
     fn forget(&mut self, shard: &Shard, record: &RecordKey, siblings: &Siblings) {
-        let partition = shard.partition_of(record);
+        let partition = record.partition(shard);
         if self.actors.get(partition).is_some_and(|actor| siblings.vv().counter(actor.id) > 0)
             && !shard.planted.is(Bug::ActorKeptWithHintsRemoved)
         {

@@ -6,14 +6,15 @@ use driftless_proto::{Key, Siblings};
 use driftless_ring::NodeId;
 
 use crate::replica::local::{AddHint, Write};
+use crate::replica::located::Located;
 use crate::replica::record::{self, HintKey, RecordError, RecordKey};
 use crate::replica::store::Store;
 use crate::replica::turn::{After, HintChange, StoredHint};
 use crate::replica::{Replica, RequestError};
-use crate::shard::{Located, Shard};
+use crate::shard::Shard;
 
 use super::Capacity;
-use super::count::Weight;
+use super::weight::Weight;
 
 impl<S: Store> Replica<S> {
     /// Adds a marker, or a copy of what is held for others. There is no answer: what cannot be noted is left to
@@ -134,7 +135,7 @@ impl<S: Store> Replica<S> {
     pub(in crate::replica) fn holders(&self, shard: &Shard, record: &RecordKey) -> Vec<NodeId> {
         let mut holders: Vec<_> = self.hints.holders_of_copies().collect();
         if !self.turn.hints.is_empty() {
-            let owners = shard.owners_of(record);
+            let owners = record.owners(shard);
             holders.extend(owners.iter().filter(|owner| self.turn.hints.contains_key(&HintKey::new(**owner, record))));
             holders.sort_unstable();
             holders.dedup();
@@ -174,7 +175,7 @@ impl<S: Store> Replica<S> {
     pub(super) fn read_hint(&self, shard: &Shard, hint: &HintKey, value: Bytes) -> Result<StoredHint, RecordError> {
         // What a marker says is in its key, whatever became of its byte. What is kept beside a damaged record is never one: no
         // node keeps a marker for itself.
-        let is_mine = || shard.owns(&hint.record());
+        let is_mine = || hint.record().is_owned(shard);
         if hint.target() != shard.node && (record::is_marker(&value) || (record::is_no_copy(&value) && is_mine())) {
             return Ok(StoredHint::Marker);
         }

@@ -16,16 +16,19 @@
 mod count;
 mod deliver;
 mod keep;
+mod weight;
 
 use driftless_proto::Refusal;
 use driftless_ring::NodeId;
 
-use crate::shard::{Located, Shard};
+use crate::shard::Shard;
 
 pub(crate) use count::HintCount;
-pub(super) use count::{HintCounts, Weight};
+pub(super) use count::HintCounts;
 pub(crate) use deliver::{Hint, HintPage};
+pub(super) use weight::Weight;
 
+use super::located::Located;
 use super::record::HintKey;
 use super::store::Store;
 use super::turn::Place;

@@ -8,6 +8,7 @@ use driftless_proto::{BucketId, Key};
 use driftless_ring::{NodeId, PartitionId, Partitions, Token, TokenRange};
 
 use crate::replica::store::StoreError;
+use crate::shard::Shard;
 
 use super::Malformed;
 
@@ -54,6 +55,22 @@ impl RecordKey {
     pub fn position(&self) -> (u8, Token) {
         let token = self.0[2..10].try_into().expect("eight bytes");
         (self.0[1], Token(u64::from_be_bytes(token)))
+    }
+
+    /// The partition that the record belongs to.
+    pub(crate) fn partition(&self, shard: &Shard) -> PartitionId {
+        let (n, token) = self.position();
+        shard.ring().partition(n, token)
+    }
+
+    /// The nodes that store the record.
+    pub(crate) fn owners<'a>(&self, shard: &'a Shard) -> &'a [NodeId] {
+        shard.ring().owners(self.partition(shard))
+    }
+
+    /// Whether this node is one of them.
+    pub(crate) fn is_owned(&self, shard: &Shard) -> bool {
+        shard.ring().owns(shard.node, self.partition(shard))
     }
 
     /// The smallest possible key after this one.
