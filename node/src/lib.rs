@@ -30,6 +30,8 @@ pub mod liveness;
 pub mod metrics;
 #[cfg(feature = "net")]
 pub mod net;
+#[cfg(feature = "net")]
+pub mod node;
 pub mod peer;
 pub mod planted;
 pub mod pressure;

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use common::{Cluster, TestClient, block_on, endpoint, eventually, identity, log, soon, topology};
 use driftless_node::net::certificates::{CertificateAuthority, Issued, NODE_SERVER_NAME, Validity};
 use driftless_node::net::tls::{TlsError, TlsFiles, TlsIdentity};
-use driftless_node::net::{Node, NodeError};
+use driftless_node::node::{Node, NodeError};
 use driftless_node::peer::{Hello, Incarnation};
 use driftless_proto::frame::{self, ALPN_CLIENT, ALPN_PEER, FRAME_MAX, PROTOCOL_VERSION};
 use quinn::{Connection, ConnectionError};

@@ -248,7 +248,7 @@ fn after_a_failed_sync_nothing_is_acknowledged_and_the_node_ends() {
         assert!(answer.is_none_or(|frame| !matches!(frame.response, Response::Stored(stored) if stored.acks > 2)));
     });
     let ended = cluster.nodes[0].take().expect("runs").join();
-    assert!(matches!(ended, Err(driftless_node::net::NodeError::Storage(_))), "{ended:?}");
+    assert!(matches!(ended, Err(driftless_node::node::NodeError::Storage(_))), "{ended:?}");
     cluster.stop();
 }
 

@@ -9,7 +9,7 @@ use driftless_node::config::{ConfigError, LogConfig, NodeConfig, Override, read_
 use driftless_node::metrics::Metrics;
 use driftless_node::net::limits::NetLimits;
 use driftless_node::net::tls::{TlsFiles, TlsIdentity};
-use driftless_node::net::{Node, NodeSettings};
+use driftless_node::node::{Node, NodeSettings};
 use driftless_node::store::directory::{DataDirectory, Identity};
 use driftless_node::store::disk::{DiskDatabase, DiskOptions, DiskStore};
 use driftless_proto::Topology;

@@ -26,27 +26,35 @@ use tokio::sync::watch;
 
 use crate::liveness::clocks::{Stance, Standing};
 use crate::metrics::Metrics;
-use crate::net::NodeError;
-use crate::net::shared::Shared;
+use crate::net::shared::NodeContext;
 use crate::time::Instant;
+
+/// Why the admin socket is not open.
+#[derive(Debug)]
+pub(crate) enum ListenError {
+    /// What is served is for this machine only.
+    NotLoopback(SocketAddr),
+    /// What the system said.
+    Refused { address: SocketAddr, reason: String },
+}
 
 /// Opens the admin socket, on loopback only.
 ///
 /// # Errors
-/// [`NodeError::AdminNotLoopback`] or [`NodeError::Listen`].
-pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener, NodeError> {
+/// [`ListenError`].
+pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
     if !address.ip().is_loopback() {
-        return Err(NodeError::AdminNotLoopback(address));
+        return Err(ListenError::NotLoopback(address));
     }
     let listener = TcpListener::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
         Ok(listener)
     });
-    listener.map_err(|error| NodeError::Listen { protocol: "TCP", address, reason: error.to_string() })
+    listener.map_err(|error| ListenError::Refused { address, reason: error.to_string() })
 }
 
 /// Serves until told to stop.
-pub(crate) fn run(shared: Arc<Shared>, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
+pub(crate) fn run(shared: Arc<NodeContext>, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
     let name = shared.name.clone();
     let served: std::io::Result<()> =
         tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
@@ -65,7 +73,7 @@ pub(crate) fn run(shared: Arc<Shared>, listener: TcpListener, mut stopped: watch
     }
 }
 
-fn router(shared: Arc<Shared>) -> Router {
+fn router(shared: Arc<NodeContext>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/health", get(health))
@@ -76,7 +84,7 @@ fn router(shared: Arc<Shared>) -> Router {
 }
 
 struct Admin {
-    shared: Arc<Shared>,
+    shared: Arc<NodeContext>,
     registry: Registry,
     hints_oldest: Gauge,
     peers: PeerGauges,
@@ -94,7 +102,7 @@ struct PeerGauges {
 }
 
 impl Admin {
-    fn new(shared: Arc<Shared>) -> Admin {
+    fn new(shared: Arc<NodeContext>) -> Admin {
         let (peers, hints_oldest) = (PeerGauges::default(), Gauge::default());
         let registry = registry(&shared.metrics, &peers, &hints_oldest);
         Admin { shared, registry, hints_oldest, peers }

@@ -1,5 +1,6 @@
 //! Connections that others open: handshake, then by protocol and certificate to the right conversation.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use driftless_proto::frame::{ALPN_CLIENT, ALPN_PEER};
@@ -8,46 +9,56 @@ use quinn::crypto::rustls::HandshakeData;
 use quinn::{Connection, ConnectionError, Endpoint, Incoming, TransportErrorCode};
 use rustls::pki_types::CertificateDer;
 
-use super::clients;
+use super::clients::{self, Clients};
+use super::context::ShardContext;
 use super::handshakes::{Admission, Handshake, Handshakes};
-use super::local::Local;
-use super::peers::{self, Ended};
+use super::peers::{self, Ended, Links};
 use super::refusal::{CloseCode, CloseReason};
 use super::subject::{Role, Subject};
 
+/// What a shard serves its connections with: what its tasks share, and who is connected.
+#[derive(Clone)]
+pub(crate) struct Tables {
+    pub(crate) context: Rc<ShardContext>,
+    pub(crate) clients: Rc<Clients>,
+    pub(crate) links: Rc<RefCell<Links>>,
+}
+
 /// Takes in connections until the endpoint is closed.
-pub(crate) async fn accept(local: Rc<Local>, endpoint: Endpoint) {
-    let handshakes = Handshakes::new(local.shared.net.handshakes_max);
+pub(crate) async fn accept(tables: Tables, endpoint: Endpoint) {
+    let context = &tables.context;
+    let handshakes = Handshakes::new(context.shared.net.handshakes_max);
     while let Some(incoming) = endpoint.accept().await {
-        if local.shared.is_stopping() {
+        if context.shared.is_stopping() {
             incoming.refuse();
             continue;
         }
         let address = incoming.remote_address();
-        let is_member = local.shared.is_member_address(address.ip());
+        let is_member = context.shared.is_member_address(address.ip());
         // One that cannot be sent a Retry has answered one.
         let is_proven = incoming.remote_address_validated() || !incoming.may_retry();
         match handshakes.admit(address.ip(), is_proven, is_member) {
             Admission::Welcome(handshake) => {
-                tokio::task::spawn_local(welcome(local.clone(), incoming, handshake));
+                tokio::task::spawn_local(welcome(tables.clone(), incoming, handshake));
             }
             Admission::Prove => {
-                local.shared.metrics.handshakes_retried.inc();
+                context.shared.metrics.handshakes_retried.inc();
                 // It fails only for one that has answered a Retry.
                 let _ = incoming.retry();
             }
             Admission::Refused => {
-                local.shared.metrics.connections_refused.inc();
-                local.log_refusal(&address.ip().to_string(), address, "too many handshakes are under way");
+                context.shared.metrics.connections_refused.inc();
+                context.log_refusal(&address.ip().to_string(), address, "too many handshakes are under way");
                 incoming.refuse();
             }
         }
     }
 }
 
-async fn welcome(local: Rc<Local>, incoming: Incoming, handshake: Handshake) {
+async fn welcome(tables: Tables, incoming: Incoming, handshake: Handshake) {
+    let Tables { context, clients, links } = tables;
     let address = incoming.remote_address();
-    let shaken = tokio::time::timeout(local.shared.net.handshake_timeout, incoming.into_future()).await;
+    let shaken = tokio::time::timeout(context.shared.net.handshake_timeout, incoming.into_future()).await;
     drop(handshake);
     let connection = match shaken {
         Ok(Ok(connection)) => connection,
@@ -55,26 +66,26 @@ async fn welcome(local: Rc<Local>, incoming: Incoming, handshake: Handshake) {
         Err(_) => return,
         Ok(Err(error)) if went_away(&error) => return,
         Ok(Err(error)) => {
-            local.shared.metrics.connections_refused.inc();
-            local.log_refusal(&address.ip().to_string(), address, &format!("TLS handshake failed: {error}"));
+            context.shared.metrics.connections_refused.inc();
+            context.log_refusal(&address.ip().to_string(), address, &format!("TLS handshake failed: {error}"));
             return;
         }
     };
-    let subject = match subject(&connection, &local) {
+    let subject = match subject(&connection, &context) {
         Ok(subject) => subject,
-        Err(reason) => return local.refuse(&connection, &address.ip().to_string(), &reason),
+        Err(reason) => return context.refuse(&connection, &address.ip().to_string(), &reason),
     };
     let who = subject.to_string();
     match (protocol(&connection).as_deref(), subject.role) {
-        (Some(ALPN_CLIENT), Role::Node | Role::Client) => clients::serve(local, connection, &who).await,
+        (Some(ALPN_CLIENT), Role::Node | Role::Client) => clients::serve(context, &clients, connection, &who).await,
         (Some(ALPN_PEER), Role::Node) => {
-            let ended = peers::accept(&local, &connection, NodeId::of_name(&subject.name)).await;
-            after(&local, &connection, &who, ended);
+            let ended = peers::accept(&context, &links, &connection, NodeId::of_name(&subject.name)).await;
+            after(&context, &connection, &who, ended);
         }
         (protocol, _) => {
             let protocol = String::from_utf8_lossy(protocol.unwrap_or_default()).into_owned();
             let text = format!("the certificate of {who} does not allow protocol {protocol}");
-            local.refuse(&connection, &who, &CloseReason::new(CloseCode::Identity, text));
+            context.refuse(&connection, &who, &CloseReason::new(CloseCode::Identity, text));
         }
     }
 }
@@ -91,12 +102,12 @@ fn went_away(error: &ConnectionError) -> bool {
 }
 
 /// Says why a conversation with a peer came to nothing, on either side of it.
-pub(crate) fn after(local: &Local, connection: &Connection, who: &str, ended: Ended) {
+pub(crate) fn after(context: &ShardContext, connection: &Connection, who: &str, ended: Ended) {
     match ended {
-        Ended::Refused(reason) => local.refuse(connection, who, &reason),
+        Ended::Refused(reason) => context.refuse(connection, who, &reason),
         Ended::Never(ConnectionError::ApplicationClosed(close)) if close.error_code.into_inner() != 0 => {
             let reason = format!("refused by the other side: {}", String::from_utf8_lossy(&close.reason));
-            local.log_refusal(who, connection.remote_address(), &reason);
+            context.log_refusal(who, connection.remote_address(), &reason);
         }
         Ended::Never(error) => tracing::debug!(who, %error, "connection ended before hello"),
         Ended::Lost => {}
@@ -104,14 +115,14 @@ pub(crate) fn after(local: &Local, connection: &Connection, who: &str, ended: En
 }
 
 /// Whom the other side's certificate names, if it is of this cluster. The handshake has verified the signature.
-pub(crate) fn subject(connection: &Connection, local: &Local) -> Result<Subject, CloseReason> {
+pub(crate) fn subject(connection: &Connection, context: &ShardContext) -> Result<Subject, CloseReason> {
     let refuse = |text: String| CloseReason::new(CloseCode::Identity, text);
     let identity = connection.peer_identity().and_then(|identity| identity.downcast::<Vec<CertificateDer<'_>>>().ok());
     let leaf = identity.as_ref().and_then(|chain| chain.first());
     let leaf = leaf.ok_or_else(|| refuse("no certificate was shown".to_owned()))?;
     let subject =
         Subject::of_certificate(leaf).map_err(|error| refuse(format!("the certificate cannot be used: {error}")))?;
-    let ours = local.shared.topology.cluster();
+    let ours = context.shared.topology.cluster();
     if subject.cluster != ours {
         return Err(refuse(format!("the certificate is of cluster {:?}, this is {ours:?}", subject.cluster)));
     }

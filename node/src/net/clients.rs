@@ -13,16 +13,20 @@ use driftless_proto::{Failure, Refusal};
 use quinn::Connection;
 use tokio::task::JoinSet;
 
+use super::context::ShardContext;
 use super::inbound::{LargeFrames, Room, SharedStream, WhenLate, large_frames};
-use super::local::{Input, Local};
+use super::inputs::Input;
 use super::outbound::{Load, Outbound};
-use super::refusal::{CloseCode, CloseReason};
+use super::refusal::{CloseCode, CloseReason, STOPPING};
 use super::requests::{operation, outcome};
-use super::shared::{Note, Shared};
+use super::shared::{NodeContext, ShardMessage};
 use crate::engine::{AaeCommand, ClientTag};
 use crate::metrics::Operation;
 use crate::route;
 use crate::time::Instant;
+
+/// The clients of one shard, by the numbers of their connections.
+pub(crate) type Clients = RefCell<HashMap<u64, Rc<Client>>>;
 
 /// One client's connection.
 pub(crate) struct Client {
@@ -39,26 +43,27 @@ struct Pending {
 }
 
 /// Serves a client until its connection ends.
-pub(crate) async fn serve(local: Rc<Local>, connection: Connection, who: &str) {
-    let shared = &local.shared;
+pub(crate) async fn serve(context: Rc<ShardContext>, clients: &Clients, connection: Connection, who: &str) {
+    let shared = &context.shared;
     let _slot = match shared.client_connections.take(who) {
         Ok(slot) => slot,
-        Err(reason) => return local.refuse(&connection, who, &CloseReason::new(CloseCode::Full, reason)),
+        Err(reason) => return context.refuse(&connection, who, &CloseReason::new(CloseCode::Full, reason)),
     };
     let client = Rc::new(Client {
-        number: local.number_connection(),
+        number: context.number_connection(),
         outbound: Outbound::default(),
         pending: RefCell::default(),
     });
-    local.clients.borrow_mut().insert(client.number, client.clone());
-    if let Err(reason) = converse(&local, &client, &connection, who).await {
-        local.refuse(&connection, who, &reason);
+    clients.borrow_mut().insert(client.number, client.clone());
+    if let Err(reason) = converse(&context, &client, &connection, who).await {
+        context.refuse(&connection, who, &reason);
     }
-    client.leave(&local);
+    clients.borrow_mut().remove(&client.number);
+    client.leave(&context);
 }
 
 async fn converse(
-    local: &Rc<Local>,
+    context: &Rc<ShardContext>,
     client: &Rc<Client>,
     connection: &Connection,
     who: &str,
@@ -66,12 +71,12 @@ async fn converse(
     // Ends with this function, whatever way that ends.
     let mut writers = JoinSet::new();
     writers.spawn_local({
-        let (client, connection, clock) = (client.clone(), connection.clone(), local.shared.clock.clone());
+        let (client, connection, clock) = (client.clone(), connection.clone(), context.shared.clock.clone());
         async move { client.outbound.write_alone(&connection, &clock).await }
     });
     let take: Rc<dyn Fn(Bytes) -> Result<(), CloseReason>> = Rc::new({
-        let (local, client) = (local.clone(), client.clone());
-        move |body| client.take(&local, &body)
+        let (context, client) = (context.clone(), client.clone());
+        move |body| client.take(&context, &body)
     });
     let requests = async {
         let Ok((send, receive)) = connection.accept_bi().await else {
@@ -80,21 +85,21 @@ async fn converse(
         let writing = client.clone();
         writers.spawn_local(async move { writing.outbound.write_shared(send).await });
         let mut stream = SharedStream::new(receive);
-        stream.run(&client.outbound, local.shared.net.outbound_bytes_max, &*take).await?;
+        stream.run(&client.outbound, context.shared.net.outbound_bytes_max, &*take).await?;
         // No more requests on the shared stream; answers and large requests may still be on their way.
         connection.closed().await;
         Ok(())
     };
-    let outbound_max = local.shared.net.outbound_bytes_max;
+    let outbound_max = context.shared.net.outbound_bytes_max;
     // A client that announces a frame and does not send it is turned away.
-    let room = Room::Client(local.large.share_of(who));
+    let room = Room::Client(context.large.share_of(who));
     let frames = LargeFrames { max: FRAME_MAX, when_late: WhenLate::TurnedAway, outbound_max, room };
     // Biased, here and wherever the shell selects: the same seed makes the same packets only if nobody draws lots.
     tokio::select! {
         biased;
         ended = requests => return ended,
-        ended = large_frames(connection, &client.outbound, frames, &local.shared.net, &local.large, take.clone()) => return ended,
-        () = local.closing.wait() => {}
+        ended = large_frames(connection, &client.outbound, frames, &context.shared.net, &context.large, take.clone()) => return ended,
+        () = context.closing.wait() => {}
     }
     client.outbound.finish();
     // Bounded by the writers' own timeout for acknowledgements, and by the shard's for all connections.
@@ -105,9 +110,9 @@ async fn converse(
 
 impl Client {
     /// Takes in one frame.
-    fn take(&self, local: &Local, body: &[u8]) -> Result<(), CloseReason> {
+    fn take(&self, context: &ShardContext, body: &[u8]) -> Result<(), CloseReason> {
         let RequestFrame { id, deadline_ms, request, .. } = frame::decode(body)?;
-        let shared = &local.shared;
+        let shared = &context.shared;
         let since = shared.clock.instant();
         let asked = match deadline_ms {
             0 => shared.limits.deadline_max,
@@ -123,24 +128,24 @@ impl Client {
             }
             Entry::Vacant(entry) => entry.insert(Pending { operation, since, deadline }),
         };
-        local.pending.set(local.pending.get() + 1);
+        context.pending.set(context.pending.get() + 1);
         if let Some(response) = answer_of_shell(shared, &request) {
-            self.answer(local, since, id, response);
+            self.answer(context, since, id, response);
         } else if shared.is_stopping() {
-            self.answer(local, since, id, refused(Refusal::Stopping));
+            self.answer(context, since, id, refused(Refusal::Stopping));
         } else if full {
-            self.refuse_overloaded(local, since, id);
+            self.refuse_overloaded(context, since, id);
         } else {
             let tag = ClientTag { connection: self.number, request: id };
             let elsewhere = match shared.shards.len() {
                 1 => None,
-                _ => route::of_client(&shared.topology, shared.node, &request).filter(|shard| *shard != local.shard),
+                _ => route::of_client(&shared.topology, shared.node, &request).filter(|shard| *shard != context.shard),
             };
             match elsewhere {
-                None => local.push(Input::Client { tag, deadline, request }),
+                None => context.push(Input::Client { tag, deadline, request }),
                 Some(shard) => {
-                    if !shared.hand_over(shard, Note::Client { tag, deadline, request }) {
-                        self.refuse_overloaded(local, since, id);
+                    if !shared.hand_over(shard, ShardMessage::Client { tag, deadline, request }) {
+                        self.refuse_overloaded(context, since, id);
                     }
                 }
             }
@@ -148,85 +153,84 @@ impl Client {
         Ok(())
     }
 
-    fn refuse_overloaded(&self, local: &Local, now: Instant, id: u64) {
-        local.shared.metrics.overloaded.inc();
-        self.answer(local, now, id, refused(overloaded(local)));
+    fn refuse_overloaded(&self, context: &ShardContext, now: Instant, id: u64) {
+        context.shared.metrics.overloaded.inc();
+        self.answer(context, now, id, refused(overloaded(context)));
     }
 
     /// Answers a request; one that is not under way (any more) is left alone.
-    pub(crate) fn answer(&self, local: &Local, now: Instant, id: u64, response: Response) {
-        let Some(pending) = self.forget(local, id) else {
+    pub(crate) fn answer(&self, context: &ShardContext, now: Instant, id: u64, response: Response) {
+        let Some(pending) = self.forget(context, id) else {
             return;
         };
         // Many small requests can ask for more than memory holds, and a client need not read what it asked for.
-        let unread = self.outbound.bytes() >= local.shared.net.outbound_bytes_max;
+        let unread = self.outbound.bytes() >= context.shared.net.outbound_bytes_max;
         let response = match response {
             Response::Read(_) | Response::Page(_) if unread => {
-                local.shared.metrics.overloaded.inc();
-                refused(overloaded(local))
+                context.shared.metrics.overloaded.inc();
+                refused(overloaded(context))
             }
             other => other,
         };
-        local.counts.answered(pending.operation, outcome(&response), now.since(pending.since));
-        if let Err(error) = self.push(local, id, response) {
+        context.counts.answered(pending.operation, outcome(&response), now.since(pending.since));
+        if let Err(error) = self.push(context, id, response) {
             // Reads come in pages, so nothing is that long.
             let text = match error {
                 FrameError::TooLong(bytes, max) => format!("the answer has {bytes} bytes, more than {max}"),
                 other => other.to_string(),
             };
             tracing::error!(id, text, "an answer cannot be sent");
-            if self.push(local, id, refused(Refusal::BadRequest(text))).is_err() {
+            if self.push(context, id, refused(Refusal::BadRequest(text))).is_err() {
                 tracing::error!(id, "a refusal does not fit into a frame");
             }
         }
     }
 
-    fn push(&self, local: &Local, id: u64, response: Response) -> Result<(), FrameError> {
+    fn push(&self, context: &ShardContext, id: u64, response: Response) -> Result<(), FrameError> {
         let values = match &response {
             Response::Read(read) if read.siblings.iter().any(|sibling| sibling.value.len() >= SHARED_FROM) => {
                 read.siblings.iter().map(|sibling| sibling.value.clone()).collect()
             }
             _ => Vec::new(),
         };
-        let ring_version = local.shared.ring_version;
+        let ring_version = context.shared.ring_version;
         let load = Load { values, frame_max: FRAME_MAX, until: None };
         self.outbound.push(&ResponseFrame { id, ring_version, response }, &load)
     }
 
     /// A request whose client has stopped waiting before anything was done.
-    pub(crate) fn expire(&self, local: &Local, id: u64) {
-        if let Some(pending) = self.forget(local, id) {
+    pub(crate) fn expire(&self, context: &ShardContext, id: u64) {
+        if let Some(pending) = self.forget(context, id) {
             let took = pending.deadline.since(pending.since);
-            local.counts.answered(pending.operation, crate::metrics::Outcome::Refused, took);
+            context.counts.answered(pending.operation, crate::metrics::Outcome::Refused, took);
         }
     }
 
     /// Forgets requests that should have been answered long ago, so that a lost answer does not take up room for ever.
-    pub(crate) fn sweep(&self, local: &Local, now: Instant) {
+    pub(crate) fn sweep(&self, context: &ShardContext, now: Instant) {
         let overdue = |pending: &Pending| now.since(pending.deadline) > OVERDUE_AFTER;
         let ids: Vec<u64> =
             self.pending.borrow().iter().filter(|(_, pending)| overdue(pending)).map(|(id, _)| *id).collect();
         for id in ids {
             tracing::error!(connection = self.number, id, "a request was never answered");
-            self.expire(local, id);
+            self.expire(context, id);
         }
     }
 
-    fn forget(&self, local: &Local, id: u64) -> Option<Pending> {
+    fn forget(&self, context: &ShardContext, id: u64) -> Option<Pending> {
         let pending = self.pending.borrow_mut().remove(&id)?;
-        local.pending.set(local.pending.get() - 1);
+        context.pending.set(context.pending.get() - 1);
         Some(pending)
     }
 
-    fn leave(&self, local: &Local) {
-        local.clients.borrow_mut().remove(&self.number);
+    fn leave(&self, context: &ShardContext) {
         let unanswered = std::mem::take(&mut *self.pending.borrow_mut()).len();
-        local.pending.set(local.pending.get() - unanswered);
+        context.pending.set(context.pending.get() - unanswered);
     }
 }
 
 /// What the shell can say without a shard.
-fn answer_of_shell(shared: &Shared, request: &Request) -> Option<Response> {
+fn answer_of_shell(shared: &NodeContext, request: &Request) -> Option<Response> {
     Some(match request {
         Request::Status => Response::Status(Box::new(shared.status())),
         Request::Hints => Response::Hints(shared.hints()),
@@ -256,17 +260,14 @@ fn aae_command(command: client::AaeCommand) -> Option<AaeCommand> {
     }
 }
 
-fn overloaded(local: &Local) -> Refusal {
-    let retry_after_ms = u32::try_from(local.shared.limits.retry_after.as_millis()).unwrap_or(u32::MAX);
+fn overloaded(context: &ShardContext) -> Refusal {
+    let retry_after_ms = u32::try_from(context.shared.limits.retry_after.as_millis()).unwrap_or(u32::MAX);
     Refusal::Overloaded { retry_after_ms }
 }
 
 fn refused(refusal: Refusal) -> Response {
     Response::Failed(Failure::Refused(refusal))
 }
-
-/// What a stopping node tells when it closes connections.
-pub(crate) const STOPPING: &str = "the node is shutting down";
 
 /// Beyond a request's deadline; machines answer at the deadline itself.
 const OVERDUE_AFTER: Duration = Duration::from_secs(5);

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use driftless_proto::Hlc;
 
-use super::surroundings::WallClock;
+use super::environment::WallClock;
 use crate::time::{Instant, Now};
 
 /// A clock whose origin is the start of the node, shared by its shards. Tokio's instants, so that it goes as its timers do

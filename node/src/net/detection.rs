@@ -3,18 +3,17 @@
 //!
 //! One shard runs it for all. What arrives at another is handed over; what cannot be sent by one goes to the next.
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use driftless_ring::NodeId;
-use quinn::Connection;
 
-use super::local::{Input, Local};
-use super::shared::{Note, Shared};
-use crate::liveness::Liveness;
-use crate::liveness::clocks::{self, ClockBounds, ClockSettings, Clocks};
+use super::context::ShardContext;
+use super::findings::Finding;
+use super::peers::Links;
+use super::shared::{NodeContext, ShardMessage};
+use crate::liveness::clocks::{self, ClockSettings, Clocks};
 use crate::liveness::detector::{Detector, DetectorConfig, DetectorSettings, Output};
 use crate::time::{Instant, Now};
 
@@ -25,20 +24,8 @@ pub(crate) struct Detection {
     changes: Vec<Finding>,
 }
 
-/// What engines are told.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Finding {
-    /// What is thought of a peer now.
-    Liveness(NodeId, Liveness),
-    /// What the own clock may show.
-    Clock(Option<ClockBounds>),
-}
-
 impl Detection {
-    /// The shard that runs the detector.
-    pub(crate) const SHARD: u16 = 0;
-
-    pub(crate) fn start(shared: &Arc<Shared>) -> Detection {
+    pub(crate) fn start(shared: &Arc<NodeContext>) -> Detection {
         let members = shared.topology.ring().members().iter().map(|member| member.id);
         let settings = ClockSettings { off_max: shared.limits.clock_off_max };
         let clocks = Clocks::new(shared.node, members, settings);
@@ -47,7 +34,7 @@ impl Detection {
             incarnation: shared.lives.current(),
             members: shared.topology.ring().members().iter().map(|member| member.id).collect(),
             settings: DetectorSettings::default(),
-            seed: (shared.surroundings.random)(),
+            seed: (shared.environment.random)(),
             metrics: shared.metrics.clone(),
         };
         Detection { detector: Detector::new(config, shared.clock.instant()), clocks, changes: Vec::new() }
@@ -57,56 +44,56 @@ impl Detection {
         self.detector.handle_connected(now, peer);
     }
 
-    pub(crate) fn datagram(&mut self, now: Now, local: &Local, from: NodeId, bytes: &[u8]) {
-        self.listen(local);
+    pub(crate) fn datagram(&mut self, now: Now, context: &ShardContext, from: NodeId, bytes: &[u8]) {
+        self.listen(context);
         match self.clocks.open(now, from, bytes) {
             Some(bytes) => self.detector.handle_datagram(now.instant, from, bytes),
             None => {
-                local.shared.metrics.protocol_violations.inc();
+                context.shared.metrics.protocol_violations.inc();
             }
         }
     }
 
     /// To be called in every turn, after the inputs: what has been waiting is read before anybody is blamed.
-    pub(crate) fn turn(&mut self, now: Now, local: &Local) {
+    pub(crate) fn turn(&mut self, now: Now, context: &ShardContext, links: &Links) {
         if self.detector.poll_timeout() <= now.instant {
-            self.listen(local);
+            self.listen(context);
             self.detector.handle_timeout(now.instant);
         }
-        self.look_at_clock(now, local);
+        self.look_at_clock(now, context);
         while let Some(output) = self.detector.poll_output() {
             match output {
-                Output::Send { to, bytes } => Detection::send(local, to, self.clocks.seal(now, to, &bytes)),
+                Output::Send { to, bytes } => Detection::send(context, links, to, self.clocks.seal(now, to, &bytes)),
                 Output::Changed { peer, liveness } => {
-                    local.shared.peer_liveness(peer, liveness);
-                    self.found(local, Finding::Liveness(peer, liveness));
+                    context.shared.peer_liveness(peer, liveness);
+                    self.found(context, Finding::Liveness(peer, liveness));
                 }
             }
         }
     }
 
-    fn look_at_clock(&mut self, now: Now, local: &Local) {
+    fn look_at_clock(&mut self, now: Now, context: &ShardContext) {
         self.clocks.look(now);
-        local.shared.publish_clock(self.clocks.standing());
+        context.shared.publish_clock(self.clocks.standing());
         while let Some(output) = self.clocks.poll_output() {
             match output {
-                clocks::Output::Bounds(bounds) => self.found(local, Finding::Clock(bounds)),
-                clocks::Output::Changed(standing) => local.shared.log_clock(standing),
+                clocks::Output::Bounds(bounds) => self.found(context, Finding::Clock(bounds)),
+                clocks::Output::Changed(standing) => context.shared.log_clock(standing),
             }
         }
     }
 
     /// This shard's engine is told in this turn, the others' by note.
-    fn found(&mut self, local: &Local, finding: Finding) {
+    fn found(&mut self, context: &ShardContext, finding: Finding) {
         self.changes.push(finding);
-        for shard in 1..local.shared.shards.len() {
-            local.shared.tell(shard as u16, Note::Found(finding));
+        for shard in 1..context.shared.shards.len() {
+            context.shared.tell(shard as u16, ShardMessage::Found(finding));
         }
     }
 
     /// Looks which peers have spoken lately, on connections of whatever shard: before any of them may be blamed.
-    fn listen(&mut self, local: &Local) {
-        for peer in &local.shared.peers {
+    fn listen(&mut self, context: &ShardContext) {
+        for peer in &context.shared.peers {
             let at = peer.heard.load(Ordering::Relaxed);
             if at > 0 {
                 self.detector.handle_heard(Instant(at), *peer.key());
@@ -124,22 +111,10 @@ impl Detection {
     }
 
     /// Sends from this shard, or from the first after it that has a connection.
-    pub(crate) fn send(local: &Local, to: NodeId, bytes: Bytes) {
-        let next = local.shard + 1;
-        if !local.links.borrow().send_datagram(to, bytes.clone()) && usize::from(next) < local.shared.shards.len() {
-            local.shared.tell(next, Note::SendDatagram { to, bytes });
-        }
-    }
-}
-
-/// Takes in a peer's datagrams until the connection ends.
-pub(crate) async fn read(local: Rc<Local>, connection: Connection, from: NodeId) {
-    while let Ok(bytes) = connection.read_datagram().await {
-        if local.shard == Detection::SHARD {
-            local.push(Input::Datagram { from, bytes });
-        } else {
-            // Beyond the bound it is lost, as on a lossy network.
-            local.shared.hand_over(Detection::SHARD, Note::Datagram { from, bytes });
+    pub(crate) fn send(context: &ShardContext, links: &Links, to: NodeId, bytes: Bytes) {
+        let next = context.shard + 1;
+        if !links.send_datagram(to, bytes.clone()) && usize::from(next) < context.shared.shards.len() {
+            context.shared.tell(next, ShardMessage::SendDatagram { to, bytes });
         }
     }
 }

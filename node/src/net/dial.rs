@@ -4,6 +4,7 @@
 //! shard `i % shards` of either: so every shard of either has at least one, and with equal numbers shard `k` talks to
 //! shard `k`.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,21 +12,23 @@ use std::time::Duration;
 use driftless_ring::Member;
 use quinn::{ClientConfig, Connection, Endpoint};
 
-use super::accept::{after, subject};
+use super::accept::{Tables, after, subject};
 use super::certificates::NODE_SERVER_NAME;
-use super::local::Local;
-use super::peers::{self, Ended};
+use super::context::ShardContext;
+use super::peers::{self, Ended, Links};
 use super::refusal::{CloseCode, CloseReason, News};
 use super::subject::Role;
 
 /// Starts a task for every connection that this shard has to open.
-pub(crate) fn dial_all(local: &Rc<Local>, endpoint: &Endpoint, config: &ClientConfig) {
-    let shared = &local.shared;
+pub(crate) fn dial_all(tables: &Tables, endpoint: &Endpoint, config: &ClientConfig) {
+    let Tables { context, links, .. } = tables;
+    let shared = &context.shared;
     let own = shared.shards.len() as u16;
     for member in shared.topology.ring().members().iter().filter(|member| member.id > shared.node) {
-        for shard in shards_to_dial(local.shard, own, member.shards.max(1)) {
+        for shard in shards_to_dial(context.shard, own, member.shards.max(1)) {
             let dialer = Dialer {
-                local: local.clone(),
+                context: context.clone(),
+                links: links.clone(),
                 endpoint: endpoint.clone(),
                 config: config.clone(),
                 member: member.clone(),
@@ -43,7 +46,8 @@ fn shards_to_dial(k: u16, own: u16, other: u16) -> impl Iterator<Item = u16> {
 
 /// Keeps up one connection.
 struct Dialer {
-    local: Rc<Local>,
+    context: Rc<ShardContext>,
+    links: Rc<RefCell<Links>>,
     endpoint: Endpoint,
     config: ClientConfig,
     member: Member,
@@ -52,14 +56,14 @@ struct Dialer {
 
 impl Dialer {
     async fn run(self) {
-        let limits = &self.local.shared.net;
+        let limits = &self.context.shared.net;
         let mut pause = limits.redial_min;
-        while !self.local.shared.is_stopping() {
+        while !self.context.shared.is_stopping() {
             if self.once().await {
                 pause = limits.redial_min;
             }
             // Between half and the whole: nodes that lost the same peer do not come back at the same moment.
-            let jitter = 0.5 + self.local.shared.surroundings.chance() / 2.0;
+            let jitter = 0.5 + self.context.shared.environment.chance() / 2.0;
             tokio::time::sleep(pause.mul_f64(jitter)).await;
             pause = (pause * 2).min(limits.redial_max);
         }
@@ -67,8 +71,8 @@ impl Dialer {
 
     /// One attempt, and the conversation if it succeeds. True if the connection was up.
     async fn once(&self) -> bool {
-        let local = &self.local;
-        let attempt = tokio::time::timeout(local.shared.net.dial_timeout, self.connect()).await;
+        let context = &self.context;
+        let attempt = tokio::time::timeout(context.shared.net.dial_timeout, self.connect()).await;
         let connection = match attempt {
             Ok(Ok(connection)) => connection,
             Ok(Err(reason)) => {
@@ -81,12 +85,12 @@ impl Dialer {
             }
         };
         if let Err(reason) = self.check(&connection) {
-            local.refuse(&connection, &self.member.name, &reason);
+            context.refuse(&connection, &self.member.name, &reason);
             return false;
         }
-        let ended = peers::open(local, &connection, &self.member).await;
+        let ended = peers::open(context, &self.links, &connection, &self.member).await;
         let was_up = matches!(ended, Ended::Lost);
-        after(local, &connection, &self.member.name, ended);
+        after(context, &connection, &self.member.name, ended);
         was_up
     }
 
@@ -111,7 +115,7 @@ impl Dialer {
 
     /// The certificate must be that of the member we meant to reach.
     fn check(&self, connection: &Connection) -> Result<(), CloseReason> {
-        let subject = subject(connection, &self.local)?;
+        let subject = subject(connection, &self.context)?;
         if subject.role == Role::Node && subject.name == self.member.name {
             return Ok(());
         }
@@ -120,7 +124,7 @@ impl Dialer {
     }
 
     fn log(&self, reason: &str) {
-        let shared = &self.local.shared;
+        let shared = &self.context.shared;
         if !shared.is_stopping()
             && let Some(News { suppressed }) = shared.refusals.news(&self.member.name, reason, shared.clock.instant())
         {

@@ -7,28 +7,36 @@
 //! ```
 //! What carries a large value has a turn for itself ([`Inputs`]).
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::detection::{Detection, Finding};
+use super::accept::Tables;
+use super::clients::Clients;
+use super::context::{ShardContext, shard_of};
+use super::detection::Detection;
+use super::findings::Finding;
+use super::inputs::Input;
 use super::inputs::Inputs;
-use super::local::{Input, Local, shard_of};
-use super::returns::Origin;
-use super::shared::{DAMAGED_SHOWN_MAX, Note};
+use super::peers::Links;
+use super::reply_routes::Origin;
+use super::shared::{DAMAGED_SHOWN_MAX, ShardMessage};
 use crate::engine::{Engine, Output};
 use crate::replica::store::Store;
 use crate::time::{Instant, Now};
 
 /// Drives an engine until the node stops.
 pub(crate) struct Driver<S: Store> {
-    local: Rc<Local>,
+    context: Rc<ShardContext>,
+    clients: Rc<Clients>,
+    links: Rc<RefCell<Links>>,
     engine: Engine<S>,
     /// On one shard.
     detection: Option<Detection>,
-    notes: UnboundedReceiver<Note>,
+    messages: UnboundedReceiver<ShardMessage>,
     /// What has arrived and was not given to the engine yet.
     inputs: Inputs,
     /// When housekeeping is due.
@@ -36,7 +44,7 @@ pub(crate) struct Driver<S: Store> {
     /// When the figures of hints may be shown again, and whether they have changed.
     figures_due: Instant,
     figures_stale: bool,
-    /// When `Returns` forget.
+    /// When `ReplyRoutes` forget.
     aging: Instant,
     /// Until when what is under way may take, once the node is stopping.
     stopping: Option<Instant>,
@@ -47,16 +55,19 @@ pub(crate) struct Driver<S: Store> {
 
 impl<S: Store> Driver<S> {
     pub(crate) fn new(
-        local: Rc<Local>,
+        tables: Tables,
         engine: Engine<S>,
         detection: Option<Detection>,
-        notes: UnboundedReceiver<Note>,
+        messages: UnboundedReceiver<ShardMessage>,
     ) -> Driver<S> {
+        let Tables { context, clients, links } = tables;
         Driver {
-            local,
+            context,
+            clients,
+            links,
             engine,
             detection,
-            notes,
+            messages,
             inputs: Inputs::default(),
             tick: Instant::default(),
             figures_due: Instant::default(),
@@ -68,24 +79,24 @@ impl<S: Store> Driver<S> {
         }
     }
 
-    /// Returns true when drained, false when halted.
+    /// ReplyRoutes true when drained, false when halted.
     pub(crate) async fn run(mut self) -> bool {
-        let clock = self.local.shared.clock.clone();
+        let clock = self.context.shared.clock.clone();
         let mut armed = Instant::default();
         let sleep = tokio::time::sleep_until(clock.wake_at(armed));
         tokio::pin!(sleep);
         loop {
             tokio::select! {
                 biased;
-                () = self.local.wake.wait() => {}
-                Some(note) = self.notes.recv() => self.note(note),
+                () = self.context.wake.wait() => {}
+                Some(message) = self.messages.recv() => self.take_message(message),
                 () = &mut sleep => {}
             }
             // Readers whose data has arrived go first, so that batches form. On an idle shard this costs one look at
             // the socket.
             tokio::task::yield_now().await;
-            while let Ok(note) = self.notes.try_recv() {
-                self.note(note);
+            while let Ok(message) = self.messages.try_recv() {
+                self.take_message(message);
             }
             let now = clock.now();
             self.turn(now);
@@ -105,7 +116,7 @@ impl<S: Store> Driver<S> {
     }
 
     fn turn(&mut self, now: Now) {
-        self.local.take(&mut self.inputs);
+        self.context.take(&mut self.inputs);
         let large = self.inputs.take_large(now.instant);
         let is_large = large.is_some();
         match large {
@@ -119,7 +130,7 @@ impl<S: Store> Driver<S> {
             }
         }
         if let Some(detection) = &mut self.detection {
-            detection.turn(now, &self.local);
+            detection.turn(now, &self.context, &self.links.borrow());
             for finding in detection.take_changes() {
                 self.found(now, finding);
             }
@@ -136,11 +147,11 @@ impl<S: Store> Driver<S> {
             }
         }
         if is_large {
-            let ended = self.local.shared.clock.instant();
+            let ended = self.context.shared.clock.instant();
             self.inputs.rest(ended, ended.since(now.instant));
         }
         if self.inputs.due_at().is_some_and(|due| due <= now.instant) {
-            self.local.wake.set();
+            self.context.wake.set();
         }
         if self.tick <= now.instant {
             self.housekeeping(now.instant);
@@ -153,18 +164,18 @@ impl<S: Store> Driver<S> {
         if self.figures_stale && self.figures_due <= now {
             self.figures_stale = false;
             self.figures_due = now + FIGURES_INTERVAL;
-            self.local.shared.publish_hints(self.local.shard, self.engine.hints().collect());
+            self.context.shared.publish_hints(self.context.shard, self.engine.hints().collect());
         }
     }
 
     fn input(&mut self, now: Now, input: Input) {
         match input {
             Input::Client { tag, deadline, .. } if deadline <= now.instant => {
-                self.local.shared.metrics.expired.inc();
-                if shard_of(tag.connection) == self.local.shard
-                    && let Some(client) = self.local.clients.borrow().get(&tag.connection)
+                self.context.shared.metrics.expired.inc();
+                if shard_of(tag.connection) == self.context.shard
+                    && let Some(client) = self.clients.borrow().get(&tag.connection)
                 {
-                    client.expire(&self.local, tag.request);
+                    client.expire(&self.context, tag.request);
                 }
             }
             Input::Client { tag, deadline, request } => self.engine.handle_client(now, tag, deadline, request),
@@ -179,25 +190,25 @@ impl<S: Store> Driver<S> {
             Input::Unsent { to, id } => self.engine.handle_unsent(now, to, id),
             Input::Datagram { from, bytes } => {
                 if let Some(detection) = &mut self.detection {
-                    detection.datagram(now, &self.local, from, &bytes);
+                    detection.datagram(now, &self.context, from, &bytes);
                 }
             }
         }
     }
 
     fn output(&mut self, now: Instant, output: Output) {
-        let shared = &self.local.shared;
+        let shared = &self.context.shared;
         match output {
-            Output::Send { to, message } => self.local.links.borrow_mut().send(&self.local, now, to, message),
+            Output::Send { to, message } => self.links.borrow().send(&self.context, now, to, message),
             Output::Reply { to, response } => {
                 let shard = shard_of(to.connection);
-                if shard != self.local.shard {
-                    shared.tell(shard, Note::Reply { to, response });
-                } else if let Some(client) = self.local.clients.borrow().get(&to.connection) {
-                    client.answer(&self.local, shared.clock.instant(), to.request, response);
+                if shard != self.context.shard {
+                    shared.tell(shard, ShardMessage::Reply { to, response });
+                } else if let Some(client) = self.clients.borrow().get(&to.connection) {
+                    client.answer(&self.context, shared.clock.instant(), to.request, response);
                 }
             }
-            Output::Sync(batch) => shared.sync.wish(self.local.shard, batch),
+            Output::Sync(batch) => shared.sync.wish(self.context.shard, batch),
             Output::Halt(reason) => {
                 self.halted = true;
                 shared.halt(reason);
@@ -205,50 +216,50 @@ impl<S: Store> Driver<S> {
         }
     }
 
-    fn note(&mut self, note: Note) {
-        let local = &self.local;
-        match note {
-            Note::Synced(batch) => {
-                let now = local.shared.clock.now();
+    fn take_message(&mut self, message: ShardMessage) {
+        let context = &self.context;
+        match message {
+            ShardMessage::Synced(batch) => {
+                let now = context.shared.clock.now();
                 self.engine.handle_synced(now, batch);
             }
-            Note::Client { tag, deadline, request } => {
-                local.shared.taken_in(local.shard);
-                local.push(Input::Client { tag, deadline, request });
+            ShardMessage::Client { tag, deadline, request } => {
+                context.shared.taken_in(context.shard);
+                context.push(Input::Client { tag, deadline, request });
             }
-            Note::Peer { from, shard, connection, message } => {
-                local.shared.taken_in(local.shard);
-                local.links.borrow_mut().returns.put(from, message.id, Origin { shard, connection });
-                local.push(Input::Peer { from, message });
+            ShardMessage::Peer { from, shard, connection, message } => {
+                context.shared.taken_in(context.shard);
+                context.reply_routes.borrow_mut().put(from, message.id, Origin { shard, connection });
+                context.push(Input::Peer { from, message });
             }
-            Note::Reply { to, response } => {
-                if let Some(client) = local.clients.borrow().get(&to.connection) {
-                    client.answer(local, local.shared.clock.instant(), to.request, response);
+            ShardMessage::Reply { to, response } => {
+                if let Some(client) = self.clients.borrow().get(&to.connection) {
+                    client.answer(context, context.shared.clock.instant(), to.request, response);
                 }
             }
-            Note::PeerReply { connection, message } => {
-                let now = local.shared.clock.instant();
-                local.links.borrow().send_on(local, now, connection, message);
+            ShardMessage::PeerReply { connection, message } => {
+                let now = context.shared.clock.instant();
+                self.links.borrow().send_on(context, now, connection, message);
             }
-            Note::Aae(command) => {
-                let now = local.shared.clock.now();
+            ShardMessage::Aae(command) => {
+                let now = context.shared.clock.now();
                 self.engine.handle_aae(now, command);
-                local.shared.publish_aae(local.shard, self.engine.aae(now.instant));
+                context.shared.publish_aae(context.shard, self.engine.aae(now.instant));
             }
-            Note::Datagram { from, bytes } => {
-                local.shared.taken_in(local.shard);
-                local.push(Input::Datagram { from, bytes });
+            ShardMessage::Datagram { from, bytes } => {
+                context.shared.taken_in(context.shard);
+                context.push(Input::Datagram { from, bytes });
             }
-            Note::SendDatagram { to, bytes } => Detection::send(local, to, bytes),
-            Note::Found(finding) => {
-                let now = local.shared.clock.now();
+            ShardMessage::SendDatagram { to, bytes } => Detection::send(context, &self.links.borrow(), to, bytes),
+            ShardMessage::Found(finding) => {
+                let now = context.shared.clock.now();
                 self.found(now, finding);
             }
-            Note::Stop => {
-                let until = local.shared.clock.instant() + local.shared.net.drain_timeout;
+            ShardMessage::Stop => {
+                let until = context.shared.clock.instant() + context.shared.net.drain_timeout;
                 self.stopping.get_or_insert(until);
             }
-            Note::Halt => self.halted = true,
+            ShardMessage::Halt => self.halted = true,
         }
     }
 
@@ -263,9 +274,9 @@ impl<S: Store> Driver<S> {
     fn is_done(&mut self, now: Instant) -> bool {
         let Some(until) = self.stopping else { return false };
         let overdue = now >= until;
-        let shared = &self.local.shared;
+        let shared = &self.context.shared;
         if !self.drained
-            && (overdue || (self.local.pending.get() == 0 && self.inputs.is_empty() && !self.local.has_input()))
+            && (overdue || (self.context.pending.get() == 0 && self.inputs.is_empty() && !self.context.has_input()))
         {
             self.drained = true;
             shared.drained.fetch_add(1, Ordering::SeqCst);
@@ -277,25 +288,24 @@ impl<S: Store> Driver<S> {
         let machines = [self.engine.poll_timeout(), self.detection.as_ref().map(Detection::poll_timeout)];
         let figures = self.figures_stale.then_some(self.figures_due);
         let own = machines.into_iter().chain([self.inputs.due_at(), figures]).flatten().fold(self.tick, Instant::min);
-        if self.stopping.is_some() { own.min(self.local.shared.clock.instant() + DRAIN_POLL) } else { own }
+        if self.stopping.is_some() { own.min(self.context.shared.clock.instant() + DRAIN_POLL) } else { own }
     }
 
     fn housekeeping(&mut self, now: Instant) {
         self.tick = now + TICK;
-        let local = &self.local;
-        if let Some(post) = local.shared.shards.get(usize::from(local.shard)) {
+        let context = &self.context;
+        if let Some(post) = context.shared.shards.get(usize::from(context.shard)) {
             post.beat.store(now.0, Ordering::Relaxed);
         }
-        local.shared.publish_aae(local.shard, self.engine.aae(now));
-        local.shared.publish_damaged(local.shard, self.engine.damaged_keys(DAMAGED_SHOWN_MAX));
-        for client in local.clients.borrow().values() {
-            client.sweep(local, now);
+        context.shared.publish_aae(context.shard, self.engine.aae(now));
+        context.shared.publish_damaged(context.shard, self.engine.damaged_keys(DAMAGED_SHOWN_MAX));
+        for client in self.clients.borrow().values() {
+            client.sweep(context, now);
         }
-        let mut links = local.links.borrow_mut();
-        links.inspect(local);
+        self.links.borrow().inspect(context);
         if self.aging <= now {
-            self.aging = now + local.shared.limits.deadline_max;
-            links.returns.age();
+            self.aging = now + context.shared.limits.deadline_max;
+            context.reply_routes.borrow_mut().age();
         }
     }
 }

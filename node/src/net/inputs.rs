@@ -12,8 +12,51 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::local::Input;
+use bytes::Bytes;
+use driftless_proto::client::Request;
+use driftless_proto::frame::FRAME_SHARED_MAX;
+use driftless_ring::NodeId;
+
+use crate::coordinator::ClientTag;
+use crate::peer::{Message, RequestId};
 use crate::time::Instant;
+
+/// What the driver gives to the engine.
+pub(crate) enum Input {
+    Client {
+        tag: ClientTag,
+        deadline: Instant,
+        request: Request,
+    },
+    Peer {
+        from: NodeId,
+        message: Message,
+    },
+    PeerUp(NodeId),
+    PeerLost(NodeId),
+    /// A request to a peer was not sent: more waits for it than may.
+    Unsent {
+        to: NodeId,
+        id: RequestId,
+    },
+    /// Part of the detector's conversation.
+    Datagram {
+        from: NodeId,
+        bytes: Bytes,
+    },
+}
+
+impl Input {
+    /// Whether it came on a stream of its own, for what it carries: so nothing rests on its order among others.
+    pub(super) fn is_large(&self) -> bool {
+        let bytes = match self {
+            Input::Client { request, .. } => request.value_bytes(),
+            Input::Peer { message, .. } => message.body.value_bytes(),
+            _ => 0,
+        };
+        bytes > FRAME_SHARED_MAX
+    }
+}
 
 /// Two queues, each in order.
 #[derive(Default)]
@@ -72,14 +115,10 @@ const REST_MAX: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use driftless_proto::client::{Put, Request};
-    use driftless_proto::frame::FRAME_SHARED_MAX;
+    use driftless_proto::client::Put;
     use driftless_proto::{BucketId, Key, WriteId};
-    use driftless_ring::NodeId;
 
     use super::*;
-    use crate::engine::ClientTag;
 
     const MS: Duration = Duration::from_millis(1);
 

@@ -7,6 +7,7 @@
 //!   │◀═══════════ messages ═══════════════▶│
 //! ```
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,24 +20,23 @@ use driftless_ring::{Member, NodeId};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use tokio::task::JoinSet;
 
-use super::clients::STOPPING;
-use super::detection;
+use super::context::ShardContext;
+use super::findings::DETECTING_SHARD;
 use super::hello::{self, Admitted};
 use super::inbound::{LargeFrames, Room, SharedStream, WhenLate, large_frames};
-use super::local::{Input, Local};
+use super::inputs::Input;
 use super::outbound::{Load, Outbound};
-use super::refusal::{CloseCode, CloseReason, News};
-use super::returns::{Origin, Returns};
-use super::shared::Note;
+use super::refusal::{CloseCode, CloseReason, News, STOPPING};
+use super::reply_routes::Origin;
+use super::shared::ShardMessage;
 use crate::peer::{Body, Hello, Incarnation, Message, WireMessage};
 use crate::route;
 use crate::time::Instant;
 
-/// The connections of one shard to other nodes, and how replies find their way back.
+/// The connections of one shard to other nodes.
 #[derive(Default)]
 pub(crate) struct Links {
     by_node: BTreeMap<NodeId, Vec<Rc<Link>>>,
-    pub(crate) returns: Returns,
 }
 
 /// One connection to another node.
@@ -67,14 +67,14 @@ pub(crate) enum Ended {
 impl Links {
     /// Sends to a node, by the connection that reaches the right shard of it if there is one. Without a connection the
     /// message is dropped: the engine has been told.
-    pub(crate) fn send(&mut self, local: &Local, now: Instant, to: NodeId, message: Message) {
+    pub(crate) fn send(&self, context: &ShardContext, now: Instant, to: NodeId, message: Message) {
         if let Body::Reply(_) = message.body
-            && let Some(origin) = self.returns.take(to, message.id)
+            && let Some(origin) = context.reply_routes.borrow_mut().take(to, message.id)
         {
-            if origin.shard == local.shard {
-                self.send_on(local, now, origin.connection, message);
+            if origin.shard == context.shard {
+                self.send_on(context, now, origin.connection, message);
             } else {
-                local.shared.tell(origin.shard, Note::PeerReply { connection: origin.connection, message });
+                context.shared.tell(origin.shard, ShardMessage::PeerReply { connection: origin.connection, message });
             }
             return;
         }
@@ -83,18 +83,18 @@ impl Links {
             ([], _) => return,
             ([only], _) => only,
             ([first, ..], Body::Request { request, .. }) => {
-                let shard = route::of_peer(&local.shared.topology, to, request);
+                let shard = route::of_peer(&context.shared.topology, to, request);
                 links.iter().find(|link| Some(link.shard) == shard).unwrap_or(first)
             }
             ([first, ..], Body::Reply(_)) => first,
         };
-        link.send(local, now, message);
+        link.send(context, now, message);
     }
 
     /// Sends on one connection, if it is still there.
-    pub(crate) fn send_on(&self, local: &Local, now: Instant, connection: u64, message: Message) {
+    pub(crate) fn send_on(&self, context: &ShardContext, now: Instant, connection: u64, message: Message) {
         if let Some(link) = self.by_node.values().flatten().find(|link| link.number == connection) {
-            link.send(local, now, message);
+            link.send(context, now, message);
         }
     }
 
@@ -107,13 +107,13 @@ impl Links {
         link.is_some()
     }
 
-    /// Closes connections to lives that are over or contested; notes the others' round trips.
-    pub(crate) fn inspect(&self, local: &Local) {
+    /// Closes connections to lives that are over or contested; messages the others' round trips.
+    pub(crate) fn inspect(&self, context: &ShardContext) {
         for link in self.by_node.values().flatten() {
-            if !local.shared.incarnations.is_current(link.node, link.incarnation) {
+            if !context.shared.incarnations.is_current(link.node, link.incarnation) {
                 let text = "another process runs as this node";
                 CloseReason::new(CloseCode::Incarnation, text).close(&link.connection);
-            } else if let Some(mut peer) = local.shared.peers.get_mut(&link.node) {
+            } else if let Some(mut peer) = context.shared.peers.get_mut(&link.node) {
                 peer.rtt = link.connection.rtt();
             }
         }
@@ -123,7 +123,7 @@ impl Links {
 impl Link {
     /// Sends, if no more waits to be sent than may. A request that is not sent is refused in the peer's place: the machine
     /// that made it need not wait to find out, and silence would speak against the peer. An answer that is not sent is lost.
-    fn send(&self, local: &Local, now: Instant, message: Message) {
+    fn send(&self, context: &ShardContext, now: Instant, message: Message) {
         let load = Load {
             values: message.large_values(),
             frame_max: FRAME_PEER_MAX,
@@ -133,7 +133,7 @@ impl Link {
             },
         };
         let (id, is_request) = (message.id, matches!(message.body, Body::Request { .. }));
-        let (max, huge) = (local.shared.net.outbound_bytes_max, self.outbound.huge_bytes());
+        let (max, huge) = (context.shared.net.outbound_bytes_max, self.outbound.huge_bytes());
         let is_full = match load.is_huge() {
             true => huge > 0 && huge + load.bytes() > max,
             false => self.outbound.bytes() - huge >= max,
@@ -144,7 +144,7 @@ impl Link {
         };
         let Err(error) = sent else { return };
         let reason = if error.is_some() { "message too long" } else { "outbound full" };
-        if let Some(News { suppressed }) = local.shared.refusals.news(&self.name, reason, now) {
+        if let Some(News { suppressed }) = context.shared.refusals.news(&self.name, reason, now) {
             let (peer, bytes) = (&self.name, self.outbound.bytes());
             match error {
                 Some(error) => {
@@ -154,55 +154,61 @@ impl Link {
             }
         }
         if is_request {
-            local.push(Input::Unsent { to: self.node, id });
+            context.push(Input::Unsent { to: self.node, id });
         }
     }
 
     /// Takes in one frame.
-    fn take(&self, local: &Local, body: &[u8]) -> Result<(), CloseReason> {
+    fn take(&self, context: &ShardContext, body: &[u8]) -> Result<(), CloseReason> {
         let wire: WireMessage = frame::decode(body)?;
-        let shared = &local.shared;
+        let shared = &context.shared;
         let now = shared.clock.instant();
         self.heard.store(now.0, Ordering::Relaxed);
         let message = Message::from_wire(wire, now);
         if let Body::Request { request, .. } = &message.body {
             let elsewhere = match shared.shards.len() {
                 1 => None,
-                _ => route::of_peer(&shared.topology, shared.node, request).filter(|shard| *shard != local.shard),
+                _ => route::of_peer(&shared.topology, shared.node, request).filter(|shard| *shard != context.shard),
             };
             if let Some(shard) = elsewhere {
-                let note = Note::Peer { from: self.node, shard: local.shard, connection: self.number, message };
+                let note =
+                    ShardMessage::Peer { from: self.node, shard: context.shard, connection: self.number, message };
                 // Beyond the bound it is lost, as on a lossy network.
                 shared.hand_over(shard, note);
                 return Ok(());
             }
             if self.one_of_several {
-                let origin = Origin { shard: local.shard, connection: self.number };
-                local.links.borrow_mut().returns.put(self.node, message.id, origin);
+                let origin = Origin { shard: context.shard, connection: self.number };
+                context.reply_routes.borrow_mut().put(self.node, message.id, origin);
             }
         }
-        local.push(Input::Peer { from: self.node, message });
+        context.push(Input::Peer { from: self.node, message });
         Ok(())
     }
 }
 
 /// Accepts the conversation that a dialer opens; `certified` is whom its certificate names.
-pub(crate) async fn accept(local: &Rc<Local>, connection: &Connection, certified: NodeId) -> Ended {
-    let streams = tokio::time::timeout(local.shared.net.arrival_timeout, connection.accept_bi()).await;
+pub(crate) async fn accept(
+    context: &Rc<ShardContext>,
+    links: &RefCell<Links>,
+    connection: &Connection,
+    certified: NodeId,
+) -> Ended {
+    let streams = tokio::time::timeout(context.shared.net.arrival_timeout, connection.accept_bi()).await;
     let (mut send, receive) = match streams {
         Ok(Ok(streams)) => streams,
         Ok(Err(error)) => return Ended::Never(error),
         Err(_) => return Ended::Refused(CloseReason::new(CloseCode::Hello, "no hello in time")),
     };
     let mut stream = SharedStream::new(receive);
-    let ours = ours(local, certified);
-    let theirs = match expect_hello(local, connection, &mut stream, &ours, certified).await {
+    let ours = ours(context, certified);
+    let theirs = match expect_hello(context, connection, &mut stream, &ours, certified).await {
         Ok(theirs) => theirs,
         Err(ended) => return ended,
     };
-    if let Err(reason) = admit(local, &theirs) {
+    if let Err(reason) = admit(context, links, &theirs) {
         // Told of the newer life that is known here, the other side may have a later one to say: it parts by itself then.
-        let ours = self::ours(local, certified);
+        let ours = self::ours(context, certified);
         if ours.knows.is_some_and(|known| known.is_newer_than(theirs.incarnation))
             && say_hello(connection, &mut send, &ours).await.is_ok()
         {
@@ -213,41 +219,46 @@ pub(crate) async fn accept(local: &Rc<Local>, connection: &Connection, certified
     if let Err(ended) = say_hello(connection, &mut send, &ours).await {
         return ended;
     }
-    converse(local, connection, send, stream, theirs).await
+    converse(context, links, connection, send, stream, theirs).await
 }
 
 /// Opens the conversation, as the dialer of `member`.
-pub(crate) async fn open(local: &Rc<Local>, connection: &Connection, member: &Member) -> Ended {
+pub(crate) async fn open(
+    context: &Rc<ShardContext>,
+    links: &RefCell<Links>,
+    connection: &Connection,
+    member: &Member,
+) -> Ended {
     let (mut send, receive): (SendStream, RecvStream) = match connection.open_bi().await {
         Ok(streams) => streams,
         Err(error) => return Ended::Never(error),
     };
     let mut stream = SharedStream::new(receive);
-    let ours = ours(local, member.id);
+    let ours = ours(context, member.id);
     if let Err(ended) = say_hello(connection, &mut send, &ours).await {
         return ended;
     }
-    let theirs = match expect_hello(local, connection, &mut stream, &ours, member.id).await {
+    let theirs = match expect_hello(context, connection, &mut stream, &ours, member.id).await {
         Ok(theirs) => theirs,
         Err(ended) => return ended,
     };
-    match admit(local, &theirs) {
-        Ok(()) => converse(local, connection, send, stream, theirs).await,
+    match admit(context, links, &theirs) {
+        Ok(()) => converse(context, links, connection, send, stream, theirs).await,
         Err(reason) => Ended::Refused(reason),
     }
 }
 
-fn ours(local: &Local, other: NodeId) -> Hello {
-    let shared = &local.shared;
+fn ours(context: &ShardContext, other: NodeId) -> Hello {
+    let shared = &context.shared;
     let knows = shared.incarnations.newest(other);
-    hello::our_hello(shared.node, shared.lives.current(), knows, &shared.topology, local.shard)
+    hello::our_hello(shared.node, shared.lives.current(), knows, &shared.topology, context.shard)
 }
 
 /// Whether the other side is in a life that may be talked to.
-fn admit(local: &Local, theirs: &Hello) -> Result<(), CloseReason> {
-    let admitted = local.shared.incarnations.admit(theirs.node, theirs.incarnation);
+fn admit(context: &ShardContext, links: &RefCell<Links>, theirs: &Hello) -> Result<(), CloseReason> {
+    let admitted = context.shared.incarnations.admit(theirs.node, theirs.incarnation);
     if !matches!(admitted, Ok(Admitted::Same)) {
-        local.links.borrow().inspect(local);
+        links.borrow().inspect(context);
     }
     admitted.map(|_| ())
 }
@@ -262,13 +273,13 @@ async fn say_hello(connection: &Connection, send: &mut SendStream, ours: &Hello)
 }
 
 async fn expect_hello(
-    local: &Rc<Local>,
+    context: &Rc<ShardContext>,
     connection: &Connection,
     stream: &mut SharedStream,
     ours: &Hello,
     certified: NodeId,
 ) -> Result<Hello, Ended> {
-    let first = tokio::time::timeout(local.shared.net.arrival_timeout, stream.first()).await;
+    let first = tokio::time::timeout(context.shared.net.arrival_timeout, stream.first()).await;
     let body = match first {
         Ok(Ok(Some(body))) => body,
         Ok(Ok(None)) => return Err(Ended::Never(connection.closed().await)),
@@ -276,69 +287,70 @@ async fn expect_hello(
         Err(_) => return Err(Ended::Refused(CloseReason::new(CloseCode::Hello, "no hello in time"))),
     };
     let theirs = hello::read(&body).map_err(Ended::Refused)?;
-    hello::check(ours, &theirs, certified, &local.shared.topology).map_err(Ended::Refused)?;
-    let name = local.shared.topology.ring().member(theirs.node).map_or("", |member| &member.name);
-    local.shared.lives.handle_known(name, ours.incarnation, theirs.knows).map_err(Ended::Refused)?;
+    hello::check(ours, &theirs, certified, &context.shared.topology).map_err(Ended::Refused)?;
+    let name = context.shared.topology.ring().member(theirs.node).map_or("", |member| &member.name);
+    context.shared.lives.handle_known(name, ours.incarnation, theirs.knows).map_err(Ended::Refused)?;
     Ok(theirs)
 }
 
 /// Exchanges messages until the connection is lost.
 async fn converse(
-    local: &Rc<Local>,
+    context: &Rc<ShardContext>,
+    links: &RefCell<Links>,
     connection: &Connection,
     send: SendStream,
     mut stream: SharedStream,
     theirs: Hello,
 ) -> Ended {
-    local.shared.note_member_address(connection.remote_address().ip());
-    let member = local.shared.topology.ring().member(theirs.node);
+    context.shared.note_member_address(connection.remote_address().ip());
+    let member = context.shared.topology.ring().member(theirs.node);
     let link = Rc::new(Link {
-        number: local.number_connection(),
+        number: context.number_connection(),
         node: theirs.node,
         name: member.map_or_else(String::new, |member| member.name.clone()),
         shard: theirs.shard,
         incarnation: theirs.incarnation,
-        one_of_several: member.is_some_and(|member| usize::from(member.shards) > local.shared.shards.len()),
+        one_of_several: member.is_some_and(|member| usize::from(member.shards) > context.shared.shards.len()),
         connection: connection.clone(),
         outbound: Outbound::default(),
-        heard: local.shared.peers.get(&theirs.node).map(|peer| peer.heard.clone()).unwrap_or_default(),
+        heard: context.shared.peers.get(&theirs.node).map(|peer| peer.heard.clone()).unwrap_or_default(),
     });
-    link.come_up(local);
+    link.come_up(context, links);
     // Ends with this function, whatever way that ends.
     let mut writers = JoinSet::new();
     let (shared, large) = (link.clone(), link.clone());
     writers.spawn_local(async move { shared.outbound.write_shared(send).await });
-    let clock = local.shared.clock.clone();
+    let clock = context.shared.clock.clone();
     writers.spawn_local(async move { large.outbound.write_alone(&large.connection, &clock).await });
     let take: Rc<dyn Fn(Bytes) -> Result<(), CloseReason>> = Rc::new({
-        let (local, link) = (local.clone(), link.clone());
-        move |body| link.take(&local, &body)
+        let (context, link) = (context.clone(), link.clone());
+        move |body| link.take(&context, &body)
     });
-    writers.spawn_local(detection::read(local.clone(), connection.clone(), theirs.node));
+    writers.spawn_local(read_datagrams(context.clone(), connection.clone(), theirs.node));
     // Never held up by what waits to go out: two nodes that wait for each other to read would wait for ever.
     let ended = tokio::select! {
         biased;
         ended = stream.run(&link.outbound, usize::MAX, &*take) => ended,
-        ended = large_frames(connection, &link.outbound, LARGE_FRAMES, &local.shared.net, &local.large, take.clone()) => ended,
+        ended = large_frames(connection, &link.outbound, LARGE_FRAMES, &context.shared.net, &context.large, take.clone()) => ended,
         _ = connection.closed() => Ok(()),
-        () = local.closing.wait() => {
+        () = context.closing.wait() => {
             link.outbound.finish();
             // Bounded by the writers' own timeout for acknowledgements, and by the shard's for all connections.
             while writers.join_next().await.is_some() {}
             CloseReason::new(CloseCode::Stopping, STOPPING).close(connection);
-            link.go_down(local, STOPPING);
+            link.go_down(context, links, STOPPING);
             return Ended::Lost;
         }
     };
     match ended {
         Err(reason) => {
-            link.go_down(local, &reason.text);
+            link.go_down(context, links, &reason.text);
             Ended::Refused(reason)
         }
         Ok(()) => {
             CloseReason::new(CloseCode::Replaced, "the stream has ended").close(connection);
             let reason = connection.close_reason().map_or_else(String::new, |reason| reason.to_string());
-            link.go_down(local, &reason);
+            link.go_down(context, links, &reason);
             Ended::Lost
         }
     }
@@ -346,27 +358,27 @@ async fn converse(
 
 impl Link {
     /// Takes the place of an earlier connection to the same shard of the node.
-    fn come_up(self: &Rc<Link>, local: &Local) {
-        let mut links = local.links.borrow_mut();
+    fn come_up(self: &Rc<Link>, context: &ShardContext, links: &RefCell<Links>) {
+        let mut links = links.borrow_mut();
         let links = links.by_node.entry(self.node).or_default();
         let superseded = |link: &Rc<Link>| link.shard == self.shard || link.incarnation != self.incarnation;
         let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(links).into_iter().partition(superseded);
         *links = kept;
         for old in gone {
             CloseReason::new(CloseCode::Replaced, "a newer connection took over").close(&old.connection);
-            local.shared.peer_connections(self.node, -1);
+            context.shared.peer_connections(self.node, -1);
             // What was under way on it is lost, whatever else there is.
-            local.push(Input::PeerLost(self.node));
+            context.push(Input::PeerLost(self.node));
         }
         links.push(self.clone());
-        local.shared.peer_connections(self.node, 1);
-        local.push(Input::PeerUp(self.node));
-        tracing::info!(node = local.shared.name, peer = self.name, shard = self.shard, "peer connected");
+        context.shared.peer_connections(self.node, 1);
+        context.push(Input::PeerUp(self.node));
+        tracing::info!(node = context.shared.name, peer = self.name, shard = self.shard, "peer connected");
     }
 
     /// Nothing to do if another connection has taken its place already.
-    fn go_down(&self, local: &Local, reason: &str) {
-        let mut links = local.links.borrow_mut();
+    fn go_down(&self, context: &ShardContext, links: &RefCell<Links>, reason: &str) {
+        let mut links = links.borrow_mut();
         let Some(links) = links.by_node.get_mut(&self.node) else {
             return;
         };
@@ -376,12 +388,24 @@ impl Link {
             return;
         }
         let last = links.is_empty();
-        local.shared.peer_connections(self.node, -1);
-        local.push(Input::PeerLost(self.node));
+        context.shared.peer_connections(self.node, -1);
+        context.push(Input::PeerLost(self.node));
         if !last {
-            local.push(Input::PeerUp(self.node));
+            context.push(Input::PeerUp(self.node));
         }
-        tracing::warn!(node = local.shared.name, peer = self.name, shard = self.shard, reason, "peer lost");
+        tracing::warn!(node = context.shared.name, peer = self.name, shard = self.shard, reason, "peer lost");
+    }
+}
+
+/// Takes in a peer's datagrams until the connection ends.
+async fn read_datagrams(context: Rc<ShardContext>, connection: Connection, from: NodeId) {
+    while let Ok(bytes) = connection.read_datagram().await {
+        if context.shard == DETECTING_SHARD {
+            context.push(Input::Datagram { from, bytes });
+        } else {
+            // Beyond the bound it is lost, as on a lossy network.
+            context.shared.hand_over(DETECTING_SHARD, ShardMessage::Datagram { from, bytes });
+        }
     }
 }
 

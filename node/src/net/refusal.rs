@@ -101,6 +101,9 @@ const REPEAT_AFTER: Duration = Duration::from_secs(10);
 /// Enough for every node of a large cluster to say what is wrong with each other, and for nobody to fill a disk with.
 const LINES_MAX: usize = 100;
 
+/// What a stopping node tells when it closes connections.
+pub(crate) const STOPPING: &str = "the node is shutting down";
+
 #[cfg(test)]
 mod tests {
     use super::*;

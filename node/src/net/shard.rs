@@ -11,16 +11,16 @@ use quinn::{ClientConfig, Endpoint, EndpointConfig, IdleTimeout, ServerConfig, T
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::accept::accept;
-use super::clients::STOPPING;
+use super::accept::{Tables, accept};
+use super::context::ShardContext;
 use super::detection::Detection;
 use super::dial::{INITIAL_RTT, dial_all};
 use super::driver::Driver;
+use super::environment::OpenSocket;
+use super::findings::DETECTING_SHARD;
 use super::limits::NetLimits;
-use super::local::Local;
-use super::refusal::CloseCode;
-use super::shared::{Note, Shared};
-use super::surroundings::OpenSocket;
+use super::refusal::{CloseCode, STOPPING};
+use super::shared::{NodeContext, ShardMessage};
 use super::tls::ResetKey;
 use crate::engine::{Engine, EngineConfig};
 use crate::planted::Planted;
@@ -28,14 +28,14 @@ use crate::replica::store::Store;
 
 /// What a shard begins with.
 pub(crate) struct ShardStart<S> {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<NodeContext>,
     pub(crate) shard: u16,
     pub(crate) socket: OpenSocket,
     pub(crate) server: Arc<QuicServerConfig>,
     pub(crate) dialer: Arc<QuicClientConfig>,
     pub(crate) reset_key: Arc<ResetKey>,
     pub(crate) store: S,
-    pub(crate) notes: UnboundedReceiver<Note>,
+    pub(crate) messages: UnboundedReceiver<ShardMessage>,
 }
 
 /// Opens the socket of a shard.
@@ -66,11 +66,11 @@ impl<S: Store> ShardStart<S> {
         ended
     }
 
-    /// The same on the runtime of the caller, who has to run local tasks.
+    /// The same on the runtime of the caller, who has to run context tasks.
     pub(crate) async fn serve(self) -> io::Result<()> {
         let mut transport = transport(&self.shared.net);
         let mut config = EndpointConfig::new(self.reset_key);
-        (self.shared.surroundings.tune)(&mut config, &mut transport);
+        (self.shared.environment.tune)(&mut config, &mut transport);
         let transport = Arc::new(transport);
         let mut server = ServerConfig::with_crypto(self.server);
         server.transport_config(transport.clone());
@@ -80,7 +80,7 @@ impl<S: Store> ShardStart<S> {
         let endpoint = Endpoint::new_with_abstract_socket(config, Some(server), socket, Arc::new(TokioRuntime))?;
 
         let shared = self.shared;
-        let local = Rc::new(Local::new(shared.clone(), self.shard));
+        let context = Rc::new(ShardContext::new(shared.clone(), self.shard));
         let config = EngineConfig {
             node: shared.node,
             shard: self.shard,
@@ -88,16 +88,17 @@ impl<S: Store> ShardStart<S> {
             context_keys: shared.context_keys.clone(),
             limits: shared.limits.clone(),
             metrics: shared.metrics.clone(),
-            seed: (shared.surroundings.random)(),
+            seed: (shared.environment.random)(),
             planted: Planted::default(),
         };
         let engine = Engine::new(config, self.store, shared.clock.now());
-        let detection = (self.shard == Detection::SHARD).then(|| Detection::start(&shared));
-        tokio::task::spawn_local(accept(local.clone(), endpoint.clone()));
-        dial_all(&local, &endpoint, &dialer);
-        let drained = Driver::new(local.clone(), engine, detection, self.notes).run().await;
+        let detection = (self.shard == DETECTING_SHARD).then(|| Detection::start(&shared));
+        let tables = Tables { context: context.clone(), clients: Rc::default(), links: Rc::default() };
+        tokio::task::spawn_local(accept(tables.clone(), endpoint.clone()));
+        dial_all(&tables, &endpoint, &dialer);
+        let drained = Driver::new(tables, engine, detection, self.messages).run().await;
         if drained {
-            local.closing.close();
+            context.closing.close();
             let written = async {
                 while endpoint.open_connections() > 0 {
                     tokio::time::sleep(Duration::from_millis(5)).await;

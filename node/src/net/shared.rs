@@ -16,13 +16,14 @@ use driftless_ring::NodeId;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::clock::Clock;
-use super::detection::Finding;
+use super::environment::Environment;
+use super::findings::Finding;
 use super::hello::Incarnations;
 use super::limits::NetLimits;
 use super::lives::Lives;
 use super::refusal::RefusalLog;
+use super::settings::NodeSettings;
 use super::slots::ConnectionSlots;
-use super::surroundings::Surroundings;
 use super::sync::SyncQueue;
 use crate::config::Limits;
 use crate::engine::{AaeCommand, ClientTag};
@@ -35,7 +36,7 @@ use crate::replica::store::{BatchSeq, StoreError};
 use crate::time::Instant;
 
 /// One per node, behind an `Arc`.
-pub(crate) struct Shared {
+pub(crate) struct NodeContext {
     pub(crate) name: String,
     pub(crate) node: NodeId,
     pub(crate) lives: Lives,
@@ -44,11 +45,11 @@ pub(crate) struct Shared {
     pub(crate) context_keys: ContextKeys,
     pub(crate) limits: Limits,
     pub(crate) net: NetLimits,
-    pub(crate) surroundings: Surroundings,
+    pub(crate) environment: Environment,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) sync: SyncQueue,
-    pub(crate) shards: Vec<Post>,
+    pub(crate) shards: Vec<ShardHandle>,
     pub(crate) incarnations: Incarnations,
     pub(crate) refusals: RefusalLog,
     /// Where members are: as the cluster file says, if it says addresses, and where they were found.
@@ -69,8 +70,8 @@ pub(crate) struct Shared {
 }
 
 /// How other threads reach a shard.
-pub(crate) struct Post {
-    notes: UnboundedSender<Note>,
+pub(crate) struct ShardHandle {
+    messages: UnboundedSender<ShardMessage>,
     /// Requests and messages handed over and not yet taken in.
     waiting: AtomicUsize,
     /// When its driver last turned.
@@ -78,7 +79,7 @@ pub(crate) struct Post {
 }
 
 /// What other threads tell a shard.
-pub(crate) enum Note {
+pub(crate) enum ShardMessage {
     /// A sync covers everything up to this batch.
     Synced(BatchSeq),
     /// A client's request that arrived at another shard.
@@ -123,23 +124,17 @@ impl PeerState {
     }
 }
 
-/// Everything [`Shared`] is made from that is not made by itself.
-pub(crate) struct SharedParts {
-    pub(crate) name: String,
-    pub(crate) node: NodeId,
-    pub(crate) lives: Lives,
-    pub(crate) topology: Arc<Topology>,
-    pub(crate) context_keys: ContextKeys,
-    pub(crate) limits: Limits,
-    pub(crate) net: NetLimits,
-    pub(crate) surroundings: Surroundings,
-    pub(crate) metrics: Arc<Metrics>,
-}
-
-impl Shared {
-    pub(crate) fn new(parts: SharedParts, shards: Vec<UnboundedSender<Note>>) -> Shared {
-        let peers = parts.topology.ring().members().iter();
-        let peers = peers.filter(|member| member.id != parts.node).map(|member| {
+impl NodeContext {
+    pub(crate) fn new(
+        settings: NodeSettings,
+        node: NodeId,
+        lives: Lives,
+        environment: Environment,
+        shards: Vec<UnboundedSender<ShardMessage>>,
+    ) -> NodeContext {
+        let NodeSettings { name, topology, context_keys, limits, net, metrics, .. } = settings;
+        let peers = topology.ring().members().iter();
+        let peers = peers.filter(|member| member.id != node).map(|member| {
             let state = PeerState {
                 connections: 0,
                 expected: shards.len().max(usize::from(member.shards)),
@@ -150,20 +145,20 @@ impl Shared {
             (member.id, state)
         });
         let peers: DashMap<NodeId, PeerState> = peers.collect();
-        parts.metrics.peers_alive.set(i64::try_from(peers.len()).unwrap_or(i64::MAX));
-        Shared {
-            ring_version: parts.topology.ring().version().0,
+        metrics.peers_alive.set(i64::try_from(peers.len()).unwrap_or(i64::MAX));
+        NodeContext {
+            ring_version: topology.ring().version().0,
             peers,
-            clock: Clock::start(parts.surroundings.wall.clone()),
+            clock: Clock::start(environment.wall.clone()),
             sync: SyncQueue::new(shards.len()),
             shards: shards
                 .into_iter()
-                .map(|notes| Post { notes, waiting: AtomicUsize::new(0), beat: AtomicU64::new(0) })
+                .map(|messages| ShardHandle { messages, waiting: AtomicUsize::new(0), beat: AtomicU64::new(0) })
                 .collect(),
             incarnations: Incarnations::default(),
             refusals: RefusalLog::default(),
-            member_addresses: Mutex::new(literal_addresses(&parts.topology)),
-            client_connections: ConnectionSlots::new(parts.net.client_connections_max),
+            member_addresses: Mutex::new(literal_addresses(&topology)),
+            client_connections: ConnectionSlots::new(net.client_connections_max),
             stopping: AtomicBool::new(false),
             clock_standing: Mutex::default(),
             aae: Mutex::default(),
@@ -171,15 +166,15 @@ impl Shared {
             damaged: Mutex::default(),
             drained: AtomicUsize::new(0),
             fatal: Mutex::new(None),
-            name: parts.name,
-            node: parts.node,
-            lives: parts.lives,
-            topology: parts.topology,
-            context_keys: parts.context_keys,
-            limits: parts.limits,
-            net: parts.net,
-            surroundings: parts.surroundings,
-            metrics: parts.metrics,
+            name,
+            node,
+            lives,
+            topology,
+            context_keys,
+            limits,
+            net,
+            environment,
+            metrics,
         }
     }
 
@@ -198,29 +193,29 @@ impl Shared {
     }
 
     /// Tells a shard; nothing happens if it has ended.
-    pub(crate) fn tell(&self, shard: u16, note: Note) {
-        if let Some(post) = self.shards.get(usize::from(shard)) {
+    pub(crate) fn tell(&self, shard: u16, message: ShardMessage) {
+        if let Some(handle) = self.shards.get(usize::from(shard)) {
             // It fails only if the shard has ended: then nobody is left to care.
-            let _ = post.notes.send(note);
+            let _ = handle.messages.send(message);
         }
     }
 
     /// Hands work over to another shard, unless it has too much waiting already. Whether it was.
-    pub(crate) fn hand_over(&self, shard: u16, note: Note) -> bool {
-        let Some(post) = self.shards.get(usize::from(shard)) else {
+    pub(crate) fn hand_over(&self, shard: u16, message: ShardMessage) -> bool {
+        let Some(handle) = self.shards.get(usize::from(shard)) else {
             return false;
         };
-        if post.waiting.fetch_add(1, Ordering::Relaxed) >= self.net.handed_over_max {
-            post.waiting.fetch_sub(1, Ordering::Relaxed);
+        if handle.waiting.fetch_add(1, Ordering::Relaxed) >= self.net.handed_over_max {
+            handle.waiting.fetch_sub(1, Ordering::Relaxed);
             return false;
         }
-        post.notes.send(note).is_ok()
+        handle.messages.send(message).is_ok()
     }
 
-    /// To be called for every note that [`Shared::hand_over`] delivered.
+    /// To be called for every message that [`NodeContext::hand_over`] delivered.
     pub(crate) fn taken_in(&self, shard: u16) {
-        if let Some(post) = self.shards.get(usize::from(shard)) {
-            post.waiting.fetch_sub(1, Ordering::Relaxed);
+        if let Some(handle) = self.shards.get(usize::from(shard)) {
+            handle.waiting.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -230,7 +225,7 @@ impl Shared {
             tracing::info!(node = self.name, "stopping: finishing what is under way");
         }
         for shard in 0..self.shards.len() {
-            self.tell(shard as u16, Note::Stop);
+            self.tell(shard as u16, ShardMessage::Stop);
         }
     }
 
@@ -244,14 +239,14 @@ impl Shared {
         drop(fatal);
         self.stopping.store(true, Ordering::SeqCst);
         for shard in 0..self.shards.len() {
-            self.tell(shard as u16, Note::Halt);
+            self.tell(shard as u16, ShardMessage::Halt);
         }
         self.sync.stop();
     }
 
     /// A sync covers a shard's batches up to this one.
     pub(crate) fn synced(&self, shard: u16, batch: BatchSeq) {
-        self.tell(shard, Note::Synced(batch));
+        self.tell(shard, ShardMessage::Synced(batch));
     }
 
     /// Nothing is acknowledged any more once a sync has failed.
@@ -346,7 +341,7 @@ impl Shared {
     /// Tells anti-entropy on all shards something.
     pub(crate) fn tell_aae(&self, command: AaeCommand) {
         for shard in 0..self.shards.len() {
-            self.tell(shard as u16, Note::Aae(command));
+            self.tell(shard as u16, ShardMessage::Aae(command));
         }
     }
 

@@ -17,7 +17,7 @@ use driftless_node::net::certificates::{CertificateAuthority, Issued, NODE_SERVE
 use driftless_node::net::limits::NetLimits;
 use driftless_node::net::sync::Syncer;
 use driftless_node::net::tls::{TlsFiles, TlsIdentity};
-use driftless_node::net::{Node, NodeSettings};
+use driftless_node::node::{Node, NodeSettings};
 use driftless_node::peer::Incarnation;
 use driftless_node::replica::store::{ApplyError, Batch, BatchSeq, Store, StoreError};
 use driftless_node::store::memory::MemoryStore;

@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
-use driftless_node::net::local_node::LocalNode;
 use driftless_node::net::sync::Syncer;
+use driftless_node::node::local::LocalNode;
 use driftless_node::replica::store::{ApplyError, Batch, BatchSeq, Store, StoreError};
 use driftless_node::store::memory::MemoryStore;
 

@@ -12,10 +12,10 @@ use std::time::{Duration, SystemTime};
 use driftless_client::{Client, ConnectError, DefaultRetry, Identity, IoRuntime, Profile};
 use driftless_node::config::Limits;
 use driftless_node::metrics::{LivenessLabels, Metrics};
-use driftless_node::net::NodeSettings;
+use driftless_node::net::environment::Environment;
 use driftless_node::net::limits::NetLimits;
-use driftless_node::net::local_node::{LocalNode, Parts};
-use driftless_node::net::surroundings::Surroundings;
+use driftless_node::node::NodeSettings;
+use driftless_node::node::local::{LocalNode, Parts};
 use driftless_node::peer::Incarnation;
 use driftless_proto::causality::ContextKey;
 use driftless_proto::client::PeerStatus;
@@ -230,7 +230,7 @@ impl World {
         let (host, transport) = (machine.host.clone(), self.0.scenario.transport);
         let clock_ahead_ms = machine.clock_ahead_ms.clone();
         let rng = Mutex::new(StdRng::seed_from_u64(life));
-        let surroundings = Surroundings {
+        let environment = Environment {
             wall: Arc::new(move || wall(clock_ahead_ms.load(Ordering::Relaxed))),
             random: Arc::new(move || rng.lock().unwrap_or_else(PoisonError::into_inner).random()),
             tune: Arc::new(move |endpoint, config| {
@@ -244,7 +244,7 @@ impl World {
             syncer: Disks(machine.disks.clone()),
             sync_takes: self.0.scenario.sync_takes,
         };
-        let node = Rc::new(LocalNode::start(settings, surroundings, parts)?);
+        let node = Rc::new(LocalNode::start(settings, environment, parts)?);
         *machine.node.borrow_mut() = Some(node.clone());
         node.ended().await;
         *machine.node.borrow_mut() = None;

@@ -25,7 +25,7 @@ use driftless_node::metrics::Metrics;
 use driftless_node::net::certificates::{CertificateAuthority, Issued, Validity};
 use driftless_node::net::limits::NetLimits;
 use driftless_node::net::tls::{TlsFiles, TlsIdentity};
-use driftless_node::net::{Node, NodeSettings};
+use driftless_node::node::{Node, NodeSettings};
 use driftless_node::peer::Incarnation;
 use driftless_node::replica::record;
 use driftless_node::replica::store::{Batch, Store};

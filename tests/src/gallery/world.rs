@@ -228,7 +228,7 @@ impl World {
     }
 
     /// All that run reach each other again.
-    pub fn restore(&mut self) {
+    pub fn mend(&mut self) {
         self.connect_all();
         self.deliver();
     }

@@ -19,7 +19,7 @@ pub(crate) fn cut(from: SocketAddr, to: SocketAddr) {
 }
 
 /// Mends all wires.
-pub(crate) fn restore() {
+pub(crate) fn mend() {
     // Rules that are gone already are not missed.
     while ip(&["rule", "del", "pref", CUTS]).is_ok() {}
 }

@@ -12,7 +12,7 @@ use quinn::{AsyncUdpSocket, EndpointConfig, TransportConfig};
 
 /// The system's clock and randomness, unless a test puts others in their places.
 #[derive(Clone)]
-pub struct Surroundings {
+pub struct Environment {
     /// The wall clock.
     pub wall: Arc<WallClock>,
     /// Seeds of the machines, and the jitter of redials.
@@ -21,13 +21,13 @@ pub struct Surroundings {
     pub tune: Arc<Tune>,
 }
 
-impl Default for Surroundings {
-    fn default() -> Surroundings {
-        Surroundings { wall: Arc::new(SystemTime::now), random: Arc::new(rand::random), tune: Arc::new(|_, _| {}) }
+impl Default for Environment {
+    fn default() -> Environment {
+        Environment { wall: Arc::new(SystemTime::now), random: Arc::new(rand::random), tune: Arc::new(|_, _| {}) }
     }
 }
 
-impl Surroundings {
+impl Environment {
     /// Between zero and one.
     pub(crate) fn chance(&self) -> f64 {
         let [first, second, third, fourth, ..] = (self.random)();
@@ -35,9 +35,9 @@ impl Surroundings {
     }
 }
 
-impl fmt::Debug for Surroundings {
+impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Surroundings").finish_non_exhaustive()
+        f.debug_struct("Environment").finish_non_exhaustive()
     }
 }
 

@@ -12,7 +12,7 @@ use crate::peer::RequestId;
 
 /// Where requests came from. Two generations, so that entries without a reply do not stay for ever.
 #[derive(Default)]
-pub(crate) struct Returns {
+pub(crate) struct ReplyRoutes {
     young: HashMap<(NodeId, RequestId), Origin>,
     old: HashMap<(NodeId, RequestId), Origin>,
 }
@@ -26,7 +26,7 @@ pub(crate) struct Origin {
     pub(crate) connection: u64,
 }
 
-impl Returns {
+impl ReplyRoutes {
     /// Remembers a request. Beyond the bound it is not: its reply may go astray, as on a lossy network.
     pub(crate) fn put(&mut self, from: NodeId, id: RequestId, origin: Origin) {
         if self.young.len() < GENERATION_MAX {
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn a_reply_goes_where_its_request_came_from_once() {
-        let mut returns = Returns::default();
+        let mut returns = ReplyRoutes::default();
         let origin = Origin { shard: 1, connection: 9 };
         returns.put(NodeId(1), RequestId(5), origin);
         assert_eq!(returns.take(NodeId(2), RequestId(5)), None);
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn what_is_never_answered_is_forgotten() {
-        let mut returns = Returns::default();
+        let mut returns = ReplyRoutes::default();
         returns.put(NodeId(1), RequestId(5), Origin { shard: 1, connection: 9 });
         returns.age();
         returns.age();

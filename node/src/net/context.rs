@@ -1,37 +1,27 @@
 //! What the tasks of one shard share. All of them run on one thread, so there is no lock in here.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use driftless_proto::client::Request;
-use driftless_proto::frame::FRAME_SHARED_MAX;
-use driftless_ring::NodeId;
-
-use super::clients::Client;
 use super::inbound::LargeBudget;
-use super::inputs::Inputs;
-use super::peers::Links;
+use super::inputs::{Input, Inputs};
 use super::refusal::{CloseCode, CloseReason, News};
+use super::reply_routes::ReplyRoutes;
 use super::requests::RequestCounts;
-use super::shared::Shared;
+use super::shared::NodeContext;
 use super::signal::{Closing, Signal};
-use crate::engine::ClientTag;
-use crate::peer::{Message, RequestId};
-use crate::time::Instant;
 
 /// One per shard, behind an `Rc`.
-pub(crate) struct Local {
-    pub(crate) shared: Arc<Shared>,
+pub(crate) struct ShardContext {
+    pub(crate) shared: Arc<NodeContext>,
     pub(crate) shard: u16,
     inbox: RefCell<VecDeque<Input>>,
     /// Wakes the driver.
     pub(crate) wake: Signal,
-    pub(crate) clients: RefCell<HashMap<u64, Rc<Client>>>,
-    pub(crate) links: RefCell<Links>,
+    pub(crate) reply_routes: RefCell<ReplyRoutes>,
     pub(crate) counts: RequestCounts,
     pub(crate) large: Rc<LargeBudget>,
     /// Client requests under way on connections of this shard.
@@ -41,51 +31,13 @@ pub(crate) struct Local {
     next_connection: Cell<u64>,
 }
 
-/// What the driver gives to the engine.
-pub(crate) enum Input {
-    Client {
-        tag: ClientTag,
-        deadline: Instant,
-        request: Request,
-    },
-    Peer {
-        from: NodeId,
-        message: Message,
-    },
-    PeerUp(NodeId),
-    PeerLost(NodeId),
-    /// A request to a peer was not sent: more waits for it than may.
-    Unsent {
-        to: NodeId,
-        id: RequestId,
-    },
-    /// Part of the detector's conversation.
-    Datagram {
-        from: NodeId,
-        bytes: Bytes,
-    },
-}
-
-impl Input {
-    /// Whether it came on a stream of its own, for what it carries: so nothing rests on its order among others.
-    pub(super) fn is_large(&self) -> bool {
-        let bytes = match self {
-            Input::Client { request, .. } => request.value_bytes(),
-            Input::Peer { message, .. } => message.body.value_bytes(),
-            _ => 0,
-        };
-        bytes > FRAME_SHARED_MAX
-    }
-}
-
-impl Local {
-    pub(crate) fn new(shared: Arc<Shared>, shard: u16) -> Local {
-        Local {
+impl ShardContext {
+    pub(crate) fn new(shared: Arc<NodeContext>, shard: u16) -> ShardContext {
+        ShardContext {
             shard,
             inbox: RefCell::default(),
             wake: Signal::default(),
-            clients: RefCell::default(),
-            links: RefCell::default(),
+            reply_routes: RefCell::default(),
             counts: RequestCounts::new(&shared.metrics),
             large: Rc::new(LargeBudget::new(shared.net.large_bytes_max)),
             pending: Cell::new(0),

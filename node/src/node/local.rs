@@ -9,16 +9,18 @@ use driftless_proto::client::NodeStatus;
 use quinn::AsyncUdpSocket;
 use tokio::sync::watch;
 
-use super::shared::Shared;
-use super::surroundings::{OpenSocket, Surroundings};
-use super::sync::Syncer;
-use super::{Guard, NodeError, NodeSettings, Prepared};
 use crate::metrics::Metrics;
+use crate::net::environment::{Environment, OpenSocket};
+use crate::net::shared::NodeContext;
+use crate::net::sync::Syncer;
 use crate::replica::store::Store;
+
+use super::prepared::{Guard, Prepared};
+use super::{NodeError, NodeSettings};
 
 /// A node that runs on the current thread, until it is stopped: dropping this does not.
 pub struct LocalNode {
-    shared: Arc<Shared>,
+    shared: Arc<NodeContext>,
     shards: usize,
     ended: watch::Receiver<usize>,
 }
@@ -42,12 +44,12 @@ impl LocalNode {
     /// [`NodeError`]; nothing is left running then.
     pub fn start<S: Store + 'static>(
         settings: NodeSettings,
-        surroundings: Surroundings,
+        environment: Environment,
         parts: Parts<S, impl Syncer + 'static>,
     ) -> Result<LocalNode, NodeError> {
         let Parts { stores, sockets, syncer, sync_takes } = parts;
         let shards = stores.len();
-        let prepared = Prepared::new(settings, surroundings, shards)?;
+        let prepared = Prepared::new(settings, environment, shards)?;
         let shared = prepared.shared.clone();
         let (ending, ended) = watch::channel(0);
         let ending = Arc::new(ending);

@@ -1,0 +1,43 @@
+//! What a node is started with.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use driftless_proto::{ContextKeys, Topology};
+
+use crate::config::Limits;
+use crate::metrics::Metrics;
+use crate::peer::Incarnation;
+
+use super::limits::NetLimits;
+use super::lives::LifeKeeper;
+use super::tls::TlsIdentity;
+
+/// Everything a node is started with, beside its stores.
+#[derive(Clone)]
+pub struct NodeSettings {
+    /// Name of this member, as the topology and the certificate have it.
+    pub name: String,
+    /// UDP address of shard 0; shard `k` listens `k` ports above.
+    pub listen: SocketAddr,
+    /// TCP address of `/metrics`, `/health`, `/ready` and `/status`; loopback only. None: no admin server.
+    pub admin: Option<SocketAddr>,
+    /// Certificate, key, and the cluster's authority.
+    pub tls: TlsIdentity,
+    /// The agreed shape of the cluster.
+    pub topology: Arc<Topology>,
+    /// Seals and opens context tokens; the same on every node.
+    pub context_keys: ContextKeys,
+    /// Bounds and times of the machines.
+    pub limits: Limits,
+    /// Bounds and times of connections.
+    pub net: NetLimits,
+    /// Which life of the store this is.
+    pub incarnation: Incarnation,
+    /// Where a later life is written down, if the store outlives the process.
+    pub lives: Option<Arc<dyn LifeKeeper>>,
+    /// 64 random bytes that the data directory keeps for as long as it lives.
+    pub reset_key: [u8; 64],
+    /// What to count.
+    pub metrics: Arc<Metrics>,
+}

@@ -1,0 +1,67 @@
+//! Why a node did not start, or ended.
+
+use std::net::SocketAddr;
+
+use crate::admin::ListenError;
+use crate::net::tls::TlsError;
+
+/// Why a node did not start, or ended.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The topology does not have this node.
+    #[error("node {name:?} is not a member of cluster {cluster:?}; its members are {members}")]
+    NotAMember {
+        /// This node.
+        name: String,
+        /// The cluster.
+        cluster: String,
+        /// Its members, by name.
+        members: String,
+    },
+    /// A store per shard, as many as the topology says.
+    #[error("the topology gives this node {expected} shards, but {given} stores are open")]
+    Shards {
+        /// By the topology.
+        expected: usize,
+        /// Stores given.
+        given: usize,
+    },
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A socket cannot be opened.
+    #[error(
+        "cannot listen on {protocol} {address}: {reason}; is another node running, or another program using the port?"
+    )]
+    Listen {
+        /// UDP or TCP.
+        protocol: &'static str,
+        /// Address.
+        address: SocketAddr,
+        /// What the system said.
+        reason: String,
+    },
+    /// Metrics and health are for this machine only.
+    #[error(
+        "the admin address {0} is not a loopback address; use 127.0.0.1 and let a proxy with access control publish it"
+    )]
+    AdminNotLoopback(SocketAddr),
+    /// A thread or its runtime cannot be made.
+    #[error("cannot start a thread: {0}")]
+    Thread(String),
+    /// The store cannot be trusted any more; nothing was acknowledged since.
+    #[error("stopped at once: {0}")]
+    Storage(String),
+    /// A bug. The node ends rather than go on in part.
+    #[error("a thread of the node panicked; this is a bug, please report it with the log")]
+    Panicked,
+}
+
+impl From<ListenError> for NodeError {
+    fn from(error: ListenError) -> NodeError {
+        match error {
+            ListenError::NotLoopback(address) => NodeError::AdminNotLoopback(address),
+            ListenError::Refused { address, reason } => NodeError::Listen { protocol: "TCP", address, reason },
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! A node between its settings and its threads.
+
+use std::io;
+use std::sync::Arc;
+
+use driftless_ring::NodeId;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{mpsc, watch};
+
+use crate::net::environment::{Environment, OpenSocket};
+use crate::net::lives::Lives;
+use crate::net::shard::ShardStart;
+use crate::net::shared::{NodeContext, ShardMessage};
+use crate::net::tls::ResetKey;
+use crate::replica::store::Store;
+
+use super::{NodeError, NodeSettings};
+
+/// A node that could start: everything is checked, nothing runs.
+pub(super) struct Prepared {
+    pub(super) shared: Arc<NodeContext>,
+    pub(super) id: NodeId,
+    server: Arc<QuicServerConfig>,
+    dialer: Arc<QuicClientConfig>,
+    reset_key: Arc<ResetKey>,
+    messages: Vec<UnboundedReceiver<ShardMessage>>,
+}
+
+impl Prepared {
+    pub(super) fn new(settings: NodeSettings, environment: Environment, stores: usize) -> Result<Prepared, NodeError> {
+        let NodeSettings { name, tls, topology, .. } = &settings;
+        let member = topology.ring().member_by_name(name).ok_or_else(|| NodeError::NotAMember {
+            name: name.clone(),
+            cluster: topology.cluster().to_owned(),
+            members: topology.ring().members().iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", "),
+        })?;
+        let (id, shards) = (member.id, usize::from(member.shards.max(1)));
+        if stores != shards {
+            return Err(NodeError::Shards { expected: shards, given: stores });
+        }
+        tls.expect_node(topology.cluster(), name)?;
+        let (server, dialer) = (Arc::new(tls.server()?), Arc::new(tls.dialer()?));
+        let reset_key = Arc::new(ResetKey::new(&settings.reset_key));
+        let (senders, messages): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::unbounded_channel()).unzip();
+        let lives = Lives::new(settings.incarnation, settings.lives.clone());
+        Ok(Prepared {
+            shared: Arc::new(NodeContext::new(settings, id, lives, environment, senders)),
+            id,
+            server,
+            dialer,
+            reset_key,
+            messages,
+        })
+    }
+
+    /// What each shard begins with.
+    pub(super) fn shards<S: Store>(
+        self,
+        sockets: Vec<OpenSocket>,
+        stores: Vec<S>,
+    ) -> impl Iterator<Item = ShardStart<S>> {
+        let Prepared { shared, server, dialer, reset_key, messages, .. } = self;
+        (0_u16..).zip(sockets.into_iter().zip(messages).zip(stores)).map(move |(shard, ((socket, messages), store))| {
+            ShardStart {
+                shared: shared.clone(),
+                shard,
+                socket,
+                server: server.clone(),
+                dialer: dialer.clone(),
+                reset_key: reset_key.clone(),
+                store,
+                messages,
+            }
+        })
+    }
+}
+
+/// Held by what the node cannot go on without: counts its end, and halts the node if that is a panic.
+pub(super) struct Guard {
+    pub(super) shared: Arc<NodeContext>,
+    pub(super) ending: Arc<watch::Sender<usize>>,
+}
+
+impl Guard {
+    /// A shard has come to its end.
+    pub(super) fn watch(self, shard: u16, ended: io::Result<()>) {
+        if let Err(error) = ended {
+            self.shared.halt(format!("shard {shard} cannot run: {error}"));
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared.halt("a thread panicked".to_owned());
+        }
+        self.ending.send_modify(|ended| *ended += 1);
+    }
+}
