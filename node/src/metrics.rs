@@ -166,7 +166,7 @@ pub enum Operation {
 
 /// How it ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Outcome {
+pub enum OutcomeLabel {
     /// As asked.
     Ok,
     /// Nothing happened.
@@ -181,7 +181,7 @@ pub struct RequestLabels {
     /// What was asked.
     pub operation: Operation,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: OutcomeLabel,
 }
 
 /// Labels of [`Metrics::latency`].
@@ -209,106 +209,163 @@ pub struct SyncSeconds(pub Histogram);
 impl Metrics {
     /// Names every metric, for `/metrics`.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("requests", "Client requests answered", self.requests.clone());
-        let latency = Family::<OperationLabels, LatencySeconds>::clone(&self.latency);
+        // Each by name: the compiler tells of one that is not registered.
+        let Metrics {
+            requests,
+            latency,
+            read_pages,
+            siblings_read,
+            reads_found,
+            acks_primary,
+            acks_fallback,
+            fallback_coordinated,
+            hedges,
+            missed_writes,
+            hints_damaged,
+            records_damaged,
+            records_damaged_now,
+            losses_accepted,
+            records_restored,
+            peers_unresponsive,
+            read_repairs,
+            write_backs,
+            forwards,
+            expired,
+            overloaded,
+            unsent,
+            retries_recognised,
+            merges_too_large,
+            merges_unchanged,
+            lww_discarded,
+            actor_alarms,
+            acks_unproven,
+            stamps_ahead,
+            protocol_violations,
+            batches,
+            batch_changes,
+            header_hits,
+            header_misses,
+            keys,
+            value_bytes,
+            partitions_uncounted,
+            trees_built,
+            aae_drift,
+            aae_rounds,
+            aae_exchanges,
+            aae_exchanges_failed,
+            aae_exchanges_different,
+            aae_keys_compared,
+            aae_keys_sent,
+            aae_keys_repaired,
+            aae_bytes,
+            aae_keys_unrepaired,
+            aae_last_round_age,
+            hints_stored,
+            hints_delivered,
+            hints_put_off,
+            hints_refused,
+            hint_keys,
+            hint_bytes,
+            hints_uncounted,
+            requests_open,
+            sync_seconds,
+            peers_connected,
+            peers_alive,
+            clock_offset,
+            clock_off,
+            liveness_changes,
+            frames_malformed,
+            connections_refused,
+            handshakes_retried,
+        } = self;
+        registry.register("requests", "Client requests answered", requests.clone());
+        let latency = Family::<OperationLabels, LatencySeconds>::clone(latency);
         registry.register_with_unit("request", "Arrival to answer", Unit::Seconds, latency);
         let counters = [
-            ("read_pages", "Answers that are one of several to a read", &self.read_pages),
-            ("siblings_read", "Siblings found by reads", &self.siblings_read),
-            ("reads_found", "Reads that found a value", &self.reads_found),
-            ("acks_primary", "Acknowledgements by primaries that counted for a put", &self.acks_primary),
-            ("acks_fallback", "Acknowledgements by fallbacks that counted for a put", &self.acks_fallback),
-            ("fallback_coordinated", "Writes stamped by a fallback", &self.fallback_coordinated),
-            ("hedges", "Requests made because a replica was late", &self.hedges),
-            ("missed_writes", "Writes that a primary missed and is given later", &self.missed_writes),
-            ("hints_damaged", "Hints found damaged, and given up", &self.hints_damaged),
-            ("records_damaged", "Records found damaged", &self.records_damaged),
-            ("records_restored", "Damaged records restored from other replicas", &self.records_restored),
-            ("losses_accepted", "Damaged records replaced though something may be lost", &self.losses_accepted),
-            ("peers_unresponsive", "Peers that could not be counted on any more", &self.peers_unresponsive),
-            ("read_repairs", "Merged states sent to replicas that lacked something", &self.read_repairs),
-            ("write_backs", "Strict reads that wrote back before they answered", &self.write_backs),
-            ("forwards", "Requests forwarded to a node that stores the key", &self.forwards),
-            ("expired", "Work dropped because its deadline had passed", &self.expired),
-            ("overloaded", "Requests refused because queues were full", &self.overloaded),
-            ("unsent", "Requests to peers not sent because too much waited for that peer", &self.unsent),
-            ("retries_recognised", "Writes recognised as retries", &self.retries_recognised),
-            ("merges_too_large", "Merges refused because a key would be too large", &self.merges_too_large),
-            ("merges_unchanged", "Merges that changed nothing", &self.merges_unchanged),
-            ("lww_discarded", "Concurrent writes discarded in LWW buckets", &self.lww_discarded),
+            ("read_pages", "Answers that are one of several to a read", read_pages),
+            ("siblings_read", "Siblings found by reads", siblings_read),
+            ("reads_found", "Reads that found a value", reads_found),
+            ("acks_primary", "Acknowledgements by primaries that counted for a put", acks_primary),
+            ("acks_fallback", "Acknowledgements by fallbacks that counted for a put", acks_fallback),
+            ("fallback_coordinated", "Writes stamped by a fallback", fallback_coordinated),
+            ("hedges", "Requests made because a replica was late", hedges),
+            ("missed_writes", "Writes that a primary missed and is given later", missed_writes),
+            ("hints_damaged", "Hints found damaged, and given up", hints_damaged),
+            ("records_damaged", "Records found damaged", records_damaged),
+            ("records_restored", "Damaged records restored from other replicas", records_restored),
+            ("losses_accepted", "Damaged records replaced though something may be lost", losses_accepted),
+            ("peers_unresponsive", "Peers that could not be counted on any more", peers_unresponsive),
+            ("read_repairs", "Merged states sent to replicas that lacked something", read_repairs),
+            ("write_backs", "Strict reads that wrote back before they answered", write_backs),
+            ("forwards", "Requests forwarded to a node that stores the key", forwards),
+            ("expired", "Work dropped because its deadline had passed", expired),
+            ("overloaded", "Requests refused because queues were full", overloaded),
+            ("unsent", "Requests to peers not sent because too much waited for that peer", unsent),
+            ("retries_recognised", "Writes recognised as retries", retries_recognised),
+            ("merges_too_large", "Merges refused because a key would be too large", merges_too_large),
+            ("merges_unchanged", "Merges that changed nothing", merges_unchanged),
+            ("lww_discarded", "Concurrent writes discarded in LWW buckets", lww_discarded),
             (
                 "actor_alarms",
                 "Actors retired because a dot of theirs was known that they had not stamped",
-                &self.actor_alarms,
+                actor_alarms,
             ),
-            (
-                "acks_unproven",
-                "Acknowledgements withheld because the state did not hold the write",
-                &self.acks_unproven,
-            ),
-            (
-                "stamps_ahead",
-                "Writes stamped far ahead of the clock, to be later than what they follow",
-                &self.stamps_ahead,
-            ),
-            ("protocol_violations", "Messages from peers that made no sense", &self.protocol_violations),
-            ("batches", "Batches applied to the store", &self.batches),
-            ("batch_changes", "Key changes applied to the store", &self.batch_changes),
-            ("header_cache_hits", "Headers found in the cache", &self.header_hits),
-            ("header_cache_misses", "Headers read from the store", &self.header_misses),
-            ("trees_built", "Trees built from the records", &self.trees_built),
-            ("aae_drift", "Leaves that were not what their records come to", &self.aae_drift),
-            ("aae_rounds", "Rounds of comparing all partitions shared with a peer", &self.aae_rounds),
-            ("aae_exchanges", "Exchanges that found all differences of a partition", &self.aae_exchanges),
-            ("aae_exchanges_failed", "Exchanges that ended early", &self.aae_exchanges_failed),
-            ("aae_exchanges_different", "Exchanges that found a difference", &self.aae_exchanges_different),
-            ("aae_keys_compared", "Keys compared one by one", &self.aae_keys_compared),
-            ("aae_keys_sent", "Keys sent to a peer that held another state", &self.aae_keys_sent),
-            ("aae_keys_repaired", "Keys changed by what a peer sent for that reason", &self.aae_keys_repaired),
-            ("aae_bytes", "Bytes sent by anti-entropy", &self.aae_bytes),
-            ("aae_keys_unrepaired", "Keys that differed in three successive rounds", &self.aae_keys_unrepaired),
-            ("hints_stored", "States and markers stored for nodes that could not be reached", &self.hints_stored),
-            ("hints_delivered", "Keys delivered to the nodes they were held for", &self.hints_delivered),
-            (
-                "hints_put_off",
-                "Keys put off because the nodes they are held for did not take them",
-                &self.hints_put_off,
-            ),
-            ("hints_refused", "Hints not kept for lack of room", &self.hints_refused),
-            ("frames_malformed", "Frames that could not be read", &self.frames_malformed),
-            ("connections_refused", "Connections refused", &self.connections_refused),
-            ("handshakes_retried", "Handshakes that had to prove their address first", &self.handshakes_retried),
+            ("acks_unproven", "Acknowledgements withheld because the state did not hold the write", acks_unproven),
+            ("stamps_ahead", "Writes stamped far ahead of the clock, to be later than what they follow", stamps_ahead),
+            ("protocol_violations", "Messages from peers that made no sense", protocol_violations),
+            ("batches", "Batches applied to the store", batches),
+            ("batch_changes", "Key changes applied to the store", batch_changes),
+            ("header_cache_hits", "Headers found in the cache", header_hits),
+            ("header_cache_misses", "Headers read from the store", header_misses),
+            ("trees_built", "Trees built from the records", trees_built),
+            ("aae_drift", "Leaves that were not what their records come to", aae_drift),
+            ("aae_rounds", "Rounds of comparing all partitions shared with a peer", aae_rounds),
+            ("aae_exchanges", "Exchanges that found all differences of a partition", aae_exchanges),
+            ("aae_exchanges_failed", "Exchanges that ended early", aae_exchanges_failed),
+            ("aae_exchanges_different", "Exchanges that found a difference", aae_exchanges_different),
+            ("aae_keys_compared", "Keys compared one by one", aae_keys_compared),
+            ("aae_keys_sent", "Keys sent to a peer that held another state", aae_keys_sent),
+            ("aae_keys_repaired", "Keys changed by what a peer sent for that reason", aae_keys_repaired),
+            ("aae_bytes", "Bytes sent by anti-entropy", aae_bytes),
+            ("aae_keys_unrepaired", "Keys that differed in three successive rounds", aae_keys_unrepaired),
+            ("hints_stored", "States and markers stored for nodes that could not be reached", hints_stored),
+            ("hints_delivered", "Keys delivered to the nodes they were held for", hints_delivered),
+            ("hints_put_off", "Keys put off because the nodes they are held for did not take them", hints_put_off),
+            ("hints_refused", "Hints not kept for lack of room", hints_refused),
+            ("frames_malformed", "Frames that could not be read", frames_malformed),
+            ("connections_refused", "Connections refused", connections_refused),
+            ("handshakes_retried", "Handshakes that had to prove their address first", handshakes_retried),
         ];
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
         }
         let gauges = [
-            ("keys", "Copies held of owned partitions", &self.keys),
-            ("value_bytes", "Bytes of the values of those copies", &self.value_bytes),
-            ("partitions_uncounted", "Partitions whose keys are still to be counted", &self.partitions_uncounted),
-            ("hint_keys", "Keys held for other nodes", &self.hint_keys),
-            ("hint_bytes", "Bytes that they take", &self.hint_bytes),
-            ("hints_uncounted", "Shards whose hints are still to be counted", &self.hints_uncounted),
+            ("keys", "Copies held of owned partitions", keys),
+            ("value_bytes", "Bytes of the values of those copies", value_bytes),
+            ("partitions_uncounted", "Partitions whose keys are still to be counted", partitions_uncounted),
+            ("hint_keys", "Keys held for other nodes", hint_keys),
+            ("hint_bytes", "Bytes that they take", hint_bytes),
+            ("hints_uncounted", "Shards whose hints are still to be counted", hints_uncounted),
             (
                 "aae_last_round_age_seconds",
                 "Time since the round that is longest ago, over all peers and partitions",
-                &self.aae_last_round_age,
+                aae_last_round_age,
             ),
-            ("records_damaged_now", "Records that are damaged and not restored yet", &self.records_damaged_now),
-            ("requests_open", "Requests being coordinated", &self.requests_open),
-            ("peers_connected", "Connected peers", &self.peers_connected),
+            ("records_damaged_now", "Records that are damaged and not restored yet", records_damaged_now),
+            ("requests_open", "Requests being coordinated", requests_open),
+            ("peers_connected", "Connected peers", peers_connected),
         ];
         for (name, help, gauge) in gauges {
             registry.register(name, help, gauge.clone());
         }
         let help = "By how much the clock is ahead of the median of the other nodes'";
-        registry.register_with_unit("clock_offset", help, Unit::Seconds, self.clock_offset.clone());
+        registry.register_with_unit("clock_offset", help, Unit::Seconds, clock_offset.clone());
         let help = "Whether the clock is too far from the other nodes' to take writes";
-        registry.register("clock_off", help, self.clock_off.clone());
-        registry.register("peers_alive", "Peers that the detector thinks alive", self.peers_alive.clone());
+        registry.register("clock_off", help, clock_off.clone());
+        registry.register("peers_alive", "Peers that the detector thinks alive", peers_alive.clone());
         let help = "Changes of what the detector thinks of a peer";
-        registry.register("liveness_changes", help, self.liveness_changes.clone());
-        registry.register_with_unit("sync", "Syncs of the store", Unit::Seconds, self.sync_seconds.0.clone());
+        registry.register("liveness_changes", help, liveness_changes.clone());
+        registry.register_with_unit("sync", "Syncs of the store", Unit::Seconds, sync_seconds.0.clone());
     }
 }
 
@@ -325,12 +382,12 @@ impl EncodeLabelValue for Operation {
     }
 }
 
-impl EncodeLabelValue for Outcome {
+impl EncodeLabelValue for OutcomeLabel {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
         let text = match self {
-            Outcome::Ok => "ok",
-            Outcome::Refused => "refused",
-            Outcome::Unknown => "unknown",
+            OutcomeLabel::Ok => "ok",
+            OutcomeLabel::Refused => "refused",
+            OutcomeLabel::Unknown => "unknown",
         };
         text.encode(encoder)
     }

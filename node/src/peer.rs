@@ -84,7 +84,7 @@ impl RequestId {
             0 => Lane::Coordinator,
             1 => Lane::Handoff,
             2 => Lane::AntiEntropy,
-            _ => Lane::Reach,
+            _ => Lane::Reachability,
         }
     }
 }
@@ -99,7 +99,7 @@ pub enum Lane {
     /// Exchanges.
     AntiEntropy,
     /// Pings.
-    Reach,
+    Reachability,
 }
 
 const LANES: u64 = 4;

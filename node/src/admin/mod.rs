@@ -196,7 +196,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::metrics::{LivenessLabels, Operation, OperationLabels, Outcome, RequestLabels};
+    use crate::metrics::{LivenessLabels, Operation, OperationLabels, OutcomeLabel, RequestLabels};
 
     #[test]
     fn every_metric_stands_in_the_documents_and_every_documented_metric_exists() {
@@ -210,7 +210,7 @@ mod tests {
     /// Names and types as a scraper sees them. A family is shown once it has labels, so each is given some.
     fn registered() -> BTreeSet<(String, String)> {
         let (metrics, peers) = (Metrics::default(), PeerGauges::default());
-        let (operation, outcome, peer) = (Operation::Get, Outcome::Ok, PeerLabels { peer: "b".to_owned() });
+        let (operation, outcome, peer) = (Operation::Get, OutcomeLabel::Ok, PeerLabels { peer: "b".to_owned() });
         drop(metrics.requests.get_or_create(&RequestLabels { operation, outcome }));
         drop(metrics.latency.get_or_create(&OperationLabels { operation }));
         drop(metrics.liveness_changes.get_or_create(&LivenessLabels { to: "down" }));

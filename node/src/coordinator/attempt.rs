@@ -7,7 +7,7 @@ use driftless_ring::NodeId;
 use crate::peer::{self, time_to_carry};
 use crate::time::Instant;
 
-use super::pace::{LatencyEstimator, Work};
+use super::latency::{LatencyEstimator, Work};
 
 /// One replica's share in a request, until it answers.
 #[derive(Clone, Copy, Debug)]
@@ -29,15 +29,15 @@ impl Attempt {
         to: NodeId,
         work: Work,
         request: &peer::Request,
-        pace: &LatencyEstimator,
+        latency: &LatencyEstimator,
     ) -> Attempt {
         let mut attempt = Attempt {
             to,
             work,
             since: now,
             carried: Duration::ZERO,
-            late_at: Some(now + pace.late_after(to, work)),
-            overdue_at: now + pace.overdue_after(to, work),
+            late_at: Some(now + latency.late_after(to, work)),
+            overdue_at: now + latency.overdue_after(to, work),
         };
         attempt.allow(time_to_carry(request.value_bytes()));
         attempt

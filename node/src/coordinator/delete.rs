@@ -64,7 +64,7 @@ impl Coordinator {
                     deadline,
                 };
                 plan.require(quorum.w(), sloppy)?;
-                Machine::Get(Get::start(plan, delete.bucket, delete.key.clone(), options, &self.pace, now)?)
+                Machine::Get(Get::start(plan, delete.bucket, delete.key.clone(), options, &self.latency, now)?)
             }
         };
         Ok((machine, Question::Delete(Box::new(Deletion { delete, basis: None }))))

@@ -16,7 +16,7 @@ use driftless_ring::NodeId;
 use crate::peer::{Merge, Purpose, Read, ReplicaRequest, Reply, State, Want};
 use crate::time::{Instant, Now};
 
-use super::pace::LatencyEstimator;
+use super::latency::LatencyEstimator;
 use super::plan::Plan;
 use super::{Action, Answer, Occasion};
 
@@ -52,7 +52,7 @@ pub(crate) struct Get {
     readers: Vec<(NodeId, NodeId)>,
     /// How many of them have been asked.
     asked: usize,
-    replicas: BTreeMap<NodeId, Replica>,
+    replicas: BTreeMap<NodeId, Queried>,
     /// The join of all full states in hand.
     full: Option<Siblings>,
     /// What will be answered, once enough replicas hold it.
@@ -65,7 +65,7 @@ pub(crate) struct Get {
 
 /// What is known of one replica.
 #[derive(Debug, Default)]
-struct Replica {
+struct Queried {
     /// An answer is still to come.
     pending: bool,
     /// What it holds, once it has said so.
@@ -104,14 +104,14 @@ impl Get {
         bucket: BucketId,
         key: Key,
         options: ReadOptions,
-        pace: &LatencyEstimator,
+        latency: &LatencyEstimator,
         now: Now,
     ) -> Result<Get, Failure> {
         assert!(
             options.held_by == 0 || !options.sloppy,
             "what a fallback shows is not held for the slot it answers for"
         );
-        let readers = readers(&plan, options.sloppy, pace);
+        let readers = readers(&plan, options.sloppy, latency);
         if readers.len() < options.r.into() {
             let available = readers.len() as u8;
             return Err(Refusal::NotEnoughReplicas { needed: options.r, available }.into());
@@ -290,7 +290,7 @@ impl Get {
             return;
         }
         // That there is nothing is for primaries to say, as long as one of them may.
-        if !merged.has_values() && !self.basis().is_enough() && self.primaries().any(Replica::is_expected) {
+        if !merged.has_values() && !self.basis().is_enough() && self.primaries().any(Queried::is_expected) {
             return;
         }
         self.answer = Some(merged);
@@ -439,7 +439,7 @@ impl Get {
         Basis { needed: self.options.r, primaries }
     }
 
-    fn primaries(&self) -> impl Iterator<Item = &Replica> {
+    fn primaries(&self) -> impl Iterator<Item = &Queried> {
         self.plan.primaries.iter().filter_map(|primary| self.replicas.get(primary))
     }
 
@@ -457,7 +457,7 @@ impl Get {
     }
 
     fn reports(&self) -> Vec<ReplicaReport> {
-        let testify = |(node, replica): (&NodeId, &Replica)| ReplicaReport {
+        let testify = |(node, replica): (&NodeId, &Queried)| ReplicaReport {
             node: *node,
             stands_in_for: self.stands_in_for(*node),
             header: replica.header.clone(),
@@ -471,14 +471,14 @@ impl Get {
 
 /// Whom a read turns to: the primaries that can be counted on, this node first and fast ones before slow ones; with a
 /// sloppy quorum, then the fallbacks of the others.
-fn readers(plan: &Plan, sloppy: bool, pace: &LatencyEstimator) -> Vec<(NodeId, NodeId)> {
+fn readers(plan: &Plan, sloppy: bool, latency: &LatencyEstimator) -> Vec<(NodeId, NodeId)> {
     let mut primaries = plan.reachable();
     let others = usize::from(plan.is_mine());
-    pace.fastest_first(&mut primaries[others..]);
+    latency.fastest_first(&mut primaries[others..]);
     plan.with_fallbacks(primaries, sloppy)
 }
 
-impl Replica {
+impl Queried {
     /// Whether it may answer yet, in good time.
     fn is_expected(&self) -> bool {
         self.pending && !self.overdue

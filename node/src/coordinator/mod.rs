@@ -13,8 +13,8 @@ mod attempt;
 mod delete;
 mod forward;
 mod get;
+mod latency;
 mod machine;
-mod pace;
 mod plan;
 mod put;
 mod quorum;
@@ -46,8 +46,8 @@ use crate::time::{Instant, Now};
 use attempt::Attempt;
 use delete::Deletion;
 use get::ReplicaReport;
+use latency::{HedgeBudget, LatencyEstimator, Work};
 use machine::Machine;
-use pace::{HedgeBudget, LatencyEstimator, Work};
 
 /// What the coordinator wants its engine to do.
 pub(crate) enum Output {
@@ -136,7 +136,7 @@ pub(crate) struct Coordinator {
     rng: StdRng,
     /// Peers that can be counted on now: an opinion for routing, never for safety. Plans share it as it was.
     up: Arc<BTreeSet<NodeId>>,
-    pace: LatencyEstimator,
+    latency: LatencyEstimator,
     hedges: HedgeBudget,
     /// What the other nodes' clocks allow this one's to show, if there are enough of them to tell.
     clock_bounds: Option<ClockBounds>,
@@ -199,7 +199,7 @@ impl Coordinator {
             keys,
             rng,
             up: Arc::default(),
-            pace: LatencyEstimator::new(shard.limits.attempt_timeout),
+            latency: LatencyEstimator::new(shard.limits.attempt_timeout),
             hedges: HedgeBudget::new(),
             clock_bounds: None,
             retired: BTreeSet::new(),
@@ -265,7 +265,7 @@ impl Coordinator {
                 return open.attempts[at].allow(time_to_carry(bytes));
             }
             let Attempt { work, since, carried, .. } = open.attempts.remove(at);
-            self.pace.observe(from, work, now.instant.since(since).saturating_sub(carried));
+            self.latency.observe(from, work, now.instant.since(since).saturating_sub(carried));
         }
         open.machine.handle_reply(now, from, reply);
         self.advance(shard, now, id);
@@ -361,7 +361,7 @@ impl Coordinator {
         }
         let is_overdue = |attempt: &mut Attempt| attempt.overdue_at <= now.instant;
         for Attempt { to, work, since, carried, .. } in open.attempts.extract_if(.., is_overdue) {
-            self.pace.observe(to, work, now.instant.since(since).saturating_sub(carried));
+            self.latency.observe(to, work, now.instant.since(since).saturating_sub(carried));
             open.machine.handle_overdue(to);
             // A page waits in line behind everything else there is to do: that says nothing against the node.
             if work != Work::Scan {
@@ -414,13 +414,13 @@ impl Coordinator {
                 Action::Ask { to, request } => {
                     let (work, deadline, request) =
                         (Work::of(&request), open.deadline, peer::Request::Replica(request));
-                    open.attempts.push(Attempt::begin(now.instant, to, work, &request, &self.pace));
+                    open.attempts.push(Attempt::begin(now.instant, to, work, &request, &self.latency));
                     self.outputs.push_back(Output::Send { to, id, deadline, request });
                 }
                 Action::Own(request) => self.outputs.push_back(Output::Own { id, request }),
                 Action::Forward { to, request } => {
                     let (deadline, request) = (open.deadline, peer::Request::Forward(request));
-                    open.attempts.push(Attempt::begin(now.instant, to, Work::Forward, &request, &self.pace));
+                    open.attempts.push(Attempt::begin(now.instant, to, Work::Forward, &request, &self.latency));
                     if let Some(&to) = self.up.iter().find(|peer| **peer != to)
                         && shard.planted.is(Bug::DuplicatedForward)
                     {
@@ -465,6 +465,11 @@ impl Coordinator {
                 }
             }
         }
+        debug_assert!(
+            !open.machine.is_waited_for() || open.machine.poll_timeout().is_some(),
+            "whoever waits is answered in the end"
+        );
+        debug_assert!(open.attempts.iter().all(|attempt| attempt.to != shard.node), "the own replica is never late");
         if open.is_waited_for && !open.machine.is_waited_for() {
             open.is_waited_for = false;
             self.waited_for -= 1;

@@ -25,14 +25,14 @@ use crate::replica::local::{AddHint, Covered, LocalRequest, Made, Stamped, Write
 use crate::time::{Instant, Now};
 
 use super::plan::Plan;
-use super::quorum::Tally;
+use super::quorum::Slots;
 use super::{Action, Answer, Occasion};
 
 /// The machine of one put or delete.
 pub(crate) struct Put {
     plan: Plan,
     sloppy: bool,
-    tally: Tally,
+    slots: Slots,
     bucket: BucketId,
     key: Key,
     write_id: WriteId,
@@ -71,34 +71,34 @@ impl Put {
         deadline: Instant,
         planted: Planted,
     ) -> Result<Put, Failure> {
-        let mut tally = Tally::new(plan.primaries.iter().copied(), w, planted.clone());
+        let mut slots = Slots::new(plan.primaries.iter().copied(), w, planted.clone());
         if !plan.is_mine() {
             assert!(sloppy && plan.reachable().is_empty(), "a fallback stamps only when no primary can");
-            tally.assign(plan.primaries[0], plan.me);
+            slots.assign(plan.primaries[0], plan.me);
             write.hint_for = Some(plan.primaries[0]);
         }
         for &primary in &plan.primaries {
             if plan.is_up(primary) {
-                tally.assign(primary, primary);
+                slots.assign(primary, primary);
             }
         }
         if sloppy {
-            for primary in tally.open().collect::<Vec<_>>() {
-                if !tally.is_in_work(primary)
-                    && let Some(fallback) = plan.fallback_for(primary, |node| tally.is_at_work(node))
+            for primary in slots.open().collect::<Vec<_>>() {
+                if !slots.is_in_work(primary)
+                    && let Some(fallback) = plan.fallback_for(primary, |node| slots.is_at_work(node))
                 {
-                    tally.assign(primary, fallback);
+                    slots.assign(primary, fallback);
                 }
             }
         }
-        if !tally.is_possible() {
-            return Err(Refusal::NotEnoughReplicas { needed: w, available: tally.possible() }.into());
+        if !slots.is_possible() {
+            return Err(Refusal::NotEnoughReplicas { needed: w, available: slots.possible() }.into());
         }
-        write.missed_by = tally.open().filter(|primary| !tally.is_in_work(*primary)).collect();
+        write.missed_by = slots.open().filter(|primary| !slots.is_in_work(*primary)).collect();
         let mut put = Put {
             plan,
             sloppy,
-            tally,
+            slots,
             bucket: write.bucket,
             key: write.key.clone(),
             write_id: write.write_id,
@@ -121,7 +121,7 @@ impl Put {
         }
         if made.siblings().is_empty() {
             // A delete of a key that nobody has ever heard of: there is nothing to make sure of.
-            self.actions.push_back(Action::Answer(Ok(answer(&made, &self.tally))));
+            self.actions.push_back(Action::Answer(Ok(answer(&made, &self.slots))));
             self.stage = Stage::Done;
             return;
         }
@@ -136,13 +136,13 @@ impl Put {
     pub(crate) fn handle_reply(&mut self, from: NodeId, reply: Reply) {
         match reply {
             Reply::Acked => {
-                self.tally.fill(from);
+                self.slots.fill(from);
             }
             Reply::Refused(refusal) if self.stage == Stage::Stamping => self.refuse(refusal),
             // Stamped once before, and the state it left is gone: neither an Ok nor another stamp would be true.
             Reply::Lost if self.stage == Stage::Stamping => self.give_up(),
-            Reply::Refused(_) if self.tally.slot_of(from).is_some() && self.planted.is(Bug::RefusalFills) => {
-                self.tally.fill(from);
+            Reply::Refused(_) if self.slots.slot_of(from).is_some() && self.planted.is(Bug::RefusalFills) => {
+                self.slots.fill(from);
             }
             Reply::Refused(_) | Reply::Lost => self.fail(from),
             _ => {}
@@ -160,7 +160,7 @@ impl Put {
     /// A replica takes longer than it usually does. Whether a fallback was asked as well.
     pub(crate) fn handle_late(&mut self, node: NodeId) -> bool {
         self.stage == Stage::Replicating
-            && self.tally.waits_only_for(node).is_some_and(|primary| self.ask_fallback(primary))
+            && self.slots.waits_only_for(node).is_some_and(|primary| self.ask_fallback(primary))
     }
 
     /// A replica takes so long that it had better not be counted on. Its answer still counts, if it comes in time.
@@ -218,7 +218,7 @@ impl Put {
         self.made = Some(made);
         self.stage = Stage::Replicating;
         for primary in self.plan.primaries.clone() {
-            for worker in self.tally.workers_for(primary) {
+            for worker in self.slots.workers_for(primary) {
                 self.send_merge(worker, primary);
             }
         }
@@ -240,16 +240,16 @@ impl Put {
         if !self.sloppy {
             return false;
         }
-        let Some(fallback) = self.plan.fallback_for(primary, |node| self.tally.is_at_work(node)) else {
+        let Some(fallback) = self.plan.fallback_for(primary, |node| self.slots.is_at_work(node)) else {
             return false;
         };
-        self.tally.assign(primary, fallback);
+        self.slots.assign(primary, fallback);
         self.send_merge(fallback, primary);
         true
     }
 
     fn fail(&mut self, node: NodeId) {
-        if let Some(primary) = self.tally.fail(node)
+        if let Some(primary) = self.slots.fail(node)
             && self.stage != Stage::Answered
         {
             self.ask_fallback(primary);
@@ -263,9 +263,9 @@ impl Put {
 
     fn evaluate(&mut self) {
         if self.is_waited_for() {
-            if self.distrusted || !self.tally.is_possible() {
+            if self.distrusted || !self.slots.is_possible() {
                 self.give_up();
-            } else if self.tally.is_reached()
+            } else if self.slots.is_reached()
                 && let Some(made) = &self.made
             {
                 // The replica has asserted this as well. If it is not so, whatever was acknowledged is not this write.
@@ -275,11 +275,11 @@ impl Put {
                     debug_assert!(false, "an acknowledged state holds what it is acknowledged for");
                     return self.give_up();
                 }
-                self.actions.push_back(Action::Answer(Ok(answer(made, &self.tally))));
+                self.actions.push_back(Action::Answer(Ok(answer(made, &self.slots))));
                 self.stage = Stage::Answered;
             }
         }
-        if self.stage == Stage::Answered && self.tally.is_settled() {
+        if self.stage == Stage::Answered && self.slots.is_settled() {
             self.keep_hints_for_missing();
             self.stage = Stage::Done;
         }
@@ -287,7 +287,7 @@ impl Put {
 
     fn give_up(&mut self) {
         if self.is_waited_for() {
-            let (acks, needed) = (self.tally.filled(), self.tally.needed());
+            let (acks, needed) = (self.slots.filled(), self.slots.needed());
             let is_stamped = matches!(self.made, Some(Made::Stamped(_)));
             let failure = match is_stamped && self.planted.is(Bug::UnknownAsRefused) {
                 true => Refusal::NotEnoughReplicas { needed, available: acks }.into(),
@@ -304,7 +304,7 @@ impl Put {
             return;
         }
         let (me, hinted) = (self.plan.me, &self.hinted);
-        let missing: Vec<NodeId> = self.tally.open().filter(|to| *to != me && !hinted.contains(to)).collect();
+        let missing: Vec<NodeId> = self.slots.open().filter(|to| *to != me && !hinted.contains(to)).collect();
         for to in missing {
             self.hinted.push(to);
             self.actions.push_back(Action::Count(Occasion::Missed));
@@ -314,8 +314,8 @@ impl Put {
     }
 }
 
-fn answer(made: &Made, tally: &Tally) -> Answer {
-    let (acks, primaries) = (tally.filled(), tally.filled_by_primaries());
+fn answer(made: &Made, slots: &Slots) -> Answer {
+    let (acks, primaries) = (slots.filled(), slots.filled_by_primaries());
     match made {
         Made::Stamped(Stamped { dot, siblings }) => {
             Answer::Written { dot: *dot, siblings: siblings.clone(), acks, primaries }

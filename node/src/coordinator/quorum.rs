@@ -10,7 +10,7 @@ use crate::planted::{Bug, Planted};
 
 /// Which slots are filled, and whether enough still can be.
 #[derive(Clone, Debug)]
-pub(crate) struct Tally {
+pub(crate) struct Slots {
     needed: u8,
     slots: Vec<Slot>,
     workers: Vec<Worker>,
@@ -31,11 +31,11 @@ struct Worker {
     failed: bool,
 }
 
-impl Tally {
+impl Slots {
     /// One open slot per primary, nobody at work yet; `needed` of them must be filled.
-    pub(crate) fn new(primaries: impl IntoIterator<Item = NodeId>, needed: u8, planted: Planted) -> Tally {
+    pub(crate) fn new(primaries: impl IntoIterator<Item = NodeId>, needed: u8, planted: Planted) -> Slots {
         let slots: Vec<Slot> = primaries.into_iter().map(|primary| Slot { primary, filled_by: None }).collect();
-        Tally { needed, workers: Vec::with_capacity(slots.len()), slots, planted }
+        Slots { needed, workers: Vec::with_capacity(slots.len()), slots, planted }
     }
 
     /// This node is asked to fill a primary's slot.
@@ -149,56 +149,56 @@ mod tests {
     const C: NodeId = NodeId(3);
     const D: NodeId = NodeId(4);
 
-    fn tally(needed: u8) -> Tally {
-        let mut tally = Tally::new([A, B, C], needed, Planted::default());
-        [A, B, C].into_iter().for_each(|node| tally.assign(node, node));
-        tally
+    fn slots(needed: u8) -> Slots {
+        let mut slots = Slots::new([A, B, C], needed, Planted::default());
+        [A, B, C].into_iter().for_each(|node| slots.assign(node, node));
+        slots
     }
 
     #[test]
     fn one_replica_answering_twice_fills_one_slot() {
-        let mut tally = tally(2);
-        assert!(tally.fill(A));
-        assert!(!tally.fill(A));
-        assert!(!tally.is_reached());
-        assert!(tally.fill(B));
-        assert!(tally.is_reached());
+        let mut slots = slots(2);
+        assert!(slots.fill(A));
+        assert!(!slots.fill(A));
+        assert!(!slots.is_reached());
+        assert!(slots.fill(B));
+        assert!(slots.is_reached());
     }
 
     #[test]
     fn a_stranger_fills_nothing() {
-        let mut tally = tally(1);
-        assert!(!tally.fill(NodeId(9)));
-        assert_eq!(tally.filled(), 0);
+        let mut slots = slots(1);
+        assert!(!slots.fill(NodeId(9)));
+        assert_eq!(slots.filled(), 0);
     }
 
     #[test]
     fn a_primary_and_its_stand_in_fill_one_slot() {
-        let mut tally = tally(2);
-        tally.assign(C, D);
-        assert_eq!(tally.slot_of(D), Some(C));
-        assert!(tally.fill(D) && !tally.fill(C));
-        assert_eq!((tally.filled(), tally.filled_by_primaries()), (1, 0));
-        assert!(tally.fill(A));
-        assert!(tally.is_reached());
-        assert_eq!((tally.filled(), tally.filled_by_primaries()), (2, 1));
+        let mut slots = slots(2);
+        slots.assign(C, D);
+        assert_eq!(slots.slot_of(D), Some(C));
+        assert!(slots.fill(D) && !slots.fill(C));
+        assert_eq!((slots.filled(), slots.filled_by_primaries()), (1, 0));
+        assert!(slots.fill(A));
+        assert!(slots.is_reached());
+        assert_eq!((slots.filled(), slots.filled_by_primaries()), (2, 1));
     }
 
     #[test]
     fn a_slot_is_open_again_when_all_who_worked_for_it_have_failed() {
-        let mut tally = tally(2);
-        tally.assign(C, D);
-        assert_eq!(tally.waits_only_for(C), None);
-        assert_eq!(tally.fail(C), None, "its stand-in is at work");
-        assert_eq!(tally.waits_only_for(D), Some(C));
-        assert_eq!(tally.fail(D), Some(C));
-        assert!(tally.fail(B).is_some() && !tally.is_possible());
+        let mut slots = slots(2);
+        slots.assign(C, D);
+        assert_eq!(slots.waits_only_for(C), None);
+        assert_eq!(slots.fail(C), None, "its stand-in is at work");
+        assert_eq!(slots.waits_only_for(D), Some(C));
+        assert_eq!(slots.fail(D), Some(C));
+        assert!(slots.fail(B).is_some() && !slots.is_possible());
     }
 
     #[test]
     fn what_comes_late_still_counts() {
-        let mut tally = tally(2);
-        tally.fail(B);
-        assert!(tally.fill(B) && tally.is_possible());
+        let mut slots = slots(2);
+        slots.fail(B);
+        assert!(slots.fill(B) && slots.is_possible());
     }
 }

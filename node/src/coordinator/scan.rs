@@ -14,14 +14,14 @@ use crate::planted::Planted;
 use crate::time::{Instant, Now};
 
 use super::plan::Plan;
-use super::quorum::Tally;
+use super::quorum::Slots;
 use super::{Action, Answer};
 
 /// The machine of one page.
 pub(crate) struct Scan {
     plan: Plan,
     scan: peer::Scan,
-    tally: Tally,
+    slots: Slots,
     pages: Vec<peer::Page>,
     deadline: Instant,
     done: bool,
@@ -38,9 +38,9 @@ impl Scan {
         if available < r {
             return Err(Refusal::NotEnoughReplicas { needed: r, available }.into());
         }
-        let tally = Tally::new(plan.primaries.iter().copied(), r, Planted::default());
+        let slots = Slots::new(plan.primaries.iter().copied(), r, Planted::default());
         let mut machine =
-            Scan { plan, scan, tally, pages: Vec::new(), deadline, done: false, actions: VecDeque::new() };
+            Scan { plan, scan, slots, pages: Vec::new(), deadline, done: false, actions: VecDeque::new() };
         (0..r).for_each(|_| {
             machine.ask_next();
         });
@@ -50,11 +50,11 @@ impl Scan {
     /// A replica has answered.
     pub(crate) fn handle_reply(&mut self, from: NodeId, reply: Reply) {
         match reply {
-            Reply::Page(page) if self.tally.fill(from) => self.pages.push(page),
+            Reply::Page(page) if self.slots.fill(from) => self.pages.push(page),
             Reply::Refused(_) | Reply::Lost => self.handle_lost(from),
             _ => {}
         }
-        if self.tally.is_reached() && !self.done {
+        if self.slots.is_reached() && !self.done {
             self.actions.push_back(Action::Answer(Ok(Answer::Page(merge(&self.pages, self.scan.limit)))));
             self.done = true;
         }
@@ -63,11 +63,11 @@ impl Scan {
     /// The connection to a replica is gone: another one is asked.
     pub(crate) fn handle_lost(&mut self, node: NodeId) {
         self.plan.forget(node);
-        if self.tally.fail(node).is_some() && !self.done {
+        if self.slots.fail(node).is_some() && !self.done {
             self.ask_next();
-            if !self.tally.is_possible() {
+            if !self.slots.is_possible() {
                 let refusal =
-                    Refusal::NotEnoughReplicas { needed: self.tally.needed(), available: self.tally.filled() };
+                    Refusal::NotEnoughReplicas { needed: self.slots.needed(), available: self.slots.filled() };
                 self.actions.push_back(Action::Answer(Err(refusal.into())));
                 self.done = true;
             }
@@ -76,7 +76,7 @@ impl Scan {
 
     /// A replica takes longer than it usually does. Whether another was asked as well.
     pub(crate) fn handle_late(&mut self, node: NodeId) -> bool {
-        !self.done && self.tally.waits_only_for(node).is_some() && self.ask_next()
+        !self.done && self.slots.waits_only_for(node).is_some() && self.ask_next()
     }
 
     /// A replica takes so long that it had better not be counted on; should it answer in time, that still counts.
@@ -90,7 +90,7 @@ impl Scan {
     /// Time has passed.
     pub(crate) fn handle_timeout(&mut self, now: Now) {
         if now.instant >= self.deadline && !self.done {
-            let timeout = Unknown::Timeout { acks: self.tally.filled(), needed: self.tally.needed() };
+            let timeout = Unknown::Timeout { acks: self.slots.filled(), needed: self.slots.needed() };
             self.actions.push_back(Action::Answer(Err(timeout.into())));
             self.done = true;
         }
@@ -112,10 +112,10 @@ impl Scan {
     }
 
     fn ask_next(&mut self) -> bool {
-        let Some(to) = self.plan.reachable().into_iter().find(|node| !self.tally.is_at_work(*node)) else {
+        let Some(to) = self.plan.reachable().into_iter().find(|node| !self.slots.is_at_work(*node)) else {
             return false;
         };
-        self.tally.assign(to, to);
+        self.slots.assign(to, to);
         self.actions.push_back(Action::Ask { to, request: ReplicaRequest::Scan(self.scan.clone()) });
         true
     }

@@ -111,7 +111,7 @@ impl Coordinator {
             sloppy: !strict,
             deadline,
         };
-        Get::start(plan, get.bucket, get.key.clone(), options, &self.pace, now)
+        Get::start(plan, get.bucket, get.key.clone(), options, &self.latency, now)
     }
 
     /// Begins a write that this node stamps.
@@ -158,7 +158,7 @@ impl Coordinator {
             return Err(Refusal::NotCoordinator.into());
         }
         let mut primaries = plan.reachable();
-        self.pace.fastest_first(&mut primaries);
+        self.latency.fastest_first(&mut primaries);
         match primaries.first() {
             Some(primary) => Ok(Some(*primary)),
             None if sloppy => Ok(None),

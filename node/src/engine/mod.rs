@@ -27,7 +27,7 @@ use crate::coordinator::{Asker, Coordinator};
 use crate::handoff::Handoff;
 use crate::liveness::Liveness;
 use crate::liveness::clocks::ClockBounds;
-use crate::liveness::reach::Reach;
+use crate::liveness::reachability::Reachability;
 use crate::metrics::Metrics;
 use crate::peer::{Body, Lane, Message, Reply, Request, RequestId, RequestIds};
 use crate::planted::Planted;
@@ -88,7 +88,7 @@ pub struct EngineConfig {
 /// holds for others, and anti-entropy.
 pub struct Engine<S: Store> {
     shard: Shard,
-    reach: Reach,
+    reachability: Reachability,
     pings: RequestIds,
     replica: Replica<S>,
     coordinator: Coordinator,
@@ -114,13 +114,13 @@ impl<S: Store> Engine<S> {
         let EngineConfig { node, shard: number, topology, context_keys, limits, metrics, seed: _, planted } = config;
         let shard = Shard { node, number, topology, limits, metrics, planted };
         let replica = Replica::new(&shard, store, write_ids_seed, StdRng::from_rng(&mut rng), now);
-        let pings = RequestIds::new(Lane::Reach, rng.random());
+        let pings = RequestIds::new(Lane::Reachability, rng.random());
         let handoff = Handoff::new(&shard.limits, StdRng::from_rng(&mut rng));
         let reconciler = Reconciler::new(&shard, &replica, now, StdRng::from_rng(&mut rng));
         let coordinator = Coordinator::new(&shard, context_keys, rng);
         let mut engine = Engine {
             shard,
-            reach: Reach::default(),
+            reachability: Reachability::default(),
             pings,
             replica,
             coordinator,
@@ -191,7 +191,7 @@ impl<S: Store> Engine<S> {
                 self.replica.handle_request(&self.shard, from, message.id, request);
             }
             Body::Reply(reply) => {
-                self.reach.handle_answer(from);
+                self.reachability.handle_answer(from);
                 self.take_reply(now, from, message.id, reply);
             }
         }
@@ -212,19 +212,19 @@ impl<S: Store> Engine<S> {
 
     /// There is a connection to this peer.
     pub fn handle_peer_up(&mut self, now: Now, peer: NodeId) {
-        self.reach.handle_connected(peer);
+        self.reachability.handle_connected(peer);
         self.route(now);
     }
 
     /// There is none any more: what was under way on it is lost.
     pub fn handle_peer_lost(&mut self, now: Now, peer: NodeId) {
-        self.reach.handle_disconnected(peer);
+        self.reachability.handle_disconnected(peer);
         self.route(now);
     }
 
     /// The detector has made up its mind about this peer.
     pub fn handle_liveness(&mut self, now: Now, peer: NodeId, liveness: Liveness) {
-        self.reach.handle_liveness(peer, liveness);
+        self.reachability.handle_liveness(peer, liveness);
         self.route(now);
     }
 
@@ -265,11 +265,13 @@ impl<S: Store> Engine<S> {
     /// Ends a turn: applies the batch that the turn has built and releases what waited for that. What is released
     /// may make this node ask its own replica for more, so this goes on until nothing is left.
     pub fn commit(&mut self, now: Now) {
+        debug_assert!(self.bytes_taken == 0 || self.inputs > 0, "bytes come with inputs");
         self.make_steps(now);
         while self.replica.has_turn() {
             self.replica.commit(&self.shard, now);
             self.route(now);
         }
+        debug_assert!(!self.replica.has_turn(), "a turn leaves nothing that was not applied");
         (self.inputs, self.bytes_taken) = (0, 0);
         self.replica.begin_turn();
         self.reconciler.begin_turn();

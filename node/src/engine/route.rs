@@ -4,7 +4,7 @@ use driftless_ring::NodeId;
 
 use crate::coordinator::{self, Asker};
 use crate::handoff;
-use crate::liveness::reach;
+use crate::liveness::reachability;
 use crate::peer::{Body, Lane, Message, Reply, Request, RequestId, State};
 use crate::reconciler;
 use crate::replica;
@@ -23,7 +23,9 @@ impl<S: Store> Engine<S> {
     /// Whether there was one.
     fn take_output(&mut self, now: Now, task: Task) -> bool {
         match task {
-            Task::Reachability => self.reach.poll_output().map(|output| self.take_from_reach(now, output)),
+            Task::Reachability => {
+                self.reachability.poll_output().map(|output| self.take_from_reachability(now, output))
+            }
             Task::Requests => self.coordinator.poll_output().map(|output| self.take_from_coordinator(now, output)),
             Task::Replica => self.replica.poll_output().map(|output| self.take_from_replica(now, output)),
             Task::AntiEntropy => self.reconciler.poll_output().map(|output| self.take_from_reconciler(output)),
@@ -32,27 +34,27 @@ impl<S: Store> Engine<S> {
         .is_some()
     }
 
-    fn take_from_reach(&mut self, now: Now, output: reach::Output) {
+    fn take_from_reachability(&mut self, now: Now, output: reachability::Output) {
         match output {
-            reach::Output::Up(peer) => {
+            reachability::Output::Up(peer) => {
                 self.coordinator.handle_peer_up(peer);
                 self.replica.handle_peer_up();
                 self.reconciler.handle_peer_up(now, peer);
                 self.handoff.handle_up(now.instant, peer);
             }
-            reach::Output::Unresponsive(peer) => {
+            reachability::Output::Unresponsive(peer) => {
                 self.shard.metrics.peers_unresponsive.inc();
                 self.coordinator.handle_peer_unresponsive(&self.shard, now, peer);
                 self.handoff.handle_unresponsive(now.instant, peer);
             }
-            reach::Output::Lost(peer) => {
+            reachability::Output::Lost(peer) => {
                 self.coordinator.handle_peer_lost(&self.shard, now, peer);
                 self.handoff.handle_lost(now.instant, peer);
                 let view = view(&self.shard, &self.replica, &mut self.pressure, &mut self.handoff, now);
                 self.reconciler.handle_peer_lost(&self.shard, now, &view, peer);
             }
-            reach::Output::Ping(peer) => {
-                let deadline = now.instant + reach::PING_TIMEOUT;
+            reachability::Output::Ping(peer) => {
+                let deadline = now.instant + reachability::PING_TIMEOUT;
                 let id = self.pings.draw();
                 self.send(peer, id, Body::Request { deadline, request: Request::Ping });
             }
@@ -65,7 +67,7 @@ impl<S: Store> Engine<S> {
             coordinator::Output::Send { to, id, deadline, request } => {
                 self.send(to, id, Body::Request { deadline, request });
             }
-            coordinator::Output::Overdue(peer) => self.reach.handle_overdue(now.instant, peer),
+            coordinator::Output::Overdue(peer) => self.reachability.handle_overdue(now.instant, peer),
             coordinator::Output::Reply { to: Asker::Client(to), response } => {
                 if let Some((kind, since)) = self.arrivals.remove(&to) {
                     self.pressure.record(now.instant, kind, now.instant.since(since));
@@ -139,11 +141,12 @@ impl<S: Store> Engine<S> {
                 let view = view(&self.shard, &self.replica, &mut self.pressure, &mut self.handoff, now);
                 self.reconciler.handle_reply(&self.shard, now, &view, from, id, reply);
             }
-            Lane::Reach => {}
+            Lane::Reachability => {}
         }
     }
 
     pub(super) fn send(&mut self, to: NodeId, id: RequestId, body: Body) {
+        debug_assert_ne!(to, self.shard.node, "a node asks its own replica without a message");
         let message = Message { id, ring_version: self.shard.ring().version().0, body };
         self.outputs.push_back(Output::Send { to, message });
     }

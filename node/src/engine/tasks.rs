@@ -33,7 +33,7 @@ impl<S: Store> Engine<S> {
     /// When it has to be run.
     pub(super) fn due_at(&self, task: Task) -> Option<Instant> {
         match task {
-            Task::Reachability => self.reach.poll_timeout(),
+            Task::Reachability => self.reachability.poll_timeout(),
             Task::Requests => self.coordinator.poll_timeout(),
             Task::Replica => self.replica.poll_timeout(),
             Task::AntiEntropy => self.reconciler.poll_timeout(),
@@ -44,7 +44,7 @@ impl<S: Store> Engine<S> {
     /// Time has passed for it; less than it waits for does no harm.
     pub(super) fn run(&mut self, now: Now, task: Task) {
         match task {
-            Task::Reachability => self.reach.handle_timeout(now.instant),
+            Task::Reachability => self.reachability.handle_timeout(now.instant),
             Task::Requests => self.time_out_requests(now),
             Task::Replica => self.replica.handle_timeout(&self.shard, now),
             Task::AntiEntropy => {

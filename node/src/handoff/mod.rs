@@ -19,9 +19,9 @@
 //! for the nodes that do.
 
 mod figures;
-mod pace;
 mod precedence;
 mod put_off;
+mod rate;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -42,9 +42,9 @@ use crate::shard::Shard;
 use crate::time::Instant;
 
 pub use figures::HintFigures;
-use pace::Pace;
 use precedence::Precedence;
 use put_off::PutOff;
+use rate::DeliveryRate;
 use walk::{Sent, Walk};
 
 /// The delivery of all that one shard holds for others.
@@ -84,7 +84,7 @@ struct Target {
     has_new: bool,
     /// Keys that it did not take.
     put_off: PutOff,
-    pace: Pace,
+    rate: DeliveryRate,
     precedence: Precedence,
     /// How long to wait after a walk that the target did not go along with.
     patience: Duration,
@@ -135,7 +135,7 @@ impl Handoff {
                 stage: Stage::Idle,
                 has_new: false,
                 put_off: PutOff::new(pause, self.delay * PUT_OFF_DELAYS),
-                pace: Pace::new(),
+                rate: DeliveryRate::new(),
                 precedence: Precedence::new(self.delay),
                 patience: pause,
                 delivered: 0,
@@ -199,7 +199,7 @@ impl Handoff {
         match reply {
             reply if reply == Reply::Acked || shard.planted.is(Bug::RefusedHintRemoved) => {
                 if sent.bytes <= self.window {
-                    target.pace.acked(now, now.since(sent.at).saturating_sub(time_to_carry(sent.bytes)));
+                    target.rate.acked(now, now.since(sent.at).saturating_sub(time_to_carry(sent.bytes)));
                 }
                 walk.was_taken();
                 target.put_off.remove(&sent.record);
@@ -217,7 +217,7 @@ impl Handoff {
             }
             Reply::Refused(Refusal::Overloaded { retry_after_ms }) if sent.bytes <= self.window => {
                 walk.failed = true;
-                target.pace.overloaded(now, Duration::from_millis(retry_after_ms.into()));
+                target.rate.overloaded(now, Duration::from_millis(retry_after_ms.into()));
             }
             _ => {
                 walk.was_refused();
@@ -294,11 +294,11 @@ impl Handoff {
         {
             walk.sort(now, &target.put_off);
             if walk.has_next() {
-                if !target.pace.may_send(now) {
+                if !target.rate.may_send(now) {
                     return;
                 }
                 let Some(hint) = walk.next() else { return };
-                target.pace.sent(now);
+                target.rate.sent(now);
                 self.deliver(shard, now, id, hint);
             } else if let Some(from) = walk.ask_page() {
                 return self.outputs.push_back(Output::Look { target: id, from });
@@ -323,6 +323,8 @@ impl Handoff {
         if shard.planted.is(Bug::HintDroppedOnSend) {
             self.outputs.push_back(Output::Delivered { target: id, record: record.clone(), digest });
         }
+        debug_assert_ne!(id, shard.node, "what is kept for this node itself is not sent");
+        debug_assert!(self.up.contains_key(&id), "a walk ends when its target is lost");
         let Some(walk) = self.targets.get_mut(&id).and_then(Target::walk) else { return };
         let request_id = self.ids.draw();
         let bytes = siblings.value_bytes();
@@ -379,7 +381,7 @@ impl Handoff {
             Stage::Idle => target.put_off.due_at().filter(|_| self.is_up(shard, id)),
             Stage::Waiting(at) => self.is_up(shard, id).then_some(*at),
             Stage::Walking(walk) => {
-                let sends = walk.has_next().then(|| target.pace.ready_at());
+                let sends = walk.has_next().then(|| target.rate.ready_at());
                 [walk.expires_at(), sends].into_iter().flatten().min()
             }
         }

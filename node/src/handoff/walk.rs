@@ -131,7 +131,9 @@ impl Walk {
         let is_oversized = sent.bytes > self.window;
         self.bytes_under_way += if is_oversized { 0 } else { sent.bytes };
         self.oversized_under_way += usize::from(is_oversized);
-        self.under_way.insert(id, sent);
+        debug_assert!(self.oversized_under_way <= 1, "states beyond the window go one by one");
+        let before = self.under_way.insert(id, sent);
+        debug_assert!(before.is_none(), "a request has an id of its own");
     }
 
     /// What an answer is about, which is under way no more.

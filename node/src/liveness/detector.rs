@@ -12,7 +12,7 @@
 //! - **what we are late with ourselves blames nobody**: while this process did not run, time stood still for its
 //!   detector (`OwnTime`), and goes on only after what has been waiting could be read;
 //! - **a node that speaks is not called dead**: a message from a peer on its connection outweighs a suspicion for a while.
-//!   Whether it also *hears* is not judged here but by its answers (`Reach`);
+//!   Whether it also *hears* is not judged here but by its answers (`Reachability`);
 //! - **a suspected node is told so**, again and again, by every node that suspects it: foca stops to pass on a rumour after
 //!   some times, and a rumour that has not reached its subject would stay for ever;
 //! - a node called down comes back by itself as a later `Life`, also when each side thought the other gone.

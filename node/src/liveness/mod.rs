@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! connections ─────────────────┐
-//! detector (SWIM, per node) ───┼──▶ Reach (per shard) ──▶ coordinator, handoff: may this peer be counted on?
+//! detector (SWIM, per node) ───┼──▶ Reachability (per shard) ──▶ coordinator, handoff: may this peer be counted on?
 //! answers, and late ones ──────┘        └── Ping ──▶ a peer that is late, until it answers
 //! datagrams ─────────────────────▶ Clocks (per node) ──▶ coordinator: may this node stamp?
 //! ```
 
 pub mod clocks;
 pub mod detector;
-pub(crate) mod reach;
+pub(crate) mod reachability;
 
 pub use driftless_proto::client::Liveness;

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use super::context::ShardContext;
 use super::inbound::{LargeFrames, Room, SharedStream, WhenLate, large_frames};
 use super::inputs::Input;
-use super::outbound::{Load, Outbound};
+use super::outbound::{FrameLoad, Outbound};
 use super::refusal::{CloseCode, CloseReason, STOPPING};
 use super::requests::{operation, outcome};
 use super::shared::{NodeContext, ShardMessage};
@@ -194,7 +194,7 @@ impl Client {
             _ => Vec::new(),
         };
         let ring_version = context.shared.ring_version;
-        let load = Load { values, frame_max: FRAME_MAX, until: None };
+        let load = FrameLoad { values, frame_max: FRAME_MAX, until: None };
         self.outbound.push(&ResponseFrame { id, ring_version, response }, &load)
     }
 
@@ -202,7 +202,7 @@ impl Client {
     pub(crate) fn expire(&self, context: &ShardContext, id: u64) {
         if let Some(pending) = self.forget(context, id) {
             let took = pending.deadline.since(pending.since);
-            context.counts.answered(pending.operation, crate::metrics::Outcome::Refused, took);
+            context.counts.answered(pending.operation, crate::metrics::OutcomeLabel::Refused, took);
         }
     }
 

@@ -59,7 +59,7 @@ struct Frame {
 }
 
 /// What is to be known of a message beside itself.
-pub(crate) struct Load {
+pub(crate) struct FrameLoad {
     /// The values that it carries, in their order, if they are what makes it large.
     pub(crate) values: Vec<Bytes>,
     /// The longest frame that the other side takes.
@@ -68,7 +68,7 @@ pub(crate) struct Load {
     pub(crate) until: Option<Instant>,
 }
 
-impl Load {
+impl FrameLoad {
     /// Bytes of the values together.
     pub(crate) fn bytes(&self) -> usize {
         self.values.iter().map(Bytes::len).sum()
@@ -85,7 +85,7 @@ impl Outbound {
     ///
     /// # Errors
     /// [`FrameError::TooLong`]; nothing was added.
-    pub(crate) fn push<M: Serialize>(&self, message: &M, load: &Load) -> Result<(), FrameError> {
+    pub(crate) fn push<M: Serialize>(&self, message: &M, load: &FrameLoad) -> Result<(), FrameError> {
         if load.bytes() >= SHARED_FROM {
             let pieces = frame::encode_in_pieces(message, &load.values, load.frame_max)?;
             let length = pieces.iter().map(Bytes::len).sum();

@@ -25,7 +25,7 @@ use super::findings::DETECTING_SHARD;
 use super::hello::{self, Admitted};
 use super::inbound::{LargeFrames, Room, SharedStream, WhenLate, large_frames};
 use super::inputs::Input;
-use super::outbound::{Load, Outbound};
+use super::outbound::{FrameLoad, Outbound};
 use super::refusal::{CloseCode, CloseReason, News, STOPPING};
 use super::reply_routes::Origin;
 use super::shared::ShardMessage;
@@ -124,7 +124,7 @@ impl Link {
     /// Sends, if no more waits to be sent than may. A request that is not sent is refused in the peer's place: the machine
     /// that made it need not wait to find out, and silence would speak against the peer. An answer that is not sent is lost.
     fn send(&self, context: &ShardContext, now: Instant, message: Message) {
-        let load = Load {
+        let load = FrameLoad {
             values: message.large_values(),
             frame_max: FRAME_PEER_MAX,
             until: match &message.body {

@@ -8,7 +8,7 @@ use driftless_proto::error;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 
-use crate::metrics::{Metrics, Operation, OperationLabels, Outcome, RequestLabels};
+use crate::metrics::{Metrics, Operation, OperationLabels, OutcomeLabel, RequestLabels};
 
 /// Handles of [`Metrics::requests`] and [`Metrics::latency`]: a family's own lookup takes a lock and hashes labels.
 pub(crate) struct RequestCounts {
@@ -27,7 +27,7 @@ impl RequestCounts {
     }
 
     /// A request was answered.
-    pub(crate) fn answered(&self, operation: Operation, outcome: Outcome, took: Duration) {
+    pub(crate) fn answered(&self, operation: Operation, outcome: OutcomeLabel, took: Duration) {
         self.counters[operation as usize][outcome as usize].inc();
         self.latency[operation as usize].observe(took.as_secs_f64());
     }
@@ -50,13 +50,13 @@ pub(crate) fn operation(request: &Request) -> Operation {
 }
 
 /// What an answer is counted as.
-pub(crate) fn outcome(response: &Response) -> Outcome {
+pub(crate) fn outcome(response: &Response) -> OutcomeLabel {
     match response {
         Response::Failed(failure) => match failure.outcome() {
-            error::Outcome::Refused => Outcome::Refused,
-            error::Outcome::Unknown => Outcome::Unknown,
+            error::Outcome::Refused => OutcomeLabel::Refused,
+            error::Outcome::Unknown => OutcomeLabel::Unknown,
         },
-        _ => Outcome::Ok,
+        _ => OutcomeLabel::Ok,
     }
 }
 
@@ -65,7 +65,7 @@ const OPERATIONS: [Operation; 5] =
     [Operation::Get, Operation::Put, Operation::Delete, Operation::Scan, Operation::Other];
 
 /// In the order of their declaration, so that `as usize` is an index.
-const OUTCOMES: [Outcome; 3] = [Outcome::Ok, Outcome::Refused, Outcome::Unknown];
+const OUTCOMES: [OutcomeLabel; 3] = [OutcomeLabel::Ok, OutcomeLabel::Refused, OutcomeLabel::Unknown];
 
 #[cfg(test)]
 mod tests {

@@ -52,6 +52,9 @@ impl Reconciler {
         partition: PartitionId,
         request: antientropy::Request,
     ) {
+        if let Err(refusal) = shard.assert_mine(partition) {
+            return self.outputs.push_back(Output::Reply { to: from, id, reply: Reply::Refused(refusal) });
+        }
         let exchange = request.exchange;
         let (done, over) = (request.ask == Ask::Done, request.ask == Ask::Over);
         let ours = matches!(view.holdings.tree(partition), Held::Tree(_) | Held::Rebuilding);

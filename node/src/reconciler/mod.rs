@@ -37,7 +37,7 @@ use budget::Budget;
 pub use figures::{Figures, PartitionFigures};
 pub(crate) use holdings::{Holdings, KeyState, View};
 use initiate::Begun;
-use repair::{Done, JobId, Load, Repairs};
+use repair::{Done, JobId, ParcelSize, Repairs};
 use rounds::Rounds;
 
 /// What the reconciler wants its engine to do.
@@ -94,7 +94,7 @@ enum Asked {
     Merge {
         of: NodeId,
         job_id: JobId,
-        load: Load,
+        size: ParcelSize,
     },
     /// What a peer holds of a key that is not being repaired.
     State {
@@ -292,7 +292,10 @@ impl Reconciler {
         while self.overdue.front().is_some_and(|(_, id)| !self.asked.contains_key(id)) {
             self.overdue.pop_front();
         }
+        debug_assert!(self.begun.len() <= shard.limits.aae.exchanges_max, "exchanges are begun within a bound");
+        debug_assert!(self.answering.len() <= shard.limits.aae.exchanges_max, "and answered within one");
         if self.paused {
+            debug_assert!(self.begun.is_empty() && self.answering.is_empty(), "a pause ends what is under way");
             return;
         }
         loop {
@@ -335,7 +338,7 @@ impl Reconciler {
                 tracing::debug!(peer = %of, ?reply, "sums were refused");
                 self.rounds.closed(now.instant, of, true);
             }
-            (Asked::Merge { of, job_id, load }, reply) => {
+            (Asked::Merge { of, job_id, size }, reply) => {
                 let taken = reply == Reply::Acked;
                 if taken {
                     self.rounds.repaired_one(now.instant, of);
@@ -347,7 +350,7 @@ impl Reconciler {
                     self.repairs.hold(now.instant, of, now.instant + wait);
                     self.rounds.hold(of, now.instant + wait);
                 }
-                self.repairs.landed(job_id, load, taken);
+                self.repairs.landed(job_id, size, taken);
             }
             (Asked::State { of, mine }, Reply::State(State::Header(theirs))) => {
                 tracing::error!(peer = %of, mine, ?theirs, "a key differed in three successive rounds: a bug");
@@ -361,7 +364,7 @@ impl Reconciler {
     fn unanswered(&mut self, now: Now, id: RequestId) {
         match self.asked.remove(&id) {
             Some(Asked::Sums { of, .. }) => self.rounds.closed(now.instant, of, true),
-            Some(Asked::Merge { job_id, load, .. }) => self.repairs.landed(job_id, load, false),
+            Some(Asked::Merge { job_id, size, .. }) => self.repairs.landed(job_id, size, false),
             Some(Asked::State { of, mine }) => {
                 tracing::error!(peer = %of, mine, "a key differed in three successive rounds: a bug");
             }

@@ -72,12 +72,12 @@ pub(super) struct Parcel {
     pub(super) bucket: BucketId,
     pub(super) key: Key,
     pub(super) siblings: Siblings,
-    pub(super) load: Load,
+    pub(super) size: ParcelSize,
 }
 
 /// What a state weighs on its way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Load {
+pub(super) struct ParcelSize {
     /// All that its message takes, about.
     pub(super) bytes: usize,
     /// It is larger than the window, and travels beside it.
@@ -179,16 +179,16 @@ impl Repairs {
                 self.bytes += bytes;
             }
         }
-        Ok(Some(Parcel { job_id, to: job.to, bucket, key, siblings, load: Load { bytes, is_oversized } }))
+        Ok(Some(Parcel { job_id, to: job.to, bucket, key, siblings, size: ParcelSize { bytes, is_oversized } }))
     }
 
     /// A state has been taken, or has not been and will not be.
-    pub(super) fn landed(&mut self, job_id: JobId, load: Load, taken: bool) {
-        match load.is_oversized {
+    pub(super) fn landed(&mut self, job_id: JobId, size: ParcelSize, taken: bool) {
+        match size.is_oversized {
             true => self.oversized = false,
             false => {
                 self.keys -= 1;
-                self.bytes -= load.bytes;
+                self.bytes -= size.bytes;
             }
         }
         if let Some(job) = self.jobs.get_mut(&job_id) {
@@ -227,8 +227,8 @@ impl Reconciler {
                 Ok(None) => continue,
                 Err(error) => return self.fail(error),
             };
-            let Parcel { job_id, to, bucket, key, siblings, load } = parcel;
-            let bytes = load.bytes;
+            let Parcel { job_id, to, bucket, key, siblings, size } = parcel;
+            let bytes = size.bytes;
             shard.metrics.aae_keys_sent.inc();
             shard.metrics.aae_bytes.inc_by(bytes as u64);
             self.budget.spend(bytes.max(KEY_COST));
@@ -239,7 +239,7 @@ impl Reconciler {
                 now,
                 to,
                 Request::Replica(ReplicaRequest::Merge(merge)),
-                Asked::Merge { of: to, job_id, load },
+                Asked::Merge { of: to, job_id, size },
             );
         }
     }

@@ -43,13 +43,13 @@ pub(super) struct Peer {
     open: usize,
     /// Some partition could not be compared: the next round comes soon.
     again: bool,
-    pub(super) shared: BTreeMap<PartitionId, Shared>,
+    pub(super) shared: BTreeMap<PartitionId, SharedPartition>,
     rate: Rate,
 }
 
 /// What is known of one partition that a peer shares.
 #[derive(Debug, Default)]
-pub(super) struct Shared {
+pub(super) struct SharedPartition {
     /// When everything was last equal, or made so.
     pub(super) last_full_round: Option<Instant>,
     pub(super) unequal: Option<Unequal>,
@@ -104,7 +104,7 @@ impl Rounds {
                     shared: BTreeMap::new(),
                     rate: Rate::default(),
                 });
-                peer.shared.insert(partition, Shared::default());
+                peer.shared.insert(partition, SharedPartition::default());
             }
         }
         Rounds { interval, peers, waiting: BTreeSet::new(), rng }
@@ -115,7 +115,7 @@ impl Rounds {
     }
 
     /// What is known of a partition that this peer shares; `None` if it does not.
-    pub(super) fn shared(&mut self, peer: NodeId, partition: PartitionId) -> Option<&mut Shared> {
+    pub(super) fn shared(&mut self, peer: NodeId, partition: PartitionId) -> Option<&mut SharedPartition> {
         self.peers.get_mut(&peer)?.shared.get_mut(&partition)
     }
 

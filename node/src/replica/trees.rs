@@ -52,29 +52,29 @@ struct Kept {
     /// `None` until the first build is done: neither compared nor counted.
     tree: Option<Tree>,
     /// What its keys weigh.
-    weight: Weight,
+    weight: ArcWeight,
     /// The tree that will take its place, and what that has read so far.
-    build: Option<(Build, Weight)>,
+    build: Option<(Build, ArcWeight)>,
 }
 
 /// Keys that have values, and the bytes of those.
 #[derive(Clone, Copy, Default)]
-struct Weight {
+struct ArcWeight {
     keys: i64,
     bytes: i64,
 }
 
-impl Weight {
-    fn of(header: &Header) -> Weight {
-        Weight { keys: header.has_values().into(), bytes: header.value_bytes() as i64 }
+impl ArcWeight {
+    fn of(header: &Header) -> ArcWeight {
+        ArcWeight { keys: header.has_values().into(), bytes: header.value_bytes() as i64 }
     }
 
-    fn change(&mut self, from: Weight, to: Weight) {
+    fn change(&mut self, from: ArcWeight, to: ArcWeight) {
         self.keys += to.keys - from.keys;
         self.bytes += to.bytes - from.bytes;
     }
 
-    fn count(&mut self, from: Weight, to: Weight, metrics: &Metrics) {
+    fn count(&mut self, from: ArcWeight, to: ArcWeight, metrics: &Metrics) {
         self.change(from, to);
         metrics.keys.inc_by(to.keys - from.keys);
         metrics.value_bytes.inc_by(to.bytes - from.bytes);
@@ -101,8 +101,9 @@ impl Trees {
         rng: StdRng,
         metrics: &Metrics,
     ) -> Trees {
-        let kept: BTreeMap<_, _> =
-            owned.map(|partition| (partition, Kept { tree: None, weight: Weight::default(), build: None })).collect();
+        let kept: BTreeMap<_, _> = owned
+            .map(|partition| (partition, Kept { tree: None, weight: ArcWeight::default(), build: None }))
+            .collect();
         metrics.partitions_uncounted.inc_by(kept.len() as i64);
         let queue = kept.keys().copied().collect();
         Trees {
@@ -147,7 +148,7 @@ impl Trees {
         let partition = PartitionId { n, arc: self.partitions.arc_of(token) };
         let Some(kept) = self.kept.get_mut(&partition) else { return };
         let (old, new) = change.digests();
-        let (before, after) = (Weight::of(&change.stored), Weight::of(&change.header));
+        let (before, after) = (ArcWeight::of(&change.stored), ArcWeight::of(&change.header));
         if let Some((build, read)) = &mut kept.build
             && build.has_read(token)
         {
@@ -221,12 +222,12 @@ impl Trees {
             };
             let map = LeafMap::new(self.partitions, partition.arc);
             let bits = kept.tree.as_ref().map_or(Bits::UNKNOWN, |tree| tree.bits().adjusted(tree.sum().count));
-            let (build, read) = kept.build.get_or_insert_with(|| (Build::new(map, bits), Weight::default()));
+            let (build, read) = kept.build.get_or_insert_with(|| (Build::new(map, bits), ArcWeight::default()));
             let survey = Survey::new(Stored::new(store, partition.n, bytes));
             let done = build.step(&survey, keys);
             keys = keys.saturating_sub(survey.records.get().max(EMPTY_COST));
             bytes = bytes.saturating_sub(survey.stored.bytes());
-            read.change(Weight::default(), survey.weight.get());
+            read.change(ArcWeight::default(), survey.weight.get());
             survey.end(met)?;
             if done == Ok(true) {
                 self.queue.pop_front();
@@ -292,7 +293,7 @@ impl Trees {
 struct Survey<'a, S> {
     stored: Stored<'a, S>,
     records: Cell<usize>,
-    weight: Cell<Weight>,
+    weight: Cell<ArcWeight>,
 }
 
 impl<'a, S: Store> Survey<'a, S> {
@@ -325,7 +326,7 @@ impl<S: Store> Records for Survey<'_, S> {
             }
             self.records.set(self.records.get() + 1);
             let mut weight = self.weight.get();
-            weight.change(Weight::default(), Weight::of(&header));
+            weight.change(ArcWeight::default(), ArcWeight::of(&header));
             self.weight.set(weight);
             Ok(ControlFlow::Continue(()))
         })

@@ -10,7 +10,7 @@ use driftless_ring::{NodeId, PartitionId};
 
 use crate::peer::{Read, Reply, RequestId};
 
-use super::hints::Weight;
+use super::hints::HintWeight;
 use super::local::Made;
 use super::record::{self, HintKey, RecordKey};
 use super::stamp::{Actor, Actors};
@@ -50,7 +50,7 @@ pub(super) struct Change {
 /// What becomes of a hint.
 pub(super) struct HintChange {
     /// What the store holds until the batch is applied.
-    pub(super) stored: Option<Weight>,
+    pub(super) stored: Option<HintWeight>,
     pub(super) after: After,
 }
 
@@ -152,7 +152,7 @@ impl Turn {
     }
 
     /// A hint's new value, or its end, in place of what the store holds.
-    pub(super) fn put_hint(&mut self, key: HintKey, stored: Option<Weight>, after: After) {
+    pub(super) fn put_hint(&mut self, key: HintKey, stored: Option<HintWeight>, after: After) {
         self.hints.insert(key, HintChange { stored, after });
     }
 

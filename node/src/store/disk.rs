@@ -51,18 +51,18 @@ pub use self::space::SpaceProbe;
 
 /// An open database: all the data of a node. Clones share it; it is closed when the last handle is gone.
 #[derive(Clone)]
-pub struct DiskDatabase(Arc<Shared>);
+pub struct DiskDatabase(Arc<OpenDatabase>);
 
 /// One shard's handle on a [`DiskDatabase`]. Shards keep to keys of their own.
 pub struct DiskStore {
-    shared: Arc<Shared>,
+    shared: Arc<OpenDatabase>,
     shard: u16,
     applied: BatchSeq,
 }
 
 /// Makes durable what all shards of a [`DiskDatabase`] have applied.
 #[derive(Clone)]
-pub struct DiskSyncer(Arc<Shared>);
+pub struct DiskSyncer(Arc<OpenDatabase>);
 
 /// How a [`DiskDatabase`] uses memory and disk. What is marked *fixed* is taken from the first start.
 #[derive(Clone, Debug)]
@@ -171,7 +171,7 @@ impl DiskDatabase {
             journal: newest,
             seqno_end: 0,
         };
-        Ok(DiskDatabase(Arc::new(Shared {
+        Ok(DiskDatabase(Arc::new(OpenDatabase {
             path: path.into(),
             keyspace,
             db,
@@ -266,7 +266,7 @@ impl DiskSyncer {
     }
 }
 
-struct Shared {
+struct OpenDatabase {
     path: PathBuf,
     // Before the database: it is closed when the last handle on it goes.
     keyspace: Keyspace,
@@ -293,7 +293,7 @@ struct Writer {
 }
 
 struct Synced {
-    /// [`Shared::applied`], as of the last sync.
+    /// [`OpenDatabase::applied`], as of the last sync.
     applied: u64,
     /// The newest journal, before any batch that the last sync did not cover.
     journal: u64,
@@ -302,7 +302,7 @@ struct Synced {
     watermark: Watermark,
 }
 
-impl Shared {
+impl OpenDatabase {
     fn apply(&self, batch: Batch) -> Result<(), ApplyError> {
         self.hold_back()?;
         let bytes = batch.changes.iter().map(|(key, value)| bytes_of(key, value.as_deref())).sum();
@@ -489,7 +489,7 @@ fn open_fjall(path: &Path, options: &DiskOptions, exists: bool) -> fjall::Result
         .compression(CompressionType::None);
     let keyspace = db.keyspace(KEYSPACE, || {
         KeyspaceCreateOptions::default()
-            .max_memtable_size(u64::MAX) // see `Shared::apply`
+            .max_memtable_size(u64::MAX) // see `OpenDatabase::apply`
             .data_block_compression_policy(CompressionPolicy::disabled())
             .with_kv_separation(Some(values))
     })?;

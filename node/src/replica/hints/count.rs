@@ -13,7 +13,7 @@ use crate::metrics::Metrics;
 use crate::shard::Shard;
 use crate::time::Instant;
 
-use super::weight::Weight;
+use super::weight::HintWeight;
 
 use crate::replica::commit::Applied;
 use crate::replica::record::{self, HintKey};
@@ -101,7 +101,7 @@ impl HintCounts {
         let mut found = Vec::new();
         let (bounds, mut bytes) = (shard.limits.turn, 0);
         let next = visit(shard, store, range, bounds.step_records, &mut |key, value| {
-            let weight = Weight::of(&key, &value);
+            let weight = HintWeight::of(&key, &value);
             bytes += weight.bytes as usize;
             found.push((key, weight));
             if bytes >= bounds.step_bytes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -133,7 +133,7 @@ impl HintCounts {
     pub(in crate::replica) fn follow(&mut self, shard: &Shard, now: Instant, applied: &Applied) -> Vec<NodeId> {
         let mut targets = Vec::new();
         for (key, change) in &applied.hints {
-            let after = change.encoded().map(|value| Weight::of(key, value));
+            let after = change.encoded().map(|value| HintWeight::of(key, value));
             self.count(shard, now, key, change.stored, after);
             if after.is_some() {
                 shard.metrics.hints_stored.inc();
@@ -147,7 +147,14 @@ impl HintCounts {
     }
 
     /// A batch has changed a hint. What was not counted yet will be seen later as it is then.
-    fn count(&mut self, shard: &Shard, now: Instant, key: &HintKey, before: Option<Weight>, after: Option<Weight>) {
+    fn count(
+        &mut self,
+        shard: &Shard,
+        now: Instant,
+        key: &HintKey,
+        before: Option<HintWeight>,
+        after: Option<HintWeight>,
+    ) {
         if self.uncounted.as_ref().is_none_or(|cursor| key.as_bytes() < cursor.as_slice()) {
             self.add(shard, now, key, before, after);
         } else {
@@ -202,7 +209,14 @@ impl HintCounts {
         self.uncounted.as_ref().map(|_| self.next_step)
     }
 
-    fn add(&mut self, shard: &Shard, now: Instant, key: &HintKey, before: Option<Weight>, after: Option<Weight>) {
+    fn add(
+        &mut self,
+        shard: &Shard,
+        now: Instant,
+        key: &HintKey,
+        before: Option<HintWeight>,
+        after: Option<HintWeight>,
+    ) {
         let (metrics, is_stray) = (&shard.metrics, key.record().is_owned(shard));
         let count = self.targets.entry(key.target()).or_default();
         if let Some(weight) = before {
@@ -396,7 +410,7 @@ mod tests {
         let mut all = Vec::new();
         let range = record::all_hints();
         visit(&shard, &store, range, usize::MAX, &mut |key, value| {
-            all.push((Weight::of(&key, &value), key));
+            all.push((HintWeight::of(&key, &value), key));
             ControlFlow::Continue(())
         })
         .expect("readable");

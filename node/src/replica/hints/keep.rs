@@ -14,7 +14,7 @@ use crate::replica::{Replica, RequestError};
 use crate::shard::Shard;
 
 use super::Capacity;
-use super::weight::Weight;
+use super::weight::HintWeight;
 
 impl<S: Store> Replica<S> {
     /// Adds a marker, or a copy of what is held for others. There is no answer: what cannot be noted is left to
@@ -148,12 +148,12 @@ impl<S: Store> Replica<S> {
         &mut self,
         shard: &Shard,
         hint: &HintKey,
-    ) -> Result<(Option<StoredHint>, Option<Weight>), RecordError> {
+    ) -> Result<(Option<StoredHint>, Option<HintWeight>), RecordError> {
         if let Some(change) = self.turn.hints.get(hint) {
             return Ok((change.held().cloned(), change.stored));
         }
         let Some(value) = self.store.get(hint.as_bytes())? else { return Ok((None, None)) };
-        let weight = Weight::of(hint, &value);
+        let weight = HintWeight::of(hint, &value);
         match self.read_hint(shard, hint, value) {
             Ok(held) => Ok((Some(held), Some(weight))),
             // The request that needs it may have changed the turn already, so this is no reason to refuse.
@@ -167,8 +167,8 @@ impl<S: Store> Replica<S> {
     }
 
     /// What the store holds of a hint, as it is counted.
-    pub(in crate::replica) fn weight_of(&self, hint: &HintKey) -> Result<Option<Weight>, RecordError> {
-        Ok(self.store.get(hint.as_bytes())?.map(|value| Weight::of(hint, &value)))
+    pub(in crate::replica) fn weight_of(&self, hint: &HintKey) -> Result<Option<HintWeight>, RecordError> {
+        Ok(self.store.get(hint.as_bytes())?.map(|value| HintWeight::of(hint, &value)))
     }
 
     /// A hint, checked like a record.

@@ -26,7 +26,7 @@ use crate::shard::Shard;
 pub(crate) use count::HintCount;
 pub(super) use count::HintCounts;
 pub(crate) use deliver::{Hint, HintPage};
-pub(super) use weight::Weight;
+pub(super) use weight::HintWeight;
 
 use super::located::Located;
 use super::record::HintKey;

@@ -142,30 +142,30 @@ mod tests {
 
     #[test]
     fn a_steady_peer_is_late_soon_after_its_usual_time() {
-        let mut pace = LatencyEstimator::new(MS * 250);
-        assert_eq!(pace.late_after(A, Work::Write), MS * 250, "nothing is known yet");
-        (0..100).for_each(|_| pace.observe(A, Work::Write, MS * 20));
-        let late = pace.late_after(A, Work::Write);
+        let mut latency = LatencyEstimator::new(MS * 250);
+        assert_eq!(latency.late_after(A, Work::Write), MS * 250, "nothing is known yet");
+        (0..100).for_each(|_| latency.observe(A, Work::Write, MS * 20));
+        let late = latency.late_after(A, Work::Write);
         assert!(late >= MS * 20 && late < MS * 22, "{late:?}");
-        assert_eq!(pace.late_after(A, Work::Read), MS * 250, "reads are another matter");
-        assert_eq!(pace.overdue_after(A, Work::Write), MS * 500);
+        assert_eq!(latency.late_after(A, Work::Read), MS * 250, "reads are another matter");
+        assert_eq!(latency.overdue_after(A, Work::Write), MS * 500);
     }
 
     #[test]
     fn a_slow_peer_is_given_its_time() {
-        let mut pace = LatencyEstimator::new(MS * 250);
-        (0..100).for_each(|_| pace.observe(A, Work::Write, MS * 400));
-        assert_eq!(pace.late_after(A, Work::Write), MS * 250, "others are asked all the same");
-        assert!(pace.overdue_after(A, Work::Write) >= MS * 800);
+        let mut latency = LatencyEstimator::new(MS * 250);
+        (0..100).for_each(|_| latency.observe(A, Work::Write, MS * 400));
+        assert_eq!(latency.late_after(A, Work::Write), MS * 250, "others are asked all the same");
+        assert!(latency.overdue_after(A, Work::Write) >= MS * 800);
     }
 
     #[test]
     fn only_much_faster_peers_come_first() {
-        let mut pace = LatencyEstimator::new(MS * 250);
-        pace.observe(A, Work::Read, MS * 40);
-        pace.observe(B, Work::Read, MS);
+        let mut latency = LatencyEstimator::new(MS * 250);
+        latency.observe(A, Work::Read, MS * 40);
+        latency.observe(B, Work::Read, MS);
         let mut order = [A, B];
-        pace.fastest_first(&mut order);
+        latency.fastest_first(&mut order);
         assert_eq!(order, [B, A]);
     }
 

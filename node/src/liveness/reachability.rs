@@ -21,7 +21,7 @@ use crate::time::Instant;
 
 /// What a shard knows of its peers.
 #[derive(Debug, Default)]
-pub(crate) struct Reach {
+pub(crate) struct Reachability {
     peers: BTreeMap<NodeId, Peer>,
     outputs: VecDeque<Output>,
 }
@@ -51,7 +51,7 @@ struct Peer {
     reachable: bool,
 }
 
-impl Reach {
+impl Reachability {
     /// There is a connection, and whatever was held against the last one is forgotten.
     pub(crate) fn handle_connected(&mut self, peer: NodeId) {
         self.change(peer, |peer| {
@@ -107,7 +107,7 @@ impl Reach {
         self.outputs.pop_front()
     }
 
-    /// When to call [`Reach::handle_timeout`].
+    /// When to call [`Reachability::handle_timeout`].
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.peers.values().filter(|peer| peer.connected).filter_map(|peer| peer.ping_at).min()
     }
@@ -122,6 +122,7 @@ impl Reach {
         });
         change(peer);
         let reachable = peer.connected && peer.liveness == Liveness::Alive && peer.late < LATE_MAX;
+        debug_assert!(peer.ping_at.is_none() || peer.late >= LATE_MAX, "a peer that answers is not pinged");
         if reachable != peer.reachable {
             peer.reachable = reachable;
             if reachable {
@@ -148,12 +149,12 @@ mod tests {
 
     const A: NodeId = NodeId(1);
 
-    fn outputs(reach: &mut Reach) -> Vec<Output> {
+    fn outputs(reach: &mut Reachability) -> Vec<Output> {
         std::iter::from_fn(|| reach.poll_output()).collect()
     }
 
-    fn connected() -> Reach {
-        let mut reach = Reach::default();
+    fn connected() -> Reachability {
+        let mut reach = Reachability::default();
         reach.handle_connected(A);
         assert_eq!(outputs(&mut reach), [Output::Up(A)]);
         reach

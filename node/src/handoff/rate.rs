@@ -6,7 +6,7 @@ use crate::time::Instant;
 
 /// Keys per second for one target, with feedback from it.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct DeliveryRate {
     /// Keys per second.
     rate: u64,
     /// What acknowledgements have earned towards the next key per second.
@@ -22,9 +22,9 @@ pub(super) struct Pace {
     slowed_at: Instant,
 }
 
-impl Pace {
-    pub(super) fn new() -> Pace {
-        Pace {
+impl DeliveryRate {
+    pub(super) fn new() -> DeliveryRate {
+        DeliveryRate {
             rate: RATE_FIRST,
             credit: 0,
             due: Instant::default(),
@@ -115,7 +115,7 @@ mod tests {
     const START: Instant = Instant(60_000_000);
 
     /// Sends whenever it may for a second, with acknowledgements after `took`; answers how many keys went.
-    fn second(pace: &mut Pace, from: Instant, took: Duration) -> u64 {
+    fn second(pace: &mut DeliveryRate, from: Instant, took: Duration) -> u64 {
         let mut sent = 0;
         for micros in 0..1_000_000 / 500 {
             let now = from + Duration::from_micros(micros * 500);
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn it_grows_by_a_step_a_second_while_the_target_keeps_up() {
-        let mut pace = Pace::new();
+        let mut pace = DeliveryRate::new();
         let first = second(&mut pace, START, Duration::from_millis(3));
         assert!((RATE_FIRST..RATE_FIRST + RATE_STEP).contains(&first), "{first}");
         let second = second(&mut pace, START + Duration::from_secs(1), Duration::from_millis(3));
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn an_overloaded_target_is_left_alone_and_then_given_half() {
-        let mut pace = Pace::new();
+        let mut pace = DeliveryRate::new();
         pace.overloaded(START, Duration::from_millis(50));
         assert!(!pace.may_send(START + Duration::from_millis(49)));
         assert!(pace.may_send(START + Duration::from_millis(50)));
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn slow_acknowledgements_halve_it_once_in_a_while_and_never_below_what_drains_in_time() {
-        let mut pace = Pace::new();
+        let mut pace = DeliveryRate::new();
         second(&mut pace, START, Duration::from_millis(3));
         let before = pace.rate;
         let after = START + Duration::from_secs(1);
@@ -163,7 +163,7 @@ mod tests {
             (0..100).for_each(|_| pace.acked(now, Duration::from_millis(80)));
         }
         assert_eq!(pace.rate, RATE_SLOW);
-        let mut quick = Pace::new();
+        let mut quick = DeliveryRate::new();
         (0..100).for_each(|_| quick.acked(START, Duration::from_micros(500)));
         let before = quick.rate;
         (0..100).for_each(|_| quick.acked(START, Duration::from_millis(8)));
