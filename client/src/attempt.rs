@@ -18,7 +18,8 @@ use driftless_proto::{Failure, Refusal};
 use driftless_ring::NodeId;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::call::{Call, FAR_FUTURE};
+use crate::call::Call;
+use crate::clock::FAR_FUTURE;
 use crate::connection::Pending;
 use crate::error::Cause;
 use crate::link::Link;
@@ -199,7 +200,7 @@ impl Call<'_> {
     fn read(&self, flight: &mut Flight, frame: ResponseFrame) -> Result<Response, Cause> {
         let link = &flight.target.1;
         if frame.ring_version > flight.snapshot.ring_version() {
-            self.inner.refresh_in_background(link);
+            self.router.refresh_in_background(link);
         }
         match frame.response {
             // A refusal is quick, and what a node did not manage in time says how slow others are.

@@ -13,9 +13,9 @@ use futures::stream::{self, StreamExt as _};
 use tracing::Instrument as _;
 
 use crate::answer::{Change, Context, Deleted, IntoBytes, IntoContext, Read, Resolved, Stored};
-use crate::call::Clock;
-use crate::client::Inner;
+use crate::clock::Clock;
 use crate::error::{DeleteError, GetError, PutError, RequestError};
+use crate::inner::Inner;
 use crate::options::{Profile, Settings};
 use crate::pages::{Pages, Turned};
 use crate::resolve::Resolve;

@@ -1,36 +1,23 @@
 //! One request: what it is, how much time it has, and its place among the others under way.
 //!
-//! ```text
-//! permit ─▶ [race](crate::race): attempts at one node after the other, until one is answered or none is worth while
-//! ```
-//! The deadline of the call covers all of it. A put or delete carries its write id through all attempts.
+//! The deadline of the call covers all of it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use driftless_proto::client::{Request, Response};
-use driftless_proto::{BucketDefinition, Outcome, WriteId};
-use tokio::sync::SemaphorePermit;
-use tokio::time::{Instant, timeout_at};
+use driftless_proto::client::Request;
 
-use crate::client::Inner;
-use crate::error::{CAUSES_MAX, Cause, RequestError};
+use crate::budget::Budget;
+use crate::clock::Clock;
+use crate::io::Io;
 use crate::options::Settings;
 use crate::pace::Kind;
-use crate::race;
-use crate::retry;
-use crate::router::{Route, Snapshot};
-
-/// A call's clock: when it began, and when it must have ended.
-#[derive(Clone, Copy)]
-pub(crate) struct Clock {
-    pub(crate) started: Instant,
-    pub(crate) deadline: Instant,
-}
+use crate::router::{Route, Router};
 
 /// A request and all that was decided about it before its first attempt.
 pub(crate) struct Call<'a> {
-    pub(crate) inner: &'a Arc<Inner>,
+    pub(crate) router: &'a Arc<Router>,
+    pub(crate) io: &'a Io,
+    pub(crate) budget: &'a Budget,
     pub(crate) request: &'a Request,
     pub(crate) route: Route,
     pub(crate) settings: &'a Settings,
@@ -38,142 +25,3 @@ pub(crate) struct Call<'a> {
     /// `None`: its attempts are given all their time.
     pub(crate) kind: Option<Kind>,
 }
-
-impl Clock {
-    pub(crate) fn start(timeout: Duration) -> Clock {
-        let started = Instant::now();
-        Clock { started, deadline: started + timeout.min(FAR_FUTURE) }
-    }
-
-    pub(crate) fn remaining(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
-    }
-
-    /// All the time there was.
-    pub(crate) fn allowed(&self) -> Duration {
-        self.deadline - self.started
-    }
-}
-
-impl Inner {
-    /// The bucket's definition, for which the topology is fetched again if it is not known.
-    ///
-    /// # Errors
-    /// [`Cause::NoSuchBucket`], or why the topology could not be fetched.
-    pub(crate) async fn bucket(&self, name: &str, clock: Clock) -> Result<(Arc<Snapshot>, BucketRef), RequestError> {
-        let snapshot = self.router.snapshot();
-        if let Some(bucket) = snapshot.topology.bucket_named(name).map(BucketRef::of) {
-            return Ok((snapshot, bucket));
-        }
-        let snapshot = self.refresh(clock).await?;
-        match snapshot.topology.bucket_named(name).map(BucketRef::of) {
-            Some(bucket) => Ok((snapshot, bucket)),
-            None => Err(RequestError::once(Cause::NoSuchBucket(name.to_owned()), clock.started.elapsed())),
-        }
-    }
-
-    /// Fetches the topology again, from any node that answers.
-    ///
-    /// # Errors
-    /// What happened with each node that was asked.
-    pub(crate) async fn refresh(&self, clock: Clock) -> Result<Arc<Snapshot>, RequestError> {
-        self.check(self.settings.attempt_timeout, clock)?;
-        let refreshed = self.router.refresh(None, self.settings.attempt_timeout, clock.deadline).await;
-        refreshed.map_err(|mut causes| {
-            let attempts = causes.len() as u32; // at most one per member and seed
-            let last = causes.last().cloned().expect("at least one was asked");
-            causes.drain(..causes.len().saturating_sub(CAUSES_MAX));
-            RequestError::new(last, causes, attempts, clock.started.elapsed(), Outcome::Refused)
-        })
-    }
-
-    /// Refuses what cannot be sent at all: the client has ended, or no time is given.
-    fn check(&self, attempt_timeout: Duration, clock: Clock) -> Result<(), RequestError> {
-        let allowed = clock.allowed().min(attempt_timeout);
-        let cause = match self.io.ended() {
-            Some(cause) => cause,
-            None if allowed.is_zero() || clock.remaining().is_zero() => Cause::OutOfTime { allowed },
-            None => return Ok(()),
-        };
-        Err(RequestError::new(cause, Vec::new(), 0, clock.started.elapsed(), Outcome::Refused))
-    }
-
-    /// Carries a request out.
-    ///
-    /// # Errors
-    /// [`RequestError`] when the policy gave up or no time is left.
-    pub(crate) async fn call(
-        self: &Arc<Self>,
-        request: &Request,
-        route: Route,
-        settings: &Settings,
-        clock: Clock,
-    ) -> Result<Response, RequestError> {
-        let called = async {
-            self.check(settings.attempt_timeout, clock)?;
-            let _permit = self.permit(request, clock).await?;
-            self.budget.earn();
-            race::run(&Call { inner: self, request, route, settings, clock, kind: Kind::of(request) }).await
-        };
-        called.await.map_err(|error| match write_id(request) {
-            Some(id) => error.of_write(id),
-            None => error,
-        })
-    }
-
-    /// Waits for room among the requests under way. A large value counts as several requests.
-    async fn permit(&self, request: &Request, clock: Clock) -> Result<SemaphorePermit<'_>, RequestError> {
-        let weight = match request {
-            Request::Put(put) => 1 + put.value.len() / PERMIT_BYTES,
-            _ => 1,
-        };
-        let weight = u32::try_from(weight.min(self.in_flight_max)).unwrap_or(u32::MAX);
-        if let Ok(permit) = self.in_flight.try_acquire_many(weight) {
-            return Ok(permit);
-        }
-        let cause = match timeout_at(clock.deadline, self.in_flight.acquire_many(weight)).await {
-            Ok(Ok(permit)) => return Ok(permit),
-            Ok(Err(_closed)) => Cause::ClientClosed,
-            Err(_) => Cause::Busy { limit: self.in_flight_max },
-        };
-        Err(RequestError::new(cause, Vec::new(), 0, clock.started.elapsed(), Outcome::Refused))
-    }
-
-    /// An answer that does not fit its request. The request may have been carried out all the same.
-    pub(crate) fn misunderstood(&self, request: &Request) -> RequestError {
-        let cause = Cause::Misunderstood { node: "a node".into() };
-        let outcome = retry::join(Outcome::Refused, &cause, !request.is_read());
-        let error = RequestError::new(cause.clone(), vec![cause], 1, Duration::ZERO, outcome);
-        match write_id(request) {
-            Some(id) => error.of_write(id),
-            None => error,
-        }
-    }
-}
-
-fn write_id(request: &Request) -> Option<WriteId> {
-    match request {
-        Request::Put(put) => Some(put.write_id),
-        Request::Delete(delete) => Some(delete.write_id),
-        _ => None,
-    }
-}
-
-/// What a request needs to know of its bucket.
-#[derive(Clone, Copy)]
-pub(crate) struct BucketRef {
-    pub(crate) id: driftless_proto::BucketId,
-    pub(crate) n: u8,
-}
-
-impl BucketRef {
-    fn of(definition: &BucketDefinition) -> BucketRef {
-        BucketRef { id: definition.id, n: definition.quorum.n() }
-    }
-}
-
-/// As much as a frame on the shared stream: with 10,000 permits at most 640 MiB wait to be written.
-const PERMIT_BYTES: usize = 64 * 1024;
-
-/// Longer timeouts mean "never"; adding one to a time must not overflow.
-pub(crate) const FAR_FUTURE: Duration = Duration::from_secs(365 * 24 * 3600);

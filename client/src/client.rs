@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use driftless_proto::Topology;
@@ -10,19 +9,16 @@ use driftless_proto::client::{
     AaeCommand, AaeStatus, DamagedKeys, HintsFor, NodeStatus, Request, Response, Restore, Restored,
 };
 use driftless_proto::key::Key;
-use tokio::sync::Semaphore;
 
 use crate::bucket::Bucket;
-use crate::budget::Budget;
-use crate::call::Clock;
+use crate::clock::Clock;
 use crate::error::{ConnectError, StatusError};
 use crate::identity::Identity;
+use crate::inner::Inner;
 use crate::io::Io;
-use crate::link::Link;
 use crate::options::{CONNECT_TIMEOUT, IN_FLIGHT_MAX, IoRuntime, Profile, Settings};
 use crate::router::{Route, Router};
 use crate::surroundings::Surroundings;
-use crate::turns::Turns;
 
 /// A connection to a cluster. Cheap to clone; all clones share connections, ring and limits.
 ///
@@ -44,17 +40,6 @@ pub struct ClientBuilder {
     in_flight_max: Option<usize>,
     connect_timeout: Option<Duration>,
     surroundings: Surroundings,
-}
-
-pub(crate) struct Inner {
-    pub(crate) router: Router,
-    pub(crate) settings: Arc<Settings>,
-    pub(crate) in_flight: Semaphore,
-    pub(crate) in_flight_max: usize,
-    pub(crate) budget: Budget,
-    pub(crate) turns: Turns,
-    pub(crate) io: Arc<Io>,
-    refreshing: AtomicBool,
 }
 
 impl Client {
@@ -170,9 +155,7 @@ impl Client {
     /// Dropping the last clone closes the connections too, but a process that ends at once may be gone before they
     /// are told; they then notice after some seconds.
     pub async fn close(self) {
-        // Calls that wait for room would wait for nothing.
-        self.inner.in_flight.close();
-        self.inner.router.close().await;
+        self.inner.close().await;
     }
 }
 
@@ -240,45 +223,14 @@ impl ClientBuilder {
             return Err(ConnectError::NoSeeds);
         }
         let identity = self.identity.ok_or(ConnectError::NoIdentity)?;
-        let settings = self.profile.over(&Settings::default());
+        let settings = Arc::new(self.profile.over(&Settings::default()));
         let connect_timeout = self.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
         let io = Io::new(&identity, self.runtime, connect_timeout, self.surroundings).map_err(ConnectError::Io)?;
-        let router = Router::start(Arc::clone(&io), self.seeds, settings.via.clone(), settings.attempt_timeout)
+        let router = Router::start(Arc::clone(&io), self.seeds, Arc::clone(&settings))
             .await
             .map_err(|failures| ConnectError::NoSeedAnswered { failures })?;
-        let in_flight_max = self.in_flight_max.unwrap_or(IN_FLIGHT_MAX).min(Semaphore::MAX_PERMITS);
-        let inner = Inner {
-            router,
-            settings: Arc::new(settings),
-            in_flight: Semaphore::new(in_flight_max),
-            in_flight_max,
-            budget: Budget::new(),
-            turns: Turns::default(),
-            io,
-            refreshing: AtomicBool::new(false),
-        };
+        let inner = Inner::new(io, router, settings, self.in_flight_max.unwrap_or(IN_FLIGHT_MAX));
         Ok(Client { inner: Arc::new(inner) })
-    }
-}
-
-impl Inner {
-    /// A node has shown a newer ring: fetches it from there, one at a time.
-    pub(crate) fn refresh_in_background(self: &Arc<Self>, link: &Arc<Link>) {
-        if self.refreshing.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        // Weak: an abandoned client must not live on for this.
-        let (inner, link) = (Arc::downgrade(self), Arc::clone(link));
-        let timeout = self.settings.attempt_timeout;
-        self.io.spawn(async move {
-            if let Some(inner) = inner.upgrade() {
-                let deadline = Clock::start(inner.settings.timeout).deadline;
-                if let Err(causes) = inner.router.refresh(Some(&link), timeout, deadline).await {
-                    tracing::debug!(cause = ?causes.last(), "cannot fetch the newer topology");
-                }
-                inner.refreshing.store(false, Ordering::Release);
-            }
-        });
     }
 }
 

@@ -122,7 +122,7 @@ async fn next_event(legs: &mut Vec<impl Future<Output = Event> + Unpin>) -> Even
 impl Race<'_> {
     /// The next attempt: there, or at the best node that is not asked already.
     fn begin(&mut self, at: Option<Target>) -> Result<Leg, RequestError> {
-        let snapshot = self.call.inner.router.snapshot();
+        let snapshot = self.call.router.snapshot();
         if let Route::Arc { q, .. } = self.call.route
             && q != snapshot.topology.ring().partitions()
         {
@@ -130,7 +130,7 @@ impl Race<'_> {
         }
         let (target, avoid) = match (at, &self.call.settings.via) {
             (Some(again), _) => (again, None),
-            (None, Some(via)) => match self.call.inner.router.pinned(&snapshot, via, self.call.route) {
+            (None, Some(via)) => match self.call.router.pinned(&snapshot, via, self.call.route) {
                 Ok(link) => ((None, link), None),
                 Err(cause) => return Err(self.error(cause)),
             },
@@ -166,10 +166,10 @@ impl Race<'_> {
         if overdue.replaced || self.resume.is_some() || self.given_up.is_some() || !self.call.settings.retry.hedges() {
             return None;
         }
-        let snapshot = self.call.inner.router.snapshot();
+        let snapshot = self.call.router.snapshot();
         let (next, next_link) = self.choose(&snapshot)?;
         let is_better = next_link.is_promising() && next != node && !self.avoided().contains(&next);
-        if !is_better || !(silent || self.call.inner.budget.spend()) {
+        if !is_better || !(silent || self.call.budget.spend()) {
             return None;
         }
         tracing::debug!(node = link.name(), attempts = self.attempts, silent, next = next_link.name(), "overdue");
@@ -189,7 +189,7 @@ impl Race<'_> {
             self.causes.pop_front();
         }
         self.causes.push_back(cause.clone());
-        if let Some(ended) = self.call.inner.io.ended() {
+        if let Some(ended) = self.call.io.ended() {
             return Err(self.error(ended));
         }
         if let Some(reason) = self.given_up.take() {
@@ -218,7 +218,7 @@ impl Race<'_> {
             // If it cannot be had now, the next attempt will say so again. It leaves time for that attempt.
             let timeout = settings.attempt_timeout.min(self.call.clock.remaining() / 2);
             let deadline = Instant::now() + timeout;
-            let _ = self.call.inner.router.refresh(Some(&link), timeout, deadline).await;
+            let _ = self.call.router.refresh(Some(&link), timeout, deadline).await;
         }
         self.resume = Some(match at {
             RetryAt::Same => (resume, Some((node, link))),

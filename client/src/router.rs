@@ -10,6 +10,7 @@
 //! the links that still lead somewhere.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -18,20 +19,24 @@ use driftless_proto::client::{Request, Response};
 use driftless_ring::{NodeId, PartitionId, Partitions, Token};
 use tokio::time::Instant;
 
+use crate::clock::Clock;
 use crate::error::{Cause, RequestError};
 use crate::io::Io;
 use crate::link::Link;
+use crate::options::Settings;
 use crate::pace::Kind;
 
 /// Knows the way to every node.
 pub(crate) struct Router {
     io: Arc<Io>,
     seeds: Vec<String>,
-    /// The one node that this client speaks to, if it is pinned to one.
-    only: Option<Arc<str>>,
+    /// The client's own, by which the topology is fetched.
+    settings: Arc<Settings>,
     snapshot: RwLock<Arc<Snapshot>>,
     /// Links to addresses that are no member's: seeds, and nodes that a user pinned requests to.
     strangers: Mutex<HashMap<String, Arc<Link>>>,
+    /// A newer topology is being fetched in the background.
+    refreshing: AtomicBool,
 }
 
 /// One topology, with a link to every shard in it.
@@ -60,9 +65,9 @@ impl Router {
     pub(crate) async fn start(
         io: Arc<Io>,
         seeds: Vec<String>,
-        only: Option<Arc<str>>,
-        timeout: Duration,
-    ) -> Result<Router, Vec<(String, RequestError)>> {
+        settings: Arc<Settings>,
+    ) -> Result<Arc<Router>, Vec<(String, RequestError)>> {
+        let timeout = settings.attempt_timeout;
         let links: Vec<Arc<Link>> =
             seeds.iter().map(|seed| Link::new(Arc::clone(&io), seed.clone(), 0, None)).collect();
         let mut asked: futures::stream::FuturesUnordered<_> = links
@@ -75,13 +80,14 @@ impl Router {
                 Ok(topology) => {
                     drop(asked);
                     let snapshot = Snapshot::new(topology, &io, None, &links);
-                    return Ok(Router {
+                    return Ok(Arc::new(Router {
                         io,
                         seeds,
-                        only,
+                        settings,
                         snapshot: RwLock::new(Arc::new(snapshot)),
                         strangers: Mutex::default(),
-                    });
+                        refreshing: AtomicBool::new(false),
+                    }));
                 }
                 Err((seed, cause)) => failures.push((seed, RequestError::once(cause, Duration::ZERO))),
             }
@@ -105,7 +111,8 @@ impl Router {
         deadline: Instant,
     ) -> Result<Arc<Snapshot>, Vec<Cause>> {
         let snapshot = self.snapshot();
-        let candidates: Vec<Arc<Link>> = match &self.only {
+        let candidates: Vec<Arc<Link>> = match &self.settings.via {
+            // A client of one node asks no other.
             Some(only) => vec![self.pinned(&snapshot, only, Route::Any).map_err(|cause| vec![cause])?],
             None => {
                 let members = snapshot.links.iter().filter_map(|shards| shards.first().cloned());
@@ -130,6 +137,24 @@ impl Router {
             }
         }
         Err(causes)
+    }
+
+    /// A node has shown a newer ring: fetches it from there, one at a time.
+    pub(crate) fn refresh_in_background(self: &Arc<Self>, link: &Arc<Link>) {
+        if self.refreshing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        // Weak: an abandoned client must not live on for this.
+        let (router, link) = (Arc::downgrade(self), Arc::clone(link));
+        self.io.spawn(async move {
+            if let Some(router) = router.upgrade() {
+                let deadline = Clock::start(router.settings.timeout).deadline;
+                if let Err(causes) = router.refresh(Some(&link), router.settings.attempt_timeout, deadline).await {
+                    tracing::debug!(cause = ?causes.last(), "cannot fetch the newer topology");
+                }
+                router.refreshing.store(false, Ordering::Release);
+            }
+        });
     }
 
     /// Takes a topology for true, unless it is older than the one at hand or of another cluster.
@@ -159,10 +184,6 @@ impl Router {
             None if node.contains(':') => Ok(self.stranger(node)),
             None => Err(Cause::NoSuchNode(node.to_owned())),
         }
-    }
-
-    pub(crate) async fn close(&self) {
-        self.io.close().await;
     }
 
     fn stranger(&self, address: &str) -> Arc<Link> {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tracing::Instrument as _;
 
 use crate::bucket::Bucket;
-use crate::call::Clock;
+use crate::clock::Clock;
 use crate::error::{Cause, ScanError};
 use crate::options::{Profile, Settings};
 use crate::router::Route;

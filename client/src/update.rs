@@ -26,7 +26,7 @@ use tracing::Instrument as _;
 
 use crate::answer::{Change, Context, Updated};
 use crate::bucket::{Bucket, Write, delete, draw_write_id, put, read, request_options};
-use crate::call::Clock;
+use crate::clock::Clock;
 use crate::error::{GetError, UpdateError};
 use crate::options::{Profile, Settings};
 use crate::retry::{Backoff, RetryPolicy};

@@ -1,0 +1,31 @@
+//! The time that a request has, with all its attempts and waits.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// When a request began, and when it must have ended.
+#[derive(Clone, Copy)]
+pub(crate) struct Clock {
+    pub(crate) started: Instant,
+    pub(crate) deadline: Instant,
+}
+
+impl Clock {
+    pub(crate) fn start(timeout: Duration) -> Clock {
+        let started = Instant::now();
+        Clock { started, deadline: started + timeout.min(FAR_FUTURE) }
+    }
+
+    pub(crate) fn remaining(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// All the time there was.
+    pub(crate) fn allowed(&self) -> Duration {
+        self.deadline - self.started
+    }
+}
+
+/// Longer timeouts mean "never"; adding one to a time must not overflow.
+pub(crate) const FAR_FUTURE: Duration = Duration::from_secs(365 * 24 * 3600);
