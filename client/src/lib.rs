@@ -109,18 +109,23 @@ mod answer;
 mod attempt;
 mod bucket;
 mod budget;
+mod builder;
 mod call;
 mod client;
 mod clock;
 mod connection;
+mod delete;
 mod error;
+mod get;
 mod identity;
 mod inner;
 mod io;
 mod link;
+mod multi;
 mod options;
 mod pace;
 mod pages;
+mod put;
 mod race;
 mod resolve;
 mod retry;
@@ -130,16 +135,21 @@ mod surroundings;
 mod tls;
 mod turns;
 mod update;
+mod write;
 
 pub use answer::{Change, Context, Deleted, IntoBytes, IntoContext, Read, Resolved, Stored, Updated};
-pub use bucket::{Bucket, Delete, Get, GetResolved, MultiGet, MultiPut, Put};
+pub use bucket::Bucket;
 pub use client::{Client, ClientBuilder};
+pub use delete::Delete;
 pub use error::{
     Cause, ConnectError, ConnectFailure, DeleteError, GetError, PutError, RequestError, ScanError, StatusError,
     UpdateError,
 };
+pub use get::{Get, GetResolved};
 pub use identity::{Identity, IdentityError};
+pub use multi::{MultiGet, MultiPut};
 pub use options::{IoRuntime, Profile};
+pub use put::Put;
 pub use resolve::{Fail, LastWriter, Max, Resolve, ResolveError, Union};
 pub use retry::{Decision, DefaultRetry, FailedAttempt, NoRetry, RetryAt, RetryPolicy};
 pub use scan::{Keys, Scan, ScanPosition};

@@ -54,6 +54,19 @@ pub struct Keys {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ScanPosition(Cursor);
 
+impl Bucket {
+    /// Lists the keys of the bucket, in the order of their tokens.
+    ///
+    /// Only the keys' own replicas are asked, r of them for each page, and what stands in for a replica that was away is not
+    /// listed. So while something that was written with a sloppy quorum has not been handed over yet, or a node that lost its
+    /// disk is being filled again, **a key that was acknowledged may be missing**, without an error. To make a backup, look
+    /// first and afterwards: all nodes answer [`status`](crate::Client::status), none holds [`hints`](crate::Client::hints),
+    /// and [`aae`](crate::Client::aae) has no partition without a full round since the start. `driftless dump` does so.
+    pub fn scan(&self) -> Scan {
+        Scan { bucket: self.clone(), page: PAGE, position: None, arc: None, profile: Profile::new() }
+    }
+}
+
 impl ScanPosition {
     /// Before all keys of a token.
     fn at(token: Token) -> ScanPosition {
@@ -78,10 +91,6 @@ struct Page {
 }
 
 impl Scan {
-    pub(crate) fn new(bucket: Bucket) -> Scan {
-        Scan { bucket, page: PAGE, position: None, arc: None, profile: Profile::new() }
-    }
-
     /// Most keys fetched at a time, 1,000 by default, at least 1. Nodes may answer with fewer: they walk only so far at once.
     pub fn page(mut self, keys: u32) -> Scan {
         self.page = keys.max(1);

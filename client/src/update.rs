@@ -24,12 +24,17 @@ use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 use tracing::Instrument as _;
 
-use crate::answer::{Change, Context, Updated};
-use crate::bucket::{Bucket, Write, delete, draw_write_id, put, read, request_options};
+use crate::answer::{Change, Context, IntoBytes, Updated};
+use crate::bucket::Bucket;
+use crate::builder::request_options;
 use crate::clock::Clock;
+use crate::delete::delete;
 use crate::error::{GetError, UpdateError};
+use crate::get::read;
 use crate::options::{Profile, Settings};
+use crate::put::put;
 use crate::retry::{Backoff, RetryPolicy};
+use crate::write::Write;
 
 /// Reads a key, changes it and writes it back. Made by [`Bucket::update`]; awaited, it gives an [`Updated`].
 #[must_use = "a request does nothing until it is awaited"]
@@ -64,15 +69,44 @@ enum Round {
     Full(UpdateError),
 }
 
+impl Bucket {
+    /// Reads a key, lets `change` decide what it shall hold, and writes that with the context of the read.
+    ///
+    /// What is promised: the write replaces exactly what `change` was shown. If another client writes at the same time,
+    /// both results stay, as siblings, and the client that updates next is shown both. So once an update has succeeded, its
+    /// change is in a live value of the key, or was seen by what replaced that. Two things are asked of `change`:
+    ///
+    /// - it must make one value of several, and
+    /// - it must give the same when its own result is among them: adding an element to a set does, adding one to a
+    ///   number does not (it may be called again, see below, and would add it twice). For such a change keep an element
+    ///   per addition, or allow one round and merge when reading.
+    ///
+    /// Where nothing is found and too few of the key's own replicas could be asked to be certain, `change` is called with
+    /// nothing all the same, and what it makes of that becomes a sibling of what the others may hold.
+    ///
+    /// An update is done when its write is acknowledged. If others wrote meanwhile and siblings are left, it tidies up:
+    /// after a short random wait it looks again, and merges them with `change` unless somebody else has done so, at most
+    /// [`rounds_max`](Update::rounds_max) rounds in all. It gives that up when others write without pause, when it fails or
+    /// when the time is over, and succeeds all the same: [`Updated::siblings`](crate::Updated::siblings) tells how many values are left. With a
+    /// [resolver](crate::Get::resolve) a reader sees them as one.
+    ///
+    /// A write that is refused because others have filled the key ([`Refusal::TooManySiblings`](crate::Refusal)) wrote
+    /// nothing: the key is read again after a random wait, as long as the call's time lasts. Updates of one key through
+    /// one client take turns, so that they do not make siblings of each other.
+    pub fn update<F, C>(&self, key: impl IntoBytes, change: F) -> Update<F>
+    where
+        F: FnMut(&[Sibling]) -> C,
+        C: Into<Change>,
+    {
+        Update { bucket: self.clone(), key: key.into_bytes(), change, rounds_max: ROUNDS, profile: Profile::new() }
+    }
+}
+
 impl<F, C> Update<F>
 where
     F: FnMut(&[Sibling]) -> C,
     C: Into<Change>,
 {
-    pub(crate) fn new(bucket: Bucket, key: Bytes, change: F) -> Update<F> {
-        Update { bucket, key, change, rounds_max: ROUNDS, profile: Profile::new() }
-    }
-
     /// In how many rounds the closure is called and its result written at most: 4 by default, at least 1. With one
     /// round nothing is tidied up. A round that is refused because the key is full wrote nothing and does not count.
     pub fn rounds_max(mut self, rounds: u32) -> Update<F> {
@@ -185,7 +219,7 @@ where
         self.rounds += 1;
         let change = (self.change)(read.siblings()).into();
         let context = read.context().cloned();
-        let write = Write { context: context.clone(), write_id: draw_write_id() };
+        let write = Write::new(context.clone(), None);
         let write_id = write.write_id;
         let failed = match change {
             Change::Keep => return Ok(Round::Kept { siblings, context }),

@@ -1,0 +1,102 @@
+//! Removing a key.
+
+use std::future::IntoFuture;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use driftless_proto::WriteId;
+use driftless_proto::client::{self as wire, Request, Response};
+use driftless_proto::key::Key;
+use futures::future::BoxFuture;
+use tracing::Instrument as _;
+
+use crate::answer::{Context, Deleted, IntoBytes, IntoContext};
+use crate::bucket::Bucket;
+use crate::builder::{await_by_send, request_options};
+use crate::clock::Clock;
+use crate::error::DeleteError;
+use crate::options::{Profile, Settings};
+use crate::retry::RetryPolicy;
+use crate::write::Write;
+
+/// Removes a key. Made by [`Bucket::delete`]; awaited, it gives a [`Deleted`].
+#[must_use = "a request does nothing until it is awaited"]
+pub struct Delete {
+    bucket: Bucket,
+    key: Bytes,
+    context: Option<Context>,
+    write_id: Option<WriteId>,
+    profile: Profile,
+}
+
+impl Bucket {
+    /// Removes a key. Without a [`context`](Delete::context) the node reads first, and removes what it saw.
+    pub fn delete(&self, key: impl IntoBytes) -> Delete {
+        Delete { bucket: self.clone(), key: key.into_bytes(), context: None, write_id: None, profile: Profile::new() }
+    }
+}
+
+impl Delete {
+    /// What was read and is to be removed. `None` has the node read first.
+    pub fn context(mut self, context: impl IntoContext) -> Delete {
+        self.context = context.into_context();
+        self
+    }
+
+    /// Names the delete, as [`Put::write_id`](crate::Put::write_id) does. Repeated under its id it is the same delete: what was written since
+    /// the first attempt took effect stays.
+    pub fn write_id(mut self, id: WriteId) -> Delete {
+        self.write_id = Some(id);
+        self
+    }
+
+    /// Removes. The same as awaiting the request, without the box that costs.
+    ///
+    /// # Errors
+    /// [`DeleteError`]; its [`outcome`](DeleteError::outcome) tells whether the key may have been removed.
+    pub async fn send(self) -> Result<Deleted, DeleteError> {
+        let span = tracing::debug_span!("delete", bucket = %self.bucket.name, key = ?self.key);
+        let settings = self.profile.over(&self.bucket.settings);
+        let write = Write::new(self.context, self.write_id);
+        delete(&self.bucket, self.key, write, &settings, Clock::start(settings.timeout)).instrument(span).await
+    }
+}
+
+pub(crate) async fn delete(
+    bucket: &Bucket,
+    key: Bytes,
+    write: Write,
+    settings: &Settings,
+    clock: Clock,
+) -> Result<Deleted, DeleteError> {
+    let key = Key::new(key)?;
+    let (id, route) = bucket.place(&key, clock).await?;
+    let request = Request::Delete(wire::Delete {
+        bucket: id,
+        key,
+        context: write.context.map(|context| context.0),
+        r: settings.r,
+        w: settings.w,
+        sloppy: settings.sloppy,
+        write_id: write.write_id,
+    });
+    match bucket.inner.call(&request, route, settings, clock).await? {
+        Response::Deleted(deleted) => match deleted.basis.filter(|basis| !deleted.existed && !basis.is_enough()) {
+            Some(basis) => {
+                let (primaries, needed) = (basis.primaries, basis.needed);
+                Err(DeleteError::NotCertain { primaries, needed, deleted: Deleted::new(&deleted) })
+            }
+            None => Ok(Deleted::new(&deleted)),
+        },
+        _ => Err(bucket.inner.misunderstood(&request).into()),
+    }
+}
+
+request_options! {
+    impl [] Delete, profile;
+}
+
+await_by_send! {
+    Delete => Result<Deleted, DeleteError>;
+}

@@ -1,0 +1,109 @@
+//! Writing a value.
+
+use std::future::IntoFuture;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use driftless_proto::WriteId;
+use driftless_proto::client::{self as wire, Request, Response};
+use driftless_proto::key::{Key, VALUE_BYTES_MAX};
+use futures::future::BoxFuture;
+use tracing::Instrument as _;
+
+use crate::answer::{Context, IntoBytes, IntoContext, Stored};
+use crate::bucket::Bucket;
+use crate::builder::{await_by_send, request_options};
+use crate::clock::Clock;
+use crate::error::PutError;
+use crate::options::{Profile, Settings};
+use crate::retry::RetryPolicy;
+use crate::write::Write;
+
+/// Writes a value. Made by [`Bucket::put`]; awaited, it gives a [`Stored`].
+#[must_use = "a request does nothing until it is awaited"]
+pub struct Put {
+    bucket: Bucket,
+    key: Bytes,
+    value: Bytes,
+    context: Option<Context>,
+    write_id: Option<WriteId>,
+    profile: Profile,
+}
+
+impl Bucket {
+    /// Writes a value. Without a [`context`](Put::context) it is *blind*: it overwrites nothing, and becomes a
+    /// sibling of what is there.
+    pub fn put(&self, key: impl IntoBytes, value: impl IntoBytes) -> Put {
+        Put {
+            bucket: self.clone(),
+            key: key.into_bytes(),
+            value: value.into_bytes(),
+            context: None,
+            write_id: None,
+            profile: Profile::new(),
+        }
+    }
+}
+
+impl Put {
+    /// What was read and is to be replaced. `None` is a blind put.
+    pub fn context(mut self, context: impl IntoContext) -> Put {
+        self.context = context.into_context();
+        self
+    }
+
+    /// Names the write. Writing the same value with the same context and id again, even from another process, makes
+    /// no sibling. A random id is drawn otherwise.
+    pub fn write_id(mut self, id: WriteId) -> Put {
+        self.write_id = Some(id);
+        self
+    }
+
+    /// Writes. The same as awaiting the request, without the box that costs.
+    ///
+    /// # Errors
+    /// [`PutError`]; its [`outcome`](PutError::outcome) tells whether the value may have been stored.
+    pub async fn send(self) -> Result<Stored, PutError> {
+        let span = tracing::debug_span!("put", bucket = %self.bucket.name, key = ?self.key, bytes = self.value.len());
+        let settings = self.profile.over(&self.bucket.settings);
+        let write = Write::new(self.context, self.write_id);
+        put(&self.bucket, self.key, self.value, write, &settings, Clock::start(settings.timeout)).instrument(span).await
+    }
+}
+
+pub(crate) async fn put(
+    bucket: &Bucket,
+    key: Bytes,
+    value: Bytes,
+    write: Write,
+    settings: &Settings,
+    clock: Clock,
+) -> Result<Stored, PutError> {
+    let key = Key::new(key)?;
+    if value.len() > VALUE_BYTES_MAX {
+        return Err(PutError::ValueTooLarge { bytes: value.len(), max: VALUE_BYTES_MAX });
+    }
+    let (id, route) = bucket.place(&key, clock).await?;
+    let request = Request::Put(wire::Put {
+        bucket: id,
+        key,
+        value,
+        context: write.context.map(|context| context.0),
+        w: settings.w,
+        sloppy: settings.sloppy,
+        write_id: write.write_id,
+    });
+    match bucket.inner.call(&request, route, settings, clock).await? {
+        Response::Stored(stored) => Ok(Stored::new(stored)),
+        _ => Err(bucket.inner.misunderstood(&request).into()),
+    }
+}
+
+request_options! {
+    impl [] Put, profile;
+}
+
+await_by_send! {
+    Put => Result<Stored, PutError>;
+}
