@@ -1,13 +1,13 @@
 //! One attempt of a request at one node.
 //!
 //! ```text
-//! Start ─▶ connection ─▶ submit ─▶ waiting ──── answer, lost, attempt timeout ────▶ Ended
+//! Begin ─▶ connection ─▶ submit ─▶ waiting ──── answer, lost, attempt timeout ────▶ Ended
 //!                                   │    ▲
 //!             patience is over, or  ▼    │ still waiting, with new patience
-//!               all are alarmed   Overdue┘       the race may ask another node meanwhile
+//!               all are alarmed   Overdue┘       another attempt may begin meanwhile
 //! ```
-//! Overdue is either *slow* (the node answers others) or *silent* (it has said nothing while patience ran). Silence makes the connection suspect, and that alarms all attempts under way there: none has to run out of its own
-//! patience first.
+//! Overdue is either *slow* (the node answers others) or *silent* (it has said nothing while patience ran). Silence makes the
+//! connection suspect, and that alarms all attempts under way there: none has to run out of its own patience first.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,23 +18,23 @@ use driftless_proto::{Failure, Refusal};
 use driftless_ring::NodeId;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::call::Call;
 use crate::clock::FAR_FUTURE;
 use crate::connection::Pending;
 use crate::error::Cause;
 use crate::link::Link;
 use crate::pace::Kind;
+use crate::request::Request;
 use crate::router::Snapshot;
 
-/// Where a request goes. A node that the user chose has no id here: there is no other to go to.
+/// Where an attempt goes. A node that the user chose has no id here: there is no other to go to.
 pub(crate) type Target = (Option<NodeId>, Arc<Link>);
 
-/// What is to be done until the next [`Event`].
-pub(crate) enum Leg {
+/// What is to be done for an attempt until its next [`Event`].
+pub(crate) enum Step {
     /// Begin an attempt. One at the best node may pass over others which take long to connect.
-    Start { number: u32, snapshot: Arc<Snapshot>, target: Target, avoid: Option<Vec<NodeId>> },
+    Begin { number: u32, snapshot: Arc<Snapshot>, target: Target, avoid: Option<Vec<NodeId>> },
     /// Go on waiting.
-    Wait(Flight),
+    Wait(Attempt),
 }
 
 /// What became of an attempt.
@@ -52,11 +52,11 @@ pub(crate) enum Event {
         result: Result<Response, Cause>,
     },
     /// Its answer should have come by now.
-    Overdue { flight: Flight, silent: bool },
+    Overdue { attempt: Attempt, silent: bool },
 }
 
 /// An attempt that was sent and not answered yet.
-pub(crate) struct Flight {
+pub(crate) struct Attempt {
     pub(crate) number: u32,
     pub(crate) target: Target,
     pub(crate) passed_over: Vec<NodeId>,
@@ -69,29 +69,31 @@ pub(crate) struct Flight {
     sent: Instant,
     /// Bytes of large values that were on their way to the node with it, its own included; none if it is small.
     large_bytes: usize,
-    /// What of the time is for carrying them.
+    /// The part of the time that is for carrying them.
     carrying: Duration,
     deadline: Instant,
     /// How long it may take until it is overdue. `None`: as long as it likes.
     patience: Option<Duration>,
     /// Since when patience runs, and how many answers the node had given by then.
     since: (Instant, u64),
-    state: State,
+    lateness: Lateness,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum Lateness {
     InTime,
+    /// The node answers other requests.
     Slow,
+    /// It has said nothing while patience ran.
     Silent,
 }
 
-impl Call<'_> {
+impl Request<'_> {
     /// Carries an attempt on until there is something to say about it.
-    pub(crate) async fn leg(&self, leg: Leg) -> Event {
-        match leg {
-            Leg::Wait(flight) => self.wait(flight).await,
-            Leg::Start { number, snapshot, target, avoid } => {
+    pub(crate) async fn carry_on(&self, step: Step) -> Event {
+        match step {
+            Step::Wait(attempt) => self.wait(attempt).await,
+            Step::Begin { number, snapshot, target, avoid } => {
                 let mut passed_over = Vec::new();
                 let target = match (avoid, target) {
                     (Some(avoid), (Some(node), link)) => {
@@ -100,9 +102,9 @@ impl Call<'_> {
                     (_, target) => target,
                 };
                 match self.send(number, snapshot, target.clone()).await {
-                    Ok(mut flight) => {
-                        flight.passed_over = passed_over;
-                        self.wait(flight).await
+                    Ok(mut attempt) => {
+                        attempt.passed_over = passed_over;
+                        self.wait(attempt).await
                     }
                     Err(cause) => Event::Ended { number, target, passed_over, replaced: false, result: Err(cause) },
                 }
@@ -110,7 +112,7 @@ impl Call<'_> {
         }
     }
 
-    async fn send(&self, number: u32, snapshot: Arc<Snapshot>, target: Target) -> Result<Flight, Cause> {
+    async fn send(&self, number: u32, snapshot: Arc<Snapshot>, target: Target) -> Result<Attempt, Cause> {
         let link = &target.1;
         let begun = Instant::now();
         let deadline = match self.attempt_timeout() {
@@ -140,12 +142,12 @@ impl Call<'_> {
         let for_node = remaining - (remaining / 8).min(ANSWER_MARGIN);
         let deadline_ms = u32::try_from(for_node.as_millis()).unwrap_or(u32::MAX).max(1);
         let since = (sent, connection.heard());
-        let pending = connection.submit(self.request, snapshot.ring_version(), deadline_ms)?;
+        let pending = connection.submit(self.message, snapshot.ring_version(), deadline_ms)?;
         // It travels beside all others that are under way there, so it takes as long as all of them.
         let large_bytes = if self.is_large() { connection.carrying() } else { 0 };
         let carrying = link.pace.time_to_carry(large_bytes);
         let patience = self.kind.map(|kind| link.pace.patience(kind).saturating_add(carrying));
-        Ok(Flight {
+        Ok(Attempt {
             number,
             target,
             passed_over: Vec::new(),
@@ -160,64 +162,66 @@ impl Call<'_> {
             deadline,
             patience,
             since,
-            state: State::InTime,
+            lateness: Lateness::InTime,
         })
     }
 
-    async fn wait(&self, mut flight: Flight) -> Event {
-        let connection = Arc::clone(flight.pending.connection());
+    async fn wait(&self, mut attempt: Attempt) -> Event {
+        let connection = Arc::clone(attempt.pending.connection());
         let alarm = connection.suspicion();
-        let (since, heard) = flight.since;
-        let until = match flight.patience {
-            Some(patience) if flight.state != State::Silent => flight.deadline.min(since + patience.min(FAR_FUTURE)),
-            _ => flight.deadline,
+        let (since, heard) = attempt.since;
+        let until = match attempt.patience {
+            Some(patience) if attempt.lateness != Lateness::Silent => {
+                attempt.deadline.min(since + patience.min(FAR_FUTURE))
+            }
+            _ => attempt.deadline,
         };
         let silent = tokio::select! {
             biased;
-            answer = flight.pending.answer() => {
-                let result = answer.and_then(|frame| self.read(&mut flight, frame));
-                return flight.ended(result);
+            answer = attempt.pending.answer() => {
+                let result = answer.and_then(|frame| self.read(&mut attempt, frame));
+                return attempt.ended(result);
             }
-            () = alarm, if flight.state != State::Silent => true,
+            () = alarm, if attempt.lateness != Lateness::Silent => true,
             () = sleep_until(until) => {
                 let silent = connection.heard() == heard;
                 if silent {
                     connection.suspect(heard);
                 }
-                if until == flight.deadline {
-                    let node = flight.target.1.name().to_owned();
-                    let after = flight.begun.elapsed();
-                    return flight.ended(Err(Cause::TimedOut { node, after, sent: true, heard: !silent }));
+                if until == attempt.deadline {
+                    let node = attempt.target.1.name().to_owned();
+                    let after = attempt.begun.elapsed();
+                    return attempt.ended(Err(Cause::TimedOut { node, after, sent: true, heard: !silent }));
                 }
                 silent
             }
         };
-        flight.state = if silent { State::Silent } else { State::Slow };
-        flight.since = (until, connection.heard());
-        Event::Overdue { flight, silent }
+        attempt.lateness = if silent { Lateness::Silent } else { Lateness::Slow };
+        attempt.since = (until, connection.heard());
+        Event::Overdue { attempt, silent }
     }
 
-    fn read(&self, flight: &mut Flight, frame: ResponseFrame) -> Result<Response, Cause> {
-        let link = &flight.target.1;
-        if frame.ring_version > flight.snapshot.ring_version() {
+    fn read(&self, attempt: &mut Attempt, frame: ResponseFrame) -> Result<Response, Cause> {
+        let link = &attempt.target.1;
+        if frame.ring_version > attempt.snapshot.ring_version() {
             self.router.refresh_in_background(link);
         }
         match frame.response {
             // A refusal is quick, and what a node did not manage in time says how slow others are.
             Response::Failed(failure) => {
-                flight.kind = None;
-                Err(self.cause_of(failure, flight))
+                attempt.kind = None;
+                Err(self.cause_of(failure, attempt))
             }
             response => Ok(response),
         }
     }
 
-    /// After what time an attempt is given up. `None`: when the call is. What has been uploaded is not thrown away while it
+    /// After what time an attempt is given up. `None`: when the request is. What has been uploaded is not thrown away while it
     /// may still be answered: another node is asked beside it, as for all that is overdue, but only once each. A policy
     /// that forbids this gets the time that the value takes to carry, and may repeat the upload then.
     fn attempt_timeout(&self) -> Option<Duration> {
         let timeout = self.settings.attempt_timeout;
-        let bytes = self.request.value_bytes() as u64;
+        let bytes = self.message.value_bytes() as u64;
         match self.is_large() {
             false => Some(timeout),
             true if self.settings.retry.hedges() => None,
@@ -226,17 +230,17 @@ impl Call<'_> {
     }
 
     fn is_large(&self) -> bool {
-        self.request.value_bytes() > FRAME_SHARED_MAX
+        self.message.value_bytes() > FRAME_SHARED_MAX
     }
 
     /// A missing bucket is one refusal, whether the client knows of it or the node does.
-    fn cause_of(&self, failure: Failure, flight: &Flight) -> Cause {
-        match (failure, self.request.bucket()) {
+    fn cause_of(&self, failure: Failure, attempt: &Attempt) -> Cause {
+        match (failure, self.message.bucket()) {
             (Failure::Refused(Refusal::NoSuchBucket), Some(id)) => {
-                let name = flight.snapshot.topology.bucket(id).map(|bucket| bucket.name.to_string());
+                let name = attempt.snapshot.topology.bucket(id).map(|bucket| bucket.name.to_string());
                 Cause::NoSuchBucket(name.unwrap_or_else(|| id.0.to_string()))
             }
-            (failure, _) => Cause::from_node(flight.pending.connection().node(), failure),
+            (failure, _) => Cause::from_node(attempt.pending.connection().node(), failure),
         }
     }
 
@@ -269,7 +273,7 @@ impl Call<'_> {
     }
 }
 
-impl Flight {
+impl Attempt {
     fn ended(mut self, result: Result<Response, Cause>) -> Event {
         if result.is_ok() {
             self.measure();
@@ -294,11 +298,11 @@ impl Flight {
     }
 }
 
-impl Drop for Flight {
+impl Drop for Attempt {
     /// An attempt that was overtaken took at least as long as it did take. Would only answers count, a node that has
     /// become slow would never be known to be.
     fn drop(&mut self) {
-        if self.state == State::Slow {
+        if self.lateness == Lateness::Slow {
             self.measure();
         }
     }

@@ -28,7 +28,7 @@ macro_rules! request_options {
                 self
             }
 
-            /// How long the call may take with all its attempts and waits.
+            /// How long the request may take with all its attempts and waits.
             pub fn timeout(mut self, timeout: Duration) -> Self {
                 self.$field$(.$inner)?.timeout = Some(timeout);
                 self

@@ -76,7 +76,7 @@ impl Client {
     pub async fn status(&self, node: impl AsRef<str>) -> Result<NodeStatus, StatusError> {
         let settings = Profile::new().via(node).over(&self.inner.settings);
         let request = Request::Status;
-        match self.inner.call(&request, Route::Any, &settings, Clock::start(settings.timeout)).await? {
+        match self.inner.carry_out(&request, Route::Any, &settings, Clock::start(settings.timeout)).await? {
             Response::Status(status) => Ok(*status),
             _ => Err(self.inner.misunderstood(&request).into()),
         }
@@ -90,7 +90,7 @@ impl Client {
     pub async fn hints(&self, node: impl AsRef<str>) -> Result<Vec<HintsFor>, StatusError> {
         let settings = Profile::new().via(node).over(&self.inner.settings);
         let request = Request::Hints;
-        match self.inner.call(&request, Route::Any, &settings, Clock::start(settings.timeout)).await? {
+        match self.inner.carry_out(&request, Route::Any, &settings, Clock::start(settings.timeout)).await? {
             Response::Hints(hints) => Ok(hints),
             _ => Err(self.inner.misunderstood(&request).into()),
         }
@@ -104,7 +104,7 @@ impl Client {
     pub async fn aae(&self, node: impl AsRef<str>, command: AaeCommand) -> Result<AaeStatus, StatusError> {
         let settings = Profile::new().via(node).over(&self.inner.settings);
         let request = Request::Aae(command);
-        match self.inner.call(&request, Route::Any, &settings, Clock::start(settings.timeout)).await? {
+        match self.inner.carry_out(&request, Route::Any, &settings, Clock::start(settings.timeout)).await? {
             Response::Aae(status) => Ok(*status),
             _ => Err(self.inner.misunderstood(&request).into()),
         }
@@ -118,7 +118,7 @@ impl Client {
     pub async fn damaged(&self, node: impl AsRef<str>) -> Result<DamagedKeys, StatusError> {
         let settings = Profile::new().via(node).over(&self.inner.settings);
         let request = Request::Damaged;
-        match self.inner.call(&request, Route::Any, &settings, Clock::start(settings.timeout)).await? {
+        match self.inner.carry_out(&request, Route::Any, &settings, Clock::start(settings.timeout)).await? {
             Response::Damaged(damaged) => Ok(damaged),
             _ => Err(self.inner.misunderstood(&request).into()),
         }
@@ -143,7 +143,7 @@ impl Client {
         let clock = Clock::start(settings.timeout);
         let (_, bucket) = self.inner.bucket(bucket.as_ref(), clock).await?;
         let request = Request::Restore(Restore { bucket: bucket.id, key: key.clone(), accept_loss: true });
-        match self.inner.call(&request, Route::Any, &settings, clock).await? {
+        match self.inner.carry_out(&request, Route::Any, &settings, clock).await? {
             Response::Restored(restored) => Ok(restored),
             _ => Err(self.inner.misunderstood(&request).into()),
         }
@@ -193,7 +193,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Most requests under way at once, 10,000 by default; a value counts once more for every 64 KiB. Further calls
+    /// Most requests under way at once, 10,000 by default; a value counts once more for every 64 KiB. Further requests
     /// wait, and the wait counts against their deadline. More uses more memory when a node is slow, less limits the
     /// throughput.
     pub fn in_flight_max(mut self, requests: usize) -> ClientBuilder {

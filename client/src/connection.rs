@@ -231,7 +231,7 @@ impl Connection {
         self.heard() < self.owes.load(Ordering::Acquire)
     }
 
-    /// Ends when suspicion arises after this call.
+    /// Ends when suspicion arises from now on.
     pub(crate) fn suspicion(&self) -> Notified<'_> {
         self.alarm.notified()
     }

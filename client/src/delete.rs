@@ -81,7 +81,7 @@ pub(crate) async fn delete(
         sloppy: settings.sloppy,
         write_id: write.write_id,
     });
-    match bucket.inner.call(&request, route, settings, clock).await? {
+    match bucket.inner.carry_out(&request, route, settings, clock).await? {
         Response::Deleted(deleted) => match deleted.basis.filter(|basis| !deleted.existed && !basis.is_enough()) {
             Some(basis) => {
                 let (primaries, needed) = (basis.primaries, basis.needed);

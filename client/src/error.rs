@@ -1,7 +1,7 @@
 //! What can go wrong with each operation, and whether anything may have happened.
 //!
 //! ```text
-//! PutError, GetError, …     one per operation: what was wrong with the call, or
+//! PutError, GetError, …     one per operation: what was wrong with its arguments, or
 //!   └─ RequestError         the request did not succeed in time: attempts, and whether an earlier one may have
 //!        └─ Cause           why an attempt did not
 //!             └─ ConnectFailure, Refusal, Unknown
@@ -151,7 +151,7 @@ pub enum UpdateError {
 macro_rules! operation_error {
     ($name:ident) => {
         impl $name {
-            /// Why the request did not succeed, if the call itself was in order.
+            /// Why the request did not succeed, if its arguments were in order.
             pub fn request(&self) -> Option<&RequestError> {
                 match self {
                     $name::Request(error) => Some(error),
@@ -186,7 +186,7 @@ macro_rules! operation_error {
             }
 
             /// The id under which repeating it is safe, with the same value and context: the given id, or else a drawn
-            /// one. `None` if nothing was sent because the call itself was not in order.
+            /// one. `None` if nothing was sent because its arguments were not in order.
             pub fn write_id(&self) -> Option<WriteId> {
                 self.request().and_then(RequestError::write_id)
             }
@@ -208,7 +208,7 @@ impl UpdateError {
         self.request().map_or(Outcome::Refused, RequestError::outcome)
     }
 
-    /// Why the request did not succeed, if the call itself was in order.
+    /// Why the request did not succeed, if its arguments were in order.
     pub fn request(&self) -> Option<&RequestError> {
         match self {
             UpdateError::Get(error) => error.request(),
@@ -233,7 +233,7 @@ impl UpdateError {
             UpdateError::Get(GetError::Request(error)) => GetError::Request(error.after_unknown(id)).into(),
             UpdateError::Put(PutError::Request(error)) => PutError::Request(error.after_unknown(id)).into(),
             UpdateError::Delete(DeleteError::Request(error)) => DeleteError::Request(error.after_unknown(id)).into(),
-            in_the_call => in_the_call,
+            in_the_arguments => in_the_arguments,
         }
     }
 }

@@ -106,7 +106,7 @@ pub(crate) async fn read(
         let (key, shown) = (key.clone(), pages.shown());
         let request =
             Request::Get(wire::Get { bucket: id, key, r: settings.r, sloppy: settings.sloppy, explain, shown });
-        let turned = match bucket.inner.call(&request, route, settings, clock).await? {
+        let turned = match bucket.inner.carry_out(&request, route, settings, clock).await? {
             Response::Read(read) => pages.turn(read),
             _ => Turned::Misread,
         };

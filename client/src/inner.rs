@@ -1,26 +1,26 @@
 //! What all clones of a client share, and the way of every request through it.
 //!
 //! ```text
-//! permit ─▶ [race](crate::race): attempts at one node after the other, until one is answered or none is worth while
+//! permit ─▶ attempts at one node after the other, until one is answered or none is worth while
 //! ```
-//! A put or delete carries its write id through all attempts.
+//! See [`attempts`]. A put or delete carries its write id through all attempts.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use driftless_proto::client::{Request, Response};
+use driftless_proto::client::{self as wire, Response};
 use driftless_proto::{BucketDefinition, Outcome, WriteId};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout_at;
 
+use crate::attempts;
 use crate::budget::Budget;
-use crate::call::Call;
 use crate::clock::Clock;
 use crate::error::{CAUSES_MAX, Cause, RequestError};
 use crate::io::Io;
 use crate::options::Settings;
 use crate::pace::Kind;
-use crate::race;
+use crate::request::Request;
 use crate::retry;
 use crate::router::{Route, Router, Snapshot};
 use crate::turns::Turns;
@@ -97,30 +97,31 @@ impl Inner {
     ///
     /// # Errors
     /// [`RequestError`] when the policy gave up or no time is left.
-    pub(crate) async fn call(
+    pub(crate) async fn carry_out(
         &self,
-        request: &Request,
+        message: &wire::Request,
         route: Route,
         settings: &Settings,
         clock: Clock,
     ) -> Result<Response, RequestError> {
-        let called = async {
+        let answered = async {
             self.check(settings.attempt_timeout, clock)?;
-            let _permit = self.permit(request, clock).await?;
+            let _permit = self.permit(message, clock).await?;
             self.budget.earn();
             let Inner { router, io, budget, .. } = self;
-            race::run(&Call { router, io, budget, request, route, settings, clock, kind: Kind::of(request) }).await
+            attempts::run(&Request { router, io, budget, message, route, settings, clock, kind: Kind::of(message) })
+                .await
         };
-        called.await.map_err(|error| match write_id(request) {
+        answered.await.map_err(|error| match write_id(message) {
             Some(id) => error.of_write(id),
             None => error,
         })
     }
 
     /// Waits for room among the requests under way. A large value counts as several requests.
-    async fn permit(&self, request: &Request, clock: Clock) -> Result<SemaphorePermit<'_>, RequestError> {
-        let weight = match request {
-            Request::Put(put) => 1 + put.value.len() / PERMIT_BYTES,
+    async fn permit(&self, message: &wire::Request, clock: Clock) -> Result<SemaphorePermit<'_>, RequestError> {
+        let weight = match message {
+            wire::Request::Put(put) => 1 + put.value.len() / PERMIT_BYTES,
             _ => 1,
         };
         let weight = u32::try_from(weight.min(self.in_flight_max)).unwrap_or(u32::MAX);
@@ -136,11 +137,11 @@ impl Inner {
     }
 
     /// An answer that does not fit its request. The request may have been carried out all the same.
-    pub(crate) fn misunderstood(&self, request: &Request) -> RequestError {
+    pub(crate) fn misunderstood(&self, message: &wire::Request) -> RequestError {
         let cause = Cause::Misunderstood { node: "a node".into() };
-        let outcome = retry::join(Outcome::Refused, &cause, !request.is_read());
+        let outcome = retry::join(Outcome::Refused, &cause, !message.is_read());
         let error = RequestError::new(cause.clone(), vec![cause], 1, Duration::ZERO, outcome);
-        match write_id(request) {
+        match write_id(message) {
             Some(id) => error.of_write(id),
             None => error,
         }
@@ -153,10 +154,10 @@ impl Inner {
     }
 }
 
-fn write_id(request: &Request) -> Option<WriteId> {
-    match request {
-        Request::Put(put) => Some(put.write_id),
-        Request::Delete(delete) => Some(delete.write_id),
+fn write_id(message: &wire::Request) -> Option<WriteId> {
+    match message {
+        wire::Request::Put(put) => Some(put.write_id),
+        wire::Request::Delete(delete) => Some(delete.write_id),
         _ => None,
     }
 }

@@ -48,7 +48,7 @@
 //! awaited, or sent with `.send()`, which saves a box. [`Bucket::scan`] gives a stream of keys. Keys and values are
 //! bytes.
 //!
-//! How many replicas must answer, how long a call may take, and when to try again are options of a request; their
+//! How many replicas must answer, how long a request may take, and when to try again are options of a request; their
 //! defaults can be set for a bucket ([`Bucket::with_profile`]) and for the client
 //! ([`ClientBuilder::profile`]) with a [`Profile`].
 //!
@@ -97,7 +97,7 @@
 //!
 //! # Runtime
 //!
-//! A tokio runtime with time enabled must drive the calls. Sockets live on a thread of their own unless
+//! A tokio runtime with time enabled must drive the requests. Sockets live on a thread of their own unless
 //! [`IoRuntime::Caller`] is chosen.
 //!
 //! # What it is not
@@ -107,10 +107,10 @@
 
 mod answer;
 mod attempt;
+mod attempts;
 mod bucket;
 mod budget;
 mod builder;
-mod call;
 mod client;
 mod clock;
 mod connection;
@@ -126,7 +126,7 @@ mod options;
 mod pace;
 mod pages;
 mod put;
-mod race;
+mod request;
 mod resolve;
 mod retry;
 mod router;

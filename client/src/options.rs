@@ -57,14 +57,14 @@ impl Profile {
     /// After what time one attempt is given up, 2 seconds by default. Another node is usually asked much sooner, while
     /// this attempt goes on (see [Failures](crate#failures)); so this matters where there is no other, or where
     /// [`via`](Profile::via) or the policy forbids it. Too short repeats work that was about to succeed. A value of more than
-    /// 64 KiB takes time to carry: its attempt lasts as long as the call, and no node is sent it twice while it may still
+    /// 64 KiB takes time to carry: its attempt lasts as long as the request, and no node is sent it twice while it may still
     /// answer; under a policy that does not hedge, it is given a second more for each megabyte.
     pub fn attempt_timeout(mut self, timeout: Duration) -> Profile {
         self.attempt_timeout = Some(timeout);
         self
     }
 
-    /// How long a call may take with all its attempts and waits, 10 seconds by default.
+    /// How long a request may take with all its attempts and waits, 10 seconds by default.
     pub fn timeout(mut self, timeout: Duration) -> Profile {
         self.timeout = Some(timeout);
         self

@@ -94,7 +94,7 @@ pub(crate) async fn put(
         sloppy: settings.sloppy,
         write_id: write.write_id,
     });
-    match bucket.inner.call(&request, route, settings, clock).await? {
+    match bucket.inner.carry_out(&request, route, settings, clock).await? {
         Response::Stored(stored) => Ok(Stored::new(stored)),
         _ => Err(bucket.inner.misunderstood(&request).into()),
     }

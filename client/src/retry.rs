@@ -5,7 +5,7 @@
 //! it remembers the id even if the value has been overwritten since. A node that cannot answer is left at once. What a
 //! policy decides is only whether, where and when it is worth while.
 //!
-//! Attempts that are overdue and have not failed are no policy's business: see [`race`](crate::race).
+//! Attempts that are overdue and have not failed are no policy's business: see [`attempts`](crate::attempts).
 
 use std::fmt;
 use std::mem::discriminant;
@@ -18,7 +18,7 @@ use crate::error::Cause;
 
 /// Decides about the next attempt of a request. It is asked after each attempt that failed.
 pub trait RetryPolicy: Send + Sync + fmt::Debug + 'static {
-    /// What to do now. The client gives up by itself when the deadline of the call would pass while waiting.
+    /// What to do now. The client gives up by itself when the deadline of the request would pass while waiting.
     fn decide(&self, failed: &FailedAttempt<'_>) -> Decision;
 
     /// Whether another node may be asked as well while an answer is overdue. It may then happen that two coordinators
@@ -32,12 +32,12 @@ pub trait RetryPolicy: Send + Sync + fmt::Debug + 'static {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct FailedAttempt<'a> {
-    /// Which attempt of the call it was, from 1.
+    /// Which attempt of the request it was, from 1.
     pub number: u32,
-    /// How many of the call's attempts ended before their time: refused, without a connection, or with an outcome that
-    /// the node does not know. The others cost nothing but time, and that the call bounds.
+    /// How many of the request's attempts ended before their time: refused, without a connection, or with an outcome that
+    /// the node does not know. The others cost nothing but time, which the request bounds.
     pub early: u32,
-    /// How many of the call's attempts failed alike, this one included: for the same reason, at whichever nodes.
+    /// How many of the request's attempts failed alike, this one included: for the same reason, at whichever nodes.
     pub alike: u32,
     /// How many attempts this node has had in a row, this one included.
     pub at_node: u32,
@@ -47,7 +47,7 @@ pub struct FailedAttempt<'a> {
     pub is_write: bool,
     /// Bytes of the value that it carries.
     pub bytes: usize,
-    /// How long the call has taken.
+    /// How long the request has taken.
     pub elapsed: Duration,
 }
 
@@ -120,8 +120,8 @@ impl DefaultRetry {
         }
     }
 
-    /// Most attempts of a call that end before their time, whatever fails. Attempts that are not answered are bounded by
-    /// the call's timeout alone: a caller that allows a minute has a minute.
+    /// Most attempts of a request that end before their time, whatever fails. Attempts that are not answered are bounded by
+    /// the request's timeout alone: a caller that allows a minute has a minute.
     #[must_use]
     pub fn attempts_max(mut self, attempts: u32) -> DefaultRetry {
         self.attempts_max = attempts;

@@ -70,15 +70,15 @@ impl Router {
         let timeout = settings.attempt_timeout;
         let links: Vec<Arc<Link>> =
             seeds.iter().map(|seed| Link::new(Arc::clone(&io), seed.clone(), 0, None)).collect();
-        let mut asked: futures::stream::FuturesUnordered<_> = links
+        let mut fetches: futures::stream::FuturesUnordered<_> = links
             .iter()
             .map(|link| async move { fetch(link, timeout).await.map_err(|cause| (link.name().to_owned(), cause)) })
             .collect();
         let mut failures = Vec::new();
-        while let Some(answer) = futures::StreamExt::next(&mut asked).await {
+        while let Some(answer) = futures::StreamExt::next(&mut fetches).await {
             match answer {
                 Ok(topology) => {
-                    drop(asked);
+                    drop(fetches);
                     let snapshot = Snapshot::new(topology, &io, None, &links);
                     return Ok(Arc::new(Router {
                         io,

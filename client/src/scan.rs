@@ -220,7 +220,7 @@ impl Walk {
         let after = Some(position.0.clone()).filter(|_| *position != ScanPosition::at(q.range(arc).first));
         let route = Route::Arc { partition: PartitionId { n: bucket.n, arc }, q };
         let request = Request::Scan(wire::Scan { bucket: bucket.id, arc, after, limit: self.page, r: self.settings.r });
-        let page = match inner.call(&request, route, &self.settings, clock).await? {
+        let page = match inner.carry_out(&request, route, &self.settings, clock).await? {
             Response::Page(page) => page,
             _ => return Err(inner.misunderstood(&request).into()),
         };

@@ -46,7 +46,7 @@ pub struct Update<F> {
     profile: Profile,
 }
 
-/// One call of an update.
+/// An update that is under way.
 struct Run<'a, F> {
     bucket: &'a Bucket,
     key: &'a Bytes,
@@ -91,7 +91,7 @@ impl Bucket {
     /// [resolver](crate::Get::resolve) a reader sees them as one.
     ///
     /// A write that is refused because others have filled the key ([`Refusal::TooManySiblings`](crate::Refusal)) wrote
-    /// nothing: the key is read again after a random wait, as long as the call's time lasts. Updates of one key through
+    /// nothing: the key is read again after a random wait, as long as the update's time lasts. Updates of one key through
     /// one client take turns, so that they do not make siblings of each other.
     pub fn update<F, C>(&self, key: impl IntoBytes, change: F) -> Update<F>
     where
@@ -257,13 +257,13 @@ where
     fn fail(&self, error: UpdateError) -> UpdateError {
         match &self.unsure {
             None => error,
-            // The call itself was not in order in this round; that it may have written is the more important news.
+            // The arguments were not in order in this round; that it may have written is the more important news.
             Some((_, earlier)) if error.request().is_none() => earlier.clone(),
             Some((id, _)) => error.after_unknown(*id),
         }
     }
 
-    /// Waits, unless the time of the call would be as good as over then.
+    /// Waits, unless the time of the update would be as good as over then.
     async fn wait(&mut self, time: Duration) -> bool {
         let is_worth_while = time < self.clock.remaining() / 2;
         if is_worth_while {

@@ -31,12 +31,12 @@ async fn answers_find_their_requests_in_any_order() {
     let client = cluster.connect().await;
     let bucket = client.bucket("default");
     let reads = tokio::spawn(async move { join_all((0..50).map(|i| bucket.get(format!("key {i}")).send())).await });
-    let mut asked = Vec::new();
+    let mut received = Vec::new();
     for _ in 0..50 {
-        asked.push(cluster.nodes[0].next().await);
+        received.push(cluster.nodes[0].next().await);
     }
-    for asked in asked.iter().rev() {
-        asked.values(&[&asked.key().to_string()]);
+    for received in received.iter().rev() {
+        received.values(&[&received.key().to_string()]);
     }
     for (i, read) in reads.await.expect("does not panic").into_iter().enumerate() {
         assert_eq!(read.expect("answered").value().expect("one value"), &format!("key {i}"));
@@ -49,12 +49,12 @@ async fn requests_that_queue_up_leave_together() {
     let client = cluster.builder().io_runtime(IoRuntime::Caller).connect().await.expect("answers");
     let bucket = client.bucket("default");
     let play = async {
-        let mut asked = Vec::new();
+        let mut received = Vec::new();
         for _ in 0..1000 {
-            asked.push(cluster.nodes[0].next().await);
+            received.push(cluster.nodes[0].next().await);
         }
-        let datagrams = asked[0].connection.stats().udp_rx.datagrams;
-        asked.iter().for_each(|asked| asked.values(&["x"]));
+        let datagrams = received[0].connection.stats().udp_rx.datagrams;
+        received.iter().for_each(|received| received.values(&["x"]));
         datagrams
     };
     let (reads, datagrams) = tokio::join!(join_all((0..1000).map(|i| bucket.get(format!("{i}")).send())), play);
@@ -72,17 +72,17 @@ async fn large_frames_travel_alone_both_ways() {
     for (value, alone) in [(Bytes::from("small"), false), (large.clone(), true), (Bytes::from(vec![7; 60_000]), false)]
     {
         let put = tokio::spawn(bucket.put("k", &value).into_future());
-        let asked = cluster.nodes[0].next().await;
-        assert_eq!((asked.alone, &asked.put().value), (alone, &value));
-        asked.stored();
+        let received = cluster.nodes[0].next().await;
+        assert_eq!((received.alone, &received.put().value), (alone, &value));
+        received.stored();
         put.await.expect("does not panic").expect("answered");
     }
 
     let get = tokio::spawn(bucket.get("k").into_future());
-    let asked = cluster.nodes[0].next().await;
+    let received = cluster.nodes[0].next().await;
     let mut read = fake::read(&["x"]);
     read.siblings[0].value = large.clone();
-    asked.answer_alone(Response::Read(read)).await;
+    received.answer_alone(Response::Read(read)).await;
     assert_eq!(get.await.expect("does not panic").expect("answered").value(), Some(&large));
 }
 
@@ -95,9 +95,9 @@ async fn a_large_first_request_makes_the_shared_stream_visible_before_it() {
     let key = (0..).map(|i| i.to_string()).find(|key| cluster.owners("default", key)[0] == 1).expect("has some");
     let put = tokio::spawn(client.bucket("default").put(key, vec![7; 100_000]).into_future());
     assert_eq!(cluster.nodes[1].next().await.frame.request, Request::Status);
-    let asked = cluster.nodes[1].next().await;
-    assert!(asked.alone);
-    asked.stored();
+    let received = cluster.nodes[1].next().await;
+    assert!(received.alone);
+    received.stored();
     put.await.expect("does not panic").expect("answered");
 }
 
@@ -109,8 +109,8 @@ async fn garbage_ends_the_connection_and_nothing_else() {
     let garbage = [vec![255; 64], vec![3, 0, 0, 0, 255, 255, 255], vec![0, 0, 0, 0]];
     for bytes in garbage {
         let put = tokio::spawn(bucket.put("k", "v").into_future());
-        let asked = cluster.nodes[0].next().await;
-        asked.raw(bytes);
+        let received = cluster.nodes[0].next().await;
+        received.raw(bytes);
         let error = put.await.expect("does not panic").expect_err("no answer can come");
         let cause = error.request().expect("it was sent").cause();
         assert!(matches!(cause, Cause::ConnectionLost { .. }), "{cause}");
@@ -137,11 +137,11 @@ async fn a_client_that_is_dropped_hangs_up() {
     let mut cluster = Cluster::start(&["ada"]);
     let client = cluster.connect().await;
     let get = tokio::spawn(client.bucket("default").get("k").into_future());
-    let asked = cluster.nodes[0].next().await;
-    asked.values(&[]);
+    let received = cluster.nodes[0].next().await;
+    received.values(&[]);
     let _ = get.await.expect("does not panic").expect("answered");
     drop(client);
-    asked.connection.closed().await;
+    received.connection.closed().await;
 }
 
 // ---- retries
@@ -154,9 +154,9 @@ async fn an_unknown_write_is_repeated_at_the_same_coordinator_then_at_the_next()
     let id = WriteId(42);
     let put = tokio::spawn(client.bucket("default").put("k", "v").write_id(id).into_future());
     for at in [owners[0], owners[0], owners[1]] {
-        let asked = cluster.nodes[at].next().await;
-        assert_eq!(asked.put().write_id, id);
-        asked.answer(unknown());
+        let received = cluster.nodes[at].next().await;
+        assert_eq!(received.put().write_id, id);
+        received.answer(unknown());
     }
     let again = cluster.nodes[owners[1]].next().await;
     again.refuse(Refusal::WriteIdReused);
@@ -182,12 +182,12 @@ async fn an_overloaded_node_is_given_its_time() {
     let mut cluster = Cluster::start(&["ada"]);
     let client = cluster.connect().await;
     let put = tokio::spawn(client.bucket("default").put("k", "v").into_future());
-    let asked = cluster.nodes[0].next().await;
+    let received = cluster.nodes[0].next().await;
     let refused = Instant::now();
-    asked.refuse(Refusal::Overloaded { retry_after_ms: 150 });
+    received.refuse(Refusal::Overloaded { retry_after_ms: 150 });
     let again = cluster.nodes[0].next().await;
     assert!(refused.elapsed() >= Duration::from_millis(150), "came back after {:?}", refused.elapsed());
-    assert_eq!(again.put(), asked.put());
+    assert_eq!(again.put(), received.put());
     again.stored();
     put.await.expect("does not panic").expect("stored");
 }
@@ -243,16 +243,16 @@ async fn no_answer_by_the_deadline_is_unknown() {
     let mut cluster = Cluster::start(&["ada"]);
     let client = cluster.connect().await;
     let put = tokio::spawn(client.bucket("default").put("k", "v").timeout(Duration::from_millis(80)).into_future());
-    let asked = cluster.nodes[0].next_call().await;
-    assert!((1..=80).contains(&asked.frame.deadline_ms), "{} ms", asked.frame.deadline_ms);
+    let received = cluster.nodes[0].next_request().await;
+    assert!((1..=80).contains(&received.frame.deadline_ms), "{} ms", received.frame.deadline_ms);
     let error = put.await.expect("does not panic").expect_err("no answer");
     assert!(matches!(error.request().expect("was sent").cause(), Cause::TimedOut { sent: true, .. }), "{error}");
     assert_eq!(error.outcome(), Outcome::Unknown);
 
     // Its answer comes when nobody waits any more, and does no harm to the next.
-    asked.stored();
+    received.stored();
     let get = tokio::spawn(client.bucket("default").get("k").into_future());
-    cluster.nodes[0].next_call().await.values(&["v"]);
+    cluster.nodes[0].next_request().await.values(&["v"]);
     assert!(get.await.expect("does not panic").expect("answered").exists());
 }
 
@@ -263,9 +263,9 @@ async fn a_silent_node_is_left_for_the_next_one() {
     let owners = cluster.owners("default", "k");
     let bucket = client.bucket("default").with_profile(&Profile::new().attempt_timeout(Duration::from_millis(400)));
     let put = tokio::spawn(bucket.put("k", "v").into_future());
-    let asked = cluster.nodes[owners[0]].next().await;
+    let received = cluster.nodes[owners[0]].next().await;
     let elsewhere = cluster.nodes[owners[1]].next().await;
-    assert_eq!(elsewhere.put(), asked.put());
+    assert_eq!(elsewhere.put(), received.put());
     elsewhere.stored();
     put.await.expect("does not panic").expect("stored");
 }
@@ -276,13 +276,13 @@ async fn a_full_client_makes_callers_wait_until_their_deadline() {
     let client = cluster.builder().in_flight_max(1).connect().await.expect("answers");
     let bucket = client.bucket("default");
     let first = tokio::spawn(bucket.get("a").into_future());
-    let asked = cluster.nodes[0].next().await;
+    let received = cluster.nodes[0].next().await;
     let error = bucket.put("b", "v").timeout(Duration::from_millis(30)).await.expect_err("no room");
     assert!(matches!(error.request().expect("was in order").cause(), Cause::Busy { limit: 1 }), "{error}");
     assert_eq!(error.outcome(), Outcome::Refused);
 
     let second = tokio::spawn(bucket.get("c").into_future());
-    asked.values(&[]);
+    received.values(&[]);
     let _ = first.await.expect("does not panic").expect("answered");
     cluster.nodes[0].next().await.values(&[]);
     let _ = second.await.expect("does not panic").expect("answered");
@@ -313,9 +313,9 @@ async fn a_bucket_is_looked_for_again_before_it_is_an_error() {
 
     cluster.tell(&["default", "carts", "new"]);
     let put = tokio::spawn(bucket.put("k", "v").into_future());
-    let asked = cluster.nodes[0].next().await;
-    assert_eq!(asked.put().bucket.0, 2);
-    asked.stored();
+    let received = cluster.nodes[0].next().await;
+    assert_eq!(received.put().bucket.0, 2);
+    received.stored();
     put.await.expect("does not panic").expect("stored");
 }
 
@@ -335,12 +335,12 @@ async fn a_stale_ring_is_fetched_again_and_followed() {
     cluster.set(fake::topology(old, &["default"]));
     let client = cluster.connect().await;
     let put = tokio::spawn(client.bucket("default").put("k", "v").into_future());
-    let asked = cluster.nodes[0].next().await;
-    assert_eq!(asked.frame.ring_version, 1);
+    let received = cluster.nodes[0].next().await;
+    assert_eq!(received.frame.ring_version, 1);
     cluster.set(fake::topology(new, &["default"]));
-    asked.refuse(Refusal::StaleRing { theirs: 1, ours: 2 });
+    received.refuse(Refusal::StaleRing { theirs: 1, ours: 2 });
     let again = cluster.nodes[1].next().await;
-    assert_eq!((again.frame.ring_version, again.put()), (2, asked.put()));
+    assert_eq!((again.frame.ring_version, again.put()), (2, received.put()));
     again.stored();
     put.await.expect("does not panic").expect("stored");
 }
@@ -352,9 +352,9 @@ async fn a_newer_ring_is_learned_from_any_answer() {
     cluster.set(fake::topology(old, &["default"]));
     let client = cluster.connect().await;
     let get = tokio::spawn(client.bucket("default").get("k").into_future());
-    let asked = cluster.nodes[0].next().await;
+    let received = cluster.nodes[0].next().await;
     cluster.set(fake::topology(new, &["default"]));
-    asked.answer_from_ring(2, Response::Read(fake::read(&[])));
+    received.answer_from_ring(2, Response::Read(fake::read(&[])));
     let _ = get.await.expect("does not panic").expect("answered");
     while client.topology().ring().version().0 < 2 {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -398,9 +398,9 @@ async fn requests_go_to_the_shard_that_owns_the_partition() {
         let key = driftless_client::Key::new(format!("key {i}")).expect("valid");
         let place = topology.place(&topology.buckets()[0], &key);
         let get = tokio::spawn(client.bucket("default").get(&key).into_future());
-        let asked = shards[usize::from(topology.shard_of(member.id, place.partition))].next().await;
-        assert_eq!(asked.key(), &key);
-        asked.values(&[]);
+        let received = shards[usize::from(topology.shard_of(member.id, place.partition))].next().await;
+        assert_eq!(received.key(), &key);
+        received.values(&[]);
         let _ = get.await.expect("does not panic").expect("answered");
     }
 }
@@ -436,9 +436,9 @@ async fn a_node_is_asked_for_its_own_status() {
     let client = cluster.connect().await;
     let asking = client.clone();
     let status = tokio::spawn(async move { asking.status("bob").await });
-    let asked = cluster.nodes[1].next().await;
-    assert_eq!(asked.frame.request, Request::Status);
-    asked.answer(Response::Status(Box::new(NodeStatus {
+    let received = cluster.nodes[1].next().await;
+    assert_eq!(received.frame.request, Request::Status);
+    received.answer(Response::Status(Box::new(NodeStatus {
         name: "bob".into(),
         version: "0".into(),
         ring_version: 1,
@@ -458,8 +458,8 @@ async fn a_node_is_asked_what_it_holds_for_others() {
     let mut cluster = Cluster::start(&["ada", "bob"]);
     let client = cluster.connect().await;
     let hints = tokio::spawn(async move { client.hints("bob").await });
-    let asked = cluster.nodes[1].next().await;
-    assert_eq!(asked.frame.request, Request::Hints);
+    let received = cluster.nodes[1].next().await;
+    assert_eq!(received.frame.request, Request::Hints);
     let held = HintsFor {
         target: "ada".into(),
         keys: 3,
@@ -469,7 +469,7 @@ async fn a_node_is_asked_what_it_holds_for_others() {
         rate: 2.0,
         eta_ms: Some(1_500),
     };
-    asked.answer(Response::Hints(vec![held.clone()]));
+    received.answer(Response::Hints(vec![held.clone()]));
     assert_eq!(hints.await.expect("does not panic").expect("answered"), [held]);
 }
 
@@ -607,26 +607,26 @@ async fn a_context_travels_from_the_read_to_the_write() {
     let client = cluster.connect().await;
     let carts = client.bucket("carts");
     let get = tokio::spawn(carts.get("alice").r(1).sloppy(false).into_future());
-    let asked = cluster.nodes[0].next().await;
-    let Request::Get(sent) = &asked.frame.request else { panic!("not a get") };
+    let received = cluster.nodes[0].next().await;
+    let Request::Get(sent) = &received.frame.request else { panic!("not a get") };
     assert_eq!((sent.bucket.0, sent.r, sent.sloppy, sent.explain), (1, Some(1), Some(false), false));
-    asked.values(&["pears", "apples"]);
+    received.values(&["pears", "apples"]);
     let read = get.await.expect("does not panic").expect("answered");
     assert_eq!(read.values().collect::<Vec<_>>(), ["pears", "apples"]);
     assert_eq!(read.value(), None, "there are two");
 
     let kept: Context = read.context().expect("was written").to_string().parse().expect("is text of a context");
     let put = tokio::spawn(carts.put("alice", "both").context(&kept).w(1).into_future());
-    let asked = cluster.nodes[0].next().await;
-    assert_eq!(asked.put().context.as_ref().map(|context| context.as_bytes()), Some(&b"pears+apples"[..]));
-    assert_eq!(asked.put().w, Some(1));
-    asked.stored();
+    let received = cluster.nodes[0].next().await;
+    assert_eq!(received.put().context.as_ref().map(|context| context.as_bytes()), Some(&b"pears+apples"[..]));
+    assert_eq!(received.put().w, Some(1));
+    received.stored();
     put.await.expect("does not panic").expect("stored");
 
     let delete = tokio::spawn(carts.delete("alice").context(read.context()).into_future());
-    let asked = cluster.nodes[0].next().await;
-    assert!(matches!(&asked.frame.request, Request::Delete(delete) if delete.context == asked_context(&kept)));
-    asked.answer(Response::Deleted(Deleted { existed: true, acks: 2, primaries: 1, siblings: 0, basis: None }));
+    let received = cluster.nodes[0].next().await;
+    assert!(matches!(&received.frame.request, Request::Delete(delete) if delete.context == asked_context(&kept)));
+    received.answer(Response::Deleted(Deleted { existed: true, acks: 2, primaries: 1, siblings: 0, basis: None }));
     let deleted = delete.await.expect("does not panic").expect("removed");
     assert_eq!((deleted.existed(), deleted.acks(), deleted.primaries(), deleted.siblings()), (true, 2, 1, 0));
 }
@@ -662,9 +662,9 @@ async fn that_a_key_does_not_exist_is_for_its_own_replicas_to_say() {
     // What an update makes of nothing is no loss: it becomes a sibling. To remove what it has not found it cannot.
     let update = tokio::spawn(carts.update("k", |found| format!("{} seen", found.len())).into_future());
     cluster.nodes[0].next().await.answer(uncertain(&[]));
-    let asked = cluster.nodes[0].next().await;
-    assert_eq!((asked.put().value.as_ref(), asked.put().context.is_none()), (&b"0 seen"[..], true));
-    asked.stored();
+    let received = cluster.nodes[0].next().await;
+    assert_eq!((received.put().value.as_ref(), received.put().context.is_none()), (&b"0 seen"[..], true));
+    received.stored();
     assert!(update.await.expect("does not panic").expect("stored").written());
     let update = tokio::spawn(carts.update("k", |_| None::<Bytes>).into_future());
     cluster.nodes[0].next().await.answer(uncertain(&[]));
@@ -695,27 +695,27 @@ async fn many_keys_are_answered_in_their_order() {
     let client = cluster.connect().await;
     let bucket = client.bucket("default");
     let play = async {
-        let mut asked = Vec::new();
+        let mut received = Vec::new();
         for _ in 0..100 {
-            asked.push(cluster.nodes[0].next().await);
+            received.push(cluster.nodes[0].next().await);
         }
-        for asked in asked.iter().rev() {
-            asked.values(&[&asked.key().to_string()]);
+        for received in received.iter().rev() {
+            received.values(&[&received.key().to_string()]);
         }
         for _ in 0..3 {
-            let asked = cluster.nodes[0].next().await;
-            if asked.key().as_bytes() == b"b" {
-                asked.refuse(Refusal::StorageFull);
+            let received = cluster.nodes[0].next().await;
+            if received.key().as_bytes() == b"b" {
+                received.refuse(Refusal::StorageFull);
             } else {
-                asked.stored();
+                received.stored();
             }
         }
     };
     let talk = async {
         let keys: Vec<String> = (0..100).map(|i| i.to_string()).collect();
         let reads = bucket.multi_get(&keys).await;
-        for (key, (asked, read)) in keys.iter().zip(&reads) {
-            assert_eq!(key, asked);
+        for (key, (received, read)) in keys.iter().zip(&reads) {
+            assert_eq!(key, received);
             assert_eq!(read.as_ref().expect("answered").value().expect("one value"), key);
         }
         let puts = bucket.multi_put([("a", "1"), ("b", "2"), ("c", "3")]).await;
@@ -738,8 +738,8 @@ async fn a_scan_walks_through_all_arcs_page_by_page() {
     let held = keys.clone();
     let play = async {
         loop {
-            let asked = cluster.nodes[0].next().await;
-            let Request::Scan(scan) = &asked.frame.request else { panic!("not a scan") };
+            let received = cluster.nodes[0].next().await;
+            let Request::Scan(scan) = &received.frame.request else { panic!("not a scan") };
             let here = held.iter().filter(|key| ring.partitions().arc_of(ring.token(id, key.as_bytes())) == scan.arc);
             let cursor =
                 |key: &driftless_client::Key| Cursor { token: ring.token(id, key.as_bytes()), key: Some(key.clone()) };
@@ -747,7 +747,7 @@ async fn a_scan_walks_through_all_arcs_page_by_page() {
                 here.filter(|key| scan.after.as_ref().is_none_or(|after| cursor(key) > *after)).cloned().collect();
             let page: Vec<_> = rest.iter().take(scan.limit as usize).cloned().collect();
             let next = if page.len() < rest.len() { page.last().map(cursor) } else { None };
-            asked.answer(Response::Page(Page { keys: page, next }));
+            received.answer(Response::Page(Page { keys: page, next }));
         }
     };
     let walk = async {

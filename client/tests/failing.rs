@@ -17,7 +17,7 @@ fn unknown() -> Response {
 }
 
 fn request(error: &PutError) -> &RequestError {
-    error.request().expect("the call was in order")
+    error.request().expect("its arguments were in order")
 }
 
 type Putting = tokio::task::JoinHandle<Result<Stored, PutError>>;
@@ -35,7 +35,7 @@ async fn a_closed_client_says_so_at_once() {
     let mut cluster = Cluster::start(&["ada"]);
     let client = cluster.builder().in_flight_max(1).connect().await.expect("answers");
     let under_way = put(&client, "a");
-    let asked = cluster.nodes[0].next().await;
+    let received = cluster.nodes[0].next().await;
     // No room for this one; it waits.
     let waiting = put(&client, "b");
     tokio::task::yield_now().await;
@@ -43,7 +43,7 @@ async fn a_closed_client_says_so_at_once() {
 
     let error = failure(under_way).await;
     assert!(matches!(request(&error).cause(), Cause::ClientClosed), "{error}");
-    assert_eq!((error.outcome(), error.write_id()), (Outcome::Unknown, Some(asked.put().write_id)));
+    assert_eq!((error.outcome(), error.write_id()), (Outcome::Unknown, Some(received.put().write_id)));
     for put in [waiting, put(&client, "c")] {
         let error = failure(put).await;
         assert!(matches!(request(&error).cause(), Cause::ClientClosed), "{error}");
@@ -87,7 +87,7 @@ async fn that_nobody_can_be_reached_is_said_and_why_of_each_attempt() {
     // All owners are connected to, and then they are gone.
     let first = put(&client, "k");
     let owner = cluster.owners("default", "k")[0];
-    cluster.nodes[owner].next_call().await.stored();
+    cluster.nodes[owner].next_request().await.stored();
     first.await.expect("does not panic").expect("stored");
     cluster.nodes.iter().for_each(fake::Node::stop);
     let error = client.bucket("default").put("k", "v").timeout(Duration::from_millis(800)).await.expect_err("nobody");
@@ -145,18 +145,18 @@ async fn the_id_to_repeat_a_write_with_is_in_its_error() {
     let bucket = client.bucket("default").with_profile(&Profile::new().retry(NoRetry));
 
     let put = tokio::spawn(bucket.put("k", "v").into_future());
-    let asked = cluster.nodes[0].next().await;
-    asked.answer(unknown());
+    let received = cluster.nodes[0].next().await;
+    received.answer(unknown());
     let error = failure(put).await;
-    let id = asked.put().write_id;
+    let id = received.put().write_id;
     assert_eq!(error.write_id(), Some(id));
     assert!(error.to_string().ends_with(&format!("or repeat it with the write id {id}")), "{error}");
     assert_eq!(id.to_string().parse(), Ok(id));
 
     let puts = tokio::spawn(bucket.multi_put([("a", "v"), ("b", "v")]).into_future());
-    let asked = [cluster.nodes[0].next().await, cluster.nodes[0].next().await];
-    asked.iter().for_each(|asked| asked.answer(unknown()));
-    let mut sent = asked.each_ref().map(|asked| asked.put().write_id);
+    let received = [cluster.nodes[0].next().await, cluster.nodes[0].next().await];
+    received.iter().for_each(|received| received.answer(unknown()));
+    let mut sent = received.each_ref().map(|received| received.put().write_id);
     let told = puts.await.expect("does not panic").into_iter().map(|(_, put)| put.expect_err("is unknown").write_id());
     let mut told: Vec<_> = told.map(|id| id.expect("each is a write")).collect();
     sent.sort_unstable();
@@ -164,10 +164,10 @@ async fn the_id_to_repeat_a_write_with_is_in_its_error() {
     assert_eq!(told, sent);
 
     let delete = tokio::spawn(bucket.delete("k").into_future());
-    let asked = cluster.nodes[0].next().await;
-    asked.answer(unknown());
+    let received = cluster.nodes[0].next().await;
+    received.answer(unknown());
     let error = delete.await.expect("does not panic").expect_err("is unknown");
-    let driftless_proto::client::Request::Delete(sent) = &asked.frame.request else { panic!("not a delete") };
+    let driftless_proto::client::Request::Delete(sent) = &received.frame.request else { panic!("not a delete") };
     assert_eq!(error.write_id(), Some(sent.write_id));
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use driftless_client::{Client, NoRetry, Outcome, Profile, PutError, Read, Refusal, Stored};
 use driftless_proto::client::{Request, Response};
-use fake::{Asked, Cluster};
+use fake::{Cluster, Received};
 use futures::future::join_all;
 use futures::stream::StreamExt as _;
 use tokio::task::JoinHandle;
@@ -38,9 +38,9 @@ async fn stored(put: JoinHandle<Result<Stored, PutError>>) -> u8 {
     put.await.expect("does not panic").expect("stored").acks()
 }
 
-fn answer_with(asked: &Asked, acks: u8) {
+fn answer_with(received: &Received, acks: u8) {
     let stored = driftless_proto::client::Stored { context: None, acks, primaries: acks, siblings: 1, live: true };
-    asked.answer(Response::Stored(stored));
+    received.answer(Response::Stored(stored));
 }
 
 /// Makes the client hear something from a node, and know it.
@@ -49,7 +49,7 @@ async fn sign_of_life(cluster: &mut Cluster, client: &Client, node: usize) {
     let status = tokio::spawn(async move { asking.status(name).await });
     while !status.is_finished() {
         tokio::select! {
-            asked = cluster.nodes[node].next() => asked.status(),
+            received = cluster.nodes[node].next() => received.status(),
             () = tokio::time::sleep(Duration::from_millis(5)) => {}
         }
     }
@@ -63,8 +63,8 @@ async fn an_overdue_put_is_made_elsewhere_under_its_id_and_the_first_answer_coun
     let owners = cluster.owners("default", "k");
     for late_one_wins in [false, true] {
         let put = put(&client, "k");
-        let first = cluster.nodes[owners[0]].next_call().await;
-        let second = cluster.nodes[owners[1]].next_call().await;
+        let first = cluster.nodes[owners[0]].next_request().await;
+        let second = cluster.nodes[owners[1]].next_request().await;
         assert_eq!(first.put(), second.put(), "the write id and all else");
         let (winner, other) = if late_one_wins { (&first, &second) } else { (&second, &first) };
         answer_with(winner, 3);
@@ -86,18 +86,18 @@ async fn all_that_is_under_way_at_a_silent_node_goes_elsewhere_at_once() {
     // Pages of a scan take as long as they take: this one would wait there for a minute.
     let mut keys = client.bucket("default").scan().arc(place.partition.arc).keys();
     let page = tokio::spawn(async move { keys.next().await.is_none() });
-    let scan = cluster.nodes[owners[0]].next_call().await;
+    let scan = cluster.nodes[owners[0]].next_request().await;
     assert!(matches!(scan.frame.request, Request::Scan(_)));
     let put = put(&client, "k");
-    cluster.nodes[owners[0]].next_call().await;
+    cluster.nodes[owners[0]].next_request().await;
 
     for _ in 0..2 {
-        let asked = cluster.nodes[owners[1]].next_call().await;
-        match asked.frame.request {
+        let received = cluster.nodes[owners[1]].next_request().await;
+        match received.frame.request {
             Request::Scan(_) => {
-                asked.answer(Response::Page(driftless_proto::client::Page { keys: vec![], next: None }));
+                received.answer(Response::Page(driftless_proto::client::Page { keys: vec![], next: None }));
             }
-            _ => asked.stored(),
+            _ => received.stored(),
         }
     }
     stored(put).await;
@@ -110,12 +110,12 @@ async fn a_silent_node_is_asked_last_until_it_gives_a_sign_of_life() {
     let client = connect(&mut cluster).await;
     let owners = cluster.owners("default", "k");
     let first = put(&client, "k");
-    cluster.nodes[owners[0]].next_call().await;
-    cluster.nodes[owners[1]].next_call().await.stored();
+    cluster.nodes[owners[0]].next_request().await;
+    cluster.nodes[owners[1]].next_request().await.stored();
     stored(first).await;
     for _ in 0..10 {
         let put = put(&client, "k");
-        cluster.nodes[owners[1]].next_call().await.stored();
+        cluster.nodes[owners[1]].next_request().await.stored();
         stored(put).await;
     }
     assert_eq!(cluster.nodes[owners[0]].calls_waiting(), 0);
@@ -128,11 +128,11 @@ async fn a_silent_node_is_asked_last_until_it_gives_a_sign_of_life() {
     for _ in 0..1000 {
         let put = put(&client, "k");
         let [suspect, next] = cluster.nodes.get_disjoint_mut([owners[0], owners[1]]).expect("are two");
-        let (returned, asked) = tokio::select! {
-            asked = suspect.next_call() => (true, asked),
-            asked = next.next_call() => (false, asked),
+        let (returned, received) = tokio::select! {
+            received = suspect.next_request() => (true, received),
+            received = next.next_request() => (false, received),
         };
-        asked.stored();
+        received.stored();
         stored(put).await;
         if returned {
             return;
@@ -149,17 +149,17 @@ async fn a_lost_connection_sends_all_its_requests_to_the_next_node() {
     let puts: Vec<_> = (0..20).map(|_| put(&client, "k")).collect();
     let mut ids = Vec::new();
     for i in 0..20 {
-        let asked = cluster.nodes[owners[0]].next_call().await;
-        ids.push(asked.put().write_id);
+        let received = cluster.nodes[owners[0]].next_request().await;
+        ids.push(received.put().write_id);
         if i == 19 {
-            asked.hang_up();
+            received.hang_up();
         }
     }
     let mut again = Vec::new();
     for _ in 0..20 {
-        let asked = cluster.nodes[owners[1]].next_call().await;
-        again.push(asked.put().write_id);
-        asked.stored();
+        let received = cluster.nodes[owners[1]].next_request().await;
+        again.push(received.put().write_id);
+        received.stored();
     }
     join_all(puts.into_iter().map(stored)).await;
     ids.sort_unstable();
@@ -175,15 +175,15 @@ async fn when_all_primaries_are_silent_a_fallback_is_asked() {
     assert_eq!(owners.len(), 3);
     let put = put(&client, "k");
     for &owner in &owners {
-        cluster.nodes[owner].next_call().await;
+        cluster.nodes[owner].next_request().await;
     }
     let mut others: Vec<_> = (cluster.nodes.iter_mut().enumerate()).filter(|(i, _)| !owners.contains(i)).collect();
     let [(_, one), (_, other)] = &mut others[..] else { panic!("two are left") };
-    let asked = tokio::select! {
-        asked = one.next_call() => asked,
-        asked = other.next_call() => asked,
+    let received = tokio::select! {
+        received = one.next_request() => received,
+        received = other.next_request() => received,
     };
-    asked.stored();
+    received.stored();
     stored(put).await;
 }
 
@@ -194,19 +194,19 @@ async fn impatience_with_a_slow_node_has_a_budget() {
     let client = connect(&mut cluster).await;
     let keys: Vec<_> = cluster.keys_of(0).take(REQUESTS).collect();
     let puts: Vec<_> = keys.iter().map(|key| put(&client, key)).collect();
-    let mut asked = Vec::new();
+    let mut received = Vec::new();
     for _ in 0..REQUESTS {
-        asked.push(cluster.nodes[0].next_call().await);
+        received.push(cluster.nodes[0].next_request().await);
     }
     // It is not silent: it answers something.
     sign_of_life(&mut cluster, &client, 0).await;
     let [_, bob, cyd] = &mut cluster.nodes[..] else { panic!("three nodes") };
     for _ in 0..32 {
         // Nobody answers these.
-        tokio::select! { _ = bob.next_call() => {}, _ = cyd.next_call() => {} }
+        tokio::select! { _ = bob.next_request() => {}, _ = cyd.next_request() => {} }
     }
-    for asked in &asked {
-        asked.stored();
+    for received in &received {
+        received.stored();
     }
     join_all(puts.into_iter().map(stored)).await;
     let more = bob.calls_waiting() + cyd.calls_waiting();
@@ -222,7 +222,7 @@ async fn leaving_a_silent_node_is_free() {
     let puts: Vec<_> = keys.iter().map(|key| put(&client, key)).collect();
     let [_, bob, cyd] = &mut cluster.nodes[..] else { panic!("three nodes") };
     for _ in 0..REQUESTS {
-        tokio::select! { asked = bob.next_call() => asked.stored(), asked = cyd.next_call() => asked.stored() }
+        tokio::select! { received = bob.next_request() => received.stored(), received = cyd.next_request() => received.stored() }
     }
     join_all(puts.into_iter().map(stored)).await;
 }
@@ -234,7 +234,7 @@ async fn who_wants_one_attempt_gets_one() {
     let owners = cluster.owners("default", "k");
     let one = Profile::new().retry(NoRetry).attempt_timeout(Duration::from_millis(900));
     let put = tokio::spawn(client.bucket("default").put("k", "v").profile(one).into_future());
-    cluster.nodes[owners[0]].next_call().await;
+    cluster.nodes[owners[0]].next_request().await;
     let error = put.await.expect("does not panic").expect_err("nobody answers");
     assert_eq!((error.outcome(), error.request().expect("was sent").attempts()), (Outcome::Unknown, 1));
     assert_eq!(cluster.nodes[owners[1]].calls_waiting() + cluster.nodes[owners[2]].calls_waiting(), 0);
@@ -248,8 +248,8 @@ async fn what_is_final_elsewhere_waits_for_a_slow_node_and_not_for_a_silent_one(
         let client = connect(&mut cluster).await;
         let owners = cluster.owners("default", "k");
         let put = put(&client, "k");
-        let first = cluster.nodes[owners[0]].next_call().await;
-        let second = cluster.nodes[owners[1]].next_call().await;
+        let first = cluster.nodes[owners[0]].next_request().await;
+        let second = cluster.nodes[owners[1]].next_request().await;
         if is_silent {
             second.refuse(last());
             let error = put.await.expect("does not panic").expect_err("refused");
@@ -273,18 +273,18 @@ async fn a_first_owner_that_is_far_slower_than_the_others_comes_after_them() {
     let fast = cluster.keys_of(owners[1]).next().expect("has some");
     for (key, node, time) in [("k", owners[0], 300), (&*fast, owners[1], 0)] {
         let put = put(&client, key);
-        let asked = cluster.nodes[node].next_call().await;
+        let received = cluster.nodes[node].next_request().await;
         tokio::time::sleep(Duration::from_millis(time)).await;
-        asked.stored();
+        received.stored();
         stored(put).await;
     }
     let put = put(&client, "k");
-    cluster.nodes[owners[1]].next_call().await.stored();
+    cluster.nodes[owners[1]].next_request().await.stored();
     stored(put).await;
 
     // Of how long it takes for a put nothing follows for a get.
     let get = tokio::spawn(client.bucket("default").get("k").into_future());
-    cluster.nodes[owners[0]].next_call().await.values(&["v"]);
+    cluster.nodes[owners[0]].next_request().await.values(&["v"]);
     let read: Read = get.await.expect("does not panic").expect("answered");
     assert!(read.exists());
 }
@@ -308,10 +308,10 @@ async fn an_answer_to_a_large_value_counts_after_the_time_of_a_small_attempt() {
     let client = connect(&mut cluster).await;
     let short = Profile::new().attempt_timeout(Duration::from_millis(50));
     let put = tokio::spawn(client.bucket("default").put("k", vec![7; 1 << 20]).profile(short).into_future());
-    let asked = cluster.nodes[0].next_call().await;
+    let received = cluster.nodes[0].next_request().await;
     // Later than an attempt may take; a repeated one would arrive meanwhile.
     tokio::time::sleep(Duration::from_millis(400)).await;
-    asked.stored();
+    received.stored();
     stored(put).await;
     assert_eq!(cluster.nodes[0].calls_waiting(), 0);
 }

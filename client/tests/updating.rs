@@ -25,10 +25,10 @@ async fn an_update_replaces_what_it_read() {
     let update =
         tokio::spawn(client.bucket("carts").update("k", |siblings| format!("{} seen", siblings.len())).into_future());
     cluster.nodes[0].next().await.values(&["x", "y"]);
-    let asked = cluster.nodes[0].next().await;
-    assert_eq!(asked.put().value, "2 seen");
-    assert_eq!(asked.put().context.as_ref().map(|context| context.as_bytes()), Some(&b"x+y"[..]));
-    asked.answer(stored(1));
+    let received = cluster.nodes[0].next().await;
+    assert_eq!(received.put().value, "2 seen");
+    assert_eq!(received.put().context.as_ref().map(|context| context.as_bytes()), Some(&b"x+y"[..]));
+    received.answer(stored(1));
     let updated = update.await.expect("does not panic").expect("stored");
     assert_eq!((updated.rounds(), updated.siblings(), updated.written()), (1, 1, true));
 }
@@ -43,12 +43,12 @@ async fn an_update_merges_what_came_between_and_ends() {
     let mut values = vec!["x".to_owned()];
     for round in 1..=3 {
         cluster.nodes[0].next().await.values(&values.iter().map(String::as_str).collect::<Vec<_>>());
-        let asked = cluster.nodes[0].next().await;
-        assert_eq!(asked.put().value, format!("{round} seen"));
-        ids.insert(asked.put().write_id);
+        let received = cluster.nodes[0].next().await;
+        assert_eq!(received.put().value, format!("{round} seen"));
+        ids.insert(received.put().write_id);
         // Somebody else writes every time.
         values = vec![format!("{round} seen"); 1].into_iter().chain(vec!["x".to_owned(); round]).collect();
-        asked.answer(stored(values.len() as u32));
+        received.answer(stored(values.len() as u32));
     }
     let updated = update.await.expect("does not panic").expect("stored");
     assert_eq!((updated.rounds(), updated.siblings()), (3, 4));
@@ -79,12 +79,12 @@ async fn an_update_whose_change_is_stored_has_succeeded_whatever_follows() {
         let update = tokio::spawn(client.bucket("carts").update("k", |_| "mine".to_owned()).into_future());
         cluster.nodes[0].next().await.values(&[]);
         cluster.nodes[0].next().await.answer(stored(2));
-        let asked = cluster.nodes[0].next().await;
+        let received = cluster.nodes[0].next().await;
         if reads {
-            asked.values(&["mine", "theirs"]);
+            received.values(&["mine", "theirs"]);
             cluster.nodes[0].next().await.refuse(Refusal::BadRequest("no".into()));
         } else {
-            asked.refuse(Refusal::BadRequest("no".into()));
+            received.refuse(Refusal::BadRequest("no".into()));
         }
         let updated = update.await.expect("does not panic").expect("the first round was acknowledged");
         assert_eq!((updated.siblings(), updated.written()), (2, true));
@@ -97,9 +97,9 @@ async fn an_update_that_may_have_written_in_an_earlier_round_is_unknown() {
     let client = cluster.connect().await;
     let update = tokio::spawn(client.bucket("carts").update("k", |_| "mine".to_owned()).into_future());
     cluster.nodes[0].next().await.values(&[]);
-    let asked = cluster.nodes[0].next().await;
-    let id = asked.put().write_id;
-    asked.answer(Response::Failed(Failure::Unknown(Unknown::Timeout { acks: 1, needed: 2 })));
+    let received = cluster.nodes[0].next().await;
+    let id = received.put().write_id;
+    received.answer(Response::Failed(Failure::Unknown(Unknown::Timeout { acks: 1, needed: 2 })));
     cluster.nodes[0].next().await.refuse(full());
     // The next round cannot even read.
     cluster.nodes[0].next().await.refuse(Refusal::BadRequest("no".into()));
@@ -116,11 +116,11 @@ async fn an_update_that_finds_the_key_full_is_let_in_when_there_is_room() {
     // Nothing of it depends on how many rounds may be written.
     let update = tokio::spawn(client.bucket("carts").update("k", |_| "v".to_owned()).rounds_max(1).into_future());
     for _ in 0..9 {
-        cluster.nodes[0].next_call().await.values(&[]);
-        cluster.nodes[0].next_call().await.refuse(full());
+        cluster.nodes[0].next_request().await.values(&[]);
+        cluster.nodes[0].next_request().await.refuse(full());
     }
-    cluster.nodes[0].next_call().await.values(&["x"]);
-    cluster.nodes[0].next_call().await.answer(stored(1));
+    cluster.nodes[0].next_request().await.values(&["x"]);
+    cluster.nodes[0].next_request().await.answer(stored(1));
     assert_eq!(update.await.expect("does not panic").expect("stored").rounds(), 10);
 }
 
@@ -133,9 +133,9 @@ async fn an_update_of_a_key_that_stays_full_says_so_within_its_time() {
     let error = loop {
         tokio::select! {
             ended = &mut update => break ended.expect("does not panic").expect_err("never stored"),
-            asked = cluster.nodes[0].next_call() => match &asked.frame.request {
-                Request::Get(_) => asked.values(&["x"]),
-                _ => asked.refuse(full()),
+            received = cluster.nodes[0].next_request() => match &received.frame.request {
+                Request::Get(_) => received.values(&["x"]),
+                _ => received.refuse(full()),
             },
         }
     };
@@ -151,13 +151,13 @@ async fn updates_of_a_key_through_one_client_take_turns() {
         .map(|_| tokio::spawn(client.bucket("carts").update("k", |_| "v".to_owned()).into_future()))
         .collect();
     for _ in 0..UPDATES {
-        let asked = cluster.nodes[0].next().await;
-        assert!(matches!(asked.frame.request, Request::Get(_)), "{:?}", asked.frame.request);
-        asked.values(&["v"]);
+        let received = cluster.nodes[0].next().await;
+        assert!(matches!(received.frame.request, Request::Get(_)), "{:?}", received.frame.request);
+        received.values(&["v"]);
         // A client that reads meanwhile would make a sibling.
-        let asked = cluster.nodes[0].next().await;
-        assert_eq!(asked.put().context.as_ref().map(|context| context.as_bytes()), Some(&b"v"[..]));
-        asked.answer(stored(1));
+        let received = cluster.nodes[0].next().await;
+        assert_eq!(received.put().context.as_ref().map(|context| context.as_bytes()), Some(&b"v"[..]));
+        received.answer(stored(1));
     }
     for update in updates {
         assert_eq!(update.await.expect("does not panic").expect("stored").rounds(), 1);
@@ -183,9 +183,9 @@ async fn an_update_can_remove_or_keep() {
     let client = cluster.connect().await;
     let update = tokio::spawn(client.bucket("carts").update("k", |_| None::<Bytes>).into_future());
     cluster.nodes[0].next().await.values(&["x"]);
-    let asked = cluster.nodes[0].next().await;
-    assert!(matches!(&asked.frame.request, Request::Delete(delete) if delete.context.is_some()));
-    asked.answer(Response::Deleted(Deleted { existed: true, acks: 2, primaries: 2, siblings: 0, basis: None }));
+    let received = cluster.nodes[0].next().await;
+    assert!(matches!(&received.frame.request, Request::Delete(delete) if delete.context.is_some()));
+    received.answer(Response::Deleted(Deleted { existed: true, acks: 2, primaries: 2, siblings: 0, basis: None }));
     assert!(update.await.expect("does not panic").expect("removed").written());
 
     for change in [Change::Keep, Change::Delete] {

@@ -165,10 +165,10 @@ pub enum Cause {
     /// The message is longer than a frame may be.
     #[error("the request is too long: {0}")]
     TooLong(String),
-    /// The time of the call, or of one attempt, was over before anything could be sent.
+    /// The time of the request, or of one attempt, was over before anything could be sent.
     #[error("nothing was sent: the time allowed, {allowed:?}, was over before; allow more with `timeout`")]
     OutOfTime {
-        /// The shorter one of the call's timeout and an attempt's.
+        /// The shorter one of the request's timeout and an attempt's.
         allowed: Duration,
     },
     /// The client was closed: by [`Client::close`](crate::Client::close), in this or another clone.

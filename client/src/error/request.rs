@@ -46,7 +46,7 @@ impl RequestError {
         self
     }
 
-    /// An earlier request of the same call, this write, may have taken effect.
+    /// An earlier request of the same operation, this write, may have taken effect.
     pub(crate) fn after_unknown(mut self, id: WriteId) -> RequestError {
         if self.0.outcome == Outcome::Refused {
             self.0.outcome = Outcome::Unknown;
@@ -81,7 +81,7 @@ impl RequestError {
         self.0.attempts
     }
 
-    /// From the call to giving up.
+    /// From the first moment to giving up.
     pub fn elapsed(&self) -> Duration {
         self.0.elapsed
     }
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_after_an_unknown_one_of_the_same_call_is_unknown() {
+    fn a_request_after_an_unknown_one_of_the_same_operation_is_unknown() {
         let error = RequestError::once(refused(), Duration::ZERO).after_unknown(WriteId(7));
         assert_eq!((error.outcome(), error.write_id()), (Outcome::Unknown, Some(WriteId(7))));
         let own = RequestError::new(timed_out("a", true), vec![], 1, Duration::ZERO, Outcome::Unknown);

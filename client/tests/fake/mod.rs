@@ -37,11 +37,11 @@ pub struct Node {
     pub name: String,
     pub address: SocketAddr,
     endpoint: quinn::Endpoint,
-    asked: mpsc::UnboundedReceiver<Asked>,
+    received: mpsc::UnboundedReceiver<Received>,
 }
 
 /// A request that arrived.
-pub struct Asked {
+pub struct Received {
     pub frame: RequestFrame,
     /// Whether it came on a stream of its own.
     pub alone: bool,
@@ -121,36 +121,36 @@ impl Node {
         let config = authority.server_config(&authority.issue(role, name));
         let endpoint = quinn::Endpoint::server(config, address)?;
         let address = endpoint.local_addr()?;
-        let (asks, asked) = mpsc::unbounded_channel();
-        tokio::spawn(accept(endpoint.clone(), topology, asks));
-        Ok(Node { name: name.to_owned(), address, endpoint, asked })
+        let (arrivals, received) = mpsc::unbounded_channel();
+        tokio::spawn(accept(endpoint.clone(), topology, arrivals));
+        Ok(Node { name: name.to_owned(), address, endpoint, received })
     }
 
     /// The next request.
-    pub async fn next(&mut self) -> Asked {
+    pub async fn next(&mut self) -> Received {
         // A client that gave up would leave the test waiting for ever; its longest call takes ten seconds.
-        let asked = tokio::time::timeout(Duration::from_secs(30), self.asked.recv()).await;
-        asked.expect("no request arrived").expect("the node is listening")
+        let received = tokio::time::timeout(Duration::from_secs(30), self.received.recv()).await;
+        received.expect("no request arrived").expect("the node is listening")
     }
 
     /// The next request that is no question for a sign of life.
-    pub async fn next_call(&mut self) -> Asked {
+    pub async fn next_request(&mut self) -> Received {
         loop {
-            let asked = self.next().await;
-            if !asked.is_probe() {
-                return asked;
+            let received = self.next().await;
+            if !received.is_probe() {
+                return received;
             }
         }
     }
 
     /// How many requests have arrived that were not looked at yet, signs of life not counted.
     pub fn calls_waiting(&mut self) -> usize {
-        std::iter::from_fn(|| self.asked.try_recv().ok()).filter(|asked| !asked.is_probe()).count()
+        std::iter::from_fn(|| self.received.try_recv().ok()).filter(|received| !received.is_probe()).count()
     }
 
     /// Whether a request has arrived that was not looked at yet.
     pub fn has_been_asked(&mut self) -> bool {
-        !self.asked.is_empty()
+        !self.received.is_empty()
     }
 
     /// Ends all connections and stops listening.
@@ -159,7 +159,7 @@ impl Node {
     }
 }
 
-impl Asked {
+impl Received {
     pub fn answer(&self, response: Response) {
         self.answer_from_ring(self.version, response);
     }
@@ -327,18 +327,18 @@ pub fn topology(ring: Ring, buckets: &[&str]) -> Topology {
     Topology::new("shop", ring, (0..).zip(buckets).map(definition).collect()).expect("holds together")
 }
 
-async fn accept(endpoint: quinn::Endpoint, topology: SharedTopology, asks: mpsc::UnboundedSender<Asked>) {
+async fn accept(endpoint: quinn::Endpoint, topology: SharedTopology, arrivals: mpsc::UnboundedSender<Received>) {
     while let Some(incoming) = endpoint.accept().await {
-        let (topology, asks) = (Arc::clone(&topology), asks.clone());
+        let (topology, arrivals) = (Arc::clone(&topology), arrivals.clone());
         tokio::spawn(async move {
             if let Ok(connection) = incoming.await {
-                serve(connection, topology, asks).await;
+                serve(connection, topology, arrivals).await;
             }
         });
     }
 }
 
-async fn serve(connection: quinn::Connection, topology: SharedTopology, asks: mpsc::UnboundedSender<Asked>) {
+async fn serve(connection: quinn::Connection, topology: SharedTopology, arrivals: mpsc::UnboundedSender<Received>) {
     let Ok((mut send, mut recv)) = connection.accept_bi().await else {
         return;
     };
@@ -357,11 +357,11 @@ async fn serve(connection: quinn::Connection, topology: SharedTopology, asks: mp
             let told = topology.lock().expect("no test panics under the lock").clone().expect("was told");
             let version = told.ring().version().0;
             let is_topology = matches!(frame.request, Request::Topology);
-            let asked = Asked { frame, alone, connection: connection.clone(), version, out: out.clone() };
+            let received = Received { frame, alone, connection: connection.clone(), version, out: out.clone() };
             if is_topology {
-                asked.answer(Response::Topology(Box::new(told)));
+                received.answer(Response::Topology(Box::new(told)));
             } else {
-                asks.send(asked).ok();
+                arrivals.send(received).ok();
             }
         }
     };

@@ -1,4 +1,4 @@
-//! A request from its first attempt to its answer or its error.
+//! The attempts of a request, from the first one to the answer or the error.
 //!
 //! ```text
 //! first attempt ──▶ overdue? ──▶ another node, beside the first      the first answer wins
@@ -20,26 +20,25 @@ use driftless_proto::client::Response;
 use driftless_ring::NodeId;
 use tokio::time::{Instant, timeout_at};
 
-use crate::attempt::{Event, Flight, Leg, Target};
-use crate::call::Call;
+use crate::attempt::{Attempt, Event, Step, Target};
 use crate::error::{CAUSES_MAX, Cause, RequestError};
 use crate::link::Link;
+use crate::request::Request;
 use crate::retry::{self, Decision, FailedAttempt, RetryAt};
 use crate::router::{Route, Snapshot};
 
-/// How far a request has got.
-struct Race<'a> {
-    call: &'a Call<'a>,
-    /// Attempts that were begun.
-    attempts: u32,
-    /// Attempts that failed before their time.
+/// How far the attempts of a request have got.
+struct Attempts<'a> {
+    request: &'a Request<'a>,
+    /// How many were begun.
+    begun: u32,
+    /// How many failed before their time.
     early: u32,
-    /// In a row at the node of the last one.
+    /// How many in a row the node of the last one has had.
     at_node: u32,
     /// Nodes that had an attempt, once for each.
     tried: Vec<NodeId>,
-    /// Attempts that are under way.
-    asked: Vec<Asked>,
+    under_way: Vec<UnderWay>,
     /// Of the attempts that are over.
     outcome: Outcome,
     /// Why they did not succeed: the latest [`CAUSES_MAX`].
@@ -50,7 +49,8 @@ struct Race<'a> {
     given_up: Option<Cause>,
 }
 
-struct Asked {
+/// An attempt that is under way.
+struct UnderWay {
     /// Which attempt it is. Its node may turn out to be another one than was thought.
     number: u32,
     /// `None`: the user chose it.
@@ -62,43 +62,45 @@ struct Asked {
 ///
 /// # Errors
 /// [`RequestError`] when the policy gave up or no time is left.
-pub(crate) async fn run(call: &Call<'_>) -> Result<Response, RequestError> {
-    let mut race = Race {
-        call,
-        attempts: 0,
+pub(crate) async fn run(request: &Request<'_>) -> Result<Response, RequestError> {
+    let mut attempts = Attempts {
+        request,
+        begun: 0,
         early: 0,
         at_node: 0,
         tried: Vec::new(),
-        asked: Vec::new(),
+        under_way: Vec::new(),
         outcome: Outcome::Refused,
         causes: VecDeque::new(),
         resume: None,
         given_up: None,
     };
-    let mut legs = vec![Box::pin(call.leg(race.begin(None)?))];
+    let mut futures = vec![Box::pin(request.carry_on(attempts.begin(None)?))];
     loop {
-        let event = match &race.resume {
-            None => Some(next_event(&mut legs).await),
-            Some((at, _)) => timeout_at(*at, next_event(&mut legs)).await.ok(),
+        let event = match &attempts.resume {
+            None => Some(next_event(&mut futures).await),
+            Some((at, _)) => timeout_at(*at, next_event(&mut futures)).await.ok(),
         };
         match event {
             Some(Event::Ended { target, result: Ok(response), .. }) => {
-                tracing::debug!(node = target.1.name(), attempts = race.attempts, "answered");
+                tracing::debug!(node = target.1.name(), attempts = attempts.begun, "answered");
                 return Ok(response);
             }
             Some(Event::Ended { number, target, passed_over, replaced, result: Err(cause) }) => {
-                race.tried.extend(passed_over);
-                race.asked.retain(|asked| asked.number != number);
-                race.failed(target, replaced, cause).await?;
+                attempts.tried.extend(passed_over);
+                attempts.under_way.retain(|other| other.number != number);
+                attempts.failed(target, replaced, cause).await?;
             }
-            Some(Event::Overdue { mut flight, silent }) => {
-                race.learn(&flight);
-                let another = race.elsewhere(&mut flight, silent);
-                legs.extend([Leg::Wait(flight)].into_iter().chain(another).map(|leg| Box::pin(call.leg(leg))));
+            Some(Event::Overdue { mut attempt, silent }) => {
+                attempts.learn(&attempt);
+                let another = attempts.elsewhere(&mut attempt, silent);
+                futures.extend(
+                    [Step::Wait(attempt)].into_iter().chain(another).map(|step| Box::pin(request.carry_on(step))),
+                );
             }
             None => {
-                let at = race.resume.take().and_then(|(_, at)| at);
-                legs.push(Box::pin(call.leg(race.begin(at)?)));
+                let at = attempts.resume.take().and_then(|(_, at)| at);
+                futures.push(Box::pin(request.carry_on(attempts.begin(at)?)));
             }
         }
     }
@@ -106,11 +108,11 @@ pub(crate) async fn run(call: &Call<'_>) -> Result<Response, RequestError> {
 
 /// The next event of any attempt under way; never, if there is none. They are too few for `FuturesUnordered`, which
 /// would wake this task once more for every poll.
-async fn next_event(legs: &mut Vec<impl Future<Output = Event> + Unpin>) -> Event {
+async fn next_event(futures: &mut Vec<impl Future<Output = Event> + Unpin>) -> Event {
     poll_fn(|context| {
-        for at in 0..legs.len() {
-            if let Poll::Ready(event) = Pin::new(&mut legs[at]).poll(context) {
-                drop(legs.swap_remove(at));
+        for at in 0..futures.len() {
+            if let Poll::Ready(event) = Pin::new(&mut futures[at]).poll(context) {
+                drop(futures.swap_remove(at));
                 return Poll::Ready(event);
             }
         }
@@ -119,18 +121,18 @@ async fn next_event(legs: &mut Vec<impl Future<Output = Event> + Unpin>) -> Even
     .await
 }
 
-impl Race<'_> {
-    /// The next attempt: there, or at the best node that is not asked already.
-    fn begin(&mut self, at: Option<Target>) -> Result<Leg, RequestError> {
-        let snapshot = self.call.router.snapshot();
-        if let Route::Arc { q, .. } = self.call.route
+impl Attempts<'_> {
+    /// The next attempt: there, or at the best node that has none yet.
+    fn begin(&mut self, at: Option<Target>) -> Result<Step, RequestError> {
+        let snapshot = self.request.router.snapshot();
+        if let Route::Arc { q, .. } = self.request.route
             && q != snapshot.topology.ring().partitions()
         {
             return Err(self.error(Cause::RingDivided));
         }
-        let (target, avoid) = match (at, &self.call.settings.via) {
+        let (target, avoid) = match (at, &self.request.settings.via) {
             (Some(again), _) => (again, None),
-            (None, Some(via)) => match self.call.router.pinned(&snapshot, via, self.call.route) {
+            (None, Some(via)) => match self.request.router.pinned(&snapshot, via, self.request.route) {
                 Ok(link) => ((None, link), None),
                 Err(cause) => return Err(self.error(cause)),
             },
@@ -142,37 +144,38 @@ impl Race<'_> {
         Ok(self.start(snapshot, target, avoid))
     }
 
-    fn start(&mut self, snapshot: Arc<Snapshot>, target: Target, avoid: Option<Vec<NodeId>>) -> Leg {
-        self.attempts += 1;
+    fn start(&mut self, snapshot: Arc<Snapshot>, target: Target, avoid: Option<Vec<NodeId>>) -> Step {
+        self.begun += 1;
         self.at_node += 1;
-        let (number, (node, link)) = (self.attempts, target.clone());
-        self.asked.push(Asked { number, node, link });
-        Leg::Start { number, snapshot, target, avoid }
+        let (number, (node, link)) = (self.begun, target.clone());
+        self.under_way.push(UnderWay { number, node, link });
+        Step::Begin { number, snapshot, target, avoid }
     }
 
     /// Where an attempt was made in the end.
-    fn learn(&mut self, flight: &Flight) {
-        if let Some(asked) = self.asked.iter_mut().find(|asked| asked.number == flight.number) {
-            (asked.node, asked.link) = flight.target.clone();
+    fn learn(&mut self, attempt: &Attempt) {
+        if let Some(known) = self.under_way.iter_mut().find(|known| known.number == attempt.number) {
+            (known.node, known.link) = attempt.target.clone();
         }
     }
 
     /// An attempt at another node because this attempt is overdue, if there is a node that may do better.
-    fn elsewhere(&mut self, overdue: &mut Flight, silent: bool) -> Option<Leg> {
+    fn elsewhere(&mut self, overdue: &mut Attempt, silent: bool) -> Option<Step> {
         self.tried.append(&mut overdue.passed_over);
         let (node, link) = &overdue.target;
         let node = (*node)?;
         // What comes next has been decided already.
-        if overdue.replaced || self.resume.is_some() || self.given_up.is_some() || !self.call.settings.retry.hedges() {
+        if overdue.replaced || self.resume.is_some() || self.given_up.is_some() || !self.request.settings.retry.hedges()
+        {
             return None;
         }
-        let snapshot = self.call.router.snapshot();
+        let snapshot = self.request.router.snapshot();
         let (next, next_link) = self.choose(&snapshot)?;
         let is_better = next_link.is_promising() && next != node && !self.avoided().contains(&next);
-        if !is_better || !(silent || self.call.budget.spend()) {
+        if !is_better || !(silent || self.request.budget.spend()) {
             return None;
         }
-        tracing::debug!(node = link.name(), attempts = self.attempts, silent, next = next_link.name(), "overdue");
+        tracing::debug!(node = link.name(), attempts = self.begun, silent, next = next_link.name(), "overdue");
         overdue.replaced = true;
         self.at_node = 0;
         let avoid = self.avoided();
@@ -181,44 +184,44 @@ impl Race<'_> {
 
     async fn failed(&mut self, target: Target, replaced: bool, cause: Cause) -> Result<(), RequestError> {
         let (node, link) = target;
-        let is_write = !self.call.request.is_read();
+        let is_write = !self.request.message.is_read();
         self.outcome = retry::join(self.outcome, &cause, is_write);
-        tracing::debug!(node = link.name(), attempts = self.attempts, %cause, "attempt failed");
+        tracing::debug!(node = link.name(), attempts = self.begun, %cause, "attempt failed");
         self.early += u32::from(!matches!(cause, Cause::TimedOut { .. }));
         if self.causes.len() == CAUSES_MAX {
             self.causes.pop_front();
         }
         self.causes.push_back(cause.clone());
-        if let Some(ended) = self.call.io.ended() {
+        if let Some(ended) = self.request.io.ended() {
             return Err(self.error(ended));
         }
         if let Some(reason) = self.given_up.take() {
             return self.give_up(reason);
         }
-        if replaced && (self.resume.is_some() || !self.asked.is_empty()) {
+        if replaced && (self.resume.is_some() || !self.under_way.is_empty()) {
             self.tried.extend(node);
             return Ok(());
         }
-        let settings = self.call.settings;
-        let elapsed = self.call.clock.started.elapsed();
+        let settings = self.request.settings;
+        let elapsed = self.request.clock.started.elapsed();
         let alike = self.causes.iter().filter(|other| retry::is_alike(other, &cause)).count() as u32; // CAUSES_MAX
-        let (number, early, at_node) = (self.attempts, self.early, self.at_node);
-        let bytes = self.call.request.value_bytes();
+        let (number, early, at_node) = (self.begun, self.early, self.at_node);
+        let bytes = self.request.message.value_bytes();
         let failed = FailedAttempt { number, early, alike, at_node, cause: &cause, is_write, bytes, elapsed };
         let Decision::Retry { after, at } = settings.retry.decide(&failed) else {
             return self.give_up(cause);
         };
         let resume = Instant::now() + after;
         // What could not be answered in time would only hide why the others were not.
-        let worth_while = self.call.clock.deadline.checked_sub(LEAST_TIME.min(self.call.clock.allowed() / 10));
+        let worth_while = self.request.clock.deadline.checked_sub(LEAST_TIME.min(self.request.clock.allowed() / 10));
         if worth_while.is_none_or(|until| resume >= until) {
             return self.give_up(cause);
         }
         if retry::wants_ring(&cause) {
             // If it cannot be had now, the next attempt will say so again. It leaves time for that attempt.
-            let timeout = settings.attempt_timeout.min(self.call.clock.remaining() / 2);
+            let timeout = settings.attempt_timeout.min(self.request.clock.remaining() / 2);
             let deadline = Instant::now() + timeout;
-            let _ = self.call.router.refresh(Some(&link), timeout, deadline).await;
+            let _ = self.request.router.refresh(Some(&link), timeout, deadline).await;
         }
         self.resume = Some(match at {
             RetryAt::Same => (resume, Some((node, link))),
@@ -234,7 +237,7 @@ impl Race<'_> {
     /// Ends the request, unless an attempt is under way at a node that is not known to be silent.
     fn give_up(&mut self, cause: Cause) -> Result<(), RequestError> {
         self.resume = None;
-        if self.asked.iter().any(|asked| asked.link.is_promising()) {
+        if self.under_way.iter().any(|other| other.link.is_promising()) {
             self.given_up = Some(cause);
             return Ok(());
         }
@@ -242,25 +245,25 @@ impl Race<'_> {
     }
 
     fn choose(&self, snapshot: &Snapshot) -> Option<(NodeId, Arc<Link>)> {
-        snapshot.choose(self.call.route, self.call.kind, &self.avoided())
+        snapshot.choose(self.request.route, self.request.kind, &self.avoided())
     }
 
     /// Nodes that others are better than: they had an attempt, or have one now.
     fn avoided(&self) -> Vec<NodeId> {
-        self.tried.iter().copied().chain(self.asked.iter().filter_map(|asked| asked.node)).collect()
+        self.tried.iter().copied().chain(self.under_way.iter().filter_map(|other| other.node)).collect()
     }
 
     fn error(&self, cause: Cause) -> RequestError {
         // What is still under way may take effect as well.
-        let outcome = match self.asked.is_empty() || self.call.request.is_read() {
+        let outcome = match self.under_way.is_empty() || self.request.message.is_read() {
             true => self.outcome,
             false => Outcome::Unknown,
         };
         let causes = self.causes.iter().cloned().collect();
-        RequestError::new(cause, causes, self.attempts, self.call.clock.started.elapsed(), outcome)
+        RequestError::new(cause, causes, self.begun, self.request.clock.started.elapsed(), outcome)
     }
 }
 
-/// No attempt is begun later than this before the deadline of the call, nor in the last tenth of it if that is less: a
+/// No attempt is begun later than this before the deadline of the request, nor in the last tenth of it if that is less: a
 /// round trip, a disk and a busy peer.
 const LEAST_TIME: Duration = Duration::from_millis(20);

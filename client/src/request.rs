@@ -1,10 +1,11 @@
-//! One request: what it is, how much time it has, and its place among the others under way.
+//! A request: one message to the cluster, where it may go and how much time it has.
 //!
-//! The deadline of the call covers all of it.
+//! The user's operation makes one, or several one after the other: a read in pages, an update in rounds. Each is made by one or
+//! more *attempts*, each at one node. The deadline covers all of them.
 
 use std::sync::Arc;
 
-use driftless_proto::client::Request;
+use driftless_proto::client as wire;
 
 use crate::budget::Budget;
 use crate::clock::Clock;
@@ -14,11 +15,11 @@ use crate::pace::Kind;
 use crate::router::{Route, Router};
 
 /// A request and all that was decided about it before its first attempt.
-pub(crate) struct Call<'a> {
+pub(crate) struct Request<'a> {
     pub(crate) router: &'a Arc<Router>,
     pub(crate) io: &'a Io,
     pub(crate) budget: &'a Budget,
-    pub(crate) request: &'a Request,
+    pub(crate) message: &'a wire::Request,
     pub(crate) route: Route,
     pub(crate) settings: &'a Settings,
     pub(crate) clock: Clock,
