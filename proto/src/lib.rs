@@ -11,6 +11,7 @@
 //!               Hlc                                a hybrid logical clock, for display and LWW buckets only
 //! client.rs     Request, Response                  the whole conversation between a client and a node
 //! error.rs      Failure: Refused | Unknown         what went wrong, and whether anything may have happened
+//! latency.rs    LatencyEstimate                    how long something usually takes (RFC 6298)
 //! frame.rs      frames                             length-prefixed messages on a byte stream
 //! ```
 //!
@@ -22,6 +23,7 @@ pub mod client;
 pub mod error;
 pub mod frame;
 pub mod key;
+pub mod latency;
 pub mod topology;
 
 pub use bucket::{BucketDefinition, Conflict, Durability, Quorum, QuorumError};
@@ -31,4 +33,5 @@ pub use causality::{
 };
 pub use error::{Failure, Outcome, Refusal, Scope, Unknown};
 pub use key::{BucketId, BucketName, Key, KeyError};
+pub use latency::LatencyEstimate;
 pub use topology::Topology;

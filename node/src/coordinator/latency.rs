@@ -4,14 +4,14 @@
 //! sent ──▶ usual time ──▶ late: another replica is asked as well, if the budget allows
 //!               └───────▶ twice that, at least: overdue, which speaks against the peer itself
 //! ```
-//! The estimator is that of TCP's retransmission timer (Jacobson 1988, RFC 6298): smoothed round trip plus four times
-//! its deviation, kept for each peer and kind of work apart, since an acknowledgement waits for a disk and a read does
-//! not. What is large is given the time to carry it on top ([`time_to_carry`](crate::peer::time_to_carry)), which is no
+//! The usual time is a [`LatencyEstimate`], kept for each peer and kind of work apart, since an acknowledgement waits for a disk
+//! and a read does not. What is large is given the time to carry it on top ([`time_to_carry`](crate::peer::time_to_carry)), which is no
 //! slowness of the peer and is not counted as such.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use driftless_proto::LatencyEstimate;
 use driftless_ring::NodeId;
 
 use crate::peer::ReplicaRequest;
@@ -45,13 +45,7 @@ impl Work {
 pub(crate) struct LatencyEstimator {
     /// The usual time of a peer that nothing is known of, and the longest that is waited before another is asked.
     attempt_timeout: Duration,
-    estimates: BTreeMap<(NodeId, Work), Estimate>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Estimate {
-    smoothed: Duration,
-    deviation: Duration,
+    estimates: BTreeMap<(NodeId, Work), LatencyEstimate>,
 }
 
 impl LatencyEstimator {
@@ -61,15 +55,10 @@ impl LatencyEstimator {
 
     /// It took this long; or longer, if it was given up on after this long.
     pub(crate) fn observe(&mut self, peer: NodeId, work: Work, took: Duration) {
-        let first = Estimate { smoothed: took, deviation: took / 2 };
         self.estimates
             .entry((peer, work))
-            .and_modify(|estimate| {
-                let off = estimate.smoothed.abs_diff(took);
-                estimate.deviation = (estimate.deviation * 3 + off) / 4;
-                estimate.smoothed = (estimate.smoothed * 7 + took) / 8;
-            })
-            .or_insert(first);
+            .and_modify(|estimate| estimate.observe(took))
+            .or_insert(LatencyEstimate::first(took));
     }
 
     /// After how long another replica is asked as well.
@@ -86,12 +75,12 @@ impl LatencyEstimator {
 
     /// Puts those first that answer reads much faster; among the others the order stays.
     pub(crate) fn fastest_first(&self, peers: &mut [NodeId]) {
-        let class = |estimate: &Estimate| (estimate.smoothed.as_micros() as u64).max(1).ilog(4);
+        let class = |estimate: &LatencyEstimate| (estimate.mean().as_micros() as u64).max(1).ilog(4);
         peers.sort_by_key(|peer| self.estimates.get(&(*peer, Work::Read)).map_or(0, class));
     }
 
     fn usual(&self, peer: NodeId, work: Work) -> Option<Duration> {
-        self.estimates.get(&(peer, work)).map(|estimate| estimate.smoothed + estimate.deviation * 4)
+        self.estimates.get(&(peer, work)).map(LatencyEstimate::usual)
     }
 }
 
