@@ -21,8 +21,8 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::clock::FAR_FUTURE;
 use crate::connection::Pending;
 use crate::error::Cause;
+use crate::latency::Kind;
 use crate::link::Link;
-use crate::pace::Kind;
 use crate::request::Request;
 use crate::router::Snapshot;
 
@@ -145,8 +145,8 @@ impl Request<'_> {
         let pending = connection.submit(self.message, snapshot.ring_version(), deadline_ms)?;
         // It travels beside all others that are under way there, so it takes as long as all of them.
         let large_bytes = if self.is_large() { connection.carrying() } else { 0 };
-        let carrying = link.pace.time_to_carry(large_bytes);
-        let patience = self.kind.map(|kind| link.pace.patience(kind).saturating_add(carrying));
+        let carrying = link.latency.time_to_carry(large_bytes);
+        let patience = self.kind.map(|kind| link.latency.patience(kind).saturating_add(carrying));
         Ok(Attempt {
             number,
             target,
@@ -287,13 +287,13 @@ impl Attempt {
 
     fn measure(&self) {
         if let Some(kind) = self.kind {
-            let (now, pace) = (Instant::now(), &self.target.1.pace);
+            let (now, latency) = (Instant::now(), &self.target.1.latency);
             let took = now - self.sent;
             if self.large_bytes > 0 {
-                pace.carried(self.large_bytes, took.saturating_sub(pace.mean(kind).unwrap_or_default()), now);
+                latency.carried(self.large_bytes, took.saturating_sub(latency.mean(kind).unwrap_or_default()), now);
             }
             // Carrying a large value is not the node's slowness.
-            pace.answered(kind, took.saturating_sub(self.carrying), now);
+            latency.answered(kind, took.saturating_sub(self.carrying), now);
         }
     }
 }

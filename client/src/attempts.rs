@@ -4,7 +4,7 @@
 //! first attempt ──▶ overdue? ──▶ another node, beside the first      the first answer wins
 //!               ──▶ failed?  ──▶ policy: later, same node or next, or give up
 //! ```
-//! Going to another node because one is *slow* is paid from the client's [`Budget`](crate::budget::Budget). Because
+//! Going to another node because one is *slow* is paid from the client's [`HedgeBudget`](crate::hedge_budget::HedgeBudget). Because
 //! one is *silent* it is free, but only nodes that are not silent themselves are gone to: when everything stands still,
 //! each request waits where it is. A request is made at most once at each node in this way; all else the policy decides.
 
@@ -172,7 +172,7 @@ impl Attempts<'_> {
         let snapshot = self.request.router.snapshot();
         let (next, next_link) = self.choose(&snapshot)?;
         let is_better = next_link.is_promising() && next != node && !self.avoided().contains(&next);
-        if !is_better || !(silent || self.request.budget.spend()) {
+        if !is_better || !(silent || self.request.hedge_budget.spend()) {
             return None;
         }
         tracing::debug!(node = link.name(), attempts = self.begun, silent, next = next_link.name(), "overdue");

@@ -12,13 +12,13 @@ use driftless_proto::key::Key;
 
 use crate::bucket::Bucket;
 use crate::clock::Clock;
+use crate::environment::Environment;
 use crate::error::{ConnectError, StatusError};
 use crate::identity::Identity;
 use crate::inner::Inner;
 use crate::io::Io;
 use crate::options::{CONNECT_TIMEOUT, IN_FLIGHT_MAX, IoRuntime, Profile, Settings};
 use crate::router::{Route, Router};
-use crate::surroundings::Surroundings;
 
 /// A connection to a cluster. Cheap to clone; all clones share connections, ring and limits.
 ///
@@ -39,7 +39,7 @@ pub struct ClientBuilder {
     runtime: IoRuntime,
     in_flight_max: Option<usize>,
     connect_timeout: Option<Duration>,
-    surroundings: Surroundings,
+    environment: Environment,
 }
 
 impl Client {
@@ -209,8 +209,8 @@ impl ClientBuilder {
 
     /// Sockets and chance of a test instead of the system's.
     #[doc(hidden)]
-    pub fn surroundings(mut self, surroundings: Surroundings) -> ClientBuilder {
-        self.surroundings = surroundings;
+    pub fn environment(mut self, environment: Environment) -> ClientBuilder {
+        self.environment = environment;
         self
     }
 
@@ -225,7 +225,7 @@ impl ClientBuilder {
         let identity = self.identity.ok_or(ConnectError::NoIdentity)?;
         let settings = Arc::new(self.profile.over(&Settings::default()));
         let connect_timeout = self.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
-        let io = Io::new(&identity, self.runtime, connect_timeout, self.surroundings).map_err(ConnectError::Io)?;
+        let io = Io::new(&identity, self.runtime, connect_timeout, self.environment).map_err(ConnectError::Io)?;
         let router = Router::start(Arc::clone(&io), self.seeds, Arc::clone(&settings))
             .await
             .map_err(|failures| ConnectError::NoSeedAnswered { failures })?;

@@ -1,4 +1,4 @@
-//! What the client takes from where it runs, so that tests can run it on a simulated network.
+//! What the client takes from the machine that it runs on, so that tests can run it on a simulated network.
 
 use std::fmt;
 use std::io;
@@ -9,21 +9,21 @@ use quinn::Endpoint;
 
 /// The system's sockets and randomness, unless a test puts others in their places.
 #[derive(Clone)]
-pub struct Surroundings {
+pub struct Environment {
     /// Opens an endpoint on an address of the client's own.
     pub endpoint: Arc<dyn Fn(SocketAddr) -> io::Result<Endpoint> + Send + Sync>,
     /// Between zero and one: the jitter of waits.
     pub chance: fn() -> f64,
 }
 
-impl Default for Surroundings {
-    fn default() -> Surroundings {
-        Surroundings { endpoint: Arc::new(Endpoint::client), chance: rand::random }
+impl Default for Environment {
+    fn default() -> Environment {
+        Environment { endpoint: Arc::new(Endpoint::client), chance: rand::random }
     }
 }
 
-impl fmt::Debug for Surroundings {
+impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Surroundings").finish_non_exhaustive()
+        f.debug_struct("Environment").finish_non_exhaustive()
     }
 }

@@ -1,21 +1,21 @@
-//! What may be spent on impatience.
+//! What may be spent on impatience: a token bucket.
 //!
 //! Asking a second node because the first is slow helps if one node is slow, and makes things worse if all are: then
 //! everybody asks twice. So extra attempts are paid from a bucket that requests fill, a tenth of an attempt each, and
-//! that holds only a few. Leaving a node that says nothing at all costs nothing: what it has been asked, it is not
-//! working at.
+//! that holds only a few. Leaving a node that says nothing at all costs nothing: it is not working at
+//! its requests.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Extra attempts that all requests of a client may still make.
-pub(crate) struct Budget {
+/// Extra attempts beside one that is slow, which all requests of a client may still make.
+pub(crate) struct HedgeBudget {
     /// In tenths of an attempt.
     tenths: AtomicU32,
 }
 
-impl Budget {
-    pub(crate) fn new() -> Budget {
-        Budget { tenths: AtomicU32::new(BURST * ATTEMPT) }
+impl HedgeBudget {
+    pub(crate) fn new() -> HedgeBudget {
+        HedgeBudget { tenths: AtomicU32::new(BURST * ATTEMPT) }
     }
 
     /// A request was made.
@@ -42,13 +42,13 @@ const BURST: u32 = 32;
 mod tests {
     use super::*;
 
-    fn spend_all(budget: &Budget) -> usize {
+    fn spend_all(budget: &HedgeBudget) -> usize {
         (0..10_000).take_while(|_| budget.spend()).count()
     }
 
     #[test]
     fn extra_attempts_are_a_tenth_of_the_requests_and_a_small_burst() {
-        let budget = Budget::new();
+        let budget = HedgeBudget::new();
         assert_eq!(spend_all(&budget), 32);
         for _ in 0..105 {
             budget.earn();

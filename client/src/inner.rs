@@ -14,12 +14,12 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout_at;
 
 use crate::attempts;
-use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::error::{CAUSES_MAX, Cause, RequestError};
+use crate::hedge_budget::HedgeBudget;
 use crate::io::Io;
+use crate::latency::Kind;
 use crate::options::Settings;
-use crate::pace::Kind;
 use crate::request::Request;
 use crate::retry;
 use crate::router::{Route, Router, Snapshot};
@@ -32,7 +32,7 @@ pub(crate) struct Inner {
     /// A permit for each request under way; of a large value several.
     in_flight: Semaphore,
     in_flight_max: usize,
-    budget: Budget,
+    hedge_budget: HedgeBudget,
     pub(crate) turns: Turns,
     pub(crate) io: Arc<Io>,
 }
@@ -45,7 +45,7 @@ impl Inner {
             settings,
             in_flight: Semaphore::new(in_flight_max),
             in_flight_max,
-            budget: Budget::new(),
+            hedge_budget: HedgeBudget::new(),
             turns: Turns::default(),
             io,
         }
@@ -107,10 +107,19 @@ impl Inner {
         let answered = async {
             self.check(settings.attempt_timeout, clock)?;
             let _permit = self.permit(message, clock).await?;
-            self.budget.earn();
-            let Inner { router, io, budget, .. } = self;
-            attempts::run(&Request { router, io, budget, message, route, settings, clock, kind: Kind::of(message) })
-                .await
+            self.hedge_budget.earn();
+            let Inner { router, io, hedge_budget, .. } = self;
+            attempts::run(&Request {
+                router,
+                io,
+                hedge_budget,
+                message,
+                route,
+                settings,
+                clock,
+                kind: Kind::of(message),
+            })
+            .await
         };
         answered.await.map_err(|error| match write_id(message) {
             Some(id) => error.of_write(id),

@@ -12,10 +12,10 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::connection::{Connection, failure_of};
+use crate::environment::Environment;
 use crate::error::{Cause, ConnectFailure};
 use crate::identity::Identity;
 use crate::options::IoRuntime;
-use crate::surroundings::Surroundings;
 use crate::tls;
 
 /// Makes connections. Dropped, it closes all of them.
@@ -23,7 +23,7 @@ pub(crate) struct Io {
     handle: Handle,
     config: quinn::ClientConfig,
     connect_timeout: Duration,
-    surroundings: Surroundings,
+    environment: Environment,
     endpoints: Mutex<Endpoints>,
     closed: AtomicBool,
     /// The runtime behind the handle has been shut down.
@@ -45,7 +45,7 @@ impl Io {
         identity: &Identity,
         runtime: IoRuntime,
         connect_timeout: Duration,
-        surroundings: Surroundings,
+        environment: Environment,
     ) -> io::Result<Arc<Io>> {
         let tls = QuicClientConfig::try_from(identity.tls()).map_err(io::Error::other)?;
         let mut config = quinn::ClientConfig::new(Arc::new(tls));
@@ -62,7 +62,7 @@ impl Io {
             handle,
             config,
             connect_timeout,
-            surroundings,
+            environment,
             endpoints: Mutex::new(Endpoints::default()),
             closed: AtomicBool::new(false),
             gone,
@@ -92,7 +92,7 @@ impl Io {
 
     /// Between zero and one.
     pub(crate) fn chance(&self) -> f64 {
-        (self.surroundings.chance)()
+        (self.environment.chance)()
     }
 
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
@@ -175,7 +175,7 @@ impl Io {
             return Ok(endpoint.clone());
         }
         let endpoint =
-            (self.surroundings.endpoint)(any).map_err(|source| ConnectFailure::Socket { source: Arc::new(source) })?;
+            (self.environment.endpoint)(any).map_err(|source| ConnectFailure::Socket { source: Arc::new(source) })?;
         Ok(slot.insert(endpoint).clone())
     }
 

@@ -1,22 +1,17 @@
 //! How long a node takes to answer, and from that how long to wait before another one is asked as well.
 //!
-//! The estimate is the one of TCP's retransmission timer (RFC 6298): a smoothed mean of the times measured, and a
-//! smoothed deviation from it. Patience is the mean and four deviations.
-//!
-//! ```text
-//! srtt   ← 7/8 srtt   + 1/8 time            patience = srtt + 4 rttvar, at least PATIENCE_MIN
-//! rttvar ← 3/4 rttvar + 1/4 |srtt - time|
-//! ```
-//! Other than there, running out of patience gives nothing up: the answer is still awaited, and counts if it comes
+//! Patience is the usual time by the estimate of TCP's retransmission timer ([`LatencyEstimate`]), and at least [`PATIENCE_MIN`].
+//! Other than with that timer, running out of patience gives nothing up: the answer is still awaited, and counts if it comes
 //! first. So a wrong estimate costs a message, not a request.
 //!
-//! What is large takes time to carry beside that, and a wrong estimate of it costs an upload, which takes the time of the others
-//! that are under way: estimates that are too short would make each other true. So it is measured in the same way, as time for
-//! each mebibyte of all that was on its way to the node when it was sent.
+//! A large value takes time to carry beside that, and a wrong estimate of that time costs an upload, which takes the time of the
+//! other uploads under way: estimates that are too short would make each other true. So it is measured in the same way, as time
+//! for each mebibyte of all that was on its way to the node when the value was sent.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use driftless_proto::LatencyEstimate;
 use driftless_proto::client::{Access, Class, Request};
 use tokio::time::Instant;
 
@@ -29,18 +24,16 @@ pub(crate) enum Kind {
 
 /// What has been measured of one shard of a node.
 #[derive(Debug, Default)]
-pub(crate) struct Pace {
-    kinds: Mutex<[Estimate; 2]>,
-    /// What a mebibyte takes beyond what a small request does.
-    mebibyte: Mutex<Estimate>,
+pub(crate) struct LatencyEstimator {
+    kinds: Mutex<[Measured; 2]>,
+    /// The time of a mebibyte beyond that of a small request.
+    mebibyte: Mutex<Measured>,
 }
 
 #[derive(Clone, Copy, Default, Debug)]
-struct Estimate {
-    mean: Duration,
-    deviation: Duration,
-    /// When it was last known to be true. `None`: nothing has been measured.
-    known_at: Option<Instant>,
+struct Measured {
+    /// With the time when it was last known to be true. `None`: nothing has been measured.
+    estimate: Option<(LatencyEstimate, Instant)>,
     /// The next answer replaces all that was known.
     on_trial: bool,
 }
@@ -56,7 +49,7 @@ impl Kind {
     }
 }
 
-impl Pace {
+impl LatencyEstimator {
     /// An answer came after this time.
     pub(crate) fn answered(&self, kind: Kind, time: Duration, now: Instant) {
         lock(&self.kinds)[kind as usize].learn(time, now);
@@ -82,15 +75,15 @@ impl Pace {
     /// Whether this node has been so slow for so long that others should be asked first, of which the fastest usually
     /// takes `usual`. Every [`TRIAL_EVERY`] it says no once, so that somebody finds out whether it still is.
     pub(crate) fn lags(&self, kind: Kind, now: Instant, usual: impl FnOnce() -> Option<Duration>) -> bool {
-        let Estimate { mean, known_at, .. } = lock(&self.kinds)[kind as usize];
-        let Some(known_at) = known_at.filter(|_| mean > LAG_MIN) else {
+        let estimate = lock(&self.kinds)[kind as usize].estimate;
+        let Some((estimate, known_at)) = estimate.filter(|(estimate, _)| estimate.mean() > LAG_MIN) else {
             return false;
         };
         // It looks at the numbers of other nodes. Held meanwhile, two nodes' locks would be taken in two orders.
-        let lags = usual().is_some_and(|usual| mean > usual * LAG_FACTOR);
+        let lags = usual().is_some_and(|usual| estimate.mean() > usual * LAG_FACTOR);
         if lags && now >= known_at + TRIAL_EVERY {
             let own = &mut lock(&self.kinds)[kind as usize];
-            own.known_at = Some(now);
+            own.estimate = own.estimate.map(|(estimate, _)| (estimate, now));
             own.on_trial = true;
             return false;
         }
@@ -99,8 +92,7 @@ impl Pace {
 
     /// How long it usually takes, if anything is known.
     pub(crate) fn mean(&self, kind: Kind) -> Option<Duration> {
-        let estimate = lock(&self.kinds)[kind as usize];
-        estimate.known_at.map(|_| estimate.mean)
+        lock(&self.kinds)[kind as usize].estimate.map(|(estimate, _)| estimate.mean())
     }
 }
 
@@ -109,20 +101,20 @@ fn lock<T>(numbers: &Mutex<T>) -> MutexGuard<'_, T> {
     numbers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Estimate {
+impl Measured {
     fn learn(&mut self, time: Duration, now: Instant) {
-        let is_first = self.known_at.replace(now).is_none() || std::mem::take(&mut self.on_trial);
-        if is_first {
-            (self.mean, self.deviation) = (time, time / 2);
-        } else {
-            self.deviation = self.deviation * 3 / 4 + self.mean.abs_diff(time) / 4;
-            self.mean = self.mean * 7 / 8 + time / 8;
-        }
+        let estimate = match self.estimate {
+            Some((mut estimate, _)) if !self.on_trial => {
+                estimate.observe(time);
+                estimate
+            }
+            _ => LatencyEstimate::first(time),
+        };
+        *self = Measured { estimate: Some((estimate, now)), on_trial: false };
     }
 
-    /// The mean and four deviations, if anything is known.
     fn usual(&self) -> Option<Duration> {
-        self.known_at.map(|_| self.mean.saturating_add(self.deviation.saturating_mul(4)))
+        self.estimate.map(|(estimate, _)| estimate.usual())
     }
 
     fn patience(&self) -> Duration {
@@ -161,28 +153,26 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn pace(times: impl IntoIterator<Item = u32>, now: Instant) -> Pace {
-        let pace = Pace::default();
+    fn estimator(times: impl IntoIterator<Item = u32>, now: Instant) -> LatencyEstimator {
+        let estimator = LatencyEstimator::default();
         for time in times {
-            pace.answered(Kind::Write, MS * time, now);
+            estimator.answered(Kind::Write, MS * time, now);
         }
-        pace
+        estimator
     }
 
     #[test]
-    fn patience_is_the_mean_and_four_deviations() {
+    fn patience_is_the_usual_time() {
         let now = Instant::now();
-        assert_eq!(pace([], now).patience(Kind::Write), PATIENCE_FIRST);
-        assert_eq!(pace([200], now).patience(Kind::Write), MS * 600, "RFC 6298, 2.2");
-        // 2.3: rttvar = 3/4 * 100 + 1/4 * 80, srtt = 7/8 * 200 + 1/8 * 120.
-        assert_eq!(pace([200, 120], now).patience(Kind::Write), MS * 570);
+        assert_eq!(estimator([], now).patience(Kind::Write), PATIENCE_FIRST);
+        assert_eq!(estimator([200, 120], now).patience(Kind::Write), MS * 570);
     }
 
     #[test]
     fn patience_follows_the_node_down_to_its_floor_and_up() {
         let now = Instant::now();
-        assert_eq!(pace([2; 50], now).patience(Kind::Write), PATIENCE_MIN);
-        let slower = pace([2; 50].into_iter().chain([300; 50]), now).patience(Kind::Write);
+        assert_eq!(estimator([2; 50], now).patience(Kind::Write), PATIENCE_MIN);
+        let slower = estimator([2; 50].into_iter().chain([300; 50]), now).patience(Kind::Write);
         assert!((MS * 300..MS * 400).contains(&slower), "{slower:?}");
     }
 
@@ -190,29 +180,32 @@ mod tests {
     fn the_time_to_carry_is_measured_and_has_bounds() {
         let now = Instant::now();
         let four = 4 * MEBIBYTE;
-        let pace = Pace::default();
-        assert_eq!(pace.time_to_carry(four), MEBIBYTE_MIN * 4, "nothing is known");
-        (0..50).for_each(|_| pace.carried(four, MS * 1_200, now));
-        let usual = pace.time_to_carry(four);
+        let estimator = LatencyEstimator::default();
+        assert_eq!(estimator.time_to_carry(four), MEBIBYTE_MIN * 4, "nothing is known");
+        (0..50).for_each(|_| estimator.carried(four, MS * 1_200, now));
+        let usual = estimator.time_to_carry(four);
         assert!((MS * 1_200..MS * 1_210).contains(&usual), "{usual:?}");
-        assert!(pace.time_to_carry(4 * four) >= usual * 4, "four times as much on its way takes four times as long");
-        (0..50).for_each(|_| pace.carried(four, MS * 10, now));
-        assert_eq!(pace.time_to_carry(four), MEBIBYTE_MIN * 4, "no shorter than this");
-        (0..50).for_each(|_| pace.carried(four, MS * 60_000, now));
-        assert_eq!(pace.time_to_carry(four), MEBIBYTE_MAX * 4, "no longer than this");
+        assert!(
+            estimator.time_to_carry(4 * four) >= usual * 4,
+            "four times as much on its way takes four times as long"
+        );
+        (0..50).for_each(|_| estimator.carried(four, MS * 10, now));
+        assert_eq!(estimator.time_to_carry(four), MEBIBYTE_MIN * 4, "no shorter than this");
+        (0..50).for_each(|_| estimator.carried(four, MS * 60_000, now));
+        assert_eq!(estimator.time_to_carry(four), MEBIBYTE_MAX * 4, "no longer than this");
     }
 
     #[test]
     fn reads_and_writes_are_told_apart() {
-        let pace = pace([400; 20], Instant::now());
-        assert!(pace.patience(Kind::Write) >= MS * 400);
-        assert_eq!(pace.patience(Kind::Read), PATIENCE_FIRST);
+        let estimator = estimator([400; 20], Instant::now());
+        assert!(estimator.patience(Kind::Write) >= MS * 400);
+        assert_eq!(estimator.patience(Kind::Read), PATIENCE_FIRST);
     }
 
     #[test]
     fn no_lock_is_held_while_the_numbers_of_other_nodes_are_looked_at() {
         let now = Instant::now();
-        let slow = pace([1_000; 20], now);
+        let slow = estimator([1_000; 20], now);
         let mut looked = false;
         slow.lags(Kind::Write, now, || {
             looked = true;
@@ -225,17 +218,17 @@ mod tests {
     #[test]
     fn a_node_lags_that_takes_three_times_as_long_and_is_noticeably_slow() {
         let now = Instant::now();
-        let lags = |time, usual| pace([time; 20], now).lags(Kind::Write, now, || Some(MS * usual));
+        let lags = |time, usual| estimator([time; 20], now).lags(Kind::Write, now, || Some(MS * usual));
         assert!(lags(70, 20) && !lags(55, 20));
         assert!(!lags(30, 2), "30 ms are not noticed");
-        assert!(!pace([], now).lags(Kind::Write, now, || Some(MS)));
-        assert!(!pace([900; 9], now).lags(Kind::Write, now, || None), "nothing is known of the others");
+        assert!(!estimator([], now).lags(Kind::Write, now, || Some(MS)));
+        assert!(!estimator([900; 9], now).lags(Kind::Write, now, || None), "nothing is known of the others");
     }
 
     #[test]
     fn a_node_that_lagged_is_tried_once_in_a_while_and_believed() {
         let now = Instant::now();
-        let slow = pace([200; 20], now);
+        let slow = estimator([200; 20], now);
         let lags = |after| slow.lags(Kind::Write, now + after, || Some(MS * 5));
         assert!(lags(TRIAL_EVERY - MS));
         assert!(!lags(TRIAL_EVERY), "one goes there");

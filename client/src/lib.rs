@@ -109,21 +109,22 @@ mod answer;
 mod attempt;
 mod attempts;
 mod bucket;
-mod budget;
 mod builder;
 mod client;
 mod clock;
 mod connection;
 mod delete;
+mod environment;
 mod error;
 mod get;
+mod hedge_budget;
 mod identity;
 mod inner;
 mod io;
+mod latency;
 mod link;
 mod multi;
 mod options;
-mod pace;
 mod pages;
 mod put;
 mod request;
@@ -131,7 +132,6 @@ mod resolve;
 mod retry;
 mod router;
 mod scan;
-mod surroundings;
 mod tls;
 mod turns;
 mod update;
@@ -141,6 +141,8 @@ pub use answer::{Change, Context, Deleted, IntoBytes, IntoContext, Read, Resolve
 pub use bucket::Bucket;
 pub use client::{Client, ClientBuilder};
 pub use delete::Delete;
+#[doc(hidden)]
+pub use environment::Environment;
 pub use error::{
     Cause, ConnectError, ConnectFailure, DeleteError, GetError, PutError, RequestError, ScanError, StatusError,
     UpdateError,
@@ -153,8 +155,6 @@ pub use put::Put;
 pub use resolve::{Fail, LastWriter, Max, Resolve, ResolveError, Union};
 pub use retry::{Decision, DefaultRetry, FailedAttempt, NoRetry, RetryAt, RetryPolicy};
 pub use scan::{Keys, Scan, ScanPosition};
-#[doc(hidden)]
-pub use surroundings::Surroundings;
 pub use update::Update;
 
 pub use bytes::Bytes;

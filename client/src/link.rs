@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::connection::Connection;
 use crate::error::ConnectFailure;
 use crate::io::Io;
-use crate::pace::Pace;
+use crate::latency::LatencyEstimator;
 use crate::retry::Backoff;
 
 /// A shard of a node, and the connection to it if there is one.
@@ -29,7 +29,7 @@ pub(crate) struct Link {
     /// The node's name, if it is known who should answer.
     expected: Option<String>,
     /// How long its answers take.
-    pub(crate) pace: Pace,
+    pub(crate) latency: LatencyEstimator,
     state: Mutex<State>,
 }
 
@@ -44,7 +44,14 @@ type Connected = Result<Arc<Connection>, ConnectFailure>;
 
 impl Link {
     pub(crate) fn new(io: Arc<Io>, address: String, shard: u16, expected: Option<String>) -> Arc<Link> {
-        Arc::new(Link { io, address, shard, expected, pace: Pace::default(), state: Mutex::new(State::Idle) })
+        Arc::new(Link {
+            io,
+            address,
+            shard,
+            expected,
+            latency: LatencyEstimator::default(),
+            state: Mutex::new(State::Idle),
+        })
     }
 
     /// A link that takes over a connection of another link which is no longer needed.

@@ -7,18 +7,18 @@ use std::sync::Arc;
 
 use driftless_proto::client as wire;
 
-use crate::budget::Budget;
 use crate::clock::Clock;
+use crate::hedge_budget::HedgeBudget;
 use crate::io::Io;
+use crate::latency::Kind;
 use crate::options::Settings;
-use crate::pace::Kind;
 use crate::router::{Route, Router};
 
 /// A request and all that was decided about it before its first attempt.
 pub(crate) struct Request<'a> {
     pub(crate) router: &'a Arc<Router>,
     pub(crate) io: &'a Io,
-    pub(crate) budget: &'a Budget,
+    pub(crate) hedge_budget: &'a HedgeBudget,
     pub(crate) message: &'a wire::Request,
     pub(crate) route: Route,
     pub(crate) settings: &'a Settings,

@@ -22,9 +22,9 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::error::{Cause, RequestError};
 use crate::io::Io;
+use crate::latency::Kind;
 use crate::link::Link;
 use crate::options::Settings;
-use crate::pace::Kind;
 
 /// Knows the way to every node.
 pub(crate) struct Router {
@@ -238,7 +238,7 @@ impl Snapshot {
     ///
     /// The order is the ring's and not that of measured times, so that all clients send a key's writes to the same
     /// coordinator: it stamps them one after the other, where two would make siblings of them. Only a first owner that
-    /// [lags](crate::pace::Pace::lags) far behind the others comes after them.
+    /// [lags](crate::latency::LatencyEstimator::lags) far behind the others comes after them.
     pub(crate) fn choose(&self, route: Route, kind: Option<Kind>, tried: &[NodeId]) -> Option<(NodeId, Arc<Link>)> {
         let ring = self.topology.ring();
         let partition = self.partition(route);
@@ -248,8 +248,8 @@ impl Snapshot {
             self.link(node, shard)
         };
         let lags = |first: &Link, others: &[NodeId]| {
-            let usual = |kind| others.iter().filter_map(|&node| link(node)?.pace.mean(kind)).min();
-            kind.is_some_and(|kind| first.pace.lags(kind, Instant::now(), || usual(kind)))
+            let usual = |kind| others.iter().filter_map(|&node| link(node)?.latency.mean(kind)).min();
+            kind.is_some_and(|kind| first.latency.lags(kind, Instant::now(), || usual(kind)))
         };
         let mut laggard = None;
         if let [first, rest @ ..] = owners

@@ -398,13 +398,13 @@ impl World {
             .seeds(seeds.iter().map(|name| self.address(name).to_string()))
             .identity(identity)
             .io_runtime(IoRuntime::Caller)
-            .surroundings(self.client_surroundings())
+            .environment(self.client_environment())
             .profile(Profile::new().retry(DefaultRetry::new().chance(half)))
             .connect()
             .await
     }
 
-    fn client_surroundings(&self) -> driftless_client::Surroundings {
+    fn client_environment(&self) -> driftless_client::Environment {
         let (network, ip, seed) = (self.0.network.clone(), self.0.client_ip, self.draw());
         let sockets = self.0.client_sockets.clone();
         let endpoint = move |_| {
@@ -412,7 +412,7 @@ impl World {
             sockets.lock().unwrap_or_else(PoisonError::into_inner).push(socket.clone());
             endpoint(socket, seed)
         };
-        driftless_client::Surroundings { endpoint: Arc::new(endpoint), chance: half }
+        driftless_client::Environment { endpoint: Arc::new(endpoint), chance: half }
     }
 
     /// An endpoint on the script's host.
