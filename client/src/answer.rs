@@ -128,8 +128,8 @@ impl Read {
         self.context.as_ref()
     }
 
-    /// How many of the answers that it rests on came from the key's own replicas; the others stand in for one, and know only
-    /// what they were given since that one went away.
+    /// How many of the answers that it rests on came from the key's own replicas; the other answers came from nodes that stand
+    /// in for a replica, and know only what they were given since it went away.
     pub fn primaries(&self) -> u8 {
         self.primaries
     }
@@ -180,7 +180,7 @@ impl Stored {
         self.0.acks
     }
 
-    /// How many of them were primaries; the others stand in for one.
+    /// How many of them were primaries; the others are fallbacks, each in place of one.
     pub fn primaries(&self) -> u8 {
         self.0.primaries
     }
@@ -214,7 +214,7 @@ impl Deleted {
         self.acks
     }
 
-    /// How many of them were primaries; the others stand in for one.
+    /// How many of them were primaries; the others are fallbacks, each in place of one.
     pub fn primaries(&self) -> u8 {
         self.primaries
     }

@@ -212,7 +212,7 @@ impl Attempts<'_> {
             return self.give_up(cause);
         };
         let resume = Instant::now() + after;
-        // What could not be answered in time would only hide why the others were not.
+        // An attempt that could not be answered in time would only hide why the others were not.
         let worth_while = self.request.clock.deadline.checked_sub(LEAST_TIME.min(self.request.clock.allowed() / 10));
         if worth_while.is_none_or(|until| resume >= until) {
             return self.give_up(cause);

@@ -82,7 +82,8 @@ impl Client {
         }
     }
 
-    /// What a node holds for others that could not be reached: one entry for each that something is or was held for.
+    /// What a node holds for others that could not be reached: one entry for each node that something is or was
+    /// held for.
     /// The node is given as in [`Client::status`].
     ///
     /// # Errors
@@ -129,7 +130,7 @@ impl Client {
     ///
     /// **What only damaged records held is lost then, acknowledged writes among it, and what they knew to be deleted may come
     /// back.** A damaged record is restored without loss, by itself, as soon as enough other owners are there and sound:
-    /// this is for those of which too few are.
+    /// this is for records of which too few other owners are.
     ///
     /// # Errors
     /// [`StatusError`] if there is no such node or bucket, or the node does not answer.
@@ -160,7 +161,7 @@ impl Client {
 }
 
 impl ClientBuilder {
-    /// Nodes to begin with, as `host:port`; one that answers is enough. All others are learned from it.
+    /// Nodes to begin with, as `host:port`; one seed that answers is enough. All other nodes are learned from it.
     pub fn seeds<S: Into<String>>(mut self, seeds: impl IntoIterator<Item = S>) -> ClientBuilder {
         self.seeds = seeds.into_iter().map(Into::into).collect();
         self

@@ -8,8 +8,8 @@
 //!                                           ▲───── one frame each ◀── streams of their own (large answers)
 //! ```
 //! All three loops are one task on the I/O runtime. When it ends, for whatever reason, the connection is *closed*:
-//! every request under way is told, and told apart by whether its frame had been handed to the transport. What had
-//! not been cannot have had an effect.
+//! every request under way is told, and told apart by whether its frame had been handed to the transport. A
+//! request whose frame had not been cannot have had an effect.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -34,7 +34,7 @@ pub(crate) struct Connection {
     quic: quinn::Connection,
     address: String,
     node: String,
-    shared: Mutex<Shared>,
+    queues: Mutex<Queues>,
     /// Something was queued.
     queued: Notify,
     /// Answers that came.
@@ -47,7 +47,8 @@ pub(crate) struct Connection {
     io: Handle,
 }
 
-struct Shared {
+/// Requests that wait to be written, and requests that wait for their answers.
+struct Queues {
     /// Frames for the shared stream.
     out: Vec<u8>,
     /// Frames that want a stream of their own.
@@ -105,7 +106,7 @@ impl Connection {
             quic,
             address,
             node,
-            shared: Mutex::new(Shared {
+            queues: Mutex::new(Queues {
                 out: Vec::new(),
                 large: Vec::new(),
                 opened: false,
@@ -139,46 +140,46 @@ impl Connection {
         deadline_ms: u32,
     ) -> Result<Pending, Cause> {
         let (sender, answer) = oneshot::channel();
-        let mut shared = self.lock();
-        if let Some(failure) = &shared.closed {
+        let mut queues = self.lock();
+        if let Some(failure) = &queues.closed {
             return Err(self.not_connected(failure.clone()));
         }
-        let id = shared.next_id;
-        shared.next_id += 1;
+        let id = queues.next_id;
+        queues.next_id += 1;
         let message = RequestFrameRef { id, ring_version, deadline_ms, request };
         let large = if request.value_bytes() <= ENCODE_UNDER_LOCK_MAX {
-            let start = shared.out.len();
-            frame::encode(&message, &mut shared.out).map_err(|error| Cause::TooLong(error.to_string()))?;
-            let is_large = shared.out.len() - start > FRAME_SHARED_MAX + LENGTH_BYTES;
-            is_large.then(|| shared.out.split_off(start))
+            let start = queues.out.len();
+            frame::encode(&message, &mut queues.out).map_err(|error| Cause::TooLong(error.to_string()))?;
+            let is_large = queues.out.len() - start > FRAME_SHARED_MAX + LENGTH_BYTES;
+            is_large.then(|| queues.out.split_off(start))
         } else {
             // Copying a large value takes long enough for others to notice; they can go first.
-            drop(shared);
+            drop(queues);
             let mut own = Vec::with_capacity(request.value_bytes() + HEADERS_BYTES);
             frame::encode(&message, &mut own).map_err(|error| Cause::TooLong(error.to_string()))?;
-            shared = self.lock();
-            if let Some(failure) = &shared.closed {
+            queues = self.lock();
+            if let Some(failure) = &queues.closed {
                 return Err(self.not_connected(failure.clone()));
             }
             if own.len() > FRAME_SHARED_MAX + LENGTH_BYTES {
                 Some(own)
             } else {
-                shared.out.extend_from_slice(&own);
+                queues.out.extend_from_slice(&own);
                 None
             }
         };
-        if large.is_some() && !shared.opened {
-            shared.open(ring_version);
+        if large.is_some() && !queues.opened {
+            queues.open(ring_version);
         }
-        shared.opened = true;
+        queues.opened = true;
         let large_bytes = large.as_ref().map(Vec::len);
-        shared.carrying += large_bytes.unwrap_or(0);
-        shared.in_flight.insert(id, Waiter { answer: sender, large_bytes });
-        shared.large.extend(large);
+        queues.carrying += large_bytes.unwrap_or(0);
+        queues.in_flight.insert(id, Waiter { answer: sender, large_bytes });
+        queues.large.extend(large);
         // A request that queues behind others need not wake the writer again.
-        let wakes = !shared.awake;
-        shared.awake = true;
-        drop(shared);
+        let wakes = !queues.awake;
+        queues.awake = true;
+        drop(queues);
         if wakes {
             self.queued.notify_one();
         }
@@ -257,15 +258,15 @@ impl Connection {
         let mut usual = 0;
         loop {
             let (chunk, large) = {
-                let mut shared = self.lock();
-                shared.awake = false;
-                shared.taken = shared.next_id;
-                let chunk = if shared.out.is_empty() {
+                let mut queues = self.lock();
+                queues.awake = false;
+                queues.taken = queues.next_id;
+                let chunk = if queues.out.is_empty() {
                     Vec::new()
                 } else {
-                    std::mem::replace(&mut shared.out, Vec::with_capacity(usual))
+                    std::mem::replace(&mut queues.out, Vec::with_capacity(usual))
                 };
-                (chunk, std::mem::take(&mut shared.large))
+                (chunk, std::mem::take(&mut queues.large))
             };
             if chunk.is_empty() && large.is_empty() {
                 self.queued.notified().await;
@@ -346,9 +347,9 @@ impl Connection {
         self.heard.fetch_add(batch.len() as u64, Ordering::Relaxed);
         let mut answered = Vec::with_capacity(batch.len());
         {
-            let mut shared = self.lock();
+            let mut queues = self.lock();
             for frame in batch.drain(..) {
-                if let Some(waiter) = shared.take(frame.id) {
+                if let Some(waiter) = queues.take(frame.id) {
                     answered.push((waiter.answer, frame));
                 }
             }
@@ -362,14 +363,14 @@ impl Connection {
     /// Tells all requests under way that no answer will come. The first reason stands.
     fn end(&self, failure: ConnectFailure) {
         let (waiting, taken) = {
-            let mut shared = self.lock();
-            if shared.closed.is_none() {
-                shared.closed = Some(failure.clone());
+            let mut queues = self.lock();
+            if queues.closed.is_none() {
+                queues.closed = Some(failure.clone());
             }
-            shared.out = Vec::new();
-            shared.large = Vec::new();
-            shared.carrying = 0;
-            (std::mem::take(&mut shared.in_flight), shared.taken)
+            queues.out = Vec::new();
+            queues.large = Vec::new();
+            queues.carrying = 0;
+            (std::mem::take(&mut queues.in_flight), queues.taken)
         };
         // Without a completed handshake on its side the node has not read anything.
         let refused_at_the_door = matches!(failure, ConnectFailure::Rejected { .. });
@@ -406,9 +407,9 @@ impl Connection {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shared> {
+    fn lock(&self) -> MutexGuard<'_, Queues> {
         // Nothing that is done under the lock leaves it half done when it panics.
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -433,7 +434,7 @@ impl Drop for Loops {
     }
 }
 
-impl Shared {
+impl Queues {
     /// Ends a request that was under way.
     fn take(&mut self, id: u64) -> Option<Waiter> {
         let waiter = self.in_flight.remove(&id)?;

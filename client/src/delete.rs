@@ -44,8 +44,8 @@ impl Delete {
         self
     }
 
-    /// Names the delete, as [`Put::write_id`](crate::Put::write_id) does. Repeated under its id it is the same delete: what was written since
-    /// the first attempt took effect stays.
+    /// Names the delete, as [`Put::write_id`](crate::Put::write_id) does. Repeated under its id it is the same delete: what was
+    /// written since the first attempt took effect stays.
     pub fn write_id(mut self, id: WriteId) -> Delete {
         self.write_id = Some(id);
         self

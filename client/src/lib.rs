@@ -56,14 +56,14 @@
 //!
 //! Deciding what several values mean together is the application's. [`Bucket::update`] is the way to do it when
 //! writing; when reading, [`Get::resolve`] takes a resolver: [`Union`], [`Max`], [`LastWriter`], [`Fail`], a closure,
-//! or any [`Resolve`]. What was resolved stays unresolved in the cluster until it is written back with the context.
+//! or any [`Resolve`]. The siblings stay in the cluster until the result is written back with the context.
 //!
 //! # Failures
 //!
 //! Every error answers `outcome()`: [`Outcome::Refused`] means that nothing happened, [`Outcome::Unknown`] that it
-//! may have. The client repeats only what is safe to repeat, as its [`RetryPolicy`] decides: what was refused, and
-//! what is unknown under the same [`WriteId`], which replicas recognise. The id that was drawn is in the error
-//! ([`PutError::write_id`]), so that the caller can go on repeating where the client gave up.
+//! may have. The client repeats only what is safe to repeat, as its [`RetryPolicy`] decides: requests that
+//! were refused, and requests whose outcome is unknown, writes under the same [`WriteId`], which replicas recognise. The id that
+//! was drawn is in the error ([`PutError::write_id`]), so that the caller can go on repeating where the client gave up.
 //!
 //! A refusal is either the node's, and then another one may take the request, or the request's, and then none will.
 //! [`Refusal::scope`] says which; there is no other place that does.
@@ -74,9 +74,9 @@
 //! | disk full; clock off; copy of the key damaged; hints full | no such bucket; r or w does not fit it |
 //! | not the coordinator, not an owner, another ring | bad context; write id used for another write; no such request |
 //!
-//! [`RequestError`] keeps why each attempt did not succeed ([`RequestError::causes`]), and knows whether anybody gave a sign
-//! of life at all ([`RequestError::nobody_answered`]). What cannot be sent is not waited for: after [`Client::close`], or when
-//! the runtime of its connections is gone, every request fails at once and says so ([`Cause::ClientClosed`],
+//! [`RequestError`] keeps why each attempt did not succeed ([`RequestError::causes`]), and knows whether any node gave a sign of
+//! life at all ([`RequestError::nobody_answered`]). A request that cannot be sent is not waited for: after [`Client::close`], or
+//! when the runtime of its connections is gone, every request fails at once and says so ([`Cause::ClientClosed`],
 //! [`Cause::RuntimeGone`]), and so does a request that is allowed no time ([`Cause::OutOfTime`]).
 //!
 //! It does not wait long for a node that may be gone. It measures how long the answers of each node take; when one is

@@ -26,7 +26,7 @@ pub(crate) struct Link {
     /// `host:port` of the node's shard 0.
     address: String,
     shard: u16,
-    /// The node's name, if it is known who should answer.
+    /// The node's name, if it is known which node should answer.
     expected: Option<String>,
     /// How long its answers take.
     pub(crate) latency: LatencyEstimator,

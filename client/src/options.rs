@@ -96,7 +96,7 @@ impl Profile {
     }
 }
 
-/// What all profiles together come to. What is `None` here, the bucket's definition decides.
+/// What all profiles together come to. An option that is `None` here is decided by the bucket's definition.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) r: Option<u8>,

@@ -15,7 +15,7 @@ pub(crate) enum Turned {
     Whole(Box<Read>),
     /// There is more: ask again.
     More,
-    /// The node answers what was not asked.
+    /// The answer does not fit the request.
     Misread,
 }
 

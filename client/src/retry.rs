@@ -35,7 +35,7 @@ pub struct FailedAttempt<'a> {
     /// Which attempt of the request it was, from 1.
     pub number: u32,
     /// How many of the request's attempts ended before their time: refused, without a connection, or with an outcome that
-    /// the node does not know. The others cost nothing but time, which the request bounds.
+    /// the node does not know. The other attempts cost nothing but time, which the request bounds.
     pub early: u32,
     /// How many of the request's attempts failed alike, this one included: for the same reason, at whichever nodes.
     pub alike: u32,

@@ -34,7 +34,7 @@ pub struct Scan {
     profile: Profile,
 }
 
-/// A stream of keys. What is written or deleted meanwhile may or may not appear; each key appears at most once.
+/// A stream of keys. Keys that are written or deleted meanwhile may or may not appear; each key appears at most once.
 ///
 /// After an error the stream can be polled on: it asks again for the page that failed.
 #[must_use = "a stream does nothing until it is polled"]

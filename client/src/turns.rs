@@ -2,8 +2,8 @@
 //!
 //! Two updaters that read the same and write make siblings of each other, and the next carries both: with many at once each
 //! round costs as many values as there are updaters. In turns each sees the result of the one before, and a round costs
-//! one value. It is a courtesy and no lock: an updater that has waited long enough goes without, and other clients know nothing
-//! of it.
+//! one value. So each key has a semaphore of one permit. It is a courtesy and no lock: an updater that has waited long enough
+//! goes without, and other clients know nothing of it.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_cancelled_while_waiting_leaves_the_queue() {
+    async fn an_updater_that_is_cancelled_while_waiting_leaves_the_queue() {
         let turns = Turns::default();
         let (bucket, key, far) =
             (Arc::from("carts"), Bytes::from_static(b"k"), Instant::now() + Duration::from_secs(30));

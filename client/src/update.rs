@@ -63,7 +63,7 @@ struct Run<'a, F> {
 enum Round {
     /// There was nothing to write.
     Kept { siblings: u32, context: Option<Context> },
-    /// The key holds this value, beside those of others. `None`: it was removed.
+    /// The key holds this value, beside the values of other clients. `None`: it was removed.
     Written { own: Option<Bytes>, siblings: u32, context: Option<Context> },
     /// Others have filled the key. Nothing was written.
     Full(UpdateError),

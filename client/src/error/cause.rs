@@ -70,9 +70,9 @@ pub enum ConnectFailure {
     WrongNode {
         /// The address.
         address: String,
-        /// Who was meant.
+        /// The node that was meant.
         expected: String,
-        /// Who answered.
+        /// The node that answered.
         found: String,
     },
     /// The client has no socket to connect with.

@@ -24,7 +24,7 @@ struct Failed {
 }
 
 impl RequestError {
-    /// `causes` are those of the attempts that failed; the cause of giving up is one of them if an attempt was.
+    /// `causes` are the reasons why attempts failed; the cause of giving up is one of them if there was an attempt.
     pub(crate) fn new(
         cause: Cause,
         causes: Vec<Cause>,
@@ -158,7 +158,7 @@ fn of_nodes(causes: &[Cause]) -> String {
     said.join("; ")
 }
 
-/// Causes that an error keeps: more attempts than most policies allow, and a bound for those that allow any number.
+/// Causes that an error keeps: more attempts than most policies allow, and a bound for policies that allow any number.
 pub(crate) const CAUSES_MAX: usize = 16;
 
 /// Nodes that a message names; the owners of a key and two more.
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn who_answered_anything_was_reached() {
+    fn a_node_that_answered_anything_was_reached() {
         let heard = Cause::TimedOut { node: "n1".into(), after: Duration::ZERO, sent: true, heard: true };
         for answered in [refused(), heard] {
             let causes = vec![answered, timed_out("n2", true)];
