@@ -20,15 +20,17 @@ use driftless_node::config::{NodeConfig, Profile, context_key_file, read_cluster
 use driftless_node::net::certificates::{CertificateAuthority, IssueError, Validity};
 use serde::{Deserialize, Serialize};
 
-use super::ports::Pair;
 use crate::exit::{Failure, Result};
 use crate::profile::DEV_PROFILE;
+
+/// A node's UDP port and its admin port.
+pub(crate) type PortPair = (u16, u16);
 
 /// What a new cluster shall look like.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     /// Ports of each node.
-    pub(crate) ports: Vec<Pair>,
+    pub(crate) ports: Vec<PortPair>,
     /// Shards of each node.
     pub(crate) shards: u16,
 }

@@ -3,14 +3,11 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 
-use super::layout::Layout;
+use super::layout::{Layout, PortPair};
 use crate::exit::{Failure, Result};
 
-/// A node's UDP port and its admin port.
-pub(crate) type Pair = (u16, u16);
-
 /// Ports at fixed distances from a base: UDP 7400, 7410, …; admin 7401, 7411, ….
-pub(crate) fn spaced_ports(base: u16, nodes: usize) -> Result<Vec<Pair>> {
+pub(crate) fn spaced_ports(base: u16, nodes: usize) -> Result<Vec<PortPair>> {
     (0..nodes)
         .map(|i| {
             let port = usize::from(base) + i * usize::from(SPACING);
@@ -24,7 +21,7 @@ pub(crate) fn spaced_ports(base: u16, nodes: usize) -> Result<Vec<Pair>> {
 }
 
 /// Ports that nobody uses at the moment.
-pub(crate) fn free_ports(nodes: usize) -> Result<Vec<Pair>> {
+pub(crate) fn free_ports(nodes: usize) -> Result<Vec<PortPair>> {
     let failed = |error: io::Error| Failure::failed(format_args!("cannot find free ports: {error}"));
     // All sockets stay open until the end, so that no port is given out twice.
     let mut held = Vec::new();
