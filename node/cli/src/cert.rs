@@ -1,6 +1,6 @@
 //! `driftless cert ca | node NAME | client NAME`: who belongs to a cluster.
 //!
-//! The authority's private key stays with whoever issues; nodes and clients get `ca.pem` and a pair of their own.
+//! The authority's private key stays with the person who issues certificates; nodes and clients get `ca.pem` and a pair of their own.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -104,7 +104,7 @@ fn acknowledged_records_stay_through_restarts_and_crashes() {
     assert!(status["summary"].is_string());
 }
 
-/// Records of a load were taken for retries of those that the same file had put into another bucket before: of 5,287 that
+/// Records of a load were taken for retries of the records that the same file had put into another bucket before: of 5,287 that
 /// were "loaded, 0 failed", 16 were nowhere.
 #[test]
 fn a_file_loaded_into_two_buckets_is_whole_in_both() {

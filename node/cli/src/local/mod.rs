@@ -58,8 +58,8 @@ enum Slot {
 }
 
 impl LocalCluster {
-    /// Starts every node of a layout. Those that were started are stopped again if one cannot be. Waiting ends early
-    /// when the signal comes.
+    /// Starts every node of a layout. If a node cannot be started, the nodes before it are stopped again. Waiting
+    /// ends early when the signal comes.
     pub(crate) fn start(layout: Layout, stop: StopSignal) -> Result<LocalCluster> {
         ports::check_free(&layout)?;
         let mut cluster = LocalCluster { nodes: Vec::new(), layout, stop };
@@ -76,8 +76,8 @@ impl LocalCluster {
         &self.layout
     }
 
-    /// Waits until every node that runs says that it is ready to serve, and sees all others that run. One that ends
-    /// meanwhile is a failure.
+    /// Waits until every node that runs says that it is ready to serve, and sees all others that run. A node that
+    /// ends meanwhile is a failure.
     pub(crate) fn wait_ready(&mut self, patience: Duration) -> Result {
         let deadline = Instant::now() + patience;
         for node in 0..self.nodes.len() {
@@ -196,7 +196,7 @@ impl LocalCluster {
         self.wait_ready(patience)
     }
 
-    /// Asks every node that we started to stop, waits, and kills those that did not. Returns their names.
+    /// Asks every node that we started to stop, waits, and kills the nodes that did not. Returns their names.
     pub(crate) fn stop(&mut self, patience: Duration) -> Result<Vec<String>> {
         for slot in &mut self.nodes {
             if let Slot::Ours(process) = slot {

@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM as a flag, so that whoever started processes can end them in order.
+//! Ctrl-C and SIGTERM as a flag, so that a command that started processes can end them in order.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

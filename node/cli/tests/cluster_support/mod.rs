@@ -235,7 +235,7 @@ impl Drop for Dev {
         let pids = if self.cluster().join("nodes.json").is_file() { self.pids() } else { Vec::new() };
         let _ = child.kill();
         let _ = child.wait();
-        // Their standard input has closed with `dev`: they stop by themselves. Those that do not are ended.
+        // Their standard input has closed with `dev`: they stop by themselves. Nodes that do not are ended.
         let deadline = Instant::now() + Duration::from_secs(10);
         for pid in pids.into_iter().filter_map(|(_, pid)| pid) {
             while is_alive(pid) {
