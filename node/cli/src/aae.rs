@@ -9,11 +9,11 @@ use driftless_ring::PartitionId;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use super::Common;
 use super::exit::{Exit, Failure, Result};
+use super::global::GlobalArgs;
+use super::members::{ANSWER_MAX, members};
 use super::output::{self, Format, Tone, grouped, paint};
 use super::session;
-use super::status::{ANSWER_MAX, members};
 
 /// It always runs by itself; there is nothing that must be scheduled.
 #[derive(clap::Subcommand, Debug)]
@@ -78,7 +78,7 @@ struct Sum {
 }
 
 /// Asks or tells the nodes.
-pub(crate) fn run(common: &Common, command: &Command) -> Result<ExitCode> {
+pub(crate) fn run(global: &GlobalArgs, command: &Command) -> Result<ExitCode> {
     let (node, order) = match command {
         Command::Status { node, .. } => (node, AaeCommand::Status),
         Command::Run { node, partition } => (node, AaeCommand::Run { partition: *partition }),
@@ -101,9 +101,9 @@ pub(crate) fn run(common: &Common, command: &Command) -> Result<ExitCode> {
             return Err(Failure::usage("there is no such node in this cluster").hint("driftless status names them"));
         }
         let nodes = ask(client, names, order).await;
-        print(common, command, &nodes)
+        print(global, command, &nodes)
     };
-    session::run_with(common, Profile::new().retry(NoRetry), conversation, |_| None)
+    session::run_with(global, Profile::new().retry(NoRetry), conversation, |_| None)
 }
 
 async fn ask(client: &Client, names: Vec<String>, command: AaeCommand) -> Vec<Node> {
@@ -118,9 +118,9 @@ async fn ask(client: &Client, names: Vec<String>, command: AaeCommand) -> Vec<No
     .await
 }
 
-fn print(common: &Common, command: &Command, nodes: &[Node]) -> Result<ExitCode> {
+fn print(global: &GlobalArgs, command: &Command, nodes: &[Node]) -> Result<ExitCode> {
     let silent = silent(nodes);
-    match (common.format, command) {
+    match (global.format, command) {
         (Format::Json, Command::Status { partitions, .. }) => output::json_line(&as_json(nodes, *partitions))?,
         (Format::Json, _) => output::json_line(&json!({ "told": told(nodes), "silent": silent }))?,
         (_, Command::Status { partitions, .. }) => print_status(nodes, *partitions)?,
@@ -135,7 +135,7 @@ fn print(common: &Common, command: &Command, nodes: &[Node]) -> Result<ExitCode>
             }
         }
     }
-    if !silent.is_empty() && common.format != Format::Json {
+    if !silent.is_empty() && global.format != Format::Json {
         output::warning(format_args!("no answer from {}", silent.join(", ")));
     }
     let obeyed = silent.is_empty() || matches!(command, Command::Status { .. });

@@ -1,7 +1,7 @@
 //! `driftless bench`: a closed loop of clients against a running cluster.
 //!
 //! Every client owns a slice of the keys, and overwrites with the contexts that it holds: puts replace each other
-//! instead of piling up siblings, as those of a well-behaved application do. All clients are tasks of one thread that
+//! instead of piling up siblings, as the puts of a well-behaved application do. All clients are tasks of one thread that
 //! also runs the connections, so that the generator takes as little as possible from the nodes beside it.
 
 use std::cell::{Cell, RefCell};
@@ -18,11 +18,12 @@ use futures::future::join_all;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use super::Common;
 use super::exit::{Exit, Failure, Result};
+use super::global::GlobalArgs;
 use super::local::read_nodes;
 use super::output::{self, Format, grouped, size, text_bytes};
-use super::session::{self, BucketArg, IntoFailure, SloppyArgs};
+use super::quorum::ReadWriteArgs;
+use super::session::{self, BucketArg, IntoFailure};
 
 /// What is measured: from the call of the client library to its answer, retries included. Exit code 1 if requests failed.
 #[derive(clap::Args, Debug)]
@@ -50,14 +51,8 @@ pub(crate) struct Args {
     keys: u32,
     #[command(flatten)]
     bucket: BucketArg,
-    /// Replicas that must answer a get [default: as the bucket says]
-    #[arg(short, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
-    r: Option<u8>,
-    /// Replicas that must acknowledge a put [default: as the bucket says]
-    #[arg(short, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
-    w: Option<u8>,
     #[command(flatten)]
-    sloppy: SloppyArgs,
+    quorum: ReadWriteArgs,
     /// Do not write the missing keys, and read the context of the others, before measuring: gets then meet keys that
     /// do not exist, and the first put of each key makes a sibling of what an earlier run left
     #[arg(long)]
@@ -75,14 +70,14 @@ enum Operation {
 }
 
 /// Runs the load and prints what was measured.
-pub(crate) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
-    let access = common.cluster.access()?;
-    session::run(common, async |client| {
+pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
+    let access = global.cluster.access()?;
+    session::run(global, async |client| {
         let topology = client.topology();
         let bucket = session::existing_bucket(client, &args.bucket)?;
         let definition = topology.bucket_named(bucket.name()).expect("a bucket that exists is in the topology");
-        let quorum = definition.quorum.with(args.r, args.w).map_err(Failure::usage)?;
-        let load = Load::new(bucket, args);
+        let quorum = definition.quorum.with(args.quorum.read.r, args.quorum.write.w).map_err(Failure::usage)?;
+        let load = Load::new(&bucket, args);
         if !args.no_prefill {
             load.prefill().await?;
         }
@@ -98,10 +93,10 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
             topology: &topology,
             quorum,
             durability: super::bucket::durability(definition.durability),
-            sloppy: args.sloppy.sloppy().unwrap_or(definition.sloppy),
+            sloppy: args.quorum.sloppiness.sloppy().unwrap_or(definition.sloppy),
             measured,
         };
-        match common.format {
+        match global.format {
             Format::Json => output::json_line(&report.as_json())?,
             _ => report.print()?,
         }
@@ -144,23 +139,12 @@ struct Measured {
 }
 
 impl<'a> Load<'a> {
-    fn new(mut bucket: Bucket, args: &'a Args) -> Load<'a> {
-        let mut profile = driftless_client::Profile::new();
-        if let Some(r) = args.r {
-            profile = profile.r(r);
-        }
-        if let Some(w) = args.w {
-            profile = profile.w(w);
-        }
-        if let Some(sloppy) = args.sloppy.sloppy() {
-            profile = profile.sloppy(sloppy);
-        }
-        bucket = bucket.with_profile(&profile);
+    fn new(bucket: &Bucket, args: &'a Args) -> Load<'a> {
         let mut random = Random::new(1);
         let noise: Vec<u8> = (0..args.value_size.max(1) + NOISE_BYTES).map(|_| random.next() as u8).collect();
         Load {
             args,
-            bucket,
+            bucket: bucket.with_profile(&args.quorum.profile()),
             keys: (0..args.keys).map(|i| Bytes::from(format!("bench-{i:08}"))).collect(),
             noise: noise.into(),
             contexts: (0..args.keys).map(|_| RefCell::default()).collect(),
@@ -170,7 +154,7 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Writes every key that does not exist; of those that do, takes over the context.
+    /// Writes every key that does not exist, and takes over the context of every key that does.
     async fn prefill(&self) -> Result {
         output::note(format_args!(
             "prefilling: {} keys of {} …",

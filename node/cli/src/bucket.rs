@@ -4,8 +4,9 @@ use driftless_proto::{BucketDefinition, Conflict, Durability};
 use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure, Result};
+use super::global::{GlobalArgs, WithKey};
 use super::output::{self, Format};
-use super::{Common, WithKey, session};
+use super::session;
 
 #[derive(clap::Subcommand, Debug)]
 pub(crate) enum Command {
@@ -25,27 +26,27 @@ pub(crate) struct ShowArgs {
 }
 
 /// Prints definitions.
-pub(crate) fn run(common: &Common, command: Command) -> Result {
+pub(crate) fn run(global: &GlobalArgs, command: Command) -> Result {
     let (key, wanted) = match command {
         Command::List(with) => (with.key, None),
         Command::Show(with) => (with.key, Some(with.args.bucket)),
     };
-    let common = &common.with(key);
-    session::run(common, async |client| {
+    let global = &global.with_key(key);
+    session::run(global, async |client| {
         let topology = client.topology();
         let Some(wanted) = wanted else {
-            return list(common, topology.buckets());
+            return list(global, topology.buckets());
         };
         match topology.bucket_named(&wanted) {
-            Some(bucket) => show(common, bucket),
+            Some(bucket) => show(global, bucket),
             None => Err(Failure::new(Exit::NotFound, format_args!("there is no bucket \"{wanted}\""))
                 .hint("`driftless bucket list` shows those that exist; buckets are defined in cluster.toml")),
         }
     })
 }
 
-fn list(common: &Common, buckets: &[BucketDefinition]) -> Result {
-    if common.format == Format::Json {
+fn list(global: &GlobalArgs, buckets: &[BucketDefinition]) -> Result {
+    if global.format == Format::Json {
         return output::json_line(&json!({ "buckets": buckets.iter().map(as_json).collect::<Vec<_>>() }));
     }
     let rows = buckets.iter().map(|bucket| {
@@ -66,8 +67,8 @@ fn list(common: &Common, buckets: &[BucketDefinition]) -> Result {
     ))
 }
 
-fn show(common: &Common, bucket: &BucketDefinition) -> Result {
-    if common.format == Format::Json {
+fn show(global: &GlobalArgs, bucket: &BucketDefinition) -> Result {
+    if global.format == Format::Json {
         return output::json_line(&as_json(bucket));
     }
     let quorum = bucket.quorum;

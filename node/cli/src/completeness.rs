@@ -9,7 +9,8 @@
 //! hints    nobody holds anything for anybody
 //! aae      every node has compared all that it shares with each peer, since its start
 //! ```
-//! Asked before the walk and after it: what was in order both times was not out of order in between for longer than the walk.
+//! Asked before the walk and after it: a cluster that was in order both times was not out of order in between for longer than
+//! the walk.
 
 use std::time::{Duration, Instant};
 
@@ -17,8 +18,8 @@ use driftless_client::{AaeCommand, AaeStatus, Client, HintsFor, NodeStatus};
 use futures::future::join_all;
 use serde_json::{Value, json};
 
+use super::members::{ANSWER_MAX, members};
 use super::output::{self, grouped};
-use super::status::{ANSWER_MAX, members};
 
 /// What one node says of itself, or that it does not answer.
 struct Node {
@@ -123,7 +124,7 @@ impl Doubts {
         self.0.is_empty()
     }
 
-    /// Those of before a walk and after it. What is said of the same thing twice is said as it was later.
+    /// The doubts of before a walk and of after it: the later ones, if there are any.
     pub(crate) fn and(mut self, later: Doubts) -> Doubts {
         if !later.is_empty() {
             return later;

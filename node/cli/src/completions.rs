@@ -1,6 +1,5 @@
 //! `driftless completions SHELL`.
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
 use super::exit::Result;
@@ -14,9 +13,9 @@ pub(crate) struct Args {
     shell: Shell,
 }
 
-/// Prints the script.
-pub(crate) fn run(args: &Args) -> Result {
+/// Prints the script for this command line.
+pub(crate) fn run(args: &Args, command_line: &mut clap::Command) -> Result {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut super::Cli::command(), "driftless", &mut script);
+    clap_complete::generate(args.shell, command_line, "driftless", &mut script);
     output::raw(&script)
 }

@@ -7,11 +7,11 @@ use driftless_client::{Client, DamagedKeys, Key, NoRetry, Profile, Restored};
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use super::Common;
 use super::exit::{Exit, Failure, Result};
+use super::global::GlobalArgs;
+use super::members::{ANSWER_MAX, members};
 use super::output::{self, Format, Tone, grouped, json_bytes, paint};
 use super::session::{self, BucketArg};
-use super::status::{ANSWER_MAX, members};
 
 /// A damaged record is restored from the other owners by itself, as soon as enough of them are there and sound.
 #[derive(clap::Subcommand, Debug)]
@@ -56,25 +56,25 @@ struct Node<T> {
 }
 
 /// Asks or tells the nodes.
-pub(crate) fn run(common: &Common, command: Command) -> Result<ExitCode> {
+pub(crate) fn run(global: &GlobalArgs, command: Command) -> Result<ExitCode> {
     match command {
         Command::List(args) => {
             let conversation = async |client: &Client| {
                 let names = names(client, args.node.as_deref())?;
                 let nodes = ask(names, async |name: &str| client.damaged(name).await).await;
-                match common.format {
+                match global.format {
                     Format::Json => output::json_line(&as_json(client, &nodes))?,
                     _ => print(client, &nodes)?,
                 }
                 Ok(ExitCode::SUCCESS)
             };
-            session::run_with(common, Profile::new().retry(NoRetry), conversation, |_| None)
+            session::run_with(global, Profile::new().retry(NoRetry), conversation, |_| None)
         }
-        Command::Restore(args) => restore(common, args),
+        Command::Restore(args) => restore(global, args),
     }
 }
 
-fn restore(common: &Common, args: RestoreArgs) -> Result<ExitCode> {
+fn restore(global: &GlobalArgs, args: RestoreArgs) -> Result<ExitCode> {
     let key = session::key(args.key)?;
     if !args.accept_loss {
         return Err(Failure::usage("what only the damaged records held would be lost, acknowledged writes among it")
@@ -84,14 +84,14 @@ fn restore(common: &Common, args: RestoreArgs) -> Result<ExitCode> {
     let conversation = async |client: &Client| {
         let names = names(client, args.node.as_deref())?;
         let nodes = ask(names, async |name: &str| client.restore_damaged(name, bucket, &key).await).await;
-        print_restored(common, &key, &nodes)
+        print_restored(global, &key, &nodes)
     };
-    session::run_with(common, Profile::new().retry(NoRetry), conversation, |_| None)
+    session::run_with(global, Profile::new().retry(NoRetry), conversation, |_| None)
 }
 
-fn print_restored(common: &Common, key: &Key, nodes: &[Node<Restored>]) -> Result<ExitCode> {
+fn print_restored(global: &GlobalArgs, key: &Key, nodes: &[Node<Restored>]) -> Result<ExitCode> {
     let done: Vec<_> = answers(nodes).filter(|(_, restored)| restored.was_damaged).collect();
-    if common.format == Format::Json {
+    if global.format == Format::Json {
         let restored: Vec<Value> =
             done.iter().map(|(node, done)| json!({ "node": node, "answered": done.answered })).collect();
         let key = json_bytes(key.as_bytes());

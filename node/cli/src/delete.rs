@@ -7,28 +7,23 @@ use driftless_client::{Context, DeleteError, Deleted, WriteId};
 use driftless_proto::Key;
 use serde_json::{Value, json};
 
-use super::Common;
 use super::exit::{Exit, Result};
+use super::global::GlobalArgs;
 use super::output::{self, Format, json_bytes};
-use super::put::{bucket_flag, profile_flag};
-use super::session::{self, BucketArg, IntoFailure, SloppyArgs};
+use super::quorum::ReadWriteArgs;
+use super::session::{self, BucketArg, IntoFailure};
 
 /// Without --context a node reads the key first and deletes what it saw. Exit code 5 if there was nothing to delete, or nothing
 /// that the context covers; 6 if nothing was found and too few of the key's own replicas could be asked to be certain.
 #[derive(clap::Args, Debug)]
+#[command(mut_arg("r", |arg| arg.help("Replicas that must answer the read before it [default: as the bucket says]")))]
 pub(crate) struct Args {
     /// The key
     key: OsString,
     #[command(flatten)]
     bucket: BucketArg,
-    /// Replicas that must answer the read before it [default: as the bucket says]
-    #[arg(short, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
-    r: Option<u8>,
-    /// Replicas that must acknowledge [default: as the bucket says]
-    #[arg(short, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
-    w: Option<u8>,
     #[command(flatten)]
-    sloppy: SloppyArgs,
+    quorum: ReadWriteArgs,
     /// What you have read and mean to delete, as `get` printed it
     #[arg(long, value_name = "TOKEN", value_parser = session::parse_context)]
     context: Option<Context>,
@@ -38,20 +33,11 @@ pub(crate) struct Args {
 }
 
 /// Deletes one key.
-pub(crate) fn run(common: &Common, args: Args) -> Result<ExitCode> {
+pub(crate) fn run(global: &GlobalArgs, args: Args) -> Result<ExitCode> {
     let key = session::key(args.key)?;
     let with_context = args.context.is_some();
-    session::run(common, async |client| {
-        let mut delete = session::bucket(client, &args.bucket).delete(key.to_bytes());
-        if let Some(r) = args.r {
-            delete = delete.r(r);
-        }
-        if let Some(w) = args.w {
-            delete = delete.w(w);
-        }
-        if let Some(sloppy) = args.sloppy.sloppy() {
-            delete = delete.sloppy(sloppy);
-        }
+    session::run(global, async |client| {
+        let mut delete = session::bucket(client, &args.bucket).delete(key.to_bytes()).profile(args.quorum.profile());
         if let Some(context) = args.context {
             delete = delete.context(context);
         }
@@ -62,14 +48,14 @@ pub(crate) fn run(common: &Common, args: Args) -> Result<ExitCode> {
             Err(error) => {
                 let DeleteError::NotCertain { deleted, .. } = &error else { return Err(error.into_failure()) };
                 output::warning(format_args!("{key}: {error}"));
-                if common.format == Format::Json {
+                if global.format == Format::Json {
                     output::json_line(&as_json(&key, deleted, false))?;
                 }
                 return Ok(Exit::NotCertain.into());
             }
             Ok(done) => done,
         };
-        if common.format == Format::Json {
+        if global.format == Format::Json {
             output::json_line(&as_json(&key, &done, true))?;
         } else if !done.existed() && done.siblings() == 0 {
             output::note(format_args!("{key} not found; there was nothing to delete"));
@@ -87,8 +73,8 @@ pub(crate) fn run(common: &Common, args: Args) -> Result<ExitCode> {
                     count => format!("{count} values that it has not seen"),
                 },
                 if done.siblings() == 1 { "s" } else { "" },
-                profile = profile_flag(common),
-                bucket = bucket_flag(&args.bucket),
+                profile = global.profile_flag(),
+                bucket = args.bucket.flag(),
             ));
         } else if done.siblings() == 0 {
             output::line("deleted")?;

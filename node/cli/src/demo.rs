@@ -115,7 +115,7 @@ impl Tour {
         self.say(format_args!(
             "partition to {n} nodes. A put is acknowledged once {w} of them have it on disk, fsync included."
         ))?;
-        let options = Options { concurrency: 128, w: None, sloppy: None, replace: false };
+        let options = Options { concurrency: 128, puts: Profile::new(), replace: false };
         let progress = Progress::new(Some(SAMPLE.len() as u64), "loading");
         let load = Load { bucket, options, name: "debian-packages.jsonl", progress, journal: None };
         let summary = load.run(BufReader::new(SAMPLE), None).await?;

@@ -18,9 +18,9 @@ use driftless_client::{Bucket, Client};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
-use super::Common;
 use super::completeness::{Doubts, doubts, doubts_after};
 use super::exit::{Exit, Failure, Result};
+use super::global::GlobalArgs;
 use super::output::{self, Format, grouped, json_bytes};
 use super::profile::parse_duration;
 use super::session::{self, BucketArg, IntoFailure};
@@ -43,8 +43,8 @@ pub(crate) struct Args {
 }
 
 /// Writes every record.
-pub(crate) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
-    let ended = session::run(common, async |client| {
+pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
+    let ended = session::run(global, async |client| {
         let bucket = session::existing_bucket(client, &args.bucket)?;
         let n = client.topology().bucket_named(&args.bucket.bucket).map_or(0, |bucket| bucket.quorum.n());
         match &args.output {
@@ -66,7 +66,7 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
                 let dumped = dump(client, &bucket, n, args, &mut out).await?;
                 drop(out);
                 let at = new.finish(dumped.is_whole())?;
-                if common.format == Format::Json {
+                if global.format == Format::Json {
                     output::json_line(&json!({
                         "records": dumped.records,
                         "unread": dumped.unread,
@@ -171,14 +171,14 @@ impl NewFile {
         }
         let path = with_end(&target, ".new");
         let new = NewFile { file: File::create(&path).map_err(failed)?, path, target: target.clone() };
-        // Who may not read what is there shall not read what takes its place.
+        // A user who may not read the old file shall not read the new one.
         if let Ok(there) = std::fs::metadata(&target) {
             new.file.set_permissions(there.permissions()).map_err(failed)?;
         }
         Ok(new)
     }
 
-    /// Makes it durable and gives it its name: the target's, or if it may be less than what is there, one beside that.
+    /// Makes the file durable and gives it its name: the target's, or one beside that if records may be missing.
     fn finish(self, is_whole: bool) -> Result<PathBuf> {
         let target = if is_whole { self.target.clone() } else { with_end(&self.target, ".incomplete") };
         let failed = |error| Failure::failed(format_args!("cannot write {}: {error}", target.display()));

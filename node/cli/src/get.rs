@@ -7,11 +7,11 @@ use driftless_client::{Explanation, GetError, Read};
 use driftless_proto::Key;
 use serde_json::{Value, json};
 
-use super::Common;
 use super::exit::{Exit, Failure, Result};
+use super::global::GlobalArgs;
 use super::output::{self, Format, Tone, json_bytes, paint, text_bytes};
-use super::put::{bucket_flag, profile_flag};
-use super::session::{self, BucketArg, IntoFailure, SloppyArgs};
+use super::quorum::ReadArgs;
+use super::session::{self, BucketArg, IntoFailure};
 
 /// Exit code 5 if there is no such key; 6 if none was found and too few of its own replicas could be asked to be certain.
 #[derive(clap::Args, Debug)]
@@ -20,27 +20,18 @@ pub(crate) struct Args {
     key: OsString,
     #[command(flatten)]
     bucket: BucketArg,
-    /// Replicas that must answer [default: as the bucket says]
-    #[arg(short, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
-    r: Option<u8>,
     #[command(flatten)]
-    sloppy: SloppyArgs,
+    quorum: ReadArgs,
     /// Say which replicas were asked, what each said and what was repaired
     #[arg(long)]
     explain: bool,
 }
 
 /// Reads one key.
-pub(crate) fn run(common: &Common, args: Args) -> Result<ExitCode> {
+pub(crate) fn run(global: &GlobalArgs, args: Args) -> Result<ExitCode> {
     let key = session::key(args.key)?;
-    session::run(common, async |client| {
-        let mut get = session::bucket(client, &args.bucket).get(key.to_bytes());
-        if let Some(r) = args.r {
-            get = get.r(r);
-        }
-        if let Some(sloppy) = args.sloppy.sloppy() {
-            get = get.sloppy(sloppy);
-        }
+    session::run(global, async |client| {
+        let mut get = session::bucket(client, &args.bucket).get(key.to_bytes()).profile(args.quorum.profile());
         if args.explain {
             get = get.explain();
         }
@@ -48,10 +39,10 @@ pub(crate) fn run(common: &Common, args: Args) -> Result<ExitCode> {
             Err(GetError::NotCertain { read }) => *read,
             read => read.map_err(IntoFailure::into_failure)?,
         };
-        match common.format {
+        match global.format {
             Format::Json => output::json_line(&as_json(&key, &read))?,
-            Format::Raw => raw(common, &args.bucket, &key, &read)?,
-            Format::Text => text(common, &args.bucket, &key, &read)?,
+            Format::Raw => raw(global, &args.bucket, &key, &read)?,
+            Format::Text => text(global, &args.bucket, &key, &read)?,
         }
         Ok(match (read.exists(), read.is_certain()) {
             (true, _) => ExitCode::SUCCESS,
@@ -101,7 +92,7 @@ fn explanation_json(explanation: &Explanation) -> Value {
     })
 }
 
-fn raw(common: &Common, bucket: &BucketArg, key: &Key, read: &Read) -> Result {
+fn raw(global: &GlobalArgs, bucket: &BucketArg, key: &Key, read: &Read) -> Result {
     let mut values = read.values();
     match (values.next(), values.next()) {
         (None, _) => {
@@ -115,13 +106,13 @@ fn raw(common: &Common, bucket: &BucketArg, key: &Key, read: &Read) -> Result {
         ))
         .hint(format_args!(
             "see them with: driftless{} get{} {key} --format json",
-            profile_flag(common),
-            bucket_flag(bucket)
+            global.profile_flag(),
+            bucket.flag()
         ))),
     }
 }
 
-fn text(common: &Common, bucket: &BucketArg, key: &Key, read: &Read) -> Result {
+fn text(global: &GlobalArgs, bucket: &BucketArg, key: &Key, read: &Read) -> Result {
     let count = read.values().count();
     if count == 0 {
         not_found(key, read);
@@ -136,8 +127,8 @@ fn text(common: &Common, bucket: &BucketArg, key: &Key, read: &Read) -> Result {
         if count > 1 {
             output::note(format_args!(
                 "merge them with: driftless{} put{} {key} VALUE --context {context}",
-                profile_flag(common),
-                bucket_flag(bucket)
+                global.profile_flag(),
+                bucket.flag()
             ));
         }
     }

@@ -6,11 +6,11 @@ use driftless_client::{Client, HintsFor, NoRetry, Profile};
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use super::Common;
 use super::exit::Result;
+use super::global::GlobalArgs;
+use super::members::{ANSWER_MAX, members};
 use super::output::{self, Format, Tone, grouped, paint, size};
 use super::session;
-use super::status::{ANSWER_MAX, members};
 
 /// Hints are delivered by themselves once their target is back; there is nothing to type.
 #[derive(clap::Args, Debug)]
@@ -27,19 +27,19 @@ struct Holder {
 }
 
 /// Asks all members.
-pub(crate) fn run(common: &Common, args: &Args) -> Result {
+pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result {
     let conversation = async |client: &Client| {
         let mut holders = ask(client).await;
         if let Some(target) = &args.target {
             let hints = holders.iter_mut().filter_map(|holder| holder.hints.as_mut().ok());
             hints.for_each(|hints| hints.retain(|hints| hints.target == *target));
         }
-        match common.format {
+        match global.format {
             Format::Json => output::json_line(&as_json(&holders)),
             _ => print(&holders),
         }
     };
-    session::run_with(common, Profile::new().retry(NoRetry), conversation, |_| None)
+    session::run_with(global, Profile::new().retry(NoRetry), conversation, |_| None)
 }
 
 async fn ask(client: &Client) -> Vec<Holder> {

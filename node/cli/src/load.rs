@@ -7,9 +7,9 @@
 //! ```
 //! The write id of each value follows from bucket, key, the file's name, the line's number and the line itself. Nodes recognise
 //! a write that they hold already, so running a load again, as a whole or from where it stopped, makes no siblings. They also
-//! recognise one that has been replaced or deleted since, which stays so: such records are counted apart, and not as loaded. With
-//! `--replace` ids are drawn: what is read first says what is stored already, and the same value in place of something else
-//! is another write.
+//! recognise a write that has been replaced or deleted since, which stays so: such records are counted apart, and not as
+//! loaded. With `--replace` ids are drawn: what is read first says what is stored already, and the same value in place of
+//! something else is another write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use driftless_client::Bucket;
+use driftless_client::{Bucket, Profile};
 use driftless_node::jsonl::{Record, parse_line};
 use driftless_proto::Key;
 use futures::StreamExt;
@@ -27,11 +27,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::Common;
 use super::exit::{Exit, Failure, Result};
+use super::global::GlobalArgs;
 use super::output::{self, Format, Tone, grouped};
-use super::put::profile_flag;
-use super::session::{self, BucketArg, IntoFailure, SloppyArgs};
+use super::quorum::WriteArgs;
+use super::session::{self, BucketArg, IntoFailure};
 
 /// A line that cannot be read or stored is reported with its number, and the load goes on. Exit code 1 if there was one, or if
 /// a record had been loaded before and is not there any more.
@@ -44,11 +44,8 @@ pub(crate) struct Args {
     /// Puts under way at once
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
     concurrency: u16,
-    /// Replicas that must acknowledge each put [default: as the bucket says]
-    #[arg(short, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
-    w: Option<u8>,
     #[command(flatten)]
-    sloppy: SloppyArgs,
+    quorum: WriteArgs,
     /// Skip what an interrupted load of this file has stored already
     #[arg(long)]
     resume: bool,
@@ -68,35 +65,33 @@ pub(crate) struct Summary {
     pub(crate) skipped: u64,
     /// Records that had been stored before under the same name, and have been replaced or deleted since: they are not there.
     pub(crate) gone: u64,
-    /// One of their keys.
+    /// The key of such a record.
     pub(crate) gone_example: Option<Key>,
     /// Keys that have more values now than any record gives them.
     pub(crate) with_siblings: u64,
-    /// Of those, the ones that several records of the file are of.
+    /// Keys among them of which the file has several records.
     pub(crate) repeated: u64,
-    /// The one that the most records are of, and how many those are.
+    /// Of these the key with the most records, and how many it has.
     pub(crate) repeated_example: Option<(Key, u64)>,
-    /// The others: they had values before.
+    /// A key with siblings of which the file has one record: it had values before.
     pub(crate) sibling_example: Option<Key>,
     /// Time it took.
     pub(crate) elapsed: Duration,
 }
 
 /// How records are written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Options {
     /// Puts under way at once.
     pub(crate) concurrency: usize,
-    /// Replicas that must acknowledge.
-    pub(crate) w: Option<u8>,
-    /// Whether fallbacks count.
-    pub(crate) sloppy: Option<bool>,
+    /// How each is made.
+    pub(crate) puts: Profile,
     /// Read first, and replace.
     pub(crate) replace: bool,
 }
 
 /// Loads a file.
-pub(crate) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
+pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
     let from_stdin = args.file.as_os_str() == "-";
     let (input, size): (Box<dyn Read>, Option<u64>) = if from_stdin {
         (Box::new(std::io::stdin().lock()), None)
@@ -109,23 +104,19 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
     if args.resume && from_stdin {
         return Err(Failure::usage("--resume needs a file, not standard input"));
     }
-    let summary = session::run(common, async |client| {
+    let summary = session::run(global, async |client| {
         let bucket = session::existing_bucket(client, &args.bucket)?;
         let journal =
             if from_stdin { None } else { Journal::of(&args.file, client.topology().cluster(), &args.bucket.bucket) };
-        let options = Options {
-            concurrency: usize::from(args.concurrency),
-            w: args.w,
-            sloppy: args.sloppy.sloppy(),
-            replace: args.replace,
-        };
+        let options =
+            Options { concurrency: usize::from(args.concurrency), puts: args.quorum.profile(), replace: args.replace };
         let name = args.file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let progress = Progress::new(size, "loading");
         let resume = if args.resume { journal.as_ref().and_then(Journal::read) } else { None };
         let load = Load { bucket: &bucket, options, name: &name, progress, journal };
         load.run(BufReader::with_capacity(1 << 20, input), resume).await
     })?;
-    report(common, &args.bucket, &summary)?;
+    report(global, &args.bucket, &summary)?;
     Ok(if summary.failed + summary.gone > 0 { Exit::Failed.into() } else { ExitCode::SUCCESS })
 }
 
@@ -147,6 +138,7 @@ impl Load<'_> {
     /// Reads lines to the end and stores them.
     pub(crate) async fn run(mut self, mut input: impl BufRead, resume: Option<Mark>) -> Result<Summary> {
         let started = Instant::now();
+        let puts = self.bucket.with_profile(&self.options.puts);
         let mut summary = Summary::default();
         let mut under_way = FuturesUnordered::new();
         let mut keys_under_way = BTreeSet::new();
@@ -191,9 +183,9 @@ impl Load<'_> {
                     }
                     keys_under_way.insert(record.key.clone());
                     keys.meet(&record.key);
-                    let (bucket, options) = (self.bucket, self.options);
+                    let (bucket, puts, replace) = (self.bucket, &puts, self.options.replace);
                     under_way.push(async move {
-                        let outcome = store(bucket, options, &record).await;
+                        let outcome = store(bucket, puts, replace, &record).await;
                         (record, outcome)
                     });
                 }
@@ -218,7 +210,7 @@ impl Load<'_> {
         self.progress.finish();
         keys.sum_up(&mut summary);
         if let Some(journal) = &self.journal {
-            // What is complete need not be resumed; what failed shall be tried again by the next load.
+            // A complete load need not be resumed; lines that failed shall be tried again by the next load.
             journal.remove();
         }
         summary.elapsed = started.elapsed();
@@ -289,10 +281,11 @@ struct StoredRecord {
     is_there: bool,
 }
 
-async fn store(bucket: &Bucket, options: Options, record: &Record) -> Result<StoredRecord> {
+/// Reads through `bucket` if what is there is to be replaced, and writes through `puts`.
+async fn store(bucket: &Bucket, puts: &Bucket, replace: bool, record: &Record) -> Result<StoredRecord> {
     let mut stored = StoredRecord { siblings: 0, is_there: true };
     let mut context = None;
-    if options.replace {
+    if replace {
         let read = bucket.get(record.key.to_bytes()).await.map_err(IntoFailure::into_failure)?;
         let same = read.values().eq(record.values.iter().map(|(value, _)| value));
         if same {
@@ -301,15 +294,9 @@ async fn store(bucket: &Bucket, options: Options, record: &Record) -> Result<Sto
         context = read.context().cloned();
     }
     for (value, write_id) in &record.values {
-        let mut put = bucket.put(record.key.to_bytes(), value.clone());
-        if !options.replace {
+        let mut put = puts.put(record.key.to_bytes(), value.clone());
+        if !replace {
             put = put.write_id(*write_id);
-        }
-        if let Some(w) = options.w {
-            put = put.w(w);
-        }
-        if let Some(sloppy) = options.sloppy {
-            put = put.sloppy(sloppy);
         }
         // The first value replaces what was read; the others are its siblings.
         if let Some(context) = context.take() {
@@ -322,9 +309,9 @@ async fn store(bucket: &Bucket, options: Options, record: &Record) -> Result<Sto
     Ok(stored)
 }
 
-fn report(common: &Common, bucket: &BucketArg, summary: &Summary) -> Result {
+fn report(global: &GlobalArgs, bucket: &BucketArg, summary: &Summary) -> Result {
     let rate = summary.loaded as f64 / summary.elapsed.as_secs_f64().max(1e-9);
-    if common.format == Format::Json {
+    if global.format == Format::Json {
         return output::json_line(&json!({
             "loaded": summary.loaded,
             "failed": summary.failed,
@@ -344,7 +331,7 @@ fn report(common: &Common, bucket: &BucketArg, summary: &Summary) -> Result {
         summary.elapsed.as_secs_f64(),
         grouped(rate as u64),
     ))?;
-    notes(&profile_flag(common), &bucket.bucket, summary).into_iter().for_each(|(tone, text)| match tone {
+    notes(&global.profile_flag(), &bucket.bucket, summary).into_iter().for_each(|(tone, text)| match tone {
         Tone::Warning => output::warning(text),
         _ => output::note(text),
     });

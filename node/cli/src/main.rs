@@ -6,8 +6,11 @@
 //! data                        put  get  delete  scan  load  dump
 //! looking                     aae  bucket  hints  ring  status
 //! measuring                   bench
+//!                             global.rs   what every subcommand takes
 //!                             profile.rs  which cluster is meant, and who we are to it
 //!                             session.rs  a connected client; failures as exit codes
+//!                             quorum.rs   how many replicas must take part
+//!                             members.rs  whom to ask about the whole cluster, and how long to wait
 //!                             completeness.rs  whether a walk through a bucket meets every key
 //!                             output.rs   text, JSON, colours
 //!                             exit.rs     exit codes
@@ -30,12 +33,15 @@ mod dev;
 mod dump;
 mod exit;
 mod get;
+mod global;
 mod hints;
 mod load;
 mod local;
+mod members;
 mod output;
 mod profile;
 mod put;
+mod quorum;
 mod ring;
 mod scan;
 mod serve;
@@ -45,9 +51,10 @@ mod status;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use exit::{EXIT_CODES, Failure, Result};
+use global::{GlobalArgs, WithKey};
 use output::Format;
 use profile::ClusterArgs;
 
@@ -147,25 +154,6 @@ enum Command {
     Completions(completions::Args),
 }
 
-/// The arguments of a subcommand, and `--key`, which `ring` uses for something else.
-#[derive(clap::Args, Debug)]
-pub(crate) struct WithKey<A: clap::Args> {
-    #[command(flatten)]
-    args: A,
-    /// Private key of the client certificate
-    #[arg(long = "key", id = "key-file", value_name = "FILE", help_heading = "Cluster")]
-    key: Option<PathBuf>,
-}
-
-/// What every subcommand that talks to a cluster is given.
-#[derive(Debug)]
-pub(crate) struct Common {
-    /// Which cluster.
-    pub(crate) cluster: ClusterArgs,
-    /// How to print.
-    pub(crate) format: Format,
-}
-
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -187,7 +175,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<ExitCode> {
     let Cli { mut cluster, key, format, command } = cli;
     cluster.client_key = cluster.client_key.or(key);
-    let common = Common { cluster, format };
+    let global = GlobalArgs { cluster, format };
     if format == Format::Raw && !matches!(command, Command::Get(_)) {
         return Err(Failure::usage("--format raw is for `get` only").hint("use --format text or --format json"));
     }
@@ -195,38 +183,28 @@ fn run(cli: Cli) -> Result<ExitCode> {
     match command {
         Command::Dev(args) => dev::run(&args).map(done),
         Command::Demo(args) => demo::run(&args),
-        Command::Serve(with) => serve::run(&with.args, &common.with(with.key).cluster).map(done),
+        Command::Serve(with) => serve::run(&with.args, &global.with_key(with.key).cluster).map(done),
         Command::Cert(command) => cert::run(&command, format).map(done),
-        Command::Put(with) => put::run(&common.with(with.key), with.args).map(done),
-        Command::Get(with) => get::run(&common.with(with.key), with.args),
-        Command::Delete(with) => delete::run(&common.with(with.key), with.args),
-        Command::Load(with) => load::run(&common.with(with.key), &with.args),
-        Command::Dump(with) => dump::run(&common.with(with.key), &with.args),
-        Command::Scan(with) => scan::run(&common.with(with.key), &with.args),
-        Command::Bucket(command) => bucket::run(&common, command).map(done),
-        Command::Ring(args) => ring::run(&common, args).map(done),
-        Command::Status(with) => status::run(&common.with(with.key), &with.args),
-        Command::Hints(with) => hints::run(&common.with(with.key), &with.args).map(done),
-        Command::Damaged(command) => damaged::run(&common, command),
-        Command::Aae(command) => aae::run(&common, &command),
-        Command::Bench(with) => bench::run(&common.with(with.key), &with.args),
-        Command::Completions(args) => completions::run(&args).map(done),
-    }
-}
-
-impl Common {
-    /// The same with a private key, if one was given after the subcommand.
-    fn with(&self, key: Option<PathBuf>) -> Common {
-        let mut cluster = self.cluster.clone();
-        cluster.client_key = key.or(cluster.client_key);
-        Common { cluster, format: self.format }
+        Command::Put(with) => put::run(&global.with_key(with.key), with.args).map(done),
+        Command::Get(with) => get::run(&global.with_key(with.key), with.args),
+        Command::Delete(with) => delete::run(&global.with_key(with.key), with.args),
+        Command::Load(with) => load::run(&global.with_key(with.key), &with.args),
+        Command::Dump(with) => dump::run(&global.with_key(with.key), &with.args),
+        Command::Scan(with) => scan::run(&global.with_key(with.key), &with.args),
+        Command::Bucket(command) => bucket::run(&global, command).map(done),
+        Command::Ring(args) => ring::run(&global, args).map(done),
+        Command::Status(with) => status::run(&global.with_key(with.key), &with.args),
+        Command::Hints(with) => hints::run(&global.with_key(with.key), &with.args).map(done),
+        Command::Damaged(command) => damaged::run(&global, command),
+        Command::Aae(command) => aae::run(&global, &command),
+        Command::Bench(with) => bench::run(&global.with_key(with.key), &with.args),
+        Command::Completions(args) => completions::run(&args, &mut Cli::command()).map(done),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     fn parse(words: &str) -> std::result::Result<Cli, String> {
         Cli::try_parse_from(std::iter::once("driftless").chain(words.split(' '))).map_err(|error| error.to_string())

@@ -134,7 +134,7 @@ fn paint_for(stream: &impl IsTerminal, tone: Tone, text: impl fmt::Display) -> S
 fn written(result: io::Result<()>) -> Result {
     match result {
         Ok(()) => Ok(()),
-        // `driftless scan … | head` is no mistake: whoever read has seen enough.
+        // `driftless scan … | head` is no mistake: the reader has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
         Err(error) => Err(Failure::failed(format_args!("cannot write to standard output: {error}"))),
     }

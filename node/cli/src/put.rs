@@ -8,10 +8,11 @@ use bytes::Bytes;
 use driftless_client::{Context, WriteId};
 use serde_json::json;
 
-use super::Common;
 use super::exit::{Failure, Result};
+use super::global::GlobalArgs;
 use super::output::{self, Format, json_bytes};
-use super::session::{self, BucketArg, IntoFailure, SloppyArgs};
+use super::quorum::WriteArgs;
+use super::session::{self, BucketArg, IntoFailure};
 
 /// Without --context the value becomes a sibling of whatever is there.
 #[derive(clap::Args, Debug)]
@@ -22,11 +23,8 @@ pub(crate) struct Args {
     value: Option<OsString>,
     #[command(flatten)]
     bucket: BucketArg,
-    /// Replicas that must acknowledge [default: as the bucket says]
-    #[arg(short, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
-    w: Option<u8>,
     #[command(flatten)]
-    sloppy: SloppyArgs,
+    quorum: WriteArgs,
     /// What you have read and mean to replace, as `get` printed it
     #[arg(long, value_name = "TOKEN", value_parser = session::parse_context)]
     context: Option<Context>,
@@ -36,21 +34,15 @@ pub(crate) struct Args {
 }
 
 /// Writes one value.
-pub(crate) fn run(common: &Common, args: Args) -> Result {
+pub(crate) fn run(global: &GlobalArgs, args: Args) -> Result {
     let key = session::key(args.key)?;
     let value = match args.value {
         Some(text) if text != "-" => text.into_vec(),
         _ => from_standard_input()?,
     };
-    session::run(common, async |client| {
+    session::run(global, async |client| {
         let bucket = session::bucket(client, &args.bucket);
-        let mut put = bucket.put(key.to_bytes(), Bytes::from(value));
-        if let Some(w) = args.w {
-            put = put.w(w);
-        }
-        if let Some(sloppy) = args.sloppy.sloppy() {
-            put = put.sloppy(sloppy);
-        }
+        let mut put = bucket.put(key.to_bytes(), Bytes::from(value)).profile(args.quorum.profile());
         if let Some(context) = args.context {
             put = put.context(context);
         }
@@ -60,7 +52,7 @@ pub(crate) fn run(common: &Common, args: Args) -> Result {
         }
         let done = put.await.map_err(IntoFailure::into_failure)?;
         let context = done.context().map(|context| context.to_string());
-        if common.format == Format::Json {
+        if global.format == Format::Json {
             return output::json_line(&json!({
                 "key": json_bytes(key.as_bytes()),
                 "siblings": done.siblings(),
@@ -78,14 +70,14 @@ pub(crate) fn run(common: &Common, args: Args) -> Result {
                 } else {
                     "taken, but the key holds something of a later time, which stays: the last writer wins"
                 },
-                profile_flag(common),
-                bucket_flag(&args.bucket)
+                global.profile_flag(),
+                args.bucket.flag()
             ))?,
             0 | 1 => output::line("stored")?,
             count => output::line(format_args!(
                 "stored; the key has {count} siblings, read them with: driftless{} get{} {key}",
-                profile_flag(common),
-                bucket_flag(&args.bucket)
+                global.profile_flag(),
+                args.bucket.flag()
             ))?,
         }
         let fallbacks = done.acks() - done.primaries();
@@ -99,19 +91,6 @@ pub(crate) fn run(common: &Common, args: Args) -> Result {
         }
         Ok(())
     })
-}
-
-/// For commands that are printed to be typed.
-pub(super) fn profile_flag(common: &Common) -> String {
-    match &common.cluster.profile {
-        Some(profile) if std::env::var_os("DRIFTLESS_PROFILE").is_none() => format!(" --profile {profile}"),
-        _ => String::new(),
-    }
-}
-
-/// For commands that are printed to be typed.
-pub(super) fn bucket_flag(arg: &BucketArg) -> String {
-    if arg.bucket == "default" { String::new() } else { format!(" -b {}", arg.bucket) }
 }
 
 fn from_standard_input() -> Result<Vec<u8>> {

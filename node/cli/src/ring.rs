@@ -6,8 +6,8 @@ use driftless_proto::Topology;
 use driftless_ring::{ArcIndex, NodeId, PartitionId};
 use serde_json::{Value, json};
 
-use super::Common;
 use super::exit::{Exit, Failure, Result};
+use super::global::GlobalArgs;
 use super::output::{self, Format, json_bytes};
 use super::scan::{Partition, parse_partition};
 use super::session::{self, BucketArg};
@@ -26,9 +26,9 @@ pub(crate) struct Args {
 }
 
 /// Prints a part of the ring.
-pub(crate) fn run(common: &Common, args: Args) -> Result {
+pub(crate) fn run(global: &GlobalArgs, args: Args) -> Result {
     let key = args.key.map(session::key).transpose()?;
-    session::run(common, async |client| {
+    session::run(global, async |client| {
         let topology = client.topology();
         let Some(bucket) = topology.bucket_named(&args.bucket.bucket) else {
             return Err(Failure::new(Exit::Refused, format_args!("there is no bucket \"{}\"", args.bucket.bucket))
@@ -40,7 +40,7 @@ pub(crate) fn run(common: &Common, args: Args) -> Result {
             json["key"] = json_bytes(key.as_bytes());
             json["bucket"] = bucket.name.as_str().into();
             json["token"] = format!("{:016x}", place.token.0).into();
-            if common.format == Format::Json {
+            if global.format == Format::Json {
                 return output::json_line(&json);
             }
             output::line(format_args!("key {key} of bucket {}", bucket.name))?;
@@ -57,12 +57,12 @@ pub(crate) fn run(common: &Common, args: Args) -> Result {
                 )));
             }
             let partition = PartitionId { n, arc: ArcIndex(partition.arc) };
-            return match common.format {
+            return match global.format {
                 Format::Json => output::json_line(&partition_json(&topology, partition)),
                 _ => partition_text(&topology, partition),
             };
         }
-        overview(common, &topology)
+        overview(global, &topology)
     })
 }
 
@@ -73,9 +73,9 @@ pub(super) fn owned_percent(topology: &Topology, node: NodeId) -> f64 {
     ring.owned(node).count() as f64 * 100.0 / slots.max(1) as f64
 }
 
-fn overview(common: &Common, topology: &Topology) -> Result {
+fn overview(global: &GlobalArgs, topology: &Topology) -> Result {
     let ring = topology.ring();
-    if common.format == Format::Json {
+    if global.format == Format::Json {
         let members: Vec<Value> = ring
             .members()
             .iter()

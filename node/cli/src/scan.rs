@@ -7,15 +7,17 @@ use driftless_ring::ArcIndex;
 use futures::StreamExt;
 use serde_json::json;
 
-use super::Common;
 use super::completeness::{Doubts, doubts, doubts_after};
 use super::exit::{Exit, Failure, Result};
+use super::global::GlobalArgs;
 use super::output::{self, Format, json_bytes};
 use super::profile::parse_duration;
+use super::quorum::ReadQuorum;
 use super::session::IntoFailure;
 
 /// Keys come in the order of the ring, which looks random; there is no ordered scan. Exit code 7 if keys may be missing.
 #[derive(clap::Args, Debug)]
+#[command(mut_arg("r", |arg| arg.help("Replicas that must answer for each page [default: as the bucket says]")))]
 pub(crate) struct Args {
     /// The bucket
     #[arg(default_value = "default")]
@@ -26,9 +28,8 @@ pub(crate) struct Args {
     /// Only this partition: the number of an arc, with or without its class, as 17 or n3/17
     #[arg(long, value_name = "P", value_parser = parse_partition)]
     partition: Option<Partition>,
-    /// Replicas that must answer for each page [default: as the bucket says]
-    #[arg(short, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
-    r: Option<u8>,
+    #[command(flatten)]
+    quorum: ReadQuorum,
     /// Wait so long at most until the replicas hold everything, as in 60s, and only then begin
     #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with = "limit")]
     wait: Option<Duration>,
@@ -44,11 +45,11 @@ pub(crate) struct Partition {
 }
 
 /// Prints every key.
-pub(crate) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
-    super::session::run(common, async |client| {
+pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
+    super::session::run(global, async |client| {
         let topology = client.topology();
         let n = topology.bucket_named(&args.bucket).map_or(0, |bucket| bucket.quorum.n());
-        // Who wants some keys does not ask whether these are all.
+        // A user who wants some keys does not ask whether these are all.
         let before = match args.limit {
             None => doubts_after(client, n, args.wait.unwrap_or_default()).await,
             Some(_) => Doubts::default(),
@@ -56,10 +57,7 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
         if let (Some(partition), Some(bucket)) = (args.partition, topology.bucket_named(&args.bucket)) {
             partition.check(topology.ring().partitions().get(), Some(bucket.quorum.n()))?;
         }
-        let mut scan = client.bucket(&args.bucket).scan();
-        if let Some(r) = args.r {
-            scan = scan.r(r);
-        }
+        let mut scan = client.bucket(&args.bucket).scan().profile(args.quorum.profile());
         if let Some(partition) = args.partition {
             scan = scan.arc(ArcIndex(partition.arc));
         }
@@ -69,7 +67,7 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
             && let Some(key) = keys.next().await
         {
             let key = key.map_err(IntoFailure::into_failure)?;
-            match common.format {
+            match global.format {
                 Format::Json => output::json_line(&json!({ "key": json_bytes(key.as_bytes()) }))?,
                 _ => output::line(key)?,
             }
@@ -84,7 +82,7 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
         }
         doubts.warn("this list");
         output::note("scan again then, or with --wait 60s");
-        if common.format == Format::Json {
+        if global.format == Format::Json {
             output::json_line(&json!({ "complete": false, "doubts": doubts.as_json() }))?;
         }
         Ok(Exit::Incomplete.into())

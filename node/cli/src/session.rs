@@ -9,8 +9,8 @@ use driftless_client::{
     RequestError,
 };
 
-use super::Common;
 use super::exit::{Exit, Failure, Result};
+use super::global::GlobalArgs;
 use super::profile::Access;
 
 /// Which bucket.
@@ -21,38 +21,27 @@ pub(crate) struct BucketArg {
     pub(crate) bucket: String,
 }
 
-/// How many replicas must take part, and which count.
-#[derive(clap::Args, Clone, Copy, Debug, Default)]
-pub(crate) struct SloppyArgs {
-    /// Whether fallbacks for primaries count [default: as the bucket says]
-    #[arg(long, value_name = "BOOL", conflicts_with = "strict")]
-    sloppy: Option<bool>,
-    /// The same as --sloppy false: with r + w > n, reads then see every acknowledged write
-    #[arg(long)]
-    strict: bool,
-}
-
-impl SloppyArgs {
-    /// What was asked for, if anything.
-    pub(crate) fn sloppy(self) -> Option<bool> {
-        if self.strict { Some(false) } else { self.sloppy }
+impl BucketArg {
+    /// For commands that are printed to be typed.
+    pub(crate) fn flag(&self) -> String {
+        if self.bucket == "default" { String::new() } else { format!(" -b {}", self.bucket) }
     }
 }
 
 /// Connects to the cluster that the flags name, runs a command's conversation, and says goodbye.
-pub(crate) fn run<T>(common: &Common, conversation: impl AsyncFnOnce(&Client) -> Result<T>) -> Result<T> {
-    run_with(common, Profile::new(), conversation, |_| None)
+pub(crate) fn run<T>(global: &GlobalArgs, conversation: impl AsyncFnOnce(&Client) -> Result<T>) -> Result<T> {
+    run_with(global, Profile::new(), conversation, |_| None)
 }
 
 /// The same with other defaults for the requests, and with something to say if no seed answers.
 pub(crate) fn run_with<T>(
-    common: &Common,
+    global: &GlobalArgs,
     mut profile: Profile,
     conversation: impl AsyncFnOnce(&Client) -> Result<T>,
     nobody: impl FnOnce(&Access) -> Option<Result<T>>,
 ) -> Result<T> {
-    let access = common.cluster.access()?;
-    if let Some(timeout) = common.cluster.timeout {
+    let access = global.cluster.access()?;
+    if let Some(timeout) = global.cluster.timeout {
         profile = profile.timeout(timeout);
     }
     runtime()?.block_on(async {

@@ -10,9 +10,10 @@ use driftless_ring::Member;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use super::Common;
 use super::exit::{Exit, Result};
+use super::global::GlobalArgs;
 use super::local::CLUSTER_FILE;
+use super::members::{ANSWER_MAX, members};
 use super::output::{self, Format, Tone, grouped, paint, size};
 use super::profile::Access;
 use super::ring::owned_percent;
@@ -44,14 +45,14 @@ impl Node {
         }
     }
 
-    /// The kindest of those who answer.
+    /// The kindest opinion among the nodes that answer.
     fn opinion_of_others(&self, nodes: &[Node]) -> Option<Liveness> {
         let answers = nodes.iter().filter_map(|node| node.status.as_ref().ok());
         let peers = answers.flat_map(|status| &status.peers).filter(|peer| peer.name == self.member.name);
         peers.map(|peer| peer.liveness).min()
     }
 
-    /// Its name, and what the others think if that is not what was found.
+    /// Its name, and what the other nodes think of it if that is something else.
     fn silent_name(&self, nodes: &[Node]) -> String {
         let name = &self.member.name;
         match self.opinion_of_others(nodes) {
@@ -63,14 +64,14 @@ impl Node {
 }
 
 /// Asks all members.
-pub(crate) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
+pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
     let conversation = async |client: &Client| {
         let topology = client.topology();
         let nodes = ask(client, &topology).await;
-        print(common, args, &topology, &nodes)
+        print(global, args, &topology, &nodes)
     };
     // A node that cannot be reached now is down; asking again would only take longer to say so.
-    session::run_with(common, Profile::new().retry(NoRetry), conversation, |access| {
+    session::run_with(global, Profile::new().retry(NoRetry), conversation, |access| {
         let topology = topology_on_disk(access)?;
         let nodes: Vec<Node> = members(&topology)
             .map(|member| Node {
@@ -79,13 +80,13 @@ pub(crate) fn run(common: &Common, args: &Args) -> Result<ExitCode> {
                 status: Err("no answer".to_owned()),
             })
             .collect();
-        Some(print(common, args, &topology, &nodes))
+        Some(print(global, args, &topology, &nodes))
     })
 }
 
-fn print(common: &Common, args: &Args, topology: &Topology, nodes: &[Node]) -> Result<ExitCode> {
+fn print(global: &GlobalArgs, args: &Args, topology: &Topology, nodes: &[Node]) -> Result<ExitCode> {
     let (healthy, summary) = judge(topology, nodes);
-    if common.format == Format::Json {
+    if global.format == Format::Json {
         output::json_line(&json!({
             "nodes": nodes.iter().map(|node| as_json(node, nodes)).collect::<Vec<_>>(),
             "healthy": healthy,
@@ -98,17 +99,10 @@ fn print(common: &Common, args: &Args, topology: &Topology, nodes: &[Node]) -> R
     Ok(if args.check && !healthy { Exit::Failed.into() } else { ExitCode::SUCCESS })
 }
 
-/// Who is in a `dev` cluster none of whose nodes answers. Not if one endpoint was named: the others were not asked.
+/// The topology of a `dev` cluster none of whose nodes answers. `None` if one endpoint was named: the other nodes were not asked.
 fn topology_on_disk(access: &Access) -> Option<Topology> {
     let dir = access.dev_dir.as_ref().filter(|_| access.endpoint.is_none())?;
     read_cluster(&dir.join(CLUSTER_FILE)).ok()
-}
-
-/// n2 comes before n10.
-pub(super) fn members(topology: &Topology) -> impl Iterator<Item = Member> {
-    let mut members: Vec<Member> = topology.ring().members().to_vec();
-    members.sort_by(|a, b| (a.name.len(), &a.name).cmp(&(b.name.len(), &b.name)));
-    members.into_iter()
 }
 
 async fn ask(client: &Client, topology: &Topology) -> Vec<Node> {
@@ -289,9 +283,6 @@ fn as_table(nodes: &[Node]) -> String {
         rows.collect(),
     )
 }
-
-/// A node that is up answers in milliseconds.
-pub(super) const ANSWER_MAX: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// From when on two clocks that differ are worth a word, as nodes have it by default.
 const CLOCK_DIFFERS_MS: u64 = 60_000;
