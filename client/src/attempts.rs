@@ -4,8 +4,8 @@
 //! first attempt ──▶ overdue? ──▶ another node, beside the first      the first answer wins
 //!               ──▶ failed?  ──▶ policy: later, same node or next, or give up
 //! ```
-//! Going to another node because one is *slow* is paid from the client's [`HedgeBudget`](crate::hedge_budget::HedgeBudget). Because
-//! one is *silent* it is free, but only nodes that are not silent themselves are gone to: when everything stands still,
+//! Going to another node because one is *slow* is paid from the client's [`HedgeBudget`](crate::hedge_budget::HedgeBudget).
+//! Because one is *silent* it is free, but only nodes that are not silent themselves are gone to: when everything stands still,
 //! each request waits where it is. A request is made at most once at each node in this way; all else the policy decides.
 
 use std::collections::VecDeque;
