@@ -30,8 +30,9 @@ use driftless_proto::{BucketId, Conflict, ContextToken, Failure, Hlc, Siblings, 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::sim::cluster::{Found, Input, Node, context_keys};
+use crate::sim::node::{Found, Input, Node};
 use crate::sim::schedule::Micros;
+use crate::sim::shape::context_keys;
 
 use super::ask::{Ask, Verb, put};
 use super::story::{Change, Check, Fate, Lane, Step, Story};

@@ -8,7 +8,7 @@ use driftless_proto::{BucketId, Dot, Header, Key, Siblings, Topology, VersionVec
 use driftless_ring::NodeId;
 
 use super::history::{History, OpId, Slot, id_of, slot_text};
-use super::{check, cluster};
+use super::{check, shape};
 
 /// Which key a message is about, if it says.
 pub fn slot_of_message(message: &Message) -> Option<Slot> {
@@ -156,13 +156,13 @@ fn asked_by(bucket: BucketId, key: &Key, value: Option<&Bytes>, write: WriteId, 
 
 /// A node by its number.
 pub fn node(id: NodeId) -> String {
-    let name = (0..NODES_MAX).map(cluster::name_of).find(|name| NodeId::of_name(name) == id);
+    let name = (0..NODES_MAX).map(shape::name_of).find(|name| NodeId::of_name(name) == id);
     name.unwrap_or_else(|| id.to_string())
 }
 
 /// Where a key belongs, and what its bucket asks for.
 pub fn place(slot: &Slot, topology: &Topology) -> String {
-    let owners: Vec<_> = check::primaries(topology, slot).into_iter().map(cluster::name_of).collect();
+    let owners: Vec<_> = check::primaries(topology, slot).into_iter().map(shape::name_of).collect();
     let bucket = topology.bucket(slot.0).expect("slots are drawn from the buckets");
     format!(
         "{} belongs to {}; unless a request says otherwise, n = {}, r = {}, w = {}, {}, {:?}, {:?}",

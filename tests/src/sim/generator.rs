@@ -10,9 +10,9 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::cluster;
 use super::history::{Kind, OpId, Seen, Slot, value_of};
 use super::profile::{KEYS_MAX, Profile};
+use super::shape;
 
 /// What a client remembers of a key: the last context it was given, and one of long ago.
 #[derive(Clone, Debug, Default)]
@@ -208,7 +208,7 @@ pub fn key_of(bucket: &BucketDefinition, number: usize, crowded: bool) -> Key {
 
 /// Keys of each bucket whose tokens are so close that they share a leaf of every tree.
 static CROWDS: LazyLock<Vec<Vec<Key>>> = LazyLock::new(|| {
-    let topology = cluster::topology(&[1; 3]);
+    let topology = shape::topology(&[1; 3]);
     let crowd = |bucket: &BucketDefinition| {
         let keys = (0..).map(|number| Key::new(format!("{}-c{number}", bucket.name)).expect("short and not empty"));
         let is_near = |key: &Key| topology.place(bucket, key).token.0 >> LEAF_SHIFT == 0;

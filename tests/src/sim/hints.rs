@@ -10,9 +10,9 @@ use driftless_proto::client::{self, Put};
 use driftless_proto::{Dot, Version, WriteId};
 use driftless_ring::NodeId;
 
-use super::cluster::Input;
 use super::coverage::Coverage;
 use super::history::Slot;
+use super::node::Input;
 use super::shard::Shard;
 
 /// The hints that are on their way, and the markers among them.

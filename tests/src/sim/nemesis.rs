@@ -12,7 +12,7 @@ use super::generator::key_of;
 use super::profile::{Profile, Regime};
 use super::schedule::Micros;
 use super::store::Reading;
-use super::{check, cluster};
+use super::{check, shape};
 
 /// One act of the nemesis. Those that begin something name when it ends.
 #[derive(Clone, PartialEq, Debug)]
@@ -462,7 +462,7 @@ fn two_groups(profile: &Profile, rng: &mut StdRng) -> (Vec<usize>, Vec<usize>) {
         0 => (vec![a], vec![b]),
         1 => (vec![a], rest(&[a])),
         _ => {
-            let topology = cluster::topology(&profile.shards);
+            let topology = shape::topology(&profile.shards);
             let bucket = &topology.buckets()[0];
             let slot = (bucket.id, key_of(bucket, rng.random_range(0..profile.keys), profile.crowded));
             let primaries = check::primaries(&topology, &slot);

@@ -129,7 +129,7 @@ pub enum Damage {
 /// No world has more keys in a bucket.
 pub const KEYS_MAX: usize = 20;
 
-/// How many buckets every simulated cluster has (see `cluster::topology`).
+/// How many buckets every simulated cluster has (see `shape::topology`).
 pub const BUCKETS: usize = 6;
 
 impl Regime {

@@ -14,11 +14,11 @@ use driftless_node::planted::{Bug, Planted};
 use driftless_proto::WriteId;
 
 use super::check::{self, Evidence, Violation, past::Past};
-use super::cluster::Node;
 use super::coverage::Coverage;
 use super::describe;
 use super::generator::Intention;
 use super::history::{Ending, Kind, Slot, slot_text};
+use super::node::Node;
 use super::profile::{Healing, Regime};
 use super::schedule::Micros;
 use super::world::World;

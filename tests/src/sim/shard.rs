@@ -10,7 +10,7 @@ use driftless_node::replica::store::BatchSeq;
 use driftless_node::time::Now;
 use driftless_ring::PartitionId;
 
-use super::cluster::Input;
+use super::node::Input;
 use super::schedule::Micros;
 use super::store::SimStore;
 

@@ -34,7 +34,6 @@ use super::check::losses::DiskLosses;
 use super::check::{self, Violation};
 use super::client::Client;
 use super::clock::SKEW_MS_MAX;
-use super::cluster::{self, Found, Input, Node, Turn};
 use super::coverage::Coverage;
 use super::describe;
 use super::generator::Intention;
@@ -42,10 +41,12 @@ use super::hints::HintWatch;
 use super::history::{History, OpId, Slot, slot_text};
 use super::nemesis::{DiskErrors, Fault, downtime};
 use super::network::{Arrival, Network};
+use super::node::{Found, Input, Node, Turn};
 use super::observer::{Observer, Stamp};
 use super::profile::{Healing, Profile, Regime};
 use super::reused_ids::ReusedIds;
 use super::schedule::{Event, Micros, Schedule};
+use super::shape;
 use super::shard::Shard;
 use super::store::SimStore;
 use super::trace::{Line, Trace};
@@ -159,9 +160,9 @@ impl World {
         let mut claim_rng = split();
         profile.faults.claims = claim_rng.random_bool(0.25);
         profile = profile.with_dying_fallbacks(&mut split());
-        let topology = Arc::new(cluster::topology(&profile.shards));
+        let topology = Arc::new(shape::topology(&profile.shards));
         let nodes: Vec<Node> =
-            (0..profile.nodes).map(|node| Node::new(NodeId::of_name(&cluster::name_of(node)))).collect();
+            (0..profile.nodes).map(|node| Node::new(NodeId::of_name(&shape::name_of(node)))).collect();
         let mut world = World {
             observer: Observer::new(&topology, profile.faults.errors.damage),
             topology,
@@ -178,7 +179,7 @@ impl World {
             disk_losses: DiskLosses::default(),
             phase: Phase::Active,
             network: Network::new(profile.nodes, profile.latency, profile.faults.clone(), network),
-            keys: cluster::context_keys(),
+            keys: shape::context_keys(),
             attempts: BTreeMap::new(),
             walkers,
             explain_rng,
@@ -363,7 +364,7 @@ impl World {
         if self.network.receives(from, to, connection) {
             self.trace.note(self.schedule.now(), "datagram", &[from as u64, to as u64], &bytes, || {
                 let text = format!("receives a datagram of {} bytes from n{from}", bytes.len());
-                Line::routine(cluster::name_of(to), text)
+                Line::routine(shape::name_of(to), text)
             });
             self.give(to, Input::Datagram { from: self.nodes[from].id, bytes });
         }
@@ -442,7 +443,7 @@ impl World {
         }
         self.claims.retired(retired);
         if let Some(reason) = halted {
-            self.note("halt", &[node as u64], || Line::general(cluster::name_of(node), format!("halts: {reason}")));
+            self.note("halt", &[node as u64], || Line::general(shape::name_of(node), format!("halts: {reason}")));
             self.coverage.add("halts", 1);
             let down = downtime(&mut self.fault_rng);
             self.crash(node, down);
@@ -459,7 +460,7 @@ impl World {
 
     /// A turn ends, whatever is asked and whatever is stored.
     fn judge_turn(&mut self, node: usize, shard: usize, left: usize, (read, largest): (usize, usize)) {
-        let most = cluster::turn_bounds(&self.profile).bytes_read_max(largest);
+        let most = shape::turn_bounds(&self.profile).bytes_read_max(largest);
         if read > most {
             let text = format!("n{node} read {read} bytes in one turn, {largest} at once; at most {most} are right");
             self.violations.push(Violation::general("bounded turns", text));
@@ -495,7 +496,7 @@ impl World {
             self.trace.note(now, "stamp", &numbers, &[], || {
                 let op = describe::op(self.history.write(&stamp.slot, stamp.write_id, stamp.value_hash));
                 let text = format!("stamps {op} as {}", describe::dot(*dot));
-                Line::about(cluster::name_of(node), slot_text(&stamp.slot), text)
+                Line::about(shape::name_of(node), slot_text(&stamp.slot), text)
             });
         }
         self.strike_fallback(node, &keys);
@@ -600,7 +601,7 @@ impl World {
     fn note_opinion(&mut self, node: usize, peer: NodeId, liveness: Liveness) {
         let peer = self.numbers[&peer];
         self.note("thinks", &[node as u64, peer as u64, liveness as u64], || {
-            Line::general(cluster::name_of(node), format!("thinks that n{peer} is {liveness:?}"))
+            Line::general(shape::name_of(node), format!("thinks that n{peer} is {liveness:?}"))
         });
         let is_well = self.nodes[peer].runs() && !self.nodes[peer].paused;
         match liveness {
@@ -629,7 +630,7 @@ impl World {
         let bytes = postcard::to_stdvec(&response).expect("an answer can be written");
         self.trace.note(self.schedule.now(), "reply", &[node as u64, to.request], &bytes, || {
             let text = format!("answers op {op} of c{client}: {}", describe::response_text(&response));
-            Line::about(cluster::name_of(node), slot_text(&slot), text)
+            Line::about(shape::name_of(node), slot_text(&slot), text)
         });
         match &response {
             Response::Stored(Stored { acks, .. }) | Response::Deleted(Deleted { existed: true, acks, .. }) => {
@@ -690,7 +691,7 @@ impl World {
     fn connection_lost(&mut self, node: usize, peer: usize) {
         self.coverage.add("connections lost", 1);
         self.note("lost", &[node as u64, peer as u64], || {
-            Line::general(cluster::name_of(node), format!("loses its connection to n{peer}"))
+            Line::general(shape::name_of(node), format!("loses its connection to n{peer}"))
         });
         self.give(node, Input::Lost(self.nodes[peer].id));
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use driftless_proto::{BucketDefinition, BucketId, Key, Topology};
 use driftless_ring::{Member, NodeId, Partitions, Ring, RingSpec};
 
-use crate::sim::cluster::name_of;
+use crate::sim::shape::name_of;
 
 use super::Setting;
 

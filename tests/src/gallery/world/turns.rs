@@ -10,8 +10,9 @@ use driftless_ring::NodeId;
 
 use crate::gallery::story::{Fate, Lane, NODES};
 use crate::gallery::words::{self, Said};
-use crate::sim::cluster::{Input, context_keys};
+use crate::sim::node::Input;
 use crate::sim::observer;
+use crate::sim::shape::context_keys;
 
 use super::{Cargo, Packet, STEPS_MAX, World, index};
 

@@ -16,9 +16,9 @@ use std::rc::Rc;
 use driftless_proto::{Conflict, Dot, Durability, Siblings, Topology};
 use driftless_ring::NodeId;
 
-use super::super::cluster;
 use super::super::history::{Ending, History, Kind, OpId, Operation, Slot};
 use super::super::observer::Observer;
+use super::super::shape;
 use super::super::store::SimStore;
 use super::losses::DiskLosses;
 use super::{Violation, primaries, record_of};
@@ -224,10 +224,10 @@ impl<'a> Scene<'a> {
         for (number, disk) in self.disks.iter().enumerate() {
             let (own, copies) = disk.durable_states(&record);
             let mut all = Siblings::new();
-            let own = own.map(|own| (NodeId::of_name(&cluster::name_of(number)), own));
+            let own = own.map(|own| (NodeId::of_name(&shape::name_of(number)), own));
             for (target, held) in own.into_iter().chain(copies) {
                 all.merge(&held);
-                if let Some(at) = primaries.iter().position(|p| NodeId::of_name(&cluster::name_of(*p)) == target) {
+                if let Some(at) = primaries.iter().position(|p| NodeId::of_name(&shape::name_of(*p)) == target) {
                     states.primaries[at].merge(&held);
                 }
             }

@@ -15,9 +15,9 @@ use rand::rngs::StdRng;
 use rand::seq::IteratorRandom;
 
 use super::super::check::Violation;
-use super::super::cluster::Input;
 use super::super::history::{OpId, Slot};
 use super::super::nemesis::{self, Fault};
+use super::super::node::Input;
 use super::super::profile::Profile;
 use super::super::schedule::Micros;
 use super::World;

@@ -10,11 +10,12 @@ use rand::seq::IteratorRandom;
 
 use super::super::check;
 use super::super::client::{Current, Next};
-use super::super::cluster::{self, Input};
 use super::super::describe;
 use super::super::generator::Intention;
 use super::super::history::{Ending, Kind, Operation, Slot, slot_text};
+use super::super::node::Input;
 use super::super::schedule::{Event, Micros};
+use super::super::shape;
 use super::super::trace::Line;
 use super::super::walker::Walker;
 use super::{Asked, Phase, World};
@@ -103,8 +104,8 @@ impl World {
         self.trace.note(now, "request", &[to as u64, attempt], &bytes, || {
             let text = format!("is asked by c{client}: {}", describe::request_text(&request, &self.history));
             match &slot {
-                Some(slot) => Line::about(cluster::name_of(to), slot_text(slot), text),
-                None => Line::general(cluster::name_of(to), text),
+                Some(slot) => Line::about(shape::name_of(to), slot_text(slot), text),
+                None => Line::general(shape::name_of(to), text),
             }
         });
         if let (Request::Delete(_), Some(slot)) = (&request, &slot) {

@@ -13,12 +13,13 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 
 use super::super::check::{self, Violation};
-use super::super::cluster::{self, Input};
 use super::super::hints::Come;
 use super::super::history::{Operation, Slot, slot_text};
 use super::super::nemesis::downtime;
+use super::super::node::Input;
 use super::super::observer;
 use super::super::schedule::Event;
+use super::super::shape;
 use super::super::store::RemovedHint;
 use super::super::trace::Line;
 use super::{Phase, World};
@@ -55,7 +56,7 @@ impl World {
             return self.sync_failed(node, up_to, covered);
         }
         self.note("synced", &[node as u64, up_to.0], || {
-            Line::general(cluster::name_of(node), format!("has synced up to batch {}", up_to.0))
+            Line::general(shape::name_of(node), format!("has synced up to batch {}", up_to.0))
         });
         self.nodes[node].store.sync_up_to(up_to);
         self.note_restored(node);
@@ -87,7 +88,7 @@ impl World {
         let rng = &mut self.error_rng;
         self.nodes[node].store.fail_sync(up_to, || rng.random_bool(0.5));
         self.note("sync failed", &[node as u64, up_to.0], || {
-            Line::general(cluster::name_of(node), format!("fails to sync up to batch {}", up_to.0))
+            Line::general(shape::name_of(node), format!("fails to sync up to batch {}", up_to.0))
         });
         self.losses.push(self.schedule.now());
         if self.planted.is(Bug::SyncErrorIgnored) {
@@ -144,7 +145,7 @@ impl World {
                 let now = self.schedule.now();
                 let Some(slot) = observer::slot_of(key) else { continue };
                 self.note("damage", &[node as u64], || {
-                    Line::about(cluster::name_of(node), slot_text(&slot), format!("has {what} on its disk"))
+                    Line::about(shape::name_of(node), slot_text(&slot), format!("has {what} on its disk"))
                 });
                 self.disk_losses.damaged(node, key.clone(), slot, now);
             }

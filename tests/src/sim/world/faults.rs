@@ -6,11 +6,12 @@ use rand::Rng;
 
 use super::super::check;
 use super::super::clock::SKEW_MS_MAX;
-use super::super::cluster::{self, Found, Input};
 use super::super::history::Slot;
 use super::super::nemesis::Fault;
+use super::super::node::{Found, Input};
 use super::super::profile::Damage;
 use super::super::schedule::{Event, Micros};
+use super::super::shape;
 use super::super::trace::Line;
 use super::{Phase, World};
 use crate::damage::before_a_write;
@@ -46,14 +47,12 @@ impl World {
         if self.nodes[node].runs() {
             return;
         }
-        let limits = cluster::limits(&self.profile);
+        let limits = shape::limits(&self.profile);
         let now = self.schedule.now();
         self.nodes[node].start(now, &self.topology, &self.keys, limits, &self.planted, &mut self.rng);
         self.nodes[node].found = Found::Own;
         let life = self.nodes[node].life;
-        self.note("start", &[node as u64, life], || {
-            Line::general(cluster::name_of(node), format!("starts life {life}"))
-        });
+        self.note("start", &[node as u64, life], || Line::general(shape::name_of(node), format!("starts life {life}")));
         self.network.started(node, &mut self.schedule);
         self.plan_turns(node);
     }
@@ -194,7 +193,7 @@ impl World {
         self.losses.push(now);
         self.disk_losses.set_back(node, now);
         self.note("rollback", &[node as u64], || {
-            Line::general(cluster::name_of(node), format!("will start on a disk of earlier: {found:?}"))
+            Line::general(shape::name_of(node), format!("will start on a disk of earlier: {found:?}"))
         });
         self.schedule.after(down, Event::Restart { node });
         self.judge(&format!("after n{node} was set back at {now} µs"));
@@ -262,7 +261,7 @@ impl World {
         self.note_restored(node);
         let what = if power { "loses power" } else { "dies" };
         self.note("crash", &[node as u64, u64::from(power), lost], || {
-            Line::general(cluster::name_of(node), format!("{what}; {lost} unsynced batches are gone"))
+            Line::general(shape::name_of(node), format!("{what}; {lost} unsynced batches are gone"))
         });
         if lost > 0 {
             self.coverage.add("crashes with unsynced data lost", 1);

@@ -7,10 +7,10 @@ use driftless_node::peer::{Body, Message, Reply, Request};
 use driftless_node::replica::record::{self, HintKey};
 use driftless_node::replica::store::Batch;
 
-use super::super::cluster;
 use super::super::describe;
 use super::super::history::{History, Slot, slot_text};
 use super::super::observer;
+use super::super::shape;
 use super::super::trace::Line;
 use super::World;
 
@@ -45,11 +45,11 @@ impl Story {
             Body::Reply(_) => self.asked.get(&(asker, message.id.0)).cloned(),
         };
         match (&message.body, slot) {
-            (_, Some(slot)) => Line::about(cluster::name_of(node), slot_text(&slot), text),
+            (_, Some(slot)) => Line::about(shape::name_of(node), slot_text(&slot), text),
             (Body::Request { request: Request::Ping, .. } | Body::Reply(Reply::Pong), None) => {
-                Line::routine(cluster::name_of(node), text)
+                Line::routine(shape::name_of(node), text)
             }
-            (_, None) => Line::exchange(cluster::name_of(node), text),
+            (_, None) => Line::exchange(shape::name_of(node), text),
         }
     }
 }
@@ -80,7 +80,7 @@ impl World {
             };
             if let Some((slot, text)) = told {
                 let text = format!("{text}, in batch {number}");
-                self.trace.tell(now, || Line::about(cluster::name_of(node), slot_text(&slot), text));
+                self.trace.tell(now, || Line::about(shape::name_of(node), slot_text(&slot), text));
             }
         }
     }
