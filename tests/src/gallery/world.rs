@@ -124,7 +124,7 @@ impl World {
         let topology = Arc::new(shape::topology(setting));
         let interval = Duration::from_secs(if setting.anti_entropy { 60 } else { 1_000_000_000 });
         let aae = AaeLimits { interval, ..AaeLimits::default() };
-        let nodes: Vec<Node> = shape::by_role(&topology).into_iter().map(Node::new).collect();
+        let nodes: Vec<Node> = shape::by_role(&topology).into_iter().map(|id| Node::new(id, (0, 0))).collect();
         let mut world = World {
             names: Names::new(nodes.iter().map(|node| node.id)),
             topology,

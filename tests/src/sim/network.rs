@@ -3,7 +3,7 @@
 //! A *link* is one direction between two nodes; it can be cut. A *connection* is what two nodes have while both
 //! directions work: either side sees it until it notices that the other is gone, at a time of its own, and only when
 //! both have noticed can the next one be made. As with QUIC, what was sent during a short cut arrives after it, and
-//! what was under way on a lost connection is lost (but see [`FaultSet::ghosts`](super::nemesis::FaultSet::ghosts)).
+//! what was under way on a lost connection is lost (but see [`FaultSet::ghosts`](super::faults::FaultSet::ghosts)).
 //! *Datagrams* travel on a connection as well, and nobody sends them again.
 
 use std::collections::BTreeSet;
@@ -11,17 +11,18 @@ use std::collections::BTreeSet;
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::nemesis::FaultSet;
+use super::faults::FaultSet;
 use super::schedule::{Event, Micros, Schedule};
 
 /// All links and connections of a cluster.
 #[derive(Debug)]
 pub struct Network {
-    nodes: usize,
     latency: (Micros, Micros),
     faults: FaultSet,
     cut: BTreeSet<(usize, usize)>,
+    /// Whether each node runs, by number.
     running: Vec<bool>,
+    /// All pairs, ordered by the higher number: those of one node more come after all others.
     pairs: Vec<Pair>,
     connections: u64,
     rng: StdRng,
@@ -51,20 +52,25 @@ struct Pair {
 }
 
 impl Network {
-    /// Links without any connection yet.
+    /// Links between nodes that are all about to start, without any connection yet.
     pub fn new(nodes: usize, latency: (Micros, Micros), faults: FaultSet, rng: StdRng) -> Network {
         Network {
-            nodes,
             latency,
             faults,
             cut: BTreeSet::new(),
             running: vec![true; nodes],
-            pairs: vec![Pair::default(); nodes * nodes],
+            pairs: vec![Pair::default(); nodes * nodes.saturating_sub(1) / 2],
             connections: 0,
             rng,
             duplicated: 0,
             lost: 0,
         }
+    }
+
+    /// Links to one node more, which does not run yet.
+    pub fn add(&mut self) {
+        self.pairs.extend(self.running.iter().map(|_| Pair::default()));
+        self.running.push(false);
     }
 
     /// Ends random loss, duplicates and delays.
@@ -75,7 +81,7 @@ impl Network {
 
     /// The connection on which `from` would send to `to` now.
     pub fn connection(&self, from: usize, to: usize) -> Option<u64> {
-        self.pairs[self.pair(from, to)].seen[side(from, to)]
+        self.pairs[pair(from, to)].seen[side(from, to)]
     }
 
     /// After what times a message sent now arrives: never, once, or, if that makes sense for it, twice.
@@ -151,7 +157,7 @@ impl Network {
     pub fn stopped(&mut self, node: usize, schedule: &mut Schedule) {
         self.running[node] = false;
         for peer in self.peers(node) {
-            let pair = self.pair(node, peer);
+            let pair = pair(node, peer);
             self.pairs[pair].seen[side(node, peer)] = None;
             self.plan_losses(node, peer, schedule);
         }
@@ -168,7 +174,7 @@ impl Network {
 
     /// Whether a planned loss happens: the connection is still that one, and truly dead (or given up).
     pub fn lose(&mut self, node: usize, peer: usize, connection: u64, schedule: &mut Schedule) -> bool {
-        let pair = self.pair(node, peer);
+        let pair = pair(node, peer);
         if self.pairs[pair].seen[side(node, peer)] != Some(connection) {
             return false;
         }
@@ -185,7 +191,7 @@ impl Network {
 
     /// Closes a working connection from one side; the other notices soon.
     pub fn close(&mut self, node: usize, peer: usize, schedule: &mut Schedule) -> bool {
-        let pair = self.pair(node, peer);
+        let pair = pair(node, peer);
         let had = self.pairs[pair].seen[side(node, peer)].take().is_some();
         self.plan_loss(peer, node, 30_000, schedule);
         self.plan_connects(schedule);
@@ -194,7 +200,7 @@ impl Network {
 
     /// Whether a planned connection comes to be.
     pub fn connect(&mut self, a: usize, b: usize) -> bool {
-        let pair = self.pair(a, b);
+        let pair = pair(a, b);
         self.pairs[pair].connecting = false;
         if !self.hears_both(a, b) || self.pairs[pair].seen != [None, None] {
             return false;
@@ -206,9 +212,9 @@ impl Network {
 
     /// Plans a connection for every pair that could have one.
     pub fn plan_connects(&mut self, schedule: &mut Schedule) {
-        for a in 0..self.nodes {
-            for b in a + 1..self.nodes {
-                let pair = self.pair(a, b);
+        for a in 0..self.running.len() {
+            for b in a + 1..self.running.len() {
+                let pair = pair(a, b);
                 if self.hears_both(a, b) && self.pairs[pair].seen == [None, None] && !self.pairs[pair].connecting {
                     self.pairs[pair].connecting = true;
                     schedule.after(self.rng.random_range(500..40_000), Event::Connect { a, b });
@@ -240,12 +246,14 @@ impl Network {
     }
 
     fn peers(&self, node: usize) -> impl Iterator<Item = usize> + use<> {
-        (0..self.nodes).filter(move |peer| *peer != node)
+        (0..self.running.len()).filter(move |peer| *peer != node)
     }
+}
 
-    fn pair(&self, a: usize, b: usize) -> usize {
-        a.min(b) * self.nodes + a.max(b)
-    }
+/// The place of two nodes among all pairs.
+fn pair(a: usize, b: usize) -> usize {
+    let (low, high) = (a.min(b), a.max(b));
+    high * (high - 1) / 2 + low
 }
 
 fn side(node: usize, peer: usize) -> usize {

@@ -60,6 +60,8 @@ pub struct Node {
     pub syncing: bool,
     /// Whether the sync under way, or else the next one, will fail.
     pub sync_fails: bool,
+    /// The shortest and longest duration of a sync of its disk.
+    pub sync: (Micros, Micros),
     /// What had been applied when the last sync was done, if that is more than it covered.
     pub noted_late: Option<BatchSeq>,
     /// Its shards; none while it is down.
@@ -160,9 +162,10 @@ pub struct Turn {
 
 impl Node {
     /// A node with an empty disk, not yet started.
-    pub fn new(id: NodeId) -> Node {
+    pub fn new(id: NodeId, sync: (Micros, Micros)) -> Node {
         Node {
             id,
+            sync,
             store: SimStore::default(),
             clock: Clock { origin: 0, skew_ms: 0 },
             life: 0,

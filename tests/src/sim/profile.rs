@@ -9,7 +9,7 @@ use driftless_node::config::{AaeLimits, Limits};
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::nemesis::FaultSet;
+use super::faults::FaultSet;
 use super::schedule::Micros;
 
 /// Three kinds of world.

@@ -7,6 +7,7 @@
 //! verdict    every checker looks at all the evidence
 //! ```
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use driftless_node::liveness::Liveness;
@@ -18,7 +19,6 @@ use super::coverage::Coverage;
 use super::describe;
 use super::generator::Intention;
 use super::history::{Ending, Kind, Slot, slot_text};
-use super::node::Node;
 use super::profile::{Healing, Regime};
 use super::schedule::Micros;
 use super::world::World;
@@ -86,7 +86,7 @@ pub fn run_planted(seed: u64, keep: Keep, bug: Option<Bug>) -> Outcome {
             let key = violation.slot.as_ref().map(slot_text);
             let story = world.trace.story(key.as_deref());
             match &violation.slot {
-                Some(slot) => format!("{}\n{story}", describe::place(slot, &world.topology)),
+                Some(slot) => format!("{}\n{story}", describe::place(slot, world.cluster.topology())),
                 None => story,
             }
         }),
@@ -94,12 +94,12 @@ pub fn run_planted(seed: u64, keep: Keep, bug: Option<Bug>) -> Outcome {
     Outcome {
         seed,
         bug,
-        nodes: world.nodes.len(),
+        nodes: world.cluster.len(),
         simulated: world.schedule.now(),
         hash: world.trace.hash(),
         events: world.trace.events(),
-        operations: world.history.len(),
-        coverage: std::mem::take(&mut world.coverage),
+        operations: world.workload.history.len(),
+        coverage: std::mem::take(&mut world.judges.coverage),
         hits: planted.hits(),
         violations,
         trace,
@@ -157,11 +157,11 @@ fn live(world: &mut World) -> Vec<Violation> {
     }
     if world.profile.healing != Healing::AntiEntropy {
         // Where replicas have few places, hints are taken one by one.
-        wait_until(world, |world| world.nodes.iter().all(|node| node.store.hints() == 0));
+        wait_until(world, |world| world.cluster.iter().all(|(_, node)| node.store.hints() == 0));
     }
     if world.profile.healing != Healing::Reads && converged(world) {
         // What nobody reads or writes may still be on its way, and would be repaired beside what is damaged.
-        let have_spread = |world: &World| world.slots_claimed().all(|slot| is_equal(world, slot));
+        let have_spread = |world: &World| world.slots_claimed().all(|slot| world.cluster.agrees_on(slot));
         wait_until(world, have_spread);
         if have_spread(world) {
             damage(world);
@@ -173,26 +173,28 @@ fn live(world: &mut World) -> Vec<Violation> {
 /// Damages a disk behind its node's back: exactly what was damaged must be repaired, with nobody reading.
 fn damage(world: &mut World) {
     let Some(damage) = world.profile.damage else { return };
-    let records = |world: &World| -> Vec<_> { world.nodes.iter().map(|node| node.store.records()).collect() };
+    let records = |world: &World| -> Vec<_> { world.cluster.iter().map(|(_, node)| node.store.records()).collect() };
     let before = records(world);
-    let repaired =
-        |world: &World| -> Vec<u64> { world.nodes.iter().map(|node| node.metrics.aae_keys_repaired.get()).collect() };
+    let repaired = |world: &World| -> BTreeMap<usize, u64> {
+        world.cluster.iter().map(|(number, node)| (number, node.metrics.aae_keys_repaired.get())).collect()
+    };
     let mut expected = repaired(world);
     let (node, altered) = world.damage(damage);
-    expected[node] += altered as u64;
-    let has_trees = |world: &World| world.nodes.iter().flat_map(Node::trees).all(|(_, tree)| tree.is_some());
+    *expected.entry(node).or_default() += altered as u64;
+    let has_trees =
+        |world: &World| world.cluster.iter().flat_map(|(_, node)| node.trees()).all(|(_, tree)| tree.is_some());
     wait_until(world, |world| records(world) == before && has_trees(world));
     if records(world) != before {
         let text = format!("n{node} did not get back what it lost: {damage:?}, {altered} records");
-        world.violations.push(Violation::general("healing", text));
+        world.judges.violations.push(Violation::general("healing", text));
     } else if repaired(world) != expected {
         let text = format!("{altered} records of n{node} were damaged, {:?} repaired", repaired(world));
-        world.violations.push(Violation::general("healing", text));
+        world.judges.violations.push(Violation::general("healing", text));
     }
-    world.coverage.add("damaged records healed", altered as u64);
+    world.judges.coverage.add("damaged records healed", altered as u64);
 }
 
-fn wait_until(world: &mut World, done: impl Fn(&World) -> bool) {
+pub(super) fn wait_until(world: &mut World, done: impl Fn(&World) -> bool) {
     for _ in 0..HEALING_STEPS {
         if done(world) {
             break;
@@ -202,18 +204,18 @@ fn wait_until(world: &mut World, done: impl Fn(&World) -> bool) {
     }
 }
 
-fn wait_for_rest(world: &mut World) {
+pub(super) fn wait_for_rest(world: &mut World) {
     let deadline = world.schedule.now() + REST;
     world.run_until(deadline, World::clients_rest);
 }
 
 /// A little of everything, on keys that the active phase has used.
 fn ask_undisturbed(world: &mut World) {
-    let slots: Vec<Slot> = world.history.slots().cloned().collect();
+    let slots: Vec<Slot> = world.workload.history.slots().cloned().collect();
     if slots.is_empty() {
         return;
     }
-    let clients = world.clients.len();
+    let clients = world.workload.clients.len();
     for turn in 0..clients * CALM_OPERATIONS {
         let slot = slots[turn % slots.len()].clone();
         let kind = [Kind::Get, Kind::Put, Kind::Get, Kind::Put, Kind::Delete][turn % 5];
@@ -223,47 +225,39 @@ fn ask_undisturbed(world: &mut World) {
     world.list_all_buckets();
 }
 
-fn read_everything(world: &mut World) {
-    let clients = world.clients.len();
-    let slots: Vec<Slot> = world.history.slots().cloned().collect();
+pub(super) fn read_everything(world: &mut World) {
+    let clients = world.workload.clients.len();
+    let slots: Vec<Slot> = world.workload.history.slots().cloned().collect();
     for (turn, slot) in slots.into_iter().enumerate() {
-        let n = world.topology.bucket(slot.0).map_or(1, |bucket| bucket.quorum.n());
+        let n = world.cluster.topology().bucket(slot.0).map_or(1, |bucket| bucket.quorum.n());
         world.assign(turn % clients, Intention::read_of_all(slot, n));
     }
 }
 
-fn converged(world: &World) -> bool {
-    world.history.slots().all(|slot| is_equal(world, slot))
-}
-
-fn is_equal(world: &World, slot: &Slot) -> bool {
-    let record = check::record_of(&world.topology, slot);
-    let primaries = check::primaries(&world.topology, slot);
-    let mut bytes = primaries.iter().map(|node| world.nodes[*node].store.record(&record));
-    let first = bytes.next();
-    bytes.all(|bytes| Some(bytes) == first)
+pub(super) fn converged(world: &World) -> bool {
+    world.workload.history.slots().all(|slot| world.cluster.agrees_on(slot))
 }
 
 fn verdict(world: &mut World) -> Vec<Violation> {
     world.judge("at the end");
     let forgetful = world.profile.write_ids_max < MANY_WRITE_IDS;
-    let past = Past::new(&world.history, &world.observer, forgetful);
-    let held: Vec<_> = world.nodes.iter().map(|node| node.store.written()).collect();
-    let trees: Vec<_> = world.nodes.iter().map(Node::trees).collect();
+    let past = Past::new(&world.workload.history, &world.judges.observer, forgetful);
+    let held = world.cluster.iter().map(|(number, node)| (number, node.store.written())).collect();
+    let trees = world.cluster.iter().map(|(number, node)| (number, node.trees())).collect();
     let evidence = Evidence {
-        topology: &world.topology,
-        history: &world.history,
-        observer: &world.observer,
+        topology: world.cluster.topology(),
+        history: &world.workload.history,
+        observer: &world.judges.observer,
         held: &held,
         trees: &trees,
         past: &past,
-        losses: &world.losses,
-        disk_losses: &world.disk_losses,
+        losses: &world.judges.losses,
+        disk_losses: &world.judges.disk_losses,
     };
-    let mut violations = std::mem::take(&mut world.violations);
-    violations.append(&mut world.oracle.violations);
+    let mut violations = std::mem::take(&mut world.judges.violations);
+    violations.append(&mut world.judges.oracle.violations);
     violations.extend(check::all(&evidence));
-    for (number, node) in world.nodes.iter().enumerate() {
+    for (number, node) in world.cluster.iter() {
         if node.metrics.actor_alarms.get() > world.claims_made(number) {
             violations.push(Violation::general("dots", format!("n{number} met dots of its own that it never stamped")));
         }
@@ -282,8 +276,8 @@ fn verdict(world: &mut World) -> Vec<Violation> {
             violations.push(Violation::general("the seam", format!("n{number} met messages that made no sense")));
         }
     }
-    for (number, node) in world.nodes.iter().enumerate() {
-        let peers = world.nodes.iter().filter(|peer| peer.id != node.id);
+    for (number, node) in world.cluster.iter() {
+        let peers = world.cluster.iter().map(|(_, peer)| peer).filter(|peer| peer.id != node.id);
         let missed: Vec<_> = peers.filter(|peer| node.liveness(peer.id) != Some(Liveness::Alive)).collect();
         if let Some(peer) = missed.first() {
             let text = format!("n{number} still thinks {:?} of {}", node.liveness(peer.id), peer.id);
@@ -291,20 +285,20 @@ fn verdict(world: &mut World) -> Vec<Violation> {
         }
     }
     let met = met(world, &evidence);
-    world.coverage.join(&met);
+    world.judges.coverage.join(&met);
     violations
 }
 
 fn met(world: &World, evidence: &Evidence<'_>) -> Coverage {
     let mut met = Coverage::default();
-    for (id, op) in world.history.iter() {
+    for (id, op) in world.workload.history.iter() {
         let writes = op.kind != Kind::Get;
         match op.ending {
             Ending::Ok => met.add(["gets ok", "puts ok", "deletes ok"][op.kind as usize], 1),
             Ending::Refused if writes => met.add("refused writes", 1),
             Ending::Unknown | Ending::Pending if writes => {
                 met.add("unknown writes", 1);
-                met.add("unknown writes that appeared", u64::from(world.observer.dots_of(op).next().is_some()));
+                met.add("unknown writes that appeared", u64::from(world.judges.observer.dots_of(op).next().is_some()));
             }
             _ => {}
         }
@@ -313,7 +307,7 @@ fn met(world: &World, evidence: &Evidence<'_>) -> Coverage {
         met.add("siblings read", u64::from(op.values.len() > 1));
         met.add("writes stamped twice", u64::from(writes && evidence.past.is_exempt(id)));
     }
-    for node in &world.nodes {
+    for (_, node) in world.cluster.iter() {
         let metrics = &node.metrics;
         met.add("puts forwarded", metrics.forwards.get());
         met.add("read repairs", metrics.read_repairs.get());

@@ -8,7 +8,7 @@ use driftless_node::peer::WireMessage;
 use driftless_node::replica::store::BatchSeq;
 use driftless_proto::client::{Request, Response};
 
-use super::nemesis::Fault;
+use super::faults::Fault;
 
 /// Microseconds since the world began.
 pub type Micros = u64;

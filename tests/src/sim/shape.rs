@@ -15,14 +15,10 @@ use super::profile::{BUCKETS, Healing, Profile};
 /// The shape of a simulated cluster: few partitions, so that keys share actors, and a bucket of every kind.
 pub fn topology(shards: &[u16]) -> Topology {
     let nodes = shards.len();
-    let member = |(node, shards): (usize, &u16)| Member {
-        shards: *shards,
-        ..Member::new(name_of(node), format!("{}.sim:1", name_of(node)))
-    };
     let ring = Ring::first(RingSpec {
         partitions: Partitions::new(4).expect("a power of two"),
         hash_seed: 7,
-        members: shards.iter().enumerate().map(member).collect(),
+        members: shards.iter().enumerate().map(|(node, shards)| member(node, *shards)).collect(),
         classes: BTreeSet::from([1, 3]),
     });
     let buckets: [BucketDefinition; BUCKETS] = [
@@ -95,6 +91,11 @@ pub fn detector_settings() -> DetectorSettings {
 /// The key that seals the contexts of every simulated cluster.
 pub fn context_keys() -> ContextKeys {
     ContextKeys::new(vec![ContextKey { id: 1, secret: [7; 32] }]).expect("has a key")
+}
+
+/// A node as the ring knows it.
+pub fn member(node: usize, shards: u16) -> Member {
+    Member { shards, ..Member::new(name_of(node), format!("{}.sim:1", name_of(node))) }
 }
 
 /// Names of nodes are their numbers.

@@ -1,19 +1,21 @@
 //! The world of one seed: everything that exists, and what each event does to it.
 //!
 //! Which events there are says `schedule`; how a run goes through its phases says `run`. Clients' side of the events
-//! is in `world/clients.rs` and `world/walks.rs`, that of syncs in `world/disks.rs`, the nemesis' in `world/faults.rs`; what a reader of the trace
-//! is told beside them in `world/story.rs`.
+//! is in `world/clients.rs` and `world/walks.rs`, that of syncs in `world/disks.rs`, the nemesis' in `world/strikes.rs`; what a reader of
+//! the trace is told beside them in `world/story.rs`; who joins and leaves in `world/membership.rs`.
+//!
+//! What exists is in four parts: the `cluster`, the `workload`, the `judges` and the `nemesis`, each in a file of its own.
 
-mod claims;
+pub(super) mod claims;
 mod clients;
 mod disks;
-mod faults;
+mod membership;
 mod story;
+mod strikes;
 mod walks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use driftless_antientropy::message::Ask;
@@ -21,36 +23,36 @@ use driftless_node::engine::{ClientTag, Output};
 use driftless_node::liveness::Liveness;
 use driftless_node::peer::{Body, Exchange, Lane, Message, Purpose, ReplicaRequest, Reply, Request, WireMessage};
 use driftless_node::planted::Planted;
-use driftless_node::store::memory::DiskImage;
 use driftless_node::time::Instant;
 use driftless_proto::client::{Deleted, Response, Sibling, Stored};
-use driftless_proto::{Conflict, ContextKeys, Dot, Failure, Header, Refusal, Topology};
+use driftless_proto::{Conflict, Failure, Header, Refusal};
 use driftless_ring::NodeId;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::check::Violation;
 use super::check::durability::{DurabilityOracle, Scene};
-use super::check::losses::DiskLosses;
-use super::check::{self, Violation};
 use super::client::Client;
 use super::clock::SKEW_MS_MAX;
-use super::coverage::Coverage;
+use super::cluster::Cluster;
 use super::describe;
+use super::faults::{DiskErrors, Fault, downtime};
 use super::generator::Intention;
 use super::hints::HintWatch;
 use super::history::{History, OpId, Slot, slot_text};
-use super::nemesis::{DiskErrors, Fault, downtime};
-use super::network::{Arrival, Network};
-use super::node::{Found, Input, Node, Turn};
-use super::observer::{Observer, Stamp};
+use super::judges::Judges;
+use super::nemesis::Nemesis;
+use super::network::Arrival;
+use super::node::{Input, Node, Turn};
+use super::observer::Stamp;
 use super::profile::{Healing, Profile, Regime};
 use super::reused_ids::ReusedIds;
 use super::schedule::{Event, Micros, Schedule};
 use super::shape;
 use super::shard::Shard;
-use super::store::SimStore;
 use super::trace::{Line, Trace};
 use super::walker::Walker;
+use super::workload::{Attempt, Workload};
 use claims::Claims;
 use story::{SENDS, Story};
 
@@ -58,71 +60,23 @@ use story::{SENDS, Story};
 pub struct World {
     /// What the seed drew.
     pub profile: Profile,
-    /// Ring and buckets.
-    pub topology: Arc<Topology>,
+    /// Whether clients draw operations, and faults happen.
+    pub phase: Phase,
     /// What will happen.
     pub schedule: Schedule,
     /// What happened.
     pub trace: Trace,
-    /// The nodes.
-    pub nodes: Vec<Node>,
-    /// The clients.
-    pub clients: Vec<Client>,
-    /// What clients asked and were told.
-    pub history: History,
-    /// What only we see.
-    pub observer: Observer,
-    /// Judges every acknowledgement.
-    pub oracle: DurabilityOracle,
-    /// What was met.
-    pub coverage: Coverage,
-    /// What was found wrong on the way.
-    pub violations: Vec<Violation>,
-    /// When batches that had not been synced, or more, were lost.
-    pub losses: Vec<Micros>,
-    /// What disks have lost.
-    pub disk_losses: DiskLosses,
-    /// Whether clients draw operations, and faults happen.
-    pub phase: Phase,
-    network: Network,
-    keys: ContextKeys,
-    numbers: BTreeMap<NodeId, usize>,
-    attempts: BTreeMap<u64, Asked>,
-    walkers: Vec<Walker>,
-    /// Whether, and when, clients want their reads explained.
-    explain_rng: Option<StdRng>,
-    /// What the node that was asked to delete a key knew to be gone of it, by attempt.
-    gone: BTreeMap<u64, Vec<Dot>>,
-    hints: HintWatch,
-    claims: Claims,
-    /// The key that a client has last begun to delete.
-    deleting: Option<Slot>,
-    /// The nodes whose disks rot, and what each stamped last.
-    rotting: BTreeMap<usize, Option<Slot>>,
-    /// The copy of a disk that a node will find in place of its own.
-    copied: Option<(usize, Found, DiskImage)>,
-    /// The node whose disk was set back.
-    set_back: Option<usize>,
-    /// Ids that clients use more than once.
-    reused_ids: Option<ReusedIds>,
-    planted: Planted,
+    /// The nodes, their ring, and the network between them.
+    pub cluster: Cluster,
+    /// Who asks, and what they were told.
+    pub workload: Workload,
+    /// Who looks on.
+    pub judges: Judges,
+    nemesis: Nemesis,
     story: Story,
+    /// Dice of starts and turns.
     rng: StdRng,
-    ack_rng: StdRng,
-    rot_rng: StdRng,
-    delete_rng: StdRng,
     disk_rng: StdRng,
-    fault_rng: StdRng,
-    error_rng: StdRng,
-}
-
-/// What an attempt is for.
-#[derive(Clone, Copy, Debug)]
-enum Asked {
-    /// A client's operation.
-    Operation { client: usize, op: OpId },
-    /// A page of a walk.
-    Page { walker: usize },
 }
 
 /// Where a run is.
@@ -160,46 +114,39 @@ impl World {
         let mut claim_rng = split();
         profile.faults.claims = claim_rng.random_bool(0.25);
         profile = profile.with_dying_fallbacks(&mut split());
-        let topology = Arc::new(shape::topology(&profile.shards));
-        let nodes: Vec<Node> =
-            (0..profile.nodes).map(|node| Node::new(NodeId::of_name(&shape::name_of(node)))).collect();
+        let cluster = Cluster::new(&profile, planted, network);
         let mut world = World {
-            observer: Observer::new(&topology, profile.faults.errors.damage),
-            topology,
+            phase: Phase::Active,
             schedule: Schedule::default(),
             trace: Trace::new(keep_lines),
-            numbers: nodes.iter().enumerate().map(|(number, node)| (node.id, number)).collect(),
-            nodes,
-            clients: (0..profile.clients).map(|_| Client::new(StdRng::seed_from_u64(client_rng.random()))).collect(),
-            history: History::default(),
-            oracle: DurabilityOracle::default(),
-            coverage: Coverage::default(),
-            violations: Vec::new(),
-            losses: Vec::new(),
-            disk_losses: DiskLosses::default(),
-            phase: Phase::Active,
-            network: Network::new(profile.nodes, profile.latency, profile.faults.clone(), network),
-            keys: shape::context_keys(),
-            attempts: BTreeMap::new(),
-            walkers,
-            explain_rng,
-            ack_rng,
-            rot_rng,
-            delete_rng,
-            gone: BTreeMap::new(),
-            hints: HintWatch::default(),
-            claims: Claims::new(claim_rng),
-            deleting: None,
-            rotting: BTreeMap::new(),
-            copied: None,
-            set_back: None,
-            reused_ids,
-            planted,
+            judges: Judges::new(&cluster, profile.faults.errors.damage),
+            cluster,
+            workload: Workload {
+                clients: (0..profile.clients)
+                    .map(|_| Client::new(StdRng::seed_from_u64(client_rng.random())))
+                    .collect(),
+                history: History::default(),
+                walkers,
+                attempts: BTreeMap::new(),
+                gone: BTreeMap::new(),
+                deleting: None,
+                reused_ids,
+                explain_rng,
+                delete_rng,
+            },
+            nemesis: Nemesis {
+                rotting: BTreeMap::new(),
+                copied: None,
+                set_back: None,
+                claims: Claims::new(claim_rng),
+                rng: fault_rng,
+                error_rng,
+                rot_rng,
+                ack_rng,
+            },
             story: Story::default(),
             rng,
             disk_rng,
-            fault_rng,
-            error_rng,
             profile,
         };
         world.begin();
@@ -232,49 +179,38 @@ impl World {
     }
 
     fn ask_oracle(&mut self, ask: impl FnOnce(&mut DurabilityOracle, &Scene<'_>)) {
-        let disks: Vec<SimStore> = self.nodes.iter().map(|node| node.store.clone()).collect();
-        let World { topology, history, observer, oracle, disk_losses, .. } = self;
-        ask(oracle, &Scene::new(topology, history, observer, &disks, disk_losses));
+        self.judges.ask_oracle(&self.cluster, &self.workload.history, ask);
     }
 
     /// How many messages between nodes arrived twice, and how many never.
     pub fn messages(&self) -> (u64, u64) {
-        (self.network.duplicated, self.network.lost)
+        (self.cluster.network.duplicated, self.cluster.network.lost)
     }
 
     fn begin(&mut self) {
         self.trace.note(0, "world", &[], &[], || Line::general("world", self.profile.to_string()));
-        if let Some(ReusedIds { pool, .. }) = self.reused_ids {
+        if let Some(ReusedIds { pool, .. }) = self.workload.reused_ids {
             self.say(format_args!("clients share {pool} write ids at a time"));
         }
-        for node in 0..self.nodes.len() {
+        for node in self.cluster.numbers() {
             if self.profile.faults.clocks {
-                self.nodes[node].clock.skew_ms = self.fault_rng.random_range(-SKEW_MS_MAX / 10..SKEW_MS_MAX / 10);
+                self.cluster[node].clock.skew_ms = self.nemesis.rng.random_range(-SKEW_MS_MAX / 10..SKEW_MS_MAX / 10);
             }
             self.start(node);
         }
-        let planned = self.profile.faults.plan(&self.profile, &mut self.fault_rng);
-        let wrong_day = self.profile.faults.wrong_day(&self.profile, &mut self.error_rng);
-        let mut errors = self.profile.faults.errors.plan(&self.profile, &planned, &mut self.error_rng);
-        errors.extend(self.profile.faults.errors.plan_on_another_disk(&self.profile, &errors, &mut self.rot_rng));
-        self.rotting.extend(errors.iter().filter_map(|(_, fault)| match fault {
-            Fault::Rot { node, .. } => Some((*node, None)),
-            _ => None,
-        }));
-        let claims = self.claims.plan(&self.profile);
-        for (at, fault) in planned.into_iter().chain(wrong_day).chain(errors).chain(claims) {
+        for (at, fault) in self.nemesis.plan(&self.profile, &self.cluster) {
             self.schedule.at(at, Event::Fault(fault));
         }
-        for client in 0..self.clients.len() {
-            let asks = &mut self.clients[client];
+        for client in 0..self.workload.clients.len() {
+            let asks = &mut self.workload.clients[client];
             if client >= 2 && asks.rng.random_bool(0.3) {
-                asks.watches = Some(Intention::draw_slot(&self.profile, &self.topology, &mut asks.rng));
+                asks.watches = Some(Intention::draw_slot(&self.profile, self.cluster.topology(), &mut asks.rng));
             }
             let delay = self.rng.random_range(0..60_000);
             self.schedule.after(delay, Event::ClientNext { client });
         }
-        for walker in 0..self.walkers.len() {
-            let delay = self.walkers[walker].rng.random_range(0..60_000);
+        for walker in 0..self.workload.walkers.len() {
+            let delay = self.workload.walkers[walker].rng.random_range(0..60_000);
             self.schedule.after(delay, Event::WalkNext { walker });
         }
     }
@@ -301,28 +237,28 @@ impl World {
                 }
             }
             Event::SyncDone { node, life, up_to, covered } => {
-                if self.nodes[node].life == life {
+                if self.cluster[node].life == life {
                     self.sync_done(node, up_to, covered);
                 }
             }
             Event::ConnectionLost { node, peer, connection } => {
-                if self.network.lose(node, peer, connection, &mut self.schedule) {
+                if self.cluster.network.lose(node, peer, connection, &mut self.schedule) {
                     self.connection_lost(node, peer);
                 }
             }
             Event::Connect { a, b } => {
-                if self.network.connect(a, b) {
+                if self.cluster.network.connect(a, b) {
                     self.note("connect", &[a as u64, b as u64], || {
                         Line::general("world", format!("n{a} and n{b} connect"))
                     });
-                    self.give(a, Input::Up(self.nodes[b].id));
-                    self.give(b, Input::Up(self.nodes[a].id));
+                    self.give(a, Input::Up(self.cluster[b].id));
+                    self.give(b, Input::Up(self.cluster[a].id));
                 }
             }
             Event::Restart { node } => self.start(node),
             Event::CrashSoon { node, life } => {
-                if self.nodes[node].life == life && self.nodes[node].runs() && self.phase == Phase::Active {
-                    let down = downtime(&mut self.fault_rng);
+                if self.cluster[node].life == life && self.cluster[node].runs() && self.phase == Phase::Active {
+                    let down = downtime(&mut self.nemesis.rng);
                     self.crash(node, down);
                 }
             }
@@ -339,46 +275,46 @@ impl World {
     }
 
     fn arrive(&mut self, (from, shard): (usize, u16), to: usize, connection: u64, wire: WireMessage, fingerprint: u64) {
-        match self.network.arrival(from, to, connection) {
+        match self.cluster.network.arrival(from, to, connection) {
             Arrival::Dropped => {
                 self.note("dropped", &[from as u64, to as u64], || {
                     Line::general("world", format!("a message n{from} to n{to} dies with its connection"))
                 });
             }
             Arrival::Retransmitted => {
-                let delay = self.network.retransmit_delay();
+                let delay = self.cluster.network.retransmit_delay();
                 self.schedule.after(delay, Event::Peer { from, to, connection, shard, wire, fingerprint });
             }
             Arrival::Delivered => {
                 let message = Message::from_wire(wire, self.instant(to));
                 self.trace.note(self.schedule.now(), "receives", &[to as u64, from as u64, fingerprint], &[], || {
-                    self.story.line_of_message("receives from", to, from, &message, &self.history)
+                    self.story.line_of_message("receives from", to, from, &message, &self.workload.history)
                 });
-                let from = self.nodes[from].id;
+                let from = self.cluster[from].id;
                 self.give(to, Input::Peer { from, shard, message });
             }
         }
     }
 
     fn datagram_arrives(&mut self, from: usize, to: usize, connection: u64, bytes: Bytes) {
-        if self.network.receives(from, to, connection) {
+        if self.cluster.network.receives(from, to, connection) {
             self.trace.note(self.schedule.now(), "datagram", &[from as u64, to as u64], &bytes, || {
                 let text = format!("receives a datagram of {} bytes from n{from}", bytes.len());
                 Line::routine(shape::name_of(to), text)
             });
-            self.give(to, Input::Datagram { from: self.nodes[from].id, bytes });
+            self.give(to, Input::Datagram { from: self.cluster[from].id, bytes });
         }
     }
 
     /// Leaves an input for the shards of a node that it is for, and plans the turns that take it.
     fn give(&mut self, node: usize, input: Input) {
-        for shard in self.nodes[node].receive(input) {
+        for shard in self.cluster[node].receive(input) {
             self.plan_turn(node, shard);
         }
     }
 
     fn plan_turn(&mut self, node: usize, shard: usize) {
-        let Node { life, paused, ref mut shards, .. } = self.nodes[node];
+        let Node { life, paused, ref mut shards, .. } = self.cluster[node];
         if let Some(busy) = shards.get_mut(shard)
             && !paused
             && !std::mem::replace(&mut busy.turn_planned, true)
@@ -389,38 +325,38 @@ impl World {
     }
 
     fn shard_of_life(&mut self, node: usize, life: u64, shard: usize) -> Option<&mut Shard> {
-        let node = &mut self.nodes[node];
+        let node = &mut self.cluster[node];
         if node.life == life { node.shards.get_mut(shard) } else { None }
     }
 
     fn turn(&mut self, node: usize, shard: usize) {
-        if self.nodes[node].paused || !self.nodes[node].runs() {
+        if self.cluster[node].paused || !self.cluster[node].runs() {
             return;
         }
         let now = self.schedule.now();
-        let rots = self.rotting.contains_key(&node);
-        let set_apart = if rots { self.nodes[node].damaged() } else { Vec::new() };
-        let mut news = HintWatch::news(&self.nodes[node].shards[shard]);
+        let rots = self.nemesis.rotting.contains_key(&node);
+        let set_apart = if rots { self.cluster[node].damaged() } else { Vec::new() };
+        let mut news = HintWatch::news(&self.cluster[node].shards[shard]);
         let Turn { outputs, datagrams, opinions, found_clock_off, mut stamps, left, read } =
-            self.nodes[node].turn(now, shard);
+            self.cluster[node].turn(now, shard);
         news.truncate(news.len() - left);
-        let before_acks = self.hints.before_acks(node, news);
-        self.coverage.add("clocks found off", found_clock_off.into());
+        let before_acks = self.judges.hints.before_acks(node, news);
+        self.judges.coverage.add("clocks found off", found_clock_off.into());
         self.judge_turn(node, shard, left, read);
-        let life = (node, self.nodes[node].life);
+        let life = (node, self.cluster[node].life);
         let mut halted = None;
         let retired = self.take_retired(node);
-        let log = self.nodes[node].store.take_log();
-        let newest = self.nodes[node].store.applied().0;
+        let log = self.cluster[node].store.take_log();
+        let newest = self.cluster[node].store.applied().0;
         for (number, batch) in (newest + 1 - log.len() as u64..).zip(log) {
-            let removed = self.hints.applied(node, &batch, &mut self.coverage);
-            self.nodes[node].removed.extend(removed);
+            let removed = self.judges.hints.applied(node, &batch, &mut self.judges.coverage);
+            self.cluster[node].removed.extend(removed);
             self.check_restored(node, &set_apart, &batch);
-            let fresh = self.observer.applied(now, life, std::mem::take(&mut stamps), &batch);
+            let fresh = self.judges.observer.applied(now, life, std::mem::take(&mut stamps), &batch);
             self.note_stamps(node, &fresh);
             self.tell_batch(node, number, &batch);
         }
-        for hint in self.nodes[node].store.take_removed() {
+        for hint in self.cluster[node].store.take_removed() {
             self.check_handed_over(node, &hint, &before_acks);
         }
         for (to, bytes) in datagrams {
@@ -441,18 +377,18 @@ impl World {
                 }
             }
         }
-        self.claims.retired(retired);
+        self.nemesis.claims.retired(retired);
         if let Some(reason) = halted {
             self.note("halt", &[node as u64], || Line::general(shape::name_of(node), format!("halts: {reason}")));
-            self.coverage.add("halts", 1);
-            let down = downtime(&mut self.fault_rng);
+            self.judges.coverage.add("halts", 1);
+            let down = downtime(&mut self.nemesis.rng);
             self.crash(node, down);
             return;
         }
         self.plan_timer(node, shard);
         // What the detector thinks is news for the other shards.
-        for other in 0..self.nodes[node].shards.len() {
-            if other != shard && self.nodes[node].shards[other].has_input() {
+        for other in 0..self.cluster[node].shards.len() {
+            if other != shard && self.cluster[node].shards[other].has_input() {
                 self.plan_turn(node, other);
             }
         }
@@ -463,24 +399,24 @@ impl World {
         let most = shape::turn_bounds(&self.profile).bytes_read_max(largest);
         if read > most {
             let text = format!("n{node} read {read} bytes in one turn, {largest} at once; at most {most} are right");
-            self.violations.push(Violation::general("bounded turns", text));
+            self.judges.violations.push(Violation::general("bounded turns", text));
         }
         if left > 0 {
-            self.coverage.add("turns that left something to the next", 1);
+            self.judges.coverage.add("turns that left something to the next", 1);
             self.plan_turn(node, shard);
         }
     }
 
     fn plan_timer(&mut self, node: usize, shard: usize) {
-        let Some(wakes) = self.nodes[node].wakes_at(shard) else {
+        let Some(wakes) = self.cluster[node].wakes_at(shard) else {
             return;
         };
         let now = self.schedule.now();
         let at = wakes.max(now + 1);
-        let idle = &mut self.nodes[node].shards[shard];
+        let idle = &mut self.cluster[node].shards[shard];
         if idle.timer_planned.is_none_or(|planned| planned > at || planned <= now) {
             idle.timer_planned = Some(at);
-            self.schedule.at(at, Event::Timer { node, life: self.nodes[node].life, shard });
+            self.schedule.at(at, Event::Timer { node, life: self.cluster[node].life, shard });
         }
     }
 
@@ -488,46 +424,46 @@ impl World {
         let mut keys = BTreeSet::new();
         let now = self.schedule.now();
         for dot in fresh {
-            let stamp = self.observer.stamp_of(*dot).expect("it was just stamped");
+            let stamp = self.judges.observer.stamp_of(*dot).expect("it was just stamped");
             if !keys.insert(stamp.slot.clone()) {
-                self.coverage.add("batches with several stamps of a key", 1);
+                self.judges.coverage.add("batches with several stamps of a key", 1);
             }
             let numbers = [node as u64, dot.actor.0, dot.counter];
             self.trace.note(now, "stamp", &numbers, &[], || {
-                let op = describe::op(self.history.write(&stamp.slot, stamp.write_id, stamp.value_hash));
+                let op = describe::op(self.workload.history.write(&stamp.slot, stamp.write_id, stamp.value_hash));
                 let text = format!("stamps {op} as {}", describe::dot(*dot));
                 Line::about(shape::name_of(node), slot_text(&stamp.slot), text)
             });
         }
         self.strike_fallback(node, &keys);
-        if let Some(stamped) = self.rotting.get_mut(&node)
+        if let Some(stamped) = self.nemesis.rotting.get_mut(&node)
             && let Some(slot) = keys.pop_last()
         {
             *stamped = Some(slot);
             // A copy of the disk that was made for later must not hold what is damaged.
-            let may_rot = !self.profile.faults.rollback || self.disk_losses.was_set_back();
-            if may_rot && self.error_rng.random_bool(self.profile.faults.errors.damage_after_stamp) {
-                let delay = self.error_rng.random_range(300..20_000);
+            let may_rot = !self.profile.faults.rollback || self.judges.disk_losses.was_set_back();
+            if may_rot && self.nemesis.error_rng.random_bool(self.profile.faults.errors.damage_after_stamp) {
+                let delay = self.nemesis.error_rng.random_range(300..20_000);
                 self.schedule.after(delay, Event::Fault(Fault::Rot { node, how_many: 1, down: None }));
             }
         }
-        if self.phase == Phase::Active && self.fault_rng.random_bool(self.profile.crash_after_batch) {
-            let delay = self.fault_rng.random_range(500..20_000);
-            self.schedule.after(delay, Event::CrashSoon { node, life: self.nodes[node].life });
+        if self.phase == Phase::Active && self.nemesis.rng.random_bool(self.profile.crash_after_batch) {
+            let delay = self.nemesis.rng.random_range(500..20_000);
+            self.schedule.after(delay, Event::CrashSoon { node, life: self.cluster[node].life });
         }
     }
 
     fn send(&mut self, (from, shard): (usize, usize), to: NodeId, message: Message) {
-        let Some(&to) = self.numbers.get(&to).filter(|to| **to != from) else {
+        let Some(to) = self.cluster.number_of(to).filter(|to| *to != from) else {
             let text = format!("n{from} sends to {to}, which is itself or nobody");
-            return self.violations.push(Violation::general("the seam", text));
+            return self.judges.violations.push(Violation::general("the seam", text));
         };
         self.note_what_is_said(&message);
-        self.observer.sent(self.schedule.now(), (from, self.nodes[from].life), &message);
-        self.hints.sent(from, self.nodes[to].id, &message);
+        self.judges.observer.sent(self.schedule.now(), (from, self.cluster[from].life), &message);
+        self.judges.hints.sent(from, self.cluster[to].id, &message);
         let line = self.trace.keeps_lines().then(|| {
             self.story.sent(from, &message);
-            self.story.line_of_message(SENDS, from, to, &message, &self.history)
+            self.story.line_of_message(SENDS, from, to, &message, &self.workload.history)
         });
         let mends = |request: &Request| match request {
             Request::Replica(ReplicaRequest::Merge(merge)) => {
@@ -540,17 +476,17 @@ impl World {
         // A stream delivers once. What arrives twice was sent twice, as merges and reads may be; a forward never is.
         let repeatable = !matches!(&message.body, Body::Request { request: Request::Forward(_), .. });
         let lost = self.loses_ack(to, &message);
-        let receiver = self.nodes[to].id;
-        let asker = self.nodes[from].shard_of_asker(receiver, &message);
+        let receiver = self.cluster[to].id;
+        let asker = self.cluster[from].shard_of_asker(receiver, &message);
         let wire = message.to_wire(self.instant(from));
         let fingerprint = self.trace.fingerprint(&wire);
         let numbers = [from as u64, to as u64, fingerprint];
         self.trace.note(self.schedule.now(), SENDS, &numbers, &[], || line.expect("lines are kept"));
-        let Some(connection) = self.network.connection(from, to).filter(|_| !withheld && !lost) else {
+        let Some(connection) = self.cluster.network.connection(from, to).filter(|_| !withheld && !lost) else {
             return;
         };
         let shard = asker.unwrap_or(shard as u16);
-        let delays = self.network.deliveries(repeatable);
+        let delays = self.cluster.network.deliveries(repeatable);
         let copies = std::iter::repeat_n(wire, delays.len());
         for (delay, wire) in delays.into_iter().zip(copies) {
             self.schedule.after(delay, Event::Peer { from, to, connection, shard, wire, fingerprint });
@@ -561,13 +497,13 @@ impl World {
     fn loses_ack(&mut self, to: usize, message: &Message) -> bool {
         let is_one = matches!(message.body, Body::Reply(Reply::Acked)) && message.id.lane() == Lane::Handoff;
         let chance = self.profile.faults.lost_handoff_acks;
-        if !is_one || self.phase == Phase::Calm || !self.ack_rng.random_bool(chance) {
+        if !is_one || self.phase == Phase::Calm || !self.nemesis.ack_rng.random_bool(chance) {
             return false;
         }
-        self.coverage.add("acks of hints lost", 1);
-        if self.ack_rng.random_bool(0.3) {
-            let delay = self.ack_rng.random_range(500..20_000);
-            self.schedule.after(delay, Event::CrashSoon { node: to, life: self.nodes[to].life });
+        self.judges.coverage.add("acks of hints lost", 1);
+        if self.nemesis.ack_rng.random_bool(0.3) {
+            let delay = self.nemesis.ack_rng.random_range(500..20_000);
+            self.schedule.after(delay, Event::CrashSoon { node: to, life: self.cluster[to].life });
         }
         true
     }
@@ -576,7 +512,7 @@ impl World {
         if let Body::Request { request: Request::Exchange(Exchange::Step { request, .. }), .. } = &message.body
             && matches!(&request.ask, Ask::List(list) if list.after.is_some())
         {
-            self.coverage.add("leaves listed in several messages", 1);
+            self.judges.coverage.add("leaves listed in several messages", 1);
         }
         if let Body::Reply(Reply::Refused(Refusal::Overloaded { .. })) = &message.body {
             let what = match message.id.lane() {
@@ -585,48 +521,48 @@ impl World {
                 Lane::AntiEntropy => "repairs refused as overloaded",
                 Lane::Reach => return,
             };
-            self.coverage.add(what, 1);
+            self.judges.coverage.add(what, 1);
         }
     }
 
     fn send_datagram(&mut self, from: usize, to: NodeId, bytes: &Bytes) {
-        let to = self.numbers[&to];
-        if let Some(connection) = self.network.connection(from, to) {
-            for delay in self.network.datagram_deliveries() {
+        let to = self.cluster.number_of(to).expect("detectors speak to members");
+        if let Some(connection) = self.cluster.network.connection(from, to) {
+            for delay in self.cluster.network.datagram_deliveries() {
                 self.schedule.after(delay, Event::Datagram { from, to, connection, bytes: bytes.clone() });
             }
         }
     }
 
     fn note_opinion(&mut self, node: usize, peer: NodeId, liveness: Liveness) {
-        let peer = self.numbers[&peer];
+        let peer = self.cluster.number_of(peer).expect("detectors think of members");
         self.note("thinks", &[node as u64, peer as u64, liveness as u64], || {
             Line::general(shape::name_of(node), format!("thinks that n{peer} is {liveness:?}"))
         });
-        let is_well = self.nodes[peer].runs() && !self.nodes[peer].paused;
+        let is_well = self.cluster[peer].runs() && !self.cluster[peer].paused;
         match liveness {
-            Liveness::Alive => self.coverage.add("peers alive again", 1),
+            Liveness::Alive => self.judges.coverage.add("peers alive again", 1),
             Liveness::Suspect | Liveness::Down => {
-                self.coverage.add("peers suspected", 1);
-                self.coverage.add("wrong suspicions", u64::from(is_well));
+                self.judges.coverage.add("peers suspected", 1);
+                self.judges.coverage.add("wrong suspicions", u64::from(is_well));
             }
         }
     }
 
     fn reply(&mut self, node: usize, to: ClientTag, response: Response) {
-        let (client, op) = match self.attempts.get(&to.request) {
-            Some(&Asked::Operation { client, op }) => (client, op),
-            Some(&Asked::Page { walker }) => {
-                let delay = self.walkers[walker].rng.random_range(50..800);
+        let (client, op) = match self.workload.attempts.get(&to.request) {
+            Some(&Attempt::Operation { client, op }) => (client, op),
+            Some(&Attempt::Page { walker }) => {
+                let delay = self.workload.walkers[walker].rng.random_range(50..800);
                 let page = Event::Page { walker, attempt: to.request, response: Some(response) };
                 return self.schedule.after(delay, page);
             }
             None => {
                 let text = format!("n{node} answers request {}, which nobody made", to.request);
-                return self.violations.push(Violation::general("the seam", text));
+                return self.judges.violations.push(Violation::general("the seam", text));
             }
         };
-        let slot = self.history.get(op).slot.clone();
+        let slot = self.workload.history.get(op).slot.clone();
         let bytes = postcard::to_stdvec(&response).expect("an answer can be written");
         self.trace.note(self.schedule.now(), "reply", &[node as u64, to.request], &bytes, || {
             let text = format!("answers op {op} of c{client}: {}", describe::response_text(&response));
@@ -639,65 +575,68 @@ impl World {
                 self.ask_oracle(|oracle, scene| oracle.acknowledged(op, *acks, scene));
             }
             Response::Read(read) => {
-                let written = |sibling: &Sibling| self.history.written(&slot, &sibling.value);
+                let written = |sibling: &Sibling| self.workload.history.written(&slot, &sibling.value);
                 let values = read.siblings.iter().filter_map(written).collect();
                 self.ask_oracle(|oracle, scene| oracle.shown(op, values, scene));
             }
             Response::Failed(Failure::Refused(Refusal::WriteIdReused)) => {
-                self.coverage.add("write ids refused as reused", 1);
+                self.judges.coverage.add("write ids refused as reused", 1);
             }
             Response::Deleted(Deleted { acks, .. }) => {
                 self.note_void(op);
-                let gone = self.gone.remove(&to.request).unwrap_or_default();
-                self.coverage.add("deletes that covered nothing live", u64::from(self.history.get(op).seen.is_some()));
+                let gone = self.workload.gone.remove(&to.request).unwrap_or_default();
+                self.judges
+                    .coverage
+                    .add("deletes that covered nothing live", u64::from(self.workload.history.get(op).seen.is_some()));
                 self.ask_oracle(|oracle, scene| oracle.found_nothing(op, *acks, gone, scene));
             }
             _ => {}
         }
-        if let Some(delay) = self.network.client_delivery() {
+        if let Some(delay) = self.cluster.network.client_delivery() {
             self.schedule.after(delay, Event::Response { client, attempt: to.request, response });
         }
     }
 
     /// A delete has found nothing. Whether others hold copies of the key for nodes that were not reached.
     fn note_void(&mut self, op: OpId) {
-        let delete = self.history.get(op);
+        let delete = self.workload.history.get(op);
         if delete.strict || delete.w < 2 {
             return;
         }
-        let record = check::record_of(&self.topology, &delete.slot);
-        let is_held = self.nodes.iter().any(|node| node.store.has_hint_of(&record));
-        self.coverage.add("sloppy deletes that found nothing beside hints", u64::from(is_held));
+        let record = self.cluster.record_of(&delete.slot);
+        let is_held = self.cluster.iter().any(|(_, node)| node.store.has_hint_of(&record));
+        self.judges.coverage.add("sloppy deletes that found nothing beside hints", u64::from(is_held));
     }
 
     /// A put that is answered with nothing live has been deleted since, or is answered by a state that never held it.
     fn check_holds(&mut self, node: usize, op: OpId, response: &Response) {
-        let write = self.history.get(op);
+        let write = self.workload.history.get(op);
         let keeps_siblings =
-            self.topology.bucket(write.slot.0).is_some_and(|bucket| bucket.conflict == Conflict::Siblings);
+            self.cluster.topology().bucket(write.slot.0).is_some_and(|bucket| bucket.conflict == Conflict::Siblings);
         if !matches!(response, Response::Stored(stored) if stored.siblings == 0) || !keeps_siblings {
             return;
         }
         let is_other = |stamp: &Stamp| (stamp.write_id, stamp.value_hash) != (write.write_id, write.value_hash);
-        let mut later = self.observer.dots_in(&write.slot).filter(|(_, stamp)| is_other(stamp));
-        let is_gone =
-            |after: &Header| self.observer.dots_of(write).any(|(dot, _)| after.covers(dot) && after.get(dot).is_none());
+        let mut later = self.judges.observer.dots_in(&write.slot).filter(|(_, stamp)| is_other(stamp));
+        let is_gone = |after: &Header| {
+            self.judges.observer.dots_of(write).any(|(dot, _)| after.covers(dot) && after.get(dot).is_none())
+        };
         if !later.any(|(_, stamp)| is_gone(&stamp.after)) {
             let text = format!("n{node} answered put {op} by a state without it");
-            self.violations.push(Violation::of("answers make sense", &write.slot.clone(), text));
+            self.judges.violations.push(Violation::of("answers make sense", &write.slot.clone(), text));
         }
     }
 
     fn connection_lost(&mut self, node: usize, peer: usize) {
-        self.coverage.add("connections lost", 1);
+        self.judges.coverage.add("connections lost", 1);
         self.note("lost", &[node as u64, peer as u64], || {
             Line::general(shape::name_of(node), format!("loses its connection to n{peer}"))
         });
-        self.give(node, Input::Lost(self.nodes[peer].id));
+        self.give(node, Input::Lost(self.cluster[peer].id));
     }
 
     fn instant(&self, node: usize) -> Instant {
-        self.nodes[node].clock.now(self.schedule.now()).instant
+        self.cluster[node].clock.now(self.schedule.now()).instant
     }
 
     fn note(&mut self, kind: &'static str, numbers: &[u64], line: impl FnOnce() -> Line) {

@@ -10,12 +10,12 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
     for slot in evidence.slots() {
         let primaries = evidence.primaries(&slot);
         let bytes: Vec<_> =
-            primaries.iter().map(|node| evidence.held[*node].get(&slot).map(|held| &held.bytes)).collect();
+            primaries.iter().map(|node| evidence.held[node].get(&slot).map(|held| &held.bytes)).collect();
         if bytes.windows(2).any(|pair| pair[0] != pair[1]) {
             let states: Vec<_> = primaries
                 .iter()
                 .map(|node| {
-                    let state = evidence.held[*node].get(&slot).map(|held| held.siblings.header());
+                    let state = evidence.held[node].get(&slot).map(|held| held.siblings.header());
                     let state = state
                         .map_or("nothing".into(), |header| super::super::describe::header(&header, evidence.history));
                     format!("n{node} {state}")
@@ -23,8 +23,8 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
                 .collect();
             violations.push(Violation::of(PROMISE, &slot, format!("replicas differ: {}", states.join(", "))));
         }
-        for (node, held) in evidence.held.iter().enumerate() {
-            if !primaries.contains(&node) && held.contains_key(&slot) {
+        for (node, held) in evidence.held {
+            if !primaries.contains(node) && held.contains_key(&slot) {
                 violations.push(Violation::of(PROMISE, &slot, format!("n{node} holds a key that it does not own")));
             }
         }

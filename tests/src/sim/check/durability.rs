@@ -38,7 +38,7 @@ pub struct Scene<'a> {
     topology: &'a Topology,
     history: &'a History,
     observer: &'a Observer,
-    disks: &'a [SimStore],
+    disks: &'a BTreeMap<usize, SimStore>,
     disk_losses: &'a DiskLosses,
     /// What was read from the disks already: much is promised of one key.
     read: RefCell<BTreeMap<Slot, Rc<States>>>,
@@ -197,7 +197,7 @@ impl<'a> Scene<'a> {
         topology: &'a Topology,
         history: &'a History,
         observer: &'a Observer,
-        disks: &'a [SimStore],
+        disks: &'a BTreeMap<usize, SimStore>,
         disk_losses: &'a DiskLosses,
     ) -> Scene<'a> {
         Scene { topology, history, observer, disks, disk_losses, read: RefCell::default() }
@@ -221,10 +221,10 @@ impl<'a> Scene<'a> {
         let record = record_of(self.topology, slot);
         let primaries = primaries(self.topology, slot);
         let mut states = States { disks: Vec::new(), primaries: primaries.iter().map(|_| Siblings::new()).collect() };
-        for (number, disk) in self.disks.iter().enumerate() {
+        for (number, disk) in self.disks {
             let (own, copies) = disk.durable_states(&record);
             let mut all = Siblings::new();
-            let own = own.map(|own| (NodeId::of_name(&shape::name_of(number)), own));
+            let own = own.map(|own| (NodeId::of_name(&shape::name_of(*number)), own));
             for (target, held) in own.into_iter().chain(copies) {
                 all.merge(&held);
                 if let Some(at) = primaries.iter().position(|p| NodeId::of_name(&shape::name_of(*p)) == target) {

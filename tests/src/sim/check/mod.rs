@@ -41,9 +41,9 @@ pub struct Evidence<'a> {
     /// What only we saw.
     pub observer: &'a Observer,
     /// What each node's disk holds.
-    pub held: &'a [BTreeMap<Slot, Held>],
+    pub held: &'a BTreeMap<usize, BTreeMap<Slot, Held>>,
     /// The trees of each node.
-    pub trees: &'a [Vec<(PartitionId, Option<Tree>)>],
+    pub trees: &'a BTreeMap<usize, Vec<(PartitionId, Option<Tree>)>>,
     /// Who has overwritten whom.
     pub past: &'a Past,
     /// When batches that had not been synced, or more, were lost.
@@ -136,7 +136,7 @@ impl Evidence<'_> {
     /// The merged state of a key's primaries.
     pub fn merged(&self, slot: &Slot) -> Siblings {
         let mut merged = Siblings::new();
-        for held in self.primaries(slot).into_iter().filter_map(|node| self.held[node].get(slot)) {
+        for held in self.primaries(slot).into_iter().filter_map(|node| self.held[&node].get(slot)) {
             merged.merge(&held.siblings);
         }
         if !self.keeps_siblings(slot) {

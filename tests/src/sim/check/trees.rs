@@ -10,7 +10,7 @@ const PROMISE: &str = "trees";
 pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
     let partitions = evidence.topology.ring().partitions();
-    for (node, trees) in evidence.trees.iter().enumerate() {
+    for (node, trees) in evidence.trees {
         for (partition, tree) in trees {
             let Some(tree) = tree else {
                 violations

@@ -8,7 +8,6 @@ use driftless_proto::{Failure, Refusal};
 use rand::Rng;
 use rand::seq::IteratorRandom;
 
-use super::super::check;
 use super::super::client::{Current, Next};
 use super::super::describe;
 use super::super::generator::Intention;
@@ -17,75 +16,79 @@ use super::super::node::Input;
 use super::super::schedule::{Event, Micros};
 use super::super::shape;
 use super::super::trace::Line;
-use super::super::walker::Walker;
-use super::{Asked, Phase, World};
+use super::super::workload::Attempt;
+use super::{Phase, World};
 
 impl World {
     /// Gives a client something to do in the calm phase.
     pub fn assign(&mut self, client: usize, intention: Intention) {
-        self.clients[client].script.push_back(intention);
-        if self.clients[client].current.is_none() && self.clients[client].script.len() == 1 {
+        self.workload.clients[client].script.push_back(intention);
+        if self.workload.clients[client].current.is_none() && self.workload.clients[client].script.len() == 1 {
             self.schedule.after(0, Event::ClientNext { client });
         }
     }
 
     /// Whether no operation is under way or waiting.
     pub fn clients_rest(&self) -> bool {
-        self.clients.iter().all(|client| client.current.is_none() && client.script.is_empty())
-            && self.walkers.iter().all(Walker::rests)
+        self.workload.rests()
     }
 
     pub(super) fn client_next(&mut self, client: usize) {
-        if self.clients[client].current.is_some() {
+        if self.workload.clients[client].current.is_some() {
             return;
         }
         let mut intention = match self.phase {
             Phase::Active => {
-                let asks = &mut self.clients[client];
-                let deleting = self.deleting.take().filter(|_| asks.rng.random_bool(0.4));
+                let asks = &mut self.workload.clients[client];
+                let deleting = self.workload.deleting.take().filter(|_| asks.rng.random_bool(0.4));
                 match (asks.watches.clone(), deleting) {
                     (Some(slot), _) => Intention::watch(slot),
-                    (None, Some(slot)) => Intention::delete_too(slot, &self.profile, &self.topology, &mut asks.rng),
-                    (None, None) => Intention::draw(&self.profile, &self.topology, &mut asks.memory, &mut asks.rng),
+                    (None, Some(slot)) => {
+                        Intention::delete_too(slot, &self.profile, self.cluster.topology(), &mut asks.rng)
+                    }
+                    (None, None) => {
+                        Intention::draw(&self.profile, self.cluster.topology(), &mut asks.memory, &mut asks.rng)
+                    }
                 }
             }
-            Phase::Calm => match self.clients[client].script.pop_front() {
+            Phase::Calm => match self.workload.clients[client].script.pop_front() {
                 Some(intention) => intention,
                 None => return,
             },
         };
-        if self.phase == Phase::Active && self.delete_rng.random_bool(self.profile.blind_deletes) {
+        if self.phase == Phase::Active && self.workload.delete_rng.random_bool(self.profile.blind_deletes) {
             let slot = intention.slot;
-            intention = Intention::delete_too(slot, &self.profile, &self.topology, &mut self.delete_rng);
+            intention =
+                Intention::delete_too(slot, &self.profile, self.cluster.topology(), &mut self.workload.delete_rng);
         }
-        if let Some(ids) = &mut self.reused_ids
+        if let Some(ids) = &mut self.workload.reused_ids
             && self.phase == Phase::Active
         {
-            ids.rename(&mut intention, &self.history);
+            ids.rename(&mut intention, &self.workload.history);
         }
         self.note_reuse(&intention);
-        if let Some(rng) = &mut self.explain_rng
+        if let Some(rng) = &mut self.workload.explain_rng
             && intention.kind == Kind::Get
             && rng.random_bool(0.2)
         {
             intention.explain = true;
-            self.coverage.add("reads to be explained", 1);
+            self.judges.coverage.add("reads to be explained", 1);
         }
         if intention.kind == Kind::Delete {
-            self.deleting = Some(intention.slot.clone());
+            self.workload.deleting = Some(intention.slot.clone());
         }
-        let op = self.history.invoke(self.operation(client, &intention));
+        let op = self.workload.history.invoke(self.operation(client, &intention));
         if intention.stale && intention.kind == Kind::Put {
-            self.coverage.add("puts with a stale context", 1);
+            self.judges.coverage.add("puts with a stale context", 1);
         }
         let retries = match self.phase {
-            Phase::Active => self.clients[client].rng.random_range(0..self.profile.retries),
+            Phase::Active => self.workload.clients[client].rng.random_range(0..self.profile.retries),
             // Who is told that there is too much to do tries again later.
             Phase::Calm if self.profile.replica_waiting_max < FEW_WAITING => 20,
             Phase::Calm => 0,
         };
         let node = self.choose_node(client, &intention);
-        self.clients[client].current =
+        self.workload.clients[client].current =
             Some(Current { op, intention, attempt: 0, node, retries, doubt: false, shown: Vec::new() });
         self.attempt(client, 0);
     }
@@ -102,7 +105,7 @@ impl World {
         let bytes = postcard::to_stdvec(&request).expect("a request can be written");
         let now = self.schedule.now();
         self.trace.note(now, "request", &[to as u64, attempt], &bytes, || {
-            let text = format!("is asked by c{client}: {}", describe::request_text(&request, &self.history));
+            let text = format!("is asked by c{client}: {}", describe::request_text(&request, &self.workload.history));
             match &slot {
                 Some(slot) => Line::about(shape::name_of(to), slot_text(slot), text),
                 None => Line::general(shape::name_of(to), text),
@@ -110,7 +113,7 @@ impl World {
         });
         if let (Request::Delete(_), Some(slot)) = (&request, &slot) {
             let gone = self.known_to_be_gone(to, slot);
-            self.gone.insert(attempt, gone);
+            self.workload.gone.insert(attempt, gone);
         }
         let from = ClientTag { connection: connection_of(client, to), request: attempt };
         let deadline = self.instant(to) + std::time::Duration::from_micros(remaining);
@@ -119,97 +122,98 @@ impl World {
 
     /// What an owner of a key knows of it without holding it: whatever rests on that must be known to others too.
     fn known_to_be_gone(&self, node: usize, slot: &Slot) -> Vec<Dot> {
-        let is_owner = check::primaries(&self.topology, slot).contains(&node);
-        let record = self.nodes[node].store.record(&check::record_of(&self.topology, slot)).filter(|_| is_owner);
+        let is_owner = self.cluster.owners(slot).contains(&node);
+        let record = self.cluster[node].store.record(&self.cluster.record_of(slot)).filter(|_| is_owner);
         let Some(state) = record.map(|bytes| record::decode(bytes).expect("a store holds what its node wrote")) else {
             return Vec::new();
         };
-        let dots = self.observer.dots_in(slot).map(|(dot, _)| dot);
+        let dots = self.judges.observer.dots_in(slot).map(|(dot, _)| dot);
         dots.filter(|dot| state.covers(*dot) && state.get(*dot).is_none()).collect()
     }
 
     pub(super) fn response_arrives(&mut self, client: usize, attempt: u64, response: &Response) {
-        let waits = self.clients[client].current.as_ref().is_some_and(|current| current.attempt == attempt);
+        let waits = self.workload.clients[client].current.as_ref().is_some_and(|current| current.attempt == attempt);
         if !waits {
             return;
         }
         let now = self.schedule.now();
-        let (keys, history) = (&self.keys, &mut self.history);
-        let slot = self.clients[client].current.as_ref().expect("it waits").intention.slot.clone();
-        let next = self.clients[client].answered(now, response, history, |token| {
+        let (keys, history) = (self.cluster.context_keys(), &mut self.workload.history);
+        let slot = self.workload.clients[client].current.as_ref().expect("it waits").intention.slot.clone();
+        let next = self.workload.clients[client].answered(now, response, history, |token| {
             keys.open(slot.0, &slot.1, token).unwrap_or_else(|error| panic!("a node gave a bad token: {error}"))
         });
         if let Response::Read(Read { page: Some(page), .. }) = response {
-            self.coverage.add(if page.more { "pages of reads" } else { "reads in several pages" }, 1);
-            self.coverage.add("gone between pages", page.gone.len() as u64);
+            self.judges.coverage.add(if page.more { "pages of reads" } else { "reads in several pages" }, 1);
+            self.judges.coverage.add("gone between pages", page.gone.len() as u64);
         }
         if let Next::Done(Ending::Ok) = next
             && matches!(response, Response::Stored(stored) if stored.context.is_some())
         {
-            self.coverage.add("contexts returned by puts", 1);
+            self.judges.coverage.add("contexts returned by puts", 1);
         }
         if matches!(response, Response::Failed(Failure::Refused(Refusal::ClockOff { .. }))) {
-            self.coverage.add("writes refused for a wrong clock", 1);
+            self.judges.coverage.add("writes refused for a wrong clock", 1);
         }
         self.go_on(client, next);
     }
 
     pub(super) fn client_timeout(&mut self, client: usize, attempt: u64) {
-        let Some(current) = self.clients[client].current.as_ref().filter(|current| current.attempt == attempt) else {
+        let Some(current) = self.workload.clients[client].current.as_ref().filter(|current| current.attempt == attempt)
+        else {
             return;
         };
         let (op, node) = (current.op, current.node);
         self.note("gives up", &[client as u64, attempt], || {
             Line::general(format!("c{client}"), format!("stops waiting for n{node} with op {op}"))
         });
-        let next = self.clients[client].unanswered();
+        let next = self.workload.clients[client].unanswered();
         self.go_on(client, next);
     }
 
     fn go_on(&mut self, client: usize, next: Next) {
         match next {
             Next::Done(ending) => {
-                let current = self.clients[client].current.take().expect("something was under way");
-                let operation = self.history.get_mut(current.op);
+                let current = self.workload.clients[client].current.take().expect("something was under way");
+                let operation = self.workload.history.get_mut(current.op);
                 operation.ending = ending;
                 operation.returned = self.schedule.now();
                 let (low, high) = match self.phase {
                     Phase::Calm => (0, 2_000),
-                    Phase::Active if self.clients[client].watches.is_some() => (0, 1_000),
+                    Phase::Active if self.workload.clients[client].watches.is_some() => (0, 1_000),
                     Phase::Active => self.profile.think,
                 };
-                let delay = self.clients[client].rng.random_range(low..=high);
+                let delay = self.workload.clients[client].rng.random_range(low..=high);
                 self.schedule.after(delay, Event::ClientNext { client });
             }
             Next::Further => self.attempt(client, 0),
             Next::Retry { same_node, later } => {
-                let current = self.clients[client].current.as_ref().expect("it tries again");
-                let is_left = self.profile.fallback_dies > 0.0 && !self.nodes[current.node].runs();
+                let current = self.workload.clients[client].current.as_ref().expect("it tries again");
+                let is_left = self.profile.fallback_dies > 0.0 && !self.cluster[current.node].runs();
                 if !same_node || is_left {
                     let intention = current.intention.clone();
                     let node = self.choose_node(client, &intention);
-                    self.clients[client].current.as_mut().expect("it tries again").node = node;
+                    self.workload.clients[client].current.as_mut().expect("it tries again").node = node;
                 }
-                let pause = if later { self.clients[client].rng.random_range(0..30_000) } else { 0 };
+                let pause = if later { self.workload.clients[client].rng.random_range(0..30_000) } else { 0 };
                 self.attempt(client, pause);
             }
         }
     }
 
     fn attempt(&mut self, client: usize, pause: Micros) {
-        let number = self.attempts.len() as u64 + 1;
+        let op = self.workload.clients[client].current.as_ref().expect("an attempt belongs to an operation").op;
+        let number = self.workload.number_attempt(Attempt::Operation { client, op });
         let (low, high) = if self.phase == Phase::Calm { (2_000_000, 2_000_001) } else { self.profile.patience };
-        let asks = &mut self.clients[client];
+        let asks = &mut self.workload.clients[client];
         let patience: Micros = asks.rng.random_range(low..high);
         let current = asks.current.as_mut().expect("an attempt belongs to an operation");
         current.attempt = number;
-        let (op, node, mut request) = (current.op, current.node, current.intention.request(current.op));
+        let (node, mut request) = (current.node, current.intention.request(op));
         if let Request::Get(get) = &mut request {
             get.shown = current.shown.iter().map(|(dot, _)| *dot).collect();
         }
-        self.history.get_mut(op).attempts += 1;
-        self.attempts.insert(number, Asked::Operation { client, op });
-        if let Some(delay) = self.network.client_delivery() {
+        self.workload.history.get_mut(op).attempts += 1;
+        if let Some(delay) = self.cluster.network.client_delivery() {
             let delay = pause + delay;
             let remaining = patience;
             self.schedule.after(delay, Event::Request { to: node, client, attempt: number, remaining, request });
@@ -220,11 +224,11 @@ impl World {
 
     /// A primary, as a client that knows the ring would, or any node, so that it forwards or stands in.
     fn choose_node(&mut self, client: usize, intention: &Intention) -> usize {
-        let primaries = check::primaries(&self.topology, &intention.slot);
-        let rng = &mut self.clients[client].rng;
+        let primaries = self.cluster.owners(&intention.slot);
+        let rng = &mut self.workload.clients[client].rng;
         // Where fallbacks die, clients look for the others.
         if self.profile.fallback_dies > 0.0 && rng.random_bool(0.7) {
-            let nodes = (0..self.nodes.len()).filter(|node| !primaries.contains(node) && self.nodes[*node].runs());
+            let nodes = self.cluster.numbers().filter(|node| !primaries.contains(node) && self.cluster[*node].runs());
             if let Some(fallback) = nodes.choose(rng) {
                 return fallback;
             }
@@ -232,31 +236,33 @@ impl World {
         if rng.random_bool(self.profile.asks_primary) {
             primaries[rng.random_range(0..primaries.len())]
         } else {
-            rng.random_range(0..self.nodes.len())
+            self.cluster.any(rng)
         }
     }
 
     fn note_reuse(&mut self, intention: &Intention) {
         if intention.kind != Kind::Get {
             let (of_key, of_others): (Vec<_>, Vec<_>) =
-                self.history.named(intention.write_id).partition(|(_, op)| op.slot == intention.slot);
-            self.coverage.add("write ids used for another key", u64::from(!of_others.is_empty()));
-            self.coverage.add("write ids and values used for another key", u64::from(intention.repeats.is_some()));
-            self.coverage.add("write ids used for another value", u64::from(!of_key.is_empty()));
+                self.workload.history.named(intention.write_id).partition(|(_, op)| op.slot == intention.slot);
+            self.judges.coverage.add("write ids used for another key", u64::from(!of_others.is_empty()));
+            self.judges
+                .coverage
+                .add("write ids and values used for another key", u64::from(intention.repeats.is_some()));
+            self.judges.coverage.add("write ids used for another value", u64::from(!of_key.is_empty()));
         }
     }
 
     fn operation(&self, client: usize, intention: &Intention) -> Operation {
-        let bucket = self.topology.bucket(intention.slot.0).expect("slots are drawn from the buckets");
+        let bucket = self.cluster.topology().bucket(intention.slot.0).expect("slots are drawn from the buckets");
         let quorum = bucket.quorum.with(intention.r, intention.w).expect("numbers are drawn within n");
         Operation {
             client,
             kind: intention.kind,
             slot: intention.slot.clone(),
             write_id: intention.write_id,
-            value: intention.value(self.history.len()),
+            value: intention.value(self.workload.history.len()),
             length: intention.length,
-            value_hash: intention.value_hash(self.history.len()),
+            value_hash: intention.value_hash(self.workload.history.len()),
             seen: intention.context.as_ref().map(|(_, seen)| seen.clone()),
             r: quorum.r(),
             w: quorum.w(),

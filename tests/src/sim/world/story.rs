@@ -62,7 +62,7 @@ impl World {
         }
         let now = self.schedule.now();
         for (key, value) in &batch.changes {
-            let state = |siblings| describe::siblings(&siblings, &self.history);
+            let state = |siblings| describe::siblings(&siblings, &self.workload.history);
             let told = if record::is_hint(key) {
                 let hint = HintKey::from_stored(key).expect("a store holds what its node wrote");
                 let slot = hint.record().bucket_and_key().expect("a store holds what its node wrote");
@@ -91,19 +91,20 @@ impl World {
             return;
         }
         let [on_the_way, by_oracle, by_observer, by_clients] = self.story.told;
-        let violations = self.violations[on_the_way..].iter().chain(&self.oracle.violations[by_oracle..]);
+        let violations = self.judges.violations[on_the_way..].iter().chain(&self.judges.oracle.violations[by_oracle..]);
         let found = violations.map(|violation| (violation.promise, &violation.slot, &violation.text));
-        let seen = self.observer.wrong[by_observer..].iter().map(|(slot, text)| ("dots", slot, text));
-        let odd = self.history.oddities[by_clients..].iter().map(|(slot, text)| ("answers make sense", slot, text));
+        let seen = self.judges.observer.wrong[by_observer..].iter().map(|(slot, text)| ("dots", slot, text));
+        let odd =
+            self.workload.history.oddities[by_clients..].iter().map(|(slot, text)| ("answers make sense", slot, text));
         let now = self.schedule.now();
         for (promise, slot, text) in found.chain(seen).chain(odd) {
             self.trace.tell(now, || Line::broken(slot.as_ref().map(slot_text), format!("{promise}: {text}")));
         }
         self.story.told = [
-            self.violations.len(),
-            self.oracle.violations.len(),
-            self.observer.wrong.len(),
-            self.history.oddities.len(),
+            self.judges.violations.len(),
+            self.judges.oracle.violations.len(),
+            self.judges.observer.wrong.len(),
+            self.workload.history.oddities.len(),
         ];
     }
 }
