@@ -4,7 +4,6 @@
 
 mod common;
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use common::{Cluster, TestClient, block_on, endpoint, eventually, identity, log, soon, topology};
@@ -353,7 +352,7 @@ fn a_node_does_not_start_with_what_cannot_work() {
     assert!(matches!(start(public), Some(NodeError::AdminNotLoopback(_))));
 
     let mut nobody = settings.clone();
-    nobody.topology = Arc::new(topology(common::CLUSTER, &[driftless_ring::Member::new("q", "127.0.0.1:1")], 64));
+    nobody.topology = topology(&[driftless_ring::Member::new("q", "127.0.0.1:1")]);
     assert!(matches!(start(nobody), Some(NodeError::NotAMember { .. })));
 
     let none: Vec<common::SharedStore> = Vec::new();

@@ -4,7 +4,6 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,8 +11,9 @@ use std::time::Duration;
 use driftless_client::{Client, ClientBuilder, Identity};
 use driftless_proto::client::{NodeStatus, Request, RequestFrame, Response, ResponseFrame, Stored};
 use driftless_proto::frame::{self, ALPN_CLIENT, FRAME_MAX, FRAME_SHARED_MAX, FrameReader};
-use driftless_proto::{BucketDefinition, BucketId, BucketName, Failure, Key, Quorum, Refusal, Topology};
-use driftless_ring::{Member, Partitions, Ring, RingSpec};
+use driftless_proto::{Failure, Key, Refusal, Topology};
+use driftless_ring::{Member, Ring, RingSpec};
+use driftless_testkit::{TopologyBuilder, bucket};
 use quinn::crypto::rustls::QuicServerConfig;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use rustls::pki_types::pem::PemObject as _;
@@ -307,24 +307,13 @@ impl Cluster {
 }
 
 pub fn spec(members: Vec<Member>) -> RingSpec {
-    let n = members.len().min(3) as u8;
-    RingSpec {
-        partitions: Partitions::new(8).expect("a power of two"),
-        hash_seed: 7,
-        members,
-        classes: BTreeSet::from([n]),
-    }
+    TopologyBuilder::of_members(members).spec()
 }
 
 pub fn topology(ring: Ring, buckets: &[&str]) -> Topology {
     let n = ring.classes().next().expect("has a class");
-    let definition = |(id, name): (u32, &&str)| BucketDefinition {
-        id: BucketId(id),
-        name: BucketName::new(*name).expect("well-formed"),
-        quorum: Quorum::majority(n).expect("in bounds"),
-        ..BucketDefinition::built_in(usize::from(n))
-    };
-    Topology::new("shop", ring, (0..).zip(buckets).map(definition).collect()).expect("holds together")
+    let definitions = (0..).zip(buckets).map(|(id, name)| bucket(id, name, n));
+    Topology::new("shop", ring, definitions.collect()).expect("holds together")
 }
 
 async fn accept(endpoint: quinn::Endpoint, topology: SharedTopology, arrivals: mpsc::UnboundedSender<Received>) {

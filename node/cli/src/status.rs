@@ -290,17 +290,11 @@ const CLOCK_DIFFERS_MS: u64 = 60_000;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use driftless_proto::BucketDefinition;
-    use driftless_ring::{Partitions, Ring, RingSpec};
+    use driftless_testkit::TopologyBuilder;
 
     fn topology() -> Topology {
-        let spec = RingSpec {
-            partitions: Partitions::new(8).expect("a power of two"),
-            hash_seed: 0,
-            members: ["a", "b", "c"].map(|name| Member::new(name, format!("{name}:1"))).to_vec(),
-            classes: [3].into(),
-        };
-        Topology::new("t", Ring::first(spec).expect("valid"), vec![BucketDefinition::built_in(3)]).expect("valid")
+        let members = ["a", "b", "c"].map(|name| Member::new(name, format!("{name}:1")));
+        TopologyBuilder::of_members(members).named("t").hash_seed(0).build()
     }
 
     fn node(topology: &Topology, name: &str, up: bool) -> Node {

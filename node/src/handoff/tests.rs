@@ -3,10 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use driftless_proto::{
-    ActorId, BucketDefinition, BucketId, Dot, Hlc, Key, Siblings, Topology, Version, VersionVector, WriteId,
-};
-use driftless_ring::{Member, Partitions, Ring, RingSpec};
+use driftless_proto::{ActorId, BucketDefinition, BucketId, Dot, Hlc, Key, Siblings, Version, VersionVector, WriteId};
+use driftless_testkit::TopologyBuilder;
 use rand::SeedableRng;
 
 use super::walk::KEYS_UNDER_WAY;
@@ -34,16 +32,8 @@ impl Desk {
     }
 
     fn with_planted(keys: usize, value_bytes: usize, planted: Planted) -> Desk {
-        let names = ["a", "b", "c"];
-        let spec = RingSpec {
-            partitions: Partitions::new(8).expect("a power of two"),
-            hash_seed: 0,
-            members: names.map(|name| Member::new(name, format!("{name}.test:1"))).into(),
-            classes: [3].into(),
-        };
-        let ring = Ring::first(spec).expect("a valid ring");
+        let topology = TopologyBuilder::of(["a", "b", "c"]).hash_seed(0).shared();
         let bucket = BucketDefinition::built_in(3);
-        let topology = Arc::new(Topology::new("test", ring, vec![bucket.clone()]).expect("valid"));
         let held = (0..keys).map(|i| {
             let key = Key::new(i.to_be_bytes().to_vec()).expect("valid");
             let place = topology.place(&bucket, &key);

@@ -2,7 +2,7 @@
 #![allow(clippy::disallowed_methods)] // Time and chance of the system: these tests run real nodes.
 #![allow(dead_code, missing_docs, unreachable_pub)] // Every test binary uses a part of this.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{SocketAddr, UdpSocket};
 use std::ops::{ControlFlow, Range};
@@ -21,11 +21,12 @@ use driftless_node::node::{Node, NodeSettings};
 use driftless_node::peer::Incarnation;
 use driftless_node::replica::store::{ApplyError, Batch, BatchSeq, Store, StoreError};
 use driftless_node::store::memory::MemoryStore;
-use driftless_proto::causality::ContextKey;
 use driftless_proto::client::{Get, Put, Read, Request, RequestFrame, Response, ResponseFrame, Stored};
 use driftless_proto::frame::{self, ALPN_CLIENT, FRAME_MAX, FRAME_SHARED_MAX, FrameReader};
-use driftless_proto::{BucketDefinition, BucketId, ContextKeys, ContextToken, Key, Topology, WriteId};
-use driftless_ring::{Member, Partitions, Ring, RingSpec};
+use driftless_proto::{BucketId, ContextToken, Key, Topology, WriteId};
+use driftless_ring::Member;
+use driftless_testkit::TopologyBuilder;
+pub use driftless_testkit::context_keys;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, Endpoint, RecvStream, SendStream};
 use rustls::pki_types::pem::PemObject;
@@ -107,7 +108,7 @@ impl Cluster {
             .collect();
         Cluster {
             authority: CertificateAuthority::create(CLUSTER).expect("a plain name"),
-            topology: Arc::new(topology(CLUSTER, &members, 64)),
+            topology: topology(&members),
             nodes: shards.iter().map(|_| None).collect(),
             stores: shards.iter().map(|n| (0..*n).map(|_| SharedStore::default()).collect()).collect(),
             starts: vec![0; shards.len()],
@@ -229,19 +230,8 @@ impl Cluster {
     }
 }
 
-pub fn topology(cluster: &str, members: &[Member], partitions: u32) -> Topology {
-    let bucket = BucketDefinition::built_in(members.len());
-    let ring = Ring::first(RingSpec {
-        partitions: Partitions::new(partitions).expect("a power of two"),
-        hash_seed: 7,
-        members: members.to_vec(),
-        classes: BTreeSet::from([bucket.quorum.n()]),
-    });
-    Topology::new(cluster, ring.expect("fits"), vec![bucket]).expect("fits")
-}
-
-pub fn context_keys() -> ContextKeys {
-    ContextKeys::new(vec![ContextKey { id: 1, secret: [5; 32] }]).expect("there is one")
+pub fn topology(members: &[Member]) -> Arc<Topology> {
+    TopologyBuilder::of_members(members.to_vec()).named(CLUSTER).partitions(64).shared()
 }
 
 pub fn tls_files() -> TlsFiles {

@@ -1,7 +1,7 @@
 //! Running a scenario: hosts, the script, and what the script can do.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::rc::Rc;
@@ -17,10 +17,10 @@ use driftless_node::net::limits::NetLimits;
 use driftless_node::node::NodeSettings;
 use driftless_node::node::local::{LocalNode, Parts};
 use driftless_node::peer::Incarnation;
-use driftless_proto::causality::ContextKey;
 use driftless_proto::client::PeerStatus;
-use driftless_proto::{BucketDefinition, ContextKeys, Topology, WriteId};
-use driftless_ring::{Member, NodeId, Partitions, Ring, RingSpec};
+use driftless_proto::{Topology, WriteId};
+use driftless_ring::{Member, NodeId};
+use driftless_testkit::{TopologyBuilder, context_keys};
 use quinn::{ConnectionId, ConnectionIdGenerator, EndpointConfig, TransportConfig};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -194,7 +194,7 @@ impl Inner {
             seed,
             network: Network::new(seed),
             authority: Authority::new(CLUSTER, "ours"),
-            topology: Arc::new(topology(members.collect())),
+            topology: TopologyBuilder::of_members(members).named(CLUSTER).partitions(16).shared(),
             machines,
             client_ip: ip_of(SCRIPT),
             client_sockets: Arc::default(),
@@ -203,17 +203,6 @@ impl Inner {
             scenario,
         }
     }
-}
-
-fn topology(members: Vec<Member>) -> Topology {
-    let bucket = BucketDefinition::built_in(members.len());
-    let ring = Ring::first(RingSpec {
-        partitions: Partitions::new(16).expect("a power of two"),
-        hash_seed: 7,
-        members,
-        classes: BTreeSet::from([bucket.quorum.n()]),
-    });
-    Topology::new(CLUSTER, ring.expect("fits"), vec![bucket]).expect("fits")
 }
 
 /// What a node does, from its start to its end.
@@ -258,7 +247,7 @@ impl World {
             admin: None,
             tls: self.0.authority.tls(&machine.name),
             topology: self.0.topology.clone(),
-            context_keys: ContextKeys::new(vec![ContextKey { id: 1, secret: [5; 32] }]).expect("there is one"),
+            context_keys: context_keys(),
             limits: Limits::default(),
             net: NetLimits::default(),
             incarnation: Incarnation { starts, nonce: life },

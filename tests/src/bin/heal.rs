@@ -9,7 +9,6 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a person")]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "it measures real time on real nodes")]
 
-use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -30,9 +29,9 @@ use driftless_node::peer::Incarnation;
 use driftless_node::replica::record;
 use driftless_node::replica::store::{Batch, Store};
 use driftless_node::store::disk::{DiskDatabase, DiskOptions};
-use driftless_proto::causality::ContextKey;
-use driftless_proto::{BucketDefinition, ContextKeys, Topology};
-use driftless_ring::{Member, Partitions, Ring, RingSpec};
+use driftless_proto::Topology;
+use driftless_ring::Member;
+use driftless_testkit::{TopologyBuilder, context_keys};
 use driftless_tests::damage::before_a_write;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -207,7 +206,7 @@ impl Cluster {
         let mut cluster = Cluster {
             folder: folder.to_owned(),
             authority: CertificateAuthority::create("heal")?,
-            topology: Arc::new(topology(addresses)?),
+            topology: topology(addresses),
             addresses,
             nodes: [None, None, None],
             starts: 0,
@@ -231,7 +230,7 @@ impl Cluster {
             admin: None,
             tls: TlsIdentity::from_pem(&files, ca, certificate.as_bytes(), key.as_bytes(), SystemTime::now())?,
             topology: Arc::clone(&self.topology),
-            context_keys: ContextKeys::new(vec![ContextKey { id: 1, secret: [7; 32] }]).ok_or("there is a key")?,
+            context_keys: context_keys(),
             limits: Limits::default(),
             net: NetLimits::default(),
             incarnation: Incarnation { starts: self.starts, nonce: rand::random() },
@@ -296,15 +295,9 @@ impl Cluster {
     }
 }
 
-fn topology(addresses: [SocketAddr; 3]) -> Result<Topology, Problem> {
+fn topology(addresses: [SocketAddr; 3]) -> Arc<Topology> {
     let members = NAMES.iter().zip(addresses).map(|(name, address)| Member::new(*name, address.to_string()));
-    let ring = Ring::first(RingSpec {
-        partitions: Partitions::new(256)?,
-        hash_seed: 7,
-        members: members.collect(),
-        classes: BTreeSet::from([3]),
-    })?;
-    Ok(Topology::new("heal", ring, vec![BucketDefinition::built_in(3)])?)
+    TopologyBuilder::of_members(members).named("heal").partitions(256).shared()
 }
 
 fn free_addresses() -> Result<[SocketAddr; 3], Problem> {

@@ -17,37 +17,26 @@ use driftless_node::peer::{
 use driftless_node::time::Instant;
 use driftless_proto::client::{self, AaeCommand, Liveness, Response};
 use driftless_proto::{
-    ActorId, BucketDefinition, BucketId, BucketName, Conflict, ContextError, ContextToken, Dot, Durability, Failure,
-    Hlc, Key, Quorum, QuorumError, Refusal, Siblings, Topology, Unknown, Version, VersionVector, WriteId,
+    ActorId, BucketDefinition, BucketId, Conflict, ContextError, ContextToken, Dot, Durability, Failure, Hlc, Key,
+    QuorumError, Refusal, Siblings, Topology, Unknown, Version, VersionVector, WriteId,
 };
-use driftless_ring::{ArcIndex, Member, NodeId, PartitionId, Partitions, Ring, RingSpec, Token, TokenRange};
+use driftless_ring::{ArcIndex, Member, NodeId, PartitionId, Partitions, Token, TokenRange};
+use driftless_testkit::TopologyBuilder;
 
 /// Four nodes in two zones, and buckets of every kind.
 pub fn topology() -> Arc<Topology> {
     static SHARED: std::sync::LazyLock<Arc<Topology>> = std::sync::LazyLock::new(|| {
         let mut members = ["a", "b", "c", "d"].map(|name| Member::new(name, format!("{name}.test:7400")));
         members[3].zone = "far".to_owned();
-        let spec = RingSpec {
-            partitions: Partitions::new(8).expect("a power of two"),
-            hash_seed: 7,
-            members: members.into(),
-            classes: [1, 3].into(),
-        };
-        let built_in = BucketDefinition { read_all: 0, ..BucketDefinition::built_in(3) };
-        let bucket = |id, name: &str| BucketDefinition {
-            id: BucketId(id),
-            name: BucketName::new(name).expect("valid"),
-            ..built_in.clone()
-        };
-        let buckets = vec![
-            built_in.clone(),
-            BucketDefinition { conflict: Conflict::Lww, ..bucket(1, "lww") },
-            BucketDefinition { sloppy: false, ..bucket(2, "strict") },
-            BucketDefinition { durability: Durability::Buffered, ..bucket(3, "buffered") },
-            BucketDefinition { quorum: Quorum::new(1, 1, 1).expect("valid"), ..bucket(4, "single") },
+        let buckets = [
+            BucketDefinition::built_in(3),
+            BucketDefinition { conflict: Conflict::Lww, ..driftless_testkit::bucket(1, "lww", 3) },
+            BucketDefinition { sloppy: false, ..driftless_testkit::bucket(2, "strict", 3) },
+            BucketDefinition { durability: Durability::Buffered, ..driftless_testkit::bucket(3, "buffered", 3) },
+            driftless_testkit::bucket(4, "single", 1),
         ];
-        let ring = Ring::first(spec).expect("a valid ring");
-        Arc::new(Topology::new("test", ring, buckets).expect("a valid topology"))
+        let quiet = |bucket| BucketDefinition { read_all: 0, ..bucket };
+        TopologyBuilder::of_members(members).buckets(buckets.map(quiet)).shared()
     });
     SHARED.clone()
 }

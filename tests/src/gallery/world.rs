@@ -27,12 +27,12 @@ use driftless_node::planted::{Bug, Planted};
 use driftless_node::store::memory::DiskImage;
 use driftless_proto::client::{Delete, Get, Put, Request, Response};
 use driftless_proto::{BucketId, Conflict, ContextToken, Failure, Hlc, Siblings, Topology, WriteId};
+use driftless_testkit::context_keys;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::sim::node::{Found, Input, Node};
 use crate::sim::schedule::Micros;
-use crate::sim::shape::context_keys;
 
 use super::ask::{Ask, Verb, put};
 use super::story::{Change, Check, Fate, Lane, Step, Story};

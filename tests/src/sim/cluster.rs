@@ -50,7 +50,7 @@ impl Cluster {
             nodes,
             left: BTreeSet::new(),
             topology: Arc::new(shape::topology(&profile.shards)),
-            context_keys: shape::context_keys(),
+            context_keys: driftless_testkit::context_keys(),
             planted,
         }
     }

@@ -1,35 +1,29 @@
 //! What a world's cluster looks like: its ring and buckets, what its nodes are called, their bounds and times.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use driftless_node::bounds::TurnBounds;
 use driftless_node::config::{AaeLimits, Limits};
 use driftless_node::liveness::detector::DetectorSettings;
-use driftless_proto::causality::ContextKey;
-use driftless_proto::{BucketDefinition, BucketId, BucketName, Conflict, ContextKeys, Durability, Quorum, Topology};
-use driftless_ring::{Member, Partitions, Ring, RingSpec};
+use driftless_proto::{BucketDefinition, Conflict, Durability, Quorum, Topology};
+use driftless_ring::Member;
+use driftless_testkit::{TopologyBuilder, bucket};
 
 use super::profile::{BUCKETS, Healing, Profile};
 
 /// The shape of a simulated cluster: few partitions, so that keys share actors, and a bucket of every kind.
 pub fn topology(shards: &[u16]) -> Topology {
-    let nodes = shards.len();
-    let ring = Ring::first(RingSpec {
-        partitions: Partitions::new(4).expect("a power of two"),
-        hash_seed: 7,
-        members: shards.iter().enumerate().map(|(node, shards)| member(node, *shards)).collect(),
-        classes: BTreeSet::from([1, 3]),
-    });
+    let one = Quorum::new(3, 1, 1).expect("r and w are at most n");
     let buckets: [BucketDefinition; BUCKETS] = [
-        BucketDefinition::built_in(nodes),
-        BucketDefinition { sloppy: false, ..bucket(1, "strict", 3, 2, 2) },
-        BucketDefinition { conflict: Conflict::Lww, ..bucket(2, "lww", 3, 2, 2) },
-        bucket(3, "single", 1, 1, 1),
-        bucket(4, "loose", 3, 1, 1),
-        BucketDefinition { durability: Durability::Buffered, ..bucket(5, "buffered", 3, 2, 2) },
+        BucketDefinition::built_in(shards.len()),
+        BucketDefinition { sloppy: false, ..bucket(1, "strict", 3) },
+        BucketDefinition { conflict: Conflict::Lww, ..bucket(2, "lww", 3) },
+        bucket(3, "single", 1),
+        BucketDefinition { quorum: one, ..bucket(4, "loose", 3) },
+        BucketDefinition { durability: Durability::Buffered, ..bucket(5, "buffered", 3) },
     ];
-    Topology::new("sim", ring.expect("three or more members"), buckets.into()).expect("classes 1 and 3 exist")
+    let members = shards.iter().enumerate().map(|(node, shards)| member(node, *shards));
+    TopologyBuilder::of_members(members).named("sim").partitions(4).buckets(buckets).build()
 }
 
 /// What one turn of an engine may cost: in some worlds so little that one input may be enough.
@@ -88,11 +82,6 @@ pub fn detector_settings() -> DetectorSettings {
     }
 }
 
-/// The key that seals the contexts of every simulated cluster.
-pub fn context_keys() -> ContextKeys {
-    ContextKeys::new(vec![ContextKey { id: 1, secret: [7; 32] }]).expect("has a key")
-}
-
 /// A node as the ring knows it.
 pub fn member(node: usize, shards: u16) -> Member {
     Member { shards, ..Member::new(name_of(node), format!("{}.sim:1", name_of(node))) }
@@ -101,13 +90,4 @@ pub fn member(node: usize, shards: u16) -> Member {
 /// Names of nodes are their numbers.
 pub fn name_of(node: usize) -> String {
     format!("n{node}")
-}
-
-fn bucket(id: u32, name: &str, n: u8, r: u8, w: u8) -> BucketDefinition {
-    BucketDefinition {
-        id: BucketId(id),
-        name: BucketName::new(name).expect("well formed"),
-        quorum: Quorum::new(n, r, w).expect("r and w are at most n"),
-        ..BucketDefinition::built_in(usize::from(n))
-    }
 }

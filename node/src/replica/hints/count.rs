@@ -318,8 +318,8 @@ mod tests {
 
     use std::sync::Arc;
 
-    use driftless_proto::{BucketDefinition, Key, Topology};
-    use driftless_ring::{Member, Partitions, Ring, RingSpec};
+    use driftless_proto::{BucketDefinition, Key};
+    use driftless_testkit::TopologyBuilder;
 
     use super::*;
     use crate::planted::Planted;
@@ -330,19 +330,11 @@ mod tests {
     const SHARDS: u16 = 3;
 
     fn shard(number: u16) -> Shard {
-        let mut members = ["a", "b", "c", "d"].map(|name| Member::new(name, format!("{name}.test:1")));
-        members.iter_mut().for_each(|member| member.shards = SHARDS);
-        let spec = RingSpec {
-            partitions: Partitions::new(16).expect("a power of two"),
-            hash_seed: 0,
-            members: members.into(),
-            classes: [3].into(),
-        };
-        let ring = Ring::first(spec).expect("a valid ring");
+        let topology = TopologyBuilder::of(["a", "b", "c", "d"]).shards(SHARDS).partitions(16).hash_seed(0);
         Shard {
             node: NodeId::of_name("a"),
             number,
-            topology: Arc::new(Topology::new("test", ring, vec![BucketDefinition::built_in(3)]).expect("valid")),
+            topology: topology.shared(),
             limits: Limits::default(),
             metrics: Arc::default(),
             planted: Planted::default(),

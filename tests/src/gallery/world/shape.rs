@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use driftless_proto::{BucketDefinition, BucketId, Key, Topology};
-use driftless_ring::{Member, NodeId, Partitions, Ring, RingSpec};
+use driftless_ring::NodeId;
+use driftless_testkit::TopologyBuilder;
 
 use crate::sim::shape::name_of;
 
@@ -11,17 +12,8 @@ use super::Setting;
 
 /// A ring of so many members, and the built-in bucket with another policy.
 pub(super) fn topology(setting: Setting) -> Topology {
-    let ring = Ring::first(RingSpec {
-        partitions: Partitions::new(8).expect("a power of two"),
-        hash_seed: 7,
-        members: (0..setting.nodes)
-            .map(name_of)
-            .map(|name| Member::new(name.clone(), format!("{name}.sim:1")))
-            .collect(),
-        classes: BTreeSet::from([3]),
-    });
     let bucket = BucketDefinition { read_all: 0, conflict: setting.conflict, ..BucketDefinition::built_in(3) };
-    Topology::new("gallery", ring.expect("three or more members"), vec![bucket]).expect("class 3 exists")
+    TopologyBuilder::of((0..setting.nodes).map(name_of)).named("gallery").bucket(bucket).build()
 }
 
 /// All members: the key's primaries in order of preference, then the others.

@@ -7,12 +7,12 @@ use driftless_node::engine::Output;
 use driftless_node::liveness::Liveness;
 use driftless_node::peer::Message;
 use driftless_ring::NodeId;
+use driftless_testkit::context_keys;
 
 use crate::gallery::story::{Fate, Lane, NODES};
 use crate::gallery::words::{self, Said};
 use crate::sim::node::Input;
 use crate::sim::observer;
-use crate::sim::shape::context_keys;
 
 use super::{Cargo, Packet, STEPS_MAX, World, index};
 

@@ -4,10 +4,10 @@
 use std::sync::mpsc::{Receiver, Sender};
 
 use bytes::Bytes;
-use driftless_proto::causality::ContextKey;
 use driftless_proto::client::{Put, Request, Response};
-use driftless_proto::{BucketDefinition, BucketId, ContextKeys, Hlc, Key, Topology, WriteId};
-use driftless_ring::{Member, NodeId, Partitions, Ring, RingSpec};
+use driftless_proto::{BucketId, Hlc, Key, WriteId};
+use driftless_ring::NodeId;
+use driftless_testkit::{TopologyBuilder, context_keys};
 
 use crate::config::Limits;
 use crate::engine::{ClientTag, Engine, EngineConfig, Output};
@@ -116,18 +116,11 @@ impl Shard {
 }
 
 fn config() -> EngineConfig {
-    let ring = Ring::first(RingSpec {
-        partitions: Partitions::new(4).expect("a power of two"),
-        hash_seed: 7,
-        members: vec![Member::new("n1".to_owned(), "n1.test:1".to_owned())],
-        classes: [1].into(),
-    });
-    let topology = Topology::new("test", ring.expect("one member"), vec![BucketDefinition::built_in(1)]);
     EngineConfig {
         node: NodeId::of_name("n1"),
         shard: 0,
-        topology: Arc::new(topology.expect("class 1 exists")),
-        context_keys: ContextKeys::new(vec![ContextKey { id: 1, secret: [9; 32] }]).expect("one key"),
+        topology: TopologyBuilder::of(["n1"]).shared(),
+        context_keys: context_keys(),
         limits: Limits::default(),
         metrics: Arc::default(),
         seed: [7; 32],
