@@ -43,4 +43,6 @@ pub mod replica;
 pub mod route;
 mod shard;
 pub mod store;
+#[cfg(test)]
+mod testkit;
 pub mod time;

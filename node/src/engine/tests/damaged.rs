@@ -345,13 +345,8 @@ fn a_damaged_copy_beside_a_damaged_record_is_given_up_and_the_next_write_is_kept
 #[test]
 fn the_only_copy_of_a_key_can_be_written_beside_and_given_up() {
     const SINGLE: BucketId = BucketId(4);
-    let single = BucketDefinition {
-        id: SINGLE,
-        name: BucketName::new("single").expect("valid"),
-        quorum: driftless_proto::Quorum::new(1, 1, 1).expect("valid"),
-        ..BucketDefinition::built_in(3)
-    };
-    let mut trio = Trio::built(3, Limits::default(), Some(single), Planted::default());
+    let single = Some(bucket(SINGLE.0, "single", 1));
+    let mut trio = Trio::built(3, Limits::default(), single, Planted::default());
     let place = trio.topology.place(trio.topology.bucket(SINGLE).expect("exists"), &key());
     let owner = trio.index(trio.topology.ring().owners(place.partition)[0]);
     trio.put_and_settle(owner, put(SINGLE, "precious", None));

@@ -5,7 +5,7 @@ use driftless_antientropy::{
     Digest, ExchangeId, Initiator, InitiatorOutput, LeafMap, Line, Local, Micros, Records, Settings, Standing, Sums,
     Tree, Unreadable,
 };
-use driftless_ring::{ArcIndex, Token, TokenRange};
+use driftless_ring::{ArcIndex, Partitions, Token, TokenRange};
 use std::ops::ControlFlow;
 
 use super::*;

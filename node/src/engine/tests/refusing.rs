@@ -1,5 +1,7 @@
 //! What cannot be done is refused before anything happens, or ends as unknown.
 
+use driftless_proto::causality::ContextKey;
+
 use super::*;
 
 #[test]

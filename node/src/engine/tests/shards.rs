@@ -1,0 +1,185 @@
+//! Several shards over one store: each takes the keys of its own partitions, and knows nothing of the others'.
+
+use super::*;
+
+/// Engines of which some share a disk.
+type Sharded = EngineCluster<SharedStore>;
+
+const SHARDS: u16 = 2;
+
+impl Sharded {
+    /// Three nodes of two shards each.
+    fn of_shards(limits: Limits) -> Sharded {
+        let stores: Vec<SharedStore> = (0..3).map(|_| SharedStore::default()).collect();
+        let topology = members(3).shards(SHARDS).shared();
+        Sharded::launch(topology, without_rounds(limits), Planted::default(), |node| stores[node].clone())
+    }
+
+    /// A key for each shard of a node, in order.
+    fn key_of_each(&self, i: usize) -> Vec<Key> {
+        let names = || (0..).map(|number| Key::new(format!("key {number}")).expect("valid"));
+        let shard = |key: &Key| self.topology.shard_of(self.id(i), self.place(key).partition);
+        (0..SHARDS).map(|wanted| names().find(|key| shard(key) == wanted).expect("keys lie everywhere")).collect()
+    }
+
+    fn place(&self, key: &Key) -> driftless_proto::topology::Place {
+        self.topology.place(self.topology.bucket(SIBLINGS).expect("exists"), key)
+    }
+
+    fn record_of(&self, key: &Key) -> RecordKey {
+        let place = self.place(key);
+        RecordKey::new(place.partition.n, place.token, SIBLINGS, key)
+    }
+
+    /// What is on the disk of the node that an engine belongs to.
+    fn is_durable(&self, i: usize, key: &Key) -> bool {
+        let store = self.engines[i].store().0.borrow();
+        store.durable_view().durable_get(self.record_of(key).as_bytes()).is_some()
+    }
+
+    /// What the node's disk holds of a key.
+    fn held(&self, i: usize, key: &Key) -> Option<Bytes> {
+        self.engines[i].store().get(self.record_of(key).as_bytes()).expect("readable")
+    }
+
+    /// The shards of the first node set apart so many records.
+    fn damaged(&self) -> [Vec<Vec<u8>>; 2] {
+        [0, 1].map(|i| self.engines[i].damaged().map(<[u8]>::to_vec).collect())
+    }
+}
+
+fn put_key(key: &Key, w: u8) -> Ask {
+    Ask::Put(Put {
+        bucket: SIBLINGS,
+        key: key.clone(),
+        value: Bytes::copy_from_slice(key.as_bytes()),
+        context: None,
+        w: Some(w),
+        sloppy: None,
+        write_id: WriteId(xxhash_rust::xxh3::xxh3_128(key.as_bytes())),
+    })
+}
+
+#[test]
+fn two_shards_of_a_node_take_keys_of_their_own_partitions_at_once() {
+    let mut cluster = Sharded::of_shards(Limits::default());
+    let keys = cluster.key_of_each(0);
+    let asked = [0, 1].map(|shard| {
+        assert_eq!(cluster.engine_for(cluster.id(0), &put_key(&keys[shard], 1)), shard);
+        cluster.hand_in(shard, put_key(&keys[shard], 1))
+    });
+    [0, 1].into_iter().for_each(|shard| cluster.turn(shard));
+    assert!(keys.iter().all(|key| cluster.held(0, key).is_some() && !cluster.is_durable(0, key)));
+    assert_eq!(cluster.replies, [], "nothing is synced");
+
+    // The first batch is the first shard's: a sync that covers it says nothing of the second's.
+    cluster.sync(0);
+    assert_eq!([0, 1].map(|shard| cluster.is_durable(0, &keys[shard])), [true, false]);
+    assert_eq!([0, 1].map(|shard| cluster.reply(asked[shard]).is_some()), [true, false]);
+    cluster.sync(1);
+    assert!(cluster.is_durable(0, &keys[1]) && cluster.reply(asked[1]).is_some());
+
+    cluster.settle();
+    for key in &keys {
+        let copies: Vec<_> = [0, 2, 4].map(|first| cluster.held(first, key)).into();
+        assert!(copies[0].is_some() && copies.windows(2).all(|pair| pair[0] == pair[1]), "all nodes hold the same");
+    }
+    assert!(cluster.engines.iter().all(|engine| engine.metrics.protocol_violations.get() == 0));
+}
+
+#[test]
+fn hints_of_both_shards_are_counted_and_delivered() {
+    let mut cluster = Sharded::of_shards(Limits::default());
+    let (keys, away) = (cluster.key_of_each(0), 2);
+    let target = cluster.id(away);
+    cluster.cut_off(away);
+    for (shard, key) in keys.iter().enumerate() {
+        let request = cluster.ask(shard, put_key(key, 2));
+        cluster.settle();
+        cluster.stored(request);
+    }
+    let delay = cluster.limits.handoff_delay;
+    cluster.pass(delay);
+    let held = |cluster: &Sharded| cluster.engines[0].metrics.hints.by_target().get(&target).map(|held| held.keys);
+    assert_eq!(held(&cluster), Some(2), "one of each shard, counted together");
+    assert!(keys.iter().all(|key| cluster.held(away, key).is_none()));
+
+    (0..cluster.engines.len()).for_each(|i| cluster.connect(i));
+    for _ in 0..STEPS {
+        cluster.pass(delay);
+        cluster.settle();
+    }
+    assert_eq!(held(&cluster), Some(0));
+    assert_eq!(cluster.engines[0].metrics.hints_delivered.get(), 2);
+    assert!(keys.iter().all(|key| cluster.held(away, key).is_some_and(|held| Some(held) == cluster.held(0, key))));
+}
+
+#[test]
+fn a_damaged_record_of_one_shard_is_not_set_apart_by_the_other() {
+    let mut cluster = Sharded::of_shards(Limits::default());
+    let keys = cluster.key_of_each(0);
+    for (shard, key) in keys.iter().enumerate() {
+        let request = cluster.ask(shard, put_key(key, 3));
+        cluster.settle();
+        cluster.stored(request);
+    }
+    let (record, sound) = (cluster.record_of(&keys[0]), cluster.held(0, &keys[0]));
+    let store = cluster.engines[0].store().clone();
+    let flip = |bytes: &Bytes| {
+        let mut other = bytes.to_vec();
+        *other.last_mut().expect("is not empty") ^= 1;
+        other.into()
+    };
+    assert!(store.0.borrow_mut().damage(record.as_bytes(), flip), "it is there, and synced");
+    // Both walk over the whole store when they start.
+    for shard in [0, 1] {
+        cluster.restart(shard, 77, store.clone());
+    }
+    let asked = [0, 1].map(|shard| {
+        let key = keys[shard].clone();
+        let get = Get { bucket: SIBLINGS, key, r: Some(1), sloppy: None, explain: false, shown: Vec::new() };
+        cluster.ask(shard, Ask::Get(get))
+    });
+    assert_eq!(cluster.damaged(), [vec![record.as_bytes().to_vec()], vec![]]);
+    assert!(matches!(cluster.reply(asked[1]), Some(Response::Read(_))), "the other's key is served at once");
+
+    cluster.settle();
+    assert_eq!(cluster.damaged(), [Vec::<Vec<u8>>::new(), vec![]]);
+    assert_eq!(cluster.held(0, &keys[0]), sound, "restored from the other nodes");
+    assert_eq!(cluster.engines[1].metrics.records_damaged.get(), 0);
+}
+
+/// A merge that is handed to a shard which does not own the key, and what is answered.
+fn hand_to_the_wrong_shard() -> (Sharded, Key) {
+    let mut cluster = Sharded::of_shards(Limits::default());
+    let key = cluster.key_of_each(0).remove(1);
+    let merge = Merge {
+        bucket: SIBLINGS,
+        key: key.clone(),
+        siblings: Siblings::new(),
+        hint_for: None,
+        purpose: crate::peer::Purpose::AntiEntropy,
+    };
+    cluster.tell(2, 0, 4, Request::Replica(ReplicaRequest::Merge(merge)));
+    (cluster, key)
+}
+
+#[test]
+#[cfg(debug_assertions)]
+#[should_panic(expected = "a shard was given a key of another one")]
+fn a_key_handed_to_the_wrong_shard_stops_a_debug_build() {
+    hand_to_the_wrong_shard();
+}
+
+#[test]
+#[cfg(not(debug_assertions))]
+fn a_key_handed_to_the_wrong_shard_is_refused() {
+    let (cluster, key) = hand_to_the_wrong_shard();
+    let answer = cluster.wire.back().map(|(.., message)| message.body.clone());
+    assert_eq!(answer, Some(Body::Reply(Reply::Refused(Refusal::NotOwner { ring_version: 1 }))));
+    assert_eq!(cluster.engines[0].metrics.protocol_violations.get(), 1);
+    assert!(cluster.held(0, &key).is_none());
+}
+
+/// A page of hints, its delivery and the figures each take a turn.
+const STEPS: usize = 10;
