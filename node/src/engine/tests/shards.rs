@@ -84,7 +84,7 @@ fn two_shards_of_a_node_take_keys_of_their_own_partitions_at_once() {
         let copies: Vec<_> = [0, 2, 4].map(|first| cluster.held(first, key)).into();
         assert!(copies[0].is_some() && copies.windows(2).all(|pair| pair[0] == pair[1]), "all nodes hold the same");
     }
-    assert!(cluster.engines.iter().all(|engine| engine.metrics.protocol_violations.get() == 0));
+    assert!(cluster.engines.iter().all(|engine| engine.shard.metrics.protocol_violations.get() == 0));
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn hints_of_both_shards_are_counted_and_delivered() {
     }
     let delay = cluster.limits.handoff_delay;
     cluster.pass(delay);
-    let held = |cluster: &Sharded| cluster.engines[0].metrics.hints.by_target().get(&target).map(|held| held.keys);
+    let held = |cluster: &Sharded| cluster.engines[0].hints().find(|(id, _)| *id == target).map(|(_, held)| held.keys);
     assert_eq!(held(&cluster), Some(2), "one of each shard, counted together");
     assert!(keys.iter().all(|key| cluster.held(away, key).is_none()));
 
@@ -110,7 +110,7 @@ fn hints_of_both_shards_are_counted_and_delivered() {
         cluster.settle();
     }
     assert_eq!(held(&cluster), Some(0));
-    assert_eq!(cluster.engines[0].metrics.hints_delivered.get(), 2);
+    assert_eq!(cluster.engines[0].shard.metrics.hints_delivered.get(), 2);
     assert!(keys.iter().all(|key| cluster.held(away, key).is_some_and(|held| Some(held) == cluster.held(0, key))));
 }
 
@@ -146,7 +146,7 @@ fn a_damaged_record_of_one_shard_is_not_set_apart_by_the_other() {
     cluster.settle();
     assert_eq!(cluster.damaged(), [Vec::<Vec<u8>>::new(), vec![]]);
     assert_eq!(cluster.held(0, &keys[0]), sound, "restored from the other nodes");
-    assert_eq!(cluster.engines[1].metrics.records_damaged.get(), 0);
+    assert_eq!(cluster.engines[1].shard.metrics.records_damaged.get(), 0);
 }
 
 /// A merge that is handed to a shard which does not own the key, and what is answered.
@@ -177,7 +177,7 @@ fn a_key_handed_to_the_wrong_shard_is_refused() {
     let (cluster, key) = hand_to_the_wrong_shard();
     let answer = cluster.wire.back().map(|(.., message)| message.body.clone());
     assert_eq!(answer, Some(Body::Reply(Reply::Refused(Refusal::NotOwner { ring_version: 1 }))));
-    assert_eq!(cluster.engines[0].metrics.protocol_violations.get(), 1);
+    assert_eq!(cluster.engines[0].shard.metrics.protocol_violations.get(), 1);
     assert!(cluster.held(0, &key).is_none());
 }
 
