@@ -519,7 +519,7 @@ impl World {
                 Lane::Coordinator => "writes refused as overloaded",
                 Lane::Handoff => "hints refused as overloaded",
                 Lane::AntiEntropy => "repairs refused as overloaded",
-                Lane::Reach => return,
+                Lane::Reachability => return,
             };
             self.judges.coverage.add(what, 1);
         }
