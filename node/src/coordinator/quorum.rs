@@ -189,7 +189,7 @@ mod tests {
         let mut slots = slots(2);
         slots.assign(C, D);
         assert_eq!(slots.waits_only_for(C), None);
-        assert_eq!(slots.fail(C), None, "its stand-in is at work");
+        assert_eq!(slots.fail(C), None, "its fallback is at work");
         assert_eq!(slots.waits_only_for(D), Some(C));
         assert_eq!(slots.fail(D), Some(C));
         assert!(slots.fail(B).is_some() && !slots.is_possible());

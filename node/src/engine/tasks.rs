@@ -17,16 +17,17 @@ pub(super) enum Task {
     Requests,
     /// Syncs that nobody waits for, trees, counting of hints, damaged records.
     Replica,
-    /// Comparing and repairing.
-    AntiEntropy,
     /// Giving others what is held for them.
     Handoff,
+    /// Comparing and repairing, where that is not what handoff is about to do.
+    AntiEntropy,
 }
 
 impl Task {
-    /// All of them, in the order in which their outputs are taken.
-    pub(super) const ALL: [Task; Task::Handoff as usize + 1] =
-        [Task::Reachability, Task::Requests, Task::Replica, Task::AntiEntropy, Task::Handoff];
+    /// All of them, in the order in which they are run and their outputs are taken. Anti-entropy has to know whom handoff is
+    /// at work for, so it comes after it.
+    pub(super) const ALL: [Task; Task::AntiEntropy as usize + 1] =
+        [Task::Reachability, Task::Requests, Task::Replica, Task::Handoff, Task::AntiEntropy];
 }
 
 impl<S: Store> Engine<S> {

@@ -242,7 +242,7 @@ fn an_overloaded_target_is_not_asked_before_the_time_it_names() {
 }
 
 #[test]
-fn hints_that_are_kept_during_a_walk_is_met_by_another() {
+fn a_hint_that_is_kept_during_a_walk_is_met_by_another() {
     for new_meanwhile in [false, true] {
         let mut desk = Desk::new(3, 1);
         desk.up();

@@ -83,7 +83,7 @@ impl Detection {
         }
     }
 
-    /// This shard's engine is told in this turn, the others' by note.
+    /// This shard's engine is told in this turn, the others' by message.
     fn found(&mut self, context: &ShardContext, finding: Finding) {
         self.changes.push(finding);
         for shard in 1..context.shared.shards.len() {

@@ -71,7 +71,7 @@ impl<S: Store> Driver<S> {
             inputs: Inputs::default(),
             tick: Instant::default(),
             figures_due: Instant::default(),
-            figures_stale: true,
+            figures_stale: false,
             aging: Instant::default(),
             stopping: None,
             drained: false,
@@ -79,7 +79,7 @@ impl<S: Store> Driver<S> {
         }
     }
 
-    /// ReplyRoutes true when drained, false when halted.
+    /// Returns true when drained, false when halted.
     pub(crate) async fn run(mut self) -> bool {
         let clock = self.context.shared.clock.clone();
         let mut armed = Instant::default();

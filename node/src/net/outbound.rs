@@ -131,7 +131,7 @@ impl Outbound {
         self.huge.bytes.get()
     }
 
-    /// ReplyRoutes once fewer than `max` bytes are waiting.
+    /// Returns once fewer than `max` bytes are waiting.
     pub(crate) async fn below(&self, max: usize) {
         while self.bytes.get() >= max {
             let written = self.written.notified();

@@ -68,9 +68,11 @@ impl Links {
     /// Sends to a node, by the connection that reaches the right shard of it if there is one. Without a connection the
     /// message is dropped: the engine has been told.
     pub(crate) fn send(&self, context: &ShardContext, now: Instant, to: NodeId, message: Message) {
-        if let Body::Reply(_) = message.body
-            && let Some(origin) = context.reply_routes.borrow_mut().take(to, message.id)
-        {
+        let route = match message.body {
+            Body::Reply(_) => context.reply_routes.borrow_mut().take(to, message.id),
+            Body::Request { .. } => None,
+        };
+        if let Some(origin) = route {
             if origin.shard == context.shard {
                 self.send_on(context, now, origin.connection, message);
             } else {
@@ -107,7 +109,7 @@ impl Links {
         link.is_some()
     }
 
-    /// Closes connections to lives that are over or contested; messages the others' round trips.
+    /// Closes connections to lives that are over or contested; notes the others' round trips.
     pub(crate) fn inspect(&self, context: &ShardContext) {
         for link in self.by_node.values().flatten() {
             if !context.shared.incarnations.is_current(link.node, link.incarnation) {
@@ -171,10 +173,10 @@ impl Link {
                 _ => route::of_peer(&shared.topology, shared.node, request).filter(|shard| *shard != context.shard),
             };
             if let Some(shard) = elsewhere {
-                let note =
+                let handed_over =
                     ShardMessage::Peer { from: self.node, shard: context.shard, connection: self.number, message };
                 // Beyond the bound it is lost, as on a lossy network.
-                shared.hand_over(shard, note);
+                shared.hand_over(shard, handed_over);
                 return Ok(());
             }
             if self.one_of_several {

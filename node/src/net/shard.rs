@@ -66,7 +66,7 @@ impl<S: Store> ShardStart<S> {
         ended
     }
 
-    /// The same on the runtime of the caller, who has to run context tasks.
+    /// The same on the runtime of the caller, who has to run local tasks.
     pub(crate) async fn serve(self) -> io::Result<()> {
         let mut transport = transport(&self.shared.net);
         let mut config = EndpointConfig::new(self.reset_key);

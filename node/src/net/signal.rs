@@ -24,7 +24,7 @@ impl Signal {
         }
     }
 
-    /// ReplyRoutes once the signal was set, and clears it. Nothing is lost if the future is dropped before.
+    /// Returns once the signal was set, and clears it. Nothing is lost if the future is dropped before.
     pub(crate) async fn wait(&self) {
         poll_fn(|cx| {
             if self.set.replace(false) {
@@ -55,7 +55,7 @@ impl Closing {
         self.waiters.notify_waiters();
     }
 
-    /// ReplyRoutes once it has happened.
+    /// Returns once it has happened.
     pub(crate) async fn wait(&self) {
         let waiting = self.waiters.notified();
         if !self.closed.get() {

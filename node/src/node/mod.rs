@@ -133,7 +133,7 @@ impl Node {
     }
 
     /// Begins to stop: new requests are refused, what is under way is finished within a bound, everything is synced,
-    /// connections are closed. ReplyRoutes at once; [`Node::join`] waits.
+    /// connections are closed. Returns at once; [`Node::join`] waits.
     pub fn stop(&self) {
         self.shared.stop();
     }

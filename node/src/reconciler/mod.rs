@@ -447,3 +447,6 @@ fn micros(now: Now) -> Micros {
 
 /// So many times what it should take to carry a state: the peer may be given others meanwhile.
 const CARRY_PATIENCE: u32 = 4;
+
+#[cfg(test)]
+mod tests;

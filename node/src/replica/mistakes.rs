@@ -93,7 +93,7 @@ impl<S: Store> Replica<S> {
         Ok(false)
     }
 
-    /// Whether a stand-in does not keep the retry that it recognises for the primary that it is for now.
+    /// Whether a fallback does not keep the retry that it recognises for the primary that it is for now.
     pub(super) fn forgets_to_hold(
         &mut self,
         shard: &Shard,

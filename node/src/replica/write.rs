@@ -107,7 +107,7 @@ impl<S: Store> Replica<S> {
     }
 
     /// Nothing new was stamped: makes sure that what is answered is held here for the slot that the answer fills. A
-    /// stand-in may have it for another primary, an owner as a copy that an older ring has left.
+    /// fallback may have it for another primary, an owner as a copy that an older ring has left.
     pub(super) fn hold(
         &mut self,
         shard: &Shard,

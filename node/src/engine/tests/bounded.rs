@@ -66,11 +66,11 @@ fn read_pages_of_markers(planted: Planted) {
     loop {
         let engine = &mut trio.engines[0];
         let page = engine.replica.hints_for(&engine.shard, target, from).expect("readable");
-        let bytes: usize = page.hints.iter().map(|owed| owed.siblings.value_bytes()).sum();
+        let bytes: usize = page.hints.iter().map(|hint| hint.siblings.value_bytes()).sum();
         assert!(bytes <= TurnBounds::default().step_bytes + RECORD_BYTES, "{bytes} bytes on a page");
         assert!(trio.engines[0].replica.bytes_read() < trio.largest_turn());
         trio.turn(0);
-        found.extend(page.hints.into_iter().map(|owed| owed.key));
+        found.extend(page.hints.into_iter().map(|hint| hint.key));
         pages += 1;
         match page.next {
             Some(next) => from = Some(next),

@@ -1,6 +1,7 @@
 //! Several shards over one store: each takes the keys of its own partitions, and knows nothing of the others'.
 
 use super::*;
+use crate::handoff::HintFigures;
 
 /// Engines of which some share a disk.
 type Sharded = EngineCluster<SharedStore>;
@@ -100,7 +101,10 @@ fn hints_of_both_shards_are_counted_and_delivered() {
     }
     let delay = cluster.limits.handoff_delay;
     cluster.pass(delay);
-    let held = |cluster: &Sharded| cluster.engines[0].hints().find(|(id, _)| *id == target).map(|(_, held)| held.keys);
+    let held = |cluster: &Sharded| {
+        let of_shards = cluster.engines[..usize::from(SHARDS)].iter().flat_map(|engine| engine.hints());
+        HintFigures::by_target(of_shards).get(&target).map(|held| held.keys)
+    };
     assert_eq!(held(&cluster), Some(2), "one of each shard, counted together");
     assert!(keys.iter().all(|key| cluster.held(away, key).is_none()));
 

@@ -158,7 +158,7 @@ impl HintCounts {
         if self.uncounted.as_ref().is_none_or(|cursor| key.as_bytes() < cursor.as_slice()) {
             self.add(shard, now, key, before, after);
         } else {
-            // MergedHeader from now on as somebody whose hints have to be looked for.
+            // Known from now on as somebody whose hints have to be looked for.
             self.targets.entry(key.target()).or_default();
         }
     }

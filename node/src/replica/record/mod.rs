@@ -73,6 +73,15 @@ impl RecordError {
     }
 }
 
+impl From<StoreError> for Malformed {
+    fn from(error: StoreError) -> Malformed {
+        match error {
+            StoreError::Corrupt(reason) => Malformed(reason),
+            error => Malformed(error.to_string()),
+        }
+    }
+}
+
 impl Malformed {
     /// It was met in reading this record.
     pub(super) fn in_record(self, record: &[u8]) -> RecordError {

@@ -100,7 +100,7 @@ pub fn stored_digest(value: &[u8]) -> Result<Digest, Malformed> {
 /// [`RecordError::Damaged`].
 pub fn read_header(record: &RecordKey, value: &[u8]) -> Result<Header, RecordError> {
     let checked = split(value).and_then(|(digest, header, _)| {
-        let (bucket, key) = record.bucket_and_key().map_err(|error| Malformed(error.to_string()))?;
+        let (bucket, key) = record.bucket_and_key().map_err(Malformed::from)?;
         if Digest::of(bucket, &key, &header) != digest {
             return Err(malformed("its header does not have the digest that it was stored with"));
         }

@@ -1,0 +1,337 @@
+//! Two machines that face each other, with replicas that are lists of keys.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use driftless_antientropy::{Bits, Digest, LeafMap, Records, Tree, Unreadable};
+use driftless_proto::{
+    ActorId, BucketDefinition, BucketId, Dot, Hlc, Key, Siblings, Topology, Version, VersionVector, WriteId,
+};
+use driftless_ring::{Token, TokenRange};
+use driftless_testkit::TopologyBuilder;
+
+use super::*;
+use crate::config::{AaeLimits, Limits};
+use crate::peer::{Merge, ReplicaRequest};
+use crate::planted::Planted;
+
+/// What a replica holds, by token.
+struct Held {
+    trees: BTreeMap<PartitionId, Tree>,
+    states: BTreeMap<(u8, Token), KeyState>,
+    /// A record that cannot be read.
+    damaged: Option<Token>,
+}
+
+/// One side: a shard, its machine, and what it holds.
+struct Side {
+    shard: Shard,
+    reconciler: Reconciler,
+    held: Held,
+    /// To whom this shard is delivering hints.
+    recipients: Vec<NodeId>,
+    failures: Vec<RecordError>,
+    merges: usize,
+}
+
+/// Both sides, and their clock.
+struct Pair {
+    sides: [Side; 2],
+    now: Now,
+}
+
+impl Held {
+    fn put(&mut self, topology: &Topology, (bucket, key, siblings): KeyState) {
+        let place = topology.place(topology.bucket(bucket).expect("it exists"), &key);
+        let before = self.states.get(&(place.partition.n, place.token));
+        let before = before.map(|(_, _, siblings)| Digest::of(bucket, &key, &siblings.header()));
+        let after = Digest::of(bucket, &key, &siblings.header());
+        if let Some(tree) = self.trees.get_mut(&place.partition) {
+            tree.update(place.token, before, Some(after));
+        }
+        self.states.insert((place.partition.n, place.token), (bucket, key, siblings));
+    }
+}
+
+impl Records for Held {
+    fn visit(
+        &self,
+        tokens: TokenRange,
+        visit: &mut dyn FnMut(Token, Digest) -> std::ops::ControlFlow<()>,
+    ) -> Result<(), Unreadable> {
+        for ((_, token), (bucket, key, siblings)) in &self.states {
+            if tokens.contains(*token) && visit(*token, Digest::of(*bucket, key, &siblings.header())).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Holdings for Held {
+    fn partitions(&self) -> impl Iterator<Item = PartitionId> {
+        self.trees.keys().copied()
+    }
+
+    fn tree(&self, partition: PartitionId) -> driftless_antientropy::Held<'_> {
+        self.trees.get(&partition).map_or(driftless_antientropy::Held::Nothing, driftless_antientropy::Held::Tree)
+    }
+
+    fn with_records<T>(&self, _: &Shard, _: u8, show: impl FnOnce(&dyn Records) -> T) -> (T, Vec<RecordError>) {
+        (show(self), Vec::new())
+    }
+
+    fn states_at(&self, n: u8, token: Token) -> Result<Vec<KeyState>, RecordError> {
+        if self.damaged == Some(token) {
+            return Err(RecordError::Damaged { record: Bytes::new(), reason: "a bit flipped".to_owned() });
+        }
+        Ok(self.states.get(&(n, token)).cloned().into_iter().collect())
+    }
+
+    fn bytes_read(&self) -> usize {
+        0
+    }
+}
+
+impl Side {
+    fn new(name: &str, topology: &Arc<Topology>, now: Now) -> Side {
+        let aae = AaeLimits { interval: Duration::from_secs(2), confirm: Duration::ZERO, ..AaeLimits::default() };
+        let limits = Limits { aae, ..Limits::default() };
+        let node = NodeId::of_name(name);
+        let tree = |partition: PartitionId| {
+            (partition, Tree::new(LeafMap::new(topology.ring().partitions(), partition.arc), Bits::MIN))
+        };
+        let trees = topology.ring().owned(node).map(tree).collect();
+        let held = Held { trees, states: BTreeMap::new(), damaged: None };
+        let shard = Shard {
+            node,
+            number: 0,
+            topology: topology.clone(),
+            limits,
+            metrics: Arc::default(),
+            planted: Planted::default(),
+        };
+        let reconciler = Reconciler::new(&shard, &held, now, StdRng::seed_from_u64(node.0));
+        Side { shard, reconciler, held, recipients: Vec::new(), failures: Vec::new(), merges: 0 }
+    }
+
+    fn call<T>(&mut self, call: impl FnOnce(&mut Reconciler, &Shard, &View<'_, Held>) -> T) -> T {
+        let view = View { holdings: &self.held, pressed: false, recipients: self.recipients.clone() };
+        call(&mut self.reconciler, &self.shard, &view)
+    }
+
+    fn merge(&mut self, merge: Merge) -> Reply {
+        let topology = self.shard.topology.clone();
+        let place = topology.place(topology.bucket(merge.bucket).expect("it exists"), &merge.key);
+        let mut siblings = merge.siblings;
+        if let Some((_, _, mine)) = self.held.states.get(&(place.partition.n, place.token)) {
+            siblings.merge(mine);
+        }
+        self.held.put(&topology, (merge.bucket, merge.key, siblings));
+        self.merges += 1;
+        Reply::Acked
+    }
+}
+
+impl Pair {
+    fn new() -> Pair {
+        let bucket = BucketDefinition::built_in(2);
+        let topology = TopologyBuilder::of(["a", "b"]).bucket(bucket).shared();
+        let now = Now { instant: Instant(1_000_000), wall: Hlc(9) };
+        let mut pair = Pair { sides: ["a", "b"].map(|name| Side::new(name, &topology, now)), now };
+        for i in 0..2 {
+            let peer = pair.id(1 - i);
+            pair.sides[i].reconciler.handle_peer_up(now, peer);
+        }
+        pair
+    }
+
+    fn id(&self, i: usize) -> NodeId {
+        self.sides[i].shard.node
+    }
+
+    /// The side that begins rounds.
+    fn begins(&self) -> usize {
+        usize::from(self.id(1) < self.id(0))
+    }
+
+    /// One side has these keys, each written once.
+    fn hold(&mut self, i: usize, keys: impl IntoIterator<Item = u64>) {
+        let topology = self.sides[i].shard.topology.clone();
+        for number in keys {
+            let mut siblings = Siblings::new();
+            let value = Some(Bytes::from(number.to_string()));
+            let version = Version { value, write_id: WriteId(number.into()), written_at: Hlc(9) };
+            siblings.event(&VersionVector::new(), Dot::new(ActorId(1), number + 1), version);
+            let key = Key::new(number.to_be_bytes().to_vec()).expect("valid");
+            self.sides[i].held.put(&topology, (BucketId::DEFAULT, key, siblings));
+        }
+    }
+
+    /// Carries messages until nobody says anything.
+    fn carry(&mut self) {
+        let now = self.now;
+        loop {
+            let mut is_quiet = true;
+            for i in 0..2 {
+                let (from, other) = (self.id(i), 1 - i);
+                while let Some(output) = self.sides[i].reconciler.poll_output() {
+                    is_quiet = false;
+                    match output {
+                        Output::Send { id, request: Request::Exchange(exchange), .. } => {
+                            let side = &mut self.sides[other];
+                            side.call(|machine, shard, view| {
+                                machine.handle_request(shard, now, view, from, id, exchange);
+                            });
+                        }
+                        Output::Send { id, request: Request::Replica(ReplicaRequest::Merge(merge)), .. } => {
+                            let reply = self.sides[other].merge(merge);
+                            let to = self.id(other);
+                            self.sides[i].call(|machine, shard, view| {
+                                machine.handle_reply(shard, now, view, to, id, reply);
+                            });
+                        }
+                        Output::Send { request, .. } => panic!("nothing else is asked: {request:?}"),
+                        Output::Reply { id, reply, .. } => {
+                            self.sides[other].call(|machine, shard, view| {
+                                machine.handle_reply(shard, now, view, from, id, reply);
+                            });
+                        }
+                        Output::Failed(error) => self.sides[i].failures.push(error),
+                    }
+                }
+            }
+            if is_quiet {
+                return;
+            }
+        }
+    }
+
+    /// Lets time pass, as the machines ask for it.
+    fn pass(&mut self, time: Duration) {
+        let until = self.now.instant + time;
+        loop {
+            self.carry();
+            let due = self.sides.iter().filter_map(|side| side.reconciler.poll_timeout()).min();
+            let Some(due) = due.filter(|due| *due <= until) else { break };
+            self.now.instant = self.now.instant.max(due);
+            let now = self.now;
+            for side in &mut self.sides {
+                side.reconciler.begin_turn();
+                side.call(|machine, shard, view| machine.handle_timeout(shard, now, view));
+            }
+        }
+        self.now.instant = until;
+    }
+
+    fn is_equal(&self) -> bool {
+        let states = |i: usize| self.sides[i].held.states.iter().map(|(at, (.., siblings))| (at, siblings));
+        states(0).eq(states(1))
+    }
+
+    fn figures(&self, i: usize) -> Figures {
+        self.sides[i].reconciler.figures(self.now.instant, &self.sides[i].held)
+    }
+}
+
+#[test]
+fn what_either_side_lacks_is_sent_and_afterwards_nothing_is() {
+    let mut pair = Pair::new();
+    pair.hold(0, 0..60);
+    pair.hold(1, 40..100);
+    pair.pass(Duration::from_secs(10));
+    assert!(pair.is_equal());
+    assert_eq!([pair.sides[0].merges, pair.sides[1].merges], [40, 40], "each key that was lacking, once");
+    for i in 0..2 {
+        let lines = pair.figures(i).partitions;
+        assert!(!lines.is_empty() && lines.iter().all(|line| line.last_full_round.is_some() && !line.unequal));
+        assert!(lines.iter().map(|line| line.repaired).sum::<u64>() >= 40);
+    }
+    pair.pass(Duration::from_secs(60));
+    assert_eq!([pair.sides[0].merges, pair.sides[1].merges], [40, 40]);
+}
+
+#[test]
+fn a_pause_on_either_side_leaves_everything_as_it_is_until_it_ends() {
+    for paused in 0..2 {
+        let mut pair = Pair::new();
+        pair.hold(0, 0..20);
+        let now = pair.now;
+        pair.sides[paused].call(|machine, shard, view| machine.handle_command(shard, now, view, AaeCommand::Pause));
+        pair.pass(Duration::from_secs(30));
+        assert!(pair.sides[1].held.states.is_empty() && pair.figures(paused).paused);
+        let now = pair.now;
+        pair.sides[paused].call(|machine, shard, view| machine.handle_command(shard, now, view, AaeCommand::Resume));
+        pair.pass(Duration::from_secs(30));
+        assert!(pair.is_equal(), "side {paused} was paused");
+    }
+}
+
+#[test]
+fn a_peer_that_is_being_given_its_hints_is_left_to_that() {
+    for delivering in 0..2 {
+        let mut pair = Pair::new();
+        pair.hold(delivering, 0..20);
+        pair.sides[delivering].recipients = vec![pair.id(1 - delivering)];
+        pair.pass(Duration::from_secs(20));
+        assert_eq!(pair.sides[1 - delivering].merges, 0);
+        let known = pair.figures(pair.begins());
+        assert!(known.partitions.iter().any(|line| line.unequal), "it is known all the same");
+        pair.sides[delivering].recipients.clear();
+        pair.pass(Duration::from_secs(20));
+        assert!(pair.is_equal());
+    }
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_reported_and_holds_up_no_other_partition() {
+    let mut pair = Pair::new();
+    pair.hold(0, 0..40);
+    let damaged = *pair.sides[0].held.states.keys().next().expect("there are some");
+    pair.sides[0].held.damaged = Some(damaged.1);
+    pair.pass(Duration::from_secs(60));
+    assert!(matches!(pair.sides[0].failures[..], [RecordError::Damaged { .. }, ..]));
+    let ring = pair.sides[0].shard.topology.ring();
+    let partition = |(n, token): &(u8, Token)| ring.partition(*n, *token);
+    let elsewhere = pair.sides[0].held.states.keys().filter(|at| partition(at) != partition(&damaged));
+    let lacking: Vec<_> = elsewhere.filter(|at| !pair.sides[1].held.states.contains_key(at)).collect();
+    assert!(lacking.is_empty(), "{lacking:?}");
+    assert!(!pair.sides[1].held.states.contains_key(&damaged));
+}
+
+#[test]
+fn what_was_under_way_with_a_peer_ends_when_it_is_lost_and_begins_anew_when_it_is_back() {
+    let mut pair = Pair::new();
+    pair.hold(0, 0..20);
+    let begins = pair.begins();
+    let (now, peer) = (pair.now, pair.id(1 - begins));
+    // Up to where the first exchange has been asked for, and nobody answers.
+    while pair.sides[begins].reconciler.begun.is_empty() {
+        let due = pair.sides[begins].reconciler.poll_timeout().expect("a round is due");
+        pair.now.instant = pair.now.instant.max(due);
+        let now = pair.now;
+        pair.sides[begins].call(|machine, shard, view| machine.handle_timeout(shard, now, view));
+        while let Some(output) = pair.sides[begins].reconciler.poll_output() {
+            if let Output::Send { id, request: Request::Exchange(exchange @ Exchange::Sums(_)), .. } = output {
+                let from = pair.id(begins);
+                pair.sides[1 - begins].call(|machine, shard, view| {
+                    machine.handle_request(shard, now, view, from, id, exchange);
+                });
+                while let Some(Output::Reply { id, reply, .. }) = pair.sides[1 - begins].reconciler.poll_output() {
+                    pair.sides[begins].call(|machine, shard, view| {
+                        machine.handle_reply(shard, now, view, peer, id, reply);
+                    });
+                }
+            }
+        }
+    }
+    assert!(pair.now.instant > now.instant);
+    let now = pair.now;
+    pair.sides[begins].call(|machine, shard, view| machine.handle_peer_lost(shard, now, view, peer));
+    assert!(pair.sides[begins].reconciler.begun.is_empty());
+    assert!(pair.figures(begins).partitions.iter().all(|line| !line.in_progress));
+    while pair.sides[begins].reconciler.poll_output().is_some() {}
+    pair.sides[begins].reconciler.handle_peer_up(now, peer);
+    pair.pass(Duration::from_secs(30));
+    assert!(pair.is_equal());
+}
