@@ -1,10 +1,10 @@
 //! The part of a world that owns its nodes: who they are, what the ring says of them, and what joins them.
 //!
-//! Nodes are numbered in the order in which they came, and a number is never given again. One that has left for good
+//! Nodes are numbered in the order in which they came, and a number is never given again. A node that has left for good
 //! keeps its place in the list, so that what was seen of it can still be told, and is in no walk over all nodes.
 //!
-//! There is one ring at a time, and this is where it is asked for: nobody else keeps it but a process, which knows the one
-//! that it was started with.
+//! There is one ring at a time, and this is where it is asked for: nobody else keeps it but a process, which knows the
+//! ring that it was started with.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Index, IndexMut};
@@ -31,7 +31,7 @@ pub struct Cluster {
     pub network: Network,
     /// All nodes that there ever were, by number.
     nodes: Vec<Node>,
-    /// Those of them that have left for good.
+    /// The nodes that have left for good.
     left: BTreeSet<usize>,
     numbers: BTreeMap<NodeId, usize>,
     topology: Arc<Topology>,

@@ -32,7 +32,7 @@ pub struct Judges {
 }
 
 impl Judges {
-    /// Those who have seen nothing yet. With damage in the world, they look at more.
+    /// Judges that have seen nothing yet. With damage in the world, they look at more.
     pub fn new(cluster: &Cluster, damage: bool) -> Judges {
         Judges {
             observer: Observer::new(cluster.topology(), damage),

@@ -46,8 +46,8 @@ mod tests {
     use super::super::super::run::{converged, read_everything, wait_for_rest, wait_until};
     use super::*;
 
-    /// A world that has had its troubles, and whose replicas agree. Nothing in it is kept by one node alone: who leaves
-    /// would take that along.
+    /// A world that has had its troubles, and whose replicas agree. Nothing in it is kept by one node alone: a node that
+    /// leaves would take that along.
     fn settled(seed: u64) -> World {
         let mut world = World::new(seed, Planted::default(), false);
         let mut bucket_weights = world.profile.bucket_weights;
