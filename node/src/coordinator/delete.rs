@@ -19,6 +19,7 @@ use crate::time::{Instant, Now};
 use super::get::{Get, ReadOptions};
 use super::machine::Machine;
 use super::plan::Plan;
+use super::put::WriteOptions;
 use super::{Coordinator, Output, Question};
 
 /// A delete, and whose answers its read rests on, once it has read.
@@ -49,7 +50,13 @@ impl Coordinator {
         let machine = match context {
             Some(context) => {
                 let write = tombstone(&delete, context);
-                Machine::Put(self.start_put(shard, now, plan, sloppy, quorum.w(), write, deadline)?)
+                Machine::Put(self.start_put(
+                    shard,
+                    now,
+                    plan,
+                    WriteOptions { w: quorum.w(), sloppy, deadline },
+                    write,
+                )?)
             }
             None => {
                 self.check_clock(now)?;
@@ -98,7 +105,7 @@ impl Coordinator {
                     None => {
                         let found_nothing = (!seen.has_values()).then(|| Box::new(seen));
                         let write = Write { found_nothing, ..tombstone(delete, context) };
-                        self.start_put(shard, now, plan, sloppy, w, write, deadline)
+                        self.start_put(shard, now, plan, WriteOptions { w, sloppy, deadline }, write)
                     }
                     // A primary that could not be counted on when the delete began is back: the next attempt is its.
                     Some(_) => Err(Refusal::NotCoordinator.into()),

@@ -57,20 +57,24 @@ enum Stage {
     Done,
 }
 
+/// What a client may choose of a write.
+#[derive(Clone, Copy)]
+pub(crate) struct WriteOptions {
+    /// Slots to be filled.
+    pub(crate) w: u8,
+    /// Whether fallbacks may fill them.
+    pub(crate) sloppy: bool,
+    pub(crate) deadline: Instant,
+}
+
 impl Put {
     /// Starts by writing to this node's own replica: as one of the key's primaries, or as a fallback for the first of
     /// them if none can be counted on.
     ///
     /// # Errors
     /// [`Refusal::NotEnoughReplicas`] if fewer than w slots can be filled; nothing is applied then.
-    pub(crate) fn start(
-        plan: Plan,
-        sloppy: bool,
-        w: u8,
-        mut write: Write,
-        deadline: Instant,
-        planted: Planted,
-    ) -> Result<Put, Failure> {
+    pub(crate) fn start(plan: Plan, options: WriteOptions, mut write: Write, planted: Planted) -> Result<Put, Failure> {
+        let WriteOptions { w, sloppy, deadline } = options;
         let mut slots = Slots::new(plan.primaries.iter().copied(), w, planted.clone());
         if !plan.is_mine() {
             assert!(sloppy && plan.reachable().is_empty(), "a fallback stamps only when no primary can");

@@ -14,7 +14,7 @@ use crate::time::{Instant, Now};
 use super::forward::Forward;
 use super::get::{Get, ReadOptions};
 use super::plan::{self, Plan};
-use super::put::Put;
+use super::put::{Put, WriteOptions};
 use super::salvage::Salvage;
 use super::scan::Scan;
 use super::{Coordinator, Machine, Question};
@@ -61,7 +61,10 @@ impl Coordinator {
                     hint_for: None,
                     missed_by: Vec::new(),
                 };
-                Ok((Machine::Put(self.start_put(shard, now, plan, sloppy, w, write, deadline)?), question))
+                Ok((
+                    Machine::Put(self.start_put(shard, now, plan, WriteOptions { w, sloppy, deadline }, write)?),
+                    question,
+                ))
             }
             Request::Delete(delete) => self.start_delete(shard, now, deadline, delete, forwarded),
             Request::Scan(scan) => {
@@ -120,15 +123,13 @@ impl Coordinator {
         shard: &Shard,
         now: Now,
         plan: Plan,
-        sloppy: bool,
-        w: u8,
+        options: WriteOptions,
         write: Write,
-        deadline: Instant,
     ) -> Result<Put, Failure> {
         self.check_clock(now)?;
         let is_mine = plan.is_mine();
-        let w = if shard.planted.is(Bug::AckBeforeW) { w - 1 } else { w };
-        let put = Put::start(plan, sloppy, w, write, deadline, shard.planted.clone())?;
+        let w = if shard.planted.is(Bug::AckBeforeW) { options.w - 1 } else { options.w };
+        let put = Put::start(plan, WriteOptions { w, ..options }, write, shard.planted.clone())?;
         if !is_mine {
             shard.metrics.fallback_coordinated.inc();
         }

@@ -47,8 +47,7 @@ impl Reconciler {
         shard: &Shard,
         now: Now,
         view: &View<'_, H>,
-        from: NodeId,
-        id: RequestId,
+        (from, id): (NodeId, RequestId),
         partition: PartitionId,
         request: antientropy::Request,
     ) {

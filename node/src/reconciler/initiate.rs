@@ -134,7 +134,7 @@ impl Reconciler {
                     self.begun.remove(&exchange);
                     self.repairs.drop_job(JobId::Begun(exchange));
                     if taken {
-                        self.ended(shard, now, view, peer, partition, &report, &found);
+                        self.ended(shard, now, view, (peer, partition), &report, &found);
                     } else {
                         self.not_taken(shard, now, peer, partition);
                     }
@@ -148,8 +148,7 @@ impl Reconciler {
         shard: &Shard,
         now: Now,
         view: &View<'_, H>,
-        peer: NodeId,
-        partition: PartitionId,
+        (peer, partition): (NodeId, PartitionId),
         report: &Report,
         found: &[Token],
     ) {

@@ -162,7 +162,7 @@ impl Reconciler {
     ) {
         match exchange {
             Exchange::Sums(sums) => self.answer_sums(shard, now, view, from, id, &sums),
-            Exchange::Step { partition, request } => self.answer_step(shard, now, view, from, id, partition, request),
+            Exchange::Step { partition, request } => self.answer_step(shard, now, view, (from, id), partition, request),
         }
         self.go_on(shard, now, view);
     }

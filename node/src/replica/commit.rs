@@ -190,7 +190,7 @@ impl<S: Store> Replica<S> {
         self.is_reading_again = false;
         match outcome {
             Err(RequestError::Record(error)) if error.is_damage() => {
-                self.reply(to, id, Reply::Refused(Refusal::Damaged))
+                self.reply(to, id, Reply::Refused(Refusal::Damaged));
             }
             outcome => self.conclude(shard, to, id, outcome),
         }
