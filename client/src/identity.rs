@@ -31,6 +31,14 @@ pub enum IdentityError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// The file of the private key can be read by others.
+    #[error("{path} holds a private key that other users can read (mode {mode:03o}); run `chmod 600 {path}`")]
+    KeyExposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
     /// There is no certificate in the PEM of the CA or of the client.
     #[error("no certificate in the PEM of the {whose}; it should hold a BEGIN CERTIFICATE section")]
     NoCertificate {
@@ -57,7 +65,8 @@ pub enum IdentityError {
 }
 
 impl Identity {
-    /// Reads the CA's certificate, the client's certificate and its private key from PEM files.
+    /// Reads the CA's certificate, the client's certificate and its private key from PEM files. The key must be readable by
+    /// its owner alone, as a node's must: whoever has it is the client.
     ///
     /// # Errors
     /// [`IdentityError`] says which file is at fault, and how.
@@ -69,7 +78,9 @@ impl Identity {
         let read = |path: &Path| {
             std::fs::read(path).map_err(|source| IdentityError::Unreadable { path: path.to_owned(), source })
         };
-        Identity::from_pem(&read(ca.as_ref())?, &read(cert.as_ref())?, &read(key.as_ref())?)
+        let (ca, cert, secret) = (read(ca.as_ref())?, read(cert.as_ref())?, read(key.as_ref())?);
+        refuse_exposed(key.as_ref())?;
+        Identity::from_pem(&ca, &cert, &secret)
     }
 
     /// The same from PEM in memory.
@@ -102,6 +113,21 @@ impl fmt::Debug for Identity {
     }
 }
 
+#[cfg(unix)]
+fn refuse_exposed(path: &Path) -> Result<(), IdentityError> {
+    use std::os::unix::fs::PermissionsExt;
+    let metadata =
+        std::fs::metadata(path).map_err(|source| IdentityError::Unreadable { path: path.to_owned(), source })?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 == 0 { Ok(()) } else { Err(IdentityError::KeyExposed { path: path.to_owned(), mode }) }
+}
+
+/// Who may read a file is not said by a mode here.
+#[cfg(not(unix))]
+fn refuse_exposed(_: &Path) -> Result<(), IdentityError> {
+    Ok(())
+}
+
 fn certificates(whose: &'static str, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
     let found: Vec<_> = CertificateDer::pem_slice_iter(text)
         .collect::<Result<_, _>>()
@@ -129,5 +155,26 @@ mod tests {
             |key: &rcgen::KeyPair| Identity::from_pem(cert.as_bytes(), cert.as_bytes(), key.serialize_pem().as_bytes());
         assert!(identity(&own).is_ok());
         assert!(matches!(identity(&other), Err(IdentityError::Unusable { .. })));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_key_that_others_can_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("a directory");
+        let params = rcgen::CertificateParams::new(vec![]).expect("no names");
+        let key = rcgen::KeyPair::generate().expect("key");
+        let (cert_file, key_file) = (dir.path().join("c.pem"), dir.path().join("c.key"));
+        std::fs::write(&cert_file, params.self_signed(&key).expect("signs").pem()).expect("written");
+        std::fs::write(&key_file, key.serialize_pem()).expect("written");
+        for (mode, is_fine) in [(0o644, false), (0o640, false), (0o600, true), (0o400, true)] {
+            std::fs::set_permissions(&key_file, std::fs::Permissions::from_mode(mode)).expect("changed");
+            let identity = Identity::from_pem_files(&cert_file, &cert_file, &key_file);
+            match identity {
+                Ok(_) => assert!(is_fine, "{mode:o}"),
+                Err(IdentityError::KeyExposed { mode: found, .. }) => assert!(!is_fine && found == mode, "{mode:o}"),
+                Err(other) => panic!("{other}"),
+            }
+        }
     }
 }

@@ -3,10 +3,10 @@
 //! ```text
 //!                net/      the only code that awaits, reads the clock, spawns        (feature `net`)
 //!                 │  handle_* / commit / poll_output / poll_timeout      ◀── the seam: typed messages, never bytes
-//!              Engine      one per shard: routes inputs to machines, collects outputs
-//!       ┌─────────┼────────┐
-//!    handoff coordinator replica   meet only through `peer` messages, also within one node
-//!                      │  get / scan / apply                             ◀── the second seam
+//!              Engine      one per shard: lends its `Shard` to the machines, routes what they want, collects outputs
+//!       ┌─────────┼──────────┬─────────┐
+//!    handoff coordinator reconciler replica     meet only through what the engine routes
+//!                                      │  get / scan / apply             ◀── the second seam
 //!                    Store     memory (simulator, tests) · disk (feature `disk`)
 //! ```
 //! Invariants, each asserted where it is made true:

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure, Result};
 use super::global::GlobalArgs;
-use super::output::{self, Format, Tone, json_bytes, paint, text_bytes};
+use super::output::{self, Format, Tone, json_bytes, paint};
 use super::quorum::ReadArgs;
 use super::session::{self, BucketArg, IntoFailure};
 
@@ -120,7 +120,7 @@ fn text(global: &GlobalArgs, bucket: &BucketArg, key: &Key, read: &Read) -> Resu
         output::line(paint(Tone::Strong, format_args!("{count} siblings:")))?;
     }
     for value in read.values() {
-        output::line(text_bytes(value))?;
+        output::line(output::value_text(value))?;
     }
     if let Some(context) = read.context() {
         output::line(paint(Tone::Quiet, format_args!("context: {context}")))?;

@@ -84,6 +84,18 @@ pub(crate) fn text_bytes(bytes: &[u8]) -> String {
     }
 }
 
+/// A value for people. On a terminal its control characters are shown instead of obeyed: whoever wrote it must not move the
+/// cursor, or hide what else is there, of whoever reads it.
+pub(crate) fn value_text(value: &[u8]) -> String {
+    let text = text_bytes(value);
+    if io::stdout().is_terminal() { visible(&text) } else { text }
+}
+
+fn visible(text: &str) -> String {
+    let is_harmless = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+    text.chars().map(|c| if is_harmless(c) { c.to_string() } else { c.escape_default().to_string() }).collect()
+}
+
 /// A size for people.
 pub(crate) fn size(bytes: u64) -> String {
     bytesize::ByteSize(bytes).display().iec().to_string()
@@ -143,6 +155,13 @@ fn written(result: io::Result<()>) -> Result {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_does_not_command_the_terminal_of_its_reader() {
+        let nasty = "a\x1b[2Jb\rc\u{9b}31md\x07";
+        assert_eq!(visible(nasty), "a\\u{1b}[2Jb\\rc\\u{9b}31md\\u{7}");
+        assert_eq!(visible("grüße\n\tund mehr"), "grüße\n\tund mehr");
+    }
 
     #[test]
     fn thousands_are_separated() {

@@ -26,7 +26,7 @@ use tokio::sync::watch;
 
 use crate::liveness::clocks::{Stance, Standing};
 use crate::metrics::Metrics;
-use crate::net::shared::NodeContext;
+use crate::net::node_context::NodeContext;
 use crate::time::Instant;
 
 /// Why the admin socket is not open.

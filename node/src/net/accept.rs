@@ -10,10 +10,10 @@ use quinn::{Connection, ConnectionError, Endpoint, Incoming, TransportErrorCode}
 use rustls::pki_types::CertificateDer;
 
 use super::clients::{self, Clients};
-use super::context::ShardContext;
 use super::handshakes::{Admission, Handshake, Handshakes};
 use super::peers::{self, Ended, Links};
 use super::refusal::{CloseCode, CloseReason};
+use super::shard_context::ShardContext;
 use super::subject::{Role, Subject};
 
 /// What a shard serves its connections with: what its tasks share, and who is connected.

@@ -45,7 +45,10 @@ pub struct Validity {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum IssueError {
     /// The name cannot stand in a certificate.
-    #[error("{0:?} cannot stand in a certificate; use 1 to 64 letters, digits, '.', '_' and '-'")]
+    #[error(
+        "{0:?} cannot stand in a certificate, or name its files; use 1 to 64 letters, digits, '.', '_' and '-', with a \
+         letter or digit first"
+    )]
     Name(String),
     /// What was given is not an authority made by [`CertificateAuthority::create`].
     #[error("this is not the certificate of a Driftless authority: {0}")]
@@ -178,7 +181,9 @@ const DAY: Duration = Duration::from_secs(86_400);
 const DAYS_MAX: u32 = 36_500;
 
 fn plain(name: &str) -> Result<String, IssueError> {
-    if Subject::is_plain(name) { Ok(name.to_owned()) } else { Err(IssueError::Name(name.to_owned())) }
+    // `..` would name a directory, `-x` an option, `.x` a hidden file.
+    let is_named = name.starts_with(|first: char| first.is_ascii_alphanumeric());
+    if is_named && Subject::is_plain(name) { Ok(name.to_owned()) } else { Err(IssueError::Name(name.to_owned())) }
 }
 
 fn text(ascii: &str) -> Result<Ia5String, IssueError> {
@@ -216,6 +221,16 @@ mod tests {
         let issued = read.issue_node("a", Validity::holder(SystemTime::now())).expect("plain name");
         let der = CertificateDer::from_pem_slice(issued.certificate.as_bytes()).expect("PEM");
         assert_eq!(Subject::of_certificate(&der).expect("named").to_string(), "driftless://shop/node/a");
+    }
+
+    #[test]
+    fn a_name_that_would_be_a_directory_an_option_or_a_hidden_file_is_refused() {
+        let authority = CertificateAuthority::create("test").expect("plain name");
+        for name in ["..", ".", "-rf", ".hidden", "_x", "a/b", ""] {
+            let refused = authority.issue_client(name, Validity::days(SystemTime::now(), 1)).err();
+            assert!(matches!(refused, Some(IssueError::Name(_))), "{name:?}: {refused:?}");
+        }
+        assert!(authority.issue_client("a.b-c_1", Validity::days(SystemTime::now(), 1)).is_ok());
     }
 
     #[test]

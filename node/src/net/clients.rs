@@ -13,13 +13,13 @@ use driftless_proto::{Failure, Refusal};
 use quinn::Connection;
 use tokio::task::JoinSet;
 
-use super::context::ShardContext;
 use super::inbound::{LargeFrames, Room, SharedStream, WhenLate, large_frames};
 use super::inputs::Input;
+use super::node_context::{NodeContext, ShardMessage};
 use super::outbound::{FrameLoad, Outbound};
 use super::refusal::{CloseCode, CloseReason, STOPPING};
 use super::requests::{operation, outcome};
-use super::shared::{NodeContext, ShardMessage};
+use super::shard_context::ShardContext;
 use crate::engine::{AaeCommand, ClientTag};
 use crate::metrics::Operation;
 use crate::route;

@@ -9,10 +9,10 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use driftless_ring::NodeId;
 
-use super::context::ShardContext;
 use super::findings::Finding;
+use super::node_context::{NodeContext, ShardMessage};
 use super::peers::Links;
-use super::shared::{NodeContext, ShardMessage};
+use super::shard_context::ShardContext;
 use crate::liveness::clocks::{self, ClockSettings, Clocks};
 use crate::liveness::detector::{Detector, DetectorConfig, DetectorSettings, Output};
 use crate::time::{Instant, Now};

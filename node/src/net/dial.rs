@@ -14,9 +14,9 @@ use quinn::{ClientConfig, Connection, Endpoint};
 
 use super::accept::{Tables, after, subject};
 use super::certificates::NODE_SERVER_NAME;
-use super::context::ShardContext;
 use super::peers::{self, Ended, Links};
 use super::refusal::{CloseCode, CloseReason, News};
+use super::shard_context::ShardContext;
 use super::subject::Role;
 
 /// Starts a task for every connection that this shard has to open.

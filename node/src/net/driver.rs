@@ -16,14 +16,14 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::accept::Tables;
 use super::clients::Clients;
-use super::context::{ShardContext, shard_of};
 use super::detection::Detection;
 use super::findings::Finding;
 use super::inputs::Input;
 use super::inputs::Inputs;
+use super::node_context::{DAMAGED_SHOWN_MAX, ShardMessage};
 use super::peers::Links;
 use super::reply_routes::Origin;
-use super::shared::{DAMAGED_SHOWN_MAX, ShardMessage};
+use super::shard_context::{ShardContext, shard_of};
 use crate::engine::{Engine, Output};
 use crate::replica::store::Store;
 use crate::time::{Instant, Now};

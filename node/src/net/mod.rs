@@ -11,7 +11,7 @@
 //! lives.rs            which life of its data this node says it is
 //! environment.rs      what the system gives, and tests replace
 //! reply_routes.rs     the way back of what arrived at the wrong shard (which is right: `crate::route`)
-//! context.rs          what the tasks of a shard share; shared.rs what the threads of a node share
+//! shard_context.rs    what the tasks of a shard share; node_context.rs what the threads of a node share
 //! ```
 //! [`crate::node`] puts it together and runs it.
 
@@ -23,7 +23,6 @@ mod accept;
 pub mod certificates;
 mod clients;
 mod clock;
-mod context;
 mod detection;
 mod dial;
 mod driver;
@@ -36,6 +35,7 @@ mod inbound;
 mod inputs;
 pub mod limits;
 pub mod lives;
+pub(crate) mod node_context;
 mod outbound;
 mod peers;
 mod refusal;
@@ -43,7 +43,7 @@ mod reply_routes;
 mod requests;
 pub mod settings;
 pub(crate) mod shard;
-pub(crate) mod shared;
+mod shard_context;
 mod signal;
 mod slots;
 pub mod subject;

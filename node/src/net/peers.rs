@@ -20,15 +20,15 @@ use driftless_ring::{Member, NodeId};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use tokio::task::JoinSet;
 
-use super::context::ShardContext;
 use super::findings::DETECTING_SHARD;
 use super::hello::{self, Admitted};
 use super::inbound::{LargeFrames, Room, SharedStream, WhenLate, large_frames};
 use super::inputs::Input;
+use super::node_context::ShardMessage;
 use super::outbound::{FrameLoad, Outbound};
 use super::refusal::{CloseCode, CloseReason, News, STOPPING};
 use super::reply_routes::Origin;
-use super::shared::ShardMessage;
+use super::shard_context::ShardContext;
 use crate::peer::{Body, Hello, Incarnation, Message, WireMessage};
 use crate::route;
 use crate::time::Instant;

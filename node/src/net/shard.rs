@@ -12,15 +12,15 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::accept::{Tables, accept};
-use super::context::ShardContext;
 use super::detection::Detection;
 use super::dial::{INITIAL_RTT, dial_all};
 use super::driver::Driver;
 use super::environment::OpenSocket;
 use super::findings::DETECTING_SHARD;
 use super::limits::NetLimits;
+use super::node_context::{NodeContext, ShardMessage};
 use super::refusal::{CloseCode, STOPPING};
-use super::shared::{NodeContext, ShardMessage};
+use super::shard_context::ShardContext;
 use super::tls::ResetKey;
 use crate::engine::{Engine, EngineConfig};
 use crate::planted::Planted;

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 use crate::net::environment::{Environment, OpenSocket};
-use crate::net::shared::NodeContext;
+use crate::net::node_context::NodeContext;
 use crate::net::sync::Syncer;
 use crate::replica::store::Store;
 

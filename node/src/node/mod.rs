@@ -23,9 +23,9 @@ use tokio::sync::watch;
 use crate::admin;
 use crate::metrics::Metrics;
 use crate::net::environment::{Environment, OpenSocket};
+use crate::net::node_context::NodeContext;
 pub use crate::net::settings::NodeSettings;
 use crate::net::shard::bind;
-use crate::net::shared::NodeContext;
 use crate::net::sync::Syncer;
 use crate::replica::store::Store;
 

@@ -10,8 +10,8 @@ use tokio::sync::{mpsc, watch};
 
 use crate::net::environment::{Environment, OpenSocket};
 use crate::net::lives::Lives;
+use crate::net::node_context::{NodeContext, ShardMessage};
 use crate::net::shard::ShardStart;
-use crate::net::shared::{NodeContext, ShardMessage};
 use crate::net::tls::ResetKey;
 use crate::replica::store::Store;
 

@@ -225,24 +225,32 @@ impl Applied {
     fn proves(&self, waits: &Waits) -> bool {
         match waits {
             Waits::Write { made: Made::Stamped(stamped), write_id, place, .. } => {
-                stamped.holds(*write_id) && self.vector_at(place).is_none_or(|vv| vv.covers(stamped.dot))
+                stamped.holds(*write_id) && self.shows(place, |vv| vv.covers(stamped.dot))
             }
             Waits::Write { made: Made::Covered(covered), place, .. } => {
-                self.vector_at(place).is_none_or(|vv| vv.covers_all(covered.siblings.vv()))
+                self.shows(place, |vv| vv.covers_all(covered.siblings.vv()))
             }
-            Waits::Ack { merged, place, .. } => self.vector_at(place).is_none_or(|vv| vv.covers_all(merged)),
+            Waits::Ack { merged, place, .. } => self.shows(place, |vv| vv.covers_all(merged)),
             Waits::Read { .. } => true,
         }
     }
 
-    /// What is known there now; `None` if the batch did not change it, or took it away because its target has it.
-    fn vector_at(&self, place: &Place) -> Option<&VersionVector> {
+    /// Whether so much is known there now, as far as the batch tells. What was kept beside a damaged record may have moved into
+    /// the record within the turn, and something else been kept there since.
+    fn shows(&self, place: &Place, is_enough: impl Fn(&VersionVector) -> bool) -> bool {
         match place {
-            Place::Record(record) => Some(self.records.get(record)?.header.vv()),
-            Place::Copy(hint) => match self.hints.get(hint)?.held()? {
-                StoredHint::Copy { siblings, .. } => Some(siblings.vv()),
-                StoredHint::Marker => None,
+            Place::Record(record) => self.vector_of(record).is_none_or(is_enough),
+            Place::Copy(hint) => match self.hints.get(hint).and_then(HintChange::held) {
+                Some(StoredHint::Copy { siblings, .. }) => {
+                    is_enough(siblings.vv()) || self.vector_of(&hint.record()).is_some_and(is_enough)
+                }
+                // Not changed, or taken away because its target has it.
+                Some(StoredHint::Marker) | None => true,
             },
         }
+    }
+
+    fn vector_of(&self, record: &RecordKey) -> Option<&VersionVector> {
+        self.records.get(record).map(|change| change.header.vv())
     }
 }

@@ -135,6 +135,8 @@ pub enum Input {
     Misjudged(NodeId, Option<Liveness>),
     /// The detector, or what misleads it, thinks so of a peer.
     Liveness(NodeId, Liveness),
+    /// Nothing misleads the detector any more: what it thinks of a peer counts, as it thinks when this is taken in.
+    Understood(NodeId),
     /// What the wall clock may show.
     Clock(Option<ClockBounds>),
     /// A sync is done that covers this batch of a shard.
@@ -251,7 +253,7 @@ impl Node {
 
     /// Leaves something for the shards that it is for, and answers which; a process that is down never learns of it.
     pub fn receive(&mut self, input: Input) -> Range<usize> {
-        let (Some(topology), Some(detector)) = (&self.topology, &self.detector) else { return 0..0 };
+        let (Some(topology), Some(_)) = (&self.topology, &self.detector) else { return 0..0 };
         let all = 0..self.shards.len();
         let landing = |number: u64| (number % all.len() as u64) as u16;
         let only = |shard: u16| usize::from(shard)..usize::from(shard) + 1;
@@ -286,10 +288,12 @@ impl Node {
                 (all, Input::Liveness(peer, liveness))
             }
             Input::Misjudged(peer, None) => match self.misjudged.remove(&peer) {
-                Some(_) => (all, Input::Liveness(peer, detector.liveness(peer).expect("is a member"))),
+                Some(_) => (all, Input::Understood(peer)),
                 None => return 0..0,
             },
-            Input::Up(_) | Input::Lost(_) | Input::Liveness(..) | Input::Clock(_) => (all, input),
+            Input::Up(_) | Input::Lost(_) | Input::Liveness(..) | Input::Understood(_) | Input::Clock(_) => {
+                (all, input)
+            }
         };
         match &mut self.shards[shards.clone()] {
             [only] => only.receive(input),

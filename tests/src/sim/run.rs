@@ -174,6 +174,9 @@ fn live(world: &mut World) -> Vec<Violation> {
 fn damage(world: &mut World) {
     let Some(damage) = world.profile.damage else { return };
     let records = |world: &World| -> Vec<_> { world.cluster.iter().map(|(_, node)| node.store.records()).collect() };
+    // What clients have sent, and what is not synced, may still be on its way.
+    let settled = world.schedule.now() + LATE_REPAIRS;
+    world.run_until(settled, |_| false);
     let before = records(world);
     let repaired = |world: &World| -> BTreeMap<usize, u64> {
         world.cluster.iter().map(|(number, node)| (number, node.metrics.aae_keys_repaired.get())).collect()
@@ -184,6 +187,8 @@ fn damage(world: &mut World) {
     let has_trees =
         |world: &World| world.cluster.iter().flat_map(|(_, node)| node.trees()).all(|(_, tree)| tree.is_some());
     wait_until(world, |world| records(world) == before && has_trees(world));
+    let synced = world.schedule.now() + LATE_REPAIRS;
+    world.run_until(synced, |_| false);
     if records(world) != before {
         let text = format!("n{node} did not get back what it lost: {damage:?}, {altered} records");
         world.judges.violations.push(Violation::general("healing", text));

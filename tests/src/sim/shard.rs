@@ -70,6 +70,10 @@ impl Shard {
                 }
                 Input::Lost(peer) => engine.handle_peer_lost(now, peer),
                 Input::Liveness(peer, liveness) => engine.handle_liveness(now, peer, liveness),
+                Input::Understood(peer) => {
+                    let liveness = detector.liveness(peer).expect("is a member");
+                    engine.handle_liveness(now, peer, liveness);
+                }
                 Input::Synced(_, up_to) => engine.handle_synced(now, up_to),
                 Input::Misjudged(..) => unreachable!("a node keeps this to itself and tells its shards what to think"),
             }

@@ -1,8 +1,11 @@
 //! A damaged record: not served, not counted, not stamped upon, and restored from the other replicas. A damaged hint: given
 //! up, with the actor that it may have known.
 
+use driftless_proto::{ActorId, Dot};
+
 use super::*;
-use crate::replica::local::{AddHint, LocalRequest};
+use crate::peer::Purpose;
+use crate::replica::local::{AddHint, LocalRequest, Loss, Restore};
 use crate::replica::record::RecordError;
 
 impl Trio {
@@ -316,6 +319,49 @@ fn with_two_of_three_damaged_a_key_can_be_written_and_restored_by_who_accepts_th
         assert_eq!(held, 0, "nothing is kept beside a record any more");
     }
     assert_eq!(trio.halts, Vec::<String>::new());
+}
+
+/// Found by the simulator (seed 21109 of its day). What is kept beside a damaged record moves into it when it is restored; what
+/// came after that in the same turn took its place, and the first acknowledgement seemed to be of nothing.
+#[test]
+fn what_is_kept_before_and_after_a_restoration_in_one_turn_is_acknowledged() {
+    let mut trio = Trio::new();
+    trio.put_and_settle(0, put(SIBLINGS, "precious", None));
+    trio.damage(0, SIBLINGS, 1);
+    trio.cut_off(0);
+    trio.ask(0, get(SIBLINGS, Some(1)));
+    trio.settle();
+    assert_eq!(trio.engines[0].damaged().count(), 1);
+    let held = trio.engines[1].store().get(trio.record(SIBLINGS).as_bytes()).expect("readable").expect("stored");
+    let precious = record::decode(held).expect("well formed");
+    let state = |actor: u64| {
+        let mut siblings = Siblings::new();
+        let value = Some(Bytes::from(actor.to_string()));
+        let version = Version { value, write_id: WriteId(actor.into()), written_at: Hlc(9) };
+        siblings.event(&VersionVector::new(), Dot::new(ActorId(actor), 1), version);
+        siblings
+    };
+    let (from, now) = (trio.id(1), trio.now);
+    let engine = &mut trio.engines[0];
+    let merge = |actor| {
+        let (siblings, purpose) = (state(actor), Purpose::Handoff);
+        ReplicaRequest::Merge(Merge { bucket: SIBLINGS, key: key(), siblings, hint_for: None, purpose })
+    };
+    engine.replica.handle_request(&engine.shard, from, RequestId(4), merge(71));
+    let restore = Restore { bucket: SIBLINGS, key: key(), siblings: precious, loss: Loss::Excluded };
+    engine.replica.handle_local(&engine.shard, now, RequestId(8), LocalRequest::Restore(restore));
+    engine.replica.handle_request(&engine.shard, from, RequestId(12), merge(72));
+    engine.replica.commit(&engine.shard, now);
+    let mut answers = Vec::new();
+    while let Some(output) = engine.replica.poll_output() {
+        match output {
+            crate::replica::Output::Sync(batch) => engine.replica.handle_synced(batch),
+            crate::replica::Output::Reply { id, reply, .. } => answers.push((id.0, reply)),
+            _ => {}
+        }
+    }
+    assert_eq!(answers, [(4, Reply::Acked), (12, Reply::Acked)]);
+    assert_eq!(engine.shard.metrics.acks_unproven.get(), 0);
 }
 
 /// Found by the simulator (seed 2861 of its day). What was left of the copy passed for a marker: the next write was acknowledged as

@@ -21,7 +21,8 @@ use super::World;
 
 /// What was claimed, and believed.
 pub(in crate::sim) struct Claims {
-    /// Whom each node was told of, and how often its alarm had gone off by then.
+    /// Whom each node was told of, and how often its alarm had gone off by then: one at a time, or it would not be known whom an
+    /// alarm is about.
     open: BTreeMap<usize, (ActorId, u64)>,
     made: BTreeMap<usize, u64>,
     /// Keys that nobody uses, and that claims were about.
@@ -61,6 +62,10 @@ impl World {
     /// A peer claims to know writes of an actor of this node that the node has never stamped.
     pub(super) fn claim(&mut self, node: usize) {
         let life = (node, self.cluster[node].life);
+        let is_live = |actor| self.judges.observer.actors_of(life).any(|(live, ..)| live == actor);
+        if self.nemesis.claims.open.get(&node).is_some_and(|(actor, _)| is_live(*actor)) {
+            return;
+        }
         let id = self.cluster[node].id;
         let owned = |partition: PartitionId| self.cluster.topology().ring().owns(id, partition);
         let mine = self.judges.observer.actors_of(life).filter(|(_, partition, _)| owned(*partition));

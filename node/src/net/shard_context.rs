@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use super::inbound::LargeBudget;
 use super::inputs::{Input, Inputs};
+use super::node_context::NodeContext;
 use super::refusal::{CloseCode, CloseReason, News};
 use super::reply_routes::ReplyRoutes;
 use super::requests::RequestCounts;
-use super::shared::NodeContext;
 use super::signal::{Closing, Signal};
 
 /// One per shard, behind an `Rc`.
