@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use driftless_antientropy::Digest;
 use driftless_proto::{ActorId, Siblings};
 use driftless_ring::{ArcIndex, NodeId, PartitionId};
@@ -65,7 +66,7 @@ impl<S: Store> Replica<S> {
     /// The same of a hint.
     pub(super) fn hint_as_it_is(&self, shard: &Shard, hint: &HintKey, value: &[u8]) -> Option<StoredHint> {
         let siblings = shard.planted.may_be(Bug::DamagedHintServed).then(|| record::decode_as_it_is(value))??;
-        if record::stored_digest(value).is_err() {
+        if record::read_copy(hint, Bytes::copy_from_slice(value)).is_err() {
             shard.planted.hit();
         }
         let (bucket, key) = hint.record().bucket_and_key().ok()?;
