@@ -185,7 +185,7 @@ impl<S: Store> Engine<S> {
             Body::Request { request: Request::Ping, .. } => self.send(from, message.id, Body::Reply(Reply::Pong)),
             Body::Request { request: Request::Exchange(exchange), .. } => {
                 let view = view(&self.shard, &self.replica, &mut self.pressure, &mut self.handoff, now);
-                self.reconciler.handle_request(&self.shard, now, &view, from, message.id, exchange);
+                self.reconciler.handle_request(&view, from, message.id, exchange);
             }
             Body::Request { request: Request::Replica(request), .. } => {
                 self.replica.handle_request(&self.shard, from, message.id, request);
@@ -251,7 +251,7 @@ impl<S: Store> Engine<S> {
     /// The operator tells anti-entropy something.
     pub fn handle_aae(&mut self, now: Now, command: AaeCommand) {
         let view = view(&self.shard, &self.replica, &mut self.pressure, &mut self.handoff, now);
-        self.reconciler.handle_command(&self.shard, now, &view, command);
+        self.reconciler.handle_command(&view, command);
         self.route(now);
     }
 
@@ -344,13 +344,15 @@ impl<S: Store> Engine<S> {
 
 /// What anti-entropy has to go by.
 fn view<'a, S: Store>(
-    shard: &Shard,
+    shard: &'a Shard,
     replica: &'a Replica<S>,
     pressure: &mut Pressure,
     handoff: &mut Handoff,
     now: Now,
 ) -> View<'a, Replica<S>> {
     View {
+        shard,
+        now,
         holdings: replica,
         pressed: pressure.is_high(now.instant),
         recipients: handoff.recipients(shard, now.instant),

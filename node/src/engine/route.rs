@@ -51,7 +51,7 @@ impl<S: Store> Engine<S> {
                 self.coordinator.handle_peer_lost(&self.shard, now, peer);
                 self.handoff.handle_lost(now.instant, peer);
                 let view = view(&self.shard, &self.replica, &mut self.pressure, &mut self.handoff, now);
-                self.reconciler.handle_peer_lost(&self.shard, now, &view, peer);
+                self.reconciler.handle_peer_lost(&view, peer);
             }
             reachability::Output::Ping(peer) => {
                 let deadline = now.instant + reachability::PING_TIMEOUT;
@@ -139,7 +139,7 @@ impl<S: Store> Engine<S> {
             Lane::Handoff => self.handoff.handle_reply(&self.shard, now.instant, from, id, reply),
             Lane::AntiEntropy => {
                 let view = view(&self.shard, &self.replica, &mut self.pressure, &mut self.handoff, now);
-                self.reconciler.handle_reply(&self.shard, now, &view, from, id, reply);
+                self.reconciler.handle_reply(&view, from, id, reply);
             }
             Lane::Reachability => {}
         }

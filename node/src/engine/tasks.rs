@@ -50,7 +50,7 @@ impl<S: Store> Engine<S> {
             Task::Replica => self.replica.handle_timeout(&self.shard, now),
             Task::AntiEntropy => {
                 let view = view(&self.shard, &self.replica, &mut self.pressure, &mut self.handoff, now);
-                self.reconciler.handle_timeout(&self.shard, now, &view);
+                self.reconciler.handle_timeout(&view);
             }
             Task::Handoff => self.handoff.handle_timeout(&self.shard, now.instant),
         }

@@ -15,14 +15,13 @@ use crate::net::node_context::NodeContext;
 use crate::net::sync::Syncer;
 use crate::replica::store::Store;
 
-use super::prepared::{Guard, Prepared};
+use super::prepared::{Ended, Guard, Prepared};
 use super::{NodeError, NodeSettings};
 
 /// A node that runs on the current thread, until it is stopped: dropping this does not.
 pub struct LocalNode {
     shared: Arc<NodeContext>,
-    shards: usize,
-    ended: watch::Receiver<usize>,
+    ended: Ended,
 }
 
 /// What a [`LocalNode`] runs on: a store and a socket for each shard.
@@ -64,7 +63,7 @@ impl LocalNode {
             let synced = |shard, batch| syncing.synced(shard, batch);
             syncing.after_sync(syncing.sync.run_as_task(&syncer, sync_takes, synced).await);
         });
-        Ok(LocalNode { shared, shards, ended })
+        Ok(LocalNode { shared, ended: Ended::new(ended, shards) })
     }
 
     /// What the node knows of itself.
@@ -84,11 +83,7 @@ impl LocalNode {
 
     /// Completes when the shards have ended, for whatever reason.
     pub fn ended(&self) -> impl Future<Output = ()> + use<> {
-        let (mut ended, shards) = (self.ended.clone(), self.shards);
-        async move {
-            // An error means that all shards are gone.
-            let _ = ended.wait_for(|ended| *ended >= shards).await;
-        }
+        self.ended.clone().wait()
     }
 
     /// Why it had to end, if it had to.

@@ -30,7 +30,7 @@ use crate::net::sync::Syncer;
 use crate::replica::store::Store;
 
 pub use error::NodeError;
-use prepared::{Guard, Prepared};
+use prepared::{Ended, Guard, Prepared};
 
 /// A node that runs in this process, until it is stopped: dropping this does not.
 pub struct Node {
@@ -40,7 +40,7 @@ pub struct Node {
     shards: Vec<JoinHandle<()>>,
     sync: JoinHandle<()>,
     admin_thread: Option<(JoinHandle<()>, watch::Sender<bool>)>,
-    ended: watch::Receiver<usize>,
+    ended: Ended,
 }
 
 /// Runs a node until `stop` completes and everything under way is finished, or until it cannot go on.
@@ -109,6 +109,7 @@ impl Node {
             }
         };
         tracing::info!(node = shared.name, %id, %listen, shards, cluster = shared.topology.cluster(), "node started");
+        let ended = Ended::new(ended, shards);
         Ok(Node { shared, id, admin, shards: threads, sync, admin_thread, ended })
     }
 
@@ -145,11 +146,7 @@ impl Node {
 
     /// Completes when the shards have ended, for whatever reason.
     pub fn ended(&self) -> impl Future<Output = ()> + use<> {
-        let (mut ended, shards) = (self.ended.clone(), self.shards.len());
-        async move {
-            // An error means that all threads are gone.
-            let _ = ended.wait_for(|ended| *ended >= shards).await;
-        }
+        self.ended.clone().wait()
     }
 
     /// Waits until the node has stopped. Call [`Node::stop`] before, or this waits until the node cannot go on.

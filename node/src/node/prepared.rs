@@ -82,6 +82,25 @@ pub(super) struct Guard {
     pub(super) ending: Arc<watch::Sender<usize>>,
 }
 
+/// Tells when all shards of a node have ended.
+#[derive(Clone)]
+pub(super) struct Ended {
+    count: watch::Receiver<usize>,
+    shards: usize,
+}
+
+impl Ended {
+    pub(super) fn new(count: watch::Receiver<usize>, shards: usize) -> Ended {
+        Ended { count, shards }
+    }
+
+    /// Completes when the shards have ended, for whatever reason.
+    pub(super) async fn wait(mut self) {
+        // An error means that all shards are gone.
+        let _ = self.count.wait_for(|ended| *ended >= self.shards).await;
+    }
+}
+
 impl Guard {
     /// A shard has come to its end.
     pub(super) fn watch(self, shard: u16, ended: io::Result<()>) {

@@ -6,7 +6,6 @@ use driftless_ring::{NodeId, PartitionId};
 
 use crate::peer::{Exchanged, Reply, RequestId};
 use crate::shard::Shard;
-use crate::time::Now;
 
 use super::repair::JobId;
 use super::{Holdings, Output, Reconciler, View, micros};
@@ -19,15 +18,8 @@ pub(super) struct Answering {
 }
 
 impl Reconciler {
-    pub(super) fn answer_sums<H: Holdings>(
-        &mut self,
-        shard: &Shard,
-        now: Now,
-        view: &View<'_, H>,
-        from: NodeId,
-        id: RequestId,
-        sums: &Sums,
-    ) {
+    pub(super) fn answer_sums<H: Holdings>(&mut self, view: &View<'_, H>, from: NodeId, id: RequestId, sums: &Sums) {
+        let View { shard, now, .. } = *view;
         let ring = shard.ring();
         let unequal = sums.answer(ring.partitions(), |partition| {
             if ring.owns(from, partition) { view.holdings.tree(partition) } else { Held::Nothing }
@@ -44,13 +36,13 @@ impl Reconciler {
 
     pub(super) fn answer_step<H: Holdings>(
         &mut self,
-        shard: &Shard,
-        now: Now,
         view: &View<'_, H>,
-        (from, id): (NodeId, RequestId),
+        from: NodeId,
+        id: RequestId,
         partition: PartitionId,
         request: antientropy::Request,
     ) {
+        let View { shard, now, .. } = *view;
         if let Err(refusal) = shard.assert_mine(partition) {
             return self.outputs.push_back(Output::Reply { to: from, id, reply: Reply::Refused(refusal) });
         }
@@ -78,7 +70,7 @@ impl Reconciler {
         match self.answering.get_mut(&(from, exchange)) {
             Some(answering) => {
                 answering.reply_to = id;
-                self.with_responder(shard, view, from, exchange, |responder, local| {
+                self.with_responder(view, from, exchange, |responder, local| {
                     responder.handle_request(micros(now), local, request);
                 });
                 if done {
@@ -89,9 +81,8 @@ impl Reconciler {
             None if done || over => {}
             None => {
                 let settings = self.settings(shard, shard.limits.aae.confirm);
-                let started = self.with_local(shard, view, partition, |local| {
-                    Responder::start(micros(now), settings, local, request)
-                });
+                let started =
+                    self.with_local(view, partition, |local| Responder::start(micros(now), settings, local, request));
                 match started {
                     Ok(responder) => {
                         self.answering.insert((from, exchange), Answering { responder, reply_to: id });
@@ -145,7 +136,6 @@ impl Reconciler {
 
     fn with_responder<H: Holdings>(
         &mut self,
-        shard: &Shard,
         view: &View<'_, H>,
         from: NodeId,
         exchange: ExchangeId,
@@ -153,7 +143,7 @@ impl Reconciler {
     ) {
         let Some(mut answering) = self.answering.remove(&(from, exchange)) else { return };
         let partition = answering.responder.partition();
-        self.with_local(shard, view, partition, |local| call(&mut answering.responder, local));
+        self.with_local(view, partition, |local| call(&mut answering.responder, local));
         self.answering.insert((from, exchange), answering);
     }
 }

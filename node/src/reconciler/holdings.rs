@@ -6,6 +6,7 @@ use driftless_ring::{NodeId, PartitionId, Token};
 
 use crate::replica::record::RecordError;
 use crate::shard::Shard;
+use crate::time::Now;
 
 /// A key with everything that is known of it.
 pub(crate) type KeyState = (BucketId, Key, Siblings);
@@ -34,7 +35,11 @@ pub(crate) trait Holdings {
 
 /// What the reconciler has to go by.
 pub(crate) struct View<'a, H> {
-    /// Of this shard.
+    /// The shard.
+    pub(crate) shard: &'a Shard,
+    /// The time.
+    pub(crate) now: Now,
+    /// What it holds.
     pub(crate) holdings: &'a H,
     /// Whether clients suffer.
     pub(crate) pressed: bool,

@@ -32,14 +32,8 @@ pub(super) struct Begun {
 }
 
 impl Reconciler {
-    pub(super) fn begin_round<H: Holdings>(
-        &mut self,
-        shard: &Shard,
-        now: Now,
-        view: &View<'_, H>,
-        peer: NodeId,
-        partitions: Vec<PartitionId>,
-    ) {
+    pub(super) fn begin_round<H: Holdings>(&mut self, view: &View<'_, H>, peer: NodeId, partitions: Vec<PartitionId>) {
+        let View { shard, now, .. } = *view;
         // A peer may have another number of shards; one message goes to one of them.
         let mut lines: BTreeMap<u16, Vec<Line>> = BTreeMap::new();
         for &partition in &partitions {
@@ -64,7 +58,8 @@ impl Reconciler {
         }
     }
 
-    pub(super) fn begin_exchanges<H: Holdings>(&mut self, shard: &Shard, now: Now, view: &View<'_, H>) {
+    pub(super) fn begin_exchanges<H: Holdings>(&mut self, view: &View<'_, H>) {
+        let View { shard, now, .. } = *view;
         while self.begun.len() < shard.limits.aae.exchanges_max
             && self.budget.is_open(now.instant, view.pressed)
             && let Some((peer, partition, unequal)) = self.rounds.next(now.instant, |busy| self.is_busy(busy))
@@ -80,27 +75,22 @@ impl Reconciler {
             let settings = self.settings(shard, confirm.saturating_sub(known));
             let exchange = ExchangeId(self.rng.random());
             let bits = unequal.peer_bits;
-            let initiator = self.with_local(shard, view, partition, |local| {
+            let initiator = self.with_local(view, partition, |local| {
                 Initiator::start(micros(now), settings, exchange, partition, bits, local)
             });
             match initiator {
                 Some(initiator) => {
                     let begun = Begun { peer, initiator, request: RequestId(0), found: Vec::new(), taken: true };
                     self.begun.insert(exchange, begun);
-                    self.drain_begun(shard, now, view, exchange);
+                    self.drain_begun(view, exchange);
                 }
                 None => self.rounds.retry_soon(now.instant, peer, partition),
             }
         }
     }
 
-    pub(super) fn drain_begun<H: Holdings>(
-        &mut self,
-        shard: &Shard,
-        now: Now,
-        view: &View<'_, H>,
-        exchange: ExchangeId,
-    ) {
+    pub(super) fn drain_begun<H: Holdings>(&mut self, view: &View<'_, H>, exchange: ExchangeId) {
+        let View { shard, now, .. } = *view;
         while let Some(begun) = self.begun.get_mut(&exchange)
             && let Some(output) = begun.initiator.poll_output()
         {
@@ -134,7 +124,7 @@ impl Reconciler {
                     self.begun.remove(&exchange);
                     self.repairs.drop_job(JobId::Begun(exchange));
                     if taken {
-                        self.ended(shard, now, view, (peer, partition), &report, &found);
+                        self.ended(view, peer, partition, &report, &found);
                     } else {
                         self.not_taken(shard, now, peer, partition);
                     }
@@ -145,13 +135,13 @@ impl Reconciler {
 
     fn ended<H: Holdings>(
         &mut self,
-        shard: &Shard,
-        now: Now,
         view: &View<'_, H>,
-        (peer, partition): (NodeId, PartitionId),
+        peer: NodeId,
+        partition: PartitionId,
         report: &Report,
         found: &[Token],
     ) {
+        let View { shard, now, .. } = *view;
         shard.metrics.aae_keys_compared.inc_by(report.keys_compared);
         if let Some(shared) = self.rounds.shared(peer, partition) {
             shared.compared += report.keys_compared;
@@ -255,14 +245,13 @@ impl Reconciler {
 
     pub(super) fn with_initiator<H: Holdings>(
         &mut self,
-        shard: &Shard,
         view: &View<'_, H>,
         exchange: ExchangeId,
         call: impl FnOnce(&mut Initiator, Local<'_>),
     ) {
         let Some(mut begun) = self.begun.remove(&exchange) else { return };
         let partition = begun.initiator.partition();
-        self.with_local(shard, view, partition, |local| call(&mut begun.initiator, local));
+        self.with_local(view, partition, |local| call(&mut begun.initiator, local));
         self.begun.insert(exchange, begun);
     }
 }

@@ -132,7 +132,8 @@ impl Reconciler {
     }
 
     /// A peer may not be counted on: what was under way with it is over.
-    pub(crate) fn handle_peer_lost<H: Holdings>(&mut self, shard: &Shard, now: Now, view: &View<'_, H>, peer: NodeId) {
+    pub(crate) fn handle_peer_lost<H: Holdings>(&mut self, view: &View<'_, H>, peer: NodeId) {
+        let View { shard, now, .. } = *view;
         self.rounds.peer_lost(peer);
         let begun: Vec<_> =
             self.begun.iter().filter(|(_, begun)| begun.peer == peer).map(|(exchange, _)| *exchange).collect();
@@ -147,44 +148,35 @@ impl Reconciler {
         for id in asked {
             self.unanswered(now, id);
         }
-        self.go_on(shard, now, view);
+        self.go_on(view);
     }
 
     /// A peer compares.
     pub(crate) fn handle_request<H: Holdings>(
         &mut self,
-        shard: &Shard,
-        now: Now,
         view: &View<'_, H>,
         from: NodeId,
         id: RequestId,
         exchange: Exchange,
     ) {
         match exchange {
-            Exchange::Sums(sums) => self.answer_sums(shard, now, view, from, id, &sums),
-            Exchange::Step { partition, request } => self.answer_step(shard, now, view, (from, id), partition, request),
+            Exchange::Sums(sums) => self.answer_sums(view, from, id, &sums),
+            Exchange::Step { partition, request } => self.answer_step(view, from, id, partition, request),
         }
-        self.go_on(shard, now, view);
+        self.go_on(view);
     }
 
     /// A peer answers.
-    pub(crate) fn handle_reply<H: Holdings>(
-        &mut self,
-        shard: &Shard,
-        now: Now,
-        view: &View<'_, H>,
-        from: NodeId,
-        id: RequestId,
-        reply: Reply,
-    ) {
+    pub(crate) fn handle_reply<H: Holdings>(&mut self, view: &View<'_, H>, from: NodeId, id: RequestId, reply: Reply) {
+        let View { shard, now, .. } = *view;
         match reply {
             Reply::Exchanged(Exchanged::Step(reply)) => {
                 let exchange = reply.exchange;
                 if self.begun.get(&exchange).is_some_and(|begun| begun.peer == from) {
-                    self.with_initiator(shard, view, exchange, |initiator, local| {
+                    self.with_initiator(view, exchange, |initiator, local| {
                         initiator.handle_reply(micros(now), local, reply);
                     });
-                    self.drain_begun(shard, now, view, exchange);
+                    self.drain_begun(view, exchange);
                 }
             }
             Reply::Refused(refusal) if self.begun.values().any(|begun| begun.request == id && begun.peer == from) => {
@@ -200,11 +192,12 @@ impl Reconciler {
                 }
             }
         }
-        self.go_on(shard, now, view);
+        self.go_on(view);
     }
 
     /// Time has passed.
-    pub(crate) fn handle_timeout<H: Holdings>(&mut self, shard: &Shard, now: Now, view: &View<'_, H>) {
+    pub(crate) fn handle_timeout<H: Holdings>(&mut self, view: &View<'_, H>) {
+        let View { shard, now, .. } = *view;
         if self.poll_timeout().is_none_or(|due| now.instant < due) {
             return;
         }
@@ -218,8 +211,8 @@ impl Reconciler {
         let begun: Vec<_> =
             self.begun.iter().filter(|(_, b)| due(b.initiator.poll_timeout())).map(|(id, _)| *id).collect();
         for exchange in begun {
-            self.with_initiator(shard, view, exchange, |initiator, local| initiator.handle_timeout(micros(now), local));
-            self.drain_begun(shard, now, view, exchange);
+            self.with_initiator(view, exchange, |initiator, local| initiator.handle_timeout(micros(now), local));
+            self.drain_begun(view, exchange);
         }
         let answering: Vec<_> =
             self.answering.iter().filter(|(_, a)| due(a.responder.poll_timeout())).map(|(key, _)| *key).collect();
@@ -229,23 +222,18 @@ impl Reconciler {
             }
             self.drain_answering(shard, from, exchange);
         }
-        self.go_on(shard, now, view);
+        self.go_on(view);
     }
 
     /// The operator says something.
-    pub(crate) fn handle_command<H: Holdings>(
-        &mut self,
-        shard: &Shard,
-        now: Now,
-        view: &View<'_, H>,
-        command: AaeCommand,
-    ) {
+    pub(crate) fn handle_command<H: Holdings>(&mut self, view: &View<'_, H>, command: AaeCommand) {
+        let View { shard, now, .. } = *view;
         match command {
             AaeCommand::Run(partition) => self.rounds.want(partition),
             AaeCommand::Pause => self.pause(shard, now),
             AaeCommand::Resume => self.paused = false,
         }
-        self.go_on(shard, now, view);
+        self.go_on(view);
     }
 
     /// Nothing is begun or repaired any more, and peers that ask are refused.
@@ -287,7 +275,8 @@ impl Reconciler {
     }
 
     /// Does what has become possible: repairs first, then exchanges, then rounds.
-    fn go_on<H: Holdings>(&mut self, shard: &Shard, now: Now, view: &View<'_, H>) {
+    fn go_on<H: Holdings>(&mut self, view: &View<'_, H>) {
+        let View { shard, now, .. } = *view;
         self.pressed = view.pressed;
         while self.overdue.front().is_some_and(|(_, id)| !self.asked.contains_key(id)) {
             self.overdue.pop_front();
@@ -299,15 +288,15 @@ impl Reconciler {
             return;
         }
         loop {
-            self.send_repairs(shard, now, view);
+            self.send_repairs(view);
             let Some(Done { job_id, taken }) = self.repairs.take_done() else { break };
             match job_id {
                 JobId::Begun(exchange) => {
                     if let Some(begun) = self.begun.get_mut(&exchange) {
                         begun.taken &= taken;
                     }
-                    self.with_initiator(shard, view, exchange, |initiator, local| initiator.resume(micros(now), local));
-                    self.drain_begun(shard, now, view, exchange);
+                    self.with_initiator(view, exchange, |initiator, local| initiator.resume(micros(now), local));
+                    self.drain_begun(view, exchange);
                 }
                 JobId::Answering(from, exchange) => {
                     if let Some(answering) = self.answering.get_mut(&(from, exchange)) {
@@ -320,9 +309,9 @@ impl Reconciler {
                 }
             }
         }
-        self.begin_exchanges(shard, now, view);
+        self.begin_exchanges(view);
         while let Some((peer, partitions)) = self.rounds.due(now.instant) {
-            self.begin_round(shard, now, view, peer, partitions);
+            self.begin_round(view, peer, partitions);
         }
         let may_begin = self.begun.len() < shard.limits.aae.exchanges_max;
         self.next_exchange = if may_begin { self.rounds.next_at(|partition| self.is_busy(partition)) } else { None };
@@ -404,11 +393,11 @@ impl Reconciler {
     /// Calls a machine with what is held of its partition now; reports it if that cannot be read.
     fn with_local<H: Holdings, T>(
         &mut self,
-        shard: &Shard,
         view: &View<'_, H>,
         partition: PartitionId,
         call: impl FnOnce(Local<'_>) -> T,
     ) -> T {
+        let View { shard, .. } = *view;
         let tree = match view.holdings.tree(partition) {
             Held::Tree(tree) => Some(tree),
             Held::Rebuilding | Held::Nothing => None,

@@ -8,8 +8,7 @@ use driftless_ring::{NodeId, PartitionId, Token};
 
 use crate::peer::{Merge, Purpose, ReplicaRequest, Request};
 use crate::replica::record::RecordError;
-use crate::shard::Shard;
-use crate::time::{Instant, Now};
+use crate::time::Instant;
 
 use super::{Asked, Holdings, Reconciler, View};
 
@@ -216,7 +215,8 @@ impl Repairs {
 }
 
 impl Reconciler {
-    pub(super) fn send_repairs<H: Holdings>(&mut self, shard: &Shard, now: Now, view: &View<'_, H>) {
+    pub(super) fn send_repairs<H: Holdings>(&mut self, view: &View<'_, H>) {
+        let View { shard, now, .. } = *view;
         while self.bytes_left > 0
             && self.repairs.ready_at().is_some_and(|at| at <= now.instant)
             && self.budget.is_open(now.instant, view.pressed)

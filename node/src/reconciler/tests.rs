@@ -115,9 +115,10 @@ impl Side {
         Side { shard, reconciler, held, recipients: Vec::new(), failures: Vec::new(), merges: 0 }
     }
 
-    fn call<T>(&mut self, call: impl FnOnce(&mut Reconciler, &Shard, &View<'_, Held>) -> T) -> T {
-        let view = View { holdings: &self.held, pressed: false, recipients: self.recipients.clone() };
-        call(&mut self.reconciler, &self.shard, &view)
+    fn call<T>(&mut self, now: Now, call: impl FnOnce(&mut Reconciler, &View<'_, Held>) -> T) -> T {
+        let shard = &self.shard;
+        let view = View { shard, now, holdings: &self.held, pressed: false, recipients: self.recipients.clone() };
+        call(&mut self.reconciler, &view)
     }
 
     fn merge(&mut self, merge: Merge) -> Reply {
@@ -180,21 +181,21 @@ impl Pair {
                     match output {
                         Output::Send { id, request: Request::Exchange(exchange), .. } => {
                             let side = &mut self.sides[other];
-                            side.call(|machine, shard, view| {
-                                machine.handle_request(shard, now, view, from, id, exchange);
+                            side.call(now, |machine, view| {
+                                machine.handle_request(view, from, id, exchange);
                             });
                         }
                         Output::Send { id, request: Request::Replica(ReplicaRequest::Merge(merge)), .. } => {
                             let reply = self.sides[other].merge(merge);
                             let to = self.id(other);
-                            self.sides[i].call(|machine, shard, view| {
-                                machine.handle_reply(shard, now, view, to, id, reply);
+                            self.sides[i].call(now, |machine, view| {
+                                machine.handle_reply(view, to, id, reply);
                             });
                         }
                         Output::Send { request, .. } => panic!("nothing else is asked: {request:?}"),
                         Output::Reply { id, reply, .. } => {
-                            self.sides[other].call(|machine, shard, view| {
-                                machine.handle_reply(shard, now, view, from, id, reply);
+                            self.sides[other].call(now, |machine, view| {
+                                machine.handle_reply(view, from, id, reply);
                             });
                         }
                         Output::Failed(error) => self.sides[i].failures.push(error),
@@ -218,7 +219,7 @@ impl Pair {
             let now = self.now;
             for side in &mut self.sides {
                 side.reconciler.begin_turn();
-                side.call(|machine, shard, view| machine.handle_timeout(shard, now, view));
+                side.call(now, |machine, view| machine.handle_timeout(view));
             }
         }
         self.now.instant = until;
@@ -257,11 +258,11 @@ fn a_pause_on_either_side_leaves_everything_as_it_is_until_it_ends() {
         let mut pair = Pair::new();
         pair.hold(0, 0..20);
         let now = pair.now;
-        pair.sides[paused].call(|machine, shard, view| machine.handle_command(shard, now, view, AaeCommand::Pause));
+        pair.sides[paused].call(now, |machine, view| machine.handle_command(view, AaeCommand::Pause));
         pair.pass(Duration::from_secs(30));
         assert!(pair.sides[1].held.states.is_empty() && pair.figures(paused).paused);
         let now = pair.now;
-        pair.sides[paused].call(|machine, shard, view| machine.handle_command(shard, now, view, AaeCommand::Resume));
+        pair.sides[paused].call(now, |machine, view| machine.handle_command(view, AaeCommand::Resume));
         pair.pass(Duration::from_secs(30));
         assert!(pair.is_equal(), "side {paused} was paused");
     }
@@ -310,16 +311,16 @@ fn what_was_under_way_with_a_peer_ends_when_it_is_lost_and_begins_anew_when_it_i
         let due = pair.sides[begins].reconciler.poll_timeout().expect("a round is due");
         pair.now.instant = pair.now.instant.max(due);
         let now = pair.now;
-        pair.sides[begins].call(|machine, shard, view| machine.handle_timeout(shard, now, view));
+        pair.sides[begins].call(now, |machine, view| machine.handle_timeout(view));
         while let Some(output) = pair.sides[begins].reconciler.poll_output() {
             if let Output::Send { id, request: Request::Exchange(exchange @ Exchange::Sums(_)), .. } = output {
                 let from = pair.id(begins);
-                pair.sides[1 - begins].call(|machine, shard, view| {
-                    machine.handle_request(shard, now, view, from, id, exchange);
+                pair.sides[1 - begins].call(now, |machine, view| {
+                    machine.handle_request(view, from, id, exchange);
                 });
                 while let Some(Output::Reply { id, reply, .. }) = pair.sides[1 - begins].reconciler.poll_output() {
-                    pair.sides[begins].call(|machine, shard, view| {
-                        machine.handle_reply(shard, now, view, peer, id, reply);
+                    pair.sides[begins].call(now, |machine, view| {
+                        machine.handle_reply(view, peer, id, reply);
                     });
                 }
             }
@@ -327,7 +328,7 @@ fn what_was_under_way_with_a_peer_ends_when_it_is_lost_and_begins_anew_when_it_i
     }
     assert!(pair.now.instant > now.instant);
     let now = pair.now;
-    pair.sides[begins].call(|machine, shard, view| machine.handle_peer_lost(shard, now, view, peer));
+    pair.sides[begins].call(now, |machine, view| machine.handle_peer_lost(view, peer));
     assert!(pair.sides[begins].reconciler.begun.is_empty());
     assert!(pair.figures(begins).partitions.iter().all(|line| !line.in_progress));
     while pair.sides[begins].reconciler.poll_output().is_some() {}
