@@ -37,9 +37,9 @@ async fn store(bucket: &Bucket, number: u32) -> Result<(), PutError> {
         Err(error) => error,
     };
     match (error.outcome(), error.refusal()) {
-        // Nothing happened, and the cluster says why. Writing to stand-ins is a choice: more available, less strict.
+        // Nothing happened, and the cluster says why. Writing to fallbacks is a choice: more available, less strict.
         (Outcome::Refused, Some(Refusal::NotEnoughReplicas { available, .. })) => {
-            println!("{number}: only {available} replicas, storing at stand-ins too");
+            println!("{number}: only {available} replicas, storing at fallbacks too");
             put().sloppy(true).await.map(|_| ())
         }
         // Nothing happened: pass it on, or do something else.

@@ -40,7 +40,7 @@ pub(crate) struct Connection {
     /// Answers that came.
     heard: AtomicU64,
     /// It is suspect until so many answers have come.
-    owes: AtomicU64,
+    suspect_until: AtomicU64,
     /// Wakes attempts that wait for suspicion to arise.
     alarm: Notify,
     probing: AtomicBool,
@@ -119,7 +119,7 @@ impl Connection {
             }),
             queued: Notify::new(),
             heard: AtomicU64::new(0),
-            owes: AtomicU64::new(0),
+            suspect_until: AtomicU64::new(0),
             alarm: Notify::new(),
             probing: AtomicBool::new(false),
             io: Handle::current(),
@@ -217,7 +217,7 @@ impl Connection {
     ///
     /// The transport may take seconds to find out, and cannot know that a node receives and does not answer.
     pub(crate) fn suspect(self: &Arc<Self>, heard: u64) {
-        if self.owes.fetch_max(heard + 1, Ordering::AcqRel) > heard || !self.is_suspect() {
+        if self.suspect_until.fetch_max(heard + 1, Ordering::AcqRel) > heard || !self.is_suspect() {
             return;
         }
         tracing::debug!(node = self.node, address = self.address, "says nothing");
@@ -229,7 +229,7 @@ impl Connection {
 
     /// Whether nothing has been heard since [`suspect`](Connection::suspect).
     pub(crate) fn is_suspect(&self) -> bool {
-        self.heard() < self.owes.load(Ordering::Acquire)
+        self.heard() < self.suspect_until.load(Ordering::Acquire)
     }
 
     /// Ends when suspicion arises from now on.

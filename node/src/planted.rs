@@ -90,7 +90,7 @@ bugs! {
     ActorKeptWithHintsRemoved = "actor-kept-with-hints-removed",
     /// A retry is answered by its remembered id, though what it was stamped into is gone.
     RememberedIdWithoutCover = "remembered-id-without-cover",
-    /// A retry at a stand-in is answered, and not kept for the primary whose slot the answer fills.
+    /// A retry at a fallback is answered, and not kept for the primary whose slot the answer fills.
     RetryNotKept = "retry-not-kept",
     /// A put under way is acknowledged though its actor was retired.
     RetiredAcknowledged = "retired-acknowledged",
@@ -110,7 +110,7 @@ bugs! {
     FirstSyncNotAwaited = "first-sync-not-awaited",
     /// A write is answered when one slot less than w is filled.
     AckBeforeW = "ack-before-w",
-    /// A quorum counts nodes: two stand-ins for one primary fill two slots.
+    /// A quorum counts nodes: two fallbacks for one primary fill two slots.
     NodesCounted = "nodes-counted",
     /// A further answer to a read leaves out as many values as were shown, whichever they were.
     PagesByPosition = "pages-by-position",

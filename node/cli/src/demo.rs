@@ -221,10 +221,10 @@ impl Tour {
             }
         }
 
-        let owed = self.wait_for_hints(client, &name, |owed| owed >= u64::from(AWAY_WRITES)).await?;
+        let hints = self.wait_for_hints(client, &name, |hints| hints >= u64::from(AWAY_WRITES)).await?;
         self.check(
-            format_args!("the others have noted that {name} is owed these keys (driftless hints shows {owed})"),
-            owed >= u64::from(AWAY_WRITES),
+            format_args!("the others keep hints of these keys for {name} (driftless hints shows {hints})"),
+            hints >= u64::from(AWAY_WRITES),
         )?;
 
         self.title("It comes back")?;
@@ -235,10 +235,10 @@ impl Tour {
         self.say("anything.")?;
         cluster.restart(victim, READY_PATIENCE)?;
         let began = Instant::now();
-        let owed = self.wait_for_hints(client, &name, |owed| owed == 0).await?;
+        let hints = self.wait_for_hints(client, &name, |hints| hints == 0).await?;
         self.check(
-            format_args!("after {:.0} s {name} is owed nothing any more", began.elapsed().as_secs_f64()),
-            owed == 0,
+            format_args!("after {:.0} s there are no hints left for {name}", began.elapsed().as_secs_f64()),
+            hints == 0,
         )?;
         let lacking = count_lacking(bucket, &name).await?;
         self.check(
@@ -259,9 +259,9 @@ impl Tour {
         let deadline = Instant::now() + HINTS_PATIENCE;
         loop {
             self.stop.check()?;
-            let owed = count_hints(client, node).await;
-            if enough(owed) || Instant::now() > deadline {
-                return Ok(owed);
+            let hints = count_hints(client, node).await;
+            if enough(hints) || Instant::now() > deadline {
+                return Ok(hints);
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_primary_and_its_stand_in_fill_one_slot() {
+    fn a_primary_and_its_fallback_fill_one_slot() {
         let mut slots = slots(2);
         slots.assign(C, D);
         assert_eq!(slots.slot_of(D), Some(C));

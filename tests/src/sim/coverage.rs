@@ -13,7 +13,7 @@ pub const SEEDS_ENOUGH: u64 = 900;
 /// What a budget of [`SEEDS_ENOUGH`] must meet.
 pub const REQUIRED: &[&str] = &[
     "hints changed while under way",
-    "owed markers delivered",
+    "markers delivered",
     "hints stored",
     "peers unresponsive",
     "splits",

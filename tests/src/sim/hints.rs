@@ -109,7 +109,7 @@ impl HintWatch {
             match value {
                 None => {
                     let was_marker = self.markers.remove(&(node, key.clone()));
-                    coverage.add("owed markers delivered", u64::from(was_marker));
+                    coverage.add("markers delivered", u64::from(was_marker));
                     removed.insert(slot);
                 }
                 Some(value) => {

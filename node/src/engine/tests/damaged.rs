@@ -118,7 +118,7 @@ fn what_was_said_before_it_was_damaged_again_does_not_restore_it() {
 
 #[cfg(feature = "planted-bugs")]
 #[test]
-fn mending_not_ended_is_noticed() {
+fn restoring_not_ended_is_noticed() {
     crate::planted::assert_noticed(crate::planted::Bug::RestoringNotEnded, damage_it_again);
 }
 
@@ -365,7 +365,7 @@ fn what_is_kept_before_and_after_a_restoration_in_one_turn_is_acknowledged() {
 }
 
 /// Found by the simulator (seed 2861 of its day). What was left of the copy passed for a marker: the next write was acknowledged as
-/// owed together with the record, and kept nowhere.
+/// delivered together with the record, and kept nowhere.
 #[test]
 fn a_damaged_copy_beside_a_damaged_record_is_given_up_and_the_next_write_is_kept() {
     for left in [0, 1, 2, 9] {
@@ -445,7 +445,7 @@ fn what_nobody_else_holds_is_removed_and_leaves_no_empty_record() {
 }
 
 #[test]
-fn what_is_owed_from_a_damaged_record_is_delivered_once_it_is_restored() {
+fn a_marker_for_a_damaged_record_is_delivered_once_it_is_restored() {
     let mut trio = Trio::new();
     trio.put_and_settle(0, put(SIBLINGS, "precious", None));
     let add = AddHint { bucket: SIBLINGS, key: key(), target: trio.id(2) };

@@ -78,7 +78,7 @@ fn an_answer_that_comes_late_still_counts() {
 }
 
 #[test]
-fn a_primary_that_misses_an_acknowledged_write_is_owed_it() {
+fn a_hint_is_kept_for_a_primary_that_misses_an_acknowledged_write() {
     let mut trio = Trio::new();
     let request = trio.ask(0, put(SIBLINGS, "v", None));
     let silent = trio.wire[0].1;

@@ -481,7 +481,7 @@ fn a_marker_delivers_what_is_applied_and_nothing_of_the_turn() {
 
 #[cfg(feature = "planted-bugs")]
 #[test]
-fn what_is_owed_before_it_is_applied_is_noticed() {
+fn a_hint_before_its_batch_is_applied_is_noticed() {
     crate::planted::assert_noticed(crate::planted::Bug::HintBeforeApplied, look_in_the_middle_of_a_turn);
 }
 
@@ -503,7 +503,7 @@ fn look_in_the_middle_of_a_turn(planted: Planted) {
 }
 
 #[test]
-fn a_write_notes_in_its_own_batch_who_else_is_owed_it() {
+fn a_write_keeps_hints_in_its_own_batch_for_those_known_to_miss_it() {
     let mut five = Five::new();
     let (one, two, three, other) = (five.owners[0], five.owners[1], five.owners[2], five.others[0]);
     five.write(one, "v1", None, &[two]);
@@ -516,7 +516,7 @@ fn a_write_notes_in_its_own_batch_who_else_is_owed_it() {
 }
 
 #[test]
-fn what_is_owed_later_is_a_marker_at_an_owner_and_a_copy_elsewhere() {
+fn a_later_hint_is_a_marker_at_an_owner_and_a_copy_elsewhere() {
     let mut five = Five::new();
     let (one, two, three, other) = (five.owners[0], five.owners[1], five.owners[2], five.others[0]);
     let add = |target| LocalRequest::AddHint(AddHint { bucket: SIBLINGS, key: key(), target });

@@ -75,7 +75,7 @@ impl Trio {
 /// A node whose disk was replaced missed fifty writes a second, so that there was always something new to deliver to it, and
 /// exchanges with it were put off: it was not refilled in half an hour.
 #[test]
-fn a_replaced_disk_is_refilled_though_something_new_is_owed_all_the_time() {
+fn a_replaced_disk_is_refilled_though_new_hints_are_kept_all_the_time() {
     let mut trio = Trio::with_rounds();
     trio.put_and_settle(0, put(SIBLINGS, "old", None));
     trio.replace_disk(2);
@@ -89,7 +89,7 @@ fn a_replaced_disk_is_refilled_though_something_new_is_owed_all_the_time() {
             };
             one.key = names.next().expect("without end");
             written += 1;
-            // Either of the others coordinates, and owes.
+            // Either of the others coordinates, and keeps hints.
             trio.ask((written % 2) as usize, Ask::Put(one));
         }
         trio.settle_with(&mut |to, merge| to == 2 && merge.purpose == Purpose::Write);

@@ -39,7 +39,7 @@ fn play(w: &mut World) {
 
     w.mend();
     w.for_clients(|w| {
-        w.wait(Duration::from_secs(6), "A is back; some seconds later all have handed over what they owe");
+        w.wait(Duration::from_secs(6), "A is back; some seconds later all have delivered their hints");
     });
     w.look(B);
     let after = w.for_clients(|w| w.ask(BOB, B, get()));

@@ -71,7 +71,7 @@ impl World {
                     None => (slot, format!("removes its hint for {target}")),
                     Some(value) => match observer::decode_hint(key, value) {
                         Some((_, siblings)) => (slot, format!("keeps as a hint for {target} {}", state(siblings))),
-                        None => (slot, format!("notes that it owes {target} its state")),
+                        None => (slot, format!("marks that {target} misses its state")),
                     },
                 })
             } else {
