@@ -1,8 +1,9 @@
 //! An acknowledged value stays until a write whose author had read it replaces it.
 //!
 //! For every acknowledged put `v` of a key: `v ∈ final`, or `v ∈ past(w)` for some `w ∈ final`. A tombstone may have made place
-//! for a write that had not seen it: a delete counts like those in `final` as long as its dot is covered. In buckets where the
-//! last writer wins, a value may lose against a later one, but something must be left: exactly one live write.
+//! for a write that had not seen it: a delete counts like those in `final` as long as its dot is covered. A delete that found its
+//! work done has no dot, and makes it known all the same: what it found replaced stays gone, though what had replaced it, never
+//! acknowledged, may be lost. In buckets where the last writer wins, a value may lose against a later one, but something must be left: exactly one live write.
 
 use super::{Evidence, Violation, past};
 
@@ -26,7 +27,8 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
         known.extend(past::tombstones(&slot, merged.vv(), evidence.history, evidence.observer));
         for (id, op) in written {
             let overwritten = known.iter().any(|w| evidence.past.at_most(*w).contains(&id));
-            if !known.contains(&id) && !overwritten {
+            let deleted = || evidence.past.may_be_gone(id, &slot, evidence.history, evidence.observer);
+            if !known.contains(&id) && !overwritten && !deleted() {
                 let text = format!(
                     "{:?} {id} of client {} was acknowledged by {} at {} µs and is gone; left are {last:?}",
                     op.kind, op.client, op.acks, op.returned

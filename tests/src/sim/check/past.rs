@@ -7,6 +7,7 @@ use driftless_proto::VersionVector;
 
 use super::super::history::{Ending, History, Kind, OpId, Operation, Slot};
 use super::super::observer::{Observer, Stamp};
+use super::super::schedule::Micros;
 
 /// `past` of every operation, and which writes are exempt.
 ///
@@ -63,16 +64,23 @@ impl Past {
         for id in known.clone().iter() {
             known.unite(&self.may[id]);
         }
-        if unstamped_delete(read, history, observer) {
-            let overwritten = |id: &OpId| {
-                history
-                    .iter()
-                    .any(|(by, op)| op.slot == read.slot && op.invoked < read.returned && self.may[by].contains(id))
-            };
+        if unstamped_delete(&read.slot, read.returned, history, observer) {
             let covered = observer.dots_in(&read.slot).filter(|(dot, _)| read.vv.covers(*dot));
-            known.extend(covered.filter_map(|(_, stamp)| write_of(stamp, history)).filter(overwritten));
+            let covered = covered.filter_map(|(_, stamp)| write_of(stamp, history));
+            known.extend(covered.filter(|id| self.may_be_replaced(*id, &read.slot, read.returned, history)));
         }
         known
+    }
+
+    /// Whether a delete that found its work done may have made sure that this write is gone everywhere: what had replaced it may be
+    /// lost since, as long as nobody was told of that.
+    pub fn may_be_gone(&self, id: OpId, slot: &Slot, history: &History, observer: &Observer) -> bool {
+        unstamped_delete(slot, Micros::MAX, history, observer) && self.may_be_replaced(id, slot, Micros::MAX, history)
+    }
+
+    /// Whether a write of this key that began before may have replaced it.
+    fn may_be_replaced(&self, id: OpId, slot: &Slot, before: Micros, history: &History) -> bool {
+        history.iter().any(|(by, op)| op.slot == *slot && op.invoked < before && self.may[by].contains(&id))
     }
 }
 
@@ -184,13 +192,13 @@ pub(super) fn tombstones<'a>(
         .filter(|id| history.get(*id).kind == Kind::Delete)
 }
 
-/// Whether a delete that the read may have met found its work done: it is stamped nowhere, and what it makes sure of tells what is
+/// Whether a delete of the key that began before found its work done: it is stamped nowhere, and what it makes sure of tells what is
 /// gone, but not by which other write.
-fn unstamped_delete(read: &Operation, history: &History, observer: &Observer) -> bool {
+fn unstamped_delete(slot: &Slot, before: Micros, history: &History, observer: &Observer) -> bool {
     history.iter().any(|(_, op)| {
         op.kind == Kind::Delete
-            && op.slot == read.slot
-            && op.invoked < read.returned
+            && op.slot == *slot
+            && op.invoked < before
             && op.ending != Ending::Refused
             && observer.dots_of(op).next().is_none()
     })

@@ -46,11 +46,14 @@ fn has_met(evidence: &Evidence<'_>, op: &Operation, walk: &Walk) -> bool {
         && !evidence.may_be_forgotten(&op.slot)
 }
 
-/// A value that must be listed: it was acknowledged, and no delete can have taken it.
+/// A value that must be listed: it was acknowledged, and no delete can have taken it. Where the last writer wins, by the clocks of the
+/// nodes, a delete that had ended before may be the later one.
 fn missed(evidence: &Evidence<'_>, slot: &Slot, walk: &Walk) -> Option<String> {
+    let keeps_siblings = evidence.keeps_siblings(slot);
     let may_delete = |put: &Operation| {
         evidence.history.of(slot).any(|(_, op)| {
-            let ended = matches!(op.ending, Ending::Ok | Ending::Refused) && op.returned < put.invoked;
+            let ended =
+                keeps_siblings && matches!(op.ending, Ending::Ok | Ending::Refused) && op.returned < put.invoked;
             op.kind == Kind::Delete && op.ending != Ending::Refused && op.invoked <= walk.returned && !ended
         })
     };
