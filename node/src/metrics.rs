@@ -129,6 +129,10 @@ pub struct Metrics {
     pub hints_uncounted: Gauge,
     /// Requests being coordinated now.
     pub requests_open: Gauge,
+    /// Bytes held of clients' requests and answers.
+    pub client_bytes: Gauge,
+    /// Client connections.
+    pub client_connections: Gauge,
     /// Seconds of each sync of the store.
     pub sync_seconds: SyncSeconds,
     /// Connected peers.
@@ -268,6 +272,8 @@ impl Metrics {
             hint_bytes,
             hints_uncounted,
             requests_open,
+            client_bytes,
+            client_connections,
             sync_seconds,
             peers_connected,
             peers_alive,
@@ -353,6 +359,8 @@ impl Metrics {
             ),
             ("records_damaged_now", "Records that are damaged and not restored yet", records_damaged_now),
             ("requests_open", "Requests being coordinated", requests_open),
+            ("client_bytes", "Bytes held of the requests and answers of clients", client_bytes),
+            ("client_connections", "Client connections", client_connections),
             ("peers_connected", "Connected peers", peers_connected),
         ];
         for (name, help, gauge) in gauges {

@@ -378,11 +378,20 @@ impl Body {
     pub(crate) fn value_bytes(&self) -> usize {
         match self {
             Body::Request { request, .. } => request.value_bytes(),
-            Body::Reply(Reply::State(State::Full(siblings))) => siblings.value_bytes(),
-            Body::Reply(Reply::Forwarded(client::Response::Read(read))) => {
+            Body::Reply(reply) => reply.value_bytes(),
+        }
+    }
+}
+
+impl Reply {
+    /// Bytes of the values that it carries.
+    pub(crate) fn value_bytes(&self) -> usize {
+        match self {
+            Reply::State(State::Full(siblings)) => siblings.value_bytes(),
+            Reply::Forwarded(client::Response::Read(read)) => {
                 read.siblings.iter().map(|sibling| sibling.value.len()).sum()
             }
-            Body::Reply(_) => 0,
+            _ => 0,
         }
     }
 }

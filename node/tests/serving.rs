@@ -253,35 +253,6 @@ fn after_a_failed_sync_nothing_is_acknowledged_and_the_node_ends() {
 }
 
 #[test]
-fn beyond_its_bound_of_requests_a_connection_is_told_so_at_once() {
-    let mut cluster = Cluster::plan(&[1]);
-    let mut settings = cluster.settings(0);
-    settings.net.requests_per_connection = 4;
-    cluster.start_with(0, settings);
-    block_on(async {
-        let mut client = cluster.client(0).await;
-        let mut frames = Vec::new();
-        for id in 1..=64 {
-            let request = put("k", "v", None);
-            let frame = driftless_proto::client::RequestFrame { id, ring_version: 1, deadline_ms: 5000, request };
-            driftless_proto::frame::encode(&frame, &mut frames).expect("fits");
-        }
-        client.send.write_all(&frames).await.expect("is up");
-        let mut overloaded = 0;
-        for _ in 0..64 {
-            match client.receive().await.expect("is up").response {
-                Response::Failed(Failure::Refused(Refusal::Overloaded { .. })) => overloaded += 1,
-                Response::Stored(_) | Response::Failed(Failure::Refused(Refusal::TooManySiblings { .. })) => {}
-                other => panic!("{other:?}"),
-            }
-        }
-        assert!(overloaded > 0, "all of 64 requests at once fitted into 4 places");
-        assert!(matches!(client.ask(get("k")).await, Response::Read(_)));
-    });
-    cluster.stop();
-}
-
-#[test]
 fn a_client_that_does_not_read_its_answers_takes_up_bounded_memory() {
     let mut cluster = Cluster::plan(&[1]);
     let mut settings = cluster.settings(0);

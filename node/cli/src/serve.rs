@@ -97,7 +97,11 @@ pub(crate) fn run(args: &Args, cluster: &ClusterArgs) -> Result {
         topology: Arc::new(topology),
         context_keys,
         limits: config.limits,
-        net: NetLimits::default(),
+        net: NetLimits {
+            memory: config.memory,
+            client_requests_max: config.client_requests_max,
+            ..NetLimits::default()
+        },
         incarnation: directory.incarnation(),
         lives: Some(directory.clone()),
         reset_key: *directory.reset_key(),

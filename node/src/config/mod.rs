@@ -50,6 +50,9 @@ pub struct Limits {
     /// Requests that one shard coordinates at once. Beyond it new ones are refused as `Overloaded`; a larger number
     /// lets latency grow before clients hear of it.
     pub requests_max: usize,
+    /// Bytes of values that replicas have sent for the requests that one shard coordinates. From there on new ones are refused as
+    /// `Overloaded`: reads of large values come faster than slow replicas let them go.
+    pub coordinated_bytes_max: usize,
     /// Deadline of a request that names none or a longer one.
     pub deadline_max: Duration,
     /// How long a coordinator waits for a replica before it asks another one as well.
@@ -132,6 +135,7 @@ impl Default for Limits {
         Limits {
             value_bytes_max: driftless_proto::key::VALUE_BYTES_MAX as u64,
             requests_max: 16_384,
+            coordinated_bytes_max: 128 << 20,
             deadline_max: Duration::from_secs(60),
             attempt_timeout: Duration::from_millis(250),
             header_cache_bytes: 64 << 20,

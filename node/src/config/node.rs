@@ -20,6 +20,7 @@ use super::error::{ConfigError, closest, read};
 use super::table::parse;
 use super::{AaeLimits, Limits, units};
 use crate::bounds::TurnBounds;
+use crate::net::limits::{MEMORY_MIN, NetLimits};
 
 /// Everything one node is told, checked.
 #[derive(Clone, Debug)]
@@ -44,6 +45,10 @@ pub struct NodeConfig {
     pub tls_key: PathBuf,
     /// Bounds and times of the machines.
     pub limits: Limits,
+    /// Bytes that requests may take up in all.
+    pub memory: usize,
+    /// Requests of clients under way at once.
+    pub client_requests_max: usize,
     /// Knobs of the store.
     pub store: StoreConfig,
     /// How to log.
@@ -210,6 +215,7 @@ impl Reader<'_> {
                 other => other,
             })?,
             requests_max: self.count("limits.requests_max", 1)? as usize,
+            coordinated_bytes_max: fixed.coordinated_bytes_max,
             deadline_max: self.time("limits.deadline_max")?,
             attempt_timeout: self.time("limits.attempt_timeout")?,
             header_cache_bytes: self.parsed("limits.header_cache_bytes", units::bytes)?,
@@ -268,6 +274,14 @@ impl Reader<'_> {
                 advice: "write name = \"…\" as the cluster file's [[member]] has it".to_owned(),
             });
         }
+        let memory = self.parsed("limits.memory", |text| match units::bytes(text)? {
+            bytes if bytes < MEMORY_MIN as u64 => Err(format!(
+                "at least {}, so that there is room for large values",
+                units::show_bytes(MEMORY_MIN as u64)
+            )),
+            bytes => usize::try_from(bytes).map_err(|_| "less than this machine can address".to_owned()),
+        })?;
+        let client_requests_max = self.count("limits.client_requests_max", 2)? as usize;
         Ok(NodeConfig {
             name,
             data_dir: self.file("data_dir")?,
@@ -279,6 +293,8 @@ impl Reader<'_> {
             tls_cert: self.file("tls.cert")?,
             tls_key: self.file("tls.key")?,
             limits,
+            memory,
+            client_requests_max,
             store,
             log,
             settings: self.settings,
@@ -442,6 +458,16 @@ const KNOBS: &[Knob] = &[
         key: "limits.value_bytes_max",
         about: "longest value accepted",
         default: || units::show_bytes(Limits::default().value_bytes_max),
+    },
+    Knob {
+        key: "limits.memory",
+        about: "what connections, requests and answers may hold",
+        default: || units::show_bytes(NetLimits::default().memory as u64),
+    },
+    Knob {
+        key: "limits.client_requests_max",
+        about: "requests of clients under way at once",
+        default: || NetLimits::default().client_requests_max.to_string(),
     },
     Knob {
         key: "limits.requests_max",
@@ -673,7 +699,7 @@ mod tests {
         };
         let default = read(&[]).expect("is fine");
         for knob in KNOBS {
-            let others = ["7", "7s", "127.0.0.1:7", "json"];
+            let others = ["7", "7s", "7GiB", "127.0.0.1:7", "json"];
             let is_read = others.iter().any(|other| read(&[(knob.key, other)]).is_ok_and(|config| config != default));
             assert!(is_read, "{} changes nothing", knob.key);
         }

@@ -145,6 +145,8 @@ pub(crate) struct Coordinator {
     requests: BTreeMap<RequestId, Open>,
     /// Those among them that somebody waits for; the others wait for late replicas.
     waited_for: usize,
+    /// Bytes of the values that replicas have sent for them.
+    value_bytes: usize,
     /// When to look at which request again. Entries of requests that have moved on are skipped.
     timeouts: BinaryHeap<Reverse<(Instant, RequestId)>>,
     ids: RequestIds,
@@ -159,6 +161,8 @@ struct Open {
     deadline: Instant,
     /// What replicas were asked and have not answered.
     attempts: Vec<Attempt>,
+    /// Bytes of the values that they have sent.
+    value_bytes: usize,
     /// Somebody waits for the answer.
     is_waited_for: bool,
     /// The earliest entry for it in the heap of timeouts.
@@ -205,6 +209,7 @@ impl Coordinator {
             retired: BTreeSet::new(),
             requests: BTreeMap::new(),
             waited_for: 0,
+            value_bytes: 0,
             timeouts: BinaryHeap::new(),
             ids,
             outputs: VecDeque::new(),
@@ -232,7 +237,8 @@ impl Coordinator {
         }
         self.hedges.earn();
         let is_full = self.waited_for >= shard.limits.requests_max
-            || self.requests.len() >= shard.limits.requests_max * LINGERING_FACTOR;
+            || self.requests.len() >= shard.limits.requests_max * LINGERING_FACTOR
+            || self.value_bytes >= shard.limits.coordinated_bytes_max;
         let started = if is_full {
             shard.metrics.overloaded.inc();
             Err(Refusal::Overloaded { retry_after_ms: shard.limits.retry_after.as_millis() as u32 }.into())
@@ -267,6 +273,9 @@ impl Coordinator {
             let Attempt { work, since, carried, .. } = open.attempts.remove(at);
             self.latency.observe(from, work, now.instant.since(since).saturating_sub(carried));
         }
+        let bytes = reply.value_bytes();
+        open.value_bytes += bytes;
+        self.value_bytes += bytes;
         open.machine.handle_reply(now, from, reply);
         self.advance(shard, now, id);
     }
@@ -388,7 +397,8 @@ impl Coordinator {
     fn open(&mut self, shard: &Shard, now: Now, asker: Asker, machine: Machine, question: Question, deadline: Instant) {
         let id = self.ids.draw();
         let (attempts, wakes_at) = (Vec::with_capacity(3), Instant(u64::MAX));
-        let open = Open { asker, machine, question, deadline, attempts, is_waited_for: true, wakes_at };
+        let (value_bytes, is_waited_for) = (0, true);
+        let open = Open { asker, machine, question, deadline, attempts, value_bytes, is_waited_for, wakes_at };
         self.requests.insert(id, open);
         self.waited_for += 1;
         shard.metrics.requests_open.inc();
@@ -489,6 +499,7 @@ impl Coordinator {
     fn close(&mut self, shard: &Shard, id: RequestId) {
         if let Some(open) = self.requests.remove(&id) {
             self.waited_for -= usize::from(open.is_waited_for);
+            self.value_bytes -= open.value_bytes;
             shard.metrics.requests_open.dec();
         }
     }

@@ -1,19 +1,22 @@
 //! Serving clients: requests in, answers out, and the bounds that keep one client from starving the others.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use driftless_proto::client::{self, Request, RequestFrame, Response, ResponseFrame};
 use driftless_proto::frame::{self, FRAME_MAX, FrameError, SHARED_FROM};
 use driftless_proto::{Failure, Refusal};
-use quinn::Connection;
+use quinn::{Connection, VarInt};
 use tokio::task::JoinSet;
 
-use super::inbound::{LargeFrames, Room, SharedStream, WhenLate, large_frames};
+use super::accounts::Account;
+use super::budget::Held;
+use super::inbound::{LargeFrames, Room, SharedStream, Take, Taken, large_frames};
 use super::inputs::Input;
 use super::node_context::{NodeContext, ShardMessage};
 use super::outbound::{FrameLoad, Outbound};
@@ -31,8 +34,13 @@ pub(crate) type Clients = RefCell<HashMap<u64, Rc<Client>>>;
 /// One client's connection.
 pub(crate) struct Client {
     number: u64,
+    who: String,
+    account: Arc<Account>,
+    connection: Connection,
     outbound: Outbound,
     pending: RefCell<HashMap<u64, Pending>>,
+    /// What was known of its reading when that was last judged.
+    reading: Cell<Reading>,
 }
 
 /// A request under way.
@@ -40,43 +48,71 @@ struct Pending {
     operation: Operation,
     since: Instant,
     deadline: Instant,
+    /// Its place among requests, and what it takes beside a value that came on a stream of its own; none if it is refused.
+    _room: Option<[Held; 2]>,
+}
+
+/// How much of its answers a client has taken in, and how much waited then.
+#[derive(Clone, Copy, Default)]
+struct Reading {
+    at: Instant,
+    taken: u64,
+    waiting: usize,
+}
+
+/// A value that came on a stream of its own, and the room that it takes until nothing refers to it any more.
+struct Charged {
+    value: Bytes,
+    _taken: Taken,
+}
+
+impl AsRef<[u8]> for Charged {
+    fn as_ref(&self) -> &[u8] {
+        &self.value
+    }
 }
 
 /// Serves a client until its connection ends.
 pub(crate) async fn serve(context: Rc<ShardContext>, clients: &Clients, connection: Connection, who: &str) {
     let shared = &context.shared;
-    let _slot = match shared.client_connections.take(who) {
-        Ok(slot) => slot,
-        Err(reason) => return context.refuse(&connection, who, &CloseReason::new(CloseCode::Full, reason)),
+    let account = shared.accounts.of(who);
+    let Some(place) = account.connect() else {
+        return context.refuse(&connection, who, &CloseReason::new(CloseCode::Full, NO_PLACE));
     };
+    connection.set_receive_window(VarInt::from_u32(u32::try_from(place.window).unwrap_or(u32::MAX)));
+    connection.set_send_window(place.window as u64);
     let client = Rc::new(Client {
         number: context.number_connection(),
-        outbound: Outbound::default(),
+        who: who.to_owned(),
+        account: account.clone(),
+        connection,
+        outbound: Outbound::to_client(account, shared.net.outbound_bytes_max),
         pending: RefCell::default(),
+        reading: Cell::default(),
     });
     clients.borrow_mut().insert(client.number, client.clone());
-    if let Err(reason) = converse(&context, &client, &connection, who).await {
-        context.refuse(&connection, who, &reason);
+    if let Err(reason) = converse(&context, &client).await {
+        context.refuse(&client.connection, who, &reason);
     }
     clients.borrow_mut().remove(&client.number);
     client.leave(&context);
 }
 
-async fn converse(
-    context: &Rc<ShardContext>,
-    client: &Rc<Client>,
-    connection: &Connection,
-    who: &str,
-) -> Result<(), CloseReason> {
+async fn converse(context: &Rc<ShardContext>, client: &Rc<Client>) -> Result<(), CloseReason> {
+    let connection = &client.connection;
     // Ends with this function, whatever way that ends.
     let mut writers = JoinSet::new();
     writers.spawn_local({
-        let (client, connection, clock) = (client.clone(), connection.clone(), context.shared.clock.clone());
-        async move { client.outbound.write_alone(&connection, &clock).await }
+        let (client, clock) = (client.clone(), context.shared.clock.clone());
+        async move { client.outbound.write_alone(&client.connection, &clock).await }
     });
-    let take: Rc<dyn Fn(Bytes) -> Result<(), CloseReason>> = Rc::new({
+    let take: Rc<Take> = Rc::new({
         let (context, client) = (context.clone(), client.clone());
-        move |body| client.take(&context, &body)
+        move |body, taken| client.take(&context, &body, taken)
+    });
+    let no_room: Rc<dyn Fn(&[u8])> = Rc::new({
+        let (context, client) = (context.clone(), client.clone());
+        move |begun| client.refuse_begun(&context, begun)
     });
     let requests = async {
         let Ok((send, receive)) = connection.accept_bi().await else {
@@ -85,20 +121,17 @@ async fn converse(
         let writing = client.clone();
         writers.spawn_local(async move { writing.outbound.write_shared(send).await });
         let mut stream = SharedStream::new(receive);
-        stream.run(&client.outbound, context.shared.net.outbound_bytes_max, &*take).await?;
+        stream.run(&client.outbound, &*take).await?;
         // No more requests on the shared stream; answers and large requests may still be on their way.
         connection.closed().await;
         Ok(())
     };
-    let outbound_max = context.shared.net.outbound_bytes_max;
-    // A client that announces a frame and does not send it is turned away.
-    let room = Room::Client(context.large.share_of(who));
-    let frames = LargeFrames { max: FRAME_MAX, when_late: WhenLate::TurnedAway, outbound_max, room };
+    let frames = LargeFrames { max: FRAME_MAX, room: Room::Client(client.account.clone()) };
     // Biased, here and wherever the shell selects: the same seed makes the same packets only if nobody draws lots.
     tokio::select! {
         biased;
         ended = requests => return ended,
-        ended = large_frames(connection, &client.outbound, frames, &context.shared.net, &context.large, take.clone()) => return ended,
+        ended = large_frames(&client.outbound, connection, frames, context, take.clone(), no_room) => return ended,
         () = context.closing.wait() => {}
     }
     client.outbound.finish();
@@ -110,8 +143,8 @@ async fn converse(
 
 impl Client {
     /// Takes in one frame.
-    fn take(&self, context: &ShardContext, body: &[u8]) -> Result<(), CloseReason> {
-        let RequestFrame { id, deadline_ms, request, .. } = frame::decode(body)?;
+    fn take(&self, context: &ShardContext, body: &[u8], taken: Option<Taken>) -> Result<(), CloseReason> {
+        let RequestFrame { id, deadline_ms, mut request, .. } = frame::decode(body)?;
         let shared = &context.shared;
         let since = shared.clock.instant();
         let asked = match deadline_ms {
@@ -120,37 +153,59 @@ impl Client {
         };
         let deadline = since + asked;
         let operation = operation(&request);
-        let full = self.pending.borrow().len() >= shared.net.requests_per_connection;
+        let own_bytes = if taken.is_some() { 0 } else { body.len() };
+        if let (Request::Put(put), Some(taken)) = (&mut request, taken) {
+            put.value = Bytes::from_owner(Charged { value: std::mem::take(&mut put.value), _taken: taken });
+        }
+        let room = self.room_for(own_bytes);
+        let is_full = room.is_none();
         match self.pending.borrow_mut().entry(id) {
             Entry::Occupied(_) => {
                 let text = format!("request id {id} is used for two requests at once");
                 return Err(CloseReason::new(CloseCode::Malformed, text));
             }
-            Entry::Vacant(entry) => entry.insert(Pending { operation, since, deadline }),
+            Entry::Vacant(entry) => entry.insert(Pending { operation, since, deadline, _room: room }),
         };
         context.pending.set(context.pending.get() + 1);
-        if let Some(response) = answer_of_shell(shared, &request) {
+        if is_full {
+            self.refuse_overloaded(context, since, id);
+        } else if let Some(response) = answer_of_shell(shared, &request) {
             self.answer(context, since, id, response);
         } else if shared.is_stopping() {
             self.answer(context, since, id, refused(Refusal::Stopping));
-        } else if full {
-            self.refuse_overloaded(context, since, id);
         } else {
             let tag = ClientTag { connection: self.number, request: id };
+            let account = self.account.number;
             let elsewhere = match shared.shards.len() {
                 1 => None,
                 _ => route::of_client(&shared.topology, shared.node, &request).filter(|shard| *shard != context.shard),
             };
             match elsewhere {
-                None => context.push(Input::Client { tag, deadline, request }),
+                None => context.push(Input::Client { account, tag, deadline, request }),
                 Some(shard) => {
-                    if !shared.hand_over(shard, ShardMessage::Client { tag, deadline, request }) {
+                    if !shared.hand_over(shard, ShardMessage::Client { account, tag, deadline, request }) {
                         self.refuse_overloaded(context, since, id);
                     }
                 }
             }
         }
         Ok(())
+    }
+
+    /// Room for one more request with so many bytes, if the account has some.
+    fn room_for(&self, bytes: usize) -> Option<[Held; 2]> {
+        Some([self.account.requests.take(1)?, self.account.bytes.take(REQUEST_BYTES + bytes)?])
+    }
+
+    /// A frame was begun and there is no room for the rest of it. Its first bytes say which request it is.
+    fn refuse_begun(&self, context: &ShardContext, begun: &[u8]) {
+        context.shared.metrics.overloaded.inc();
+        if let Ok((id, _)) = postcard::take_from_bytes::<u64>(begun)
+            && !self.pending.borrow().contains_key(&id)
+            && let Err(error) = self.push(context, id, refused(overloaded(context)))
+        {
+            tracing::error!(id, %error, "a refusal does not fit into a frame");
+        }
     }
 
     fn refuse_overloaded(&self, context: &ShardContext, now: Instant, id: u64) {
@@ -163,14 +218,24 @@ impl Client {
         let Some(pending) = self.forget(context, id) else {
             return;
         };
-        // Many small requests can ask for more than memory holds, and a client need not read what it asked for.
-        let unread = self.outbound.bytes() >= context.shared.net.outbound_bytes_max;
+        // Many small requests can ask for more than memory holds, and a client need not read what it asked for. What has been
+        // done is said in any case.
         let response = match response {
-            Response::Read(_) | Response::Page(_) if unread => {
-                context.shared.metrics.overloaded.inc();
-                refused(overloaded(context))
+            Response::Stored(_) | Response::Deleted(_) | Response::Restored(_) | Response::Failed(_) => response,
+            Response::Read(_)
+            | Response::Page(_)
+            | Response::Topology(_)
+            | Response::Status(_)
+            | Response::Hints(_)
+            | Response::Aae(_)
+            | Response::Damaged(_) => {
+                if self.outbound.is_open() {
+                    response
+                } else {
+                    context.shared.metrics.overloaded.inc();
+                    refused(overloaded(context))
+                }
             }
-            other => other,
         };
         context.counts.answered(pending.operation, outcome(&response), now.since(pending.since));
         if let Err(error) = self.push(context, id, response) {
@@ -206,8 +271,19 @@ impl Client {
         }
     }
 
-    /// Forgets requests that should have been answered long ago, so that a lost answer does not take up room for ever.
+    /// Forgets requests that should have been answered long ago, so that a lost answer does not take up room for ever; and turns
+    /// away a client that hardly reads what it has asked for.
     pub(crate) fn sweep(&self, context: &ShardContext, now: Instant) {
+        let span = context.shared.net.arrival_timeout;
+        let last = self.reading.get();
+        if now.since(last.at) >= span {
+            let taken = self.outbound.taken();
+            let least = (last.waiting as u64).min(span.as_secs() * READS_PER_SECOND);
+            self.reading.set(Reading { at: now, taken, waiting: self.outbound.bytes() });
+            if taken - last.taken < least {
+                return context.refuse(&self.connection, &self.who, &CloseReason::new(CloseCode::Slow, NOT_READ));
+            }
+        }
         let overdue = |pending: &Pending| now.since(pending.deadline) > OVERDUE_AFTER;
         let ids: Vec<u64> =
             self.pending.borrow().iter().filter(|(_, pending)| overdue(pending)).map(|(id, _)| *id).collect();
@@ -268,6 +344,16 @@ fn overloaded(context: &ShardContext) -> Refusal {
 fn refused(refusal: Refusal) -> Response {
     Response::Failed(Failure::Refused(refusal))
 }
+
+/// What a request takes while it is under way, beside its own bytes: what its machine and its shard keep of it.
+const REQUEST_BYTES: usize = 4 << 10;
+
+/// A client that takes in less of what waits for it is shown out: 16 KiB a second.
+const READS_PER_SECOND: u64 = 16 << 10;
+
+const NO_PLACE: &str = "this node has as many client connections as it may, or as many with this certificate; close some, or raise `limits.memory`";
+
+const NOT_READ: &str = "the client does not read the answers to what it has asked for";
 
 /// Beyond a request's deadline; machines answer at the deadline itself.
 const OVERDUE_AFTER: Duration = Duration::from_secs(5);

@@ -25,7 +25,7 @@ use super::peers::Links;
 use super::reply_routes::Origin;
 use super::shard_context::{ShardContext, shard_of};
 use crate::engine::{Engine, Output};
-use crate::replica::store::Store;
+use crate::replica::store::{BatchSeq, Store};
 use crate::time::{Instant, Now};
 
 /// Drives an engine until the node stops.
@@ -39,6 +39,8 @@ pub(crate) struct Driver<S: Store> {
     messages: UnboundedReceiver<ShardMessage>,
     /// What has arrived and was not given to the engine yet.
     inputs: Inputs,
+    /// The sync that this turn has asked for.
+    sync_wished: Option<BatchSeq>,
     /// When housekeeping is due.
     tick: Instant,
     /// When the figures of hints may be shown again, and whether they have changed.
@@ -69,6 +71,7 @@ impl<S: Store> Driver<S> {
             detection,
             messages,
             inputs: Inputs::default(),
+            sync_wished: None,
             tick: Instant::default(),
             figures_due: Instant::default(),
             figures_stale: false,
@@ -118,7 +121,8 @@ impl<S: Store> Driver<S> {
     fn turn(&mut self, now: Now) {
         self.context.take(&mut self.inputs);
         let large = self.inputs.take_large(now.instant);
-        let is_large = large.is_some();
+        let large_bytes = large.as_ref().map(Input::value_bytes);
+        self.sync_wished = None;
         match large {
             Some(input) => self.input(now, input),
             None => {
@@ -146,9 +150,12 @@ impl<S: Store> Driver<S> {
                 return;
             }
         }
-        if is_large {
+        if let Some(bytes) = large_bytes {
             let ended = self.context.shared.clock.instant();
             self.inputs.rest(ended, ended.since(now.instant));
+            if let Some(batch) = self.sync_wished {
+                self.inputs.brought(batch, bytes);
+            }
         }
         if self.inputs.due_at().is_some_and(|due| due <= now.instant) {
             self.context.wake.set();
@@ -178,8 +185,8 @@ impl<S: Store> Driver<S> {
                     client.expire(&self.context, tag.request);
                 }
             }
-            Input::Client { tag, deadline, request } => self.engine.handle_client(now, tag, deadline, request),
-            Input::Peer { from, message } => self.engine.handle_peer(now, from, message),
+            Input::Client { tag, deadline, request, .. } => self.engine.handle_client(now, tag, deadline, request),
+            Input::Peer { from, message, taken: _taken } => self.engine.handle_peer(now, from, message),
             Input::PeerUp(peer) => {
                 self.engine.handle_peer_up(now, peer);
                 if let Some(detection) = &mut self.detection {
@@ -208,7 +215,10 @@ impl<S: Store> Driver<S> {
                     client.answer(&self.context, shared.clock.instant(), to.request, response);
                 }
             }
-            Output::Sync(batch) => shared.sync.wish(self.context.shard, batch),
+            Output::Sync(batch) => {
+                self.sync_wished = Some(batch);
+                shared.sync.wish(self.context.shard, batch);
+            }
             Output::Halt(reason) => {
                 self.halted = true;
                 shared.halt(reason);
@@ -220,17 +230,18 @@ impl<S: Store> Driver<S> {
         let context = &self.context;
         match message {
             ShardMessage::Synced(batch) => {
+                self.inputs.synced(batch);
                 let now = context.shared.clock.now();
                 self.engine.handle_synced(now, batch);
             }
-            ShardMessage::Client { tag, deadline, request } => {
+            ShardMessage::Client { account, tag, deadline, request } => {
                 context.shared.taken_in(context.shard);
-                context.push(Input::Client { tag, deadline, request });
+                context.push(Input::Client { account, tag, deadline, request });
             }
-            ShardMessage::Peer { from, shard, connection, message } => {
+            ShardMessage::Peer { from, shard, connection, message, taken } => {
                 context.shared.taken_in(context.shard);
                 context.reply_routes.borrow_mut().put(from, message.id, Origin { shard, connection });
-                context.push(Input::Peer { from, message });
+                context.push(Input::Peer { from, message, taken });
             }
             ShardMessage::Reply { to, response } => {
                 if let Some(client) = self.clients.borrow().get(&to.connection) {
@@ -302,6 +313,7 @@ impl<S: Store> Driver<S> {
         for client in self.clients.borrow().values() {
             client.sweep(context, now);
         }
+        context.shared.accounts.publish(&context.shared.metrics);
         self.links.borrow().inspect(context);
         if self.aging <= now {
             self.aging = now + context.shared.limits.deadline_max;

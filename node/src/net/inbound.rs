@@ -1,20 +1,21 @@
 //! Reading frames from a connection: many small ones on the shared stream, large ones on a stream each.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use driftless_proto::frame::{FRAME_MAX, FRAME_SHARED_MAX, FrameError, FrameReader, LENGTH_BYTES};
 use futures::FutureExt;
 use quinn::{Connection, ReadExactError, RecvStream, VarInt};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::limits::NetLimits;
+use super::accounts::Account;
+use super::budget::Held;
 use super::outbound::Outbound;
 use super::refusal::{CloseCode, CloseReason};
+use super::shard_context::ShardContext;
 
 /// Frames of one connection's shared stream.
 pub(crate) struct SharedStream {
@@ -41,20 +42,13 @@ impl SharedStream {
         }
     }
 
-    /// Gives every frame to `take`, until the stream or the connection ends. Stops reading while more than
-    /// `outbound_max` bytes of answers wait.
-    pub(crate) async fn run(
-        &mut self,
-        outbound: &Outbound,
-        outbound_max: usize,
-        take: &dyn Fn(Bytes) -> Result<(), CloseReason>,
-    ) -> Result<(), CloseReason> {
+    /// Gives every frame to `take`, until the stream or the connection ends. Waits with each until `outbound` admits it, and reads
+    /// no more meanwhile.
+    pub(crate) async fn run(&mut self, outbound: &Outbound, take: &Take) -> Result<(), CloseReason> {
         loop {
             while let Some(body) = self.reader.next_frame()? {
-                take(body)?;
-            }
-            if outbound.bytes() >= outbound_max {
-                outbound.below(outbound_max).await;
+                outbound.admits().await;
+                take(body, None)?;
             }
             if !self.fill().await? {
                 return Ok(());
@@ -82,43 +76,37 @@ impl SharedStream {
 pub(crate) struct LargeFrames {
     /// The longest frame.
     pub(crate) max: usize,
-    /// What becomes of a frame that does not arrive in time.
-    pub(crate) when_late: WhenLate,
-    /// Bytes of answers that may wait before no more are taken in.
-    pub(crate) outbound_max: usize,
     /// Whose room they take.
     pub(crate) room: Room,
 }
 
-/// Whose room a large frame takes until it has arrived.
+/// Whose room a large frame takes.
 #[derive(Clone)]
 pub(crate) enum Room {
-    /// Peers have theirs, which no client can take.
+    /// Peers have theirs, which no client can take: for all of a frame, from its announcement on. A frame that is late is given up,
+    /// as if it had been lost on the way.
     Peer,
-    /// Clients with one certificate share a part of that of all clients.
-    Client(Rc<Semaphore>),
+    /// That of the client's account, for what has arrived. A client that announces a frame and does not send it is turned away.
+    Client(Arc<Account>),
 }
 
-/// What becomes of a large frame that does not arrive in time.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum WhenLate {
-    /// Its sender is turned away.
-    TurnedAway,
-    /// It is given up, as if it had been lost on the way; all else goes on.
-    GivenUp,
+/// The room that a frame takes, until this is dropped.
+pub(crate) enum Taken {
+    /// Of a client's account.
+    Client(Held),
+    /// Of the room of peers.
+    Peer {
+        /// Missing only if the semaphore were closed.
+        _permit: Option<OwnedSemaphorePermit>,
+    },
 }
 
-/// What all conversations of a shard may hold of frames that have not arrived whole.
+/// What peers' frames may hold of a shard, and whose turn it is.
 pub(crate) struct LargeBudget {
     /// Of peers' frames up to [`FRAME_MAX`], in units.
-    peers: Semaphore,
-    /// Of clients'.
-    clients: Semaphore,
-    /// What clients with one certificate may take of that, and those that have a connection now.
-    share: usize,
-    shares: RefCell<HashMap<String, Weak<Semaphore>>>,
+    peers: Arc<Semaphore>,
     /// Longer ones take turns: they have no part in the budget, or one of them would have all others wait until it is here.
-    huge: Semaphore,
+    huge: Arc<Semaphore>,
     /// Whose turn it is to take in what has arrived: one frame's, until all other tasks of the shard have had theirs.
     step: Semaphore,
 }
@@ -126,58 +114,43 @@ pub(crate) struct LargeBudget {
 impl LargeBudget {
     /// So many bytes, and one frame beyond [`FRAME_MAX`].
     pub(crate) fn new(bytes: usize) -> LargeBudget {
-        let units = |bytes: usize| (bytes.max(FRAME_MAX) / BUDGET_UNIT + 1).min(Semaphore::MAX_PERMITS);
+        let units = (bytes / BUDGET_UNIT + 1).min(Semaphore::MAX_PERMITS);
         LargeBudget {
-            peers: Semaphore::new(units(bytes / 2)),
-            clients: Semaphore::new(units(bytes / 2)),
-            share: units(bytes / 8),
-            shares: RefCell::default(),
-            huge: Semaphore::new(1),
+            peers: Arc::new(Semaphore::new(units)),
+            huge: Arc::new(Semaphore::new(1)),
             step: Semaphore::new(1),
         }
     }
 
-    /// The part that clients with this certificate have in the room of all clients.
-    pub(crate) fn share_of(&self, who: &str) -> Rc<Semaphore> {
-        let mut shares = self.shares.borrow_mut();
-        if let Some(share) = shares.get(who).and_then(Weak::upgrade) {
-            return share;
-        }
-        shares.retain(|_, share| share.strong_count() > 0);
-        let share = Rc::new(Semaphore::new(self.share));
-        shares.insert(who.to_owned(), Rc::downgrade(&share));
-        share
-    }
-
-    /// Waits for room for a frame: first in the sender's own part, so that those that have room in theirs do not wait behind it.
-    async fn take<'a>(&'a self, length: usize, room: &'a Room) -> [Option<SemaphorePermit<'a>>; 2] {
-        // They are never closed; if they were, reading without them would still be right.
+    /// Room for a frame of this length, or for its beginning.
+    async fn take(&self, length: usize, room: &Room) -> Taken {
+        // The semaphores are never closed; if they were, reading without them would still be right.
         let units = u32::try_from(length.div_ceil(BUDGET_UNIT)).unwrap_or(u32::MAX);
         match room {
-            Room::Peer if length > FRAME_MAX => [self.huge.acquire().await.ok(), None],
-            Room::Peer => [self.peers.acquire_many(units).await.ok(), None],
-            Room::Client(share) => {
-                let share = share.acquire_many(units).await.ok();
-                [share, self.clients.acquire_many(units).await.ok()]
-            }
+            Room::Peer if length > FRAME_MAX => Taken::Peer { _permit: self.huge.clone().acquire_owned().await.ok() },
+            Room::Peer => Taken::Peer { _permit: self.peers.clone().acquire_many_owned(units).await.ok() },
+            Room::Client(account) => Taken::Client(account.bytes.charge(0)),
         }
     }
 }
 
+/// What is done with a frame: its body, and the room that it takes if it came on a stream of its own.
+pub(crate) type Take = dyn Fn(Bytes, Option<Taken>) -> Result<(), CloseReason>;
+
 /// Gives the frame of every unidirectional stream to `take`, until the connection ends or one is refused. Takes in no more
-/// streams while as many bytes of answers wait as may.
+/// streams of a client than `outbound` admits.
 pub(crate) async fn large_frames(
-    connection: &Connection,
     outbound: &Outbound,
+    connection: &Connection,
     frames: LargeFrames,
-    limits: &NetLimits,
-    budget: &Rc<LargeBudget>,
-    take: Rc<dyn Fn(Bytes) -> Result<(), CloseReason>>,
+    context: &ShardContext,
+    take: Rc<Take>,
+    no_room: Rc<dyn Fn(&[u8])>,
 ) -> Result<(), CloseReason> {
     let mut readers = tokio::task::JoinSet::new();
-    let LargeFrames { max, when_late, outbound_max, room } = frames;
+    let LargeFrames { max, room } = frames;
     let next_stream = || async {
-        outbound.below(outbound_max).await;
+        outbound.admits().await;
         connection.accept_uni().await
     };
     loop {
@@ -191,21 +164,26 @@ pub(crate) async fn large_frames(
             }
             stream = next_stream() => {
                 let Ok(mut stream) = stream else { return Ok(()) };
-                let (budget, room, take, patience) = (budget.clone(), room.clone(), take.clone(), limits.arrival_timeout);
+                let (budget, room) = (context.large.clone(), room.clone());
+                let patience = context.shared.net.arrival_timeout;
+                let (take, no_room) = (take.clone(), no_room.clone());
                 readers.spawn_local(async move {
-                    match large_frame(&mut stream, max, &budget, &room, patience).await {
-                        Ok(Some(body)) => take(body),
-                        Ok(None) => Ok(()),
-                        Err(Bad::Closes(reason)) => Err(reason),
-                        Err(Bad::Late) if when_late == WhenLate::GivenUp => {
-                            // The sender learns that nobody reads on.
-                            let _ = stream.stop(VarInt::from_u32(CloseCode::Malformed as u32));
-                            Ok(())
+                    let given_up = match large_frame(&mut stream, max, &budget, &room, patience).await {
+                        Ok(Some((body, taken))) => return take(body, Some(taken)),
+                        Ok(None) => return Ok(()),
+                        Err(Bad::Closes(reason)) => return Err(reason),
+                        Err(Bad::Late) if matches!(room, Room::Client(_)) => {
+                            return Err(CloseReason::new(CloseCode::Malformed, "a large frame did not arrive in time"));
                         }
-                        Err(Bad::Late) => {
-                            Err(CloseReason::new(CloseCode::Malformed, "a large frame did not arrive in time"))
-                        }
+                        Err(Bad::Late) => Vec::new(),
+                        Err(Bad::NoRoom(begun)) => begun,
+                    };
+                    // The sender learns that nobody reads on.
+                    let _ = stream.stop(VarInt::from_u32(CloseCode::Malformed as u32));
+                    if !given_up.is_empty() {
+                        no_room(&given_up);
                     }
+                    Ok(())
                 });
             }
         }
@@ -216,6 +194,8 @@ pub(crate) async fn large_frames(
 enum Bad {
     Closes(CloseReason),
     Late,
+    /// Its account had no room for more than this.
+    NoRoom(Vec<u8>),
 }
 
 impl<E: Into<CloseReason>> From<E> for Bad {
@@ -233,7 +213,7 @@ async fn large_frame(
     budget: &LargeBudget,
     room: &Room,
     patience: Duration,
-) -> Result<Option<Bytes>, Bad> {
+) -> Result<Option<(Bytes, Taken)>, Bad> {
     let mut length = [0; LENGTH_BYTES];
     match timeout(patience, stream.read_exact(&mut length)).await {
         Ok(Ok(())) => {}
@@ -245,10 +225,10 @@ async fn large_frame(
     if length > max {
         return Err(FrameError::TooLong(length, max).into());
     }
-    let _held = budget.take(length, room).await;
+    let mut taken = budget.take(length, room).await;
     let carried = Duration::from_micros(length as u64 / ARRIVES_PER_MICROSECOND);
-    match timeout(patience + carried, large_body(stream, length, budget)).await {
-        Ok(body) => Ok(body?),
+    match timeout(patience + carried, large_body(stream, length, budget, &mut taken)).await {
+        Ok(body) => Ok(body?.map(|body| (body, taken))),
         Err(_) => Err(Bad::Late),
     }
 }
@@ -257,12 +237,19 @@ async fn large_body(
     stream: &mut RecvStream,
     length: usize,
     budget: &LargeBudget,
-) -> Result<Option<Bytes>, CloseReason> {
+    taken: &mut Taken,
+) -> Result<Option<Bytes>, Bad> {
     let mut body = Vec::new();
     loop {
         let mut next = stream.read_chunk(usize::MAX, true).await;
+        let full = (body.len() + STEP_BYTES).min(length);
+        if !reserve(&mut body, full, length, taken).await {
+            if let Ok(Some(chunk)) = next {
+                body.extend_from_slice(&chunk.bytes);
+            }
+            return Err(Bad::NoRoom(body));
+        }
         let _step = budget.step.acquire().await;
-        let full = body.len() + STEP_BYTES;
         loop {
             match next {
                 Ok(Some(chunk)) => take_chunk(&mut body, &chunk.bytes, length)?,
@@ -282,15 +269,30 @@ async fn large_body(
     }
 }
 
+/// Makes room for what a step takes in, first in the account. Whether there was some before long: two frames that each wait for
+/// what the other holds end so.
+async fn reserve(body: &mut Vec<u8>, least: usize, length: usize, taken: &mut Taken) -> bool {
+    // The room of peers has been taken for all of a frame of usual size; growing would copy it twice.
+    let first = match taken {
+        Taken::Peer { .. } if length <= FRAME_MAX => length,
+        _ => BODY_FIRST,
+    };
+    let wanted = match body.capacity() {
+        enough if enough >= least => enough,
+        less => least.max(2 * less).max(first).min(length),
+    };
+    if let Taken::Client(held) = taken
+        && timeout(ROOM_PATIENCE, held.grow_to(wanted)).await.is_err()
+    {
+        return false;
+    }
+    body.reserve_exact(wanted - body.len());
+    true
+}
+
 fn take_chunk(body: &mut Vec<u8>, chunk: &Bytes, length: usize) -> Result<(), CloseReason> {
     if body.len() + chunk.len() > length {
         return Err(CloseReason::new(CloseCode::Malformed, "a stream goes on after its one frame"));
-    }
-    if body.capacity() - body.len() < chunk.len() {
-        // The budget has been charged for all of a frame of usual size; growing would copy it twice.
-        let first = if length <= FRAME_MAX { length } else { BODY_FIRST };
-        let wanted = (body.len() + chunk.len()).max(2 * body.capacity()).max(first).min(length);
-        body.reserve_exact(wanted - body.len());
     }
     body.extend_from_slice(chunk);
     Ok(())
@@ -313,6 +315,9 @@ const BODY_FIRST: usize = 256 << 10;
 
 /// Bytes of a large frame that are taken in at once: some tens of microseconds.
 const STEP_BYTES: usize = 128 << 10;
+
+/// How long a large frame waits for room in its account.
+const ROOM_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Bytes: a megabyte a second, below which a frame is given up. A tenth of what senders reckon with.
 const ARRIVES_PER_MICROSECOND: u64 = 1;

@@ -7,9 +7,13 @@
 //!                                                 └── turns of what is small
 //! ```
 //! So the answers to small requests do not wait for the commit of what came with them, they find the shard free for half of the
-//! time, however many large ones wait, and no number of them keeps a large one waiting for more than its rest and a turn.
+//! time, however many large ones wait, and no number of them keeps a large one waiting for more than its rest and a turn. A
+//! large one also waits until what those before it have brought is synced, but for some megabytes.
+//!
+//! Clients take turns by certificate, whatever each has waiting. What peers say goes first, since it ends what was begun, but a
+//! client's input is among every [`PEERS_AHEAD`] + 1.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,11 +23,16 @@ use driftless_ring::NodeId;
 
 use crate::coordinator::ClientTag;
 use crate::peer::{Message, RequestId};
+use crate::replica::store::BatchSeq;
 use crate::time::Instant;
+
+use super::inbound::Taken;
 
 /// What the driver gives to the engine.
 pub(crate) enum Input {
     Client {
+        /// Whose certificate it is ([`super::accounts::Account::number`]).
+        account: u64,
         tag: ClientTag,
         deadline: Instant,
         request: Request,
@@ -31,6 +40,8 @@ pub(crate) enum Input {
     Peer {
         from: NodeId,
         message: Message,
+        /// The room that it takes until the engine has it.
+        taken: Option<Taken>,
     },
     PeerUp(NodeId),
     PeerLost(NodeId),
@@ -47,47 +58,98 @@ pub(crate) enum Input {
 }
 
 impl Input {
-    /// Whether it came on a stream of its own, for what it carries: so nothing rests on its order among others.
-    pub(super) fn is_large(&self) -> bool {
-        let bytes = match self {
+    /// Bytes of the values that it carries.
+    pub(super) fn value_bytes(&self) -> usize {
+        match self {
             Input::Client { request, .. } => request.value_bytes(),
             Input::Peer { message, .. } => message.body.value_bytes(),
             _ => 0,
-        };
-        bytes > FRAME_SHARED_MAX
+        }
+    }
+
+    /// Whether it came on a stream of its own, for what it carries: so nothing rests on its order among others.
+    pub(super) fn is_large(&self) -> bool {
+        self.value_bytes() > FRAME_SHARED_MAX
     }
 }
 
-/// Two queues, each in order.
+/// Two queues, each fair.
 #[derive(Default)]
 pub(crate) struct Inputs {
-    small: VecDeque<Input>,
-    large: VecDeque<Input>,
+    small: Queue,
+    large: Queue,
     /// Until when no large one is given.
     rests_until: Instant,
     /// A large one was due, and what is small had the turn.
     passed_over: bool,
+    /// What large ones have brought and no sync has covered yet: up to which batch, and how many bytes.
+    unsynced: VecDeque<(BatchSeq, usize)>,
+}
+
+/// What peers and the shell say in order, and what clients ask: in order by certificate, and these in turn.
+#[derive(Default)]
+struct Queue {
+    peers: VecDeque<Input>,
+    clients: BTreeMap<u64, VecDeque<Input>>,
+    /// Certificates with something waiting, by whose turn is next.
+    turns: VecDeque<u64>,
+    /// Of the others, since a client had a turn.
+    ahead: usize,
+}
+
+impl Queue {
+    fn push(&mut self, input: Input) {
+        let Input::Client { account, .. } = input else { return self.peers.push_back(input) };
+        let waiting = self.clients.entry(account).or_default();
+        if waiting.is_empty() {
+            self.turns.push_back(account);
+        }
+        waiting.push_back(input);
+    }
+
+    fn pop(&mut self) -> Option<Input> {
+        if self.ahead < PEERS_AHEAD || self.turns.is_empty() {
+            self.ahead += 1;
+            if let Some(input) = self.peers.pop_front() {
+                return Some(input);
+            }
+        }
+        self.ahead = 0;
+        let account = self.turns.pop_front()?;
+        let waiting = self.clients.get_mut(&account)?;
+        let input = waiting.pop_front();
+        if waiting.is_empty() {
+            self.clients.remove(&account);
+        } else {
+            self.turns.push_back(account);
+        }
+        input
+    }
+
+    fn is_empty(&self) -> bool {
+        self.peers.is_empty() && self.turns.is_empty()
+    }
 }
 
 impl Inputs {
     /// Adds what has arrived.
     pub(crate) fn extend(&mut self, arrived: impl Iterator<Item = Input>) {
         for input in arrived {
-            if input.is_large() { self.large.push_back(input) } else { self.small.push_back(input) }
+            if input.is_large() { self.large.push(input) } else { self.small.push(input) }
         }
     }
 
     /// The large input that has this turn for itself, if it is the turn of one.
     pub(crate) fn take_large(&mut self, now: Instant) -> Option<Input> {
-        let is_due = !self.large.is_empty() && self.rests_until <= now;
+        let is_due = !self.large.is_empty() && self.rests_until <= now && !self.waits_for_sync();
         let has_turn = is_due && (self.small.is_empty() || self.passed_over);
         self.passed_over = is_due && !has_turn;
-        if has_turn { self.large.pop_front() } else { None }
+        if has_turn { self.large.pop() } else { None }
     }
 
     /// The next of the others.
     pub(crate) fn take_small(&mut self) -> Option<Input> {
-        self.small.pop_front()
+        self.small.pop()
     }
 
     /// The turn of a large input has taken so long.
@@ -95,10 +157,26 @@ impl Inputs {
         self.rests_until = ended + took.min(REST_MAX);
     }
 
-    /// When there is something for a turn.
+    /// What a large input has brought will be synced with this batch.
+    pub(crate) fn brought(&mut self, batch: BatchSeq, bytes: usize) {
+        self.unsynced.push_back((batch, bytes));
+    }
+
+    /// A sync covers everything up to this batch.
+    pub(crate) fn synced(&mut self, batch: BatchSeq) {
+        while self.unsynced.front().is_some_and(|(brought_in, _)| *brought_in <= batch) {
+            self.unsynced.pop_front();
+        }
+    }
+
+    fn waits_for_sync(&self) -> bool {
+        self.unsynced.iter().map(|(_, bytes)| bytes).sum::<usize>() >= UNSYNCED_MAX
+    }
+
+    /// When there is something for a turn; if all that waits is for a sync, that wakes the driver.
     pub(crate) fn due_at(&self) -> Option<Instant> {
         if self.small.is_empty() {
-            (!self.large.is_empty()).then_some(self.rests_until)
+            (!self.large.is_empty() && !self.waits_for_sync()).then_some(self.rests_until)
         } else {
             Some(Instant::default())
         }
@@ -109,6 +187,13 @@ impl Inputs {
         self.small.is_empty() && self.large.is_empty()
     }
 }
+
+/// A put at its coordinator is answered by n - 1 peers, and one here is a merge at n - 1 others.
+const PEERS_AHEAD: usize = 8;
+
+/// Bytes of large values that may wait for the disk before the next one has its turn: every small write behind them waits for the
+/// same sync, for as long as the disk takes to write them down.
+const UNSYNCED_MAX: usize = 8 << 20;
 
 /// The longest rest after something large: a disk that pauses for a second is no reason to pause for another.
 const REST_MAX: Duration = Duration::from_millis(50);
@@ -137,7 +222,12 @@ mod tests {
             write_id: WriteId(1),
         };
         let tag = ClientTag { connection: 0, request: number };
-        Input::Client { tag, deadline: Instant::default(), request: Request::Put(put) }
+        Input::Client { account: 1, tag, deadline: Instant::default(), request: Request::Put(put) }
+    }
+
+    fn asked_by(account: u64, number: u64) -> Input {
+        let tag = ClientTag { connection: 0, request: number };
+        Input::Client { account, tag, deadline: Instant::default(), request: Request::Status }
     }
 
     fn numbers(inputs: impl IntoIterator<Item = Input>) -> Vec<u64> {
@@ -196,5 +286,56 @@ mod tests {
         assert_eq!(turn(&mut inputs, began + MS * 40), [2]);
         inputs.rest(began + MS * 2_000, MS * 1_960);
         assert_eq!(inputs.due_at(), Some(began + MS * 2_000 + REST_MAX));
+    }
+
+    #[test]
+    fn certificates_take_turns_however_much_each_has_waiting() {
+        let (mut inputs, now) = (Inputs::default(), Instant::default());
+        inputs.extend((0..1_000).map(|number| asked_by(1, number)));
+        inputs.extend([asked_by(2, 5_000), asked_by(2, 5_001), asked_by(3, 6_000)].into_iter());
+        let given = turn(&mut inputs, now);
+        assert_eq!(given[..6], [0, 5_000, 6_000, 1, 5_001, 2]);
+        assert_eq!(given.len(), 1_003);
+        inputs.extend([asked_by(2, 1), asked_by(2, 2)].into_iter());
+        assert_eq!(turn(&mut inputs, now), [1, 2], "nothing is left of those that came before");
+    }
+
+    #[test]
+    fn peers_go_first_and_keep_no_client_waiting() {
+        let (mut inputs, now) = (Inputs::default(), Instant::default());
+        inputs.extend([asked_by(1, 1_000), asked_by(1, 1_001)].into_iter());
+        inputs.extend((0..20).map(small));
+        let given = turn(&mut inputs, now);
+        assert_eq!(given[..9], [0, 1, 2, 3, 4, 5, 6, 7, 1_000]);
+        assert_eq!(given.len(), 22);
+        let peers: Vec<u64> = given.into_iter().filter(|number| *number < 1_000).collect();
+        assert_eq!(peers, (0..20).collect::<Vec<_>>(), "in their order");
+    }
+
+    #[test]
+    fn what_is_large_takes_turns_as_well() {
+        let (mut inputs, now) = (Inputs::default(), Instant::default());
+        inputs.extend((0..10).map(large));
+        let Input::Client { tag, deadline, request, .. } = large(100) else { unreachable!("it is a client's") };
+        inputs.extend([Input::Client { account: 2, tag, deadline, request }].into_iter());
+        assert_eq!(turn(&mut inputs, now), [0]);
+        assert_eq!(turn(&mut inputs, now), [100]);
+    }
+
+    #[test]
+    fn a_large_one_waits_until_what_came_before_it_is_on_the_disk() {
+        let (mut inputs, now) = (Inputs::default(), Instant::default());
+        inputs.extend((0..3).map(large));
+        assert_eq!(turn(&mut inputs, now), [0]);
+        inputs.brought(BatchSeq(5), UNSYNCED_MAX - 1);
+        assert_eq!(turn(&mut inputs, now), [1], "some may wait");
+        inputs.brought(BatchSeq(6), UNSYNCED_MAX);
+        assert!(turn(&mut inputs, now).is_empty() && inputs.due_at().is_none());
+        inputs.extend([small(9)].into_iter());
+        assert_eq!(turn(&mut inputs, now), [9], "what is small is not held up");
+        inputs.synced(BatchSeq(5));
+        assert!(turn(&mut inputs, now).is_empty());
+        inputs.synced(BatchSeq(6));
+        assert_eq!(turn(&mut inputs, now), [2]);
     }
 }

@@ -2,31 +2,32 @@
 
 use std::time::Duration;
 
+use driftless_proto::frame::FRAME_MAX;
+
 /// Bounds and times of connections. The defaults suit a node with a few gigabytes of memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetLimits {
-    /// Requests under way on one client connection. Beyond it they are answered `Overloaded` at once; a larger
-    /// number lets one client crowd out the others.
-    pub requests_per_connection: usize,
+    /// Bytes that requests may take up in all: half of them requests and answers of clients, a quarter client connections and
+    /// what QUIC holds of them, an eighth what coordinators are sent by replicas, an eighth what is under way between peers. What
+    /// each certificate may have of that is in [`super::accounts`]. The store's memory comes on top.
+    pub memory: usize,
+    /// Requests of clients under way at once, half of them with one certificate. Beyond it connections are read no further: it
+    /// bounds what others have to wait behind, and what can be done a second over a distance.
+    pub client_requests_max: usize,
     /// Bytes of answers waiting for one connection. A client that does not read its answers is not read from until
     /// they are below this, and reads it has under way are refused as `Overloaded`. Requests to a peer beyond it are refused in
     /// its place, and answers dropped, as a lossy network would. States beyond 4 MiB are counted apart, so that they hold up
     /// nothing else, and one of them may always wait.
     pub outbound_bytes_max: usize,
-    /// Client connections of the whole process, half of them with one certificate. Beyond it new ones are closed.
-    pub client_connections_max: usize,
     /// Connections of one shard that are still in the TLS handshake and whose address has been shown to receive; half of them
     /// from one address, half as many again from members. Of others an eighth as many: beyond that they are sent a Retry.
     pub handshakes_max: usize,
     /// How long a handshake may take. Whoever does not answer holds its place for so long.
     pub handshake_timeout: Duration,
-    /// Bytes of large frames (each on its own stream) that one shard takes in at once: half of them from peers and half from
-    /// clients, of which a quarter with one certificate. Each of these is at least [`driftless_proto::frame::FRAME_MAX`]. Longer
-    /// ones, which only peers send, are taken in one at a time beside them.
-    pub large_bytes_max: usize,
     /// Requests and messages on their way from one shard to another.
     pub handed_over_max: usize,
-    /// How long a large frame may take to arrive, with a second more for each megabyte, and a peer to say hello.
+    /// How long a large frame may take to arrive, with a second more for each megabyte, and a peer to say hello; and for how long
+    /// a client may take nothing of the answers that wait for it.
     pub arrival_timeout: Duration,
     /// How long a connection attempt may take. QUIC calls again after 0.3 and 0.9 s; a later call would come later than that
     /// of the next attempt.
@@ -45,15 +46,39 @@ pub struct NetLimits {
     pub drain_timeout: Duration,
 }
 
+impl NetLimits {
+    /// Bytes of peers' large frames that one of so many shards takes in at once, from the announcement until its engine has them;
+    /// at least one of [`FRAME_MAX`]. Longer ones are taken in one at a time beside them.
+    pub(crate) fn peer_frames_max(&self, shards: usize) -> usize {
+        (self.memory / 16 / shards.max(1)).max(FRAME_MAX)
+    }
+
+    /// Bytes of values that replicas may have sent for what one of so many shards coordinates.
+    pub(crate) fn coordinated_max(&self, shards: usize) -> usize {
+        (self.memory / 8 / shards.max(1)).max(FRAME_MAX)
+    }
+
+    /// Bytes that may wait for one of so many connections to peers.
+    pub(crate) fn peer_outbound_max(&self, connections: usize) -> usize {
+        (self.memory / 16 / connections.max(1))
+            .clamp(PEER_OUTBOUND_MIN.min(self.outbound_bytes_max), self.outbound_bytes_max)
+    }
+}
+
+/// What a turn of the driver says to one peer has to fit in, several times.
+const PEER_OUTBOUND_MIN: usize = 8 << 20;
+
+/// The least [`NetLimits::memory`] that works: half of the half for requests and answers holds a frame of the longest kind.
+pub const MEMORY_MIN: usize = 128 << 20;
+
 impl Default for NetLimits {
     fn default() -> NetLimits {
         NetLimits {
-            requests_per_connection: 4096,
+            memory: 1 << 30,
+            client_requests_max: 1024,
             outbound_bytes_max: 64 << 20,
-            client_connections_max: 4096,
             handshakes_max: 256,
             handshake_timeout: Duration::from_secs(3),
-            large_bytes_max: 256 << 20,
             handed_over_max: 65_536,
             arrival_timeout: Duration::from_secs(30),
             dial_timeout: Duration::from_secs(2),

@@ -5,6 +5,7 @@
 //! dial.rs     connections that we open            ├─▶ clients.rs, peers.rs   one conversation each
 //! hello.rs    whether a peer fits                 ┘        │ frames: inbound.rs ▼ ▲ outbound.rs
 //! tls.rs, subject.rs, certificates.rs                 driver.rs   inbox ─▶ Engine ─▶ outputs
+//! accounts.rs, budget.rs   what clients may take up, and each certificate of that
 //! shard.rs    one thread: socket, endpoint, tasks          │
 //! sync.rs     one thread for all shards' syncs  ◀──────────┘
 //! detection.rs        the detector, on shard 0, and its datagrams
@@ -20,6 +21,8 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod accept;
+mod accounts;
+mod budget;
 pub mod certificates;
 mod clients;
 mod clock;
@@ -45,7 +48,6 @@ pub mod settings;
 pub(crate) mod shard;
 mod shard_context;
 mod signal;
-mod slots;
 pub mod subject;
 pub mod sync;
 pub mod tls;

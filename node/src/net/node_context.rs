@@ -15,15 +15,16 @@ use driftless_proto::{ContextKeys, Topology};
 use driftless_ring::NodeId;
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::accounts::Accounts;
 use super::clock::Clock;
 use super::environment::Environment;
 use super::findings::Finding;
 use super::hello::Incarnations;
+use super::inbound::Taken;
 use super::limits::NetLimits;
 use super::lives::Lives;
 use super::refusal::RefusalLog;
 use super::settings::NodeSettings;
-use super::slots::ConnectionSlots;
 use super::sync::SyncQueue;
 use crate::config::Limits;
 use crate::engine::{AaeCommand, ClientTag};
@@ -55,7 +56,9 @@ pub(crate) struct NodeContext {
     /// Where members are: as the cluster file says, if it says addresses, and where they were found.
     member_addresses: Mutex<BTreeSet<IpAddr>>,
     pub(crate) peers: DashMap<NodeId, PeerState>,
-    pub(crate) client_connections: ConnectionSlots,
+    pub(crate) accounts: Accounts,
+    /// Bytes that may wait for one connection to a peer.
+    pub(crate) peer_outbound_max: usize,
     /// New requests are refused; what is under way is finished.
     pub(crate) stopping: AtomicBool,
     /// How the own clock stands, as shard 0 last said.
@@ -83,9 +86,9 @@ pub(crate) enum ShardMessage {
     /// A sync covers everything up to this batch.
     Synced(BatchSeq),
     /// A client's request that arrived at another shard.
-    Client { tag: ClientTag, deadline: Instant, request: Request },
+    Client { account: u64, tag: ClientTag, deadline: Instant, request: Request },
     /// A peer's message that arrived at another shard, on this connection of it.
-    Peer { from: NodeId, shard: u16, connection: u64, message: Message },
+    Peer { from: NodeId, shard: u16, connection: u64, message: Message, taken: Option<Taken> },
     /// The answer to a request that this shard handed over.
     Reply { to: ClientTag, response: Response },
     /// The answer to a peer's request that this shard handed over.
@@ -145,6 +148,7 @@ impl NodeContext {
             (member.id, state)
         });
         let peers: DashMap<NodeId, PeerState> = peers.collect();
+        let links = peers.iter().map(|peer| peer.expected).sum();
         metrics.peers_alive.set(i64::try_from(peers.len()).unwrap_or(i64::MAX));
         NodeContext {
             ring_version: topology.ring().version().0,
@@ -158,7 +162,8 @@ impl NodeContext {
             incarnations: Incarnations::default(),
             refusals: RefusalLog::default(),
             member_addresses: Mutex::new(literal_addresses(&topology)),
-            client_connections: ConnectionSlots::new(net.client_connections_max),
+            accounts: Accounts::new(net.memory, net.client_requests_max),
+            peer_outbound_max: net.peer_outbound_max(links),
             stopping: AtomicBool::new(false),
             clock_standing: Mutex::default(),
             aae: Mutex::default(),

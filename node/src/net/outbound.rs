@@ -15,6 +15,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,18 +25,24 @@ use quinn::{Connection, SendStream, WriteError};
 use serde::Serialize;
 use tokio::sync::Notify;
 
+use super::accounts::Account;
 use super::clock::Clock;
 use super::signal::Signal;
 use crate::time::Instant;
 
 /// Frames of one connection that QUIC has not taken yet.
-#[derive(Default)]
 pub(crate) struct Outbound {
     shared: RefCell<Vec<u8>>,
     large: Lane,
     huge: Lane,
     /// In all of them, and in the hands of the writers.
     bytes: Cell<usize>,
+    /// In whose account they are counted; peers have none.
+    account: Option<Arc<Account>>,
+    /// From how many on the other side is not read from; peers always are.
+    max: usize,
+    /// Bytes that QUIC has taken, ever.
+    taken: Cell<u64>,
     has_shared: Cell<bool>,
     finishing: Cell<bool>,
     wake_shared: Signal,
@@ -81,6 +88,32 @@ impl FrameLoad {
 }
 
 impl Outbound {
+    /// To a client with this account, that is not read from while `max` bytes wait for it.
+    pub(crate) fn to_client(account: Arc<Account>, max: usize) -> Outbound {
+        Outbound::new(Some(account), max)
+    }
+
+    /// To a peer, that is always read from: two peers that each waited for the other to read would wait for ever.
+    pub(crate) fn to_peer() -> Outbound {
+        Outbound::new(None, usize::MAX)
+    }
+
+    fn new(account: Option<Arc<Account>>, max: usize) -> Outbound {
+        Outbound {
+            shared: RefCell::default(),
+            large: Lane::default(),
+            huge: Lane::default(),
+            bytes: Cell::new(0),
+            account,
+            max,
+            taken: Cell::new(0),
+            has_shared: Cell::new(false),
+            finishing: Cell::new(false),
+            wake_shared: Signal::default(),
+            written: Notify::new(),
+        }
+    }
+
     /// Adds a frame.
     ///
     /// # Errors
@@ -95,7 +128,7 @@ impl Outbound {
             } else {
                 let mut shared = self.shared.borrow_mut();
                 pieces.iter().for_each(|piece| shared.extend_from_slice(piece));
-                self.bytes.set(self.bytes.get() + length);
+                self.added(length);
                 self.wake_shared.set();
             }
             return Ok(());
@@ -105,7 +138,7 @@ impl Outbound {
         frame::encode(message, &mut shared)?;
         let length = shared.len() - start;
         if length <= FRAME_SHARED_MAX && self.has_shared.get() {
-            self.bytes.set(self.bytes.get() + length);
+            self.added(length);
             self.wake_shared.set();
         } else {
             let pieces = vec![shared.split_off(start).into()];
@@ -115,7 +148,7 @@ impl Outbound {
     }
 
     fn push_alone(&self, lane: &Lane, frame: Frame) {
-        self.bytes.set(self.bytes.get() + frame.length);
+        self.added(frame.length);
         lane.bytes.set(lane.bytes.get() + frame.length);
         lane.frames.borrow_mut().push_back(frame);
         lane.wake.notify_one();
@@ -131,12 +164,33 @@ impl Outbound {
         self.huge.bytes.get()
     }
 
-    /// Returns once fewer than `max` bytes are waiting.
-    pub(crate) async fn below(&self, max: usize) {
-        while self.bytes.get() >= max {
-            let written = self.written.notified();
-            if self.bytes.get() >= max {
-                written.await;
+    /// Bytes that QUIC has taken, ever: how to tell whether the other side reads at all.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken.get()
+    }
+
+    /// Whether more may be asked for by the other side: fewer bytes wait than may, in its account as well. Some of each connection's
+    /// may always wait.
+    pub(crate) fn is_open(&self) -> bool {
+        let bytes = self.bytes.get();
+        let has_account = || bytes < ALWAYS || self.account.as_ref().is_none_or(|account| account.bytes.room() > 0);
+        bytes < self.max && has_account()
+    }
+
+    /// Returns once a request may be taken in: it is open, and the account has room for one more.
+    pub(crate) async fn admits(&self) {
+        loop {
+            if !self.is_open() {
+                let written = self.written.notified();
+                if !self.is_open() {
+                    written.await;
+                }
+            } else if let Some(account) = &self.account
+                && account.requests.room() == 0
+            {
+                account.requests.has_room().await;
+            } else {
+                return;
             }
         }
     }
@@ -217,14 +271,37 @@ impl Outbound {
         }
     }
 
+    fn added(&self, length: usize) {
+        self.bytes.set(self.bytes.get() + length);
+        if let Some(account) = &self.account {
+            account.bytes.add(length);
+        }
+    }
+
     fn took(&self, length: usize) {
         self.bytes.set(self.bytes.get() - length);
+        self.taken.set(self.taken.get() + length as u64);
+        if let Some(account) = &self.account {
+            account.bytes.give_back(length);
+        }
         self.written.notify_waiters();
+    }
+}
+
+impl Drop for Outbound {
+    fn drop(&mut self) {
+        if let Some(account) = &self.account {
+            account.bytes.give_back(self.bytes.get());
+        }
     }
 }
 
 /// What is larger than the largest value is several siblings of one key, and may be very many.
 const HUGE_FROM: usize = VALUE_BYTES_MAX;
+
+/// Bytes of answers that may wait for a connection however full its account is: it may be full with the answers of others, and the
+/// connection that reads has to go on.
+const ALWAYS: usize = 64 << 10;
 
 /// Capacity that an emptied buffer keeps at most.
 const KEPT_MAX: usize = 256 * 1024;

@@ -17,12 +17,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use driftless_proto::frame::{self, FRAME_PEER_MAX};
 use driftless_ring::{Member, NodeId};
-use quinn::{Connection, ConnectionError, RecvStream, SendStream};
+use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use tokio::task::JoinSet;
 
 use super::findings::DETECTING_SHARD;
 use super::hello::{self, Admitted};
-use super::inbound::{LargeFrames, Room, SharedStream, WhenLate, large_frames};
+use super::inbound::{LargeFrames, Room, SharedStream, Take, Taken, large_frames};
 use super::inputs::Input;
 use super::node_context::ShardMessage;
 use super::outbound::{FrameLoad, Outbound};
@@ -135,7 +135,7 @@ impl Link {
             },
         };
         let (id, is_request) = (message.id, matches!(message.body, Body::Request { .. }));
-        let (max, huge) = (context.shared.net.outbound_bytes_max, self.outbound.huge_bytes());
+        let (max, huge) = (context.shared.peer_outbound_max, self.outbound.huge_bytes());
         let is_full = match load.is_huge() {
             true => huge > 0 && huge + load.bytes() > max,
             false => self.outbound.bytes() - huge >= max,
@@ -161,7 +161,7 @@ impl Link {
     }
 
     /// Takes in one frame.
-    fn take(&self, context: &ShardContext, body: &[u8]) -> Result<(), CloseReason> {
+    fn take(&self, context: &ShardContext, body: &[u8], taken: Option<Taken>) -> Result<(), CloseReason> {
         let wire: WireMessage = frame::decode(body)?;
         let shared = &context.shared;
         let now = shared.clock.instant();
@@ -173,8 +173,13 @@ impl Link {
                 _ => route::of_peer(&shared.topology, shared.node, request).filter(|shard| *shard != context.shard),
             };
             if let Some(shard) = elsewhere {
-                let handed_over =
-                    ShardMessage::Peer { from: self.node, shard: context.shard, connection: self.number, message };
+                let handed_over = ShardMessage::Peer {
+                    from: self.node,
+                    shard: context.shard,
+                    connection: self.number,
+                    message,
+                    taken,
+                };
                 // Beyond the bound it is lost, as on a lossy network.
                 shared.hand_over(shard, handed_over);
                 return Ok(());
@@ -184,7 +189,7 @@ impl Link {
                 context.reply_routes.borrow_mut().put(self.node, message.id, origin);
             }
         }
-        context.push(Input::Peer { from: self.node, message });
+        context.push(Input::Peer { from: self.node, message, taken });
         Ok(())
     }
 }
@@ -314,9 +319,11 @@ async fn converse(
         incarnation: theirs.incarnation,
         one_of_several: member.is_some_and(|member| usize::from(member.shards) > context.shared.shards.len()),
         connection: connection.clone(),
-        outbound: Outbound::default(),
+        outbound: Outbound::to_peer(),
         heard: context.shared.peers.get(&theirs.node).map(|peer| peer.heard.clone()).unwrap_or_default(),
     });
+    connection.set_receive_window(VarInt::from_u32(WINDOW));
+    connection.set_send_window(u64::from(WINDOW));
     link.come_up(context, links);
     // Ends with this function, whatever way that ends.
     let mut writers = JoinSet::new();
@@ -324,16 +331,15 @@ async fn converse(
     writers.spawn_local(async move { shared.outbound.write_shared(send).await });
     let clock = context.shared.clock.clone();
     writers.spawn_local(async move { large.outbound.write_alone(&large.connection, &clock).await });
-    let take: Rc<dyn Fn(Bytes) -> Result<(), CloseReason>> = Rc::new({
+    let take: Rc<Take> = Rc::new({
         let (context, link) = (context.clone(), link.clone());
-        move |body| link.take(&context, &body)
+        move |body, taken| link.take(&context, &body, taken)
     });
     writers.spawn_local(read_datagrams(context.clone(), connection.clone(), theirs.node));
-    // Never held up by what waits to go out: two nodes that wait for each other to read would wait for ever.
     let ended = tokio::select! {
         biased;
-        ended = stream.run(&link.outbound, usize::MAX, &*take) => ended,
-        ended = large_frames(connection, &link.outbound, LARGE_FRAMES, &context.shared.net, &context.large, take.clone()) => ended,
+        ended = stream.run(&link.outbound, &*take) => ended,
+        ended = large_frames(&link.outbound, connection, LARGE_FRAMES, context, take.clone(), Rc::new(|_| ())) => ended,
         _ = connection.closed() => Ok(()),
         () = context.closing.wait() => {
             link.outbound.finish();
@@ -413,7 +419,9 @@ async fn read_datagrams(context: Rc<ShardContext>, connection: Connection, from:
 
 /// How long a node that was told of a newer life of itself has to part by itself.
 const PARTING_TIMEOUT: Duration = Duration::from_secs(1);
-/// What peers send on streams of their own: whole states, however long. One that is slow to arrive is no reason to lose the
-/// connection, and all that is under way on it. Two peers that each read no more until the other does would wait for ever.
-const LARGE_FRAMES: LargeFrames =
-    LargeFrames { max: FRAME_PEER_MAX, when_late: WhenLate::GivenUp, outbound_max: usize::MAX, room: Room::Peer };
+
+/// Bytes of one peer's connection that QUIC may hold, unread or not acknowledged.
+const WINDOW: u32 = 32 << 20;
+
+/// What peers send on streams of their own: whole states, however long.
+const LARGE_FRAMES: LargeFrames = LargeFrames { max: FRAME_PEER_MAX, room: Room::Peer };

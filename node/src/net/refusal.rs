@@ -35,6 +35,8 @@ pub(crate) enum CloseCode {
     Full = 6,
     /// A newer connection of the same peer took over.
     Replaced = 7,
+    /// The other asks for more than it reads.
+    Slow = 8,
 }
 
 impl CloseReason {

@@ -12,6 +12,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::accept::{Tables, accept};
+use super::accounts::WINDOW_MIN;
 use super::detection::Detection;
 use super::dial::{INITIAL_RTT, dial_all};
 use super::driver::Driver;
@@ -22,6 +23,7 @@ use super::node_context::{NodeContext, ShardMessage};
 use super::refusal::{CloseCode, STOPPING};
 use super::shard_context::ShardContext;
 use super::tls::ResetKey;
+use crate::config::Limits;
 use crate::engine::{Engine, EngineConfig};
 use crate::planted::Planted;
 use crate::replica::store::Store;
@@ -86,7 +88,10 @@ impl<S: Store> ShardStart<S> {
             shard: self.shard,
             topology: shared.topology.clone(),
             context_keys: shared.context_keys.clone(),
-            limits: shared.limits.clone(),
+            limits: Limits {
+                coordinated_bytes_max: shared.net.coordinated_max(shared.shards.len()),
+                ..shared.limits.clone()
+            },
             metrics: shared.metrics.clone(),
             seed: (shared.environment.random)(),
             planted: Planted::default(),
@@ -120,8 +125,8 @@ fn transport(limits: &NetLimits) -> TransportConfig {
         .max_concurrent_bidi_streams(BIDI_STREAMS)
         .max_concurrent_uni_streams(UNI_STREAMS)
         .stream_receive_window(STREAM_WINDOW)
-        .receive_window(CONNECTION_WINDOW)
-        .send_window(u64::from(CONNECTION_WINDOW))
+        .receive_window(FIRST_WINDOW)
+        .send_window(u64::from(FIRST_WINDOW))
         .datagram_receive_buffer_size(Some(DATAGRAM_BYTES))
         .datagram_send_buffer_size(DATAGRAM_BYTES)
         .initial_rtt(INITIAL_RTT);
@@ -139,12 +144,12 @@ const BIDI_STREAMS: VarInt = VarInt::from_u32(1);
 const UNI_STREAMS: VarInt = VarInt::from_u32(8);
 
 /// Bytes of one stream that may be under way or unread: 20 MB/s for each stream between continents. All large frames together
-/// fill half of the connection's window, however long they wait for room: so they can hold up neither the shared stream nor
-/// one of them that has room.
+/// fill half of a peer's window, however long they wait for room: so they can hold up neither the shared stream nor
+/// one of them that has room. Clients' windows are smaller, and nothing of theirs waits for long.
 const STREAM_WINDOW: VarInt = VarInt::from_u32(2 << 20);
 
-/// Bytes of one connection that may be under way or unread.
-const CONNECTION_WINDOW: VarInt = VarInt::from_u32(32 << 20);
+/// Bytes of one connection that may be under way or unread before it is known whose it is.
+const FIRST_WINDOW: VarInt = VarInt::from_u32(WINDOW_MIN as u32);
 
 /// Datagrams of one connection that nobody has read, or QUIC has not sent; beyond it the oldest are lost. Clients have no
 /// use for any, but a connection is not known to be a client's when its limits are set.

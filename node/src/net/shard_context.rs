@@ -39,7 +39,7 @@ impl ShardContext {
             wake: Signal::default(),
             reply_routes: RefCell::default(),
             counts: RequestCounts::new(&shared.metrics),
-            large: Rc::new(LargeBudget::new(shared.net.large_bytes_max)),
+            large: Rc::new(LargeBudget::new(shared.net.peer_frames_max(shared.shards.len()))),
             pending: Cell::new(0),
             closing: Closing::default(),
             next_connection: Cell::new(1),

@@ -291,6 +291,12 @@ pub struct TestClient {
 }
 
 pub fn endpoint(ca: &str, identity: &Issued, alpn: &[u8]) -> Endpoint {
+    let mut transport = quinn::TransportConfig::default();
+    transport.stream_receive_window((8_u32 << 20).into()).keep_alive_interval(Some(Duration::from_secs(2)));
+    endpoint_with(ca, identity, alpn, transport)
+}
+
+fn endpoint_with(ca: &str, identity: &Issued, alpn: &[u8], transport: quinn::TransportConfig) -> Endpoint {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).expect("PEM")).expect("an authority");
     let chain = vec![CertificateDer::from_pem_slice(identity.certificate.as_bytes()).expect("PEM")];
@@ -303,8 +309,6 @@ pub fn endpoint(ca: &str, identity: &Issued, alpn: &[u8]) -> Endpoint {
         .expect("fits");
     tls.alpn_protocols = vec![alpn.to_vec()];
     let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("TLS 1.3")));
-    let mut transport = quinn::TransportConfig::default();
-    transport.stream_receive_window((8_u32 << 20).into()).keep_alive_interval(Some(Duration::from_secs(2)));
     config.transport_config(Arc::new(transport));
     let mut endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a socket");
     endpoint.set_default_client_config(config);
@@ -313,7 +317,17 @@ pub fn endpoint(ca: &str, identity: &Issued, alpn: &[u8]) -> Endpoint {
 
 impl TestClient {
     pub async fn connect(address: SocketAddr, ca: &str, identity: &Issued) -> TestClient {
-        let endpoint = endpoint(ca, identity, ALPN_CLIENT);
+        TestClient::on(endpoint(ca, identity, ALPN_CLIENT), address).await
+    }
+
+    /// One that takes in a few kilobytes of what it does not read.
+    pub async fn connect_narrow(address: SocketAddr, ca: &str, identity: &Issued) -> TestClient {
+        let mut transport = quinn::TransportConfig::default();
+        transport.receive_window((64_u32 << 10).into()).keep_alive_interval(Some(Duration::from_secs(2)));
+        TestClient::on(endpoint_with(ca, identity, ALPN_CLIENT, transport), address).await
+    }
+
+    async fn on(endpoint: Endpoint, address: SocketAddr) -> TestClient {
         let connection =
             endpoint.connect(address, NODE_SERVER_NAME).expect("valid").await.expect("the node accepts us");
         let (send, receive) = connection.open_bi().await.expect("a stream");

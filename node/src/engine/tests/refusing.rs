@@ -83,6 +83,19 @@ fn a_full_table_refuses_before_anything_is_applied() {
 }
 
 #[test]
+fn what_replicas_send_for_reads_under_way_is_bounded_and_refuses_what_comes_new() {
+    let mut trio = Trio::with_limits(Limits { coordinated_bytes_max: 2, ..Limits::default() });
+    trio.ask(0, put(SIBLINGS, "value", None));
+    trio.settle();
+    let first = trio.ask(0, get(SIBLINGS, Some(2)));
+    assert!(trio.reply(first).is_none(), "it has the own replica's value and waits for another's header");
+    let second = trio.ask(0, get(SIBLINGS, Some(1)));
+    assert!(matches!(trio.failure(second), Failure::Refused(Refusal::Overloaded { .. })));
+    trio.settle();
+    assert_eq!(values(&trio.read(0, SIBLINGS, 2)), ["value"], "once it is answered there is room again");
+}
+
+#[test]
 fn work_whose_deadline_has_passed_is_dropped() {
     let mut trio = Trio::new();
     trio.ask(0, put(SIBLINGS, "v1", None));
