@@ -5,11 +5,12 @@
 //! [`gallery`] plays the anomalies of quorum systems on the same machines, each as a script.
 //! [`decoders`] gives damaged bytes to everything that reads bytes from outside.
 //! [`processes`] runs real processes and does to them what happens to processes; [`torment`] does so for as long as you
-//! like, to their disks as well.
+//! like, to their disks as well; [`siege`] attacks them over the network.
 
 pub mod damage;
 pub mod decoders;
 pub mod gallery;
 pub mod processes;
+pub mod siege;
 pub mod sim;
 pub mod torment;

@@ -11,7 +11,7 @@
 //! [`Budget`] says.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::budget::{Budget, Held, Share};
@@ -35,6 +35,8 @@ pub(crate) struct Account {
     pub(crate) windows: Arc<Share>,
     pub(crate) requests: Arc<Share>,
     pub(crate) bytes: Arc<Share>,
+    /// Bytes of an answer to a read, as the last ones were.
+    usual_read: AtomicUsize,
 }
 
 /// A connection's place, until it is dropped.
@@ -71,6 +73,7 @@ impl Accounts {
             windows: Share::of(&self.windows),
             requests: Share::of(&self.requests),
             bytes: Share::of(&self.bytes),
+            usual_read: AtomicUsize::new(0),
         });
         by_name.insert(who.to_owned(), account.clone());
         account
@@ -90,6 +93,31 @@ impl Account {
         [&self.connections, &self.windows, &self.requests, &self.bytes].iter().any(|share| share.held() > 0)
     }
 
+    /// Returns once a request may be taken in: there is a place for it, and room for what it is likely to bring.
+    pub(crate) async fn admits(&self) {
+        self.requests.has_room(1).await;
+        self.bytes.has_room(self.likely(0, true)).await;
+    }
+
+    /// Room for a request of so many bytes, if there is some. A read is counted with what reads have brought lately, so that not
+    /// many more large values are read than can be answered with.
+    pub(crate) fn request(&self, bytes: usize, is_read: bool) -> Option<[Held; 2]> {
+        Some([self.requests.take(1)?, self.bytes.take(self.likely(bytes, is_read))?])
+    }
+
+    fn likely(&self, bytes: usize, is_read: bool) -> usize {
+        let read = if is_read { self.usual_read.load(Ordering::Relaxed) } else { 0 };
+        // Never more than there is when nothing is under way.
+        REQUEST_BYTES + bytes + read.min(self.bytes.max() / 8)
+    }
+
+    /// A read was answered with so many bytes.
+    pub(crate) fn note_read(&self, bytes: usize) {
+        let usual = self.usual_read.load(Ordering::Relaxed);
+        // Threads that note at the same time may lose one: it is an estimate.
+        self.usual_read.store(usual - usual / READS_AVERAGED + bytes / READS_AVERAGED, Ordering::Relaxed);
+    }
+
     /// A place for one more connection. The more there are of this certificate, the less QUIC may hold of each.
     pub(crate) fn connect(&self) -> Option<Place> {
         let place = self.connections.take(1)?;
@@ -101,6 +129,12 @@ impl Account {
 
 /// What a connection costs at least: its state, its handshake's remains and the smallest windows. Measured: docs/threat-model.md.
 pub(crate) const CONNECTION_BYTES: usize = 128 << 10;
+
+/// What a request takes while it is under way, beside its own bytes: what its machine and its shard keep of it.
+const REQUEST_BYTES: usize = 4 << 10;
+
+/// How many reads the estimate of the next one rests on.
+const READS_AVERAGED: usize = 8;
 
 /// What QUIC may hold of a connection before it is known whose it is, and of the last ones of a certificate with very many.
 pub(crate) const WINDOW_MIN: usize = 32 << 10;
@@ -153,5 +187,19 @@ mod tests {
         drop(held);
         accounts.of("eve");
         assert_eq!(accounts.by_name.lock().unwrap().keys().collect::<Vec<_>>(), ["eve"]);
+    }
+
+    #[test]
+    fn reads_are_counted_with_what_reads_have_brought_lately() {
+        let accounts = Accounts::new(64 << 20, 1_000);
+        let ada = accounts.of("ada");
+        let many = std::iter::from_fn(|| ada.request(0, true)).count();
+        (0..50).for_each(|_| ada.note_read(4 << 20));
+        let large: Vec<_> = std::iter::from_fn(|| ada.request(0, true)).collect();
+        assert!(many > 400 && (4..8).contains(&large.len()), "{many} and {}", large.len());
+        assert!(ada.request(0, false).is_some(), "a write brings nothing");
+        drop(large);
+        (0..200).for_each(|_| ada.note_read(100));
+        assert!(std::iter::from_fn(|| ada.request(0, true)).count() > 400);
     }
 }

@@ -62,6 +62,11 @@ impl Share {
         self.held.load(Ordering::SeqCst)
     }
 
+    /// What there is for all holders together.
+    pub(crate) fn max(&self) -> usize {
+        self.budget.max
+    }
+
     /// How much more may be taken at once.
     pub(crate) fn room(&self) -> usize {
         let (own, all) = (self.held(), self.budget.held());
@@ -98,12 +103,8 @@ impl Share {
         }
     }
 
-    /// Returns once there is room for something.
-    pub(crate) async fn has_room(&self) {
-        self.wait_for(1).await;
-    }
-
-    async fn wait_for(&self, amount: usize) {
+    /// Returns once there is room for so much.
+    pub(crate) async fn has_room(&self, amount: usize) {
         if self.room() >= amount {
             return;
         }
@@ -122,7 +123,7 @@ impl Held {
     /// Returns once it holds `amount` in all.
     pub(crate) async fn grow_to(&mut self, amount: usize) {
         let more = amount.saturating_sub(self.amount);
-        self.share.wait_for(more).await;
+        self.share.has_room(more).await;
         self.share.add(more);
         self.amount += more;
     }

@@ -157,7 +157,7 @@ impl Client {
         if let (Request::Put(put), Some(taken)) = (&mut request, taken) {
             put.value = Bytes::from_owner(Charged { value: std::mem::take(&mut put.value), _taken: taken });
         }
-        let room = self.room_for(own_bytes);
+        let room = self.account.request(own_bytes, matches!(request, Request::Get(_) | Request::Scan(_)));
         let is_full = room.is_none();
         match self.pending.borrow_mut().entry(id) {
             Entry::Occupied(_) => {
@@ -190,11 +190,6 @@ impl Client {
             }
         }
         Ok(())
-    }
-
-    /// Room for one more request with so many bytes, if the account has some.
-    fn room_for(&self, bytes: usize) -> Option<[Held; 2]> {
-        Some([self.account.requests.take(1)?, self.account.bytes.take(REQUEST_BYTES + bytes)?])
     }
 
     /// A frame was begun and there is no room for the rest of it. Its first bytes say which request it is.
@@ -259,6 +254,9 @@ impl Client {
             _ => Vec::new(),
         };
         let ring_version = context.shared.ring_version;
+        if let Response::Read(_) | Response::Page(_) = &response {
+            self.account.note_read(values.iter().map(Bytes::len).sum());
+        }
         let load = FrameLoad { values, frame_max: FRAME_MAX, until: None };
         self.outbound.push(&ResponseFrame { id, ring_version, response }, &load)
     }
@@ -344,9 +342,6 @@ fn overloaded(context: &ShardContext) -> Refusal {
 fn refused(refusal: Refusal) -> Response {
     Response::Failed(Failure::Refused(refusal))
 }
-
-/// What a request takes while it is under way, beside its own bytes: what its machine and its shard keep of it.
-const REQUEST_BYTES: usize = 4 << 10;
 
 /// A client that takes in less of what waits for it is shown out: 16 KiB a second.
 const READS_PER_SECOND: u64 = 16 << 10;

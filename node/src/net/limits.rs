@@ -75,7 +75,7 @@ impl Default for NetLimits {
     fn default() -> NetLimits {
         NetLimits {
             memory: 1 << 30,
-            client_requests_max: 1024,
+            client_requests_max: 512,
             outbound_bytes_max: 64 << 20,
             handshakes_max: 256,
             handshake_timeout: Duration::from_secs(3),

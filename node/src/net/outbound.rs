@@ -177,20 +177,17 @@ impl Outbound {
         bytes < self.max && has_account()
     }
 
-    /// Returns once a request may be taken in: it is open, and the account has room for one more.
+    /// Returns once a request may be taken in: it is open, and the account admits one.
     pub(crate) async fn admits(&self) {
+        let Some(account) = &self.account else { return };
         loop {
-            if !self.is_open() {
-                let written = self.written.notified();
-                if !self.is_open() {
-                    written.await;
-                }
-            } else if let Some(account) = &self.account
-                && account.requests.room() == 0
-            {
-                account.requests.has_room().await;
-            } else {
+            account.admits().await;
+            if self.is_open() {
                 return;
+            }
+            let written = self.written.notified();
+            if !self.is_open() {
+                written.await;
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Five real processes, and what can be done to one of them.
 
 use std::fs::File;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -28,28 +28,35 @@ pub(super) struct Entry {
     pub(super) name: String,
     pub(super) pid: Option<u32>,
     pub(super) listen: String,
+    admin: String,
     config: PathBuf,
 }
 
 impl Cluster {
     /// Starts a cluster of so many nodes and waits until they serve.
     pub fn start(nodes: u16) -> Cluster {
+        Cluster::start_with(nodes, &[])
+    }
+
+    /// The same with settings in the environment of all nodes.
+    pub fn start_with(nodes: u16, environment: &[(&str, &str)]) -> Cluster {
         for _ in 0..5 {
             // Somebody may take a port between looking and using it: then another try is made.
-            if let Some(cluster) = Cluster::try_start(nodes) {
+            if let Some(cluster) = Cluster::try_start(nodes, environment) {
                 return cluster;
             }
         }
         panic!("no cluster starts");
     }
 
-    fn try_start(nodes: u16) -> Option<Cluster> {
+    fn try_start(nodes: u16, environment: &[(&str, &str)]) -> Option<Cluster> {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let said = File::create(dir.path().join("dev.txt")).expect("can be written");
         let errors = said.try_clone().expect("can be shared");
         let dev = command(driftless())
             .args(["dev", "--nodes", &nodes.to_string(), "--base-port", &free_ports(nodes).to_string(), "--dir"])
             .arg(dir.path().join("cluster"))
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(said)
             .stderr(errors)
@@ -73,6 +80,33 @@ impl Cluster {
     /// Names of the nodes.
     pub fn names(&self) -> &[String] {
         &self.names
+    }
+
+    /// A file that `dev` has written beside the nodes' directories.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.files().join(name)
+    }
+
+    /// Where each node is, and its admin server.
+    pub fn addresses(&self) -> Vec<(SocketAddr, SocketAddr)> {
+        let address = |text: &str| text.parse().expect("dev gives addresses");
+        self.entries().iter().map(|entry| (address(&entry.listen), address(&entry.admin))).collect()
+    }
+
+    /// Memory that each node's process takes up, in KiB; nothing for those that are gone.
+    pub fn resident_kib(&self) -> Vec<u64> {
+        let status = |entry: Entry| std::fs::read_to_string(format!("/proc/{}/status", entry.pid?)).ok();
+        let resident = |status: String| {
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.to_owned();
+            line.split_whitespace().next()?.parse().ok()
+        };
+        self.entries().into_iter().filter_map(status).filter_map(resident).collect()
+    }
+
+    /// Names of nodes that do not run.
+    pub fn gone(&self) -> Vec<String> {
+        let runs = |entry: &Entry| entry.pid.is_some_and(is_alive);
+        self.entries().into_iter().filter(|entry| !runs(entry)).map(|entry| entry.name).collect()
     }
 
     /// A client that knows all nodes.
@@ -144,6 +178,7 @@ impl Cluster {
             name: text(node, "name"),
             pid: node["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()),
             listen: text(node, "listen"),
+            admin: text(node, "admin"),
             config: text(node, "config").into(),
         };
         nodes.iter().map(entry).collect()
