@@ -4,6 +4,7 @@
 //! <data>/            0700
 //!   lock             held by the process that uses the directory; its text is that process's id
 //!   identity.json    whose data this is, and how often it was opened        replaced at every start
+//!   identity.json.new    room for the next one: a start must be counted on a full disk too
 //!   topology.json    what placement and merging of the data depend on       replaced when that may change
 //!   reset-key        0600  64 bytes: signs QUIC stateless resets
 //!   store/           the store's own
@@ -19,19 +20,22 @@
 //!   "placements": [ { "n": 3, "digest": "…32 hexadecimal digits…" } ],
 //!   "buckets":    [ { "name": "default", "id": 0, "n": 3, "conflict": "siblings" }, … ] }
 //! ```
-//! Files are written aside, synced, renamed, and the directory synced: a crash leaves the old or the new one. What is
-//! wrong with a directory is said in words, with what to do about it, and nothing in it has been changed then.
+//! Files are written aside, synced, renamed, and the directory synced: a crash leaves the old or the new one. The file aside keeps its
+//! blocks, and changes places with the file that it replaces, so that the next one is written where the last but one was: a full
+//! disk does not keep a node from starting. What is wrong with a directory is said in words, with what to do about it, and
+//! nothing in it has been changed then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use driftless_proto::{Conflict, Topology};
 use rand::TryRngCore;
 use rand::rngs::OsRng;
+use rustix::fs::RenameFlags;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -535,23 +539,55 @@ fn create_if_absent(path: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// Takes from others what they may do there: what is in the store's files is not theirs to read. A directory of another owner (a
+/// Takes from others what they may do there: what is in the store's files is not theirs to read. If the directory was open to others,
+/// so may be what is in it, which somebody may have open or linked: all of it is made private then. A directory of another owner (a
 /// volume that was mounted for this process, say) stays as it is.
 fn make_private(path: &Path) {
-    let Ok(mode) = fs::metadata(path).map(|found| found.permissions().mode()) else { return };
+    match close_to_others(path) {
+        Ok(None) => {}
+        Ok(Some(mode)) => {
+            let mode = format!("{:04o}", mode & 0o7777);
+            match close_contents(path) {
+                Ok(()) => tracing::warn!(
+                    path = %path.display(), mode,
+                    "other users could look into the data directory; now it and its files are this user's alone"
+                ),
+                Err(error) => tracing::warn!(
+                    path = %path.display(), mode, %error,
+                    "other users could look into the data directory; now they cannot, but some of its files stay as they were"
+                ),
+            }
+        }
+        Err(error) => tracing::warn!(
+            path = %path.display(), %error,
+            "other users may be able to read the data: take that from them (chmod -R go= on the directory)"
+        ),
+    }
+}
+
+/// Answers the mode of a file or directory that had been open to others.
+fn close_to_others(path: &Path) -> io::Result<Option<u32>> {
+    let mode = fs::metadata(path)?.permissions().mode();
     if mode & OTHERS == 0 {
-        return;
+        return Ok(None);
     }
-    let shown = format!("{:04o}", mode & 0o7777);
-    match fs::set_permissions(path, Permissions::from_mode(mode & !OTHERS)) {
-        Ok(()) => {
-            tracing::warn!(path = %path.display(), mode = shown, "other users could look into the data directory; now they cannot");
+    fs::set_permissions(path, Permissions::from_mode(mode & !OTHERS)).map(|()| Some(mode))
+}
+
+/// Everything below a directory. Links are not followed: they lead out of it.
+fn close_contents(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_symlink() {
+            continue;
         }
-        Err(error) => {
-            tracing::warn!(path = %path.display(), mode = shown, %error, "other users may be able to read the data: take that \
-                from them (chmod 700)");
+        close_to_others(&entry.path())?;
+        if kind.is_dir() {
+            close_contents(&entry.path())?;
         }
     }
+    Ok(())
 }
 
 /// Refuses a directory without an identity that is in use for something else, or has lost its identity.
@@ -586,8 +622,11 @@ fn lock(directory: &Path) -> Result<File, OpenError> {
         }
         Err(TryLockError::Error(e)) => return Err(failed("lock", &path, e)),
     }
-    // The text only helps people; the lock is what counts. It need not be durable.
-    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(|e| failed("write", &path, e))?;
+    // The text only helps people; the lock is what counts. So it need not be durable, nor be there on a full disk.
+    let pid = std::process::id();
+    if let Err(error) = file.write_all_at(format!("{pid:<PID_WIDTH$}\n").as_bytes(), 0) {
+        tracing::warn!(path = %path.display(), %error, "this process's id is not in the lock of its data directory");
+    }
     Ok(file)
 }
 
@@ -640,17 +679,56 @@ fn write_json(directory: &Path, name: &str, value: &impl Serialize) -> Result<()
 
 /// After this returns the file has these bytes, also after a power cut; if it does not return, the old or these.
 fn write_atomically(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), OpenError> {
-    let aside = directory.join(format!("{name}{ASIDE}"));
+    let (path, aside) = (directory.join(name), directory.join(format!("{name}{ASIDE}")));
     let write = || {
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(&aside)?;
-        file.write_all(bytes)?;
+        // Not truncated before it is written: that would give back the blocks which it is kept for.
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(&aside)?;
+        file.write_all_at(bytes, 0)?;
+        file.set_len(bytes.len() as u64)?;
         file.sync_all()?;
-        fs::rename(&aside, directory.join(name))
+        replace(&aside, &path)
     };
     write().map_err(|e| failed("write", &aside, e))?;
-    sync_directory(directory)
+    sync_directory(directory)?;
+    if name == IDENTITY
+        && let Err(error) = keep_room(&aside, bytes.len())
+    {
+        tracing::warn!(
+            path = %aside.display(), %error,
+            "there is no room for the next start's number: free some space, or this node cannot be started again"
+        );
+    }
+    Ok(())
+}
+
+/// Puts `aside` in the place of a file. Where the file system can, the two change places, so that the blocks of both stay.
+fn replace(aside: &Path, path: &Path) -> io::Result<()> {
+    let here = rustix::fs::CWD;
+    match rustix::fs::renameat_with(here, aside, here, path, RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(()),
+        // There is nothing to change places with yet, or the file system cannot do it.
+        Err(_) => fs::rename(aside, path),
+    }
+}
+
+/// Sees to it that a file has blocks for another file of that length, and a little more.
+fn keep_room(aside: &Path, len: usize) -> io::Result<()> {
+    let wanted = (len + ROOM_TO_GROW).next_multiple_of(BLOCK);
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(aside)?;
+    let has = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    if has < wanted {
+        // Spaces, so that its former text stays readable. What it has blocks for already takes none.
+        file.write_all_at(&vec![b' '; wanted - has], has as u64)?;
+        file.sync_all()?;
+        sync_directory_of(aside)?;
+    }
+    Ok(())
+}
+
+fn sync_directory_of(path: &Path) -> io::Result<()> {
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// Makes creations and renames in a directory durable.
@@ -688,6 +766,13 @@ const ASIDE: &str = ".new";
 
 /// What the group and others may do with a file.
 const OTHERS: u32 = 0o077;
+
+/// Decimal digits of a process's id, so that a new one is written over an old one without a change of length.
+const PID_WIDTH: usize = 10;
+
+/// What file systems allot room in, and a few names of peers that admit the next life.
+const BLOCK: usize = 4096;
+const ROOM_TO_GROW: usize = 256;
 
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,10 @@
 
 mod engines;
 mod shared_store;
+#[cfg(feature = "disk")]
+mod small_disk;
 
 pub(crate) use engines::EngineCluster;
 pub(crate) use shared_store::SharedStore;
+#[cfg(feature = "disk")]
+pub(crate) use small_disk::SmallDisk;

@@ -30,13 +30,47 @@ fn everything(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 #[test]
-fn a_data_directory_that_others_may_read_is_made_private() {
+fn a_data_directory_that_others_may_read_is_made_private_with_all_that_is_in_it() {
     let folder = folder();
     let path = folder.path().join("data");
-    fs::create_dir(&path).expect("made");
-    fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("changed");
-    let _open = open(&path).expect("an empty directory");
-    assert_eq!(fs::metadata(&path).expect("is there").permissions().mode() & 0o777, 0o700);
+    drop(open(&path).expect("made"));
+    let outside = folder.path().join("outside");
+    fs::write(&outside, "not ours").expect("written");
+    fs::create_dir_all(path.join("store/keyspaces")).expect("made");
+    for file in ["store/0.jnl", "store/keyspaces/1"] {
+        fs::write(path.join(file), "a value").expect("written");
+    }
+    std::os::unix::fs::symlink(&outside, path.join("store/link")).expect("linked");
+    let all =
+        ["", "store", "store/0.jnl", "store/keyspaces", "store/keyspaces/1", IDENTITY].map(|name| path.join(name));
+    let mode = |path: &Path| fs::metadata(path).expect("is there").permissions().mode() & 0o777;
+    for path in all.iter().chain([&outside]) {
+        let mode = if path.is_dir() { 0o755 } else { 0o644 };
+        fs::set_permissions(path, Permissions::from_mode(mode)).expect("changed");
+    }
+    let _open = open(&path).expect("is ours");
+    for path in &all {
+        assert_eq!(mode(path), if path.is_dir() { 0o700 } else { 0o600 }, "{}", path.display());
+    }
+    assert_eq!(mode(&outside), 0o644, "a link leads out of the directory");
+}
+
+/// A start is counted before anything else is done, so a full disk must not keep it from being counted. Each start is made
+/// without a single free block.
+#[test]
+fn a_start_is_counted_on_a_full_disk() {
+    let folder = folder();
+    let small = crate::testkit::SmallDisk::mount(&folder.path().join("disk"), 1 << 20);
+    let Some(disk) = small else { return };
+    let path = disk.path().join("data");
+    let first = open(&path).expect("made").incarnation();
+    disk.fill(0);
+    for start in 1..=30 {
+        let directory = open(&path).expect("opens on a full disk");
+        assert_eq!(directory.incarnation().starts, first.starts + start);
+    }
+    let read: IdentityFile = read_json(&path.join(IDENTITY)).expect("readable").expect("there");
+    assert_eq!(read.life(), first.starts + 30, "it is in the file");
 }
 
 #[test]
