@@ -143,6 +143,8 @@ pub struct Metrics {
     pub clock_offset: Gauge<f64, AtomicU64>,
     /// Whether that is too far to stamp: 1 while this node takes no writes.
     pub clock_off: Gauge,
+    /// Whether the store is short of room, or of something else: 1 while it takes no writes.
+    pub store_short: Gauge,
     /// Changes of the detector's mind, by what it thinks then.
     pub liveness_changes: Family<LivenessLabels, Counter>,
     /// Frames refused because they could not be read.
@@ -279,6 +281,7 @@ impl Metrics {
             peers_alive,
             clock_offset,
             clock_off,
+            store_short,
             liveness_changes,
             frames_malformed,
             connections_refused,
@@ -370,6 +373,8 @@ impl Metrics {
         registry.register_with_unit("clock_offset", help, Unit::Seconds, clock_offset.clone());
         let help = "Whether the clock is too far from the other nodes' to take writes";
         registry.register("clock_off", help, clock_off.clone());
+        let help = "Whether the store is too short of something to take writes";
+        registry.register("store_short", help, store_short.clone());
         registry.register("peers_alive", "Peers that the detector thinks alive", peers_alive.clone());
         let help = "Changes of what the detector thinks of a peer";
         registry.register("liveness_changes", help, liveness_changes.clone());

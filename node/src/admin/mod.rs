@@ -175,6 +175,10 @@ async fn ready(State(admin): State<Arc<Admin>>) -> Response {
         );
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     }
+    if let Some(shortage) = shared.shortage() {
+        let text = format!("the store of this node is short, so it takes no writes until that is over: {shortage}\n");
+        return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+    }
     match ready::first_obstacle(&shared.topology, shared.node, |node| shared.counts_on(node)) {
         None => (StatusCode::OK, "ready\n").into_response(),
         Some(obstacle) => (StatusCode::SERVICE_UNAVAILABLE, format!("{obstacle}\n")).into_response(),

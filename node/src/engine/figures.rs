@@ -31,6 +31,11 @@ impl<S: Store> Engine<S> {
         self.reconciler.figures(now, &self.replica)
     }
 
+    /// What the store is too short of to take writes, in words.
+    pub fn shortage(&self) -> Option<String> {
+        self.replica.store().shortage()
+    }
+
     /// So many of them as keys of clients, and how many there are.
     pub fn damaged_keys(&self, most: usize) -> client::DamagedKeys {
         let name = |record: &[u8]| RecordKey::from_stored(record.to_vec()).bucket_and_key().ok();

@@ -309,6 +309,7 @@ impl<S: Store> Driver<S> {
             post.beat.store(now.0, Ordering::Relaxed);
         }
         context.shared.publish_aae(context.shard, self.engine.aae(now));
+        context.shared.publish_shortage(context.shard, self.engine.shortage());
         context.shared.publish_damaged(context.shard, self.engine.damaged_keys(DAMAGED_SHOWN_MAX));
         for client in self.clients.borrow().values() {
             client.sweep(context, now);

@@ -67,6 +67,8 @@ pub(crate) struct NodeContext {
     aae: Mutex<BTreeMap<u16, Figures>>,
     hints: Mutex<BTreeMap<u16, Vec<(NodeId, HintFigures)>>>,
     damaged: Mutex<BTreeMap<u16, DamagedKeys>>,
+    /// What the store of a shard is short of.
+    shortages: Mutex<BTreeMap<u16, String>>,
     /// Shards with nothing left under way.
     pub(crate) drained: AtomicUsize,
     fatal: Mutex<Option<String>>,
@@ -169,6 +171,7 @@ impl NodeContext {
             aae: Mutex::default(),
             hints: Mutex::default(),
             damaged: Mutex::default(),
+            shortages: Mutex::default(),
             drained: AtomicUsize::new(0),
             fatal: Mutex::new(None),
             name,
@@ -363,6 +366,38 @@ impl NodeContext {
     /// Keeps what a shard holds for others, for requests that ask any shard.
     pub(crate) fn publish_hints(&self, shard: u16, figures: Vec<(NodeId, HintFigures)>) {
         self.hints.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, figures);
+    }
+
+    /// Keeps what the store of a shard is short of, for readiness, and says once what has changed about it.
+    pub(crate) fn publish_shortage(&self, shard: u16, shortage: Option<String>) {
+        let mut shortages = self.shortages.lock().unwrap_or_else(PoisonError::into_inner);
+        let was = !shortages.is_empty();
+        match &shortage {
+            Some(shortage) => shortages.insert(shard, shortage.clone()),
+            None => shortages.remove(&shard),
+        };
+        let is = !shortages.is_empty();
+        drop(shortages);
+        let node = &self.name;
+        match shortage {
+            Some(shortage) if !was => {
+                tracing::error!(
+                    node,
+                    shortage,
+                    "the store of this node is short: it takes no writes until that is over"
+                );
+            }
+            None if was && !is => {
+                tracing::info!(node, "the store of this node is short of nothing any more: it takes writes again")
+            }
+            _ => {}
+        }
+        self.metrics.store_short.set(is.into());
+    }
+
+    /// What the store is short of.
+    pub(crate) fn shortage(&self) -> Option<String> {
+        self.shortages.lock().unwrap_or_else(PoisonError::into_inner).values().next().cloned()
     }
 
     /// Keeps what is damaged on a shard, for requests that ask any shard.

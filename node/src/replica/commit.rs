@@ -63,7 +63,8 @@ impl<S: Store> Replica<S> {
                 self.release(shard, now, &applied, turn.waiting);
             }
             Err(ApplyError::Full(reason)) => {
-                tracing::warn!(reason, "a batch was refused for lack of room; nothing of it was applied");
+                // What is short is said once, by the node.
+                tracing::debug!(reason, "a batch was refused for lack of room; nothing of it was applied");
                 if turn.actors_before.is_empty() || !shard.planted.is(Bug::CounterSkipped) {
                     self.actors.restore(std::mem::take(&mut turn.actors_before));
                 }

@@ -64,4 +64,8 @@ impl<S: Store> Store for Metered<S> {
     fn apply(&mut self, batch: Batch) -> Result<BatchSeq, ApplyError> {
         self.store.apply(batch)
     }
+
+    fn shortage(&self) -> Option<String> {
+        self.store.shortage()
+    }
 }

@@ -35,6 +35,11 @@ pub trait Store {
     /// # Errors
     /// [`ApplyError::Full`]: nothing was applied. [`ApplyError::Failed`]: it is not known what was applied; stop.
     fn apply(&mut self, batch: Batch) -> Result<BatchSeq, ApplyError>;
+
+    /// What is too short now for batches that add something, in words: they are refused as [`ApplyError::Full`] until it is there again.
+    fn shortage(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Changes that become visible together. A later change of a key in the same batch wins.
@@ -62,8 +67,8 @@ pub enum StoreError {
 /// A batch was not applied.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// No room; nothing was applied, and reads go on.
-    #[error("no room left on the device: {0}")]
+    /// No room, or something else has run out; nothing was applied, and reads go on.
+    #[error("the store is short of what a write needs: {0}")]
     Full(String),
     /// It is not known what was applied.
     #[error(transparent)]

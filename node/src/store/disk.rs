@@ -9,7 +9,9 @@
 //! - An applied batch has left the process (it survives `kill -9`), a synced one survives a power cut. fjall itself has
 //!   no group commit, so batches are written unsynced and one thread syncs for all of them.
 //! - Fail-stop: after the first I/O error, checksum error or panic inside fjall every call answers that same error.
-//! - A full disk is refused before anything is written ([`DiskOptions::reserve_bytes`]).
+//! - Shortage is not damage (`disk/shortage.rs`): room and files that can be opened are looked at before each batch, which is refused
+//!   while they are short ([`DiskOptions::reserve_bytes`]), because fjall's worker fails for good when it meets that itself. Reading, and
+//!   opening what is to be synced, is tried again.
 //! - A start checks the journals itself before fjall does, which tells damage from the torn tail of a power cut, and
 //!   never drops what was synced (`disk/journal.rs`).
 
@@ -22,7 +24,7 @@ use std::any::Any;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
-use std::ops::{ControlFlow, Range};
+use std::ops::{Bound, ControlFlow, Range};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,21 +33,29 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fjall::config::CompressionPolicy;
-use fjall::{AbstractTree, CompressionType, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
+use fjall::{
+    AbstractTree, CompressionType, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, UserKey,
+};
 
+use self::descriptors::Descriptors;
 use self::journal::{Audit, CutTail};
+use self::shortage::{Shortage, wait_out};
 use self::space::Space;
 use self::watermark::{Mark, Watermark};
 use crate::planted::{Bug, Planted};
 use crate::replica::store::{ApplyError, Batch, BatchSeq, Store, StoreError};
 
+mod descriptors;
 mod file_sync;
 mod journal;
 #[cfg(feature = "planted-bugs")]
 pub(crate) mod probe;
+mod reserve_file;
+mod shortage;
 mod space;
 mod watermark;
 
+pub use self::descriptors::DescriptorProbe;
 pub use self::file_sync::FileSync;
 pub use self::space::SpaceProbe;
 
@@ -81,8 +91,10 @@ pub struct DiskOptions {
     /// Room on the device that batches leave alone: below it they are refused, all but those that only remove, which
     /// may use half of it. See [`RESERVE_BYTES_DEFAULT`].
     pub reserve_bytes: u64,
-    /// Where free space is asked for; `None` for the file system of the database.
+    /// Where free space is asked for; `None` for the file system of the database, where a quarter of the reserve is kept in a file.
     pub space_probe: Option<SpaceProbe>,
+    /// Where it is asked how many files can still be opened.
+    pub descriptor_probe: DescriptorProbe,
     /// How a journal is made durable; a sync of the database is one call, and all it promises rests on it.
     pub file_sync: FileSync,
     /// A mistake to make, in tests of the rigs that look for mistakes.
@@ -98,6 +110,7 @@ impl Default for DiskOptions {
             journal_bytes_max: 512 << 20,
             reserve_bytes: RESERVE_BYTES_DEFAULT,
             space_probe: None,
+            descriptor_probe: DescriptorProbe::of_process(),
             file_sync: FileSync::of_system(),
             planted: Planted::default(),
         }
@@ -140,6 +153,12 @@ impl DiskDatabase {
         let path = path.as_ref();
         let failed = |error| DiskOpenError::Failed { path: path.into(), error };
         let known = prepare(path).map_err(failed)?;
+        let mut space = match &options.space_probe {
+            Some(probe) => Space::new(probe.clone(), options.reserve_bytes),
+            None => Space::of_database(path, options.reserve_bytes),
+        };
+        // Before fjall begins to write out what it finds in its journals.
+        space.look().map_err(|e| failed(io_error("ask for free space", &e)))?;
         let (audit, cut) = match known {
             Some(mark) => {
                 let audit = Audit::of(path).map_err(failed)?;
@@ -164,9 +183,9 @@ impl DiskDatabase {
         // Its going need not be durable: only without `synced` does it count.
         let _ = fs::remove_file(path.join(CREATING));
         let newest = audit.newest.unwrap_or(0); // as fjall calls its first one
-        let probe = options.space_probe.clone().unwrap_or_else(|| SpaceProbe::of_file_system(path));
         let writer = Writer {
-            space: Space::new(probe, options.reserve_bytes),
+            space,
+            descriptors: Descriptors::new(options.descriptor_probe.clone()),
             path: path.into(),
             journal: newest,
             seqno_end: 0,
@@ -201,7 +220,7 @@ impl DiskDatabase {
     /// [`StoreError`]: the store cannot be trusted any more; stop serving.
     pub fn disk_bytes(&self) -> Result<u64, StoreError> {
         self.0.check()?;
-        self.0.guarded(|| self.0.db.disk_space())
+        self.0.read(|| self.0.db.disk_space())
     }
 
     /// Tables in memory that wait to be written out: at [`MEMTABLES_WAITING_MAX`] batches are held up. A shard should
@@ -221,7 +240,7 @@ impl DiskStore {
 impl Store for DiskStore {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.shared.check()?;
-        let value = self.shared.guarded(|| self.shared.keyspace.get(key))?;
+        let value = self.shared.read(|| self.shared.keyspace.get(key))?;
         Ok(value.map(Bytes::from))
     }
 
@@ -234,14 +253,30 @@ impl Store for DiskStore {
         if range.start >= range.end {
             return Ok(());
         }
-        let mut found = self.shared.guarded(|| Ok(self.shared.keyspace.range(range)))?;
+        let end = UserKey::from(range.end);
+        let mut rest = Bound::Included(UserKey::from(range.start));
+        let mut found = None;
         // Only fjall's part is guarded: a panic of the visitor is the visitor's.
-        while let Some((key, value)) = self.shared.guarded(|| found.next().map(fjall::Guard::into_inner).transpose())? {
+        while let Some((key, value)) = self.shared.read(|| {
+            let items =
+                found.get_or_insert_with(|| self.shared.keyspace.range((rest.clone(), Bound::Excluded(end.clone()))));
+            let next = items.next().map(fjall::Guard::into_inner).transpose();
+            if next.is_err() {
+                // What is tried again begins after the last one that was read.
+                found = None;
+            }
+            next
+        })? {
+            rest = Bound::Excluded(key.clone());
             if visit(&key, value.into()).is_break() {
                 break;
             }
         }
         Ok(())
+    }
+
+    fn shortage(&self) -> Option<String> {
+        lock(&self.shared.writer).shortage()
     }
 
     fn apply(&mut self, batch: Batch) -> Result<BatchSeq, ApplyError> {
@@ -285,6 +320,7 @@ struct OpenDatabase {
 /// What appending a batch needs; batches are appended one at a time anyway.
 struct Writer {
     space: Space,
+    descriptors: Descriptors,
     path: PathBuf,
     /// A journal that was the newest when it was last looked for.
     journal: u64,
@@ -308,10 +344,10 @@ impl OpenDatabase {
         let bytes = batch.changes.iter().map(|(key, value)| bytes_of(key, value.as_deref())).sum();
         let only_removes = super::only_removes(&batch);
         let mut writer = lock(&self.writer);
-        match writer.space.take(bytes, only_removes) {
+        match writer.admit(bytes, only_removes) {
             Ok(Ok(())) => {}
-            Ok(Err(full)) => return Err(ApplyError::Full(full)),
-            Err(e) => return Err(self.fail(io_error("ask for free space", &e)).into()),
+            Ok(Err(short)) => return Err(ApplyError::Full(short)),
+            Err(e) => return Err(self.fail(io_error("ask what room is left", &e)).into()),
         }
         let mut items = fjall::OwnedWriteBatch::with_capacity(self.db.clone(), batch.changes.len())
             // Flushed from fjall's buffer to the operating system by each commit: `buffered` durability rests on it.
@@ -345,16 +381,24 @@ impl OpenDatabase {
         if self.applied.load(Ordering::Acquire) == synced.applied {
             return Ok(());
         }
-        let (applied, seqno_end, journal) = {
+        let covered = wait_out("look for the newest journal", || {
             let mut writer = lock(&self.writer);
-            writer.find_newest_journal();
-            (self.applied.load(Ordering::Acquire), writer.seqno_end, writer.journal)
-        };
+            writer.find_newest_journal()?;
+            Ok((self.applied.load(Ordering::Acquire), writer.seqno_end, writer.journal))
+        });
+        let (applied, seqno_end, journal) =
+            covered.map_err(|e: io::Error| self.fail(io_error("look for the newest journal", &e)))?;
         let done = synced.sync_journal(&self.path, journal, &self.file_sync);
         done.map_err(|e| self.fail(io_error("sync the journal", &e)))?;
         // The newest batch covered was appended after the last sync looked for the newest journal, or after the start.
         let mark = Mark { seqno_end, journal: Some(synced.journal) };
-        synced.watermark.write(mark).map_err(|e| self.fail(io_error("write the record of syncs", &e)))?;
+        if let Err(e) = synced.watermark.write(mark) {
+            // The other slot holds an older mark, which is as true: only less of a damaged journal would be noticed by it.
+            let Some(shortage) = e.shortage() else {
+                return Err(self.fail(io_error("write the record of syncs", &e)));
+            };
+            tracing::debug!(shortage, "the record of syncs stays as it was");
+        }
         // What was applied meanwhile may not be durable: the next sync has to see to it.
         let since = || self.applied.load(Ordering::Acquire) > applied;
         let noted_late = self.planted.is_where(Bug::SyncNotedLate, since);
@@ -383,6 +427,19 @@ impl OpenDatabase {
         match self.failure.get() {
             Some(failure) => Err(failure.clone()),
             None => Ok(()),
+        }
+    }
+
+    /// Reads something from fjall, which has changed nothing if it fails: so a shortage is waited out.
+    fn read<T>(&self, mut work: impl FnMut() -> fjall::Result<T>) -> Result<T, StoreError> {
+        let read = wait_out("read the database", || match catch_unwind(AssertUnwindSafe(&mut work)) {
+            Ok(read) => read.map(Ok),
+            Err(panic) => Ok(Err(panicked(&*panic))),
+        });
+        match read {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(panicked)) => Err(self.fail(panicked)),
+            Err(error) => Err(self.fail(store_error(error))),
         }
     }
 
@@ -415,10 +472,12 @@ impl Synced {
     ///
     /// Through a descriptor of our own, because fjall would hold its journal all the while and batches would wait.
     fn sync_journal(&mut self, path: &Path, newest: u64, sync: &FileSync) -> io::Result<()> {
+        self.descriptor.take_if(|(number, _)| *number != newest); // closed before another is opened
         let file = match self.descriptor.take() {
-            Some((number, file)) if number == newest => file,
-            _ => File::open(path.join(journal::file_name(newest)))?,
+            Some((_, file)) => file,
+            None => wait_out("open the journal", || File::open(path.join(journal::file_name(newest))))?,
         };
+        // What a failed sync leaves is unknown, whatever it says.
         sync.sync(&file)?;
         self.descriptor = Some((newest, file));
         Ok(())
@@ -426,11 +485,30 @@ impl Synced {
 }
 
 impl Writer {
+    /// Counts a batch of so many bytes as written; or says in words what is too short for it.
+    fn admit(&mut self, bytes: u64, only_removes: bool) -> io::Result<Result<(), String>> {
+        let admitted = self.descriptors.shortage(only_removes).and_then(|short| match short {
+            Some(short) => Ok(Err(short)),
+            None => self.space.take(bytes, only_removes),
+        });
+        admitted.or_else(|e| match e.shortage() {
+            Some(shortage) => Ok(Err(shortage.into())),
+            None => Err(e),
+        })
+    }
+
+    /// What is too short now for any batch that adds something.
+    fn shortage(&mut self) -> Option<String> {
+        // What else there is to say, the next batch will.
+        self.admit(0, false).ok()?.err()
+    }
+
     /// fjall does not say which journal it writes to; a later one has a larger number.
-    fn find_newest_journal(&mut self) {
-        while self.path.join(journal::file_name(self.journal + 1)).exists() {
+    fn find_newest_journal(&mut self) -> io::Result<()> {
+        while self.path.join(journal::file_name(self.journal + 1)).try_exists()? {
             self.journal += 1;
         }
+        Ok(())
     }
 }
 
@@ -477,6 +555,7 @@ fn open_fjall(path: &Path, options: &DiskOptions, exists: bool) -> fjall::Result
     let db = fjall::Database::builder(path)
         .cache_size(options.cache_bytes)
         .worker_threads(WORKERS)
+        .max_cached_files(Some(descriptors::cached_files()))
         .max_journaling_size(options.journal_bytes_max)
         // Values are the users' and often compressed already; compressing on the put's path costs more than it saves.
         .journal_compression(CompressionType::None)

@@ -1,13 +1,16 @@
 //! Refuses writes while there is still room, so that "disk full" is an answer and not an accident.
 //!
 //! Once the storage engine has met a full device it is not known what it has written, and the node must stop. So
-//! room is looked up before each batch, from a figure that is at most a tenth of a second or a few megabytes old.
+//! room is looked up before each batch, from a figure that is at most a tenth of a second or a few megabytes old. A quarter of what is
+//! kept in reserve is in a file ([`ReserveFile`]), since others who write to the same device know nothing of the reserve.
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use super::reserve_file::ReserveFile;
 
 /// Asks how many bytes are free: the file system, or whatever a test says.
 #[derive(Clone)]
@@ -40,6 +43,7 @@ impl fmt::Debug for SpaceProbe {
 pub(super) struct Space {
     probe: SpaceProbe,
     reserve: u64,
+    file: Option<ReserveFile>,
     /// Free at the last look.
     free: u64,
     looked: Option<Instant>,
@@ -48,7 +52,13 @@ pub(super) struct Space {
 
 impl Space {
     pub(super) fn new(probe: SpaceProbe, reserve: u64) -> Space {
-        Space { probe, reserve, free: 0, looked: None, written_since: 0 }
+        Space { probe, reserve, file: None, free: 0, looked: None, written_since: 0 }
+    }
+
+    /// The file system of a database, with a part of the reserve in a file there.
+    pub(super) fn of_database(path: &Path, reserve: u64) -> Space {
+        let file = (reserve > 0).then(|| ReserveFile::of(path, reserve / 4));
+        Space { file, ..Space::new(SpaceProbe::of_file_system(path), reserve) }
     }
 
     /// Counts a batch of so many bytes as written; or says in words why there is no room for it. A batch that only
@@ -56,22 +66,38 @@ impl Space {
     pub(super) fn take(&mut self, bytes: u64, only_removes: bool) -> io::Result<Result<(), String>> {
         let stale = self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL);
         if stale || self.written_since + bytes > LOOK_BYTES {
-            self.free = (self.probe.0)()?;
-            self.looked = Some(Instant::now());
-            self.written_since = 0;
+            self.look()?;
         }
         let reserve = if only_removes { self.reserve / 2 } else { self.reserve };
-        let left = self.free.saturating_sub(self.written_since + bytes);
+        let held = self.file.as_ref().map_or(0, ReserveFile::held);
+        let left = (self.free + held).saturating_sub(self.written_since + bytes);
         if left < reserve {
             let mib = |bytes: u64| bytes >> 20;
             return Ok(Err(format!(
-                "{} MiB are free, and {} MiB are kept in reserve",
-                mib(self.free),
+                "{} MiB are free on its device, and {} MiB are kept in reserve",
+                mib(self.free + held),
                 mib(self.reserve)
             )));
         }
         self.written_since += bytes;
         Ok(Ok(()))
+    }
+
+    /// Sees what is free, and gives up or makes the file by it.
+    pub(super) fn look(&mut self) -> io::Result<()> {
+        self.free = (self.probe.0)()?;
+        if let Some(file) = &mut self.file {
+            if file.held() > 0 && self.free < file.bytes() {
+                file.release()?;
+                self.free = (self.probe.0)()?;
+            } else if file.held() == 0 && self.free >= self.reserve.saturating_mul(2) {
+                file.make();
+                self.free = (self.probe.0)()?;
+            }
+        }
+        self.looked = Some(Instant::now());
+        self.written_since = 0;
+        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::store::behaviour::{Subject, batch, contents, put, suite, value_of};
+use crate::testkit::SmallDisk;
 
 suite!(Disk);
 
@@ -387,6 +388,97 @@ fn a_full_disk_refuses_before_anything_is_written() {
     wait();
     put(&mut store, "b", "2");
     database.syncer().sync().expect("the store has not failed");
+}
+
+/// What the probes say are errors of the system, as it words them.
+#[test]
+fn a_shortage_of_any_kind_is_refused_as_a_full_disk_is_and_passes() {
+    use rustix::io::Errno;
+    let folder = tempfile::tempdir().expect("a directory");
+    let (space, files) = (Arc::new(Mutex::new(Ok(1 << 40))), Arc::new(Mutex::new(Ok(1000))));
+    let answer = |asked: &Arc<Mutex<Result<u64, Errno>>>| {
+        let asked = Arc::clone(asked);
+        move || Ok((*lock(&asked))?)
+    };
+    let options = DiskOptions {
+        space_probe: Some(SpaceProbe::new(answer(&space))),
+        descriptor_probe: DescriptorProbe::new(answer(&files)),
+        ..options()
+    };
+    let database = DiskDatabase::open(folder.path(), options).expect("opens");
+    let mut store = database.store(0);
+    put(&mut store, "a", "1");
+    assert_eq!(store.shortage(), None);
+    let cases = [
+        (Ok(1 << 40), Err(Errno::MFILE), "EMFILE"),
+        (Ok(1 << 40), Err(Errno::NFILE), "ENFILE"),
+        (Ok(1 << 40), Ok(3), "3 more files can be opened"),
+        (Err(Errno::NOMEM), Ok(1000), "ENOMEM"),
+        (Err(Errno::DQUOT), Ok(1000), "EDQUOT"),
+        (Ok(0), Ok(1000), "0 MiB are free"),
+    ];
+    for (says_space, says_files, expected) in cases {
+        (*lock(&space), *lock(&files)) = (says_space, says_files);
+        let said = until(|| store.shortage().filter(|said| said.contains(expected)));
+        let refused = store.apply(batch([("b", Some("2"))]));
+        assert_eq!(refused, Err(ApplyError::Full(said)));
+        assert_eq!(contents(&store), [("a".into(), "1".into())], "reads go on");
+        database.syncer().sync().expect("the store has not failed");
+        (*lock(&space), *lock(&files)) = (Ok(1 << 40), Ok(1000));
+        until(|| store.shortage().is_none().then_some(()));
+        put(&mut store, "a", "1");
+    }
+}
+
+/// Somebody else has taken the last block of the device.
+#[test]
+fn a_store_on_a_full_disk_opens_is_read_and_takes_writes_when_there_is_room() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let Some(disk) = SmallDisk::mount(&folder.path().join("disk"), 96 << 20) else { return };
+    let path = disk.path().join("store");
+    let options = || DiskOptions { reserve_bytes: 16 << 20, space_probe: None, memtable_bytes: 1 << 20, ..options() };
+    let reserve = path.join("reserve");
+    let value = "v".repeat(1 << 16);
+    {
+        let database = DiskDatabase::open(&path, options()).expect("opens");
+        let mut store = database.store(0);
+        for i in 0..100 {
+            put(&mut store, &format!("{i:03}"), &value);
+        }
+        database.syncer().sync().expect("syncs");
+        assert_eq!(fs::metadata(&reserve).expect("is kept").len(), 4 << 20);
+        disk.fill(0);
+        until(|| store.shortage());
+        assert!(!reserve.exists(), "given up for what the store must still write");
+        assert!(matches!(store.apply(batch([("a", Some("1"))])), Err(ApplyError::Full(_))));
+        assert_eq!(contents(&store).len(), 100);
+    }
+    disk.relieve();
+    disk.fill(0);
+    for _ in 0..2 {
+        let database = DiskDatabase::open(&path, options()).expect("opens on a full disk");
+        let mut store = database.store(0);
+        assert_eq!(contents(&store).len(), 100);
+        assert!(matches!(store.apply(batch([("a", Some("1"))])), Err(ApplyError::Full(_))));
+        database.syncer().sync().expect("the store has not failed");
+    }
+    let database = DiskDatabase::open(&path, options()).expect("opens on a full disk");
+    let mut store = database.store(0);
+    disk.relieve();
+    until(|| store.shortage().is_none().then_some(()));
+    put(&mut store, "a", "1");
+    database.syncer().sync().expect("syncs");
+    assert!(reserve.exists(), "kept again");
+}
+
+/// Asks until there is an answer. What is asked looks at the clock, and answers within a second or two.
+fn until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]
