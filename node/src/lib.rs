@@ -34,6 +34,7 @@ pub mod net;
 pub mod node;
 pub mod peer;
 pub mod planted;
+mod plausible;
 pub mod pressure;
 #[cfg(all(feature = "planted-bugs", feature = "net", feature = "disk"))]
 #[doc(hidden)]

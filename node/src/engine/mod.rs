@@ -6,6 +6,7 @@
 
 mod figures;
 mod holdings;
+mod implausible;
 mod route;
 mod tasks;
 
@@ -39,6 +40,7 @@ use crate::replica::store::{BatchSeq, Store};
 use crate::shard::Shard;
 use crate::time::{Instant, Now};
 
+use implausible::ImplausibleLog;
 use tasks::Task;
 
 /// What the shell has to do.
@@ -104,6 +106,7 @@ pub struct Engine<S: Store> {
     bytes_taken: usize,
     /// Pages of hints that were asked for; a turn looks up one.
     looks: VecDeque<(NodeId, Option<Vec<u8>>)>,
+    implausible: ImplausibleLog,
     outputs: VecDeque<Output>,
 }
 
@@ -132,6 +135,7 @@ impl<S: Store> Engine<S> {
             inputs: 0,
             bytes_taken: 0,
             looks: VecDeque::new(),
+            implausible: ImplausibleLog::default(),
             outputs: VecDeque::new(),
         };
         engine.route(now);
@@ -188,10 +192,22 @@ impl<S: Store> Engine<S> {
                 self.reconciler.handle_request(&view, from, message.id, exchange);
             }
             Body::Request { request: Request::Replica(request), .. } => {
+                if let Some(what) = implausible::in_request(&self.shard, now, from, &request) {
+                    self.implausible.note(&self.shard, now.instant, from, what);
+                    let refusal = Refusal::BadRequest(what.into());
+                    return self.send(from, message.id, Body::Reply(Reply::Refused(refusal)));
+                }
                 self.replica.handle_request(&self.shard, from, message.id, request);
             }
             Body::Reply(reply) => {
                 self.reachability.handle_answer(from);
+                let reply = match implausible::in_reply(&self.shard, now, &reply) {
+                    Some(what) => {
+                        self.implausible.note(&self.shard, now.instant, from, what);
+                        Reply::Refused(Refusal::BadRequest(what.into()))
+                    }
+                    None => reply,
+                };
                 self.take_reply(now, from, message.id, reply);
             }
         }

@@ -29,6 +29,7 @@ mod healing;
 mod hedging;
 mod hinting;
 mod large;
+mod lying;
 mod reading;
 mod refusing;
 mod shards;

@@ -15,7 +15,9 @@
 //!   Whether it also *hears* is not judged here but by its answers (`Reachability`);
 //! - **a suspected node is told so**, again and again, by every node that suspects it: foca stops to pass on a rumour after
 //!   some times, and a rumour that has not reached its subject would stay for ever;
-//! - a node called down comes back by itself as a later `Life`, also when each side thought the other gone.
+//! - a node called down comes back by itself as a later `Life`, also when each side thought the other gone;
+//! - **which life a node is in, only it says**, in datagrams of its own. News of a later one are dropped: a node that was said to
+//!   be in a life that it cannot come to would be thought down for ever.
 
 mod life;
 mod own_time;
@@ -29,7 +31,7 @@ use bytes::{Buf, Bytes};
 use driftless_ring::NodeId;
 use foca::{Codec, Header, Identity, Member, Message, PostcardCodec, State};
 
-use self::life::Life;
+use self::life::{Generation, Life};
 use self::own_time::OwnTime;
 use self::swim::{Effects, Swim, Timers};
 use super::Liveness;
@@ -104,6 +106,8 @@ pub enum Output {
 /// The opinion of one node about all others. Everybody is thought alive at first.
 pub struct Detector {
     me: NodeId,
+    /// No life of this node is later, whoever remembers one.
+    latest: Generation,
     settings: DetectorSettings,
     swim: Swim,
     timers: Timers,
@@ -119,6 +123,8 @@ pub struct Detector {
 struct Peer {
     /// As SWIM has it.
     life: Life,
+    /// The latest life that it has told of itself.
+    told: Generation,
     state: Liveness,
     /// How often it has contradicted a suspicion, in this life.
     incarnation: foca::Incarnation,
@@ -138,11 +144,13 @@ impl Detector {
             .filter(|member| *member != me)
             .map(|member| {
                 let (life, state) = (Life::unknown(member), Liveness::Alive);
-                (member, Peer { life, state, incarnation: 0, heard_until: Instant::default(), reported: state })
+                let (told, heard_until) = (life.generation, Instant::default());
+                (member, Peer { life, told, state, incarnation: 0, heard_until, reported: state })
             })
             .collect();
         let mut detector = Detector {
             me,
+            latest: life.latest_after(),
             swim: swim::new(life, &settings, seed),
             settings,
             timers: Timers::default(),
@@ -177,9 +185,15 @@ impl Detector {
     /// A datagram from this peer.
     pub fn handle_datagram(&mut self, now: Instant, from: NodeId, bytes: &[u8]) {
         let own = self.tell_time(now);
-        let Some(header) = self.read(from, bytes) else {
-            return self.count_violation(from, "a datagram that makes no sense");
+        let (header, bytes) = match self.read(from, bytes) {
+            Ok(read) => read,
+            Err(Unread::Nonsense) => return self.count_violation(from, "a datagram that makes no sense"),
+            // As good as lost on the way: who asks for such a probe, or answers to it, will do so again.
+            Err(Unread::Untold) => return,
         };
+        if header.dst.generation > self.latest {
+            return self.count_violation(from, "a life of this node that it cannot have come to");
+        }
         if header.dst.generation > self.swim.identity().generation {
             // Somebody remembers a later life of this node, as after the loss of its disk: only a still later one
             // will be believed.
@@ -191,7 +205,7 @@ impl Detector {
             return self.call(own, from);
         }
         let before = *self.swim.identity();
-        if !self.act(own, |swim, effects| swim.handle_data(bytes, effects)) {
+        if !self.act(own, |swim, effects| swim.handle_data(&bytes, effects)) {
             self.count_violation(from, "a datagram that SWIM cannot use");
         }
         if *self.swim.identity() != before {
@@ -309,33 +323,81 @@ impl Detector {
         }
     }
 
-    /// The header of a datagram that is what it claims to be and names nobody but members.
-    fn read(&self, from: NodeId, bytes: &[u8]) -> Option<Header<Life>> {
+    /// A datagram that is what it claims to be and names nobody but members: its header, and the whole without the news of lives that
+    /// their nodes have not told of themselves.
+    fn read(&mut self, from: NodeId, bytes: &[u8]) -> Result<(Header<Life>, Bytes), Unread> {
+        let Datagram { header, head, mut news } = self.decode(from, bytes).ok_or(Unread::Nonsense)?;
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.told = peer.told.max(header.src.generation);
+        }
+        if !named(&header).is_none_or(|life| self.is_told(life)) {
+            return Err(Unread::Untold);
+        }
+        let count = news.len();
+        news.retain(|member| self.is_told(member.id()));
+        if news.len() == count {
+            return Ok((header, Bytes::copy_from_slice(bytes)));
+        }
+        swim::with_news(head, &news).map(|bytes| (header, bytes)).ok_or(Unread::Nonsense)
+    }
+
+    fn decode<'a>(&self, from: NodeId, bytes: &'a [u8]) -> Option<Datagram<'a>> {
         let is_member = |life: &Life| life.node == self.me || self.peers.contains_key(&life.node);
         let mut rest = bytes;
         let header: Header<Life> = PostcardCodec.decode_header(&mut rest).ok()?;
-        let named = match &header.message {
-            Message::PingReq { target, .. } | Message::IndirectAck { target, .. } => Some(target),
-            Message::IndirectPing { origin, .. } | Message::ForwardedAck { origin, .. } => Some(origin),
-            Message::Broadcast => return None,
-            _ => None,
-        };
-        let is_addressed = header.src.node == from && self.peers.contains_key(&from) && header.dst.node == self.me;
-        if !is_addressed || !named.is_none_or(is_member) {
+        if header.message == Message::Broadcast {
             return None;
         }
+        let is_addressed = header.src.node == from && self.peers.contains_key(&from) && header.dst.node == self.me;
+        if !is_addressed || !named(&header).is_none_or(is_member) {
+            return None;
+        }
+        let head = &bytes[..bytes.len() - rest.len()];
+        let mut news = Vec::new();
         if rest.has_remaining() {
             for _ in 0..rest.try_get_u16().ok()? {
                 let member: Member<Life> = PostcardCodec.decode_member(&mut rest).ok()?;
                 is_member(member.id()).then_some(())?;
+                news.push(member);
             }
         }
-        (!rest.has_remaining()).then_some(header)
+        (!rest.has_remaining()).then_some(Datagram { header, head, news })
+    }
+
+    /// Whether a node has told of this life, or a later one, itself.
+    fn is_told(&self, life: &Life) -> bool {
+        let told = self.peers.get(&life.node).map_or(self.swim.identity().generation, |peer| peer.told);
+        life.generation <= told
     }
 
     fn count_violation(&self, from: NodeId, what: &'static str) {
         tracing::debug!(%from, what);
         self.metrics.protocol_violations.inc();
+    }
+}
+
+/// One from a member to this node that names nobody but members.
+struct Datagram<'a> {
+    header: Header<Life>,
+    /// The bytes of that.
+    head: &'a [u8],
+    /// What it says of members.
+    news: Vec<Member<Life>>,
+}
+
+/// Why a datagram is not used.
+enum Unread {
+    Nonsense,
+    /// It is about a life that its node has not told of.
+    Untold,
+}
+
+/// Whom else a message is about.
+fn named(header: &Header<Life>) -> Option<&Life> {
+    match &header.message {
+        Message::PingReq { target, .. } | Message::IndirectAck { target, .. } => Some(target),
+        Message::IndirectPing { origin, .. } | Message::ForwardedAck { origin, .. } => Some(origin),
+        _ => None,
     }
 }
 

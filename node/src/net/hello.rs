@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use driftless_proto::Topology;
 use driftless_proto::frame::{self, PROTOCOL_VERSION};
+use driftless_proto::{Hlc, Topology};
 use driftless_ring::NodeId;
 
 use super::refusal::{CloseCode, CloseReason};
 use crate::peer::{Hello, Incarnation};
+use crate::plausible;
 
 /// What this node says on a new connection of one of its shards: of itself, and which life of the other it knows.
 pub(crate) fn our_hello(
@@ -97,9 +98,18 @@ pub(crate) enum Admitted {
 }
 
 impl Incarnations {
-    /// Admits a life that is not older than any seen.
-    pub(crate) fn admit(&self, node: NodeId, theirs: Incarnation) -> Result<Admitted, CloseReason> {
+    /// Admits a life that is not older than any seen, nor of a time that no clock shows: after that one, every true life of the node
+    /// would be older.
+    pub(crate) fn admit(&self, node: NodeId, theirs: Incarnation, wall: Hlc) -> Result<Admitted, CloseReason> {
         let refuse = |text: String| Err(CloseReason::new(CloseCode::Incarnation, text));
+        // A day more than a node may be made to take itself: clocks differ.
+        if theirs.starts > plausible::latest_life(wall) + DAY_S {
+            return refuse(format!(
+                "life {} of this node begins more than ten years from now: its directory was made by a clock that was never set, \
+                 or somebody pretends to be it; start it with an empty directory and a right clock",
+                theirs.starts
+            ));
+        }
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(newest) = seen.get_mut(&node) else {
             seen.insert(node, Newest { incarnation: theirs, contested: false });
@@ -141,11 +151,14 @@ impl Incarnations {
     }
 }
 
+const DAY_S: u64 = 86_400;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const A: NodeId = NodeId(1);
+    const NOW: Hlc = Hlc::from_millis(1_800_000_000_000);
 
     fn life(starts: u64, nonce: u64) -> Incarnation {
         Incarnation { starts, nonce }
@@ -154,20 +167,36 @@ mod tests {
     #[test]
     fn an_older_copy_is_refused() {
         let seen = Incarnations::default();
-        assert_eq!(seen.admit(A, life(3, 10)), Ok(Admitted::Same));
-        assert_eq!(seen.admit(A, life(3, 10)), Ok(Admitted::Same));
-        assert!(seen.admit(A, life(2, 11)).is_err());
-        assert_eq!(seen.admit(A, life(4, 12)), Ok(Admitted::Newer));
+        assert_eq!(seen.admit(A, life(3, 10), NOW), Ok(Admitted::Same));
+        assert_eq!(seen.admit(A, life(3, 10), NOW), Ok(Admitted::Same));
+        assert!(seen.admit(A, life(2, 11), NOW).is_err());
+        assert_eq!(seen.admit(A, life(4, 12), NOW), Ok(Admitted::Newer));
         assert!(!seen.is_current(A, life(3, 10)));
+    }
+
+    /// Somebody with the node's key said a life of the next century, and the node itself was refused as an older copy from then on.
+    #[test]
+    fn a_life_of_the_next_century_is_refused_and_does_not_lock_the_real_one_out() {
+        let seen = Incarnations::default();
+        assert_eq!(seen.admit(A, life(1_800_000_007, 10), NOW), Ok(Admitted::Same));
+        for starts in [5_000_000_000, u64::MAX] {
+            assert!(seen.admit(A, life(starts, 66), NOW).is_err_and(|reason| reason.text.contains("ten years")));
+        }
+        assert_eq!(seen.newest(A), Some(life(1_800_000_007, 10)));
+        assert_eq!(seen.admit(A, life(1_800_000_008, 11), NOW), Ok(Admitted::Newer));
+        // A directory that was made while the clock was a year ahead is admitted, also by a node whose own clock was never set.
+        assert_eq!(seen.admit(A, life(1_831_000_000, 12), NOW), Ok(Admitted::Newer));
+        let unset = Incarnations::default();
+        assert_eq!(unset.admit(A, life(1_831_000_000, 12), Hlc::default()), Ok(Admitted::Same));
     }
 
     #[test]
     fn of_two_equal_copies_both_are_refused_until_one_restarts() {
         let seen = Incarnations::default();
-        assert_eq!(seen.admit(A, life(3, 10)), Ok(Admitted::Same));
-        assert!(seen.admit(A, life(3, 11)).is_err());
+        assert_eq!(seen.admit(A, life(3, 10), NOW), Ok(Admitted::Same));
+        assert!(seen.admit(A, life(3, 11), NOW).is_err());
         assert!(!seen.is_current(A, life(3, 10)), "the first one is not to be trusted either");
-        assert!(seen.admit(A, life(3, 10)).is_err());
-        assert_eq!(seen.admit(A, life(4, 12)), Ok(Admitted::Newer));
+        assert!(seen.admit(A, life(3, 10), NOW).is_err());
+        assert_eq!(seen.admit(A, life(4, 12), NOW), Ok(Admitted::Newer));
     }
 }

@@ -16,8 +16,11 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use driftless_proto::Hlc;
+
 use super::refusal::{CloseCode, CloseReason};
 use crate::peer::Incarnation;
+use crate::plausible;
 #[cfg(feature = "disk")]
 use crate::store::directory::DataDirectory;
 
@@ -83,6 +86,7 @@ impl Lives {
         peer: &str,
         said: Incarnation,
         knows: Option<Incarnation>,
+        wall: Hlc,
     ) -> Result<(), CloseReason> {
         let part = |text: String| Err(CloseReason::new(CloseCode::Incarnation, text));
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -95,6 +99,13 @@ impl Lives {
             }
             return Ok(());
         };
+        if known.starts > plausible::latest_life(wall) {
+            // It would be the last but few that this node can ever take.
+            return part(format!(
+                "life {} of this node begins more than ten years from now: it has not been that",
+                known.starts
+            ));
+        }
         if state.current.starts > known.starts {
             return part(format!("this node goes on as life {}", state.current.starts));
         }
@@ -130,6 +141,8 @@ impl Lives {
 mod tests {
     use super::*;
 
+    const NOW: Hlc = Hlc::from_millis(1_800_000_000_000);
+
     fn life(starts: u64, nonce: u64) -> Incarnation {
         Incarnation { starts, nonce }
     }
@@ -161,13 +174,28 @@ mod tests {
         let keeper = Arc::new(Memory::default());
         let lives = Lives::new(life(7, 70), Some(keeper.clone()));
         // Others admit it, and that does not bind it towards the peer that met its predecessor.
-        assert_eq!(lives.handle_known("c", life(7, 70), None), Ok(()));
-        let told = lives.handle_known("b", life(7, 70), Some(life(9, 90)));
+        assert_eq!(lives.handle_known("c", life(7, 70), None, NOW), Ok(()));
+        let told = lives.handle_known("b", life(7, 70), Some(life(9, 90)), NOW);
         assert!(told.is_err_and(|reason| reason.text.contains("life 10")));
         assert_eq!(lives.current(), life(10, 70));
         assert_eq!(*keeper.life.lock().expect("not poisoned"), 10, "durable before it is said");
-        assert_eq!(lives.handle_known("b", life(10, 70), Some(life(9, 90))), Ok(()));
+        assert_eq!(lives.handle_known("b", life(10, 70), Some(life(9, 90)), NOW), Ok(()));
         assert_eq!(*keeper.admitted_by.lock().expect("not poisoned"), ["c", "b"]);
+    }
+
+    /// A life is never taken back, so a peer must not make this node take one that leaves none above it.
+    #[test]
+    fn no_peer_drives_this_node_to_a_life_of_the_next_century() {
+        let keeper = Arc::new(Memory::default());
+        let lives = Lives::new(life(1_800_000_007, 70), Some(keeper.clone()));
+        for starts in [5_000_000_000, u64::MAX - 1, u64::MAX] {
+            assert!(lives.handle_known("b", life(1_800_000_007, 70), Some(life(starts, 66)), NOW).is_err());
+        }
+        assert_eq!(lives.current(), life(1_800_000_007, 70));
+        assert_eq!(*keeper.life.lock().expect("not poisoned"), 0, "nothing was written down");
+        // One that was made while a clock was a year ahead is another matter.
+        assert!(lives.handle_known("b", life(1_800_000_007, 70), Some(life(1_831_000_000, 90)), NOW).is_err());
+        assert_eq!(lives.current(), life(1_831_000_001, 70));
     }
 
     #[test]
@@ -176,7 +204,7 @@ mod tests {
         let lives = Lives::new(life(7, 70), Some(keeper));
         for _ in 0..2 {
             // Both had said life 7.
-            assert!(lives.handle_known("b", life(7, 70), Some(life(9, 90))).is_err());
+            assert!(lives.handle_known("b", life(7, 70), Some(life(9, 90)), NOW).is_err());
         }
         assert_eq!(lives.current(), life(10, 70));
     }
@@ -184,7 +212,7 @@ mod tests {
     #[test]
     fn a_directory_made_in_the_very_second_of_an_earlier_start_is_told_apart_from_it() {
         let lives = Lives::new(life(7, 70), Some(Arc::new(Memory::default())));
-        assert!(lives.handle_known("b", life(7, 70), Some(life(7, 90))).is_err());
+        assert!(lives.handle_known("b", life(7, 70), Some(life(7, 90)), NOW).is_err());
         assert_eq!(lives.current(), life(8, 70));
     }
 
@@ -192,13 +220,13 @@ mod tests {
     fn an_older_copy_of_what_a_peer_has_admitted_stays_refused() {
         let keeper = Arc::new(Memory::default());
         let lives = Lives::new(life(7, 70), Some(keeper.clone()));
-        assert_eq!(lives.handle_known("b", life(7, 70), Some(life(7, 70))), Ok(()));
+        assert_eq!(lives.handle_known("b", life(7, 70), Some(life(7, 70)), NOW), Ok(()));
         let old = Lives::new(life(8, 80), Some(keeper));
-        let told = old.handle_known("b", life(8, 80), Some(life(9, 90)));
+        let told = old.handle_known("b", life(8, 80), Some(life(9, 90)), NOW);
         assert!(told.is_err_and(|reason| reason.text.contains("an older copy")));
         assert_eq!(old.current(), life(8, 80));
         let nobody_keeps_it = Lives::new(life(8, 80), None);
-        assert!(nobody_keeps_it.handle_known("b", life(8, 80), Some(life(9, 90))).is_err());
+        assert!(nobody_keeps_it.handle_known("b", life(8, 80), Some(life(9, 90)), NOW).is_err());
         assert_eq!(nobody_keeps_it.current(), life(8, 80));
     }
 }

@@ -263,7 +263,7 @@ fn ours(context: &ShardContext, other: NodeId) -> Hello {
 
 /// Whether the other side is in a life that may be talked to.
 fn admit(context: &ShardContext, links: &RefCell<Links>, theirs: &Hello) -> Result<(), CloseReason> {
-    let admitted = context.shared.incarnations.admit(theirs.node, theirs.incarnation);
+    let admitted = context.shared.incarnations.admit(theirs.node, theirs.incarnation, context.shared.clock.now().wall);
     if !matches!(admitted, Ok(Admitted::Same)) {
         links.borrow().inspect(context);
     }
@@ -296,7 +296,8 @@ async fn expect_hello(
     let theirs = hello::read(&body).map_err(Ended::Refused)?;
     hello::check(ours, &theirs, certified, &context.shared.topology).map_err(Ended::Refused)?;
     let name = context.shared.topology.ring().member(theirs.node).map_or("", |member| &member.name);
-    context.shared.lives.handle_known(name, ours.incarnation, theirs.knows).map_err(Ended::Refused)?;
+    let wall = context.shared.clock.now().wall;
+    context.shared.lives.handle_known(name, ours.incarnation, theirs.knows, wall).map_err(Ended::Refused)?;
     Ok(theirs)
 }
 

@@ -97,6 +97,7 @@ fn a_state_from_the_future_is_merged_like_any_other() {
 fn at_the_end_of_time_writes_still_replace_what_was_read_and_what_is_held() {
     for bucket in [SIBLINGS, LWW] {
         let mut trio = Trio::new();
+        trio.set_clocks(Hlc(u64::MAX));
         (0..3).for_each(|i| trio.merge(i, bucket, Hlc(u64::MAX)));
         let context = trio.read(0, bucket, 3).context;
         trio.put_and_settle(0, put(bucket, "later", context));
@@ -105,6 +106,7 @@ fn at_the_end_of_time_writes_still_replace_what_was_read_and_what_is_held() {
     }
     // Without a context the dots would decide: those of this state are above all others.
     let mut trio = Trio::new();
+    trio.set_clocks(Hlc(u64::MAX));
     (0..3).for_each(|i| trio.merge(i, LWW, Hlc(u64::MAX)));
     for (node, value) in [(0, "one"), (1, "two"), (2, "three")] {
         trio.put_and_settle(node, put(LWW, value, None));

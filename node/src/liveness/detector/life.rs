@@ -4,6 +4,8 @@ use driftless_ring::NodeId;
 use foca::Identity;
 use serde::{Deserialize, Serialize};
 
+use crate::plausible;
+
 /// One life of a node. SWIM never takes back that somebody is down: a node that was called down comes back as a later
 /// life of itself, and what is still said of the earlier one concerns nobody.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -25,6 +27,12 @@ impl Life {
     /// The life that begins with a start of the process.
     pub(super) fn begun(node: NodeId, starts: u64) -> Life {
         Life { node, generation: Generation { starts, renewals: 0 } }
+    }
+
+    /// The latest life that the node itself can have come to, if it began with this one: who tells of a later one has made it up.
+    pub(super) fn latest_after(self) -> Generation {
+        let starts = self.generation.starts.saturating_add(plausible::AHEAD_MAX_S);
+        Generation { starts, renewals: u32::MAX }
     }
 
     /// Stands for a member until it has said which life it is in; any life is later.

@@ -51,6 +51,16 @@ pub(super) fn rumour(me: Life, about: Member<Life>) -> Option<Bytes> {
     Some(bytes.freeze())
 }
 
+/// A datagram with other news in the place of its own: what is before them stays as it is.
+pub(super) fn with_news(head: &[u8], news: &[Member<Life>]) -> Option<Bytes> {
+    let mut bytes = BytesMut::from(head);
+    bytes.put_u16(u16::try_from(news.len()).ok()?);
+    for member in news {
+        PostcardCodec.encode_member(member, &mut bytes).ok()?;
+    }
+    Some(bytes.freeze())
+}
+
 /// What foca wants to be told, and when, in the detector's own time.
 #[derive(Default)]
 pub(super) struct Timers {

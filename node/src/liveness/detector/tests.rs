@@ -433,6 +433,51 @@ fn nobody_joins_who_is_no_member() {
     assert!(!any_thinks(&net, 2, Suspect));
 }
 
+/// News that a node spreads of others, as if it had heard them.
+fn lie(net: &mut Net, from: u64, to: u64, dst: Life, news: &[Member<Life>]) {
+    let src = *net.node(from).detector.swim.identity();
+    let header = Header { src, src_incarnation: 0, dst, message: Message::Gossip };
+    let mut head = bytes::BytesMut::new();
+    PostcardCodec.encode_header(&header, &mut head).expect("encodes");
+    let bytes = swim::with_news(&head, news).expect("encodes");
+    let now = net.now;
+    net.node(to).detector.handle_datagram(now, id(from), &bytes);
+}
+
+/// Two nodes that were told of a life which their peer cannot come to thought it down until they were started again, whatever it said,
+/// and however often it was started again.
+#[test]
+fn nobody_raises_the_life_of_another() {
+    let mut net = Net::new(4);
+    for generation in [2, 5_000_000_000, u64::MAX] {
+        for (state, to) in [(State::Down, 2), (State::Suspect, 3), (State::Alive, 3)] {
+            let dst = *net.node(to).detector.swim.identity();
+            lie(&mut net, 4, to, dst, &[Member::new(Life::begun(id(1), generation), 7, state)]);
+            assert_eq!(net.node(to).detector.peers[&id(1)].life, Life::begun(id(1), 1));
+        }
+    }
+    net.run(ms(5_000));
+    assert!(net.all_agree(), "what was said of lives to come concerns nobody");
+    net.restart(1, 2);
+    net.wait(ms(5_000), Net::all_agree);
+    assert_eq!(net.violations(), 0, "it may have been true, and told too early");
+}
+
+#[test]
+fn nobody_drives_a_node_to_a_life_that_leaves_none_above_it() {
+    let mut net = Net::new(3);
+    for generation in [5_000_000_000, u64::MAX] {
+        lie(&mut net, 3, 1, Life::begun(id(1), generation), &[]);
+        lie(&mut net, 3, 1, Life::begun(id(1), 1), &[Member::new(Life::begun(id(1), generation), 0, State::Down)]);
+    }
+    assert_eq!(*net.node(1).detector.swim.identity(), Life::begun(id(1), 1));
+    // As far as a life can honestly have got it follows, and is believed in the next as well.
+    lie(&mut net, 3, 1, Life::begun(id(1), 300_000_000), &[]);
+    net.wait(ms(5_000), Net::all_agree);
+    net.restart(1, 2);
+    net.wait(ms(8_000), Net::all_agree);
+}
+
 /// Datagrams as nodes send them.
 fn datagrams() -> Vec<Bytes> {
     let mut net = Net::new(4);

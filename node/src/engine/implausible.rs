@@ -1,0 +1,114 @@
+//! What no honest peer says. A node with a certificate of the cluster is believed in what it says of a key, but not in everything: its
+//! states are within bounds that no honest cluster reaches, and were not written in the next century. This is seen before a state is
+//! merged, hashed or stored.
+//!
+//! Who may send one cannot be told, with one exception. Any member may be a fallback for any key and stamp writes of it, keep hints and
+//! deliver them, and any member coordinates reads and repairs what it has found. Only an exchange is between owners.
+
+use std::time::Duration;
+
+use driftless_proto::Siblings;
+use driftless_proto::key::{SIBLING_BYTES_MAX, SIBLINGS_MAX};
+use driftless_ring::NodeId;
+
+use crate::peer::{Merge, Purpose, ReplicaRequest, Reply, State};
+use crate::plausible;
+use crate::shard::Shard;
+use crate::time::{Instant, Now};
+
+/// Says what is wrong with a request, if anything is.
+pub(super) fn in_request(shard: &Shard, now: Now, from: NodeId, request: &ReplicaRequest) -> Option<&'static str> {
+    match request {
+        ReplicaRequest::Merge(merge) => in_sender(shard, from, merge).or_else(|| in_state(shard, now, &merge.siblings)),
+        ReplicaRequest::Read(_) | ReplicaRequest::Scan(_) => None,
+    }
+}
+
+/// Likewise with an answer.
+pub(super) fn in_reply(shard: &Shard, now: Now, reply: &Reply) -> Option<&'static str> {
+    match reply {
+        Reply::State(State::Full(siblings)) => in_state(shard, now, siblings),
+        // Nothing of it is stored, and a full state has to follow before anything is.
+        Reply::State(State::Header(_)) => None,
+        Reply::Acked
+        | Reply::Coming { .. }
+        | Reply::Page(_)
+        | Reply::Forwarded(_)
+        | Reply::Refused(_)
+        | Reply::Lost
+        | Reply::Pong
+        | Reply::Exchanged(_) => None,
+    }
+}
+
+fn in_sender(shard: &Shard, from: NodeId, merge: &Merge) -> Option<&'static str> {
+    if merge.purpose != Purpose::AntiEntropy {
+        return None;
+    }
+    let bucket = shard.topology.bucket(merge.bucket)?;
+    let partition = shard.topology.place(bucket, &merge.key).partition;
+    (!shard.ring().owns(from, partition)).then_some("an exchange with a node that does not own the key")
+}
+
+fn in_state(shard: &Shard, now: Now, siblings: &Siblings) -> Option<&'static str> {
+    let live = siblings.live();
+    if siblings.vv().len() > ACTORS_MAX {
+        return Some("a state with more actors than a cluster can have");
+    }
+    if live.len() > live_max(shard) {
+        return Some("a state with more siblings than its members can have taken");
+    }
+    if siblings.values().filter_map(|version| version.value.as_ref()).any(|value| value.len() > SIBLING_BYTES_MAX) {
+        return Some("a value that is longer than any node takes");
+    }
+    (siblings.written_at() > plausible::latest_stamp(now.wall)).then_some("a write of the far future")
+}
+
+/// Each member that takes a write leaves at most so many siblings of those that it knows of. What others have taken meanwhile comes on
+/// top, by merges: as many for each member, and for each time that one has lost its disk and begun again beside what it had left with
+/// others. Tombstones are one for each that has taken a delete.
+fn live_max(shard: &Shard) -> usize {
+    let members = shard.ring().members().len();
+    (shard.limits.siblings_max.max(SIBLINGS_MAX) + 1) * members * LOSSES
+}
+
+/// Times that each member may have lost its disk while nobody resolved the siblings of a key.
+const LOSSES: usize = 16;
+
+/// A key names an actor for each start of each node that has stamped a write of it: with ten members a start of each every hour for
+/// three years, all of which have written this one key.
+const ACTORS_MAX: usize = 1 << 18;
+
+/// Tells of them, and not too often: whoever lies may do so a thousand times a second.
+#[derive(Default)]
+pub(super) struct ImplausibleLog {
+    silent_until: Instant,
+    unsaid: u64,
+}
+
+impl ImplausibleLog {
+    pub(super) fn note(&mut self, shard: &Shard, now: Instant, from: NodeId, what: &'static str) {
+        shard.metrics.protocol_violations.inc();
+        if now < self.silent_until {
+            self.unsaid += 1;
+            return;
+        }
+        let peer = shard.ring().member(from).map_or("", |member| member.name.as_str());
+        let unsaid = std::mem::take(&mut self.unsaid);
+        tracing::error!(
+            peer,
+            what,
+            unsaid,
+            "a peer says what no honest node says, and is refused: its key may be in wrong hands"
+        );
+        self.silent_until = now + SAID_EVERY;
+    }
+
+    /// How many the log does not have yet.
+    #[cfg(test)]
+    pub(super) fn unsaid(&self) -> u64 {
+        self.unsaid
+    }
+}
+
+const SAID_EVERY: Duration = Duration::from_secs(10);
