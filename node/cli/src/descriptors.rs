@@ -1,5 +1,5 @@
-//! How many files and sockets this process may have open. A store that cannot open a file has to stop its node, so the limit is
-//! raised as far as the system allows before anything is opened.
+//! How many files and sockets this process may have open. A store that has too few left takes no writes, so the limit is raised as far
+//! as the system allows before anything is opened.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

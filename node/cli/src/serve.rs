@@ -14,6 +14,7 @@ use driftless_node::store::directory::{DataDirectory, Identity};
 use driftless_node::store::disk::{DiskDatabase, DiskOptions, DiskStore};
 use driftless_proto::Topology;
 use driftless_ring::Member;
+use rustix::fs::Mode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -69,7 +70,7 @@ pub(crate) fn run(args: &Args, cluster: &ClusterArgs) -> Result {
         tracing::warn!(
             limit,
             advised,
-            "this process may have few files open at once, and a node whose store cannot open a file stops: \
+            "this process may have few files open at once, and a node whose store can open few more takes no writes: \
             raise the limit (ulimit -n, LimitNOFILE)"
         );
     }
@@ -83,6 +84,8 @@ pub(crate) fn run(args: &Args, cluster: &ClusterArgs) -> Result {
         None => resolve(&member)?,
     };
 
+    // What the storage engine makes is for this user alone, wherever the directory is.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let directory = Arc::new(open_directory(&config.data_dir, &topology, &member)?);
     let database = DiskDatabase::open(directory.store_path(), disk_options(&config)).map_err(Failure::failed)?;
     let stores: Vec<DiskStore> = (0..member.shards.max(1)).map(|shard| database.store(shard)).collect();

@@ -388,7 +388,7 @@ impl NodeContext {
                 );
             }
             None if was && !is => {
-                tracing::info!(node, "the store of this node is short of nothing any more: it takes writes again")
+                tracing::info!(node, "the store of this node is short of nothing any more: it takes writes again");
             }
             _ => {}
         }
