@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use driftless_proto::Siblings;
+use driftless_proto::causality::Payload;
 use driftless_proto::key::{SIBLING_BYTES_MAX, SIBLINGS_MAX};
 use driftless_ring::NodeId;
 
@@ -28,8 +29,7 @@ pub(super) fn in_request(shard: &Shard, now: Now, from: NodeId, request: &Replic
 pub(super) fn in_reply(shard: &Shard, now: Now, reply: &Reply) -> Option<&'static str> {
     match reply {
         Reply::State(State::Full(siblings)) => in_state(shard, now, siblings),
-        // Nothing of it is stored, and a full state has to follow before anything is.
-        Reply::State(State::Header(_)) => None,
+        Reply::State(State::Header(header)) => in_shape(shard, now, header),
         Reply::Acked
         | Reply::Coming { .. }
         | Reply::Page(_)
@@ -51,15 +51,19 @@ fn in_sender(shard: &Shard, from: NodeId, merge: &Merge) -> Option<&'static str>
 }
 
 fn in_state(shard: &Shard, now: Now, siblings: &Siblings) -> Option<&'static str> {
+    if siblings.values().filter_map(|version| version.value.as_ref()).any(|value| value.len() > SIBLING_BYTES_MAX) {
+        return Some("a value that is longer than any node takes");
+    }
+    in_shape(shard, now, siblings)
+}
+
+fn in_shape<P: Payload>(shard: &Shard, now: Now, siblings: &Siblings<P>) -> Option<&'static str> {
     let live = siblings.live();
     if siblings.vv().len() > ACTORS_MAX {
         return Some("a state with more actors than a cluster can have");
     }
     if live.len() > live_max(shard) {
         return Some("a state with more siblings than its members can have taken");
-    }
-    if siblings.values().filter_map(|version| version.value.as_ref()).any(|value| value.len() > SIBLING_BYTES_MAX) {
-        return Some("a value that is longer than any node takes");
     }
     (siblings.written_at() > plausible::latest_stamp(now.wall)).then_some("a write of the far future")
 }

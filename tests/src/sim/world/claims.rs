@@ -59,7 +59,7 @@ impl World {
         self.nemesis.claims.slots.iter()
     }
 
-    /// A peer claims to know writes of an actor of this node that the node has never stamped.
+    /// A peer, owner or not, claims to know writes of an actor of this node that the node has never stamped.
     pub(super) fn claim(&mut self, node: usize) {
         let life = (node, self.cluster[node].life);
         let is_live = |actor| self.judges.observer.actors_of(life).any(|(live, ..)| live == actor);
@@ -76,7 +76,7 @@ impl World {
         let peer = self.cluster.any_but(node, &mut self.nemesis.claims.rng);
         let vv: VersionVector = [Dot::new(actor, counter + STAMPS_CLAIMED)].into_iter().collect();
         let siblings = Siblings::from_parts(vv, Vec::new()).expect("nothing is live");
-        let merge = Merge { bucket, key, siblings, hint_for: None, purpose: Purpose::AntiEntropy };
+        let merge = Merge { bucket, key, siblings, hint_for: None, purpose: Purpose::ReadRepair };
         let deadline = self.instant(node) + std::time::Duration::from_secs(1);
         let body = Body::Request { deadline, request: Request::Replica(ReplicaRequest::Merge(merge)) };
         let ring_version = self.cluster.topology().ring().version().0;
