@@ -6,10 +6,12 @@
 //! [`decoders`] gives damaged bytes to everything that reads bytes from outside.
 //! [`processes`] runs real processes and does to them what happens to processes; [`torment`] does so for as long as you
 //! like, to their disks as well; [`siege`] attacks them over the network.
+//! [`papers`] lists what the binary is made of.
 
 pub mod damage;
 pub mod decoders;
 pub mod gallery;
+pub mod papers;
 pub mod processes;
 pub mod siege;
 pub mod sim;
