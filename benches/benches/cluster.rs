@@ -23,7 +23,7 @@ use driftless_node::net::certificates::{CertificateAuthority, Issued, Validity};
 use driftless_node::net::limits::NetLimits;
 use driftless_node::net::sync::{NoSync, Syncer};
 use driftless_node::net::tls::{TlsFiles, TlsIdentity};
-use driftless_node::node::{Node, NodeSettings};
+use driftless_node::node::{Node, NodeSettings, Security};
 use driftless_node::peer::Incarnation;
 use driftless_node::replica::store::{ApplyError, Batch, BatchSeq, Store, StoreError};
 use driftless_node::store::disk::{DiskDatabase, DiskOptions};
@@ -91,6 +91,7 @@ impl Cluster {
                 listen,
                 admin: None,
                 tls: TlsIdentity::from_pem(&files, ca, certificate, key, SystemTime::now()).expect("just issued"),
+                security: Security::default(),
                 topology: Arc::clone(&topology),
                 context_keys: context_keys(),
                 limits: Limits::default(),
@@ -109,7 +110,7 @@ impl Cluster {
             assert!(Instant::now() < until, "the nodes do not reach each other");
             std::thread::sleep(Duration::from_millis(10));
         }
-        let Issued { certificate, key } = authority.issue_client("bench", validity).expect("a plain name");
+        let Issued { certificate, key } = authority.issue_client("bench", None, validity).expect("a plain name");
         let identity = Identity::from_pem(ca, certificate.as_bytes(), key.as_bytes()).expect("just issued");
         Cluster { nodes, seeds, identity }
     }

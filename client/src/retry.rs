@@ -396,6 +396,12 @@ mod tests {
             Refusal::BadRequest("what?".into()),
             Refusal::HintsFull,
             Refusal::Damaged,
+            Refusal::NotAllowed {
+                certificate: "driftless://shop/client/web".into(),
+                role: driftless_proto::Role::Reader,
+                needed: driftless_proto::Role::Writer,
+                missing: driftless_proto::Missing::Role,
+            },
         ]
     }
 

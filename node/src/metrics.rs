@@ -153,6 +153,12 @@ pub struct Metrics {
     pub connections_refused: Counter,
     /// Handshakes that had to prove first that their address receives.
     pub handshakes_retried: Counter,
+    /// Requests that the client's role does not allow.
+    pub requests_not_allowed: Counter,
+    /// Connections closed because their certificate had come onto the deny list.
+    pub connections_revoked: Counter,
+    /// Connections closed because the certificate that they were opened with had expired.
+    pub connections_expired: Counter,
 }
 
 /// A client operation.
@@ -286,6 +292,9 @@ impl Metrics {
             frames_malformed,
             connections_refused,
             handshakes_retried,
+            requests_not_allowed,
+            connections_revoked,
+            connections_expired,
         } = self;
         registry.register("requests", "Client requests answered", requests.clone());
         let latency = Family::<OperationLabels, LatencySeconds>::clone(latency);
@@ -344,6 +353,9 @@ impl Metrics {
             ("frames_malformed", "Frames that could not be read", frames_malformed),
             ("connections_refused", "Connections refused", connections_refused),
             ("handshakes_retried", "Handshakes that had to prove their address first", handshakes_retried),
+            ("requests_not_allowed", "Requests that the client's role does not allow", requests_not_allowed),
+            ("connections_revoked", "Connections closed because of the deny list", connections_revoked),
+            ("connections_expired", "Connections closed because their certificate had expired", connections_expired),
         ];
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());

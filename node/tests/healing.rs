@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use common::{Cluster, block_on, put, soon};
 use driftless_node::metrics::Metrics;
+use driftless_proto::Role;
 use driftless_proto::client::{AaeCommand, Request, Response};
 
 const KEYS: usize = 2_000;
@@ -83,7 +84,7 @@ fn exactly_what_was_removed_behind_its_back_is_repaired() {
 fn an_operator_sees_how_it_stands_and_can_pause_it() {
     block_on(async {
         let (cluster, _) = cluster();
-        let mut client = cluster.client(1).await;
+        let mut client = cluster.client_as(1, "operator", Some(Role::Operator)).await;
         let mut aae = async |command| match client.ask(Request::Aae(command)).await {
             Response::Aae(status) => *status,
             other => panic!("unexpected {other:?}"),

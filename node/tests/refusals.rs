@@ -285,9 +285,9 @@ fn certificates_that_are_foreign_expired_or_of_another_cluster_are_refused() {
     let past = Validity { from: now - 2 * hour, until: now - hour };
     let future = Validity { from: now + hour, until: now + 2 * hour };
     let cases = [
-        (foreign.issue_client("x", holder()), "TLS handshake failed"),
-        (cluster.authority.issue_client("x", past), "TLS handshake failed"),
-        (cluster.authority.issue_client("x", future), "TLS handshake failed"),
+        (foreign.issue_client("x", None, holder()), "TLS handshake failed"),
+        (cluster.authority.issue_client("x", None, past), "TLS handshake failed"),
+        (cluster.authority.issue_client("x", None, future), "TLS handshake failed"),
     ];
     block_on(async {
         for (issued, why) in cases {
@@ -317,7 +317,7 @@ fn a_certificate_of_another_cluster_by_the_same_authority_key_is_refused() {
     settings.tls = identity(&both, &node);
     cluster.start_with(0, settings);
     block_on(async {
-        let issued = other.issue_client("x", holder()).expect("a plain name");
+        let issued = other.issue_client("x", None, holder()).expect("a plain name");
         let connection = connect(&cluster, cluster.authority.certificate_pem(), &issued, ALPN_CLIENT).await;
         let reason = closed_because(connection.expect("the handshake itself succeeds")).await;
         assert!(reason.contains("the certificate is of cluster \"other\", this is \"test\""), "{reason}");

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bucket::QuorumError;
 use crate::causality::ContextError;
+use crate::role::Role;
 
 /// Why a request did not succeed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
@@ -130,6 +131,41 @@ pub enum Refusal {
     /// The replica's copy of the key is damaged.
     #[error("the replica's copy of the key is damaged and is being restored from the others; try another node")]
     Damaged,
+    /// The certificate that the client has shown does not allow the request.
+    #[error(
+        "not allowed: {certificate} has the role {role}{missing}, and this takes the role {needed}; roles are given by the nodes' access files and by `driftless cert client --role`"
+    )]
+    NotAllowed {
+        /// Whom the client's certificate names.
+        certificate: String,
+        /// What it may do.
+        role: Role,
+        /// What the request takes.
+        needed: Role,
+        /// In what the certificate falls short of that.
+        missing: Missing,
+    },
+}
+
+/// In what a certificate falls short of what a request takes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Missing {
+    /// It has another role.
+    Role,
+    /// Its role is not for this bucket.
+    Bucket(String),
+    /// Its role is not for all buckets, and the request concerns the whole node.
+    Buckets,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Missing::Role => Ok(()),
+            Missing::Bucket(bucket) => write!(f, ", but not in bucket {bucket}"),
+            Missing::Buckets => f.write_str(" in some buckets only"),
+        }
+    }
 }
 
 /// What else can be done if so many replicas are needed: nobody can ask for fewer than one.
@@ -194,13 +230,14 @@ impl Refusal {
             | Refusal::Stopping
             | Refusal::HintsFull
             | Refusal::Damaged => Scope::Node,
-            // What was asked: its value, its names, its quorum, and what the key holds already.
+            // What was asked, and by whom: its value, its names, its quorum, its asker's role, and what the key holds already.
             Refusal::TooManySiblings { .. }
             | Refusal::ValueTooLarge { .. }
             | Refusal::BadContext(_)
             | Refusal::NoSuchBucket
             | Refusal::BadQuorum(_)
             | Refusal::WriteIdReused
+            | Refusal::NotAllowed { .. }
             | Refusal::BadRequest(_) => Scope::Request,
         }
     }
@@ -218,12 +255,24 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_whose_clock_and_which_number_it_means() {
+    fn a_refusal_says_whose_clock_whose_role_and_which_number_it_means() {
         // Who passes it on to a client is named by the client, and may have a clock that is right.
         let clock = Refusal::ClockOff { ahead_ms: 86_400_000 }.to_string();
         assert!(
             clock.starts_with("the clock of the node that was to stamp this is 86400.0 s ahead of those of"),
             "{clock}"
+        );
+        let refused = |needed, missing| {
+            let certificate = "driftless://shop/client/web".to_owned();
+            Refusal::NotAllowed { certificate, role: Role::Reader, needed, missing }.to_string()
+        };
+        let role = refused(Role::Writer, Missing::Role);
+        let expected = "not allowed: driftless://shop/client/web has the role reader, and this takes the role writer; ";
+        assert!(role.starts_with(expected), "{role}");
+        let bucket = refused(Role::Reader, Missing::Bucket("carts".to_owned()));
+        assert!(
+            bucket.contains("the role reader, but not in bucket carts, and this takes the role reader"),
+            "{bucket}"
         );
         // 64 are there, and 65 would be.
         let full = Refusal::TooManySiblings { siblings: 65, bytes: 65 }.to_string();

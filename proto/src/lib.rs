@@ -11,6 +11,7 @@
 //!               Hlc                                a hybrid logical clock, for display and LWW buckets only
 //! client.rs     Request, Response                  the whole conversation between a client and a node
 //! error.rs      Failure: Refused | Unknown         what went wrong, and whether anything may have happened
+//! role.rs       Role                               what a client may do
 //! latency.rs    LatencyEstimate                    how long something usually takes (RFC 6298)
 //! frame.rs      frames                             length-prefixed messages on a byte stream
 //! ```
@@ -24,6 +25,7 @@ pub mod error;
 pub mod frame;
 pub mod key;
 pub mod latency;
+pub mod role;
 pub mod topology;
 
 pub use bucket::{BucketDefinition, Conflict, Durability, Quorum, QuorumError};
@@ -31,7 +33,8 @@ pub use causality::{
     ActorId, Context, ContextError, ContextKeys, ContextToken, Dot, Header, Hlc, MalformedWriteId, Outline, Siblings,
     Version, VersionVector, WriteId,
 };
-pub use error::{Failure, Outcome, Refusal, Scope, Unknown};
+pub use error::{Failure, Missing, Outcome, Refusal, Scope, Unknown};
 pub use key::{BucketId, BucketName, Key, KeyError};
 pub use latency::LatencyEstimate;
+pub use role::Role;
 pub use topology::Topology;

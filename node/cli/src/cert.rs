@@ -1,4 +1,4 @@
-//! `driftless cert ca | node NAME | client NAME`: who belongs to a cluster.
+//! `driftless cert ca | node NAME | client NAME | show FILE`: who belongs to a cluster.
 //!
 //! The authority's private key stays with the person who issues certificates; nodes and clients get `ca.pem` and a pair of their own.
 
@@ -8,6 +8,8 @@ use std::time::SystemTime;
 
 use driftless_node::config::{check_private, context_key_file};
 use driftless_node::net::certificates::{CertificateAuthority, Issued, Validity};
+use driftless_node::net::verified::Description;
+use driftless_proto::Role;
 use serde_json::json;
 
 use super::exit::{Failure, Result};
@@ -21,7 +23,9 @@ pub(crate) enum Command {
     /// Issue a certificate for a member: NAME.pem and NAME.key
     Node(IssueArgs),
     /// Issue a certificate for an application or a person: NAME.pem and NAME.key
-    Client(IssueArgs),
+    Client(ClientArgs),
+    /// Show whom a certificate names, its serial number, and until when it counts
+    Show(ShowArgs),
 }
 
 #[derive(clap::Args, Debug)]
@@ -49,6 +53,21 @@ pub(crate) struct IssueArgs {
     days: u64,
 }
 
+#[derive(clap::Args, Debug)]
+pub(crate) struct ClientArgs {
+    #[command(flatten)]
+    issue: IssueArgs,
+    /// What its holder may do where the nodes' access files do not name it: reader, writer or operator
+    #[arg(long, value_name = "ROLE")]
+    role: Option<Role>,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct ShowArgs {
+    /// The certificate
+    file: PathBuf,
+}
+
 /// Issues, and says what was written.
 pub(crate) fn run(command: &Command, format: Format) -> Result {
     let (files, next) = match command {
@@ -61,9 +80,11 @@ pub(crate) fn run(command: &Command, format: Format) -> Result {
             )
         }
         Command::Client(args) => {
-            let issued = authority(args)?.issue_client(&args.name, validity(args)).map_err(Failure::usage)?;
-            (write_pair(args, &issued)?, "use them with --ca, --cert and --key, or in a profile")
+            let ClientArgs { issue, role } = args;
+            let issued = authority(issue)?.issue_client(&issue.name, *role, validity(issue)).map_err(Failure::usage)?;
+            (write_pair(issue, &issued)?, "use them with --ca, --cert and --key, or in a profile")
         }
+        Command::Show(args) => return show(&args.file, format),
     };
     if format == Format::Json {
         let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
@@ -74,6 +95,21 @@ pub(crate) fn run(command: &Command, format: Format) -> Result {
     }
     output::note(format_args!("next: {next}"));
     Ok(())
+}
+
+/// The first certificate of a file: a node's or a client's own, also where the chain follows it.
+fn show(file: &Path, format: Format) -> Result {
+    let pem =
+        fs::read(file).map_err(|error| Failure::failed(format_args!("cannot read {}: {error}", file.display())))?;
+    let shown = Description::of_pem(&pem)
+        .map_err(|error| Failure::failed(format_args!("{} cannot be shown: {error}", file.display())))?;
+    let Description { subject, serial, until } = &shown;
+    let until = humantime::format_rfc3339_seconds(*until).to_string();
+    if format == Format::Json {
+        let json = json!({ "name": subject.to_string(), "serial": serial.to_string(), "valid_until": until });
+        return output::json_line(&json);
+    }
+    output::line(format_args!("name         {subject}\nserial       {serial}\nvalid until  {until}"))
 }
 
 fn ca(args: &CaArgs) -> Result<(Vec<PathBuf>, &'static str)> {

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use driftless_node::config::{ConfigError, LogConfig, NodeConfig, Override, read_cluster, read_context_keys};
+use driftless_node::config::{Access, ConfigError, LogConfig, NodeConfig, Override, read_cluster, read_context_keys};
 use driftless_node::metrics::Metrics;
 use driftless_node::net::limits::NetLimits;
 use driftless_node::net::tls::{TlsFiles, TlsIdentity};
-use driftless_node::node::{Node, NodeSettings};
+use driftless_node::node::{Node, NodeSettings, Security};
 use driftless_node::store::directory::{DataDirectory, Identity};
 use driftless_node::store::disk::{DiskDatabase, DiskOptions, DiskStore};
 use driftless_proto::Topology;
@@ -76,6 +76,10 @@ pub(crate) fn run(args: &Args, cluster: &ClusterArgs) -> Result {
     }
     let (topology, member) = topology_and_member(&config)?;
     let context_keys = read_context_keys(&config.context_key)?;
+    let access = match &config.access {
+        Some(file) => Access::read(file, &topology)?,
+        None => Access::default(),
+    };
     let files = TlsFiles { ca: config.tls_ca.clone(), cert: config.tls_cert.clone(), key: config.tls_key.clone() };
     let tls = TlsIdentity::load(&files, SystemTime::now()).map_err(Failure::failed)?;
     tls.expect_node(topology.cluster(), &member.name).map_err(Failure::failed)?;
@@ -97,6 +101,7 @@ pub(crate) fn run(args: &Args, cluster: &ClusterArgs) -> Result {
         listen,
         admin: config.admin,
         tls,
+        security: Security { access },
         topology: Arc::new(topology),
         context_keys,
         limits: config.limits,

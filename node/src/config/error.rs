@@ -144,6 +144,16 @@ pub enum ConfigError {
         /// Counted from 1.
         line: usize,
     },
+    /// The access file says something that cannot be.
+    #[error("line {line} of {}: {problem}", .path.display())]
+    Access {
+        /// The access file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What, and what to write instead.
+        problem: String,
+    },
     /// Two keys with one id.
     #[error("key id {id} occurs twice in {}; a token could not say which it means", .path.display())]
     KeyTwice {

@@ -5,6 +5,7 @@
 //! ```text
 //! cluster.rs      cluster.toml: members and buckets, the same on all nodes  -> Topology
 //! node.rs         node.toml: one node, from defaults, file, environment and flags -> NodeConfig
+//! access.rs       the access file: roles, and who is not let in -> Access
 //! context_key.rs  the keys that seal context tokens
 //! profile.rs      where a cluster is and who we are to it, for the command line
 //! units.rs        "64MiB", "10s"
@@ -15,6 +16,8 @@ use std::time::Duration;
 
 use crate::bounds::TurnBounds;
 
+#[cfg(feature = "net")]
+mod access;
 #[cfg(feature = "net")]
 mod cluster;
 #[cfg(feature = "net")]
@@ -31,13 +34,15 @@ mod table;
 pub mod units;
 
 #[cfg(feature = "net")]
+pub use access::{Access, Grant, Serial};
+#[cfg(feature = "net")]
 pub use cluster::{bucket_id_of_name, is_plain_name, parse_cluster, read_cluster};
 #[cfg(feature = "net")]
 pub use context_key::{check_private, context_key_file, parse_context_keys, read_context_keys};
 #[cfg(feature = "net")]
 pub use error::{ConfigError, closest};
 #[cfg(feature = "net")]
-pub use node::{LogConfig, NodeConfig, Override, Source, StoreConfig};
+pub use node::{AuditConfig, LogConfig, NodeConfig, Override, Source, StoreConfig};
 #[cfg(feature = "net")]
 pub use profile::{Profile, SyntaxError, parse_profile, parse_profiles};
 

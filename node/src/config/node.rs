@@ -43,6 +43,10 @@ pub struct NodeConfig {
     pub tls_cert: PathBuf,
     /// Its private key.
     pub tls_key: PathBuf,
+    /// Who may do what, if there is a file that says so.
+    pub access: Option<PathBuf>,
+    /// What is written down of who did what.
+    pub audit: AuditConfig,
     /// Bounds and times of the machines.
     pub limits: Limits,
     /// Bytes that requests may take up in all.
@@ -78,6 +82,15 @@ pub struct LogConfig {
     pub json: bool,
     /// Filter directives, such as `info` or `info,driftless_node::net=debug`.
     pub level: String,
+}
+
+/// What a node writes down of who connected, was refused, and gave orders.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AuditConfig {
+    /// The file; without one nothing is written.
+    pub file: Option<PathBuf>,
+    /// Whether keys are named in it.
+    pub keys: bool,
 }
 
 /// Where a value came from.
@@ -292,6 +305,11 @@ impl Reader<'_> {
             tls_ca: self.file("tls.ca")?,
             tls_cert: self.file("tls.cert")?,
             tls_key: self.file("tls.key")?,
+            access: self.optional_file("access.file")?,
+            audit: AuditConfig {
+                file: self.optional_file("audit.file")?,
+                keys: self.parsed("audit.keys", units::switch)?,
+            },
             limits,
             memory,
             client_requests_max,
@@ -329,6 +347,10 @@ impl Reader<'_> {
             }
             text.parse().map(Some).map_err(|_| "IP:port, as in \"127.0.0.1:7400\" or \"0.0.0.0:7400\"".to_owned())
         })
+    }
+
+    fn optional_file(&self, key: &'static str) -> Result<Option<PathBuf>, ConfigError> {
+        if self.settings[key].value.is_empty() { Ok(None) } else { self.file(key).map(Some) }
     }
 
     fn file(&self, key: &'static str) -> Result<PathBuf, ConfigError> {
@@ -434,7 +456,7 @@ const PREFIX: &str = "DRIFTLESS_";
 /// Variables that the client side of the command line reads; a node leaves them alone.
 const CLIENT_VARIABLES: [&str; 2] = ["PROFILE", "CONFIG"];
 
-const SECTIONS: [&str; 5] = ["tls", "limits", "aae", "store", "log"];
+const SECTIONS: [&str; 7] = ["tls", "access", "audit", "limits", "aae", "store", "log"];
 
 /// A longer value could not be kept even as the only one of its key.
 const VALUE_BYTES_CEILING: u64 = driftless_proto::key::SIBLING_BYTES_MAX as u64;
@@ -454,6 +476,9 @@ const KNOBS: &[Knob] = &[
     Knob { key: "tls.ca", about: "certificate of the cluster's CA", default: || "ca.pem".to_owned() },
     Knob { key: "tls.cert", about: "this node's certificate", default: || "node.pem".to_owned() },
     Knob { key: "tls.key", about: "its private key", default: || "node.key".to_owned() },
+    Knob { key: "access.file", about: "who may do what, and who is not let in", default: String::new },
+    Knob { key: "audit.file", about: "where it is written down who did what", default: String::new },
+    Knob { key: "audit.keys", about: "whether keys are named there", default: || "false".to_owned() },
     Knob {
         key: "limits.value_bytes_max",
         about: "longest value accepted",
@@ -699,7 +724,7 @@ mod tests {
         };
         let default = read(&[]).expect("is fine");
         for knob in KNOBS {
-            let others = ["7", "7s", "7GiB", "127.0.0.1:7", "json"];
+            let others = ["7", "7s", "7GiB", "127.0.0.1:7", "json", "true"];
             let is_read = others.iter().any(|other| read(&[(knob.key, other)]).is_ok_and(|config| config != default));
             assert!(is_read, "{} changes nothing", knob.key);
         }

@@ -216,6 +216,11 @@ impl Coordinator {
         }
     }
 
+    /// Tokens are sealed and opened with these from now on.
+    pub(crate) fn handle_context_keys(&mut self, keys: ContextKeys) {
+        self.keys = keys;
+    }
+
     /// Starts a request. A `forwarded` one is not passed on again.
     pub(crate) fn handle_request(
         &mut self,

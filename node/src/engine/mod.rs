@@ -271,6 +271,11 @@ impl<S: Store> Engine<S> {
         self.route(now);
     }
 
+    /// Other keys seal and open context tokens from now on.
+    pub fn handle_context_keys(&mut self, keys: ContextKeys) {
+        self.coordinator.handle_context_keys(keys);
+    }
+
     /// Whether this turn has been given as much as one may take: it is to be committed, and what else has arrived is the
     /// next one's.
     pub fn is_full(&self) -> bool {

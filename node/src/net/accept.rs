@@ -6,15 +6,19 @@ use std::rc::Rc;
 use driftless_proto::frame::{ALPN_CLIENT, ALPN_PEER};
 use driftless_ring::NodeId;
 use quinn::crypto::rustls::HandshakeData;
-use quinn::{Connection, ConnectionError, Endpoint, Incoming, TransportErrorCode};
+use quinn::{Connection, ConnectionError, Incoming, TransportErrorCode};
 use rustls::pki_types::CertificateDer;
 
+use super::admitted::Admitted;
 use super::clients::{self, Clients};
+use super::endpoint::ShardEndpoint;
 use super::handshakes::{Admission, Handshake, Handshakes};
 use super::peers::{self, Ended, Links};
 use super::refusal::{CloseCode, CloseReason};
+use super::rights::Rights;
 use super::shard_context::ShardContext;
-use super::subject::{Role, Subject};
+use super::subject::Holder;
+use super::verified::Verified;
 
 /// What a shard serves its connections with: what its tasks share, and who is connected.
 #[derive(Clone)]
@@ -22,13 +26,14 @@ pub(crate) struct Tables {
     pub(crate) context: Rc<ShardContext>,
     pub(crate) clients: Rc<Clients>,
     pub(crate) links: Rc<RefCell<Links>>,
+    pub(crate) endpoint: Rc<ShardEndpoint>,
 }
 
 /// Takes in connections until the endpoint is closed.
-pub(crate) async fn accept(tables: Tables, endpoint: Endpoint) {
-    let context = &tables.context;
+pub(crate) async fn accept(tables: Tables) {
+    let Tables { context, endpoint, .. } = &tables;
     let handshakes = Handshakes::new(context.shared.net.handshakes_max);
-    while let Some(incoming) = endpoint.accept().await {
+    while let Some(incoming) = endpoint.quic().accept().await {
         if context.shared.is_stopping() {
             incoming.refuse();
             continue;
@@ -56,7 +61,7 @@ pub(crate) async fn accept(tables: Tables, endpoint: Endpoint) {
 }
 
 async fn welcome(tables: Tables, incoming: Incoming, handshake: Handshake) {
-    let Tables { context, clients, links } = tables;
+    let Tables { context, clients, links, .. } = tables;
     let address = incoming.remote_address();
     let shaken = tokio::time::timeout(context.shared.net.handshake_timeout, incoming.into_future()).await;
     drop(handshake);
@@ -71,14 +76,18 @@ async fn welcome(tables: Tables, incoming: Incoming, handshake: Handshake) {
             return;
         }
     };
-    let subject = match subject(&connection, &context) {
-        Ok(subject) => subject,
+    let verified = match verified(&connection, &context) {
+        Ok(verified) => Rc::new(verified),
         Err(reason) => return context.refuse(&connection, &address.ip().to_string(), &reason),
     };
-    let who = subject.to_string();
-    match (protocol(&connection).as_deref(), subject.role) {
-        (Some(ALPN_CLIENT), Role::Node | Role::Client) => clients::serve(context, &clients, connection, &who).await,
-        (Some(ALPN_PEER), Role::Node) => {
+    let (subject, who) = (&verified.subject, verified.subject.to_string());
+    let _admittance = Admitted::enter(&context, &connection, verified.clone());
+    match (protocol(&connection).as_deref(), subject.holder) {
+        (Some(ALPN_CLIENT), Holder::Node | Holder::Client(_)) => {
+            let rights = Rights::of(&context.shared, subject);
+            clients::serve(context, &clients, connection, &who, rights).await;
+        }
+        (Some(ALPN_PEER), Holder::Node) => {
             let ended = peers::accept(&context, &links, &connection, NodeId::of_name(&subject.name)).await;
             after(&context, &connection, &who, ended);
         }
@@ -114,19 +123,21 @@ pub(crate) fn after(context: &ShardContext, connection: &Connection, who: &str, 
     }
 }
 
-/// Whom the other side's certificate names, if it is of this cluster. The handshake has verified the signature.
-pub(crate) fn subject(connection: &Connection, context: &ShardContext) -> Result<Subject, CloseReason> {
+/// What the other side has shown, if it is of this cluster and not denied. The handshake has verified the signatures.
+pub(crate) fn verified(connection: &Connection, context: &ShardContext) -> Result<Verified, CloseReason> {
     let refuse = |text: String| CloseReason::new(CloseCode::Identity, text);
     let identity = connection.peer_identity().and_then(|identity| identity.downcast::<Vec<CertificateDer<'_>>>().ok());
-    let leaf = identity.as_ref().and_then(|chain| chain.first());
-    let leaf = leaf.ok_or_else(|| refuse("no certificate was shown".to_owned()))?;
-    let subject =
-        Subject::of_certificate(leaf).map_err(|error| refuse(format!("the certificate cannot be used: {error}")))?;
-    let ours = context.shared.topology.cluster();
-    if subject.cluster != ours {
-        return Err(refuse(format!("the certificate is of cluster {:?}, this is {ours:?}", subject.cluster)));
+    let chain = identity.ok_or_else(|| refuse("no certificate was shown".to_owned()))?;
+    let verified =
+        Verified::of_chain(&chain).map_err(|error| refuse(format!("the certificate cannot be used: {error}")))?;
+    let (ours, theirs) = (context.shared.topology.cluster(), &verified.subject.cluster);
+    if theirs != ours {
+        return Err(refuse(format!("the certificate is of cluster {theirs:?}, this is {ours:?}")));
     }
-    Ok(subject)
+    match verified.denied_by(&context.shared.credentials.access().1) {
+        Some(text) => Err(CloseReason::new(CloseCode::Revoked, text)),
+        None => Ok(verified),
+    }
 }
 
 fn protocol(connection: &Connection) -> Option<Vec<u8>> {

@@ -4,6 +4,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use driftless_proto::Role;
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -13,7 +14,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::subject::{Role, Subject};
+use super::subject::{Holder, Subject};
 
 /// Issues the certificates of one cluster.
 pub struct CertificateAuthority {
@@ -67,7 +68,7 @@ impl CertificateAuthority {
     /// # Errors
     /// [`IssueError::Name`] if the cluster's name cannot stand in a certificate.
     pub fn create(cluster: &str) -> Result<CertificateAuthority, IssueError> {
-        let subject = Subject { cluster: plain(cluster)?, role: Role::Authority, name: String::new() };
+        let subject = Subject { cluster: plain(cluster)?, holder: Holder::Authority, name: String::new() };
         let mut params = parameters(&subject, Validity::authority(SystemTime::now()))?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -85,7 +86,7 @@ impl CertificateAuthority {
         let not = |reason: String| IssueError::NotAnAuthority(reason);
         let der = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).map_err(|e| not(e.to_string()))?;
         let subject = Subject::of_certificate(&der).map_err(|e| not(e.to_string()))?;
-        if subject.role != Role::Authority {
+        if subject.holder != Holder::Authority {
             return Err(not(format!("it belongs to {subject}")));
         }
         let key = KeyPair::from_pem(key_pem).map_err(|e| not(format!("its private key cannot be read: {e}")))?;
@@ -122,23 +123,23 @@ impl CertificateAuthority {
     /// # Errors
     /// [`IssueError::Name`] if the name cannot stand in a certificate.
     pub fn issue_node(&self, name: &str, validity: Validity) -> Result<Issued, IssueError> {
-        self.issue(Role::Node, name, validity)
+        self.issue(Holder::Node, name, validity)
     }
 
-    /// A certificate for an application or a person.
+    /// A certificate for an application or a person, with what it may do where nodes' access files do not say.
     ///
     /// # Errors
     /// [`IssueError::Name`] if the name cannot stand in a certificate.
-    pub fn issue_client(&self, name: &str, validity: Validity) -> Result<Issued, IssueError> {
-        self.issue(Role::Client, name, validity)
+    pub fn issue_client(&self, name: &str, role: Option<Role>, validity: Validity) -> Result<Issued, IssueError> {
+        self.issue(Holder::Client(role), name, validity)
     }
 
-    fn issue(&self, role: Role, name: &str, validity: Validity) -> Result<Issued, IssueError> {
-        let subject = Subject { cluster: self.cluster.clone(), role, name: plain(name)? };
+    fn issue(&self, holder: Holder, name: &str, validity: Validity) -> Result<Issued, IssueError> {
+        let subject = Subject { cluster: self.cluster.clone(), holder, name: plain(name)? };
         let mut params = parameters(&subject, validity)?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        if role == Role::Node {
+        if holder == Holder::Node {
             params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
             params.subject_alt_names.push(SanType::DnsName(text(NODE_SERVER_NAME)?));
         }
@@ -200,9 +201,9 @@ fn parameters(subject: &Subject, validity: Validity) -> Result<CertificateParams
     params.distinguished_name.push(DnType::OrganizationName, format!("Driftless {}", subject.cluster));
     params.distinguished_name.push(
         DnType::CommonName,
-        match subject.role {
-            Role::Authority => "authority".to_owned(),
-            Role::Node | Role::Client => subject.name.clone(),
+        match subject.holder {
+            Holder::Authority => "authority".to_owned(),
+            Holder::Node | Holder::Client(_) => subject.name.clone(),
         },
     );
     params.subject_alt_names = vec![SanType::URI(text(&subject.to_string())?)];
@@ -227,10 +228,10 @@ mod tests {
     fn a_name_that_would_be_a_directory_an_option_or_a_hidden_file_is_refused() {
         let authority = CertificateAuthority::create("test").expect("plain name");
         for name in ["..", ".", "-rf", ".hidden", "_x", "a/b", ""] {
-            let refused = authority.issue_client(name, Validity::days(SystemTime::now(), 1)).err();
+            let refused = authority.issue_client(name, None, Validity::days(SystemTime::now(), 1)).err();
             assert!(matches!(refused, Some(IssueError::Name(_))), "{name:?}: {refused:?}");
         }
-        assert!(authority.issue_client("a.b-c_1", Validity::days(SystemTime::now(), 1)).is_ok());
+        assert!(authority.issue_client("a.b-c_1", None, Validity::days(SystemTime::now(), 1)).is_ok());
     }
 
     #[test]

@@ -22,6 +22,7 @@ use super::node_context::{NodeContext, ShardMessage};
 use super::outbound::{FrameLoad, Outbound};
 use super::refusal::{CloseCode, CloseReason, STOPPING};
 use super::requests::{operation, outcome};
+use super::rights::Rights;
 use super::shard_context::ShardContext;
 use crate::engine::{AaeCommand, ClientTag};
 use crate::metrics::Operation;
@@ -37,6 +38,7 @@ pub(crate) struct Client {
     who: String,
     account: Arc<Account>,
     connection: Connection,
+    rights: Rights,
     outbound: Outbound,
     pending: RefCell<HashMap<u64, Pending>>,
     /// What was known of its reading when that was last judged.
@@ -73,7 +75,13 @@ impl AsRef<[u8]> for Charged {
 }
 
 /// Serves a client until its connection ends.
-pub(crate) async fn serve(context: Rc<ShardContext>, clients: &Clients, connection: Connection, who: &str) {
+pub(crate) async fn serve(
+    context: Rc<ShardContext>,
+    clients: &Clients,
+    connection: Connection,
+    who: &str,
+    rights: Rights,
+) {
     let shared = &context.shared;
     let account = shared.accounts.of(who);
     let Some(place) = account.connect() else {
@@ -86,6 +94,7 @@ pub(crate) async fn serve(context: Rc<ShardContext>, clients: &Clients, connecti
         who: who.to_owned(),
         account: account.clone(),
         connection,
+        rights,
         outbound: Outbound::to_client(account, shared.net.outbound_bytes_max),
         pending: RefCell::default(),
         reading: Cell::default(),
@@ -167,10 +176,12 @@ impl Client {
             Entry::Vacant(entry) => entry.insert(Pending { operation, since, deadline, _room: room }),
         };
         context.pending.set(context.pending.get() + 1);
-        if is_full {
+        if let Some(refusal) = self.rights.refusal(shared, &request) {
+            self.answer(context, since, id, refused(refusal));
+        } else if is_full {
             self.refuse_overloaded(context, since, id);
         } else if let Some(response) = answer_of_shell(shared, &request) {
-            self.answer(context, since, id, response);
+            self.answer(context, since, id, self.rights.shown(shared, response));
         } else if shared.is_stopping() {
             self.answer(context, since, id, refused(Refusal::Stopping));
         } else {

@@ -10,18 +10,20 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use driftless_ring::Member;
-use quinn::{ClientConfig, Connection, Endpoint};
+use quinn::Connection;
 
-use super::accept::{Tables, after, subject};
-use super::certificates::NODE_SERVER_NAME;
+use super::accept::{Tables, after, verified};
+use super::admitted::Admitted;
+use super::endpoint::ShardEndpoint;
 use super::peers::{self, Ended, Links};
 use super::refusal::{CloseCode, CloseReason, News};
 use super::shard_context::ShardContext;
-use super::subject::Role;
+use super::subject::Holder;
+use super::verified::Verified;
 
 /// Starts a task for every connection that this shard has to open.
-pub(crate) fn dial_all(tables: &Tables, endpoint: &Endpoint, config: &ClientConfig) {
-    let Tables { context, links, .. } = tables;
+pub(crate) fn dial_all(tables: &Tables) {
+    let Tables { context, links, endpoint, .. } = tables;
     let shared = &context.shared;
     let own = shared.shards.len() as u16;
     for member in shared.topology.ring().members().iter().filter(|member| member.id > shared.node) {
@@ -30,7 +32,6 @@ pub(crate) fn dial_all(tables: &Tables, endpoint: &Endpoint, config: &ClientConf
                 context: context.clone(),
                 links: links.clone(),
                 endpoint: endpoint.clone(),
-                config: config.clone(),
                 member: member.clone(),
                 shard,
             };
@@ -48,8 +49,7 @@ fn shards_to_dial(k: u16, own: u16, other: u16) -> impl Iterator<Item = u16> {
 struct Dialer {
     context: Rc<ShardContext>,
     links: Rc<RefCell<Links>>,
-    endpoint: Endpoint,
-    config: ClientConfig,
+    endpoint: Rc<ShardEndpoint>,
     member: Member,
     shard: u16,
 }
@@ -84,10 +84,14 @@ impl Dialer {
                 return false;
             }
         };
-        if let Err(reason) = self.check(&connection) {
-            context.refuse(&connection, &self.member.name, &reason);
-            return false;
-        }
+        let verified = match self.check(&connection) {
+            Ok(verified) => Rc::new(verified),
+            Err(reason) => {
+                context.refuse(&connection, &self.member.name, &reason);
+                return false;
+            }
+        };
+        let _admittance = Admitted::enter(context, &connection, verified);
         let ended = peers::open(context, &self.links, &connection, &self.member).await;
         let was_up = matches!(ended, Ended::Lost);
         after(context, &connection, &self.member.name, ended);
@@ -96,8 +100,7 @@ impl Dialer {
 
     async fn connect(&self) -> Result<Connection, String> {
         let address = self.resolve().await?;
-        let connecting = self.endpoint.connect_with(self.config.clone(), address, NODE_SERVER_NAME);
-        connecting.map_err(|error| error.to_string())?.await.map_err(|error| error.to_string())
+        self.endpoint.dial(address).map_err(|error| error.to_string())?.await.map_err(|error| error.to_string())
     }
 
     /// The first address that our socket can reach; asked again at every attempt, since names move.
@@ -114,10 +117,11 @@ impl Dialer {
     }
 
     /// The certificate must be that of the member we meant to reach.
-    fn check(&self, connection: &Connection) -> Result<(), CloseReason> {
-        let subject = subject(connection, &self.context)?;
-        if subject.role == Role::Node && subject.name == self.member.name {
-            return Ok(());
+    fn check(&self, connection: &Connection) -> Result<Verified, CloseReason> {
+        let verified = verified(connection, &self.context)?;
+        let subject = &verified.subject;
+        if subject.holder == Holder::Node && subject.name == self.member.name {
+            return Ok(verified);
         }
         let text = format!("expected node {}, found {subject}", self.member.name);
         Err(CloseReason::new(CloseCode::Identity, text))

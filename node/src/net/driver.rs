@@ -17,6 +17,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::accept::Tables;
 use super::clients::Clients;
 use super::detection::Detection;
+use super::endpoint::ShardEndpoint;
 use super::findings::Finding;
 use super::inputs::Input;
 use super::inputs::Inputs;
@@ -33,6 +34,7 @@ pub(crate) struct Driver<S: Store> {
     context: Rc<ShardContext>,
     clients: Rc<Clients>,
     links: Rc<RefCell<Links>>,
+    endpoint: Rc<ShardEndpoint>,
     engine: Engine<S>,
     /// On one shard.
     detection: Option<Detection>,
@@ -62,11 +64,12 @@ impl<S: Store> Driver<S> {
         detection: Option<Detection>,
         messages: UnboundedReceiver<ShardMessage>,
     ) -> Driver<S> {
-        let Tables { context, clients, links } = tables;
+        let Tables { context, clients, links, endpoint } = tables;
         Driver {
             context,
             clients,
             links,
+            endpoint,
             engine,
             detection,
             messages,
@@ -266,6 +269,11 @@ impl<S: Store> Driver<S> {
                 let now = context.shared.clock.now();
                 self.found(now, finding);
             }
+            ShardMessage::Credentials => {
+                self.endpoint.renew(context.shared.credentials.shown());
+                context.admitted.inspect(context);
+            }
+            ShardMessage::ContextKeys(keys) => self.engine.handle_context_keys(keys),
             ShardMessage::Stop => {
                 let until = context.shared.clock.instant() + context.shared.net.drain_timeout;
                 self.stopping.get_or_insert(until);
@@ -316,6 +324,7 @@ impl<S: Store> Driver<S> {
         }
         context.shared.accounts.publish(&context.shared.metrics);
         self.links.borrow().inspect(context);
+        context.admitted.inspect(context);
         if self.aging <= now {
             self.aging = now + context.shared.limits.deadline_max;
             context.reply_routes.borrow_mut().age();

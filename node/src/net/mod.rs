@@ -4,12 +4,14 @@
 //! accept.rs   connections that others open        ┐
 //! dial.rs     connections that we open            ├─▶ clients.rs, peers.rs   one conversation each
 //! hello.rs    whether a peer fits                 ┘        │ frames: inbound.rs ▼ ▲ outbound.rs
-//! tls.rs, subject.rs, certificates.rs                 driver.rs   inbox ─▶ Engine ─▶ outputs
+//! tls.rs, subject.rs, verified.rs, certificates.rs   driver.rs   inbox ─▶ Engine ─▶ outputs
 //! accounts.rs, budget.rs   what clients may take up, and each certificate of that
 //! shard.rs    one thread: socket, endpoint, tasks          │
 //! sync.rs     one thread for all shards' syncs  ◀──────────┘
 //! detection.rs        the detector, on shard 0, and its datagrams
 //! lives.rs            which life of its data this node says it is
+//! credentials.rs      what can be changed while it runs: own certificate, authorities, access file
+//! rights.rs           what a client may ask; admitted.rs: until when a connection may stay
 //! environment.rs      what the system gives, and tests replace
 //! reply_routes.rs     the way back of what arrived at the wrong shard (which is right: `crate::route`)
 //! shard_context.rs    what the tasks of a shard share; node_context.rs what the threads of a node share
@@ -22,13 +24,16 @@
 
 mod accept;
 mod accounts;
+mod admitted;
 mod budget;
 pub mod certificates;
 mod clients;
 mod clock;
+pub(crate) mod credentials;
 mod detection;
 mod dial;
 mod driver;
+mod endpoint;
 #[doc(hidden)]
 pub mod environment;
 mod findings;
@@ -44,6 +49,7 @@ mod peers;
 mod refusal;
 mod reply_routes;
 mod requests;
+mod rights;
 pub mod settings;
 pub(crate) mod shard;
 mod shard_context;
@@ -51,3 +57,4 @@ mod signal;
 pub mod subject;
 pub mod sync;
 pub mod tls;
+pub mod verified;

@@ -17,6 +17,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::accounts::Accounts;
 use super::clock::Clock;
+use super::credentials::Credentials;
 use super::environment::Environment;
 use super::findings::Finding;
 use super::hello::Incarnations;
@@ -43,7 +44,9 @@ pub(crate) struct NodeContext {
     pub(crate) lives: Lives,
     pub(crate) topology: Arc<Topology>,
     pub(crate) ring_version: u64,
+    /// As they were at the start; shards are told of later ones.
     pub(crate) context_keys: ContextKeys,
+    pub(crate) credentials: Credentials,
     pub(crate) limits: Limits,
     pub(crate) net: NetLimits,
     pub(crate) environment: Environment,
@@ -103,6 +106,10 @@ pub(crate) enum ShardMessage {
     SendDatagram { to: NodeId, bytes: Bytes },
     /// What the detector and the clocks have found.
     Found(Finding),
+    /// Certificates, authorities or what is allowed have changed.
+    Credentials,
+    /// Seal and open context tokens with these from now on.
+    ContextKeys(ContextKeys),
     /// Finish what is under way and end.
     Stop,
     /// End at once.
@@ -135,6 +142,7 @@ impl NodeContext {
         node: NodeId,
         lives: Lives,
         environment: Environment,
+        credentials: Credentials,
         shards: Vec<UnboundedSender<ShardMessage>>,
     ) -> NodeContext {
         let NodeSettings { name, topology, context_keys, limits, net, metrics, .. } = settings;
@@ -179,6 +187,7 @@ impl NodeContext {
             lives,
             topology,
             context_keys,
+            credentials,
             limits,
             net,
             environment,
@@ -350,6 +359,20 @@ impl NodeContext {
     pub(crate) fn tell_aae(&self, command: AaeCommand) {
         for shard in 0..self.shards.len() {
             self.tell(shard as u16, ShardMessage::Aae(command));
+        }
+    }
+
+    /// Tells all shards that certificates, authorities or what is allowed have changed.
+    pub(crate) fn tell_credentials(&self) {
+        for shard in 0..self.shards.len() {
+            self.tell(shard as u16, ShardMessage::Credentials);
+        }
+    }
+
+    /// Tells all shards of other context keys.
+    pub(crate) fn tell_context_keys(&self, keys: &ContextKeys) {
+        for shard in 0..self.shards.len() {
+            self.tell(shard as u16, ShardMessage::ContextKeys(keys.clone()));
         }
     }
 

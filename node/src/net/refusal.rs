@@ -35,8 +35,12 @@ pub(crate) enum CloseCode {
     Full = 6,
     /// A newer connection of the same peer took over.
     Replaced = 7,
+    /// The certificate is on the deny list.
+    Revoked = 8,
+    /// The certificate that the connection was opened with has expired.
+    Expired = 9,
     /// The other asks for more than it reads.
-    Slow = 8,
+    Slow = 10,
 }
 
 impl CloseReason {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use driftless_proto::{ContextKeys, Topology};
 
-use crate::config::Limits;
+use crate::config::{Access, Limits};
 use crate::metrics::Metrics;
 use crate::peer::Incarnation;
 
@@ -24,6 +24,8 @@ pub struct NodeSettings {
     pub admin: Option<SocketAddr>,
     /// Certificate, key, and the cluster's authority.
     pub tls: TlsIdentity,
+    /// What is allowed to whom.
+    pub security: Security,
     /// The agreed shape of the cluster.
     pub topology: Arc<Topology>,
     /// Seals and opens context tokens; the same on every node.
@@ -40,4 +42,11 @@ pub struct NodeSettings {
     pub reset_key: [u8; 64],
     /// What to count.
     pub metrics: Arc<Metrics>,
+}
+
+/// What is allowed to whom. By default what it is without an access file.
+#[derive(Clone, Debug, Default)]
+pub struct Security {
+    /// Who may do what, and who is not let in.
+    pub access: Access,
 }

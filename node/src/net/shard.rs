@@ -6,8 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::{Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -16,6 +15,7 @@ use super::accounts::WINDOW_MIN;
 use super::detection::Detection;
 use super::dial::{INITIAL_RTT, dial_all};
 use super::driver::Driver;
+use super::endpoint::ShardEndpoint;
 use super::environment::OpenSocket;
 use super::findings::DETECTING_SHARD;
 use super::limits::NetLimits;
@@ -33,8 +33,6 @@ pub(crate) struct ShardStart<S> {
     pub(crate) shared: Arc<NodeContext>,
     pub(crate) shard: u16,
     pub(crate) socket: OpenSocket,
-    pub(crate) server: Arc<QuicServerConfig>,
-    pub(crate) dialer: Arc<QuicClientConfig>,
     pub(crate) reset_key: Arc<ResetKey>,
     pub(crate) store: S,
     pub(crate) messages: UnboundedReceiver<ShardMessage>,
@@ -74,14 +72,14 @@ impl<S: Store> ShardStart<S> {
         let mut config = EndpointConfig::new(self.reset_key);
         (self.shared.environment.tune)(&mut config, &mut transport);
         let transport = Arc::new(transport);
-        let mut server = ServerConfig::with_crypto(self.server);
-        server.transport_config(transport.clone());
-        let mut dialer = ClientConfig::new(self.dialer);
-        dialer.transport_config(transport);
-        let socket = (self.socket)()?;
-        let endpoint = Endpoint::new_with_abstract_socket(config, Some(server), socket, Arc::new(TokioRuntime))?;
-
         let shared = self.shared;
+        let shown = shared.credentials.shown();
+        let server = ShardEndpoint::server(shown.clone(), transport.clone());
+        let socket = (self.socket)()?;
+        let endpoint =
+            Endpoint::new_with_abstract_socket(config, Some(server.clone()), socket, Arc::new(TokioRuntime))?;
+        let shard_endpoint = Rc::new(ShardEndpoint::new(endpoint.clone(), transport, server, shown));
+
         let context = Rc::new(ShardContext::new(shared.clone(), self.shard));
         let config = EngineConfig {
             node: shared.node,
@@ -98,9 +96,10 @@ impl<S: Store> ShardStart<S> {
         };
         let engine = Engine::new(config, self.store, shared.clock.now());
         let detection = (self.shard == DETECTING_SHARD).then(|| Detection::start(&shared));
-        let tables = Tables { context: context.clone(), clients: Rc::default(), links: Rc::default() };
-        tokio::task::spawn_local(accept(tables.clone(), endpoint.clone()));
-        dial_all(&tables, &endpoint, &dialer);
+        let (clients, links) = (Rc::default(), Rc::default());
+        let tables = Tables { context: context.clone(), clients, links, endpoint: shard_endpoint };
+        tokio::task::spawn_local(accept(tables.clone()));
+        dial_all(&tables);
         let drained = Driver::new(tables, engine, detection, self.messages).run().await;
         if drained {
             context.closing.close();

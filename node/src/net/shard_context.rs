@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::admitted::Admitted;
 use super::inbound::LargeBudget;
 use super::inputs::{Input, Inputs};
 use super::node_context::NodeContext;
@@ -28,6 +29,7 @@ pub(crate) struct ShardContext {
     pub(crate) pending: Cell<usize>,
     /// Connections are to be closed.
     pub(crate) closing: Closing,
+    pub(crate) admitted: Admitted,
     next_connection: Cell<u64>,
 }
 
@@ -42,6 +44,7 @@ impl ShardContext {
             large: Rc::new(LargeBudget::new(shared.net.peer_frames_max(shared.shards.len()))),
             pending: Cell::new(0),
             closing: Closing::default(),
+            admitted: Admitted::default(),
             next_connection: Cell::new(1),
             shared,
         }
@@ -84,6 +87,13 @@ impl ShardContext {
     pub(crate) fn log_refusal(&self, who: &str, address: SocketAddr, reason: &str) {
         if let Some(News { suppressed }) = self.shared.refusals.news(who, reason, self.shared.clock.instant()) {
             tracing::warn!(node = self.shared.name, who, %address, reason, suppressed, "connection refused");
+        }
+    }
+
+    /// The same for a connection that had been let in.
+    pub(crate) fn log_closing(&self, who: &str, address: SocketAddr, reason: &str) {
+        if let Some(News { suppressed }) = self.shared.refusals.news(who, reason, self.shared.clock.instant()) {
+            tracing::warn!(node = self.shared.name, who, %address, reason, suppressed, "connection closed");
         }
     }
 }

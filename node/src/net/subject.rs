@@ -1,38 +1,40 @@
 //! Who a certificate says its holder is.
 //!
-//! One URI in the subject alternative names carries cluster, role and name; a node or client that checks a
+//! One URI in the subject alternative names carries cluster, kind of holder and name; a node or client that checks a
 //! certificate reads this and nothing else of it:
 //!
 //! ```text
 //! driftless://CLUSTER/node/NAME       a member
-//! driftless://CLUSTER/client/NAME     an application or a person
+//! driftless://CLUSTER/client/NAME     an application or a person; what it may do is said by the nodes' access files
+//! driftless://CLUSTER/client/NAME/ROLE  the same, with the role that it has where they do not say
 //! driftless://CLUSTER/ca              the authority itself
 //! ```
 
 use std::fmt;
 use std::str::FromStr;
 
+use driftless_proto::Role;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// Cluster, role and name of a certificate's holder.
+/// Cluster, kind and name of a certificate's holder.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Subject {
     /// Cluster whose authority issued it.
     pub cluster: String,
-    /// What the holder may be.
-    pub role: Role,
+    /// What the holder is.
+    pub holder: Holder,
     /// Its name; empty for the authority.
     pub name: String,
 }
 
-/// What the holder of a certificate may be.
+/// What the holder of a certificate is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Role {
+pub enum Holder {
     /// A member of the cluster; may also ask as a client.
     Node,
-    /// An application or a person.
-    Client,
+    /// An application or a person, and what it may do if the certificate says.
+    Client(Option<Role>),
     /// The authority that issues certificates.
     Authority,
 }
@@ -50,7 +52,9 @@ pub enum SubjectError {
     #[error("it carries several driftless:// names")]
     Several,
     /// A URI of ours that makes no sense.
-    #[error("{0:?} is not a driftless name; expected driftless://CLUSTER/node/NAME or driftless://CLUSTER/client/NAME")]
+    #[error(
+        "{0:?} is not a driftless name; expected driftless://CLUSTER/node/NAME, or driftless://CLUSTER/client/NAME with or without a role"
+    )]
     Malformed(String),
 }
 
@@ -85,11 +89,12 @@ impl Subject {
 
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Subject { cluster, role, name } = self;
-        match role {
-            Role::Node => write!(f, "{SCHEME}{cluster}/node/{name}"),
-            Role::Client => write!(f, "{SCHEME}{cluster}/client/{name}"),
-            Role::Authority => write!(f, "{SCHEME}{cluster}/ca"),
+        let Subject { cluster, holder, name } = self;
+        match holder {
+            Holder::Node => write!(f, "{SCHEME}{cluster}/node/{name}"),
+            Holder::Client(None) => write!(f, "{SCHEME}{cluster}/client/{name}"),
+            Holder::Client(Some(role)) => write!(f, "{SCHEME}{cluster}/client/{name}/{role}"),
+            Holder::Authority => write!(f, "{SCHEME}{cluster}/ca"),
         }
     }
 }
@@ -101,21 +106,24 @@ impl FromStr for Subject {
         let malformed = || SubjectError::Malformed(uri.chars().take(200).collect());
         let path = uri.strip_prefix(SCHEME).ok_or_else(malformed)?;
         let mut parts = path.split('/');
-        let (cluster, role, name) = (parts.next(), parts.next(), parts.next());
-        let (role, name) = match (role, name) {
-            (Some("node"), Some(name)) => (Role::Node, name),
-            (Some("client"), Some(name)) => (Role::Client, name),
-            (Some("ca"), None) => (Role::Authority, ""),
+        let (cluster, kind, name, role) = (parts.next(), parts.next(), parts.next(), parts.next());
+        let (holder, name) = match (kind, name, role) {
+            (Some("node"), Some(name), None) => (Holder::Node, name),
+            (Some("client"), Some(name), None) => (Holder::Client(None), name),
+            (Some("client"), Some(name), Some(role)) => {
+                (Holder::Client(Some(role.parse().map_err(|_| malformed())?)), name)
+            }
+            (Some("ca"), None, None) => (Holder::Authority, ""),
             _ => return Err(malformed()),
         };
         let cluster = cluster.unwrap_or_default();
         if parts.next().is_some()
             || !Subject::is_plain(cluster)
-            || (role != Role::Authority && !Subject::is_plain(name))
+            || (holder != Holder::Authority && !Subject::is_plain(name))
         {
             return Err(malformed());
         }
-        Ok(Subject { cluster: cluster.to_owned(), role, name: name.to_owned() })
+        Ok(Subject { cluster: cluster.to_owned(), holder, name: name.to_owned() })
     }
 }
 
@@ -127,7 +135,12 @@ mod tests {
 
     #[test]
     fn a_subject_prints_as_it_reads() {
-        for uri in ["driftless://shop/node/a", "driftless://shop/client/web.1", "driftless://shop/ca"] {
+        for uri in [
+            "driftless://shop/node/a",
+            "driftless://shop/client/web.1",
+            "driftless://shop/client/web.1/reader",
+            "driftless://shop/ca",
+        ] {
             let subject: Subject = uri.parse().expect("is well-formed");
             assert_eq!(subject.to_string(), uri);
         }
@@ -141,6 +154,10 @@ mod tests {
             "driftless://shop/node/",
             "driftless:///node/a",
             "driftless://shop/node/a/b",
+            "driftless://shop/node/a/reader",
+            "driftless://shop/client/a/none",
+            "driftless://shop/client/a/root",
+            "driftless://shop/client/a/reader/x",
             "driftless://shop/root/a",
             "driftless://sh op/node/a",
             "driftless://shop/ca/x",

@@ -1,7 +1,7 @@
 //! Mutual TLS 1.3, always: this node's own identity, and what it demands of others.
 //!
 //! The authority's signature says that somebody belongs to the cluster; the [`Subject`] in the certificate says who it
-//! is and what it may do. Both are checked on every connection, in both directions.
+//! is. Both are checked on every connection, in both directions.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::subject::{Role, Subject, SubjectError};
+use super::subject::{Holder, Subject, SubjectError};
 
 /// Where certificates and the private key are. All PEM.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -186,7 +186,7 @@ impl TlsIdentity {
     /// # Errors
     /// [`TlsError::WrongSubject`].
     pub fn expect_node(&self, cluster: &str, name: &str) -> Result<(), TlsError> {
-        let expected = Subject { cluster: cluster.to_owned(), role: Role::Node, name: name.to_owned() };
+        let expected = Subject { cluster: cluster.to_owned(), holder: Holder::Node, name: name.to_owned() };
         if self.subject == expected {
             return Ok(());
         }

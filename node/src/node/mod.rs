@@ -24,7 +24,7 @@ use crate::admin;
 use crate::metrics::Metrics;
 use crate::net::environment::{Environment, OpenSocket};
 use crate::net::node_context::NodeContext;
-pub use crate::net::settings::NodeSettings;
+pub use crate::net::settings::{NodeSettings, Security};
 use crate::net::shard::bind;
 use crate::net::sync::Syncer;
 use crate::replica::store::Store;

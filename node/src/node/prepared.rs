@@ -4,10 +4,10 @@ use std::io;
 use std::sync::Arc;
 
 use driftless_ring::NodeId;
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{mpsc, watch};
 
+use crate::net::credentials::{Credentials, Shown};
 use crate::net::environment::{Environment, OpenSocket};
 use crate::net::lives::Lives;
 use crate::net::node_context::{NodeContext, ShardMessage};
@@ -21,8 +21,6 @@ use super::{NodeError, NodeSettings};
 pub(super) struct Prepared {
     pub(super) shared: Arc<NodeContext>,
     pub(super) id: NodeId,
-    server: Arc<QuicServerConfig>,
-    dialer: Arc<QuicClientConfig>,
     reset_key: Arc<ResetKey>,
     messages: Vec<UnboundedReceiver<ShardMessage>>,
 }
@@ -40,15 +38,13 @@ impl Prepared {
             return Err(NodeError::Shards { expected: shards, given: stores });
         }
         tls.expect_node(topology.cluster(), name)?;
-        let (server, dialer) = (Arc::new(tls.server()?), Arc::new(tls.dialer()?));
+        let credentials = Credentials::new(Shown::of(tls)?, settings.security.access.clone());
         let reset_key = Arc::new(ResetKey::new(&settings.reset_key));
         let (senders, messages): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::unbounded_channel()).unzip();
         let lives = Lives::new(settings.incarnation, settings.lives.clone());
         Ok(Prepared {
-            shared: Arc::new(NodeContext::new(settings, id, lives, environment, senders)),
+            shared: Arc::new(NodeContext::new(settings, id, lives, environment, credentials, senders)),
             id,
-            server,
-            dialer,
             reset_key,
             messages,
         })
@@ -60,18 +56,9 @@ impl Prepared {
         sockets: Vec<OpenSocket>,
         stores: Vec<S>,
     ) -> impl Iterator<Item = ShardStart<S>> {
-        let Prepared { shared, server, dialer, reset_key, messages, .. } = self;
+        let Prepared { shared, reset_key, messages, .. } = self;
         (0_u16..).zip(sockets.into_iter().zip(messages).zip(stores)).map(move |(shard, ((socket, messages), store))| {
-            ShardStart {
-                shared: shared.clone(),
-                shard,
-                socket,
-                server: server.clone(),
-                dialer: dialer.clone(),
-                reset_key: reset_key.clone(),
-                store,
-                messages,
-            }
+            ShardStart { shared: shared.clone(), shard, socket, reset_key: reset_key.clone(), store, messages }
         })
     }
 }

@@ -17,13 +17,13 @@ use driftless_node::net::certificates::{CertificateAuthority, Issued, NODE_SERVE
 use driftless_node::net::limits::NetLimits;
 use driftless_node::net::sync::Syncer;
 use driftless_node::net::tls::{TlsFiles, TlsIdentity};
-use driftless_node::node::{Node, NodeSettings};
+use driftless_node::node::{Node, NodeSettings, Security};
 use driftless_node::peer::Incarnation;
 use driftless_node::replica::store::{ApplyError, Batch, BatchSeq, Store, StoreError};
 use driftless_node::store::memory::MemoryStore;
 use driftless_proto::client::{Get, Put, Read, Request, RequestFrame, Response, ResponseFrame, Stored};
 use driftless_proto::frame::{self, ALPN_CLIENT, FRAME_MAX, FRAME_SHARED_MAX, FrameReader};
-use driftless_proto::{BucketId, ContextToken, Key, Topology, WriteId};
+use driftless_proto::{BucketId, ContextToken, Key, Role, Topology, WriteId};
 use driftless_ring::Member;
 use driftless_testkit::TopologyBuilder;
 pub use driftless_testkit::context_keys;
@@ -33,6 +33,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 pub const CLUSTER: &str = "test";
+
+/// A second bucket, called `carts`.
+pub const CARTS: BucketId = BucketId(5);
 
 /// A memory store that the test keeps a hand on, so that a node can be started on it again.
 #[derive(Clone, Default)]
@@ -130,6 +133,7 @@ impl Cluster {
             listen: self.address(node),
             admin: Some(([127, 0, 0, 1], 0).into()),
             tls: identity(self.authority.certificate_pem(), &issued),
+            security: Security::default(),
             topology: self.topology.clone(),
             context_keys: context_keys(),
             limits: Limits::default(),
@@ -212,12 +216,19 @@ impl Cluster {
     }
 
     pub fn client_identity(&self) -> Issued {
-        self.authority.issue_client("tester", Validity::holder(SystemTime::now())).expect("a plain name")
+        self.authority.issue_client("tester", None, Validity::holder(SystemTime::now())).expect("a plain name")
     }
 
     pub async fn client(&self, node: usize) -> TestClient {
         let identity = self.client_identity();
         TestClient::connect(self.address(node), self.authority.certificate_pem(), &identity).await
+    }
+
+    /// A client of this name, with the role in its certificate.
+    pub async fn client_as(&self, node: usize, name: &str, role: Option<Role>) -> TestClient {
+        let issued = self.authority.issue_client(name, role, Validity::holder(SystemTime::now()));
+        let issued = issued.expect("a plain name");
+        TestClient::connect(self.address(node), self.authority.certificate_pem(), &issued).await
     }
 
     pub fn stop(mut self) {
@@ -231,7 +242,8 @@ impl Cluster {
 }
 
 pub fn topology(members: &[Member]) -> Arc<Topology> {
-    TopologyBuilder::of_members(members.to_vec()).named(CLUSTER).partitions(64).shared()
+    let carts = driftless_testkit::bucket(CARTS.0, "carts", members.len().min(3) as u8);
+    TopologyBuilder::of_members(members.to_vec()).named(CLUSTER).partitions(64).bucket(carts).shared()
 }
 
 pub fn tls_files() -> TlsFiles {

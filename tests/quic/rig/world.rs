@@ -14,8 +14,8 @@ use driftless_node::config::Limits;
 use driftless_node::metrics::{LivenessLabels, Metrics};
 use driftless_node::net::environment::Environment;
 use driftless_node::net::limits::NetLimits;
-use driftless_node::node::NodeSettings;
 use driftless_node::node::local::{LocalNode, Parts};
+use driftless_node::node::{NodeSettings, Security};
 use driftless_node::peer::Incarnation;
 use driftless_proto::client::PeerStatus;
 use driftless_proto::{Topology, WriteId};
@@ -246,6 +246,7 @@ impl World {
             listen: SocketAddr::new(machine.ip, PORT),
             admin: None,
             tls: self.0.authority.tls(&machine.name),
+            security: Security::default(),
             topology: self.0.topology.clone(),
             context_keys: context_keys(),
             limits: Limits::default(),

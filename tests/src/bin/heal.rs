@@ -24,7 +24,7 @@ use driftless_node::metrics::Metrics;
 use driftless_node::net::certificates::{CertificateAuthority, Issued, Validity};
 use driftless_node::net::limits::NetLimits;
 use driftless_node::net::tls::{TlsFiles, TlsIdentity};
-use driftless_node::node::{Node, NodeSettings};
+use driftless_node::node::{Node, NodeSettings, Security};
 use driftless_node::peer::Incarnation;
 use driftless_node::replica::record;
 use driftless_node::replica::store::{Batch, Store};
@@ -229,6 +229,7 @@ impl Cluster {
             listen: self.addresses[node],
             admin: None,
             tls: TlsIdentity::from_pem(&files, ca, certificate.as_bytes(), key.as_bytes(), SystemTime::now())?,
+            security: Security::default(),
             topology: Arc::clone(&self.topology),
             context_keys: context_keys(),
             limits: Limits::default(),
@@ -271,7 +272,8 @@ impl Cluster {
 
     async fn client(&self) -> Result<Client, Problem> {
         self.wait_connected().await?;
-        let Issued { certificate, key } = self.authority.issue_client("heal", Validity::holder(SystemTime::now()))?;
+        let Issued { certificate, key } =
+            self.authority.issue_client("heal", None, Validity::holder(SystemTime::now()))?;
         let ca = self.authority.certificate_pem().as_bytes();
         let identity = Identity::from_pem(ca, certificate.as_bytes(), key.as_bytes())?;
         let seeds = self.addresses.map(|address| address.to_string());

@@ -18,7 +18,7 @@ use driftless_node::time::Instant;
 use driftless_proto::client::{self, AaeCommand, Liveness, Response};
 use driftless_proto::{
     ActorId, BucketDefinition, BucketId, Conflict, ContextError, ContextToken, Dot, Durability, Failure, Hlc, Key,
-    QuorumError, Refusal, Siblings, Topology, Unknown, Version, VersionVector, WriteId,
+    Missing, QuorumError, Refusal, Role, Siblings, Topology, Unknown, Version, VersionVector, WriteId,
 };
 use driftless_ring::{ArcIndex, Member, NodeId, PartitionId, Partitions, Token, TokenRange};
 use driftless_testkit::TopologyBuilder;
@@ -167,6 +167,12 @@ pub fn refusals() -> Vec<Refusal> {
         Refusal::BadRequest("limit 0".to_owned()),
         Refusal::HintsFull,
         Refusal::Damaged,
+        Refusal::NotAllowed {
+            certificate: "driftless://shop/client/web".to_owned(),
+            role: Role::Reader,
+            needed: Role::Operator,
+            missing: Missing::Bucket("carts".to_owned()),
+        },
     ];
     all.extend(context_errors().into_iter().map(Refusal::BadContext));
     all.extend(quorum_errors().into_iter().map(Refusal::BadQuorum));

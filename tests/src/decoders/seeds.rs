@@ -66,7 +66,7 @@ pub fn certificates() -> Seeds {
     let authority = CertificateAuthority::create("test").expect("a plain name");
     let validity = Validity::days(SystemTime::now(), 30);
     let node = authority.issue_node("a", validity).expect("a plain name");
-    let client = authority.issue_client("web.1", validity).expect("a plain name");
+    let client = authority.issue_client("web.1", None, validity).expect("a plain name");
     let der = |pem: &str| {
         let text: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
         STANDARD.decode(text).expect("the authority writes PEM")

@@ -6,7 +6,7 @@ use driftless_node::config::{
     NodeConfig, Profile, Source, parse_cluster, parse_context_keys, parse_profile, parse_profiles,
 };
 use driftless_node::jsonl::{json_bytes, parse_line};
-use driftless_node::net::subject::{Role, Subject};
+use driftless_node::net::subject::{Holder, Subject};
 use serde_json::{Map, Value};
 
 use super::laws;
@@ -107,5 +107,9 @@ pub fn subjects(bytes: &[u8]) {
 fn of_subject(subject: &Subject) {
     assert_eq!(subject.to_string().parse().as_ref(), Ok(subject));
     assert!(Subject::is_plain(&subject.cluster));
-    assert!(if subject.role == Role::Authority { subject.name.is_empty() } else { Subject::is_plain(&subject.name) });
+    assert!(if subject.holder == Holder::Authority {
+        subject.name.is_empty()
+    } else {
+        Subject::is_plain(&subject.name)
+    });
 }

@@ -46,7 +46,7 @@ impl Fleet {
         let validity = Validity::holder(SystemTime::now());
         write(&dir.join("ca.pem"), authority.certificate_pem());
         write(&dir.join("context.key"), &context_key_file(rand::random()));
-        let client = authority.issue_client("torment", validity).expect("a certificate can be issued");
+        let client = authority.issue_client("torment", None, validity).expect("a certificate can be issued");
         write(&dir.join("client.pem"), &client.certificate);
         write(&dir.join("client.key"), &client.key);
         let base = free_ports(nodes);

@@ -18,6 +18,7 @@ use std::time::SystemTime;
 
 use driftless_node::config::{NodeConfig, Profile, context_key_file, read_cluster};
 use driftless_node::net::certificates::{CertificateAuthority, IssueError, Validity};
+use driftless_proto::Role;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Failure, Result};
@@ -111,7 +112,7 @@ impl Layout {
         write(&dir.join("ca.key"), authority.key_pem(), SECRET)?;
         write(&dir.join("context.key"), &context_key_file(rand::random()), SECRET)?;
         let validity = Validity::holder(SystemTime::now());
-        let client = authority.issue_client("dev", validity).map_err(issue)?;
+        let client = authority.issue_client("dev", Some(Role::Operator), validity).map_err(issue)?;
         write(&dir.join("client.pem"), &client.certificate, PUBLIC)?;
         write(&dir.join("client.key"), &client.key, SECRET)?;
 

@@ -1,0 +1,275 @@
+//! The access file: what the holders of certificates may do on one node, and who is not let in at all.
+//!
+//! ```text
+//! default = "reader"                  # of clients that are not named and whose certificate says no role
+//!
+//! [[client]]
+//! name = "web"                        # as in the certificate
+//! role = "writer"
+//! buckets = ["carts"]                 # all, if left out
+//!
+//! [deny]
+//! clients = ["mallory"]
+//! nodes = ["n3"]
+//! serials = ["5A:00:C3"]
+//! ```
+//! What the file says of a name is stronger than what the certificate says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use driftless_proto::{BucketId, Role, Topology};
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::error::{ConfigError, closest, read};
+
+/// What an access file says. Without one, clients whose certificate says no role are writers, and nobody is denied.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Access {
+    default: Role,
+    clients: BTreeMap<String, Grant>,
+    denied: Denied,
+}
+
+/// A role, and where it counts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Grant {
+    /// What its holder may do.
+    pub role: Role,
+    /// In these buckets; in all if absent.
+    pub buckets: Option<BTreeSet<BucketId>>,
+}
+
+/// Who is not let in.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Denied {
+    clients: BTreeSet<String>,
+    nodes: BTreeSet<String>,
+    serials: BTreeSet<Serial>,
+}
+
+/// The serial number of a certificate, as `openssl x509 -serial` prints it: hexadecimal, upper case, no leading zeros.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Serial(String);
+
+impl Default for Access {
+    fn default() -> Access {
+        Access { default: Role::Writer, clients: BTreeMap::new(), denied: Denied::default() }
+    }
+}
+
+impl Access {
+    /// Reads the file. The topology says which buckets there are.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the line and what to write instead.
+    pub fn read(path: &Path, topology: &Topology) -> Result<Access, ConfigError> {
+        Access::parse(path, &read(path)?, topology)
+    }
+
+    /// Reads the text of the file; the path is for messages.
+    ///
+    /// # Errors
+    /// As [`Access::read`].
+    pub fn parse(path: &Path, text: &str, topology: &Topology) -> Result<Access, ConfigError> {
+        let refuse = |span: Option<Range<usize>>, problem: String| ConfigError::Access {
+            path: PathBuf::from(path),
+            line: line_of(text, span.map_or(0, |span| span.start)),
+            problem,
+        };
+        let written: Written =
+            toml::from_str(text).map_err(|error| refuse(error.span(), error.message().trim().to_owned()))?;
+        let mut access =
+            Access { default: written.default.unwrap_or(Role::Writer), clients: BTreeMap::new(), ..Access::default() };
+        for client in written.client {
+            let buckets = client.buckets.map(|names| {
+                let id =
+                    |name: Spanned<String>| bucket(topology, name.get_ref()).map_err(|e| refuse(Some(name.span()), e));
+                names.into_iter().map(id).collect::<Result<BTreeSet<BucketId>, _>>()
+            });
+            let grant = Grant { role: client.role, buckets: buckets.transpose()? };
+            let (span, name) = (client.name.span(), client.name.into_inner());
+            if access.clients.contains_key(&name) {
+                let problem = format!("the client {name:?} stands here for a second time; leave one of the two");
+                return Err(refuse(Some(span), problem));
+            }
+            access.clients.insert(name, grant);
+        }
+        let deny = written.deny.unwrap_or_default();
+        for serial in deny.serials {
+            let Some(read) = Serial::read(serial.get_ref()) else {
+                let expected = "as `openssl x509 -noout -serial -in FILE` prints it: hexadecimal digits";
+                let problem = format!("{:?} is no serial number; write it {expected}", serial.get_ref());
+                return Err(refuse(Some(serial.span()), problem));
+            };
+            access.denied.serials.insert(read);
+        }
+        access.denied.clients.extend(deny.clients);
+        access.denied.nodes.extend(deny.nodes);
+        Ok(access)
+    }
+
+    /// What the client of this name may do; `certified` is the role in its certificate.
+    pub fn grant(&self, name: &str, certified: Option<Role>) -> Grant {
+        let unnamed = || Grant { role: certified.unwrap_or(self.default), buckets: None };
+        self.clients.get(name).cloned().unwrap_or_else(unnamed)
+    }
+
+    /// Whether the client of this name is not let in.
+    pub fn denies_client(&self, name: &str) -> bool {
+        self.denied.clients.contains(name)
+    }
+
+    /// Whether the node of this name is not let in.
+    pub fn denies_node(&self, name: &str) -> bool {
+        self.denied.nodes.contains(name)
+    }
+
+    /// Whether a certificate with this number is not let in, nor what it has signed.
+    pub fn denies_serial(&self, serial: &Serial) -> bool {
+        self.denied.serials.contains(serial)
+    }
+
+    /// How many names and numbers are not let in.
+    pub fn denied(&self) -> usize {
+        self.denied.clients.len() + self.denied.nodes.len() + self.denied.serials.len()
+    }
+}
+
+impl Grant {
+    /// Whether it counts in this bucket.
+    pub fn covers(&self, bucket: BucketId) -> bool {
+        self.buckets.as_ref().is_none_or(|buckets| buckets.contains(&bucket))
+    }
+}
+
+impl Serial {
+    /// From the bytes of the number in a certificate.
+    pub fn of_bytes(bytes: &[u8]) -> Serial {
+        let digits: String = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
+        Serial::of_digits(&digits)
+    }
+
+    /// Hexadecimal digits, with or without colons between them.
+    fn read(text: &str) -> Option<Serial> {
+        let digits: String = text.trim().chars().filter(|digit| *digit != ':').collect();
+        let is_number = !digits.is_empty() && digits.chars().all(|digit| digit.is_ascii_hexdigit());
+        is_number.then(|| Serial::of_digits(&digits.to_ascii_uppercase()))
+    }
+
+    fn of_digits(digits: &str) -> Serial {
+        Serial(digits.trim_start_matches('0').to_owned())
+    }
+}
+
+/// With a leading zero where the number of digits is odd, as OpenSSL has it.
+impl std::fmt::Display for Serial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let zero = if self.0.len() % 2 == 1 || self.0.is_empty() { "0" } else { "" };
+        write!(f, "{zero}{}", self.0)
+    }
+}
+
+/// The file as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    default: Option<Role>,
+    #[serde(default)]
+    client: Vec<WrittenClient>,
+    deny: Option<WrittenDeny>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenClient {
+    name: Spanned<String>,
+    role: Role,
+    buckets: Option<Vec<Spanned<String>>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenDeny {
+    clients: Vec<String>,
+    nodes: Vec<String>,
+    serials: Vec<Spanned<String>>,
+}
+
+fn bucket(topology: &Topology, name: &str) -> Result<BucketId, String> {
+    let known = topology.buckets().iter().find(|bucket| bucket.name.as_str() == name);
+    known.map(|bucket| bucket.id).ok_or_else(|| {
+        let resembles = closest(name, topology.buckets().iter().map(|bucket| bucket.name.as_str()));
+        let advice = resembles.map_or_else(
+            || "`driftless bucket list` shows those that exist".to_owned(),
+            |known| format!("did you mean {known:?}?"),
+        );
+        format!("the cluster has no bucket {name:?}; {advice}")
+    })
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use driftless_testkit::TopologyBuilder;
+
+    fn parsed(text: &str) -> Result<Access, String> {
+        let topology = TopologyBuilder::of_members(vec![driftless_ring::Member::new("a", "127.0.0.1:1")]).shared();
+        Access::parse(Path::new("access.toml"), text, &topology).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_the_file_says_is_stronger_than_the_certificate_and_that_stronger_than_the_default() {
+        let text = "default = \"reader\"\n[[client]]\nname = \"web\"\nrole = \"writer\"\nbuckets = [\"default\"]\n";
+        let access = parsed(text).expect("is fine");
+        let web = access.grant("web", Some(Role::Operator));
+        assert_eq!(web.role, Role::Writer);
+        assert!(web.covers(BucketId::DEFAULT) && !web.covers(BucketId(77)));
+        assert_eq!(access.grant("other", Some(Role::Operator)), Grant { role: Role::Operator, buckets: None });
+        assert_eq!(access.grant("other", None), Grant { role: Role::Reader, buckets: None });
+        assert_eq!(parsed("").expect("is fine"), Access::default());
+        assert_eq!(Access::default().grant("x", None).role, Role::Writer);
+        assert_eq!(parsed("default = \"none\"").expect("is fine").grant("x", None).role, Role::None);
+    }
+
+    #[test]
+    fn serial_numbers_are_read_as_other_tools_print_them() {
+        let access = parsed("[deny]\nserials = [\"0a:FF:01\", \"0B0C\"]\nclients = [\"m\"]\n").expect("is fine");
+        assert!(access.denies_serial(&Serial::of_bytes(&[0, 0x0a, 0xff, 0x01])));
+        assert!(access.denies_serial(&Serial::of_bytes(&[0x0b, 0x0c])));
+        assert!(!access.denies_serial(&Serial::of_bytes(&[0x0b])));
+        assert_eq!(Serial::of_bytes(&[0, 0x0a, 0xff]).to_string(), "0AFF");
+        assert!(access.denies_client("m") && !access.denies_node("m"));
+        assert_eq!(access.denied(), 3);
+    }
+
+    #[test]
+    fn mistakes_name_the_line_and_the_remedy() {
+        let client = "[[client]]\nname = \"a\"\nrole = \"reader\"\n";
+        let cases: [(&str, usize, &[&str]); 8] = [
+            ("default = \"root\"", 1, &["root", "reader", "operator"]),
+            ("default = \"reader\"\nrights = 1\n", 2, &["rights", "default"]),
+            (&format!("{client}bucket = []\n"), 4, &["bucket", "buckets"]),
+            (
+                &format!("{client}buckets = [\n\"default\",\n\"defualt\"]\n"),
+                6,
+                &["defualt", "did you mean \"default\"?"],
+            ),
+            (&format!("{client}{client}"), 5, &["\"a\"", "second time", "leave one"]),
+            ("[[client]]\nrole = \"reader\"\n", 1, &["name"]),
+            ("\n[deny]\nserials = [\"xyz\"]\n", 3, &["xyz", "openssl x509"]),
+            ("[deny\n", 1, &[]),
+        ];
+        for (text, line, expected) in cases {
+            let error = parsed(text).expect_err(text);
+            assert!(error.starts_with(&format!("line {line} of access.toml: ")), "{text:?}: {error}");
+            assert!(expected.iter().all(|part| error.contains(part)), "{text:?}: {error}");
+        }
+    }
+}

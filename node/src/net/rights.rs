@@ -1,0 +1,102 @@
+//! What a client may ask: what each request takes, against the role that its certificate has on this node.
+//!
+//! | takes | requests |
+//! |---|---|
+//! | reader | get, scan, topology, status, hints, damaged records, how anti-entropy stands |
+//! | writer | put, delete |
+//! | operator | orders to anti-entropy, giving up a damaged record |
+//!
+//! A role that is for some buckets only is none in the others. What concerns no bucket takes the role in any, but an order to the
+//! whole node takes it in all.
+
+use std::cell::RefCell;
+
+use driftless_proto::client::{AaeCommand, Request, Response};
+use driftless_proto::{Missing, Refusal, Role};
+
+use super::node_context::NodeContext;
+use super::subject::{Holder, Subject};
+use crate::config::{Access, Grant};
+
+/// The rights of one connection. They follow the access file while it is up.
+pub(crate) struct Rights {
+    subject: Subject,
+    /// What the access file said when it was looked at last, and its version then.
+    held: RefCell<(u64, Grant)>,
+}
+
+impl Rights {
+    /// Those of the holder of a certificate.
+    pub(crate) fn of(shared: &NodeContext, subject: &Subject) -> Rights {
+        let (version, access) = shared.credentials.access();
+        Rights { held: RefCell::new((version, grant(&access, subject))), subject: subject.clone() }
+    }
+
+    /// Why the request is refused, if it is.
+    pub(crate) fn refusal(&self, shared: &NodeContext, request: &Request) -> Option<Refusal> {
+        let (needed, grant) = (needed(request), self.grant(shared));
+        let missing = if grant.role < needed {
+            Missing::Role
+        } else {
+            match request.bucket() {
+                Some(bucket) if grant.covers(bucket) => return None,
+                // That there is no such bucket is said by whoever looks for it.
+                Some(bucket) => Missing::Bucket(shared.topology.bucket(bucket)?.name.to_string()),
+                None if needed < Role::Operator || grant.buckets.is_none() => return None,
+                None => Missing::Buckets,
+            }
+        };
+        shared.metrics.requests_not_allowed.inc();
+        Some(Refusal::NotAllowed { certificate: self.subject.to_string(), role: grant.role, needed, missing })
+    }
+
+    /// An answer without the keys of buckets that are not to be read.
+    pub(crate) fn shown(&self, shared: &NodeContext, response: Response) -> Response {
+        match response {
+            Response::Damaged(mut damaged) => {
+                let grant = self.grant(shared);
+                if grant.buckets.is_some() {
+                    damaged.keys.retain(|damaged| grant.covers(damaged.bucket));
+                    damaged.count = damaged.keys.len() as u64;
+                }
+                Response::Damaged(damaged)
+            }
+            other => other,
+        }
+    }
+
+    fn grant(&self, shared: &NodeContext) -> Grant {
+        let mut held = self.held.borrow_mut();
+        if held.0 != shared.credentials.access_version() {
+            let (version, access) = shared.credentials.access();
+            *held = (version, grant(&access, &self.subject));
+        }
+        held.1.clone()
+    }
+}
+
+/// What a request takes.
+fn needed(request: &Request) -> Role {
+    match request {
+        Request::Get(_)
+        | Request::Scan(_)
+        | Request::Topology
+        | Request::Status
+        | Request::Hints
+        | Request::Damaged
+        | Request::Aae(AaeCommand::Status) => Role::Reader,
+        Request::Put(_) | Request::Delete(_) => Role::Writer,
+        Request::Restore(_) | Request::Aae(AaeCommand::Run { .. } | AaeCommand::Pause | AaeCommand::Resume) => {
+            Role::Operator
+        }
+    }
+}
+
+/// A node is an operator: it coordinates what its own clients may.
+fn grant(access: &Access, subject: &Subject) -> Grant {
+    match subject.holder {
+        Holder::Node => Grant { role: Role::Operator, buckets: None },
+        Holder::Client(role) => access.grant(&subject.name, role),
+        Holder::Authority => Grant { role: Role::None, buckets: None },
+    }
+}

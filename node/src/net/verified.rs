@@ -1,0 +1,97 @@
+//! The certificate that somebody has shown, after the handshake has verified its chain.
+
+use std::time::{Duration, SystemTime};
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::subject::{Holder, Subject, SubjectError};
+use crate::config::{Access, Serial};
+
+/// What is known of the other side of a connection by its certificate.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Verified {
+    pub(crate) subject: Subject,
+    /// Of the certificate and of those between it and an authority, in that order.
+    serials: Vec<Serial>,
+    /// The last moment of the certificate.
+    until: SystemTime,
+}
+
+impl Verified {
+    /// Reads the chain that was shown; the certificate itself is the first in it.
+    ///
+    /// # Errors
+    /// [`SubjectError`] if the certificate names nobody, or one of the chain cannot be read.
+    pub(crate) fn of_chain(chain: &[CertificateDer<'_>]) -> Result<Verified, SubjectError> {
+        let leaf = chain.first().ok_or_else(|| SubjectError::Unreadable("there is none".to_owned()))?;
+        let subject = Subject::of_certificate(leaf)?;
+        let serials = chain.iter().map(|der| parse(der).map(|certificate| serial(&certificate)));
+        let serials = serials.collect::<Result<Vec<Serial>, _>>()?;
+        Ok(Verified { subject, serials, until: until(&parse(leaf)?) })
+    }
+
+    /// The number of the certificate itself.
+    pub(crate) fn serial(&self) -> &Serial {
+        &self.serials[0]
+    }
+
+    /// Whether it counts no more.
+    pub(crate) fn is_expired(&self, now: SystemTime) -> bool {
+        self.until < now
+    }
+
+    /// Why it is not let in, if it is not.
+    pub(crate) fn denied_by(&self, access: &Access) -> Option<String> {
+        let Subject { holder, name, .. } = &self.subject;
+        let is_named = match holder {
+            Holder::Node => access.denies_node(name),
+            Holder::Client(_) => access.denies_client(name),
+            Holder::Authority => false,
+        };
+        if is_named {
+            return Some(format!("{} is on this node's deny list", self.subject));
+        }
+        let serial = self.serials.iter().find(|serial| access.denies_serial(serial))?;
+        Some(format!("serial number {serial} is on this node's deny list"))
+    }
+}
+
+/// What a certificate says, for people.
+pub struct Description {
+    /// Whom it names.
+    pub subject: Subject,
+    /// What a deny list can name it by.
+    pub serial: Serial,
+    /// Its last moment.
+    pub until: SystemTime,
+}
+
+impl Description {
+    /// Of the first certificate in a text. Nothing is verified.
+    ///
+    /// # Errors
+    /// [`SubjectError`] if there is none, or it names nobody.
+    pub fn of_pem(pem: &[u8]) -> Result<Description, SubjectError> {
+        let der = CertificateDer::from_pem_slice(pem).map_err(|error| SubjectError::Unreadable(error.to_string()))?;
+        let certificate = parse(&der)?;
+        let subject = Subject::of_certificate(&der)?;
+        Ok(Description { subject, serial: serial(&certificate), until: until(&certificate) })
+    }
+}
+
+fn serial(certificate: &X509Certificate<'_>) -> Serial {
+    Serial::of_bytes(certificate.raw_serial())
+}
+
+/// The last moment of a certificate; the beginning of time for one that ended before.
+pub(super) fn until(certificate: &X509Certificate<'_>) -> SystemTime {
+    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn parse<'a>(der: &'a [u8]) -> Result<X509Certificate<'a>, SubjectError> {
+    let parsed = X509Certificate::from_der(der).map_err(|error| SubjectError::Unreadable(error.to_string()));
+    parsed.map(|(_, certificate)| certificate)
+}
