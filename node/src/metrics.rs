@@ -159,6 +159,14 @@ pub struct Metrics {
     pub connections_revoked: Counter,
     /// Connections closed because the certificate that they were opened with had expired.
     pub connections_expired: Counter,
+    /// Certificates, access files and context keys read again and taken.
+    pub credentials_reread: Counter,
+    /// Those that could not be used: the old ones stay.
+    pub credentials_refused: Counter,
+    /// Until when the node's own certificate counts, in seconds since 1970.
+    pub certificate_until: Gauge,
+    /// Audit events left out because there were too many of their kind.
+    pub audit_left_out: Counter,
 }
 
 /// A client operation.
@@ -295,6 +303,10 @@ impl Metrics {
             requests_not_allowed,
             connections_revoked,
             connections_expired,
+            credentials_reread,
+            credentials_refused,
+            certificate_until,
+            audit_left_out,
         } = self;
         registry.register("requests", "Client requests answered", requests.clone());
         let latency = Family::<OperationLabels, LatencySeconds>::clone(latency);
@@ -355,6 +367,9 @@ impl Metrics {
             ("handshakes_retried", "Handshakes that had to prove their address first", handshakes_retried),
             ("requests_not_allowed", "Requests that the client's role does not allow", requests_not_allowed),
             ("connections_revoked", "Connections closed because of the deny list", connections_revoked),
+            ("credentials_reread", "Certificates, access files and context keys read again", credentials_reread),
+            ("credentials_refused", "Those that could not be used when read again", credentials_refused),
+            ("audit_left_out", "Audit events left out because there were too many", audit_left_out),
             ("connections_expired", "Connections closed because their certificate had expired", connections_expired),
         ];
         for (name, help, counter) in counters {
@@ -384,6 +399,8 @@ impl Metrics {
         let help = "By how much the clock is ahead of the median of the other nodes'";
         registry.register_with_unit("clock_offset", help, Unit::Seconds, clock_offset.clone());
         let help = "Whether the clock is too far from the other nodes' to take writes";
+        let until = "Until when the node's certificate counts, since 1970";
+        registry.register_with_unit("certificate_until", until, Unit::Seconds, certificate_until.clone());
         registry.register("clock_off", help, clock_off.clone());
         let help = "Whether the store is too short of something to take writes";
         registry.register("store_short", help, store_short.clone());

@@ -20,6 +20,7 @@
 #![allow(clippy::disallowed_methods, reason = "the command line is the edge: it reads clocks, waits and draws secrets")]
 
 mod aae;
+mod audit;
 mod bench;
 mod bucket;
 mod cert;

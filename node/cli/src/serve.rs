@@ -7,17 +7,19 @@ use std::time::{Duration, SystemTime};
 
 use driftless_node::config::{Access, ConfigError, LogConfig, NodeConfig, Override, read_cluster, read_context_keys};
 use driftless_node::metrics::Metrics;
+use driftless_node::net::audit::TARGET as AUDIT;
 use driftless_node::net::limits::NetLimits;
 use driftless_node::net::tls::{TlsFiles, TlsIdentity};
-use driftless_node::node::{Node, NodeSettings, Security};
+use driftless_node::node::{CredentialFiles, Node, NodeSettings, Security};
 use driftless_node::store::directory::{DataDirectory, Identity};
 use driftless_node::store::disk::{DiskDatabase, DiskOptions, DiskStore};
 use driftless_proto::Topology;
 use driftless_ring::Member;
 use rustix::fs::Mode;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
+use super::audit::AuditFile;
 use super::descriptors;
 use super::exit::{Failure, Result};
 use super::output;
@@ -64,7 +66,18 @@ pub(crate) fn run(args: &Args, cluster: &ClusterArgs) -> Result {
     if args.print_config {
         return output::line(config.print().trim_end());
     }
-    start_log(&config.log)?;
+    let audit = config.audit.file.as_deref().map(open_audit).transpose()?;
+    start_log(&config.log, audit.clone())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format_args!("cannot start: {error}")))?;
+    // From here on it asks for files to be read again and ends nothing, also while the store is being opened.
+    let hangup = {
+        let _entered = runtime.enter();
+        signal(SignalKind::hangup())
+            .map_err(|error| Failure::failed(format_args!("cannot listen to signals: {error}")))?
+    };
     if let Some(limit) = descriptors::raise_limit().filter(|limit| *limit < descriptors::ADVISED) {
         let advised = descriptors::ADVISED;
         tracing::warn!(
@@ -81,7 +94,8 @@ pub(crate) fn run(args: &Args, cluster: &ClusterArgs) -> Result {
         None => Access::default(),
     };
     let files = TlsFiles { ca: config.tls_ca.clone(), cert: config.tls_cert.clone(), key: config.tls_key.clone() };
-    let tls = TlsIdentity::load(&files, SystemTime::now()).map_err(Failure::failed)?;
+    let files = CredentialFiles { tls: files, context_key: config.context_key.clone(), access: config.access.clone() };
+    let tls = TlsIdentity::load(&files.tls, SystemTime::now()).map_err(Failure::failed)?;
     tls.expect_node(topology.cluster(), &member.name).map_err(Failure::failed)?;
     let listen = match config.listen {
         Some(listen) => listen,
@@ -101,7 +115,7 @@ pub(crate) fn run(args: &Args, cluster: &ClusterArgs) -> Result {
         listen,
         admin: config.admin,
         tls,
-        security: Security { access },
+        security: Security { access, files: Some(files), audit_keys: config.audit.keys },
         topology: Arc::new(topology),
         context_keys,
         limits: config.limits,
@@ -115,24 +129,31 @@ pub(crate) fn run(args: &Args, cluster: &ClusterArgs) -> Result {
         reset_key: *directory.reset_key(),
         metrics: Arc::new(Metrics::default()),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::failed(format_args!("cannot start: {error}")))?;
     runtime.block_on(async {
         let stop = StopSignals::listen(args.exit_with_parent)?;
         let node = Node::start(settings, stores, syncer).map_err(Failure::failed)?;
         let admin =
             node.admin_address().map_or(String::new(), |address| format!(", metrics and status on http://{address}"));
         output::line(format_args!("ready: {} serves on {listen} (UDP){admin}", member.name))?;
-        serve_until(node, stop).await
+        serve_until(node, stop, hangup, audit).await
     })?;
     drop(directory);
     Ok(())
 }
 
-async fn serve_until(node: Node, mut stop: StopSignals) -> Result {
+async fn serve_until(node: Node, mut stop: StopSignals, mut hangup: Signal, audit: Option<Arc<AuditFile>>) -> Result {
+    let reread = async {
+        while hangup.recv().await.is_some() {
+            tracing::info!(node = %node.id(), "SIGHUP: reading certificates, access file and context keys again");
+            if let Some(audit) = &audit {
+                audit.reopen();
+            }
+            node.reread();
+        }
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
+        () = reread => {}
         why = stop.wait() => {
             tracing::info!(node = %node.id(), why, "stopping");
             node.stop();
@@ -150,8 +171,8 @@ async fn serve_until(node: Node, mut stop: StopSignals) -> Result {
 
 /// Everything that asks a node to stop.
 struct StopSignals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
+    interrupt: Signal,
+    terminate: Signal,
     parent: oneshot::Receiver<()>,
     /// Held so that the receiver waits for ever where no parent is watched.
     _no_parent: Option<oneshot::Sender<()>>,
@@ -254,16 +275,28 @@ fn disk_options(config: &NodeConfig) -> DiskOptions {
     }
 }
 
-fn start_log(config: &LogConfig) -> Result {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_new(format!("{QUIET},{}", config.level)).map_err(|error| {
+fn start_log(config: &LogConfig, audit: Option<Arc<AuditFile>>) -> Result {
+    use tracing_subscriber::filter::{EnvFilter, filter_fn};
+    use tracing_subscriber::{Layer, fmt, layer::SubscriberExt, registry, util::SubscriberInitExt};
+    let filter = EnvFilter::try_new(format!("{QUIET},{},{AUDIT}=off", config.level)).map_err(|error| {
         Failure::usage(format_args!("log.level = {:?} cannot be used: {error}", config.level))
             .hint("use error, warn, info, debug or trace, or directives such as info,driftless_node=debug")
     })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started =
-        if config.json { builder.json().try_init() } else { builder.with_ansi(output::draws_progress()).try_init() };
+    let log = fmt::layer().with_writer(std::io::stderr);
+    let log = if config.json { log.json().boxed() } else { log.with_ansi(output::draws_progress()).boxed() };
+    let audit = audit.map(|file| {
+        let lines = fmt::layer().json().flatten_event(true).with_target(false).with_level(false);
+        let lines = lines.with_current_span(false).with_span_list(false).with_writer(file);
+        lines.with_filter(filter_fn(|event| event.target() == AUDIT))
+    });
+    let started = registry().with(log.with_filter(filter)).with(audit).try_init();
     started.map_err(|error| Failure::failed(format_args!("cannot start the log: {error}")))
+}
+
+fn open_audit(path: &Path) -> Result<Arc<AuditFile>> {
+    let opened = AuditFile::open(path);
+    let failed = |error| Failure::failed(format_args!("cannot write the audit file {}: {error}", path.display()));
+    opened.map(Arc::new).map_err(failed)
 }
 
 /// What the storage engine says of its own doings is for its developers, unless somebody asks for it by name.

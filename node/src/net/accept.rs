@@ -84,7 +84,7 @@ async fn welcome(tables: Tables, incoming: Incoming, handshake: Handshake) {
     let _admittance = Admitted::enter(&context, &connection, verified.clone());
     match (protocol(&connection).as_deref(), subject.holder) {
         (Some(ALPN_CLIENT), Holder::Node | Holder::Client(_)) => {
-            let rights = Rights::of(&context.shared, subject);
+            let rights = Rights::of(&context.shared, subject, address);
             clients::serve(context, &clients, connection, &who, rights).await;
         }
         (Some(ALPN_PEER), Holder::Node) => {

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use quinn::Connection;
 
 use super::refusal::{CloseCode, CloseReason};
+use super::rights;
 use super::shard_context::ShardContext;
 use super::verified::Verified;
 
@@ -31,6 +32,9 @@ impl Admitted {
         let admitted = &context.admitted;
         let number = admitted.next.get();
         admitted.next.set(number + 1);
+        let shared = &context.shared;
+        let role = rights::grant(&shared.credentials.access().1, &verified.subject).role;
+        shared.audit.connected(shared, &verified, connection.remote_address(), role);
         admitted.connections.borrow_mut().insert(number, (connection.clone(), verified));
         Admittance { context: context.clone(), number }
     }
@@ -62,6 +66,10 @@ impl Admitted {
 
 impl Drop for Admittance {
     fn drop(&mut self) {
-        self.context.admitted.connections.borrow_mut().remove(&self.number);
+        let shared = &self.context.shared;
+        if let Some((connection, verified)) = self.context.admitted.connections.borrow_mut().remove(&self.number) {
+            let reason = connection.close_reason().map_or_else(String::new, |reason| reason.to_string());
+            shared.audit.disconnected(shared, &verified.subject.to_string(), connection.remote_address(), &reason);
+        }
     }
 }

@@ -12,6 +12,7 @@
 //! lives.rs            which life of its data this node says it is
 //! credentials.rs      what can be changed while it runs: own certificate, authorities, access file
 //! rights.rs           what a client may ask; admitted.rs: until when a connection may stay
+//! audit.rs            who connected, was refused, gave orders
 //! environment.rs      what the system gives, and tests replace
 //! reply_routes.rs     the way back of what arrived at the wrong shard (which is right: `crate::route`)
 //! shard_context.rs    what the tasks of a shard share; node_context.rs what the threads of a node share
@@ -25,6 +26,7 @@
 mod accept;
 mod accounts;
 mod admitted;
+pub mod audit;
 mod budget;
 pub mod certificates;
 mod clients;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use dashmap::DashMap;
@@ -16,6 +16,7 @@ use driftless_ring::NodeId;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::accounts::Accounts;
+use super::audit::AuditLog;
 use super::clock::Clock;
 use super::credentials::Credentials;
 use super::environment::Environment;
@@ -27,6 +28,7 @@ use super::lives::Lives;
 use super::refusal::RefusalLog;
 use super::settings::NodeSettings;
 use super::sync::SyncQueue;
+use super::tls::TlsIdentity;
 use crate::config::Limits;
 use crate::engine::{AaeCommand, ClientTag};
 use crate::handoff::HintFigures;
@@ -56,6 +58,7 @@ pub(crate) struct NodeContext {
     pub(crate) shards: Vec<ShardHandle>,
     pub(crate) incarnations: Incarnations,
     pub(crate) refusals: RefusalLog,
+    pub(crate) audit: AuditLog,
     /// Where members are: as the cluster file says, if it says addresses, and where they were found.
     member_addresses: Mutex<BTreeSet<IpAddr>>,
     pub(crate) peers: DashMap<NodeId, PeerState>,
@@ -145,7 +148,7 @@ impl NodeContext {
         credentials: Credentials,
         shards: Vec<UnboundedSender<ShardMessage>>,
     ) -> NodeContext {
-        let NodeSettings { name, topology, context_keys, limits, net, metrics, .. } = settings;
+        let NodeSettings { name, tls, topology, context_keys, limits, net, metrics, security, .. } = settings;
         let peers = topology.ring().members().iter();
         let peers = peers.filter(|member| member.id != node).map(|member| {
             let state = PeerState {
@@ -160,6 +163,7 @@ impl NodeContext {
         let peers: DashMap<NodeId, PeerState> = peers.collect();
         let links = peers.iter().map(|peer| peer.expected).sum();
         metrics.peers_alive.set(i64::try_from(peers.len()).unwrap_or(i64::MAX));
+        metrics.certificate_until.set(seconds(tls.until()));
         NodeContext {
             ring_version: topology.ring().version().0,
             peers,
@@ -171,6 +175,7 @@ impl NodeContext {
                 .collect(),
             incarnations: Incarnations::default(),
             refusals: RefusalLog::default(),
+            audit: AuditLog::new(security.audit_keys),
             member_addresses: Mutex::new(literal_addresses(&topology)),
             accounts: Accounts::new(net.memory, net.client_requests_max),
             peer_outbound_max: net.peer_outbound_max(links),
@@ -362,6 +367,11 @@ impl NodeContext {
         }
     }
 
+    /// Shows until when the own certificate counts.
+    pub(crate) fn note_certificate(&self, identity: &TlsIdentity) {
+        self.metrics.certificate_until.set(seconds(identity.until()));
+    }
+
     /// Tells all shards that certificates, authorities or what is allowed have changed.
     pub(crate) fn tell_credentials(&self) {
         for shard in 0..self.shards.len() {
@@ -509,6 +519,12 @@ impl NodeContext {
                 .collect(),
         }
     }
+}
+
+/// Since the epoch.
+fn seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// Damaged records that are named: some tens of kilobytes. If there are more, it is the disk that needs looking after.

@@ -10,10 +10,12 @@
 //! whole node takes it in all.
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 
 use driftless_proto::client::{AaeCommand, Request, Response};
-use driftless_proto::{Missing, Refusal, Role};
+use driftless_proto::{BucketId, Missing, Refusal, Role};
 
+use super::audit::Asker;
 use super::node_context::NodeContext;
 use super::subject::{Holder, Subject};
 use crate::config::{Access, Grant};
@@ -21,33 +23,33 @@ use crate::config::{Access, Grant};
 /// The rights of one connection. They follow the access file while it is up.
 pub(crate) struct Rights {
     subject: Subject,
+    who: String,
+    address: SocketAddr,
     /// What the access file said when it was looked at last, and its version then.
     held: RefCell<(u64, Grant)>,
 }
 
 impl Rights {
-    /// Those of the holder of a certificate.
-    pub(crate) fn of(shared: &NodeContext, subject: &Subject) -> Rights {
+    /// Those of the holder of a certificate, who is at this address.
+    pub(crate) fn of(shared: &NodeContext, subject: &Subject, address: SocketAddr) -> Rights {
         let (version, access) = shared.credentials.access();
-        Rights { held: RefCell::new((version, grant(&access, subject))), subject: subject.clone() }
+        let held = RefCell::new((version, grant(&access, subject)));
+        Rights { subject: subject.clone(), who: subject.to_string(), address, held }
     }
 
-    /// Why the request is refused, if it is.
+    /// Why the request is refused, if it is. Orders are written down.
     pub(crate) fn refusal(&self, shared: &NodeContext, request: &Request) -> Option<Refusal> {
         let (needed, grant) = (needed(request), self.grant(shared));
-        let missing = if grant.role < needed {
-            Missing::Role
-        } else {
-            match request.bucket() {
-                Some(bucket) if grant.covers(bucket) => return None,
-                // That there is no such bucket is said by whoever looks for it.
-                Some(bucket) => Missing::Bucket(shared.topology.bucket(bucket)?.name.to_string()),
-                None if needed < Role::Operator || grant.buckets.is_none() => return None,
-                None => Missing::Buckets,
+        let asker = Asker { who: &self.who, address: self.address };
+        let Some(missing) = missing(shared, &grant, needed, request.bucket()) else {
+            if needed == Role::Operator {
+                shared.audit.ordered(shared, asker, request);
             }
+            return None;
         };
         shared.metrics.requests_not_allowed.inc();
-        Some(Refusal::NotAllowed { certificate: self.subject.to_string(), role: grant.role, needed, missing })
+        shared.audit.not_allowed(shared, asker, request, needed);
+        Some(Refusal::NotAllowed { certificate: self.who.clone(), role: grant.role, needed, missing })
     }
 
     /// An answer without the keys of buckets that are not to be read.
@@ -75,6 +77,20 @@ impl Rights {
     }
 }
 
+/// In what a grant falls short of a role in a bucket, or on the whole node.
+fn missing(shared: &NodeContext, grant: &Grant, needed: Role, bucket: Option<BucketId>) -> Option<Missing> {
+    if grant.role < needed {
+        return Some(Missing::Role);
+    }
+    match bucket {
+        Some(bucket) if grant.covers(bucket) => None,
+        // That there is no such bucket is said by the machine that looks for it.
+        Some(bucket) => Some(Missing::Bucket(shared.topology.bucket(bucket)?.name.to_string())),
+        None if needed < Role::Operator || grant.buckets.is_none() => None,
+        None => Some(Missing::Buckets),
+    }
+}
+
 /// What a request takes.
 fn needed(request: &Request) -> Role {
     match request {
@@ -93,7 +109,7 @@ fn needed(request: &Request) -> Role {
 }
 
 /// A node is an operator: it coordinates what its own clients may.
-fn grant(access: &Access, subject: &Subject) -> Grant {
+pub(crate) fn grant(access: &Access, subject: &Subject) -> Grant {
     match subject.holder {
         Holder::Node => Grant { role: Role::Operator, buckets: None },
         Holder::Client(role) => access.grant(&subject.name, role),

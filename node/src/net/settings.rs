@@ -1,6 +1,7 @@
 //! What a node is started with.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use driftless_proto::{ContextKeys, Topology};
@@ -11,7 +12,7 @@ use crate::peer::Incarnation;
 
 use super::limits::NetLimits;
 use super::lives::LifeKeeper;
-use super::tls::TlsIdentity;
+use super::tls::{TlsFiles, TlsIdentity};
 
 /// Everything a node is started with, beside its stores.
 #[derive(Clone)]
@@ -49,4 +50,19 @@ pub struct NodeSettings {
 pub struct Security {
     /// Who may do what, and who is not let in.
     pub access: Access,
+    /// The files that are read again when they change; none if there are none.
+    pub files: Option<CredentialFiles>,
+    /// Whether the events of the target `audit` name keys.
+    pub audit_keys: bool,
+}
+
+/// Where what can be changed while a node runs comes from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CredentialFiles {
+    /// The own certificate and key, and the authorities that are trusted.
+    pub tls: TlsFiles,
+    /// The keys that seal context tokens.
+    pub context_key: PathBuf,
+    /// The access file, if there is one.
+    pub access: Option<PathBuf>,
 }

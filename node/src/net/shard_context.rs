@@ -85,6 +85,7 @@ impl ShardContext {
 
     /// One line, unless the same was said of the same a moment ago.
     pub(crate) fn log_refusal(&self, who: &str, address: SocketAddr, reason: &str) {
+        self.shared.audit.refused(&self.shared, who, address, reason);
         if let Some(News { suppressed }) = self.shared.refusals.news(who, reason, self.shared.clock.instant()) {
             tracing::warn!(node = self.shared.name, who, %address, reason, suppressed, "connection refused");
         }

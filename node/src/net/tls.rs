@@ -9,22 +9,26 @@ use std::time::SystemTime;
 
 use driftless_proto::frame::{ALPN_CLIENT, ALPN_PEER};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use rustls::RootCertStore;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::sign::CertifiedKey;
+use rustls::{CertificateError, RootCertStore};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::certificates::NODE_SERVER_NAME;
 use super::subject::{Holder, Subject, SubjectError};
+use super::verified::until;
 
 /// Where certificates and the private key are. All PEM.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TlsFiles {
-    /// Certificate of the cluster's authority.
+    /// Certificates of the authorities that are trusted: one, or two while the authority is being changed.
     pub ca: PathBuf,
-    /// Certificate of this node.
+    /// Certificate of this node, and after it those between it and an authority, if there are any.
     pub cert: PathBuf,
     /// Private key of this node; readable by its owner only.
     pub key: PathBuf,
@@ -37,6 +41,7 @@ pub struct TlsIdentity {
     subject: Subject,
     roots: Arc<RootCertStore>,
     chain: Vec<CertificateDer<'static>>,
+    until: SystemTime,
     key: Arc<PrivateKeyDer<'static>>,
 }
 
@@ -121,6 +126,16 @@ pub enum TlsError {
         /// The authority's file.
         ca: PathBuf,
     },
+    /// The certificate comes from the authority and is of no use here.
+    #[error(
+        "the certificate {cert} would be refused by other nodes: {reason}; issue one with `driftless cert node`, or see Certificates from another authority in docs/configuration.md"
+    )]
+    Unfit {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The TLS library refuses.
     #[error("TLS cannot be set up: {0}")]
     Setup(String),
@@ -155,8 +170,15 @@ impl TlsIdentity {
             reason: error.to_string(),
         })?;
         let mut roots = RootCertStore::empty();
-        for authority in &authorities {
-            check_dates(&files.ca, authority, now)?;
+        let dates: Vec<_> = authorities.iter().map(|authority| check_dates(&files.ca, authority, now)).collect();
+        // While the authority is being changed, the old one may expire beside the new one.
+        let are_all_out = dates.iter().all(Result::is_err);
+        for (authority, dates) in authorities.iter().zip(dates) {
+            match dates {
+                Err(error) if are_all_out => return Err(error),
+                Err(_) => continue,
+                Ok(()) => {}
+            }
             roots.add(authority.clone()).map_err(|error| TlsError::NotPem {
                 path: files.ca.clone(),
                 what: "certificate of an authority",
@@ -164,7 +186,6 @@ impl TlsIdentity {
             })?;
         }
         check_dates(&files.cert, &chain[0], now)?;
-        check_issuer(files, &chain[0], &authorities)?;
         CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider()).map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => {
                 TlsError::KeyMismatch { key: files.key.clone(), cert: files.cert.clone() }
@@ -173,12 +194,20 @@ impl TlsIdentity {
         })?;
         let subject = Subject::of_certificate(&chain[0])
             .map_err(|reason| TlsError::Subject { path: files.cert.clone(), reason })?;
-        Ok(TlsIdentity { files: files.clone(), subject, roots: Arc::new(roots), chain, key: Arc::new(key) })
+        let roots = Arc::new(roots);
+        check_chain(files, &chain, &roots, subject.holder, now)?;
+        let until = until(&parse(&files.cert, &chain[0])?);
+        Ok(TlsIdentity { files: files.clone(), subject, roots, chain, until, key: Arc::new(key) })
     }
 
     /// Whom the certificate names.
     pub fn subject(&self) -> &Subject {
         &self.subject
+    }
+
+    /// The last moment of the certificate.
+    pub fn until(&self) -> SystemTime {
+        self.until
     }
 
     /// Refuses a certificate that was made for another cluster, role or name.
@@ -304,22 +333,32 @@ fn check_dates(path: &Path, der: &CertificateDer<'_>, now: SystemTime) -> Result
     Ok(())
 }
 
-/// A mix-up of files would otherwise show as every peer refusing this node.
-fn check_issuer(
+/// Looks at the own chain as others will: a mix-up of files would otherwise show as every peer refusing this node.
+fn check_chain(
     files: &TlsFiles,
-    der: &CertificateDer<'_>,
-    authorities: &[CertificateDer<'_>],
+    chain: &[CertificateDer<'_>],
+    roots: &Arc<RootCertStore>,
+    holder: Holder,
+    now: SystemTime,
 ) -> Result<(), TlsError> {
-    let certificate = parse(&files.cert, der)?;
-    for authority in authorities {
-        let authority = parse(&files.ca, authority)?;
-        if certificate.issuer() == authority.subject()
-            && certificate.verify_signature(Some(authority.public_key())).is_ok()
-        {
-            return Ok(());
+    let judged = |error: rustls::Error| match error {
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+            TlsError::ForeignAuthority { cert: files.cert.clone(), ca: files.ca.clone() }
         }
+        other => TlsError::Unfit { cert: files.cert.clone(), reason: other.to_string() },
+    };
+    let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
+    // At least one: `certificates` has made sure.
+    let (own, between) = (&chain[0], &chain[1..]);
+    let as_client = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider()).build().map_err(setup)?;
+    as_client.verify_client_cert(own, between, now).map_err(judged)?;
+    if holder == Holder::Node {
+        let as_server =
+            WebPkiServerVerifier::builder_with_provider(roots.clone(), provider()).build().map_err(setup)?;
+        let name = ServerName::try_from(NODE_SERVER_NAME).map_err(setup)?;
+        as_server.verify_server_cert(own, between, &name, &[], now).map_err(judged)?;
     }
-    Err(TlsError::ForeignAuthority { cert: files.cert.clone(), ca: files.ca.clone() })
+    Ok(())
 }
 
 fn parse<'a>(path: &Path, der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, TlsError> {

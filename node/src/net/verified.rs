@@ -15,7 +15,7 @@ pub(crate) struct Verified {
     pub(crate) subject: Subject,
     /// Of the certificate and of those between it and an authority, in that order.
     serials: Vec<Serial>,
-    /// The last moment of the certificate.
+    /// The last second of the certificate.
     until: SystemTime,
 }
 
@@ -39,7 +39,7 @@ impl Verified {
 
     /// Whether it counts no more.
     pub(crate) fn is_expired(&self, now: SystemTime) -> bool {
-        self.until < now
+        self.until + Duration::from_secs(1) <= now
     }
 
     /// Why it is not let in, if it is not.
@@ -85,7 +85,7 @@ fn serial(certificate: &X509Certificate<'_>) -> Serial {
     Serial::of_bytes(certificate.raw_serial())
 }
 
-/// The last moment of a certificate; the beginning of time for one that ended before.
+/// The last second of a certificate; the beginning of time for one that ended before.
 pub(super) fn until(certificate: &X509Certificate<'_>) -> SystemTime {
     let seconds = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)

@@ -10,6 +10,7 @@ mod error;
 #[doc(hidden)]
 pub mod local;
 mod prepared;
+mod reread;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -24,13 +25,14 @@ use crate::admin;
 use crate::metrics::Metrics;
 use crate::net::environment::{Environment, OpenSocket};
 use crate::net::node_context::NodeContext;
-pub use crate::net::settings::{NodeSettings, Security};
+pub use crate::net::settings::{CredentialFiles, NodeSettings, Security};
 use crate::net::shard::bind;
 use crate::net::sync::Syncer;
 use crate::replica::store::Store;
 
 pub use error::NodeError;
 use prepared::{Ended, Guard, Prepared};
+use reread::Rereader;
 
 /// A node that runs in this process, until it is stopped: dropping this does not.
 pub struct Node {
@@ -40,6 +42,7 @@ pub struct Node {
     shards: Vec<JoinHandle<()>>,
     sync: JoinHandle<()>,
     admin_thread: Option<(JoinHandle<()>, watch::Sender<bool>)>,
+    reread: Option<Rereader>,
     ended: Ended,
 }
 
@@ -72,7 +75,7 @@ impl Node {
         stores: Vec<S>,
         syncer: impl Syncer + 'static,
     ) -> Result<Node, NodeError> {
-        let (listen, admin) = (settings.listen, settings.admin);
+        let (listen, admin, files) = (settings.listen, settings.admin, settings.security.files.clone());
         let prepared = Prepared::new(settings, Environment::default(), stores.len())?;
         let sockets = (0..stores.len() as u16).map(|shard| listen_on(listen, shard)).collect::<Result<Vec<_>, _>>()?;
         let listener = admin.map(admin::listen).transpose()?;
@@ -108,9 +111,10 @@ impl Node {
                 Some((thread, stop))
             }
         };
+        let reread = files.map(|files| Rereader::start(&shared, files)).transpose()?;
         tracing::info!(node = shared.name, %id, %listen, shards, cluster = shared.topology.cluster(), "node started");
         let ended = Ended::new(ended, shards);
-        Ok(Node { shared, id, admin, shards: threads, sync, admin_thread, ended })
+        Ok(Node { shared, id, admin, shards: threads, sync, admin_thread, reread, ended })
     }
 
     /// This node's id.
@@ -131,6 +135,14 @@ impl Node {
     /// What the node has counted.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.shared.metrics
+    }
+
+    /// Reads certificates, access file and context keys again, soon, and goes on with what can be used of them. Nothing
+    /// happens if the node was started without files.
+    pub fn reread(&self) {
+        if let Some(reread) = &self.reread {
+            reread.reread();
+        }
     }
 
     /// Begins to stop: new requests are refused, what is under way is finished within a bound, everything is synced,
@@ -160,6 +172,9 @@ impl Node {
         }
         self.shared.sync.stop();
         panicked |= self.sync.join().is_err();
+        if let Some(reread) = self.reread {
+            panicked |= reread.stop();
+        }
         if let Some((thread, stop)) = self.admin_thread {
             stop.send_replace(true);
             panicked |= thread.join().is_err();

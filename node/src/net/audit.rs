@@ -1,0 +1,176 @@
+//! Who connected, was turned away, was not allowed something, or gave orders: events of the target `audit`, which the process
+//! writes to a file if it is told to, one JSON object a line.
+//!
+//! Keys are named only where the node was told to, values never. Of each kind of event there is a bound in time, with a
+//! count of what was left out, so that no stranger fills a disk and none hides among many: kinds do not take each other's lines.
+
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use driftless_proto::Role;
+use driftless_proto::client::{AaeCommand, Class, Request};
+
+use super::node_context::NodeContext;
+use super::verified::Verified;
+use crate::time::Instant;
+
+/// One per node.
+pub(crate) struct AuditLog {
+    keys: bool,
+    kinds: Mutex<[Lines; KINDS]>,
+}
+
+/// What is written down.
+#[derive(Clone, Copy)]
+enum Kind {
+    Connected,
+    Disconnected,
+    Refused,
+    NotAllowed,
+    Ordered,
+    Reread,
+}
+
+const KINDS: usize = Kind::Reread as usize + 1;
+
+/// Lines of one kind in this span of time.
+#[derive(Clone, Copy, Default)]
+struct Lines {
+    written: usize,
+    since: Instant,
+    /// Lines that were not written since the last one that was.
+    left_out: u64,
+}
+
+/// Who asks, and from where.
+#[derive(Clone, Copy)]
+pub(crate) struct Asker<'a> {
+    pub(crate) who: &'a str,
+    pub(crate) address: SocketAddr,
+}
+
+impl AuditLog {
+    pub(crate) fn new(keys: bool) -> AuditLog {
+        AuditLog { keys, kinds: Mutex::default() }
+    }
+
+    /// Somebody has shown a certificate that counts.
+    pub(crate) fn connected(&self, shared: &NodeContext, verified: &Verified, address: SocketAddr, role: Role) {
+        let Some(left_out) = self.line(shared, Kind::Connected) else { return };
+        let (node, who, serial) = (&shared.name, verified.subject.to_string(), verified.serial().to_string());
+        tracing::info!(target: TARGET, event = "connected", node, who, %address, role = role.name(), serial, left_out);
+    }
+
+    /// Their connection is over.
+    pub(crate) fn disconnected(&self, shared: &NodeContext, who: &str, address: SocketAddr, reason: &str) {
+        let Some(left_out) = self.line(shared, Kind::Disconnected) else { return };
+        tracing::info!(target: TARGET, event = "disconnected", node = shared.name, who, %address, reason, left_out);
+    }
+
+    /// Somebody was turned away.
+    pub(crate) fn refused(&self, shared: &NodeContext, who: &str, address: SocketAddr, reason: &str) {
+        let Some(left_out) = self.line(shared, Kind::Refused) else { return };
+        tracing::info!(target: TARGET, event = "refused", node = shared.name, who, %address, reason, left_out);
+    }
+
+    /// Somebody asked for what their role does not allow.
+    pub(crate) fn not_allowed(&self, shared: &NodeContext, asker: Asker<'_>, request: &Request, needed: Role) {
+        let Some(left_out) = self.line(shared, Kind::NotAllowed) else { return };
+        let (node, Asker { who, address }, needed) = (&shared.name, asker, needed.name());
+        let (request, bucket, key) = (name(request), bucket(shared, request), self.key(request));
+        tracing::info!(target: TARGET, event = "not allowed", node, who, %address, request, bucket, key, needed, left_out);
+    }
+
+    /// An operator has given an order.
+    pub(crate) fn ordered(&self, shared: &NodeContext, asker: Asker<'_>, request: &Request) {
+        let Some(left_out) = self.line(shared, Kind::Ordered) else { return };
+        let (node, Asker { who, address }) = (&shared.name, asker);
+        let (request, bucket, key) = (name(request), bucket(shared, request), self.key(request));
+        tracing::info!(target: TARGET, event = "ordered", node, who, %address, request, bucket, key, left_out);
+    }
+
+    /// Files were read again; `error` is why they were not taken.
+    pub(crate) fn reread(&self, shared: &NodeContext, what: &str, error: Option<&str>) {
+        let Some(left_out) = self.line(shared, Kind::Reread) else { return };
+        let (node, taken, denied) = (&shared.name, error.is_none(), shared.credentials.access().1.denied());
+        tracing::info!(target: TARGET, event = "read again", node, what, taken, error, denied, left_out);
+    }
+
+    /// Whether a line may be written: then how many of its kind were left out before it.
+    fn line(&self, shared: &NodeContext, kind: Kind) -> Option<u64> {
+        let now = shared.clock.instant();
+        let lines = &mut self.kinds.lock().unwrap_or_else(PoisonError::into_inner)[kind as usize];
+        let left_out = lines.take(now);
+        if left_out.is_none() {
+            shared.metrics.audit_left_out.inc();
+        }
+        left_out
+    }
+
+    fn key(&self, request: &Request) -> Option<String> {
+        match request.class() {
+            Class::Key { key, .. } if self.keys => Some(key.to_string()),
+            _ => None,
+        }
+    }
+}
+
+impl Lines {
+    fn take(&mut self, now: Instant) -> Option<u64> {
+        if now.since(self.since) >= SPAN {
+            (self.written, self.since) = (0, now);
+        }
+        if self.written >= LINES_MAX {
+            self.left_out += 1;
+            return None;
+        }
+        self.written += 1;
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+fn name(request: &Request) -> &'static str {
+    match request {
+        Request::Topology => "topology",
+        Request::Get(_) => "get",
+        Request::Put(_) => "put",
+        Request::Delete(_) => "delete",
+        Request::Scan(_) => "scan",
+        Request::Status => "status",
+        Request::Hints => "hints",
+        Request::Aae(AaeCommand::Status) => "aae status",
+        Request::Aae(AaeCommand::Run { .. }) => "aae run",
+        Request::Aae(AaeCommand::Pause) => "aae pause",
+        Request::Aae(AaeCommand::Resume) => "aae resume",
+        Request::Damaged => "damaged list",
+        Request::Restore(_) => "damaged restore",
+    }
+}
+
+fn bucket(shared: &NodeContext, request: &Request) -> Option<String> {
+    let bucket = shared.topology.bucket(request.bucket()?)?;
+    Some(bucket.name.to_string())
+}
+
+/// What these events are told by.
+pub const TARGET: &str = "audit";
+
+const SPAN: Duration = Duration::from_secs(10);
+
+/// Of each kind in that span: some tens of kilobytes a second at most, and more than happens to a node at peace.
+const LINES_MAX: usize = 500;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_cut_and_counted() {
+        let (mut lines, now) = (Lines::default(), Instant::default() + SPAN);
+        assert!((0..LINES_MAX).all(|_| lines.take(now) == Some(0)));
+        assert!((0..7).all(|_| lines.take(now).is_none()));
+        assert_eq!(lines.take(now + SPAN), Some(7));
+        assert_eq!(lines.take(now + SPAN), Some(0));
+    }
+}
