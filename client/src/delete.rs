@@ -56,7 +56,7 @@ impl Delete {
     /// # Errors
     /// [`DeleteError`]; its [`outcome`](DeleteError::outcome) tells whether the key may have been removed.
     pub async fn send(self) -> Result<Deleted, DeleteError> {
-        let span = tracing::debug_span!("delete", bucket = %self.bucket.name, key = ?self.key);
+        let span = tracing::debug_span!("delete", bucket = %self.bucket.name);
         let settings = self.profile.over(&self.bucket.settings);
         let write = Write::new(self.context, self.write_id);
         delete(&self.bucket, self.key, write, &settings, Clock::start(settings.timeout)).instrument(span).await

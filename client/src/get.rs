@@ -61,7 +61,7 @@ impl Get {
     /// # Errors
     /// [`GetError`].
     pub async fn send(self) -> Result<Read, GetError> {
-        let span = tracing::debug_span!("get", bucket = %self.bucket.name, key = ?self.key);
+        let span = tracing::debug_span!("get", bucket = %self.bucket.name);
         let settings = self.profile.over(&self.bucket.settings);
         get(&self.bucket, self.key, self.explain, &settings, Clock::start(settings.timeout)).instrument(span).await
     }

@@ -65,7 +65,7 @@ impl Put {
     /// # Errors
     /// [`PutError`]; its [`outcome`](PutError::outcome) tells whether the value may have been stored.
     pub async fn send(self) -> Result<Stored, PutError> {
-        let span = tracing::debug_span!("put", bucket = %self.bucket.name, key = ?self.key, bytes = self.value.len());
+        let span = tracing::debug_span!("put", bucket = %self.bucket.name, bytes = self.value.len());
         let settings = self.profile.over(&self.bucket.settings);
         let write = Write::new(self.context, self.write_id);
         put(&self.bucket, self.key, self.value, write, &settings, Clock::start(settings.timeout)).instrument(span).await

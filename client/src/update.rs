@@ -120,7 +120,7 @@ where
     /// [`UpdateError`]; its [`outcome`](UpdateError::outcome) tells whether anything may have been written. An update
     /// whose own change is known to be stored succeeds, whatever happens afterwards.
     pub async fn send(self) -> Result<Updated, UpdateError> {
-        let span = tracing::debug_span!("update", bucket = %self.bucket.name, key = ?self.key);
+        let span = tracing::debug_span!("update", bucket = %self.bucket.name);
         self.run().instrument(span).await
     }
 

@@ -274,7 +274,7 @@ impl Put {
             {
                 // The replica has asserted this as well. If it is not so, whatever was acknowledged is not this write.
                 if !made.holds(self.write_id) && !self.planted.is_asserted_away() {
-                    tracing::error!(key = ?self.key, "a put's state does not hold it: this is a bug, please report it");
+                    tracing::error!(write_id = %self.write_id, "a put's state does not hold it: this is a bug, please report it");
                     self.actions.push_back(Action::Count(Occasion::Unproven));
                     debug_assert!(false, "an acknowledged state holds what it is acknowledged for");
                     return self.give_up();

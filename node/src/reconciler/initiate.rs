@@ -199,7 +199,7 @@ impl Reconciler {
                 holds nothing at its token, the peer does");
         }
         for (bucket, key, siblings) in states {
-            let mine = format!("bucket {}, key {key:?}: {:?}", bucket.0, siblings.header());
+            let mine = format!("bucket {}, token {:016x}: {:?}", bucket.0, token.0, siblings.header());
             let request =
                 Request::Replica(ReplicaRequest::Read(Read { bucket, key, want: Want::Header, durable: false }));
             self.ask(shard, now, peer, request, Asked::State { of: peer, mine });

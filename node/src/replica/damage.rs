@@ -23,6 +23,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use driftless_proto::{BucketId, Durability, Key, Refusal};
+use driftless_ring::Token;
 
 use crate::peer::RequestId;
 use crate::planted::Bug;
@@ -199,8 +200,9 @@ impl<S: Store> Replica<S> {
         restore: Restore,
     ) -> Result<(), RequestError> {
         if self.check_sound(&located.record).is_err() {
-            let (bucket, key, values) = (&located.bucket.name, &restore.key, restore.siblings.values().count());
-            tracing::warn!(%bucket, %key, values, "a damaged record is replaced by what the other owners hold, as an \
+            let (bucket, values) = (&located.bucket.name, restore.siblings.values().count());
+            let token = hex(located.record.position().1);
+            tracing::warn!(%bucket, token, values, "a damaged record is replaced by what the other owners hold, as an \
                 operator asked who accepts the loss: what only this record held is gone, and what it knew to be deleted \
                 may come back");
             shard.metrics.losses_accepted.inc();
@@ -226,7 +228,8 @@ impl<S: Store> Replica<S> {
     }
 
     fn set_apart(&mut self, shard: &Shard, record: RecordKey, reason: &str) -> Result<(), RecordError> {
-        let (_, key) = record.bucket_and_key()?;
+        // Damage must not be of a key that cannot be told: nobody could be asked for it.
+        record.bucket_and_key()?;
         if self.turn.changes.contains_key(&record) {
             // What is about to take its place was made from what it held before.
             self.trees.build_anew(&record);
@@ -236,7 +239,8 @@ impl<S: Store> Replica<S> {
             return Ok(());
         }
         let partition = record.partition(shard);
-        tracing::error!(%key, %partition, reason, "a record is damaged: this replica does not answer for the key \
+        let token = hex(record.position().1);
+        tracing::error!(token, %partition, reason, "a record is damaged: this replica does not answer for the key \
             until it has been restored from the others. Check the disk");
         shard.metrics.records_damaged.inc();
         shard.metrics.records_damaged_now.inc();
@@ -260,12 +264,13 @@ impl<S: Store> Replica<S> {
     /// A copy that is damaged is of no use to anybody.
     pub(super) fn give_up_hint(&mut self, shard: &Shard, hint: HintKey, reason: &str) -> Result<(), RecordError> {
         let record = hint.record();
-        let (_, key) = record.bucket_and_key()?;
+        record.bucket_and_key()?;
         if self.turn.hints.contains_key(&hint) {
             return Ok(());
         }
         let partition = record.partition(shard);
-        tracing::error!(%key, %partition, target = %hint.target(), reason, "a hint is damaged: its target has to get the \
+        let token = hex(record.position().1);
+        tracing::error!(token, %partition, target = %hint.target(), reason, "a hint is damaged: its target has to get the \
             key from others. Check the disk");
         shard.metrics.hints_damaged.inc();
         // What it was counted as cannot be told any more.
@@ -276,6 +281,11 @@ impl<S: Store> Replica<S> {
         self.turn.put_hint(hint, stored, After::Lost);
         Ok(())
     }
+}
+
+/// As `driftless ring --key` prints it: a log names no keys.
+fn hex(token: Token) -> String {
+    format!("{:016x}", token.0)
 }
 
 /// The others have as long as so many attempts of a coordinator.
