@@ -23,6 +23,17 @@ fn unknown() -> Response {
     Response::Failed(Failure::Unknown(Unknown::Timeout { acks: 1, needed: 2 }))
 }
 
+// ---- certificates
+
+#[tokio::test]
+async fn certificates_from_an_authority_with_another_in_between_are_shown_and_checked_whole() {
+    let mut cluster = Cluster::start_of(Authority::with_another_between(), &["ada"]);
+    let bucket = cluster.connect().await.bucket("default");
+    let read = tokio::spawn(async move { bucket.get("k").send().await });
+    cluster.nodes[0].next_request().await.values(&["v"]);
+    assert_eq!(read.await.expect("does not panic").expect("answered").value().expect("one value"), "v");
+}
+
 // ---- sending and receiving
 
 #[tokio::test]

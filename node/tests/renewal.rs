@@ -12,13 +12,14 @@ use std::time::{Duration, SystemTime};
 use common::{Cluster, TestClient, block_on, endpoint, get, log, put, soon};
 use driftless_node::config::{Access, context_key_file, parse_context_keys};
 use driftless_node::net::certificates::{CertificateAuthority, Issued, NODE_SERVER_NAME, Validity};
-use driftless_node::net::tls::{TlsFiles, TlsIdentity};
+use driftless_node::net::tls::{TlsError, TlsFiles, TlsIdentity};
 use driftless_node::net::verified::Description;
 use driftless_node::node::CredentialFiles;
 use driftless_proto::client::{AaeCommand, Request, RequestFrame, Response};
 use driftless_proto::frame::{self, ALPN_CLIENT};
 use driftless_proto::{ContextError, Failure, Refusal, Role};
 use quinn::Connection;
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 
 /// What one node reads, and may read again.
 struct Files {
@@ -368,6 +369,72 @@ fn context_keys_are_rotated_on_a_living_node() {
             }
         }
         client.put("k", "y", Some(token)).await;
+    });
+    cluster.stop();
+}
+
+/// An authority that has another one issue in its place, as companies have it: both of their keys and certificates.
+struct Corporate {
+    root: String,
+    between: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Corporate {
+    fn new() -> Corporate {
+        let authority = |name: &str, depth: BasicConstraints| {
+            let mut params = CertificateParams::default();
+            params.distinguished_name.push(DnType::CommonName, name);
+            params.is_ca = IsCa::Ca(depth);
+            (params, KeyPair::generate().expect("draws a key"))
+        };
+        let (root, root_key) = authority("root", BasicConstraints::Unconstrained);
+        let (between, key) = authority("between", BasicConstraints::Constrained(0));
+        let root_pem = root.self_signed(&root_key).expect("signs").pem();
+        let between_pem = between.signed_by(&key, &Issuer::new(root, root_key)).expect("signs").pem();
+        Corporate { root: root_pem, between: between_pem, issuer: Issuer::new(between, key) }
+    }
+
+    /// The certificate alone, without the one that it was issued with.
+    fn leaf(&self, uri: &str) -> Issued {
+        let mut params = CertificateParams::new(vec![NODE_SERVER_NAME.to_owned()]).expect("a DNS name");
+        params.subject_alt_names.push(SanType::URI(uri.try_into().expect("is ASCII")));
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        let key = KeyPair::generate().expect("draws a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("signs").pem();
+        Issued { certificate, key: key.serialize_pem() }
+    }
+
+    fn chain(&self, uri: &str) -> Issued {
+        let Issued { certificate, key } = self.leaf(uri);
+        Issued { certificate: certificate + &self.between, key }
+    }
+}
+
+#[test]
+fn certificates_from_an_authority_with_another_in_between_work_for_nodes_and_clients() {
+    let corporate = Corporate::new();
+    let mut cluster = Cluster::plan(&[1, 1]);
+    let files =
+        ["a", "b"].map(|name| Files::new(&corporate.root, &corporate.chain(&format!("driftless://test/node/{name}"))));
+    for (node, files) in files.iter().enumerate() {
+        files.start(&mut cluster, node);
+    }
+    cluster.wait_connected();
+    block_on(async {
+        let web = corporate.chain("driftless://test/client/web");
+        let mut client = TestClient::connect(cluster.address(0), &corporate.root, &web).await;
+        client.put("k", "v", None).await;
+        assert!(!is_let_in(&cluster, 0, &corporate.root, &corporate.leaf("driftless://test/client/web")).await);
+        // Without the one in between a node would be refused by all others: it does not start.
+        files[0].show(&corporate.leaf("driftless://test/node/a"));
+        let unfit = TlsIdentity::load(&files[0].tls(), SystemTime::now()).err().expect("the chain is broken");
+        assert!(matches!(unfit, TlsError::ForeignAuthority { .. }), "{unfit}");
+        // Denied is also what a denied authority has signed.
+        let serial = Description::of_pem(corporate.between.as_bytes()).expect("is readable").serial;
+        files[1].write("access.toml", &format!("[deny]\nserials = [\"{serial}\"]\n"));
+        cluster.node(1).reread();
+        soon("what it has signed is cut off", || !cluster.node(1).status().peers[0].connected).await;
     });
     cluster.stop();
 }

@@ -23,6 +23,8 @@ use tokio::sync::mpsc;
 /// A CA, as `driftless cert ca` makes it.
 pub struct Authority {
     pub ca: String,
+    /// The certificates between the CA and those that are issued, as PEM.
+    between: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -66,7 +68,18 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, "test CA");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca = params.self_signed(&key).expect("signs").pem();
-        Authority { ca, issuer: Issuer::new(params, key) }
+        Authority { ca, between: String::new(), issuer: Issuer::new(params, key) }
+    }
+
+    /// A CA that has another one issue in its place, as companies do.
+    pub fn with_another_between() -> Authority {
+        let root = Authority::new();
+        let key = KeyPair::generate().expect("draws a key");
+        let mut params = CertificateParams::new(vec![]).expect("no names");
+        params.distinguished_name.push(DnType::CommonName, "test CA in between");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let between = params.signed_by(&key, &root.issuer).expect("signs").pem();
+        Authority { ca: root.ca, between, issuer: Issuer::new(params, key) }
     }
 
     pub fn issue(&self, role: &str, name: &str) -> Issued {
@@ -74,7 +87,7 @@ impl Authority {
         let mut params = CertificateParams::new(vec!["driftless-node".into()]).expect("a DNS name");
         let uri = rcgen::string::Ia5String::try_from(format!("driftless://shop/{role}/{name}")).expect("is ASCII");
         params.subject_alt_names.push(SanType::URI(uri));
-        let cert = params.signed_by(&key, &self.issuer).expect("signs").pem();
+        let cert = params.signed_by(&key, &self.issuer).expect("signs").pem() + &self.between;
         Issued { cert, key: key.serialize_pem() }
     }
 
@@ -91,7 +104,7 @@ impl Authority {
             rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
                 .build()
                 .expect("has a root");
-        let chain = vec![CertificateDer::from_pem_slice(own.cert.as_bytes()).expect("is PEM")];
+        let chain = CertificateDer::pem_slice_iter(own.cert.as_bytes()).collect::<Result<_, _>>().expect("is PEM");
         let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).expect("is PEM");
         let mut tls = rustls::ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -258,7 +271,11 @@ pub fn read(values: &[&str]) -> driftless_proto::client::Read {
 impl Cluster {
     /// Nodes of one shard each, with the buckets `default` and `carts`.
     pub fn start(names: &[&str]) -> Cluster {
-        let authority = Authority::new();
+        Cluster::start_of(Authority::new(), names)
+    }
+
+    /// The same, with certificates of this authority.
+    pub fn start_of(authority: Authority, names: &[&str]) -> Cluster {
         let topology = SharedTopology::default();
         let nodes: Vec<Node> =
             names.iter().map(|name| Node::start(&authority, "node", name, Arc::clone(&topology))).collect();

@@ -104,12 +104,13 @@ fn show(file: &Path, format: Format) -> Result {
     let shown = Description::of_pem(&pem)
         .map_err(|error| Failure::failed(format_args!("{} cannot be shown: {error}", file.display())))?;
     let Description { subject, serial, until } = &shown;
+    let name = subject.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
     let until = humantime::format_rfc3339_seconds(*until).to_string();
     if format == Format::Json {
-        let json = json!({ "name": subject.to_string(), "serial": serial.to_string(), "valid_until": until });
+        let json = json!({ "name": subject.as_ref().map(ToString::to_string), "serial": serial.to_string(), "valid_until": until });
         return output::json_line(&json);
     }
-    output::line(format_args!("name         {subject}\nserial       {serial}\nvalid until  {until}"))
+    output::line(format_args!("name         {name}\nserial       {serial}\nvalid until  {until}"))
 }
 
 fn ca(args: &CaArgs) -> Result<(Vec<PathBuf>, &'static str)> {

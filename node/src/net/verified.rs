@@ -60,8 +60,8 @@ impl Verified {
 
 /// What a certificate says, for people.
 pub struct Description {
-    /// Whom it names.
-    pub subject: Subject,
+    /// Whom it names, if it is of a cluster: one between a root and those that it has issued need not be.
+    pub subject: Option<Subject>,
     /// What a deny list can name it by.
     pub serial: Serial,
     /// Its last moment.
@@ -72,11 +72,14 @@ impl Description {
     /// Of the first certificate in a text. Nothing is verified.
     ///
     /// # Errors
-    /// [`SubjectError`] if there is none, or it names nobody.
+    /// [`SubjectError`] if there is none, or it says of a cluster what cannot be.
     pub fn of_pem(pem: &[u8]) -> Result<Description, SubjectError> {
         let der = CertificateDer::from_pem_slice(pem).map_err(|error| SubjectError::Unreadable(error.to_string()))?;
         let certificate = parse(&der)?;
-        let subject = Subject::of_certificate(&der)?;
+        let subject = match Subject::of_certificate(&der) {
+            Err(SubjectError::Missing) => None,
+            found => Some(found?),
+        };
         Ok(Description { subject, serial: serial(&certificate), until: until(&certificate) })
     }
 }

@@ -1,0 +1,105 @@
+//! Roles, the access file and the audit log on real processes.
+
+mod cluster_support;
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use cluster_support::{Dev, Done, driftless, expect_failure, finish, signal};
+use rustix::process::Signal;
+use serde_json::Value;
+
+fn append(file: &Path, text: &str) {
+    let mut file = OpenOptions::new().append(true).create(true).open(file).expect("opens");
+    file.write_all(text.as_bytes()).expect("is written");
+}
+
+/// A command with a certificate of its own.
+fn run_as(dev: &Dev, name: &str, args: &[&str]) -> Done {
+    let mut command = driftless();
+    command.arg("--profile").arg(dev.cluster());
+    command
+        .arg("--cert")
+        .arg(dev.file(&format!("{name}.pem")))
+        .arg("--client-key")
+        .arg(dev.file(&format!("{name}.key")));
+    finish(
+        {
+            command.args(args);
+            command
+        },
+        b"",
+    )
+}
+
+fn issue(dev: &Dev, name: &str, more: &[&str]) {
+    let mut command = driftless();
+    command.args(["cert", "client", name, "--authority"]).arg(dev.cluster()).arg("--out").arg(dev.cluster()).args(more);
+    let done = finish(command, b"");
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+}
+
+fn lines(file: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    text.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect()
+}
+
+fn says(file: &Path, event: &str, who: &str) -> bool {
+    lines(file).iter().any(|line| line["event"] == event && line["who"].as_str().is_some_and(|said| said.contains(who)))
+}
+
+#[test]
+fn roles_are_kept_and_what_is_done_is_written_to_a_file_that_can_be_rotated() {
+    let mut dev = Dev::start();
+    dev.down();
+    for node in ["n1", "n2", "n3"] {
+        append(
+            &dev.file(&format!("{node}/node.toml")),
+            "\n[access]\nfile = \"../access.toml\"\n\n[audit]\nfile = \"audit.jsonl\"\n",
+        );
+    }
+    let access = dev.file("access.toml");
+    append(&access, "");
+    dev.up();
+    let audit = dev.file("n1/audit.jsonl");
+    assert_eq!(fs::metadata(&audit).expect("is there").permissions().mode() & 0o777, 0o600);
+
+    issue(&dev, "web", &["--role", "reader"]);
+    issue(&dev, "app", &[]);
+    let shown = dev.json(&["cert", "show", dev.file("web.pem").to_str().expect("is text")]);
+    assert_eq!(shown["name"], "driftless://dev/client/web/reader");
+    let refused = run_as(&dev, "web", &["put", "k", "v"]);
+    expect_failure(
+        &refused,
+        3,
+        "a put of a reader",
+        &["client/web/reader has the role reader", "takes the role writer"],
+    );
+    assert_eq!(run_as(&dev, "app", &["put", "k", "v"]).code, Some(0));
+    assert_eq!(run_as(&dev, "web", &["get", "k"]).code, Some(0));
+    expect_failure(&run_as(&dev, "app", &["aae", "pause"]), 1, "an order of a writer", &["takes the role operator"]);
+    dev.ok(&["aae", "pause"]);
+    dev.ok(&["aae", "resume"]);
+    dev.eventually("it is written down", || says(&audit, "ordered", "client/dev/operator"));
+
+    // The file is moved away, and the node is told: it goes on in a new one, with what the access file says by now.
+    fs::write(&access, "[deny]\nclients = [\"web\"]\n").expect("is written");
+    let moved = dev.file("n1/audit.1.jsonl");
+    fs::rename(&audit, &moved).expect("is ours");
+    for (_, pid) in dev.pids() {
+        signal(pid.expect("runs"), Signal::HUP);
+    }
+    dev.eventually("a new file is begun", || lines(&audit).iter().any(|line| line["event"] == "read again"));
+    dev.eventually("who is denied is refused", || run_as(&dev, "web", &["get", "k"]).code == Some(1));
+    assert!(dev.pids().iter().all(|(_, pid)| pid.is_some_and(cluster_support::is_alive)), "SIGHUP ends nothing");
+    assert!(says(&moved, "connected", "client/app") && !says(&audit, "connected", "client/app"));
+
+    // What is wrong in the access file keeps a node from starting.
+    dev.down();
+    fs::write(&access, "[[client]]\nname = \"web\"\nrole = \"writer\"\nbuckets = [\"cart\"]\n").expect("is written");
+    let mut command = driftless();
+    command.arg("serve").arg("--config").arg(dev.file("n1/node.toml"));
+    expect_failure(&finish(command, b""), 2, "a bad access file", &["line 4 of", "no bucket \"cart\""]);
+}
