@@ -37,7 +37,7 @@ async fn narrow_client_of(cluster: &Cluster, name: &str) -> TestClient {
 }
 
 fn identity(cluster: &Cluster, name: &str) -> Issued {
-    cluster.authority.issue_client(name, Validity::holder(SystemTime::now())).expect("a plain name")
+    cluster.authority.issue_client(name, None, Validity::holder(SystemTime::now())).expect("a plain name")
 }
 
 fn held(cluster: &Cluster) -> usize {

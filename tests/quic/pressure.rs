@@ -81,8 +81,11 @@ fn a_client_that_does_not_read_is_refused_and_holds_up_nobody() {
 #[test]
 fn more_requests_than_a_certificate_may_have_wait_and_those_of_others_do_not() {
     const SYNC_TAKES: Duration = Duration::from_millis(300);
-    let scenario =
-        Scenario { settings: |_, settings| settings.net.client_requests_max = 32, sync_takes, ..Scenario::default() };
+    let scenario = Scenario {
+        settings: |_, settings| settings.net.client_requests_max = 32,
+        sync_takes: SYNC_TAKES,
+        ..Scenario::default()
+    };
     scenario.run(async |world: World| {
         world.connected().await;
         let asked = world.dialling()[0].clone();

@@ -36,7 +36,7 @@ pub(super) struct Raw {
 impl Guest {
     /// With a certificate of this name.
     pub(super) fn new(authority: &CertificateAuthority, name: &str) -> Guest {
-        let issued = authority.issue_client(name, Validity::holder(SystemTime::now())).expect("a plain name");
+        let issued = authority.issue_client(name, None, Validity::holder(SystemTime::now())).expect("a plain name");
         let mut roots = RootCertStore::empty();
         let ca = CertificateDer::from_pem_slice(authority.certificate_pem().as_bytes()).expect("PEM");
         roots.add(ca).expect("an authority");
