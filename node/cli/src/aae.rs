@@ -1,5 +1,6 @@
 //! `driftless aae`: how far replicas are compared and repaired, and what anti-entropy shall do.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -100,22 +101,28 @@ pub(crate) fn run(global: &GlobalArgs, command: &Command) -> Result<ExitCode> {
         if names.is_empty() {
             return Err(Failure::usage("there is no such node in this cluster").hint("driftless status names them"));
         }
-        let nodes = ask(client, names, order).await;
+        let nodes = ask(client, names, order).await?;
         print(global, command, &nodes)
     };
     session::run_with(global, Profile::new().retry(NoRetry), conversation, |_| None)
 }
 
-async fn ask(client: &Client, names: Vec<String>, command: AaeCommand) -> Vec<Node> {
-    join_all(names.into_iter().map(|name| async move {
+async fn ask(client: &Client, names: Vec<String>, command: AaeCommand) -> Result<Vec<Node>> {
+    let not_allowed = RefCell::new(Vec::new());
+    let denied = &not_allowed;
+    let nodes: Vec<Node> = join_all(names.into_iter().map(|name| async move {
         let status = match tokio::time::timeout(ANSWER_MAX, client.aae(&name, command)).await {
             Ok(Ok(status)) => Ok(status),
-            Ok(Err(error)) => Err(error.to_string()),
+            Ok(Err(error)) => {
+                denied.borrow_mut().extend(session::not_allowed(&error));
+                Err(error.to_string())
+            }
             Err(_) => Err(format!("no answer within {} s", ANSWER_MAX.as_secs())),
         };
         Node { name, status }
     }))
-    .await
+    .await;
+    session::unless_denied(nodes, not_allowed, |node| node.status.is_ok())
 }
 
 fn print(global: &GlobalArgs, command: &Command, nodes: &[Node]) -> Result<ExitCode> {

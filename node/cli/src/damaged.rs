@@ -1,5 +1,6 @@
 //! `driftless damaged`: records that are not what was written, and how to give up what they held.
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -61,7 +62,7 @@ pub(crate) fn run(global: &GlobalArgs, command: Command) -> Result<ExitCode> {
         Command::List(args) => {
             let conversation = async |client: &Client| {
                 let names = names(client, args.node.as_deref())?;
-                let nodes = ask(names, async |name: &str| client.damaged(name).await).await;
+                let nodes = ask(names, async |name: &str| client.damaged(name).await).await?;
                 match global.format {
                     Format::Json => output::json_line(&as_json(client, &nodes))?,
                     _ => print(client, &nodes)?,
@@ -83,7 +84,7 @@ fn restore(global: &GlobalArgs, args: RestoreArgs) -> Result<ExitCode> {
     let bucket = &args.bucket.bucket;
     let conversation = async |client: &Client| {
         let names = names(client, args.node.as_deref())?;
-        let nodes = ask(names, async |name: &str| client.restore_damaged(name, bucket, &key).await).await;
+        let nodes = ask(names, async |name: &str| client.restore_damaged(name, bucket, &key).await).await?;
         print_restored(global, &key, &nodes)
     };
     session::run_with(global, Profile::new().retry(NoRetry), conversation, |_| None)
@@ -124,16 +125,21 @@ fn print_restored(global: &GlobalArgs, key: &Key, nodes: &[Node<Restored>]) -> R
 async fn ask<T>(
     names: Vec<String>,
     said: impl AsyncFn(&str) -> std::result::Result<T, driftless_client::StatusError>,
-) -> Vec<Node<T>> {
-    let said = &said;
-    join_all(names.into_iter().map(|name| async move {
+) -> Result<Vec<Node<T>>> {
+    let not_allowed = RefCell::new(Vec::new());
+    let (said, denied) = (&said, &not_allowed);
+    let nodes: Vec<Node<T>> = join_all(names.into_iter().map(|name| async move {
         let said = match tokio::time::timeout(ANSWER_MAX, said(&name)).await {
-            Ok(said) => said.map_err(|error| error.to_string()),
+            Ok(said) => said.map_err(|error| {
+                denied.borrow_mut().extend(session::not_allowed(&error));
+                error.to_string()
+            }),
             Err(_) => Err(format!("no answer within {} s", ANSWER_MAX.as_secs())),
         };
         Node { name, said }
     }))
-    .await
+    .await;
+    session::unless_denied(nodes, not_allowed, |node| node.said.is_ok())
 }
 
 fn names(client: &Client, wanted: Option<&str>) -> Result<Vec<String>> {

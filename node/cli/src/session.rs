@@ -1,12 +1,13 @@
 //! A connected client, and how its failures become exit codes.
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use driftless_client::{
-    Bucket, Cause, Client, ConnectError, ConnectFailure, Context, Identity, IoRuntime, Key, Outcome, Profile,
-    RequestError,
+    Bucket, Cause, Client, ConnectError, ConnectFailure, Context, Identity, IoRuntime, Key, Outcome, Profile, Refusal,
+    RequestError, StatusError,
 };
 
 use super::exit::{Exit, Failure, Result};
@@ -154,6 +155,24 @@ pub(crate) fn request_failure(
         },
     };
     Failure::new(exit, message)
+}
+
+/// The failure, if the node refuses because of who asks: it has answered then, and others will answer the same.
+pub(crate) fn not_allowed(error: &StatusError) -> Option<Failure> {
+    let refusal = error.refusal().filter(|refusal| matches!(refusal, Refusal::NotAllowed { .. }))?;
+    Some(Failure::new(Exit::Refused, refusal))
+}
+
+/// What nodes have said, unless none has done what was asked and some have refused because of who asks.
+pub(crate) fn unless_denied<T>(
+    nodes: Vec<T>,
+    not_allowed: RefCell<Vec<Failure>>,
+    has_obeyed: impl Fn(&T) -> bool,
+) -> Result<Vec<T>> {
+    match not_allowed.into_inner().pop() {
+        Some(denied) if !nodes.iter().any(has_obeyed) => Err(denied),
+        _ => Ok(nodes),
+    }
 }
 
 /// Long enough for the goodbye to leave this process. Waiting until it is heard would triple the time of a command.

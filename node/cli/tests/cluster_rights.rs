@@ -5,11 +5,15 @@ mod cluster_support;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cluster_support::{Dev, Done, driftless, expect_failure, finish, signal};
 use rustix::process::Signal;
 use serde_json::Value;
+
+fn path(dev: &Dev, name: &str) -> PathBuf {
+    dev.cluster().join(name)
+}
 
 fn append(file: &Path, text: &str) {
     let mut file = OpenOptions::new().append(true).create(true).open(file).expect("opens");
@@ -22,16 +26,11 @@ fn run_as(dev: &Dev, name: &str, args: &[&str]) -> Done {
     command.arg("--profile").arg(dev.cluster());
     command
         .arg("--cert")
-        .arg(dev.file(&format!("{name}.pem")))
+        .arg(path(dev, &format!("{name}.pem")))
         .arg("--client-key")
-        .arg(dev.file(&format!("{name}.key")));
-    finish(
-        {
-            command.args(args);
-            command
-        },
-        b"",
-    )
+        .arg(path(dev, &format!("{name}.key")));
+    command.args(args);
+    finish(command, b"")
 }
 
 fn issue(dev: &Dev, name: &str, more: &[&str]) {
@@ -56,19 +55,19 @@ fn roles_are_kept_and_what_is_done_is_written_to_a_file_that_can_be_rotated() {
     dev.down();
     for node in ["n1", "n2", "n3"] {
         append(
-            &dev.file(&format!("{node}/node.toml")),
+            &path(&dev, &format!("{node}/node.toml")),
             "\n[access]\nfile = \"../access.toml\"\n\n[audit]\nfile = \"audit.jsonl\"\n",
         );
     }
-    let access = dev.file("access.toml");
+    let access = path(&dev, "access.toml");
     append(&access, "");
     dev.up();
-    let audit = dev.file("n1/audit.jsonl");
+    let audit = path(&dev, "n1/audit.jsonl");
     assert_eq!(fs::metadata(&audit).expect("is there").permissions().mode() & 0o777, 0o600);
 
     issue(&dev, "web", &["--role", "reader"]);
     issue(&dev, "app", &[]);
-    let shown = dev.json(&["cert", "show", dev.file("web.pem").to_str().expect("is text")]);
+    let shown = dev.json(&["cert", "show", path(&dev, "web.pem").to_str().expect("is text")]);
     assert_eq!(shown["name"], "driftless://dev/client/web/reader");
     let refused = run_as(&dev, "web", &["put", "k", "v"]);
     expect_failure(
@@ -79,14 +78,14 @@ fn roles_are_kept_and_what_is_done_is_written_to_a_file_that_can_be_rotated() {
     );
     assert_eq!(run_as(&dev, "app", &["put", "k", "v"]).code, Some(0));
     assert_eq!(run_as(&dev, "web", &["get", "k"]).code, Some(0));
-    expect_failure(&run_as(&dev, "app", &["aae", "pause"]), 1, "an order of a writer", &["takes the role operator"]);
+    expect_failure(&run_as(&dev, "app", &["aae", "pause"]), 3, "an order of a writer", &["takes the role operator"]);
     dev.ok(&["aae", "pause"]);
     dev.ok(&["aae", "resume"]);
     dev.eventually("it is written down", || says(&audit, "ordered", "client/dev/operator"));
 
     // The file is moved away, and the node is told: it goes on in a new one, with what the access file says by now.
     fs::write(&access, "[deny]\nclients = [\"web\"]\n").expect("is written");
-    let moved = dev.file("n1/audit.1.jsonl");
+    let moved = path(&dev, "n1/audit.1.jsonl");
     fs::rename(&audit, &moved).expect("is ours");
     for (_, pid) in dev.pids() {
         signal(pid.expect("runs"), Signal::HUP);
@@ -100,6 +99,6 @@ fn roles_are_kept_and_what_is_done_is_written_to_a_file_that_can_be_rotated() {
     dev.down();
     fs::write(&access, "[[client]]\nname = \"web\"\nrole = \"writer\"\nbuckets = [\"cart\"]\n").expect("is written");
     let mut command = driftless();
-    command.arg("serve").arg("--config").arg(dev.file("n1/node.toml"));
+    command.arg("serve").arg("--config").arg(path(&dev, "n1/node.toml"));
     expect_failure(&finish(command, b""), 2, "a bad access file", &["line 4 of", "no bucket \"cart\""]);
 }
