@@ -51,6 +51,7 @@ const MIB: usize = 1 << 20;
 
 /// All of them.
 pub const DECODERS: &[Decoder] = &[
+    Decoder { name: "access_file", run: texts::access_file, memory: 4 * MIB },
     Decoder { name: "certificates", run: texts::certificates, memory: MIB },
     Decoder { name: "client_requests", run: wire::client_requests, memory: 8 * MIB },
     Decoder { name: "client_responses", run: wire::client_responses, memory: 8 * MIB },

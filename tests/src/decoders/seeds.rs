@@ -102,6 +102,7 @@ fn of(decoder: &str) -> Seeds {
         "directory" => hashed(directory()),
         "exchange" => hashed(exchanges()),
         "engine" => hashed(scenes().into_iter().map(Rehearsal::written)),
+        "access_file" => texts(ACCESS_FILES),
         "cluster_file" => texts(CLUSTER_FILES),
         "node_file" => texts(NODE_FILES),
         "profiles" => texts(PROFILES),
@@ -367,6 +368,17 @@ const CLUSTER_FILES: &[(&str, &str)] = &[
         "cluster = \"s\"\n[[member]]\nname = \"a\"\naddress = \"h:1\"\n[[bucket]]\nname = \"b\"\nn = 1\nr = 2\n",
     ),
     ("misspelt", "cluster = \"s\"\npartition = 3\n[[member]]\nname = \"a\"\nadress = \"h:1\"\n"),
+];
+
+const ACCESS_FILES: &[(&str, &str)] = &[
+    (
+        "everything",
+        "default = \"none\"\n\n[[client]]\nname = \"web\"\nrole = \"writer\"\nbuckets = [\"default\"]\n[[client]]\nname = \"ops\"\n\
+         role = \"operator\"\n\n[deny]\nclients = [\"mallory\"]\nnodes = [\"n3\"]\nserials = [\"5A:00:c3\", \"0\"]\n",
+    ),
+    ("twice", "[[client]]\nname = \"a\"\nrole = \"reader\"\n[[client]]\nname = \"a\"\nrole = \"operator\"\n"),
+    ("unknown-bucket", "[[client]]\nname = \"a\"\nrole = \"reader\"\nbuckets = [\"defualt\"]\n"),
+    ("wrong-serial", "[deny]\nserials = [\"serial=5A\", \"\"]\n"),
 ];
 
 const NODE_FILES: &[(&str, &str)] = &[

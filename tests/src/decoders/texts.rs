@@ -3,13 +3,23 @@
 use std::path::Path;
 
 use driftless_node::config::{
-    NodeConfig, Profile, Source, parse_cluster, parse_context_keys, parse_profile, parse_profiles,
+    Access, NodeConfig, Profile, Source, parse_cluster, parse_context_keys, parse_profile, parse_profiles,
 };
 use driftless_node::jsonl::{json_bytes, parse_line};
 use driftless_node::net::subject::{Holder, Subject};
 use serde_json::{Map, Value};
 
-use super::laws;
+use super::{laws, samples};
+
+/// An access file. Read again, as it is when it changes, it says the same.
+pub fn access_file(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let parse = || Access::parse(Path::new("access.toml"), text, &samples::topology());
+    match parse() {
+        Ok(access) => assert_eq!(parse(), Ok(access)),
+        Err(error) => drop(error.to_string()),
+    }
+}
 
 /// `cluster.toml`.
 pub fn cluster_file(bytes: &[u8]) {
