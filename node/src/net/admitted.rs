@@ -48,7 +48,7 @@ impl Admitted {
             if connection.close_reason().is_some() {
                 continue;
             }
-            let (metrics, who) = (&context.shared.metrics, verified.subject.to_string());
+            let metrics = &context.shared.metrics;
             let reason = if verified.is_expired(now) {
                 metrics.connections_expired.inc();
                 CloseReason::new(CloseCode::Expired, "the certificate of this connection has expired")
@@ -59,7 +59,7 @@ impl Admitted {
                 continue;
             };
             reason.close(connection);
-            context.log_closing(&who, connection.remote_address(), &reason.text);
+            context.log_closing(&verified.subject.to_string(), connection.remote_address(), &reason.text);
         }
     }
 }
