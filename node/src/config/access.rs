@@ -24,6 +24,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::error::{ConfigError, closest, read};
+use crate::net::subject::Subject;
 
 /// What an access file says. Without one, clients whose certificate says no role are writers, and nobody is denied.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -79,6 +80,10 @@ impl Access {
             line: line_of(text, span.map_or(0, |span| span.start)),
             problem,
         };
+        if text.trim().is_empty() {
+            // As an editor leaves it that found the disk full: it would let in whoever was denied.
+            return Err(refuse(None, "it is empty; to say nothing, write a comment".to_owned()));
+        }
         let written: Written =
             toml::from_str(text).map_err(|error| refuse(error.span(), error.message().trim().to_owned()))?;
         let mut access =
@@ -90,7 +95,8 @@ impl Access {
                 names.into_iter().map(id).collect::<Result<BTreeSet<BucketId>, _>>()
             });
             let grant = Grant { role: client.role, buckets: buckets.transpose()? };
-            let (span, name) = (client.name.span(), client.name.into_inner());
+            let (span, name) =
+                (client.name.span(), plain(client.name).map_err(|(span, problem)| refuse(Some(span), problem))?);
             if access.clients.contains_key(&name) {
                 let problem = format!("the client {name:?} stands here for a second time; leave one of the two");
                 return Err(refuse(Some(span), problem));
@@ -106,8 +112,12 @@ impl Access {
             };
             access.denied.serials.insert(read);
         }
-        access.denied.clients.extend(deny.clients);
-        access.denied.nodes.extend(deny.nodes);
+        for name in deny.clients {
+            access.denied.clients.insert(plain(name).map_err(|(span, problem)| refuse(Some(span), problem))?);
+        }
+        for name in deny.nodes {
+            access.denied.nodes.insert(plain(name).map_err(|(span, problem)| refuse(Some(span), problem))?);
+        }
         Ok(access)
     }
 
@@ -172,6 +182,18 @@ impl std::fmt::Display for Serial {
     }
 }
 
+/// A name as certificates have it. Any other would be of nobody, and a line about nobody is a mistake that lets somebody in.
+fn plain(name: Spanned<String>) -> Result<String, (Range<usize>, String)> {
+    if Subject::is_plain(name.get_ref()) {
+        return Ok(name.into_inner());
+    }
+    let problem = format!(
+        "no certificate has the name {:?}; write the last part of what `cert show` prints, as in \"web\" of driftless://shop/client/web",
+        name.get_ref()
+    );
+    Err((name.span(), problem))
+}
+
 /// The file as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -193,8 +215,8 @@ struct WrittenClient {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct WrittenDeny {
-    clients: Vec<String>,
-    nodes: Vec<String>,
+    clients: Vec<Spanned<String>>,
+    nodes: Vec<Spanned<String>>,
     serials: Vec<Spanned<String>>,
 }
 
@@ -233,7 +255,7 @@ mod tests {
         assert!(web.covers(BucketId::DEFAULT) && !web.covers(BucketId(77)));
         assert_eq!(access.grant("other", Some(Role::Operator)), Grant { role: Role::Operator, buckets: None });
         assert_eq!(access.grant("other", None), Grant { role: Role::Reader, buckets: None });
-        assert_eq!(parsed("").expect("is fine"), Access::default());
+        assert_eq!(parsed("# nobody in particular").expect("is fine"), Access::default());
         assert_eq!(Access::default().grant("x", None).role, Role::Writer);
         assert_eq!(parsed("default = \"none\"").expect("is fine").grant("x", None).role, Role::None);
     }
@@ -252,8 +274,10 @@ mod tests {
     #[test]
     fn mistakes_name_the_line_and_the_remedy() {
         let client = "[[client]]\nname = \"a\"\nrole = \"reader\"\n";
-        let cases: [(&str, usize, &[&str]); 8] = [
+        let cases: [(&str, usize, &[&str]); 10] = [
             ("default = \"root\"", 1, &["root", "reader", "operator"]),
+            (" \n", 1, &["empty"]),
+            ("[deny]\nclients = [\"driftless://shop/client/web\"]", 2, &["no certificate", "cert show"]),
             ("default = \"reader\"\nrights = 1\n", 2, &["rights", "default"]),
             (&format!("{client}bucket = []\n"), 4, &["bucket", "buckets"]),
             (

@@ -55,7 +55,7 @@ pub struct Limits {
     /// Requests that one shard coordinates at once. Beyond it new ones are refused as `Overloaded`; a larger number
     /// lets latency grow before clients hear of it.
     pub requests_max: usize,
-    /// Bytes of values that replicas have sent for the requests that one shard coordinates. From there on new ones are refused as
+    /// Bytes of values that replicas have sent for the requests that one shard coordinates. From there on new gets are refused as
     /// `Overloaded`: reads of large values come faster than slow replicas let them go.
     pub coordinated_bytes_max: usize,
     /// Deadline of a request that names none or a longer one.

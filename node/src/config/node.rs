@@ -294,7 +294,7 @@ impl Reader<'_> {
             )),
             bytes => usize::try_from(bytes).map_err(|_| "less than this machine can address".to_owned()),
         })?;
-        let client_requests_max = self.count("limits.client_requests_max", 2)? as usize;
+        let client_requests_max = self.count("limits.client_requests_max", 16)? as usize;
         Ok(NodeConfig {
             name,
             data_dir: self.file("data_dir")?,
@@ -724,7 +724,7 @@ mod tests {
         };
         let default = read(&[]).expect("is fine");
         for knob in KNOBS {
-            let others = ["7", "7s", "7GiB", "127.0.0.1:7", "json", "true"];
+            let others = ["7", "77", "7s", "7GiB", "127.0.0.1:7", "json", "true"];
             let is_read = others.iter().any(|other| read(&[(knob.key, other)]).is_ok_and(|config| config != default));
             assert!(is_read, "{} changes nothing", knob.key);
         }

@@ -243,7 +243,7 @@ impl Coordinator {
         self.hedges.earn();
         let is_full = self.waited_for >= shard.limits.requests_max
             || self.requests.len() >= shard.limits.requests_max * LINGERING_FACTOR
-            || self.value_bytes >= shard.limits.coordinated_bytes_max;
+            || (matches!(request, Request::Get(_)) && self.value_bytes >= shard.limits.coordinated_bytes_max);
         let started = if is_full {
             shard.metrics.overloaded.inc();
             Err(Refusal::Overloaded { retry_after_ms: shard.limits.retry_after.as_millis() as u32 }.into())

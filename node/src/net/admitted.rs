@@ -59,7 +59,9 @@ impl Admitted {
                 continue;
             };
             reason.close(connection);
-            context.log_closing(&verified.subject.to_string(), connection.remote_address(), &reason.text);
+            let (who, address) = (verified.subject.to_string(), connection.remote_address());
+            context.shared.audit.refused(&context.shared, &who, address, &reason.text);
+            context.log_closing(&who, address, &reason.text);
         }
     }
 }

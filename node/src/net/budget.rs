@@ -4,8 +4,8 @@
 //! ├── held by ada ──┼── held by bob ──┼────── free ──────┤ max
 //!  ada may take more while what she holds then is at most what is free then
 //! ```
-//! So one holder alone gets a half, two a third each, and *k* of them leave one part in *k* + 1 free for whoever comes next: no
-//! number of greedy holders starves another, and nobody has to be told how many there are. (Dynamic thresholds, as Choudhury
+//! So one holder alone gets a half. Those that come later find less and less, but something; and as what is held comes back, *k*
+//! greedy ones draw near to one part in *k* + 1 each, with one free. Nobody has to be told how many there are. (Dynamic thresholds, as Choudhury
 //! and Hahne have them for the buffers of switches, IEEE/ACM Transactions on Networking 6(2), 1998, with their factor at 1.)
 //!
 //! Threads that take at the same moment may each find room where together they find none; what is held beyond `max` is so at
@@ -13,6 +13,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -70,7 +71,9 @@ impl Share {
     /// How much more may be taken at once.
     pub(crate) fn room(&self) -> usize {
         let (own, all) = (self.held(), self.budget.held());
-        self.budget.max.saturating_sub(all).saturating_sub(own) / 2
+        let free = self.budget.max.saturating_sub(all);
+        // Whoever has nothing gets something as long as there is anything.
+        (free.saturating_sub(own) / 2).max(usize::from(own == 0 && free > 0))
     }
 
     /// Takes so much, if there is room.
@@ -95,7 +98,7 @@ impl Share {
         self.held.fetch_sub(amount, Ordering::SeqCst);
         let before = self.budget.held.fetch_sub(amount, Ordering::SeqCst);
         // One that waits has said so before it looked for room. Not every bit of room is worth waking them all: a part is, and the
-        // last of it. At half of all there is room for whoever waits, so nobody is left waiting.
+        // last of it. They look again by themselves before long.
         let step = (self.budget.max / STEPS).max(1);
         let is_step = before / step != (before - amount) / step || before == amount;
         if is_step && self.budget.waiting.load(Ordering::SeqCst) > 0 {
@@ -114,7 +117,7 @@ impl Share {
             if self.room() >= amount {
                 return;
             }
-            freed.await;
+            let _ = tokio::time::timeout(LOOK_AGAIN, freed).await;
         }
     }
 }
@@ -134,6 +137,9 @@ impl Drop for Held {
         self.share.give_back(self.amount);
     }
 }
+
+/// After how long one that waits looks for room that nobody has told of.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Parts of a budget whose return wakes those that wait.
 const STEPS: usize = 64;

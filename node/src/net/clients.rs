@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use super::accounts::Account;
 use super::budget::Held;
-use super::inbound::{LargeFrames, Room, SharedStream, Take, Taken, large_frames};
+use super::inbound::{self, LargeFrames, SharedStream, Take, Taken, large_frames};
 use super::inputs::Input;
 use super::node_context::{NodeContext, ShardMessage};
 use super::outbound::{FrameLoad, Outbound};
@@ -50,8 +50,16 @@ struct Pending {
     operation: Operation,
     since: Instant,
     deadline: Instant,
-    /// Its place among requests, and what it takes beside a value that came on a stream of its own; none if it is refused.
-    _room: Option<[Held; 2]>,
+    /// What it takes until it is answered.
+    room: Room,
+}
+
+/// What a request takes until it is answered, whether its client stays for that or not.
+pub(crate) struct Room {
+    /// Its place among requests, and its bytes; none if it is refused.
+    _place: Option<[Held; 2]>,
+    /// Its frame, if that came on a stream of its own and carries no value: a value carries its room with it.
+    _frame: Option<Taken>,
 }
 
 /// How much of its answers a client has taken in, and how much waited then.
@@ -135,7 +143,7 @@ async fn converse(context: &Rc<ShardContext>, client: &Rc<Client>) -> Result<(),
         connection.closed().await;
         Ok(())
     };
-    let frames = LargeFrames { max: FRAME_MAX, room: Room::Client(client.account.clone()) };
+    let frames = LargeFrames { max: FRAME_MAX, room: inbound::Room::Client(client.account.clone()) };
     // Biased, here and wherever the shell selects: the same seed makes the same packets only if nobody draws lots.
     tokio::select! {
         biased;
@@ -152,7 +160,11 @@ async fn converse(context: &Rc<ShardContext>, client: &Rc<Client>) -> Result<(),
 
 impl Client {
     /// Takes in one frame.
-    fn take(&self, context: &ShardContext, body: &[u8], taken: Option<Taken>) -> Result<(), CloseReason> {
+    fn take(&self, context: &ShardContext, body: &[u8], mut taken: Option<Taken>) -> Result<(), CloseReason> {
+        // What had arrived before it was closed, as for a certificate that is denied, is not carried out.
+        if self.connection.close_reason().is_some() {
+            return Ok(());
+        }
         let RequestFrame { id, deadline_ms, mut request, .. } = frame::decode(body)?;
         let shared = &context.shared;
         let since = shared.clock.instant();
@@ -162,24 +174,30 @@ impl Client {
         };
         let deadline = since + asked;
         let operation = operation(&request);
-        let own_bytes = if taken.is_some() { 0 } else { body.len() };
-        if let (Request::Put(put), Some(taken)) = (&mut request, taken) {
+        let own_bytes = if taken.is_some() { 0 } else { body.len() } + shown_bytes(&request);
+        if let Request::Put(put) = &mut request
+            && let Some(taken) = taken.take()
+        {
             put.value = Bytes::from_owner(Charged { value: std::mem::take(&mut put.value), _taken: taken });
         }
-        let room = self.account.request(own_bytes, matches!(request, Request::Get(_) | Request::Scan(_)));
-        let is_full = room.is_none();
+        let place = self.account.request(own_bytes, matches!(request, Request::Get(_) | Request::Scan(_)));
+        let is_full = place.is_none();
+        let room = Room { _place: place, _frame: taken };
         match self.pending.borrow_mut().entry(id) {
             Entry::Occupied(_) => {
                 let text = format!("request id {id} is used for two requests at once");
                 return Err(CloseReason::new(CloseCode::Malformed, text));
             }
-            Entry::Vacant(entry) => entry.insert(Pending { operation, since, deadline, _room: room }),
+            Entry::Vacant(entry) => entry.insert(Pending { operation, since, deadline, room }),
         };
         context.pending.set(context.pending.get() + 1);
         if let Some(refusal) = self.rights.refusal(shared, &request) {
             self.answer(context, since, id, refused(refusal));
         } else if is_full {
             self.refuse_overloaded(context, since, id);
+        } else if shown_bytes(&request) > SHOWN_BYTES_MAX {
+            let text = "it says of more siblings that they have been shown than a key can have".to_owned();
+            self.answer(context, since, id, refused(Refusal::BadRequest(text)));
         } else if let Some(response) = answer_of_shell(shared, &request) {
             self.answer(context, since, id, self.rights.shown(shared, response));
         } else if shared.is_stopping() {
@@ -265,8 +283,8 @@ impl Client {
             _ => Vec::new(),
         };
         let ring_version = context.shared.ring_version;
-        if let Response::Read(_) | Response::Page(_) = &response {
-            self.account.note_read(values.iter().map(Bytes::len).sum());
+        if let Response::Read(read) = &response {
+            self.account.note_read(read.siblings.iter().map(|sibling| sibling.value.len()).sum());
         }
         let load = FrameLoad { values, frame_max: FRAME_MAX, until: None };
         self.outbound.push(&ResponseFrame { id, ring_version, response }, &load)
@@ -308,9 +326,22 @@ impl Client {
         Some(pending)
     }
 
+    /// What is unanswered is carried out all the same, and takes its room until then.
     fn leave(&self, context: &ShardContext) {
-        let unanswered = std::mem::take(&mut *self.pending.borrow_mut()).len();
-        context.pending.set(context.pending.get() - unanswered);
+        let unanswered = std::mem::take(&mut *self.pending.borrow_mut());
+        context.pending.set(context.pending.get() - unanswered.len());
+        let mut left = context.left_behind.borrow_mut();
+        left.extend(unanswered.into_iter().map(|(request, pending)| {
+            (ClientTag { connection: self.number, request }, (pending.deadline + OVERDUE_AFTER, pending.room))
+        }));
+    }
+}
+
+/// What a get says it has been shown, in memory.
+fn shown_bytes(request: &Request) -> usize {
+    match request {
+        Request::Get(get) => size_of_val(get.shown.as_slice()),
+        _ => 0,
     }
 }
 
@@ -353,6 +384,9 @@ fn overloaded(context: &ShardContext) -> Refusal {
 fn refused(refusal: Refusal) -> Response {
     Response::Failed(Failure::Refused(refusal))
 }
+
+/// Room for every sibling of the largest state that a replica takes.
+const SHOWN_BYTES_MAX: usize = 1 << 20;
 
 /// A client that takes in less of what waits for it is shown out: 16 KiB a second.
 const READS_PER_SECOND: u64 = 16 << 10;

@@ -25,7 +25,9 @@ use super::node_context::{DAMAGED_SHOWN_MAX, ShardMessage};
 use super::peers::Links;
 use super::reply_routes::Origin;
 use super::shard_context::{ShardContext, shard_of};
-use crate::engine::{Engine, Output};
+use driftless_proto::client::Response;
+
+use crate::engine::{ClientTag, Engine, Output};
 use crate::replica::store::{BatchSeq, Store};
 use crate::time::{Instant, Now};
 
@@ -182,10 +184,9 @@ impl<S: Store> Driver<S> {
         match input {
             Input::Client { tag, deadline, .. } if deadline <= now.instant => {
                 self.context.shared.metrics.expired.inc();
-                if shard_of(tag.connection) == self.context.shard
-                    && let Some(client) = self.clients.borrow().get(&tag.connection)
-                {
-                    client.expire(&self.context, tag.request);
+                match shard_of(tag.connection) {
+                    shard if shard == self.context.shard => self.expire(tag),
+                    shard => self.context.shared.tell(shard, ShardMessage::Expired { to: tag }),
                 }
             }
             Input::Client { tag, deadline, request, .. } => self.engine.handle_client(now, tag, deadline, request),
@@ -214,8 +215,8 @@ impl<S: Store> Driver<S> {
                 let shard = shard_of(to.connection);
                 if shard != self.context.shard {
                     shared.tell(shard, ShardMessage::Reply { to, response });
-                } else if let Some(client) = self.clients.borrow().get(&to.connection) {
-                    client.answer(&self.context, shared.clock.instant(), to.request, response);
+                } else {
+                    self.answer(to, response);
                 }
             }
             Output::Sync(batch) => {
@@ -246,11 +247,8 @@ impl<S: Store> Driver<S> {
                 context.reply_routes.borrow_mut().put(from, message.id, Origin { shard, connection });
                 context.push(Input::Peer { from, message, taken });
             }
-            ShardMessage::Reply { to, response } => {
-                if let Some(client) = self.clients.borrow().get(&to.connection) {
-                    client.answer(context, context.shared.clock.instant(), to.request, response);
-                }
-            }
+            ShardMessage::Reply { to, response } => self.answer(to, response),
+            ShardMessage::Expired { to } => self.expire(to),
             ShardMessage::PeerReply { connection, message } => {
                 let now = context.shared.clock.instant();
                 self.links.borrow().send_on(context, now, connection, message);
@@ -279,6 +277,22 @@ impl<S: Store> Driver<S> {
                 self.stopping.get_or_insert(until);
             }
             ShardMessage::Halt => self.halted = true,
+        }
+    }
+
+    /// Answers a request that came to this shard.
+    fn answer(&self, to: ClientTag, response: Response) {
+        match self.clients.borrow().get(&to.connection) {
+            Some(client) => client.answer(&self.context, self.context.shared.clock.instant(), to.request, response),
+            None => self.context.answered_in_vain(to),
+        }
+    }
+
+    /// Nobody waits for the answer of a request that came to this shard any more, and nothing was done.
+    fn expire(&self, to: ClientTag) {
+        match self.clients.borrow().get(&to.connection) {
+            Some(client) => client.expire(&self.context, to.request),
+            None => self.context.answered_in_vain(to),
         }
     }
 
@@ -322,6 +336,7 @@ impl<S: Store> Driver<S> {
         for client in self.clients.borrow().values() {
             client.sweep(context, now);
         }
+        context.left_behind.borrow_mut().retain(|_, (until, _)| *until > now);
         context.shared.accounts.publish(&context.shared.metrics);
         self.links.borrow().inspect(context);
         context.admitted.inspect(context);

@@ -213,7 +213,8 @@ impl Outbound {
             usual = taken.len().clamp(usual / 2, KEPT_MAX);
             let length = taken.len();
             if length > 0 {
-                if stream.write_chunk(taken.into()).await.is_err() {
+                let mut pieces = [taken.into()];
+                if self.write(&mut stream, &mut pieces).await.is_err() {
                     return;
                 }
                 self.took(length);
@@ -253,7 +254,7 @@ impl Outbound {
             let is_late = until.is_some_and(|until| until <= clock.instant());
             if !is_late {
                 let Ok(mut stream) = connection.open_uni().await else { return };
-                match stream.write_all_chunks(&mut pieces).await {
+                match self.write(&mut stream, &mut pieces).await {
                     Ok(()) if stream.finish().is_ok() => {}
                     // The other side does not want this one; the connection lives on.
                     Ok(()) | Err(WriteError::Stopped(_)) => {}
@@ -268,6 +269,17 @@ impl Outbound {
         }
     }
 
+    /// Writes it all, and notes each part that QUIC takes.
+    async fn write(&self, stream: &mut SendStream, pieces: &mut [Bytes]) -> Result<(), WriteError> {
+        let mut rest = pieces;
+        while !rest.is_empty() {
+            let written = stream.write_chunks(rest).await?;
+            self.taken.set(self.taken.get() + written.bytes as u64);
+            rest = &mut rest[written.chunks..];
+        }
+        Ok(())
+    }
+
     fn added(&self, length: usize) {
         self.bytes.set(self.bytes.get() + length);
         if let Some(account) = &self.account {
@@ -277,7 +289,6 @@ impl Outbound {
 
     fn took(&self, length: usize) {
         self.bytes.set(self.bytes.get() - length);
-        self.taken.set(self.taken.get() + length as u64);
         if let Some(account) = &self.account {
             account.bytes.give_back(length);
         }

@@ -162,6 +162,10 @@ impl Link {
 
     /// Takes in one frame.
     fn take(&self, context: &ShardContext, body: &[u8], taken: Option<Taken>) -> Result<(), CloseReason> {
+        // What had arrived before it was closed, as for a certificate that is denied, is not carried out.
+        if self.connection.close_reason().is_some() {
+            return Ok(());
+        }
         let wire: WireMessage = frame::decode(body)?;
         let shared = &context.shared;
         let now = shared.clock.instant();

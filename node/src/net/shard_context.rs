@@ -1,12 +1,13 @@
 //! What the tasks of one shard share. All of them run on one thread, so there is no lock in here.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::admitted::Admitted;
+use super::clients::Room;
 use super::inbound::LargeBudget;
 use super::inputs::{Input, Inputs};
 use super::node_context::NodeContext;
@@ -14,6 +15,8 @@ use super::refusal::{CloseCode, CloseReason, News};
 use super::reply_routes::ReplyRoutes;
 use super::requests::RequestCounts;
 use super::signal::{Closing, Signal};
+use crate::engine::ClientTag;
+use crate::time::Instant;
 
 /// One per shard, behind an `Rc`.
 pub(crate) struct ShardContext {
@@ -27,6 +30,8 @@ pub(crate) struct ShardContext {
     pub(crate) large: Rc<LargeBudget>,
     /// Client requests under way on connections of this shard.
     pub(crate) pending: Cell<usize>,
+    /// What requests take whose clients have left, and until when they may take to end.
+    pub(crate) left_behind: RefCell<HashMap<ClientTag, (Instant, Room)>>,
     /// Connections are to be closed.
     pub(crate) closing: Closing,
     pub(crate) admitted: Admitted,
@@ -43,6 +48,7 @@ impl ShardContext {
             counts: RequestCounts::new(&shared.metrics),
             large: Rc::new(LargeBudget::new(shared.net.peer_frames_max(shared.shards.len()))),
             pending: Cell::new(0),
+            left_behind: RefCell::default(),
             closing: Closing::default(),
             admitted: Admitted::default(),
             next_connection: Cell::new(1),
@@ -55,6 +61,11 @@ impl ShardContext {
         let number = self.next_connection.get();
         self.next_connection.set(number + 1);
         number << SHARD_BITS | u64::from(self.shard)
+    }
+
+    /// A request was answered whose client is no longer there.
+    pub(crate) fn answered_in_vain(&self, tag: ClientTag) {
+        self.left_behind.borrow_mut().remove(&tag);
     }
 
     /// Leaves something for the driver.

@@ -1,5 +1,6 @@
 //! What strangers and clients do to a cluster to take it down. Each goes on until its task is ended.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use super::guest::{Guest, Raw, get, put};
 /// One of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Attack {
-    /// First packets of handshakes that are never gone on with, 240 kB a second at each node.
+    /// First packets of handshakes that are never gone on with, some 700 kB a second at each node.
     HalfOpen,
     /// Connections to the admin port that send half a request.
     Admin,
@@ -27,11 +28,11 @@ pub enum Attack {
     UnreadValues,
     /// Streams that announce a frame of the longest kind and send ten bytes.
     Announced,
-    /// Puts of 4 MiB on eight connections.
+    /// Puts of 4 MiB on twelve connections to each node.
     Uploads,
     /// As many connections as a node takes.
     Connections,
-    /// Small puts on eight connections, a thousand at a time on each.
+    /// Small puts on twelve connections to each node, a thousand at a time on each.
     Busy,
 }
 
@@ -65,18 +66,20 @@ impl Attack {
     /// Begins it. It ends when this is dropped.
     pub(super) fn begin(self, target: &Target) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
-        let guest = target.guest("greedy");
-        for (&node, &admin) in target.nodes.iter().zip(&target.admins) {
-            let guest = guest.clone();
-            match self {
-                Attack::HalfOpen => drop(tasks.spawn(half_open(guest, node))),
-                Attack::Admin => drop(tasks.spawn(half_a_request(admin))),
-                Attack::Unread => drop(tasks.spawn(unread(guest, node))),
-                Attack::UnreadValues => drop(tasks.spawn(unread_values(guest, node))),
-                Attack::Announced => drop(tasks.spawn(announced(guest, node))),
-                Attack::Connections => drop(tasks.spawn(connections(guest, node))),
-                Attack::Uploads => (0..8).for_each(|at| drop(tasks.spawn(uploads(guest.clone(), node, at)))),
-                Attack::Busy => (0..8).for_each(|_| drop(tasks.spawn(busy(guest.clone(), node)))),
+        // Of several, since one alone may take half of anything.
+        for guest in ["greedy", "grasping", "grabbing"].map(|name| target.guest(name)) {
+            for (&node, &admin) in target.nodes.iter().zip(&target.admins) {
+                let guest = guest.clone();
+                match self {
+                    Attack::HalfOpen => drop(tasks.spawn(half_open(guest, node))),
+                    Attack::Admin => drop(tasks.spawn(half_a_request(admin))),
+                    Attack::Unread => drop(tasks.spawn(unread(guest, node))),
+                    Attack::UnreadValues => drop(tasks.spawn(unread_values(guest, node))),
+                    Attack::Announced => drop(tasks.spawn(announced(guest, node))),
+                    Attack::Connections => drop(tasks.spawn(connections(guest, node))),
+                    Attack::Uploads => (0..4).for_each(|at| drop(tasks.spawn(uploads(guest.clone(), node, at)))),
+                    Attack::Busy => (0..4).for_each(|_| drop(tasks.spawn(busy(guest.clone(), node)))),
+                }
             }
         }
         tasks
@@ -91,20 +94,33 @@ impl Target {
     }
 }
 
-/// First packets come from an endpoint that calls where nobody answers, and go on from a socket that nobody reads.
+/// First packets come from an endpoint that calls where nobody answers, and go on from a socket that nobody reads. Only the first of
+/// each call does: what would end the handshake, or repeat it, stays.
 async fn half_open(guest: Guest, node: SocketAddr) {
     let trap = UdpSocket::bind("127.0.0.1:0").await.expect("a port is free");
     let bait = trap.local_addr().expect("it is bound");
     let sender = UdpSocket::bind("127.0.0.1:0").await.expect("a port is free");
-    let mut packet = vec![0; 2048];
+    let (mut packet, mut begun) = (vec![0; 2048], HashSet::new());
     let mut pace = tokio::time::interval(Duration::from_millis(5));
     loop {
         pace.tick().await;
         let calling = guest.call(bait);
-        let Ok((length, _)) = trap.recv_from(&mut packet).await else { continue };
-        let _ = sender.send_to(&packet[..length], node).await;
+        while let Ok(Ok((length, _))) =
+            tokio::time::timeout(Duration::from_millis(20), trap.recv_from(&mut packet)).await
+        {
+            if destination(&packet[..length]).is_some_and(|id| begun.insert(id.to_vec())) {
+                let _ = sender.send_to(&packet[..length], node).await;
+                break;
+            }
+        }
         drop(calling);
     }
+}
+
+/// The connection that a packet with a long header is for (RFC 8999, section 5.1).
+fn destination(packet: &[u8]) -> Option<&[u8]> {
+    let length = usize::from(*packet.get(5)?);
+    packet.get(6..6 + length)
 }
 
 async fn half_a_request(admin: SocketAddr) {

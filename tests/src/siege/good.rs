@@ -1,10 +1,11 @@
 //! What a client notices that does nothing wrong, and one that is just coming.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use driftless_client::Client;
+use driftless_client::{Client, Read};
 use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
 
@@ -73,21 +74,29 @@ impl Good {
 }
 
 async fn at_work(client: Client, number: usize, stop: Arc<AtomicBool>) -> Seen {
-    let mut seen = Seen::default();
+    let (mut seen, mut written) = (Seen::default(), HashSet::new());
     let bucket = client.bucket("default");
     for round in 0.. {
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        let key = format!("good {number} {}", round % 100);
+        let key = format!("good {number} {}", round / 2 % 50);
         let began = Instant::now();
         let done = match round % 2 {
-            0 => bucket.update(&key, |_| vec![7_u8; 1_000]).await.map(drop).map_err(|error| error.to_string()),
-            _ => bucket.get(&key).await.map(drop).map_err(|error| error.to_string()),
+            0 => bucket.update(&key, |_| VALUE.to_vec()).await.map(drop).map_err(|error| error.to_string()),
+            _ => match bucket.get(&key).await {
+                Ok(read) => check(&read, written.contains(&key)),
+                Err(error) => Err(error.to_string()),
+            },
         };
         let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         match done {
-            Ok(()) => seen.latency.saturating_record(took),
+            Ok(()) => {
+                seen.latency.saturating_record(took);
+                if round % 2 == 0 {
+                    written.insert(key);
+                }
+            }
             Err(error) => {
                 seen.failed += 1;
                 seen.failures.push(error);
@@ -97,6 +106,15 @@ async fn at_work(client: Client, number: usize, stop: Arc<AtomicBool>) -> Seen {
         tokio::time::sleep(PAUSE).await;
     }
     seen
+}
+
+/// What is read of a key that only this client writes, always the same.
+fn check(read: &Read, is_written: bool) -> Result<(), String> {
+    match read.values().next() {
+        None if is_written => Err("an acknowledged value is gone".to_owned()),
+        Some(value) if value.as_ref() != VALUE => Err("the value is another one".to_owned()),
+        _ => Ok(()),
+    }
 }
 
 async fn coming(target: Target, stop: Arc<AtomicBool>) -> Seen {
@@ -117,6 +135,8 @@ async fn coming(target: Target, stop: Arc<AtomicBool>) -> Seen {
     }
     seen
 }
+
+const VALUE: &[u8] = &[7; 1_000];
 
 const CLIENTS: usize = 8;
 

@@ -41,13 +41,22 @@ pub struct Outcome {
     before: Seen,
     during: Seen,
     /// What the nodes counted meanwhile.
-    refused: u64,
-    overloaded: u64,
+    counted: Counted,
     /// Nodes that had ended.
     gone: Vec<String>,
 }
 
 impl Outcome {
+    /// Whether the nodes have met what the attack is about.
+    fn has_bitten(&self) -> bool {
+        match self.attack {
+            Attack::HalfOpen => self.counted.retried > 0,
+            Attack::Connections => self.counted.refused > 0,
+            Attack::Admin => true,
+            _ => self.counted.client_bytes > 0,
+        }
+    }
+
     /// What of it must not be.
     pub fn broken(&self) -> Vec<String> {
         let mut broken = Vec::new();
@@ -64,6 +73,9 @@ impl Outcome {
                 "{} requests of a client that did nothing wrong failed, one of them: {why}",
                 self.during.failed
             ));
+        }
+        if !self.has_bitten() {
+            broken.push("nothing was attacked: the nodes have counted none of it".to_owned());
         }
         let (tried, let_in) = self.during.connections;
         if let_in * 100 < tried * 95 {
@@ -91,8 +103,8 @@ impl fmt::Display for Outcome {
             during.failed,
             connections.1,
             connections.0,
-            self.refused,
-            self.overloaded,
+            self.counted.refused,
+            self.counted.overloaded,
         )?;
         for broken in self.broken() {
             write!(f, "\n  BROKEN: {broken}")?;
@@ -132,10 +144,16 @@ async fn one(cluster: &Cluster, client: &Client, target: &Target, attack: Attack
 
     let good = Good::begin(client, target);
     let attackers = attack.begin(target);
-    let mut most = 0;
+    let (mut most, mut client_bytes) = (0, 0);
     let until = Instant::now() + options.attack;
-    while Instant::now() < until {
+    for round in 0.. {
+        if Instant::now() >= until {
+            break;
+        }
         most = most.max(largest(cluster));
+        if round % 10 == 5 {
+            client_bytes = client_bytes.max(Counted::by(&target.admins).client_bytes);
+        }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let during = good.end().await;
@@ -149,8 +167,12 @@ async fn one(cluster: &Cluster, client: &Client, target: &Target, attack: Attack
         budget: options.memory_mib,
         before,
         during,
-        refused: after.refused.saturating_sub(counted.refused),
-        overloaded: after.overloaded.saturating_sub(counted.overloaded),
+        counted: Counted {
+            refused: after.refused.saturating_sub(counted.refused),
+            overloaded: after.overloaded.saturating_sub(counted.overloaded),
+            retried: after.retried.saturating_sub(counted.retried),
+            client_bytes,
+        },
         gone: cluster.gone(),
     }
 }
@@ -171,6 +193,10 @@ fn largest(cluster: &Cluster) -> u64 {
 struct Counted {
     refused: u64,
     overloaded: u64,
+    /// Handshakes that had to prove their address first.
+    retried: u64,
+    /// Held of requests and answers.
+    client_bytes: u64,
 }
 
 impl Counted {
@@ -183,6 +209,8 @@ impl Counted {
             };
             counted.refused += value("driftless_connections_refused_total");
             counted.overloaded += value("driftless_overloaded_total");
+            counted.retried += value("driftless_handshakes_retried_total");
+            counted.client_bytes += value("driftless_client_bytes");
         }
         counted
     }
