@@ -42,7 +42,7 @@ impl Coordinator {
         let (topology, me, up) = (&shard.topology, shard.node, &self.up);
         let plan = Plan::of_key(topology, me, up, delete.bucket, &delete.key)?;
         let quorum = plan.quorum(delete.r, delete.w).map_err(Refusal::from)?;
-        let context = self.open_context(delete.bucket, &delete.key, delete.context.as_ref())?;
+        let context = self.open_context(now, delete.bucket, &delete.key, delete.context.as_ref())?;
         let sloppy = plan.sloppy(delete.sloppy);
         if let Some(primary) = self.whom_to_forward_to(&plan, sloppy, forwarded)? {
             return Ok(self.forward(shard, primary, Request::Delete(delete), deadline));

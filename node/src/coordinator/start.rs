@@ -1,12 +1,13 @@
 //! How requests begin: what cannot be done is refused, and the others get their machine.
 
 use driftless_proto::client::{self, Request};
-use driftless_proto::{BucketId, Context, ContextToken, Failure, Key, Refusal};
+use driftless_proto::{BucketId, Context, ContextError, ContextToken, Failure, Key, Refusal};
 use driftless_ring::{NodeId, PartitionId};
 use rand::Rng;
 
 use crate::peer;
 use crate::planted::Bug;
+use crate::plausible;
 use crate::replica::local::Write;
 use crate::shard::Shard;
 use crate::time::{Instant, Now};
@@ -43,7 +44,7 @@ impl Coordinator {
                 plan::check_value(&put, shard.limits.value_bytes_max)?;
                 let plan = Plan::of_key(topology, me, up, put.bucket, &put.key)?;
                 let w = plan.quorum(None, put.w).map_err(Refusal::from)?.w();
-                let context = self.open_context(put.bucket, &put.key, put.context.as_ref())?;
+                let context = self.open_context(now, put.bucket, &put.key, put.context.as_ref())?;
                 let sloppy = plan.sloppy(put.sloppy);
                 if let Some(primary) = self.whom_to_forward_to(&plan, sloppy, forwarded)? {
                     return Ok(self.forward(shard, primary, Request::Put(put), deadline));
@@ -178,12 +179,20 @@ impl Coordinator {
         (Machine::Forward(Forward::start(to, request, deadline, shard.planted.clone())), Question::Other)
     }
 
+    /// What a writer has read. A token is only as good as the nodes that have the key it is sealed with: a stamp on top of what no
+    /// honest node has shown would be refused by the other replicas.
     pub(super) fn open_context(
         &self,
+        now: Now,
         bucket: BucketId,
         key: &Key,
         token: Option<&ContextToken>,
     ) -> Result<Option<Context>, Refusal> {
-        Ok(token.map(|token| self.keys.open(bucket, key, token)).transpose()?)
+        let Some(token) = token else { return Ok(None) };
+        let context = self.keys.open(bucket, key, token)?;
+        if context.written_at > plausible::latest_stamp(now.wall) || context.vv.len() > plausible::ACTORS_MAX {
+            return Err(ContextError::Implausible.into());
+        }
+        Ok(Some(context))
     }
 }

@@ -59,29 +59,25 @@ fn in_state(shard: &Shard, now: Now, siblings: &Siblings) -> Option<&'static str
 
 fn in_shape<P: Payload>(shard: &Shard, now: Now, siblings: &Siblings<P>) -> Option<&'static str> {
     let live = siblings.live();
-    if siblings.vv().len() > ACTORS_MAX {
+    if siblings.vv().len() > plausible::ACTORS_MAX_OF_OTHERS {
         return Some("a state with more actors than a cluster can have");
     }
     if live.len() > live_max(shard) {
         return Some("a state with more siblings than its members can have taken");
     }
-    (siblings.written_at() > plausible::latest_stamp(now.wall)).then_some("a write of the far future")
+    (siblings.written_at() > plausible::latest_stamp_of_others(now.wall)).then_some("a write of the far future")
 }
 
 /// Each member that takes a write leaves at most so many siblings of those that it knows of. What others have taken meanwhile comes on
-/// top, by merges: as many for each member, and for each time that one has lost its disk and begun again beside what it had left with
-/// others. Tombstones are one for each that has taken a delete.
+/// top, by merges: as many for each member, and for each time that one has begun again beside what it had left with others, since it
+/// has lost its disk, or was a fallback whose copy was delivered and forgotten. Tombstones are one for each that has taken a delete.
 fn live_max(shard: &Shard) -> usize {
     let members = shard.ring().members().len();
-    (shard.limits.siblings_max.max(SIBLINGS_MAX) + 1) * members * LOSSES
+    (shard.limits.siblings_max.max(SIBLINGS_MAX) + 1) * members * BEGINNINGS
 }
 
-/// Times that each member may have lost its disk while nobody resolved the siblings of a key.
-const LOSSES: usize = 16;
-
-/// A key names an actor for each start of each node that has stamped a write of it: with ten members a start of each every hour for
-/// three years, all of which have written this one key.
-const ACTORS_MAX: usize = 1 << 18;
+/// Times that each member may have begun again while nobody resolved the siblings of a key.
+const BEGINNINGS: usize = 16;
 
 /// Tells of them, and not too often: whoever lies may do so a thousand times a second.
 #[derive(Default)]

@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use driftless_proto::Hlc;
 use driftless_ring::NodeId;
 use foca::{Codec, Header, Identity, Member, Message, PostcardCodec, State};
 
@@ -37,7 +38,7 @@ use self::swim::{Effects, Swim, Timers};
 use super::Liveness;
 use crate::metrics::Metrics;
 use crate::peer::Incarnation;
-use crate::time::Instant;
+use crate::time::{Instant, Now};
 
 /// How soon members are suspected, and called down. All nodes should have the same.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -106,8 +107,8 @@ pub enum Output {
 /// The opinion of one node about all others. Everybody is thought alive at first.
 pub struct Detector {
     me: NodeId,
-    /// No life of this node is later, whoever remembers one.
-    latest: Generation,
+    /// As it began.
+    begun: Life,
     settings: DetectorSettings,
     swim: Swim,
     timers: Timers,
@@ -150,7 +151,7 @@ impl Detector {
             .collect();
         let mut detector = Detector {
             me,
-            latest: life.latest_after(),
+            begun: life,
             swim: swim::new(life, &settings, seed),
             settings,
             timers: Timers::default(),
@@ -183,15 +184,19 @@ impl Detector {
     }
 
     /// A datagram from this peer.
-    pub fn handle_datagram(&mut self, now: Instant, from: NodeId, bytes: &[u8]) {
+    pub fn handle_datagram(&mut self, now: Now, from: NodeId, bytes: &[u8]) {
+        let Now { instant: now, wall } = now;
         let own = self.tell_time(now);
-        let (header, bytes) = match self.read(from, bytes) {
+        let (header, bytes) = match self.read(wall, from, bytes) {
             Ok(read) => read,
             Err(Unread::Nonsense) => return self.count_violation(from, "a datagram that makes no sense"),
+            Err(Unread::Implausible) => {
+                return self.count_violation(from, "a life of its own that it cannot have come to");
+            }
             // As good as lost on the way: who asks for such a probe, or answers to it, will do so again.
             Err(Unread::Untold) => return,
         };
-        if header.dst.generation > self.latest {
+        if header.dst.generation > self.begun.latest_after(wall) {
             return self.count_violation(from, "a life of this node that it cannot have come to");
         }
         if header.dst.generation > self.swim.identity().generation {
@@ -325,8 +330,11 @@ impl Detector {
 
     /// A datagram that is what it claims to be and names nobody but members: its header, and the whole without the news of lives that
     /// their nodes have not told of themselves.
-    fn read(&mut self, from: NodeId, bytes: &[u8]) -> Result<(Header<Life>, Bytes), Unread> {
+    fn read(&mut self, wall: Hlc, from: NodeId, bytes: &[u8]) -> Result<(Header<Life>, Bytes), Unread> {
         let Datagram { header, head, mut news } = self.decode(from, bytes).ok_or(Unread::Nonsense)?;
+        if header.src.generation > Generation::latest_of_others(wall) {
+            return Err(Unread::Implausible);
+        }
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.told = peer.told.max(header.src.generation);
         }
@@ -388,6 +396,8 @@ struct Datagram<'a> {
 /// Why a datagram is not used.
 enum Unread {
     Nonsense,
+    /// Its sender says that it is in a life of the far future.
+    Implausible,
     /// It is about a life that its node has not told of.
     Untold,
 }

@@ -47,7 +47,7 @@ impl Detection {
     pub(crate) fn datagram(&mut self, now: Now, context: &ShardContext, from: NodeId, bytes: &[u8]) {
         self.listen(context);
         match self.clocks.open(now, from, bytes) {
-            Some(bytes) => self.detector.handle_datagram(now.instant, from, bytes),
+            Some(bytes) => self.detector.handle_datagram(now, from, bytes),
             None => {
                 context.shared.metrics.protocol_violations.inc();
             }

@@ -102,8 +102,7 @@ impl Incarnations {
     /// would be older.
     pub(crate) fn admit(&self, node: NodeId, theirs: Incarnation, wall: Hlc) -> Result<Admitted, CloseReason> {
         let refuse = |text: String| Err(CloseReason::new(CloseCode::Incarnation, text));
-        // A day more than a node may be made to take itself: clocks differ.
-        if theirs.starts > plausible::latest_life(wall) + DAY_S {
+        if theirs.starts > plausible::latest_life(wall) + plausible::CLOCKS_APART_S {
             return refuse(format!(
                 "life {} of this node begins more than ten years from now: its directory was made by a clock that was never set, \
                  or somebody pretends to be it; start it with an empty directory and a right clock",
@@ -150,8 +149,6 @@ impl Incarnations {
         seen.get(&node).is_none_or(|newest| newest.incarnation == incarnation && !newest.contested)
     }
 }
-
-const DAY_S: u64 = 86_400;
 
 #[cfg(test)]
 mod tests {

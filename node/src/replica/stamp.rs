@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use driftless_proto::causality::Payload;
 use driftless_proto::{
-    ActorId, BucketDefinition, Conflict, Context, Dot, Header, Hlc, Outline, Refusal, Siblings, Version, VersionVector,
-    WriteId,
+    ActorId, BucketDefinition, Conflict, Context, ContextError, Dot, Header, Hlc, Outline, Refusal, Siblings, Version,
+    VersionVector, WriteId,
 };
 use driftless_ring::PartitionId;
 use rand::Rng;
@@ -25,6 +25,7 @@ use rand::rngs::StdRng;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128_with_seed};
 
 use crate::config::Limits;
+use crate::plausible;
 use crate::time::Instant;
 
 use super::local::{Covered, Write};
@@ -203,6 +204,17 @@ pub(super) fn written_at(wall: Hlc, header: &Header, read: &Context) -> Hlc {
 /// Whether a stamp is so far ahead of the clock that some clock must have been wrong.
 pub(super) fn is_ahead(stamp: Hlc, wall: Hlc, off_max: Duration) -> bool {
     u128::from(stamp.millis().saturating_sub(wall.millis())) > off_max.as_millis()
+}
+
+/// Refuses a write that may leave more actors than other replicas believe of a state: contexts that nobody has read can each name others.
+///
+/// # Errors
+/// [`Refusal::BadContext`].
+pub(super) fn check_actors(header: &Header, read: &Context) -> Result<(), Refusal> {
+    if header.vv().len() + read.vv.len() >= plausible::ACTORS_MAX_OF_OTHERS {
+        return Err(ContextError::Implausible.into());
+    }
+    Ok(())
 }
 
 /// Refuses a put that would leave more siblings, or more bytes of them, than it found, beyond the limit. A put that leaves

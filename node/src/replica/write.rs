@@ -43,6 +43,7 @@ impl<S: Store> Replica<S> {
             self.hold(shard, &located, &write, capacity, siblings)?;
             return self.wait_for_write(shard, id, &located, &write, capacity, made);
         }
+        stamp::check_actors(known.header(), &write.context)?;
         self.witness(shard, located.partition, &write.context.vv);
         let header = known.header();
         if !stamp::is_due(located.bucket, header, &write) {

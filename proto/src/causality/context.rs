@@ -65,6 +65,11 @@ pub enum ContextError {
     /// The seal does not fit: damaged, or of another bucket or key.
     #[error("the context token is damaged or belongs to another bucket or key; read the key again")]
     Seal,
+    /// Sealed as it should be, of what no honest node has read: of the far future, or of more actors than a cluster can have.
+    #[error(
+        "the context token tells of a write more than ten years from now, or of more actors than a cluster can have: no honest node has sealed it, and the key of contexts may be in wrong hands; read the key again"
+    )]
+    Implausible,
 }
 
 impl ContextKeys {

@@ -141,7 +141,13 @@ pub fn client_requests() -> Vec<client::Request> {
 
 /// What can be wrong with a context.
 pub fn context_errors() -> Vec<ContextError> {
-    vec![ContextError::Malformed, ContextError::Format(2), ContextError::UnknownKey(9), ContextError::Seal]
+    vec![
+        ContextError::Malformed,
+        ContextError::Format(2),
+        ContextError::UnknownKey(9),
+        ContextError::Seal,
+        ContextError::Implausible,
+    ]
 }
 
 /// What can be wrong with quorums.

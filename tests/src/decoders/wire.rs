@@ -161,7 +161,7 @@ pub fn datagrams(bytes: &[u8]) {
         }
         let both = Now { instant: now, wall: Hlc::from_millis(1_700_000_000_000 + now.0 / 1000) };
         if let Some(said) = clocks.open(both, members[1], datagram) {
-            detector.handle_datagram(now, members[1], said);
+            detector.handle_datagram(both, members[1], said);
         }
         let standing = clocks.standing();
         assert!(standing.heard <= 1 && standing.stance != Stance::Off, "one voice is no majority");

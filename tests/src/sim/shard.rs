@@ -61,7 +61,7 @@ impl Shard {
                 }
                 Input::Datagram { from, bytes } => {
                     let bytes = clocks.open(now, from, &bytes).expect("nodes send what they can read");
-                    detector.handle_datagram(now.instant, from, bytes);
+                    detector.handle_datagram(now, from, bytes);
                 }
                 Input::Clock(bounds) => engine.handle_clock(bounds),
                 Input::Up(peer) => {

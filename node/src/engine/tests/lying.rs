@@ -1,6 +1,7 @@
 //! A node with a certificate of the cluster that says what no honest one says.
 
-use driftless_proto::{ActorId, Dot};
+use driftless_proto::causality::ContextKey;
+use driftless_proto::{ActorId, Context, ContextError, Dot};
 
 use super::*;
 use crate::peer::{Body, Purpose, RequestId};
@@ -57,7 +58,7 @@ fn a_state_beyond_what_an_honest_cluster_can_reach_is_refused_as_malformed() {
     let now = trio.now.wall;
     for purpose in [Purpose::Write, Purpose::ReadRepair, Purpose::Handoff, Purpose::AntiEntropy] {
         trio.assert_refused(merge(state(100_000, now), purpose), "more siblings");
-        let actors: VersionVector = (1..=500_000).map(|i| Dot::new(ActorId(i), 1)).collect();
+        let actors: VersionVector = (1..=600_000).map(|i| Dot::new(ActorId(i), 1)).collect();
         let vector = Siblings::from_parts(actors, Vec::new()).expect("well formed");
         trio.assert_refused(merge(vector, purpose), "more actors");
         let mut long = Siblings::new();
@@ -67,6 +68,34 @@ fn a_state_beyond_what_an_honest_cluster_can_reach_is_refused_as_malformed() {
         trio.assert_refused(merge(long, purpose), "longer than any node takes");
         trio.assert_refused(merge(state(1, Hlc(u64::MAX)), purpose), "far future");
     }
+}
+
+/// Who has the keys of contexts makes up what was read: nothing is stamped on top of it that the others would refuse.
+#[test]
+fn a_context_that_no_honest_node_has_sealed_is_refused() {
+    let mut trio = Trio::new();
+    let keys = ContextKeys::new(vec![ContextKey { id: 7, secret: [7; 32] }]).expect("one key");
+    trio.engines.iter_mut().for_each(|engine| engine.handle_context_keys(keys.clone()));
+    let actors = |actors: std::ops::Range<u64>| actors.map(|i| Dot::new(ActorId(i), 1)).collect::<VersionVector>();
+    let token = |vv, written_at| Some(keys.seal(SIBLINGS, &key(), &Context { vv, written_at }));
+    let now = trio.now.wall;
+    let later = Hlc::from_millis(now.millis().max(1_793_491_200_000) + TEN_YEARS_MS + 1_000);
+    let refused = Failure::Refused(Refusal::BadContext(ContextError::Implausible));
+    for token in [token(actors(0..0), later), token(actors(0..0), Hlc(u64::MAX)), token(actors(1..300_000), now)] {
+        let asked = trio.ask(0, put(SIBLINGS, "lie", token.clone()));
+        assert_eq!(trio.failure(asked), refused);
+        let asked = trio.ask(0, delete(SIBLINGS, token));
+        assert_eq!(trio.failure(asked), refused);
+    }
+    // The latest that is stamped upon is believed by the others.
+    let latest = token(actors(1..200_000), Hlc::from_millis(later.millis() - 1_000));
+    trio.put_and_settle(0, put(SIBLINGS, "believed", latest));
+    assert_eq!((0..3).map(|i| trio.holds(i, SIBLINGS).live().len()).collect::<Vec<_>>(), [1; 3]);
+    // One after the other they would name more than is believed.
+    trio.put_and_settle(0, put(SIBLINGS, "as well", token(actors(200_000..400_000), now)));
+    let asked = trio.ask(0, put(SIBLINGS, "lie", token(actors(400_000..600_000), now)));
+    assert_eq!(trio.failure(asked), refused);
+    assert_eq!((0..3).map(|i| trio.violations(i)).sum::<u64>(), 0);
 }
 
 /// Each of three owners has taken as many as it may while it knew of none of the others' writes, and so had two more nodes before

@@ -1,5 +1,6 @@
 //! Who a member is to the detector: a node, and which of its lives.
 
+use driftless_proto::Hlc;
 use driftless_ring::NodeId;
 use foca::Identity;
 use serde::{Deserialize, Serialize};
@@ -23,15 +24,23 @@ pub(super) struct Generation {
     renewals: u32,
 }
 
+impl Generation {
+    /// The latest life of another node that is believed: after a later one, every true life of that node would be too early.
+    pub(super) fn latest_of_others(wall: Hlc) -> Generation {
+        Generation { starts: plausible::latest_life(wall) + plausible::CLOCKS_APART_S, renewals: u32::MAX }
+    }
+}
+
 impl Life {
     /// The life that begins with a start of the process.
     pub(super) fn begun(node: NodeId, starts: u64) -> Life {
         Life { node, generation: Generation { starts, renewals: 0 } }
     }
 
-    /// The latest life that the node itself can have come to, if it began with this one: who tells of a later one has made it up.
-    pub(super) fn latest_after(self) -> Generation {
-        let starts = self.generation.starts.saturating_add(plausible::AHEAD_MAX_S);
+    /// The latest life that this node follows its peers to, if it began with this one. Not earlier than what peers believe of it.
+    pub(super) fn latest_after(self, wall: Hlc) -> Generation {
+        let counted = self.generation.starts.saturating_add(plausible::AHEAD_MAX_S);
+        let starts = counted.max(plausible::latest_life(wall) + 2 * plausible::CLOCKS_APART_S);
         Generation { starts, renewals: u32::MAX }
     }
 

@@ -37,6 +37,11 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
+/// A wall clock that was never set.
+fn in_1970(instant: Instant) -> Now {
+    Now { instant, wall: Hlc::default() }
+}
+
 fn detector(node: u64, nodes: u64, starts: u64, now: Instant) -> Node {
     let metrics = Arc::new(Metrics::default());
     let config = DetectorConfig {
@@ -171,7 +176,7 @@ impl Node {
     /// As the shell has it: what has arrived first.
     fn turn(&mut self, now: Instant) {
         while let Some((from, bytes)) = self.waiting.pop_front() {
-            self.detector.handle_datagram(now, from, &bytes);
+            self.detector.handle_datagram(in_1970(now), from, &bytes);
         }
         if self.detector.poll_timeout() <= now {
             self.detector.handle_timeout(now);
@@ -422,9 +427,9 @@ fn nobody_joins_who_is_no_member() {
     .collect();
     assert!(!said.is_empty());
     for bytes in &said {
-        net.node(1).detector.handle_datagram(now, id(9), bytes);
+        net.node(1).detector.handle_datagram(in_1970(now), id(9), bytes);
         // Nor does anybody speak in the name of another.
-        net.node(1).detector.handle_datagram(now, id(2), bytes);
+        net.node(1).detector.handle_datagram(in_1970(now), id(2), bytes);
     }
     assert_eq!(net.violations(), 2 * said.len() as u64);
     assert_eq!(net.node(1).detector.liveness(id(9)), None);
@@ -436,12 +441,16 @@ fn nobody_joins_who_is_no_member() {
 /// News that a node spreads of others, as if it had heard them.
 fn lie(net: &mut Net, from: u64, to: u64, dst: Life, news: &[Member<Life>]) {
     let src = *net.node(from).detector.swim.identity();
+    let bytes = gossip(src, dst, news);
+    let now = net.now;
+    net.node(to).detector.handle_datagram(in_1970(now), id(from), &bytes);
+}
+
+fn gossip(src: Life, dst: Life, news: &[Member<Life>]) -> Bytes {
     let header = Header { src, src_incarnation: 0, dst, message: Message::Gossip };
     let mut head = bytes::BytesMut::new();
     PostcardCodec.encode_header(&header, &mut head).expect("encodes");
-    let bytes = swim::with_news(&head, news).expect("encodes");
-    let now = net.now;
-    net.node(to).detector.handle_datagram(now, id(from), &bytes);
+    swim::with_news(&head, news).expect("encodes")
 }
 
 /// Two nodes that were told of a life which their peer cannot come to thought it down until they were started again, whatever it said,
@@ -478,6 +487,22 @@ fn nobody_drives_a_node_to_a_life_that_leaves_none_above_it() {
     net.wait(ms(8_000), Net::all_agree);
 }
 
+/// A thief of a node's key.
+#[test]
+fn nobody_speaks_as_a_life_that_leaves_none_above_it() {
+    let mut net = Net::new(3);
+    for generation in [5_000_000_000, u64::MAX] {
+        let now = net.now;
+        let dst = *net.node(1).detector.swim.identity();
+        let bytes = gossip(Life::begun(id(3), generation), dst, &[]);
+        net.node(1).detector.handle_datagram(in_1970(now), id(3), &bytes);
+        assert_eq!(net.node(1).detector.peers[&id(3)].told, Life::begun(id(3), 1).generation);
+    }
+    assert_eq!(net.violations(), 2);
+    net.restart(3, 2);
+    net.wait(ms(5_000), Net::all_agree);
+}
+
 /// Datagrams as nodes send them.
 fn datagrams() -> Vec<Bytes> {
     let mut net = Net::new(4);
@@ -504,14 +529,14 @@ proptest! {
         prop_assert!(!real.is_empty());
         let now = net.now;
         for bytes in &noise {
-            net.node(1).detector.handle_datagram(now, id(2), bytes);
+            net.node(1).detector.handle_datagram(in_1970(now), id(2), bytes);
         }
         for (which, place, value) in flips {
             let mut bytes = which.get(&real).to_vec();
             let place = place.index(bytes.len());
             bytes[place] ^= value;
             for from in 2..=4 {
-                net.node(1).detector.handle_datagram(now, id(from), &bytes);
+                net.node(1).detector.handle_datagram(in_1970(now), id(from), &bytes);
             }
         }
         // Whatever was claimed, the truth gets through.
