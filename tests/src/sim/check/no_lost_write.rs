@@ -27,7 +27,7 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
         known.extend(past::tombstones(&slot, merged.vv(), evidence.history, evidence.observer));
         for (id, op) in written {
             let overwritten = known.iter().any(|w| evidence.past.at_most(*w).contains(&id));
-            let deleted = || evidence.past.may_be_gone(id, &slot, evidence.history, evidence.observer);
+            let deleted = || evidence.past.may_be_gone(id, evidence.history, evidence.observer);
             if !known.contains(&id) && !overwritten && !deleted() {
                 let text = format!(
                     "{:?} {id} of client {} was acknowledged by {} at {} µs and is gone; left are {last:?}",

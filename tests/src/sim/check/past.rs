@@ -7,7 +7,6 @@ use driftless_proto::VersionVector;
 
 use super::super::history::{Ending, History, Kind, OpId, Operation, Slot};
 use super::super::observer::{Observer, Stamp};
-use super::super::schedule::Micros;
 
 /// `past` of every operation, and which writes are exempt.
 ///
@@ -64,23 +63,31 @@ impl Past {
         for id in known.clone().iter() {
             known.unite(&self.may[id]);
         }
-        if unstamped_delete(&read.slot, read.returned, history, observer) {
+        let met = |(_, op): &(OpId, &Operation)| op.invoked < read.returned;
+        if unstamped_deletes(&read.slot, history, observer).any(|delete| met(&delete)) {
+            let replaced = |id: &OpId| history.of(&read.slot).filter(met).any(|(by, _)| self.may[by].contains(id));
             let covered = observer.dots_in(&read.slot).filter(|(dot, _)| read.vv.covers(*dot));
-            let covered = covered.filter_map(|(_, stamp)| write_of(stamp, history));
-            known.extend(covered.filter(|id| self.may_be_replaced(*id, &read.slot, read.returned, history)));
+            known.extend(covered.filter_map(|(_, stamp)| write_of(stamp, history)).filter(replaced));
         }
         known
     }
 
-    /// Whether a delete that found its work done may have made sure that this write is gone everywhere: what had replaced it may be
-    /// lost since, as long as nobody was told of that.
-    pub fn may_be_gone(&self, id: OpId, slot: &Slot, history: &History, observer: &Observer) -> bool {
-        unstamped_delete(slot, Micros::MAX, history, observer) && self.may_be_replaced(id, slot, Micros::MAX, history)
-    }
-
-    /// Whether a write of this key that began before may have replaced it.
-    fn may_be_replaced(&self, id: OpId, slot: &Slot, before: Micros, history: &History) -> bool {
-        history.iter().any(|(by, op)| op.slot == *slot && op.invoked < before && self.may[by].contains(&id))
+    /// Whether a delete that found its work done may have made sure that this write is gone everywhere: it had read the write itself, or
+    /// found it replaced by another that was stamped. The other may be lost since, as long as nobody was told of it.
+    pub fn may_be_gone(&self, id: OpId, history: &History, observer: &Observer) -> bool {
+        let put = history.get(id);
+        unstamped_deletes(&put.slot, history, observer).any(|(delete, op)| {
+            let ended = op.ending == Ending::Ok;
+            let too_early = ended && op.returned < put.invoked;
+            let replaced = || {
+                history.of(&put.slot).any(|(by, write)| {
+                    (!ended || write.invoked < op.returned)
+                        && self.may[by].contains(&id)
+                        && observer.dots_of(write).next().is_some()
+                })
+            };
+            !too_early && (self.may[delete].contains(&id) || replaced())
+        })
     }
 }
 
@@ -192,15 +199,15 @@ pub(super) fn tombstones<'a>(
         .filter(|id| history.get(*id).kind == Kind::Delete)
 }
 
-/// Whether a delete of the key that began before found its work done: it is stamped nowhere, and what it makes sure of tells what is
-/// gone, but not by which other write.
-fn unstamped_delete(slot: &Slot, before: Micros, history: &History, observer: &Observer) -> bool {
-    history.iter().any(|(_, op)| {
-        op.kind == Kind::Delete
-            && op.slot == *slot
-            && op.invoked < before
-            && op.ending != Ending::Refused
-            && observer.dots_of(op).next().is_none()
+/// The deletes of a key that found their work done: they are stamped nowhere, and what they make sure of tells what is gone, but not by
+/// which other write.
+fn unstamped_deletes<'a>(
+    slot: &'a Slot,
+    history: &'a History,
+    observer: &'a Observer,
+) -> impl Iterator<Item = (OpId, &'a Operation)> {
+    history.of(slot).filter(|(_, op)| {
+        op.kind == Kind::Delete && op.ending != Ending::Refused && observer.dots_of(op).next().is_none()
     })
 }
 

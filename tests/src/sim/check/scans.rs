@@ -2,7 +2,10 @@
 //! before the scan began is listed, unless somebody may have deleted it since; what is listed was written, and not deleted
 //! before the scan began; and in the calm phase every scan comes to its end.
 
+use driftless_proto::Dot;
+
 use super::super::history::{Ending, Kind, OpId, Operation, Slot, Walk, slot_text};
+use super::super::observer::Stamp;
 use super::{Evidence, Violation};
 
 /// Looks at every walk through a bucket that came to its end.
@@ -47,19 +50,32 @@ fn has_met(evidence: &Evidence<'_>, op: &Operation, walk: &Walk) -> bool {
 }
 
 /// A value that must be listed: it was acknowledged, and no delete can have taken it. Where the last writer wins, by the clocks of the
-/// nodes, a delete that had ended before may be the later one.
+/// nodes, a delete that had ended before may be the later one, if it was stamped.
 fn missed(evidence: &Evidence<'_>, slot: &Slot, walk: &Walk) -> Option<String> {
     let keeps_siblings = evidence.keeps_siblings(slot);
     let may_delete = |put: &Operation| {
         evidence.history.of(slot).any(|(_, op)| {
-            let ended =
-                keeps_siblings && matches!(op.ending, Ending::Ok | Ending::Refused) && op.returned < put.invoked;
+            let ended = matches!(op.ending, Ending::Ok | Ending::Refused)
+                && op.returned < put.invoked
+                && (keeps_siblings || !may_win(evidence, op, put));
             op.kind == Kind::Delete && op.ending != Ending::Refused && op.invoked <= walk.returned && !ended
         })
     };
     let is_due = |op: &Operation| op.kind == Kind::Put && has_met(evidence, op, walk) && !may_delete(op);
     let (id, _) = evidence.history.of(slot).find(|(id, op)| is_due(op) && !evidence.past.is_exempt(*id))?;
     Some(format!("does not list it, though put {id} was acknowledged before it began"))
+}
+
+/// Whether a delete may be the later write by the nodes' clocks. A stamp that has lost at once to a third write does not tell its time.
+fn may_win(evidence: &Evidence<'_>, delete: &Operation, put: &Operation) -> bool {
+    let time = |(dot, stamp): (Dot, &Stamp)| stamp.after.get(dot).map(|outline| (outline.written_at, dot));
+    let is_later = |deleted| {
+        evidence.observer.dots_of(put).map(time).any(|written| match (deleted, written) {
+            (Some(deleted), Some(written)) => deleted > written,
+            (None, _) | (_, None) => true,
+        })
+    };
+    evidence.observer.dots_of(delete).map(time).any(is_later)
 }
 
 /// What can be listed: something was written, and not all of it replaced by deletes that the scan must have met.
