@@ -95,6 +95,8 @@ impl Lives {
                 && state.admitted_by.insert(peer.to_owned())
                 && let Err(error) = keeper.admitted_by(peer)
             {
+                // Tried again with the next connection.
+                state.admitted_by.remove(peer);
                 tracing::warn!(peer, error, "cannot write down who has admitted this directory");
             }
             return Ok(());
@@ -150,12 +152,19 @@ mod tests {
     /// A directory in memory.
     #[derive(Default, Debug)]
     struct Memory {
+        /// So often it cannot be written to.
+        fails: Mutex<u32>,
         admitted_by: Mutex<Vec<String>>,
         life: Mutex<u64>,
     }
 
     impl LifeKeeper for Memory {
         fn admitted_by(&self, peer: &str) -> Result<(), String> {
+            let mut fails = self.fails.lock().expect("not poisoned");
+            if *fails > 0 {
+                *fails -= 1;
+                return Err("no room is left on the device".to_owned());
+            }
             self.admitted_by.lock().expect("not poisoned").push(peer.to_owned());
             Ok(())
         }
@@ -181,6 +190,16 @@ mod tests {
         assert_eq!(*keeper.life.lock().expect("not poisoned"), 10, "durable before it is said");
         assert_eq!(lives.handle_known("b", life(10, 70), Some(life(9, 90)), NOW), Ok(()));
         assert_eq!(*keeper.admitted_by.lock().expect("not poisoned"), ["c", "b"]);
+    }
+
+    #[test]
+    fn who_has_admitted_a_directory_is_written_down_with_the_next_hello_if_it_cannot_be_with_this_one() {
+        let keeper = Arc::new(Memory { fails: Mutex::new(1), ..Memory::default() });
+        let lives = Lives::new(life(7, 70), Some(keeper.clone()));
+        for written in [0, 1, 1] {
+            assert_eq!(lives.handle_known("b", life(7, 70), None, NOW), Ok(()));
+            assert_eq!(keeper.admitted_by.lock().expect("not poisoned").len(), written);
+        }
     }
 
     /// A life is never taken back, so a peer must not make this node take one that leaves none above it.

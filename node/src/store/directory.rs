@@ -543,11 +543,13 @@ fn create_if_absent(path: &Path) -> Result<(), OpenError> {
 /// so may be what is in it, which somebody may have open or linked: all of it is made private then. A directory of another owner (a
 /// volume that was mounted for this process, say) stays as it is.
 fn make_private(path: &Path) {
+    let contents = if can_be_closed(path) { close_contents(path) } else { Ok(()) };
+    // Last: as long as others may enter, the next start sees that this one was cut off.
     match close_to_others(path) {
         Ok(None) => {}
         Ok(Some(mode)) => {
             let mode = format!("{:04o}", mode & 0o7777);
-            match close_contents(path) {
+            match contents {
                 Ok(()) => tracing::warn!(
                     path = %path.display(), mode,
                     "other users could look into the data directory; now it and its files are this user's alone"
@@ -563,6 +565,15 @@ fn make_private(path: &Path) {
             "other users may be able to read the data: take that from them (chmod -R go= on the directory)"
         ),
     }
+}
+
+/// Whether others may enter a directory, and this process may change that.
+fn can_be_closed(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| {
+        let permissions = found.permissions();
+        // Gives it the mode that it has, which only its owner can.
+        permissions.mode() & OTHERS != 0 && fs::set_permissions(path, permissions).is_ok()
+    })
 }
 
 /// Answers the mode of a file or directory that had been open to others.

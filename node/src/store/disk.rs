@@ -158,7 +158,7 @@ impl DiskDatabase {
             None => Space::of_database(path, options.reserve_bytes),
         };
         // Before fjall begins to write out what it finds in its journals.
-        space.look().map_err(|e| failed(io_error("ask for free space", &e)))?;
+        space.make_room().map_err(|e| failed(io_error("ask for free space", &e)))?;
         let (audit, cut) = match known {
             Some(mark) => {
                 let audit = Audit::of(path).map_err(failed)?;

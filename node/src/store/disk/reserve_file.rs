@@ -8,8 +8,10 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 
 #[derive(Debug)]
 pub(super) struct ReserveFile {
@@ -17,6 +19,15 @@ pub(super) struct ReserveFile {
     /// What it holds when it is there.
     bytes: u64,
     held: u64,
+    /// When making it may be tried again, after it has failed.
+    again: Again,
+}
+
+#[derive(Debug)]
+enum Again {
+    AtOnce,
+    From(Instant),
+    Never,
 }
 
 impl ReserveFile {
@@ -24,7 +35,7 @@ impl ReserveFile {
     pub(super) fn of(database: &Path, bytes: u64) -> ReserveFile {
         let path = database.join(FILE);
         let held = fs::metadata(&path).map_or(0, |found| found.len());
-        ReserveFile { path, bytes, held }
+        ReserveFile { path, bytes, held, again: Again::AtOnce }
     }
 
     /// Bytes that it holds now.
@@ -50,14 +61,22 @@ impl ReserveFile {
         Ok(())
     }
 
-    /// Takes its room, all of it or nothing. A file system that cannot set blocks aside has none.
+    /// Takes its room, all of it or nothing. A file system that cannot set blocks aside has none and is not asked again; one that could
+    /// not, say for a quota, is asked a minute later: this is called ten times in a second.
     pub(super) fn make(&mut self) {
+        match self.again {
+            Again::Never => return,
+            Again::From(then) if Instant::now() < then => return,
+            Again::From(_) | Again::AtOnce => {}
+        }
         let made = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&self.path);
         let made = made.and_then(|file| Ok(rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, self.bytes)?));
         match made {
-            Ok(()) => self.held = self.bytes,
+            Ok(()) => (self.held, self.again) = (self.bytes, Again::AtOnce),
             Err(error) => {
                 tracing::debug!(%error, "no room is set aside");
+                let unsupported = Errno::from_io_error(&error) == Some(Errno::OPNOTSUPP);
+                self.again = if unsupported { Again::Never } else { Again::From(Instant::now() + PAUSE) };
                 // Whether this works is of no importance: what is there holds nothing.
                 let _ = fs::remove_file(&self.path);
             }
@@ -66,3 +85,5 @@ impl ReserveFile {
 }
 
 const FILE: &str = "reserve";
+
+const PAUSE: Duration = Duration::from_secs(60);

@@ -83,6 +83,18 @@ impl Space {
         Ok(Ok(()))
     }
 
+    /// As before the engine opens: it writes out what it finds in its journals, for which a reserve that is not whole may be needed.
+    pub(super) fn make_room(&mut self) -> io::Result<()> {
+        self.free = (self.probe.0)()?;
+        if let Some(file) = &mut self.file
+            && file.held() > 0
+            && self.free < self.reserve
+        {
+            file.release()?;
+        }
+        self.look()
+    }
+
     /// Sees what is free, and gives up or makes the file by it.
     pub(super) fn look(&mut self) -> io::Result<()> {
         self.free = (self.probe.0)()?;
@@ -135,6 +147,27 @@ mod tests {
         assert!(space.take(LOOK_BYTES, false).expect("works").is_err());
         assert_eq!(looks.load(Ordering::Relaxed), 1, "much was to be written: looked again");
         assert_eq!(space.take(40, false).expect("works"), Ok(()));
+    }
+
+    #[test]
+    fn a_store_that_opens_while_room_is_short_is_given_all_of_it() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let free = Arc::new(AtomicU64::new(2 << 20));
+        let probe = || {
+            let free = Arc::clone(&free);
+            SpaceProbe::new(move || Ok(free.load(Ordering::Relaxed)))
+        };
+        let space = || Space { probe: probe(), ..Space::of_database(folder.path(), 1 << 20) };
+        let file = folder.path().join("reserve");
+        space().make_room().expect("answers");
+        if !file.exists() {
+            return; // A file system that sets no blocks aside.
+        }
+        free.store((1 << 20) - 1, Ordering::Relaxed);
+        space().look().expect("answers");
+        assert!(file.exists(), "more is free than the file holds");
+        space().make_room().expect("answers");
+        assert!(!file.exists());
     }
 
     #[test]
