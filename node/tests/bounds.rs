@@ -108,37 +108,68 @@ fn a_value_takes_room_until_nothing_refers_to_it_and_gives_it_back() {
 }
 
 #[test]
-fn values_beyond_a_certificates_half_are_refused_and_others_have_room() {
+fn values_beyond_a_certificates_half_wait_unread_and_others_have_room() {
     let cluster = node_with(32 * MIB, |_| {});
     block_on(async {
-        // Eight frames, of which all but the last bytes have come: four of them fill the half of 16 MiB.
+        // Four frames of which all but the last byte has come fill the half of 16 MiB.
         let mut greedy = client_of(&cluster, "greedy").await;
         let mut begun = Vec::new();
-        for id in 1..=8 {
+        for id in 101..=104 {
             let request = put(&format!("k{id}"), vec![7; 2 * MIB - 100], None);
             let mut frame = Vec::new();
-            let ask = RequestFrame { id: id + 100, ring_version: 1, deadline_ms: 30_000, request };
+            let ask = RequestFrame { id, ring_version: 1, deadline_ms: 30_000, request };
             frame::encode(&ask, &mut frame).expect("fits");
             let mut stream = greedy.connection.open_uni().await.expect("there is room");
-            let sent = stream.write_all(&frame[..frame.len() - 1]).await;
-            begun.push((id + 100, stream, frame, sent.is_ok()));
+            stream.write_all(&frame[..frame.len() - 1]).await.expect("goes out");
+            begun.push((stream, frame.pop().expect("is not empty")));
         }
+        soon("they are counted", || held(&cluster) > 7 * MIB).await;
+        let fifth = greedy.send(put("k5", vec![7; 100_000], None)).await;
         let mut good = client_of(&cluster, "good").await;
         good.put("good", vec![7; 2 * MIB], None).await;
-        let (mut refused, mut stored) = (0, 0);
-        for (id, mut stream, frame, _) in begun {
-            if stream.write_all(&frame[frame.len() - 1..]).await.is_ok() {
+        soon("the fifth is not taken in", || held(&cluster) <= 8 * MIB + 64 * 1024).await;
+        for (mut stream, last) in begun {
+            stream.write_all(&[last]).await.expect("goes out");
+            stream.finish().expect("is open");
+        }
+        for id in [101, 102, 103, 104, fifth] {
+            let answer = greedy.answer_to(id).await;
+            assert!(matches!(answer, Response::Stored(_)), "{id}: {answer:?}");
+        }
+        soon("all is given back", || held(&cluster) == 0).await;
+    });
+    cluster.stop();
+}
+
+#[test]
+fn a_frame_that_finds_no_room_midway_is_refused_by_its_name_and_the_connection_goes_on() {
+    let cluster = node_with(16 * MIB, |_| {});
+    block_on(async {
+        // Two at once of which the half of 8 MiB holds one.
+        let mut client = client_of(&cluster, "app").await;
+        let mut begun = Vec::new();
+        for id in [101, 102] {
+            let request = put(&format!("k{id}"), vec![7; 3 * MIB], None);
+            let mut frame = Vec::new();
+            frame::encode(&RequestFrame { id, ring_version: 1, deadline_ms: 30_000, request }, &mut frame)
+                .expect("fits");
+            let mut stream = client.connection.open_uni().await.expect("there is room");
+            stream.write_all(&frame[..MIB]).await.expect("goes out");
+            begun.push((stream, frame));
+        }
+        soon("both are begun", || held(&cluster) >= 2 * MIB).await;
+        let rest = begun.into_iter().map(|(mut stream, frame)| async move {
+            // What is refused is not taken in to its end.
+            if stream.write_all(&frame[MIB..]).await.is_ok() {
                 let _ = stream.finish();
             }
-            match greedy.answer_to(id).await {
-                Response::Stored(_) => stored += 1,
-                response if is_overloaded(&response) => refused += 1,
-                other => panic!("{other:?}"),
-            }
-        }
-        assert!(refused >= 3 && stored >= 1, "{refused} refused, {stored} stored");
+        });
+        futures::future::join_all(rest).await;
+        let answers = [client.answer_to(101).await, client.answer_to(102).await];
+        assert!(answers.iter().any(is_overloaded), "{answers:?}");
+        assert!(answers.iter().all(|answer| is_overloaded(answer) || matches!(answer, Response::Stored(_))));
         soon("all is given back", || held(&cluster) == 0).await;
-        greedy.put("k", vec![7; 2 * MIB], None).await;
+        client.put("k", vec![7; 3 * MIB], None).await;
     });
     cluster.stop();
 }

@@ -32,7 +32,7 @@ impl Files {
         let files = Files { folder: tempfile::tempdir().expect("a directory") };
         files.write("ca.pem", ca);
         files.write("context.key", &context_key_file([7; 32]));
-        files.write("access.toml", "");
+        files.write("access.toml", "# nobody\n");
         files.show(issued);
         files
     }
@@ -159,7 +159,7 @@ fn a_client_that_is_denied_by_name_is_cut_off_and_let_in_no_more() {
         assert_eq!(cluster.node(0).metrics().connections_revoked.get(), 1);
         assert_eq!(other.get("k").await.siblings.len(), 1, "nobody else is touched");
         // And back.
-        files[0].write("access.toml", "");
+        files[0].write("access.toml", "# nobody\n");
         cluster.node(0).reread();
         let_in_soon(&cluster, 0, ca, &issued, true).await;
     });
@@ -196,7 +196,7 @@ fn a_node_that_is_denied_is_cut_off_and_comes_back_when_it_is_not() {
         soon("the node is cut off", || !connected(0) && !connected(1)).await;
         soon("and refused when it calls, or is called", || log().contains("node/b is on this node's deny list")).await;
         assert!(!connected(0));
-        files[0].write("access.toml", "");
+        files[0].write("access.toml", "# nobody\n");
         cluster.node(0).reread();
         soon("it is back", || connected(0) && connected(1)).await;
     });

@@ -56,7 +56,7 @@ async fn assert_refused(client: &mut TestClient, request: Request, needs: Role, 
 
 #[test]
 fn each_role_may_do_what_it_is_for_and_no_more() {
-    let cluster = node_with("");
+    let cluster = node_with("# nobody");
     let pause = || Request::Aae(AaeCommand::Pause);
     let reads = || {
         let looks = [Request::Topology, Request::Status, Request::Hints, Request::Damaged];

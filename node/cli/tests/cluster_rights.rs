@@ -60,7 +60,7 @@ fn roles_are_kept_and_what_is_done_is_written_to_a_file_that_can_be_rotated() {
         );
     }
     let access = path(&dev, "access.toml");
-    append(&access, "");
+    append(&access, "# nobody\n");
     dev.up();
     let audit = path(&dev, "n1/audit.jsonl");
     assert_eq!(fs::metadata(&audit).expect("is there").permissions().mode() & 0o777, 0o600);

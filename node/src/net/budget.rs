@@ -189,8 +189,15 @@ mod tests {
         assert_eq!(greedy(&shares[2]).len(), 300);
     }
 
+    /// In which the waiting can look again.
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().expect("can be made")
+    }
+
     #[test]
     fn what_is_held_grows_once_there_is_room_and_is_given_back_whole() {
+        let runtime = runtime();
+        let _entered = runtime.enter();
         let budget = Budget::new(100);
         let (ada, bob) = (Share::of(&budget), Share::of(&budget));
         let mut held = ada.take(10).expect("there is room");
@@ -209,6 +216,8 @@ mod tests {
 
     #[test]
     fn one_that_gives_up_waiting_leaves_nothing_behind() {
+        let runtime = runtime();
+        let _entered = runtime.enter();
         let budget = Budget::new(10);
         let share = Share::of(&budget);
         let mut held = share.take(5).expect("there is room");

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use super::accounts::Account;
 use super::budget::Held;
-use super::inbound::{self, LargeFrames, SharedStream, Take, Taken, large_frames};
+use super::inbound::{self, LargeFrames, NoRoom, SharedStream, Take, Taken, large_frames};
 use super::inputs::Input;
 use super::node_context::{NodeContext, ShardMessage};
 use super::outbound::{FrameLoad, Outbound};
@@ -127,7 +127,7 @@ async fn converse(context: &Rc<ShardContext>, client: &Rc<Client>) -> Result<(),
         let (context, client) = (context.clone(), client.clone());
         move |body, taken| client.take(&context, &body, taken)
     });
-    let no_room: Rc<dyn Fn(&[u8])> = Rc::new({
+    let no_room: Rc<NoRoom> = Rc::new({
         let (context, client) = (context.clone(), client.clone());
         move |begun| client.refuse_begun(&context, begun)
     });

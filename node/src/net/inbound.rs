@@ -137,6 +137,9 @@ impl LargeBudget {
 /// What is done with a frame: its body, and the room that it takes if it came on a stream of its own.
 pub(crate) type Take = dyn Fn(Bytes, Option<Taken>) -> Result<(), CloseReason>;
 
+/// What is done when there is no room for the rest of a frame, with what there is of it.
+pub(crate) type NoRoom = dyn Fn(&[u8]);
+
 /// Gives the frame of every unidirectional stream to `take`, until the connection ends or one is refused. Takes in no more
 /// streams of a client than `outbound` admits.
 pub(crate) async fn large_frames(
@@ -145,7 +148,7 @@ pub(crate) async fn large_frames(
     frames: LargeFrames,
     context: &ShardContext,
     take: Rc<Take>,
-    no_room: Rc<dyn Fn(&[u8])>,
+    no_room: Rc<NoRoom>,
 ) -> Result<(), CloseReason> {
     let mut readers = tokio::task::JoinSet::new();
     let LargeFrames { max, room } = frames;

@@ -68,7 +68,7 @@ impl Outcome {
             broken.push(format!("a node took up {most} MiB, from {before} with a budget of {}", self.budget));
         }
         if self.during.failed > 0 {
-            let why = self.during.failures.iter().next().map_or("", String::as_str);
+            let why = self.during.failures.first().map_or("", String::as_str);
             broken.push(format!(
                 "{} requests of a client that did nothing wrong failed, one of them: {why}",
                 self.during.failed
