@@ -105,6 +105,11 @@ impl Account {
         Some([self.requests.take(1)?, self.bytes.take(self.likely(bytes, is_read))?])
     }
 
+    /// The same for one whose frame has arrived on a stream of its own, and has its room: it is not sent in vain for lack of a place.
+    pub(crate) fn arrived(&self, bytes: usize) -> [Held; 2] {
+        [self.requests.charge(1), self.bytes.charge(self.likely(bytes, false))]
+    }
+
     fn likely(&self, bytes: usize, is_read: bool) -> usize {
         let read = if is_read { self.usual_read.load(Ordering::Relaxed) } else { 0 };
         // Never more than there is when nothing is under way.

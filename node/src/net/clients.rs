@@ -174,14 +174,20 @@ impl Client {
         };
         let deadline = since + asked;
         let operation = operation(&request);
-        let own_bytes = if taken.is_some() { 0 } else { body.len() } + shown_bytes(&request);
+        let shown = shown_bytes(&request);
+        let place = match taken {
+            Some(_) => Some(self.account.arrived(shown)),
+            None => {
+                let is_read = matches!(request, Request::Get(_) | Request::Scan(_));
+                self.account.request(body.len() + shown, is_read)
+            }
+        };
+        let is_full = place.is_none();
         if let Request::Put(put) = &mut request
             && let Some(taken) = taken.take()
         {
             put.value = Bytes::from_owner(Charged { value: std::mem::take(&mut put.value), _taken: taken });
         }
-        let place = self.account.request(own_bytes, matches!(request, Request::Get(_) | Request::Scan(_)));
-        let is_full = place.is_none();
         let room = Room { _place: place, _frame: taken };
         match self.pending.borrow_mut().entry(id) {
             Entry::Occupied(_) => {
@@ -195,7 +201,7 @@ impl Client {
             self.answer(context, since, id, refused(refusal));
         } else if is_full {
             self.refuse_overloaded(context, since, id);
-        } else if shown_bytes(&request) > SHOWN_BYTES_MAX {
+        } else if shown > SHOWN_BYTES_MAX {
             let text = "it says of more siblings that they have been shown than a key can have".to_owned();
             self.answer(context, since, id, refused(Refusal::BadRequest(text)));
         } else if let Some(response) = answer_of_shell(shared, &request) {
