@@ -9,7 +9,7 @@ use driftless_proto::frame::FRAME_MAX;
 pub struct NetLimits {
     /// Bytes that requests may take up in all: half of them requests and answers of clients, a quarter client connections and
     /// what QUIC holds of them, an eighth what coordinators are sent by replicas, an eighth what is under way between peers. What
-    /// each certificate may have of that is in [`super::accounts`]. The store's memory comes on top.
+    /// each certificate may have of that is in docs/threat-model.md. The store's memory comes on top.
     pub memory: usize,
     /// Requests of clients under way at once, half of them with one certificate. Beyond it connections are read no further: it
     /// bounds what others have to wait behind, and what can be done a second over a distance.

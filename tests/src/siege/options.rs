@@ -6,9 +6,9 @@ use super::Attack;
 
 /// How to use the program.
 pub const USAGE: &str = "\
-usage: siege [--minutes 1 | --seconds 10] [--attack NAME] [--memory-mib 256]
+usage: siege [--minutes 1 | --seconds 10] [--attack NAME | --without NAME] [--memory-mib 256]
 
-Attacks a cluster of three processes in each way that it knows, or in one of them, for so long, and shows what a client
+Attacks a cluster of three processes in each way that it knows, in one of them, or in all but one, for so long, and shows what a client
 beside that notices.
 
 attacks: half-open, admin, unread, unread-values, announced, uploads, connections, busy";
@@ -45,14 +45,19 @@ impl Options {
                 return Ok(None);
             }
             let value = arguments.next().ok_or_else(|| format!("{option} needs a value"))?;
+            let attack = || {
+                let known = Attack::ALL.into_iter().find(|(name, _)| *name == value);
+                known.map(|(_, attack)| attack).ok_or_else(|| format!("there is no attack {value:?}"))
+            };
             let number = || value.parse::<u64>().map_err(|_| format!("{option} needs a number, not {value:?}"));
             match option.as_str() {
                 "--minutes" => options.attack = Duration::from_secs(60 * number()?),
                 "--seconds" => options.attack = Duration::from_secs(number()?),
                 "--memory-mib" => options.memory_mib = number()?,
-                "--attack" => {
-                    let known = Attack::ALL.into_iter().find(|(name, _)| *name == value);
-                    options.attacks = vec![known.ok_or_else(|| format!("there is no attack {value:?}"))?.1];
+                "--attack" => options.attacks = vec![attack()?],
+                "--without" => {
+                    let without = attack()?;
+                    options.attacks.retain(|known| *known != without);
                 }
                 _ => return Err(format!("unknown option {option:?}")),
             }
@@ -73,6 +78,8 @@ mod tests {
         assert_eq!((options.attack, options.memory_mib), (Duration::from_secs(120), 128));
         assert_eq!(options.quiet, Duration::from_secs(3));
         assert_eq!(options.attacks, [Attack::Busy]);
+        let others = parse("--without uploads").expect("fits").expect("is no call for help").attacks;
+        assert!(others.len() + 1 == Attack::ALL.len() && !others.contains(&Attack::Uploads));
         assert!(parse("--help").expect("fits").is_none());
         for wrong in ["--attack nothing", "--minutes", "--minutes many", "--fast 1"] {
             assert!(parse(wrong).is_err(), "{wrong}");
