@@ -40,6 +40,13 @@ fn identity(cluster: &Cluster, name: &str) -> Issued {
     cluster.authority.issue_client(name, None, Validity::holder(SystemTime::now())).expect("a plain name")
 }
 
+/// A request as it goes on a stream of its own.
+fn framed(id: u64, request: Request) -> Vec<u8> {
+    let mut frame = Vec::new();
+    frame::encode(&RequestFrame { id, ring_version: 1, deadline_ms: 30_000, request }, &mut frame).expect("fits");
+    frame
+}
+
 fn held(cluster: &Cluster) -> usize {
     usize::try_from(cluster.node(0).metrics().client_bytes.get()).expect("is no debt")
 }
@@ -86,10 +93,7 @@ fn a_value_takes_room_until_nothing_refers_to_it_and_gives_it_back() {
     block_on(async {
         let mut client = client_of(&cluster, "app").await;
         // The frame is begun, and most of it has arrived.
-        let mut frame = Vec::new();
-        let request = put("k", vec![7; 4 * MIB], None);
-        frame::encode(&RequestFrame { id: 100, ring_version: 1, deadline_ms: 5000, request }, &mut frame)
-            .expect("fits");
+        let frame = framed(100, put("k", vec![7; 4 * MIB], None));
         let mut stream = client.connection.open_uni().await.expect("there is room");
         stream.write_all(&frame[..3 * MIB]).await.expect("goes out");
         soon("it is counted as it arrives", || held(&cluster) >= 3 * MIB).await;
@@ -115,10 +119,7 @@ fn values_beyond_a_certificates_half_wait_unread_and_others_have_room() {
         let mut greedy = client_of(&cluster, "greedy").await;
         let mut begun = Vec::new();
         for id in 101..=104 {
-            let request = put(&format!("k{id}"), vec![7; 2 * MIB - 100], None);
-            let mut frame = Vec::new();
-            let ask = RequestFrame { id, ring_version: 1, deadline_ms: 30_000, request };
-            frame::encode(&ask, &mut frame).expect("fits");
+            let mut frame = framed(id, put(&format!("k{id}"), vec![7; 2 * MIB - 100], None));
             let mut stream = greedy.connection.open_uni().await.expect("there is room");
             stream.write_all(&frame[..frame.len() - 1]).await.expect("goes out");
             begun.push((stream, frame.pop().expect("is not empty")));
@@ -149,10 +150,7 @@ fn a_frame_that_finds_no_room_midway_is_refused_by_its_name_and_the_connection_g
         let mut client = client_of(&cluster, "app").await;
         let mut begun = Vec::new();
         for id in [101, 102] {
-            let request = put(&format!("k{id}"), vec![7; 3 * MIB], None);
-            let mut frame = Vec::new();
-            frame::encode(&RequestFrame { id, ring_version: 1, deadline_ms: 30_000, request }, &mut frame)
-                .expect("fits");
+            let frame = framed(id, put(&format!("k{id}"), vec![7; 3 * MIB], None));
             let mut stream = client.connection.open_uni().await.expect("there is room");
             stream.write_all(&frame[..MIB]).await.expect("goes out");
             begun.push((stream, frame));
@@ -186,9 +184,7 @@ fn answers_that_nobody_reads_are_bounded_for_all_connections_with_a_certificate(
             // Each on a stream of its own, as nobody has to: these are as bounded as others.
             for id in 1..=200 {
                 let request = if id % 2 == 0 { Request::Aae(AaeCommand::Status) } else { get("large") };
-                let mut frame = Vec::new();
-                let ask = RequestFrame { id, ring_version: 1, deadline_ms: 5000, request };
-                frame::encode(&ask, &mut frame).expect("fits");
+                let frame = framed(id, request);
                 let sending = async {
                     let mut stream = client.connection.open_uni().await.expect("the connection is up");
                     stream.write_all(&frame).await.expect("the connection is up");
@@ -258,9 +254,7 @@ fn beyond_its_half_of_the_requests_a_certificate_waits_and_others_do_not() {
         let mut good = client_of(&cluster, "good").await;
         let mut frames = Vec::new();
         for id in 1..=64 {
-            let request = put(&format!("k{id}"), "v", None);
-            let ask = RequestFrame { id, ring_version: 1, deadline_ms: 5000, request };
-            frame::encode(&ask, &mut frames).expect("fits");
+            frames.extend(framed(id, put(&format!("k{id}"), "v", None)));
         }
         greedy.send.write_all(&frames).await.expect("is up");
         good.put("good", "v", None).await;

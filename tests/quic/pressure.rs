@@ -107,6 +107,78 @@ fn more_requests_than_a_certificate_may_have_wait_and_those_of_others_do_not() {
     });
 }
 
+/// A sync takes so long that what is asked is under way for a while.
+fn slow_disks() -> Scenario {
+    Scenario {
+        settings: |_, settings| settings.net.client_requests_max = 32,
+        sync_takes: Duration::from_secs(2),
+        ..Scenario::default()
+    }
+}
+
+#[test]
+fn a_request_whose_client_has_left_keeps_its_room_until_it_is_answered() {
+    slow_disks().run(async |world: World| {
+        world.connected().await;
+        let asked = world.dialling()[0].clone();
+        let mut raw = Raw::connect(&world, &asked, TransportConfig::default()).await;
+        for number in 0..16 {
+            raw.ask(put(&format!("key {number}"), vec![7; 10_000], world.write_id()), DEADLINE).await;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        raw.connection.close(VarInt::from_u32(0), b"");
+        let held = || world.node(&asked).metrics().client_bytes.get();
+        world.until("they are counted", Duration::from_millis(1_500), || held() > 100_000).await;
+        // Whoever comes back under that name finds its places taken.
+        let mut again = Raw::connect(&world, &asked, TransportConfig::default()).await;
+        let begun = tokio::time::Instant::now();
+        let answer = again.call(put("again", "x", world.write_id()), DEADLINE).await;
+        assert!(matches!(answer, Response::Stored(_)), "{answer:?}");
+        assert!(begun.elapsed() > Duration::from_secs(2), "it was begun when those before it were done");
+        world.until("all is given back", Duration::from_secs(20), || held() == 0).await;
+    });
+}
+
+#[test]
+fn what_has_arrived_on_a_connection_that_is_closed_is_not_carried_out() {
+    slow_disks().run(async |world: World| {
+        world.connected().await;
+        let asked = world.dialling()[0].clone();
+        let mut raw = Raw::connect(&world, &asked, TransportConfig::default()).await;
+        for number in 0..100 {
+            raw.ask(put(&format!("key {number}"), "x", world.write_id()), DEADLINE).await;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        raw.connection.close(VarInt::from_u32(0), b"");
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        let keys = world.node(&asked).status().keys.expect("they are counted");
+        assert!((1..=16).contains(&keys), "{keys} of 100 were stored, and 16 were under way");
+    });
+}
+
+#[test]
+fn a_client_that_reads_slowly_and_goes_on_reading_is_not_shown_out() {
+    let scenario = Scenario {
+        // 64 KiB for each 200 ms: a frame takes seconds, and many times as long as a silent client has.
+        latency: (Duration::from_millis(100), Duration::from_millis(100)),
+        settings: |_, settings| settings.net.arrival_timeout = Duration::from_secs(2),
+        ..Scenario::default()
+    };
+    scenario.run(async |world: World| {
+        world.connected().await;
+        let asked = world.dialling()[0].clone();
+        let mut whole = Raw::connect(&world, &asked, TransportConfig::default()).await;
+        whole.call(put("big", vec![7; 3 << 20], world.write_id()), DEADLINE).await;
+        let mut slow = TransportConfig::default();
+        slow.receive_window(VarInt::from_u32(64 << 10));
+        let mut raw = Raw::connect(&world, &asked, slow).await;
+        let begun = tokio::time::Instant::now();
+        let answer = raw.call(get("big"), DEADLINE).await;
+        assert!(matches!(answer, Response::Read(_)), "{answer:?}");
+        assert!(begun.elapsed() > Duration::from_secs(6), "{:?}", begun.elapsed());
+    });
+}
+
 #[test]
 fn a_peer_that_takes_nothing_costs_bounded_memory_and_no_client_its_time() {
     let scenario =

@@ -8,6 +8,7 @@
 //! like, to their disks as well; [`siege`] attacks them over the network.
 //! [`papers`] lists what the binary is made of.
 
+pub mod by_hand;
 pub mod damage;
 pub mod decoders;
 pub mod gallery;

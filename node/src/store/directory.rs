@@ -25,21 +25,28 @@
 //! disk does not keep a node from starting. What is wrong with a directory is said in words, with what to do about it, and
 //! nothing in it has been changed then.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use driftless_proto::{Conflict, Topology};
+use driftless_proto::Topology;
 use rand::TryRngCore;
 use rand::rngs::OsRng;
-use rustix::fs::RenameFlags;
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::Xxh3;
 
+#[cfg(feature = "planted-bugs")]
+use self::files::parse_json;
+use self::files::{read_json, sync_directory, write_atomically, write_json};
+use self::foundation::Foundation;
+use self::private::make_private;
 use crate::peer::Incarnation;
+
+mod files;
+mod foundation;
+mod private;
 
 /// A node's data directory, locked for this process until it is dropped.
 #[derive(Debug)]
@@ -369,165 +376,6 @@ impl IdentityFile {
     }
 }
 
-/// `topology.json`: that part of a topology which the data depends on. Kept in words of its own and not as the
-/// topology itself, so that a release which knows more of topologies still reads it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct Foundation {
-    format: u32,
-    cluster: String,
-    partitions: u32,
-    hash_seed: u64,
-    members: Vec<FoundationMember>,
-    placements: Vec<FoundationPlacement>,
-    buckets: Vec<FoundationBucket>,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct FoundationMember {
-    name: String,
-    id: String,
-    weight: u32,
-    zone: String,
-    shards: u16,
-}
-
-/// A digest of who owns what in one class: equal members must give an equal table, also in a later release.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct FoundationPlacement {
-    n: u8,
-    digest: String,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct FoundationBucket {
-    name: String,
-    id: u32,
-    n: u8,
-    conflict: Conflict,
-}
-
-impl Foundation {
-    fn of(topology: &Topology) -> Foundation {
-        let ring = topology.ring();
-        let members = ring.members().iter().map(|member| FoundationMember {
-            name: member.name.clone(),
-            id: member.id.to_string(),
-            weight: member.weight,
-            zone: member.zone.clone(),
-            shards: member.shards,
-        });
-        let mut tables: BTreeMap<u8, Xxh3> = BTreeMap::new();
-        for partition in ring.all_partitions() {
-            let table = tables.entry(partition.n).or_default();
-            for owner in ring.owners(partition) {
-                table.update(&owner.0.to_le_bytes());
-            }
-        }
-        let buckets = topology.buckets().iter().map(|bucket| FoundationBucket {
-            name: bucket.name.to_string(),
-            id: bucket.id.0,
-            n: bucket.quorum.n(),
-            conflict: bucket.conflict,
-        });
-        Foundation {
-            format: FORMAT,
-            cluster: topology.cluster().into(),
-            partitions: ring.partitions().get(),
-            hash_seed: ring.hash_seed(),
-            members: members.collect(),
-            placements: tables
-                .iter()
-                .map(|(&n, table)| FoundationPlacement { n, digest: format!("{:032x}", table.digest128()) })
-                .collect(),
-            buckets: buckets.collect(),
-        }
-    }
-
-    /// Where `new` differs from this in a way that the data does not survive.
-    fn differences(&self, new: &Foundation) -> Vec<String> {
-        let mut said = Vec::new();
-        if self.partitions != new.partitions {
-            said.push(format!("there are {} partitions and were {}", new.partitions, self.partitions));
-        }
-        if self.hash_seed != new.hash_seed {
-            said.push(format!("the hash seed is {} and was {}", new.hash_seed, self.hash_seed));
-        }
-        self.member_differences(new, &mut said);
-        self.bucket_differences(new, &mut said);
-        if said.is_empty() {
-            // Only then: any of the differences above moves partitions too.
-            for old in &self.placements {
-                if let Some(now) = new.placements.iter().find(|now| now.n == old.n)
-                    && now.digest != old.digest
-                {
-                    said.push(format!(
-                        "this release gives the partitions of n = {} to other members than the one that wrote the \
-                         data did (this is a mistake in Driftless: please report it and go back to that release)",
-                        old.n
-                    ));
-                }
-            }
-        }
-        said
-    }
-
-    fn member_differences(&self, new: &Foundation, said: &mut Vec<String>) {
-        for old in &self.members {
-            let Some(now) = new.members.iter().find(|now| now.name == old.name) else {
-                said.push(format!("member {:?} is missing", old.name));
-                continue;
-            };
-            if now.id != old.id {
-                said.push(format!("member {:?} has id {} and had {}", old.name, now.id, old.id));
-            }
-            if now.weight != old.weight {
-                said.push(format!("member {:?} has weight {} and had {}", old.name, now.weight, old.weight));
-            }
-            if now.zone != old.zone {
-                said.push(format!("member {:?} is in zone {:?} and was in {:?}", old.name, now.zone, old.zone));
-            }
-            if now.shards != old.shards {
-                said.push(format!("member {:?} has {} shards and had {}", old.name, now.shards, old.shards));
-            }
-        }
-        for now in &new.members {
-            if !self.members.iter().any(|old| old.name == now.name) {
-                said.push(format!("member {:?} is new", now.name));
-            }
-        }
-    }
-
-    fn bucket_differences(&self, new: &Foundation, said: &mut Vec<String>) {
-        for old in &self.buckets {
-            let Some(now) = new.buckets.iter().find(|now| now.name == old.name) else {
-                said.push(format!("bucket {:?} is missing", old.name));
-                continue;
-            };
-            if now.id != old.id {
-                said.push(format!("bucket {:?} has id {} and had {}", old.name, now.id, old.id));
-            }
-            if now.n != old.n {
-                said.push(format!("bucket {:?} has n = {} and had {}", old.name, now.n, old.n));
-            }
-            if now.conflict != old.conflict {
-                let word = |conflict| match conflict {
-                    Conflict::Siblings => "siblings",
-                    Conflict::Lww => "lww",
-                };
-                let (now, was) = (word(now.conflict), word(old.conflict));
-                said.push(format!("bucket {:?} has conflict = {now:?} and had {was:?}", old.name));
-            }
-        }
-        for now in &new.buckets {
-            let was = self.buckets.iter().find(|old| old.id == now.id && old.name != now.name);
-            let is_new = !self.buckets.iter().any(|old| old.name == now.name);
-            if let (Some(was), true) = (was, is_new) {
-                said.push(format!("bucket {:?} has id {}, which is that of bucket {:?}", now.name, now.id, was.name));
-            }
-        }
-    }
-}
-
 fn create_if_absent(path: &Path) -> Result<(), OpenError> {
     if path.is_dir() {
         return Ok(());
@@ -537,68 +385,6 @@ fn create_if_absent(path: &Path) -> Result<(), OpenError> {
         Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent),
         _ => sync_directory(Path::new(".")),
     }
-}
-
-/// Takes from others what they may do there: what is in the store's files is not theirs to read. If the directory was open to others,
-/// so may be what is in it, which somebody may have open or linked: all of it is made private then. A directory of another owner (a
-/// volume that was mounted for this process, say) stays as it is.
-fn make_private(path: &Path) {
-    let contents = if can_be_closed(path) { close_contents(path) } else { Ok(()) };
-    // Last: as long as others may enter, the next start sees that this one was cut off.
-    match close_to_others(path) {
-        Ok(None) => {}
-        Ok(Some(mode)) => {
-            let mode = format!("{:04o}", mode & 0o7777);
-            match contents {
-                Ok(()) => tracing::warn!(
-                    path = %path.display(), mode,
-                    "other users could look into the data directory; now it and its files are this user's alone"
-                ),
-                Err(error) => tracing::warn!(
-                    path = %path.display(), mode, %error,
-                    "other users could look into the data directory; now they cannot, but some of its files stay as they were"
-                ),
-            }
-        }
-        Err(error) => tracing::warn!(
-            path = %path.display(), %error,
-            "other users may be able to read the data: take that from them (chmod -R go= on the directory)"
-        ),
-    }
-}
-
-/// Whether others may enter a directory, and this process may change that.
-fn can_be_closed(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|found| {
-        let permissions = found.permissions();
-        // Gives it the mode that it has, which only its owner can.
-        permissions.mode() & OTHERS != 0 && fs::set_permissions(path, permissions).is_ok()
-    })
-}
-
-/// Answers the mode of a file or directory that had been open to others.
-fn close_to_others(path: &Path) -> io::Result<Option<u32>> {
-    let mode = fs::metadata(path)?.permissions().mode();
-    if mode & OTHERS == 0 {
-        return Ok(None);
-    }
-    fs::set_permissions(path, Permissions::from_mode(mode & !OTHERS)).map(|()| Some(mode))
-}
-
-/// Everything below a directory. Links are not followed: they lead out of it.
-fn close_contents(directory: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        if kind.is_symlink() {
-            continue;
-        }
-        close_to_others(&entry.path())?;
-        if kind.is_dir() {
-            close_contents(&entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 /// Refuses a directory without an identity that is in use for something else, or has lost its identity.
@@ -658,95 +444,6 @@ fn reset_key(directory: &Path) -> Result<[u8; RESET_KEY_BYTES], OpenError> {
     }
 }
 
-/// Reads a file of ours; the format is looked at before anything else, because a later one may look different.
-fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>, OpenError> {
-    match fs::read(path) {
-        Ok(bytes) => parse_json(path, &bytes).map(Some),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(failed("read", path, e)),
-    }
-}
-
-fn parse_json<T: for<'a> Deserialize<'a>>(path: &Path, bytes: &[u8]) -> Result<T, OpenError> {
-    #[derive(Deserialize)]
-    struct Format {
-        format: u32,
-    }
-    let damaged = |e: serde_json::Error| OpenError::Damaged { path: path.into(), what: format!("is damaged ({e})") };
-    let Format { format } = serde_json::from_slice(bytes).map_err(damaged)?;
-    if format != FORMAT {
-        let path = path.parent().unwrap_or(path).into();
-        return Err(OpenError::OtherFormat { path, found: format });
-    }
-    serde_json::from_slice(bytes).map_err(damaged)
-}
-
-fn write_json(directory: &Path, name: &str, value: &impl Serialize) -> Result<(), OpenError> {
-    let mut bytes =
-        serde_json::to_vec_pretty(value).map_err(|e| failed("encode", &directory.join(name), io::Error::other(e)))?;
-    bytes.push(b'\n');
-    write_atomically(directory, name, &bytes)
-}
-
-/// After this returns the file has these bytes, also after a power cut; if it does not return, the old or these.
-fn write_atomically(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), OpenError> {
-    let (path, aside) = (directory.join(name), directory.join(format!("{name}{ASIDE}")));
-    let write = || {
-        let mut options = OpenOptions::new();
-        // Not truncated before it is written: that would give back the blocks which it is kept for.
-        options.write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(&aside)?;
-        file.write_all_at(bytes, 0)?;
-        file.set_len(bytes.len() as u64)?;
-        file.sync_all()?;
-        replace(&aside, &path)
-    };
-    write().map_err(|e| failed("write", &aside, e))?;
-    sync_directory(directory)?;
-    if name == IDENTITY
-        && let Err(error) = keep_room(&aside, bytes.len())
-    {
-        tracing::warn!(
-            path = %aside.display(), %error,
-            "there is no room for the next start's number: free some space, or this node cannot be started again"
-        );
-    }
-    Ok(())
-}
-
-/// Puts `aside` in the place of a file. Where the file system can, the two change places, so that the blocks of both stay.
-fn replace(aside: &Path, path: &Path) -> io::Result<()> {
-    let here = rustix::fs::CWD;
-    match rustix::fs::renameat_with(here, aside, here, path, RenameFlags::EXCHANGE) {
-        Ok(()) => Ok(()),
-        // There is nothing to change places with yet, or the file system cannot do it.
-        Err(_) => fs::rename(aside, path),
-    }
-}
-
-/// Sees to it that a file has blocks for another file of that length, and a little more.
-fn keep_room(aside: &Path, len: usize) -> io::Result<()> {
-    let wanted = (len + ROOM_TO_GROW).next_multiple_of(BLOCK);
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(aside)?;
-    let has = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
-    if has < wanted {
-        // Spaces, so that its former text stays readable. What it has blocks for already takes none.
-        file.write_all_at(&vec![b' '; wanted - has], has as u64)?;
-        file.sync_all()?;
-        sync_directory_of(aside)?;
-    }
-    Ok(())
-}
-
-fn sync_directory_of(path: &Path) -> io::Result<()> {
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-}
-
-/// Makes creations and renames in a directory durable.
-fn sync_directory(path: &Path) -> Result<(), OpenError> {
-    File::open(path).and_then(|directory| directory.sync_all()).map_err(|e| failed("sync", path, e))
-}
-
 fn failed(what: &'static str, path: &Path, source: io::Error) -> OpenError {
     OpenError::Io { what, path: path.into(), source }
 }
@@ -775,15 +472,8 @@ const STORE: &str = "store";
 /// Ending of files that are being written.
 const ASIDE: &str = ".new";
 
-/// What the group and others may do with a file.
-const OTHERS: u32 = 0o077;
-
 /// Decimal digits of a process's id, so that a new one is written over an old one without a change of length.
 const PID_WIDTH: usize = 10;
-
-/// What file systems allot room in, and a few names of peers that admit the next life.
-const BLOCK: usize = 4096;
-const ROOM_TO_GROW: usize = 256;
 
 #[cfg(test)]
 mod tests;

@@ -51,13 +51,13 @@ mod journal;
 #[cfg(feature = "planted-bugs")]
 pub(crate) mod probe;
 mod reserve_file;
+mod resource_probe;
 mod shortage;
 mod space;
 mod watermark;
 
-pub use self::descriptors::DescriptorProbe;
 pub use self::file_sync::FileSync;
-pub use self::space::SpaceProbe;
+pub use self::resource_probe::ResourceProbe;
 
 /// An open database: all the data of a node. Clones share it; it is closed when the last handle is gone.
 #[derive(Clone)]
@@ -92,9 +92,9 @@ pub struct DiskOptions {
     /// may use half of it. See [`RESERVE_BYTES_DEFAULT`].
     pub reserve_bytes: u64,
     /// Where free space is asked for; `None` for the file system of the database, where a quarter of the reserve is kept in a file.
-    pub space_probe: Option<SpaceProbe>,
+    pub space_probe: Option<ResourceProbe>,
     /// Where it is asked how many files can still be opened.
-    pub descriptor_probe: DescriptorProbe,
+    pub descriptor_probe: ResourceProbe,
     /// How a journal is made durable; a sync of the database is one call, and all it promises rests on it.
     pub file_sync: FileSync,
     /// A mistake to make, in tests of the rigs that look for mistakes.
@@ -110,7 +110,7 @@ impl Default for DiskOptions {
             journal_bytes_max: 512 << 20,
             reserve_bytes: RESERVE_BYTES_DEFAULT,
             space_probe: None,
-            descriptor_probe: DescriptorProbe::of_process(),
+            descriptor_probe: ResourceProbe::of_descriptors(),
             file_sync: FileSync::of_system(),
             planted: Planted::default(),
         }

@@ -1,18 +1,13 @@
 //! A client that speaks the protocol by hand, for what a well-behaved one does not do.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use driftless_node::net::certificates::NODE_SERVER_NAME;
-use driftless_proto::client::{Get, Put, Request, RequestFrame, Response, ResponseFrame};
+use driftless_proto::client::{Request, RequestFrame, Response, ResponseFrame};
 use driftless_proto::frame::{self, ALPN_CLIENT, FRAME_MAX, FRAME_SHARED_MAX, FrameReader};
-use driftless_proto::{BucketId, Key, WriteId};
-use quinn::crypto::rustls::QuicClientConfig;
+use driftless_tests::by_hand;
+pub(crate) use driftless_tests::by_hand::{get, put};
 use quinn::{ClientConfig, Connection, ConnectionError, RecvStream, SendStream, TransportConfig};
-use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::identity::Issued;
 use super::world::World;
@@ -108,35 +103,5 @@ pub(crate) async fn dial(world: &World, host: &str, config: ClientConfig) -> Res
 
 /// What somebody with this certificate dials with.
 pub(crate) fn config(ca: &str, issued: &Issued, alpn: &[u8], transport: TransportConfig) -> ClientConfig {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).expect("PEM")).expect("an authority");
-    let chain = vec![CertificateDer::from_pem_slice(issued.certificate.as_bytes()).expect("PEM")];
-    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).expect("PEM");
-    let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect("TLS 1.3")
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)
-        .expect("fits");
-    tls.alpn_protocols = vec![alpn.to_vec()];
-    let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("TLS 1.3")));
-    config.transport_config(Arc::new(transport));
-    config
-}
-
-pub(crate) fn get(key: &str) -> Request {
-    let key = Key::new(key.to_owned()).expect("is short");
-    Request::Get(Get { bucket: BucketId::DEFAULT, key, r: None, sloppy: None, explain: false, shown: Vec::new() })
-}
-
-pub(crate) fn put(key: &str, value: impl Into<Bytes>, write_id: WriteId) -> Request {
-    Request::Put(Put {
-        bucket: BucketId::DEFAULT,
-        key: Key::new(key.to_owned()).expect("is short"),
-        value: value.into(),
-        context: None,
-        w: None,
-        sloppy: None,
-        write_id,
-    })
+    by_hand::config(ca, &issued.certificate, &issued.key, alpn, transport)
 }

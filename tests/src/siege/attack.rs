@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_node::net::certificates::CertificateAuthority;
+use driftless_proto::WriteId;
 use driftless_proto::client::{AaeCommand, Request};
 use driftless_proto::frame::FRAME_MAX;
 use futures::future::join_all;
@@ -13,7 +14,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 
-use super::guest::{Guest, Raw, get, put};
+use super::guest::{Guest, Raw};
+use crate::by_hand::{get, put};
 
 /// One of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -179,7 +181,7 @@ async fn uploads(guest: Guest, node: SocketAddr, at: usize) {
         // The same keys again and again, until they hold as much as they may: the disk is not what is under siege.
         for number in 0.. {
             let key = format!("upload {at} {}", number % 4);
-            if raw.send_alone(put(&key, vec![7; 4 << 20])).await.is_none() {
+            if raw.send_alone(put(&key, vec![7; 4 << 20], WriteId(rand::random()))).await.is_none() {
                 break;
             }
         }
@@ -202,7 +204,9 @@ async fn busy(guest: Guest, node: SocketAddr) {
         let Some(mut raw) = connect(&guest, node).await else { continue };
         let keys: u64 = rand::random();
         for round in 0.. {
-            let frame = |number| raw.frame(put(&format!("busy {keys} {round} {number}"), vec![7; 100]));
+            let frame = |number| {
+                raw.frame(put(&format!("busy {keys} {round} {number}"), vec![7; 100], WriteId(rand::random())))
+            };
             let frames: Vec<u8> = (0..1_000).flat_map(frame).collect();
             if raw.send.write_all(&frames).await.is_err() {
                 break;

@@ -1,21 +1,16 @@
 //! A client that speaks the protocol by hand, for what a well-behaved one does not do.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use driftless_node::net::certificates::{CertificateAuthority, NODE_SERVER_NAME, Validity};
-use driftless_proto::client::{Get, Put, Request, RequestFrame};
+use driftless_proto::client::{Request, RequestFrame};
 use driftless_proto::frame::{self, ALPN_CLIENT};
-use driftless_proto::{BucketId, Key, WriteId};
-use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{
     ClientConfig, Connecting, Connection, Endpoint, RecvStream, SendStream, TransportConfig, VarInt, WriteError,
 };
-use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::by_hand;
 
 /// Whoever has a certificate of the cluster's authority, and an endpoint of its own.
 #[derive(Clone)]
@@ -37,20 +32,6 @@ impl Guest {
     /// With a certificate of this name.
     pub(super) fn new(authority: &CertificateAuthority, name: &str) -> Guest {
         let issued = authority.issue_client(name, None, Validity::holder(SystemTime::now())).expect("a plain name");
-        let mut roots = RootCertStore::empty();
-        let ca = CertificateDer::from_pem_slice(authority.certificate_pem().as_bytes()).expect("PEM");
-        roots.add(ca).expect("an authority");
-        let chain = vec![CertificateDer::from_pem_slice(issued.certificate.as_bytes()).expect("PEM")];
-        let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).expect("PEM");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .expect("TLS 1.3")
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)
-            .expect("they fit");
-        tls.alpn_protocols = vec![ALPN_CLIENT.to_vec()];
-        let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("TLS 1.3")));
         let mut transport = TransportConfig::default();
         // It takes whatever the node sends and shows it to nobody; it keeps its connections.
         transport
@@ -58,7 +39,8 @@ impl Guest {
             .receive_window(VarInt::from_u32(64 << 20))
             .send_window(64 << 20)
             .keep_alive_interval(Some(Duration::from_secs(2)));
-        config.transport_config(Arc::new(transport));
+        let config =
+            by_hand::config(authority.certificate_pem(), &issued.certificate, &issued.key, ALPN_CLIENT, transport);
         let endpoint = Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port is free");
         Guest { endpoint, config }
     }
@@ -97,23 +79,6 @@ impl Raw {
         frame::encode(&RequestFrame { id, ring_version: 1, deadline_ms: 10_000, request }, &mut out).expect("fits");
         out
     }
-}
-
-pub(super) fn get(key: &str) -> Request {
-    let key = Key::new(key.to_owned()).expect("is short");
-    Request::Get(Get { bucket: BucketId::DEFAULT, key, r: None, sloppy: None, explain: false, shown: Vec::new() })
-}
-
-pub(super) fn put(key: &str, value: impl Into<Bytes>) -> Request {
-    Request::Put(Put {
-        bucket: BucketId::DEFAULT,
-        key: Key::new(key.to_owned()).expect("is short"),
-        value: value.into(),
-        context: None,
-        w: None,
-        sloppy: None,
-        write_id: WriteId(rand::random()),
-    })
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);

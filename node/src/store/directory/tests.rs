@@ -1,6 +1,10 @@
 //! Whose a data directory is, who may open it, and what damage to it is noticed.
 
-use driftless_proto::{BucketDefinition, BucketId, BucketName, Durability, Quorum};
+use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
+use driftless_proto::{BucketDefinition, BucketId, BucketName, Conflict, Durability, Quorum};
 use driftless_ring::{Member, Partitions, Ring, RingSpec};
 use tempfile::TempDir;
 

@@ -4,44 +4,17 @@
 //! room is looked up before each batch, from a figure that is at most a tenth of a second or a few megabytes old. A quarter of what is
 //! kept in reserve is in a file ([`ReserveFile`]), since others who write to the same device know nothing of the reserve.
 
-use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::reserve_file::ReserveFile;
-
-/// Asks how many bytes are free: the file system, or whatever a test says.
-#[derive(Clone)]
-pub struct SpaceProbe(Arc<dyn Fn() -> io::Result<u64> + Send + Sync>);
-
-impl SpaceProbe {
-    /// The bytes that this process may still write to the file system of a path.
-    pub fn of_file_system(path: impl AsRef<Path>) -> SpaceProbe {
-        let path: PathBuf = path.as_ref().into();
-        SpaceProbe::new(move || {
-            let found = rustix::fs::statvfs(&path)?;
-            Ok(found.f_bavail.saturating_mul(found.f_frsize))
-        })
-    }
-
-    /// Any other source.
-    pub fn new(free: impl Fn() -> io::Result<u64> + Send + Sync + 'static) -> SpaceProbe {
-        SpaceProbe(Arc::new(free))
-    }
-}
-
-impl fmt::Debug for SpaceProbe {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SpaceProbe")
-    }
-}
+use super::resource_probe::ResourceProbe;
 
 /// The view of free space that batches are measured against.
 #[derive(Debug)]
 pub(super) struct Space {
-    probe: SpaceProbe,
+    probe: ResourceProbe,
     reserve: u64,
     file: Option<ReserveFile>,
     /// Free at the last look.
@@ -51,14 +24,14 @@ pub(super) struct Space {
 }
 
 impl Space {
-    pub(super) fn new(probe: SpaceProbe, reserve: u64) -> Space {
+    pub(super) fn new(probe: ResourceProbe, reserve: u64) -> Space {
         Space { probe, reserve, file: None, free: 0, looked: None, written_since: 0 }
     }
 
     /// The file system of a database, with a part of the reserve in a file there.
     pub(super) fn of_database(path: &Path, reserve: u64) -> Space {
         let file = (reserve > 0).then(|| ReserveFile::of(path, reserve / 4));
-        Space { file, ..Space::new(SpaceProbe::of_file_system(path), reserve) }
+        Space { file, ..Space::new(ResourceProbe::of_file_system(path), reserve) }
     }
 
     /// Counts a batch of so many bytes as written; or says in words why there is no room for it. A batch that only
@@ -85,7 +58,7 @@ impl Space {
 
     /// As before the engine opens: it writes out what it finds in its journals, for which a reserve that is not whole may be needed.
     pub(super) fn make_room(&mut self) -> io::Result<()> {
-        self.free = (self.probe.0)()?;
+        self.free = self.probe.left()?;
         if let Some(file) = &mut self.file
             && file.held() > 0
             && self.free < self.reserve
@@ -97,14 +70,14 @@ impl Space {
 
     /// Sees what is free, and gives up or makes the file by it.
     pub(super) fn look(&mut self) -> io::Result<()> {
-        self.free = (self.probe.0)()?;
+        self.free = self.probe.left()?;
         if let Some(file) = &mut self.file {
             if file.held() > 0 && self.free < file.bytes() {
                 file.release()?;
-                self.free = (self.probe.0)()?;
+                self.free = self.probe.left()?;
             } else if file.held() == 0 && self.free >= self.reserve.saturating_mul(2) {
                 file.make();
-                self.free = (self.probe.0)()?;
+                self.free = self.probe.left()?;
             }
         }
         self.looked = Some(Instant::now());
@@ -122,6 +95,7 @@ const LOOK_BYTES: u64 = 8 << 20;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
@@ -129,7 +103,7 @@ mod tests {
     #[test]
     fn what_was_written_since_the_last_look_counts() {
         let looks = Arc::new(AtomicU64::new(0));
-        let probe = SpaceProbe::new({
+        let probe = ResourceProbe::new({
             let looks = Arc::clone(&looks);
             move || {
                 looks.fetch_add(1, Ordering::Relaxed);
@@ -155,7 +129,7 @@ mod tests {
         let free = Arc::new(AtomicU64::new(2 << 20));
         let probe = || {
             let free = Arc::clone(&free);
-            SpaceProbe::new(move || Ok(free.load(Ordering::Relaxed)))
+            ResourceProbe::new(move || Ok(free.load(Ordering::Relaxed)))
         };
         let space = || Space { probe: probe(), ..Space::of_database(folder.path(), 1 << 20) };
         let file = folder.path().join("reserve");
@@ -173,6 +147,6 @@ mod tests {
     #[test]
     fn the_file_system_answers() {
         let folder = tempfile::tempdir().expect("a temporary directory");
-        assert!((SpaceProbe::of_file_system(folder.path()).0)().expect("answers") > 0);
+        assert!(ResourceProbe::of_file_system(folder.path()).left().expect("answers") > 0);
     }
 }

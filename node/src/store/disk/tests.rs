@@ -101,7 +101,11 @@ impl Subject for Disk {
 }
 
 fn options() -> DiskOptions {
-    DiskOptions { cache_bytes: 1 << 20, space_probe: Some(SpaceProbe::new(|| Ok(1 << 40))), ..DiskOptions::default() }
+    DiskOptions {
+        cache_bytes: 1 << 20,
+        space_probe: Some(ResourceProbe::new(|| Ok(1 << 40))),
+        ..DiskOptions::default()
+    }
 }
 
 fn open(path: &Path) -> DiskDatabase {
@@ -364,7 +368,7 @@ fn shards_apply_and_sync_at_once() {
 fn a_full_disk_refuses_before_anything_is_written() {
     let folder = tempfile::tempdir().expect("a directory");
     let free = Arc::new(AtomicU64::new(100 << 20));
-    let probe = SpaceProbe::new({
+    let probe = ResourceProbe::new({
         let free = Arc::clone(&free);
         move || Ok(free.load(Ordering::Relaxed))
     });
@@ -401,8 +405,8 @@ fn a_shortage_of_any_kind_is_refused_as_a_full_disk_is_and_passes() {
         move || Ok((*lock(&asked))?)
     };
     let options = DiskOptions {
-        space_probe: Some(SpaceProbe::new(answer(&space))),
-        descriptor_probe: DescriptorProbe::new(answer(&files)),
+        space_probe: Some(ResourceProbe::new(answer(&space))),
+        descriptor_probe: ResourceProbe::new(answer(&files)),
         ..options()
     };
     let database = DiskDatabase::open(folder.path(), options).expect("opens");
@@ -485,7 +489,7 @@ fn until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
 fn after_the_first_failure_every_call_answers_the_same_error() {
     let folder = tempfile::tempdir().expect("a directory");
     let broken = Arc::new(AtomicBool::new(false));
-    let probe = SpaceProbe::new({
+    let probe = ResourceProbe::new({
         let broken = Arc::clone(&broken);
         move || {
             if broken.load(Ordering::Relaxed) { Err(io::Error::other("broken")) } else { Ok(1 << 40) }

@@ -12,7 +12,7 @@ use driftless_testkit::{TopologyBuilder, context_keys};
 use crate::config::Limits;
 use crate::engine::{ClientTag, Engine, EngineConfig, Output};
 use crate::planted::Planted;
-use crate::store::disk::{DiskDatabase, DiskOptions, DiskStore, FileSync, SpaceProbe};
+use crate::store::disk::{DiskDatabase, DiskOptions, DiskStore, FileSync, ResourceProbe};
 use crate::time::{Instant as EngineInstant, Now};
 
 use super::*;
@@ -50,7 +50,7 @@ impl Shard {
             let _ = gone.lock().expect("does not panic").recv();
             journal.sync_data()
         });
-        let space_probe = Some(SpaceProbe::new(|| Ok(1 << 40)));
+        let space_probe = Some(ResourceProbe::new(|| Ok(1 << 40)));
         let options = DiskOptions { file_sync, space_probe, planted, ..DiskOptions::default() };
         let database = DiskDatabase::open(folder.path(), options).expect("opens");
         let (queue, syncer) = (SyncQueue::new(1), database.syncer());
