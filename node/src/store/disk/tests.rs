@@ -3,6 +3,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Instant;
 
 use tempfile::TempDir;
 
@@ -477,7 +478,9 @@ fn a_store_on_a_full_disk_opens_is_read_and_takes_writes_when_there_is_room() {
 
 /// Asks until there is an answer. What is asked looks at the clock, and answers within a second or two.
 fn until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
     loop {
+        assert!(began.elapsed() < Duration::from_secs(60), "it does not happen");
         if let Some(answer) = ask() {
             return answer;
         }
