@@ -459,6 +459,7 @@ async fn a_node_is_asked_for_its_own_status() {
         hints: None,
         clock_offset_ms: Some(-3),
         takes_writes: true,
+        conditions: Vec::new(),
         peers: vec![],
     })));
     assert_eq!(status.await.expect("does not panic").expect("answered").keys, Some(3));

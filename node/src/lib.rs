@@ -20,6 +20,7 @@
 #[cfg(feature = "net")]
 pub mod admin;
 pub mod bounds;
+pub mod conditions;
 pub mod config;
 pub mod coordinator;
 pub mod engine;

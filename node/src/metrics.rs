@@ -145,6 +145,12 @@ pub struct Metrics {
     pub clock_off: Gauge,
     /// Whether the store is short of room, or of something else: 1 while it takes no writes.
     pub store_short: Gauge,
+    /// 1 for each kind of what is the matter with the node now, 0 for those that are over.
+    pub conditions: Family<ConditionLabels, Gauge>,
+    /// Bytes that may still be written to the disk of the data.
+    pub disk_free: Gauge,
+    /// Bytes that it has in all.
+    pub disk_total: Gauge,
     /// Changes of the detector's mind, by what it thinks then.
     pub liveness_changes: Family<LivenessLabels, Counter>,
     /// Frames refused because they could not be read.
@@ -209,6 +215,13 @@ pub struct RequestLabels {
 pub struct OperationLabels {
     /// What was asked.
     pub operation: Operation,
+}
+
+/// Labels of [`Metrics::conditions`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct ConditionLabels {
+    /// The kind.
+    pub condition: &'static str,
 }
 
 /// Labels of [`Metrics::liveness_changes`].
@@ -296,6 +309,9 @@ impl Metrics {
             clock_offset,
             clock_off,
             store_short,
+            conditions,
+            disk_free,
+            disk_total,
             liveness_changes,
             frames_malformed,
             connections_refused,
@@ -404,6 +420,10 @@ impl Metrics {
         registry.register("clock_off", help, clock_off.clone());
         let help = "Whether the store is too short of something to take writes";
         registry.register("store_short", help, store_short.clone());
+        registry.register("condition", "Whether this is the matter with the node", conditions.clone());
+        let help = "What may still be written to the disk of the data";
+        registry.register_with_unit("disk_free", help, Unit::Bytes, disk_free.clone());
+        registry.register_with_unit("disk_total", "What the disk of the data has", Unit::Bytes, disk_total.clone());
         registry.register("peers_alive", "Peers that the detector thinks alive", peers_alive.clone());
         let help = "Changes of what the detector thinks of a peer";
         registry.register("liveness_changes", help, liveness_changes.clone());

@@ -68,11 +68,8 @@ impl Files {
         )
         .expect("is fine");
         settings.security.access = Access::read(&self.path("access.toml"), &settings.topology).expect("is fine");
-        settings.security.files = Some(CredentialFiles {
-            tls: self.tls(),
-            context_key: self.path("context.key"),
-            access: Some(self.path("access.toml")),
-        });
+        settings.security.files =
+            Some(CredentialFiles::watch(self.tls(), self.path("context.key"), Some(self.path("access.toml"))));
         cluster.start_with(node, settings);
     }
 }

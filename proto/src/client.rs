@@ -329,10 +329,48 @@ pub struct NodeStatus {
     /// By how many milliseconds its clock is ahead of the median of those of the other nodes that it hears, below zero if
     /// behind; `None` if it hears none.
     pub clock_offset_ms: Option<i64>,
-    /// Whether it takes puts and deletes; not while its clock is far from those of most others.
+    /// Whether it takes puts and deletes; not while its clock is far from those of most others, nor while its store is short.
     pub takes_writes: bool,
     /// Which other members this node can reach.
     pub peers: Vec<PeerStatus>,
+    /// What is the matter with it, the worst first; nothing if all is well.
+    pub conditions: Vec<Condition>,
+}
+
+impl NodeStatus {
+    /// Whether it can serve what it should: nothing critical is the matter with it.
+    pub fn is_ready(&self) -> bool {
+        self.conditions.iter().all(|condition| condition.severity != Severity::Critical)
+    }
+}
+
+/// Something that is the matter with a node, as long as it is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Condition {
+    /// Its kind, in the word that metrics, logs and documents have for it.
+    pub name: String,
+    /// The member that it is about, if it is about another.
+    pub peer: Option<String>,
+    /// How bad it is.
+    pub severity: Severity,
+    /// Milliseconds since this process noticed it.
+    pub for_ms: u64,
+    /// What is the matter, and why: a sentence without its subject's name, "this node" being the one that says it.
+    pub what: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+/// How bad a [`Condition`] is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// It passes by itself, and takes nothing from anybody meanwhile.
+    Note,
+    /// Something should be done, or may go wrong before long.
+    Warning,
+    /// The node does not serve what it should.
+    Critical,
 }
 
 /// One node's view of another.

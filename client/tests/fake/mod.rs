@@ -226,6 +226,7 @@ impl Received {
             hints: None,
             clock_offset_ms: Some(-3),
             takes_writes: true,
+            conditions: Vec::new(),
             peers: vec![],
         })));
     }

@@ -169,6 +169,7 @@ mod tests {
             hints: Some(0),
             clock_offset_ms: None,
             takes_writes: true,
+            conditions: Vec::new(),
             peers: Vec::new(),
         };
         let line = AaePartition {

@@ -88,14 +88,15 @@ pub(crate) fn run(args: &Args, cluster: &ClusterArgs) -> Result {
         );
     }
     let (topology, member) = topology_and_member(&config)?;
+    let files = TlsFiles { ca: config.tls_ca.clone(), cert: config.tls_cert.clone(), key: config.tls_key.clone() };
+    let tls = files.clone();
+    let files = CredentialFiles::watch(files, config.context_key.clone(), config.access.clone());
     let context_keys = read_context_keys(&config.context_key)?;
     let access = match &config.access {
         Some(file) => Access::read(file, &topology)?,
         None => Access::default(),
     };
-    let files = TlsFiles { ca: config.tls_ca.clone(), cert: config.tls_cert.clone(), key: config.tls_key.clone() };
-    let files = CredentialFiles { tls: files, context_key: config.context_key.clone(), access: config.access.clone() };
-    let tls = TlsIdentity::load(&files.tls, SystemTime::now()).map_err(Failure::failed)?;
+    let tls = TlsIdentity::load(&tls, SystemTime::now()).map_err(Failure::failed)?;
     tls.expect_node(topology.cluster(), &member.name).map_err(Failure::failed)?;
     let listen = match config.listen {
         Some(listen) => listen,

@@ -1,11 +1,13 @@
 //! `driftless status`: what every node says of itself, and what that means for the cluster.
 
+use std::cmp::Reverse;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use driftless_client::{Client, NoRetry, Profile};
 use driftless_node::config::read_cluster;
 use driftless_proto::Topology;
-use driftless_proto::client::{Liveness, NodeStatus, PeerStatus};
+use driftless_proto::client::{Condition, Liveness, NodeStatus, PeerStatus, Severity};
 use driftless_ring::Member;
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -95,6 +97,10 @@ fn print(global: &GlobalArgs, args: &Args, topology: &Topology, nodes: &[Node]) 
     } else {
         output::line(as_table(nodes))?;
         output::line(format_args!("\n{}", paint(if healthy { Tone::Good } else { Tone::Warning }, summary)))?;
+        let troubles = troubles(nodes);
+        if troubles.len() > 1 || troubles.len() == 1 && nodes.iter().any(|node| node.status.is_err()) {
+            output::line(format_args!("\n{}", as_list(&troubles)))?;
+        }
     }
     Ok(if args.check && !healthy { Exit::Failed.into() } else { ExitCode::SUCCESS })
 }
@@ -151,44 +157,13 @@ fn judge(topology: &Topology, nodes: &[Node]) -> (bool, String) {
         return (false, format!("{} of {} nodes {verb} ({}): {consequence}", down.len(), nodes.len(), down.join(", ")));
     }
     let answers = || nodes.iter().filter_map(|node| node.status.as_ref().ok());
-    if let Some((status, peer)) =
-        answers().find_map(|status| status.peers.iter().find(|peer| !peer.connected).map(|peer| (status, peer)))
-    {
-        return (
-            false,
-            format!(
-                "{} has no connection to {}, though both are up: check the network between them.",
-                status.name, peer.name
-            ),
-        );
-    }
-    if let Some((status, peer)) = answers()
-        .find_map(|status| status.peers.iter().find(|peer| peer.liveness != Liveness::Alive).map(|peer| (status, peer)))
-    {
-        let thinks = if peer.liveness == Liveness::Down { "thinks that it is down" } else { "suspects it" };
-        let text = format!(
-            "{} answers, but {} {thinks}: it is very busy, or the network loses packets.",
-            peer.name, status.name
-        );
-        return (false, text);
-    }
-    if let Some(status) = answers().find(|status| !status.takes_writes) {
-        let text = format!(
-            "{} takes no puts and deletes: its clock is {} the others'. Set it right (NTP).",
-            status.name,
-            apart(status.clock_offset_ms.unwrap_or(0)),
-        );
-        return (false, text);
-    }
-    let differs =
-        |status: &&NodeStatus| status.clock_offset_ms.is_some_and(|ahead| ahead.unsigned_abs() > CLOCK_DIFFERS_MS);
-    if let Some(status) = answers().find(differs) {
-        let text = format!(
-            "The clock of {} is {} the others', and too few are heard to tell whose is wrong: check them (NTP).",
-            status.name,
-            apart(status.clock_offset_ms.unwrap_or(0)),
-        );
-        return (false, text);
+    let bad = troubles(nodes);
+    if let Some(first) = bad.first() {
+        let others = match bad.len() {
+            1 => String::new(),
+            count => format!(" ({} more below)", count - 1),
+        };
+        return (false, format!("{}{others}", first.sentence()));
     }
     let mut versions: Vec<u64> = answers().map(|status| status.ring_version).collect();
     versions.sort_unstable();
@@ -220,11 +195,50 @@ fn judge(topology: &Topology, nodes: &[Node]) -> (bool, String) {
     }
 }
 
-/// How far a clock is from others.
-fn apart(ahead_ms: i64) -> String {
-    let side = if ahead_ms < 0 { "behind" } else { "ahead of" };
-    format!("{:.1} s {side}", ahead_ms.unsigned_abs() as f64 / 1000.0)
+/// What a node says is the matter with it.
+struct Trouble<'a> {
+    node: &'a str,
+    condition: &'a Condition,
 }
+
+impl Trouble<'_> {
+    /// With the cause first, and what to do.
+    fn sentence(&self) -> String {
+        let Condition { what, remedy, .. } = self.condition;
+        format!("{}: {what}. To do: {remedy}.", self.node)
+    }
+}
+
+/// All of it that somebody should do something about, the worst first; but a cause before what follows from it, and of the two sides
+/// that miss a connection the one that knows why.
+fn troubles(nodes: &[Node]) -> Vec<Trouble<'_>> {
+    let answers = nodes.iter().filter_map(|node| node.status.as_ref().ok());
+    let all = answers
+        .flat_map(|status| status.conditions.iter().map(|condition| Trouble { node: status.name.as_str(), condition }));
+    let mut bad: Vec<Trouble<'_>> = all.filter(|trouble| trouble.condition.severity > Severity::Note).collect();
+    let knows_why = |condition: &Condition| condition.peer.is_none() || condition.what.contains(": ");
+    let is_cause = |condition: &Condition| condition.peer.is_some() && knows_why(condition);
+    let has_cause = bad.iter().any(|trouble| is_cause(trouble.condition));
+    bad.sort_by_key(|Trouble { condition, .. }| {
+        let follows = has_cause && condition.name == NO_QUORUM;
+        let severity = if has_cause && is_cause(condition) { Severity::Critical } else { condition.severity };
+        (follows, Reverse(severity), !knows_why(condition), Reverse(condition.for_ms))
+    });
+    bad
+}
+
+/// A line for each: whose, what, since when, what to do.
+fn as_list(troubles: &[Trouble<'_>]) -> String {
+    let lines = troubles.iter().map(|Trouble { node, condition }| {
+        let since = humantime::format_duration(Duration::from_secs(condition.for_ms / 1000));
+        let tone = if condition.severity == Severity::Critical { Tone::Bad } else { Tone::Warning };
+        format!("{}  {} (for {since})\n    to do: {}", paint(tone, node), condition.what, condition.remedy)
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// What follows from connections that are missing.
+const NO_QUORUM: &str = "no_quorum";
 
 fn as_json(node: &Node, nodes: &[Node]) -> Value {
     let status = node.status.as_ref().ok();
@@ -245,6 +259,8 @@ fn as_json(node: &Node, nodes: &[Node]) -> Value {
         "peers": status.map(|status| {
             status.peers.iter().map(peer_as_json).collect::<Vec<_>>()
         }),
+        "ready": status.map(|status| status.is_ready()),
+        "conditions": status.map(|status| &status.conditions),
         "problem": node.status.as_ref().err(),
     })
 }
@@ -284,9 +300,6 @@ fn as_table(nodes: &[Node]) -> String {
     )
 }
 
-/// From when on two clocks that differ are worth a word, as nodes have it by default.
-const CLOCK_DIFFERS_MS: u64 = 60_000;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -308,6 +321,7 @@ mod tests {
             hints: Some(0),
             clock_offset_ms: Some(-3),
             takes_writes: true,
+            conditions: Vec::new(),
             peers: vec![PeerStatus { name: "x".to_owned(), connected: true, liveness: Liveness::Alive }],
         };
         let member = topology.ring().member_by_name(name).expect("is a member").clone();
@@ -328,28 +342,42 @@ mod tests {
         let (_, summary) = judge(&topology, &nodes([true, false, false]));
         assert_eq!(summary, "2 of 3 nodes are down (b, c): 8 of 8 partitions have no quorum of primaries.");
         assert!(!judge(&topology, &nodes([false; 3])).0);
-        let mut parted = nodes([true; 3]);
-        parted[1].status.as_mut().expect("is up").peers[0].connected = false;
-        assert!(judge(&topology, &parted).1.starts_with("b has no connection to x"));
     }
 
+    fn condition(name: &str, severity: Severity, what: &str) -> Condition {
+        let peer = what.contains("connection").then(|| "c".to_owned());
+        let (what, remedy) = (what.to_owned(), "mend it".to_owned());
+        Condition { name: name.to_owned(), peer, severity, for_ms: 61_000, what, remedy }
+    }
+
+    fn suffers<'a>(node: &'a mut Node, condition: Condition) -> &'a mut Node {
+        node.status.as_mut().expect("is up").conditions.push(condition);
+        node
+    }
+
+    /// Differing cluster files, full disks and wrong clocks all read "check the network between them", or "all is well".
     #[test]
-    fn a_wrong_clock_is_named() {
+    fn what_a_node_says_is_the_matter_is_the_sentence_with_the_cause_first() {
         let topology = topology();
         let mut nodes = ["a", "b", "c"].map(|name| node(&topology, name, true));
-        let status = nodes[1].status.as_mut().expect("is up");
-        (status.clock_offset_ms, status.takes_writes) = (Some(-86_400_000), false);
+        suffers(&mut nodes[0], condition("hints_held", Severity::Note, "3 keys wait"));
+        assert!(judge(&topology, &nodes).0, "a note is no fault");
+        suffers(&mut nodes[0], condition("peer_unreachable", Severity::Warning, "no connection to c"));
+        suffers(&mut nodes[1], condition("peer_unreachable", Severity::Warning, "no connection to c: other file"));
         let (healthy, summary) = judge(&topology, &nodes);
         assert!(!healthy);
-        assert_eq!(
-            summary,
-            "b takes no puts and deletes: its clock is 86400.0 s behind the others'. Set it right (NTP)."
-        );
-        nodes[1].status.as_mut().expect("is up").takes_writes = true;
-        let (healthy, summary) = judge(&topology, &nodes);
-        assert!(!healthy && summary.starts_with("The clock of b is 86400.0 s behind the others'"), "{summary}");
-        let json = as_json(&nodes[1], &[]);
-        assert_eq!((&json["clock_offset_ms"], &json["takes_writes"]), (&json!(-86_400_000), &json!(true)));
+        assert_eq!(summary, "b: no connection to c: other file. To do: mend it. (1 more below)");
+        suffers(&mut nodes[2], condition("no_quorum", Severity::Critical, "partition n3/0 has 1 reachable owners"));
+        assert!(judge(&topology, &nodes).1.starts_with("b: no connection to c: other file."), "that follows from this");
+        let status = nodes[1].status.as_mut().expect("is up");
+        status.conditions.clear();
+        assert!(judge(&topology, &nodes).1.starts_with("c: partition n3/0"), "nobody knows why");
+        suffers(&mut nodes[2], condition("store_short", Severity::Critical, "the store is short: no room"));
+        let json = as_json(&nodes[2], &nodes);
+        assert_eq!((&json["ready"], &json["conditions"][1]["name"]), (&json!(false), &json!("store_short")));
+        assert_eq!(json["conditions"][1]["severity"], json!("critical"));
+        let list = as_list(&troubles(&nodes));
+        assert!(list.contains("c  the store is short: no room (for 1m 1s)\n    to do: mend it"), "{list}");
     }
 
     #[test]
@@ -370,13 +398,6 @@ mod tests {
         // And the other way round.
         nodes[2] = node(&topology, "c", true);
         assert_eq!(nodes[2].state(&nodes), "up");
-        assert_eq!(
-            judge(&topology, &nodes),
-            (
-                false,
-                "c answers, but a thinks that it is down: it is very busy, or the network loses packets.".to_owned()
-            )
-        );
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //! It runs on a thread of its own and reads what the shards publish, so that it answers also when they do not. Any local user may
 //! connect, so `serve` bounds what that takes of the process.
 
-mod ready;
 mod serve;
 
 use std::fmt::Write as _;
@@ -17,6 +16,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use driftless_proto::client::{Condition, Severity};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -24,7 +24,6 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::sync::watch;
 
-use crate::liveness::clocks::{Stance, Standing};
 use crate::metrics::Metrics;
 use crate::net::node_context::NodeContext;
 use crate::time::Instant;
@@ -162,26 +161,13 @@ async fn health(State(admin): State<Arc<Admin>>) -> Response {
 }
 
 async fn ready(State(admin): State<Arc<Admin>>) -> Response {
-    let shared = &admin.shared;
-    if shared.is_stopping() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "the node is shutting down\n").into_response();
-    }
-    if let Standing { stance: Stance::Off, ahead_ms: Some(ahead_ms), .. } = shared.clock_standing() {
-        let side = if ahead_ms < 0 { "behind" } else { "ahead of" };
-        let off = ahead_ms.unsigned_abs() as f64 / 1000.0;
-        let text = format!(
-            "the clock of this node is {off:.1} s {side} those of most others, so it takes no puts and deletes until it is right \
-             again; set it (NTP)\n"
-        );
-        return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
-    }
-    if let Some(shortage) = shared.shortage() {
-        let text = format!("the store of this node is short, so it takes no writes until that is over: {shortage}\n");
-        return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
-    }
-    match ready::first_obstacle(&shared.topology, shared.node, |node| shared.counts_on(node)) {
-        None => (StatusCode::OK, "ready\n").into_response(),
-        Some(obstacle) => (StatusCode::SERVICE_UNAVAILABLE, format!("{obstacle}\n")).into_response(),
+    let conditions = admin.shared.conditions();
+    let critical = conditions.iter().filter(|condition| condition.severity == Severity::Critical);
+    let text: String = critical.map(|Condition { what, remedy, .. }| format!("{what}: {remedy}\n")).collect();
+    if text.is_empty() {
+        (StatusCode::OK, "ready\n").into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
     }
 }
 
@@ -200,7 +186,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::metrics::{LivenessLabels, Operation, OperationLabels, OutcomeLabel, RequestLabels};
+    use crate::metrics::{ConditionLabels, LivenessLabels, Operation, OperationLabels, OutcomeLabel, RequestLabels};
 
     #[test]
     fn every_metric_stands_in_the_documents_and_every_documented_metric_exists() {
@@ -217,6 +203,7 @@ mod tests {
         let (operation, outcome, peer) = (Operation::Get, OutcomeLabel::Ok, PeerLabels { peer: "b".to_owned() });
         drop(metrics.requests.get_or_create(&RequestLabels { operation, outcome }));
         drop(metrics.latency.get_or_create(&OperationLabels { operation }));
+        drop(metrics.conditions.get_or_create(&ConditionLabels { condition: "counting" }));
         drop(metrics.liveness_changes.get_or_create(&LivenessLabels { to: "down" }));
         drop(peers.connections.get_or_create(&peer));
         drop(peers.round_trip.get_or_create(&peer));

@@ -1,15 +1,15 @@
 //! Which peers may be counted on: connected, thought alive by the detector, and answering what this shard asks.
 //!
 //! ```text
-//!              connected, and Alive            three attempts in a row too late
-//! unreachable ─────────────────────▶ reachable ────────────────────────────────▶ unresponsive ── Ping, until Pong ──┐
-//!      ▲                                 │ ▲                                        │                               │
-//!      └── connection lost, Suspect, Down ┘ └──────────────── any answer ───────────┼───────────────────────────────┘
-//!      ▲                                                                            │
-//!      └────────────────────────────────────────────────────────────────────────────┘
+//!              connected, and Alive              an attempt is overdue            two more are, and no sign of life
+//! unreachable ─────────────────────▶ reachable ───────────────────────▶ doubted ─────────────────────────────────▶ unresponsive
+//!      ▲                                 ▲                                 │                                            │
+//!      │                                 └────────── any answer, Pong ─────┴────────────────────────────────────────────┘
+//!      └── from each: connection lost, Suspect, Down
 //! ```
 //! Answers are the one proof that messages go both ways: a peer whose requests still arrive, but which hears nothing of
-//! ours, is unresponsive.
+//! ours, is unresponsive. One that is late because its disk has much to do is not: it answers a Ping, which waits for no
+//! disk. A doubted peer is counted on like any other; requests that find it late ask others by themselves.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -45,10 +45,21 @@ struct Peer {
     liveness: Liveness,
     /// Attempts without an answer in time, since the last answer.
     late: u32,
-    /// When to ask for a sign of life, while it is unresponsive.
-    ping_at: Option<Instant>,
+    /// While some are.
+    doubt: Option<Doubt>,
     /// What the others were told last.
     reachable: bool,
+}
+
+/// What a peer is asked while it is late with answers.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    /// When to ask for the next sign of life.
+    ping_at: Instant,
+    /// By when the first was to come.
+    sign_due: Instant,
+    /// It did not come.
+    unresponsive: bool,
 }
 
 impl Reachability {
@@ -56,8 +67,7 @@ impl Reachability {
     pub(crate) fn handle_connected(&mut self, peer: NodeId) {
         self.change(peer, |peer| {
             peer.connected = true;
-            peer.late = 0;
-            peer.ping_at = None;
+            peer.clear();
         });
     }
 
@@ -75,10 +85,7 @@ impl Reachability {
     /// It has answered something.
     pub(crate) fn handle_answer(&mut self, peer: NodeId) {
         if self.peers.get(&peer).is_some_and(|peer| peer.late > 0) {
-            self.change(peer, |peer| {
-                peer.late = 0;
-                peer.ping_at = None;
-            });
+            self.change(peer, Peer::clear);
         }
     }
 
@@ -86,18 +93,26 @@ impl Reachability {
     pub(crate) fn handle_overdue(&mut self, now: Instant, peer: NodeId) {
         self.change(peer, |peer| {
             peer.late = peer.late.saturating_add(1);
-            if peer.late >= LATE_MAX {
-                peer.ping_at.get_or_insert(now);
-            }
+            peer.doubt.get_or_insert(Doubt { ping_at: now, sign_due: now + SIGN_PATIENCE, unresponsive: false });
+            peer.look(now);
         });
     }
 
     /// Time has passed.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        for (id, peer) in &mut self.peers {
-            if peer.connected && peer.ping_at.is_some_and(|at| at <= now) {
-                peer.ping_at = Some(now + PING_INTERVAL);
-                self.outputs.push_back(Output::Ping(*id));
+        let due: Vec<NodeId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.due_at().is_some_and(|at| at <= now))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            self.change(id, |peer| peer.look(now));
+            if let Some(doubt) = self.peers.get_mut(&id).and_then(|peer| peer.doubt.as_mut())
+                && doubt.ping_at <= now
+            {
+                doubt.ping_at = now + PING_INTERVAL;
+                self.outputs.push_back(Output::Ping(id));
             }
         }
     }
@@ -109,7 +124,7 @@ impl Reachability {
 
     /// When to call [`Reachability::handle_timeout`].
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.peers.values().filter(|peer| peer.connected).filter_map(|peer| peer.ping_at).min()
+        self.peers.values().filter_map(Peer::due_at).min()
     }
 
     fn change(&mut self, id: NodeId, change: impl FnOnce(&mut Peer)) {
@@ -117,12 +132,12 @@ impl Reachability {
             connected: false,
             liveness: Liveness::Alive,
             late: 0,
-            ping_at: None,
+            doubt: None,
             reachable: false,
         });
         change(peer);
-        let reachable = peer.connected && peer.liveness == Liveness::Alive && peer.late < LATE_MAX;
-        debug_assert!(peer.ping_at.is_none() || peer.late >= LATE_MAX, "a peer that answers is not pinged");
+        debug_assert_eq!(peer.doubt.is_some(), peer.late > 0, "who is late is asked for a sign of life");
+        let reachable = peer.connected && peer.liveness == Liveness::Alive && !peer.is_unresponsive();
         if reachable != peer.reachable {
             peer.reachable = reachable;
             if reachable {
@@ -134,11 +149,39 @@ impl Reachability {
     }
 }
 
-/// So many attempts in a row without an answer in time make a peer unresponsive.
+impl Peer {
+    /// It has answered, or there is another connection.
+    fn clear(&mut self) {
+        (self.late, self.doubt) = (0, None);
+    }
+
+    /// Whether it has been silent for too long.
+    fn look(&mut self, now: Instant) {
+        if let Some(doubt) = &mut self.doubt {
+            doubt.unresponsive |= self.late >= LATE_MAX && doubt.sign_due <= now;
+        }
+    }
+
+    fn is_unresponsive(&self) -> bool {
+        self.doubt.is_some_and(|doubt| doubt.unresponsive)
+    }
+
+    /// When it is to be asked or judged.
+    fn due_at(&self) -> Option<Instant> {
+        let doubt = self.doubt.filter(|_| self.connected)?;
+        let is_judged = self.late >= LATE_MAX && !doubt.unresponsive;
+        Some(if is_judged { doubt.ping_at.min(doubt.sign_due) } else { doubt.ping_at })
+    }
+}
+
+/// So many attempts in a row without an answer in time, and no sign of life, make a peer unresponsive.
 const LATE_MAX: u32 = 3;
 
-/// How often an unresponsive peer is asked for a sign of life.
+/// How often a doubted peer is asked for a sign of life.
 const PING_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long a doubted peer has for its first sign of life: longer than a turn that is full of large values takes.
+const SIGN_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long a peer has for it before its answer would be of no use.
 pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -161,23 +204,54 @@ mod tests {
     }
 
     #[test]
-    fn three_late_answers_in_a_row_make_a_peer_unresponsive_until_it_answers() {
+    fn a_peer_that_is_late_is_asked_for_a_sign_of_life_and_counted_on_while_it_gives_one() {
+        let mut reach = connected();
+        let mut now = Instant(5_000_000);
+        for _ in 0..20 {
+            (0..10).for_each(|_| reach.handle_overdue(now, A));
+            assert_eq!(reach.poll_timeout(), Some(now), "it is asked at once");
+            reach.handle_timeout(now);
+            assert_eq!(outputs(&mut reach), [Output::Ping(A)]);
+            reach.handle_timeout(now + SIGN_PATIENCE / 3);
+            assert_eq!(outputs(&mut reach), []);
+            reach.handle_answer(A);
+            assert_eq!((outputs(&mut reach), reach.poll_timeout()), (vec![], None));
+            now = now + SIGN_PATIENCE * 2;
+        }
+    }
+
+    #[test]
+    fn three_late_answers_and_no_sign_of_life_make_a_peer_unresponsive_until_it_answers() {
         let mut reach = connected();
         let now = Instant(5_000_000);
         reach.handle_overdue(now, A);
         reach.handle_overdue(now, A);
-        reach.handle_answer(A);
-        reach.handle_overdue(now, A);
-        reach.handle_overdue(now, A);
-        assert_eq!((outputs(&mut reach), reach.poll_timeout()), (vec![], None));
-        reach.handle_overdue(now, A);
-        assert_eq!((outputs(&mut reach), reach.poll_timeout()), (vec![Output::Unresponsive(A)], Some(now)));
-        reach.handle_timeout(now);
-        reach.handle_overdue(now, A);
+        for round in 0..=3 {
+            reach.handle_timeout(now + PING_INTERVAL * round);
+            assert_eq!(outputs(&mut reach), [Output::Ping(A)], "two that are late are not enough");
+        }
+        let later = now + PING_INTERVAL * 3;
+        reach.handle_overdue(later, A);
+        assert_eq!(outputs(&mut reach), [Output::Unresponsive(A)]);
+        reach.handle_timeout(now + PING_INTERVAL * 4);
         assert_eq!(outputs(&mut reach), [Output::Ping(A)]);
-        assert_eq!(reach.poll_timeout(), Some(now + PING_INTERVAL));
         reach.handle_answer(A);
         assert_eq!((outputs(&mut reach), reach.poll_timeout()), (vec![Output::Up(A)], None));
+    }
+
+    #[test]
+    fn the_verdict_comes_by_itself_when_no_sign_of_life_does() {
+        let mut reach = connected();
+        let now = Instant(5_000_000);
+        (0..3).for_each(|_| reach.handle_overdue(now, A));
+        reach.handle_timeout(now);
+        reach.handle_timeout(now + PING_INTERVAL);
+        reach.handle_timeout(now + PING_INTERVAL * 2);
+        assert_eq!(outputs(&mut reach), [Output::Ping(A); 3]);
+        assert_eq!(reach.poll_timeout(), Some(now + SIGN_PATIENCE));
+        reach.handle_timeout(now + SIGN_PATIENCE);
+        assert_eq!(outputs(&mut reach), [Output::Unresponsive(A)]);
+        assert_eq!(reach.poll_timeout(), Some(now + PING_INTERVAL * 3), "it is asked on");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::clients::{self, Clients};
 use super::endpoint::ShardEndpoint;
 use super::handshakes::{Admission, Handshake, Handshakes};
 use super::peers::{self, Ended, Links};
+use super::problem;
 use super::refusal::{CloseCode, CloseReason};
 use super::rights::Rights;
 use super::shard_context::ShardContext;
@@ -88,8 +89,9 @@ async fn welcome(tables: Tables, incoming: Incoming, handshake: Handshake) {
             clients::serve(context, &clients, connection, &who, rights).await;
         }
         (Some(ALPN_PEER), Holder::Node) => {
-            let ended = peers::accept(&context, &links, &connection, NodeId::of_name(&subject.name)).await;
-            after(&context, &connection, &who, ended);
+            let peer = NodeId::of_name(&subject.name);
+            let ended = peers::accept(&context, &links, &connection, peer).await;
+            after(&context, &connection, peer, &who, ended);
         }
         (protocol, _) => {
             let protocol = String::from_utf8_lossy(protocol.unwrap_or_default()).into_owned();
@@ -110,15 +112,24 @@ fn went_away(error: &ConnectionError) -> bool {
     }
 }
 
-/// Says why a conversation with a peer came to nothing, on either side of it.
-pub(crate) fn after(context: &ShardContext, connection: &Connection, who: &str, ended: Ended) {
+/// Says why a conversation with a peer came to nothing, on either side of it, and keeps it for whoever asks about that peer.
+pub(crate) fn after(context: &ShardContext, connection: &Connection, peer: NodeId, who: &str, ended: Ended) {
+    let address = connection.remote_address();
     match ended {
-        Ended::Refused(reason) => context.refuse(connection, who, &reason),
-        Ended::Never(ConnectionError::ApplicationClosed(close)) if close.error_code.into_inner() != 0 => {
-            let reason = format!("refused by the other side: {}", String::from_utf8_lossy(&close.reason));
-            context.log_refusal(who, connection.remote_address(), &reason);
+        Ended::Refused(reason) => {
+            context.shared.note_problem(peer, problem::of_refusal(&reason));
+            context.refuse(connection, who, &reason);
         }
-        Ended::Never(error) => tracing::debug!(who, %error, "connection ended before hello"),
+        Ended::Never(error) => {
+            context.shared.note_problem(peer, problem::of_error(address, &error));
+            match error {
+                ConnectionError::ApplicationClosed(close) if close.error_code.into_inner() != 0 => {
+                    let reason = format!("refused by the other side: {}", String::from_utf8_lossy(&close.reason));
+                    context.log_refusal(who, address, &reason);
+                }
+                error => tracing::debug!(who, %error, "connection ended before hello"),
+            }
+        }
         Ended::Lost => {}
     }
 }

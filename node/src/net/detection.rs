@@ -78,7 +78,7 @@ impl Detection {
         while let Some(output) = self.clocks.poll_output() {
             match output {
                 clocks::Output::Bounds(bounds) => self.found(context, Finding::Clock(bounds)),
-                clocks::Output::Changed(standing) => context.shared.log_clock(standing),
+                clocks::Output::Changed(_) => context.shared.look_at_conditions(),
             }
         }
     }

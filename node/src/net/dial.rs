@@ -11,15 +11,18 @@ use std::time::Duration;
 
 use driftless_ring::Member;
 use quinn::Connection;
+use tokio::time::timeout;
 
 use super::accept::{Tables, after, verified};
 use super::admitted::Admitted;
 use super::endpoint::ShardEndpoint;
 use super::peers::{self, Ended, Links};
+use super::problem;
 use super::refusal::{CloseCode, CloseReason, News};
 use super::shard_context::ShardContext;
 use super::subject::Holder;
 use super::verified::Verified;
+use crate::conditions::Problem;
 
 /// Starts a task for every connection that this shard has to open.
 pub(crate) fn dial_all(tables: &Tables) {
@@ -72,21 +75,18 @@ impl Dialer {
     /// One attempt, and the conversation if it succeeds. True if the connection was up.
     async fn once(&self) -> bool {
         let context = &self.context;
-        let attempt = tokio::time::timeout(context.shared.net.dial_timeout, self.connect()).await;
-        let connection = match attempt {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(reason)) => {
-                self.log(&reason);
-                return false;
-            }
-            Err(_) => {
-                self.log("no answer");
+        let connection = match self.connect().await {
+            Ok(connection) => connection,
+            Err(problem) => {
+                self.log(&problem.text);
+                context.shared.note_problem(self.member.id, problem);
                 return false;
             }
         };
         let verified = match self.check(&connection) {
             Ok(verified) => Rc::new(verified),
             Err(reason) => {
+                context.shared.note_problem(self.member.id, problem::of_refusal(&reason));
                 context.refuse(&connection, &self.member.name, &reason);
                 return false;
             }
@@ -94,13 +94,21 @@ impl Dialer {
         let _admittance = Admitted::enter(context, &connection, verified);
         let ended = peers::open(context, &self.links, &connection, &self.member).await;
         let was_up = matches!(ended, Ended::Lost);
-        after(context, &connection, &self.member.name, ended);
+        after(context, &connection, self.member.id, &self.member.name, ended);
         was_up
     }
 
-    async fn connect(&self) -> Result<Connection, String> {
-        let address = self.resolve().await?;
-        self.endpoint.dial(address).map_err(|error| error.to_string())?.await.map_err(|error| error.to_string())
+    async fn connect(&self) -> Result<Connection, Problem> {
+        let limit = self.context.shared.net.dial_timeout;
+        let address = match timeout(limit, self.resolve()).await {
+            Ok(resolved) => resolved.map_err(problem::of_address)?,
+            Err(_) => return Err(problem::of_address(format!("{} is not resolved in time", self.member.address))),
+        };
+        let connecting = self.endpoint.dial(address).map_err(|error| problem::of_address(error.to_string()))?;
+        match timeout(limit, connecting).await {
+            Ok(connected) => connected.map_err(|error| problem::of_error(address, &error)),
+            Err(_) => Err(problem::of_silence(address)),
+        }
     }
 
     /// The first address that our socket can reach; asked again at every attempt, since names move.

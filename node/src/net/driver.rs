@@ -18,7 +18,7 @@ use super::accept::Tables;
 use super::clients::Clients;
 use super::detection::Detection;
 use super::endpoint::ShardEndpoint;
-use super::findings::Finding;
+use super::findings::{DETECTING_SHARD, Finding};
 use super::inputs::Input;
 use super::inputs::Inputs;
 use super::node_context::{DAMAGED_SHOWN_MAX, ShardMessage};
@@ -333,6 +333,9 @@ impl<S: Store> Driver<S> {
         context.shared.publish_aae(context.shard, self.engine.aae(now));
         context.shared.publish_shortage(context.shard, self.engine.shortage());
         context.shared.publish_damaged(context.shard, self.engine.damaged_keys(DAMAGED_SHOWN_MAX));
+        if context.shard == DETECTING_SHARD {
+            context.shared.housekeeping();
+        }
         for client in self.clients.borrow().values() {
             client.sweep(context, now);
         }

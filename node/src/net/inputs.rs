@@ -90,6 +90,7 @@ pub(crate) struct Inputs {
 #[derive(Default)]
 struct Queue {
     peers: VecDeque<Input>,
+    /// Empty queues of some certificates stay, so that a turn allocates none.
     clients: BTreeMap<u64, VecDeque<Input>>,
     /// Certificates with something waiting, by whose turn is next.
     turns: VecDeque<u64>,
@@ -118,10 +119,10 @@ impl Queue {
         let account = self.turns.pop_front()?;
         let waiting = self.clients.get_mut(&account)?;
         let input = waiting.pop_front();
-        if waiting.is_empty() {
-            self.clients.remove(&account);
-        } else {
+        if !waiting.is_empty() {
             self.turns.push_back(account);
+        } else if self.clients.len() > IDLE_KEPT {
+            self.clients.remove(&account);
         }
         input
     }
@@ -187,6 +188,9 @@ impl Inputs {
         self.small.is_empty() && self.large.is_empty()
     }
 }
+
+/// Certificates whose queue stays when it is empty.
+const IDLE_KEPT: usize = 16;
 
 /// A put at its coordinator is answered by n - 1 peers, and one here is a merge at n - 1 others.
 const PEERS_AHEAD: usize = 8;

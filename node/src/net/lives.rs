@@ -19,12 +19,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use driftless_proto::Hlc;
 
 use super::refusal::{CloseCode, CloseReason};
+use crate::conditions::{DiskRoom, Filling};
 use crate::peer::Incarnation;
 use crate::plausible;
 #[cfg(feature = "disk")]
 use crate::store::directory::DataDirectory;
 
-/// Keeps a node's life where it outlives the process.
+/// Keeps what is known of a node's life, and of the data that it is a life of, where it outlives the process.
 pub trait LifeKeeper: Send + Sync + fmt::Debug {
     /// A peer has admitted the present life. Durable when this returns.
     ///
@@ -38,6 +39,27 @@ pub trait LifeKeeper: Send + Sync + fmt::Debug {
     /// # Errors
     /// In words, if it could not be written down.
     fn life_above(&self, peer: &str, known: u64) -> Result<Option<u64>, String>;
+
+    /// Every life of this data is above this one; those up to it are of what was there before.
+    fn first_life(&self) -> u64;
+
+    /// How far data that was begun anew has come to be what other nodes hold; `None` if it has, once.
+    fn filling(&self) -> Option<Filling> {
+        None
+    }
+
+    /// Writes that down.
+    ///
+    /// # Errors
+    /// In words, if it could not be.
+    fn note_filling(&self, _filling: Option<Filling>) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// How full the disk is, if there is one.
+    fn disk_room(&self) -> Option<DiskRoom> {
+        None
+    }
 }
 
 #[cfg(feature = "disk")]
@@ -48,6 +70,22 @@ impl LifeKeeper for DataDirectory {
 
     fn life_above(&self, peer: &str, known: u64) -> Result<Option<u64>, String> {
         DataDirectory::life_above(self, peer, known).map_err(|error| error.to_string())
+    }
+
+    fn first_life(&self) -> u64 {
+        DataDirectory::first_life(self)
+    }
+
+    fn filling(&self) -> Option<Filling> {
+        DataDirectory::filling(self)
+    }
+
+    fn note_filling(&self, filling: Option<Filling>) -> Result<(), String> {
+        DataDirectory::note_filling(self, filling).map_err(|error| error.to_string())
+    }
+
+    fn disk_room(&self) -> Option<DiskRoom> {
+        DataDirectory::disk_room(self)
     }
 }
 
@@ -63,12 +101,38 @@ struct State {
     current: Incarnation,
     /// Peers that are written down already.
     admitted_by: BTreeSet<String>,
+    /// A peer knows a life of this node from before this data.
+    has_predecessor: bool,
 }
 
 impl Lives {
     /// Begins with what the store was opened as. Without a keeper that is the only life.
     pub(crate) fn new(current: Incarnation, keeper: Option<Arc<dyn LifeKeeper>>) -> Lives {
-        Lives { state: Mutex::new(State { current, admitted_by: BTreeSet::new() }), keeper }
+        Lives { state: Mutex::new(State { current, admitted_by: BTreeSet::new(), has_predecessor: false }), keeper }
+    }
+
+    /// How far data that was begun anew has come; `None` if there is nothing to say of it.
+    pub(crate) fn filling(&self) -> Option<Filling> {
+        self.keeper.as_ref()?.filling()
+    }
+
+    /// Writes that down. Blocks for a sync of the directory, twice in its existence.
+    pub(crate) fn note_filling(&self, filling: Option<Filling>) {
+        if let Some(keeper) = &self.keeper
+            && let Err(error) = keeper.note_filling(filling)
+        {
+            tracing::warn!(error, "cannot write down how far this directory is from what others hold");
+        }
+    }
+
+    /// Whether a peer knows a life of this node from before this data.
+    pub(crate) fn has_predecessor(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).has_predecessor
+    }
+
+    /// How full the disk is, if there is one.
+    pub(crate) fn disk_room(&self) -> Option<DiskRoom> {
+        self.keeper.as_ref()?.disk_room()
     }
 
     /// What to say in a hello.
@@ -90,6 +154,9 @@ impl Lives {
     ) -> Result<(), CloseReason> {
         let part = |text: String| Err(CloseReason::new(CloseCode::Incarnation, text));
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(known), Some(keeper)) = (knows, &self.keeper) {
+            state.has_predecessor |= known.starts <= keeper.first_life();
+        }
         let Some(known) = knows.filter(|known| known.is_newer_than(said)) else {
             if let Some(keeper) = &self.keeper
                 && state.admitted_by.insert(peer.to_owned())
@@ -122,6 +189,7 @@ impl Lives {
                     earlier one: its life is counted on from what others have seen"
                 );
                 state.current = Incarnation { starts, nonce };
+                state.has_predecessor = true;
                 part(format!("this node goes on as life {starts}"))
             }
             Ok(None) if said.starts == known.starts => part(format!(
@@ -176,6 +244,10 @@ mod tests {
             *self.life.lock().expect("not poisoned") = known + 1;
             Ok(Some(known + 1))
         }
+
+        fn first_life(&self) -> u64 {
+            6
+        }
     }
 
     #[test]
@@ -215,6 +287,20 @@ mod tests {
         // One that was made while a clock was a year ahead is another matter.
         assert!(lives.handle_known("b", life(1_800_000_007, 70), Some(life(1_831_000_000, 90)), NOW).is_err());
         assert_eq!(lives.current(), life(1_831_000_001, 70));
+    }
+
+    #[test]
+    fn a_life_from_before_this_data_tells_that_there_was_other_data() {
+        let lives = || Lives::new(life(7, 70), Some(Arc::new(Memory::default())));
+        let told = |known| {
+            let lives = lives();
+            let _ = lives.handle_known("b", life(7, 70), known, NOW);
+            lives.has_predecessor()
+        };
+        assert!(!told(None), "a peer that has just started knows nothing");
+        assert!(!told(Some(life(7, 70))));
+        assert!(told(Some(life(6, 60))) && told(Some(life(2, 20))));
+        assert!(told(Some(life(9, 90))), "a later one that is not of this directory");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use dashmap::DashMap;
 use driftless_proto::client::{
-    AaePartition, AaeStatus, DamagedKeys, HintsFor, Liveness, NodeStatus, PeerStatus, Request, Response,
+    AaePartition, AaeStatus, Condition, DamagedKeys, HintsFor, Liveness, NodeStatus, PeerStatus, Request, Response,
 };
 use driftless_proto::{ContextKeys, Topology};
 use driftless_ring::NodeId;
@@ -29,6 +29,7 @@ use super::refusal::RefusalLog;
 use super::settings::NodeSettings;
 use super::sync::SyncQueue;
 use super::tls::TlsIdentity;
+use crate::conditions::{self, DiskRoom, Filling, Problem, Standings};
 use crate::config::Limits;
 use crate::engine::{AaeCommand, ClientTag};
 use crate::handoff::HintFigures;
@@ -78,6 +79,9 @@ pub(crate) struct NodeContext {
     /// Shards with nothing left under way.
     pub(crate) drained: AtomicUsize,
     fatal: Mutex<Option<String>>,
+    standings: Standings,
+    /// From when until when the own certificate counts.
+    certificate: Mutex<(SystemTime, SystemTime)>,
 }
 
 /// How other threads reach a shard.
@@ -131,6 +135,8 @@ pub(crate) struct PeerState {
     pub(crate) rtt: Duration,
     /// What the detector thinks of it.
     liveness: Liveness,
+    /// What was seen when a connection to it was tried last, if it is not connected.
+    pub(crate) problem: Option<Problem>,
     /// When a message of it arrived last, on the node's clock.
     pub(crate) heard: Arc<AtomicU64>,
 }
@@ -138,6 +144,10 @@ pub(crate) struct PeerState {
 impl PeerState {
     pub(crate) fn is_connected(&self) -> bool {
         self.connections >= self.expected
+    }
+
+    pub(crate) fn liveness(&self) -> Liveness {
+        self.liveness
     }
 }
 
@@ -158,6 +168,7 @@ impl NodeContext {
                 expected: shards.len().max(usize::from(member.shards)),
                 rtt: Duration::ZERO,
                 liveness: Liveness::Alive,
+                problem: None,
                 heard: Arc::default(),
             };
             (member.id, state)
@@ -189,6 +200,8 @@ impl NodeContext {
             shortages: Mutex::default(),
             drained: AtomicUsize::new(0),
             fatal: Mutex::new(None),
+            standings: Standings::default(),
+            certificate: Mutex::new((tls.since(), tls.until())),
             name,
             node,
             lives,
@@ -293,9 +306,19 @@ impl NodeContext {
     pub(crate) fn peer_connections(&self, peer: NodeId, change: isize) {
         if let Some(mut state) = self.peers.get_mut(&peer) {
             state.connections = state.connections.saturating_add_signed(change);
+            if change > 0 {
+                state.problem = None;
+            }
         }
         let connected = self.peers.iter().filter(|peer| peer.is_connected()).count();
         self.metrics.peers_connected.set(i64::try_from(connected).unwrap_or(i64::MAX));
+    }
+
+    /// Keeps why there is no connection to a peer.
+    pub(crate) fn note_problem(&self, peer: NodeId, problem: Problem) {
+        if let Some(mut state) = self.peers.get_mut(&peer) {
+            state.problem = Some(problem);
+        }
     }
 
     /// Takes over what the detector thinks of a peer, and tells the other shards.
@@ -330,28 +353,6 @@ impl NodeContext {
         }
     }
 
-    /// Says once what has changed about it.
-    pub(crate) fn log_clock(&self, standing: Standing) {
-        let (node, heard) = (&self.name, standing.heard);
-        let ahead_s = standing.ahead_ms.unwrap_or(0) as f64 / 1000.0;
-        match standing.stance {
-            Stance::Off => tracing::error!(
-                node,
-                ahead_s,
-                heard,
-                "the clock of this node is not that of most others: it takes no puts and deletes until it is set right (NTP)"
-            ),
-            Stance::Disputed => tracing::warn!(
-                node,
-                ahead_s,
-                heard,
-                "the clock of this node differs from others, and too few are heard to tell whose is wrong: check them (NTP)"
-            ),
-            Stance::Agrees => tracing::info!(node, ahead_s, heard, "the clock of this node agrees with the others"),
-            Stance::Unheard => tracing::info!(node, "no other node's clock is heard"),
-        }
-    }
-
     /// How the own clock stands.
     pub(crate) fn clock_standing(&self) -> Standing {
         *self.clock_standing.lock().unwrap_or_else(PoisonError::into_inner)
@@ -371,7 +372,14 @@ impl NodeContext {
 
     /// Shows until when the own certificate counts.
     pub(crate) fn note_certificate(&self, identity: &TlsIdentity) {
+        let validity = (identity.since(), identity.until());
+        *self.certificate.lock().unwrap_or_else(PoisonError::into_inner) = validity;
         self.metrics.certificate_until.set(seconds(identity.until()));
+    }
+
+    /// From when until when that is.
+    pub(crate) fn certificate_validity(&self) -> (SystemTime, SystemTime) {
+        *self.certificate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells all shards that certificates, authorities or what is allowed have changed.
@@ -403,31 +411,14 @@ impl NodeContext {
         self.hints.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, figures);
     }
 
-    /// Keeps what the store of a shard is short of, for readiness, and says once what has changed about it.
+    /// Keeps what the store of a shard is short of.
     pub(crate) fn publish_shortage(&self, shard: u16, shortage: Option<String>) {
         let mut shortages = self.shortages.lock().unwrap_or_else(PoisonError::into_inner);
-        let was = !shortages.is_empty();
-        match &shortage {
-            Some(shortage) => shortages.insert(shard, shortage.clone()),
+        match shortage {
+            Some(shortage) => shortages.insert(shard, shortage),
             None => shortages.remove(&shard),
         };
-        let is = !shortages.is_empty();
-        drop(shortages);
-        let node = &self.name;
-        match shortage {
-            Some(shortage) if !was => {
-                tracing::error!(
-                    node,
-                    shortage,
-                    "the store of this node is short: it takes no writes until that is over"
-                );
-            }
-            None if was && !is => {
-                tracing::info!(node, "the store of this node is short of nothing any more: it takes writes again");
-            }
-            _ => {}
-        }
-        self.metrics.store_short.set(is.into());
+        self.metrics.store_short.set((!shortages.is_empty()).into());
     }
 
     /// What the store is short of.
@@ -447,6 +438,11 @@ impl NodeContext {
         keys.sort_unstable();
         keys.truncate(DAMAGED_SHOWN_MAX);
         DamagedKeys { keys, count: shards.values().map(|damaged| damaged.count).sum() }
+    }
+
+    /// How many records are damaged on this node.
+    pub(crate) fn damaged_count(&self) -> u64 {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).values().map(|damaged| damaged.count).sum()
     }
 
     /// How anti-entropy stands on this node.
@@ -473,6 +469,61 @@ impl NodeContext {
                 })
                 .collect(),
         }
+    }
+
+    /// Whether an operator has paused anti-entropy.
+    pub(crate) fn is_aae_paused(&self) -> bool {
+        self.aae.lock().unwrap_or_else(PoisonError::into_inner).values().any(|figures| figures.paused)
+    }
+
+    /// How many comparisons of a partition with a peer are still to be made since the start, and how many there are in all.
+    pub(crate) fn comparisons_left(&self) -> (usize, usize) {
+        let aae = self.aae.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = || aae.values().flat_map(|figures| &figures.partitions);
+        (lines().filter(|line| line.last_full_round.is_none()).count(), lines().count())
+    }
+
+    /// Looks whether data that was begun anew has come to be what other nodes hold, or had a predecessor that they know.
+    fn look_at_filling(&self) {
+        let Some(filling) = self.lives.filling() else { return };
+        let is_known = {
+            let aae = self.aae.lock().unwrap_or_else(PoisonError::into_inner);
+            aae.len() == self.shards.len() && self.metrics.partitions_uncounted.get() == 0
+        };
+        if is_known && self.comparisons_left().0 == 0 {
+            tracing::info!(node = self.name, "the data directory is what other nodes hold");
+            self.lives.note_filling(None);
+        } else if filling == Filling::New && (self.lives.has_predecessor() || is_known && self.lacks_everything()) {
+            self.lives.note_filling(Some(Filling::Lost));
+        }
+    }
+
+    /// Whether this node has no keys where others do.
+    fn lacks_everything(&self) -> bool {
+        let aae = self.aae.lock().unwrap_or_else(PoisonError::into_inner);
+        self.metrics.keys.get() == 0 && aae.values().flat_map(|figures| &figures.partitions).any(|line| line.unequal)
+    }
+
+    /// To be called now and then: what has changed about the data and its disk.
+    pub(crate) fn housekeeping(&self) {
+        self.look_at_filling();
+        if let Some(DiskRoom { free, total }) = self.lives.disk_room() {
+            let gauge = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
+            self.metrics.disk_free.set(gauge(free));
+            self.metrics.disk_total.set(gauge(total));
+        }
+        self.look_at_conditions();
+    }
+
+    /// Finds out what is the matter; says in the log what is new.
+    pub(crate) fn look_at_conditions(&self) {
+        self.standings.update(&self.name, self.clock.instant(), conditions::present(self), &self.metrics);
+    }
+
+    /// What is the matter with this node, the worst first.
+    pub(crate) fn conditions(&self) -> Vec<Condition> {
+        self.look_at_conditions();
+        self.standings.shown(self.clock.instant())
     }
 
     /// Whether another node may be counted on, or is this one.
@@ -510,7 +561,7 @@ impl NodeContext {
             keys: gauge(self.metrics.keys.get()),
             bytes: gauge(self.metrics.value_bytes.get()),
             clock_offset_ms: clock.ahead_ms,
-            takes_writes: clock.stance != Stance::Off,
+            takes_writes: clock.stance != Stance::Off && self.shortage().is_none(),
             hints: hints_counted.then(|| u64::try_from(self.metrics.hint_keys.get()).unwrap_or(0)),
             peers: members
                 .map(|member| {
@@ -519,6 +570,7 @@ impl NodeContext {
                     PeerStatus { name: member.name.clone(), connected, liveness }
                 })
                 .collect(),
+            conditions: self.conditions(),
         }
     }
 }

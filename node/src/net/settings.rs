@@ -1,7 +1,7 @@
 //! What a node is started with.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use driftless_proto::{ContextKeys, Topology};
@@ -12,6 +12,7 @@ use crate::peer::Incarnation;
 
 use super::limits::NetLimits;
 use super::lives::LifeKeeper;
+use super::look::Look;
 use super::tls::{TlsFiles, TlsIdentity};
 
 /// Everything a node is started with, beside its stores.
@@ -56,13 +57,26 @@ pub struct Security {
     pub audit_keys: bool,
 }
 
-/// Where what can be changed while a node runs comes from.
+/// Where what can be changed while a node runs comes from, and how these files looked before they were read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CredentialFiles {
-    /// The own certificate and key, and the authorities that are trusted.
-    pub tls: TlsFiles,
-    /// The keys that seal context tokens.
-    pub context_key: PathBuf,
-    /// The access file, if there is one.
-    pub access: Option<PathBuf>,
+    pub(crate) tls: TlsFiles,
+    pub(crate) context_key: PathBuf,
+    pub(crate) access: Option<PathBuf>,
+    looks: Vec<(PathBuf, Option<Look>)>,
+}
+
+impl CredentialFiles {
+    /// The own certificate and key and the authorities that are trusted, the keys that seal context tokens, and the access file if
+    /// there is one. To be called before they are read: what changes from then on is noticed.
+    pub fn watch(tls: TlsFiles, context_key: PathBuf, access: Option<PathBuf>) -> CredentialFiles {
+        let paths = [&tls.ca, &tls.cert, &tls.key, &context_key].into_iter().chain(&access);
+        let looks = paths.map(|path| (path.clone(), Look::at(path))).collect();
+        CredentialFiles { tls, context_key, access, looks }
+    }
+
+    /// How one of them looked before it was read.
+    pub(crate) fn look(&self, path: &Path) -> Option<Look> {
+        self.looks.iter().find(|(of, _)| of == path).and_then(|(_, look)| *look)
+    }
 }

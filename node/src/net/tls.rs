@@ -21,7 +21,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::certificates::NODE_SERVER_NAME;
 use super::subject::{Holder, Subject, SubjectError};
-use super::verified::until;
+use super::verified::{since, until};
 
 /// Where certificates and the private key are. All PEM.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,6 +41,7 @@ pub struct TlsIdentity {
     subject: Subject,
     roots: Arc<RootCertStore>,
     chain: Vec<CertificateDer<'static>>,
+    since: SystemTime,
     until: SystemTime,
     key: Arc<PrivateKeyDer<'static>>,
 }
@@ -196,13 +197,19 @@ impl TlsIdentity {
             .map_err(|reason| TlsError::Subject { path: files.cert.clone(), reason })?;
         let roots = Arc::new(roots);
         check_chain(files, &chain, &roots, subject.holder, now)?;
-        let until = until(&parse(&files.cert, &chain[0])?);
-        Ok(TlsIdentity { files: files.clone(), subject, roots, chain, until, key: Arc::new(key) })
+        let certificate = parse(&files.cert, &chain[0])?;
+        let (since, until) = (since(&certificate), until(&certificate));
+        Ok(TlsIdentity { files: files.clone(), subject, roots, chain, since, until, key: Arc::new(key) })
     }
 
     /// Whom the certificate names.
     pub fn subject(&self) -> &Subject {
         &self.subject
+    }
+
+    /// The first moment of the certificate.
+    pub fn since(&self) -> SystemTime {
+        self.since
     }
 
     /// The last moment of the certificate.

@@ -88,6 +88,12 @@ fn serial(certificate: &X509Certificate<'_>) -> Serial {
     Serial::of_bytes(certificate.raw_serial())
 }
 
+/// The first second of a certificate; the beginning of time for one that began before.
+pub(super) fn since(certificate: &X509Certificate<'_>) -> SystemTime {
+    let seconds = u64::try_from(certificate.validity().not_before.timestamp()).unwrap_or(0);
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
 /// The last second of a certificate; the beginning of time for one that ended before.
 pub(super) fn until(certificate: &X509Certificate<'_>) -> SystemTime {
     let seconds = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);

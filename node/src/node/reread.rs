@@ -8,8 +8,6 @@
 //! A change is taken when two looks in a row have found the same files, so that a certificate that is being copied is not
 //! refused because its key is not there yet.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -19,6 +17,7 @@ use std::time::Duration;
 use super::NodeError;
 use crate::config::{Access, read_context_keys};
 use crate::net::credentials::Shown;
+use crate::net::look::Look;
 use crate::net::node_context::NodeContext;
 use crate::net::settings::CredentialFiles;
 use crate::net::tls::TlsIdentity;
@@ -54,17 +53,8 @@ struct Watched {
     seen: Vec<Option<Look>>,
 }
 
-/// What changes when a file does: it was written, replaced, or got other permissions.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Look {
-    inode: u64,
-    bytes: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
 impl Rereader {
-    /// Starts the thread. The files have just been read.
+    /// Starts the thread. The files have been read.
     pub(super) fn start(shared: &Arc<NodeContext>, files: CredentialFiles) -> Result<Rereader, NodeError> {
         let (orders, taken) = channel();
         let reader = Reader { watched: watched(&files), files, shared: shared.clone() };
@@ -183,10 +173,11 @@ impl Set {
 }
 
 impl Watched {
-    fn new(set: Set, paths: Vec<PathBuf>) -> Watched {
-        let mut watched = Watched { set, paths, read: Vec::new(), seen: Vec::new() };
+    /// What they are is known as of before they were read: the store may have taken minutes to open since.
+    fn new(set: Set, paths: Vec<PathBuf>, files: &CredentialFiles) -> Watched {
+        let read = paths.iter().map(|path| files.look(path)).collect();
+        let mut watched = Watched { set, paths, read, seen: Vec::new() };
         watched.seen = watched.look();
-        watched.read = watched.seen.clone();
         watched
     }
 
@@ -199,27 +190,41 @@ impl Watched {
 
     /// How its files look; `None` for one that is not there.
     fn look(&self) -> Vec<Option<Look>> {
-        let look = |path: &PathBuf| {
-            let metadata = fs::metadata(path).ok()?;
-            Some(Look {
-                inode: metadata.ino(),
-                bytes: metadata.len(),
-                modified: (metadata.mtime(), metadata.mtime_nsec()),
-                changed: (metadata.ctime(), metadata.ctime_nsec()),
-            })
-        };
-        self.paths.iter().map(look).collect()
+        self.paths.iter().map(|path| Look::at(path)).collect()
     }
 }
 
 fn watched(files: &CredentialFiles) -> Vec<Watched> {
-    let CredentialFiles { tls, context_key, access } = files;
-    let certificates = vec![tls.ca.clone(), tls.cert.clone(), tls.key.clone()];
-    let mut watched =
-        vec![Watched::new(Set::Certificates, certificates), Watched::new(Set::ContextKeys, vec![context_key.clone()])];
-    watched.extend(access.iter().map(|access| Watched::new(Set::Access, vec![access.clone()])));
-    watched
+    let CredentialFiles { tls, context_key, access, .. } = files;
+    let sets = [
+        (Set::Certificates, vec![tls.ca.clone(), tls.cert.clone(), tls.key.clone()]),
+        (Set::ContextKeys, vec![context_key.clone()]),
+    ];
+    let access = access.iter().map(|access| (Set::Access, vec![access.clone()]));
+    sets.into_iter().chain(access).map(|(set, paths)| Watched::new(set, paths, files)).collect()
 }
 
 /// Often enough that a revocation takes effect within seconds without a signal; a look is a few system calls.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::tls::TlsFiles;
+
+    #[test]
+    fn a_file_that_changes_between_its_reading_and_the_start_is_read_again() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let file = |name: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, "first").expect("writes");
+            path
+        };
+        let tls = TlsFiles { ca: file("ca"), cert: file("cert"), key: file("key") };
+        let files = CredentialFiles::watch(tls, file("context"), Some(file("access")));
+        std::fs::write(folder.path().join("access"), "another").expect("writes");
+        let due = |mut watched: Watched| watched.has_settled().then_some(watched.set);
+        let due: Vec<Set> = watched(&files).into_iter().filter_map(due).collect();
+        assert_eq!(due, [Set::Access]);
+    }
+}

@@ -13,7 +13,7 @@
 //!
 //! ```text
 //! { "format": 1, "cluster": "shop", "node": "ada", "created": "2026-11-20T06:00:00Z", "created_s": 1795154400,
-//!   "starts": 17, "raised_by": 0, "admitted_by": ["bob", "cyd"] }
+//!   "starts": 17, "raised_by": 0, "admitted_by": ["bob", "cyd"], "filling": "new" }
 //!
 //! { "format": 1, "cluster": "shop", "partitions": 256, "hash_seed": 7,
 //!   "members":    [ { "name": "ada", "id": "00c0ffee00c0ffee", "weight": 100, "zone": "", "shards": 1 }, … ],
@@ -42,6 +42,7 @@ use self::files::parse_json;
 use self::files::{read_json, sync_directory, write_atomically, write_json};
 use self::foundation::Foundation;
 use self::private::make_private;
+use crate::conditions::{DiskRoom, Filling};
 use crate::peer::Incarnation;
 
 mod files;
@@ -219,6 +220,7 @@ impl DataDirectory {
                 starts: 0,
                 raised_by: 0,
                 admitted_by: Some(BTreeSet::new()),
+                filling: Some(Filling::New),
             },
         };
         file.check(&path, identity)?;
@@ -308,6 +310,36 @@ impl DataDirectory {
         Ok(Some(identity.life()))
     }
 
+    /// Every life of this directory is above this one.
+    pub fn first_life(&self) -> u64 {
+        let identity = self.identity();
+        identity.created_s.saturating_add(identity.raised_by)
+    }
+
+    /// How far it has come to be what other nodes hold; `None` once it has, or if an early release made it.
+    pub fn filling(&self) -> Option<Filling> {
+        self.identity().filling
+    }
+
+    /// Writes that down.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`]: it is as before.
+    pub fn note_filling(&self, filling: Option<Filling>) -> Result<(), OpenError> {
+        let mut identity = self.identity();
+        let file = IdentityFile { filling, ..identity.clone() };
+        write_json(&self.path, IDENTITY, &file)?;
+        *identity = file;
+        Ok(())
+    }
+
+    /// How full its disk is; `None` if the system does not say.
+    pub fn disk_room(&self) -> Option<DiskRoom> {
+        let found = rustix::fs::statvfs(&self.path).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        Some(DiskRoom { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
+    }
+
     /// The key that signs QUIC stateless resets: the same in every life, so that peers notice a restart at once
     /// instead of waiting for their connections to time out.
     pub fn reset_key(&self) -> &[u8; RESET_KEY_BYTES] {
@@ -345,6 +377,9 @@ struct IdentityFile {
     /// Peers that have admitted a life of this directory. Absent where an early release made it: then, all of them.
     #[serde(default)]
     admitted_by: Option<BTreeSet<String>>,
+    /// Absent once it is what other nodes hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    filling: Option<Filling>,
 }
 
 impl IdentityFile {

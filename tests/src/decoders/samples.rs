@@ -229,6 +229,14 @@ pub fn client_responses() -> Vec<Response> {
         hints: None,
         clock_offset_ms: Some(-3),
         takes_writes: true,
+        conditions: vec![client::Condition {
+            name: "peer_unreachable".to_owned(),
+            peer: Some("n3".to_owned()),
+            severity: client::Severity::Warning,
+            for_ms: 7,
+            what: "no connection to n3".to_owned(),
+            remedy: "see whether it runs".to_owned(),
+        }],
         peers: livenesses()
             .into_iter()
             .map(|liveness| client::PeerStatus { name: format!("{liveness:?}"), connected: true, liveness })

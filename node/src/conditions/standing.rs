@@ -1,0 +1,128 @@
+//! Since when something has been the matter, and what the log was told of it.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use driftless_proto::client::{Condition, Severity};
+
+use super::Matter;
+use crate::metrics::{ConditionLabels, Metrics};
+use crate::time::Instant;
+
+/// What is the matter with a node now.
+#[derive(Debug, Default)]
+pub(crate) struct Standings(Mutex<BTreeMap<Subject, Standing>>);
+
+/// Two of the same kind about the same peer are one, however their words change.
+type Subject = (&'static str, Option<String>);
+
+#[derive(Debug)]
+struct Standing {
+    matter: Matter,
+    since: Instant,
+    logged: bool,
+}
+
+impl Standings {
+    /// Takes over what is the matter now; says once in the log what has begun and what is over.
+    pub(crate) fn update(&self, node: &str, now: Instant, present: Vec<Matter>, metrics: &Metrics) {
+        let mut standings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut before = std::mem::take(&mut *standings);
+        for matter in present {
+            let subject = (matter.name(), matter.peer().map(str::to_owned));
+            let known = before.remove(&subject);
+            let (since, mut logged) = known.map_or((now, false), |known| (known.since, known.logged));
+            if !logged && now.since(since) >= matter.patience() {
+                logged = true;
+                begun(node, &matter);
+            }
+            set(metrics, &matter, 1);
+            standings.insert(subject, Standing { matter, since, logged });
+        }
+        for Standing { matter, since, logged } in before.into_values() {
+            let is_left = standings.keys().any(|(name, _)| *name == matter.name());
+            set(metrics, &matter, i64::from(is_left));
+            if logged && matter.severity() > Severity::Note {
+                let (condition, for_s) = (matter.name(), now.since(since).as_secs());
+                tracing::info!(node, condition, peer = matter.peer(), for_s, "over: {matter}");
+            }
+        }
+    }
+
+    /// What was taken over last, the worst first, and of equal ones the oldest.
+    pub(crate) fn shown(&self, now: Instant) -> Vec<Condition> {
+        let standings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown: Vec<Condition> = standings
+            .values()
+            .map(|Standing { matter, since, .. }| Condition {
+                name: matter.name().to_owned(),
+                peer: matter.peer().map(str::to_owned),
+                severity: matter.severity(),
+                for_ms: u64::try_from(now.since(*since).as_millis()).unwrap_or(u64::MAX),
+                what: matter.to_string(),
+                remedy: matter.remedy().to_owned(),
+            })
+            .collect();
+        shown.sort_by_key(|condition| (std::cmp::Reverse(condition.severity), std::cmp::Reverse(condition.for_ms)));
+        shown
+    }
+}
+
+fn begun(node: &str, matter: &Matter) {
+    let (condition, peer, remedy) = (matter.name(), matter.peer(), matter.remedy());
+    match matter.severity() {
+        Severity::Critical => tracing::error!(node, condition, peer, remedy, "{matter}"),
+        Severity::Warning => tracing::warn!(node, condition, peer, remedy, "{matter}"),
+        Severity::Note => tracing::debug!(node, condition, peer, "{matter}"),
+    }
+}
+
+fn set(metrics: &Metrics, matter: &Matter, value: i64) {
+    metrics.conditions.get_or_create(&ConditionLabels { condition: matter.name() }).set(value);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn short() -> Matter {
+        Matter::StoreShort("no room".to_owned())
+    }
+
+    fn unreachable(peer: &str) -> Matter {
+        Matter::PeerUnreachable { peer: peer.to_owned(), problem: None }
+    }
+
+    #[test]
+    fn what_goes_on_keeps_its_beginning_and_the_worst_comes_first() {
+        let (standings, metrics) = (Standings::default(), Metrics::default());
+        let began = Instant(5_000_000);
+        standings.update("n1", began, vec![unreachable("n2"), Matter::Counting], &metrics);
+        let later = began + Duration::from_secs(3);
+        standings.update("n1", later, vec![unreachable("n3"), unreachable("n2"), short()], &metrics);
+        let shown = standings.shown(later + Duration::from_secs(1));
+        let seen: Vec<_> = shown.iter().map(|at| (at.name.as_str(), at.peer.as_deref(), at.for_ms)).collect();
+        assert_eq!(
+            seen,
+            [
+                ("store_short", None, 1_000),
+                ("peer_unreachable", Some("n2"), 4_000),
+                ("peer_unreachable", Some("n3"), 1_000)
+            ]
+        );
+    }
+
+    #[test]
+    fn the_metric_of_a_kind_stays_until_the_last_of_it_is_over() {
+        let (standings, metrics) = (Standings::default(), Metrics::default());
+        let gauge = |condition| metrics.conditions.get_or_create(&ConditionLabels { condition }).get();
+        standings.update("n1", Instant(0), vec![unreachable("n2"), unreachable("n3")], &metrics);
+        standings.update("n1", Instant(1), vec![unreachable("n3")], &metrics);
+        assert_eq!(gauge("peer_unreachable"), 1);
+        standings.update("n1", Instant(2), vec![], &metrics);
+        assert_eq!(gauge("peer_unreachable"), 0);
+        assert!(standings.shown(Instant(3)).is_empty());
+    }
+}
