@@ -50,6 +50,9 @@ pub(crate) struct Args {
     /// Any other key, as in --set limits.requests_max=1000
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_assignment)]
     set: Vec<(String, String)>,
+    /// Make the data directory if there is none: for the first start of a node, and for one whose disk was lost
+    #[arg(long)]
+    init: bool,
     /// Print the configuration with where each value came from, and do not start
     #[arg(long)]
     print_config: bool,
@@ -105,6 +108,9 @@ pub(crate) fn run(args: &Args, cluster: &ClusterArgs) -> Result {
 
     // What the storage engine makes is for this user alone, wherever the directory is.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    if !args.init && !DataDirectory::is_made(&config.data_dir) {
+        return Err(no_data(&config.data_dir, &member));
+    }
     let directory = Arc::new(open_directory(&config.data_dir, &topology, &member)?);
     let database = DiskDatabase::open(directory.store_path(), disk_options(&config)).map_err(Failure::failed)?;
     let stores: Vec<DiskStore> = (0..member.shards.max(1)).map(|shard| database.store(shard)).collect();
@@ -248,6 +254,13 @@ fn resolve(member: &Member) -> Result<std::net::SocketAddr> {
         Failure::failed(format_args!("the address {} of member {} cannot be resolved", member.address, member.name))
             .hint("set `listen` in the node's file to an IP address and port of this machine")
     })
+}
+
+/// A node that went on with an empty directory because its disk is not mounted would be taken for a later life of itself.
+fn no_data(path: &Path, member: &Member) -> Failure {
+    let state = if path.exists() { "is empty" } else { "does not exist" };
+    Failure::failed(format_args!("the data directory {} of {} {state}", path.display(), member.name))
+        .hint("if it should hold data, see whether its disk is mounted; on the first start of this node, or if its data is lost, add --init")
 }
 
 fn open_directory(path: &Path, topology: &Topology, member: &Member) -> Result<DataDirectory> {

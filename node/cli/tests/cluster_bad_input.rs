@@ -90,7 +90,13 @@ fn nodes_that_make_no_sense_do_not_start() {
     let other_port = ["--listen", "127.0.0.1:0", "--admin", "off"];
     expect_failure(&serve(&config(1), &other_port), 1, "a directory in use", &["in use by process"]);
     let fresh = dev.file("fresh").display().to_string();
-    expect_failure(&serve(&config(1), &["--data-dir", &fresh]), 1, "a port in use", &["cannot listen on"]);
+    expect_failure(&serve(&config(1), &["--init", "--data-dir", &fresh]), 1, "a port in use", &["cannot listen on"]);
+    expect_failure(
+        &serve(&config(1), &["--data-dir", "/nonexistent/data"]),
+        1,
+        "a data directory on a disk that is not mounted",
+        &["does not exist", "mounted", "--init"],
+    );
     let mut command = driftless();
     command.arg("dev").arg("--dir").arg(dev.cluster());
     expect_failure(&finish(command, b""), 1, "a second dev", &["is in use", "hint:"]);

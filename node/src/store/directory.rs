@@ -129,7 +129,7 @@ pub enum OpenError {
     /// One of its files cannot be understood, or is missing.
     #[error(
         "{} {what}. Restore the file from a backup of this very directory if you have one; otherwise move the \
-         directory away and start the node with an empty one: the other replicas hold the data, and anti-entropy \
+         directory away and start the node with an empty one (`--init`): the other replicas hold the data, and anti-entropy \
          fills it again", path.display()
     )]
     Damaged {
@@ -187,6 +187,11 @@ pub struct TopologyChanged {
 }
 
 impl DataDirectory {
+    /// Whether there is one already: not at a path that does not exist, nor in an empty directory.
+    pub fn is_made(path: impl AsRef<Path>) -> bool {
+        [IDENTITY, TOPOLOGY, STORE].iter().any(|name| path.as_ref().join(name).exists())
+    }
+
     /// Opens a node's data directory, or makes it; locks it, checks that it is this node's, and counts the start.
     ///
     /// # Errors

@@ -143,7 +143,13 @@ impl Cluster {
     pub(super) fn restart_under(&mut self, program: &[&str], name: &str) {
         let config = self.entry(name).config;
         let mut line: Vec<&std::ffi::OsStr> = program.iter().map(std::ffi::OsStr::new).collect();
-        line.extend([driftless().as_os_str(), "serve".as_ref(), "--config".as_ref(), config.as_os_str()]);
+        line.extend([
+            driftless().as_os_str(),
+            "serve".as_ref(),
+            "--init".as_ref(),
+            "--config".as_ref(),
+            config.as_os_str(),
+        ]);
         let log = File::create(self.dir.path().join(format!("{name}.txt"))).expect("can be written");
         let child = command(line[0])
             .args(&line[1..])

@@ -111,7 +111,8 @@ impl Node {
     pub(super) fn start_under(&mut self, program: &[&str]) {
         let log = OpenOptions::new().create(true).append(true).open(self.log_path()).expect("a log can be written");
         self.log_from = log.metadata().map_or(0, |metadata| metadata.len());
-        let line = [program, &[driftless().to_str().expect("is text"), "serve", "--exit-with-parent", "--config"]];
+        let line =
+            [program, &[driftless().to_str().expect("is text"), "serve", "--init", "--exit-with-parent", "--config"]];
         let line = line.concat();
         let child = command(line[0])
             .args(&line[1..])

@@ -25,7 +25,7 @@ impl NodeProcess {
         let log = log.map_err(|error| failed(&format!("open {}", node.log.display()), error))?;
         let errors = log.try_clone().map_err(|error| failed("share the log", error))?;
         let mut command = Command::new(program);
-        command.arg("serve").arg("--config").arg(&node.config).arg("--exit-with-parent");
+        command.arg("serve").arg("--config").arg(&node.config).args(["--init", "--exit-with-parent"]);
         command.stdin(Stdio::piped()).stdout(log).stderr(errors);
         // Ctrl-C reaches every process in the terminal's group; these are stopped by us, in order.
         command.process_group(0);
