@@ -115,11 +115,21 @@ impl fmt::Debug for Identity {
 
 #[cfg(unix)]
 fn refuse_exposed(path: &Path) -> Result<(), IdentityError> {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
     let metadata =
         std::fs::metadata(path).map_err(|source| IdentityError::Unreadable { path: path.to_owned(), source })?;
     let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 == 0 { Ok(()) } else { Err(IdentityError::KeyExposed { path: path.to_owned(), mode }) }
+    if is_private(mode, metadata.uid()) {
+        Ok(())
+    } else {
+        Err(IdentityError::KeyExposed { path: path.to_owned(), mode })
+    }
+}
+
+/// For its owner alone; or root's, as secrets are that are mounted for a group: who is not of that group cannot read it.
+#[cfg(unix)]
+fn is_private(mode: u32, owner: u32) -> bool {
+    mode & 0o077 == 0 || owner == 0 && mode & 0o037 == 0
 }
 
 /// Who may read a file is not said by a mode here.
@@ -159,6 +169,14 @@ mod tests {
 
     #[test]
     #[cfg(unix)]
+    fn a_secret_that_root_has_mounted_for_a_group_is_taken() {
+        for (mode, owner, is_fine) in [(0o440, 0, true), (0o640, 0, true), (0o640, 1000, false), (0o444, 0, false)] {
+            assert_eq!(is_private(mode, owner), is_fine, "{mode:o} of {owner}");
+        }
+    }
+
+    #[test]
+    #[cfg(unix)]
     fn a_key_that_others_can_read_is_refused() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().expect("a directory");
@@ -167,7 +185,7 @@ mod tests {
         let (cert_file, key_file) = (dir.path().join("c.pem"), dir.path().join("c.key"));
         std::fs::write(&cert_file, params.self_signed(&key).expect("signs").pem()).expect("written");
         std::fs::write(&key_file, key.serialize_pem()).expect("written");
-        for (mode, is_fine) in [(0o644, false), (0o640, false), (0o600, true), (0o400, true)] {
+        for (mode, is_fine) in [(0o644, false), (0o660, false), (0o600, true), (0o400, true)] {
             std::fs::set_permissions(&key_file, std::fs::Permissions::from_mode(mode)).expect("changed");
             let identity = Identity::from_pem_files(&cert_file, &cert_file, &key_file);
             match identity {

@@ -92,7 +92,7 @@ enum Command {
     /// Run one node
     ///
     /// Every key of the configuration can also be set by an environment variable: limits.requests_max by
-    /// DRIFTLESS_LIMITS_REQUESTS_MAX. --ca, --cert and --key override `[tls]`.
+    /// DRIFTLESS__LIMITS__REQUESTS_MAX. --ca, --cert and --key override `[tls]`.
     Serve(WithKey<serve::Args>),
     /// Issue certificates
     #[command(subcommand)]

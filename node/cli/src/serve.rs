@@ -26,7 +26,7 @@ use super::output;
 use super::profile::ClusterArgs;
 
 /// Every key of the configuration can also be set by an environment variable: limits.requests_max by
-/// DRIFTLESS_LIMITS_REQUESTS_MAX. --ca, --cert and --key override `[tls]`.
+/// DRIFTLESS__LIMITS__REQUESTS_MAX. --ca, --cert and --key override `[tls]`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// The node's file

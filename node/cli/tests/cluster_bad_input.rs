@@ -164,9 +164,12 @@ fn nodes_that_make_no_sense_do_not_start() {
 
     let mut command = driftless();
     command.arg("serve").arg("--config").arg(config(1)).args(["--print-config", "--listen", "127.0.0.1:1"]);
-    command.env("DRIFTLESS_LOG_LEVEL", "debug");
+    command.env("DRIFTLESS__LOG__LEVEL", "debug");
     let printed = String::from_utf8(finish(command, b"").stdout).expect("is text");
-    assert!(printed.contains("# flag --listen") && printed.contains("# environment DRIFTLESS_LOG_LEVEL"), "{printed}");
+    assert!(
+        printed.contains("# flag --listen") && printed.contains("# environment DRIFTLESS__LOG__LEVEL"),
+        "{printed}"
+    );
     assert!(printed.contains("node.toml: ") && printed.contains("# default: "), "{printed}");
 
     dev.up();

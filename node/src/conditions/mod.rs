@@ -4,20 +4,22 @@
 //! what the shards publish, certificates, the directory ──▶ present ──▶ standing: since when, said once in the log
 //!                                                                        └──▶ /ready  /status  metrics  `driftless status`
 //! ```
-//! A [`Matter`] is present or not; whoever shows them shows the same ones. A node with a critical one is not ready.
+//! A matter is present or not; whoever shows them shows the same ones. A node with a critical one is not ready.
 
+#[cfg(feature = "net")]
+mod matter;
+#[cfg(feature = "net")]
 mod present;
+#[cfg(feature = "net")]
 mod quorum;
+#[cfg(feature = "net")]
 mod standing;
 
-use std::fmt;
-use std::time::Duration;
-
-use driftless_proto::client::{Liveness, Severity};
-
-use quorum::Obstacle;
-
+#[cfg(feature = "net")]
+pub(crate) use matter::{Matter, NO_ANSWER, Problem};
+#[cfg(feature = "net")]
 pub(crate) use present::present;
+#[cfg(feature = "net")]
 pub(crate) use standing::Standings;
 
 /// How far a data directory that was made anew has come.
@@ -41,224 +43,17 @@ pub struct DiskRoom {
 
 impl DiskRoom {
     /// Whether somebody should see to it, well before writes are refused.
-    fn is_low(self) -> bool {
+    pub fn is_low(self) -> bool {
         self.free < (self.total / 20).min(LOW_BYTES)
     }
 }
 
-/// Why a peer is not connected.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Problem {
-    /// What was seen, in words.
-    pub(crate) text: String,
-    /// What to do about it.
-    pub(crate) remedy: &'static str,
-}
-
-/// Something that is the matter.
-#[derive(Clone, PartialEq, Debug)]
-pub(crate) enum Matter {
-    /// It is about to end.
-    Stopping,
-    /// Its clock is far from those of most others.
-    ClockOff { ahead_ms: i64 },
-    /// Its clock is far from another's, and nobody can tell whose is wrong.
-    ClockDisputed { ahead_ms: i64 },
-    /// Its store is short of something, in words.
-    StoreShort(String),
-    /// It is the other nodes' copies that are missing.
-    NoQuorum(Obstacle),
-    /// Its data directory was made anew, and is not yet what the others hold.
-    Refilling { left: usize, of: usize },
-    /// The same for a directory that nobody knows a predecessor of.
-    NotCompared { left: usize, of: usize },
-    /// No connection to a peer, or not all of them.
-    PeerUnreachable { peer: String, problem: Option<Problem> },
-    /// A peer is connected, and the detector does not hear it.
-    PeerSilent { peer: String, liveness: Liveness },
-    /// An operator has paused anti-entropy.
-    AntiEntropyPaused,
-    /// Records that cannot be read.
-    RecordsDamaged(u64),
-    /// The own certificate ends before long, or has ended.
-    CertificateEnds { left: Option<Duration> },
-    /// The disk fills up.
-    DiskLow(DiskRoom),
-    /// Trees are being built after a start.
-    Counting,
-    /// Something is held for other nodes.
-    HintsHeld { keys: u64 },
-}
-
-impl Matter {
-    /// Its kind. Names are what alarms rest on, and are never reused.
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Matter::Stopping => "stopping",
-            Matter::ClockOff { .. } => "clock_off",
-            Matter::ClockDisputed { .. } => "clock_disputed",
-            Matter::StoreShort(_) => "store_short",
-            Matter::NoQuorum(_) => "no_quorum",
-            Matter::Refilling { .. } => "refilling",
-            Matter::NotCompared { .. } => "not_compared",
-            Matter::PeerUnreachable { .. } => "peer_unreachable",
-            Matter::PeerSilent { .. } => "peer_silent",
-            Matter::AntiEntropyPaused => "anti_entropy_paused",
-            Matter::RecordsDamaged(_) => "records_damaged",
-            Matter::CertificateEnds { .. } => "certificate_ends",
-            Matter::DiskLow(_) => "disk_low",
-            Matter::Counting => "counting",
-            Matter::HintsHeld { .. } => "hints_held",
-        }
-    }
-
-    /// How bad it is.
-    pub(crate) fn severity(&self) -> Severity {
-        match self {
-            Matter::Stopping
-            | Matter::ClockOff { .. }
-            | Matter::StoreShort(_)
-            | Matter::NoQuorum(_)
-            | Matter::Refilling { .. }
-            | Matter::CertificateEnds { left: None } => Severity::Critical,
-            Matter::ClockDisputed { .. }
-            | Matter::PeerUnreachable { .. }
-            | Matter::PeerSilent { .. }
-            | Matter::AntiEntropyPaused
-            | Matter::RecordsDamaged(_)
-            | Matter::CertificateEnds { left: Some(_) }
-            | Matter::DiskLow(_) => Severity::Warning,
-            Matter::NotCompared { .. } | Matter::Counting | Matter::HintsHeld { .. } => Severity::Note,
-        }
-    }
-
-    /// The member that it is about, if that is another.
-    pub(crate) fn peer(&self) -> Option<&str> {
-        match self {
-            Matter::PeerUnreachable { peer, .. } | Matter::PeerSilent { peer, .. } => Some(peer),
-            _ => None,
-        }
-    }
-
-    /// For how long it has to stand before a line in the log says so. Every start has a moment without peers.
-    pub(crate) fn patience(&self) -> Duration {
-        match self {
-            Matter::NoQuorum(_) | Matter::PeerUnreachable { .. } | Matter::PeerSilent { .. } => Duration::from_secs(5),
-            _ => Duration::ZERO,
-        }
-    }
-
-    /// What to do about it.
-    pub(crate) fn remedy(&self) -> &'static str {
-        match self {
-            Matter::Stopping => "start it again when it is wanted",
-            Matter::ClockOff { .. } => "set the clock of this machine right (NTP)",
-            Matter::ClockDisputed { .. } => "see whose clock is wrong, and set it right (NTP)",
-            Matter::StoreShort(_) => "give the store what it lacks; it takes writes again by itself then",
-            Matter::NoQuorum(_) => "bring the missing nodes back, or mend what keeps them apart",
-            Matter::Refilling { .. } => {
-                "leave it running beside the others until this is gone (`driftless aae status`), and do not take another \
-                 node's disk away meanwhile; if the disk was only not mounted, stop the node, mount it, and start again"
-            }
-            Matter::NotCompared { .. } | Matter::Counting => "nothing: it passes by itself",
-            Matter::PeerUnreachable { problem: Some(problem), .. } => problem.remedy,
-            Matter::PeerUnreachable { problem: None, .. } => NO_ANSWER,
-            Matter::PeerSilent { .. } => "see whether that machine is overloaded, or the network loses packets",
-            Matter::AntiEntropyPaused => "`driftless aae resume`",
-            Matter::RecordsDamaged(_) => "see `driftless damaged list`, and look after the disk",
-            Matter::CertificateEnds { .. } => {
-                "issue a new one (`driftless cert node`), put it in its place, and send SIGHUP"
-            }
-            Matter::DiskLow(_) => "make room, or give the node a larger disk",
-            Matter::HintsHeld { .. } => "nothing, if those nodes come back (`driftless hints`)",
-        }
-    }
-}
-
-/// What is the matter, and why.
-impl fmt::Display for Matter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Matter::Stopping => f.write_str("the node is shutting down"),
-            Matter::ClockOff { ahead_ms } => {
-                let apart = apart(*ahead_ms);
-                write!(f, "the clock of this node is {apart} those of most others, so it takes no puts and deletes")
-            }
-            Matter::ClockDisputed { ahead_ms } => {
-                let apart = apart(*ahead_ms);
-                write!(f, "the clock of this node is {apart} the others', and too few are heard to tell whose is wrong")
-            }
-            Matter::StoreShort(what) => write!(f, "the store of this node is short, so it takes no writes: {what}"),
-            Matter::NoQuorum(obstacle) => obstacle.fmt(f),
-            Matter::Refilling { left, of } => write!(
-                f,
-                "the data directory of this node is not the one that the others know: what it held comes from them, \
-                 and {left} of {of} comparisons with them are still to be made"
-            ),
-            Matter::NotCompared { left, of } => {
-                write!(f, "the data directory is new: {left} of {of} comparisons with other nodes are still to be made")
-            }
-            Matter::PeerUnreachable { peer, problem: Some(problem) } => {
-                write!(f, "no connection to {peer}: {}", problem.text)
-            }
-            Matter::PeerUnreachable { peer, problem: None } => write!(f, "no connection to {peer}"),
-            Matter::PeerSilent { peer, liveness: Liveness::Down } => {
-                write!(f, "{peer} is connected, and thought to be down: it answers no probe")
-            }
-            Matter::PeerSilent { peer, .. } => write!(f, "{peer} is connected, and suspected: it answers no probe"),
-            Matter::AntiEntropyPaused => f.write_str("anti-entropy is paused: what replicas differ in stays"),
-            Matter::RecordsDamaged(1) => f.write_str("1 record of this node is damaged"),
-            Matter::RecordsDamaged(count) => write!(f, "{count} records of this node are damaged"),
-            Matter::CertificateEnds { left: None } => {
-                f.write_str("the certificate of this node has expired: nobody lets it in any more")
-            }
-            Matter::CertificateEnds { left: Some(left) } => {
-                let left = humantime::format_duration(rounded(*left));
-                write!(f, "the certificate of this node expires in {left}")
-            }
-            Matter::DiskLow(DiskRoom { free, total }) => {
-                let percent = free.saturating_mul(100) / (*total).max(1);
-                write!(f, "the disk of the data fills up: {} MiB ({percent} %) are free", free >> 20)
-            }
-            Matter::Counting => f.write_str("trees are being built after a start"),
-            Matter::HintsHeld { keys: 1 } => f.write_str("1 key waits to be handed over to another node"),
-            Matter::HintsHeld { keys } => write!(f, "{keys} keys wait to be handed over to other nodes"),
-        }
-    }
-}
-
-/// How far a clock is from others.
-fn apart(ahead_ms: i64) -> String {
-    let side = if ahead_ms < 0 { "behind" } else { "ahead of" };
-    format!("{:.1} s {side}", ahead_ms.unsigned_abs() as f64 / 1000.0)
-}
-
-/// In whole days if there are some, else in minutes.
-fn rounded(time: Duration) -> Duration {
-    let unit = if time >= DAY { DAY } else { Duration::from_secs(60) };
-    Duration::from_secs(time.as_secs() / unit.as_secs() * unit.as_secs()).max(Duration::from_secs(60))
-}
-
-/// What to do about a peer that says nothing at all.
-pub(crate) const NO_ANSWER: &str =
-    "see whether that node runs, and whether its address and the network between them (UDP, firewalls) are right";
-
 /// Enough on a disk of any size, for the time that somebody takes to see to it.
 const LOW_BYTES: u64 = 20 << 30;
-
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_time_is_said_in_days_or_minutes() {
-        let said = |seconds| Matter::CertificateEnds { left: Some(Duration::from_secs(seconds)) }.to_string();
-        assert!(said(12 * 86_400 + 7_261).ends_with("expires in 12days"), "{}", said(12 * 86_400 + 7_261));
-        assert!(said(7_261).ends_with("expires in 2h 1m"), "{}", said(7_261));
-        assert!(said(3).ends_with("expires in 1m"), "{}", said(3));
-    }
 
     #[test]
     fn a_disk_is_low_below_a_twentieth_or_twenty_gibibytes() {
@@ -266,17 +61,5 @@ mod tests {
         assert!(!DiskRoom { free: 6 << 30, total: 100 << 30 }.is_low());
         assert!(DiskRoom { free: 19 << 30, total: 10 << 40 }.is_low());
         assert!(!DiskRoom { free: 21 << 30, total: 10 << 40 }.is_low());
-        let said = Matter::DiskLow(DiskRoom { free: 4 << 30, total: 100 << 30 }).to_string();
-        assert_eq!(said, "the disk of the data fills up: 4096 MiB (4 %) are free");
-    }
-
-    #[test]
-    fn the_cause_comes_first_and_what_to_do_fits_it() {
-        let problem = Problem { text: "it has another cluster file".to_owned(), remedy: "give both the same" };
-        let matter = Matter::PeerUnreachable { peer: "n3".to_owned(), problem: Some(problem) };
-        assert_eq!(matter.to_string(), "no connection to n3: it has another cluster file");
-        assert_eq!(matter.remedy(), "give both the same");
-        let off = Matter::ClockOff { ahead_ms: -86_400_000 };
-        assert!(off.to_string().contains("86400.0 s behind those of most others"));
     }
 }

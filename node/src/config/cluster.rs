@@ -22,6 +22,7 @@
 //! A bucket's id follows from its name, or is given by `id`; so adding and reordering buckets never changes one.
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use driftless_proto::bucket::READ_ALL_DEFAULT;
@@ -53,6 +54,7 @@ pub fn parse_cluster(path: &Path, text: &str) -> Result<Topology, ConfigError> {
     let partitions = top.number("partitions", 1, u64::from(Partitions::MAX))?.unwrap_or(PARTITIONS_DEFAULT);
     let hash_seed = top.number("hash_seed", 0, i64::MAX as u64)?.unwrap_or(0);
     let members = top.sections("member")?.into_iter().map(member).collect::<Result<Vec<_>, _>>()?;
+    check_apart(path, &members)?;
     let buckets = top.sections("bucket")?;
     let count = members.len();
     let buckets = buckets.into_iter().map(|section| bucket(path, section, count)).collect::<Result<Vec<_>, _>>()?;
@@ -93,21 +95,59 @@ fn member(mut section: Section<'_>) -> Result<Member, ConfigError> {
     }
     let address = section
         .required("address", "write the UDP address that peers and clients reach it at, as in \"10.0.0.1:7400\"")?;
-    if !is_host_port(&address) {
-        return Err(section.bad("address", &address.into(), "host:port, as in \"10.0.0.1:7400\""));
+    let Some((host, port)) = host_and_port(&address) else {
+        return Err(section.bad(
+            "address",
+            &address.into(),
+            "host:port, as in \"10.0.0.1:7400\" or \"[2001:db8::1]:7400\"",
+        ));
+    };
+    if host.parse::<IpAddr>().is_ok_and(|host| host.is_unspecified() || host.is_multicast()) {
+        let expected =
+            "the address at which others reach this member; the one that it listens on is `listen` in its node.toml";
+        return Err(section.bad("address", &address.into(), expected));
     }
+    let last = u64::from(u16::MAX - port) + 1;
     let mut member = Member::new(name, address);
     member.zone = section.string("zone")?.unwrap_or_else(|| "default".to_owned());
     member.weight = section.number("weight", 1, WEIGHT_MAX)?.unwrap_or(1) as u32;
-    member.shards = section.number("shards", 1, SHARDS_MAX)?.unwrap_or(1) as u16;
+    // Each has a port of its own, from that of the address on.
+    member.shards = section.number("shards", 1, SHARDS_MAX.min(last))?.unwrap_or(1) as u16;
     section.finish()?;
     Ok(member)
 }
 
-fn is_host_port(address: &str) -> bool {
-    address
-        .rsplit_once(':')
-        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
+/// The host without the brackets of an IPv6 address, and the port.
+fn host_and_port(address: &str) -> Option<(&str, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let is_fine = match bare {
+        Some(bare) => bare.parse::<Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && !host.contains([':', '[', ']']) && !host.contains(char::is_whitespace),
+    };
+    let port = port.parse::<u16>().ok().filter(|port| *port > 0 && is_fine)?;
+    Some((bare.unwrap_or(host), port))
+}
+
+/// No two members may have a port in common.
+fn check_apart(path: &Path, members: &[Member]) -> Result<(), ConfigError> {
+    let ports = |member: &Member| {
+        let (host, port) = host_and_port(&member.address)?;
+        Some((host.to_ascii_lowercase(), port, port + (member.shards - 1)))
+    };
+    for (at, second) in members.iter().enumerate() {
+        let Some((host, from, to)) = ports(second) else { continue };
+        let shares = |first: &&Member| ports(first).is_some_and(|(other, a, b)| other == host && from <= b && a <= to);
+        if let Some(first) = members[..at].iter().find(shares) {
+            return Err(ConfigError::SharedPorts {
+                path: path.to_owned(),
+                first: first.name.clone(),
+                second: second.name.clone(),
+                host,
+            });
+        }
+    }
+    Ok(())
 }
 
 fn bucket(path: &Path, mut section: Section<'_>, members: usize) -> Result<BucketDefinition, ConfigError> {
@@ -237,6 +277,25 @@ mod tests {
         let id = |topology: &Topology| topology.bucket_named("carts").expect("exists").id;
         assert_eq!(id(&one), id(&two));
         assert_ne!(id(&one), BucketId::DEFAULT);
+    }
+
+    #[test]
+    fn an_address_that_nobody_can_reach_or_that_two_have_is_refused() {
+        let of = |addresses: &[(&str, u16)]| {
+            let members = addresses.iter().enumerate().map(|(at, (address, shards))| {
+                format!("[[member]]\nname = \"n{at}\"\naddress = \"{address}\"\nshards = {shards}\n")
+            });
+            read(&format!("cluster = \"c\"\n{}", members.collect::<String>()))
+        };
+        for address in ["0.0.0.0:7400", "[::]:7400", "224.0.0.1:7400"] {
+            assert!(of(&[(address, 1)]).expect_err("reaches nobody").contains("`listen`"), "{address}");
+        }
+        for address in ["::1:7400", "[::1:7400", "[n1]:7400", "n1", "n 1:7400", ":7400", "n1:0", "n1:65536"] {
+            assert!(of(&[(address, 1)]).expect_err("no address").contains("host:port"), "{address}");
+        }
+        assert!(of(&[("n1:7400", 4), ("N1:7403", 1)]).expect_err("one port").contains("n0 and n1"));
+        assert!(of(&[("n1:7400", 3), ("n1:7403", 1), ("n2:7400", 1), ("[::1]:7400", 1)]).is_ok());
+        assert!(of(&[("n1:65535", 2)]).expect_err("no port is left").contains("from 1 to 1"));
     }
 
     #[test]

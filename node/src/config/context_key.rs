@@ -14,6 +14,7 @@ use driftless_proto::ContextKeys;
 use driftless_proto::causality::ContextKey;
 
 use super::error::{ConfigError, read};
+use super::private::exposed;
 
 /// Reads the key file, which only its owner may be able to read.
 ///
@@ -35,13 +36,11 @@ pub fn context_key_file(secret: [u8; 32]) -> String {
 /// # Errors
 /// [`ConfigError::Exposed`], or [`ConfigError::Read`] if it is not there.
 pub fn check_private(path: &Path) -> Result<(), ConfigError> {
-    use std::os::unix::fs::PermissionsExt;
     let metadata = std::fs::metadata(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(ConfigError::Exposed { path: path.to_owned(), mode });
+    match exposed(&metadata) {
+        None => Ok(()),
+        Some(mode) => Err(ConfigError::Exposed { path: path.to_owned(), mode }),
     }
-    Ok(())
 }
 
 /// Reads the text of a key file; the path is for messages.

@@ -102,6 +102,21 @@ pub enum ConfigError {
         /// The id.
         id: u32,
     },
+    /// Two members would listen on one port.
+    #[error(
+        "{first} and {second} in {} have a port of {host} in common; a member has one for each of its shards, from that of its \
+         address on: give them others", .path.display()
+    )]
+    SharedPorts {
+        /// The cluster file.
+        path: PathBuf,
+        /// One of them.
+        first: String,
+        /// The other.
+        second: String,
+        /// Where both are.
+        host: String,
+    },
     /// The members do not make a ring.
     #[error("the members in {} make no ring: {source}", .path.display())]
     Ring {

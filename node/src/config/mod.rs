@@ -7,6 +7,7 @@
 //! node.rs         node.toml: one node, from defaults, file, environment and flags -> NodeConfig
 //! access.rs       the access file: roles, and who is not let in -> Access
 //! context_key.rs  the keys that seal context tokens
+//! private.rs      whether a file that holds a key is kept from others
 //! profile.rs      where a cluster is and who we are to it, for the command line
 //! units.rs        "64MiB", "10s"
 //! table.rs        reading TOML so that unknown keys are errors
@@ -26,6 +27,8 @@ mod context_key;
 mod error;
 #[cfg(feature = "net")]
 mod node;
+#[cfg(feature = "net")]
+pub(crate) mod private;
 #[cfg(feature = "net")]
 mod profile;
 #[cfg(feature = "net")]

@@ -1,12 +1,13 @@
 //! `node.toml`: what is particular to one node, from four places that override each other:
 //!
 //! ```text
-//! default  <  file  <  environment DRIFTLESS_*  <  flag
+//! default  <  file  <  environment DRIFTLESS__*  <  flag
 //! ```
 //! Every value keeps the place it came from, for messages and for `driftless serve --print-config`. The key
-//! `limits.requests_max` is `requests_max` in the file's section `[limits]`, `DRIFTLESS_LIMITS_REQUESTS_MAX` in the
-//! environment, and `--set limits.requests_max=…` on the command line. Relative paths start at the file's directory if
-//! they stand in the file or are defaults, else at the working directory.
+//! `limits.requests_max` is `requests_max` in the file's section `[limits]`, `DRIFTLESS__LIMITS__REQUESTS_MAX` in the
+//! environment, and `--set limits.requests_max=…` on the command line. Two underscores, because Kubernetes puts variables such as
+//! `DRIFTLESS_SERVICE_HOST` and `DRIFTLESS_PORT` into every pod beside a service of that name. Relative paths start at the file's
+//! directory if they stand in the file or are defaults, else at the working directory.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -264,13 +265,13 @@ impl Reader<'_> {
             window_bytes: fixed.window_bytes,
         };
         let store = StoreConfig {
-            block_cache: self.parsed("store.block_cache", units::bytes)?,
-            memtable: self.parsed("store.memtable", units::bytes)?,
+            block_cache: self.size("store.block_cache", 0, STORE_MEMORY_CEILING)?,
+            memtable: self.size("store.memtable", MEMTABLE_MIN, STORE_MEMORY_CEILING)?,
             separate_values_from: self.parsed("store.separate_values_from", |text| match units::bytes(text) {
                 Ok(bytes) => u32::try_from(bytes).map_err(|_| "less than 4GiB".to_owned()),
                 Err(expected) => Err(expected),
             })?,
-            journal_max: self.parsed("store.journal_max", units::bytes)?,
+            journal_max: self.size("store.journal_max", JOURNAL_MIN, u64::MAX)?,
             free_space_reserve: self.parsed("store.free_space_reserve", units::bytes)?,
         };
         let json = self.parsed("log.format", |text| match text {
@@ -331,6 +332,14 @@ impl Reader<'_> {
 
     fn count(&self, key: &'static str, min: u64) -> Result<u64, ConfigError> {
         self.parsed(key, |text| units::count(text, min, u64::MAX))
+    }
+
+    fn size(&self, key: &'static str, least: u64, most: u64) -> Result<u64, ConfigError> {
+        self.parsed(key, |text| match units::bytes(text)? {
+            bytes if bytes < least => Err(format!("at least {}", units::show_bytes(least))),
+            bytes if bytes > most => Err(format!("at most {}", units::show_bytes(most))),
+            bytes => Ok(bytes),
+        })
     }
 
     fn time(&self, key: &'static str) -> Result<Duration, ConfigError> {
@@ -412,11 +421,14 @@ fn apply_environment(
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<(), ConfigError> {
     for (variable, value) in environment {
-        let Some(name) = variable.strip_prefix(PREFIX) else {
-            continue;
-        };
-        if CLIENT_VARIABLES.contains(&name) {
-            continue;
+        if !variable.starts_with(PREFIX) {
+            match KNOBS.iter().find(|knob| single_underscored(knob.key) == variable) {
+                Some(knob) => {
+                    let place = "the environment".to_owned();
+                    return Err(ConfigError::UnknownKey { key: variable, place, closest: Some(variable_of(knob.key)) });
+                }
+                None => continue,
+            }
         }
         let Some(knob) = KNOBS.iter().find(|knob| variable_of(knob.key) == variable) else {
             let known: Vec<String> = KNOBS.iter().map(|knob| variable_of(knob.key)).collect();
@@ -429,7 +441,12 @@ fn apply_environment(
 }
 
 fn variable_of(key: &str) -> String {
-    format!("{PREFIX}{}", key.replace('.', "_").to_ascii_uppercase())
+    format!("{PREFIX}{}", key.replace('.', "__").to_ascii_uppercase())
+}
+
+/// What somebody writes who does not know of the second underscore.
+fn single_underscored(key: &str) -> String {
+    format!("DRIFTLESS_{}", key.replace('.', "_").to_ascii_uppercase())
 }
 
 fn knob(key: &str) -> Option<&'static Knob> {
@@ -451,15 +468,21 @@ impl fmt::Display for Source {
     }
 }
 
-const PREFIX: &str = "DRIFTLESS_";
-
-/// Variables that the client side of the command line reads; a node leaves them alone.
-const CLIENT_VARIABLES: [&str; 2] = ["PROFILE", "CONFIG"];
+const PREFIX: &str = "DRIFTLESS__";
 
 const SECTIONS: [&str; 7] = ["tls", "access", "audit", "limits", "aae", "store", "log"];
 
 /// A longer value could not be kept even as the only one of its key.
 const VALUE_BYTES_CEILING: u64 = driftless_proto::key::SIBLING_BYTES_MAX as u64;
+
+/// Less would be written out before it is worth a table of its own; the engine refuses it.
+const MEMTABLE_MIN: u64 = 1 << 20;
+
+/// The engine takes no less.
+const JOURNAL_MIN: u64 = 64 << 20;
+
+/// More than machines have, and more than the engine counts with.
+const STORE_MEMORY_CEILING: u64 = 1 << 40;
 
 /// Every key, in the order in which it is printed.
 const KNOBS: &[Knob] = &[
@@ -651,6 +674,26 @@ mod tests {
         }
     }
 
+    /// What Kubernetes puts into every pod beside a service named `driftless`.
+    #[test]
+    fn variables_of_a_kubernetes_service_stop_no_node() {
+        let service = [
+            ("DRIFTLESS_SERVICE_HOST", "10.0.0.1"),
+            ("DRIFTLESS_SERVICE_PORT", "7400"),
+            ("DRIFTLESS_PORT", "udp://10.0.0.1:7400"),
+            ("DRIFTLESS_PORT_7400_UDP_ADDR", "10.0.0.1"),
+        ];
+        assert!(file("name = \"n1\"").read(&service, &[]).is_ok());
+    }
+
+    #[test]
+    fn sizes_that_the_store_would_panic_at_are_refused() {
+        let refused = |key: &str, value: &str| file("name = \"n1\"").read(&[], &[(key, value)]).expect_err("too small");
+        assert!(refused("store.journal_max", "32MiB").contains("at least 64MiB"));
+        assert!(refused("store.memtable", "1KiB").contains("at least 1MiB"));
+        assert!(refused("store.block_cache", "16EiB").contains("at most 1TiB"));
+    }
+
     #[test]
     fn a_name_is_all_that_a_file_must_say() {
         let file = file("name = \"n1\"");
@@ -667,8 +710,8 @@ mod tests {
         let config = file
             .read(
                 &[
-                    ("DRIFTLESS_LISTEN", "127.0.0.1:2"),
-                    ("DRIFTLESS_LIMITS_REQUESTS_MAX", "6"),
+                    ("DRIFTLESS__LISTEN", "127.0.0.1:2"),
+                    ("DRIFTLESS__LIMITS__REQUESTS_MAX", "6"),
                     ("DRIFTLESS_PROFILE", "x"),
                     ("PATH", "y"),
                 ],
@@ -683,7 +726,7 @@ mod tests {
         assert_eq!(source("listen"), Some(Source::Flag("--listen".to_owned())));
         assert_eq!(
             source("limits.requests_max"),
-            Some(Source::Environment("DRIFTLESS_LIMITS_REQUESTS_MAX".to_owned()))
+            Some(Source::Environment("DRIFTLESS__LIMITS__REQUESTS_MAX".to_owned()))
         );
         assert_eq!(source("limits.retry_after"), Some(Source::File(file.path())));
         assert_eq!(source("log.level"), Some(Source::Default));
@@ -782,10 +825,12 @@ mod tests {
                 assert!(error.contains(part), "{error:?} should say {part:?}");
             }
         }
-        let environment = file(good).read(&[("DRIFTLESS_LISTN", "x")], &[]).expect_err("unknown");
-        assert!(environment.contains("did you mean \"DRIFTLESS_LISTEN\"?"), "{environment}");
-        let value = file(good).read(&[("DRIFTLESS_LIMITS_RETRY_AFTER", "soon")], &[]).expect_err("bad");
-        assert!(value.contains("environment DRIFTLESS_LIMITS_RETRY_AFTER"), "{value}");
+        let environment = file(good).read(&[("DRIFTLESS__LISTN", "x")], &[]).expect_err("unknown");
+        assert!(environment.contains("did you mean \"DRIFTLESS__LISTEN\"?"), "{environment}");
+        let single = file(good).read(&[("DRIFTLESS_LIMITS_RETRY_AFTER", "1s")], &[]).expect_err("would be overlooked");
+        assert!(single.contains("did you mean \"DRIFTLESS__LIMITS__RETRY_AFTER\"?"), "{single}");
+        let value = file(good).read(&[("DRIFTLESS__LIMITS__RETRY_AFTER", "soon")], &[]).expect_err("bad");
+        assert!(value.contains("environment DRIFTLESS__LIMITS__RETRY_AFTER"), "{value}");
         let flag = file(good).read(&[], &[("limits.retry", "1s")]).expect_err("unknown");
         assert!(flag.contains("limits.retry_after"), "{flag}");
         let absent = NodeConfig::read(Path::new("/nonexistent/node.toml"), [], &[]).expect_err("absent").to_string();

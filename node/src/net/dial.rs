@@ -10,12 +10,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use driftless_ring::Member;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use quinn::Connection;
 use tokio::time::timeout;
 
 use super::accept::{Tables, after, verified};
 use super::admitted::Admitted;
 use super::endpoint::ShardEndpoint;
+use super::family;
 use super::peers::{self, Ended, Links};
 use super::problem;
 use super::refusal::{CloseCode, CloseReason, News};
@@ -100,28 +103,36 @@ impl Dialer {
 
     async fn connect(&self) -> Result<Connection, Problem> {
         let limit = self.context.shared.net.dial_timeout;
-        let address = match timeout(limit, self.resolve()).await {
+        let addresses = match timeout(limit, self.resolve()).await {
             Ok(resolved) => resolved.map_err(problem::of_address)?,
             Err(_) => return Err(problem::of_address(format!("{} is not resolved in time", self.member.address))),
         };
-        let connecting = self.endpoint.dial(address).map_err(|error| problem::of_address(error.to_string()))?;
-        match timeout(limit, connecting).await {
-            Ok(connected) => connected.map_err(|error| problem::of_error(address, &error)),
-            Err(_) => Err(problem::of_silence(address)),
-        }
+        let attempts = addresses.into_iter().enumerate().map(|(at, address)| async move {
+            tokio::time::sleep(ATTEMPT_DELAY * at as u32).await;
+            let connecting = self.endpoint.dial(address).map_err(|error| problem::of_address(error.to_string()))?;
+            match timeout(limit, connecting).await {
+                Ok(connected) => connected.map_err(|error| problem::of_error(address, &error)),
+                Err(_) => Err(problem::of_silence(address)),
+            }
+        });
+        first_of(attempts.collect()).await
     }
 
-    /// The first address that our socket can reach; asked again at every attempt, since names move.
-    async fn resolve(&self) -> Result<SocketAddr, String> {
+    /// All addresses that our socket can reach; asked again at every attempt, since names move.
+    async fn resolve(&self) -> Result<Vec<SocketAddr>, String> {
         let name = &self.member.address;
-        let ipv6 = self.endpoint.local_addr().is_ok_and(|address| address.is_ipv6());
-        let mut found =
+        let own = self.endpoint.local_addr().map_err(|error| error.to_string())?;
+        let found =
             tokio::net::lookup_host(name.as_str()).await.map_err(|error| format!("cannot resolve {name}: {error}"))?;
-        let mut address =
-            found.find(|address| address.is_ipv6() == ipv6).ok_or_else(|| format!("{name} has no usable address"))?;
-        let port = address.port().checked_add(self.shard);
-        address.set_port(port.ok_or_else(|| format!("{name} has no port for shard {}", self.shard))?);
-        Ok(address)
+        let mut addresses = family::in_order(own.ip(), found);
+        if addresses.is_empty() {
+            return Err(format!("{name} has no address that can be reached from {own}"));
+        }
+        for address in &mut addresses {
+            let port = address.port().checked_add(self.shard);
+            address.set_port(port.ok_or_else(|| format!("{name} has no port for shard {}", self.shard))?);
+        }
+        Ok(addresses)
     }
 
     /// The certificate must be that of the member we meant to reach.
@@ -153,6 +164,26 @@ impl Dialer {
         }
     }
 }
+
+/// The connection that is there first; if there is none, what was wrong with each.
+async fn first_of(
+    mut attempts: FuturesUnordered<impl Future<Output = Result<Connection, Problem>>>,
+) -> Result<Connection, Problem> {
+    let mut problems: Vec<Problem> = Vec::new();
+    while let Some(ended) = attempts.next().await {
+        match ended {
+            Ok(connection) => return Ok(connection),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    let texts: Vec<&str> = problems.iter().map(|problem| problem.text.as_str()).collect();
+    let text = texts.join("; ");
+    let remedy = problems.first().map_or("", |problem| problem.remedy);
+    Err(Problem { text, remedy })
+}
+
+/// From one address to the next: the recommended value (RFC 8305, section 8).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Quinn's default of 333 ms suits the open internet. Nodes are near each other: a peer that was not listening yet
 /// when we first called is called again sooner.

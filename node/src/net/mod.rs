@@ -38,6 +38,7 @@ mod driver;
 mod endpoint;
 #[doc(hidden)]
 pub mod environment;
+pub(crate) mod family;
 mod findings;
 mod handshakes;
 pub(crate) mod hello;

@@ -217,7 +217,7 @@ impl NodeContext {
 
     /// Whether a member is, or was lately, at this address.
     pub(crate) fn is_member_address(&self, address: IpAddr) -> bool {
-        self.member_addresses.lock().unwrap_or_else(PoisonError::into_inner).contains(&address)
+        self.member_addresses.lock().unwrap_or_else(PoisonError::into_inner).contains(&address.to_canonical())
     }
 
     /// A member was found there.
@@ -226,7 +226,7 @@ impl NodeContext {
         if known.len() >= MEMBER_ADDRESSES_MAX {
             *known = literal_addresses(&self.topology);
         }
-        known.insert(address);
+        known.insert(address.to_canonical());
     }
 
     /// Tells a shard; nothing happens if it has ended.
@@ -587,7 +587,10 @@ pub(crate) const DAMAGED_SHOWN_MAX: usize = 1_000;
 /// The addresses of members that the cluster file gives as addresses. Names are noted when they are resolved.
 fn literal_addresses(topology: &Topology) -> BTreeSet<IpAddr> {
     let members = topology.ring().members().iter();
-    members.filter_map(|member| member.address.parse::<SocketAddr>().ok()).map(|address| address.ip()).collect()
+    members
+        .filter_map(|member| member.address.parse::<SocketAddr>().ok())
+        .map(|address| address.ip().to_canonical())
+        .collect()
 }
 
 /// Enough for every member of a large cluster to move a few times.

@@ -1,7 +1,7 @@
 //! A shard: its socket, its QUIC endpoint, and everything that happens between them and its engine, on one thread.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +48,10 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     // Room for the bursts of many connections on one socket. The system may grant less, which is no reason not to run.
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        // For IPv4 as well, whatever this machine is set to; a kernel that cannot has refused IPv6 before.
+        socket.set_only_v6(false)?;
+    }
     socket.bind(&address.into())?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())

@@ -22,6 +22,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::certificates::NODE_SERVER_NAME;
 use super::subject::{Holder, Subject, SubjectError};
 use super::verified::{since, until};
+use crate::config::private::exposed;
 
 /// Where certificates and the private key are. All PEM.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -311,11 +312,12 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
 }
 
 fn refuse_exposed(path: &Path) -> Result<(), TlsError> {
-    use std::os::unix::fs::PermissionsExt;
     let metadata = std::fs::metadata(path)
         .map_err(|error| TlsError::Unreadable { path: path.to_owned(), reason: error.to_string() })?;
-    let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 == 0 { Ok(()) } else { Err(TlsError::KeyExposed { path: path.to_owned(), mode }) }
+    match exposed(&metadata) {
+        None => Ok(()),
+        Some(mode) => Err(TlsError::KeyExposed { path: path.to_owned(), mode }),
+    }
 }
 
 /// At least one.

@@ -46,6 +46,19 @@ pub enum NodeError {
         "the admin address {0} is not a loopback address; use 127.0.0.1 and let a proxy with access control publish it"
     )]
     AdminNotLoopback(SocketAddr),
+    /// A member's address cannot be reached from where this node listens.
+    #[error(
+        "member {member} is at {address}, which cannot be reached from {listen}: they are of two families; set `listen` to \
+         [::]:{port}, which is for both", port = listen.port()
+    )]
+    OtherFamily {
+        /// Where this node listens.
+        listen: SocketAddr,
+        /// The member.
+        member: String,
+        /// Its address.
+        address: SocketAddr,
+    },
     /// A thread or its runtime cannot be made.
     #[error("cannot start a thread: {0}")]
     Thread(String),

@@ -1,6 +1,7 @@
 //! A node between its settings and its threads.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use driftless_ring::NodeId;
@@ -9,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::net::credentials::{Credentials, Shown};
 use crate::net::environment::{Environment, OpenSocket};
+use crate::net::family;
 use crate::net::lives::Lives;
 use crate::net::node_context::{NodeContext, ShardMessage};
 use crate::net::shard::ShardStart;
@@ -34,6 +36,14 @@ impl Prepared {
             members: topology.ring().members().iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", "),
         })?;
         let (id, shards) = (member.id, usize::from(member.shards.max(1)));
+        for other in topology.ring().members().iter().filter(|other| other.id != id) {
+            if let Ok(address) = other.address.parse::<SocketAddr>()
+                && !family::reaches(settings.listen.ip(), address.ip())
+            {
+                let member = other.name.clone();
+                return Err(NodeError::OtherFamily { listen: settings.listen, member, address });
+            }
+        }
         if stores != shards {
             return Err(NodeError::Shards { expected: shards, given: stores });
         }

@@ -118,9 +118,9 @@ pub async fn run(options: &Options, mut tell: impl FnMut(&Outcome)) -> Vec<Outco
     let memory = format!("{}MiB", options.memory_mib);
     // A store that soon takes as much memory as it ever will, so that what comes on top is seen.
     let settings = [
-        ("DRIFTLESS_LIMITS_MEMORY", memory.as_str()),
-        ("DRIFTLESS_STORE_BLOCK_CACHE", "16MiB"),
-        ("DRIFTLESS_STORE_MEMTABLE", "8MiB"),
+        ("DRIFTLESS__LIMITS__MEMORY", memory.as_str()),
+        ("DRIFTLESS__STORE__BLOCK_CACHE", "16MiB"),
+        ("DRIFTLESS__STORE__MEMTABLE", "8MiB"),
     ];
     let mut outcomes = Vec::new();
     for &attack in &options.attacks {

@@ -75,11 +75,11 @@ fn raw(pid: u32) -> Option<Pid> {
     Pid::from_raw(i32::try_from(pid).ok()?)
 }
 
-/// Variables that would make all nodes the same one. Limits, store and log settings are for all of them.
+/// Variables that would make all nodes the same one. Limits, anti-entropy, store and log settings are for all of them.
 fn is_particular(variable: &str) -> bool {
     variable
-        .strip_prefix("DRIFTLESS_")
-        .is_some_and(|name| !["LIMITS_", "STORE_", "LOG_"].iter().any(|common| name.starts_with(common)))
+        .strip_prefix("DRIFTLESS__")
+        .is_some_and(|name| !["LIMITS__", "AAE__", "STORE__", "LOG__"].iter().any(|common| name.starts_with(common)))
 }
 
 fn describe(status: ExitStatus) -> String {
