@@ -122,7 +122,12 @@ pub(crate) fn run(args: &Args, cluster: &ClusterArgs) -> Result {
         listen,
         admin: config.admin,
         tls,
-        security: Security { access, files: Some(files), audit_keys: config.audit.keys },
+        security: Security {
+            access,
+            files: Some(files),
+            audit_keys: config.audit.keys,
+            admin_remote: config.admin_remote,
+        },
         topology: Arc::new(topology),
         context_keys,
         limits: config.limits,

@@ -1,8 +1,10 @@
-//! What operators and scrapers ask over HTTP, on loopback: `/metrics`, `/health`, `/ready`, `/status`.
+//! What operators and scrapers ask over HTTP, on loopback, or over TLS from other machines ([`remote`]): `/metrics`, `/health`, `/ready`,
+//! `/status`.
 //!
 //! It runs on a thread of its own and reads what the shards publish, so that it answers also when they do not. Any local user may
 //! connect, so `serve` bounds what that takes of the process.
 
+mod remote;
 mod serve;
 
 use std::fmt::Write as _;
@@ -45,6 +47,14 @@ pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
     if !address.ip().is_loopback() {
         return Err(ListenError::NotLoopback(address));
     }
+    listen_remote(address)
+}
+
+/// Opens the admin socket for other machines.
+///
+/// # Errors
+/// [`ListenError::Refused`].
+pub(crate) fn listen_remote(address: SocketAddr) -> Result<TcpListener, ListenError> {
     let listener = TcpListener::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
         Ok(listener)
@@ -52,18 +62,38 @@ pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
     listener.map_err(|error| ListenError::Refused { address, reason: error.to_string() })
 }
 
+/// Where the pages are served; without any there is nothing to serve.
+pub(crate) struct Listeners {
+    /// For this machine.
+    pub(crate) local: Option<TcpListener>,
+    /// Over TLS.
+    pub(crate) remote: Option<TcpListener>,
+}
+
 /// Serves until told to stop.
-pub(crate) fn run(shared: Arc<NodeContext>, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
+pub(crate) fn run(shared: Arc<NodeContext>, listeners: Listeners, mut stopped: watch::Receiver<bool>) {
     let name = shared.name.clone();
     let served: std::io::Result<()> =
         tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
             runtime.block_on(async move {
-                let listener = tokio::net::TcpListener::from_std(listener)?;
+                let pages = pages(shared.clone());
+                let local = async {
+                    let Some(listener) = listeners.local else { return Ok(()) };
+                    let listener = tokio::net::TcpListener::from_std(listener)?;
+                    let router = pages.clone().layer(axum::middleware::from_fn(serve::asked_for_by_address));
+                    serve::serve(&shared.name, &listener, router, serve::Bounds::USUAL).await;
+                    Ok(())
+                };
+                let remote = async {
+                    let Some(listener) = listeners.remote else { return Ok(()) };
+                    let listener = tokio::net::TcpListener::from_std(listener)?;
+                    remote::serve(&shared, &listener, pages.clone(), serve::Bounds::USUAL).await;
+                    Ok(())
+                };
                 tokio::select! {
-                    () = serve::serve(&shared.name, &listener, router(shared.clone()), serve::Bounds::USUAL) => {}
-                    _ = stopped.wait_for(|stopped| *stopped) => {}
+                    served = async { tokio::try_join!(local, remote) } => served.map(|_| ()),
+                    _ = stopped.wait_for(|stopped| *stopped) => Ok(()),
                 }
-                Ok(())
             })
         });
     if let Err(error) = served {
@@ -72,14 +102,13 @@ pub(crate) fn run(shared: Arc<NodeContext>, listener: TcpListener, mut stopped: 
     }
 }
 
-fn router(shared: Arc<NodeContext>) -> Router {
+fn pages(shared: Arc<NodeContext>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/status", get(status))
         .with_state(Arc::new(Admin::new(shared)))
-        .layer(axum::middleware::from_fn(serve::asked_for_by_address))
 }
 
 struct Admin {

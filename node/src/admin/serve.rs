@@ -22,14 +22,15 @@ use axum::response::{IntoResponse, Response};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 /// What connections may take.
 #[derive(Clone, Copy)]
 pub(super) struct Bounds {
     /// At once.
-    connections: usize,
+    pub(super) connections: usize,
     /// From the connection to the end of the request's head. On loopback it is there at once.
     head: Duration,
     /// From the connection to the end of the answer.
@@ -63,7 +64,7 @@ pub(super) async fn serve(node: &str, listener: &TcpListener, router: Router, bo
     }
 }
 
-async fn converse(stream: TcpStream, router: Router, bounds: Bounds) {
+pub(super) async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router, bounds: Bounds) {
     let mut http = http1::Builder::new();
     // One request a connection: an idle one would hold a place.
     http.timer(TokioTimer::new()).header_read_timeout(bounds.head).keep_alive(false);
@@ -99,13 +100,14 @@ fn foreign_name(headers: &HeaderMap) -> Option<String> {
 }
 
 /// When nothing can be accepted, trying at once again would only take a core.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     use super::*;
 

@@ -34,6 +34,8 @@ pub struct NodeConfig {
     pub listen: Option<SocketAddr>,
     /// TCP address of the admin HTTP server; `None` if it is `off`.
     pub admin: Option<SocketAddr>,
+    /// TCP address of the same for other machines, over TLS.
+    pub admin_remote: Option<SocketAddr>,
     /// The cluster file.
     pub cluster: PathBuf,
     /// The file of the keys that seal context tokens.
@@ -301,6 +303,7 @@ impl Reader<'_> {
             data_dir: self.file("data_dir")?,
             listen: self.address("listen", "")?,
             admin: self.address("admin", "off")?,
+            admin_remote: self.address("admin_remote", "")?,
             cluster: self.file("cluster")?,
             context_key: self.file("context_key")?,
             tls_ca: self.file("tls.ca")?,
@@ -493,6 +496,11 @@ const KNOBS: &[Knob] = &[
         key: "admin",
         about: "TCP address of metrics and status, or \"off\"",
         default: || "127.0.0.1:7401".to_owned(),
+    },
+    Knob {
+        key: "admin_remote",
+        about: "TCP address of the same over TLS, for other machines; nowhere if empty",
+        default: String::new,
     },
     Knob { key: "cluster", about: "members and buckets, shared by all nodes", default: || "cluster.toml".to_owned() },
     Knob { key: "context_key", about: "keys that seal context tokens", default: || "context.key".to_owned() },

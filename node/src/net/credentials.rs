@@ -30,6 +30,8 @@ struct Held {
 pub(crate) struct Shown {
     pub(crate) server: Arc<QuicServerConfig>,
     pub(crate) dialer: Arc<QuicClientConfig>,
+    /// For the admin server.
+    pub(crate) admin: Arc<rustls::ServerConfig>,
 }
 
 impl Shown {
@@ -38,7 +40,11 @@ impl Shown {
     /// # Errors
     /// [`TlsError::Setup`].
     pub(crate) fn of(identity: &TlsIdentity) -> Result<Shown, TlsError> {
-        Ok(Shown { server: Arc::new(identity.server()?), dialer: Arc::new(identity.dialer()?) })
+        Ok(Shown {
+            server: Arc::new(identity.server()?),
+            dialer: Arc::new(identity.dialer()?),
+            admin: Arc::new(identity.admin()?),
+        })
     }
 }
 

@@ -16,8 +16,8 @@ pub struct NetLimits {
     pub client_requests_max: usize,
     /// Bytes of answers waiting for one connection. A client that does not read its answers is not read from until
     /// they are below this, and reads it has under way are refused as `Overloaded`. Requests to a peer beyond it are refused in
-    /// its place, and answers dropped, as a lossy network would. States beyond 4 MiB are counted apart, so that they hold up
-    /// nothing else, and one of them may always wait.
+    /// its place, and answers dropped, as a lossy network would. There a quarter as much of small messages may wait beside the large ones, and states beyond
+    /// 4 MiB are counted apart as well: so no kind keeps another from being sent, and one of those may always wait.
     pub outbound_bytes_max: usize,
     /// Connections of one shard that are still in the TLS handshake and whose address has been shown to receive; half of them
     /// from one address, half as many again from members. Of others an eighth as many: beyond that they are sent a Retry.

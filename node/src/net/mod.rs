@@ -54,7 +54,7 @@ mod problem;
 mod refusal;
 mod reply_routes;
 mod requests;
-mod rights;
+pub(crate) mod rights;
 pub mod settings;
 pub(crate) mod shard;
 mod shard_context;

@@ -159,9 +159,18 @@ impl Outbound {
         self.bytes.get()
     }
 
-    /// Those of them that wait for others of their kind only.
-    pub(crate) fn huge_bytes(&self) -> usize {
-        self.huge.bytes.get()
+    /// Whether more of this kind waits for a peer than may: small, large and huge frames are counted apart, since none of them waits
+    /// for another kind to be written. A flood of large values that one peer is slow to take in would else keep every small
+    /// message from it. Of small ones a quarter of `max` may wait; one huge one always may.
+    pub(crate) fn is_full_for(&self, load: &FrameLoad, max: usize) -> bool {
+        let (large, huge) = (self.large.bytes.get(), self.huge.bytes.get());
+        if load.is_huge() {
+            huge > 0 && huge + load.bytes() > max
+        } else if load.bytes() > FRAME_SHARED_MAX {
+            large >= max
+        } else {
+            self.bytes.get() - large - huge >= max / 4
+        }
     }
 
     /// Bytes that QUIC has taken, ever: how to tell whether the other side reads at all.
@@ -316,3 +325,38 @@ const KEPT_MAX: usize = 256 * 1024;
 
 /// How long a stopping node waits for the acknowledgement of its last answers.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(values: &[usize]) -> FrameLoad {
+        let values = values.iter().map(|length| Bytes::from(vec![7; *length])).collect();
+        FrameLoad { values, frame_max: usize::MAX, until: None }
+    }
+
+    /// A flood of 4 MiB values once made every small message to a peer unsent, and puts of others fail for lack of replicas.
+    #[test]
+    fn what_is_large_keeps_nothing_small_from_being_sent_nor_the_other_way_round() {
+        let max = 8 << 20;
+        let (small, large, huge) = (load(&[]), load(&[4 << 20]), load(&[4 << 20, 4 << 20]));
+        let outbound = Outbound::to_peer();
+        outbound.has_shared.set(true);
+        let full = || [&small, &large, &huge].map(|load| outbound.is_full_for(load, max));
+        let push = |load: &FrameLoad| outbound.push(&0_u64, load).expect("fits");
+        assert_eq!(full(), [false; 3]);
+        (0..2)
+            .for_each(|_| outbound.push_alone(&outbound.large, Frame { pieces: vec![], length: 4 << 20, until: None }));
+        assert_eq!(full(), [false, true, false]);
+        outbound.push_alone(&outbound.huge, Frame { pieces: vec![], length: 8 << 20, until: None });
+        assert_eq!(full(), [false, true, true]);
+        for _ in 0..max / 4 {
+            push(&small);
+            if full()[0] {
+                break;
+            }
+        }
+        assert_eq!(full(), [true; 3]);
+        assert!(outbound.shared.borrow().len() >= max / 4);
+    }
+}

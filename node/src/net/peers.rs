@@ -135,12 +135,7 @@ impl Link {
             },
         };
         let (id, is_request) = (message.id, matches!(message.body, Body::Request { .. }));
-        let (max, huge) = (context.shared.peer_outbound_max, self.outbound.huge_bytes());
-        let is_full = match load.is_huge() {
-            true => huge > 0 && huge + load.bytes() > max,
-            false => self.outbound.bytes() - huge >= max,
-        };
-        let sent = match is_full {
+        let sent = match self.outbound.is_full_for(&load, context.shared.peer_outbound_max) {
             true => Err(None),
             false => self.outbound.push(&message.to_wire(now), &load).map_err(Some),
         };

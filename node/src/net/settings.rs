@@ -55,6 +55,9 @@ pub struct Security {
     pub files: Option<CredentialFiles>,
     /// Whether the events of the target `audit` name keys.
     pub audit_keys: bool,
+    /// TCP address of the pages of `admin` over TLS, for other machines: `/health` and `/ready` for anybody, the others for who shows a
+    /// certificate of the cluster that may read. None: there is none.
+    pub admin_remote: Option<SocketAddr>,
 }
 
 /// Where what can be changed while a node runs comes from, and how these files looked before they were read.

@@ -14,7 +14,7 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ClientCertVerifierBuilder, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, RootCertStore};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -239,18 +239,34 @@ impl TlsIdentity {
     /// # Errors
     /// [`TlsError::Setup`].
     pub(crate) fn server(&self) -> Result<QuicServerConfig, TlsError> {
-        let verifier = WebPkiClientVerifier::builder_with_provider(self.roots.clone(), provider()).build();
+        let verifier = WebPkiClientVerifier::builder_with_provider(self.roots.clone(), provider());
+        let mut config = self.accepting(verifier)?;
+        config.alpn_protocols = vec![ALPN_PEER.to_vec(), ALPN_CLIENT.to_vec()];
+        QuicServerConfig::try_from(config).map_err(setup)
+    }
+
+    /// For the admin server: certificates of this cluster, or none.
+    ///
+    /// # Errors
+    /// [`TlsError::Setup`].
+    pub(crate) fn admin(&self) -> Result<rustls::ServerConfig, TlsError> {
+        let verifier = WebPkiClientVerifier::builder_with_provider(self.roots.clone(), provider());
+        let mut config = self.accepting(verifier.allow_unauthenticated())?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(config)
+    }
+
+    fn accepting(&self, verifier: ClientCertVerifierBuilder) -> Result<rustls::ServerConfig, TlsError> {
         let mut config = rustls::ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(setup)?
-            .with_client_cert_verifier(verifier.map_err(setup)?)
+            .with_client_cert_verifier(verifier.build().map_err(setup)?)
             .with_single_cert(self.chain.clone(), self.key.clone_key())
             .map_err(setup)?;
-        config.alpn_protocols = vec![ALPN_PEER.to_vec(), ALPN_CLIENT.to_vec()];
-        // A resumed session would let in a peer or client whose certificate has expired since it began.
+        // A resumed session would let in somebody whose certificate has expired since it began.
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-        QuicServerConfig::try_from(config).map_err(setup)
+        Ok(config)
     }
 
     /// For connecting to other nodes.

@@ -43,7 +43,7 @@ pub enum NodeError {
     },
     /// Metrics and health are for this machine only.
     #[error(
-        "the admin address {0} is not a loopback address; use 127.0.0.1 and let a proxy with access control publish it"
+        "the admin address {0} is not a loopback address; use 127.0.0.1, and set `admin_remote` for the same over TLS with certificates"
     )]
     AdminNotLoopback(SocketAddr),
     /// A member's address cannot be reached from where this node listens.

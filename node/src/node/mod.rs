@@ -12,7 +12,7 @@ pub mod local;
 mod prepared;
 mod reread;
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -39,6 +39,7 @@ pub struct Node {
     shared: Arc<NodeContext>,
     id: NodeId,
     admin: Option<SocketAddr>,
+    admin_remote: Option<SocketAddr>,
     shards: Vec<JoinHandle<()>>,
     sync: JoinHandle<()>,
     admin_thread: Option<(JoinHandle<()>, watch::Sender<bool>)>,
@@ -75,11 +76,15 @@ impl Node {
         stores: Vec<S>,
         syncer: impl Syncer + 'static,
     ) -> Result<Node, NodeError> {
-        let (listen, admin, files) = (settings.listen, settings.admin, settings.security.files.clone());
+        let (listen, admin, security) = (settings.listen, settings.admin, settings.security.clone());
         let prepared = Prepared::new(settings, Environment::default(), stores.len())?;
         let sockets = (0..stores.len() as u16).map(|shard| listen_on(listen, shard)).collect::<Result<Vec<_>, _>>()?;
-        let listener = admin.map(admin::listen).transpose()?;
-        let admin = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let local = admin.map(admin::listen).transpose()?;
+        let remote = security.admin_remote.map(admin::listen_remote).transpose()?;
+        let address =
+            |listener: &Option<TcpListener>| listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let (admin, admin_remote) = (address(&local), address(&remote));
+        let listeners = (local.is_some() || remote.is_some()).then_some(admin::Listeners { local, remote });
 
         let (shared, id) = (prepared.shared.clone(), prepared.id);
         let (ending, ended) = watch::channel(0);
@@ -100,21 +105,21 @@ impl Node {
                     .after_sync(shared.sync.run(&syncer, &shared.metrics, |shard, batch| shared.synced(shard, batch)));
             })?
         };
-        let admin_thread = match listener {
+        let admin_thread = match listeners {
             None => None,
-            Some(listener) => {
+            Some(listeners) => {
                 let (stop, stopped) = watch::channel(false);
                 let for_admin = shared.clone();
                 let thread = spawn(&shared, "admin".to_owned(), move || {
-                    admin::run(for_admin, listener, stopped);
+                    admin::run(for_admin, listeners, stopped);
                 })?;
                 Some((thread, stop))
             }
         };
-        let reread = files.map(|files| Rereader::start(&shared, files)).transpose()?;
+        let reread = security.files.map(|files| Rereader::start(&shared, files)).transpose()?;
         tracing::info!(node = shared.name, %id, %listen, shards, cluster = shared.topology.cluster(), "node started");
         let ended = Ended::new(ended, shards);
-        Ok(Node { shared, id, admin, shards: threads, sync, admin_thread, reread, ended })
+        Ok(Node { shared, id, admin, admin_remote, shards: threads, sync, admin_thread, reread, ended })
     }
 
     /// This node's id.
@@ -125,6 +130,11 @@ impl Node {
     /// Where the admin server listens, if there is one.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin
+    }
+
+    /// Where it listens for other machines, if it does.
+    pub fn admin_remote_address(&self) -> Option<SocketAddr> {
+        self.admin_remote
     }
 
     /// What the node knows of itself.
