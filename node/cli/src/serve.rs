@@ -156,7 +156,7 @@ pub(crate) fn run(args: &Args, cluster: &ClusterArgs) -> Result {
 async fn serve_until(node: Node, mut stop: StopSignals, mut hangup: Signal, audit: Option<Arc<AuditFile>>) -> Result {
     let reread = async {
         while hangup.recv().await.is_some() {
-            tracing::info!(node = %node.id(), "SIGHUP: reading certificates, access file and context keys again");
+            tracing::info!(node = node.name(), "SIGHUP: reading certificates, access file and context keys again");
             if let Some(audit) = &audit {
                 audit.reopen();
             }
@@ -167,7 +167,7 @@ async fn serve_until(node: Node, mut stop: StopSignals, mut hangup: Signal, audi
     tokio::select! {
         () = reread => {}
         why = stop.wait() => {
-            tracing::info!(node = %node.id(), why, "stopping");
+            tracing::info!(node = node.name(), why, "stopping");
             node.stop();
             tokio::select! {
                 () = node.ended() => {}

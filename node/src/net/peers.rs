@@ -401,7 +401,12 @@ impl Link {
         if !last {
             context.push(Input::PeerUp(self.node));
         }
-        tracing::warn!(node = context.shared.name, peer = self.name, shard = self.shard, reason, "peer lost");
+        let (node, peer, shard) = (&context.shared.name, &self.name, self.shard);
+        if reason.contains(STOPPING) {
+            tracing::info!(node, peer, shard, reason, "peer left");
+        } else {
+            tracing::warn!(node, peer, shard, reason, "peer lost");
+        }
     }
 }
 

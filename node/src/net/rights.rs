@@ -58,8 +58,11 @@ impl Rights {
             Response::Damaged(mut damaged) => {
                 let grant = self.grant(shared);
                 if grant.buckets.is_some() {
+                    let all = damaged.keys.len() as u64 == damaged.count;
                     damaged.keys.retain(|damaged| grant.covers(damaged.bucket));
-                    damaged.count = damaged.keys.len() as u64;
+                    let shown = damaged.keys.len() as u64;
+                    // Of those that are not named nobody knows whose they are: they may be of these buckets.
+                    damaged.count = if all { shown } else { damaged.count.max(shown) };
                 }
                 Response::Damaged(damaged)
             }

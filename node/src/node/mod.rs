@@ -127,6 +127,11 @@ impl Node {
         self.id
     }
 
+    /// This node's name.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
     /// Where the admin server listens, if there is one.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin

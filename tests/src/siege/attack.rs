@@ -10,8 +10,10 @@ use driftless_proto::WriteId;
 use driftless_proto::client::{AaeCommand, Request};
 use driftless_proto::frame::FRAME_MAX;
 use futures::future::join_all;
+use rustix::process::setpriority_process;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpStream, UdpSocket};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinSet;
 
 use super::guest::{Guest, Raw};
@@ -45,6 +47,8 @@ pub(super) struct Target {
     pub(super) authority_key: Arc<String>,
     pub(super) nodes: Vec<SocketAddr>,
     pub(super) admins: Vec<SocketAddr>,
+    /// Where the attackers are.
+    pub(super) machine: Handle,
 }
 
 impl Attack {
@@ -68,6 +72,7 @@ impl Attack {
     /// Begins it. It ends when this is dropped.
     pub(super) fn begin(self, target: &Target) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
+        let _entered = target.machine.enter();
         // Of several, since one alone may take half of anything.
         for guest in ["greedy", "grasping", "grabbing"].map(|name| target.guest(name)) {
             for (&node, &admin) in target.nodes.iter().zip(&target.admins) {
@@ -94,6 +99,17 @@ impl Target {
         let authority = CertificateAuthority::load(&self.authority, &self.authority_key).expect("dev has made one");
         Guest::new(&authority, name)
     }
+}
+
+/// The attackers' machine: threads of their own, with the lowest priority. As if it were another one: what they do for themselves takes
+/// no processor from the nodes that wants it, and what they make the nodes do does.
+pub(super) fn machine() -> Runtime {
+    let last = || {
+        // Where that is not allowed, the attackers take part in what there is.
+        let _ = setpriority_process(None, 19);
+    };
+    let built = Builder::new_multi_thread().worker_threads(2).enable_all().on_thread_start(last).build();
+    built.expect("a runtime can be made")
 }
 
 /// First packets come from an endpoint that calls where nobody answers, and go on from a socket that nobody reads. Only the first of
