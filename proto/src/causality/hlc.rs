@@ -1,6 +1,7 @@
 //! A hybrid logical clock (Kulkarni et al. 2014): wall time that never runs backwards along a chain of writes.
 
 use std::fmt;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,14 @@ impl Hlc {
     }
 }
 
+/// The time as far as a clock would show it: in milliseconds. It is the clock's of the node that stamped the write, or later.
+impl From<Hlc> for SystemTime {
+    fn from(stamp: Hlc) -> SystemTime {
+        // At most 2^48 ms, nine thousand years: inside what any system's time can hold.
+        SystemTime::UNIX_EPOCH + Duration::from_millis(stamp.millis())
+    }
+}
+
 /// 65,536 writes of one chain within a millisecond before the stamp runs ahead of the clock.
 const LOGICAL_BITS: u32 = 16;
 
@@ -54,5 +63,12 @@ mod tests {
     fn the_far_future_does_not_wrap() {
         assert!(Hlc::from_millis(u64::MAX) > Hlc::from_millis(1));
         assert_eq!(Hlc::after(Hlc(u64::MAX), Hlc::default(), Hlc::default()), Hlc(u64::MAX));
+    }
+
+    #[test]
+    fn a_stamp_is_a_time() {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_764_400_000_123);
+        assert_eq!(SystemTime::from(Hlc(Hlc::from_millis(1_764_400_000_123).0 + 7)), at);
+        assert!(SystemTime::from(Hlc(u64::MAX)) > at);
     }
 }

@@ -10,6 +10,19 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct WriteId(pub u128);
 
+impl WriteId {
+    /// Draws one from the thread's generator. Two are the same with a chance that nobody will live to see.
+    ///
+    /// ```
+    /// # use driftless_proto::WriteId;
+    /// assert_ne!(WriteId::random(), WriteId::random());
+    /// ```
+    #[cfg(feature = "random")]
+    pub fn random() -> WriteId {
+        WriteId(rand::random())
+    }
+}
+
 /// Text that is no write id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("a write id is {DIGITS} hexadecimal digits, as an error prints it")]
