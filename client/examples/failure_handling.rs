@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 async fn store(bucket: &Bucket, number: u32) -> Result<(), PutError> {
     // One id for one write, however often it is sent: replicas that have it do not stamp it again.
-    let id = WriteId(rand::random());
+    let id = WriteId::random();
     let key = format!("failure/{number}");
     let put = || bucket.put(&key, number.to_string()).write_id(id);
     let error = match put().await {

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 use driftless_proto::client::{self, Basis, Explanation, Sibling};
-use driftless_proto::{ContextError, ContextToken, Key};
+use driftless_proto::{ContextError, ContextToken};
 use serde::{Deserialize, Serialize};
 
 /// What a reader saw of a key. Given to a put or delete, it makes it replace exactly that.
@@ -26,6 +26,14 @@ pub struct Read {
     primaries: u8,
     needed: u8,
     explanation: Option<Explanation>,
+}
+
+/// A key has several values where one was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the key has {siblings} siblings; read them, merge them, and write the result with the context of that read")]
+pub struct Conflict {
+    /// How many: at least two.
+    pub siblings: usize,
 }
 
 /// A read whose siblings were made one value.
@@ -54,24 +62,12 @@ pub struct Deleted {
 
 /// An update that was carried out.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Updated {
+pub struct Updated<T = Bytes> {
     pub(crate) context: Option<Context>,
     pub(crate) siblings: u32,
     pub(crate) rounds: u32,
     pub(crate) written: bool,
-}
-
-/// What a key shall hold, as the closure of [`Bucket::update`](crate::Bucket::update) decides.
-///
-/// Values, and options of values, convert into it: `None` removes the key.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Change {
-    /// This value, instead of all that was read.
-    Put(Bytes),
-    /// Nothing.
-    Delete,
-    /// What it holds; nothing is written.
-    Keep,
+    pub(crate) value: Option<T>,
 }
 
 /// Things that can be given as a context: a context, a reference to one, or an option of either. `None` makes the
@@ -79,12 +75,6 @@ pub enum Change {
 pub trait IntoContext {
     /// The context, if there is one.
     fn into_context(self) -> Option<Context>;
-}
-
-/// Things that can be given as a key or value. Text and slices are copied, owned buffers are not.
-pub trait IntoBytes {
-    /// The bytes.
-    fn into_bytes(self) -> Bytes;
 }
 
 impl Context {
@@ -105,11 +95,24 @@ impl Read {
         self.siblings.iter().map(|sibling| &sibling.value)
     }
 
-    /// The only value, if there is exactly one.
-    pub fn value(&self) -> Option<&Bytes> {
+    /// The one value of the key, or `None` if it has none. Whoever goes on to write after this writes with the
+    /// [`context`](Read::context), also if nothing was found.
+    ///
+    /// ```no_run
+    /// # async fn example(carts: driftless_client::Bucket) -> Result<(), Box<dyn std::error::Error>> {
+    /// let cart = carts.get("alice").await?.one()?.cloned();
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Conflict`] if there are several, none of which is more right than the others: merge all [`values`](Read::values), or
+    /// read with a [resolver](crate::Get::resolve). They must not be taken for nothing, and overwritten or ignored.
+    pub fn one(&self) -> Result<Option<&Bytes>, Conflict> {
         match &*self.siblings {
-            [only] => Some(&only.value),
-            _ => None,
+            [] => Ok(None),
+            [only] => Ok(Some(&only.value)),
+            several => Err(Conflict { siblings: several.len() }),
         }
     }
 
@@ -225,7 +228,18 @@ impl Deleted {
     }
 }
 
-impl Updated {
+impl<T> Updated<T> {
+    /// The value that was written, as the change made it in the last round that wrote; `None` if it removed the key or kept
+    /// what was there. Others may have replaced it since.
+    pub fn value(&self) -> Option<&T> {
+        self.value.as_ref()
+    }
+
+    /// The same without a copy.
+    pub fn into_value(self) -> Option<T> {
+        self.value
+    }
+
     /// The context of the value written, if it is now the only one.
     pub fn context(&self) -> Option<&Context> {
         self.context.as_ref()
@@ -283,89 +297,5 @@ impl IntoContext for Option<Context> {
 impl IntoContext for Option<&Context> {
     fn into_context(self) -> Option<Context> {
         self.cloned()
-    }
-}
-
-impl IntoBytes for Bytes {
-    fn into_bytes(self) -> Bytes {
-        self
-    }
-}
-
-impl IntoBytes for &Bytes {
-    fn into_bytes(self) -> Bytes {
-        self.clone()
-    }
-}
-
-impl IntoBytes for Key {
-    fn into_bytes(self) -> Bytes {
-        self.into()
-    }
-}
-
-impl IntoBytes for &Key {
-    fn into_bytes(self) -> Bytes {
-        self.to_bytes()
-    }
-}
-
-impl IntoBytes for Vec<u8> {
-    fn into_bytes(self) -> Bytes {
-        self.into()
-    }
-}
-
-impl IntoBytes for String {
-    fn into_bytes(self) -> Bytes {
-        self.into()
-    }
-}
-
-impl IntoBytes for &String {
-    fn into_bytes(self) -> Bytes {
-        Bytes::copy_from_slice(self.as_bytes())
-    }
-}
-
-impl IntoBytes for &str {
-    fn into_bytes(self) -> Bytes {
-        Bytes::copy_from_slice(self.as_bytes())
-    }
-}
-
-impl IntoBytes for &[u8] {
-    fn into_bytes(self) -> Bytes {
-        Bytes::copy_from_slice(self)
-    }
-}
-
-impl<const N: usize> IntoBytes for &[u8; N] {
-    fn into_bytes(self) -> Bytes {
-        Bytes::copy_from_slice(self)
-    }
-}
-
-impl From<Bytes> for Change {
-    fn from(value: Bytes) -> Change {
-        Change::Put(value)
-    }
-}
-
-impl From<Vec<u8>> for Change {
-    fn from(value: Vec<u8>) -> Change {
-        Change::Put(value.into())
-    }
-}
-
-impl From<String> for Change {
-    fn from(value: String) -> Change {
-        Change::Put(value.into())
-    }
-}
-
-impl<T: Into<Change>> From<Option<T>> for Change {
-    fn from(value: Option<T>) -> Change {
-        value.map_or(Change::Delete, Into::into)
     }
 }

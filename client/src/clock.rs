@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use driftless_proto::Outcome;
 use tokio::time::Instant;
+
+use crate::error::{Cause, RequestError};
 
 /// When a request began, and when it must have ended.
 #[derive(Clone, Copy)]
@@ -19,6 +22,12 @@ impl Clock {
 
     pub(crate) fn remaining(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// The time was over before anything more could be sent.
+    pub(crate) fn over(&self) -> RequestError {
+        let cause = Cause::OutOfTime { allowed: self.allowed() };
+        RequestError::new(cause, Vec::new(), 0, self.started.elapsed(), Outcome::Refused)
     }
 
     /// All the time there was.

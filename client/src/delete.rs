@@ -11,11 +11,12 @@ use driftless_proto::key::Key;
 use futures::future::BoxFuture;
 use tracing::Instrument as _;
 
-use crate::answer::{Context, Deleted, IntoBytes, IntoContext};
+use crate::answer::{Context, Deleted, IntoContext};
 use crate::bucket::Bucket;
 use crate::builder::{await_by_send, request_options};
 use crate::clock::Clock;
 use crate::error::DeleteError;
+use crate::into_bytes::IntoBytes;
 use crate::options::{Profile, Settings};
 use crate::retry::RetryPolicy;
 use crate::write::Write;

@@ -13,6 +13,9 @@
 mod cause;
 mod request;
 
+use std::convert::Infallible;
+use std::fmt;
+
 use driftless_proto::key::KeyError;
 use driftless_proto::{Outcome, Refusal, WriteId};
 
@@ -148,6 +151,20 @@ pub enum UpdateError {
     Delete(#[from] DeleteError),
 }
 
+/// Why an update whose change can fail did not succeed. `E` is what the change says.
+#[derive(Clone, Debug)]
+pub enum TryUpdateError<E> {
+    /// The change failed. This round has written nothing.
+    Change {
+        /// What it said.
+        error: E,
+        /// An earlier round whose outcome is unknown: it may have written.
+        earlier: Option<UpdateError>,
+    },
+    /// Reading or writing did not succeed.
+    Update(UpdateError),
+}
+
 macro_rules! operation_error {
     ($name:ident) => {
         impl $name {
@@ -235,6 +252,76 @@ impl UpdateError {
             UpdateError::Delete(DeleteError::Request(error)) => DeleteError::Request(error.after_unknown(id)).into(),
             in_the_arguments => in_the_arguments,
         }
+    }
+}
+
+impl<E> TryUpdateError<E> {
+    pub(crate) fn change(error: E) -> TryUpdateError<E> {
+        TryUpdateError::Change { error, earlier: None }
+    }
+
+    /// Whether anything may have been written or removed, as [`UpdateError::outcome`] says it.
+    pub fn outcome(&self) -> Outcome {
+        self.update().map_or(Outcome::Refused, UpdateError::outcome)
+    }
+
+    /// The id of the last write that may have taken effect, or else of the last write that was made.
+    pub fn write_id(&self) -> Option<WriteId> {
+        self.update().and_then(UpdateError::write_id)
+    }
+
+    /// Why reading or writing did not succeed, in this round or an earlier one.
+    pub fn update(&self) -> Option<&UpdateError> {
+        match self {
+            TryUpdateError::Change { earlier, .. } => earlier.as_ref(),
+            TryUpdateError::Update(error) => Some(error),
+        }
+    }
+}
+
+impl TryUpdateError<Infallible> {
+    pub(crate) fn infallible(self) -> UpdateError {
+        match self {
+            TryUpdateError::Change { error, .. } => match error {},
+            TryUpdateError::Update(error) => error,
+        }
+    }
+}
+
+impl<E> From<UpdateError> for TryUpdateError<E> {
+    fn from(error: UpdateError) -> TryUpdateError<E> {
+        TryUpdateError::Update(error)
+    }
+}
+
+impl<E> From<GetError> for TryUpdateError<E> {
+    fn from(error: GetError) -> TryUpdateError<E> {
+        TryUpdateError::Update(error.into())
+    }
+}
+
+impl<E> From<PutError> for TryUpdateError<E> {
+    fn from(error: PutError) -> TryUpdateError<E> {
+        TryUpdateError::Update(error.into())
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for TryUpdateError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TryUpdateError::Change { error, earlier: None } => write!(f, "the change failed: {error}"),
+            TryUpdateError::Change { error, earlier: Some(earlier) } => {
+                write!(f, "the change failed: {error}; before that: {earlier}")
+            }
+            TryUpdateError::Update(error) => error.fmt(f),
+        }
+    }
+}
+
+/// What the change said is in the text and in the variant, whether it is an error or not: `String`s and boxed errors are none.
+impl<E: fmt::Debug + fmt::Display> std::error::Error for TryUpdateError<E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.update().and_then(std::error::Error::source)
     }
 }
 

@@ -10,11 +10,12 @@ use driftless_proto::key::Key;
 use futures::future::BoxFuture;
 use tracing::Instrument as _;
 
-use crate::answer::{IntoBytes, Read, Resolved};
+use crate::answer::{Read, Resolved};
 use crate::bucket::Bucket;
 use crate::builder::{await_by_send, request_options};
 use crate::clock::Clock;
 use crate::error::GetError;
+use crate::into_bytes::IntoBytes;
 use crate::options::{Profile, Settings};
 use crate::pages::{Pages, Turned};
 use crate::resolve::Resolve;

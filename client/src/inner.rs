@@ -83,7 +83,7 @@ impl Inner {
     }
 
     /// Refuses what cannot be sent at all: the client has ended, or no time is given.
-    fn check(&self, attempt_timeout: Duration, clock: Clock) -> Result<(), RequestError> {
+    pub(crate) fn check(&self, attempt_timeout: Duration, clock: Clock) -> Result<(), RequestError> {
         let allowed = clock.allowed().min(attempt_timeout);
         let cause = match self.io.ended() {
             Some(cause) => cause,

@@ -110,6 +110,7 @@ mod attempt;
 mod attempts;
 mod bucket;
 mod builder;
+mod change;
 mod client;
 mod clock;
 mod connection;
@@ -120,6 +121,7 @@ mod get;
 mod hedge_budget;
 mod identity;
 mod inner;
+mod into_bytes;
 mod io;
 mod latency;
 mod link;
@@ -137,25 +139,27 @@ mod turns;
 mod update;
 mod write;
 
-pub use answer::{Change, Context, Deleted, IntoBytes, IntoContext, Read, Resolved, Stored, Updated};
+pub use answer::{Conflict, Context, Deleted, IntoContext, Read, Resolved, Stored, Updated};
 pub use bucket::Bucket;
+pub use change::Change;
 pub use client::{Client, ClientBuilder};
 pub use delete::Delete;
 #[doc(hidden)]
 pub use environment::Environment;
 pub use error::{
     Cause, ConnectError, ConnectFailure, DeleteError, GetError, PutError, RequestError, ScanError, StatusError,
-    UpdateError,
+    TryUpdateError, UpdateError,
 };
 pub use get::{Get, GetResolved};
 pub use identity::{Identity, IdentityError};
+pub use into_bytes::IntoBytes;
 pub use multi::{MultiGet, MultiPut};
 pub use options::{IoRuntime, Profile};
 pub use put::Put;
 pub use resolve::{Fail, LastWriter, Max, Resolve, ResolveError, Union};
 pub use retry::{Decision, DefaultRetry, FailedAttempt, NoRetry, RetryAt, RetryPolicy};
 pub use scan::{Keys, Scan, ScanPosition};
-pub use update::Update;
+pub use update::{TryUpdate, Update};
 
 pub use bytes::Bytes;
 pub use driftless_proto::client::{

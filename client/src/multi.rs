@@ -8,12 +8,13 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt as _};
 
-use crate::answer::{IntoBytes, Read, Stored};
+use crate::answer::{Read, Stored};
 use crate::bucket::Bucket;
 use crate::builder::{await_by_send, request_options};
 use crate::clock::Clock;
 use crate::error::{GetError, PutError};
 use crate::get::get;
+use crate::into_bytes::IntoBytes;
 use crate::options::Profile;
 use crate::put::put;
 use crate::retry::RetryPolicy;

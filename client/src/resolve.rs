@@ -11,6 +11,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use driftless_proto::client::Sibling;
 
+use crate::answer::Conflict;
+
 /// Makes one value of siblings. Closures of the form `|siblings: &[Sibling]| …` are resolvers too.
 pub trait Resolve {
     /// The value.
@@ -28,11 +30,8 @@ pub trait Resolve {
 #[non_exhaustive]
 pub enum ResolveError {
     /// There are several, and [`Fail`] does not choose.
-    #[error("the key has {count} siblings; read them, merge them, and write the result with the context of that read")]
-    Siblings {
-        /// How many.
-        count: usize,
-    },
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
     /// A sibling is not what the decoder expects.
     #[error("a sibling cannot be decoded: {0}")]
     Decode(#[source] Arc<dyn std::error::Error + Send + Sync>),
@@ -127,7 +126,7 @@ impl Resolve for Fail {
         match siblings {
             [] => Ok(None),
             [only] => Ok(Some(only.value.clone())),
-            several => Err(ResolveError::Siblings { count: several.len() }),
+            several => Err(Conflict { siblings: several.len() }.into()),
         }
     }
 }
@@ -211,7 +210,7 @@ mod tests {
         assert_eq!(Fail.resolve(&[]).expect("none is fine"), None);
         assert_eq!(Fail.resolve(&siblings(&[("a", 1)])).expect("one is fine").as_deref(), Some(&b"a"[..]));
         let several = Fail.resolve(&siblings(&[("a", 1), ("b", 1)]));
-        assert!(matches!(several, Err(ResolveError::Siblings { count: 2 })));
+        assert!(matches!(several, Err(ResolveError::Conflict(Conflict { siblings: 2 }))));
     }
 
     #[test]

@@ -13,6 +13,6 @@ pub(crate) struct Write {
 impl Write {
     /// Under the id that was given, or a drawn one.
     pub(crate) fn new(context: Option<Context>, write_id: Option<WriteId>) -> Write {
-        Write { context, write_id: write_id.unwrap_or_else(|| WriteId(rand::random())) }
+        Write { context, write_id: write_id.unwrap_or_else(WriteId::random) }
     }
 }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use driftless_client::{
-    ArcIndex, Cause, Client, ConnectError, ConnectFailure, Context, DeleteError, GetError, IoRuntime, NoRetry, Outcome,
-    Profile, PutError, Refusal, Union, UpdateError, WriteId,
+    ArcIndex, Cause, Client, Conflict, ConnectError, ConnectFailure, Context, DeleteError, GetError, IoRuntime,
+    NoRetry, Outcome, Profile, PutError, Refusal, Union, UpdateError, WriteId,
 };
 use driftless_proto::client::{Basis, Cursor, Deleted, HintsFor, NodeStatus, Page, Read, Request, Response};
 use driftless_proto::{Failure, Unknown};
@@ -31,7 +31,10 @@ async fn certificates_from_an_authority_with_another_in_between_are_shown_and_ch
     let bucket = cluster.connect().await.bucket("default");
     let read = tokio::spawn(async move { bucket.get("k").send().await });
     cluster.nodes[0].next_request().await.values(&["v"]);
-    assert_eq!(read.await.expect("does not panic").expect("answered").value().expect("one value"), "v");
+    assert_eq!(
+        read.await.expect("does not panic").expect("answered").one().expect("no siblings").expect("a value"),
+        "v"
+    );
 }
 
 // ---- sending and receiving
@@ -50,7 +53,7 @@ async fn answers_find_their_requests_in_any_order() {
         received.values(&[&received.key().to_string()]);
     }
     for (i, read) in reads.await.expect("does not panic").into_iter().enumerate() {
-        assert_eq!(read.expect("answered").value().expect("one value"), &format!("key {i}"));
+        assert_eq!(read.expect("answered").one().expect("no siblings").expect("a value"), &format!("key {i}"));
     }
 }
 
@@ -94,7 +97,7 @@ async fn large_frames_travel_alone_both_ways() {
     let mut read = fake::read(&["x"]);
     read.siblings[0].value = large.clone();
     received.answer_alone(Response::Read(read)).await;
-    assert_eq!(get.await.expect("does not panic").expect("answered").value(), Some(&large));
+    assert_eq!(get.await.expect("does not panic").expect("answered").one(), Ok(Some(&large)));
 }
 
 #[tokio::test]
@@ -434,7 +437,7 @@ async fn pinned_requests_reach_their_node_and_no_other() {
             cluster.nodes[at].next().await.refuse(Refusal::Stopping);
             cluster.nodes[at].next().await.values(&[&name]);
             let read = get.await.expect("does not panic").expect("answered");
-            assert_eq!(read.value().expect("one value"), &name);
+            assert_eq!(read.one().expect("no siblings").expect("a value"), &name);
         }
     }
     let error = client.bucket("default").get("k").via("dan").await.expect_err("there is no such node");
@@ -625,7 +628,7 @@ async fn a_context_travels_from_the_read_to_the_write() {
     received.values(&["pears", "apples"]);
     let read = get.await.expect("does not panic").expect("answered");
     assert_eq!(read.values().collect::<Vec<_>>(), ["pears", "apples"]);
-    assert_eq!(read.value(), None, "there are two");
+    assert_eq!(read.one(), Err(Conflict { siblings: 2 }), "there are two");
 
     let kept: Context = read.context().expect("was written").to_string().parse().expect("is text of a context");
     let put = tokio::spawn(carts.put("alice", "both").context(&kept).w(1).into_future());
@@ -728,7 +731,7 @@ async fn many_keys_are_answered_in_their_order() {
         let reads = bucket.multi_get(&keys).await;
         for (key, (received, read)) in keys.iter().zip(&reads) {
             assert_eq!(key, received);
-            assert_eq!(read.as_ref().expect("answered").value().expect("one value"), key);
+            assert_eq!(read.as_ref().expect("answered").one().expect("no siblings").expect("a value"), key);
         }
         let puts = bucket.multi_put([("a", "1"), ("b", "2"), ("c", "3")]).await;
         assert_eq!(puts.iter().map(|(_, put)| put.is_ok()).collect::<Vec<_>>(), [true, false, true]);

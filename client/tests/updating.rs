@@ -5,7 +5,7 @@ mod fake;
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use driftless_client::{Change, NoRetry, Outcome, Refusal, UpdateError};
+use driftless_client::{Change, NoRetry, Outcome, Refusal, Sibling, TryUpdateError, UpdateError, WriteId};
 use driftless_proto::client::{Deleted, Request, Response, Stored};
 use driftless_proto::{Failure, Unknown};
 use fake::Cluster;
@@ -31,6 +31,7 @@ async fn an_update_replaces_what_it_read() {
     received.answer(stored(1));
     let updated = update.await.expect("does not panic").expect("stored");
     assert_eq!((updated.rounds(), updated.siblings(), updated.written()), (1, 1, true));
+    assert_eq!(updated.into_value().expect("is what was written"), "2 seen");
 }
 
 #[tokio::test]
@@ -67,6 +68,7 @@ async fn an_update_leaves_the_rest_to_whoever_has_seen_its_change() {
     cluster.nodes[0].next().await.values(&["mine and theirs", "yet another"]);
     let updated = update.await.expect("does not panic").expect("stored");
     assert_eq!((updated.rounds(), updated.siblings(), updated.written()), (1, 2, true));
+    assert_eq!(updated.value().expect("is what it wrote"), "mine");
     assert!(!cluster.nodes[0].has_been_asked());
 }
 
@@ -191,6 +193,92 @@ async fn an_update_can_remove_or_keep() {
     for change in [Change::Keep, Change::Delete] {
         let update = tokio::spawn(client.bucket("carts").update("k", move |_| change.clone()).into_future());
         cluster.nodes[0].next().await.values(&[]);
-        assert!(!update.await.expect("does not panic").expect("nothing to do").written());
+        let updated = update.await.expect("does not panic").expect("nothing to do");
+        assert_eq!((updated.written(), updated.value()), (false, None));
     }
+}
+
+#[tokio::test]
+async fn an_update_may_wait_and_fail_and_then_nothing_is_written() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let client = cluster.connect().await;
+    let answers = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    let waited_for = std::sync::Arc::clone(&answers);
+    let add_one = move |siblings: Vec<Sibling>| {
+        let answers = std::sync::Arc::clone(&waited_for);
+        async move {
+            answers.acquire().await.expect("is never closed").forget();
+            let number: u64 = std::str::from_utf8(&siblings[0].value).expect("is text").parse()?;
+            Ok::<_, std::num::ParseIntError>((number + 1).to_string())
+        }
+    };
+    let update = tokio::spawn(client.bucket("carts").try_update("k", add_one.clone()).into_future());
+    cluster.nodes[0].next().await.values(&["41"]);
+    answers.add_permits(1);
+    let received = cluster.nodes[0].next().await;
+    assert_eq!(received.put().value, "42");
+    received.answer(stored(1));
+    assert_eq!(update.await.expect("does not panic").expect("stored").value().expect("written"), "42");
+
+    let update = tokio::spawn(client.bucket("carts").try_update("k", add_one).into_future());
+    cluster.nodes[0].next().await.values(&["forty-two"]);
+    answers.add_permits(1);
+    let error = update.await.expect("does not panic").expect_err("is no number");
+    assert!(matches!(error, TryUpdateError::Change { earlier: None, .. }), "{error}");
+    assert_eq!((error.outcome(), error.write_id()), (Outcome::Refused, None));
+    assert_eq!(error.to_string(), "the change failed: invalid digit found in string");
+    assert!(!cluster.nodes[0].has_been_asked());
+}
+
+#[tokio::test]
+async fn a_change_that_fails_when_tidying_up_does_not_make_the_update_fail() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let client = cluster.connect().await;
+    let first_only = |siblings: Vec<Sibling>| async move {
+        if siblings.is_empty() { Ok("mine") } else { Err("more than I can bear") }
+    };
+    let update = tokio::spawn(client.bucket("carts").try_update("k", first_only).into_future());
+    cluster.nodes[0].next().await.values(&[]);
+    cluster.nodes[0].next().await.answer(stored(2));
+    cluster.nodes[0].next().await.values(&["mine", "theirs"]);
+    let updated = update.await.expect("does not panic").expect("was stored in the first round");
+    assert_eq!(updated.siblings(), 2);
+    assert_eq!(updated.value().expect("written"), "mine");
+}
+
+#[tokio::test]
+async fn a_change_that_never_ends_is_given_up_with_the_time_of_the_update() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let client = cluster.connect().await;
+    let never = |_: Vec<Sibling>| std::future::pending::<Result<String, std::io::Error>>();
+    let update = client.bucket("carts").try_update("k", never).timeout(std::time::Duration::from_millis(100));
+    let update = tokio::spawn(update.into_future());
+    cluster.nodes[0].next().await.values(&[]);
+    let error = update.await.expect("does not panic").expect_err("never ends");
+    assert!(matches!(error, TryUpdateError::Update(UpdateError::Get(_))), "{error}");
+    assert_eq!(error.outcome(), Outcome::Refused);
+}
+
+#[tokio::test]
+async fn an_update_writes_its_change_under_the_id_it_is_given_and_tidies_up_under_others() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let client = cluster.connect().await;
+    let id = WriteId(7);
+    let update = client.bucket("carts").update("k", |_| "mine").write_id(id);
+    let update = tokio::spawn(update.into_future());
+    for _ in 0..2 {
+        cluster.nodes[0].next().await.values(&[]);
+        let received = cluster.nodes[0].next().await;
+        assert_eq!(received.put().write_id, id, "nothing was written under it yet");
+        received.refuse(full());
+    }
+    cluster.nodes[0].next().await.values(&[]);
+    let received = cluster.nodes[0].next().await;
+    assert_eq!(received.put().write_id, id);
+    received.answer(stored(2));
+    cluster.nodes[0].next().await.values(&["mine", "theirs"]);
+    let received = cluster.nodes[0].next().await;
+    assert_ne!(received.put().write_id, id);
+    received.answer(stored(1));
+    update.await.expect("does not panic").expect("stored");
 }

@@ -44,7 +44,7 @@ fn a_key_that_outgrew_a_frame_in_a_partition_reaches_all_and_holds_up_no_other()
         world.until("what it missed is handed over", Duration::from_secs(60), owes_nothing).await;
         for number in 0..23_u8 {
             let read = bucket.get(format!("key {number}")).r(1).via(alone).await.expect("reads");
-            assert_eq!(read.value().map(|value| value[0]), Some(number));
+            assert_eq!(read.one().expect("no siblings").map(|value| value[0]), Some(number));
         }
         let reads = others.iter().chain([alone]).map(|node| {
             let get = bucket.get("large").r(1).via(node);

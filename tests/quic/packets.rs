@@ -19,7 +19,7 @@ async fn work(world: &World, client: &Client, duration: Duration) -> usize {
         bucket.put(&*key, value.clone()).write_id(world.write_id()).await.expect("is stored");
         let read = bucket.get(&*key).await.expect("is read");
         assert_eq!(read.values().len(), 1, "no write is made twice");
-        assert_eq!(read.value().map(|read| &read[..]), Some(&value[..]));
+        assert_eq!(read.one().expect("no siblings").map(|read| &read[..]), Some(&value[..]));
         done += 1;
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -32,7 +32,7 @@ fn more_large_frames_than_streams_do_not_deadlock() {
             stored.expect("is stored on all three");
         }
         for read in join_all(keys.iter().map(|key| bucket.get(key).r(3).into_future())).await {
-            assert_eq!(read.expect("is read").value().map(|value| value.len()), Some(200_000));
+            assert_eq!(read.expect("is read").one().expect("no siblings").map(|value| value.len()), Some(200_000));
         }
         for name in world.dialling() {
             assert_eq!(world.downs(&name), 0);

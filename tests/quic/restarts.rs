@@ -170,7 +170,7 @@ fn a_power_cut_of_all_nodes_loses_nothing_acknowledged() {
         world.connected().await;
         for (key, number) in acknowledged {
             let read = bucket.get(&*key).await.expect("reads");
-            assert_eq!(read.value().map(|value| value[0]), Some(number), "{key}");
+            assert_eq!(read.one().expect("no siblings").map(|value| value[0]), Some(number), "{key}");
         }
     });
 }

@@ -1,72 +1,47 @@
-//! Reading, changing and writing back, while others do the same.
+//! Updates: reading a key, changing it and writing it back, as one request.
 //!
 //! ```text
-//! read ─▶ change ─▶ write ──▶ acknowledged ─▶ alone? ── yes ─▶ done
-//!  ▲                  │                        │ no
-//!  │     the key is   │                        ▼
-//!  └── wait ◀─ full ──┘          wait, and read: is the own value still a sibling? ── no ─▶ done: the writer that
-//!                     ▲                        │ yes                                          replaced it has seen it
-//!                     └─────── change ◀────────┘
+//! run      the rounds of an update, and what becomes of siblings
+//! decide   what the user's closure is to a round: it gives a change at once or later, of bytes or of decoded values
 //! ```
-//! The change is safe with the first acknowledgement; all that comes after it is tidying up, and whatever happens there the
-//! update has succeeded. Waits are random, and grow: of many updaters that made siblings of each other one wakes first,
-//! merges, and the others find nothing left to do. An updater that cannot write because the key is full waits likewise; a
-//! merge by anybody makes room.
+
+mod decide;
+mod run;
 
 use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use driftless_proto::WriteId;
 use driftless_proto::client::Sibling;
-use driftless_proto::{Outcome, Refusal, WriteId};
 use futures::future::BoxFuture;
-use tokio::time::{Instant, sleep};
 use tracing::Instrument as _;
 
-use crate::answer::{Change, Context, IntoBytes, Updated};
+use crate::answer::Updated;
 use crate::bucket::Bucket;
 use crate::builder::request_options;
-use crate::clock::Clock;
-use crate::delete::delete;
-use crate::error::{GetError, UpdateError};
-use crate::get::read;
-use crate::options::{Profile, Settings};
-use crate::put::put;
-use crate::retry::{Backoff, RetryPolicy};
-use crate::write::Write;
+use crate::change::Change;
+use crate::error::{TryUpdateError, UpdateError};
+use crate::into_bytes::IntoBytes;
+use crate::options::Profile;
+use crate::retry::RetryPolicy;
+
+use decide::{Giving, Trying};
+use run::Plan;
 
 /// Reads a key, changes it and writes it back. Made by [`Bucket::update`]; awaited, it gives an [`Updated`].
 #[must_use = "a request does nothing until it is awaited"]
 pub struct Update<F> {
-    bucket: Bucket,
-    key: Bytes,
+    plan: Plan,
     change: F,
-    rounds_max: u32,
-    profile: Profile,
 }
 
-/// An update that is under way.
-struct Run<'a, F> {
-    bucket: &'a Bucket,
-    key: &'a Bytes,
+/// Reads a key, changes it and writes it back, if the change succeeds. Made by [`Bucket::try_update`]; awaited, it gives an
+/// [`Updated`].
+#[must_use = "a request does nothing until it is awaited"]
+pub struct TryUpdate<F> {
+    plan: Plan,
     change: F,
-    settings: &'a Settings,
-    clock: Clock,
-    /// How often the change was called.
-    rounds: u32,
-    /// What was written and not acknowledged, and may be there all the same.
-    unsure: Option<(WriteId, UpdateError)>,
-}
-
-/// What a round came to.
-enum Round {
-    /// There was nothing to write.
-    Kept { siblings: u32, context: Option<Context> },
-    /// The key holds this value, beside the values of other clients. `None`: it was removed.
-    Written { own: Option<Bytes>, siblings: u32, context: Option<Context> },
-    /// Others have filled the key. Nothing was written.
-    Full(UpdateError),
 }
 
 impl Bucket {
@@ -93,12 +68,48 @@ impl Bucket {
     /// A write that is refused because others have filled the key ([`Refusal::TooManySiblings`](crate::Refusal)) wrote
     /// nothing: the key is read again after a random wait, as long as the update's time lasts. Updates of one key through
     /// one client take turns, so that they do not make siblings of each other.
+    ///
+    /// A change that can fail, or has to wait for something, is for [`try_update`](Bucket::try_update).
     pub fn update<F, C>(&self, key: impl IntoBytes, change: F) -> Update<F>
     where
         F: FnMut(&[Sibling]) -> C,
         C: Into<Change>,
     {
-        Update { bucket: self.clone(), key: key.into_bytes(), change, rounds_max: ROUNDS, profile: Profile::new() }
+        Update { plan: Plan::new(self, key.into_bytes()), change }
+    }
+
+    /// The same with a change that can fail, and that can wait for something: `change` is given the siblings and returns a
+    /// future. If that fails, nothing is written in this round, and the update fails with what it said; if it fails in a round
+    /// that only tidies up, the update has succeeded before.
+    ///
+    /// ```no_run
+    /// # async fn example(carts: driftless_client::Bucket) -> Result<(), Box<dyn std::error::Error>> {
+    /// use driftless_client::Sibling;
+    ///
+    /// let done = carts
+    ///     .try_update("visits", |siblings: Vec<Sibling>| async move {
+    ///         let mut most = 0;
+    ///         for sibling in siblings {
+    ///             most = most.max(std::str::from_utf8(&sibling.value)?.parse::<u64>()?);
+    ///         }
+    ///         Ok::<_, Box<dyn std::error::Error + Send + Sync>>((most + 1).to_string())
+    ///     })
+    ///     .await?;
+    /// println!("{:?}", done.value());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// `change` is asked again in every round, as that of [`update`](Bucket::update) is, and must bear it. Its future counts
+    /// towards the update's time, and is dropped when that is over; while it runs, other updates of the key through this client
+    /// wait.
+    pub fn try_update<F, Fut, C, E>(&self, key: impl IntoBytes, change: F) -> TryUpdate<F>
+    where
+        F: FnMut(Vec<Sibling>) -> Fut,
+        Fut: Future<Output = Result<C, E>>,
+        C: Into<Change>,
+    {
+        TryUpdate { plan: Plan::new(self, key.into_bytes()), change }
     }
 }
 
@@ -107,188 +118,68 @@ where
     F: FnMut(&[Sibling]) -> C,
     C: Into<Change>,
 {
-    /// In how many rounds the closure is called and its result written at most: 4 by default, at least 1. With one
-    /// round nothing is tidied up. A round that is refused because the key is full wrote nothing and does not count.
-    pub fn rounds_max(mut self, rounds: u32) -> Update<F> {
-        self.rounds_max = rounds.max(1);
-        self
-    }
-
     /// Reads, changes and writes. The same as awaiting the request, without the box that costs.
     ///
     /// # Errors
     /// [`UpdateError`]; its [`outcome`](UpdateError::outcome) tells whether anything may have been written. An update
     /// whose own change is known to be stored succeeds, whatever happens afterwards.
     pub async fn send(self) -> Result<Updated, UpdateError> {
-        let span = tracing::debug_span!("update", bucket = %self.bucket.name);
-        self.run().instrument(span).await
-    }
-
-    async fn run(self) -> Result<Updated, UpdateError> {
-        let settings = self.profile.over(&self.bucket.settings);
-        let clock = Clock::start(settings.timeout);
-        let mut run = Run {
-            bucket: &self.bucket,
-            key: &self.key,
-            change: self.change,
-            settings: &settings,
-            clock,
-            rounds: 0,
-            unsure: None,
-        };
-        let turns = &self.bucket.inner.turns;
-        let mut refused = 0;
-        let (mut own, mut updated, mut took) = loop {
-            let turn = turns.take(&self.bucket.name, &self.key, run.patience()).await;
-            let began = Instant::now();
-            match run.round(None).await? {
-                Round::Kept { siblings, context } => {
-                    return Ok(Updated { context, siblings, rounds: run.rounds, written: false });
-                }
-                Round::Written { own, siblings, context } => {
-                    let updated = Updated { context, siblings, rounds: run.rounds, written: true };
-                    if is_tidy(&own, siblings) || turn.has_successors() {
-                        return Ok(updated);
-                    }
-                    break (own, updated, began.elapsed());
-                }
-                Round::Full(error) => {
-                    drop(turn);
-                    refused += 1;
-                    let backoff = WHEN_FULL.after(refused, run.chance());
-                    if !run.wait(backoff).await {
-                        return Err(run.fail(error));
-                    }
-                }
-            }
-        };
-        for written in 1..self.rounds_max {
-            let backoff = Backoff { first: (took * TIDY_ROUNDS).clamp(TIDY_MIN, TIDY_MAX), max: TIDY_MAX };
-            let backoff = backoff.after(written, run.chance());
-            if !run.wait(backoff).await {
-                break;
-            }
-            let turn = turns.take(&self.bucket.name, &self.key, run.patience()).await;
-            let began = Instant::now();
-            match run.round(Some(&own)).await {
-                Ok(Round::Kept { siblings, context }) => {
-                    updated = Updated { context, siblings, rounds: run.rounds, written: true };
-                    break;
-                }
-                Ok(Round::Written { own: now, siblings, context }) => {
-                    updated = Updated { context, siblings, rounds: run.rounds, written: true };
-                    if is_tidy(&now, siblings) || turn.has_successors() {
-                        break;
-                    }
-                    (own, took) = (now, began.elapsed());
-                }
-                Ok(Round::Full(_)) => {}
-                Err(error) => {
-                    tracing::debug!(%error, "siblings are left");
-                    break;
-                }
-            }
-        }
-        Ok(updated)
+        let span = tracing::debug_span!("update", bucket = %self.plan.bucket.name);
+        self.plan.run(Giving(self.change)).instrument(span).await.map_err(TryUpdateError::infallible)
     }
 }
 
-impl<F, C> Run<'_, F>
+impl<F, Fut, C, E> TryUpdate<F>
 where
-    F: FnMut(&[Sibling]) -> C,
+    F: FnMut(Vec<Sibling>) -> Fut,
+    Fut: Future<Output = Result<C, E>> + Send,
     C: Into<Change>,
+    E: Send,
 {
-    /// Reads, changes and writes. `left` is what an earlier round wrote: unless it is still there, beside others,
-    /// nothing is left to do.
-    async fn round(&mut self, left: Option<&Option<Bytes>>) -> Result<Round, UpdateError> {
-        let (bucket, settings, clock) = (self.bucket, self.settings, self.clock);
-        let read = match read(bucket, self.key.clone(), false, settings, clock).await {
-            Ok(read) => read,
-            Err(error) => return Err(self.fail(error.into())),
-        };
-        let siblings = read.siblings().len() as u32; // at most SIBLINGS_MAX of each coordinator
-        let is_done = match left {
-            None => false,
-            Some(own) => {
-                is_tidy(own, siblings) || own.as_ref().is_some_and(|own| !read.values().any(|value| value == own))
-            }
-        };
-        if is_done {
-            return Ok(Round::Kept { siblings, context: read.context().filter(|_| siblings <= 1).cloned() });
-        }
-        self.rounds += 1;
-        let change = (self.change)(read.siblings()).into();
-        let context = read.context().cloned();
-        let write = Write::new(context.clone(), None);
-        let write_id = write.write_id;
-        let failed = match change {
-            Change::Keep => return Ok(Round::Kept { siblings, context }),
-            Change::Delete if !read.is_certain() => {
-                return Err(self.fail(GetError::NotCertain { read: Box::new(read) }.into()));
-            }
-            // There is nothing to remove, and a delete without context would remove what came since.
-            Change::Delete if siblings == 0 => return Ok(Round::Kept { siblings, context }),
-            Change::Put(value) => match put(bucket, self.key.clone(), value.clone(), write, settings, clock).await {
-                Ok(stored) => {
-                    let (siblings, context) = (stored.siblings(), stored.context());
-                    return Ok(Round::Written { own: Some(value), siblings, context });
-                }
-                Err(error) => UpdateError::from(error),
-            },
-            Change::Delete => match delete(bucket, self.key.clone(), write, settings, clock).await {
-                Ok(deleted) => {
-                    return Ok(Round::Written { own: None, siblings: deleted.siblings(), context: None });
-                }
-                Err(error) => UpdateError::from(error),
-            },
-        };
-        let is_full = matches!(failed.refusal(), Some(Refusal::TooManySiblings { .. }));
-        let failed = self.fail(failed);
-        if !is_full {
-            return Err(failed);
-        }
-        if failed.outcome() == Outcome::Unknown {
-            self.unsure = Some((write_id, failed.clone()));
-        }
-        Ok(Round::Full(failed))
-    }
-
-    /// How this update failed, if an earlier round may have written.
-    fn fail(&self, error: UpdateError) -> UpdateError {
-        match &self.unsure {
-            None => error,
-            // The arguments were not in order in this round; that it may have written is the more important news.
-            Some((_, earlier)) if error.request().is_none() => earlier.clone(),
-            Some((id, _)) => error.after_unknown(*id),
-        }
-    }
-
-    /// Waits, unless the time of the update would be as good as over then.
-    async fn wait(&mut self, time: Duration) -> bool {
-        let is_worth_while = time < self.clock.remaining() / 2;
-        if is_worth_while {
-            sleep(time).await;
-        }
-        is_worth_while
-    }
-
-    /// Until when to wait for the turn: a quarter of what is left is for the update itself.
-    fn patience(&self) -> Instant {
-        Instant::now() + self.clock.remaining() * 3 / 4
-    }
-
-    fn chance(&self) -> f64 {
-        self.bucket.inner.io.chance()
+    /// Reads, changes and writes. The same as awaiting the request, without the box that costs.
+    ///
+    /// # Errors
+    /// [`TryUpdateError`]: what the change said, or why the update did not succeed.
+    pub async fn send(self) -> Result<Updated, TryUpdateError<E>> {
+        let span = tracing::debug_span!("update", bucket = %self.plan.bucket.name);
+        self.plan.run(Trying(self.change)).instrument(span).await
     }
 }
 
-/// Whether no sibling is left beside what was written, or nothing beside what was removed.
-fn is_tidy(own: &Option<Bytes>, siblings: u32) -> bool {
-    siblings <= u32::from(own.is_some())
+/// The options that all kinds of updates share.
+macro_rules! update_options {
+    ($(impl [$($generic:ident),+] $name:ty;)+) => {$(
+        impl<$($generic),+> $name {
+            /// In how many rounds the closure is called and its result written at most: 4 by default, at least 1. With one
+            /// round nothing is tidied up. A round that is refused because the key is full wrote nothing and does not count.
+            pub fn rounds_max(mut self, rounds: u32) -> Self {
+                self.plan.rounds_max = rounds.max(1);
+                self
+            }
+
+            /// Names the write of the change, so that an update whose outcome is unknown can be repeated without changing the
+            /// key twice. Repeated under its id, it reads anew: if the first write took effect, the second is recognised as
+            /// that one, and where it differs from it, as an addition to a number does, it is refused with
+            /// [`Refusal::WriteIdReused`](crate::Refusal::WriteIdReused), which then says that **the change has been made**.
+            ///
+            /// That holds for as long as a write is remembered: while its value is there, and at the node that took it for
+            /// five minutes more. A random id is drawn otherwise. What tidies up afterwards is always another write.
+            pub fn write_id(mut self, id: WriteId) -> Self {
+                self.plan.write_id = Some(id);
+                self
+            }
+        }
+    )+};
+}
+
+update_options! {
+    impl [F] Update<F>;
+    impl [F] TryUpdate<F>;
 }
 
 request_options! {
-    impl [F] Update<F>, profile;
+    impl [F] Update<F>, plan.profile;
+    impl [F] TryUpdate<F>, plan.profile;
 }
 
 impl<F, C> IntoFuture for Update<F>
@@ -304,18 +195,17 @@ where
     }
 }
 
-/// Two clients that made siblings of each other are done after two rounds; a crowd that goes on writing merges by itself.
-const ROUNDS: u32 = 4;
+impl<F, Fut, C, E> IntoFuture for TryUpdate<F>
+where
+    F: FnMut(Vec<Sibling>) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<C, E>> + Send + 'static,
+    C: Into<Change> + Send + 'static,
+    E: Send + 'static,
+{
+    type Output = Result<Updated, TryUpdateError<E>>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
 
-/// Waits before tidying up begin with this many times what a round took: on a key that is updated all the time somebody
-/// has read, merged and written by then, and nothing is left to do.
-const TIDY_ROUNDS: u32 = 4;
-
-/// A round on an idle cluster.
-const TIDY_MIN: Duration = Duration::from_millis(1);
-
-/// Longer than a round takes even on a busy cluster; nobody should wait longer for what is done already.
-const TIDY_MAX: Duration = Duration::from_millis(500);
-
-/// Waits of updaters that found the key full. A merge of another client makes room, and has to be let through.
-const WHEN_FULL: Backoff = Backoff { first: Duration::from_millis(10), max: Duration::from_secs(1) };
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.send())
+    }
+}

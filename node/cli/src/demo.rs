@@ -369,7 +369,7 @@ async fn count_equal(bucket: &Bucket, records: &[Record]) -> Result<u64> {
     // Later lines of a file win over earlier ones with the same key; the sample has none, this only states it.
     let expected: BTreeMap<&Key, &Bytes> = records.iter().map(|record| (&record.key, &record.values[0].0)).collect();
     let reads = stream::iter(expected).map(async |(key, value)| {
-        bucket.get(key.to_bytes()).await.map(|read| read.value() == Some(value)).map_err(IntoFailure::into_failure)
+        bucket.get(key.to_bytes()).await.map(|read| read.one() == Ok(Some(value))).map_err(IntoFailure::into_failure)
     });
     let mut reads = Box::pin(reads.buffer_unordered(128));
     let mut same = 0;

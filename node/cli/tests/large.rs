@@ -67,7 +67,7 @@ fn what_several_coordinators_admitted_is_read_whole_and_resolved() {
             .expect("is resolved");
         assert_eq!((updated.siblings(), updated.rounds()), (1, 1));
         let read = bucket.get("key").r(3).await.expect("reads");
-        assert_eq!(read.value().map(|value| value.to_vec()), Some(vec![0, 1, 2, 3, 4, 5]));
+        assert_eq!(read.one().expect("no siblings").map(|value| value.to_vec()), Some(vec![0, 1, 2, 3, 4, 5]));
         client.close().await;
     });
     cluster.stop();

@@ -92,7 +92,7 @@ enum Expected {
 impl Expected {
     fn missing_in(&self, read: &Read) -> Option<String> {
         match self {
-            Expected::Value(value) if read.value().is_some_and(|found| found == value) => None,
+            Expected::Value(value) if read.one().is_ok_and(|found| found.is_some_and(|found| found == value)) => None,
             Expected::Value(_) => Some(format!("its value is not the only one of {}", read.siblings().len())),
             Expected::Set(elements) => {
                 let found = union(read.siblings());
