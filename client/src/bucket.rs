@@ -14,8 +14,18 @@ use crate::router::Route;
 
 /// A bucket of a cluster. Cheap to clone.
 ///
-/// One key is for [`get`](Bucket::get), [`put`](Bucket::put), [`delete`](Bucket::delete) and [`update`](Bucket::update), many
-/// are for [`multi_get`](Bucket::multi_get) and [`multi_put`](Bucket::multi_put), and [`scan`](Bucket::scan) lists them all.
+/// One key is for [`get`](Bucket::get) and [`delete`](Bucket::delete), and for five ways to write:
+///
+/// | | what the key held before |
+/// |---|---|
+/// | [`update`](Bucket::update), [`try_update`](Bucket::try_update) | is shown to a closure, and replaced by what it makes of it |
+/// | [`put`](Bucket::put) with the [`context`](crate::Put::context) of a read | is replaced as far as it was read |
+/// | [`create`](Bucket::create) | is left alone, and is an error |
+/// | [`put_replacing`](Bucket::put_replacing) | is replaced, and nobody has looked at it |
+/// | [`put`](Bucket::put), blind | stays, as a sibling |
+///
+/// Many are for [`multi_get`](Bucket::multi_get), [`multi_put`](Bucket::multi_put) and [`multi_delete`](Bucket::multi_delete), and
+/// [`scan`](Bucket::scan) lists them all. [`typed`](Bucket::typed) is the same bucket for values of one type.
 #[derive(Clone)]
 pub struct Bucket {
     pub(crate) inner: Arc<Inner>,

@@ -2,8 +2,8 @@
 
 /// The options that all requests share.
 macro_rules! request_options {
-    ($(impl [$($generic:ident)?] $name:ty, $field:ident $(. $inner:ident)?;)+) => {$(
-        impl$(<$generic>)? $name {
+    ($(impl [$($generic:ident),*] $name:ty, $field:ident $(. $inner:ident)?;)+) => {$(
+        impl<$($generic),*> $name {
             /// Replicas that must answer a read.
             pub fn r(mut self, r: u8) -> Self {
                 self.$field$(.$inner)?.r = Some(r);

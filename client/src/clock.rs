@@ -24,6 +24,11 @@ impl Clock {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
+    /// Until when to wait for the turn at a key: a quarter of what is left is for the request itself.
+    pub(crate) fn patience(&self) -> Instant {
+        Instant::now() + self.remaining() * 3 / 4
+    }
+
     /// The time was over before anything more could be sent.
     pub(crate) fn over(&self) -> RequestError {
         let cause = Cause::OutOfTime { allowed: self.allowed() };

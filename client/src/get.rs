@@ -27,7 +27,7 @@ pub struct Get {
     bucket: Bucket,
     key: Bytes,
     explain: bool,
-    profile: Profile,
+    pub(crate) profile: Profile,
 }
 
 /// Reads a key and resolves its siblings. Made by [`Get::resolve`]; awaited, it gives a [`Resolved`].
@@ -46,6 +46,10 @@ impl Bucket {
 }
 
 impl Get {
+    pub(crate) fn key(&self) -> &Bytes {
+        &self.key
+    }
+
     /// Asks all replicas, and has the coordinator tell what each said: see [`Read::explanation`].
     pub fn explain(mut self) -> Get {
         self.explain = true;

@@ -15,16 +15,17 @@
 //!     .await?;
 //! let carts = client.bucket("carts");
 //!
-//! // A blind put overwrites nothing: if the key has a value already, this one becomes its sibling.
-//! let done = carts.put("alice", "apples").await?;
-//! println!("{} acknowledgements, {} values now", done.acks(), done.siblings());
+//! // One value, none, or an error that says that there are several.
+//! let read = carts.get("alice").await?;
+//! if let Some(cart) = read.one()? {
+//!     println!("{} bytes", cart.len());
+//! }
 //!
 //! // A put with the context of a read replaces exactly what was read.
-//! let read = carts.get("alice").r(2).await?;
-//! let merged = read.values().map(|value| String::from_utf8_lossy(value)).collect::<Vec<_>>().join(" ");
-//! carts.put("alice", merged).context(read.context()).w(3).await?;
+//! let done = carts.put("alice", "apples").context(read.context()).w(3).await?;
+//! println!("{} acknowledgements, {} values now", done.acks(), done.siblings());
 //!
-//! // Both at once, and again if somebody else wrote meanwhile.
+//! // Both at once, and again if somebody else wrote meanwhile. All siblings are there to be merged.
 //! carts
 //!     .update("alice", |siblings| {
 //!         let mut items: Vec<_> = siblings.iter().flat_map(|sibling| sibling.value.split(|c| *c == b' ')).collect();
@@ -44,9 +45,13 @@
 //! # Requests
 //!
 //! [`Client`] and [`Bucket`] are cheap to clone and can be shared by all tasks; many requests share one connection
-//! per node. A request is a builder ([`Get`], [`Put`], [`Delete`], [`Update`], [`MultiGet`], [`MultiPut`]) that is
+//! per node. A request is a builder ([`Get`], [`Put`], [`Delete`], [`Update`], [`MultiPut`], …) that is
 //! awaited, or sent with `.send()`, which saves a box. [`Bucket::scan`] gives a stream of keys. Keys and values are
-//! bytes.
+//! bytes; [`Bucket::typed`] is a bucket whose values are of one type, by serde or by a [`Codec`] of your own.
+//!
+//! A write is *blind* if it has no context: it overwrites nothing, and becomes a sibling of what is there. That is
+//! [`Bucket::put`] alone; [`Bucket::update`], [`Bucket::create`] and [`Bucket::put_replacing`] read first. **None of them is a
+//! compare-and-set**: where two clients write at the same time, both writes are kept.
 //!
 //! How many replicas must answer, how long a request may take, and when to try again are options of a request; their
 //! defaults can be set for a bucket ([`Bucket::with_profile`]) and for the client
@@ -113,7 +118,9 @@ mod builder;
 mod change;
 mod client;
 mod clock;
+mod codec;
 mod connection;
+mod create;
 mod delete;
 mod environment;
 mod error;
@@ -129,6 +136,7 @@ mod multi;
 mod options;
 mod pages;
 mod put;
+mod replace;
 mod request;
 mod resolve;
 mod retry;
@@ -136,6 +144,7 @@ mod router;
 mod scan;
 mod tls;
 mod turns;
+mod typed;
 mod update;
 mod write;
 
@@ -143,22 +152,28 @@ pub use answer::{Conflict, Context, Deleted, IntoContext, Read, Resolved, Stored
 pub use bucket::Bucket;
 pub use change::Change;
 pub use client::{Client, ClientBuilder};
+#[cfg(feature = "json")]
+pub use codec::Json;
+pub use codec::{Codec, CodecError, DecodeError, EncodeError, Postcard};
+pub use create::Create;
 pub use delete::Delete;
 #[doc(hidden)]
 pub use environment::Environment;
 pub use error::{
-    Cause, ConnectError, ConnectFailure, DeleteError, GetError, PutError, RequestError, ScanError, StatusError,
-    TryUpdateError, UpdateError,
+    Cause, ConnectError, ConnectFailure, CreateError, DeleteError, GetError, PutError, RequestError, ScanError,
+    StatusError, TryUpdateError, UpdateError,
 };
 pub use get::{Get, GetResolved};
 pub use identity::{Identity, IdentityError};
 pub use into_bytes::IntoBytes;
-pub use multi::{MultiGet, MultiPut};
+pub use multi::{DeleteEntry, MultiDelete, MultiGet, MultiPut, PutEntry};
 pub use options::{IoRuntime, Profile};
 pub use put::Put;
+pub use replace::PutReplacing;
 pub use resolve::{Fail, LastWriter, Max, Resolve, ResolveError, Union};
 pub use retry::{Decision, DefaultRetry, FailedAttempt, NoRetry, RetryAt, RetryPolicy};
 pub use scan::{Keys, Scan, ScanPosition};
+pub use typed::{ResolvingBucket, TypedBucket, TypedGet, TypedGetResolved, TypedRead, TypedTryUpdate, TypedUpdate};
 pub use update::{TryUpdate, Update};
 
 pub use bytes::Bytes;

@@ -15,6 +15,7 @@ use crate::answer::{Context, IntoContext, Stored};
 use crate::bucket::Bucket;
 use crate::builder::{await_by_send, request_options};
 use crate::clock::Clock;
+use crate::codec::EncodeError;
 use crate::error::PutError;
 use crate::into_bytes::IntoBytes;
 use crate::options::{Profile, Settings};
@@ -26,7 +27,7 @@ use crate::write::Write;
 pub struct Put {
     bucket: Bucket,
     key: Bytes,
-    value: Bytes,
+    value: Result<Bytes, EncodeError>,
     context: Option<Context>,
     write_id: Option<WriteId>,
     profile: Profile,
@@ -34,12 +35,17 @@ pub struct Put {
 
 impl Bucket {
     /// Writes a value. Without a [`context`](Put::context) it is *blind*: it overwrites nothing, and becomes a
-    /// sibling of what is there.
+    /// sibling of what is there. **Blind puts of one key pile up**: to write over what is there, give the context of a read, or
+    /// use [`put_replacing`](Bucket::put_replacing); to write only if nothing is there, [`create`](Bucket::create).
     pub fn put(&self, key: impl IntoBytes, value: impl IntoBytes) -> Put {
+        self.put_encoded(key, Ok(value.into_bytes()))
+    }
+
+    pub(crate) fn put_encoded(&self, key: impl IntoBytes, value: Result<Bytes, EncodeError>) -> Put {
         Put {
             bucket: self.clone(),
             key: key.into_bytes(),
-            value: value.into_bytes(),
+            value,
             context: None,
             write_id: None,
             profile: Profile::new(),
@@ -66,10 +72,11 @@ impl Put {
     /// # Errors
     /// [`PutError`]; its [`outcome`](PutError::outcome) tells whether the value may have been stored.
     pub async fn send(self) -> Result<Stored, PutError> {
-        let span = tracing::debug_span!("put", bucket = %self.bucket.name, bytes = self.value.len());
+        let value = self.value?;
+        let span = tracing::debug_span!("put", bucket = %self.bucket.name, bytes = value.len());
         let settings = self.profile.over(&self.bucket.settings);
         let write = Write::new(self.context, self.write_id);
-        put(&self.bucket, self.key, self.value, write, &settings, Clock::start(settings.timeout)).instrument(span).await
+        put(&self.bucket, self.key, value, write, &settings, Clock::start(settings.timeout)).instrument(span).await
     }
 }
 

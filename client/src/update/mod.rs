@@ -26,8 +26,9 @@ use crate::into_bytes::IntoBytes;
 use crate::options::Profile;
 use crate::retry::RetryPolicy;
 
+pub(crate) use decide::{Decide, Encoded};
 use decide::{Giving, Trying};
-use run::Plan;
+pub(crate) use run::Plan;
 
 /// Reads a key, changes it and writes it back. Made by [`Bucket::update`]; awaited, it gives an [`Updated`].
 #[must_use = "a request does nothing until it is awaited"]
@@ -171,6 +172,8 @@ macro_rules! update_options {
         }
     )+};
 }
+
+pub(crate) use update_options;
 
 update_options! {
     impl [F] Update<F>;

@@ -89,7 +89,7 @@ impl Plan {
         let turns = &self.bucket.inner.turns;
         let mut refused = 0;
         let (mut own, mut updated, mut took) = loop {
-            let turn = turns.take(&self.bucket.name, &self.key, run.patience()).await;
+            let turn = turns.take(&self.bucket.name, &self.key, clock.patience()).await;
             let began = Instant::now();
             match run.round(None).await? {
                 Round::Kept { siblings, context } => {
@@ -120,7 +120,7 @@ impl Plan {
             if !run.wait(backoff).await {
                 break;
             }
-            let turn = turns.take(&self.bucket.name, &self.key, run.patience()).await;
+            let turn = turns.take(&self.bucket.name, &self.key, clock.patience()).await;
             let began = Instant::now();
             match run.round(Some(&own)).await {
                 Ok(Round::Kept { siblings, context }) => {
@@ -233,11 +233,6 @@ impl<D: Decide> Run<'_, D> {
             sleep(time).await;
         }
         is_worth_while
-    }
-
-    /// Until when to wait for the turn: a quarter of what is left is for the update itself.
-    fn patience(&self) -> Instant {
-        Instant::now() + self.clock.remaining() * 3 / 4
     }
 
     fn chance(&self) -> f64 {
