@@ -4,21 +4,23 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use driftless_proto::Topology;
 use driftless_proto::client::{
     AaeCommand, AaeStatus, DamagedKeys, HintsFor, NodeStatus, Request, Response, Restore, Restored,
 };
 use driftless_proto::key::Key;
+use driftless_proto::{BucketDefinition, Topology};
+use tokio::runtime::Handle;
 
 use crate::bucket::Bucket;
 use crate::clock::Clock;
+use crate::entry::Entry;
 use crate::environment::Environment;
 use crate::error::{ConnectError, StatusError};
 use crate::identity::Identity;
 use crate::inner::Inner;
 use crate::io::Io;
 use crate::options::{CONNECT_TIMEOUT, IN_FLIGHT_MAX, IoRuntime, Profile, Settings};
-use crate::router::{Route, Router};
+use crate::router::Route;
 
 /// A connection to a cluster. Cheap to clone; all clones share connections, ring and limits.
 ///
@@ -39,6 +41,7 @@ pub struct ClientBuilder {
     runtime: IoRuntime,
     in_flight_max: Option<usize>,
     connect_timeout: Option<Duration>,
+    cluster_wait: Duration,
     environment: Environment,
 }
 
@@ -53,9 +56,18 @@ impl Client {
         Bucket::new(Arc::clone(&self.inner), Arc::from(name.as_ref()), Arc::clone(&self.inner.settings))
     }
 
-    /// The ring and the buckets, as this client last heard of them.
-    pub fn topology(&self) -> Arc<Topology> {
-        Arc::clone(&self.inner.router.snapshot().topology)
+    /// The ring and the buckets, as this client last heard of them. `None` only before a client of
+    /// [`connect_lazy`](ClientBuilder::connect_lazy) has heard from any node.
+    pub fn topology(&self) -> Option<Arc<Topology>> {
+        self.inner.known().map(|snapshot| Arc::clone(&snapshot.topology))
+    }
+
+    /// The buckets that there are, asked of a node now.
+    ///
+    /// # Errors
+    /// [`StatusError`] if no node answers.
+    pub async fn buckets(&self) -> Result<Vec<BucketDefinition>, StatusError> {
+        Ok(self.refresh_topology().await?.buckets().to_vec())
     }
 
     /// Fetches the ring and the buckets again. Seldom needed: a newer ring is learned from any answer.
@@ -202,9 +214,18 @@ impl ClientBuilder {
         self
     }
 
-    /// How long one attempt to connect may take, 1 second by default.
+    /// How long one attempt to connect may take, 1 second by default. If the node's name has several addresses, it is one for all
+    /// of them: they are tried a tenth of a second apart, and the first that answers is taken.
     pub fn connect_timeout(mut self, timeout: Duration) -> ClientBuilder {
         self.connect_timeout = Some(timeout);
+        self
+    }
+
+    /// For how long [`connect`](ClientBuilder::connect) asks the seeds again while none answers: not at all by default, each is
+    /// asked once. For programs that are started together with their cluster. Seeds that are there and refuse this client are
+    /// not waited for.
+    pub fn wait_for_cluster(mut self, time: Duration) -> ClientBuilder {
+        self.cluster_wait = time;
         self
     }
 
@@ -215,28 +236,49 @@ impl ClientBuilder {
         self
     }
 
-    /// Asks the seeds for the ring and the buckets. All seeds are asked at once, each once.
+    /// Asks the seeds for the ring and the buckets. All seeds are asked at once, each once unless
+    /// [`wait_for_cluster`](ClientBuilder::wait_for_cluster) says otherwise.
     ///
     /// # Errors
     /// [`ConnectError`] says what is missing, or what happened with each seed.
     pub async fn connect(self) -> Result<Client, ConnectError> {
+        if Handle::try_current().is_err() {
+            return Err(ConnectError::NoRuntime);
+        }
+        let patience = self.cluster_wait;
+        let client = self.connect_lazy()?;
+        client.inner.open(patience).await.map_err(|failures| ConnectError::NoSeedAnswered { failures })?;
+        Ok(client)
+    }
+
+    /// A client that asks nobody yet: the first request does, and waits for the cluster as long as its time lasts. So it can be
+    /// made before the cluster is up, and outside of a runtime (not with [`IoRuntime::Caller`]). What is wrong with seeds or
+    /// identity is an error of the requests then, [`RequestError`](crate::RequestError), which can be
+    /// tried again.
+    ///
+    /// # Errors
+    /// [`ConnectError`] says what is missing.
+    pub fn connect_lazy(self) -> Result<Client, ConnectError> {
         if self.seeds.is_empty() {
             return Err(ConnectError::NoSeeds);
         }
         let identity = self.identity.ok_or(ConnectError::NoIdentity)?;
         let settings = Arc::new(self.profile.over(&Settings::default()));
         let connect_timeout = self.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
+        if self.runtime == IoRuntime::Caller && Handle::try_current().is_err() {
+            return Err(ConnectError::NoRuntime);
+        }
         let io = Io::new(&identity, self.runtime, connect_timeout, self.environment).map_err(ConnectError::Io)?;
-        let router = Router::start(Arc::clone(&io), self.seeds, Arc::clone(&settings))
-            .await
-            .map_err(|failures| ConnectError::NoSeedAnswered { failures })?;
-        let inner = Inner::new(io, router, settings, self.in_flight_max.unwrap_or(IN_FLIGHT_MAX));
+        let entry = Entry::new(Arc::clone(&io), self.seeds, Arc::clone(&settings));
+        let inner = Inner::new(io, entry, settings, self.in_flight_max.unwrap_or(IN_FLIGHT_MAX));
         Ok(Client { inner: Arc::new(inner) })
     }
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("cluster", &self.topology().cluster()).finish_non_exhaustive()
+        let topology = self.topology();
+        let cluster = topology.as_ref().map(|topology| topology.cluster());
+        f.debug_struct("Client").field("cluster", &cluster).finish_non_exhaustive()
     }
 }

@@ -38,6 +38,11 @@ pub enum ConnectError {
     /// No identity was given.
     #[error("no identity; give one with `.identity(Identity::from_pem_files(ca, cert, key)?)`")]
     NoIdentity,
+    /// It was not called on a tokio runtime.
+    #[error(
+        "connecting needs a tokio runtime with time enabled; make one with `#[tokio::main]`, or `tokio::runtime::Runtime::block_on`"
+    )]
+    NoRuntime,
     /// The I/O thread, its runtime or its TLS configuration could not be set up.
     #[error("cannot set up the client's I/O: {0}")]
     Io(#[source] std::io::Error),

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use driftless_proto::client::{self as wire, Response};
 use driftless_proto::{BucketDefinition, Outcome, WriteId};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout_at;
 
 use crate::attempts;
 use crate::clock::Clock;
+use crate::entry::Entry;
 use crate::error::{CAUSES_MAX, Cause, RequestError};
 use crate::hedge_budget::HedgeBudget;
 use crate::io::Io;
@@ -22,12 +24,12 @@ use crate::latency::Kind;
 use crate::options::Settings;
 use crate::request::Request;
 use crate::retry;
-use crate::router::{Route, Router, Snapshot};
+use crate::router::{Route, Snapshot};
 use crate::turns::Turns;
 
 /// Connections, ring and limits of a client.
 pub(crate) struct Inner {
-    pub(crate) router: Arc<Router>,
+    entry: Entry,
     pub(crate) settings: Arc<Settings>,
     /// A permit for each request under way; of a large value several.
     in_flight: Semaphore,
@@ -38,10 +40,10 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    pub(crate) fn new(io: Arc<Io>, router: Arc<Router>, settings: Arc<Settings>, in_flight_max: usize) -> Inner {
+    pub(crate) fn new(io: Arc<Io>, entry: Entry, settings: Arc<Settings>, in_flight_max: usize) -> Inner {
         let in_flight_max = in_flight_max.min(Semaphore::MAX_PERMITS);
         Inner {
-            router,
+            entry,
             settings,
             in_flight: Semaphore::new(in_flight_max),
             in_flight_max,
@@ -56,7 +58,10 @@ impl Inner {
     /// # Errors
     /// [`Cause::NoSuchBucket`], or why the topology could not be fetched.
     pub(crate) async fn bucket(&self, name: &str, clock: Clock) -> Result<(Arc<Snapshot>, BucketRef), RequestError> {
-        let snapshot = self.router.snapshot();
+        if self.entry.known().is_none() {
+            self.check(self.settings.attempt_timeout, clock)?;
+        }
+        let snapshot = self.entry.router(clock).await?.snapshot();
         if let Some(bucket) = snapshot.topology.bucket_named(name).map(BucketRef::of) {
             return Ok((snapshot, bucket));
         }
@@ -73,7 +78,8 @@ impl Inner {
     /// What happened with each node that was asked.
     pub(crate) async fn refresh(&self, clock: Clock) -> Result<Arc<Snapshot>, RequestError> {
         self.check(self.settings.attempt_timeout, clock)?;
-        let refreshed = self.router.refresh(None, self.settings.attempt_timeout, clock.deadline).await;
+        let router = self.entry.router(clock).await?;
+        let refreshed = router.refresh(None, self.settings.attempt_timeout, clock.deadline).await;
         refreshed.map_err(|mut causes| {
             let attempts = causes.len() as u32; // at most one per member and seed
             let last = causes.last().cloned().expect("at least one was asked");
@@ -82,11 +88,25 @@ impl Inner {
         })
     }
 
-    /// Refuses what cannot be sent at all: the client has ended, or no time is given.
+    /// Asks the seeds for the topology, once, or for as long as that.
+    ///
+    /// # Errors
+    /// What happened last at each seed.
+    pub(crate) async fn open(&self, patience: Duration) -> Result<(), Vec<(String, RequestError)>> {
+        self.entry.open(patience).await
+    }
+
+    /// The topology as last heard of, if anything was.
+    pub(crate) fn known(&self) -> Option<Arc<Snapshot>> {
+        self.entry.known().map(|router| router.snapshot())
+    }
+
+    /// Refuses what cannot be sent at all: the client has ended, there is no runtime, or no time is given.
     pub(crate) fn check(&self, attempt_timeout: Duration, clock: Clock) -> Result<(), RequestError> {
         let allowed = clock.allowed().min(attempt_timeout);
         let cause = match self.io.ended() {
             Some(cause) => cause,
+            None if Handle::try_current().is_err() => Cause::NoRuntime,
             None if allowed.is_zero() || clock.remaining().is_zero() => Cause::OutOfTime { allowed },
             None => return Ok(()),
         };
@@ -106,9 +126,10 @@ impl Inner {
     ) -> Result<Response, RequestError> {
         let answered = async {
             self.check(settings.attempt_timeout, clock)?;
+            let router = self.entry.router(clock).await?;
             let _permit = self.permit(message, clock).await?;
             self.hedge_budget.earn();
-            let Inner { router, io, hedge_budget, .. } = self;
+            let Inner { io, hedge_budget, .. } = self;
             attempts::run(&Request {
                 router,
                 io,

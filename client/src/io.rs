@@ -10,11 +10,15 @@ use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Endpoint, IdleTimeout, TransportConfig, VarInt};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
 
+use crate::addresses;
+use crate::clock::FAR_FUTURE;
 use crate::connection::{Connection, failure_of};
 use crate::environment::Environment;
 use crate::error::{Cause, ConnectFailure};
 use crate::identity::Identity;
+use crate::io_thread::IoThread;
 use crate::options::IoRuntime;
 use crate::tls;
 
@@ -30,8 +34,8 @@ pub(crate) struct Io {
     gone: Arc<AtomicBool>,
     /// Ends the task that notices it.
     _watched: oneshot::Sender<()>,
-    /// Ends the own thread, after the endpoints in here have said goodbye.
-    stop: Mutex<Option<oneshot::Sender<Vec<Endpoint>>>>,
+    /// The thread that this runs on, if it is not the caller's runtime.
+    thread: Option<Arc<IoThread>>,
 }
 
 #[derive(Default)]
@@ -50,10 +54,10 @@ impl Io {
         let tls = QuicClientConfig::try_from(identity.tls()).map_err(io::Error::other)?;
         let mut config = quinn::ClientConfig::new(Arc::new(tls));
         config.transport_config(Arc::new(transport()));
-        let (handle, stop) = match runtime {
+        let (handle, thread) = match runtime {
             IoRuntime::Own => {
-                let (handle, stop) = own_thread()?;
-                (handle, Some(stop))
+                let thread = IoThread::lease()?;
+                (thread.handle().clone(), Some(thread))
             }
             IoRuntime::Caller => (Handle::try_current().map_err(io::Error::other)?, None),
         };
@@ -67,7 +71,7 @@ impl Io {
             closed: AtomicBool::new(false),
             gone,
             _watched: watched,
-            stop: Mutex::new(stop),
+            thread,
         }))
     }
 
@@ -99,42 +103,56 @@ impl Io {
         self.handle.spawn(task);
     }
 
-    /// Connects to a shard of a node and checks who answers. To be called on the I/O runtime.
+    /// Connects to a shard of a node and checks who answers: at all addresses of its name, which is resolved anew each time. To
+    /// be called on the I/O runtime.
     pub(crate) async fn connect(
         &self,
         address: &str,
         shard: u16,
         expected: Option<&str>,
     ) -> Result<Arc<Connection>, ConnectFailure> {
-        match tokio::time::timeout(self.connect_timeout, self.try_connect(address, shard, expected)).await {
-            Ok(connected) => connected,
-            Err(_) => Err(ConnectFailure::Unreachable {
-                address: address.to_owned(),
-                reason: format!("no answer within {:?}", self.connect_timeout),
-            }),
+        let deadline = Instant::now() + self.connect_timeout.min(FAR_FUTURE);
+        let sockets = self.resolve(address, shard, deadline).await?;
+        let delay = addresses::delay(sockets.len(), self.connect_timeout);
+        let one_of_many = sockets.len() > 1;
+        let attempt = |socket: SocketAddr| async move {
+            // Of several it matters which one it was.
+            let shown = if one_of_many { socket.to_string() } else { address.to_owned() };
+            match timeout_at(deadline, self.handshake(&shown, socket, expected)).await {
+                Ok(connected) => connected,
+                Err(_) => Err(self.unanswered(shown)),
+            }
+        };
+        addresses::first_of(sockets, delay, attempt).await.map_err(|mut failures| match failures.len() {
+            1 => failures.remove(0).1,
+            _ => ConnectFailure::EveryAddress { address: address.to_owned(), failures },
+        })
+    }
+
+    /// The addresses of a node's shard. There is one at least.
+    async fn resolve(&self, address: &str, shard: u16, deadline: Instant) -> Result<Vec<SocketAddr>, ConnectFailure> {
+        let unresolved = |kind, why: &str| ConnectFailure::Resolve {
+            address: address.to_owned(),
+            source: Arc::new(io::Error::new(kind, why)),
+        };
+        let found = match timeout_at(deadline, tokio::net::lookup_host(address)).await {
+            Ok(found) => found
+                .map_err(|source| ConnectFailure::Resolve { address: address.to_owned(), source: Arc::new(source) })?,
+            Err(_) => return Err(unresolved(io::ErrorKind::TimedOut, "the resolver does not answer")),
+        };
+        let mut sockets = addresses::in_turns(found);
+        for socket in &mut sockets {
+            let no_port = || unresolved(io::ErrorKind::InvalidInput, "no port is left for the shard");
+            socket.set_port(socket.port().checked_add(shard).ok_or_else(no_port)?);
+        }
+        match sockets.is_empty() {
+            true => Err(unresolved(io::ErrorKind::NotFound, "the name has no addresses")),
+            false => Ok(sockets),
         }
     }
 
-    async fn try_connect(
-        &self,
-        address: &str,
-        shard: u16,
-        expected: Option<&str>,
-    ) -> Result<Arc<Connection>, ConnectFailure> {
-        let unresolved = |source| ConnectFailure::Resolve { address: address.to_owned(), source: Arc::new(source) };
-        let found: Vec<SocketAddr> = tokio::net::lookup_host(address).await.map_err(unresolved)?.collect();
-        let mut failure = unresolved(io::Error::new(io::ErrorKind::NotFound, "the name has no addresses"));
-        for mut socket in found {
-            let Some(port) = socket.port().checked_add(shard) else {
-                return Err(unresolved(io::Error::new(io::ErrorKind::InvalidInput, "no port is left for the shard")));
-            };
-            socket.set_port(port);
-            match self.handshake(address, socket, expected).await {
-                Ok(connection) => return Ok(connection),
-                Err(why) => failure = why,
-            }
-        }
-        Err(failure)
+    fn unanswered(&self, address: String) -> ConnectFailure {
+        ConnectFailure::Unreachable { address, reason: format!("no answer within {:?}", self.connect_timeout) }
     }
 
     async fn handshake(
@@ -202,10 +220,15 @@ impl Io {
 impl Drop for Io {
     fn drop(&mut self) {
         let open = self.shut();
-        let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(stop) = stop {
-            // The thread waits for nothing else.
-            let _ = stop.send(open);
+        if let Some(thread) = self.thread.take().filter(|_| !open.is_empty()) {
+            let handle = thread.handle().clone();
+            handle.spawn(async move {
+                for endpoint in open {
+                    let _ = tokio::time::timeout(GOODBYE, endpoint.wait_idle()).await;
+                }
+                // Others may be on it; if not, it ends with this.
+                drop(thread);
+            });
         }
     }
 }
@@ -227,22 +250,6 @@ fn watch(handle: &Handle) -> (Arc<AtomicBool>, oneshot::Sender<()>) {
         let _ = unwatched.await;
     });
     (gone, watched)
-}
-
-fn own_thread() -> io::Result<(Handle, oneshot::Sender<Vec<Endpoint>>)> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let handle = runtime.handle().clone();
-    let (stop, stopped) = oneshot::channel::<Vec<Endpoint>>();
-    std::thread::Builder::new().name("driftless-client".into()).spawn(move || {
-        runtime.block_on(async {
-            for endpoint in stopped.await.unwrap_or_default() {
-                let _ = tokio::time::timeout(GOODBYE, endpoint.wait_idle()).await;
-            }
-        });
-        // A name that is still being resolved must not keep the thread.
-        runtime.shutdown_background();
-    })?;
-    Ok((handle, stop))
 }
 
 fn transport() -> TransportConfig {

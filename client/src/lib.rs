@@ -102,14 +102,19 @@
 //!
 //! # Runtime
 //!
-//! A tokio runtime with time enabled must drive the requests. Sockets live on a thread of their own unless
-//! [`IoRuntime::Caller`] is chosen.
+//! A tokio runtime with time enabled must drive the requests; elsewhere they fail ([`Cause::NoRuntime`]). Sockets live on a few
+//! threads that all clients of a process share, unless [`IoRuntime::Caller`] is chosen.
+//!
+//! [`ClientBuilder::connect`] asks the seeds, once or [for a while](ClientBuilder::wait_for_cluster);
+//! [`ClientBuilder::connect_lazy`] leaves that to the first request, so a client can be made before its cluster is up. A name with
+//! several addresses is tried at all of them, and resolved anew for every connection.
 //!
 //! # What it is not
 //!
 //! There are no transactions over several keys, no ordered scans, and no sessions: to read your own writes, use
 //! strict quorums with r + w > n (`Profile::new().sloppy(false)`).
 
+mod addresses;
 mod answer;
 mod attempt;
 mod attempts;
@@ -122,6 +127,7 @@ mod codec;
 mod connection;
 mod create;
 mod delete;
+mod entry;
 mod environment;
 mod error;
 mod get;
@@ -130,6 +136,7 @@ mod identity;
 mod inner;
 mod into_bytes;
 mod io;
+mod io_thread;
 mod latency;
 mod link;
 mod multi;
@@ -183,6 +190,7 @@ pub use driftless_proto::client::{
 };
 pub use driftless_proto::key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use driftless_proto::{
-    ContextError, Hlc, Key, KeyError, MalformedWriteId, Outcome, Refusal, Scope, Topology, Unknown, WriteId,
+    BucketDefinition, BucketName, Conflict as ConflictPolicy, ContextError, Durability, Hlc, Key, KeyError,
+    MalformedWriteId, Outcome, Refusal, Scope, Topology, Unknown, WriteId,
 };
 pub use driftless_ring::ArcIndex;

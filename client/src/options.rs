@@ -126,8 +126,9 @@ impl Default for Settings {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum IoRuntime {
-    /// On a thread of their own with a single-threaded runtime. A work-stealing runtime polls the connection after
-    /// every single write, so that nothing is sent together: this is up to three times as fast inside one.
+    /// On a thread of the client library, with a single-threaded runtime. A work-stealing runtime polls the connection after
+    /// every single write, so that nothing is sent together: this is up to three times as fast inside one. A process has at
+    /// most as many such threads as it has cores, and no more than eight; more clients than that share them.
     #[default]
     Own,
     /// On the runtime that calls [`connect`](crate::ClientBuilder::connect). Right when that is single-threaded

@@ -20,7 +20,7 @@ use driftless_ring::{NodeId, PartitionId, Partitions, Token};
 use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::error::{Cause, RequestError};
+use crate::error::Cause;
 use crate::io::Io;
 use crate::latency::Kind;
 use crate::link::Link;
@@ -58,41 +58,34 @@ pub(crate) enum Route {
 }
 
 impl Router {
-    /// Asks all seeds at once for the topology; the first answer is taken.
-    ///
-    /// # Errors
-    /// What happened with each seed.
+    /// Asks all seeds at once for the topology; the first answer is taken. Tells what happened at those that gave none.
     pub(crate) async fn start(
-        io: Arc<Io>,
-        seeds: Vec<String>,
-        settings: Arc<Settings>,
-    ) -> Result<Arc<Router>, Vec<(String, RequestError)>> {
+        io: &Arc<Io>,
+        seeds: &[Arc<Link>],
+        settings: &Arc<Settings>,
+        report: impl Fn(&str, Cause),
+    ) -> Option<Arc<Router>> {
         let timeout = settings.attempt_timeout;
-        let links: Vec<Arc<Link>> =
-            seeds.iter().map(|seed| Link::new(Arc::clone(&io), seed.clone(), 0, None)).collect();
-        let mut fetches: futures::stream::FuturesUnordered<_> = links
-            .iter()
-            .map(|link| async move { fetch(link, timeout).await.map_err(|cause| (link.name().to_owned(), cause)) })
-            .collect();
-        let mut failures = Vec::new();
+        let fetches = seeds.iter().map(|link| async move { fetch(link, timeout).await.map_err(|cause| (link, cause)) });
+        let mut fetches: futures::stream::FuturesUnordered<_> = fetches.collect();
         while let Some(answer) = futures::StreamExt::next(&mut fetches).await {
             match answer {
                 Ok(topology) => {
                     drop(fetches);
-                    let snapshot = Snapshot::new(topology, &io, None, &links);
-                    return Ok(Arc::new(Router {
-                        io,
-                        seeds,
-                        settings,
+                    let snapshot = Snapshot::new(topology, io, None, seeds);
+                    return Some(Arc::new(Router {
+                        io: Arc::clone(io),
+                        seeds: seeds.iter().map(|link| link.name().to_owned()).collect(),
+                        settings: Arc::clone(settings),
                         snapshot: RwLock::new(Arc::new(snapshot)),
                         strangers: Mutex::default(),
                         refreshing: AtomicBool::new(false),
                     }));
                 }
-                Err((seed, cause)) => failures.push((seed, RequestError::once(cause, Duration::ZERO))),
+                Err((link, cause)) => report(link.name(), cause),
             }
         }
-        Err(failures)
+        None
     }
 
     /// The topology as last heard of.

@@ -20,7 +20,7 @@ use crate::bucket::Bucket;
 use crate::clock::Clock;
 use crate::error::{Cause, ScanError};
 use crate::options::{Profile, Settings};
-use crate::router::Route;
+use crate::router::{Route, Snapshot};
 
 /// Describes a walk through a bucket's keys. Made by [`Bucket::scan`](crate::Bucket::scan); [`keys`](Scan::keys)
 /// begins it.
@@ -45,9 +45,17 @@ pub struct Keys {
     next: Option<ScanPosition>,
     /// Keys of later tokens are not wanted.
     last: Token,
+    /// The arc that is wanted, while it is not known how the ring is divided.
+    unplaced: Option<Unplaced>,
     /// The key given last.
     given: Option<Key>,
     fetching: Option<BoxFuture<'static, Result<Page, ScanError>>>,
+}
+
+/// A walk through one arc that knows nothing of the ring yet.
+struct Unplaced {
+    arc: ArcIndex,
+    position: Option<ScanPosition>,
 }
 
 /// A place between two keys of a bucket.
@@ -129,34 +137,44 @@ impl Scan {
 
     /// Begins the walk.
     pub fn keys(self) -> Keys {
-        let partitions = self.bucket.inner.router.snapshot().topology.ring().partitions();
-        let (first, last) = match self.arc {
-            None => (Some(Token(0)), Token(u64::MAX)),
-            Some(arc) if arc.0 >= partitions.get() => (None, Token(0)),
-            Some(arc) => {
-                let range = partitions.range(arc);
-                (Some(range.first), range.last)
-            }
-        };
-        let start = first.map(|first| self.position.unwrap_or(ScanPosition::at(first)));
         let settings = self.profile.over(&self.bucket.settings);
-        Keys {
-            walk: Arc::new(Walk { bucket: self.bucket, page: self.page, settings }),
+        let known = self.bucket.inner.known();
+        let walk = Walk { bucket: self.bucket, page: self.page, settings };
+        let mut keys = Keys {
+            walk: Arc::new(walk),
             ready: VecDeque::new(),
-            next: start,
-            last,
+            next: Some(self.position.clone().unwrap_or(ScanPosition::at(Token(0)))),
+            last: Token(u64::MAX),
+            unplaced: self.arc.map(|arc| Unplaced { arc, position: self.position }),
             given: None,
             fetching: None,
+        };
+        if let Some(snapshot) = known {
+            keys.place(&snapshot);
         }
+        keys
     }
 }
 
 impl Keys {
+    /// Goes to the arc that is wanted, if one is.
+    fn place(&mut self, snapshot: &Snapshot) {
+        let Some(Unplaced { arc, position }) = self.unplaced.take() else { return };
+        let partitions = snapshot.topology.ring().partitions();
+        (self.next, self.last) = match arc.0 < partitions.get() {
+            true => {
+                let range = partitions.range(arc);
+                (Some(position.unwrap_or(ScanPosition::at(range.first))), range.last)
+            }
+            false => (None, Token(0)),
+        };
+    }
+
     /// Where to go on, in another scan or another process: behind the last key that was given. `None` at the end.
     pub fn position(&self) -> Option<ScanPosition> {
         match &self.given {
             Some(key) if !self.ready.is_empty() => {
-                let snapshot = self.walk.bucket.inner.router.snapshot();
+                let snapshot = self.walk.bucket.inner.known()?;
                 let bucket = snapshot.topology.bucket_named(self.walk.bucket.name())?;
                 let token = snapshot.topology.ring().token(bucket.id.0, key.as_bytes());
                 Some(ScanPosition(Cursor { token, key: Some(key.clone()) }))
@@ -179,10 +197,19 @@ impl Stream for Keys {
             let Some(next) = &this.next else {
                 return Poll::Ready(None);
             };
-            let fetching = this.fetching.get_or_insert_with(|| Box::pin(Arc::clone(&this.walk).page_at(next.clone())));
+            let is_placed = this.unplaced.is_none();
+            let fetching = this.fetching.get_or_insert_with(|| match is_placed {
+                true => Box::pin(Arc::clone(&this.walk).page_at(next.clone())),
+                false => Box::pin(Arc::clone(&this.walk).nothing_yet()),
+            });
             let page = ready!(fetching.as_mut().poll(cx));
             this.fetching = None;
             match page {
+                Ok(_) if !is_placed => {
+                    if let Some(snapshot) = this.walk.bucket.inner.known() {
+                        this.place(&snapshot);
+                    }
+                }
                 Ok(page) => {
                     this.given = None;
                     this.ready = page.keys.into();
@@ -195,6 +222,12 @@ impl Stream for Keys {
 }
 
 impl Walk {
+    /// An empty page, when the topology is known.
+    async fn nothing_yet(self: Arc<Self>) -> Result<Page, ScanError> {
+        self.bucket.inner.bucket(self.bucket.name(), Clock::start(self.settings.timeout)).await?;
+        Ok(Page { keys: Vec::new(), next: None })
+    }
+
     async fn page_at(self: Arc<Self>, position: ScanPosition) -> Result<Page, ScanError> {
         let span = tracing::debug_span!("scan", bucket = self.bucket.name());
         let clock = Clock::start(self.settings.timeout);

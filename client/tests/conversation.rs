@@ -370,7 +370,7 @@ async fn a_newer_ring_is_learned_from_any_answer() {
     cluster.set(fake::topology(new, &["default"]));
     received.answer_from_ring(2, Response::Read(fake::read(&[])));
     let _ = get.await.expect("does not panic").expect("answered");
-    while client.topology().ring().version().0 < 2 {
+    while client.topology().expect("has heard of it").ring().version().0 < 2 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let get = tokio::spawn(client.bucket("default").get("k").into_future());
@@ -558,7 +558,7 @@ async fn a_node_that_cannot_be_connected_to_is_passed_over() {
     let ring = Ring::first(RingSpec { classes: BTreeSet::from([2]), ..fake::spec(members) }).expect("a ring");
     cluster.set(fake::topology(ring, &["default"]));
     let client = cluster.connect().await;
-    let topology = client.topology();
+    let topology = client.topology().expect("has heard of it");
     let bucket = topology.bucket_named("default").expect("exists");
     let bobs = (0..).map(|i| format!("key {i}")).find(|key| {
         let key = driftless_client::Key::new(key.clone()).expect("valid");
@@ -585,7 +585,7 @@ async fn what_is_final_is_reported_although_a_node_was_passed_over() {
     let ring = Ring::first(RingSpec { classes: BTreeSet::from([2]), ..fake::spec(members) }).expect("a ring");
     cluster.set(fake::topology(ring, &["default"]));
     let client = cluster.connect().await;
-    let topology = client.topology();
+    let topology = client.topology().expect("has heard of it");
     let bucket = topology.bucket_named("default").expect("exists");
     let bobs = (0..).map(|i| format!("key {i}")).find(|key| {
         let key = driftless_client::Key::new(key.clone()).expect("valid");
@@ -605,7 +605,7 @@ async fn one_seed_that_answers_is_enough() {
     let cluster = Cluster::start(&["ada"]);
     let seeds = ["127.0.0.1:1".to_owned(), "no.such.host.invalid:7400".into(), cluster.nodes[0].address.to_string()];
     let client = cluster.builder().seeds(seeds).connect().await.expect("one answers");
-    assert_eq!(client.topology().cluster(), "shop");
+    assert_eq!(client.topology().expect("has heard of it").cluster(), "shop");
 }
 
 #[tokio::test]
@@ -743,7 +743,7 @@ async fn many_keys_are_answered_in_their_order() {
 async fn a_scan_walks_through_all_arcs_page_by_page() {
     let mut cluster = Cluster::start(&["ada"]);
     let client = cluster.connect().await;
-    let topology = client.topology();
+    let topology = client.topology().expect("has heard of it");
     let ring = Arc::clone(topology.ring());
     let id = topology.bucket_named("carts").expect("exists").id.0;
     let mut keys: Vec<driftless_client::Key> =

@@ -79,7 +79,7 @@ async fn all_that_is_under_way_at_a_silent_node_goes_elsewhere_at_once() {
     let mut cluster = Cluster::start(&["ada", "bob", "cyd"]);
     let client = connect(&mut cluster).await;
     let owners = cluster.owners("default", "k");
-    let topology = client.topology();
+    let topology = client.topology().expect("has heard of it");
     let bucket = topology.bucket_named("default").expect("exists");
     let place = topology.place(bucket, &driftless_client::Key::new("k").expect("valid"));
 

@@ -1,5 +1,7 @@
 //! Why one attempt of a request did not succeed.
 
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +26,14 @@ pub enum ConnectFailure {
         address: String,
         /// What the transport says.
         reason: String,
+    },
+    /// Its name has several addresses, and none of them can be used.
+    #[error("{address} cannot be reached at any of its addresses: {}", of_addresses(failures))]
+    EveryAddress {
+        /// The address, with the name.
+        address: String,
+        /// What happened at each, in the order in which they failed.
+        failures: Vec<(SocketAddr, ConnectFailure)>,
     },
     /// The node is there and takes no new connections now.
     #[error("{address} takes no new connections now: it has as many under way as it may, or is being stopped")]
@@ -165,6 +175,12 @@ pub enum Cause {
     /// The message is longer than a frame may be.
     #[error("the request is too long: {0}")]
     TooLong(String),
+    /// The request was not awaited on a tokio runtime, which keeps its time.
+    #[error(
+        "nothing was sent: a request has to be awaited on a tokio runtime with time enabled; make one with `#[tokio::main]`, or \
+         `tokio::runtime::Runtime::block_on`"
+    )]
+    NoRuntime,
     /// The time of the request, or of one attempt, was over before anything could be sent.
     #[error("nothing was sent: the time allowed, {allowed:?}, was over before; allow more with `timeout`")]
     OutOfTime {
@@ -241,21 +257,87 @@ impl Cause {
 }
 
 impl ConnectFailure {
-    /// Whether trying again later is unlikely to help: somebody has to put something right first.
+    /// Whether trying again later is unlikely to help: somebody has to put something right first. A name that is not known
+    /// may be known later, where nodes come and go with their names; one that is no `host:port` will not.
     pub fn is_lasting(&self) -> bool {
-        !matches!(
-            self,
+        match self {
             ConnectFailure::Unreachable { .. }
-                | ConnectFailure::Full { .. }
-                | ConnectFailure::Ended { .. }
-                | ConnectFailure::Socket { .. }
-        )
+            | ConnectFailure::Full { .. }
+            | ConnectFailure::Ended { .. }
+            | ConnectFailure::Socket { .. } => false,
+            ConnectFailure::Resolve { source, .. } => source.kind() == ErrorKind::InvalidInput,
+            ConnectFailure::EveryAddress { failures, .. } => failures.iter().all(|(_, failure)| failure.is_lasting()),
+            _ => true,
+        }
     }
+
+    /// Whether simply nothing answers there, at none of the addresses.
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            ConnectFailure::Unreachable { .. } => true,
+            ConnectFailure::EveryAddress { failures, .. } => {
+                failures.iter().all(|(_, failure)| failure.is_unreachable())
+            }
+            _ => false,
+        }
+    }
+
+    /// What happened, without advice that would be repeated for each node or address.
+    pub(super) fn in_a_list(&self) -> String {
+        match self {
+            ConnectFailure::Unreachable { address, reason } => format!("{address}: {reason}"),
+            ConnectFailure::EveryAddress { failures, .. } => of_addresses(failures),
+            other => other.to_string(),
+        }
+    }
+}
+
+fn of_addresses(failures: &[(SocketAddr, ConnectFailure)]) -> String {
+    failures.iter().map(|(_, failure)| failure.in_a_list()).collect::<Vec<_>>().join("; ")
 }
 
 fn timed_out(node: &str, after: Duration, sent: bool) -> String {
     match sent {
         true => format!("{node} did not answer within {after:.1?}"),
         false => format!("there was no connection to {node} within {after:.1?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happened_at_each_address_is_told() {
+        let unreachable = |address: &str| {
+            let reason = "no answer within 1s".to_owned();
+            (address.parse().expect("an address"), ConnectFailure::Unreachable { address: address.to_owned(), reason })
+        };
+        let untrusted = (
+            "10.0.0.1:7400".parse().expect("an address"),
+            ConnectFailure::Untrusted { address: "10.0.0.1:7400".to_owned(), reason: "UnknownIssuer".to_owned() },
+        );
+        let every = |failures| ConnectFailure::EveryAddress { address: "localhost:7400".to_owned(), failures };
+        let silent = every(vec![unreachable("[::1]:7400"), unreachable("127.0.0.1:7400")]);
+        assert_eq!(
+            silent.to_string(),
+            "localhost:7400 cannot be reached at any of its addresses: [::1]:7400: no answer within 1s; 127.0.0.1:7400: \
+             no answer within 1s"
+        );
+        assert!(silent.is_unreachable() && !silent.is_lasting());
+        let mixed = every(vec![untrusted.clone(), unreachable("[::1]:7400")]);
+        assert!(!mixed.is_unreachable() && !mixed.is_lasting());
+        assert!(mixed.to_string().contains("the certificate of 10.0.0.1:7400 is not trusted"), "{mixed}");
+        assert!(every(vec![untrusted.clone(), untrusted]).is_lasting());
+    }
+
+    #[test]
+    fn a_name_may_be_known_later_and_what_is_no_address_will_not() {
+        let unresolved = |kind: ErrorKind| ConnectFailure::Resolve {
+            address: "n1:7400".to_owned(),
+            source: Arc::new(std::io::Error::from(kind)),
+        };
+        assert!(!unresolved(ErrorKind::NotFound).is_lasting());
+        assert!(unresolved(ErrorKind::InvalidInput).is_lasting());
     }
 }

@@ -140,18 +140,17 @@ fn of_nodes(causes: &[Cause]) -> String {
             None => nodes.push((node, cause)),
         }
     }
-    let mut said: Vec<String> =
-        nodes
-            .iter()
-            .take(NODES_MAX)
-            .map(|(node, cause)| match cause {
-                // Its advice would be repeated for each node.
-                Cause::NotConnected { failure: ConnectFailure::Unreachable { address, reason }, .. } => {
-                    if node == address { format!("{node}: {reason}") } else { format!("{node} at {address}: {reason}") }
-                }
-                cause => cause.to_string(),
-            })
-            .collect();
+    let mut said: Vec<String> = nodes
+        .iter()
+        .take(NODES_MAX)
+        .map(|(node, cause)| match cause {
+            Cause::NotConnected { failure: ConnectFailure::Unreachable { address, reason }, .. } if node != address => {
+                format!("{node} at {address}: {reason}")
+            }
+            Cause::NotConnected { failure, .. } if failure.is_unreachable() => failure.in_a_list(),
+            cause => cause.to_string(),
+        })
+        .collect();
     if nodes.len() > NODES_MAX {
         said.push(format!("and {} more", nodes.len() - NODES_MAX));
     }

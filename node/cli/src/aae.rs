@@ -87,7 +87,7 @@ pub(crate) fn run(global: &GlobalArgs, command: &Command) -> Result<ExitCode> {
         Command::Resume { node } => (node, AaeCommand::Resume),
     };
     let conversation = async |client: &Client| {
-        let topology = client.topology();
+        let topology = session::topology(client);
         if let Command::Run { partition: Some(partition), .. } = command
             && !topology.ring().all_partitions().any(|known| known == *partition)
         {

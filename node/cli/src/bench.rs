@@ -73,7 +73,7 @@ enum Operation {
 pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
     let access = global.cluster.access()?;
     session::run(global, async |client| {
-        let topology = client.topology();
+        let topology = session::topology(client);
         let bucket = session::existing_bucket(client, &args.bucket)?;
         let definition = topology.bucket_named(bucket.name()).expect("a bucket that exists is in the topology");
         let quorum = definition.quorum.with(args.quorum.read.r, args.quorum.write.w).map_err(Failure::usage)?;

@@ -33,7 +33,7 @@ pub(crate) fn run(global: &GlobalArgs, command: Command) -> Result {
     };
     let global = &global.with_key(key);
     session::run(global, async |client| {
-        let topology = client.topology();
+        let topology = session::topology(client);
         let Some(wanted) = wanted else {
             return list(global, topology.buckets());
         };

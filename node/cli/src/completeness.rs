@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use super::members::{ANSWER_MAX, members};
 use super::output::{self, grouped};
+use super::session;
 
 /// What one node says of itself, or that it does not answer.
 struct Node {
@@ -39,7 +40,7 @@ pub(crate) struct Doubts(Vec<String>);
 
 /// What all nodes say now, in view of the buckets with so many replicas.
 pub(crate) async fn doubts(client: &Client, n: u8) -> Doubts {
-    let topology = client.topology();
+    let topology = session::topology(client);
     let asked = members(&topology).map(|member| async move {
         let name = &member.name;
         let all = async {

@@ -143,7 +143,7 @@ async fn ask<T>(
 }
 
 fn names(client: &Client, wanted: Option<&str>) -> Result<Vec<String>> {
-    let topology = client.topology();
+    let topology = session::topology(client);
     let names = members(&topology).map(|member| member.name);
     let names: Vec<String> = names.filter(|name| wanted.is_none_or(|wanted| wanted == name)).collect();
     if names.is_empty() {
@@ -189,7 +189,7 @@ fn lines<'a>(
     client: &Client,
     nodes: &'a [Node<DamagedKeys>],
 ) -> impl Iterator<Item = (&'a str, String, &'a Key)> + use<'a> {
-    let topology = client.topology();
+    let topology = session::topology(client);
     let all = answers(nodes).flat_map(|(node, damaged)| damaged.keys.iter().map(move |damaged| (node, damaged)));
     all.map(move |(node, damaged)| {
         let bucket = topology.bucket(damaged.bucket);

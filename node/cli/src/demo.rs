@@ -110,7 +110,7 @@ impl Tour {
             "{} entries of Debian's package catalogue. Each key belongs to a partition of the ring, and each",
             grouped(records.len() as u64)
         ))?;
-        let quorum = client.topology().bucket_named("default").map(|bucket| bucket.quorum);
+        let quorum = session::topology(client).bucket_named("default").map(|bucket| bucket.quorum);
         let (n, w) = quorum.map_or((3, 2), |quorum| (quorum.n(), quorum.w()));
         self.say(format_args!(
             "partition to {n} nodes. A put is acknowledged once {w} of them have it on disk, fsync included."
@@ -418,7 +418,7 @@ async fn count_lacking(bucket: &Bucket, node: &str) -> Result<u32> {
 
 /// How many keys the others hold for a node.
 async fn count_hints(client: &Client, target: &str) -> u64 {
-    let topology = client.topology();
+    let topology = session::topology(client);
     let mut keys = 0;
     for holder in topology.ring().members().iter().filter(|member| member.name != target) {
         let hints = client.hints(&holder.name).await.unwrap_or_default();

@@ -46,7 +46,7 @@ pub(crate) struct Args {
 pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
     let ended = session::run(global, async |client| {
         let bucket = session::existing_bucket(client, &args.bucket)?;
-        let n = client.topology().bucket_named(&args.bucket.bucket).map_or(0, |bucket| bucket.quorum.n());
+        let n = session::topology(client).bucket_named(&args.bucket.bucket).map_or(0, |bucket| bucket.quorum.n());
         match &args.output {
             None => {
                 let mut out = BufWriter::with_capacity(BUFFER, std::io::stdout().lock());

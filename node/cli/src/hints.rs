@@ -43,7 +43,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result {
 }
 
 async fn ask(client: &Client) -> Vec<Holder> {
-    let topology = client.topology();
+    let topology = session::topology(client);
     join_all(members(&topology).map(|member| async move {
         let hints = match tokio::time::timeout(ANSWER_MAX, client.hints(&member.name)).await {
             Ok(Ok(hints)) => Ok(hints),

@@ -106,8 +106,11 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
     }
     let summary = session::run(global, async |client| {
         let bucket = session::existing_bucket(client, &args.bucket)?;
-        let journal =
-            if from_stdin { None } else { Journal::of(&args.file, client.topology().cluster(), &args.bucket.bucket) };
+        let journal = if from_stdin {
+            None
+        } else {
+            Journal::of(&args.file, session::topology(client).cluster(), &args.bucket.bucket)
+        };
         let options =
             Options { concurrency: usize::from(args.concurrency), puts: args.quorum.profile(), replace: args.replace };
         let name = args.file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

@@ -29,7 +29,7 @@ pub(crate) struct Args {
 pub(crate) fn run(global: &GlobalArgs, args: Args) -> Result {
     let key = args.key.map(session::key).transpose()?;
     session::run(global, async |client| {
-        let topology = client.topology();
+        let topology = session::topology(client);
         let Some(bucket) = topology.bucket_named(&args.bucket.bucket) else {
             return Err(Failure::new(Exit::Refused, format_args!("there is no bucket \"{}\"", args.bucket.bucket))
                 .hint("`driftless bucket list` shows those that exist"));

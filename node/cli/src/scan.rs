@@ -13,7 +13,7 @@ use super::global::GlobalArgs;
 use super::output::{self, Format, json_bytes};
 use super::profile::parse_duration;
 use super::quorum::ReadQuorum;
-use super::session::IntoFailure;
+use super::session::{self, IntoFailure};
 
 /// Keys come in the order of the ring, which looks random; there is no ordered scan. Exit code 7 if keys may be missing.
 #[derive(clap::Args, Debug)]
@@ -47,7 +47,7 @@ pub(crate) struct Partition {
 /// Prints every key.
 pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
     super::session::run(global, async |client| {
-        let topology = client.topology();
+        let topology = session::topology(client);
         let n = topology.bucket_named(&args.bucket).map_or(0, |bucket| bucket.quorum.n());
         // A user who wants some keys does not ask whether these are all.
         let before = match args.limit {

@@ -3,11 +3,12 @@
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_client::{
-    Bucket, Cause, Client, ConnectError, ConnectFailure, Context, Identity, IoRuntime, Key, Outcome, Profile, Refusal,
-    RequestError, StatusError,
+    Bucket, Cause, Client, ConnectError, Context, Identity, IoRuntime, Key, Outcome, Profile, Refusal, RequestError,
+    StatusError, Topology,
 };
 
 use super::exit::{Exit, Failure, Result};
@@ -107,15 +108,19 @@ fn connect_failure(access: &Access, error: &ConnectError) -> Failure {
 
 /// Whether simply nobody is there.
 fn is_silence(error: &ConnectError) -> bool {
-    let silent = |error: &RequestError| {
-        matches!(error.cause(), Cause::NotConnected { failure: ConnectFailure::Unreachable { .. }, .. })
-    };
+    let silent =
+        |error: &RequestError| matches!(error.cause(), Cause::NotConnected { failure, .. } if failure.is_unreachable());
     matches!(error, ConnectError::NoSeedAnswered { failures } if failures.iter().all(|(_, error)| silent(error)))
+}
+
+/// The ring and the buckets.
+pub(crate) fn topology(client: &Client) -> Arc<Topology> {
+    client.topology().expect("every command connects before it asks, and connecting is hearing of the topology")
 }
 
 /// The bucket, for a command that makes many requests: that there is none is said once, before the first.
 pub(crate) fn existing_bucket(client: &Client, arg: &BucketArg) -> Result<Bucket> {
-    if client.topology().bucket_named(&arg.bucket).is_none() {
+    if topology(client).bucket_named(&arg.bucket).is_none() {
         return Err(Failure::new(Exit::Refused, format_args!("there is no bucket \"{}\"", arg.bucket))
             .hint("`driftless bucket list` shows those that exist"));
     }

@@ -68,7 +68,7 @@ impl Node {
 /// Asks all members.
 pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
     let conversation = async |client: &Client| {
-        let topology = client.topology();
+        let topology = session::topology(client);
         let nodes = ask(client, &topology).await;
         print(global, args, &topology, &nodes)
     };
