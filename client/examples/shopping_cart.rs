@@ -19,7 +19,7 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use driftless_client::{Bucket, Bytes, Sibling, Union};
+use driftless_client::{Bucket, Bytes, Postcard, Union};
 use serde::{Deserialize, Serialize};
 
 /// A cart that can be merged.
@@ -33,14 +33,10 @@ struct Cart {
 
 impl Cart {
     /// Order and repetition do not matter, as with every merge of siblings.
-    fn merge(siblings: &[Sibling]) -> Cart {
-        let mut all = Cart::default();
-        // What cannot be decoded is left out here; a real application would report it.
-        for cart in siblings.iter().filter_map(|sibling| postcard::from_bytes::<Cart>(&sibling.value).ok()) {
-            all.added.extend(cart.added);
-            all.removed.extend(cart.removed);
-        }
-        all
+    fn merge(mut self, other: Cart) -> Cart {
+        self.added.extend(other.added);
+        self.removed.extend(other.removed);
+        self
     }
 
     fn remove(&mut self, item: &str) {
@@ -51,10 +47,6 @@ impl Cart {
     fn items(&self) -> BTreeSet<&str> {
         let kept = self.added.iter().filter(|(_, id)| !self.removed.contains(id));
         kept.map(|(item, _)| item.as_str()).collect()
-    }
-
-    fn encode(&self) -> Vec<u8> {
-        postcard::to_stdvec(self).expect("sets of text and numbers can be encoded")
     }
 }
 
@@ -85,33 +77,35 @@ async fn wrong(carts: &Bucket) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 async fn right(carts: &Bucket) -> Result<(), Box<dyn std::error::Error>> {
-    carts.delete("cart/right").await?;
+    // Values are carts here, and siblings are merged whenever they are read.
+    let carts = carts.typed::<Cart>(Postcard).resolving(Cart::merge);
+    carts.typed().delete("cart/right").await?;
     let mut cart = Cart::default();
     cart.added.extend([("bread".to_owned(), rand::random()), ("milk".to_owned(), rand::random())]);
-    carts.put("cart/right", cart.encode()).await?;
+    carts.typed().create("cart/right", &cart).await?;
 
     let (phone, laptop) = (carts.get("cart/right").await?, carts.get("cart/right").await?);
-    let mut without_milk = Cart::merge(phone.siblings());
+    let (phone_saw, laptop_saw) = (phone.context().cloned(), laptop.context().cloned());
+    let mut without_milk = phone.value.unwrap_or_default();
     without_milk.remove("milk");
-    carts.put("cart/right", without_milk.encode()).context(phone.context()).await?;
-    let mut with_pears = Cart::merge(laptop.siblings());
+    carts.typed().put("cart/right", &without_milk).context(phone_saw).await?;
+    let mut with_pears = laptop.value.unwrap_or_default();
     with_pears.added.insert(("pears".to_owned(), rand::random()));
-    carts.put("cart/right", with_pears.encode()).context(laptop.context()).await?;
+    carts.typed().put("cart/right", &with_pears).context(laptop_saw).await?;
 
-    let cart = carts.get("cart/right").resolve(Cart::merge).await?;
-    println!("union of both parts:  {:?}", cart.value.items());
+    let cart = carts.get("cart/right").await?.value.unwrap_or_default();
+    println!("union of both parts:  {:?}", cart.items());
 
     // In one step. The id is drawn once, outside: called again, the closure adds the same addition again, which
     // changes nothing. Drawn inside, a second round would add the apples twice.
     let id = rand::random();
-    carts
-        .update("cart/right", move |siblings| {
-            let mut cart = Cart::merge(siblings);
+    let done = carts
+        .update("cart/right", move |cart| {
+            let mut cart = cart.unwrap_or_default();
             cart.added.insert(("apples".to_owned(), id));
-            cart.encode()
+            cart
         })
         .await?;
-    let cart = carts.get("cart/right").resolve(Cart::merge).await?;
-    println!("after the update:     {:?}", cart.value.items());
+    println!("after the update:     {:?}", done.value().map(Cart::items));
     Ok(())
 }

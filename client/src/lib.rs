@@ -183,6 +183,11 @@ pub use scan::{Keys, Scan, ScanPosition};
 pub use typed::{ResolvingBucket, TypedBucket, TypedGet, TypedGetResolved, TypedRead, TypedTryUpdate, TypedUpdate};
 pub use update::{TryUpdate, Update};
 
+/// What the README shows compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 pub use bytes::Bytes;
 pub use driftless_proto::client::{
     AaeCommand, AaePartition, AaeStatus, DamagedKey, DamagedKeys, Explanation, HintsFor, Liveness, NodeStatus,
