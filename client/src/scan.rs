@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use driftless_proto::client::{self as wire, Cursor, Request, Response};
 use driftless_proto::key::Key;
 use driftless_ring::{ArcIndex, PartitionId, Token};
@@ -19,6 +20,7 @@ use tracing::Instrument as _;
 use crate::bucket::Bucket;
 use crate::clock::Clock;
 use crate::error::{Cause, ScanError};
+use crate::into_bytes::IntoBytes;
 use crate::options::{Profile, Settings};
 use crate::router::{Route, Snapshot};
 
@@ -31,6 +33,7 @@ pub struct Scan {
     page: u32,
     position: Option<ScanPosition>,
     arc: Option<ArcIndex>,
+    prefix: Bytes,
     profile: Profile,
 }
 
@@ -71,7 +74,14 @@ impl Bucket {
     /// first and afterwards: all nodes answer [`status`](crate::Client::status), none holds [`hints`](crate::Client::hints),
     /// and [`aae`](crate::Client::aae) has no partition without a full round since the start. `driftless dump` does so.
     pub fn scan(&self) -> Scan {
-        Scan { bucket: self.clone(), page: PAGE, position: None, arc: None, profile: Profile::new() }
+        Scan {
+            bucket: self.clone(),
+            page: PAGE,
+            position: None,
+            arc: None,
+            prefix: Bytes::new(),
+            profile: Profile::new(),
+        }
     }
 }
 
@@ -90,6 +100,7 @@ impl ScanPosition {
 struct Walk {
     bucket: Bucket,
     page: u32,
+    prefix: Bytes,
     settings: Settings,
 }
 
@@ -135,11 +146,19 @@ impl Scan {
         self
     }
 
+    /// Only keys that begin with this. The node that is asked leaves the others out, so they are not carried; **it walks over
+    /// them all the same**: keys are placed by their hash, so those of a prefix are not together, and this takes as long as a scan
+    /// of the whole bucket.
+    pub fn prefix(mut self, prefix: impl IntoBytes) -> Scan {
+        self.prefix = prefix.into_bytes();
+        self
+    }
+
     /// Begins the walk.
     pub fn keys(self) -> Keys {
         let settings = self.profile.over(&self.bucket.settings);
         let known = self.bucket.inner.known();
-        let walk = Walk { bucket: self.bucket, page: self.page, settings };
+        let walk = Walk { bucket: self.bucket, page: self.page, prefix: self.prefix, settings };
         let mut keys = Keys {
             walk: Arc::new(walk),
             ready: VecDeque::new(),
@@ -252,7 +271,8 @@ impl Walk {
         // The beginning of the arc goes without saying.
         let after = Some(position.0.clone()).filter(|_| *position != ScanPosition::at(q.range(arc).first));
         let route = Route::Arc { partition: PartitionId { n: bucket.n, arc }, q };
-        let request = Request::Scan(wire::Scan { bucket: bucket.id, arc, after, limit: self.page, r: self.settings.r });
+        let (limit, r, prefix) = (self.page, self.settings.r, self.prefix.clone());
+        let request = Request::Scan(wire::Scan { bucket: bucket.id, arc, after, limit, r, prefix });
         let page = match inner.carry_out(&request, route, &self.settings, clock).await? {
             Response::Page(page) => page,
             _ => return Err(inner.misunderstood(&request).into()),

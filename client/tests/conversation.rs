@@ -760,8 +760,9 @@ async fn a_scan_walks_through_all_arcs_page_by_page() {
                 |key: &driftless_client::Key| Cursor { token: ring.token(id, key.as_bytes()), key: Some(key.clone()) };
             let rest: Vec<_> =
                 here.filter(|key| scan.after.as_ref().is_none_or(|after| cursor(key) > *after)).cloned().collect();
-            let page: Vec<_> = rest.iter().take(scan.limit as usize).cloned().collect();
+            let mut page: Vec<_> = rest.iter().take(scan.limit as usize).cloned().collect();
             let next = if page.len() < rest.len() { page.last().map(cursor) } else { None };
+            page.retain(|key| key.as_bytes().starts_with(&scan.prefix));
             received.answer(Response::Page(Page { keys: page, next }));
         }
     };
@@ -780,6 +781,11 @@ async fn a_scan_walks_through_all_arcs_page_by_page() {
         let rest = client.bucket("carts").scan().from(position).page(5).keys();
         found.extend(rest.map(|key| key.expect("answered")).collect::<Vec<_>>().await);
         assert_eq!(found, keys);
+
+        // Keys of a prefix, of which some pages have none.
+        let some = client.bucket("carts").scan().page(1).prefix("3").keys().map(|key| key.expect("answered"));
+        let wanted: Vec<_> = keys.iter().filter(|key| key.as_bytes()[0] == b'3').cloned().collect();
+        assert_eq!(some.collect::<Vec<_>>().await, wanted);
 
         // One arc alone; every key is in exactly one.
         let mut found = Vec::new();

@@ -27,7 +27,7 @@ fn restore(bucket: BucketId) -> Request {
 }
 
 fn scan(bucket: BucketId) -> Request {
-    Request::Scan(Scan { bucket, arc: ArcIndex(0), after: None, limit: 10, r: None })
+    Request::Scan(Scan { bucket, arc: ArcIndex(0), after: None, limit: 10, r: None, prefix: bytes::Bytes::new() })
 }
 
 fn get_of(bucket: BucketId) -> Request {

@@ -134,6 +134,8 @@ pub struct Scan {
     pub limit: u32,
     /// Replicas that must answer; the bucket's r if absent.
     pub r: Option<u8>,
+    /// Only keys that begin with this; all if it is empty. The others are walked over, and left out of the answer.
+    pub prefix: Bytes,
 }
 
 /// A position within a scan. Positions are in the order of the keys that come behind them.

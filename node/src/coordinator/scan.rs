@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bytes::Bytes;
 use driftless_proto::client::{self, Cursor};
 use driftless_proto::{Failure, Header, Refusal, Unknown};
 use driftless_ring::NodeId;
@@ -21,6 +22,8 @@ use super::{Action, Answer};
 pub(crate) struct Scan {
     plan: Plan,
     scan: peer::Scan,
+    /// Keys that do not begin with it are left out of the answer.
+    prefix: Bytes,
     slots: Slots,
     pages: Vec<peer::Page>,
     deadline: Instant,
@@ -33,14 +36,20 @@ impl Scan {
     ///
     /// # Errors
     /// [`Refusal::NotEnoughReplicas`] if r replicas cannot be reached.
-    pub(crate) fn start(plan: Plan, scan: peer::Scan, r: u8, deadline: Instant) -> Result<Scan, Failure> {
+    pub(crate) fn start(
+        plan: Plan,
+        scan: peer::Scan,
+        prefix: Bytes,
+        r: u8,
+        deadline: Instant,
+    ) -> Result<Scan, Failure> {
         let available = plan.reachable().len() as u8;
         if available < r {
             return Err(Refusal::NotEnoughReplicas { needed: r, available }.into());
         }
         let slots = Slots::new(plan.primaries.iter().copied(), r, Planted::default());
         let mut machine =
-            Scan { plan, scan, slots, pages: Vec::new(), deadline, done: false, actions: VecDeque::new() };
+            Scan { plan, scan, prefix, slots, pages: Vec::new(), deadline, done: false, actions: VecDeque::new() };
         (0..r).for_each(|_| {
             machine.ask_next();
         });
@@ -55,7 +64,8 @@ impl Scan {
             _ => {}
         }
         if self.slots.is_reached() && !self.done {
-            self.actions.push_back(Action::Answer(Ok(Answer::Page(merge(&self.pages, self.scan.limit)))));
+            let page = merge(&self.pages, self.scan.limit, &self.prefix);
+            self.actions.push_back(Action::Answer(Ok(Answer::Page(page))));
             self.done = true;
         }
     }
@@ -121,8 +131,9 @@ impl Scan {
     }
 }
 
-/// Joins what the replicas know of each key, up to where all of them have spoken.
-fn merge(pages: &[peer::Page], limit: u32) -> client::Page {
+/// Joins what the replicas know of each key, up to where all of them have spoken, and shows those of the prefix. A page ends where
+/// it would without: it is the walk that is bounded.
+fn merge(pages: &[peer::Page], limit: u32, prefix: &[u8]) -> client::Page {
     let end = pages.iter().filter_map(|page| page.next.as_ref()).min();
     let mut merged = BTreeMap::<&Cursor, Header>::new();
     for (cursor, header) in pages.iter().flat_map(|page| &page.entries) {
@@ -135,8 +146,9 @@ fn merge(pages: &[peer::Page], limit: u32) -> client::Page {
     if let Some((last, _)) = merged.iter().nth(limit - 1).filter(|_| merged.len() > limit) {
         next = Some((*last).clone());
     }
-    let keys = merged.iter().take(limit).filter(|(_, header)| header.has_values());
-    client::Page { keys: keys.filter_map(|(at, _)| at.key.clone()).collect(), next }
+    let keys =
+        merged.iter().take(limit).filter(|(_, header)| header.has_values()).filter_map(|(at, _)| at.key.as_ref());
+    client::Page { keys: keys.filter(|key| key.as_bytes().starts_with(prefix)).cloned().collect(), next }
 }
 
 #[cfg(test)]
@@ -176,31 +188,31 @@ mod tests {
 
     #[test]
     fn a_page_ends_where_the_shortest_incomplete_one_does() {
-        let merged = merge(&[page(&[1, 3, 5], Some(behind(5))), page(&[1, 2, 9], None)], 10);
+        let merged = merge(&[page(&[1, 3, 5], Some(behind(5))), page(&[1, 2, 9], None)], 10, b"");
         assert_eq!(names(&merged), ["k1", "k2", "k3", "k5"]);
         assert_eq!(merged.next, Some(behind(5)));
     }
 
     #[test]
     fn nothing_is_shown_that_some_replica_has_not_walked_to() {
-        let merged = merge(&[page(&[1, 3], Some(before(4))), page(&[2, 4], None)], 10);
+        let merged = merge(&[page(&[1, 3], Some(before(4))), page(&[2, 4], None)], 10, b"");
         assert_eq!(names(&merged), ["k1", "k2", "k3"], "a tombstone of k4 may be just ahead");
         assert_eq!(merged.next, Some(before(4)));
-        let merged = merge(&[page(&[], Some(before(2))), page(&[2, 4], Some(behind(4)))], 10);
+        let merged = merge(&[page(&[], Some(before(2))), page(&[2, 4], Some(behind(4)))], 10, b"");
         assert_eq!((merged.keys.len(), merged.next), (0, Some(before(2))), "empty, and not the end");
-        let merged = merge(&[page(&[], Some(before(9))), page(&[2, 4], None)], 10);
+        let merged = merge(&[page(&[], Some(before(9))), page(&[2, 4], None)], 10, b"");
         assert_eq!(names(&merged), ["k2", "k4"]);
         assert_eq!(merged.next, Some(before(9)), "one of them has not walked to the end");
     }
 
     #[test]
     fn the_last_page_has_no_next() {
-        assert_eq!(merge(&[page(&[1], None), page(&[2], None)], 10).next, None);
+        assert_eq!(merge(&[page(&[1], None), page(&[2], None)], 10, b"").next, None);
     }
 
     #[test]
     fn a_page_keeps_to_its_limit_and_says_where_to_go_on() {
-        let merged = merge(&[page(&[1, 3], None), page(&[2, 4], None)], 3);
+        let merged = merge(&[page(&[1, 3], None), page(&[2, 4], None)], 3, b"");
         assert_eq!(names(&merged), ["k1", "k2", "k3"]);
         assert_eq!(merged.next, Some(behind(3)));
     }
@@ -210,6 +222,16 @@ mod tests {
         let old = header(Some(1), &VersionVector::new(), 1);
         let deleted = header(None, old.vv(), 2);
         let pages = [old, deleted].map(|header| peer::Page { entries: vec![entry(1, header)], next: None });
-        assert_eq!(merge(&pages, 10).keys, []);
+        assert_eq!(merge(&pages, 10, b"").keys, []);
+    }
+
+    #[test]
+    fn a_page_of_a_prefix_ends_where_it_would_without() {
+        let pages = [page(&[1, 12, 3], Some(behind(12)))];
+        let merged = merge(&pages, 10, b"k1");
+        assert_eq!(names(&merged), ["k1", "k12"]);
+        assert_eq!(merged.next, Some(behind(12)));
+        let none = merge(&pages, 2, b"another");
+        assert_eq!((none.keys.len(), none.next), (0, Some(behind(3))), "empty, and not the end");
     }
 }

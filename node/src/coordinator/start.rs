@@ -77,8 +77,9 @@ impl Coordinator {
                 let plan = Plan::of_partition(topology, me, up, bucket, partition);
                 let r = plan.quorum(scan.r, None).map_err(Refusal::from)?.r();
                 let limit = scan.limit.clamp(1, shard.limits.scan_limit_max);
+                let prefix = scan.prefix;
                 let scan = peer::Scan { bucket: scan.bucket, arc: scan.arc, after: scan.after, limit };
-                Ok((Machine::Scan(Scan::start(plan, scan, r, deadline)?), Question::Other))
+                Ok((Machine::Scan(Scan::start(plan, scan, prefix, r, deadline)?), Question::Other))
             }
             Request::Restore(restore) if !restore.accept_loss => {
                 let text = "what only the damaged record held would be lost: say that this is accepted";

@@ -117,7 +117,7 @@ pub fn client_requests() -> Vec<client::Request> {
     };
     let delete =
         client::Delete { bucket, key, context: None, r: None, w: None, sloppy: None, write_id: WriteId(u128::MAX) };
-    let scan = client::Scan { bucket, arc: ArcIndex(3), after: None, limit: 10, r: None };
+    let scan = client::Scan { bucket, arc: ArcIndex(3), after: None, limit: 10, r: None, prefix: Bytes::new() };
     let mut all = vec![
         client::Request::Topology,
         client::Request::Get(get.clone()),
@@ -128,7 +128,13 @@ pub fn client_requests() -> Vec<client::Request> {
         client::Request::Delete(delete.clone()),
         client::Request::Delete(client::Delete { context: Some(token()), r: Some(1), ..delete }),
         client::Request::Scan(scan.clone()),
-        client::Request::Scan(client::Scan { after: Some(cursor()), limit: u32::MAX, r: Some(2), ..scan }),
+        client::Request::Scan(client::Scan {
+            after: Some(cursor()),
+            limit: u32::MAX,
+            r: Some(2),
+            prefix: Bytes::from_static(b"user/"),
+            ..scan
+        }),
         client::Request::Status,
         client::Request::Hints,
         client::Request::Damaged,

@@ -341,7 +341,14 @@ pub fn scenes() -> Vec<Rehearsal> {
     let mut scene = Rehearsal::default();
     (1..9).for_each(|at| drop(scene.ask(put(usual, at, None, u128::from(at)))));
     (0..8).for_each(|arc| {
-        scene.ask(Request::Scan(Scan { bucket: usual, arc: ArcIndex(arc), after: None, limit: 2, r: None }));
+        scene.ask(Request::Scan(Scan {
+            bucket: usual,
+            arc: ArcIndex(arc),
+            after: None,
+            limit: 2,
+            r: None,
+            prefix: bytes::Bytes::new(),
+        }));
     });
     for at in 5..20 {
         for (peer, siblings) in (1..4).zip(samples::states().into_iter().skip(1)) {

@@ -92,7 +92,7 @@ impl Walker {
     pub fn request(&self) -> Request {
         let UnderWay { walk, limit, arc, after, .. } = self.walk.as_ref().expect("a walk is under way");
         let (bucket, arc, after) = (walk.bucket, ArcIndex(*arc), after.clone());
-        Request::Scan(Scan { bucket, arc, after, limit: *limit, r: Some(walk.r) })
+        Request::Scan(Scan { bucket, arc, after, limit: *limit, r: Some(walk.r), prefix: bytes::Bytes::new() })
     }
 
     /// Takes an answer, or the want of one. Answers also what is odd about it.

@@ -99,8 +99,9 @@ fn a_scan_lists_every_key_that_has_a_value() {
     trio.put_and_settle(0, put(SIBLINGS, "v1", None));
     let bucket = trio.topology.bucket(SIBLINGS).expect("exists");
     let arc = trio.topology.place(bucket, &key()).partition.arc;
-    let scan = |trio: &mut Trio| {
-        let scan = client::Scan { bucket: SIBLINGS, arc, after: None, limit: 10, r: None };
+    let scan = |trio: &mut Trio, prefix: &[u8]| {
+        let prefix = Bytes::copy_from_slice(prefix);
+        let scan = client::Scan { bucket: SIBLINGS, arc, after: None, limit: 10, r: None, prefix };
         let request = trio.ask(1, Ask::Scan(scan));
         trio.settle();
         match trio.reply(request) {
@@ -108,9 +109,11 @@ fn a_scan_lists_every_key_that_has_a_value() {
             other => panic!("expected a page, got {other:?}"),
         }
     };
-    assert_eq!(scan(&mut trio), client::Page { keys: vec![key()], next: None });
+    assert_eq!(scan(&mut trio, b""), client::Page { keys: vec![key()], next: None });
+    assert_eq!(scan(&mut trio, &key().as_bytes()[..1]).keys, [key()], "it begins so");
+    assert_eq!(scan(&mut trio, b"\xff").keys, []);
     let request = trio.ask(1, delete(SIBLINGS, None));
     trio.settle();
     assert!(trio.reply(request).is_some());
-    assert_eq!(scan(&mut trio).keys, []);
+    assert_eq!(scan(&mut trio, b"").keys, []);
 }
