@@ -251,10 +251,10 @@ impl ClientBuilder {
         Ok(client)
     }
 
-    /// A client that asks nobody yet: the first request does, and waits for the cluster as long as its time lasts. So it can be
-    /// made before the cluster is up, and outside of a runtime (not with [`IoRuntime::Caller`]). What is wrong with seeds or
-    /// identity is an error of the requests then, [`RequestError`](crate::RequestError), which can be
-    /// tried again.
+    /// A client that asks nobody yet: the first request does, and waits for the cluster as long as its time lasts, whatever its
+    /// retry policy is. So a client can be made before its cluster is up, and outside of a runtime (but not with
+    /// [`IoRuntime::Caller`]). That no seed answers, or none will have this client, is an error of the request
+    /// ([`RequestError`](crate::RequestError)); the next one asks again.
     ///
     /// # Errors
     /// [`ConnectError`] says what is missing.

@@ -1,8 +1,10 @@
 //! Between values and bytes: what a [`TypedBucket`](crate::TypedBucket) encodes and decodes with.
 
+#[cfg(feature = "json")]
+mod json;
+
 use std::any::type_name;
 use std::error::Error;
-use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,6 +12,9 @@ use driftless_proto::client::Sibling;
 use driftless_proto::{Hlc, Key};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+#[cfg(feature = "json")]
+pub use json::Json;
 
 /// Encodes and decodes values of `T`. Both directions have to agree for as long as values are kept, so what an application
 /// wrote years ago has to be decoded by its release of today.
@@ -32,14 +37,6 @@ pub trait Codec<T>: Send + Sync {
 
 /// What a [`Codec`] says when it cannot.
 pub type CodecError = Box<dyn Error + Send + Sync>;
-
-/// JSON, by serde. Fields can be added to a type later on if they have a default (`#[serde(default)]`).
-///
-/// Numbers that JSON does not have, `NaN` and the infinities, become `null` when they are written, and are no numbers any more
-/// when they are read.
-#[cfg(feature = "json")]
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Json;
 
 /// [Postcard](https://docs.rs/postcard), by serde: compact, and quick.
 ///
@@ -118,17 +115,6 @@ impl DecodeError {
     }
 }
 
-#[cfg(feature = "json")]
-impl<T: Serialize + DeserializeOwned> Codec<T> for Json {
-    fn encode(&self, value: &T) -> Result<Bytes, CodecError> {
-        Ok(serde_json::to_vec(value)?.into())
-    }
-
-    fn decode(&self, bytes: &Bytes) -> Result<T, CodecError> {
-        serde_json::from_slice(bytes).map_err(|error| NotJson::of(&error).into())
-    }
-}
-
 impl<T: Serialize + DeserializeOwned> Codec<T> for Postcard {
     fn encode(&self, value: &T) -> Result<Bytes, CodecError> {
         Ok(postcard::to_stdvec(value)?.into())
@@ -141,46 +127,9 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Postcard {
     }
 }
 
-/// What is wrong with text that should be JSON of some type. The parser's own words quote what it found.
-#[cfg(feature = "json")]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct NotJson {
-    what: &'static str,
-    line: usize,
-    column: usize,
-}
-
-#[cfg(feature = "json")]
-impl NotJson {
-    fn of(error: &serde_json::Error) -> NotJson {
-        use serde_json::error::Category;
-        let what = match error.classify() {
-            Category::Data => "JSON that does not fit the type",
-            Category::Eof => "JSON that ends too early",
-            Category::Syntax | Category::Io => "not JSON",
-        };
-        NotJson { what, line: error.line(), column: error.column() }
-    }
-}
-
-#[cfg(feature = "json")]
-impl fmt::Display for NotJson {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, at line {} column {}", self.what, self.line, self.column)
-    }
-}
-
-#[cfg(feature = "json")]
-impl Error for NotJson {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn siblings(values: &[&'static [u8]]) -> Vec<Sibling> {
-        let sibling = |value: &&'static [u8]| Sibling { value: Bytes::from_static(value), written_at: Hlc(7 << 16) };
-        values.iter().map(sibling).collect()
-    }
 
     fn key() -> Key {
         Key::new("alice").expect("valid")
@@ -189,7 +138,12 @@ mod tests {
     #[test]
     fn values_come_back_as_they_went() {
         let value = ("apples".to_owned(), vec![1_u32, 2]);
-        for codec in [&Json as &dyn Codec<(String, Vec<u32>)>, &Postcard] {
+        let codecs: [&dyn Codec<(String, Vec<u32>)>; _] = [
+            #[cfg(feature = "json")]
+            &Json,
+            &Postcard,
+        ];
+        for codec in codecs {
             let bytes = codec.encode(&value).expect("encodes");
             let read =
                 [Sibling { value: bytes.clone(), written_at: Hlc(1) }, Sibling { value: bytes, written_at: Hlc(2) }];
@@ -198,28 +152,9 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_decoded_is_named_and_not_shown() {
-        let read = siblings(&[b"7", b"\"top secret\""]);
-        let error = decode::<u32>(&Json, &key(), &read).expect_err("is no number");
-        assert_eq!(
-            error.to_string(),
-            "sibling 2 of 2 of the key alice, written at 7.0, is no u32: JSON that does not fit the type, at line 1 column 12"
-        );
-        assert!(!format!("{error:?}").contains("secret"), "{error:?}");
-        assert_eq!((error.number(), error.siblings(), error.written_at()), (2, 2, Hlc(7 << 16)));
-    }
-
-    #[test]
     fn bytes_that_are_left_over_are_no_value() {
         let longer = postcard::to_stdvec(&(1_u8, 2_u8)).expect("encodes");
         let error = Codec::<u8>::decode(&Postcard, &longer.into()).expect_err("is two");
         assert_eq!(error.to_string(), "1 bytes are left over");
-    }
-
-    #[test]
-    fn what_cannot_be_encoded_names_its_type() {
-        let value = std::collections::BTreeMap::from([(vec![1_u8], 2_u8)]);
-        let error = encode(&Json, &value).expect_err("keys of objects are text");
-        assert!(error.to_string().starts_with("a value of alloc::collections::btree::map::BTreeMap<"), "{error}");
     }
 }

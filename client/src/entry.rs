@@ -86,10 +86,11 @@ impl Entry {
     /// # Errors
     /// What happened last at each seed.
     pub(crate) async fn open(&self, patience: Duration) -> Result<(), Vec<(String, RequestError)>> {
-        let opened = match patience {
-            Duration::ZERO => self.router.get_or_try_init(|| async { self.ask(&self.links()).await }).await.is_ok(),
-            patience => self.router(Clock::start(patience)).await.is_ok(),
-        };
+        // However short the patience is, each seed is heard out once: an error has something to tell.
+        let mut opened = self.router.get_or_try_init(|| async { self.ask(&self.links()).await }).await.is_ok();
+        if !opened && !patience.is_zero() && !self.is_hopeless() {
+            opened = self.router(Clock::start(patience)).await.is_ok();
+        }
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let of_seed =
             |(seed, cause): (&String, &Cause)| (seed.clone(), RequestError::once(cause.clone(), Duration::ZERO));
@@ -100,7 +101,7 @@ impl Entry {
     fn is_hopeless(&self) -> bool {
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let lasting = |cause: &Cause| matches!(cause, Cause::NotConnected { failure, .. } if failure.is_lasting());
-        failures.len() == self.seeds.len() && failures.values().all(lasting)
+        self.seeds.iter().all(|seed| failures.get(seed).is_some_and(lasting))
     }
 
     fn failed(&self, clock: Clock) -> RequestError {

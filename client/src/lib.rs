@@ -111,8 +111,8 @@
 //!
 //! # What it is not
 //!
-//! There are no transactions over several keys, no ordered scans, and no sessions: to read your own writes, use
-//! strict quorums with r + w > n (`Profile::new().sloppy(false)`).
+//! There are no transactions over several keys, no compare-and-set, no locks, no ordered scans, and no sessions: to read your own
+//! writes, use strict quorums with r + w > n (`Profile::new().sloppy(false)`).
 
 mod addresses;
 mod answer;

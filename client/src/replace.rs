@@ -54,8 +54,8 @@ impl Bucket {
 
 impl PutReplacing {
     /// Names the write. Repeated under its id after an unknown outcome, it reads again: if the first write took effect, the
-    /// second is that write, or is refused with [`Refusal::WriteIdReused`](crate::Refusal::WriteIdReused); the value is
-    /// stored either way.
+    /// second is recognised as that, or refused with [`Refusal::WriteIdReused`](crate::Refusal::WriteIdReused): the value has
+    /// been stored either way.
     pub fn write_id(mut self, id: WriteId) -> PutReplacing {
         self.write_id = Some(id);
         self

@@ -104,6 +104,8 @@ async fn connecting_waits_for_the_cluster_if_it_is_told_to() {
         builder.connect_timeout(Duration::from_millis(50))
     };
     assert!(matches!(builder().connect().await, Err(ConnectError::NoSeedAnswered { failures }) if failures.len() == 1));
+    let briefly = builder().wait_for_cluster(Duration::from_nanos(1)).connect().await;
+    assert!(matches!(briefly, Err(ConnectError::NoSeedAnswered { failures }) if failures.len() == 1));
     let connecting = tokio::spawn(builder().wait_for_cluster(Duration::from_secs(30)).connect());
     tokio::task::yield_now().await;
     let _node = start_at(&authority, address);

@@ -1,4 +1,5 @@
 //! Buckets of values of a type, against nodes that are played by the test.
+#![cfg(feature = "json")]
 
 mod fake;
 
@@ -6,7 +7,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use driftless_client::{
-    Bucket, Change, Codec, CodecError, Conflict, CreateError, GetError, Json, Outcome, Postcard, PutError,
+    Bucket, Change, Codec, CodecError, Conflict, CreateError, GetError, Json, Key, Outcome, Postcard, PutError,
     TryUpdateError, UpdateError,
 };
 use driftless_proto::client::{Deleted, Response, Stored};
@@ -53,7 +54,9 @@ async fn values_are_encoded_when_written_and_decoded_when_read() {
 
     let create = tokio::spawn(carts.create("k", &cart(&[])).into_future());
     cluster.nodes[0].next().await.values(&[r#"{"items":["pears"]}"#]);
-    assert!(matches!(create.await.expect("does not panic"), Err(CreateError::Exists { .. })));
+    let Err(CreateError::Exists { read }) = create.await.expect("does not panic") else { panic!("it exists") };
+    let read = carts.decode(&Key::new("k").expect("valid"), *read).expect("decodes");
+    assert_eq!(read.into_values(), [cart(&["pears"])]);
 }
 
 #[tokio::test]

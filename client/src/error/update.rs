@@ -24,6 +24,7 @@ pub enum UpdateError {
 
 /// Why an update whose change can fail did not succeed. `E` is what the change says.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum TryUpdateError<E> {
     /// The change failed. This round has written nothing.
     Change {

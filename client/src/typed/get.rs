@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use super::resolving::Merge;
 use crate::answer::{Conflict, Context, Read, Resolved};
 use crate::builder::request_options;
-use crate::codec::{Codec, decode};
+use crate::codec::{Codec, DecodeError, decode};
 use crate::error::GetError;
 use crate::get::Get;
 use crate::options::Profile;
@@ -46,9 +46,7 @@ impl<T> TypedGet<T> {
     /// [`GetError`]; [`GetError::Decode`] if a sibling is no value of this type.
     pub async fn send(self) -> Result<TypedRead<T>, GetError> {
         let key = Key::new(self.get.key().clone())?;
-        let read = self.get.send().await?;
-        let values = decode(&*self.codec, &key, read.siblings())?;
-        Ok(TypedRead { values, read })
+        Ok(TypedRead::new(&*self.codec, &key, self.get.send().await?)?)
     }
 }
 
@@ -66,6 +64,10 @@ impl<T> TypedGetResolved<T> {
 }
 
 impl<T> TypedRead<T> {
+    pub(super) fn new(codec: &dyn Codec<T>, key: &Key, read: Read) -> Result<TypedRead<T>, DecodeError> {
+        Ok(TypedRead { values: decode(codec, key, read.siblings())?, read })
+    }
+
     /// The values: none if the key does not exist, several if they were written concurrently.
     pub fn values(&self) -> &[T] {
         &self.values

@@ -13,8 +13,11 @@ mod update;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use driftless_proto::Key;
+
+use crate::answer::Read;
 use crate::bucket::Bucket;
-use crate::codec::{Codec, encode};
+use crate::codec::{Codec, DecodeError, encode};
 use crate::create::Create;
 use crate::delete::Delete;
 use crate::into_bytes::IntoBytes;
@@ -91,6 +94,14 @@ impl<T: 'static> TypedBucket<T> {
     /// Reads a key, as [`Bucket::get`] does.
     pub fn get(&self, key: impl IntoBytes) -> TypedGet<T> {
         TypedGet { get: self.bucket.get(key), codec: Arc::clone(&self.codec) }
+    }
+
+    /// What a read of bytes found, decoded: one of a [`multi_get`](Bucket::multi_get), or one that an error holds.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if a sibling is no value of this type; nothing of the others is given then.
+    pub fn decode(&self, key: &Key, read: Read) -> Result<TypedRead<T>, DecodeError> {
+        TypedRead::new(&*self.codec, key, read)
     }
 
     /// Writes a value, as [`Bucket::put`] does: blind, unless it is given a context.

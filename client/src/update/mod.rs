@@ -159,12 +159,13 @@ macro_rules! update_options {
             }
 
             /// Names the write of the change, so that an update whose outcome is unknown can be repeated without changing the
-            /// key twice. Repeated under its id, it reads anew: if the first write took effect, the second is recognised as
-            /// that one, and where it differs from it, as an addition to a number does, it is refused with
-            /// [`Refusal::WriteIdReused`](crate::Refusal::WriteIdReused), which then says that **the change has been made**.
+            /// key twice. Repeated under its id, it reads anew; if the first write took effect, no second one is made: it is
+            /// recognised as the first, and the update succeeds, or it differs from it, and is refused with
+            /// [`Refusal::WriteIdReused`](crate::Refusal::WriteIdReused). Of an id that was used for nothing else, that says
+            /// that **the change has been made**.
             ///
-            /// That holds for as long as a write is remembered: while its value is there, and at the node that took it for
-            /// five minutes more. A random id is drawn otherwise. What tidies up afterwards is always another write.
+            /// That holds for as long as a write is remembered: while its value is there, and for five minutes at the node that
+            /// took it. A random id is drawn otherwise. What tidies up afterwards is always another write.
             pub fn write_id(mut self, id: WriteId) -> Self {
                 self.plan.write_id = Some(id);
                 self
