@@ -200,7 +200,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Where sockets and connections run: [`IoRuntime::Own`] by default.
+    /// Where sockets and connections run: [`IoRuntime::Shared`] by default.
     pub fn io_runtime(mut self, runtime: IoRuntime) -> ClientBuilder {
         self.runtime = runtime;
         self

@@ -55,10 +55,8 @@ impl Io {
         let mut config = quinn::ClientConfig::new(Arc::new(tls));
         config.transport_config(Arc::new(transport()));
         let (handle, thread) = match runtime {
-            IoRuntime::Own => {
-                let thread = IoThread::lease()?;
-                (thread.handle().clone(), Some(thread))
-            }
+            IoRuntime::Shared => of_thread(IoThread::lease()?),
+            IoRuntime::Own => of_thread(Arc::new(IoThread::start()?)),
             IoRuntime::Caller => (Handle::try_current().map_err(io::Error::other)?, None),
         };
         let (gone, watched) = watch(&handle);
@@ -231,6 +229,10 @@ impl Drop for Io {
             });
         }
     }
+}
+
+fn of_thread(thread: Arc<IoThread>) -> (Handle, Option<Arc<IoThread>>) {
+    (thread.handle().clone(), Some(thread))
 }
 
 /// Says when a runtime is gone: it drops its tasks then. The task ends with the sender too.

@@ -37,7 +37,11 @@ impl IoThread {
         &self.handle
     }
 
-    fn start() -> io::Result<IoThread> {
+    /// A thread that is not leased to anybody else.
+    ///
+    /// # Errors
+    /// What the system says if no thread or runtime can be had.
+    pub(crate) fn start() -> io::Result<IoThread> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();

@@ -103,7 +103,7 @@
 //! # Runtime
 //!
 //! A tokio runtime with time enabled must drive the requests; elsewhere they fail ([`Cause::NoRuntime`]). Sockets live on a few
-//! threads that all clients of a process share, unless [`IoRuntime::Caller`] is chosen.
+//! threads that the clients of a process share, unless [`IoRuntime`] says otherwise.
 //!
 //! [`ClientBuilder::connect`] asks the seeds, once or [for a while](ClientBuilder::wait_for_cluster);
 //! [`ClientBuilder::connect_lazy`] leaves that to the first request, so a client can be made before its cluster is up. A name with

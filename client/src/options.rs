@@ -128,8 +128,11 @@ impl Default for Settings {
 pub enum IoRuntime {
     /// On a thread of the client library, with a single-threaded runtime. A work-stealing runtime polls the connection after
     /// every single write, so that nothing is sent together: this is up to three times as fast inside one. A process has at
-    /// most as many such threads as it has cores, and no more than eight; more clients than that share them.
+    /// most as many such threads as it has cores, and no more than eight; more clients than that share them, and wait for
+    /// each other's encryption.
     #[default]
+    Shared,
+    /// On a thread like those, which no other client uses: for one that shall not notice what others do.
     Own,
     /// On the runtime that calls [`connect`](crate::ClientBuilder::connect). Right when that is single-threaded
     /// already: no request crosses threads then.

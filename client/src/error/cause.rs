@@ -192,7 +192,7 @@ pub enum Cause {
     ClientClosed,
     /// The runtime that the client's connections live on has been shut down, or its thread has ended.
     #[error(
-        "the client's I/O runtime is gone, so it can send nothing; connect a new client, on a runtime that outlives it or with `IoRuntime::Own`"
+        "the client's I/O runtime is gone, so it can send nothing; connect a new client, on a runtime that outlives it or with `IoRuntime::Shared`"
     )]
     RuntimeGone,
     /// The cluster has no such bucket, as a node says or the topology that one sent.

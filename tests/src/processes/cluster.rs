@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use driftless_client::{Client, Identity, Profile};
+use driftless_client::{Client, Identity, IoRuntime, Profile};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
@@ -117,6 +117,7 @@ impl Cluster {
             .seeds(self.entries().into_iter().map(|entry| entry.listen))
             .identity(identity.expect("dev has made certificates"))
             .profile(Profile::new())
+            .io_runtime(IoRuntime::Own)
             .connect()
             .await
             .expect("a node answers")

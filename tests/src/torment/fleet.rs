@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
-use driftless_client::{Client, Identity, Profile};
+use driftless_client::{Client, Identity, IoRuntime, Profile};
 use driftless_node::config::context_key_file;
 use driftless_node::net::certificates::{CertificateAuthority, Validity};
 use rustix::process::Signal;
@@ -84,6 +84,7 @@ impl Fleet {
             .seeds(self.nodes.iter().map(|node| node.listen.to_string()))
             .identity(identity.expect("they were made for it"))
             .profile(profile)
+            .io_runtime(IoRuntime::Own)
             .connect()
             .await
             .expect("a node answers")
