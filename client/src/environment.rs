@@ -5,20 +5,29 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use quinn::Endpoint;
 
-/// The system's sockets and randomness, unless a test puts others in their places.
+/// The system's sockets, names and randomness, unless a test puts others in their places.
 #[derive(Clone)]
 pub struct Environment {
     /// Opens an endpoint on an address of the client's own.
     pub endpoint: Arc<dyn Fn(SocketAddr) -> io::Result<Endpoint> + Send + Sync>,
+    /// All addresses of a `host:port`, in the order in which to try them.
+    pub resolve: Arc<Resolver>,
     /// Between zero and one: the jitter of waits.
     pub chance: fn() -> f64,
 }
 
+/// Finds the addresses of a name.
+pub type Resolver = dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync;
+
 impl Default for Environment {
     fn default() -> Environment {
-        Environment { endpoint: Arc::new(Endpoint::client), chance: rand::random }
+        let resolve = |name: String| -> BoxFuture<'static, _> {
+            Box::pin(async move { Ok(tokio::net::lookup_host(name).await?.collect()) })
+        };
+        Environment { endpoint: Arc::new(Endpoint::client), resolve: Arc::new(resolve), chance: rand::random }
     }
 }
 

@@ -133,7 +133,7 @@ impl Io {
             address: address.to_owned(),
             source: Arc::new(io::Error::new(kind, why)),
         };
-        let found = match timeout_at(deadline, tokio::net::lookup_host(address)).await {
+        let found = match timeout_at(deadline, (self.environment.resolve)(address.to_owned())).await {
             Ok(found) => found
                 .map_err(|source| ConnectFailure::Resolve { address: address.to_owned(), source: Arc::new(source) })?,
             Err(_) => return Err(unresolved(io::ErrorKind::TimedOut, "the resolver does not answer")),

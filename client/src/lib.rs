@@ -165,7 +165,7 @@ pub use codec::{Codec, CodecError, DecodeError, EncodeError, Postcard};
 pub use create::Create;
 pub use delete::Delete;
 #[doc(hidden)]
-pub use environment::Environment;
+pub use environment::{Environment, Resolver};
 pub use error::{
     Cause, ConnectError, ConnectFailure, CreateError, DeleteError, GetError, PutError, RequestError, ScanError,
     StatusError, TryUpdateError, UpdateError,
@@ -195,7 +195,7 @@ pub use driftless_proto::client::{
 };
 pub use driftless_proto::key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use driftless_proto::{
-    BucketDefinition, BucketName, Conflict as ConflictPolicy, ContextError, Durability, Hlc, Key, KeyError,
-    MalformedWriteId, Outcome, Refusal, Scope, Topology, Unknown, WriteId,
+    BucketDefinition, BucketId, BucketName, Conflict as ConflictPolicy, ContextError, Durability, Hlc, Key, KeyError,
+    MalformedWriteId, Outcome, Quorum, Refusal, Scope, Topology, Unknown, WriteId,
 };
 pub use driftless_ring::ArcIndex;

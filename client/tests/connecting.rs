@@ -3,13 +3,14 @@
 mod fake;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use driftless_client::{ArcIndex, Cause, Client, ConnectError, ConnectFailure, IoRuntime, Outcome};
+use driftless_client::{ArcIndex, Cause, Client, ConnectError, ConnectFailure, Environment, IoRuntime, Outcome};
 use driftless_ring::{Member, Ring};
 use fake::{Authority, Cluster, Node, SharedTopology};
+use futures::future::BoxFuture;
 use futures::stream::StreamExt as _;
 
 /// A port that nothing listens on yet.
@@ -161,6 +162,59 @@ fn a_request_outside_of_a_runtime_is_an_error() {
 }
 
 // ---- names with several addresses
+
+/// An environment in which every name has these addresses now.
+fn names_lead_to(addresses: &Arc<Mutex<Vec<SocketAddr>>>) -> Environment {
+    let addresses = Arc::clone(addresses);
+    let resolve = move |_: String| -> BoxFuture<'static, _> {
+        let found = addresses.lock().expect("no test panics under the lock").clone();
+        Box::pin(async move { Ok(found) })
+    };
+    Environment { resolve: Arc::new(resolve), ..Environment::default() }
+}
+
+#[tokio::test]
+async fn a_silent_first_address_does_not_hide_the_node_at_the_second() {
+    let (authority, silent) = (Authority::new(), std::net::UdpSocket::bind("127.0.0.1:0").expect("binds"));
+    let address = free_address();
+    let _node = start_at(&authority, address);
+    let addresses = Arc::new(Mutex::new(vec![silent.local_addr().expect("is bound"), address]));
+    let builder = Client::builder().seeds(["n1:7400"]).identity(authority.client());
+    let client = builder.environment(names_lead_to(&addresses)).connect_timeout(Duration::from_secs(30)).connect();
+    // The first one is still being waited for when the second has answered.
+    tokio::time::timeout(Duration::from_secs(20), client).await.expect("is staggered").expect("one answers");
+}
+
+#[tokio::test]
+async fn what_happened_at_each_address_of_a_name_is_in_the_error() {
+    let authority = Authority::new();
+    let addresses = [free_address(), free_address()];
+    let shared = Arc::new(Mutex::new(addresses.to_vec()));
+    let builder = Client::builder().seeds(["n1:7400"]).identity(authority.client());
+    let builder = builder.environment(names_lead_to(&shared)).connect_timeout(Duration::from_millis(60));
+    let error = builder.clone().connect().await.expect_err("nobody");
+    for said in ["n1:7400".to_owned(), addresses[0].to_string(), addresses[1].to_string()] {
+        assert!(error.to_string().contains(&said), "{error}");
+    }
+    shared.lock().expect("no test panics under the lock").clear();
+    let error = builder.connect().await.expect_err("no address");
+    assert!(error.to_string().contains("the name has no addresses"), "{error}");
+}
+
+#[tokio::test]
+async fn a_name_is_resolved_anew_for_each_attempt() {
+    let (authority, first, second) = (Authority::new(), free_address(), free_address());
+    let addresses = Arc::new(Mutex::new(vec![first]));
+    let builder = Client::builder().seeds(["n1:7400"]).identity(authority.client());
+    let builder = builder.environment(names_lead_to(&addresses)).connect_timeout(Duration::from_millis(60));
+    let client = builder.connect_lazy().expect("asks nobody");
+    let get = client.bucket("carts").get("k").timeout(Duration::from_secs(20)).into_future();
+    let get = tokio::spawn(get);
+    let mut node = start_at(&authority, second);
+    *addresses.lock().expect("no test panics under the lock") = vec![second];
+    node.next().await.values(&["v"]);
+    assert!(get.await.expect("does not panic").expect("the node has moved there").exists());
+}
 
 #[tokio::test]
 async fn a_node_that_listens_on_one_address_of_its_name_is_found() {

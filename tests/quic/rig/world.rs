@@ -402,7 +402,7 @@ impl World {
             sockets.lock().unwrap_or_else(PoisonError::into_inner).push(socket.clone());
             endpoint(socket, seed)
         };
-        driftless_client::Environment { endpoint: Arc::new(endpoint), chance: half }
+        driftless_client::Environment { endpoint: Arc::new(endpoint), chance: half, ..Default::default() }
     }
 
     /// An endpoint on the script's host.
