@@ -180,7 +180,9 @@ pub use replace::PutReplacing;
 pub use resolve::{Fail, LastWriter, Max, Resolve, ResolveError, Union};
 pub use retry::{Decision, DefaultRetry, FailedAttempt, NoRetry, RetryAt, RetryPolicy};
 pub use scan::{Keys, Scan, ScanPosition};
-pub use typed::{ResolvingBucket, TypedBucket, TypedGet, TypedGetResolved, TypedRead, TypedTryUpdate, TypedUpdate};
+pub use typed::{
+    ResolvingBucket, TypedBucket, TypedGet, TypedGetResolved, TypedMultiGet, TypedRead, TypedTryUpdate, TypedUpdate,
+};
 pub use update::{TryUpdate, Update};
 
 /// What the README shows compiles.

@@ -13,6 +13,7 @@ use crate::answer::{Context, Deleted, IntoContext, Read, Stored};
 use crate::bucket::Bucket;
 use crate::builder::{await_by_send, request_options};
 use crate::clock::Clock;
+use crate::codec::EncodeError;
 use crate::delete::delete;
 use crate::error::{DeleteError, GetError, PutError};
 use crate::get::get;
@@ -27,7 +28,7 @@ use crate::write::Write;
 pub struct MultiGet {
     bucket: Bucket,
     keys: Vec<Bytes>,
-    profile: Profile,
+    pub(crate) profile: Profile,
 }
 
 /// Writes many values. Made by [`Bucket::multi_put`]; awaited, it gives a result for each key, in their order.
@@ -51,7 +52,7 @@ pub struct MultiDelete {
 #[must_use = "an entry does nothing until it is given to `multi_put`"]
 pub struct PutEntry {
     key: Bytes,
-    value: Bytes,
+    value: Result<Bytes, EncodeError>,
     context: Option<Context>,
     write_id: Option<WriteId>,
 }
@@ -109,7 +110,11 @@ impl Bucket {
 impl PutEntry {
     /// A blind write.
     pub fn new(key: impl IntoBytes, value: impl IntoBytes) -> PutEntry {
-        PutEntry { key: key.into_bytes(), value: value.into_bytes(), context: None, write_id: None }
+        PutEntry::encoded(key, Ok(value.into_bytes()))
+    }
+
+    pub(crate) fn encoded(key: impl IntoBytes, value: Result<Bytes, EncodeError>) -> PutEntry {
+        PutEntry { key: key.into_bytes(), value, context: None, write_id: None }
     }
 
     /// What was read and is to be replaced, as [`Put::context`](crate::Put::context) takes it.
@@ -181,7 +186,10 @@ impl MultiPut {
         stream::iter(self.entries)
             .map(|PutEntry { key, value, context, write_id }| async move {
                 let write = Write::new(context, write_id);
-                let stored = put(bucket, key.clone(), value, write, settings, Clock::start(settings.timeout)).await;
+                let stored = match value {
+                    Ok(value) => put(bucket, key.clone(), value, write, settings, Clock::start(settings.timeout)).await,
+                    Err(error) => Err(error.into()),
+                };
                 (key, stored)
             })
             .buffered(PIPELINE)

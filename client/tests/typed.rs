@@ -164,6 +164,27 @@ async fn what_cannot_be_encoded_is_not_sent() {
 }
 
 #[tokio::test]
+async fn many_values_have_results_of_their_own() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let percents = carts(&cluster).await.typed::<u8>(Percent);
+    let entries = [percents.entry("a", &7), percents.entry("b", &101)];
+    let puts = tokio::spawn(percents.bucket().multi_put(entries).into_future());
+    let received = cluster.nodes[0].next().await;
+    assert_eq!((received.key().as_bytes(), received.put().value.as_ref()), (&b"a"[..], &b"7%"[..]));
+    received.stored();
+    let puts: Vec<_> = puts.await.expect("does not panic").into_iter().map(|(_, put)| put).collect();
+    assert!(matches!(&puts[..], [Ok(_), Err(PutError::Encode(_))]), "{puts:?}");
+
+    let gets = tokio::spawn(percents.multi_get(["a", "b"]).into_future());
+    for _ in 0..2 {
+        let received = cluster.nodes[0].next().await;
+        received.values(if received.key().as_bytes() == b"a" { &["7%"] } else { &["all of it"] });
+    }
+    let gets: Vec<_> = gets.await.expect("does not panic").into_iter().map(|(_, read)| read).collect();
+    assert!(matches!(&gets[..], [Ok(read), Err(GetError::Decode(_))] if read.values() == [7]), "{gets:?}");
+}
+
+#[tokio::test]
 async fn postcard_is_a_codec() {
     let mut cluster = Cluster::start(&["ada"]);
     let pairs = carts(&cluster).await.typed::<(u8, String)>(Postcard);

@@ -4,6 +4,7 @@ use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use driftless_proto::Key;
 use futures::future::BoxFuture;
 
@@ -13,6 +14,7 @@ use crate::builder::request_options;
 use crate::codec::{Codec, DecodeError, decode};
 use crate::error::GetError;
 use crate::get::Get;
+use crate::multi::MultiGet;
 use crate::options::Profile;
 use crate::retry::RetryPolicy;
 
@@ -29,6 +31,14 @@ pub struct TypedGet<T> {
 pub struct TypedGetResolved<T> {
     pub(super) get: TypedGet<T>,
     pub(super) merge: Arc<Merge<T>>,
+}
+
+/// Reads many keys and decodes them. Made by [`TypedBucket::multi_get`](crate::TypedBucket::multi_get); awaited, it gives a result
+/// for each key, in their order.
+#[must_use = "a request does nothing until it is awaited"]
+pub struct TypedMultiGet<T> {
+    pub(super) get: MultiGet,
+    pub(super) codec: Arc<dyn Codec<T>>,
 }
 
 /// What a get found, decoded.
@@ -60,6 +70,16 @@ impl<T> TypedGetResolved<T> {
         let (siblings, context) = read.into_parts();
         let value = values.into_iter().reduce(|one, other| (self.merge)(one, other));
         Ok(Resolved { value, siblings: siblings.len(), context })
+    }
+}
+
+impl<T> TypedMultiGet<T> {
+    /// Reads all keys. The same as awaiting the request, without the box that costs.
+    pub async fn send(self) -> Vec<(Bytes, Result<TypedRead<T>, GetError>)> {
+        let codec = &*self.codec;
+        let decoded = |key: &Bytes, read| Ok(TypedRead::new(codec, &Key::new(key.clone())?, read)?);
+        let reads = self.get.send().await.into_iter();
+        reads.map(|(key, read)| (key.clone(), read.and_then(|read| decoded(&key, read)))).collect()
     }
 }
 
@@ -109,10 +129,20 @@ impl<T> TypedRead<T> {
 
 request_options! {
     impl [T] TypedGet<T>, get.profile;
+    impl [T] TypedMultiGet<T>, get.profile;
 }
 
 impl<T: Send + 'static> IntoFuture for TypedGet<T> {
     type Output = Result<TypedRead<T>, GetError>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.send())
+    }
+}
+
+impl<T: Send + 'static> IntoFuture for TypedMultiGet<T> {
+    type Output = Vec<(Bytes, Result<TypedRead<T>, GetError>)>;
     type IntoFuture = BoxFuture<'static, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {

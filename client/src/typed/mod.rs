@@ -1,7 +1,7 @@
 //! A bucket whose values are of one type: encoded when they are written, decoded when they are read.
 //!
 //! ```text
-//! TypedBucket       siblings are a Vec<T>       get, put, create, put_replacing, delete, update, try_update
+//! TypedBucket       siblings are a Vec<T>       get, multi_get, put, create, put_replacing, delete, update, try_update
 //! ResolvingBucket   siblings are merged to one  get, update, try_update
 //! ```
 //! The requests are those of [`Bucket`]; where only what goes in has a type, so are their builders.
@@ -21,11 +21,12 @@ use crate::codec::{Codec, DecodeError, encode};
 use crate::create::Create;
 use crate::delete::Delete;
 use crate::into_bytes::IntoBytes;
+use crate::multi::PutEntry;
 use crate::options::Profile;
 use crate::put::Put;
 use crate::replace::PutReplacing;
 
-pub use get::{TypedGet, TypedGetResolved, TypedRead};
+pub use get::{TypedGet, TypedGetResolved, TypedMultiGet, TypedRead};
 pub use resolving::ResolvingBucket;
 pub use update::{TypedTryUpdate, TypedUpdate};
 
@@ -96,7 +97,18 @@ impl<T: 'static> TypedBucket<T> {
         TypedGet { get: self.bucket.get(key), codec: Arc::clone(&self.codec) }
     }
 
-    /// What a read of bytes found, decoded: one of a [`multi_get`](Bucket::multi_get), or one that an error holds.
+    /// Reads many keys, as [`Bucket::multi_get`] does.
+    pub fn multi_get<K: IntoBytes>(&self, keys: impl IntoIterator<Item = K>) -> TypedMultiGet<T> {
+        TypedMultiGet { get: self.bucket.multi_get(keys), codec: Arc::clone(&self.codec) }
+    }
+
+    /// One of many values to write: for [`multi_put`](Bucket::multi_put) of the [`bucket`](TypedBucket::bucket) itself, blind
+    /// unless it is given a context. That it cannot be encoded is its result there.
+    pub fn entry(&self, key: impl IntoBytes, value: &T) -> PutEntry {
+        PutEntry::encoded(key, encode(&*self.codec, value))
+    }
+
+    /// What a read of bytes found, decoded: one that an error holds, for example.
     ///
     /// # Errors
     /// [`DecodeError`] if a sibling is no value of this type; nothing of the others is given then.
