@@ -17,6 +17,8 @@ pub(crate) type Result<T = ()> = std::result::Result<T, Failure>;
 /// The exit codes, as `--help` documents them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Exit {
+    /// Whoever reads the results has seen enough: `driftless scan … | head` is no mistake.
+    ReaderGone = 0,
     /// Something went wrong.
     Failed = 1,
     /// The command line or a configuration file was.
@@ -43,7 +45,7 @@ Exit codes:
   4  outcome unknown: it may have happened; repeating it is safe
   5  not found
   6  not found, but it may exist: too few of the key's own replicas could be asked
-  7  done, but keys may be missing: replicas do not hold everything yet (scan, dump)";
+  7  done, but keys may be missing: replicas do not hold everything yet (scan, dump), or a dump is not whole (load)";
 
 impl Failure {
     /// With an exit code of its own.
@@ -67,6 +69,11 @@ impl Failure {
         self
     }
 
+    /// The same with what to do next, unless it says that already.
+    pub(crate) fn or_hint(self, hint: impl FnOnce() -> String) -> Failure {
+        if self.hint.is_some() { self } else { self.hint(hint()) }
+    }
+
     /// The same with what else is to be known.
     pub(crate) fn also(mut self, what: impl fmt::Display) -> Failure {
         self.message = format!("{}; {what}", self.message);
@@ -87,6 +94,22 @@ impl Failure {
     /// The code to end with.
     pub(crate) fn exit(&self) -> Exit {
         self.exit
+    }
+}
+
+impl Failure {
+    /// Nobody reads the results any more, or they cannot be written.
+    pub(crate) fn of_output(error: &std::io::Error, what: &str) -> Failure {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Failure::new(Exit::ReaderGone, "nobody reads the results"),
+            _ => Failure::failed(format_args!("cannot write {what}: {error}")),
+        }
+    }
+
+    /// For programs.
+    pub(crate) fn as_json(&self) -> serde_json::Value {
+        let (code, message, hint) = (self.exit as u8, &self.message, &self.hint);
+        serde_json::json!({ "error": { "code": code, "message": message, "hint": hint } })
     }
 }
 

@@ -11,6 +11,9 @@
 //!                             session.rs  a connected client; failures as exit codes
 //!                             quorum.rs   how many replicas must take part
 //!                             members.rs  whom to ask about the whole cluster, and how long to wait
+//!                             new_file.rs  a file that takes its name when it is whole
+//!                             interrupt.rs  Ctrl-C, for commands that have something to put away
+//!                             shell.rs    keys in commands that are printed to be typed
 //!                             completeness.rs  whether a walk through a bucket meets every key
 //!                             output.rs   text, JSON, colours
 //!                             exit.rs     exit codes
@@ -36,9 +39,11 @@ mod exit;
 mod get;
 mod global;
 mod hints;
+mod interrupt;
 mod load;
 mod local;
 mod members;
+mod new_file;
 mod output;
 mod profile;
 mod put;
@@ -47,6 +52,7 @@ mod ring;
 mod scan;
 mod serve;
 mod session;
+mod shell;
 mod status;
 
 use std::path::PathBuf;
@@ -54,7 +60,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use exit::{EXIT_CODES, Failure, Result};
+use exit::{EXIT_CODES, Exit, Failure, Result};
 use global::{GlobalArgs, WithKey};
 use output::Format;
 use profile::ClusterArgs;
@@ -161,13 +167,16 @@ fn main() -> ExitCode {
         Err(error) => {
             // Help goes to standard output and is no failure; clap knows which is which.
             let _ = error.print();
-            return if error.use_stderr() { exit::Exit::Usage.into() } else { ExitCode::SUCCESS };
+            return if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
         }
     };
+    let format = cli.format;
     match run(cli) {
         Ok(code) => code,
         Err(failure) => {
-            output::error(&failure);
+            if failure.exit() != Exit::ReaderGone {
+                output::error(&failure, format);
+            }
             failure.exit().into()
         }
     }

@@ -57,8 +57,11 @@ pub(crate) fn note(text: impl fmt::Display) {
 }
 
 /// Reports a failure.
-pub(crate) fn error(failure: &Failure) {
-    note(format_args!("{} {failure}", paint_for(&io::stderr(), Tone::Bad, "error:")));
+pub(crate) fn error(failure: &Failure, format: Format) {
+    match format {
+        Format::Json => note(failure.as_json()),
+        Format::Text | Format::Raw => note(format_args!("{} {failure}", paint_for(&io::stderr(), Tone::Bad, "error:"))),
+    }
 }
 
 /// Reports something that does not stop the command.
@@ -144,12 +147,7 @@ fn paint_for(stream: &impl IsTerminal, tone: Tone, text: impl fmt::Display) -> S
 }
 
 fn written(result: io::Result<()>) -> Result {
-    match result {
-        Ok(()) => Ok(()),
-        // `driftless scan … | head` is no mistake: the reader has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(error) => Err(Failure::failed(format_args!("cannot write to standard output: {error}"))),
-    }
+    result.map_err(|error| Failure::of_output(&error, "to standard output"))
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use driftless_proto::client::NodeStatus;
 
-pub(crate) use layout::{CLUSTER_FILE, Layout, NodeFiles, NodeState, PUBLIC, Plan, SECRET, read_nodes, write};
+pub(crate) use layout::{CLUSTER_FILE, Layout, NodeFiles, NodeState, Plan, read_nodes};
 pub(crate) use ports::{SPACING, free_ports, spaced_ports};
 pub(crate) use stop::StopSignal;
 
