@@ -1,7 +1,6 @@
 //! `driftless damaged`: records that are not what was written, and how to give up what they held.
 
 use std::cell::RefCell;
-use std::ffi::OsString;
 use std::process::ExitCode;
 
 use driftless_client::{Client, DamagedKeys, Key, NoRetry, Profile, Restored};
@@ -10,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure, Result};
 use super::global::GlobalArgs;
+use super::key::KeyArg;
 use super::members::{ANSWER_MAX, members};
 use super::output::{self, Format, Tone, grouped, json_bytes, paint};
 use super::session::{self, BucketArg};
@@ -38,8 +38,8 @@ pub(crate) struct ListArgs {
 /// Which record to give up.
 #[derive(clap::Args, Debug)]
 pub(crate) struct RestoreArgs {
-    /// The key
-    key: OsString,
+    #[command(flatten)]
+    key: KeyArg,
     #[command(flatten)]
     bucket: BucketArg,
     /// Only on this node instead of all on which it is damaged
@@ -76,7 +76,7 @@ pub(crate) fn run(global: &GlobalArgs, command: Command) -> Result<ExitCode> {
 }
 
 fn restore(global: &GlobalArgs, args: RestoreArgs) -> Result<ExitCode> {
-    let key = session::key(args.key)?;
+    let key = args.key.key()?;
     if !args.accept_loss {
         return Err(Failure::usage("what only the damaged records held would be lost, acknowledged writes among it")
             .hint("start all owners of the key first; if that does not help, repeat this with --accept-loss"));

@@ -1,6 +1,7 @@
 //! `driftless get KEY`.
 
-use std::ffi::OsString;
+use std::collections::BTreeSet;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use driftless_client::{Explanation, GetError, Read};
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure, Result};
 use super::global::GlobalArgs;
+use super::key::{KeyArg, key_words};
 use super::output::{self, Format, Tone, json_bytes, paint};
 use super::quorum::ReadArgs;
 use super::session::{self, BucketArg, IntoFailure};
@@ -16,8 +18,8 @@ use super::session::{self, BucketArg, IntoFailure};
 /// Exit code 5 if there is no such key; 6 if none was found and too few of its own replicas could be asked to be certain.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// The key
-    key: OsString,
+    #[command(flatten)]
+    key: KeyArg,
     #[command(flatten)]
     bucket: BucketArg,
     #[command(flatten)]
@@ -29,7 +31,7 @@ pub(crate) struct Args {
 
 /// Reads one key.
 pub(crate) fn run(global: &GlobalArgs, args: Args) -> Result<ExitCode> {
-    let key = session::key(args.key)?;
+    let key = args.key.key()?;
     session::run(global, async |client| {
         let mut get = session::bucket(client, &args.bucket).get(key.to_bytes()).profile(args.quorum.profile());
         if args.explain {
@@ -105,9 +107,10 @@ fn raw(global: &GlobalArgs, bucket: &BucketArg, key: &Key, read: &Read) -> Resul
             read.values().count()
         ))
         .hint(format_args!(
-            "see them with: driftless{} get{} {key} --format json",
+            "see them with: driftless{} get{} --format json {}",
             global.profile_flag(),
-            bucket.flag()
+            bucket.flag(),
+            key_words(key)
         ))),
     }
 }
@@ -117,18 +120,26 @@ fn text(global: &GlobalArgs, bucket: &BucketArg, key: &Key, read: &Read) -> Resu
     if count == 0 {
         not_found(key, read);
     } else if count > 1 {
-        output::line(paint(Tone::Strong, format_args!("{count} siblings:")))?;
+        let different = read.values().collect::<BTreeSet<_>>().len();
+        let equal = if different < count { format!(", {different} of them different") } else { String::new() };
+        output::line(paint(Tone::Strong, format_args!("{count} siblings{equal}:")))?;
     }
     for value in read.values() {
         output::line(output::value_text(value))?;
     }
     if let Some(context) = read.context() {
-        output::line(paint(Tone::Quiet, format_args!("context: {context}")))?;
+        // What a script takes from standard output is the value.
+        if std::io::stdout().is_terminal() {
+            output::line(paint(Tone::Quiet, format_args!("context: {context}")))?;
+        } else {
+            output::note(format_args!("context: {context}"));
+        }
         if count > 1 {
             output::note(format_args!(
-                "merge them with: driftless{} put{} {key} VALUE --context {context}",
+                "merge them with: driftless{} put{} --context {context} {} VALUE",
                 global.profile_flag(),
-                bucket.flag()
+                bucket.flag(),
+                key_words(key)
             ));
         }
     }

@@ -13,8 +13,8 @@
 //!                             members.rs  whom to ask about the whole cluster, and how long to wait
 //!                             new_file.rs  a file that takes its name when it is whole
 //!                             interrupt.rs  Ctrl-C, for commands that have something to put away
-//!                             shell.rs    keys in commands that are printed to be typed
 //!                             completeness.rs  whether a walk through a bucket meets every key
+//!                             key.rs      keys as they are given, and as they are printed to be typed
 //!                             output.rs   text, JSON, colours
 //!                             exit.rs     exit codes
 //! ```
@@ -40,6 +40,7 @@ mod get;
 mod global;
 mod hints;
 mod interrupt;
+mod key;
 mod load;
 mod local;
 mod members;
@@ -52,7 +53,6 @@ mod ring;
 mod scan;
 mod serve;
 mod session;
-mod shell;
 mod status;
 
 use std::path::PathBuf;
@@ -105,7 +105,7 @@ enum Command {
     Cert(cert::Command),
     /// Write a value
     ///
-    /// Without --context the value becomes a sibling of whatever is there.
+    /// Without --context or --replace the value becomes a sibling of whatever is there.
     Put(WithKey<put::Args>),
     /// Read a key
     ///

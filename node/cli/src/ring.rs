@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure, Result};
 use super::global::GlobalArgs;
+use super::key;
 use super::output::{self, Format, json_bytes};
 use super::scan::{Partition, parse_partition};
 use super::session::{self, BucketArg};
@@ -21,13 +22,17 @@ pub(crate) struct Args {
     /// Where this key of the bucket lives
     #[arg(long, value_name = "KEY", conflicts_with = "partition")]
     key: Option<OsString>,
+    /// KEY is base64: for keys that cannot be typed
+    #[arg(long, requires = "key")]
+    key_base64: bool,
     #[command(flatten)]
     bucket: BucketArg,
 }
 
 /// Prints a part of the ring.
 pub(crate) fn run(global: &GlobalArgs, args: Args) -> Result {
-    let key = args.key.map(session::key).transpose()?;
+    let of_text = if args.key_base64 { key::of_base64 } else { key::of_bytes };
+    let key = args.key.map(of_text).transpose()?;
     session::run(global, async |client| {
         let topology = client.topology();
         let Some(bucket) = topology.bucket_named(&args.bucket.bucket) else {

@@ -25,7 +25,9 @@ fn file(dev: &Dev, name: &str, records: impl IntoIterator<Item = (String, String
 /// Whether half a file is left beside the one that it was to be.
 fn is_left(dev: &Dev) -> bool {
     let dir = dev.file("bk").parent().expect("has one").to_owned();
-    fs::read_dir(dir).expect("is there").any(|entry| entry.expect("an entry").file_name().to_string_lossy().ends_with(".new"))
+    fs::read_dir(dir)
+        .expect("is there")
+        .any(|entry| entry.expect("an entry").file_name().to_string_lossy().ends_with(".new"))
 }
 
 /// The only backup had been truncated before it was looked whether there is such a bucket, or anybody to ask.
@@ -148,13 +150,15 @@ fn a_load_that_nobody_answers_ends_keeps_its_mark_and_is_resumed() {
     let records = |count: u32| (0..count).map(|i| (format!("key-{i}"), "v".to_owned()));
     let path = file(&dev, "long.jsonl", records(4_000));
     let state = dev.file("state");
+    let profile = dev.cluster();
     let load = |more: &[&str]| {
         let mut command = cluster_support::driftless();
-        command.arg("--profile").arg(dev.cluster()).args(["load", &path, "--timeout", "2s"]).args(more);
+        command.arg("--profile").arg(&profile).args(["load", &path, "--timeout", "2s"]).args(more);
         command.env("XDG_STATE_HOME", &state);
         command
     };
-    let mut child = load(&["--concurrency", "1"]).stderr(std::process::Stdio::piped()).spawn().expect("the binary runs");
+    let mut child =
+        load(&["--concurrency", "1"]).stderr(std::process::Stdio::piped()).spawn().expect("the binary runs");
     let journal = || fs::read_dir(state.join("driftless")).is_ok_and(|mut dir| dir.next().is_some());
     dev.eventually("the load has begun", journal);
     dev.kill_all();
@@ -210,7 +214,12 @@ fn a_load_says_that_keys_repeat_in_its_file() {
     dev.fails(1, &["load", &hot], &["key hot has 100 values", "64 at most; nothing was written", "--replace"]);
     dev.fails(5, &["get", "hot"], &["not found"]);
     let done = dev.run(&["load", "--replace", &hot]);
-    expect_failure(&done, 0, "load --replace", &["1 key is in several lines of the file, such as hot (100 lines)", "the last"]);
+    expect_failure(
+        &done,
+        0,
+        "load --replace",
+        &["1 key is in several lines of the file, such as hot (100 lines)", "the last"],
+    );
     assert_eq!(dev.json(&["get", "hot"])["values"], json!(["v99"]));
     let said = dev.run(&["load", "-b", "nosuch", &hot]);
     expect_failure(&said, 3, "load -b nosuch", &["there is no bucket \"nosuch\"", "driftless bucket list"]);

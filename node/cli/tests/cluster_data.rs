@@ -75,6 +75,23 @@ fn acknowledged_records_stay_through_restarts_and_crashes() {
     dev.fails(5, &["get", "gone"], &["gone not found"]);
     dev.fails(5, &["delete", "gone"], &["nothing to delete"]);
 
+    // As in other stores: the value takes the place of what is there.
+    for value in ["1", "2", "2"] {
+        assert!(dev.ok(&["put", "--replace", "set", value]).starts_with("stored"));
+    }
+    dev.ok(&["put", "set", "sibling"]);
+    let said = dev.json(&["put", "--replace", "set", "3"]);
+    assert_eq!((&said["replaced"], &said["siblings"]), (&json!(2), &json!(1)));
+    let done = dev.run(&["get", "set"]);
+    assert_eq!((&*done.stdout, done.stderr.contains("context: ")), (&b"3\n"[..], true), "a script takes the value");
+    dev.ok(&["delete", "set"]);
+
+    // Keys that cannot be typed.
+    dev.ok(&["put", "--key-base64", "/wAK", "v"]);
+    assert_eq!(dev.json(&["get", "--key-base64", "/wAK"])["key"], json!({ "base64": "/wAK" }));
+    assert_eq!(dev.json(&["ring", "--key", "/wAK", "--key-base64"])["key"], json!({ "base64": "/wAK" }));
+    dev.ok(&["delete", "--key-base64", "/wAK"]);
+
     // Bytes that are not text.
     let binary: Vec<u8> = (0..=255).collect();
     assert_eq!(dev.run_with_input(&["put", "binary", "-"], &binary).code, Some(0));

@@ -1,9 +1,9 @@
 //! What a file is that holds no JSON lines, and how to make some of it: said once, before anything is written.
 
-/// Looks at the beginning of an input. What is said fits behind "FILE ".
-pub(crate) fn another_format(head: &[u8], file: &str) -> Option<(String, String)> {
+/// Looks at the beginning of an input: what it is, to be said of it, and what to do. `load` is the command that loads standard input.
+pub(crate) fn another_format(head: &[u8], file: &str, load: &str) -> Option<(String, String)> {
     let pipe = |program: &str, what: &str| {
-        Some((format!("is {what}, and no JSON lines"), format!("{program} {file} | driftless load -")))
+        Some((format!("is {what}, and no JSON lines"), format!("{program} {file} | {load}")))
     };
     for (magic, program, what) in COMPRESSED {
         if head.starts_with(magic) {
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     fn said(head: &[u8]) -> String {
-        let (what, how) = another_format(head, "f").expect("is no JSON lines");
+        let (what, how) = another_format(head, "f", "driftless load -").expect("is no JSON lines");
         format!("{what}: {how}")
     }
 
@@ -85,7 +85,7 @@ mod tests {
             b"# a comment\n{\"key\": \"a\", \"value\": \"b\"}\n",
         ] {
             // Also a single brace: the rest of the line may not have arrived.
-            assert_eq!(another_format(head, "f"), None, "{:?}", String::from_utf8_lossy(head));
+            assert_eq!(another_format(head, "f", "driftless load -"), None, "{:?}", String::from_utf8_lossy(head));
         }
     }
 }

@@ -103,7 +103,8 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
     };
     let mut input = BufReader::with_capacity(BUFFER, input);
     let head = input.fill_buf().map_err(|error| unreadable(&args.file, &error))?;
-    if let Some((what, how)) = formats::another_format(head, &args.file.display().to_string()) {
+    let load = format!("driftless{} load{} -", global.profile_flag(), args.bucket.flag());
+    if let Some((what, how)) = formats::another_format(head, &args.file.display().to_string(), &load) {
         let name = if from_stdin { "standard input".to_owned() } else { args.file.display().to_string() };
         return Err(Failure::failed(format_args!("{name} {what}")).hint(how));
     }

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::keys::KeyCounts;
 use crate::exit::Failure;
+use crate::key::key_words;
 use crate::output::{Tone, grouped};
-use crate::shell;
 
 /// What a load did.
 #[derive(Debug, Default)]
@@ -106,7 +106,7 @@ impl Summary {
                     format!(
                         "{keys} in several lines of the file, {example}: lines with different values became siblings; see \
                          them with: {get} {}\nto keep the last line of each key, load with --replace",
-                        shell::key_words(key)
+                        key_words(key)
                     )
                 },
             ));
@@ -119,7 +119,7 @@ impl Summary {
                     "{keys} other values as well, such as {}; see them with: {get} {}\nto replace what is there instead, \
                      load with --replace",
                     key,
-                    shell::key_words(key)
+                    key_words(key)
                 ),
             ));
         }
