@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::exit::{Exit, Failure, Result};
 use super::global::GlobalArgs;
 use super::key::KeyArg;
-use super::members::{ANSWER_MAX, members};
+use super::members::{ANSWER_MAX, names};
 use super::output::{self, Format, Tone, grouped, json_bytes, paint};
 use super::session::{self, BucketArg};
 
@@ -61,7 +61,7 @@ pub(crate) fn run(global: &GlobalArgs, command: Command) -> Result<ExitCode> {
     match command {
         Command::List(args) => {
             let conversation = async |client: &Client| {
-                let names = names(client, args.node.as_deref())?;
+                let names = names(&client.topology(), args.node.as_deref())?;
                 let nodes = ask(names, async |name: &str| client.damaged(name).await).await?;
                 match global.format {
                     Format::Json => output::json_line(&as_json(client, &nodes))?,
@@ -83,7 +83,7 @@ fn restore(global: &GlobalArgs, args: RestoreArgs) -> Result<ExitCode> {
     }
     let bucket = &args.bucket.bucket;
     let conversation = async |client: &Client| {
-        let names = names(client, args.node.as_deref())?;
+        let names = names(&client.topology(), args.node.as_deref())?;
         let nodes = ask(names, async |name: &str| client.restore_damaged(name, bucket, &key).await).await?;
         print_restored(global, &key, &nodes)
     };
@@ -140,16 +140,6 @@ async fn ask<T>(
     }))
     .await;
     session::unless_denied(nodes, not_allowed, |node| node.said.is_ok())
-}
-
-fn names(client: &Client, wanted: Option<&str>) -> Result<Vec<String>> {
-    let topology = client.topology();
-    let names = members(&topology).map(|member| member.name);
-    let names: Vec<String> = names.filter(|name| wanted.is_none_or(|wanted| wanted == name)).collect();
-    if names.is_empty() {
-        return Err(Failure::usage("there is no such node in this cluster").hint("driftless status names them"));
-    }
-    Ok(names)
 }
 
 /// `{"damaged": [{"node", "bucket", "key"}], "count": …, "silent": [names]}`.

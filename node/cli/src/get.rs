@@ -151,9 +151,11 @@ fn text(global: &GlobalArgs, bucket: &BucketArg, key: &Key, read: &Read) -> Resu
 
 fn explain(explanation: &Explanation) -> Result {
     let Explanation { coordinator, ring_version, partition, r, .. } = explanation;
-    output::line(format_args!(
-        "\npartition {partition}, ring version {ring_version}; put together by {coordinator} from {r} answers:"
-    ))?;
+    let title = format!(
+        "partition {partition}, ring version {ring_version}; put together by {coordinator} from {r} answers; what each \
+         replica had stands below it:"
+    );
+    output::line(format_args!("\n{}", output::wrapped(&title, 0)))?;
     let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
     let rows = explanation.replicas.iter().map(|replica| {
         vec![
@@ -162,10 +164,17 @@ fn explain(explanation: &Explanation) -> Result {
             replica.latency_us.map_or("-".to_owned(), |us| format!("{:.2} ms", us as f64 / 1000.0)),
             yes(replica.counted),
             yes(replica.repaired),
-            replica.state.clone().unwrap_or_else(|| "no answer".to_owned()),
         ]
     });
-    output::line(output::table(&["replica", "as", "after", "counted", "repaired", "what it had"], rows.collect()))
+    let table = output::table(&["replica", "as", "after", "counted", "repaired"], rows.collect());
+    let mut lines = table.lines();
+    output::line(lines.next().unwrap_or_default())?;
+    for (line, replica) in lines.zip(&explanation.replicas) {
+        output::line(line)?;
+        let state = replica.state.as_deref().unwrap_or("no answer");
+        output::line(format_args!("    {}", paint(Tone::Quiet, output::wrapped(state, 4))))?;
+    }
+    Ok(())
 }
 
 fn not_found(key: &Key, read: &Read) {

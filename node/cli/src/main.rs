@@ -13,6 +13,7 @@
 //!                             members.rs  whom to ask about the whole cluster, and how long to wait
 //!                             new_file.rs  a file that takes its name when it is whole
 //!                             interrupt.rs  Ctrl-C, for commands that have something to put away
+//!                             partition.rs  partitions as people write them
 //!                             completeness.rs  whether a walk through a bucket meets every key
 //!                             key.rs      keys as they are given, and as they are printed to be typed
 //!                             output.rs   text, JSON, colours
@@ -46,6 +47,7 @@ mod local;
 mod members;
 mod new_file;
 mod output;
+mod partition;
 mod profile;
 mod put;
 mod quorum;

@@ -3,14 +3,14 @@
 use std::ffi::OsString;
 
 use driftless_proto::Topology;
-use driftless_ring::{ArcIndex, NodeId, PartitionId};
+use driftless_ring::{NodeId, PartitionId};
 use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure, Result};
 use super::global::GlobalArgs;
 use super::key;
 use super::output::{self, Format, json_bytes};
-use super::scan::{Partition, parse_partition};
+use super::partition::{Partition, parse_partition};
 use super::session::{self, BucketArg};
 
 /// Without options: a line per member. The private key of the client certificate is --client-key here.
@@ -53,15 +53,7 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Result {
             return partition_text(&topology, place.partition);
         }
         if let Some(partition) = args.partition {
-            let n = partition.n.unwrap_or(bucket.quorum.n());
-            partition.check(topology.ring().partitions().get(), None)?;
-            if !topology.ring().classes().any(|class| class == n) {
-                return Err(Failure::usage(format_args!(
-                    "no bucket has n = {n}, so there is no partition n{n}/{}",
-                    partition.arc
-                )));
-            }
-            let partition = PartitionId { n, arc: ArcIndex(partition.arc) };
+            let partition = partition.of(&topology, bucket.quorum.n())?;
             return match global.format {
                 Format::Json => output::json_line(&partition_json(&topology, partition)),
                 _ => partition_text(&topology, partition),

@@ -93,7 +93,11 @@ fn print(global: &GlobalArgs, args: &Args, topology: &Topology, nodes: &[Node]) 
             "summary": summary,
         }))?;
     } else {
-        output::line(as_table(nodes))?;
+        output::line(output::tinted(&as_table(nodes), "state", |state| match state {
+            "up" => Tone::Good,
+            "suspect" => Tone::Warning,
+            _ => Tone::Bad,
+        }))?;
         output::line(format_args!("\n{}", paint(if healthy { Tone::Good } else { Tone::Warning }, summary)))?;
     }
     Ok(if args.check && !healthy { Exit::Failed.into() } else { ExitCode::SUCCESS })

@@ -4,6 +4,7 @@
 //! DIR/            mode 0700
 //!   cluster.toml  members and buckets; written last, so that it marks a complete directory
 //!   ca.pem ca.key context.key client.pem client.key profile.toml
+//!   dev.lock      the process of the `dev` that runs here
 //!   nodes.json    [{"name", "pid", "state", "listen", "admin", "data_dir", "config"}], kept true
 //!   n1/           node.toml node.pem node.key log.txt data/
 //!   n2/ …
