@@ -16,7 +16,7 @@ use super::dev::{READY_PATIENCE, STOP_PATIENCE, temporary_dir};
 use super::exit::{Exit, Failure, Result};
 use super::load::{Lines, Load, Options, Progress, Reader};
 use super::local::{Layout, LocalCluster, Plan, StopSignal, free_ports};
-use super::output::{self, Tone, grouped, paint, text_bytes};
+use super::output::{self, Tone, grouped, paint, text_bytes, wrapped};
 use super::profile::ClusterArgs;
 use super::session::{self, IntoFailure};
 
@@ -37,8 +37,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
     let mut tour = Tour { stop: stop.clone(), ..Tour::default() };
     tour.title("A cluster of three peer processes")?;
-    tour.say("Each is a `driftless serve` of its own with its own data, and none is a leader. They speak QUIC with")?;
-    tour.say("mutual TLS; a throw-away authority has just issued their certificates.")?;
+    tour.say(
+        "Each is a `driftless serve` of its own with its own data, and none is a leader. They speak QUIC with \
+            mutual TLS; a throw-away authority has just issued their certificates.",
+    )?;
     let mut cluster = LocalCluster::start(layout, stop.clone())?;
     cluster.wait_ready(READY_PATIENCE)?;
     tour.check("three nodes are ready", true)?;
@@ -78,7 +80,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if failed > 0 {
         return Ok(Exit::Failed.into());
     }
-    output::line("The nodes are stopped and their data is removed. Now yourself: driftless dev --dir ./my-cluster")?;
+    output::line("The nodes are stopped and their data is removed.\nNow yourself: driftless dev --dir ./my-cluster")?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -106,14 +108,12 @@ impl Tour {
     async fn load(&mut self, client: &Client, bucket: &Bucket) -> Result<Vec<Record>> {
         let records = sample()?;
         self.title("Real records")?;
-        self.say(format_args!(
-            "{} entries of Debian's package catalogue. Each key belongs to a partition of the ring, and each",
-            grouped(records.len() as u64)
-        ))?;
         let quorum = client.topology().bucket_named("default").map(|bucket| bucket.quorum);
         let (n, w) = quorum.map_or((3, 2), |quorum| (quorum.n(), quorum.w()));
         self.say(format_args!(
-            "partition to {n} nodes. A put is acknowledged once {w} of them have it on disk, fsync included."
+            "{} entries of Debian's package catalogue. Each key belongs to a partition of the ring, and each partition to {n} \
+             nodes. A put is acknowledged once {w} of them have it on disk, fsync included.",
+            grouped(records.len() as u64)
         ))?;
         let options = Options { concurrency: 128, puts: Profile::new(), replace: false };
         let progress = Progress::new(Some(SAMPLE.len() as u64), "loading");
@@ -149,8 +149,10 @@ impl Tour {
 
     async fn siblings(&mut self, bucket: &Bucket) -> Result {
         self.title("Two writers who do not know of each other")?;
-        self.say("Ann and Bob both write the key `cart`, and neither has read it. No clock can say who is right, so")?;
-        self.say("neither write is thrown away: the key has two siblings.")?;
+        self.say(
+            "Ann and Bob both write the key `cart`, and neither has read it. No clock can say who is right, so \
+            neither write is thrown away: the key has two siblings.",
+        )?;
         put(bucket, "cart", "apples").await?;
         let done = bucket.put("cart", "bread").await.map_err(IntoFailure::into_failure)?;
         let read = bucket.get("cart").await.map_err(IntoFailure::into_failure)?;
@@ -159,9 +161,9 @@ impl Tour {
         self.show(format_args!("get cart  →  {}", values.join("  |  ")))?;
         self.check("both values are there", values == ["apples", "bread"] && done.siblings() == 2)?;
         self.say(
-            "A read hands out a context: a sealed note of what it has seen. A put with that context replaces exactly",
+            "A read hands out a context: a sealed note of what it has seen. A put with that context replaces exactly \
+            that, and nothing that came later.",
         )?;
-        self.say("that, and nothing that came later.")?;
         let stale = read.context().cloned();
         let merged = bucket
             .put("cart", "apples, bread")
@@ -230,10 +232,9 @@ impl Tour {
 
         self.title("It comes back")?;
         self.say(format_args!(
-            "{name} starts on its old data. It has everything that it ever acknowledged, and lacks what was written"
+            "{name} starts on its old data. It has everything that it ever acknowledged, and lacks what was written meanwhile. \
+             Once it has been up for some seconds the others hand that over; nobody reads or types anything."
         ))?;
-        self.say("meanwhile. Once it has been up for some seconds the others hand that over; nobody reads or types")?;
-        self.say("anything.")?;
         cluster.restart(victim, READY_PATIENCE)?;
         let began = Instant::now();
         let hints = self.wait_for_hints(client, &name, |hints| hints == 0).await?;
@@ -340,11 +341,11 @@ impl Tour {
     }
 
     fn say(&self, text: impl std::fmt::Display) -> Result {
-        output::line(format_args!("   {text}"))
+        output::line(format_args!("   {}", wrapped(&text.to_string(), 3)))
     }
 
     fn show(&self, text: impl std::fmt::Display) -> Result {
-        output::line(format_args!("     {}", paint(Tone::Quiet, text)))
+        output::line(format_args!("     {}", paint(Tone::Quiet, wrapped(&text.to_string(), 5))))
     }
 
     fn check(&mut self, claim: impl std::fmt::Display, holds: bool) -> Result {
@@ -352,7 +353,7 @@ impl Tour {
         self.checks += 1;
         self.held += u32::from(holds);
         let mark = if holds { paint(Tone::Good, "✓") } else { paint(Tone::Bad, "✗") };
-        output::line(format_args!("   {mark} {claim}"))
+        output::line(format_args!("   {mark} {}", wrapped(&claim.to_string(), 5)))
     }
 }
 
