@@ -121,7 +121,11 @@ fn text(global: &GlobalArgs, bucket: &BucketArg, key: &Key, read: &Read) -> Resu
         not_found(key, read);
     } else if count > 1 {
         let different = read.values().collect::<BTreeSet<_>>().len();
-        let equal = if different < count { format!(", {different} of them different") } else { String::new() };
+        let equal = match different {
+            1 => " with equal values".to_owned(),
+            different if different < count => format!(" with {different} different values"),
+            _ => String::new(),
+        };
         output::line(paint(Tone::Strong, format_args!("{count} siblings{equal}:")))?;
     }
     for value in read.values() {

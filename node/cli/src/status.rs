@@ -272,20 +272,16 @@ fn as_table(nodes: &[Node]) -> String {
                 counted(status.bytes, size),
                 counted(status.hints, grouped),
                 status.version.clone(),
-                status.ring_version.to_string(),
                 format!("{}/{}", status.peers.iter().filter(|peer| peer.connected).count(), status.peers.len()),
             ],
             Err(_) => {
                 let mut row = vec![member.name.clone(), node.state(nodes).to_owned(), member.zone.clone(), owned];
-                row.extend(std::iter::repeat_n("-".to_owned(), 6));
+                row.extend(std::iter::repeat_n("-".to_owned(), 5));
                 row
             }
         }
     });
-    output::table(
-        &["node", "state", "zone", "owned", "keys", "bytes", "hints", "version", "ring", "peers"],
-        rows.collect(),
-    )
+    output::table(&["node", "state", "zone", "owned", "keys", "bytes", "hints", "version", "peers"], rows.collect())
 }
 
 /// From when on two clocks that differ are worth a word, as nodes have it by default.
