@@ -40,7 +40,7 @@ pub(crate) fn of_base64(text: OsString) -> Result<Key> {
 /// A key as a shell takes it for one word; one that cannot be typed in base64, and with the flag that says so.
 pub(crate) fn key_words(key: &Key) -> String {
     match typed(key) {
-        Some(text) if text.starts_with('-') => format!("-- {text}"),
+        Some(text) if key.as_bytes().starts_with(b"-") => format!("-- {text}"),
         Some(text) => text,
         None => format!("--key-base64 {}", STANDARD.encode(key.as_bytes())),
     }
@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(words(b"cart:7"), "cart:7");
         assert_eq!(words(b"my cart"), "'my cart'");
         assert_eq!(words(b"it's $HOME"), r"'it'\''s $HOME'");
-        assert_eq!(words(b"-5"), "-- -5");
+        assert_eq!((words(b"-5"), words(b"-x y")), ("-- -5".to_owned(), "-- '-x y'".to_owned()));
         assert_eq!(words(b"\x1b[2J"), "--key-base64 G1sySg==");
         assert_eq!(words(b"\xff\0"), "--key-base64 /wA=");
     }
