@@ -31,12 +31,15 @@ pub(crate) struct Numbered<T> {
     pub(crate) content: T,
 }
 
+/// A line as it stands in the file.
+type RawLine = Numbered<Result<Vec<u8>, TooLong>>;
+
 /// A line that was parsed: something, nothing if it is blank, or what is wrong with it.
 pub(crate) type ParsedLine = Numbered<Result<Option<Line>, String>>;
 
 /// More bytes than any record can need.
 #[derive(PartialEq, Eq, Debug)]
-pub(crate) struct TooLong {
+struct TooLong {
     bytes: u64,
 }
 
@@ -51,7 +54,7 @@ impl<R: Read> Lines<R> {
     }
 
     /// The next one, without a byte order mark before the first.
-    pub(crate) fn read(&mut self) -> io::Result<Option<Numbered<Result<Vec<u8>, TooLong>>>> {
+    fn read(&mut self) -> io::Result<Option<RawLine>> {
         let mut line = Vec::new();
         let mut bytes = 0;
         let mut hasher = Xxh3::with_seed(self.digest);

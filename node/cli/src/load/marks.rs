@@ -28,7 +28,7 @@ impl Marks {
         match self.records.take() {
             None => self.problems.push("the file has the last line of a dump and not its first".to_owned()),
             Some(found) if found != records => {
-                self.problems.push(format!("the dump had {records} records when it was written, and has {found} now"))
+                self.problems.push(format!("the dump had {records} records when it was written, and has {found} now"));
             }
             Some(_) => {}
         }

@@ -29,6 +29,8 @@ pub(crate) struct Summary {
     pub(crate) failed_before: u64,
     /// Lines that `--resume` skipped.
     pub(crate) skipped: u64,
+    /// Whether values took the place of what was there.
+    pub(crate) replaces: bool,
     /// Of the keys.
     pub(crate) keys: KeyCounts,
     /// Why the file may be less than it was when it was dumped.
@@ -78,7 +80,7 @@ impl Summary {
     }
 
     /// What is to be said beside the numbers. `get` is the command that shows a key, without the key.
-    pub(crate) fn notes(&self, get: &str, replace: bool) -> Vec<(Tone, String)> {
+    pub(crate) fn notes(&self, get: &str) -> Vec<(Tone, String)> {
         let mut notes: Vec<(Tone, String)> =
             self.problems.iter().map(|problem| (Tone::Warning, problem.clone())).collect();
         let many = |count: u64, one: &str, more: &str| {
@@ -100,7 +102,7 @@ impl Summary {
             let example = format!("such as {} ({} lines)", key, grouped(*lines));
             notes.push((
                 Tone::Quiet,
-                if replace {
+                if self.replaces {
                     format!("{keys} in several lines of the file, {example}: the last line of each has replaced the others")
                 } else {
                     format!(
@@ -131,8 +133,8 @@ impl Summary {
 mod tests {
     use super::*;
 
-    fn said(summary: &Summary, replace: bool) -> String {
-        let notes = summary.notes("driftless get", replace);
+    fn said(summary: &Summary) -> String {
+        let notes = summary.notes("driftless get");
         notes.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join("\n")
     }
 
@@ -145,20 +147,21 @@ mod tests {
             "loaded 5,287 records (5,287 there already), 0 failed, in 1.0 s (5,287 records/s)"
         );
         assert_eq!(summary.as_json()["unchanged"], json!(5_287));
-        assert_eq!(said(&summary, false), "");
+        assert_eq!(said(&summary), "");
     }
 
     #[test]
     fn that_keys_repeat_is_said_and_what_that_means() {
         let key = Key::new("doc00").expect("valid");
         let keys = KeyCounts { repeated: 20, repeated_example: Some((key, 10)), ..KeyCounts::default() };
-        let summary = Summary { keys, ..Summary::default() };
-        let replaced = said(&summary, true);
+        let mut summary = Summary { keys, replaces: true, ..Summary::default() };
+        let replaced = said(&summary);
         assert!(
             replaced.starts_with("20 keys are in several lines of the file, such as doc00 (10 lines): the last"),
             "{replaced}"
         );
-        let siblings = said(&summary, false);
+        summary.replaces = false;
+        let siblings = said(&summary);
         assert!(siblings.contains("became siblings") && siblings.contains("driftless get doc00"), "{siblings}");
     }
 
@@ -166,6 +169,6 @@ mod tests {
     fn a_dump_that_is_not_whole_is_not_loaded_completely() {
         let summary = Summary { problems: vec!["cut off".to_owned()], ..Summary::default() };
         assert_eq!(summary.as_json()["complete"], json!(false));
-        assert_eq!(summary.notes("get", false), [(Tone::Warning, "cut off".to_owned())]);
+        assert_eq!(summary.notes("get"), [(Tone::Warning, "cut off".to_owned())]);
     }
 }
