@@ -134,3 +134,27 @@ impl From<driftless_node::config::ConfigError> for Failure {
         Failure::usage(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_reader_that_has_seen_enough_is_no_mistake() {
+        assert_eq!(Failure::of_output(&ErrorKind::BrokenPipe.into(), "the dump").exit(), Exit::ReaderGone);
+        let failure = Failure::of_output(&Error::from(ErrorKind::StorageFull), "the dump");
+        assert_eq!(failure.exit(), Exit::Failed);
+        assert!(failure.message().starts_with("cannot write the dump"), "{failure}");
+    }
+
+    #[test]
+    fn a_failure_is_an_object_for_programs() {
+        let failure = Failure::usage("which?").hint("say it").or_hint(|| "or not".to_owned());
+        assert_eq!(failure.as_json(), json!({ "error": { "code": 2, "message": "which?", "hint": "say it" } }));
+        assert_eq!(Failure::failed("so").as_json()["error"]["hint"], json!(null));
+    }
+}
