@@ -1,77 +1,102 @@
 //! Records as lines of JSON: what `driftless load` reads and `dump` writes.
 //!
 //! ```text
+//! {"dump": "begins", "cluster": "shop", "bucket": "default"}    the first line of a dump
 //! {"key": "bat", "value": "text"}
 //! {"key": "img", "value": {"base64": "iVBORw0KGgo="}}
 //! {"key": "two", "values": ["siblings", "as `dump` writes them"]}
+//! {"dump": "ends", "records": 3, "complete": true}              and its last: what begins and does not end was cut off
 //! ```
+//! Lines that people and programs write by hand need no marks. Nothing that a line says is passed over: a field that is not
+//! known or stands there twice makes the line wrong.
+
+use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use driftless_proto::{Key, WriteId};
+use driftless_proto::Key;
+use driftless_proto::key::{SIBLING_BYTES_MAX, SIBLINGS_MAX};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::error::Category;
 use serde_json::{Value, json};
-use xxhash_rust::xxh3::Xxh3;
 
-/// One line: a key and its values.
+/// What a line that is not blank holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Record {
-    /// Counted from 1.
-    pub line: u64,
-    /// The key.
-    pub key: Key,
-    /// Each with the name of its write.
-    pub values: Vec<(Bytes, WriteId)>,
+pub enum Line {
+    /// A key and its values.
+    Record(Record),
+    /// The first line of a dump.
+    DumpBegins {
+        /// The cluster that was dumped.
+        cluster: String,
+        /// The bucket that was dumped.
+        bucket: String,
+    },
+    /// The last line of a dump.
+    DumpEnds {
+        /// Records between its first line and this one.
+        records: u64,
+        /// Whether nothing can be missing from it, as far as the cluster knew.
+        complete: bool,
+    },
 }
 
-/// Reads one line; `None` if it is blank. Bucket, key, the file's name and the line's number go into the names of its
-/// writes.
+/// A key and its values: one, or several siblings.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Record {
+    /// The key.
+    pub key: Key,
+    /// At least one.
+    pub values: Vec<Bytes>,
+}
+
+/// Longest line that a record can need: all the values that a key may have, each byte of them as `\u00ff`, and the key.
+pub const LINE_BYTES_MAX: usize = 6 * SIBLING_BYTES_MAX + (64 << 10);
+
+/// Most values that a line may have: what thirty-two writers that do not know of each other leave at most.
+const VALUES_MAX: usize = 32 * SIBLINGS_MAX;
+
+/// Reads one line; `None` if it is blank.
 ///
 /// # Errors
 /// What is wrong with it, in words.
-pub fn parse_line(bucket: &str, file: &str, number: u64, line: &[u8]) -> Result<Option<Record>, String> {
-    let line = line.trim_ascii();
-    if line.is_empty() {
+pub fn parse_line(line: &[u8]) -> Result<Option<Line>, String> {
+    if line.trim_ascii().is_empty() {
         return Ok(None);
     }
-    let record: Value = serde_json::from_slice(line).map_err(|error| format!("not JSON: {error}"))?;
-    let Value::Object(mut record) = record else {
-        return Err("not a JSON object".to_owned());
-    };
-    let key = record.remove("key").ok_or("no \"key\"")?;
-    let key = bytes_of_json(&key).ok_or("\"key\" is neither a text nor {\"base64\": …}")?;
-    let key = Key::new(key).map_err(|error| error.to_string())?;
-    let values = match (record.remove("value"), record.remove("values")) {
-        (Some(value), None) => vec![value],
-        (None, Some(Value::Array(values))) if !values.is_empty() => values,
-        (None, Some(_)) => return Err("\"values\" is not a list of values".to_owned()),
-        (None, None) => return Err("neither \"value\" nor \"values\"".to_owned()),
-        (Some(_), Some(_)) => return Err("both \"value\" and \"values\"".to_owned()),
-    };
-    if let Some(other) = record.keys().next() {
-        return Err(format!("unknown field \"{other}\"; a record has \"key\" and \"value\""));
-    }
-    let values = values
-        .into_iter()
-        .enumerate()
-        .map(|(i, value)| {
-            let value = bytes_of_json(&value).ok_or("a value is neither a text nor {\"base64\": …}")?;
-            Ok((Bytes::from(value), write_id(&[bucket.as_bytes(), key.as_bytes(), file.as_bytes(), line], number, i)))
-        })
-        .collect::<Result<Vec<_>, String>>()?;
-    Ok(Some(Record { line: number, key, values }))
+    let mut json = serde_json::Deserializer::from_slice(line);
+    let parsed = json.deserialize_map(LineVisitor).and_then(|parsed| json.end().map(|()| parsed));
+    parsed.map(Some).map_err(|error| {
+        let text = error.to_string();
+        let place = format!(" at line {} column {}", error.line(), error.column());
+        let text = text.strip_suffix(&place).unwrap_or(&text);
+        match error.classify() {
+            Category::Data => text.to_owned(),
+            Category::Syntax | Category::Eof | Category::Io => {
+                format!("not JSON: {text}, at column {}", error.column())
+            }
+        }
+    })
 }
 
-/// The name of a write, the same whenever this line of this file is loaded into this bucket.
-fn write_id(parts: &[&[u8]], number: u64, index: usize) -> WriteId {
-    let mut hasher = Xxh3::new();
-    for part in parts {
-        hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update(part);
+impl Line {
+    /// As a line says it.
+    pub fn to_json(&self) -> Value {
+        match self {
+            Line::Record(Record { key, values }) => {
+                let key = json_bytes(key.as_bytes());
+                match &**values {
+                    [value] => json!({ "key": key, "value": json_bytes(value) }),
+                    values => {
+                        json!({ "key": key, "values": values.iter().map(|value| json_bytes(value)).collect::<Vec<_>>() })
+                    }
+                }
+            }
+            Line::DumpBegins { cluster, bucket } => json!({ "dump": "begins", "cluster": cluster, "bucket": bucket }),
+            Line::DumpEnds { records, complete } => json!({ "dump": "ends", "records": records, "complete": complete }),
+        }
     }
-    hasher.update(&number.to_le_bytes());
-    hasher.update(&(index as u64).to_le_bytes());
-    WriteId(hasher.digest128())
 }
 
 /// A value in JSON: text where it is valid UTF-8, else `{"base64": …}`.
@@ -82,12 +107,161 @@ pub fn json_bytes(bytes: &[u8]) -> Value {
     }
 }
 
-/// The reverse of [`json_bytes`]; `None` if it is neither.
-pub fn bytes_of_json(value: &Value) -> Option<Vec<u8>> {
-    match value {
-        Value::String(text) => Some(text.as_bytes().to_vec()),
-        Value::Object(map) if map.len() == 1 => STANDARD.decode(map.get("base64")?.as_str()?).ok(),
-        _ => None,
+struct LineVisitor;
+
+/// The fields of a line, each at most once.
+#[derive(Default)]
+struct Fields {
+    key: Option<Bytes>,
+    value: Option<Bytes>,
+    values: Option<Vec<Bytes>>,
+    dump: Option<String>,
+    cluster: Option<String>,
+    bucket: Option<String>,
+    records: Option<u64>,
+    complete: Option<bool>,
+}
+
+impl<'de> Visitor<'de> for LineVisitor {
+    type Value = Line;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object with \"key\" and \"value\"")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Line, A::Error> {
+        let mut fields = Fields::default();
+        while let Some(name) = map.next_key::<String>()? {
+            let is_new = match &*name {
+                "key" => fields.key.replace(map.next_value_seed(Text("\"key\""))?).is_none(),
+                "value" => fields.value.replace(map.next_value_seed(Text("\"value\""))?).is_none(),
+                "values" => fields.values.replace(map.next_value_seed(Texts)?).is_none(),
+                "dump" => fields.dump.replace(map.next_value()?).is_none(),
+                "cluster" => fields.cluster.replace(map.next_value()?).is_none(),
+                "bucket" => fields.bucket.replace(map.next_value()?).is_none(),
+                "records" => fields.records.replace(map.next_value()?).is_none(),
+                "complete" => fields.complete.replace(map.next_value()?).is_none(),
+                _ => return Err(unknown(&name)),
+            };
+            if !is_new {
+                return Err(A::Error::custom(format_args!("the field \"{name}\" stands there twice")));
+            }
+        }
+        fields.line().map_err(A::Error::custom)
+    }
+}
+
+impl Fields {
+    fn line(self) -> Result<Line, String> {
+        let Fields { key, value, values, dump, cluster, bucket, records, complete } = self;
+        if let Some(dump) = dump {
+            return match (&*dump, key.or(value), values, cluster, bucket, records, complete) {
+                ("begins", None, None, Some(cluster), Some(bucket), None, None) => {
+                    Ok(Line::DumpBegins { cluster, bucket })
+                }
+                ("ends", None, None, None, None, Some(records), Some(complete)) => {
+                    Ok(Line::DumpEnds { records, complete })
+                }
+                _ => Err("neither the first nor the last line of a dump".to_owned()),
+            };
+        }
+        let of_dumps = [
+            ("cluster", cluster.is_some()),
+            ("bucket", bucket.is_some()),
+            ("records", records.is_some()),
+            ("complete", complete.is_some()),
+        ];
+        if let Some((name, _)) = of_dumps.iter().find(|(_, is_there)| *is_there) {
+            return Err(unknown_text(name));
+        }
+        let key = Key::new(key.ok_or("no \"key\"")?).map_err(|error| error.to_string())?;
+        let values = match (value, values) {
+            (Some(value), None) => vec![value],
+            (None, Some(values)) if values.is_empty() => return Err("\"values\" is an empty list".to_owned()),
+            (None, Some(values)) => values,
+            (None, None) => return Err("neither \"value\" nor \"values\"".to_owned()),
+            (Some(_), Some(_)) => return Err("both \"value\" and \"values\"".to_owned()),
+        };
+        Ok(Line::Record(Record { key, values }))
+    }
+}
+
+fn unknown<E: serde::de::Error>(name: &str) -> E {
+    E::custom(unknown_text(name))
+}
+
+fn unknown_text(name: &str) -> String {
+    format!("unknown field \"{name}\"; a record has \"key\" and \"value\"")
+}
+
+/// Text, or `{"base64": …}`, of what is called so.
+struct Text(&'static str);
+
+impl<'de> DeserializeSeed<'de> for Text {
+    type Value = Bytes;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Bytes, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Text {
+    type Value = Bytes;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to be a text or {{\"base64\": …}}", self.0)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Bytes, E> {
+        Ok(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Bytes, E> {
+        Ok(text.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Bytes, A::Error> {
+        let mut bytes = None;
+        while let Some(name) = map.next_key::<String>()? {
+            if name != "base64" || bytes.is_some() {
+                return Err(A::Error::custom(format_args!("{} has more than one \"base64\"", self.0)));
+            }
+            let text: String = map.next_value()?;
+            let decoded = STANDARD.decode(text);
+            bytes = Some(decoded.map_err(|error| A::Error::custom(format_args!("{} is not base64: {error}", self.0)))?);
+        }
+        let bytes = bytes.ok_or_else(|| A::Error::custom(format_args!("{} has no \"base64\"", self.0)))?;
+        Ok(bytes.into())
+    }
+}
+
+/// A list of texts.
+struct Texts;
+
+impl<'de> DeserializeSeed<'de> for Texts {
+    type Value = Vec<Bytes>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<Bytes>, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Texts {
+    type Value = Vec<Bytes>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"values\" to be a list of values")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Bytes>, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = list.next_element_seed(Text("a value"))? {
+            if values.len() == VALUES_MAX {
+                return Err(A::Error::custom(format_args!("more than {VALUES_MAX} values")));
+            }
+            values.push(value);
+        }
+        Ok(values)
     }
 }
 
@@ -95,70 +269,83 @@ pub fn bytes_of_json(value: &Value) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn parsed(line: &str) -> Result<Option<Record>, String> {
-        parse_line("default", "f.jsonl", 7, line.as_bytes())
+    fn record(line: &str) -> Record {
+        match parse_line(line.as_bytes()) {
+            Ok(Some(Line::Record(record))) => record,
+            other => panic!("{line} is no record: {other:?}"),
+        }
     }
 
     #[test]
     fn records_have_a_key_and_one_or_more_values() {
-        let one = parsed("{\"key\": \"bat\", \"value\": \"text\"}\n").expect("is fine").expect("is a record");
-        assert_eq!(one.key, Key::new("bat").expect("valid"));
-        assert_eq!(one.values[0].0, "text");
-        let binary = parsed(r#"{"key": {"base64": "/w=="}, "value": {"base64": "AAE="}}"#)
-            .expect("is fine")
-            .expect("is a record");
-        assert_eq!(binary.key.as_bytes(), [0xff]);
-        assert_eq!(&binary.values[0].0[..], [0, 1]);
-        let two = parsed(r#"{"key": "k", "values": ["a", "b"]}"#).expect("is fine").expect("is a record");
-        assert_eq!(two.values.len(), 2);
-        assert_ne!(two.values[0].1, two.values[1].1, "each write has a name of its own");
-        assert_eq!(parsed("  \n"), Ok(None));
-    }
-
-    #[test]
-    fn write_ids_follow_from_bucket_key_file_line_and_text() {
-        let id = |bucket, file, number, line: &str| {
-            parse_line(bucket, file, number, line.as_bytes()).expect("is fine").expect("is a record").values[0].1
-        };
-        let line = r#"{"key": "k", "value": "v"}"#;
-        assert_eq!(id("b", "f", 1, line), id("b", "f", 1, &format!("{line}\n")));
-        assert_ne!(id("b", "f", 1, line), id("b", "f", 2, line));
-        assert_ne!(id("b", "f", 1, line), id("b", "g", 1, line));
-        assert_ne!(id("b", "f", 1, line), id("c", "f", 1, line), "the same file into another bucket");
-        assert_ne!(id("b", "f", 1, line), id("b", "f", 1, r#"{"key": "k", "value": "w"}"#));
-        assert_ne!(id("b", "f", 1, line), id("b", "f", 1, r#"{"key": "l", "value": "v"}"#));
+        let one = record("{\"key\": \"bat\", \"value\": \"text\"}\r\n");
+        assert_eq!((one.key.as_bytes(), &*one.values), (&b"bat"[..], &[Bytes::from("text")][..]));
+        let binary = record(r#"{"key": {"base64": "/w=="}, "value": {"base64": "AAE="}}"#);
+        assert_eq!((binary.key.as_bytes(), &binary.values[0][..]), (&[0xff][..], &[0, 1][..]));
+        assert_eq!(record(r#"{"key": "k", "values": ["a", "a"]}"#).values, ["a", "a"], "what is said twice is kept");
+        assert_eq!(parse_line(b"  \n"), Ok(None));
     }
 
     #[test]
     fn malformed_lines_say_what_is_wrong() {
         let cases = [
-            ("{\"key\": \"a\"", "not JSON"),
-            ("[]", "not a JSON object"),
+            ("{\"key\": \"a\"", "not JSON: EOF while parsing an object, at column"),
+            ("{oops", "not JSON"),
+            ("{\"key\": \"a\", \"value\": \"v\"} {}", "not JSON: trailing characters"),
+            ("[]", "expected a JSON object"),
+            ("7", "expected a JSON object"),
             ("{\"value\": \"v\"}", "no \"key\""),
-            ("{\"key\": 7, \"value\": \"v\"}", "\"key\" is neither"),
+            ("{\"key\": 7, \"value\": \"v\"}", "integer `7`, expected \"key\" to be a text"),
             ("{\"key\": \"\", \"value\": \"v\"}", "the key is empty"),
             ("{\"key\": \"a\"}", "neither \"value\" nor \"values\""),
-            ("{\"key\": \"a\", \"value\": 7}", "a value is neither"),
-            ("{\"key\": \"a\", \"value\": {\"base64\": \"%%\"}}", "a value is neither"),
-            ("{\"key\": \"a\", \"values\": []}", "not a list"),
+            ("{\"key\": \"a\", \"value\": null}", "null, expected \"value\" to be a text"),
+            ("{\"key\": \"a\", \"value\": {}}", "\"value\" has no \"base64\""),
+            ("{\"key\": \"a\", \"value\": {\"base64\": \"%%\"}}", "\"value\" is not base64"),
+            ("{\"key\": \"a\", \"values\": []}", "an empty list"),
+            ("{\"key\": \"a\", \"values\": \"v\"}", "expected \"values\" to be a list"),
             ("{\"key\": \"a\", \"value\": \"\", \"values\": [\"\"]}", "both"),
             ("{\"key\": \"a\", \"value\": \"\", \"ttl\": 5}", "unknown field \"ttl\""),
+            ("{\"key\": \"a\", \"value\": \"\", \"records\": 5}", "unknown field \"records\""),
+            ("{\"dump\": \"begins\", \"key\": \"a\"}", "neither the first nor the last line of a dump"),
         ];
         for (line, expected) in cases {
-            let problem = parsed(line).expect_err(line);
+            let problem = parse_line(line.as_bytes()).expect_err(line);
             assert!(problem.contains(expected), "{problem:?} should say {expected:?}");
+            assert!(!problem.contains("line 1"), "the caller knows the number: {problem}");
+        }
+    }
+
+    /// The first of two values was dropped without a word.
+    #[test]
+    fn a_field_that_stands_twice_in_a_line_is_refused() {
+        for line in [
+            r#"{"key": "a", "value": "1", "value": "2"}"#,
+            r#"{"key": "a", "key": "b", "value": "1"}"#,
+            r#"{"key": "a", "values": ["1"], "values": ["2"]}"#,
+            r#"{"key": "a", "value": {"base64": "", "base64": "AAE="}}"#,
+        ] {
+            let problem = parse_line(line.as_bytes()).expect_err(line);
+            assert!(problem.contains("stands there twice") || problem.contains("more than one"), "{problem}");
         }
     }
 
     #[test]
-    fn values_survive_json() {
-        for bytes in [&b"plain"[..], b"", b"\xff\x00", "ä\n\"".as_bytes()] {
-            assert_eq!(bytes_of_json(&json_bytes(bytes)).as_deref(), Some(bytes));
+    fn what_is_written_reads_as_the_same() {
+        let key = |bytes: &'static [u8]| Key::new(bytes).expect("valid");
+        let values = |values: &[&'static [u8]]| values.iter().map(|value| Bytes::from_static(value)).collect();
+        for line in [
+            Line::Record(Record { key: key(b"plain"), values: values(&[b"v"]) }),
+            Line::Record(Record { key: key(b"\xff\0"), values: values(&[b"", b"\xff", "ä\n\"".as_bytes()]) }),
+            Line::DumpBegins { cluster: "shop".to_owned(), bucket: "carts".to_owned() },
+            Line::DumpEnds { records: 7, complete: false },
+        ] {
+            assert_eq!(parse_line(line.to_json().to_string().as_bytes()), Ok(Some(line)));
         }
-        assert_eq!(json_bytes(b"bat"), json!("bat"));
-        assert_eq!(json_bytes(b"\xff"), json!({ "base64": "/w==" }));
-        for bad in [json!(7), json!({ "base64": "%" }), json!({ "base64": "", "x": 1 }), json!(null), json!({})] {
-            assert_eq!(bytes_of_json(&bad), None, "{bad}");
-        }
+    }
+
+    #[test]
+    fn no_line_makes_more_values_than_a_key_can_have() {
+        let line = format!("{{\"key\": \"k\", \"values\": [{}\"\"]}}", "\"\",".repeat(VALUES_MAX));
+        assert!(parse_line(line.as_bytes()).expect_err("too many").contains("more than 2048 values"));
     }
 }

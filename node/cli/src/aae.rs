@@ -6,14 +6,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use driftless_client::{AaeCommand, AaePartition, AaeStatus, Client, NoRetry, Profile};
-use driftless_ring::PartitionId;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use super::exit::{Exit, Failure, Result};
+use super::exit::{Exit, Result};
 use super::global::GlobalArgs;
-use super::members::{ANSWER_MAX, members};
+use super::members::{ANSWER_MAX, names};
 use super::output::{self, Format, Tone, grouped, paint};
+use super::partition::{Partition, parse_partition};
 use super::session;
 
 /// It always runs by itself; there is nothing that must be scheduled.
@@ -31,9 +31,9 @@ pub(crate) enum Command {
     Run {
         #[command(flatten)]
         node: NodeArgs,
-        /// Only this partition, as n3/17 (see `ring --key`)
-        #[arg(long, value_name = "PARTITION")]
-        partition: Option<PartitionId>,
+        /// Only this partition: 17 for that of the default bucket, or n3/17 (see `ring --key`)
+        #[arg(long, value_name = "P", value_parser = parse_partition)]
+        partition: Option<Partition>,
     },
     /// Begin nothing and repair nothing any more
     ///
@@ -80,27 +80,21 @@ struct Sum {
 
 /// Asks or tells the nodes.
 pub(crate) fn run(global: &GlobalArgs, command: &Command) -> Result<ExitCode> {
-    let (node, order) = match command {
-        Command::Status { node, .. } => (node, AaeCommand::Status),
-        Command::Run { node, partition } => (node, AaeCommand::Run { partition: *partition }),
-        Command::Pause { node } => (node, AaeCommand::Pause),
-        Command::Resume { node } => (node, AaeCommand::Resume),
-    };
+    let (Command::Status { node, .. } | Command::Run { node, .. } | Command::Pause { node } | Command::Resume { node }) =
+        command;
     let conversation = async |client: &Client| {
         let topology = session::topology(client);
-        if let Command::Run { partition: Some(partition), .. } = command
-            && !topology.ring().all_partitions().any(|known| known == *partition)
-        {
-            return Err(Failure::usage(format!("there is no partition {partition} in this cluster"))
-                .hint("driftless ring --key KEY names the partition of a key"));
-        }
-        let names: Vec<String> = members(&topology)
-            .map(|member| member.name)
-            .filter(|name| node.node.as_ref().is_none_or(|wanted| wanted == name))
-            .collect();
-        if names.is_empty() {
-            return Err(Failure::usage("there is no such node in this cluster").hint("driftless status names them"));
-        }
+        let order = match command {
+            Command::Status { .. } => AaeCommand::Status,
+            Command::Run { partition, .. } => {
+                let n = topology.bucket_named("default").map_or(0, |bucket| bucket.quorum.n());
+                let partition = partition.map(|partition| partition.of(&topology, n)).transpose()?;
+                AaeCommand::Run { partition }
+            }
+            Command::Pause { .. } => AaeCommand::Pause,
+            Command::Resume { .. } => AaeCommand::Resume,
+        };
+        let names = names(&topology, node.node.as_deref())?;
         let nodes = ask(client, names, order).await?;
         print(global, command, &nodes)
     };
@@ -152,8 +146,13 @@ fn print(global: &GlobalArgs, command: &Command, nodes: &[Node]) -> Result<ExitC
 fn print_status(nodes: &[Node], partitions: bool) -> Result {
     if partitions {
         let rows = answers(nodes).flat_map(|(name, status)| status.partitions.iter().map(move |line| row(name, line)));
-        let header = ["node", "peer", "partition", "state", "last full round", "compared", "repaired", "behind", "eta"];
-        output::line(output::table(&header, rows.collect()))?;
+        let header = ["node", "peer", "partition", "state", "last round", "compared", "repaired", "behind", "eta"];
+        let table = output::table(&header, rows.collect());
+        output::line(output::tinted(&table, "state", |state| match state {
+            "equal" => Tone::Good,
+            "unequal" => Tone::Bad,
+            _ => Tone::Warning,
+        }))?;
     } else {
         let mut rows = Vec::new();
         for (name, status) in answers(nodes) {
@@ -162,33 +161,22 @@ fn print_status(nodes: &[Node], partitions: bool) -> Result {
                     name.to_owned(),
                     peer.to_owned(),
                     sum.partitions.to_string(),
-                    sum.unequal.to_string(),
-                    sum.in_progress.to_string(),
+                    match sum.in_progress {
+                        0 => sum.unequal.to_string(),
+                        busy => format!("{} ({busy} now)", sum.unequal),
+                    },
                     match (sum.never, sum.oldest) {
                         (0, Some(oldest)) => ago(oldest),
                         _ => format!("never ({})", sum.never),
                     },
                     grouped(sum.compared),
                     grouped(sum.repaired),
-                    grouped(status.drift),
                     grouped(sum.behind),
                     eta(sum.behind, sum.rate).map_or("-".to_owned(), time),
                 ]);
             }
         }
-        let header = [
-            "node",
-            "peer",
-            "shared",
-            "unequal",
-            "in progress",
-            "oldest full round",
-            "compared",
-            "repaired",
-            "drift",
-            "behind",
-            "eta",
-        ];
+        let header = ["node", "peer", "shared", "unequal", "last round", "compared", "repaired", "behind", "eta"];
         output::line(output::table(&header, rows))?;
     }
     output::line("")?;
@@ -246,10 +234,10 @@ fn judge(nodes: &[Node]) -> (bool, String) {
 
 fn row(node: &str, line: &AaePartition) -> Vec<String> {
     let state = match (line.in_progress, line.unequal, line.last_full_round_ms) {
-        (true, ..) => "in progress",
+        (true, ..) => "busy",
         (_, true, _) => "unequal",
         (_, _, Some(_)) => "equal",
-        (_, _, None) => "not compared yet",
+        (_, _, None) => "not yet",
     };
     vec![
         node.to_owned(),

@@ -4,20 +4,17 @@ use driftless_proto::{BucketDefinition, Conflict, Durability};
 use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure, Result};
-use super::global::{GlobalArgs, WithKey};
+use super::global::GlobalArgs;
 use super::output::{self, Format};
 use super::session;
 
 #[derive(clap::Subcommand, Debug)]
 pub(crate) enum Command {
     /// All buckets
-    List(WithKey<NoArgs>),
+    List,
     /// One bucket
-    Show(WithKey<ShowArgs>),
+    Show(ShowArgs),
 }
-
-#[derive(clap::Args, Debug)]
-pub(crate) struct NoArgs {}
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct ShowArgs {
@@ -27,11 +24,10 @@ pub(crate) struct ShowArgs {
 
 /// Prints definitions.
 pub(crate) fn run(global: &GlobalArgs, command: Command) -> Result {
-    let (key, wanted) = match command {
-        Command::List(with) => (with.key, None),
-        Command::Show(with) => (with.key, Some(with.args.bucket)),
+    let wanted = match command {
+        Command::List => None,
+        Command::Show(args) => Some(args.bucket),
     };
-    let global = &global.with_key(key);
     session::run(global, async |client| {
         let topology = session::topology(client);
         let Some(wanted) = wanted else {

@@ -13,7 +13,7 @@ use driftless_proto::Role;
 use serde_json::json;
 
 use super::exit::{Failure, Result};
-use super::local::{PUBLIC, SECRET, write};
+use super::new_file::{self, PUBLIC, SECRET};
 use super::output::{self, Format};
 
 #[derive(clap::Subcommand, Debug)]
@@ -118,9 +118,9 @@ fn ca(args: &CaArgs) -> Result<(Vec<PathBuf>, &'static str)> {
     let files = ["ca.pem", "ca.key", "context.key"].map(|name| args.out.join(name));
     refuse_existing(&files)?;
     make_dir(&args.out)?;
-    write(&files[0], authority.certificate_pem(), PUBLIC)?;
-    write(&files[1], authority.key_pem(), SECRET)?;
-    write(&files[2], &context_key_file(rand::random()), SECRET)?;
+    new_file::create(&files[0], authority.certificate_pem(), PUBLIC)?;
+    new_file::create(&files[1], authority.key_pem(), SECRET)?;
+    new_file::create(&files[2], &context_key_file(rand::random()), SECRET)?;
     Ok((files.to_vec(), "keep ca.key off the nodes: whoever has it can admit anybody; then `driftless cert node NAME`"))
 }
 
@@ -144,8 +144,8 @@ fn write_pair(args: &IssueArgs, issued: &Issued) -> Result<Vec<PathBuf>> {
     let files = ["pem", "key"].map(|kind| args.out.join(format!("{}.{kind}", args.name)));
     refuse_existing(&files)?;
     make_dir(&args.out)?;
-    write(&files[0], &issued.certificate, PUBLIC)?;
-    write(&files[1], &issued.key, SECRET)?;
+    new_file::create(&files[0], &issued.certificate, PUBLIC)?;
+    new_file::create(&files[1], &issued.key, SECRET)?;
     Ok(files.to_vec())
 }
 

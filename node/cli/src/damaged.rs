@@ -1,7 +1,6 @@
 //! `driftless damaged`: records that are not what was written, and how to give up what they held.
 
 use std::cell::RefCell;
-use std::ffi::OsString;
 use std::process::ExitCode;
 
 use driftless_client::{Client, DamagedKeys, Key, NoRetry, Profile, Restored};
@@ -10,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure, Result};
 use super::global::GlobalArgs;
-use super::members::{ANSWER_MAX, members};
+use super::key::KeyArg;
+use super::members::{ANSWER_MAX, names};
 use super::output::{self, Format, Tone, grouped, json_bytes, paint};
 use super::session::{self, BucketArg};
 
@@ -38,8 +38,8 @@ pub(crate) struct ListArgs {
 /// Which record to give up.
 #[derive(clap::Args, Debug)]
 pub(crate) struct RestoreArgs {
-    /// The key
-    key: OsString,
+    #[command(flatten)]
+    key: KeyArg,
     #[command(flatten)]
     bucket: BucketArg,
     /// Only on this node instead of all on which it is damaged
@@ -61,7 +61,7 @@ pub(crate) fn run(global: &GlobalArgs, command: Command) -> Result<ExitCode> {
     match command {
         Command::List(args) => {
             let conversation = async |client: &Client| {
-                let names = names(client, args.node.as_deref())?;
+                let names = names(&session::topology(client), args.node.as_deref())?;
                 let nodes = ask(names, async |name: &str| client.damaged(name).await).await?;
                 match global.format {
                     Format::Json => output::json_line(&as_json(client, &nodes))?,
@@ -76,14 +76,14 @@ pub(crate) fn run(global: &GlobalArgs, command: Command) -> Result<ExitCode> {
 }
 
 fn restore(global: &GlobalArgs, args: RestoreArgs) -> Result<ExitCode> {
-    let key = session::key(args.key)?;
+    let key = args.key.key()?;
     if !args.accept_loss {
         return Err(Failure::usage("what only the damaged records held would be lost, acknowledged writes among it")
             .hint("start all owners of the key first; if that does not help, repeat this with --accept-loss"));
     }
     let bucket = &args.bucket.bucket;
     let conversation = async |client: &Client| {
-        let names = names(client, args.node.as_deref())?;
+        let names = names(&session::topology(client), args.node.as_deref())?;
         let nodes = ask(names, async |name: &str| client.restore_damaged(name, bucket, &key).await).await?;
         print_restored(global, &key, &nodes)
     };
@@ -140,16 +140,6 @@ async fn ask<T>(
     }))
     .await;
     session::unless_denied(nodes, not_allowed, |node| node.said.is_ok())
-}
-
-fn names(client: &Client, wanted: Option<&str>) -> Result<Vec<String>> {
-    let topology = session::topology(client);
-    let names = members(&topology).map(|member| member.name);
-    let names: Vec<String> = names.filter(|name| wanted.is_none_or(|wanted| wanted == name)).collect();
-    if names.is_empty() {
-        return Err(Failure::usage("there is no such node in this cluster").hint("driftless status names them"));
-    }
-    Ok(names)
 }
 
 /// `{"damaged": [{"node", "bucket", "key"}], "count": …, "silent": [names]}`.

@@ -1,6 +1,5 @@
 //! `driftless delete KEY`.
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
 use driftless_client::{Context, DeleteError, Deleted, WriteId};
@@ -9,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::exit::{Exit, Result};
 use super::global::GlobalArgs;
+use super::key::{KeyArg, key_words};
 use super::output::{self, Format, json_bytes};
 use super::quorum::ReadWriteArgs;
 use super::session::{self, BucketArg, IntoFailure};
@@ -18,8 +18,8 @@ use super::session::{self, BucketArg, IntoFailure};
 #[derive(clap::Args, Debug)]
 #[command(mut_arg("r", |arg| arg.help("Replicas that must answer the read before it [default: as the bucket says]")))]
 pub(crate) struct Args {
-    /// The key
-    key: OsString,
+    #[command(flatten)]
+    key: KeyArg,
     #[command(flatten)]
     bucket: BucketArg,
     #[command(flatten)]
@@ -34,7 +34,7 @@ pub(crate) struct Args {
 
 /// Deletes one key.
 pub(crate) fn run(global: &GlobalArgs, args: Args) -> Result<ExitCode> {
-    let key = session::key(args.key)?;
+    let key = args.key.key()?;
     let with_context = args.context.is_some();
     session::run(global, async |client| {
         let mut delete = session::bucket(client, &args.bucket).delete(key.to_bytes()).profile(args.quorum.profile());
@@ -66,13 +66,14 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Result<ExitCode> {
                 "nothing deleted: there was nothing when it was read"
             };
             output::note(format_args!(
-                "{nothing}, and {} stay{}\nto delete what is there now, read it with: driftless{profile} get{bucket} {key}\n\
-                 and give the context that this prints; or, unread: driftless{profile} delete{bucket} {key}",
+                "{nothing}, and {} stay{}\nto delete what is there now, read it with: driftless{profile} get{bucket} {words}\n\
+                 and give the context that this prints; or, unread: driftless{profile} delete{bucket} {words}",
                 match done.siblings() {
                     1 => "1 value that it has not seen".to_owned(),
                     count => format!("{count} values that it has not seen"),
                 },
                 if done.siblings() == 1 { "s" } else { "" },
+                words = key_words(&key),
                 profile = global.profile_flag(),
                 bucket = args.bucket.flag(),
             ));

@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use driftless_client::{Bucket, Client, NoRetry, Profile};
-use driftless_node::jsonl::{Record, parse_line};
+use driftless_node::jsonl::{Line, Record, parse_line};
 use driftless_proto::Key;
 use futures::StreamExt;
-use futures::stream;
+use futures::{future, stream};
 
 use super::dev::{READY_PATIENCE, STOP_PATIENCE, temporary_dir};
 use super::exit::{Exit, Failure, Result};
-use super::load::{Load, Options, Progress};
+use super::load::{Lines, Load, Options, Progress, Reader};
 use super::local::{Layout, LocalCluster, Plan, StopSignal, free_ports};
-use super::output::{self, Tone, grouped, paint, text_bytes};
+use super::output::{self, Tone, grouped, paint, text_bytes, wrapped};
 use super::profile::ClusterArgs;
 use super::session::{self, IntoFailure};
 
@@ -37,8 +37,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
     let mut tour = Tour { stop: stop.clone(), ..Tour::default() };
     tour.title("A cluster of three peer processes")?;
-    tour.say("Each is a `driftless serve` of its own with its own data, and none is a leader. They speak QUIC with")?;
-    tour.say("mutual TLS; a throw-away authority has just issued their certificates.")?;
+    tour.say(
+        "Each is a `driftless serve` of its own with its own data, and none is a leader. They speak QUIC with \
+            mutual TLS; a throw-away authority has just issued their certificates.",
+    )?;
     let mut cluster = LocalCluster::start(layout, stop.clone())?;
     cluster.wait_ready(READY_PATIENCE)?;
     tour.check("three nodes are ready", true)?;
@@ -78,7 +80,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if failed > 0 {
         return Ok(Exit::Failed.into());
     }
-    output::line("The nodes are stopped and their data is removed. Now yourself: driftless dev --dir ./my-cluster")?;
+    output::line("The nodes are stopped and their data is removed.\nNow yourself: driftless dev --dir ./my-cluster")?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -106,19 +108,18 @@ impl Tour {
     async fn load(&mut self, client: &Client, bucket: &Bucket) -> Result<Vec<Record>> {
         let records = sample()?;
         self.title("Real records")?;
-        self.say(format_args!(
-            "{} entries of Debian's package catalogue. Each key belongs to a partition of the ring, and each",
-            grouped(records.len() as u64)
-        ))?;
         let quorum = session::topology(client).bucket_named("default").map(|bucket| bucket.quorum);
         let (n, w) = quorum.map_or((3, 2), |quorum| (quorum.n(), quorum.w()));
         self.say(format_args!(
-            "partition to {n} nodes. A put is acknowledged once {w} of them have it on disk, fsync included."
+            "{} entries of Debian's package catalogue. Each key belongs to a partition of the ring, and each partition to {n} \
+             nodes. A put is acknowledged once {w} of them have it on disk, fsync included.",
+            grouped(records.len() as u64)
         ))?;
         let options = Options { concurrency: 128, puts: Profile::new(), replace: false };
         let progress = Progress::new(Some(SAMPLE.len() as u64), "loading");
-        let load = Load { bucket, options, name: "debian-packages.jsonl", progress, journal: None };
-        let summary = load.run(BufReader::new(SAMPLE), None).await?;
+        let reader = Reader::start(Lines::new(BufReader::new(SAMPLE)))
+            .map_err(|error| Failure::failed(format_args!("cannot start a thread: {error}")))?;
+        let summary = Load::new(bucket, options, progress, None, None).run(reader, future::pending()).await?;
         let rate = summary.loaded as f64 / summary.elapsed.as_secs_f64();
         self.say(format_args!(
             "{} records stored in {:.1} s ({} a second).",
@@ -128,7 +129,7 @@ impl Tour {
         ))?;
         self.check(
             format_args!("all {} records are acknowledged, none failed", grouped(records.len() as u64)),
-            summary.loaded == records.len() as u64 && summary.failed == 0 && summary.with_siblings == 0,
+            summary.loaded == records.len() as u64 && summary.failed == 0 && summary.keys.with_siblings == 0,
         )?;
         Ok(records)
     }
@@ -148,8 +149,10 @@ impl Tour {
 
     async fn siblings(&mut self, bucket: &Bucket) -> Result {
         self.title("Two writers who do not know of each other")?;
-        self.say("Ann and Bob both write the key `cart`, and neither has read it. No clock can say who is right, so")?;
-        self.say("neither write is thrown away: the key has two siblings.")?;
+        self.say(
+            "Ann and Bob both write the key `cart`, and neither has read it. No clock can say who is right, so \
+            neither write is thrown away: the key has two siblings.",
+        )?;
         put(bucket, "cart", "apples").await?;
         let done = bucket.put("cart", "bread").await.map_err(IntoFailure::into_failure)?;
         let read = bucket.get("cart").await.map_err(IntoFailure::into_failure)?;
@@ -158,9 +161,9 @@ impl Tour {
         self.show(format_args!("get cart  →  {}", values.join("  |  ")))?;
         self.check("both values are there", values == ["apples", "bread"] && done.siblings() == 2)?;
         self.say(
-            "A read hands out a context: a sealed note of what it has seen. A put with that context replaces exactly",
+            "A read hands out a context: a sealed note of what it has seen. A put with that context replaces exactly \
+            that, and nothing that came later.",
         )?;
-        self.say("that, and nothing that came later.")?;
         let stale = read.context().cloned();
         let merged = bucket
             .put("cart", "apples, bread")
@@ -229,10 +232,9 @@ impl Tour {
 
         self.title("It comes back")?;
         self.say(format_args!(
-            "{name} starts on its old data. It has everything that it ever acknowledged, and lacks what was written"
+            "{name} starts on its old data. It has everything that it ever acknowledged, and lacks what was written meanwhile. \
+             Once it has been up for some seconds the others hand that over; nobody reads or types anything."
         ))?;
-        self.say("meanwhile. Once it has been up for some seconds the others hand that over; nobody reads or types")?;
-        self.say("anything.")?;
         cluster.restart(victim, READY_PATIENCE)?;
         let began = Instant::now();
         let hints = self.wait_for_hints(client, &name, |hints| hints == 0).await?;
@@ -339,11 +341,11 @@ impl Tour {
     }
 
     fn say(&self, text: impl std::fmt::Display) -> Result {
-        output::line(format_args!("   {text}"))
+        output::line(format_args!("   {}", wrapped(&text.to_string(), 3)))
     }
 
     fn show(&self, text: impl std::fmt::Display) -> Result {
-        output::line(format_args!("     {}", paint(Tone::Quiet, text)))
+        output::line(format_args!("     {}", paint(Tone::Quiet, wrapped(&text.to_string(), 5))))
     }
 
     fn check(&mut self, claim: impl std::fmt::Display, holds: bool) -> Result {
@@ -351,15 +353,18 @@ impl Tour {
         self.checks += 1;
         self.held += u32::from(holds);
         let mark = if holds { paint(Tone::Good, "✓") } else { paint(Tone::Bad, "✗") };
-        output::line(format_args!("   {mark} {claim}"))
+        output::line(format_args!("   {mark} {}", wrapped(&claim.to_string(), 5)))
     }
 }
 
 fn sample() -> Result<Vec<Record>> {
-    SAMPLE
-        .split(|&byte| byte == b'\n')
-        .zip(1..)
-        .filter_map(|(line, number)| parse_line("default", "debian-packages.jsonl", number, line).transpose())
+    let lines = SAMPLE.split(|&byte| byte == b'\n').filter_map(|line| parse_line(line).transpose());
+    let records = lines.map(|line| match line {
+        Ok(Line::Record(record)) => Ok(record),
+        Ok(mark) => Err(format!("it has {}", mark.to_json())),
+        Err(problem) => Err(problem),
+    });
+    records
         .collect::<std::result::Result<_, _>>()
         .map_err(|problem| Failure::failed(format_args!("the sample data is damaged: {problem}")))
 }
@@ -367,7 +372,7 @@ fn sample() -> Result<Vec<Record>> {
 /// How many records read as exactly what was written.
 async fn count_equal(bucket: &Bucket, records: &[Record]) -> Result<u64> {
     // Later lines of a file win over earlier ones with the same key; the sample has none, this only states it.
-    let expected: BTreeMap<&Key, &Bytes> = records.iter().map(|record| (&record.key, &record.values[0].0)).collect();
+    let expected: BTreeMap<&Key, &Bytes> = records.iter().map(|record| (&record.key, &record.values[0])).collect();
     let reads = stream::iter(expected).map(async |(key, value)| {
         bucket.get(key.to_bytes()).await.map(|read| read.one() == Ok(Some(value))).map_err(IntoFailure::into_failure)
     });

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::exit::{Failure, Result};
-use super::local::{Event, Layout, LocalCluster, Plan, SPACING, StopSignal, spaced_ports};
+use super::local::{DirectoryLock, Event, Layout, LocalCluster, Plan, SPACING, StopSignal, spaced_ports};
 use super::output::{self, Tone, paint};
 
 /// Ports are 7400, 7410, … (UDP) and 7401, 7411, … (TCP, for metrics and status), all on the loopback interface.
@@ -27,7 +27,7 @@ pub(crate) struct Args {
     shards: Option<u16>,
 }
 
-/// Runs the cluster until Ctrl-C or SIGTERM.
+/// Runs the cluster until Ctrl-C or SIGTERM, or until its terminal closes.
 pub(crate) fn run(args: &Args) -> Result {
     let stop = StopSignal::install()?;
     let temporary = match &args.dir {
@@ -40,6 +40,7 @@ pub(crate) fn run(args: &Args) -> Result {
         (None, None) => unreachable!("without --dir a temporary directory was made"),
     };
     let layout = layout(args, dir)?;
+    let _lock = DirectoryLock::take(&layout.dir)?;
     output::note(format_args!("starting {} nodes in {} …", layout.nodes.len(), layout.dir.display()));
     let mut cluster = LocalCluster::start(layout, stop.clone())?;
     cluster.wait_ready(READY_PATIENCE)?;
@@ -106,21 +107,16 @@ fn layout(args: &Args, dir: &Path) -> Result<Layout> {
 fn greet(cluster: &LocalCluster, temporary: bool) -> Result {
     let layout = cluster.layout();
     let dir = layout.dir.display();
-    let rows = layout.nodes.iter().map(|node| {
-        let folder = node.config.parent().unwrap_or(&layout.dir);
-        vec![node.name.clone(), node.listen.to_string(), node.admin.to_string(), folder.display().to_string()]
-    });
+    let rows = layout.nodes.iter().map(|node| vec![node.name.clone(), node.listen.to_string(), node.admin.to_string()]);
     output::line(format_args!("{} {} nodes serve.\n", paint(Tone::Good, "ready:"), layout.nodes.len()))?;
-    output::line(output::table(
-        &["node", "listens on (udp)", "admin (http)", "files (log.txt, data, node.toml)"],
-        rows.collect(),
-    ))?;
+    output::line(output::table(&["node", "listens on (udp)", "admin (http)"], rows.collect()))?;
+    output::line(format_args!("\nEach has its log.txt, data and node.toml in {dir}/NODE."))?;
     output::line("\nIn another shell:\n")?;
     for command in ["put greeting hello", "get greeting", "status", "load FILE.jsonl", "bench --seconds 5"] {
         output::line(format_args!("  {}", paint(Tone::Strong, format!("driftless --profile {dir} {command}"))))?;
     }
     let ending = if temporary { "stops the nodes and removes their data" } else { "stops the nodes; their data stays" };
-    output::line(format_args!("\nProcess ids are in {dir}/nodes.json. Ctrl-C {ending}."))
+    output::line(format_args!("\nProcess ids are in {dir}/nodes.json.\nCtrl-C {ending}."))
 }
 
 fn tell(cluster: &LocalCluster, event: &Event) {

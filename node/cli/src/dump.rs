@@ -1,27 +1,30 @@
 //! `driftless dump`: all records of a bucket as `load` reads them, siblings included.
 //!
 //! ```text
-//! FILE.new          what is being written, beside the file
+//! .FILE.….new       what is being written, beside the file; it goes if the dump fails or is interrupted
 //! FILE              takes its name once all of it is on disk, and only if nothing can be missing
 //! FILE.incomplete   takes it if keys may be missing; FILE stays as it was
 //! ```
-//! The file is often the last backup: nothing is written into it, and nothing takes its place that may be less.
+//! The file is often the last backup: nothing is written into it, and nothing takes its place that may be less. The first line of a
+//! dump and its last one are marks, so that `load` notices if a part of it is missing, however it came to be cut off.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use driftless_client::{Bucket, Client};
+use driftless_node::jsonl::{Line, Record};
 use futures::StreamExt;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::completeness::{Doubts, doubts, doubts_after};
 use super::exit::{Exit, Failure, Result};
 use super::global::GlobalArgs;
-use super::output::{self, Format, grouped, json_bytes};
+use super::interrupt::Interrupts;
+use super::new_file::{NewFile, PUBLIC};
+use super::output::{self, Format, grouped};
 use super::profile::parse_duration;
 use super::session::{self, BucketArg, IntoFailure};
 
@@ -46,11 +49,11 @@ pub(crate) struct Args {
 pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
     let ended = session::run(global, async |client| {
         let bucket = session::existing_bucket(client, &args.bucket)?;
-        let n = session::topology(client).bucket_named(&args.bucket.bucket).map_or(0, |bucket| bucket.quorum.n());
+        let mut interrupts = Interrupts::listen()?;
         match &args.output {
             None => {
                 let mut out = BufWriter::with_capacity(BUFFER, std::io::stdout().lock());
-                dump(client, &bucket, n, args, &mut out).await
+                dump(client, &bucket, args, &mut out, &mut interrupts).await
             }
             // A device or a pipe has nothing to lose, and must not be replaced by a file.
             Some(path) if std::fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir()) => {
@@ -58,14 +61,15 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
                     .write(true)
                     .open(path)
                     .map_err(|error| Failure::failed(format_args!("cannot write {}: {error}", path.display())))?;
-                dump(client, &bucket, n, args, &mut BufWriter::with_capacity(BUFFER, file)).await
+                let mut out = BufWriter::with_capacity(BUFFER, file);
+                dump(client, &bucket, args, &mut out, &mut interrupts).await
             }
             Some(path) => {
-                let new = NewFile::beside(path)?;
-                let mut out = BufWriter::with_capacity(BUFFER, &new.file);
-                let dumped = dump(client, &bucket, n, args, &mut out).await?;
+                let new = NewFile::beside(path, PUBLIC)?;
+                let mut out = BufWriter::with_capacity(BUFFER, new.file());
+                let dumped = dump(client, &bucket, args, &mut out, &mut interrupts).await?;
                 drop(out);
-                let at = new.finish(dumped.is_whole())?;
+                let at = if dumped.is_whole() { new.replace() } else { new.replace_with_end(".incomplete") }?;
                 if global.format == Format::Json {
                     output::json_line(&json!({
                         "records": dumped.records,
@@ -107,11 +111,28 @@ impl Dumped {
     }
 }
 
-async fn dump(client: &Client, bucket: &Bucket, n: u8, args: &Args, out: &mut impl Write) -> Result<Dumped> {
+async fn dump(
+    client: &Client,
+    bucket: &Bucket,
+    args: &Args,
+    out: &mut impl Write,
+    interrupts: &mut Interrupts,
+) -> Result<Dumped> {
+    tokio::select! {
+        dumped = write_all(client, bucket, args, out) => dumped,
+        () = interrupts.next() => Err(Failure::failed("interrupted")),
+    }
+}
+
+async fn write_all(client: &Client, bucket: &Bucket, args: &Args, out: &mut impl Write) -> Result<Dumped> {
+    let topology = session::topology(client);
+    let n = topology.bucket_named(bucket.name()).map_or(0, |bucket| bucket.quorum.n());
     let before = doubts_after(client, n, args.wait.unwrap_or_default()).await;
     let started = Instant::now();
     let mut shown = started;
     let (mut records, mut unread) = (0_u64, 0_u64);
+    let begins = Line::DumpBegins { cluster: topology.cluster().to_owned(), bucket: bucket.name().to_owned() };
+    written(writeln!(out, "{}", begins.to_json()))?;
     let reads = bucket.scan().keys().map(|key| async {
         let key = key.map_err(IntoFailure::into_failure)?;
         let read = bucket.get(key.to_bytes()).await;
@@ -120,133 +141,39 @@ async fn dump(client: &Client, bucket: &Bucket, n: u8, args: &Args, out: &mut im
     let mut reads = Box::pin(reads.buffer_unordered(usize::from(args.concurrency)));
     while let Some(read) = reads.next().await {
         let (key, read) = read?;
-        let values: Vec<Value> = match read {
-            Ok(read) => read.values().map(|value| json_bytes(value)).collect(),
+        let values: Vec<_> = match read {
+            Ok(read) => read.values().cloned().collect(),
             Err(error) => {
                 unread += 1;
                 output::warning(format_args!("key {key}: {error}"));
                 continue;
             }
         };
-        let key = json_bytes(key.as_bytes());
-        let record = match <[Value; 1]>::try_from(values) {
-            Ok([value]) => json!({ "key": key, "value": value }),
-            // Deleted since the scan saw it.
-            Err(values) if values.is_empty() => continue,
-            Err(values) => json!({ "key": key, "values": values }),
-        };
-        written(writeln!(out, "{record}"))?;
+        // Deleted since the scan saw it.
+        if values.is_empty() {
+            continue;
+        }
+        written(writeln!(out, "{}", Line::Record(Record { key, values }).to_json()))?;
         records += 1;
         if shown.elapsed() > Duration::from_secs(3) {
             shown = Instant::now();
             output::note(format_args!("dumping: {} records", grouped(records)));
         }
     }
-    written(out.flush())?;
-    output::note(format_args!("{} records in {:.1} s", grouped(records), started.elapsed().as_secs_f64()));
     let doubts = before.and(doubts(client, n).await);
-    if !doubts.is_empty() {
-        doubts.warn("this dump");
+    let dumped = Dumped { records, unread, doubts };
+    let ends = Line::DumpEnds { records, complete: dumped.is_whole() };
+    written(writeln!(out, "{}", ends.to_json()).and_then(|()| out.flush()))?;
+    output::note(format_args!("{} records in {:.1} s", grouped(records), started.elapsed().as_secs_f64()));
+    if !dumped.doubts.is_empty() {
+        dumped.doubts.warn("this dump");
         output::note("dump again then, or with --wait 60s");
     }
-    Ok(Dumped { records, unread, doubts })
-}
-
-/// A file that takes another's place at the end, or goes.
-struct NewFile {
-    file: File,
-    /// Where it is meanwhile.
-    path: PathBuf,
-    /// Whose place it takes.
-    target: PathBuf,
-}
-
-impl NewFile {
-    fn beside(target: &Path) -> Result<NewFile> {
-        let failed = |error| Failure::failed(format_args!("cannot write {}: {error}", target.display()));
-        // A link stays one: what it points to is replaced.
-        let target = std::fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
-        if target.is_dir() {
-            return Err(Failure::failed(format_args!("cannot write {}: it is a directory", target.display())));
-        }
-        let path = with_end(&target, ".new");
-        let new = NewFile { file: File::create(&path).map_err(failed)?, path, target: target.clone() };
-        // A user who may not read the old file shall not read the new one.
-        if let Ok(there) = std::fs::metadata(&target) {
-            new.file.set_permissions(there.permissions()).map_err(failed)?;
-        }
-        Ok(new)
-    }
-
-    /// Makes the file durable and gives it its name: the target's, or one beside that if records may be missing.
-    fn finish(self, is_whole: bool) -> Result<PathBuf> {
-        let target = if is_whole { self.target.clone() } else { with_end(&self.target, ".incomplete") };
-        let failed = |error| Failure::failed(format_args!("cannot write {}: {error}", target.display()));
-        // Not before its bytes: a power cut would leave an empty file in place of the old one.
-        self.file.sync_all().map_err(failed)?;
-        std::fs::rename(&self.path, &target).map_err(failed)?;
-        let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
-        Ok(target)
-    }
-}
-
-impl Drop for NewFile {
-    fn drop(&mut self) {
-        // Once it has its name there is nothing here any more.
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-fn with_end(path: &Path, end: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(end);
-    name.into()
+    Ok(dumped)
 }
 
 fn written(result: std::io::Result<()>) -> Result {
-    match result {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-        other => other.map_err(|error| Failure::failed(format_args!("cannot write: {error}"))),
-    }
+    result.map_err(|error| Failure::of_output(&error, "the dump"))
 }
 
 const BUFFER: usize = 1 << 20;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn names(dir: &Path) -> Vec<String> {
-        let entries = std::fs::read_dir(dir).expect("a directory");
-        let mut names: Vec<String> =
-            entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn a_file_is_replaced_by_what_is_whole_and_by_nothing_else() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let target = dir.path().join("bk");
-        std::fs::write(&target, "old").expect("writes");
-        let write = |text: &str| {
-            let new = NewFile::beside(&target).expect("can be written");
-            (&new.file).write_all(text.as_bytes()).expect("writes");
-            new
-        };
-        drop(write("half"));
-        assert_eq!(
-            (names(dir.path()), std::fs::read_to_string(&target).expect("reads")),
-            (vec!["bk".to_owned()], "old".to_owned())
-        );
-        let at = write("may be less").finish(false).expect("finishes");
-        assert_eq!(
-            (at, std::fs::read_to_string(&target).expect("reads")),
-            (dir.path().canonicalize().expect("exists").join("bk.incomplete"), "old".to_owned())
-        );
-        write("all").finish(true).expect("finishes");
-        assert_eq!(std::fs::read_to_string(&target).expect("reads"), "all");
-        assert_eq!(names(dir.path()), ["bk", "bk.incomplete"]);
-    }
-}

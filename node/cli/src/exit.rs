@@ -17,6 +17,8 @@ pub(crate) type Result<T = ()> = std::result::Result<T, Failure>;
 /// The exit codes, as `--help` documents them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Exit {
+    /// Whoever reads the results has seen enough: `driftless scan … | head` is no mistake.
+    ReaderGone = 0,
     /// Something went wrong.
     Failed = 1,
     /// The command line or a configuration file was.
@@ -43,7 +45,7 @@ Exit codes:
   4  outcome unknown: it may have happened; repeating it is safe
   5  not found
   6  not found, but it may exist: too few of the key's own replicas could be asked
-  7  done, but keys may be missing: replicas do not hold everything yet (scan, dump)";
+  7  done, but keys may be missing: replicas do not hold everything yet (scan, dump), or a dump is not whole (load)";
 
 impl Failure {
     /// With an exit code of its own.
@@ -65,6 +67,11 @@ impl Failure {
     pub(crate) fn hint(mut self, hint: impl fmt::Display) -> Failure {
         self.hint = Some(hint.to_string());
         self
+    }
+
+    /// The same with what to do next, unless it says that already.
+    pub(crate) fn or_hint(self, hint: impl FnOnce() -> String) -> Failure {
+        if self.hint.is_some() { self } else { self.hint(hint()) }
     }
 
     /// The same with what else is to be known.
@@ -90,6 +97,22 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// Nobody reads the results any more, or they cannot be written.
+    pub(crate) fn of_output(error: &std::io::Error, what: &str) -> Failure {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Failure::new(Exit::ReaderGone, "nobody reads the results"),
+            _ => Failure::failed(format_args!("cannot write {what}: {error}")),
+        }
+    }
+
+    /// For programs.
+    pub(crate) fn as_json(&self) -> serde_json::Value {
+        let (code, message, hint) = (self.exit as u8, &self.message, &self.hint);
+        serde_json::json!({ "error": { "code": code, "message": message, "hint": hint } })
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
@@ -109,5 +132,29 @@ impl From<Exit> for ExitCode {
 impl From<driftless_node::config::ConfigError> for Failure {
     fn from(error: driftless_node::config::ConfigError) -> Failure {
         Failure::usage(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_reader_that_has_seen_enough_is_no_mistake() {
+        assert_eq!(Failure::of_output(&ErrorKind::BrokenPipe.into(), "the dump").exit(), Exit::ReaderGone);
+        let failure = Failure::of_output(&Error::from(ErrorKind::StorageFull), "the dump");
+        assert_eq!(failure.exit(), Exit::Failed);
+        assert!(failure.message().starts_with("cannot write the dump"), "{failure}");
+    }
+
+    #[test]
+    fn a_failure_is_an_object_for_programs() {
+        let failure = Failure::usage("which?").hint("say it").or_hint(|| "or not".to_owned());
+        assert_eq!(failure.as_json(), json!({ "error": { "code": 2, "message": "which?", "hint": "say it" } }));
+        assert_eq!(Failure::failed("so").as_json()["error"]["hint"], json!(null));
     }
 }

@@ -1,6 +1,7 @@
 //! `driftless get KEY`.
 
-use std::ffi::OsString;
+use std::collections::BTreeSet;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use driftless_client::{Explanation, GetError, Read};
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure, Result};
 use super::global::GlobalArgs;
+use super::key::{KeyArg, key_words};
 use super::output::{self, Format, Tone, json_bytes, paint};
 use super::quorum::ReadArgs;
 use super::session::{self, BucketArg, IntoFailure};
@@ -16,8 +18,8 @@ use super::session::{self, BucketArg, IntoFailure};
 /// Exit code 5 if there is no such key; 6 if none was found and too few of its own replicas could be asked to be certain.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// The key
-    key: OsString,
+    #[command(flatten)]
+    key: KeyArg,
     #[command(flatten)]
     bucket: BucketArg,
     #[command(flatten)]
@@ -29,7 +31,7 @@ pub(crate) struct Args {
 
 /// Reads one key.
 pub(crate) fn run(global: &GlobalArgs, args: Args) -> Result<ExitCode> {
-    let key = session::key(args.key)?;
+    let key = args.key.key()?;
     session::run(global, async |client| {
         let mut get = session::bucket(client, &args.bucket).get(key.to_bytes()).profile(args.quorum.profile());
         if args.explain {
@@ -105,9 +107,10 @@ fn raw(global: &GlobalArgs, bucket: &BucketArg, key: &Key, read: &Read) -> Resul
             read.values().count()
         ))
         .hint(format_args!(
-            "see them with: driftless{} get{} {key} --format json",
+            "see them with: driftless{} get{} --format json {}",
             global.profile_flag(),
-            bucket.flag()
+            bucket.flag(),
+            key_words(key)
         ))),
     }
 }
@@ -117,18 +120,30 @@ fn text(global: &GlobalArgs, bucket: &BucketArg, key: &Key, read: &Read) -> Resu
     if count == 0 {
         not_found(key, read);
     } else if count > 1 {
-        output::line(paint(Tone::Strong, format_args!("{count} siblings:")))?;
+        let different = read.values().collect::<BTreeSet<_>>().len();
+        let equal = match different {
+            1 => " with equal values".to_owned(),
+            different if different < count => format!(" with {different} different values"),
+            _ => String::new(),
+        };
+        output::line(paint(Tone::Strong, format_args!("{count} siblings{equal}:")))?;
     }
     for value in read.values() {
         output::line(output::value_text(value))?;
     }
     if let Some(context) = read.context() {
-        output::line(paint(Tone::Quiet, format_args!("context: {context}")))?;
+        // What a script takes from standard output is the value.
+        if std::io::stdout().is_terminal() {
+            output::line(paint(Tone::Quiet, format_args!("context: {context}")))?;
+        } else {
+            output::note(format_args!("context: {context}"));
+        }
         if count > 1 {
             output::note(format_args!(
-                "merge them with: driftless{} put{} {key} VALUE --context {context}",
+                "merge them with: driftless{} put{} --context {context} {} VALUE",
                 global.profile_flag(),
-                bucket.flag()
+                bucket.flag(),
+                key_words(key)
             ));
         }
     }
@@ -140,9 +155,11 @@ fn text(global: &GlobalArgs, bucket: &BucketArg, key: &Key, read: &Read) -> Resu
 
 fn explain(explanation: &Explanation) -> Result {
     let Explanation { coordinator, ring_version, partition, r, .. } = explanation;
-    output::line(format_args!(
-        "\npartition {partition}, ring version {ring_version}; put together by {coordinator} from {r} answers:"
-    ))?;
+    let title = format!(
+        "partition {partition}, ring version {ring_version}; put together by {coordinator} from {r} answers; what each \
+         replica had stands below it:"
+    );
+    output::line(format_args!("\n{}", output::wrapped(&title, 0)))?;
     let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
     let rows = explanation.replicas.iter().map(|replica| {
         vec![
@@ -151,10 +168,17 @@ fn explain(explanation: &Explanation) -> Result {
             replica.latency_us.map_or("-".to_owned(), |us| format!("{:.2} ms", us as f64 / 1000.0)),
             yes(replica.counted),
             yes(replica.repaired),
-            replica.state.clone().unwrap_or_else(|| "no answer".to_owned()),
         ]
     });
-    output::line(output::table(&["replica", "as", "after", "counted", "repaired", "what it had"], rows.collect()))
+    let table = output::table(&["replica", "as", "after", "counted", "repaired"], rows.collect());
+    let mut lines = table.lines();
+    output::line(lines.next().unwrap_or_default())?;
+    for (line, replica) in lines.zip(&explanation.replicas) {
+        output::line(line)?;
+        let state = replica.state.as_deref().unwrap_or("no answer");
+        output::line(format_args!("    {}", paint(Tone::Quiet, output::wrapped(state, 4))))?;
+    }
+    Ok(())
 }
 
 fn not_found(key: &Key, read: &Read) {

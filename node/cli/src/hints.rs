@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::exit::Result;
 use super::global::GlobalArgs;
-use super::members::{ANSWER_MAX, members};
+use super::members::{ANSWER_MAX, members, names};
 use super::output::{self, Format, Tone, grouped, paint, size};
 use super::session;
 
@@ -29,6 +29,7 @@ struct Holder {
 /// Asks all members.
 pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result {
     let conversation = async |client: &Client| {
+        names(&session::topology(client), args.target.as_deref())?;
         let mut holders = ask(client).await;
         if let Some(target) = &args.target {
             let hints = holders.iter_mut().filter_map(|holder| holder.hints.as_mut().ok());

@@ -11,7 +11,11 @@
 //!                             session.rs  a connected client; failures as exit codes
 //!                             quorum.rs   how many replicas must take part
 //!                             members.rs  whom to ask about the whole cluster, and how long to wait
+//!                             new_file.rs  a file that takes its name when it is whole
+//!                             interrupt.rs  Ctrl-C, for commands that have something to put away
+//!                             partition.rs  partitions as people write them
 //!                             completeness.rs  whether a walk through a bucket meets every key
+//!                             key.rs      keys as they are given, and as they are printed to be typed
 //!                             output.rs   text, JSON, colours
 //!                             exit.rs     exit codes
 //! ```
@@ -36,10 +40,14 @@ mod exit;
 mod get;
 mod global;
 mod hints;
+mod interrupt;
+mod key;
 mod load;
 mod local;
 mod members;
+mod new_file;
 mod output;
+mod partition;
 mod profile;
 mod put;
 mod quorum;
@@ -49,15 +57,15 @@ mod serve;
 mod session;
 mod status;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use exit::{EXIT_CODES, Failure, Result};
-use global::{GlobalArgs, WithKey};
+use exit::{EXIT_CODES, Exit, Failure, Result};
+use global::{Flags, Group, OnCluster, OnClusterByKey, WithOutput};
 use output::Format;
-use profile::ClusterArgs;
 
 /// Gets are two fifths faster with it than with the system's allocator, puts an eighth slower (docs/decisions.md, Build).
 #[global_allocator]
@@ -66,15 +74,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// A leaderless key-value store: peers own arcs of a ring, any replica takes a write, concurrent writes become siblings.
 #[derive(Parser, Debug)]
 #[command(name = "driftless", version, after_help = EXIT_CODES, arg_required_else_help = true, args_override_self = true, max_term_width = 110)]
+// Each subcommand to which they mean something has them as well.
+#[command(mut_args(|arg| arg.global(false)))]
 pub(crate) struct Cli {
     #[command(flatten)]
-    cluster: ClusterArgs,
+    before: Flags,
     /// Private key of the client certificate
     #[arg(long = "key", id = "key-before", value_name = "FILE", help_heading = "Cluster")]
     key: Option<PathBuf>,
-    /// How results are printed
-    #[arg(long, global = true, value_enum, default_value_t)]
-    format: Format,
     #[command(subcommand)]
     command: Command,
 }
@@ -93,119 +100,137 @@ enum Command {
     ///
     /// Every key of the configuration can also be set by an environment variable: limits.requests_max by
     /// DRIFTLESS__LIMITS__REQUESTS_MAX. --ca, --cert and --key override `[tls]`.
-    Serve(WithKey<serve::Args>),
+    Serve(serve::Args),
     /// Issue certificates
-    #[command(subcommand)]
-    Cert(cert::Command),
+    Cert(WithOutput<Group<cert::Command>>),
     /// Write a value
     ///
-    /// Without --context the value becomes a sibling of whatever is there.
-    Put(WithKey<put::Args>),
+    /// Without --context or --replace the value becomes a sibling of whatever is there.
+    Put(OnCluster<put::Args>),
     /// Read a key
     ///
     /// Exit code 5 if there is no such key.
-    Get(WithKey<get::Args>),
+    Get(OnCluster<get::Args>),
     /// Delete a key
     ///
     /// Without --context a node reads the key first and deletes what it saw. Exit code 5 if there was nothing.
-    Delete(WithKey<delete::Args>),
+    Delete(OnCluster<delete::Args>),
     /// Write many records from a file of JSON lines
     ///
     /// A line is {"key": …, "value": …}, or has "values": […] for siblings; bytes are {"base64": "…"}. One that cannot
     /// be read or stored is reported with its number, and the load goes on. Exit code 1 if there was one.
-    Load(WithKey<load::Args>),
+    Load(OnCluster<load::Args>),
     /// Write all records of a bucket as JSON lines, as `load` reads them
     ///
     /// Keys are read one by one while others may write: this is no snapshot. Exit code 7 if keys may be missing.
-    Dump(WithKey<dump::Args>),
+    Dump(OnCluster<dump::Args>),
     /// List the keys of a bucket, partition by partition
     ///
     /// Keys come in the order of the ring, which looks random; there is no ordered scan. Exit code 7 if keys may be missing.
-    Scan(WithKey<scan::Args>),
+    Scan(OnCluster<scan::Args>),
     /// Look at the buckets
-    #[command(subcommand)]
-    Bucket(bucket::Command),
+    Bucket(OnCluster<Group<bucket::Command>>),
     /// Who owns what; for a key: its token, partition, primaries and fallbacks
     ///
     /// Without options: a line per member. The private key of the client certificate is --client-key here.
-    Ring(ring::Args),
+    Ring(OnClusterByKey<ring::Args>),
     /// A line per node, then a sentence on the cluster's health
     ///
     /// Exit code 0 whatever it shows, unless --check is given.
-    Status(WithKey<status::Args>),
+    Status(OnCluster<status::Args>),
     /// What nodes hold for others that could not be reached
     ///
     /// Hints are delivered by themselves once their target is back; there is nothing to type.
-    Hints(WithKey<hints::Args>),
+    Hints(OnCluster<hints::Args>),
     /// Records that are not what was written, and how to give up what they held
     ///
     /// They are restored from the other owners by themselves, unless too few of those are sound.
-    #[command(subcommand)]
-    Damaged(damaged::Command),
+    Damaged(OnCluster<Group<damaged::Command>>),
     /// Anti-entropy: how far replicas are compared and repaired, and what it shall do
     ///
     /// It always runs by itself; there is nothing that must be scheduled.
-    #[command(subcommand)]
-    Aae(aae::Command),
+    Aae(OnCluster<Group<aae::Command>>),
     /// Measure a running cluster with a closed loop of clients
     ///
     /// What is measured: from the call of the client library to its answer, retries included.
-    Bench(WithKey<bench::Args>),
+    Bench(OnCluster<bench::Args>),
     /// Print a completion script for a shell
     Completions(completions::Args),
 }
 
 fn main() -> ExitCode {
+    let format = if asks_for_json(std::env::args_os()) { Format::Json } else { Format::Text };
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
+        Err(error) if error.use_stderr() && format == Format::Json => {
+            let text = error.render().to_string();
+            let message = text.split("\n\n").next().unwrap_or(&text).trim_start_matches("error: ");
+            output::error(&Failure::usage(message), format);
+            return Exit::Usage.into();
+        }
         Err(error) => {
             // Help goes to standard output and is no failure; clap knows which is which.
             let _ = error.print();
-            return if error.use_stderr() { exit::Exit::Usage.into() } else { ExitCode::SUCCESS };
+            return if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
         }
     };
     match run(cli) {
         Ok(code) => code,
         Err(failure) => {
-            output::error(&failure);
+            if failure.exit() != Exit::ReaderGone {
+                output::error(&failure, format);
+            }
             failure.exit().into()
         }
     }
 }
 
+/// Whether errors are to be JSON: also those of a command line that cannot be understood.
+fn asks_for_json(words: impl Iterator<Item = OsString>) -> bool {
+    let words: Vec<OsString> = words.take_while(|word| word != "--").collect();
+    words.iter().any(|word| word == "--format=json")
+        || words.windows(2).any(|pair| pair[0] == "--format" && pair[1] == "json")
+}
+
 fn run(cli: Cli) -> Result<ExitCode> {
-    let Cli { mut cluster, key, format, command } = cli;
-    cluster.client_key = cluster.client_key.or(key);
-    let global = GlobalArgs { cluster, format };
-    if format == Format::Raw && !matches!(command, Command::Get(_)) {
-        return Err(Failure::usage("--format raw is for `get` only").hint("use --format text or --format json"));
-    }
+    let Cli { mut before, key, command } = cli;
+    before.cluster.client_key = before.cluster.client_key.or(key);
     let done = |()| ExitCode::SUCCESS;
     match command {
-        Command::Dev(args) => dev::run(&args).map(done),
-        Command::Demo(args) => demo::run(&args),
-        Command::Serve(with) => serve::run(&with.args, &global.with_key(with.key).cluster).map(done),
-        Command::Cert(command) => cert::run(&command, format).map(done),
-        Command::Put(with) => put::run(&global.with_key(with.key), with.args).map(done),
-        Command::Get(with) => get::run(&global.with_key(with.key), with.args),
-        Command::Delete(with) => delete::run(&global.with_key(with.key), with.args),
-        Command::Load(with) => load::run(&global.with_key(with.key), &with.args),
-        Command::Dump(with) => dump::run(&global.with_key(with.key), &with.args),
-        Command::Scan(with) => scan::run(&global.with_key(with.key), &with.args),
-        Command::Bucket(command) => bucket::run(&global, command).map(done),
-        Command::Ring(args) => ring::run(&global, args).map(done),
-        Command::Status(with) => status::run(&global.with_key(with.key), &with.args),
-        Command::Hints(with) => hints::run(&global.with_key(with.key), &with.args).map(done),
-        Command::Damaged(command) => damaged::run(&global, command),
-        Command::Aae(command) => aae::run(&global, &command),
-        Command::Bench(with) => bench::run(&global.with_key(with.key), &with.args),
-        Command::Completions(args) => completions::run(&args, &mut Cli::command()).map(done),
+        Command::Dev(args) => before.refuse_all("dev").and_then(|()| dev::run(&args)).map(done),
+        Command::Demo(args) => before.refuse_all("demo").and_then(|()| demo::run(&args)),
+        Command::Serve(args) => before.refuse_all("serve").and_then(|()| serve::run(&args)).map(done),
+        Command::Completions(args) => {
+            before.refuse_all("completions").and_then(|()| completions::run(&args, &mut Cli::command())).map(done)
+        }
+        Command::Cert(with) => before
+            .refuse_cluster("cert")
+            .and_then(|()| with.over(before))
+            .and_then(|(format, args)| cert::run(&args.command, format))
+            .map(done),
+        Command::Put(on) => on.over(before).and_then(|(global, args)| put::run(&global, args)).map(done),
+        Command::Get(on) => {
+            let (global, args) = on.over_with_raw(before);
+            get::run(&global, args)
+        }
+        Command::Delete(on) => on.over(before).and_then(|(global, args)| delete::run(&global, args)),
+        Command::Load(on) => on.over(before).and_then(|(global, args)| load::run(&global, &args)),
+        Command::Dump(on) => on.over(before).and_then(|(global, args)| dump::run(&global, &args)),
+        Command::Scan(on) => on.over(before).and_then(|(global, args)| scan::run(&global, &args)),
+        Command::Bucket(on) => on.over(before).and_then(|(global, args)| bucket::run(&global, args.command)).map(done),
+        Command::Ring(on) => on.over(before).and_then(|(global, args)| ring::run(&global, args)).map(done),
+        Command::Status(on) => on.over(before).and_then(|(global, args)| status::run(&global, &args)),
+        Command::Hints(on) => on.over(before).and_then(|(global, args)| hints::run(&global, &args)).map(done),
+        Command::Damaged(on) => on.over(before).and_then(|(global, args)| damaged::run(&global, args.command)),
+        Command::Aae(on) => on.over(before).and_then(|(global, args)| aae::run(&global, &args.command)),
+        Command::Bench(on) => on.over(before).and_then(|(global, args)| bench::run(&global, &args)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::global::GlobalArgs;
 
     fn parse(words: &str) -> std::result::Result<Cli, String> {
         Cli::try_parse_from(std::iter::once("driftless").chain(words.split(' '))).map_err(|error| error.to_string())
@@ -216,20 +241,65 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    #[test]
-    fn the_cluster_may_be_named_before_or_after_the_subcommand() {
-        for words in ["--profile D get k", "get --profile D k", "get k --profile D --format json"] {
-            assert_eq!(parse(words).expect(words).cluster.profile.as_deref(), Some("D"));
+    fn global_of(words: &str) -> GlobalArgs {
+        let Cli { mut before, key, command } = parse(words).expect(words);
+        before.cluster.client_key = before.cluster.client_key.or(key);
+        match command {
+            Command::Get(on) => on.over_with_raw(before).0,
+            Command::Ring(on) => on.over(before).expect(words).0,
+            Command::Bucket(on) => on.over(before).expect(words).0,
+            other => panic!("{other:?}"),
         }
     }
 
     #[test]
+    fn the_cluster_may_be_named_before_or_after_the_subcommand() {
+        for words in [
+            "--profile D get k",
+            "get --profile D k",
+            "get k --profile D --format json",
+            "--profile D bucket list",
+            "bucket --profile D list",
+            "bucket list --profile D",
+            "--profile other get k --profile D",
+        ] {
+            assert_eq!(global_of(words).cluster.profile.as_deref(), Some("D"), "{words}");
+        }
+        for words in ["--format json get k", "get k --format json", "bucket list --format json"] {
+            assert_eq!(global_of(words).format, Format::Json, "{words}");
+        }
+    }
+
+    #[test]
+    fn flags_are_refused_where_they_mean_nothing() {
+        for words in ["dev --profile D", "demo --endpoint h:1", "completions bash --timeout 1s", "dev --format json"] {
+            assert!(parse(words).is_err(), "{words}");
+        }
+        for words in
+            ["--profile D dev", "--format json demo", "--timeout 1s completions bash", "--ca f cert ca --cluster c"]
+        {
+            let failure = run(parse(words).expect(words)).expect_err(words);
+            assert!(failure.message().contains("means nothing to"), "{words}: {failure}");
+        }
+        let failure = run(parse("put k v --format raw").expect("parses")).expect_err("is for get only").to_string();
+        assert!(failure.contains("`get` only"), "{failure}");
+    }
+
+    #[test]
     fn key_is_a_file_except_for_ring() {
-        let cli = parse("--ca a --cert b --key c get k").expect("parses");
-        assert_eq!(cli.key, Some("c".into()));
-        assert!(matches!(parse("get k --key c").expect("parses").command, Command::Get(WithKey { key: Some(_), .. })));
-        assert!(matches!(parse("ring --key bat").expect("parses").command, Command::Ring(_)));
-        assert_eq!(parse("ring --key bat --client-key c").expect("parses").cluster.client_key, Some("c".into()));
+        for words in
+            ["--ca a --cert b --key c get k", "get k --key c", "bucket list --key c", "ring --key bat --client-key c"]
+        {
+            assert_eq!(global_of(words).cluster.client_key, Some("c".into()), "{words}");
+        }
+        assert_eq!(global_of("ring --key bat").cluster.client_key, None);
+    }
+
+    #[test]
+    fn errors_are_json_if_that_is_asked_for_in_whatever_way() {
+        let asks = |words: &str| asks_for_json(words.split(' ').map(OsString::from));
+        assert!(asks("driftless --format json get") && asks("driftless get k --format=json"));
+        assert!(!asks("driftless get k --format text") && !asks("driftless put k -- --format json"));
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::time::Duration;
 use driftless_proto::Topology;
 use driftless_ring::Member;
 
+use super::exit::{Failure, Result};
+
 /// All of them, by their names: n2 comes before n10.
 pub(crate) fn members(topology: &Topology) -> impl Iterator<Item = Member> {
     let mut members: Vec<Member> = topology.ring().members().to_vec();
@@ -12,5 +14,32 @@ pub(crate) fn members(topology: &Topology) -> impl Iterator<Item = Member> {
     members.into_iter()
 }
 
+/// The names of all, or this one.
+pub(crate) fn names(topology: &Topology, wanted: Option<&str>) -> Result<Vec<String>> {
+    let all: Vec<String> = members(topology).map(|member| member.name).collect();
+    match wanted {
+        None => Ok(all),
+        Some(wanted) if all.iter().any(|name| name == wanted) => Ok(vec![wanted.to_owned()]),
+        Some(wanted) => Err(Failure::usage(format_args!("there is no node \"{wanted}\" in this cluster"))
+            .hint(format_args!("it has {}", all.join(", ")))),
+    }
+}
+
 /// How long a member is waited for: a node that is up answers in milliseconds.
 pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use driftless_testkit::TopologyBuilder;
+
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_not_there_is_named_and_so_are_those_that_are() {
+        let topology = TopologyBuilder::of(["n10", "n2", "n1"]).build();
+        assert_eq!(names(&topology, None).expect("all"), ["n1", "n2", "n10"]);
+        assert_eq!(names(&topology, Some("n2")).expect("is there"), ["n2"]);
+        let failure = names(&topology, Some("n9")).expect_err("is not there").to_string();
+        assert_eq!(failure, "there is no node \"n9\" in this cluster\nhint: it has n1, n2, n10");
+    }
+}

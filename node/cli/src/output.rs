@@ -57,8 +57,11 @@ pub(crate) fn note(text: impl fmt::Display) {
 }
 
 /// Reports a failure.
-pub(crate) fn error(failure: &Failure) {
-    note(format_args!("{} {failure}", paint_for(&io::stderr(), Tone::Bad, "error:")));
+pub(crate) fn error(failure: &Failure, format: Format) {
+    match format {
+        Format::Json => note(failure.as_json()),
+        Format::Text | Format::Raw => note(format_args!("{} {failure}", paint_for(&io::stderr(), Tone::Bad, "error:"))),
+    }
 }
 
 /// Reports something that does not stop the command.
@@ -128,6 +131,48 @@ pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
+/// A table with the words of one column painted, if a person looks at it.
+pub(crate) fn tinted(table: &str, column: &str, tone: impl Fn(&str) -> Tone) -> String {
+    tinted_by(table, column, |word| paint(tone(word), word))
+}
+
+fn tinted_by(table: &str, column: &str, painted: impl Fn(&str) -> String) -> String {
+    let mut lines = table.lines();
+    let header = lines.next().unwrap_or_default();
+    let start = format!(" {header} ").find(&format!(" {} ", column.to_uppercase()));
+    let Some(start) = start.map(|start| header[..start].chars().count()) else { return table.to_owned() };
+    let rows = lines.map(|line| {
+        let Some((start, _)) = line.char_indices().nth(start) else { return line.to_owned() };
+        let (before, rest) = line.split_at(start);
+        let (word, after) = rest.split_at(rest.find("  ").unwrap_or(rest.len()));
+        format!("{before}{}{after}", painted(word))
+    });
+    std::iter::once(header.to_owned()).chain(rows).collect::<Vec<_>>().join("\n")
+}
+
+/// Text in lines of [`WIDTH`], all of them but the first indented by so many columns.
+pub(crate) fn wrapped(text: &str, indent: usize) -> String {
+    let mut lines = String::new();
+    let mut column = indent;
+    for word in text.split(' ') {
+        let width = word.chars().count();
+        if column > indent && column + 1 + width > WIDTH {
+            lines.push('\n');
+            lines.extend(std::iter::repeat_n(' ', indent));
+            column = indent;
+        } else if column > indent {
+            lines.push(' ');
+            column += 1;
+        }
+        lines.push_str(word);
+        column += width;
+    }
+    lines
+}
+
+/// What a terminal shows unless somebody has made it wider.
+pub(crate) const WIDTH: usize = 80;
+
 fn paint_for(stream: &impl IsTerminal, tone: Tone, text: impl fmt::Display) -> String {
     let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && stream.is_terminal();
     if !wanted {
@@ -144,12 +189,7 @@ fn paint_for(stream: &impl IsTerminal, tone: Tone, text: impl fmt::Display) -> S
 }
 
 fn written(result: io::Result<()>) -> Result {
-    match result {
-        Ok(()) => Ok(()),
-        // `driftless scan … | head` is no mistake: the reader has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(error) => Err(Failure::failed(format_args!("cannot write to standard output: {error}"))),
-    }
+    result.map_err(|error| Failure::of_output(&error, "to standard output"))
 }
 
 #[cfg(test)]
@@ -161,6 +201,25 @@ mod tests {
         let nasty = "a\x1b[2Jb\rc\u{9b}31md\x07";
         assert_eq!(visible(nasty), "a\\u{1b}[2Jb\\rc\\u{9b}31md\\u{7}");
         assert_eq!(visible("grüße\n\tund mehr"), "grüße\n\tund mehr");
+    }
+
+    #[test]
+    fn the_words_of_one_column_are_painted() {
+        let rows = [["n1", "up", "zone up"], ["n2", "down", "-"]];
+        let rows = rows.iter().map(|row| row.map(str::to_owned).to_vec()).collect();
+        let painted = tinted_by(&table(&["node", "state", "zone"], rows), "state", |word| format!("<{word}>"));
+        assert_eq!(painted, "NODE  STATE  ZONE\nn1    <up>     zone up\nn2    <down>   -");
+        assert_eq!(tinted_by("A  B", "c", |_| unreachable!("there is no such column")), "A  B");
+    }
+
+    #[test]
+    fn text_is_wrapped_at_the_width_of_a_terminal() {
+        let text = "word ".repeat(40);
+        let lines = format!("   {}", wrapped(text.trim_end(), 3));
+        assert!(lines.lines().count() == 3 && lines.lines().all(|line| line.starts_with("   word")), "{lines}");
+        assert!(lines.lines().all(|line| line.chars().count() <= WIDTH), "{lines}");
+        let long = "x".repeat(100);
+        assert_eq!(wrapped(&format!("a {long} b"), 2), format!("a\n  {long}\n  b"), "a long word stays one");
     }
 
     #[test]

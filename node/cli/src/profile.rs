@@ -20,7 +20,8 @@ use super::exit::{Failure, Result};
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(crate) struct ClusterArgs {
     /// Name of a profile in ~/.config/driftless/config.toml, or the directory of a `dev` cluster (or the profile.toml in it)
-    #[arg(long, global = true, value_name = "NAME|DIR", env = "DRIFTLESS_PROFILE", help_heading = "Cluster")]
+    /// [env: DRIFTLESS_PROFILE]
+    #[arg(long, global = true, value_name = "NAME|DIR", help_heading = "Cluster")]
     pub(crate) profile: Option<String>,
     /// Send every request to this node and to no other
     #[arg(long, global = true, value_name = "HOST:PORT", help_heading = "Cluster")]
@@ -60,6 +61,32 @@ pub(crate) struct Access {
 pub(crate) const DEV_PROFILE: &str = "profile.toml";
 
 impl ClusterArgs {
+    /// These, and where they say nothing the others.
+    pub(crate) fn over(self, wider: ClusterArgs) -> ClusterArgs {
+        ClusterArgs {
+            profile: self.profile.or(wider.profile),
+            endpoint: self.endpoint.or(wider.endpoint),
+            ca: self.ca.or(wider.ca),
+            cert: self.cert.or(wider.cert),
+            client_key: self.client_key.or(wider.client_key),
+            timeout: self.timeout.or(wider.timeout),
+        }
+    }
+
+    /// One of those that were given, if any was.
+    pub(crate) fn given(&self) -> Option<&'static str> {
+        let ClusterArgs { profile, endpoint, ca, cert, client_key, timeout } = self;
+        let flags = [
+            ("--profile", profile.is_some()),
+            ("--endpoint", endpoint.is_some()),
+            ("--ca", ca.is_some()),
+            ("--cert", cert.is_some()),
+            ("--key", client_key.is_some()),
+            ("--timeout", timeout.is_some()),
+        ];
+        flags.into_iter().find_map(|(flag, is_given)| is_given.then_some(flag))
+    }
+
     /// Which cluster is meant.
     pub(crate) fn access(&self) -> Result<Access> {
         let found = self.find()?;
@@ -93,7 +120,9 @@ impl ClusterArgs {
 
     #[allow(clippy::type_complexity, reason = "three parts of one answer, taken apart by the only caller")]
     fn find(&self) -> Result<Option<(PathBuf, Option<Profile>, Option<PathBuf>)>> {
-        if let Some(name) = &self.profile {
+        let variable = std::env::var("DRIFTLESS_PROFILE").ok().filter(|name| !name.is_empty());
+        let wanted = self.profile.as_ref().or(variable.as_ref());
+        if let Some(name) = wanted {
             // The file in the directory means the directory.
             let given = Path::new(name);
             let dir = if given.is_file() && given.file_name().is_some_and(|file| file == DEV_PROFILE) {
@@ -113,7 +142,7 @@ impl ClusterArgs {
             }
         }
         let Some(file) = profiles_file() else { return Ok(None) };
-        let wanted = self.profile.as_deref();
+        let wanted = wanted.map(String::as_str);
         if !file.is_file() {
             return match wanted {
                 None => Ok(None),

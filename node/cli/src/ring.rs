@@ -3,13 +3,14 @@
 use std::ffi::OsString;
 
 use driftless_proto::Topology;
-use driftless_ring::{ArcIndex, NodeId, PartitionId};
+use driftless_ring::{NodeId, PartitionId};
 use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure, Result};
 use super::global::GlobalArgs;
+use super::key;
 use super::output::{self, Format, json_bytes};
-use super::scan::{Partition, parse_partition};
+use super::partition::{Partition, parse_partition};
 use super::session::{self, BucketArg};
 
 /// Without options: a line per member. The private key of the client certificate is --client-key here.
@@ -21,13 +22,17 @@ pub(crate) struct Args {
     /// Where this key of the bucket lives
     #[arg(long, value_name = "KEY", conflicts_with = "partition")]
     key: Option<OsString>,
+    /// KEY is base64: for keys that cannot be typed
+    #[arg(long, requires = "key")]
+    key_base64: bool,
     #[command(flatten)]
     bucket: BucketArg,
 }
 
 /// Prints a part of the ring.
 pub(crate) fn run(global: &GlobalArgs, args: Args) -> Result {
-    let key = args.key.map(session::key).transpose()?;
+    let of_text = if args.key_base64 { key::of_base64 } else { key::of_bytes };
+    let key = args.key.map(of_text).transpose()?;
     session::run(global, async |client| {
         let topology = session::topology(client);
         let Some(bucket) = topology.bucket_named(&args.bucket.bucket) else {
@@ -48,15 +53,7 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Result {
             return partition_text(&topology, place.partition);
         }
         if let Some(partition) = args.partition {
-            let n = partition.n.unwrap_or(bucket.quorum.n());
-            partition.check(topology.ring().partitions().get(), None)?;
-            if !topology.ring().classes().any(|class| class == n) {
-                return Err(Failure::usage(format_args!(
-                    "no bucket has n = {n}, so there is no partition n{n}/{}",
-                    partition.arc
-                )));
-            }
-            let partition = PartitionId { n, arc: ArcIndex(partition.arc) };
+            let partition = partition.of(&topology, bucket.quorum.n())?;
             return match global.format {
                 Format::Json => output::json_line(&partition_json(&topology, partition)),
                 _ => partition_text(&topology, partition),

@@ -3,17 +3,17 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use driftless_ring::ArcIndex;
 use futures::StreamExt;
 use serde_json::json;
 
 use super::completeness::{Doubts, doubts, doubts_after};
-use super::exit::{Exit, Failure, Result};
+use super::exit::{Exit, Result};
 use super::global::GlobalArgs;
 use super::output::{self, Format, json_bytes};
+use super::partition::{Partition, parse_partition};
 use super::profile::parse_duration;
 use super::quorum::ReadQuorum;
-use super::session::{self, IntoFailure};
+use super::session::{self, BucketArg, IntoFailure};
 
 /// Keys come in the order of the ring, which looks random; there is no ordered scan. Exit code 7 if keys may be missing.
 #[derive(clap::Args, Debug)]
@@ -35,18 +35,10 @@ pub(crate) struct Args {
     wait: Option<Duration>,
 }
 
-/// A partition as people write it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Partition {
-    /// Replication factor, if given.
-    pub(crate) n: Option<u8>,
-    /// Number of the arc.
-    pub(crate) arc: u32,
-}
-
 /// Prints every key.
 pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
-    super::session::run(global, async |client| {
+    session::run(global, async |client| {
+        session::existing_bucket(client, &BucketArg { bucket: args.bucket.clone() })?;
         let topology = session::topology(client);
         let n = topology.bucket_named(&args.bucket).map_or(0, |bucket| bucket.quorum.n());
         // A user who wants some keys does not ask whether these are all.
@@ -54,12 +46,9 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
             None => doubts_after(client, n, args.wait.unwrap_or_default()).await,
             Some(_) => Doubts::default(),
         };
-        if let (Some(partition), Some(bucket)) = (args.partition, topology.bucket_named(&args.bucket)) {
-            partition.check(topology.ring().partitions().get(), Some(bucket.quorum.n()))?;
-        }
         let mut scan = client.bucket(&args.bucket).scan().profile(args.quorum.profile());
         if let Some(partition) = args.partition {
-            scan = scan.arc(ArcIndex(partition.arc));
+            scan = scan.arc(partition.of_bucket(&topology, n)?.arc);
         }
         let mut keys = scan.keys();
         let mut left = args.limit.unwrap_or(u64::MAX);
@@ -87,50 +76,4 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
         }
         Ok(Exit::Incomplete.into())
     })
-}
-
-impl Partition {
-    /// Refuses what is not on the ring.
-    pub(crate) fn check(self, partitions: u32, n: Option<u8>) -> Result {
-        if self.arc >= partitions {
-            return Err(Failure::usage(format_args!(
-                "there is no partition {}; the ring has {partitions}, from 0 to {}",
-                self.arc,
-                partitions - 1
-            )));
-        }
-        match (self.n, n) {
-            (Some(asked), Some(has)) if asked != has => Err(Failure::usage(format_args!(
-                "the bucket has n = {has}; its partitions are n{has}/0 to n{has}/{}",
-                partitions - 1
-            ))),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// For clap: `17` or `n3/17`.
-pub(crate) fn parse_partition(text: &str) -> std::result::Result<Partition, String> {
-    let parse = || match text.strip_prefix('n') {
-        None => Some(Partition { n: None, arc: text.parse().ok()? }),
-        Some(rest) => {
-            let (n, arc) = rest.split_once('/')?;
-            Some(Partition { n: Some(n.parse().ok()?), arc: arc.parse().ok()? })
-        }
-    };
-    parse().ok_or_else(|| "expected the number of an arc, as 17 or n3/17".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn partitions_have_two_spellings() {
-        assert_eq!(parse_partition("17"), Ok(Partition { n: None, arc: 17 }));
-        assert_eq!(parse_partition("n3/17"), Ok(Partition { n: Some(3), arc: 17 }));
-        for bad in ["", "n3", "n/1", "-1", "3/17", "n300/1"] {
-            assert!(parse_partition(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -23,7 +23,6 @@ use super::audit::AuditFile;
 use super::descriptors;
 use super::exit::{Failure, Result};
 use super::output;
-use super::profile::ClusterArgs;
 
 /// Every key of the configuration can also be set by an environment variable: limits.requests_max by
 /// DRIFTLESS__LIMITS__REQUESTS_MAX. --ca, --cert and --key override `[tls]`.
@@ -47,6 +46,15 @@ pub(crate) struct Args {
     /// The cluster file
     #[arg(long, value_name = "FILE")]
     cluster: Option<String>,
+    /// Certificates of the cluster's authority
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// The node's certificate
+    #[arg(long, value_name = "FILE")]
+    cert: Option<PathBuf>,
+    /// Its private key
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
     /// Any other key, as in --set limits.requests_max=1000
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_assignment)]
     set: Vec<(String, String)>,
@@ -62,10 +70,10 @@ pub(crate) struct Args {
 }
 
 /// Runs one node until SIGTERM, SIGINT or a failure.
-pub(crate) fn run(args: &Args, cluster: &ClusterArgs) -> Result {
+pub(crate) fn run(args: &Args) -> Result {
     let environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let config = NodeConfig::read(&args.config, environment, &overrides(args, cluster))?;
+    let config = NodeConfig::read(&args.config, environment, &overrides(args))?;
     if args.print_config {
         return output::line(config.print().trim_end());
     }
@@ -321,7 +329,7 @@ fn open_audit(path: &Path) -> Result<Arc<AuditFile>> {
 /// What the storage engine says of its own doings is for its developers, unless somebody asks for it by name.
 const QUIET: &str = "fjall=warn,lsm_tree=warn";
 
-fn overrides(args: &Args, cluster: &ClusterArgs) -> Vec<Override> {
+fn overrides(args: &Args) -> Vec<Override> {
     let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
     let flags = [
         ("name", "--name", args.name.clone()),
@@ -329,9 +337,9 @@ fn overrides(args: &Args, cluster: &ClusterArgs) -> Vec<Override> {
         ("listen", "--listen", args.listen.clone()),
         ("admin", "--admin", args.admin.clone()),
         ("cluster", "--cluster", args.cluster.clone()),
-        ("tls.ca", "--ca", path(&cluster.ca)),
-        ("tls.cert", "--cert", path(&cluster.cert)),
-        ("tls.key", "--key", path(&cluster.client_key)),
+        ("tls.ca", "--ca", path(&args.ca)),
+        ("tls.cert", "--cert", path(&args.cert)),
+        ("tls.key", "--key", path(&args.key)),
     ];
     let named = flags
         .into_iter()

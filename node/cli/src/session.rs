@@ -1,13 +1,11 @@
 //! A connected client, and how its failures become exit codes.
 
 use std::cell::RefCell;
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_client::{
-    Bucket, Cause, Client, ConnectError, Context, Identity, IoRuntime, Key, Outcome, Profile, Refusal, RequestError,
+    Bucket, Cause, Client, ConnectError, Context, Identity, IoRuntime, Outcome, Profile, Refusal, RequestError,
     StatusError, Topology,
 };
 
@@ -130,11 +128,6 @@ pub(crate) fn existing_bucket(client: &Client, arg: &BucketArg) -> Result<Bucket
 /// A bucket of a cluster.
 pub(crate) fn bucket(client: &Client, arg: &BucketArg) -> Bucket {
     client.bucket(&arg.bucket)
-}
-
-/// A key from the command line: any bytes.
-pub(crate) fn key(text: OsString) -> Result<Key> {
-    Key::new(text.into_vec()).map_err(Failure::usage)
 }
 
 /// For clap: a context token.

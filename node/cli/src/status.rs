@@ -95,7 +95,11 @@ fn print(global: &GlobalArgs, args: &Args, topology: &Topology, nodes: &[Node]) 
             "summary": summary,
         }))?;
     } else {
-        output::line(as_table(nodes))?;
+        output::line(output::tinted(&as_table(nodes), "state", |state| match state {
+            "up" => Tone::Good,
+            "suspect" => Tone::Warning,
+            _ => Tone::Bad,
+        }))?;
         output::line(format_args!("\n{}", paint(if healthy { Tone::Good } else { Tone::Warning }, summary)))?;
         let troubles = troubles(nodes);
         if troubles.len() > 1 || troubles.len() == 1 && nodes.iter().any(|node| node.status.is_err()) {
@@ -284,20 +288,16 @@ fn as_table(nodes: &[Node]) -> String {
                 counted(status.bytes, size),
                 counted(status.hints, grouped),
                 status.version.clone(),
-                status.ring_version.to_string(),
                 format!("{}/{}", status.peers.iter().filter(|peer| peer.connected).count(), status.peers.len()),
             ],
             Err(_) => {
                 let mut row = vec![member.name.clone(), node.state(nodes).to_owned(), member.zone.clone(), owned];
-                row.extend(std::iter::repeat_n("-".to_owned(), 6));
+                row.extend(std::iter::repeat_n("-".to_owned(), 5));
                 row
             }
         }
     });
-    output::table(
-        &["node", "state", "zone", "owned", "keys", "bytes", "hints", "version", "ring", "peers"],
-        rows.collect(),
-    )
+    output::table(&["node", "state", "zone", "owned", "keys", "bytes", "hints", "version", "peers"], rows.collect())
 }
 
 #[cfg(test)]

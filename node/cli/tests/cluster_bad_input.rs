@@ -99,7 +99,7 @@ fn nodes_that_make_no_sense_do_not_start() {
     );
     let mut command = driftless();
     command.arg("dev").arg("--dir").arg(dev.cluster());
-    expect_failure(&finish(command, b""), 1, "a second dev", &["is in use", "hint:"]);
+    expect_failure(&finish(command, b""), 1, "a second dev", &["already running in", ", pid ", "kill "]);
     let mut command = driftless();
     command.args(["dev", "--nodes", "5", "--dir"]).arg(dev.cluster());
     expect_failure(&finish(command, b""), 2, "another number of nodes", &["has --nodes 3, not 5"]);

@@ -117,3 +117,29 @@ fn nodes_do_not_outlive_a_dev_that_is_killed() {
     dev.up();
     dev.ok(&["put", "k", "v"]);
 }
+
+/// The terminal of a `dev` was closed, and a gigabyte of certificates and data stayed in /tmp.
+#[test]
+fn a_temporary_dev_leaves_nothing_behind_when_its_terminal_closes() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let said = dir.path().join("said.txt");
+    let temporary = dir.path().join("tmp");
+    std::fs::create_dir(&temporary).expect("is made");
+    let log = std::fs::File::create(&said).expect("can be written");
+    let mut command = cluster_support::driftless();
+    command.args(["dev", "--nodes", "1", "--base-port", &cluster_support::free_base_port().to_string()]);
+    command.env("TMPDIR", &temporary).stdin(std::process::Stdio::null());
+    let mut child =
+        command.stdout(log.try_clone().expect("can be shared")).stderr(log).spawn().expect("the binary runs");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let text = || std::fs::read_to_string(&said).unwrap_or_default();
+    while !text().contains("Process ids are in") {
+        assert!(Instant::now() < deadline && matches!(child.try_wait(), Ok(None)), "is ready: {}", text());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    signal(child.id(), Signal::HUP);
+    let status = wait(&mut child, Duration::from_secs(30)).expect("stops");
+    assert!(status.success(), "{status}: {}", text());
+    let left: Vec<_> = std::fs::read_dir(&temporary).expect("is there").collect();
+    assert!(left.is_empty(), "{left:?}");
+}

@@ -67,7 +67,9 @@ fn roles_are_kept_and_what_is_done_is_written_to_a_file_that_can_be_rotated() {
 
     issue(&dev, "web", &["--role", "reader"]);
     issue(&dev, "app", &[]);
-    let shown = dev.json(&["cert", "show", path(&dev, "web.pem").to_str().expect("is text")]);
+    let mut show = driftless();
+    show.args(["cert", "show", "--format", "json"]).arg(path(&dev, "web.pem"));
+    let shown: Value = serde_json::from_slice(&finish(show, b"").stdout).expect("is JSON");
     assert_eq!(shown["name"], "driftless://dev/client/web/reader");
     let refused = run_as(&dev, "web", &["put", "k", "v"]);
     expect_failure(

@@ -4,15 +4,15 @@
 //! DIR/            mode 0700
 //!   cluster.toml  members and buckets; written last, so that it marks a complete directory
 //!   ca.pem ca.key context.key client.pem client.key profile.toml
+//!   dev.lock      the process of the `dev` that runs here
 //!   nodes.json    [{"name", "pid", "state", "listen", "admin", "data_dir", "config"}], kept true
 //!   n1/           node.toml node.pem node.key log.txt data/
 //!   n2/ …
 //! ```
 
 use std::fs;
-use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -22,6 +22,7 @@ use driftless_proto::Role;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Failure, Result};
+use crate::new_file::{self, PUBLIC, SECRET};
 use crate::profile::DEV_PROFILE;
 
 /// A node's UDP port and its admin port.
@@ -108,13 +109,13 @@ impl Layout {
                 .hint("give a new or empty directory, or empty this one if it is left from an interrupted start"));
         }
         let authority = CertificateAuthority::create(CLUSTER).map_err(issue)?;
-        write(&dir.join("ca.pem"), authority.certificate_pem(), PUBLIC)?;
-        write(&dir.join("ca.key"), authority.key_pem(), SECRET)?;
-        write(&dir.join("context.key"), &context_key_file(rand::random()), SECRET)?;
+        new_file::create(&dir.join("ca.pem"), authority.certificate_pem(), PUBLIC)?;
+        new_file::create(&dir.join("ca.key"), authority.key_pem(), SECRET)?;
+        new_file::create(&dir.join("context.key"), &context_key_file(rand::random()), SECRET)?;
         let validity = Validity::holder(SystemTime::now());
         let client = authority.issue_client("dev", Some(Role::Operator), validity).map_err(issue)?;
-        write(&dir.join("client.pem"), &client.certificate, PUBLIC)?;
-        write(&dir.join("client.key"), &client.key, SECRET)?;
+        new_file::create(&dir.join("client.pem"), &client.certificate, PUBLIC)?;
+        new_file::create(&dir.join("client.key"), &client.key, SECRET)?;
 
         let mut members = String::new();
         let mut seeds = Vec::new();
@@ -123,14 +124,14 @@ impl Layout {
             let home = dir.join(&name);
             make_dir(&home)?;
             let node = authority.issue_node(&name, validity).map_err(issue)?;
-            write(&home.join("node.pem"), &node.certificate, PUBLIC)?;
-            write(&home.join("node.key"), &node.key, SECRET)?;
+            new_file::create(&home.join("node.pem"), &node.certificate, PUBLIC)?;
+            new_file::create(&home.join("node.key"), &node.key, SECRET)?;
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
             let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, admin));
             let config = format!(
                 "name = \"{name}\"\nlisten = \"{address}\"\nadmin = \"{admin}\"\ncluster = \"../{CLUSTER_FILE}\"\ncontext_key = \"../context.key\"\n\n[tls]\nca = \"../ca.pem\"\n",
             );
-            write(&home.join("node.toml"), &config, PUBLIC)?;
+            new_file::create(&home.join("node.toml"), &config, PUBLIC)?;
             members += &format!("\n[[member]]\nname = \"{name}\"\naddress = \"{address}\"\nshards = {}\n", plan.shards);
             seeds.push(address.to_string());
         }
@@ -138,11 +139,11 @@ impl Layout {
         let profile = toml::to_string(&profile)
             .map_err(|error| Failure::failed(format_args!("cannot write the profile: {error}")))?;
         let profile = format!("# For `driftless --profile {} …`\n{profile}", dir.display());
-        write(&dir.join(DEV_PROFILE), &profile, PUBLIC)?;
+        new_file::create(&dir.join(DEV_PROFILE), &profile, PUBLIC)?;
         let cluster = format!(
             "# Shared by all nodes of this throw-away cluster. Add [[bucket]] tables while it is stopped.\ncluster = \"{CLUSTER}\"\n{members}",
         );
-        write(&dir.join(CLUSTER_FILE), &cluster, PUBLIC)?;
+        new_file::create(&dir.join(CLUSTER_FILE), &cluster, PUBLIC)?;
         Layout::open(&dir)
     }
 
@@ -196,8 +197,7 @@ impl Layout {
         let mut text = serde_json::to_string_pretty(&entries)
             .map_err(|error| Failure::failed(format_args!("cannot write {NODES_FILE}: {error}")))?;
         text.push('\n');
-        let (path, new) = (self.dir.join(NODES_FILE), self.dir.join("nodes.json.new"));
-        fs::write(&new, text).and_then(|()| fs::rename(&new, &path)).map_err(|error| cannot("write", &path, &error))
+        new_file::replace(&self.dir.join(NODES_FILE), &text, PUBLIC)
     }
 }
 
@@ -235,16 +235,6 @@ pub(crate) fn read_nodes(dir: &Path) -> std::result::Result<Vec<NodeEntry>, Stri
     serde_json::from_str(&text).map_err(|error| format!("{} is malformed: {error}", path.display()))
 }
 
-/// Writes a new file with these permissions.
-pub(crate) fn write(path: &Path, text: &str, mode: u32) -> Result {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true).mode(mode);
-    options
-        .open(path)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(|error| cannot("write", path, &error))
-}
-
 fn make_dir(dir: &Path) -> Result {
     if dir.is_dir() {
         return Ok(());
@@ -259,12 +249,6 @@ fn cannot(verb: &str, path: &Path, error: &std::io::Error) -> Failure {
 fn issue(error: IssueError) -> Failure {
     Failure::failed(format_args!("cannot issue a certificate: {error}"))
 }
-
-/// Permissions of what everybody may read, within a directory that nobody else may enter.
-pub(crate) const PUBLIC: u32 = 0o644;
-
-/// Permissions of private keys.
-pub(crate) const SECRET: u32 = 0o600;
 
 const CLUSTER: &str = "dev";
 

@@ -2,14 +2,16 @@
 //!
 //! ```text
 //! layout.rs    the files in its directory: certificates, configuration, nodes.json, profile.toml
+//! lock.rs      one `dev` for each directory
 //! ports.rs     which ports are free
 //! process.rs   one node's process: start, signal, wait; its life ends with ours
 //! http.rs      asking a node's admin server whether it is ready
-//! stop.rs      Ctrl-C and SIGTERM as a flag
+//! stop.rs      Ctrl-C, SIGTERM and a closed terminal as a flag
 //! ```
 
 mod http;
 mod layout;
+mod lock;
 mod ports;
 mod process;
 mod stop;
@@ -18,7 +20,8 @@ use std::time::{Duration, Instant};
 
 use driftless_proto::client::NodeStatus;
 
-pub(crate) use layout::{CLUSTER_FILE, Layout, NodeFiles, NodeState, PUBLIC, Plan, SECRET, read_nodes, write};
+pub(crate) use layout::{CLUSTER_FILE, Layout, NodeFiles, NodeState, Plan, read_nodes};
+pub(crate) use lock::DirectoryLock;
 pub(crate) use ports::{SPACING, free_ports, spaced_ports};
 pub(crate) use stop::StopSignal;
 

@@ -1,4 +1,5 @@
-//! Ctrl-C and SIGTERM as a flag, so that a command that started processes can end them in order.
+//! Ctrl-C, SIGTERM and a terminal that closes, as a flag: a command that started processes can end them in order, and remove what is
+//! temporary.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,7 @@ impl StopSignal {
         let entered = runtime.enter();
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
         drop(entered);
         let set = flag.clone();
         std::thread::Builder::new()
@@ -29,6 +31,7 @@ impl StopSignal {
                     tokio::select! {
                         _ = interrupt.recv() => {}
                         _ = terminate.recv() => {}
+                        _ = hangup.recv() => {}
                     }
                 });
                 set.0.store(true, Ordering::SeqCst);

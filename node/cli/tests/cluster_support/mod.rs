@@ -346,7 +346,7 @@ pub(crate) fn wait(child: &mut Child, patience: Duration) -> Option<ExitStatus> 
 
 /// A port from which on three nodes find theirs free. Starts at a place of this process's own, so that tests that run
 /// at the same time seldom meet.
-fn free_base_port() -> u16 {
+pub(crate) fn free_base_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let turn = NEXT.fetch_add(1, Ordering::Relaxed) % 3;
     let mut base = 20_000 + (std::process::id() % 200) as u16 * 100 + turn * 30;

@@ -4,26 +4,29 @@
 //! instead of piling up siblings, as the puts of a well-behaved application do. All clients are tasks of one thread that
 //! also runs the connections, so that the generator takes as little as possible from the nodes beside it.
 
+mod cpu;
+mod report;
+mod tally;
+
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
-use std::fmt::{Debug, Display};
-use std::path::Path;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use driftless_client::{Bucket, Cause, Context, GetError, Outcome, RequestError, Topology};
+use driftless_client::{Bucket, Context, GetError};
 use driftless_node::config::units;
-use futures::future::join_all;
-use hdrhistogram::Histogram;
-use serde_json::{Value, json};
+use futures::future::{Either, join_all, select};
 
 use super::exit::{Exit, Failure, Result};
 use super::global::GlobalArgs;
-use super::local::read_nodes;
+use super::interrupt::Interrupts;
 use super::output::{self, Format, grouped, size, text_bytes};
 use super::quorum::ReadWriteArgs;
 use super::session::{self, BucketArg, IntoFailure};
+use cpu::{cpu, cpu_of, pids};
+use report::Report;
+use tally::{NOT_FOUND, Problem, Tally};
 
 /// What is measured: from the call of the client library to its answer, retries included. Exit code 1 if requests failed.
 #[derive(clap::Args, Debug)]
@@ -78,8 +81,12 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
         let definition = topology.bucket_named(bucket.name()).expect("a bucket that exists is in the topology");
         let quorum = definition.quorum.with(args.quorum.read.r, args.quorum.write.w).map_err(Failure::usage)?;
         let load = Load::new(&bucket, args);
+        let mut interrupts = Interrupts::listen()?;
         if !args.no_prefill {
-            load.prefill().await?;
+            tokio::select! {
+                prefilled = load.prefill() => prefilled?,
+                () = interrupts.next() => return Err(Failure::failed("interrupted before anything was measured")),
+            }
         }
         let pids = match &access.dev_dir {
             Some(dir) => pids(dir),
@@ -87,7 +94,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
                 Err("--profile is not the directory of a dev cluster, so the nodes' processes are not known".to_owned())
             }
         };
-        let measured = load.measure(&pids).await;
+        let measured = load.measure(&pids, &mut interrupts).await?;
         let report = Report {
             args,
             topology: &topology,
@@ -116,18 +123,6 @@ struct Load<'a> {
     /// Whether what starts now counts.
     measuring: Cell<bool>,
     finished: Cell<bool>,
-}
-
-/// What happened within the measured time.
-struct Tally {
-    put: Histogram<u64>,
-    get: Histogram<u64>,
-    refused: u64,
-    unknown: u64,
-    failed: u64,
-    kinds: BTreeMap<String, u64>,
-    /// The first of each kind, in words.
-    texts: BTreeMap<String, String>,
 }
 
 struct Measured {
@@ -205,14 +200,19 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    async fn measure(self, pids: &std::result::Result<Vec<u32>, String>) -> Measured {
-        let clients = (0..self.args.clients).map(|client| self.client(client));
+    async fn measure(
+        self,
+        pids: &std::result::Result<Vec<u32>, String>,
+        interrupts: &mut Interrupts,
+    ) -> Result<Measured> {
         let clock = async {
-            tokio::time::sleep(Duration::from_secs_f64(self.args.warmup)).await;
+            if self.pass("warming up", self.args.warmup, interrupts).await {
+                return Err(Failure::failed("interrupted before anything was measured"));
+            }
             let (server, own) = (cpu_of(pids), cpu(std::process::id()));
             let started = Instant::now();
             self.measuring.set(true);
-            tokio::time::sleep(Duration::from_secs_f64(self.args.seconds)).await;
+            let interrupted = self.pass("measuring", self.args.seconds, interrupts).await;
             self.measuring.set(false);
             let elapsed = started.elapsed();
             let (server_end, own_end) = (cpu_of(pids), cpu(std::process::id()));
@@ -221,10 +221,52 @@ impl<'a> Load<'a> {
                 (Ok(start), Ok(end)) => Ok(end.saturating_sub(start)),
                 (Err(reason), _) | (_, Err(reason)) => Err(reason),
             };
-            (elapsed, server_cpu, own_end.ok().zip(own.ok()).map(|(end, start)| end.saturating_sub(start)))
+            let client_cpu = own_end.ok().zip(own.ok()).map(|(end, start)| end.saturating_sub(start));
+            Ok((interrupted, elapsed, server_cpu, client_cpu))
         };
-        let (_, (elapsed, server_cpu, client_cpu)) = futures::future::join(join_all(clients), clock).await;
-        Measured { tally: self.tally.into_inner(), elapsed, server_cpu, client_cpu }
+        let clients = join_all((0..self.args.clients).map(|client| self.client(client)));
+        let (interrupted, elapsed, server_cpu, client_cpu) = match select(pin!(clock), pin!(clients)).await {
+            Either::Left((Ok(ended), clients)) => {
+                // Who presses Ctrl-C does not wait for requests that nobody answers.
+                if !ended.0 {
+                    clients.await;
+                }
+                ended
+            }
+            Either::Left((Err(failure), _)) => return Err(failure),
+            // They go on until the clock says that it is over.
+            Either::Right((_, clock)) => clock.await?,
+        };
+        if interrupted {
+            output::note(format_args!("interrupted: this is of the first {:.1} s", elapsed.as_secs_f64()));
+        }
+        Ok(Measured { tally: self.tally.into_inner(), elapsed, server_cpu, client_cpu })
+    }
+
+    /// Lets so many seconds pass, and says how it goes. Whether it was interrupted.
+    async fn pass(&self, what: &str, seconds: f64, interrupts: &mut Interrupts) -> bool {
+        let started = Instant::now();
+        let time = Duration::from_secs_f64(seconds);
+        loop {
+            let left = time.saturating_sub(started.elapsed());
+            if left.is_zero() {
+                return false;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(left.min(PROGRESS_INTERVAL)) => {}
+                () = interrupts.next() => return true,
+            }
+            let passed = started.elapsed().as_secs_f64();
+            if started.elapsed() < time {
+                let done = self.tally.borrow().operations();
+                let rate = if done > 0 {
+                    format!(", {} ops/s", grouped((done as f64 / passed) as u64))
+                } else {
+                    String::new()
+                };
+                output::note(format_args!("{what}: {passed:.0} of {seconds} s{rate}"));
+            }
+        }
     }
 
     /// One client: one request after the other until the time is over.
@@ -287,237 +329,6 @@ impl<'a> Load<'a> {
     }
 }
 
-/// A request that did not succeed.
-struct Problem {
-    /// Absent if it was answered, but not as it should have been.
-    outcome: Option<Outcome>,
-    kind: String,
-    /// In words.
-    text: String,
-}
-
-impl Problem {
-    fn of<E: Debug + Display>(error: &E, outcome: Option<Outcome>, request: Option<&RequestError>) -> Problem {
-        let name = |debug: String| debug.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned();
-        let kind = match request.map(RequestError::cause) {
-            // The call itself was not in order, or its answer: it has a name of its own.
-            None => name(format!("{error:?}")),
-            Some(Cause::Refused { refusal, .. }) => name(format!("{refusal:?}")),
-            Some(Cause::Unknown { unknown, .. }) => name(format!("{unknown:?}")),
-            Some(cause) => name(format!("{cause:?}")),
-        };
-        Problem { outcome, kind, text: error.to_string() }
-    }
-}
-
-impl Tally {
-    fn new() -> Tally {
-        let histogram = || {
-            Histogram::new_with_bounds(1, LATENCY_NANOS_MAX, 3)
-                .expect("1 is below the maximum, and 3 digits are offered")
-        };
-        Tally {
-            put: histogram(),
-            get: histogram(),
-            refused: 0,
-            unknown: 0,
-            failed: 0,
-            kinds: BTreeMap::new(),
-            texts: BTreeMap::new(),
-        }
-    }
-
-    fn count(&mut self, get: bool, nanos: u64, outcome: std::result::Result<(), Problem>) {
-        match outcome {
-            Ok(()) => {
-                let histogram = if get { &mut self.get } else { &mut self.put };
-                histogram.saturating_record(nanos);
-            }
-            Err(problem) => {
-                match problem.outcome {
-                    Some(Outcome::Refused) => self.refused += 1,
-                    Some(Outcome::Unknown) => self.unknown += 1,
-                    None => self.failed += 1,
-                }
-                self.texts.entry(problem.kind.clone()).or_insert(problem.text);
-                *self.kinds.entry(problem.kind).or_default() += 1;
-            }
-        }
-    }
-
-    fn operations(&self) -> u64 {
-        self.put.len() + self.get.len()
-    }
-}
-
-struct Report<'a> {
-    args: &'a Args,
-    topology: &'a Topology,
-    quorum: driftless_proto::Quorum,
-    durability: &'static str,
-    sloppy: bool,
-    measured: Measured,
-}
-
-impl Report<'_> {
-    /// Whether requests failed, or none was answered within the measured time. That a key does not exist is none of the cluster's if nothing was to write it.
-    fn has_failed(&self) -> bool {
-        let expected = |kind: &str| kind == NOT_FOUND && self.args.no_prefill;
-        let tally = &self.measured.tally;
-        tally.kinds.keys().any(|kind| !expected(kind)) || (tally.operations() == 0 && tally.kinds.is_empty())
-    }
-
-    fn print(&self) -> Result {
-        let Report { args, quorum, measured, .. } = self;
-        let tally = &measured.tally;
-        let what = match args.op {
-            Operation::Put => "put".to_owned(),
-            Operation::Get => "get".to_owned(),
-            Operation::Mixed => format!("mixed ({:.0} % gets)", args.read_ratio * 100.0),
-        };
-        output::line(format_args!(
-            "{what}: {} clients, {:.1} s after {:.1} s of warm-up, {} keys, values of {}",
-            grouped(args.clients.into()),
-            measured.elapsed.as_secs_f64(),
-            args.warmup,
-            grouped(args.keys.into()),
-            size(args.value_size),
-        ))?;
-        output::line(format_args!(
-            "bucket {}: n = {}, r = {}, w = {}, {}, durability = {}; {} nodes",
-            args.bucket.bucket,
-            quorum.n(),
-            quorum.r(),
-            quorum.w(),
-            if self.sloppy { "sloppy" } else { "strict" },
-            self.durability,
-            self.topology.ring().members().len(),
-        ))?;
-        let mut rows = Vec::new();
-        for (name, histogram) in [("put", &tally.put), ("get", &tally.get)] {
-            if !histogram.is_empty() {
-                let ms = |nanos: u64| format!("{:.3}", nanos as f64 / 1e6);
-                rows.push(vec![
-                    name.to_owned(),
-                    grouped((histogram.len() as f64 / measured.elapsed.as_secs_f64()) as u64),
-                    ms(histogram.value_at_quantile(0.5)),
-                    ms(histogram.value_at_quantile(0.99)),
-                    ms(histogram.value_at_quantile(0.999)),
-                    ms(histogram.max()),
-                ]);
-            }
-        }
-        output::line("")?;
-        output::line(output::table(&["", "ops/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms"], rows))?;
-        output::line("")?;
-        if tally.kinds.is_empty() && tally.operations() == 0 {
-            output::line(
-                "no request was answered within the measured time; measure for longer than --timeout to see why",
-            )?;
-        } else if tally.kinds.is_empty() {
-            output::line("errors: none")?;
-        } else {
-            output::line(format_args!(
-                "errors: {} refused, {} unknown, {} otherwise",
-                grouped(tally.refused),
-                grouped(tally.unknown),
-                grouped(tally.failed),
-            ))?;
-            for (kind, count) in &tally.kinds {
-                let text = tally.texts.get(kind).map_or("", String::as_str);
-                output::line(format_args!("  {} {kind}, the first: {text}", grouped(*count)))?;
-            }
-        }
-        match (&measured.server_cpu, self.per_operation(measured.server_cpu.as_ref().ok())) {
-            (Err(reason), _) => output::line(format_args!("server CPU: not measured: {reason}"))?,
-            (Ok(_), Some(micros)) => {
-                output::line(format_args!("server CPU: {micros:.1} µs per operation, all nodes together"))?;
-            }
-            (Ok(_), None) => {}
-        }
-        if let Some(micros) = self.per_operation(measured.client_cpu.as_ref()) {
-            output::line(format_args!("client CPU: {micros:.1} µs per operation"))?;
-        }
-        Ok(())
-    }
-
-    fn as_json(&self) -> Value {
-        let Report { args, quorum, measured, .. } = self;
-        let tally = &measured.tally;
-        let seconds = measured.elapsed.as_secs_f64();
-        let operation = |histogram: &Histogram<u64>| {
-            let ms = |nanos: u64| nanos as f64 / 1e6;
-            json!({
-                "operations": histogram.len(),
-                "ops_per_second": histogram.len() as f64 / seconds,
-                "mean_ms": histogram.mean() / 1e6,
-                "p50_ms": ms(histogram.value_at_quantile(0.5)),
-                "p99_ms": ms(histogram.value_at_quantile(0.99)),
-                "p99_9_ms": ms(histogram.value_at_quantile(0.999)),
-                "max_ms": ms(histogram.max()),
-            })
-        };
-        let mut json = json!({
-            "op": match args.op { Operation::Put => "put", Operation::Get => "get", Operation::Mixed => "mixed" },
-            "clients": args.clients,
-            "seconds": seconds,
-            "value_bytes": args.value_size,
-            "keys": args.keys,
-            "bucket": args.bucket.bucket,
-            "n": quorum.n(),
-            "r": quorum.r(),
-            "w": quorum.w(),
-            "sloppy": self.sloppy,
-            "durability": self.durability,
-            "nodes": self.topology.ring().members().len(),
-            "operations": tally.operations(),
-            "ops_per_second": tally.operations() as f64 / seconds,
-            "errors": { "refused": tally.refused, "unknown": tally.unknown, "failed": tally.failed, "kinds": tally.kinds },
-            "server_cpu_us_per_op": self.per_operation(measured.server_cpu.as_ref().ok()),
-            "client_cpu_us_per_op": self.per_operation(measured.client_cpu.as_ref()),
-        });
-        if let Err(reason) = &measured.server_cpu {
-            json["server_cpu_reason"] = reason.as_str().into();
-        }
-        for (name, histogram) in [("put", &tally.put), ("get", &tally.get)] {
-            if !histogram.is_empty() {
-                json[name] = operation(histogram);
-            }
-        }
-        json
-    }
-
-    fn per_operation(&self, cpu: Option<&Duration>) -> Option<f64> {
-        let operations = self.measured.tally.operations();
-        cpu.filter(|_| operations > 0).map(|cpu| cpu.as_secs_f64() * 1e6 / operations as f64)
-    }
-}
-
-fn pids(dir: &Path) -> std::result::Result<Vec<u32>, String> {
-    let pids: Vec<u32> = read_nodes(dir)?.into_iter().filter_map(|node| node.pid).collect();
-    if pids.is_empty() { Err("no node of the dev cluster runs".to_owned()) } else { Ok(pids) }
-}
-
-fn cpu_of(pids: &std::result::Result<Vec<u32>, String>) -> std::result::Result<Duration, String> {
-    pids.as_ref().map_err(Clone::clone)?.iter().map(|&pid| cpu(pid)).sum()
-}
-
-/// CPU time that a process has used.
-fn cpu(pid: u32) -> std::result::Result<Duration, String> {
-    let path = format!("/proc/{pid}/stat");
-    let stat = std::fs::read_to_string(&path).map_err(|error| format!("cannot read {path}: {error}"))?;
-    let ticks = ticks(&stat).ok_or_else(|| format!("{path} cannot be understood"))?;
-    Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
-}
-
-/// User and system time of a line of `/proc/PID/stat`: fields 14 and 15, counted after the name, which may hold
-/// anything but is in parentheses.
-fn ticks(stat: &str) -> Option<u64> {
-    let (_, fields) = stat.rsplit_once(") ")?;
-    let mut fields = fields.split(' ').skip(11);
-    Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
-}
-
 fn parse_seconds(text: &str) -> std::result::Result<f64, String> {
     match text.trim_end_matches('s').parse::<f64>() {
         Ok(seconds) if seconds.is_finite() && (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
@@ -549,46 +360,10 @@ impl Random {
     }
 }
 
-/// A get that was answered, of a key that nobody has written.
-const NOT_FOUND: &str = "NotFound";
-
 /// Where values begin differs by this much.
 const NOISE_BYTES: u64 = 64 << 10;
-
-/// Longer requests than any timeout are counted as this long.
-const LATENCY_NANOS_MAX: u64 = 600_000_000_000;
 
 /// Enough to fill every batch of every node.
 const PREFILL_CLIENTS: u64 = 256;
 
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
-
-#[cfg(test)]
-mod tests {
-    use driftless_client::PutError;
-
-    use super::*;
-
-    #[test]
-    fn cpu_time_is_found_behind_any_name() {
-        let stat = "7 (a) b) S 1 7 7 0 -1 0 0 0 0 0 31 11 0 0 20 0 1 0 5 0 0";
-        assert_eq!(ticks(stat), Some(42));
-        assert_eq!(ticks("nonsense"), None);
-        assert!(cpu(std::process::id()).is_ok());
-    }
-
-    #[test]
-    fn problems_have_short_names() {
-        let mut tally = Tally::new();
-        tally.count(true, 5_000_000, Ok(()));
-        let problem = |outcome, kind: &str| Problem { outcome, kind: kind.to_owned(), text: kind.to_owned() };
-        tally.count(false, 5, Err(problem(Some(Outcome::Refused), "Overloaded")));
-        tally.count(false, 5, Err(problem(None, NOT_FOUND)));
-        assert_eq!((tally.operations(), tally.refused, tally.unknown, tally.failed), (1, 1, 0, 1));
-        assert!(tally.get.max().abs_diff(5_000_000) < 10_000, "latencies keep their size");
-        assert_eq!(tally.kinds.get("Overloaded"), Some(&1));
-        let too_large = PutError::ValueTooLarge { bytes: 9, max: 8 };
-        let problem = Problem::of(&too_large, Some(too_large.outcome()), too_large.request());
-        assert_eq!((problem.kind.as_str(), problem.text), ("ValueTooLarge", too_large.to_string()));
-    }
-}
