@@ -1,9 +1,11 @@
 //! `driftless serve`: one node, from its configuration to its last sync.
 
-use std::io::Read;
+mod data;
+mod stop;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use driftless_node::config::{Access, ConfigError, LogConfig, NodeConfig, Override, read_cluster, read_context_keys};
 use driftless_node::metrics::Metrics;
@@ -11,18 +13,18 @@ use driftless_node::net::audit::TARGET as AUDIT;
 use driftless_node::net::limits::NetLimits;
 use driftless_node::net::tls::{TlsFiles, TlsIdentity};
 use driftless_node::node::{CredentialFiles, Node, NodeSettings, Security};
-use driftless_node::store::directory::{DataDirectory, Identity};
-use driftless_node::store::disk::{DiskDatabase, DiskOptions, DiskStore};
+use driftless_node::store::directory::DataDirectory;
 use driftless_proto::Topology;
 use driftless_ring::Member;
 use rustix::fs::Mode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
 
 use super::audit::AuditFile;
 use super::descriptors;
 use super::exit::{Failure, Result};
 use super::output;
+use data::{Data, no_data, unless_stopped};
+use stop::StopSignals;
 
 /// Every key of the configuration can also be set by an environment variable: limits.requests_max by
 /// DRIFTLESS__LIMITS__REQUESTS_MAX. --ca, --cert and --key override `[tls]`.
@@ -83,11 +85,13 @@ pub(crate) fn run(args: &Args) -> Result {
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format_args!("cannot start: {error}")))?;
-    // From here on it asks for files to be read again and ends nothing, also while the store is being opened.
-    let hangup = {
+    // From here on signals are taken, also while the store is being opened: as the first process of a container, this one would not
+    // end by them otherwise.
+    let (mut stop, hangup) = {
         let _entered = runtime.enter();
-        signal(SignalKind::hangup())
-            .map_err(|error| Failure::failed(format_args!("cannot listen to signals: {error}")))?
+        let hangup = signal(SignalKind::hangup())
+            .map_err(|error| Failure::failed(format_args!("cannot listen to signals: {error}")))?;
+        (StopSignals::listen(args.exit_with_parent)?, hangup)
     };
     if let Some(limit) = descriptors::raise_limit().filter(|limit| *limit < descriptors::ADVISED) {
         let advised = descriptors::ADVISED;
@@ -119,12 +123,13 @@ pub(crate) fn run(args: &Args) -> Result {
     if !args.init && !DataDirectory::is_made(&config.data_dir) {
         return Err(no_data(&config.data_dir, &member));
     }
-    let directory = Arc::new(open_directory(&config.data_dir, &topology, &member)?);
-    let database = DiskDatabase::open(directory.store_path(), disk_options(&config)).map_err(Failure::failed)?;
-    let stores: Vec<DiskStore> = (0..member.shards.max(1)).map(|shard| database.store(shard)).collect();
-    let syncer = database.syncer();
-    // The stores hold it as long as they live; after them nobody does, and it closes.
-    drop(database);
+    let open = {
+        let (config, topology, member) = (config.clone(), topology.clone(), member.clone());
+        move || Data::open(&config, &topology, &member)
+    };
+    let Some(Data { directory, stores, syncer }) = runtime.block_on(unless_stopped(open, &mut stop))? else {
+        return Ok(());
+    };
     let settings = NodeSettings {
         name: member.name.clone(),
         listen,
@@ -150,7 +155,6 @@ pub(crate) fn run(args: &Args) -> Result {
         metrics: Arc::new(Metrics::default()),
     };
     runtime.block_on(async {
-        let stop = StopSignals::listen(args.exit_with_parent)?;
         let node = Node::start(settings, stores, syncer).map_err(Failure::failed)?;
         let admin =
             node.admin_address().map_or(String::new(), |address| format!(", metrics and status on http://{address}"));
@@ -189,58 +193,6 @@ async fn serve_until(node: Node, mut stop: StopSignals, mut hangup: Signal, audi
     node.join().map_err(Failure::failed)
 }
 
-/// Everything that asks a node to stop.
-struct StopSignals {
-    interrupt: Signal,
-    terminate: Signal,
-    parent: oneshot::Receiver<()>,
-    /// Held so that the receiver waits for ever where no parent is watched.
-    _no_parent: Option<oneshot::Sender<()>>,
-}
-
-impl StopSignals {
-    fn listen(with_parent: bool) -> Result<StopSignals> {
-        let failed = |error| Failure::failed(format_args!("cannot listen to signals: {error}"));
-        let (gone, parent) = oneshot::channel();
-        let no_parent = if with_parent {
-            // Blocks in read for as long as the parent lives, and ends with the process.
-            std::thread::Builder::new()
-                .name("parent".to_owned())
-                .spawn(move || {
-                    let mut input = std::io::stdin().lock();
-                    while input.read(&mut [0; 64]).is_ok_and(|read| read > 0) {}
-                    let _ = gone.send(());
-                })
-                .map_err(failed)?;
-            None
-        } else {
-            Some(gone)
-        };
-        Ok(StopSignals {
-            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
-            terminate: signal(SignalKind::terminate()).map_err(failed)?,
-            parent,
-            _no_parent: no_parent,
-        })
-    }
-
-    async fn wait(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = &mut self.parent => "the process that started this one is gone",
-        }
-    }
-
-    /// Signals only: the parent can go but once.
-    async fn wait_again(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
 fn topology_and_member(config: &NodeConfig) -> Result<(Topology, Member)> {
     let topology = read_cluster(&config.cluster)?;
     match topology.ring().member_by_name(&config.name) {
@@ -267,39 +219,6 @@ fn resolve(member: &Member) -> Result<std::net::SocketAddr> {
         Failure::failed(format_args!("the address {} of member {} cannot be resolved", member.address, member.name))
             .hint("set `listen` in the node's file to an IP address and port of this machine")
     })
-}
-
-/// A node that went on with an empty directory because its disk is not mounted would be taken for a later life of itself.
-fn no_data(path: &Path, member: &Member) -> Failure {
-    let state = if path.exists() { "is empty" } else { "does not exist" };
-    Failure::failed(format_args!("the data directory {} of {} {state}", path.display(), member.name))
-        .hint("if it should hold data, see whether its disk is mounted; on the first start of this node, or if its data is lost, add --init")
-}
-
-fn open_directory(path: &Path, topology: &Topology, member: &Member) -> Result<DataDirectory> {
-    // Whatever the clock shows: what cannot be written as a date is written as the nearest that can.
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().min(END_OF_9999);
-    let identity = Identity {
-        cluster: topology.cluster().to_owned(),
-        node: member.name.clone(),
-        created: humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since).to_string(),
-        created_s: since.as_secs(),
-        nonce: rand::random(),
-    };
-    let directory = DataDirectory::open(path, &identity).map_err(Failure::failed)?;
-    directory.check_topology(topology).map_err(Failure::failed)?;
-    Ok(directory)
-}
-
-fn disk_options(config: &NodeConfig) -> DiskOptions {
-    DiskOptions {
-        cache_bytes: config.store.block_cache,
-        memtable_bytes: config.store.memtable,
-        separate_values_from: config.store.separate_values_from,
-        journal_bytes_max: config.store.journal_max,
-        reserve_bytes: config.store.free_space_reserve,
-        ..DiskOptions::default()
-    }
 }
 
 fn start_log(config: &LogConfig, audit: Option<Arc<AuditFile>>) -> Result {
@@ -359,26 +278,9 @@ fn parse_assignment(text: &str) -> std::result::Result<(String, String), String>
     }
 }
 
-/// The last second that a date of four digits can name.
-const END_OF_9999: Duration = Duration::from_secs(253_402_300_799);
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn defaults_of_the_store_are_the_stores_own() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let path = dir.path().join("node.toml");
-        std::fs::write(&path, "name = \"n1\"").expect("writes");
-        let (ours, theirs) =
-            (disk_options(&NodeConfig::read(&path, [], &[]).expect("is fine")), DiskOptions::default());
-        assert_eq!(ours.cache_bytes, theirs.cache_bytes);
-        assert_eq!(ours.memtable_bytes, theirs.memtable_bytes);
-        assert_eq!(ours.separate_values_from, theirs.separate_values_from);
-        assert_eq!(ours.journal_bytes_max, theirs.journal_bytes_max);
-        assert_eq!(ours.reserve_bytes, theirs.reserve_bytes);
-    }
 
     #[test]
     fn an_assignment_has_two_sides() {

@@ -1,0 +1,111 @@
+//! Opening what a node keeps on disk.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use driftless_node::config::NodeConfig;
+use driftless_node::store::directory::{DataDirectory, Identity};
+use driftless_node::store::disk::{DiskDatabase, DiskOptions, DiskStore, DiskSyncer};
+use driftless_proto::Topology;
+use driftless_ring::Member;
+use tokio::sync::oneshot;
+
+use super::stop::StopSignals;
+use crate::exit::{Failure, Result};
+
+/// What a node keeps on disk.
+pub(super) struct Data {
+    pub(super) directory: Arc<DataDirectory>,
+    pub(super) stores: Vec<DiskStore>,
+    pub(super) syncer: DiskSyncer,
+}
+
+impl Data {
+    pub(super) fn open(config: &NodeConfig, topology: &Topology, member: &Member) -> Result<Data> {
+        let directory = Arc::new(open_directory(&config.data_dir, topology, member)?);
+        let database = DiskDatabase::open(directory.store_path(), disk_options(config)).map_err(Failure::failed)?;
+        let stores = (0..member.shards.max(1)).map(|shard| database.store(shard)).collect();
+        // The stores hold the database as long as they live; after them nobody does, and it closes.
+        Ok(Data { directory, stores, syncer: database.syncer() })
+    }
+}
+
+/// Opens it on a thread of its own, since that may take minutes. Nothing if a signal comes before: then the process ends as by a
+/// crash, which costs the data nothing.
+pub(super) async fn unless_stopped(
+    open: impl FnOnce() -> Result<Data> + Send + 'static,
+    stop: &mut StopSignals,
+) -> Result<Option<Data>> {
+    let (done, opened) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("open".to_owned()).spawn(move || {
+        // Nobody waits any more if a signal came.
+        let _ = done.send(open());
+    });
+    thread.map_err(|error| Failure::failed(format_args!("cannot start a thread: {error}")))?;
+    tokio::select! {
+        opened = opened => match opened {
+            Ok(opened) => opened.map(Some),
+            Err(_) => Err(Failure::failed("the data cannot be opened: a thread panicked")),
+        },
+        why = stop.wait() => {
+            tracing::info!(why, "stopped while the data was being opened");
+            Ok(None)
+        }
+    }
+}
+
+/// A node that went on with an empty directory because its disk is not mounted would be taken for a later life of itself.
+pub(super) fn no_data(path: &Path, member: &Member) -> Failure {
+    let state = if path.exists() { "is empty" } else { "does not exist" };
+    Failure::failed(format_args!("the data directory {} of {} {state}", path.display(), member.name))
+        .hint("if it should hold data, see whether its disk is mounted; on the first start of this node, or if its data is lost, add --init")
+}
+
+fn open_directory(path: &Path, topology: &Topology, member: &Member) -> Result<DataDirectory> {
+    // Whatever the clock shows: what cannot be written as a date is written as the nearest that can.
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().min(END_OF_9999);
+    let identity = Identity {
+        cluster: topology.cluster().to_owned(),
+        node: member.name.clone(),
+        created: humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since).to_string(),
+        created_s: since.as_secs(),
+        nonce: rand::random(),
+    };
+    let directory = DataDirectory::open(path, &identity).map_err(Failure::failed)?;
+    directory.check_topology(topology).map_err(Failure::failed)?;
+    Ok(directory)
+}
+
+fn disk_options(config: &NodeConfig) -> DiskOptions {
+    DiskOptions {
+        cache_bytes: config.store.block_cache,
+        memtable_bytes: config.store.memtable,
+        separate_values_from: config.store.separate_values_from,
+        journal_bytes_max: config.store.journal_max,
+        reserve_bytes: config.store.free_space_reserve,
+        ..DiskOptions::default()
+    }
+}
+
+/// The last second that a date of four digits can name.
+const END_OF_9999: Duration = Duration::from_secs(253_402_300_799);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_of_the_store_are_the_stores_own() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("node.toml");
+        std::fs::write(&path, "name = \"n1\"").expect("writes");
+        let (ours, theirs) =
+            (disk_options(&NodeConfig::read(&path, [], &[]).expect("is fine")), DiskOptions::default());
+        assert_eq!(ours.cache_bytes, theirs.cache_bytes);
+        assert_eq!(ours.memtable_bytes, theirs.memtable_bytes);
+        assert_eq!(ours.separate_values_from, theirs.separate_values_from);
+        assert_eq!(ours.journal_bytes_max, theirs.journal_bytes_max);
+        assert_eq!(ours.reserve_bytes, theirs.reserve_bytes);
+    }
+}
