@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Args) -> Result {
     };
     let layout = layout(args, dir)?;
     let _lock = DirectoryLock::take(&layout.dir)?;
-    output::note(format_args!("starting {} nodes in {} …", layout.nodes.len(), layout.dir.display()));
+    output::note(format_args!("starting {} in {} …", nodes(layout.nodes.len()), layout.dir.display()));
     let mut cluster = LocalCluster::start(layout, stop.clone())?;
     cluster.wait_ready(READY_PATIENCE)?;
     greet(&cluster, temporary.is_some())?;
@@ -108,7 +108,8 @@ fn greet(cluster: &LocalCluster, temporary: bool) -> Result {
     let layout = cluster.layout();
     let dir = layout.dir.display();
     let rows = layout.nodes.iter().map(|node| vec![node.name.clone(), node.listen.to_string(), node.admin.to_string()]);
-    output::line(format_args!("{} {} nodes serve.\n", paint(Tone::Good, "ready:"), layout.nodes.len()))?;
+    let serve = if layout.nodes.len() == 1 { "serves" } else { "serve" };
+    output::line(format_args!("{} {} {serve}.\n", paint(Tone::Good, "ready:"), nodes(layout.nodes.len())))?;
     output::line(output::table(&["node", "listens on (udp)", "admin (http)"], rows.collect()))?;
     output::line(format_args!("\nEach has its log.txt, data and node.toml in {dir}/NODE."))?;
     output::line("\nIn another shell:\n")?;
@@ -117,6 +118,10 @@ fn greet(cluster: &LocalCluster, temporary: bool) -> Result {
     }
     let ending = if temporary { "stops the nodes and removes their data" } else { "stops the nodes; their data stays" };
     output::line(format_args!("\nProcess ids are in {dir}/nodes.json.\nCtrl-C {ending}."))
+}
+
+fn nodes(count: usize) -> String {
+    if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") }
 }
 
 fn tell(cluster: &LocalCluster, event: &Event) {
