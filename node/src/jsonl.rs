@@ -51,8 +51,14 @@ pub struct Record {
     pub values: Vec<Bytes>,
 }
 
-/// Longest line that a record can need: all the values that a key may have, each byte of them as `\u00ff`, and the key.
-pub const LINE_BYTES_MAX: usize = 6 * SIBLING_BYTES_MAX + (64 << 10);
+/// Whether a record may need a line of so many bytes, with so many backslashes among them: it has all the values that a key may have,
+/// in base64, or as text in which an escape takes five bytes more than what it stands for.
+pub fn may_hold_a_record(bytes: u64, backslashes: u64) -> bool {
+    bytes <= BYTES_MAX + 5 * backslashes.min(SIBLING_BYTES_MAX as u64)
+}
+
+/// Of a line without escapes: values in base64, and the key and all marks beside them.
+const BYTES_MAX: u64 = (SIBLING_BYTES_MAX as u64).div_ceil(3) * 4 + (64 << 10);
 
 /// Most values that a line may have: what thirty-two writers that do not know of each other leave at most.
 const VALUES_MAX: usize = 32 * SIBLINGS_MAX;
@@ -341,6 +347,21 @@ mod tests {
         ] {
             assert_eq!(parse_line(line.to_json().to_string().as_bytes()), Ok(Some(line)));
         }
+    }
+
+    #[test]
+    fn every_record_that_a_key_can_be_fits_its_line() {
+        let worst = |value: &[u8]| {
+            let values = vec![Bytes::copy_from_slice(value); 4];
+            let line =
+                Line::Record(Record { key: Key::new(vec![1; 1024]).expect("valid"), values }).to_json().to_string();
+            (line.len() as u64, line.bytes().filter(|&byte| byte == b'\\').count() as u64)
+        };
+        for value in [vec![1; 4 << 20], vec![0xff; 4 << 20], vec![b'x'; 4 << 20], vec![b'"'; 4 << 20]] {
+            let (bytes, backslashes) = worst(&value);
+            assert!(may_hold_a_record(bytes, backslashes), "{bytes} bytes, {backslashes} backslashes");
+        }
+        assert!(!may_hold_a_record(30 << 20, 0) && !may_hold_a_record(300 << 20, 300 << 20));
     }
 
     #[test]

@@ -1,23 +1,23 @@
-//! The `driftless` command: one file per subcommand, and what they share.
+//! The `driftless` command: one file, or folder, per subcommand, and what they share.
 //!
 //! ```text
-//! a cluster on this machine   dev  demo                       local/    files, ports and processes
-//! a node                      serve  cert                     descriptors.rs  how many files may be open
+//! a cluster on this machine   dev  demo            local/           files, ports and processes
+//! a node                      serve  cert          descriptors.rs   how many files may be open
 //! data                        put  get  delete  scan  load  dump
 //! looking                     aae  bucket  hints  ring  status
 //! measuring                   bench
-//!                             global.rs   what every subcommand takes
-//!                             profile.rs  which cluster is meant, and who we are to it
-//!                             session.rs  a connected client; failures as exit codes
-//!                             quorum.rs   how many replicas must take part
-//!                             members.rs  whom to ask about the whole cluster, and how long to wait
-//!                             new_file.rs  a file that takes its name when it is whole
-//!                             interrupt.rs  Ctrl-C, for commands that have something to put away
-//!                             partition.rs  partitions as people write them
-//!                             completeness.rs  whether a walk through a bucket meets every key
-//!                             key.rs      keys as they are given, and as they are printed to be typed
-//!                             output.rs   text, JSON, colours
-//!                             exit.rs     exit codes
+//!                             global.rs         what every subcommand takes that speaks to a cluster
+//!                             profile.rs        which cluster is meant, and who we are to it
+//!                             session.rs        a connected client; failures as exit codes
+//!                             key.rs            keys as they are given, and as they are printed to be typed
+//!                             partition.rs      partitions as people write them
+//!                             quorum.rs         how many replicas must take part
+//!                             members.rs        whom to ask about the whole cluster, and how long to wait
+//!                             completeness.rs   whether a walk through a bucket meets every key
+//!                             new_file.rs       a file that takes its name when it is whole
+//!                             interrupt.rs      Ctrl-C, for commands that have something to put away
+//!                             output.rs         text, JSON, colours
+//!                             exit.rs           exit codes
 //! ```
 //! Results go to standard output, everything else to standard error.
 

@@ -5,14 +5,15 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-use driftless_node::jsonl::{LINE_BYTES_MAX, Line, parse_line};
+use driftless_node::jsonl::{Line, may_hold_a_record, parse_line};
 use tokio::sync::mpsc;
 use xxhash_rust::xxh3::Xxh3;
 
-/// Reads lines of at most so many bytes.
+/// Reads lines, as far as they may hold records.
 pub(crate) struct Lines<R> {
     input: BufReader<R>,
-    max: usize,
+    /// Whether a line may have so many bytes, with so many backslashes among them.
+    may_be: fn(u64, u64) -> bool,
     number: u64,
     position: u64,
     digest: u64,
@@ -46,17 +47,18 @@ struct TooLong {
 impl<R: Read> Lines<R> {
     /// Of this input.
     pub(crate) fn new(input: BufReader<R>) -> Lines<R> {
-        Lines::bounded(input, LINE_BYTES_MAX)
+        Lines::bounded(input, may_hold_a_record)
     }
 
-    fn bounded(input: BufReader<R>, max: usize) -> Lines<R> {
-        Lines { input, max, number: 0, position: 0, digest: 0 }
+    fn bounded(input: BufReader<R>, may_be: fn(u64, u64) -> bool) -> Lines<R> {
+        Lines { input, may_be, number: 0, position: 0, digest: 0 }
     }
 
     /// The next one, without a byte order mark before the first.
     fn read(&mut self) -> io::Result<Option<RawLine>> {
         let mut line = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut backslashes) = (0, 0);
+        let mut fits = true;
         let mut hasher = Xxh3::with_seed(self.digest);
         loop {
             let chunk = match self.input.fill_buf() {
@@ -71,7 +73,10 @@ impl<R: Read> Lines<R> {
             let read = chunk.len();
             bytes += read as u64;
             hasher.update(chunk);
-            if bytes <= self.max as u64 {
+            // Each is the first byte of an escape, or stands for itself: they are all that makes a line longer than its record.
+            backslashes += chunk.iter().filter(|&&byte| byte == b'\\').count() as u64;
+            fits &= (self.may_be)(bytes, backslashes);
+            if fits {
                 line.extend_from_slice(chunk);
             } else {
                 line = Vec::new();
@@ -87,7 +92,7 @@ impl<R: Read> Lines<R> {
         if self.number == 1 && line.starts_with(BYTE_ORDER_MARK) {
             line.drain(..BYTE_ORDER_MARK.len());
         }
-        let content = if bytes <= self.max as u64 { Ok(line) } else { Err(TooLong { bytes }) };
+        let content = if fits { Ok(line) } else { Err(TooLong { bytes }) };
         Ok(Some(Numbered { number: self.number, position: self.position, digest: self.digest, content }))
     }
 
@@ -96,9 +101,7 @@ impl<R: Read> Lines<R> {
         Ok(self.read()?.map(|Numbered { number, position, digest, content }| {
             let content = match content {
                 Ok(line) => parse_line(&line),
-                Err(TooLong { bytes }) => {
-                    Err(format!("{bytes} bytes, more than a record can need ({}); it was skipped", self.max))
-                }
+                Err(TooLong { bytes }) => Err(format!("{bytes} bytes, more than a record can need; it was skipped")),
             };
             Numbered { number, position, digest, content }
         }))
@@ -168,8 +171,12 @@ const BATCH_BYTES: u64 = 1 << 20;
 mod tests {
     use super::*;
 
-    fn lines(text: &[u8], buffer: usize, max: usize) -> Vec<Result<String, TooLong>> {
-        let mut lines = Lines::bounded(BufReader::with_capacity(buffer, text), max);
+    fn up_to_5(bytes: u64, backslashes: u64) -> bool {
+        bytes <= 5 + 5 * backslashes
+    }
+
+    fn lines(text: &[u8], buffer: usize, may_be: fn(u64, u64) -> bool) -> Vec<Result<String, TooLong>> {
+        let mut lines = Lines::bounded(BufReader::with_capacity(buffer, text), may_be);
         let mut all = Vec::new();
         while let Some(line) = lines.read().expect("a slice can be read") {
             assert_eq!(line.number, all.len() as u64 + 1);
@@ -184,28 +191,34 @@ mod tests {
         let text = b"one\nmuch too long\ntwo\r\n\nlast";
         let too_long = || Err(TooLong { bytes: 14 });
         for buffer in [1, 3, 100] {
-            let read = lines(text, buffer, 5);
+            let read = lines(text, buffer, up_to_5);
             let text = |line: &str| Ok(line.to_owned());
             assert_eq!(read, [text("one\n"), too_long(), text("two\r\n"), text("\n"), text("last")], "{buffer}");
         }
-        let mut lines = Lines::bounded(BufReader::new(&text[..]), 5);
+        let mut lines = Lines::bounded(BufReader::new(&text[..]), up_to_5);
         lines.parse().expect("can be read");
         let said = lines.parse().expect("can be read").expect("is there");
         assert_eq!(said.number, 2);
-        assert_eq!(said.content, Err("14 bytes, more than a record can need (5); it was skipped".to_owned()));
+        assert_eq!(said.content, Err("14 bytes, more than a record can need; it was skipped".to_owned()));
+    }
+
+    #[test]
+    fn a_line_with_escapes_may_be_longer() {
+        let text = |line: &str| Ok(line.to_owned());
+        assert_eq!(lines(b"\\u0001234\n12345678\n", 100, up_to_5), [text("\\u0001234\n"), Err(TooLong { bytes: 9 })]);
     }
 
     #[test]
     fn a_byte_order_mark_is_no_part_of_the_first_line() {
         let text = include_bytes!("cases/bom.jsonl");
-        let read = lines(text, 7, 1000);
+        let read = lines(text, 7, may_hold_a_record);
         assert!(read.len() == 3 && read.iter().all(|line| line.as_ref().is_ok_and(|line| line.starts_with('{'))));
     }
 
     #[test]
     fn the_digest_depends_on_every_byte_and_not_on_how_they_are_read() {
         let digest = |text: &[u8], buffer| {
-            let mut lines = Lines::bounded(BufReader::with_capacity(buffer, text), 4);
+            let mut lines = Lines::bounded(BufReader::with_capacity(buffer, text), up_to_5);
             while lines.read().expect("can be read").is_some() {}
             lines.digest
         };

@@ -102,7 +102,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
     })?;
     report(global, args, &summary)?;
     match summary.stopped {
-        Some(failure) => Err(failure.or_hint(|| how_to_go_on(global, args))),
+        Some(failure) => Err(failure.or_hint(|| how_to_go_on(global, args, summary.is_resumable))),
         None if summary.failed + summary.failed_before > 0 => Ok(Exit::Failed.into()),
         None if !summary.problems.is_empty() => Ok(Exit::Incomplete.into()),
         None => Ok(ExitCode::SUCCESS),
@@ -187,8 +187,8 @@ fn goes_on_from(args: &Args, journal: Option<&Journal>) -> Option<(Run, Mark)> {
     interrupted.filter(|_| args.resume)
 }
 
-fn how_to_go_on(global: &GlobalArgs, args: &Args) -> String {
-    if is_standard_input(args) {
+fn how_to_go_on(global: &GlobalArgs, args: &Args, is_resumable: bool) -> String {
+    if !is_resumable {
         return "load it again: what is there already is left alone".to_owned();
     }
     let replace = if args.replace { " --replace" } else { "" };
@@ -220,7 +220,7 @@ fn report(global: &GlobalArgs, args: &Args, summary: &Summary) -> Result {
         output::note(format_args!(
             "{} failed for want of answers; {}",
             lines(summary.failed_for_now),
-            how_to_go_on(global, args)
+            how_to_go_on(global, args, summary.is_resumable)
         ));
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use driftless_client::{Bucket, GetError, PutError, Refusal, RequestError};
+use driftless_client::{Bucket, GetError, Outcome, PutError, Refusal, RequestError};
 use driftless_node::jsonl::Record;
 use driftless_proto::error::Scope;
 
@@ -128,7 +128,15 @@ impl From<GetError> for NotStored {
 impl From<PutError> for NotStored {
     fn from(error: PutError) -> NotStored {
         let fault = Fault::of(error.request());
-        NotStored { failure: error.into_failure(), fault }
+        let may_be_there = error.request().filter(|request| request.outcome() == Outcome::Unknown);
+        // The write id is this load's business: --resume writes under the same.
+        let message = may_be_there.map(|request| format!("{}; it may be stored all the same", request.cause()));
+        let failure = error.into_failure();
+        let failure = match message {
+            Some(message) => Failure::new(failure.exit(), message),
+            None => failure,
+        };
+        NotStored { failure, fault }
     }
 }
 

@@ -37,6 +37,8 @@ pub(crate) struct Summary {
     pub(crate) problems: Vec<String>,
     /// Why it ended before the file did.
     pub(crate) stopped: Option<Failure>,
+    /// Whether how far it came is written down.
+    pub(crate) is_resumable: bool,
     /// Time it took.
     pub(crate) elapsed: Duration,
 }

@@ -244,6 +244,7 @@ impl<'a> Load<'a> {
             Some(journal) => failure.also(format_args!("how far it came is written in {}", journal.path().display())),
             None => failure,
         });
+        summary.is_resumable = journal.is_some();
         summary.elapsed = started.elapsed();
         summary
     }
