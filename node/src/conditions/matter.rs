@@ -119,8 +119,8 @@ impl Matter {
             Matter::StoreShort(_) => "give the store what it lacks; it takes writes again by itself then",
             Matter::NoQuorum(_) => "bring the missing nodes back, or mend what keeps them apart",
             Matter::Refilling { .. } => {
-                "leave it running beside the others until this is gone (`driftless aae status`), and do not take another \
-                 node's disk away meanwhile; if the disk was only not mounted, stop the node, mount it, and start again"
+                "leave it running beside all others until this is gone (`driftless aae status`; a node that is down or paused keeps \
+                 it), and lose no other disk meanwhile; if the disk was only not mounted, stop the node, mount it, start again"
             }
             Matter::NotCompared { .. } | Matter::Counting => "nothing: it passes by itself",
             Matter::PeerUnreachable { problem: Some(problem), .. } => problem.remedy,
@@ -154,8 +154,8 @@ impl fmt::Display for Matter {
             Matter::NoQuorum(obstacle) => obstacle.fmt(f),
             Matter::Refilling { left, of } => write!(
                 f,
-                "the data directory of this node is not the one that the others know: what it held comes from them, \
-                 and {left} of {of} comparisons with them are still to be made"
+                "the data directory of this node is new, and lacks what other nodes know it to have held or hold themselves: \
+                 {left} of {of} comparisons with them are still to be made"
             ),
             Matter::NotCompared { left, of } => {
                 write!(f, "the data directory is new: {left} of {of} comparisons with other nodes are still to be made")

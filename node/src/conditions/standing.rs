@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use driftless_proto::client::{Condition, Severity};
 
@@ -11,24 +12,40 @@ use crate::time::Instant;
 
 /// What is the matter with a node now.
 #[derive(Debug, Default)]
-pub(crate) struct Standings(Mutex<BTreeMap<Subject, Standing>>);
+pub(crate) struct Standings(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    matters: BTreeMap<Subject, Since>,
+    /// When they were found out last.
+    looked: Option<Instant>,
+}
 
 /// Two of the same kind about the same peer are one, however their words change.
 type Subject = (&'static str, Option<String>);
 
 #[derive(Debug)]
-struct Standing {
+struct Since {
     matter: Matter,
     since: Instant,
     logged: bool,
 }
 
 impl Standings {
-    /// Takes over what is the matter now; says once in the log what has begun and what is over.
-    pub(crate) fn update(&self, node: &str, now: Instant, present: Vec<Matter>, metrics: &Metrics) {
-        let mut standings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut before = std::mem::take(&mut *standings);
-        for matter in present {
+    /// Finds out what is the matter now, and says once in the log what has begun and what is over. Threads do so one after the other, so
+    /// that none takes over what another has seen to be over.
+    pub(crate) fn update(
+        &self,
+        node: &str,
+        now: Instant,
+        present: impl FnOnce() -> Vec<Matter>,
+        metrics: &Metrics,
+    ) {
+        let known = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.looked = Some(now);
+        let standings = &mut known.matters;
+        let mut before = std::mem::take(standings);
+        for matter in present() {
             let subject = (matter.name(), matter.peer().map(str::to_owned));
             let known = before.remove(&subject);
             let (since, mut logged) = known.map_or((now, false), |known| (known.since, known.logged));
@@ -37,9 +54,9 @@ impl Standings {
                 begun(node, &matter);
             }
             set(metrics, &matter, 1);
-            standings.insert(subject, Standing { matter, since, logged });
+            standings.insert(subject, Since { matter, since, logged });
         }
-        for Standing { matter, since, logged } in before.into_values() {
+        for Since { matter, since, logged } in before.into_values() {
             let is_left = standings.keys().any(|(name, _)| *name == matter.name());
             set(metrics, &matter, i64::from(is_left));
             if logged && matter.severity() > Severity::Note {
@@ -49,12 +66,19 @@ impl Standings {
         }
     }
 
-    /// What was taken over last, the worst first, and of equal ones the oldest.
+    /// Whether they were found out longer ago than that, or never.
+    pub(crate) fn are_older_than(&self, age: Duration, now: Instant) -> bool {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.looked.is_none_or(|looked| now.since(looked) >= age)
+    }
+
+    /// What was found out last, the worst first, and of equal ones the oldest.
     pub(crate) fn shown(&self, now: Instant) -> Vec<Condition> {
-        let standings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut shown: Vec<Condition> = standings
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown: Vec<Condition> = known
+            .matters
             .values()
-            .map(|Standing { matter, since, .. }| Condition {
+            .map(|Since { matter, since, .. }| Condition {
                 name: matter.name().to_owned(),
                 peer: matter.peer().map(str::to_owned),
                 severity: matter.severity(),
@@ -83,8 +107,6 @@ fn set(metrics: &Metrics, matter: &Matter, value: i64) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn short() -> Matter {
@@ -99,9 +121,9 @@ mod tests {
     fn what_goes_on_keeps_its_beginning_and_the_worst_comes_first() {
         let (standings, metrics) = (Standings::default(), Metrics::default());
         let began = Instant(5_000_000);
-        standings.update("n1", began, vec![unreachable("n2"), Matter::Counting], &metrics);
+        standings.update("n1", began, || vec![unreachable("n2"), Matter::Counting], &metrics);
         let later = began + Duration::from_secs(3);
-        standings.update("n1", later, vec![unreachable("n3"), unreachable("n2"), short()], &metrics);
+        standings.update("n1", later, || vec![unreachable("n3"), unreachable("n2"), short()], &metrics);
         let shown = standings.shown(later + Duration::from_secs(1));
         let seen: Vec<_> = shown.iter().map(|at| (at.name.as_str(), at.peer.as_deref(), at.for_ms)).collect();
         assert_eq!(
@@ -118,10 +140,10 @@ mod tests {
     fn the_metric_of_a_kind_stays_until_the_last_of_it_is_over() {
         let (standings, metrics) = (Standings::default(), Metrics::default());
         let gauge = |condition| metrics.conditions.get_or_create(&ConditionLabels { condition }).get();
-        standings.update("n1", Instant(0), vec![unreachable("n2"), unreachable("n3")], &metrics);
-        standings.update("n1", Instant(1), vec![unreachable("n3")], &metrics);
+        standings.update("n1", Instant(0), || vec![unreachable("n2"), unreachable("n3")], &metrics);
+        standings.update("n1", Instant(1), || vec![unreachable("n3")], &metrics);
         assert_eq!(gauge("peer_unreachable"), 1);
-        standings.update("n1", Instant(2), vec![], &metrics);
+        standings.update("n1", Instant(2), Vec::new, &metrics);
         assert_eq!(gauge("peer_unreachable"), 0);
         assert!(standings.shown(Instant(3)).is_empty());
     }

@@ -101,33 +101,43 @@ struct State {
     current: Incarnation,
     /// Peers that are written down already.
     admitted_by: BTreeSet<String>,
-    /// A peer knows a life of this node from before this data.
-    has_predecessor: bool,
+    /// How far data that was begun anew has come, and whether that is written down.
+    filling: Option<Filling>,
+    is_written: bool,
 }
 
 impl Lives {
     /// Begins with what the store was opened as. Without a keeper that is the only life.
     pub(crate) fn new(current: Incarnation, keeper: Option<Arc<dyn LifeKeeper>>) -> Lives {
-        Lives { state: Mutex::new(State { current, admitted_by: BTreeSet::new(), has_predecessor: false }), keeper }
+        let filling = keeper.as_ref().and_then(|keeper| keeper.filling());
+        let state = State { current, admitted_by: BTreeSet::new(), filling, is_written: true };
+        Lives { state: Mutex::new(state), keeper }
     }
 
     /// How far data that was begun anew has come; `None` if there is nothing to say of it.
     pub(crate) fn filling(&self) -> Option<Filling> {
-        self.keeper.as_ref()?.filling()
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).filling
     }
 
-    /// Writes that down. Blocks for a sync of the directory, twice in its existence.
-    pub(crate) fn note_filling(&self, filling: Option<Filling>) {
-        if let Some(keeper) = &self.keeper
-            && let Err(error) = keeper.note_filling(filling)
-        {
-            tracing::warn!(error, "cannot write down how far this directory is from what others hold");
+    /// Other nodes hold what this one lacks. Blocks for a sync of the directory, once in its existence.
+    pub(crate) fn note_lost(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.note_lost(self.keeper.as_deref());
+    }
+
+    /// It holds what other nodes do. Blocks for a sync of the directory, once in its existence.
+    pub(crate) fn note_whole(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.set_filling(None, self.keeper.as_deref());
+    }
+
+    /// Writes down what could not be before. To be called now and then.
+    pub(crate) fn write_again(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !state.is_written {
+            let filling = state.filling;
+            state.set_filling(filling, self.keeper.as_deref());
         }
-    }
-
-    /// Whether a peer knows a life of this node from before this data.
-    pub(crate) fn has_predecessor(&self) -> bool {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).has_predecessor
     }
 
     /// How full the disk is, if there is one.
@@ -154,8 +164,11 @@ impl Lives {
     ) -> Result<(), CloseReason> {
         let part = |text: String| Err(CloseReason::new(CloseCode::Incarnation, text));
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (Some(known), Some(keeper)) = (knows, &self.keeper) {
-            state.has_predecessor |= known.starts <= keeper.first_life();
+        if let (Some(known), Some(keeper)) = (knows, &self.keeper)
+            && known.starts <= keeper.first_life()
+        {
+            // Before this peer is written down: it knows the present life from now on, and could not tell again.
+            state.note_lost(Some(keeper.as_ref()));
         }
         let Some(known) = knows.filter(|known| known.is_newer_than(said)) else {
             if let Some(keeper) = &self.keeper
@@ -189,7 +202,7 @@ impl Lives {
                     earlier one: its life is counted on from what others have seen"
                 );
                 state.current = Incarnation { starts, nonce };
-                state.has_predecessor = true;
+                state.note_lost(self.keeper.as_deref());
                 part(format!("this node goes on as life {starts}"))
             }
             Ok(None) if said.starts == known.starts => part(format!(
@@ -207,6 +220,25 @@ impl Lives {
     }
 }
 
+impl State {
+    /// Only data that has not been whole can be short of what another held before it.
+    fn note_lost(&mut self, keeper: Option<&dyn LifeKeeper>) {
+        if self.filling == Some(Filling::New) {
+            self.set_filling(Some(Filling::Lost), keeper);
+        }
+    }
+
+    /// It counts at once, whether it can be written down or not.
+    fn set_filling(&mut self, filling: Option<Filling>, keeper: Option<&dyn LifeKeeper>) {
+        self.filling = filling;
+        let written = keeper.map_or(Ok(()), |keeper| keeper.note_filling(filling));
+        if let Err(error) = &written {
+            tracing::warn!(error, "cannot write down how far this directory is from what others hold");
+        }
+        self.is_written = written.is_ok();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,21 +250,36 @@ mod tests {
     }
 
     /// A directory in memory.
-    #[derive(Default, Debug)]
+    #[derive(Debug)]
     struct Memory {
         /// So often it cannot be written to.
         fails: Mutex<u32>,
         admitted_by: Mutex<Vec<String>>,
         life: Mutex<u64>,
+        filling: Mutex<Option<Filling>>,
+    }
+
+    impl Default for Memory {
+        fn default() -> Memory {
+            let filling = Mutex::new(Some(Filling::New));
+            Memory { fails: Mutex::default(), admitted_by: Mutex::default(), life: Mutex::default(), filling }
+        }
+    }
+
+    impl Memory {
+        fn write(&self) -> Result<(), String> {
+            let mut fails = self.fails.lock().expect("not poisoned");
+            if *fails == 0 {
+                return Ok(());
+            }
+            *fails -= 1;
+            Err("no room is left on the device".to_owned())
+        }
     }
 
     impl LifeKeeper for Memory {
         fn admitted_by(&self, peer: &str) -> Result<(), String> {
-            let mut fails = self.fails.lock().expect("not poisoned");
-            if *fails > 0 {
-                *fails -= 1;
-                return Err("no room is left on the device".to_owned());
-            }
+            self.write()?;
             self.admitted_by.lock().expect("not poisoned").push(peer.to_owned());
             Ok(())
         }
@@ -247,6 +294,16 @@ mod tests {
 
         fn first_life(&self) -> u64 {
             6
+        }
+
+        fn filling(&self) -> Option<Filling> {
+            *self.filling.lock().expect("not poisoned")
+        }
+
+        fn note_filling(&self, filling: Option<Filling>) -> Result<(), String> {
+            self.write()?;
+            *self.filling.lock().expect("not poisoned") = filling;
+            Ok(())
         }
     }
 
@@ -290,17 +347,33 @@ mod tests {
     }
 
     #[test]
-    fn a_life_from_before_this_data_tells_that_there_was_other_data() {
-        let lives = || Lives::new(life(7, 70), Some(Arc::new(Memory::default())));
-        let told = |known| {
-            let lives = lives();
+    fn a_life_from_before_this_data_tells_that_something_is_lost_whether_that_can_be_written_down_or_not() {
+        let told = |known, fails| {
+            let keeper = Arc::new(Memory { fails: Mutex::new(fails), ..Memory::default() });
+            let lives = Lives::new(life(7, 70), Some(keeper.clone()));
+            assert_eq!(lives.filling(), Some(Filling::New));
             let _ = lives.handle_known("b", life(7, 70), known, NOW);
-            lives.has_predecessor()
+            let first = (lives.filling(), *keeper.filling.lock().expect("not poisoned"));
+            lives.write_again();
+            assert_eq!(*keeper.filling.lock().expect("not poisoned"), lives.filling(), "written down in the end");
+            first
         };
-        assert!(!told(None), "a peer that has just started knows nothing");
-        assert!(!told(Some(life(7, 70))));
-        assert!(told(Some(life(6, 60))) && told(Some(life(2, 20))));
-        assert!(told(Some(life(9, 90))), "a later one that is not of this directory");
+        let (new, lost) = (Some(Filling::New), Some(Filling::Lost));
+        assert_eq!(told(None, 0), (new, new), "a peer that has just started knows nothing");
+        assert_eq!(told(Some(life(7, 70)), 0), (new, new));
+        assert_eq!(told(Some(life(6, 60)), 0), (lost, lost));
+        assert_eq!(told(Some(life(2, 20)), 1), (lost, new));
+        assert_eq!(told(Some(life(9, 90)), 0), (lost, lost), "a later one that is not of this directory");
+    }
+
+    #[test]
+    fn what_was_whole_once_is_not_lost_by_what_a_peer_says() {
+        let keeper = Arc::new(Memory::default());
+        let lives = Lives::new(life(7, 70), Some(keeper.clone()));
+        lives.note_whole();
+        assert_eq!(lives.handle_known("b", life(7, 70), Some(life(6, 60)), NOW), Ok(()));
+        lives.note_lost();
+        assert_eq!((lives.filling(), *keeper.filling.lock().expect("not poisoned")), (None, None));
     }
 
     #[test]

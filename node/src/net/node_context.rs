@@ -80,6 +80,8 @@ pub(crate) struct NodeContext {
     pub(crate) drained: AtomicUsize,
     fatal: Mutex<Option<String>>,
     standings: Standings,
+    /// As shard 0 has last seen it.
+    disk_room: Mutex<Option<DiskRoom>>,
     /// From when until when the own certificate counts.
     certificate: Mutex<(SystemTime, SystemTime)>,
 }
@@ -201,6 +203,7 @@ impl NodeContext {
             drained: AtomicUsize::new(0),
             fatal: Mutex::new(None),
             standings: Standings::default(),
+            disk_room: Mutex::default(),
             certificate: Mutex::new((tls.since(), tls.until())),
             name,
             node,
@@ -314,9 +317,12 @@ impl NodeContext {
         self.metrics.peers_connected.set(i64::try_from(connected).unwrap_or(i64::MAX));
     }
 
-    /// Keeps why there is no connection to a peer.
+    /// Keeps why there is no connection to a peer. Of one that is connected it says nothing: somebody else was turned away, or
+    /// another attempt came first.
     pub(crate) fn note_problem(&self, peer: NodeId, problem: Problem) {
-        if let Some(mut state) = self.peers.get_mut(&peer) {
+        if let Some(mut state) = self.peers.get_mut(&peer)
+            && !state.is_connected()
+        {
             state.problem = Some(problem);
         }
     }
@@ -483,47 +489,57 @@ impl NodeContext {
         (lines().filter(|line| line.last_full_round.is_none()).count(), lines().count())
     }
 
-    /// Looks whether data that was begun anew has come to be what other nodes hold, or had a predecessor that they know.
+    /// Looks whether data that was begun anew has come to be what other nodes hold, or lacks what they hold.
     fn look_at_filling(&self) {
         let Some(filling) = self.lives.filling() else { return };
-        let is_known = {
+        let (is_known, lacking) = {
             let aae = self.aae.lock().unwrap_or_else(PoisonError::into_inner);
-            aae.len() == self.shards.len() && self.metrics.partitions_uncounted.get() == 0
+            let is_known = aae.len() == self.shards.len() && self.metrics.partitions_uncounted.get() == 0;
+            (is_known, aae.values().map(|figures| figures.lacking).sum::<usize>())
         };
-        if is_known && self.comparisons_left().0 == 0 {
-            tracing::info!(node = self.name, "the data directory is what other nodes hold");
-            self.lives.note_filling(None);
-        } else if filling == Filling::New && (self.lives.has_predecessor() || is_known && self.lacks_everything()) {
-            self.lives.note_filling(Some(Filling::Lost));
+        let owned = self.topology.ring().owned(self.node).count();
+        let lacks_most = lacking * 2 >= owned && lacking > 0;
+        if filling == Filling::New && lacks_most {
+            self.lives.note_lost();
+        } else if is_known && self.comparisons_left().0 == 0 {
+            self.lives.note_whole();
+            tracing::info!(node = self.name, "the data directory holds what other nodes do");
         }
     }
 
-    /// Whether this node has no keys where others do.
-    fn lacks_everything(&self) -> bool {
-        let aae = self.aae.lock().unwrap_or_else(PoisonError::into_inner);
-        self.metrics.keys.get() == 0 && aae.values().flat_map(|figures| &figures.partitions).any(|line| line.unequal)
-    }
-
-    /// To be called now and then: what has changed about the data and its disk.
+    /// To be called once a second: what has changed about the data and its disk, and what is the matter.
     pub(crate) fn housekeeping(&self) {
         self.look_at_filling();
-        if let Some(DiskRoom { free, total }) = self.lives.disk_room() {
+        if self.clock.instant().0 / 1_000_000 % WRITE_AGAIN_S == 0 {
+            self.lives.write_again();
+        }
+        let room = self.lives.disk_room();
+        if let Some(DiskRoom { free, total }) = room {
             let gauge = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
             self.metrics.disk_free.set(gauge(free));
             self.metrics.disk_total.set(gauge(total));
         }
+        *self.disk_room.lock().unwrap_or_else(PoisonError::into_inner) = room;
         self.look_at_conditions();
+    }
+
+    /// How full the disk was a moment ago.
+    pub(crate) fn disk_room(&self) -> Option<DiskRoom> {
+        *self.disk_room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Finds out what is the matter; says in the log what is new.
     pub(crate) fn look_at_conditions(&self) {
-        self.standings.update(&self.name, self.clock.instant(), conditions::present(self), &self.metrics);
+        self.standings.update(&self.name, self.clock.instant(), || conditions::present(self), &self.metrics);
     }
 
-    /// What is the matter with this node, the worst first.
+    /// What is the matter with this node, the worst first, as of a moment ago.
     pub(crate) fn conditions(&self) -> Vec<Condition> {
-        self.look_at_conditions();
-        self.standings.shown(self.clock.instant())
+        let now = self.clock.instant();
+        if self.standings.are_older_than(LOOKED_FOR, now) {
+            self.look_at_conditions();
+        }
+        self.standings.shown(now)
     }
 
     /// Whether another node may be counted on, or is this one.
@@ -580,6 +596,12 @@ fn seconds(time: SystemTime) -> i64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
+
+/// For how long what is the matter need not be found out again, however many ask.
+const LOOKED_FOR: Duration = Duration::from_millis(100);
+
+/// Seconds after which it is tried again to write down what could not be.
+const WRITE_AGAIN_S: u64 = 30;
 
 /// Damaged records that are named: some tens of kilobytes. If there are more, it is the disk that needs looking after.
 pub(crate) const DAMAGED_SHOWN_MAX: usize = 1_000;

@@ -80,10 +80,20 @@ impl FrameLoad {
     pub(crate) fn bytes(&self) -> usize {
         self.values.iter().map(Bytes::len).sum()
     }
+}
 
-    /// Whether it waits for others of its kind only.
-    pub(crate) fn is_huge(&self) -> bool {
-        self.bytes() > HUGE_FROM
+/// Why a frame was not added.
+#[derive(Debug)]
+pub(crate) enum NotPushed {
+    /// More of its lane waits than may.
+    Full,
+    /// It cannot be a frame.
+    Frame(FrameError),
+}
+
+impl From<FrameError> for NotPushed {
+    fn from(error: FrameError) -> NotPushed {
+        NotPushed::Frame(error)
     }
 }
 
@@ -114,63 +124,79 @@ impl Outbound {
         }
     }
 
-    /// Adds a frame.
+    /// Adds a frame to a client.
     ///
     /// # Errors
     /// [`FrameError::TooLong`]; nothing was added.
     pub(crate) fn push<M: Serialize>(&self, message: &M, load: &FrameLoad) -> Result<(), FrameError> {
+        match self.push_within(message, load, usize::MAX) {
+            Ok(()) | Err(NotPushed::Full) => Ok(()),
+            Err(NotPushed::Frame(error)) => Err(error),
+        }
+    }
+
+    /// Adds a frame, unless more of its lane waits than may. Lanes are counted apart, since none of them waits for another to be
+    /// written: a flood of large values that a peer is slow to take in would else keep every small message from it. In the
+    /// shared one a quarter of `max` may wait; one huge frame always may.
+    ///
+    /// # Errors
+    /// [`NotPushed`]; nothing was added.
+    pub(crate) fn push_within<M: Serialize>(
+        &self,
+        message: &M,
+        load: &FrameLoad,
+        max: usize,
+    ) -> Result<(), NotPushed> {
         if load.bytes() >= SHARED_FROM {
             let pieces = frame::encode_in_pieces(message, &load.values, load.frame_max)?;
             let length = pieces.iter().map(Bytes::len).sum();
             if length > FRAME_SHARED_MAX || !self.has_shared.get() {
-                let lane = if load.is_huge() { &self.huge } else { &self.large };
-                self.push_alone(lane, Frame { pieces, length, until: load.until });
-            } else {
-                let mut shared = self.shared.borrow_mut();
-                pieces.iter().for_each(|piece| shared.extend_from_slice(piece));
-                self.added(length);
-                self.wake_shared.set();
+                return self.push_alone(Frame { pieces, length, until: load.until }, max);
             }
+            let mut shared = self.shared.borrow_mut();
+            if shared.len() >= max / 4 {
+                return Err(NotPushed::Full);
+            }
+            pieces.iter().for_each(|piece| shared.extend_from_slice(piece));
+            self.added(length);
+            self.wake_shared.set();
             return Ok(());
         }
         let mut shared = self.shared.borrow_mut();
         let start = shared.len();
         frame::encode(message, &mut shared)?;
         let length = shared.len() - start;
-        if length <= FRAME_SHARED_MAX && self.has_shared.get() {
-            self.added(length);
-            self.wake_shared.set();
-        } else {
+        if length > FRAME_SHARED_MAX || !self.has_shared.get() {
             let pieces = vec![shared.split_off(start).into()];
-            self.push_alone(&self.large, Frame { pieces, length, until: load.until });
+            return self.push_alone(Frame { pieces, length, until: load.until }, max);
         }
+        if start >= max / 4 {
+            shared.truncate(start);
+            return Err(NotPushed::Full);
+        }
+        self.added(length);
+        self.wake_shared.set();
         Ok(())
     }
 
-    fn push_alone(&self, lane: &Lane, frame: Frame) {
+    /// By how long it is, whatever makes it so.
+    fn push_alone(&self, frame: Frame, max: usize) -> Result<(), NotPushed> {
+        let is_huge = frame.length > HUGE_FROM;
+        let lane = if is_huge { &self.huge } else { &self.large };
+        let waiting = lane.bytes.get();
+        if if is_huge { waiting > 0 && waiting.saturating_add(frame.length) > max } else { waiting >= max } {
+            return Err(NotPushed::Full);
+        }
         self.added(frame.length);
         lane.bytes.set(lane.bytes.get() + frame.length);
         lane.frames.borrow_mut().push_back(frame);
         lane.wake.notify_one();
+        Ok(())
     }
 
     /// Bytes that QUIC has not taken yet.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.get()
-    }
-
-    /// Whether more of this kind waits for a peer than may: small, large and huge frames are counted apart, since none of them waits
-    /// for another kind to be written. A flood of large values that one peer is slow to take in would else keep every small
-    /// message from it. Of small ones a quarter of `max` may wait; one huge one always may.
-    pub(crate) fn is_full_for(&self, load: &FrameLoad, max: usize) -> bool {
-        let (large, huge) = (self.large.bytes.get(), self.huge.bytes.get());
-        if load.is_huge() {
-            huge > 0 && huge + load.bytes() > max
-        } else if load.bytes() > FRAME_SHARED_MAX {
-            large >= max
-        } else {
-            self.bytes.get() - large - huge >= max / 4
-        }
     }
 
     /// Bytes that QUIC has taken, ever: how to tell whether the other side reads at all.
@@ -313,8 +339,8 @@ impl Drop for Outbound {
     }
 }
 
-/// What is larger than the largest value is several siblings of one key, and may be very many.
-const HUGE_FROM: usize = VALUE_BYTES_MAX;
+/// What is longer than the largest value with what comes around it is several siblings of one key, and may be very many.
+const HUGE_FROM: usize = VALUE_BYTES_MAX + (64 << 10);
 
 /// Bytes of answers that may wait for a connection however full its account is: it may be full with the answers of others, and the
 /// connection that reads has to go on.
@@ -330,33 +356,54 @@ const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 mod tests {
     use super::*;
 
-    fn load(values: &[usize]) -> FrameLoad {
-        let values = values.iter().map(|length| Bytes::from(vec![7; *length])).collect();
-        FrameLoad { values, frame_max: usize::MAX, until: None }
+    const MAX: usize = 8 << 20;
+
+    fn values(lengths: &[usize]) -> Vec<Bytes> {
+        lengths.iter().map(|length| Bytes::from(vec![7; *length])).collect()
+    }
+
+    fn push(outbound: &Outbound, lengths: &[usize]) -> Result<(), NotPushed> {
+        let values = values(lengths);
+        let load = FrameLoad { values: values.clone(), frame_max: usize::MAX, until: None };
+        outbound.push_within(&values, &load, MAX)
+    }
+
+    /// A frame that is long without a value that makes it so, as a page is.
+    fn push_page(outbound: &Outbound) -> Result<(), NotPushed> {
+        let load = FrameLoad { values: Vec::new(), frame_max: usize::MAX, until: None };
+        outbound.push_within(&vec![7_u8; FRAME_SHARED_MAX + 1], &load, MAX)
+    }
+
+    fn until_full(mut push: impl FnMut() -> Result<(), NotPushed>) -> usize {
+        (0..MAX).take_while(|_| push().is_ok()).count()
+    }
+
+    fn to_peer() -> Outbound {
+        let outbound = Outbound::to_peer();
+        outbound.has_shared.set(true);
+        outbound
     }
 
     /// A flood of 4 MiB values once made every small message to a peer unsent, and puts of others fail for lack of replicas.
     #[test]
-    fn what_is_large_keeps_nothing_small_from_being_sent_nor_the_other_way_round() {
-        let max = 8 << 20;
-        let (small, large, huge) = (load(&[]), load(&[4 << 20]), load(&[4 << 20, 4 << 20]));
+    fn no_lane_keeps_another_from_being_sent() {
+        let outbound = to_peer();
+        assert_eq!(until_full(|| push(&outbound, &[4 << 20])), 2);
+        assert!(push_page(&outbound).is_err(), "it goes with the large ones");
+        assert!(push(&outbound, &[4 << 20, 6 << 20]).is_ok(), "one huge one always may");
+        assert!(push(&outbound, &[4 << 20, 6 << 20]).is_err());
+        let small = until_full(|| push(&outbound, &[1000]));
+        assert!((MAX / 4 / 1100..=MAX / 4 / 1000 + 1).contains(&small), "{small}");
+    }
+
+    #[test]
+    fn what_is_long_without_a_large_value_has_a_bound_too() {
+        let outbound = to_peer();
+        assert!(until_full(|| push_page(&outbound)) <= MAX / FRAME_SHARED_MAX + 1);
+        let outbound = to_peer();
+        let just_below = until_full(|| push(&outbound, &[FRAME_SHARED_MAX - 10]));
+        assert!(just_below <= MAX / FRAME_SHARED_MAX + 1, "{just_below}");
         let outbound = Outbound::to_peer();
-        outbound.has_shared.set(true);
-        let full = || [&small, &large, &huge].map(|load| outbound.is_full_for(load, max));
-        let push = |load: &FrameLoad| outbound.push(&0_u64, load).expect("fits");
-        assert_eq!(full(), [false; 3]);
-        (0..2)
-            .for_each(|_| outbound.push_alone(&outbound.large, Frame { pieces: vec![], length: 4 << 20, until: None }));
-        assert_eq!(full(), [false, true, false]);
-        outbound.push_alone(&outbound.huge, Frame { pieces: vec![], length: 8 << 20, until: None });
-        assert_eq!(full(), [false, true, true]);
-        for _ in 0..max / 4 {
-            push(&small);
-            if full()[0] {
-                break;
-            }
-        }
-        assert_eq!(full(), [true; 3]);
-        assert!(outbound.shared.borrow().len() >= max / 4);
+        assert!(until_full(|| push(&outbound, &[1000])) <= MAX / 1000, "before there is a shared stream");
     }
 }

@@ -25,7 +25,7 @@ use super::hello::{self, Admitted};
 use super::inbound::{LargeFrames, Room, SharedStream, Take, Taken, large_frames};
 use super::inputs::Input;
 use super::node_context::ShardMessage;
-use super::outbound::{FrameLoad, Outbound};
+use super::outbound::{FrameLoad, NotPushed, Outbound};
 use super::refusal::{CloseCode, CloseReason, News, STOPPING};
 use super::reply_routes::Origin;
 use super::shard_context::ShardContext;
@@ -135,11 +135,12 @@ impl Link {
             },
         };
         let (id, is_request) = (message.id, matches!(message.body, Body::Request { .. }));
-        let sent = match self.outbound.is_full_for(&load, context.shared.peer_outbound_max) {
-            true => Err(None),
-            false => self.outbound.push(&message.to_wire(now), &load).map_err(Some),
+        let pushed = self.outbound.push_within(&message.to_wire(now), &load, context.shared.peer_outbound_max);
+        let error = match pushed {
+            Ok(()) => return,
+            Err(NotPushed::Full) => None,
+            Err(NotPushed::Frame(error)) => Some(error),
         };
-        let Err(error) = sent else { return };
         let reason = if error.is_some() { "message too long" } else { "outbound full" };
         if let Some(News { suppressed }) = context.shared.refusals.news(&self.name, reason, now) {
             let (peer, bytes) = (&self.name, self.outbound.bytes());

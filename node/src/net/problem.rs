@@ -29,11 +29,16 @@ pub(super) fn of_silence(address: SocketAddr) -> Problem {
 pub(super) fn of_error(address: SocketAddr, error: &ConnectionError) -> Problem {
     let certificates = |text: String| Problem { text, remedy: CERTIFICATES };
     match error {
+        // Nobody has said this: the other side has dropped the connection, for another one or to start again.
+        ConnectionError::ApplicationClosed(close) if close.error_code.into_inner() == 0 && close.reason.is_empty() => {
+            Problem { text: format!("{address} went away"), remedy: NO_ANSWER }
+        }
         ConnectionError::ApplicationClosed(close) => of_close(close),
         ConnectionError::TransportError(error) if alert(error.code).is_some() => {
             certificates(format!("its certificate does not count here: {}", error.reason))
         }
         ConnectionError::ConnectionClosed(close) => match alert(close.error_code) {
+            Some(NO_PROTOCOL) => Problem { text: NO_PROTOCOL.to_owned(), remedy: RELEASES },
             Some(said) => certificates(format!("it does not let this node's certificate count: {said}")),
             // That of an application which ended the handshake (RFC 9000, section 10.2.3).
             None if close.error_code == TransportErrorCode::CONNECTION_REFUSED => {
@@ -60,7 +65,7 @@ fn alert(code: TransportErrorCode) -> Option<&'static str> {
         45 => "it has expired, or is not valid yet",
         48 => "it was not issued by an authority that is trusted there",
         116 => "none was shown",
-        120 => "both share no protocol",
+        70 | 120 => NO_PROTOCOL,
         _ => "the handshake failed",
     })
 }
@@ -76,7 +81,7 @@ fn remedy(code: u64) -> &'static str {
     match code {
         IDENTITY | EXPIRED => CERTIFICATES,
         REVOKED => "take it off the deny list (`access.toml`), or give that node another certificate",
-        VERSION => "run releases on all nodes that speak with each other",
+        VERSION => RELEASES,
         HELLO => "give all nodes the same cluster file, and start those again whose file was another",
         INCARNATION => "run that node once, on the newest of its data directories",
         STOPPING => "start that node again when it is wanted",
@@ -86,6 +91,10 @@ fn remedy(code: u64) -> &'static str {
 
 /// Where the codes of TLS alerts begin (RFC 9001, section 4.8).
 const CRYPTO_ERRORS_FROM: u64 = 0x100;
+
+const NO_PROTOCOL: &str = "both sides share no protocol";
+
+const RELEASES: &str = "run releases on all nodes that speak with each other";
 
 const CERTIFICATES: &str =
     "compare the certificates and authorities of both nodes (`driftless cert show`), and their clocks";

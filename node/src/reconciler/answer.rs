@@ -26,6 +26,7 @@ impl Reconciler {
         });
         let mut named = unequal.partitions.iter().map(|(partition, _)| *partition).peekable();
         for line in &sums.lines {
+            self.note_lack(line.partition, view.holdings.tree(line.partition), line.count);
             if named.next_if_eq(&line.partition).is_none() {
                 self.rounds.equal(now.instant, from, line.partition);
             }

@@ -15,6 +15,8 @@ pub struct Figures {
     pub paused: bool,
     /// One entry for each partition and peer that shares it.
     pub partitions: Vec<PartitionFigures>,
+    /// Partitions of which this node has held nothing while another held some of it.
+    pub lacking: usize,
 }
 
 /// How one partition stands between this node and a peer.
@@ -65,6 +67,6 @@ impl Reconciler {
                 });
             }
         }
-        Figures { paused: self.paused, partitions }
+        Figures { paused: self.paused, partitions, lacking: self.lacking.len() }
     }
 }

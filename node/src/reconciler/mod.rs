@@ -18,10 +18,10 @@ mod initiate;
 mod repair;
 mod rounds;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use driftless_antientropy::{ExchangeId, Held, Local, Micros, Settings};
+use driftless_antientropy::{ExchangeId, Held, Local, Micros, Settings, Standing};
 use driftless_proto::Refusal;
 use driftless_ring::{NodeId, PartitionId};
 use rand::rngs::StdRng;
@@ -82,6 +82,8 @@ pub(crate) struct Reconciler {
     /// The last view: whether clients suffered.
     pressed: bool,
     paused: bool,
+    /// Partitions of which this node held nothing when another was found to hold some of it.
+    lacking: BTreeSet<PartitionId>,
     outputs: VecDeque<Output>,
 }
 
@@ -122,7 +124,15 @@ impl Reconciler {
             next_exchange: None,
             pressed: false,
             paused: false,
+            lacking: BTreeSet::new(),
             outputs: VecDeque::new(),
+        }
+    }
+
+    /// A peer was found to hold so many keys of a partition.
+    fn note_lack(&mut self, partition: PartitionId, mine: Held<'_>, theirs: u64) {
+        if theirs >= LACKED_FROM && matches!(mine, Held::Tree(tree) if tree.sum().count == 0) {
+            self.lacking.insert(partition);
         }
     }
 
@@ -169,6 +179,13 @@ impl Reconciler {
     /// A peer answers.
     pub(crate) fn handle_reply<H: Holdings>(&mut self, view: &View<'_, H>, from: NodeId, id: RequestId, reply: Reply) {
         let View { shard, now, .. } = *view;
+        if let (Some(Asked::Sums { .. }), Reply::Exchanged(Exchanged::Unequal(unequal))) = (self.asked.get(&id), &reply) {
+            for (partition, standing) in &unequal.partitions {
+                if let Standing::Differs { count, .. } = standing {
+                    self.note_lack(*partition, view.holdings.tree(*partition), *count);
+                }
+            }
+        }
         match reply {
             Reply::Exchanged(Exchanged::Step(reply)) => {
                 let exchange = reply.exchange;
@@ -420,6 +437,9 @@ impl Asked {
         }
     }
 }
+
+/// More keys of a partition than are on their way at any moment.
+const LACKED_FROM: u64 = 16;
 
 /// The number of keys, as far as it is known.
 fn count(held: Held<'_>) -> u64 {

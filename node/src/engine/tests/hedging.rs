@@ -49,20 +49,41 @@ fn hedges_end_with_their_budget() {
     assert_eq!(trio.engines[0].shard.metrics.hedges.get(), 1, "ten requests allow half a hedge beyond the first");
 }
 
-#[test]
-fn a_replica_that_is_silent_three_times_is_not_counted_on_until_it_answers_a_ping() {
-    let mut trio = Trio::new();
+/// Asks for three writes, of which no other replica hears in time; what has been asked meanwhile is on the wire.
+fn late_three_times(trio: &mut Trio) {
     for _ in 0..3 {
         trio.ask(0, put(STRICT, "v", None));
     }
     trio.wire.clear();
     trio.pass(trio.limits.attempt_timeout * 2);
+    trio.pass(Duration::ZERO);
+    assert!((1..3).all(|i| asked(trio, i).iter().any(|request| matches!(request, Request::Ping))));
+}
+
+#[test]
+fn a_replica_that_is_silent_three_times_and_answers_no_ping_is_not_counted_on_until_it_does() {
+    let mut trio = Trio::new();
+    late_three_times(&mut trio);
+    trio.wire.clear();
+    trio.pass(Duration::from_millis(500));
     let request = trio.ask(0, put(STRICT, "w", None));
     let refusal = Refusal::NotEnoughReplicas { needed: 2, available: 1 };
     assert_eq!(trio.failure(request), Failure::Refused(refusal), "at once, not at the deadline");
     trio.pass(Duration::ZERO);
-    assert!((1..3).all(|i| asked(&trio, i).iter().any(|request| matches!(request, Request::Ping))));
     trio.settle();
+    assert_eq!(trio.put_and_settle(0, put(STRICT, "x", None)).acks, 2);
+}
+
+/// Beside a flood of large values all replicas were late with small ones, and puts were refused for lack of replicas.
+#[test]
+fn a_replica_that_is_late_and_answers_pings_is_counted_on() {
+    let mut trio = Trio::new();
+    for _ in 0..4 {
+        late_three_times(&mut trio);
+        trio.settle();
+        trio.pass(Duration::from_millis(500));
+    }
+    assert_eq!(trio.engines[0].shard.metrics.peers_unresponsive.get(), 0);
     assert_eq!(trio.put_and_settle(0, put(STRICT, "x", None)).acks, 2);
 }
 
