@@ -150,9 +150,10 @@ enum Command {
     ///
     /// It always runs by itself; there is nothing that must be scheduled.
     Aae(OnCluster<Group<aae::Command>>),
-    /// Measure a running cluster with a closed loop of clients
+    /// Measure a running cluster: a closed loop of clients, or an open loop at a rate
     ///
-    /// What is measured: from the call of the client library to its answer, retries included.
+    /// What is measured: from the call of the client library to its answer, retries included; with --rate from when the
+    /// request was due.
     Bench(OnCluster<bench::Args>),
     /// Print a completion script for a shell
     Completions(completions::Args),

@@ -1,158 +1,140 @@
-//! What a benchmark prints.
+//! What a benchmark prints for people.
 
-use std::time::Duration;
-
-use driftless_client::Topology;
-use hdrhistogram::Histogram;
-use serde_json::{Value, json};
-
-use super::tally::NOT_FOUND;
-use super::{Args, Measured, Operation};
+use super::result::{OpenLoop, Report};
 use crate::exit::Result;
 use crate::output::{self, grouped, size};
 
-/// What was asked for, and what it came to.
-pub(super) struct Report<'a> {
-    pub(super) args: &'a Args,
-    pub(super) topology: &'a Topology,
-    pub(super) quorum: driftless_proto::Quorum,
-    pub(super) durability: &'static str,
-    pub(super) sloppy: bool,
-    pub(super) measured: Measured,
+/// Prints it.
+pub(super) fn print(report: &Report) -> Result {
+    for line in lines(report) {
+        output::line(line)?;
+    }
+    Ok(())
 }
 
-impl Report<'_> {
-    /// Whether requests failed, or none was answered within the measured time. That a key does not exist is none of the cluster's if nothing was to write it.
-    pub(super) fn has_failed(&self) -> bool {
-        let expected = |kind: &str| kind == NOT_FOUND && self.args.no_prefill;
-        let tally = &self.measured.tally;
-        tally.kinds.keys().any(|kind| !expected(kind)) || (tally.operations() == 0 && tally.kinds.is_empty())
-    }
-
-    /// For people.
-    pub(super) fn print(&self) -> Result {
-        let Report { args, quorum, measured, .. } = self;
-        let tally = &measured.tally;
-        let what = match args.op {
-            Operation::Put => "put".to_owned(),
-            Operation::Get => "get".to_owned(),
-            Operation::Mixed => format!("mixed ({:.0} % gets)", args.read_ratio * 100.0),
-        };
-        output::line(format_args!(
-            "{what}: {} clients, {:.1} s after {:.1} s of warm-up, {} keys, values of {}",
-            grouped(args.clients.into()),
-            measured.elapsed.as_secs_f64(),
-            args.warmup,
-            grouped(args.keys.into()),
-            size(args.value_size),
-        ))?;
-        output::line(format_args!(
+fn lines(report: &Report) -> Vec<String> {
+    let settings = &report.settings;
+    let pace = match settings.rate {
+        Some(rate) => format!("{rate} a second by at most {} clients", grouped(settings.clients.into())),
+        None => format!("{} clients", grouped(settings.clients.into())),
+    };
+    let mut lines = vec![
+        format!(
+            "{}: {pace}, {:.1} s after {:.1} s of warm-up, {} keys ({}), values of {}",
+            settings.what(),
+            report.seconds,
+            settings.warmup_seconds,
+            grouped(settings.keys.into()),
+            format!("{:?}", settings.distribution).to_lowercase(),
+            size(settings.value_bytes),
+        ),
+        format!(
             "bucket {}: n = {}, r = {}, w = {}, {}, durability = {}; {} nodes",
-            args.bucket.bucket,
-            quorum.n(),
-            quorum.r(),
-            quorum.w(),
-            if self.sloppy { "sloppy" } else { "strict" },
-            self.durability,
-            self.topology.ring().members().len(),
-        ))?;
-        let mut rows = Vec::new();
-        for (name, histogram) in [("put", &tally.put), ("get", &tally.get)] {
-            if !histogram.is_empty() {
-                let ms = |nanos: u64| format!("{:.3}", nanos as f64 / 1e6);
-                rows.push(vec![
-                    name.to_owned(),
-                    grouped((histogram.len() as f64 / measured.elapsed.as_secs_f64()) as u64),
-                    ms(histogram.value_at_quantile(0.5)),
-                    ms(histogram.value_at_quantile(0.99)),
-                    ms(histogram.value_at_quantile(0.999)),
-                    ms(histogram.max()),
-                ]);
-            }
+            settings.bucket,
+            settings.n,
+            settings.r,
+            settings.w,
+            if settings.sloppy { "sloppy" } else { "strict" },
+            settings.durability,
+            settings.nodes,
+        ),
+        String::new(),
+        table(report),
+        String::new(),
+    ];
+    lines.extend(report.open_loop.as_ref().map(open_loop));
+    errors(report, &mut lines);
+    match (&report.server_cpu_reason, report.server_cpu_us_per_op) {
+        (Some(reason), _) => lines.push(format!("server CPU: not measured: {reason}")),
+        (None, Some(micros)) => {
+            lines.push(format!("server CPU: {micros:.1} µs per operation, all nodes together"));
         }
-        output::line("")?;
-        output::line(output::table(&["", "ops/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms"], rows))?;
-        output::line("")?;
-        if tally.kinds.is_empty() && tally.operations() == 0 {
-            output::line(
-                "no request was answered within the measured time; measure for longer than --timeout to see why",
-            )?;
-        } else if tally.kinds.is_empty() {
-            output::line("errors: none")?;
+        (None, None) => {}
+    }
+    if let Some(micros) = report.client_cpu_us_per_op {
+        lines.push(format!("client CPU: {micros:.1} µs per operation"));
+    }
+    lines
+}
+
+fn table(report: &Report) -> String {
+    let ms = |ms: f64| format!("{ms:.3}");
+    let rows = report.kinds().map(|(kind, latencies)| {
+        vec![
+            kind.name().to_owned(),
+            grouped(latencies.ops_per_second as u64),
+            ms(latencies.p50_ms),
+            ms(latencies.p99_ms),
+            ms(latencies.p99_9_ms),
+            ms(latencies.max_ms),
+        ]
+    });
+    output::table(&["", "ops/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms"], rows.collect())
+}
+
+/// What became of what was due.
+fn open_loop(open: &OpenLoop) -> String {
+    let mut line = format!(
+        "due: {}, of which {} began more than a millisecond late, one of them {:.1} ms; that is in their latencies",
+        grouped(open.due),
+        grouped(open.late),
+        open.delay_max_ms,
+    );
+    if open.not_begun > 0 {
+        line.push_str(&format!(
+            "\nnot begun: {}, as every client had a request under way until the end. The cluster, or so many clients, does \
+             not keep this rate, and the percentiles above are too low",
+            grouped(open.not_begun)
+        ));
+    }
+    if open.unfinished > 0 {
+        line.push_str(&format!("\nunfinished: {}, not in the percentiles above", grouped(open.unfinished)));
+    }
+    line
+}
+
+fn errors(report: &Report, lines: &mut Vec<String>) {
+    let errors = &report.errors;
+    if errors.kinds.is_empty() {
+        lines.push(if report.operations == 0 {
+            "no request was answered within the measured time; measure for longer than --timeout to see why".to_owned()
         } else {
-            output::line(format_args!(
-                "errors: {} refused, {} unknown, {} otherwise",
-                grouped(tally.refused),
-                grouped(tally.unknown),
-                grouped(tally.failed),
-            ))?;
-            for (kind, count) in &tally.kinds {
-                let text = tally.texts.get(kind).map_or("", String::as_str);
-                output::line(format_args!("  {} {kind}, the first: {text}", grouped(*count)))?;
-            }
-        }
-        match (&measured.server_cpu, self.per_operation(measured.server_cpu.as_ref().ok())) {
-            (Err(reason), _) => output::line(format_args!("server CPU: not measured: {reason}"))?,
-            (Ok(_), Some(micros)) => {
-                output::line(format_args!("server CPU: {micros:.1} µs per operation, all nodes together"))?;
-            }
-            (Ok(_), None) => {}
-        }
-        if let Some(micros) = self.per_operation(measured.client_cpu.as_ref()) {
-            output::line(format_args!("client CPU: {micros:.1} µs per operation"))?;
-        }
-        Ok(())
-    }
-
-    /// For programs.
-    pub(super) fn as_json(&self) -> Value {
-        let Report { args, quorum, measured, .. } = self;
-        let tally = &measured.tally;
-        let seconds = measured.elapsed.as_secs_f64();
-        let operation = |histogram: &Histogram<u64>| {
-            let ms = |nanos: u64| nanos as f64 / 1e6;
-            json!({
-                "operations": histogram.len(),
-                "ops_per_second": histogram.len() as f64 / seconds,
-                "mean_ms": histogram.mean() / 1e6,
-                "p50_ms": ms(histogram.value_at_quantile(0.5)),
-                "p99_ms": ms(histogram.value_at_quantile(0.99)),
-                "p99_9_ms": ms(histogram.value_at_quantile(0.999)),
-                "max_ms": ms(histogram.max()),
-            })
-        };
-        let mut json = json!({
-            "op": match args.op { Operation::Put => "put", Operation::Get => "get", Operation::Mixed => "mixed" },
-            "clients": args.clients,
-            "seconds": seconds,
-            "value_bytes": args.value_size,
-            "keys": args.keys,
-            "bucket": args.bucket.bucket,
-            "n": quorum.n(),
-            "r": quorum.r(),
-            "w": quorum.w(),
-            "sloppy": self.sloppy,
-            "durability": self.durability,
-            "nodes": self.topology.ring().members().len(),
-            "operations": tally.operations(),
-            "ops_per_second": tally.operations() as f64 / seconds,
-            "errors": { "refused": tally.refused, "unknown": tally.unknown, "failed": tally.failed, "kinds": tally.kinds },
-            "server_cpu_us_per_op": self.per_operation(measured.server_cpu.as_ref().ok()),
-            "client_cpu_us_per_op": self.per_operation(measured.client_cpu.as_ref()),
+            "errors: none".to_owned()
         });
-        if let Err(reason) = &measured.server_cpu {
-            json["server_cpu_reason"] = reason.as_str().into();
-        }
-        for (name, histogram) in [("put", &tally.put), ("get", &tally.get)] {
-            if !histogram.is_empty() {
-                json[name] = operation(histogram);
-            }
-        }
-        json
+        return;
     }
+    lines.push(format!(
+        "errors: {} refused, {} unknown, {} otherwise",
+        grouped(errors.refused),
+        grouped(errors.unknown),
+        grouped(errors.failed),
+    ));
+    for (kind, count) in &errors.kinds {
+        let text = errors.first.get(kind).map_or("", String::as_str);
+        lines.push(format!("  {} {kind}, the first: {text}", grouped(*count)));
+    }
+}
 
-    fn per_operation(&self, cpu: Option<&Duration>) -> Option<f64> {
-        let operations = self.measured.tally.operations();
-        cpu.filter(|_| operations > 0).map(|cpu| cpu.as_secs_f64() * 1e6 / operations as f64)
+#[cfg(test)]
+mod tests {
+    use super::super::result::sample;
+    use super::*;
+
+    #[test]
+    fn an_open_loop_says_what_it_did_not_do() {
+        let mut report = sample(1.0);
+        assert!(!lines(&report).join("\n").contains("due:"));
+        report.settings.rate = Some(500.0);
+        report.open_loop = Some(OpenLoop { due: 1500, late: 7, delay_max_ms: 12.34, not_begun: 0, unfinished: 0 });
+        let text = lines(&report).join("\n");
+        assert!(text.contains("workload a: 500 a second by at most 64 clients, 3.0 s"), "{text}");
+        assert!(
+            text.contains("due: 1,500, of which 7 began more than a millisecond late, one of them 12.3 ms"),
+            "{text}"
+        );
+        assert!(!text.contains("not begun") && !text.contains("unfinished"), "{text}");
+        report.open_loop = Some(OpenLoop { due: 1500, late: 7, delay_max_ms: 12.3, not_begun: 1200, unfinished: 4 });
+        let text = lines(&report).join("\n");
+        assert!(text.contains("not begun: 1,200") && text.contains("unfinished: 4"), "{text}");
     }
 }
