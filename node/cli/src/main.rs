@@ -314,6 +314,11 @@ mod tests {
             "get k --format yaml",
             "frob",
             "bench --op frob",
+            "bench --workload e",
+            "bench --workload a --op get",
+            "bench --rate 0",
+            "bench --compare a.json",
+            "bench --compare a.json b.json --plot c.svg",
             "get k --timeout 5",
         ] {
             assert!(parse(words).is_err(), "{words}");

@@ -239,6 +239,44 @@ fn looking_around_agrees_with_itself() {
 }
 
 #[test]
+fn a_bench_writes_no_key_that_is_there_and_leaves_no_siblings() {
+    let dev = Dev::start();
+    let file = |name: &str| dev.file(name).display().to_string();
+    let bench = |more: &[&str]| {
+        let args = ["bench", "--clients", "4", "--seconds", "0.5", "--warmup", "0.1", "--keys", "200"];
+        let done = dev.run(&[&args[..], more].concat());
+        assert_eq!(done.code, Some(0), "{more:?}: {}", done.stderr);
+        done.stderr
+    };
+    let said = bench(&["--workload", "c"]);
+    assert!(said.contains("prefilled: 200 of 200 keys were missing"), "{said}");
+    let said = bench(&["--op", "put", "--output", &file("put.json")]);
+    assert!(said.contains("nothing to prefill: all 200 keys are there"), "{said}");
+    let said = bench(&["--workload", "d", "--rate", "300", "--output", &file("d.json"), "--plot", &file("d.svg")]);
+    assert!(said.contains("nothing to prefill: 200 of 200 keys were looked for") && !said.contains("go on"), "{said}");
+    let said = bench(&["--workload", "d", "--rate", "300", "--hdr", &file("d.hgrm")]);
+    assert!(said.contains("inserts go on from bench-000002"), "{said}");
+    bench(&["--workload", "a"]);
+    bench(&["--workload", "f"]);
+
+    let d: Value = serde_json::from_slice(&std::fs::read(dev.file("d.json")).expect("was written")).expect("JSON");
+    assert!(d["open_loop"]["due"].as_u64().is_some_and(|due| (140..400).contains(&due)), "{d}");
+    let counted = ["due", "not_begun", "unfinished"].map(|name| d["open_loop"][name].as_u64().expect("a number"));
+    let answered = d["operations"].as_u64().expect("a number");
+    assert_eq!(counted[0], answered + counted[1] + counted[2], "none is lost: {d}");
+    assert!(d["histograms"]["get"].as_str().is_some_and(|text| text.starts_with("HISTFAAA")), "{d}");
+    assert_eq!((&d["errors"]["kinds"], d["time_line"].as_array().map(Vec::len)), (&json!({}), Some(1)));
+    assert!(std::fs::read_to_string(dev.file("d.svg")).expect("was written").ends_with("</svg>\n"));
+    assert!(std::fs::read_to_string(dev.file("d.hgrm")).expect("was written").contains("1/(1-Percentile)"));
+    let compared = dev.json(&["bench", "--compare", &file("d.json"), &file("put.json")]);
+    assert_eq!(compared["rows"][0]["what"], json!("ops/s"));
+    assert!(compared["warnings"].to_string().contains("the settings differ: workload"), "{compared}");
+
+    let siblings = dev.ok(&["dump", "--wait", "60s"]).lines().filter(|line| line.contains("\"values\"")).count();
+    assert_eq!(siblings, 0, "neither puts nor inserts nor read-modify-writes pile up siblings");
+}
+
+#[test]
 fn a_certificate_says_who_belongs_to_a_cluster() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let run = |args: &[&str]| {

@@ -2,6 +2,7 @@
 //! fonts or anything else from elsewhere; light or dark as the reader likes it.
 
 mod axis;
+mod panel;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,6 +14,7 @@ use super::result::Report;
 use super::workload::Kind;
 use crate::output::grouped;
 use axis::{Axis, Scale};
+use panel::{LEFT, PANEL_X, Panel, escaped, panel_y};
 
 /// Draws it.
 pub(super) fn svg(report: &Report, latencies: &BTreeMap<Kind, Histogram<u64>>) -> String {
@@ -104,8 +106,8 @@ fn throughput(report: &Report, points: &[Point]) -> String {
     });
     let mut legend = vec![("one", "done")];
     if let Some(rate) = report.settings.rate {
-        let y = panel.y.at(rate);
-        let _ = writeln!(svg, "<path class=\"due\" d=\"M{LEFT},{y:.1}H{:.1}\"/>", LEFT + PANEL_WIDTH);
+        let (y, (left, right)) = (panel.y.at(rate), PANEL_X);
+        let _ = writeln!(svg, "<path class=\"due\" d=\"M{left},{y:.1}H{right}\"/>");
         legend.push(("due", "asked for"));
     }
     svg.push_str(&panel.line("one", points.iter().map(|point| Some((point.time, point.rate)))));
@@ -183,110 +185,8 @@ fn log_axis(values: impl Iterator<Item = f64>, top: f64) -> Axis {
     Axis::log(low, high, panel_y(top))
 }
 
-/// One of the pictures, below `top`.
-struct Panel {
-    top: f64,
-    x: Axis,
-    y: Axis,
-}
-
-impl Panel {
-    fn frame(&self, title: &str, unit: &str, label: fn(f64) -> String) -> String {
-        self.frame_with(title, unit, label, axis::short)
-    }
-
-    /// Title, grid and labels.
-    fn frame_with(&self, title: &str, unit: &str, label: fn(f64) -> String, label_x: fn(f64) -> String) -> String {
-        let (right, bottom) = (LEFT + PANEL_WIDTH, self.top + PANEL_HEIGHT);
-        let mut svg =
-            format!("<text class=\"heading\" x=\"{LEFT}\" y=\"{}\">{}</text>\n", self.top - 12.0, escaped(title));
-        for &tick in &self.y.ticks {
-            let y = self.y.at(tick);
-            let _ = writeln!(svg, "<path class=\"grid\" d=\"M{LEFT},{y:.1}H{right}\"/>");
-            let _ = writeln!(
-                svg,
-                "<text class=\"label\" text-anchor=\"end\" x=\"{}\" y=\"{:.1}\">{}</text>",
-                LEFT - 8.0,
-                y + 4.0,
-                escaped(&label(tick))
-            );
-        }
-        for &tick in &self.x.ticks {
-            let x = self.x.at(tick);
-            let _ = writeln!(svg, "<path class=\"grid\" d=\"M{x:.1},{}V{bottom}\"/>", self.top);
-            let _ = writeln!(
-                svg,
-                "<text class=\"label\" text-anchor=\"middle\" x=\"{x:.1}\" y=\"{}\">{}</text>",
-                bottom + 18.0,
-                escaped(&label_x(tick))
-            );
-        }
-        let _ = writeln!(svg, "<path class=\"axis\" d=\"M{LEFT},{}V{bottom}H{right}\"/>", self.top);
-        let _ = writeln!(
-            svg,
-            "<text class=\"label\" text-anchor=\"end\" x=\"{right}\" y=\"{}\">{}</text>",
-            bottom + 34.0,
-            escaped(unit)
-        );
-        svg
-    }
-
-    /// A line through the points that there are; it breaks where there is none. A point alone is a dot.
-    fn line(&self, class: &str, points: impl Iterator<Item = Option<(f64, f64)>>) -> String {
-        let mut svg = String::new();
-        let mut run: Vec<(f64, f64)> = Vec::new();
-        for point in points.chain([None]) {
-            match point {
-                Some((x, y)) => run.push((self.x.at(x), self.y.at(y))),
-                None => {
-                    match run.as_slice() {
-                        [] => {}
-                        [(x, y)] => {
-                            let _ =
-                                writeln!(svg, "<circle class=\"{class} dot\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\"/>");
-                        }
-                        points => {
-                            let points: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-                            let _ = writeln!(svg, "<polyline class=\"{class} line\" points=\"{}\"/>", points.join(" "));
-                        }
-                    }
-                    run.clear();
-                }
-            }
-        }
-        svg
-    }
-
-    /// At the upper right, beside the title.
-    fn legend(&self, names: &[(&str, &str)]) -> String {
-        let mut svg = String::new();
-        let mut x = LEFT + PANEL_WIDTH;
-        let y = self.top - 12.0;
-        for (class, name) in names.iter().rev() {
-            x -= name.chars().count() as f64 * 7.0;
-            let _ = writeln!(svg, "<text class=\"label\" x=\"{x:.1}\" y=\"{y}\">{}</text>", escaped(name));
-            x -= 26.0;
-            let _ = writeln!(svg, "<path class=\"{class} line\" d=\"M{x:.1},{:.1}h20\"/>", y - 4.0);
-            x -= 14.0;
-        }
-        svg
-    }
-}
-
-fn panel_y(top: f64) -> (f64, f64) {
-    (top + PANEL_HEIGHT, top)
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 1000.0;
-const LEFT: f64 = 80.0;
-const PANEL_WIDTH: f64 = 850.0;
-const PANEL_HEIGHT: f64 = 220.0;
-const PANEL_X: (f64, f64) = (LEFT, LEFT + PANEL_WIDTH);
 
 /// Where the panels begin.
 const TOPS: [f64; 3] = [110.0, 420.0, 730.0];
@@ -380,7 +280,7 @@ mod tests {
             for point in points.split('"').next().expect("ends").split(' ') {
                 let (x, y) = point.split_once(',').expect("two numbers");
                 let (x, y): (f64, f64) = (x.parse().expect("a number"), y.parse().expect("a number"));
-                assert!((LEFT..=LEFT + PANEL_WIDTH).contains(&x) && (0.0..=HEIGHT).contains(&y), "{point}");
+                assert!((PANEL_X.0..=PANEL_X.1).contains(&x) && (0.0..=HEIGHT).contains(&y), "{point}");
             }
         }
     }

@@ -43,7 +43,9 @@ pub(super) async fn prefill(load: &Load) -> Result {
     let written = Cell::new(0_u64);
     let all: Vec<u64> = (0..keys).collect();
     each(&all, async |key, random| {
-        written.set(written.get() + u64::from(take_over(load, key, random).await?));
+        // Not in one sum: others write between its beginning and its end.
+        let wrote = take_over(load, key, random).await?;
+        written.set(written.get() + u64::from(wrote));
         if shown.get().elapsed() > PROGRESS_INTERVAL {
             shown.set(Instant::now());
             output::note(format_args!("prefilling: {} %, {} written", key * 100 / keys, grouped(written.get())));
