@@ -155,9 +155,9 @@ mod tests {
         for _ in 0..DRAWS {
             counts[zipfian.rank(random.unit()) as usize] += 1;
         }
-        for rank in 0..2 {
-            let share = counts[rank] as f64 / DRAWS as f64;
-            assert!((share / expected(rank as u64, keys) - 1.0).abs() < 0.03, "rank {rank}: {share}");
+        for (rank, &count) in (0..2).zip(&counts) {
+            let share = count as f64 / DRAWS as f64;
+            assert!((share / expected(rank, keys) - 1.0).abs() < 0.03, "rank {rank}: {share}");
         }
         // Beyond the second the drawing is an approximation of the formula: ranks by the hundred are what it is good at.
         let sum = |ranks: std::ops::Range<usize>| -> (f64, f64) {

@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -42,6 +43,8 @@ pub(super) struct Load {
     punctuality: Cell<Punctuality>,
     /// Requests that count and are over.
     answered: Cell<u64>,
+    /// In an open loop: says when the next request is due.
+    pacer: RefCell<Option<Rc<Pacer>>>,
     /// From when on requests count, and until when.
     from: Cell<Option<Instant>>,
     until: Cell<Option<Instant>>,
@@ -51,6 +54,8 @@ pub(super) struct Load {
 pub(super) struct Times {
     pub(super) warmup: Duration,
     pub(super) time: Duration,
+    /// Requests a second of an open loop.
+    pub(super) rate: Option<f64>,
     /// Of the nodes, or why they are not known.
     pub(super) pids: std::result::Result<Vec<u32>, String>,
 }
@@ -92,6 +97,7 @@ impl Load {
             record: RefCell::new(Record::new(time)),
             punctuality: Cell::default(),
             answered: Cell::new(0),
+            pacer: RefCell::new(None),
             from: Cell::new(None),
             until: Cell::new(None),
         }
@@ -135,16 +141,11 @@ impl Load {
     }
 
     /// Lets all clients go, for the warm-up and the measured time.
-    pub(super) async fn measure(
-        self,
-        times: &Times,
-        rate: Option<f64>,
-        interrupts: &mut Interrupts,
-    ) -> Result<Measured> {
-        let pacer = rate.map(Pacer::start).transpose()?;
-        let mut clients = pin!(join_all((0..self.clients).map(|client| self.client(client, pacer.as_ref()))));
+    pub(super) async fn measure(self, times: &Times, interrupts: &mut Interrupts) -> Result<Measured> {
+        self.pace(times.rate)?;
+        let mut clients = pin!(join_all((0..self.clients).map(|client| self.client(client))));
         let window = tokio::select! {
-            window = self.clock(times, pacer.as_ref(), interrupts) => window,
+            window = self.clock(times, interrupts) => window,
             // They go on until the clock says that it is over.
             never = async { clients.as_mut().await; std::future::pending().await } => never,
         }?;
@@ -160,9 +161,9 @@ impl Load {
         if interrupted {
             output::note(format_args!("interrupted: this is of the first {:.1} s", elapsed.as_secs_f64()));
         }
-        let open_loop = pacer.as_ref().map(|pacer| {
+        let open_loop = self.pacer().map(|pacer| {
             let Punctuality { late, begun, delay_max } = self.punctuality.get();
-            let due = pacer.due_between(window.from, window.until).max(begun);
+            let due = pacer.due_by(window.until).max(begun);
             let (not_begun, unfinished) = (due - begun, begun - self.answered.get());
             OpenLoop { due, late, delay_max_ms: delay_max.as_secs_f64() * 1e3, not_begun, unfinished }
         });
@@ -171,19 +172,21 @@ impl Load {
         Ok(Measured { record, elapsed, interrupted, open_loop, server_cpu, client_cpu })
     }
 
-    async fn clock(&self, times: &Times, pacer: Option<&Pacer>, interrupts: &mut Interrupts) -> Result<Window> {
+    async fn clock(&self, times: &Times, interrupts: &mut Interrupts) -> Result<Window> {
         if self.pass("warming up", times.warmup, interrupts).await {
             return Err(Failure::failed("interrupted before anything was measured"));
         }
         let (server, own) = (cpu_of(&times.pids), cpu(std::process::id()));
-        let from = Instant::now();
+        // What is still due from the warm-up is left out: the measured time has a schedule of its own.
+        self.pace(times.rate)?;
+        let from = self.pacer().map_or_else(Instant::now, |pacer| pacer.began());
         self.from.set(Some(from));
         let interrupted = self.pass("measuring", times.time, interrupts).await;
         let until = Instant::now();
         self.until.set(Some(until));
         let (server_end, own_end) = (cpu_of(&times.pids), cpu(std::process::id()));
         self.record.borrow_mut().end_at(until - from);
-        if let Some(pacer) = pacer {
+        if let Some(pacer) = self.pacer() {
             // What was due a moment before the end finds a client now, if one is free.
             tokio::time::sleep(LAST_BEGIN).await;
             pacer.end();
@@ -221,18 +224,33 @@ impl Load {
         }
     }
 
+    /// Begins a schedule, and ends the one before. None in a closed loop.
+    fn pace(&self, rate: Option<f64>) -> Result {
+        let pacer = rate.map(Pacer::start).transpose()?.map(Rc::new);
+        if let Some(before) = self.pacer.replace(pacer) {
+            before.end();
+        }
+        Ok(())
+    }
+
+    fn pacer(&self) -> Option<Rc<Pacer>> {
+        self.pacer.borrow().clone()
+    }
+
     /// One client: one request after the other until the time is over.
-    async fn client(&self, client: u64, pacer: Option<&Pacer>) {
+    async fn client(&self, client: u64) {
         let mut random = Random::new(client + 1000);
         loop {
-            let due = match pacer {
-                Some(pacer) => match pacer.next().await {
-                    Some(due) => due,
-                    None => return,
-                },
-                None if self.until.get().is_some() => return,
-                None => Instant::now(),
+            let pacer = self.pacer();
+            let due = match &pacer {
+                Some(pacer) => pacer.next().await,
+                None => Some(Instant::now()),
             };
+            if self.until.get().is_some_and(|until| due.is_none_or(|due| due >= until)) {
+                return;
+            }
+            // The schedule has ended, and the next has begun.
+            let Some(due) = due else { continue };
             if pacer.is_some() && self.counts(due) {
                 let mut punctuality = self.punctuality.get();
                 punctuality.begin(due.elapsed());

@@ -139,8 +139,8 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
                 Err("--profile is not the directory of a dev cluster, so the nodes' processes are not known".to_owned())
             }
         };
-        let times = Times { warmup: Duration::from_secs_f64(args.warmup), time, pids };
-        let measured = load.measure(&times, args.rate, &mut interrupts).await?;
+        let times = Times { warmup: Duration::from_secs_f64(args.warmup), time, rate: args.rate, pids };
+        let measured = load.measure(&times, &mut interrupts).await?;
         let finished = finish(settings, measured);
         // Whoever measured for an hour sees the result even if a file cannot be written.
         let written = files.write(&finished);
@@ -184,9 +184,9 @@ impl Args {
             value_bytes: self.value_size,
             keys: self.keys,
             bucket: self.bucket.bucket.clone(),
-            n: quorum.n().into(),
-            r: quorum.r().into(),
-            w: quorum.w().into(),
+            n: quorum.n(),
+            r: quorum.r(),
+            w: quorum.w(),
             sloppy: self.quorum.sloppiness.sloppy().unwrap_or(definition.sloppy),
             durability: super::bucket::durability(definition.durability).to_owned(),
             nodes: topology.ring().members().len(),

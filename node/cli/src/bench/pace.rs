@@ -94,16 +94,23 @@ impl Pacer {
         Some(self.began + self.schedule.due(request))
     }
 
-    /// How many are due between two moments.
-    pub(super) fn due_between(&self, from: Instant, to: Instant) -> u64 {
-        let before = |moment: Instant| self.schedule.due_by(moment.saturating_duration_since(self.began));
-        before(to).saturating_sub(before(from))
+    /// When the first was due.
+    pub(super) fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// How many are due until then.
+    pub(super) fn due_by(&self, moment: Instant) -> u64 {
+        self.schedule.due_by(moment.saturating_duration_since(self.began))
     }
 
     /// No more requests: clients that wait for one hear of it.
     pub(super) fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
         self.due.close();
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
     }
 }
 
@@ -124,14 +131,14 @@ fn keep_time(schedule: Schedule, began: Instant, due: &Semaphore, ended: &Atomic
         due.add_permits(usize::try_from(now_due - released).unwrap_or(usize::MAX).min(PERMITS_MAX));
         released = now_due;
         let left = schedule.due(released).saturating_sub(began.elapsed());
-        std::thread::sleep(left.min(LOOK_UP));
+        std::thread::park_timeout(left.min(LOOK_UP));
     }
 }
 
 /// Beyond what a scheduler takes for a wake-up on a machine with something else to do.
 const LATE: Duration = Duration::from_millis(1);
 
-/// How often the thread looks up whether the load has ended.
+/// How often the thread looks up even if nothing is due.
 const LOOK_UP: Duration = Duration::from_millis(50);
 
 /// Far below what a semaphore counts to, even if this many came with every look.
@@ -206,7 +213,7 @@ mod tests {
             assert!(due > last && due <= Instant::now(), "in order, and not before they are due");
             last = due;
         }
-        assert!(pacer.due_between(pacer.began, pacer.began + Duration::from_millis(1001)).abs_diff(10_010) <= 1);
+        assert!(pacer.due_by(pacer.began() + Duration::from_millis(1001)).abs_diff(10_011) <= 1);
         pacer.end();
         assert_eq!(pacer.next().await, None);
     }

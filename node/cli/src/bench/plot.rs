@@ -139,7 +139,7 @@ fn distribution(latencies: &BTreeMap<Kind, Histogram<u64>>) -> String {
         scale: Scale::Linear,
         from: 0.0,
         to: nines,
-        ticks: (0..=nines as u32).map(f64::from).collect(),
+        ticks: [0.0, MEDIAN].into_iter().chain((1..=nines as u32).map(f64::from)).collect(),
         range: PANEL_X,
     };
     let panel = Panel { top: TOPS[2], x, y: log_axis(values(), TOPS[2]) };
@@ -169,6 +169,7 @@ fn curve(histogram: &Histogram<u64>) -> Vec<(f64, f64)> {
 /// The name of so many nines: 50 %, 90 %, 99 %, 99.9 %.
 fn percentile(nines: f64) -> String {
     match nines as usize {
+        0 if nines > 0.0 => "50 %".to_owned(),
         0 => "0 %".to_owned(),
         1 => "90 %".to_owned(),
         2 => "99 %".to_owned(),
@@ -177,7 +178,7 @@ fn percentile(nines: f64) -> String {
 }
 
 fn time_axis(report: &Report) -> Axis {
-    Axis::linear_to(report.seconds.max(0.001), PANEL_X)
+    Axis::seconds(report.seconds.max(0.001), PANEL_X)
 }
 
 fn log_axis(values: impl Iterator<Item = f64>, top: f64) -> Axis {
@@ -195,6 +196,9 @@ const TOPS: [f64; 3] = [110.0, 420.0, 730.0];
 const POINTS_MAX: usize = 400;
 
 const STEPS_PER_NINE: f64 = 20.0;
+
+/// The nines of 50 %.
+const MEDIAN: f64 = std::f64::consts::LOG10_2;
 
 /// One request in ten million: a run that has more of them is rare.
 const NINES_MAX: f64 = 7.0;
@@ -258,7 +262,7 @@ mod tests {
             if let Some(name) = tag.strip_prefix('/') {
                 assert_eq!(open.pop(), Some(name), "closes what is open");
             } else {
-                assert!(!tag.contains('<') && tag.matches('"').count() % 2 == 0, "{tag}");
+                assert!(!tag.contains('<') && tag.matches('"').count().is_multiple_of(2), "{tag}");
                 if !tag.ends_with('/') {
                     open.push(tag.split(' ').next().expect("has a name"));
                 }

@@ -21,15 +21,16 @@ impl Axis {
     /// Up to a round number that is not below `to`.
     pub(super) fn linear(from: f64, to: f64, range: (f64, f64)) -> Axis {
         let to = if to > from { to } else { from + 1.0 };
-        let step = round_step((to - from) / 5.0);
+        let step = round_step((to - from) / 8.0);
         let last = (to / step - 1e-9).ceil();
         let ticks: Vec<f64> = (0..=last as u32).map(|i| f64::from(i) * step).filter(|&tick| tick >= from).collect();
         Axis { scale: Scale::Linear, from, to: last * step, ticks, range }
     }
 
-    /// From 0 to exactly `to`, which is more.
-    pub(super) fn linear_to(to: f64, range: (f64, f64)) -> Axis {
-        let step = round_step(to / 8.0);
+    /// Seconds from 0 to exactly `to`, which is more.
+    pub(super) fn seconds(to: f64, range: (f64, f64)) -> Axis {
+        // A second is one point: there is nothing between two of them.
+        let step = round_step(to / 8.0).max(if to >= 2.0 { 1.0 } else { 0.0 });
         let last = (to / step + 0.05).floor();
         Axis {
             scale: Scale::Linear,
@@ -74,8 +75,8 @@ fn round_step(least: f64) -> f64 {
 
 /// A number in as few digits as tell it from its neighbours.
 pub(super) fn short(number: f64) -> String {
-    let digits = if number == 0.0 { 0 } else { (-number.abs().log10().floor()).max(0.0) as usize };
-    format!("{number:.digits$}")
+    let text = format!("{number:.6}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]
@@ -88,8 +89,11 @@ mod tests {
         assert_eq!((axis.ticks.as_slice(), axis.to), ([0.0, 5e3, 1e4, 1.5e4, 2e4, 2.5e4].as_slice(), 25_000.0));
         assert_eq!((axis.at(0.0), axis.at(12_500.0), axis.at(99_999.0)), (100.0, 50.0, 0.0));
         assert_eq!(Axis::linear(0.0, 0.0, (0.0, 1.0)).to, 1.0);
-        let time = Axis::linear_to(60.02, (0.0, 60.02));
+        let time = Axis::seconds(60.02, (0.0, 60.02));
         assert_eq!((time.ticks.len(), time.ticks[6], time.at(30.0)), (7, 60.0, 30.0));
+        let labels = |to: f64| Axis::seconds(to, (0.0, 1.0)).ticks.iter().map(|&tick| short(tick)).collect::<Vec<_>>();
+        assert_eq!(labels(3.001), ["0", "1", "2", "3"]);
+        assert_eq!(labels(0.5), ["0", "0.1", "0.2", "0.3", "0.4", "0.5"]);
     }
 
     #[test]

@@ -90,9 +90,13 @@ impl Panel {
         let mut x = LEFT + PANEL_WIDTH;
         let y = self.top - 12.0;
         for (class, name) in names.iter().rev() {
-            x -= name.chars().count() as f64 * 7.0;
-            let _ = writeln!(svg, "<text class=\"label\" x=\"{x:.1}\" y=\"{y}\">{}</text>", escaped(name));
-            x -= 26.0;
+            let _ = writeln!(
+                svg,
+                "<text class=\"label\" text-anchor=\"end\" x=\"{x:.1}\" y=\"{y}\">{}</text>",
+                escaped(name)
+            );
+            // Letters are no wider than that, and a line and some room are beside them.
+            x -= name.chars().count() as f64 * 7.0 + 26.0;
             let _ = writeln!(svg, "<path class=\"{class} line\" d=\"M{x:.1},{:.1}h20\"/>", y - 4.0);
             x -= 14.0;
         }
@@ -110,6 +114,6 @@ pub(super) fn escaped(text: &str) -> String {
 
 /// Left of it there is room for labels.
 pub(super) const LEFT: f64 = 80.0;
-pub(super) const PANEL_WIDTH: f64 = 850.0;
+pub(super) const PANEL_WIDTH: f64 = 830.0;
 pub(super) const PANEL_HEIGHT: f64 = 220.0;
 pub(super) const PANEL_X: (f64, f64) = (LEFT, LEFT + PANEL_WIDTH);
