@@ -91,7 +91,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     files: FileArgs,
     /// Print how the second of two results of --output differs from the first; needs no cluster
-    #[arg(long, num_args = 2, value_names = ["A.json", "B.json"], conflicts_with_all = ["workload", "rate", "output", "hdr", "plot"])]
+    #[arg(long, num_args = 2, value_names = ["A.json", "B.json"], conflicts_with_all = ["op", "workload", "distribution", "rate", "no_prefill", "output", "hdr", "plot"])]
     compare: Option<Vec<PathBuf>>,
 }
 

@@ -36,11 +36,7 @@ pub(super) fn svg(report: &Report, latencies: &BTreeMap<Kind, Histogram<u64>>) -
 
 fn title(report: &Report) -> String {
     let settings = &report.settings;
-    let pace = match settings.rate {
-        Some(rate) => format!("{rate} ops/s, at most {} clients", grouped(settings.clients.into())),
-        None => format!("{} clients", grouped(settings.clients.into())),
-    };
-    format!("driftless bench: {}, {pace}, durability {}", settings.what(), settings.durability)
+    format!("driftless bench: {}, {}, durability {}", settings.what(), settings.pace(), settings.durability)
 }
 
 fn subtitle(report: &Report) -> String {
@@ -101,9 +97,7 @@ fn throughput(report: &Report, points: &[Point]) -> String {
     let top =
         points.iter().map(|point| point.rate.max(point.errors)).fold(report.settings.rate.unwrap_or(0.0), f64::max);
     let panel = Panel { top: TOPS[0], x: time_axis(report), y: Axis::linear(0.0, top, panel_y(TOPS[0])) };
-    let mut svg = panel.frame("Throughput, operations a second", "seconds", |tick| {
-        if tick < 10.0 { axis::short(tick) } else { grouped(tick as u64) }
-    });
+    let mut svg = panel.frame("Throughput, operations a second", "seconds", axis::short);
     let mut legend = vec![("one", "done")];
     if let Some(rate) = report.settings.rate {
         let (y, (left, right)) = (panel.y.at(rate), PANEL_X);
@@ -331,7 +325,7 @@ mod tests {
         let svg = svg(&report, &latencies());
         assert_well_formed(&svg);
         for text in
-            ["asked for", ">failed<", "700 failed", "800 of 7,500 due not begun", "2500 ops/s, at most 64 clients"]
+            ["asked for", ">failed<", "700 failed", "800 of 7,500 due not begun", "2,500 ops/s by at most 64 clients"]
         {
             assert!(svg.contains(text), "{text}: {svg}");
         }

@@ -14,14 +14,11 @@ pub(super) fn print(report: &Report) -> Result {
 
 fn lines(report: &Report) -> Vec<String> {
     let settings = &report.settings;
-    let pace = match settings.rate {
-        Some(rate) => format!("{rate} a second by at most {} clients", grouped(settings.clients.into())),
-        None => format!("{} clients", grouped(settings.clients.into())),
-    };
     let mut lines = vec![
         format!(
-            "{}: {pace}, {:.1} s after {:.1} s of warm-up, {} keys ({}), values of {}",
+            "{}: {}, {:.1} s after {:.1} s of warm-up, {} keys ({}), values of {}",
             settings.what(),
+            settings.pace(),
             report.seconds,
             settings.warmup_seconds,
             grouped(settings.keys.into()),
@@ -127,7 +124,7 @@ mod tests {
         report.settings.rate = Some(500.0);
         report.open_loop = Some(OpenLoop { due: 1500, late: 7, delay_max_ms: 12.34, not_begun: 0, unfinished: 0 });
         let text = lines(&report).join("\n");
-        assert!(text.contains("workload a: 500 a second by at most 64 clients, 3.0 s"), "{text}");
+        assert!(text.contains("workload a: 500 ops/s by at most 64 clients, 3.0 s"), "{text}");
         assert!(
             text.contains("due: 1,500, of which 7 began more than a millisecond late, one of them 12.3 ms"),
             "{text}"

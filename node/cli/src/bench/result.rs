@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::keys::Distribution;
 use super::record::{Second, millis};
 use super::workload::{Kind, Operation, Workload};
+use crate::output::grouped;
 
 /// What was asked for, and what it came to.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -134,6 +135,19 @@ impl Settings {
             (None, Some(Operation::Put)) => "put".to_owned(),
             (None, Some(Operation::Get)) => "get".to_owned(),
             (None, _) => format!("mixed ({:.0} % gets)", self.read_ratio * 100.0),
+        }
+    }
+
+    /// When requests begin, and how many are under way.
+    pub(super) fn pace(&self) -> String {
+        let clients = match self.clients {
+            1 => "1 client".to_owned(),
+            clients => format!("{} clients", grouped(clients.into())),
+        };
+        match self.rate {
+            Some(rate) if rate.fract() == 0.0 => format!("{} ops/s by at most {clients}", grouped(rate as u64)),
+            Some(rate) => format!("{rate} ops/s by at most {clients}"),
+            None => clients,
         }
     }
 }

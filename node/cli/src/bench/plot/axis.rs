@@ -1,5 +1,7 @@
 //! From numbers to places, and which numbers are written beside the axis.
 
+use crate::output::grouped;
+
 /// An axis of a panel.
 pub(super) struct Axis {
     pub(super) scale: Scale,
@@ -75,6 +77,9 @@ fn round_step(least: f64) -> f64 {
 
 /// A number in as few digits as tell it from its neighbours.
 pub(super) fn short(number: f64) -> String {
+    if number >= 1000.0 {
+        return grouped(number.round() as u64);
+    }
     let text = format!("{number:.6}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
@@ -106,7 +111,7 @@ mod tests {
         let wide = Axis::log(0.03, 4500.0, (100.0, 0.0));
         assert_eq!(
             wide.ticks.iter().map(|&tick| short(tick)).collect::<Vec<_>>(),
-            ["0.01", "0.1", "1", "10", "100", "1000", "10000"]
+            ["0.01", "0.1", "1", "10", "100", "1,000", "10,000"]
         );
         assert!((wide.at(10.0) - 50.0).abs() < 1e-9, "in the middle");
         let flat = Axis::log(1.0, 1.0, (100.0, 0.0));
