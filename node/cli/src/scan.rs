@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// Only this partition: the number of an arc, with or without its class, as 17 or n3/17
     #[arg(long, value_name = "P", value_parser = parse_partition)]
     partition: Option<Partition>,
+    /// Only keys that begin with this. Nodes walk over the others all the same: it takes as long as a scan of everything
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    prefix: Option<String>,
     #[command(flatten)]
     quorum: ReadQuorum,
     /// Wait so long at most until the replicas hold everything, as in 60s, and only then begin
@@ -49,6 +52,9 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
         let mut scan = client.bucket(&args.bucket).scan().profile(args.quorum.profile());
         if let Some(partition) = args.partition {
             scan = scan.arc(partition.of_bucket(&topology, n)?.arc);
+        }
+        if let Some(prefix) = &args.prefix {
+            scan = scan.prefix(prefix);
         }
         let mut keys = scan.keys();
         let mut left = args.limit.unwrap_or(u64::MAX);

@@ -127,7 +127,7 @@ fn a_temporary_dev_leaves_nothing_behind_when_its_terminal_closes() {
     std::fs::create_dir(&temporary).expect("is made");
     let log = std::fs::File::create(&said).expect("can be written");
     let mut command = cluster_support::driftless();
-    command.args(["dev", "--nodes", "1", "--base-port", &cluster_support::free_base_port().to_string()]);
+    command.args(["dev", "--nodes", "1", "--base-port", &cluster_support::free_ports(1).to_string()]);
     command.env("TMPDIR", &temporary).stdin(std::process::Stdio::null());
     let mut child =
         command.stdout(log.try_clone().expect("can be shared")).stderr(log).spawn().expect("the binary runs");

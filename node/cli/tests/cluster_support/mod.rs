@@ -16,11 +16,12 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
-/// A cluster of three nodes in a directory of its own.
+/// A cluster in a directory of its own.
 pub(crate) struct Dev {
     child: Option<Child>,
     dir: tempfile::TempDir,
     base_port: u16,
+    nodes: u16,
 }
 
 /// What a command did.
@@ -32,19 +33,21 @@ pub(crate) struct Done {
 }
 
 impl Dev {
-    /// Starts a cluster on ports that are free.
+    /// Starts three nodes on ports that are free.
     pub(crate) fn start() -> Dev {
-        Dev::prepare(|_| {})
+        Dev::of(3, |_| {})
     }
 
     /// The same; `edit` may change the cluster's files before anything has been stored.
     pub(crate) fn prepare(edit: impl Fn(&Path)) -> Dev {
+        Dev::of(3, edit)
+    }
+
+    /// The same of so many nodes.
+    pub(crate) fn of(nodes: u16, edit: impl Fn(&Path)) -> Dev {
         for _ in 0..5 {
-            let mut dev = Dev {
-                child: None,
-                dir: tempfile::tempdir().expect("a temporary directory"),
-                base_port: free_base_port(),
-            };
+            let dir = tempfile::tempdir().expect("a temporary directory");
+            let mut dev = Dev { child: None, dir, base_port: free_ports(nodes), nodes };
             // Somebody may take a port between looking and using it: then another try is made.
             if dev.try_up(true) {
                 let edited = dev.edited(&edit);
@@ -75,7 +78,7 @@ impl Dev {
         let mut command = driftless();
         command.args(["dev", "--dir"]).arg(self.cluster());
         if first {
-            command.args(["--base-port", &self.base_port.to_string()]);
+            command.args(["--base-port", &self.base_port.to_string(), "--nodes", &self.nodes.to_string()]);
         }
         let errors = log.try_clone().expect("can be shared");
         let mut child = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("the binary runs");
@@ -172,10 +175,16 @@ impl Dev {
 
     /// Starts one node by hand, as a person would.
     pub(crate) fn serve(&self, name: &str) -> Child {
+        self.serve_with(name, &[])
+    }
+
+    /// The same with more flags.
+    pub(crate) fn serve_with(&self, name: &str, flags: &[&str]) -> Child {
         let node = self.nodes().into_iter().find(|node| text(node, "name") == name).expect("is a node");
         let log = File::create(self.file(&format!("{name}.txt"))).expect("can be written");
         let child = driftless()
             .args(["serve", "--config", &text(&node, "config")])
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("can be shared"))
             .stderr(log)
@@ -261,6 +270,25 @@ pub(crate) fn driftless() -> Command {
     command
 }
 
+/// Runs a line of a shell, in which `driftless` is the binary under test. Both outputs are in `stdout`, as a terminal has them.
+/// Profiles are those of a `config.toml` in the directory.
+pub(crate) fn shell(line: &str, dir: &Path) -> Done {
+    let binary = driftless();
+    let beside = Path::new(binary.get_program()).parent().expect("is a file in a directory");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(std::iter::once(beside.to_owned()).chain(std::env::split_paths(&path)));
+    let mut command = Command::new("sh");
+    for (variable, value) in binary.get_envs() {
+        match value {
+            Some(value) => command.env(variable, value),
+            None => command.env_remove(variable),
+        };
+    }
+    command.args(["-c", &format!("exec 2>&1; {line}")]).current_dir(dir);
+    command.env("PATH", path.expect("has no colon in it")).env("DRIFTLESS_CONFIG", dir.join("config.toml"));
+    finish(command, b"")
+}
+
 /// Runs a command to its end, which must come.
 pub(crate) fn finish(mut command: Command, input: &[u8]) -> Done {
     let mut child =
@@ -344,17 +372,17 @@ pub(crate) fn wait(child: &mut Child, patience: Duration) -> Option<ExitStatus> 
     }
 }
 
-/// A port from which on three nodes find theirs free. Starts at a place of this process's own, so that tests that run
+/// A port from which on so many nodes, at most ten, find theirs free. Starts at a place of this process's own, so that tests that run
 /// at the same time seldom meet.
-pub(crate) fn free_base_port() -> u16 {
+pub(crate) fn free_ports(nodes: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let turn = NEXT.fetch_add(1, Ordering::Relaxed) % 3;
-    let mut base = 20_000 + (std::process::id() % 200) as u16 * 100 + turn * 30;
+    let turn = NEXT.fetch_add(1, Ordering::Relaxed) % 4;
+    let mut base = 20_000 + (std::process::id() % 100) as u16 * 200 + turn * 50;
     for _ in 0..200 {
         let free = |port: u16| {
             UdpSocket::bind(("127.0.0.1", port)).is_ok() && TcpListener::bind(("127.0.0.1", port + 1)).is_ok()
         };
-        if [0, 10, 20].into_iter().all(|distance| free(base + distance)) {
+        if (0..nodes).all(|node| free(base + 10 * node)) {
             return base;
         }
         base = if base > 50_000 { 20_000 } else { base + 90 };
