@@ -181,7 +181,7 @@ fn print_status(nodes: &[Node], partitions: bool) -> Result {
     }
     output::line("")?;
     let (good, sentence) = judge(nodes);
-    output::line(paint(if good { Tone::Good } else { Tone::Warning }, sentence))
+    output::line(paint(if good { Tone::Good } else { Tone::Warning }, output::wrapped(&sentence, 0)))
 }
 
 /// Whether all is well, and a sentence that says so or what is not.

@@ -98,7 +98,8 @@ fn print(holders: &[Holder]) -> Result {
     }
     let silent = silent(holders);
     if !silent.is_empty() {
-        output::warning(format_args!("{} did not answer; what they hold is not shown", silent.join(", ")));
+        let hold = if silent.len() == 1 { "it holds" } else { "they hold" };
+        output::warning(format_args!("{} did not answer; what {hold} is not shown", silent.join(", ")));
     }
     match keys(holders) {
         0 => output::line(paint(Tone::Good, "No hints are held.")),

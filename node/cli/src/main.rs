@@ -35,6 +35,8 @@ mod delete;
 mod demo;
 mod descriptors;
 mod dev;
+#[cfg(test)]
+mod documented;
 mod dump;
 mod exit;
 mod get;
@@ -166,7 +168,8 @@ fn main() -> ExitCode {
         Err(error) if error.use_stderr() && format == Format::Json => {
             let text = error.render().to_string();
             let message = text.split("\n\n").next().unwrap_or(&text).trim_start_matches("error: ");
-            output::error(&Failure::usage(message), format);
+            let words: Vec<&str> = message.split_whitespace().collect();
+            output::error(&Failure::usage(words.join(" ")), format);
             return Exit::Usage.into();
         }
         Err(error) => {

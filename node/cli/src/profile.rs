@@ -134,11 +134,8 @@ impl ClusterArgs {
                 let profile = read(&dir.join(DEV_PROFILE), parse_profile)?;
                 return Ok(Some((dir.to_owned(), Some(profile), Some(dir.to_owned()))));
             }
-            if dir.is_dir() || name.contains('/') {
-                return Err(Failure::usage(format_args!(
-                    "{name} has no {DEV_PROFILE}; it is not the directory of a dev cluster"
-                ))
-                .hint(format_args!("start one there with `driftless dev --dir {name}`")));
+            if name.contains('/') {
+                return Err(no_cluster_in(name));
             }
         }
         let Some(file) = profiles_file() else { return Ok(None) };
@@ -146,6 +143,7 @@ impl ClusterArgs {
         if !file.is_file() {
             return match wanted {
                 None => Ok(None),
+                Some(name) if Path::new(name).is_dir() => Err(no_cluster_in(name)),
                 Some(name) => Err(Failure::usage(format_args!(
                     "there is no profile \"{name}\": {} does not exist",
                     file.display()
@@ -160,6 +158,8 @@ impl ClusterArgs {
         match (profiles.remove(wanted.unwrap_or("default")), wanted) {
             (Some(profile), _) => Ok(Some((base, Some(profile), None))),
             (None, None) => Ok(None),
+            // A directory that happens to be called like a profile hides none.
+            (None, Some(name)) if Path::new(name).is_dir() => Err(no_cluster_in(name)),
             (None, Some(name)) => {
                 let known: Vec<&str> = profiles.keys().map(String::as_str).collect();
                 let failure = Failure::usage(format_args!("there is no profile \"{name}\" in {}", file.display()));
@@ -173,6 +173,11 @@ impl ClusterArgs {
             }
         }
     }
+}
+
+fn no_cluster_in(directory: &str) -> Failure {
+    Failure::usage(format_args!("{directory} has no {DEV_PROFILE}; it is not the directory of a dev cluster"))
+        .hint(format_args!("start one there with `driftless dev --dir {directory}`"))
 }
 
 /// For clap: a span of time with its unit.

@@ -1,5 +1,6 @@
 //! `driftless scan BUCKET`: pages through the keys, arc by arc of the ring.
 
+use std::num::NonZeroU64;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -23,8 +24,8 @@ pub(crate) struct Args {
     #[arg(default_value = "default")]
     bucket: String,
     /// Stop after this many keys
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    limit: Option<u64>,
+    #[arg(long, value_name = "N")]
+    limit: Option<NonZeroU64>,
     /// Only this partition: the number of an arc, with or without its class, as 17 or n3/17
     #[arg(long, value_name = "P", value_parser = parse_partition)]
     partition: Option<Partition>,
@@ -57,7 +58,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
             scan = scan.prefix(prefix);
         }
         let mut keys = scan.keys();
-        let mut left = args.limit.unwrap_or(u64::MAX);
+        let mut left = args.limit.map_or(u64::MAX, NonZeroU64::get);
         while left > 0
             && let Some(key) = keys.next().await
         {

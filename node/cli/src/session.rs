@@ -119,10 +119,14 @@ pub(crate) fn topology(client: &Client) -> Arc<Topology> {
 /// The bucket, for a command that makes many requests: that there is none is said once, before the first.
 pub(crate) fn existing_bucket(client: &Client, arg: &BucketArg) -> Result<Bucket> {
     if topology(client).bucket_named(&arg.bucket).is_none() {
-        return Err(Failure::new(Exit::Refused, format_args!("there is no bucket \"{}\"", arg.bucket))
-            .hint("`driftless bucket list` shows those that exist"));
+        return Err(no_such_bucket(&arg.bucket));
     }
     Ok(bucket(client, arg))
+}
+
+fn no_such_bucket(name: &str) -> Failure {
+    Failure::new(Exit::Refused, format_args!("there is no bucket \"{name}\""))
+        .hint("`driftless bucket list` shows those that exist")
 }
 
 /// A bucket of a cluster.
@@ -141,12 +145,15 @@ pub(crate) fn request_failure(
     outcome: Outcome,
     request: Option<&RequestError>,
 ) -> Failure {
+    if let Some(Cause::NoSuchBucket(name)) = request.map(RequestError::cause) {
+        return no_such_bucket(name);
+    }
     let exit = match request {
         // The call itself was not in order; nothing was sent.
         None => Exit::Refused,
         Some(_) if outcome == Outcome::Unknown => Exit::Unknown,
         Some(request) => match request.cause() {
-            Cause::Refused { .. } | Cause::NoSuchBucket(_) | Cause::NoSuchNode(_) | Cause::TooLong(_) => Exit::Refused,
+            Cause::Refused { .. } | Cause::NoSuchNode(_) | Cause::TooLong(_) => Exit::Refused,
             // A read changes nothing; but whether there is something to read is not known.
             Cause::Unknown { .. } | Cause::TimedOut { .. } | Cause::ConnectionLost { .. } => Exit::Unknown,
             _ => Exit::Failed,

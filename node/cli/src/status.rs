@@ -16,7 +16,7 @@ use super::exit::{Exit, Result};
 use super::global::GlobalArgs;
 use super::local::CLUSTER_FILE;
 use super::members::{ANSWER_MAX, members};
-use super::output::{self, Format, Tone, grouped, paint, size};
+use super::output::{self, Format, Tone, grouped, paint, size, wrapped};
 use super::profile::Access;
 use super::ring::owned_percent;
 use super::session;
@@ -100,7 +100,8 @@ fn print(global: &GlobalArgs, args: &Args, topology: &Topology, nodes: &[Node]) 
             "suspect" => Tone::Warning,
             _ => Tone::Bad,
         }))?;
-        output::line(format_args!("\n{}", paint(if healthy { Tone::Good } else { Tone::Warning }, summary)))?;
+        let tone = if healthy { Tone::Good } else { Tone::Warning };
+        output::line(format_args!("\n{}", paint(tone, wrapped(&summary, 0))))?;
         let troubles = troubles(nodes);
         if troubles.len() > 1 || troubles.len() == 1 && nodes.iter().any(|node| node.status.is_err()) {
             output::line(format_args!("\n{}", as_list(&troubles)))?;
@@ -236,7 +237,9 @@ fn as_list(troubles: &[Trouble<'_>]) -> String {
     let lines = troubles.iter().map(|Trouble { node, condition }| {
         let since = humantime::format_duration(Duration::from_secs(condition.for_ms / 1000));
         let tone = if condition.severity == Severity::Critical { Tone::Bad } else { Tone::Warning };
-        format!("{}  {} (for {since})\n    to do: {}", paint(tone, node), condition.what, condition.remedy)
+        let what = wrapped(&format!("{node}  {} (for {since})", condition.what), 4);
+        let what = what.strip_prefix(node).unwrap_or_default();
+        format!("{}{what}\n    {}", paint(tone, node), wrapped(&format!("to do: {}", condition.remedy), 4))
     });
     lines.collect::<Vec<_>>().join("\n")
 }

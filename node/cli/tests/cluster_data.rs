@@ -199,6 +199,8 @@ fn looking_around_agrees_with_itself() {
     }
     assert_eq!(dev.ok(&["scan", "carts", "--wait", "60s"]).lines().count(), 50);
     assert_eq!(dev.ok(&["scan", "carts", "--limit", "7"]).lines().count(), 7);
+    let of_prefix = |prefix: &str| dev.ok(&["scan", "carts", "--wait", "60s", "--prefix", prefix]).lines().count();
+    assert_eq!(["", "cart-1", "cart-49", "art"].map(of_prefix), [50, 11, 1, 0], "only keys that begin so");
     assert_eq!(dev.ok(&["scan", "--wait", "60s"]).lines().count(), 0, "buckets are apart");
     assert_eq!(
         dev.ok(&["scan", "carts", "--wait", "60s", "--format", "json"])

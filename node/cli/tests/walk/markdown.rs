@@ -40,7 +40,8 @@ impl Block {
         match self.language.as_str() {
             "console" => self.shown().into_iter().map(|shown| shown.command).filter(|line| !line.is_empty()).collect(),
             "sh" => {
-                self.lines.iter().map(|line| uncommented(line).to_owned()).filter(|line| !line.is_empty()).collect()
+                let text = self.lines.join("\n").replace("\\\n", " ");
+                text.lines().map(|line| uncommented(line).to_owned()).filter(|line| !line.is_empty()).collect()
             }
             _ => Vec::new(),
         }
@@ -108,11 +109,10 @@ fn uncommented(line: &str) -> &str {
 
 #[test]
 fn blocks_spans_and_commands_are_found() {
-    let page =
-        "# One `a`\n\n```sh\nx  # why\n```\n\n1. `b c`\n\n   ```console\n   $ y\n   out\n     in\n   $ z\n   ```\n";
+    let page = "# One `a`\n\n```sh\nx \\\n  y  # why\n```\n\n1. `b c`\n\n   ```console\n   $ y\n   out\n     in\n   $ z\n   ```\n";
     let found = blocks(page);
     assert_eq!(found.len(), 2);
-    assert_eq!((found[0].heading.as_str(), found[0].commands()), ("One `a`", vec!["x".to_owned()]));
+    assert_eq!((found[0].heading.as_str(), found[0].commands()), ("One `a`", vec!["x    y".to_owned()]));
     assert_eq!(found[1].commands(), ["y", "z"]);
     assert_eq!(found[1].shown()[0].output, ["out", "  in"]);
     assert_eq!(spans(page), ["a", "b c"]);
