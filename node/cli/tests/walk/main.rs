@@ -4,6 +4,7 @@
 //! - `samples.rs`: every `console` sample, what it presumes, and those that cannot be run, with the reason;
 //! - `by_hand.rs`: the cluster by hand of docs/configuration.md;
 //! - `readme.rs`: the shell blocks of README, line by line;
+//! - `json.rs`: the fields of what is shown as JSON;
 //! - `markdown.rs`, `compare.rs`: how pages are read, and what may differ from them.
 //!
 //! Whether the flags of *all* documented command lines exist is tested beside the parser: `src/documented.rs`.
@@ -13,6 +14,7 @@ mod cluster_support;
 
 mod by_hand;
 mod compare;
+mod json;
 mod markdown;
 mod readme;
 mod samples;
