@@ -32,6 +32,11 @@ impl NewFile {
         if target.is_dir() {
             return Err(Failure::failed(format_args!("cannot write {}: it is a directory", target.display())));
         }
+        let dir = dir_of(&target);
+        if !dir.is_dir() {
+            let problem = format!("cannot write {}: there is no directory {}", target.display(), dir.display());
+            return Err(Failure::failed(problem));
+        }
         let failed = |error| cannot_write(&target, &error);
         let name = target.file_name().ok_or_else(|| failed(std::io::ErrorKind::InvalidFilename.into()))?;
         let mut prefix = OsString::from(".");
@@ -41,7 +46,7 @@ impl NewFile {
             .prefix(&prefix)
             .suffix(".new")
             .permissions(Permissions::from_mode(mode))
-            .tempfile_in(dir_of(&target))
+            .tempfile_in(dir)
             .map_err(failed)?;
         // A user who may not read the old file shall not read the new one.
         if let Ok(there) = fs::metadata(&target) {
@@ -146,6 +151,14 @@ mod tests {
         assert_eq!(read(), "old");
         replace(&target, "all", PUBLIC).expect("writes");
         assert_eq!((names(dir.path()), read()), (vec!["bk".to_owned(), "bk.incomplete".to_owned()], "all".to_owned()));
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_named() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let target = dir.path().join("none/bk");
+        let failure = replace(&target, "text", PUBLIC).expect_err("there is no such directory").to_string();
+        assert!(failure.contains("none/bk: there is no directory") && failure.ends_with("none"), "{failure}");
     }
 
     #[test]

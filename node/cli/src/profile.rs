@@ -159,7 +159,10 @@ impl ClusterArgs {
             (Some(profile), _) => Ok(Some((base, Some(profile), None))),
             (None, None) => Ok(None),
             // A directory that happens to be called like a profile hides none.
-            (None, Some(name)) if Path::new(name).is_dir() => Err(no_cluster_in(name)),
+            (None, Some(name)) if Path::new(name).is_dir() => Err(no_cluster_in(name).hint(format_args!(
+                "start one there with `driftless dev --dir {name}`, or write [profile.{name}] in {}",
+                file.display()
+            ))),
             (None, Some(name)) => {
                 let known: Vec<&str> = profiles.keys().map(String::as_str).collect();
                 let failure = Failure::usage(format_args!("there is no profile \"{name}\" in {}", file.display()));

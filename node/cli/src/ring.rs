@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::exit::{Exit, Failure, Result};
 use super::global::GlobalArgs;
 use super::key;
+use super::members::members;
 use super::output::{self, Format, json_bytes};
 use super::partition::{Partition, parse_partition};
 use super::session::{self, BucketArg};
@@ -73,9 +74,7 @@ pub(super) fn owned_percent(topology: &Topology, node: NodeId) -> f64 {
 fn overview(global: &GlobalArgs, topology: &Topology) -> Result {
     let ring = topology.ring();
     if global.format == Format::Json {
-        let members: Vec<Value> = ring
-            .members()
-            .iter()
+        let members: Vec<Value> = members(topology)
             .map(|member| {
                 json!({
                     "name": member.name,
@@ -106,9 +105,7 @@ fn overview(global: &GlobalArgs, topology: &Topology) -> Result {
         ring.partitions().get(),
         classes.join(", ")
     ))?;
-    let mut members: Vec<_> = ring.members().iter().collect();
-    members.sort_by_key(|member| &member.name);
-    let rows = members.into_iter().map(|member| {
+    let rows = members(topology).map(|member| {
         vec![
             member.name.clone(),
             member.address.clone(),

@@ -1,6 +1,5 @@
 //! `driftless scan BUCKET`: pages through the keys, arc by arc of the ring.
 
-use std::num::NonZeroU64;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -24,8 +23,8 @@ pub(crate) struct Args {
     #[arg(default_value = "default")]
     bucket: String,
     /// Stop after this many keys
-    #[arg(long, value_name = "N")]
-    limit: Option<NonZeroU64>,
+    #[arg(long, value_name = "N", value_parser = parse_limit)]
+    limit: Option<u64>,
     /// Only this partition: the number of an arc, with or without its class, as 17 or n3/17
     #[arg(long, value_name = "P", value_parser = parse_partition)]
     partition: Option<Partition>,
@@ -37,6 +36,11 @@ pub(crate) struct Args {
     /// Wait so long at most until the replicas hold everything, as in 60s, and only then begin
     #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with = "limit")]
     wait: Option<Duration>,
+}
+
+fn parse_limit(text: &str) -> std::result::Result<u64, String> {
+    let limit = text.parse().ok().filter(|&limit| limit > 0);
+    limit.ok_or_else(|| "expected a number of keys, at least 1".to_owned())
 }
 
 /// Prints every key.
@@ -58,7 +62,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
             scan = scan.prefix(prefix);
         }
         let mut keys = scan.keys();
-        let mut left = args.limit.map_or(u64::MAX, NonZeroU64::get);
+        let mut left = args.limit.unwrap_or(u64::MAX);
         while left > 0
             && let Some(key) = keys.next().await
         {

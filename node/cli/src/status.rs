@@ -1,6 +1,7 @@
 //! `driftless status`: what every node says of itself, and what that means for the cluster.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -224,10 +225,17 @@ fn troubles(nodes: &[Node]) -> Vec<Trouble<'_>> {
     let knows_why = |condition: &Condition| condition.peer.is_none() || condition.what.contains(": ");
     let is_cause = |condition: &Condition| condition.peer.is_some() && knows_why(condition);
     let has_cause = bad.iter().any(|trouble| is_cause(trouble.condition));
+    // What several nodes say of the same stands together, in their order.
+    let mut longest: BTreeMap<(&str, Option<&str>), u64> = BTreeMap::new();
+    for Trouble { condition, .. } in &bad {
+        let for_ms = longest.entry((&condition.name, condition.peer.as_deref())).or_default();
+        *for_ms = condition.for_ms.max(*for_ms);
+    }
     bad.sort_by_key(|Trouble { condition, .. }| {
+        let subject = (condition.name.as_str(), condition.peer.as_deref());
         let follows = has_cause && condition.name == NO_QUORUM;
         let severity = if has_cause && is_cause(condition) { Severity::Critical } else { condition.severity };
-        (follows, Reverse(severity), !knows_why(condition), Reverse(condition.for_ms))
+        (follows, Reverse(severity), !knows_why(condition), Reverse(longest.get(&subject).copied()), subject)
     });
     bad
 }
@@ -353,9 +361,24 @@ mod tests {
         Condition { name: name.to_owned(), peer, severity, for_ms: 61_000, what, remedy }
     }
 
-    fn suffers<'a>(node: &'a mut Node, condition: Condition) -> &'a mut Node {
+    fn suffers(node: &mut Node, condition: Condition) -> &mut Node {
         node.status.as_mut().expect("is up").conditions.push(condition);
         node
+    }
+
+    /// The order went by the milliseconds for which each had known it, and changed from one `status` to the next.
+    #[test]
+    fn what_several_nodes_say_of_the_same_stands_in_their_order() {
+        let topology = topology();
+        let mut nodes = ["a", "b"].map(|name| node(&topology, name, true));
+        for (node, for_ms) in nodes.iter_mut().zip([61_000, 62_000]) {
+            let silent = condition("peer_silent", Severity::Warning, "c is silent: no answer");
+            suffers(node, Condition { peer: Some("c".to_owned()), for_ms, ..silent });
+        }
+        suffers(&mut nodes[1], Condition { for_ms: 61_500, ..condition("disk_low", Severity::Warning, "low") });
+        let names: Vec<_> = troubles(&nodes).iter().map(|one| (one.node, one.condition.name.clone())).collect();
+        let expected = [("a", "peer_silent"), ("b", "peer_silent"), ("b", "disk_low")];
+        assert_eq!(names, expected.map(|(node, name)| (node, name.to_owned())));
     }
 
     /// Differing cluster files, full disks and wrong clocks all read "check the network between them", or "all is well".
@@ -380,6 +403,11 @@ mod tests {
         assert_eq!((&json["ready"], &json["conditions"][1]["name"]), (&json!(false), &json!("store_short")));
         assert_eq!(json["conditions"][1]["severity"], json!("critical"));
         let list = as_list(&troubles(&nodes));
+        let long = "see whether that node runs, and whether its address and the network between them are right";
+        let mut far = condition("peer_unreachable", Severity::Warning, &long.replace("see", "one cannot see"));
+        far.remedy = long.to_owned();
+        let far = as_list(&[Trouble { node: "n1", condition: &far }]);
+        assert!(far.lines().count() == 4 && far.lines().all(|line| line.chars().count() <= output::WIDTH), "{far}");
         assert!(list.contains("c  the store is short: no room (for 1m 1s)\n    to do: mend it"), "{list}");
     }
 

@@ -62,7 +62,7 @@ fn the_cluster_by_hand_of_the_configuration_page() {
         let said = said(&walk, "n1");
         assert_eq!(difference(std::slice::from_ref(greeting), &said, Numbers::Count), None);
 
-        // The profile of the page has its files in a directory beside it.
+        // The profile of the page has its files in a directory beside it, which must not be taken for the profile.
         fs::create_dir(walk.path("shop")).expect("can be made");
         walk.does("cp authority/ca.pem alice/alice.pem alice/alice.key shop/");
         write(&walk, "config.toml", &on_ports(profile, base));

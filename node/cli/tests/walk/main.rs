@@ -9,6 +9,9 @@
 //!
 //! Whether the flags of *all* documented command lines exist is tested beside the parser: `src/documented.rs`.
 
+#![allow(clippy::disallowed_methods, reason = "real processes take real time")]
+#![allow(clippy::print_stdout, reason = "what is not run is told, with the reason")]
+
 #[path = "../cluster_support/mod.rs"]
 mod cluster_support;
 
