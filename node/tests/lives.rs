@@ -115,6 +115,70 @@ fn an_older_copy_of_a_directory_stays_outside() {
     });
 }
 
+/// What is the matter with node `b` by this name, and whether it is ready.
+fn matter(cluster: &Cluster, name: &str) -> (bool, bool) {
+    let status = cluster.node(B).status();
+    (status.conditions.iter().any(|condition| condition.name == name), status.is_ready())
+}
+
+/// A node without its data was ready, and all was said to be well.
+#[test]
+fn a_node_that_lost_its_disk_is_not_ready_until_it_holds_what_the_others_do_also_after_a_restart() {
+    block_on(async {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let mut cluster = Cluster::plan(&[1, 2, 3]);
+        cluster.start_node(0);
+        cluster.start_node(2);
+        start(&mut cluster, &folder.path().join("first"), NOW_S);
+        cluster.wait_connected();
+        soon("a new cluster is whole", || matter(&cluster, "not_compared") == (false, true)).await;
+        assert!(!matter(&cluster, "refilling").0);
+        cluster.stop_node(B);
+        cluster.lose_disk(B);
+
+        let path = folder.path().join("second");
+        let filling = || {
+            let text = std::fs::read_to_string(path.join("identity.json")).expect("is there");
+            serde_json::from_str::<serde_json::Value>(&text).expect("is JSON")["filling"].clone()
+        };
+        // Without another owner it cannot become whole.
+        cluster.stop_node(2);
+        start(&mut cluster, &path, NOW_S + 1_000);
+        soon("it says so", || matter(&cluster, "refilling") == (true, false)).await;
+        assert_eq!(filling(), "lost");
+        cluster.stop_node(B);
+        start(&mut cluster, &path, NOW_S + 1_000);
+        soon("and after a restart, when nobody knows more of it", || matter(&cluster, "refilling") == (true, false))
+            .await;
+        cluster.start_node(2);
+        soon("it is whole", || matter(&cluster, "refilling") == (false, true)).await;
+        assert!(filling().is_null());
+        cluster.stop();
+    });
+}
+
+/// Nobody remembers the life before: all processes were started anew.
+#[test]
+fn a_node_that_is_empty_where_others_hold_keys_is_not_ready_though_nobody_knew_it_before() {
+    block_on(async {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let mut cluster = Cluster::plan(&[1, 1, 1]);
+        cluster.start_node(0);
+        cluster.start_node(2);
+        soon("two have found each other", || [0, 2].iter().all(|node| cluster.node(*node).status().is_ready())).await;
+        let mut client = cluster.client(0).await;
+        for number in 0..4_000 {
+            let answer = client.ask(put(&format!("key {number}"), "value", None)).await;
+            assert!(matches!(answer, Response::Stored(_)), "{answer:?}");
+        }
+        drop(client);
+        start(&mut cluster, &folder.path().join("data"), NOW_S);
+        soon("it says so", || matter(&cluster, "refilling") == (true, false)).await;
+        soon("it is whole", || matter(&cluster, "refilling") == (false, true)).await;
+        cluster.stop();
+    });
+}
+
 const B: usize = 1;
 const DAY_S: u64 = 86_400;
 const NOW_S: u64 = 1_700_000_000;

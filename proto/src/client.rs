@@ -357,6 +357,8 @@ pub struct Condition {
     pub severity: Severity,
     /// Milliseconds since this process noticed it.
     pub for_ms: u64,
+    /// Whether it says why, so that it is the cause of others.
+    pub explained: bool,
     /// What is the matter, and why: a sentence without its subject's name, "this node" being the one that says it.
     pub what: String,
     /// What to do about it.

@@ -120,7 +120,7 @@ pub(crate) fn run(args: &Args) -> Result {
 
     // What the storage engine makes is for this user alone, wherever the directory is.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    if !args.init && !DataDirectory::is_made(&config.data_dir) {
+    if !args.init && DataDirectory::would_be_made(&config.data_dir) {
         return Err(no_data(&config.data_dir, &member));
     }
     let open = {

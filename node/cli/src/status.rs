@@ -222,9 +222,6 @@ fn troubles(nodes: &[Node]) -> Vec<Trouble<'_>> {
     let all = answers
         .flat_map(|status| status.conditions.iter().map(|condition| Trouble { node: status.name.as_str(), condition }));
     let mut bad: Vec<Trouble<'_>> = all.filter(|trouble| trouble.condition.severity > Severity::Note).collect();
-    let knows_why = |condition: &Condition| condition.peer.is_none() || condition.what.contains(": ");
-    let is_cause = |condition: &Condition| condition.peer.is_some() && knows_why(condition);
-    let has_cause = bad.iter().any(|trouble| is_cause(trouble.condition));
     // What several nodes say of the same stands together, in their order.
     let mut longest: BTreeMap<(&str, Option<&str>), u64> = BTreeMap::new();
     for Trouble { condition, .. } in &bad {
@@ -233,9 +230,7 @@ fn troubles(nodes: &[Node]) -> Vec<Trouble<'_>> {
     }
     bad.sort_by_key(|Trouble { condition, .. }| {
         let subject = (condition.name.as_str(), condition.peer.as_deref());
-        let follows = has_cause && condition.name == NO_QUORUM;
-        let severity = if has_cause && is_cause(condition) { Severity::Critical } else { condition.severity };
-        (follows, Reverse(severity), !knows_why(condition), Reverse(longest.get(&subject).copied()), subject)
+        (rank(condition), !condition.explained, Reverse(longest.get(&subject).copied()), subject)
     });
     bad
 }
@@ -250,6 +245,17 @@ fn as_list(troubles: &[Trouble<'_>]) -> String {
         format!("{}{what}\n    {}", paint(tone, node), wrapped(&format!("to do: {}", condition.remedy), 4))
     });
     lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The worst first; but why a connection is missing stands before the quorum that is missing for it.
+fn rank(condition: &Condition) -> u8 {
+    let is_quorum = condition.name == NO_QUORUM;
+    match condition.severity {
+        Severity::Critical if !is_quorum => 0,
+        _ if condition.peer.is_some() && condition.explained => 1,
+        Severity::Critical => 2,
+        Severity::Warning | Severity::Note => 3,
+    }
 }
 
 /// What follows from connections that are missing.
@@ -358,7 +364,8 @@ mod tests {
     fn condition(name: &str, severity: Severity, what: &str) -> Condition {
         let peer = what.contains("connection").then(|| "c".to_owned());
         let (what, remedy) = (what.to_owned(), "mend it".to_owned());
-        Condition { name: name.to_owned(), peer, severity, for_ms: 61_000, what, remedy }
+        let explained = what.contains(": ");
+        Condition { name: name.to_owned(), peer, severity, explained, for_ms: 61_000, what, remedy }
     }
 
     fn suffers(node: &mut Node, condition: Condition) -> &mut Node {

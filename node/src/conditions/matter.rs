@@ -102,6 +102,17 @@ impl Matter {
         }
     }
 
+    /// Whether it is known why, so that it is the cause of others: that nobody answers is none.
+    pub(crate) fn is_explained(&self) -> bool {
+        match self {
+            Matter::PeerUnreachable { problem, .. } => {
+                problem.as_ref().is_some_and(|problem| problem.remedy != NO_ANSWER)
+            }
+            Matter::PeerSilent { .. } | Matter::NoQuorum(_) => false,
+            _ => true,
+        }
+    }
+
     /// For how long it has to stand before a line in the log says so. Every start has a moment without peers.
     pub(crate) fn patience(&self) -> Duration {
         match self {

@@ -42,9 +42,11 @@ pub struct DiskRoom {
 }
 
 impl DiskRoom {
-    /// Whether somebody should see to it, well before writes are refused.
-    pub fn is_low(self) -> bool {
-        self.free < (self.total / 20).min(LOW_BYTES)
+    /// Whether somebody should see to it. One that was low before is until a quarter more is free: what a store removes and writes
+    /// anew goes up and down.
+    pub fn is_low(self, was_low: bool) -> bool {
+        let threshold = (self.total / 20).min(LOW_BYTES);
+        self.free < if was_low { threshold + threshold / 4 } else { threshold }
     }
 }
 
@@ -57,9 +59,8 @@ mod tests {
 
     #[test]
     fn a_disk_is_low_below_a_twentieth_or_twenty_gibibytes() {
-        assert!(DiskRoom { free: 4 << 30, total: 100 << 30 }.is_low());
-        assert!(!DiskRoom { free: 6 << 30, total: 100 << 30 }.is_low());
-        assert!(DiskRoom { free: 19 << 30, total: 10 << 40 }.is_low());
-        assert!(!DiskRoom { free: 21 << 30, total: 10 << 40 }.is_low());
+        let low = |free: u64, total: u64, was_low| DiskRoom { free: free << 30, total: total << 30 }.is_low(was_low);
+        assert!(low(4, 100, false) && !low(6, 100, false) && low(6, 100, true) && !low(7, 100, true));
+        assert!(low(19, 10_240, false) && !low(21, 10_240, false) && low(21, 10_240, true));
     }
 }

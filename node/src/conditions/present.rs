@@ -26,7 +26,7 @@ pub(crate) fn present(shared: &NodeContext) -> Vec<Matter> {
     matters.extend(Some(shared.damaged_count()).filter(|count| *count > 0).map(Matter::RecordsDamaged));
     let (since, until) = shared.certificate_validity();
     matters.extend(certificate((shared.environment.wall)(), since, until));
-    matters.extend(shared.disk_room().filter(|room| room.is_low()).map(Matter::DiskLow));
+    matters.extend(shared.low_disk().map(Matter::DiskLow));
     if shared.metrics.partitions_uncounted.get() > 0 {
         matters.push(Matter::Counting);
     }

@@ -34,13 +34,7 @@ struct Since {
 impl Standings {
     /// Finds out what is the matter now, and says once in the log what has begun and what is over. Threads do so one after the other, so
     /// that none takes over what another has seen to be over.
-    pub(crate) fn update(
-        &self,
-        node: &str,
-        now: Instant,
-        present: impl FnOnce() -> Vec<Matter>,
-        metrics: &Metrics,
-    ) {
+    pub(crate) fn update(&self, node: &str, now: Instant, present: impl FnOnce() -> Vec<Matter>, metrics: &Metrics) {
         let known = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.looked = Some(now);
         let standings = &mut known.matters;
@@ -82,6 +76,7 @@ impl Standings {
                 name: matter.name().to_owned(),
                 peer: matter.peer().map(str::to_owned),
                 severity: matter.severity(),
+                explained: matter.is_explained(),
                 for_ms: u64::try_from(now.since(*since).as_millis()).unwrap_or(u64::MAX),
                 what: matter.to_string(),
                 remedy: matter.remedy().to_owned(),

@@ -47,6 +47,8 @@ struct Peer {
     late: u32,
     /// While some are.
     doubt: Option<Doubt>,
+    /// When it was asked for a sign of life last.
+    pinged_at: Option<Instant>,
     /// What the others were told last.
     reachable: bool,
 }
@@ -93,7 +95,8 @@ impl Reachability {
     pub(crate) fn handle_overdue(&mut self, now: Instant, peer: NodeId) {
         self.change(peer, |peer| {
             peer.late = peer.late.saturating_add(1);
-            peer.doubt.get_or_insert(Doubt { ping_at: now, sign_due: now + SIGN_PATIENCE, unresponsive: false });
+            let ping_at = peer.pinged_at.map_or(now, |last| now.max(last + PING_INTERVAL));
+            peer.doubt.get_or_insert(Doubt { ping_at, sign_due: ping_at + SIGN_PATIENCE, unresponsive: false });
             peer.look(now);
         });
     }
@@ -108,10 +111,11 @@ impl Reachability {
             .collect();
         for id in due {
             self.change(id, |peer| peer.look(now));
-            if let Some(doubt) = self.peers.get_mut(&id).and_then(|peer| peer.doubt.as_mut())
-                && doubt.ping_at <= now
+            if let Some(peer) = self.peers.get_mut(&id)
+                && let Some(doubt) = peer.doubt.as_mut().filter(|doubt| doubt.ping_at <= now)
             {
                 doubt.ping_at = now + PING_INTERVAL;
+                peer.pinged_at = Some(now);
                 self.outputs.push_back(Output::Ping(id));
             }
         }
@@ -133,6 +137,7 @@ impl Reachability {
             liveness: Liveness::Alive,
             late: 0,
             doubt: None,
+            pinged_at: None,
             reachable: false,
         });
         change(peer);
@@ -218,6 +223,20 @@ mod tests {
             assert_eq!((outputs(&mut reach), reach.poll_timeout()), (vec![], None));
             now = now + SIGN_PATIENCE * 2;
         }
+    }
+
+    #[test]
+    fn one_that_is_late_and_answers_at_once_is_not_asked_again_and_again() {
+        let mut reach = connected();
+        let (mut now, mut pings) = (Instant(5_000_000), 0);
+        for _ in 0..1_000 {
+            reach.handle_overdue(now, A);
+            reach.handle_timeout(now);
+            pings += outputs(&mut reach).len();
+            reach.handle_answer(A);
+            now = now + Duration::from_millis(1);
+        }
+        assert_eq!(pings, 5, "one in {PING_INTERVAL:?}");
     }
 
     #[test]

@@ -78,19 +78,11 @@ impl Dialer {
     /// One attempt, and the conversation if it succeeds. True if the connection was up.
     async fn once(&self) -> bool {
         let context = &self.context;
-        let connection = match self.connect().await {
-            Ok(connection) => connection,
+        let (connection, verified) = match self.connect().await {
+            Ok((connection, verified)) => (connection, Rc::new(verified)),
             Err(problem) => {
                 self.log(&problem.text);
                 context.shared.note_problem(self.member.id, problem);
-                return false;
-            }
-        };
-        let verified = match self.check(&connection) {
-            Ok(verified) => Rc::new(verified),
-            Err(reason) => {
-                context.shared.note_problem(self.member.id, problem::of_refusal(&reason));
-                context.refuse(&connection, &self.member.name, &reason);
                 return false;
             }
         };
@@ -101,7 +93,8 @@ impl Dialer {
         was_up
     }
 
-    async fn connect(&self) -> Result<Connection, Problem> {
+    /// The first connection, of those to all addresses, that leads to the member.
+    async fn connect(&self) -> Result<(Connection, Verified), Problem> {
         let limit = self.context.shared.net.dial_timeout;
         let addresses = match timeout(limit, self.resolve()).await {
             Ok(resolved) => resolved.map_err(problem::of_address)?,
@@ -110,9 +103,16 @@ impl Dialer {
         let attempts = addresses.into_iter().enumerate().map(|(at, address)| async move {
             tokio::time::sleep(ATTEMPT_DELAY * at as u32).await;
             let connecting = self.endpoint.dial(address).map_err(|error| problem::of_address(error.to_string()))?;
-            match timeout(limit, connecting).await {
-                Ok(connected) => connected.map_err(|error| problem::of_error(address, &error)),
-                Err(_) => Err(problem::of_silence(address)),
+            let connection = match timeout(limit, connecting).await {
+                Ok(connected) => connected.map_err(|error| problem::of_error(address, &error))?,
+                Err(_) => return Err(problem::of_silence(address)),
+            };
+            match self.check(&connection) {
+                Ok(verified) => Ok((connection, verified)),
+                Err(reason) => {
+                    self.context.refuse(&connection, &self.member.name, &reason);
+                    Err(problem::of_refusal(&reason))
+                }
             }
         });
         first_of(attempts.collect()).await
@@ -165,14 +165,12 @@ impl Dialer {
     }
 }
 
-/// The connection that is there first; if there is none, what was wrong with each.
-async fn first_of(
-    mut attempts: FuturesUnordered<impl Future<Output = Result<Connection, Problem>>>,
-) -> Result<Connection, Problem> {
+/// What succeeds first; if nothing does, what was wrong with each.
+async fn first_of<T>(mut attempts: FuturesUnordered<impl Future<Output = Result<T, Problem>>>) -> Result<T, Problem> {
     let mut problems: Vec<Problem> = Vec::new();
     while let Some(ended) = attempts.next().await {
         match ended {
-            Ok(connection) => return Ok(connection),
+            Ok(first) => return Ok(first),
             Err(problem) => problems.push(problem),
         }
     }

@@ -80,8 +80,8 @@ pub(crate) struct NodeContext {
     pub(crate) drained: AtomicUsize,
     fatal: Mutex<Option<String>>,
     standings: Standings,
-    /// As shard 0 has last seen it.
-    disk_room: Mutex<Option<DiskRoom>>,
+    /// As shard 0 has last seen it, if it was too full.
+    low_disk: Mutex<Option<DiskRoom>>,
     /// From when until when the own certificate counts.
     certificate: Mutex<(SystemTime, SystemTime)>,
 }
@@ -203,7 +203,7 @@ impl NodeContext {
             drained: AtomicUsize::new(0),
             fatal: Mutex::new(None),
             standings: Standings::default(),
-            disk_room: Mutex::default(),
+            low_disk: Mutex::default(),
             certificate: Mutex::new((tls.since(), tls.until())),
             name,
             node,
@@ -519,13 +519,16 @@ impl NodeContext {
             self.metrics.disk_free.set(gauge(free));
             self.metrics.disk_total.set(gauge(total));
         }
-        *self.disk_room.lock().unwrap_or_else(PoisonError::into_inner) = room;
+        let mut low = self.low_disk.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_low = low.is_some();
+        *low = room.filter(|room| room.is_low(was_low));
+        drop(low);
         self.look_at_conditions();
     }
 
-    /// How full the disk was a moment ago.
-    pub(crate) fn disk_room(&self) -> Option<DiskRoom> {
-        *self.disk_room.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How full the disk was a moment ago, if that was too full.
+    pub(crate) fn low_disk(&self) -> Option<DiskRoom> {
+        *self.low_disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Finds out what is the matter; says in the log what is new.

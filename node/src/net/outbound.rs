@@ -141,12 +141,7 @@ impl Outbound {
     ///
     /// # Errors
     /// [`NotPushed`]; nothing was added.
-    pub(crate) fn push_within<M: Serialize>(
-        &self,
-        message: &M,
-        load: &FrameLoad,
-        max: usize,
-    ) -> Result<(), NotPushed> {
+    pub(crate) fn push_within<M: Serialize>(&self, message: &M, load: &FrameLoad, max: usize) -> Result<(), NotPushed> {
         if load.bytes() >= SHARED_FROM {
             let pieces = frame::encode_in_pieces(message, &load.values, load.frame_max)?;
             let length = pieces.iter().map(Bytes::len).sum();

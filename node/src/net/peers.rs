@@ -403,11 +403,20 @@ impl Link {
             context.push(Input::PeerUp(self.node));
         }
         let (node, peer, shard) = (&context.shared.name, &self.name, self.shard);
-        if reason.contains(STOPPING) {
+        if self.left_in_order(reason) {
             tracing::info!(node, peer, shard, reason, "peer left");
         } else {
             tracing::warn!(node, peer, shard, reason, "peer lost");
         }
+    }
+}
+
+impl Link {
+    /// Whether either side is being stopped.
+    fn left_in_order(&self, reason: &str) -> bool {
+        let code = VarInt::from_u32(CloseCode::Stopping as u32);
+        let said = |close: ConnectionError| matches!(close, ConnectionError::ApplicationClosed(close) if close.error_code == code && !close.reason.is_empty());
+        reason == STOPPING || self.connection.close_reason().is_some_and(said)
     }
 }
 

@@ -179,7 +179,8 @@ impl Reconciler {
     /// A peer answers.
     pub(crate) fn handle_reply<H: Holdings>(&mut self, view: &View<'_, H>, from: NodeId, id: RequestId, reply: Reply) {
         let View { shard, now, .. } = *view;
-        if let (Some(Asked::Sums { .. }), Reply::Exchanged(Exchanged::Unequal(unequal))) = (self.asked.get(&id), &reply) {
+        if let (Some(Asked::Sums { .. }), Reply::Exchanged(Exchanged::Unequal(unequal))) = (self.asked.get(&id), &reply)
+        {
             for (partition, standing) in &unequal.partitions {
                 if let Standing::Differs { count, .. } = standing {
                     self.note_lack(*partition, view.holdings.tree(*partition), *count);

@@ -26,6 +26,7 @@
 //! nothing in it has been changed then.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
@@ -187,9 +188,13 @@ pub struct TopologyChanged {
 }
 
 impl DataDirectory {
-    /// Whether there is one already: not at a path that does not exist, nor in an empty directory.
-    pub fn is_made(path: impl AsRef<Path>) -> bool {
-        [IDENTITY, TOPOLOGY, STORE].iter().any(|name| path.as_ref().join(name).exists())
+    /// Whether opening it would make one: the path does not exist, or the directory holds nothing that anybody has put there. What
+    /// else is wrong with it is for [`DataDirectory::open`] to say.
+    pub fn would_be_made(path: impl AsRef<Path>) -> bool {
+        match fs::read_dir(path) {
+            Ok(mut entries) => entries.all(|entry| entry.is_ok_and(|entry| is_left_over(&entry.file_name()))),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        }
     }
 
     /// Opens a node's data directory, or makes it; locks it, checks that it is this node's, and counts the start.
@@ -433,9 +438,7 @@ fn check_unused(path: &Path) -> Result<(), OpenError> {
         let name = entry.map_err(|e| failed("list", path, e))?.file_name();
         match name.to_str() {
             Some(STORE | TOPOLOGY) => return Err(IdentityFile::missing(path)),
-            // What a first start leaves that was interrupted, and what file systems put at their roots.
-            Some(LOCK | RESET_KEY | "lost+found") => {}
-            Some(name) if name.ends_with(ASIDE) => {}
+            _ if is_left_over(&name) => {}
             _ => {
                 let found = name.to_string_lossy().into_owned();
                 return Err(OpenError::NotOurs { path: path.into(), found });
@@ -443,6 +446,12 @@ fn check_unused(path: &Path) -> Result<(), OpenError> {
         }
     }
     Ok(())
+}
+
+/// What a first start leaves that was interrupted, and what file systems put at their roots.
+fn is_left_over(name: &OsStr) -> bool {
+    matches!(name.to_str(), Some(LOCK | RESET_KEY | "lost+found"))
+        || name.to_str().is_some_and(|name| name.ends_with(ASIDE))
 }
 
 fn lock(directory: &Path) -> Result<File, OpenError> {

@@ -239,6 +239,7 @@ pub fn client_responses() -> Vec<Response> {
             name: "peer_unreachable".to_owned(),
             peer: Some("n3".to_owned()),
             severity: client::Severity::Warning,
+            explained: false,
             for_ms: 7,
             what: "no connection to n3".to_owned(),
             remedy: "see whether it runs".to_owned(),

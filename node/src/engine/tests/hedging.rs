@@ -78,11 +78,9 @@ fn a_replica_that_is_silent_three_times_and_answers_no_ping_is_not_counted_on_un
 #[test]
 fn a_replica_that_is_late_and_answers_pings_is_counted_on() {
     let mut trio = Trio::new();
-    for _ in 0..4 {
-        late_three_times(&mut trio);
-        trio.settle();
-        trio.pass(Duration::from_millis(500));
-    }
+    late_three_times(&mut trio);
+    trio.settle();
+    trio.pass(Duration::from_millis(500));
     assert_eq!(trio.engines[0].shard.metrics.peers_unresponsive.get(), 0);
     assert_eq!(trio.put_and_settle(0, put(STRICT, "x", None)).acks, 2);
 }

@@ -307,3 +307,18 @@ fn a_lost_topology_is_not_replaced_once_there_is_data() {
     let error = directory.check_topology(&topology(|_| {}, |_| {})).expect_err("lost");
     assert!(matches!(error, TopologyError::Directory(OpenError::Damaged { .. })), "{error}");
 }
+
+#[test]
+fn a_directory_would_be_made_where_nothing_is_and_not_in_place_of_what_is_there() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = folder.path().join("data");
+    assert!(DataDirectory::would_be_made(&path), "it does not exist");
+    std::fs::create_dir_all(path.join("lost+found")).expect("made");
+    assert!(DataDirectory::would_be_made(&path), "the root of a file system");
+    drop(open(&path));
+    assert!(!DataDirectory::would_be_made(&path));
+    let foreign = folder.path().join("foreign");
+    std::fs::create_dir_all(&foreign).expect("made");
+    std::fs::write(foreign.join("letter.txt"), "dear").expect("written");
+    assert!(!DataDirectory::would_be_made(&foreign), "what is wrong with it is said by opening it");
+}
