@@ -74,7 +74,7 @@ pub enum Escape {
 }
 
 /// A bug that is not found within this many seeds of some regime shows that the rig is too weak.
-pub const SEEDS_PER_REGIME: u64 = 400;
+pub const SEEDS_PER_REGIME: u64 = 600;
 
 /// Seeds of each regime in which hits are counted, however soon the bug is found.
 pub const SEEDS_COUNTED: u64 = 10;
