@@ -74,7 +74,7 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Result<ExitCode> {
                 },
                 if done.siblings() == 1 { "s" } else { "" },
                 words = key_words(&key),
-                profile = global.profile_flag(),
+                profile = global.cluster_flags(),
                 bucket = args.bucket.flag(),
             ));
         } else if done.siblings() == 0 {

@@ -42,7 +42,7 @@ Exit codes:
   1  failed
   2  the command line or a configuration file is wrong
   3  refused: nothing happened
-  4  outcome unknown: it may have happened; repeating it is safe
+  4  outcome unknown: it may have happened; repeat it with the id that the message tells
   5  not found
   6  not found, but it may exist: too few of the key's own replicas could be asked
   7  done, but keys may be missing: replicas do not hold everything yet (scan, dump), or a dump is not whole (load)";
@@ -113,6 +113,16 @@ impl Failure {
     }
 }
 
+/// How a command ends that did its work, came to this, and then printed it: that the reader has gone takes the place of success
+/// only.
+pub(crate) fn after_printing(done: Result<Option<Exit>>, printed: Result) -> Result<ExitCode> {
+    match (done?, printed) {
+        (Some(exit), Err(failure)) if failure.exit == Exit::ReaderGone => Ok(exit.into()),
+        (_, Err(failure)) => Err(failure),
+        (exit, Ok(())) => Ok(exit.map_or(ExitCode::SUCCESS, ExitCode::from)),
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
@@ -149,6 +159,22 @@ mod tests {
         let failure = Failure::of_output(&Error::from(ErrorKind::StorageFull), "the dump");
         assert_eq!(failure.exit(), Exit::Failed);
         assert!(failure.message().starts_with("cannot write the dump"), "{failure}");
+    }
+
+    /// `load f | true` and `dump --format json -o f | true` ended with 0 whatever had failed.
+    #[test]
+    fn a_reader_that_is_gone_hides_no_failure() {
+        let gone = || Err(Failure::of_output(&ErrorKind::BrokenPipe.into(), "it"));
+        let full = || Err(Failure::of_output(&ErrorKind::StorageFull.into(), "it"));
+        let code = |done, printed| match after_printing(done, printed) {
+            Ok(code) => code,
+            Err(failure) => failure.exit().into(),
+        };
+        assert_eq!(code(Ok(Some(Exit::Incomplete)), gone()), ExitCode::from(7));
+        assert_eq!(code(Err(Failure::failed("so")), gone()), ExitCode::from(1));
+        assert_eq!(code(Ok(None), gone()), ExitCode::SUCCESS);
+        assert_eq!(code(Ok(None), full()), ExitCode::from(1));
+        assert_eq!(code(Ok(Some(Exit::Incomplete)), Ok(())), ExitCode::from(7));
     }
 
     #[test]

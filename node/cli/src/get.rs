@@ -108,7 +108,7 @@ fn raw(global: &GlobalArgs, bucket: &BucketArg, key: &Key, read: &Read) -> Resul
         ))
         .hint(format_args!(
             "see them with: driftless{} get{} --format json {}",
-            global.profile_flag(),
+            global.cluster_flags(),
             bucket.flag(),
             key_words(key)
         ))),
@@ -141,7 +141,7 @@ fn text(global: &GlobalArgs, bucket: &BucketArg, key: &Key, read: &Read) -> Resu
         if count > 1 {
             output::note(format_args!(
                 "merge them with: driftless{} put{} --context {context} {} VALUE",
-                global.profile_flag(),
+                global.cluster_flags(),
                 bucket.flag(),
                 key_words(key)
             ));

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::exit::{Failure, Result};
+use super::key;
 use super::output::Format;
 use super::profile::ClusterArgs;
 
@@ -98,9 +99,21 @@ impl Flags {
 }
 
 impl GlobalArgs {
-    /// `--profile`, for commands that are printed to be typed.
-    pub(crate) fn profile_flag(&self) -> String {
-        self.cluster.profile.as_ref().map_or_else(String::new, |profile| format!(" --profile {profile}"))
+    /// What says which cluster is meant and who we are to it, for commands that are printed to be typed: it stands before the
+    /// subcommand.
+    pub(crate) fn cluster_flags(&self) -> String {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let ClusterArgs { profile, endpoint, ca, cert, client_key, timeout: _ } = &self.cluster;
+        [
+            ("--profile", profile.clone()),
+            ("--endpoint", endpoint.clone()),
+            ("--ca", path(ca)),
+            ("--cert", path(cert)),
+            ("--key", path(client_key)),
+        ]
+        .into_iter()
+        .filter_map(|(flag, value)| Some(format!(" {flag} {}", key::word(&value?))))
+        .collect()
     }
 }
 
@@ -139,5 +152,26 @@ fn unless_raw(format: Format) -> Result<Format> {
     match format {
         Format::Raw => Err(Failure::usage("--format raw is for `get` only").hint("use --format text or --format json")),
         format => Ok(format),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_printed_command_reaches_the_same_cluster() {
+        let cluster = ClusterArgs {
+            profile: Some("my shop".to_owned()),
+            endpoint: Some("h:1".to_owned()),
+            ca: Some("ca.pem".into()),
+            cert: Some("c.pem".into()),
+            client_key: Some("it's.key".into()),
+            timeout: None,
+        };
+        let flags = GlobalArgs { cluster, format: Format::Text }.cluster_flags();
+        assert_eq!(flags, r" --profile 'my shop' --endpoint h:1 --ca ca.pem --cert c.pem --key 'it'\''s.key'");
+        let none = GlobalArgs { cluster: ClusterArgs::default(), format: Format::Text };
+        assert_eq!(none.cluster_flags(), "");
     }
 }

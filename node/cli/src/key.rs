@@ -48,8 +48,14 @@ pub(crate) fn key_words(key: &Key) -> String {
 
 fn typed(key: &Key) -> Option<String> {
     let text = std::str::from_utf8(key.as_bytes()).ok().filter(|text| !text.chars().any(char::is_control))?;
+    Some(word(text))
+}
+
+/// Text as a shell takes it for one word.
+pub(crate) fn word(text: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "-_.,:/@%+=".contains(c);
-    Some(if text.chars().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) })
+    let is_bare = !text.is_empty() && text.chars().all(is_plain);
+    if is_bare { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Result {
         if let Some(id) = args.write_id {
             put = put.write_id(id);
         }
-        let command = |verb| format!("driftless{} {verb}{}", global.profile_flag(), args.bucket.flag());
+        let command = |verb| format!("driftless{} {verb}{}", global.cluster_flags(), args.bucket.flag());
         let get = format!("{} {}", command("get"), key_words(&key));
         let done = put.context(context.clone()).await.map_err(|error| match error.write_id() {
             // Read again it might be another context, and then it were another write.

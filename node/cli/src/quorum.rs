@@ -112,8 +112,24 @@ impl ReadArgs {
 impl WriteArgs {
     /// As options of requests.
     pub(crate) fn profile(self) -> Profile {
-        self.sloppiness.over(self.write.over(Profile::new()))
+        write_profile(self.w(), self.sloppy())
     }
+
+    /// How many replicas must acknowledge, if that was said.
+    pub(crate) fn w(self) -> Option<u8> {
+        self.write.w
+    }
+
+    /// Whether fallbacks count, if that was said.
+    pub(crate) fn sloppy(self) -> Option<bool> {
+        self.sloppiness.sloppy()
+    }
+}
+
+/// Options of writes, as far as they are decided.
+pub(crate) fn write_profile(w: Option<u8>, sloppy: Option<bool>) -> Profile {
+    let sloppiness = Sloppiness { sloppy, strict: false };
+    sloppiness.over(WriteQuorum { w }.over(Profile::new()))
 }
 
 impl ReadWriteArgs {

@@ -1,18 +1,21 @@
 //! How far a load came, and under which names it wrote: what `--resume` goes on from.
 //!
 //! ```json
-//! {"file": "/data/f.jsonl", "cluster": "shop", "bucket": "carts", "run": "5f0c…", "lines": 500, "digest": "ab12…", "failed": 0}
+//! {"file": "/data/f.jsonl", "cluster": "shop", "authority": "9c41…", "bucket": "carts", "run": "5f0c…",
+//!  "terms": {"w": null, "sloppy": null, "timeout_ms": null, "replace": false},
+//!  "lines": 500, "digest": "ab12…", "failed": 0, "open": [[480, 499]], "exact": true}
 //! ```
-//! It is in the user's state directory from the first write on, and goes when everything is loaded.
+//! It is in the user's state directory from the first settled line on, and goes when everything is loaded.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use driftless_client::WriteId;
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128};
 
+use super::settled::{Mark, OPEN_LINES_MAX};
 use crate::exit::{Failure, Result};
 use crate::new_file::{self, SECRET};
 
@@ -40,52 +43,98 @@ impl Run {
     }
 }
 
-/// Up to which line everything is settled, and what those lines were.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Mark {
-    /// Lines of the file.
-    pub(crate) lines: u64,
-    /// Hash of them.
-    pub(crate) digest: u64,
-    /// How many of them are wrong, and were not loaded.
-    pub(crate) failed: u64,
+/// What a load runs with, and a resumed one goes on with.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Terms {
+    /// Replicas that must acknowledge a write, if that was said.
+    pub(crate) w: Option<u8>,
+    /// Whether fallbacks count, if that was said.
+    pub(crate) sloppy: Option<bool>,
+    /// Milliseconds that a request may take, if that was said.
+    pub(crate) timeout_ms: Option<u64>,
+    /// Whether to replace what is there.
+    pub(crate) replace: bool,
+}
+
+impl Terms {
+    /// These, for a load that is resumed with `given` flags. What was not said before cannot be said now.
+    pub(crate) fn resumed_with(self, given: &Terms) -> Result<Terms> {
+        let contradictions = [
+            ("-w", given.w.is_some() && given.w != self.w),
+            ("--sloppy or --strict", given.sloppy.is_some() && given.sloppy != self.sloppy),
+            ("--timeout", given.timeout_ms.is_some() && given.timeout_ms != self.timeout_ms),
+            ("--replace", given.replace && !self.replace),
+        ];
+        match contradictions.iter().find(|(_, contradicts)| *contradicts) {
+            None => Ok(self),
+            Some((flag, _)) => Err(Failure::usage(format_args!(
+                "{flag} is not what the interrupted load was started with, and --resume goes on with what that was"
+            ))
+            .hint("leave it out, or load from the first line, without --resume")),
+        }
+    }
+}
+
+/// What a load has left that did not come to its end.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Interrupted {
+    /// Which load.
+    pub(crate) run: Run,
+    /// What it ran with.
+    pub(crate) terms: Terms,
+    /// How far it came.
+    pub(crate) mark: Mark,
 }
 
 /// Where a load writes down how far it came.
 #[derive(Debug)]
 pub(crate) struct Journal {
     path: PathBuf,
+    of: Of,
+}
+
+/// Which load it is of. Clusters may have the same name (all `dev` clusters have): their authorities tell them apart.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Of {
     file: String,
     cluster: String,
+    authority: String,
     bucket: String,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Written {
-    file: String,
-    cluster: String,
-    bucket: String,
+    #[serde(flatten)]
+    of: Of,
     run: String,
+    terms: Terms,
     lines: u64,
     digest: String,
     failed: u64,
+    /// First and last line of each range.
+    open: Vec<(u64, u64)>,
+    exact: bool,
 }
 
 impl Journal {
-    /// Of this file into this bucket; none if there is no place for it.
-    pub(crate) fn of(file: &Path, cluster: &str, bucket: &str) -> Option<Journal> {
+    /// Of this file into this bucket of the cluster of that name and authority (the file of its certificate); none if there is no
+    /// place for it.
+    pub(crate) fn of(file: &Path, (cluster, ca): (&str, &Path), bucket: &str) -> Option<Journal> {
         let base = match std::env::var_os("XDG_STATE_HOME").filter(|dir| !dir.is_empty()) {
             Some(dir) => PathBuf::from(dir),
-            None => Path::new(&std::env::var_os("HOME")?).join(".local/state"),
+            None => Path::new(&std::env::var_os("HOME").filter(|dir| !dir.is_empty())?).join(".local/state"),
         };
-        Journal::within(&base.join("driftless"), file, cluster, bucket)
+        let authority = format!("{:032x}", xxh3_128(&fs::read(ca).ok()?));
+        Journal::within(&base.join("driftless"), file, (cluster, &authority), bucket)
     }
 
-    fn within(dir: &Path, file: &Path, cluster: &str, bucket: &str) -> Option<Journal> {
+    fn within(dir: &Path, file: &Path, (cluster, authority): (&str, &str), bucket: &str) -> Option<Journal> {
         let file = fs::canonicalize(file).ok()?.display().to_string();
-        let name = xxh3_64(format!("{file}\n{cluster}\n{bucket}").as_bytes());
+        let name = xxh3_64(format!("{file}\n{cluster}\n{authority}\n{bucket}").as_bytes());
         let path = dir.join(format!("load-{name:016x}.json"));
-        Some(Journal { path, file, cluster: cluster.to_owned(), bucket: bucket.to_owned() })
+        let (cluster, authority, bucket) = (cluster.to_owned(), authority.to_owned(), bucket.to_owned());
+        Some(Journal { path, of: Of { file, cluster, authority, bucket } })
     }
 
     /// Where it is.
@@ -94,26 +143,33 @@ impl Journal {
     }
 
     /// What an interrupted load has left.
-    pub(crate) fn read(&self) -> Option<(Run, Mark)> {
-        let Written { run, lines, digest, failed, .. } = serde_json::from_slice(&fs::read(&self.path).ok()?).ok()?;
+    pub(crate) fn read(&self) -> Option<Interrupted> {
+        let written: Written = serde_json::from_slice(&fs::read(&self.path).ok()?).ok()?;
+        if written.of != self.of {
+            return None;
+        }
+        let Written { run, terms, lines, digest, failed, open, exact, .. } = written;
         let run = Run(u128::from_str_radix(&run, 16).ok()?);
-        Some((run, Mark { lines, digest: u64::from_str_radix(&digest, 16).ok()?, failed }))
+        let digest = u64::from_str_radix(&digest, 16).ok()?;
+        let mark = Mark { lines, digest, failed, open: lines_of(&open, lines)?, is_exact: exact };
+        Some(Interrupted { run, terms, mark })
     }
 
     /// Writes it down.
-    pub(crate) fn write(&self, Run(run): Run, mark: &Mark) -> Result {
+    pub(crate) fn write(&self, Run(run): Run, terms: &Terms, mark: &Mark) -> Result {
         if let Some(dir) = self.path.parent() {
             fs::create_dir_all(dir)
                 .map_err(|error| Failure::failed(format_args!("cannot make {}: {error}", dir.display())))?;
         }
         let written = Written {
-            file: self.file.clone(),
-            cluster: self.cluster.clone(),
-            bucket: self.bucket.clone(),
+            of: self.of.clone(),
             run: format!("{run:032x}"),
+            terms: terms.clone(),
             lines: mark.lines,
             digest: format!("{:016x}", mark.digest),
             failed: mark.failed,
+            open: ranges(&mark.open),
+            exact: mark.is_exact,
         };
         let text = serde_json::to_string(&written).map_err(Failure::failed)?;
         new_file::replace(&self.path, &(text + "\n"), SECRET)
@@ -125,70 +181,28 @@ impl Journal {
     }
 }
 
-/// Which lines are settled, though that happens out of order.
-#[derive(Default)]
-pub(crate) struct Settled {
-    open: BTreeMap<u64, Open>,
-    all_up_to: Mark,
-    marked: u64,
+fn ranges(lines: &BTreeSet<u64>) -> Vec<(u64, u64)> {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for &line in lines {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == line => *last = line,
+            _ => ranges.push((line, line)),
+        }
+    }
+    ranges
 }
 
-struct Open {
-    digest: u64,
-    /// Whether it is settled, and if so whether it is wrong.
-    settled: Option<bool>,
-}
-
-impl Settled {
-    /// Goes on behind a mark.
-    pub(crate) fn after(mark: Mark) -> Settled {
-        Settled { open: BTreeMap::new(), marked: mark.lines, all_up_to: mark }
-    }
-
-    /// A line is being worked on; the digest is that of the file up to its end.
-    pub(crate) fn begin(&mut self, line: u64, digest: u64) {
-        self.open.insert(line, Open { digest, settled: None });
-    }
-
-    /// It is loaded, or `is_wrong`, so that trying it again would not help. A line that failed otherwise stays open, and is tried
-    /// again by `--resume`.
-    pub(crate) fn settle(&mut self, line: u64, is_wrong: bool) {
-        if let Some(open) = self.open.get_mut(&line) {
-            open.settled = Some(is_wrong);
-        }
-        while let Some(entry) = self.open.first_entry()
-            && let Some(is_wrong) = entry.get().settled
-        {
-            let failed = self.all_up_to.failed + u64::from(is_wrong);
-            self.all_up_to = Mark { lines: *entry.key(), digest: entry.get().digest, failed };
-            entry.remove();
-        }
-        if self.open.len() > OPEN_LINES_MAX {
-            // Behind so many a resumed load begins at the first of them anyway.
-            self.open.pop_last();
-        }
-    }
-
-    /// How far everything is settled.
-    pub(crate) fn mark(&self) -> &Mark {
-        &self.all_up_to
-    }
-
-    /// The same if it is time to write it down.
-    pub(crate) fn mark_due(&mut self) -> Option<&Mark> {
-        if self.all_up_to.lines < self.marked + MARK_EVERY {
+/// None if they are not what a load writes: somebody else has written there.
+fn lines_of(ranges: &[(u64, u64)], max: u64) -> Option<BTreeSet<u64>> {
+    let mut lines = BTreeSet::new();
+    for &(first, last) in ranges {
+        if first > last || last > max || lines.len() as u64 + (last - first) >= OPEN_LINES_MAX as u64 {
             return None;
         }
-        self.marked = self.all_up_to.lines;
-        Some(&self.all_up_to)
+        lines.extend(first..=last);
     }
+    Some(lines)
 }
-
-/// Writing the journal costs a few syncs, about as much as some puts.
-const MARK_EVERY: u64 = 2_000;
-
-/// Bounds the memory of a load in which much fails.
-const OPEN_LINES_MAX: usize = 100_000;
 
 #[cfg(test)]
 mod tests {
@@ -211,34 +225,64 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_mark_covers_only_lines_that_are_all_settled() {
-        let mut settled = Settled::default();
-        for line in 1..=4 {
-            settled.begin(line, line * 10);
-        }
-        settled.settle(2, true);
-        assert_eq!(settled.mark(), &Mark::default());
-        settled.settle(1, false);
-        let two = Mark { lines: 2, digest: 20, failed: 1 };
-        assert_eq!(settled.mark(), &two);
-        settled.settle(4, false);
-        assert_eq!(settled.mark(), &two, "line 3 failed, and is tried again by a resumed load");
+    fn of(dir: &Path, authority: &str, bucket: &str) -> Journal {
+        let file = dir.join("f.jsonl");
+        fs::write(&file, "").expect("writes");
+        Journal::within(&dir.join("deep"), &file, ("dev", authority), bucket).expect("there is a place")
+    }
+
+    fn terms() -> Terms {
+        Terms { w: Some(3), sloppy: Some(false), timeout_ms: None, replace: true }
     }
 
     #[test]
-    fn a_journal_keeps_the_run_and_the_mark() {
+    fn a_journal_keeps_the_run_its_terms_and_the_open_lines() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let file = dir.path().join("f.jsonl");
-        fs::write(&file, "").expect("writes");
-        let of = |bucket| Journal::within(&dir.path().join("deep"), &file, "shop", bucket).expect("there is a place");
-        let journal = of("carts");
+        let journal = of(dir.path(), "a", "carts");
         assert_eq!(journal.read(), None);
-        let (run, mark) = (Run::new(), Mark { lines: 12, digest: 0xabc, failed: 3 });
-        journal.write(run, &mark).expect("writes");
-        assert_eq!(journal.read(), Some((run, mark)));
-        assert_eq!(of("default").read(), None, "another bucket is another load");
+        let open = BTreeSet::from([3, 4, 5, 9]);
+        assert_eq!(ranges(&open), [(3, 5), (9, 9)]);
+        let mark = Mark { lines: 12, digest: 0xabc, failed: 3, open, is_exact: true };
+        let (run, terms) = (Run::new(), terms());
+        journal.write(run, &terms, &mark).expect("writes");
+        assert_eq!(journal.read(), Some(Interrupted { run, terms, mark }));
         journal.remove();
         assert_eq!(journal.read(), None);
+    }
+
+    /// All `dev` clusters are called dev: a load into the second one went on where that into the first had stopped.
+    #[test]
+    fn another_bucket_and_another_cluster_of_the_same_name_are_other_loads() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let journal = of(dir.path(), "a", "carts");
+        journal.write(Run::new(), &terms(), &Mark::default()).expect("writes");
+        let (bucket, authority) = (of(dir.path(), "a", "default"), of(dir.path(), "b", "carts"));
+        assert_eq!((bucket.read(), authority.read()), (None, None));
+        fs::copy(journal.path(), authority.path()).expect("copies");
+        assert_eq!(authority.read(), None, "the content says whose it is, whatever it is called");
+    }
+
+    #[test]
+    fn open_lines_that_no_load_has_written_are_none() {
+        assert_eq!(lines_of(&[(0, u64::MAX)], u64::MAX), None);
+        assert_eq!(lines_of(&[(3, 2)], 9), None);
+        assert_eq!(lines_of(&[(3, 10)], 9), None);
+        assert_eq!(lines_of(&[(3, 4)], 9), Some(BTreeSet::from([3, 4])));
+    }
+
+    #[test]
+    fn a_resumed_load_goes_on_with_what_it_ran_with_and_refuses_anything_else() {
+        assert_eq!(terms().resumed_with(&Terms::default()).expect("nothing is said"), terms());
+        assert_eq!(terms().resumed_with(&terms()).expect("the same is said"), terms());
+        for (given, flag) in [
+            (Terms { w: Some(1), ..Terms::default() }, "-w"),
+            (Terms { sloppy: Some(true), ..Terms::default() }, "--sloppy"),
+            (Terms { timeout_ms: Some(1), ..Terms::default() }, "--timeout"),
+        ] {
+            let failure = terms().resumed_with(&given).expect_err("contradicts");
+            assert!(failure.message().starts_with(flag), "{failure}");
+        }
+        let adds = Terms::default();
+        assert!(adds.resumed_with(&Terms { replace: true, ..Terms::default() }).is_err());
     }
 }

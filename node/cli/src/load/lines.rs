@@ -54,6 +54,16 @@ impl<R: Read> Lines<R> {
         Lines { input, may_be, number: 0, position: 0, digest: 0 }
     }
 
+    /// Hash of the file up to the end of this line, from its beginning; none if it has fewer.
+    pub(crate) fn digest_up_to(&mut self, line: u64) -> io::Result<Option<u64>> {
+        while self.number < line {
+            if self.read()?.is_none() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(self.digest))
+    }
+
     /// The next one, without a byte order mark before the first.
     fn read(&mut self) -> io::Result<Option<RawLine>> {
         let mut line = Vec::new();
@@ -226,6 +236,15 @@ mod tests {
         assert_eq!(of, digest(b"a line\nb\n", 2));
         assert_ne!(of, digest(b"a lane\nb\n", 100), "of skipped lines too");
         assert_ne!(of, digest(b"b\na line\n", 100));
+    }
+
+    #[test]
+    fn a_file_is_known_by_its_first_lines() {
+        let digest =
+            |text: &[u8], line| Lines::bounded(BufReader::new(text), up_to_5).digest_up_to(line).expect("can be read");
+        assert_eq!(digest(b"a\nb\n", 2), digest(b"a\nb\nc\n", 2));
+        assert_ne!(digest(b"a\nb\n", 2), digest(b"c\nb\n", 2));
+        assert_eq!((digest(b"a\nb\n", 3), digest(b"", 0)), (None, Some(0)));
     }
 
     #[test]

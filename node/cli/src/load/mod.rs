@@ -7,7 +7,8 @@
 //! keys.rs      keys that have several lines, siblings, or too many values
 //! under_way.rs lines come in, records go out
 //! store.rs     what is written for one record, and whose fault it is if that fails
-//! journal.rs   how far the load came, for --resume
+//! settled.rs   which lines need not be done again
+//! journal.rs   how far the load came, and what it ran with, for --resume
 //! summary.rs   what it did, in numbers and words
 //! progress.rs  what people see meanwhile
 //! ```
@@ -24,6 +25,7 @@ mod keys;
 mod lines;
 mod marks;
 mod progress;
+mod settled;
 mod store;
 mod summary;
 mod under_way;
@@ -32,18 +34,21 @@ use std::fs::{File, Metadata};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
+use driftless_client::Profile;
 use driftless_node::jsonl::Line;
 use driftless_proto::key::SIBLINGS_MAX;
 use driftless_proto::{Conflict, Key};
 
-use super::exit::{Exit, Failure, Result};
+use super::exit::{self, Failure, Result};
 use super::global::GlobalArgs;
 use super::interrupt::Interrupts;
+use super::key;
 use super::output::{self, Format, Tone, grouped};
-use super::quorum::WriteArgs;
+use super::quorum::{self, WriteArgs};
 use super::session::{self, BucketArg};
-use journal::{Journal, Mark, Run};
+use journal::{Interrupted, Journal, Terms};
 use keys::Crowding;
 
 pub(crate) use lines::{Lines, Reader};
@@ -64,7 +69,7 @@ pub(crate) struct Args {
     concurrency: u16,
     #[command(flatten)]
     quorum: WriteArgs,
-    /// Go on where an interrupted load of this file into this bucket stopped
+    /// Go on where an interrupted load of this file into this bucket stopped, with the options that it had
     #[arg(long)]
     resume: bool,
     /// Replace what is there, instead of adding a sibling; of several lines of a key the last one stays
@@ -74,39 +79,87 @@ pub(crate) struct Args {
 
 /// Loads a file.
 pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
-    if args.resume && is_standard_input(args) {
-        return Err(Failure::usage("--resume needs a file, not standard input")
+    if args.resume && !is_regular_file(&args.file) {
+        return Err(Failure::usage("--resume needs a file that can be read again, not standard input or a pipe")
             .hint("load it again: what is there already is left alone"));
     }
+    let ca = global.cluster.access()?.ca;
     let Input { lines, size } = Input::of(global, args)?;
     let summary = session::run(global, async |client| {
         let bucket = session::existing_bucket(client, &args.bucket)?;
         let topology = session::topology(client);
         let last_writer_wins =
             topology.bucket_named(bucket.name()).is_some_and(|bucket| bucket.conflict == Conflict::Lww);
-        let replace = args.replace || last_writer_wins;
-        let mut journal = None;
-        if let Some(size) = size {
-            if !replace {
-                refuse_crowding(&args.file, size).await?;
+        let journal = size.and_then(|_| Journal::of(&args.file, (topology.cluster(), &ca), &args.bucket.bucket));
+        let given = terms(global, args);
+        let interrupted = goes_on_from(args, journal.as_ref())?;
+        let terms = match &interrupted {
+            Some(Interrupted { terms, .. }) => terms.clone().resumed_with(&given)?,
+            None => given,
+        };
+        let replace = terms.replace || last_writer_wins;
+        if let Some(Interrupted { mark, .. }) = &interrupted {
+            if replace && !mark.is_exact {
+                return Err(inexact(mark.lines));
             }
-            journal = Journal::of(&args.file, topology.cluster(), &args.bucket.bucket);
+            refuse_changed(&args.file, mark.lines, mark.digest).await?;
         }
-        let resume = goes_on_from(args, journal.as_ref());
-        let options = Options { concurrency: usize::from(args.concurrency), puts: args.quorum.profile(), replace };
+        if let Some(size) = size
+            && !replace
+        {
+            refuse_crowding(&args.file, size).await?;
+        }
+        let timeout = terms.timeout_ms.map(Duration::from_millis);
+        let bucket = timeout.map_or(bucket.clone(), |timeout| bucket.with_profile(&Profile::new().timeout(timeout)));
+        let puts = quorum::write_profile(terms.w, terms.sloppy);
+        let options = Options { concurrency: usize::from(args.concurrency), puts, replace };
         let mut interrupts = Interrupts::listen()?;
+        let journal = journal.map(|journal| (journal, terms));
+        let resume = interrupted.map(|Interrupted { run, mark, .. }| (run, mark));
         let load = Load::new(&bucket, options, Progress::new(size, "loading"), journal, resume);
         let reader =
             Reader::start(lines).map_err(|error| Failure::failed(format_args!("cannot start a thread: {error}")))?;
         load.run(reader, interrupts.next()).await
     })?;
-    report(global, args, &summary)?;
-    match summary.stopped {
+    let printed = report(global, args, &summary);
+    let exit = summary.exit();
+    let done = match summary.stopped {
         Some(failure) => Err(failure.or_hint(|| how_to_go_on(global, args, summary.is_resumable))),
-        None if summary.failed + summary.failed_before > 0 => Ok(Exit::Failed.into()),
-        None if !summary.problems.is_empty() => Ok(Exit::Incomplete.into()),
-        None => Ok(ExitCode::SUCCESS),
+        None => Ok(exit),
+    };
+    exit::after_printing(done, printed)
+}
+
+/// What the load is started with.
+fn terms(global: &GlobalArgs, args: &Args) -> Terms {
+    Terms {
+        w: args.quorum.w(),
+        sloppy: args.quorum.sloppy(),
+        timeout_ms: global.cluster.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+        replace: args.replace,
     }
+}
+
+/// Of what came behind that line it is not known which of it was stored.
+fn inexact(lines: u64) -> Failure {
+    Failure::failed(format_args!(
+        "this load replaces what is there, and which lines after {} it has stored is not written down: it was killed, or \
+         too much of it failed; to do them again would overwrite what others have written since",
+        grouped(lines)
+    ))
+    .hint("to do so all the same, load the file again without --resume")
+}
+
+/// Before anything is written: lines that are to be tried again must be those that failed.
+async fn refuse_changed(file: &Path, lines: u64, digest: u64) -> Result {
+    let name = file.to_owned();
+    let looked = tokio::task::spawn_blocking(move || {
+        let mut read = Lines::new(BufReader::with_capacity(BUFFER, open(&name)?));
+        read.digest_up_to(lines).map_err(|error| unreadable(&name, &error))
+    });
+    let found =
+        looked.await.map_err(|error| Failure::failed(format_args!("cannot look through the file: {error}")))??;
+    if found == Some(digest) { Ok(()) } else { Err(under_way::has_changed()) }
 }
 
 /// What is loaded.
@@ -129,7 +182,7 @@ impl Input {
         };
         let mut input = BufReader::with_capacity(BUFFER, input);
         let head = input.fill_buf().map_err(|error| unreadable(&args.file, &error))?;
-        let load = format!("driftless{} load{} -", global.profile_flag(), args.bucket.flag());
+        let load = format!("driftless{} load{} -", global.cluster_flags(), args.bucket.flag());
         let file = args.file.display().to_string();
         match formats::another_format(head, &file, &load) {
             None => Ok(Input { lines: Lines::new(input), size }),
@@ -139,6 +192,10 @@ impl Input {
             }
         }
     }
+}
+
+fn is_regular_file(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|metadata| metadata.is_file())
 }
 
 fn is_standard_input(args: &Args) -> bool {
@@ -174,26 +231,33 @@ fn crowded(file: &Path) -> Result<Option<(Key, u32)>> {
     Ok(crowding.crowded())
 }
 
-fn goes_on_from(args: &Args, journal: Option<&Journal>) -> Option<(Run, Mark)> {
+fn goes_on_from(args: &Args, journal: Option<&Journal>) -> Result<Option<Interrupted>> {
     let interrupted = journal.and_then(Journal::read);
     match (&interrupted, args.resume) {
+        (None, true) if journal.is_none() => {
+            return Err(Failure::usage(
+                "--resume needs the journal of the load, and there is no place for one: HOME and XDG_STATE_HOME are not set",
+            )
+            .hint("load it again without --resume: what is there already is left alone"));
+        }
         (None, true) => output::note("no interrupted load of this file into this bucket is known: it begins at line 1"),
-        (Some((_, mark)), false) if mark.lines > 0 => output::note(format_args!(
+        (Some(Interrupted { mark, .. }), false) if mark.lines > 0 => output::note(format_args!(
             "a load of this file was interrupted after line {}; this one begins at line 1, --resume would go on from there",
             grouped(mark.lines)
         )),
         _ => {}
     }
-    interrupted.filter(|_| args.resume)
+    Ok(interrupted.filter(|_| args.resume))
 }
 
 fn how_to_go_on(global: &GlobalArgs, args: &Args, is_resumable: bool) -> String {
     if !is_resumable {
         return "load it again: what is there already is left alone".to_owned();
     }
-    let replace = if args.replace { " --replace" } else { "" };
-    let (profile, bucket) = (global.profile_flag(), args.bucket.flag());
-    format!("go on with: driftless{profile} load{bucket}{replace} --resume {}", args.file.display())
+    let file = args.file.display().to_string();
+    let dashes = if file.starts_with('-') { "-- " } else { "" };
+    let (cluster, bucket) = (global.cluster_flags(), args.bucket.flag());
+    format!("go on with: driftless{cluster} load{bucket} --resume {dashes}{}", key::word(&file))
 }
 
 fn open(file: &Path) -> Result<File> {
@@ -205,11 +269,14 @@ fn unreadable(file: &Path, error: &io::Error) -> Failure {
 }
 
 fn report(global: &GlobalArgs, args: &Args, summary: &Summary) -> Result {
+    if summary.is_empty() {
+        output::warning(format_args!("there is no record in {}: nothing was loaded", args.file.display()));
+    }
     if global.format == Format::Json {
         return output::json_line(&summary.as_json());
     }
     output::line(summary.sentence())?;
-    let get = format!("driftless{} get{}", global.profile_flag(), args.bucket.flag());
+    let get = format!("driftless{} get{}", global.cluster_flags(), args.bucket.flag());
     for (tone, text) in summary.notes(&get) {
         match tone {
             Tone::Warning => output::warning(text),

@@ -91,11 +91,8 @@ pub(crate) async fn store(
     record: &Record,
     replace: bool,
 ) -> Result<Stored, NotStored> {
-    let read = match bucket.get(&record.key).await {
-        // Others may hold a value of which nothing is known now: that would not be replaced.
-        Err(GetError::NotCertain { read }) if !replace => *read,
-        read => read?,
-    };
+    // If it is not certain that nothing is there, this value may be: put blindly it would be there twice when its owners are back.
+    let read = bucket.get(&record.key).await?;
     let live: Vec<&Bytes> = read.values().collect();
     let (missing, context) = match Plan::of(&record.values, &live, replace) {
         Plan::Nothing => return Ok(Stored { siblings: live.len(), how: How::Unchanged }),

@@ -6,7 +6,7 @@ use driftless_proto::Key;
 use serde_json::{Value, json};
 
 use super::keys::KeyCounts;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::key::key_words;
 use crate::output::{Tone, grouped};
 
@@ -59,6 +59,20 @@ impl Summary {
         )
     }
 
+    /// The code to end with, if it came to the end of the file and that is no success.
+    pub(crate) fn exit(&self) -> Option<Exit> {
+        match self.failed + self.failed_before {
+            0 if self.problems.is_empty() => None,
+            0 => Some(Exit::Incomplete),
+            _ => Some(Exit::Failed),
+        }
+    }
+
+    /// Whether the file came to its end, and had nothing to load.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.stopped.is_none() && self.loaded + self.failed + self.skipped == 0
+    }
+
     /// For programs.
     pub(crate) fn as_json(&self) -> Value {
         json!({
@@ -66,11 +80,12 @@ impl Summary {
             "unchanged": self.unchanged,
             "covered": self.covered,
             "failed": self.failed,
+            "failed_for_now": self.failed_for_now,
             "failed_before": self.failed_before,
             "skipped": self.skipped,
             "keys_with_siblings": self.keys.with_siblings,
             "keys_repeated": self.keys.repeated,
-            "complete": self.stopped.is_none() && self.problems.is_empty(),
+            "complete": self.stopped.is_none() && self.exit().is_none(),
             "problems": self.problems,
             "seconds": self.elapsed.as_secs_f64(),
             "records_per_second": self.rate(),
@@ -165,6 +180,27 @@ mod tests {
         summary.replaces = false;
         let siblings = said(&summary);
         assert!(siblings.contains("became siblings") && siblings.contains("driftless get doc00"), "{siblings}");
+    }
+
+    /// `"complete": true` stood beside `"failed": 7`.
+    #[test]
+    fn a_load_with_failures_is_not_complete() {
+        for summary in [
+            Summary { loaded: 1, failed: 1, ..Summary::default() },
+            Summary { loaded: 1, failed_before: 1, ..Summary::default() },
+        ] {
+            assert_eq!((&summary.as_json()["complete"], summary.exit()), (&json!(false), Some(Exit::Failed)));
+        }
+        let later = Summary { failed: 3, failed_for_now: 2, ..Summary::default() };
+        assert_eq!(later.as_json()["failed_for_now"], json!(2));
+        let whole = Summary { loaded: 1, ..Summary::default() };
+        assert_eq!((&whole.as_json()["complete"], whole.exit(), whole.is_empty()), (&json!(true), None, false));
+    }
+
+    #[test]
+    fn a_file_without_a_record_is_noticed() {
+        assert!(Summary::default().is_empty());
+        assert!(!Summary { skipped: 1, ..Summary::default() }.is_empty());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A load under way: lines come in, records go out, several at once; of a key one at a time, in the order of the file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::time::Instant;
 
@@ -8,12 +8,14 @@ use driftless_client::{Bucket, Profile};
 use driftless_node::jsonl::{Line, Record};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::journal::{Journal, Mark, Run, Settled};
+use super::journal::{Journal, Run, Terms};
 use super::keys::Keys;
 use super::lines::{ParsedLine, Reader};
 use super::marks::Marks;
 use super::progress::Progress;
+use super::settled::{Mark, Settled};
 use super::store::{Fault, How, NotStored, PATIENCE, Patience, Stored, store};
 use super::summary::Summary;
 use crate::exit::{Failure, Result};
@@ -35,15 +37,19 @@ pub(crate) struct Load<'a> {
     bucket: &'a Bucket,
     options: Options,
     progress: Progress,
-    journal: Option<Journal>,
+    journal: Option<(Journal, Terms)>,
+    /// Whether the journal is of this load; before its first settled line another one may have left it.
+    is_noted: bool,
     run: Run,
-    /// Lines up to this one are settled by the load that this one resumes.
+    /// How far the load came that this one resumes.
     resumed: Mark,
     settled: Settled,
     summary: Summary,
     keys: Keys,
     marks: Marks,
     patience: Patience,
+    /// With `replace`: lines that are to be tried again, by the hash of their key.
+    outdone: BTreeMap<u64, Vec<u64>>,
 }
 
 /// What a line asks for.
@@ -57,19 +63,35 @@ enum Next {
 }
 
 impl<'a> Load<'a> {
-    /// From the first line, or behind where another load came to.
+    /// From the first line, or on from where another load came to.
     pub(crate) fn new(
         bucket: &'a Bucket,
         options: Options,
         progress: Progress,
-        journal: Option<Journal>,
+        journal: Option<(Journal, Terms)>,
         resume: Option<(Run, Mark)>,
     ) -> Load<'a> {
+        let is_noted = resume.is_some();
         let (run, resumed) = resume.unwrap_or_else(|| (Run::new(), Mark::default()));
         let summary = Summary { failed_before: resumed.failed, replaces: options.replace, ..Summary::default() };
         let settled = Settled::after(resumed.clone());
         let (keys, marks, patience) = (Keys::default(), Marks::default(), Patience::default());
-        Load { bucket, options, progress, journal, run, resumed, settled, summary, keys, marks, patience }
+        let outdone = BTreeMap::new();
+        Load {
+            bucket,
+            options,
+            progress,
+            journal,
+            is_noted,
+            run,
+            resumed,
+            settled,
+            summary,
+            keys,
+            marks,
+            patience,
+            outdone,
+        }
     }
 
     /// Reads lines to the end and stores them, until that or somebody's wish to end.
@@ -84,7 +106,6 @@ impl<'a> Load<'a> {
         let mut waiting: Option<(u64, Record)> = None;
         let mut is_at_end = false;
         let mut position = (0, 0);
-        self.write_journal();
         let stopped = loop {
             if let Some((line, record)) = waiting.take_if(|(_, record)| !keys_under_way.contains(&record.key)) {
                 keys_under_way.insert(record.key.clone());
@@ -128,8 +149,10 @@ impl<'a> Load<'a> {
                 },
             }
             self.progress.show(position.0, position.1, self.summary.loaded, self.summary.failed);
-            if self.journal.is_some() && self.settled.mark_due().is_some() {
-                self.write_journal();
+            if self.journal.is_some()
+                && let Some(mark) = self.settled.mark_due()
+            {
+                self.write_journal(&mark);
             }
         };
         self.progress.finish();
@@ -145,11 +168,11 @@ impl<'a> Load<'a> {
             _ if is_record => self.marks.record(),
             _ => {}
         }
-        if line.number <= self.resumed.lines {
+        if line.number == self.resumed.lines && line.digest != self.resumed.digest {
+            return Next::Stop(has_changed());
+        }
+        if self.resumed.is_settled(line.number) {
             self.summary.skipped += 1;
-            if line.number == self.resumed.lines && line.digest != self.resumed.digest {
-                return Next::Stop(has_changed());
-            }
             return Next::Line;
         }
         self.settled.begin(line.number, line.digest);
@@ -173,6 +196,7 @@ impl<'a> Load<'a> {
             Ok(Stored { siblings, how }) => {
                 self.patience.heard();
                 self.settled.settle(line, false);
+                self.outdo(record);
                 self.summary.loaded += 1;
                 self.summary.unchanged += u64::from(how == How::Unchanged);
                 if how == How::Covered {
@@ -197,6 +221,9 @@ impl<'a> Load<'a> {
             // Its line stays open, so that --resume tries it again.
             Fault::Cluster => {
                 self.summary.failed_for_now += 1;
+                if self.options.replace {
+                    self.outdone.entry(xxh3_64(record.key.as_bytes())).or_default().push(line);
+                }
                 self.patience.is_over(Instant::now())
             }
             Fault::Load => return Some(failure),
@@ -205,6 +232,14 @@ impl<'a> Load<'a> {
         is_over.then(|| {
             failure.about(format_args!("nothing could be stored for {} s, the last error", PATIENCE.as_secs()))
         })
+    }
+
+    /// A record has replaced what lines before it would have written. To try those again would put an older value in its place.
+    fn outdo(&mut self, record: &Record) {
+        for line in self.outdone.remove(&xxh3_64(record.key.as_bytes())).unwrap_or_default() {
+            self.settled.settle(line, false);
+            self.summary.failed_for_now -= 1;
+        }
     }
 
     fn failure(&mut self, line: u64, problem: &str) {
@@ -219,29 +254,38 @@ impl<'a> Load<'a> {
     }
 
     /// Without it a load cannot be resumed but still be repeated.
-    fn write_journal(&mut self) {
-        if let Some(journal) = &self.journal
-            && let Err(failure) = journal.write(self.run, self.settled.mark())
-        {
-            let text = format!("{}; this load cannot be resumed", failure.message());
-            self.progress.above(|| output::warning(text));
-            self.journal = None;
+    fn write_journal(&mut self, mark: &Mark) {
+        let Some((journal, terms)) = &self.journal else { return };
+        match journal.write(self.run, terms, mark) {
+            Ok(()) => self.is_noted = true,
+            Err(failure) => {
+                let text = format!("{}; this load cannot be resumed", failure.message());
+                self.progress.above(|| output::warning(text));
+                self.journal = None;
+            }
         }
     }
 
     fn end(mut self, stopped: Option<Failure>, started: Instant) -> Summary {
         if stopped.is_some() || self.summary.failed_for_now > 0 {
-            self.write_journal();
-        } else if let Some(journal) = &self.journal {
+            // What another load has left stays until this one has something to tell.
+            if self.is_noted || self.settled.has_news() {
+                let mark = self.settled.mark().clone();
+                self.write_journal(&mark);
+            }
+        } else if let Some((journal, _)) = &self.journal {
             journal.remove();
         }
-        let Load { mut summary, keys, marks, journal, .. } = self;
+        let Load { mut summary, keys, marks, journal, is_noted, .. } = self;
+        let journal = journal.filter(|_| is_noted);
         summary.keys = keys.counts();
         if stopped.is_none() {
             summary.problems = marks.problems();
         }
         summary.stopped = stopped.map(|failure| match &journal {
-            Some(journal) => failure.also(format_args!("how far it came is written in {}", journal.path().display())),
+            Some((journal, _)) => {
+                failure.also(format_args!("how far it came is written in {}", journal.path().display()))
+            }
             None => failure,
         });
         summary.is_resumable = journal.is_some();
@@ -250,7 +294,8 @@ impl<'a> Load<'a> {
     }
 }
 
-fn has_changed() -> Failure {
+/// A resumed load and its file do not belong together.
+pub(super) fn has_changed() -> Failure {
     Failure::failed("the file has changed since the load that was interrupted")
         .hint("load it without --resume: what is there already is left alone")
 }
