@@ -150,7 +150,7 @@ impl<'de> Visitor<'de> for LineVisitor {
                 _ => return Err(unknown(&name)),
             };
             if !is_new {
-                return Err(A::Error::custom(format_args!("the field \"{name}\" stands there twice")));
+                return Err(A::Error::custom(format_args!("the field {name:?} stands there twice")));
             }
         }
         fields.line().map_err(A::Error::custom)
@@ -197,8 +197,20 @@ fn unknown<E: serde::de::Error>(name: &str) -> E {
 }
 
 fn unknown_text(name: &str) -> String {
-    format!("unknown field \"{name}\"; a record has \"key\" and \"value\"")
+    let name = shown(name);
+    format!("unknown field {name}; a record has \"key\" and \"value\"")
 }
+
+/// As a terminal may have it: escaped, and not longer than anybody reads.
+fn shown(name: &str) -> String {
+    match name.char_indices().nth(NAME_SHOWN_MAX) {
+        None => format!("{name:?}"),
+        Some((end, _)) => format!("{:?}…", &name[..end]),
+    }
+}
+
+/// Characters of a name that is not known.
+const NAME_SHOWN_MAX: usize = 40;
 
 /// Text, or `{"base64": …}`, of what is called so.
 struct Text(&'static str);
@@ -319,6 +331,15 @@ mod tests {
             assert!(problem.contains(expected), "{problem:?} should say {expected:?}");
             assert!(!problem.contains("line 1"), "the caller knows the number: {problem}");
         }
+    }
+
+    #[test]
+    fn an_unknown_name_does_not_command_the_terminal_of_its_reader() {
+        let problem = parse_line(br#"{"\u001b[2J\n": 1}"#).expect_err("is unknown");
+        assert!(problem.starts_with(r#"unknown field "\u{1b}[2J\n";"#), "{problem}");
+        let long = format!("{{\"{}\": 1}}", "ä".repeat(5_000));
+        let problem = parse_line(long.as_bytes()).expect_err("is unknown");
+        assert!(problem.chars().count() < 120 && problem.contains("ä\"…;"), "{problem}");
     }
 
     /// The first of two values was dropped without a word.

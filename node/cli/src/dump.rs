@@ -10,7 +10,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use futures::StreamExt;
 use serde_json::json;
 
 use super::completeness::{Doubts, doubts, doubts_after};
-use super::exit::{Exit, Failure, Result};
+use super::exit::{self, Exit, Failure, Result};
 use super::global::GlobalArgs;
 use super::interrupt::Interrupts;
 use super::new_file::{NewFile, PUBLIC};
@@ -47,13 +47,13 @@ pub(crate) struct Args {
 
 /// Writes every record.
 pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
+    let mut stays = args.output.as_deref().filter(|path| path.is_file());
     let ended = session::run(global, async |client| {
         let bucket = session::existing_bucket(client, &args.bucket)?;
-        let mut interrupts = Interrupts::listen()?;
         match &args.output {
             None => {
                 let mut out = BufWriter::with_capacity(BUFFER, std::io::stdout().lock());
-                dump(client, &bucket, args, &mut out, &mut interrupts).await
+                write_all(client, &bucket, args, &mut out).await.map(|dumped| (dumped, None))
             }
             // A device or a pipe has nothing to lose, and must not be replaced by a file.
             Some(path) if std::fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir()) => {
@@ -62,39 +62,51 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
                     .open(path)
                     .map_err(|error| Failure::failed(format_args!("cannot write {}: {error}", path.display())))?;
                 let mut out = BufWriter::with_capacity(BUFFER, file);
-                dump(client, &bucket, args, &mut out, &mut interrupts).await
+                write_all(client, &bucket, args, &mut out).await.map(|dumped| (dumped, None))
             }
             Some(path) => {
+                // Elsewhere nothing has to be put away, and a signal ends the process, also while nobody reads its output.
+                let mut interrupts = Interrupts::listen()?;
                 let new = NewFile::beside(path, PUBLIC)?;
                 let mut out = BufWriter::with_capacity(BUFFER, new.file());
-                let dumped = dump(client, &bucket, args, &mut out, &mut interrupts).await?;
+                let dumped = tokio::select! {
+                    dumped = write_all(client, &bucket, args, &mut out) => dumped?,
+                    () = interrupts.next() => return Err(Failure::failed("interrupted")),
+                };
                 drop(out);
-                let at = if dumped.is_whole() { new.replace() } else { new.replace_with_end(".incomplete") }?;
-                if global.format == Format::Json {
-                    output::json_line(&json!({
-                        "records": dumped.records,
-                        "unread": dumped.unread,
-                        "complete": dumped.is_whole(),
-                        "doubts": dumped.doubts.as_json(),
-                        "file": at.display().to_string(),
-                    }))?;
-                }
-                if !dumped.is_whole() {
-                    output::note(format_args!("what was read is in {}", at.display()));
-                }
-                Ok(dumped)
+                let at = if dumped.is_whole() {
+                    // If this fails it may have its name all the same.
+                    stays = None;
+                    new.replace()
+                } else {
+                    new.replace_with_end(".incomplete")
+                }?;
+                Ok((dumped, Some(at)))
             }
         }
     });
-    let dumped = ended.map_err(|failure| match &args.output {
-        Some(path) if path.is_file() => failure.also(format_args!("{} is as it was", path.display())),
-        _ => failure,
+    let (dumped, at) = ended.map_err(|failure| match stays {
+        Some(path) => failure.also(format_args!("{} is as it was", path.display())),
+        None => failure,
     })?;
-    if dumped.unread > 0 {
-        let failure = format_args!("{} keys could not be read; the dump is incomplete", dumped.unread);
-        return Err(Failure::failed(failure).hint("run it again when all nodes are up"));
+    let printed = at.map_or(Ok(()), |at| report(global, &dumped, &at));
+    exit::after_printing(dumped.ended(), printed)
+}
+
+fn report(global: &GlobalArgs, dumped: &Dumped, at: &Path) -> Result {
+    if !dumped.is_whole() {
+        output::note(format_args!("what was read is in {}", at.display()));
     }
-    Ok(if dumped.doubts.is_empty() { ExitCode::SUCCESS } else { Exit::Incomplete.into() })
+    if global.format != Format::Json {
+        return Ok(());
+    }
+    output::json_line(&json!({
+        "records": dumped.records,
+        "unread": dumped.unread,
+        "complete": dumped.is_whole(),
+        "doubts": dumped.doubts.as_json(),
+        "file": at.display().to_string(),
+    }))
 }
 
 /// What a dump came to.
@@ -109,18 +121,13 @@ impl Dumped {
     fn is_whole(&self) -> bool {
         self.unread == 0 && self.doubts.is_empty()
     }
-}
 
-async fn dump(
-    client: &Client,
-    bucket: &Bucket,
-    args: &Args,
-    out: &mut impl Write,
-    interrupts: &mut Interrupts,
-) -> Result<Dumped> {
-    tokio::select! {
-        dumped = write_all(client, bucket, args, out) => dumped,
-        () = interrupts.next() => Err(Failure::failed("interrupted")),
+    fn ended(&self) -> Result<Option<Exit>> {
+        if self.unread > 0 {
+            let failure = format_args!("{} keys could not be read; the dump is incomplete", self.unread);
+            return Err(Failure::failed(failure).hint("run it again when all nodes are up"));
+        }
+        Ok((!self.doubts.is_empty()).then_some(Exit::Incomplete))
     }
 }
 

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, NamedTempFile};
@@ -48,9 +48,14 @@ impl NewFile {
             .permissions(Permissions::from_mode(mode))
             .tempfile_in(dir)
             .map_err(failed)?;
-        // A user who may not read the old file shall not read the new one.
+        // A user who may not read the old file shall not read the new one, and one who may still may.
         if let Ok(there) = fs::metadata(&target) {
-            file.as_file().set_permissions(there.permissions()).map_err(failed)?;
+            let new = file.as_file();
+            let is_of_group = fchown(new, Some(there.uid()), Some(there.gid()))
+                .or_else(|_| fchown(new, None, Some(there.gid())))
+                .is_ok();
+            let mode = mode_of(there.permissions().mode(), is_of_group);
+            new.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
         }
         Ok(NewFile { file, target })
     }
@@ -108,6 +113,11 @@ fn written(path: &Path, text: &str, mode: u32) -> Result<NewFile> {
     let new = NewFile::beside(path, mode)?;
     new.file().write_all(text.as_bytes()).map_err(|error| cannot_write(path, &error))?;
     Ok(new)
+}
+
+/// What the old group was allowed is not for another one.
+fn mode_of(old: u32, is_of_group: bool) -> u32 {
+    if is_of_group { old } else { old & !0o070 }
 }
 
 fn dir_of(path: &Path) -> &Path {
@@ -181,6 +191,19 @@ mod tests {
         assert_eq!(mode(&target), 0o600);
         replace(&target, "another", PUBLIC).expect("writes");
         assert_eq!(mode(&target), 0o600, "who could not read the old one does not read the new one");
+    }
+
+    #[test]
+    fn a_group_keeps_what_it_may_and_another_one_gets_nothing() {
+        assert_eq!((mode_of(0o640, true), mode_of(0o664, false)), (0o640, 0o604));
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let target = dir.path().join("bk");
+        create(&target, "old", PUBLIC).expect("writes");
+        // Root may give it to any group, others to their own.
+        let _ = std::os::unix::fs::chown(&target, None, Some(12_345));
+        let group = fs::metadata(&target).expect("is there").gid();
+        replace(&target, "new", PUBLIC).expect("writes");
+        assert_eq!(fs::metadata(&target).expect("is there").gid(), group);
     }
 
     #[test]

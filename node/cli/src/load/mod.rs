@@ -212,23 +212,25 @@ async fn refuse_crowding(file: &Path, size: u64) -> Result {
     let looked = tokio::task::spawn_blocking(move || crowded(&name)).await;
     match looked.map_err(|error| Failure::failed(format_args!("cannot look through the file: {error}")))?? {
         None => Ok(()),
-        Some((key, values)) => Err(Failure::failed(format_args!(
-            "key {key} has {values} values in {}, and a key holds {SIBLINGS_MAX} at most; nothing was written",
+        Some(key) => Err(Failure::failed(format_args!(
+            "key {key} has more values in {} than the {SIBLINGS_MAX} that a key holds; nothing was written",
             file.display(),
         ))
         .hint("to keep the last line of each key, load with --replace")),
     }
 }
 
-fn crowded(file: &Path) -> Result<Option<(Key, u32)>> {
+fn crowded(file: &Path) -> Result<Option<Key>> {
     let mut lines = Lines::new(BufReader::with_capacity(BUFFER, open(file)?));
     let mut crowding = Crowding::default();
     while let Some(line) = lines.parse().map_err(|error| unreadable(file, &error))? {
-        if let Ok(Some(Line::Record(record))) = line.content {
-            crowding.meet(&record);
+        if let Ok(Some(Line::Record(record))) = line.content
+            && crowding.meet(&record)
+        {
+            return Ok(Some(record.key));
         }
     }
-    Ok(crowding.crowded())
+    Ok(None)
 }
 
 fn goes_on_from(args: &Args, journal: Option<&Journal>) -> Result<Option<Interrupted>> {

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use driftless_client::{Bucket, GetError, Outcome, PutError, Refusal, RequestError};
 use driftless_node::jsonl::Record;
 use driftless_proto::error::Scope;
+use driftless_proto::key::SIBLINGS_MAX;
 
 use super::journal::Run;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::session::IntoFailure;
 
 /// What has become of a record.
@@ -99,6 +100,9 @@ pub(crate) async fn store(
         Plan::Add(missing) => (missing, None),
         Plan::Replace => ((0..record.values.len()).collect(), read.context()),
     };
+    if record.values.len() > SIBLINGS_MAX {
+        return Err(too_many(record.values.len()));
+    }
     let mut stored = Stored { siblings: live.len(), how: How::Written };
     for (nth, &index) in missing.iter().enumerate() {
         let value = &record.values[index];
@@ -112,6 +116,12 @@ pub(crate) async fn store(
         }
     }
     Ok(stored)
+}
+
+/// Said before any of them is written: a part of them would be taken for all.
+fn too_many(values: usize) -> NotStored {
+    let message = format!("the line has {values} values, and a key holds {SIBLINGS_MAX} at most");
+    NotStored { failure: Failure::new(Exit::Refused, message), fault: Fault::Record }
 }
 
 impl From<GetError> for NotStored {

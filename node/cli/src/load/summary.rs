@@ -130,16 +130,15 @@ impl Summary {
                 },
             ));
         }
-        if let Some(key) = &self.keys.had_values_example {
+        if self.keys.had_values > 0 {
             let keys = many(self.keys.had_values, "key has", "keys have");
+            let example =
+                self.keys.had_values_example.as_ref().map_or_else(String::new, |key| {
+                    format!(", such as {key}; see them with: {get} {}", key_words(key))
+                });
             notes.push((
                 Tone::Quiet,
-                format!(
-                    "{keys} other values as well, such as {}; see them with: {get} {}\nto replace what is there instead, \
-                     load with --replace",
-                    key,
-                    key_words(key)
-                ),
+                format!("{keys} other values as well{example}\nto replace what is there instead, load with --replace"),
             ));
         }
         notes
@@ -180,6 +179,19 @@ mod tests {
         summary.replaces = false;
         let siblings = said(&summary);
         assert!(siblings.contains("became siblings") && siblings.contains("driftless get doc00"), "{siblings}");
+    }
+
+    #[test]
+    fn that_keys_had_values_is_said_with_an_example_and_without() {
+        let key = Key::new("k").expect("valid");
+        let of = |example| {
+            let keys = KeyCounts { had_values: 2, had_values_example: example, ..KeyCounts::default() };
+            said(&Summary { keys, ..Summary::default() })
+        };
+        assert!(
+            of(Some(key)).starts_with("2 keys have other values as well, such as k; see them with: driftless get k\n")
+        );
+        assert!(of(None).starts_with("2 keys have other values as well\nto replace"));
     }
 
     /// `"complete": true` stood beside `"failed": 7`.
