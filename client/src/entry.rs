@@ -4,7 +4,8 @@
 //! connect        asks all seeds, once or for a while          an error: no client
 //! connect_lazy   asks nobody; the first request does          an error of that request; the next one asks again
 //! ```
-//! One request asks at a time, for all that wait; when its time is over, the next one goes on. Each has its own deadline.
+//! One request asks at a time, for all that wait; when its time is over, the next one goes on, over the same connections: what one
+//! request had no time to wait for is there for the next. Each has its own deadline.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,6 +28,8 @@ pub(crate) struct Entry {
     io: Arc<Io>,
     seeds: Vec<String>,
     settings: Arc<Settings>,
+    /// Ways to the seeds, from the first time that they are asked until one has answered.
+    links: Mutex<Vec<Arc<Link>>>,
     router: OnceCell<Arc<Router>>,
     /// What happened last at each seed.
     failures: Mutex<BTreeMap<String, Cause>>,
@@ -34,7 +37,7 @@ pub(crate) struct Entry {
 
 impl Entry {
     pub(crate) fn new(io: Arc<Io>, seeds: Vec<String>, settings: Arc<Settings>) -> Entry {
-        Entry { io, seeds, settings, router: OnceCell::new(), failures: Mutex::default() }
+        Entry { io, seeds, settings, links: Mutex::default(), router: OnceCell::new(), failures: Mutex::default() }
     }
 
     /// The way to every node, if any node has told of them yet.
@@ -68,9 +71,13 @@ impl Entry {
         }
     }
 
-    /// Ways to the seeds. What of them does not become a way to a member is closed when they are dropped.
+    /// Ways to the seeds: the same until one of them has answered.
     fn links(&self) -> Vec<Arc<Link>> {
-        self.seeds.iter().map(|seed| Link::new(Arc::clone(&self.io), seed.clone(), 0, None)).collect()
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        if links.is_empty() {
+            *links = self.seeds.iter().map(|seed| Link::new(Arc::clone(&self.io), seed.clone(), 0, None)).collect();
+        }
+        links.clone()
     }
 
     /// Asks all seeds once; the first answer is taken.
@@ -78,7 +85,10 @@ impl Entry {
         let report = |seed: &str, cause| {
             self.failures.lock().unwrap_or_else(PoisonError::into_inner).insert(seed.to_owned(), cause);
         };
-        Router::start(&self.io, links, &self.settings, report).await.ok_or(())
+        let router = Router::start(&self.io, links, &self.settings, report).await.ok_or(())?;
+        // What of them has not become a way to a member is closed when it is dropped.
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Ok(router)
     }
 
     /// Asks all seeds for the topology, once, or for as long as that.

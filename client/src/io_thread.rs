@@ -42,15 +42,26 @@ impl IoThread {
     /// # Errors
     /// What the system says if no thread or runtime can be had.
     pub(crate) fn start() -> io::Result<IoThread> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
+        let (report, started) = std::sync::mpsc::channel();
         std::thread::Builder::new().name("driftless-client".into()).spawn(move || {
+            // It lives and ends here: a runtime must not be dropped within another one, from which this may be called.
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    let _ = report.send(Err(error));
+                    return;
+                }
+            };
+            if report.send(Ok(runtime.handle().clone())).is_err() {
+                return;
+            }
             // Nothing is ever sent; it ends when the sender is dropped.
             let _ = runtime.block_on(stopped);
             // A name that is still being resolved must not keep the thread.
             runtime.shutdown_background();
         })?;
+        let handle = started.recv().map_err(io::Error::other)??;
         Ok(IoThread { handle, _stop: stop })
     }
 }
@@ -83,6 +94,17 @@ mod tests {
         assert_eq!(threads.len(), 2);
         let shared = leases.iter().filter(|lease| Arc::ptr_eq(lease, &leases[0])).count();
         assert_eq!(shared, 25, "both have as much to do");
+    }
+
+    /// The runtime was made where the client is, and dropped there if there was no thread for it: that panics within a runtime.
+    #[test]
+    fn the_runtime_is_made_and_ends_on_its_thread() {
+        let outer = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let thread = outer.block_on(async { IoThread::start() }).expect("starts");
+        let (report, ran) = std::sync::mpsc::channel();
+        thread.handle().spawn(async move { report.send(std::thread::current().name().map(str::to_owned)) });
+        assert_eq!(ran.recv().expect("runs").as_deref(), Some("driftless-client"));
+        outer.block_on(async { drop(thread) });
     }
 
     #[test]

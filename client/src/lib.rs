@@ -102,7 +102,8 @@
 //!
 //! # Runtime
 //!
-//! A tokio runtime with time enabled must drive the requests; elsewhere they fail ([`Cause::NoRuntime`]). Sockets live on a few
+//! A tokio runtime must drive the requests; elsewhere they fail ([`Cause::NoRuntime`]). It must have time enabled
+//! (`Builder::enable_time` or `enable_all`): without it tokio panics when a request is made. Sockets live on a few
 //! threads that the clients of a process share, unless [`IoRuntime`] says otherwise.
 //!
 //! [`ClientBuilder::connect`] asks the seeds, once or [for a while](ClientBuilder::wait_for_cluster);

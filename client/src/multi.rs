@@ -24,6 +24,9 @@ use crate::retry::RetryPolicy;
 use crate::write::Write;
 
 /// Reads many keys. Made by [`Bucket::multi_get`]; awaited, it gives a result for each key, in their order.
+///
+/// `timeout` is how long each key may take, not all of them: 256 keys are under way at once, and the next begins with a time of its own
+/// when one of them has ended. For a bound on the whole, put `tokio::time::timeout` around it.
 #[must_use = "a request does nothing until it is awaited"]
 pub struct MultiGet {
     bucket: Bucket,
@@ -32,6 +35,9 @@ pub struct MultiGet {
 }
 
 /// Writes many values. Made by [`Bucket::multi_put`]; awaited, it gives a result for each key, in their order.
+///
+/// `timeout` is how long each key may take, not all of them: 256 keys are under way at once, and the next begins with a time of its own
+/// when one of them has ended. For a bound on the whole, put `tokio::time::timeout` around it.
 #[must_use = "a request does nothing until it is awaited"]
 pub struct MultiPut {
     bucket: Bucket,
@@ -40,6 +46,9 @@ pub struct MultiPut {
 }
 
 /// Removes many keys. Made by [`Bucket::multi_delete`]; awaited, it gives a result for each key, in their order.
+///
+/// `timeout` is how long each key may take, not all of them: 256 keys are under way at once, and the next begins with a time of its own
+/// when one of them has ended. For a bound on the whole, put `tokio::time::timeout` around it.
 #[must_use = "a request does nothing until it is awaited"]
 pub struct MultiDelete {
     bucket: Bucket,

@@ -3,6 +3,7 @@
 mod fake;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -68,6 +69,39 @@ async fn a_lazy_client_whose_cluster_does_not_come_says_so_within_the_requests_t
     client.clone().close().await;
     let error = client.bucket("carts").get("k").await.expect_err("is closed");
     assert!(matches!(error.request().expect("was in order").cause(), Cause::ClientClosed), "{error}");
+}
+
+/// Each request began anew to connect, and took what it had begun with it: where connecting took longer than a request may, no
+/// request ever succeeded.
+#[tokio::test]
+async fn what_a_request_had_no_time_to_connect_is_there_for_the_next_one() {
+    let mut cluster = Cluster::start(&["ada"]);
+    let address = cluster.nodes[0].address;
+    let (gate, asked) = (Arc::new(tokio::sync::Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (open, count) = (Arc::clone(&gate), Arc::clone(&asked));
+    let resolve = move |_name: String| -> BoxFuture<'static, std::io::Result<Vec<std::net::SocketAddr>>> {
+        let gate = Arc::clone(&gate);
+        asked.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async move {
+            gate.acquire().await.expect("is never closed").forget();
+            Ok(vec![address])
+        })
+    };
+    let client = cluster
+        .builder()
+        .environment(Environment { resolve: Arc::new(resolve), ..Environment::default() })
+        .connect_timeout(Duration::from_secs(3600))
+        .connect_lazy()
+        .expect("asks nobody");
+    let carts = client.bucket("carts");
+    for _ in 0..3 {
+        carts.get("k").timeout(Duration::from_millis(20)).await.expect_err("has no time");
+    }
+    assert_eq!(count.load(Ordering::SeqCst), 1, "they wait for one connection");
+    open.add_permits(10);
+    let get = tokio::spawn(carts.get("k").timeout(Duration::from_secs(20)).into_future());
+    cluster.nodes[0].next().await.values(&["v"]);
+    assert!(get.await.expect("does not panic").expect("answered").exists());
 }
 
 #[tokio::test]
