@@ -196,7 +196,7 @@ fn a_dump_that_nobody_reads_ends_when_it_is_asked_to() {
     // When the first byte is there the others wait: they do not fit into a pipe.
     let out = child.stdout.as_mut().expect("is a pipe");
     std::io::Read::read_exact(out, &mut [0]).expect("something comes");
-    cluster_support::signal(child.id(), rustix::process::Signal::INT);
+    cluster_support::signal(child.id(), rustix::process::Signal::TERM);
     cluster_support::wait(&mut child, std::time::Duration::from_secs(30)).expect("comes to an end");
 }
 
