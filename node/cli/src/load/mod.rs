@@ -80,8 +80,9 @@ pub(crate) struct Args {
 /// Loads a file.
 pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
     if args.resume && !is_regular_file(&args.file) {
-        return Err(Failure::usage("--resume needs a file that can be read again, not standard input or a pipe")
-            .hint("load it again: what is there already is left alone"));
+        return Err(
+            Failure::usage("--resume needs a file that can be read again, not standard input or a pipe").hint(AGAIN)
+        );
     }
     let ca = global.cluster.access()?.ca;
     let Input { lines, size } = Input::of(global, args)?;
@@ -240,7 +241,7 @@ fn goes_on_from(args: &Args, journal: Option<&Journal>) -> Result<Option<Interru
             return Err(Failure::usage(
                 "--resume needs the journal of the load, and there is no place for one: HOME and XDG_STATE_HOME are not set",
             )
-            .hint("load it again without --resume: what is there already is left alone"));
+            .hint(AGAIN));
         }
         (None, true) => output::note("no interrupted load of this file into this bucket is known: it begins at line 1"),
         (Some(Interrupted { mark, .. }), false) if mark.lines > 0 => output::note(format_args!(
@@ -254,7 +255,7 @@ fn goes_on_from(args: &Args, journal: Option<&Journal>) -> Result<Option<Interru
 
 fn how_to_go_on(global: &GlobalArgs, args: &Args, is_resumable: bool) -> String {
     if !is_resumable {
-        return "load it again: what is there already is left alone".to_owned();
+        return AGAIN.to_owned();
     }
     let file = args.file.display().to_string();
     let dashes = if file.starts_with('-') { "-- " } else { "" };
@@ -298,6 +299,9 @@ fn report(global: &GlobalArgs, args: &Args, summary: &Summary) -> Result {
 fn lines(count: u64) -> String {
     if count == 1 { "1 line".to_owned() } else { format!("{} lines", grouped(count)) }
 }
+
+/// What is to be done where nothing can be resumed.
+const AGAIN: &str = "load it again without --resume: a value that is there already is left alone";
 
 /// Looking through a smaller file takes no time that anybody would notice.
 const SAID_FROM: u64 = 256 << 20;

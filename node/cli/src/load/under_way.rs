@@ -221,7 +221,8 @@ impl<'a> Load<'a> {
             // Its line stays open, so that --resume tries it again.
             Fault::Cluster => {
                 self.summary.failed_for_now += 1;
-                if self.options.replace {
+                // A load that cannot be resumed need not know, and many lines may fail.
+                if self.options.replace && self.settled.mark().is_exact {
                     self.outdone.entry(xxh3_64(record.key.as_bytes())).or_default().push(line);
                 }
                 self.patience.is_over(Instant::now())
@@ -276,8 +277,9 @@ impl<'a> Load<'a> {
         } else if let Some((journal, _)) = &self.journal {
             journal.remove();
         }
-        let Load { mut summary, keys, marks, journal, is_noted, .. } = self;
-        let journal = journal.filter(|_| is_noted);
+        let can_go_on = self.is_noted && (self.settled.mark().is_exact || !self.options.replace);
+        let Load { mut summary, keys, marks, journal, .. } = self;
+        let journal = journal.filter(|_| can_go_on);
         summary.keys = keys.counts();
         if stopped.is_none() {
             summary.problems = marks.problems();
