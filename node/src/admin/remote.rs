@@ -9,7 +9,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the admin server is a part of the shell, which spawns")]
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
@@ -41,13 +41,13 @@ struct Visitor {
 
 /// Connections by address, so that nobody takes all places. A place is given back when this is dropped.
 struct Visit {
-    by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    by_address: Arc<Mutex<BTreeMap<IpAddr, usize>>>,
     ip: IpAddr,
 }
 
 impl Visit {
     /// Nothing if there are half as many from there as there may be in all.
-    fn begin(by_address: &Arc<Mutex<HashMap<IpAddr, usize>>>, ip: IpAddr, bounds: Bounds) -> Option<Visit> {
+    fn begin(by_address: &Arc<Mutex<BTreeMap<IpAddr, usize>>>, ip: IpAddr, bounds: Bounds) -> Option<Visit> {
         let mut visits = by_address.lock().unwrap_or_else(PoisonError::into_inner);
         let count = visits.entry(ip).or_default();
         if *count >= bounds.connections / 2 {

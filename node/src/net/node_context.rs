@@ -510,7 +510,7 @@ impl NodeContext {
     /// To be called once a second: what has changed about the data and its disk, and what is the matter.
     pub(crate) fn housekeeping(&self) {
         self.look_at_filling();
-        if self.clock.instant().0 / 1_000_000 % WRITE_AGAIN_S == 0 {
+        if (self.clock.instant().0 / 1_000_000).is_multiple_of(WRITE_AGAIN_S) {
             self.lives.write_again();
         }
         let room = self.lives.disk_room();
