@@ -1,4 +1,4 @@
-//! What operators and scrapers ask over HTTP, on loopback, or over TLS from other machines ([`remote`]): `/metrics`, `/health`, `/ready`,
+//! What operators and scrapers ask over HTTP, on loopback, or over TLS from other machines: `/metrics`, `/health`, `/ready`,
 //! `/status`.
 //!
 //! It runs on a thread of its own and reads what the shards publish, so that it answers also when they do not. Any local user may
