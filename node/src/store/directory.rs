@@ -130,8 +130,8 @@ pub enum OpenError {
     /// One of its files cannot be understood, or is missing.
     #[error(
         "{} {what}. Restore the file from a backup of this very directory if you have one; otherwise move the \
-         directory away and start the node with an empty one (`--init`): the other replicas hold the data, and anti-entropy \
-         fills it again", path.display()
+         directory away and start the node with an empty one (`--init`), only this node's and only while the others are well \
+         (`driftless status`): they hold the data, and anti-entropy fills it again", path.display()
     )]
     Damaged {
         /// The file.
@@ -479,18 +479,21 @@ fn lock(directory: &Path) -> Result<File, OpenError> {
 fn reset_key(directory: &Path) -> Result<[u8; RESET_KEY_BYTES], OpenError> {
     let path = directory.join(RESET_KEY);
     match fs::read(&path) {
-        Ok(bytes) => bytes.try_into().map_err(|bytes: Vec<u8>| OpenError::Damaged {
-            path,
-            what: format!("has {} bytes and should have {RESET_KEY_BYTES}", bytes.len()),
-        }),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let mut key = [0; RESET_KEY_BYTES];
-            OsRng.try_fill_bytes(&mut key).map_err(|e| failed("draw random bytes for", &path, io::Error::other(e)))?;
-            write_atomically(directory, RESET_KEY, &key)?;
-            Ok(key)
-        }
-        Err(e) => Err(failed("read", &path, e)),
+        Ok(bytes) => match bytes.try_into() {
+            Ok(key) => return Ok(key),
+            Err(bytes) => {
+                // No data rests on it: peers that know the old one notice this start some seconds later.
+                let (path, bytes) = (path.display(), bytes.len());
+                tracing::warn!(%path, bytes, "the key that signs stateless resets is cut off, and is made anew");
+            }
+        },
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(failed("read", &path, e)),
     }
+    let mut key = [0; RESET_KEY_BYTES];
+    OsRng.try_fill_bytes(&mut key).map_err(|e| failed("draw random bytes for", &path, io::Error::other(e)))?;
+    write_atomically(directory, RESET_KEY, &key)?;
+    Ok(key)
 }
 
 fn failed(what: &'static str, path: &Path, source: io::Error) -> OpenError {

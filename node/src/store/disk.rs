@@ -132,7 +132,8 @@ pub enum DiskOpenError {
     /// It cannot be read, or is not what was written. Nothing that was synced has been dropped from it.
     #[error(
         "the database in {} cannot be opened: {error}. If the disk is sound, move the node's data directory away and \
-         start it with an empty one (`--init`): the other replicas hold the data, and anti-entropy fills it again", path.display()
+         start it with an empty one (`--init`), only this node's and only while the others are well (`driftless status`): they hold \
+         the data, and anti-entropy fills it again", path.display()
     )]
     Failed {
         /// The database.
@@ -618,8 +619,9 @@ fn io_error(what: &str, error: &io::Error) -> StoreError {
 fn corrupt_in_use(path: &Path, reason: &str) -> String {
     format!(
         "a file of the database in {} is not what was written ({reason}). Check the disk. If it is sound, start the node again: the \
-         damage may have been in memory. If it stops again, move the node's data directory away and start it with an empty one (`--init`): \
-         the other replicas hold the data, and anti-entropy fills it again",
+         damage may have been in memory. If it stops again, move the node's data directory away and start it with an empty one \
+         (`--init`), only this node's and only while the others are well (`driftless status`): they hold the data, and anti-entropy \
+         fills it again",
         path.display()
     )
 }

@@ -164,11 +164,10 @@ fn a_directory_in_use_is_refused_and_its_user_named() {
 fn what_does_not_belong_to_this_node_is_refused_and_left_as_it_is() {
     type Check = fn(&OpenError) -> bool;
     let newer = br#"{ "format": 3, "something": "else" }"#;
-    let cases: [(&str, &[u8], Check); 5] = [
+    let cases: [(&str, &[u8], Check); 4] = [
         (IDENTITY, newer, |e| matches!(e, OpenError::OtherFormat { found: 3, .. })),
         (IDENTITY, b"{ \"format\": 2, \"clus", |e| matches!(e, OpenError::Damaged { .. })),
         (IDENTITY, b"", |e| matches!(e, OpenError::Damaged { .. })),
-        (RESET_KEY, b"short", |e| matches!(e, OpenError::Damaged { .. })),
         (LOCK, b"", |_| false),
     ];
     for (file, bytes, check) in cases {
@@ -315,10 +314,24 @@ fn a_directory_would_be_made_where_nothing_is_and_not_in_place_of_what_is_there(
     assert!(DataDirectory::would_be_made(&path), "it does not exist");
     std::fs::create_dir_all(path.join("lost+found")).expect("made");
     assert!(DataDirectory::would_be_made(&path), "the root of a file system");
-    drop(open(&path));
+    drop(open(&path).expect("made"));
     assert!(!DataDirectory::would_be_made(&path));
     let foreign = folder.path().join("foreign");
     std::fs::create_dir_all(&foreign).expect("made");
     std::fs::write(foreign.join("letter.txt"), "dear").expect("written");
     assert!(!DataDirectory::would_be_made(&foreign), "what is wrong with it is said by opening it");
+}
+
+/// No data rests on it, and the advice was to throw the data away.
+#[test]
+fn a_reset_key_that_is_cut_off_is_made_anew() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = folder.path().join("data");
+    let key = *open(&path).expect("opened").reset_key();
+    for left in [0, RESET_KEY_BYTES - 1] {
+        std::fs::write(path.join(RESET_KEY), vec![7; left]).expect("written");
+        let again = *open(&path).expect("opened").reset_key();
+        assert_ne!(again, key);
+        assert_eq!(*open(&path).expect("opened").reset_key(), again, "and kept");
+    }
 }
