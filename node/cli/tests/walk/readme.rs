@@ -41,6 +41,7 @@ const FIRST: &[(&str, Step)] = &[
     ("d get greeting", Says(&["2 siblings:", "hello", "good morning", "context: "])),
     ("d put greeting \"hello, good morning\" --context TOKEN", Says(&["stored"])),
     ("d get greeting", Says(&["hello, good morning"])),
+    ("d put --replace greeting hi", Says(&["stored"])),
     ("d load node/data/debian-packages.jsonl", Says(&["loaded 5,287 records, 0 failed"])),
     ("d get bat --format raw", Says(&["Package: bat"])),
     ("d status", Comes(&["All 3 nodes are up and connected."])),
