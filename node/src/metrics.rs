@@ -45,6 +45,8 @@ pub struct Metrics {
     pub records_restored: Counter,
     /// Times that a connected peer could not be counted on any more: the detector or late answers spoke against it.
     pub peers_unresponsive: Counter,
+    /// Signs of life that late peers were asked for.
+    pub pings: Counter,
     /// Merged states sent to replicas that lacked something, found by a read.
     pub read_repairs: Counter,
     /// Strict reads that had to write back before they answered.
@@ -260,6 +262,7 @@ impl Metrics {
             losses_accepted,
             records_restored,
             peers_unresponsive,
+            pings,
             read_repairs,
             write_backs,
             forwards,
@@ -341,6 +344,7 @@ impl Metrics {
             ("records_restored", "Damaged records restored from other replicas", records_restored),
             ("losses_accepted", "Damaged records replaced though something may be lost", losses_accepted),
             ("peers_unresponsive", "Peers that could not be counted on any more", peers_unresponsive),
+            ("pings", "Signs of life that late peers were asked for", pings),
             ("read_repairs", "Merged states sent to replicas that lacked something", read_repairs),
             ("write_backs", "Strict reads that wrote back before they answered", write_backs),
             ("forwards", "Requests forwarded to a node that stores the key", forwards),

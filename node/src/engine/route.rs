@@ -54,6 +54,7 @@ impl<S: Store> Engine<S> {
                 self.reconciler.handle_peer_lost(&view, peer);
             }
             reachability::Output::Ping(peer) => {
+                self.shard.metrics.pings.inc();
                 let deadline = now.instant + reachability::PING_TIMEOUT;
                 let id = self.pings.draw();
                 self.send(peer, id, Body::Request { deadline, request: Request::Ping });

@@ -16,6 +16,7 @@ pub const REQUIRED: &[&str] = &[
     "markers delivered",
     "hints stored",
     "peers unresponsive",
+    "peers asked for a sign of life",
     "splits",
     "acks by fallbacks",
     "puts coordinated by fallbacks",

@@ -327,6 +327,7 @@ fn met(world: &World, evidence: &Evidence<'_>) -> Coverage {
         met.add("hints refused beside others kept", if midway { metrics.hints_refused.get() } else { 0 });
         met.add("requests handed over between shards", node.handed_over);
         met.add("peers unresponsive", metrics.peers_unresponsive.get());
+        met.add("peers asked for a sign of life", metrics.pings.get());
         met.add("batch apply failures", node.store.refused());
         let (applies, reads) = node.store.failed();
         met.add("applies failed", applies);
