@@ -26,7 +26,7 @@ use driftless_node::net::tls::{TlsFiles, TlsIdentity};
 use driftless_node::node::{Node, NodeSettings, Security};
 use driftless_node::peer::Incarnation;
 use driftless_node::replica::store::{ApplyError, Batch, BatchSeq, Store, StoreError};
-use driftless_node::store::disk::{DiskDatabase, DiskOptions};
+use driftless_node::store::log::{LogDatabase, LogOptions};
 use driftless_node::store::memory::MemoryStore;
 use futures::future::join_all;
 use tokio::runtime::Runtime;
@@ -225,7 +225,7 @@ fn measure(criterion: &mut Criterion, name: &str, cluster: Cluster) {
 fn on_disk(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("the temporary directory can be written to");
     let cluster = Cluster::start(|name| {
-        let database = DiskDatabase::open(folder.path().join(name), DiskOptions::default()).expect("is empty");
+        let database = LogDatabase::open(folder.path().join(name), LogOptions::default()).expect("is empty");
         (database.store(0), database.syncer())
     });
     measure(criterion, "cluster, synced to disk", cluster);

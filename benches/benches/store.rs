@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use driftless_node::replica::store::{Batch, Store};
-use driftless_node::store::disk::{DiskDatabase, DiskOptions};
+use driftless_node::store::log::{LogDatabase, LogOptions};
 
 /// Enough that keys are spread, few enough that all are in memory.
 const KEYS: u64 = 10_000;
@@ -18,7 +18,7 @@ const VALUE_BYTES: usize = 1024;
 
 fn store(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("the temporary directory can be written to");
-    let database = DiskDatabase::open(folder.path(), DiskOptions::default()).expect("an empty directory opens");
+    let database = LogDatabase::open(folder.path(), LogOptions::default()).expect("an empty directory opens");
     let (mut store, syncer) = (database.store(0), database.syncer());
     let mut written = 0_u64;
     let mut batch_of = |len: u64| {

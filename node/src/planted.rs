@@ -102,6 +102,20 @@ bugs! {
     ActorKeptAfterRollback = "actor-kept-after-rollback",
     /// A start goes on with the actors found in a copied directory.
     ActorKeptInCopy = "actor-kept-in-copy",
+    /// The log is not synced.
+    SyncSkipped = "sync-skipped",
+    /// The record of syncs is written before the sync.
+    WatermarkAhead = "watermark-ahead",
+    /// A start takes frames for whole whatever their hashes say.
+    FrameUnchecked = "frame-unchecked",
+    /// A start takes what an earlier use of a segment has left for a part of this one.
+    SaltIgnored = "salt-ignored",
+    /// A start serves what it finds, synced or not, without copying and syncing it.
+    UnsyncedServed = "unsynced-served",
+    /// A segment is used again before the copies of what was in it are synced.
+    SegmentReusedEarly = "segment-reused-early",
+    /// Merging drops a removal while older segments have what it removes.
+    RemovalDroppedEarly = "removal-dropped-early",
     /// An acknowledgement does not wait for the sync.
     AckBeforeSync = "ack-before-sync",
     /// An acknowledgement of what changed nothing does not wait for the sync that the first one waits for.
@@ -188,6 +202,13 @@ impl Bug {
         Bug::RetryNotKept,
         Bug::RestoringNotEnded,
         Bug::TreeKeptWithDamage,
+        Bug::SyncSkipped,
+        Bug::WatermarkAhead,
+        Bug::FrameUnchecked,
+        Bug::SaltIgnored,
+        Bug::UnsyncedServed,
+        Bug::SegmentReusedEarly,
+        Bug::RemovalDroppedEarly,
     ];
 
     /// Bugs that the simulator must find.

@@ -7,7 +7,7 @@ use driftless_ring::NodeId;
 
 use crate::net::hello;
 use crate::peer::{Hello, Incarnation};
-use crate::store::{directory, disk};
+use crate::store::{directory, log};
 
 /// The first frame of a peer connection, as the shell reads it.
 pub fn read_hello(body: &[u8]) -> Option<Hello> {
@@ -24,14 +24,19 @@ pub fn hello_fits(ours: &Hello, theirs: &Hello, certified: NodeId, topology: &To
     hello::check(ours, theirs, certified, topology).is_ok()
 }
 
-/// The records at the start of a journal: the sequence number of each, and where it ends.
-pub fn journal_records(bytes: &[u8]) -> Vec<(u64, usize)> {
-    disk::probe::journal_records(bytes)
+/// The frames at the start of these bytes: the batch of each, and where it ends.
+pub fn log_frames(bytes: &[u8]) -> Vec<(u64, usize)> {
+    log::probe::frames(bytes)
+}
+
+/// A frame for each record, as a log writes them; a record without a value removes.
+pub fn written_frames(records: &[(&[u8], Option<&[u8]>)]) -> Vec<u8> {
+    log::probe::written(records)
 }
 
 /// The newest mark in a file of syncs, and that file with this mark in it.
-pub fn watermark(bytes: &[u8]) -> Option<((u64, Option<u64>), Bytes)> {
-    disk::probe::watermark(bytes)
+pub fn watermark(bytes: &[u8]) -> Option<((u64, u64), Bytes)> {
+    log::probe::watermark(bytes)
 }
 
 /// The bytes as `identity.json` and as `topology.json`, each written again if it can be read.

@@ -224,7 +224,7 @@ fn resolve(member: &Member) -> Result<std::net::SocketAddr> {
 fn start_log(config: &LogConfig, audit: Option<Arc<AuditFile>>) -> Result {
     use tracing_subscriber::filter::{EnvFilter, filter_fn};
     use tracing_subscriber::{Layer, fmt, layer::SubscriberExt, registry, util::SubscriberInitExt};
-    let filter = EnvFilter::try_new(format!("{QUIET},{},{AUDIT}=off", config.level)).map_err(|error| {
+    let filter = EnvFilter::try_new(format!("{},{AUDIT}=off", config.level)).map_err(|error| {
         Failure::usage(format_args!("log.level = {:?} cannot be used: {error}", config.level))
             .hint("use error, warn, info, debug or trace, or directives such as info,driftless_node=debug")
     })?;
@@ -244,9 +244,6 @@ fn open_audit(path: &Path) -> Result<Arc<AuditFile>> {
     let failed = |error| Failure::failed(format_args!("cannot write the audit file {}: {error}", path.display()));
     opened.map(Arc::new).map_err(failed)
 }
-
-/// What the storage engine says of its own doings is for its developers, unless somebody asks for it by name.
-const QUIET: &str = "fjall=warn,lsm_tree=warn";
 
 fn overrides(args: &Args) -> Vec<Override> {
     let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());

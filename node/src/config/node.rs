@@ -66,15 +66,9 @@ pub struct NodeConfig {
 /// Knobs of the store on disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StoreConfig {
-    /// Memory for blocks read from disk. More saves disk reads when data exceeds it.
-    pub block_cache: u64,
-    /// How large the table in memory grows before it is written out. Larger ones write less and start slower.
-    pub memtable: u64,
-    /// Values from this length on are kept apart from their keys. Taken from the first start.
-    pub separate_values_from: u32,
-    /// Journals are kept to this size in total. More is a longer start.
-    pub journal_max: u64,
-    /// Free bytes of the disk below which writes are refused, so that reads, compaction and deletes still work.
+    /// Length of a segment of the log.
+    pub segment: u64,
+    /// Free bytes of the disk below which writes are refused, so that reads, merging and deletes still work.
     pub free_space_reserve: u64,
 }
 
@@ -267,13 +261,7 @@ impl Reader<'_> {
             window_bytes: fixed.window_bytes,
         };
         let store = StoreConfig {
-            block_cache: self.size("store.block_cache", 0, STORE_MEMORY_CEILING)?,
-            memtable: self.size("store.memtable", MEMTABLE_MIN, STORE_MEMORY_CEILING)?,
-            separate_values_from: self.parsed("store.separate_values_from", |text| match units::bytes(text) {
-                Ok(bytes) => u32::try_from(bytes).map_err(|_| "less than 4GiB".to_owned()),
-                Err(expected) => Err(expected),
-            })?,
-            journal_max: self.size("store.journal_max", JOURNAL_MIN, u64::MAX)?,
+            segment: self.size("store.segment", SEGMENT_MIN, SEGMENT_MAX)?,
             free_space_reserve: self.parsed("store.free_space_reserve", units::bytes)?,
         };
         let json = self.parsed("log.format", |text| match text {
@@ -478,14 +466,11 @@ const SECTIONS: [&str; 7] = ["tls", "access", "audit", "limits", "aae", "store",
 /// A longer value could not be kept even as the only one of its key.
 const VALUE_BYTES_CEILING: u64 = driftless_proto::key::SIBLING_BYTES_MAX as u64;
 
-/// Less would be written out before it is worth a table of its own; the engine refuses it.
-const MEMTABLE_MIN: u64 = 1 << 20;
+/// A shorter segment would be full after a few batches.
+const SEGMENT_MIN: u64 = 1 << 20;
 
-/// The engine takes no less.
-const JOURNAL_MIN: u64 = 64 << 20;
-
-/// More than machines have, and more than the engine counts with.
-const STORE_MEMORY_CEILING: u64 = 1 << 40;
+/// A longer one is too much to be read at once by a start.
+const SEGMENT_MAX: u64 = 1 << 30;
 
 /// Every key, in the order in which it is printed.
 const KNOBS: &[Knob] = &[
@@ -630,18 +615,7 @@ const KNOBS: &[Knob] = &[
         about: "how often a leaf of a tree is recomputed",
         default: || units::show_duration(AaeLimits::default().scrub_interval),
     },
-    Knob { key: "store.block_cache", about: "memory for blocks read from disk", default: || "512MiB".to_owned() },
-    Knob {
-        key: "store.memtable",
-        about: "memory for what is not yet in tables; fixed at the first start",
-        default: || "64MiB".to_owned(),
-    },
-    Knob {
-        key: "store.separate_values_from",
-        about: "values this long are kept apart from keys; fixed at the first start",
-        default: || "512".to_owned(),
-    },
-    Knob { key: "store.journal_max", about: "size of all journals", default: || "512MiB".to_owned() },
+    Knob { key: "store.segment", about: "length of a segment of the log", default: || "16MiB".to_owned() },
     Knob {
         key: "store.free_space_reserve",
         about: "free disk space below which writes are refused",
@@ -695,11 +669,10 @@ mod tests {
     }
 
     #[test]
-    fn sizes_that_the_store_would_panic_at_are_refused() {
+    fn lengths_of_segments_that_the_log_cannot_use_are_refused() {
         let refused = |key: &str, value: &str| file("name = \"n1\"").read(&[], &[(key, value)]).expect_err("too small");
-        assert!(refused("store.journal_max", "32MiB").contains("at least 64MiB"));
-        assert!(refused("store.memtable", "1KiB").contains("at least 1MiB"));
-        assert!(refused("store.block_cache", "16EiB").contains("at most 1TiB"));
+        assert!(refused("store.segment", "1KiB").contains("at least 1MiB"));
+        assert!(refused("store.segment", "2GiB").contains("at most 1GiB"));
     }
 
     #[test]

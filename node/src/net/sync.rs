@@ -36,9 +36,9 @@ impl Syncer for NoSync {
 }
 
 #[cfg(feature = "disk")]
-impl Syncer for crate::store::disk::DiskSyncer {
+impl Syncer for crate::store::log::LogSyncer {
     fn sync(&self) -> Result<(), StoreError> {
-        crate::store::disk::DiskSyncer::sync(self)
+        crate::store::log::LogSyncer::sync(self)
     }
 }
 

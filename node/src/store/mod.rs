@@ -3,7 +3,7 @@
 //! ```text
 //! memory     what is written and what is durable kept apart; crashes, rollbacks and faults on demand
 //! directory  whose data this is: lock, identity, number of starts, what the data depends on     (feature `disk`)
-//! disk       batches in fjall, syncs by a handle of their own, fail-stop                        (feature `disk`)
+//! log        batches appended to a log, an index of all keys in memory, fail-stop              (feature `disk`)
 //! ```
 //! Both stores answer alike to everything in `replica::store::Store`: one test suite runs against both.
 
@@ -14,10 +14,10 @@ pub(crate) mod behaviour;
 #[cfg(feature = "disk")]
 pub mod directory;
 #[cfg(feature = "disk")]
-pub mod disk;
+pub mod log;
 pub mod memory;
 
-/// Longest key a store takes. The journal on disk writes lengths of keys in 16 bits.
+/// Longest key a store takes. The log writes lengths of keys in 16 bits.
 pub const STORED_KEY_BYTES_MAX: usize = u16::MAX as usize;
 
 /// A batch that takes data away and adds none: let through when the disk is full, because it is the way out.

@@ -28,7 +28,7 @@ use driftless_node::node::{Node, NodeSettings, Security};
 use driftless_node::peer::Incarnation;
 use driftless_node::replica::record;
 use driftless_node::replica::store::{Batch, Store};
-use driftless_node::store::disk::{DiskDatabase, DiskOptions};
+use driftless_node::store::log::{LogDatabase, LogOptions};
 use driftless_proto::Topology;
 use driftless_ring::Member;
 use driftless_testkit::{TopologyBuilder, context_keys};
@@ -239,7 +239,7 @@ impl Cluster {
             reset_key: [node as u8; 64],
             metrics: Arc::clone(&metrics),
         };
-        let database = DiskDatabase::open(self.folder.join(name), DiskOptions::default())?;
+        let database = LogDatabase::open(self.folder.join(name), LogOptions::default())?;
         let started = Node::start(settings, vec![database.store(0)], database.syncer())?;
         self.nodes[node] = Some((started, metrics));
         Ok(())
@@ -463,7 +463,7 @@ impl std::fmt::Display for Measured {
 
 /// Alters random records in the database of a node that does not run: half are removed, half lose their newest write.
 fn alter(path: &Path, count: usize) -> Result<usize, Problem> {
-    let database = DiskDatabase::open(path, DiskOptions::default())?;
+    let database = LogDatabase::open(path, LogOptions::default())?;
     let mut store = database.store(0);
     let mut names = Vec::new();
     visit(&store, |key, value| {
@@ -491,7 +491,7 @@ fn alter(path: &Path, count: usize) -> Result<usize, Problem> {
 fn equal(folder: &Path) -> Result<bool, Problem> {
     let mut sums = Vec::new();
     for name in NAMES {
-        let database = DiskDatabase::open(folder.join(name), DiskOptions::default())?;
+        let database = LogDatabase::open(folder.join(name), LogOptions::default())?;
         let (mut count, mut sum) = (0_u64, 0_u64);
         visit(&database.store(0), |key, value| {
             if !is_hot(key, value) {

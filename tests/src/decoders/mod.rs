@@ -64,7 +64,7 @@ pub const DECODERS: &[Decoder] = &[
     Decoder { name: "exchange", run: exchange::exchange, memory: 32 * MIB },
     Decoder { name: "frames", run: wire::frames, memory: MIB },
     Decoder { name: "hello", run: wire::hello, memory: 4 * MIB },
-    Decoder { name: "journal", run: stored::journal, memory: MIB },
+    Decoder { name: "log_frames", run: stored::log_frames, memory: MIB },
     Decoder { name: "node_file", run: texts::node_file, memory: 4 * MIB },
     Decoder { name: "peer_messages", run: wire::peer_messages, memory: 8 * MIB },
     Decoder { name: "profiles", run: texts::profiles, memory: 4 * MIB },

@@ -97,7 +97,7 @@ fn of(decoder: &str) -> Seeds {
         "context_tokens" => hashed(context_tokens()),
         "siblings" => hashed(siblings()),
         "records" => hashed(records()),
-        "journal" => hashed(journals()),
+        "log_frames" => hashed(log_frames()),
         "watermark" => hashed(watermarks()),
         "directory" => hashed(directory()),
         "exchange" => hashed(exchanges()),
@@ -210,38 +210,22 @@ fn records() -> Vec<Vec<u8>> {
     all
 }
 
-/// As the database writes them: `store/disk/journal.rs` describes the format.
-fn journals() -> Vec<Vec<u8>> {
-    let item = [
-        &[2, 0, 0][..],
-        &1_u64.to_le_bytes(),
-        &3_u16.to_le_bytes(),
-        &2_u32.to_le_bytes(),
-        &2_u32.to_le_bytes(),
-        b"keyvv",
-    ]
-    .concat();
-    let clear = [&[4][..], &1_u64.to_le_bytes()].concat();
-    let record = |seqno: u64, items: &[&[u8]]| {
-        let (count, items) = (items.len() as u32, items.concat());
-        let head = [&[1][..], &count.to_le_bytes(), &seqno.to_le_bytes()].concat();
-        [&head[..], &items, &[3], &xxh3_64(&items).to_le_bytes(), b"FJL\x03"].concat()
-    };
-    let whole = [record(1, &[&item]), record(2, &[&item, &clear, &item]), record(9, &[])].concat();
+fn log_frames() -> Vec<Vec<u8>> {
+    let whole = probe::written_frames(&[(b"key", Some(b"value")), (b"key", None), (b"other", Some(&[7; 300])), (b"k", Some(b""))]);
     let padded = [&whole[..], &[0; 64]].concat();
     let torn = whole[..whole.len() - 3].to_vec();
     let mut flipped = whole.clone();
-    flipped[50] ^= 4;
+    flipped[90] ^= 4;
     vec![whole, padded, torn, flipped]
 }
 
 fn watermarks() -> Vec<Vec<u8>> {
-    let slot = |seqno_end: u64, journal: u64| {
-        let slot = [&b"DLSYNC01"[..], &seqno_end.to_le_bytes(), &journal.to_le_bytes()].concat();
+    let slot = |batch: u64, secret: u64| {
+        let slot = [&b"DLSYNC02"[..], &batch.to_le_bytes(), &secret.to_le_bytes()].concat();
         let checksum = xxh3_64(&slot);
         [slot, checksum.to_le_bytes().to_vec()].concat()
     };
-    let two = [slot(7, 3), vec![0; 480], slot(8, 0)].concat();
+    let two = [slot(7, 3), vec![0; 480], slot(8, 3)].concat();
     vec![slot(0, 0), slot(u64::MAX, u64::MAX), two]
 }
 

@@ -59,19 +59,19 @@ pub fn records(bytes: &[u8]) {
     }
 }
 
-/// A journal of the database.
-pub fn journal(bytes: &[u8]) {
-    let records = probe::journal_records(bytes);
+/// Frames of the log.
+pub fn log_frames(bytes: &[u8]) {
+    let records = probe::log_frames(bytes);
     let ends: Vec<usize> = records.iter().map(|record| record.1).collect();
     assert!(ends.is_sorted_by(|a, b| a < b) && ends.last().is_none_or(|end| *end <= bytes.len()));
     for (at, end) in ends.iter().enumerate().take(4) {
         // Cut off in the middle of what follows, it is whole up to here.
         let next = ends.get(at + 1).copied().unwrap_or(bytes.len());
-        assert_eq!(probe::journal_records(&bytes[..(end + next) / 2]).len(), at + 1);
+        assert_eq!(probe::log_frames(&bytes[..(end + next) / 2]).len(), at + 1);
     }
 }
 
-/// The file that says how far the journal was synced.
+/// The file that says how far the log was synced.
 pub fn watermark(bytes: &[u8]) {
     if let Some((mark, slot)) = probe::watermark(bytes) {
         assert_eq!(probe::watermark(&slot).map(|again| again.0), Some(mark));

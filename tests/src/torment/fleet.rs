@@ -291,7 +291,7 @@ fn write(path: &Path, text: &str) {
 
 const CLUSTER: &str = "torment";
 
-/// Small tables and journals, so that a run of minutes sees many of them written, merged and removed, on a disk that
+/// Short segments, so that a run of minutes sees many of them written, merged and used again, on a disk that
 /// is soon full; anti-entropy and handoff without long pauses, so that a round can wait for them.
 const NODE: &str = "\
 cluster = \"../cluster.toml\"
@@ -307,9 +307,7 @@ handoff_delay = \"1s\"
 interval = \"3s\"
 
 [store]
-block_cache = \"16MiB\"
-memtable = \"2MiB\"
-journal_max = \"64MiB\"
+segment = \"1MiB\"
 free_space_reserve = \"48MiB\"
 ";
 

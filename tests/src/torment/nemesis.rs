@@ -57,7 +57,7 @@ impl Nemesis {
             self.strike(fault, &[node])?;
         }
         self.hold(step.lasts.saturating_sub(began.elapsed().min(step.lasts / 3)))?;
-        if step.fault == Fault::DiskFull {
+        if matches!(step.fault, Fault::DiskFull | Fault::WriteNoSpace) {
             self.expect_refusals(&step.nodes)?;
         }
         if let Some((fault, node)) = step.beside {
@@ -133,7 +133,7 @@ impl Nemesis {
             Fault::SlowSync => self.attach(first, SYNCS, SLOW, false),
             Fault::SyncError => self.fail(first, SYNCS, "error=EIO", false)?,
             Fault::WriteError => self.fail(first, WRITES, "error=EIO", true)?,
-            Fault::WriteNoSpace => self.fail(first, WRITES, "error=ENOSPC", true)?,
+            Fault::WriteNoSpace => self.attach(first, WRITES, "error=ENOSPC", true),
             Fault::DiskFull => self.fill(first, LEFT_WHEN_FULL)?,
             Fault::DiskPacked => {
                 self.may_end.push(first);
@@ -187,11 +187,11 @@ impl Nemesis {
                 wires::mend();
                 Ok(())
             }
-            Fault::SlowSync => {
+            Fault::SlowSync | Fault::WriteNoSpace => {
                 self.attached.retain(|(number, _)| *number != nodes[0]);
                 Ok(())
             }
-            Fault::SyncError | Fault::WriteError | Fault::WriteNoSpace => {
+            Fault::SyncError | Fault::WriteError => {
                 self.attached.retain(|(number, _)| *number != nodes[0]);
                 self.start(nodes[0])
             }
@@ -250,17 +250,17 @@ impl Nemesis {
         Ok(())
     }
 
-    fn attach(&mut self, number: usize, calls: &str, injection: &str, journals_only: bool) {
+    fn attach(&mut self, number: usize, calls: &str, injection: &str, segments_only: bool) {
         let node = &self.fleet.nodes[number];
-        let journals = if journals_only { journals(node) } else { Vec::new() };
+        let files = if segments_only { segments(node) } else { Vec::new() };
         let pid = node.pid().expect("one step ends before the next begins");
-        self.attached.push((number, Attached::to(pid, calls, injection, &journals)));
+        self.attached.push((number, Attached::to(pid, calls, injection, &files)));
     }
 
     /// Lets calls of a node fail, and waits until it has stopped by itself, saying why.
-    fn fail(&mut self, number: usize, calls: &str, injection: &str, journals_only: bool) -> Result<(), String> {
+    fn fail(&mut self, number: usize, calls: &str, injection: &str, segments_only: bool) -> Result<(), String> {
         self.may_end.push(number);
-        self.attach(number, calls, injection, journals_only);
+        self.attach(number, calls, injection, segments_only);
         let (began, mut attached) = (Instant::now(), Instant::now());
         while began.elapsed() < FAIL_STOP_MAX {
             (self.meanwhile)(&self.doing);
@@ -268,10 +268,10 @@ impl Nemesis {
             if let Some(status) = node.ended() {
                 return expect_reason(node, status);
             }
-            if journals_only && attached.elapsed() > REATTACH {
-                // The store has begun another journal meanwhile.
+            if segments_only && attached.elapsed() > REATTACH {
+                // The store has made another segment meanwhile.
                 self.attached.retain(|(other, _)| *other != number);
-                self.attach(number, calls, injection, journals_only);
+                self.attach(number, calls, injection, segments_only);
                 attached = Instant::now();
             }
             std::thread::sleep(TICK);
@@ -309,11 +309,11 @@ fn expect_reason(node: &Node, status: ExitStatus) -> Result<(), String> {
 }
 
 /// Files that the store appends to. Others are waited on and written to by the runtime, and no disk fails those.
-fn journals(node: &Node) -> Vec<String> {
-    let is_journal = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "jnl");
-    let found: Vec<_> = node.files().into_iter().filter(is_journal).map(|path| path.display().to_string()).collect();
+fn segments(node: &Node) -> Vec<String> {
+    let is_segment = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "segment");
+    let found: Vec<_> = node.files().into_iter().filter(is_segment).map(|path| path.display().to_string()).collect();
     // strace without any file would let every write fail.
-    assert!(!found.is_empty(), "{} has no journal", node.name);
+    assert!(!found.is_empty(), "{} has no segment", node.name);
     found
 }
 

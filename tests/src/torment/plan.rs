@@ -27,9 +27,9 @@ pub enum Fault {
     SlowSync,
     /// Each sync fails: the node must stop by itself.
     SyncError,
-    /// Each write to its journal fails with EIO: the same.
+    /// Each write to its segments fails with EIO: the same.
     WriteError,
-    /// Each write to its journal fails with ENOSPC: the same.
+    /// Each write to its segments fails with ENOSPC, as by a quota that nobody can ask for: it refuses, and goes on.
     WriteNoSpace,
     /// Its disk is filled by others, down to less than the store's reserve.
     DiskFull,
@@ -106,8 +106,8 @@ impl Fault {
             Fault::OneWay => "what one node sends to its peers is lost, and it hears them",
             Fault::SlowSync => "each fsync of one node takes 200 ms longer",
             Fault::SyncError => "fsync fails with EIO: the node must stop by itself",
-            Fault::WriteError => "writes to the journal fail with EIO: the same",
-            Fault::WriteNoSpace => "writes to the journal fail with ENOSPC: the same",
+            Fault::WriteError => "writes to segments fail with EIO: the same",
+            Fault::WriteNoSpace => "writes to segments fail with ENOSPC: the node refuses, and takes writes again afterwards",
             Fault::DiskFull => "one node's file system is filled by somebody else, into the store's reserve",
             Fault::DiskPacked => "the same to the last byte: the node refuses, or stops by itself",
             Fault::PowerCut => "one node's disk as it was on the device, the rest forgotten",

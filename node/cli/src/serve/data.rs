@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use driftless_node::config::NodeConfig;
 use driftless_node::store::directory::{DataDirectory, Identity};
-use driftless_node::store::disk::{DiskDatabase, DiskOptions, DiskStore, DiskSyncer};
+use driftless_node::store::log::{LogDatabase, LogOptions, LogStore, LogSyncer};
 use driftless_proto::Topology;
 use driftless_ring::Member;
 use tokio::sync::oneshot;
@@ -17,14 +17,14 @@ use crate::exit::{Failure, Result};
 /// What a node keeps on disk.
 pub(super) struct Data {
     pub(super) directory: Arc<DataDirectory>,
-    pub(super) stores: Vec<DiskStore>,
-    pub(super) syncer: DiskSyncer,
+    pub(super) stores: Vec<LogStore>,
+    pub(super) syncer: LogSyncer,
 }
 
 impl Data {
     pub(super) fn open(config: &NodeConfig, topology: &Topology, member: &Member) -> Result<Data> {
         let directory = Arc::new(open_directory(&config.data_dir, topology, member)?);
-        let database = DiskDatabase::open(directory.store_path(), disk_options(config)).map_err(Failure::failed)?;
+        let database = LogDatabase::open(directory.store_path(), log_options(config)).map_err(Failure::failed)?;
         let stores = (0..member.shards.max(1)).map(|shard| database.store(shard)).collect();
         // The stores hold the database as long as they live; after them nobody does, and it closes.
         Ok(Data { directory, stores, syncer: database.syncer() })
@@ -77,14 +77,11 @@ fn open_directory(path: &Path, topology: &Topology, member: &Member) -> Result<D
     Ok(directory)
 }
 
-fn disk_options(config: &NodeConfig) -> DiskOptions {
-    DiskOptions {
-        cache_bytes: config.store.block_cache,
-        memtable_bytes: config.store.memtable,
-        separate_values_from: config.store.separate_values_from,
-        journal_bytes_max: config.store.journal_max,
+fn log_options(config: &NodeConfig) -> LogOptions {
+    LogOptions {
+        segment_bytes: config.store.segment,
         reserve_bytes: config.store.free_space_reserve,
-        ..DiskOptions::default()
+        ..LogOptions::default()
     }
 }
 
@@ -101,11 +98,8 @@ mod tests {
         let path = dir.path().join("node.toml");
         std::fs::write(&path, "name = \"n1\"").expect("writes");
         let (ours, theirs) =
-            (disk_options(&NodeConfig::read(&path, [], &[]).expect("is fine")), DiskOptions::default());
-        assert_eq!(ours.cache_bytes, theirs.cache_bytes);
-        assert_eq!(ours.memtable_bytes, theirs.memtable_bytes);
-        assert_eq!(ours.separate_values_from, theirs.separate_values_from);
-        assert_eq!(ours.journal_bytes_max, theirs.journal_bytes_max);
+            (log_options(&NodeConfig::read(&path, [], &[]).expect("is fine")), LogOptions::default());
+        assert_eq!(ours.segment_bytes, theirs.segment_bytes);
         assert_eq!(ours.reserve_bytes, theirs.reserve_bytes);
     }
 }

@@ -225,6 +225,8 @@ fn corrupt(what: &str) -> StoreError {
 
 pub(super) const SPACE_META: u8 = 0;
 pub(super) const SPACE_RECORDS: u8 = 1;
+/// How the keys of all records begin; replication factor and token follow.
+pub const RECORDS_PREFIX: &[u8] = &[SPACE_RECORDS];
 pub(super) const SPACE_HINTS: u8 = 2;
 /// Of a record's key, before the key itself.
 pub(super) const PREFIX_BYTES: usize = 14;

@@ -12,7 +12,7 @@ use driftless_testkit::{TopologyBuilder, context_keys};
 use crate::config::Limits;
 use crate::engine::{ClientTag, Engine, EngineConfig, Output};
 use crate::planted::Planted;
-use crate::store::disk::{DiskDatabase, DiskOptions, DiskStore, FileSync, ResourceProbe};
+use crate::store::log::{LogDatabase, LogOptions, LogStore, FileSync, ResourceProbe};
 use crate::time::{Instant as EngineInstant, Now};
 
 use super::*;
@@ -28,7 +28,7 @@ enum Event {
 
 /// A node of its own: one shard over a database, and a thread that syncs.
 struct Shard {
-    engine: Engine<DiskStore>,
+    engine: Engine<LogStore>,
     queue: SyncQueue,
     events: Receiver<Event>,
     /// Lets a sync of the journal happen.
@@ -51,8 +51,8 @@ impl Shard {
             journal.sync_data()
         });
         let space_probe = Some(ResourceProbe::new(|| Ok(1 << 40)));
-        let options = DiskOptions { file_sync, space_probe, planted, ..DiskOptions::default() };
-        let database = DiskDatabase::open(folder.path(), options).expect("opens");
+        let options = LogOptions { file_sync, space_probe, planted, ..LogOptions::default() };
+        let database = LogDatabase::open(folder.path(), options).expect("opens");
         let (queue, syncer) = (SyncQueue::new(1), database.syncer());
         let runner = queue.clone();
         let thread = std::thread::spawn(move || {
@@ -128,7 +128,7 @@ fn config() -> EngineConfig {
     }
 }
 
-/// `DiskSyncer::sync` once noted what it covered after the fsync, in an experiment: every test passed, power cuts included.
+/// `LogSyncer::sync` once noted what it covered after the fsync, in an experiment: every test passed, power cuts included.
 #[test]
 fn a_put_applied_during_a_sync_is_acknowledged_after_another() {
     let mut shard = Shard::start(Planted::default());

@@ -1,7 +1,6 @@
 //! Refuses writes while there is still room, so that "disk full" is an answer and not an accident.
 //!
-//! Once the storage engine has met a full device it is not known what it has written, and the node must stop. So
-//! room is looked up before each batch, from a figure that is at most a tenth of a second or a few megabytes old. A quarter of what is
+//! A log that meets a full device refuses as well, but then nothing is left to merge into, nor to remove with. So room is looked up before each batch, from a figure that is at most a tenth of a second or a few megabytes old. A quarter of what is
 //! kept in reserve is in a file ([`ReserveFile`]), since others who write to the same device know nothing of the reserve.
 
 use std::io;
@@ -35,20 +34,21 @@ impl Space {
     }
 
     /// Counts a batch of so many bytes as written; or says in words why there is no room for it. A batch that only
-    /// removes may use half of the reserve: its tombstones take room before compaction gives some back.
-    pub(super) fn take(&mut self, bytes: u64, only_removes: bool) -> io::Result<Result<(), String>> {
+    /// removes may use half of the reserve: its removals take room before merging gives some back. `spare` bytes more are there already
+    /// in files of our own.
+    pub(super) fn take(&mut self, bytes: u64, only_removes: bool, spare: u64) -> io::Result<Result<(), String>> {
         let stale = self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL);
         if stale || self.written_since + bytes > LOOK_BYTES {
             self.look()?;
         }
         let reserve = if only_removes { self.reserve / 2 } else { self.reserve };
         let held = self.file.as_ref().map_or(0, ReserveFile::held);
-        let left = (self.free + held).saturating_sub(self.written_since + bytes);
-        if left < reserve {
+        let free = self.free.saturating_add(held).saturating_add(spare);
+        if free.saturating_sub(self.written_since + bytes) < reserve {
             let mib = |bytes: u64| bytes >> 20;
             return Ok(Err(format!(
                 "{} MiB are free on its device, and {} MiB are kept in reserve",
-                mib(self.free + held),
+                mib(free),
                 mib(self.reserve)
             )));
         }
@@ -56,7 +56,7 @@ impl Space {
         Ok(Ok(()))
     }
 
-    /// As before the engine opens: it writes out what it finds in its journals, for which a reserve that is not whole may be needed.
+    /// As before a log opens: it begins a segment, for which a reserve that is not whole may be needed.
     pub(super) fn make_room(&mut self) -> io::Result<()> {
         self.free = self.probe.left()?;
         if let Some(file) = &mut self.file
@@ -113,14 +113,14 @@ mod tests {
         let mut space = Space::new(probe, 60);
         space.looked = Some(Instant::now() + Duration::from_secs(3600)); // the first look, and no other by age
         space.free = 100;
-        assert_eq!(space.take(40, false).expect("works"), Ok(()));
-        assert!(space.take(1, false).expect("works").is_err());
-        assert_eq!(space.take(30, true).expect("works"), Ok(()), "removals may use half of the reserve");
-        assert!(space.take(1, true).expect("works").is_err());
+        assert_eq!(space.take(40, false, 0).expect("works"), Ok(()));
+        assert!(space.take(1, false, 0).expect("works").is_err());
+        assert_eq!(space.take(30, true, 0).expect("works"), Ok(()), "removals may use half of the reserve");
+        assert!(space.take(1, true, 0).expect("works").is_err());
         assert_eq!(looks.load(Ordering::Relaxed), 0);
-        assert!(space.take(LOOK_BYTES, false).expect("works").is_err());
+        assert!(space.take(LOOK_BYTES, false, 0).expect("works").is_err());
         assert_eq!(looks.load(Ordering::Relaxed), 1, "much was to be written: looked again");
-        assert_eq!(space.take(40, false).expect("works"), Ok(()));
+        assert_eq!(space.take(40, false, 0).expect("works"), Ok(()));
     }
 
     #[test]

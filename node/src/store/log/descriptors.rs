@@ -1,5 +1,5 @@
-//! Budgets open files: fjall's worker stops for good when it cannot open one, and does not say why. So it caches no more of them than
-//! the limit of the process allows, and batches are refused while too few are left for what it must still open for those before.
+//! Budgets open files: each segment is one. Batches are refused while too few can be opened for the segments that those before them will
+//! make necessary.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -30,31 +30,17 @@ impl Descriptors {
         let kept = if only_removes { KEPT / 2 } else { KEPT };
         let left = self.left;
         Ok((left < kept).then(|| {
-            format!("{left} more files can be opened, and {KEPT} are kept for the storage engine (ulimit -n)")
+            format!("{left} more files can be opened, and {KEPT} are kept for the segments of the log (ulimit -n)")
         }))
     }
-}
-
-/// How many files of its tables fjall may keep open.
-pub(super) fn cached_files() -> usize {
-    let limit = limit().unwrap_or(u64::MAX);
-    let share = (limit.saturating_sub(KEPT) / 2).clamp(CACHED_MIN, CACHED_MAX);
-    usize::try_from(share).unwrap_or(usize::MAX)
 }
 
 pub(super) fn limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// What a flush and a compaction open at once: the tables and values that they read, those that they write, and a journal. Tables that
-/// wait to be merged are 28 at most, and as many may lie below them.
+/// For segments of batches that were let through before it was looked again, and of merging.
 const KEPT: u64 = 64;
-
-/// Each table and each file of values is one. With fewer they are opened again and again.
-const CACHED_MIN: u64 = 32;
-
-/// As many as fjall itself would.
-const CACHED_MAX: u64 = 900;
 
 /// Counting some hundred files takes a tenth of a millisecond, and nothing in this process opens many within a second.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);

@@ -25,15 +25,6 @@ impl Shortage for io::Error {
     }
 }
 
-impl Shortage for fjall::Error {
-    fn shortage(&self) -> Option<&'static str> {
-        match self {
-            fjall::Error::Io(e) | fjall::Error::Storage(fjall::LsmError::Io(e)) => e.shortage(),
-            _ => None,
-        }
-    }
-}
-
 /// Tries again while something is short, for [`PATIENCE`] at most. For what changes nothing if it fails: reading, and opening files.
 pub(super) fn wait_out<T, E: Shortage>(what: &'static str, mut attempt: impl FnMut() -> Result<T, E>) -> Result<T, E> {
     let mut begun = None;
@@ -83,8 +74,5 @@ mod tests {
             assert_eq!((failed.is_err(), attempts), (true, 1), "{damage:?}");
         }
         assert!(io::Error::other("in words").shortage().is_none());
-        let within = fjall::Error::Storage(fjall::LsmError::Io(Errno::MFILE.into()));
-        assert!(within.shortage().is_some_and(|said| said.contains("EMFILE")));
-        assert!(fjall::Error::Poisoned.shortage().is_none());
     }
 }

@@ -1,8 +1,8 @@
 //! A part of the reserve that nobody else can take: a file with nothing in it but its blocks.
 //!
-//! Others may fill the device to the last block, and then fjall cannot write out the tables that it has in memory, neither in a running
-//! node nor in one that starts; it stops for good then. So when room has become short the file is removed, and what it held is used to
-//! write them out, while batches are refused. It is made again when there is room.
+//! Others may fill the device to the last block, and then a log could not begin another segment, neither to merge into nor at a start. So
+//! when room has become short the file is removed, and what it held is used for that, while batches are refused. It is made again when
+//! there is room.
 
 use std::fs::{self, OpenOptions};
 use std::io;

@@ -1,0 +1,135 @@
+//! Where a log keeps its files: a folder of the system, or of a test that cuts its power.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
+use super::file_sync::FileSync;
+
+/// A flat folder of files.
+pub(super) trait Folder: Send + Sync {
+    /// Names of all files, in any order.
+    fn names(&self) -> io::Result<Vec<String>>;
+
+    /// A file that is there.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn Blocks>>;
+
+    /// A new file with room for so many bytes, which read as zeros; or the file of that name, made so long.
+    fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn Blocks>>;
+
+    /// Takes a file away.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Makes durable which files there are.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// A file that is written in place.
+pub(super) trait Blocks: Send + Sync {
+    /// Fills the buffer from this offset on.
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()>;
+
+    /// Writes all bytes at this offset.
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
+
+    /// Makes durable what was written.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Its length.
+    fn bytes(&self) -> io::Result<u64>;
+
+    /// By how many names the file can be reached: more than one if somebody has linked it for a copy.
+    fn links(&self) -> io::Result<u64>;
+
+    /// Gives up what lies behind this length.
+    fn cut(&self, bytes: u64) -> io::Result<()>;
+}
+
+/// A folder of the system.
+pub(super) struct SystemFolder {
+    pub(super) path: PathBuf,
+    pub(super) file_sync: FileSync,
+}
+
+struct SystemFile {
+    file: File,
+    file_sync: FileSync,
+}
+
+impl SystemFolder {
+    fn blocks(&self, file: File) -> Arc<dyn Blocks> {
+        Arc::new(SystemFile { file, file_sync: self.file_sync.clone() })
+    }
+}
+
+impl Folder for SystemFolder {
+    fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            // No file of the log has a name that is not text.
+            names.extend(entry?.file_name().into_string());
+        }
+        Ok(names)
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn Blocks>> {
+        Ok(self.blocks(OpenOptions::new().read(true).write(true).open(self.path.join(name))?))
+    }
+
+    fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn Blocks>> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(self.path.join(name))?;
+        match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+            // A file system that cannot set blocks aside.
+            Err(Errno::OPNOTSUPP) => file.set_len(bytes)?,
+            done => done?,
+        }
+        Ok(self.blocks(file))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path.join(name))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+}
+
+impl Blocks for SystemFile {
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        self.file.read_exact_at(buffer, at)
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, at)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file_sync.sync(&self.file)
+    }
+
+    fn bytes(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn links(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.nlink())
+    }
+
+    fn cut(&self, bytes: u64) -> io::Result<()> {
+        self.file.set_len(bytes)
+    }
+}
+
+impl fmt::Debug for SystemFolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path.fmt(f)
+    }
+}

@@ -1,0 +1,486 @@
+//! What keeps a log in order behind everybody's back: footers, spare segments, and merging.
+//!
+//! ```text
+//! a full segment  ── all of it is synced ──▶ its footer is written
+//!                 ── much of it is void ───▶ what is live is copied to the head, and a frame says that the segment is free
+//!                 ── that frame is synced ─▶ it is a spare one
+//! ```
+//! All of that is done in small steps with pauses between them: a disk that is given much at once keeps everybody's syncs waiting. A step
+//! is one call, so that tests can let anything happen between two of them.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::footer::{Change, Footer};
+use super::folder::Blocks;
+use super::frame;
+use super::io_error;
+use super::log::{AppendError, Head, Log, SPARES_KEPT, Spare, Spot, Use};
+use super::segment;
+use super::shortage::Shortage as _;
+use super::table::Location;
+use crate::planted::Bug;
+use crate::replica::store::StoreError;
+
+/// Keeps one log in order.
+pub(super) struct Keeper {
+    log: Arc<Log>,
+    /// Segments out of use, each with the frame that says so.
+    freed: VecDeque<(u32, u64)>,
+    merging: Option<Merging>,
+    filling: Option<Filling>,
+    shrinking: Option<Shrinking>,
+    /// Segments that cannot be merged, because a record in them is damaged.
+    damaged: BTreeSet<u32>,
+    /// Whether a sync was made for what was freed.
+    idle: bool,
+    merges_first: bool,
+}
+
+/// When to go on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Next {
+    /// After a pause that leaves the disk to others.
+    After(Duration),
+    /// When something has happened.
+    WhenRung,
+}
+
+struct Merging {
+    segment: u32,
+    footer: Footer,
+    /// Bytes of the footer's entries that were looked at.
+    done: usize,
+}
+
+/// A spare segment whose blocks are being written for the first time.
+struct Filling {
+    spare: Spare,
+    file: Arc<dyn Blocks>,
+    filled: u64,
+}
+
+/// A file that is given back to the file system.
+struct Shrinking {
+    segment: u32,
+    file: Arc<dyn Blocks>,
+    left: u64,
+}
+
+/// A record that may have to be copied.
+struct Candidate {
+    location: Location,
+    bytes: Vec<u8>,
+    removes: bool,
+}
+
+/// How full the log is.
+#[derive(Clone, Copy, Default, Debug)]
+struct Fill {
+    used: u64,
+    live: u64,
+    removals: u64,
+}
+
+impl Keeper {
+    /// With segments that are to be used again when that frame is synced.
+    pub(super) fn new(log: Arc<Log>, freed: impl IntoIterator<Item = (u32, u64)>) -> Keeper {
+        let freed = freed.into_iter().collect();
+        let damaged = BTreeSet::new();
+        Keeper { log, freed, merging: None, filling: None, shrinking: None, damaged, idle: false, merges_first: false }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_merging(&self) -> bool {
+        self.merging.is_some()
+    }
+
+    /// Works until the log is closed or has failed.
+    pub(super) fn run(mut self) {
+        let log = Arc::clone(&self.log);
+        while let Ok(next) = self.step() {
+            let goes_on = match next {
+                Next::After(pause) => log.keeper.pause(pause),
+                Next::WhenRung => log.keeper.wait(LOOK_INTERVAL),
+            };
+            if !goes_on {
+                return;
+            }
+        }
+    }
+
+    /// One step of whatever is most urgent.
+    ///
+    /// # Errors
+    /// The log has failed.
+    pub(super) fn step(&mut self) -> Result<Next, StoreError> {
+        self.log.check()?;
+        if self.write_footer()? {
+            return Ok(Next::After(STEP_PAUSE));
+        }
+        if self.recycle()? {
+            return Ok(Next::After(STEP_PAUSE));
+        }
+        // Files and merging take turns, that neither waits for the other.
+        self.merges_first = !self.merges_first;
+        let merges_first = self.merges_first;
+        if merges_first && let Some(pause) = self.merge()? {
+            return Ok(Next::After(pause));
+        }
+        if self.shrink()? || self.fill()? {
+            return Ok(Next::After(FILL_PAUSE));
+        }
+        if !merges_first && let Some(pause) = self.merge()? {
+            return Ok(Next::After(pause));
+        }
+        if !self.freed.is_empty() && !std::mem::replace(&mut self.idle, true) {
+            // Nobody else may ask for a sync, and what was freed waits for one.
+            self.log.sync()?;
+            return Ok(Next::After(STEP_PAUSE));
+        }
+        Ok(Next::WhenRung)
+    }
+
+    /// Writes the footer of the oldest full segment that is synced.
+    fn write_footer(&mut self) -> Result<bool, StoreError> {
+        let synced = self.log.synced.load(Ordering::Acquire);
+        let mut head = self.log.head();
+        let Some(sealed) = head.sealed.pop_front_if(|sealed| sealed.last_batch <= synced) else { return Ok(false) };
+        let Some((salt, end)) = head.use_mut(sealed.segment).map(|used| (used.salt, used.end)) else { return Ok(true) };
+        drop(head);
+        let file = self.log.file(sealed.segment);
+        let Some(file) = file else { return Ok(true) };
+        let written = sealed.footer.write(&*file, salt, end, &self.log.index).and_then(|()| file.sync());
+        if let Err(e) = written {
+            if e.shortage().is_none() {
+                return Err(self.log.fail(io_error("write the footer of a segment", &e)));
+            }
+            // It is written when there is room again; until then the segment is not merged.
+            self.log.head().sealed.push_back(sealed);
+            return Ok(false);
+        }
+        if let Some(used) = self.log.head().use_mut(sealed.segment) {
+            used.footed = true;
+        }
+        Ok(true)
+    }
+
+    /// Makes a freed segment a spare one.
+    fn recycle(&mut self) -> Result<bool, StoreError> {
+        let synced = self.log.synced.load(Ordering::Acquire);
+        let early = || self.log.planted.is(Bug::SegmentReusedEarly);
+        let Some((segment, _)) = self.freed.pop_front_if(|(_, freed)| *freed <= synced || early()) else { return Ok(false) };
+        let Some(file) = self.log.file(segment) else { return Ok(true) };
+        self.damaged.remove(&segment);
+        let bytes = file.bytes().map_err(|e| self.log.fail(io_error("look at a segment", &e)))?;
+        self.log.head().spares.push_back(Spare { segment, bytes });
+        Ok(true)
+    }
+
+    /// Gives a file back, a piece at a time.
+    fn shrink(&mut self) -> Result<bool, StoreError> {
+        if self.shrinking.is_none() {
+            self.shrinking = self.log.superfluous();
+        }
+        let Some(shrinking) = &mut self.shrinking else { return Ok(false) };
+        shrinking.left = shrinking.left.saturating_sub(FILL_BYTES);
+        let (segment, left) = (shrinking.segment, shrinking.left);
+        if left > 0 {
+            shrinking.file.cut(left).map_err(|e| self.log.fail(io_error("shorten a segment", &e)))?;
+            return Ok(true);
+        }
+        self.shrinking = None;
+        self.log.give_up(segment).map_err(|e| self.log.fail(io_error("remove a segment", &e)))?;
+        Ok(true)
+    }
+
+    /// Makes a spare segment, a piece at a time: writing to blocks that were never written costs a sync more.
+    fn fill(&mut self) -> Result<bool, StoreError> {
+        let Some(filling) = &mut self.filling else { return self.begin_filling() };
+        let piece = FILL_BYTES.min(filling.spare.bytes - filling.filled);
+        let written = filling.file.write_at(&vec![0; piece as usize], filling.filled).and_then(|()| filling.file.sync());
+        let short = match written {
+            Ok(()) => false,
+            Err(e) if e.shortage().is_some() => true,
+            Err(e) => return Err(self.log.fail(io_error("fill a segment", &e))),
+        };
+        filling.filled += piece;
+        if short {
+            let segment = filling.spare.segment;
+            self.filling = None;
+            self.log.give_up(segment).map_err(|e| self.log.fail(io_error("remove a segment", &e)))?;
+            return Ok(false);
+        }
+        if filling.filled < filling.spare.bytes {
+            return Ok(true);
+        }
+        if let Some(Filling { spare, .. }) = self.filling.take() {
+            self.log.head().spares.push_back(spare);
+        }
+        Ok(true)
+    }
+
+    fn begin_filling(&mut self) -> Result<bool, StoreError> {
+        let mut head = self.log.head();
+        let bytes = self.log.segment_bytes;
+        if head.spares.len() >= READY || head.admission.shortage(0).is_some() {
+            return Ok(false);
+        }
+        match self.log.create(&mut head, bytes) {
+            Ok(spare) => {
+                drop(head);
+                self.filling = self.log.file(spare.segment).map(|file| Filling { spare, file, filled: 0 });
+                Ok(true)
+            }
+            Err(e) if e.shortage().is_some() => Ok(false),
+            Err(e) => Err(self.log.fail(io_error("make a segment", &e))),
+        }
+    }
+
+    /// Copies a piece of what is live in the segment that is being merged; answers how long to pause then.
+    fn merge(&mut self) -> Result<Option<Duration>, StoreError> {
+        if self.merging.is_none() && !self.begin_merging()? {
+            return Ok(None);
+        }
+        let Some(merging) = &mut self.merging else { return Ok(None) };
+        let segment = merging.segment;
+        let Some(file) = self.log.file(segment) else {
+            self.merging = None;
+            return Ok(Some(STEP_PAUSE));
+        };
+        let (mut candidates, mut bytes, mut looked) = (Vec::new(), 0, 0);
+        let mut done = merging.done;
+        while bytes < COPY_BYTES
+            && looked < COPY_LOOKS
+            && let Some((change, next)) = merging.footer.change_at(done)
+        {
+            (looked, done) = (looked + 1, next);
+            let location = Location { segment, offset: change.offset, length: change.length };
+            if !self.log.may_be_needed(&change, location) {
+                continue;
+            }
+            let mut record = vec![0; change.length as usize];
+            let read = file.read_at(&mut record, change.offset.into());
+            read.map_err(|e| self.log.fail(io_error("read a segment", &e)))?;
+            bytes += record.len();
+            candidates.push(Candidate { location, bytes: record, removes: change.removes });
+        }
+        let ended = looked == 0;
+        let mut head = self.log.head();
+        let ordinal = head.use_mut(segment).map(|used| used.ordinal);
+        let is_oldest = head.in_use().map(|(_, used)| used.ordinal).min() == ordinal;
+        let early = || self.log.planted.is(Bug::RemovalDroppedEarly);
+        let is_needed = |candidate: &Candidate, now: Option<Location>| match now {
+            Some(now) => !candidate.removes && now == candidate.location,
+            // What a removal removes is not in a younger segment: only older ones could still have it.
+            None => candidate.removes && !is_oldest && !early(),
+        };
+        match self.log.copy(&mut head, &candidates, is_needed) {
+            Ok(()) => merging.done = done,
+            Err(CopyError::Damaged) => {
+                tracing::error!(segment = segment::name(segment), "a record in a segment is damaged: the segment is kept as it is");
+                self.damaged.insert(segment);
+                self.merging = None;
+                return Ok(Some(STEP_PAUSE));
+            }
+            // It is tried again.
+            Err(CopyError::Append(AppendError::Short(short))) => {
+                tracing::debug!(short, "merging waits");
+                return Ok(None);
+            }
+            Err(CopyError::Append(AppendError::Failed(error))) => return Err(error),
+        }
+        if ended {
+            match self.log.free(&mut head, segment) {
+                Ok(batch) => self.freed.push_back((segment, batch)),
+                Err(AppendError::Short(_)) => return Ok(None),
+                Err(AppendError::Failed(error)) => return Err(error),
+            }
+            self.merging = None;
+        }
+        let fill = Fill::of(&head);
+        drop(head);
+        self.idle = false;
+        if self.freed.len() > FREED_MAX {
+            self.log.sync()?;
+        }
+        Ok(Some(fill.pause(bytes)))
+    }
+
+    /// Chooses the segment from which least has to be copied, if there is reason to.
+    fn begin_merging(&mut self) -> Result<bool, StoreError> {
+        let mut head = self.log.head();
+        let fill = Fill::of(&head);
+        let short = head.admission.shortage(0).is_some();
+        let oldest = head.in_use().map(|(_, used)| used.ordinal).min();
+        let held = |used: &Use| used.live + if Some(used.ordinal) == oldest { 0 } else { used.removals };
+        let can = |segment: u32, used: &Use| segment != head.current && used.footed && !self.damaged.contains(&segment);
+        let found = head.in_use().filter(|(segment, used)| can(*segment, used));
+        let emptiest = found.min_by_key(|(_, used)| held(used) * 1000 / used.bytes).map(|(segment, used)| {
+            let worthwhile = held(used) * 100 < used.bytes * WORTHWHILE_PERCENT;
+            (segment, used.salt, used.end, worthwhile || used.live == 0 && held(used) == 0)
+        });
+        let oldest = head.in_use().find(|(segment, used)| Some(used.ordinal) == oldest && can(*segment, used));
+        let oldest = oldest.map(|(segment, used)| (segment, used.salt, used.end));
+        drop(head);
+        let chosen = match emptiest {
+            Some((segment, salt, end, true)) if fill.is_worth_merging(short) => Some((segment, salt, end)),
+            // Removals can go only when everything older is gone.
+            _ if fill.removals * 100 > fill.used * REMOVALS_PERCENT => oldest,
+            _ => None,
+        };
+        let Some((segment, salt, end)) = chosen else { return Ok(false) };
+        let Some(file) = self.log.file(segment) else { return Ok(false) };
+        let footer = Footer::read(&*file, salt, end).map_err(|e| self.log.fail(io_error("read a footer", &e)))?;
+        match footer {
+            Some((footer, _)) => self.merging = Some(Merging { segment, footer, done: 0 }),
+            None => {
+                tracing::error!(segment = segment::name(segment), "the footer of a segment is damaged: the segment is kept as it is");
+                self.damaged.insert(segment);
+            }
+        }
+        Ok(self.merging.is_some())
+    }
+}
+
+enum CopyError {
+    /// A record is not what was written.
+    Damaged,
+    Append(AppendError),
+}
+
+impl Log {
+    /// A spare segment that is one too many, or not of the usual length.
+    fn superfluous(&self) -> Option<Shrinking> {
+        let mut head = self.head();
+        let most = READY + head.in_use().count() / 4;
+        let odd = head.spares.iter().position(|spare| spare.bytes != self.segment_bytes);
+        let at = odd.or_else(|| (head.spares.len() > most).then(|| head.spares.len() - 1))?;
+        let Spare { segment, bytes } = head.spares.remove(at)?;
+        drop(head);
+        Some(Shrinking { segment, file: self.file(segment)?, left: bytes })
+    }
+
+    /// Whether a record may have to be copied before its segment goes. Asked again when it is copied.
+    fn may_be_needed(&self, change: &Change<'_>, location: Location) -> bool {
+        match self.index.get(&change.place) {
+            Some(now) => !change.removes && now == location,
+            None => change.removes,
+        }
+    }
+
+    /// Copies records that the last start has found but that are not known to be synced.
+    pub(super) fn secure(&self, head: &mut Head, found: &[(Location, bool)]) -> Result<(), StoreError> {
+        let mut found = found.iter().copied().peekable();
+        while found.peek().is_some() {
+            let (mut copies, mut bytes) = (Vec::new(), 0);
+            while bytes < COPY_BYTES
+                && let Some((location, removes)) = found.next()
+            {
+                let Some(file) = self.file(location.segment) else { continue };
+                let mut record = vec![0; location.length as usize];
+                file.read_at(&mut record, location.offset.into()).map_err(|e| self.fail(io_error("read a segment", &e)))?;
+                bytes += record.len();
+                copies.push(Candidate { location, bytes: record, removes });
+            }
+            let kept = |candidate: &Candidate, now: Option<Location>| now == (!candidate.removes).then_some(candidate.location);
+            self.copy(head, &copies, kept).map_err(|error| match error {
+                CopyError::Damaged => StoreError::Corrupt("a record that was not synced is damaged".into()),
+                CopyError::Append(AppendError::Short(short)) => {
+                    StoreError::Io(format!("cannot secure what was not synced: {short}"))
+                }
+                CopyError::Append(AppendError::Failed(error)) => error,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Copies those of some records that are needed, by where the key's record is now. Nothing changes meanwhile, so that a copy is
+    /// never newer than what it is a copy of.
+    fn copy(
+        &self,
+        head: &mut Head,
+        candidates: &[Candidate],
+        is_needed: impl Fn(&Candidate, Option<Location>) -> bool,
+    ) -> Result<(), CopyError> {
+        let mut frame = frame::begin(candidates.iter().map(|candidate| candidate.bytes.len()).sum());
+        let mut spots = Vec::with_capacity(candidates.len());
+        for candidate in candidates {
+            let Candidate { location, bytes, removes } = candidate;
+            let record = frame::record(bytes).filter(|record| record.whole && record.length == bytes.len());
+            let Some(record) = record else {
+                return Err(CopyError::Damaged);
+            };
+            let place = self.index.place(record.key);
+            if is_needed(candidate, self.index.get(&place)) {
+                let at = frame.len();
+                frame.extend(bytes);
+                let from = (!removes).then_some(*location);
+                spots.push(Spot { place, removes: *removes, at, length: bytes.len(), from });
+            }
+        }
+        if spots.is_empty() {
+            return Ok(());
+        }
+        self.append_records(head, frame, &spots).map_err(CopyError::Append)
+    }
+}
+
+impl Fill {
+    fn of(head: &Head) -> Fill {
+        let sealed = head.in_use().filter(|(segment, _)| *segment != head.current);
+        sealed.fold(Fill::default(), |fill, (_, used)| Fill {
+            used: fill.used + used.bytes,
+            live: fill.live + used.live,
+            removals: fill.removals + used.removals,
+        })
+    }
+
+    fn is_worth_merging(&self, short: bool) -> bool {
+        let percent = if short { WORTHWHILE_PERCENT } else { FILL_PERCENT };
+        self.live * 100 < self.used * percent
+    }
+
+    /// The emptier the log is, the shorter: merging must keep up with whoever writes.
+    fn pause(&self, bytes: usize) -> Duration {
+        let live = self.live * 100 / self.used.max(1);
+        let leisure = live.saturating_sub(FILL_PERCENT / 2).min(FILL_PERCENT / 2) as u32;
+        let full = COPY_PAUSE * (bytes as u32).div_ceil(1024) / (COPY_BYTES as u32 / 1024);
+        (full * leisure / (FILL_PERCENT as u32 / 2)).max(STEP_PAUSE)
+    }
+}
+
+/// Segments that are ready to be used next. Merging may use them when room is short.
+const READY: usize = SPARES_KEPT + 1;
+
+/// Segments are merged when less of them is live.
+const FILL_PERCENT: u64 = 60;
+
+/// A segment of which more is live is not merged: copying it gains little.
+const WORTHWHILE_PERCENT: u64 = 85;
+
+/// The oldest segment is merged when more than this share of the log is removals.
+const REMOVALS_PERCENT: u64 = 10;
+
+/// How much is copied at once: as much as a few batches, so that no sync has to write much more.
+const COPY_BYTES: usize = 64 << 10;
+
+/// How many changes are looked at in one step.
+const COPY_LOOKS: usize = 1024;
+
+const COPY_PAUSE: Duration = Duration::from_millis(2);
+
+/// How much of a new segment is written at once.
+const FILL_BYTES: u64 = 1 << 20;
+
+const FILL_PAUSE: Duration = Duration::from_millis(8);
+
+const STEP_PAUSE: Duration = Duration::from_micros(100);
+
+/// Freed segments that wait for a sync before one is made for them.
+const FREED_MAX: usize = 2;
+
+/// When it is looked whether there is something to do, if nobody has rung.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);

@@ -1,0 +1,458 @@
+//! The store on disk: a log of our own, with an index of all keys in memory.
+//!
+//! ```text
+//!  shard 0 ── LogStore ─┐ apply: a frame at the end of the newest segment, then the index        log, frame, segment
+//!  shard 1 ── LogStore ─┼──────▶ LogDatabase ── get, scan: the index says where, one read        index, table
+//!  sync thread ─ LogSyncer ────▶ sync: one fdatasync for all that was applied before             log, watermark
+//!  keeper ─────────────────────▶ footers, spare segments, merging: in small steps                keeper, footer, manifest
+//!  open ───────────────────────▶ which frames count, and what the index was                      recover
+//! ```
+//! - All shards share one log: their batches go to the disk in one sync. Appending is short, and no shard ever waits for a sync, nor for
+//!   what is done in the background.
+//! - The order of frames is the order in which the index has changed: copying what is live out of a segment that is to be used again
+//!   appends it like anything else. So the last frame about a key is the truth, and a start needs no more than to read them in order.
+//! - An applied batch has left the process (it survives `kill -9`), a synced one survives a power cut.
+//! - Fail-stop: after the first I/O error or damage every call answers that same error. Shortage is not damage (`shortage`).
+//! - A start tells damage from the torn tail of a power cut, and never drops what was synced (`recover`).
+//!
+//! What it follows: Rosenblum and Ousterhout, *The design and implementation of a log-structured file system* (1992), for segments and
+//! their cleaning; Sheehy and Smith, *Bitcask* (2010), for the index in memory. `docs/decisions.md` says why it is our own.
+
+#![allow(clippy::disallowed_methods, reason = "the disk is at the edge: it looks at free space by the clock, and draws salts")]
+
+use std::fs;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::ops::{ControlFlow, Range};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{RngCore as _, SeedableRng as _};
+
+use self::admission::Admission;
+use self::descriptors::Descriptors;
+use self::folder::{Folder, SystemFolder};
+use self::footer::Footer;
+use self::keeper::Keeper;
+use self::log::{AppendError, Head, Log, SPARES_KEPT, Sealed, Spare, Use};
+use self::recover::Found;
+use self::space::Space;
+use self::watermark::{Mark, Watermark};
+use crate::planted::Planted;
+use crate::replica::store::{ApplyError, Batch, BatchSeq, Store, StoreError};
+
+mod admission;
+mod descriptors;
+mod file_sync;
+mod folder;
+mod footer;
+mod frame;
+mod index;
+mod keeper;
+mod log;
+mod manifest;
+#[cfg(feature = "planted-bugs")]
+pub(crate) mod probe;
+mod recover;
+mod reserve_file;
+mod resource_probe;
+mod segment;
+mod shortage;
+mod space;
+mod table;
+mod watermark;
+
+pub use self::file_sync::FileSync;
+pub use self::index::Layout;
+pub use self::resource_probe::ResourceProbe;
+
+/// An open database: all the data of a node. Clones share it; it is closed when the last handle is gone.
+#[derive(Clone)]
+pub struct LogDatabase(Arc<Open>);
+
+/// One shard's handle on a [`LogDatabase`]. Shards keep to keys of their own.
+pub struct LogStore {
+    open: Arc<Open>,
+    shard: u16,
+    applied: BatchSeq,
+}
+
+/// Makes durable what all shards of a [`LogDatabase`] have applied.
+#[derive(Clone)]
+pub struct LogSyncer(Arc<Open>);
+
+/// How a [`LogDatabase`] uses memory and disk.
+#[derive(Clone, Debug)]
+pub struct LogOptions {
+    /// Which keys are found by a token: of those only 24 bytes are kept in memory, of all others the whole key.
+    pub layout: Layout,
+    /// Length of a segment; a batch that is longer is given one of its own.
+    pub segment_bytes: u64,
+    /// Room on the device that batches leave alone: below it they are refused, all but those that only remove, which
+    /// may use half of it. See [`RESERVE_BYTES_DEFAULT`].
+    pub reserve_bytes: u64,
+    /// Where free space is asked for; `None` for the file system of the database, where a quarter of the reserve is kept in a file.
+    pub space_probe: Option<ResourceProbe>,
+    /// Where it is asked how many files can still be opened.
+    pub descriptor_probe: ResourceProbe,
+    /// How a file is made durable; a sync of the database is one call, and all it promises rests on it.
+    pub file_sync: FileSync,
+    /// A mistake to make, in tests of the rigs that look for mistakes.
+    pub planted: Planted,
+}
+
+impl Default for LogOptions {
+    fn default() -> LogOptions {
+        LogOptions {
+            layout: Layout { prefix: crate::replica::record::RECORDS_PREFIX },
+            segment_bytes: SEGMENT_BYTES_DEFAULT,
+            reserve_bytes: RESERVE_BYTES_DEFAULT,
+            space_probe: None,
+            descriptor_probe: ResourceProbe::of_descriptors(),
+            file_sync: FileSync::of_system(),
+            planted: Planted::default(),
+        }
+    }
+}
+
+/// Why a database could not be opened.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum LogOpenError {
+    /// Another process has it open.
+    #[error("the database in {} is open in another process. Stop that one first", .0.display())]
+    InUse(PathBuf),
+    /// Another release has written it.
+    #[error(
+        "the database in {} has the format of an earlier release, which this one does not read. Nothing was changed in it. Start the \
+         release that has written it; or let the other nodes fill this one again: one node at a time, and only while the others are well \
+         (`driftless status`), move its data directory away, start it with an empty one (`--init`), and wait until `driftless status` \
+         says that it is whole", .0.display()
+    )]
+    OtherFormat(PathBuf),
+    /// It cannot be read, or is not what was written. Nothing that was synced has been dropped from it.
+    #[error(
+        "the database in {} cannot be opened: {error}. If the disk is sound, move the node's data directory away and \
+         start it with an empty one (`--init`), only this node's and only while the others are well (`driftless status`): they hold \
+         the data, and anti-entropy fills it again", path.display()
+    )]
+    Failed {
+        /// The database.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: StoreError,
+    },
+}
+
+/// How large a database is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LogSize {
+    /// Bytes of all segments in use, and of spare ones.
+    pub disk_bytes: u64,
+    /// Bytes in them that are not void.
+    pub live_bytes: u64,
+    /// Keys in the index.
+    pub keys: u64,
+    /// Memory that the index takes.
+    pub index_bytes: u64,
+}
+
+struct Open {
+    log: Arc<Log>,
+    /// Runs until the last handle is gone.
+    keeper: Option<JoinHandle<()>>,
+    _lock: Option<File>,
+}
+
+impl LogDatabase {
+    /// Opens a database, or makes one where there is none. The directory is the database's own.
+    ///
+    /// After it returns, all that can be read is durable. Takes time in proportion to the number of keys, and to what the last
+    /// process had written since its last full segment.
+    ///
+    /// # Errors
+    /// [`LogOpenError`]; in particular if anything is missing that had been synced.
+    pub fn open(path: impl AsRef<Path>, options: LogOptions) -> Result<LogDatabase, LogOpenError> {
+        let path = path.as_ref();
+        let failed = |error| LogOpenError::Failed { path: path.into(), error };
+        fs::create_dir_all(path).map_err(|e| failed(io_error("make the database directory", &e)))?;
+        if is_of_earlier_release(path).map_err(|e| failed(io_error("read the database directory", &e)))? {
+            return Err(LogOpenError::OtherFormat(path.into()));
+        }
+        let file = File::options().create(true).truncate(false).write(true).open(path.join(LOCK));
+        let file = file.map_err(|e| failed(io_error("open the lock of the database", &e)))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(LogOpenError::InUse(path.into())),
+            Err(TryLockError::Error(e)) => return Err(failed(io_error("lock the database", &e))),
+        }
+        let space = match &options.space_probe {
+            Some(probe) => Space::new(probe.clone(), options.reserve_bytes),
+            None => Space::of_database(path, options.reserve_bytes),
+        };
+        let folder = Box::new(SystemFolder { path: path.into(), file_sync: options.file_sync.clone() });
+        let random = StdRng::from_os_rng();
+        let place = path.display().to_string();
+        let (log, freed) = open_log(folder, place, space, random, &options).map_err(failed)?;
+        let keeper = Keeper::new(Arc::clone(&log), freed);
+        let thread = std::thread::Builder::new().name("keeper".to_owned()).spawn(|| keeper.run());
+        let thread = thread.map_err(|e| failed(io_error("start a thread", &e)))?;
+        Ok(LogDatabase(Arc::new(Open { log, keeper: Some(thread), _lock: Some(file) })))
+    }
+
+    /// A shard's handle. Its batches are numbered from 1.
+    pub fn store(&self, shard: u16) -> LogStore {
+        LogStore { open: Arc::clone(&self.0), shard, applied: BatchSeq::default() }
+    }
+
+    /// A handle for the thread that syncs.
+    pub fn syncer(&self) -> LogSyncer {
+        LogSyncer(Arc::clone(&self.0))
+    }
+
+    /// How large it is. O(keys that have no token).
+    ///
+    /// # Errors
+    /// [`StoreError`]: the store cannot be trusted any more; stop serving.
+    pub fn size(&self) -> Result<LogSize, StoreError> {
+        self.0.log.check()?;
+        let (keys, index_bytes) = self.0.log.index.size();
+        let head = self.0.log.head();
+        let spare: u64 = head.spares.iter().map(|spare| spare.bytes).sum();
+        let (used, live) = head.in_use().fold((0, 0), |(bytes, live), (_, used)| (bytes + used.bytes, live + used.live));
+        Ok(LogSize { disk_bytes: used + spare, live_bytes: live, keys, index_bytes })
+    }
+}
+
+impl LogStore {
+    /// The shard that this handle was made for.
+    pub fn shard(&self) -> u16 {
+        self.shard
+    }
+}
+
+impl Store for LogStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.open.log.get(key)
+    }
+
+    fn scan(
+        &self,
+        range: Range<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.open.log.scan(range, visit)
+    }
+
+    fn shortage(&self) -> Option<String> {
+        self.open.log.shortage()
+    }
+
+    fn apply(&mut self, batch: Batch) -> Result<BatchSeq, ApplyError> {
+        super::assert_keys_fit(&batch);
+        self.open.log.apply(&batch)?;
+        self.applied = BatchSeq(self.applied.0 + 1);
+        Ok(self.applied)
+    }
+}
+
+impl LogSyncer {
+    /// Makes durable everything that any shard had applied before the call. Free if that is nothing new.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing that was not synced before may be acknowledged, ever; stop. The kernel forgets failed
+    /// pages, so trying again proves nothing.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        self.0.log.sync()
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.log.keeper.ring_for_the_last_time();
+        if let Some(keeper) = self.keeper.take() {
+            // A panic of it was said when it happened, and nothing is lost with it.
+            let _ = keeper.join();
+        }
+    }
+}
+
+impl Log {
+    fn shortage(&self) -> Option<String> {
+        let mut head = self.head();
+        let spare = head.spares.len().saturating_sub(SPARES_KEPT) as u64 * self.segment_bytes;
+        head.admission.shortage(spare)
+    }
+}
+
+/// Opens the log in a folder; answers segments that are to be used again as well, each with the frame that must be synced before.
+fn open_log(
+    folder: Box<dyn Folder>,
+    place: String,
+    mut space: Space,
+    mut random: StdRng,
+    options: &LogOptions,
+) -> Result<(Arc<Log>, Vec<(u32, u64)>), StoreError> {
+    space.make_room().map_err(|e| io_error("ask for free space", &e))?;
+    let admission = Admission::new(space, Descriptors::new(options.descriptor_probe.clone()));
+    let secret = random.next_u64();
+    let segment_bytes = options.segment_bytes.next_multiple_of(segment::PAGE).max(SEGMENT_BYTES_MIN);
+    let found = recover::find(&*folder, options.layout, segment_bytes, secret, &options.planted)?;
+    let mark = found.as_ref().map_or(Mark { batch: 0, secret }, |found| Mark { batch: found.synced, ..found.mark });
+    let watermark = Watermark::open(&*folder, mark).map_err(|e| io_error("write the record of syncs", &e))?;
+    let found = found.unwrap_or_else(|| Found::nothing(options.layout, secret));
+    let head = Head {
+        current: u32::MAX,
+        end: 0,
+        batch: found.batch,
+        ordinal: found.ordinal,
+        uses: Vec::new(),
+        spares: Default::default(),
+        dirty: Default::default(),
+        names_dirty: true,
+        footer: Footer::default(),
+        sealed: Default::default(),
+        admission,
+        random,
+    };
+    let log = Arc::new(Log {
+        folder,
+        place,
+        index: found.index,
+        files: RwLock::default(),
+        head: Mutex::new(head),
+        synced: found.synced.into(),
+        watermark: Mutex::new(watermark),
+        failure: OnceLock::new(),
+        segment_bytes,
+        planted: options.planted.clone(),
+        keeper: Default::default(),
+    });
+    for (segment, file) in found.files {
+        log.open_file(segment, Some(file));
+    }
+    let mut head = log.head();
+    head.spares.extend(found.spares.into_iter().map(|(segment, bytes)| Spare { segment, bytes }));
+    for loaded in &found.segments {
+        head.begin_use(loaded.segment, Use {
+            ordinal: loaded.used.ordinal,
+            salt: loaded.used.salt,
+            bytes: loaded.used.bytes,
+            end: loaded.end,
+            last_batch: loaded.last_batch,
+            live: loaded.live,
+            removals: loaded.removals,
+            footed: loaded.footer.is_none(),
+        });
+    }
+    let mut free = found.free;
+    // What says that they are free is durable: the new segment may be one of them, or a node that is started again and again would
+    // take a new file each time.
+    if found.synced == found.batch {
+        head.spares.extend(free.drain(..).map(|(segment, bytes)| Spare { segment, bytes }));
+    }
+    let said = |error| match error {
+        AppendError::Short(short) => StoreError::Io(format!("cannot begin a segment: {short}")),
+        AppendError::Failed(error) => error,
+    };
+    log.roll(&mut head, 0).map_err(said)?;
+    log.secure(&mut head, &found.unsynced)?;
+    let mut changed = false;
+    for loaded in &found.segments {
+        match loaded.kept {
+            Some((end, last_batch)) => {
+                if let Some(used) = head.use_mut(loaded.segment) {
+                    changed |= (used.end, used.last_batch) != (end, last_batch);
+                    (used.end, used.last_batch) = (end, last_batch);
+                }
+            }
+            // Whatever it held is in the new segment now.
+            None => {
+                head.uses[loaded.segment as usize] = None;
+                free.push((loaded.segment, loaded.used.bytes));
+                changed = true;
+            }
+        }
+    }
+    if changed {
+        log.restate(&mut head).map_err(said)?;
+    }
+    let batch = head.batch;
+    for loaded in found.segments {
+        if let (Some((_, last_batch)), Some(footer)) = (loaded.kept, loaded.footer) {
+            head.sealed.push_front(Sealed { segment: loaded.segment, last_batch, footer });
+        }
+    }
+    drop(head);
+    log.sync()?;
+    Ok((log, free.into_iter().map(|(segment, _)| (segment, batch)).collect()))
+}
+
+impl Found {
+    fn nothing(layout: Layout, secret: u64) -> Found {
+        Found {
+            index: index::Index::new(layout, secret),
+            files: Default::default(),
+            segments: Vec::new(),
+            batch: 0,
+            ordinal: 0,
+            synced: 0,
+            spares: Vec::new(),
+            free: Vec::new(),
+            unsynced: Vec::new(),
+            mark: Mark { batch: 0, secret },
+        }
+    }
+}
+
+/// Whether a store of another kind is there: until 0.4 it was a tree of tables.
+fn is_of_earlier_release(path: &Path) -> io::Result<bool> {
+    for name in ["version", "keyspaces", "0.jnl"] {
+        if path.join(name).try_exists()? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn io_error(what: &str, error: &io::Error) -> StoreError {
+    match error.kind() {
+        // A file is shorter than it was, or says something impossible.
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
+            StoreError::Corrupt(format!("cannot {what}: {error}"))
+        }
+        _ => StoreError::Io(format!("cannot {what}: {error}")),
+    }
+}
+
+/// What is wrong with a database that was in use, and what to do.
+fn corrupt_in_use(place: &str, what: &str) -> String {
+    format!(
+        "{what} in the database in {place} is not what was written. Check the disk. If it is sound, start the node again: the \
+         damage may have been in memory. If it stops again, move the node's data directory away and start it with an empty one \
+         (`--init`), only this node's and only while the others are well (`driftless status`): they hold the data, and anti-entropy \
+         fills it again"
+    )
+}
+
+/// The default of [`LogOptions::segment_bytes`]. What is live in a segment is copied before it is used again, so a smaller one is
+/// sooner free; a larger one means fewer files.
+pub const SEGMENT_BYTES_DEFAULT: u64 = 16 << 20;
+
+/// Room for two manifests and a batch.
+const SEGMENT_BYTES_MIN: u64 = 64 << 10;
+
+/// The default of [`LogOptions::reserve_bytes`]: room for removals, and for the segments that merging may have to make before it can
+/// free others. More is lost to the data.
+pub const RESERVE_BYTES_DEFAULT: u64 = 256 << 20;
+
+const LOCK: &str = "lock";
+
+#[cfg(test)]
+mod campaign;
+#[cfg(test)]
+mod platter;
+#[cfg(test)]
+mod tests;
