@@ -151,6 +151,14 @@ pub struct Metrics {
     pub conditions: Family<ConditionLabels, Gauge>,
     /// Bytes that may still be written to the disk of the data.
     pub disk_free: Gauge,
+    /// Bytes of the store's files.
+    pub store_disk: Gauge,
+    /// Bytes in them that are not void.
+    pub store_live: Gauge,
+    /// Keys in the store, hints included.
+    pub store_keys: Gauge,
+    /// Memory of the store's index.
+    pub store_index: Gauge,
     /// Bytes that it has in all.
     pub disk_total: Gauge,
     /// Changes of the detector's mind, by what it thinks then.
@@ -314,6 +322,10 @@ impl Metrics {
             store_short,
             conditions,
             disk_free,
+            store_disk,
+            store_live,
+            store_keys,
+            store_index,
             disk_total,
             liveness_changes,
             frames_malformed,
@@ -427,6 +439,13 @@ impl Metrics {
         registry.register("condition", "Whether this is the matter with the node", conditions.clone());
         let help = "What may still be written to the disk of the data";
         registry.register_with_unit("disk_free", help, Unit::Bytes, disk_free.clone());
+        let help = "Bytes of the store's files, spare ones included";
+        registry.register_with_unit("store_disk", help, Unit::Bytes, store_disk.clone());
+        let help = "Bytes in the store's files that are not void";
+        registry.register_with_unit("store_live", help, Unit::Bytes, store_live.clone());
+        registry.register("store_keys", "Keys in the store, hints and tombstones included", store_keys.clone());
+        let help = "Memory that the store's index takes";
+        registry.register_with_unit("store_index", help, Unit::Bytes, store_index.clone());
         registry.register_with_unit("disk_total", "What the disk of the data has", Unit::Bytes, disk_total.clone());
         registry.register("peers_alive", "Peers that the detector thinks alive", peers_alive.clone());
         let help = "Changes of what the detector thinks of a peer";

@@ -6,7 +6,7 @@ use driftless_ring::NodeId;
 use crate::handoff::HintFigures;
 use crate::reconciler::Figures;
 use crate::replica::record::RecordKey;
-use crate::replica::store::Store;
+use crate::replica::store::{Store, StoreSize};
 use crate::time::Instant;
 
 use super::Engine;
@@ -34,6 +34,11 @@ impl<S: Store> Engine<S> {
     /// What the store is too short of to take writes, in words.
     pub fn shortage(&self) -> Option<String> {
         self.replica.store().shortage()
+    }
+
+    /// How large the store is, if it knows.
+    pub fn store_size(&self) -> Option<StoreSize> {
+        self.replica.store().size()
     }
 
     /// So many of them as keys of clients, and how many there are.

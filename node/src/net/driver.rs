@@ -334,6 +334,7 @@ impl<S: Store> Driver<S> {
         context.shared.publish_shortage(context.shard, self.engine.shortage());
         context.shared.publish_damaged(context.shard, self.engine.damaged_keys(DAMAGED_SHOWN_MAX));
         if context.shard == DETECTING_SHARD {
+            context.shared.publish_store_size(self.engine.store_size());
             context.shared.housekeeping();
         }
         for client in self.clients.borrow().values() {

@@ -37,7 +37,7 @@ use crate::liveness::clocks::{Stance, Standing};
 use crate::metrics::{LivenessLabels, Metrics};
 use crate::peer::Message;
 use crate::reconciler::Figures;
-use crate::replica::store::{BatchSeq, StoreError};
+use crate::replica::store::{BatchSeq, StoreError, StoreSize};
 use crate::time::Instant;
 
 /// One per node, behind an `Arc`.
@@ -425,6 +425,16 @@ impl NodeContext {
             None => shortages.remove(&shard),
         };
         self.metrics.store_short.set((!shortages.is_empty()).into());
+    }
+
+    /// Shows how large the store is.
+    pub(crate) fn publish_store_size(&self, size: Option<StoreSize>) {
+        let Some(StoreSize { disk_bytes, live_bytes, keys, index_bytes }) = size else { return };
+        let gauge = |figure| i64::try_from(figure).unwrap_or(i64::MAX);
+        self.metrics.store_disk.set(gauge(disk_bytes));
+        self.metrics.store_live.set(gauge(live_bytes));
+        self.metrics.store_keys.set(gauge(keys));
+        self.metrics.store_index.set(gauge(index_bytes));
     }
 
     /// What the store is short of.

@@ -5,7 +5,7 @@ use std::ops::{ControlFlow, Range};
 
 use bytes::Bytes;
 
-use super::store::{ApplyError, Batch, BatchSeq, Store, StoreError};
+use super::store::{ApplyError, Batch, BatchSeq, Store, StoreError, StoreSize};
 
 /// The store of a replica, and how many bytes of it this turn has read.
 pub(crate) struct Metered<S> {
@@ -67,5 +67,9 @@ impl<S: Store> Store for Metered<S> {
 
     fn shortage(&self) -> Option<String> {
         self.store.shortage()
+    }
+
+    fn size(&self) -> Option<StoreSize> {
+        self.store.size()
     }
 }

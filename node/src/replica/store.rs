@@ -40,6 +40,24 @@ pub trait Store {
     fn shortage(&self) -> Option<String> {
         None
     }
+
+    /// How large it is with everything of all shards, if that means something.
+    fn size(&self) -> Option<StoreSize> {
+        None
+    }
+}
+
+/// How large a store is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StoreSize {
+    /// Bytes of its files.
+    pub disk_bytes: u64,
+    /// Bytes in them that are not void.
+    pub live_bytes: u64,
+    /// Keys, of whichever kind.
+    pub keys: u64,
+    /// Memory that it takes to find them.
+    pub index_bytes: u64,
 }
 
 /// Changes that become visible together. A later change of a key in the same batch wins.

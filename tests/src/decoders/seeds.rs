@@ -211,7 +211,12 @@ fn records() -> Vec<Vec<u8>> {
 }
 
 fn log_frames() -> Vec<Vec<u8>> {
-    let whole = probe::written_frames(&[(b"key", Some(b"value")), (b"key", None), (b"other", Some(&[7; 300])), (b"k", Some(b""))]);
+    let whole = probe::written_frames(&[
+        (b"key", Some(b"value")),
+        (b"key", None),
+        (b"other", Some(&[7; 300])),
+        (b"k", Some(b"")),
+    ]);
     let padded = [&whole[..], &[0; 64]].concat();
     let torn = whole[..whole.len() - 3].to_vec();
     let mut flipped = whole.clone();

@@ -107,7 +107,9 @@ impl Fault {
             Fault::SlowSync => "each fsync of one node takes 200 ms longer",
             Fault::SyncError => "fsync fails with EIO: the node must stop by itself",
             Fault::WriteError => "writes to segments fail with EIO: the same",
-            Fault::WriteNoSpace => "writes to segments fail with ENOSPC: the node refuses, and takes writes again afterwards",
+            Fault::WriteNoSpace => {
+                "writes to segments fail with ENOSPC: the node refuses, and takes writes again afterwards"
+            }
             Fault::DiskFull => "one node's file system is filled by somebody else, into the store's reserve",
             Fault::DiskPacked => "the same to the last byte: the node refuses, or stops by itself",
             Fault::PowerCut => "one node's disk as it was on the device, the rest forgotten",

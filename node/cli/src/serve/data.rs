@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use driftless_node::config::NodeConfig;
 use driftless_node::store::directory::{DataDirectory, Identity};
-use driftless_node::store::log::{LogDatabase, LogOptions, LogStore, LogSyncer};
+use driftless_node::store::log::{Layout, LogDatabase, LogOptions, LogStore, LogSyncer};
 use driftless_proto::Topology;
 use driftless_ring::Member;
 use tokio::sync::oneshot;
@@ -24,7 +24,9 @@ pub(super) struct Data {
 impl Data {
     pub(super) fn open(config: &NodeConfig, topology: &Topology, member: &Member) -> Result<Data> {
         let directory = Arc::new(open_directory(&config.data_dir, topology, member)?);
-        let database = LogDatabase::open(directory.store_path(), log_options(config)).map_err(Failure::failed)?;
+        let database =
+            LogDatabase::open(directory.store_path(), log_options(config, topology.ring().partitions().get()))
+                .map_err(Failure::failed)?;
         let stores = (0..member.shards.max(1)).map(|shard| database.store(shard)).collect();
         // The stores hold the database as long as they live; after them nobody does, and it closes.
         Ok(Data { directory, stores, syncer: database.syncer() })
@@ -77,8 +79,9 @@ fn open_directory(path: &Path, topology: &Topology, member: &Member) -> Result<D
     Ok(directory)
 }
 
-fn log_options(config: &NodeConfig) -> LogOptions {
+fn log_options(config: &NodeConfig, partitions: u32) -> LogOptions {
     LogOptions {
+        layout: Layout::of_records(partitions),
         segment_bytes: config.store.segment,
         reserve_bytes: config.store.free_space_reserve,
         ..LogOptions::default()
@@ -98,7 +101,7 @@ mod tests {
         let path = dir.path().join("node.toml");
         std::fs::write(&path, "name = \"n1\"").expect("writes");
         let (ours, theirs) =
-            (log_options(&NodeConfig::read(&path, [], &[]).expect("is fine")), LogOptions::default());
+            (log_options(&NodeConfig::read(&path, [], &[]).expect("is fine"), 1), LogOptions::default());
         assert_eq!(ours.segment_bytes, theirs.segment_bytes);
         assert_eq!(ours.reserve_bytes, theirs.reserve_bytes);
     }

@@ -36,7 +36,10 @@ use bytes::Bytes;
 use super::store::StoreError;
 
 pub(in crate::replica) use key::actor_key;
-pub use key::{HintKey, RECORDS_PREFIX, RecordKey, all_hints, arc_range, hints_of, is_hint, is_hint_of, token_and_bucket, token_range};
+pub use key::{
+    HintKey, RECORDS_PREFIX, RecordKey, all_hints, arc_range, hints_of, is_hint, is_hint_of, token_and_bucket,
+    token_range,
+};
 #[cfg(feature = "planted-bugs")]
 pub(in crate::replica) use value::decode_as_it_is;
 pub use value::{

@@ -12,11 +12,13 @@ pub(super) struct Admission {
     pub(super) descriptors: Descriptors,
     /// What a write has met that nobody had foreseen, such as a quota, and when.
     met: Option<(Instant, String)>,
+    /// How long after that the next write is tried.
+    pub(super) retry: Duration,
 }
 
 impl Admission {
     pub(super) fn new(space: Space, descriptors: Descriptors) -> Admission {
-        Admission { space, descriptors, met: None }
+        Admission { space, descriptors, met: None, retry: RETRY_INTERVAL }
     }
 
     /// A write has met a shortage. For a moment others are spared the same.
@@ -26,7 +28,8 @@ impl Admission {
 
     /// Counts a batch of so many bytes as written; or says in words what is too short for it.
     pub(super) fn admit(&mut self, bytes: u64, only_removes: bool, spare: u64) -> io::Result<Result<(), String>> {
-        self.met.take_if(|(when, _)| when.elapsed() >= RETRY_INTERVAL);
+        let retry = self.retry;
+        self.met.take_if(|(when, _)| when.elapsed() >= retry);
         if let Some((_, short)) = self.met.as_ref().filter(|_| !only_removes) {
             return Ok(Err(short.clone()));
         }

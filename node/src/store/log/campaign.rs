@@ -2,11 +2,13 @@
 //! between everything else. What is found afterwards must be what some batch has left, none of them older than the last sync.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rand::Rng as _;
 use rand::seq::IndexedRandom as _;
 
 use super::platter::Platter;
+use super::worker::Worker as _;
 use super::*;
 #[cfg(feature = "planted-bugs")]
 use crate::planted::Bug;
@@ -26,6 +28,7 @@ struct World {
     planted: Planted,
     log: Arc<Log>,
     keeper: Keeper,
+    filler: Filler,
     model: Model,
     tally: Tally,
     history: Vec<String>,
@@ -43,22 +46,32 @@ struct Tally {
     large: u64,
     removals: u64,
     failed_syncs: u64,
+    refused: u64,
 }
 
-const LAYOUT: Layout = Layout { prefix: b"r" };
+const LAYOUT: Layout = Layout { prefix: b"r", arc_bits: 8 };
 
-fn options(planted: Planted) -> LogOptions {
-    LogOptions { layout: LAYOUT, segment_bytes: 64 << 10, planted, ..LogOptions::default() }
+fn options(planted: Planted, segment_bytes: u64) -> LogOptions {
+    LogOptions { layout: LAYOUT, segment_bytes, planted, ..LogOptions::default() }
 }
 
 fn space() -> Space {
     Space::new(ResourceProbe::new(|| Ok(1 << 40)), 0)
 }
 
-fn open_on(platter: &Platter, random: &mut StdRng, planted: &Planted) -> Result<(Arc<Log>, Keeper), StoreError> {
+fn open_on(
+    platter: &Platter,
+    random: &mut StdRng,
+    planted: &Planted,
+) -> Result<(Arc<Log>, Keeper, Filler), StoreError> {
+    // As if an operator had changed it between two starts.
+    let segment_bytes = if random.random_bool(0.9) { 64 << 10 } else { 96 << 10 };
+    let options = options(planted.clone(), segment_bytes);
     let random = StdRng::seed_from_u64(random.next_u64());
-    let (log, freed) = open_log(Box::new(platter.clone()), "test".into(), space(), random, &options(planted.clone()))?;
-    Ok((Arc::clone(&log), Keeper::new(log, freed)))
+    let (log, freed) = open_log(Box::new(platter.clone()), "test".into(), space(), random, &options)?;
+    // What happens must not depend on how long it takes.
+    log.head().admission.retry = Duration::ZERO;
+    Ok((Arc::clone(&log), Keeper::new(Arc::clone(&log), freed), Filler::new(log)))
 }
 
 fn all_of(log: &Log) -> BTreeMap<Bytes, Bytes> {
@@ -78,9 +91,29 @@ fn all_of(log: &Log) -> BTreeMap<Bytes, Bytes> {
 impl World {
     fn new(seed: u64, planted: Planted) -> World {
         let (mut random, platter) = (StdRng::seed_from_u64(seed), Platter::default());
-        let (log, keeper) = open_on(&platter, &mut random, &planted).expect("a new log");
+        while random.random_bool(0.5) {
+            // The first start is interrupted.
+            platter.die_after(random.random_range(0..12));
+            drop(open_on(&platter, &mut random, &planted));
+            platter.revive();
+            if random.random_bool(0.5) {
+                platter.cut_power(&mut random);
+            }
+        }
+        let (log, keeper, filler) = open_on(&platter, &mut random, &planted).expect("a new log");
         let model = Model { states: vec![BTreeMap::new()], attempted: None };
-        World { seed, random, platter, planted, log, keeper, model, tally: Tally::default(), history: Vec::new() }
+        World {
+            seed,
+            random,
+            platter,
+            planted,
+            log,
+            keeper,
+            filler,
+            model,
+            tally: Tally::default(),
+            history: Vec::new(),
+        }
     }
 
     fn batch(&mut self) -> Batch {
@@ -127,7 +160,7 @@ impl World {
                 self.model.attempted = Some(next);
                 return Err(error);
             }
-            Err(ApplyError::Full(why)) => panic!("there is room: {why}"),
+            Err(ApplyError::Full(_)) => self.tally.refused += 1,
         }
         Ok(())
     }
@@ -143,6 +176,9 @@ impl World {
         for _ in 0..self.random.random_range(1..40) {
             let merging = self.keeper.is_merging();
             self.keeper.step()?;
+            if self.random.random_bool(0.3) {
+                self.filler.step()?;
+            }
             self.tally.merged += u64::from(!merging && self.keeper.is_merging());
         }
         self.tally.recycled += u64::from(self.log.head().spares.len() > spares);
@@ -155,6 +191,10 @@ impl World {
         if dies {
             let after = self.random.random_range(0..12);
             self.platter.die_after(after);
+        }
+        if self.random.random_bool(0.03) {
+            let after = self.random.random_range(0..4);
+            self.platter.run_short_after(after);
         }
         let done = match what {
             0..60 => self.apply(),
@@ -198,8 +238,8 @@ impl World {
                 self.platter.die_after(after);
             }
             match open_on(&self.platter, &mut self.random, &self.planted) {
-                Ok((log, keeper)) => {
-                    (self.log, self.keeper) = (log, keeper);
+                Ok((log, keeper, filler)) => {
+                    (self.log, self.keeper, self.filler) = (log, keeper, filler);
                     self.platter.revive();
                     break;
                 }
@@ -211,16 +251,24 @@ impl World {
             }
         }
         let found = all_of(&self.log);
-        let Model { mut states, attempted } = std::mem::replace(&mut self.model, Model { states: Vec::new(), attempted: None });
+        let Model { mut states, attempted } =
+            std::mem::replace(&mut self.model, Model { states: Vec::new(), attempted: None });
         let newest = states.len() - 1;
         states.extend(attempted);
         let at = states.iter().rposition(|state| *state == found);
         let Some(at) = at else {
             let wanted = states.last().cloned().unwrap_or_default();
             let differing = found.iter().map(|(key, value)| (key, Some(value.len()), wanted.get(key).map(Bytes::len)));
-            let missing = wanted.iter().filter(|(key, _)| !found.contains_key(*key)).map(|(key, value)| (key, None, Some(value.len())));
-            let differing: Vec<_> = differing.filter(|(key, _, _)| found.get(*key) != wanted.get(*key)).chain(missing).collect();
-            panic!("seed {}: what is there is not what any batch has left: {differing:?} {:#?}", self.seed, self.history);
+            let missing = wanted
+                .iter()
+                .filter(|(key, _)| !found.contains_key(*key))
+                .map(|(key, value)| (key, None, Some(value.len())));
+            let differing: Vec<_> =
+                differing.filter(|(key, _, _)| found.get(*key) != wanted.get(*key)).chain(missing).collect();
+            panic!(
+                "seed {}: what is there is not what any batch has left: {differing:?} {:#?}",
+                self.seed, self.history
+            );
         };
         assert!(!exact || at >= newest, "a batch that had left the process is gone: {:#?}", self.history);
         self.tally.lost += (newest.saturating_sub(at)) as u64;
@@ -251,7 +299,18 @@ fn campaign(seeds: std::ops::Range<u64>, steps: usize, planted: &Planted) -> Tal
         (0..steps).for_each(|_| world.step());
         world.start_again();
         world.compare();
-        let Tally { power_cuts, deaths, deaths_while_opening, lost, merged, recycled, large, removals, failed_syncs } = world.tally;
+        let Tally {
+            power_cuts,
+            deaths,
+            deaths_while_opening,
+            lost,
+            merged,
+            recycled,
+            large,
+            removals,
+            failed_syncs,
+            refused,
+        } = world.tally;
         total = Tally {
             power_cuts: total.power_cuts + power_cuts,
             deaths: total.deaths + deaths,
@@ -262,6 +321,7 @@ fn campaign(seeds: std::ops::Range<u64>, steps: usize, planted: &Planted) -> Tal
             large: total.large + large,
             removals: total.removals + removals,
             failed_syncs: total.failed_syncs + failed_syncs,
+            refused: total.refused + refused,
         };
     }
     total
@@ -275,8 +335,21 @@ fn worlds() -> u64 {
 #[test]
 fn nothing_synced_is_lost_whenever_the_power_goes_or_the_process_dies() {
     let tally = campaign(0..worlds(), 400, &Planted::default());
-    let Tally { power_cuts, deaths, deaths_while_opening, lost, merged, recycled, large, removals, failed_syncs } = tally;
-    for met in [power_cuts, deaths, deaths_while_opening, lost, merged, recycled, large, removals, failed_syncs] {
+    let Tally {
+        power_cuts,
+        deaths,
+        deaths_while_opening,
+        lost,
+        merged,
+        recycled,
+        large,
+        removals,
+        failed_syncs,
+        refused,
+    } = tally;
+    for met in
+        [power_cuts, deaths, deaths_while_opening, lost, merged, recycled, large, removals, failed_syncs, refused]
+    {
         assert!(met >= worlds() / 4, "{tally:?}");
     }
 }

@@ -53,9 +53,14 @@ pub(super) trait Blocks: Send + Sync {
 
 /// A folder of the system.
 pub(super) struct SystemFolder {
-    pub(super) path: PathBuf,
-    pub(super) file_sync: FileSync,
+    path: PathBuf,
+    /// Kept open: a sync must not be in want of a descriptor.
+    folder: File,
+    file_sync: FileSync,
 }
+
+/// The place of a file that is being made.
+pub(super) struct Unmade;
 
 struct SystemFile {
     file: File,
@@ -63,6 +68,10 @@ struct SystemFile {
 }
 
 impl SystemFolder {
+    pub(super) fn open(path: PathBuf, file_sync: FileSync) -> io::Result<SystemFolder> {
+        Ok(SystemFolder { folder: File::open(&path)?, path, file_sync })
+    }
+
     fn blocks(&self, file: File) -> Arc<dyn Blocks> {
         Arc::new(SystemFile { file, file_sync: self.file_sync.clone() })
     }
@@ -84,8 +93,9 @@ impl Folder for SystemFolder {
 
     fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn Blocks>> {
         let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(self.path.join(name))?;
-        match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+        let file =
+            options.read(true).write(true).create(true).truncate(false).mode(0o600).open(self.path.join(name))?;
+        match rustix::io::retry_on_intr(|| rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes)) {
             // A file system that cannot set blocks aside.
             Err(Errno::OPNOTSUPP) => file.set_len(bytes)?,
             done => done?,
@@ -98,7 +108,7 @@ impl Folder for SystemFolder {
     }
 
     fn sync(&self) -> io::Result<()> {
-        File::open(&self.path)?.sync_all()
+        self.folder.sync_all()
     }
 }
 
@@ -125,6 +135,32 @@ impl Blocks for SystemFile {
 
     fn cut(&self, bytes: u64) -> io::Result<()> {
         self.file.set_len(bytes)
+    }
+}
+
+impl Blocks for Unmade {
+    fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn bytes(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+
+    fn links(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+
+    fn cut(&self, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::NotFound.into())
     }
 }
 

@@ -96,10 +96,9 @@ impl Footer {
 
     /// The footer of frames that end there, if a whole one is there; and the secret that it was made with.
     pub(super) fn read(file: &dyn Blocks, salt: u64, end: u64) -> io::Result<Option<(Footer, u64)>> {
-        let (at, length) = (end.next_multiple_of(PAGE), file.bytes()?);
-        if at + HEAD_BYTES as u64 > length {
-            return Ok(None);
-        }
+        let length = file.bytes()?;
+        let at = end.checked_next_multiple_of(PAGE).filter(|at| at.saturating_add(HEAD_BYTES as u64) <= length);
+        let Some(at) = at else { return Ok(None) };
         let mut head = [0; HEAD_BYTES];
         file.read_at(&mut head, at)?;
         let number = |at: usize| {
@@ -108,7 +107,8 @@ impl Footer {
             u64::from_le_bytes(number)
         };
         let fits = number(40) <= length - at - HEAD_BYTES as u64;
-        if head[..8] != *MAGIC || number(56) != xxh3_64(&head[..56]) || (number(8), number(16)) != (salt, end) || !fits {
+        if head[..8] != *MAGIC || number(56) != xxh3_64(&head[..56]) || (number(8), number(16)) != (salt, end) || !fits
+        {
             return Ok(None);
         }
         let mut entries = vec![0; number(40) as usize];

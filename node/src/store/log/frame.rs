@@ -197,7 +197,8 @@ mod tests {
         let frame = framed();
         let (head, body) = read(&frame, 77).expect("is whole");
         assert_eq!((head.kind, head.count, head.batch, head.synced), (Kind::Records, 3, 5, 4));
-        let found: Vec<_> = records(body, 3).map(|record| record.map(|(_, record)| (record.key, record.value))).collect();
+        let found: Vec<_> =
+            records(body, 3).map(|record| record.map(|(_, record)| (record.key, record.value))).collect();
         let expected: [(&[u8], Option<&[u8]>); 3] = [(b"key", Some(b"value")), (b"gone", None), (b"empty", Some(b""))];
         assert_eq!(found, expected.map(Some));
         assert_eq!(frame.len() % ALIGN, 0);

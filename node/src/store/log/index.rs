@@ -8,18 +8,29 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::table::{ARC_BITS, Entry, Location, Table};
+use super::table::{Entry, Location, Table};
 
 /// Which keys are found by a token.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
     /// Keys that begin so go on with a table (one byte) and a token (eight bytes, the highest first); a shorter one as if by zeros.
     pub prefix: &'static [u8],
+    /// Into how many arcs a table is cut, as a power of two: no fewer than partitions, since a node has all keys of some partitions and
+    /// none of others; and not few, since a table of an arc grows at once.
+    pub arc_bits: u32,
+}
+
+impl Layout {
+    /// How a replica's records are found, on a ring with so many partitions.
+    pub fn of_records(partitions: u32) -> Layout {
+        Layout { prefix: crate::replica::record::RECORDS_PREFIX, arc_bits: partitions.max(1).ilog2() }
+    }
 }
 
 /// Where a key belongs in the index.
@@ -34,6 +45,11 @@ pub(super) struct Index {
     secret: u64,
     tables: Vec<OnceLock<Vec<Mutex<Table>>>>,
     ordered: Mutex<BTreeMap<Bytes, Location>>,
+    /// Of the keys in there.
+    ordered_bytes: AtomicU64,
+    /// Keys in all tables, and memory that these take.
+    table_keys: AtomicU64,
+    table_bytes: AtomicU64,
 }
 
 /// A walk through the tables, from one token to another.
@@ -47,8 +63,10 @@ pub(super) struct Walk {
 
 impl Index {
     pub(super) fn new(layout: Layout, secret: u64) -> Index {
+        let layout = Layout { arc_bits: layout.arc_bits.clamp(ARC_BITS_MIN, ARC_BITS_MAX), ..layout };
         let tables = (0..=u8::MAX).map(|_| OnceLock::new()).collect();
-        Index { layout, secret, tables, ordered: Mutex::default() }
+        let (ordered, ordered_bytes, table_keys, table_bytes) = Default::default();
+        Index { layout, secret, tables, ordered, ordered_bytes, table_keys, table_bytes }
     }
 
     pub(super) fn secret(&self) -> u64 {
@@ -80,9 +98,7 @@ impl Index {
 
     pub(super) fn get(&self, place: &Place<'_>) -> Option<Location> {
         match *place {
-            Place::Token { table, token, check } => {
-                Some(lock(self.table(table, token)?).get(token, check)?.location)
-            }
+            Place::Token { table, token, check } => Some(lock(self.table(table, token)?).get(token, check)?.location),
             Place::Ordered(key) => lock(&self.ordered).get(key).copied(),
         }
     }
@@ -91,14 +107,17 @@ impl Index {
     pub(super) fn set(&self, place: &Place<'_>, location: Location) -> Option<Location> {
         match *place {
             Place::Token { table, token, check } => {
-                let tables = self.tables[usize::from(table)].get_or_init(|| (0..ARCS).map(|_| Mutex::default()).collect());
-                lock(&tables[arc_of(token)]).set(Entry { token, check, location })
+                let tables = self.tables[usize::from(table)].get_or_init(|| self.arcs());
+                self.counted(&tables[self.arc_of(token)], |table| table.set(Entry { token, check, location }))
             }
             Place::Ordered(key) => {
                 let mut ordered = lock(&self.ordered);
                 match ordered.get_mut(key) {
                     Some(known) => Some(std::mem::replace(known, location)),
-                    None => ordered.insert(Bytes::copy_from_slice(key), location),
+                    None => {
+                        self.ordered_bytes.fetch_add(key.len() as u64, Ordering::Relaxed);
+                        ordered.insert(Bytes::copy_from_slice(key), location)
+                    }
                 }
             }
         }
@@ -107,8 +126,14 @@ impl Index {
     /// Answers where the key's record was.
     pub(super) fn remove(&self, place: &Place<'_>) -> Option<Location> {
         match *place {
-            Place::Token { table, token, check } => lock(self.table(table, token)?).remove(token, check),
-            Place::Ordered(key) => lock(&self.ordered).remove(key),
+            Place::Token { table, token, check } => {
+                self.counted(self.table(table, token)?, |table| table.remove(token, check))
+            }
+            Place::Ordered(key) => {
+                let removed = lock(&self.ordered).remove(key)?;
+                self.ordered_bytes.fetch_sub(key.len() as u64, Ordering::Relaxed);
+                Some(removed)
+            }
         }
     }
 
@@ -143,9 +168,10 @@ impl Index {
                 return walk.begun;
             }
             walk.begun = Some(table);
-            let past_arc = (token >> (64 - ARC_BITS)) + 1;
-            walk.next = match past_arc < ARCS as u64 {
-                true => Some((table, past_arc << (64 - ARC_BITS))),
+            let bits = self.layout.arc_bits;
+            let past_arc = (token >> (64 - bits)) + 1;
+            walk.next = match past_arc < 1 << bits {
+                true => Some((table, past_arc << (64 - bits))),
                 false => table.checked_add(1).map(|table| (table, 0)),
             };
             let Some(arc) = self.table(table, token) else {
@@ -175,19 +201,38 @@ impl Index {
 
     /// Keys, and bytes of memory that the tables take.
     pub(super) fn size(&self) -> (u64, u64) {
-        let ordered = lock(&self.ordered);
-        let known = ordered.keys().map(|key| (key.len() + ORDERED_BYTES) as u64).sum::<u64>();
-        let mut size = (ordered.len() as u64, known);
-        drop(ordered);
-        for arc in self.tables.iter().filter_map(OnceLock::get).flatten() {
-            let table = lock(arc);
-            size = (size.0 + table.len() as u64, size.1 + table.bytes() as u64);
-        }
-        size
+        let ordered = lock(&self.ordered).len() as u64;
+        let ordered_bytes = self.ordered_bytes.load(Ordering::Relaxed) + ordered * ORDERED_BYTES;
+        (ordered + self.table_keys.load(Ordering::Relaxed), ordered_bytes + self.table_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Changes a table, and counts what it has and takes.
+    fn counted<T>(&self, table: &Mutex<Table>, change: impl FnOnce(&mut Table) -> T) -> T {
+        let mut table = lock(table);
+        let before = (table.len() as u64, table.bytes() as u64);
+        let changed = change(&mut table);
+        // Adding what is below zero wraps around twice.
+        self.table_keys.fetch_add((table.len() as u64).wrapping_sub(before.0), Ordering::Relaxed);
+        self.table_bytes.fetch_add((table.bytes() as u64).wrapping_sub(before.1), Ordering::Relaxed);
+        changed
+    }
+
+    #[cfg(test)]
+    fn longest_run(&self) -> usize {
+        let arcs = self.tables.iter().filter_map(OnceLock::get).flatten();
+        arcs.map(|arc| lock(arc).longest_run()).max().unwrap_or_default()
     }
 
     fn table(&self, table: u8, token: u64) -> Option<&Mutex<Table>> {
-        Some(&self.tables[usize::from(table)].get()?[arc_of(token)])
+        Some(&self.tables[usize::from(table)].get()?[self.arc_of(token)])
+    }
+
+    fn arcs(&self) -> Vec<Mutex<Table>> {
+        (0..1_u32 << self.layout.arc_bits).map(|_| Mutex::new(Table::new(self.layout.arc_bits))).collect()
+    }
+
+    fn arc_of(&self, token: u64) -> usize {
+        (token >> (64 - self.layout.arc_bits)) as usize
     }
 }
 
@@ -197,30 +242,44 @@ impl Walk {
     }
 }
 
-fn arc_of(token: u64) -> usize {
-    (token >> (64 - ARC_BITS)) as usize
-}
-
 /// Nothing in here panics half way through a change.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-const ARCS: usize = 1 << ARC_BITS;
+/// Growing one table then moves no more than a 256th of the keys.
+const ARC_BITS_MIN: u32 = 8;
+
+/// As many as a ring can have partitions.
+const ARC_BITS_MAX: u32 = 16;
 
 /// What an entry of the ordered map takes beside its key, about.
-const ORDERED_BYTES: usize = 64;
+const ORDERED_BYTES: u64 = 100;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LAYOUT: Layout = Layout { prefix: &[1] };
+    const LAYOUT: Layout = Layout { prefix: &[1], arc_bits: 8 };
+
+    /// A node of many has the keys of few partitions, and all of each.
+    #[test]
+    fn keys_of_few_partitions_are_found_as_fast_as_those_of_all() {
+        let index = Index::new(Layout::of_records(4096), 5);
+        let location = Location { segment: 0, offset: 0, length: 1 };
+        let token = |i: u64| ((i % 16) << 56) | (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 12); // the first partition of 16 of 256 arcs
+        (0..50_000)
+            .for_each(|i| assert_eq!(index.set(&Place::Token { table: 3, token: token(i), check: 0 }, location), None));
+        assert_eq!(index.size().0, 50_000);
+        assert!(index.size().1 < 50_000 * 60, "{:?}", index.size());
+        assert!(index.longest_run() < 400, "{}", index.longest_run());
+    }
 
     #[test]
     fn positions_are_in_the_order_of_the_keys() {
         let index = Index::new(LAYOUT, 5);
-        let keys: [&[u8]; 6] = [&[1], &[1, 0, 0, 1], &[1, 0, 1], &[1, 1], &[1, 1, 0, 0, 0, 0, 0, 0, 0, 9, 4], &[1, 255, 255]];
+        let keys: [&[u8]; 6] =
+            [&[1], &[1, 0, 0, 1], &[1, 0, 1], &[1, 1], &[1, 1, 0, 0, 0, 0, 0, 0, 0, 9, 4], &[1, 255, 255]];
         assert!(keys.is_sorted());
         let positions = keys.map(|key| index.position(key).expect("has the prefix"));
         assert!(positions.is_sorted(), "{positions:?}");

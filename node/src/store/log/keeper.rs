@@ -1,26 +1,25 @@
-//! What keeps a log in order behind everybody's back: footers, spare segments, and merging.
+//! What keeps a log in order behind everybody's back: footers, and merging.
 //!
 //! ```text
 //! a full segment  ── all of it is synced ──▶ its footer is written
 //!                 ── much of it is void ───▶ what is live is copied to the head, and a frame says that the segment is free
 //!                 ── that frame is synced ─▶ it is a spare one
 //! ```
-//! All of that is done in small steps with pauses between them: a disk that is given much at once keeps everybody's syncs waiting. A step
-//! is one call, so that tests can let anything happen between two of them.
+//! All of that is done in small steps with pauses between them: a disk that is given much at once keeps everybody's syncs waiting.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::footer::{Change, Footer};
-use super::folder::Blocks;
 use super::frame;
 use super::io_error;
-use super::log::{AppendError, Head, Log, SPARES_KEPT, Spare, Spot, Use};
+use super::log::{AppendError, Asker, Bell, Head, Log, Spare, Spot, Use, lock};
 use super::segment;
-use super::shortage::Shortage as _;
+use super::shortage::{Shortage as _, wait_out};
 use super::table::Location;
+use super::worker::{Next, Worker};
 use crate::planted::Bug;
 use crate::replica::store::StoreError;
 
@@ -30,22 +29,12 @@ pub(super) struct Keeper {
     /// Segments out of use, each with the frame that says so.
     freed: VecDeque<(u32, u64)>,
     merging: Option<Merging>,
-    filling: Option<Filling>,
-    shrinking: Option<Shrinking>,
-    /// Segments that cannot be merged, because a record in them is damaged.
-    damaged: BTreeSet<u32>,
+    /// Segments that cannot be merged, because a record in them is damaged; and how much was live in them then.
+    damaged: BTreeMap<u32, u64>,
+    /// Segments for whose records there was no room.
+    put_off: BTreeSet<u32>,
     /// Whether a sync was made for what was freed.
     idle: bool,
-    merges_first: bool,
-}
-
-/// When to go on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Next {
-    /// After a pause that leaves the disk to others.
-    After(Duration),
-    /// When something has happened.
-    WhenRung,
 }
 
 struct Merging {
@@ -53,20 +42,6 @@ struct Merging {
     footer: Footer,
     /// Bytes of the footer's entries that were looked at.
     done: usize,
-}
-
-/// A spare segment whose blocks are being written for the first time.
-struct Filling {
-    spare: Spare,
-    file: Arc<dyn Blocks>,
-    filled: u64,
-}
-
-/// A file that is given back to the file system.
-struct Shrinking {
-    segment: u32,
-    file: Arc<dyn Blocks>,
-    left: u64,
 }
 
 /// A record that may have to be copied.
@@ -88,59 +63,12 @@ impl Keeper {
     /// With segments that are to be used again when that frame is synced.
     pub(super) fn new(log: Arc<Log>, freed: impl IntoIterator<Item = (u32, u64)>) -> Keeper {
         let freed = freed.into_iter().collect();
-        let damaged = BTreeSet::new();
-        Keeper { log, freed, merging: None, filling: None, shrinking: None, damaged, idle: false, merges_first: false }
+        Keeper { log, freed, merging: None, damaged: BTreeMap::new(), put_off: BTreeSet::new(), idle: false }
     }
 
     #[cfg(test)]
     pub(super) fn is_merging(&self) -> bool {
         self.merging.is_some()
-    }
-
-    /// Works until the log is closed or has failed.
-    pub(super) fn run(mut self) {
-        let log = Arc::clone(&self.log);
-        while let Ok(next) = self.step() {
-            let goes_on = match next {
-                Next::After(pause) => log.keeper.pause(pause),
-                Next::WhenRung => log.keeper.wait(LOOK_INTERVAL),
-            };
-            if !goes_on {
-                return;
-            }
-        }
-    }
-
-    /// One step of whatever is most urgent.
-    ///
-    /// # Errors
-    /// The log has failed.
-    pub(super) fn step(&mut self) -> Result<Next, StoreError> {
-        self.log.check()?;
-        if self.write_footer()? {
-            return Ok(Next::After(STEP_PAUSE));
-        }
-        if self.recycle()? {
-            return Ok(Next::After(STEP_PAUSE));
-        }
-        // Files and merging take turns, that neither waits for the other.
-        self.merges_first = !self.merges_first;
-        let merges_first = self.merges_first;
-        if merges_first && let Some(pause) = self.merge()? {
-            return Ok(Next::After(pause));
-        }
-        if self.shrink()? || self.fill()? {
-            return Ok(Next::After(FILL_PAUSE));
-        }
-        if !merges_first && let Some(pause) = self.merge()? {
-            return Ok(Next::After(pause));
-        }
-        if !self.freed.is_empty() && !std::mem::replace(&mut self.idle, true) {
-            // Nobody else may ask for a sync, and what was freed waits for one.
-            self.log.sync()?;
-            return Ok(Next::After(STEP_PAUSE));
-        }
-        Ok(Next::WhenRung)
     }
 
     /// Writes the footer of the oldest full segment that is synced.
@@ -153,6 +81,7 @@ impl Keeper {
         let file = self.log.file(sealed.segment);
         let Some(file) = file else { return Ok(true) };
         let written = sealed.footer.write(&*file, salt, end, &self.log.index).and_then(|()| file.sync());
+        let written = written.and_then(|()| lock(&self.log.watermark).sync());
         if let Err(e) = written {
             if e.shortage().is_none() {
                 return Err(self.log.fail(io_error("write the footer of a segment", &e)));
@@ -171,72 +100,16 @@ impl Keeper {
     fn recycle(&mut self) -> Result<bool, StoreError> {
         let synced = self.log.synced.load(Ordering::Acquire);
         let early = || self.log.planted.is(Bug::SegmentReusedEarly);
-        let Some((segment, _)) = self.freed.pop_front_if(|(_, freed)| *freed <= synced || early()) else { return Ok(false) };
+        let Some((segment, _)) = self.freed.pop_front_if(|(_, freed)| *freed <= synced || early()) else {
+            return Ok(false);
+        };
         let Some(file) = self.log.file(segment) else { return Ok(true) };
         self.damaged.remove(&segment);
+        self.put_off.clear();
+        self.log.filler.ring();
         let bytes = file.bytes().map_err(|e| self.log.fail(io_error("look at a segment", &e)))?;
         self.log.head().spares.push_back(Spare { segment, bytes });
         Ok(true)
-    }
-
-    /// Gives a file back, a piece at a time.
-    fn shrink(&mut self) -> Result<bool, StoreError> {
-        if self.shrinking.is_none() {
-            self.shrinking = self.log.superfluous();
-        }
-        let Some(shrinking) = &mut self.shrinking else { return Ok(false) };
-        shrinking.left = shrinking.left.saturating_sub(FILL_BYTES);
-        let (segment, left) = (shrinking.segment, shrinking.left);
-        if left > 0 {
-            shrinking.file.cut(left).map_err(|e| self.log.fail(io_error("shorten a segment", &e)))?;
-            return Ok(true);
-        }
-        self.shrinking = None;
-        self.log.give_up(segment).map_err(|e| self.log.fail(io_error("remove a segment", &e)))?;
-        Ok(true)
-    }
-
-    /// Makes a spare segment, a piece at a time: writing to blocks that were never written costs a sync more.
-    fn fill(&mut self) -> Result<bool, StoreError> {
-        let Some(filling) = &mut self.filling else { return self.begin_filling() };
-        let piece = FILL_BYTES.min(filling.spare.bytes - filling.filled);
-        let written = filling.file.write_at(&vec![0; piece as usize], filling.filled).and_then(|()| filling.file.sync());
-        let short = match written {
-            Ok(()) => false,
-            Err(e) if e.shortage().is_some() => true,
-            Err(e) => return Err(self.log.fail(io_error("fill a segment", &e))),
-        };
-        filling.filled += piece;
-        if short {
-            let segment = filling.spare.segment;
-            self.filling = None;
-            self.log.give_up(segment).map_err(|e| self.log.fail(io_error("remove a segment", &e)))?;
-            return Ok(false);
-        }
-        if filling.filled < filling.spare.bytes {
-            return Ok(true);
-        }
-        if let Some(Filling { spare, .. }) = self.filling.take() {
-            self.log.head().spares.push_back(spare);
-        }
-        Ok(true)
-    }
-
-    fn begin_filling(&mut self) -> Result<bool, StoreError> {
-        let mut head = self.log.head();
-        let bytes = self.log.segment_bytes;
-        if head.spares.len() >= READY || head.admission.shortage(0).is_some() {
-            return Ok(false);
-        }
-        match self.log.create(&mut head, bytes) {
-            Ok(spare) => {
-                drop(head);
-                self.filling = self.log.file(spare.segment).map(|file| Filling { spare, file, filled: 0 });
-                Ok(true)
-            }
-            Err(e) if e.shortage().is_some() => Ok(false),
-            Err(e) => Err(self.log.fail(io_error("make a segment", &e))),
-        }
     }
 
     /// Copies a piece of what is live in the segment that is being merged; answers how long to pause then.
@@ -262,7 +135,7 @@ impl Keeper {
                 continue;
             }
             let mut record = vec![0; change.length as usize];
-            let read = file.read_at(&mut record, change.offset.into());
+            let read = wait_out("read a segment", || file.read_at(&mut record, change.offset.into()));
             read.map_err(|e| self.log.fail(io_error("read a segment", &e)))?;
             bytes += record.len();
             candidates.push(Candidate { location, bytes: record, removes: change.removes });
@@ -280,15 +153,22 @@ impl Keeper {
         match self.log.copy(&mut head, &candidates, is_needed) {
             Ok(()) => merging.done = done,
             Err(CopyError::Damaged) => {
-                tracing::error!(segment = segment::name(segment), "a record in a segment is damaged: the segment is kept as it is");
-                self.damaged.insert(segment);
+                let live = head.use_mut(segment).map_or(0, |used| used.live);
+                if self.damaged.insert(segment, live) != Some(live) {
+                    tracing::error!(
+                        segment = segment::name(segment),
+                        "a record in a segment is damaged: the segment is kept as it is"
+                    );
+                }
                 self.merging = None;
                 return Ok(Some(STEP_PAUSE));
             }
-            // It is tried again.
+            // Another may need less room.
             Err(CopyError::Append(AppendError::Short(short))) => {
-                tracing::debug!(short, "merging waits");
-                return Ok(None);
+                tracing::debug!(short, segment = segment::name(segment), "merging a segment is put off");
+                self.put_off.insert(segment);
+                self.merging = None;
+                return Ok(Some(STEP_PAUSE));
             }
             Err(CopyError::Append(AppendError::Failed(error))) => return Err(error),
         }
@@ -311,37 +191,82 @@ impl Keeper {
 
     /// Chooses the segment from which least has to be copied, if there is reason to.
     fn begin_merging(&mut self) -> Result<bool, StoreError> {
+        let Some(Chosen { segment, salt, end, live }) = self.choose() else {
+            // Those are looked at again next time.
+            self.put_off.clear();
+            return Ok(false);
+        };
+        let Some(file) = self.log.file(segment) else { return Ok(false) };
+        let footer = wait_out("read a footer", || Footer::read(&*file, salt, end));
+        let footer = footer.map_err(|e| self.log.fail(io_error("read a footer", &e)))?;
+        match footer {
+            Some((footer, _)) => self.merging = Some(Merging { segment, footer, done: 0 }),
+            None => {
+                tracing::error!(
+                    segment = segment::name(segment),
+                    "the footer of a segment is damaged: the segment is kept as it is"
+                );
+                self.damaged.insert(segment, live);
+            }
+        }
+        Ok(self.merging.is_some())
+    }
+
+    fn choose(&self) -> Option<Chosen> {
         let mut head = self.log.head();
         let fill = Fill::of(&head);
         let short = head.admission.shortage(0).is_some();
         let oldest = head.in_use().map(|(_, used)| used.ordinal).min();
-        let held = |used: &Use| used.live + if Some(used.ordinal) == oldest { 0 } else { used.removals };
-        let can = |segment: u32, used: &Use| segment != head.current && used.footed && !self.damaged.contains(&segment);
-        let found = head.in_use().filter(|(segment, used)| can(*segment, used));
-        let emptiest = found.min_by_key(|(_, used)| held(used) * 1000 / used.bytes).map(|(segment, used)| {
-            let worthwhile = held(used) * 100 < used.bytes * WORTHWHILE_PERCENT;
-            (segment, used.salt, used.end, worthwhile || used.live == 0 && held(used) == 0)
-        });
-        let oldest = head.in_use().find(|(segment, used)| Some(used.ordinal) == oldest && can(*segment, used));
-        let oldest = oldest.map(|(segment, used)| (segment, used.salt, used.end));
-        drop(head);
-        let chosen = match emptiest {
-            Some((segment, salt, end, true)) if fill.is_worth_merging(short) => Some((segment, salt, end)),
-            // Removals can go only when everything older is gone.
-            _ if fill.removals * 100 > fill.used * REMOVALS_PERCENT => oldest,
-            _ => None,
+        let is_oldest = |used: &Use| Some(used.ordinal) == oldest;
+        let held = |used: &Use| used.live + if is_oldest(used) { 0 } else { used.removals };
+        let can = |segment: u32, used: &Use| {
+            let set_apart = self.damaged.get(&segment) == Some(&used.live) || self.put_off.contains(&segment);
+            segment != head.current && used.footed && !set_apart
         };
-        let Some((segment, salt, end)) = chosen else { return Ok(false) };
-        let Some(file) = self.log.file(segment) else { return Ok(false) };
-        let footer = Footer::read(&*file, salt, end).map_err(|e| self.log.fail(io_error("read a footer", &e)))?;
-        match footer {
-            Some((footer, _)) => self.merging = Some(Merging { segment, footer, done: 0 }),
-            None => {
-                tracing::error!(segment = segment::name(segment), "the footer of a segment is damaged: the segment is kept as it is");
-                self.damaged.insert(segment);
-            }
+        let chosen = |(segment, used): (u32, &Use)| Chosen { segment, salt: used.salt, end: used.end, live: used.live };
+        let all = || head.in_use().filter(|(segment, used)| can(*segment, used));
+        let emptiest = all().min_by_key(|(_, used)| held(used) * 1000 / used.extent());
+        let emptiest = emptiest.filter(|(_, used)| held(used) * 100 < used.extent() * WORTHWHILE_PERCENT);
+        if fill.is_worth_merging(short) && emptiest.is_some() {
+            return emptiest.map(chosen);
         }
-        Ok(self.merging.is_some())
+        // Removals can go only when everything older is gone.
+        let has_many_removals = fill.removals * 100 > fill.used * REMOVALS_PERCENT;
+        all().find(|(_, used)| has_many_removals && is_oldest(used)).map(chosen)
+    }
+}
+
+/// A segment to merge.
+struct Chosen {
+    segment: u32,
+    salt: u64,
+    end: u64,
+    live: u64,
+}
+
+impl Worker for Keeper {
+    fn log(&self) -> &Arc<Log> {
+        &self.log
+    }
+
+    fn bell(log: &Log) -> &Bell {
+        &log.keeper
+    }
+
+    fn step(&mut self) -> Result<Next, StoreError> {
+        self.log.check()?;
+        if self.write_footer()? || self.recycle()? {
+            return Ok(Next::After(STEP_PAUSE));
+        }
+        if let Some(pause) = self.merge()? {
+            return Ok(Next::After(pause));
+        }
+        if !self.freed.is_empty() && !std::mem::replace(&mut self.idle, true) {
+            // Nobody else may ask for a sync, and what was freed waits for one.
+            self.log.sync()?;
+            return Ok(Next::After(STEP_PAUSE));
+        }
+        Ok(Next::WhenRung)
     }
 }
 
@@ -352,17 +277,6 @@ enum CopyError {
 }
 
 impl Log {
-    /// A spare segment that is one too many, or not of the usual length.
-    fn superfluous(&self) -> Option<Shrinking> {
-        let mut head = self.head();
-        let most = READY + head.in_use().count() / 4;
-        let odd = head.spares.iter().position(|spare| spare.bytes != self.segment_bytes);
-        let at = odd.or_else(|| (head.spares.len() > most).then(|| head.spares.len() - 1))?;
-        let Spare { segment, bytes } = head.spares.remove(at)?;
-        drop(head);
-        Some(Shrinking { segment, file: self.file(segment)?, left: bytes })
-    }
-
     /// Whether a record may have to be copied before its segment goes. Asked again when it is copied.
     fn may_be_needed(&self, change: &Change<'_>, location: Location) -> bool {
         match self.index.get(&change.place) {
@@ -381,11 +295,14 @@ impl Log {
             {
                 let Some(file) = self.file(location.segment) else { continue };
                 let mut record = vec![0; location.length as usize];
-                file.read_at(&mut record, location.offset.into()).map_err(|e| self.fail(io_error("read a segment", &e)))?;
+                let read = wait_out("read a segment", || file.read_at(&mut record, location.offset.into()));
+                read.map_err(|e| self.fail(io_error("read a segment", &e)))?;
                 bytes += record.len();
                 copies.push(Candidate { location, bytes: record, removes });
             }
-            let kept = |candidate: &Candidate, now: Option<Location>| now == (!candidate.removes).then_some(candidate.location);
+            let kept = |candidate: &Candidate, now: Option<Location>| {
+                now == (!candidate.removes).then_some(candidate.location)
+            };
             self.copy(head, &copies, kept).map_err(|error| match error {
                 CopyError::Damaged => StoreError::Corrupt("a record that was not synced is damaged".into()),
                 CopyError::Append(AppendError::Short(short)) => {
@@ -424,7 +341,7 @@ impl Log {
         if spots.is_empty() {
             return Ok(());
         }
-        self.append_records(head, frame, &spots).map_err(CopyError::Append)
+        self.append_records(head, frame, &spots, Asker::Merging).map_err(CopyError::Append)
     }
 }
 
@@ -432,7 +349,7 @@ impl Fill {
     fn of(head: &Head) -> Fill {
         let sealed = head.in_use().filter(|(segment, _)| *segment != head.current);
         sealed.fold(Fill::default(), |fill, (_, used)| Fill {
-            used: fill.used + used.bytes,
+            used: fill.used + used.extent(),
             live: fill.live + used.live,
             removals: fill.removals + used.removals,
         })
@@ -452,9 +369,6 @@ impl Fill {
     }
 }
 
-/// Segments that are ready to be used next. Merging may use them when room is short.
-const READY: usize = SPARES_KEPT + 1;
-
 /// Segments are merged when less of them is live.
 const FILL_PERCENT: u64 = 60;
 
@@ -472,15 +386,7 @@ const COPY_LOOKS: usize = 1024;
 
 const COPY_PAUSE: Duration = Duration::from_millis(2);
 
-/// How much of a new segment is written at once.
-const FILL_BYTES: u64 = 1 << 20;
-
-const FILL_PAUSE: Duration = Duration::from_millis(8);
-
 const STEP_PAUSE: Duration = Duration::from_micros(100);
 
 /// Freed segments that wait for a sync before one is made for them.
 const FREED_MAX: usize = 2;
-
-/// When it is looked whether there is something to do, if nobody has rung.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);

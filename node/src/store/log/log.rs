@@ -12,7 +12,7 @@ use rand::RngCore as _;
 use rand::rngs::StdRng;
 
 use super::admission::Admission;
-use super::folder::{Blocks, Folder};
+use super::folder::{Blocks, Folder, Unmade};
 use super::footer::{Change, Footer};
 use super::frame::{self, Kind, Record};
 use super::index::{Index, Place, Walk};
@@ -42,6 +42,7 @@ pub(super) struct Log {
     pub(super) segment_bytes: u64,
     pub(super) planted: Planted,
     pub(super) keeper: Bell,
+    pub(super) filler: Bell,
 }
 
 /// What appending needs. Held for as long as a frame is written and entered into the index: so the order of frames is the order in
@@ -113,6 +114,17 @@ pub(super) struct Spot<'k> {
     pub(super) from: Option<Location>,
 }
 
+/// Who appends. The last spare segments are for whoever makes others free.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Asker {
+    /// A batch that adds something.
+    Batch,
+    /// A batch that only removes.
+    Removal,
+    /// What is copied, so that a segment can be used again; and a start.
+    Merging,
+}
+
 /// Why nothing was appended.
 #[derive(Debug)]
 pub(super) enum AppendError {
@@ -161,16 +173,20 @@ impl Log {
             return Ok(());
         }
         if frame.len() > FRAME_BYTES_MAX {
-            return Err(ApplyError::Full(format!("a batch has {} bytes, and at most {FRAME_BYTES_MAX} can be written", frame.len())));
+            return Err(ApplyError::Full(format!(
+                "a batch has {} bytes, and at most {FRAME_BYTES_MAX} can be written",
+                frame.len()
+            )));
         }
         let mut head = self.head();
-        let spares = head.spares.len().saturating_sub(SPARES_KEPT) as u64 * self.segment_bytes;
-        match head.admission.admit(frame.len() as u64, crate::store::only_removes(batch), spares) {
+        let spares = head.spare_bytes();
+        let asker = if crate::store::only_removes(batch) { Asker::Removal } else { Asker::Batch };
+        match head.admission.admit(frame.len() as u64, asker == Asker::Removal, spares) {
             Ok(Ok(())) => {}
             Ok(Err(short)) => return Err(ApplyError::Full(short)),
             Err(e) => return Err(self.fail(io_error("ask what room is left", &e)).into()),
         }
-        self.append_records(&mut head, frame, &spots).map_err(|error| match error {
+        self.append_records(&mut head, frame, &spots, asker).map_err(|error| match error {
             AppendError::Short(short) => {
                 head.admission.has_met(&short);
                 ApplyError::Full(short)
@@ -185,9 +201,10 @@ impl Log {
         head: &mut Head,
         frame: Vec<u8>,
         spots: &[Spot<'_>],
+        asker: Asker,
     ) -> Result<(), AppendError> {
         let entries = spots.iter().map(|spot| Footer::bytes_of(&spot.place)).sum();
-        let base = self.append_or_roll(head, Kind::Records, frame, spots.len() as u32, entries)?;
+        let base = self.append_or_roll(head, Kind::Records, frame, spots.len() as u32, entries, asker)?;
         let segment = head.current;
         for spot in spots {
             // A segment is shorter than 4 GiB, see `FRAME_BYTES_MAX`.
@@ -215,10 +232,11 @@ impl Log {
         frame: Vec<u8>,
         count: u32,
         entries: u64,
+        asker: Asker,
     ) -> Result<u64, AppendError> {
         if !head.has_room(&frame, entries) {
             let length = frame.len().next_multiple_of(frame::ALIGN) as u64;
-            self.roll(head, length + Footer::default().bytes_with(entries))?;
+            self.roll(head, length + Footer::default().bytes_with(entries), asker)?;
         }
         self.append(head, kind, frame, count)
     }
@@ -247,27 +265,27 @@ impl Log {
         Ok(at)
     }
 
-    /// Begins the next segment, with room for a frame of so many bytes and its footer.
-    pub(super) fn roll(&self, head: &mut Head, needed: u64) -> Result<(), AppendError> {
-        let manifest = manifest::frame(head, None);
+    /// Begins the next segment, with room for a frame of so many bytes and its footer. Nothing has changed if something is short.
+    pub(super) fn roll(&self, head: &mut Head, needed: u64, asker: Asker) -> Result<(), AppendError> {
+        let mut manifest = manifest::frame(head, None);
         let overhead = FRAMES_AT + manifest.len() as u64 + 2 * PAGE;
-        let wanted = (needed + overhead).next_multiple_of(PAGE).max(self.segment_bytes);
         let failed = |e: &io::Error| match e.shortage() {
             Some(short) => AppendError::Short(short.into()),
             None => AppendError::Failed(self.fail(io_error("begin a segment", e))),
         };
-        let spare = match self.take_spare(head, wanted).map_err(|e| failed(&e))? {
-            Some(spare) => spare,
-            // When room is short, one that holds little more than the frame.
-            None => self.create(head, wanted).or_else(|e| match e.shortage() {
-                Some(_) => self.create(head, (needed + overhead).next_multiple_of(SHORT_SEGMENT_BYTES)),
-                None => Err(e),
-            }).map_err(|e| failed(&e))?,
-        };
+        let spare = self.next_segment(head, needed + overhead, asker).map_err(|e| failed(&e))?;
         let Spare { segment, bytes } = spare;
         let used = Used { bytes, salt: head.random.next_u64(), ordinal: head.ordinal + 1, first_batch: head.batch + 1 };
+        frame::finish(
+            &mut manifest,
+            Kind::Manifest,
+            0,
+            used.salt,
+            used.first_batch,
+            self.synced.load(Ordering::Acquire),
+        );
         let begun = match self.file(segment) {
-            Some(file) => segment::begin(&*file, used),
+            Some(file) => segment::begin(&*file, used).and_then(|()| file.write_at(&manifest, FRAMES_AT)),
             None => Err(io::Error::other("a segment is not open")),
         };
         if let Err(e) = begun {
@@ -280,20 +298,15 @@ impl Log {
             let footer = std::mem::take(&mut head.footer);
             head.sealed.push_back(Sealed { segment: current, last_batch: batch, footer });
         }
-        head.ordinal = used.ordinal;
-        head.begin_use(segment, Use {
-            ordinal: used.ordinal,
-            salt: used.salt,
-            bytes,
-            end: FRAMES_AT,
-            last_batch: head.batch,
-            live: 0,
-            removals: 0,
-            footed: false,
-        });
-        (head.current, head.end) = (segment, FRAMES_AT);
-        self.append(head, Kind::Manifest, manifest, 0)?;
+        let Used { salt, ordinal, first_batch, .. } = used;
+        let begun =
+            Use { ordinal, salt, bytes, end: FRAMES_AT, last_batch: batch, live: 0, removals: 0, footed: false };
+        head.begin_use(segment, begun);
+        (head.ordinal, head.current, head.batch) = (ordinal, segment, first_batch);
+        head.end = FRAMES_AT + manifest.len() as u64;
+        head.dirty.insert(segment);
         self.keeper.ring();
+        self.filler.ring();
         Ok(())
     }
 
@@ -304,16 +317,54 @@ impl Log {
             self.append(head, Kind::Manifest, manifest, 0).map(drop)
         } else {
             // The next segment begins with one.
-            self.roll(head, 0)
+            self.roll(head, 0, Asker::Merging)
         }
     }
 
     /// Says in the log that a segment is used no more; answers the frame that does.
     pub(super) fn free(&self, head: &mut Head, segment: u32) -> Result<u64, AppendError> {
         let Some(ordinal) = head.use_mut(segment).map(|used| used.ordinal) else { return Ok(head.batch) };
-        self.append_or_roll(head, Kind::Freed, manifest::freed(ordinal), 0, 0)?;
+        self.append_or_roll(head, Kind::Freed, manifest::freed(ordinal), 0, 0, Asker::Merging)?;
         head.uses[segment as usize] = None;
         Ok(head.batch)
+    }
+
+    /// How long the next segment is, unless its first batch is longer: longer ones in a larger log, that they do not become too many to
+    /// be kept open.
+    pub(super) fn usual_bytes(&self, head: &Head) -> u64 {
+        let used: u64 = head.in_use().map(|(_, used)| used.bytes).sum();
+        let share = (used / SEGMENTS_USUAL).checked_ilog2().map_or(0, |bits| 1 << bits);
+        share.clamp(self.segment_bytes, SEGMENT_BYTES_MAX.max(self.segment_bytes))
+    }
+
+    /// A spare segment with room for so much, or a new one.
+    fn next_segment(&self, head: &mut Head, needed: u64, asker: Asker) -> io::Result<Spare> {
+        let wanted = needed.next_multiple_of(PAGE).max(self.usual_bytes(head));
+        let kept = match asker {
+            Asker::Batch => SPARES_KEPT,
+            Asker::Removal => SPARES_KEPT - 1,
+            Asker::Merging => 0,
+        };
+        if head.spares.len() <= kept {
+            // Another takes the place of the one that is used. Where none can be made the last ones are not for everybody.
+            let made = self.create(wanted);
+            if kept > 0 || made.is_ok() {
+                head.spares.push_back(made?);
+            }
+            head.names_dirty = true;
+        }
+        if let Some(spare) = self.take_spare(head, wanted)? {
+            return Ok(spare);
+        }
+        head.names_dirty = true;
+        self.create(wanted).or_else(|e| match (e.shortage(), asker) {
+            // When room is short, one that holds little more than the frame.
+            (Some(_), Asker::Removal | Asker::Merging) => match self.take_spare(head, needed)? {
+                Some(spare) => Ok(spare),
+                None => self.create(needed.next_multiple_of(SHORT_SEGMENT_BYTES)),
+            },
+            _ => Err(e),
+        })
     }
 
     /// A spare segment of that length. One that somebody has linked is somebody's copy, and left to them.
@@ -331,23 +382,26 @@ impl Log {
 
     /// Takes away the name of a file that is not used.
     pub(super) fn give_up(&self, segment: u32) -> io::Result<()> {
-        self.folder.remove(&segment::name(segment))?;
-        self.open_file(segment, None);
+        match self.folder.remove(&segment::name(segment)) {
+            // Somebody has taken it away already.
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => self.open_file(segment, None),
+        }
         Ok(())
     }
 
-    /// A new file for a segment, whose blocks are not written yet.
-    pub(super) fn create(&self, head: &mut Head, bytes: u64) -> io::Result<Spare> {
-        let segment = self.free_number();
+    /// A new file for a segment, whose blocks are not written yet. Its name is not durable yet.
+    pub(super) fn create(&self, bytes: u64) -> io::Result<Spare> {
+        let segment = self.take_number();
         match self.folder.create(&segment::name(segment), bytes) {
             Ok(file) => {
                 self.open_file(segment, Some(file));
-                head.names_dirty = true;
                 Ok(Spare { segment, bytes })
             }
             Err(e) => {
                 // Whatever is left of it is taken away by the next start at the latest.
                 let _ = self.folder.remove(&segment::name(segment));
+                self.open_file(segment, None);
                 Err(e)
             }
         }
@@ -537,7 +591,11 @@ impl Log {
             if let (Some(record), Place::Token { .. }) = (record, place) {
                 // These say by themselves that they are damaged, and are healed from others.
                 let value = record.value.unwrap_or_default();
-                tracing::warn!(segment = location.segment, offset = location.offset, "a record is not what was written");
+                tracing::warn!(
+                    segment = location.segment,
+                    offset = location.offset,
+                    "a record is not what was written"
+                );
                 return Ok(Some((bytes.slice_ref(record.key), bytes.slice_ref(value))));
             }
             let what = format!("the record at {} of {}", location.offset, segment::name(location.segment));
@@ -563,9 +621,15 @@ impl Log {
         files[at] = file;
     }
 
-    pub(super) fn free_number(&self) -> u32 {
-        let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
-        files.iter().position(Option::is_none).unwrap_or(files.len()) as u32
+    /// A number that no segment has, taken.
+    fn take_number(&self) -> u32 {
+        let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
+        let at = files.iter().position(Option::is_none).unwrap_or(files.len());
+        if at == files.len() {
+            files.push(None);
+        }
+        files[at] = Some(Arc::new(Unmade));
+        at as u32
     }
 
     pub(super) fn head(&self) -> MutexGuard<'_, Head> {
@@ -589,6 +653,14 @@ impl Log {
     }
 }
 
+impl Use {
+    /// How much of the file the frames take, and what they left because it was not enough for the next. A segment that was hardly begun
+    /// takes its whole file: copying what is in it gives that back.
+    pub(super) fn extent(&self) -> u64 {
+        if self.end < self.bytes / 2 { self.bytes } else { self.end }
+    }
+}
+
 impl Head {
     pub(super) fn use_mut(&mut self, segment: u32) -> Option<&mut Use> {
         self.uses.get_mut(segment as usize)?.as_mut()
@@ -604,6 +676,11 @@ impl Head {
             self.uses.resize(at + 1, None);
         }
         self.uses[at] = Some(begun);
+    }
+
+    /// Bytes of spare segments that batches may use.
+    pub(super) fn spare_bytes(&self) -> u64 {
+        self.spares.iter().skip(SPARES_KEPT).map(|spare| spare.bytes).sum()
     }
 
     /// Whether a frame with so many bytes of entries fits into the current segment, with a footer behind it.
@@ -676,6 +753,12 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Locations have 32 bits, and the largest frame is in a segment of its own.
 const FRAME_BYTES_MAX: usize = 1 << 31;
+
+/// About so many segments a log has, at least until they are as long as they become.
+const SEGMENTS_USUAL: u64 = 128;
+
+/// A longer segment takes long to be merged, and to be read by a start.
+const SEGMENT_BYTES_MAX: u64 = 256 << 20;
 
 /// A shorter segment than usual has a multiple of so many bytes.
 const SHORT_SEGMENT_BYTES: u64 = 256 << 10;

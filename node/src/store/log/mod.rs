@@ -4,7 +4,7 @@
 //!  shard 0 ── LogStore ─┐ apply: a frame at the end of the newest segment, then the index        log, frame, segment
 //!  shard 1 ── LogStore ─┼──────▶ LogDatabase ── get, scan: the index says where, one read        index, table
 //!  sync thread ─ LogSyncer ────▶ sync: one fdatasync for all that was applied before             log, watermark
-//!  keeper ─────────────────────▶ footers, spare segments, merging: in small steps                keeper, footer, manifest
+//!  keeper, filler ─────────────▶ footers, merging; spare segments: in small steps                keeper, filler, footer, manifest
 //!  open ───────────────────────▶ which frames count, and what the index was                      recover
 //! ```
 //! - All shards share one log: their batches go to the disk in one sync. Appending is short, and no shard ever waits for a sync, nor for
@@ -18,7 +18,10 @@
 //! What it follows: Rosenblum and Ousterhout, *The design and implementation of a log-structured file system* (1992), for segments and
 //! their cleaning; Sheehy and Smith, *Bitcask* (2010), for the index in memory. `docs/decisions.md` says why it is our own.
 
-#![allow(clippy::disallowed_methods, reason = "the disk is at the edge: it looks at free space by the clock, and draws salts")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the disk is at the edge: it looks at free space by the clock, and draws salts"
+)]
 
 use std::fs;
 use std::fs::{File, TryLockError};
@@ -34,19 +37,21 @@ use rand::{RngCore as _, SeedableRng as _};
 
 use self::admission::Admission;
 use self::descriptors::Descriptors;
+use self::filler::Filler;
 use self::folder::{Folder, SystemFolder};
 use self::footer::Footer;
 use self::keeper::Keeper;
-use self::log::{AppendError, Head, Log, SPARES_KEPT, Sealed, Spare, Use};
+use self::log::{AppendError, Asker, Head, Log, Sealed, Spare, Use};
 use self::recover::Found;
 use self::space::Space;
 use self::watermark::{Mark, Watermark};
 use crate::planted::Planted;
-use crate::replica::store::{ApplyError, Batch, BatchSeq, Store, StoreError};
+use crate::replica::store::{ApplyError, Batch, BatchSeq, Store, StoreError, StoreSize};
 
 mod admission;
 mod descriptors;
 mod file_sync;
+mod filler;
 mod folder;
 mod footer;
 mod frame;
@@ -64,6 +69,7 @@ mod shortage;
 mod space;
 mod table;
 mod watermark;
+mod worker;
 
 pub use self::file_sync::FileSync;
 pub use self::index::Layout;
@@ -89,7 +95,7 @@ pub struct LogSyncer(Arc<Open>);
 pub struct LogOptions {
     /// Which keys are found by a token: of those only 24 bytes are kept in memory, of all others the whole key.
     pub layout: Layout,
-    /// Length of a segment; a batch that is longer is given one of its own.
+    /// Length of a segment, until the log is so large that these would be too many; a batch that is longer is given one of its own.
     pub segment_bytes: u64,
     /// Room on the device that batches leave alone: below it they are refused, all but those that only remove, which
     /// may use half of it. See [`RESERVE_BYTES_DEFAULT`].
@@ -107,7 +113,7 @@ pub struct LogOptions {
 impl Default for LogOptions {
     fn default() -> LogOptions {
         LogOptions {
-            layout: Layout { prefix: crate::replica::record::RECORDS_PREFIX },
+            layout: Layout::of_records(1),
             segment_bytes: SEGMENT_BYTES_DEFAULT,
             reserve_bytes: RESERVE_BYTES_DEFAULT,
             space_probe: None,
@@ -124,10 +130,10 @@ pub enum LogOpenError {
     /// Another process has it open.
     #[error("the database in {} is open in another process. Stop that one first", .0.display())]
     InUse(PathBuf),
-    /// Another release has written it.
+    /// Another build has written it.
     #[error(
-        "the database in {} has the format of an earlier release, which this one does not read. Nothing was changed in it. Start the \
-         release that has written it; or let the other nodes fill this one again: one node at a time, and only while the others are well \
+        "the database in {} has the format of an earlier build, which this one does not read. Nothing was changed in it. Start the \
+         build that has written it; or let the other nodes fill this one again: one node at a time, and only while the others are well \
          (`driftless status`), move its data directory away, start it with an empty one (`--init`), and wait until `driftless status` \
          says that it is whole", .0.display()
     )]
@@ -146,23 +152,10 @@ pub enum LogOpenError {
     },
 }
 
-/// How large a database is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct LogSize {
-    /// Bytes of all segments in use, and of spare ones.
-    pub disk_bytes: u64,
-    /// Bytes in them that are not void.
-    pub live_bytes: u64,
-    /// Keys in the index.
-    pub keys: u64,
-    /// Memory that the index takes.
-    pub index_bytes: u64,
-}
-
 struct Open {
     log: Arc<Log>,
-    /// Runs until the last handle is gone.
-    keeper: Option<JoinHandle<()>>,
+    /// Keeper and filler; they run until the last handle is gone.
+    threads: Vec<JoinHandle<()>>,
     _lock: Option<File>,
 }
 
@@ -177,8 +170,8 @@ impl LogDatabase {
     pub fn open(path: impl AsRef<Path>, options: LogOptions) -> Result<LogDatabase, LogOpenError> {
         let path = path.as_ref();
         let failed = |error| LogOpenError::Failed { path: path.into(), error };
-        fs::create_dir_all(path).map_err(|e| failed(io_error("make the database directory", &e)))?;
-        if is_of_earlier_release(path).map_err(|e| failed(io_error("read the database directory", &e)))? {
+        make_directory(path).map_err(|e| failed(io_error("make the database directory", &e)))?;
+        if is_of_earlier_build(path).map_err(|e| failed(io_error("read the database directory", &e)))? {
             return Err(LogOpenError::OtherFormat(path.into()));
         }
         let file = File::options().create(true).truncate(false).write(true).open(path.join(LOCK));
@@ -192,14 +185,19 @@ impl LogDatabase {
             Some(probe) => Space::new(probe.clone(), options.reserve_bytes),
             None => Space::of_database(path, options.reserve_bytes),
         };
-        let folder = Box::new(SystemFolder { path: path.into(), file_sync: options.file_sync.clone() });
+        let folder = SystemFolder::open(path.into(), options.file_sync.clone());
+        let folder = Box::new(folder.map_err(|e| failed(io_error("open the database directory", &e)))?);
         let random = StdRng::from_os_rng();
         let place = path.display().to_string();
         let (log, freed) = open_log(folder, place, space, random, &options).map_err(failed)?;
-        let keeper = Keeper::new(Arc::clone(&log), freed);
-        let thread = std::thread::Builder::new().name("keeper".to_owned()).spawn(|| keeper.run());
-        let thread = thread.map_err(|e| failed(io_error("start a thread", &e)))?;
-        Ok(LogDatabase(Arc::new(Open { log, keeper: Some(thread), _lock: Some(file) })))
+        let (keeper, filler) = (Keeper::new(Arc::clone(&log), freed), Filler::new(Arc::clone(&log)));
+        let mut open = Open { log, threads: Vec::new(), _lock: Some(file) };
+        let spawn = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let threads = [spawn("keeper").spawn(|| worker::run(keeper)), spawn("filler").spawn(|| worker::run(filler))];
+        for thread in threads {
+            open.threads.push(thread.map_err(|e| failed(io_error("start a thread", &e)))?);
+        }
+        Ok(LogDatabase(Arc::new(open)))
     }
 
     /// A shard's handle. Its batches are numbered from 1.
@@ -210,19 +208,6 @@ impl LogDatabase {
     /// A handle for the thread that syncs.
     pub fn syncer(&self) -> LogSyncer {
         LogSyncer(Arc::clone(&self.0))
-    }
-
-    /// How large it is. O(keys that have no token).
-    ///
-    /// # Errors
-    /// [`StoreError`]: the store cannot be trusted any more; stop serving.
-    pub fn size(&self) -> Result<LogSize, StoreError> {
-        self.0.log.check()?;
-        let (keys, index_bytes) = self.0.log.index.size();
-        let head = self.0.log.head();
-        let spare: u64 = head.spares.iter().map(|spare| spare.bytes).sum();
-        let (used, live) = head.in_use().fold((0, 0), |(bytes, live), (_, used)| (bytes + used.bytes, live + used.live));
-        Ok(LogSize { disk_bytes: used + spare, live_bytes: live, keys, index_bytes })
     }
 }
 
@@ -250,6 +235,16 @@ impl Store for LogStore {
         self.open.log.shortage()
     }
 
+    fn size(&self) -> Option<StoreSize> {
+        let log = &self.open.log;
+        let (keys, index_bytes) = log.index.size();
+        let head = log.head();
+        let spare: u64 = head.spares.iter().map(|spare| spare.bytes).sum();
+        let (used, live_bytes) =
+            head.in_use().fold((0, 0), |(bytes, live), (_, used)| (bytes + used.bytes, live + used.live));
+        Some(StoreSize { disk_bytes: used + spare, live_bytes, keys, index_bytes })
+    }
+
     fn apply(&mut self, batch: Batch) -> Result<BatchSeq, ApplyError> {
         super::assert_keys_fit(&batch);
         self.open.log.apply(&batch)?;
@@ -272,9 +267,10 @@ impl LogSyncer {
 impl Drop for Open {
     fn drop(&mut self) {
         self.log.keeper.ring_for_the_last_time();
-        if let Some(keeper) = self.keeper.take() {
-            // A panic of it was said when it happened, and nothing is lost with it.
-            let _ = keeper.join();
+        self.log.filler.ring_for_the_last_time();
+        for thread in self.threads.drain(..) {
+            // They catch their panics themselves.
+            let _ = thread.join();
         }
     }
 }
@@ -282,7 +278,7 @@ impl Drop for Open {
 impl Log {
     fn shortage(&self) -> Option<String> {
         let mut head = self.head();
-        let spare = head.spares.len().saturating_sub(SPARES_KEPT) as u64 * self.segment_bytes;
+        let spare = head.spare_bytes();
         head.admission.shortage(spare)
     }
 }
@@ -299,7 +295,7 @@ fn open_log(
     let admission = Admission::new(space, Descriptors::new(options.descriptor_probe.clone()));
     let secret = random.next_u64();
     let segment_bytes = options.segment_bytes.next_multiple_of(segment::PAGE).max(SEGMENT_BYTES_MIN);
-    let found = recover::find(&*folder, options.layout, segment_bytes, secret, &options.planted)?;
+    let found = recover::find(&*folder, options.layout, secret, &options.planted)?;
     let mark = found.as_ref().map_or(Mark { batch: 0, secret }, |found| Mark { batch: found.synced, ..found.mark });
     let watermark = Watermark::open(&*folder, mark).map_err(|e| io_error("write the record of syncs", &e))?;
     let found = found.unwrap_or_else(|| Found::nothing(options.layout, secret));
@@ -329,6 +325,7 @@ fn open_log(
         segment_bytes,
         planted: options.planted.clone(),
         keeper: Default::default(),
+        filler: Default::default(),
     });
     for (segment, file) in found.files {
         log.open_file(segment, Some(file));
@@ -336,28 +333,29 @@ fn open_log(
     let mut head = log.head();
     head.spares.extend(found.spares.into_iter().map(|(segment, bytes)| Spare { segment, bytes }));
     for loaded in &found.segments {
-        head.begin_use(loaded.segment, Use {
-            ordinal: loaded.used.ordinal,
-            salt: loaded.used.salt,
-            bytes: loaded.used.bytes,
-            end: loaded.end,
-            last_batch: loaded.last_batch,
-            live: loaded.live,
-            removals: loaded.removals,
-            footed: loaded.footer.is_none(),
-        });
+        head.begin_use(
+            loaded.segment,
+            Use {
+                ordinal: loaded.used.ordinal,
+                salt: loaded.used.salt,
+                bytes: loaded.used.bytes,
+                end: loaded.end,
+                last_batch: loaded.last_batch,
+                live: loaded.live,
+                removals: loaded.removals,
+                footed: loaded.footer.is_none(),
+            },
+        );
     }
-    let mut free = found.free;
-    // What says that they are free is durable: the new segment may be one of them, or a node that is started again and again would
-    // take a new file each time.
-    if found.synced == found.batch {
-        head.spares.extend(free.drain(..).map(|(segment, bytes)| Spare { segment, bytes }));
-    }
+    let mut free = found.doubtful;
+    // The new segment may be one of them: a node that is started again and again must not take a new file each time, and on a full disk
+    // there is no other.
+    head.spares.extend(found.free.into_iter().map(|(segment, bytes)| Spare { segment, bytes }));
     let said = |error| match error {
         AppendError::Short(short) => StoreError::Io(format!("cannot begin a segment: {short}")),
         AppendError::Failed(error) => error,
     };
-    log.roll(&mut head, 0).map_err(said)?;
+    log.roll(&mut head, 0, Asker::Merging).map_err(said)?;
     log.secure(&mut head, &found.unsynced)?;
     let mut changed = false;
     for loaded in &found.segments {
@@ -371,7 +369,7 @@ fn open_log(
             // Whatever it held is in the new segment now.
             None => {
                 head.uses[loaded.segment as usize] = None;
-                free.push((loaded.segment, loaded.used.bytes));
+                free.push(loaded.segment);
                 changed = true;
             }
         }
@@ -387,7 +385,7 @@ fn open_log(
     }
     drop(head);
     log.sync()?;
-    Ok((log, free.into_iter().map(|(segment, _)| (segment, batch)).collect()))
+    Ok((log, free.into_iter().map(|segment| (segment, batch)).collect()))
 }
 
 impl Found {
@@ -401,14 +399,26 @@ impl Found {
             synced: 0,
             spares: Vec::new(),
             free: Vec::new(),
+            doubtful: Vec::new(),
             unsynced: Vec::new(),
             mark: Mark { batch: 0, secret },
         }
     }
 }
 
-/// Whether a store of another kind is there: until 0.4 it was a tree of tables.
-fn is_of_earlier_release(path: &Path) -> io::Result<bool> {
+/// Makes a directory durably, if it is not there.
+fn make_directory(path: &Path) -> io::Result<()> {
+    if !path.try_exists()? {
+        fs::create_dir_all(path)?;
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            File::open(parent)?.sync_all()?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a store of another kind is there: earlier builds kept a tree of tables.
+fn is_of_earlier_build(path: &Path) -> io::Result<bool> {
     for name in ["version", "keyspaces", "0.jnl"] {
         if path.join(name).try_exists()? {
             return Ok(true);

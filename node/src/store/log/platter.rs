@@ -24,6 +24,8 @@ struct State {
     next: u64,
     /// How many writes and syncs are still done, before the process dies at the next.
     left: Option<u64>,
+    /// A write or a new file meets a quota when so many more were done.
+    short_after: Option<u64>,
     /// The next sync fails, and what it was to bring to the disk is forgotten.
     sync_fails: bool,
     /// The next sync says that it is there, and waits to be let through.
@@ -53,7 +55,13 @@ impl Platter {
     pub(super) fn revive(&self) {
         let mut state = lock(&self.0);
         state.left = None;
+        state.short_after = None;
         state.sync_fails = false;
+    }
+
+    /// One of the next writes or new files finds that nothing is left. What it wrote until then is there.
+    pub(super) fn run_short_after(&self, operations: u64) {
+        lock(&self.0).short_after = Some(operations);
     }
 
     pub(super) fn fail_next_sync(&self) {
@@ -136,6 +144,23 @@ impl State {
     }
 }
 
+impl State {
+    /// Whether this operation meets the quota.
+    fn is_short(&mut self) -> bool {
+        match &mut self.short_after {
+            Some(0) => {
+                self.short_after = None;
+                true
+            }
+            Some(left) => {
+                *left -= 1;
+                false
+            }
+            None => false,
+        }
+    }
+}
+
 impl Contents {
     fn bring(&mut self, sector: usize) {
         let range = sector * SECTOR..((sector + 1) * SECTOR).min(self.written.len());
@@ -157,6 +182,9 @@ impl Folder for Platter {
     fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn Blocks>> {
         let mut state = lock(&self.0);
         state.spend()?;
+        if state.is_short() {
+            return Err(rustix::io::Errno::DQUOT.into());
+        }
         let file = match state.names.get(name) {
             Some(file) => *file,
             None => {
@@ -199,7 +227,8 @@ impl Blocks for OnPlatter {
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         let mut state = lock(&self.platter.0);
-        let dies = state.left == Some(0);
+        let is_short = state.is_short();
+        let dies = state.left == Some(0) || is_short;
         let contents = state.files.get_mut(&self.file).expect("it is open");
         // What was under way when the process died is there in part.
         let bytes = if dies { &bytes[..bytes.len() / 2] } else { bytes };
@@ -210,6 +239,9 @@ impl Blocks for OnPlatter {
         contents.written[at..at + bytes.len()].copy_from_slice(bytes);
         if !bytes.is_empty() {
             contents.dirty.extend(at / SECTOR..=(at + bytes.len() - 1) / SECTOR);
+        }
+        if is_short {
+            return Err(rustix::io::Errno::DQUOT.into());
         }
         state.spend()
     }

@@ -18,11 +18,11 @@ use super::folder::{Blocks, Folder};
 use super::footer::{Change, Footer};
 use super::frame::{self, Kind};
 use super::index::{Index, Layout};
-use super::io_error;
 use super::manifest::{self, Listed};
 use super::segment::{self, FRAMES_AT, Used};
 use super::table::Location;
 use super::watermark::{self, Mark, Watermark};
+use super::{SEGMENT_BYTES_MIN, io_error};
 use crate::planted::{Bug, Planted};
 use crate::replica::store::StoreError;
 
@@ -40,8 +40,10 @@ pub(super) struct Found {
     pub(super) synced: u64,
     /// Never used, each with its length.
     pub(super) spares: Vec<(u32, u64)>,
-    /// Used once, and not in use.
+    /// Used once, and known not to be in use by what was synced.
     pub(super) free: Vec<(u32, u64)>,
+    /// Used once, and not in use if what was not synced is true.
+    pub(super) doubtful: Vec<u32>,
     /// Records that are not known to be synced; whether each removes.
     pub(super) unsynced: Vec<(Location, bool)>,
     pub(super) mark: Mark,
@@ -89,14 +91,13 @@ struct Base {
     chain: Vec<At>,
     listed: Vec<Listed>,
     /// Those of which the footer is there.
-    footers: BTreeMap<u64, Footer>,
+    footed: BTreeSet<u64>,
 }
 
 /// Looks at a folder; `None` if there never was a log in it.
 pub(super) fn find(
     folder: &dyn Folder,
     layout: Layout,
-    segment_bytes: u64,
     new_secret: u64,
     planted: &Planted,
 ) -> Result<Option<Found>, StoreError> {
@@ -112,12 +113,14 @@ pub(super) fn find(
                 files.insert(number, Arc::clone(&file));
                 segments.insert(number, Segment { file, used });
             }
-            None if file.bytes().map_err(failed)? == segment_bytes => {
-                files.insert(number, file);
-                spares.push((number, segment_bytes));
-            }
-            // It was being made, or given up.
-            None => garbage.push(number),
+            None => match file.bytes().map_err(failed)? {
+                bytes if bytes >= SEGMENT_BYTES_MIN => {
+                    files.insert(number, file);
+                    spares.push((number, bytes));
+                }
+                // It was being made, or given up.
+                _ => garbage.push(number),
+            },
         }
     }
     if segments.is_empty() || !marked {
@@ -134,13 +137,24 @@ pub(super) fn find(
     }
     let mark = Watermark::read(folder).map_err(failed)?;
     if mark.is_none() {
-        tracing::warn!(file = watermark::FILE, "the record of syncs is damaged: this start cannot check that all is there");
+        tracing::warn!(
+            file = watermark::FILE,
+            "the record of syncs is damaged: this start cannot check that all is there"
+        );
     }
+    let marked_well = mark.is_some();
     let mark = mark.unwrap_or(Mark { batch: 0, secret: new_secret });
     let by_ordinal = segments.iter().map(|(number, segment)| (segment.used.ordinal, *number)).collect();
     let scanned = BTreeMap::new();
     let mut scanner = Scanner { planted, segments, by_ordinal, scanned, synced: mark.batch, doubt: None };
-    let base = scanner.find_base(mark.secret)?;
+    let base = match scanner.find_base(mark.secret) {
+        // The first start was interrupted before its first sync.
+        Err(_) if mark.batch == 0 && scanner.synced == 0 && marked_well => {
+            remove(folder, files.into_keys().chain(garbage)).map_err(failed)?;
+            return Ok(None);
+        }
+        base => base?,
+    };
     let index = Index::new(layout, mark.secret);
     let Some(batch) = base.chain.last().map(|at| at.head.batch) else {
         return Err(StoreError::Corrupt("the log has no frame".into()));
@@ -148,17 +162,23 @@ pub(super) fn find(
     if scanner.synced > batch {
         let doubt = scanner.doubt.take().unwrap_or_else(|| "a frame of the newest segment is not whole".into());
         let synced = scanner.synced;
-        return Err(StoreError::Corrupt(format!("{doubt}: batch {synced} of the log was synced, and {batch} is the last that is there")));
+        return Err(StoreError::Corrupt(format!(
+            "{doubt}: batch {synced} of the log was synced, and {batch} is the last that is there"
+        )));
     }
     let (loaded, unsynced) = scanner.load(&base, &index)?;
     let in_use: BTreeSet<_> = loaded.iter().map(|loaded| loaded.segment).collect();
+    let needed = scanner.needed_by_what_was_synced(&base)?;
     let others = scanner.segments.iter().filter(|(number, _)| !in_use.contains(number));
-    let free = others.map(|(number, segment)| (*number, segment.used.bytes)).collect();
+    let is_free = |segment: &Segment| needed.as_ref().is_some_and(|needed| !needed.contains(&segment.used.ordinal));
+    let (free, doubtful): (Vec<_>, Vec<_>) = others.partition(|(_, segment)| is_free(segment));
+    let free = free.into_iter().map(|(number, segment)| (*number, segment.used.bytes)).collect();
+    let doubtful = doubtful.into_iter().map(|(number, _)| *number).collect();
     // Nothing refers to them.
     remove(folder, garbage).map_err(failed)?;
     let ordinal = scanner.by_ordinal.keys().next_back().copied().unwrap_or_default();
     let synced = scanner.synced;
-    Ok(Some(Found { index, files, segments: loaded, batch, ordinal, synced, spares, free, unsynced, mark }))
+    Ok(Some(Found { index, files, segments: loaded, batch, ordinal, synced, spares, free, doubtful, unsynced, mark }))
 }
 
 fn remove(folder: &dyn Folder, segments: impl IntoIterator<Item = u32>) -> io::Result<()> {
@@ -175,8 +195,8 @@ impl Scanner<'_> {
                 continue;
             }
             let Some(listed) = self.listed(number, &chain)? else { continue };
-            if let Some(footers) = self.footers(&listed, secret)? {
-                return Ok(Base { ordinal, chain, listed, footers });
+            if let Some(footed) = self.footed(&listed, secret)? {
+                return Ok(Base { ordinal, chain, listed, footed });
             }
         }
         let doubt = self.doubt.take().unwrap_or_else(|| "no segment says which are in use".into());
@@ -206,9 +226,16 @@ impl Scanner<'_> {
         Ok(listed)
     }
 
-    /// The footers of segments in use; `None` if one of these has neither footer nor all frames, and so was not synced.
-    fn footers(&mut self, listed: &[Listed], secret: u64) -> Result<Option<BTreeMap<u64, Footer>>, StoreError> {
-        let mut found = BTreeMap::new();
+    /// Which segments a start would need that found only what was synced; `None` if that cannot be said.
+    fn needed_by_what_was_synced(&self, base: &Base) -> Result<Option<BTreeSet<u64>>, StoreError> {
+        let synced: Vec<_> = base.chain.iter().copied().take_while(|at| at.head.batch <= self.synced).collect();
+        let listed = self.listed(self.by_ordinal[&base.ordinal], &synced)?;
+        Ok(listed.map(|listed| listed.iter().map(|listed| listed.ordinal).chain([base.ordinal]).collect()))
+    }
+
+    /// Which segments in use have footers; `None` if one of these has neither footer nor all frames, and so was not synced.
+    fn footed(&mut self, listed: &[Listed], secret: u64) -> Result<Option<BTreeSet<u64>>, StoreError> {
+        let mut found = BTreeSet::new();
         for Listed { ordinal, end, last_batch } in listed.iter().copied() {
             let Some(&number) = self.by_ordinal.get(&ordinal) else {
                 self.doubt(format!("the segment that was begun as number {ordinal} is missing"));
@@ -217,9 +244,9 @@ impl Scanner<'_> {
             let segment = &self.segments[&number];
             let footer = Footer::read(&*segment.file, segment.used.salt, end);
             match footer.map_err(|e| io_error("read the footer of a segment", &e))? {
-                Some((footer, of)) if of == secret => {
+                Some((_, of)) if of == secret => {
                     self.synced = self.synced.max(last_batch);
-                    found.insert(ordinal, footer);
+                    found.insert(ordinal);
                 }
                 _ => {
                     let chain = self.chain(number, last_batch)?;
@@ -325,10 +352,16 @@ impl Scanner<'_> {
                 live: 0,
                 removals: 0,
             };
-            let footer = match base.footers.get(&listed.ordinal) {
-                Some(footer) => footer.clone(),
+            let is_footed = base.footed.contains(&listed.ordinal);
+            let footer = if is_footed { Footer::read(&*segment.file, used.salt, end) } else { Ok(None) };
+            let footer = match footer.map_err(|e| io_error("read the footer of a segment", &e))? {
+                Some((footer, _)) => footer,
                 None => {
-                    let chain = if listed.ordinal == base.ordinal { base.chain.clone() } else { self.chain(number, last_batch)? };
+                    let chain = if listed.ordinal == base.ordinal {
+                        base.chain.clone()
+                    } else {
+                        self.chain(number, last_batch)?
+                    };
                     this.kept = self.kept(&chain, end);
                     let (all, kept) = self.read_frames(number, &chain, index, &mut unsynced)?;
                     this.footer = Some(kept);
@@ -338,11 +371,8 @@ impl Scanner<'_> {
             loaded.push(this);
             for change in footer.changes() {
                 let location = Location { segment: number, offset: change.offset, length: change.length };
-                let before = if change.removes {
-                    index.remove(&change.place)
-                } else {
-                    index.set(&change.place, location)
-                };
+                let before =
+                    if change.removes { index.remove(&change.place) } else { index.set(&change.place, location) };
                 if let Some(this) = loaded.last_mut() {
                     let length = u64::from(location.length);
                     if change.removes { this.removals += length } else { this.live += length }

@@ -32,7 +32,7 @@ pub(super) fn name(segment: u32) -> String {
 /// The segment that a file's name says it is.
 pub(super) fn of_name(file: &str) -> Option<u32> {
     let number = file.strip_suffix(SUFFIX)?.parse().ok()?;
-    (name(number) == file).then_some(number)
+    (name(number) == file && number < NUMBERS).then_some(number)
 }
 
 /// Begins a use. Durable with the first frames.
@@ -77,6 +77,9 @@ pub(super) const PAGE: u64 = 4096;
 
 /// Where the first frame of a segment is.
 pub(super) const FRAMES_AT: u64 = PAGE;
+
+/// More segments than can be open.
+const NUMBERS: u32 = 1 << 24;
 
 const SUFFIX: &str = ".segment";
 const HEAD_BYTES: usize = 48;

@@ -25,8 +25,10 @@ pub(super) struct Location {
 }
 
 /// Entries of one arc, by token.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Table {
+    /// How many high bits of a token name the arc, and are the same for all entries.
+    arc_bits: u32,
     /// [`Table::homes`] of them, and a few more for the run at the end.
     slots: Vec<Entry>,
     homes: usize,
@@ -34,6 +36,10 @@ pub(super) struct Table {
 }
 
 impl Table {
+    pub(super) fn new(arc_bits: u32) -> Table {
+        Table { arc_bits, slots: Vec::new(), homes: 0, count: 0 }
+    }
+
     /// Where the entry of a key is. O(1) for tokens that are hashes.
     pub(super) fn get(&self, token: u64, check: u32) -> Option<Entry> {
         self.find(token, check).ok().map(|at| self.slots[at])
@@ -67,7 +73,8 @@ impl Table {
         let mut hole = self.find(token, check).ok()?;
         let removed = self.slots[hole].location;
         // What follows comes nearer to its home.
-        while let Some(next) = self.slots.get(hole + 1).filter(|next| !next.is_empty() && self.home(next.token) <= hole) {
+        while let Some(next) = self.slots.get(hole + 1).filter(|next| !next.is_empty() && self.home(next.token) <= hole)
+        {
             self.slots[hole] = *next;
             hole += 1;
         }
@@ -96,6 +103,11 @@ impl Table {
         self.slots[home..].iter().filter(move |entry| !entry.is_empty() && entry.token >= token)
     }
 
+    #[cfg(test)]
+    pub(super) fn longest_run(&self) -> usize {
+        self.slots.split(Entry::is_empty).map(<[Entry]>::len).max().unwrap_or_default()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.count
     }
@@ -122,7 +134,7 @@ impl Table {
 
     /// Where an entry would like to be: by the bits below those that name the arc.
     fn home(&self, token: u64) -> usize {
-        let within = u128::from(token << ARC_BITS);
+        let within = u128::from(token << self.arc_bits);
         ((within * self.homes as u128) >> 64) as usize
     }
 
@@ -150,9 +162,6 @@ impl Entry {
     }
 }
 
-/// The high bits of a token that all entries of a table share: growing one then moves a 256th of the keys.
-pub(super) const ARC_BITS: u32 = 8;
-
 const HOMES_MIN: usize = 16;
 
 /// Slots behind the last home, as a rule enough for the run that ends there.
@@ -172,7 +181,12 @@ mod tests {
 
     /// Tokens everywhere, and many in one place.
     fn tokens() -> impl Strategy<Value = u64> {
-        prop_oneof![any::<u64>().prop_map(|token| token >> ARC_BITS), 0..20_u64, Just((1 << 56) - 1), (1 << 55)..(1_u64 << 55) + 9]
+        prop_oneof![
+            any::<u64>().prop_map(|token| token >> 8),
+            0..20_u64,
+            Just((1 << 56) - 1),
+            (1 << 55)..(1_u64 << 55) + 9
+        ]
     }
 
     proptest! {
@@ -181,7 +195,7 @@ mod tests {
             changes in prop::collection::vec((tokens(), 0..2_u32, 0..4_u8), 1..600),
             start in tokens(),
         ) {
-            let (mut table, mut model) = (Table::default(), BTreeMap::new());
+            let (mut table, mut model) = (Table::new(8), BTreeMap::new());
             for (number, (token, check, what)) in changes.into_iter().enumerate() {
                 let new = entry(token, check, number as u32);
                 if what == 0 {
@@ -201,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_record_that_has_moved_meanwhile_is_not_switched() {
-        let mut table = Table::default();
+        let mut table = Table::new(8);
         table.set(entry(7, 0, 1));
         let place = |offset| Location { segment: 0, offset, length: 1 };
         assert!(!table.switch(7, 0, place(2), place(3)));
@@ -211,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_table_that_has_shrunk_gives_memory_back() {
-        let mut table = Table::default();
+        let mut table = Table::new(8);
         let token = |i: u64| i << 40;
         (0..10_000).for_each(|i| assert_eq!(table.set(entry(token(i), 0, 0)), None));
         let full = table.bytes();

@@ -5,6 +5,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::platter::Platter;
+use super::worker::Worker as _;
 use super::*;
 use crate::store::behaviour::{Subject, batch, contents, put, suite, value_of};
 use crate::testkit::SmallDisk;
@@ -39,7 +40,7 @@ impl Disk {
         let random = StdRng::seed_from_u64(7);
         let folder = Box::new(platter.clone());
         let (log, _) = open_log(folder, "test".into(), space, random, &options).expect("opens");
-        let open = Arc::new(Open { log, keeper: None, _lock: None });
+        let open = Arc::new(Open { log, threads: Vec::new(), _lock: None });
         let store = LogStore { open: Arc::clone(&open), shard: 0, applied: BatchSeq::default() };
         Disk { open: Some((store, LogSyncer(open))), platter, layout, planted }
     }
@@ -109,11 +110,15 @@ macro_rules! subject {
     };
 }
 
-subject!(Tokens, Layout { prefix: b"" });
-subject!(Ordered, Layout { prefix: b"no key of the suite" });
+subject!(Tokens, Layout { prefix: b"", arc_bits: 8 });
+subject!(Ordered, Layout { prefix: b"no key of the suite", arc_bits: 8 });
 
 fn options() -> LogOptions {
-    LogOptions { space_probe: Some(ResourceProbe::new(|| Ok(1 << 40))), segment_bytes: 1 << 20, ..LogOptions::default() }
+    LogOptions {
+        space_probe: Some(ResourceProbe::new(|| Ok(1 << 40))),
+        segment_bytes: 1 << 20,
+        ..LogOptions::default()
+    }
 }
 
 fn open(path: &Path) -> LogDatabase {
@@ -130,7 +135,8 @@ fn copy(from: &Path, to: &Path) {
 
 fn names(path: &Path) -> Vec<String> {
     let listed = fs::read_dir(path).expect("listed");
-    let mut names: Vec<_> = listed.map(|entry| entry.expect("listed").file_name().into_string().expect("text")).collect();
+    let mut names: Vec<_> =
+        listed.map(|entry| entry.expect("listed").file_name().into_string().expect("text")).collect();
     names.sort();
     names
 }
@@ -170,7 +176,7 @@ fn damage_never_gives_wrong_data_or_loses_what_was_synced() {
         let options = LogOptions { layout, ..options() };
         open_log(Box::new(platter.clone()), "test".into(), space, StdRng::seed_from_u64(3), &options)
     };
-    let ordered = Layout { prefix: b"none" };
+    let ordered = Layout { prefix: b"none", arc_bits: 8 };
     let mut expected = BTreeMap::new();
     {
         let (log, freed) = open_it(&platter, ordered).expect("opens");
@@ -181,7 +187,7 @@ fn damage_never_gives_wrong_data_or_loses_what_was_synced() {
             log.apply(&batch([(&key[..], Some(&value[..]))])).expect("applies");
             expected.insert(key, value);
             log.sync().expect("syncs");
-            while round < 30 && keeper.step().expect("works") != keeper::Next::WhenRung {}
+            while round < 30 && keeper.step().expect("works") != worker::Next::WhenRung {}
         }
         log.sync().expect("syncs");
     }
@@ -215,14 +221,17 @@ fn damage_never_gives_wrong_data_or_loses_what_was_synced() {
             if harmed { answered += 1 } else { unharmed += 1 }
         }
     }
-    assert!(refused > 20 && answered > 20 && unharmed > 20, "{refused} refused, {answered} errors, {unharmed} unharmed");
+    assert!(
+        refused > 20 && answered > 20 && unharmed > 20,
+        "{refused} refused, {answered} errors, {unharmed} unharmed"
+    );
 }
 
 /// Records of keys with tokens say by themselves that they are damaged: the node goes on, and has them healed.
 #[test]
 fn a_damaged_record_is_given_as_it_is_and_its_segment_is_kept() {
     let platter = Platter::default();
-    let mut disk = Disk::open(platter.clone(), Layout { prefix: b"" }, Planted::default());
+    let mut disk = Disk::open(platter.clone(), Layout { prefix: b"", arc_bits: 8 }, Planted::default());
     put(disk.store(), "a", &"sound ".repeat(100));
     put(disk.store(), "b", "sound");
     disk.sync_during(|_| {});
@@ -241,7 +250,7 @@ fn a_damaged_record_is_given_as_it_is_and_its_segment_is_kept() {
 #[test]
 fn damage_met_in_use_says_where_it_is_and_what_to_do() {
     let platter = Platter::default();
-    let mut disk = Disk::open(platter.clone(), Layout { prefix: b"none" }, Planted::default());
+    let mut disk = Disk::open(platter.clone(), Layout { prefix: b"none", arc_bits: 8 }, Planted::default());
     put(disk.store(), "a", &"sound ".repeat(100));
     let log = Arc::clone(&disk.store().open.log);
     let location = log.index.get(&log.index.place(b"a")).expect("is there");
@@ -262,7 +271,7 @@ fn a_syncer_covers_all_shards_and_their_numbers_are_their_own() {
     assert_eq!(put(&mut second, "1/a", "1"), BatchSeq(1));
     let syncer = database.syncer();
     let mark = || {
-        let folder = SystemFolder { path: folder.path().into(), file_sync: FileSync::of_system() };
+        let folder = SystemFolder::open(folder.path().into(), FileSync::of_system()).expect("opens");
         Watermark::read(&folder).expect("readable").expect("there")
     };
     syncer.sync().expect("syncs");
@@ -337,7 +346,8 @@ fn a_full_disk_refuses_before_anything_is_written() {
         let free = Arc::clone(&free);
         move || Ok(free.load(Ordering::Relaxed))
     });
-    let options = LogOptions { reserve_bytes: 10 << 20, space_probe: Some(probe), segment_bytes: 64 << 10, ..options() };
+    let options =
+        LogOptions { reserve_bytes: 10 << 20, space_probe: Some(probe), segment_bytes: 64 << 10, ..options() };
     let database = LogDatabase::open(folder.path(), options).expect("opens");
     let mut store = database.store(0);
     let seq = put(&mut store, "a", "1");
@@ -379,7 +389,7 @@ fn a_shortage_of_any_kind_is_refused_as_a_full_disk_is_and_passes() {
     let mut store = database.store(0);
     put(&mut store, "a", "1");
     // Spare segments are room as well.
-    until(|| (database.0.log.head().spares.len() >= 3).then_some(()));
+    until(|| (database.0.log.head().spares.len() >= 4).then_some(()));
     assert_eq!(store.shortage(), None);
     let cases = [
         (Ok(1 << 40), Err(Errno::MFILE), "EMFILE"),
@@ -387,7 +397,7 @@ fn a_shortage_of_any_kind_is_refused_as_a_full_disk_is_and_passes() {
         (Ok(1 << 40), Ok(3), "3 more files can be opened"),
         (Err(Errno::NOMEM), Ok(1000), "ENOMEM"),
         (Err(Errno::DQUOT), Ok(1000), "EDQUOT"),
-        (Ok(0), Ok(1000), "1 MiB are free"),
+        (Ok(0), Ok(1000), "2 MiB are free"),
     ];
     for (says_space, says_files, expected) in cases {
         (*log::lock(&space), *log::lock(&files)) = (says_space, says_files);
@@ -489,8 +499,8 @@ fn after_the_first_failure_every_call_answers_the_same_error() {
     assert_eq!(store.get(b"a"), Err(error.clone()));
     assert_eq!(store.scan(b"a"..b"z", &mut |_, _| ControlFlow::Continue(())), Err(error.clone()));
     assert_eq!(other.apply(batch([("a", Some("1"))])), Err(error.clone().into()));
-    assert_eq!(database.syncer().sync(), Err(error.clone()));
-    assert_eq!(database.size(), Err(error));
+    assert_eq!(database.syncer().sync(), Err(error));
+    assert!(other.size().is_some(), "for who looks into it");
 }
 
 #[test]
@@ -503,9 +513,9 @@ fn a_database_is_opened_once() {
     open(folder.path());
 }
 
-/// Until 0.4 the store was a tree of tables.
+/// It was a tree of tables.
 #[test]
-fn a_database_of_an_earlier_release_is_refused_with_what_to_do_and_left_alone() {
+fn a_database_of_an_earlier_build_is_refused_with_what_to_do_and_left_alone() {
     let folder = tempfile::tempdir().expect("a directory");
     fs::write(folder.path().join("version"), "x").expect("written");
     fs::create_dir(folder.path().join("keyspaces")).expect("made");
@@ -566,7 +576,7 @@ fn a_linked_segment_is_not_used_again() {
 #[cfg(feature = "planted-bugs")]
 fn a_sync_that_is_noted_late_is_noticed_at_the_gate() {
     let planted = Planted::bug(crate::planted::Bug::SyncNotedLate);
-    let mut disk = Disk::open(Platter::default(), Layout { prefix: b"" }, planted.clone());
+    let mut disk = Disk::open(Platter::default(), Layout { prefix: b"", arc_bits: 8 }, planted.clone());
     put(disk.store(), "a", "1");
     disk.sync_during(|store| {
         put(store, "b", "1");
@@ -580,7 +590,7 @@ fn a_sync_that_is_noted_late_is_noticed_at_the_gate() {
 /// A key that many coordinators have filled is one value to the store, longer than a segment.
 #[test]
 fn the_largest_state_of_a_key_is_kept_and_found_again_after_a_restart() {
-    let mut disk = Disk::of(Layout { prefix: b"" });
+    let mut disk = Disk::of(Layout { prefix: b"", arc_bits: 8 });
     let state = Bytes::from(vec![b'x'; driftless_proto::key::STATE_BYTES_MAX]);
     let changes = vec![
         (Bytes::from_static(b"large"), Some(state.clone())),

@@ -48,6 +48,11 @@ impl Watermark {
         Ok(opened)
     }
 
+    /// Makes durable what it says. Done for each segment, so that no whole segment can be missing unnoticed.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+
     /// Remembers a mark. Not durable at once, and need not be.
     pub(super) fn write(&mut self, mark: Mark) -> io::Result<()> {
         self.file.write_at(&encode(mark), self.next_slot * SLOT_STEP)?;

@@ -12,7 +12,7 @@ use driftless_testkit::{TopologyBuilder, context_keys};
 use crate::config::Limits;
 use crate::engine::{ClientTag, Engine, EngineConfig, Output};
 use crate::planted::Planted;
-use crate::store::log::{LogDatabase, LogOptions, LogStore, FileSync, ResourceProbe};
+use crate::store::log::{FileSync, LogDatabase, LogOptions, LogStore, ResourceProbe};
 use crate::time::{Instant as EngineInstant, Now};
 
 use super::*;
