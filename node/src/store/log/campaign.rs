@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rand::Rng as _;
 use rand::seq::IndexedRandom as _;
+use rand::{Rng as _, RngCore as _};
 
 use super::platter::Platter;
 use super::worker::Worker as _;
@@ -68,7 +68,7 @@ fn open_on(
     let segment_bytes = if random.random_bool(0.9) { 64 << 10 } else { 96 << 10 };
     let options = options(planted.clone(), segment_bytes);
     let random = StdRng::seed_from_u64(random.next_u64());
-    let (log, freed) = open_log(Box::new(platter.clone()), "test".into(), space(), random, &options)?;
+    let Opened { log, freed } = open_log(Box::new(platter.clone()), "test".into(), space(), random, &options)?;
     // What happens must not depend on how long it takes.
     log.head().admission.retry = Duration::ZERO;
     Ok((Arc::clone(&log), Keeper::new(Arc::clone(&log), freed), Filler::new(log)))

@@ -6,11 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::append::{Log, SPARES_KEPT, Spare};
 use super::folder::Blocks;
 use super::io_error;
-use super::log::{Bell, Log, SPARES_KEPT, Spare};
 use super::shortage::Shortage as _;
-use super::worker::{Next, Worker};
+use super::worker::{Bell, Next, Worker};
 use crate::replica::store::StoreError;
 
 /// Fills and empties one log's stock of segments.

@@ -12,22 +12,28 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::append::{AppendError, Asker, Head, Log, Spare, Spot, Use, lock};
 use super::footer::{Change, Footer};
 use super::frame;
 use super::io_error;
-use super::log::{AppendError, Asker, Bell, Head, Log, Spare, Spot, Use, lock};
+use super::recover::Unsynced;
 use super::segment;
 use super::shortage::{Shortage as _, wait_out};
 use super::table::Location;
-use super::worker::{Next, Worker};
+use super::worker::{Bell, Next, Worker};
 use crate::planted::Bug;
 use crate::replica::store::StoreError;
+
+/// A segment out of use, to be used again when the frame that says so is synced.
+pub(super) struct Freed {
+    pub(super) segment: u32,
+    pub(super) batch: u64,
+}
 
 /// Keeps one log in order.
 pub(super) struct Keeper {
     log: Arc<Log>,
-    /// Segments out of use, each with the frame that says so.
-    freed: VecDeque<(u32, u64)>,
+    freed: VecDeque<Freed>,
     merging: Option<Merging>,
     /// Segments that cannot be merged, because a record in them is damaged; and how much was live in them then.
     damaged: BTreeMap<u32, u64>,
@@ -61,8 +67,8 @@ struct Fill {
 
 impl Keeper {
     /// With segments that are to be used again when that frame is synced.
-    pub(super) fn new(log: Arc<Log>, freed: impl IntoIterator<Item = (u32, u64)>) -> Keeper {
-        let freed = freed.into_iter().collect();
+    pub(super) fn new(log: Arc<Log>, freed: Vec<Freed>) -> Keeper {
+        let freed = freed.into();
         Keeper { log, freed, merging: None, damaged: BTreeMap::new(), put_off: BTreeSet::new(), idle: false }
     }
 
@@ -75,7 +81,9 @@ impl Keeper {
     fn write_footer(&mut self) -> Result<bool, StoreError> {
         let synced = self.log.synced.load(Ordering::Acquire);
         let mut head = self.log.head();
-        let Some(sealed) = head.sealed.pop_front_if(|sealed| sealed.last_batch <= synced) else { return Ok(false) };
+        let is_synced = head.sealed.front().is_some_and(|sealed| sealed.last_batch <= synced);
+        let sealed = if is_synced { head.sealed.pop_front() } else { None };
+        let Some(sealed) = sealed else { return Ok(false) };
         let Some((salt, end)) = head.use_mut(sealed.segment).map(|used| (used.salt, used.end)) else { return Ok(true) };
         drop(head);
         let file = self.log.file(sealed.segment);
@@ -100,9 +108,9 @@ impl Keeper {
     fn recycle(&mut self) -> Result<bool, StoreError> {
         let synced = self.log.synced.load(Ordering::Acquire);
         let early = || self.log.planted.is(Bug::SegmentReusedEarly);
-        let Some((segment, _)) = self.freed.pop_front_if(|(_, freed)| *freed <= synced || early()) else {
-            return Ok(false);
-        };
+        let is_synced = self.freed.front().is_some_and(|freed| freed.batch <= synced || early());
+        let freed = if is_synced { self.freed.pop_front() } else { None };
+        let Some(Freed { segment, .. }) = freed else { return Ok(false) };
         let Some(file) = self.log.file(segment) else { return Ok(true) };
         self.damaged.remove(&segment);
         self.put_off.clear();
@@ -174,7 +182,7 @@ impl Keeper {
         }
         if ended {
             match self.log.free(&mut head, segment) {
-                Ok(batch) => self.freed.push_back((segment, batch)),
+                Ok(batch) => self.freed.push_back(Freed { segment, batch }),
                 Err(AppendError::Short(_)) => return Ok(None),
                 Err(AppendError::Failed(error)) => return Err(error),
             }
@@ -286,12 +294,12 @@ impl Log {
     }
 
     /// Copies records that the last start has found but that are not known to be synced.
-    pub(super) fn secure(&self, head: &mut Head, found: &[(Location, bool)]) -> Result<(), StoreError> {
+    pub(super) fn secure(&self, head: &mut Head, found: &[Unsynced]) -> Result<(), StoreError> {
         let mut found = found.iter().copied().peekable();
         while found.peek().is_some() {
             let (mut copies, mut bytes) = (Vec::new(), 0);
             while bytes < COPY_BYTES
-                && let Some((location, removes)) = found.next()
+                && let Some(Unsynced { location, removes }) = found.next()
             {
                 let Some(file) = self.file(location.segment) else { continue };
                 let mut record = vec![0; location.length as usize];

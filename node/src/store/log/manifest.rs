@@ -7,8 +7,8 @@
 //! Each segment begins with one. A frame about a segment that is used no more changes the last one before it. So it is known at a start
 //! which segments must be there; what is not listed counts no more, whatever is in it.
 
+use super::append::Head;
 use super::frame;
-use super::log::Head;
 
 /// What a manifest says of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,11 +1,11 @@
 //! The store on disk: a log of our own, with an index of all keys in memory.
 //!
 //! ```text
-//!  shard 0 ── LogStore ─┐ apply: a frame at the end of the newest segment, then the index        log, frame, segment
-//!  shard 1 ── LogStore ─┼──────▶ LogDatabase ── get, scan: the index says where, one read        index, table
-//!  sync thread ─ LogSyncer ────▶ sync: one fdatasync for all that was applied before             log, watermark
+//!  shard 0 ── LogStore ─┐ apply: a frame at the end of the newest segment, then the index        append, frame, segment
+//!  shard 1 ── LogStore ─┼──────▶ LogDatabase ── get, scan: the index says where, one read        read, index, table
+//!  sync thread ─ LogSyncer ────▶ sync: one fdatasync for all that was applied before             append, watermark
 //!  keeper, filler ─────────────▶ footers, merging; spare segments: in small steps                keeper, filler, footer, manifest
-//!  open ───────────────────────▶ which frames count, and what the index was                      recover
+//!  open ───────────────────────▶ which frames count, and what the index was                      open, recover
 //! ```
 //! - All shards share one log: their batches go to the disk in one sync. Appending is short, and no shard ever waits for a sync, nor for
 //!   what is done in the background.
@@ -28,27 +28,24 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
+use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use rand::{RngCore as _, SeedableRng as _};
 
-use self::admission::Admission;
-use self::descriptors::Descriptors;
+use self::append::Log;
 use self::filler::Filler;
-use self::folder::{Folder, SystemFolder};
-use self::footer::Footer;
+use self::folder::SystemFolder;
 use self::keeper::Keeper;
-use self::log::{AppendError, Asker, Head, Log, Sealed, Spare, Use};
-use self::recover::Found;
+use self::open::{Opened, open_log};
 use self::space::Space;
-use self::watermark::{Mark, Watermark};
 use crate::planted::Planted;
 use crate::replica::store::{ApplyError, Batch, BatchSeq, Store, StoreError, StoreSize};
 
 mod admission;
+mod append;
 mod descriptors;
 mod file_sync;
 mod filler;
@@ -57,10 +54,11 @@ mod footer;
 mod frame;
 mod index;
 mod keeper;
-mod log;
 mod manifest;
+mod open;
 #[cfg(feature = "planted-bugs")]
 pub(crate) mod probe;
+mod read;
 mod recover;
 mod reserve_file;
 mod resource_probe;
@@ -189,7 +187,7 @@ impl LogDatabase {
         let folder = Box::new(folder.map_err(|e| failed(io_error("open the database directory", &e)))?);
         let random = StdRng::from_os_rng();
         let place = path.display().to_string();
-        let (log, freed) = open_log(folder, place, space, random, &options).map_err(failed)?;
+        let Opened { log, freed } = open_log(folder, place, space, random, &options).map_err(failed)?;
         let (keeper, filler) = (Keeper::new(Arc::clone(&log), freed), Filler::new(Arc::clone(&log)));
         let mut open = Open { log, threads: Vec::new(), _lock: Some(file) };
         let spawn = |name: &str| std::thread::Builder::new().name(name.to_owned());
@@ -280,129 +278,6 @@ impl Log {
         let mut head = self.head();
         let spare = head.spare_bytes();
         head.admission.shortage(spare)
-    }
-}
-
-/// Opens the log in a folder; answers segments that are to be used again as well, each with the frame that must be synced before.
-fn open_log(
-    folder: Box<dyn Folder>,
-    place: String,
-    mut space: Space,
-    mut random: StdRng,
-    options: &LogOptions,
-) -> Result<(Arc<Log>, Vec<(u32, u64)>), StoreError> {
-    space.make_room().map_err(|e| io_error("ask for free space", &e))?;
-    let admission = Admission::new(space, Descriptors::new(options.descriptor_probe.clone()));
-    let secret = random.next_u64();
-    let segment_bytes = options.segment_bytes.next_multiple_of(segment::PAGE).max(SEGMENT_BYTES_MIN);
-    let found = recover::find(&*folder, options.layout, secret, &options.planted)?;
-    let mark = found.as_ref().map_or(Mark { batch: 0, secret }, |found| Mark { batch: found.synced, ..found.mark });
-    let watermark = Watermark::open(&*folder, mark).map_err(|e| io_error("write the record of syncs", &e))?;
-    let found = found.unwrap_or_else(|| Found::nothing(options.layout, secret));
-    let head = Head {
-        current: u32::MAX,
-        end: 0,
-        batch: found.batch,
-        ordinal: found.ordinal,
-        uses: Vec::new(),
-        spares: Default::default(),
-        dirty: Default::default(),
-        names_dirty: true,
-        footer: Footer::default(),
-        sealed: Default::default(),
-        admission,
-        random,
-    };
-    let log = Arc::new(Log {
-        folder,
-        place,
-        index: found.index,
-        files: RwLock::default(),
-        head: Mutex::new(head),
-        synced: found.synced.into(),
-        watermark: Mutex::new(watermark),
-        failure: OnceLock::new(),
-        segment_bytes,
-        planted: options.planted.clone(),
-        keeper: Default::default(),
-        filler: Default::default(),
-    });
-    for (segment, file) in found.files {
-        log.open_file(segment, Some(file));
-    }
-    let mut head = log.head();
-    head.spares.extend(found.spares.into_iter().map(|(segment, bytes)| Spare { segment, bytes }));
-    for loaded in &found.segments {
-        head.begin_use(
-            loaded.segment,
-            Use {
-                ordinal: loaded.used.ordinal,
-                salt: loaded.used.salt,
-                bytes: loaded.used.bytes,
-                end: loaded.end,
-                last_batch: loaded.last_batch,
-                live: loaded.live,
-                removals: loaded.removals,
-                footed: loaded.footer.is_none(),
-            },
-        );
-    }
-    let mut free = found.doubtful;
-    // The new segment may be one of them: a node that is started again and again must not take a new file each time, and on a full disk
-    // there is no other.
-    head.spares.extend(found.free.into_iter().map(|(segment, bytes)| Spare { segment, bytes }));
-    let said = |error| match error {
-        AppendError::Short(short) => StoreError::Io(format!("cannot begin a segment: {short}")),
-        AppendError::Failed(error) => error,
-    };
-    log.roll(&mut head, 0, Asker::Merging).map_err(said)?;
-    log.secure(&mut head, &found.unsynced)?;
-    let mut changed = false;
-    for loaded in &found.segments {
-        match loaded.kept {
-            Some((end, last_batch)) => {
-                if let Some(used) = head.use_mut(loaded.segment) {
-                    changed |= (used.end, used.last_batch) != (end, last_batch);
-                    (used.end, used.last_batch) = (end, last_batch);
-                }
-            }
-            // Whatever it held is in the new segment now.
-            None => {
-                head.uses[loaded.segment as usize] = None;
-                free.push(loaded.segment);
-                changed = true;
-            }
-        }
-    }
-    if changed {
-        log.restate(&mut head).map_err(said)?;
-    }
-    let batch = head.batch;
-    for loaded in found.segments {
-        if let (Some((_, last_batch)), Some(footer)) = (loaded.kept, loaded.footer) {
-            head.sealed.push_front(Sealed { segment: loaded.segment, last_batch, footer });
-        }
-    }
-    drop(head);
-    log.sync()?;
-    Ok((log, free.into_iter().map(|segment| (segment, batch)).collect()))
-}
-
-impl Found {
-    fn nothing(layout: Layout, secret: u64) -> Found {
-        Found {
-            index: index::Index::new(layout, secret),
-            files: Default::default(),
-            segments: Vec::new(),
-            batch: 0,
-            ordinal: 0,
-            synced: 0,
-            spares: Vec::new(),
-            free: Vec::new(),
-            doubtful: Vec::new(),
-            unsynced: Vec::new(),
-            mark: Mark { batch: 0, secret },
-        }
     }
 }
 

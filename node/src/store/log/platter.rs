@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use rand::Rng as _;
 use rand::rngs::StdRng;
 
+use super::append::lock;
 use super::folder::{Blocks, Folder};
-use super::log::lock;
 
 /// The disk. Clones are the same one.
 #[derive(Clone, Default)]

@@ -44,9 +44,16 @@ pub(super) struct Found {
     pub(super) free: Vec<(u32, u64)>,
     /// Used once, and not in use if what was not synced is true.
     pub(super) doubtful: Vec<u32>,
-    /// Records that are not known to be synced; whether each removes.
-    pub(super) unsynced: Vec<(Location, bool)>,
+    /// Records that are not known to be synced.
+    pub(super) unsynced: Vec<Unsynced>,
     pub(super) mark: Mark,
+}
+
+/// A record that is not known to be synced.
+#[derive(Clone, Copy)]
+pub(super) struct Unsynced {
+    pub(super) location: Location,
+    pub(super) removes: bool,
 }
 
 /// A segment in use.
@@ -268,15 +275,14 @@ impl Scanner<'_> {
             self.synced = self.synced.max(proof);
             self.scanned.insert(number, found);
         }
-        let mut expected = self.segments[&number].used.first_batch;
+        let expected = self.segments[&number].used.first_batch..=last_batch;
         let mut chain = Vec::new();
-        for at in &self.scanned[&number] {
+        for (expected, at) in expected.zip(&self.scanned[&number]) {
             let begins = !chain.is_empty() || at.offset == FRAMES_AT;
-            if at.head.batch != expected || expected > last_batch || !begins {
+            if at.head.batch != expected || !begins {
                 break;
             }
             chain.push(*at);
-            expected += 1;
         }
         Ok(chain)
     }
@@ -328,7 +334,7 @@ impl Scanner<'_> {
     }
 
     /// Enters everything into the index, the oldest first.
-    fn load(&mut self, base: &Base, index: &Index) -> Result<(Vec<Loaded>, Vec<(Location, bool)>), StoreError> {
+    fn load(&mut self, base: &Base, index: &Index) -> Result<(Vec<Loaded>, Vec<Unsynced>), StoreError> {
         let newest = Listed {
             ordinal: base.ordinal,
             end: base.chain.last().map_or(FRAMES_AT, end_of),
@@ -404,7 +410,7 @@ impl Scanner<'_> {
         number: u32,
         chain: &[At],
         index: &Index,
-        unsynced: &mut Vec<(Location, bool)>,
+        unsynced: &mut Vec<Unsynced>,
     ) -> Result<(Footer, Footer), StoreError> {
         let (mut all, mut kept) = (Footer::default(), Footer::default());
         for at in chain.iter().filter(|at| at.head.kind == Kind::Records) {
@@ -423,7 +429,7 @@ impl Scanner<'_> {
                 if is_synced {
                     kept.push(&change);
                 } else {
-                    unsynced.push((Location { segment: number, offset, length }, removes));
+                    unsynced.push(Unsynced { location: Location { segment: number, offset, length }, removes });
                 }
             }
         }

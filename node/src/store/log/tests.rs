@@ -1,10 +1,12 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+use super::folder::Folder as _;
 use super::platter::Platter;
+use super::watermark::Watermark;
 use super::worker::Worker as _;
 use super::*;
 use crate::store::behaviour::{Subject, batch, contents, put, suite, value_of};
@@ -39,7 +41,7 @@ impl Disk {
         let options = LogOptions { layout, planted: planted.clone(), segment_bytes: 1 << 20, ..options() };
         let random = StdRng::seed_from_u64(7);
         let folder = Box::new(platter.clone());
-        let (log, _) = open_log(folder, "test".into(), space, random, &options).expect("opens");
+        let Opened { log, .. } = open_log(folder, "test".into(), space, random, &options).expect("opens");
         let open = Arc::new(Open { log, threads: Vec::new(), _lock: None });
         let store = LogStore { open: Arc::clone(&open), shard: 0, applied: BatchSeq::default() };
         Disk { open: Some((store, LogSyncer(open))), platter, layout, planted }
@@ -179,7 +181,7 @@ fn damage_never_gives_wrong_data_or_loses_what_was_synced() {
     let ordered = Layout { prefix: b"none", arc_bits: 8 };
     let mut expected = BTreeMap::new();
     {
-        let (log, freed) = open_it(&platter, ordered).expect("opens");
+        let Opened { log, freed } = open_it(&platter, ordered).expect("opens");
         let mut keeper = Keeper::new(Arc::clone(&log), freed);
         // Some in segments with footers, some in the newest.
         for round in 0..40_usize {
@@ -200,7 +202,7 @@ fn damage_never_gives_wrong_data_or_loses_what_was_synced() {
             damaged.damage(&name, at);
             let what = format!("{name} at {at}");
             let log = match open_it(&damaged, ordered) {
-                Ok((log, _)) => log,
+                Ok(Opened { log, .. }) => log,
                 Err(StoreError::Corrupt(_)) => {
                     refused += 1;
                     continue;
@@ -378,7 +380,7 @@ fn a_shortage_of_any_kind_is_refused_as_a_full_disk_is_and_passes() {
     let (space, files): (Answer, Answer) = (Arc::new(Mutex::new(Ok(1 << 40))), Arc::new(Mutex::new(Ok(1000))));
     let answer = |asked: &Answer| {
         let asked = Arc::clone(asked);
-        move || Ok((*log::lock(&asked))?)
+        move || Ok((*append::lock(&asked))?)
     };
     let options = LogOptions {
         space_probe: Some(ResourceProbe::new(answer(&space))),
@@ -400,13 +402,13 @@ fn a_shortage_of_any_kind_is_refused_as_a_full_disk_is_and_passes() {
         (Ok(0), Ok(1000), "2 MiB are free"),
     ];
     for (says_space, says_files, expected) in cases {
-        (*log::lock(&space), *log::lock(&files)) = (says_space, says_files);
+        (*append::lock(&space), *append::lock(&files)) = (says_space, says_files);
         let said = until(|| store.shortage().filter(|said| said.contains(expected)));
         let refused = store.apply(batch([("b", Some("2"))]));
         assert_eq!(refused, Err(ApplyError::Full(said)));
         assert_eq!(contents(&store), [("a".into(), "1".into())], "reads go on");
         database.syncer().sync().expect("the store has not failed");
-        (*log::lock(&space), *log::lock(&files)) = (Ok(1 << 40), Ok(1000));
+        (*append::lock(&space), *append::lock(&files)) = (Ok(1 << 40), Ok(1000));
         until(|| store.shortage().is_none().then_some(()));
         put(&mut store, "a", "1");
     }

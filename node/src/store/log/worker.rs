@@ -1,11 +1,26 @@
 //! Threads that work behind everybody's back, in steps.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::log::{Bell, Log};
+use super::append::{Log, lock};
 use crate::replica::store::StoreError;
+
+/// Wakes a thread.
+#[derive(Default)]
+pub(super) struct Bell {
+    rung: Mutex<Rung>,
+    bell: Condvar,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Rung {
+    #[default]
+    No,
+    Yes,
+    ForTheLastTime,
+}
 
 /// When to go on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,6 +61,44 @@ pub(super) fn run<W: Worker>(mut worker: W) {
         if !goes_on {
             return;
         }
+    }
+}
+
+impl Bell {
+    /// There is something to do.
+    pub(super) fn ring(&self) {
+        let mut rung = lock(&self.rung);
+        if *rung == Rung::No {
+            *rung = Rung::Yes;
+            self.bell.notify_all();
+        }
+    }
+
+    /// There will be nothing to do any more.
+    pub(super) fn ring_for_the_last_time(&self) {
+        *lock(&self.rung) = Rung::ForTheLastTime;
+        self.bell.notify_all();
+    }
+
+    /// Waits until it rings, or for so long; answers whether to go on.
+    pub(super) fn wait(&self, at_most: Duration) -> bool {
+        let rung = lock(&self.rung);
+        let (mut rung, _) = self
+            .bell
+            .wait_timeout_while(rung, at_most, |rung| *rung == Rung::No)
+            .unwrap_or_else(PoisonError::into_inner);
+        let goes_on = *rung != Rung::ForTheLastTime;
+        if goes_on {
+            *rung = Rung::No;
+        }
+        goes_on
+    }
+
+    /// Waits for so long, unless it rings for the last time; answers whether to go on.
+    pub(super) fn pause(&self, pause: Duration) -> bool {
+        let rung = lock(&self.rung);
+        let waited = self.bell.wait_timeout_while(rung, pause, |rung| *rung != Rung::ForTheLastTime);
+        *waited.unwrap_or_else(PoisonError::into_inner).0 != Rung::ForTheLastTime
     }
 }
 

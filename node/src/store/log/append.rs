@@ -1,25 +1,23 @@
-//! The log itself: batches are appended, found again by the index, and made durable.
+//! The log itself: batches are appended, entered into the index, and made durable.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::ops::{Bound, ControlFlow, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
-use bytes::Bytes;
 use rand::RngCore as _;
 use rand::rngs::StdRng;
 
 use super::admission::Admission;
 use super::folder::{Blocks, Folder, Unmade};
 use super::footer::{Change, Footer};
-use super::frame::{self, Kind, Record};
-use super::index::{Index, Place, Walk};
+use super::frame::{self, Kind};
+use super::index::{Index, Place};
 use super::segment::{self, FRAMES_AT, PAGE, Used};
-use super::shortage::{Shortage as _, wait_out};
-use super::table::{Entry, Location};
+use super::shortage::Shortage as _;
+use super::table::Location;
 use super::watermark::{Mark, Watermark};
+use super::worker::Bell;
 use super::{io_error, manifest};
 use crate::planted::{Bug, Planted};
 use crate::replica::store::{ApplyError, Batch, StoreError};
@@ -131,21 +129,6 @@ pub(super) enum AppendError {
     /// Something has run out, in words.
     Short(String),
     Failed(StoreError),
-}
-
-/// Wakes the thread that keeps the log in order.
-#[derive(Default)]
-pub(super) struct Bell {
-    rung: Mutex<Rung>,
-    bell: Condvar,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-enum Rung {
-    #[default]
-    No,
-    Yes,
-    ForTheLastTime,
 }
 
 impl Log {
@@ -453,161 +436,6 @@ impl Log {
         Ok(())
     }
 
-    /// The value of a key.
-    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.check()?;
-        let place = self.index.place(key);
-        let Some(location) = self.index.get(&place) else { return Ok(None) };
-        match self.read(&place, location)? {
-            Some((found, value)) if found == key => Ok(Some(value)),
-            // One in 2^32 for two keys whose tokens are equal, of which there are one in 2^64; and nobody can search for them.
-            Some(_) => Err(self.fail(StoreError::Corrupt("two keys have the same token and the same check".into()))),
-            None => Ok(None),
-        }
-    }
-
-    /// Visits keys in order.
-    pub(super) fn scan(
-        &self,
-        range: Range<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
-        self.check()?;
-        if range.start >= range.end {
-            return Ok(());
-        }
-        let prefix = self.index.prefix();
-        if range.start < prefix
-            && self.scan_ordered(Bound::Included(range.start), range.end.min(prefix), visit)?.is_break()
-        {
-            return Ok(());
-        }
-        if let Some((first, last)) = self.positions(&range)
-            && self.scan_tokens(Walk::new(first, last), &range, visit)?.is_break()
-        {
-            return Ok(());
-        }
-        if range.end > prefix {
-            // None of the others begins with the prefix.
-            let from = if range.start > prefix { Bound::Included(range.start) } else { Bound::Excluded(prefix) };
-            let _ = self.scan_ordered(from, range.end, visit)?;
-        }
-        Ok(())
-    }
-
-    /// First and last position that keys of a range can have.
-    fn positions(&self, range: &Range<&[u8]>) -> Option<((u8, u64), (u8, u64))> {
-        let prefix = self.index.prefix();
-        let first = match self.index.position(range.start) {
-            Some(first) => first,
-            None if range.start < prefix => (0, 0),
-            None => return None,
-        };
-        let last = match self.index.position(range.end) {
-            Some(last) => last,
-            None if range.end > prefix => (u8::MAX, u64::MAX),
-            None => return None,
-        };
-        Some((first, last))
-    }
-
-    fn scan_ordered(
-        &self,
-        from: Bound<&[u8]>,
-        end: &[u8],
-        visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>, StoreError> {
-        let mut last: Option<Bytes> = None;
-        loop {
-            let from = last.as_deref().map_or(from, Bound::Excluded);
-            if let Bound::Included(start) | Bound::Excluded(start) = from
-                && start >= end
-            {
-                return Ok(ControlFlow::Continue(()));
-            }
-            let Some((key, location)) = self.index.next_ordered(from, Bound::Excluded(end)) else {
-                return Ok(ControlFlow::Continue(()));
-            };
-            if let Some((_, value)) = self.read(&Place::Ordered(&key), location)?
-                && visit(&key, value).is_break()
-            {
-                return Ok(ControlFlow::Break(()));
-            }
-            last = Some(key);
-        }
-    }
-
-    fn scan_tokens(
-        &self,
-        mut walk: Walk,
-        range: &Range<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>, StoreError> {
-        let mut found = Vec::new();
-        while let Some(table) = self.index.walk(&mut walk, CHUNK, &mut found) {
-            for equal in found.chunk_by(|one, other| one.token == other.token) {
-                let mut records = Vec::with_capacity(equal.len());
-                for Entry { token, check, location, .. } in equal.iter().copied() {
-                    records.extend(self.read(&Place::Token { table, token, check }, location)?);
-                }
-                records.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-                for (key, value) in records {
-                    if range.contains(&&key[..]) && visit(&key, value).is_break() {
-                        return Ok(ControlFlow::Break(()));
-                    }
-                }
-            }
-        }
-        Ok(ControlFlow::Continue(()))
-    }
-
-    /// Key and value at a location that the index has given for a place; or where it is by now; or nothing if it is gone.
-    fn read(&self, place: &Place<'_>, mut location: Location) -> Result<Option<(Bytes, Bytes)>, StoreError> {
-        loop {
-            let (read, bytes) = match self.file(location.segment) {
-                Some(file) => {
-                    let mut bytes = vec![0; location.length as usize];
-                    let read = wait_out("read a segment", || file.read_at(&mut bytes, location.offset.into()));
-                    (read, Bytes::from(bytes))
-                }
-                None => (Err(io::Error::other("the segment is gone")), Bytes::new()),
-            };
-            let record = frame::record(&bytes).filter(|record| read.is_ok() && self.belongs(record, place));
-            if let Some(Record { key, value: Some(value), whole: true, .. }) = record {
-                return Ok(Some((bytes.slice_ref(key), bytes.slice_ref(value))));
-            }
-            // It may have been copied, and its segment used again, since the index was asked.
-            match self.index.get(place) {
-                None => return Ok(None),
-                Some(now) if now != location => {
-                    location = now;
-                    continue;
-                }
-                Some(_) => {}
-            }
-            if let Err(e) = &read {
-                return Err(self.fail(io_error("read a segment", e)));
-            }
-            if let (Some(record), Place::Token { .. }) = (record, place) {
-                // These say by themselves that they are damaged, and are healed from others.
-                let value = record.value.unwrap_or_default();
-                tracing::warn!(
-                    segment = location.segment,
-                    offset = location.offset,
-                    "a record is not what was written"
-                );
-                return Ok(Some((bytes.slice_ref(record.key), bytes.slice_ref(value))));
-            }
-            let what = format!("the record at {} of {}", location.offset, segment::name(location.segment));
-            return Err(self.fail(StoreError::Corrupt(super::corrupt_in_use(&self.place, &what))));
-        }
-    }
-
-    /// Whether a record has the key of a place, as far as the place says.
-    fn belongs(&self, record: &Record<'_>, place: &Place<'_>) -> bool {
-        self.index.place(record.key) == *place
-    }
-
     pub(super) fn file(&self, segment: u32) -> Option<Arc<dyn Blocks>> {
         self.files.read().unwrap_or_else(PoisonError::into_inner).get(segment as usize)?.clone()
     }
@@ -708,44 +536,6 @@ impl Head {
     }
 }
 
-impl Bell {
-    /// There is something to do.
-    pub(super) fn ring(&self) {
-        let mut rung = lock(&self.rung);
-        if *rung == Rung::No {
-            *rung = Rung::Yes;
-            self.bell.notify_all();
-        }
-    }
-
-    /// There will be nothing to do any more.
-    pub(super) fn ring_for_the_last_time(&self) {
-        *lock(&self.rung) = Rung::ForTheLastTime;
-        self.bell.notify_all();
-    }
-
-    /// Waits until it rings, or for so long; answers whether to go on.
-    pub(super) fn wait(&self, at_most: Duration) -> bool {
-        let rung = lock(&self.rung);
-        let (mut rung, _) = self
-            .bell
-            .wait_timeout_while(rung, at_most, |rung| *rung == Rung::No)
-            .unwrap_or_else(PoisonError::into_inner);
-        let goes_on = *rung != Rung::ForTheLastTime;
-        if goes_on {
-            *rung = Rung::No;
-        }
-        goes_on
-    }
-
-    /// Waits for so long, unless it rings for the last time; answers whether to go on.
-    pub(super) fn pause(&self, pause: Duration) -> bool {
-        let rung = lock(&self.rung);
-        let waited = self.bell.wait_timeout_while(rung, pause, |rung| *rung != Rung::ForTheLastTime);
-        *waited.unwrap_or_else(PoisonError::into_inner).0 != Rung::ForTheLastTime
-    }
-}
-
 /// Nothing panics while one of these is held and half changed.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -762,9 +552,6 @@ const SEGMENT_BYTES_MAX: u64 = 256 << 20;
 
 /// A shorter segment than usual has a multiple of so many bytes.
 const SHORT_SEGMENT_BYTES: u64 = 256 << 10;
-
-/// Entries that a scan takes from the index at once.
-const CHUNK: usize = 64;
 
 /// Spare segments that batches leave to merging when room is short.
 pub(super) const SPARES_KEPT: usize = 2;
