@@ -89,7 +89,8 @@ impl Keeper {
         let file = self.log.file(sealed.segment);
         let Some(file) = file else { return Ok(true) };
         let written = sealed.footer.write(&*file, salt, end, &self.log.index).and_then(|()| file.sync());
-        let written = written.and_then(|()| lock(&self.log.watermark).sync());
+        let watermark = lock(&self.log.watermark).file();
+        let written = written.and_then(|()| watermark.sync());
         if let Err(e) = written {
             if e.shortage().is_none() {
                 return Err(self.log.fail(io_error("write the footer of a segment", &e)));

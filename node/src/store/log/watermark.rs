@@ -48,9 +48,10 @@ impl Watermark {
         Ok(opened)
     }
 
-    /// Makes durable what it says. Done for each segment, so that no whole segment can be missing unnoticed.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync()
+    /// The file, to make it durable without keeping those waiting who write to it. That is done for each segment, so that no whole
+    /// segment can be missing unnoticed.
+    pub(super) fn file(&self) -> Arc<dyn Blocks> {
+        Arc::clone(&self.file)
     }
 
     /// Remembers a mark. Not durable at once, and need not be.
