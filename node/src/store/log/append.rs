@@ -258,7 +258,9 @@ impl Log {
         };
         let spare = self.next_segment(head, needed + overhead, asker).map_err(|e| failed(&e))?;
         let Spare { segment, bytes } = spare;
-        let used = Used { bytes, salt: head.random.next_u64(), ordinal: head.ordinal + 1, first_batch: head.batch + 1 };
+        // Also if it comes to nothing: no two heads may say the same one.
+        head.ordinal += 1;
+        let used = Used { bytes, salt: head.random.next_u64(), ordinal: head.ordinal, first_batch: head.batch + 1 };
         frame::finish(
             &mut manifest,
             Kind::Manifest,
@@ -285,7 +287,7 @@ impl Log {
         let begun =
             Use { ordinal, salt, bytes, end: FRAMES_AT, last_batch: batch, live: 0, removals: 0, footed: false };
         head.begin_use(segment, begun);
-        (head.ordinal, head.current, head.batch) = (ordinal, segment, first_batch);
+        (head.current, head.batch) = (segment, first_batch);
         head.end = FRAMES_AT + manifest.len() as u64;
         head.dirty.insert(segment);
         self.keeper.ring();

@@ -4,7 +4,7 @@
 //! pieces, with pauses that leave the disk to others; and files go in the same way.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::append::{Log, SPARES_KEPT, Spare};
 use super::folder::Blocks;
@@ -18,6 +18,8 @@ pub(super) struct Filler {
     log: Arc<Log>,
     filling: Option<Filling>,
     shrinking: Option<Shrinking>,
+    /// When the next is begun, after there was no room for one.
+    again: Option<Instant>,
 }
 
 /// A spare segment whose blocks are being written for the first time.
@@ -36,7 +38,7 @@ struct Shrinking {
 
 impl Filler {
     pub(super) fn new(log: Arc<Log>) -> Filler {
-        Filler { log, filling: None, shrinking: None }
+        Filler { log, filling: None, shrinking: None, again: None }
     }
 
     /// Writes the next piece of a new segment.
@@ -54,10 +56,10 @@ impl Filler {
                 self.log.head().spares.push_back(spare);
             }
             Err(e) if e.shortage().is_some() => {
-                let spare = filling.spare;
+                let segment = filling.spare.segment;
                 self.filling = None;
-                self.shrinking =
-                    self.log.file(spare.segment).map(|file| Shrinking { segment: spare.segment, file, left: 0 });
+                self.again = Some(Instant::now() + RETRY_INTERVAL);
+                self.log.give_up(segment).map_err(|e| self.log.fail(io_error("remove a segment", &e)))?;
             }
             Err(e) => return Err(self.log.fail(io_error("fill a segment", &e))),
         }
@@ -65,10 +67,14 @@ impl Filler {
     }
 
     fn begin_filling(&mut self) -> Result<bool, StoreError> {
+        if self.again.take_if(|again| *again <= Instant::now()).is_none() && self.again.is_some() {
+            return Ok(false);
+        }
         let bytes = {
             let mut head = self.log.head();
             let bytes = self.log.usual_bytes(&head);
-            let has_room = head.spares.len() < READY && matches!(head.admission.admit(bytes, false, 0), Ok(Ok(())));
+            let ready = head.spares.iter().filter(|spare| spare.bytes >= bytes).count();
+            let has_room = ready < READY && matches!(head.admission.admit(bytes, false, 0), Ok(Ok(())));
             if !has_room {
                 return Ok(false);
             }
@@ -80,13 +86,11 @@ impl Filler {
                 self.filling = self.log.file(spare.segment).map(|file| Filling { spare, file, filled: 0 });
                 Ok(true)
             }
-            Err(e) => match e.shortage() {
-                Some(short) => {
-                    self.log.head().admission.has_met(short);
-                    Ok(false)
-                }
-                None => Err(self.log.fail(io_error("make a segment", &e))),
-            },
+            Err(e) if e.shortage().is_some() => {
+                self.again = Some(Instant::now() + RETRY_INTERVAL);
+                Ok(false)
+            }
+            Err(e) => Err(self.log.fail(io_error("make a segment", &e))),
         }
     }
 
@@ -155,5 +159,7 @@ const READY: usize = SPARES_KEPT + 2;
 
 /// How much of a segment is written, or given back, at once.
 const FILL_BYTES: u64 = 1 << 20;
+
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 const FILL_PAUSE: Duration = Duration::from_millis(8);

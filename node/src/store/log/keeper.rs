@@ -37,6 +37,8 @@ pub(super) struct Keeper {
     merging: Option<Merging>,
     /// Segments that cannot be merged, because a record in them is damaged; and how much was live in them then.
     damaged: BTreeMap<u32, u64>,
+    /// Segments whose footers are damaged: they are merged after the next start, which writes others.
+    footless: BTreeSet<u32>,
     /// Segments for whose records there was no room.
     put_off: BTreeSet<u32>,
     /// Whether a sync was made for what was freed.
@@ -69,7 +71,15 @@ impl Keeper {
     /// With segments that are to be used again when that frame is synced.
     pub(super) fn new(log: Arc<Log>, freed: Vec<Freed>) -> Keeper {
         let freed = freed.into();
-        Keeper { log, freed, merging: None, damaged: BTreeMap::new(), put_off: BTreeSet::new(), idle: false }
+        Keeper {
+            log,
+            freed,
+            merging: None,
+            damaged: BTreeMap::new(),
+            put_off: BTreeSet::new(),
+            footless: BTreeSet::new(),
+            idle: false,
+        }
     }
 
     #[cfg(test)]
@@ -114,6 +124,7 @@ impl Keeper {
         let Some(Freed { segment, .. }) = freed else { return Ok(false) };
         let Some(file) = self.log.file(segment) else { return Ok(true) };
         self.damaged.remove(&segment);
+        self.footless.remove(&segment);
         self.put_off.clear();
         self.log.filler.ring();
         let bytes = file.bytes().map_err(|e| self.log.fail(io_error("look at a segment", &e)))?;
@@ -126,7 +137,7 @@ impl Keeper {
         if self.merging.is_none() && !self.begin_merging()? {
             return Ok(None);
         }
-        let Some(merging) = &mut self.merging else { return Ok(None) };
+        let Some(merging) = &mut self.merging else { return Ok(Some(STEP_PAUSE)) };
         let segment = merging.segment;
         let Some(file) = self.log.file(segment) else {
             self.merging = None;
@@ -163,7 +174,7 @@ impl Keeper {
             Ok(()) => merging.done = done,
             Err(CopyError::Damaged) => {
                 let live = head.use_mut(segment).map_or(0, |used| used.live);
-                if self.damaged.insert(segment, live) != Some(live) {
+                if self.damaged.insert(segment, live).is_none() {
                     tracing::error!(
                         segment = segment::name(segment),
                         "a record in a segment is damaged: the segment is kept as it is"
@@ -200,7 +211,7 @@ impl Keeper {
 
     /// Chooses the segment from which least has to be copied, if there is reason to.
     fn begin_merging(&mut self) -> Result<bool, StoreError> {
-        let Some(Chosen { segment, salt, end, live }) = self.choose() else {
+        let Some(Chosen { segment, salt, end }) = self.choose() else {
             // Those are looked at again next time.
             self.put_off.clear();
             return Ok(false);
@@ -215,10 +226,10 @@ impl Keeper {
                     segment = segment::name(segment),
                     "the footer of a segment is damaged: the segment is kept as it is"
                 );
-                self.damaged.insert(segment, live);
+                self.footless.insert(segment);
             }
         }
-        Ok(self.merging.is_some())
+        Ok(true)
     }
 
     fn choose(&self) -> Option<Chosen> {
@@ -230,9 +241,10 @@ impl Keeper {
         let held = |used: &Use| used.live + if is_oldest(used) { 0 } else { used.removals };
         let can = |segment: u32, used: &Use| {
             let set_apart = self.damaged.get(&segment) == Some(&used.live) || self.put_off.contains(&segment);
+            let set_apart = set_apart || self.footless.contains(&segment);
             segment != head.current && used.footed && !set_apart
         };
-        let chosen = |(segment, used): (u32, &Use)| Chosen { segment, salt: used.salt, end: used.end, live: used.live };
+        let chosen = |(segment, used): (u32, &Use)| Chosen { segment, salt: used.salt, end: used.end };
         let all = || head.in_use().filter(|(segment, used)| can(*segment, used));
         let emptiest = all().min_by_key(|(_, used)| held(used) * 1000 / used.extent());
         let emptiest = emptiest.filter(|(_, used)| held(used) * 100 < used.extent() * WORTHWHILE_PERCENT);
@@ -250,7 +262,6 @@ struct Chosen {
     segment: u32,
     salt: u64,
     end: u64,
-    live: u64,
 }
 
 impl Worker for Keeper {

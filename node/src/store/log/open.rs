@@ -6,7 +6,7 @@ use rand::RngCore as _;
 use rand::rngs::StdRng;
 
 use super::admission::Admission;
-use super::append::{AppendError, Asker, Head, Log, Sealed, Spare, Use};
+use super::append::{AppendError, Asker, Head, Log, Sealed, Spare, Use, lock};
 use super::descriptors::Descriptors;
 use super::folder::Folder;
 use super::footer::Footer;
@@ -126,6 +126,9 @@ pub(super) fn open_log(
     }
     drop(head);
     log.sync()?;
+    // From now on a mark of 0 says that nothing was ever served.
+    let watermark = lock(&log.watermark).file();
+    watermark.sync().map_err(|e| io_error("sync the record of syncs", &e))?;
     Ok(Opened { log, freed: free.into_iter().map(|segment| Freed { segment, batch }).collect() })
 }
 

@@ -154,13 +154,17 @@ pub(super) fn find(
     let by_ordinal = segments.iter().map(|(number, segment)| (segment.used.ordinal, *number)).collect();
     let scanned = BTreeMap::new();
     let mut scanner = Scanner { planted, segments, by_ordinal, scanned, synced: mark.batch, doubt: None };
-    let base = match scanner.find_base(mark.secret) {
-        // The first start was interrupted before its first sync.
-        Err(_) if mark.batch == 0 && scanner.synced == 0 && marked_well => {
+    let base = match scanner.find_base(mark.secret)? {
+        // The first start was interrupted before it was complete: then its mark is durable, and something may have been served.
+        None if mark.batch == 0 && scanner.synced == 0 && marked_well => {
             remove(folder, files.into_keys().chain(garbage)).map_err(failed)?;
             return Ok(None);
         }
-        base => base?,
+        Some(base) => base,
+        None => {
+            let doubt = scanner.doubt.take().unwrap_or_else(|| "no segment says which are in use".into());
+            return Err(StoreError::Corrupt(doubt));
+        }
     };
     let index = Index::new(layout, mark.secret);
     let Some(batch) = base.chain.last().map(|at| at.head.batch) else {
@@ -193,7 +197,7 @@ fn remove(folder: &dyn Folder, segments: impl IntoIterator<Item = u32>) -> io::R
 }
 
 impl Scanner<'_> {
-    fn find_base(&mut self, secret: u64) -> Result<Base, StoreError> {
+    fn find_base(&mut self, secret: u64) -> Result<Option<Base>, StoreError> {
         let ordinals: Vec<_> = self.by_ordinal.keys().rev().copied().collect();
         for ordinal in ordinals {
             let Some(&number) = self.by_ordinal.get(&ordinal) else { continue };
@@ -203,11 +207,10 @@ impl Scanner<'_> {
             }
             let Some(listed) = self.listed(number, &chain)? else { continue };
             if let Some(footed) = self.footed(&listed, secret)? {
-                return Ok(Base { ordinal, chain, listed, footed });
+                return Ok(Some(Base { ordinal, chain, listed, footed }));
             }
         }
-        let doubt = self.doubt.take().unwrap_or_else(|| "no segment says which are in use".into());
-        Err(StoreError::Corrupt(doubt))
+        Ok(None)
     }
 
     fn doubt(&mut self, doubt: String) {

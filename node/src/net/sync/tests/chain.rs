@@ -1,5 +1,5 @@
-//! The whole chain of an acknowledgement, over the real store: engine, wish, thread, syncer, journal, and back. The test
-//! stands before the journal, and lets one sync through after the other.
+//! The whole chain of an acknowledgement, over the real store: engine, wish, thread, syncer, log, and back. The test
+//! stands before the log, and lets one sync through after the other.
 
 use std::sync::mpsc::{Receiver, Sender};
 
@@ -20,8 +20,8 @@ use super::*;
 /// What happens, in order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Event {
-    /// The journal is about to be made durable.
-    Journal,
+    /// The log is about to be made durable.
+    Log,
     /// The shard hears that its batches up to this one are durable.
     Synced(BatchSeq),
 }
@@ -31,7 +31,7 @@ struct Shard {
     engine: Engine<LogStore>,
     queue: SyncQueue,
     events: Receiver<Event>,
-    /// Lets a sync of the journal happen.
+    /// Lets a sync of the log happen.
     go: Sender<()>,
     thread: std::thread::JoinHandle<Result<(), StoreError>>,
     replies: Vec<u64>,
@@ -43,23 +43,28 @@ impl Shard {
     fn start(planted: Planted) -> Shard {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let ((tell, events), (go, gone)) = (mpsc::channel(), mpsc::channel());
-        let (at_journal, gone) = (tell.clone(), Mutex::new(gone));
-        let file_sync = FileSync::new(move |journal| {
+        let (at_log, gone) = (tell.clone(), Mutex::new(gone));
+        let file_sync = FileSync::new(move |log| {
+            // The store opens, and makes segments behind everybody's back, without asking.
+            if std::thread::current().name() != Some(SYNC_THREAD) {
+                return log.sync_data();
+            }
             // The test may be over, and the last sync nobody's.
-            let _ = at_journal.send(Event::Journal);
+            let _ = at_log.send(Event::Log);
             let _ = gone.lock().expect("does not panic").recv();
-            journal.sync_data()
+            log.sync_data()
         });
         let space_probe = Some(ResourceProbe::new(|| Ok(1 << 40)));
         let options = LogOptions { file_sync, space_probe, planted, ..LogOptions::default() };
         let database = LogDatabase::open(folder.path(), options).expect("opens");
         let (queue, syncer) = (SyncQueue::new(1), database.syncer());
         let runner = queue.clone();
-        let thread = std::thread::spawn(move || {
+        let thread = std::thread::Builder::new().name(SYNC_THREAD.to_owned()).spawn(move || {
             runner.run(&syncer, &Metrics::default(), |_, batch| {
                 let _ = tell.send(Event::Synced(batch));
             })
         });
+        let thread = thread.expect("a thread can be started");
         let engine = Engine::new(config(), database.store(0), NOW);
         let mut shard = Shard { engine, queue, events, go, thread, replies: Vec::new(), _folder: folder };
         shard.turn();
@@ -115,6 +120,8 @@ impl Shard {
     }
 }
 
+const SYNC_THREAD: &str = "sync";
+
 fn config() -> EngineConfig {
     EngineConfig {
         node: NodeId::of_name("n1"),
@@ -133,17 +140,17 @@ fn config() -> EngineConfig {
 fn a_put_applied_during_a_sync_is_acknowledged_after_another() {
     let mut shard = Shard::start(Planted::default());
     shard.put(1);
-    assert_eq!(shard.next(), Event::Journal);
+    assert_eq!(shard.next(), Event::Log);
     shard.put(2);
     shard.let_through();
     assert_eq!(shard.next(), Event::Synced(BatchSeq(1)));
     assert_eq!(shard.replies, [1], "the sync began before the second put");
-    assert_eq!(shard.next(), Event::Journal, "no word of the second put before another sync");
+    assert_eq!(shard.next(), Event::Log, "no word of the second put before another sync");
     shard.put(3);
     shard.let_through();
     assert_eq!(shard.next(), Event::Synced(BatchSeq(2)));
     assert_eq!(shard.replies, [1, 2]);
-    assert_eq!(shard.next(), Event::Journal);
+    assert_eq!(shard.next(), Event::Log);
     shard.let_through();
     assert_eq!(shard.next(), Event::Synced(BatchSeq(3)));
     assert_eq!(shard.replies, [1, 2, 3]);
@@ -157,7 +164,7 @@ fn the_chain_shows_a_sync_that_is_noted_late() {
     let planted = Planted::bug(crate::planted::Bug::SyncNotedLate);
     let mut shard = Shard::start(planted.clone());
     shard.put(1);
-    assert_eq!(shard.next(), Event::Journal);
+    assert_eq!(shard.next(), Event::Log);
     shard.put(2);
     shard.let_through();
     assert_eq!(shard.next(), Event::Synced(BatchSeq(1)));
