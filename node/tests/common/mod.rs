@@ -2,12 +2,12 @@
 #![allow(clippy::disallowed_methods)] // Time and chance of the system: these tests run real nodes.
 #![allow(dead_code, missing_docs, unreachable_pub)] // Every test binary uses a part of this.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::net::{SocketAddr, UdpSocket};
 use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, Once, OnceLock};
+use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -256,13 +256,20 @@ pub fn identity(ca: &str, issued: &Issued) -> TlsIdentity {
     TlsIdentity::from_pem(&tls_files(), ca.as_bytes(), cert, key, SystemTime::now()).expect("fits")
 }
 
-/// Consecutive UDP ports that were free a moment ago; the first of them.
+/// Consecutive UDP ports that were free a moment ago, and that nobody else in this process was given; the first of them.
 pub fn free_ports(count: u16) -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
         let first: u16 = rand::random_range(20_000..32_000);
-        let sockets: Result<Vec<_>, _> =
-            (first..first + count).map(|port| UdpSocket::bind(("127.0.0.1", port))).collect();
+        let ports = first..first + count;
+        // None of them is bound yet: two nodes of one cluster had one port, and one of them never started.
+        if ports.clone().any(|port| given.contains(&port)) {
+            continue;
+        }
+        let sockets: Result<Vec<_>, _> = ports.clone().map(|port| UdpSocket::bind(("127.0.0.1", port))).collect();
         if sockets.is_ok() {
+            given.extend(ports);
             return first;
         }
     }
