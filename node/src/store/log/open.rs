@@ -97,6 +97,10 @@ pub(super) fn open_log(
         AppendError::Failed(error) => error,
     };
     log.roll(&mut head, 0, Asker::Merging).map_err(said)?;
+    if !found.unsynced.is_empty() {
+        let records = found.unsynced.len();
+        tracing::info!(records, "what the last process had written and is not known to be synced is synced now");
+    }
     log.secure(&mut head, &found.unsynced)?;
     let mut changed = false;
     for loaded in &found.segments {
