@@ -382,7 +382,7 @@ const NODE_FILES: &[(&str, &str)] = &[
     (
         "everything",
         "name = \"n1\"\nlisten = \"0.0.0.0:7400\"\nadmin = \"off\"\ndata_dir = \"data\"\n[limits]\nvalue_bytes_max = \"4MiB\"\n\
-         deadline_max = \"1m 30s\"\nrequests_max = 16_384\n[store]\nblock_cache = \"1.5GiB\"\n[aae]\ninterval = \"1h\"\n\
+         deadline_max = \"1m 30s\"\nrequests_max = 16_384\n[store]\nsegment = \"1.5MiB\"\n[aae]\ninterval = \"1h\"\n\
          exchanges_max = 2\n[log]\nformat = \"json\"\nlevel = \"info,driftless_node::net=debug\"\n[tls]\nca = \"/etc/ca.pem\"\n",
     ),
     ("wrong-unit", "name = \"n1\"\n[limits]\ndeadline_max = 10\n"),

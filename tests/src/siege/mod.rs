@@ -117,12 +117,7 @@ impl fmt::Display for Outcome {
 /// Makes each attack against a cluster of its own, and tells how it went as soon as that is known.
 pub async fn run(options: &Options, mut tell: impl FnMut(&Outcome)) -> Vec<Outcome> {
     let memory = format!("{}MiB", options.memory_mib);
-    // A store that soon takes as much memory as it ever will, so that what comes on top is seen.
-    let settings = [
-        ("DRIFTLESS__LIMITS__MEMORY", memory.as_str()),
-        ("DRIFTLESS__STORE__BLOCK_CACHE", "16MiB"),
-        ("DRIFTLESS__STORE__MEMTABLE", "8MiB"),
-    ];
+    let settings = [("DRIFTLESS__LIMITS__MEMORY", memory.as_str())];
     let mut outcomes = Vec::new();
     let machine = attack::machine();
     for &attack in &options.attacks {
