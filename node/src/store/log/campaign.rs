@@ -34,20 +34,22 @@ struct World {
     history: Vec<String>,
 }
 
-/// What has happened, so that nobody takes an empty campaign for a good one.
-#[derive(Clone, Copy, Default, Debug)]
-struct Tally {
-    power_cuts: u64,
-    deaths: u64,
-    deaths_while_opening: u64,
-    lost: u64,
-    merged: u64,
-    recycled: u64,
-    large: u64,
-    removals: u64,
-    failed_syncs: u64,
-    refused: u64,
-}
+/// How often each thing has happened, so that nobody takes an empty campaign for a good one.
+type Tally = BTreeMap<&'static str, u64>;
+
+/// What must happen.
+const MET: [&str; 10] = [
+    "power cuts",
+    "deaths",
+    "deaths while opening",
+    "batches lost that were not synced",
+    "segments merged",
+    "segments recycled",
+    "values longer than a segment",
+    "removals",
+    "failed syncs",
+    "refused for a shortage",
+];
 
 const LAYOUT: Layout = Layout { prefix: b"r", arc_bits: 8 };
 
@@ -116,6 +118,10 @@ impl World {
         }
     }
 
+    fn met(&mut self, what: &'static str, times: u64) {
+        *self.tally.entry(what).or_default() += times;
+    }
+
     fn batch(&mut self) -> Batch {
         let mut changes = Vec::new();
         let huge = self.random.random_bool(0.01);
@@ -136,7 +142,7 @@ impl World {
                 1 if huge => self.random.random_range(60_000..200_000),
                 _ => self.random.random_range(0..600),
             };
-            self.tally.large += u64::from(length > 60_000 && !removes);
+            self.met("values longer than a segment", u64::from(length > 60_000 && !removes));
             let fill = self.random.random::<u8>();
             changes.push((key, (!removes).then(|| Bytes::from(vec![fill; length]))));
         }
@@ -151,7 +157,7 @@ impl World {
                 Some(value) => {
                     next.insert(key.clone(), value.clone());
                 }
-                None => self.tally.removals += u64::from(next.remove(key).is_some()),
+                None => self.met("removals", u64::from(next.remove(key).is_some())),
             }
         }
         match self.log.apply(&batch) {
@@ -160,7 +166,7 @@ impl World {
                 self.model.attempted = Some(next);
                 return Err(error);
             }
-            Err(ApplyError::Full(_)) => self.tally.refused += 1,
+            Err(ApplyError::Full(_)) => self.met("refused for a shortage", 1),
         }
         Ok(())
     }
@@ -179,9 +185,10 @@ impl World {
             if self.random.random_bool(0.3) {
                 self.filler.step()?;
             }
-            self.tally.merged += u64::from(!merging && self.keeper.is_merging());
+            self.met("segments merged", u64::from(!merging && self.keeper.is_merging()));
         }
-        self.tally.recycled += u64::from(self.log.head().spares.len() > spares);
+        let more = self.log.head().spares.len() > spares;
+        self.met("segments recycled", u64::from(more));
         Ok(())
     }
 
@@ -215,7 +222,7 @@ impl World {
     fn fail_sync(&mut self) -> Result<(), StoreError> {
         self.platter.fail_next_sync();
         let done = self.sync();
-        self.tally.failed_syncs += u64::from(done.is_err());
+        self.met("failed syncs", u64::from(done.is_err()));
         done
     }
 
@@ -225,11 +232,11 @@ impl World {
             self.platter.revive();
             if self.random.random_bool(0.6) {
                 self.platter.cut_power(&mut self.random);
-                self.tally.power_cuts += 1;
+                self.met("power cuts", 1);
                 exact = false;
                 self.history.push("power cut".into());
             } else {
-                self.tally.deaths += 1;
+                self.met("deaths", 1);
                 self.history.push("death".into());
             }
             let dies = self.random.random_bool(0.3);
@@ -245,7 +252,7 @@ impl World {
                 }
                 Err(error) if dies => {
                     self.history.push(format!("opening: {error}"));
-                    self.tally.deaths_while_opening += 1;
+                    self.met("deaths while opening", 1);
                 }
                 Err(error) => panic!("cannot be opened: {error}\n{:#?}", self.history),
             }
@@ -271,7 +278,7 @@ impl World {
             );
         };
         assert!(!exact || at >= newest, "a batch that had left the process is gone: {:#?}", self.history);
-        self.tally.lost += (newest.saturating_sub(at)) as u64;
+        self.met("batches lost that were not synced", (newest.saturating_sub(at)) as u64);
         self.history.push(format!("found {at} of {newest}"));
         self.model.states = vec![found];
     }
@@ -299,30 +306,9 @@ fn campaign(seeds: std::ops::Range<u64>, steps: usize, planted: &Planted) -> Tal
         (0..steps).for_each(|_| world.step());
         world.start_again();
         world.compare();
-        let Tally {
-            power_cuts,
-            deaths,
-            deaths_while_opening,
-            lost,
-            merged,
-            recycled,
-            large,
-            removals,
-            failed_syncs,
-            refused,
-        } = world.tally;
-        total = Tally {
-            power_cuts: total.power_cuts + power_cuts,
-            deaths: total.deaths + deaths,
-            deaths_while_opening: total.deaths_while_opening + deaths_while_opening,
-            lost: total.lost + lost,
-            merged: total.merged + merged,
-            recycled: total.recycled + recycled,
-            large: total.large + large,
-            removals: total.removals + removals,
-            failed_syncs: total.failed_syncs + failed_syncs,
-            refused: total.refused + refused,
-        };
+        for (what, times) in world.tally {
+            *total.entry(what).or_default() += times;
+        }
     }
     total
 }
@@ -335,22 +321,8 @@ fn worlds() -> u64 {
 #[test]
 fn nothing_synced_is_lost_whenever_the_power_goes_or_the_process_dies() {
     let tally = campaign(0..worlds(), 400, &Planted::default());
-    let Tally {
-        power_cuts,
-        deaths,
-        deaths_while_opening,
-        lost,
-        merged,
-        recycled,
-        large,
-        removals,
-        failed_syncs,
-        refused,
-    } = tally;
-    for met in
-        [power_cuts, deaths, deaths_while_opening, lost, merged, recycled, large, removals, failed_syncs, refused]
-    {
-        assert!(met >= worlds() / 4, "{tally:?}");
+    for what in MET {
+        assert!(tally.get(what).is_some_and(|times| *times >= worlds() / 4), "{what}: {tally:?}");
     }
 }
 

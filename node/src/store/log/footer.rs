@@ -13,6 +13,7 @@ use std::io;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::folder::Blocks;
+use super::frame;
 use super::index::{Index, Place};
 use super::segment::PAGE;
 
@@ -101,11 +102,7 @@ impl Footer {
         let Some(at) = at else { return Ok(None) };
         let mut head = [0; HEAD_BYTES];
         file.read_at(&mut head, at)?;
-        let number = |at: usize| {
-            let mut number = [0; 8];
-            number.copy_from_slice(&head[at..at + 8]);
-            u64::from_le_bytes(number)
-        };
+        let number = |at| frame::number(&head, at);
         let fits = number(40) <= length - at - HEAD_BYTES as u64;
         if head[..8] != *MAGIC || number(56) != xxh3_64(&head[..56]) || (number(8), number(16)) != (salt, end) || !fits
         {

@@ -152,7 +152,8 @@ pub(super) fn may_begin(bytes: &[u8], salt: u64) -> bool {
     self::salt(bytes) == Some(salt)
 }
 
-fn number(bytes: &[u8], at: usize) -> u64 {
+/// A number of eight bytes, which must be there.
+pub(super) fn number(bytes: &[u8], at: usize) -> u64 {
     let mut number = [0; 8];
     number.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(number)

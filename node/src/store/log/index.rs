@@ -4,7 +4,8 @@
 //! keys that begin with Layout::prefix   table (1 byte), token (8 bytes), rest ──▶ a Table for each table and arc
 //! all other keys                                                              ──▶ an ordered map of whole keys
 //! ```
-//! Of the former only the token and 32 bits of a hash of the whole key are kept, 24 bytes together with the place. The hash is seeded with a secret of the store, so that nobody can make two keys that are taken for one.
+//! Of the former only the token and 32 bits of a hash of the whole key are kept, 24 bytes together with the place. The hash is seeded with a
+//! secret of the store, so that nobody can make two keys that are taken for one.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

@@ -8,7 +8,7 @@
 //! which segments must be there; what is not listed counts no more, whatever is in it.
 
 use super::append::Head;
-use super::frame;
+use super::frame::{self, number};
 
 /// What a manifest says of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,9 +37,8 @@ pub(super) fn freed(ordinal: u64) -> Vec<u8> {
 }
 
 pub(super) fn decode(body: &[u8]) -> Vec<Listed> {
-    let number = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
     body.chunks_exact(24)
-        .map(|listed| Listed { ordinal: number(listed), end: number(&listed[8..]), last_batch: number(&listed[16..]) })
+        .map(|listed| Listed { ordinal: number(listed, 0), end: number(listed, 8), last_batch: number(listed, 16) })
         .collect()
 }
 

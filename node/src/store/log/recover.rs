@@ -155,7 +155,7 @@ pub(super) fn find(
     let scanned = BTreeMap::new();
     let mut scanner = Scanner { planted, segments, by_ordinal, scanned, synced: mark.batch, doubt: None };
     let base = match scanner.find_base(mark.secret)? {
-        // The first start was interrupted before it was complete: then its mark is durable, and something may have been served.
+        // A first start that was interrupted: before anything is served, a mark above 0 is durable.
         None if mark.batch == 0 && scanner.synced == 0 && marked_well => {
             remove(folder, files.into_keys().chain(garbage)).map_err(failed)?;
             return Ok(None);

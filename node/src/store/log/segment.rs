@@ -14,6 +14,7 @@ use std::io;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::folder::Blocks;
+use super::frame;
 
 /// How a segment is used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,11 +64,7 @@ fn encode(used: Used) -> [u8; HEAD_BYTES] {
 }
 
 fn decode(head: &[u8; HEAD_BYTES]) -> Option<Used> {
-    let number = |at: usize| {
-        let mut number = [0; 8];
-        number.copy_from_slice(&head[at..at + 8]);
-        u64::from_le_bytes(number)
-    };
+    let number = |at| frame::number(head, at);
     let used = Used { bytes: number(8), salt: number(16), ordinal: number(24), first_batch: number(32) };
     (*head == encode(used)).then_some(used)
 }

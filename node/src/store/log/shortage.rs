@@ -25,8 +25,8 @@ impl Shortage for io::Error {
     }
 }
 
-/// Tries again while something is short, for [`PATIENCE`] at most. For what changes nothing if it fails: reading, and opening files.
-pub(super) fn wait_out<T, E: Shortage>(what: &'static str, mut attempt: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+/// Tries again while something is short, for [`PATIENCE`] at most. For what changes nothing if it fails: reading.
+pub(super) fn wait_out<T>(what: &'static str, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let mut begun = None;
     loop {
         let error = match attempt() {
@@ -45,7 +45,7 @@ pub(super) fn wait_out<T, E: Shortage>(what: &'static str, mut attempt: impl FnM
     }
 }
 
-/// How long a shard, or the thread that syncs, waits for what is short. Longer is no help to anybody: requests end before it, and a
+/// How long a shard waits for what is short. Longer is no help to anybody: requests end before it, and a
 /// node that starts again begins with nothing open.
 const PATIENCE: Duration = Duration::from_secs(30);
 
