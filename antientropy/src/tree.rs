@@ -210,6 +210,11 @@ impl Build {
         self.next.is_none_or(|next| token < next)
     }
 
+    /// What the reader has not come to yet.
+    pub fn unread(&self) -> Option<TokenRange> {
+        Some(TokenRange { first: self.next?, last: self.tree.map.tokens().last })
+    }
+
     /// The part of the partition that has been read, from 0 to 1.
     pub fn progress(&self) -> f64 {
         let tokens = self.tree.map.tokens();

@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
+use driftless_proto::frame::PACKET_MAX;
 use futures::future::BoxFuture;
-use quinn::Endpoint;
+use quinn::{Endpoint, EndpointConfig, TokioRuntime};
 
 /// The system's sockets, names and randomness, unless a test puts others in their places.
 #[derive(Clone)]
@@ -27,8 +28,14 @@ impl Default for Environment {
         let resolve = |name: String| -> BoxFuture<'static, _> {
             Box::pin(async move { Ok(tokio::net::lookup_host(name).await?.collect()) })
         };
-        Environment { endpoint: Arc::new(Endpoint::client), resolve: Arc::new(resolve), chance: rand::random }
+        Environment { endpoint: Arc::new(endpoint), resolve: Arc::new(resolve), chance: rand::random }
     }
+}
+
+fn endpoint(address: SocketAddr) -> io::Result<Endpoint> {
+    let mut config = EndpointConfig::default();
+    config.max_udp_payload_size(PACKET_MAX).map_err(io::Error::other)?;
+    Endpoint::new(config, None, UdpSocket::bind(address)?, Arc::new(TokioRuntime))
 }
 
 impl fmt::Debug for Environment {

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use driftless_proto::frame::PACKET_MAX;
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{Endpoint, IdleTimeout, TransportConfig, VarInt};
+use quinn::{Endpoint, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -256,7 +257,10 @@ fn watch(handle: &Handle) -> (Arc<AtomicBool>, oneshot::Sender<()>) {
 
 fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
+    let mut probes = MtuDiscoveryConfig::default();
+    probes.upper_bound(PACKET_MAX);
     transport
+        .mtu_discovery_config(Some(probes))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_MS))))
         .max_concurrent_uni_streams(LARGE_STREAMS_MAX)

@@ -23,6 +23,11 @@ pub const ALPN_PEER: &[u8] = b"driftless-peer/1";
 /// ALPN of the conversation between a client and a node.
 pub const ALPN_CLIENT: &[u8] = b"driftless-client/1";
 
+/// Bytes of the longest packet that is sent, where the network takes it: a loopback does, and most of what takes more than 1,500.
+/// Others are found out by QUIC's probes of the path (RFC 8899) and have shorter ones. Ten of these, which quinn gives to the system at
+/// once, are no more than the system takes at once (65,507).
+pub const PACKET_MAX: u16 = 6_500;
+
 /// Longest frame that goes on the shared stream.
 pub const FRAME_SHARED_MAX: usize = 64 * 1024;
 

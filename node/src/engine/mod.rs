@@ -7,6 +7,7 @@
 mod figures;
 mod holdings;
 mod implausible;
+mod resident;
 mod route;
 mod tasks;
 

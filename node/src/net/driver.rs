@@ -9,6 +9,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub(crate) struct Driver<S: Store> {
     messages: UnboundedReceiver<ShardMessage>,
     /// What has arrived and was not given to the engine yet.
     inputs: Inputs,
+    /// Something was fetched from the disk since the last turn.
+    fetched: bool,
     /// The sync that this turn has asked for.
     sync_wished: Option<BatchSeq>,
     /// When housekeeping is due.
@@ -76,6 +79,7 @@ impl<S: Store> Driver<S> {
             detection,
             messages,
             inputs: Inputs::default(),
+            fetched: false,
             sync_wished: None,
             tick: Instant::default(),
             figures_due: Instant::default(),
@@ -89,6 +93,8 @@ impl<S: Store> Driver<S> {
 
     /// Returns true when drained, false when halted.
     pub(crate) async fn run(mut self) -> bool {
+        let (shared, shard) = (self.context.shared.clone(), self.context.shard);
+        self.engine.on_fetched(Arc::new(move || shared.tell(shard, ShardMessage::Fetched)));
         let clock = self.context.shared.clock.clone();
         let mut armed = Instant::default();
         let sleep = tokio::time::sleep_until(clock.wake_at(armed));
@@ -125,16 +131,24 @@ impl<S: Store> Driver<S> {
 
     fn turn(&mut self, now: Now) {
         self.context.take(&mut self.inputs);
+        if std::mem::take(&mut self.fetched) {
+            self.inputs.fetched();
+            self.engine.handle_fetched();
+        }
         let large = self.inputs.take_large(now.instant);
-        let large_bytes = large.as_ref().map(Input::value_bytes);
+        let mut large_bytes = large.as_ref().map(Input::value_bytes);
         self.sync_wished = None;
         match large {
-            Some(input) => self.input(now, input),
+            Some(input) => {
+                if !self.give(now, input) {
+                    large_bytes = None;
+                }
+            }
             None => {
                 while !self.engine.is_full()
                     && let Some(input) = self.inputs.take_small()
                 {
-                    self.input(now, input);
+                    self.give(now, input);
                 }
             }
         }
@@ -178,6 +192,21 @@ impl<S: Store> Driver<S> {
             self.figures_due = now + FIGURES_INTERVAL;
             self.context.shared.publish_hints(self.context.shard, self.engine.hints().collect());
         }
+    }
+
+    /// Gives an input to the engine, unless that would have to wait for a disk; whether it did.
+    fn give(&mut self, now: Now, input: Input) -> bool {
+        let is_ready = match &input {
+            Input::Client { request, .. } => self.engine.is_ready_for_client(request),
+            Input::Peer { message, .. } => self.engine.is_ready_for_peer(message),
+            _ => true,
+        };
+        if is_ready {
+            self.input(now, input)
+        } else {
+            self.inputs.put_aside(input)
+        }
+        is_ready
     }
 
     fn input(&mut self, now: Now, input: Input) {
@@ -238,6 +267,7 @@ impl<S: Store> Driver<S> {
                 let now = context.shared.clock.now();
                 self.engine.handle_synced(now, batch);
             }
+            ShardMessage::Fetched => self.fetched = true,
             ShardMessage::Client { account, tag, deadline, request } => {
                 context.shared.taken_in(context.shard);
                 context.push(Input::Client { account, tag, deadline, request });

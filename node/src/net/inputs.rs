@@ -82,6 +82,8 @@ pub(crate) struct Inputs {
     rests_until: Instant,
     /// A large one was due, and what is small had the turn.
     passed_over: bool,
+    /// What cannot go on before something has been fetched from the disk.
+    aside: VecDeque<Input>,
     /// What large ones have brought and no sync has covered yet: up to which batch, and how many bytes.
     unsynced: VecDeque<(BatchSeq, usize)>,
 }
@@ -106,6 +108,16 @@ impl Queue {
             self.turns.push_back(account);
         }
         waiting.push_back(input);
+    }
+
+    /// Puts back what was taken.
+    fn push_front(&mut self, input: Input) {
+        let Input::Client { account, .. } = input else { return self.peers.push_front(input) };
+        let waiting = self.clients.entry(account).or_default();
+        if waiting.is_empty() {
+            self.turns.push_front(account);
+        }
+        waiting.push_front(input);
     }
 
     fn pop(&mut self) -> Option<Input> {
@@ -137,6 +149,18 @@ impl Inputs {
     pub(crate) fn extend(&mut self, arrived: impl Iterator<Item = Input>) {
         for input in arrived {
             if input.is_large() { self.large.push(input) } else { self.small.push(input) }
+        }
+    }
+
+    /// Puts an input aside until something has been fetched.
+    pub(crate) fn put_aside(&mut self, input: Input) {
+        self.aside.push_back(input);
+    }
+
+    /// Something has been fetched: what was put aside is looked at again, before what came later.
+    pub(crate) fn fetched(&mut self) {
+        while let Some(input) = self.aside.pop_back() {
+            if input.is_large() { self.large.push_front(input) } else { self.small.push_front(input) }
         }
     }
 
@@ -185,7 +209,7 @@ impl Inputs {
 
     /// Whether nothing waits.
     pub(crate) fn is_empty(&self) -> bool {
-        self.small.is_empty() && self.large.is_empty()
+        self.small.is_empty() && self.large.is_empty() && self.aside.is_empty()
     }
 }
 
@@ -324,6 +348,25 @@ mod tests {
         inputs.extend([Input::Client { account: 2, tag, deadline, request }].into_iter());
         assert_eq!(turn(&mut inputs, now), [0]);
         assert_eq!(turn(&mut inputs, now), [100]);
+    }
+
+    #[test]
+    fn what_was_put_aside_holds_nobody_up_and_comes_back_in_its_order_when_something_was_fetched() {
+        let (mut inputs, now) = (Inputs::default(), Instant::default());
+        inputs.extend([asked_by(1, 1), asked_by(1, 2), small(3), small(4), large(5)].into_iter());
+        while let Some(input) = inputs.take_small() {
+            inputs.put_aside(input);
+        }
+        let first = inputs.take_large(now).expect("nothing else waits");
+        inputs.put_aside(first);
+        assert!(!inputs.is_empty() && inputs.due_at().is_none(), "there is something, and nothing to do");
+        inputs.extend([asked_by(1, 10), small(11)].into_iter());
+        assert_eq!(turn(&mut inputs, now), [11, 10]);
+        inputs.extend([small(12), asked_by(1, 13)].into_iter());
+        inputs.fetched();
+        assert_eq!(turn(&mut inputs, now), [3, 4, 12, 1, 2, 13]);
+        assert_eq!(turn(&mut inputs, now), [5]);
+        assert!(inputs.is_empty());
     }
 
     #[test]

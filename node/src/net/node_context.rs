@@ -99,6 +99,8 @@ pub(crate) struct ShardHandle {
 pub(crate) enum ShardMessage {
     /// A sync covers everything up to this batch.
     Synced(BatchSeq),
+    /// Something that was not in memory has been fetched.
+    Fetched,
     /// A client's request that arrived at another shard.
     Client { account: u64, tag: ClientTag, deadline: Instant, request: Request },
     /// A peer's message that arrived at another shard, on this connection of it.

@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt};
+use driftless_proto::frame::PACKET_MAX;
+use quinn::{Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -74,6 +75,7 @@ impl<S: Store> ShardStart<S> {
     pub(crate) async fn serve(self) -> io::Result<()> {
         let mut transport = transport(&self.shared.net);
         let mut config = EndpointConfig::new(self.reset_key);
+        config.max_udp_payload_size(PACKET_MAX).map_err(io::Error::other)?;
         (self.shared.environment.tune)(&mut config, &mut transport);
         let transport = Arc::new(transport);
         let shared = self.shared;
@@ -122,7 +124,10 @@ impl<S: Store> ShardStart<S> {
 
 fn transport(limits: &NetLimits) -> TransportConfig {
     let mut transport = TransportConfig::default();
+    let mut probes = MtuDiscoveryConfig::default();
+    probes.upper_bound(PACKET_MAX);
     transport
+        .mtu_discovery_config(Some(probes))
         .keep_alive_interval(Some(limits.keep_alive))
         .max_idle_timeout(IdleTimeout::try_from(limits.idle_timeout).ok())
         .max_concurrent_bidi_streams(BIDI_STREAMS)

@@ -29,6 +29,10 @@ impl HeaderCache {
         self.0.get(record).cloned()
     }
 
+    pub(super) fn contains(&self, record: &[u8]) -> bool {
+        self.0.peek(record).is_some()
+    }
+
     /// A batch has been applied.
     pub(super) fn follow(&mut self, shard: &Shard, applied: &Applied) {
         for (record, change) in &applied.records {

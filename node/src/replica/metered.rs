@@ -5,7 +5,7 @@ use std::ops::{ControlFlow, Range};
 
 use bytes::Bytes;
 
-use super::store::{ApplyError, Batch, BatchSeq, Store, StoreError, StoreSize};
+use super::store::{ApplyError, Batch, BatchSeq, Listener, Store, StoreError, StoreSize};
 
 /// The store of a replica, and how many bytes of it this turn has read.
 pub(crate) struct Metered<S> {
@@ -67,6 +67,18 @@ impl<S: Store> Store for Metered<S> {
 
     fn shortage(&self) -> Option<String> {
         self.store.shortage()
+    }
+
+    fn is_resident(&self, key: &[u8]) -> bool {
+        self.store.is_resident(key)
+    }
+
+    fn is_range_resident(&self, range: Range<&[u8]>, records: usize) -> bool {
+        self.store.is_range_resident(range, records)
+    }
+
+    fn on_fetched(&mut self, listener: Listener) {
+        self.store.on_fetched(listener);
     }
 
     fn size(&self) -> Option<StoreSize> {

@@ -101,6 +101,8 @@ pub(crate) struct Replica<S> {
     damage: Damage,
     /// Scans that wait for a page, and who asked.
     scans: VecDeque<(NodeId, RequestId, Scan)>,
+    /// What the first of them reads is being fetched.
+    scans_wait: bool,
     turn: Turn,
     syncs: Syncs,
     /// A batch was refused for lack of room, and its reads are read again.
@@ -138,6 +140,7 @@ impl<S: Store> Replica<S> {
             hints,
             damage: Damage::new(limits.attempt_timeout),
             scans: VecDeque::new(),
+            scans_wait: false,
             turn: Turn::default(),
             syncs: Syncs::new(planted.is(Bug::FirstSyncNotAwaited).then_some(BatchSeq(0))),
             is_reading_again: false,

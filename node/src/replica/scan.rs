@@ -6,7 +6,7 @@
 //! makes one step of the first, after everything else.
 
 use std::cmp::Ordering;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use driftless_proto::client::Cursor;
 use driftless_proto::{BucketId, Header, Refusal};
@@ -36,26 +36,42 @@ impl<S: Store> Replica<S> {
         Ok(())
     }
 
-    /// Whether anybody waits for a page.
+    /// Whether a page could be made now.
     pub(crate) fn has_scans(&self) -> bool {
-        !self.scans.is_empty()
+        !self.scans.is_empty() && !self.scans_wait
+    }
+
+    /// Something has been fetched: perhaps what the first scan waits for.
+    pub(crate) fn handle_fetched(&mut self) {
+        self.scans_wait = false;
     }
 
     /// Answers the scan that has waited for longest. A scan reads what has been applied, so it need not wait for a batch.
     pub(crate) fn scan_on(&mut self, shard: &Shard) {
+        if self.scans_wait {
+            return;
+        }
         let Some((from, id, scan)) = self.scans.pop_front() else { return };
-        let outcome = self.page(shard, &scan).map(|page| self.reply(from, id, Reply::Page(page)));
+        let range = match self.range(shard, &scan) {
+            Ok(range) => range,
+            Err(error) => return self.conclude(shard, from, id, Err(error)),
+        };
+        if !self.store.is_range_resident(&range.start[..]..&range.end[..], shard.limits.turn.step_records) {
+            self.scans_wait = true;
+            return self.scans.push_front((from, id, scan));
+        }
+        let outcome = self.page(shard, &scan, &range).map(|page| self.reply(from, id, Reply::Page(page)));
         self.conclude(shard, from, id, outcome);
     }
 
-    fn page(&self, shard: &Shard, scan: &Scan) -> Result<Page, RequestError> {
+    /// Where a page's records are.
+    fn range(&self, shard: &Shard, scan: &Scan) -> Result<Range<Vec<u8>>, RequestError> {
         let bucket = shard.topology.bucket(scan.bucket).ok_or(Refusal::NoSuchBucket)?;
         let partition = PartitionId { n: bucket.quorum.n(), arc: scan.arc };
         shard.assert_mine(partition)?;
         if !shard.ring().owns(shard.node, partition) {
             return Err(shard.not_owner().into());
         }
-        let limit = scan.limit.clamp(1, shard.limits.scan_limit_max) as usize;
         let mut range = record::arc_range(partition, shard.ring().partitions());
         if let Some(after) = &scan.after {
             range.start = range.start.max(match &after.key {
@@ -63,6 +79,11 @@ impl<S: Store> Replica<S> {
                 None => RecordKey::first_of(partition.n, after.token, scan.bucket),
             });
         }
+        Ok(range)
+    }
+
+    fn page(&self, shard: &Shard, scan: &Scan, range: &Range<Vec<u8>>) -> Result<Page, RequestError> {
+        let limit = scan.limit.clamp(1, shard.limits.scan_limit_max) as usize;
         let bounds = shard.limits.turn;
         let (mut entries, mut next, mut corrupt) = (Vec::new(), None, None);
         let (mut visited, mut bytes) = (0, 0);

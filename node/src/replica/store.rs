@@ -9,6 +9,7 @@
 //! ```
 
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -41,11 +42,28 @@ pub trait Store {
         None
     }
 
+    /// Whether the value of a key can be had without waiting for a disk. If not, it is being fetched; whoever listens is told when it
+    /// is there, and asked again then, this says yes. Nothing but speed rests on the answer.
+    fn is_resident(&self, _key: &[u8]) -> bool {
+        true
+    }
+
+    /// The same of about as many records as come first in a range.
+    fn is_range_resident(&self, _range: Range<&[u8]>, _records: usize) -> bool {
+        true
+    }
+
+    /// Whom to tell, from any thread, that something has been fetched.
+    fn on_fetched(&mut self, _listener: Listener) {}
+
     /// How large it is with everything of all shards, if that means something.
     fn size(&self) -> Option<StoreSize> {
         None
     }
 }
+
+/// Is told that something has happened.
+pub type Listener = Arc<dyn Fn() + Send + Sync>;
 
 /// How large a store is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

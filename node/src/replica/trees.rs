@@ -223,6 +223,12 @@ impl Trees {
             let map = LeafMap::new(self.partitions, partition.arc);
             let bits = kept.tree.as_ref().map_or(Bits::UNKNOWN, |tree| tree.bits().adjusted(tree.sum().count));
             let (build, read) = kept.build.get_or_insert_with(|| (Build::new(map, bits), ArcWeight::default()));
+            if let Some(tokens) = build.unread() {
+                let range = record::token_range(partition.n, tokens);
+                if !store.is_range_resident(&range.start[..]..&range.end[..], keys) {
+                    return Ok(());
+                }
+            }
             let survey = Survey::new(Stored::new(store, partition.n, bytes));
             let done = build.step(&survey, keys);
             keys = keys.saturating_sub(survey.records.get().max(EMPTY_COST));

@@ -6,6 +6,6 @@ mod shared_store;
 mod small_disk;
 
 pub(crate) use engines::EngineCluster;
-pub(crate) use shared_store::SharedStore;
+pub(crate) use shared_store::{SharedStore, Syncs};
 #[cfg(feature = "disk")]
 pub(crate) use small_disk::SmallDisk;

@@ -18,6 +18,7 @@ use driftless_node::node::local::{LocalNode, Parts};
 use driftless_node::node::{NodeSettings, Security};
 use driftless_node::peer::Incarnation;
 use driftless_proto::client::PeerStatus;
+use driftless_proto::frame::PACKET_MAX;
 use driftless_proto::{Topology, WriteId};
 use driftless_ring::{Member, NodeId};
 use driftless_testkit::{TopologyBuilder, context_keys};
@@ -449,6 +450,7 @@ impl World {
 
 fn endpoint(socket: Arc<SimulatedSocket>, seed: u64) -> std::io::Result<quinn::Endpoint> {
     let mut config = EndpointConfig::default();
+    config.max_udp_payload_size(PACKET_MAX).expect("more than QUIC asks for");
     pin(&mut config, seed);
     quinn::Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(quinn::TokioRuntime))
 }

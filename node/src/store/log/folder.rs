@@ -3,12 +3,16 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+#[cfg(target_os = "linux")]
+use std::io::IoSliceMut;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
+#[cfg(target_os = "linux")]
+use rustix::io::ReadWriteFlags;
 
 use super::file_sync::FileSync;
 
@@ -34,6 +38,11 @@ pub(super) trait Folder: Send + Sync {
 pub(super) trait Blocks: Send + Sync {
     /// Fills the buffer from this offset on.
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()>;
+
+    /// The same, unless that would mean to wait for a disk: whether it was filled.
+    fn read_resident(&self, buffer: &mut [u8], at: u64) -> io::Result<bool> {
+        self.read_at(buffer, at).map(|()| true)
+    }
 
     /// Writes all bytes at this offset.
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
@@ -115,6 +124,19 @@ impl Folder for SystemFolder {
 impl Blocks for SystemFile {
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
         self.file.read_exact_at(buffer, at)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn read_resident(&self, buffer: &mut [u8], at: u64) -> io::Result<bool> {
+        let length = buffer.len();
+        let read = || rustix::io::preadv2(&self.file, &mut [IoSliceMut::new(buffer)], at, ReadWriteFlags::NOWAIT);
+        match rustix::io::retry_on_intr(read) {
+            Ok(read) => Ok(read == length),
+            Err(Errno::AGAIN) => Ok(false),
+            // A file system that cannot say.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.read_at(buffer, at).map(|()| true),
+            Err(e) => Err(e.into()),
+        }
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {

@@ -4,6 +4,7 @@
 //!  shard 0 ── LogStore ─┐ apply: a frame at the end of the newest segment, then the index        append, frame, segment
 //!  shard 1 ── LogStore ─┼──────▶ LogDatabase ── get, scan: the index says where, one read        read, index, table
 //!  sync thread ─ LogSyncer ────▶ sync: one fdatasync for all that was applied before             append, watermark
+//!  readers ────────────────────▶ read what is no longer in memory, for shards that do not wait   fetch
 //!  keeper, filler ─────────────▶ footers, merging; spare segments: in small steps                keeper, filler, footer, manifest
 //!  open ───────────────────────▶ which frames count, and what the index was                      open, recover
 //! ```
@@ -23,6 +24,7 @@
     reason = "the disk is at the edge: it looks at free space by the clock, and draws salts"
 )]
 
+use std::cell::RefCell;
 use std::fs;
 use std::fs::{File, TryLockError};
 use std::io;
@@ -36,17 +38,20 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
 use self::append::Log;
+use self::fetch::{Fetches, Readers, Standing, What};
 use self::filler::Filler;
 use self::folder::SystemFolder;
 use self::keeper::Keeper;
 use self::open::{Opened, open_log};
+use self::read::Look;
 use self::space::Space;
 use crate::planted::Planted;
-use crate::replica::store::{ApplyError, Batch, BatchSeq, Store, StoreError, StoreSize};
+use crate::replica::store::{ApplyError, Batch, BatchSeq, Listener, Store, StoreError, StoreSize};
 
 mod admission;
 mod append;
 mod descriptors;
+mod fetch;
 mod file_sync;
 mod filler;
 mod folder;
@@ -82,6 +87,7 @@ pub struct LogStore {
     open: Arc<Open>,
     shard: u16,
     applied: BatchSeq,
+    fetches: RefCell<Fetches>,
 }
 
 /// Makes durable what all shards of a [`LogDatabase`] have applied.
@@ -152,7 +158,8 @@ pub enum LogOpenError {
 
 struct Open {
     log: Arc<Log>,
-    /// Keeper and filler; they run until the last handle is gone.
+    readers: Readers,
+    /// Keeper, filler and readers; they run until the last handle is gone.
     threads: Vec<JoinHandle<()>>,
     _lock: Option<File>,
 }
@@ -189,18 +196,20 @@ impl LogDatabase {
         let place = path.display().to_string();
         let Opened { log, freed } = open_log(folder, place, space, random, &options).map_err(failed)?;
         let (keeper, filler) = (Keeper::new(Arc::clone(&log), freed), Filler::new(Arc::clone(&log)));
-        let mut open = Open { log, threads: Vec::new(), _lock: Some(file) };
+        let mut open = Open { log, readers: Readers::default(), threads: Vec::new(), _lock: Some(file) };
         let spawn = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let threads = [spawn("keeper").spawn(|| worker::run(keeper)), spawn("filler").spawn(|| worker::run(filler))];
         for thread in threads {
             open.threads.push(thread.map_err(|e| failed(io_error("start a thread", &e)))?);
         }
+        let readers = open.readers.start().map_err(|e| failed(io_error("start a thread", &e)))?;
+        open.threads.extend(readers);
         Ok(LogDatabase(Arc::new(open)))
     }
 
     /// A shard's handle. Its batches are numbered from 1.
     pub fn store(&self, shard: u16) -> LogStore {
-        LogStore { open: Arc::clone(&self.0), shard, applied: BatchSeq::default() }
+        LogStore { open: Arc::clone(&self.0), shard, applied: BatchSeq::default(), fetches: RefCell::default() }
     }
 
     /// A handle for the thread that syncs.
@@ -218,7 +227,10 @@ impl LogStore {
 
 impl Store for LogStore {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.open.log.get(key)
+        match self.fetches.borrow_mut().take(key) {
+            Some(value) => Ok(value),
+            None => self.open.log.get(key),
+        }
     }
 
     fn scan(
@@ -227,6 +239,43 @@ impl Store for LogStore {
         visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         self.open.log.scan(range, visit)
+    }
+
+    fn is_resident(&self, key: &[u8]) -> bool {
+        let mut fetches = self.fetches.borrow_mut();
+        match fetches.standing(What::Key, key) {
+            Standing::UnderWay => return false,
+            Standing::Done => return true,
+            Standing::NotAsked => {}
+        }
+        match self.open.log.look(key) {
+            Look::Found(value) => fetches.keep(key, value),
+            Look::Unclear => {}
+            Look::Away(piece) => {
+                fetches.begin(&self.open.readers, What::Key, key, vec![piece]);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn is_range_resident(&self, range: Range<&[u8]>, records: usize) -> bool {
+        let mut fetches = self.fetches.borrow_mut();
+        match fetches.standing(What::Range, range.start) {
+            Standing::UnderWay => return false,
+            Standing::Done => return true,
+            Standing::NotAsked => {}
+        }
+        let away = self.open.log.away(&range, records);
+        let is_resident = away.is_empty();
+        if !is_resident {
+            fetches.begin(&self.open.readers, What::Range, range.start, away);
+        }
+        is_resident
+    }
+
+    fn on_fetched(&mut self, listener: Listener) {
+        self.fetches.get_mut().listen(listener);
     }
 
     fn shortage(&self) -> Option<String> {
@@ -245,6 +294,7 @@ impl Store for LogStore {
 
     fn apply(&mut self, batch: Batch) -> Result<BatchSeq, ApplyError> {
         super::assert_keys_fit(&batch);
+        self.fetches.get_mut().forget();
         self.open.log.apply(&batch)?;
         self.applied = BatchSeq(self.applied.0 + 1);
         Ok(self.applied)
@@ -266,6 +316,7 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.log.keeper.ring_for_the_last_time();
         self.log.filler.ring_for_the_last_time();
+        self.readers.close();
         for thread in self.threads.drain(..) {
             // They catch their panics themselves.
             let _ = thread.join();

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex};
 
@@ -38,6 +39,8 @@ struct Contents {
     durable: Vec<u8>,
     /// Sectors that were written and not synced.
     dirty: BTreeSet<usize>,
+    /// Sectors that the system has dropped from memory.
+    evicted: BTreeSet<usize>,
 }
 
 struct OnPlatter {
@@ -107,6 +110,14 @@ impl Platter {
         state.names = state.durable_names.clone();
     }
 
+    /// The system drops from memory what is on the disk as well.
+    pub(super) fn evict(&self) {
+        for contents in lock(&self.0).files.values_mut() {
+            let all = sectors(0, contents.written.len());
+            contents.evicted = all.filter(|sector| !contents.dirty.contains(sector)).collect();
+        }
+    }
+
     /// Changes a byte behind everybody's back.
     pub(super) fn damage(&self, name: &str, at: usize) {
         let mut state = lock(&self.0);
@@ -159,6 +170,11 @@ impl State {
             None => false,
         }
     }
+}
+
+fn sectors(at: u64, length: usize) -> Range<usize> {
+    let at = at as usize;
+    if length == 0 { 0..0 } else { at / SECTOR..(at + length - 1) / SECTOR + 1 }
 }
 
 impl Contents {
@@ -218,11 +234,20 @@ impl Folder for Platter {
 
 impl Blocks for OnPlatter {
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
-        let state = lock(&self.platter.0);
-        let written = &state.files[&self.file].written;
+        let mut state = lock(&self.platter.0);
+        let Contents { written, evicted, .. } = state.files.get_mut(&self.file).expect("it is open");
         let bytes = written.get(at as usize..).and_then(|rest| rest.get(..buffer.len()));
         buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        sectors(at, buffer.len()).for_each(|sector| drop(evicted.remove(&sector)));
         Ok(())
+    }
+
+    fn read_resident(&self, buffer: &mut [u8], at: u64) -> io::Result<bool> {
+        let is_away = {
+            let evicted = &lock(&self.platter.0).files[&self.file].evicted;
+            sectors(at, buffer.len()).any(|sector| evicted.contains(&sector))
+        };
+        if is_away { Ok(false) } else { self.read_at(buffer, at).map(|()| true) }
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
@@ -237,8 +262,9 @@ impl Blocks for OnPlatter {
             contents.written.resize(at + bytes.len(), 0);
         }
         contents.written[at..at + bytes.len()].copy_from_slice(bytes);
-        if !bytes.is_empty() {
-            contents.dirty.extend(at / SECTOR..=(at + bytes.len() - 1) / SECTOR);
+        for sector in sectors(at as u64, bytes.len()) {
+            contents.dirty.insert(sector);
+            contents.evicted.remove(&sector);
         }
         if is_short {
             return Err(rustix::io::Errno::DQUOT.into());

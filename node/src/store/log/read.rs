@@ -2,16 +2,34 @@
 
 use std::io;
 use std::ops::{Bound, ControlFlow, Range};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::append::Log;
+use super::fetch::Piece;
+use super::folder::Blocks;
 use super::frame::{self, Record};
 use super::index::{Place, Walk};
 use super::shortage::wait_out;
 use super::table::{Entry, Location};
 use super::{io_error, segment};
 use crate::replica::store::StoreError;
+
+/// What can be said of a key without waiting for a disk.
+pub(super) enum Look {
+    Found(Option<Bytes>),
+    /// Its record has to be fetched.
+    Away(Piece),
+    /// It was moved meanwhile, or is not what was written: reading it will tell.
+    Unclear,
+}
+
+impl Piece {
+    fn of(file: Arc<dyn Blocks>, location: Location) -> Piece {
+        Piece { file, at: location.offset.into(), bytes: location.length.into() }
+    }
+}
 
 impl Log {
     /// The value of a key.
@@ -25,6 +43,49 @@ impl Log {
             Some(_) => Err(self.fail(StoreError::Corrupt("two keys have the same token and the same check".into()))),
             None => Ok(None),
         }
+    }
+
+    /// Looks for the value of a key without waiting for a disk.
+    pub(super) fn look(&self, key: &[u8]) -> Look {
+        if self.failure.get().is_some() {
+            return Look::Unclear;
+        }
+        let place = self.index.place(key);
+        let Some(location) = self.index.get(&place) else { return Look::Found(None) };
+        let Some(file) = self.file(location.segment) else { return Look::Unclear };
+        let mut bytes = vec![0; location.length as usize];
+        match file.read_resident(&mut bytes, location.offset.into()) {
+            Ok(true) => {}
+            Ok(false) => return Look::Away(Piece::of(file, location)),
+            Err(_) => return Look::Unclear,
+        }
+        let bytes = Bytes::from(bytes);
+        match frame::record(&bytes) {
+            Some(Record { key: found, value: Some(value), whole: true, .. }) if found == key => {
+                Look::Found(Some(bytes.slice_ref(value)))
+            }
+            _ => Look::Unclear,
+        }
+    }
+
+    /// What of about the first so many records of a range is not resident.
+    pub(super) fn away(&self, range: &Range<&[u8]>, records: usize) -> Vec<Piece> {
+        let Some((first, last)) = self.positions(range) else { return Vec::new() };
+        let (mut walk, mut found, mut seen, mut away) = (Walk::new(first, last), Vec::new(), 0, Vec::new());
+        while seen < records && self.index.walk(&mut walk, CHUNK, &mut found).is_some() {
+            seen += found.len();
+            away.extend(found.iter().map(|entry| entry.location).filter(|location| !self.is_resident(*location)));
+        }
+        away.sort_unstable();
+        let piece = |location: Location| Some(Piece::of(self.file(location.segment)?, location));
+        away.into_iter().filter_map(piece).collect()
+    }
+
+    /// Whether first and last byte are: what lies between two pages that are is, as a rule.
+    fn is_resident(&self, Location { segment, offset, length }: Location) -> bool {
+        let Some(file) = self.file(segment) else { return true };
+        let is_there = |at: u32| file.read_resident(&mut [0], at.into()).unwrap_or(true);
+        is_there(offset) && (length <= 1 || is_there(offset + (length - 1)))
     }
 
     /// Visits keys in order.

@@ -42,9 +42,9 @@ impl Disk {
         let random = StdRng::seed_from_u64(7);
         let folder = Box::new(platter.clone());
         let Opened { log, .. } = open_log(folder, "test".into(), space, random, &options).expect("opens");
-        let open = Arc::new(Open { log, threads: Vec::new(), _lock: None });
-        let store = LogStore { open: Arc::clone(&open), shard: 0, applied: BatchSeq::default() };
-        Disk { open: Some((store, LogSyncer(open))), platter, layout, planted }
+        let database =
+            LogDatabase(Arc::new(Open { log, readers: Readers::default(), threads: Vec::new(), _lock: None }));
+        Disk { open: Some((database.store(0), database.syncer())), platter, layout, planted }
     }
 
     fn of(layout: Layout) -> Disk {
@@ -602,4 +602,92 @@ fn the_largest_state_of_a_key_is_kept_and_found_again_after_a_restart() {
     let mut disk = disk.reopen();
     assert!(disk.store().get(b"large").expect("reads") == Some(state));
     assert_eq!(disk.store().get(b"small").expect("reads"), Some(Bytes::from_static(b"y")));
+}
+
+/// A store of a hundred keys whose values are no longer in memory, with a thread that reads; and who is told.
+fn evicted() -> (Disk, std::thread::JoinHandle<()>, mpsc::Receiver<()>) {
+    let mut disk = Disk::of(Layout { prefix: b"k", arc_bits: 8 });
+    for number in 0..100 {
+        put(disk.store(), &evicted_key(number), &format!("value {number} ").repeat(200));
+    }
+    disk.open.as_ref().expect("open").1.sync().expect("syncs");
+    disk.platter.evict();
+    let (told, tells) = mpsc::channel();
+    disk.store().on_fetched(Arc::new(move || told.send(()).expect("the test listens")));
+    let thread = disk.store().open.readers.start_one().expect("starts");
+    (disk, thread, tells)
+}
+
+fn evicted_key(number: u64) -> String {
+    format!("k1{:08}", number * 7_919 % 100_000)
+}
+
+fn end(mut disk: Disk, thread: std::thread::JoinHandle<()>) {
+    disk.store().open.readers.close();
+    thread.join().expect("it ends");
+}
+
+#[test]
+fn a_value_that_is_not_in_memory_is_fetched_by_another_thread() {
+    let (mut disk, thread, tells) = evicted();
+    let key = evicted_key(3);
+    assert!(disk.store().is_resident(b"k1never was there"));
+    assert!(!disk.store().is_resident(key.as_bytes()));
+    tells.recv().expect("told");
+    assert!(disk.store().is_resident(key.as_bytes()));
+    assert_eq!(value_of(disk.store(), &key), Some("value 3 ".repeat(200)));
+    disk.platter.evict();
+    assert!(!disk.store().is_resident(key.as_bytes()), "once more");
+    tells.recv().expect("told");
+    disk.platter.evict();
+    assert!(disk.store().is_resident(key.as_bytes()), "was fetched once, and nobody waits for ever");
+    assert_eq!(value_of(disk.store(), &key), Some("value 3 ".repeat(200)));
+    end(disk, thread);
+}
+
+#[test]
+fn a_value_that_was_looked_at_is_not_answered_after_it_has_changed() {
+    let (mut disk, thread, _tells) = evicted();
+    let [one, other] = [1, 2].map(evicted_key);
+    put(disk.store(), &one, "new");
+    put(disk.store(), &other, "other");
+    assert!(disk.store().is_resident(one.as_bytes()));
+    assert_eq!(value_of(disk.store(), &other).as_deref(), Some("other"));
+    assert!(disk.store().is_resident(one.as_bytes()));
+    put(disk.store(), &one, "newer");
+    assert_eq!(value_of(disk.store(), &one).as_deref(), Some("newer"));
+    assert!(disk.store().is_resident(one.as_bytes()));
+    disk.store().apply(batch([(&one[..], None)])).expect("applies");
+    assert_eq!(value_of(disk.store(), &one), None);
+    end(disk, thread);
+}
+
+#[test]
+fn the_first_records_of_a_range_are_fetched_together() {
+    let (mut disk, thread, tells) = evicted();
+    let range = || &b"k1"[..]..&b"k2"[..];
+    assert!(!disk.store().is_range_resident(range(), 10));
+    tells.recv().expect("told once for all of them");
+    assert!(disk.store().is_range_resident(range(), 10), "it is said once that it was fetched");
+    assert!(disk.store().is_range_resident(range(), 10), "and seen again");
+    assert!(!disk.store().is_range_resident(range(), 100), "others were not");
+    tells.recv().expect("told");
+    assert!(disk.store().is_range_resident(range(), 100));
+    let mut keys: Vec<_> = (0..100).map(evicted_key).collect();
+    keys.sort();
+    assert!(keys.iter().all(|key| disk.store().is_resident(key.as_bytes())));
+    assert!(disk.store().is_range_resident(&b"a"[..]..&b"b"[..], 10), "there is nothing");
+    end(disk, thread);
+}
+
+#[test]
+fn a_store_that_has_failed_says_so_and_fetches_nothing() {
+    let (mut disk, thread, _tells) = evicted();
+    let key = evicted_key(5);
+    disk.platter.fail_next_sync();
+    put(disk.store(), "k1later", "x");
+    disk.open.as_ref().expect("open").1.sync().expect_err("the disk has failed");
+    assert!(disk.store().is_resident(key.as_bytes()));
+    assert!(disk.store().get(key.as_bytes()).is_err());
+    end(disk, thread);
 }

@@ -1,0 +1,47 @@
+//! Whether what an input will read is in memory: the shell puts others aside until it is, so that no turn waits for a disk. Nothing else
+//! rests on this.
+
+use driftless_proto::client::{self, Access, Class};
+use driftless_proto::{BucketId, Key};
+
+use super::Engine;
+use crate::peer::{Body, Message, ReplicaRequest, Request, Want};
+use crate::replica::store::{Listener, Store};
+
+impl<S: Store> Engine<S> {
+    /// Whether this node's own replica has in memory what a client's request will read of it. If not, it is being fetched.
+    pub fn is_ready_for_client(&self, request: &client::Request) -> bool {
+        match request.class() {
+            Class::Key { bucket, key, access: Access::Read } => self.is_resident(bucket, key, Want::Full),
+            Class::Key { bucket, key, access: Access::Write } => self.is_resident(bucket, key, Want::Header),
+            Class::Key { access: Access::Restore, .. } | Class::Arc { .. } | Class::Node => true,
+        }
+    }
+
+    /// The same of what a peer says.
+    pub fn is_ready_for_peer(&self, message: &Message) -> bool {
+        match &message.body {
+            Body::Request { request: Request::Forward(request), .. } => self.is_ready_for_client(request),
+            Body::Request { request: Request::Replica(request), .. } => match request {
+                ReplicaRequest::Merge(merge) => self.is_resident(merge.bucket, &merge.key, Want::Header),
+                ReplicaRequest::Read(read) => self.is_resident(read.bucket, &read.key, read.want),
+                ReplicaRequest::Scan(_) => true,
+            },
+            Body::Request { request: Request::Ping | Request::Exchange(_), .. } | Body::Reply(_) => true,
+        }
+    }
+
+    /// Whom to tell, from any thread, that what was not in memory has been fetched; [`Engine::handle_fetched`] is to be called then.
+    pub fn on_fetched(&mut self, listener: Listener) {
+        self.store_mut().on_fetched(listener);
+    }
+
+    /// Something that was not in memory has been fetched.
+    pub fn handle_fetched(&mut self) {
+        self.replica.handle_fetched();
+    }
+
+    fn is_resident(&self, bucket: BucketId, key: &Key, want: Want) -> bool {
+        self.replica.is_resident(&self.shard, bucket, key, want)
+    }
+}
