@@ -6,12 +6,14 @@
 //! [`decoders`] gives damaged bytes to everything that reads bytes from outside.
 //! [`processes`] runs real processes and does to them what happens to processes; [`torment`] does so for as long as you
 //! like, to their disks as well; [`siege`] attacks them over the network.
+//! [`growth`] measures how cost grows.
 //! [`papers`] lists what the binary is made of.
 
 pub mod by_hand;
 pub mod damage;
 pub mod decoders;
 pub mod gallery;
+pub mod growth;
 pub mod papers;
 pub mod processes;
 pub mod siege;

@@ -202,9 +202,9 @@ impl<S: Store> Driver<S> {
             _ => true,
         };
         if is_ready {
-            self.input(now, input)
+            self.input(now, input);
         } else {
-            self.inputs.put_aside(input)
+            self.inputs.put_aside(input);
         }
         is_ready
     }

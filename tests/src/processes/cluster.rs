@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
 use super::binary::driftless;
+use super::page::page;
 
 /// A cluster in a temporary directory. Dropped, it takes its processes with it.
 pub struct Cluster {
@@ -91,6 +92,11 @@ impl Cluster {
     pub fn addresses(&self) -> Vec<(SocketAddr, SocketAddr)> {
         let address = |text: &str| text.parse().expect("dev gives addresses");
         self.entries().iter().map(|entry| (address(&entry.listen), address(&entry.admin))).collect()
+    }
+
+    /// Status and body of a page of a node's admin server; nothing if it does not answer.
+    pub fn page(&self, name: &str, path: &str) -> Option<(u16, String)> {
+        page(self.entry(name).admin.parse().expect("dev gives addresses"), path)
     }
 
     /// Memory that each node's process takes up, in KiB; nothing for those that are gone.
@@ -249,6 +255,13 @@ impl Drop for Cluster {
             let _ = child.wait();
         }
     }
+}
+
+/// `driftless bench` against a cluster.
+pub(crate) fn bench_command(cluster: &Cluster) -> Command {
+    let mut command = command(driftless());
+    command.arg("--profile").arg(cluster.files()).arg("bench");
+    command
 }
 
 /// A command without anything from the environment that could change what `driftless` does.

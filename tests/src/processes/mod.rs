@@ -18,6 +18,7 @@ pub(crate) mod fault;
 mod history;
 mod load;
 mod namespace;
+pub(crate) mod page;
 mod report;
 mod scenario;
 pub(crate) mod strace;
@@ -25,6 +26,7 @@ mod verify;
 pub(crate) mod wires;
 
 pub use cluster::Cluster;
+pub(crate) use cluster::bench_command;
 pub use fault::Fault;
 pub use history::{Bout, History};
 pub use load::Load;

@@ -16,8 +16,7 @@ mod guest;
 mod options;
 
 use std::fmt;
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +24,7 @@ use driftless_client::Client;
 use tokio::runtime::Handle;
 
 use crate::processes::Cluster;
+use crate::processes::page::page;
 
 pub use attack::Attack;
 pub use good::Seen;
@@ -200,7 +200,7 @@ struct Counted {
 impl Counted {
     fn by(admins: &[SocketAddr]) -> Counted {
         let mut counted = Counted::default();
-        for text in admins.iter().filter_map(|admin| metrics(*admin)) {
+        for text in admins.iter().filter_map(|admin| Some(page(*admin, "/metrics")?.1)) {
             let value = |name: &str| {
                 let line = text.lines().find(|line| line.split(' ').next() == Some(name));
                 line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).map_or(0, |value| value as u64)
@@ -212,16 +212,6 @@ impl Counted {
         }
         counted
     }
-}
-
-fn metrics(admin: SocketAddr) -> Option<String> {
-    let patience = Duration::from_secs(5);
-    let mut stream = TcpStream::connect_timeout(&admin, patience).ok()?;
-    stream.set_read_timeout(Some(patience)).ok()?;
-    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.take(1 << 20).read_to_string(&mut answer).ok()?;
-    Some(answer)
 }
 
 const NODES: u16 = 3;
