@@ -11,6 +11,7 @@
 pub mod by_hand;
 pub mod damage;
 pub mod decoders;
+mod fleet;
 pub mod gallery;
 pub mod papers;
 pub mod processes;
