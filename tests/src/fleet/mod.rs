@@ -1,5 +1,5 @@
 //! Nodes as processes of our own, started one by one, each with its files and perhaps its own disk: what
-//! [`torment`](crate::torment) strikes.
+//! [`torment`](crate::torment) and [`crashes`](crate::crashes) strike.
 //!
 //! ```text
 //! fleet       certificates, cluster file, a client
