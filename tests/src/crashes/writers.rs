@@ -114,7 +114,7 @@ impl Writer {
 
 /// For writes and for reads. Nothing is made again: what a crash has left open stays open.
 pub(super) fn profile() -> Profile {
-    Profile::new().sloppy(false).timeout(TIMEOUT).retry(NoRetry)
+    Profile::new().sloppy(false).timeout(TIMEOUT).attempt_timeout(TIMEOUT).retry(NoRetry)
 }
 
 pub(super) fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
