@@ -267,7 +267,7 @@ async fn read(client: &Client, keys: Vec<Key>) -> Result<Vec<(Key, Found)>, Stri
             Ok((key, Found { values, context: read.context().cloned() }))
         }
     };
-    futures::stream::iter(keys).map(read).buffer_unordered(READS_AT_ONCE).try_collect().await
+    futures::stream::iter(keys).map(read).buffered(READS_AT_ONCE).try_collect().await
 }
 
 fn none(alarms: Vec<String>) -> Result<(), String> {
