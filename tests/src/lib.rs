@@ -5,13 +5,15 @@
 //! [`gallery`] plays the anomalies of quorum systems on the same machines, each as a script.
 //! [`decoders`] gives damaged bytes to everything that reads bytes from outside.
 //! [`processes`] runs real processes and does to them what happens to processes; [`torment`] does so for as long as you
-//! like, to their disks as well; [`siege`] attacks them over the network.
+//! like, to their disks as well; [`crashes`] does to one node whose disk alone has everything; [`siege`] attacks them over the network.
 //! [`growth`] measures how cost grows.
 //! [`papers`] lists what the binary is made of.
 
 pub mod by_hand;
+pub mod crashes;
 pub mod damage;
 pub mod decoders;
+mod fleet;
 pub mod gallery;
 pub mod growth;
 pub mod papers;

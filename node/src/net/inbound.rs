@@ -285,12 +285,18 @@ async fn reserve(body: &mut Vec<u8>, least: usize, length: usize, taken: &mut Ta
         less => least.max(2 * less).max(first).min(length),
     };
     if let Taken::Client(held) = taken
-        && timeout(ROOM_PATIENCE, held.grow_to(wanted)).await.is_err()
+        && timeout(ROOM_PATIENCE, held.grow_to(charged(wanted))).await.is_err()
     {
         return false;
     }
     body.reserve_exact(wanted - body.len());
     true
+}
+
+/// What a body of so many bytes counts: half as much again, since the allocator holds on to what such bodies grew out of, and to what
+/// they leave behind, for some seconds.
+fn charged(bytes: usize) -> usize {
+    bytes + bytes / 2
 }
 
 fn take_chunk(body: &mut Vec<u8>, chunk: &Bytes, length: usize) -> Result<(), CloseReason> {

@@ -13,14 +13,13 @@
 
 mod calm;
 mod check;
-mod disk;
-mod fleet;
 mod history;
 mod nemesis;
 mod options;
 mod plan;
 pub mod power_cut;
 mod run;
+mod shape;
 mod summary;
 mod tally;
 mod value;

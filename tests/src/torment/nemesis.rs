@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::fleet::{Fleet, Node};
 use super::plan::{Fault, Step};
-use super::{power_cut, watch};
+use super::shape::RESERVE;
+use crate::fleet::{Fleet, Node, alarms, power_cut};
 use crate::processes::cluster::TICK;
 use crate::processes::fault::SLOW;
 use crate::processes::strace::{Attached, SYNCS};
@@ -89,14 +89,7 @@ impl Nemesis {
 
     /// Lines of logs that tell of a bug, and counters that must stay 0.
     pub(super) fn alarms(&self) -> Vec<String> {
-        let mut alarms = Vec::new();
-        for node in &self.fleet.nodes {
-            alarms.extend(watch::alarms(node));
-            let log = node.log();
-            let alarming = log.lines().filter(|line| watch::ALARMING.iter().any(|words| line.contains(words)));
-            alarms.extend(alarming.take(3).map(|line| format!("{}: {line}", node.name)));
-        }
-        alarms
+        self.fleet.nodes.iter().flat_map(alarms).collect()
     }
 
     /// What a step does, in words.
@@ -320,7 +313,7 @@ fn segments(node: &Node) -> Vec<String> {
 const WRITES: &str = "write,pwrite64,writev,pwritev,pwritev2";
 
 /// Less than the store's reserve, and more than the half of it that removals may use: hints go on being delivered.
-const LEFT_WHEN_FULL: u64 = super::fleet::RESERVE * 5 / 8;
+const LEFT_WHEN_FULL: u64 = RESERVE * 5 / 8;
 
 /// Clients write to each node all the time.
 const FAIL_STOP_MAX: Duration = Duration::from_secs(20);

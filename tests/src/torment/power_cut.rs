@@ -5,39 +5,14 @@
 //! place of the images.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use driftless_client::{Client, Profile};
 
-use super::disk::Disk;
-use super::fleet::{Fleet, Node};
-use crate::processes::strace::{self, QUIETLY, SYNCS};
-
-/// Cuts the power of these nodes at one moment. They are down then.
-///
-/// What was not synced is gone. A system writes some of it all the same, in an order of its own: `kept` says of which
-/// files all is there.
-///
-/// # Panics
-/// If a node has no disk of its own.
-pub(super) fn cut(nodes: &mut [&mut Node], mut kept: impl FnMut(&Path) -> bool) -> Result<(), String> {
-    nodes.iter().for_each(|node| node.pause());
-    for file in nodes.iter().flat_map(|node| node.files()).filter(|file| kept(file)) {
-        // It may be gone by now, as far as anything can be gone that stands still.
-        let _ = File::open(file).and_then(|file| file.sync_data());
-    }
-    let remains = nodes.iter_mut().map(|node| node.disk.as_ref().expect("it has a disk").copy());
-    let remains = remains.collect::<io::Result<Vec<_>>>();
-    let restored = remains.and_then(|remains| {
-        nodes.iter_mut().for_each(|node| node.kill());
-        let mut pairs = nodes.iter().zip(&remains);
-        pairs.try_for_each(|(node, remains)| node.disk.as_ref().expect("it has a disk").restore(remains))
-    });
-    restored.map_err(|error| format!("the power cannot be cut: {error}"))
-}
+use super::shape::members;
+use crate::fleet::power_cut::cut;
+use crate::fleet::{Disk, Fleet, Node};
+use crate::processes::strace;
 
 /// What [`prove`] found.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -62,12 +37,12 @@ pub fn missing(syncing: bool) -> Option<String> {
 /// If the cluster does not start the first time.
 pub fn prove(syncing: bool) -> Proof {
     let dir = tempfile::tempdir().expect("a temporary directory can be made");
-    let mut fleet = Fleet::create(dir.path(), 3, Some(DISK_BYTES));
+    let mut fleet = Fleet::create(dir.path(), &members(3), Some(DISK_BYTES));
     fleet.start_all().expect("a new cluster starts");
     if !syncing {
         // Only what is written from now on is at stake, not the first files of the store.
-        let [trace, inject] = [format!("trace={SYNCS}"), format!("inject={SYNCS}:retval=0")];
-        let strace = [&["strace"], &QUIETLY[..], &["-e", &trace, "-e", &inject, "--"]].concat();
+        let strace = strace::lying_syncs();
+        let strace: Vec<&str> = strace.iter().map(String::as_str).collect();
         for node in &mut fleet.nodes {
             node.stop().expect("a node stops when asked to");
             node.start_under(&strace);

@@ -1,9 +1,8 @@
 //! A run: rounds of faults until the time is over, each judged.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use driftless_client::{Client, Profile};
@@ -11,17 +10,17 @@ use tokio::runtime::Runtime;
 
 use super::calm;
 use super::check::{Evidence, Left};
-use super::disk::Disk;
-use super::fleet::Fleet;
 use super::nemesis::Nemesis;
 use super::options::{Format, Options};
 use super::plan::{Fault, Plan};
+use super::shape::members;
 use super::summary::Summary;
 use super::tally::Counts;
 use super::value::Id;
 use super::watch::Watch;
 use super::workload::{Shared, Workload, is_set};
-use crate::processes::strace;
+use crate::fleet::{Disk, Fleet};
+use crate::processes::{stop_signals, strace};
 
 /// Runs; `outside` says why this program is not in a namespace of its own, if it is not.
 ///
@@ -39,7 +38,7 @@ pub fn run(options: &Options, outside: Option<&str>) -> Summary {
     };
     let dir = dir.expect("a directory can be made");
     let has_disks = outside.is_none() && Disk::missing().is_none();
-    let mut fleet = Fleet::create(dir.path(), options.nodes, has_disks.then_some(DISK_BYTES));
+    let mut fleet = Fleet::create(dir.path(), &members(options.nodes), has_disks.then_some(DISK_BYTES));
     fleet.start_all().expect("a new cluster starts");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime can be made");
@@ -303,32 +302,6 @@ impl Progress {
             Format::Json => eprintln!("{line}"),
         }
     }
-}
-
-/// Set by Ctrl-C and SIGTERM, and when whoever started this program inside its namespace is gone.
-fn stop_signals(runtime: &Runtime) -> Arc<AtomicBool> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let ended = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&ended);
-    runtime.spawn(async move {
-        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-        else {
-            return;
-        };
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        told.store(true, Ordering::SeqCst);
-    });
-    if std::process::id() == 1 {
-        let told = Arc::clone(&ended);
-        std::thread::spawn(move || {
-            while std::io::stdin().read(&mut [0; 64]).is_ok_and(|read| read > 0) {}
-            told.store(true, Ordering::SeqCst);
-        });
-    }
-    ended
 }
 
 const DISK_BYTES: u64 = 384 << 20;

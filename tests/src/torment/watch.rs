@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::fleet::{Fleet, Node};
+use crate::fleet::{Fleet, Node};
 
 /// What one process has at a moment.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -91,32 +91,6 @@ fn of_process(pid: u32) -> Use {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |entries| entries.count() as u64);
     Use { resident_bytes: number("VmRSS:") << 10, descriptors, threads: number("Threads:"), disk_bytes: 0 }
 }
-
-/// Counters that must stay 0, of which one is not.
-pub(super) fn alarms(node: &Node) -> Vec<String> {
-    let Some(metrics) = node.metrics() else { return vec![format!("{} shows no metrics", node.name)] };
-    let risen = |line: &&str| {
-        MUST_STAY_0.iter().any(|name| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ') && rest != " 0"))
-    };
-    metrics.lines().filter(risen).map(|line| format!("{}: {line}", node.name)).collect()
-}
-
-const MUST_STAY_0: [&str; 4] = [
-    "driftless_actor_alarms_total",
-    "driftless_aae_drift_total",
-    "driftless_aae_keys_unrepaired_total",
-    "driftless_protocol_violations_total",
-];
-
-/// Lines of logs that tell of a bug, or of damage that nobody did.
-pub(super) const ALARMING: [&str; 6] = [
-    "panicked",
-    "is damaged",
-    "differed in three successive rounds",
-    "is not what its records come to",
-    "both have ring version",
-    "two processes run as this node",
-];
 
 #[cfg(test)]
 mod tests {

@@ -12,18 +12,18 @@ use std::process::Command;
 
 /// A file system in a file, mounted until dropped.
 #[derive(Debug)]
-pub(super) struct Disk {
+pub(crate) struct Disk {
     image: PathBuf,
     mount: PathBuf,
 }
 
 /// What a power cut leaves of a disk.
 #[derive(Debug)]
-pub(super) struct Remains(PathBuf);
+pub(crate) struct Remains(PathBuf);
 
 impl Disk {
     /// Makes and mounts an empty one.
-    pub(super) fn create(image: &Path, mount: &Path, bytes: u64) -> io::Result<Disk> {
+    pub(crate) fn create(image: &Path, mount: &Path, bytes: u64) -> io::Result<Disk> {
         File::create(image)?.set_len(bytes)?;
         // Nothing is left for the kernel to initialise later, so that an idle disk does not change.
         let lazy = "lazy_itable_init=0,lazy_journal_init=0";
@@ -35,14 +35,14 @@ impl Disk {
     }
 
     /// What the machine lacks for it, if it lacks something.
-    pub(super) fn missing() -> Option<String> {
+    pub(crate) fn missing() -> Option<String> {
         let tried = tempfile::tempdir()
             .and_then(|dir| Disk::create(&dir.path().join("image"), &dir.path().join("mount"), 16 << 20).map(drop));
         tried.err().map(|error| format!("no file system can be mounted from a file: {error}"))
     }
 
     /// What would be found on it if the power went now. Whoever writes to it must have been stopped.
-    pub(super) fn copy(&self) -> io::Result<Remains> {
+    pub(crate) fn copy(&self) -> io::Result<Remains> {
         let to = self.image.with_extension("cut");
         for _ in 0..COPIES_MAX {
             copy_sparse(&self.image, &to)?;
@@ -56,20 +56,20 @@ impl Disk {
     }
 
     /// The power comes back: what remained is mounted, and the file system's journal replayed.
-    pub(super) fn restore(&self, remains: &Remains) -> io::Result<()> {
+    pub(crate) fn restore(&self, remains: &Remains) -> io::Result<()> {
         self.unmount()?;
         fs::rename(&remains.0, &self.image)?;
         self.mount()
     }
 
     /// Bytes that can still be written, and all bytes.
-    pub(super) fn space(&self) -> io::Result<(u64, u64)> {
+    pub(crate) fn space(&self) -> io::Result<(u64, u64)> {
         let found = rustix::fs::statvfs(&self.mount)?;
         Ok((found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize))
     }
 
     /// Takes all room but so many bytes.
-    pub(super) fn fill(&self, leave: u64) -> io::Result<()> {
+    pub(crate) fn fill(&self, leave: u64) -> io::Result<()> {
         let file = File::create(self.mount.join(BALLAST))?;
         let mut chunk = self.space()?.0.saturating_sub(leave);
         let mut taken = 0;
@@ -86,7 +86,7 @@ impl Disk {
     }
 
     /// Gives it back.
-    pub(super) fn relieve(&self) -> io::Result<()> {
+    pub(crate) fn relieve(&self) -> io::Result<()> {
         match fs::remove_file(self.mount.join(BALLAST)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             done => done,

@@ -1,0 +1,132 @@
+//! Nodes as processes of our own, started one by one, each with its files and perhaps its own disk: what
+//! [`torment`](crate::torment) and [`crashes`](crate::crashes) strike.
+//!
+//! ```text
+//! fleet       certificates, cluster file, a client
+//! node        one process and its home: start, kill, pause, log, metrics
+//! disk        an ext4 file system in a file, whose copy is what a power cut leaves
+//! power_cut   the power of some nodes goes
+//! alarms      what no node should say or count
+//! ```
+
+mod alarms;
+mod disk;
+mod node;
+pub(crate) mod power_cut;
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use driftless_client::{Client, Identity, IoRuntime, Profile};
+use driftless_node::config::context_key_file;
+use driftless_node::net::certificates::{CertificateAuthority, Validity};
+
+pub(crate) use self::alarms::{alarming_lines, alarms};
+pub(crate) use self::disk::Disk;
+pub(crate) use self::node::Node;
+use crate::processes::cluster::free_ports;
+
+/// All nodes. Dropped, it takes the processes and the mounts with it.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    dir: PathBuf,
+    pub(crate) nodes: Vec<Node>,
+}
+
+/// What a node of a fleet is to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    pub(crate) shards: u16,
+    /// What its file says beside names, addresses and certificates.
+    pub(crate) settings: String,
+}
+
+impl Fleet {
+    /// Makes the files of a cluster, and starts nothing. With disks, each node has an image of so many bytes.
+    pub(crate) fn create(dir: &Path, members: &[Member], disk_bytes: Option<u64>) -> Fleet {
+        let authority = CertificateAuthority::create(CLUSTER).expect("an authority can be made");
+        let validity = Validity::holder(SystemTime::now());
+        write(&dir.join("ca.pem"), authority.certificate_pem());
+        write(&dir.join("context.key"), &context_key_file(rand::random()));
+        let client = authority.issue_client("rig", None, validity).expect("a certificate can be issued");
+        write(&dir.join("client.pem"), &client.certificate);
+        write(&dir.join("client.key"), &client.key);
+        let base = free_ports(members.len() as u16);
+        let mut cluster = format!("cluster = \"{CLUSTER}\"\n");
+        let mut fleet = Fleet { dir: dir.to_owned(), nodes: Vec::new() };
+        for (number, Member { shards, settings }) in (0..).zip(members) {
+            let name = format!("n{}", number + 1);
+            let home = dir.join(&name);
+            fs::create_dir_all(home.join("disk")).expect("a directory can be made");
+            let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            let (listen, admin) = (address(base + number * 10), address(base + number * 10 + 1));
+            let issued = authority.issue_node(&name, validity).expect("a certificate can be issued");
+            write(&home.join("node.pem"), &issued.certificate);
+            write(&home.join("node.key"), &issued.key);
+            let own =
+                format!("name = \"{name}\"\nlisten = \"{listen}\"\nadmin = \"{admin}\"\ndata_dir = \"disk/data\"\n");
+            write(&home.join("node.toml"), &format!("{own}{NODE}{settings}"));
+            cluster += &format!("\n[[member]]\nname = \"{name}\"\naddress = \"{listen}\"\nshards = {shards}\n");
+            let disk = disk_bytes.map(|bytes| {
+                Disk::create(&home.join("disk.image"), &home.join("disk"), bytes).expect("disks were made before")
+            });
+            fleet.nodes.push(Node::new(name, home, listen, admin, disk));
+        }
+        write(&dir.join("cluster.toml"), &cluster);
+        fleet
+    }
+
+    /// A client that knows all nodes.
+    pub(crate) async fn client(&self, profile: Profile) -> Client {
+        let of = |name: &str| self.dir.join(name);
+        let identity = Identity::from_pem_files(of("ca.pem"), of("client.pem"), of("client.key"));
+        Client::builder()
+            .seeds(self.nodes.iter().map(|node| node.listen.to_string()))
+            .identity(identity.expect("they were made for it"))
+            .profile(profile)
+            .io_runtime(IoRuntime::Own)
+            .connect()
+            .await
+            .expect("a node answers")
+    }
+
+    /// Starts all and waits until each answers.
+    pub(crate) fn start_all(&mut self) -> Result<(), String> {
+        self.nodes.iter_mut().for_each(Node::start);
+        self.nodes.iter_mut().try_for_each(Node::wait_serving)
+    }
+
+    /// Where all its files are.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Names of all nodes.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.name.clone()).collect()
+    }
+}
+
+/// Writes a file that nobody else may read.
+fn write(path: &Path, text: &str) {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(path).expect("a file can be made");
+    file.set_permissions(fs::Permissions::from_mode(0o600)).expect("it is ours");
+    file.write_all(text.as_bytes()).expect("a file can be written");
+}
+
+const CLUSTER: &str = "rig";
+
+/// Where a node finds what all share, seen from its home.
+const NODE: &str = "\
+cluster = \"../cluster.toml\"
+context_key = \"../context.key\"
+
+[tls]
+ca = \"../ca.pem\"
+";
