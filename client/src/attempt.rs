@@ -123,9 +123,7 @@ impl Request<'_> {
     ) -> Result<Attempt, (Target, Vec<NodeId>, Cause)> {
         let mut passed_over = Vec::new();
         let target = match (avoid, target) {
-            (Some(avoid), (Some(node), link)) => {
-                self.reachable(&snapshot, (node, link), avoid, &mut passed_over).await
-            }
+            (Some(avoid), (Some(node), link)) => self.reachable(&snapshot, (node, link), avoid, &mut passed_over).await,
             (_, target) => target,
         };
         let begun = Instant::now();
@@ -146,9 +144,7 @@ impl Request<'_> {
         // Connecting takes no longer for a large value.
         let deadline = self.clock.deadline.min(begun + self.settings.attempt_timeout.min(FAR_FUTURE));
         match timeout_at(deadline, link.connection()).await {
-            Ok(connected) => {
-                connected.map_err(|failure| Cause::NotConnected { node: link.name().to_owned(), failure })
-            }
+            Ok(connected) => connected.map_err(|failure| Cause::NotConnected { node: link.name().to_owned(), failure }),
             Err(_) => {
                 let node = link.name().to_owned();
                 Err(Cause::TimedOut { node, after: begun.elapsed(), sent: false, heard: false })
