@@ -21,7 +21,7 @@ use driftless_proto::frame::{self, FRAME_MAX, FRAME_SHARED_MAX, FrameReader, LEN
 use quinn::{ConnectionError, RecvStream, SendStream, TransportErrorCode, VarInt};
 use rustc_hash::FxHashMap;
 use serde::Serialize;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -255,6 +255,9 @@ impl Connection {
     }
 
     async fn write_loop(&self, mut send: SendStream) -> ConnectFailure {
+        // A work-stealing runtime runs first what was woken last: this task before the others that a batch of answers has woken, each
+        // of which may have a request to add.
+        let steals = Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread;
         let mut usual = 0;
         loop {
             let (chunk, large) = {
@@ -270,6 +273,9 @@ impl Connection {
             };
             if chunk.is_empty() && large.is_empty() {
                 self.queued.notified().await;
+                if steals {
+                    tokio::task::yield_now().await;
+                }
                 continue;
             }
             for frame in large {
