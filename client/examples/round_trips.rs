@@ -23,13 +23,16 @@ struct Setup {
     io: IoRuntime,
 }
 
-/// `workers: 0` is a current-thread runtime. The fourth is what `#[tokio::main]` makes on two cores.
-const SETUPS: [Setup; 5] = [
+/// `workers: 0` is a current-thread runtime. With two workers it is what `#[tokio::main]` makes on two cores; `main` is its main function,
+/// which is no task and has a thread of its own.
+const SETUPS: [Setup; 7] = [
     Setup { name: "current-caller", workers: 0, io: IoRuntime::Caller },
     Setup { name: "current-shared", workers: 0, io: IoRuntime::Shared },
     Setup { name: "one-shared", workers: 1, io: IoRuntime::Shared },
     Setup { name: "two-shared", workers: 2, io: IoRuntime::Shared },
     Setup { name: "two-caller", workers: 2, io: IoRuntime::Caller },
+    Setup { name: "main-shared", workers: 2, io: IoRuntime::Shared },
+    Setup { name: "main-caller", workers: 2, io: IoRuntime::Caller },
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -95,9 +98,10 @@ impl Setup {
         runtime.block_on(async {
             let client = common::builder()?.io_runtime(self.io).connect().await?;
             let bucket = client.bucket("default");
-            load(&bucket, gets, time / 10).await?;
+            let in_main = self.name.starts_with("main");
+            load(&bucket, gets, time / 10, in_main).await?;
             let (used, began) = (used(), Instant::now());
-            let mut times = load(&bucket, gets, time).await?;
+            let mut times = load(&bucket, gets, time, in_main).await?;
             let (used, took) = (self::used() - used, began.elapsed());
             client.close().await;
             times.sort_unstable();
@@ -113,13 +117,12 @@ impl Setup {
     }
 }
 
-/// So many tasks that make one get after the other.
-async fn load(bucket: &Bucket, gets: usize, time: Duration) -> Result<Vec<Duration>, Box<dyn Error>> {
+/// So many that make one get after the other: tasks, or parts of this future.
+async fn load(bucket: &Bucket, gets: usize, time: Duration, here: bool) -> Result<Vec<Duration>, Box<dyn Error>> {
     let until = Instant::now() + time;
-    let mut tasks = JoinSet::new();
-    for task in 0..gets {
+    let reader = |task: usize| {
         let bucket = bucket.clone();
-        tasks.spawn(async move {
+        async move {
             let mut times = Vec::new();
             for key in task.. {
                 let asked = Instant::now();
@@ -130,10 +133,15 @@ async fn load(bucket: &Bucket, gets: usize, time: Duration) -> Result<Vec<Durati
                 }
             }
             Ok(times)
-        });
-    }
+        }
+    };
+    let readers = (0..gets).map(reader);
+    let all_done = match here {
+        true => futures::future::join_all(readers).await,
+        false => readers.collect::<JoinSet<_>>().join_all().await,
+    };
     let mut all = Vec::new();
-    for done in tasks.join_all().await {
+    for done in all_done {
         all.extend(done?);
     }
     Ok(all)
