@@ -19,7 +19,7 @@ use driftless_ring::NodeId;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::clock::FAR_FUTURE;
-use crate::connection::Pending;
+use crate::connection::{Connection, Pending};
 use crate::error::Cause;
 use crate::latency::Kind;
 use crate::link::Link;
@@ -94,49 +94,78 @@ impl Request<'_> {
         match step {
             Step::Wait(attempt) => self.wait(attempt).await,
             Step::Begin { number, snapshot, target, avoid } => {
-                let mut passed_over = Vec::new();
-                let target = match (avoid, target) {
-                    (Some(avoid), (Some(node), link)) => {
-                        self.reachable(&snapshot, (node, link), avoid, &mut passed_over).await
+                let sent = match target.1.connection_now() {
+                    Some(connection) => {
+                        let begun = Instant::now();
+                        self.send(number, snapshot, target.clone(), &connection, begun, begun)
+                            .map_err(|cause| (target, Vec::new(), cause))
                     }
-                    (_, target) => target,
+                    // Seldom, and large: a box keeps it out of every request.
+                    None => Box::pin(self.connect_and_send(number, snapshot, target, avoid)).await,
                 };
-                match self.send(number, snapshot, target.clone()).await {
-                    Ok(mut attempt) => {
-                        attempt.passed_over = passed_over;
-                        self.wait(attempt).await
+                match sent {
+                    Ok(attempt) => self.wait(attempt).await,
+                    Err((target, passed_over, cause)) => {
+                        Event::Ended { number, target, passed_over, replaced: false, result: Err(cause) }
                     }
-                    Err(cause) => Event::Ended { number, target, passed_over, replaced: false, result: Err(cause) },
                 }
             }
         }
     }
 
-    async fn send(&self, number: u32, snapshot: Arc<Snapshot>, target: Target) -> Result<Attempt, Cause> {
-        let link = &target.1;
+    /// Where it was made in the end and what was passed over is told with an error too.
+    async fn connect_and_send(
+        &self,
+        number: u32,
+        snapshot: Arc<Snapshot>,
+        target: Target,
+        avoid: Option<Vec<NodeId>>,
+    ) -> Result<Attempt, (Target, Vec<NodeId>, Cause)> {
+        let mut passed_over = Vec::new();
+        let target = match (avoid, target) {
+            (Some(avoid), (Some(node), link)) => self.reachable(&snapshot, (node, link), avoid, &mut passed_over).await,
+            (_, target) => target,
+        };
         let begun = Instant::now();
+        let sent = match self.connect(&target.1, begun).await {
+            Ok(connection) => self.send(number, snapshot, target.clone(), &connection, begun, Instant::now()),
+            Err(cause) => Err(cause),
+        };
+        match sent {
+            Ok(mut attempt) => {
+                attempt.passed_over = passed_over;
+                Ok(attempt)
+            }
+            Err(cause) => Err((target, passed_over, cause)),
+        }
+    }
+
+    async fn connect(&self, link: &Arc<Link>, begun: Instant) -> Result<Arc<Connection>, Cause> {
+        // Connecting takes no longer for a large value.
+        let deadline = self.clock.deadline.min(begun + self.settings.attempt_timeout.min(FAR_FUTURE));
+        match timeout_at(deadline, link.connection()).await {
+            Ok(connected) => connected.map_err(|failure| Cause::NotConnected { node: link.name().to_owned(), failure }),
+            Err(_) => {
+                let node = link.name().to_owned();
+                Err(Cause::TimedOut { node, after: begun.elapsed(), sent: false, heard: false })
+            }
+        }
+    }
+
+    fn send(
+        &self,
+        number: u32,
+        snapshot: Arc<Snapshot>,
+        target: Target,
+        connection: &Arc<Connection>,
+        begun: Instant,
+        sent: Instant,
+    ) -> Result<Attempt, Cause> {
+        let link = &target.1;
         let deadline = match self.attempt_timeout() {
             Some(timeout) => self.clock.deadline.min(begun + timeout.min(FAR_FUTURE)),
             None => self.clock.deadline,
         };
-        let connection = match link.connection_now() {
-            Some(connection) => connection,
-            // Connecting takes no longer for a large value.
-            None => {
-                match timeout_at(deadline.min(begun + self.settings.attempt_timeout.min(FAR_FUTURE)), link.connection())
-                    .await
-                {
-                    Ok(connected) => {
-                        connected.map_err(|failure| Cause::NotConnected { node: link.name().to_owned(), failure })?
-                    }
-                    Err(_) => {
-                        let node = link.name().to_owned();
-                        return Err(Cause::TimedOut { node, after: begun.elapsed(), sent: false, heard: false });
-                    }
-                }
-            }
-        };
-        let sent = Instant::now();
         let remaining = deadline.saturating_duration_since(sent);
         // The node gives up a little earlier, so that what it knows by then arrives in time. Zero would be no time at all.
         let for_node = remaining - (remaining / 8).min(ANSWER_MARGIN);

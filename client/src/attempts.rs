@@ -221,7 +221,8 @@ impl Attempts<'_> {
             // If it cannot be had now, the next attempt will say so again. It leaves time for that attempt.
             let timeout = settings.attempt_timeout.min(self.request.clock.remaining() / 2);
             let deadline = Instant::now() + timeout;
-            let _ = self.request.router.refresh(Some(&link), timeout, deadline).await;
+            // Seldom, and large: a box keeps it out of every request.
+            let _ = Box::pin(self.request.router.refresh(Some(&link), timeout, deadline)).await;
         }
         self.resume = Some(match at {
             RetryAt::Same => (resume, Some((node, link))),

@@ -11,7 +11,6 @@
 //! every request under way is told, and told apart by whether its frame had been handed to the transport. A
 //! request whose frame had not been cannot have had an effect.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,8 +19,9 @@ use bytes::Bytes;
 use driftless_proto::client::{Request, ResponseFrame};
 use driftless_proto::frame::{self, FRAME_MAX, FRAME_SHARED_MAX, FrameReader, LENGTH_BYTES};
 use quinn::{ConnectionError, RecvStream, SendStream, TransportErrorCode, VarInt};
+use rustc_hash::FxHashMap;
 use serde::Serialize;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -57,7 +57,7 @@ struct Queues {
     opened: bool,
     /// The writer has been woken and has not looked yet.
     awake: bool,
-    in_flight: HashMap<u64, Waiter>,
+    in_flight: FxHashMap<u64, Waiter>,
     /// Bytes of the large ones among them.
     carrying: usize,
     next_id: u64,
@@ -111,7 +111,7 @@ impl Connection {
                 large: Vec::new(),
                 opened: false,
                 awake: false,
-                in_flight: HashMap::new(),
+                in_flight: FxHashMap::default(),
                 carrying: 0,
                 next_id: 1,
                 taken: 1,
@@ -255,6 +255,9 @@ impl Connection {
     }
 
     async fn write_loop(&self, mut send: SendStream) -> ConnectFailure {
+        // A work-stealing runtime runs first what was woken last: this task before the others that a batch of answers has woken, each
+        // of which may have a request to add.
+        let steals = Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread;
         let mut usual = 0;
         loop {
             let (chunk, large) = {
@@ -270,6 +273,9 @@ impl Connection {
             };
             if chunk.is_empty() && large.is_empty() {
                 self.queued.notified().await;
+                if steals {
+                    tokio::task::yield_now().await;
+                }
                 continue;
             }
             for frame in large {
@@ -345,18 +351,15 @@ impl Connection {
             return;
         }
         self.heard.fetch_add(batch.len() as u64, Ordering::Relaxed);
-        let mut answered = Vec::with_capacity(batch.len());
-        {
+        let waiters: Vec<Option<Waiter>> = {
             let mut queues = self.lock();
-            for frame in batch.drain(..) {
-                if let Some(waiter) = queues.take(frame.id) {
-                    answered.push((waiter.answer, frame));
-                }
+            batch.iter().map(|frame| queues.take(frame.id)).collect()
+        };
+        for (frame, waiter) in batch.drain(..).zip(waiters) {
+            if let Some(waiter) = waiter {
+                // The receiver may just have been dropped.
+                let _ = waiter.answer.send(Ok(frame));
             }
-        }
-        for (answer, frame) in answered {
-            // The receiver may just have been dropped.
-            let _ = answer.send(Ok(frame));
         }
     }
 

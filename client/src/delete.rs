@@ -1,6 +1,7 @@
 //! Removing a key.
 
 use std::future::IntoFuture;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,6 @@ use driftless_proto::WriteId;
 use driftless_proto::client::{self as wire, Request, Response};
 use driftless_proto::key::Key;
 use futures::future::BoxFuture;
-use tracing::Instrument as _;
 
 use crate::answer::{Context, Deleted, IntoContext};
 use crate::bucket::Bucket;
@@ -19,6 +19,7 @@ use crate::error::DeleteError;
 use crate::into_bytes::IntoBytes;
 use crate::options::{Profile, Settings};
 use crate::retry::RetryPolicy;
+use crate::within::within;
 use crate::write::Write;
 
 /// Removes a key. Made by [`Bucket::delete`]; awaited, it gives a [`Deleted`].
@@ -60,7 +61,7 @@ impl Delete {
         let span = tracing::debug_span!("delete", bucket = %self.bucket.name);
         let settings = self.profile.over(&self.bucket.settings);
         let write = Write::new(self.context, self.write_id);
-        delete(&self.bucket, self.key, write, &settings, Clock::start(settings.timeout)).instrument(span).await
+        within(span, pin!(delete(&self.bucket, self.key, write, &settings, Clock::start(settings.timeout)))).await
     }
 }
 

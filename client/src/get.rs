@@ -1,6 +1,7 @@
 //! Reading a key, as it is or with its siblings resolved.
 
 use std::future::IntoFuture;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,6 @@ use bytes::Bytes;
 use driftless_proto::client::{self as wire, Request, Response};
 use driftless_proto::key::Key;
 use futures::future::BoxFuture;
-use tracing::Instrument as _;
 
 use crate::answer::{Read, Resolved};
 use crate::bucket::Bucket;
@@ -20,6 +20,7 @@ use crate::options::{Profile, Settings};
 use crate::pages::{Pages, Turned};
 use crate::resolve::Resolve;
 use crate::retry::RetryPolicy;
+use crate::within::within;
 
 /// Reads a key. Made by [`Bucket::get`]; awaited, it gives a [`Read`].
 #[must_use = "a request does nothing until it is awaited"]
@@ -68,7 +69,7 @@ impl Get {
     pub async fn send(self) -> Result<Read, GetError> {
         let span = tracing::debug_span!("get", bucket = %self.bucket.name);
         let settings = self.profile.over(&self.bucket.settings);
-        get(&self.bucket, self.key, self.explain, &settings, Clock::start(settings.timeout)).instrument(span).await
+        within(span, pin!(get(&self.bucket, self.key, self.explain, &settings, Clock::start(settings.timeout)))).await
     }
 }
 

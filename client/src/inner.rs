@@ -24,7 +24,7 @@ use crate::latency::Kind;
 use crate::options::Settings;
 use crate::request::Request;
 use crate::retry;
-use crate::router::{Route, Snapshot};
+use crate::router::{Route, Router, Snapshot};
 use crate::turns::Turns;
 
 /// Connections, ring and limits of a client.
@@ -58,14 +58,18 @@ impl Inner {
     /// # Errors
     /// [`Cause::NoSuchBucket`], or why the topology could not be fetched.
     pub(crate) async fn bucket(&self, name: &str, clock: Clock) -> Result<(Arc<Snapshot>, BucketRef), RequestError> {
-        if self.entry.known().is_none() {
-            self.check(self.settings.attempt_timeout, clock)?;
-        }
-        let snapshot = self.entry.router(clock).await?.snapshot();
+        let router = match self.entry.known() {
+            Some(router) => router,
+            None => {
+                self.check(self.settings.attempt_timeout, clock)?;
+                self.router(clock).await?
+            }
+        };
+        let snapshot = router.snapshot();
         if let Some(bucket) = snapshot.topology.bucket_named(name).map(BucketRef::of) {
             return Ok((snapshot, bucket));
         }
-        let snapshot = self.refresh(clock).await?;
+        let snapshot = Box::pin(self.refresh(clock)).await?;
         match snapshot.topology.bucket_named(name).map(BucketRef::of) {
             Some(bucket) => Ok((snapshot, bucket)),
             None => Err(RequestError::once(Cause::NoSuchBucket(name.to_owned()), clock.started.elapsed())),
@@ -78,7 +82,7 @@ impl Inner {
     /// What happened with each node that was asked.
     pub(crate) async fn refresh(&self, clock: Clock) -> Result<Arc<Snapshot>, RequestError> {
         self.check(self.settings.attempt_timeout, clock)?;
-        let router = self.entry.router(clock).await?;
+        let router = self.router(clock).await?;
         let refreshed = router.refresh(None, self.settings.attempt_timeout, clock.deadline).await;
         refreshed.map_err(|mut causes| {
             let attempts = causes.len() as u32; // at most one per member and seed
@@ -124,28 +128,35 @@ impl Inner {
         settings: &Settings,
         clock: Clock,
     ) -> Result<Response, RequestError> {
-        let answered = async {
-            self.check(settings.attempt_timeout, clock)?;
-            let router = self.entry.router(clock).await?;
-            let _permit = self.permit(message, clock).await?;
-            self.hedge_budget.earn();
-            let Inner { io, hedge_budget, .. } = self;
-            attempts::run(&Request {
-                router,
-                io,
-                hedge_budget,
-                message,
-                route,
-                settings,
-                clock,
-                kind: Kind::of(message),
-            })
-            .await
-        };
-        answered.await.map_err(|error| match write_id(message) {
+        self.answer(message, route, settings, clock).await.map_err(|error| match write_id(message) {
             Some(id) => error.of_write(id),
             None => error,
         })
+    }
+
+    async fn answer(
+        &self,
+        message: &wire::Request,
+        route: Route,
+        settings: &Settings,
+        clock: Clock,
+    ) -> Result<Response, RequestError> {
+        self.check(settings.attempt_timeout, clock)?;
+        let router = self.router(clock).await?;
+        let _permit = self.permit(message, clock).await?;
+        self.hedge_budget.earn();
+        let Inner { io, hedge_budget, .. } = self;
+        let kind = Kind::of(message);
+        attempts::run(&Request { router, io, hedge_budget, message, route, settings, clock, kind }).await
+    }
+
+    /// The way to every node. What is large and seldom is in a box, here and below: it would be a part of every request, which is
+    /// moved several times before it begins.
+    async fn router(&self, clock: Clock) -> Result<&Arc<Router>, RequestError> {
+        match self.entry.known() {
+            Some(router) => Ok(router),
+            None => Box::pin(self.entry.router(clock)).await,
+        }
     }
 
     /// Waits for room among the requests under way. A large value counts as several requests.
@@ -158,7 +169,7 @@ impl Inner {
         if let Ok(permit) = self.in_flight.try_acquire_many(weight) {
             return Ok(permit);
         }
-        let cause = match timeout_at(clock.deadline, self.in_flight.acquire_many(weight)).await {
+        let cause = match Box::pin(timeout_at(clock.deadline, self.in_flight.acquire_many(weight))).await {
             Ok(Ok(permit)) => return Ok(permit),
             Ok(Err(_closed)) => Cause::ClientClosed,
             Err(_) => Cause::Busy { limit: self.in_flight_max },

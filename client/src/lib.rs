@@ -154,6 +154,7 @@ mod tls;
 mod turns;
 mod typed;
 mod update;
+mod within;
 mod write;
 
 pub use answer::{Conflict, Context, Deleted, IntoContext, Read, Resolved, Stored, Updated};

@@ -126,16 +126,17 @@ impl Default for Settings {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum IoRuntime {
-    /// On a thread of the client library, with a single-threaded runtime. A work-stealing runtime polls the connection after
-    /// every single write, so that nothing is sent together: this is up to three times as fast inside one. A process has at
-    /// most as many such threads as it has cores, and no more than eight; more clients than that share them, and wait for
-    /// each other's encryption.
+    /// On a thread of the client library, with a single-threaded runtime: whatever the caller's runtime does or does not do, and when
+    /// it ends, connections live on. A process has at most as many such threads as it has cores, and no more than eight; more clients
+    /// than that share them, and wait for each other's encryption.
     #[default]
     Shared,
     /// On a thread like those, which no other client uses: for one that shall not notice what others do.
     Own,
-    /// On the runtime that calls [`connect`](crate::ClientBuilder::connect). Right when that is single-threaded
-    /// already: no request crosses threads then.
+    /// On the runtime that calls [`connect`](crate::ClientBuilder::connect), which must have I/O enabled and outlive the client. Right
+    /// when that is single-threaded: no request crosses threads then. Often right when it is work-stealing and requests are made in
+    /// its tasks, as those of a server are: fewer threads are woken for each. Wrong there for requests that are made in the main
+    /// function, which has a thread of its own, and beside tasks that block.
     Caller,
 }
 

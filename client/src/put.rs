@@ -1,6 +1,7 @@
 //! Writing a value.
 
 use std::future::IntoFuture;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,6 @@ use driftless_proto::WriteId;
 use driftless_proto::client::{self as wire, Request, Response};
 use driftless_proto::key::{Key, VALUE_BYTES_MAX};
 use futures::future::BoxFuture;
-use tracing::Instrument as _;
 
 use crate::answer::{Context, IntoContext, Stored};
 use crate::bucket::Bucket;
@@ -20,6 +20,7 @@ use crate::error::PutError;
 use crate::into_bytes::IntoBytes;
 use crate::options::{Profile, Settings};
 use crate::retry::RetryPolicy;
+use crate::within::within;
 use crate::write::Write;
 
 /// Writes a value. Made by [`Bucket::put`]; awaited, it gives a [`Stored`].
@@ -76,7 +77,7 @@ impl Put {
         let span = tracing::debug_span!("put", bucket = %self.bucket.name, bytes = value.len());
         let settings = self.profile.over(&self.bucket.settings);
         let write = Write::new(self.context, self.write_id);
-        put(&self.bucket, self.key, value, write, &settings, Clock::start(settings.timeout)).instrument(span).await
+        within(span, pin!(put(&self.bucket, self.key, value, write, &settings, Clock::start(settings.timeout)))).await
     }
 }
 

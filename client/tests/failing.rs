@@ -80,6 +80,19 @@ fn a_runtime_that_is_gone_is_named() {
     });
 }
 
+#[test]
+fn a_client_outlives_the_runtime_that_made_it() {
+    let runtime =
+        || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("starts");
+    let (nodes, first, second) = (runtime(), runtime(), runtime());
+    let mut cluster = nodes.block_on(async { Cluster::start(&["ada"]) });
+    let client = first.block_on(cluster.builder().connect()).expect("answers");
+    drop(first);
+    let put = second.spawn(client.bucket("default").put("k", "v").into_future());
+    nodes.block_on(cluster.nodes[0].next_request()).stored();
+    second.block_on(put).expect("does not panic").expect("stored");
+}
+
 #[tokio::test]
 async fn that_nobody_can_be_reached_is_said_and_why_of_each_attempt() {
     let mut cluster = Cluster::start(&["ada", "bob", "cyd"]);
