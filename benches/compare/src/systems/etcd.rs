@@ -1,0 +1,104 @@
+//! etcd: three members, each of which the client speaks to, over some connections each. Its defaults are kept: a put is on the
+//! disks of a majority when it is acknowledged, a get is linearizable.
+//!
+//! Quotas alone differ: at the default of 2 GiB etcd would refuse writes during a longer run, since it keeps all revisions until
+//! it is told to compact them. Nothing tells it to here.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+use bytes::Bytes;
+use etcd_client::{Client, ConnectOptions};
+
+use super::{Program, REQUEST_TIMEOUT, Session, System, ready};
+use crate::processes::{Ending, Process, free_ports};
+use crate::workload::key;
+
+pub(crate) struct Etcd {
+    members: Vec<Process>,
+    pids: Vec<u32>,
+    /// Each is a connection to each member.
+    clients: Vec<Client>,
+}
+
+pub(crate) struct EtcdSession {
+    client: Client,
+}
+
+pub(crate) async fn start(program: &Program, dir: &Path, connections: usize) -> Result<Etcd> {
+    let offsets = [0, 1, 2, 3, 4, 5];
+    let first = free_ports(&offsets)?;
+    let url = |port: u16| format!("http://127.0.0.1:{port}");
+    let cluster: Vec<String> = (0..3).map(|i| format!("m{i}={}", url(first + 3 + i))).collect();
+    let cluster = cluster.join(",");
+    let mut members = Vec::new();
+    for i in 0..3 {
+        let (client, peer, name) = (url(first + i), url(first + 3 + i), format!("m{i}"));
+        let mut command = Command::new(&program.path);
+        command.arg("--data-dir").arg(dir.join(&name));
+        command.args(["--name", &name, "--listen-client-urls", &client, "--advertise-client-urls", &client]);
+        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        command.args(["--initial-cluster", &cluster, "--initial-cluster-state", "new"]);
+        command.args(["--quota-backend-bytes", &QUOTA.to_string()]);
+        members.push(Process::start(
+            &format!("etcd {name}"),
+            &mut command,
+            dir.join(format!("{name}.log")),
+            Ending::Kill,
+        )?);
+    }
+
+    let endpoints: Vec<String> = (0..3).map(|i| url(first + i)).collect();
+    ready("etcd", &mut members, &dir.join("m0.log"), async || {
+        for endpoint in &endpoints {
+            let options = ConnectOptions::new().with_connect_timeout(PROBE).with_timeout(PROBE);
+            let mut client = Client::connect([endpoint], Some(options)).await?;
+            if client.status().await?.leader() == 0 {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
+    })
+    .await?;
+    let mut clients = Vec::new();
+    for _ in 0..connections {
+        let options = ConnectOptions::new().with_timeout(REQUEST_TIMEOUT);
+        clients.push(Client::connect(&endpoints, Some(options)).await?);
+    }
+    let pids = members.iter().map(Process::pid).collect();
+    Ok(Etcd { members, pids, clients })
+}
+
+impl System for Etcd {
+    type Session = EtcdSession;
+
+    fn pids(&self) -> &[u32] {
+        &self.pids
+    }
+
+    fn check(&mut self) -> Result<()> {
+        self.members.iter_mut().try_for_each(Process::check)
+    }
+
+    async fn session(&self, client: usize) -> Result<EtcdSession> {
+        Ok(EtcdSession { client: self.clients[client % self.clients.len()].clone() })
+    }
+}
+
+impl Session for EtcdSession {
+    async fn put(&mut self, number: u64, value: Bytes) -> Result<(), String> {
+        self.client.put(key(number), value, None).await.map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    async fn get(&mut self, number: u64) -> Result<usize, String> {
+        let found = self.client.get(key(number), None).await.map_err(|error| error.to_string())?;
+        found.kvs().first().map(|pair| pair.value().len()).ok_or_else(|| "there is no value".to_owned())
+    }
+}
+
+/// What etcd advises as the most.
+const QUOTA: u64 = 8 << 30;
+
+const PROBE: Duration = Duration::from_secs(2);
