@@ -38,7 +38,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::options::{Format, Options};
 use crate::progress::note;
 use crate::result::{Absent, Described, Machine, Report, Settings};
-use crate::systems::redis::Wait;
 use crate::systems::{Name, Program, driftless, installed, redis};
 
 fn main() -> ExitCode {
@@ -75,11 +74,12 @@ fn compare(options: &Options) -> Result<bool> {
 
     let dir = tempfile::Builder::new().prefix("compare-").disable_cleanup(options.keep).tempdir_in(&parent);
     let dir = dir.with_context(|| format!("cannot make a directory in {}", parent.display()))?;
+    let settings = settings(options);
     let mut report = Report {
         unix_seconds: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs()),
-        settings: settings(options),
         machine: machine(dir.path(), in_memory)?,
-        systems: programs.iter().map(|(name, program)| described(*name, program, options)).collect(),
+        systems: programs.iter().map(|(name, program)| described(*name, program, &settings)).collect(),
+        settings,
         absent,
         runs: Vec::new(),
         cells: Vec::new(),
@@ -154,42 +154,16 @@ fn find(options: &Options) -> (Vec<(Name, Program)>, Vec<Absent>) {
     (programs, absent)
 }
 
-fn described(name: Name, program: &Program, options: &Options) -> Described {
-    let (put_means, get_means) = match name {
-        Name::Driftless => (
-            "it is synced to the disks of 2 of the key's 3 owners, and under way to the third; any of them takes it, there is no leader; \
-             writes that did not see each other are both kept. QUIC with mutual TLS everywhere"
-                .to_owned()
-                + if options.read_before_put { ". Before it the key was read for its context" } else { "" },
-            "what 2 of the 3 owners hold, merged",
-        ),
-        Name::Etcd => (
-            "it is synced to the logs of 2 of 3 members, and applied; in one order for all keys, which the leader gives. TCP without TLS"
-                .to_owned(),
-            "linearizable: the leader has made sure with a majority that it still leads",
-        ),
-        Name::Redis => (
-            match options.redis_wait {
-                Wait::Received => {
-                    "it is synced to the primary's disk, and a replica says that it has received it (WAIT 1: that it is on the replica's disk \
-                     is not promised); if the primary is lost it may be undone. TCP without TLS"
-                }
-                Wait::Synced => {
-                    "it is synced to the disks of the primary and of a replica (WAITAOF 1 1); if the primary is lost it may be undone. \
-                     TCP without TLS"
-                }
-            }
-            .to_owned(),
-            "what the primary holds; no other is asked",
-        ),
+fn described(name: Name, program: &Program, settings: &Settings) -> Described {
+    let meaning = match name {
+        Name::Driftless => driftless::meaning(settings.read_before_put),
+        #[cfg(feature = "etcd")]
+        Name::Etcd => systems::etcd::meaning(settings.etcd_connections, settings.etcd_members),
+        #[cfg(not(feature = "etcd"))]
+        Name::Etcd => unreachable!("it has been left out"),
+        Name::Redis => redis::meaning(settings.redis_connections, settings.redis_wait),
     };
-    Described {
-        system: name,
-        program: program.path.clone(),
-        version: program.version.clone(),
-        put_means,
-        get_means: get_means.to_owned(),
-    }
+    Described { system: name, program: program.path.clone(), version: program.version.clone(), meaning }
 }
 
 fn settings(options: &Options) -> Settings {
@@ -201,6 +175,7 @@ fn settings(options: &Options) -> Settings {
         seconds: options.seconds,
         keys: options.keys,
         value_bytes: options.value_size,
+        etcd_members: options.etcd_members,
         etcd_connections: options.etcd_connections,
         redis_connections: options.redis_connections,
         redis_wait: options.redis_wait,

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use crate::result::Op;
-use crate::systems::Name;
 use crate::systems::redis::Wait;
+use crate::systems::{EtcdMembers, Name};
 
 /// Driftless beside etcd and Redis, on this machine, under one load.
 ///
@@ -43,11 +43,14 @@ pub(crate) struct Options {
     /// Bytes of a value; at most 1 MiB, as etcd takes no more than 1.5
     #[arg(long, value_name = "BYTES", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub(crate) value_size: u32,
-    /// Connections of the load to each member of etcd
+    /// Which members of etcd the load speaks to
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = EtcdMembers::Leader)]
+    pub(crate) etcd_members: EtcdMembers,
+    /// Connections of the load to each of those
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) etcd_connections: u16,
     /// Connections that gets of Redis share; its puts have one for each client, as WAIT holds up its connection
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) redis_connections: u16,
     /// What a put of Redis waits for beyond the primary's disk
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = Wait::Received)]

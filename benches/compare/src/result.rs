@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::systems::Name;
 use crate::systems::redis::Wait;
+use crate::systems::{EtcdMembers, Meaning, Name};
 use crate::usage::Memory;
 
 /// All of it.
@@ -33,6 +33,7 @@ pub(crate) struct Settings {
     pub(crate) seconds: f64,
     pub(crate) keys: u32,
     pub(crate) value_bytes: u32,
+    pub(crate) etcd_members: EtcdMembers,
     pub(crate) etcd_connections: u16,
     pub(crate) redis_connections: u16,
     pub(crate) redis_wait: Wait,
@@ -57,9 +58,8 @@ pub(crate) struct Described {
     pub(crate) system: Name,
     pub(crate) program: PathBuf,
     pub(crate) version: String,
-    /// What is where when a put is acknowledged.
-    pub(crate) put_means: String,
-    pub(crate) get_means: String,
+    #[serde(flatten)]
+    pub(crate) meaning: Meaning,
 }
 
 /// A system that does not.

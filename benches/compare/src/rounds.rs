@@ -54,7 +54,9 @@ async fn one(name: Name, program: &Program, round: u32, dir: &Path, report: &mut
         }
         #[cfg(feature = "etcd")]
         Name::Etcd => {
-            let system = crate::systems::etcd::start(program, dir, settings.etcd_connections.into()).await?;
+            let system =
+                crate::systems::etcd::start(program, dir, settings.etcd_connections.into(), settings.etcd_members)
+                    .await?;
             all_cells(system, name, round, began.elapsed(), report).await
         }
         #[cfg(not(feature = "etcd"))]

@@ -48,7 +48,8 @@ fn heading(text: &mut Text, report: &Report) {
         ));
     }
     for system in &report.systems {
-        text.line(format!("- {}: {} ({})", system.system.title(), system.version, system.program.display()));
+        let (title, program) = (system.system.title(), system.program.display());
+        text.line(format!("- {title}: {program}, `{}`; {}", system.version, system.meaning.reached_by));
     }
     for absent in &report.absent {
         text.line(format!("- {}: **left out**: {}", absent.system.title(), absent.why));
@@ -157,7 +158,7 @@ fn meanings(text: &mut Text, report: &Report) {
     let rows: Vec<_> = report
         .systems
         .iter()
-        .map(|system| vec![system.system.title().to_owned(), system.put_means.clone(), system.get_means.clone()])
+        .map(|system| vec![system.system.title().to_owned(), system.meaning.put.clone(), system.meaning.get.clone()])
         .collect();
     text.table(&["", "when a put is acknowledged", "what a get returns"], &rows);
 }
@@ -275,6 +276,7 @@ mod tests {
     use super::*;
     use crate::result::{Absent, Cell, Described, Latency, Machine, Run, Settings};
     use crate::systems::redis::Wait;
+    use crate::systems::{EtcdMembers, Meaning};
     use crate::usage::Memory;
 
     fn cell(round: u32, system: Name, ops_per_second: f64, p50_ms: f64) -> Cell {
@@ -299,8 +301,11 @@ mod tests {
             system,
             program: format!("/bin/{}", system.word()).into(),
             version: "1.0".to_owned(),
-            put_means: "it is on disks".to_owned(),
-            get_means: "the value".to_owned(),
+            meaning: Meaning {
+                reached_by: "one connection".to_owned(),
+                put: "it is on disks".to_owned(),
+                get: "the value".to_owned(),
+            },
         };
         let run = |system| Run { round: 1, system, start_seconds: 1.0, preload_seconds: 0.5 };
         Report {
@@ -313,6 +318,7 @@ mod tests {
                 seconds: 5.0,
                 keys: 1000,
                 value_bytes: 1024,
+                etcd_members: EtcdMembers::Leader,
                 etcd_connections: 16,
                 redis_connections: 4,
                 redis_wait: Wait::Received,

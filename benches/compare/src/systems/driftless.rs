@@ -14,7 +14,7 @@ use bytes::Bytes;
 use driftless_client::{Bucket, Client, Context, Identity};
 use serde::Deserialize;
 
-use super::{Program, Session, System, ready};
+use super::{Meaning, Program, Session, System, ready};
 use crate::processes::{Ending, Process, free_ports};
 use crate::workload::key;
 
@@ -41,6 +41,18 @@ pub(crate) fn program(named: Option<&Path>) -> Result<Program, String> {
         None => built()?,
     };
     Program::of(path).map_err(|error| format!("{error:#}"))
+}
+
+pub(crate) fn meaning(read_before_put: bool) -> Meaning {
+    let before = if read_before_put { "the key was read before; then " } else { "" };
+    Meaning {
+        reached_by: "one connection to each node".to_owned(),
+        put: format!(
+            "{before}it is synced to the disks of 2 of the key's 3 owners, and under way to the third. Any node takes it, there is no leader; \
+             writes that have not seen each other are both kept. QUIC with mutual TLS everywhere"
+        ),
+        get: "what 2 of the 3 owners hold, merged".to_owned(),
+    }
 }
 
 fn built() -> Result<PathBuf, String> {

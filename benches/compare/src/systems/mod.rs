@@ -45,6 +45,26 @@ impl Name {
     }
 }
 
+/// Which members of etcd the load speaks to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum EtcdMembers {
+    /// The leader, as it is at the start
+    Leader,
+    /// All of them, as the client does that is told all addresses
+    All,
+}
+
+/// What is compared, in words.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Meaning {
+    /// How the load reaches it.
+    pub(crate) reached_by: String,
+    /// What is where when a put is acknowledged.
+    pub(crate) put: String,
+    pub(crate) get: String,
+}
+
 /// A system that runs. Dropped, its processes are ended.
 pub(crate) trait System {
     type Session: Session;

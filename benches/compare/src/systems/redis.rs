@@ -1,6 +1,9 @@
 //! Redis: a primary and two replicas, all with an append-only file that is synced before anything is answered. A put is `SET` and
 //! `WAIT 1` in one pipeline: on the primary's disk, and received by a replica. A get asks the primary.
 //!
+//! What `WAIT` promises is that a replica has processed the write. A replica that syncs its file always, as these do, does so before it
+//! says that (seen with strace, 7.0.15), but that is nowhere promised; `WAITAOF` promises it.
+//!
 //! `WAIT` holds up whatever comes after it on its connection, and covers only what was sent on it before. So each client of the load
 //! puts on a connection of its own; gets share some, as the connections of the `redis` crate are meant to be.
 
@@ -13,7 +16,7 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Program, REQUEST_TIMEOUT, Session, System, ready};
+use super::{Meaning, Program, REQUEST_TIMEOUT, Session, System, ready};
 use crate::processes::{Ending, Process, free_ports};
 use crate::workload::key;
 
@@ -39,6 +42,21 @@ pub(crate) struct RedisSession {
     own: MultiplexedConnection,
     shared: MultiplexedConnection,
     wait: Wait,
+}
+
+pub(crate) fn meaning(connections: u16, wait: Wait) -> Meaning {
+    let replica = match wait {
+        Wait::Received => {
+            "it is synced to the primary's disk, and one of two replicas has received it (WAIT 1; its disk is not promised)"
+        }
+        Wait::Synced => "it is synced to the disks of the primary and of one of two replicas (WAITAOF 1 1)",
+    };
+    let shared = if connections == 1 { "1 that all".to_owned() } else { format!("{connections} that") };
+    Meaning {
+        reached_by: format!("a connection for each client that puts, {shared} gets share"),
+        put: format!("{replica}. A failover may undo it. TCP without TLS"),
+        get: "what the primary holds; nobody else is asked".to_owned(),
+    }
 }
 
 /// Why a put cannot wait in that way, if so.
