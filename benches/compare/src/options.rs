@@ -47,7 +47,7 @@ pub(crate) struct Options {
     #[arg(long, value_enum, value_name = "WHICH", default_value_t = EtcdMembers::Leader)]
     pub(crate) etcd_members: EtcdMembers,
     /// Connections of the load to each of those
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) etcd_connections: u16,
     /// Connections that gets of Redis share; its puts have one for each client, as WAIT holds up its connection
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]

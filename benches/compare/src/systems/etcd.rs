@@ -35,7 +35,7 @@ pub(crate) fn meaning(connections: u16, spoken_to: EtcdMembers) -> Meaning {
         EtcdMembers::All => "each member",
     };
     Meaning {
-        reached_by: format!("{connections} connections to {each}"),
+        reached_by: format!("{connections} connection{} to {each}", if connections == 1 { "" } else { "s" }),
         put: "it is synced to the logs of 2 of 3 members, and applied. The leader gives all writes one order. TCP without TLS".to_owned(),
         get: "linearizable: the leader has made sure that a majority still follows it".to_owned(),
     }
