@@ -43,8 +43,8 @@ fn heading(text: &mut Text, report: &Report) {
         ));
     } else {
         text.paragraph(format!(
-            "A write of 4 KiB with its fdatasync took {:.0} µs on this disk (median, before the first round).",
-            machine.sync_us
+            "A write of 4 KiB with its fdatasync took {} on this disk (median, before the first round).",
+            us(machine.sync_us)
         ));
     }
     for system in &report.systems {
@@ -56,6 +56,8 @@ fn heading(text: &mut Text, report: &Report) {
     }
     text.end();
     if let Some(why) = &report.cut_short {
+        // The end of a log may follow.
+        let why = why.lines().next().unwrap_or_default();
         text.paragraph(format!("**Cut short: {why}.** What was measured until then:"));
     }
 }
@@ -386,7 +388,7 @@ mod tests {
         assert!(report.is_clean());
         report.cells[4].errors = 1200;
         report.cells[4].first_error = Some("no leader".to_owned());
-        report.cut_short = Some("interrupted".to_owned());
+        report.cut_short = Some("interrupted\n  the end of a log".to_owned());
         let text = markdown(&report);
         assert_line(&text, "- round 2, etcd, put with 8 clients: 1,200: no leader");
         assert_line(&text, "**Cut short: interrupted.** What was measured until then:");

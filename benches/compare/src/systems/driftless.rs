@@ -15,11 +15,12 @@ use driftless_client::{Bucket, Client, Context, Identity};
 use serde::Deserialize;
 
 use super::{Meaning, Program, Session, System, ready};
-use crate::processes::{Ending, Process, free_ports};
+use crate::processes::{Ending, Process, free_ports, last_lines};
 use crate::workload::key;
 
 pub(crate) struct Driftless {
     dev: [Process; 1],
+    cluster: PathBuf,
     pids: Vec<u32>,
     bucket: Bucket,
     contexts: Option<Contexts>,
@@ -97,7 +98,7 @@ pub(crate) async fn start(program: &Program, dir: &Path, keys: u64, read_before_
     .await?;
     let bucket = client.bucket("default");
     let contexts = (!read_before_put).then(|| (0..keys).map(|_| Mutex::new(None)).collect());
-    Ok(Driftless { dev, pids: pids(&cluster)?, bucket, contexts })
+    Ok(Driftless { dev, pids: pids(&cluster)?, cluster, bucket, contexts })
 }
 
 async fn connect(cluster: &Path) -> Result<Client> {
@@ -137,7 +138,13 @@ impl System for Driftless {
     }
 
     fn check(&mut self) -> Result<()> {
-        self.dev[0].check()
+        self.dev[0].check()?;
+        for (i, pid) in (1..).zip(&self.pids) {
+            // `dev` goes on without it, and waits for it, so that its number is gone.
+            let log = self.cluster.join(format!("n{i}/log.txt"));
+            ensure!(Path::new(&format!("/proc/{pid}")).exists(), "driftless n{i} ended; {}", last_lines(&log));
+        }
+        Ok(())
     }
 
     async fn session(&self, _client: usize) -> Result<DriftlessSession> {

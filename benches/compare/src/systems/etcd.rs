@@ -51,6 +51,12 @@ pub(crate) async fn start(program: &Program, dir: &Path, connections: usize, spo
     for i in 0..3 {
         let (client, peer, name) = (url(first + i), url(first + 3 + i), format!("m{i}"));
         let mut command = Command::new(&program.path);
+        // It takes every option from a variable as well.
+        for (variable, _) in
+            std::env::vars_os().filter(|(variable, _)| variable.as_encoded_bytes().starts_with(b"ETCD"))
+        {
+            command.env_remove(variable);
+        }
         command.arg("--data-dir").arg(dir.join(&name));
         command.args(["--name", &name, "--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
