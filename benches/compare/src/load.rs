@@ -37,6 +37,7 @@ pub(crate) struct Measured {
     pub(crate) latency: Option<Latency>,
     pub(crate) errors: u64,
     pub(crate) first_error: Option<String>,
+    pub(crate) siblings: u64,
     pub(crate) server_cpu_us_per_op: Option<f64>,
     pub(crate) client_cpu_us_per_op: Option<f64>,
     pub(crate) memory: Memory,
@@ -56,6 +57,7 @@ struct Tally {
     operations: u64,
     errors: u64,
     first_error: Option<(Instant, String)>,
+    siblings: u64,
 }
 
 /// Writes every key once. An error ends it: what is compared must be there.
@@ -119,6 +121,7 @@ pub(crate) async fn measure<S: System>(system: &S, op: Op, clients: u32, load: &
         server_cpu_us_per_op: per_op(after.servers.saturating_sub(before.servers)),
         client_cpu_us_per_op: per_op(after.client.saturating_sub(before.client)),
         first_error: tally.first_error.map(|(_, error)| error),
+        siblings: tally.siblings,
         memory,
     })
 }
@@ -147,8 +150,11 @@ impl Client {
             let outcome = match value {
                 Some(value) => session.put(owned(drawn, self.number, self.clients, self.keys), value).await,
                 None => match session.get(drawn).await {
-                    Ok(length) if length == self.values.size() => Ok(()),
-                    Ok(length) => Err(format!("a value of {length} bytes, and not of {}", self.values.size())),
+                    Ok(found) if found.length == self.values.size() => {
+                        tally.siblings += u64::from(found.siblings);
+                        Ok(())
+                    }
+                    Ok(found) => Err(format!("a value of {} bytes, and not of {}", found.length, self.values.size())),
                     Err(error) => Err(error),
                 },
             };
@@ -175,6 +181,7 @@ impl Tally {
             operations: 0,
             errors: 0,
             first_error: None,
+            siblings: 0,
         }
     }
 
@@ -197,6 +204,7 @@ impl Tally {
         self.latencies.add(other.latencies).expect("it grows as it must");
         self.operations += other.operations;
         self.errors += other.errors;
+        self.siblings += other.siblings;
         self.first_error = [self.first_error.take(), other.first_error].into_iter().flatten().min();
     }
 
@@ -237,17 +245,20 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::systems::Found;
 
     /// Answers after a millisecond; of the keys that it is asked for it refuses one.
     struct Slow {
         pids: Vec<u32>,
         puts: Arc<AtomicU64>,
         refused: u64,
+        length: usize,
     }
 
     struct SlowSession {
         puts: Arc<AtomicU64>,
         refused: u64,
+        length: usize,
     }
 
     impl System for Slow {
@@ -262,7 +273,7 @@ mod tests {
         }
 
         async fn session(&self, _client: usize) -> Result<SlowSession> {
-            Ok(SlowSession { puts: Arc::clone(&self.puts), refused: self.refused })
+            Ok(SlowSession { puts: Arc::clone(&self.puts), refused: self.refused, length: self.length })
         }
     }
 
@@ -273,14 +284,14 @@ mod tests {
             if key == self.refused { Err("refused".to_owned()) } else { Ok(()) }
         }
 
-        async fn get(&mut self, _key: u64) -> Result<usize, String> {
+        async fn get(&mut self, key: u64) -> Result<Found, String> {
             tokio::time::sleep(Duration::from_millis(1)).await;
-            Ok(99)
+            Ok(Found { length: self.length, siblings: key == 7 })
         }
     }
 
     fn slow(refused: u64) -> Slow {
-        Slow { pids: vec![std::process::id()], puts: Arc::default(), refused }
+        Slow { pids: vec![std::process::id()], puts: Arc::default(), refused, length: 100 }
     }
 
     fn load() -> Load {
@@ -307,11 +318,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_value_of_another_length_is_an_error_and_none_is_dropped() {
-        let measured = measure(&slow(u64::MAX), Op::Get, 4, &load()).await.expect("it runs");
+        let short = Slow { length: 99, ..slow(u64::MAX) };
+        let measured = measure(&short, Op::Get, 4, &load()).await.expect("it runs");
         assert_eq!((measured.operations, measured.latency), (0, None));
         assert_eq!((measured.server_cpu_us_per_op, measured.client_cpu_us_per_op), (None, None));
         assert!(measured.errors > 0);
         assert_eq!(measured.first_error.as_deref(), Some("a value of 99 bytes, and not of 100"));
+    }
+
+    #[tokio::test]
+    async fn siblings_are_no_error_and_are_counted() {
+        let load = Load { keys: 8, ..load() };
+        let measured = measure(&slow(u64::MAX), Op::Get, 4, &load).await.expect("it runs");
+        assert_eq!(measured.errors, 0);
+        assert!((1..measured.operations).contains(&measured.siblings), "{}", measured.siblings);
     }
 
     #[test]

@@ -95,6 +95,8 @@ pub(crate) struct Cell {
     /// In the warm-up as well.
     pub(crate) errors: u64,
     pub(crate) first_error: Option<String>,
+    /// Gets that found more than one value; in the warm-up as well.
+    pub(crate) siblings: u64,
     /// Of all processes that serve, and of the load; absent if nothing succeeded.
     pub(crate) server_cpu_us_per_op: Option<f64>,
     pub(crate) client_cpu_us_per_op: Option<f64>,

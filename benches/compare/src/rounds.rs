@@ -105,8 +105,12 @@ async fn all_cells(
                 Some(first) => format!(", {} ERRORS: {first}", measured.errors),
                 None => String::new(),
             };
+            let siblings = match measured.siblings {
+                0 => String::new(),
+                siblings => format!(", {siblings} found siblings"),
+            };
             note(format_args!(
-                "  {op}, {clients} client{}: {:.0} per second{latency}{errors}",
+                "  {op}, {clients} client{}: {:.0} per second{latency}{siblings}{errors}",
                 if clients == 1 { "" } else { "s" },
                 measured.ops_per_second
             ));
@@ -120,6 +124,7 @@ async fn all_cells(
                 latency: measured.latency,
                 errors: measured.errors,
                 first_error: measured.first_error,
+                siblings: measured.siblings,
                 server_cpu_us_per_op: measured.server_cpu_us_per_op,
                 client_cpu_us_per_op: measured.client_cpu_us_per_op,
                 memory: measured.memory,

@@ -1,6 +1,6 @@
 //! What is printed at the end, in Markdown.
 
-use crate::result::{Op, Report};
+use crate::result::{Cell, Op, Report};
 use crate::summary::{ANONYMOUS, CLIENT_CPU, Figure, MAX, P50, P99, P99_9, RATE, RESIDENT, Row, SERVER_CPU, Spread};
 use crate::systems::Name;
 
@@ -15,7 +15,7 @@ pub(crate) fn markdown(report: &Report) -> String {
     ratios(&mut text, report);
     memory(&mut text, report);
     meanings(&mut text, report);
-    errors(&mut text, report);
+    oddities(&mut text, report);
     text.0
 }
 
@@ -165,22 +165,26 @@ fn meanings(text: &mut Text, report: &Report) {
     text.table(&["", "when a put is acknowledged", "what a get returns"], &rows);
 }
 
-fn errors(text: &mut Text, report: &Report) {
-    let failed: Vec<_> = report.cells.iter().filter(|cell| cell.errors > 0).collect();
-    if failed.is_empty() {
+/// What did not go as hoped: requests that failed, and keys with two values though one client alone writes each.
+fn oddities(text: &mut Text, report: &Report) {
+    let failed = |cell: &Cell| {
+        let why = cell.first_error.as_deref().unwrap_or("it is not known why");
+        (cell.errors > 0).then(|| format!("{}: {why}", grouped(cell.errors)))
+    };
+    list(text, report, "Errors, with the first of each:", failed);
+    let doubled = |cell: &Cell| (cell.siblings > 0).then(|| grouped(cell.siblings));
+    list(text, report, "Gets that found two values side by side, which an application has to merge:", doubled);
+}
+
+fn list(text: &mut Text, report: &Report, title: &str, of: impl Fn(&Cell) -> Option<String>) {
+    let found: Vec<_> = report.cells.iter().filter_map(|cell| Some((cell, of(cell)?))).collect();
+    if found.is_empty() {
         return;
     }
-    text.paragraph("Errors, with the first of each:".to_owned());
-    for cell in failed {
-        text.line(format!(
-            "- round {}, {}, {} with {} clients: {}: {}",
-            cell.round,
-            cell.system.title(),
-            cell.op,
-            cell.clients,
-            grouped(cell.errors),
-            cell.first_error.as_deref().unwrap_or("it is not known why"),
-        ));
+    text.paragraph(title.to_owned());
+    for (cell, what) in found {
+        let (system, clients) = (cell.system.title(), if cell.clients == 1 { "client" } else { "clients" });
+        text.line(format!("- round {}, {system}, {} with {} {clients}: {what}", cell.round, cell.op, cell.clients));
     }
     text.end();
 }
@@ -276,7 +280,7 @@ impl Text {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::result::{Absent, Cell, Described, Latency, Machine, Run, Settings};
+    use crate::result::{Absent, Described, Latency, Machine, Run, Settings};
     use crate::systems::redis::Wait;
     use crate::systems::{EtcdMembers, Meaning};
     use crate::usage::Memory;
@@ -292,6 +296,7 @@ mod tests {
             latency: Some(Latency { p50_ms, p99_ms: p50_ms * 2.0, p99_9_ms: p50_ms * 3.0, max_ms: p50_ms * 4.0 }),
             errors: 0,
             first_error: None,
+            siblings: 0,
             server_cpu_us_per_op: Some(60.0),
             client_cpu_us_per_op: Some(30.0),
             memory: Memory { resident_bytes: 300 << 20, anonymous_bytes: 200 << 20 },
@@ -388,9 +393,11 @@ mod tests {
         assert!(report.is_clean());
         report.cells[4].errors = 1200;
         report.cells[4].first_error = Some("no leader".to_owned());
+        report.cells[0].siblings = 7;
         report.cut_short = Some("interrupted\n  the end of a log".to_owned());
         let text = markdown(&report);
         assert_line(&text, "- round 2, etcd, put with 8 clients: 1,200: no leader");
+        assert_line(&text, "- round 1, Driftless, put with 8 clients: 7");
         assert_line(&text, "**Cut short: interrupted.** What was measured until then:");
         assert!(!report.is_clean());
     }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use driftless_client::{Bucket, Client, Context, Identity};
 use serde::Deserialize;
 
-use super::{Meaning, Program, Session, System, ready};
+use super::{Found, Meaning, Program, Session, System, ready};
 use crate::processes::{Ending, Process, free_ports, last_lines};
 use crate::workload::key;
 
@@ -174,13 +174,11 @@ impl Session for DriftlessSession {
         Ok(())
     }
 
-    async fn get(&mut self, number: u64) -> Result<usize, String> {
+    async fn get(&mut self, number: u64) -> Result<Found, String> {
         let read = self.bucket.get(key(number)).send().await.map_err(|error| error.to_string())?;
-        match read.one() {
-            Ok(Some(value)) => Ok(value.len()),
-            Ok(None) => Err("there is no value".to_owned()),
-            Err(conflict) => Err(conflict.to_string()),
-        }
+        let mut values = read.values();
+        let first = values.next().ok_or_else(|| "there is no value".to_owned())?;
+        Ok(Found { length: first.len(), siblings: values.next().is_some() })
     }
 }
 

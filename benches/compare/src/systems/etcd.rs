@@ -14,7 +14,7 @@ use anyhow::Result;
 use bytes::Bytes;
 use etcd_client::{Client, ConnectOptions};
 
-use super::{EtcdMembers, Meaning, Program, REQUEST_TIMEOUT, Session, System, ready};
+use super::{EtcdMembers, Found, Meaning, Program, REQUEST_TIMEOUT, Session, System, ready};
 use crate::processes::{Ending, Process, free_ports};
 use crate::workload::key;
 
@@ -122,9 +122,9 @@ impl Session for EtcdSession {
         self.client.put(key(number), value, None).await.map(|_| ()).map_err(|error| error.to_string())
     }
 
-    async fn get(&mut self, number: u64) -> Result<usize, String> {
+    async fn get(&mut self, number: u64) -> Result<Found, String> {
         let found = self.client.get(key(number), None).await.map_err(|error| error.to_string())?;
-        found.kvs().first().map(|pair| pair.value().len()).ok_or_else(|| "there is no value".to_owned())
+        found.kvs().first().map(|pair| Found::one(pair.value().len())).ok_or_else(|| "there is no value".to_owned())
     }
 }
 

@@ -84,8 +84,23 @@ pub(crate) trait Session: Send + 'static {
     /// Writes over what the key holds. It is over when it is acknowledged.
     fn put(&mut self, key: u64, value: Bytes) -> impl Future<Output = Result<(), String>> + Send;
 
-    /// The length of the key's value. That there is none is an error.
-    fn get(&mut self, key: u64) -> impl Future<Output = Result<usize, String>> + Send;
+    /// That there is no value is an error.
+    fn get(&mut self, key: u64) -> impl Future<Output = Result<Found, String>> + Send;
+}
+
+/// What a get has found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Found {
+    /// Bytes of the value.
+    pub(crate) length: usize,
+    /// There is another beside it. Only Driftless keeps several, of writes that did not see each other.
+    pub(crate) siblings: bool,
+}
+
+impl Found {
+    pub(crate) fn one(length: usize) -> Found {
+        Found { length, siblings: false }
+    }
 }
 
 /// A system's program, as it was found.

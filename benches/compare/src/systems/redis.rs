@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Meaning, Program, REQUEST_TIMEOUT, Session, System, ready};
+use super::{Found, Meaning, Program, REQUEST_TIMEOUT, Session, System, ready};
 use crate::processes::{Ending, Process, free_ports};
 use crate::workload::key;
 
@@ -158,9 +158,9 @@ impl Session for RedisSession {
         if enough { Ok(()) } else { Err(format!("no replica acknowledged within {WAIT_MS} ms")) }
     }
 
-    async fn get(&mut self, number: u64) -> Result<usize, String> {
+    async fn get(&mut self, number: u64) -> Result<Found, String> {
         let value: Option<Vec<u8>> = cmd("GET").arg(key(number)).query_async(&mut self.shared).await.map_err(text)?;
-        value.map(|value| value.len()).ok_or_else(|| "there is no value".to_owned())
+        value.map(|value| Found::one(value.len())).ok_or_else(|| "there is no value".to_owned())
     }
 }
 
