@@ -210,7 +210,7 @@ fn machine(dir: &Path, in_memory: bool) -> Result<Machine> {
 
 /// Where this was built from.
 fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("it is in benches/compare").to_owned()
 }
 
 #[cfg(test)]
