@@ -1,8 +1,7 @@
 //! One node as a process of our own, with its files and perhaps its own disk.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use rustix::process::Signal;
 use super::disk::Disk;
 use crate::processes::binary::driftless;
 use crate::processes::cluster::{TICK, command, send};
+use crate::processes::page::page;
 
 /// One node.
 #[derive(Debug)]

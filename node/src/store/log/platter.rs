@@ -238,7 +238,9 @@ impl Blocks for OnPlatter {
         let Contents { written, evicted, .. } = state.files.get_mut(&self.file).expect("it is open");
         let bytes = written.get(at as usize..).and_then(|rest| rest.get(..buffer.len()));
         buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
-        sectors(at, buffer.len()).for_each(|sector| drop(evicted.remove(&sector)));
+        for sector in sectors(at, buffer.len()) {
+            evicted.remove(&sector);
+        }
         Ok(())
     }
 
