@@ -11,8 +11,10 @@
 //! every request under way is told, and told apart by whether its frame had been handed to the transport. A
 //! request whose frame had not been cannot have had an effect.
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -79,6 +81,21 @@ pub(crate) struct Pending {
     connection: Arc<Connection>,
     id: u64,
     answer: oneshot::Receiver<Answer>,
+}
+
+/// Goes to the end of the queue of this runtime's thread. `yield_now` would wait until the thread looks for events, and no other could
+/// take the task over.
+async fn let_others_go_first() {
+    let mut is_back = false;
+    poll_fn(|cx| {
+        if is_back {
+            return Poll::Ready(());
+        }
+        is_back = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// The task of a connection. However it ends, attempts that wait are told: it is dropped with the runtime it runs on.
@@ -274,7 +291,7 @@ impl Connection {
             if chunk.is_empty() && large.is_empty() {
                 self.queued.notified().await;
                 if steals {
-                    tokio::task::yield_now().await;
+                    let_others_go_first().await;
                 }
                 continue;
             }

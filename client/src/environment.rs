@@ -8,6 +8,7 @@ use std::sync::Arc;
 use driftless_proto::frame::PACKET_MAX;
 use futures::future::BoxFuture;
 use quinn::{Endpoint, EndpointConfig, TokioRuntime};
+use socket2::SockRef;
 
 /// The system's sockets, names and randomness, unless a test puts others in their places.
 #[derive(Clone)]
@@ -35,8 +36,13 @@ impl Default for Environment {
 fn endpoint(address: SocketAddr) -> io::Result<Endpoint> {
     let mut config = EndpointConfig::default();
     config.max_udp_payload_size(PACKET_MAX).map_err(io::Error::other)?;
-    Endpoint::new(config, None, UdpSocket::bind(address)?, Arc::new(TokioRuntime))
+    let socket = UdpSocket::bind(address)?;
+    // Room for the bursts of several nodes. The system may grant less, which is no reason not to go on.
+    let _ = SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER);
+    Endpoint::new(config, None, socket, Arc::new(TokioRuntime))
 }
+
+const RECEIVE_BUFFER: usize = 2 << 20;
 
 impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

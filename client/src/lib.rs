@@ -89,9 +89,10 @@
 //! the requests where a node is merely slow. A node that says nothing at all is left by all requests at once, and asked
 //! last until it gives a sign of life, for which the client asks by itself.
 //!
-//! One thing follows for puts: two coordinators may stamp the same one. Reads show the two as one value. But if a
-//! reader saw only one of the two and replaced it, the other stays, as a concurrent write would. A policy whose
-//! [`hedges`](RetryPolicy::hedges) says no, and [`NoRetry`], avoid that, and wait for [`Profile::attempt_timeout`].
+//! One thing follows for puts: two coordinators may stamp the same one. Reads show the two as one value. But if
+//! somebody replaces or deletes it who has seen only one of the two, be it with the context of the put's own answer, the other
+//! stays, as a concurrent write would. A policy that makes no second attempt, as [`NoRetry`], avoids that, and waits for
+//! [`Profile::attempt_timeout`].
 //!
 //! # Routing
 //!

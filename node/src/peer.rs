@@ -374,6 +374,11 @@ enum WireBody {
 }
 
 impl Body {
+    /// Whether it is a request for whose answer nobody waits any more.
+    pub(crate) fn has_expired(&self, now: Instant) -> bool {
+        matches!(self, Body::Request { deadline, .. } if *deadline <= now)
+    }
+
     /// Bytes of the values in it: what makes some messages larger than others by orders of magnitude.
     pub(crate) fn value_bytes(&self) -> usize {
         match self {

@@ -40,8 +40,8 @@ fn a_key_that_outgrew_a_frame_in_a_partition_reaches_all_and_holds_up_no_other()
         for other in &others {
             turmoil::repair(alone.as_str(), other.as_str());
         }
-        let owes_nothing = || others.iter().all(|other| world.node(other).status().hints == Some(0));
-        world.until("what it missed is handed over", Duration::from_secs(60), owes_nothing).await;
+        let owes_nothing = || world.dialling().iter().all(|node| world.node(node).status().hints == Some(0));
+        world.until("what each side missed is handed over", Duration::from_secs(60), owes_nothing).await;
         for number in 0..23_u8 {
             let read = bucket.get(format!("key {number}")).r(1).via(alone).await.expect("reads");
             assert_eq!(read.one().expect("no siblings").map(|value| value[0]), Some(number));

@@ -42,8 +42,12 @@ fn more_large_frames_than_streams_do_not_deadlock() {
 
 #[test]
 fn a_client_that_does_not_read_is_refused_and_holds_up_nobody() {
-    let scenario =
-        Scenario { settings: |_, settings| settings.net.outbound_bytes_max = 256 << 10, ..Scenario::default() };
+    // So that most requests have been read before the first answers are too many: later ones would wait unread.
+    let scenario = Scenario {
+        settings: |_, settings| settings.net.outbound_bytes_max = 256 << 10,
+        longest_packet: Some(1_472),
+        ..Scenario::default()
+    };
     scenario.run(async |world: World| {
         world.connected().await;
         let asked = world.dialling()[0].clone();

@@ -136,7 +136,8 @@ struct Client {
 impl Client {
     async fn run(self, mut session: impl Session, op: Op, window: Window) -> Tally {
         let mut tally = Tally::new();
-        let mut random = Random::new(self.number + 1000);
+        // Other keys in other cells, and the same for all systems.
+        let mut random = Random::new((self.clients << 32) + (u64::from(op == Op::Put) << 24) + self.number + 1000);
         loop {
             let drawn = random.below(self.keys);
             let value = match op {
@@ -151,7 +152,7 @@ impl Client {
                 Some(value) => session.put(owned(drawn, self.number, self.clients, self.keys), value).await,
                 None => match session.get(drawn).await {
                     Ok(found) if found.length == self.values.size() => {
-                        tally.siblings += u64::from(found.siblings);
+                        tally.siblings += u64::from(found.siblings && window.contains(Instant::now()));
                         Ok(())
                     }
                     Ok(found) => Err(format!("a value of {} bytes, and not of {}", found.length, self.values.size())),

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::workload::Random;
 
@@ -69,7 +69,10 @@ impl Drop for Process {
                 std::thread::sleep(Duration::from_millis(20));
             }
         }
-        // Neither can fail but for a process that has ended already.
+        // With what it has started in its group, as Redis does to write its file anew. Neither can fail but for what has ended already.
+        if let Some(pid) = i32::try_from(self.pid()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,5 +1,5 @@
-//! Whether what an input will read is in memory: the shell puts others aside until it is, so that no turn waits for a disk. Nothing else
-//! rests on this.
+//! Whether the record that an input will read is in memory. If not, it is being fetched, and the shell puts the input aside until it is
+//! there. Nothing but speed rests on this.
 
 use driftless_proto::client::{self, Access, Class};
 use driftless_proto::{BucketId, Key};
@@ -9,22 +9,22 @@ use crate::peer::{Body, Message, ReplicaRequest, Request, Want};
 use crate::replica::store::{Listener, Store};
 
 impl<S: Store> Engine<S> {
-    /// Whether this node's own replica has in memory what a client's request will read of it. If not, it is being fetched.
-    pub fn is_ready_for_client(&self, request: &client::Request) -> bool {
+    /// Whether this node's own replica has in memory what a client's request will read of it.
+    pub fn prepare_for_client(&self, request: &client::Request) -> bool {
         match request.class() {
-            Class::Key { bucket, key, access: Access::Read } => self.is_resident(bucket, key, Want::Full),
-            Class::Key { bucket, key, access: Access::Write } => self.is_resident(bucket, key, Want::Header),
+            Class::Key { bucket, key, access: Access::Read } => self.prepare(bucket, key, Want::Full),
+            Class::Key { bucket, key, access: Access::Write } => self.prepare(bucket, key, Want::Header),
             Class::Key { access: Access::Restore, .. } | Class::Arc { .. } | Class::Node => true,
         }
     }
 
     /// The same of what a peer says.
-    pub fn is_ready_for_peer(&self, message: &Message) -> bool {
+    pub fn prepare_for_peer(&self, message: &Message) -> bool {
         match &message.body {
-            Body::Request { request: Request::Forward(request), .. } => self.is_ready_for_client(request),
+            Body::Request { request: Request::Forward(request), .. } => self.prepare_for_client(request),
             Body::Request { request: Request::Replica(request), .. } => match request {
-                ReplicaRequest::Merge(merge) => self.is_resident(merge.bucket, &merge.key, Want::Header),
-                ReplicaRequest::Read(read) => self.is_resident(read.bucket, &read.key, read.want),
+                ReplicaRequest::Merge(merge) => self.prepare(merge.bucket, &merge.key, Want::Header),
+                ReplicaRequest::Read(read) => self.prepare(read.bucket, &read.key, read.want),
                 ReplicaRequest::Scan(_) => true,
             },
             Body::Request { request: Request::Ping | Request::Exchange(_), .. } | Body::Reply(_) => true,
@@ -41,7 +41,7 @@ impl<S: Store> Engine<S> {
         self.replica.handle_fetched();
     }
 
-    fn is_resident(&self, bucket: BucketId, key: &Key, want: Want) -> bool {
-        self.replica.is_resident(&self.shard, bucket, key, want)
+    fn prepare(&self, bucket: BucketId, key: &Key, want: Want) -> bool {
+        self.replica.prepare(&self.shard, bucket, key, want)
     }
 }

@@ -135,21 +135,16 @@ impl<S: Store> Driver<S> {
             self.inputs.fetched();
             self.engine.handle_fetched();
         }
-        let large = self.inputs.take_large(now.instant);
-        let mut large_bytes = large.as_ref().map(Input::value_bytes);
         self.sync_wished = None;
-        match large {
-            Some(input) => {
-                if !self.give(now, input) {
-                    large_bytes = None;
-                }
-            }
-            None => {
-                while !self.engine.is_full()
-                    && let Some(input) = self.inputs.take_small()
-                {
-                    self.give(now, input);
-                }
+        let mut large_bytes = None;
+        if let Some(input) = self.inputs.take_large(now.instant) {
+            let bytes = input.value_bytes();
+            large_bytes = self.give(now, input).then_some(bytes);
+        } else {
+            while !self.engine.is_full()
+                && let Some(input) = self.inputs.take_small()
+            {
+                self.give(now, input);
             }
         }
         if let Some(detection) = &mut self.detection {
@@ -196,11 +191,13 @@ impl<S: Store> Driver<S> {
 
     /// Gives an input to the engine, unless that would have to wait for a disk; whether it did.
     fn give(&mut self, now: Now, input: Input) -> bool {
-        let is_ready = match &input {
-            Input::Client { request, .. } => self.engine.is_ready_for_client(request),
-            Input::Peer { message, .. } => self.engine.is_ready_for_peer(message),
-            _ => true,
-        };
+        let is_ready = input.has_expired(now.instant)
+            || !self.inputs.has_room_aside()
+            || match &input {
+                Input::Client { request, .. } => self.engine.prepare_for_client(request),
+                Input::Peer { message, .. } => self.engine.prepare_for_peer(message),
+                _ => true,
+            };
         if is_ready {
             self.input(now, input);
         } else {

@@ -58,6 +58,15 @@ pub(crate) enum Input {
 }
 
 impl Input {
+    /// Whether nobody waits for it any more: the engine says so, without a look at anything.
+    pub(super) fn has_expired(&self, now: Instant) -> bool {
+        match self {
+            Input::Client { deadline, .. } => *deadline <= now,
+            Input::Peer { message, .. } => message.body.has_expired(now),
+            _ => false,
+        }
+    }
+
     /// Bytes of the values that it carries.
     pub(super) fn value_bytes(&self) -> usize {
         match self {
@@ -152,6 +161,11 @@ impl Inputs {
         }
     }
 
+    /// Whether another input may be put aside. If not, the shard waits for the disk, and whoever sends waits for the shard.
+    pub(crate) fn has_room_aside(&self) -> bool {
+        self.aside.len() < ASIDE_MAX
+    }
+
     /// Puts an input aside until something has been fetched.
     pub(crate) fn put_aside(&mut self, input: Input) {
         self.aside.push_back(input);
@@ -212,6 +226,10 @@ impl Inputs {
         self.small.is_empty() && self.large.is_empty() && self.aside.is_empty()
     }
 }
+
+/// Inputs that may wait for the disk beside the others: some for each read that it serves at once. They are looked at again whenever
+/// one of them has been fetched.
+const ASIDE_MAX: usize = 256;
 
 /// Certificates whose queue stays when it is empty.
 const IDLE_KEPT: usize = 16;

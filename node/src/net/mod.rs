@@ -6,7 +6,8 @@
 //! hello.rs    whether a peer fits                 ┘        │ frames: inbound.rs ▼ ▲ outbound.rs
 //! tls.rs, subject.rs, verified.rs, certificates.rs   driver.rs   inbox ─▶ Engine ─▶ outputs
 //! accounts.rs, budget.rs   what clients may take up, and each certificate of that
-//! shard.rs    one thread: socket, endpoint, tasks          │
+//! shard.rs, coalesced.rs   one thread: socket, endpoint, tasks
+//!                                                          │
 //! sync.rs     one thread for all shards' syncs  ◀──────────┘
 //! detection.rs        the detector, on shard 0, and its datagrams
 //! lives.rs            which life of its data this node says it is
@@ -31,6 +32,7 @@ mod budget;
 pub mod certificates;
 mod clients;
 mod clock;
+mod coalesced;
 pub(crate) mod credentials;
 mod detection;
 mod dial;

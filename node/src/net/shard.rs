@@ -13,6 +13,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::accept::{Tables, accept};
 use super::accounts::WINDOW_MIN;
+use super::coalesced::Coalesced;
 use super::detection::Detection;
 use super::dial::{INITIAL_RTT, dial_all};
 use super::driver::Driver;
@@ -81,7 +82,7 @@ impl<S: Store> ShardStart<S> {
         let shared = self.shared;
         let shown = shared.credentials.shown();
         let server = ShardEndpoint::server(shown.clone(), transport.clone());
-        let socket = (self.socket)()?;
+        let socket = Arc::new(Coalesced((self.socket)()?));
         let endpoint =
             Endpoint::new_with_abstract_socket(config, Some(server.clone()), socket, Arc::new(TokioRuntime))?;
         let shard_endpoint = Rc::new(ShardEndpoint::new(endpoint.clone(), transport, server, shown));

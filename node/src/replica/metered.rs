@@ -69,12 +69,12 @@ impl<S: Store> Store for Metered<S> {
         self.store.shortage()
     }
 
-    fn is_resident(&self, key: &[u8]) -> bool {
-        self.store.is_resident(key)
+    fn prepare(&self, key: &[u8]) -> bool {
+        self.store.prepare(key)
     }
 
-    fn is_range_resident(&self, range: Range<&[u8]>, records: usize) -> bool {
-        self.store.is_range_resident(range, records)
+    fn prepare_range(&self, range: Range<&[u8]>, records: usize, bytes: usize) -> bool {
+        self.store.prepare_range(range, records, bytes)
     }
 
     fn on_fetched(&mut self, listener: Listener) {

@@ -52,11 +52,11 @@ impl<S: Store> Replica<S> {
     }
 
     /// Whether what is wanted of a key's record can be had without waiting for a disk. If not, it is being fetched.
-    pub(crate) fn is_resident(&self, shard: &Shard, bucket: BucketId, key: &Key, want: Want) -> bool {
+    pub(crate) fn prepare(&self, shard: &Shard, bucket: BucketId, key: &Key, want: Want) -> bool {
         // What is no key of this shard is refused without a look.
         let Ok(located) = Located::new(shard, bucket, key) else { return true };
         let record = located.record.as_bytes();
-        (want == Want::Header && self.headers.contains(record)) || self.store.is_resident(record)
+        (want == Want::Header && self.headers.contains(record)) || self.store.prepare(record)
     }
 
     /// Where a key is, unless its record is damaged.

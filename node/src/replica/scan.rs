@@ -56,7 +56,8 @@ impl<S: Store> Replica<S> {
             Ok(range) => range,
             Err(error) => return self.conclude(shard, from, id, Err(error)),
         };
-        if !self.store.is_range_resident(&range.start[..]..&range.end[..], shard.limits.turn.step_records) {
+        let bounds = shard.limits.turn;
+        if !self.store.prepare_range(&range.start[..]..&range.end[..], bounds.step_records, bounds.step_bytes) {
             self.scans_wait = true;
             return self.scans.push_front((from, id, scan));
         }

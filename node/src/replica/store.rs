@@ -44,12 +44,12 @@ pub trait Store {
 
     /// Whether the value of a key can be had without waiting for a disk. If not, it is being fetched; whoever listens is told when it
     /// is there, and asked again then, this says yes. Nothing but speed rests on the answer.
-    fn is_resident(&self, _key: &[u8]) -> bool {
+    fn prepare(&self, _key: &[u8]) -> bool {
         true
     }
 
-    /// The same of about as many records as come first in a range.
-    fn is_range_resident(&self, _range: Range<&[u8]>, _records: usize) -> bool {
+    /// The same of the first records of a range: so many, or so many bytes of them.
+    fn prepare_range(&self, _range: Range<&[u8]>, _records: usize, _bytes: usize) -> bool {
         true
     }
 

@@ -225,7 +225,7 @@ impl Trees {
             let (build, read) = kept.build.get_or_insert_with(|| (Build::new(map, bits), ArcWeight::default()));
             if let Some(tokens) = build.unread() {
                 let range = record::token_range(partition.n, tokens);
-                if !store.is_range_resident(&range.start[..]..&range.end[..], keys) {
+                if !store.prepare_range(&range.start[..]..&range.end[..], keys, bytes) {
                     return Ok(());
                 }
             }

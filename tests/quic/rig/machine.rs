@@ -6,11 +6,12 @@ use std::ops::{ControlFlow, Range};
 use std::rc::Rc;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use driftless_node::net::sync::Syncer;
 use driftless_node::node::local::LocalNode;
-use driftless_node::replica::store::{ApplyError, Batch, BatchSeq, Store, StoreError};
+use driftless_node::replica::store::{ApplyError, Batch, BatchSeq, Listener, Store, StoreError};
 use driftless_node::store::memory::MemoryStore;
 
 use super::socket::SimulatedSocket;
@@ -42,13 +43,35 @@ impl Machine {
     }
 }
 
-/// The store of a shard, which stays where its node goes.
-#[derive(Clone, Default)]
-pub(crate) struct Disk(Arc<Mutex<MemoryStore>>);
+/// The store of a shard, which stays where its node goes. Of what is asked for, some is not in memory, and there a moment later.
+#[derive(Clone)]
+pub(crate) struct Disk {
+    stored: Arc<Mutex<MemoryStore>>,
+    listener: Option<Listener>,
+    fetches: bool,
+    asked: Cell<usize>,
+}
 
 impl Disk {
+    pub(crate) fn new(fetches: bool) -> Disk {
+        Disk { stored: Arc::default(), listener: None, fetches, asked: Cell::new(0) }
+    }
+
     fn lock(&self) -> MutexGuard<'_, MemoryStore> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every fifth time it is not, and whoever listens is told when it is. It may be the same that is asked for then.
+    fn is_there(&self) -> bool {
+        self.asked.set(self.asked.get() + 1);
+        let is_there = !self.fetches || !self.asked.get().is_multiple_of(5);
+        if !is_there && let Some(listener) = self.listener.clone() {
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                listener();
+            });
+        }
+        is_there
     }
 }
 
@@ -67,6 +90,18 @@ impl Store for Disk {
 
     fn apply(&mut self, batch: Batch) -> Result<BatchSeq, ApplyError> {
         self.lock().apply(batch)
+    }
+
+    fn prepare(&self, _: &[u8]) -> bool {
+        self.is_there()
+    }
+
+    fn prepare_range(&self, _: Range<&[u8]>, _: usize, _: usize) -> bool {
+        self.is_there()
+    }
+
+    fn on_fetched(&mut self, listener: Listener) {
+        self.listener = Some(listener);
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use driftless_proto::frame::PACKET_MAX;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -14,6 +15,8 @@ pub(crate) struct Network(Arc<Mutex<State>>);
 
 struct State {
     rng: StdRng,
+    /// Bytes of the longest packet that any way takes.
+    longest: usize,
     everywhere: Faults,
     /// From, to.
     ways: BTreeMap<(IpAddr, IpAddr), Faults>,
@@ -50,9 +53,14 @@ pub(crate) struct Counts {
 }
 
 impl Network {
-    pub(crate) fn new(seed: u64) -> Network {
+    pub(crate) fn new(seed: u64, longest: Option<usize>) -> Network {
+        let mut rng = StdRng::seed_from_u64(seed ^ 0x6e65_7477_6f72_6b00);
+        // QUIC's least, Ethernet's, and what nodes would like.
+        let drawn = [1_200, 1_472, usize::from(PACKET_MAX)][rng.random_range(0..3)];
+        let longest = longest.unwrap_or(drawn);
         Network(Arc::new(Mutex::new(State {
-            rng: StdRng::seed_from_u64(seed ^ 0x6e65_7477_6f72_6b00),
+            rng,
+            longest,
             everywhere: Faults::default(),
             ways: BTreeMap::new(),
             sent: Vec::new(),
@@ -87,8 +95,11 @@ impl Network {
     /// What arrives of a packet: nothing, it, a damaged one, or two.
     pub(crate) fn pass(&self, packet: Packet, contents: &[u8]) -> Vec<Vec<u8>> {
         let mut state = self.lock();
-        let State { rng, everywhere, ways, sent, done } = &mut *state;
+        let State { rng, longest, everywhere, ways, sent, done } = &mut *state;
         sent.push(packet);
+        if packet.length > *longest {
+            return Vec::new();
+        }
         let faults = ways.get(&(packet.from.ip(), packet.to.ip())).unwrap_or(everywhere);
         if rng.random_bool(faults.loss) {
             done.lost += 1;

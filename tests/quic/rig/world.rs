@@ -45,9 +45,13 @@ pub(crate) struct Scenario {
     pub(crate) shards: Vec<u16>,
     /// Least and most time that a packet takes. Every packet draws its own: they overtake each other.
     pub(crate) latency: (Duration, Duration),
+    /// Bytes of the longest packet that gets through; drawn by seed if absent.
+    pub(crate) longest_packet: Option<usize>,
     /// Packets that a socket holds for a host that has not read them.
     pub(crate) receive_queue: usize,
     pub(crate) sync_takes: Duration,
+    /// Whether some of what is asked of a store is not in memory.
+    pub(crate) fetches: bool,
     /// Changes settings of the node on a host.
     pub(crate) settings: fn(&str, &mut NodeSettings),
     /// Changes how the node on a host sets up QUIC.
@@ -63,8 +67,10 @@ impl Default for Scenario {
             copies: Vec::new(),
             shards: vec![1],
             latency: (Duration::from_micros(200), Duration::from_millis(3)),
+            longest_packet: None,
             receive_queue: 4096,
             sync_takes: Duration::from_millis(1),
+            fetches: true,
             settings: |_, _| {},
             transport: |_, _| {},
             limit: Duration::from_secs(120),
@@ -178,7 +184,7 @@ impl Inner {
                     host: host.to_owned(),
                     ip: ip_of(host),
                     name: name.to_owned(),
-                    disks: (0..scenario.shards_of(name)).map(|_| Disk::default()).collect(),
+                    disks: (0..scenario.shards_of(name)).map(|_| Disk::new(scenario.fetches)).collect(),
                     clock_ahead_ms: Arc::default(),
                     starts: Cell::new(0),
                     node: RefCell::default(),
@@ -193,7 +199,7 @@ impl Inner {
         });
         Inner {
             seed,
-            network: Network::new(seed),
+            network: Network::new(seed, scenario.longest_packet),
             authority: Authority::new(CLUSTER, "ours"),
             topology: TopologyBuilder::of_members(members).named(CLUSTER).partitions(16).shared(),
             machines,

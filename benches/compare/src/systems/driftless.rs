@@ -59,17 +59,15 @@ pub(crate) fn meaning(read_before_put: bool) -> Meaning {
 fn built() -> Result<PathBuf, String> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::repository().join("target"), PathBuf::from);
     let path = target.join("release/driftless");
-    if path.is_file() {
-        return Ok(path);
-    }
+    // Also if it is there: it may be of yesterday.
     crate::progress::note(format_args!("building {} …", path.display()));
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--release", "--locked", "--bin", "driftless"]).current_dir(crate::repository());
     cargo.env("CARGO_TARGET_DIR", &target);
     match cargo.status() {
         Ok(status) if status.success() && path.is_file() => Ok(path),
-        Ok(status) => Err(format!("{} was absent, and could not be built: {status}", path.display())),
-        Err(error) => Err(format!("{} is absent, and cargo cannot be run: {error}", path.display())),
+        Ok(status) => Err(format!("{} could not be built: {status}", path.display())),
+        Err(error) => Err(format!("{} cannot be built, since cargo cannot be run: {error}", path.display())),
     }
 }
 
@@ -164,7 +162,7 @@ impl Session for DriftlessSession {
         let stored = done.map_err(|error| error.to_string())?;
         let context = match stored.context() {
             Some(context) => Some(context),
-            // It has siblings, of an earlier put whose outcome was unknown: the next one replaces them.
+            // The put before was stamped twice, and this one replaced one of the two: the next one replaces both.
             None => {
                 let read = self.bucket.get(key(number)).send().await.map_err(|error| error.to_string())?;
                 read.context().cloned()

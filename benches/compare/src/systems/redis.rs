@@ -11,7 +11,8 @@ use std::path::Path;
 use std::process::Command;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{AsyncConnectionConfig, Client, cmd, pipe};
+use ::redis::io::tcp::TcpSettings;
+use ::redis::{AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo as _, cmd, pipe};
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -91,8 +92,7 @@ pub(crate) async fn start(program: &Program, dir: &Path, connections: usize, wai
         servers.push(Process::start(&format!("redis {name}"), &mut command, log, Ending::Kill)?);
     }
 
-    let clients =
-        (0..3).map(|i| Client::open(format!("redis://127.0.0.1:{}/", first + i))).collect::<Result<Vec<_>, _>>()?;
+    let clients = (0..3).map(|i| Ok(Client::open(info(first + i)?)?)).collect::<Result<Vec<Client>>>()?;
     ready("redis", &mut servers, &dir.join("primary.log"), async || {
         for (i, client) in clients.iter().enumerate() {
             let mut connection = client.get_multiplexed_async_connection().await?;
@@ -114,6 +114,12 @@ pub(crate) async fn start(program: &Program, dir: &Path, connections: usize, wai
     }
     let pids = servers.iter().map(Process::pid).collect();
     Ok(Redis { servers, pids, primary, shared, wait })
+}
+
+fn info(port: u16) -> Result<ConnectionInfo> {
+    // As the clients of the others do: nothing that was written waits for an acknowledgement of what was sent before.
+    let settings = TcpSettings::default().set_nodelay(true);
+    Ok(format!("redis://127.0.0.1:{port}/").into_connection_info()?.set_tcp_settings(settings))
 }
 
 async fn connect(client: &Client) -> Result<MultiplexedConnection> {

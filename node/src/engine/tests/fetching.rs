@@ -36,13 +36,13 @@ impl Store for Cold {
         self.inner.apply(batch)
     }
 
-    fn is_resident(&self, key: &[u8]) -> bool {
+    fn prepare(&self, key: &[u8]) -> bool {
         self.asked.borrow_mut().push(key.to_vec());
         !self.is_cold.get()
     }
 
-    fn is_range_resident(&self, _: Range<&[u8]>, records: usize) -> bool {
-        assert!(records > 0);
+    fn prepare_range(&self, _: Range<&[u8]>, records: usize, bytes: usize) -> bool {
+        assert!(records > 0 && bytes > 0);
         !self.is_cold.get()
     }
 }
@@ -91,21 +91,21 @@ fn an_input_is_ready_once_what_it_reads_is_in_memory() {
     let (mut trio, store) = cold_start();
     let client = [get(SIBLINGS, None), put(SIBLINGS, "w", None), delete(SIBLINGS, None)];
     let peer = [merge(), look(Want::Full), look(Want::Header)].map(message);
-    assert!(client.iter().all(|ask| !trio.engines[0].is_ready_for_client(ask)));
-    assert!(peer.iter().all(|message| !trio.engines[0].is_ready_for_peer(message)));
+    assert!(client.iter().all(|ask| !trio.engines[0].prepare_for_client(ask)));
+    assert!(peer.iter().all(|message| !trio.engines[0].prepare_for_peer(message)));
     let asked = store.asked.take();
     assert_eq!(asked.len(), 6);
     assert!(asked.iter().all(|key| store.get(key).expect("readable").is_some()), "for the key's record");
     let forward = Body::Request { deadline: Instant(u64::MAX), request: Request::Forward(get(SIBLINGS, None)) };
     let forward = Message { id: RequestId(1), ring_version: 1, body: forward };
-    assert!(!trio.engines[0].is_ready_for_peer(&forward));
-    assert!(trio.engines[0].is_ready_for_client(&Ask::Status), "that reads nothing");
-    assert!(trio.engines[0].is_ready_for_client(&get(BucketId(99), None)), "that is refused");
+    assert!(!trio.engines[0].prepare_for_peer(&forward));
+    assert!(trio.engines[0].prepare_for_client(&Ask::Status), "that reads nothing");
+    assert!(trio.engines[0].prepare_for_client(&get(BucketId(99), None)), "that is refused");
 
     store.is_cold.set(false);
     trio.engines[0].handle_fetched();
-    assert!(client.iter().all(|ask| trio.engines[0].is_ready_for_client(ask)));
-    assert!(peer.iter().all(|message| trio.engines[0].is_ready_for_peer(message)));
+    assert!(client.iter().all(|ask| trio.engines[0].prepare_for_client(ask)));
+    assert!(peer.iter().all(|message| trio.engines[0].prepare_for_peer(message)));
 }
 
 #[test]
@@ -114,11 +114,11 @@ fn a_header_in_memory_is_enough_for_what_needs_no_value() {
     trio.ask(0, put(SIBLINGS, "w", None));
     trio.settle();
     assert!(store.is_cold.get());
-    assert!(!trio.engines[0].is_ready_for_client(&get(SIBLINGS, None)));
-    assert!(trio.engines[0].is_ready_for_client(&put(SIBLINGS, "x", None)));
-    assert!(trio.engines[0].is_ready_for_peer(&message(merge())));
-    assert!(trio.engines[0].is_ready_for_peer(&message(look(Want::Header))));
-    assert!(!trio.engines[0].is_ready_for_peer(&message(look(Want::Full))));
+    assert!(!trio.engines[0].prepare_for_client(&get(SIBLINGS, None)));
+    assert!(trio.engines[0].prepare_for_client(&put(SIBLINGS, "x", None)));
+    assert!(trio.engines[0].prepare_for_peer(&message(merge())));
+    assert!(trio.engines[0].prepare_for_peer(&message(look(Want::Header))));
+    assert!(!trio.engines[0].prepare_for_peer(&message(look(Want::Full))));
 }
 
 #[test]

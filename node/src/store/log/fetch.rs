@@ -1,11 +1,12 @@
-//! Fetching: what is no longer in memory is read by threads of their own, so that no shard waits for a disk.
+//! Fetching: what is no longer in memory is read by threads of their own while the shard does something else.
 //!
 //! ```text
-//! shard ── is it resident? ── no ──▶ Readers: one of their threads reads it, into the page cache ──▶ the shard is told, and asks again
-//!                └── yes: what was read is kept for the `get` that follows
+//! shard ── prepare ── not resident ──▶ Readers: one of their threads reads it, into the page cache ──▶ the shard is told, and asks again
+//!             └── resident: what was read is kept for the `get` that follows
 //! ```
 //! The page cache is the system's and may drop what was fetched before it is asked for. So what was fetched once is said to be
-//! resident whether it is or not: in want of memory a shard waits for the disk rather than for ever.
+//! there whether it is or not, and what is asked for beyond [`KEPT_MAX`] is not fetched: then a shard waits for the disk, rather than for
+//! ever, or with everybody's requests in memory.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -31,11 +32,17 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    /// What somebody waits for.
-    awaited: VecDeque<(Piece, Arc<Fetch>)>,
-    /// What will be looked at next behind everybody's back.
-    ahead: VecDeque<(Piece, Arc<Fetch>)>,
+    keys: VecDeque<Wanted>,
+    ranges: VecDeque<Wanted>,
+    /// Keys read since something of a range was.
+    keys_in_a_row: usize,
     closed: bool,
+}
+
+/// A piece to be read. However this ends, whoever waits for it is told.
+struct Wanted {
+    piece: Piece,
+    fetch: Arc<Fetch>,
 }
 
 /// A part of a file.
@@ -47,8 +54,17 @@ pub(super) struct Piece {
 
 /// Pieces that were asked for together.
 struct Fetch {
+    /// What was asked for: of a range so many records, or bytes of them.
+    extent: Extent,
     left: AtomicUsize,
     listener: Option<Listener>,
+}
+
+/// How much of a range, at most.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Extent {
+    pub(super) records: usize,
+    pub(super) bytes: usize,
 }
 
 /// What one shard waits for, or has at hand.
@@ -71,11 +87,11 @@ pub(super) enum Standing {
     NotAsked,
 }
 
-/// Whether somebody waits, or it is read ahead of its use.
+/// What is fetched.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum What {
     Key,
-    Range,
+    Range(Extent),
 }
 
 impl Readers {
@@ -98,16 +114,15 @@ impl Readers {
 
     fn run(&self) {
         let mut buffer = vec![0; BUFFER_BYTES];
-        while let Some((piece, fetch)) = self.next() {
-            piece.read(&mut buffer);
-            fetch.has_one_less();
+        while let Some(wanted) = self.next() {
+            wanted.piece.read(&mut buffer);
         }
     }
 
-    fn next(&self) -> Option<(Piece, Arc<Fetch>)> {
+    fn next(&self) -> Option<Wanted> {
         let mut queue = lock(&self.0.queue);
         while !queue.closed {
-            if let Some(next) = queue.awaited.pop_front().or_else(|| queue.ahead.pop_front()) {
+            if let Some(next) = queue.pop() {
                 return Some(next);
             }
             queue = self.0.wanted.wait(queue).unwrap_or_else(PoisonError::into_inner);
@@ -118,12 +133,27 @@ impl Readers {
     fn add(&self, what: What, pieces: Vec<Piece>, fetch: &Arc<Fetch>) {
         let mut queue = lock(&self.0.queue);
         let line = match what {
-            What::Key => &mut queue.awaited,
-            What::Range => &mut queue.ahead,
+            What::Key => &mut queue.keys,
+            What::Range(_) => &mut queue.ranges,
         };
-        line.extend(pieces.into_iter().map(|piece| (piece, Arc::clone(fetch))));
+        let is_one = pieces.len() == 1;
+        line.extend(pieces.into_iter().map(|piece| Wanted { piece, fetch: Arc::clone(fetch) }));
         drop(queue);
-        self.0.wanted.notify_all();
+        if is_one { self.0.wanted.notify_one() } else { self.0.wanted.notify_all() }
+    }
+}
+
+impl Queue {
+    /// Keys first, since clients wait for them; but ranges, for which trees and scans wait, are not kept waiting for ever.
+    fn pop(&mut self) -> Option<Wanted> {
+        if (self.keys_in_a_row < KEYS_IN_A_ROW || self.ranges.is_empty())
+            && let Some(wanted) = self.keys.pop_front()
+        {
+            self.keys_in_a_row += 1;
+            return Some(wanted);
+        }
+        self.keys_in_a_row = 0;
+        self.ranges.pop_front()
     }
 }
 
@@ -142,10 +172,10 @@ impl Piece {
     }
 }
 
-impl Fetch {
-    fn has_one_less(&self) {
-        if self.left.fetch_sub(1, Ordering::AcqRel) == 1
-            && let Some(listener) = &self.listener
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        if self.fetch.left.fetch_sub(1, Ordering::AcqRel) == 1
+            && let Some(listener) = &self.fetch.listener
         {
             listener();
         }
@@ -161,26 +191,34 @@ impl Fetches {
     /// How the fetch of a key, or of a range that starts there, stands.
     pub(super) fn standing(&mut self, what: What, start: &[u8]) -> Standing {
         let asked = self.of(what);
-        match asked.get(start) {
-            None => Standing::NotAsked,
-            Some(fetch) if fetch.left.load(Ordering::Acquire) > 0 => Standing::UnderWay,
-            Some(_) => {
-                asked.remove(start);
-                Standing::Done
-            }
+        let Some(fetch) = asked.get(start) else { return Standing::NotAsked };
+        if fetch.left.load(Ordering::Acquire) > 0 {
+            return Standing::UnderWay;
         }
+        let is_enough = fetch.covers(what);
+        asked.remove(start);
+        if is_enough { Standing::Done } else { Standing::NotAsked }
     }
 
-    /// Has a key or a range fetched.
-    pub(super) fn begin(&mut self, readers: &Readers, what: What, start: &[u8], pieces: Vec<Piece>) {
-        let fetch = Arc::new(Fetch { left: AtomicUsize::new(pieces.len()), listener: self.listener.clone() });
+    /// Has a key or a range fetched, unless too much is being fetched already: whether it is.
+    pub(super) fn begin(&mut self, readers: &Readers, what: What, start: &[u8], pieces: Vec<Piece>) -> bool {
+        let extent = match what {
+            What::Key => Extent { records: 1, bytes: 0 },
+            What::Range(extent) => extent,
+        };
+        let (left, listener) = (AtomicUsize::new(pieces.len()), self.listener.clone());
+        let fetch = Arc::new(Fetch { extent, left, listener });
         let asked = self.of(what);
         if asked.len() >= KEPT_MAX {
             // Some are never asked for again: whoever waited has gone.
             asked.retain(|_, fetch| fetch.left.load(Ordering::Acquire) > 0);
+            if asked.len() >= KEPT_MAX {
+                return false;
+            }
         }
         asked.insert(start.to_vec(), Arc::clone(&fetch));
         readers.add(what, pieces, &fetch);
+        true
     }
 
     /// Keeps what was read of a key.
@@ -204,7 +242,16 @@ impl Fetches {
     fn of(&mut self, what: What) -> &mut BTreeMap<Vec<u8>, Arc<Fetch>> {
         match what {
             What::Key => &mut self.keys,
-            What::Range => &mut self.ranges,
+            What::Range(_) => &mut self.ranges,
+        }
+    }
+}
+
+impl Fetch {
+    fn covers(&self, what: What) -> bool {
+        match what {
+            What::Key => true,
+            What::Range(Extent { records, bytes }) => self.extent.records >= records && self.extent.bytes >= bytes,
         }
     }
 }
@@ -214,13 +261,20 @@ const THREADS: usize = 4;
 
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// Fetches of a shard that are kept in mind.
-const KEPT_MAX: usize = 4_096;
+/// Keys of a shard, and ranges of it, that may be fetched at once.
+const KEPT_MAX: usize = 256;
+
+/// How many keys are read before something of a range is.
+const KEYS_IN_A_ROW: usize = 4;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::sync::mpsc;
+
+    use super::super::folder::Resident;
+    use super::*;
+
+    const RANGE: What = What::Range(Extent { records: 10, bytes: 100 });
 
     /// A file that has to be fetched.
     struct Cold {
@@ -230,6 +284,10 @@ mod tests {
     impl Blocks for Cold {
         fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
             self.reads.send((at, buffer.len())).map_err(io::Error::other)
+        }
+
+        fn read_resident(&self, _: &mut [u8], _: u64) -> io::Result<Resident> {
+            unreachable!("only fetched")
         }
 
         fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
@@ -261,8 +319,8 @@ mod tests {
         let piece = |at, bytes| Piece { file: Arc::clone(&file), at, bytes };
         let (readers, mut fetches) = (Readers::default(), Fetches::default());
         fetches.listen(Arc::new(move || told.send(()).expect("the test listens")));
-        fetches.begin(&readers, What::Range, b"a", vec![piece(0, 10), piece(100, 10)]);
-        fetches.begin(&readers, What::Key, b"a", vec![piece(7, BUFFER_BYTES as u64 + 5)]);
+        assert!(fetches.begin(&readers, RANGE, b"a", vec![piece(0, 10), piece(100, 10)]));
+        assert!(fetches.begin(&readers, What::Key, b"a", vec![piece(7, BUFFER_BYTES as u64 + 5)]));
         assert_eq!(fetches.standing(What::Key, b"a"), Standing::UnderWay);
         assert_eq!(fetches.standing(What::Key, b"b"), Standing::NotAsked);
 
@@ -271,12 +329,47 @@ mod tests {
         tells.recv().expect("the range");
         let expected = [(7, BUFFER_BYTES), (7 + BUFFER_BYTES as u64, 5), (0, 10), (100, 10)];
         assert_eq!(reads.try_iter().collect::<Vec<_>>(), expected);
-        for what in [What::Key, What::Range] {
+        for what in [What::Key, RANGE] {
             assert_eq!(fetches.standing(what, b"a"), Standing::Done);
             assert_eq!(fetches.standing(what, b"a"), Standing::NotAsked, "said once");
         }
         readers.close();
         thread.join().expect("it ends");
+    }
+
+    #[test]
+    fn ranges_are_not_kept_waiting_by_keys_for_ever() {
+        let (sender, _reads) = mpsc::channel();
+        let file: Arc<dyn Blocks> = Arc::new(Cold { reads: sender });
+        let piece = |at| Piece { file: Arc::clone(&file), at, bytes: 1 };
+        let (readers, mut fetches) = (Readers::default(), Fetches::default());
+        assert!(fetches.begin(&readers, RANGE, b"a", vec![piece(1_000), piece(1_001)]));
+        for key in 0..20_u64 {
+            assert!(fetches.begin(&readers, What::Key, &key.to_be_bytes(), vec![piece(key)]));
+        }
+        let order: Vec<u64> = (0..10).map(|_| readers.next().expect("something is wanted").piece.at).collect();
+        assert_eq!(order, [0, 1, 2, 3, 1_000, 4, 5, 6, 7, 1_001]);
+    }
+
+    #[test]
+    fn no_more_is_fetched_at_once_than_may_be_and_a_range_counts_for_as_much_as_was_asked_for() {
+        let (sender, _reads) = mpsc::channel();
+        let file: Arc<dyn Blocks> = Arc::new(Cold { reads: sender });
+        let piece = |at| Piece { file: Arc::clone(&file), at, bytes: 1 };
+        let (readers, mut fetches) = (Readers::default(), Fetches::default());
+        for key in 0..KEPT_MAX as u64 {
+            assert!(fetches.begin(&readers, What::Key, &key.to_be_bytes(), vec![piece(key)]));
+        }
+        assert!(!fetches.begin(&readers, What::Key, b"one more", vec![piece(7)]));
+        drop(readers.next());
+        assert!(fetches.begin(&readers, What::Key, b"one more", vec![piece(7)]), "one has been read since");
+
+        fetches.begin(&readers, RANGE, b"a", vec![]);
+        let more = What::Range(Extent { records: 11, bytes: 100 });
+        assert_eq!(fetches.standing(more, b"a"), Standing::NotAsked);
+        fetches.begin(&readers, RANGE, b"a", vec![]);
+        let less = What::Range(Extent { records: 10, bytes: 99 });
+        assert_eq!(fetches.standing(less, b"a"), Standing::Done);
     }
 
     #[test]

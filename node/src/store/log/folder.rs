@@ -34,15 +34,23 @@ pub(super) trait Folder: Send + Sync {
     fn sync(&self) -> io::Result<()>;
 }
 
+/// Whether a part of a file is in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Resident {
+    /// It is, and was read.
+    Read,
+    No,
+    /// The system cannot say.
+    Unknown,
+}
+
 /// A file that is written in place.
 pub(super) trait Blocks: Send + Sync {
     /// Fills the buffer from this offset on.
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()>;
 
-    /// The same, unless that would mean to wait for a disk: whether it was filled.
-    fn read_resident(&self, buffer: &mut [u8], at: u64) -> io::Result<bool> {
-        self.read_at(buffer, at).map(|()| true)
-    }
+    /// The same, unless that would mean to wait for a disk.
+    fn read_resident(&self, buffer: &mut [u8], at: u64) -> io::Result<Resident>;
 
     /// Writes all bytes at this offset.
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
@@ -127,16 +135,20 @@ impl Blocks for SystemFile {
     }
 
     #[cfg(target_os = "linux")]
-    fn read_resident(&self, buffer: &mut [u8], at: u64) -> io::Result<bool> {
+    fn read_resident(&self, buffer: &mut [u8], at: u64) -> io::Result<Resident> {
         let length = buffer.len();
         let read = || rustix::io::preadv2(&self.file, &mut [IoSliceMut::new(buffer)], at, ReadWriteFlags::NOWAIT);
         match rustix::io::retry_on_intr(read) {
-            Ok(read) => Ok(read == length),
-            Err(Errno::AGAIN) => Ok(false),
-            // A file system that cannot say.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.read_at(buffer, at).map(|()| true),
+            Ok(read) if read == length => Ok(Resident::Read),
+            Ok(_) | Err(Errno::AGAIN) => Ok(Resident::No),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(Resident::Unknown),
             Err(e) => Err(e.into()),
         }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn read_resident(&self, _: &mut [u8], _: u64) -> io::Result<Resident> {
+        Ok(Resident::Unknown)
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
@@ -162,6 +174,10 @@ impl Blocks for SystemFile {
 
 impl Blocks for Unmade {
     fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn read_resident(&self, _: &mut [u8], _: u64) -> io::Result<Resident> {
         Err(io::ErrorKind::NotFound.into())
     }
 

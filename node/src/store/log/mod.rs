@@ -38,7 +38,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
 use self::append::Log;
-use self::fetch::{Fetches, Readers, Standing, What};
+use self::fetch::{Extent, Fetches, Readers, Standing, What};
 use self::filler::Filler;
 use self::folder::SystemFolder;
 use self::keeper::Keeper;
@@ -228,7 +228,7 @@ impl LogStore {
 impl Store for LogStore {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         match self.fetches.borrow_mut().take(key) {
-            Some(value) => Ok(value),
+            Some(value) => self.open.log.check().map(|()| value),
             None => self.open.log.get(key),
         }
     }
@@ -241,7 +241,7 @@ impl Store for LogStore {
         self.open.log.scan(range, visit)
     }
 
-    fn is_resident(&self, key: &[u8]) -> bool {
+    fn prepare(&self, key: &[u8]) -> bool {
         let mut fetches = self.fetches.borrow_mut();
         match fetches.standing(What::Key, key) {
             Standing::UnderWay => return false,
@@ -251,27 +251,20 @@ impl Store for LogStore {
         match self.open.log.look(key) {
             Look::Found(value) => fetches.keep(key, value),
             Look::Unclear => {}
-            Look::Away(piece) => {
-                fetches.begin(&self.open.readers, What::Key, key, vec![piece]);
-                return false;
-            }
+            Look::Away(piece) => return !fetches.begin(&self.open.readers, What::Key, key, vec![piece]),
         }
         true
     }
 
-    fn is_range_resident(&self, range: Range<&[u8]>, records: usize) -> bool {
-        let mut fetches = self.fetches.borrow_mut();
-        match fetches.standing(What::Range, range.start) {
+    fn prepare_range(&self, range: Range<&[u8]>, records: usize, bytes: usize) -> bool {
+        let (mut fetches, what) = (self.fetches.borrow_mut(), What::Range(Extent { records, bytes }));
+        match fetches.standing(what, range.start) {
             Standing::UnderWay => return false,
             Standing::Done => return true,
             Standing::NotAsked => {}
         }
-        let away = self.open.log.away(&range, records);
-        let is_resident = away.is_empty();
-        if !is_resident {
-            fetches.begin(&self.open.readers, What::Range, range.start, away);
-        }
-        is_resident
+        let away = self.open.log.away(&range, records, bytes);
+        away.is_empty() || !fetches.begin(&self.open.readers, what, range.start, away)
     }
 
     fn on_fetched(&mut self, listener: Listener) {
@@ -318,7 +311,7 @@ impl Drop for Open {
         self.log.filler.ring_for_the_last_time();
         self.readers.close();
         for thread in self.threads.drain(..) {
-            // They catch their panics themselves.
+            // What a panic of one of them means for the others, they have said themselves.
             let _ = thread.join();
         }
     }

@@ -10,7 +10,8 @@ use rand::Rng as _;
 use rand::rngs::StdRng;
 
 use super::append::lock;
-use super::folder::{Blocks, Folder};
+use super::folder::{Blocks, Folder, Resident};
+use super::segment::PAGE;
 
 /// The disk. Clones are the same one.
 #[derive(Clone, Default)]
@@ -39,7 +40,7 @@ struct Contents {
     durable: Vec<u8>,
     /// Sectors that were written and not synced.
     dirty: BTreeSet<usize>,
-    /// Sectors that the system has dropped from memory.
+    /// Pages that the system has dropped from memory.
     evicted: BTreeSet<usize>,
 }
 
@@ -113,8 +114,8 @@ impl Platter {
     /// The system drops from memory what is on the disk as well.
     pub(super) fn evict(&self) {
         for contents in lock(&self.0).files.values_mut() {
-            let all = sectors(0, contents.written.len());
-            contents.evicted = all.filter(|sector| !contents.dirty.contains(sector)).collect();
+            let dirty: BTreeSet<usize> = contents.dirty.iter().map(|sector| sector * SECTOR / PAGE as usize).collect();
+            contents.evicted = pages(0, contents.written.len()).filter(|page| !dirty.contains(page)).collect();
         }
     }
 
@@ -172,9 +173,14 @@ impl State {
     }
 }
 
-fn sectors(at: u64, length: usize) -> Range<usize> {
+fn pages(at: u64, length: usize) -> Range<usize> {
+    parts(at, length, PAGE as usize)
+}
+
+/// The parts of a length that some bytes touch.
+fn parts(at: u64, length: usize, of: usize) -> Range<usize> {
     let at = at as usize;
-    if length == 0 { 0..0 } else { at / SECTOR..(at + length - 1) / SECTOR + 1 }
+    if length == 0 { 0..0 } else { at / of..(at + length - 1) / of + 1 }
 }
 
 impl Contents {
@@ -238,18 +244,18 @@ impl Blocks for OnPlatter {
         let Contents { written, evicted, .. } = state.files.get_mut(&self.file).expect("it is open");
         let bytes = written.get(at as usize..).and_then(|rest| rest.get(..buffer.len()));
         buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
-        for sector in sectors(at, buffer.len()) {
-            evicted.remove(&sector);
+        for page in pages(at, buffer.len()) {
+            evicted.remove(&page);
         }
         Ok(())
     }
 
-    fn read_resident(&self, buffer: &mut [u8], at: u64) -> io::Result<bool> {
+    fn read_resident(&self, buffer: &mut [u8], at: u64) -> io::Result<Resident> {
         let is_away = {
             let evicted = &lock(&self.platter.0).files[&self.file].evicted;
-            sectors(at, buffer.len()).any(|sector| evicted.contains(&sector))
+            pages(at, buffer.len()).any(|page| evicted.contains(&page))
         };
-        if is_away { Ok(false) } else { self.read_at(buffer, at).map(|()| true) }
+        if is_away { Ok(Resident::No) } else { self.read_at(buffer, at).map(|()| Resident::Read) }
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
@@ -264,9 +270,9 @@ impl Blocks for OnPlatter {
             contents.written.resize(at + bytes.len(), 0);
         }
         contents.written[at..at + bytes.len()].copy_from_slice(bytes);
-        for sector in sectors(at as u64, bytes.len()) {
-            contents.dirty.insert(sector);
-            contents.evicted.remove(&sector);
+        contents.dirty.extend(parts(at as u64, bytes.len(), SECTOR));
+        for page in pages(at as u64, bytes.len()) {
+            contents.evicted.remove(&page);
         }
         if is_short {
             return Err(rustix::io::Errno::DQUOT.into());

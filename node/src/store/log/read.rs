@@ -8,9 +8,10 @@ use bytes::Bytes;
 
 use super::append::Log;
 use super::fetch::Piece;
-use super::folder::Blocks;
+use super::folder::{Blocks, Resident};
 use super::frame::{self, Record};
 use super::index::{Place, Walk};
+use super::segment::PAGE;
 use super::shortage::wait_out;
 use super::table::{Entry, Location};
 use super::{io_error, segment};
@@ -53,11 +54,14 @@ impl Log {
         let place = self.index.place(key);
         let Some(location) = self.index.get(&place) else { return Look::Found(None) };
         let Some(file) = self.file(location.segment) else { return Look::Unclear };
+        if location.length > LOOKED_AT_MAX {
+            return if self.is_away(location) { Look::Away(Piece::of(file, location)) } else { Look::Unclear };
+        }
         let mut bytes = vec![0; location.length as usize];
         match file.read_resident(&mut bytes, location.offset.into()) {
-            Ok(true) => {}
-            Ok(false) => return Look::Away(Piece::of(file, location)),
-            Err(_) => return Look::Unclear,
+            Ok(Resident::Read) => {}
+            Ok(Resident::No) => return Look::Away(Piece::of(file, location)),
+            Ok(Resident::Unknown) | Err(_) => return Look::Unclear,
         }
         let bytes = Bytes::from(bytes);
         match frame::record(&bytes) {
@@ -68,24 +72,33 @@ impl Log {
         }
     }
 
-    /// What of about the first so many records of a range is not resident.
-    pub(super) fn away(&self, range: &Range<&[u8]>, records: usize) -> Vec<Piece> {
+    /// What of the first records of a range is not resident: of so many, or so many bytes, and the one behind them.
+    pub(super) fn away(&self, range: &Range<&[u8]>, records: usize, bytes: usize) -> Vec<Piece> {
         let Some((first, last)) = self.positions(range) else { return Vec::new() };
-        let (mut walk, mut found, mut seen, mut away) = (Walk::new(first, last), Vec::new(), 0, Vec::new());
-        while seen < records && self.index.walk(&mut walk, CHUNK, &mut found).is_some() {
-            seen += found.len();
-            away.extend(found.iter().map(|entry| entry.location).filter(|location| !self.is_resident(*location)));
+        let (mut walk, mut found, mut away) = (Walk::new(first, last), Vec::new(), Vec::new());
+        let (mut seen, mut length) = (0, 0);
+        while seen <= records && length <= bytes && self.index.walk(&mut walk, CHUNK, &mut found).is_some() {
+            for location in found.iter().map(|entry| entry.location) {
+                if seen > records || length > bytes {
+                    break;
+                }
+                (seen, length) = (seen + 1, length + location.length as usize);
+                if self.is_away(location) {
+                    away.push(location);
+                }
+            }
         }
         away.sort_unstable();
         let piece = |location: Location| Some(Piece::of(self.file(location.segment)?, location));
         away.into_iter().filter_map(piece).collect()
     }
 
-    /// Whether first and last byte are: what lies between two pages that are is, as a rule.
-    fn is_resident(&self, Location { segment, offset, length }: Location) -> bool {
-        let Some(file) = self.file(segment) else { return true };
-        let is_there = |at: u32| file.read_resident(&mut [0], at.into()).unwrap_or(true);
-        is_there(offset) && (length <= 1 || is_there(offset + (length - 1)))
+    /// Whether the first or the last byte has to be fetched: what lies between two pages that are resident is, as a rule.
+    fn is_away(&self, Location { segment, offset, length }: Location) -> bool {
+        let Some(file) = self.file(segment) else { return false };
+        let is_away = |at: u32| matches!(file.read_resident(&mut [0], at.into()), Ok(Resident::No));
+        let last = offset + length.saturating_sub(1);
+        is_away(offset) || (u64::from(last) / PAGE != u64::from(offset) / PAGE && is_away(last))
     }
 
     /// Visits keys in order.
@@ -230,6 +243,9 @@ impl Log {
         self.index.place(record.key) == *place
     }
 }
+
+/// Of longer records it is seen whether they are resident, and not kept what was read to see it.
+const LOOKED_AT_MAX: u32 = 256 << 10;
 
 /// Entries that a scan takes from the index at once.
 const CHUNK: usize = 64;

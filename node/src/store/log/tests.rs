@@ -631,16 +631,16 @@ fn end(mut disk: Disk, thread: std::thread::JoinHandle<()>) {
 fn a_value_that_is_not_in_memory_is_fetched_by_another_thread() {
     let (mut disk, thread, tells) = evicted();
     let key = evicted_key(3);
-    assert!(disk.store().is_resident(b"k1never was there"));
-    assert!(!disk.store().is_resident(key.as_bytes()));
+    assert!(disk.store().prepare(b"k1never was there"));
+    assert!(!disk.store().prepare(key.as_bytes()));
     tells.recv().expect("told");
-    assert!(disk.store().is_resident(key.as_bytes()));
+    assert!(disk.store().prepare(key.as_bytes()));
     assert_eq!(value_of(disk.store(), &key), Some("value 3 ".repeat(200)));
     disk.platter.evict();
-    assert!(!disk.store().is_resident(key.as_bytes()), "once more");
+    assert!(!disk.store().prepare(key.as_bytes()), "once more");
     tells.recv().expect("told");
     disk.platter.evict();
-    assert!(disk.store().is_resident(key.as_bytes()), "was fetched once, and nobody waits for ever");
+    assert!(disk.store().prepare(key.as_bytes()), "was fetched once, and nobody waits for ever");
     assert_eq!(value_of(disk.store(), &key), Some("value 3 ".repeat(200)));
     end(disk, thread);
 }
@@ -651,12 +651,12 @@ fn a_value_that_was_looked_at_is_not_answered_after_it_has_changed() {
     let [one, other] = [1, 2].map(evicted_key);
     put(disk.store(), &one, "new");
     put(disk.store(), &other, "other");
-    assert!(disk.store().is_resident(one.as_bytes()));
+    assert!(disk.store().prepare(one.as_bytes()));
     assert_eq!(value_of(disk.store(), &other).as_deref(), Some("other"));
-    assert!(disk.store().is_resident(one.as_bytes()));
+    assert!(disk.store().prepare(one.as_bytes()));
     put(disk.store(), &one, "newer");
     assert_eq!(value_of(disk.store(), &one).as_deref(), Some("newer"));
-    assert!(disk.store().is_resident(one.as_bytes()));
+    assert!(disk.store().prepare(one.as_bytes()));
     disk.store().apply(batch([(&one[..], None)])).expect("applies");
     assert_eq!(value_of(disk.store(), &one), None);
     end(disk, thread);
@@ -666,17 +666,17 @@ fn a_value_that_was_looked_at_is_not_answered_after_it_has_changed() {
 fn the_first_records_of_a_range_are_fetched_together() {
     let (mut disk, thread, tells) = evicted();
     let range = || &b"k1"[..]..&b"k2"[..];
-    assert!(!disk.store().is_range_resident(range(), 10));
+    assert!(!disk.store().prepare_range(range(), 10, 1 << 20));
     tells.recv().expect("told once for all of them");
-    assert!(disk.store().is_range_resident(range(), 10), "it is said once that it was fetched");
-    assert!(disk.store().is_range_resident(range(), 10), "and seen again");
-    assert!(!disk.store().is_range_resident(range(), 100), "others were not");
+    assert!(disk.store().prepare_range(range(), 10, 1 << 20), "it is said once that it was fetched");
+    assert!(disk.store().prepare_range(range(), 10, 1 << 20), "and seen again");
+    assert!(!disk.store().prepare_range(range(), 100, 1 << 20), "others were not");
     tells.recv().expect("told");
-    assert!(disk.store().is_range_resident(range(), 100));
+    assert!(disk.store().prepare_range(range(), 100, 1 << 20));
     let mut keys: Vec<_> = (0..100).map(evicted_key).collect();
     keys.sort();
-    assert!(keys.iter().all(|key| disk.store().is_resident(key.as_bytes())));
-    assert!(disk.store().is_range_resident(&b"a"[..]..&b"b"[..], 10), "there is nothing");
+    assert!(keys.iter().all(|key| disk.store().prepare(key.as_bytes())));
+    assert!(disk.store().prepare_range(&b"a"[..]..&b"b"[..], 10, 1 << 20), "there is nothing");
     end(disk, thread);
 }
 
@@ -686,8 +686,10 @@ fn a_store_that_has_failed_says_so_and_fetches_nothing() {
     let key = evicted_key(5);
     disk.platter.fail_next_sync();
     put(disk.store(), "k1later", "x");
+    assert!(disk.store().prepare(b"k1later"), "it was read, and is kept");
     disk.open.as_ref().expect("open").1.sync().expect_err("the disk has failed");
-    assert!(disk.store().is_resident(key.as_bytes()));
+    assert!(disk.store().get(b"k1later").is_err());
+    assert!(disk.store().prepare(key.as_bytes()));
     assert!(disk.store().get(key.as_bytes()).is_err());
     end(disk, thread);
 }
