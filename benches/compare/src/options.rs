@@ -18,7 +18,7 @@ pub(crate) struct Options {
     /// The systems to compare [default: all that are installed]
     #[arg(long, value_name = "SYSTEM,…", value_delimiter = ',')]
     pub(crate) only: Vec<Name>,
-    /// The binary of Driftless [default: target/release/driftless of this repository, built if it is absent]
+    /// The binary of Driftless [default: target/release/driftless of this repository, built first]
     #[arg(long, value_name = "FILE")]
     pub(crate) driftless: Option<PathBuf>,
     /// How often each system is started anew and measured

@@ -68,7 +68,7 @@ impl NetLimits {
 /// What a turn of the driver says to one peer has to fit in, several times.
 const PEER_OUTBOUND_MIN: usize = 8 << 20;
 
-/// The least [`NetLimits::memory`] that works: half of the half for requests and answers holds a frame of the longest kind.
+/// The least [`NetLimits::memory`] that works: half of the half for requests and answers holds a frame of the longest kind, which counts as 27 MiB.
 pub const MEMORY_MIN: usize = 128 << 20;
 
 impl Default for NetLimits {

@@ -34,7 +34,7 @@ pub(crate) struct DriftlessSession {
 /// What was last seen of each key; no lock is ever waited for, as no two clients put the same key at a time.
 type Contexts = Arc<[Mutex<Option<Context>>]>;
 
-/// Finds the binary that was named, or that of this repository, which is built if it is absent.
+/// Finds the binary that was named, or that of this repository, which is built.
 pub(crate) fn program(named: Option<&Path>) -> Result<Program, String> {
     let path = match named {
         Some(path) if path.is_file() => path.to_owned(),
