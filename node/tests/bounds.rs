@@ -96,7 +96,7 @@ fn a_value_takes_room_until_nothing_refers_to_it_and_gives_it_back() {
         let frame = framed(100, put("k", vec![7; 4 * MIB], None));
         let mut stream = client.connection.open_uni().await.expect("there is room");
         stream.write_all(&frame[..3 * MIB]).await.expect("goes out");
-        soon("it is counted as it arrives", || held(&cluster) >= 3 * MIB).await;
+        soon("it counts half as much again as has arrived", || held(&cluster) >= 9 * MIB / 2).await;
         stream.write_all(&frame[3 * MIB..]).await.expect("goes out");
         stream.finish().expect("is open");
         assert!(matches!(client.answer_to(100).await, Response::Stored(_)));
@@ -113,9 +113,9 @@ fn a_value_takes_room_until_nothing_refers_to_it_and_gives_it_back() {
 
 #[test]
 fn values_beyond_a_certificates_half_wait_unread_and_others_have_room() {
-    let cluster = node_with(32 * MIB, |_| {});
+    let cluster = node_with(48 * MIB, |_| {});
     block_on(async {
-        // Four frames of which all but the last byte has come fill the half of 16 MiB.
+        // Four frames of which all but the last byte has come fill the half of 24 MiB: each counts half as much again as it has.
         let mut greedy = client_of(&cluster, "greedy").await;
         let mut begun = Vec::new();
         for id in 101..=104 {
@@ -124,11 +124,11 @@ fn values_beyond_a_certificates_half_wait_unread_and_others_have_room() {
             stream.write_all(&frame[..frame.len() - 1]).await.expect("goes out");
             begun.push((stream, frame.pop().expect("is not empty")));
         }
-        soon("they are counted", || held(&cluster) > 7 * MIB).await;
+        soon("they are counted", || held(&cluster) > 11 * MIB).await;
         let fifth = greedy.send(put("k5", vec![7; 100_000], None)).await;
         let mut good = client_of(&cluster, "good").await;
         good.put("good", vec![7; 2 * MIB], None).await;
-        soon("the fifth is not taken in", || held(&cluster) <= 8 * MIB + 64 * 1024).await;
+        soon("the fifth is not taken in", || held(&cluster) <= 12 * MIB + 64 * 1024).await;
         for (mut stream, last) in begun {
             stream.write_all(&[last]).await.expect("goes out");
             stream.finish().expect("is open");
@@ -144,9 +144,9 @@ fn values_beyond_a_certificates_half_wait_unread_and_others_have_room() {
 
 #[test]
 fn a_frame_that_finds_no_room_midway_is_refused_by_its_name_and_the_connection_goes_on() {
-    let cluster = node_with(16 * MIB, |_| {});
+    let cluster = node_with(24 * MIB, |_| {});
     block_on(async {
-        // Two at once of which the half of 8 MiB holds one.
+        // Two at once of which the half of 12 MiB holds one.
         let mut client = client_of(&cluster, "app").await;
         let mut begun = Vec::new();
         for id in [101, 102] {
