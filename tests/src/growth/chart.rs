@@ -8,7 +8,6 @@ use super::{Axis, Cell};
 pub fn chart(axis: Axis, cells: &[Cell]) -> String {
     let cells: Vec<&Cell> = cells.iter().filter(|cell| cell.axis == axis).collect();
     let mut ops: Vec<&str> = cells.iter().map(|cell| cell.op).collect();
-    ops.dedup();
     ops.sort_unstable();
     ops.dedup();
     let x = Scale::of(cells.iter().map(|cell| cell.at as f64), LEFT, WIDTH - RIGHT);

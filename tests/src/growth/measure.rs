@@ -112,13 +112,14 @@ fn by_bench(cluster: &Cluster, axis: Axis, at: u64, op: &'static str, plan: &Pla
         .output()
         .expect("the binary runs");
     let report: Value = serde_json::from_slice(&output.stdout).expect("bench says JSON");
-    let of = |field: &str| report[op][field].as_f64().unwrap_or_default();
-    let errors = ["refused", "unknown", "failed"].map(|kind| report["errors"][kind].as_u64().unwrap_or_default());
+    let of = |field: &str| report[op][field].as_f64().expect("bench has measured it");
+    let errors =
+        ["refused", "unknown", "failed"].map(|kind| report["errors"][kind].as_u64().expect("bench has counted it"));
     Cell {
         axis,
         at,
         op,
-        per_second: report["ops_per_second"].as_f64().unwrap_or_default(),
+        per_second: report["ops_per_second"].as_f64().expect("bench has measured it"),
         p50_ms: of("p50_ms"),
         p99_ms: of("p99_ms"),
         p99_9_ms: of("p99_9_ms"),
