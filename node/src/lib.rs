@@ -22,12 +22,14 @@ pub mod admin;
 pub mod bounds;
 pub mod conditions;
 pub mod config;
+pub mod configurations;
 pub mod coordinator;
 pub mod engine;
 pub mod handoff;
 #[cfg(feature = "net")]
 pub mod jsonl;
 pub mod liveness;
+pub mod membership;
 pub mod metrics;
 #[cfg(feature = "net")]
 pub mod net;

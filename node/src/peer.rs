@@ -11,6 +11,7 @@
 //!   Put:  │── Merge, hint_for ─────────────────▶ fallback: keeps it for the primary it stands in for
 //! handoff │── Merge ───────────────────────────▶ that primary, once it is back   ◀── Acked: the hint may go
 //! any     │── Exchange ──────────────────────▶ ◀── Exchanged: which keys of a partition differ is found in several
+//! any     │── Membership ────────────────────────▶ agreement on members and buckets (`membership`)
 //! any     │── Ping ────────────────────────────▶ a peer that has not answered lately  ◀── Pong
 //! ```
 //! A node's own replica is asked in the same words ([`ReplicaRequest`]). `Merge` is the one verb by which a replica takes in what
@@ -26,10 +27,12 @@ use bytes::Bytes;
 use driftless_antientropy::{Sums, Unequal};
 use driftless_proto::client;
 use driftless_proto::frame::{FRAME_SHARED_MAX, SHARED_FROM};
+use driftless_proto::membership::StoreId;
 use driftless_proto::{BucketId, Header, Key, Refusal, Siblings, Version};
 use driftless_ring::{ArcIndex, NodeId, PartitionId};
 use serde::{Deserialize, Serialize};
 
+use crate::membership::Letter;
 use crate::time::Instant;
 
 /// The first frame of either side on a peer connection.
@@ -51,6 +54,8 @@ pub struct Hello {
     pub topology_digest: u128,
     /// Which of the speaker's shards this connection belongs to.
     pub shard: u16,
+    /// The speaker's store.
+    pub store: StoreId,
 }
 
 /// One life of a store: of two processes that claim to be the same node, the one with the smaller number is an old
@@ -160,6 +165,8 @@ pub enum Request {
     Ping,
     /// Compare what both own.
     Exchange(Exchange),
+    /// About members and buckets. Not answered: what answers it is another one.
+    Membership(Box<Letter>),
 }
 
 /// What any coordinator may ask of a replica.
@@ -250,6 +257,8 @@ pub enum Purpose {
     Handoff,
     /// An exchange found that the receiver lacks something.
     AntiEntropy,
+    /// The same, of a partition that changes hands: acknowledged once it is durable, whatever the bucket asks.
+    Transfer,
 }
 
 impl Purpose {
@@ -271,6 +280,8 @@ pub struct Read {
     /// Answer only with what a power cut cannot take: wait for the sync of everything applied. Strict reads need it;
     /// what they have shown must stay.
     pub durable: bool,
+    /// The version of the ring whose owners this read counts; `None` if it counts nothing.
+    pub counted_for: Option<u64>,
 }
 
 /// How much of a key's state a read asks for.
@@ -337,7 +348,11 @@ impl Request {
         let (siblings, alone) = match self {
             Request::Replica(ReplicaRequest::Merge(merge)) => (Some(&merge.siblings), None),
             Request::Forward(client::Request::Put(put)) => (None, Some(&put.value)),
-            Request::Replica(_) | Request::Forward(_) | Request::Ping | Request::Exchange(_) => (None, None),
+            Request::Replica(_)
+            | Request::Forward(_)
+            | Request::Ping
+            | Request::Exchange(_)
+            | Request::Membership(_) => (None, None),
         };
         siblings.into_iter().flat_map(values).chain(alone)
     }

@@ -316,7 +316,7 @@ impl Planted {
             Purpose::Write => self.may_be(Bug::MergeReplaces),
             Purpose::ReadRepair => self.may_be(Bug::RepairReplaces),
             Purpose::Handoff => self.may_be(Bug::HandoffOverwrites),
-            Purpose::AntiEntropy => self.may_be(Bug::ExchangeReplaces),
+            Purpose::AntiEntropy | Purpose::Transfer => self.may_be(Bug::ExchangeReplaces),
         }
     }
 

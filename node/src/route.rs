@@ -25,6 +25,7 @@ pub fn of_peer(topology: &Topology, node: NodeId, request: &peer::Request) -> Op
         peer::Request::Replica(ReplicaRequest::Read(read)) => of_key(topology, node, read.bucket, &read.key),
         peer::Request::Replica(ReplicaRequest::Scan(scan)) => of_arc(topology, node, scan.bucket, scan.arc),
         peer::Request::Ping => None,
+        peer::Request::Membership(_) => Some(MEMBERSHIP_SHARD),
         peer::Request::Exchange(peer::Exchange::Step { partition, .. }) => Some(topology.shard_of(node, *partition)),
         // All of one shard; where they are not, that shard says of the others that it does not hold them.
         peer::Request::Exchange(peer::Exchange::Sums(sums)) => {
@@ -33,6 +34,9 @@ pub fn of_peer(topology: &Topology, node: NodeId, request: &peer::Request) -> Op
         peer::Request::Forward(request) => of_client(topology, node, request),
     }
 }
+
+/// The shard whose shell runs the machine of the members.
+pub const MEMBERSHIP_SHARD: u16 = 0;
 
 fn of_key(topology: &Topology, node: NodeId, bucket: BucketId, key: &Key) -> Option<u16> {
     let place = topology.place(topology.bucket(bucket)?, key);

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::causality::{ContextToken, Dot, Hlc, WriteId};
 use crate::error::Failure;
 use crate::key::{BucketId, Key};
+use crate::membership::{ClusterAnswer, ClusterCommand};
 use crate::topology::Topology;
 
 /// A request on the wire.
@@ -63,6 +64,8 @@ pub enum Request {
     Damaged,
     /// Put what the other owners hold in place of a record that is damaged on the node.
     Restore(Restore),
+    /// The members and buckets: how they stand, or what shall become of them.
+    Cluster(ClusterCommand),
 }
 
 /// Read a key.
@@ -172,6 +175,8 @@ pub enum Response {
     Restored(Restored),
     /// The request did not succeed.
     Failed(Failure),
+    /// To [`Request::Cluster`].
+    Cluster(ClusterAnswer),
 }
 
 /// What was read.
@@ -563,7 +568,12 @@ impl Request {
                 Class::Key { bucket: restore.bucket, key: &restore.key, access: Access::Restore }
             }
             Request::Scan(scan) => Class::Arc { bucket: scan.bucket, arc: scan.arc },
-            Request::Topology | Request::Status | Request::Hints | Request::Aae(_) | Request::Damaged => Class::Node,
+            Request::Topology
+            | Request::Status
+            | Request::Hints
+            | Request::Aae(_)
+            | Request::Damaged
+            | Request::Cluster(_) => Class::Node,
         }
     }
 

@@ -145,6 +145,14 @@ pub enum Refusal {
         /// In what the certificate falls short of that.
         missing: Missing,
     },
+    /// The replica's store has lost what it held, or does not hold all yet that it must: it takes writes and answers no reads.
+    #[error(
+        "the node does not hold yet what it must, and answers no reads until it does; `driftless status` says what is missing; try another node"
+    )]
+    Unready,
+    /// A change of members or buckets that cannot be made.
+    #[error("{0}")]
+    Membership(String),
 }
 
 /// In what a certificate falls short of what a request takes.
@@ -229,6 +237,7 @@ impl Refusal {
             | Refusal::StorageFull
             | Refusal::Stopping
             | Refusal::HintsFull
+            | Refusal::Unready
             | Refusal::Damaged => Scope::Node,
             // What was asked, and by whom: its value, its names, its quorum, its asker's role, and what the key holds already.
             Refusal::TooManySiblings { .. }
@@ -238,6 +247,7 @@ impl Refusal {
             | Refusal::BadQuorum(_)
             | Refusal::WriteIdReused
             | Refusal::NotAllowed { .. }
+            | Refusal::Membership(_)
             | Refusal::BadRequest(_) => Scope::Request,
         }
     }

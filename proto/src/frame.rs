@@ -15,13 +15,13 @@ use serde::de::DeserializeOwned;
 
 /// Version of the messages between peers, and between client and node. A change that an older release cannot read
 /// raises it; ALPN names carry it, so that strangers part before the first frame.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// ALPN of the conversation between nodes, served to node certificates only.
-pub const ALPN_PEER: &[u8] = b"driftless-peer/1";
+pub const ALPN_PEER: &[u8] = b"driftless-peer/2";
 
 /// ALPN of the conversation between a client and a node.
-pub const ALPN_CLIENT: &[u8] = b"driftless-client/1";
+pub const ALPN_CLIENT: &[u8] = b"driftless-client/2";
 
 /// Bytes of the longest packet that is sent, where the network takes it: a loopback does, and most of what takes more than 1,500.
 /// Others are found out by QUIC's probes of the path (RFC 8899) and have shorter ones. Ten of these, which quinn gives to the system at

@@ -11,6 +11,7 @@
 //!               Hlc                                a hybrid logical clock, for display and LWW buckets only
 //! client.rs     Request, Response                  the whole conversation between a client and a node
 //! error.rs      Failure: Refused | Unknown         what went wrong, and whether anything may have happened
+//! membership.rs Record, Change                     what a cluster agrees on, and how an operator changes it
 //! role.rs       Role                               what a client may do
 //! latency.rs    LatencyEstimate                    how long something usually takes (RFC 6298)
 //! frame.rs      frames                             length-prefixed messages on a byte stream
@@ -25,6 +26,7 @@ pub mod error;
 pub mod frame;
 pub mod key;
 pub mod latency;
+pub mod membership;
 pub mod role;
 pub mod topology;
 

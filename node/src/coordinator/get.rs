@@ -224,7 +224,8 @@ impl Get {
         let replica = self.replicas.entry(to).or_default();
         replica.pending = true;
         replica.full_asked |= want == Want::Full;
-        let read = Read { bucket: self.bucket, key: self.key.clone(), want, durable: self.options.durable };
+        let read =
+            Read { bucket: self.bucket, key: self.key.clone(), want, durable: self.options.durable, counted_for: None };
         self.actions.push_back(Action::Ask { to, request: ReplicaRequest::Read(read) });
     }
 

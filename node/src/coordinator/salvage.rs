@@ -61,7 +61,8 @@ impl Salvage {
         };
         for to in asked {
             let (bucket, key) = (salvage.bucket, salvage.key.clone());
-            let request = ReplicaRequest::Read(Read { bucket, key, want: Want::Full, durable: false });
+            let request =
+                ReplicaRequest::Read(Read { bucket, key, want: Want::Full, durable: false, counted_for: None });
             salvage.actions.push_back(Action::Ask { to, request });
         }
         salvage.store_if_all_have_spoken();

@@ -90,9 +90,12 @@ impl Coordinator {
                 let salvage = Salvage::start(now, &plan, restore.bucket, restore.key, deadline);
                 Ok((Machine::Salvage(salvage), Question::Other))
             }
-            Request::Topology | Request::Status | Request::Hints | Request::Aae(_) | Request::Damaged => {
-                Err(Refusal::BadRequest("the shell answers this request".to_owned()).into())
-            }
+            Request::Topology
+            | Request::Status
+            | Request::Hints
+            | Request::Aae(_)
+            | Request::Damaged
+            | Request::Cluster(_) => Err(Refusal::BadRequest("the shell answers this request".to_owned()).into()),
         }
     }
 

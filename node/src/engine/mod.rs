@@ -188,6 +188,8 @@ impl<S: Store> Engine<S> {
                 );
             }
             Body::Request { request: Request::Ping, .. } => self.send(from, message.id, Body::Reply(Reply::Pong)),
+            // The shell has a machine for these.
+            Body::Request { request: Request::Membership(_), .. } => {}
             Body::Request { request: Request::Exchange(exchange), .. } => {
                 let view = view(&self.shard, &self.replica, &mut self.pressure, &mut self.handoff, now);
                 self.reconciler.handle_request(&view, from, message.id, exchange);

@@ -27,7 +27,8 @@ impl<S: Store> Engine<S> {
                 ReplicaRequest::Read(read) => self.prepare(read.bucket, &read.key, read.want),
                 ReplicaRequest::Scan(_) => true,
             },
-            Body::Request { request: Request::Ping | Request::Exchange(_), .. } | Body::Reply(_) => true,
+            Body::Request { request: Request::Ping | Request::Exchange(_) | Request::Membership(_), .. }
+            | Body::Reply(_) => true,
         }
     }
 

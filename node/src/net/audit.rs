@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use driftless_proto::Role;
 use driftless_proto::client::{AaeCommand, Class, Request};
+use driftless_proto::membership::ClusterCommand;
 
 use super::node_context::NodeContext;
 use super::verified::Verified;
@@ -145,6 +146,14 @@ fn name(request: &Request) -> &'static str {
         Request::Aae(AaeCommand::Resume) => "aae resume",
         Request::Damaged => "damaged list",
         Request::Restore(_) => "damaged restore",
+        Request::Cluster(ClusterCommand::State) => "cluster state",
+        Request::Cluster(ClusterCommand::Stage(_)) => "cluster stage",
+        Request::Cluster(ClusterCommand::Clear) => "cluster clear",
+        Request::Cluster(ClusterCommand::Plan) => "cluster plan",
+        Request::Cluster(ClusterCommand::Commit { .. }) => "cluster commit",
+        Request::Cluster(ClusterCommand::Cancel) => "cluster cancel",
+        Request::Cluster(ClusterCommand::History) => "cluster history",
+        Request::Cluster(ClusterCommand::Apply(_)) => "cluster apply",
     }
 }
 

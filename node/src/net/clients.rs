@@ -258,7 +258,8 @@ impl Client {
             | Response::Status(_)
             | Response::Hints(_)
             | Response::Aae(_)
-            | Response::Damaged(_) => {
+            | Response::Damaged(_)
+            | Response::Cluster(_) => {
                 if self.outbound.is_open() {
                     response
                 } else {
@@ -368,7 +369,8 @@ fn answer_of_shell(shared: &NodeContext, request: &Request) -> Option<Response> 
         | Request::Put(_)
         | Request::Delete(_)
         | Request::Scan(_)
-        | Request::Restore(_) => return None,
+        | Request::Restore(_)
+        | Request::Cluster(_) => return None,
     })
 }
 

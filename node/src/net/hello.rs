@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use driftless_proto::frame::{self, PROTOCOL_VERSION};
+use driftless_proto::membership::StoreId;
 use driftless_proto::{Hlc, Topology};
 use driftless_ring::NodeId;
 
@@ -28,6 +29,7 @@ pub(crate) fn our_hello(
         ring_version: topology.ring().version().0,
         topology_digest: topology.digest(),
         shard,
+        store: StoreId(0),
     }
 }
 

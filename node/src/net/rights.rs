@@ -13,6 +13,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 
 use driftless_proto::client::{AaeCommand, Request, Response};
+use driftless_proto::membership::ClusterCommand;
 use driftless_proto::{BucketId, Missing, Refusal, Role};
 
 use super::audit::Asker;
@@ -103,11 +104,18 @@ fn needed(request: &Request) -> Role {
         | Request::Status
         | Request::Hints
         | Request::Damaged
-        | Request::Aae(AaeCommand::Status) => Role::Reader,
+        | Request::Aae(AaeCommand::Status)
+        | Request::Cluster(ClusterCommand::State | ClusterCommand::Plan | ClusterCommand::History) => Role::Reader,
         Request::Put(_) | Request::Delete(_) => Role::Writer,
-        Request::Restore(_) | Request::Aae(AaeCommand::Run { .. } | AaeCommand::Pause | AaeCommand::Resume) => {
-            Role::Operator
-        }
+        Request::Restore(_)
+        | Request::Aae(AaeCommand::Run { .. } | AaeCommand::Pause | AaeCommand::Resume)
+        | Request::Cluster(
+            ClusterCommand::Stage(_)
+            | ClusterCommand::Clear
+            | ClusterCommand::Commit { .. }
+            | ClusterCommand::Cancel
+            | ClusterCommand::Apply(_),
+        ) => Role::Operator,
     }
 }
 

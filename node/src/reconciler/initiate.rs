@@ -200,8 +200,13 @@ impl Reconciler {
         }
         for (bucket, key, siblings) in states {
             let mine = format!("bucket {}, token {:016x}: {:?}", bucket.0, token.0, siblings.header());
-            let request =
-                Request::Replica(ReplicaRequest::Read(Read { bucket, key, want: Want::Header, durable: false }));
+            let request = Request::Replica(ReplicaRequest::Read(Read {
+                bucket,
+                key,
+                want: Want::Header,
+                durable: false,
+                counted_for: None,
+            }));
             self.ask(shard, now, peer, request, Asked::State { of: peer, mine });
         }
     }

@@ -26,11 +26,12 @@ impl<S: Store> Replica<S> {
         match merge.purpose {
             // A client waits for these, or their sender forgets them: they must not wait until a record is restored.
             Purpose::Write | Purpose::Handoff => self.check_load(shard, merge.purpose)?,
-            Purpose::ReadRepair | Purpose::AntiEntropy => {
+            Purpose::ReadRepair | Purpose::AntiEntropy | Purpose::Transfer => {
                 self.check_load(shard, merge.purpose)?;
                 self.check_sound(&located.record)?;
             }
         }
+        let is_repair = matches!(merge.purpose, Purpose::AntiEntropy | Purpose::Transfer);
         let capacity = self.capacity(shard, &mut located, merge.hint_for)?;
         self.witness(shard, located.partition, merge.siblings.vv());
         let (merged, place) = (merge.siblings.vv().clone(), capacity.place(&located));
@@ -42,6 +43,7 @@ impl<S: Store> Replica<S> {
             {
                 Durability::Sync
             }
+            Purpose::Transfer => Durability::Sync,
             _ => located.bucket.durability,
         };
         match capacity {
@@ -51,13 +53,13 @@ impl<S: Store> Replica<S> {
                     shard.planted.hit();
                 }
                 let changed = !before.includes(&merge.siblings);
-                shard.metrics.aae_keys_repaired.inc_by(u64::from(changed && merge.purpose == Purpose::AntiEntropy));
+                shard.metrics.aae_keys_repaired.inc_by(u64::from(changed && is_repair));
                 self.turn.put(located.record, merge.bucket, &merge.key, before, merge.siblings);
             }
             Capacity::Owner { hint_for } => {
                 self.check_size(shard, &located, &merge.siblings)?;
                 let changed = self.take_in(shard, &located, &merge.key, merge.siblings)?;
-                shard.metrics.aae_keys_repaired.inc_by(u64::from(changed && merge.purpose == Purpose::AntiEntropy));
+                shard.metrics.aae_keys_repaired.inc_by(u64::from(changed && is_repair));
                 if !changed && durability == Durability::Sync && shard.planted.is(Bug::NoopAckBeforeSync) {
                     durability = Durability::Buffered;
                 }

@@ -369,7 +369,13 @@ pub fn peer_requests() -> Vec<Request> {
         Request::Ping,
     ];
     for (at, want) in wants().into_iter().enumerate() {
-        all.push(Request::Replica(ReplicaRequest::Read(Read { bucket, key: key.clone(), want, durable: at == 0 })));
+        all.push(Request::Replica(ReplicaRequest::Read(Read {
+            bucket,
+            key: key.clone(),
+            want,
+            durable: at == 0,
+            counted_for: None,
+        })));
     }
     for (purpose, siblings) in purposes().into_iter().zip(states()) {
         let hint_for = (purpose == Purpose::Write).then(|| NodeId::of_name("b"));

@@ -94,7 +94,10 @@ fn of_request(request: &Request) {
             assert_eq!(request.encoded_len(), laws::encoded(request).len());
         }
         Request::Exchange(Exchange::Sums(sums)) => assert_eq!(sums.encoded_len(), laws::encoded(sums).len()),
-        Request::Replica(ReplicaRequest::Read(_) | ReplicaRequest::Scan(_)) | Request::Forward(_) | Request::Ping => {}
+        Request::Replica(ReplicaRequest::Read(_) | ReplicaRequest::Scan(_))
+        | Request::Forward(_)
+        | Request::Membership(_)
+        | Request::Ping => {}
     }
 }
 

@@ -85,6 +85,7 @@ impl Names {
                         (None, Purpose::ReadRepair) => format!("merge {state}; read repair"),
                         (None, Purpose::Handoff) => format!("merge {state}; handed off"),
                         (None, Purpose::AntiEntropy) => format!("merge {state}; anti-entropy"),
+                        (None, Purpose::Transfer) => format!("merge {state}; handed over"),
                         (None, Purpose::Write) if self.reads.contains(&message.id) => {
                             format!("merge {state}; write-back")
                         }
@@ -95,7 +96,10 @@ impl Names {
                 Request::Replica(ReplicaRequest::Read(_)) => "read".to_owned(),
                 Request::Forward(_) => "forwarded".to_owned(),
                 Request::Exchange(Exchange::Step { .. }) => return Said::Comparing,
-                Request::Exchange(Exchange::Sums(_)) | Request::Ping | Request::Replica(ReplicaRequest::Scan(_)) => {
+                Request::Exchange(Exchange::Sums(_))
+                | Request::Ping
+                | Request::Membership(_)
+                | Request::Replica(ReplicaRequest::Scan(_)) => {
                     return Said::Nothing;
                 }
             },

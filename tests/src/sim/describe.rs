@@ -17,7 +17,10 @@ pub fn slot_of_message(message: &Message) -> Option<Slot> {
             Request::Replica(ReplicaRequest::Merge(merge)) => Some((merge.bucket, merge.key.clone())),
             Request::Replica(ReplicaRequest::Read(read)) => Some((read.bucket, read.key.clone())),
             Request::Forward(request) => slot_of_request(request),
-            Request::Replica(ReplicaRequest::Scan(_)) | Request::Ping | Request::Exchange(_) => None,
+            Request::Replica(ReplicaRequest::Scan(_))
+            | Request::Ping
+            | Request::Exchange(_)
+            | Request::Membership(_) => None,
         },
         Body::Reply(_) => None,
     }
@@ -51,6 +54,7 @@ pub fn message(message: &Message, history: &History) -> String {
                 format!("#{id:04x} exchange {:04x} of {partition}: {:?}", request.exchange.0 & 0xffff, request.ask)
             }
             Request::Ping => format!("#{id:04x} Ping"),
+            Request::Membership(letter) => format!("#{id:04x} {letter:?}"),
             Request::Forward(inner) => format!("#{id:04x} Forward {}", request_text(inner, history)),
         },
         Body::Reply(reply) => match reply {

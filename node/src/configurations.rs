@@ -1,0 +1,331 @@
+//! The versions of the ring that count at one moment, and what follows from them for a partition.
+//!
+//! ```text
+//! settled ──a version is decided──▶ joint: written to the old owners and to the new ones, read from the old ones
+//!    ▲                                │ every member of the new version holds what it must, and says so (ready)
+//!    │                              closing: read from the new owners; who has closed answers no read that counts the old ones
+//!    │                                │ every member of the old version has closed
+//!    └──every one has left────────  leaving: the old owners hand over what only they may hold, and drop it
+//! ```
+//! A version that was overtaken before it was done with is one more configuration: writes then need a quorum in each.
+//!
+//! Source: Dynamo has no such thing; joint quorums are those of Raft's membership changes (Ongaro, Ousterhout, 2014, section 6), here without a
+//! leader and for each partition's owners. The phases are the whole cluster's, not a partition's: simpler to see through, at the price that
+//! the slowest pass ends the joint phase.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use driftless_proto::Topology;
+use driftless_proto::membership::{Record, StoreId};
+use driftless_ring::{Member, NodeId, PartitionId, Ring};
+use serde::{Deserialize, Serialize};
+
+/// How far a store has come, in versions of the ring. Each holds for ever, so that they may be told in any order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Marks {
+    /// Whose marks they are.
+    pub store: StoreIdOrNone,
+    /// It runs on this version and holds what it must.
+    pub ready: u64,
+    /// It answers no read that counts in an older version.
+    pub closed: u64,
+    /// What it does not own in this version it has handed over.
+    pub left: u64,
+}
+
+/// A store, or none yet.
+pub type StoreIdOrNone = Option<StoreId>;
+
+impl Marks {
+    /// Takes in what is told of the same member, of which `named` is the store. What another store has closed counts on: a store that
+    /// was lost must not open again what it had closed. Whether anything changed.
+    pub fn take_in(&mut self, told: Marks, named: Option<StoreId>) -> bool {
+        let before = *self;
+        let closed = self.closed.max(told.closed);
+        if told.store == self.store {
+            self.ready = self.ready.max(told.ready);
+            self.left = self.left.max(told.left);
+        } else if self.store.is_none() || (told.store == named && self.store != named) {
+            *self = told;
+        }
+        self.closed = closed;
+        *self != before
+    }
+}
+
+/// The versions that count, and who is how far.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Configurations {
+    topology: Arc<Topology>,
+    /// Versions before it that are not done with, the oldest first.
+    older: Vec<Older>,
+    /// In which reads count.
+    read: u64,
+    /// Every member of the newest version is ready: reads that count for less are refused.
+    closes: u64,
+    /// The own store is the one that the newest record names.
+    is_whole: bool,
+    /// Members of older versions that will never answer.
+    lost: BTreeSet<NodeId>,
+    /// Decided by voters, and not read from a file.
+    is_agreed: bool,
+}
+
+/// A version that is not done with.
+#[derive(Clone, PartialEq, Debug)]
+struct Older {
+    topology: Arc<Topology>,
+    /// Writes need a quorum in it.
+    is_active: bool,
+}
+
+impl Configurations {
+    /// One version that nobody has agreed on: read from a file.
+    pub fn of_file(topology: Arc<Topology>) -> Configurations {
+        let read = topology.ring().version().0;
+        Configurations {
+            topology,
+            older: Vec::new(),
+            read,
+            closes: 0,
+            is_whole: true,
+            lost: BTreeSet::new(),
+            is_agreed: false,
+        }
+    }
+
+    /// What follows from the records that are not done with, the newest last, and from everybody's marks, for the node with this store.
+    /// Of a file, the first record may be a founding topology: then it is given as `founding`.
+    ///
+    /// # Panics
+    /// Without any record.
+    pub fn of_records(
+        me: NodeId,
+        store: StoreId,
+        records: &[Arc<Record>],
+        founding: Option<&Arc<Topology>>,
+        marks: &BTreeMap<NodeId, Marks>,
+    ) -> Configurations {
+        let newest = records.last().expect("there is a newest record");
+        let version = newest.version();
+        let lost: BTreeSet<NodeId> =
+            newest.lost.iter().map(|(node, _)| *node).filter(|node| newest.store_of(*node).is_none()).collect();
+        let mark_of = |node: NodeId| -> Marks {
+            let marks = marks.get(&node).copied().unwrap_or_default();
+            // What an unnamed store says counts for nothing, but what it has closed stays closed.
+            match newest.store_of(node) {
+                Some(named) if marks.store != Some(named) => Marks { closed: marks.closed, ..Marks::default() },
+                _ => marks,
+            }
+        };
+        let members = |topology: &Topology| -> Vec<NodeId> {
+            topology.ring().members().iter().map(|member| member.id).filter(|node| !lost.contains(node)).collect()
+        };
+        let all_ready = members(&newest.topology).into_iter().all(|node| mark_of(node).ready >= version);
+        let before = records[..records.len() - 1].iter().map(|record| Arc::new(record.topology.clone()));
+        let mut older = Vec::new();
+        let mut settled = all_ready;
+        for topology in founding.cloned().into_iter().chain(before) {
+            let stragglers = members(&topology);
+            let retired = all_ready && stragglers.iter().all(|node| mark_of(*node).closed >= version);
+            settled &= retired && stragglers.iter().all(|node| mark_of(*node).left >= version);
+            older.push(Older { topology, is_active: !retired });
+        }
+        if settled {
+            older.clear();
+        }
+        let oldest_active = older.iter().find(|older| older.is_active).map(|older| older.topology.ring().version().0);
+        Configurations {
+            topology: Arc::new(newest.topology.clone()),
+            read: if all_ready { version } else { oldest_active.unwrap_or(version) },
+            closes: if all_ready { version } else { 0 },
+            older,
+            is_whole: newest.store_of(me).is_none_or(|named| named == store),
+            lost,
+            is_agreed: true,
+        }
+    }
+
+    /// The newest version.
+    pub fn topology(&self) -> &Arc<Topology> {
+        &self.topology
+    }
+
+    /// Its number.
+    pub fn version(&self) -> u64 {
+        self.topology.ring().version().0
+    }
+
+    /// Whether the newest version is the only one that counts.
+    pub fn is_settled(&self) -> bool {
+        self.older.is_empty()
+    }
+
+    /// Whether it was decided by voters.
+    pub fn is_agreed(&self) -> bool {
+        self.is_agreed
+    }
+
+    /// Whether the own store is the one that the newest version names.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// Reads that count for less than this are refused.
+    pub fn closes(&self) -> u64 {
+        self.closes
+    }
+
+    /// The version in which reads count.
+    pub fn read_version(&self) -> u64 {
+        self.read
+    }
+
+    /// The versions before the newest that are not done with.
+    pub fn unfinished(&self) -> impl Iterator<Item = u64> + '_ {
+        self.older.iter().map(|older| older.topology.ring().version().0)
+    }
+
+    /// Whether an older version still takes writes.
+    pub fn has_active_before(&self) -> bool {
+        self.older.iter().any(|older| older.is_active)
+    }
+
+    /// Members that were declared lost.
+    pub fn is_lost(&self, node: NodeId) -> bool {
+        self.lost.contains(&node)
+    }
+
+    /// Members of any version that is not done with, each once, by id, as its newest version has it.
+    pub fn members(&self) -> Vec<Member> {
+        let mut members: BTreeMap<NodeId, Member> = BTreeMap::new();
+        for ring in self.rings().filter(|_| true) {
+            for member in ring.members().iter().filter(|member| !self.lost.contains(&member.id)) {
+                members.insert(member.id, member.clone());
+            }
+        }
+        members.into_values().collect()
+    }
+
+    /// A member of any version that is not done with.
+    pub fn member(&self, node: NodeId) -> Option<&Member> {
+        let newest = self.topology.ring().member(node);
+        newest.or_else(|| self.older.iter().rev().find_map(|older| older.topology.ring().member(node)))
+    }
+
+    /// The shard of a node that serves a partition.
+    pub fn shard_of(&self, node: NodeId, partition: PartitionId) -> u16 {
+        let shards = self.member(node).map_or(1, |member| member.shards.max(1));
+        (partition.arc.0 % u32::from(shards)) as u16
+    }
+
+    /// The owners of a partition in the newest version.
+    pub fn newest_owners(&self, partition: PartitionId) -> &[NodeId] {
+        self.topology.ring().owners(partition)
+    }
+
+    /// The owners of a partition in each version that takes writes, the newest first.
+    pub fn active(&self, partition: PartitionId) -> impl Iterator<Item = (u64, &[NodeId])> + '_ {
+        let older = self.older.iter().rev().filter(|older| older.is_active).map(|older| &older.topology);
+        [&self.topology].into_iter().chain(older).filter_map(move |topology| {
+            let owners = topology.ring().owners(partition);
+            (!owners.is_empty()).then(|| (topology.ring().version().0, owners))
+        })
+    }
+
+    /// Everybody who owns a partition in a version that takes writes: the owners of the newest first, in its order.
+    pub fn owners(&self, partition: PartitionId) -> Vec<NodeId> {
+        let mut owners = self.newest_owners(partition).to_vec();
+        if !self.older.is_empty() {
+            for node in self.active(partition).flat_map(|(_, owners)| owners) {
+                if !owners.contains(node) {
+                    owners.push(*node);
+                }
+            }
+        }
+        owners
+    }
+
+    /// Whether a node owns a partition in a version that takes writes.
+    pub fn owns(&self, node: NodeId, partition: PartitionId) -> bool {
+        self.newest_owners(partition).contains(&node)
+            || (!self.older.is_empty() && self.active(partition).any(|(_, owners)| owners.contains(&node)))
+    }
+
+    /// Whether a node owns a partition in any version that is not done with: then it may hold what nobody else does.
+    pub fn keeps(&self, node: NodeId, partition: PartitionId) -> bool {
+        self.rings().any(|ring| ring.owns(node, partition))
+    }
+
+    /// The partitions that a node keeps, in order.
+    pub fn kept(&self, node: NodeId) -> BTreeSet<PartitionId> {
+        self.rings().flat_map(|ring| ring.owned(node)).collect()
+    }
+
+    /// The owners of a partition whose answers to a read count.
+    pub fn read_owners(&self, partition: PartitionId) -> &[NodeId] {
+        if self.read == self.version() {
+            return self.newest_owners(partition);
+        }
+        let older = self.older.iter().find(|older| older.topology.ring().version().0 == self.read);
+        let owners = older.map_or(&[][..], |older| older.topology.ring().owners(partition));
+        // A class that the older version does not have is new, and nothing was ever written to it before.
+        if owners.is_empty() { self.newest_owners(partition) } else { owners }
+    }
+
+    /// With whose stores a node must have compared what it holds of a partition that it owns in the newest version, before it may say that it
+    /// holds what it must: of each of these groups so many. Nothing where it has taken part in every write that counts.
+    pub fn passes(&self, node: NodeId, partition: PartitionId) -> Vec<Pass> {
+        let newest = self.newest_owners(partition);
+        if !newest.contains(&node) || (self.is_whole && self.older.is_empty()) {
+            return Vec::new();
+        }
+        let w_min = self.w_min(partition.n);
+        let pass = |owners: &[NodeId]| {
+            let others: Vec<NodeId> =
+                owners.iter().copied().filter(|owner| *owner != node && !self.lost.contains(owner)).collect();
+            let needed = owners.len().saturating_sub(usize::from(w_min)) + 1;
+            Pass { needed: needed.min(others.len()), of: others }
+        };
+        let older = self.older.iter().filter(|older| older.is_active).map(|older| older.topology.ring());
+        let mut passes: Vec<Pass> = older
+            .map(|ring| ring.owners(partition))
+            .filter(|owners| !owners.is_empty() && !(self.is_whole && owners.contains(&node)))
+            .map(pass)
+            .collect();
+        if !self.is_whole {
+            passes.push(pass(newest));
+        }
+        passes.retain(|pass| pass.needed > 0);
+        passes
+    }
+
+    /// The fewest replicas that acknowledge a write, of all buckets of a class.
+    fn w_min(&self, n: u8) -> u8 {
+        let all = self.rings_with_buckets().filter(|bucket| bucket.0 == n).map(|bucket| bucket.1);
+        all.min().unwrap_or(1)
+    }
+
+    fn rings_with_buckets(&self) -> impl Iterator<Item = (u8, u8)> + '_ {
+        let older = self.older.iter().map(|older| &older.topology);
+        [&self.topology]
+            .into_iter()
+            .chain(older)
+            .flat_map(|topology| topology.buckets().iter().map(|bucket| (bucket.quorum.n(), bucket.quorum.w())))
+    }
+
+    /// The oldest first, so that what a newer one says comes last.
+    fn rings(&self) -> impl Iterator<Item = &Arc<Ring>> + '_ {
+        self.older.iter().map(|older| older.topology.ring()).chain([self.topology.ring()])
+    }
+}
+
+/// So many of these must have been compared with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pass {
+    /// Owners of the partition in one version.
+    pub of: Vec<NodeId>,
+    /// How many of them.
+    pub needed: usize,
+}

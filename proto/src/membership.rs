@@ -1,0 +1,436 @@
+//! What a cluster agrees on beyond the topology that clients get, and how an operator changes it.
+//!
+//! ```text
+//! cluster.toml ──founds──▶ version 1 ──▶ version 2: the same tables, and whose stores they are ──▶ version 3 ──▶ …
+//!                                          ◀── parent ──                               ◀── parent ──
+//! ```
+//! A [`Record`] is decided once for each version, by a majority of the voters that the version before names, and never changes.
+//! A [`Change`] is staged, planned and committed; the plan is named by a digest, so that nobody commits what nobody has seen.
+
+use std::fmt;
+
+use driftless_ring::NodeId;
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::bucket::BucketDefinition;
+use crate::key::BucketId;
+use crate::topology::Topology;
+
+/// Names one data directory for as long as it lives. A member is a store, not a name: an empty disk under an old name has
+/// forgotten what it promised.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct StoreId(pub u128);
+
+impl fmt::Display for StoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// One version of what all nodes agree on.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "RawRecord")]
+pub struct Record {
+    format: u8,
+    /// Drawn when the cluster was founded.
+    pub cluster_id: u128,
+    /// Digest of the record before; 0 if it was founded by a file.
+    pub parent: u128,
+    /// What clients get of it: ring and buckets. Its ring's version is the record's.
+    pub topology: Topology,
+    /// The store of each member, by member.
+    pub stores: Vec<(NodeId, StoreId)>,
+    /// Who decides on the next version, in order; at most [`VOTERS_MAX`].
+    pub voters: Vec<NodeId>,
+    /// Stores that were declared lost: they are refused for ever.
+    pub lost: Vec<(NodeId, StoreId)>,
+    /// Buckets that were dropped: their numbers are never used again.
+    pub dropped: Vec<BucketId>,
+    /// The node at which this was committed.
+    pub by: String,
+    /// What was changed, in words.
+    pub reason: String,
+}
+
+/// Why a record does not hold together.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RecordError {
+    /// Written by a release that knows more.
+    #[error("format {0} of records is not known to this release: update it")]
+    Format(u8),
+    /// Members and stores do not go together.
+    #[error("it does not name one store for each member")]
+    Stores,
+    /// No voters, too many, or some that are no members.
+    #[error("its voters are not 1 to {VOTERS_MAX} of its members")]
+    Voters,
+    /// A bucket that was dropped is there.
+    #[error("it has a bucket of a number that was dropped")]
+    Dropped,
+}
+
+impl Record {
+    /// Puts a record together. Stores and voters are kept sorted.
+    ///
+    /// # Errors
+    /// [`RecordError`] if its parts do not go together.
+    #[allow(clippy::too_many_arguments)]
+    pub fn new(
+        cluster_id: u128,
+        parent: u128,
+        topology: Topology,
+        stores: Vec<(NodeId, StoreId)>,
+        voters: Vec<NodeId>,
+        lost: Vec<(NodeId, StoreId)>,
+        dropped: Vec<BucketId>,
+        by: String,
+        reason: String,
+    ) -> Result<Record, RecordError> {
+        let format = FORMAT;
+        RawRecord { format, cluster_id, parent, topology, stores, voters, lost, dropped, by, reason }.try_into()
+    }
+
+    /// The number of this version: its ring's.
+    pub fn version(&self) -> u64 {
+        self.topology.ring().version().0
+    }
+
+    /// A fingerprint of everything in here and, through the parent's, of its whole history.
+    pub fn digest(&self) -> u128 {
+        let bytes = postcard::to_stdvec(self).expect("a record has no type that postcard cannot write");
+        xxh3_128(&bytes)
+    }
+
+    /// The store of a member.
+    pub fn store_of(&self, node: NodeId) -> Option<StoreId> {
+        self.stores.binary_search_by_key(&node, |(member, _)| *member).ok().map(|at| self.stores[at].1)
+    }
+
+    /// Whether a store was declared lost.
+    pub fn is_lost(&self, node: NodeId, store: StoreId) -> bool {
+        self.lost.contains(&(node, store))
+    }
+}
+
+#[derive(Deserialize)]
+struct RawRecord {
+    format: u8,
+    cluster_id: u128,
+    parent: u128,
+    topology: Topology,
+    stores: Vec<(NodeId, StoreId)>,
+    voters: Vec<NodeId>,
+    lost: Vec<(NodeId, StoreId)>,
+    dropped: Vec<BucketId>,
+    by: String,
+    reason: String,
+}
+
+impl TryFrom<RawRecord> for Record {
+    type Error = RecordError;
+
+    fn try_from(raw: RawRecord) -> Result<Record, RecordError> {
+        let RawRecord { format, cluster_id, parent, topology, mut stores, mut voters, lost, dropped, by, reason } = raw;
+        if format != FORMAT {
+            return Err(RecordError::Format(format));
+        }
+        stores.sort_unstable();
+        voters.sort_unstable();
+        let members = topology.ring().members();
+        if !members.iter().map(|member| member.id).eq(stores.iter().map(|(member, _)| *member)) {
+            return Err(RecordError::Stores);
+        }
+        let known = |voter: &NodeId| topology.ring().member(*voter).is_some();
+        if voters.is_empty()
+            || voters.len() > VOTERS_MAX
+            || !voters.iter().all(known)
+            || !voters.is_sorted_by(|a, b| a < b)
+        {
+            return Err(RecordError::Voters);
+        }
+        if topology.buckets().iter().any(|bucket| dropped.contains(&bucket.id)) {
+            return Err(RecordError::Dropped);
+        }
+        Ok(Record { format, cluster_id, parent, topology, stores, voters, lost, dropped, by, reason })
+    }
+}
+
+/// What an operator may change.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Change {
+    /// A node that has called becomes a member.
+    Join {
+        /// Its name.
+        name: String,
+        /// Other than it says itself.
+        zone: Option<String>,
+        /// Other than it says itself.
+        weight: Option<u32>,
+    },
+    /// A member hands over what it holds, and is none any more.
+    Leave {
+        /// Its name.
+        name: String,
+        /// It will never come back, and nothing is waited for that it holds.
+        lost: bool,
+    },
+    /// A member is lost, and a node that has called takes exactly its place.
+    Replace {
+        /// The name of the member.
+        name: String,
+        /// The name of the node.
+        with: String,
+        /// Also if the member is up.
+        force: bool,
+    },
+    /// A member takes another share, or is in another zone.
+    Set {
+        /// Its name.
+        name: String,
+        /// Its share, relative to the others.
+        weight: Option<u32>,
+        /// Its zone.
+        zone: Option<String>,
+    },
+    /// A bucket comes to be. Its number is drawn; what is given is not looked at.
+    CreateBucket(BucketDefinition),
+    /// A bucket's r, w, sloppy, durability or share of reads that ask all replicas are others.
+    SetBucket(BucketDefinition),
+    /// A bucket goes, with all that is in it.
+    DropBucket {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Change::Join { name, .. } => write!(f, "{name} joins"),
+            Change::Leave { name, lost: false } => write!(f, "{name} leaves"),
+            Change::Leave { name, lost: true } => write!(f, "{name} is lost"),
+            Change::Replace { name, with, .. } => write!(f, "{with} replaces {name}"),
+            Change::Set { name, weight, zone } => {
+                write!(f, "{name} gets")?;
+                weight.iter().try_for_each(|weight| write!(f, " weight {weight}"))?;
+                zone.iter().try_for_each(|zone| write!(f, " zone {zone}"))
+            }
+            Change::CreateBucket(bucket) => write!(f, "bucket {} comes to be", bucket.name),
+            Change::SetBucket(bucket) => write!(f, "bucket {} is set", bucket.name),
+            Change::DropBucket { name } => write!(f, "bucket {name} goes"),
+        }
+    }
+}
+
+/// What an operator says of the members.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ClusterCommand {
+    /// Say how things stand.
+    State,
+    /// Put this beside what is staged already.
+    Stage(Change),
+    /// Forget what is staged.
+    Clear,
+    /// Say what the staged changes would cost.
+    Plan,
+    /// Decide on the plan of this name.
+    Commit {
+        /// As [`Plan::name`].
+        plan: String,
+    },
+    /// Go back to the members before the last change, as a version of its own.
+    Cancel,
+    /// Which versions there were.
+    History,
+    /// Stage and decide on one change at once; for changes that move nothing.
+    Apply(Change),
+}
+
+/// What is answered.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum ClusterAnswer {
+    /// To [`ClusterCommand::State`].
+    State(Box<ClusterState>),
+    /// To [`ClusterCommand::Stage`] and [`ClusterCommand::Clear`].
+    Staged(Staged),
+    /// To [`ClusterCommand::Plan`].
+    Plan(Box<Plan>),
+    /// To [`ClusterCommand::Commit`], [`ClusterCommand::Cancel`] and [`ClusterCommand::Apply`].
+    Decided(Decided),
+    /// To [`ClusterCommand::History`], the newest last.
+    History(Vec<Past>),
+}
+
+/// What is staged.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Staged {
+    /// The version that it would change.
+    pub version: u64,
+    /// In words, in order.
+    pub changes: Vec<String>,
+}
+
+/// A version that was decided.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Decided {
+    /// Its number.
+    pub version: u64,
+    /// Names of the voters that are known to have accepted it.
+    pub by: Vec<String>,
+    /// What it changed.
+    pub reason: String,
+}
+
+/// A version of the past, or the present one.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Past {
+    /// Its number.
+    pub version: u64,
+    /// Digest of the record.
+    pub digest: u128,
+    /// Names of its members.
+    pub members: Vec<String>,
+    /// At which node it was committed; empty if a file founded it.
+    pub by: String,
+    /// What it changed.
+    pub reason: String,
+}
+
+/// What staged changes would cost.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// Names it: the first digits of a digest over base and changes.
+    pub name: String,
+    /// The version that it changes.
+    pub base: u64,
+    /// The version that it would make.
+    pub version: u64,
+    /// In words, in order.
+    pub changes: Vec<String>,
+    /// What it means for each member of either version.
+    pub nodes: Vec<PlannedNode>,
+    /// Replicas of partitions that somebody has to receive.
+    pub slots_moved: u64,
+    /// The fewest that must be, given who holds how much.
+    pub slots_minimum: u64,
+    /// Replicas of partitions that there are.
+    pub slots: u64,
+    /// Partitions whose replicas are in as many zones as can be, of all partitions.
+    pub spread: (u64, u64),
+    /// In how many zones that is, of how many there are.
+    pub zones: (u32, u32),
+    /// What should be known before it is committed.
+    pub warnings: Vec<String>,
+}
+
+/// What a plan means for one node.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PlannedNode {
+    /// Its name.
+    pub name: String,
+    /// Its zone.
+    pub zone: String,
+    /// Replicas of partitions now.
+    pub now: u64,
+    /// And then.
+    pub then: u64,
+    /// Replicas to receive, and to hand over.
+    pub gains: u64,
+    /// Replicas to hand over.
+    pub loses: u64,
+    /// Bytes to receive, about.
+    pub bytes_in: u64,
+    /// Bytes to hand over, about.
+    pub bytes_out: u64,
+}
+
+/// How the members stand.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ClusterState {
+    /// The newest version.
+    pub version: u64,
+    /// Digest of its record; 0 while only a file founds it.
+    pub digest: u128,
+    /// Whether the version is agreed on, and not only read from a file.
+    pub is_agreed: bool,
+    /// The versions before it that are not done with.
+    pub unfinished: Vec<u64>,
+    /// The version in which strict reads count.
+    pub read_version: u64,
+    /// What is staged.
+    pub staged: Staged,
+    /// Names of those who decide on the next version.
+    pub voters: Vec<String>,
+    /// One entry for each member of an unfinished version.
+    pub members: Vec<MemberState>,
+    /// Nodes that have called and are no members.
+    pub candidates: Vec<CandidateState>,
+}
+
+/// How one member stands.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct MemberState {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub address: String,
+    /// Its zone.
+    pub zone: String,
+    /// Its share.
+    pub weight: u32,
+    /// Whether it is one in the newest version.
+    pub stays: bool,
+    /// Whether this node hears it.
+    pub is_heard: bool,
+    /// Whether its store is the one that the record names.
+    pub is_whole: bool,
+    /// The newest version for which it holds what it must, serves reads of no older one, and has handed over what it owns no more.
+    pub ready: u64,
+    /// Reads that count in older versions are refused from this one on.
+    pub closed: u64,
+    /// What is not its own in this version has been handed over.
+    pub left: u64,
+    /// What it takes in and hands over.
+    pub moving: Moving,
+}
+
+/// What a node takes in and hands over for the newest version.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Moving {
+    /// Partitions to take in.
+    pub taking: u32,
+    /// Of those: taken in, and compared with as many owners as it takes.
+    pub taken: u32,
+    /// Partitions to hand over.
+    pub giving: u32,
+    /// Of those: handed over to every owner.
+    pub given: u32,
+    /// Keys taken in since the change.
+    pub keys: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Bytes a second, lately.
+    pub rate: u64,
+    /// Keys still to be taken in, as far as is known.
+    pub keys_left: u64,
+}
+
+/// A node that has called and is no member.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CandidateState {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub address: String,
+    /// Its zone.
+    pub zone: String,
+    /// Its share.
+    pub weight: u32,
+}
+
+/// Most voters: more would make deciding slower and nothing safer.
+pub const VOTERS_MAX: usize = 7;
+
+/// Format of [`Record`].
+const FORMAT: u8 = 1;
