@@ -54,6 +54,7 @@ fn hello(cluster: &Cluster) -> Hello {
         ring_version: cluster.topology.ring().version().0,
         topology_digest: cluster.topology.digest(),
         shard: 0,
+        store: driftless_proto::membership::StoreId(1),
     }
 }
 

@@ -77,7 +77,7 @@ fn merge() -> ReplicaRequest {
 }
 
 fn look(want: Want) -> ReplicaRequest {
-    ReplicaRequest::Read(Look { bucket: SIBLINGS, key: key(), want, durable: false })
+    ReplicaRequest::Read(Look { bucket: SIBLINGS, key: key(), want, durable: false, counted_for: None })
 }
 
 fn message(request: ReplicaRequest) -> Message {

@@ -413,8 +413,15 @@ fn an_actor_that_a_removed_hint_does_not_know_goes_on() {
 fn a_read_at_a_fallback_shows_what_it_holds_for_others() {
     let mut five = Five::new();
     let (one, two, other) = (five.owners[0], five.owners[1], five.others[0]);
-    let look =
-        |want| Request::Replica(ReplicaRequest::Read(Look { bucket: SIBLINGS, key: key(), want, durable: false }));
+    let look = |want| {
+        Request::Replica(ReplicaRequest::Read(Look {
+            bucket: SIBLINGS,
+            key: key(),
+            want,
+            durable: false,
+            counted_for: None,
+        }))
+    };
     five.tell(one, other, 4, look(Want::Full));
     assert_eq!(five.answer(), Some(Reply::State(State::Full(Siblings::new()))), "never seen");
     five.merge(other, state("v1", 1, 1), Some(one));
@@ -771,7 +778,13 @@ fn an_owner_reads_and_stamps_over_what_an_older_ring_has_left_with_it() {
         two,
         one,
         4,
-        Request::Replica(ReplicaRequest::Read(Look { bucket: SIBLINGS, key: key(), want: Want::Full, durable: false })),
+        Request::Replica(ReplicaRequest::Read(Look {
+            bucket: SIBLINGS,
+            key: key(),
+            want: Want::Full,
+            durable: false,
+            counted_for: None,
+        })),
     );
     assert_eq!(five.answer(), Some(Reply::State(State::Full(held))));
     five.write(one, "v2", None, &[]);
@@ -920,7 +933,7 @@ fn a_damaged_hint_met_by_a_read_on_a_full_disk_is_refused() {
     five.sync(other);
     five.rot_hint(other, owner, 40);
     five.engines[other].store_mut().fail_next_apply_full();
-    let look = Look { bucket: SIBLINGS, key: key(), want: Want::Full, durable: false };
+    let look = Look { bucket: SIBLINGS, key: key(), want: Want::Full, durable: false, counted_for: None };
     let from = five.owners[0];
     five.tell(from, other, 4, Request::Replica(ReplicaRequest::Read(look)));
     assert_eq!(five.answer(), Some(Reply::Refused(Refusal::Damaged)));

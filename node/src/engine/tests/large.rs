@@ -278,6 +278,7 @@ fn a_reader_of_a_large_state_is_told_that_it_comes() {
             key: key(),
             want: crate::peer::Want::Full,
             durable: false,
+            counted_for: None,
         })),
     );
     let said: Vec<Body> = trio.wire.drain(..).map(|(_, _, message)| message.body).collect();

@@ -157,6 +157,7 @@ fn no_peer_can_ask_for_what_a_node_asks_only_of_itself() {
         Request::Forward(_) => "for a client",
         Request::Ping => "for a sign of life",
         Request::Exchange(_) => "to compare",
+        Request::Membership(_) => "about members",
     };
     assert_eq!(forms(&merge(Siblings::new(), Purpose::Write)), "of a replica");
     // The next number of either enum is none.

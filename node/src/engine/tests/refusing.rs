@@ -116,6 +116,7 @@ fn another_ring_version_is_refused() {
         key: key(),
         want: crate::peer::Want::Full,
         durable: false,
+        counted_for: None,
     }));
     let message = Message { id: RequestId(1), ring_version: 2, body: Body::Request { deadline, request } };
     trio.hand_over(1, 0, message);
