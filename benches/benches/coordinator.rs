@@ -8,6 +8,7 @@ use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use driftless_benches::{NAMES, context_keys, topology};
 use driftless_node::config::Limits;
+use driftless_node::configurations::Configurations;
 use driftless_node::engine::{ClientTag, Engine, EngineConfig, Output};
 use driftless_node::metrics::Metrics;
 use driftless_node::planted::Planted;
@@ -38,7 +39,7 @@ impl Trio {
             let config = EngineConfig {
                 node: *node,
                 shard: 0,
-                topology: topology.clone(),
+                configurations: Arc::new(Configurations::of_file(topology.clone())),
                 context_keys: context_keys(),
                 limits: Limits::default(),
                 metrics: Arc::new(Metrics::default()),
@@ -80,6 +81,7 @@ impl Trio {
                         turns.push(i);
                     }
                     Output::Reply { response: answer, .. } => response = Some(answer),
+                    Output::Behind(_) => {}
                     Output::Halt(reason) => panic!("the memory store failed: {reason}"),
                 }
             }

@@ -162,6 +162,11 @@ impl Configurations {
         self.older.is_empty()
     }
 
+    /// Whether anything changes hands: members change, or the own store is not what it was.
+    pub fn is_moving(&self) -> bool {
+        !self.older.is_empty() || !self.is_whole
+    }
+
     /// Whether it was decided by voters.
     pub fn is_agreed(&self) -> bool {
         self.is_agreed

@@ -49,6 +49,12 @@ pub struct Metrics {
     pub pings: Counter,
     /// Merged states sent to replicas that lacked something, found by a read.
     pub read_repairs: Counter,
+    /// Records dropped because their partitions are others' now.
+    pub records_dropped: Counter,
+    /// Requests of peers that went by an older version of the ring, and were refused.
+    pub stale_requests: Counter,
+    /// Requests that began again because members changed.
+    pub replans: Counter,
     /// Strict reads that had to write back before they answered.
     pub write_backs: Counter,
     /// Requests forwarded to a node that stores the key.
@@ -272,6 +278,9 @@ impl Metrics {
             peers_unresponsive,
             pings,
             read_repairs,
+            records_dropped,
+            stale_requests,
+            replans,
             write_backs,
             forwards,
             expired,
@@ -357,6 +366,9 @@ impl Metrics {
             ("losses_accepted", "Damaged records replaced though something may be lost", losses_accepted),
             ("peers_unresponsive", "Peers that could not be counted on any more", peers_unresponsive),
             ("pings", "Signs of life that late peers were asked for", pings),
+            ("records_dropped", "Records dropped after their partitions were handed over", records_dropped),
+            ("stale_requests", "Requests of peers by an older version of the ring, refused", stale_requests),
+            ("replans", "Requests that began again because members changed", replans),
             ("read_repairs", "Merged states sent to replicas that lacked something", read_repairs),
             ("write_backs", "Strict reads that wrote back before they answered", write_backs),
             ("forwards", "Requests forwarded to a node that stores the key", forwards),

@@ -313,6 +313,8 @@ pub struct Scan {
     pub after: Option<client::Cursor>,
     /// Most entries to answer with.
     pub limit: u32,
+    /// The version of the ring whose owners this scan counts.
+    pub counted_for: u64,
 }
 
 /// Some keys of an arc as one replica knows them.

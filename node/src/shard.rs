@@ -9,6 +9,7 @@ use driftless_proto::{Refusal, Topology};
 use driftless_ring::{NodeId, PartitionId, Ring};
 
 use crate::config::Limits;
+use crate::configurations::Configurations;
 use crate::metrics::Metrics;
 use crate::planted::Planted;
 
@@ -18,7 +19,9 @@ pub(crate) struct Shard {
     pub(crate) node: NodeId,
     /// Which part of it.
     pub(crate) number: u16,
-    /// The agreed shape of the cluster.
+    /// The versions of the ring that count.
+    pub(crate) configurations: Arc<Configurations>,
+    /// The newest of them, with its buckets.
     pub(crate) topology: Arc<Topology>,
     /// Bounds and times.
     pub(crate) limits: Limits,
@@ -29,14 +32,25 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    /// Who is responsible for what.
+    /// The newest version of who is responsible for what.
     pub(crate) fn ring(&self) -> &Ring {
         self.topology.ring()
     }
 
     /// Whether a partition is this shard's, among those of its node: to store, or to stand in for.
     pub(crate) fn is_mine(&self, partition: PartitionId) -> bool {
-        self.topology.shard_of(self.node, partition) == self.number
+        self.configurations.shard_of(self.node, partition) == self.number
+    }
+
+    /// Other versions count from now on.
+    pub(crate) fn run_on(&mut self, configurations: Arc<Configurations>) {
+        self.topology = configurations.topology().clone();
+        self.configurations = configurations;
+    }
+
+    /// Whether this node owns a partition: in the newest version, or in one before it that still takes writes.
+    pub(crate) fn owns(&self, partition: PartitionId) -> bool {
+        self.configurations.owns(self.node, partition)
     }
 
     /// Shards share a store and nothing else. Two of them that wrote one key would each know of its own batch, cache, tree
@@ -49,11 +63,24 @@ impl Shard {
         if self.is_mine(partition) {
             return Ok(());
         }
-        let (shard, owner) = (self.number, self.topology.shard_of(self.node, partition));
+        let (shard, owner) = (self.number, self.configurations.shard_of(self.node, partition));
         tracing::error!(%partition, shard, owner, "a shard was given a key of another one: refusing it");
         self.metrics.protocol_violations.inc();
         debug_assert_eq!(shard, owner, "a shard was given a key of another one, of {partition}");
         Err(self.not_owner())
+    }
+
+    /// Refuses a read that counts in a version whose owners do not count any more, and any that counts while this store does not hold
+    /// what it must.
+    ///
+    /// # Errors
+    /// [`Refusal::StaleRing`], [`Refusal::Unready`].
+    pub(crate) fn check_counted(&self, counted_for: Option<u64>) -> Result<(), Refusal> {
+        let Some(version) = counted_for else { return Ok(()) };
+        if version < self.configurations.closes() {
+            return Err(Refusal::StaleRing { theirs: version, ours: self.ring().version().0 });
+        }
+        if self.configurations.is_whole() { Ok(()) } else { Err(Refusal::Unready) }
     }
 
     /// Says which ring makes this node none of a key's owners.

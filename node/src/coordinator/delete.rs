@@ -39,8 +39,7 @@ impl Coordinator {
         delete: client::Delete,
         forwarded: bool,
     ) -> Result<(Machine, Question), Failure> {
-        let (topology, me, up) = (&shard.topology, shard.node, &self.up);
-        let plan = Plan::of_key(topology, me, up, delete.bucket, &delete.key)?;
+        let plan = Plan::of_key(shard, &self.up, delete.bucket, &delete.key)?;
         let quorum = plan.quorum(delete.r, delete.w).map_err(Refusal::from)?;
         let context = self.open_context(now, delete.bucket, &delete.key, delete.context.as_ref())?;
         let sloppy = plan.sloppy(delete.sloppy);
@@ -81,11 +80,10 @@ impl Coordinator {
     /// no tombstone is written, but the replicas are made sure of it as they would be of one: what was seen on one of
     /// them may be a delete that never reached its quorum, or a copy that is held for another.
     pub(super) fn write_tombstone(&mut self, shard: &Shard, now: Now, id: RequestId, seen: Siblings, basis: Basis) {
-        let Some(open) = self.requests.get(&id) else { return };
-        let (asker, deadline) = (open.asker, open.deadline);
-        let Question::Delete(mut deletion) = open.question.clone() else {
-            return;
-        };
+        let Some(open) = self.requests.get_mut(&id) else { return };
+        let (asker, deadline, question) = (open.asker, open.deadline, open.question.clone());
+        let Question::Delete(mut deletion) = question else { return };
+        let origin = open.origin.take();
         deletion.basis = Some(basis);
         let delete = &deletion.delete;
         if !matches!(&open.machine, Machine::Get(get) if get.poll_timeout().is_some()) {
@@ -96,9 +94,8 @@ impl Coordinator {
             return self.outputs.push_back(Output::Reply { to: asker, response: Response::Deleted(deleted) });
         }
         let context = Context { vv: seen.vv().clone(), written_at: seen.written_at() };
-        let started = Plan::of_key(&shard.topology, shard.node, &self.up, delete.bucket, &delete.key)
-            .map_err(Failure::from)
-            .and_then(|plan| {
+        let started =
+            Plan::of_key(shard, &self.up, delete.bucket, &delete.key).map_err(Failure::from).and_then(|plan| {
                 let w = plan.quorum(None, delete.w).map_err(Refusal::from)?.w();
                 let sloppy = plan.sloppy(delete.sloppy);
                 match self.whom_to_forward_to(&plan, sloppy, false)? {
@@ -116,8 +113,14 @@ impl Coordinator {
                 let failure = Unknown::Timeout { acks: 0, needed: delete.w.unwrap_or(1) }.into();
                 self.outputs.push_back(Output::Reply { to: asker, response: Response::Failed(failure) });
             }
-            Ok(put) => self.open(shard, now, asker, Machine::Put(put), Question::Delete(deletion), deadline),
-            Err(failure) => self.outputs.push_back(Output::Reply { to: asker, response: Response::Failed(failure) }),
+            Ok(put) => self.open(shard, now, asker, origin, Machine::Put(put), Question::Delete(deletion), deadline),
+            Err(failure) => {
+                let failure = match origin {
+                    Some(origin) => origin.honest(failure),
+                    None => failure,
+                };
+                self.outputs.push_back(Output::Reply { to: asker, response: Response::Failed(failure) });
+            }
         }
     }
 }

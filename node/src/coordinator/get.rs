@@ -26,7 +26,7 @@ pub(crate) struct ReadOptions {
     /// Replicas that must answer.
     pub(crate) r: u8,
     /// Replicas that must hold what is answered, so that no later read of the bucket's r sees less; 0 if that is not
-    /// asked for. Only strict reads may: they ask primaries alone, and what fills a primary's slot is its own record. What
+    /// asked for. While members change, in each version that takes writes. Only strict reads may: they ask primaries alone, and what fills a primary's slot is its own record. What
     /// a fallback says may be held for another primary, and go once that one has it.
     pub(crate) held_by: u8,
     /// Replicas answer only with what no power cut can take.
@@ -224,8 +224,13 @@ impl Get {
         let replica = self.replicas.entry(to).or_default();
         replica.pending = true;
         replica.full_asked |= want == Want::Full;
-        let read =
-            Read { bucket: self.bucket, key: self.key.clone(), want, durable: self.options.durable, counted_for: None };
+        let read = Read {
+            bucket: self.bucket,
+            key: self.key.clone(),
+            want,
+            durable: self.options.durable,
+            counted_for: Some(self.plan.counted_for),
+        };
         self.actions.push_back(Action::Ask { to, request: ReplicaRequest::Read(read) });
     }
 
@@ -295,7 +300,7 @@ impl Get {
             return;
         }
         self.answer = Some(merged);
-        if self.holders() < self.options.held_by.into() {
+        if !self.is_held() {
             self.stage = Stage::WritingBack;
             self.actions.push_back(Action::Count(Occasion::WriteBack));
             self.write_back(self.options.held_by.into());
@@ -305,11 +310,10 @@ impl Get {
     }
 
     fn evaluate_write_back(&mut self) {
-        let holders = self.holders();
-        let outstanding = self.replicas.values().filter(|r| r.repaired && !r.acked && !r.failed).count();
-        if holders >= self.options.held_by.into() {
+        let may_hold = |replica: &Queried| replica.repaired && !replica.failed;
+        if self.is_held() {
             self.conclude_with_answer();
-        } else if holders + outstanding < self.options.held_by.into() {
+        } else if !self.is_held_if(may_hold) {
             self.conclude(Err(self.timeout()));
         }
     }
@@ -319,7 +323,14 @@ impl Get {
     fn write_back(&mut self, enough: usize) -> bool {
         let answer = self.answer.clone().expect("the answer is known when writing back begins");
         let has_spoken = |node: &NodeId| self.replicas.get(node).is_some_and(|replica| replica.header.is_some());
+        // While members change, each version must hold it: everybody is sent what it lacks.
+        let (enough, others) = match self.plan.groups.is_empty() {
+            true => (enough, Vec::new()),
+            false => (usize::MAX, self.plan.reachable()),
+        };
         let readers = self.readers.iter().map(|(reader, _)| *reader);
+        let others = others.into_iter().filter(|other| self.readers.iter().all(|(reader, _)| reader != other));
+        let readers = readers.chain(others);
         let (spoken, silent): (Vec<_>, Vec<_>) = readers.partition(has_spoken);
         let mut under_way = self.replicas.values().filter(|r| r.holds(&answer) || (r.repaired && !r.failed)).count();
         let before = under_way;
@@ -430,9 +441,17 @@ impl Get {
         siblings
     }
 
-    fn holders(&self) -> usize {
-        let Some(answer) = &self.answer else { return 0 };
-        self.replicas.values().filter(|replica| replica.holds(answer)).count()
+    /// Whether so many replicas hold the answer as must.
+    fn is_held(&self) -> bool {
+        self.is_held_if(|_| false)
+    }
+
+    /// The same if these did as well.
+    fn is_held_if(&self, too: impl Fn(&Queried) -> bool) -> bool {
+        let Some(answer) = &self.answer else { return false };
+        let holds =
+            |node: NodeId| self.replicas.get(&node).is_some_and(|replica| replica.holds(answer) || too(replica));
+        self.plan.are_enough(self.options.held_by.into(), holds)
     }
 
     fn basis(&self) -> Basis {
@@ -473,8 +492,8 @@ impl Get {
 /// Whom a read turns to: the primaries that can be counted on, this node first and fast ones before slow ones; with a
 /// sloppy quorum, then the fallbacks of the others.
 fn readers(plan: &Plan, sloppy: bool, latency: &LatencyEstimator) -> Vec<(NodeId, NodeId)> {
-    let mut primaries = plan.reachable();
-    let others = usize::from(plan.is_mine());
+    let mut primaries = plan.reachable_readers();
+    let others = usize::from(primaries.first() == Some(&plan.me));
     latency.fastest_first(&mut primaries[others..]);
     plan.with_fallbacks(primaries, sloppy)
 }

@@ -6,6 +6,7 @@ use crate::peer::Reply;
 use crate::time::{Instant, Now};
 
 use super::Action;
+use super::awaiting::Awaiting;
 use super::forward::Forward;
 use super::get::Get;
 use super::put::Put;
@@ -19,6 +20,7 @@ pub(super) enum Machine {
     Scan(Scan),
     Forward(Forward),
     Salvage(Salvage),
+    Awaiting(Awaiting),
 }
 
 impl Machine {
@@ -29,6 +31,7 @@ impl Machine {
             Machine::Scan(scan) => scan.handle_reply(from, reply),
             Machine::Forward(forward) => forward.handle_reply(from, reply),
             Machine::Salvage(salvage) => salvage.handle_reply(from, reply),
+            Machine::Awaiting(_) => {}
         }
     }
 
@@ -40,6 +43,7 @@ impl Machine {
             Machine::Scan(scan) => scan.handle_lost(node),
             Machine::Forward(forward) => forward.handle_lost(node),
             Machine::Salvage(salvage) => salvage.handle_lost(node),
+            Machine::Awaiting(_) => {}
         }
     }
 
@@ -48,7 +52,7 @@ impl Machine {
             Machine::Put(put) => put.handle_late(node),
             Machine::Get(get) => get.handle_late(node),
             Machine::Scan(scan) => scan.handle_late(node),
-            Machine::Forward(_) | Machine::Salvage(_) => false,
+            Machine::Forward(_) | Machine::Salvage(_) | Machine::Awaiting(_) => false,
         }
     }
 
@@ -58,7 +62,7 @@ impl Machine {
             Machine::Get(get) => get.handle_overdue(node),
             Machine::Scan(scan) => scan.handle_overdue(node),
             // It may be stamped there: only the end of the connection or of the time tells.
-            Machine::Forward(_) | Machine::Salvage(_) => {}
+            Machine::Forward(_) | Machine::Salvage(_) | Machine::Awaiting(_) => {}
         }
     }
 
@@ -69,6 +73,7 @@ impl Machine {
             Machine::Scan(scan) => scan.handle_timeout(now),
             Machine::Forward(forward) => forward.handle_timeout(now),
             Machine::Salvage(salvage) => salvage.handle_timeout(now),
+            Machine::Awaiting(awaiting) => awaiting.handle_timeout(now),
         }
     }
 
@@ -79,6 +84,7 @@ impl Machine {
             Machine::Scan(scan) => scan.is_waited_for(),
             Machine::Forward(forward) => forward.is_waited_for(),
             Machine::Salvage(salvage) => salvage.is_waited_for(),
+            Machine::Awaiting(awaiting) => awaiting.is_waited_for(),
         }
     }
 
@@ -89,6 +95,7 @@ impl Machine {
             Machine::Scan(scan) => scan.poll_action(),
             Machine::Forward(forward) => forward.poll_action(),
             Machine::Salvage(salvage) => salvage.poll_action(),
+            Machine::Awaiting(awaiting) => awaiting.poll_action(),
         }
     }
 
@@ -99,6 +106,7 @@ impl Machine {
             Machine::Scan(scan) => scan.poll_timeout(),
             Machine::Forward(forward) => forward.poll_timeout(),
             Machine::Salvage(salvage) => salvage.poll_timeout(),
+            Machine::Awaiting(awaiting) => awaiting.poll_timeout(),
         }
     }
 }

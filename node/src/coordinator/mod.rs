@@ -10,6 +10,7 @@
 //! answer until every replica it asked has spoken: late replies still count for repair.
 
 mod attempt;
+mod awaiting;
 mod delete;
 mod forward;
 mod get;
@@ -30,7 +31,7 @@ use std::sync::Arc;
 
 use driftless_proto::client::{self, Basis, Request, Response};
 use driftless_proto::key::STATE_BYTES_MAX;
-use driftless_proto::{ActorId, ContextKeys, Dot, Failure, Refusal, Siblings, Topology};
+use driftless_proto::{ActorId, ContextKeys, Dot, Failure, Refusal, Siblings, Topology, Unknown};
 use driftless_proto::{BucketId, Key, WriteId};
 use driftless_ring::{NodeId, PartitionId};
 use rand::Rng;
@@ -44,6 +45,7 @@ use crate::shard::Shard;
 use crate::time::{Instant, Now};
 
 use attempt::Attempt;
+use awaiting::Awaiting;
 use delete::Deletion;
 use get::ReplicaReport;
 use latency::{HedgeBudget, LatencyEstimator, Work};
@@ -59,6 +61,8 @@ pub(crate) enum Output {
     Reply { to: Asker, response: Response },
     /// This peer has not answered in a time that should have been enough.
     Overdue(NodeId),
+    /// This peer knows more of the versions of the ring.
+    Behind(NodeId),
 }
 
 /// Names a client request within the shell, which finds the way back by it.
@@ -156,6 +160,8 @@ pub(crate) struct Coordinator {
 /// A request under way.
 struct Open {
     asker: Asker,
+    /// What was asked, to begin again with; nothing if whoever asked does so itself.
+    origin: Option<Origin>,
     machine: Machine,
     question: Question,
     deadline: Instant,
@@ -167,6 +173,26 @@ struct Open {
     is_waited_for: bool,
     /// The earliest entry for it in the heap of timeouts.
     wakes_at: Instant,
+}
+
+/// What was asked, and by whom.
+struct Origin {
+    request: Request,
+    forwarded: bool,
+    /// It was begun before, and may have been stamped then.
+    may_have_happened: bool,
+}
+
+impl Origin {
+    /// What is to be said of a failure: that nothing has happened is true of the last attempt alone.
+    fn honest(&self, failure: Failure) -> Failure {
+        match failure {
+            Failure::Refused(refusal) if self.may_have_happened => {
+                Unknown::Interrupted(format!("the members changed while it was under way, and then: {refusal}")).into()
+            }
+            failure => failure,
+        }
+    }
 }
 
 /// What was asked, as far as the answer needs it.
@@ -244,16 +270,59 @@ impl Coordinator {
         let is_full = self.waited_for >= shard.limits.requests_max
             || self.requests.len() >= shard.limits.requests_max * LINGERING_FACTOR
             || (matches!(request, Request::Get(_)) && self.value_bytes >= shard.limits.coordinated_bytes_max);
-        let started = if is_full {
+        if is_full {
             shard.metrics.overloaded.inc();
-            Err(Refusal::Overloaded { retry_after_ms: shard.limits.retry_after.as_millis() as u32 }.into())
-        } else {
-            self.start(shard, now, deadline, request, forwarded)
-        };
-        match started {
-            Ok((machine, question)) => self.open(shard, now, asker, machine, question, deadline),
-            Err(failure) => self.outputs.push_back(Output::Reply { to: asker, response: Response::Failed(failure) }),
+            let retry_after_ms = shard.limits.retry_after.as_millis() as u32;
+            let failure = Refusal::Overloaded { retry_after_ms }.into();
+            return self.outputs.push_back(Output::Reply { to: asker, response: Response::Failed(failure) });
         }
+        self.begin(shard, now, asker, deadline, Origin { request, forwarded, may_have_happened: false });
+    }
+
+    fn begin(&mut self, shard: &Shard, now: Now, asker: Asker, deadline: Instant, origin: Origin) {
+        match self.start(shard, now, deadline, origin.request.clone(), origin.forwarded) {
+            Ok((machine, question)) => self.open(shard, now, asker, Some(origin), machine, question, deadline),
+            Err(failure) => {
+                let response = Response::Failed(origin.honest(failure));
+                self.outputs.push_back(Output::Reply { to: asker, response });
+            }
+        }
+    }
+
+    /// Other versions of the ring count from now on, or count otherwise. What was begun before begins again: answers that it has had say
+    /// nothing of the owners of today. What it has had stamped is recognised by its write id, and is not stamped again. Who has been
+    /// answered goes on as it was: late answers only count for repair.
+    pub(crate) fn handle_configurations(&mut self, shard: &Shard, now: Now) {
+        for id in self.open_ids() {
+            let Some(open) = self.requests.get_mut(&id).filter(|open| open.is_waited_for) else { continue };
+            // What a peer coordinates, it begins again itself.
+            if let Machine::Forward(_) = open.machine {
+                continue;
+            }
+            let (asker, deadline, mut origin) = (open.asker, open.deadline, open.origin.take());
+            if let (Some(origin), Machine::Put(_) | Machine::Salvage(_)) = (&mut origin, &open.machine) {
+                origin.may_have_happened = true;
+            }
+            shard.metrics.replans.inc();
+            self.close(shard, id);
+            if let Some(origin) = origin {
+                self.begin(shard, now, asker, deadline, origin);
+            }
+        }
+    }
+
+    /// A replica knows more of the versions of the ring: the request waits until this node does.
+    fn await_news(&mut self, shard: &Shard, now: Now, from: NodeId, id: RequestId, refusal: Refusal) {
+        let Some(open) = self.requests.get_mut(&id) else { return };
+        if let (Some(origin), Machine::Put(_) | Machine::Salvage(_)) = (&mut open.origin, &open.machine) {
+            origin.may_have_happened = true;
+        }
+        open.attempts.clear();
+        open.machine = Machine::Awaiting(Awaiting::new(refusal, open.deadline));
+        if from != shard.node {
+            self.outputs.push_back(Output::Behind(from));
+        }
+        self.advance(shard, now, id);
     }
 
     /// What was asked of a replica was not sent, which is as good as this refusal.
@@ -277,6 +346,12 @@ impl Coordinator {
             }
             let Attempt { work, since, carried, .. } = open.attempts.remove(at);
             self.latency.observe(from, work, now.instant.since(since).saturating_sub(carried));
+        }
+        if let Reply::Refused(refusal @ Refusal::StaleRing { .. }) = &reply
+            && open.is_waited_for
+            && open.origin.is_some()
+        {
+            return self.await_news(shard, now, from, id, refusal.clone());
         }
         let bytes = reply.value_bytes();
         open.value_bytes += bytes;
@@ -399,11 +474,21 @@ impl Coordinator {
         self.requests.len()
     }
 
-    fn open(&mut self, shard: &Shard, now: Now, asker: Asker, machine: Machine, question: Question, deadline: Instant) {
+    #[allow(clippy::too_many_arguments)]
+    fn open(
+        &mut self,
+        shard: &Shard,
+        now: Now,
+        asker: Asker,
+        origin: Option<Origin>,
+        machine: Machine,
+        question: Question,
+        deadline: Instant,
+    ) {
         let id = self.ids.draw();
         let (attempts, wakes_at) = (Vec::with_capacity(3), Instant(u64::MAX));
         let (value_bytes, is_waited_for) = (0, true);
-        let open = Open { asker, machine, question, deadline, attempts, value_bytes, is_waited_for, wakes_at };
+        let open = Open { asker, origin, machine, question, deadline, attempts, value_bytes, is_waited_for, wakes_at };
         self.requests.insert(id, open);
         self.waited_for += 1;
         shard.metrics.requests_open.inc();
@@ -467,6 +552,10 @@ impl Coordinator {
                     }
                 }
                 Action::Answer(result) => {
+                    let result = result.map_err(|failure| match &open.origin {
+                        Some(origin) => origin.honest(failure),
+                        None => failure,
+                    });
                     let responder = respond::Responder {
                         me: shard.node,
                         topology: &shard.topology,

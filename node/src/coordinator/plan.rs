@@ -5,8 +5,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use driftless_proto::client;
-use driftless_proto::{BucketDefinition, BucketId, Failure, Key, Quorum, QuorumError, Refusal, Topology};
+use driftless_proto::{BucketDefinition, BucketId, Failure, Key, Quorum, QuorumError, Refusal};
 use driftless_ring::{NodeId, PartitionId};
+
+use crate::configurations::Configurations;
+use crate::shard::Shard;
 
 /// The replicas of one key, as seen from one node at one moment.
 #[derive(Clone, Debug)]
@@ -17,9 +20,16 @@ pub(crate) struct Plan {
     pub(crate) bucket: BucketDefinition,
     /// The key's partition.
     pub(crate) partition: PartitionId,
-    /// Its owners: this node first if it is one, then in order of preference.
+    /// Its owners: this node first if it is one, then in order of preference. While members change, those of every version that takes
+    /// writes.
     pub(crate) primaries: Vec<NodeId>,
-    topology: Arc<Topology>,
+    /// The owners in each of these versions, where there are several and they differ: a strict write needs a quorum of each.
+    pub(crate) groups: Vec<Vec<NodeId>>,
+    /// Those of `primaries` whose answers to a read count.
+    pub(crate) readers: Vec<NodeId>,
+    /// The version whose owners these are.
+    pub(crate) counted_for: u64,
+    configurations: Arc<Configurations>,
     /// The peers that can be counted on.
     up: Arc<BTreeSet<NodeId>>,
 }
@@ -30,34 +40,54 @@ impl Plan {
     /// # Errors
     /// [`Refusal::NoSuchBucket`].
     pub(crate) fn of_key(
-        topology: &Arc<Topology>,
-        me: NodeId,
+        shard: &Shard,
         up: &Arc<BTreeSet<NodeId>>,
         bucket: BucketId,
         key: &Key,
     ) -> Result<Plan, Refusal> {
-        let bucket = topology.bucket(bucket).ok_or(Refusal::NoSuchBucket)?;
-        Ok(Plan::of_partition(topology, me, up, bucket, topology.place(bucket, key).partition))
+        let bucket = shard.topology.bucket(bucket).ok_or(Refusal::NoSuchBucket)?;
+        Ok(Plan::of_partition(shard, up, bucket, shard.topology.place(bucket, key).partition))
     }
 
     /// The plan for all keys of a partition.
     pub(crate) fn of_partition(
-        topology: &Arc<Topology>,
-        me: NodeId,
+        shard: &Shard,
         up: &Arc<BTreeSet<NodeId>>,
         bucket: &BucketDefinition,
         partition: PartitionId,
     ) -> Plan {
-        let mut primaries = topology.ring().owners(partition).to_vec();
-        if let Some(at) = primaries.iter().position(|node| *node == me) {
-            primaries[..=at].rotate_right(1);
+        let (me, configurations) = (shard.node, &shard.configurations);
+        let mine_first = |mut nodes: Vec<NodeId>| {
+            if let Some(at) = nodes.iter().position(|node| *node == me) {
+                nodes[..=at].rotate_right(1);
+            }
+            nodes
+        };
+        let primaries = mine_first(configurations.owners(partition));
+        let readers = mine_first(configurations.read_owners(partition).to_vec());
+        let mut groups: Vec<Vec<NodeId>> = Vec::new();
+        if primaries.len() > usize::from(partition.n) {
+            groups.extend(configurations.active(partition).map(|(_, owners)| owners.to_vec()));
         }
-        Plan { me, bucket: bucket.clone(), partition, primaries, topology: topology.clone(), up: up.clone() }
+        Plan {
+            me,
+            bucket: bucket.clone(),
+            partition,
+            primaries,
+            groups,
+            readers,
+            counted_for: configurations.read_version(),
+            configurations: configurations.clone(),
+            up: up.clone(),
+        }
     }
 
     /// The same for the other owners alone.
     pub(crate) fn of_others(mut self) -> Plan {
-        self.primaries.retain(|node| *node != self.me);
+        let me = self.me;
+        self.primaries.retain(|node| *node != me);
+        self.readers.retain(|node| *node != me);
+        self.groups.iter_mut().for_each(|group| group.retain(|node| *node != me));
         self
     }
 
@@ -89,17 +119,32 @@ impl Plan {
         self.primaries.iter().copied().filter(|node| self.is_up(*node)).collect()
     }
 
-    /// Refuses at once what cannot succeed, before anything is asked of anybody.
+    /// Refuses at once a write that cannot succeed, before anything is asked of anybody.
     ///
     /// # Errors
     /// [`Refusal::NotEnoughReplicas`].
     pub(crate) fn require(&self, needed: u8, sloppy: bool) -> Result<(), Failure> {
-        let available = self.with_fallbacks(self.reachable(), sloppy).len() as u8;
+        let of = |group: &[NodeId]| group.iter().filter(|node| self.is_up(**node)).count() as u8;
+        let available = match sloppy || self.groups.is_empty() {
+            true => self.with_fallbacks(self.reachable(), sloppy).len() as u8,
+            false => self.groups.iter().map(|group| of(group)).min().unwrap_or(0),
+        };
         if available < needed { Err(Refusal::NotEnoughReplicas { needed, available }.into()) } else { Ok(()) }
     }
 
+    /// The owners whose answers to a read count, as far as they can be counted on.
+    pub(crate) fn reachable_readers(&self) -> Vec<NodeId> {
+        self.readers.iter().copied().filter(|node| self.is_up(*node)).collect()
+    }
+
+    /// Whether so many owners are among these, in each version that takes writes.
+    pub(crate) fn are_enough(&self, needed: usize, holds: impl Fn(NodeId) -> bool) -> bool {
+        let enough = |group: &[NodeId]| group.iter().filter(|node| holds(**node)).count() >= needed.min(group.len());
+        if self.groups.is_empty() { enough(&self.primaries) } else { self.groups.iter().all(|group| enough(group)) }
+    }
+
     /// Who fills which primary's slot: these primaries their own and, with a sloppy quorum, fallbacks those of the
-    /// primaries that cannot be counted on.
+    /// primaries that cannot be counted on. Nobody stands in for who owns the key in an older version alone.
     pub(crate) fn with_fallbacks(&self, reachable: Vec<NodeId>, sloppy: bool) -> Vec<(NodeId, NodeId)> {
         let mut workers: Vec<(NodeId, NodeId)> = reachable.into_iter().map(|node| (node, node)).collect();
         if sloppy {
@@ -123,8 +168,12 @@ impl Plan {
         if self.up.iter().all(|peer| self.primaries.contains(peer)) && self.is_mine() {
             return None;
         }
-        let line = self.topology.ring().preference(self.partition).fallbacks_for(primary);
-        line.into_iter().find(|node| self.is_up(*node) && !taken(*node))
+        let ring = self.configurations.topology().ring();
+        if !ring.owns(primary, self.partition) {
+            return None;
+        }
+        let line = ring.preference(self.partition).fallbacks_for(primary);
+        line.into_iter().find(|node| self.is_up(*node) && !self.primaries.contains(node) && !taken(*node))
     }
 }
 

@@ -76,6 +76,9 @@ impl Put {
     pub(crate) fn start(plan: Plan, options: WriteOptions, mut write: Write, planted: Planted) -> Result<Put, Failure> {
         let WriteOptions { w, sloppy, deadline } = options;
         let mut slots = Slots::new(plan.primaries.iter().copied(), w, planted.clone());
+        if !sloppy {
+            slots = slots.in_each_of(plan.groups.clone());
+        }
         if !plan.is_mine() {
             assert!(sloppy && plan.reachable().is_empty(), "a fallback stamps only when no primary can");
             slots.assign(plan.primaries[0], plan.me);

@@ -12,6 +12,8 @@ use crate::planted::{Bug, Planted};
 #[derive(Clone, Debug)]
 pub(crate) struct Slots {
     needed: u8,
+    /// Where there are several, each must have so many slots filled; else all slots are one.
+    groups: Vec<Vec<NodeId>>,
     slots: Vec<Slot>,
     workers: Vec<Worker>,
     planted: Planted,
@@ -35,7 +37,13 @@ impl Slots {
     /// One open slot per primary, nobody at work yet; `needed` of them must be filled.
     pub(crate) fn new(primaries: impl IntoIterator<Item = NodeId>, needed: u8, planted: Planted) -> Slots {
         let slots: Vec<Slot> = primaries.into_iter().map(|primary| Slot { primary, filled_by: None }).collect();
-        Slots { needed, workers: Vec::with_capacity(slots.len()), slots, planted }
+        Slots { needed, groups: Vec::new(), workers: Vec::with_capacity(slots.len()), slots, planted }
+    }
+
+    /// So many must be filled in each of these groups of primaries.
+    pub(crate) fn in_each_of(mut self, groups: Vec<Vec<NodeId>>) -> Slots {
+        self.groups = groups;
+        self
     }
 
     /// This node is asked to fill a primary's slot.
@@ -109,15 +117,21 @@ impl Slots {
         self.needed
     }
 
-    /// Slots that are filled or that somebody is at work for.
+    /// Slots that are filled or that somebody is at work for; of the group in which there are fewest.
     pub(crate) fn possible(&self) -> u8 {
-        let possible = |slot: &&Slot| slot.filled_by.is_some() || self.is_in_work(slot.primary);
-        self.slots.iter().filter(possible).count() as u8
+        self.fewest(|slot| slot.filled_by.is_some() || self.is_in_work(slot.primary))
     }
 
     /// Whether enough slots are filled.
     pub(crate) fn is_reached(&self) -> bool {
-        self.filled() >= self.needed
+        self.fewest(|slot| slot.filled_by.is_some()) >= self.needed
+    }
+
+    /// How many slots there are of a kind in the group in which there are fewest.
+    fn fewest(&self, is_such: impl Fn(&Slot) -> bool) -> u8 {
+        let such = || self.slots.iter().filter(|slot| is_such(slot));
+        let of = |group: &Vec<NodeId>| such().filter(|slot| group.contains(&slot.primary)).count() as u8;
+        self.groups.iter().map(of).min().unwrap_or_else(|| such().count() as u8)
     }
 
     /// Whether enough slots are filled or may still be.
@@ -193,6 +207,18 @@ mod tests {
         assert_eq!(slots.waits_only_for(D), Some(C));
         assert_eq!(slots.fail(D), Some(C));
         assert!(slots.fail(B).is_some() && !slots.is_possible());
+    }
+
+    #[test]
+    fn while_members_change_each_version_must_have_enough() {
+        let groups = vec![vec![A, B, D], vec![A, B, C]];
+        let mut slots = Slots::new([A, B, D, C], 2, Planted::default()).in_each_of(groups);
+        [A, B, C, D].into_iter().for_each(|node| slots.assign(node, node));
+        assert!(slots.fill(A) && slots.fill(D) && !slots.is_reached(), "one of the old owners is not enough");
+        assert!(slots.is_possible());
+        assert!(slots.fill(C) && slots.is_reached(), "A counts in both");
+        slots.fail(B);
+        assert!(slots.is_possible());
     }
 
     #[test]

@@ -15,7 +15,7 @@ impl Coordinator {
     /// Reads a key whose record is damaged here from the other owners: from as many as must have seen, one of them at
     /// least, whatever w of all have acknowledged.
     pub(crate) fn restore(&mut self, shard: &Shard, now: Now, bucket: BucketId, key: Key, deadline: Instant) {
-        let Ok(plan) = Plan::of_key(&shard.topology, shard.node, &self.up, bucket, &key).map(Plan::of_others) else {
+        let Ok(plan) = Plan::of_key(shard, &self.up, bucket, &key).map(Plan::of_others) else {
             return;
         };
         let quorum = plan.bucket.quorum;
@@ -32,7 +32,7 @@ impl Coordinator {
         };
         // Too few can be reached: the replica asks again.
         if let Ok(get) = Get::start(plan, bucket, key.clone(), options, &self.latency, now) {
-            self.open(shard, now, Asker::Replica, Machine::Get(get), Question::Restore { bucket, key }, deadline);
+            self.open(shard, now, Asker::Replica, None, Machine::Get(get), Question::Restore { bucket, key }, deadline);
         }
     }
 

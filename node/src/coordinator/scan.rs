@@ -43,11 +43,11 @@ impl Scan {
         r: u8,
         deadline: Instant,
     ) -> Result<Scan, Failure> {
-        let available = plan.reachable().len() as u8;
+        let available = plan.reachable_readers().len() as u8;
         if available < r {
             return Err(Refusal::NotEnoughReplicas { needed: r, available }.into());
         }
-        let slots = Slots::new(plan.primaries.iter().copied(), r, Planted::default());
+        let slots = Slots::new(plan.readers.iter().copied(), r, Planted::default());
         let mut machine =
             Scan { plan, scan, prefix, slots, pages: Vec::new(), deadline, done: false, actions: VecDeque::new() };
         (0..r).for_each(|_| {
@@ -122,7 +122,7 @@ impl Scan {
     }
 
     fn ask_next(&mut self) -> bool {
-        let Some(to) = self.plan.reachable().into_iter().find(|node| !self.slots.is_at_work(*node)) else {
+        let Some(to) = self.plan.reachable_readers().into_iter().find(|node| !self.slots.is_at_work(*node)) else {
             return false;
         };
         self.slots.assign(to, to);

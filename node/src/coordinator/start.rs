@@ -1,7 +1,7 @@
 //! How requests begin: what cannot be done is refused, and the others get their machine.
 
 use driftless_proto::client::{self, Request};
-use driftless_proto::{BucketId, Context, ContextError, ContextToken, Failure, Key, Refusal};
+use driftless_proto::{BucketId, Context, ContextError, ContextToken, Failure, Key, Quorum, Refusal};
 use driftless_ring::{NodeId, PartitionId};
 use rand::Rng;
 
@@ -29,10 +29,10 @@ impl Coordinator {
         request: Request,
         forwarded: bool,
     ) -> Result<(Machine, Question), Failure> {
-        let (me, up, topology) = (shard.node, &self.up, &shard.topology);
+        let (up, topology) = (&self.up, &shard.topology);
         match request {
             Request::Get(get) => {
-                let plan = Plan::of_key(topology, me, up, get.bucket, &get.key)?;
+                let plan = Plan::of_key(shard, up, get.bucket, &get.key)?;
                 let r = plan.quorum(get.r, None).map_err(Refusal::from)?.r();
                 let partition = plan.partition;
                 let machine = self.start_get(shard, now, deadline, plan, &get, r)?;
@@ -42,7 +42,7 @@ impl Coordinator {
             }
             Request::Put(put) => {
                 plan::check_value(&put, shard.limits.value_bytes_max)?;
-                let plan = Plan::of_key(topology, me, up, put.bucket, &put.key)?;
+                let plan = Plan::of_key(shard, up, put.bucket, &put.key)?;
                 let w = plan.quorum(None, put.w).map_err(Refusal::from)?.w();
                 let context = self.open_context(now, put.bucket, &put.key, put.context.as_ref())?;
                 let sloppy = plan.sloppy(put.sloppy);
@@ -74,11 +74,12 @@ impl Coordinator {
                     return Err(Refusal::BadRequest(format!("the ring has no arc {}", scan.arc.0)).into());
                 }
                 let partition = PartitionId { n: bucket.quorum.n(), arc: scan.arc };
-                let plan = Plan::of_partition(topology, me, up, bucket, partition);
+                let plan = Plan::of_partition(shard, up, bucket, partition);
                 let r = plan.quorum(scan.r, None).map_err(Refusal::from)?.r();
                 let limit = scan.limit.clamp(1, shard.limits.scan_limit_max);
                 let prefix = scan.prefix;
-                let scan = peer::Scan { bucket: scan.bucket, arc: scan.arc, after: scan.after, limit };
+                let (after, counted_for) = (scan.after, plan.counted_for);
+                let scan = peer::Scan { bucket: scan.bucket, arc: scan.arc, after, limit, counted_for };
                 Ok((Machine::Scan(Scan::start(plan, scan, prefix, r, deadline)?), Question::Other))
             }
             Request::Restore(restore) if !restore.accept_loss => {
@@ -86,7 +87,7 @@ impl Coordinator {
                 Err(Refusal::BadRequest(text.to_owned()).into())
             }
             Request::Restore(restore) => {
-                let plan = Plan::of_key(topology, me, up, restore.bucket, &restore.key)?;
+                let plan = Plan::of_key(shard, up, restore.bucket, &restore.key)?;
                 let salvage = Salvage::start(now, &plan, restore.bucket, restore.key, deadline);
                 Ok((Machine::Salvage(salvage), Question::Other))
             }
@@ -112,7 +113,7 @@ impl Coordinator {
         let quorum = plan.bucket.quorum;
         let options = ReadOptions {
             r,
-            held_by: if strict && !shard.planted.is(Bug::NoWriteBack) { quorum.n() - quorum.r() + 1 } else { 0 },
+            held_by: if strict && !shard.planted.is(Bug::NoWriteBack) { held_by(quorum, &plan) } else { 0 },
             durable: strict,
             ask_all: get.explain || self.rng.random_range(0..100) < plan.bucket.read_all,
             explain: get.explain,
@@ -199,4 +200,11 @@ impl Coordinator {
         }
         Ok(Some(context))
     }
+}
+
+/// How many must hold what a strict read answers. While members change a pass takes from so many owners that one of them has what w have
+/// acknowledged: so what is shown must be held by w as well.
+fn held_by(quorum: Quorum, plan: &Plan) -> u8 {
+    let overlap = quorum.n() - quorum.r() + 1;
+    if plan.groups.is_empty() { overlap } else { overlap.max(quorum.w()) }
 }

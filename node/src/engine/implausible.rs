@@ -42,12 +42,12 @@ pub(super) fn in_reply(shard: &Shard, now: Now, reply: &Reply) -> Option<&'stati
 }
 
 fn in_sender(shard: &Shard, from: NodeId, merge: &Merge) -> Option<&'static str> {
-    if merge.purpose != Purpose::AntiEntropy {
+    if !matches!(merge.purpose, Purpose::AntiEntropy | Purpose::Transfer) {
         return None;
     }
     let bucket = shard.topology.bucket(merge.bucket)?;
     let partition = shard.topology.place(bucket, &merge.key).partition;
-    (!shard.ring().owns(from, partition)).then_some("an exchange with a node that does not own the key")
+    (!shard.configurations.keeps(from, partition)).then_some("an exchange with a node that does not own the key")
 }
 
 fn in_state(shard: &Shard, now: Now, siblings: &Siblings) -> Option<&'static str> {
@@ -72,7 +72,7 @@ fn in_shape<P: Payload>(shard: &Shard, now: Now, siblings: &Siblings<P>) -> Opti
 /// top, by merges: as many for each member, and for each time that one has begun again beside what it had left with others, since it
 /// has lost its disk, or was a fallback whose copy was delivered and forgotten. Tombstones are one for each that has taken a delete.
 fn live_max(shard: &Shard) -> usize {
-    let members = shard.ring().members().len();
+    let members = shard.configurations.members().len();
     (shard.limits.siblings_max.max(SIBLINGS_MAX) + 1) * members * BEGINNINGS
 }
 

@@ -10,13 +10,14 @@ mod implausible;
 mod resident;
 mod route;
 mod tasks;
+mod versions;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use driftless_antientropy::Held;
 use driftless_proto::client::{self, Access, Class, Response};
-use driftless_proto::{ContextKeys, Refusal, Topology};
+use driftless_proto::{ContextKeys, Refusal};
 use driftless_ring::{NodeId, PartitionId};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -24,6 +25,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::bounds::TurnBounds;
 use crate::config::Limits;
+use crate::configurations::Configurations;
 pub use crate::coordinator::ClientTag;
 use crate::coordinator::{Asker, Coordinator};
 use crate::handoff::Handoff;
@@ -43,6 +45,7 @@ use crate::time::{Instant, Now};
 
 use implausible::ImplausibleLog;
 use tasks::Task;
+use versions::Early;
 
 /// What the shell has to do.
 #[derive(Clone, PartialEq, Debug)]
@@ -65,6 +68,8 @@ pub enum Output {
     Sync(BatchSeq),
     /// The store cannot be trusted any more: stop this process at once, non-zero, with this reason.
     Halt(String),
+    /// This peer knows more of the versions of the ring than this shard: it is to be asked.
+    Behind(NodeId),
 }
 
 /// Everything an engine is made from.
@@ -73,8 +78,8 @@ pub struct EngineConfig {
     pub node: NodeId,
     /// Which of its shards.
     pub shard: u16,
-    /// The agreed shape of the cluster.
-    pub topology: Arc<Topology>,
+    /// The versions of the agreed shape of the cluster that count.
+    pub configurations: Arc<Configurations>,
     /// Seals and opens context tokens.
     pub context_keys: ContextKeys,
     /// Bounds and times.
@@ -108,6 +113,9 @@ pub struct Engine<S: Store> {
     /// Pages of hints that were asked for; a turn looks up one.
     looks: VecDeque<(NodeId, Option<Vec<u8>>)>,
     implausible: ImplausibleLog,
+    early: Early,
+    /// The newest batch when all that this shard takes in had been taken in.
+    taken_at: Option<BatchSeq>,
     outputs: VecDeque<Output>,
 }
 
@@ -115,8 +123,10 @@ impl<S: Store> Engine<S> {
     /// A shard that has just started. No peer can be reached yet.
     pub fn new(config: EngineConfig, store: S, now: Now) -> Engine<S> {
         let (mut rng, write_ids_seed) = (StdRng::from_seed(config.seed), xxh3_64(&config.seed));
-        let EngineConfig { node, shard: number, topology, context_keys, limits, metrics, seed: _, planted } = config;
-        let shard = Shard { node, number, topology, limits, metrics, planted };
+        let EngineConfig { node, shard: number, configurations, context_keys, limits, metrics, seed: _, planted } =
+            config;
+        let topology = configurations.topology().clone();
+        let shard = Shard { node, number, configurations, topology, limits, metrics, planted };
         let replica = Replica::new(&shard, store, write_ids_seed, StdRng::from_rng(&mut rng), now);
         let pings = RequestIds::new(Lane::Reachability, rng.random());
         let handoff = Handoff::new(&shard.limits, StdRng::from_rng(&mut rng));
@@ -137,6 +147,8 @@ impl<S: Store> Engine<S> {
             bytes_taken: 0,
             looks: VecDeque::new(),
             implausible: ImplausibleLog::default(),
+            early: Early::default(),
+            taken_at: None,
             outputs: VecDeque::new(),
         };
         engine.route(now);
@@ -170,9 +182,7 @@ impl<S: Store> Engine<S> {
     pub fn handle_peer(&mut self, now: Now, from: NodeId, message: Message) {
         self.inputs += 1;
         self.bytes_taken += message.body.value_bytes();
-        if message.ring_version != self.shard.ring().version().0 {
-            return self.refuse_other_ring(from, &message);
-        }
+        let Some(message) = self.of_this_version(now.instant, from, message) else { return };
         match message.body {
             Body::Request { deadline, .. } if deadline <= now.instant => {
                 self.shard.metrics.expired.inc();
@@ -354,15 +364,6 @@ impl<S: Store> Engine<S> {
     /// The store, for tests and the shell's own needs.
     pub fn store_mut(&mut self) -> &mut S {
         self.replica.store_mut()
-    }
-
-    /// Membership is fixed for now, so another version is another cluster file: requests are refused, replies dropped.
-    fn refuse_other_ring(&mut self, from: NodeId, message: &Message) {
-        self.shard.metrics.protocol_violations.inc();
-        if let Body::Request { .. } = message.body {
-            let refusal = Refusal::StaleRing { theirs: message.ring_version, ours: self.shard.ring().version().0 };
-            self.send(from, message.id, Body::Reply(Reply::Refused(refusal)));
-        }
     }
 }
 

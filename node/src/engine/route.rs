@@ -68,6 +68,7 @@ impl<S: Store> Engine<S> {
             coordinator::Output::Send { to, id, deadline, request } => {
                 self.send(to, id, Body::Request { deadline, request });
             }
+            coordinator::Output::Behind(peer) => self.outputs.push_back(Output::Behind(peer)),
             coordinator::Output::Overdue(peer) => self.reachability.handle_overdue(now.instant, peer),
             coordinator::Output::Reply { to: Asker::Client(to), response } => {
                 if let Some((kind, since)) = self.arrivals.remove(&to) {
@@ -110,6 +111,10 @@ impl<S: Store> Engine<S> {
         match output {
             reconciler::Output::Send { to, id, deadline, request } => {
                 self.send(to, id, Body::Request { deadline, request });
+            }
+            // While something changes hands, what is said of it rests on what no power cut can take.
+            reconciler::Output::Reply { to, id, reply } if self.shard.configurations.is_moving() => {
+                self.replica.reply_durably(&self.shard, to, id, reply);
             }
             reconciler::Output::Reply { to, id, reply } => self.send(to, id, Body::Reply(reply)),
             reconciler::Output::Failed(error) => self.replica.fail(&self.shard, error),

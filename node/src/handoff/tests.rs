@@ -9,6 +9,7 @@ use rand::SeedableRng;
 
 use super::walk::KEYS_UNDER_WAY;
 use super::*;
+use crate::configurations::Configurations;
 use crate::planted::Planted;
 
 const DELAY: Duration = Duration::from_secs(3);
@@ -48,7 +49,8 @@ impl Desk {
         let (me, target) = (NodeId::of_name("a"), NodeId::of_name("b"));
         let limits = Limits { handoff_delay: DELAY, ..Limits::default() };
         let held = held.collect();
-        let shard = Shard { node: me, number: 0, topology, limits, metrics: Arc::default(), planted };
+        let configurations = Arc::new(Configurations::of_file(topology.clone()));
+        let shard = Shard { node: me, number: 0, configurations, topology, limits, metrics: Arc::default(), planted };
         let mut desk = Desk {
             held,
             handoff: Handoff::new(&shard.limits, StdRng::seed_from_u64(1)),

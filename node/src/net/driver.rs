@@ -249,6 +249,7 @@ impl<S: Store> Driver<S> {
                 self.sync_wished = Some(batch);
                 shared.sync.wish(self.context.shard, batch);
             }
+            Output::Behind(_) => {}
             Output::Halt(reason) => {
                 self.halted = true;
                 shared.halt(reason);

@@ -26,6 +26,7 @@ use super::refusal::{CloseCode, STOPPING};
 use super::shard_context::ShardContext;
 use super::tls::ResetKey;
 use crate::config::Limits;
+use crate::configurations::Configurations;
 use crate::engine::{Engine, EngineConfig};
 use crate::planted::Planted;
 use crate::replica::store::Store;
@@ -91,7 +92,7 @@ impl<S: Store> ShardStart<S> {
         let config = EngineConfig {
             node: shared.node,
             shard: self.shard,
-            topology: shared.topology.clone(),
+            configurations: Arc::new(Configurations::of_file(shared.topology.clone())),
             context_keys: shared.context_keys.clone(),
             limits: Limits {
                 coordinated_bytes_max: shared.net.coordinated_max(shared.shards.len()),

@@ -20,9 +20,12 @@ pub(super) struct Answering {
 impl Reconciler {
     pub(super) fn answer_sums<H: Holdings>(&mut self, view: &View<'_, H>, from: NodeId, id: RequestId, sums: &Sums) {
         let View { shard, now, .. } = *view;
-        let ring = shard.ring();
-        let unequal = sums.answer(ring.partitions(), |partition| {
-            if ring.owns(from, partition) { view.holdings.tree(partition) } else { Held::Nothing }
+        let configurations = &shard.configurations;
+        let unequal = sums.answer(shard.ring().partitions(), |partition| match view.holdings.tree(partition) {
+            _ if !configurations.keeps(from, partition) => Held::Nothing,
+            // A store that may have forgotten something is nobody's measure.
+            _ if !configurations.is_whole() => Held::Rebuilding,
+            held => held,
         });
         let mut named = unequal.partitions.iter().map(|(partition, _)| *partition).peekable();
         for line in &sums.lines {
@@ -53,8 +56,10 @@ impl Reconciler {
         let known = self.answering.get(&(from, exchange));
         let other = known.is_some_and(|answering| answering.responder.partition() != partition)
             || matches!(&request.ask, Ask::Start(start) if start.partition != partition);
-        let refusal = if !ours || !shard.ring().owns(from, partition) {
+        let refusal = if !ours || !shard.configurations.keeps(from, partition) {
             Some(Refused::NotOwner)
+        } else if !shard.configurations.is_whole() {
+            Some(Refused::Rebuilding)
         } else if other {
             Some(Refused::Malformed)
         } else if known.is_none() && self.may_not_answer(shard, &request.ask, view.recipients.contains(&from)) {

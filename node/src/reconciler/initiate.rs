@@ -39,7 +39,7 @@ impl Reconciler {
         for &partition in &partitions {
             match view.holdings.tree(partition) {
                 Held::Tree(tree) => {
-                    let shard = shard.topology.shard_of(peer, partition);
+                    let shard = shard.configurations.shard_of(peer, partition);
                     lines.entry(shard).or_default().push(Line::of(partition, tree));
                 }
                 Held::Rebuilding => return self.rounds.defer_round(now.instant, peer, partitions),
@@ -159,6 +159,7 @@ impl Reconciler {
         shard.metrics.aae_exchanges.inc();
         shard.metrics.aae_exchanges_different.inc_by(u64::from(report.keys_differing > 0));
         self.rounds.equal(now.instant, peer, partition);
+        self.passed(peer, partition);
         let (mut reported, read_before) = (0, view.holdings.bytes_read());
         for token in self.rounds.differed(peer, partition, found).into_iter().take(UNREPAIRED_LOOKED_AT_MAX) {
             if view.holdings.bytes_read() - read_before >= self.step_bytes {
@@ -219,6 +220,7 @@ impl Reconciler {
             match named.get(&partition) {
                 None => {
                     self.rounds.equal(now.instant, peer, partition);
+                    self.passed(peer, partition);
                     self.rounds.forgive(peer, partition);
                 }
                 Some(Standing::Differs { bits, count }) => {

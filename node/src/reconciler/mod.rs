@@ -15,6 +15,7 @@ mod budget;
 mod figures;
 mod holdings;
 mod initiate;
+mod passes;
 mod repair;
 mod rounds;
 
@@ -37,6 +38,7 @@ use budget::Budget;
 pub use figures::{Figures, PartitionFigures};
 pub(crate) use holdings::{Holdings, KeyState, View};
 use initiate::Begun;
+use passes::Passes;
 use repair::{Done, JobId, ParcelSize, Repairs};
 use rounds::Rounds;
 
@@ -84,6 +86,7 @@ pub(crate) struct Reconciler {
     paused: bool,
     /// Partitions of which this node held nothing when another was found to hold some of it.
     lacking: BTreeSet<PartitionId>,
+    passes: Passes,
     outputs: VecDeque<Output>,
 }
 
@@ -125,6 +128,7 @@ impl Reconciler {
             pressed: false,
             paused: false,
             lacking: BTreeSet::new(),
+            passes: Passes::default(),
             outputs: VecDeque::new(),
         }
     }

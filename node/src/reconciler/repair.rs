@@ -233,7 +233,8 @@ impl Reconciler {
             shard.metrics.aae_bytes.inc_by(bytes as u64);
             self.budget.spend(bytes.max(KEY_COST));
             self.bytes_left = self.bytes_left.saturating_sub(bytes);
-            let merge = Merge { bucket, key, siblings, hint_for: None, purpose: Purpose::AntiEntropy };
+            let purpose = if shard.configurations.is_moving() { Purpose::Transfer } else { Purpose::AntiEntropy };
+            let merge = Merge { bucket, key, siblings, hint_for: None, purpose };
             self.ask(
                 shard,
                 now,

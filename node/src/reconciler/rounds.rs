@@ -21,6 +21,8 @@ use crate::time::Instant;
 #[derive(Debug)]
 pub(super) struct Rounds {
     interval: Duration,
+    /// All peers that can be reached, whether or not they share anything.
+    up: BTreeSet<NodeId>,
     peers: BTreeMap<NodeId, Peer>,
     /// Unequal partitions of peers that can be reached, by the moment from which they are known to be, then by lot: two peers that fill a third
     /// should not both begin with the same partition.
@@ -89,14 +91,45 @@ impl Rounds {
         now: Instant,
         rng: StdRng,
     ) -> Rounds {
+        // Peers are hardly connected yet; when one is, its round comes soon.
+        let peers = Rounds::sharing(shard, partitions, now, now + interval);
+        Rounds { interval, up: BTreeSet::new(), peers, waiting: BTreeSet::new(), rng }
+    }
+
+    /// Others share these partitions from now on, and nothing is known of how they stand.
+    pub(super) fn begin_anew(&mut self, shard: &Shard, partitions: impl Iterator<Item = PartitionId>, now: Instant) {
+        self.waiting.clear();
+        let mut peers = Rounds::sharing(shard, partitions, now, now);
+        for (id, peer) in &mut peers {
+            peer.reachable = self.up.contains(id);
+            if let Some(before) = self.peers.get(id) {
+                peer.rate = before.rate;
+            }
+        }
+        self.peers = peers;
+    }
+
+    fn sharing(
+        shard: &Shard,
+        partitions: impl Iterator<Item = PartitionId>,
+        now: Instant,
+        next_round: Instant,
+    ) -> BTreeMap<NodeId, Peer> {
         let mut peers: BTreeMap<NodeId, Peer> = BTreeMap::new();
         for partition in partitions {
-            for &owner in shard.ring().owners(partition).iter().filter(|owner| **owner != shard.node) {
+            let configurations = &shard.configurations;
+            // What this node does not own any more is the owners' of today.
+            let owners = match configurations.owns(shard.node, partition) {
+                true => configurations.owners(partition),
+                false => configurations.newest_owners(partition).to_vec(),
+            };
+            let is_given = !configurations.owns(shard.node, partition);
+            let passes = configurations.passes(shard.node, partition);
+            for owner in owners.into_iter().filter(|owner| *owner != shard.node) {
                 let peer = peers.entry(owner).or_insert_with(|| Peer {
                     reachable: false,
                     begins: shard.node < owner,
-                    // Peers are hardly connected yet; when one is, its round comes soon.
-                    next_round: now + interval,
+                    next_round,
                     busy_until: now,
                     wanted: None,
                     open: 0,
@@ -104,10 +137,12 @@ impl Rounds {
                     shared: BTreeMap::new(),
                     rate: Rate::default(),
                 });
+                // What changes hands is compared by who takes it, and by who gives it away.
+                peer.begins |= is_given || passes.iter().any(|pass| pass.of.contains(&owner));
                 peer.shared.insert(partition, SharedPartition::default());
             }
         }
-        Rounds { interval, peers, waiting: BTreeSet::new(), rng }
+        peers
     }
 
     pub(super) fn peers(&self) -> impl Iterator<Item = (NodeId, &Peer)> {
@@ -122,6 +157,7 @@ impl Rounds {
     /// A peer is back: it may have missed something.
     pub(super) fn peer_up(&mut self, now: Instant, peer: NodeId) {
         let soon = now + self.soon();
+        self.up.insert(peer);
         let Some(found) = self.peers.get_mut(&peer) else { return };
         found.reachable = true;
         found.next_round = found.next_round.min(soon);
@@ -130,6 +166,7 @@ impl Rounds {
     }
 
     pub(super) fn peer_lost(&mut self, peer: NodeId) {
+        self.up.remove(&peer);
         if let Some(found) = self.peers.get_mut(&peer) {
             found.reachable = false;
             found.open = 0;

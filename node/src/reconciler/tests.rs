@@ -12,6 +12,7 @@ use driftless_testkit::TopologyBuilder;
 
 use super::*;
 use crate::config::{AaeLimits, Limits};
+use crate::configurations::Configurations;
 use crate::peer::{Merge, ReplicaRequest};
 use crate::planted::Planted;
 
@@ -106,6 +107,7 @@ impl Side {
         let shard = Shard {
             node,
             number: 0,
+            configurations: Arc::new(Configurations::of_file(topology.clone())),
             topology: topology.clone(),
             limits,
             metrics: Arc::default(),

@@ -92,6 +92,11 @@ impl<S: Store> Replica<S> {
         self.outputs.extend(answers.map(|Answer { to, id, reply }| Output::Reply { to, id, reply }));
     }
 
+    /// Answers once everything applied so far is durable.
+    pub(crate) fn reply_durably(&mut self, shard: &Shard, to: NodeId, id: RequestId, reply: Reply) {
+        self.reply_once(shard, Durability::Sync, to, id, reply);
+    }
+
     /// Asks for a sync of everything applied, unless that has been asked for.
     pub(super) fn ask_sync(&mut self) {
         self.outputs.extend(self.syncs.ask().map(Output::Sync));

@@ -12,7 +12,7 @@ pub(super) struct Located<'a> {
     pub(super) bucket: &'a BucketDefinition,
     pub(super) partition: PartitionId,
     pub(super) record: RecordKey,
-    /// Whether this node stores the key.
+    /// Whether this node owns the key. One that did in an older version may hold it all the same.
     pub(super) is_mine: bool,
 }
 
@@ -25,7 +25,7 @@ impl Located<'_> {
         let bucket = shard.topology.bucket(bucket).ok_or(Refusal::NoSuchBucket)?;
         let place = shard.topology.place(bucket, key);
         shard.assert_mine(place.partition)?;
-        let is_mine = shard.ring().owns(shard.node, place.partition);
+        let is_mine = shard.owns(place.partition);
         let record = RecordKey::new(place.partition.n, place.token, bucket.id, key);
         Ok(Located { bucket, partition: place.partition, record, is_mine })
     }

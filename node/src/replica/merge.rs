@@ -58,7 +58,11 @@ impl<S: Store> Replica<S> {
             }
             Capacity::Owner { hint_for } => {
                 self.check_size(shard, &located, &merge.siblings)?;
+                let bytes = merge.siblings.value_bytes();
                 let changed = self.take_in(shard, &located, &merge.key, merge.siblings)?;
+                if changed && merge.purpose == Purpose::Transfer {
+                    self.moving.count(bytes);
+                }
                 shard.metrics.aae_keys_repaired.inc_by(u64::from(changed && is_repair));
                 if !changed && durability == Durability::Sync && shard.planted.is(Bug::NoopAckBeforeSync) {
                     durability = Durability::Buffered;

@@ -28,6 +28,7 @@ mod merge;
 mod metered;
 #[cfg(feature = "planted-bugs")]
 mod mistakes;
+mod moving;
 #[cfg(feature = "planted-bugs")]
 mod observed;
 mod read;
@@ -60,6 +61,7 @@ use hints::HintCounts;
 pub(crate) use hints::{Hint, HintPage};
 use local::{LocalRequest, Made};
 use metered::Metered;
+use moving::Moving;
 #[cfg(feature = "planted-bugs")]
 pub(crate) use observed::Stamp;
 use record::RecordError;
@@ -103,6 +105,8 @@ pub(crate) struct Replica<S> {
     scans: VecDeque<(NodeId, RequestId, Scan)>,
     /// What the first of them reads is being fetched.
     scans_wait: bool,
+    /// What changes hands.
+    moving: Moving,
     turn: Turn,
     syncs: Syncs,
     /// A batch was refused for lack of room, and its reads are read again.
@@ -118,10 +122,10 @@ impl<S: Store> Replica<S> {
     /// A replica that has just started: every actor is new.
     pub(crate) fn new(shard: &Shard, store: S, write_ids_seed: u64, mut rng: StdRng, now: Now) -> Replica<S> {
         let Shard { limits, metrics, planted, .. } = shard;
-        let owned = shard.ring().owned(shard.node).filter(|partition| shard.is_mine(*partition));
+        let kept = shard.configurations.kept(shard.node).into_iter().filter(|partition| shard.is_mine(*partition));
         let (partitions, scrub) = (shard.ring().partitions(), limits.aae.scrub_interval);
         let trees_rng = StdRng::from_rng(&mut rng);
-        let trees = Trees::new(partitions, owned, limits.turn, scrub, now.instant, trees_rng, metrics);
+        let trees = Trees::new(partitions, kept, limits.turn, scrub, now.instant, trees_rng, metrics);
         let (hints, unreadable) = match HintCounts::new(shard, &store, now.instant) {
             Ok(hints) => (hints, None),
             Err(error) => (HintCounts::none(now.instant), Some(Output::Halt(error.to_string()))),
@@ -141,6 +145,7 @@ impl<S: Store> Replica<S> {
             damage: Damage::new(limits.attempt_timeout),
             scans: VecDeque::new(),
             scans_wait: false,
+            moving: Moving::new(shard),
             turn: Turn::default(),
             syncs: Syncs::new(planted.is(Bug::FirstSyncNotAwaited).then_some(BatchSeq(0))),
             is_reading_again: false,
@@ -213,6 +218,7 @@ impl<S: Store> Replica<S> {
             self.fail(shard, error);
         }
         self.ask_for_restoring(now.instant);
+        self.move_on(shard, now.instant);
     }
 
     /// The next thing to do.
@@ -222,10 +228,16 @@ impl<S: Store> Replica<S> {
 
     /// When to call [`Replica::handle_timeout`].
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        [self.syncs.poll_timeout(), self.trees.poll_timeout(), self.hints.poll_timeout(), self.damage.poll_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.syncs.poll_timeout(),
+            self.trees.poll_timeout(),
+            self.hints.poll_timeout(),
+            self.damage.poll_timeout(),
+            self.moving.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// The store underneath.

@@ -31,6 +31,7 @@ impl MergedHeader {
 
 impl<S: Store> Replica<S> {
     pub(super) fn read(&mut self, shard: &Shard, from: NodeId, id: RequestId, read: Read) -> Result<(), RequestError> {
+        shard.check_counted(read.counted_for)?;
         let located = self.locate(shard, read.bucket, &read.key)?;
         let mut known = self.merged_header(shard, &located)?;
         if read.durable && located.is_mine {
@@ -115,7 +116,7 @@ impl<S: Store> Replica<S> {
     /// What is held of a key: the own record, and the copies for others. At an owner there are none unless an older
     /// ring has left some.
     pub(super) fn merged_header(&mut self, shard: &Shard, located: &Located<'_>) -> Result<MergedHeader, RecordError> {
-        let own = if located.is_mine { self.header(shard, &located.record)? } else { Arc::default() };
+        let own = self.own_header(shard, located)?;
         if located.is_mine && !self.hints.may_stray() {
             return Ok(MergedHeader { own, merged: None });
         }
@@ -131,7 +132,7 @@ impl<S: Store> Replica<S> {
             }
         }
         let Some(mut merged) = merged else { return Ok(MergedHeader { own, merged: None }) };
-        if located.is_mine {
+        if !own.is_empty() {
             merged.merge(&self.siblings(shard, &located.record)?);
         }
         if located.bucket.conflict == Conflict::Lww {
@@ -149,8 +150,15 @@ impl<S: Store> Replica<S> {
     ) -> Result<Siblings, RecordError> {
         match &known.merged {
             Some((_, siblings)) => Ok(siblings.clone()),
-            None if located.is_mine => self.siblings(shard, &located.record),
+            None if !known.own.is_empty() => self.siblings(shard, &located.record),
             None => Ok(Siblings::new()),
         }
+    }
+
+    /// What the own record says. A node that owns the key no more reads it as long as it is there: a stamp that did not would hide
+    /// dots of its own actor from everybody.
+    fn own_header(&mut self, shard: &Shard, located: &Located<'_>) -> Result<Arc<Header>, RecordError> {
+        let is_there = located.is_mine || self.check_sound(&located.record).is_ok();
+        if is_there { self.header(shard, &located.record) } else { Ok(Arc::default()) }
     }
 }

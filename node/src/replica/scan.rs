@@ -70,9 +70,10 @@ impl<S: Store> Replica<S> {
         let bucket = shard.topology.bucket(scan.bucket).ok_or(Refusal::NoSuchBucket)?;
         let partition = PartitionId { n: bucket.quorum.n(), arc: scan.arc };
         shard.assert_mine(partition)?;
-        if !shard.ring().owns(shard.node, partition) {
+        if !shard.owns(partition) {
             return Err(shard.not_owner().into());
         }
+        shard.check_counted(Some(scan.counted_for))?;
         let mut range = record::arc_range(partition, shard.ring().partitions());
         if let Some(after) = &scan.after {
             range.start = range.start.max(match &after.key {

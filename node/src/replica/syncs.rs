@@ -51,6 +51,16 @@ impl Syncs {
         })
     }
 
+    /// The newest batch that has been applied.
+    pub(super) fn applied(&self) -> BatchSeq {
+        self.applied
+    }
+
+    /// Whether everything up to a batch is durable.
+    pub(super) fn is_durable_up_to(&self, batch: BatchSeq) -> bool {
+        self.synced >= Some(batch)
+    }
+
     /// Whether everything applied so far is durable.
     pub(super) fn is_durable(&self) -> bool {
         self.synced >= Some(self.applied)

@@ -10,7 +10,8 @@
 //! anew beside it.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -116,6 +117,33 @@ impl Trees {
             scrub_interval,
             next_scrub: now + scrub_interval,
             rng,
+        }
+    }
+
+    /// Other partitions are kept from now on. Of those that are new nothing has been read yet.
+    pub(super) fn keep(&mut self, partitions: &BTreeSet<PartitionId>, now: Instant, metrics: &Metrics) {
+        let gone: Vec<PartitionId> = self.kept.keys().copied().filter(|kept| !partitions.contains(kept)).collect();
+        for partition in gone {
+            let Some(kept) = self.kept.remove(&partition) else { continue };
+            match kept.tree {
+                Some(_) => {
+                    metrics.keys.dec_by(kept.weight.keys);
+                    metrics.value_bytes.dec_by(kept.weight.bytes);
+                }
+                None => {
+                    metrics.partitions_uncounted.dec();
+                }
+            }
+            self.queue.retain(|queued| *queued != partition);
+            self.check.take_if(|(checked, _)| *checked == partition);
+        }
+        for &partition in partitions {
+            if let Entry::Vacant(entry) = self.kept.entry(partition) {
+                entry.insert(Kept { tree: None, weight: ArcWeight::default(), build: None });
+                metrics.partitions_uncounted.inc();
+                self.queue.push_back(partition);
+                self.next_step = now;
+            }
         }
     }
 

@@ -151,6 +151,13 @@ impl Turn {
         }
     }
 
+    /// A record that cannot be read goes, whatever it held.
+    pub(super) fn remove_damaged(&mut self, record: RecordKey) {
+        let nothing = || Arc::new(Header::default());
+        let (stored, header, siblings) = (nothing(), nothing(), Siblings::new());
+        self.changes.entry(record).or_insert(Change { stored, before: None, header, siblings, encoded: None });
+    }
+
     /// A hint's new value, or its end, in place of what the store holds.
     pub(super) fn put_hint(&mut self, key: HintKey, stored: Option<HintWeight>, after: After) {
         self.hints.insert(key, HintChange { stored, after });

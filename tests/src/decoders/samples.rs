@@ -365,7 +365,13 @@ pub fn exchanged() -> Vec<Exchanged> {
 pub fn peer_requests() -> Vec<Request> {
     let (bucket, key) = (bucket(), key());
     let mut all = vec![
-        Request::Replica(ReplicaRequest::Scan(Scan { bucket, arc: ArcIndex(1), after: Some(cursor()), limit: 3 })),
+        Request::Replica(ReplicaRequest::Scan(Scan {
+            bucket,
+            arc: ArcIndex(1),
+            after: Some(cursor()),
+            limit: 3,
+            counted_for: 1,
+        })),
         Request::Ping,
     ];
     for (at, want) in wants().into_iter().enumerate() {

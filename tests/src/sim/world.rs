@@ -370,6 +370,7 @@ impl World {
                 Output::Send { to, message } => self.send((node, shard), to, message),
                 Output::Reply { to, response } => self.reply(node, to, response),
                 Output::Sync(batch) => self.sync(node, shard, batch),
+                Output::Behind(_) => {}
                 // Nothing leaves any more.
                 Output::Halt(reason) => {
                     halted = Some(reason);

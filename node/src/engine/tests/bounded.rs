@@ -142,7 +142,7 @@ fn a_scan_of_an_empty_bucket_beside_a_full_one_takes_many_short_steps() {
     for (bucket, found) in &mut lists {
         let (mut after, mut pages) = (None, 0);
         loop {
-            let page = trio.page(Scan { bucket: *bucket, arc, after: after.take(), limit: 10_000 });
+            let page = trio.page(Scan { bucket: *bucket, arc, after: after.take(), limit: 10_000, counted_for: 1 });
             assert!(page.entries.len() <= TurnBounds::default().step_records);
             found.extend(page.entries.into_iter().filter_map(|(at, _)| at.key));
             pages += 1;
@@ -166,7 +166,7 @@ fn a_page_of_a_scan_reads_so_many_bytes_however_large_the_values_are() {
     let names = trio.names(20);
     trio.store(0, &names, VALUE_BYTES);
     let arc = trio.topology.place(trio.topology.bucket(SIBLINGS).expect("exists"), &key()).partition.arc;
-    let page = trio.page(Scan { bucket: SIBLINGS, arc, after: None, limit: 10_000 });
+    let page = trio.page(Scan { bucket: SIBLINGS, arc, after: None, limit: 10_000, counted_for: 1 });
     assert_eq!(page.entries.len(), TurnBounds::default().step_bytes.div_ceil(RECORD_BYTES));
     assert!(page.next.is_some());
 }
@@ -179,7 +179,7 @@ fn a_turn_makes_one_step_of_one_scan_after_everything_else() {
     let arc = trio.topology.place(trio.topology.bucket(SIBLINGS).expect("exists"), &key()).partition.arc;
     let from = trio.id(1);
     for id in 0..16 {
-        let scan = Scan { bucket: LWW, arc, after: None, limit: 10 };
+        let scan = Scan { bucket: LWW, arc, after: None, limit: 10, counted_for: 1 };
         let body = Body::Request {
             deadline: trio.now.instant + Duration::from_secs(1),
             request: Request::Replica(ReplicaRequest::Scan(scan)),

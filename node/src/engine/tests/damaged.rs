@@ -255,7 +255,13 @@ fn a_page_of_a_scan_does_not_show_what_is_damaged() {
         1,
         0,
         4,
-        Request::Replica(ReplicaRequest::Scan(crate::peer::Scan { bucket: SIBLINGS, arc, after: None, limit: 10 })),
+        Request::Replica(ReplicaRequest::Scan(crate::peer::Scan {
+            bucket: SIBLINGS,
+            arc,
+            after: None,
+            limit: 10,
+            counted_for: 1,
+        })),
     );
     let said = trio.wire.iter().find_map(|(from, _, message)| match &message.body {
         Body::Reply(reply) if *from == trio.id(0) => Some(reply.clone()),

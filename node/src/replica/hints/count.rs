@@ -322,6 +322,7 @@ mod tests {
     use driftless_testkit::TopologyBuilder;
 
     use super::*;
+    use crate::configurations::Configurations;
     use crate::planted::Planted;
     use crate::replica::record::RecordKey;
     use crate::replica::store::Batch;
@@ -330,11 +331,12 @@ mod tests {
     const SHARDS: u16 = 3;
 
     fn shard(number: u16) -> Shard {
-        let topology = TopologyBuilder::of(["a", "b", "c", "d"]).shards(SHARDS).partitions(16).hash_seed(0);
+        let topology = TopologyBuilder::of(["a", "b", "c", "d"]).shards(SHARDS).partitions(16).hash_seed(0).shared();
         Shard {
             node: NodeId::of_name("a"),
             number,
-            topology: topology.shared(),
+            configurations: Arc::new(Configurations::of_file(topology.clone())),
+            topology,
             limits: Limits::default(),
             metrics: Arc::default(),
             planted: Planted::default(),

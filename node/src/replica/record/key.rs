@@ -70,7 +70,7 @@ impl RecordKey {
 
     /// Whether this node is one of them.
     pub(crate) fn is_owned(&self, shard: &Shard) -> bool {
-        shard.ring().owns(shard.node, self.partition(shard))
+        shard.owns(self.partition(shard))
     }
 
     /// The smallest possible key after this one.

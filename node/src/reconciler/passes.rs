@@ -1,0 +1,81 @@
+//! What changes hands between versions of the ring, by comparing: a *pass* is a comparison of a partition, begun and ended on one
+//! version by who takes it or gives it away, after which both sides hold the same.
+//!
+//! ```text
+//! takes    compares with so many old owners that one of them has whatever was acknowledged      ──▶ ready
+//! gives    compares with every new owner, once nothing is written to the old ones any more      ──▶ left
+//! ```
+//! So nothing is sent that is there already, whoever sent it, and whenever either side was interrupted; and whatever an old owner holds is
+//! compared with what every other one holds. A store that may have forgotten something lets nobody compare with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use driftless_proto::membership::Moving;
+use driftless_ring::{NodeId, PartitionId};
+
+use crate::shard::Shard;
+
+use super::{Asked, Holdings, Reconciler, View};
+
+/// With whom this node has compared what changes hands.
+#[derive(Default)]
+pub(super) struct Passes {
+    /// Of the version that this is about.
+    version: u64,
+    /// Whether older versions took no writes any more when it was.
+    is_leaving: bool,
+    done: BTreeMap<PartitionId, BTreeSet<NodeId>>,
+}
+
+impl Reconciler {
+    /// Other versions of the ring count from now on, or count otherwise.
+    pub(crate) fn handle_configurations<H: Holdings>(&mut self, view: &View<'_, H>) {
+        let View { shard, now, .. } = *view;
+        let (version, is_leaving) = (shard.configurations.version(), !shard.configurations.has_active_before());
+        let is_new = version != self.passes.version;
+        let is_flipped = is_leaving != self.passes.is_leaving;
+        if is_new || is_flipped {
+            // What was compared on another version, or while the old owners took writes, says nothing of now.
+            let begun: Vec<_> = self.begun.keys().copied().collect();
+            begun.into_iter().for_each(|exchange| self.give_up(shard, now, exchange));
+            let answering: Vec<_> = self.answering.keys().copied().collect();
+            answering.into_iter().for_each(|(from, exchange)| self.end_answering(from, exchange));
+            self.asked.retain(|_, asked| !matches!(asked, Asked::Sums { .. }));
+            self.passes = Passes { version, is_leaving, done: BTreeMap::new() };
+        }
+        self.rounds.begin_anew(shard, view.holdings.partitions(), now.instant);
+        self.go_on(view);
+    }
+
+    /// A partition was found equal with this peer, or made so, at this node's wish.
+    pub(super) fn passed(&mut self, peer: NodeId, partition: PartitionId) {
+        self.passes.done.entry(partition).or_default().insert(peer);
+    }
+
+    /// How much there is to take and to give, and how much of that is done.
+    pub(crate) fn moving(&self, shard: &Shard) -> Moving {
+        let configurations = &shard.configurations;
+        let mut moving = Moving::default();
+        if !configurations.is_moving() {
+            return moving;
+        }
+        let nobody = BTreeSet::new();
+        for partition in configurations.kept(shard.node).into_iter().filter(|partition| shard.is_mine(*partition)) {
+            let done = self.passes.done.get(&partition).unwrap_or(&nobody);
+            let passes = configurations.passes(shard.node, partition);
+            if !passes.is_empty() {
+                let is_done =
+                    passes.iter().all(|pass| pass.of.iter().filter(|of| done.contains(of)).count() >= pass.needed);
+                moving.taking += 1;
+                moving.taken += u32::from(is_done);
+            }
+            let owners = configurations.newest_owners(partition);
+            if !owners.contains(&shard.node) {
+                let is_done = self.passes.is_leaving && owners.iter().all(|owner| done.contains(owner));
+                moving.giving += 1;
+                moving.given += u32::from(is_done);
+            }
+        }
+        moving
+    }
+}

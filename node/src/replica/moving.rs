@@ -1,0 +1,198 @@
+//! What changes hands with the versions of the ring: partitions that this node keeps no more are dropped, and hints for nodes that
+//! own a key no more go to those who do.
+//!
+//! Nothing is dropped before every owner has it: a partition is kept until all versions in which this node owns it are done with, and
+//! they are not before it has handed over what it holds (`reconciler`). Where the versions are not agreed on, nothing is dropped at all.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use driftless_ring::PartitionId;
+
+use crate::shard::Shard;
+use crate::time::{Instant, Now};
+
+use super::Replica;
+use super::record::{self, HintKey, RecordError, RecordKey};
+use super::store::{BatchSeq, Store};
+
+/// What is still to be done of it.
+pub(super) struct Moving {
+    /// Partitions that are not kept any more and may hold records.
+    dropping: VecDeque<PartitionId>,
+    /// From where on hints are to be looked at.
+    hints_from: Option<Vec<u8>>,
+    next_step: Instant,
+    /// Keys and bytes that others have handed over.
+    taken_in: (u64, u64),
+}
+
+impl Moving {
+    /// A start: an earlier process may not have come to an end.
+    pub(super) fn new(shard: &Shard) -> Moving {
+        let mut moving =
+            Moving { dropping: VecDeque::new(), hints_from: None, next_step: Instant::default(), taken_in: (0, 0) };
+        moving.drop_what_is_not_kept(shard);
+        if shard.configurations.is_agreed() {
+            moving.hints_from = Some(record::all_hints().start);
+        }
+        moving
+    }
+
+    /// Something was handed over by another node.
+    pub(super) fn count(&mut self, bytes: usize) {
+        self.taken_in.0 += 1;
+        self.taken_in.1 += bytes as u64;
+    }
+
+    /// When to go on.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        (!self.dropping.is_empty() || self.hints_from.is_some()).then_some(self.next_step)
+    }
+
+    fn drop_what_is_not_kept(&mut self, shard: &Shard) {
+        self.dropping.clear();
+        if !shard.configurations.is_agreed() {
+            return;
+        }
+        let kept = shard.configurations.kept(shard.node);
+        let all = shard.ring().all_partitions().filter(|partition| shard.is_mine(*partition));
+        self.dropping.extend(all.filter(|partition| !kept.contains(partition)));
+    }
+}
+
+impl<S: Store> Replica<S> {
+    /// Other versions of the ring count from now on. The turn has been committed.
+    pub(crate) fn handle_configurations(&mut self, shard: &Shard, now: Now) {
+        debug_assert!(self.turn.is_empty(), "a turn goes by one version");
+        let kept: BTreeSet<PartitionId> =
+            shard.configurations.kept(shard.node).into_iter().filter(|partition| shard.is_mine(*partition)).collect();
+        self.trees.keep(&kept, now.instant, &shard.metrics);
+        self.hints.count_anew(&shard.metrics);
+        self.moving.drop_what_is_not_kept(shard);
+        if shard.configurations.is_agreed() {
+            self.moving.hints_from = Some(record::all_hints().start);
+        }
+        self.moving.next_step = now.instant;
+    }
+
+    /// The newest batch that has been applied.
+    pub(crate) fn applied(&self) -> BatchSeq {
+        self.syncs.applied()
+    }
+
+    /// Whether everything up to a batch is durable.
+    pub(crate) fn is_durable_up_to(&self, batch: BatchSeq) -> bool {
+        self.syncs.is_durable_up_to(batch)
+    }
+
+    /// What to sync so that everything applied is durable, unless that was asked for.
+    pub(crate) fn sync_wish(&mut self) -> Option<BatchSeq> {
+        self.syncs.ask()
+    }
+
+    /// Whether nothing is held for anybody else.
+    pub(crate) fn holds_no_hints(&self) -> bool {
+        self.hints.poll_timeout().is_none() && self.hints.hint_counts().all(|(_, count)| count.keys() == 0)
+    }
+
+    /// Keys and bytes that others have handed over since the start.
+    pub(crate) fn taken_in(&self) -> (u64, u64) {
+        self.moving.taken_in
+    }
+
+    /// Goes on with both, a step's worth.
+    pub(super) fn move_on(&mut self, shard: &Shard, now: Instant) {
+        if self.moving.poll_timeout().is_none_or(|due| now < due) {
+            return;
+        }
+        self.moving.next_step = now + STEP_INTERVAL;
+        if let Err(error) = self.readdress_on(shard).and_then(|()| self.drop_on(shard)) {
+            self.fail(shard, error);
+        }
+    }
+
+    /// Hints for nodes that do not own the key any more become hints for those who do.
+    fn readdress_on(&mut self, shard: &Shard) -> Result<(), RecordError> {
+        let Some(from) = self.moving.hints_from.take() else { return Ok(()) };
+        let bounds = shard.limits.turn;
+        let (mut found, mut next, mut bytes, mut corrupt) = (Vec::new(), None, 0, None);
+        self.store.scan(&from[..]..&record::all_hints().end[..], &mut |key, value| {
+            let hint = match HintKey::from_stored(key) {
+                Ok(hint) => hint,
+                Err(error) => {
+                    corrupt = Some(error);
+                    return ControlFlow::Break(());
+                }
+            };
+            bytes += value.len();
+            next = Some(hint.successor());
+            found.push(hint);
+            let is_enough = found.len() >= HINTS_A_STEP || bytes >= bounds.step_bytes;
+            if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        if let Some(error) = corrupt {
+            return Err(error.into());
+        }
+        self.moving.hints_from = next;
+        for hint in found {
+            let record = hint.record();
+            let partition = record.partition(shard);
+            let is_beside = hint.target() == shard.node && shard.owns(partition);
+            if shard.is_mine(partition) && !shard.ring().owns(hint.target(), partition) && !is_beside {
+                self.readdress_hint(shard, hint.target(), &record);
+            }
+        }
+        Ok(())
+    }
+
+    /// Records of partitions that are not kept any more go, and with them what knew this node's actor.
+    fn drop_on(&mut self, shard: &Shard) -> Result<(), RecordError> {
+        let bounds = shard.limits.turn;
+        let mut looked = 0;
+        while let Some(&partition) = self.moving.dropping.front() {
+            debug_assert!(!shard.configurations.keeps(shard.node, partition), "what is kept is not dropped");
+            let range = record::arc_range(partition, shard.ring().partitions());
+            let (mut found, mut bytes) = (Vec::new(), 0);
+            self.store.scan(&range.start[..]..&range.end[..], &mut |key, value| {
+                bytes += value.len();
+                found.push(RecordKey::from_stored(key.to_vec()));
+                let is_enough = found.len() >= bounds.step_records || bytes >= bounds.step_bytes;
+                if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            if found.is_empty() {
+                self.moving.dropping.pop_front();
+                looked += 1;
+                if looked >= PARTITIONS_A_STEP {
+                    return Ok(());
+                }
+                continue;
+            }
+            // A state goes away: an actor that it knows must not stamp any more.
+            self.actors.retire(partition);
+            self.turn.retired.insert(partition);
+            for record in found {
+                match self.header(shard, &record) {
+                    Ok(before) => {
+                        let (bucket, key) = record.bucket_and_key()?;
+                        shard.metrics.records_dropped.inc();
+                        self.turn.put(record, bucket, &key, before, Default::default());
+                    }
+                    Err(error) if error.is_damage() => self.turn.remove_damaged(record),
+                    Err(error) => return Err(error),
+                }
+            }
+            return Ok(());
+        }
+        Ok(())
+    }
+}
+
+/// Hints looked at in one step.
+const HINTS_A_STEP: usize = 64;
+
+/// Empty partitions looked at in one step.
+const PARTITIONS_A_STEP: usize = 64;
+
+const STEP_INTERVAL: Duration = Duration::from_millis(2);
