@@ -31,6 +31,7 @@ mod hedging;
 mod hinting;
 mod large;
 mod lying;
+mod members;
 mod reading;
 mod refusing;
 mod shards;

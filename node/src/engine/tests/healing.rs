@@ -358,6 +358,11 @@ fn an_exchange_from_another_ring_is_refused() {
     let request = Request::Exchange(Exchange::Step { partition, request });
     let body = Body::Request { deadline: trio.now.instant + Duration::from_secs(1), request };
     trio.hand_over(0, 1, Message { id: RequestId(4), ring_version: 9, body });
+    assert!(trio.wire.is_empty(), "of a newer one it waits for news");
+    let request = first_step(ExchangeId(2), partition, trio.topology.ring().partitions());
+    let request = Request::Exchange(Exchange::Step { partition, request });
+    let body = Body::Request { deadline: trio.now.instant + Duration::from_secs(1), request };
+    trio.hand_over(0, 1, Message { id: RequestId(8), ring_version: 0, body });
     let (.., message) = trio.wire.pop_back().expect("an answer");
     assert!(matches!(message.body, Body::Reply(Reply::Refused(Refusal::StaleRing { .. }))));
 }

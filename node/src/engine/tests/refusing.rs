@@ -108,7 +108,7 @@ fn work_whose_deadline_has_passed_is_dropped() {
 }
 
 #[test]
-fn another_ring_version_is_refused() {
+fn an_older_ring_version_is_refused() {
     let mut trio = Trio::new();
     let deadline = trio.now.instant + Duration::from_secs(1);
     let request = Request::Replica(ReplicaRequest::Read(crate::peer::Read {
@@ -116,10 +116,10 @@ fn another_ring_version_is_refused() {
         key: key(),
         want: crate::peer::Want::Full,
         durable: false,
-        counted_for: None,
+        counted_for: Some(0),
     }));
-    let message = Message { id: RequestId(1), ring_version: 2, body: Body::Request { deadline, request } };
+    let message = Message { id: RequestId(1), ring_version: 0, body: Body::Request { deadline, request } };
     trio.hand_over(1, 0, message);
-    let refusal = Refusal::StaleRing { theirs: 2, ours: 1 };
+    let refusal = Refusal::StaleRing { theirs: 0, ours: 1 };
     assert_eq!(trio.wire[0].2.body, Body::Reply(Reply::Refused(refusal)));
 }
