@@ -128,8 +128,7 @@ impl Configurations {
                 marks.ready >= record.version() && counts
             })
         };
-        let ready: Vec<u64> =
-            records.iter().filter(|record| is_ready(record)).map(|record| record.version()).collect();
+        let ready: Vec<u64> = records.iter().filter(|record| is_ready(record)).map(|record| record.version()).collect();
         let all_ready = ready.last() == Some(&version);
         let before = records[..records.len() - 1].iter().map(|record| Arc::new(record.topology.clone()));
         let mut older = Vec::new();
