@@ -12,11 +12,13 @@ use std::sync::Arc;
 
 use driftless_node::planted::Planted;
 use driftless_node::replica::record::RecordKey;
+use driftless_proto::membership::StoreId;
 use driftless_proto::{ContextKeys, Topology};
 use driftless_ring::{Member, NodeId};
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use super::agreement::Agreement;
 use super::check;
 use super::history::Slot;
 use super::network::Network;
@@ -24,6 +26,7 @@ use super::node::Node;
 use super::profile::Profile;
 use super::schedule::Micros;
 use super::shape;
+use super::store::SimStore;
 
 /// Nodes, their ring, and the network between them.
 pub struct Cluster {
@@ -35,6 +38,8 @@ pub struct Cluster {
     left: BTreeSet<usize>,
     numbers: BTreeMap<NodeId, usize>,
     topology: Arc<Topology>,
+    /// The file that all nodes are started with, where members come and go while they run.
+    founding: Option<Arc<Topology>>,
     context_keys: ContextKeys,
     planted: Planted,
 }
@@ -50,6 +55,7 @@ impl Cluster {
             nodes,
             left: BTreeSet::new(),
             topology: Arc::new(shape::topology(&profile.shards)),
+            founding: None,
             context_keys: driftless_testkit::context_keys(),
             planted,
         }
@@ -61,6 +67,10 @@ impl Cluster {
         let node = Node::new(NodeId::of_name(&shape::name_of(number)), sync);
         self.numbers.insert(node.id, number);
         self.nodes.push(node);
+        if self.founding.is_some() {
+            let agreement = Agreement::new(StoreId(number as u128 + 1), shape::member(number, 1));
+            self.nodes[number].agreement = Some(agreement);
+        }
         self.network.add();
         number
     }
@@ -83,10 +93,41 @@ impl Cluster {
         self.topology = Arc::new(Topology::new(name, next, buckets).expect("its buckets fitted the ring before"));
     }
 
+    /// Members come and go while nodes run: every node takes part in agreeing on them.
+    pub fn agree_on_members(&mut self) {
+        self.founding = Some(self.topology.clone());
+        for (number, node) in self.nodes.iter_mut().enumerate() {
+            let member = self.topology.ring().member(node.id).cloned().expect("founds the cluster");
+            node.agreement = Some(Agreement::new(StoreId(number as u128 + 1), member));
+        }
+    }
+
+    /// The disk of a node that does not run is lost, and an empty one is in its place.
+    pub fn wipe(&mut self, node: usize, store: StoreId) {
+        assert!(!self.nodes[node].runs(), "a process that runs holds on to its disk");
+        self.nodes[node].store = SimStore::default();
+        if let Some(agreement) = &mut self.nodes[node].agreement {
+            agreement.wipe(store);
+        }
+    }
+
+    /// Whether they do.
+    pub fn agrees_on_members(&self) -> bool {
+        self.founding.is_some()
+    }
+
+    /// Some node goes by this: the newest version that any of them has is the one.
+    pub fn learn(&mut self, topology: &Arc<Topology>) {
+        if topology.ring().version() > self.topology.ring().version() {
+            self.topology = topology.clone();
+        }
+    }
+
     /// A node starts, with the ring as it is now.
     pub fn start(&mut self, node: usize, now: Micros, profile: &Profile, rng: &mut StdRng) {
         let limits = shape::limits(profile);
-        self.nodes[node].start(now, &self.topology, &self.context_keys, limits, &self.planted, rng);
+        let topology = self.founding.as_ref().unwrap_or(&self.topology).clone();
+        self.nodes[node].start(now, &topology, &self.context_keys, limits, &self.planted, rng);
     }
 
     /// Ring and buckets, as they are now.

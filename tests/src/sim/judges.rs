@@ -55,6 +55,8 @@ impl Judges {
         let disks: BTreeMap<usize, SimStore> =
             cluster.iter().map(|(number, node)| (number, node.store.clone())).collect();
         let Judges { observer, oracle, disk_losses, .. } = self;
-        ask(oracle, &Scene::new(cluster.topology(), history, observer, &disks, disk_losses));
+        let scene = Scene::new(cluster.topology(), history, observer, &disks, disk_losses);
+        let scene = if cluster.agrees_on_members() { scene.of_changing_members() } else { scene };
+        ask(oracle, &scene);
     }
 }

@@ -14,6 +14,7 @@
 //! One thread, one seed, ordered maps, no clock of the real world: [`run`](run::run) of one seed gives the same events
 //! each time, and [`Outcome::hash`](run::Outcome::hash) says so.
 
+pub mod agreement;
 pub mod campaign;
 pub mod check;
 pub mod client;

@@ -23,13 +23,14 @@ use driftless_node::planted::{Bug, Planted};
 use driftless_node::replica::record::RecordKey;
 use driftless_node::replica::store::BatchSeq;
 use driftless_node::route;
-use driftless_node::time::Instant;
+use driftless_node::time::{Instant, Now};
 use driftless_proto::client::Request;
 use driftless_proto::{ContextKeys, Dot, Header, Topology};
 use driftless_ring::{NodeId, PartitionId};
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use super::agreement::{Agreed, Agreement, Heard};
 use super::clock::Clock;
 use super::history::Slot;
 use super::schedule::Micros;
@@ -49,6 +50,8 @@ pub struct Node {
     pub life: u64,
     /// Whether it stands still.
     pub paused: bool,
+    /// Whether it will never run again.
+    pub is_dead: bool,
     /// Counts over all its lives.
     pub metrics: Arc<Metrics>,
     /// Keys of hints that were removed and whose removal is not durable yet.
@@ -69,6 +72,10 @@ pub struct Node {
     pub shards: Vec<Shard>,
     detector: Option<Detector>,
     topology: Option<Arc<Topology>>,
+    /// Where members come and go while nodes run.
+    pub agreement: Option<Agreement>,
+    /// The versions that count for it.
+    pub configurations: Option<Arc<Configurations>>,
     /// Which shard of a peer waits for the reply to a request of its, if that is not the first.
     returns: BTreeMap<(NodeId, RequestId), u16>,
     clocks: Option<Clocks>,
@@ -142,6 +149,10 @@ pub enum Input {
     Clock(Option<ClockBounds>),
     /// A sync is done that covers this batch of a shard.
     Synced(u16, BatchSeq),
+    /// The machine of the members is told something.
+    Heard(Heard),
+    /// Other versions of the ring count.
+    Configurations(Arc<Configurations>),
 }
 
 /// What came of a turn.
@@ -149,6 +160,8 @@ pub enum Input {
 pub struct Turn {
     /// What the engine wants done.
     pub outputs: Vec<Output>,
+    /// What the machine of the members wants done.
+    pub agreed: Agreed,
     /// What the detector sends.
     pub datagrams: Vec<(NodeId, Bytes)>,
     /// What it has changed its mind about.
@@ -173,6 +186,7 @@ impl Node {
             clock: Clock { origin: 0, skew_ms: 0 },
             life: 0,
             paused: false,
+            is_dead: false,
             metrics: Arc::new(Metrics::default()),
             removed: BTreeSet::new(),
             found: Found::Own,
@@ -183,6 +197,8 @@ impl Node {
             shards: Vec::new(),
             detector: None,
             topology: None,
+            agreement: None,
+            configurations: None,
             returns: BTreeMap::new(),
             clocks: None,
             misjudged: BTreeMap::new(),
@@ -202,16 +218,21 @@ impl Node {
         assert!(!self.runs(), "a node starts only when it is down");
         self.store.open();
         self.clock.origin = rng.random_range(0..1 << 40);
-        let members: Vec<NodeId> = topology.ring().members().iter().map(|member| member.id).collect();
+        let configurations = match &mut self.agreement {
+            Some(agreement) => agreement.start(self.clock.now(at).instant, topology, rng.random()),
+            None => Arc::new(Configurations::of_file(Arc::clone(topology))),
+        };
+        let topology = configurations.topology();
+        let members: Vec<NodeId> = configurations.members().iter().map(|member| member.id).collect();
         let settings = ClockSettings { off_max: limits.clock_off_max };
         self.clocks = Some(Clocks::new(self.id, members.iter().copied(), settings));
         let now = self.clock.now(at);
-        let shards = topology.ring().member(self.id).map_or(1, |member| member.shards);
+        let shards = configurations.member(self.id).map_or(1, |member| member.shards);
         for shard in 0..shards {
             let config = EngineConfig {
                 node: self.id,
                 shard,
-                configurations: Arc::new(Configurations::of_file(Arc::clone(topology))),
+                configurations: configurations.clone(),
                 context_keys: keys.clone(),
                 limits: limits.clone(),
                 metrics: Arc::clone(&self.metrics),
@@ -221,6 +242,7 @@ impl Node {
             self.shards.push(Shard::new(Engine::new(config, self.store.clone(), now)));
         }
         self.topology = Some(Arc::clone(topology));
+        self.configurations = Some(configurations.clone());
         let config = DetectorConfig {
             node: self.id,
             incarnation: Incarnation { starts: self.life + 1, nonce: 0 },
@@ -236,6 +258,9 @@ impl Node {
     pub fn stop(&mut self) {
         self.shards.clear();
         self.detector = None;
+        if let Some(agreement) = &mut self.agreement {
+            agreement.stop();
+        }
         self.returns.clear();
         self.clocks = None;
         self.misjudged.clear();
@@ -283,7 +308,7 @@ impl Node {
                 (only(owner), Input::Peer { from, shard, message })
             }
             Input::Synced(shard, up_to) => (only(shard), Input::Synced(shard, up_to)),
-            Input::Client { .. } | Input::Datagram { .. } => (only(0), input),
+            Input::Client { .. } | Input::Datagram { .. } | Input::Heard(_) => (only(0), input),
             Input::Misjudged(peer, Some(liveness)) => {
                 self.misjudged.insert(peer, liveness);
                 (all, Input::Liveness(peer, liveness))
@@ -292,9 +317,12 @@ impl Node {
                 Some(_) => (all, Input::Understood(peer)),
                 None => return 0..0,
             },
-            Input::Up(_) | Input::Lost(_) | Input::Liveness(..) | Input::Understood(_) | Input::Clock(_) => {
-                (all, input)
-            }
+            Input::Up(_)
+            | Input::Lost(_)
+            | Input::Liveness(..)
+            | Input::Understood(_)
+            | Input::Configurations(_)
+            | Input::Clock(_) => (all, input),
         };
         match &mut self.shards[shards.clone()] {
             [only] => only.receive(input),
@@ -315,7 +343,8 @@ impl Node {
         let (Some(detector), Some(clocks)) = (&mut self.detector, &mut self.clocks) else { return turn };
         let now = self.clock.now(at);
         self.store.take_reads();
-        self.shards[shard].take_in(now, detector, clocks);
+        let mut heard = Vec::new();
+        self.shards[shard].take_in(now, detector, clocks, &mut heard);
         if shard == DETECTION && detector.poll_timeout() <= now.instant {
             detector.handle_timeout(now.instant);
         }
@@ -354,9 +383,41 @@ impl Node {
             }
         }
         (turn.outputs, turn.left) = self.shards[shard].end_turn(now);
+        self.agree(now, shard, heard, &mut turn);
         turn.read = self.store.take_reads();
         turn.stamps = self.shards[shard].engine().take_stamps();
         turn
+    }
+
+    /// The machine of the members, which runs on the first shard, hears how far the shards are, and what was said.
+    fn agree(&mut self, now: Now, shard: usize, heard: Vec<Heard>, turn: &mut Turn) {
+        let Some(agreement) = &mut self.agreement else { return };
+        let is_news = agreement.note(shard, self.shards[shard].engine().progress());
+        turn.outputs.extend(std::iter::from_fn(|| self.shards[shard].engine().poll_output()));
+        if shard != DETECTION {
+            turn.agreed.is_for_the_first = is_news;
+            return;
+        }
+        let mut heard = heard;
+        turn.outputs.retain(|output| match output {
+            Output::Behind(peer) => {
+                heard.push(Heard::Behind(*peer));
+                false
+            }
+            _ => true,
+        });
+        turn.agreed = agreement.turn(now.instant, heard);
+        let Some(configurations) = &turn.agreed.configurations else { return };
+        let members: Vec<NodeId> = configurations.members().iter().map(|member| member.id).collect();
+        if let (Some(detector), Some(clocks)) = (&mut self.detector, &mut self.clocks) {
+            detector.handle_members(now.instant, &members);
+            clocks.handle_members(now, self.id, &members);
+        }
+        self.topology = Some(configurations.topology().clone());
+        self.configurations = Some(configurations.clone());
+        for shard in &mut self.shards {
+            shard.receive(Input::Configurations(configurations.clone()));
+        }
     }
 
     /// The records that it has set apart.
@@ -372,7 +433,8 @@ impl Node {
     /// When a shard wants to be woken, in the world's time.
     pub fn wakes_at(&self, shard: usize) -> Option<Micros> {
         let detector = self.detector.as_ref().filter(|_| shard == DETECTION).map(Detector::poll_timeout);
-        let due = [self.shards.get(shard)?.poll_timeout(), detector].into_iter().flatten().min()?;
+        let agreement = self.agreement.as_ref().filter(|_| shard == DETECTION).and_then(Agreement::poll_timeout);
+        let due = [self.shards.get(shard)?.poll_timeout(), detector, agreement].into_iter().flatten().min()?;
         Some(self.clock.world_time(due))
     }
 

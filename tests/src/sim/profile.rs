@@ -9,7 +9,7 @@ use driftless_node::config::{AaeLimits, Limits};
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::faults::FaultSet;
+use super::faults::{DiskErrors, FaultSet};
 use super::schedule::Micros;
 
 /// Three kinds of world.
@@ -105,6 +105,30 @@ pub struct Profile {
     /// Which faults happen at all.
     pub faults: FaultSet,
 }
+
+impl Profile {
+    /// In some worlds members come and go; answers how often. Losses of a disk are the operator's there.
+    pub fn change_members(&mut self, rng: &mut StdRng) -> usize {
+        if !rng.random_bool(CHANGING) {
+            return 0;
+        }
+        self.faults.rollback = false;
+        self.faults.claims = false;
+        self.faults.errors = DiskErrors::default();
+        self.damage = None;
+        self.fallback_dies = 0.0;
+        self.shards = vec![1; self.nodes];
+        if self.healing == Healing::Reads {
+            self.healing = Healing::Both;
+        }
+        self.aae_interval = self.aae_interval.min(400_000);
+        self.active *= 3;
+        rng.random_range(1..=4)
+    }
+}
+
+/// The part of the worlds in which members change.
+const CHANGING: f64 = 0.2;
 
 /// What makes replicas equal again. Each must do so alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -139,6 +139,11 @@ fn live(world: &mut World) -> Vec<Violation> {
     wait_for_rest(world);
     let settled = world.schedule.now() + SETTLE;
     world.run_until(settled, |_| false);
+    wait_until(world, World::members_are_settled);
+    if !world.members_are_settled() {
+        let text = "a change of members does not come to its end".to_owned();
+        return vec![Violation::general("changes end", text)];
+    }
     ask_undisturbed(world);
     wait_for_rest(world);
 

@@ -109,6 +109,8 @@ pub enum Event {
         /// The other.
         b: usize,
     },
+    /// The operator looks what is to be done.
+    Operate,
     /// A process starts again.
     Restart {
         /// The node.

@@ -6,10 +6,12 @@ use driftless_antientropy::{Held, Tree};
 use driftless_node::engine::{Engine, Output};
 use driftless_node::liveness::clocks::Clocks;
 use driftless_node::liveness::detector::Detector;
+use driftless_node::peer::{Body, Request};
 use driftless_node::replica::store::BatchSeq;
 use driftless_node::time::Now;
 use driftless_ring::PartitionId;
 
+use super::agreement::Heard;
 use super::node::Input;
 use super::schedule::Micros;
 use super::store::SimStore;
@@ -47,8 +49,8 @@ impl Shard {
         !self.inbox.is_empty()
     }
 
-    /// Gives the engine what has arrived, as far as its turn goes; the detector hears of it as well.
-    pub fn take_in(&mut self, now: Now, detector: &mut Detector, clocks: &mut Clocks) {
+    /// Gives the engine what has arrived, as far as its turn goes; the detector hears of it as well. What is about members is left in `heard`.
+    pub fn take_in(&mut self, now: Now, detector: &mut Detector, clocks: &mut Clocks, heard: &mut Vec<Heard>) {
         let engine = &mut self.engine;
         while !engine.is_full()
             && let Some(input) = self.inbox.pop_front()
@@ -57,22 +59,38 @@ impl Shard {
                 Input::Client { from, deadline, request } => engine.handle_client(now, from, deadline, request),
                 Input::Peer { from, message, .. } => {
                     detector.handle_heard(now.instant, from);
-                    engine.handle_peer(now, from, message);
+                    match message.body {
+                        Body::Request { request: Request::Membership(letter), .. } => {
+                            heard.push(Heard::Letter(from, *letter));
+                        }
+                        _ => engine.handle_peer(now, from, message),
+                    }
                 }
+                Input::Heard(news) => heard.push(news),
+                Input::Configurations(configurations) => engine.handle_configurations(now, configurations),
                 Input::Datagram { from, bytes } => {
                     let bytes = clocks.open(now, from, &bytes).expect("nodes send what they can read");
-                    detector.handle_datagram(now, from, bytes);
+                    if detector.liveness(from).is_some() {
+                        detector.handle_datagram(now, from, bytes);
+                    }
                 }
                 Input::Clock(bounds) => engine.handle_clock(bounds),
                 Input::Up(peer) => {
                     engine.handle_peer_up(now, peer);
-                    detector.handle_connected(now.instant, peer);
+                    if detector.liveness(peer).is_some() {
+                        detector.handle_connected(now.instant, peer);
+                    }
+                    heard.push(Heard::Up(peer));
                 }
-                Input::Lost(peer) => engine.handle_peer_lost(now, peer),
+                Input::Lost(peer) => {
+                    engine.handle_peer_lost(now, peer);
+                    heard.push(Heard::Lost(peer));
+                }
                 Input::Liveness(peer, liveness) => engine.handle_liveness(now, peer, liveness),
                 Input::Understood(peer) => {
-                    let liveness = detector.liveness(peer).expect("is a member");
-                    engine.handle_liveness(now, peer, liveness);
+                    if let Some(liveness) = detector.liveness(peer) {
+                        engine.handle_liveness(now, peer, liveness);
+                    }
                 }
                 Input::Synced(_, up_to) => engine.handle_synced(now, up_to),
                 Input::Misjudged(..) => unreachable!("a node keeps this to itself and tells its shards what to think"),

@@ -6,6 +6,7 @@
 //!
 //! What exists is in four parts: the `cluster`, the `workload`, the `judges` and the `nemesis`, each in a file of its own.
 
+mod changes;
 pub(super) mod claims;
 mod clients;
 mod disks;
@@ -30,6 +31,7 @@ use driftless_ring::NodeId;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::agreement::Heard;
 use super::check::Violation;
 use super::check::durability::{DurabilityOracle, Scene};
 use super::client::Client;
@@ -53,6 +55,7 @@ use super::shard::Shard;
 use super::trace::{Line, Trace};
 use super::walker::Walker;
 use super::workload::{Attempt, Workload};
+use changes::Operator;
 use claims::Claims;
 use story::{SENDS, Story};
 
@@ -73,6 +76,8 @@ pub struct World {
     /// Who looks on.
     pub judges: Judges,
     nemesis: Nemesis,
+    /// Who changes the members, where they change.
+    operator: Option<Operator>,
     story: Story,
     /// Dice of starts and turns.
     rng: StdRng,
@@ -114,7 +119,12 @@ impl World {
         let mut claim_rng = split();
         profile.faults.claims = claim_rng.random_bool(0.25);
         profile = profile.with_dying_fallbacks(&mut split());
-        let cluster = Cluster::new(&profile, planted, network);
+        let mut operator_rng = split();
+        let steps = profile.change_members(&mut operator_rng);
+        let mut cluster = Cluster::new(&profile, planted, network);
+        if steps > 0 {
+            cluster.agree_on_members();
+        }
         let mut world = World {
             phase: Phase::Active,
             schedule: Schedule::default(),
@@ -144,11 +154,16 @@ impl World {
                 rot_rng,
                 ack_rng,
             },
+            operator: None,
             story: Story::default(),
             rng,
             disk_rng,
             profile,
         };
+        if steps > 0 {
+            world.operator = Some(Operator::new(steps, operator_rng));
+            world.schedule.at(50_000, Event::Operate);
+        }
         world.begin();
         world
     }
@@ -256,6 +271,7 @@ impl World {
                 }
             }
             Event::Restart { node } => self.start(node),
+            Event::Operate => self.operate(),
             Event::CrashSoon { node, life } => {
                 if self.cluster[node].life == life && self.cluster[node].runs() && self.phase == Phase::Active {
                     let down = downtime(&mut self.nemesis.rng);
@@ -337,7 +353,7 @@ impl World {
         let rots = self.nemesis.rotting.contains_key(&node);
         let set_apart = if rots { self.cluster[node].damaged() } else { Vec::new() };
         let mut news = HintWatch::news(&self.cluster[node].shards[shard]);
-        let Turn { outputs, datagrams, opinions, found_clock_off, mut stamps, left, read } =
+        let Turn { outputs, agreed, datagrams, opinions, found_clock_off, mut stamps, left, read } =
             self.cluster[node].turn(now, shard);
         news.truncate(news.len() - left);
         let before_acks = self.judges.hints.before_acks(node, news);
@@ -370,7 +386,8 @@ impl World {
                 Output::Send { to, message } => self.send((node, shard), to, message),
                 Output::Reply { to, response } => self.reply(node, to, response),
                 Output::Sync(batch) => self.sync(node, shard, batch),
-                Output::Behind(_) => {}
+                // Of a shard beside the first.
+                Output::Behind(peer) => self.give(node, Input::Heard(Heard::Behind(peer))),
                 // Nothing leaves any more.
                 Output::Halt(reason) => {
                     halted = Some(reason);
@@ -378,6 +395,7 @@ impl World {
                 }
             }
         }
+        self.take_agreed(node, agreed);
         self.nemesis.claims.retired(retired);
         if let Some(reason) = halted {
             self.note("halt", &[node as u64], || Line::general(shape::name_of(node), format!("halts: {reason}")));
@@ -527,7 +545,7 @@ impl World {
     }
 
     fn send_datagram(&mut self, from: usize, to: NodeId, bytes: &Bytes) {
-        let to = self.cluster.number_of(to).expect("detectors speak to members");
+        let Some(to) = self.cluster.number_of(to) else { return };
         if let Some(connection) = self.cluster.network.connection(from, to) {
             for delay in self.cluster.network.datagram_deliveries() {
                 self.schedule.after(delay, Event::Datagram { from, to, connection, bytes: bytes.clone() });
@@ -536,7 +554,7 @@ impl World {
     }
 
     fn note_opinion(&mut self, node: usize, peer: NodeId, liveness: Liveness) {
-        let peer = self.cluster.number_of(peer).expect("detectors think of members");
+        let Some(peer) = self.cluster.number_of(peer) else { return };
         self.note("thinks", &[node as u64, peer as u64, liveness as u64], || {
             Line::general(shape::name_of(node), format!("thinks that n{peer} is {liveness:?}"))
         });

@@ -40,6 +40,8 @@ pub struct Scene<'a> {
     observer: &'a Observer,
     disks: &'a BTreeMap<usize, SimStore>,
     disk_losses: &'a DiskLosses,
+    /// Members come and go: whose slot a copy fills changes, and on how many disks it is does not.
+    members_change: bool,
     /// What was read from the disks already: much is promised of one key.
     read: RefCell<BTreeMap<Slot, Rc<States>>>,
 }
@@ -50,6 +52,8 @@ struct States {
     disks: Vec<Siblings>,
     /// Of each primary: its record, and all that is kept for it.
     primaries: Vec<Siblings>,
+    /// Disks alone count.
+    disks_count: bool,
 }
 
 #[derive(Debug)]
@@ -73,6 +77,8 @@ impl Promised {
 impl DurabilityOracle {
     /// A node has just acknowledged a write.
     pub fn acknowledged(&mut self, id: OpId, acks: u8, scene: &Scene<'_>) {
+        // Who does not own a key any more drops it in the end, when as many others as were asked for have it.
+        let acks = if scene.members_change { acks.min(scene.history.get(id).w) } else { acks };
         self.promise(Promised::Written { id, acks }, scene);
     }
 
@@ -80,7 +86,7 @@ impl DurabilityOracle {
     /// were gone when it was asked; a strict read has met what was acknowledged before; and what was in a context is gone.
     pub fn found_nothing(&mut self, id: OpId, acks: u8, mut gone: Vec<Dot>, scene: &Scene<'_>) {
         let delete = scene.history.get(id);
-        let held_by = acks.max(delete.w);
+        let held_by = if scene.members_change { delete.w } else { acks.max(delete.w) };
         let values = || scene.observer.dots_in(&delete.slot).filter(|(_, stamp)| !stamp.is_tombstone());
         if let Some(seen) = &delete.seen {
             gone = values().map(|(dot, _)| dot).filter(|dot| seen.inside.vv.covers(*dot)).collect();
@@ -200,7 +206,13 @@ impl<'a> Scene<'a> {
         disks: &'a BTreeMap<usize, SimStore>,
         disk_losses: &'a DiskLosses,
     ) -> Scene<'a> {
-        Scene { topology, history, observer, disks, disk_losses, read: RefCell::default() }
+        let members_change = false;
+        Scene { topology, history, observer, disks, disk_losses, members_change, read: RefCell::default() }
+    }
+
+    /// While members come and go.
+    pub fn of_changing_members(self) -> Scene<'a> {
+        Scene { members_change: true, ..self }
     }
 
     fn lost_since(&self, op: &Operation) -> usize {
@@ -220,7 +232,11 @@ impl<'a> Scene<'a> {
     fn read_states(&self, slot: &Slot) -> States {
         let record = record_of(self.topology, slot);
         let primaries = primaries(self.topology, slot);
-        let mut states = States { disks: Vec::new(), primaries: primaries.iter().map(|_| Siblings::new()).collect() };
+        let mut states = States {
+            disks: Vec::new(),
+            primaries: primaries.iter().map(|_| Siblings::new()).collect(),
+            disks_count: self.members_change,
+        };
         for (number, disk) in self.disks {
             let (own, copies) = disk.durable_states(&record);
             let mut all = Siblings::new();
@@ -241,6 +257,6 @@ impl States {
     /// How many disks know as much, or for how many primaries that is known, whichever are fewer.
     fn count(&self, knows: impl Fn(&Siblings) -> bool) -> usize {
         let count = |states: &[Siblings]| states.iter().filter(|state| knows(state)).count();
-        count(&self.disks).min(count(&self.primaries))
+        if self.disks_count { count(&self.disks) } else { count(&self.disks).min(count(&self.primaries)) }
     }
 }

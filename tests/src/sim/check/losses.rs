@@ -13,6 +13,8 @@ use super::super::schedule::Micros;
 #[derive(Clone, Debug, Default)]
 pub struct DiskLosses {
     set_back: Vec<(usize, Micros)>,
+    /// Lost as a whole, by nodes that know it and answer no reads until they have it again.
+    wiped: Vec<(usize, Micros)>,
     damaged: Vec<Damaged>,
 }
 
@@ -30,6 +32,11 @@ impl DiskLosses {
     /// The disk of a node was set back.
     pub fn set_back(&mut self, node: usize, at: Micros) {
         self.set_back.push((node, at));
+    }
+
+    /// The disk of a node was lost as a whole.
+    pub fn wiped(&mut self, node: usize, at: Micros) {
+        self.wiped.push((node, at));
     }
 
     /// Whether a disk was set back.
@@ -55,7 +62,8 @@ impl DiskLosses {
     pub fn since(&self, slot: &Slot, began: Micros) -> usize {
         let is_damaged = |damaged: &Damaged| damaged.slot == *slot && damaged.ended.is_none_or(|ended| ended >= began);
         let damaged = self.damaged.iter().filter(|damaged| is_damaged(damaged)).map(|damaged| damaged.node);
-        let set_back = self.set_back.iter().filter(|(_, at)| *at >= began).map(|(node, _)| *node);
+        let lost = self.set_back.iter().chain(&self.wiped);
+        let set_back = lost.filter(|(_, at)| *at >= began).map(|(node, _)| *node);
         damaged.chain(set_back).collect::<BTreeSet<usize>>().len()
     }
 

@@ -43,7 +43,7 @@ impl World {
     }
 
     pub(super) fn start(&mut self, node: usize) {
-        if self.cluster[node].runs() || self.cluster.has_left(node) {
+        if self.cluster[node].runs() || self.cluster.has_left(node) || self.cluster[node].is_dead {
             return;
         }
         let now = self.schedule.now();

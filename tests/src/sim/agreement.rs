@@ -1,0 +1,148 @@
+//! A node's part in agreeing on members: the machine, the files that outlive its process, and what its shards say of how far they are.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use driftless_node::configurations::Configurations;
+use driftless_node::membership::{Candidate, Letter, Membership, MembershipConfig, Output, Progress};
+use driftless_node::time::Instant;
+use driftless_proto::membership::{ClusterAnswer, ClusterCommand, Moving, StoreId};
+use driftless_proto::{Refusal, Topology};
+use driftless_ring::{Member, NodeId};
+
+/// What outlives the process, and what does not.
+pub struct Agreement {
+    /// Names its disk.
+    pub store: StoreId,
+    /// Durable as soon as they are written.
+    pub files: BTreeMap<String, Vec<u8>>,
+    member: Member,
+    machine: Option<Membership>,
+    progress: Vec<Progress>,
+    told: Option<Progress>,
+}
+
+/// What came of a turn.
+#[derive(Default)]
+pub struct Agreed {
+    /// Other versions count from now on.
+    pub configurations: Option<Arc<Configurations>>,
+    /// To be sent.
+    pub letters: Vec<(NodeId, Letter)>,
+    /// To operators.
+    pub answers: Vec<(u64, Result<ClusterAnswer, Refusal>)>,
+    /// A shard beside the first has something to say to it.
+    pub is_for_the_first: bool,
+}
+
+/// What the machine is told.
+#[derive(Clone, Debug)]
+pub enum Heard {
+    /// A node says something.
+    Letter(NodeId, Letter),
+    /// There is a connection.
+    Up(NodeId),
+    /// There is none any more.
+    Lost(NodeId),
+    /// A shard has met who knows more.
+    Behind(NodeId),
+    /// An operator says something.
+    Command(u64, ClusterCommand),
+}
+
+impl Agreement {
+    /// Of a node that would be such a member, with an empty disk.
+    pub fn new(store: StoreId, member: Member) -> Agreement {
+        Agreement { store, files: BTreeMap::new(), member, machine: None, progress: Vec::new(), told: None }
+    }
+
+    /// Its disk is lost, and an empty one is in its place.
+    pub fn wipe(&mut self, store: StoreId) {
+        self.store = store;
+        self.files.clear();
+    }
+
+    /// A process starts with what the one before has written down. Answers the versions that count.
+    pub fn start(&mut self, now: Instant, founding: &Arc<Topology>, seed: [u8; 32]) -> Arc<Configurations> {
+        let (member, shards) = (self.member.clone(), usize::from(self.member.shards));
+        let config = MembershipConfig {
+            candidate: Candidate { member, store: self.store },
+            founding: founding.clone(),
+            files: self.files.clone().into_iter().collect(),
+            seed,
+        };
+        let machine = Membership::new(config, now).expect("its files are what it wrote");
+        let configurations = machine.configurations().clone();
+        self.machine = Some(machine);
+        self.progress = vec![Progress::default(); shards];
+        self.told = None;
+        configurations
+    }
+
+    /// The process is gone.
+    pub fn stop(&mut self) {
+        self.machine = None;
+    }
+
+    /// A shard has come so far. Whether that is news.
+    pub fn note(&mut self, shard: usize, progress: Progress) -> bool {
+        std::mem::replace(&mut self.progress[shard], progress) != progress
+    }
+
+    /// Tells the machine what was heard, and how far the shards are, and carries out what it wants.
+    pub fn turn(&mut self, now: Instant, heard: Vec<Heard>) -> Agreed {
+        let mut agreed = Agreed::default();
+        let Some(machine) = &mut self.machine else { return agreed };
+        for heard in heard {
+            match heard {
+                Heard::Letter(from, letter) => machine.handle_letter(now, from, letter),
+                Heard::Up(peer) => machine.handle_connected(now, peer),
+                Heard::Lost(peer) => machine.handle_disconnected(now, peer),
+                Heard::Behind(peer) => machine.handle_behind(now, peer),
+                Heard::Command(tag, command) => machine.handle_command(now, tag, command),
+            }
+        }
+        let progress = all_of(&self.progress);
+        if self.told.replace(progress) != Some(progress) {
+            machine.handle_progress(now, progress);
+        }
+        if machine.poll_timeout() <= now {
+            machine.handle_timeout(now);
+        }
+        while let Some(output) = machine.poll_output() {
+            match output {
+                Output::Write { name, bytes: Some(bytes) } => drop(self.files.insert(name, bytes)),
+                Output::Write { name, bytes: None } => drop(self.files.remove(&name)),
+                Output::Send { to, letter } => agreed.letters.push((to, letter)),
+                Output::Configurations(configurations) => agreed.configurations = Some(configurations),
+                Output::Answer { tag, answer } => agreed.answers.push((tag, answer)),
+            }
+        }
+        agreed
+    }
+
+    /// When it wants to be woken.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.machine.as_ref().map(Membership::poll_timeout)
+    }
+}
+
+/// What is true of all shards.
+fn all_of(shards: &[Progress]) -> Progress {
+    let least = |of: fn(&Progress) -> u64| shards.iter().map(of).min().unwrap_or(0);
+    let mut moving = Moving::default();
+    for Progress { moving: shard, .. } in shards {
+        moving.taking += shard.taking;
+        moving.taken += shard.taken;
+        moving.giving += shard.giving;
+        moving.given += shard.given;
+    }
+    Progress {
+        version: least(|progress| progress.version),
+        closed: least(|progress| progress.closed),
+        ready: least(|progress| progress.ready),
+        left: least(|progress| progress.left),
+        moving,
+        ..Progress::default()
+    }
+}

@@ -1,0 +1,314 @@
+//! Members that come and go while everything runs: an operator who stages, plans and commits at whichever node answers, again until it is
+//! done, and starts and stops the nodes that this is about.
+//!
+//! ```text
+//! join      a node with an empty disk starts, and calls ──▶ commit ──▶ until the version is settled
+//! leave     commit ──▶ until the version is settled ──▶ the node is stopped, and its disk thrown away
+//! replace   a node dies for ever; another starts, and calls ──▶ commit ──▶ until the version is settled
+//! wipe      the disk of a node is lost, and an empty one is in its place ──▶ until a version names it
+//! ```
+
+use driftless_node::configurations::Configurations;
+use driftless_node::peer::{Body, Message, Request, RequestId};
+use driftless_proto::Refusal;
+use driftless_proto::membership::{Change, ClusterAnswer, ClusterCommand, StoreId};
+use driftless_ring::NodeId;
+use rand::Rng;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+
+use super::super::agreement::{Agreed, Heard};
+use super::super::check::Violation;
+use super::super::node::Input;
+use super::super::schedule::{Event, Micros};
+use super::super::shape;
+use super::{Phase, World};
+
+/// What the operator is at, and what is to come.
+pub(in crate::sim) struct Operator {
+    rng: StdRng,
+    /// Steps that are left to be begun.
+    steps: usize,
+    doing: Option<Step>,
+    /// Names the commands, and is in the ids of letters.
+    next: u64,
+    /// Of the command that an answer is waited for, and when it was given.
+    asked: Option<(u64, Micros)>,
+    /// The newest version that was decided, and its digest.
+    versions: std::collections::BTreeMap<u64, u128>,
+}
+
+/// One change of members.
+#[derive(Clone, Debug)]
+struct Step {
+    change: Kind,
+    stage: Stage,
+    began: Micros,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Join(usize),
+    Leave(usize),
+    Replace(usize, usize),
+    Wipe(usize),
+}
+
+#[derive(Clone, Debug)]
+enum Stage {
+    /// To be staged.
+    Begun,
+    /// To be planned.
+    Staged,
+    /// To be committed.
+    Planned(String),
+    /// Decided as this version; until it is settled.
+    Decided(u64),
+}
+
+impl Operator {
+    /// With so many changes to make.
+    pub(super) fn new(steps: usize, rng: StdRng) -> Operator {
+        Operator { rng, steps, doing: None, next: 1, asked: None, versions: Default::default() }
+    }
+}
+
+impl World {
+    /// The operator looks at how things stand, and does what is next.
+    pub(super) fn operate(&mut self) {
+        let Some(operator) = &mut self.operator else { return };
+        let pause = operator.rng.random_range(20_000..120_000);
+        self.schedule.after(pause, Event::Operate);
+        let now = self.schedule.now();
+        let Some(operator) = &mut self.operator else { return };
+        if operator.asked.is_some_and(|(_, at)| now < at + PATIENCE) {
+            return;
+        }
+        operator.asked = None;
+        match operator.doing.clone() {
+            None => self.begin_step(),
+            Some(step) => self.go_on_with(step),
+        }
+    }
+
+    /// Whether nothing is being changed any more, and nothing is to be.
+    pub fn members_are_settled(&self) -> bool {
+        let Some(operator) = &self.operator else { return true };
+        operator.doing.is_none() && self.goes_by_one_version().is_some()
+    }
+
+    /// The version that all nodes go by, if it is one and nothing else counts for any of them.
+    fn goes_by_one_version(&self) -> Option<u64> {
+        let newest = self.cluster.topology().ring().version().0;
+        let is_there =
+            |configurations: &Configurations| configurations.version() == newest && !configurations.is_moving();
+        let all = self.cluster.iter().all(|(_, node)| node.configurations.as_deref().is_some_and(is_there));
+        (all && newest >= 2).then_some(newest)
+    }
+
+    fn members(&self) -> Vec<usize> {
+        let ring = self.cluster.topology().ring();
+        ring.members().iter().filter_map(|member| self.cluster.number_of(member.id)).collect()
+    }
+
+    fn begin_step(&mut self) {
+        if self.goes_by_one_version().is_none() || self.phase != Phase::Active {
+            return;
+        }
+        let members = self.members();
+        let Some(operator) = &mut self.operator else { return };
+        if operator.steps == 0 {
+            return;
+        }
+        operator.steps -= 1;
+        let sync = (200, operator.rng.random_range(500..40_000));
+        let leaver = *members.choose(&mut operator.rng).expect("there are members");
+        let dice = operator.rng.random_range(0..10);
+        let change = match dice {
+            0..4 if members.len() < MEMBERS_MAX => Kind::Join(self.newcomer(sync)),
+            0..7 if members.len() > MEMBERS_MIN => Kind::Leave(leaver),
+            7..9 => {
+                self.kill(leaver, false);
+                self.cluster[leaver].is_dead = true;
+                self.judges.disk_losses.wiped(leaver, self.schedule.now());
+                Kind::Replace(leaver, self.newcomer(sync))
+            }
+            _ => {
+                self.wipe(leaver);
+                Kind::Wipe(leaver)
+            }
+        };
+        self.say(format_args!("the operator begins: {change:?}"));
+        let began = self.schedule.now();
+        if let Some(operator) = &mut self.operator {
+            operator.doing = Some(Step { change, stage: Stage::Begun, began });
+        }
+    }
+
+    fn newcomer(&mut self, sync: (Micros, Micros)) -> usize {
+        let node = self.cluster.add(sync);
+        self.start(node);
+        node
+    }
+
+    /// The disk of a node is lost; what it is given in its place is empty.
+    fn wipe(&mut self, node: usize) {
+        self.kill(node, false);
+        self.judges.disk_losses.wiped(node, self.schedule.now());
+        let Some(operator) = &mut self.operator else { return };
+        let store = StoreId(operator.rng.random());
+        self.cluster.wipe(node, store);
+        self.judges.coverage.add("disks lost", 1);
+        self.start(node);
+    }
+
+    fn go_on_with(&mut self, step: Step) {
+        if let (Kind::Wipe(node), Some(_)) = (step.change, self.goes_by_one_version()) {
+            let named = self.cluster[node].configurations.as_deref().is_some_and(Configurations::is_whole);
+            if named && self.cluster[node].runs() {
+                self.judges.coverage.add("lost disks healed", 1);
+                return self.end_step();
+            }
+            return;
+        }
+        let command = match step.stage {
+            Stage::Begun => ClusterCommand::Stage(match step.change {
+                Kind::Join(node) => Change::Join { name: shape::name_of(node), zone: None, weight: None },
+                Kind::Leave(node) => Change::Leave { name: shape::name_of(node), lost: false },
+                Kind::Replace(node, with) => {
+                    Change::Replace { name: shape::name_of(node), with: shape::name_of(with), force: true }
+                }
+                Kind::Wipe(_) => return,
+            }),
+            Stage::Staged => ClusterCommand::Plan,
+            Stage::Planned(plan) => ClusterCommand::Commit { plan },
+            Stage::Decided(version) => {
+                if self.goes_by_one_version().is_some_and(|settled| settled >= version) {
+                    if let Kind::Leave(node) | Kind::Replace(node, _) = step.change {
+                        self.kill(node, false);
+                        self.cluster.remove(node);
+                        self.judges.coverage.add("nodes that left", 1);
+                    } else {
+                        self.judges.coverage.add("nodes that joined", 1);
+                    }
+                    self.end_step();
+                }
+                return;
+            }
+        };
+        let running: Vec<usize> = self.cluster.numbers().filter(|node| self.cluster[*node].runs()).collect();
+        let now = self.schedule.now();
+        let Some(operator) = &mut self.operator else { return };
+        let Some(&node) = running.choose(&mut operator.rng) else { return };
+        operator.next += 1;
+        operator.asked = Some((operator.next, now));
+        let heard = Heard::Command(operator.next, command);
+        self.give(node, Input::Heard(heard));
+    }
+
+    fn end_step(&mut self) {
+        let now = self.schedule.now();
+        if let Some(operator) = &mut self.operator
+            && let Some(step) = operator.doing.take()
+        {
+            let text = format!("the operator is done with {:?} after {} ms", step.change, (now - step.began) / 1000);
+            self.say(text);
+        }
+    }
+
+    /// What a node's machine of the members wants done.
+    pub(super) fn take_agreed(&mut self, node: usize, agreed: Agreed) {
+        if let Some(configurations) = &agreed.configurations {
+            self.note_version(node, configurations);
+        }
+        for (to, letter) in agreed.letters {
+            self.post(node, to, letter);
+        }
+        for (tag, answer) in agreed.answers {
+            self.note_answer(tag, answer);
+        }
+        if agreed.is_for_the_first {
+            self.plan_turn(node, 0);
+        }
+        if agreed.configurations.is_some() {
+            for shard in 0..self.cluster[node].shards.len() {
+                self.plan_turn(node, shard);
+            }
+        }
+    }
+
+    /// There is one record of each version.
+    fn note_version(&mut self, node: usize, configurations: &Configurations) {
+        let version = configurations.version();
+        let digest = configurations.topology().digest();
+        self.say(format_args!(
+            "n{node} goes by version {version}, reads count in {}, unfinished {:?}",
+            configurations.read_version(),
+            configurations.unfinished().collect::<Vec<_>>()
+        ));
+        self.cluster.learn(configurations.topology());
+        let Some(operator) = &mut self.operator else { return };
+        if *operator.versions.entry(version).or_insert(digest) != digest {
+            let text = format!("n{node} goes by another version {version} than a node before it");
+            self.judges.violations.push(Violation::general("one record for each version", text));
+        }
+        self.judges.coverage.add("versions gone by", 1);
+        self.judges.coverage.add("three versions at once", u64::from(configurations.unfinished().count() > 1));
+    }
+
+    fn note_answer(&mut self, tag: u64, answer: Result<ClusterAnswer, Refusal>) {
+        let Some(operator) = &mut self.operator else { return };
+        if operator.asked.take_if(|(asked, _)| *asked == tag).is_none() {
+            return;
+        }
+        let Some(step) = &mut operator.doing else { return };
+        step.stage = match answer {
+            Ok(ClusterAnswer::Staged(_)) => Stage::Staged,
+            Ok(ClusterAnswer::Plan(plan)) => Stage::Planned(plan.name),
+            Ok(ClusterAnswer::Decided(decided)) => Stage::Decided(decided.version),
+            Ok(_) => return,
+            // It may have been decided all the same: whoever looks again sees.
+            Err(_) => Stage::Begun,
+        };
+        let told = format!("the operator is told: {:?}", step.stage);
+        self.is_it_so();
+        self.say(told);
+    }
+
+    /// An operator who got no answer looks whether the change was made.
+    fn is_it_so(&mut self) {
+        let ring = self.cluster.topology().ring().clone();
+        let has = |node: usize| ring.member(NodeId::of_name(&shape::name_of(node))).is_some();
+        let Some(operator) = &mut self.operator else { return };
+        let Some(step) = &mut operator.doing else { return };
+        let is_made = match step.change {
+            Kind::Join(node) => has(node),
+            Kind::Leave(node) => !has(node),
+            Kind::Replace(node, with) => !has(node) && has(with),
+            Kind::Wipe(_) => false,
+        };
+        if is_made {
+            step.stage = Stage::Decided(ring.version().0);
+        }
+    }
+
+    fn post(&mut self, from: usize, to: NodeId, letter: driftless_node::membership::Letter) {
+        let Some(operator) = &mut self.operator else { return };
+        operator.next += 1;
+        let id = RequestId(operator.next << 8);
+        let now = self.cluster[from].clock.now(self.schedule.now()).instant;
+        let request = Request::Membership(Box::new(letter));
+        let ring_version = self.cluster[from].configurations.as_ref().map_or(1, |known| known.version());
+        let body = Body::Request { deadline: now + std::time::Duration::from_secs(5), request };
+        if self.cluster.number_of(to).is_some() {
+            self.send((from, 0), to, Message { id, ring_version, body });
+        }
+    }
+}
+
+/// How long the operator waits for an answer.
+const PATIENCE: Micros = 6_000_000;
+
+/// Members that there are at most, and at least: buckets have three owners.
+const MEMBERS_MAX: usize = 6;
+const MEMBERS_MIN: usize = 3;
