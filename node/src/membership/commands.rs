@@ -312,9 +312,9 @@ impl Membership {
             reason: reason.to_owned(),
         };
         let founding = self.chain.founding();
-        let is_first = self.chain.record(2).is_some_and(|second| second.record.parent == founding.digest());
+        let is_first = self.chain.record(2).is_some_and(|second| second.record.parent == self.chain.founding_digest());
         let first = (is_first || self.chain.newest().is_none())
-            .then(|| past(founding, founding.digest(), "", "read from the cluster file"));
+            .then(|| past(founding, self.chain.founding_digest(), "", "read from the cluster file"));
         let records = self.chain.records().map(|known| {
             let record = &known.record;
             past(&record.topology, known.digest, &record.by, &record.reason)
