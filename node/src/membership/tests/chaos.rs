@@ -92,7 +92,7 @@ fn disturb(world: &mut World, tally: &mut Tally) {
             world.wipe(node);
             tally.wiped += 1;
         }
-        9 if !is_damaged(world) && world.rng.random_bool(0.3) => {
+        9 if !world.records.is_empty() && !is_damaged(world) && world.rng.random_bool(0.3) => {
             world.bury(node);
             tally.buried += 1;
         }
@@ -153,22 +153,22 @@ fn heal(world: &mut World, seed: u64) {
     for node in world.ids() {
         world.start(node);
     }
-    for _ in 0..12 {
+    for attempt in 0..12 {
         if world.run_until(Duration::from_secs(20), is_over) {
             return;
         }
-        let node = world.running()[0];
-        let members = world.machine(node).configurations().members();
-        let lost = members.into_iter().find(|member| world.nodes[&member.id].is_dead);
-        let at = world.running().into_iter().find(|node| world.machine(*node).chain.is_member(*node)).unwrap();
-        if let Some(lost) = lost {
-            world.operate(at, Change::Leave { name: lost.name.clone(), lost: true });
-            let with =
-                world.nodes.values().find(|node| !node.is_dead && !world.machine(at).chain.is_member(node.member.id));
-            if let Some(with) = with.map(|node| node.member.name.clone()) {
-                world.operate(at, Change::Replace { name: lost.name, with, force: false });
-            }
-        }
+        let Some(at) = world.running().into_iter().find(|node| world.machine(*node).chain.is_member(*node)) else { break };
+        let members = world.machine(at).configurations().members();
+        let Some(lost) = members.into_iter().find(|member| world.nodes[&member.id].is_dead) else { continue };
+        world.command(at, ClusterCommand::Clear);
+        let chain = &world.machine(at).chain;
+        let stranger = world.nodes.values().find(|node| !node.is_dead && !chain.is_member(node.member.id));
+        let with = stranger.filter(|_| attempt % 2 == 1).map(|node| node.member.name.clone());
+        let change = match with {
+            Some(with) => Change::Replace { name: lost.name, with, force: false },
+            None => Change::Leave { name: lost.name, lost: true },
+        };
+        world.operate(at, change);
     }
     let states: Vec<String> = world
         .running()
