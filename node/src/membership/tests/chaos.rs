@@ -157,13 +157,34 @@ fn heal(world: &mut World, seed: u64) {
         if world.run_until(Duration::from_secs(20), is_over) {
             return;
         }
-        let Some(at) = world.running().into_iter().find(|node| world.machine(*node).chain.is_member(*node)) else { break };
+        // Whoever was declared lost while it was there is wiped, as it is told.
+        for node in world.running() {
+            if world.machine(node).is_lost(node, world.nodes[&node].store) {
+                world.wipe(node);
+                world.start(node);
+            }
+        }
+        let Some(at) = world.running().into_iter().find(|node| world.machine(*node).chain.is_member(*node)) else {
+            break;
+        };
         let members = world.machine(at).configurations().members();
-        let Some(lost) = members.into_iter().find(|member| world.nodes[&member.id].is_dead) else { continue };
+        let newest = world.machine(at).configurations().topology().clone();
+        // Also one that has lost its disk while it was leaving: nobody waits for what it held but by the old store.
+        let is_gone = |member: &&driftless_ring::Member| {
+            let node = &world.nodes[&member.id];
+            let is_leaving = newest.ring().member(member.id).is_none();
+            node.is_dead || (is_leaving && world.machine(at).store_of(member.id) != Some(node.store))
+        };
+        let Some(lost) = members.iter().find(is_gone).cloned() else { continue };
+        // Of three members none can leave, and a node that is leaving takes no place: then the leave is cancelled first.
+        if attempt % 3 == 2 {
+            world.command(at, ClusterCommand::Cancel);
+            continue;
+        }
         world.command(at, ClusterCommand::Clear);
         let chain = &world.machine(at).chain;
         let stranger = world.nodes.values().find(|node| !node.is_dead && !chain.is_member(node.member.id));
-        let with = stranger.filter(|_| attempt % 2 == 1).map(|node| node.member.name.clone());
+        let with = stranger.filter(|_| attempt % 3 == 1).map(|node| node.member.name.clone());
         let change = match with {
             Some(with) => Change::Replace { name: lost.name, with, force: false },
             None => Change::Leave { name: lost.name, lost: true },
