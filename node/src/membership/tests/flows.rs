@@ -1,0 +1,1 @@
+//! What operators do on a good day.
