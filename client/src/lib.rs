@@ -172,8 +172,8 @@ pub use delete::Delete;
 #[doc(hidden)]
 pub use environment::{Environment, Resolver};
 pub use error::{
-    Cause, ClusterError, ConnectError, ConnectFailure, CreateError, DeleteError, GetError, PutError, RequestError, ScanError,
-    StatusError, TryUpdateError, UpdateError,
+    Cause, ClusterError, ConnectError, ConnectFailure, CreateError, DeleteError, GetError, PutError, RequestError,
+    ScanError, StatusError, TryUpdateError, UpdateError,
 };
 pub use get::{Get, GetResolved};
 pub use identity::{Identity, IdentityError};

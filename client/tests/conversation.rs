@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use driftless_client::{
-    ArcIndex, Cause, Client, ClusterCommand, ClusterError, Conflict, ConnectError, ConnectFailure, Context, DeleteError, GetError, IoRuntime,
-    NoRetry, Outcome, Profile, PutError, Refusal, Union, UpdateError, WriteId,
+    ArcIndex, Cause, Client, ClusterCommand, ClusterError, Conflict, ConnectError, ConnectFailure, Context,
+    DeleteError, GetError, IoRuntime, NoRetry, Outcome, Profile, PutError, Refusal, Union, UpdateError, WriteId,
 };
 use driftless_proto::client::{Basis, Cursor, Deleted, HintsFor, NodeStatus, Page, Read, Request, Response};
 use driftless_proto::{Failure, Unknown};
