@@ -271,7 +271,6 @@ mod tests {
         late.members[0].is_heard = false;
         let mut own = moving();
         own.members[3].moving.taken = 70;
-        own.members[0].moving.given = 0;
         let states = vec![("n1".to_owned(), late), ("n2".to_owned(), moving()), ("n4".to_owned(), own)];
         let state = together(states).expect("somebody answers");
         assert_eq!((state.version, state.members[3].moving.taken, state.members[0].moving.given), (8, 70, 20));
