@@ -143,10 +143,18 @@ fn layout(args: &Args, dir: &Path) -> Result<Layout> {
 fn greet(cluster: &LocalCluster, temporary: bool) -> Result {
     let layout = cluster.layout();
     let dir = layout.dir.display();
-    let rows = layout.nodes.iter().map(|node| vec![node.name.clone(), node.listen.to_string(), node.admin.to_string()]);
-    let serve = if layout.nodes.len() == 1 { "serves" } else { "serve" };
-    output::line(format_args!("{} {} {serve}.\n", paint(Tone::Good, "ready:"), nodes(layout.nodes.len())))?;
-    output::line(output::table(&["node", "listens on (udp)", "admin (http)"], rows.collect()))?;
+    let rows = cluster.all_running();
+    let rows = rows.map(|node| vec![node.name.clone(), node.listen.to_string(), node.admin.to_string()]);
+    let rows: Vec<Vec<String>> = rows.collect();
+    // One that was added and has not joined runs as well, and serves nobody.
+    let verb = match (cluster.all_running().any(|node| node.is_added), rows.len()) {
+        (true, 1) => "runs",
+        (true, _) => "run",
+        (false, 1) => "serves",
+        (false, _) => "serve",
+    };
+    output::line(format_args!("{} {} {verb}.\n", paint(Tone::Good, "ready:"), nodes(rows.len())))?;
+    output::line(output::table(&["node", "listens on (udp)", "admin (http)"], rows))?;
     output::line(format_args!("\nEach has its log.txt, data and node.toml in {dir}/NODE."))?;
     output::line("\nIn another shell:\n")?;
     for command in ["put greeting hello", "get greeting", "status", "load FILE.jsonl", "bench --seconds 5"] {

@@ -180,7 +180,7 @@ mod tests {
     fn a_new_bucket_is_as_a_bucket_of_the_file_unless_it_is_said_otherwise() {
         let Ok(ClusterChange::CreateBucket(bucket)) = typed("create carts") else { panic!("is one") };
         let plain = BucketDefinition::built_in(3);
-        assert_eq!(bucket, BucketDefinition { name: BucketName::new("carts").expect("a name"), ..plain.clone() });
+        assert_eq!(bucket, BucketDefinition { name: BucketName::new("carts").expect("a name"), ..plain });
         let all = "create carts --n 5 --r 1 -w 5 --strict --conflict lww --durability buffered --read-all 0";
         let Ok(ClusterChange::CreateBucket(bucket)) = typed(all) else { panic!("is one") };
         assert_eq!(bucket.quorum, Quorum::new(5, 1, 5).expect("valid"));

@@ -265,6 +265,12 @@ impl LocalCluster {
         self.record()
     }
 
+    /// The nodes that run.
+    pub(crate) fn all_running(&self) -> impl Iterator<Item = &NodeFiles> + '_ {
+        let all = self.layout.nodes.iter().zip(&self.nodes);
+        all.filter(|(_, slot)| !matches!(slot, Slot::Gone)).map(|(files, _)| files)
+    }
+
     /// A node by its name, if it runs.
     pub(crate) fn running(&self, name: &str) -> Option<usize> {
         let mut nodes = self.layout.nodes.iter().zip(&self.nodes);
