@@ -158,9 +158,15 @@ pub(crate) async fn state(client: &Client, node: Option<&str>) -> Result<Cluster
         None => client.cluster(ClusterCommand::State).await,
     };
     match answer.map_err(IntoFailure::into_failure)? {
-        ClusterAnswer::State(state) => Ok(*state),
+        ClusterAnswer::State(state) => Ok(in_order(*state)),
         _ => Err(misunderstood()),
     }
+}
+
+/// With members by their names: n2 comes before n10.
+pub(crate) fn in_order(mut state: ClusterState) -> ClusterState {
+    state.members.sort_by(|a, b| (a.name.len(), &a.name).cmp(&(b.name.len(), &b.name)));
+    state
 }
 
 /// Asks a question, or tells something that is no version of its own.
@@ -229,10 +235,18 @@ pub(crate) fn print_decided(global: &GlobalArgs, decided: &Decided, moves: bool)
     if global.format == Format::Json {
         return output::json_line(&json!({ "version": version, "by": by, "reason": reason }));
     }
+    let flags = global.cluster_flags();
+    output::line(decided_text(decided, moves.then_some(flags.as_str())))
+}
+
+/// `version 8 decided by n1, n2, n3: n4 joins; watch: driftless transfers`.
+fn decided_text(Decided { version, by, reason }: &Decided, watch: Option<&str>) -> String {
     let by = if by.is_empty() { String::new() } else { format!(" by {}", by.join(", ")) };
+    // By which plan is known to whoever has typed its name.
+    let reason = reason.rsplit_once(", plan ").map_or(reason.as_str(), |(what, _)| what);
     let what = if reason.is_empty() { String::new() } else { format!(": {reason}") };
-    let watch = if moves { format!("; watch: driftless{} transfers", global.cluster_flags()) } else { String::new() };
-    output::line(format_args!("version {version} decided{by}{what}{watch}"))
+    let watch = watch.map_or(String::new(), |flags| format!("; watch: driftless{flags} transfers"));
+    format!("version {version} decided{by}{what}{watch}")
 }
 
 fn print_history(global: &GlobalArgs, past: &[Past]) -> Result {
@@ -322,6 +336,20 @@ mod tests {
             staged_text(&staged(&["n2 is lost"]), &leave, None, ""),
             "staged on version 7: n2 is lost; see: driftless cluster plan"
         );
+    }
+
+    #[test]
+    fn a_version_is_said_with_who_has_accepted_it_and_where_to_look() {
+        let by = ["n1", "n2"].map(str::to_owned).to_vec();
+        let decided = Decided { version: 8, by, reason: "n4 joins, n2 leaves, plan 5f3c9a01".to_owned() };
+        let text = "version 8 decided by n1, n2: n4 joins, n2 leaves";
+        assert_eq!(decided_text(&decided, None), text);
+        assert_eq!(
+            decided_text(&decided, Some(" --profile D")),
+            format!("{text}; watch: driftless --profile D transfers")
+        );
+        let bare = Decided { version: 9, by: Vec::new(), reason: String::new() };
+        assert_eq!(decided_text(&bare, None), "version 9 decided");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use driftless_client::{Client, ClusterAnswer, ClusterCommand, ClusterState, Memb
 use futures::future::join_all;
 use serde_json::{Value, json};
 
+use super::cluster::in_order;
 use super::cluster::moving::{self, Progress, is_unfinished, time};
 use super::cluster::standing::Phase;
 use super::exit::{Exit, Failure, Result};
@@ -82,7 +83,7 @@ fn together(states: Vec<(String, ClusterState)>) -> Option<ClusterState> {
             *member = MemberState { is_heard: member.is_heard, ..own.clone() };
         }
     }
-    Some(newest)
+    Some(in_order(newest))
 }
 
 async fn watch(global: &GlobalArgs, client: &Client) -> Result<ExitCode> {

@@ -29,7 +29,9 @@ pub(crate) fn print(plan: &Plan, flags: &str) -> Result {
 fn text(plan: &Plan) -> String {
     let mut lines = vec![format!("version {} -> {}, plan {}", plan.base, plan.version, plan.name)];
     lines.extend(plan.changes.iter().map(|change| format!("  {change}")));
-    let rows = plan.nodes.iter().map(|node| {
+    let mut nodes: Vec<&PlannedNode> = plan.nodes.iter().collect();
+    nodes.sort_by(|a, b| (a.name.len(), &a.name).cmp(&(b.name.len(), &b.name)));
+    let rows = nodes.into_iter().map(|node| {
         vec![
             node.name.clone(),
             node.zone.clone(),
@@ -125,7 +127,7 @@ mod tests {
 
     fn plan() -> Plan {
         Plan {
-            name: "5f3c".to_owned(),
+            name: "5f3c9a01".to_owned(),
             base: 7,
             version: 8,
             changes: vec!["n4 joins".to_owned()],
@@ -143,7 +145,7 @@ mod tests {
     fn a_plan_says_who_gets_and_gives_how_much() {
         assert_eq!(
             text(&plan()),
-            "version 7 -> 8, plan 5f3c\n  n4 joins\n\n\
+            "version 7 -> 8, plan 5f3c9a01\n  n4 joins\n\n\
              NODE  ZONE  NOW  THEN  GAINS  LOSES  IN       OUT\n\
              n1    a     256  192   0      64     0 B      1.9 GiB\n\
              n4    a     0    192   192    0      5.6 GiB  0 B\n\n\
@@ -167,7 +169,7 @@ mod tests {
     #[test]
     fn the_json_of_a_plan_has_its_fixed_names() {
         let json = as_json(&plan());
-        assert_eq!((&json["plan"], &json["slots_moved"], &json["zones"]), (&json!("5f3c"), &json!(192), &json!(3)));
+        assert_eq!((&json["plan"], &json["slots_moved"], &json["zones"]), (&json!("5f3c9a01"), &json!(192), &json!(3)));
         assert_eq!(json["nodes"][1]["bytes_in"], json!(5_700 * MIB));
     }
 }

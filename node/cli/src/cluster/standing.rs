@@ -154,7 +154,7 @@ fn next(state: &ClusterState, flags: &str) -> (bool, String) {
     if is_unfinished(state) {
         if silent.is_empty() {
             let (version, before) = (state.version, versions(&state.unfinished));
-            let then = if staged { format!(" What is staged can be planned then: {plan}.") } else { String::new() };
+            let then = if staged { " What is staged can be committed then." } else { "" };
             let watch = format!("`driftless{flags} transfers --watch`");
             return (
                 true,

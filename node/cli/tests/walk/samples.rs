@@ -86,7 +86,7 @@ pub(crate) const SAMPLES: &[Sample] = &[
     alike(COMMANDS, "driftless --profile DIR bucket set carts -r 1 -w 3", At::NotRun(MEMBERS)),
     alike(MEMBERSHIP, "driftless --profile DIR cluster join n4", At::NotRun(MEMBERS)),
     alike(MEMBERSHIP, "driftless --profile DIR cluster plan", At::NotRun(MEMBERS)),
-    alike(MEMBERSHIP, "driftless --profile DIR cluster commit 5f3c", At::NotRun(MEMBERS)),
+    alike(MEMBERSHIP, "driftless --profile DIR cluster commit 5f3c9a01", At::NotRun(MEMBERS)),
     alike(MEMBERSHIP, "driftless --profile DIR cluster leave n2", At::NotRun(MEMBERS)),
     alike(MEMBERSHIP, "driftless --profile DIR cluster replace n3 --with n5", At::NotRun(MEMBERS)),
     alike(MEMBERSHIP, "driftless --profile DIR cluster set n1 --weight 2", At::NotRun(MEMBERS)),
