@@ -8,14 +8,16 @@ use driftless_proto::client::{
     AaeCommand, AaeStatus, DamagedKeys, HintsFor, NodeStatus, Request, Response, Restore, Restored,
 };
 use driftless_proto::key::Key;
+use driftless_proto::membership::{ClusterAnswer, ClusterCommand};
 use driftless_proto::{BucketDefinition, Topology};
 use tokio::runtime::Handle;
 
 use crate::bucket::Bucket;
 use crate::clock::Clock;
+use crate::cluster;
 use crate::entry::Entry;
 use crate::environment::Environment;
-use crate::error::{ConnectError, StatusError};
+use crate::error::{ClusterError, ConnectError, StatusError};
 use crate::identity::Identity;
 use crate::inner::Inner;
 use crate::io::Io;
@@ -159,6 +161,58 @@ impl Client {
         match self.inner.carry_out(&request, Route::Any, &settings, clock).await? {
             Response::Restored(restored) => Ok(restored),
             _ => Err(self.inner.misunderstood(&request).into()),
+        }
+    }
+
+    /// Asks how the members and buckets stand, or changes them. Any node can be asked, and any that answers is.
+    ///
+    /// A change of members is staged, planned and committed by the plan's name, so that nobody commits what nobody has seen:
+    ///
+    /// ```no_run
+    /// # use driftless_client::{ClusterAnswer, ClusterChange, ClusterCommand};
+    /// # async fn grow(client: driftless_client::Client) -> Result<(), driftless_client::ClusterError> {
+    /// let join = ClusterChange::Join { name: "n4".to_owned(), zone: None, weight: None };
+    /// client.cluster(ClusterCommand::Stage(join)).await?;
+    /// if let ClusterAnswer::Plan(plan) = client.cluster(ClusterCommand::Plan).await? {
+    ///     println!("moves {} of {} slots", plan.slots_moved, plan.slots);
+    ///     client.cluster(ClusterCommand::Commit { plan: plan.name }).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    /// A question that is not answered goes to another node. A change is sent to one node only, and has the whole timeout there.
+    ///
+    /// # Errors
+    /// [`ClusterError::Request`] if it was refused, or could not be asked: nothing has changed. [`ClusterError::NotCertain`] if
+    /// no answer came to a change that was sent: it may have been made. Saying the same again is safe.
+    pub async fn cluster(&self, command: ClusterCommand) -> Result<ClusterAnswer, ClusterError> {
+        self.cluster_with(Profile::new(), command).await
+    }
+
+    /// The same, asked of this node. It is given as in [`Client::status`], and answers with what it knows: that may be less
+    /// than others do.
+    ///
+    /// # Errors
+    /// As [`Client::cluster`].
+    pub async fn cluster_at(
+        &self,
+        node: impl AsRef<str>,
+        command: ClusterCommand,
+    ) -> Result<ClusterAnswer, ClusterError> {
+        self.cluster_with(Profile::new().via(node), command).await
+    }
+
+    async fn cluster_with(&self, profile: Profile, command: ClusterCommand) -> Result<ClusterAnswer, ClusterError> {
+        let is_change = cluster::is_change(&command);
+        let mut settings = profile.over(&self.inner.settings);
+        if is_change {
+            settings = cluster::of_change(settings);
+        }
+        let request = Request::Cluster(command);
+        match self.inner.carry_out(&request, Route::Any, &settings, Clock::start(settings.timeout)).await {
+            Ok(Response::Cluster(answer)) => Ok(answer),
+            Ok(_) => Err(ClusterError::of(self.inner.misunderstood(&request), is_change)),
+            Err(error) => Err(ClusterError::of(error, is_change)),
         }
     }
 

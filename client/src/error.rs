@@ -149,6 +149,51 @@ pub enum StatusError {
     Request(#[from] RequestError),
 }
 
+/// Why a question or a change of [`Client::cluster`](crate::Client::cluster) did not succeed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClusterError {
+    /// A node has refused it, or none could be asked. Nothing has changed.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// A change was sent and not answered: it may have been made.
+    #[error("{request}; whether it was done is not known: say it again, it is the same change")]
+    NotCertain {
+        /// What happened.
+        #[source]
+        request: RequestError,
+    },
+}
+
+impl ClusterError {
+    pub(crate) fn of(request: RequestError, is_change: bool) -> ClusterError {
+        match request.cause().outcome() {
+            Outcome::Unknown if is_change => ClusterError::NotCertain { request },
+            Outcome::Unknown | Outcome::Refused => ClusterError::Request(request),
+        }
+    }
+
+    /// Why the request did not succeed.
+    pub fn request(&self) -> &RequestError {
+        match self {
+            ClusterError::Request(request) | ClusterError::NotCertain { request } => request,
+        }
+    }
+
+    /// The cluster's reason, if it refused.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        self.request().refusal()
+    }
+
+    /// Whether anything may have changed.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            ClusterError::Request(_) => Outcome::Refused,
+            ClusterError::NotCertain { .. } => Outcome::Unknown,
+        }
+    }
+}
+
 macro_rules! operation_error {
     ($name:ident) => {
         impl $name {
@@ -239,6 +284,20 @@ mod tests {
         assert_eq!(timed_out(false).outcome(), Outcome::Refused);
         assert_eq!(timed_out(true).outcome(), Outcome::Unknown);
         assert_eq!(PutError::ValueTooLarge { bytes: 9, max: 8 }.outcome(), Outcome::Refused);
+    }
+
+    #[test]
+    fn a_change_that_was_sent_and_not_answered_may_have_been_made() {
+        let timed_out = |sent| {
+            let cause = Cause::TimedOut { node: "ada".into(), after: Duration::from_secs(10), sent, heard: false };
+            RequestError::once(cause, Duration::ZERO)
+        };
+        let unknown = ClusterError::of(timed_out(true), true);
+        assert_eq!(unknown.outcome(), Outcome::Unknown);
+        assert!(unknown.to_string().ends_with("say it again, it is the same change"), "{unknown}");
+        assert_eq!(ClusterError::of(timed_out(true), false).outcome(), Outcome::Refused, "a question changes nothing");
+        assert_eq!(ClusterError::of(timed_out(false), true).outcome(), Outcome::Refused);
+        assert_eq!(ClusterError::of(RequestError::once(refused(), Duration::ZERO), true).outcome(), Outcome::Refused);
     }
 
     #[test]

@@ -77,6 +77,7 @@
 //! |---|---|
 //! | too few replicas within its reach; overloaded; shutting down | too many siblings; value too large |
 //! | disk full; clock off; copy of the key damaged; hints full | no such bucket; r or w does not fit it |
+//! | holds not yet what it must | a change of members or buckets that cannot be made |
 //! | not the coordinator, not an owner, another ring | bad context; write id used for another write; no such request |
 //!
 //! [`RequestError`] keeps why each attempt did not succeed ([`RequestError::causes`]), and knows whether any node gave a sign of
@@ -125,6 +126,7 @@ mod builder;
 mod change;
 mod client;
 mod clock;
+mod cluster;
 mod codec;
 mod connection;
 mod create;
@@ -170,8 +172,8 @@ pub use delete::Delete;
 #[doc(hidden)]
 pub use environment::{Environment, Resolver};
 pub use error::{
-    Cause, ConnectError, ConnectFailure, CreateError, DeleteError, GetError, PutError, RequestError, ScanError,
-    StatusError, TryUpdateError, UpdateError,
+    Cause, ClusterError, ConnectError, ConnectFailure, CreateError, DeleteError, GetError, PutError, RequestError,
+    ScanError, StatusError, TryUpdateError, UpdateError,
 };
 pub use get::{Get, GetResolved};
 pub use identity::{Identity, IdentityError};
@@ -199,6 +201,10 @@ pub use driftless_proto::client::{
     PeerStatus, ReplicaAnswer, Restored, Sibling,
 };
 pub use driftless_proto::key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+pub use driftless_proto::membership::{
+    CandidateState, Change as ClusterChange, ClusterAnswer, ClusterCommand, ClusterState, Decided, MemberState, Moving,
+    Past, Plan, PlannedNode, Staged,
+};
 pub use driftless_proto::{
     BucketDefinition, BucketId, BucketName, Conflict as ConflictPolicy, ContextError, Durability, Hlc, Key, KeyError,
     MalformedWriteId, Outcome, Quorum, Refusal, Scope, Topology, Unknown, WriteId,

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use driftless_client::{
-    ArcIndex, Cause, Client, Conflict, ConnectError, ConnectFailure, Context, DeleteError, GetError, IoRuntime,
-    NoRetry, Outcome, Profile, PutError, Refusal, Union, UpdateError, WriteId,
+    ArcIndex, Cause, Client, ClusterCommand, ClusterError, Conflict, ConnectError, ConnectFailure, Context,
+    DeleteError, GetError, IoRuntime, NoRetry, Outcome, Profile, PutError, Refusal, Union, UpdateError, WriteId,
 };
 use driftless_proto::client::{Basis, Cursor, Deleted, HintsFor, NodeStatus, Page, Read, Request, Response};
 use driftless_proto::{Failure, Unknown};
@@ -466,6 +466,28 @@ async fn a_node_is_asked_for_its_own_status() {
         peers: vec![],
     })));
     assert_eq!(status.await.expect("does not panic").expect("answered").keys, Some(3));
+}
+
+/// A change that two nodes were told would be staged twice.
+#[tokio::test]
+async fn a_change_of_the_cluster_is_sent_to_one_node_and_may_have_been_made_if_that_is_silent() {
+    let mut cluster = Cluster::start(&["ada", "bob"]);
+    let brief = Profile::new().timeout(Duration::from_secs(2)).attempt_timeout(Duration::from_millis(200));
+    let client = cluster.builder().profile(brief).connect().await.expect("answers");
+    let changing = tokio::spawn(async move { client.cluster(ClusterCommand::Cancel).await });
+    let [ada, bob] = &mut cluster.nodes[..] else { panic!("two nodes") };
+    let mut asked = 0;
+    while !changing.is_finished() {
+        let next = async {
+            tokio::select! { received = ada.next() => received, received = bob.next() => received }
+        };
+        if let Ok(received) = tokio::time::timeout(Duration::from_millis(50), next).await {
+            asked += u32::from(received.frame.request == Request::Cluster(ClusterCommand::Cancel));
+        }
+    }
+    assert_eq!(asked, 1, "neither the other node is told, nor the same one again");
+    let error = changing.await.expect("does not panic").expect_err("nobody answered");
+    assert!(matches!(error, ClusterError::NotCertain { .. }) && error.outcome() == Outcome::Unknown, "{error}");
 }
 
 #[tokio::test]

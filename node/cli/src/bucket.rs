@@ -1,9 +1,13 @@
-//! `driftless bucket list | show`.
+//! `driftless bucket list | show | create | set | drop`.
 
-use driftless_proto::{BucketDefinition, Conflict, Durability};
+mod change;
+
+use driftless_client::{Client, ClusterCommand};
+use driftless_proto::{BucketDefinition, Conflict, Durability, Topology};
 use serde_json::{Value, json};
 
-use super::exit::{Exit, Failure, Result};
+use super::cluster::{decide, print_decided};
+use super::exit::Result;
 use super::global::GlobalArgs;
 use super::output::{self, Format};
 use super::session;
@@ -14,6 +18,18 @@ pub(crate) enum Command {
     List,
     /// One bucket
     Show(ShowArgs),
+    /// Make a bucket
+    ///
+    /// It is a version of the cluster, decided at once; nothing moves. n and the conflict policy are for ever.
+    Create(change::CreateArgs),
+    /// Change how a bucket is read and written from now on
+    ///
+    /// While not all nodes know of it yet, the larger of the old and the new r and w hold. What is stored stays as it is.
+    Set(change::SetArgs),
+    /// Remove a bucket and everything in it
+    ///
+    /// All nodes delete its keys. Its number is never used again, so that a node which was away does not bring them back.
+    Drop(change::DropArgs),
 }
 
 #[derive(clap::Args, Debug)]
@@ -22,23 +38,24 @@ pub(crate) struct ShowArgs {
     bucket: String,
 }
 
-/// Prints definitions.
+/// Prints definitions, or changes them.
 pub(crate) fn run(global: &GlobalArgs, command: Command) -> Result {
-    let wanted = match command {
-        Command::List => None,
-        Command::Show(args) => Some(args.bucket),
-    };
-    session::run(global, async |client| {
-        let topology = session::topology(client);
-        let Some(wanted) = wanted else {
-            return list(global, topology.buckets());
-        };
-        match topology.bucket_named(&wanted) {
-            Some(bucket) => show(global, bucket),
-            None => Err(Failure::new(Exit::NotFound, format_args!("there is no bucket \"{wanted}\""))
-                .hint("`driftless bucket list` shows those that exist; buckets are defined in cluster.toml")),
-        }
+    session::run(global, async |client| match command {
+        Command::List => list(global, session::topology(client).buckets()),
+        Command::Show(args) => show(global, change::existing(&session::topology(client), &args.bucket)?),
+        Command::Create(args) => apply(global, client, |topology| args.command(topology)).await,
+        Command::Set(args) => apply(global, client, |topology| args.command(topology)).await,
+        Command::Drop(args) => apply(global, client, |topology| args.command(topology)).await,
     })
+}
+
+async fn apply(
+    global: &GlobalArgs,
+    client: &Client,
+    command: impl FnOnce(&Topology) -> Result<ClusterCommand>,
+) -> Result {
+    let command = command(&session::topology(client))?;
+    print_decided(global, &decide(client, command).await?, false)
 }
 
 fn list(global: &GlobalArgs, buckets: &[BucketDefinition]) -> Result {

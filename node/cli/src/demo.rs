@@ -1,5 +1,7 @@
 //! `driftless demo`: the tour. It says what it does, does it with real processes, and checks every claim.
 
+mod grow;
+
 use std::collections::BTreeMap;
 use std::io::BufReader;
 use std::process::ExitCode;
@@ -102,7 +104,8 @@ impl Tour {
         self.delete(&bucket).await?;
         self.crash_and_return(cluster, client, &bucket).await?;
         self.restart_all(cluster, &bucket, &records).await?;
-        self.lose_a_disk(cluster, client, &bucket, &records).await
+        self.lose_a_disk(cluster, client, &bucket, &records).await?;
+        self.grow_and_shrink(cluster, client, &bucket, &records).await
     }
 
     async fn load(&mut self, client: &Client, bucket: &Bucket) -> Result<Vec<Record>> {

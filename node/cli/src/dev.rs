@@ -1,23 +1,27 @@
 //! `driftless dev`: a whole cluster on this machine in one command.
 //!
 //! It starts real peer processes and watches them. It never restarts one: a person who kills a node wants to see what
-//! happens then.
+//! happens then. A node whose directory comes to be while it runs (`dev add`) it starts; one that has left the cluster it stops.
+
+mod add;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::exit::{Failure, Result};
-use super::local::{DirectoryLock, Event, Layout, LocalCluster, Plan, SPACING, StopSignal, spaced_ports};
+use super::local::{DirectoryLock, Event, Layout, Leavers, LocalCluster, Plan, SPACING, StopSignal, spaced_ports};
 use super::output::{self, Tone, paint};
 
 /// Ports are 7400, 7410, … (UDP) and 7401, 7411, … (TCP, for metrics and status), all on the loopback interface.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// How many nodes [default: 3, or as many as DIR has]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
     nodes: Option<u16>,
     /// Keep everything here and go on from it next time [default: a temporary directory]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     dir: Option<PathBuf>,
     /// First port [default: 7400, or what DIR has]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
@@ -27,8 +31,26 @@ pub(crate) struct Args {
     shards: Option<u16>,
 }
 
+#[derive(clap::Subcommand, Debug)]
+enum Command {
+    /// Make one more node beside the cluster in --dir, and start it
+    ///
+    /// It gets a certificate, a configuration, free ports and an empty data directory in DIR/NAME. The `dev` that runs there starts
+    /// it, now and every time that it is started again. It calls the cluster and holds nothing until `driftless cluster join`
+    /// and `commit` let it in: what to type is printed.
+    Add(add::Args),
+}
+
 /// Runs the cluster until Ctrl-C or SIGTERM, or until its terminal closes.
 pub(crate) fn run(args: &Args) -> Result {
+    if let Some(Command::Add(add)) = &args.command {
+        let given = [("--nodes", args.nodes), ("--base-port", args.base_port), ("--shards", args.shards)];
+        return match given.into_iter().find(|(_, value)| value.is_some()) {
+            Some((flag, _)) => Err(Failure::usage(format_args!("{flag} before `add` means nothing to it"))
+                .hint("what is meant for the new node stands behind `add`")),
+            None => add::run(add, args.dir.as_deref()),
+        };
+    }
     let stop = StopSignal::install()?;
     let temporary = match &args.dir {
         Some(_) => None,
@@ -46,9 +68,22 @@ pub(crate) fn run(args: &Args) -> Result {
     cluster.wait_ready(READY_PATIENCE)?;
     greet(&cluster, temporary.is_some())?;
 
+    let (mut looked, mut listened) = (Instant::now(), Instant::now());
+    let mut leavers = Leavers::default();
     while !stop.is_set() {
-        for event in cluster.poll()? {
+        let mut events = cluster.poll()?;
+        if looked.elapsed() >= LOOK_INTERVAL {
+            events.extend(cluster.adopt()?);
+            looked = Instant::now();
+        }
+        for event in events {
             tell(&cluster, &event);
+        }
+        if listened.elapsed() >= LISTEN_INTERVAL {
+            for name in leavers.look(&cluster.views()) {
+                retire(&mut cluster, &name)?;
+            }
+            listened = Instant::now();
         }
         std::thread::sleep(WATCH_INTERVAL);
     }
@@ -96,9 +131,10 @@ fn layout(args: &Args, dir: &Path) -> Result<Layout> {
         }
         _ => Ok(()),
     };
-    differs("--nodes", layout.nodes.len(), args.nodes)?;
+    differs("--nodes", layout.founders, args.nodes)?;
     differs("--shards", usize::from(layout.shards), args.shards)?;
-    if let Some(first) = layout.nodes.first() {
+    // Of one that has left the first port is not known any more.
+    if let Some(first) = layout.nodes.first().filter(|node| !node.is_added) {
         differs("--base-port", usize::from(first.listen.port()), args.base_port)?;
     }
     Ok(layout)
@@ -107,10 +143,18 @@ fn layout(args: &Args, dir: &Path) -> Result<Layout> {
 fn greet(cluster: &LocalCluster, temporary: bool) -> Result {
     let layout = cluster.layout();
     let dir = layout.dir.display();
-    let rows = layout.nodes.iter().map(|node| vec![node.name.clone(), node.listen.to_string(), node.admin.to_string()]);
-    let serve = if layout.nodes.len() == 1 { "serves" } else { "serve" };
-    output::line(format_args!("{} {} {serve}.\n", paint(Tone::Good, "ready:"), nodes(layout.nodes.len())))?;
-    output::line(output::table(&["node", "listens on (udp)", "admin (http)"], rows.collect()))?;
+    let rows = cluster.all_running();
+    let rows = rows.map(|node| vec![node.name.clone(), node.listen.to_string(), node.admin.to_string()]);
+    let rows: Vec<Vec<String>> = rows.collect();
+    // One that was added and has not joined runs as well, and serves nobody.
+    let verb = match (cluster.all_running().any(|node| node.is_added), rows.len()) {
+        (true, 1) => "runs",
+        (true, _) => "run",
+        (false, 1) => "serves",
+        (false, _) => "serve",
+    };
+    output::line(format_args!("{} {} {verb}.\n", paint(Tone::Good, "ready:"), nodes(rows.len())))?;
+    output::line(output::table(&["node", "listens on (udp)", "admin (http)"], rows))?;
     output::line(format_args!("\nEach has its log.txt, data and node.toml in {dir}/NODE."))?;
     output::line("\nIn another shell:\n")?;
     for command in ["put greeting hello", "get greeting", "status", "load FILE.jsonl", "bench --seconds 5"] {
@@ -122,6 +166,18 @@ fn greet(cluster: &LocalCluster, temporary: bool) -> Result {
 
 fn nodes(count: usize) -> String {
     if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") }
+}
+
+/// Stops a node that is no member any more.
+fn retire(cluster: &mut LocalCluster, name: &str) -> Result {
+    let Some(node) = cluster.running(name) else { return Ok(()) };
+    cluster.retire(node, STOP_PATIENCE)?;
+    let home = cluster.layout().dir.join(name);
+    output::note(format_args!(
+        "{name} has left the cluster and holds nothing of it: it is stopped, and not started again. Delete {} when you like",
+        home.display()
+    ));
+    Ok(())
 }
 
 fn tell(cluster: &LocalCluster, event: &Event) {
@@ -138,6 +194,16 @@ fn tell(cluster: &LocalCluster, event: &Event) {
         Event::StartedByOthers { node, pid } => {
             output::note(format_args!("{} runs again (process {pid})", cluster.layout().nodes[*node].name));
         }
+        Event::Added { node } => {
+            let node = &cluster.layout().nodes[*node];
+            output::note(format_args!(
+                "{} was added, listens on {} and calls the cluster: `driftless --profile {} cluster join {}` lets it in",
+                node.name,
+                node.listen,
+                cluster.layout().dir.display(),
+                node.name
+            ));
+        }
     }
 }
 
@@ -152,6 +218,12 @@ pub(crate) const READY_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Draining requests and a last sync.
 pub(crate) const STOP_PATIENCE: Duration = Duration::from_secs(15);
+
+/// A node that was added runs after this.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Leaving takes longer, and each time every node is asked.
+const LISTEN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// `nodes.json` is true up to this.
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);

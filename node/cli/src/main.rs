@@ -4,7 +4,8 @@
 //! a cluster on this machine   dev  demo            local/           files, ports and processes
 //! a node                      serve  cert          descriptors.rs   how many files may be open
 //! data                        put  get  delete  scan  load  dump
-//! looking                     aae  bucket  hints  ring  status
+//! looking                     aae  hints  ring  status  transfers
+//! changing                    bucket  cluster
 //! measuring                   bench
 //!                             global.rs         what every subcommand takes that speaks to a cluster
 //!                             profile.rs        which cluster is meant, and who we are to it
@@ -28,6 +29,7 @@ mod audit;
 mod bench;
 mod bucket;
 mod cert;
+mod cluster;
 mod completeness;
 mod completions;
 mod damaged;
@@ -58,6 +60,7 @@ mod scan;
 mod serve;
 mod session;
 mod status;
+mod transfers;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -130,8 +133,17 @@ enum Command {
     ///
     /// Keys come in the order of the ring, which looks random; there is no ordered scan. Exit code 7 if keys may be missing.
     Scan(OnCluster<scan::Args>),
-    /// Look at the buckets
+    /// Look at the buckets, make, change and remove them
+    ///
+    /// Whoever changes one needs a certificate of an operator.
     Bucket(OnCluster<Group<bucket::Command>>),
+    /// Who the members are: let nodes join, leave and take the place of others, while everything is served
+    ///
+    /// Changes are staged (which costs nothing), planned (which says what would move) and committed by the plan's name. Whoever
+    /// changes something needs a certificate of an operator. See docs/membership.md.
+    Cluster(OnCluster<Group<cluster::Command>>),
+    /// What moves since the last change of members: how far it has come, and when it is done
+    Transfers(OnCluster<transfers::Args>),
     /// Who owns what; for a key: its token, partition, primaries and fallbacks
     ///
     /// Without options: a line per member. The private key of the client certificate is --client-key here.
@@ -222,6 +234,10 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Dump(on) => on.over(before).and_then(|(global, args)| dump::run(&global, &args)),
         Command::Scan(on) => on.over(before).and_then(|(global, args)| scan::run(&global, &args)),
         Command::Bucket(on) => on.over(before).and_then(|(global, args)| bucket::run(&global, args.command)).map(done),
+        Command::Cluster(on) => {
+            on.over(before).and_then(|(global, args)| cluster::run(&global, args.command)).map(done)
+        }
+        Command::Transfers(on) => on.over(before).and_then(|(global, args)| transfers::run(&global, &args)),
         Command::Ring(on) => on.over(before).and_then(|(global, args)| ring::run(&global, args)).map(done),
         Command::Status(on) => on.over(before).and_then(|(global, args)| status::run(&global, &args)),
         Command::Hints(on) => on.over(before).and_then(|(global, args)| hints::run(&global, &args)).map(done),

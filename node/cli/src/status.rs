@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use driftless_client::{Client, NoRetry, Profile};
+use driftless_client::{Client, ClusterAnswer, ClusterCommand, ClusterState, MemberState, NoRetry, Profile};
 use driftless_node::config::read_cluster;
 use driftless_proto::Topology;
 use driftless_proto::client::{Condition, Liveness, NodeStatus, PeerStatus, Severity};
@@ -13,6 +13,8 @@ use driftless_ring::Member;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
+use super::cluster::moving::{self, Progress, is_unfinished};
+use super::cluster::standing::Phase;
 use super::exit::{Exit, Result};
 use super::global::GlobalArgs;
 use super::local::CLUSTER_FILE;
@@ -71,7 +73,8 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
     let conversation = async |client: &Client| {
         let topology = session::topology(client);
         let nodes = ask(client, &topology).await;
-        print(global, args, &topology, &nodes)
+        let state = change(client).await;
+        print(global, args, &topology, &nodes, state.as_ref())
     };
     // A node that cannot be reached now is down; asking again would only take longer to say so.
     session::run_with(global, Profile::new().retry(NoRetry), conversation, |access| {
@@ -83,20 +86,29 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
                 status: Err("no answer".to_owned()),
             })
             .collect();
-        Some(print(global, args, &topology, &nodes))
+        Some(print(global, args, &topology, &nodes, None))
     })
 }
 
-fn print(global: &GlobalArgs, args: &Args, topology: &Topology, nodes: &[Node]) -> Result<ExitCode> {
-    let (healthy, summary) = judge(topology, nodes);
+fn print(
+    global: &GlobalArgs,
+    args: &Args,
+    topology: &Topology,
+    nodes: &[Node],
+    state: Option<&ClusterState>,
+) -> Result<ExitCode> {
+    let (healthy, mut summary) = judge(topology, nodes);
+    let moving = state.filter(|state| is_unfinished(state));
+    summary.extend(moving.map(|state| format!(" {}", moves(state))));
     if global.format == Format::Json {
         output::json_line(&json!({
-            "nodes": nodes.iter().map(|node| as_json(node, nodes)).collect::<Vec<_>>(),
+            "nodes": nodes.iter().map(|node| as_json(node, nodes, moving)).collect::<Vec<_>>(),
+            "moving": moving.map(|state| Progress::of(state).as_json()),
             "healthy": healthy,
             "summary": summary,
         }))?;
     } else {
-        output::line(output::tinted(&as_table(nodes), "state", |state| match state {
+        output::line(output::tinted(&as_table(nodes, moving), "state", |state| match state {
             "up" => Tone::Good,
             "suspect" => Tone::Warning,
             _ => Tone::Bad,
@@ -129,6 +141,28 @@ async fn ask(client: &Client, topology: &Topology) -> Vec<Node> {
         Node { owned_percent: owned_percent(topology, member.id), member, status }
     }))
     .await
+}
+
+/// How the members stand, if somebody says so: a cluster of an older release does not.
+async fn change(client: &Client) -> Option<ClusterState> {
+    let answer = tokio::time::timeout(ANSWER_MAX, client.cluster(ClusterCommand::State)).await;
+    match answer {
+        Ok(Ok(ClusterAnswer::State(state))) => Some(*state),
+        _ => None,
+    }
+}
+
+/// What an unfinished version comes to: how far it is, and who leaves.
+fn moves(state: &ClusterState) -> String {
+    let mut said = format!("Version {} moves: {} (driftless transfers).", state.version, Progress::of(state).words());
+    for member in state.members.iter().filter(|member| !member.stays) {
+        said += &format!(" {}: {}.", member.name, Phase::of(member, state).words(member));
+    }
+    said
+}
+
+fn member_of<'a>(node: &Node, state: &'a ClusterState) -> Option<&'a MemberState> {
+    state.members.iter().find(|member| member.name == node.member.name)
 }
 
 /// Whether all is well, and a sentence that says so or what is not.
@@ -261,7 +295,7 @@ fn rank(condition: &Condition) -> u8 {
 /// What follows from connections that are missing.
 const NO_QUORUM: &str = "no_quorum";
 
-fn as_json(node: &Node, nodes: &[Node]) -> Value {
+fn as_json(node: &Node, nodes: &[Node], moving: Option<&ClusterState>) -> Value {
     let status = node.status.as_ref().ok();
     json!({
         "name": node.member.name,
@@ -282,6 +316,7 @@ fn as_json(node: &Node, nodes: &[Node]) -> Value {
         }),
         "ready": status.map(|status| status.is_ready()),
         "conditions": status.map(|status| &status.conditions),
+        "moving": moving.and_then(|state| member_of(node, state)).map(moving::as_json),
         "problem": node.status.as_ref().err(),
     })
 }
@@ -290,12 +325,13 @@ fn peer_as_json(peer: &PeerStatus) -> Value {
     json!({ "name": peer.name, "connected": peer.connected, "liveness": peer.liveness })
 }
 
-fn as_table(nodes: &[Node]) -> String {
+/// What a member moves stands there only while members move something.
+fn as_table(nodes: &[Node], moving: Option<&ClusterState>) -> String {
     let counted = |count: Option<u64>, show: fn(u64) -> String| count.map_or("counting".to_owned(), show);
     let rows = nodes.iter().map(|node| {
         let member = &node.member;
         let owned = format!("{:.1} %", node.owned_percent);
-        match &node.status {
+        let mut row = match &node.status {
             Ok(status) => vec![
                 member.name.clone(),
                 "up".to_owned(),
@@ -312,9 +348,16 @@ fn as_table(nodes: &[Node]) -> String {
                 row.extend(std::iter::repeat_n("-".to_owned(), 5));
                 row
             }
-        }
+        };
+        row.extend(moving.map(|state| match member_of(node, state) {
+            Some(member) => Phase::of(member, state).words(member),
+            None => "-".to_owned(),
+        }));
+        row
     });
-    output::table(&["node", "state", "zone", "owned", "keys", "bytes", "hints", "version", "peers"], rows.collect())
+    let mut header = vec!["node", "state", "zone", "owned", "keys", "bytes", "hints", "version", "peers"];
+    header.extend(moving.map(|_| "moving"));
+    output::table(&header, rows.collect())
 }
 
 #[cfg(test)]
@@ -406,7 +449,7 @@ mod tests {
         status.conditions.clear();
         assert!(judge(&topology, &nodes).1.starts_with("c: partition n3/0"), "nobody knows why");
         suffers(&mut nodes[2], condition("store_short", Severity::Critical, "the store is short: no room"));
-        let json = as_json(&nodes[2], &nodes);
+        let json = as_json(&nodes[2], &nodes, None);
         assert_eq!((&json["ready"], &json["conditions"][1]["name"]), (&json!(false), &json!("store_short")));
         assert_eq!(json["conditions"][1]["severity"], json!("critical"));
         let list = as_list(&troubles(&nodes));
@@ -441,14 +484,39 @@ mod tests {
     #[test]
     fn the_json_of_a_node_has_its_fixed_names() {
         let topology = topology();
-        let up = as_json(&node(&topology, "a", true), &[]);
+        let up = as_json(&node(&topology, "a", true), &[], None);
         assert_eq!(
             (&up["name"], &up["state"], &up["keys"], &up["bytes"]),
             (&json!("a"), &json!("up"), &json!(7), &json!(70))
         );
         assert_eq!(up["version"], json!("1"));
-        let down = as_json(&node(&topology, "b", false), &[]);
+        let down = as_json(&node(&topology, "b", false), &[], None);
         assert_eq!((&down["state"], &down["keys"]), (&json!("down"), &json!(null)));
         assert!((up["owned_percent"].as_f64().expect("a number") - 100.0 / 3.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn what_moves_has_a_column_while_it_does() {
+        use crate::cluster::standing::tests;
+        use driftless_client::Moving;
+        let topology = topology();
+        let nodes = ["a", "b"].map(|name| node(&topology, name, true));
+        let mut state = ClusterState { version: 8, unfinished: vec![7], ..tests::state() };
+        for (member, name) in state.members.iter_mut().zip(["a", "b", "n9"]) {
+            (member.name, member.ready) = (name.to_owned(), 8);
+        }
+        state.members[0].moving = Moving { taking: 64, taken: 12, keys: 3, bytes: 300, ..Moving::default() };
+        state.members[2].stays = false;
+        state.members[2].moving = Moving { giving: 16, given: 3, ..Moving::default() };
+        let table = as_table(&nodes, Some(&state));
+        let ends = ["PEERS  MOVING", "1/1    taking in 12 of 64", "1/1    ready"];
+        assert!(table.lines().zip(ends).all(|(line, end)| line.ends_with(end)), "{table}");
+        assert!(!as_table(&nodes, None).contains("MOVING"));
+        assert_eq!(
+            moves(&state),
+            "Version 8 moves: 12 of 64 partitions taken in, 3 of 16 handed over, 300 B (driftless transfers). n9: handing \
+             over 3 of 16."
+        );
+        assert_eq!(as_json(&nodes[0], &nodes, Some(&state))["moving"]["taken"], json!(12));
     }
 }

@@ -8,6 +8,8 @@
 //!   nodes.json    [{"name", "pid", "state", "listen", "admin", "data_dir", "config"}], kept true
 //!   n1/           node.toml node.pem node.key log.txt data/
 //!   n2/ …
+//!   n4/           the same of a node that was added later: its node.toml says where it is, as cluster.toml does of the others
+//!   n2/left       it is no member any more, and is not started
 //! ```
 
 use std::fs;
@@ -17,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use driftless_node::config::{NodeConfig, Profile, context_key_file, read_cluster};
-use driftless_node::net::certificates::{CertificateAuthority, IssueError, Validity};
+use driftless_node::net::certificates::{CertificateAuthority, IssueError, Issued, Validity};
 use driftless_proto::Role;
 use serde::{Deserialize, Serialize};
 
@@ -42,9 +44,26 @@ pub(crate) struct Plan {
 pub(crate) struct Layout {
     /// Absolute.
     pub(crate) dir: PathBuf,
-    /// Its nodes, in the order of the cluster file.
+    /// Its nodes, in the order of their names; without those that have left.
     pub(crate) nodes: Vec<NodeFiles>,
-    /// Shards of each node.
+    /// Members by the cluster file.
+    pub(crate) founders: usize,
+    /// Shards of each of those.
+    pub(crate) shards: u16,
+}
+
+/// What a node that is added shall look like.
+#[derive(Clone, Debug)]
+pub(crate) struct Addition {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its ports.
+    pub(crate) ports: PortPair,
+    /// Its zone.
+    pub(crate) zone: String,
+    /// Its share of the data, relative to the others.
+    pub(crate) weight: u32,
+    /// Its shards.
     pub(crate) shards: u16,
 }
 
@@ -63,6 +82,10 @@ pub(crate) struct NodeFiles {
     pub(crate) config: PathBuf,
     /// What it says.
     pub(crate) log: PathBuf,
+    /// Its shards.
+    pub(crate) shards: u16,
+    /// Whether it was added later: the cluster file does not name it, and it may be no member yet.
+    pub(crate) is_added: bool,
 }
 
 /// For `nodes.json`.
@@ -123,15 +146,9 @@ impl Layout {
             let name = format!("n{}", i + 1);
             let home = dir.join(&name);
             make_dir(&home)?;
-            let node = authority.issue_node(&name, validity).map_err(issue)?;
-            new_file::create(&home.join("node.pem"), &node.certificate, PUBLIC)?;
-            new_file::create(&home.join("node.key"), &node.key, SECRET)?;
+            let issued = authority.issue_node(&name, validity).map_err(issue)?;
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-            let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, admin));
-            let config = format!(
-                "name = \"{name}\"\nlisten = \"{address}\"\nadmin = \"{admin}\"\ncluster = \"../{CLUSTER_FILE}\"\ncontext_key = \"../context.key\"\n\n[tls]\nca = \"../ca.pem\"\n",
-            );
-            new_file::create(&home.join("node.toml"), &config, PUBLIC)?;
+            write_node(&home, &name, &issued, (port, admin), "")?;
             members += &format!("\n[[member]]\nname = \"{name}\"\naddress = \"{address}\"\nshards = {}\n", plan.shards);
             seeds.push(address.to_string());
         }
@@ -147,32 +164,84 @@ impl Layout {
         Layout::open(&dir)
     }
 
-    /// Reads what [`Layout::create`] wrote, perhaps edited since.
+    /// Reads what [`Layout::create`] and [`Layout::add`] wrote, perhaps edited since.
     pub(crate) fn open(dir: &Path) -> Result<Layout> {
         let dir = fs::canonicalize(dir).map_err(|error| cannot("use", dir, &error))?;
         let topology = read_cluster(&dir.join(CLUSTER_FILE))?;
-        let mut nodes = Vec::new();
-        let mut shards = 1;
-        // In the order of their names: the ring sorts by id.
-        let mut members: Vec<_> = topology.ring().members().iter().collect();
-        members.sort_by_key(|member| (member.name.len(), &member.name));
+        let members = topology.ring().members();
+        let shards = members.iter().map(|member| member.shards).next_back().unwrap_or(1);
+        let mut layout = Layout { dir, nodes: Vec::new(), founders: members.len(), shards };
         for member in members {
-            let home = dir.join(&member.name);
-            let config = home.join("node.toml");
-            let node = NodeConfig::read(&config, [], &[])?;
-            let missing =
-                |key: &str| Failure::usage(format_args!("{} must say {key} in a dev cluster", config.display()));
-            shards = member.shards;
-            nodes.push(NodeFiles {
-                listen: node.listen.ok_or_else(|| missing("listen"))?,
-                admin: node.admin.ok_or_else(|| missing("admin"))?,
-                data_dir: node.data_dir,
-                log: home.join("log.txt"),
-                name: node.name,
-                config,
+            let home = layout.dir.join(&member.name);
+            // One that has left may have been put away.
+            if home.exists() && !home.join(LEFT_FILE).exists() {
+                layout.nodes.push(NodeFiles::read(&home, Some(member.shards))?);
+            }
+        }
+        for name in layout.unknown_names()? {
+            let home = layout.dir.join(&name);
+            layout.nodes.push(NodeFiles::read(&home, None)?);
+        }
+        // The ring sorts by id.
+        layout.nodes.sort_by(|a, b| (a.name.len(), &a.name).cmp(&(b.name.len(), &b.name)));
+        Ok(layout)
+    }
+
+    /// Names of nodes that have a directory, have not left, and are not in here.
+    pub(super) fn unknown_names(&self) -> Result<Vec<String>> {
+        let entries = fs::read_dir(&self.dir).map_err(|error| cannot("read", &self.dir, &error))?;
+        let mut names: Vec<String> = entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| !name.starts_with('.') && !self.nodes.iter().any(|node| node.name == *name))
+            .filter(|name| {
+                let home = self.dir.join(name);
+                home.join("node.toml").is_file() && !home.join(LEFT_FILE).exists()
+            })
+            .collect();
+        names.sort_by(|a, b| (a.len(), a).cmp(&(b.len(), b)));
+        Ok(names)
+    }
+
+    /// A node whose directory was made since this was read.
+    pub(super) fn read_added(&self, name: &str) -> Result<NodeFiles> {
+        NodeFiles::read(&self.dir.join(name), None)
+    }
+
+    /// Makes the directory of a node that may join. It is there at once or not at all: a `dev` that runs here starts what it finds.
+    pub(crate) fn add(&self, addition: &Addition) -> Result<NodeFiles> {
+        let Addition { name, ports, zone, weight, shards } = addition;
+        let read = |name: &str| {
+            let path = self.dir.join(name);
+            fs::read_to_string(&path).map_err(|error| cannot("read", &path, &error))
+        };
+        let authority = CertificateAuthority::load(&read("ca.pem")?, &read("ca.key")?).map_err(issue)?;
+        let issued = authority.issue_node(name, Validity::holder(SystemTime::now())).map_err(issue)?;
+        let home = self.dir.join(name);
+        if home.exists() {
+            let has_left = home.join(LEFT_FILE).exists();
+            let why = if has_left { "has left the cluster, and is still in" } else { "is there already, in" };
+            let failure = Failure::failed(format_args!("{name} {why} {}", home.display()));
+            return Err(if has_left {
+                failure
+                    .hint(format_args!("delete {} to add a new node of that name, or choose another", home.display()))
+            } else {
+                failure.hint("choose another name, or leave it out")
             });
         }
-        Ok(Layout { dir, nodes, shards })
+        let begun = tempfile::Builder::new().prefix(".new-").tempdir_in(&self.dir);
+        let begun = begun.map_err(|error| cannot("make a directory in", &self.dir, &error))?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, ports.0));
+        let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
+        let joins = format!(
+            "# As what it calls the cluster, which does not know it yet.\naddress = \"{address}\"\nzone = {}\nweight = \
+             {weight}\nshards = {shards}\n",
+            quoted(zone)
+        );
+        write_node(begun.path(), name, &issued, *ports, &joins)?;
+        fs::rename(begun.path(), &home).map_err(|error| cannot("make", &home, &error))?;
+        // It has another name now.
+        let _ = begun.keep();
+        NodeFiles::read(&home, None)
     }
 
     /// Writes `nodes.json`, at once or not at all.
@@ -202,6 +271,35 @@ impl Layout {
 }
 
 impl NodeFiles {
+    /// Reads a node's directory. How many shards it has the cluster file says, or it says so itself.
+    fn read(home: &Path, shards: Option<u16>) -> Result<NodeFiles> {
+        let config = home.join("node.toml");
+        let text = fs::read_to_string(&config).map_err(|error| cannot("read", &config, &error))?;
+        let (text, own) = without_candidacy(&config, &text)?;
+        let node = NodeConfig::parse(&config, &text, [], &[])?;
+        let missing = |key: &str| Failure::usage(format_args!("{} must say {key} in a dev cluster", config.display()));
+        Ok(NodeFiles {
+            listen: node.listen.ok_or_else(|| missing("listen"))?,
+            admin: node.admin.ok_or_else(|| missing("admin"))?,
+            data_dir: node.data_dir,
+            log: home.join("log.txt"),
+            name: node.name,
+            config,
+            shards: shards.unwrap_or(own),
+            is_added: shards.is_none(),
+        })
+    }
+
+    /// Writes down that it is no member any more: it is not started again.
+    pub(super) fn mark_left(&self) -> Result {
+        let home = self.config.parent().unwrap_or(&self.config);
+        new_file::replace(
+            &home.join(LEFT_FILE),
+            "This node has left the cluster and holds nothing of it: `driftless dev` does not start it again.\n",
+            PUBLIC,
+        )
+    }
+
     /// The last lines of its log.
     pub(crate) fn log_tail(&self) -> String {
         let text = fs::read(&self.log).unwrap_or_default();
@@ -226,6 +324,37 @@ impl NodeFiles {
     pub(super) fn pid_of_lock(&self) -> Option<u32> {
         fs::read_to_string(self.data_dir.join("lock")).ok()?.trim().parse().ok()
     }
+}
+
+/// Writes the certificate, the key and the configuration of a node.
+fn write_node(home: &Path, name: &str, issued: &Issued, (port, admin): PortPair, joins: &str) -> Result {
+    new_file::create(&home.join("node.pem"), &issued.certificate, PUBLIC)?;
+    new_file::create(&home.join("node.key"), &issued.key, SECRET)?;
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, admin));
+    let config = format!(
+        "name = \"{name}\"\nlisten = \"{listen}\"\nadmin = \"{admin}\"\ncluster = \"../{CLUSTER_FILE}\"\ncontext_key = \"../context.key\"\n{joins}\n[tls]\nca = \"../ca.pem\"\n",
+    );
+    new_file::create(&home.join("node.toml"), &config, PUBLIC)
+}
+
+/// A node's file without what it says of itself as one that wants to join, and how many shards that says.
+fn without_candidacy(path: &Path, text: &str) -> Result<(String, u16)> {
+    let wrong = |why: String| Failure::usage(format_args!("{}: {why}", path.display()));
+    let Ok(mut table) = toml::from_str::<toml::Table>(text) else {
+        // Whoever reads it next says it better.
+        return Ok((text.to_owned(), 1));
+    };
+    let shards = match table.get("shards") {
+        None => 1,
+        Some(shards) => {
+            let shards = shards.as_integer().and_then(|shards| u16::try_from(shards).ok()).filter(|shards| *shards > 0);
+            shards.ok_or_else(|| wrong("shards must be a number from 1".to_owned()))?
+        }
+    };
+    CANDIDACY.iter().for_each(|key| drop(table.remove(*key)));
+    let text = toml::to_string(&table).map_err(|error| wrong(error.to_string()))?;
+    Ok((text, shards))
 }
 
 /// The entries of a dev cluster's `nodes.json`.
@@ -256,9 +385,65 @@ pub(crate) const CLUSTER_FILE: &str = "cluster.toml";
 
 const NODES_FILE: &str = "nodes.json";
 
+const LEFT_FILE: &str = "left";
+
+/// Keys of a node's file that the cluster file has of its members.
+const CANDIDACY: [&str; 4] = ["address", "zone", "weight", "shards"];
+
 /// An hour of a node that logs far too much.
 const LOG_BYTES_MAX: u64 = 16 << 20;
 
 const TAIL_LINES: usize = 15;
 
 const TAIL_BYTES: usize = 16 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(dir: &Path) -> Layout {
+        Layout::create(dir, &Plan { ports: vec![(7400, 7401), (7410, 7411)], shards: 2 }).expect("can be made")
+    }
+
+    fn addition(name: &str) -> Addition {
+        Addition { name: name.to_owned(), ports: (7430, 7431), zone: "b \"c\"".to_owned(), weight: 2, shards: 3 }
+    }
+
+    #[test]
+    fn a_node_that_was_added_is_found_again_and_one_that_has_left_is_not() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let layout = layout(dir.path());
+        assert_eq!(layout.unknown_names().expect("can be read"), Vec::<String>::new());
+        let added = layout.add(&addition("n4")).expect("can be added");
+        assert!(added.is_added && added.shards == 3 && added.listen.port() == 7430, "{added:?}");
+        let text = fs::read_to_string(&added.config).expect("is there");
+        assert!(text.contains("address = \"127.0.0.1:7430\"\nzone = 'b \"c\"'\nweight = 2\nshards = 3\n"), "{text}");
+        assert_eq!(layout.unknown_names().expect("can be read"), ["n4"], "a dev that runs finds it");
+
+        let names = |layout: &Layout| layout.nodes.iter().map(|node| node.name.clone()).collect::<Vec<_>>();
+        let opened = Layout::open(dir.path()).expect("can be read");
+        assert_eq!((names(&opened), opened.founders), (["n1", "n2", "n4"].map(str::to_owned).to_vec(), 2));
+        assert_eq!(opened.nodes.iter().map(|node| node.shards).collect::<Vec<_>>(), [2, 2, 3]);
+
+        opened.nodes[0].mark_left().expect("can be written");
+        opened.nodes[2].mark_left().expect("can be written");
+        let opened = Layout::open(dir.path()).expect("can be read");
+        assert_eq!(names(&opened), ["n2"]);
+        assert_eq!(opened.unknown_names().expect("can be read"), Vec::<String>::new());
+        let again = opened.add(&addition("n4")).expect_err("its directory is there").to_string();
+        assert!(again.contains("has left the cluster") && again.contains("delete "), "{again}");
+        fs::remove_dir_all(dir.path().join("n1")).expect("can be put away");
+        assert_eq!(names(&Layout::open(dir.path()).expect("can be read")), ["n2"]);
+    }
+
+    #[test]
+    fn a_name_is_taken_once() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let layout = layout(dir.path());
+        let taken = layout.add(&addition("n2")).expect_err("is there").to_string();
+        assert!(taken.contains("n2 is there already"), "{taken}");
+        assert!(layout.add(&addition("no/name")).is_err(), "no certificate can name it");
+        let left: Vec<_> = fs::read_dir(dir.path()).expect("is there").filter_map(|entry| entry.ok()).collect();
+        assert!(left.iter().all(|entry| !entry.file_name().to_string_lossy().starts_with('.')), "{left:?}");
+    }
+}

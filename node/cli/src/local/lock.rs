@@ -42,6 +42,14 @@ impl DirectoryLock {
     }
 }
 
+impl DirectoryLock {
+    /// Whether somebody has it.
+    pub(crate) fn is_taken(dir: &Path) -> bool {
+        let file = File::open(dir.join(LOCK_FILE));
+        file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+}
+
 const LOCK_FILE: &str = "dev.lock";
 
 #[cfg(test)]
@@ -51,12 +59,15 @@ mod tests {
     #[test]
     fn a_second_dev_in_a_directory_is_told_who_has_it() {
         let dir = tempfile::tempdir().expect("a temporary directory");
+        assert!(!DirectoryLock::is_taken(dir.path()), "nobody has ever run here");
         let lock = DirectoryLock::take(dir.path()).expect("is free");
+        assert!(DirectoryLock::is_taken(dir.path()));
         let refused = DirectoryLock::take(dir.path()).expect_err("is taken").to_string();
         let pid = std::process::id();
         assert!(refused.contains(&format!("already running in {}, pid {pid}", dir.path().display())), "{refused}");
         assert!(refused.contains(&format!("kill {pid}")), "{refused}");
         drop(lock);
+        assert!(!DirectoryLock::is_taken(dir.path()));
         DirectoryLock::take(dir.path()).expect("is free again");
     }
 }

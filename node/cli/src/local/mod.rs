@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! layout.rs    the files in its directory: certificates, configuration, nodes.json, profile.toml
+//! leavers.rs   who is no member any more, by what the others say
 //! lock.rs      one `dev` for each directory
 //! ports.rs     which ports are free
 //! process.rs   one node's process: start, signal, wait; its life ends with ours
@@ -11,21 +12,25 @@
 
 mod http;
 mod layout;
+mod leavers;
 mod lock;
 mod ports;
 mod process;
 mod stop;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use driftless_proto::client::NodeStatus;
 
-pub(crate) use layout::{CLUSTER_FILE, Layout, NodeFiles, NodeState, Plan, read_nodes};
+pub(crate) use layout::{Addition, CLUSTER_FILE, Layout, NodeFiles, NodeState, Plan, read_nodes};
+pub(crate) use leavers::Leavers;
 pub(crate) use lock::DirectoryLock;
-pub(crate) use ports::{SPACING, free_ports, spaced_ports};
+pub(crate) use ports::{SPACING, free_ports, next_ports, spaced_ports};
 pub(crate) use stop::StopSignal;
 
 use super::exit::{Failure, Result};
+use super::output;
 use process::NodeProcess;
 
 /// The processes of a local cluster. When this value goes, so do they.
@@ -33,6 +38,8 @@ pub(crate) struct LocalCluster {
     layout: Layout,
     nodes: Vec<Slot>,
     stop: StopSignal,
+    /// Directories that look like a node's and cannot be used.
+    passed_over: BTreeSet<String>,
 }
 
 /// Something happened to a node that this program did not ask for.
@@ -52,6 +59,11 @@ pub(crate) enum Event {
         /// The new process.
         pid: u32,
     },
+    /// Its directory was found, and it was started.
+    Added {
+        /// Which node.
+        node: usize,
+    },
 }
 
 enum Slot {
@@ -65,7 +77,7 @@ impl LocalCluster {
     /// ends early when the signal comes.
     pub(crate) fn start(layout: Layout, stop: StopSignal) -> Result<LocalCluster> {
         ports::check_free(&layout)?;
-        let mut cluster = LocalCluster { nodes: Vec::new(), layout, stop };
+        let mut cluster = LocalCluster { nodes: Vec::new(), layout, stop, passed_over: BTreeSet::new() };
         for i in 0..cluster.layout.nodes.len() {
             let process = NodeProcess::start(&cluster.layout.nodes[i])?;
             cluster.nodes.push(Slot::Ours(process));
@@ -79,8 +91,8 @@ impl LocalCluster {
         &self.layout
     }
 
-    /// Waits until every node that runs says that it is ready to serve, and sees all others that run. A node that
-    /// ends meanwhile is a failure.
+    /// Waits until every member that runs says that it is ready to serve, and sees all others that run. A node that
+    /// ends meanwhile is a failure, unless it was added later.
     pub(crate) fn wait_ready(&mut self, patience: Duration) -> Result {
         let deadline = Instant::now() + patience;
         for node in 0..self.nodes.len() {
@@ -89,6 +101,9 @@ impl LocalCluster {
                 self.check_alive()?;
                 let files = &self.layout.nodes[node];
                 let Err(reason) = self.is_ready(node) else { break };
+                if self.is_no_member(node) {
+                    break;
+                }
                 if Instant::now() >= deadline {
                     return Err(Failure::failed(format_args!(
                         "node {} is not ready in time ({reason}); the end of {}:\n{}",
@@ -103,15 +118,9 @@ impl LocalCluster {
         Ok(())
     }
 
-    /// Whether a node is ready and has a connection to each of the others that run; if not, why.
+    /// Whether a node is ready and has a connection to each of the other members that run; if not, why.
     fn is_ready(&self, node: usize) -> std::result::Result<(), String> {
-        let ask = |path| match http::get(self.layout.nodes[node].admin, path, ADMIN_PATIENCE) {
-            Ok((200, body)) => Ok(body),
-            Ok((code, body)) => Err(format!("HTTP {code}: {}", body.trim())),
-            Err(error) => Err(error.to_string()),
-        };
-        ask("/ready")?;
-        let status: NodeStatus = serde_json::from_str(&ask("/status")?).map_err(|error| error.to_string())?;
+        let status = self.status(node)?;
         let runs = |name: &str| {
             let mut nodes = self.layout.nodes.iter().zip(&self.nodes);
             nodes.any(|(files, slot)| files.name == name && !matches!(slot, Slot::Gone))
@@ -122,14 +131,49 @@ impl LocalCluster {
         }
     }
 
+    /// What a node says of itself if it is ready.
+    fn status(&self, node: usize) -> std::result::Result<NodeStatus, String> {
+        let ask = |path| match http::get(self.layout.nodes[node].admin, path, ADMIN_PATIENCE) {
+            Ok((200, body)) => Ok(body),
+            Ok((code, body)) => Err(format!("HTTP {code}: {}", body.trim())),
+            Err(error) => Err(error.to_string()),
+        };
+        ask("/ready")?;
+        serde_json::from_str(&ask("/status")?).map_err(|error| error.to_string())
+    }
+
+    /// Whether others are ready and do not know of this node: it has not joined yet, or has left.
+    fn is_no_member(&self, node: usize) -> bool {
+        let name = &self.layout.nodes[node].name;
+        let views = self.views();
+        let mut others = views.iter().filter(|(viewer, _)| viewer != name).peekable();
+        others.peek().is_some() && others.all(|(_, peers)| !peers.contains(name))
+    }
+
+    /// Of each node that is ready, its name and whom it takes for members beside itself.
+    pub(crate) fn views(&self) -> Vec<(String, BTreeSet<String>)> {
+        let running = (0..self.nodes.len()).filter(|&node| !matches!(self.nodes[node], Slot::Gone));
+        running
+            .filter_map(|node| {
+                let status = self.status(node).ok()?;
+                Some((status.name, status.peers.into_iter().map(|peer| peer.name).collect()))
+            })
+            .collect()
+    }
+
     /// Reports the first of our processes that has ended, with what it last said.
     fn check_alive(&mut self) -> Result {
         for (node, slot) in self.nodes.iter_mut().enumerate() {
             let Slot::Ours(process) = slot else { continue };
             let Some(how) = process.exited() else { continue };
             *slot = Slot::Gone;
-            self.record()?;
             let files = &self.layout.nodes[node];
+            if files.is_added {
+                // The others do without it, as they did before.
+                output::warning(format_args!("{} {how}; its log is {}", files.name, files.log.display()));
+                continue;
+            }
+            self.record()?;
             return Err(Failure::failed(format_args!(
                 "node {} {how} before all were ready; the end of {}:\n{}",
                 files.name,
@@ -170,6 +214,67 @@ impl LocalCluster {
             self.record()?;
         }
         Ok(events)
+    }
+
+    /// Starts the nodes whose directories were made since the last call. Keeps `nodes.json` true.
+    pub(crate) fn adopt(&mut self) -> Result<Vec<Event>> {
+        let mut events = Vec::new();
+        for name in self.layout.unknown_names()? {
+            if self.passed_over.contains(&name) {
+                continue;
+            }
+            let started = self.layout.read_added(&name).and_then(|files| Ok((NodeProcess::start(&files)?, files)));
+            match started {
+                Ok((process, files)) => {
+                    events.push(Event::Added { node: self.nodes.len() });
+                    self.layout.nodes.push(files);
+                    self.nodes.push(Slot::Ours(process));
+                }
+                Err(failure) => {
+                    output::warning(failure.about(format_args!("{name} cannot be started")));
+                    self.passed_over.insert(name);
+                }
+            }
+        }
+        if !events.is_empty() {
+            self.record()?;
+        }
+        Ok(events)
+    }
+
+    /// Ends a node that has left, and sees to it that it is not started again.
+    pub(crate) fn retire(&mut self, node: usize, patience: Duration) -> Result {
+        self.layout.nodes[node].mark_left()?;
+        self.terminate(node, patience)
+    }
+
+    /// Asks one node to stop, waits, and kills it if it does not.
+    fn terminate(&mut self, node: usize, patience: Duration) -> Result {
+        if let Slot::Ours(process) = &mut self.nodes[node] {
+            process.terminate();
+            let deadline = Instant::now() + patience;
+            while process.exited().is_none() {
+                if Instant::now() >= deadline {
+                    process.kill();
+                    break;
+                }
+                std::thread::sleep(POLL_INTERVAL);
+            }
+            self.nodes[node] = Slot::Gone;
+        }
+        self.record()
+    }
+
+    /// The nodes that run.
+    pub(crate) fn all_running(&self) -> impl Iterator<Item = &NodeFiles> + '_ {
+        let all = self.layout.nodes.iter().zip(&self.nodes);
+        all.filter(|(_, slot)| !matches!(slot, Slot::Gone)).map(|(files, _)| files)
+    }
+
+    /// A node by its name, if it runs.
+    pub(crate) fn running(&self, name: &str) -> Option<usize> {
+        let mut nodes = self.layout.nodes.iter().zip(&self.nodes);
+        nodes.position(|(files, slot)| files.name == name && matches!(slot, Slot::Ours(_)))
     }
 
     /// Kills one node with SIGKILL, as a crash would.

@@ -1,7 +1,7 @@
 //! Which ports a local cluster uses, and whether they are free.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 
 use super::layout::{Layout, PortPair};
 use crate::exit::{Failure, Result};
@@ -35,10 +35,24 @@ pub(crate) fn free_ports(nodes: usize) -> Result<Vec<PortPair>> {
     Ok(pairs)
 }
 
+/// Ports for one more node: behind those of the others, at the usual distances.
+pub(crate) fn next_ports(layout: &Layout) -> Result<PortPair> {
+    let last = layout.nodes.iter().map(|node| node.listen.port()).max().unwrap_or_default();
+    let ip = IpAddr::from(Ipv4Addr::LOCALHOST);
+    let behind = (last..=u16::MAX - SPACING).step_by(SPACING.into()).skip(1).take(TRIES);
+    for port in behind {
+        let all = (0..SPACING).all(|shard| UdpSocket::bind((ip, port + shard)).is_ok());
+        if all && TcpListener::bind((ip, port + 1)).is_ok() {
+            return Ok((port, port + 1));
+        }
+    }
+    Err(Failure::failed(format_args!("no free ports were found behind {last}")))
+}
+
 /// Says which port is in use before a node has to.
 pub(super) fn check_free(layout: &Layout) -> Result {
     for node in &layout.nodes {
-        for shard in 0..layout.shards {
+        for shard in 0..node.shards {
             let address = SocketAddr::new(node.listen.ip(), node.listen.port() + shard);
             UdpSocket::bind(address).map_err(|error| in_use("UDP", address, &node.name, &error))?;
         }
@@ -58,6 +72,9 @@ fn in_use(protocol: &str, address: SocketAddr, node: &str, error: &io::Error) ->
 
 /// Room for ten shards between two nodes.
 pub(crate) const SPACING: u16 = 10;
+
+/// Places that are looked at for one more node.
+const TRIES: usize = 200;
 
 #[cfg(test)]
 mod tests {

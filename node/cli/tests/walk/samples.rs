@@ -54,10 +54,11 @@ const fn soon(sample: Sample) -> Sample {
     Sample { repeat: Repeat::UntilEqual, ..sample }
 }
 
-pub(crate) const PAGES: [&str; 4] = ["README.md", COMMANDS, CONFIGURATION, OPERATIONS];
+pub(crate) const PAGES: [&str; 5] = ["README.md", COMMANDS, CONFIGURATION, OPERATIONS, MEMBERSHIP];
 const COMMANDS: &str = "docs/command-line.md";
 const CONFIGURATION: &str = "docs/configuration.md";
 const OPERATIONS: &str = "docs/operations.md";
+const MEMBERSHIP: &str = "docs/membership.md";
 
 #[rustfmt::skip]
 pub(crate) const SAMPLES: &[Sample] = &[
@@ -78,11 +79,24 @@ pub(crate) const SAMPLES: &[Sample] = &[
     soon(alike(COMMANDS, "driftless --profile DIR hints", At::Five(more_puts))),
     soon(exactly(CONFIGURATION, "driftless --endpoint 127.0.0.1:8500 --ca authority/ca.pem --cert alice/alice.pem --key alice/alice.key status", At::ByHand)),
     exactly(COMMANDS, "driftless --profile shop bucket list", At::ByHand),
+    alike(COMMANDS, "driftless --profile DIR cluster status", At::NotRun(MEMBERS)),
+    alike(COMMANDS, "driftless --profile DIR cluster plan", At::NotRun(MEMBERS)),
+    alike(COMMANDS, "driftless --profile DIR transfers", At::NotRun(MEMBERS)),
+    alike(COMMANDS, "driftless --profile DIR bucket create carts --strict", At::NotRun(MEMBERS)),
+    alike(COMMANDS, "driftless --profile DIR bucket set carts -r 1 -w 3", At::NotRun(MEMBERS)),
+    alike(MEMBERSHIP, "driftless --profile DIR cluster join n4", At::NotRun(MEMBERS)),
+    alike(MEMBERSHIP, "driftless --profile DIR cluster plan", At::NotRun(MEMBERS)),
+    alike(MEMBERSHIP, "driftless --profile DIR cluster commit 5f3c9a01", At::NotRun(MEMBERS)),
+    alike(MEMBERSHIP, "driftless --profile DIR cluster leave n2", At::NotRun(MEMBERS)),
+    alike(MEMBERSHIP, "driftless --profile DIR cluster replace n3 --with n5", At::NotRun(MEMBERS)),
+    alike(MEMBERSHIP, "driftless --profile DIR cluster set n1 --weight 2", At::NotRun(MEMBERS)),
     alike(COMMANDS, "driftless --profile DIR damaged list", At::NotRun(DAMAGE)),
     alike(COMMANDS, "driftless --profile DIR damaged restore bat --accept-loss", At::NotRun(DAMAGE)),
     alike(OPERATIONS, "ssh n1 curl -s http://127.0.0.1:7401/metrics | grep -E 'credentials_(reread|refused)_total '", At::NotRun("needs other machines")),
     alike(OPERATIONS, "openssl verify -CAfile next/ca.pem n1.pem", At::NotRun("is another program")),
 ];
+
+const MEMBERS: &str = "nodes do not change members yet";
 
 const DAMAGE: &str = "needs a record that a fault of memory has changed, which no process does by itself";
 
