@@ -8,6 +8,7 @@ use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use driftless_benches::{NAMES, context_keys, topology};
 use driftless_node::config::Limits;
+use driftless_node::configurations::Configurations;
 use driftless_node::engine::{ClientTag, Engine, EngineConfig, Output};
 use driftless_node::metrics::Metrics;
 use driftless_node::planted::Planted;
@@ -38,7 +39,7 @@ impl Trio {
             let config = EngineConfig {
                 node: *node,
                 shard: 0,
-                topology: topology.clone(),
+                configurations: Arc::new(Configurations::of_file(topology.clone())),
                 context_keys: context_keys(),
                 limits: Limits::default(),
                 metrics: Arc::new(Metrics::default()),
@@ -74,6 +75,7 @@ impl Trio {
                         self.engines[to].handle_peer(self.now, self.ids[i], message);
                         turns.push(to);
                     }
+                    Output::Behind(_) => {}
                     Output::Sync(seq) => {
                         self.engines[i].store_mut().sync_up_to(seq);
                         self.engines[i].handle_synced(self.now, seq);

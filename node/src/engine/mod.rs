@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use driftless_antientropy::Held;
 use driftless_proto::client::{self, Access, Class, Response};
-use driftless_proto::{ContextKeys, Refusal, Topology};
+use driftless_proto::{ContextKeys, Refusal};
 use driftless_ring::{NodeId, PartitionId};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -24,12 +24,14 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::bounds::TurnBounds;
 use crate::config::Limits;
+use crate::configurations::Configurations;
 pub use crate::coordinator::ClientTag;
 use crate::coordinator::{Asker, Coordinator};
 use crate::handoff::Handoff;
 use crate::liveness::Liveness;
 use crate::liveness::clocks::ClockBounds;
 use crate::liveness::reachability::Reachability;
+use crate::membership::Progress;
 use crate::metrics::Metrics;
 use crate::peer::{Body, Lane, Message, Reply, Request, RequestId, RequestIds};
 use crate::planted::Planted;
@@ -61,6 +63,8 @@ pub enum Output {
         /// What to say.
         response: Response,
     },
+    /// This peer runs on a newer version of the ring: the records that are missing here are to be asked for.
+    Behind(NodeId),
     /// Sync the store, then call [`Engine::handle_synced`] with the newest batch applied before the sync began.
     Sync(BatchSeq),
     /// The store cannot be trusted any more: stop this process at once, non-zero, with this reason.
@@ -73,8 +77,8 @@ pub struct EngineConfig {
     pub node: NodeId,
     /// Which of its shards.
     pub shard: u16,
-    /// The agreed shape of the cluster.
-    pub topology: Arc<Topology>,
+    /// The versions of the cluster that count.
+    pub configurations: Arc<Configurations>,
     /// Seals and opens context tokens.
     pub context_keys: ContextKeys,
     /// Bounds and times.
@@ -91,6 +95,7 @@ pub struct EngineConfig {
 /// holds for others, and anti-entropy.
 pub struct Engine<S: Store> {
     shard: Shard,
+    configurations: Arc<Configurations>,
     reachability: Reachability,
     pings: RequestIds,
     replica: Replica<S>,
@@ -115,7 +120,8 @@ impl<S: Store> Engine<S> {
     /// A shard that has just started. No peer can be reached yet.
     pub fn new(config: EngineConfig, store: S, now: Now) -> Engine<S> {
         let (mut rng, write_ids_seed) = (StdRng::from_seed(config.seed), xxh3_64(&config.seed));
-        let EngineConfig { node, shard: number, topology, context_keys, limits, metrics, seed: _, planted } = config;
+        let EngineConfig { node, shard: number, configurations, context_keys, limits, metrics, seed: _, planted } = config;
+        let topology = configurations.topology().clone();
         let shard = Shard { node, number, topology, limits, metrics, planted };
         let replica = Replica::new(&shard, store, write_ids_seed, StdRng::from_rng(&mut rng), now);
         let pings = RequestIds::new(Lane::Reachability, rng.random());
@@ -124,6 +130,7 @@ impl<S: Store> Engine<S> {
         let coordinator = Coordinator::new(&shard, context_keys, rng);
         let mut engine = Engine {
             shard,
+            configurations,
             reachability: Reachability::default(),
             pings,
             replica,
@@ -274,6 +281,20 @@ impl<S: Store> Engine<S> {
         self.route(now);
     }
 
+    /// The shard runs on these versions from now on.
+    pub fn handle_configurations(&mut self, now: Now, configurations: Arc<Configurations>) {
+        self.shard.topology = configurations.topology().clone();
+        self.configurations = configurations;
+        self.route(now);
+    }
+
+    /// How far this shard has come.
+    pub fn progress(&self) -> Progress {
+        let version = self.configurations.version();
+        let closed = self.configurations.closes();
+        Progress { version, ready: version, closed, left: version, ..Progress::default() }
+    }
+
     /// Other keys seal and open context tokens from now on.
     pub fn handle_context_keys(&mut self, keys: ContextKeys) {
         self.coordinator.handle_context_keys(keys);
@@ -358,6 +379,9 @@ impl<S: Store> Engine<S> {
 
     /// Membership is fixed for now, so another version is another cluster file: requests are refused, replies dropped.
     fn refuse_other_ring(&mut self, from: NodeId, message: &Message) {
+        if message.ring_version > self.shard.ring().version().0 {
+            self.outputs.push_back(Output::Behind(from));
+        }
         self.shard.metrics.protocol_violations.inc();
         if let Body::Request { .. } = message.body {
             let refusal = Refusal::StaleRing { theirs: message.ring_version, ours: self.shard.ring().version().0 };

@@ -135,6 +135,15 @@ impl Clocks {
         }
     }
 
+    /// These are the members from now on: nobody else has a vote.
+    pub fn handle_members(&mut self, now: Now, me: NodeId, members: &[NodeId]) {
+        self.peers.retain(|peer, _| members.contains(peer));
+        for member in members.iter().filter(|member| **member != me) {
+            self.peers.entry(*member).or_default();
+        }
+        self.judge(now);
+    }
+
     /// A datagram as it goes out.
     pub fn seal(&self, now: Now, to: NodeId, datagram: &[u8]) -> Bytes {
         let last = self.peers.get(&to).and_then(|peer| peer.last);

@@ -8,7 +8,8 @@
 //!  Announce ──▶ each node that is suspected, down or was never heard of, until it answers
 //! ```
 //! The protocol is foca's; what is ours is what surrounds it here:
-//! - membership is fixed: everybody of the cluster file is a member from the start, nobody else ever becomes one;
+//! - who is a member is not for SWIM to say: everybody whom this node was given is one, whether they were ever heard of or not, and
+//!   nobody else. Others may know of members that this node does not know yet, or know no more: what they say of those is passed over;
 //! - **what we are late with ourselves blames nobody**: while this process did not run, time stood still for its
 //!   detector (`OwnTime`), and goes on only after what has been waiting could be read;
 //! - **a node that speaks is not called dead**: a message from a peer on its connection outweighs a suspicion for a while.
@@ -135,6 +136,15 @@ struct Peer {
     reported: Liveness,
 }
 
+impl Peer {
+    /// A member that nothing was heard of.
+    fn unknown(member: NodeId) -> Peer {
+        let (life, state) = (Life::unknown(member), Liveness::Alive);
+        let (told, heard_until) = (life.generation, Instant::default());
+        Peer { life, told, state, incarnation: 0, heard_until, reported: state }
+    }
+}
+
 impl Detector {
     /// A detector that has just started; announces itself to everybody.
     pub fn new(config: DetectorConfig, now: Instant) -> Detector {
@@ -143,11 +153,7 @@ impl Detector {
         let peers: BTreeMap<NodeId, Peer> = members
             .into_iter()
             .filter(|member| *member != me)
-            .map(|member| {
-                let (life, state) = (Life::unknown(member), Liveness::Alive);
-                let (told, heard_until) = (life.generation, Instant::default());
-                (member, Peer { life, told, state, incarnation: 0, heard_until, reported: state })
-            })
+            .map(|member| (member, Peer::unknown(member)))
             .collect();
         let mut detector = Detector {
             me,
@@ -168,6 +174,29 @@ impl Detector {
         // Nobody is missed before there was time for the first connections.
         detector.time.lose(detector.patience_max());
         detector
+    }
+
+    /// These are the members from now on. Who is new is thought alive, and spoken to; who is none any more is forgotten.
+    pub fn handle_members(&mut self, now: Instant, members: &[NodeId]) {
+        let own = self.tell_time(now);
+        let gone: Vec<NodeId> = self.peers.keys().copied().filter(|peer| !members.contains(peer)).collect();
+        let gone: Vec<Peer> = gone.iter().filter_map(|peer| self.peers.remove(peer)).collect();
+        let new: Vec<NodeId> =
+            members.iter().copied().filter(|member| *member != self.me && !self.peers.contains_key(member)).collect();
+        for member in &new {
+            self.peers.insert(*member, Peer::unknown(*member));
+        }
+        // It is not probed any more. If it comes to be a member again, it will contradict.
+        let gone = gone.iter().map(|peer| Member::new(peer.life, peer.incarnation, State::Down));
+        let changed: Vec<_> = gone.chain(new.iter().map(|member| Member::alive(Life::unknown(*member)))).collect();
+        if changed.is_empty() {
+            return;
+        }
+        self.act(own, |swim, effects| swim.apply_many(changed.into_iter(), false, effects));
+        for member in new {
+            self.call(own, member);
+        }
+        self.make_up_mind(now);
     }
 
     /// There is a connection to this peer: it is spoken to at once, so that it need not wait to be counted on again.
@@ -328,8 +357,8 @@ impl Detector {
         }
     }
 
-    /// A datagram that is what it claims to be and names nobody but members: its header, and the whole without the news of lives that
-    /// their nodes have not told of themselves.
+    /// A datagram that is what it claims to be: its header, and the whole without the news of nodes that are no members here, and of
+    /// lives that their nodes have not told of themselves.
     fn read(&mut self, wall: Hlc, from: NodeId, bytes: &[u8]) -> Result<(Header<Life>, Bytes), Unread> {
         let Datagram { header, head, mut news } = self.decode(from, bytes).ok_or(Unread::Nonsense)?;
         if header.src.generation > Generation::latest_of_others(wall) {
@@ -350,31 +379,32 @@ impl Detector {
     }
 
     fn decode<'a>(&self, from: NodeId, bytes: &'a [u8]) -> Option<Datagram<'a>> {
-        let is_member = |life: &Life| life.node == self.me || self.peers.contains_key(&life.node);
         let mut rest = bytes;
         let header: Header<Life> = PostcardCodec.decode_header(&mut rest).ok()?;
         if header.message == Message::Broadcast {
             return None;
         }
         let is_addressed = header.src.node == from && self.peers.contains_key(&from) && header.dst.node == self.me;
-        if !is_addressed || !named(&header).is_none_or(is_member) {
+        if !is_addressed {
             return None;
         }
         let head = &bytes[..bytes.len() - rest.len()];
         let mut news = Vec::new();
         if rest.has_remaining() {
             for _ in 0..rest.try_get_u16().ok()? {
-                let member: Member<Life> = PostcardCodec.decode_member(&mut rest).ok()?;
-                is_member(member.id()).then_some(())?;
-                news.push(member);
+                news.push(PostcardCodec.decode_member(&mut rest).ok()?);
             }
         }
         (!rest.has_remaining()).then_some(Datagram { header, head, news })
     }
 
-    /// Whether a node has told of this life, or a later one, itself.
+    /// Whether a member has told of this life, or a later one, itself.
     fn is_told(&self, life: &Life) -> bool {
-        let told = self.peers.get(&life.node).map_or(self.swim.identity().generation, |peer| peer.told);
+        let told = match self.peers.get(&life.node) {
+            Some(peer) => peer.told,
+            None if life.node == self.me => self.swim.identity().generation,
+            None => return false,
+        };
         life.generation <= told
     }
 
@@ -384,7 +414,7 @@ impl Detector {
     }
 }
 
-/// One from a member to this node that names nobody but members.
+/// One from a member to this node.
 struct Datagram<'a> {
     header: Header<Life>,
     /// The bytes of that.
@@ -398,7 +428,7 @@ enum Unread {
     Nonsense,
     /// Its sender says that it is in a life of the far future.
     Implausible,
-    /// It is about a life that its node has not told of.
+    /// It is about a life that its node has not told of, or about no member.
     Untold,
 }
 

@@ -15,6 +15,7 @@ use driftless_testkit::context_keys;
 
 use super::shared_store::Syncs;
 use crate::config::Limits;
+use crate::configurations::Configurations;
 use crate::engine::{ClientTag, Engine, EngineConfig, Output};
 use crate::metrics::Metrics;
 use crate::peer::{Body, Message, Request, RequestId};
@@ -98,7 +99,7 @@ impl<S: Syncs> EngineCluster<S> {
         let config = EngineConfig {
             node,
             shard,
-            topology: self.topology.clone(),
+            configurations: Arc::new(Configurations::of_file(self.topology.clone())),
             context_keys: context_keys(),
             limits: self.limits.clone(),
             metrics,
@@ -161,6 +162,7 @@ impl<S: Syncs> EngineCluster<S> {
                     self.wire.push_back((me, to, message));
                 }
                 Output::Reply { to, response } => self.replies.push((to.request, response)),
+                Output::Behind(_) => {}
                 Output::Sync(seq) => self.syncs.push((i, seq)),
                 Output::Halt(reason) => self.halts.push(reason),
             }

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use driftless_node::config::Limits;
+use driftless_node::configurations::Configurations;
 use driftless_node::engine::{ClientTag, Engine, EngineConfig, Output};
 use driftless_node::liveness::Liveness;
 use driftless_node::metrics::Metrics;
@@ -109,7 +110,7 @@ impl Stage {
         let config = EngineConfig {
             node: members[number],
             shard: 0,
-            topology,
+            configurations: Arc::new(Configurations::of_file(topology)),
             context_keys: ContextKeys::new(vec![ContextKey { id: 1, secret: SECRET }]).expect("one key"),
             limits: Limits::default(),
             metrics: metrics.clone(),
@@ -202,6 +203,7 @@ impl Stage {
                     assert!(self.open.remove(&to.request), "request {} was answered twice", to.request);
                     responses.push(response);
                 }
+                Output::Behind(_) => {}
                 Output::Sync(up_to) => self.sync = self.sync.max(Some(up_to)),
                 Output::Halt(reason) => assert!(self.damaged, "stopped by what somebody said: {reason}"),
             }

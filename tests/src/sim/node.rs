@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use driftless_antientropy::Tree;
 use driftless_node::config::Limits;
+use driftless_node::configurations::Configurations;
 use driftless_node::engine::{ClientTag, Engine, EngineConfig, Output};
 use driftless_node::liveness::Liveness;
 use driftless_node::liveness::clocks::{self, ClockBounds, ClockSettings, Clocks, Stance};
@@ -210,7 +211,7 @@ impl Node {
             let config = EngineConfig {
                 node: self.id,
                 shard,
-                topology: Arc::clone(topology),
+                configurations: Arc::new(Configurations::of_file(Arc::clone(topology))),
                 context_keys: keys.clone(),
                 limits: limits.clone(),
                 metrics: Arc::clone(&self.metrics),

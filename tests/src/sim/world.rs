@@ -369,6 +369,7 @@ impl World {
             match output {
                 Output::Send { to, message } => self.send((node, shard), to, message),
                 Output::Reply { to, response } => self.reply(node, to, response),
+                Output::Behind(_) => {}
                 Output::Sync(batch) => self.sync(node, shard, batch),
                 // Nothing leaves any more.
                 Output::Halt(reason) => {

@@ -74,6 +74,7 @@ impl World {
                         let cargo = Cargo::Answer(number, response);
                         self.under_way.push_back(Packet { from, to, cargo, said, held: false });
                     }
+                    Output::Behind(_) => {}
                     Output::Sync(_) => synced = Some(self.nodes[node].store.applied()),
                     Output::Halt(reason) => self.check(false, &format!("{} goes on: {reason}", NODES[node])),
                 }

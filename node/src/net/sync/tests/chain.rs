@@ -10,6 +10,7 @@ use driftless_ring::NodeId;
 use driftless_testkit::{TopologyBuilder, context_keys};
 
 use crate::config::Limits;
+use crate::configurations::Configurations;
 use crate::engine::{ClientTag, Engine, EngineConfig, Output};
 use crate::planted::Planted;
 use crate::store::log::{FileSync, LogDatabase, LogOptions, LogStore, ResourceProbe};
@@ -126,7 +127,7 @@ fn config() -> EngineConfig {
     EngineConfig {
         node: NodeId::of_name("n1"),
         shard: 0,
-        topology: TopologyBuilder::of(["n1"]).shared(),
+        configurations: Arc::new(Configurations::of_file(TopologyBuilder::of(["n1"]).shared())),
         context_keys: context_keys(),
         limits: Limits::default(),
         metrics: Arc::default(),
