@@ -13,6 +13,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::accept::{Tables, accept};
 use super::accounts::WINDOW_MIN;
+use super::agreement::Agreement;
 use super::coalesced::Coalesced;
 use super::detection::Detection;
 use super::dial::{INITIAL_RTT, dial_all};
@@ -37,6 +38,8 @@ pub(crate) struct ShardStart<S> {
     pub(crate) socket: OpenSocket,
     pub(crate) reset_key: Arc<ResetKey>,
     pub(crate) store: S,
+    /// On the shard that runs it.
+    pub(crate) agreement: Option<Agreement>,
     pub(crate) messages: UnboundedReceiver<ShardMessage>,
 }
 
@@ -91,7 +94,7 @@ impl<S: Store> ShardStart<S> {
         let config = EngineConfig {
             node: shared.node,
             shard: self.shard,
-            topology: shared.topology.clone(),
+            configurations: context.configurations.borrow().clone(),
             context_keys: shared.context_keys.clone(),
             limits: Limits {
                 coordinated_bytes_max: shared.net.coordinated_max(shared.shards.len()),
@@ -107,7 +110,7 @@ impl<S: Store> ShardStart<S> {
         let tables = Tables { context: context.clone(), clients, links, endpoint: shard_endpoint };
         tokio::task::spawn_local(accept(tables.clone()));
         dial_all(&tables);
-        let drained = Driver::new(tables, engine, detection, self.messages).run().await;
+        let drained = Driver::new(tables, engine, detection, self.agreement, self.messages).run().await;
         if drained {
             context.closing.close();
             let written = async {
