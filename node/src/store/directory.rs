@@ -199,6 +199,11 @@ impl DataDirectory {
         }
     }
 
+    /// Whether something may have been agreed on with other nodes by who has used it; known for certain once it is open.
+    pub fn may_have_agreement(path: impl AsRef<Path>) -> bool {
+        path.as_ref().join(RING).is_dir()
+    }
+
     /// Opens a node's data directory, or makes it; locks it, checks that it is this node's, and counts the start.
     ///
     /// # Errors
