@@ -193,7 +193,9 @@ impl fmt::Display for Matter {
             Matter::Candidate { name } => {
                 write!(f, "this node is no member: `driftless cluster join {name}` on any member makes it one")
             }
-            Matter::MembersChanging { version, of: 0, .. } => write!(f, "version {version} of the members is under way"),
+            Matter::MembersChanging { version, of: 0, .. } => {
+                write!(f, "version {version} of the members is under way")
+            }
             Matter::MembersChanging { version, taken, of } => {
                 write!(f, "version {version} of the members is under way: {taken} of {of} partitions taken in")
             }

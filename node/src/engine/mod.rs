@@ -120,7 +120,8 @@ impl<S: Store> Engine<S> {
     /// A shard that has just started. No peer can be reached yet.
     pub fn new(config: EngineConfig, store: S, now: Now) -> Engine<S> {
         let (mut rng, write_ids_seed) = (StdRng::from_seed(config.seed), xxh3_64(&config.seed));
-        let EngineConfig { node, shard: number, configurations, context_keys, limits, metrics, seed: _, planted } = config;
+        let EngineConfig { node, shard: number, configurations, context_keys, limits, metrics, seed: _, planted } =
+            config;
         let topology = configurations.topology().clone();
         let shard = Shard { node, number, topology, limits, metrics, planted };
         let replica = Replica::new(&shard, store, write_ids_seed, StdRng::from_rng(&mut rng), now);

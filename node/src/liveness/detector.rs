@@ -150,11 +150,8 @@ impl Detector {
     pub fn new(config: DetectorConfig, now: Instant) -> Detector {
         let DetectorConfig { node: me, incarnation, members, settings, seed, metrics } = config;
         let life = Life::begun(me, incarnation.starts.max(1));
-        let peers: BTreeMap<NodeId, Peer> = members
-            .into_iter()
-            .filter(|member| *member != me)
-            .map(|member| (member, Peer::unknown(member)))
-            .collect();
+        let peers: BTreeMap<NodeId, Peer> =
+            members.into_iter().filter(|member| *member != me).map(|member| (member, Peer::unknown(member))).collect();
         let mut detector = Detector {
             me,
             begun: life,

@@ -92,11 +92,7 @@ impl Agreement {
     }
 
     /// Whom an answer is for; nobody if they have stopped waiting.
-    pub(crate) fn answer(
-        &mut self,
-        tag: u64,
-        answer: Result<ClusterAnswer, Refusal>,
-    ) -> Option<(ClientTag, Response)> {
+    pub(crate) fn answer(&mut self, tag: u64, answer: Result<ClusterAnswer, Refusal>) -> Option<(ClientTag, Response)> {
         let (to, _) = self.orders.remove(&tag)?;
         let response = match answer {
             Ok(answer) => Response::Cluster(answer),

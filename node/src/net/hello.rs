@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use driftless_proto::Hlc;
 use driftless_proto::frame::{self, PROTOCOL_VERSION};
 use driftless_proto::membership::StoreId;
-use driftless_proto::Hlc;
 use driftless_ring::NodeId;
 
 use super::refusal::{CloseCode, CloseReason};
@@ -189,9 +189,8 @@ mod tests {
 
     /// What `a` and another node say to each other if `a` goes by these versions.
     fn between(configurations: &Configurations, other: &str, store: u128) -> (Hello, Hello) {
-        let hello = |name: &str, store| {
-            our_hello(NodeId::of_name(name), life(3, 10), None, configurations, 0, StoreId(store))
-        };
+        let hello =
+            |name: &str, store| our_hello(NodeId::of_name(name), life(3, 10), None, configurations, 0, StoreId(store));
         (hello("a", 1), hello(other, store))
     }
 
@@ -205,7 +204,11 @@ mod tests {
             assert!(check(&ours, &theirs, NodeId::of_name("d"), &configurations).is_err(), "another certificate");
             let elsewhere = Hello { topology_digest: 7, ..theirs.clone() };
             let is_member = configurations.member(other).is_some();
-            assert_eq!(check(&ours, &elsewhere, other, &configurations).is_err(), is_member, "one version, two topologies");
+            assert_eq!(
+                check(&ours, &elsewhere, other, &configurations).is_err(),
+                is_member,
+                "one version, two topologies"
+            );
             let later = Hello { shard: 5, ring_version: 9, topology_digest: 7, ..theirs.clone() };
             assert_eq!(check(&ours, &later, other, &configurations), Ok(()), "it may know of more shards");
             let sooner = Hello { ring_version: 1, ..later };

@@ -183,8 +183,7 @@ impl Link {
         let configurations = context.configurations.borrow();
         let member = configurations.member(self.node);
         self.is_member.set(member.is_some());
-        self.one_of_several
-            .set(member.is_some_and(|member| usize::from(member.shards) > context.shared.shards.len()));
+        self.one_of_several.set(member.is_some_and(|member| usize::from(member.shards) > context.shared.shards.len()));
         if let Some(peer) = context.shared.peers.get(&self.node) {
             *self.heard.borrow_mut() = peer.heard.clone();
         }
@@ -490,9 +489,8 @@ impl Link {
         let links = links.by_node.entry(self.node).or_default();
         let stays = |link: &Rc<Link>| {
             (link.shard, link.incarnation) == (self.shard, self.incarnation)
-                && link.is_dialed != self.is_dialed
-                && link.is_dialed == (context.shared.node < self.node)
                 && link.connection.close_reason().is_none()
+                && earlier_stays(context.shared.node, self.node, link.is_dialed, self.is_dialed)
         };
         if links.iter().any(stays) {
             return false;
@@ -559,6 +557,12 @@ impl Link {
     }
 }
 
+/// Which of two connections between the same shards stays: the later one, which may have been made because the earlier is dead; but if
+/// each node has opened one, that of the node with the smaller id.
+fn earlier_stays(me: NodeId, other: NodeId, earlier_is_dialed: bool, later_is_dialed: bool) -> bool {
+    earlier_is_dialed != later_is_dialed && earlier_is_dialed == (me < other)
+}
+
 /// Takes in a member's datagrams until the connection ends.
 async fn read_datagrams(context: Rc<ShardContext>, link: Rc<Link>) {
     let from = link.node;
@@ -584,3 +588,24 @@ const WINDOW: u32 = 32 << 20;
 
 /// What peers send on streams of their own: whole states, however long.
 const LARGE_FRAMES: LargeFrames = LargeFrames { max: FRAME_PEER_MAX, room: Room::Peer };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_connections_that_cross_both_nodes_keep_the_same_in_whatever_order_they_see_them() {
+        let (small, large) = (NodeId(1), NodeId(2));
+        // Whether the connection that a node ends up with is the one that it has opened.
+        let kept = |me, other, order: [bool; 2]| {
+            let [earlier, later] = order;
+            if earlier_stays(me, other, earlier, later) { earlier } else { later }
+        };
+        for order in [[true, false], [false, true]] {
+            assert!(kept(small, large, order) && !kept(large, small, order), "{order:?}");
+        }
+        for is_dialed in [true, false] {
+            assert!(!earlier_stays(small, large, is_dialed, is_dialed), "the same node has called again");
+        }
+    }
+}

@@ -72,7 +72,15 @@ impl Prepared {
         let mut agreement = Some(agreement);
         (0_u16..).zip(sockets.into_iter().zip(messages).zip(stores)).map(move |(shard, ((socket, messages), store))| {
             let agreement = agreement.take_if(|_| shard == MEMBERSHIP_SHARD);
-            ShardStart { shared: shared.clone(), shard, socket, reset_key: reset_key.clone(), store, agreement, messages }
+            ShardStart {
+                shared: shared.clone(),
+                shard,
+                socket,
+                reset_key: reset_key.clone(),
+                store,
+                agreement,
+                messages,
+            }
         })
     }
 }

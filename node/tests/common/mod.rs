@@ -102,6 +102,11 @@ impl Cluster {
 
     /// Everything but running nodes.
     pub fn plan(shards: &[u16]) -> Cluster {
+        Cluster::plan_with(shards, shards.len())
+    }
+
+    /// The same, but only the first nodes are members from the beginning.
+    pub fn plan_with(shards: &[u16], founders: usize) -> Cluster {
         log_to_memory();
         let names = ["a", "b", "c", "d", "e"];
         let members: Vec<Member> = shards
@@ -115,7 +120,7 @@ impl Cluster {
             .collect();
         Cluster {
             authority: CertificateAuthority::create(CLUSTER).expect("a plain name"),
-            topology: topology(&members),
+            topology: topology(&members[..founders]),
             nodes: shards.iter().map(|_| None).collect(),
             stores: shards.iter().map(|n| (0..*n).map(|_| SharedStore::default()).collect()).collect(),
             starts: vec![0; shards.len()],

@@ -22,12 +22,7 @@ pub(super) struct Data {
 }
 
 impl Data {
-    pub(super) fn open(
-        config: &NodeConfig,
-        directory: &DataDirectory,
-        partitions: u32,
-        shards: u16,
-    ) -> Result<Data> {
+    pub(super) fn open(config: &NodeConfig, directory: &DataDirectory, partitions: u32, shards: u16) -> Result<Data> {
         let database = LogDatabase::open(directory.store_path(), log_options(config, partitions));
         let database = database.map_err(Failure::failed)?;
         let stores = (0..shards.max(1)).map(|shard| database.store(shard)).collect();
