@@ -62,9 +62,9 @@ pub struct Configurations {
     older: Vec<Older>,
     /// In which reads count.
     read: u64,
-    /// Every member of the newest version is ready: reads that count for less are refused.
+    /// The newest version of which every member is ready, or 0: reads that count for less are refused.
     closes: u64,
-    /// The own store is the one that the newest record names.
+    /// The own store is the one that the newest record which names this node names.
     is_whole: bool,
     /// Members of older versions that will never answer.
     lost: BTreeSet<NodeId>,
@@ -114,37 +114,50 @@ impl Configurations {
         let version = newest.version();
         let lost: BTreeSet<NodeId> =
             newest.lost.iter().map(|(node, _)| *node).filter(|node| newest.store_of(*node).is_none()).collect();
-        let mark_of = |node: NodeId| -> Marks {
-            let marks = marks.get(&node).copied().unwrap_or_default();
-            // What an unnamed store says counts for nothing, but what it has closed stays closed.
-            match newest.store_of(node) {
-                Some(named) if marks.store != Some(named) => Marks { closed: marks.closed, ..Marks::default() },
-                _ => marks,
-            }
+        // The store that counts as a member's, also of one that is leaving: as the newest version that has it as a member says.
+        let named = |node: NodeId| records.iter().rev().find_map(|record| record.store_of(node));
+        let marks_of = |node: NodeId| marks.get(&node).copied().unwrap_or_default();
+        // What an unnamed store says counts for nothing, but what it has closed stays closed.
+        let has_left = |node: NodeId| {
+            let marks = marks_of(node);
+            marks.left >= version && named(node).is_none_or(|named| marks.store == Some(named))
         };
-        let members = |topology: &Topology| -> Vec<NodeId> {
-            topology.ring().members().iter().map(|member| member.id).filter(|node| !lost.contains(node)).collect()
+        // Nobody is left out here who was declared lost since: a version that nobody but the lost could have filled was never ready,
+        // and what the version before it holds must not be given up for it.
+        let is_ready = |record: &Record| {
+            record.stores.iter().all(|(node, store)| {
+                let marks = marks_of(*node);
+                let counts = marks.store == Some(*store) || marks.store == named(*node);
+                marks.ready >= record.version() && counts
+            })
         };
-        let all_ready = members(&newest.topology).into_iter().all(|node| mark_of(node).ready >= version);
+        let ready: Vec<u64> = records.iter().filter(|record| is_ready(record)).map(|record| record.version()).collect();
+        let all_ready = ready.last() == Some(&version);
         let before = records[..records.len() - 1].iter().map(|record| Arc::new(record.topology.clone()));
         let mut older = Vec::new();
         let mut settled = all_ready;
         for topology in founding.cloned().into_iter().chain(before) {
-            let stragglers = members(&topology);
-            let retired = all_ready && stragglers.iter().all(|node| mark_of(*node).closed >= version);
-            settled &= retired && stragglers.iter().all(|node| mark_of(*node).left >= version);
+            let own = topology.ring().version().0;
+            let stragglers: Vec<NodeId> =
+                topology.ring().members().iter().map(|member| member.id).filter(|node| !lost.contains(node)).collect();
+            let all_closed = |version: u64| stragglers.iter().all(|node| marks_of(*node).closed >= version);
+            // Any later version that is ready retires it, not only the newest: once it is retired, writes pass it by, and it must not be
+            // read from again because one more version was decided.
+            let retired = ready.iter().any(|later| *later > own && all_closed(*later));
+            settled &= all_closed(version) && stragglers.iter().all(|node| has_left(*node));
             older.push(Older { topology, is_active: !retired });
         }
         if settled {
             older.clear();
         }
         let oldest_active = older.iter().find(|older| older.is_active).map(|older| older.topology.ring().version().0);
+        let newest_ready = ready.last().copied();
         Configurations {
             topology: Arc::new(newest.topology.clone()),
-            read: if all_ready { version } else { oldest_active.unwrap_or(version) },
-            closes: if all_ready { version } else { 0 },
+            read: newest_ready.or(oldest_active).unwrap_or(version),
+            closes: newest_ready.unwrap_or(0),
             older,
-            is_whole: newest.store_of(me).is_none_or(|named| named == store),
+            is_whole: named(me).is_none_or(|named| named == store),
             lost,
             lost_stores: newest.lost.clone(),
             is_agreed: true,
@@ -209,7 +222,7 @@ impl Configurations {
     /// Members of any version that is not done with, each once, by id, as its newest version has it.
     pub fn members(&self) -> Vec<Member> {
         let mut members: BTreeMap<NodeId, Member> = BTreeMap::new();
-        for ring in self.rings().filter(|_| true) {
+        for ring in self.rings() {
             for member in ring.members().iter().filter(|member| !self.lost.contains(&member.id)) {
                 members.insert(member.id, member.clone());
             }

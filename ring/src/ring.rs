@@ -110,6 +110,41 @@ impl Ring {
         Ok(Ring::sealed(self.version.next()?, self.digest, new, self.hash_seed, self.members.clone(), tables))
     }
 
+    /// The next version, in which `new` has exactly the slots of the member `old`, which is none any more. No other slot changes hands.
+    ///
+    /// # Errors
+    /// [`RingError`] if there is no such member, or if the new one cannot be a member beside the others.
+    pub fn replaced(&self, old: NodeId, new: Member) -> Result<Ring, RingError> {
+        if self.member(old).is_none() {
+            return Err(RingError::NoSuchMember { id: old });
+        }
+        let taker = new.id;
+        let members = self.members.iter().filter(|member| member.id != old).cloned().chain([new]).collect();
+        let members = checked_members(members)?;
+        let exchanged = |owner: &NodeId| if *owner == old { taker } else { *owner };
+        let tables = self
+            .tables
+            .iter()
+            .map(|table| Table { n: table.n, owners: table.owners.iter().map(exchanged).collect() })
+            .collect();
+        Ok(Ring::sealed(self.version.next()?, self.digest, self.partitions, self.hash_seed, members, tables))
+    }
+
+    /// The next version, with the members and the tables of an earlier one of the same cluster, or of this one.
+    ///
+    /// # Errors
+    /// [`RingError`] if the earlier one has other arcs or another hash seed.
+    pub fn again(&self, earlier: &Ring) -> Result<Ring, RingError> {
+        if earlier.hash_seed != self.hash_seed {
+            return Err(RingError::SeedChanged { old: self.hash_seed, new: earlier.hash_seed });
+        }
+        if earlier.partitions != self.partitions {
+            return Err(RingError::PartitionsShrank { old: self.partitions.get(), new: earlier.partitions.get() });
+        }
+        let (members, tables) = (earlier.members.clone(), earlier.tables.clone());
+        Ok(Ring::sealed(self.version.next()?, self.digest, self.partitions, self.hash_seed, members, tables))
+    }
+
     /// The number of this version, from 1.
     pub fn version(&self) -> RingVersion {
         self.version
@@ -282,6 +317,12 @@ pub enum RingError {
     EmptyAddress {
         /// The name of the member.
         name: String,
+    },
+    /// Nobody of this id is a member.
+    #[error("there is no member with the id {id}: name one of the ring's")]
+    NoSuchMember {
+        /// The id.
+        id: NodeId,
     },
     /// A weight of zero.
     #[error("member {name:?} has weight 0: set it to 1 or more, or leave the member out to remove it")]

@@ -71,6 +71,9 @@ pub struct News {
     pub version: u64,
     /// Digest of its record; of a founding topology, that one's digest.
     pub digest: u128,
+    /// The newest version that it knows to be done with: nothing before it counts. A node that was away, or has only just come, cannot
+    /// find that out by marks, as those who left have none to tell any more.
+    pub settled: u64,
     /// What is staged, as far as it knows.
     pub staged: Option<StagedChanges>,
     /// The marks of all members that it knows of, its own among them.

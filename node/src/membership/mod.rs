@@ -1,14 +1,51 @@
 //! Agreement on members and buckets: one machine for each node.
+//!
+//! ```text
+//!  operator ─command─▶ staging ──▶ plan ──▶ proposal ─Prepare, Accept─▶ voters         (commands, staging, plan, deciding, paxos)
+//!                                              │ decided
+//!  file NUMBER.record ◀── chain ◀── Records ───┴───────────▶ everybody                 (learning, chain, files)
+//!                           │
+//!  shards ─progress─▶ marks ┴─▶ Configurations ──▶ shards                              (marks, configurations)
+//!            └──────── News, each second, to all that are connected ◀──▶               (news, peers)
+//! ```
+//! Rules, each kept where it is named:
+//! - what a voter promises or accepts is durable before it says so ([`Output`]s are carried out in order, one after another);
+//! - a store that the newest record does not name does not vote: it has forgotten what it promised (`deciding::may_vote`);
+//! - nobody votes on a version before it knows the one before (`deciding::bearing`);
+//! - a record is durable here before anything follows from it, and before anybody else learns it from this node;
+//! - marks are durable before anybody is told of them.
+//!
+//! Nothing here knows time or chance but by its arguments, and no letter, whatever is in it, makes it panic.
 
+mod chain;
+mod commands;
+mod deciding;
+mod files;
+mod learning;
 mod letter;
+mod marks;
+mod news;
+mod paxos;
+mod peers;
+mod plan;
+mod staging;
+mod voters;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use driftless_proto::membership::{ClusterAnswer, ClusterCommand, Moving, StoreId};
 use driftless_proto::{Refusal, Topology};
 use driftless_ring::NodeId;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 
+use self::chain::Chain;
+use self::deciding::{Deciding, Initiative};
+use self::marks::Everybody;
+use self::paxos::Standing;
+use self::peers::Peers;
+use self::staging::Staging;
 use crate::configurations::Configurations;
 use crate::time::Instant;
 
@@ -75,8 +112,23 @@ pub struct Progress {
 
 /// Agreement, on one node.
 pub struct Membership {
-    outputs: VecDeque<Output>,
+    me: Candidate,
+    rng: StdRng,
+    chain: Chain,
+    marks: Everybody,
+    /// As a voter on the next version.
+    standing: Standing,
+    staging: Staging,
+    peers: Peers,
+    /// What this node proposes now.
+    deciding: Option<Deciding>,
+    /// When a value that this node has accepted has been undecided for too long.
+    finish_at: Option<Instant>,
+    initiative: Initiative,
+    progress: Progress,
+    news: news::Schedule,
     configurations: Arc<Configurations>,
+    outputs: VecDeque<Output>,
 }
 
 impl Membership {
@@ -84,9 +136,42 @@ impl Membership {
     ///
     /// # Errors
     /// In words, if a file is not what was written: the node must not start.
-    pub fn new(config: MembershipConfig, _now: Instant) -> Result<Membership, String> {
-        let configurations = Arc::new(Configurations::of_file(config.founding));
-        Ok(Membership { outputs: VecDeque::new(), configurations })
+    pub fn new(config: MembershipConfig, now: Instant) -> Result<Membership, String> {
+        let MembershipConfig { candidate, founding, files, seed } = config;
+        let me = candidate.member.id;
+        let (mut records, mut standing, mut marks) = (BTreeMap::new(), Standing::default(), None);
+        for (name, bytes) in &files {
+            if let Some(version) = files::version_of(name) {
+                records.insert(version, files::decode(name, bytes)?);
+            } else if name == files::BALLOT {
+                standing = files::decode(name, bytes)?;
+            } else if name == files::MARKS {
+                marks = Some(bytes.as_slice());
+            }
+        }
+        let (marks, settled) = Everybody::new(me, candidate.store, marks)?;
+        let chain = Chain::new(founding.clone(), me, records, settled)?;
+        let mut membership = Membership {
+            me: candidate,
+            rng: StdRng::from_seed(seed),
+            chain,
+            marks,
+            standing,
+            staging: Staging::default(),
+            peers: Peers::default(),
+            deciding: None,
+            finish_at: None,
+            initiative: Initiative::new(now),
+            progress: Progress::default(),
+            news: news::Schedule::new(now),
+            configurations: Arc::new(Configurations::of_file(founding)),
+            outputs: VecDeque::new(),
+        };
+        if let Some(configurations) = membership.worked_out() {
+            membership.configurations = Arc::new(configurations);
+        }
+        membership.watch_over_accepted(now);
+        Ok(membership)
     }
 
     /// The versions that count now.
@@ -94,34 +179,80 @@ impl Membership {
         &self.configurations
     }
 
-    /// The nodes to keep up connections to, beside the members: none that are only candidates.
-    pub fn store_of(&self, _node: NodeId) -> Option<StoreId> {
-        None
+    /// The store of a member, as the newest version says that counts and has it as one.
+    pub fn store_of(&self, node: NodeId) -> Option<StoreId> {
+        self.chain.store_of(node)
+    }
+
+    /// Whether a store was declared lost: a node that has it is refused for ever.
+    pub fn is_lost(&self, node: NodeId, store: StoreId) -> bool {
+        self.chain.newest().is_some_and(|newest| newest.record.is_lost(node, store))
     }
 
     /// There is a connection to this node.
-    pub fn handle_connected(&mut self, _now: Instant, _peer: NodeId) {}
+    pub fn handle_connected(&mut self, now: Instant, peer: NodeId) {
+        let chain = &self.chain;
+        self.peers.set_connected(peer, |node| is_known(chain, node), true);
+        self.tell_news(now, peer);
+    }
 
     /// There is none any more.
-    pub fn handle_disconnected(&mut self, _now: Instant, _peer: NodeId) {}
+    pub fn handle_disconnected(&mut self, _now: Instant, peer: NodeId) {
+        let chain = &self.chain;
+        self.peers.set_connected(peer, |node| is_known(chain, node), false);
+    }
 
     /// A node says something.
-    pub fn handle_letter(&mut self, _now: Instant, _from: NodeId, _letter: Letter) {}
+    pub fn handle_letter(&mut self, now: Instant, from: NodeId, letter: Letter) {
+        if from == self.me.member.id {
+            return;
+        }
+        match letter {
+            Letter::News(news) => self.hear_news(now, from, *news),
+            Letter::Want { after } => self.tell_records(from, after),
+            Letter::Records(records) => self.learn(now, from, records),
+            Letter::Prepare { slot, parent, ballot } => self.hear_prepare(now, from, slot, parent, ballot),
+            Letter::Promise { slot, ballot, accepted, store } => {
+                self.hear_promise(now, from, slot, ballot, accepted, store);
+            }
+            Letter::Nack { slot, promised } => self.hear_nack(now, from, slot, promised),
+            Letter::Accept { ballot, record } => self.hear_accept(now, from, ballot, &record),
+            Letter::Accepted { slot, ballot, store } => self.hear_accepted(now, from, slot, ballot, store),
+        }
+        self.take_initiative(now);
+    }
 
     /// This node knows an older version than that one: records are to be asked for.
-    pub fn handle_behind(&mut self, _now: Instant, _peer: NodeId) {}
+    pub fn handle_behind(&mut self, now: Instant, peer: NodeId) {
+        self.want(now, peer);
+    }
 
     /// An operator says something.
-    pub fn handle_command(&mut self, _now: Instant, tag: u64, _command: ClusterCommand) {
-        let answer = Err(Refusal::Membership("not yet".to_owned()));
-        self.outputs.push_back(Output::Answer { tag, answer });
+    pub fn handle_command(&mut self, now: Instant, tag: u64, command: ClusterCommand) {
+        match self.command(now, tag, command) {
+            Ok(None) => {}
+            Ok(Some(answer)) => self.answer(tag, Ok(answer)),
+            Err(why) => self.answer(tag, Err(why)),
+        }
     }
 
     /// The shards have come so far.
-    pub fn handle_progress(&mut self, _now: Instant, _progress: Progress) {}
+    pub fn handle_progress(&mut self, now: Instant, progress: Progress) {
+        self.progress = progress;
+        if self.marks.raise(&progress) {
+            self.write_marks();
+            self.rework(now);
+            self.news.hurry(now);
+        }
+        self.take_initiative(now);
+    }
 
     /// Time has passed.
-    pub fn handle_timeout(&mut self, _now: Instant) {}
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.go_on_deciding(now);
+        self.take_initiative(now);
+        self.spread_news(now);
+    }
 
     /// The next thing to do, until there is none.
     pub fn poll_output(&mut self) -> Option<Output> {
@@ -130,6 +261,43 @@ impl Membership {
 
     /// When to call [`Membership::handle_timeout`] at the latest.
     pub fn poll_timeout(&self) -> Instant {
-        Instant(u64::MAX)
+        let deciding = self.deciding.as_ref().map(Deciding::timeout);
+        let finish = self.finish_at.filter(|_| self.deciding.is_none());
+        [Some(self.news.at()), deciding, finish].into_iter().flatten().min().unwrap_or(Instant(u64::MAX))
+    }
+
+    fn send(&mut self, to: NodeId, letter: Letter) {
+        self.outputs.push_back(Output::Send { to, letter });
+    }
+
+    fn write(&mut self, name: impl Into<String>, bytes: Vec<u8>) {
+        self.outputs.push_back(Output::Write { name: name.into(), bytes: Some(bytes) });
+    }
+
+    fn answer(&mut self, tag: u64, answer: Result<ClusterAnswer, String>) {
+        self.outputs.push_back(Output::Answer { tag, answer: answer.map_err(Refusal::Membership) });
+    }
+
+    /// What people call a node.
+    fn name_of(&self, node: NodeId) -> String {
+        let rings = self.chain.records().rev().map(|known| known.record.topology.ring());
+        let member = rings.chain([self.chain.founding().ring()]).find_map(|ring| ring.member(node));
+        let heard = self.peers.heard(node).map(|heard| &heard.candidate.member);
+        member.or(heard).map_or_else(|| node.to_string(), |member| member.name.clone())
+    }
+
+    /// In the order of their names.
+    fn names_of(&self, nodes: impl IntoIterator<Item = NodeId>) -> Vec<String> {
+        let mut names: Vec<String> = nodes.into_iter().map(|node| self.name_of(node)).collect();
+        names.sort_unstable();
+        names
     }
 }
+
+/// Whether a node is a member of any version that counts.
+fn is_known(chain: &Chain, node: NodeId) -> bool {
+    chain.is_member(node) || chain.unsettled().iter().any(|record| record.topology.ring().member(node).is_some())
+}
+
+#[cfg(test)]
+mod tests;

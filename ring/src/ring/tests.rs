@@ -130,6 +130,45 @@ fn doubling_keeps_the_owners_of_every_key() {
 }
 
 #[test]
+fn a_replacement_takes_exactly_the_slots_of_whom_it_replaces() {
+    let ring = Ring::first(spec(&["ada", "bob", "cyd", "dan"])).unwrap();
+    let (bob, zoe) = (NodeId::of_name("bob"), Member::new("zoe", "zoe:7400").with_weight(3));
+    let next = ring.replaced(bob, zoe.clone()).unwrap();
+    assert_eq!((next.version(), next.parent_digest()), (RingVersion(2), ring.digest()));
+    assert_eq!((next.member(bob), next.member(zoe.id)), (None, Some(&zoe)));
+    for partition in ring.all_partitions() {
+        let expected: Vec<NodeId> =
+            ring.owners(partition).iter().map(|owner| if *owner == bob { zoe.id } else { *owner }).collect();
+        assert_eq!(next.owners(partition), expected);
+    }
+    // It is a ring that everybody takes: sorted, and with indexes that fit.
+    assert_eq!(Ring::try_from(record(&next)).unwrap(), next);
+}
+
+#[test]
+fn a_replacement_that_cannot_be_is_refused() {
+    let ring = Ring::first(spec(&["ada", "bob", "cyd"])).unwrap();
+    let zoe = Member::new("zoe", "zoe:7400");
+    let nobody = NodeId(1);
+    assert_eq!(ring.replaced(nobody, zoe.clone()), Err(RingError::NoSuchMember { id: nobody }));
+    let cyd = Member::new("cyd", "elsewhere:7400");
+    assert!(ring.replaced(NodeId::of_name("bob"), cyd).is_err(), "a member cannot take a second place");
+    assert!(ring.replaced(NodeId::of_name("bob"), zoe.with_weight(0)).is_err());
+}
+
+#[test]
+fn an_earlier_table_comes_back_as_the_next_version() {
+    let first = Ring::first(spec(&["ada", "bob", "cyd"])).unwrap();
+    let second = first.next(spec(&["ada", "bob", "cyd", "dan"])).unwrap();
+    let third = second.again(&first).unwrap();
+    assert_eq!((third.version(), third.parent_digest()), (RingVersion(3), second.digest()));
+    assert_eq!(third.members(), first.members());
+    assert!(first.all_partitions().all(|partition| third.owners(partition) == first.owners(partition)));
+    assert_eq!(Ring::try_from(record(&third)).unwrap(), third);
+    assert!(second.doubled().unwrap().again(&first).is_err(), "arcs never become fewer");
+}
+
+#[test]
 fn a_damaged_record_is_refused() {
     let ring = Ring::first(spec(&["ada", "bob", "cyd", "dan"])).unwrap();
     assert_eq!(Ring::try_from(record(&ring)), Ok(ring.clone()));

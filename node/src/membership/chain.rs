@@ -1,0 +1,258 @@
+//! The records that a node knows: one for each version, each the child of the one before.
+//!
+//! ```text
+//! founding ◀─parent─ 2 ◀─ … ◀─ settled ◀─ unsettled … ◀─ newest
+//!          └ may be removed ┘└ count now                    ┘
+//! ```
+//! Versions before the newest one that is settled count for nothing; they are kept for those who were away.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use driftless_proto::Topology;
+use driftless_proto::membership::{Record, StoreId};
+use driftless_ring::NodeId;
+
+use super::letter::{Ballot, DecidedRecord};
+use super::paxos::Electorate;
+
+/// What a node knows to have been decided.
+pub(super) struct Chain {
+    founding: Arc<Topology>,
+    /// Whether this node is named by the file.
+    is_founder: bool,
+    records: BTreeMap<u64, Known>,
+    /// The newest version that is known to be done with; 0 if none is.
+    settled: u64,
+}
+
+/// A record with what was worked out of it once.
+#[derive(Clone)]
+pub(super) struct Known {
+    pub(super) record: Arc<Record>,
+    pub(super) digest: u128,
+    pub(super) ballot: Ballot,
+    pub(super) accepted_by: Vec<NodeId>,
+    /// About, encoded.
+    bytes: usize,
+}
+
+/// How a record that was decided goes with those that are known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fit {
+    /// It is the next one.
+    Next,
+    /// It is no news.
+    Old,
+    /// There are some between.
+    Gap,
+    /// It is no child of the newest one.
+    Foreign,
+}
+
+impl Chain {
+    /// # Errors
+    /// In words, if the records do not follow each other.
+    pub(super) fn new(
+        founding: Arc<Topology>,
+        me: NodeId,
+        records: BTreeMap<u64, DecidedRecord>,
+        settled: u64,
+    ) -> Result<Chain, String> {
+        let is_founder = founding.ring().member(me).is_some();
+        let mut chain = Chain { founding, is_founder, records: BTreeMap::new(), settled };
+        for (version, decided) in records {
+            let known = Known::new(decided);
+            if known.record.version() != version {
+                return Err(format!("the file {version}.record holds another version: {}", known.record.version()));
+            }
+            if known.record.topology.cluster() != chain.founding.cluster() {
+                return Err(format!(
+                    "version {version} is of the cluster {:?}, and the cluster file of {:?}: this is the data of another cluster",
+                    known.record.topology.cluster(),
+                    chain.founding.cluster()
+                ));
+            }
+            if let Some((before, newest)) = chain.records.last_key_value()
+                && (before + 1 != version || newest.digest != known.record.parent)
+            {
+                return Err(format!(
+                    "version {version} does not follow version {before}: a record is missing or foreign"
+                ));
+            }
+            chain.records.insert(version, known);
+        }
+        chain.settled = if chain.records.contains_key(&settled) { settled } else { 0 };
+        Ok(chain)
+    }
+
+    /// The newest version; 1 is the file's, and 0 that of a node which has only just come.
+    pub(super) fn version(&self) -> u64 {
+        self.records.last_key_value().map_or(u64::from(self.is_founder), |(version, _)| *version)
+    }
+
+    /// Of the newest record, or of the founding topology.
+    pub(super) fn digest(&self) -> u128 {
+        match self.newest() {
+            Some(newest) => newest.digest,
+            None if self.is_founder => self.founding.digest(),
+            None => 0,
+        }
+    }
+
+    pub(super) fn founding(&self) -> &Arc<Topology> {
+        &self.founding
+    }
+
+    pub(super) fn is_founder(&self) -> bool {
+        self.is_founder
+    }
+
+    pub(super) fn newest(&self) -> Option<&Known> {
+        self.records.last_key_value().map(|(_, known)| known)
+    }
+
+    pub(super) fn record(&self, version: u64) -> Option<&Known> {
+        self.records.get(&version)
+    }
+
+    pub(super) fn records(&self) -> impl DoubleEndedIterator<Item = &Known> {
+        self.records.values()
+    }
+
+    pub(super) fn settled(&self) -> u64 {
+        self.settled
+    }
+
+    /// The newest topology.
+    pub(super) fn topology(&self) -> &Topology {
+        self.newest().map_or(&self.founding, |newest| &newest.record.topology)
+    }
+
+    /// Whether a node is a member in the newest version.
+    pub(super) fn is_member(&self, node: NodeId) -> bool {
+        self.topology().ring().member(node).is_some()
+    }
+
+    /// The records that count, the newest last.
+    pub(super) fn unsettled(&self) -> Vec<Arc<Record>> {
+        self.records.range(self.settled..).map(|(_, known)| known.record.clone()).collect()
+    }
+
+    /// The founding topology, while it counts. Where the file was changed since, it is not the one that was founded on; version 2 has the
+    /// same tables.
+    pub(super) fn founding_that_counts(&self) -> Option<&Arc<Topology>> {
+        let second = self.records.get(&2)?;
+        (self.settled < 2 && second.record.parent == self.founding.digest()).then_some(&self.founding)
+    }
+
+    /// The store of a node, as the newest version has it that counts and has the node as a member.
+    pub(super) fn store_of(&self, node: NodeId) -> Option<StoreId> {
+        self.records.range(self.settled..).rev().find_map(|(_, known)| known.record.store_of(node))
+    }
+
+    /// Who decides on the next version: all that the file names on the second, as it names no stores by which a voter that has forgotten
+    /// everything could be told; then a majority of the voters that the newest version names.
+    pub(super) fn electorate(&self) -> Electorate {
+        match self.newest() {
+            None => {
+                let voters: BTreeMap<_, _> =
+                    self.founding.ring().members().iter().map(|member| (member.id, None)).collect();
+                Electorate { needed: voters.len(), voters }
+            }
+            Some(newest) => {
+                let record = &newest.record;
+                let voters: BTreeMap<_, _> =
+                    record.voters.iter().map(|voter| (*voter, record.store_of(*voter))).collect();
+                Electorate { needed: voters.len() / 2 + 1, voters }
+            }
+        }
+    }
+
+    /// How a decided record goes with this chain. One who has none and has promised nothing takes any chain of a cluster of this name:
+    /// `may_begin`.
+    pub(super) fn fit(&self, record: &Record, may_begin: bool) -> Fit {
+        if record.topology.cluster() != self.founding.cluster() {
+            return Fit::Foreign;
+        }
+        let Some(newest) = self.newest() else {
+            let is_founded = record.version() == 2 && record.parent == self.founding.digest();
+            return if is_founded || may_begin { Fit::Next } else { Fit::Foreign };
+        };
+        match record.version().checked_sub(newest.record.version()) {
+            None | Some(0) => Fit::Old,
+            Some(1) if is_child(newest, record) => Fit::Next,
+            Some(1) => Fit::Foreign,
+            Some(_) => Fit::Gap,
+        }
+    }
+
+    /// Whether a record may be proposed as the next one.
+    pub(super) fn may_follow(&self, record: &Record) -> bool {
+        let fits = self.fit(record, false) == Fit::Next;
+        fits && record.parent == self.digest()
+            && record.topology.ring().parent_digest() == self.topology().ring().digest()
+    }
+
+    /// Takes the next record.
+    pub(super) fn push(&mut self, decided: DecidedRecord) {
+        let known = Known::new(decided);
+        self.records.insert(known.record.version(), known);
+    }
+
+    /// Nothing before this version counts any more. Whether that is news.
+    pub(super) fn settle(&mut self, version: u64) -> bool {
+        let is_news = version > self.settled && self.records.contains_key(&version);
+        if is_news {
+            self.settled = version;
+        }
+        is_news
+    }
+
+    /// Forgets versions that neither count nor are kept for others: their numbers.
+    pub(super) fn prune(&mut self) -> Vec<u64> {
+        let keep = self.version().saturating_sub(KEPT).min(self.settled);
+        let old: Vec<u64> = self.records.range(..keep).map(|(version, _)| *version).collect();
+        self.records.retain(|version, _| *version >= keep);
+        old
+    }
+
+    /// The records after a version, as many as one letter takes. Who has none needs only those that count.
+    pub(super) fn after(&self, version: u64) -> Vec<DecidedRecord> {
+        let first = if version == 0 { self.settled } else { version.saturating_add(1) };
+        let mut bytes = 0;
+        let fitting = self.records.range(first..).take(LETTER_RECORDS_MAX).take_while(|(_, known)| {
+            let is_first = bytes == 0;
+            bytes += known.bytes;
+            is_first || bytes <= LETTER_BYTES_MAX
+        });
+        fitting.map(|(_, known)| known.decided()).collect()
+    }
+}
+
+impl Known {
+    fn new(decided: DecidedRecord) -> Known {
+        let DecidedRecord { record, ballot, accepted_by } = decided;
+        let (ring, digest) = (record.topology.ring(), record.digest());
+        let bytes = ring.all_partitions().count() * 4 * 2 + ring.members().len() * 128;
+        Known { digest, record: Arc::new(record), ballot, accepted_by, bytes }
+    }
+
+    pub(super) fn decided(&self) -> DecidedRecord {
+        let (ballot, accepted_by) = (self.ballot, self.accepted_by.clone());
+        DecidedRecord { record: Record::clone(&self.record), ballot, accepted_by }
+    }
+}
+
+fn is_child(parent: &Known, record: &Record) -> bool {
+    record.parent == parent.digest && record.cluster_id == parent.record.cluster_id
+}
+
+/// Versions that are kept for those who were away, beside those that count.
+const KEPT: u64 = 64;
+
+/// Most records in one letter.
+const LETTER_RECORDS_MAX: usize = 10;
+
+/// Bytes after which no further record is put into a letter; one always is.
+const LETTER_BYTES_MAX: usize = 2 * 1024 * 1024;

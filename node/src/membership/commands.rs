@@ -1,0 +1,327 @@
+//! What operators say, and what they are told.
+
+use driftless_proto::Topology;
+use driftless_proto::membership::{
+    CandidateState, Change, ClusterAnswer, ClusterCommand, ClusterState, MemberState, Past, Record, Staged, StoreId,
+};
+use driftless_ring::{Member, NodeId};
+
+use super::deciding::{Purpose, is_same_change};
+use super::plan::{Basis, Planned, are_unfinished};
+use super::{Membership, is_known, staging, voters};
+use crate::time::Instant;
+
+impl Membership {
+    /// What to answer at once; nothing if the answer follows from a decision.
+    pub(super) fn command(
+        &mut self,
+        now: Instant,
+        tag: u64,
+        command: ClusterCommand,
+    ) -> Result<Option<ClusterAnswer>, String> {
+        match command {
+            ClusterCommand::State => Ok(Some(ClusterAnswer::State(Box::new(self.state(now))))),
+            ClusterCommand::History => Ok(Some(ClusterAnswer::History(self.history()))),
+            ClusterCommand::Stage(change) => self.stage(now, change).map(Some),
+            ClusterCommand::Clear => {
+                self.check_member(now)?;
+                self.staging.replace(self.chain.version(), self.me.member.id, Vec::new());
+                self.news.hurry(now);
+                Ok(Some(ClusterAnswer::Staged(self.staged())))
+            }
+            ClusterCommand::Plan => {
+                let planned = self.plan_staged(now)?;
+                Ok(Some(ClusterAnswer::Plan(Box::new(planned.plan))))
+            }
+            ClusterCommand::Commit { plan } => self.commit(now, tag, &plan),
+            ClusterCommand::Cancel => self.cancel(now, tag),
+            ClusterCommand::Apply(change) => self.apply(now, tag, change),
+        }
+    }
+
+    fn stage(&mut self, now: Instant, change: Change) -> Result<ClusterAnswer, String> {
+        self.check_member(now)?;
+        self.check_absent(now, &change)?;
+        let version = self.chain.version();
+        let changes = staging::with(self.staging.changes(version), change);
+        if changes.len() > staging::CHANGES_MAX {
+            return Err(format!("{} changes are staged already: commit them first", staging::CHANGES_MAX));
+        }
+        self.plan(now, &changes)?;
+        self.staging.replace(version, self.me.member.id, changes);
+        self.news.hurry(now);
+        Ok(ClusterAnswer::Staged(self.staged()))
+    }
+
+    fn commit(&mut self, now: Instant, tag: u64, name: &str) -> Result<Option<ClusterAnswer>, String> {
+        self.check_member(now)?;
+        if let Some(answer) = self.decided_before(name) {
+            return Ok(Some(answer));
+        }
+        let (version, changes) = (self.chain.version(), self.staging.changes(self.chain.version()).to_vec());
+        let planned = self.plan_staged(now)?;
+        if planned.plan.name != name {
+            return Err(format!(
+                "plan {name} is not the present one: the cluster is at version {version} and {} is staged: plan again",
+                planned.plan.name
+            ));
+        }
+        let declares_lost =
+            |change: &Change| matches!(change, Change::Leave { lost: true, .. } | Change::Replace { .. });
+        if !changes.iter().all(declares_lost) {
+            self.check_settled()?;
+        }
+        self.propose_for(now, tag, planned.record)
+    }
+
+    fn apply(&mut self, now: Instant, tag: u64, change: Change) -> Result<Option<ClusterAnswer>, String> {
+        self.check_member(now)?;
+        let is_about_members = matches!(change, Change::Join { .. } | Change::Leave { .. } | Change::Replace { .. });
+        if is_about_members {
+            return Err("this moves data: stage it, and look at the plan".to_owned());
+        }
+        let changes = [change];
+        if let Some(parent) = self.chain.newest().map(|newest| newest.record.parent)
+            && let Some(answer) = self.decided_before(&super::plan::name(parent, &changes))
+        {
+            return Ok(Some(answer));
+        }
+        self.check_settled()?;
+        let planned = self.plan(now, &changes)?;
+        if planned.plan.slots_moved > 0 {
+            let moved = planned.plan.slots_moved;
+            return Err(format!("this moves {moved} replicas of partitions: stage it, and look at the plan"));
+        }
+        self.propose_for(now, tag, planned.record)
+    }
+
+    /// The tables of the oldest version that counts, as one more version.
+    fn cancel(&mut self, now: Instant, tag: u64) -> Result<Option<ClusterAnswer>, String> {
+        self.check_member(now)?;
+        let newest = self.chain.newest().ok_or("there is nothing to go back from")?;
+        let unsettled = self.chain.unsettled();
+        let nothing = "the newest version is done with: there is nothing to cancel".to_owned();
+        if self.configurations.is_settled() {
+            return Err(nothing);
+        }
+        let (record, oldest) = (&newest.record, unsettled.first().ok_or(nothing)?);
+        let (ring, earlier) = (record.topology.ring(), oldest.topology.ring());
+        if ring.members() == earlier.members() {
+            return Err(format!(
+                "version {} has the members of version {}: there is nothing to go back to",
+                record.version(),
+                oldest.version()
+            ));
+        }
+        let stores: Option<Vec<(NodeId, StoreId)>> = earlier
+            .members()
+            .iter()
+            .map(|member| Some((member.id, record.store_of(member.id).or_else(|| oldest.store_of(member.id))?)))
+            .collect();
+        let stores = stores.ok_or("the stores of the earlier members are not known")?;
+        if let Some((node, _)) = stores.iter().find(|(node, store)| record.is_lost(*node, *store)) {
+            let name = self.name_of(*node);
+            return Err(format!("{name} was declared lost, and cannot be gone back to: let another node join"));
+        }
+        let ring = ring.again(earlier).map_err(|error| error.to_string())?;
+        let voters = voters::next(&record.voters, ring.members());
+        let buckets = record.topology.buckets().to_vec();
+        let topology = Topology::new(record.topology.cluster(), ring, buckets).map_err(|error| error.to_string())?;
+        let reason = format!("version {} is cancelled: back to version {}", record.version(), oldest.version());
+        let (cluster, parent, by) = (record.cluster_id, newest.digest, self.me.member.name.clone());
+        let (lost, dropped) = (record.lost.clone(), record.dropped.clone());
+        let cancelled = Record::new(cluster, parent, topology, stores, voters, lost, dropped, by, reason);
+        self.propose_for(now, tag, cancelled.map_err(|error| error.to_string())?)
+    }
+
+    /// Proposes for an operator. What this node does by itself gives way; the same change again waits for the same end.
+    fn propose_for(&mut self, now: Instant, tag: u64, record: Record) -> Result<Option<ClusterAnswer>, String> {
+        if let Some((present, tags)) = self.commanded() {
+            if !is_same_change(present, &record) || tags.len() >= WAITING_MAX {
+                return Err("this node has another change decided right now: run it again in a moment".to_owned());
+            }
+            tags.push(tag);
+            return Ok(None);
+        }
+        self.propose(now, Purpose::Command, Some(record), vec![tag]);
+        Ok(None)
+    }
+
+    /// The newest version, if it was made by the plan of this name: a commit whose answer was lost is repeated.
+    fn decided_before(&self, plan: &str) -> Option<ClusterAnswer> {
+        let newest = self.chain.newest()?;
+        newest.record.reason.ends_with(&format!(", plan {plan}")).then(|| self.as_decided(newest))
+    }
+
+    fn plan_staged(&self, now: Instant) -> Result<Planned, String> {
+        self.check_member(now)?;
+        let changes = self.staging.changes(self.chain.version());
+        if changes.is_empty() {
+            return Err("nothing is staged: say what is to change, then plan".to_owned());
+        }
+        self.plan(now, changes)
+    }
+
+    fn plan(&self, now: Instant, changes: &[Change]) -> Result<Planned, String> {
+        let newest = self.chain.newest().ok_or("the members of this cluster are not agreed on yet")?;
+        let candidates = self.peers.candidates(now, |node| is_known(&self.chain, node));
+        let basis = Basis {
+            record: &newest.record,
+            digest: newest.digest,
+            candidates,
+            leaving: self.leaving(),
+            unfinished: self.configurations.unfinished().collect(),
+            slot_bytes: self.progress.held_bytes / self.progress.held_slots.max(1),
+        };
+        basis.plan(changes, &self.me.member.name)
+    }
+
+    /// Members of versions that count that the newest one does not have, but for those who were declared lost.
+    fn leaving(&self) -> Vec<(Member, Option<StoreId>)> {
+        let members = self.configurations.members().into_iter();
+        let leaving = members.filter(|member| !self.chain.is_member(member.id));
+        leaving.map(|member| (member.clone(), self.chain.store_of(member.id))).collect()
+    }
+
+    /// Only members of an agreed cluster change it.
+    fn check_member(&self, now: Instant) -> Result<(), String> {
+        let me = &self.me.member;
+        if self.chain.newest().is_none() && self.chain.is_founder() {
+            let mut missing = self.not_founding(now).join("; ");
+            if missing.is_empty() {
+                "it is being decided: try again in a moment".clone_into(&mut missing);
+            }
+            return Err(format!("the members of this cluster are not agreed on yet: {missing}"));
+        }
+        if !self.chain.is_member(me.id) {
+            return Err(format!("{} is no member: ask one that is", me.name));
+        }
+        Ok(())
+    }
+
+    /// Whoever is declared lost is not there.
+    fn check_absent(&self, now: Instant, change: &Change) -> Result<(), String> {
+        let (name, way) = match change {
+            Change::Replace { name, force: false, .. } => (name, "use leave, or --force"),
+            Change::Leave { name, lost: true } => (name, "let it leave without being lost"),
+            _ => return Ok(()),
+        };
+        let members = self.configurations.members();
+        let member = members.iter().find(|member| member.name == *name);
+        let is_up = |node| node == self.me.member.id || self.peers.is_heard(now, node);
+        if member.is_some_and(|member| is_up(member.id)) {
+            return Err(format!("{name} is up: {way}"));
+        }
+        Ok(())
+    }
+
+    fn check_settled(&self) -> Result<(), String> {
+        let unfinished: Vec<u64> = self.configurations.unfinished().collect();
+        if unfinished.is_empty() {
+            return Ok(());
+        }
+        let why = self.waiting_for();
+        Err(format!("{} unfinished ({why}): wait, or cancel", are_unfinished(&unfinished)))
+    }
+
+    /// Who keeps the newest version from being the only one that counts.
+    fn waiting_for(&self) -> String {
+        let version = self.chain.version();
+        let marks = self.marks.of_all(self.chain.store_of(self.me.member.id));
+        let behind = |is_behind: &dyn Fn(NodeId) -> bool, of: &[Member]| {
+            self.names_of(of.iter().map(|member| member.id).filter(|node| is_behind(*node)))
+        };
+        let (all, present) = (self.configurations.members(), self.chain.topology().ring().members());
+        let marks_of = |node: NodeId| marks.get(&node).copied().unwrap_or_default();
+        let is_whole = |node: NodeId| marks_of(node).store == self.chain.store_of(node);
+        let unready = behind(&|node| marks_of(node).ready < version || !is_whole(node), present);
+        let open = behind(&|node| marks_of(node).closed < version, &all);
+        let holding = behind(&|node| marks_of(node).left < version || !is_whole(node), &all);
+        let of = |names: &[String], one: &str, several: &str| {
+            let what = if names.len() == 1 { one } else { several };
+            format!("{} {what}", names.join(", "))
+        };
+        if !unready.is_empty() {
+            of(&unready, "is not ready", "are not ready")
+        } else if !open.is_empty() {
+            of(&open, "still answers reads of an older one", "still answer reads of an older one")
+        } else {
+            of(&holding, "has not handed over everything", "have not handed over everything")
+        }
+    }
+
+    fn staged(&self) -> Staged {
+        let version = self.chain.version();
+        Staged { version, changes: self.staging.changes(version).iter().map(Change::to_string).collect() }
+    }
+
+    fn state(&self, now: Instant) -> ClusterState {
+        let configurations = &self.configurations;
+        let candidates = self.peers.candidates(now, |node| is_known(&self.chain, node)).into_iter();
+        ClusterState {
+            version: configurations.version(),
+            digest: self.chain.newest().map_or(0, |newest| newest.digest),
+            is_agreed: configurations.is_agreed(),
+            unfinished: configurations.unfinished().collect(),
+            read_version: configurations.read_version(),
+            staged: self.staged(),
+            voters: self.names_of(self.chain.electorate().voters.into_keys()),
+            members: self.member_states(now),
+            candidates: candidates
+                .map(|candidate| {
+                    let Member { name, address, zone, weight, .. } = candidate.member.clone();
+                    CandidateState { name, address, zone, weight }
+                })
+                .collect(),
+        }
+    }
+
+    fn member_states(&self, now: Instant) -> Vec<MemberState> {
+        let me = self.me.member.id;
+        let all = self.marks.of_all(self.chain.store_of(me));
+        let state = |member: Member| {
+            let (node, heard) = (member.id, self.peers.heard(member.id));
+            let (named, marks) = (self.chain.store_of(node), all.get(&node).copied().unwrap_or_default());
+            let store = if node == me { Some(self.me.store) } else { heard.map(|heard| heard.candidate.store) };
+            let moving = if node == me { Some(self.progress.moving) } else { heard.map(|heard| heard.moving) };
+            MemberState {
+                name: member.name,
+                address: member.address,
+                zone: member.zone,
+                weight: member.weight,
+                stays: self.configurations.topology().ring().member(node).is_some(),
+                is_heard: node == me || self.peers.is_heard(now, node),
+                is_whole: named.is_none() || store.or(marks.store).is_none_or(|store| Some(store) == named),
+                ready: marks.ready,
+                closed: marks.closed,
+                left: marks.left,
+                moving: moving.unwrap_or_default(),
+            }
+        };
+        let mut members: Vec<MemberState> = self.configurations.members().into_iter().map(state).collect();
+        members.sort_by(|a, b| a.name.cmp(&b.name));
+        members
+    }
+
+    fn history(&self) -> Vec<Past> {
+        let past = |topology: &Topology, digest, by: &str, reason: &str| Past {
+            version: topology.ring().version().0,
+            digest,
+            members: topology.ring().members().iter().map(|member| member.name.clone()).collect(),
+            by: by.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let founding = self.chain.founding();
+        let is_first = self.chain.record(2).is_some_and(|second| second.record.parent == founding.digest());
+        let first = (is_first || self.chain.newest().is_none())
+            .then(|| past(founding, founding.digest(), "", "read from the cluster file"));
+        let records = self.chain.records().map(|known| {
+            let record = &known.record;
+            past(&record.topology, known.digest, &record.by, &record.reason)
+        });
+        first.into_iter().chain(records).collect()
+    }
+}
+
+/// Most commands that wait for the end of one change.
+const WAITING_MAX: usize = 64;

@@ -1,0 +1,131 @@
+//! What was decided, from whoever knows it, and what follows from that.
+
+use driftless_proto::membership::Record;
+use driftless_ring::NodeId;
+
+use super::chain::Fit;
+use super::letter::{DecidedRecord, Letter};
+use super::{Membership, Output, files, is_known};
+use crate::configurations::Configurations;
+use crate::time::Instant;
+
+impl Membership {
+    /// Asks for the records that this node lacks.
+    pub(super) fn want(&mut self, now: Instant, peer: NodeId) {
+        if self.peers.may_want(now, peer) {
+            let after = self.lacks_after();
+            self.send(peer, Letter::Want { after });
+        }
+    }
+
+    /// Who has no record and has bound itself to nothing takes the chain as it is now; all others must follow it from where they are.
+    fn lacks_after(&self) -> u64 {
+        if self.is_free() { 0 } else { self.chain.version() }
+    }
+
+    /// Whether this node has never taken part in a decision.
+    fn is_free(&self) -> bool {
+        self.chain.newest().is_none() && self.standing.slot == 0
+    }
+
+    pub(super) fn tell_records(&mut self, to: NodeId, after: u64) {
+        let records = self.chain.after(after);
+        if !records.is_empty() {
+            self.send(to, Letter::Records(records));
+        }
+    }
+
+    /// Takes records, as far as they follow each other.
+    pub(super) fn learn(&mut self, now: Instant, from: NodeId, records: Vec<DecidedRecord>) {
+        let me = self.me.member.id;
+        let names_me = |record: &Record| record.topology.ring().member(me).is_some();
+        // A founder joins another chain than its file's only if that counts on it: then the file was changed since, or the node has lost
+        // its disk. A node of two files must not fall out of the one because it hears the other.
+        let is_taken = !self.chain.is_founder() || records.last().is_some_and(|last| names_me(&last.record));
+        let mut learned = false;
+        for decided in records {
+            match self.chain.fit(&decided.record, is_taken && self.is_free()) {
+                Fit::Old => {}
+                Fit::Next => {
+                    self.adopt(decided);
+                    learned = true;
+                }
+                Fit::Gap => {
+                    self.want(now, from);
+                    break;
+                }
+                Fit::Foreign => {
+                    let version = decided.record.version();
+                    tracing::error!(%from, version, "a version that does not follow the own one: it is of another cluster, or of another history");
+                    break;
+                }
+            }
+        }
+        if learned {
+            self.after_learning(now);
+        }
+    }
+
+    /// Writes down the next record.
+    pub(super) fn adopt(&mut self, decided: DecidedRecord) {
+        let name = files::record(decided.record.version());
+        self.write(name, files::encode(&decided));
+        tracing::info!(
+            version = decided.record.version(),
+            reason = decided.record.reason,
+            "a version of the cluster was decided"
+        );
+        self.chain.push(decided);
+    }
+
+    /// Lets everything follow from new records.
+    pub(super) fn after_learning(&mut self, now: Instant) {
+        let version = self.chain.version();
+        self.staging.advance(version);
+        if self.standing.slot <= version {
+            self.finish_at = None;
+        }
+        self.rework(now);
+        self.conclude(now);
+        self.news.hurry(now);
+    }
+
+    /// Works out anew which versions count, and tells the shards if that has changed.
+    pub(super) fn rework(&mut self, now: Instant) {
+        let Some(mut configurations) = self.worked_out() else { return };
+        let version = configurations.version();
+        if configurations.is_settled() && self.chain.settle(version) {
+            self.after_settling();
+            self.news.hurry(now);
+            configurations = self.worked_out().unwrap_or(configurations);
+        }
+        if configurations != *self.configurations {
+            self.configurations = std::sync::Arc::new(configurations);
+            self.outputs.push_back(Output::Configurations(self.configurations.clone()));
+        }
+    }
+
+    /// What the records and marks make; nothing while there are none.
+    pub(super) fn worked_out(&self) -> Option<Configurations> {
+        self.chain.newest()?;
+        let (me, store) = (self.me.member.id, self.me.store);
+        let marks = self.marks.of_all(self.chain.store_of(me));
+        let founding = self.chain.founding_that_counts();
+        Some(Configurations::of_records(me, store, &self.chain.unsettled(), founding, &marks))
+    }
+
+    /// Older versions count no more.
+    pub(super) fn after_settling(&mut self) {
+        let chain = &self.chain;
+        self.marks.retain(|node| is_known(chain, node));
+        self.write_marks();
+        for version in self.chain.prune() {
+            self.outputs.push_back(Output::Write { name: files::record(version), bytes: None });
+        }
+    }
+
+    pub(super) fn write_marks(&mut self) {
+        let bytes = self.marks.written(self.chain.settled());
+        self.write(files::MARKS, bytes);
+    }
+}

@@ -1,0 +1,64 @@
+//! Who decides on the next version.
+
+use std::collections::BTreeSet;
+
+use driftless_proto::membership::VOTERS_MAX;
+use driftless_ring::{Member, NodeId};
+
+/// The voters of a version with these members: those that were voters before, then members of zones that have none, then those with the
+/// smallest ids. An odd number, as one more would make a majority larger and nothing safer; with two members one, for both together are
+/// needed less often.
+pub(super) fn next(before: &[NodeId], members: &[Member]) -> Vec<NodeId> {
+    let wanted = match members.len().min(VOTERS_MAX) {
+        0 => return Vec::new(),
+        count if count % 2 == 0 => count - 1,
+        count => count,
+    };
+    let mut chosen: Vec<&Member> = Vec::with_capacity(wanted);
+    let mut zones: BTreeSet<&str> = BTreeSet::new();
+    while chosen.len() < wanted {
+        let left = members.iter().filter(|member| !chosen.iter().any(|other| other.id == member.id));
+        let first = left.min_by_key(|member| {
+            let (stays, has_voter) = (before.contains(&member.id), zones.contains(member.zone.as_str()));
+            (!stays, has_voter, member.id)
+        });
+        let Some(first) = first else { break };
+        zones.insert(&first.zone);
+        chosen.push(first);
+    }
+    let mut voters: Vec<NodeId> = chosen.into_iter().map(|member| member.id).collect();
+    voters.sort_unstable();
+    voters
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members(zones: &[&str]) -> Vec<Member> {
+        let member = |(number, zone): (usize, &&str)| {
+            let mut member = Member::new(format!("n{number}"), "h:1").in_zone(*zone);
+            member.id = NodeId(number as u64);
+            member
+        };
+        zones.iter().enumerate().map(member).collect()
+    }
+
+    fn ids(numbers: &[u64]) -> Vec<NodeId> {
+        numbers.iter().copied().map(NodeId).collect()
+    }
+
+    #[test]
+    fn zones_come_first_and_then_small_ids() {
+        assert_eq!(next(&[], &members(&["a", "a", "a", "b"])), ids(&[0, 1, 3]));
+        assert_eq!(next(&[], &members(&["a"; 9])), ids(&[0, 1, 2, 3, 4, 5, 6]));
+        assert_eq!(next(&[], &members(&["a", "b"])), ids(&[0]));
+        assert_eq!(next(&[], &[]), ids(&[]));
+    }
+
+    #[test]
+    fn voters_stay_as_long_as_they_are_members() {
+        assert_eq!(next(&ids(&[2, 3, 9]), &members(&["a"; 4])), ids(&[0, 2, 3]));
+        assert_eq!(next(&ids(&[0, 1, 2, 3, 4]), &members(&["a"; 4])), ids(&[0, 1, 2]));
+    }
+}
