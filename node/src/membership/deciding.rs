@@ -443,8 +443,9 @@ impl Membership {
 
 /// Whether two records make the same of the version before, at whichever node they were committed.
 pub(super) fn is_same_change(a: &Record, b: &Record) -> bool {
-    let anonymous = |record: &Record| Record { by: String::new(), ..record.clone() };
-    anonymous(a) == anonymous(b)
+    let mut other = b.clone();
+    other.by.clone_from(&a.by);
+    *a == other
 }
 
 /// Operators wait for it, and a majority that is there answers in milliseconds.
