@@ -28,6 +28,7 @@ use driftless_node::peer::Incarnation;
 use driftless_node::replica::store::{ApplyError, Batch, BatchSeq, Store, StoreError};
 use driftless_node::store::log::{LogDatabase, LogOptions};
 use driftless_node::store::memory::MemoryStore;
+use driftless_proto::membership::StoreId;
 use futures::future::join_all;
 use tokio::runtime::Runtime;
 
@@ -93,6 +94,9 @@ impl Cluster {
                 tls: TlsIdentity::from_pem(&files, ca, certificate, key, SystemTime::now()).expect("just issued"),
                 security: Security::default(),
                 topology: Arc::clone(&topology),
+                member: None,
+                store: StoreId(listen.port().into()),
+                agreement: None,
                 context_keys: context_keys(),
                 limits: Limits::default(),
                 net: NetLimits::default(),

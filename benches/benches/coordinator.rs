@@ -75,13 +75,13 @@ impl Trio {
                         self.engines[to].handle_peer(self.now, self.ids[i], message);
                         turns.push(to);
                     }
+                    Output::Behind(_) => {}
                     Output::Sync(seq) => {
                         self.engines[i].store_mut().sync_up_to(seq);
                         self.engines[i].handle_synced(self.now, seq);
                         turns.push(i);
                     }
                     Output::Reply { response: answer, .. } => response = Some(answer),
-                    Output::Behind(_) => {}
                     Output::Halt(reason) => panic!("the memory store failed: {reason}"),
                 }
             }

@@ -68,6 +68,8 @@ pub struct Configurations {
     is_whole: bool,
     /// Members of older versions that will never answer.
     lost: BTreeSet<NodeId>,
+    /// Stores that were declared lost, in whatever version.
+    lost_stores: Vec<(NodeId, StoreId)>,
     /// Decided by voters, and not read from a file.
     is_agreed: bool,
 }
@@ -91,6 +93,7 @@ impl Configurations {
             closes: 0,
             is_whole: true,
             lost: BTreeSet::new(),
+            lost_stores: Vec::new(),
             is_agreed: false,
         }
     }
@@ -156,6 +159,7 @@ impl Configurations {
             older,
             is_whole: named(me).is_none_or(|named| named == store),
             lost,
+            lost_stores: newest.lost.clone(),
             is_agreed: true,
         }
     }
@@ -213,6 +217,11 @@ impl Configurations {
     /// Members that were declared lost.
     pub fn is_lost(&self, node: NodeId) -> bool {
         self.lost.contains(&node)
+    }
+
+    /// Whether this store was declared lost, in the newest version or one before it: it is refused for ever.
+    pub fn is_lost_store(&self, node: NodeId, store: StoreId) -> bool {
+        self.lost_stores.contains(&(node, store))
     }
 
     /// Members of any version that is not done with, each once, by id, as its newest version has it.

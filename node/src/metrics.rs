@@ -65,6 +65,8 @@ pub struct Metrics {
     pub overloaded: Counter,
     /// Requests to peers that were not sent because too much waited for that peer.
     pub unsent: Counter,
+    /// Requests of nodes that are no members, refused.
+    pub candidates_refused: Counter,
     /// Writes recognised as retries of one already stamped.
     pub retries_recognised: Counter,
     /// Merges refused because more would be held of a key than a replica keeps.
@@ -286,6 +288,7 @@ impl Metrics {
             expired,
             overloaded,
             unsent,
+            candidates_refused,
             retries_recognised,
             merges_too_large,
             merges_unchanged,
@@ -375,6 +378,7 @@ impl Metrics {
             ("expired", "Work dropped because its deadline had passed", expired),
             ("overloaded", "Requests refused because queues were full", overloaded),
             ("unsent", "Requests to peers not sent because too much waited for that peer", unsent),
+            ("candidates_refused", "Requests of nodes that are no members, refused", candidates_refused),
             ("retries_recognised", "Writes recognised as retries", retries_recognised),
             ("merges_too_large", "Merges refused because a key would be too large", merges_too_large),
             ("merges_unchanged", "Merges that changed nothing", merges_unchanged),

@@ -1,10 +1,14 @@
 //! Decoders that only this crate uses, opened to the rig that gives them damaged bytes (`tests/fuzz`). No release builds
 //! this.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use driftless_proto::Topology;
+use driftless_proto::membership::StoreId;
 use driftless_ring::NodeId;
 
+use crate::configurations::Configurations;
 use crate::net::hello;
 use crate::peer::{Hello, Incarnation};
 use crate::store::{directory, log};
@@ -16,12 +20,13 @@ pub fn read_hello(body: &[u8]) -> Option<Hello> {
 
 /// What a node says of itself.
 pub fn our_hello(node: NodeId, incarnation: Incarnation, topology: &Topology) -> Hello {
-    hello::our_hello(node, incarnation, Some(incarnation), topology, 0)
+    let configurations = Configurations::of_file(Arc::new(topology.clone()));
+    hello::our_hello(node, incarnation, Some(incarnation), &configurations, 0, StoreId(0))
 }
 
 /// Whether a hello fits our own, from the node that the certificate names.
 pub fn hello_fits(ours: &Hello, theirs: &Hello, certified: NodeId, topology: &Topology) -> bool {
-    hello::check(ours, theirs, certified, topology).is_ok()
+    hello::check(ours, theirs, certified, &Configurations::of_file(Arc::new(topology.clone()))).is_ok()
 }
 
 /// The frames at the start of these bytes: the batch of each, and where it ends.

@@ -23,7 +23,7 @@ use super::audit::AuditFile;
 use super::descriptors;
 use super::exit::{Failure, Result};
 use super::output;
-use data::{Data, no_data, unless_stopped};
+use data::{Data, Part, no_data, open_directory, unless_stopped};
 use stop::StopSignals;
 
 /// Every key of the configuration can also be set by an environment variable: limits.requests_max by
@@ -102,32 +102,36 @@ pub(crate) fn run(args: &Args) -> Result {
             raise the limit (ulimit -n, LimitNOFILE)"
         );
     }
-    let (topology, member) = topology_and_member(&config)?;
+    let founding = Arc::new(read_cluster(&config.cluster)?);
+    check_named(&config, &founding)?;
     let files = TlsFiles { ca: config.tls_ca.clone(), cert: config.tls_cert.clone(), key: config.tls_key.clone() };
     let tls = files.clone();
     let files = CredentialFiles::watch(files, config.context_key.clone(), config.access.clone());
     let context_keys = read_context_keys(&config.context_key)?;
-    let access = match &config.access {
-        Some(file) => Access::read(file, &topology)?,
-        None => Access::default(),
-    };
     let tls = TlsIdentity::load(&tls, SystemTime::now()).map_err(Failure::failed)?;
-    tls.expect_node(topology.cluster(), &member.name).map_err(Failure::failed)?;
-    let listen = match config.listen {
-        Some(listen) => listen,
-        None => resolve(&member)?,
-    };
+    tls.expect_node(founding.cluster(), &config.name).map_err(Failure::failed)?;
 
     // What the storage engine makes is for this user alone, wherever the directory is.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     if !args.init && DataDirectory::would_be_made(&config.data_dir) {
-        return Err(no_data(&config.data_dir, &member));
+        return Err(no_data(&config.data_dir, &config.name));
     }
-    let open = {
-        let (config, topology, member) = (config.clone(), topology.clone(), member.clone());
-        move || Data::open(&config, &topology, &member)
+    let directory = Arc::new(open_directory(&config.data_dir, founding.cluster(), &config.name)?);
+    let Part { topology, member } = Part::of(&config, &directory, &founding)?;
+    let access = match &config.access {
+        Some(file) => Access::read(file, &topology)?,
+        None => Access::default(),
     };
-    let Some(Data { directory, stores, syncer }) = runtime.block_on(unless_stopped(open, &mut stop))? else {
+    let listen = match config.listen {
+        Some(listen) => listen,
+        None => resolve(&member)?,
+    };
+    let open = {
+        let (config, directory, shards) = (config.clone(), directory.clone(), member.shards);
+        let partitions = topology.ring().partitions().get();
+        move || Data::open(&config, &directory, partitions, shards)
+    };
+    let Some(Data { stores, syncer }) = runtime.block_on(unless_stopped(open, &mut stop))? else {
         return Ok(());
     };
     let settings = NodeSettings {
@@ -141,7 +145,10 @@ pub(crate) fn run(args: &Args) -> Result {
             audit_keys: config.audit.keys,
             admin_remote: config.admin_remote,
         },
-        topology: Arc::new(topology),
+        topology: founding,
+        member: Some(member.clone()),
+        store: directory.store_id(),
+        agreement: Some(directory.clone()),
         context_keys,
         limits: config.limits,
         net: NetLimits {
@@ -193,23 +200,19 @@ async fn serve_until(node: Node, mut stop: StopSignals, mut hangup: Signal, audi
     node.join().map_err(Failure::failed)
 }
 
-fn topology_and_member(config: &NodeConfig) -> Result<(Topology, Member)> {
-    let topology = read_cluster(&config.cluster)?;
-    match topology.ring().member_by_name(&config.name) {
-        Some(member) => {
-            let member = member.clone();
-            Ok((topology, member))
-        }
-        None => {
-            let members: Vec<&str> = topology.ring().members().iter().map(|member| member.name.as_str()).collect();
-            Err(ConfigError::NotAMember {
-                path: config.cluster.clone(),
-                name: config.name.clone(),
-                members: members.join(", "),
-            }
-            .into())
-        }
+/// A node that neither the cluster file nor its own says where to reach must have joined before.
+fn check_named(config: &NodeConfig, founding: &Topology) -> Result {
+    let is_named = founding.ring().member_by_name(&config.name).is_some() || config.address.is_some();
+    if is_named || DataDirectory::may_have_agreement(&config.data_dir) {
+        return Ok(());
     }
+    Err(not_a_member(config, founding))
+}
+
+fn not_a_member(config: &NodeConfig, founding: &Topology) -> Failure {
+    let members: Vec<&str> = founding.ring().members().iter().map(|member| member.name.as_str()).collect();
+    let (path, name) = (config.cluster.clone(), config.name.clone());
+    ConfigError::NotAMember { path, name, members: members.join(", ") }.into()
 }
 
 fn resolve(member: &Member) -> Result<std::net::SocketAddr> {

@@ -7,10 +7,11 @@
 mod remote;
 mod serve;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -19,6 +20,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use driftless_proto::client::{Condition, Severity};
+use driftless_ring::Member;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -125,8 +127,26 @@ struct PeerLabels {
 
 #[derive(Default)]
 struct PeerGauges {
+    shown: Mutex<BTreeSet<String>>,
     connections: Family<PeerLabels, Gauge>,
     round_trip: Family<PeerLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
+}
+
+impl PeerGauges {
+    /// Who is a member no more is not shown any more.
+    fn forget_others(&self, members: &[Member]) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.retain(|name| {
+            let stays = members.iter().any(|member| member.name == *name);
+            if !stays {
+                let labels = PeerLabels { peer: name.clone() };
+                self.connections.remove(&labels);
+                self.round_trip.remove(&labels);
+            }
+            stays
+        });
+        shown.extend(members.iter().map(|member| member.name.clone()));
+    }
 }
 
 impl Admin {
@@ -155,7 +175,9 @@ fn registry(metrics: &Metrics, peers: &PeerGauges, hints_oldest: &Gauge) -> Regi
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
-    for member in admin.shared.topology.ring().members() {
+    let members = admin.shared.configurations().members();
+    admin.peers.forget_others(&members);
+    for member in &members {
         if let Some(peer) = admin.shared.peers.get(&member.id) {
             let labels = PeerLabels { peer: member.name.clone() };
             let connections = i64::try_from(peer.connections).unwrap_or(i64::MAX);

@@ -120,7 +120,7 @@ async fn welcome(shared: &NodeContext, stream: TcpStream, address: SocketAddr, r
 /// Who holds the certificate, if it is one of this cluster. The handshake has verified the signatures.
 fn verified(shared: &NodeContext, chain: &[CertificateDer<'_>]) -> Option<Arc<Verified>> {
     let verified = Verified::of_chain(chain).ok()?;
-    (verified.subject.cluster == shared.topology.cluster()).then(|| Arc::new(verified))
+    (verified.subject.cluster == shared.cluster).then(|| Arc::new(verified))
 }
 
 async fn only_for_readers(shared: &NodeContext, request: Request, next: Next) -> Response {

@@ -30,6 +30,8 @@ pub(crate) enum Matter {
     StoreShort(String),
     /// It is the other nodes' copies that are missing.
     NoQuorum(Obstacle),
+    /// Its store is not the one that the members have agreed on: what it holds is not known to be all that it must.
+    StoreReplaced { version: u64, taken: u32, of: u32 },
     /// Its data directory was made anew, and is not yet what the others hold.
     Refilling { left: usize, of: usize },
     /// The same for a directory that nobody knows a predecessor of.
@@ -46,6 +48,10 @@ pub(crate) enum Matter {
     CertificateEnds { left: Option<Duration> },
     /// The disk fills up.
     DiskLow(DiskRoom),
+    /// It is no member.
+    Candidate { name: String },
+    /// Members are changing.
+    MembersChanging { version: u64, taken: u32, of: u32 },
     /// Trees are being built after a start.
     Counting,
     /// Something is held for other nodes.
@@ -61,6 +67,7 @@ impl Matter {
             Matter::ClockDisputed { .. } => "clock_disputed",
             Matter::StoreShort(_) => "store_short",
             Matter::NoQuorum(_) => "no_quorum",
+            Matter::StoreReplaced { .. } => "store_replaced",
             Matter::Refilling { .. } => "refilling",
             Matter::NotCompared { .. } => "not_compared",
             Matter::PeerUnreachable { .. } => "peer_unreachable",
@@ -69,6 +76,8 @@ impl Matter {
             Matter::RecordsDamaged(_) => "records_damaged",
             Matter::CertificateEnds { .. } => "certificate_ends",
             Matter::DiskLow(_) => "disk_low",
+            Matter::Candidate { .. } => "candidate",
+            Matter::MembersChanging { .. } => "members_changing",
             Matter::Counting => "counting",
             Matter::HintsHeld { .. } => "hints_held",
         }
@@ -81,6 +90,7 @@ impl Matter {
             | Matter::ClockOff { .. }
             | Matter::StoreShort(_)
             | Matter::NoQuorum(_)
+            | Matter::StoreReplaced { .. }
             | Matter::Refilling { .. }
             | Matter::CertificateEnds { left: None } => Severity::Critical,
             Matter::ClockDisputed { .. }
@@ -90,7 +100,11 @@ impl Matter {
             | Matter::RecordsDamaged(_)
             | Matter::CertificateEnds { left: Some(_) }
             | Matter::DiskLow(_) => Severity::Warning,
-            Matter::NotCompared { .. } | Matter::Counting | Matter::HintsHeld { .. } => Severity::Note,
+            Matter::NotCompared { .. }
+            | Matter::Candidate { .. }
+            | Matter::MembersChanging { .. }
+            | Matter::Counting
+            | Matter::HintsHeld { .. } => Severity::Note,
         }
     }
 
@@ -129,6 +143,14 @@ impl Matter {
             Matter::ClockDisputed { .. } => "see whose clock is wrong, and set it right (NTP)",
             Matter::StoreShort(_) => "give the store what it lacks; it takes writes again by itself then",
             Matter::NoQuorum(_) => "bring the missing nodes back, or mend what keeps them apart",
+            Matter::StoreReplaced { .. } => {
+                "leave it running beside the others until this is gone, and lose no other disk meanwhile; if the disk was only not \
+                 mounted, stop the node, mount it, start again"
+            }
+            Matter::Candidate { .. } => "have it join, or stop it",
+            Matter::MembersChanging { .. } => {
+                "nothing: it passes by itself while all members of both versions are up (`driftless status`)"
+            }
             Matter::Refilling { .. } => {
                 "leave it running beside all others until this is gone (`driftless aae status`; a node that is down or paused keeps \
                  it), and lose no other disk meanwhile; if the disk was only not mounted, stop the node, mount it, start again"
@@ -163,6 +185,20 @@ impl fmt::Display for Matter {
             }
             Matter::StoreShort(what) => write!(f, "the store of this node is short, so it takes no writes: {what}"),
             Matter::NoQuorum(obstacle) => obstacle.fmt(f),
+            Matter::StoreReplaced { version, taken, of } => write!(
+                f,
+                "the store of this node is not the one that version {version} names: it takes writes and answers no reads until it \
+                 holds what it must ({taken} of {of} partitions)"
+            ),
+            Matter::Candidate { name } => {
+                write!(f, "this node is no member: `driftless cluster join {name}` on any member makes it one")
+            }
+            Matter::MembersChanging { version, of: 0, .. } => {
+                write!(f, "version {version} of the members is under way")
+            }
+            Matter::MembersChanging { version, taken, of } => {
+                write!(f, "version {version} of the members is under way: {taken} of {of} partitions taken in")
+            }
             Matter::Refilling { left, of } => write!(
                 f,
                 "the data directory of this node is new, and lacks what other nodes know it to have held or hold themselves: \
@@ -228,6 +264,18 @@ mod tests {
         assert!(said(12 * 86_400 + 7_261).ends_with("expires in 12days"), "{}", said(12 * 86_400 + 7_261));
         assert!(said(7_261).ends_with("expires in 2h 1m"), "{}", said(7_261));
         assert!(said(3).ends_with("expires in 1m"), "{}", said(3));
+    }
+
+    #[test]
+    fn how_far_a_change_of_members_has_come_is_said() {
+        let changing = |of| Matter::MembersChanging { version: 8, taken: 61, of }.to_string();
+        assert_eq!(changing(192), "version 8 of the members is under way: 61 of 192 partitions taken in");
+        assert_eq!(changing(0), "version 8 of the members is under way", "it takes nothing in itself");
+        let replaced = Matter::StoreReplaced { version: 7, taken: 12, of: 64 };
+        assert!(replaced.to_string().ends_with("answers no reads until it holds what it must (12 of 64 partitions)"));
+        assert_eq!(replaced.severity(), Severity::Critical);
+        let candidate = Matter::Candidate { name: "n4".to_owned() };
+        assert!(candidate.to_string().contains("`driftless cluster join n4`"));
     }
 
     #[test]

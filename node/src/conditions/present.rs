@@ -3,9 +3,11 @@
 use std::time::{Duration, SystemTime};
 
 use driftless_proto::client::Liveness;
+use driftless_proto::membership::Moving;
 
 use super::quorum::first_obstacle;
 use super::{Filling, Matter};
+use crate::configurations::Configurations;
 use crate::liveness::clocks::{Stance, Standing};
 use crate::net::node_context::NodeContext;
 
@@ -17,9 +19,12 @@ pub(crate) fn present(shared: &NodeContext) -> Vec<Matter> {
     }
     matters.extend(clock(shared.clock_standing()));
     matters.extend(shared.shortage().map(Matter::StoreShort));
-    matters.extend(first_obstacle(&shared.topology, shared.node, |node| shared.counts_on(node)).map(Matter::NoQuorum));
+    let configurations = shared.configurations();
+    let obstacle = first_obstacle(&configurations, shared.node, |node| shared.counts_on(node));
+    matters.extend(obstacle.map(Matter::NoQuorum));
+    matters.extend(members(shared, &configurations));
     matters.extend(filling(shared));
-    matters.extend(peers(shared));
+    matters.extend(peers(shared, &configurations));
     if shared.is_aae_paused() {
         matters.push(Matter::AntiEntropyPaused);
     }
@@ -46,6 +51,18 @@ fn clock(standing: Standing) -> Option<Matter> {
     }
 }
 
+/// What its part in the cluster is, if that is not simply to be a member.
+fn members(shared: &NodeContext, configurations: &Configurations) -> impl Iterator<Item = Matter> {
+    let version = configurations.version();
+    let Moving { taken, taking: of, .. } = shared.progress().unwrap_or_default().moving;
+    let is_member = configurations.member(shared.node).is_some();
+    let is_changing = is_member && !configurations.is_settled();
+    let replaced = (!configurations.is_whole()).then_some(Matter::StoreReplaced { version, taken, of });
+    let candidate = (!is_member).then(|| Matter::Candidate { name: shared.name.clone() });
+    let changing = is_changing.then_some(Matter::MembersChanging { version, taken, of });
+    replaced.into_iter().chain(candidate).chain(changing)
+}
+
 fn filling(shared: &NodeContext) -> Option<Matter> {
     let filling = shared.lives.filling()?;
     let (left, of) = shared.comparisons_left();
@@ -55,9 +72,9 @@ fn filling(shared: &NodeContext) -> Option<Matter> {
     })
 }
 
-fn peers(shared: &NodeContext) -> impl Iterator<Item = Matter> {
-    let members = shared.topology.ring().members().iter().filter(|member| member.id != shared.node);
-    members.filter_map(|member| {
+fn peers(shared: &NodeContext, configurations: &Configurations) -> impl Iterator<Item = Matter> {
+    let members = configurations.members().into_iter().filter(|member| member.id != shared.node);
+    members.filter_map(move |member| {
         let (state, peer) = (shared.peers.get(&member.id)?, member.name.clone());
         if !state.is_connected() {
             return Some(Matter::PeerUnreachable { peer, problem: state.problem.clone() });

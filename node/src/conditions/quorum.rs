@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use driftless_proto::Topology;
 use driftless_ring::{NodeId, PartitionId};
+
+use crate::configurations::Configurations;
 
 /// A partition without a quorum.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -14,18 +15,29 @@ pub(crate) struct Obstacle {
     needed: usize,
 }
 
-/// The first partition that `node` owns of which fewer owners can be reached than the most demanding bucket asks for.
-pub(crate) fn first_obstacle(topology: &Topology, node: NodeId, reaches: impl Fn(NodeId) -> bool) -> Option<Obstacle> {
-    let mut needed: BTreeMap<u8, usize> = BTreeMap::new();
+/// The first partition that `node` owns of which fewer owners can be reached than the most demanding bucket asks for: for writes in
+/// each version that takes them, for reads in the one in which they count.
+pub(crate) fn first_obstacle(
+    configurations: &Configurations,
+    node: NodeId,
+    reaches: impl Fn(NodeId) -> bool,
+) -> Option<Obstacle> {
+    let topology = configurations.topology();
+    // Of each class, r and w.
+    let mut most: BTreeMap<u8, (usize, usize)> = BTreeMap::new();
     for bucket in topology.buckets() {
-        let quorum = usize::from(bucket.quorum.r().max(bucket.quorum.w()));
-        let most = needed.entry(bucket.quorum.n()).or_default();
-        *most = quorum.max(*most);
+        let (r, w) = most.entry(bucket.quorum.n()).or_default();
+        *r = usize::from(bucket.quorum.r()).max(*r);
+        *w = usize::from(bucket.quorum.w()).max(*w);
     }
     topology.ring().owned(node).find_map(|partition| {
-        let needed = *needed.get(&partition.n)?;
-        let reachable = topology.ring().owners(partition).iter().filter(|owner| reaches(**owner)).count();
-        (reachable < needed).then_some(Obstacle { partition, reachable, needed })
+        let (r, w) = *most.get(&partition.n)?;
+        let lacks = |owners: &[NodeId], needed| {
+            let reachable = owners.iter().filter(|owner| reaches(**owner)).count();
+            (reachable < needed).then_some(Obstacle { partition, reachable, needed })
+        };
+        let writes = configurations.active(partition).filter_map(|(_, owners)| lacks(owners, w));
+        lacks(configurations.read_owners(partition), r).into_iter().chain(writes).max_by_key(|lack| lack.needed)
     })
 }
 

@@ -118,7 +118,7 @@ fn member(mut section: Section<'_>) -> Result<Member, ConfigError> {
 }
 
 /// The host without the brackets of an IPv6 address, and the port.
-fn host_and_port(address: &str) -> Option<(&str, u16)> {
+pub(super) fn host_and_port(address: &str) -> Option<(&str, u16)> {
     let (host, port) = address.rsplit_once(':')?;
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let is_fine = match bare {
@@ -127,6 +127,12 @@ fn host_and_port(address: &str) -> Option<(&str, u16)> {
     };
     let port = port.parse::<u16>().ok().filter(|port| *port > 0 && is_fine)?;
     Some((bare.unwrap_or(host), port))
+}
+
+/// Whether others can reach a member there, as far as can be seen: `host:port`, and no address that stands for all of a machine's.
+pub(super) fn is_reachable_address(address: &str) -> bool {
+    let unusable = |host: IpAddr| host.is_unspecified() || host.is_multicast();
+    host_and_port(address).is_some_and(|(host, _)| !host.parse().is_ok_and(unusable))
 }
 
 /// No two members may have a port in common.
@@ -219,10 +225,10 @@ fn with_built_in(
 const PARTITIONS_DEFAULT: u64 = 256;
 
 /// Weights are relative; a million to one is more than any two machines differ.
-const WEIGHT_MAX: u64 = 1_000_000;
+pub(super) const WEIGHT_MAX: u64 = 1_000_000;
 
 /// More threads than machines have today.
-const SHARDS_MAX: u64 = 1024;
+pub(super) const SHARDS_MAX: u64 = 1024;
 
 const PLAIN_NAME: &str = "1 to 64 letters, digits, '-', '_' and '.', starting with a letter or a digit";
 

@@ -134,7 +134,7 @@ pub enum ConfigError {
         source: TopologyError,
     },
     /// This node is not in the cluster file.
-    #[error("{} has no member \"{name}\"; its members are {members}. Add a [[member]] with that name, or correct `name` in the node's file", .path.display())]
+    #[error("{} has no member \"{name}\"; its members are {members}. Correct `name` in the node's file; or, if it is to join those that run already, write there where they reach it: address = \"10.0.0.4:7400\"; or, if none has run yet, add a [[member]] with that name", .path.display())]
     NotAMember {
         /// The cluster file.
         path: PathBuf,

@@ -15,8 +15,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use driftless_ring::Member;
 use toml::Value;
 
+use super::cluster::{SHARDS_MAX, WEIGHT_MAX, is_reachable_address};
 use super::error::{ConfigError, closest, read};
 use super::table::parse;
 use super::{AaeLimits, Limits, units};
@@ -30,6 +32,14 @@ pub struct NodeConfig {
     pub name: String,
     /// Where its data lives.
     pub data_dir: PathBuf,
+    /// Where others reach it, if it is to join a cluster that runs.
+    pub address: Option<String>,
+    /// Its zone, then.
+    pub zone: String,
+    /// Its weight, then.
+    pub weight: u32,
+    /// Its shards, then.
+    pub shards: u16,
     /// UDP address to listen on (shard 0); the member's address in the cluster file if absent.
     pub listen: Option<SocketAddr>,
     /// TCP address of the admin HTTP server; `None` if it is `off`.
@@ -168,6 +178,13 @@ impl NodeConfig {
         Reader { path, settings }.read()
     }
 
+    /// This node as it would be a member, if the file says where others reach it.
+    pub fn as_member(&self) -> Option<Member> {
+        let mut member = Member::new(self.name.clone(), self.address.clone()?);
+        (member.zone, member.weight, member.shards) = (self.zone.clone(), self.weight, self.shards);
+        Some(member)
+    }
+
     /// The effective configuration as a file would say it, each line with where its value came from.
     pub fn print(&self) -> String {
         let mut text = String::new();
@@ -289,6 +306,10 @@ impl Reader<'_> {
         Ok(NodeConfig {
             name,
             data_dir: self.file("data_dir")?,
+            address: self.reachable_address()?,
+            zone: self.settings["zone"].value.clone(),
+            weight: self.parsed("weight", |text| units::count(text, 1, WEIGHT_MAX))? as u32,
+            shards: self.parsed("shards", |text| units::count(text, 1, SHARDS_MAX))? as u16,
             listen: self.address("listen", "")?,
             admin: self.address("admin", "off")?,
             admin_remote: self.address("admin_remote", "")?,
@@ -346,6 +367,14 @@ impl Reader<'_> {
                 return Ok(None);
             }
             text.parse().map(Some).map_err(|_| "IP:port, as in \"127.0.0.1:7400\" or \"0.0.0.0:7400\"".to_owned())
+        })
+    }
+
+    fn reachable_address(&self) -> Result<Option<String>, ConfigError> {
+        self.parsed("address", |text| match text {
+            "" => Ok(None),
+            text if is_reachable_address(text) => Ok(Some(text.to_owned())),
+            _ => Err("host:port at which others reach this node, as in \"10.0.0.4:7400\"".to_owned()),
         })
     }
 
@@ -477,6 +506,10 @@ const KNOBS: &[Knob] = &[
     Knob { key: "name", about: "this node's name in the cluster file", default: String::new },
     Knob { key: "data_dir", about: "where the data lives", default: || "data".to_owned() },
     Knob { key: "listen", about: "UDP address; the member's address if empty", default: String::new },
+    Knob { key: "address", about: "where others reach this node, to join a cluster", default: String::new },
+    Knob { key: "zone", about: "what it shares a fate with, to join", default: || "default".to_owned() },
+    Knob { key: "weight", about: "its share of the data, to join", default: || "1".to_owned() },
+    Knob { key: "shards", about: "threads that own data, to join", default: || "1".to_owned() },
     Knob {
         key: "admin",
         about: "TCP address of metrics and status, or \"off\"",

@@ -90,7 +90,7 @@ async fn welcome(tables: Tables, incoming: Incoming, handshake: Handshake) {
         }
         (Some(ALPN_PEER), Holder::Node) => {
             let peer = NodeId::of_name(&subject.name);
-            let ended = peers::accept(&context, &links, &connection, peer).await;
+            let ended = peers::accept(&context, &links, &connection, &subject.name).await;
             after(&context, &connection, peer, &who, ended);
         }
         (protocol, _) => {
@@ -130,7 +130,7 @@ pub(crate) fn after(context: &ShardContext, connection: &Connection, peer: NodeI
                 error => tracing::debug!(who, %error, "connection ended before hello"),
             }
         }
-        Ended::Lost => {}
+        Ended::Lost | Ended::Spare => {}
     }
 }
 
@@ -141,7 +141,7 @@ pub(crate) fn verified(connection: &Connection, context: &ShardContext) -> Resul
     let chain = identity.ok_or_else(|| refuse("no certificate was shown".to_owned()))?;
     let verified =
         Verified::of_chain(&chain).map_err(|error| refuse(format!("the certificate cannot be used: {error}")))?;
-    let (ours, theirs) = (context.shared.topology.cluster(), &verified.subject.cluster);
+    let (ours, theirs) = (&context.shared.cluster, &verified.subject.cluster);
     if theirs != ours {
         return Err(refuse(format!("the certificate is of cluster {theirs:?}, this is {ours:?}")));
     }

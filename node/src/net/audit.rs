@@ -158,7 +158,8 @@ fn name(request: &Request) -> &'static str {
 }
 
 fn bucket(shared: &NodeContext, request: &Request) -> Option<String> {
-    let bucket = shared.topology.bucket(request.bucket()?)?;
+    let topology = shared.topology();
+    let bucket = topology.bucket(request.bucket()?)?;
     Some(bucket.name.to_string())
 }
 

@@ -213,7 +213,8 @@ impl Client {
             let account = self.account.number;
             let elsewhere = match shared.shards.len() {
                 1 => None,
-                _ => route::of_client(&shared.topology, shared.node, &request).filter(|shard| *shard != context.shard),
+                _ => route::of_client(&*context.configurations.borrow(), shared.node, &request)
+                    .filter(|shard| *shard != context.shard),
             };
             match elsewhere {
                 None => context.push(Input::Client { account, tag, deadline, request }),
@@ -289,7 +290,7 @@ impl Client {
             }
             _ => Vec::new(),
         };
-        let ring_version = context.shared.ring_version;
+        let ring_version = context.shared.ring_version();
         if let Response::Read(read) = &response {
             self.account.note_read(read.siblings.iter().map(|sibling| sibling.value.len()).sum());
         }

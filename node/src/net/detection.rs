@@ -13,6 +13,8 @@ use super::findings::Finding;
 use super::node_context::{NodeContext, ShardMessage};
 use super::peers::Links;
 use super::shard_context::ShardContext;
+use crate::configurations::Configurations;
+use crate::liveness::Liveness;
 use crate::liveness::clocks::{self, ClockSettings, Clocks};
 use crate::liveness::detector::{Detector, DetectorConfig, DetectorSettings, Output};
 use crate::time::{Instant, Now};
@@ -21,23 +23,36 @@ use crate::time::{Instant, Now};
 pub(crate) struct Detection {
     detector: Detector,
     clocks: Clocks,
+    members: Vec<NodeId>,
     changes: Vec<Finding>,
 }
 
 impl Detection {
     pub(crate) fn start(shared: &Arc<NodeContext>) -> Detection {
-        let members = shared.topology.ring().members().iter().map(|member| member.id);
+        let members = members(&shared.configurations());
         let settings = ClockSettings { off_max: shared.limits.clock_off_max };
-        let clocks = Clocks::new(shared.node, members, settings);
+        let clocks = Clocks::new(shared.node, members.iter().copied(), settings);
         let config = DetectorConfig {
             node: shared.node,
             incarnation: shared.lives.current(),
-            members: shared.topology.ring().members().iter().map(|member| member.id).collect(),
+            members: members.clone(),
             settings: DetectorSettings::default(),
             seed: (shared.environment.random)(),
             metrics: shared.metrics.clone(),
         };
-        Detection { detector: Detector::new(config, shared.clock.instant()), clocks, changes: Vec::new() }
+        Detection { detector: Detector::new(config, shared.clock.instant()), clocks, members, changes: Vec::new() }
+    }
+
+    /// Other versions of the cluster count.
+    pub(crate) fn adopt(&mut self, now: Now, context: &ShardContext, configurations: &Configurations) {
+        let (before, members) = (std::mem::take(&mut self.members), members(configurations));
+        self.detector.handle_members(now.instant, &members);
+        self.clocks.handle_members(now, context.shared.node, &members);
+        // What was thought of a node that is a member no more is not to be thought of it if it comes to be one again.
+        for gone in before.iter().filter(|node| !members.contains(node)) {
+            self.found(context, Finding::Liveness(*gone, Liveness::Alive));
+        }
+        self.members = members;
     }
 
     pub(crate) fn connected(&mut self, now: Instant, peer: NodeId) {
@@ -45,6 +60,9 @@ impl Detection {
     }
 
     pub(crate) fn datagram(&mut self, now: Now, context: &ShardContext, from: NodeId, bytes: &[u8]) {
+        if !self.members.contains(&from) {
+            return;
+        }
         self.listen(context);
         match self.clocks.open(now, from, bytes) {
             Some(bytes) => self.detector.handle_datagram(now, from, bytes),
@@ -117,4 +135,8 @@ impl Detection {
             context.shared.tell(next, ShardMessage::SendDatagram { to, bytes });
         }
     }
+}
+
+fn members(configurations: &Configurations) -> Vec<NodeId> {
+    configurations.members().into_iter().map(|member| member.id).collect()
 }

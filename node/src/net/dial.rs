@@ -3,13 +3,16 @@
 //! Of two nodes the one with the smaller id dials. Connection `i`, counted up to the larger number of shards, joins
 //! shard `i % shards` of either: so every shard of either has at least one, and with equal numbers shard `k` talks to
 //! shard `k`.
+//!
+//! A node that is no member calls all: nobody knows that it is there. So does one that has been alone for a while: it may be that the
+//! others have made it none, or have moved. Where both call, one connection stays (`peers`), and nobody calls where there is one.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use driftless_ring::Member;
+use driftless_ring::{Member, NodeId};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use quinn::Connection;
@@ -26,24 +29,39 @@ use super::shard_context::ShardContext;
 use super::subject::Holder;
 use super::verified::Verified;
 use crate::conditions::Problem;
+use crate::configurations::Configurations;
 
-/// Starts a task for every connection that this shard has to open.
+/// Starts a task for every connection that this shard has to keep up, and for which there is none yet. To be called whenever the
+/// members change, and now and then.
 pub(crate) fn dial_all(tables: &Tables) {
     let Tables { context, links, endpoint, .. } = tables;
-    let shared = &context.shared;
-    let own = shared.shards.len() as u16;
-    for member in shared.topology.ring().members().iter().filter(|member| member.id > shared.node) {
+    let own = context.shared.shards.len() as u16;
+    for member in wanted(context) {
         for shard in shards_to_dial(context.shard, own, member.shards.max(1)) {
-            let dialer = Dialer {
-                context: context.clone(),
-                links: links.clone(),
-                endpoint: endpoint.clone(),
-                member: member.clone(),
-                shard,
-            };
-            tokio::task::spawn_local(dialer.run());
+            if context.dialing.borrow_mut().insert((member.id, shard)) {
+                let (context, links, endpoint) = (context.clone(), links.clone(), endpoint.clone());
+                let dialer = Dialer { context, links, endpoint, member: member.clone(), shard };
+                tokio::task::spawn_local(dialer.run());
+            }
         }
     }
+}
+
+/// The nodes that this one calls.
+fn wanted(context: &ShardContext) -> Vec<Member> {
+    let (shared, configurations) = (&context.shared, context.configurations.borrow());
+    whom_to_call(shared.node, &configurations, &shared.seeds, shared.is_alone())
+}
+
+/// The nodes that `me` calls: the members after it, and all if it is none, or nobody is there.
+fn whom_to_call(me: NodeId, configurations: &Configurations, seeds: &[Member], is_alone: bool) -> Vec<Member> {
+    let calls_all = is_alone || configurations.topology().ring().member(me).is_none();
+    let mut wanted = configurations.members();
+    if is_alone {
+        wanted.extend(seeds.iter().filter(|seed| configurations.member(seed.id).is_none()).cloned());
+    }
+    wanted.retain(|member| member.id != me && (calls_all || member.id > me));
+    wanted
 }
 
 /// Shards of the other node that our shard `k` dials.
@@ -61,10 +79,15 @@ struct Dialer {
 }
 
 impl Dialer {
-    async fn run(self) {
-        let limits = &self.context.shared.net;
+    async fn run(mut self) {
+        let limits = self.context.shared.net.clone();
         let mut pause = limits.redial_min;
-        while !self.context.shared.is_stopping() {
+        while !self.context.shared.is_stopping() && self.is_wanted() {
+            if self.links.borrow().has_to(self.member.id, self.shard) {
+                // The other node has called. If that connection ends, it is this one's part again.
+                tokio::time::sleep(limits.redial_max).await;
+                continue;
+            }
             if self.once().await {
                 pause = limits.redial_min;
             }
@@ -73,6 +96,17 @@ impl Dialer {
             tokio::time::sleep(pause.mul_f64(jitter)).await;
             pause = (pause * 2).min(limits.redial_max);
         }
+        self.context.dialing.borrow_mut().remove(&(self.member.id, self.shard));
+    }
+
+    /// Whether this connection is still to be kept up; takes up where the other node is now.
+    fn is_wanted(&mut self) -> bool {
+        let Some(member) = wanted(&self.context).into_iter().find(|member| member.id == self.member.id) else {
+            return false;
+        };
+        self.member = member;
+        let own = self.context.shared.shards.len() as u16;
+        shards_to_dial(self.context.shard, own, self.member.shards.max(1)).any(|shard| shard == self.shard)
     }
 
     /// One attempt, and the conversation if it succeeds. True if the connection was up.
@@ -190,6 +224,27 @@ pub(crate) const INITIAL_RTT: Duration = Duration::from_millis(100);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use driftless_testkit::TopologyBuilder;
+
+    #[test]
+    fn of_two_members_one_calls_and_who_is_none_or_alone_calls_all() {
+        let topology = TopologyBuilder::of(["a", "b", "c"]).shared();
+        let ids: Vec<NodeId> = topology.ring().members().iter().map(|member| member.id).collect();
+        let configurations = Configurations::of_file(topology);
+        let seed = Member::new("d", "d.test:1");
+        let called = |me: NodeId, is_alone| -> Vec<NodeId> {
+            let called = whom_to_call(me, &configurations, std::slice::from_ref(&seed), is_alone);
+            called.into_iter().map(|member| member.id).collect()
+        };
+        for (one, other) in [(0, 1), (0, 2), (1, 2)] {
+            let (one, other) = (ids[one], ids[other]);
+            assert_ne!(called(one, false).contains(&other), called(other, false).contains(&one));
+        }
+        assert_eq!(called(seed.id, false), ids, "nobody knows of it");
+        let others = [ids[0], ids[1], seed.id];
+        assert_eq!(called(ids[2], true), others, "also whom only the file names");
+    }
 
     #[test]
     fn every_shard_of_both_sides_gets_a_connection() {

@@ -16,24 +16,32 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::accept::Tables;
+use super::agreement::Agreement;
 use super::clients::Clients;
 use super::detection::Detection;
+use super::dial::dial_all;
 use super::endpoint::ShardEndpoint;
 use super::findings::{DETECTING_SHARD, Finding};
 use super::inputs::Input;
 use super::inputs::Inputs;
 use super::node_context::{DAMAGED_SHOWN_MAX, ShardMessage};
-use super::peers::Links;
+use super::peers::{Links, is_letter};
 use super::reply_routes::Origin;
 use super::shard_context::{ShardContext, shard_of};
-use driftless_proto::client::Response;
+use driftless_proto::client::{Request, Response};
+use driftless_ring::NodeId;
 
+use crate::configurations::Configurations;
 use crate::engine::{ClientTag, Engine, Output};
+use crate::membership::{self, Progress};
+use crate::peer::{self, Body};
 use crate::replica::store::{BatchSeq, Store};
+use crate::route::MEMBERSHIP_SHARD;
 use crate::time::{Instant, Now};
 
 /// Drives an engine until the node stops.
 pub(crate) struct Driver<S: Store> {
+    tables: Tables,
     context: Rc<ShardContext>,
     clients: Rc<Clients>,
     links: Rc<RefCell<Links>>,
@@ -41,6 +49,12 @@ pub(crate) struct Driver<S: Store> {
     engine: Engine<S>,
     /// On one shard.
     detection: Option<Detection>,
+    /// On one shard.
+    agreement: Option<Agreement>,
+    /// How far this shard had come when that was published last.
+    progress: Option<Progress>,
+    /// Some shard has come further since the machine of the members was told.
+    progress_stale: bool,
     messages: UnboundedReceiver<ShardMessage>,
     /// What has arrived and was not given to the engine yet.
     inputs: Inputs,
@@ -67,16 +81,21 @@ impl<S: Store> Driver<S> {
         tables: Tables,
         engine: Engine<S>,
         detection: Option<Detection>,
+        agreement: Option<Agreement>,
         messages: UnboundedReceiver<ShardMessage>,
     ) -> Driver<S> {
-        let Tables { context, clients, links, endpoint } = tables;
+        let Tables { context, clients, links, endpoint } = tables.clone();
         Driver {
+            tables,
             context,
             clients,
             links,
             endpoint,
             engine,
             detection,
+            agreement,
+            progress: None,
+            progress_stale: false,
             messages,
             inputs: Inputs::default(),
             fetched: false,
@@ -153,10 +172,15 @@ impl<S: Store> Driver<S> {
                 self.found(now, finding);
             }
         }
+        self.agree(now);
+        if self.halted {
+            return;
+        }
         if self.engine.poll_timeout().is_some_and(|deadline| deadline <= now.instant) {
             self.engine.handle_timeout(now);
         }
         self.engine.commit(now);
+        self.show_progress(now.instant);
         self.show_hints(now.instant);
         while let Some(output) = self.engine.poll_output() {
             self.output(now.instant, output);
@@ -207,6 +231,20 @@ impl<S: Store> Driver<S> {
     }
 
     fn input(&mut self, now: Now, input: Input) {
+        let input = match (&mut self.agreement, input) {
+            (Some(agreement), Input::Client { tag, deadline, request: Request::Cluster(command), .. })
+                if deadline > now.instant =>
+            {
+                return agreement.order(now.instant, tag, deadline, command);
+            }
+            (Some(agreement), Input::Peer { from, message, .. }) if is_letter(&message) => {
+                if let Body::Request { deadline, request: peer::Request::Membership(letter) } = message.body {
+                    agreement.letter(now.instant, from, deadline, *letter);
+                }
+                return;
+            }
+            (_, input) => input,
+        };
         match input {
             Input::Client { tag, deadline, .. } if deadline <= now.instant => {
                 self.context.shared.metrics.expired.inc();
@@ -218,12 +256,19 @@ impl<S: Store> Driver<S> {
             Input::Client { tag, deadline, request, .. } => self.engine.handle_client(now, tag, deadline, request),
             Input::Peer { from, message, taken: _taken } => self.engine.handle_peer(now, from, message),
             Input::PeerUp(peer) => {
-                self.engine.handle_peer_up(now, peer);
-                if let Some(detection) = &mut self.detection {
-                    detection.connected(now.instant, peer);
+                if let Some(agreement) = &mut self.agreement {
+                    agreement.connected(now.instant, peer);
+                }
+                if self.context.configurations.borrow().member(peer).is_some() {
+                    self.peer_up(now, peer);
                 }
             }
-            Input::PeerLost(peer) => self.engine.handle_peer_lost(now, peer),
+            Input::PeerLost(peer) => {
+                self.engine.handle_peer_lost(now, peer);
+                if let Some(agreement) = &mut self.agreement {
+                    agreement.disconnected(now.instant, peer);
+                }
+            }
             Input::Unsent { to, id } => self.engine.handle_unsent(now, to, id),
             Input::Datagram { from, bytes } => {
                 if let Some(detection) = &mut self.detection {
@@ -233,23 +278,105 @@ impl<S: Store> Driver<S> {
         }
     }
 
+    /// A member is connected.
+    fn peer_up(&mut self, now: Now, peer: NodeId) {
+        self.engine.handle_peer_up(now, peer);
+        if let Some(detection) = &mut self.detection {
+            detection.connected(now.instant, peer);
+        }
+    }
+
+    /// Carries out what the machine of the members wants done, on the shard that runs it.
+    fn agree(&mut self, now: Now) {
+        let Some(mut agreement) = self.agreement.take() else { return };
+        let shared = self.context.shared.clone();
+        let progress = std::mem::take(&mut self.progress_stale).then(|| shared.progress()).flatten();
+        for (to, response) in agreement.look(now.instant, progress) {
+            self.reply(to, response);
+        }
+        while let Some(output) = agreement.poll_output() {
+            match output {
+                membership::Output::Write { name, bytes } => {
+                    if let Err(error) = agreement.write(&name, bytes.as_deref()) {
+                        self.halted = true;
+                        shared.halt(format!("what the cluster agrees on cannot be written down ({name}): {error}"));
+                        break;
+                    }
+                }
+                membership::Output::Send { to, letter } => {
+                    let version = self.context.configurations.borrow().version();
+                    let message = agreement.seal(now.instant, version, letter);
+                    Agreement::send(&self.context, &self.links.borrow(), now.instant, to, message);
+                }
+                membership::Output::Configurations(configurations) => {
+                    shared.adopt(&configurations);
+                    for shard in (0..shared.shards.len() as u16).filter(|shard| *shard != self.context.shard) {
+                        shared.tell(shard, ShardMessage::Configurations(configurations.clone()));
+                    }
+                    if let Some(detection) = &mut self.detection {
+                        detection.adopt(now, &self.context, &configurations);
+                    }
+                    self.adopt(now, configurations);
+                    shared.look_at_conditions();
+                    // For what the detector has found.
+                    self.context.wake.set();
+                }
+                membership::Output::Answer { tag, answer } => {
+                    if let Some((to, response)) = agreement.answer(tag, answer) {
+                        self.reply(to, response);
+                    }
+                }
+            }
+        }
+        self.agreement = Some(agreement);
+    }
+
+    /// This shard goes by other versions of the cluster.
+    fn adopt(&mut self, now: Now, configurations: Arc<Configurations>) {
+        self.context.configurations.replace(configurations.clone());
+        self.engine.handle_configurations(now, configurations);
+        let judged = self.links.borrow().judge(&self.context);
+        for peer in judged.strangers {
+            self.engine.handle_peer_lost(now, peer);
+        }
+        for peer in judged.members {
+            self.peer_up(now, peer);
+        }
+        dial_all(&self.tables);
+    }
+
+    /// Publishes how far this shard has come, if that is news: what others wait for at once, and what is for people with the next tick.
+    fn show_progress(&mut self, now: Instant) {
+        let is_due = self.tick <= now;
+        if !is_due && self.context.configurations.borrow().is_settled() && self.progress.is_some() {
+            return;
+        }
+        let progress = self.engine.progress();
+        let steps = |progress: Progress| (progress.version, progress.closed, progress.ready, progress.left);
+        let is_news = self.progress.map(steps) != Some(steps(progress));
+        if is_news || (is_due && self.progress != Some(progress)) {
+            self.progress = Some(progress);
+            self.context.shared.publish_progress(self.context.shard, progress);
+            match self.context.shard {
+                MEMBERSHIP_SHARD => {
+                    self.progress_stale = true;
+                    self.context.wake.set();
+                }
+                _ => self.context.shared.tell(MEMBERSHIP_SHARD, ShardMessage::Progress),
+            }
+        }
+    }
+
     fn output(&mut self, now: Instant, output: Output) {
         let shared = &self.context.shared;
         match output {
             Output::Send { to, message } => self.links.borrow().send(&self.context, now, to, message),
-            Output::Reply { to, response } => {
-                let shard = shard_of(to.connection);
-                if shard != self.context.shard {
-                    shared.tell(shard, ShardMessage::Reply { to, response });
-                } else {
-                    self.answer(to, response);
-                }
-            }
+            Output::Reply { to, response } => self.reply(to, response),
+            Output::Behind(peer) => shared.tell(MEMBERSHIP_SHARD, ShardMessage::Behind(peer)),
             Output::Sync(batch) => {
                 self.sync_wished = Some(batch);
                 shared.sync.wish(self.context.shard, batch);
             }
-            Output::Behind(_) => {}
             Output::Halt(reason) => {
                 self.halted = true;
                 shared.halt(reason);
@@ -272,7 +399,9 @@ impl<S: Store> Driver<S> {
             }
             ShardMessage::Peer { from, shard, connection, message, taken } => {
                 context.shared.taken_in(context.shard);
-                context.reply_routes.borrow_mut().put(from, message.id, Origin { shard, connection });
+                if !is_letter(&message) {
+                    context.reply_routes.borrow_mut().put(from, message.id, Origin { shard, connection });
+                }
                 context.push(Input::Peer { from, message, taken });
             }
             ShardMessage::Reply { to, response } => self.answer(to, response),
@@ -295,6 +424,21 @@ impl<S: Store> Driver<S> {
                 let now = context.shared.clock.now();
                 self.found(now, finding);
             }
+            ShardMessage::Configurations(configurations) => {
+                let now = context.shared.clock.now();
+                self.adopt(now, configurations);
+            }
+            ShardMessage::Progress => self.progress_stale = true,
+            ShardMessage::Behind(peer) => {
+                let now = context.shared.clock.instant();
+                if let Some(agreement) = &mut self.agreement {
+                    agreement.behind(now, peer);
+                }
+            }
+            ShardMessage::SendLetter { to, message } => {
+                let now = context.shared.clock.instant();
+                Agreement::send(context, &self.links.borrow(), now, to, message);
+            }
             ShardMessage::Credentials => {
                 self.endpoint.renew(context.shared.credentials.shown());
                 context.admitted.inspect(context);
@@ -305,6 +449,16 @@ impl<S: Store> Driver<S> {
                 self.stopping.get_or_insert(until);
             }
             ShardMessage::Halt => self.halted = true,
+        }
+    }
+
+    /// Answers a request, whatever shard it came to.
+    fn reply(&self, to: ClientTag, response: Response) {
+        let shard = shard_of(to.connection);
+        if shard != self.context.shard {
+            self.context.shared.tell(shard, ShardMessage::Reply { to, response });
+        } else {
+            self.answer(to, response);
         }
     }
 
@@ -346,7 +500,11 @@ impl<S: Store> Driver<S> {
     }
 
     fn next_deadline(&self) -> Instant {
-        let machines = [self.engine.poll_timeout(), self.detection.as_ref().map(Detection::poll_timeout)];
+        let machines = [
+            self.engine.poll_timeout(),
+            self.detection.as_ref().map(Detection::poll_timeout),
+            self.agreement.as_ref().map(Agreement::poll_timeout),
+        ];
         let figures = self.figures_stale.then_some(self.figures_due);
         let own = machines.into_iter().chain([self.inputs.due_at(), figures]).flatten().fold(self.tick, Instant::min);
         if self.stopping.is_some() { own.min(self.context.shared.clock.instant() + DRAIN_POLL) } else { own }
@@ -362,6 +520,7 @@ impl<S: Store> Driver<S> {
         context.shared.publish_shortage(context.shard, self.engine.shortage());
         context.shared.publish_damaged(context.shard, self.engine.damaged_keys(DAMAGED_SHOWN_MAX));
         if context.shard == DETECTING_SHARD {
+            self.progress_stale = true;
             context.shared.publish_store_size(self.engine.store_size());
             context.shared.housekeeping();
         }
@@ -371,6 +530,7 @@ impl<S: Store> Driver<S> {
         context.left_behind.borrow_mut().retain(|_, (until, _)| *until > now);
         context.shared.accounts.publish(&context.shared.metrics);
         self.links.borrow().inspect(context);
+        dial_all(&self.tables);
         context.admitted.inspect(context);
         if self.aging <= now {
             self.aging = now + context.shared.limits.deadline_max;

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use driftless_proto::Hlc;
 use driftless_proto::frame::{self, PROTOCOL_VERSION};
 use driftless_proto::membership::StoreId;
-use driftless_proto::{Hlc, Topology};
 use driftless_ring::NodeId;
 
 use super::refusal::{CloseCode, CloseReason};
+use crate::configurations::Configurations;
 use crate::peer::{Hello, Incarnation};
 use crate::plausible;
 
@@ -17,9 +18,11 @@ pub(crate) fn our_hello(
     node: NodeId,
     incarnation: Incarnation,
     knows: Option<Incarnation>,
-    topology: &Topology,
+    configurations: &Configurations,
     shard: u16,
+    store: StoreId,
 ) -> Hello {
+    let topology = configurations.topology();
     Hello {
         protocol_version: PROTOCOL_VERSION,
         cluster: topology.cluster().to_owned(),
@@ -29,7 +32,7 @@ pub(crate) fn our_hello(
         ring_version: topology.ring().version().0,
         topology_digest: topology.digest(),
         shard,
-        store: StoreId(0),
+        store,
     }
 }
 
@@ -49,8 +52,14 @@ fn check_version(theirs: u16) -> Result<(), CloseReason> {
     Err(CloseReason::new(CloseCode::ProtocolVersion, text))
 }
 
-/// Checks the other side's hello against our own. `certified` is the node that its certificate names.
-pub(crate) fn check(ours: &Hello, theirs: &Hello, certified: NodeId, topology: &Topology) -> Result<(), CloseReason> {
+/// Checks the other side's hello against our own. `certified` is the node that its certificate names. One that is no member of any
+/// version that counts here may be a member of a later one, or come to be one: it is let in, and may talk of that.
+pub(crate) fn check(
+    ours: &Hello,
+    theirs: &Hello,
+    certified: NodeId,
+    configurations: &Configurations,
+) -> Result<(), CloseReason> {
     let refuse = |text: String| Err(CloseReason::new(CloseCode::Hello, text));
     check_version(theirs.protocol_version)?;
     if theirs.cluster != ours.cluster {
@@ -63,13 +72,22 @@ pub(crate) fn check(ours: &Hello, theirs: &Hello, certified: NodeId, topology: &
     if theirs.node == ours.node {
         return refuse("hello of this very node: two processes have one name".to_owned());
     }
-    let Some(member) = topology.ring().member(theirs.node) else {
-        return refuse(format!("node {} is not a member in ring version {}", theirs.node, ours.ring_version));
-    };
-    if theirs.shard >= member.shards.max(1) {
+    if configurations.is_lost_store(theirs.node, theirs.store) {
+        let text = format!(
+            "its store was declared lost in version {} or before: wipe its directory and join it anew",
+            configurations.version()
+        );
+        return Err(CloseReason::new(CloseCode::Lost, text));
+    }
+    let Some(member) = configurations.member(theirs.node) else { return Ok(()) };
+    // A later version may give it more.
+    if theirs.ring_version <= ours.ring_version && theirs.shard >= member.shards.max(1) {
         return refuse(format!("hello of shard {}, but {} has {}", theirs.shard, member.name, member.shards));
     }
-    if theirs.ring_version == ours.ring_version && theirs.topology_digest != ours.topology_digest {
+    if configurations.member(ours.node).is_some()
+        && theirs.ring_version == ours.ring_version
+        && theirs.topology_digest != ours.topology_digest
+    {
         let text = format!(
             "both have ring version {} but disagree on the topology: give all nodes the same cluster file",
             ours.ring_version
@@ -156,11 +174,63 @@ impl Incarnations {
 mod tests {
     use super::*;
 
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use driftless_proto::membership::Record;
+    use driftless_testkit::TopologyBuilder;
+
     const A: NodeId = NodeId(1);
     const NOW: Hlc = Hlc::from_millis(1_800_000_000_000);
 
     fn life(starts: u64, nonce: u64) -> Incarnation {
         Incarnation { starts, nonce }
+    }
+
+    /// What `a` and another node say to each other if `a` goes by these versions.
+    fn between(configurations: &Configurations, other: &str, store: u128) -> (Hello, Hello) {
+        let hello =
+            |name: &str, store| our_hello(NodeId::of_name(name), life(3, 10), None, configurations, 0, StoreId(store));
+        (hello("a", 1), hello(other, store))
+    }
+
+    #[test]
+    fn members_fit_and_strangers_of_the_cluster_are_let_in_to_ask() {
+        let configurations = Configurations::of_file(TopologyBuilder::of(["a", "b"]).shared());
+        for other in ["b", "c"] {
+            let (ours, theirs) = between(&configurations, other, 2);
+            let other = NodeId::of_name(other);
+            assert_eq!(check(&ours, &theirs, other, &configurations), Ok(()));
+            assert!(check(&ours, &theirs, NodeId::of_name("d"), &configurations).is_err(), "another certificate");
+            let elsewhere = Hello { topology_digest: 7, ..theirs.clone() };
+            let is_member = configurations.member(other).is_some();
+            assert_eq!(
+                check(&ours, &elsewhere, other, &configurations).is_err(),
+                is_member,
+                "one version, two topologies"
+            );
+            let later = Hello { shard: 5, ring_version: 9, topology_digest: 7, ..theirs.clone() };
+            assert_eq!(check(&ours, &later, other, &configurations), Ok(()), "it may know of more shards");
+            let sooner = Hello { ring_version: 1, ..later };
+            assert_eq!(check(&ours, &sooner, other, &configurations).is_err(), is_member);
+        }
+    }
+
+    #[test]
+    fn a_store_that_was_declared_lost_is_refused_and_a_new_one_of_that_name_is_not() {
+        let topology = TopologyBuilder::of(["a"]).build();
+        let a = NodeId::of_name("a");
+        let lost = vec![(NodeId::of_name("b"), StoreId(2))];
+        let stores = vec![(a, StoreId(1))];
+        let record = Record::new(7, 0, topology, stores, vec![a], lost, Vec::new(), String::new(), String::new());
+        let records = [Arc::new(record.expect("holds together"))];
+        let configurations = Configurations::of_records(a, StoreId(1), &records, None, &BTreeMap::new());
+        let told = |store| {
+            let (ours, theirs) = between(&configurations, "b", store);
+            check(&ours, &theirs, theirs.node, &configurations)
+        };
+        assert!(told(2).is_err_and(|reason| reason.code == CloseCode::Lost && reason.text.contains("join it anew")));
+        assert_eq!(told(3), Ok(()));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! shard.rs, coalesced.rs   one thread: socket, endpoint, tasks
 //!                                                          │
 //! sync.rs     one thread for all shards' syncs  ◀──────────┘
+//! agreement.rs        the machine that agrees on members, on shard 0; keeper.rs: where that is written down
 //! detection.rs        the detector, on shard 0, and its datagrams
 //! lives.rs            which life of its data this node says it is
 //! credentials.rs      what can be changed while it runs: own certificate, authorities, access file
@@ -27,6 +28,7 @@
 mod accept;
 mod accounts;
 mod admitted;
+pub(crate) mod agreement;
 pub mod audit;
 mod budget;
 pub mod certificates;
@@ -46,6 +48,7 @@ mod handshakes;
 pub(crate) mod hello;
 mod inbound;
 mod inputs;
+pub mod keeper;
 pub mod limits;
 pub mod lives;
 pub(crate) mod look;

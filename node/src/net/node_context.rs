@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -11,8 +11,9 @@ use dashmap::DashMap;
 use driftless_proto::client::{
     AaePartition, AaeStatus, Condition, DamagedKeys, HintsFor, Liveness, NodeStatus, PeerStatus, Request, Response,
 };
+use driftless_proto::membership::{Moving, StoreId};
 use driftless_proto::{ContextKeys, Topology};
-use driftless_ring::NodeId;
+use driftless_ring::{Member, NodeId};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::accounts::Accounts;
@@ -31,9 +32,11 @@ use super::sync::SyncQueue;
 use super::tls::TlsIdentity;
 use crate::conditions::{self, DiskRoom, Filling, Problem, Standings};
 use crate::config::Limits;
+use crate::configurations::Configurations;
 use crate::engine::{AaeCommand, ClientTag};
 use crate::handoff::HintFigures;
 use crate::liveness::clocks::{Stance, Standing};
+use crate::membership::Progress;
 use crate::metrics::{LivenessLabels, Metrics};
 use crate::peer::Message;
 use crate::reconciler::Figures;
@@ -44,9 +47,16 @@ use crate::time::Instant;
 pub(crate) struct NodeContext {
     pub(crate) name: String,
     pub(crate) node: NodeId,
+    pub(crate) cluster: String,
     pub(crate) lives: Lives,
-    pub(crate) topology: Arc<Topology>,
-    pub(crate) ring_version: u64,
+    /// The data that it runs on.
+    pub(crate) store: StoreId,
+    /// The versions of the cluster that count, as shard 0 has taken them over; each shard follows at its next turn.
+    configurations: RwLock<Arc<Configurations>>,
+    /// The newest of them.
+    ring_version: AtomicU64,
+    /// The members that the cluster file names: whom to ask when nobody else can be reached.
+    pub(crate) seeds: Vec<Member>,
     /// As they were at the start; shards are told of later ones.
     pub(crate) context_keys: ContextKeys,
     pub(crate) credentials: Credentials,
@@ -65,7 +75,7 @@ pub(crate) struct NodeContext {
     pub(crate) peers: DashMap<NodeId, PeerState>,
     pub(crate) accounts: Accounts,
     /// Bytes that may wait for one connection to a peer.
-    pub(crate) peer_outbound_max: usize,
+    peer_outbound_max: AtomicUsize,
     /// New requests are refused; what is under way is finished.
     pub(crate) stopping: AtomicBool,
     /// How the own clock stands, as shard 0 last said.
@@ -74,6 +84,10 @@ pub(crate) struct NodeContext {
     aae: Mutex<BTreeMap<u16, Figures>>,
     hints: Mutex<BTreeMap<u16, Vec<(NodeId, HintFigures)>>>,
     damaged: Mutex<BTreeMap<u16, DamagedKeys>>,
+    /// How far each shard has come with the newest version.
+    progress: Mutex<BTreeMap<u16, Progress>>,
+    /// Since when this node is connected to no other, if there are others.
+    alone_since: Mutex<Option<Instant>>,
     /// What the store of a shard is short of.
     shortages: Mutex<BTreeMap<u16, String>>,
     /// Shards with nothing left under way.
@@ -119,6 +133,14 @@ pub(crate) enum ShardMessage {
     SendDatagram { to: NodeId, bytes: Bytes },
     /// What the detector and the clocks have found.
     Found(Finding),
+    /// The versions of the cluster that count from now on.
+    Configurations(Arc<Configurations>),
+    /// A shard has come further with them.
+    Progress,
+    /// A peer runs on a newer version.
+    Behind(NodeId),
+    /// A message of the machine of the members to send, from a shard without a connection to that node.
+    SendLetter { to: NodeId, message: Message },
     /// Certificates, authorities or what is allowed have changed.
     Credentials,
     /// Seal and open context tokens with these from now on.
@@ -146,6 +168,18 @@ pub(crate) struct PeerState {
 }
 
 impl PeerState {
+    /// Of a node that this one with so many shards is not connected to yet.
+    fn new(member: &Member, shards: usize) -> PeerState {
+        PeerState {
+            connections: 0,
+            expected: shards.max(usize::from(member.shards)),
+            rtt: Duration::ZERO,
+            liveness: Liveness::Alive,
+            problem: None,
+            heard: Arc::default(),
+        }
+    }
+
     pub(crate) fn is_connected(&self) -> bool {
         self.connections >= self.expected
     }
@@ -159,30 +193,26 @@ impl NodeContext {
     pub(crate) fn new(
         settings: NodeSettings,
         node: NodeId,
+        configurations: Arc<Configurations>,
         lives: Lives,
         environment: Environment,
         credentials: Credentials,
         shards: Vec<UnboundedSender<ShardMessage>>,
     ) -> NodeContext {
-        let NodeSettings { name, tls, topology, context_keys, limits, net, metrics, security, .. } = settings;
-        let peers = topology.ring().members().iter();
-        let peers = peers.filter(|member| member.id != node).map(|member| {
-            let state = PeerState {
-                connections: 0,
-                expected: shards.len().max(usize::from(member.shards)),
-                rtt: Duration::ZERO,
-                liveness: Liveness::Alive,
-                problem: None,
-                heard: Arc::default(),
-            };
-            (member.id, state)
-        });
-        let peers: DashMap<NodeId, PeerState> = peers.collect();
+        let NodeSettings { name, tls, topology, store, context_keys, limits, net, metrics, security, .. } = settings;
+        let members = configurations.members();
+        let peers = members.iter().filter(|member| member.id != node);
+        let peers: DashMap<NodeId, PeerState> =
+            peers.map(|member| (member.id, PeerState::new(member, shards.len()))).collect();
         let links = peers.iter().map(|peer| peer.expected).sum();
+        let seeds = topology.ring().members().iter().filter(|member| member.id != node).cloned().collect();
         metrics.peers_alive.set(i64::try_from(peers.len()).unwrap_or(i64::MAX));
         metrics.certificate_until.set(seconds(tls.until()));
         NodeContext {
-            ring_version: topology.ring().version().0,
+            cluster: topology.cluster().to_owned(),
+            store,
+            ring_version: AtomicU64::new(configurations.version()),
+            seeds,
             peers,
             clock: Clock::start(environment.wall.clone()),
             sync: SyncQueue::new(shards.len()),
@@ -193,14 +223,16 @@ impl NodeContext {
             incarnations: Incarnations::default(),
             refusals: RefusalLog::default(),
             audit: AuditLog::new(security.audit_keys),
-            member_addresses: Mutex::new(literal_addresses(&topology)),
+            member_addresses: Mutex::new(literal_addresses(&members)),
             accounts: Accounts::new(net.memory, net.client_requests_max),
-            peer_outbound_max: net.peer_outbound_max(links),
+            peer_outbound_max: AtomicUsize::new(net.peer_outbound_max(links)),
             stopping: AtomicBool::new(false),
             clock_standing: Mutex::default(),
             aae: Mutex::default(),
             hints: Mutex::default(),
             damaged: Mutex::default(),
+            progress: Mutex::default(),
+            alone_since: Mutex::default(),
             shortages: Mutex::default(),
             drained: AtomicUsize::new(0),
             fatal: Mutex::new(None),
@@ -210,7 +242,7 @@ impl NodeContext {
             name,
             node,
             lives,
-            topology,
+            configurations: RwLock::new(configurations),
             context_keys,
             credentials,
             limits,
@@ -218,6 +250,76 @@ impl NodeContext {
             environment,
             metrics,
         }
+    }
+
+    /// The versions of the cluster that count.
+    pub(crate) fn configurations(&self) -> Arc<Configurations> {
+        self.configurations.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The newest of them.
+    pub(crate) fn topology(&self) -> Arc<Topology> {
+        self.configurations().topology().clone()
+    }
+
+    /// Its number.
+    pub(crate) fn ring_version(&self) -> u64 {
+        self.ring_version.load(Ordering::Relaxed)
+    }
+
+    /// Other versions count from now on: takes up who is new among the members, and forgets who is none any more. The shards are to
+    /// be told next.
+    pub(crate) fn adopt(&self, configurations: &Arc<Configurations>) {
+        *self.configurations.write().unwrap_or_else(PoisonError::into_inner) = configurations.clone();
+        self.ring_version.store(configurations.version(), Ordering::Relaxed);
+        let members = configurations.members();
+        self.peers.retain(|peer, _| members.iter().any(|member| member.id == *peer));
+        for member in members.iter().filter(|member| member.id != self.node) {
+            let fresh = PeerState::new(member, self.shards.len());
+            let expected = fresh.expected;
+            self.peers.entry(member.id).or_insert(fresh).expected = expected;
+        }
+        let links = self.peers.iter().map(|peer| peer.expected).sum();
+        self.peer_outbound_max.store(self.net.peer_outbound_max(links), Ordering::Relaxed);
+        self.member_addresses.lock().unwrap_or_else(PoisonError::into_inner).extend(literal_addresses(&members));
+        self.count_peers();
+    }
+
+    /// Bytes that may wait for one connection to a peer.
+    pub(crate) fn peer_outbound_max(&self) -> usize {
+        self.peer_outbound_max.load(Ordering::Relaxed)
+    }
+
+    /// The name of a member of any version that counts.
+    pub(crate) fn name_of(&self, node: NodeId) -> String {
+        self.configurations().member(node).map_or_else(|| node.to_string(), |member| member.name.clone())
+    }
+
+    /// Keeps how far a shard has come, for shard 0 and for people.
+    pub(crate) fn publish_progress(&self, shard: u16, progress: Progress) {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, progress);
+    }
+
+    /// How far this node has come: as far as the shard that is furthest behind. `None` until all have said something.
+    pub(crate) fn progress(&self) -> Option<Progress> {
+        let shards = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = shards.values().copied().reduce(together).filter(|_| shards.len() == self.shards.len())?;
+        drop(shards);
+        all.held_bytes = u64::try_from(self.metrics.value_bytes.get()).unwrap_or(0);
+        all.held_slots = self.configurations().kept(self.node).len() as u64;
+        Some(all)
+    }
+
+    /// Whether it has been connected to no other node for a while, though there are others.
+    pub(crate) fn is_alone(&self) -> bool {
+        let since = *self.alone_since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_some_and(|since| self.clock.instant().since(since) >= ALONE_AFTER)
+    }
+
+    fn look_whether_alone(&self) {
+        let is_alone = !self.peers.is_empty() && self.peers.iter().all(|peer| peer.connections == 0);
+        let mut since = self.alone_since.lock().unwrap_or_else(PoisonError::into_inner);
+        *since = is_alone.then(|| since.unwrap_or_else(|| self.clock.instant()));
     }
 
     /// Whether a member is, or was lately, at this address.
@@ -229,7 +331,7 @@ impl NodeContext {
     pub(crate) fn note_member_address(&self, address: IpAddr) {
         let mut known = self.member_addresses.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MEMBER_ADDRESSES_MAX {
-            *known = literal_addresses(&self.topology);
+            *known = literal_addresses(&self.configurations().members());
         }
         known.insert(address.to_canonical());
     }
@@ -315,8 +417,15 @@ impl NodeContext {
                 state.problem = None;
             }
         }
-        let connected = self.peers.iter().filter(|peer| peer.is_connected()).count();
-        self.metrics.peers_connected.set(i64::try_from(connected).unwrap_or(i64::MAX));
+        self.count_peers();
+    }
+
+    fn count_peers(&self) {
+        let count = |is: fn(&PeerState) -> bool| {
+            i64::try_from(self.peers.iter().filter(|peer| is(peer)).count()).unwrap_or(i64::MAX)
+        };
+        self.metrics.peers_connected.set(count(PeerState::is_connected));
+        self.metrics.peers_alive.set(count(|peer| peer.liveness == Liveness::Alive));
     }
 
     /// Keeps why there is no connection to a peer. Of one that is connected it says nothing: somebody else was turned away, or
@@ -334,15 +443,14 @@ impl NodeContext {
         if let Some(mut state) = self.peers.get_mut(&peer) {
             state.liveness = liveness;
         }
-        let alive = self.peers.iter().filter(|peer| peer.liveness == Liveness::Alive).count();
-        self.metrics.peers_alive.set(i64::try_from(alive).unwrap_or(i64::MAX));
+        self.count_peers();
         let to = match liveness {
             Liveness::Alive => "alive",
             Liveness::Suspect => "suspect",
             Liveness::Down => "down",
         };
         self.metrics.liveness_changes.get_or_create(&LivenessLabels { to }).inc();
-        let name = self.topology.ring().member(peer).map_or("", |member| &member.name);
+        let name = self.name_of(peer);
         match liveness {
             Liveness::Alive => tracing::info!(node = self.name, peer = name, "peer alive again"),
             Liveness::Suspect => tracing::warn!(node = self.name, peer = name, "peer suspected"),
@@ -466,7 +574,8 @@ impl NodeContext {
     /// How anti-entropy stands on this node.
     pub(crate) fn aae_status(&self) -> AaeStatus {
         let aae = self.aae.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = |peer| self.topology.ring().member(peer).map_or_else(String::new, |member| member.name.clone());
+        let configurations = self.configurations();
+        let name = |peer| configurations.member(peer).map_or_else(String::new, |member| member.name.clone());
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let lines = aae.values().flat_map(|figures| &figures.partitions);
         AaeStatus {
@@ -509,7 +618,7 @@ impl NodeContext {
             let is_known = aae.len() == self.shards.len() && self.metrics.partitions_uncounted.get() == 0;
             (is_known, aae.values().map(|figures| figures.lacking).sum::<usize>())
         };
-        let owned = self.topology.ring().owned(self.node).count();
+        let owned = self.topology().ring().owned(self.node).count();
         let lacks_most = lacking * 2 >= owned && lacking > 0;
         if filling == Filling::New && lacks_most {
             self.lives.note_lost();
@@ -522,6 +631,7 @@ impl NodeContext {
     /// To be called once a second: what has changed about the data and its disk, and what is the matter.
     pub(crate) fn housekeeping(&self) {
         self.look_at_filling();
+        self.look_whether_alone();
         if (self.clock.instant().0 / 1_000_000).is_multiple_of(WRITE_AGAIN_S) {
             self.lives.write_again();
         }
@@ -566,7 +676,7 @@ impl NodeContext {
     /// What this node holds for others, and how its delivery goes.
     pub(crate) fn hints(&self) -> Vec<HintsFor> {
         let now = self.clock.instant();
-        let name = |id| self.topology.ring().member(id).map_or_else(|| id.to_string(), |member| member.name.clone());
+        let name = |id| self.name_of(id);
         let hints_for = |(id, figures): (NodeId, HintFigures)| {
             let HintFigures { keys, bytes, since, delivered, rate } = figures;
             let eta_ms = (rate > 0.0 && keys > 0).then(|| (keys as f64 / rate * 1000.0) as u64);
@@ -583,11 +693,12 @@ impl NodeContext {
         let counted = self.metrics.partitions_uncounted.get() == 0;
         let hints_counted = self.metrics.hints_uncounted.get() == 0;
         let gauge = |value: i64| counted.then(|| u64::try_from(value).unwrap_or(0));
-        let members = self.topology.ring().members().iter().filter(|member| member.id != self.node);
+        let members = self.configurations().members();
+        let members = members.iter().filter(|member| member.id != self.node);
         NodeStatus {
             name: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            ring_version: self.ring_version,
+            ring_version: self.ring_version(),
             uptime_ms: self.clock.instant().0 / 1000,
             keys: gauge(self.metrics.keys.get()),
             bytes: gauge(self.metrics.value_bytes.get()),
@@ -621,10 +732,37 @@ const WRITE_AGAIN_S: u64 = 30;
 /// Damaged records that are named: some tens of kilobytes. If there are more, it is the disk that needs looking after.
 pub(crate) const DAMAGED_SHOWN_MAX: usize = 1_000;
 
+/// How far two shards have come together.
+fn together(one: Progress, other: Progress) -> Progress {
+    let moving = Moving {
+        taking: one.moving.taking + other.moving.taking,
+        taken: one.moving.taken + other.moving.taken,
+        giving: one.moving.giving + other.moving.giving,
+        given: one.moving.given + other.moving.given,
+        keys: one.moving.keys + other.moving.keys,
+        bytes: one.moving.bytes + other.moving.bytes,
+        rate: one.moving.rate + other.moving.rate,
+        keys_left: one.moving.keys_left + other.moving.keys_left,
+    };
+    Progress {
+        version: one.version.min(other.version),
+        closed: one.closed.min(other.closed),
+        ready: one.ready.min(other.ready),
+        left: one.left.min(other.left),
+        moving,
+        held_bytes: one.held_bytes + other.held_bytes,
+        held_slots: one.held_slots + other.held_slots,
+    }
+}
+
+/// After which time without any connection a node calls others whose part it is to call, and those that only its cluster file names:
+/// it may be that it is no member any more, and nobody calls it. Longer than a start or a moment of the network takes.
+const ALONE_AFTER: Duration = Duration::from_secs(5);
+
 /// The addresses of members that the cluster file gives as addresses. Names are noted when they are resolved.
-fn literal_addresses(topology: &Topology) -> BTreeSet<IpAddr> {
-    let members = topology.ring().members().iter();
+fn literal_addresses(members: &[Member]) -> BTreeSet<IpAddr> {
     members
+        .iter()
         .filter_map(|member| member.address.parse::<SocketAddr>().ok())
         .map(|address| address.ip().to_canonical())
         .collect()

@@ -1,21 +1,25 @@
 //! Connections to other nodes: who is on the other side, what goes out, what comes in.
 //!
 //! ```text
-//! dialer                                acceptor          the node with the smaller id dials
+//! dialer                                acceptor          the node with the smaller id dials, and who is no member yet
 //!   │── one bidirectional stream, Hello ──▶│
 //!   │◀──────────────────────────── Hello ──│              each closes if the other's does not fit
 //!   │◀═══════════ messages ═══════════════▶│
 //! ```
+//! A node that is a member of no version that counts here is a *candidate*: only what it says of members is listened to. It comes to be
+//! a member, and a member to be none, while its connections last.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use driftless_proto::Refusal;
 use driftless_proto::frame::{self, FRAME_PEER_MAX};
+use driftless_proto::membership::StoreId;
 use driftless_ring::{Member, NodeId};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use tokio::task::JoinSet;
@@ -29,8 +33,8 @@ use super::outbound::{FrameLoad, NotPushed, Outbound};
 use super::refusal::{CloseCode, CloseReason, News, STOPPING};
 use super::reply_routes::Origin;
 use super::shard_context::ShardContext;
-use crate::peer::{Body, Hello, Incarnation, Message, WireMessage};
-use crate::route;
+use crate::peer::{Body, Hello, Incarnation, Message, Reply, Request, WireMessage};
+use crate::route::{self, MEMBERSHIP_SHARD};
 use crate::time::Instant;
 
 /// The connections of one shard to other nodes.
@@ -46,12 +50,17 @@ pub(crate) struct Link {
     name: String,
     shard: u16,
     incarnation: Incarnation,
+    store: StoreId,
+    /// This node has opened it.
+    is_dialed: bool,
+    /// The other is a member of a version that counts.
+    is_member: Cell<bool>,
     /// The other node has more shards than this one, so that replies must go back on the connection they are for.
-    one_of_several: bool,
+    one_of_several: Cell<bool>,
     connection: Connection,
     outbound: Outbound,
     /// When a message arrived last; the detector looks at it now and then.
-    heard: Arc<AtomicU64>,
+    heard: RefCell<Arc<AtomicU64>>,
 }
 
 /// How a conversation with a peer ended.
@@ -62,6 +71,8 @@ pub(crate) enum Ended {
     Never(ConnectionError),
     /// It was up, and was lost.
     Lost,
+    /// There was another between the two already.
+    Spare,
 }
 
 impl Links {
@@ -85,12 +96,47 @@ impl Links {
             ([], _) => return,
             ([only], _) => only,
             ([first, ..], Body::Request { request, .. }) => {
-                let shard = route::of_peer(&context.shared.topology, to, request);
+                let shard = route::of_peer(&*context.configurations.borrow(), to, request);
                 links.iter().find(|link| Some(link.shard) == shard).unwrap_or(first)
             }
             ([first, ..], Body::Reply(_)) => first,
         };
         link.send(context, now, message);
+    }
+
+    /// Whether there is a connection to a node.
+    pub(crate) fn has(&self, node: NodeId) -> bool {
+        self.by_node.get(&node).is_some_and(|links| !links.is_empty())
+    }
+
+    /// Whether there is a connection to this shard of a node.
+    pub(crate) fn has_to(&self, node: NodeId, shard: u16) -> bool {
+        self.by_node.get(&node).is_some_and(|links| links.iter().any(|link| link.shard == shard))
+    }
+
+    /// Holds all connections against other versions of the cluster: who is now a member, and who is none any more. Connections to
+    /// stores that were declared lost are closed.
+    pub(crate) fn judge(&self, context: &ShardContext) -> Judged {
+        let configurations = context.configurations.borrow().clone();
+        let mut judged = Judged::default();
+        for link in self.by_node.values().flatten() {
+            if configurations.is_lost_store(link.node, link.store) {
+                CloseReason::new(CloseCode::Lost, "its store was declared lost").close(&link.connection);
+            }
+            let (was, is) = (link.is_member.get(), configurations.member(link.node).is_some());
+            link.look(context);
+            match (was, is) {
+                (false, true) => {
+                    context.shared.peer_connections(link.node, 1);
+                    judged.members.insert(link.node);
+                }
+                (true, false) => {
+                    judged.strangers.insert(link.node);
+                }
+                _ => {}
+            }
+        }
+        judged
     }
 
     /// Sends on one connection, if it is still there.
@@ -122,7 +168,27 @@ impl Links {
     }
 }
 
+/// Nodes with connections of which another thing is to be thought.
+#[derive(Default)]
+pub(crate) struct Judged {
+    /// They were none.
+    pub(crate) members: BTreeSet<NodeId>,
+    /// They were members.
+    pub(crate) strangers: BTreeSet<NodeId>,
+}
+
 impl Link {
+    /// Takes up what the versions that count say of the other node.
+    fn look(&self, context: &ShardContext) {
+        let configurations = context.configurations.borrow();
+        let member = configurations.member(self.node);
+        self.is_member.set(member.is_some());
+        self.one_of_several.set(member.is_some_and(|member| usize::from(member.shards) > context.shared.shards.len()));
+        if let Some(peer) = context.shared.peers.get(&self.node) {
+            *self.heard.borrow_mut() = peer.heard.clone();
+        }
+    }
+
     /// Sends, if no more waits to be sent than may. A request that is not sent is refused in the peer's place: the machine
     /// that made it need not wait to find out, and silence would speak against the peer. An answer that is not sent is lost.
     fn send(&self, context: &ShardContext, now: Instant, message: Message) {
@@ -134,8 +200,11 @@ impl Link {
                 Body::Reply(_) => None,
             },
         };
-        let (id, is_request) = (message.id, matches!(message.body, Body::Request { .. }));
-        let pushed = self.outbound.push_within(&message.to_wire(now), &load, context.shared.peer_outbound_max);
+        // Nobody waits for an answer to a letter.
+        let is_asked = |request: &Request| !matches!(request, Request::Membership(_));
+        let is_request = matches!(&message.body, Body::Request { request, .. } if is_asked(request));
+        let id = message.id;
+        let pushed = self.outbound.push_within(&message.to_wire(now), &load, context.shared.peer_outbound_max());
         let error = match pushed {
             Ok(()) => return,
             Err(NotPushed::Full) => None,
@@ -165,12 +234,17 @@ impl Link {
         let wire: WireMessage = frame::decode(body)?;
         let shared = &context.shared;
         let now = shared.clock.instant();
-        self.heard.store(now.0, Ordering::Relaxed);
+        self.heard.borrow().store(now.0, Ordering::Relaxed);
         let message = Message::from_wire(wire, now);
+        if !self.is_member.get() && !is_letter(&message) {
+            self.refuse_stranger(context, now, &message);
+            return Ok(());
+        }
         if let Body::Request { request, .. } = &message.body {
             let elsewhere = match shared.shards.len() {
                 1 => None,
-                _ => route::of_peer(&shared.topology, shared.node, request).filter(|shard| *shard != context.shard),
+                _ => route::of_peer(&*context.configurations.borrow(), shared.node, request)
+                    .filter(|shard| *shard != context.shard),
             };
             if let Some(shard) = elsewhere {
                 let handed_over = ShardMessage::Peer {
@@ -184,7 +258,7 @@ impl Link {
                 shared.hand_over(shard, handed_over);
                 return Ok(());
             }
-            if self.one_of_several {
+            if self.one_of_several.get() && !is_letter(&message) {
                 let origin = Origin { shard: context.shard, connection: self.number };
                 context.reply_routes.borrow_mut().put(self.node, message.id, origin);
             }
@@ -192,15 +266,38 @@ impl Link {
         context.push(Input::Peer { from: self.node, message, taken });
         Ok(())
     }
+
+    /// A node that is no member says something that only a member has to say; or it is one, and this node does not know yet.
+    fn refuse_stranger(&self, context: &ShardContext, now: Instant, message: &Message) {
+        let (theirs, ours) = (message.ring_version, context.configurations.borrow().version());
+        if theirs > ours {
+            context.shared.tell(MEMBERSHIP_SHARD, ShardMessage::Behind(self.node));
+        }
+        if let Body::Request { .. } = message.body {
+            context.shared.metrics.candidates_refused.inc();
+            let refusal = match theirs > ours {
+                true => Refusal::StaleRing { theirs, ours },
+                false => Refusal::NotOwner { ring_version: ours },
+            };
+            let body = Body::Reply(Reply::Refused(refusal));
+            self.send(context, now, Message { id: message.id, ring_version: ours, body });
+        }
+    }
 }
 
-/// Accepts the conversation that a dialer opens; `certified` is whom its certificate names.
+/// Whether it is for the machine of the members.
+pub(crate) fn is_letter(message: &Message) -> bool {
+    matches!(&message.body, Body::Request { request: Request::Membership(_), .. })
+}
+
+/// Accepts the conversation that a dialer opens, which its certificate calls `name`.
 pub(crate) async fn accept(
     context: &Rc<ShardContext>,
     links: &RefCell<Links>,
     connection: &Connection,
-    certified: NodeId,
+    name: &str,
 ) -> Ended {
+    let certified = NodeId::of_name(name);
     let streams = tokio::time::timeout(context.shared.net.arrival_timeout, connection.accept_bi()).await;
     let (mut send, receive) = match streams {
         Ok(Ok(streams)) => streams,
@@ -209,7 +306,7 @@ pub(crate) async fn accept(
     };
     let mut stream = SharedStream::new(receive);
     let ours = ours(context, certified);
-    let theirs = match expect_hello(context, connection, &mut stream, &ours, certified).await {
+    let theirs = match expect_hello(context, connection, &mut stream, &ours, name).await {
         Ok(theirs) => theirs,
         Err(ended) => return ended,
     };
@@ -226,7 +323,7 @@ pub(crate) async fn accept(
     if let Err(ended) = say_hello(connection, &mut send, &ours).await {
         return ended;
     }
-    converse(context, links, connection, send, stream, theirs).await
+    converse(context, links, connection, send, stream, Other { hello: theirs, name, is_dialed: false }).await
 }
 
 /// Opens the conversation, as the dialer of `member`.
@@ -245,12 +342,15 @@ pub(crate) async fn open(
     if let Err(ended) = say_hello(connection, &mut send, &ours).await {
         return ended;
     }
-    let theirs = match expect_hello(context, connection, &mut stream, &ours, member.id).await {
+    let theirs = match expect_hello(context, connection, &mut stream, &ours, &member.name).await {
         Ok(theirs) => theirs,
         Err(ended) => return ended,
     };
     match admit(context, links, &theirs) {
-        Ok(()) => converse(context, links, connection, send, stream, theirs).await,
+        Ok(()) => {
+            let other = Other { hello: theirs, name: &member.name, is_dialed: true };
+            converse(context, links, connection, send, stream, other).await
+        }
         Err(reason) => Ended::Refused(reason),
     }
 }
@@ -258,7 +358,8 @@ pub(crate) async fn open(
 fn ours(context: &ShardContext, other: NodeId) -> Hello {
     let shared = &context.shared;
     let knows = shared.incarnations.newest(other);
-    hello::our_hello(shared.node, shared.lives.current(), knows, &shared.topology, context.shard)
+    let configurations = context.configurations.borrow();
+    hello::our_hello(shared.node, shared.lives.current(), knows, &configurations, context.shard, shared.store)
 }
 
 /// Whether the other side is in a life that may be talked to.
@@ -284,7 +385,7 @@ async fn expect_hello(
     connection: &Connection,
     stream: &mut SharedStream,
     ours: &Hello,
-    certified: NodeId,
+    name: &str,
 ) -> Result<Hello, Ended> {
     let first = tokio::time::timeout(context.shared.net.arrival_timeout, stream.first()).await;
     let body = match first {
@@ -294,11 +395,20 @@ async fn expect_hello(
         Err(_) => return Err(Ended::Refused(CloseReason::new(CloseCode::Hello, "no hello in time"))),
     };
     let theirs = hello::read(&body).map_err(Ended::Refused)?;
-    hello::check(ours, &theirs, certified, &context.shared.topology).map_err(Ended::Refused)?;
-    let name = context.shared.topology.ring().member(theirs.node).map_or("", |member| &member.name);
+    let checked = hello::check(ours, &theirs, NodeId::of_name(name), &context.configurations.borrow());
+    checked.map_err(Ended::Refused)?;
     let wall = context.shared.clock.now().wall;
     context.shared.lives.handle_known(name, ours.incarnation, theirs.knows, wall).map_err(Ended::Refused)?;
     Ok(theirs)
+}
+
+/// Who is on the other side.
+struct Other<'a> {
+    hello: Hello,
+    /// As its certificate has it.
+    name: &'a str,
+    /// This node has opened the connection.
+    is_dialed: bool,
 }
 
 /// Exchanges messages until the connection is lost.
@@ -308,24 +418,29 @@ async fn converse(
     connection: &Connection,
     send: SendStream,
     mut stream: SharedStream,
-    theirs: Hello,
+    other: Other<'_>,
 ) -> Ended {
-    context.shared.note_member_address(connection.remote_address().ip());
-    let member = context.shared.topology.ring().member(theirs.node);
+    let Other { hello: theirs, name, is_dialed } = other;
     let link = Rc::new(Link {
         number: context.number_connection(),
         node: theirs.node,
-        name: member.map_or_else(String::new, |member| member.name.clone()),
+        name: name.to_owned(),
         shard: theirs.shard,
         incarnation: theirs.incarnation,
-        one_of_several: member.is_some_and(|member| usize::from(member.shards) > context.shared.shards.len()),
+        store: theirs.store,
+        is_dialed,
+        is_member: Cell::new(false),
+        one_of_several: Cell::new(false),
         connection: connection.clone(),
         outbound: Outbound::to_peer(),
-        heard: context.shared.peers.get(&theirs.node).map(|peer| peer.heard.clone()).unwrap_or_default(),
+        heard: RefCell::default(),
     });
     connection.set_receive_window(VarInt::from_u32(WINDOW));
     connection.set_send_window(u64::from(WINDOW));
-    link.come_up(context, links);
+    if !link.come_up(context, links) {
+        CloseReason::new(CloseCode::Spare, "there is a connection already").close(connection);
+        return Ended::Spare;
+    }
     // Ends with this function, whatever way that ends.
     let mut writers = JoinSet::new();
     let (shared, large) = (link.clone(), link.clone());
@@ -336,7 +451,7 @@ async fn converse(
         let (context, link) = (context.clone(), link.clone());
         move |body, taken| link.take(&context, &body, taken)
     });
-    writers.spawn_local(read_datagrams(context.clone(), connection.clone(), theirs.node));
+    writers.spawn_local(read_datagrams(context.clone(), link.clone()));
     let ended = tokio::select! {
         biased;
         ended = stream.run(&link.outbound, &*take) => ended,
@@ -366,23 +481,45 @@ async fn converse(
 }
 
 impl Link {
-    /// Takes the place of an earlier connection to the same shard of the node.
-    fn come_up(self: &Rc<Link>, context: &ShardContext, links: &RefCell<Links>) {
+    /// Takes the place of an earlier connection to the same shard of the node. Whether it does: if both nodes have opened one, that of
+    /// the node with the smaller id stays, as both see it, so that they do not take turns in closing the other's.
+    fn come_up(self: &Rc<Link>, context: &ShardContext, links: &RefCell<Links>) -> bool {
+        self.look(context);
         let mut links = links.borrow_mut();
         let links = links.by_node.entry(self.node).or_default();
+        let stays = |link: &Rc<Link>| {
+            (link.shard, link.incarnation) == (self.shard, self.incarnation)
+                && link.connection.close_reason().is_none()
+                && earlier_stays(context.shared.node, self.node, link.is_dialed, self.is_dialed)
+        };
+        if links.iter().any(stays) {
+            return false;
+        }
+        if self.is_member.get() {
+            context.shared.note_member_address(self.connection.remote_address().ip());
+        }
         let superseded = |link: &Rc<Link>| link.shard == self.shard || link.incarnation != self.incarnation;
         let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(links).into_iter().partition(superseded);
         *links = kept;
         for old in gone {
             CloseReason::new(CloseCode::Replaced, "a newer connection took over").close(&old.connection);
-            context.shared.peer_connections(self.node, -1);
+            old.count(context, -1);
             // What was under way on it is lost, whatever else there is.
             context.push(Input::PeerLost(self.node));
         }
         links.push(self.clone());
-        context.shared.peer_connections(self.node, 1);
+        self.count(context, 1);
         context.push(Input::PeerUp(self.node));
-        tracing::info!(node = context.shared.name, peer = self.name, shard = self.shard, "peer connected");
+        let is_member = self.is_member.get();
+        tracing::info!(node = context.shared.name, peer = self.name, shard = self.shard, is_member, "peer connected");
+        true
+    }
+
+    /// Counts it, if it leads to a member.
+    fn count(&self, context: &ShardContext, change: isize) {
+        if self.is_member.get() {
+            context.shared.peer_connections(self.node, change);
+        }
     }
 
     /// Nothing to do if another connection has taken its place already.
@@ -397,7 +534,7 @@ impl Link {
             return;
         }
         let last = links.is_empty();
-        context.shared.peer_connections(self.node, -1);
+        self.count(context, -1);
         context.push(Input::PeerLost(self.node));
         if !last {
             context.push(Input::PeerUp(self.node));
@@ -420,9 +557,20 @@ impl Link {
     }
 }
 
-/// Takes in a peer's datagrams until the connection ends.
-async fn read_datagrams(context: Rc<ShardContext>, connection: Connection, from: NodeId) {
-    while let Ok(bytes) = connection.read_datagram().await {
+/// Which of two connections between the same shards stays: the later one, which may have been made because the earlier is dead; but if
+/// each node has opened one, that of the node with the smaller id.
+fn earlier_stays(me: NodeId, other: NodeId, earlier_is_dialed: bool, later_is_dialed: bool) -> bool {
+    earlier_is_dialed != later_is_dialed && earlier_is_dialed == (me < other)
+}
+
+/// Takes in a member's datagrams until the connection ends.
+async fn read_datagrams(context: Rc<ShardContext>, link: Rc<Link>) {
+    let from = link.node;
+    while let Ok(bytes) = link.connection.read_datagram().await {
+        // The detector knows members only.
+        if !link.is_member.get() {
+            continue;
+        }
         if context.shard == DETECTING_SHARD {
             context.push(Input::Datagram { from, bytes });
         } else {
@@ -440,3 +588,24 @@ const WINDOW: u32 = 32 << 20;
 
 /// What peers send on streams of their own: whole states, however long.
 const LARGE_FRAMES: LargeFrames = LargeFrames { max: FRAME_PEER_MAX, room: Room::Peer };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_connections_that_cross_both_nodes_keep_the_same_in_whatever_order_they_see_them() {
+        let (small, large) = (NodeId(1), NodeId(2));
+        // Whether the connection that a node ends up with is the one that it has opened.
+        let kept = |me, other, order: [bool; 2]| {
+            let [earlier, later] = order;
+            if earlier_stays(me, other, earlier, later) { earlier } else { later }
+        };
+        for order in [[true, false], [false, true]] {
+            assert!(kept(small, large, order) && !kept(large, small, order), "{order:?}");
+        }
+        for is_dialed in [true, false] {
+            assert!(!earlier_stays(small, large, is_dialed, is_dialed), "the same node has called again");
+        }
+    }
+}

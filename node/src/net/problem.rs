@@ -78,12 +78,14 @@ fn remedy(code: u64) -> &'static str {
     const HELLO: u64 = CloseCode::Hello as u64;
     const INCARNATION: u64 = CloseCode::Incarnation as u64;
     const STOPPING: u64 = CloseCode::Stopping as u64;
+    const LOST: u64 = CloseCode::Lost as u64;
     match code {
         IDENTITY | EXPIRED => CERTIFICATES,
         REVOKED => "take it off the deny list (`access.toml`), or give that node another certificate",
         VERSION => RELEASES,
         HELLO => "give all nodes the same cluster file, and start those again whose file was another",
         INCARNATION => "run that node once, on the newest of its data directories",
+        LOST => "start that node with an empty directory, and have it join anew",
         STOPPING => "start that node again when it is wanted",
         _ => "see the logs of both nodes",
     }

@@ -41,6 +41,10 @@ pub(crate) enum CloseCode {
     Expired = 9,
     /// The other asks for more than it reads.
     Slow = 10,
+    /// The other's data was declared lost.
+    Lost = 11,
+    /// There is a connection between the two already.
+    Spare = 12,
 }
 
 impl CloseReason {

@@ -89,7 +89,7 @@ fn missing(shared: &NodeContext, grant: &Grant, needed: Role, bucket: Option<Buc
     match bucket {
         Some(bucket) if grant.covers(bucket) => None,
         // That there is no such bucket is said by the machine that looks for it.
-        Some(bucket) => Some(Missing::Bucket(shared.topology.bucket(bucket)?.name.to_string())),
+        Some(bucket) => Some(Missing::Bucket(shared.topology().bucket(bucket)?.name.to_string())),
         None if needed < Role::Operator || grant.buckets.is_none() => None,
         None => Some(Missing::Buckets),
     }

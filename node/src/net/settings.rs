@@ -4,12 +4,15 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use driftless_proto::membership::StoreId;
 use driftless_proto::{ContextKeys, Topology};
+use driftless_ring::Member;
 
 use crate::config::{Access, Limits};
 use crate::metrics::Metrics;
 use crate::peer::Incarnation;
 
+use super::keeper::AgreementKeeper;
 use super::limits::NetLimits;
 use super::lives::LifeKeeper;
 use super::look::Look;
@@ -28,8 +31,14 @@ pub struct NodeSettings {
     pub tls: TlsIdentity,
     /// What is allowed to whom.
     pub security: Security,
-    /// The agreed shape of the cluster.
+    /// The shape of the cluster as its file has it: what counts until the nodes have agreed on another, and whom to ask first.
     pub topology: Arc<Topology>,
+    /// This node as it would be a member; needed if neither the file nor what was agreed on has it.
+    pub member: Option<Member>,
+    /// Names the data that it runs on.
+    pub store: StoreId,
+    /// Where what is agreed on is written down, if that outlives the process.
+    pub agreement: Option<Arc<dyn AgreementKeeper>>,
     /// Seals and opens context tokens; the same on every node.
     pub context_keys: ContextKeys,
     /// Bounds and times of the machines.

@@ -13,6 +13,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::accept::{Tables, accept};
 use super::accounts::WINDOW_MIN;
+use super::agreement::Agreement;
 use super::coalesced::Coalesced;
 use super::detection::Detection;
 use super::dial::{INITIAL_RTT, dial_all};
@@ -26,7 +27,6 @@ use super::refusal::{CloseCode, STOPPING};
 use super::shard_context::ShardContext;
 use super::tls::ResetKey;
 use crate::config::Limits;
-use crate::configurations::Configurations;
 use crate::engine::{Engine, EngineConfig};
 use crate::planted::Planted;
 use crate::replica::store::Store;
@@ -38,6 +38,8 @@ pub(crate) struct ShardStart<S> {
     pub(crate) socket: OpenSocket,
     pub(crate) reset_key: Arc<ResetKey>,
     pub(crate) store: S,
+    /// On the shard that runs it.
+    pub(crate) agreement: Option<Agreement>,
     pub(crate) messages: UnboundedReceiver<ShardMessage>,
 }
 
@@ -92,7 +94,7 @@ impl<S: Store> ShardStart<S> {
         let config = EngineConfig {
             node: shared.node,
             shard: self.shard,
-            configurations: Arc::new(Configurations::of_file(shared.topology.clone())),
+            configurations: context.configurations.borrow().clone(),
             context_keys: shared.context_keys.clone(),
             limits: Limits {
                 coordinated_bytes_max: shared.net.coordinated_max(shared.shards.len()),
@@ -108,7 +110,7 @@ impl<S: Store> ShardStart<S> {
         let tables = Tables { context: context.clone(), clients, links, endpoint: shard_endpoint };
         tokio::task::spawn_local(accept(tables.clone()));
         dial_all(&tables);
-        let drained = Driver::new(tables, engine, detection, self.messages).run().await;
+        let drained = Driver::new(tables, engine, detection, self.agreement, self.messages).run().await;
         if drained {
             context.closing.close();
             let written = async {

@@ -1,10 +1,12 @@
 //! What the tasks of one shard share. All of them run on one thread, so there is no lock in here.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+
+use driftless_ring::NodeId;
 
 use super::admitted::Admitted;
 use super::clients::Room;
@@ -15,6 +17,7 @@ use super::refusal::{CloseCode, CloseReason, News};
 use super::reply_routes::ReplyRoutes;
 use super::requests::RequestCounts;
 use super::signal::{Closing, Signal};
+use crate::configurations::Configurations;
 use crate::engine::ClientTag;
 use crate::time::Instant;
 
@@ -22,6 +25,10 @@ use crate::time::Instant;
 pub(crate) struct ShardContext {
     pub(crate) shared: Arc<NodeContext>,
     pub(crate) shard: u16,
+    /// The versions of the cluster that this shard goes by.
+    pub(crate) configurations: RefCell<Arc<Configurations>>,
+    /// Connections that are kept up: to which node, and which shard of it.
+    pub(crate) dialing: RefCell<BTreeSet<(NodeId, u16)>>,
     inbox: RefCell<VecDeque<Input>>,
     /// Wakes the driver.
     pub(crate) wake: Signal,
@@ -42,6 +49,8 @@ impl ShardContext {
     pub(crate) fn new(shared: Arc<NodeContext>, shard: u16) -> ShardContext {
         ShardContext {
             shard,
+            configurations: RefCell::new(shared.configurations()),
+            dialing: RefCell::default(),
             inbox: RefCell::default(),
             wake: Signal::default(),
             reply_routes: RefCell::default(),

@@ -9,7 +9,10 @@ use crate::net::tls::TlsError;
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NodeError {
     /// The topology does not have this node.
-    #[error("node {name:?} is not a member of cluster {cluster:?}; its members are {members}")]
+    #[error(
+        "node {name:?} is not a member of cluster {cluster:?}; its members are {members}. To have it join them, say where they reach \
+         it: `address` in its file"
+    )]
     NotAMember {
         /// This node.
         name: String,
@@ -26,6 +29,9 @@ pub enum NodeError {
         /// Stores given.
         given: usize,
     },
+    /// What it has agreed on with others cannot be used.
+    #[error("what was written of the members of the cluster cannot be used: {0}")]
+    Agreement(String),
     /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),

@@ -6,6 +6,7 @@
 // As in `net`: the machines are told the time and draw from a seed; here threads are made and the system is asked.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod agreed;
 mod error;
 #[doc(hidden)]
 pub mod local;
@@ -117,7 +118,7 @@ impl Node {
             }
         };
         let reread = security.files.map(|files| Rereader::start(&shared, files)).transpose()?;
-        tracing::info!(node = shared.name, %id, %listen, shards, cluster = shared.topology.cluster(), "node started");
+        tracing::info!(node = shared.name, %id, %listen, shards, cluster = shared.cluster, "node started");
         let ended = Ended::new(ended, shards);
         Ok(Node { shared, id, admin, admin_remote, shards: threads, sync, admin_thread, reread, ended })
     }

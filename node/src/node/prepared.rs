@@ -8,6 +8,7 @@ use driftless_ring::NodeId;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{mpsc, watch};
 
+use crate::net::agreement::Agreement;
 use crate::net::credentials::{Credentials, Shown};
 use crate::net::environment::{Environment, OpenSocket};
 use crate::net::family;
@@ -16,13 +17,15 @@ use crate::net::node_context::{NodeContext, ShardMessage};
 use crate::net::shard::ShardStart;
 use crate::net::tls::ResetKey;
 use crate::replica::store::Store;
+use crate::route::MEMBERSHIP_SHARD;
 
-use super::{NodeError, NodeSettings};
+use super::{NodeError, NodeSettings, agreed};
 
 /// A node that could start: everything is checked, nothing runs.
 pub(super) struct Prepared {
     pub(super) shared: Arc<NodeContext>,
     pub(super) id: NodeId,
+    agreement: Agreement,
     reset_key: Arc<ResetKey>,
     messages: Vec<UnboundedReceiver<ShardMessage>>,
 }
@@ -30,17 +33,14 @@ pub(super) struct Prepared {
 impl Prepared {
     pub(super) fn new(settings: NodeSettings, environment: Environment, stores: usize) -> Result<Prepared, NodeError> {
         let NodeSettings { name, tls, topology, .. } = &settings;
-        let member = topology.ring().member_by_name(name).ok_or_else(|| NodeError::NotAMember {
-            name: name.clone(),
-            cluster: topology.cluster().to_owned(),
-            members: topology.ring().members().iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", "),
-        })?;
+        let (membership, member) = agreed::membership(&settings, (environment.random)())?;
+        let configurations = membership.configurations().clone();
         let (id, shards) = (member.id, usize::from(member.shards.max(1)));
-        for other in topology.ring().members().iter().filter(|other| other.id != id) {
+        for other in configurations.members().into_iter().filter(|other| other.id != id) {
             if let Ok(address) = other.address.parse::<SocketAddr>()
                 && !family::reaches(settings.listen.ip(), address.ip())
             {
-                let member = other.name.clone();
+                let member = other.name;
                 return Err(NodeError::OtherFamily { listen: settings.listen, member, address });
             }
         }
@@ -51,10 +51,12 @@ impl Prepared {
         let credentials = Credentials::new(Shown::of(tls)?, settings.security.access.clone());
         let reset_key = Arc::new(ResetKey::new(&settings.reset_key));
         let (senders, messages): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::unbounded_channel()).unzip();
+        let agreement = Agreement::new(membership, settings.agreement.clone());
         let lives = Lives::new(settings.incarnation, settings.lives.clone());
         Ok(Prepared {
-            shared: Arc::new(NodeContext::new(settings, id, lives, environment, credentials, senders)),
+            shared: Arc::new(NodeContext::new(settings, id, configurations, lives, environment, credentials, senders)),
             id,
+            agreement,
             reset_key,
             messages,
         })
@@ -66,9 +68,19 @@ impl Prepared {
         sockets: Vec<OpenSocket>,
         stores: Vec<S>,
     ) -> impl Iterator<Item = ShardStart<S>> {
-        let Prepared { shared, reset_key, messages, .. } = self;
+        let Prepared { shared, agreement, reset_key, messages, .. } = self;
+        let mut agreement = Some(agreement);
         (0_u16..).zip(sockets.into_iter().zip(messages).zip(stores)).map(move |(shard, ((socket, messages), store))| {
-            ShardStart { shared: shared.clone(), shard, socket, reset_key: reset_key.clone(), store, messages }
+            let agreement = agreement.take_if(|_| shard == MEMBERSHIP_SHARD);
+            ShardStart {
+                shared: shared.clone(),
+                shard,
+                socket,
+                reset_key: reset_key.clone(),
+                store,
+                agreement,
+                messages,
+            }
         })
     }
 }

@@ -139,7 +139,7 @@ impl Reader {
     fn certificates(&self) -> Result<(), String> {
         let (shared, now) = (&self.shared, (self.shared.environment.wall)());
         let identity = TlsIdentity::load(&self.files.tls, now).map_err(|error| error.to_string())?;
-        identity.expect_node(shared.topology.cluster(), &shared.name).map_err(|error| error.to_string())?;
+        identity.expect_node(&shared.cluster, &shared.name).map_err(|error| error.to_string())?;
         let shown = Shown::of(&identity).map_err(|error| error.to_string())?;
         shared.credentials.show(shown);
         shared.note_certificate(&identity);
@@ -149,7 +149,7 @@ impl Reader {
 
     fn access(&self) -> Result<(), String> {
         let Some(file) = &self.files.access else { return Ok(()) };
-        let access = Access::read(file, &self.shared.topology).map_err(|error| error.to_string())?;
+        let access = Access::read(file, &self.shared.topology()).map_err(|error| error.to_string())?;
         self.shared.credentials.allow(access);
         self.shared.tell_credentials();
         Ok(())

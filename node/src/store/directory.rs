@@ -5,6 +5,7 @@
 //!   lock             held by the process that uses the directory; its text is that process's id
 //!   identity.json    whose data this is, and how often it was opened        replaced at every start
 //!   identity.json.new    room for the next one: a start must be counted on a full disk too
+//!   ring/            what the cluster has agreed on, in files of its own  replaced as members and buckets change
 //!   topology.json    what placement and merging of the data depend on       replaced when that may change
 //!   reset-key        0600  64 bytes: signs QUIC stateless resets
 //!   store/           the store's own
@@ -13,7 +14,7 @@
 //!
 //! ```text
 //! { "format": 1, "cluster": "shop", "node": "ada", "created": "2026-11-20T06:00:00Z", "created_s": 1795154400,
-//!   "starts": 17, "raised_by": 0, "admitted_by": ["bob", "cyd"], "filling": "new" }
+//!   "starts": 17, "raised_by": 0, "admitted_by": ["bob", "cyd"], "filling": "new", "store": "…32 hexadecimal digits…" }
 //!
 //! { "format": 1, "cluster": "shop", "partitions": 256, "hash_seed": 7,
 //!   "members":    [ { "name": "ada", "id": "00c0ffee00c0ffee", "weight": 100, "zone": "", "shards": 1 }, … ],
@@ -34,13 +35,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use driftless_proto::Topology;
+use driftless_proto::membership::StoreId;
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "planted-bugs")]
 use self::files::parse_json;
-use self::files::{read_json, sync_directory, write_atomically, write_json};
+use self::files::{read_json, remove, sync_directory, write_atomically, write_json};
 use self::foundation::Foundation;
 use self::private::make_private;
 use crate::conditions::{DiskRoom, Filling};
@@ -197,6 +199,11 @@ impl DataDirectory {
         }
     }
 
+    /// Whether something may have been agreed on with other nodes by who has used it; known for certain once it is open.
+    pub fn may_have_agreement(path: impl AsRef<Path>) -> bool {
+        path.as_ref().join(RING).is_dir()
+    }
+
     /// Opens a node's data directory, or makes it; locks it, checks that it is this node's, and counts the start.
     ///
     /// # Errors
@@ -231,9 +238,14 @@ impl DataDirectory {
                 raised_by: 0,
                 admitted_by: Some(BTreeSet::new()),
                 filling: Some(Filling::New),
+                store: None,
             },
         };
         file.check(&path, identity)?;
+        if file.store.is_none() {
+            // It is new, or an earlier release made it.
+            file.store = Some(draw_store(&path)?);
+        }
         let reset_key = reset_key(&path)?;
         // Durable before anybody hears of it: no two lives of the store may tell the same number.
         file.starts += 1;
@@ -267,6 +279,60 @@ impl DataDirectory {
             return Err(OpenError::Damaged { path, what }.into());
         }
         Ok(write_json(&self.path, TOPOLOGY, &new)?)
+    }
+
+    /// Whether other nodes have agreed with this one on a version of the cluster: then that counts, and no longer the cluster file.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`].
+    pub fn has_agreement(&self) -> Result<bool, OpenError> {
+        Ok(self.agreement()?.iter().any(|(name, _)| name.ends_with(RECORD)))
+    }
+
+    /// What was written of the agreement with other nodes, each file by its name.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`].
+    pub fn agreement(&self) -> Result<Vec<(String, Vec<u8>)>, OpenError> {
+        let path = self.path.join(RING);
+        let entries = match fs::read_dir(&path) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(failed("list", &path, e)),
+        };
+        let mut files = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(|e| failed("list", &path, e))?.file_name();
+            if let Some(name) = name.to_str().filter(|name| !name.ends_with(ASIDE)) {
+                let file = path.join(name);
+                files.push((name.to_owned(), fs::read(&file).map_err(|e| failed("read", &file, e))?));
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+
+    /// Writes one of these files, or removes it.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`]: it is as before, or as it should be.
+    pub fn write_agreement(&self, name: &str, bytes: Option<&[u8]>) -> Result<(), OpenError> {
+        let path = self.path.join(RING);
+        if !path.is_dir() {
+            DirBuilder::new().mode(0o700).create(&path).map_err(|e| failed("create", &path, e))?;
+            sync_directory(&self.path)?;
+        }
+        match bytes {
+            Some(bytes) => write_atomically(&path, name, bytes),
+            None => remove(&path, name),
+        }
+    }
+
+    /// Names this directory's data for as long as it lives.
+    pub fn store_id(&self) -> StoreId {
+        // Written at every start; 0 stands for none that anybody has.
+        let digits = self.identity().store.clone().unwrap_or_default();
+        StoreId(u128::from_str_radix(&digits, 16).unwrap_or(0))
     }
 
     /// The directory itself.
@@ -390,6 +456,9 @@ struct IdentityFile {
     /// Absent once it is what other nodes hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     filling: Option<Filling>,
+    /// Names the data. Absent where an early release made the directory, until its next start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    store: Option<String>,
 }
 
 impl IdentityFile {
@@ -437,7 +506,7 @@ fn check_unused(path: &Path) -> Result<(), OpenError> {
     for entry in fs::read_dir(path).map_err(|e| failed("list", path, e))? {
         let name = entry.map_err(|e| failed("list", path, e))?.file_name();
         match name.to_str() {
-            Some(STORE | TOPOLOGY) => return Err(IdentityFile::missing(path)),
+            Some(STORE | TOPOLOGY | RING) => return Err(IdentityFile::missing(path)),
             _ if is_left_over(&name) => {}
             _ => {
                 let found = name.to_string_lossy().into_owned();
@@ -496,6 +565,13 @@ fn reset_key(directory: &Path) -> Result<[u8; RESET_KEY_BYTES], OpenError> {
     Ok(key)
 }
 
+fn draw_store(directory: &Path) -> Result<String, OpenError> {
+    let mut bytes = [0; 16];
+    let drawn = OsRng.try_fill_bytes(&mut bytes);
+    drawn.map_err(|e| failed("draw random bytes for", &directory.join(IDENTITY), io::Error::other(e)))?;
+    Ok(StoreId(u128::from_be_bytes(bytes)).to_string())
+}
+
 fn failed(what: &'static str, path: &Path, source: io::Error) -> OpenError {
     OpenError::Io { what, path: path.into(), source }
 }
@@ -521,6 +597,9 @@ const IDENTITY: &str = "identity.json";
 const TOPOLOGY: &str = "topology.json";
 const RESET_KEY: &str = "reset-key";
 const STORE: &str = "store";
+const RING: &str = "ring";
+/// Ending of the files of versions that were agreed on.
+const RECORD: &str = ".record";
 /// Ending of files that are being written.
 const ASIDE: &str = ".new";
 

@@ -162,9 +162,9 @@ impl<S: Syncs> EngineCluster<S> {
                     self.wire.push_back((me, to, message));
                 }
                 Output::Reply { to, response } => self.replies.push((to.request, response)),
+                Output::Behind(_) => {}
                 Output::Sync(seq) => self.syncs.push((i, seq)),
                 Output::Halt(reason) => self.halts.push(reason),
-                Output::Behind(_) => {}
             }
         }
     }

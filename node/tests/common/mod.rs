@@ -14,6 +14,7 @@ use bytes::Bytes;
 use driftless_node::config::Limits;
 use driftless_node::metrics::Metrics;
 use driftless_node::net::certificates::{CertificateAuthority, Issued, NODE_SERVER_NAME, Validity};
+use driftless_node::net::keeper::MemoryKeeper;
 use driftless_node::net::limits::NetLimits;
 use driftless_node::net::sync::Syncer;
 use driftless_node::net::tls::{TlsFiles, TlsIdentity};
@@ -23,6 +24,7 @@ use driftless_node::replica::store::{ApplyError, Batch, BatchSeq, Store, StoreEr
 use driftless_node::store::memory::MemoryStore;
 use driftless_proto::client::{Get, Put, Read, Request, RequestFrame, Response, ResponseFrame, Stored};
 use driftless_proto::frame::{self, ALPN_CLIENT, FRAME_MAX, FRAME_SHARED_MAX, FrameReader};
+use driftless_proto::membership::StoreId;
 use driftless_proto::{BucketId, ContextToken, Key, Role, Topology, WriteId};
 use driftless_ring::Member;
 use driftless_testkit::TopologyBuilder;
@@ -84,6 +86,8 @@ pub struct Cluster {
     pub nodes: Vec<Option<Node>>,
     stores: Vec<Vec<SharedStore>>,
     starts: Vec<u64>,
+    /// What names the data of each node, and what it has agreed on with others.
+    pub data: Vec<(StoreId, Arc<MemoryKeeper>)>,
     pub sync_failures: Vec<Arc<Mutex<Option<StoreError>>>>,
 }
 
@@ -98,6 +102,11 @@ impl Cluster {
 
     /// Everything but running nodes.
     pub fn plan(shards: &[u16]) -> Cluster {
+        Cluster::plan_with(shards, shards.len())
+    }
+
+    /// The same, but only the first nodes are members from the beginning.
+    pub fn plan_with(shards: &[u16], founders: usize) -> Cluster {
         log_to_memory();
         let names = ["a", "b", "c", "d", "e"];
         let members: Vec<Member> = shards
@@ -111,10 +120,11 @@ impl Cluster {
             .collect();
         Cluster {
             authority: CertificateAuthority::create(CLUSTER).expect("a plain name"),
-            topology: topology(&members),
+            topology: topology(&members[..founders]),
             nodes: shards.iter().map(|_| None).collect(),
             stores: shards.iter().map(|n| (0..*n).map(|_| SharedStore::default()).collect()).collect(),
             starts: vec![0; shards.len()],
+            data: shards.iter().map(|_| (StoreId(rand::random()), Arc::default())).collect(),
             sync_failures: shards.iter().map(|_| Arc::default()).collect(),
             members,
         }
@@ -135,6 +145,9 @@ impl Cluster {
             tls: identity(self.authority.certificate_pem(), &issued),
             security: Security::default(),
             topology: self.topology.clone(),
+            member: Some(self.members[node].clone()),
+            store: self.data[node].0,
+            agreement: Some(self.data[node].1.clone()),
             context_keys: context_keys(),
             limits: Limits::default(),
             net: NetLimits::default(),
@@ -203,6 +216,7 @@ impl Cluster {
     pub fn lose_disk(&mut self, node: usize) {
         assert!(self.nodes[node].is_none());
         self.stores[node].fill_with(SharedStore::default);
+        self.data[node] = (StoreId(rand::random()), Arc::default());
     }
 
     pub fn node(&self, node: usize) -> &Node {

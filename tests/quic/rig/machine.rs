@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use driftless_node::net::keeper::MemoryKeeper;
 use driftless_node::net::sync::Syncer;
 use driftless_node::node::local::LocalNode;
 use driftless_node::replica::store::{ApplyError, Batch, BatchSeq, Listener, Store, StoreError};
 use driftless_node::store::memory::MemoryStore;
+use driftless_proto::membership::StoreId;
 
 use super::socket::SimulatedSocket;
 
@@ -24,6 +26,9 @@ pub(crate) struct Machine {
     /// Of the node.
     pub(crate) name: String,
     pub(crate) disks: Vec<Disk>,
+    /// Names what is on its disks.
+    pub(crate) store: StoreId,
+    pub(crate) agreement: Arc<MemoryKeeper>,
     /// By how many milliseconds its wall clock is ahead.
     pub(crate) clock_ahead_ms: Arc<AtomicI64>,
     /// How often the node was started.

@@ -19,6 +19,7 @@ use driftless_node::node::{NodeSettings, Security};
 use driftless_node::peer::Incarnation;
 use driftless_proto::client::PeerStatus;
 use driftless_proto::frame::PACKET_MAX;
+use driftless_proto::membership::StoreId;
 use driftless_proto::{Topology, WriteId};
 use driftless_ring::{Member, NodeId};
 use driftless_testkit::{TopologyBuilder, context_keys};
@@ -184,6 +185,8 @@ impl Inner {
                     host: host.to_owned(),
                     ip: ip_of(host),
                     name: name.to_owned(),
+                    store: StoreId(u128::from(NodeId::of_name(host).0)),
+                    agreement: Arc::default(),
                     disks: (0..scenario.shards_of(name)).map(|_| Disk::new(scenario.fetches)).collect(),
                     clock_ahead_ms: Arc::default(),
                     starts: Cell::new(0),
@@ -255,6 +258,9 @@ impl World {
             tls: self.0.authority.tls(&machine.name),
             security: Security::default(),
             topology: self.0.topology.clone(),
+            member: None,
+            store: machine.store,
+            agreement: Some(machine.agreement.clone()),
             context_keys: context_keys(),
             limits: Limits::default(),
             net: NetLimits::default(),

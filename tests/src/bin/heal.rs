@@ -22,6 +22,7 @@ use driftless_client::{Bucket, Client, Identity};
 use driftless_node::config::Limits;
 use driftless_node::metrics::Metrics;
 use driftless_node::net::certificates::{CertificateAuthority, Issued, Validity};
+use driftless_node::net::keeper::MemoryKeeper;
 use driftless_node::net::limits::NetLimits;
 use driftless_node::net::tls::{TlsFiles, TlsIdentity};
 use driftless_node::node::{Node, NodeSettings, Security};
@@ -30,6 +31,7 @@ use driftless_node::replica::record;
 use driftless_node::replica::store::{Batch, Store};
 use driftless_node::store::log::{LogDatabase, LogOptions};
 use driftless_proto::Topology;
+use driftless_proto::membership::StoreId;
 use driftless_ring::Member;
 use driftless_testkit::{TopologyBuilder, context_keys};
 use driftless_tests::damage::before_a_write;
@@ -193,6 +195,7 @@ struct Cluster {
     folder: PathBuf,
     authority: CertificateAuthority,
     topology: Arc<Topology>,
+    agreements: [Arc<MemoryKeeper>; 3],
     addresses: [SocketAddr; 3],
     nodes: [Option<(Node, Arc<Metrics>)>; 3],
     starts: u64,
@@ -207,6 +210,7 @@ impl Cluster {
             folder: folder.to_owned(),
             authority: CertificateAuthority::create("heal")?,
             topology: topology(addresses),
+            agreements: Default::default(),
             addresses,
             nodes: [None, None, None],
             starts: 0,
@@ -231,6 +235,9 @@ impl Cluster {
             tls: TlsIdentity::from_pem(&files, ca, certificate.as_bytes(), key.as_bytes(), SystemTime::now())?,
             security: Security::default(),
             topology: Arc::clone(&self.topology),
+            member: None,
+            store: StoreId(node as u128 + 1),
+            agreement: Some(self.agreements[node].clone()),
             context_keys: context_keys(),
             limits: Limits::default(),
             net: NetLimits::default(),

@@ -1,6 +1,7 @@
 //! Messages in words, for the trace of a failing seed.
 
 use bytes::Bytes;
+use driftless_node::membership::Letter;
 use driftless_node::peer::{Body, Exchange, Message, ReplicaRequest, Reply, Request, State};
 use driftless_proto::causality::Payload;
 use driftless_proto::client::{self, Response};
@@ -54,7 +55,7 @@ pub fn message(message: &Message, history: &History) -> String {
                 format!("#{id:04x} exchange {:04x} of {partition}: {:?}", request.exchange.0 & 0xffff, request.ask)
             }
             Request::Ping => format!("#{id:04x} Ping"),
-            Request::Membership(letter) => format!("#{id:04x} {letter:?}"),
+            Request::Membership(letter) => format!("#{id:04x} {}", letter_text(letter)),
             Request::Forward(inner) => format!("#{id:04x} Forward {}", request_text(inner, history)),
         },
         Body::Reply(reply) => match reply {
@@ -197,3 +198,31 @@ pub fn vector(vv: &VersionVector) -> String {
 
 /// No simulated cluster has more.
 const NODES_MAX: usize = 16;
+
+/// What the machines of the members say to each other.
+fn letter_text(letter: &Letter) -> String {
+    match letter {
+        Letter::News(news) => {
+            let marks: Vec<String> = news
+                .marks
+                .iter()
+                .map(|(of, marks)| format!("{} {}/{}/{}", node(*of), marks.ready, marks.closed, marks.left))
+                .collect();
+            format!("News of version {}: {}", news.version, marks.join(", "))
+        }
+        Letter::Records(records) => {
+            let versions: Vec<String> = records.iter().map(|decided| decided.record.version().to_string()).collect();
+            format!("Records {}", versions.join(", "))
+        }
+        Letter::Want { after } => format!("Want after {after}"),
+        Letter::Prepare { slot, ballot, .. } => format!("Prepare {slot} in round {}", ballot.round),
+        Letter::Promise { slot, ballot, accepted, .. } => {
+            let accepted =
+                accepted.as_ref().map_or(String::new(), |(with, _)| format!(", has one of round {}", with.round));
+            format!("Promise {slot} in round {}{accepted}", ballot.round)
+        }
+        Letter::Nack { slot, promised } => format!("Nack {slot}, promised round {}", promised.round),
+        Letter::Accept { ballot, record } => format!("Accept {} in round {}", record.version(), ballot.round),
+        Letter::Accepted { slot, ballot, .. } => format!("Accepted {slot} in round {}", ballot.round),
+    }
+}

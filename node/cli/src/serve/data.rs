@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use driftless_node::config::NodeConfig;
+use driftless_node::node::agreed;
 use driftless_node::store::directory::{DataDirectory, Identity};
 use driftless_node::store::log::{Layout, LogDatabase, LogOptions, LogStore, LogSyncer};
 use driftless_proto::Topology;
-use driftless_ring::Member;
+use driftless_ring::{Member, NodeId};
 use tokio::sync::oneshot;
 
 use super::stop::StopSignals;
@@ -16,21 +17,56 @@ use crate::exit::{Failure, Result};
 
 /// What a node keeps on disk.
 pub(super) struct Data {
-    pub(super) directory: Arc<DataDirectory>,
     pub(super) stores: Vec<LogStore>,
     pub(super) syncer: LogSyncer,
 }
 
 impl Data {
-    pub(super) fn open(config: &NodeConfig, topology: &Topology, member: &Member) -> Result<Data> {
-        let directory = Arc::new(open_directory(&config.data_dir, topology, member)?);
-        let database =
-            LogDatabase::open(directory.store_path(), log_options(config, topology.ring().partitions().get()))
-                .map_err(Failure::failed)?;
-        let stores = (0..member.shards.max(1)).map(|shard| database.store(shard)).collect();
+    pub(super) fn open(config: &NodeConfig, directory: &DataDirectory, partitions: u32, shards: u16) -> Result<Data> {
+        let database = LogDatabase::open(directory.store_path(), log_options(config, partitions));
+        let database = database.map_err(Failure::failed)?;
+        let stores = (0..shards.max(1)).map(|shard| database.store(shard)).collect();
         // The stores hold the database as long as they live; after them nobody does, and it closes.
-        Ok(Data { directory, stores, syncer: database.syncer() })
+        Ok(Data { stores, syncer: database.syncer() })
     }
+}
+
+/// What a node goes by: what it has agreed on with others, if it has, and else its files.
+pub(super) struct Part {
+    pub(super) topology: Arc<Topology>,
+    /// The node itself, as a member or as it would be one.
+    pub(super) member: Member,
+}
+
+impl Part {
+    pub(super) fn of(config: &NodeConfig, directory: &DataDirectory, founding: &Arc<Topology>) -> Result<Part> {
+        let files = directory.agreement().map_err(Failure::failed)?;
+        let agreed = agreed::configurations(&config.name, directory.store_id(), founding, files);
+        let agreed = agreed.map_err(|error| {
+            let place = directory.path().join("ring");
+            Failure::failed(format_args!("{} cannot be used: {error}", place.display()))
+        })?;
+        let topology = agreed.topology().clone();
+        if agreed.is_agreed() {
+            if !is_same(&topology, founding) {
+                let (version, file) = (agreed.version(), config.cluster.display());
+                tracing::warn!(
+                    version,
+                    %file,
+                    "the cluster has agreed on other members or buckets than its file names: the file only says whom to ask"
+                );
+            }
+        } else if founding.ring().member_by_name(&config.name).is_some() {
+            directory.check_topology(founding).map_err(Failure::failed)?;
+        }
+        let member = agreed.member(NodeId::of_name(&config.name)).cloned().or_else(|| config.as_member());
+        let member = member.ok_or_else(|| super::not_a_member(config, founding))?;
+        Ok(Part { topology, member })
+    }
+}
+
+fn is_same(one: &Topology, other: &Topology) -> bool {
+    one.ring().members() == other.ring().members() && one.buckets() == other.buckets()
 }
 
 /// Opens it on a thread of its own, since that may take minutes. Nothing if a signal comes before: then the process ends as by a
@@ -58,25 +94,23 @@ pub(super) async fn unless_stopped(
 }
 
 /// A node that went on with an empty directory because its disk is not mounted would be taken for a later life of itself.
-pub(super) fn no_data(path: &Path, member: &Member) -> Failure {
+pub(super) fn no_data(path: &Path, name: &str) -> Failure {
     let state = if path.exists() { "is empty" } else { "does not exist" };
-    Failure::failed(format_args!("the data directory {} of {} {state}", path.display(), member.name))
+    Failure::failed(format_args!("the data directory {} of {name} {state}", path.display()))
         .hint("if it should hold data, see whether its disk is mounted; on the first start of this node, or if its data is lost, add --init")
 }
 
-fn open_directory(path: &Path, topology: &Topology, member: &Member) -> Result<DataDirectory> {
+pub(super) fn open_directory(path: &Path, cluster: &str, name: &str) -> Result<DataDirectory> {
     // Whatever the clock shows: what cannot be written as a date is written as the nearest that can.
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().min(END_OF_9999);
     let identity = Identity {
-        cluster: topology.cluster().to_owned(),
-        node: member.name.clone(),
+        cluster: cluster.to_owned(),
+        node: name.to_owned(),
         created: humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since).to_string(),
         created_s: since.as_secs(),
         nonce: rand::random(),
     };
-    let directory = DataDirectory::open(path, &identity).map_err(Failure::failed)?;
-    directory.check_topology(topology).map_err(Failure::failed)?;
-    Ok(directory)
+    DataDirectory::open(path, &identity).map_err(Failure::failed)
 }
 
 fn log_options(config: &NodeConfig, partitions: u32) -> LogOptions {

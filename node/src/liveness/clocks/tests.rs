@@ -240,6 +240,20 @@ fn what_is_no_stamp_is_refused_and_what_is_none_of_the_members_is_no_vote() {
     assert_eq!(world.nodes[0].clocks.standing().heard, 0);
 }
 
+#[test]
+fn who_is_a_member_no_more_has_no_vote_and_who_becomes_one_has() {
+    let mut world = World::new(&[0, 0, 0]);
+    world.talk(&[0, 1, 2]);
+    assert_eq!(world.nodes[0].clocks.standing().heard, 2);
+    let now = world.now(0);
+    world.nodes[0].clocks.handle_members(now, id(0), &[id(0), id(1)]);
+    assert_eq!(world.nodes[0].clocks.standing().heard, 1);
+    world.nodes[0].clocks.handle_members(now, id(0), &[id(0), id(1), id(2)]);
+    assert_eq!(world.nodes[0].clocks.standing().heard, 1, "it has not said anything since");
+    world.talk(&[0, 1, 2]);
+    assert_eq!(world.nodes[0].clocks.standing().heard, 2);
+}
+
 proptest! {
     /// By the definition: with the own clock among them sorted, it is further than allowed from both in the middle.
     #[test]

@@ -414,6 +414,52 @@ fn the_same_seeds_say_the_same() {
     assert_eq!(run(), run());
 }
 
+impl Net {
+    /// These nodes are told of these members.
+    fn tell(&mut self, nodes: &[u64], members: &[u64]) {
+        let (now, members) = (self.now, members.iter().copied().map(id).collect::<Vec<_>>());
+        for node in nodes {
+            self.node(*node).detector.handle_members(now, &members);
+        }
+    }
+}
+
+#[test]
+fn who_becomes_a_member_is_heard_also_while_some_do_not_know_it_yet() {
+    let mut net = Net::new(3);
+    net.nodes.insert(id(4), detector(4, 4, 1, net.now));
+    // No connection leads there before it is known.
+    net.cut_between(&[3], &[4]);
+    net.tell(&[1, 2], &[1, 2, 3, 4]);
+    net.run(ms(3_000));
+    assert_eq!(net.node(3).detector.liveness(id(4)), None);
+    assert!(net.all_think_but(4, 3) && net.all_think(3, Alive), "the others vouch for it");
+    net.cut.clear();
+    net.tell(&[3], &[1, 2, 3, 4]);
+    net.run(ms(10_000));
+    assert!(net.all_agree());
+    assert_eq!((net.changes(), net.violations()), (0, 0), "nobody is blamed, and nothing makes no sense");
+    net.stop(4);
+    net.wait(ms(8_000), |net| net.all_think(4, Down));
+}
+
+#[test]
+fn who_is_a_member_no_more_is_forgotten_and_comes_back_as_any_other() {
+    let mut net = Net::new(4);
+    net.tell(&[1, 2], &[1, 2, 3]);
+    net.run(ms(2_000));
+    assert_eq!(net.node(1).detector.liveness(id(4)), None);
+    net.tell(&[3], &[1, 2, 3]);
+    net.nodes.remove(&id(4));
+    net.run(ms(10_000));
+    assert!(net.all_agree(), "what is said of the one that has left blames nobody");
+    net.nodes.insert(id(4), detector(4, 4, 2, net.now));
+    net.tell(&[1, 2, 3], &[1, 2, 3, 4]);
+    net.wait(ms(2_000), Net::all_agree);
+    net.run(ms(10_000));
+    assert!(net.all_agree());
+}
+
 #[test]
 fn nobody_joins_who_is_no_member() {
     let mut net = Net::new(2);

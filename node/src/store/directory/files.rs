@@ -66,6 +66,19 @@ pub(super) fn write_atomically(directory: &Path, name: &str, bytes: &[u8]) -> Re
     Ok(())
 }
 
+/// After this returns the file is gone, also after a power cut.
+pub(super) fn remove(directory: &Path, name: &str) -> Result<(), OpenError> {
+    for name in [name.to_owned(), format!("{name}{ASIDE}")] {
+        let path = directory.join(name);
+        match fs::remove_file(&path) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(failed("remove", &path, e)),
+        }
+    }
+    sync_directory(directory)
+}
+
 /// Puts `aside` in the place of a file. Where the file system can, the two change places, so that the blocks of both stay.
 fn replace(aside: &Path, path: &Path) -> io::Result<()> {
     let here = rustix::fs::CWD;

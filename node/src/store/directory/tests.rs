@@ -50,6 +50,46 @@ fn everything(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 #[test]
+fn what_was_agreed_on_is_kept_under_its_names_and_a_file_that_goes_is_gone() {
+    let folder = folder();
+    let path = folder.path().join("data");
+    assert!(!DataDirectory::may_have_agreement(&path));
+    let directory = open(&path).expect("made");
+    assert!(!directory.has_agreement().expect("listed"));
+    directory.write_agreement("ballot", Some(b"1")).expect("written");
+    assert!(!directory.has_agreement().expect("listed"), "no version was decided");
+    directory.write_agreement("2.record", Some(b"two")).expect("written");
+    directory.write_agreement("ballot", Some(b"22")).expect("replaced");
+    drop(directory);
+    let directory = open(&path).expect("opened again");
+    assert!(directory.has_agreement().expect("listed") && DataDirectory::may_have_agreement(&path));
+    let files = [("2.record", &b"two"[..]), ("ballot", b"22")];
+    assert_eq!(directory.agreement().expect("read"), files.map(|(name, bytes)| (name.to_owned(), bytes.to_vec())));
+    directory.write_agreement("ballot", None).expect("removed");
+    directory.write_agreement("ballot", None).expect("is not there");
+    assert_eq!(directory.agreement().expect("read").len(), 1, "also what was kept aside of it");
+}
+
+#[test]
+fn a_directory_keeps_its_store_id_and_another_has_another_also_one_of_an_early_release() {
+    let folder = folder();
+    let path = folder.path().join("data");
+    let first = open(&path).expect("made").store_id();
+    assert_eq!(open(&path).expect("opened").store_id(), first);
+    let other = open(&folder.path().join("other")).expect("made").store_id();
+    assert!(first != other && first.0 != 0 && other.0 != 0);
+    // An early release has written none.
+    let file = path.join(IDENTITY);
+    let text = fs::read_to_string(&file).expect("read");
+    let mut early: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    early.as_object_mut().expect("an object").remove("store").expect("was there");
+    fs::write(&file, early.to_string()).expect("written");
+    let drawn = open(&path).expect("opened").store_id();
+    assert!(drawn != first && drawn.0 != 0);
+    assert_eq!(open(&path).expect("opened").store_id(), drawn, "written down");
+}
+
+#[test]
 fn a_data_directory_that_others_may_read_is_made_private_with_all_that_is_in_it() {
     let folder = folder();
     let path = folder.path().join("data");
