@@ -184,6 +184,11 @@ struct Origin {
 }
 
 impl Origin {
+    /// It may have been stamped here: whoever else was given it now would stamp it once more.
+    fn may_have_happened(&mut self) {
+        (self.may_have_happened, self.forwarded) = (true, true);
+    }
+
     /// What is to be said of a failure: that nothing has happened is true of the last attempt alone.
     fn honest(&self, failure: Failure) -> Failure {
         match failure {
@@ -301,7 +306,7 @@ impl Coordinator {
             }
             let (asker, deadline, mut origin) = (open.asker, open.deadline, open.origin.take());
             if let (Some(origin), Machine::Put(_) | Machine::Salvage(_)) = (&mut origin, &open.machine) {
-                origin.may_have_happened = true;
+                origin.may_have_happened();
             }
             shard.metrics.replans.inc();
             self.close(shard, id);
@@ -315,7 +320,7 @@ impl Coordinator {
     fn await_news(&mut self, shard: &Shard, now: Now, from: NodeId, id: RequestId, refusal: Refusal) {
         let Some(open) = self.requests.get_mut(&id) else { return };
         if let (Some(origin), Machine::Put(_) | Machine::Salvage(_)) = (&mut open.origin, &open.machine) {
-            origin.may_have_happened = true;
+            origin.may_have_happened();
         }
         open.attempts.clear();
         open.machine = Machine::Awaiting(Awaiting::new(refusal, open.deadline));
