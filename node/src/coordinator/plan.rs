@@ -96,6 +96,11 @@ impl Plan {
         self.primaries.first() == Some(&self.me)
     }
 
+    /// Whether this node may keep anything for others: not if it is no member, or none any more, and may be stopped at any moment.
+    pub(crate) fn may_stand_in(&self) -> bool {
+        self.configurations.topology().ring().member(self.me).is_some()
+    }
+
     /// Whether a request that leaves it open may count on fallbacks, or what it asks for.
     pub(crate) fn sloppy(&self, asked: Option<bool>) -> bool {
         asked.unwrap_or(self.bucket.sloppy)

@@ -168,7 +168,7 @@ impl Coordinator {
         self.latency.fastest_first(&mut primaries);
         match primaries.first() {
             Some(primary) => Ok(Some(*primary)),
-            None if sloppy => Ok(None),
+            None if sloppy && plan.may_stand_in() => Ok(None),
             None => Err(Refusal::NotEnoughReplicas { needed: 1, available: 0 }.into()),
         }
     }

@@ -42,7 +42,8 @@ pub(super) fn in_reply(shard: &Shard, now: Now, reply: &Reply) -> Option<&'stati
 }
 
 fn in_sender(shard: &Shard, from: NodeId, merge: &Merge) -> Option<&'static str> {
-    if !matches!(merge.purpose, Purpose::AntiEntropy | Purpose::Transfer) {
+    // Where members come and go, who has just handed a key over may not have heard yet that this is done.
+    if !matches!(merge.purpose, Purpose::AntiEntropy | Purpose::Transfer) || shard.configurations.is_agreed() {
         return None;
     }
     let bucket = shard.topology.bucket(merge.bucket)?;

@@ -32,6 +32,11 @@ impl<S: Store> Replica<S> {
             }
         }
         let is_repair = matches!(merge.purpose, Purpose::AntiEntropy | Purpose::Transfer);
+        if is_repair && from != shard.node && !shard.configurations.keeps(from, located.partition) {
+            return Err(shard.not_owner().into());
+        }
+        // Who hands a partition over compares it with its owners, and that is done when both hold the same.
+        located.is_mine |= is_repair && shard.configurations.keeps(shard.node, located.partition);
         let capacity = self.capacity(shard, &mut located, merge.hint_for)?;
         self.witness(shard, located.partition, merge.siblings.vv());
         let (merged, place) = (merge.siblings.vv().clone(), capacity.place(&located));

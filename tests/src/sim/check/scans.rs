@@ -47,6 +47,7 @@ fn has_met(evidence: &Evidence<'_>, op: &Operation, walk: &Walk) -> bool {
         && op.w + walk.r > n
         && evidence.disk_losses.spare((&op.slot, op.invoked, op.returned), walk.returned)
         && !evidence.may_be_forgotten(&op.slot)
+        && evidence.must_last(op)
 }
 
 /// A value that must be listed: it was acknowledged, and no delete can have taken it. Where the last writer wins, by the clocks of the

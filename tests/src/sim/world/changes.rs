@@ -262,15 +262,19 @@ impl World {
             return;
         }
         let Some(step) = &mut operator.doing else { return };
+        let mut refusal = String::new();
         step.stage = match answer {
             Ok(ClusterAnswer::Staged(_)) => Stage::Staged,
             Ok(ClusterAnswer::Plan(plan)) => Stage::Planned(plan.name),
             Ok(ClusterAnswer::Decided(decided)) => Stage::Decided(decided.version),
             Ok(_) => return,
             // It may have been decided all the same: whoever looks again sees.
-            Err(_) => Stage::Begun,
+            Err(why) => {
+                refusal = format!(" ({why})");
+                Stage::Begun
+            }
         };
-        let told = format!("the operator is told: {:?}", step.stage);
+        let told = format!("the operator is told: {:?}{refusal}", step.stage);
         self.is_it_so();
         self.say(told);
     }
