@@ -63,12 +63,7 @@ fn each_seed(seeds: u64, run: fn(u64) -> Tally) -> (u64, Tally) {
 }
 
 fn duel(seed: u64) -> Tally {
-    let calm = Weather {
-        loss: 0.0,
-        twice: 0.0,
-        delay: Duration::from_millis(5),
-        shards: Duration::from_millis(20),
-    };
+    let calm = Weather { loss: 0.0, twice: 0.0, delay: Duration::from_millis(5), shards: Duration::from_millis(20) };
     let mut world = World::new(seed, 3 + 2 * (seed % 2) as usize, 0, calm);
     let ids = world.ids();
     for round in 0..5 {

@@ -137,8 +137,8 @@ impl World {
         self.nodes.keys().copied().collect()
     }
 
-    pub(super) fn id(&self, name: &str) -> NodeId {
-        NodeId::of_name(name)
+    pub(super) fn founding(&self) -> &Arc<Topology> {
+        &self.founding
     }
 
     /// Those that run.
