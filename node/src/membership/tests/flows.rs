@@ -77,7 +77,7 @@ fn a_cluster_founds_itself_when_all_have_been_heard() {
     settle(&mut world);
     let state = state(&mut world, "n1");
     assert_eq!((state.version, state.is_agreed, state.voters.len()), (2, true, 3));
-    assert_eq!(state.unfinished, []);
+    assert!(state.unfinished.is_empty());
     assert!(world.nodes.values().all(|node| node.files.contains_key("2.record")));
 }
 
@@ -99,7 +99,7 @@ fn a_node_joins_and_another_leaves() {
     let state = state(&mut world, "n2");
     let names: Vec<&str> = state.members.iter().map(|member| member.name.as_str()).collect();
     assert_eq!(names, ["n2", "n3", "n4"]);
-    assert_eq!(state.staged.changes, [] as [String; 0]);
+    assert!(state.staged.changes.is_empty());
     let refused = ask(&mut world, "n1", ClusterCommand::Stage(join("n5"))).unwrap_err();
     assert_eq!(refused, "n1 is no member: ask one that is");
 }
