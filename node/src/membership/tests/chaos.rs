@@ -69,7 +69,7 @@ fn duel(seed: u64) -> Tally {
     for round in 0..5 {
         world.weather = calm;
         ids.iter().for_each(|node| world.start(*node));
-        if !world.run_until(Duration::from_secs(60), |world| is_over(world)) {
+        if !world.run_until(Duration::from_secs(60), is_over) {
             panic!("seed {seed}: round {round} is not over after a minute");
         }
         world.weather = Weather { loss: 0.2, twice: 0.1, delay: Duration::from_millis(150), ..calm };
