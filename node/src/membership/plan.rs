@@ -67,7 +67,7 @@ impl Basis<'_> {
     fn draft(&self, changes: &[Change]) -> Result<Draft, String> {
         let record = self.record;
         let mut draft = Draft {
-            version: record.version() + 1,
+            version: record.version().saturating_add(1),
             members: record.topology.ring().members().to_vec(),
             stores: record.stores.iter().copied().collect(),
             lost: Vec::new(),
@@ -447,3 +447,6 @@ const MEMBERS_COMFORTABLE: usize = 200;
 
 /// From here on plans warn of unequal weights: a member never holds more than one replica of a partition.
 const WEIGHTS_APART: u32 = 8;
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,26 @@ struct Tally {
 
 #[test]
 fn no_version_is_decided_twice_and_all_come_to_agree() {
-    let seeds = std::env::var("MEMBERSHIP_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(300);
+    let (seeds, total) = each_seed(300, run);
+    if seeds >= 100 {
+        let Tally { versions, wiped, buried, named_anew, refused } = total;
+        assert!(versions > 3 * seeds, "{total:?}");
+        assert!(wiped.min(buried).min(named_anew).min(refused) > 5, "{total:?}");
+    }
+}
+
+/// The same node is killed and started again and again while several propose at once: what a voter has said it must still know.
+#[test]
+fn duels_among_voters_that_crash_have_one_winner() {
+    let (seeds, total) = each_seed(200, duel);
+    if seeds >= 100 {
+        assert!(total.versions > 3 * seeds && total.refused > seeds, "{total:?}");
+    }
+}
+
+/// Runs so many seeds, or as many as the environment says, and sums up what they saw.
+fn each_seed(seeds: u64, run: fn(u64) -> Tally) -> (u64, Tally) {
+    let seeds = std::env::var("MEMBERSHIP_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(seeds);
     let first = std::env::var("MEMBERSHIP_FIRST").ok().and_then(|first| first.parse().ok()).unwrap_or(0);
     let mut total = Tally::default();
     let mut failed = Vec::new();
@@ -40,11 +59,42 @@ fn no_version_is_decided_twice_and_all_come_to_agree() {
         }
     }
     assert!(failed.is_empty(), "{} of {seeds} seeds failed: {failed:?}", failed.len());
-    if seeds >= 100 {
-        let Tally { versions, wiped, buried, named_anew, refused } = total;
-        assert!(versions > 3 * seeds, "{total:?}");
-        assert!(wiped.min(buried).min(named_anew).min(refused) > 5, "{total:?}");
+    (seeds, total)
+}
+
+fn duel(seed: u64) -> Tally {
+    let calm = Weather { loss: 0.0, twice: 0.0, delay: Duration::from_millis(5), shards: Duration::from_millis(20) };
+    let mut world = World::new(seed, 3 + 2 * (seed % 2) as usize, 0, calm);
+    let ids = world.ids();
+    for round in 0..5 {
+        world.weather = calm;
+        ids.iter().for_each(|node| world.start(*node));
+        if !world.run_until(Duration::from_secs(60), is_over) {
+            panic!("seed {seed}: round {round} is not over after a minute");
+        }
+        world.weather = Weather { loss: 0.2, twice: 0.1, delay: Duration::from_millis(150), ..calm };
+        for number in 0..3_u32 {
+            let node = *ids.choose(&mut world.rng).unwrap();
+            world.command(node, ClusterCommand::Apply(Change::CreateBucket(bucket(&format!("r{round}.{number}"), 3))));
+        }
+        for _ in 0..30 {
+            let pause = Duration::from_millis(world.rng.random_range(0..60));
+            world.run_for(pause);
+            let node = *ids.choose(&mut world.rng).unwrap();
+            world.crash(node);
+            let pause = Duration::from_millis(world.rng.random_range(0..20));
+            world.run_for(pause);
+            world.start(node);
+        }
     }
+    heal(&mut world, seed);
+    let refused = world.answers.values().filter(|answer| answer.is_err()).count() as u64;
+    Tally { versions: world.records.len() as u64, refused, ..Tally::default() }
+}
+
+fn bucket(name: &str, n: u8) -> BucketDefinition {
+    let (name, quorum) = (BucketName::new(name).unwrap(), Quorum::majority(n).unwrap());
+    BucketDefinition { name, id: BucketId(0), quorum, ..BucketDefinition::built_in(3) }
 }
 
 fn run(seed: u64) -> Tally {
@@ -129,12 +179,8 @@ fn operate(world: &mut World) {
             Change::Replace { name, with, force: world.rng.random_bool(0.2) }
         }
         6 => {
-            let bucket = BucketDefinition {
-                name: BucketName::new(format!("b{}", world.rng.random_range(0..9))).unwrap(),
-                id: BucketId(0),
-                quorum: Quorum::majority(world.rng.random_range(1..4)).unwrap(),
-                ..BucketDefinition::built_in(3)
-            };
+            let name = format!("b{}", world.rng.random_range(0..9));
+            let bucket = bucket(&name, world.rng.random_range(1..4));
             world.command(node, ClusterCommand::Apply(Change::CreateBucket(bucket)));
             return;
         }

@@ -90,7 +90,7 @@ impl World {
         let spec = RingSpec {
             partitions: Partitions::new(16).unwrap(),
             hash_seed: 7,
-            members: members.clone(),
+            members,
             classes: BTreeSet::from([founders.min(3) as u8]),
         };
         let buckets = vec![BucketDefinition::built_in(founders)];
@@ -137,8 +137,8 @@ impl World {
         self.nodes.keys().copied().collect()
     }
 
-    pub(super) fn id(&self, name: &str) -> NodeId {
-        NodeId::of_name(name)
+    pub(super) fn founding(&self) -> &Arc<Topology> {
+        &self.founding
     }
 
     /// Those that run.
