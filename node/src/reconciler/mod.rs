@@ -128,7 +128,7 @@ impl Reconciler {
             pressed: false,
             paused: false,
             lacking: BTreeSet::new(),
-            passes: Passes::default(),
+            passes: Passes::new(shard),
             outputs: VecDeque::new(),
         }
     }

@@ -17,8 +17,7 @@ use crate::shard::Shard;
 
 use super::{Asked, Holdings, Reconciler, View};
 
-/// With whom this node has compared what changes hands.
-#[derive(Default)]
+/// With whom this node has compared what changes hands. A process that starts has compared nothing: it compares again.
 pub(super) struct Passes {
     /// Of the version that this is about.
     version: u64,
@@ -27,21 +26,28 @@ pub(super) struct Passes {
     done: BTreeMap<PartitionId, BTreeSet<NodeId>>,
 }
 
+impl Passes {
+    /// Nothing has been compared on the versions that count.
+    pub(super) fn new(shard: &Shard) -> Passes {
+        let configurations = &shard.configurations;
+        let (version, is_leaving) = (configurations.version(), !configurations.has_active_before());
+        Passes { version, is_leaving, done: BTreeMap::new() }
+    }
+}
+
 impl Reconciler {
     /// Other versions of the ring count from now on, or count otherwise.
     pub(crate) fn handle_configurations<H: Holdings>(&mut self, view: &View<'_, H>) {
         let View { shard, now, .. } = *view;
-        let (version, is_leaving) = (shard.configurations.version(), !shard.configurations.has_active_before());
-        let is_new = version != self.passes.version;
-        let is_flipped = is_leaving != self.passes.is_leaving;
-        if is_new || is_flipped {
+        let passes = Passes::new(shard);
+        if (passes.version, passes.is_leaving) != (self.passes.version, self.passes.is_leaving) {
             // What was compared on another version, or while the old owners took writes, says nothing of now.
             let begun: Vec<_> = self.begun.keys().copied().collect();
             begun.into_iter().for_each(|exchange| self.give_up(shard, now, exchange));
             let answering: Vec<_> = self.answering.keys().copied().collect();
             answering.into_iter().for_each(|(from, exchange)| self.end_answering(from, exchange));
             self.asked.retain(|_, asked| !matches!(asked, Asked::Sums { .. }));
-            self.passes = Passes { version, is_leaving, done: BTreeMap::new() };
+            self.passes = passes;
         }
         self.rounds.begin_anew(shard, view.holdings.partitions(), now.instant);
         self.go_on(view);

@@ -84,6 +84,11 @@ impl Agreement {
         self.machine = None;
     }
 
+    /// How far its shards are.
+    pub fn progress(&self) -> &[Progress] {
+        &self.progress
+    }
+
     /// A shard has come so far. Whether that is news.
     pub fn note(&mut self, shard: usize, progress: Progress) -> bool {
         std::mem::replace(&mut self.progress[shard], progress) != progress

@@ -141,7 +141,12 @@ fn live(world: &mut World) -> Vec<Violation> {
     world.run_until(settled, |_| false);
     wait_until(world, World::members_are_settled);
     if !world.members_are_settled() {
-        let text = "a change of members does not come to its end".to_owned();
+        let standing = |(number, node): (usize, &super::node::Node)| {
+            let progress = node.agreement.as_ref().map(|agreement| agreement.progress().to_vec());
+            format!("n{number} {progress:?}, {} hints", node.store.hints())
+        };
+        let standing: Vec<String> = world.cluster.iter().map(standing).collect();
+        let text = format!("a change of members does not come to its end: {}", standing.join("; "));
         return vec![Violation::general("changes end", text)];
     }
     ask_undisturbed(world);

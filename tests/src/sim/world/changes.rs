@@ -102,7 +102,11 @@ impl World {
         let newest = self.cluster.topology().ring().version().0;
         let is_there =
             |configurations: &Configurations| configurations.version() == newest && !configurations.is_moving();
-        let all = self.cluster.iter().filter(|(_, node)| !node.is_dead).all(|(_, node)| node.configurations.as_deref().is_some_and(is_there));
+        let all = self
+            .cluster
+            .iter()
+            .filter(|(_, node)| !node.is_dead)
+            .all(|(_, node)| node.configurations.as_deref().is_some_and(is_there));
         (all && newest >= 2).then_some(newest)
     }
 

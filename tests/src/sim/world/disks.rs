@@ -8,6 +8,7 @@ use driftless_node::planted::Bug;
 use driftless_node::replica::record::{self, HintKey};
 use driftless_node::replica::store::{Batch, BatchSeq};
 use driftless_proto::{Dot, Durability, Version};
+use driftless_ring::NodeId;
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -187,6 +188,10 @@ impl World {
         let record = key.record();
         let slot = record.bucket_and_key().expect("a store holds what its node wrote");
         let target = self.cluster.number_of(key.target()).expect("hints are for members");
+        // What was held for a node that does not own the key any more goes to those who do.
+        if self.cluster.agrees_on_members() && !self.owns(node, key.target(), &slot) {
+            return;
+        }
         // What is lost with its disk is not held against who gave it.
         let is_lost = self.nemesis.set_back == Some(target) || self.judges.disk_losses.since(&slot, 0) > 0;
         if self.phase == Phase::Calm || is_lost {
@@ -207,6 +212,16 @@ impl World {
                 format!("n{node} has removed a hint for n{target}, which does not hold on its disk what it was for");
             self.judges.violations.push(Violation::of("hints go when delivered", &slot, text));
         }
+    }
+
+    /// Whether a node owns a key, in the newest version that another goes by.
+    fn owns(&self, by: usize, node: NodeId, slot: &Slot) -> bool {
+        let known = self.cluster[by].configurations.as_ref().map(|configurations| configurations.topology());
+        known.is_some_and(|topology| {
+            topology
+                .bucket(slot.0)
+                .is_some_and(|bucket| topology.ring().owns(node, topology.place(bucket, &slot.1).partition))
+        })
     }
 
     /// What took the place of damaged bytes counts again once it is on the disk.
