@@ -313,7 +313,7 @@ impl Configurations {
         let older = self.older.iter().filter(|older| older.is_active).map(|older| older.topology.ring());
         let mut passes: Vec<Pass> = older
             .map(|ring| ring.owners(partition))
-            .filter(|owners| !owners.is_empty() && !(self.is_whole && owners.contains(&node)))
+            .filter(|owners| !(owners.is_empty() || self.is_whole && owners.contains(&node)))
             .map(pass)
             .collect();
         if !self.is_whole {
@@ -350,4 +350,112 @@ pub struct Pass {
     pub of: Vec<NodeId>,
     /// How many of them.
     pub needed: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use driftless_proto::BucketDefinition;
+    use driftless_ring::{Partitions, RingSpec};
+
+    use super::*;
+
+    fn id(name: &str) -> NodeId {
+        NodeId::of_name(name)
+    }
+
+    /// The store that a node began with.
+    fn store(name: &str) -> StoreId {
+        StoreId(u128::from(id(name).0))
+    }
+
+    /// Versions 2 and on, each with these members; the lost ones are those of the newest.
+    fn records(versions: &[&[&str]], lost: &[&str]) -> Vec<Arc<Record>> {
+        let spec = |names: &[&str]| RingSpec {
+            partitions: Partitions::new(4).unwrap(),
+            hash_seed: 0,
+            members: names.iter().map(|name| Member::new(*name, "h:1")).collect(),
+            classes: [3].into(),
+        };
+        let mut ring = Ring::first(spec(versions[0])).unwrap();
+        let mut records: Vec<Arc<Record>> = Vec::new();
+        for (number, names) in versions.iter().enumerate() {
+            ring = ring.next(spec(names)).unwrap();
+            let topology = Topology::new("test", ring.clone(), vec![BucketDefinition::built_in(3)]).unwrap();
+            let stores = names.iter().map(|name| (id(name), store(name))).collect();
+            let is_newest = number + 1 == versions.len();
+            let lost = lost.iter().filter(|_| is_newest).map(|name| (id(name), store(name))).collect();
+            let parent = records.last().map_or(0, |record| record.digest());
+            let (voters, by, reason) = (vec![id(names[0])], String::new(), String::new());
+            let record = Record::new(7, parent, topology, stores, voters, lost, vec![], by, reason).unwrap();
+            records.push(Arc::new(record));
+        }
+        records
+    }
+
+    /// (ready, closed, left) by name.
+    fn marks(of: &[(&str, u64, u64, u64)]) -> BTreeMap<NodeId, Marks> {
+        let marks = |(name, ready, closed, left): &(&str, u64, u64, u64)| {
+            (id(name), Marks { store: Some(store(name)), ready: *ready, closed: *closed, left: *left })
+        };
+        of.iter().map(marks).collect()
+    }
+
+    fn seen(records: &[Arc<Record>], marks: &BTreeMap<NodeId, Marks>) -> Configurations {
+        Configurations::of_records(id("a"), store("a"), records, None, marks)
+    }
+
+    fn active(configurations: &Configurations) -> Vec<u64> {
+        let partition = configurations.topology().ring().all_partitions().next().unwrap();
+        configurations.active(partition).map(|(version, _)| version).collect()
+    }
+
+    const ABC: &[&str] = &["a", "b", "c"];
+    const ABD: &[&str] = &["a", "b", "d"];
+
+    #[test]
+    fn a_version_goes_from_joint_to_closing_to_leaving_to_settled() {
+        let records = records(&[ABC, ABD], &[]);
+        let phase = |of: &[(&str, u64, u64, u64)]| {
+            let seen = seen(&records, &marks(of));
+            (seen.read_version(), seen.closes(), active(&seen), seen.is_settled())
+        };
+        let joint = phase(&[("a", 3, 2, 2), ("b", 3, 2, 2), ("c", 2, 2, 2), ("d", 0, 0, 0)]);
+        assert_eq!(joint, (2, 2, vec![3, 2], false));
+        let closing = phase(&[("a", 3, 2, 2), ("b", 3, 3, 2), ("c", 2, 2, 2), ("d", 3, 0, 0)]);
+        assert_eq!(closing, (3, 3, vec![3, 2], false));
+        let leaving = phase(&[("a", 3, 3, 3), ("b", 3, 3, 3), ("c", 2, 3, 2), ("d", 3, 3, 3)]);
+        assert_eq!(leaving, (3, 3, vec![3], false));
+        let settled = phase(&[("a", 3, 3, 3), ("b", 3, 3, 3), ("c", 3, 3, 3), ("d", 3, 3, 3)]);
+        assert_eq!(settled, (3, 3, vec![3], true));
+    }
+
+    #[test]
+    fn what_is_retired_does_not_come_back_when_another_version_is_decided() {
+        let records = records(&[ABC, ABD, &["a", "b", "e"]], &[]);
+        let marks = marks(&[("a", 3, 3, 3), ("b", 3, 3, 3), ("c", 2, 3, 2), ("d", 3, 3, 3)]);
+        let seen = seen(&records, &marks);
+        assert_eq!((seen.read_version(), seen.closes(), active(&seen)), (3, 3, vec![4, 3]));
+        assert_eq!(seen.unfinished().collect::<Vec<_>>(), [2, 3]);
+    }
+
+    #[test]
+    fn a_version_whose_members_were_lost_before_they_were_ready_retires_nothing() {
+        let records = records(&[ABC, ABD, ABC], &["d"]);
+        let marks = marks(&[("a", 3, 3, 3), ("b", 3, 3, 3), ("c", 3, 3, 3)]);
+        let seen = seen(&records, &marks);
+        assert_eq!((seen.read_version(), active(&seen)), (2, vec![4, 3, 2]));
+    }
+
+    #[test]
+    fn a_store_that_is_not_named_is_neither_ready_nor_gone() {
+        let records = records(&[ABC, ABD], &[]);
+        let all = [("a", 3, 3, 3), ("b", 3, 3, 3), ("c", 3, 3, 3), ("d", 3, 3, 3)];
+        for name in ["c", "d"] {
+            let mut marks = marks(&all);
+            marks.get_mut(&id(name)).unwrap().store = Some(StoreId(1));
+            assert!(!seen(&records, &marks).is_settled(), "{name}");
+        }
+        let other = Configurations::of_records(id("c"), StoreId(1), &records, None, &marks(&all));
+        assert!(other.is_settled() && !other.is_whole(), "a member of the version before that has lost its disk");
+    }
 }

@@ -19,6 +19,7 @@ use super::paxos::Electorate;
 /// What a node knows to have been decided.
 pub(super) struct Chain {
     founding: Arc<Topology>,
+    founding_digest: u128,
     /// Whether this node is named by the file.
     is_founder: bool,
     records: BTreeMap<u64, Known>,
@@ -60,7 +61,8 @@ impl Chain {
         settled: u64,
     ) -> Result<Chain, String> {
         let is_founder = founding.ring().member(me).is_some();
-        let mut chain = Chain { founding, is_founder, records: BTreeMap::new(), settled };
+        let founding_digest = founding.digest();
+        let mut chain = Chain { founding, founding_digest, is_founder, records: BTreeMap::new(), settled };
         for (version, decided) in records {
             let known = Known::new(decided);
             if known.record.version() != version {
@@ -95,13 +97,17 @@ impl Chain {
     pub(super) fn digest(&self) -> u128 {
         match self.newest() {
             Some(newest) => newest.digest,
-            None if self.is_founder => self.founding.digest(),
+            None if self.is_founder => self.founding_digest,
             None => 0,
         }
     }
 
     pub(super) fn founding(&self) -> &Arc<Topology> {
         &self.founding
+    }
+
+    pub(super) fn founding_digest(&self) -> u128 {
+        self.founding_digest
     }
 
     pub(super) fn is_founder(&self) -> bool {
@@ -143,7 +149,7 @@ impl Chain {
     /// same tables.
     pub(super) fn founding_that_counts(&self) -> Option<&Arc<Topology>> {
         let second = self.records.get(&2)?;
-        (self.settled < 2 && second.record.parent == self.founding.digest()).then_some(&self.founding)
+        (self.settled < 2 && second.record.parent == self.founding_digest).then_some(&self.founding)
     }
 
     /// The store of a node, as the newest version has it that counts and has the node as a member.
@@ -176,7 +182,7 @@ impl Chain {
             return Fit::Foreign;
         }
         let Some(newest) = self.newest() else {
-            let is_founded = record.version() == 2 && record.parent == self.founding.digest();
+            let is_founded = record.version() == 2 && record.parent == self.founding_digest;
             return if is_founded || may_begin { Fit::Next } else { Fit::Foreign };
         };
         match record.version().checked_sub(newest.record.version()) {

@@ -164,7 +164,7 @@ impl Membership {
 
     fn plan(&self, now: Instant, changes: &[Change]) -> Result<Planned, String> {
         let newest = self.chain.newest().ok_or("the members of this cluster are not agreed on yet")?;
-        let candidates = self.peers.candidates(now, |node| is_known(&self.chain, node));
+        let candidates = self.peers.candidates(now, |node| self.chain.is_member(node));
         let basis = Basis {
             record: &newest.record,
             digest: newest.digest,
@@ -199,7 +199,7 @@ impl Membership {
         Ok(())
     }
 
-    /// Whoever is declared lost is not there.
+    /// Whoever is declared lost is not there, or has lost its disk.
     fn check_absent(&self, now: Instant, change: &Change) -> Result<(), String> {
         let (name, way) = match change {
             Change::Replace { name, force: false, .. } => (name, "use leave, or --force"),
@@ -208,7 +208,12 @@ impl Membership {
         };
         let members = self.configurations.members();
         let member = members.iter().find(|member| member.name == *name);
-        let is_up = |node| node == self.me.member.id || self.peers.is_heard(now, node);
+        let is_up = |node| {
+            let heard = self.peers.heard(node).filter(|_| self.peers.is_heard(now, node));
+            let store =
+                if node == self.me.member.id { Some(self.me.store) } else { heard.map(|heard| heard.candidate.store) };
+            store.is_some() && store == self.chain.store_of(node)
+        };
         if member.is_some_and(|member| is_up(member.id)) {
             return Err(format!("{name} is up: {way}"));
         }
@@ -312,9 +317,9 @@ impl Membership {
             reason: reason.to_owned(),
         };
         let founding = self.chain.founding();
-        let is_first = self.chain.record(2).is_some_and(|second| second.record.parent == founding.digest());
+        let is_first = self.chain.record(2).is_some_and(|second| second.record.parent == self.chain.founding_digest());
         let first = (is_first || self.chain.newest().is_none())
-            .then(|| past(founding, founding.digest(), "", "read from the cluster file"));
+            .then(|| past(founding, self.chain.founding_digest(), "", "read from the cluster file"));
         let records = self.chain.records().map(|known| {
             let record = &known.record;
             past(&record.topology, known.digest, &record.by, &record.reason)

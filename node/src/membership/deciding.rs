@@ -377,7 +377,7 @@ impl Membership {
 
     /// Who of those that the file names stands against founding, in words; nobody if all are there and know nothing newer.
     pub(super) fn not_founding(&self, now: Instant) -> Vec<String> {
-        let (me, digest) = (self.me.member.id, self.chain.founding().digest());
+        let (me, digest) = (self.me.member.id, self.chain.founding_digest());
         let others = self.chain.founding().ring().members().iter().filter(|member| member.id != me);
         others
             .filter_map(|member| {
@@ -414,7 +414,7 @@ impl Membership {
         let voters = voters::next(&[], ring.members());
         let topology = driftless_proto::Topology::new(founding.cluster(), ring, founding.buckets().to_vec()).ok()?;
         let (by, reason) = (self.me.member.name.clone(), "founded by its file".to_owned());
-        let (cluster, parent) = (self.rng.random(), founding.digest());
+        let (cluster, parent) = (self.rng.random(), self.chain.founding_digest());
         Record::new(cluster, parent, topology, stores, voters, Vec::new(), Vec::new(), by, reason).ok()
     }
 

@@ -46,10 +46,6 @@ impl Everybody {
         Ok((everybody, settled))
     }
 
-    pub(super) fn own(&self) -> Marks {
-        self.own
-    }
-
     /// The shards have come so far. Whether that is news.
     pub(super) fn raise(&mut self, progress: &Progress) -> bool {
         let Marks { store, ready, closed, left } = self.own;

@@ -236,3 +236,6 @@ impl Proposal {
         Step::Beaten
     }
 }
+
+#[cfg(test)]
+mod tests;

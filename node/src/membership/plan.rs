@@ -17,7 +17,7 @@ pub(super) struct Basis<'a> {
     pub(super) record: &'a Record,
     /// Its digest.
     pub(super) digest: u128,
-    /// Nodes that have called and are no members.
+    /// Nodes that have called and are no members of the newest version.
     pub(super) candidates: Vec<&'a Candidate>,
     /// Members of versions that are not done with, and none of the newest one, with their stores.
     pub(super) leaving: Vec<(Member, Option<StoreId>)>,
@@ -67,7 +67,7 @@ impl Basis<'_> {
     fn draft(&self, changes: &[Change]) -> Result<Draft, String> {
         let record = self.record;
         let mut draft = Draft {
-            version: record.version() + 1,
+            version: record.version().saturating_add(1),
             members: record.topology.ring().members().to_vec(),
             stores: record.stores.iter().copied().collect(),
             lost: Vec::new(),
@@ -142,15 +142,19 @@ impl Basis<'_> {
         if self.record.topology.ring().member_by_name(name).is_some() {
             return Err(format!("{name} is a member already"));
         }
-        if self.leaving.iter().any(|(member, _)| member.name == name) {
-            return Err(format!("{name} is still leaving: wait until it holds nothing"));
-        }
         let called = self.candidates.iter().find(|candidate| candidate.member.name == name);
         let candidate = called.ok_or_else(|| {
             format!(
                 "{name} has not called: start it with a cluster.toml that names this cluster's members, then join it"
             )
         })?;
+        // With another disk it would count as one that has taken part in the versions that it is leaving.
+        let is_other = |(member, store): &&(Member, Option<StoreId>)| {
+            member.id == candidate.member.id && *store != Some(candidate.store)
+        };
+        if self.leaving.iter().any(|leaving| is_other(&leaving)) {
+            return Err(format!("{name} is still leaving, and has lost its data: declare it lost, then join it"));
+        }
         if self.record.is_lost(candidate.member.id, candidate.store) {
             return Err(format!(
                 "the data of {name} was declared lost: start it with an empty data directory, then join it"
@@ -443,3 +447,6 @@ const MEMBERS_COMFORTABLE: usize = 200;
 
 /// From here on plans warn of unequal weights: a member never holds more than one replica of a partition.
 const WEIGHTS_APART: u32 = 8;
+
+#[cfg(test)]
+mod tests;

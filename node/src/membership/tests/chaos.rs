@@ -1,0 +1,270 @@
+//! Networks, disks, nodes and operators at their worst: no version is ever decided twice, and when it is over, all agree and are done.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use driftless_proto::membership::{Change, ClusterCommand};
+use driftless_proto::{BucketDefinition, BucketId, BucketName, Quorum};
+use driftless_ring::NodeId;
+use rand::Rng;
+use rand::seq::IndexedRandom;
+
+use super::world::{Weather, World};
+
+/// Of one run, so that a rig in which nothing happens is noticed.
+#[derive(Default, Debug)]
+struct Tally {
+    versions: u64,
+    wiped: u64,
+    buried: u64,
+    named_anew: u64,
+    refused: u64,
+}
+
+#[test]
+fn no_version_is_decided_twice_and_all_come_to_agree() {
+    let (seeds, total) = each_seed(300, run);
+    if seeds >= 100 {
+        let Tally { versions, wiped, buried, named_anew, refused } = total;
+        assert!(versions > 3 * seeds, "{total:?}");
+        assert!(wiped.min(buried).min(named_anew).min(refused) > 5, "{total:?}");
+    }
+}
+
+/// The same node is killed and started again and again while several propose at once: what a voter has said it must still know.
+#[test]
+fn duels_among_voters_that_crash_have_one_winner() {
+    let (seeds, total) = each_seed(200, duel);
+    if seeds >= 100 {
+        assert!(total.versions > 3 * seeds && total.refused > seeds, "{total:?}");
+    }
+}
+
+/// Runs so many seeds, or as many as the environment says, and sums up what they saw.
+fn each_seed(seeds: u64, run: fn(u64) -> Tally) -> (u64, Tally) {
+    let seeds = std::env::var("MEMBERSHIP_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(seeds);
+    let first = std::env::var("MEMBERSHIP_FIRST").ok().and_then(|first| first.parse().ok()).unwrap_or(0);
+    let mut total = Tally::default();
+    let mut failed = Vec::new();
+    for seed in first..first + seeds {
+        match std::panic::catch_unwind(|| run(seed)) {
+            Ok(tally) => {
+                total.versions += tally.versions;
+                total.wiped += tally.wiped;
+                total.buried += tally.buried;
+                total.named_anew += tally.named_anew;
+                total.refused += tally.refused;
+            }
+            Err(_) => failed.push(seed),
+        }
+    }
+    assert!(failed.is_empty(), "{} of {seeds} seeds failed: {failed:?}", failed.len());
+    (seeds, total)
+}
+
+fn duel(seed: u64) -> Tally {
+    let calm = Weather { loss: 0.0, twice: 0.0, delay: Duration::from_millis(5), shards: Duration::from_millis(20) };
+    let mut world = World::new(seed, 3 + 2 * (seed % 2) as usize, 0, calm);
+    let ids = world.ids();
+    for round in 0..5 {
+        world.weather = calm;
+        ids.iter().for_each(|node| world.start(*node));
+        if !world.run_until(Duration::from_secs(60), is_over) {
+            panic!("seed {seed}: round {round} is not over after a minute");
+        }
+        world.weather = Weather { loss: 0.2, twice: 0.1, delay: Duration::from_millis(150), ..calm };
+        for number in 0..3_u32 {
+            let node = *ids.choose(&mut world.rng).unwrap();
+            world.command(node, ClusterCommand::Apply(Change::CreateBucket(bucket(&format!("r{round}.{number}"), 3))));
+        }
+        for _ in 0..30 {
+            let pause = Duration::from_millis(world.rng.random_range(0..60));
+            world.run_for(pause);
+            let node = *ids.choose(&mut world.rng).unwrap();
+            world.crash(node);
+            let pause = Duration::from_millis(world.rng.random_range(0..20));
+            world.run_for(pause);
+            world.start(node);
+        }
+    }
+    heal(&mut world, seed);
+    let refused = world.answers.values().filter(|answer| answer.is_err()).count() as u64;
+    Tally { versions: world.records.len() as u64, refused, ..Tally::default() }
+}
+
+fn bucket(name: &str, n: u8) -> BucketDefinition {
+    let (name, quorum) = (BucketName::new(name).unwrap(), Quorum::majority(n).unwrap());
+    BucketDefinition { name, id: BucketId(0), quorum, ..BucketDefinition::built_in(3) }
+}
+
+fn run(seed: u64) -> Tally {
+    let weather = Weather {
+        loss: [0.0, 0.05, 0.2][seed as usize % 3],
+        twice: 0.05,
+        delay: Duration::from_millis([20, 200, 1_000][(seed / 3) as usize % 3]),
+        shards: Duration::from_millis([50, 3_000][(seed / 9) as usize % 2]),
+    };
+    let (founders, spares) = (3 + (seed / 18) as usize % 3, 1 + (seed % 2) as usize);
+    let mut world = World::new(seed, founders, spares, weather);
+    let mut tally = Tally::default();
+    for _ in 0..40 {
+        let pause = Duration::from_millis(world.rng.random_range(0..1_500));
+        world.run_for(pause);
+        disturb(&mut world, &mut tally);
+    }
+    heal(&mut world, seed);
+    tally.versions = world.records.len() as u64;
+    tally.refused = world.answers.values().filter(|answer| answer.is_err()).count() as u64;
+    tally.named_anew =
+        world.records.values().filter(|record| record.reason.ends_with("has a new store")).count() as u64;
+    tally
+}
+
+fn disturb(world: &mut World, tally: &mut Tally) {
+    let ids = world.ids();
+    let node = *ids.choose(&mut world.rng).unwrap();
+    match world.rng.random_range(0..14) {
+        0 | 1 => world.crash(node),
+        2..=4 => ids.iter().for_each(|node| world.start(*node)),
+        5 => {
+            let side: BTreeSet<NodeId> = ids.iter().copied().filter(|_| world.rng.random()).collect();
+            world.split(&side);
+        }
+        // Two operators, in two halves, at the same moment.
+        6 => {
+            let side: BTreeSet<NodeId> = ids.iter().copied().filter(|_| world.rng.random()).collect();
+            world.split(&side);
+            operate(world);
+            operate(world);
+        }
+        7 => world.mend(),
+        8 if !is_damaged(world) => {
+            world.wipe(node);
+            tally.wiped += 1;
+        }
+        9 if !world.records.is_empty() && !is_damaged(world) && world.rng.random_bool(0.3) => {
+            world.bury(node);
+            tally.buried += 1;
+        }
+        _ => operate(world),
+    }
+}
+
+/// Whether a store that the newest record names is gone, or one may be that nobody knows of yet: then no other is destroyed, as a
+/// cluster of three does not outlive that.
+fn is_damaged(world: &World) -> bool {
+    let Some(newest) = world.records.values().last() else {
+        return world.nodes.values().any(|node| node.store_changed());
+    };
+    let is_gone = |node: &NodeId| {
+        world.nodes.get(node).is_none_or(|state| state.is_dead || newest.store_of(*node) != Some(state.store))
+    };
+    let members = newest.topology.ring().members();
+    members.iter().any(|member| is_gone(&member.id))
+        || world.nodes.values().any(|node| node.is_dead)
+        || world.running().len() < world.nodes.len()
+        || world.running().iter().any(|node| !world.machine(*node).configurations().is_settled())
+}
+
+fn operate(world: &mut World) {
+    let Some(node) = world.running().choose(&mut world.rng).copied() else { return };
+    let names: Vec<String> = world.nodes.values().map(|node| node.member.name.clone()).collect();
+    let name = names.choose(&mut world.rng).unwrap().clone();
+    let change = match world.rng.random_range(0..8) {
+        0..=2 => Change::Join { name, zone: None, weight: None },
+        3 => Change::Leave { name, lost: false },
+        4 => Change::Set { name, weight: Some(world.rng.random_range(1..4)), zone: None },
+        5 => {
+            let with = names.choose(&mut world.rng).unwrap().clone();
+            Change::Replace { name, with, force: world.rng.random_bool(0.2) }
+        }
+        6 => {
+            let name = format!("b{}", world.rng.random_range(0..9));
+            let bucket = bucket(&name, world.rng.random_range(1..4));
+            world.command(node, ClusterCommand::Apply(Change::CreateBucket(bucket)));
+            return;
+        }
+        _ => {
+            world.command(node, ClusterCommand::Cancel);
+            return;
+        }
+    };
+    world.operate(node, change);
+}
+
+/// Everything that can come back does, and operators declare lost what cannot.
+fn heal(world: &mut World, seed: u64) {
+    world.mend();
+    (world.weather.loss, world.weather.delay) = (0.0, Duration::from_millis(20));
+    for node in world.ids() {
+        world.start(node);
+    }
+    for attempt in 0..12 {
+        if world.run_until(Duration::from_secs(20), is_over) {
+            return;
+        }
+        // Whoever was declared lost while it was there is wiped, as it is told.
+        for node in world.running() {
+            if world.machine(node).is_lost(node, world.nodes[&node].store) {
+                world.wipe(node);
+                world.start(node);
+            }
+        }
+        let Some(at) = world.running().into_iter().find(|node| world.machine(*node).chain.is_member(*node)) else {
+            break;
+        };
+        let members = world.machine(at).configurations().members();
+        let newest = world.machine(at).configurations().topology().clone();
+        // Also one that has lost its disk while it was leaving: nobody waits for what it held but by the old store.
+        let is_gone = |member: &&driftless_ring::Member| {
+            let node = &world.nodes[&member.id];
+            let is_leaving = newest.ring().member(member.id).is_none();
+            node.is_dead || (is_leaving && world.machine(at).store_of(member.id) != Some(node.store))
+        };
+        let Some(lost) = members.iter().find(is_gone).cloned() else { continue };
+        // Of three members none can leave, and a node that is leaving takes no place: then the leave is cancelled first.
+        if attempt % 3 == 2 {
+            world.command(at, ClusterCommand::Cancel);
+            continue;
+        }
+        world.command(at, ClusterCommand::Clear);
+        let chain = &world.machine(at).chain;
+        let stranger = world.nodes.values().find(|node| !node.is_dead && !chain.is_member(node.member.id));
+        let with = stranger.filter(|_| attempt % 3 == 1).map(|node| node.member.name.clone());
+        let change = match with {
+            Some(with) => Change::Replace { name: lost.name, with, force: false },
+            None => Change::Leave { name: lost.name, lost: true },
+        };
+        world.operate(at, change);
+    }
+    let states: Vec<String> = world
+        .running()
+        .into_iter()
+        .map(|node| {
+            let (machine, state) = (world.machine(node), &world.nodes[&node]);
+            let configurations = machine.configurations();
+            format!(
+                "{} version {} settled {} whole {} unfinished {:?} marks {:?} {:?}",
+                state.member.name,
+                configurations.version(),
+                machine.chain.settled(),
+                configurations.is_whole(),
+                configurations.unfinished().collect::<Vec<_>>(),
+                machine.marks.to_tell(),
+                machine.deciding.is_some(),
+            )
+        })
+        .collect();
+    let refusals: Vec<_> = world.answers.values().rev().take(4).collect();
+    panic!("seed {seed} does not come to an end:\n{}\n{refusals:#?}", states.join("\n"));
+}
+
+fn is_over(world: &World) -> bool {
+    let Some(newest) = world.records.values().last() else { return false };
+    let is_done = |node: NodeId| {
+        let configurations = world.machine(node).configurations();
+        configurations.version() == newest.version() && configurations.is_settled() && configurations.is_whole()
+    };
+    let is_dead = |node: &NodeId| world.nodes[node].is_dead;
+    world.running().into_iter().all(is_done) && !newest.stores.iter().any(|(node, _)| is_dead(node))
+}
