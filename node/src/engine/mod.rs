@@ -178,8 +178,9 @@ impl<S: Store> Engine<S> {
     pub fn handle_peer(&mut self, now: Now, from: NodeId, message: Message) {
         self.inputs += 1;
         self.bytes_taken += message.body.value_bytes();
-        if message.ring_version != self.shard.ring().version().0 {
-            return self.refuse_other_ring(from, &message);
+        let ours = self.shard.ring().version().0;
+        if message.ring_version > ours {
+            self.outputs.push_back(Output::Behind(from));
         }
         match message.body {
             Body::Request { deadline, .. } if deadline <= now.instant => {
@@ -376,18 +377,6 @@ impl<S: Store> Engine<S> {
     /// The store, for tests and the shell's own needs.
     pub fn store_mut(&mut self) -> &mut S {
         self.replica.store_mut()
-    }
-
-    /// Membership is fixed for now, so another version is another cluster file: requests are refused, replies dropped.
-    fn refuse_other_ring(&mut self, from: NodeId, message: &Message) {
-        if message.ring_version > self.shard.ring().version().0 {
-            self.outputs.push_back(Output::Behind(from));
-        }
-        self.shard.metrics.protocol_violations.inc();
-        if let Body::Request { .. } = message.body {
-            let refusal = Refusal::StaleRing { theirs: message.ring_version, ours: self.shard.ring().version().0 };
-            self.send(from, message.id, Body::Reply(Reply::Refused(refusal)));
-        }
     }
 }
 
