@@ -72,9 +72,10 @@ impl Agreement {
         if self.machine.poll_timeout() <= now {
             self.machine.handle_timeout(now);
         }
-        let is_late = |_: &u64, (_, deadline): &mut (ClientTag, Instant)| *deadline <= now;
-        let late: Vec<_> = self.orders.extract_if(.., is_late).collect();
-        late.into_iter().map(|(_, (tag, _))| (tag, Response::Failed(Failure::Unknown(unknown())))).collect()
+        let late: Vec<u64> =
+            self.orders.iter().filter(|(_, (_, deadline))| *deadline <= now).map(|(order, _)| *order).collect();
+        let late = late.into_iter().filter_map(|order| self.orders.remove(&order));
+        late.map(|(tag, _)| (tag, Response::Failed(Failure::Unknown(unknown())))).collect()
     }
 
     pub(crate) fn poll_output(&mut self) -> Option<Output> {

@@ -53,6 +53,8 @@ pub(crate) struct Driver<S: Store> {
     agreement: Option<Agreement>,
     /// How far this shard had come when that was published last.
     progress: Option<Progress>,
+    /// Who was said last to run on a newer version, and when.
+    behind: Option<(NodeId, Instant)>,
     /// Some shard has come further since the machine of the members was told.
     progress_stale: bool,
     messages: UnboundedReceiver<ShardMessage>,
@@ -95,6 +97,7 @@ impl<S: Store> Driver<S> {
             detection,
             agreement,
             progress: None,
+            behind: None,
             progress_stale: false,
             messages,
             inputs: Inputs::default(),
@@ -372,7 +375,13 @@ impl<S: Store> Driver<S> {
         match output {
             Output::Send { to, message } => self.links.borrow().send(&self.context, now, to, message),
             Output::Reply { to, response } => self.reply(to, response),
-            Output::Behind(peer) => shared.tell(MEMBERSHIP_SHARD, ShardMessage::Behind(peer)),
+            Output::Behind(peer) => {
+                // Each of its messages says so until the records are here.
+                if self.behind.is_none_or(|(of, told)| of != peer || now.since(told) >= BEHIND_INTERVAL) {
+                    self.behind = Some((peer, now));
+                    shared.tell(MEMBERSHIP_SHARD, ShardMessage::Behind(peer));
+                }
+            }
             Output::Sync(batch) => {
                 self.sync_wished = Some(batch);
                 shared.sync.wish(self.context.shard, batch);
@@ -541,6 +550,9 @@ impl<S: Store> Driver<S> {
 
 /// Also how often a driver shows that it is alive.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How often the machine of the members is told of a peer that runs on a newer version.
+const BEHIND_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often the figures of hints are shown.
 const FIGURES_INTERVAL: Duration = Duration::from_millis(200);

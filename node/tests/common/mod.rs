@@ -145,7 +145,8 @@ impl Cluster {
             tls: identity(self.authority.certificate_pem(), &issued),
             security: Security::default(),
             topology: self.topology.clone(),
-            member: Some(self.members[node].clone()),
+            // Who is in the file need not say it.
+            member: self.topology.ring().member_by_name(name).is_none().then(|| self.members[node].clone()),
             store: self.data[node].0,
             agreement: Some(self.data[node].1.clone()),
             context_keys: context_keys(),

@@ -431,14 +431,14 @@ fn who_becomes_a_member_is_heard_also_while_some_do_not_know_it_yet() {
     // No connection leads there before it is known.
     net.cut_between(&[3], &[4]);
     net.tell(&[1, 2], &[1, 2, 3, 4]);
-    net.run(ms(3_000));
+    net.run(ms(1_000));
     assert_eq!(net.node(3).detector.liveness(id(4)), None);
-    assert!(net.all_think_but(4, 3) && net.all_think(3, Alive), "the others vouch for it");
+    assert!(net.all_think_but(4, 3) && net.all_think_but(3, 4));
     net.cut.clear();
     net.tell(&[3], &[1, 2, 3, 4]);
+    net.wait(ms(2_000), Net::all_agree);
     net.run(ms(10_000));
-    assert!(net.all_agree());
-    assert_eq!((net.changes(), net.violations()), (0, 0), "nobody is blamed, and nothing makes no sense");
+    assert!(net.all_agree() && net.violations() == 0, "what was said of a stranger was no nonsense");
     net.stop(4);
     net.wait(ms(8_000), |net| net.all_think(4, Down));
 }
@@ -450,10 +450,11 @@ fn who_is_a_member_no_more_is_forgotten_and_comes_back_as_any_other() {
     net.run(ms(2_000));
     assert_eq!(net.node(1).detector.liveness(id(4)), None);
     net.tell(&[3], &[1, 2, 3]);
-    net.nodes.remove(&id(4));
+    net.stop(4);
     net.run(ms(10_000));
-    assert!(net.all_agree(), "what is said of the one that has left blames nobody");
-    net.nodes.insert(id(4), detector(4, 4, 2, net.now));
+    let all_three = |net: &Net| (1..=3).all(|node| net.all_think(node, Alive));
+    assert!(all_three(&net) && net.changes() == 0, "what is said of the one that has left blames nobody");
+    net.restart(4, 2);
     net.tell(&[1, 2, 3], &[1, 2, 3, 4]);
     net.wait(ms(2_000), Net::all_agree);
     net.run(ms(10_000));
