@@ -16,8 +16,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use driftless_proto::Topology;
 use driftless_proto::membership::{Record, StoreId};
+use driftless_proto::{BucketDefinition, BucketId, Topology};
 use driftless_ring::{Member, NodeId, PartitionId, Ring};
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +70,8 @@ pub struct Configurations {
     lost: BTreeSet<NodeId>,
     /// Stores that were declared lost, in whatever version.
     lost_stores: Vec<(NodeId, StoreId)>,
+    /// Buckets were dropped: what was in them may still be stored.
+    has_dropped: bool,
     /// Decided by voters, and not read from a file.
     is_agreed: bool,
 }
@@ -94,6 +96,7 @@ impl Configurations {
             is_whole: true,
             lost: BTreeSet::new(),
             lost_stores: Vec::new(),
+            has_dropped: false,
             is_agreed: false,
         }
     }
@@ -160,6 +163,7 @@ impl Configurations {
             is_whole: named(me).is_none_or(|named| named == store),
             lost,
             lost_stores: newest.lost.clone(),
+            has_dropped: !newest.dropped.is_empty(),
             is_agreed: true,
         }
     }
@@ -182,6 +186,17 @@ impl Configurations {
     /// Whether anything changes hands: members change, or the own store is not what it was.
     pub fn is_moving(&self) -> bool {
         !self.older.is_empty() || !self.is_whole
+    }
+
+    /// Whether there were buckets that are no more.
+    pub fn has_dropped(&self) -> bool {
+        self.has_dropped
+    }
+
+    /// A bucket as it is in each version that takes writes.
+    pub fn definitions(&self, bucket: BucketId) -> impl Iterator<Item = &BucketDefinition> + '_ {
+        let older = self.older.iter().filter(|older| older.is_active).map(|older| &older.topology);
+        [&self.topology].into_iter().chain(older).filter_map(move |topology| topology.bucket(bucket))
     }
 
     /// Whether it was decided by voters.

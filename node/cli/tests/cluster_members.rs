@@ -39,7 +39,6 @@ fn members(dev: &Dev) -> Vec<String> {
 }
 
 #[test]
-#[ignore = "nodes do not change members yet"]
 fn a_node_joins_and_another_leaves_and_dev_knows() {
     let mut dev = Dev::start();
     dev.ok(&["load", sample_file()]);
@@ -76,7 +75,6 @@ fn a_node_joins_and_another_leaves_and_dev_knows() {
 }
 
 #[test]
-#[ignore = "nodes do not change members yet"]
 fn a_node_takes_the_place_of_one_that_is_lost() {
     let dev = Dev::start();
     dev.ok(&["load", sample_file()]);
@@ -94,7 +92,6 @@ fn a_node_takes_the_place_of_one_that_is_lost() {
 }
 
 #[test]
-#[ignore = "nodes do not change members yet"]
 fn what_nobody_has_seen_is_not_committed() {
     let dev = Dev::start();
     agreed(&dev);
@@ -110,7 +107,6 @@ fn what_nobody_has_seen_is_not_committed() {
 }
 
 #[test]
-#[ignore = "nodes do not change members yet"]
 fn a_bucket_comes_to_be_is_set_and_goes() {
     let dev = Dev::start();
     agreed(&dev);

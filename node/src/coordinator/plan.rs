@@ -106,12 +106,19 @@ impl Plan {
         asked.unwrap_or(self.bucket.sloppy)
     }
 
-    /// The bucket's quorum with the request's own r or w.
+    /// The bucket's quorum with the request's own r or w. While they change, the larger ones count: what was written by the one
+    /// must be met by what is read by the other.
     ///
     /// # Errors
     /// [`Refusal::BadQuorum`].
     pub(crate) fn quorum(&self, r: Option<u8>, w: Option<u8>) -> Result<Quorum, QuorumError> {
-        self.bucket.quorum.with(r, w)
+        let quorum = self.bucket.quorum;
+        if self.configurations.is_settled() {
+            return quorum.with(r, w);
+        }
+        let all = || self.configurations.definitions(self.bucket.id).map(|bucket| bucket.quorum);
+        let most = |of: fn(Quorum) -> u8| all().map(of).max();
+        quorum.with(r.or_else(|| most(Quorum::r)), w.or_else(|| most(Quorum::w)))
     }
 
     /// Whether a node is this one or a peer that can be counted on.

@@ -76,7 +76,7 @@ impl Put {
     pub(crate) fn start(plan: Plan, options: WriteOptions, mut write: Write, planted: Planted) -> Result<Put, Failure> {
         let WriteOptions { w, sloppy, deadline } = options;
         let mut slots = Slots::new(plan.primaries.iter().copied(), w, planted.clone());
-        if !sloppy {
+        if !sloppy && (plan.groups.is_empty() || !planted.is(Bug::OneQuorumOfAll)) {
             slots = slots.in_each_of(plan.groups.clone());
         }
         if !plan.is_mine() {

@@ -18,6 +18,10 @@ impl<S: Store> Holdings for Replica<S> {
         self.tree(partition)
     }
 
+    fn is_damaged(&self, shard: &Shard, partition: PartitionId) -> bool {
+        self.has_damage_in(shard, partition)
+    }
+
     fn with_records<T>(&self, shard: &Shard, n: u8, show: impl FnOnce(&dyn Records) -> T) -> (T, Vec<RecordError>) {
         let stored = self.stored(shard, n);
         let answer = show(&stored);

@@ -15,6 +15,7 @@ use super::{Engine, Output, view};
 use crate::configurations::Configurations;
 use crate::membership::Progress;
 use crate::peer::{Body, Message, Purpose, ReplicaRequest, Reply, Request};
+use crate::planted::Bug;
 use crate::replica::store::Store;
 use crate::time::{Instant, Now};
 
@@ -82,11 +83,24 @@ impl<S: Store> Engine<S> {
         }
     }
 
+    /// Whether a mistake makes this shard take what goes by an older version.
+    fn takes_stale(&self, request: &Request) -> bool {
+        let planted = &self.shard.planted;
+        match request {
+            Request::Replica(ReplicaRequest::Merge(_)) => planted.is(Bug::StaleWriteTaken),
+            Request::Replica(ReplicaRequest::Read(_)) => planted.is(Bug::StaleReadAnswered),
+            _ => false,
+        }
+    }
+
     /// The message, if it is to be looked at now.
     pub(super) fn of_this_version(&mut self, now: Instant, from: NodeId, message: Message) -> Option<Message> {
         let (theirs, ours) = (message.ring_version, self.shard.ring().version().0);
         let Body::Request { request, .. } = &message.body else { return Some(message) };
         if theirs == ours || !goes_by_version(request) {
+            return Some(message);
+        }
+        if theirs < ours && self.takes_stale(request) {
             return Some(message);
         }
         if theirs < ours {

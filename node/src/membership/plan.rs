@@ -350,6 +350,16 @@ impl Draft {
         if present.conflict != bucket.conflict {
             return Err(format!("what becomes of concurrent writes in the bucket {} never changes", bucket.name));
         }
+        let (before, after) = (present.quorum, bucket.quorum);
+        if before.overlaps() && after.r() + before.w() <= after.n() {
+            return Err(format!(
+                "with r = {} reads of the bucket {} would miss what w = {} has acknowledged before: keep r at {} or more",
+                after.r(),
+                bucket.name,
+                before.w(),
+                after.n() - before.w() + 1
+            ));
+        }
         *present = BucketDefinition { id: present.id, ..bucket.clone() };
         Ok(())
     }

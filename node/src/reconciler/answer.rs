@@ -5,6 +5,7 @@ use driftless_antientropy::{self as antientropy, ExchangeId, Held, Local, Refuse
 use driftless_ring::{NodeId, PartitionId};
 
 use crate::peer::{Exchanged, Reply, RequestId};
+use crate::planted::Bug;
 use crate::shard::Shard;
 
 use super::repair::JobId;
@@ -24,7 +25,9 @@ impl Reconciler {
         let unequal = sums.answer(shard.ring().partitions(), |partition| match view.holdings.tree(partition) {
             _ if !configurations.keeps(from, partition) => Held::Nothing,
             // A store that may have forgotten something is nobody's measure.
-            _ if !configurations.is_whole() => Held::Rebuilding,
+            _ if !configurations.is_whole() && !shard.planted.is(Bug::LostStoreFeeds) => Held::Rebuilding,
+            // Nor is what cannot read all that it holds, where something is handed over by it.
+            _ if configurations.is_moving() && view.holdings.is_damaged(shard, partition) => Held::Rebuilding,
             held => held,
         });
         let mut named = unequal.partitions.iter().map(|(partition, _)| *partition).peekable();
@@ -58,7 +61,9 @@ impl Reconciler {
             || matches!(&request.ask, Ask::Start(start) if start.partition != partition);
         let refusal = if !ours || !shard.configurations.keeps(from, partition) {
             Some(Refused::NotOwner)
-        } else if !shard.configurations.is_whole() {
+        } else if shard.configurations.is_moving() && view.holdings.is_damaged(shard, partition) {
+            Some(Refused::Rebuilding)
+        } else if !shard.configurations.is_whole() && !shard.planted.is(Bug::LostStoreFeeds) {
             Some(Refused::Rebuilding)
         } else if other {
             Some(Refused::Malformed)

@@ -19,6 +19,9 @@ pub(crate) trait Holdings {
     /// What is held of a partition of the shard.
     fn tree(&self, partition: PartitionId) -> Held<'_>;
 
+    /// Whether some record of a partition cannot be read: what is compared without it proves nothing.
+    fn is_damaged(&self, shard: &Shard, partition: PartitionId) -> bool;
+
     /// Shows the records of a replication factor, of which a step's worth is enough. With the answer comes what could not be
     /// read.
     fn with_records<T>(&self, shard: &Shard, n: u8, show: impl FnOnce(&dyn Records) -> T) -> (T, Vec<RecordError>);

@@ -13,6 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use driftless_proto::membership::Moving;
 use driftless_ring::{NodeId, PartitionId};
 
+use crate::configurations::Pass;
+use crate::planted::Bug;
 use crate::shard::Shard;
 
 use super::{Asked, Holdings, Reconciler, View};
@@ -70,14 +72,18 @@ impl Reconciler {
             let done = self.passes.done.get(&partition).unwrap_or(&nobody);
             let passes = configurations.passes(shard.node, partition);
             if !passes.is_empty() {
-                let is_done =
-                    passes.iter().all(|pass| pass.of.iter().filter(|of| done.contains(of)).count() >= pass.needed);
+                let is_enough = |pass: &Pass| {
+                    let compared = pass.of.iter().filter(|of| done.contains(of)).count();
+                    compared >= pass.needed || (compared > 0 && shard.planted.is(Bug::OnePassIsEnough))
+                };
+                let is_done = passes.iter().all(is_enough);
                 moving.taking += 1;
                 moving.taken += u32::from(is_done);
             }
             let owners = configurations.newest_owners(partition);
             if !owners.contains(&shard.node) {
-                let is_done = self.passes.is_leaving && owners.iter().all(|owner| done.contains(owner));
+                let is_done = self.passes.is_leaving
+                    && (owners.iter().all(|owner| done.contains(owner)) || shard.planted.is(Bug::NothingHandedOver));
                 moving.giving += 1;
                 moving.given += u32::from(is_done);
             }

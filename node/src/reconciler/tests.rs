@@ -70,6 +70,10 @@ impl Records for Held {
 }
 
 impl Holdings for Held {
+    fn is_damaged(&self, _: &Shard, _: PartitionId) -> bool {
+        false
+    }
+
     fn partitions(&self) -> impl Iterator<Item = PartitionId> {
         self.trees.keys().copied()
     }

@@ -23,7 +23,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use driftless_proto::{BucketId, Durability, Key, Refusal};
-use driftless_ring::Token;
+use driftless_ring::{PartitionId, Token};
 
 use crate::peer::RequestId;
 use crate::planted::Bug;
@@ -129,6 +129,11 @@ impl<S: Store> Replica<S> {
     /// The keys of records that are set apart, as stored.
     pub(crate) fn damaged(&self) -> impl Iterator<Item = &[u8]> {
         self.damage.records.iter().map(RecordKey::as_bytes)
+    }
+
+    /// Whether some record of a partition is set apart.
+    pub(crate) fn has_damage_in(&self, shard: &Shard, partition: PartitionId) -> bool {
+        self.damage.records.iter().any(|record| record.partition(shard) == partition)
     }
 
     /// Refuses what needs a record that is damaged.

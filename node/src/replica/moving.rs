@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use driftless_ring::PartitionId;
 
+use crate::planted::Bug;
 use crate::shard::Shard;
 use crate::time::{Instant, Now};
 
@@ -23,6 +24,8 @@ pub(super) struct Moving {
     dropping: VecDeque<PartitionId>,
     /// From where on hints are to be looked at.
     hints_from: Option<Vec<u8>>,
+    /// From where on records are to be looked at for those of buckets that are no more.
+    records_from: Option<Vec<u8>>,
     next_step: Instant,
     /// Keys and bytes that others have handed over.
     taken_in: (u64, u64),
@@ -31,8 +34,13 @@ pub(super) struct Moving {
 impl Moving {
     /// A start: an earlier process may not have come to an end.
     pub(super) fn new(shard: &Shard) -> Moving {
-        let mut moving =
-            Moving { dropping: VecDeque::new(), hints_from: None, next_step: Instant::default(), taken_in: (0, 0) };
+        let mut moving = Moving {
+            dropping: VecDeque::new(),
+            hints_from: None,
+            records_from: None,
+            next_step: Instant::default(),
+            taken_in: (0, 0),
+        };
         moving.drop_what_is_not_kept(shard);
         if shard.configurations.is_agreed() {
             moving.hints_from = Some(record::all_hints().start);
@@ -48,11 +56,13 @@ impl Moving {
 
     /// When to go on.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        (!self.dropping.is_empty() || self.hints_from.is_some()).then_some(self.next_step)
+        let is_at_work = !self.dropping.is_empty() || self.hints_from.is_some() || self.records_from.is_some();
+        is_at_work.then_some(self.next_step)
     }
 
     fn drop_what_is_not_kept(&mut self, shard: &Shard) {
         self.dropping.clear();
+        self.records_from = shard.configurations.has_dropped().then(|| record::all_records().start);
         if !shard.configurations.is_agreed() {
             return;
         }
@@ -108,7 +118,9 @@ impl<S: Store> Replica<S> {
             return;
         }
         self.moving.next_step = now + STEP_INTERVAL;
-        if let Err(error) = self.readdress_on(shard).and_then(|()| self.drop_on(shard)) {
+        if let Err(error) =
+            self.readdress_on(shard).and_then(|()| self.drop_on(shard)).and_then(|()| self.sweep_on(shard))
+        {
             self.fail(shard, error);
         }
     }
@@ -140,11 +152,36 @@ impl<S: Store> Replica<S> {
             let record = hint.record();
             let partition = record.partition(shard);
             let is_beside = hint.target() == shard.node && shard.owns(partition);
-            if shard.is_mine(partition) && !shard.ring().owns(hint.target(), partition) && !is_beside {
+            if shard.is_mine(partition)
+                && !shard.ring().owns(hint.target(), partition)
+                && !is_beside
+                && !shard.planted.is(Bug::HintsNotReaddressed)
+            {
                 self.readdress_hint(shard, hint.target(), &record);
             }
         }
         Ok(())
+    }
+
+    /// Records of buckets that are no more go.
+    fn sweep_on(&mut self, shard: &Shard) -> Result<(), RecordError> {
+        let Some(from) = self.moving.records_from.take() else { return Ok(()) };
+        let bounds = shard.limits.turn;
+        let (mut found, mut next, mut looked, mut bytes) = (Vec::new(), None, 0, 0);
+        self.store.scan(&from[..]..&record::all_records().end[..], &mut |key, value| {
+            let at = RecordKey::from_stored(key.to_vec());
+            (looked, bytes) = (looked + 1, bytes + key.len() + value.len());
+            next = Some(at.successor());
+            let is_gone = record::token_and_bucket(key).is_ok_and(|(_, of)| shard.topology.bucket(of).is_none());
+            if is_gone && shard.is_mine(at.partition(shard)) {
+                found.push(at);
+            }
+            let is_enough = looked >= bounds.step_records || bytes >= bounds.step_bytes;
+            if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        let is_more = looked >= bounds.step_records || bytes >= bounds.step_bytes;
+        self.moving.records_from = next.filter(|_| is_more);
+        self.drop_records(shard, found)
     }
 
     /// Records of partitions that are not kept any more go, and with them what knew this node's actor.
@@ -170,20 +207,27 @@ impl<S: Store> Replica<S> {
                 continue;
             }
             // A state goes away: an actor that it knows must not stamp any more.
-            self.actors.retire(partition);
-            self.turn.retired.insert(partition);
-            for record in found {
-                match self.header(shard, &record) {
-                    Ok(before) => {
-                        let (bucket, key) = record.bucket_and_key()?;
-                        shard.metrics.records_dropped.inc();
-                        self.turn.put(record, bucket, &key, before, Default::default());
-                    }
-                    Err(error) if error.is_damage() => self.turn.remove_damaged(record),
-                    Err(error) => return Err(error),
-                }
+            let is_kept = || self.actors.get(partition).is_some();
+            if !shard.planted.is_where(Bug::ActorKeptWithRecordsDropped, is_kept) {
+                self.actors.retire(partition);
+                self.turn.retired.insert(partition);
             }
-            return Ok(());
+            return self.drop_records(shard, found);
+        }
+        Ok(())
+    }
+
+    fn drop_records(&mut self, shard: &Shard, records: Vec<RecordKey>) -> Result<(), RecordError> {
+        for record in records {
+            match self.header(shard, &record) {
+                Ok(before) => {
+                    let (bucket, key) = record.bucket_and_key()?;
+                    shard.metrics.records_dropped.inc();
+                    self.turn.put(record, bucket, &key, before, Default::default());
+                }
+                Err(error) if error.is_damage() => self.turn.remove_damaged(record),
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }

@@ -94,6 +94,15 @@ pub const REQUIRED: &[&str] = &[
     "sloppy deletes that found nothing beside hints",
     "damage on two disks at once",
     "leaves listed in several messages",
+    "versions gone by",
+    "nodes that joined",
+    "nodes that left",
+    "disks lost",
+    "lost disks healed",
+    "requests begun again by another version",
+    "requests of an older version refused",
+    "records dropped where they moved away",
+    "reads refused by a store that is not whole",
 ];
 
 impl Coverage {

@@ -325,6 +325,9 @@ fn met(world: &World, evidence: &Evidence<'_>) -> Coverage {
     for (_, node) in world.cluster.iter() {
         let metrics = &node.metrics;
         met.add("puts forwarded", metrics.forwards.get());
+        met.add("requests begun again by another version", metrics.replans.get());
+        met.add("requests of an older version refused", metrics.stale_requests.get());
+        met.add("records dropped where they moved away", metrics.records_dropped.get());
         met.add("read repairs", metrics.read_repairs.get());
         met.add("strict write-backs", metrics.write_backs.get());
         met.add("retries recognised", metrics.retries_recognised.get());

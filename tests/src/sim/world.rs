@@ -533,6 +533,8 @@ impl World {
         {
             self.judges.coverage.add("leaves listed in several messages", 1);
         }
+        let is_unready = matches!(&message.body, Body::Reply(Reply::Refused(Refusal::Unready)));
+        self.judges.coverage.add("reads refused by a store that is not whole", is_unready.into());
         if let Body::Reply(Reply::Refused(Refusal::Overloaded { .. })) = &message.body {
             let what = match message.id.lane() {
                 Lane::Coordinator => "writes refused as overloaded",

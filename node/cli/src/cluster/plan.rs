@@ -112,7 +112,7 @@ pub(crate) fn as_json(plan: &Plan) -> Value {
 }
 
 /// What a node takes in while it has nothing else to do, by its budget for transfers (docs/membership.md).
-const BYTES_PER_SECOND: u64 = 50 << 20;
+const BYTES_PER_SECOND: u64 = 16 << 20;
 
 #[cfg(test)]
 mod tests {

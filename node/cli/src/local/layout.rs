@@ -275,7 +275,6 @@ impl NodeFiles {
     fn read(home: &Path, shards: Option<u16>) -> Result<NodeFiles> {
         let config = home.join("node.toml");
         let text = fs::read_to_string(&config).map_err(|error| cannot("read", &config, &error))?;
-        let (text, own) = without_candidacy(&config, &text)?;
         let node = NodeConfig::parse(&config, &text, [], &[])?;
         let missing = |key: &str| Failure::usage(format_args!("{} must say {key} in a dev cluster", config.display()));
         Ok(NodeFiles {
@@ -285,7 +284,7 @@ impl NodeFiles {
             log: home.join("log.txt"),
             name: node.name,
             config,
-            shards: shards.unwrap_or(own),
+            shards: shards.unwrap_or(node.shards),
             is_added: shards.is_none(),
         })
     }
@@ -338,25 +337,6 @@ fn write_node(home: &Path, name: &str, issued: &Issued, (port, admin): PortPair,
     new_file::create(&home.join("node.toml"), &config, PUBLIC)
 }
 
-/// A node's file without what it says of itself as one that wants to join, and how many shards that says.
-fn without_candidacy(path: &Path, text: &str) -> Result<(String, u16)> {
-    let wrong = |why: String| Failure::usage(format_args!("{}: {why}", path.display()));
-    let Ok(mut table) = toml::from_str::<toml::Table>(text) else {
-        // Whoever reads it next says it better.
-        return Ok((text.to_owned(), 1));
-    };
-    let shards = match table.get("shards") {
-        None => 1,
-        Some(shards) => {
-            let shards = shards.as_integer().and_then(|shards| u16::try_from(shards).ok()).filter(|shards| *shards > 0);
-            shards.ok_or_else(|| wrong("shards must be a number from 1".to_owned()))?
-        }
-    };
-    CANDIDACY.iter().for_each(|key| drop(table.remove(*key)));
-    let text = toml::to_string(&table).map_err(|error| wrong(error.to_string()))?;
-    Ok((text, shards))
-}
-
 /// The entries of a dev cluster's `nodes.json`.
 pub(crate) fn read_nodes(dir: &Path) -> std::result::Result<Vec<NodeEntry>, String> {
     let path = dir.join(NODES_FILE);
@@ -386,9 +366,6 @@ pub(crate) const CLUSTER_FILE: &str = "cluster.toml";
 const NODES_FILE: &str = "nodes.json";
 
 const LEFT_FILE: &str = "left";
-
-/// Keys of a node's file that the cluster file has of its members.
-const CANDIDACY: [&str; 4] = ["address", "zone", "weight", "shards"];
 
 /// An hour of a node that logs far too much.
 const LOG_BYTES_MAX: u64 = 16 << 20;

@@ -161,6 +161,11 @@ pub fn all_hints() -> Range<Vec<u8>> {
     vec![SPACE_HINTS]..vec![SPACE_HINTS + 1]
 }
 
+/// Where all records are.
+pub fn all_records() -> Range<Vec<u8>> {
+    vec![SPACE_RECORDS]..vec![SPACE_RECORDS + 1]
+}
+
 /// Whether a key found in the store is that of a hint.
 pub fn is_hint(key: &[u8]) -> bool {
     key.first() == Some(&SPACE_HINTS)

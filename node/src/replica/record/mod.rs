@@ -37,8 +37,8 @@ use super::store::StoreError;
 
 pub(in crate::replica) use key::actor_key;
 pub use key::{
-    HintKey, RECORDS_PREFIX, RecordKey, all_hints, arc_range, hints_of, is_hint, is_hint_of, token_and_bucket,
-    token_range,
+    HintKey, RECORDS_PREFIX, RecordKey, all_hints, all_records, arc_range, hints_of, is_hint, is_hint_of,
+    token_and_bucket, token_range,
 };
 #[cfg(feature = "planted-bugs")]
 pub(in crate::replica) use value::decode_as_it_is;
