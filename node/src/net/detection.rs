@@ -29,7 +29,7 @@ pub(crate) struct Detection {
 
 impl Detection {
     pub(crate) fn start(shared: &Arc<NodeContext>) -> Detection {
-        let members = members(&shared.configurations());
+        let members = members(&shared.configurations(), shared.node);
         let settings = ClockSettings { off_max: shared.limits.clock_off_max };
         let clocks = Clocks::new(shared.node, members.iter().copied(), settings);
         let config = DetectorConfig {
@@ -45,7 +45,7 @@ impl Detection {
 
     /// Other versions of the cluster count.
     pub(crate) fn adopt(&mut self, now: Now, context: &ShardContext, configurations: &Configurations) {
-        let (before, members) = (std::mem::take(&mut self.members), members(configurations));
+        let (before, members) = (std::mem::take(&mut self.members), members(configurations, context.shared.node));
         self.detector.handle_members(now.instant, &members);
         self.clocks.handle_members(now, context.shared.node, &members);
         // What was thought of a node that is a member no more is not to be thought of it if it comes to be one again.
@@ -137,6 +137,10 @@ impl Detection {
     }
 }
 
-fn members(configurations: &Configurations) -> Vec<NodeId> {
+/// Whom this node watches, and whose clocks count for it. Nobody, as long as it is no member: nobody would answer.
+fn members(configurations: &Configurations, me: NodeId) -> Vec<NodeId> {
+    if configurations.member(me).is_none() {
+        return Vec::new();
+    }
     configurations.members().into_iter().map(|member| member.id).collect()
 }
