@@ -21,6 +21,8 @@ use crate::time::Instant;
 #[derive(Debug)]
 pub(super) struct Rounds {
     interval: Duration,
+    /// Something changes hands, and is waited for: what could not be done is tried again soon, whatever the reason.
+    is_awaited: bool,
     /// All peers that can be reached, whether or not they share anything.
     up: BTreeSet<NodeId>,
     peers: BTreeMap<NodeId, Peer>,
@@ -93,12 +95,14 @@ impl Rounds {
     ) -> Rounds {
         // Peers are hardly connected yet; when one is, its round comes soon.
         let peers = Rounds::sharing(shard, partitions, now, now + interval);
-        Rounds { interval, up: BTreeSet::new(), peers, waiting: BTreeSet::new(), rng }
+        let is_awaited = shard.configurations.is_moving();
+        Rounds { interval, is_awaited, up: BTreeSet::new(), peers, waiting: BTreeSet::new(), rng }
     }
 
     /// Others share these partitions from now on, and nothing is known of how they stand.
     pub(super) fn begin_anew(&mut self, shard: &Shard, partitions: impl Iterator<Item = PartitionId>, now: Instant) {
         self.waiting.clear();
+        self.is_awaited = shard.configurations.is_moving();
         let mut peers = Rounds::sharing(shard, partitions, now, now);
         for (id, peer) in &mut peers {
             peer.reachable = self.up.contains(id);
@@ -364,7 +368,7 @@ impl Rounds {
 
     /// The usual pause between rounds, or a short one; never quite the same, so that nodes do not march in step.
     fn pause(&mut self, short: bool) -> Duration {
-        if short { self.soon() } else { self.interval.mul_f64(self.rng.random_range(0.75..1.25)) }
+        if short || self.is_awaited { self.soon() } else { self.interval.mul_f64(self.rng.random_range(0.75..1.25)) }
     }
 
     fn soon(&mut self) -> Duration {
