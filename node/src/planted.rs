@@ -190,28 +190,16 @@ bugs! {
     TreeKeptWithDamage = "tree-kept-with-damage",
     /// A replica takes a write of a coordinator that goes by an older version of the ring.
     StaleWriteTaken = "stale-write-taken",
-    /// A replica answers a read that goes by an older version of the ring.
-    StaleReadAnswered = "stale-read-answered",
     /// A strict write needs a quorum of all owners together, not one in each version.
     OneQuorumOfAll = "one-quorum-of-all",
     /// A read that counts owners of an older version is answered by who has closed.
     ClosedAnswers = "closed-answers",
-    /// What a strict read shows need be held by enough owners of the newest version alone.
-    HeldInNewestAlone = "held-in-newest-alone",
     /// A new owner is ready when it has compared with one old owner.
     OnePassIsEnough = "one-pass-is-enough",
-    /// An old owner drops what it held without comparing it with the new ones.
-    NothingHandedOver = "nothing-handed-over",
     /// A store that was lost, and is filled, answers reads.
     LostStoreAnswers = "lost-store-answers",
     /// Others compare with a store that was lost.
     LostStoreFeeds = "lost-store-feeds",
-    /// A stamp does not read the record of a node that owns the key no more.
-    LeftRecordNotRead = "left-record-not-read",
-    /// An actor stamps on after the records that know it were dropped.
-    ActorKeptWithRecordsDropped = "actor-kept-with-records-dropped",
-    /// Hints for who owns the key no more stay as they are.
-    HintsNotReaddressed = "hints-not-readdressed",
     /// A write that began by an older version is passed on by the newer one, though it may have been stamped.
     BegunAgainElsewhere = "begun-again-elsewhere",
 }
@@ -235,6 +223,10 @@ impl Bug {
         Bug::UnsyncedServed,
         Bug::SegmentReusedEarly,
         Bug::RemovalDroppedEarly,
+        Bug::OneQuorumOfAll,
+        Bug::ClosedAnswers,
+        Bug::OnePassIsEnough,
+        Bug::LostStoreFeeds,
     ];
 
     /// Bugs that the simulator must find.

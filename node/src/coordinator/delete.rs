@@ -64,7 +64,6 @@ impl Coordinator {
                     // What it finds is written to w replicas, whether or not there is anything to remove.
                     held_by: 0,
                     durable: false,
-                    newest_alone: false,
                     ask_all: false,
                     explain: false,
                     sloppy,

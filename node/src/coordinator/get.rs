@@ -31,8 +31,6 @@ pub(crate) struct ReadOptions {
     pub(crate) held_by: u8,
     /// Replicas answer only with what no power cut can take.
     pub(crate) durable: bool,
-    /// A mistake: the owners of older versions need not hold it.
-    pub(crate) newest_alone: bool,
     /// Ask all replicas at once, so that repair sees every one.
     pub(crate) ask_all: bool,
     /// Wait for all of them before answering, and tell what each said.
@@ -453,12 +451,7 @@ impl Get {
         let Some(answer) = &self.answer else { return false };
         let holds =
             |node: NodeId| self.replicas.get(&node).is_some_and(|replica| replica.holds(answer) || too(replica));
-        let needed = self.options.held_by.into();
-        if self.options.newest_alone {
-            let newest = self.plan.groups.first().into_iter().flatten();
-            return newest.filter(|node| holds(**node)).count() >= needed;
-        }
-        self.plan.are_enough(needed, holds)
+        self.plan.are_enough(self.options.held_by.into(), holds)
     }
 
     fn basis(&self) -> Basis {

@@ -25,7 +25,6 @@ impl Coordinator {
             r: enough.min(quorum.n() - 1).max(1),
             held_by: 0,
             durable: false,
-            newest_alone: false,
             ask_all: true,
             explain: false,
             sloppy: false,

@@ -115,7 +115,6 @@ impl Coordinator {
             r,
             held_by: if strict && !shard.planted.is(Bug::NoWriteBack) { held_by(quorum, &plan) } else { 0 },
             durable: strict,
-            newest_alone: !plan.groups.is_empty() && shard.planted.is(Bug::HeldInNewestAlone),
             ask_all: get.explain || self.rng.random_range(0..100) < plan.bucket.read_all,
             explain: get.explain,
             sloppy: !strict,

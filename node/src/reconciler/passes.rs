@@ -82,8 +82,7 @@ impl Reconciler {
             }
             let owners = configurations.newest_owners(partition);
             if !owners.contains(&shard.node) {
-                let is_done = self.passes.is_leaving
-                    && (owners.iter().all(|owner| done.contains(owner)) || shard.planted.is(Bug::NothingHandedOver));
+                let is_done = self.passes.is_leaving && owners.iter().all(|owner| done.contains(owner));
                 moving.giving += 1;
                 moving.given += u32::from(is_done);
             }

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use driftless_ring::PartitionId;
 
-use crate::planted::Bug;
 use crate::shard::Shard;
 use crate::time::{Instant, Now};
 
@@ -152,11 +151,7 @@ impl<S: Store> Replica<S> {
             let record = hint.record();
             let partition = record.partition(shard);
             let is_beside = hint.target() == shard.node && shard.owns(partition);
-            if shard.is_mine(partition)
-                && !shard.ring().owns(hint.target(), partition)
-                && !is_beside
-                && !shard.planted.is(Bug::HintsNotReaddressed)
-            {
+            if shard.is_mine(partition) && !shard.ring().owns(hint.target(), partition) && !is_beside {
                 self.readdress_hint(shard, hint.target(), &record);
             }
         }
@@ -207,11 +202,8 @@ impl<S: Store> Replica<S> {
                 continue;
             }
             // A state goes away: an actor that it knows must not stamp any more.
-            let is_kept = || self.actors.get(partition).is_some();
-            if !shard.planted.is_where(Bug::ActorKeptWithRecordsDropped, is_kept) {
-                self.actors.retire(partition);
-                self.turn.retired.insert(partition);
-            }
+            self.actors.retire(partition);
+            self.turn.retired.insert(partition);
             return self.drop_records(shard, found);
         }
         Ok(())

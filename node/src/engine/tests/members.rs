@@ -19,12 +19,16 @@ struct Changing {
 impl Changing {
     /// So many are members; the others only run.
     fn of(count: usize, limits: Limits) -> Changing {
+        Changing::with_planted(count, limits, Planted::default())
+    }
+
+    fn with_planted(count: usize, limits: Limits, planted: Planted) -> Changing {
         let everybody = members(5).partitions(8).shared();
         let first = ring_of(&(0..count).collect::<Vec<_>>());
         let record = record_of(&first, 0, &[]);
         let mut changing =
             Changing { quad: Trio::of(5, limits.clone()), records: vec![record], marks: BTreeMap::new() };
-        changing.quad = Trio::launch(everybody, limits, Planted::default(), |_| MemoryStore::new());
+        changing.quad = Trio::launch(everybody, limits, planted, |_| MemoryStore::new());
         for i in 0..5 {
             changing.note(i, 2, 2, 2);
             changing.switch(i);
@@ -92,6 +96,14 @@ impl Changing {
         }
         (0..40).for_each(|_| self.quad.pass(Duration::from_millis(50)));
         self.quad.settle();
+    }
+
+    /// Long enough for many rounds.
+    fn wait(&mut self) {
+        for _ in 0..40 {
+            self.quad.pass(Duration::from_millis(700));
+            self.quad.settle();
+        }
     }
 
     fn put(&mut self, i: usize, number: usize) {
@@ -222,7 +234,17 @@ fn what_is_written_while_a_node_joins_is_read_then_and_afterwards() {
 
 #[test]
 fn a_strict_write_needs_a_quorum_of_the_old_owners_and_of_the_new_ones() {
-    let mut changing = Changing::of(3, brisk());
+    write_without_most_new_owners(Planted::default());
+}
+
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn one_quorum_of_all_owners_is_noticed() {
+    crate::planted::assert_noticed(crate::planted::Bug::OneQuorumOfAll, write_without_most_new_owners);
+}
+
+fn write_without_most_new_owners(planted: Planted) {
+    let mut changing = Changing::with_planted(3, brisk(), planted);
     changing.decide(&[0, 3, 4], &[]);
     (0..5).for_each(|i| changing.switch(i));
     changing.quad.settle();
@@ -236,7 +258,17 @@ fn a_strict_write_needs_a_quorum_of_the_old_owners_and_of_the_new_ones() {
 
 #[test]
 fn who_has_closed_answers_no_read_that_counts_the_old_owners() {
-    let mut changing = Changing::of(3, brisk());
+    read_without_having_heard(Planted::default());
+}
+
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn who_answers_though_it_has_closed_is_noticed() {
+    crate::planted::assert_noticed(crate::planted::Bug::ClosedAnswers, read_without_having_heard);
+}
+
+fn read_without_having_heard(planted: Planted) {
+    let mut changing = Changing::with_planted(3, brisk(), planted);
     changing.put(0, 1);
     changing.decide(&[0, 1, 2, 3], &[]);
     (0..4).for_each(|i| changing.switch(i));
@@ -309,4 +341,52 @@ fn a_store_that_lost_its_data_answers_no_read_and_feeds_nobody_until_it_is_whole
     for number in 0..KEYS {
         assert_eq!(changing.holders(number), [0, 1, 2], "key {number}");
     }
+}
+
+#[test]
+fn a_new_owner_is_not_ready_before_it_has_compared_with_enough_old_ones() {
+    join_with_one_old_owner(Planted::default());
+}
+
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn one_pass_that_is_taken_for_enough_is_noticed() {
+    crate::planted::assert_noticed(crate::planted::Bug::OnePassIsEnough, join_with_one_old_owner);
+}
+
+fn join_with_one_old_owner(planted: Planted) {
+    let mut changing = Changing::with_planted(3, brisk(), planted);
+    (0..KEYS).for_each(|number| changing.put(number % 3, number));
+    changing.decide(&[0, 1, 2, 3], &[]);
+    changing.quad.cut_off(1);
+    changing.quad.cut_off(2);
+    [0, 3].into_iter().for_each(|i| changing.switch(i));
+    changing.wait();
+    let progress = changing.quad.engines[3].progress();
+    assert_eq!((progress.ready, progress.moving.taken), (0, 0), "two of the three have whatever was acknowledged");
+}
+
+#[test]
+fn a_store_that_lost_its_data_is_no_measure_for_who_joins() {
+    join_beside_a_lost_store(Planted::default());
+}
+
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn a_lost_store_that_feeds_others_is_noticed() {
+    crate::planted::assert_noticed(crate::planted::Bug::LostStoreFeeds, join_beside_a_lost_store);
+}
+
+fn join_beside_a_lost_store(planted: Planted) {
+    let mut changing = Changing::with_planted(3, brisk(), planted);
+    (0..KEYS).for_each(|number| changing.put(number % 3, number));
+    changing.decide(&[0, 1, 2, 3], &[]);
+    changing.quad.restart(1, 77, MemoryStore::new());
+    let configurations = changing.configurations_of(1, StoreId(99));
+    changing.quad.engines[1].handle_configurations(changing.quad.now, configurations);
+    changing.quad.turn(1);
+    changing.quad.cut_off(2);
+    [0, 3].into_iter().for_each(|i| changing.switch(i));
+    changing.wait();
+    assert_eq!(changing.quad.engines[3].progress().ready, 0, "one whole old owner of three is too few");
 }
