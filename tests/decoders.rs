@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use driftless_proto::client;
 use driftless_tests::decoders::mutate::Mutations;
 use driftless_tests::decoders::variants::missing;
-use driftless_tests::decoders::{DECODERS, Decoder, engine, samples, seeds};
+use driftless_tests::decoders::{DECODERS, Decoder, engine, members, samples, seeds};
 use peak_alloc::PeakAlloc;
 
 #[global_allocator]
@@ -124,6 +124,10 @@ fn every_variant_of_every_message_is_among_the_samples() {
     assert_eq!(missing(&samples::exchanged()), NONE);
     assert_eq!(missing(&samples::standings()), NONE);
     assert_eq!(missing(&samples::exchange_refusals()), NONE);
+    assert_eq!(missing(&members::changes()), NONE);
+    assert_eq!(missing(&members::commands()), NONE);
+    assert_eq!(missing(&members::answers()), NONE);
+    assert_eq!(missing(&members::letters()), NONE);
     let (asks, answers) = samples::asks_and_answers();
     assert_eq!(missing(&asks), NONE);
     assert_eq!(missing(&answers), NONE);

@@ -323,11 +323,12 @@ impl Configurations {
         if !newest.contains(&node) || (self.is_whole && self.older.is_empty()) {
             return Vec::new();
         }
-        let w_min = self.w_min(partition.n);
+        let (w_min, r_max) = (self.w_min(partition.n), self.r_max(partition.n));
         let pass = |owners: &[NodeId]| {
             let others: Vec<NodeId> =
                 owners.iter().copied().filter(|owner| *owner != node && !self.lost.contains(owner)).collect();
-            let needed = owners.len().saturating_sub(usize::from(w_min)) + 1;
+            // So many have met whatever w have acknowledged, and whatever a strict read has shown, which n - r + 1 hold.
+            let needed = (owners.len().saturating_sub(usize::from(w_min)) + 1).max(usize::from(r_max));
             Pass { needed: needed.min(others.len()), of: others }
         };
         let older = self.older.iter().filter(|older| older.is_active).map(|older| older.topology.ring());
@@ -347,6 +348,13 @@ impl Configurations {
     fn w_min(&self, n: u8) -> u8 {
         let all = self.rings_with_buckets().filter(|bucket| bucket.0 == n).map(|bucket| bucket.1);
         all.min().unwrap_or(1)
+    }
+
+    /// The most replicas that answer a read, of all buckets of a class.
+    fn r_max(&self, n: u8) -> u8 {
+        let older = self.older.iter().map(|older| &older.topology);
+        let buckets = [&self.topology].into_iter().chain(older).flat_map(|topology| topology.buckets());
+        buckets.filter(|bucket| bucket.quorum.n() == n).map(|bucket| bucket.quorum.r()).max().unwrap_or(1)
     }
 
     fn rings_with_buckets(&self) -> impl Iterator<Item = (u8, u8)> + '_ {

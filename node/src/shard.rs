@@ -19,6 +19,8 @@ pub(crate) struct Shard {
     pub(crate) node: NodeId,
     /// Which part of it.
     pub(crate) number: u16,
+    /// How many parts the node has, as the last version said in which it was a member: none that counts may have it any more.
+    pub(crate) parts: u16,
     /// The versions of the ring that count.
     pub(crate) configurations: Arc<Configurations>,
     /// The newest of them, with its buckets.
@@ -39,12 +41,22 @@ impl Shard {
 
     /// Whether a partition is this shard's, among those of its node: to store, or to stand in for.
     pub(crate) fn is_mine(&self, partition: PartitionId) -> bool {
-        self.configurations.shard_of(self.node, partition) == self.number
+        self.part_of(partition) == self.number
+    }
+
+    fn part_of(&self, partition: PartitionId) -> u16 {
+        match self.configurations.member(self.node) {
+            Some(_) => self.configurations.shard_of(self.node, partition),
+            None => (partition.arc.0 % u32::from(self.parts.max(1))) as u16,
+        }
     }
 
     /// Other versions count from now on.
     pub(crate) fn run_on(&mut self, configurations: Arc<Configurations>) {
         self.topology = configurations.topology().clone();
+        if let Some(member) = configurations.member(self.node) {
+            self.parts = member.shards;
+        }
         self.configurations = configurations;
     }
 
@@ -63,7 +75,7 @@ impl Shard {
         if self.is_mine(partition) {
             return Ok(());
         }
-        let (shard, owner) = (self.number, self.configurations.shard_of(self.node, partition));
+        let (shard, owner) = (self.number, self.part_of(partition));
         tracing::error!(%partition, shard, owner, "a shard was given a key of another one: refusing it");
         self.metrics.protocol_violations.inc();
         debug_assert_eq!(shard, owner, "a shard was given a key of another one, of {partition}");

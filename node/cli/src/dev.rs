@@ -62,6 +62,7 @@ pub(crate) fn run(args: &Args) -> Result {
         (None, None) => unreachable!("without --dir a temporary directory was made"),
     };
     let layout = layout(args, dir)?;
+    let founders: Vec<String> = layout.nodes.iter().take(layout.founders).map(|node| node.name.clone()).collect();
     let _lock = DirectoryLock::take(&layout.dir)?;
     output::note(format_args!("starting {} in {} …", nodes(layout.nodes.len()), layout.dir.display()));
     let mut cluster = LocalCluster::start(layout, stop.clone())?;
@@ -69,7 +70,7 @@ pub(crate) fn run(args: &Args) -> Result {
     greet(&cluster, temporary.is_some())?;
 
     let (mut looked, mut listened) = (Instant::now(), Instant::now());
-    let mut leavers = Leavers::default();
+    let mut leavers = Leavers::of(founders);
     while !stop.is_set() {
         let mut events = cluster.poll()?;
         if looked.elapsed() >= LOOK_INTERVAL {

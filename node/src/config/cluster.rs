@@ -225,10 +225,10 @@ fn with_built_in(
 const PARTITIONS_DEFAULT: u64 = 256;
 
 /// Weights are relative; a million to one is more than any two machines differ.
-pub(super) const WEIGHT_MAX: u64 = 1_000_000;
+pub(crate) const WEIGHT_MAX: u64 = 1_000_000;
 
 /// More threads than machines have today.
-pub(super) const SHARDS_MAX: u64 = 1024;
+pub(crate) const SHARDS_MAX: u64 = 1024;
 
 const PLAIN_NAME: &str = "1 to 64 letters, digits, '-', '_' and '.', starting with a letter or a digit";
 

@@ -39,6 +39,7 @@ pub mod units;
 #[cfg(feature = "net")]
 pub use access::{Access, Grant, Serial};
 #[cfg(feature = "net")]
+pub(crate) use cluster::{SHARDS_MAX, WEIGHT_MAX};
 pub use cluster::{bucket_id_of_name, is_plain_name, parse_cluster, read_cluster};
 #[cfg(feature = "net")]
 pub use context_key::{check_private, context_key_file, parse_context_keys, read_context_keys};

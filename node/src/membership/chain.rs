@@ -193,6 +193,17 @@ impl Chain {
         }
     }
 
+    /// Whether a record shows that enough of the voters that the newest one names have accepted it. Of one that does not follow that, and of
+    /// the founding, nothing is known.
+    pub(super) fn is_decided(&self, decided: &DecidedRecord) -> bool {
+        let Some(newest) = self.newest().filter(|newest| newest.record.version() + 1 == decided.record.version())
+        else {
+            return true;
+        };
+        let voters = &newest.record.voters;
+        voters.iter().filter(|voter| decided.accepted_by.contains(voter)).count() > voters.len() / 2
+    }
+
     /// Whether a record may be proposed as the next one.
     pub(super) fn may_follow(&self, record: &Record) -> bool {
         let fits = self.fit(record, false) == Fit::Next;

@@ -59,6 +59,8 @@ impl Membership {
             return Ok(Some(answer));
         }
         let (version, changes) = (self.chain.version(), self.staging.changes(self.chain.version()).to_vec());
+        // Who was away when it was staged may be back.
+        changes.iter().try_for_each(|change| self.check_absent(now, change))?;
         let planned = self.plan_staged(now)?;
         if planned.plan.name != name {
             return Err(format!(
@@ -82,7 +84,7 @@ impl Membership {
         }
         let changes = [change];
         if let Some(parent) = self.chain.newest().map(|newest| newest.record.parent)
-            && let Some(answer) = self.decided_before(&super::plan::name(parent, &changes))
+            && let Some(answer) = self.decided_before(&super::plan::name(parent, &changes, &[]))
         {
             return Ok(Some(answer));
         }
@@ -222,7 +224,8 @@ impl Membership {
 
     fn check_settled(&self) -> Result<(), String> {
         let unfinished: Vec<u64> = self.configurations.unfinished().collect();
-        if unfinished.is_empty() {
+        // The founding moves nothing: nobody has to wait for it.
+        if unfinished.iter().all(|version| *version == 1) {
             return Ok(());
         }
         let why = self.waiting_for();

@@ -319,7 +319,8 @@ impl Membership {
         self.adopt(decided.clone());
         self.rework(now);
         for peer in self.peers.connected() {
-            self.send(peer, Letter::Records(vec![decided.clone()]));
+            let (settled, records) = (self.chain.settled(), vec![decided.clone()]);
+            self.send(peer, Letter::Records { settled, records });
         }
         self.after_learning(now);
     }
@@ -342,7 +343,8 @@ impl Membership {
             format!("no majority of voters: {} {verb} not answer, {needed} of {count} are needed", silent.join(", "))
         };
         for tag in deciding.tags {
-            let answer = format!("{why}; nothing is known to have changed: run it again, it is the same change");
+            let answer =
+                format!("{why}; it is not known to be decided, and may be yet: run it again, it is the same change");
             self.answer(tag, Err(answer));
         }
     }

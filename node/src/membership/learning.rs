@@ -31,20 +31,40 @@ impl Membership {
     pub(super) fn tell_records(&mut self, to: NodeId, after: u64) {
         let records = self.chain.after(after);
         if !records.is_empty() {
-            self.send(to, Letter::Records(records));
+            let settled = self.chain.settled();
+            self.send(to, Letter::Records { settled, records });
+        }
+    }
+
+    /// Anybody with a certificate may ask; who is no member, not too often.
+    pub(super) fn answer_want(&mut self, now: Instant, from: NodeId, after: u64) {
+        if is_known(&self.chain, from) || self.peers.may_push(now, from) {
+            self.tell_records(from, after);
         }
     }
 
     /// Takes records, as far as they follow each other.
-    pub(super) fn learn(&mut self, now: Instant, from: NodeId, records: Vec<DecidedRecord>) {
+    pub(super) fn learn(&mut self, now: Instant, from: NodeId, settled: u64, records: Vec<DecidedRecord>) {
         let me = self.me.member.id;
         let names_me = |record: &Record| record.topology.ring().member(me).is_some();
         // A founder joins another chain than its file's only if that counts on it: then the file was changed since, or the node has lost
         // its disk. A node of two files must not fall out of the one because it hears the other.
         let is_taken = !self.chain.is_founder() || records.last().is_some_and(|last| names_me(&last.record));
+        // Who begins with the newest version alone would take those before it, which are not done with, for done with.
+        let begins = self.chain.newest().is_none();
+        let first = records.first().map_or(0, |first| first.record.version());
+        let is_whole = first <= settled;
+        if begins && is_taken && self.is_free() && !is_whole && first > 2 {
+            return self.want(now, from);
+        }
         let mut learned = false;
         for decided in records {
-            match self.chain.fit(&decided.record, is_taken && self.is_free()) {
+            if !self.chain.is_decided(&decided) {
+                let version = decided.record.version();
+                tracing::error!(%from, version, "a version that no majority of the voters before it has accepted: it is not taken");
+                break;
+            }
+            match self.chain.fit(&decided.record, is_taken && self.is_free() && is_whole) {
                 Fit::Old => {}
                 Fit::Next => {
                     self.adopt(decided);
@@ -60,6 +80,9 @@ impl Membership {
                     break;
                 }
             }
+        }
+        if learned && begins {
+            self.chain.settle(settled);
         }
         if learned {
             self.after_learning(now);
@@ -94,7 +117,8 @@ impl Membership {
     pub(super) fn rework(&mut self, now: Instant) {
         let Some(mut configurations) = self.worked_out() else { return };
         let version = configurations.version();
-        if configurations.is_settled() && self.chain.settle(version) {
+        let knows_those_before = self.chain.unsettled().len() > 1 || self.chain.founding_that_counts().is_some();
+        if configurations.is_settled() && knows_those_before && self.chain.settle(version) {
             self.after_settling();
             self.news.hurry(now);
             configurations = self.worked_out().unwrap_or(configurations);

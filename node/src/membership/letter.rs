@@ -18,7 +18,12 @@ pub enum Letter {
         after: u64,
     },
     /// Records that were decided, in order, each the child of the one before.
-    Records(Vec<DecidedRecord>),
+    Records {
+        /// The newest version of which the sender knows that those before it are done with: who has none begins no later.
+        settled: u64,
+        /// The records.
+        records: Vec<DecidedRecord>,
+    },
     /// The proposer of this ballot wants to decide on a version.
     Prepare {
         /// The version to be decided.

@@ -209,8 +209,8 @@ impl Membership {
         }
         match letter {
             Letter::News(news) => self.hear_news(now, from, *news),
-            Letter::Want { after } => self.tell_records(from, after),
-            Letter::Records(records) => self.learn(now, from, records),
+            Letter::Want { after } => self.answer_want(now, from, after),
+            Letter::Records { settled, records } => self.learn(now, from, settled, records),
             Letter::Prepare { slot, parent, ballot } => self.hear_prepare(now, from, slot, parent, ballot),
             Letter::Promise { slot, ballot, accepted, store } => {
                 self.hear_promise(now, from, slot, ballot, accepted, store);

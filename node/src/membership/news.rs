@@ -74,6 +74,17 @@ impl Membership {
             tracing::debug!(%from, "news in the name of another node");
             return;
         }
+        let member = &news.sender.member;
+        let is_plain = crate::config::is_plain_name(&member.name)
+            && crate::config::is_plain_name(if member.zone.is_empty() { "default" } else { &member.zone })
+            && (1..=256).contains(&member.address.len())
+            && member.address.bytes().all(|byte| byte.is_ascii_graphic())
+            && (1..=crate::config::WEIGHT_MAX).contains(&u64::from(member.weight))
+            && (1..=crate::config::SHARDS_MAX).contains(&u64::from(member.shards));
+        if !is_known(&self.chain, from) && (NodeId::of_name(&member.name) != from || !is_plain) {
+            tracing::warn!(%from, "a node that calls says of itself what no node can be: it is not listened to");
+            return;
+        }
         let chain = &self.chain;
         self.peers.take_in(now, from, &news, |node| is_known(chain, node));
         self.compare_versions(now, from, &news);

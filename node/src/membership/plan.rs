@@ -40,7 +40,7 @@ impl Basis<'_> {
     /// # Errors
     /// In words, if they cannot be made.
     pub(super) fn plan(&self, changes: &[Change], by: &str) -> Result<Planned, String> {
-        let (old, name) = (self.record.topology.ring(), name(self.digest, changes));
+        let (old, name) = (self.record.topology.ring(), name(self.digest, changes, &self.callers(changes)));
         let draft = self.draft(changes)?;
         let new = draft.ring(old)?;
         let words: Vec<String> = changes.iter().map(Change::to_string).collect();
@@ -137,6 +137,16 @@ impl Basis<'_> {
         Ok(())
     }
 
+    /// Those who have called and are to come.
+    fn callers(&self, changes: &[Change]) -> Vec<&Candidate> {
+        let name = |change: &Change| match change {
+            Change::Join { name, .. } | Change::Replace { with: name, .. } => Some(name.clone()),
+            _ => None,
+        };
+        let called = |name: String| self.candidates.iter().copied().find(|candidate| candidate.member.name == name);
+        changes.iter().filter_map(name).filter_map(called).collect()
+    }
+
     /// Who has called under this name and may become a member.
     fn candidate(&self, name: &str) -> Result<&Candidate, String> {
         if self.record.topology.ring().member_by_name(name).is_some() {
@@ -223,9 +233,11 @@ impl Basis<'_> {
     }
 }
 
-/// The name of the plan of these changes to the record with this digest: what it would make follows from both.
-pub(super) fn name(base: u128, changes: &[Change]) -> String {
-    let bytes = postcard::to_stdvec(&(base, changes)).expect("changes have no type that postcard cannot write");
+/// The name of the plan of these changes to the record with this digest: what it would make follows from both, and from what those say of
+/// themselves who are to come.
+pub(super) fn name(base: u128, changes: &[Change], callers: &[&Candidate]) -> String {
+    let bytes =
+        postcard::to_stdvec(&(base, changes, callers)).expect("changes have no type that postcard cannot write");
     format!("{:08x}", (xxh3_128(&bytes) >> 96) as u32)
 }
 

@@ -41,6 +41,11 @@ impl Prepared {
                 && !family::reaches(settings.listen.ip(), address.ip())
             {
                 let member = other.name;
+                // What was agreed on must not keep the others from starting.
+                if configurations.is_agreed() {
+                    tracing::warn!(member, %address, listen = %settings.listen, "a member cannot be reached from the address that this node listens on");
+                    continue;
+                }
                 return Err(NodeError::OtherFamily { listen: settings.listen, member, address });
             }
         }

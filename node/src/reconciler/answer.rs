@@ -26,8 +26,8 @@ impl Reconciler {
             _ if !configurations.keeps(from, partition) => Held::Nothing,
             // A store that may have forgotten something is nobody's measure.
             _ if !configurations.is_whole() && !shard.planted.is(Bug::LostStoreFeeds) => Held::Rebuilding,
-            // Nor is what cannot read all that it holds, where something is handed over by it.
-            _ if configurations.is_moving() && view.holdings.is_damaged(shard, partition) => Held::Rebuilding,
+            // Nor is what cannot read all that it holds: who asks may be filling a store that was lost.
+            _ if view.holdings.is_damaged(shard, partition) => Held::Rebuilding,
             held => held,
         });
         let mut named = unequal.partitions.iter().map(|(partition, _)| *partition).peekable();
@@ -61,7 +61,7 @@ impl Reconciler {
             || matches!(&request.ask, Ask::Start(start) if start.partition != partition);
         let refusal = if !ours || !shard.configurations.keeps(from, partition) {
             Some(Refused::NotOwner)
-        } else if shard.configurations.is_moving() && view.holdings.is_damaged(shard, partition) {
+        } else if view.holdings.is_damaged(shard, partition) {
             Some(Refused::Rebuilding)
         } else if !shard.configurations.is_whole() && !shard.planted.is(Bug::LostStoreFeeds) {
             Some(Refused::Rebuilding)

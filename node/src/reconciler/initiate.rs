@@ -146,6 +146,10 @@ impl Reconciler {
         if let Some(shared) = self.rounds.shared(peer, partition) {
             shared.compared += report.keys_compared;
         }
+        if report.outcome == Outcome::Complete && view.holdings.is_damaged(shard, partition) {
+            // What could not be read was not compared.
+            return self.not_taken(shard, now, peer, partition);
+        }
         if report.outcome != Outcome::Complete {
             tracing::debug!(%peer, %partition, outcome = ?report.outcome, "an exchange ended early");
             match report.outcome {

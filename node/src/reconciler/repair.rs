@@ -142,7 +142,7 @@ impl Repairs {
         let Some(job) = self.jobs.get_mut(&job_id) else { return Ok(None) };
         let next = match job.oversized.front() {
             Some(token) if !self.oversized => {
-                let states = holdings.states_at(job.partition.n, *token)?;
+                let states = holdings.states_at(job.partition.n, *token).inspect_err(|_| job.taken = false)?;
                 let mut large =
                     states.into_iter().filter(|state| state.2.value_bytes() > self.window).skip(job.large_sent);
                 let (next, more) = (large.next(), large.next().is_some());
@@ -158,7 +158,8 @@ impl Repairs {
                     && let Some(token) = job.tokens.pop_front()
                 {
                     let (large, ordinary): (Vec<_>, Vec<_>) = holdings
-                        .states_at(job.partition.n, token)?
+                        .states_at(job.partition.n, token)
+                        .inspect_err(|_| job.taken = false)?
                         .into_iter()
                         .partition(|state| state.2.value_bytes() > self.window);
                     job.oversized.extend((!large.is_empty()).then_some(token));

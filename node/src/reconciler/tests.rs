@@ -111,6 +111,7 @@ impl Side {
         let shard = Shard {
             node,
             number: 0,
+            parts: 1,
             configurations: Arc::new(Configurations::of_file(topology.clone())),
             topology: topology.clone(),
             limits,

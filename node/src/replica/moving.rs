@@ -14,8 +14,10 @@ use crate::shard::Shard;
 use crate::time::{Instant, Now};
 
 use super::Replica;
+use super::headers::HeaderCache;
 use super::record::{self, HintKey, RecordError, RecordKey};
 use super::store::{BatchSeq, Store};
+use super::turn::After;
 
 /// What is still to be done of it.
 pub(super) struct Moving {
@@ -77,6 +79,11 @@ impl<S: Store> Replica<S> {
         debug_assert!(self.turn.is_empty(), "a turn goes by one version");
         let kept: BTreeSet<PartitionId> =
             shard.configurations.kept(shard.node).into_iter().filter(|partition| shard.is_mine(*partition)).collect();
+        // What is dropped takes knowledge with it: of actors, which must not stamp on, and of headers.
+        if shard.configurations.is_agreed() && self.trees.partitions().any(|before| !kept.contains(&before)) {
+            self.actors.keep(&kept);
+            self.headers = HeaderCache::new(shard.limits.header_cache_bytes);
+        }
         self.trees.keep(&kept, now.instant, &shard.metrics);
         self.hints.count_anew(&shard.metrics);
         self.moving.drop_what_is_not_kept(shard);
@@ -150,6 +157,13 @@ impl<S: Store> Replica<S> {
         for hint in found {
             let record = hint.record();
             let partition = record.partition(shard);
+            let is_of_no_bucket =
+                record::token_and_bucket(record.as_bytes()).is_ok_and(|(_, of)| shard.topology.bucket(of).is_none());
+            if shard.is_mine(partition) && is_of_no_bucket {
+                let (_, stored) = self.stored_hint(shard, &hint)?;
+                self.turn.put_hint(hint, stored, After::Moved);
+                continue;
+            }
             let is_beside = hint.target() == shard.node && shard.owns(partition);
             if shard.is_mine(partition) && !shard.ring().owns(hint.target(), partition) && !is_beside {
                 self.readdress_hint(shard, hint.target(), &record);
@@ -175,7 +189,8 @@ impl<S: Store> Replica<S> {
             if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         let is_more = looked >= bounds.step_records || bytes >= bounds.step_bytes;
-        self.moving.records_from = next.filter(|_| is_more);
+        // A batch may be refused: what it was to drop is looked at again.
+        self.moving.records_from = if found.is_empty() { next.filter(|_| is_more) } else { Some(from) };
         self.drop_records(shard, found)
     }
 

@@ -74,6 +74,11 @@ impl Actors {
         self.live.get(&partition).filter(|actor| vv.counter(actor.id) > actor.counter).map(|actor| actor.id)
     }
 
+    /// Ends the actors of all partitions but these.
+    pub(super) fn keep(&mut self, partitions: &BTreeSet<PartitionId>) {
+        self.live.retain(|partition, _| partitions.contains(partition));
+    }
+
     /// Ends an actor: the next stamp of the partition draws a new one.
     pub(super) fn retire(&mut self, partition: PartitionId) {
         self.live.remove(&partition);

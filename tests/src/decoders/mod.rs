@@ -13,6 +13,7 @@
 pub mod engine;
 pub mod exchange;
 mod laws;
+pub mod members;
 pub mod mutate;
 pub mod samples;
 pub mod seeds;

@@ -23,6 +23,8 @@ use driftless_proto::{
 use driftless_ring::{ArcIndex, Member, NodeId, PartitionId, Partitions, Token, TokenRange};
 use driftless_testkit::TopologyBuilder;
 
+use super::members;
+
 /// Four nodes in two zones, and buckets of every kind.
 pub fn topology() -> Arc<Topology> {
     static SHARED: std::sync::LazyLock<Arc<Topology>> = std::sync::LazyLock::new(|| {
@@ -142,6 +144,7 @@ pub fn client_requests() -> Vec<client::Request> {
         client::Request::Restore(client::Restore { bucket, key: self::key(), accept_loss: true }),
     ];
     all.extend(aae_commands().into_iter().map(client::Request::Aae));
+    all.extend(members::commands().into_iter().map(client::Request::Cluster));
     all
 }
 
@@ -178,6 +181,8 @@ pub fn refusals() -> Vec<Refusal> {
         Refusal::Stopping,
         Refusal::BadRequest("limit 0".to_owned()),
         Refusal::HintsFull,
+        Refusal::Unready,
+        Refusal::Membership("nothing is staged".to_owned()),
         Refusal::Damaged,
         Refusal::NotAllowed {
             certificate: "driftless://shop/client/web".to_owned(),
@@ -309,12 +314,13 @@ pub fn client_responses() -> Vec<Response> {
         Response::Restored(client::Restored { was_damaged: true, answered: 1 }),
     ];
     all.extend(failures().into_iter().map(Response::Failed));
+    all.extend(members::answers().into_iter().map(Response::Cluster));
     all
 }
 
 /// Why a state is sent.
 pub fn purposes() -> Vec<Purpose> {
-    vec![Purpose::Write, Purpose::ReadRepair, Purpose::Handoff, Purpose::AntiEntropy]
+    vec![Purpose::Write, Purpose::ReadRepair, Purpose::Handoff, Purpose::AntiEntropy, Purpose::Transfer]
 }
 
 /// How much a read wants.
@@ -395,6 +401,7 @@ pub fn peer_requests() -> Vec<Request> {
     }
     all.extend(client_requests().into_iter().map(Request::Forward));
     all.extend(exchanges().into_iter().map(Request::Exchange));
+    all.extend(members::letters().into_iter().map(|letter| Request::Membership(Box::new(letter))));
     all
 }
 

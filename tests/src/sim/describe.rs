@@ -210,7 +210,7 @@ fn letter_text(letter: &Letter) -> String {
                 .collect();
             format!("News of version {}: {}", news.version, marks.join(", "))
         }
-        Letter::Records(records) => {
+        Letter::Records { records, .. } => {
             let versions: Vec<String> = records.iter().map(|decided| decided.record.version().to_string()).collect();
             format!("Records {}", versions.join(", "))
         }

@@ -149,7 +149,7 @@ mod tests {
              NODE  ZONE  NOW  THEN  GAINS  LOSES  IN       OUT\n\
              n1    a     256  192   0      64     0 B      1.9 GiB\n\
              n4    a     0    192   192    0      5.6 GiB  0 B\n\n\
-             moves 192 of 768 slots (minimum 192), 5.6 GiB, about 1m 54s\n\
+             moves 192 of 768 slots (minimum 192), 5.6 GiB, about 5m 56s\n\
              zones: all 256 partitions in 3 of 3"
         );
     }

@@ -16,6 +16,11 @@ pub(crate) struct Leavers {
 }
 
 impl Leavers {
+    /// These are members to begin with.
+    pub(crate) fn of(members: impl IntoIterator<Item = String>) -> Leavers {
+        Leavers { members: members.into_iter().collect(), ..Leavers::default() }
+    }
+
     /// Takes in what each node that answers lists beside itself, and gives those that have left now.
     pub(crate) fn look(&mut self, views: &[(String, BTreeSet<String>)]) -> Vec<String> {
         let mut left = Vec::new();

@@ -52,7 +52,10 @@ impl Dev {
             if dev.try_up(true) {
                 let edited = dev.edited(&edit);
                 if edited {
+                    // The members have agreed on what the file said before: they begin anew.
+                    let data: Vec<PathBuf> = dev.nodes().iter().map(|node| text(node, "data_dir").into()).collect();
                     dev.down();
+                    data.iter().for_each(|data| std::fs::remove_dir_all(data).expect("can be removed"));
                     dev.up();
                 }
                 return dev;

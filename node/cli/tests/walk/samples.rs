@@ -71,7 +71,7 @@ pub(crate) const SAMPLES: &[Sample] = &[
     alike(COMMANDS, "driftless --profile DIR load node/data/debian-packages.jsonl", At::Three(nothing)),
     exactly(COMMANDS, "driftless --profile DIR scan --limit 2 --format json", At::Three(nothing)),
     exactly(COMMANDS, "driftless --profile DIR scan --prefix lib --limit 2", At::Three(nothing)),
-    exactly(COMMANDS, "driftless --profile DIR ring --key bat", At::Three(nothing)),
+    soon(exactly(COMMANDS, "driftless --profile DIR ring --key bat", At::Three(nothing))),
     soon(alike(COMMANDS, "driftless --profile DIR aae status", At::Three(a_comparison))),
     soon(alike(COMMANDS, "driftless --profile DIR status", At::Three(n3_killed_and_puts))),
     alike(COMMANDS, "driftless --profile DIR dump -o backup.jsonl", At::Three(nothing)),

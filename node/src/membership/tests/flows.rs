@@ -266,6 +266,6 @@ fn a_stranger_has_no_say() {
     machine.handle_letter(now, n5, Letter::Prepare { slot: 3, parent, ballot });
     machine.handle_letter(now, n5, Letter::Accepted { slot: 3, ballot, store: StoreId(1) });
     machine.handle_letter(now, n5, Letter::Nack { slot: 3, promised: ballot });
-    machine.handle_letter(now, n5, Letter::Records(vec![]));
+    machine.handle_letter(now, n5, Letter::Records { settled: 0, records: vec![] });
     assert_eq!(machine.poll_output(), None);
 }

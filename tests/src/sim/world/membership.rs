@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_node_that_joins_late_comes_to_hold_what_the_ring_gives_it() {
-        for seed in SEEDS {
+        for seed in seeds() {
             let mut world = settled(seed);
             let (before, nodes) = (records(&world), world.cluster.len());
             let node = world.join((200, 2_000));
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_node_that_leaves_for_good_is_not_missed_and_its_number_is_not_given_again() {
-        for seed in SEEDS {
+        for seed in seeds() {
             let mut world = settled(seed);
             let last = world.join((200, 2_000));
             agree(&mut world);
@@ -138,8 +138,10 @@ mod tests {
         }
     }
 
-    /// Some of each regime.
-    const SEEDS: [u64; 3] = [3, 4, 5];
+    /// Some of each regime, in which nobody else changes the members.
+    fn seeds() -> impl Iterator<Item = u64> {
+        (3..).filter(|seed| World::new(*seed, Planted::default(), false).operator.is_none()).take(3)
+    }
 
     const LEAVES: usize = 1;
 
