@@ -398,3 +398,43 @@ fn doubling_and_then_changing_still_ends_at_exact_quotas() {
     let (moved, least) = moved_and_least(&ring, &new, 3);
     assert_eq!(moved, least);
 }
+
+/// Two hundred changes, up to a hundred members and down again: what one change leaves must not make the next ones dearer.
+#[test]
+fn a_long_history_moves_hardly_more_than_the_least_of_each_change() {
+    let mut dice = 7_u64;
+    let mut draw = |below: u64| {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (dice >> 33) % below
+    };
+    let n = 3;
+    let mut names = 6;
+    let mut ring = Ring::first(spec(in_zones(6, 3), 256, n)).unwrap();
+    let (mut moved, mut least) = (0, 0);
+    for step in 0..200 {
+        let mut spec = ring.spec();
+        let count = spec.members.len();
+        let grows = if step < 100 { 9 } else { 1 };
+        match draw(12) {
+            11 => {
+                let who = draw(count as u64) as usize;
+                spec.members[who].weight = 50 + draw(200) as u32;
+            }
+            dice if dice < grows || count <= 6 => {
+                names += 1;
+                let member = Member::new(format!("m{names}"), "h:1").in_zone(format!("z{}", draw(3)));
+                spec.members.push(member.with_weight(100));
+            }
+            _ => drop(spec.members.swap_remove(draw(count as u64) as usize)),
+        }
+        let next = ring.next(spec).unwrap();
+        let (this, fewest) = moved_and_least(&ring, &next, n);
+        (moved, least) = (moved + this, least + fewest);
+        for partition in next.all_partitions() {
+            let owners: BTreeSet<NodeId> = next.owners(partition).iter().copied().collect();
+            assert_eq!(owners.len(), usize::from(n), "step {step}: {partition} has an owner twice");
+        }
+        ring = next;
+    }
+    assert!(moved * 100 <= least * 105, "{moved} slots were moved, and {least} are the least");
+}
