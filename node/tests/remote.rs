@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use common::{Cluster, block_on, topology};
+use common::{Cluster, block_on};
 use driftless_node::config::Access;
 use driftless_node::net::certificates::{CertificateAuthority, Issued, NODE_SERVER_NAME, Validity};
 use driftless_proto::Role;
@@ -22,8 +22,7 @@ use tokio_rustls::TlsConnector;
 fn node_with(access: &str) -> Cluster {
     let mut cluster = Cluster::plan(&[1]);
     let mut settings = cluster.settings(0);
-    settings.security.access =
-        Access::parse(Path::new("access.toml"), access, &topology(&cluster.members)).expect("is fine");
+    settings.security.access = Access::parse(Path::new("access.toml"), access).expect("is fine");
     settings.security.admin_remote = Some(([127, 0, 0, 1], 0).into());
     cluster.start_with(0, settings);
     cluster

@@ -67,7 +67,7 @@ impl Files {
             &fs::read_to_string(self.path("context.key")).expect("is there"),
         )
         .expect("is fine");
-        settings.security.access = Access::read(&self.path("access.toml"), &settings.topology).expect("is fine");
+        settings.security.access = Access::read(&self.path("access.toml")).expect("is fine");
         settings.security.files =
             Some(CredentialFiles::watch(self.tls(), self.path("context.key"), Some(self.path("access.toml"))));
         cluster.start_with(node, settings);

@@ -6,7 +6,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{CARTS, Cluster, TestClient, block_on, get, put, topology};
+use common::{CARTS, Cluster, TestClient, block_on, get, put};
 use driftless_node::config::Access;
 use driftless_proto::client::{AaeCommand, Get, Request, Response, Restore, Scan};
 use driftless_proto::{BucketId, Failure, Key, Missing, Refusal, Role};
@@ -16,8 +16,7 @@ use driftless_ring::ArcIndex;
 fn node_with(access: &str) -> Cluster {
     let mut cluster = Cluster::plan(&[2]);
     let mut settings = cluster.settings(0);
-    settings.security.access =
-        Access::parse(Path::new("access.toml"), access, &topology(&cluster.members)).expect("is fine");
+    settings.security.access = Access::parse(Path::new("access.toml"), access).expect("is fine");
     cluster.start_with(0, settings);
     cluster
 }

@@ -119,7 +119,14 @@ pub(crate) fn run(args: &Args) -> Result {
     let directory = Arc::new(open_directory(&config.data_dir, founding.cluster(), &config.name)?);
     let Part { topology, member } = Part::of(&config, &directory, &founding)?;
     let access = match &config.access {
-        Some(file) => Access::read(file, &topology)?,
+        Some(file) => {
+            let access = Access::read(file)?;
+            // Of a node that was alone they may be buckets that it hears of once it is among the others.
+            for unknown in access.unknown_buckets(&topology) {
+                tracing::warn!(file = %file.display(), unknown, "the access file allows nothing there");
+            }
+            access
+        }
         None => Access::default(),
     };
     let listen = match config.listen {

@@ -99,8 +99,8 @@ fn roles_are_kept_and_what_is_done_is_written_to_a_file_that_can_be_rotated() {
 
     // What is wrong in the access file keeps a node from starting.
     dev.down();
-    fs::write(&access, "[[client]]\nname = \"web\"\nrole = \"writer\"\nbuckets = [\"cart\"]\n").expect("is written");
+    fs::write(&access, "[[client]]\nname = \"web\"\nrole = \"writer\"\nbuckets = [\"my cart\"]\n").expect("is written");
     let mut command = driftless();
     command.arg("serve").arg("--config").arg(path(&dev, "n1/node.toml"));
-    expect_failure(&finish(command, b""), 2, "a bad access file", &["line 4 of", "no bucket \"cart\""]);
+    expect_failure(&finish(command, b""), 2, "a bad access file", &["line 4 of", "\"my cart\" is not a bucket name"]);
 }

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use driftless_proto::{BucketId, Role, Topology};
+use driftless_proto::{BucketName, Role, Topology};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -32,6 +32,15 @@ pub struct Access {
     default: Role,
     clients: BTreeMap<String, Grant>,
     denied: Denied,
+    /// Where it names buckets.
+    buckets: Vec<Named>,
+}
+
+/// A bucket as the file names it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Named {
+    line: usize,
+    bucket: BucketName,
 }
 
 /// A role, and where it counts.
@@ -39,8 +48,9 @@ pub struct Access {
 pub struct Grant {
     /// What its holder may do.
     pub role: Role,
-    /// In these buckets; in all if absent.
-    pub buckets: Option<BTreeSet<BucketId>>,
+    /// In the buckets of these names; in all if absent. A name may be of a bucket that is still to come, or is dropped: buckets
+    /// come and go while nodes run.
+    pub buckets: Option<BTreeSet<BucketName>>,
 }
 
 /// Who is not let in.
@@ -57,24 +67,24 @@ pub struct Serial(String);
 
 impl Default for Access {
     fn default() -> Access {
-        Access { default: Role::Writer, clients: BTreeMap::new(), denied: Denied::default() }
+        Access { default: Role::Writer, clients: BTreeMap::new(), denied: Denied::default(), buckets: Vec::new() }
     }
 }
 
 impl Access {
-    /// Reads the file. The topology says which buckets there are.
+    /// Reads the file.
     ///
     /// # Errors
     /// [`ConfigError`] names the line and what to write instead.
-    pub fn read(path: &Path, topology: &Topology) -> Result<Access, ConfigError> {
-        Access::parse(path, &read(path)?, topology)
+    pub fn read(path: &Path) -> Result<Access, ConfigError> {
+        Access::parse(path, &read(path)?)
     }
 
     /// Reads the text of the file; the path is for messages.
     ///
     /// # Errors
     /// As [`Access::read`].
-    pub fn parse(path: &Path, text: &str, topology: &Topology) -> Result<Access, ConfigError> {
+    pub fn parse(path: &Path, text: &str) -> Result<Access, ConfigError> {
         let refuse = |span: Option<Range<usize>>, problem: String| ConfigError::Access {
             path: PathBuf::from(path),
             line: line_of(text, span.map_or(0, |span| span.start)),
@@ -90,9 +100,13 @@ impl Access {
             Access { default: written.default.unwrap_or(Role::Writer), clients: BTreeMap::new(), ..Access::default() };
         for client in written.client {
             let buckets = client.buckets.map(|names| {
-                let id =
-                    |name: Spanned<String>| bucket(topology, name.get_ref()).map_err(|e| refuse(Some(name.span()), e));
-                names.into_iter().map(id).collect::<Result<BTreeSet<BucketId>, _>>()
+                let named = |name: Spanned<String>| {
+                    let bucket = BucketName::new(name.get_ref())
+                        .map_err(|error| refuse(Some(name.span()), error.to_string()))?;
+                    access.buckets.push(Named { line: line_of(text, name.span().start), bucket: bucket.clone() });
+                    Ok(bucket)
+                };
+                names.into_iter().map(named).collect::<Result<BTreeSet<BucketName>, ConfigError>>()
             });
             let grant = Grant { role: client.role, buckets: buckets.transpose()? };
             let (span, name) =
@@ -142,6 +156,22 @@ impl Access {
         self.denied.serials.contains(serial)
     }
 
+    /// The buckets that it names and the cluster does not have: in them it allows nothing, until there is one. Each with its line
+    /// and, where another name resembles it, that.
+    pub fn unknown_buckets(&self, topology: &Topology) -> Vec<String> {
+        let known = || topology.buckets().iter().map(|bucket| bucket.name.as_str());
+        let unknown = self.buckets.iter().filter(|named| known().all(|name| name != named.bucket.as_str()));
+        let tell = |named: &Named| {
+            let advice = closest(named.bucket.as_str(), known()).map_or_else(
+                || "`driftless bucket list` shows those that exist".to_owned(),
+                |known| format!("did you mean {known:?}?"),
+            );
+            let (line, name) = (named.line, named.bucket.as_str());
+            format!("line {line}: the cluster has no bucket {name:?}; {advice}")
+        };
+        unknown.map(tell).collect()
+    }
+
     /// How many names and numbers are not let in.
     pub fn denied(&self) -> usize {
         self.denied.clients.len() + self.denied.nodes.len() + self.denied.serials.len()
@@ -149,9 +179,9 @@ impl Access {
 }
 
 impl Grant {
-    /// Whether it counts in this bucket.
-    pub fn covers(&self, bucket: BucketId) -> bool {
-        self.buckets.as_ref().is_none_or(|buckets| buckets.contains(&bucket))
+    /// Whether it counts in the bucket of this name.
+    pub fn covers(&self, bucket: &BucketName) -> bool {
+        self.buckets.as_ref().is_none_or(|buckets| buckets.contains(bucket))
     }
 }
 
@@ -220,18 +250,6 @@ struct WrittenDeny {
     serials: Vec<Spanned<String>>,
 }
 
-fn bucket(topology: &Topology, name: &str) -> Result<BucketId, String> {
-    let known = topology.buckets().iter().find(|bucket| bucket.name.as_str() == name);
-    known.map(|bucket| bucket.id).ok_or_else(|| {
-        let resembles = closest(name, topology.buckets().iter().map(|bucket| bucket.name.as_str()));
-        let advice = resembles.map_or_else(
-            || "`driftless bucket list` shows those that exist".to_owned(),
-            |known| format!("did you mean {known:?}?"),
-        );
-        format!("the cluster has no bucket {name:?}; {advice}")
-    })
-}
-
 fn line_of(text: &str, at: usize) -> usize {
     text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1
 }
@@ -242,8 +260,11 @@ mod tests {
     use driftless_testkit::TopologyBuilder;
 
     fn parsed(text: &str) -> Result<Access, String> {
-        let topology = TopologyBuilder::of_members(vec![driftless_ring::Member::new("a", "127.0.0.1:1")]).shared();
-        Access::parse(Path::new("access.toml"), text, &topology).map_err(|error| error.to_string())
+        Access::parse(Path::new("access.toml"), text).map_err(|error| error.to_string())
+    }
+
+    fn bucket(name: &str) -> BucketName {
+        BucketName::new(name).expect("is valid")
     }
 
     #[test]
@@ -252,7 +273,7 @@ mod tests {
         let access = parsed(text).expect("is fine");
         let web = access.grant("web", Some(Role::Operator));
         assert_eq!(web.role, Role::Writer);
-        assert!(web.covers(BucketId::DEFAULT) && !web.covers(BucketId(77)));
+        assert!(web.covers(&bucket("default")) && !web.covers(&bucket("carts")));
         assert_eq!(access.grant("other", Some(Role::Operator)), Grant { role: Role::Operator, buckets: None });
         assert_eq!(access.grant("other", None), Grant { role: Role::Reader, buckets: None });
         assert_eq!(parsed("# nobody in particular").expect("is fine"), Access::default());
@@ -272,6 +293,17 @@ mod tests {
     }
 
     #[test]
+    fn a_bucket_that_the_cluster_does_not_have_is_told_and_allows_nothing_until_it_has() {
+        let topology = TopologyBuilder::of_members(vec![driftless_ring::Member::new("a", "127.0.0.1:1")]).shared();
+        let client = "[[client]]\nname = \"a\"\nrole = \"reader\"\n";
+        let access = parsed(&format!("{client}buckets = [\n\"default\",\n\"defualt\", \"later\"]\n")).expect("is fine");
+        let told = access.unknown_buckets(&topology);
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].contains("line 6") && told[0].contains("did you mean \"default\"?"), "{told:?}");
+        assert!(told[1].contains("\"later\"") && told[1].contains("bucket list"), "{told:?}");
+    }
+
+    #[test]
     fn mistakes_name_the_line_and_the_remedy() {
         let client = "[[client]]\nname = \"a\"\nrole = \"reader\"\n";
         let cases: [(&str, usize, &[&str]); 10] = [
@@ -281,9 +313,9 @@ mod tests {
             ("default = \"reader\"\nrights = 1\n", 2, &["rights", "default"]),
             (&format!("{client}bucket = []\n"), 4, &["bucket", "buckets"]),
             (
-                &format!("{client}buckets = [\n\"default\",\n\"defualt\"]\n"),
+                &format!("{client}buckets = [\n\"default\",\n\"De fault\"]\n"),
                 6,
-                &["defualt", "did you mean \"default\"?"],
+                &["De fault", "is not a bucket name", "starting with"],
             ),
             (&format!("{client}{client}"), 5, &["\"a\"", "second time", "leave one"]),
             ("[[client]]\nrole = \"reader\"\n", 1, &["name"]),

@@ -13,13 +13,13 @@ use super::{Asker, Coordinator, Open, Question};
 
 impl Coordinator {
     /// Reads a key whose record is damaged here from the other owners: from as many as must have seen, one of them at
-    /// least, whatever w of all have acknowledged.
+    /// least, whatever w of all have acknowledged; and no fewer than a read needs, for w may have been less before.
     pub(crate) fn restore(&mut self, shard: &Shard, now: Now, bucket: BucketId, key: Key, deadline: Instant) {
         let Ok(plan) = Plan::of_key(shard, &self.up, bucket, &key).map(Plan::of_others) else {
             return;
         };
         let quorum = plan.bucket.quorum;
-        let missed = quorum.n() - quorum.w();
+        let missed = (quorum.n() - quorum.w()).max(quorum.r() - 1);
         let enough = if shard.planted.is(Bug::RestoredFromTooFew) { missed } else { missed + 1 };
         let options = ReadOptions {
             r: enough.min(quorum.n() - 1).max(1),

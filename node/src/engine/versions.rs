@@ -17,6 +17,7 @@ use crate::membership::Progress;
 use crate::peer::{Body, Message, Purpose, ReplicaRequest, Reply, Request};
 use crate::planted::Bug;
 use crate::replica::store::Store;
+use crate::route;
 use crate::time::{Instant, Now};
 
 /// Messages that go by a version which this shard has not heard of yet.
@@ -54,8 +55,21 @@ impl<S: Store> Engine<S> {
         self.route(now);
         let Early { waiting } = std::mem::take(&mut self.early);
         for (from, message) in waiting {
-            self.handle_peer(now, from, message);
+            if self.is_of_another_shard(&message) {
+                let refusal = Refusal::Overloaded { retry_after_ms: super::UNSENT_RETRY_MS };
+                self.send(from, message.id, Body::Reply(Reply::Refused(refusal)));
+            } else {
+                self.handle_peer(now, from, message);
+            }
         }
+    }
+
+    /// Whether it came to this shard because nobody here knew yet whose it is: it may be of a bucket that was made by the version it
+    /// goes by. Its sender asks again, and it comes to the right one.
+    fn is_of_another_shard(&self, message: &Message) -> bool {
+        let Body::Request { request, .. } = &message.body else { return false };
+        let shard = route::of_peer(&self.shard.configurations, self.shard.node, request);
+        shard.is_some_and(|shard| shard != self.shard.number)
     }
 
     /// How far this shard has come on the newest version.

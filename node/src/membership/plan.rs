@@ -363,13 +363,14 @@ impl Draft {
             return Err(format!("what becomes of concurrent writes in the bucket {} never changes", bucket.name));
         }
         let (before, after) = (present.quorum, bucket.quorum);
-        if before.overlaps() && after.r() + before.w() <= after.n() {
+        // Writes have been acknowledged by w as it was then, now or at any time before: reads of r meet those, whatever w becomes.
+        if after.r() < before.r() {
             return Err(format!(
-                "with r = {} reads of the bucket {} would miss what w = {} has acknowledged before: keep r at {} or more",
-                after.r(),
+                "r of the bucket {} is {} and is never lowered: reads of fewer could miss what has been acknowledged; to ask fewer, \
+                say so with the request (`get -r {}`)",
                 bucket.name,
-                before.w(),
-                after.n() - before.w() + 1
+                before.r(),
+                after.r()
             ));
         }
         *present = BucketDefinition { id: present.id, ..bucket.clone() };

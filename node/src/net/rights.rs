@@ -60,7 +60,9 @@ impl Rights {
                 let grant = self.grant(shared);
                 if grant.buckets.is_some() {
                     let all = damaged.keys.len() as u64 == damaged.count;
-                    damaged.keys.retain(|damaged| grant.covers(damaged.bucket));
+                    let topology = shared.topology();
+                    let covers = |bucket| topology.bucket(bucket).is_some_and(|bucket| grant.covers(&bucket.name));
+                    damaged.keys.retain(|damaged| covers(damaged.bucket));
                     let shown = damaged.keys.len() as u64;
                     // Of those that are not named nobody knows whose they are: they may be of these buckets.
                     damaged.count = if all { shown } else { damaged.count.max(shown) };
@@ -87,9 +89,13 @@ fn missing(shared: &NodeContext, grant: &Grant, needed: Role, bucket: Option<Buc
         return Some(Missing::Role);
     }
     match bucket {
-        Some(bucket) if grant.covers(bucket) => None,
-        // That there is no such bucket is said by the machine that looks for it.
-        Some(bucket) => Some(Missing::Bucket(shared.topology().bucket(bucket)?.name.to_string())),
+        Some(_) if grant.buckets.is_none() => None,
+        Some(bucket) => {
+            // That there is no such bucket is said by the machine that looks for it.
+            let topology = shared.topology();
+            let name = &topology.bucket(bucket)?.name;
+            (!grant.covers(name)).then(|| Missing::Bucket(name.to_string()))
+        }
         None if needed < Role::Operator || grant.buckets.is_none() => None,
         None => Some(Missing::Buckets),
     }

@@ -149,7 +149,10 @@ impl Reader {
 
     fn access(&self) -> Result<(), String> {
         let Some(file) = &self.files.access else { return Ok(()) };
-        let access = Access::read(file, &self.shared.topology()).map_err(|error| error.to_string())?;
+        let access = Access::read(file).map_err(|error| error.to_string())?;
+        for unknown in access.unknown_buckets(&self.shared.topology()) {
+            tracing::warn!(node = %self.shared.name, file = %file.display(), unknown, "the access file allows nothing there");
+        }
         self.shared.credentials.allow(access);
         self.shared.tell_credentials();
         Ok(())

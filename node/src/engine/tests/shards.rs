@@ -1,7 +1,15 @@
 //! Several shards over one store: each takes the keys of its own partitions, and knows nothing of the others'.
 
+use std::collections::BTreeMap;
+
+use driftless_proto::membership::{Record, StoreId};
+use driftless_proto::topology::Topology;
+use driftless_proto::{BucketDefinition, BucketName};
+
 use super::*;
+use crate::configurations::Configurations;
 use crate::handoff::HintFigures;
+use crate::peer::{Message, RequestId};
 
 /// Engines of which some share a disk.
 type Sharded = EngineCluster<SharedStore>;
@@ -41,6 +49,15 @@ impl Sharded {
     /// What the node's disk holds of a key.
     fn held(&self, i: usize, key: &Key) -> Option<Bytes> {
         self.engines[i].store().get(self.record_of(key).as_bytes()).expect("readable")
+    }
+
+    /// What has been answered and is still on its way.
+    fn answers(&self) -> Vec<(RequestId, Reply)> {
+        let answer = |message: &Message| match &message.body {
+            Body::Reply(reply) => Some((message.id, reply.clone())),
+            Body::Request { .. } => None,
+        };
+        self.wire.iter().filter_map(|(.., message)| answer(message)).collect()
     }
 
     /// The shards of the first node set apart so many records.
@@ -183,6 +200,64 @@ fn a_key_handed_to_the_wrong_shard_is_refused() {
     assert_eq!(answer, Some(Body::Reply(Reply::Refused(Refusal::NotOwner { ring_version: 1 }))));
     assert_eq!(cluster.engines[0].shard.metrics.protocol_violations.get(), 1);
     assert!(cluster.held(0, &key).is_none());
+}
+
+#[test]
+fn what_came_early_and_is_of_another_shard_is_sent_back_to_be_asked_again() {
+    let mut cluster = Sharded::of_shards(Limits::default());
+    let (node, bucket) = (cluster.id(0), BucketId(77));
+    let (next, configurations) = with_bucket(&cluster, bucket);
+    let definition = next.bucket(bucket).expect("was made").clone();
+    let is_of = |shard: u16| {
+        let (next, definition) = (&next, &definition);
+        move |key: &Key| next.shard_of(node, next.place(definition, key).partition) == shard
+    };
+    for (id, shard) in [(8, 1), (9, 0)] {
+        let key = (0..).map(|number| Key::new(format!("late {number}")).expect("valid")).find(is_of(shard));
+        let merge = Merge {
+            bucket,
+            key: key.expect("keys lie everywhere"),
+            siblings: Siblings::new(),
+            hint_for: None,
+            purpose: crate::peer::Purpose::AntiEntropy,
+        };
+        let request = Request::Replica(ReplicaRequest::Merge(merge));
+        let body = Body::Request { deadline: cluster.now.instant + Duration::from_secs(5), request };
+        cluster.hand_over(2, 0, Message { id: RequestId(id), ring_version: 2, body });
+    }
+    assert_eq!(cluster.answers(), [], "both wait: nobody knows the bucket yet, and so not whose it is");
+
+    cluster.engines[0].handle_configurations(cluster.now, configurations);
+    cluster.turn(0);
+    let answers = cluster.answers();
+    assert!(
+        matches!(answers[..], [(RequestId(8), Reply::Refused(Refusal::Overloaded { .. })), (RequestId(9), _)]),
+        "{answers:?}"
+    );
+    assert!(!matches!(answers[1].1, Reply::Refused(_)), "{answers:?}");
+    assert_eq!(cluster.engines[0].shard.metrics.protocol_violations.get(), 0);
+}
+
+/// The next version has one bucket more.
+fn with_bucket(cluster: &Sharded, id: BucketId) -> (Topology, Arc<Configurations>) {
+    let first = &cluster.topology;
+    let mut buckets = first.buckets().to_vec();
+    buckets.push(BucketDefinition { id, name: BucketName::new("late").expect("valid"), ..buckets[0].clone() });
+    let ring = first.ring().next(first.ring().spec()).expect("is the same");
+    let second = Topology::new("test", ring, buckets).expect("fits");
+    let store = StoreId(1);
+    let record = |topology: &Topology, parent| {
+        let voters: Vec<NodeId> = topology.ring().members().iter().map(|member| member.id).collect();
+        let stores = voters.iter().map(|node| (*node, store)).collect();
+        let (by, what) = ("a".into(), "test".into());
+        Record::new(7, parent, topology.clone(), stores, voters, vec![], vec![], by, what).expect("goes together")
+    };
+    let first = Arc::new(record(first, 0));
+    let second = Arc::new(record(&second, first.digest()));
+    let topology = second.topology.clone();
+    let node = cluster.id(0);
+    let configurations = Configurations::of_records(node, store, &[first, second], None, &BTreeMap::new());
+    (topology, Arc::new(configurations))
 }
 
 /// A page of hints, its delivery and the figures each take a turn.

@@ -127,6 +127,7 @@ fn a_bucket_that_is_set_keeps_its_slots_and_its_number() {
 fn what_cannot_be_is_refused_in_words() {
     let base = three();
     let lww = BucketDefinition { conflict: Conflict::Lww, ..bucket("default", 3) };
+    let fewer = BucketDefinition { quorum: Quorum::new(3, 1, 3).unwrap(), ..bucket("default", 3) };
     let cases = [
         (join("n3"), "n3 is a member already"),
         (join("n9"), "n9 has not called: start it with a cluster.toml"),
@@ -139,6 +140,7 @@ fn what_cannot_be_is_refused_in_words() {
         (Change::CreateBucket(bucket("default", 3)), "there is a bucket default already"),
         (Change::SetBucket(bucket("carts", 3)), "there is no bucket carts"),
         (Change::SetBucket(bucket("default", 2)), "n of the bucket default is 3 and never changes"),
+        (Change::SetBucket(fewer), "r of the bucket default is 2 and is never lowered"),
         (Change::SetBucket(lww), "what becomes of concurrent writes in the bucket default never changes"),
         (Change::DropBucket { name: "default".to_owned() }, "the bucket \"default\" is built in"),
     ];
