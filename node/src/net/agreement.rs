@@ -11,7 +11,7 @@ use driftless_proto::membership::{ClusterAnswer, ClusterCommand};
 use driftless_proto::{Failure, Refusal, Unknown};
 use driftless_ring::NodeId;
 
-use super::keeper::AgreementKeeper;
+use super::keeper::{AgreementKeeper, NotKept};
 use super::node_context::ShardMessage;
 use super::peers::Links;
 use super::shard_context::ShardContext;
@@ -30,47 +30,85 @@ pub(crate) struct Agreement {
     letters: u64,
     /// How far the shards had come when the machine was told last.
     progress: Option<Progress>,
+    unwritten: Option<Unwritten>,
+}
+
+/// What waits for room on the disk. What the machine wants done after it would say that it is written; so all of that waits as well, and
+/// the machine hears nothing but who comes and goes. To the others this node is one that is slow.
+struct Unwritten {
+    name: String,
+    bytes: Option<Vec<u8>>,
+    /// What has run out; empty before it is tried.
+    why: String,
+    retry_at: Instant,
+    /// Who is connected by now, of those with whom that has changed.
+    connected: BTreeMap<NodeId, bool>,
 }
 
 impl Agreement {
     pub(crate) fn new(machine: Membership, keeper: Option<Arc<dyn AgreementKeeper>>) -> Agreement {
-        Agreement { machine, keeper, orders: BTreeMap::new(), ordered: 0, letters: 0, progress: None }
+        Agreement { machine, keeper, orders: BTreeMap::new(), ordered: 0, letters: 0, progress: None, unwritten: None }
     }
 
     pub(crate) fn connected(&mut self, now: Instant, peer: NodeId) {
-        self.machine.handle_connected(now, peer);
+        self.tell_connected(now, peer, true);
     }
 
     pub(crate) fn disconnected(&mut self, now: Instant, peer: NodeId) {
-        self.machine.handle_disconnected(now, peer);
+        self.tell_connected(now, peer, false);
+    }
+
+    fn tell_connected(&mut self, now: Instant, peer: NodeId, is_connected: bool) {
+        match &mut self.unwritten {
+            Some(unwritten) => {
+                unwritten.connected.insert(peer, is_connected);
+            }
+            None if is_connected => self.machine.handle_connected(now, peer),
+            None => self.machine.handle_disconnected(now, peer),
+        }
     }
 
     pub(crate) fn behind(&mut self, now: Instant, peer: NodeId) {
-        self.machine.handle_behind(now, peer);
+        if self.unwritten.is_none() {
+            self.machine.handle_behind(now, peer);
+        }
     }
 
     /// A letter, unless it is late by so much that nobody counts on it any more.
     pub(crate) fn letter(&mut self, now: Instant, from: NodeId, deadline: Instant, letter: Letter) {
-        if deadline > now {
+        if deadline > now && self.unwritten.is_none() {
             self.machine.handle_letter(now, from, letter);
         }
     }
 
-    pub(crate) fn order(&mut self, now: Instant, from: ClientTag, deadline: Instant, command: ClusterCommand) {
+    /// What is to be answered at once, if it cannot be taken.
+    pub(crate) fn order(
+        &mut self,
+        now: Instant,
+        from: ClientTag,
+        deadline: Instant,
+        command: ClusterCommand,
+    ) -> Option<Response> {
+        if self.unwritten.is_some() {
+            return Some(Response::Failed(Failure::Refused(Refusal::StorageFull)));
+        }
         self.ordered += 1;
         self.orders.insert(self.ordered, (from, deadline));
         self.machine.handle_command(now, self.ordered, command);
+        None
     }
 
     /// To be called in every turn, after the inputs: tells the machine the time, and how far the shards have come if that is news.
     /// What is to be answered to those who have waited for too long.
     pub(crate) fn look(&mut self, now: Instant, progress: Option<Progress>) -> Vec<(ClientTag, Response)> {
-        if let Some(progress) = progress.filter(|progress| self.progress != Some(*progress)) {
-            self.progress = Some(progress);
-            self.machine.handle_progress(now, progress);
-        }
-        if self.machine.poll_timeout() <= now {
-            self.machine.handle_timeout(now);
+        if self.unwritten.is_none() {
+            if let Some(progress) = progress.filter(|progress| self.progress != Some(*progress)) {
+                self.progress = Some(progress);
+                self.machine.handle_progress(now, progress);
+            }
+            if self.machine.poll_timeout() <= now {
+                self.machine.handle_timeout(now);
+            }
         }
         let late: Vec<u64> =
             self.orders.iter().filter(|(_, (_, deadline))| *deadline <= now).map(|(order, _)| *order).collect();
@@ -78,18 +116,61 @@ impl Agreement {
         late.map(|(tag, _)| (tag, Response::Failed(Failure::Unknown(unknown())))).collect()
     }
 
-    pub(crate) fn poll_output(&mut self) -> Option<Output> {
-        self.machine.poll_output()
+    /// What is to be done next; nothing while something waits to be written.
+    ///
+    /// # Errors
+    /// In words, if what must outlive the process cannot be written, and that will not pass: the node must not go on.
+    pub(crate) fn poll_output(&mut self, now: Instant) -> Result<Option<Output>, String> {
+        match self.unwritten.take() {
+            Some(unwritten) if unwritten.retry_at > now => {
+                self.unwritten = Some(unwritten);
+                return Ok(None);
+            }
+            Some(unwritten) => self.write(now, unwritten)?,
+            None => {}
+        }
+        while self.unwritten.is_none() {
+            match self.machine.poll_output() {
+                Some(Output::Write { name, bytes }) => {
+                    let (why, connected) = (String::new(), BTreeMap::new());
+                    self.write(now, Unwritten { name, bytes, why, retry_at: now, connected })?;
+                }
+                output => return Ok(output),
+            }
+        }
+        Ok(None)
     }
 
     pub(crate) fn poll_timeout(&self) -> Instant {
         let orders = self.orders.values().map(|(_, deadline)| *deadline);
-        orders.fold(self.machine.poll_timeout(), Instant::min)
+        let own = self.unwritten.as_ref().map_or_else(|| self.machine.poll_timeout(), |unwritten| unwritten.retry_at);
+        orders.fold(own, Instant::min)
     }
 
-    /// Writes a file, or removes it; durable afterwards.
-    pub(crate) fn write(&self, name: &str, bytes: Option<&[u8]>) -> Result<(), String> {
-        self.keeper.as_ref().map_or(Ok(()), |keeper| keeper.write(name, bytes))
+    /// Writes a file, or removes it: now, or once there is room.
+    fn write(&mut self, now: Instant, mut unwritten: Unwritten) -> Result<(), String> {
+        let Unwritten { name, bytes, .. } = &unwritten;
+        match self.keeper.as_ref().map_or(Ok(()), |keeper| keeper.write(name, bytes.as_deref())) {
+            Ok(()) => {
+                if !unwritten.why.is_empty() {
+                    tracing::info!(name, "what the cluster agrees on is written down");
+                }
+                let connected = unwritten.connected.into_iter();
+                connected.for_each(|(peer, is_connected)| self.tell_connected(now, peer, is_connected));
+                Ok(())
+            }
+            Err(NotKept::Short(why)) => {
+                if unwritten.why != why {
+                    tracing::error!(name, why, "what the cluster agrees on waits to be written down");
+                }
+                (unwritten.why, unwritten.retry_at) = (why, now + RETRY_INTERVAL);
+                self.unwritten = Some(unwritten);
+                Ok(())
+            }
+            Err(NotKept::Failed(why)) => {
+                Err(format!("what the cluster agrees on cannot be written down ({name}): {why}"))
+            }
+        }
     }
 
     /// Whom an answer is for; nobody if they have stopped waiting.
@@ -132,21 +213,100 @@ fn unknown() -> Unknown {
 /// How long a letter may be on its way: its writer has written another by then.
 const LETTER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long after a file could not be written it is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use std::sync::Mutex;
 
     use driftless_proto::membership::StoreId;
     use driftless_ring::Member;
     use driftless_testkit::TopologyBuilder;
 
     use crate::membership::{Candidate, MembershipConfig};
+    use crate::net::keeper::MemoryKeeper;
 
     fn agreement() -> Agreement {
+        founded(&["a", "b", "c"], None)
+    }
+
+    fn founded(names: &[&str], keeper: Option<Arc<dyn AgreementKeeper>>) -> Agreement {
         let candidate = Candidate { member: Member::new("a", "a.test:1"), store: StoreId(1) };
-        let founding = TopologyBuilder::of(["a", "b", "c"]).shared();
+        let founding = TopologyBuilder::of(names.iter().copied()).shared();
         let config = MembershipConfig { candidate, founding, files: Vec::new(), seed: [1; 32] };
-        Agreement::new(Membership::new(config, Instant(0)).expect("nothing was written before"), None)
+        Agreement::new(Membership::new(config, Instant(0)).expect("nothing was written before"), keeper)
+    }
+
+    /// A disk that is full at first, or has failed.
+    #[derive(Debug)]
+    struct Full(Mutex<Result<u32, ()>>, MemoryKeeper);
+
+    impl AgreementKeeper for Full {
+        fn files(&self) -> Result<Vec<(String, Vec<u8>)>, String> {
+            self.1.files()
+        }
+
+        fn write(&self, name: &str, bytes: Option<&[u8]>) -> Result<(), NotKept> {
+            match &mut *self.0.lock().expect("nobody panics") {
+                Ok(0) => self.1.write(name, bytes),
+                Ok(left) => {
+                    *left -= 1;
+                    Err(NotKept::Short("no room".to_owned()))
+                }
+                Err(()) => Err(NotKept::Failed("no disk".to_owned())),
+            }
+        }
+    }
+
+    /// One that decides alone, so that it has something to write down before long.
+    fn alone(disk: Result<u32, ()>) -> (Agreement, Arc<Full>) {
+        let full = Arc::new(Full(Mutex::new(disk), MemoryKeeper::default()));
+        (founded(&["a"], Some(full.clone())), full)
+    }
+
+    /// Turns, until something waits to be written or has failed to be.
+    fn run_into_it(agreement: &mut Agreement) -> (Instant, Result<(), String>) {
+        let mut now = Instant(0);
+        for _ in 0..100 {
+            agreement.look(now, None);
+            match agreement.poll_output(now) {
+                Err(failed) => return (now, Err(failed)),
+                Ok(_) if agreement.unwritten.is_some() => return (now, Ok(())),
+                Ok(Some(_)) => {}
+                Ok(None) => now = agreement.poll_timeout(),
+            }
+        }
+        panic!("nothing is to be written down")
+    }
+
+    #[test]
+    fn a_full_disk_is_waited_for_and_nothing_is_said_or_heard_meanwhile() {
+        let (mut agreement, full) = alone(Ok(2));
+        let tag = ClientTag { connection: 7, request: 2 };
+        let (mut now, result) = run_into_it(&mut agreement);
+        assert_eq!((result, full.files()), (Ok(()), Ok(vec![])));
+        assert_eq!(agreement.poll_output(now), Ok(None));
+        let refused = agreement.order(now, tag, now + RETRY_INTERVAL, ClusterCommand::State);
+        assert_eq!(refused, Some(Response::Failed(Failure::Refused(Refusal::StorageFull))));
+        agreement.connected(now, NodeId::of_name("b"));
+        assert_eq!(agreement.poll_timeout(), now + RETRY_INTERVAL);
+
+        now = now + RETRY_INTERVAL;
+        assert_eq!(agreement.poll_output(now), Ok(None), "it is still full");
+        now = now + RETRY_INTERVAL;
+        assert!(agreement.poll_output(now).is_ok() && agreement.unwritten.is_none());
+        assert!(full.files().is_ok_and(|files| !files.is_empty()));
+        assert_eq!(agreement.order(now, tag, now + RETRY_INTERVAL, ClusterCommand::State), None);
+    }
+
+    #[test]
+    fn a_disk_that_has_failed_ends_the_node() {
+        let (mut agreement, _) = alone(Err(()));
+        let (_, failed) = run_into_it(&mut agreement);
+        assert!(failed.as_ref().is_err_and(|why| why.contains("no disk")), "{failed:?}");
     }
 
     #[test]

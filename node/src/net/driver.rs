@@ -238,7 +238,10 @@ impl<S: Store> Driver<S> {
             (Some(agreement), Input::Client { tag, deadline, request: Request::Cluster(command), .. })
                 if deadline > now.instant =>
             {
-                return agreement.order(now.instant, tag, deadline, command);
+                if let Some(refused) = agreement.order(now.instant, tag, deadline, command) {
+                    self.reply(tag, refused);
+                }
+                return;
             }
             (Some(agreement), Input::Peer { from, message, .. }) if is_letter(&message) => {
                 if let Body::Request { deadline, request: peer::Request::Membership(letter) } = message.body {
@@ -297,15 +300,19 @@ impl<S: Store> Driver<S> {
         for (to, response) in agreement.look(now.instant, progress) {
             self.reply(to, response);
         }
-        while let Some(output) = agreement.poll_output() {
-            match output {
-                membership::Output::Write { name, bytes } => {
-                    if let Err(error) = agreement.write(&name, bytes.as_deref()) {
-                        self.halted = true;
-                        shared.halt(format!("what the cluster agrees on cannot be written down ({name}): {error}"));
-                        break;
-                    }
+        loop {
+            let output = match agreement.poll_output(now.instant) {
+                Ok(Some(output)) => output,
+                Ok(None) => break,
+                Err(reason) => {
+                    self.halted = true;
+                    shared.halt(reason);
+                    break;
                 }
+            };
+            match output {
+                // It has seen to that.
+                membership::Output::Write { .. } => {}
                 membership::Output::Send { to, letter } => {
                     let version = self.context.configurations.borrow().version();
                     let message = agreement.seal(now.instant, version, letter);

@@ -5,7 +5,9 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 #[cfg(feature = "disk")]
-use crate::store::directory::DataDirectory;
+use crate::store::directory::{DataDirectory, OpenError};
+#[cfg(feature = "disk")]
+use crate::store::log::shortage::Shortage;
 
 /// Keeps the files of the machine that agrees on members and buckets ([`crate::membership`]).
 pub trait AgreementKeeper: Send + Sync + fmt::Debug {
@@ -18,8 +20,17 @@ pub trait AgreementKeeper: Send + Sync + fmt::Debug {
     /// Writes a file, or removes it. Durable when this returns.
     ///
     /// # Errors
-    /// In words, if it is not known to be durable: the node must not go on.
-    fn write(&self, name: &str, bytes: Option<&[u8]>) -> Result<(), String>;
+    /// [`NotKept`], if it is not known to be durable.
+    fn write(&self, name: &str, bytes: Option<&[u8]>) -> Result<(), NotKept>;
+}
+
+/// Why a file is not known to be durable.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NotKept {
+    /// Something has run out, as the room on a disk: written once more when there is some again, it may well be.
+    Short(String),
+    /// The disk has failed: the node must not go on.
+    Failed(String),
 }
 
 #[cfg(feature = "disk")]
@@ -28,8 +39,11 @@ impl AgreementKeeper for DataDirectory {
         DataDirectory::agreement(self).map_err(|error| error.to_string())
     }
 
-    fn write(&self, name: &str, bytes: Option<&[u8]>) -> Result<(), String> {
-        DataDirectory::write_agreement(self, name, bytes).map_err(|error| error.to_string())
+    fn write(&self, name: &str, bytes: Option<&[u8]>) -> Result<(), NotKept> {
+        DataDirectory::write_agreement(self, name, bytes).map_err(|error| match &error {
+            OpenError::Io { source, .. } if source.shortage().is_some() => NotKept::Short(error.to_string()),
+            _ => NotKept::Failed(error.to_string()),
+        })
     }
 }
 
@@ -42,7 +56,7 @@ impl AgreementKeeper for MemoryKeeper {
         Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone().into_iter().collect())
     }
 
-    fn write(&self, name: &str, bytes: Option<&[u8]>) -> Result<(), String> {
+    fn write(&self, name: &str, bytes: Option<&[u8]>) -> Result<(), NotKept> {
         let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match bytes {
             Some(bytes) => files.insert(name.to_owned(), bytes.to_vec()),

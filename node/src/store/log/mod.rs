@@ -68,7 +68,7 @@ mod recover;
 mod reserve_file;
 mod resource_probe;
 mod segment;
-mod shortage;
+pub(crate) mod shortage;
 mod space;
 mod table;
 mod watermark;

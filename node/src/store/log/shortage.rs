@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 /// An error that may come of a shortage.
-pub(super) trait Shortage {
+pub(crate) trait Shortage {
     /// What has run out, in words.
     fn shortage(&self) -> Option<&'static str>;
 }
