@@ -31,6 +31,7 @@ use driftless_ring::{Member, Partitions, Ring, RingSpec};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::error::{ConfigError, read};
+use super::member::{SHARDS_MAX, WEIGHT_MAX, is_plain_name};
 use super::table::Section;
 
 /// Reads a cluster file.
@@ -79,13 +80,6 @@ pub fn bucket_id_of_name(name: &BucketName) -> BucketId {
     }
     // 0 belongs to the default bucket.
     BucketId((xxh3_64(name.as_str().as_bytes()) as u32).max(1))
-}
-
-/// Names of clusters and members go into certificates, file names and labels: 1 to 64 of letters, digits, `-`, `_`, `.`.
-pub fn is_plain_name(name: &str) -> bool {
-    (1..=64).contains(&name.len())
-        && name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'))
-        && name.as_bytes()[0].is_ascii_alphanumeric()
 }
 
 fn member(mut section: Section<'_>) -> Result<Member, ConfigError> {
@@ -223,12 +217,6 @@ fn with_built_in(
 
 /// 85 partitions per member of a small cluster: fine enough to balance, coarse enough to track.
 const PARTITIONS_DEFAULT: u64 = 256;
-
-/// Weights are relative; a million to one is more than any two machines differ.
-pub(crate) const WEIGHT_MAX: u64 = 1_000_000;
-
-/// More threads than machines have today.
-pub(crate) const SHARDS_MAX: u64 = 1024;
 
 const PLAIN_NAME: &str = "1 to 64 letters, digits, '-', '_' and '.', starting with a letter or a digit";
 

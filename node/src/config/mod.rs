@@ -1,6 +1,6 @@
 //! Every knob as a decision: what it means, its default, and what more or less of it costs.
 //!
-//! The machines need [`Limits`] and nothing else. With the feature `net` come the files that people write:
+//! The machines need [`Limits`] and `member.rs`, which says what a member may be called and be, wherever it comes from. With the feature `net` come the files that people write:
 //!
 //! ```text
 //! cluster.rs      cluster.toml: members and buckets, the same on all nodes  -> Topology
@@ -25,6 +25,7 @@ mod cluster;
 mod context_key;
 #[cfg(feature = "net")]
 mod error;
+pub(crate) mod member;
 #[cfg(feature = "net")]
 mod node;
 #[cfg(feature = "net")]
@@ -39,12 +40,12 @@ pub mod units;
 #[cfg(feature = "net")]
 pub use access::{Access, Grant, Serial};
 #[cfg(feature = "net")]
-pub(crate) use cluster::{SHARDS_MAX, WEIGHT_MAX};
-pub use cluster::{bucket_id_of_name, is_plain_name, parse_cluster, read_cluster};
+pub use cluster::{bucket_id_of_name, parse_cluster, read_cluster};
 #[cfg(feature = "net")]
 pub use context_key::{check_private, context_key_file, parse_context_keys, read_context_keys};
 #[cfg(feature = "net")]
 pub use error::{ConfigError, closest};
+pub use member::is_plain_name;
 #[cfg(feature = "net")]
 pub use node::{AuditConfig, LogConfig, NodeConfig, Override, Source, StoreConfig};
 #[cfg(feature = "net")]

@@ -18,8 +18,9 @@ use std::time::Duration;
 use driftless_ring::Member;
 use toml::Value;
 
-use super::cluster::{SHARDS_MAX, WEIGHT_MAX, is_reachable_address};
+use super::cluster::is_reachable_address;
 use super::error::{ConfigError, closest, read};
+use super::member::{SHARDS_MAX, WEIGHT_MAX};
 use super::table::parse;
 use super::{AaeLimits, Limits, units};
 use crate::bounds::TurnBounds;
