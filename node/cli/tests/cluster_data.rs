@@ -219,7 +219,7 @@ fn looking_around_agrees_with_itself() {
     let keys = dev.ok(&["scan", "carts", "--wait", "60s", "--partition", &partition]);
     assert!(keys.lines().any(|key| key == "cart-0"), "{keys}");
     let ring = dev.json(&["ring"]);
-    assert_eq!((&ring["version"], &ring["partitions"]), (&json!(1), &json!(256)));
+    assert_eq!((&ring["version"], &ring["partitions"]), (&json!(2), &json!(256)));
     let explained = dev.json(&["get", "-b", "carts", "cart-0", "--explain"]);
     assert_eq!(explained["explanation"]["partition"], json!(partition));
     assert!(explained["explanation"]["replicas"].as_array().is_some_and(|replicas| replicas.len() == 2));

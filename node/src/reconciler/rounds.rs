@@ -99,15 +99,20 @@ impl Rounds {
         Rounds { interval, is_awaited, up: BTreeSet::new(), peers, waiting: BTreeSet::new(), rng }
     }
 
-    /// Others share these partitions from now on, and nothing is known of how they stand.
+    /// Others share these partitions from now on, and nothing is known of how they stand. What had been compared has been: who does not
+    /// begin would else say until the next round that it never was.
     pub(super) fn begin_anew(&mut self, shard: &Shard, partitions: impl Iterator<Item = PartitionId>, now: Instant) {
         self.waiting.clear();
         self.is_awaited = shard.configurations.is_moving();
         let mut peers = Rounds::sharing(shard, partitions, now, now);
         for (id, peer) in &mut peers {
             peer.reachable = self.up.contains(id);
-            if let Some(before) = self.peers.get(id) {
-                peer.rate = before.rate;
+            let Some(before) = self.peers.get_mut(id) else { continue };
+            peer.rate = before.rate;
+            for (partition, shared) in &mut peer.shared {
+                if let Some(known) = before.shared.remove(partition) {
+                    *shared = SharedPartition { unequal: None, ..known };
+                }
             }
         }
         self.peers = peers;

@@ -305,6 +305,26 @@ fn a_node_leaves_and_hands_over_what_only_it_holds() {
     }
 }
 
+/// A dump asks whether everything has been compared since a start: it would wait for a whole round more at each change.
+#[test]
+fn what_was_compared_is_not_forgotten_when_other_versions_come() {
+    let mut changing = Changing::of(3, brisk());
+    (0..KEYS).for_each(|number| changing.put(number % 3, number));
+    changing.wait();
+    let never = |changing: &Changing| {
+        let (engines, now) = (&changing.quad.engines[..3], changing.quad.now.instant);
+        let figures = engines.iter().map(|engine| engine.aae(now).partitions);
+        figures.map(|of| of.iter().filter(|partition| partition.last_full_round.is_none()).count()).collect::<Vec<_>>()
+    };
+    assert_eq!(never(&changing), [0, 0, 0]);
+    changing.decide(&[0, 1, 2], &[]);
+    (0..3).for_each(|i| changing.switch(i));
+    assert_eq!(never(&changing), [0, 0, 0], "a version with the same owners");
+    (0..3).for_each(|i| changing.note(i, 3, 3, 0));
+    (0..3).for_each(|i| changing.switch(i));
+    assert_eq!(never(&changing), [0, 0, 0], "the same version, further on");
+}
+
 #[test]
 fn a_dead_node_is_replaced_and_nothing_is_waited_for_that_it_held() {
     let mut changing = Changing::of(3, brisk());
