@@ -61,6 +61,7 @@ fn a_fifth_of_all_packets_lost_is_slow_and_nothing_else() {
 fn packets_that_arrive_twice_do_nothing_twice() {
     Scenario::default().run(async |world: World| {
         world.connected().await;
+        world.founded().await;
         let client = world.client().await;
         world.network().everywhere(Faults { duplication: 0.5, ..Faults::default() });
         let done = work(&world, &client, Duration::from_secs(2)).await;

@@ -59,11 +59,10 @@ impl Reconciler {
         let known = self.answering.get(&(from, exchange));
         let other = known.is_some_and(|answering| answering.responder.partition() != partition)
             || matches!(&request.ask, Ask::Start(start) if start.partition != partition);
+        let is_lost = !shard.configurations.is_whole() && !shard.planted.is(Bug::LostStoreFeeds);
         let refusal = if !ours || !shard.configurations.keeps(from, partition) {
             Some(Refused::NotOwner)
-        } else if view.holdings.is_damaged(shard, partition) {
-            Some(Refused::Rebuilding)
-        } else if !shard.configurations.is_whole() && !shard.planted.is(Bug::LostStoreFeeds) {
+        } else if view.holdings.is_damaged(shard, partition) || is_lost {
             Some(Refused::Rebuilding)
         } else if other {
             Some(Refused::Malformed)

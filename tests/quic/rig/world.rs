@@ -359,6 +359,16 @@ impl World {
         self.until("all reach all", SECONDS_10, || nodes().count() > 0 && nodes().all(reaches_all)).await;
     }
 
+    /// Until all nodes go by what they have agreed on in the beginning. What they do while that comes begins again, and that counts.
+    pub(crate) async fn founded(&self) {
+        let nodes = || self.0.machines.iter().filter_map(|machine| machine.node.borrow().clone());
+        let has_agreed = |node: Rc<LocalNode>| {
+            let status = node.status();
+            status.ring_version >= 2 && status.conditions.iter().all(|condition| condition.name != "members_changing")
+        };
+        self.until("all have agreed", SECONDS_10, || nodes().count() > 0 && nodes().all(has_agreed)).await;
+    }
+
     /// What the node on a host thinks of another.
     pub(crate) fn sees(&self, host: &str, peer: &str) -> PeerStatus {
         let status = self.node(host).status();
