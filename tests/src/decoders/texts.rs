@@ -8,7 +8,7 @@ use driftless_node::config::{
 use driftless_node::jsonl::parse_line;
 use driftless_node::net::subject::{Holder, Subject};
 
-use super::{laws, samples};
+use super::laws;
 
 /// An access file. Read again, as it is when it changes, it says the same.
 pub fn access_file(bytes: &[u8]) {
