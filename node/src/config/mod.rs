@@ -1,6 +1,7 @@
 //! Every knob as a decision: what it means, its default, and what more or less of it costs.
 //!
-//! The machines need [`Limits`] and `member.rs`, which says what a member may be called and be, wherever it comes from. With the feature `net` come the files that people write:
+//! The machines need [`Limits`] and `member.rs`, which says what a member may be called and be, wherever it comes from. With the feature
+//! `net` come the files that people write:
 //!
 //! ```text
 //! cluster.rs      cluster.toml: members and buckets, the same on all nodes  -> Topology
