@@ -1,5 +1,6 @@
 //! What clients do: ask, wait, try again, give up.
 
+use driftless_node::configurations::Configurations;
 use driftless_node::engine::ClientTag;
 use driftless_node::replica::record;
 use driftless_proto::Dot;
@@ -120,10 +121,12 @@ impl World {
         self.give(to, Input::Client { from, deadline, request });
     }
 
-    /// What an owner of a key knows of it without holding it: whatever rests on that must be known to others too.
+    /// What an owner of a key knows of it without holding it: whatever rests on that must be known to others too. One whose
+    /// disk was lost lets nothing rest on what it knows before it is whole.
     fn known_to_be_gone(&self, node: usize, slot: &Slot) -> Vec<Dot> {
-        let is_owner = self.cluster.owners(slot).contains(&node);
-        let record = self.cluster[node].store.record(&self.cluster.record_of(slot)).filter(|_| is_owner);
+        let is_whole = self.cluster[node].configurations.as_deref().is_none_or(Configurations::is_whole);
+        let counts = is_whole && self.cluster.owners(slot).contains(&node);
+        let record = self.cluster[node].store.record(&self.cluster.record_of(slot)).filter(|_| counts);
         let Some(state) = record.map(|bytes| record::decode(bytes).expect("a store holds what its node wrote")) else {
             return Vec::new();
         };
