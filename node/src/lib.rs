@@ -30,6 +30,7 @@ pub mod handoff;
 pub mod jsonl;
 pub mod liveness;
 pub mod membership;
+mod meter;
 pub mod metrics;
 #[cfg(feature = "net")]
 pub mod net;

@@ -3,6 +3,7 @@
 //! A machine owns its own state and nothing else. The engine owns the [`Shard`] and lends it with every call, so that there is
 //! one place in which the ring can be replaced by the next.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use driftless_proto::{Refusal, Topology};
@@ -63,6 +64,11 @@ impl Shard {
     /// Whether this node owns a partition: in the newest version, or in one before it that still takes writes.
     pub(crate) fn owns(&self, partition: PartitionId) -> bool {
         self.configurations.owns(self.node, partition)
+    }
+
+    /// The partitions of this shard that its node keeps.
+    pub(crate) fn kept(&self) -> BTreeSet<PartitionId> {
+        self.configurations.kept(self.node).into_iter().filter(|partition| self.is_mine(*partition)).collect()
     }
 
     /// Shards share a store and nothing else. Two of them that wrote one key would each know of its own batch, cache, tree

@@ -31,7 +31,7 @@ use driftless_ring::{Member, Partitions, Ring, RingSpec};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::error::{ConfigError, read};
-use super::member::{SHARDS_MAX, WEIGHT_MAX, is_plain_name};
+use super::member::{SHARDS_MAX, WEIGHT_MAX, ZONE, is_plain_name, is_zone};
 use super::table::Section;
 
 /// Reads a cluster file.
@@ -89,24 +89,26 @@ fn member(mut section: Section<'_>) -> Result<Member, ConfigError> {
     }
     let address = section
         .required("address", "write the UDP address that peers and clients reach it at, as in \"10.0.0.1:7400\"")?;
-    let Some((host, port)) = host_and_port(&address) else {
+    if host_and_port(&address).is_none() {
         return Err(section.bad(
             "address",
             &address.into(),
             "host:port, as in \"10.0.0.1:7400\" or \"[2001:db8::1]:7400\"",
         ));
-    };
-    if host.parse::<IpAddr>().is_ok_and(|host| host.is_unspecified() || host.is_multicast()) {
+    }
+    if !is_reachable_address(&address) {
         let expected =
             "the address at which others reach this member; the one that it listens on is `listen` in its node.toml";
         return Err(section.bad("address", &address.into(), expected));
     }
-    let last = u64::from(u16::MAX - port) + 1;
+    let shards_max = shards_max(Some(&address));
     let mut member = Member::new(name, address);
     member.zone = section.string("zone")?.unwrap_or_else(|| "default".to_owned());
+    if !is_zone(&member.zone) {
+        return Err(section.bad("zone", &member.zone.into(), ZONE));
+    }
     member.weight = section.number("weight", 1, WEIGHT_MAX)?.unwrap_or(1) as u32;
-    // Each has a port of its own, from that of the address on.
-    member.shards = section.number("shards", 1, SHARDS_MAX.min(last))?.unwrap_or(1) as u16;
+    member.shards = section.number("shards", 1, shards_max)?.unwrap_or(1) as u16;
     section.finish()?;
     Ok(member)
 }
@@ -127,6 +129,12 @@ pub(super) fn host_and_port(address: &str) -> Option<(&str, u16)> {
 pub(super) fn is_reachable_address(address: &str) -> bool {
     let unusable = |host: IpAddr| host.is_unspecified() || host.is_multicast();
     host_and_port(address).is_some_and(|(host, _)| !host.parse().is_ok_and(unusable))
+}
+
+/// How many shards a member can have there: each has a port of its own, from that of the address on.
+pub(super) fn shards_max(address: Option<&str>) -> u64 {
+    let port = address.and_then(host_and_port).map_or(0, |(_, port)| port);
+    SHARDS_MAX.min(u64::from(u16::MAX - port) + 1)
 }
 
 /// No two members may have a port in common.

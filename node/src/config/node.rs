@@ -18,9 +18,9 @@ use std::time::Duration;
 use driftless_ring::Member;
 use toml::Value;
 
-use super::cluster::is_reachable_address;
+use super::cluster::{is_reachable_address, shards_max};
 use super::error::{ConfigError, closest, read};
-use super::member::{SHARDS_MAX, WEIGHT_MAX};
+use super::member::{WEIGHT_MAX, ZONE, is_zone};
 use super::table::parse;
 use super::{AaeLimits, Limits, units};
 use crate::bounds::TurnBounds;
@@ -304,13 +304,14 @@ impl Reader<'_> {
             bytes => usize::try_from(bytes).map_err(|_| "less than this machine can address".to_owned()),
         })?;
         let client_requests_max = self.count("limits.client_requests_max", 16)? as usize;
+        let address = self.reachable_address()?;
         Ok(NodeConfig {
             name,
             data_dir: self.file("data_dir")?,
-            address: self.reachable_address()?,
-            zone: self.settings["zone"].value.clone(),
+            zone: self.parsed("zone", |text| if is_zone(text) { Ok(text.to_owned()) } else { Err(ZONE.to_owned()) })?,
             weight: self.parsed("weight", |text| units::count(text, 1, WEIGHT_MAX))? as u32,
-            shards: self.parsed("shards", |text| units::count(text, 1, SHARDS_MAX))? as u16,
+            shards: self.parsed("shards", |text| units::count(text, 1, shards_max(address.as_deref())))? as u16,
+            address,
             listen: self.address("listen", "")?,
             admin: self.address("admin", "off")?,
             admin_remote: self.address("admin_remote", "")?,

@@ -386,7 +386,7 @@ fn view<'a, S: Store>(
 }
 
 /// When something may be sent again to a peer that does not take what it is sent.
-const UNSENT_RETRY_MS: u32 = 100;
+pub(crate) const UNSENT_RETRY_MS: u32 = 100;
 
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use driftless_proto::Refusal;
 use driftless_ring::NodeId;
 
-use super::{Engine, Output, view};
+use super::{Engine, Output, UNSENT_RETRY_MS, view};
 use crate::configurations::Configurations;
 use crate::membership::Progress;
 use crate::peer::{Body, Message, Purpose, ReplicaRequest, Reply, Request};
@@ -56,7 +56,7 @@ impl<S: Store> Engine<S> {
         let Early { waiting } = std::mem::take(&mut self.early);
         for (from, message) in waiting {
             if self.is_of_another_shard(&message) {
-                let refusal = Refusal::Overloaded { retry_after_ms: super::UNSENT_RETRY_MS };
+                let refusal = Refusal::Overloaded { retry_after_ms: UNSENT_RETRY_MS };
                 self.send(from, message.id, Body::Reply(Reply::Refused(refusal)));
             } else {
                 self.handle_peer(now, from, message);
@@ -97,6 +97,11 @@ impl<S: Store> Engine<S> {
         }
     }
 
+    /// About how many keys this shard still has to take in.
+    pub fn keys_left(&self) -> u64 {
+        self.reconciler.keys_left(&self.replica)
+    }
+
     /// Whether a mistake makes this shard take what goes by an older version.
     fn takes_stale(&self, request: &Request) -> bool {
         let planted = &self.shard.planted;
@@ -126,7 +131,7 @@ impl<S: Store> Engine<S> {
         self.early.forget_expired(now);
         let bytes = request.value_bytes();
         if self.early.waiting.len() >= EARLY_MAX || self.early.bytes() + bytes > EARLY_BYTES_MAX {
-            let refusal = Refusal::Overloaded { retry_after_ms: super::UNSENT_RETRY_MS };
+            let refusal = Refusal::Overloaded { retry_after_ms: UNSENT_RETRY_MS };
             self.send(from, message.id, Body::Reply(Reply::Refused(refusal)));
         } else {
             self.early.waiting.push_back((from, message));

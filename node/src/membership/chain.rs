@@ -76,7 +76,7 @@ impl Chain {
                 ));
             }
             if let Some((before, newest)) = chain.records.last_key_value()
-                && (before + 1 != version || newest.digest != known.record.parent)
+                && (before.checked_add(1) != Some(version) || newest.digest != known.record.parent)
             {
                 return Err(format!(
                     "version {version} does not follow version {before}: a record is missing or foreign"
@@ -178,7 +178,8 @@ impl Chain {
     /// How a decided record goes with this chain. One who has none and has promised nothing takes any chain of a cluster of this name:
     /// `may_begin`.
     pub(super) fn fit(&self, record: &Record, may_begin: bool) -> Fit {
-        if record.topology.cluster() != self.founding.cluster() {
+        // Nothing could follow the last number there is: nobody has decided on it.
+        if record.topology.cluster() != self.founding.cluster() || record.version() == u64::MAX {
             return Fit::Foreign;
         }
         let Some(newest) = self.newest() else {
@@ -196,7 +197,8 @@ impl Chain {
     /// Whether a record shows that enough of the voters that the newest one names have accepted it. Of one that does not follow that, and of
     /// the founding, nothing is known.
     pub(super) fn is_decided(&self, decided: &DecidedRecord) -> bool {
-        let Some(newest) = self.newest().filter(|newest| newest.record.version() + 1 == decided.record.version())
+        let Some(newest) =
+            self.newest().filter(|newest| decided.record.version().checked_sub(1) == Some(newest.record.version()))
         else {
             return true;
         };

@@ -6,7 +6,7 @@ use driftless_ring::NodeId;
 
 use super::letter::{Letter, News};
 use super::{Membership, is_known};
-use crate::config::member::{SHARDS_MAX, WEIGHT_MAX, is_plain_name};
+use crate::config::member::is_possible;
 use crate::time::Instant;
 
 /// When news go out.
@@ -76,13 +76,8 @@ impl Membership {
             return;
         }
         let member = &news.sender.member;
-        let is_plain = is_plain_name(&member.name)
-            && is_plain_name(if member.zone.is_empty() { "default" } else { &member.zone })
-            && (1..=256).contains(&member.address.len())
-            && member.address.bytes().all(|byte| byte.is_ascii_graphic())
-            && (1..=WEIGHT_MAX).contains(&u64::from(member.weight))
-            && (1..=SHARDS_MAX).contains(&u64::from(member.shards));
-        if !is_known(&self.chain, from) && (NodeId::of_name(&member.name) != from || !is_plain) {
+        let is_itself = || NodeId::of_name(&member.name) == from && is_possible(member);
+        if !is_known(&self.chain, from) && !is_itself() {
             tracing::warn!(%from, "a node that calls says of itself what no node can be: it is not listened to");
             return;
         }

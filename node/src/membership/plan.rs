@@ -10,6 +10,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::letter::Candidate;
 use super::voters;
+use crate::config::member::{ZONE, is_zone};
 
 /// What a plan is made from.
 pub(super) struct Basis<'a> {
@@ -440,10 +441,10 @@ fn check_share(weight: Option<u32>, zone: Option<&str>) -> Result<(), String> {
     if weight == Some(0) {
         return Err("a weight is 1 or more: let a member leave that is to hold nothing".to_owned());
     }
-    if zone == Some("") {
-        return Err("the name of a zone is empty".to_owned());
+    match zone {
+        Some(zone) if !is_zone(zone) => Err(format!("{zone:?} is no zone: one is {ZONE}")),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn check_bucket(bucket: &BucketDefinition) -> Result<(), String> {

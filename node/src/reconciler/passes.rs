@@ -17,7 +17,7 @@ use crate::configurations::Pass;
 use crate::planted::Bug;
 use crate::shard::Shard;
 
-use super::{Asked, Holdings, Reconciler, View};
+use super::{Asked, Holdings, Reconciler, View, count};
 
 /// With whom this node has compared what changes hands. A process that starts has compared nothing: it compares again.
 pub(super) struct Passes {
@@ -26,6 +26,15 @@ pub(super) struct Passes {
     /// Whether older versions took no writes any more when it was.
     is_leaving: bool,
     done: BTreeMap<PartitionId, BTreeSet<NodeId>>,
+    /// What [`Reconciler::moving`] has counted, until something else is done or counts.
+    counted: Option<Counted>,
+}
+
+/// How far it has come.
+struct Counted {
+    moving: Moving,
+    /// Partitions that are not taken in yet.
+    untaken: Vec<PartitionId>,
 }
 
 impl Passes {
@@ -33,7 +42,7 @@ impl Passes {
     pub(super) fn new(shard: &Shard) -> Passes {
         let configurations = &shard.configurations;
         let (version, is_leaving) = (configurations.version(), !configurations.has_active_before());
-        Passes { version, is_leaving, done: BTreeMap::new() }
+        Passes { version, is_leaving, done: BTreeMap::new(), counted: None }
     }
 }
 
@@ -51,6 +60,7 @@ impl Reconciler {
             self.asked.retain(|_, asked| !matches!(asked, Asked::Sums { .. }));
             self.passes = passes;
         }
+        self.passes.counted = None;
         self.rounds.begin_anew(shard, view.holdings.partitions(), now.instant);
         self.go_on(view);
     }
@@ -58,35 +68,57 @@ impl Reconciler {
     /// A partition was found equal with this peer, or made so, at this node's wish.
     pub(super) fn passed(&mut self, peer: NodeId, partition: PartitionId) {
         self.passes.done.entry(partition).or_default().insert(peer);
+        self.passes.counted = None;
     }
 
     /// How much there is to take and to give, and how much of that is done.
-    pub(crate) fn moving(&self, shard: &Shard) -> Moving {
-        let configurations = &shard.configurations;
-        let mut moving = Moving::default();
-        if !configurations.is_moving() {
-            return moving;
+    pub(crate) fn moving(&mut self, shard: &Shard) -> Moving {
+        if !shard.configurations.is_moving() {
+            return Moving::default();
         }
+        let counted = match self.passes.counted.take() {
+            Some(counted) => counted,
+            None => self.passes.count(shard),
+        };
+        self.passes.counted.insert(counted).moving
+    }
+
+    /// About how many keys of what is not taken in yet this node lacks: as many as the peer that holds the most holds more than it, as
+    /// far as peers have said.
+    pub(crate) fn keys_left<H: Holdings>(&self, holdings: &H) -> u64 {
+        let untaken = self.passes.counted.iter().flat_map(|counted| &counted.untaken);
+        untaken
+            .map(|partition| self.rounds.most_held(*partition).saturating_sub(count(holdings.tree(*partition))))
+            .sum()
+    }
+}
+
+impl Passes {
+    fn count(&self, shard: &Shard) -> Counted {
+        let configurations = &shard.configurations;
+        let (mut moving, mut untaken) = (Moving::default(), Vec::new());
         let nobody = BTreeSet::new();
-        for partition in configurations.kept(shard.node).into_iter().filter(|partition| shard.is_mine(*partition)) {
-            let done = self.passes.done.get(&partition).unwrap_or(&nobody);
+        for partition in shard.kept() {
+            let done = self.done.get(&partition).unwrap_or(&nobody);
             let passes = configurations.passes(shard.node, partition);
             if !passes.is_empty() {
                 let is_enough = |pass: &Pass| {
                     let compared = pass.of.iter().filter(|of| done.contains(of)).count();
                     compared >= pass.needed || (compared > 0 && shard.planted.is(Bug::OnePassIsEnough))
                 };
-                let is_done = passes.iter().all(is_enough);
                 moving.taking += 1;
-                moving.taken += u32::from(is_done);
+                match passes.iter().all(is_enough) {
+                    true => moving.taken += 1,
+                    false => untaken.push(partition),
+                }
             }
             let owners = configurations.newest_owners(partition);
             if !owners.contains(&shard.node) {
-                let is_done = self.passes.is_leaving && owners.iter().all(|owner| done.contains(owner));
+                let is_done = self.is_leaving && owners.iter().all(|owner| done.contains(owner));
                 moving.giving += 1;
                 moving.given += u32::from(is_done);
             }
         }
-        moving
+        Counted { moving, untaken }
     }
 }

@@ -14,6 +14,7 @@ use driftless_ring::{NodeId, PartitionId, Token};
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use crate::meter::Meter;
 use crate::shard::Shard;
 use crate::time::Instant;
 
@@ -48,7 +49,8 @@ pub(super) struct Peer {
     /// Some partition could not be compared: the next round comes soon.
     again: bool,
     pub(super) shared: BTreeMap<PartitionId, SharedPartition>,
-    rate: Rate,
+    /// Keys repaired at it.
+    repaired: Meter,
 }
 
 /// What is known of one partition that a peer shares.
@@ -76,14 +78,6 @@ pub(super) struct Unequal {
     pub(super) peer_count: u64,
 }
 
-/// Keys per second, over the last few.
-#[derive(Clone, Copy, Debug, Default)]
-struct Rate {
-    since: Instant,
-    keys: u64,
-    last: f64,
-}
-
 impl Rounds {
     /// Nothing is known yet; rounds begin as soon as there are trees.
     pub(super) fn new(
@@ -108,7 +102,11 @@ impl Rounds {
         for (id, peer) in &mut peers {
             peer.reachable = self.up.contains(id);
             let Some(before) = self.peers.get_mut(id) else { continue };
-            peer.rate = before.rate;
+            peer.repaired = before.repaired;
+            peer.wanted = before.wanted.take();
+            if let Some(wanted) = &mut peer.wanted {
+                wanted.retain(|partition| peer.shared.contains_key(partition));
+            }
             for (partition, shared) in &mut peer.shared {
                 if let Some(known) = before.shared.remove(partition) {
                     *shared = SharedPartition { unequal: None, ..known };
@@ -128,11 +126,11 @@ impl Rounds {
         for partition in partitions {
             let configurations = &shard.configurations;
             // What this node does not own any more is the owners' of today.
-            let owners = match configurations.owns(shard.node, partition) {
-                true => configurations.owners(partition),
-                false => configurations.newest_owners(partition).to_vec(),
-            };
             let is_given = !configurations.owns(shard.node, partition);
+            let owners = match is_given {
+                false => configurations.owners(partition),
+                true => configurations.newest_owners(partition).to_vec(),
+            };
             let passes = configurations.passes(shard.node, partition);
             for owner in owners.into_iter().filter(|owner| *owner != shard.node) {
                 let peer = peers.entry(owner).or_insert_with(|| Peer {
@@ -144,7 +142,7 @@ impl Rounds {
                     open: 0,
                     again: false,
                     shared: BTreeMap::new(),
-                    rate: Rate::default(),
+                    repaired: Meter::default(),
                 });
                 // What changes hands is compared by who takes it, and by who gives it away.
                 peer.begins |= is_given || passes.iter().any(|pass| pass.of.contains(&owner));
@@ -161,6 +159,12 @@ impl Rounds {
     /// What is known of a partition that this peer shares; `None` if it does not.
     pub(super) fn shared(&mut self, peer: NodeId, partition: PartitionId) -> Option<&mut SharedPartition> {
         self.peers.get_mut(&peer)?.shared.get_mut(&partition)
+    }
+
+    /// The most keys of a partition that a peer holds, of those that were found to differ in it.
+    pub(super) fn most_held(&self, partition: PartitionId) -> u64 {
+        let shared = self.peers.values().filter_map(|peer| peer.shared.get(&partition));
+        shared.filter_map(|shared| shared.unequal).map(|unequal| unequal.peer_count).max().unwrap_or(0)
     }
 
     /// A peer is back: it may have missed something.
@@ -352,18 +356,13 @@ impl Rounds {
     /// A key was repaired at this peer.
     pub(super) fn repaired_one(&mut self, now: Instant, peer: NodeId) {
         if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.rate.roll(now);
-            peer.rate.keys += 1;
+            peer.repaired.count(now, 1);
         }
     }
 
     /// Keys repaired at this peer per second, lately.
     pub(super) fn rate(&self, now: Instant, peer: NodeId) -> f64 {
-        self.peers.get(&peer).map_or(0.0, |peer| {
-            let mut rate = peer.rate;
-            rate.roll(now);
-            rate.last
-        })
+        self.peers.get(&peer).map_or(0.0, |peer| peer.repaired.rate(now))
     }
 
     /// When the next round is due.
@@ -409,21 +408,8 @@ impl Peer {
     }
 }
 
-impl Rate {
-    fn roll(&mut self, now: Instant) {
-        let past = now.since(self.since);
-        if past >= RATE_WINDOW {
-            self.last = if past < 2 * RATE_WINDOW { self.keys as f64 / past.as_secs_f64() } else { 0.0 };
-            self.since = now;
-            self.keys = 0;
-        }
-    }
-}
-
 /// What could not be done is tried again after this part of the interval: 2 s by default.
 const SOON_PART: u32 = 30;
 
 /// A key that differs so often in a row is not being repaired.
 const UNREPAIRED_ROUNDS: u8 = 3;
-
-const RATE_WINDOW: Duration = Duration::from_secs(5);

@@ -122,7 +122,7 @@ impl<S: Store> Replica<S> {
     /// A replica that has just started: every actor is new.
     pub(crate) fn new(shard: &Shard, store: S, write_ids_seed: u64, mut rng: StdRng, now: Now) -> Replica<S> {
         let Shard { limits, metrics, planted, .. } = shard;
-        let kept = shard.configurations.kept(shard.node).into_iter().filter(|partition| shard.is_mine(*partition));
+        let kept = shard.kept().into_iter();
         let (partitions, scrub) = (shard.ring().partitions(), limits.aae.scrub_interval);
         let trees_rng = StdRng::from_rng(&mut rng);
         let trees = Trees::new(partitions, kept, limits.turn, scrub, now.instant, trees_rng, metrics);

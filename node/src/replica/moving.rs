@@ -4,7 +4,7 @@
 //! Nothing is dropped before every owner has it: a partition is kept until all versions in which this node owns it are done with, and
 //! they are not before it has handed over what it holds (`reconciler`). Where the versions are not agreed on, nothing is dropped at all.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -28,7 +28,9 @@ pub(super) struct Moving {
     /// From where on records are to be looked at for those of buckets that are no more.
     records_from: Option<Vec<u8>>,
     next_step: Instant,
-    /// Keys and bytes that others have handed over.
+    /// The version that it is about.
+    version: u64,
+    /// Keys and bytes that others have handed over for it.
     taken_in: (u64, u64),
 }
 
@@ -40,12 +42,10 @@ impl Moving {
             hints_from: None,
             records_from: None,
             next_step: Instant::default(),
+            version: shard.configurations.version(),
             taken_in: (0, 0),
         };
-        moving.drop_what_is_not_kept(shard);
-        if shard.configurations.is_agreed() {
-            moving.hints_from = Some(record::all_hints().start);
-        }
+        moving.begin_anew(shard);
         moving
     }
 
@@ -61,13 +61,19 @@ impl Moving {
         is_at_work.then_some(self.next_step)
     }
 
-    fn drop_what_is_not_kept(&mut self, shard: &Shard) {
+    /// Other versions count: everything is looked at again.
+    fn begin_anew(&mut self, shard: &Shard) {
+        let configurations = &shard.configurations;
+        if configurations.version() != self.version {
+            (self.version, self.taken_in) = (configurations.version(), (0, 0));
+        }
         self.dropping.clear();
-        self.records_from = shard.configurations.has_dropped().then(|| record::all_records().start);
-        if !shard.configurations.is_agreed() {
+        self.records_from = configurations.has_dropped().then(|| record::all_records().start);
+        if !configurations.is_agreed() {
             return;
         }
-        let kept = shard.configurations.kept(shard.node);
+        self.hints_from = Some(record::all_hints().start);
+        let kept = shard.kept();
         let all = shard.ring().all_partitions().filter(|partition| shard.is_mine(*partition));
         self.dropping.extend(all.filter(|partition| !kept.contains(partition)));
     }
@@ -77,8 +83,7 @@ impl<S: Store> Replica<S> {
     /// Other versions of the ring count from now on. The turn has been committed.
     pub(crate) fn handle_configurations(&mut self, shard: &Shard, now: Now) {
         debug_assert!(self.turn.is_empty(), "a turn goes by one version");
-        let kept: BTreeSet<PartitionId> =
-            shard.configurations.kept(shard.node).into_iter().filter(|partition| shard.is_mine(*partition)).collect();
+        let kept = shard.kept();
         // What is dropped takes knowledge with it: of actors, which must not stamp on, and of headers.
         if shard.configurations.is_agreed() && self.trees.partitions().any(|before| !kept.contains(&before)) {
             self.actors.keep(&kept);
@@ -86,10 +91,7 @@ impl<S: Store> Replica<S> {
         }
         self.trees.keep(&kept, now.instant, &shard.metrics);
         self.hints.count_anew(&shard.metrics);
-        self.moving.drop_what_is_not_kept(shard);
-        if shard.configurations.is_agreed() {
-            self.moving.hints_from = Some(record::all_hints().start);
-        }
+        self.moving.begin_anew(shard);
         self.moving.next_step = now.instant;
     }
 
@@ -113,7 +115,7 @@ impl<S: Store> Replica<S> {
         self.hints.poll_timeout().is_none() && self.hints.hint_counts().all(|(_, count)| count.keys() == 0)
     }
 
-    /// Keys and bytes that others have handed over since the start.
+    /// Keys and bytes that others have handed over for the newest version.
     pub(crate) fn taken_in(&self) -> (u64, u64) {
         self.moving.taken_in
     }
