@@ -164,7 +164,7 @@ impl Client {
         }
     }
 
-    /// Asks how the members and buckets stand, or changes them. Any node can be asked, and any that answers is.
+    /// Asks how the members and buckets stand, or changes them. Any member can be asked, and any that answers is.
     ///
     /// A change of members is staged, planned and committed by the plan's name, so that nobody commits what nobody has seen:
     ///
@@ -183,8 +183,9 @@ impl Client {
     /// A question that is not answered goes to another node. A change is sent to one node only, and has the whole timeout there.
     ///
     /// # Errors
-    /// [`ClusterError::Request`] if it was refused, or could not be asked: nothing has changed. [`ClusterError::NotCertain`] if
-    /// no answer came to a change that was sent: it may have been made. Saying the same again is safe.
+    /// [`ClusterError::Request`] if it was refused, or could not be asked: nothing has changed, unless the refusal says that it may be
+    /// decided yet, as it does where too few voters answer. [`ClusterError::NotCertain`] if no answer came to a change that was sent: it
+    /// may have been made. Saying the same again is safe.
     pub async fn cluster(&self, command: ClusterCommand) -> Result<ClusterAnswer, ClusterError> {
         self.cluster_with(Profile::new(), command).await
     }

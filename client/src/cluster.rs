@@ -1,7 +1,8 @@
 //! How a change of the cluster is tried: as [`ClusterCommand`] says, once it has been sent it is not sent again.
 //!
-//! A question may go to one node after the other. A change may not: what was staged twice would stand there twice, and two nodes that
-//! decide at once only get into each other's way. So another node is asked only while nothing has reached any.
+//! A question may go to one node after the other. A change may not: nodes know the same change again, but one that is late could still be
+//! made after whatever its operator said next, and two nodes that decide at once only get into each other's way. So another node is asked
+//! only while nothing has reached any.
 
 use std::sync::Arc;
 

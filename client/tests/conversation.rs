@@ -468,7 +468,7 @@ async fn a_node_is_asked_for_its_own_status() {
     assert_eq!(status.await.expect("does not panic").expect("answered").keys, Some(3));
 }
 
-/// A change that two nodes were told would be staged twice.
+/// Two nodes that were told would get into each other's way, and the later one could undo what was said since.
 #[tokio::test]
 async fn a_change_of_the_cluster_is_sent_to_one_node_and_may_have_been_made_if_that_is_silent() {
     let mut cluster = Cluster::start(&["ada", "bob"]);

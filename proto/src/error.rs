@@ -95,7 +95,7 @@ pub enum Refusal {
         /// Version of the node that refused.
         ring_version: u64,
     },
-    /// The sender's ring is older than the node's and they disagree on the key's owners.
+    /// The sender goes by an older ring than the node, where an answer would count by owners.
     #[error("the request was made with ring version {theirs}, the node has {ours}; fetch the ring again")]
     StaleRing {
         /// Version the request carried.

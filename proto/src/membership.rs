@@ -335,7 +335,7 @@ pub struct PlannedNode {
     pub now: u64,
     /// And then.
     pub then: u64,
-    /// Replicas to receive, and to hand over.
+    /// Replicas to receive.
     pub gains: u64,
     /// Replicas to hand over.
     pub loses: u64,
@@ -356,7 +356,7 @@ pub struct ClusterState {
     pub is_agreed: bool,
     /// The versions before it that are not done with.
     pub unfinished: Vec<u64>,
-    /// The version in which strict reads count.
+    /// The version in which reads count.
     pub read_version: u64,
     /// What is staged.
     pub staged: Staged,
@@ -385,11 +385,11 @@ pub struct MemberState {
     pub is_heard: bool,
     /// Whether its store is the one that the record names.
     pub is_whole: bool,
-    /// The newest version for which it holds what it must, serves reads of no older one, and has handed over what it owns no more.
+    /// The newest version for which it holds what it must.
     pub ready: u64,
-    /// Reads that count in older versions are refused from this one on.
+    /// The newest version such that it refuses reads that count in older ones.
     pub closed: u64,
-    /// What is not its own in this version has been handed over.
+    /// The newest version for which it has handed over what it owns no more.
     pub left: u64,
     /// What it takes in and hands over.
     pub moving: Moving,

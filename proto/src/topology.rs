@@ -1,5 +1,5 @@
-//! What everybody must agree on: the ring and the buckets. Nodes build it from the cluster file; clients fetch it
-//! from any node and route by it.
+//! What everybody must agree on: the ring and the buckets. Nodes build the first one from the cluster file and agree on those after it;
+//! clients fetch it from any node and route by it.
 
 use std::sync::Arc;
 

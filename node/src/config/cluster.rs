@@ -1,10 +1,10 @@
-//! `cluster.toml`: the members and buckets that all nodes of a cluster share. Every node reads the same file and
-//! computes the same [`Topology`] from it, ring version 1.
+//! `cluster.toml`: the members and buckets that a cluster is founded with. Every node reads the same file and computes the same [`Topology`]
+//! from it, ring version 1. Once they have agreed on it, it only names whom to call at a start, and the cluster.
 //!
 //! ```toml
 //! cluster = "shop"            # name; the certificates carry it
 //! partitions = 256            # arcs of the ring: a power of two, many times the number of members
-//! hash_seed = 0               # seed of the tokens; never change it once there is data
+//! hash_seed = 0               # seed of the tokens; for ever
 //!
 //! [[member]]
 //! name = "n1"

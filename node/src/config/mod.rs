@@ -4,7 +4,7 @@
 //! `net` come the files that people write:
 //!
 //! ```text
-//! cluster.rs      cluster.toml: members and buckets, the same on all nodes  -> Topology
+//! cluster.rs      cluster.toml: the first members and buckets, the same on all nodes  -> Topology
 //! node.rs         node.toml: one node, from defaults, file, environment and flags -> NodeConfig
 //! access.rs       the access file: roles, and who is not let in -> Access
 //! context_key.rs  the keys that seal context tokens

@@ -29,7 +29,7 @@ use crate::net::limits::{MEMORY_MIN, NetLimits};
 /// Everything one node is told, checked.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
-    /// Its name in the cluster file.
+    /// Its name: in the cluster file, or to join under.
     pub name: String,
     /// Where its data lives.
     pub data_dir: PathBuf,
@@ -41,7 +41,7 @@ pub struct NodeConfig {
     pub weight: u32,
     /// Its shards, then.
     pub shards: u16,
-    /// UDP address to listen on (shard 0); the member's address in the cluster file if absent.
+    /// UDP address to listen on (shard 0); the address at which others reach it if absent.
     pub listen: Option<SocketAddr>,
     /// TCP address of the admin HTTP server; `None` if it is `off`.
     pub admin: Option<SocketAddr>,

@@ -2,8 +2,9 @@
 //! states are within bounds that no honest cluster reaches, and were not written in the next century. This is seen before a state is
 //! merged, hashed or stored.
 //!
-//! Who may send one cannot be told, with one exception. Any member may be a fallback for any key and stamp writes of it, keep hints and
-//! deliver them, and any member coordinates reads and repairs what it has found. Only an exchange is between owners.
+//! Who may send one cannot be told. Any member may be a fallback for any key and stamp writes of it, keep hints and deliver them, and any
+//! member coordinates reads and repairs what it has found. Only an exchange is between owners, and that is looked at only as long as the
+//! members have agreed on nothing: later its sender may have handed the key over, and not know yet that this is done.
 
 use std::time::Duration;
 

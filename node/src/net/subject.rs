@@ -4,7 +4,7 @@
 //! certificate reads this and nothing else of it:
 //!
 //! ```text
-//! driftless://CLUSTER/node/NAME       a member
+//! driftless://CLUSTER/node/NAME       a node, whether or not it is a member
 //! driftless://CLUSTER/client/NAME     an application or a person; what it may do is said by the nodes' access files
 //! driftless://CLUSTER/client/NAME/ROLE  the same, with the role that it has where they do not say
 //! driftless://CLUSTER/ca              the authority itself
@@ -31,7 +31,7 @@ pub struct Subject {
 /// What the holder of a certificate is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Holder {
-    /// A member of the cluster; may also ask as a client.
+    /// A node of the cluster; may also ask as a client.
     Node,
     /// An application or a person, and what it may do if the certificate says.
     Client(Option<Role>),

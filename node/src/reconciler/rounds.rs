@@ -4,7 +4,8 @@
 //! a peer's round is due ──▶ sums of all shared partitions ──▶ equal: done until the next round
 //!                                                      └────▶ unequal: waits for an exchange, oldest first
 //! ```
-//! Of two owners the one with the smaller id begins, so that they do not compare the same twice.
+//! Of two owners the one with the smaller id begins, so that they do not compare the same twice. What changes hands is an exception: whoever
+//! takes it or gives it away begins too, since that comparison is one of its own passes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -203,9 +203,9 @@ impl Stage {
                     assert!(self.open.remove(&to.request), "request {} was answered twice", to.request);
                     responses.push(response);
                 }
+                // Nobody here knows a newer version.
                 Output::Behind(_) => {}
                 Output::Sync(up_to) => self.sync = self.sync.max(Some(up_to)),
-                // Nobody here knows more.
                 Output::Halt(reason) => assert!(self.damaged, "stopped by what somebody said: {reason}"),
             }
         }

@@ -3,8 +3,8 @@
 //! Nodes are numbered in the order in which they came, and a number is never given again. A node that has left for good
 //! keeps its place in the list, so that what was seen of it can still be told, and is in no walk over all nodes.
 //!
-//! There is one ring at a time, and this is where it is asked for: nobody else keeps it but a process, which knows the
-//! ring that it was started with.
+//! The newest ring is asked for here: nobody else keeps one but a process, which knows the versions that it goes by. Those may be several
+//! while members change, and older than this one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Index, IndexMut};

@@ -8,7 +8,7 @@ use driftless_proto::topology::Topology;
 use super::*;
 use crate::configurations::{Configurations, Marks};
 
-/// Four engines, of which not all are members at first, and what all of them have agreed on.
+/// Five engines, of which not all are members at first, and what all of them have agreed on.
 struct Changing {
     quad: Trio,
     /// Versions that are not done with, the newest last.

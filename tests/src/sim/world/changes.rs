@@ -34,7 +34,7 @@ pub(in crate::sim) struct Operator {
     next: u64,
     /// Of the command that an answer is waited for, and when it was given.
     asked: Option<(u64, Micros)>,
-    /// The newest version that was decided, and its digest.
+    /// The digest of each version that a node has gone by: it is the same at all.
     versions: std::collections::BTreeMap<u64, u128>,
 }
 
