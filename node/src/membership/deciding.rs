@@ -7,13 +7,14 @@
 use std::time::Duration;
 
 use driftless_proto::membership::{ClusterAnswer, Decided, Record, StoreId};
+use driftless_proto::{Failure, Refusal, Unknown};
 use driftless_ring::NodeId;
 use rand::Rng;
 
 use super::chain::Known;
 use super::letter::{Ballot, DecidedRecord, Letter};
 use super::paxos::{Proposal, Step};
-use super::{Membership, files, voters};
+use super::{Membership, Output, files, voters};
 use crate::time::Instant;
 
 /// A proposal under way, and for whom.
@@ -342,10 +343,13 @@ impl Membership {
             let verb = if silent.len() == 1 { "does" } else { "do" };
             format!("no majority of voters: {} {verb} not answer, {needed} of {count} are needed", silent.join(", "))
         };
+        // What was proposed to one voter may be decided by others, later.
+        let failure = match deciding.proposal.may_be_decided() {
+            true => Failure::Unknown(Unknown::Interrupted(format!("{why}; it may be decided yet"))),
+            false => Refusal::Membership(format!("{why}; nothing was changed")).into(),
+        };
         for tag in deciding.tags {
-            let answer =
-                format!("{why}; it is not known to be decided, and may be yet: run it again, it is the same change");
-            self.answer(tag, Err(answer));
+            self.outputs.push_back(Output::Answer { tag, answer: Err(failure.clone()) });
         }
     }
 

@@ -35,7 +35,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use driftless_proto::membership::{ClusterAnswer, ClusterCommand, Moving, StoreId};
-use driftless_proto::{Refusal, Topology};
+use driftless_proto::{Failure, Refusal, Topology};
 use driftless_ring::NodeId;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -87,7 +87,7 @@ pub enum Output {
         /// Which.
         tag: u64,
         /// What to say.
-        answer: Result<ClusterAnswer, Refusal>,
+        answer: Result<ClusterAnswer, Failure>,
     },
 }
 
@@ -108,6 +108,32 @@ pub struct Progress {
     pub held_bytes: u64,
     /// Replicas of partitions that it holds.
     pub held_slots: u64,
+}
+
+impl Progress {
+    /// How far two shards have come together: as far as the one that is behind.
+    #[must_use]
+    pub fn together(self, other: Progress) -> Progress {
+        let moving = Moving {
+            taking: self.moving.taking + other.moving.taking,
+            taken: self.moving.taken + other.moving.taken,
+            giving: self.moving.giving + other.moving.giving,
+            given: self.moving.given + other.moving.given,
+            keys: self.moving.keys + other.moving.keys,
+            bytes: self.moving.bytes + other.moving.bytes,
+            rate: self.moving.rate + other.moving.rate,
+            keys_left: self.moving.keys_left + other.moving.keys_left,
+        };
+        Progress {
+            version: self.version.min(other.version),
+            closed: self.closed.min(other.closed),
+            ready: self.ready.min(other.ready),
+            left: self.left.min(other.left),
+            moving,
+            held_bytes: self.held_bytes + other.held_bytes,
+            held_slots: self.held_slots + other.held_slots,
+        }
+    }
 }
 
 /// Agreement, on one node.
@@ -275,7 +301,7 @@ impl Membership {
     }
 
     fn answer(&mut self, tag: u64, answer: Result<ClusterAnswer, String>) {
-        self.outputs.push_back(Output::Answer { tag, answer: answer.map_err(Refusal::Membership) });
+        self.outputs.push_back(Output::Answer { tag, answer: answer.map_err(|why| Refusal::Membership(why).into()) });
     }
 
     /// What people call a node.

@@ -95,6 +95,8 @@ pub(super) struct Proposal {
     answered: BTreeSet<NodeId>,
     /// How often it began again.
     pub(super) rounds: u32,
+    /// Voters were asked to accept something.
+    is_proposed: bool,
 }
 
 #[derive(Debug)]
@@ -128,7 +130,8 @@ impl Proposal {
     pub(super) fn new(slot: u64, electorate: Electorate, own: Option<Record>) -> Proposal {
         let (own, phase) = (own.map(Box::new), Phase::Beaten);
         let (ballot, seen) = (Ballot::default(), Ballot::default());
-        Proposal { slot, electorate, own, ballot, phase, seen, answered: BTreeSet::new(), rounds: 0 }
+        let answered = BTreeSet::new();
+        Proposal { slot, electorate, own, ballot, phase, seen, answered, rounds: 0, is_proposed: false }
     }
 
     /// The next round, above all that was heard of.
@@ -174,6 +177,11 @@ impl Proposal {
         self.electorate.voters.keys().copied().filter(|voter| !has(voter)).collect()
     }
 
+    /// Whether voters were asked to accept anything: then it may be decided whatever becomes of this proposal.
+    pub(super) fn may_be_decided(&self) -> bool {
+        self.is_proposed
+    }
+
     /// The voters that have said nothing at all, and how many are needed of how many.
     pub(super) fn silent(&self) -> (Vec<NodeId>, usize, usize) {
         let silent = self.electorate.voters.keys().copied().filter(|voter| !self.answered.contains(voter)).collect();
@@ -202,6 +210,7 @@ impl Proposal {
             return self.beaten(self.ballot);
         };
         self.phase = Phase::Accepting { record, accepted: BTreeSet::new() };
+        self.is_proposed = true;
         Step::Accept
     }
 

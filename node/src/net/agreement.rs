@@ -15,6 +15,7 @@ use super::keeper::{AgreementKeeper, NotKept};
 use super::node_context::ShardMessage;
 use super::peers::Links;
 use super::shard_context::ShardContext;
+use crate::configurations::Configurations;
 use crate::engine::ClientTag;
 use crate::membership::{Letter, Membership, Output, Progress};
 use crate::peer::{Body, Message, Request, RequestId};
@@ -31,6 +32,17 @@ pub(crate) struct Agreement {
     /// How far the shards had come when the machine was told last.
     progress: Option<Progress>,
     unwritten: Option<Unwritten>,
+}
+
+/// What the shell has to do for the machine.
+#[derive(PartialEq, Debug)]
+pub(crate) enum Effect {
+    /// Send to another node, if there is a connection.
+    Send { to: NodeId, letter: Message },
+    /// Tell every shard.
+    Configurations(Arc<Configurations>),
+    /// Answer a client.
+    Reply { to: ClientTag, response: Response },
 }
 
 /// What waits for room on the disk. What the machine wants done after it would say that it is written; so all of that waits as well, and
@@ -120,7 +132,7 @@ impl Agreement {
     ///
     /// # Errors
     /// In words, if what must outlive the process cannot be written, and that will not pass: the node must not go on.
-    pub(crate) fn poll_output(&mut self, now: Instant) -> Result<Option<Output>, String> {
+    pub(crate) fn poll_effect(&mut self, now: Instant, ring_version: u64) -> Result<Option<Effect>, String> {
         match self.unwritten.take() {
             Some(unwritten) if unwritten.retry_at > now => {
                 self.unwritten = Some(unwritten);
@@ -130,12 +142,22 @@ impl Agreement {
             None => {}
         }
         while self.unwritten.is_none() {
-            match self.machine.poll_output() {
-                Some(Output::Write { name, bytes }) => {
+            let Some(output) = self.machine.poll_output() else { break };
+            match output {
+                Output::Write { name, bytes } => {
                     let (why, connected) = (String::new(), BTreeMap::new());
                     self.write(now, Unwritten { name, bytes, why, retry_at: now, connected })?;
                 }
-                output => return Ok(output),
+                Output::Send { to, letter } => {
+                    let letter = self.seal(now, ring_version, letter);
+                    return Ok(Some(Effect::Send { to, letter }));
+                }
+                Output::Configurations(configurations) => return Ok(Some(Effect::Configurations(configurations))),
+                Output::Answer { tag, answer } => {
+                    if let Some((to, response)) = self.answer(tag, answer) {
+                        return Ok(Some(Effect::Reply { to, response }));
+                    }
+                }
             }
         }
         Ok(None)
@@ -174,17 +196,13 @@ impl Agreement {
     }
 
     /// Whom an answer is for; nobody if they have stopped waiting.
-    pub(crate) fn answer(&mut self, tag: u64, answer: Result<ClusterAnswer, Refusal>) -> Option<(ClientTag, Response)> {
+    fn answer(&mut self, tag: u64, answer: Result<ClusterAnswer, Failure>) -> Option<(ClientTag, Response)> {
         let (to, _) = self.orders.remove(&tag)?;
-        let response = match answer {
-            Ok(answer) => Response::Cluster(answer),
-            Err(refusal) => Response::Failed(Failure::Refused(refusal)),
-        };
-        Some((to, response))
+        Some((to, answer.map_or_else(Response::Failed, Response::Cluster)))
     }
 
     /// A letter as it goes out.
-    pub(crate) fn seal(&mut self, now: Instant, ring_version: u64, letter: Letter) -> Message {
+    fn seal(&mut self, now: Instant, ring_version: u64, letter: Letter) -> Message {
         // Nobody answers to it, so its number says nothing.
         self.letters += 1;
         let request = Request::Membership(Box::new(letter));
@@ -272,7 +290,7 @@ mod tests {
         let mut now = Instant(0);
         for _ in 0..100 {
             agreement.look(now, None);
-            match agreement.poll_output(now) {
+            match agreement.poll_effect(now, 1) {
                 Err(failed) => return (now, Err(failed)),
                 Ok(_) if agreement.unwritten.is_some() => return (now, Ok(())),
                 Ok(Some(_)) => {}
@@ -288,16 +306,24 @@ mod tests {
         let tag = ClientTag { connection: 7, request: 2 };
         let (mut now, result) = run_into_it(&mut agreement);
         assert_eq!((result, full.files()), (Ok(()), Ok(vec![])));
-        assert_eq!(agreement.poll_output(now), Ok(None));
+        assert_eq!(agreement.poll_effect(now, 1), Ok(None));
         let refused = agreement.order(now, tag, now + RETRY_INTERVAL, ClusterCommand::State);
         assert_eq!(refused, Some(Response::Failed(Failure::Refused(Refusal::StorageFull))));
         agreement.connected(now, NodeId::of_name("b"));
         assert_eq!(agreement.poll_timeout(), now + RETRY_INTERVAL);
 
         now = now + RETRY_INTERVAL;
-        assert_eq!(agreement.poll_output(now), Ok(None), "it is still full");
+        assert_eq!(agreement.poll_effect(now, 1), Ok(None), "it is still full");
         now = now + RETRY_INTERVAL;
-        assert!(agreement.poll_output(now).is_ok() && agreement.unwritten.is_none());
+        let mut heard = Vec::new();
+        while let Some(effect) = agreement.poll_effect(now, 1).expect("there is room") {
+            heard.extend(match effect {
+                Effect::Send { to, .. } => Some(to),
+                _ => None,
+            });
+        }
+        assert!(agreement.unwritten.is_none());
+        assert!(heard.contains(&NodeId::of_name("b")), "that it is connected was not forgotten: {heard:?}");
         assert!(full.files().is_ok_and(|files| !files.is_empty()));
         assert_eq!(agreement.order(now, tag, now + RETRY_INTERVAL, ClusterCommand::State), None);
     }
@@ -316,13 +342,14 @@ mod tests {
         let deadline = Instant(1_000_000);
         agreement.order(Instant(0), tag(1), deadline, ClusterCommand::State);
         agreement.order(Instant(0), tag(2), deadline, ClusterCommand::State);
-        let answered = agreement.answer(1, Err(Refusal::Stopping)).expect("somebody waits");
+        let stopping = || Err(Failure::Refused(Refusal::Stopping));
+        let answered = agreement.answer(1, stopping()).expect("somebody waits");
         assert_eq!(answered, (tag(1), Response::Failed(Failure::Refused(Refusal::Stopping))));
-        assert_eq!(agreement.answer(1, Err(Refusal::Stopping)), None, "once");
+        assert_eq!(agreement.answer(1, stopping()), None, "once");
         assert!(agreement.poll_timeout() <= deadline);
         assert_eq!(agreement.look(Instant(999_999), None), []);
         let late = agreement.look(deadline, None);
         assert!(matches!(&late[..], [(to, Response::Failed(Failure::Unknown(_)))] if *to == tag(2)), "{late:?}");
-        assert_eq!(agreement.answer(2, Err(Refusal::Stopping)), None, "the answer comes too late");
+        assert_eq!(agreement.answer(2, stopping()), None, "the answer comes too late");
     }
 }

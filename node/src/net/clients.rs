@@ -213,7 +213,7 @@ impl Client {
             let account = self.account.number;
             let elsewhere = match shared.shards.len() {
                 1 => None,
-                _ => route::of_client(&*context.configurations.borrow(), shared.node, &request)
+                _ => route::of_client(&context.configurations.borrow(), shared.node, &request)
                     .filter(|shard| *shard != context.shard),
             };
             match elsewhere {

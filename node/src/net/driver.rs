@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::accept::Tables;
-use super::agreement::Agreement;
+use super::agreement::{Agreement, Effect};
 use super::clients::Clients;
 use super::detection::Detection;
 use super::dial::dial_all;
@@ -33,7 +33,7 @@ use driftless_ring::NodeId;
 
 use crate::configurations::Configurations;
 use crate::engine::{ClientTag, Engine, Output};
-use crate::membership::{self, Progress};
+use crate::membership::Progress;
 use crate::meter::Meter;
 use crate::peer::{self, Body};
 use crate::replica::store::{BatchSeq, Store};
@@ -304,8 +304,9 @@ impl<S: Store> Driver<S> {
             self.reply(to, response);
         }
         loop {
-            let output = match agreement.poll_output(now.instant) {
-                Ok(Some(output)) => output,
+            let version = self.context.configurations.borrow().version();
+            let effect = match agreement.poll_effect(now.instant, version) {
+                Ok(Some(effect)) => effect,
                 Ok(None) => break,
                 Err(reason) => {
                     self.halted = true;
@@ -313,15 +314,11 @@ impl<S: Store> Driver<S> {
                     break;
                 }
             };
-            match output {
-                // It has seen to that.
-                membership::Output::Write { .. } => {}
-                membership::Output::Send { to, letter } => {
-                    let version = self.context.configurations.borrow().version();
-                    let message = agreement.seal(now.instant, version, letter);
-                    Agreement::send(&self.context, &self.links.borrow(), now.instant, to, message);
+            match effect {
+                Effect::Send { to, letter } => {
+                    Agreement::send(&self.context, &self.links.borrow(), now.instant, to, letter);
                 }
-                membership::Output::Configurations(configurations) => {
+                Effect::Configurations(configurations) => {
                     shared.adopt(&configurations);
                     for shard in (0..shared.shards.len() as u16).filter(|shard| *shard != self.context.shard) {
                         shared.tell(shard, ShardMessage::Configurations(configurations.clone()));
@@ -334,11 +331,7 @@ impl<S: Store> Driver<S> {
                     // For what the detector has found.
                     self.context.wake.set();
                 }
-                membership::Output::Answer { tag, answer } => {
-                    if let Some((to, response)) = agreement.answer(tag, answer) {
-                        self.reply(to, response);
-                    }
-                }
+                Effect::Reply { to, response } => self.reply(to, response),
             }
         }
         self.agreement = Some(agreement);

@@ -11,7 +11,7 @@ use dashmap::DashMap;
 use driftless_proto::client::{
     AaePartition, AaeStatus, Condition, DamagedKeys, HintsFor, Liveness, NodeStatus, PeerStatus, Request, Response,
 };
-use driftless_proto::membership::{Moving, StoreId};
+use driftless_proto::membership::StoreId;
 use driftless_proto::{ContextKeys, Topology};
 use driftless_ring::{Member, NodeId};
 use tokio::sync::mpsc::UnboundedSender;
@@ -303,7 +303,8 @@ impl NodeContext {
     /// How far this node has come: as far as the shard that is furthest behind. `None` until all have said something.
     pub(crate) fn progress(&self) -> Option<Progress> {
         let shards = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all = shards.values().copied().reduce(together).filter(|_| shards.len() == self.shards.len())?;
+        let mut all =
+            shards.values().copied().reduce(Progress::together).filter(|_| shards.len() == self.shards.len())?;
         drop(shards);
         all.held_bytes = u64::try_from(self.metrics.value_bytes.get()).unwrap_or(0);
         all.held_slots = self.configurations().kept(self.node).len() as u64;
@@ -731,29 +732,6 @@ const WRITE_AGAIN_S: u64 = 30;
 
 /// Damaged records that are named: some tens of kilobytes. If there are more, it is the disk that needs looking after.
 pub(crate) const DAMAGED_SHOWN_MAX: usize = 1_000;
-
-/// How far two shards have come together.
-fn together(one: Progress, other: Progress) -> Progress {
-    let moving = Moving {
-        taking: one.moving.taking + other.moving.taking,
-        taken: one.moving.taken + other.moving.taken,
-        giving: one.moving.giving + other.moving.giving,
-        given: one.moving.given + other.moving.given,
-        keys: one.moving.keys + other.moving.keys,
-        bytes: one.moving.bytes + other.moving.bytes,
-        rate: one.moving.rate + other.moving.rate,
-        keys_left: one.moving.keys_left + other.moving.keys_left,
-    };
-    Progress {
-        version: one.version.min(other.version),
-        closed: one.closed.min(other.closed),
-        ready: one.ready.min(other.ready),
-        left: one.left.min(other.left),
-        moving,
-        held_bytes: one.held_bytes + other.held_bytes,
-        held_slots: one.held_slots + other.held_slots,
-    }
-}
 
 /// After which time without any connection a node calls others whose part it is to call, and those that only its cluster file names:
 /// it may be that it is no member any more, and nobody calls it. Longer than a start or a moment of the network takes.

@@ -97,7 +97,7 @@ impl Links {
             ([], _) => return,
             ([only], _) => only,
             ([first, ..], Body::Request { request, .. }) => {
-                let shard = route::of_peer(&*context.configurations.borrow(), to, request);
+                let shard = route::of_peer(&context.configurations.borrow(), to, request);
                 links.iter().find(|link| Some(link.shard) == shard).unwrap_or(first)
             }
             ([first, ..], Body::Reply(_)) => first,
@@ -244,7 +244,7 @@ impl Link {
         if let Body::Request { request, .. } = &message.body {
             let elsewhere = match shared.shards.len() {
                 1 => None,
-                _ => route::of_peer(&*context.configurations.borrow(), shared.node, request)
+                _ => route::of_peer(&context.configurations.borrow(), shared.node, request)
                     .filter(|shard| *shard != context.shard),
             };
             if let Some(shard) = elsewhere {

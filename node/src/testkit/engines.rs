@@ -28,6 +28,7 @@ use crate::time::{Instant, Now};
 /// Engines that have just started, met, and come to rest.
 pub(crate) struct EngineCluster<S: Syncs = MemoryStore> {
     pub(crate) topology: Arc<Topology>,
+    founding: Arc<Configurations>,
     pub(crate) engines: Vec<Engine<S>>,
     pub(crate) now: Now,
     /// What is under way, oldest first: from whom, to whom, and what.
@@ -69,6 +70,7 @@ impl<S: Syncs> EngineCluster<S> {
             askers: BTreeMap::new(),
             asked: 0,
             topology: topology.clone(),
+            founding: Arc::new(Configurations::of_file(topology.clone())),
         };
         let metrics: Vec<Arc<Metrics>> = members.iter().map(|_| Arc::default()).collect();
         for (i, (node, _)) in seats.into_iter().enumerate() {
@@ -99,7 +101,7 @@ impl<S: Syncs> EngineCluster<S> {
         let config = EngineConfig {
             node,
             shard,
-            configurations: Arc::new(Configurations::of_file(self.topology.clone())),
+            configurations: self.founding.clone(),
             context_keys: context_keys(),
             limits: self.limits.clone(),
             metrics,
@@ -131,7 +133,7 @@ impl<S: Syncs> EngineCluster<S> {
 
     /// The engine of a node that a client's request is for.
     pub(crate) fn engine_for(&self, node: NodeId, ask: &client::Request) -> usize {
-        self.engine_of(node, route::of_client(&self.topology, node, ask))
+        self.engine_of(node, route::of_client(&self.founding, node, ask))
     }
 
     /// Hands a client's request to an engine, and lets it finish its turn.
@@ -186,7 +188,7 @@ impl<S: Syncs> EngineCluster<S> {
     pub(crate) fn deliver(&mut self) {
         let (from, to, message) = self.wire.pop_front().expect("a message under way");
         let i = match &message.body {
-            Body::Request { request, .. } => self.engine_of(to, route::of_peer(&self.topology, to, request)),
+            Body::Request { request, .. } => self.engine_of(to, route::of_peer(&self.founding, to, request)),
             Body::Reply(_) => self.askers.get(&(to, message.id)).copied().unwrap_or_else(|| self.index(to)),
         };
         self.engines[i].handle_peer(self.now, from, message);

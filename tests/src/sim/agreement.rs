@@ -6,8 +6,8 @@ use std::sync::Arc;
 use driftless_node::configurations::Configurations;
 use driftless_node::membership::{Candidate, Letter, Membership, MembershipConfig, Output, Progress};
 use driftless_node::time::Instant;
-use driftless_proto::membership::{ClusterAnswer, ClusterCommand, Moving, StoreId};
-use driftless_proto::{Refusal, Topology};
+use driftless_proto::membership::{ClusterAnswer, ClusterCommand, StoreId};
+use driftless_proto::{Failure, Topology};
 use driftless_ring::{Member, NodeId};
 
 /// What outlives the process, and what does not.
@@ -16,7 +16,8 @@ pub struct Agreement {
     pub store: StoreId,
     /// Durable as soon as they are written.
     pub files: BTreeMap<String, Vec<u8>>,
-    member: Member,
+    /// What it would be as a member.
+    pub member: Member,
     machine: Option<Membership>,
     progress: Vec<Progress>,
     told: Option<Progress>,
@@ -30,7 +31,7 @@ pub struct Agreed {
     /// To be sent.
     pub letters: Vec<(NodeId, Letter)>,
     /// To operators.
-    pub answers: Vec<(u64, Result<ClusterAnswer, Refusal>)>,
+    pub answers: Vec<(u64, Result<ClusterAnswer, Failure>)>,
     /// A shard beside the first has something to say to it.
     pub is_for_the_first: bool,
 }
@@ -107,7 +108,7 @@ impl Agreement {
                 Heard::Command(tag, command) => machine.handle_command(now, tag, command),
             }
         }
-        let progress = all_of(&self.progress);
+        let progress = self.progress.iter().copied().reduce(Progress::together).unwrap_or_default();
         if self.told.replace(progress) != Some(progress) {
             machine.handle_progress(now, progress);
         }
@@ -129,25 +130,5 @@ impl Agreement {
     /// When it wants to be woken.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.machine.as_ref().map(Membership::poll_timeout)
-    }
-}
-
-/// What is true of all shards.
-fn all_of(shards: &[Progress]) -> Progress {
-    let least = |of: fn(&Progress) -> u64| shards.iter().map(of).min().unwrap_or(0);
-    let mut moving = Moving::default();
-    for Progress { moving: shard, .. } in shards {
-        moving.taking += shard.taking;
-        moving.taken += shard.taken;
-        moving.giving += shard.giving;
-        moving.given += shard.given;
-    }
-    Progress {
-        version: least(|progress| progress.version),
-        closed: least(|progress| progress.closed),
-        ready: least(|progress| progress.ready),
-        left: least(|progress| progress.left),
-        moving,
-        ..Progress::default()
     }
 }

@@ -68,7 +68,8 @@ impl Cluster {
         self.numbers.insert(node.id, number);
         self.nodes.push(node);
         if self.founding.is_some() {
-            let agreement = Agreement::new(StoreId(number as u128 + 1), shape::member(number, 1));
+            let shards = 1 + (number % SHARDS_OF_NEWCOMERS) as u16;
+            let agreement = Agreement::new(StoreId(number as u128 + 1), shape::member(number, shards));
             self.nodes[number].agreement = Some(agreement);
         }
         self.network.add();
@@ -223,3 +224,6 @@ impl IndexMut<usize> for Cluster {
         &mut self.nodes[node]
     }
 }
+
+/// Those who come while members change have up to so many shards.
+const SHARDS_OF_NEWCOMERS: usize = 3;

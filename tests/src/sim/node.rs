@@ -71,7 +71,6 @@ pub struct Node {
     /// Its shards; none while it is down.
     pub shards: Vec<Shard>,
     detector: Option<Detector>,
-    topology: Option<Arc<Topology>>,
     /// Where members come and go while nodes run.
     pub agreement: Option<Agreement>,
     /// The versions that count for it.
@@ -196,7 +195,6 @@ impl Node {
             noted_late: None,
             shards: Vec::new(),
             detector: None,
-            topology: None,
             agreement: None,
             configurations: None,
             returns: BTreeMap::new(),
@@ -222,12 +220,12 @@ impl Node {
             Some(agreement) => agreement.start(self.clock.now(at).instant, topology, rng.random()),
             None => Arc::new(Configurations::of_file(Arc::clone(topology))),
         };
-        let topology = configurations.topology();
         let members: Vec<NodeId> = configurations.members().iter().map(|member| member.id).collect();
         let settings = ClockSettings { off_max: limits.clock_off_max };
         self.clocks = Some(Clocks::new(self.id, members.iter().copied(), settings));
         let now = self.clock.now(at);
-        let shards = configurations.member(self.id).map_or(1, |member| member.shards);
+        let itself = self.agreement.as_ref().map(|agreement| &agreement.member);
+        let shards = configurations.member(self.id).or(itself).map_or(1, |member| member.shards);
         for shard in 0..shards {
             let config = EngineConfig {
                 node: self.id,
@@ -241,7 +239,6 @@ impl Node {
             };
             self.shards.push(Shard::new(Engine::new(config, self.store.clone(), now)));
         }
-        self.topology = Some(Arc::clone(topology));
         self.configurations = Some(configurations.clone());
         let config = DetectorConfig {
             node: self.id,
@@ -279,7 +276,7 @@ impl Node {
 
     /// Leaves something for the shards that it is for, and answers which; a process that is down never learns of it.
     pub fn receive(&mut self, input: Input) -> Range<usize> {
-        let (Some(topology), Some(_)) = (&self.topology, &self.detector) else { return 0..0 };
+        let (Some(configurations), Some(_)) = (&self.configurations, &self.detector) else { return 0..0 };
         let all = 0..self.shards.len();
         let landing = |number: u64| (number % all.len() as u64) as u16;
         let only = |shard: u16| usize::from(shard)..usize::from(shard) + 1;
@@ -287,7 +284,7 @@ impl Node {
         let (shards, input) = match input {
             Input::Client { from, deadline, request } if has_several => {
                 let landed = landing(from.connection);
-                let owner = route::of_client(topology, self.id, &request).unwrap_or(landed);
+                let owner = route::of_client(configurations, self.id, &request).unwrap_or(landed);
                 self.handed_over += u64::from(owner != landed);
                 (only(owner), Input::Client { from, deadline, request })
             }
@@ -298,7 +295,7 @@ impl Node {
                             self.returns.insert((from, message.id), shard);
                         }
                         let landed = landing(shard.into());
-                        let owner = if has_several { route::of_peer(topology, self.id, request) } else { None };
+                        let owner = if has_several { route::of_peer(configurations, self.id, request) } else { None };
                         let owner = owner.unwrap_or(landed);
                         self.handed_over += u64::from(owner != landed);
                         owner
@@ -413,7 +410,6 @@ impl Node {
             detector.handle_members(now.instant, &members);
             clocks.handle_members(now, self.id, &members);
         }
-        self.topology = Some(configurations.topology().clone());
         self.configurations = Some(configurations.clone());
         for shard in &mut self.shards {
             shard.receive(Input::Configurations(configurations.clone()));

@@ -117,7 +117,6 @@ impl Profile {
         self.faults.errors = DiskErrors::default();
         self.damage = None;
         self.fallback_dies = 0.0;
-        self.shards = vec![1; self.nodes];
         if self.healing == Healing::Reads {
             self.healing = Healing::Both;
         }

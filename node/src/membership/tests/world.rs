@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_proto::membership::{Change, ClusterAnswer, ClusterCommand, Moving, Record, StoreId};
-use driftless_proto::{BucketDefinition, Refusal, Topology};
+use driftless_proto::{BucketDefinition, Failure, Topology};
 use driftless_ring::{Member, NodeId, Partitions, Ring, RingSpec};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -33,7 +33,7 @@ pub(super) struct World {
     /// What a majority has durably accepted.
     chosen: BTreeMap<u64, u128>,
     operations: BTreeMap<u64, Operation>,
-    pub(super) answers: BTreeMap<u64, Result<ClusterAnswer, Refusal>>,
+    pub(super) answers: BTreeMap<u64, Result<ClusterAnswer, Failure>>,
     tags: u64,
 }
 
@@ -246,7 +246,7 @@ impl World {
         let tag = self.command(node, command);
         self.run_until(Duration::from_secs(10), |world| world.answers.contains_key(&tag));
         let answer = self.answers.remove(&tag).expect("commands are answered within ten seconds");
-        answer.map_err(|refusal| refusal.to_string())
+        answer.map_err(|failure| failure.to_string())
     }
 
     /// An operator stages this at a node, plans, and commits.
@@ -347,7 +347,7 @@ impl World {
         }
     }
 
-    fn answered(&mut self, tag: u64, answer: Result<ClusterAnswer, Refusal>) {
+    fn answered(&mut self, tag: u64, answer: Result<ClusterAnswer, Failure>) {
         if let Some(Operation { node }) = self.operations.remove(&tag) {
             let next = match &answer {
                 Ok(ClusterAnswer::Staged(_)) => Some(ClusterCommand::Plan),

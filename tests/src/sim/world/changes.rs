@@ -10,7 +10,7 @@
 
 use driftless_node::configurations::Configurations;
 use driftless_node::peer::{Body, Message, Request, RequestId};
-use driftless_proto::Refusal;
+use driftless_proto::Failure;
 use driftless_proto::membership::{Change, ClusterAnswer, ClusterCommand, StoreId};
 use driftless_ring::NodeId;
 use rand::Rng;
@@ -260,7 +260,7 @@ impl World {
         self.judges.coverage.add("three versions at once", u64::from(configurations.unfinished().count() > 1));
     }
 
-    fn note_answer(&mut self, tag: u64, answer: Result<ClusterAnswer, Refusal>) {
+    fn note_answer(&mut self, tag: u64, answer: Result<ClusterAnswer, Failure>) {
         let Some(operator) = &mut self.operator else { return };
         if operator.asked.take_if(|(asked, _)| *asked == tag).is_none() {
             return;
