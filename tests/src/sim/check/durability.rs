@@ -100,7 +100,7 @@ impl DurabilityOracle {
                 && put.returned < delete.invoked
                 && put.strict
                 && put.w + delete.r > n
-                && scene.disk_losses.since(&put.slot, put.invoked) == 0
+                && scene.disk_losses.lacking(put, put.w) == 0
                 && scene.observer.dots_of(put).count() == 1
         };
         if delete.strict && delete.seen.is_none() {
@@ -170,7 +170,7 @@ impl DurabilityOracle {
             let may_lose = scene.topology.bucket(op.slot.0).is_some_and(|bucket| bucket.conflict == Conflict::Lww);
             return (!may_lose).then(|| format!("{:?} {id} was acknowledged and never stamped", op.kind));
         };
-        (most + scene.lost_since(op) < usize::from(acks))
+        (most + scene.lacking(op, acks) < usize::from(acks))
             .then(|| format!("{:?} {id} was acknowledged by {acks}, on the disks of {most} {when}", op.kind))
     }
 
@@ -181,7 +181,7 @@ impl DurabilityOracle {
         values.iter().find_map(|value| {
             let dots = scene.observer.dots_of(scene.history.get(*value));
             let most = dots.map(|(dot, _)| covered(dot)).max()?;
-            (most + scene.lost_since(op) < usize::from(held_by))
+            (most + scene.lacking(op, held_by) < usize::from(held_by))
                 .then(|| format!("strict get {id} showed {value}, which is on {most} disks {when}"))
         })
     }
@@ -191,7 +191,7 @@ impl DurabilityOracle {
         let states = scene.states(&op.slot);
         dots.iter().find_map(|dot| {
             let known_to = states.count(|state| state.covers(*dot) && state.get(*dot).is_none());
-            (known_to + scene.lost_since(op) < usize::from(held_by))
+            (known_to + scene.lacking(op, held_by) < usize::from(held_by))
                 .then(|| format!("delete {id} found nothing; that {dot} is gone is on the disks of {known_to} {when}"))
         })
     }
@@ -215,8 +215,8 @@ impl<'a> Scene<'a> {
         Scene { members_change: true, ..self }
     }
 
-    fn lost_since(&self, op: &Operation) -> usize {
-        self.disk_losses.since(&op.slot, op.invoked)
+    fn lacking(&self, op: &Operation, held_by: u8) -> usize {
+        self.disk_losses.lacking(op, held_by)
     }
 
     /// What disks would know of a key after a power cut.

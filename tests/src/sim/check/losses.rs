@@ -14,8 +14,17 @@ use super::super::schedule::Micros;
 pub struct DiskLosses {
     set_back: Vec<(usize, Micros)>,
     /// Lost as a whole, by nodes that know it and answer no reads until they have it again.
-    wiped: Vec<(usize, Micros)>,
+    wiped: Vec<Wiped>,
     damaged: Vec<Damaged>,
+}
+
+/// A disk was lost as a whole.
+#[derive(Clone, Debug)]
+struct Wiped {
+    node: usize,
+    at: Micros,
+    /// What others knew is on it again, or on those of the nodes that took its place.
+    is_healed: bool,
 }
 
 /// Some bytes about a key were not what had been written, for a while.
@@ -36,7 +45,12 @@ impl DiskLosses {
 
     /// The disk of a node was lost as a whole.
     pub fn wiped(&mut self, node: usize, at: Micros) {
-        self.wiped.push((node, at));
+        self.wiped.push(Wiped { node, at, is_healed: false });
+    }
+
+    /// What it held and another one held as well has as many copies again as before.
+    pub fn healed(&mut self, node: usize) {
+        self.wiped.iter_mut().filter(|wiped| wiped.node == node).for_each(|wiped| wiped.is_healed = true);
     }
 
     /// Whether a disk was set back.
@@ -57,14 +71,24 @@ impl DiskLosses {
         }
     }
 
-    /// How many disks may lack what was promised of a key by an operation that began then. What was damaged earlier counts
-    /// too, until it is restored: its node may have acknowledged on the strength of what it still remembered.
-    pub fn since(&self, slot: &Slot, began: Micros) -> usize {
-        let is_damaged = |damaged: &Damaged| damaged.slot == *slot && damaged.ended.is_none_or(|ended| ended >= began);
+    /// Whether any disk may lack anything about a key.
+    pub fn may_concern(&self, slot: &Slot) -> bool {
+        let is_damaged = self.damaged.iter().any(|damaged| damaged.slot == *slot);
+        is_damaged || !self.set_back.is_empty() || !self.wiped.is_empty()
+    }
+
+    /// How many disks may lack what an operation was promised to be on so many of. What was damaged earlier counts too, until
+    /// it is restored: its node may have acknowledged on the strength of what it still remembered. A disk that was lost does
+    /// not count any more once it is healed, if an owner of the key beside it was promised to know.
+    pub fn lacking(&self, op: &Operation, held_by: u8) -> usize {
+        let began = op.invoked;
+        let is_damaged =
+            |damaged: &Damaged| damaged.slot == op.slot && damaged.ended.is_none_or(|ended| ended >= began);
         let damaged = self.damaged.iter().filter(|damaged| is_damaged(damaged)).map(|damaged| damaged.node);
-        let lost = self.set_back.iter().chain(&self.wiped);
-        let set_back = lost.filter(|(_, at)| *at >= began).map(|(node, _)| *node);
-        damaged.chain(set_back).collect::<BTreeSet<usize>>().len()
+        let set_back = self.set_back.iter().filter(|(_, at)| *at >= began).map(|(node, _)| *node);
+        let has_come_back = |wiped: &Wiped| wiped.is_healed && op.strict && held_by > 1;
+        let wiped = self.wiped.iter().filter(|wiped| wiped.at >= began && !has_come_back(wiped));
+        damaged.chain(set_back).chain(wiped.map(|wiped| wiped.node)).collect::<BTreeSet<usize>>().len()
     }
 
     /// Whether something about a key is damaged on another disk than this node's.

@@ -119,7 +119,7 @@ impl Evidence<'_> {
     pub fn must_last(&self, op: &Operation) -> bool {
         // A delete that found nothing has made sure that w replicas know as much.
         let held_by = if op.acks > 0 { op.acks } else { op.w };
-        usize::from(held_by) > self.disk_losses.since(&op.slot, op.invoked)
+        usize::from(held_by) > self.disk_losses.lacking(op, held_by)
     }
 
     /// Whether no disk was lost from the beginning of one operation to the end of another: then quorums that overlap

@@ -28,11 +28,11 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
                 }
             }
             let overlaps = |read: &Operation| read.r + quorum.w() > quorum.n();
-            let held_by = usize::from(quorum.n() - quorum.r() + 1);
+            let held_by = quorum.n() - quorum.r() + 1;
             let counts = |before: &Operation| {
                 before.returned < read.invoked
                     && evidence.quorums_met(before, read)
-                    && held_by > evidence.disk_losses.since(&slot, before.invoked)
+                    && usize::from(held_by) > evidence.disk_losses.lacking(before, held_by)
             };
             for (earlier, before) in reads.iter().filter(|(_, before)| counts(before)) {
                 for value in before.values.iter().filter(|value| !known.contains(value)) {

@@ -4,9 +4,12 @@
 //! ```text
 //! join      a node with an empty disk starts, and calls ──▶ commit ──▶ until the version is settled
 //! leave     commit ──▶ until the version is settled ──▶ the node is stopped, and its disk thrown away
+//! set       another share for a member ──▶ commit ──▶ until the version is settled
 //! replace   a node dies for ever; another starts, and calls ──▶ commit ──▶ until the version is settled
+//! lose      a node dies for ever ──▶ commit that it is lost ──▶ until the version is settled
 //! wipe      the disk of a node is lost, and an empty one is in its place ──▶ until a version names it
 //! ```
+//! Half way the operator may take back what was decided, if nobody is dead; and a disk may be lost as well.
 
 use driftless_node::configurations::Configurations;
 use driftless_node::peer::{Body, Message, Request, RequestId};
@@ -44,13 +47,30 @@ struct Step {
     change: Kind,
     stage: Stage,
     began: Micros,
+    /// Whose disk was lost after it was decided, until that is healed.
+    wiped: Option<usize>,
+    /// What goes wrong half way.
+    turn: Turn,
+}
+
+/// Half way through a change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Turn {
+    /// All goes well.
+    None,
+    /// It is to be taken back.
+    Cancel,
+    /// Somebody loses a disk.
+    Wipe,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Join(usize),
     Leave(usize),
+    Set(usize, u32),
     Replace(usize, usize),
+    Lose(usize),
     Wipe(usize),
 }
 
@@ -127,15 +147,24 @@ impl World {
         operator.steps -= 1;
         let sync = (200, operator.rng.random_range(500..40_000));
         let leaver = *members.choose(&mut operator.rng).expect("there are members");
-        let dice = operator.rng.random_range(0..10);
+        let dice = operator.rng.random_range(0..14);
+        let weight = operator.rng.random_range(1..=3);
+        let turn = match operator.rng.random_range(0..10) {
+            0..2 => Turn::Cancel,
+            2..4 => Turn::Wipe,
+            _ => Turn::None,
+        };
         let change = match dice {
             0..4 if members.len() < MEMBERS_MAX => Kind::Join(self.newcomer(sync)),
             0..7 if members.len() > MEMBERS_MIN => Kind::Leave(leaver),
             7..9 => {
-                self.kill(leaver, false);
-                self.cluster[leaver].is_dead = true;
-                self.judges.disk_losses.wiped(leaver, self.schedule.now());
+                self.bury(leaver);
                 Kind::Replace(leaver, self.newcomer(sync))
+            }
+            9..11 => Kind::Set(leaver, weight),
+            11..13 if members.len() > MEMBERS_MIN => {
+                self.bury(leaver);
+                Kind::Lose(leaver)
             }
             _ => {
                 self.wipe(leaver);
@@ -145,8 +174,15 @@ impl World {
         self.say(format_args!("the operator begins: {change:?}"));
         let began = self.schedule.now();
         if let Some(operator) = &mut self.operator {
-            operator.doing = Some(Step { change, stage: Stage::Begun, began });
+            operator.doing = Some(Step { change, stage: Stage::Begun, began, wiped: None, turn });
         }
+    }
+
+    /// A node dies for ever, and its disk with it.
+    fn bury(&mut self, node: usize) {
+        self.kill(node, false);
+        self.cluster[node].is_dead = true;
+        self.judges.disk_losses.wiped(node, self.schedule.now());
     }
 
     fn newcomer(&mut self, sync: (Micros, Micros)) -> usize {
@@ -167,38 +203,34 @@ impl World {
     }
 
     fn go_on_with(&mut self, step: Step) {
-        if let (Kind::Wipe(node), Some(_)) = (step.change, self.goes_by_one_version()) {
-            let named = self.cluster[node].configurations.as_deref().is_some_and(Configurations::is_whole);
-            if named && self.cluster[node].runs() {
-                self.judges.coverage.add("lost disks healed", 1);
-                return self.end_step();
-            }
-            return;
+        if let Some(node) = step.wiped.or(match step.change {
+            Kind::Wipe(node) => Some(node),
+            _ => None,
+        }) {
+            return self.wait_for_disk(node);
         }
         let command = match step.stage {
             Stage::Begun => ClusterCommand::Stage(match step.change {
                 Kind::Join(node) => Change::Join { name: shape::name_of(node), zone: None, weight: None },
                 Kind::Leave(node) => Change::Leave { name: shape::name_of(node), lost: false },
+                Kind::Set(node, weight) => Change::Set { name: shape::name_of(node), zone: None, weight: Some(weight) },
                 Kind::Replace(node, with) => {
                     Change::Replace { name: shape::name_of(node), with: shape::name_of(with), force: true }
                 }
+                Kind::Lose(node) => Change::Leave { name: shape::name_of(node), lost: true },
                 Kind::Wipe(_) => return,
             }),
             Stage::Staged => ClusterCommand::Plan,
             Stage::Planned(plan) => ClusterCommand::Commit { plan },
-            Stage::Decided(version) => {
-                if self.goes_by_one_version().is_some_and(|settled| settled >= version) {
-                    if let Kind::Leave(node) | Kind::Replace(node, _) = step.change {
-                        self.kill(node, false);
-                        self.cluster.remove(node);
-                        self.judges.coverage.add("nodes that left", 1);
-                    } else {
-                        self.judges.coverage.add("nodes that joined", 1);
-                    }
-                    self.end_step();
-                }
-                return;
-            }
+            Stage::Decided(version) => match self.goes_by_one_version() {
+                Some(settled) if settled >= version => return self.conclude(step.change),
+                Some(_) => return,
+                None => match self.turn_of(&step) {
+                    Turn::None => return,
+                    Turn::Cancel => ClusterCommand::Cancel,
+                    Turn::Wipe => return self.lose_a_disk_half_way(&step),
+                },
+            },
         };
         let running: Vec<usize> = self.cluster.numbers().filter(|node| self.cluster[*node].runs()).collect();
         let now = self.schedule.now();
@@ -208,6 +240,89 @@ impl World {
         operator.asked = Some((operator.next, now));
         let heard = Heard::Command(operator.next, command);
         self.give(node, Input::Heard(heard));
+    }
+
+    /// What happens half way through a step, once.
+    fn turn_of(&mut self, step: &Step) -> Turn {
+        let is_possible = match step.turn {
+            Turn::None => false,
+            // Where somebody is dead there is nothing to go back to.
+            Turn::Cancel => matches!(step.change, Kind::Join(_) | Kind::Leave(_) | Kind::Set(..)),
+            // One disk at a time: so much is promised.
+            Turn::Wipe => matches!(step.change, Kind::Join(_) | Kind::Leave(_) | Kind::Set(..)),
+        };
+        let Some(doing) = self.operator.as_mut().and_then(|operator| operator.doing.as_mut()) else {
+            return Turn::None;
+        };
+        let turn = std::mem::replace(&mut doing.turn, Turn::None);
+        if is_possible { turn } else { Turn::None }
+    }
+
+    fn lose_a_disk_half_way(&mut self, step: &Step) {
+        let members = self.members();
+        let Some(operator) = &mut self.operator else { return };
+        let Some(&node) = members.choose(&mut operator.rng) else { return };
+        if matches!(step.change, Kind::Leave(leaver) if leaver == node) {
+            return;
+        }
+        if let Some(doing) = &mut operator.doing {
+            doing.wiped = Some(node);
+        }
+        self.say(format_args!("half way, n{node} loses its disk"));
+        self.wipe(node);
+        self.judges.coverage.add("disks lost while members changed", 1);
+    }
+
+    /// Until a version names the disk in the place of the one that was lost.
+    fn wait_for_disk(&mut self, node: usize) {
+        if self.goes_by_one_version().is_none() {
+            return;
+        }
+        let named = self.cluster[node].configurations.as_deref().is_some_and(Configurations::is_whole);
+        if !named || !self.cluster[node].runs() {
+            return;
+        }
+        self.judges.coverage.add("lost disks healed", 1);
+        self.judges.disk_losses.healed(node);
+        let doing = self.operator.as_mut().and_then(|operator| operator.doing.as_mut());
+        if doing.and_then(|doing| doing.wiped.take()).is_none() {
+            self.end_step();
+        }
+    }
+
+    /// A change is settled, or the version in which it was taken back.
+    fn conclude(&mut self, change: Kind) {
+        let is_member = |node: usize| self.members().contains(&node);
+        match change {
+            Kind::Join(node) if is_member(node) => self.judges.coverage.add("nodes that joined", 1),
+            Kind::Leave(node) if is_member(node) => self.judges.coverage.add("changes taken back", 1),
+            Kind::Set(..) => self.judges.coverage.add("shares that were set", 1),
+            Kind::Join(node) => {
+                self.retire(node);
+                self.judges.coverage.add("changes taken back", 1);
+            }
+            Kind::Leave(node) => {
+                self.retire(node);
+                self.judges.coverage.add("nodes that left", 1);
+            }
+            Kind::Replace(node, _) => {
+                self.retire(node);
+                self.judges.disk_losses.healed(node);
+                self.judges.coverage.add("nodes replaced", 1);
+            }
+            Kind::Lose(node) => {
+                self.retire(node);
+                self.judges.disk_losses.healed(node);
+                self.judges.coverage.add("nodes declared lost", 1);
+            }
+            Kind::Wipe(_) => {}
+        }
+        self.end_step();
+    }
+
+    fn retire(&mut self, node: usize) {
+        self.kill(node, false);
+        self.cluster.remove(node);
     }
 
     fn end_step(&mut self) {
@@ -267,7 +382,7 @@ impl World {
         }
         let Some(step) = &mut operator.doing else { return };
         let mut refusal = String::new();
-        step.stage = match answer {
+        let stage = match answer {
             Ok(ClusterAnswer::Staged(_)) => Stage::Staged,
             Ok(ClusterAnswer::Plan(plan)) => Stage::Planned(plan.name),
             Ok(ClusterAnswer::Decided(decided)) => Stage::Decided(decided.version),
@@ -277,6 +392,11 @@ impl World {
                 refusal = format!(" ({why})");
                 Stage::Begun
             }
+        };
+        // Only taking it back is left to fail then.
+        step.stage = match (&step.stage, stage) {
+            (Stage::Decided(version), Stage::Begun) => Stage::Decided(*version),
+            (_, stage) => stage,
         };
         let told = format!("the operator is told: {:?}{refusal}", step.stage);
         self.is_it_so();
@@ -293,9 +413,14 @@ impl World {
             Kind::Join(node) => has(node),
             Kind::Leave(node) => !has(node),
             Kind::Replace(node, with) => !has(node) && has(with),
+            Kind::Set(node, weight) => {
+                let id = NodeId::of_name(&shape::name_of(node));
+                ring.member(id).is_some_and(|member| member.weight == weight)
+            }
+            Kind::Lose(node) => !has(node),
             Kind::Wipe(_) => false,
         };
-        if is_made {
+        if is_made && !matches!(step.stage, Stage::Decided(_)) {
             step.stage = Stage::Decided(ring.version().0);
         }
     }

@@ -193,7 +193,7 @@ impl World {
             return;
         }
         // What is lost with its disk is not held against who gave it.
-        let is_lost = self.nemesis.set_back == Some(target) || self.judges.disk_losses.since(&slot, 0) > 0;
+        let is_lost = self.nemesis.set_back == Some(target) || self.judges.disk_losses.may_concern(&slot);
         if self.phase == Phase::Calm || is_lost {
             return;
         }
