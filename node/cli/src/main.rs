@@ -344,6 +344,24 @@ mod tests {
         }
     }
 
+    /// A node was made in a zone with a blank: it ran, and the others did not listen to it.
+    #[test]
+    fn zones_and_new_nodes_have_plain_names() {
+        for words in [
+            "dev add ../n4",
+            "dev add n4 --zone rack/1",
+            "cluster join n4 --zone rack/1",
+            "cluster set n1 --zone rack/1",
+        ] {
+            let error = parse(words).expect_err(words);
+            assert!(
+                error.contains("invalid value '") && error.contains("expected 1 to 64 letters"),
+                "{words}: {error}"
+            );
+        }
+        parse("cluster set n1 --zone rack-1").expect("is plain");
+    }
+
     #[test]
     fn help_documents_the_exit_codes() {
         let help = Cli::command().render_long_help().to_string();

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::moving::time;
 use crate::exit::Result;
 use crate::output::{self, Tone, paint, size, wrapped};
+use crate::members::by_name;
 
 /// For people, and last what to type.
 pub(crate) fn print(plan: &Plan, flags: &str) -> Result {
@@ -30,7 +31,7 @@ fn text(plan: &Plan) -> String {
     let mut lines = vec![format!("version {} -> {}, plan {}", plan.base, plan.version, plan.name)];
     lines.extend(plan.changes.iter().map(|change| format!("  {change}")));
     let mut nodes: Vec<&PlannedNode> = plan.nodes.iter().collect();
-    nodes.sort_by(|a, b| (a.name.len(), &a.name).cmp(&(b.name.len(), &b.name)));
+    nodes.sort_by(|a, b| by_name(&a.name, &b.name));
     let rows = nodes.into_iter().map(|node| {
         vec![
             node.name.clone(),

@@ -4,7 +4,6 @@ use driftless_client::{CandidateState, ClusterState, MemberState};
 use serde_json::{Value, json};
 
 use super::moving::{self, Progress, is_unfinished};
-use super::sentence;
 use crate::exit::Result;
 use crate::output::{self, Tone, paint};
 
@@ -87,7 +86,7 @@ pub(crate) fn print(state: &ClusterState, flags: &str) -> Result {
         output::line(output::wrapped(&line, 4))?;
     }
     let (good, next) = next(state, flags);
-    output::line(format_args!("\n{}", paint(if good { Tone::Good } else { Tone::Warning }, sentence(&next))))
+    output::line(format_args!("\n{}", paint(if good { Tone::Good } else { Tone::Warning }, output::wrapped(&next, 0))))
 }
 
 /// Members, and below them who has called.
