@@ -75,11 +75,17 @@ fn wait_started(dir: &Path, node: &NodeFiles) -> Result {
         let entry = nodes.iter().find(|entry| entry.name == node.name);
         let ended = entry.is_some_and(|entry| entry.pid.is_none());
         if ended {
-            return Err(Failure::failed(format_args!(
+            let failure = Failure::failed(format_args!(
                 "{} was started and has ended; the end of {}:\n{}",
                 node.name,
                 node.log.display(),
                 node.log_tail()
+            ));
+            return Err(failure.hint(format_args!(
+                "it stays there as it is. Mend what it says; `driftless serve --config {}` starts it then, and so does the next \
+                 `driftless dev --dir {}`",
+                node.config.display(),
+                dir.display()
             )));
         }
         // One that cannot use its configuration says so at once.
@@ -97,7 +103,7 @@ fn wait_started(dir: &Path, node: &NodeFiles) -> Result {
 /// The first of n1, n2, … that nobody has or has had.
 fn next_name(layout: &Layout) -> String {
     let taken = |name: &String| layout.dir.join(name).exists() || layout.nodes.iter().any(|node| node.name == *name);
-    (layout.founders + 1..).map(|i| format!("n{i}")).find(|name| !taken(name)).unwrap_or_default()
+    (layout.founders.len() + 1..).map(|i| format!("n{i}")).find(|name| !taken(name)).unwrap_or_default()
 }
 
 /// A `dev` looks each second.
