@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use driftless_client::{Plan, PlannedNode};
+use driftless_node::config::AaeLimits;
 use serde_json::{Value, json};
 
 use super::moving::time;
 use crate::exit::Result;
-use crate::output::{self, Tone, paint, size, wrapped};
 use crate::members::by_name;
+use crate::output::{self, Tone, paint, size, wrapped};
 
 /// For people, and last what to type.
 pub(crate) fn print(plan: &Plan, flags: &str) -> Result {
@@ -73,10 +74,11 @@ fn zones(plan: &Plan) -> String {
     format!("zones: {how_many} partitions in {in_zones} of {zones}")
 }
 
-/// Until the node that receives most has it, if nothing else is slower. Nothing is said of what takes no second.
+/// Until the node that receives most has it, if nothing else is slower and it is paced as nodes are by default: what theirs are set
+/// to is not known here. Nothing is said of what takes no second.
 fn duration(plan: &Plan) -> Option<Duration> {
     let most = plan.nodes.iter().map(|node| node.bytes_in).max()?;
-    let seconds = most / BYTES_PER_SECOND;
+    let seconds = most / AaeLimits::default().bytes_per_second;
     (seconds > 0).then(|| Duration::from_secs(seconds))
 }
 
@@ -111,9 +113,6 @@ pub(crate) fn as_json(plan: &Plan) -> Value {
         "warnings": plan.warnings,
     })
 }
-
-/// What a node takes in while it has nothing else to do, by its budget for transfers (docs/membership.md).
-const BYTES_PER_SECOND: u64 = 16 << 20;
 
 #[cfg(test)]
 mod tests {
