@@ -152,22 +152,19 @@ pub(crate) fn run(global: &GlobalArgs, command: Command) -> Result {
     })
 }
 
-/// How things stand, as a node sees it.
+/// How things stand, as a node sees it; any that answers, unless one is named.
 pub(crate) async fn state(client: &Client, node: Option<&str>) -> Result<ClusterState> {
     let answer = match node {
         Some(node) => client.cluster_at(node, ClusterCommand::State).await,
         None => client.cluster(ClusterCommand::State).await,
     };
     match answer.map_err(IntoFailure::into_failure)? {
-        ClusterAnswer::State(state) => Ok(in_order(*state)),
+        ClusterAnswer::State(mut state) => {
+            state.members.sort_by(|a, b| by_name(&a.name, &b.name));
+            Ok(*state)
+        }
         _ => Err(misunderstood()),
     }
-}
-
-/// With members by their names: n2 comes before n10.
-pub(crate) fn in_order(mut state: ClusterState) -> ClusterState {
-    state.members.sort_by(|a, b| by_name(&a.name, &b.name));
-    state
 }
 
 /// Asks a question, or tells something that is no version of its own.

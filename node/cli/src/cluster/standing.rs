@@ -122,7 +122,7 @@ fn facts(state: &ClusterState) -> Vec<String> {
             "unfinished: {}; reads count in version {}; {}",
             versions(&state.unfinished),
             state.read_version,
-            Progress::of(state).words()
+            Progress::of_all(state).words()
         ));
     }
     if !state.staged.changes.is_empty() {
@@ -248,7 +248,7 @@ pub(crate) fn as_json(state: &ClusterState) -> Value {
             "ready": member.ready,
             "closed": member.closed,
             "left": member.left,
-            "moving": moving::as_json(member),
+            "moving": Progress::of(member).as_json(),
         })
     });
     let candidates = state.candidates.iter().map(|CandidateState { name, address, zone, weight }| {

@@ -151,7 +151,7 @@ impl Tour {
                 Ok(state) if is_so(&state) || Instant::now() > deadline => return Ok(state),
                 Ok(state) => {
                     if is_unfinished(&state) && shown.elapsed() >= SHOW_INTERVAL {
-                        self.show(format_args!("transfers  →  {}", Progress::of(&state).words()))?;
+                        self.show(format_args!("transfers  →  {}", Progress::of_all(&state).words()))?;
                         shown = Instant::now();
                     }
                 }
