@@ -103,6 +103,11 @@ enum Command {
     Demo(demo::Args),
     /// Run one node
     ///
+    /// At its first start, which takes --init, a node that the cluster file names founds the cluster with the others there. One that
+    /// it does not name, and whose own file has its `address`, calls those and holds nothing until `driftless cluster join` and `commit`
+    /// let it in. Once members have agreed, every node goes by what its data directory says of that, and the file only says whom to
+    /// call.
+    ///
     /// Every key of the configuration can also be set by an environment variable: limits.requests_max by
     /// DRIFTLESS__LIMITS__REQUESTS_MAX. --ca, --cert and --key override `[tls]`.
     Serve(serve::Args),

@@ -2,7 +2,7 @@
 
 mod cluster_support;
 
-use cluster_support::{Dev, Done, driftless, finish, sample_file, text};
+use cluster_support::{Dev, Done, driftless, expect_failure, finish, sample_file, text};
 use serde_json::Value;
 
 fn add(dev: &Dev, words: &[&str]) -> Done {
@@ -97,6 +97,19 @@ fn what_nobody_has_seen_is_not_committed() {
     agreed(&dev);
     dev.fails(3, &["cluster", "commit", "5f3c9a01"], &["staged"]);
     dev.fails(3, &["cluster", "join", "n9"], &["n9"]);
+    for change in [
+        &["leave", "n9"][..],
+        &["leave", "n9", "--lost"],
+        &["set", "n9", "--weight", "2"],
+        &["replace", "n9", "--with", "n8"],
+    ] {
+        dev.fails(3, &[&["cluster"], change].concat(), &["n9 is no member"]);
+    }
+    dev.fails(2, &["cluster", "set", "n1", "--zone", "rack 1"], &["'rack 1'", "expected 1 to 64 letters"]);
+    let zone = add(&dev, &["n4", "--zone", "rack 1"]);
+    expect_failure(&zone, 2, "a zone with a blank", &["'rack 1'", "expected 1 to 64 letters"]);
+    assert!(!dev.cluster().join("n4").exists(), "nothing was made");
+    assert_eq!(dev.json(&["cluster", "status"])["staged"]["changes"], serde_json::json!([]), "nothing is staged");
     dev.fails(3, &["cluster", "leave", "n3"], &["n = 3 needs 3 members"]);
     dev.ok(&["cluster", "set", "n1", "--weight", "2"]);
     let plan = text(&dev.json(&["cluster", "plan"]), "plan");

@@ -160,7 +160,7 @@ impl Layout {
         let profile = format!("# For `driftless --profile {} …`\n{profile}", dir.display());
         new_file::create(&dir.join(DEV_PROFILE), &profile, PUBLIC)?;
         let cluster = format!(
-            "# Shared by all nodes of this throw-away cluster. Add [[bucket]] tables while it is stopped.\ncluster = \"{CLUSTER}\"\n{members}",
+            "# Founds this throw-away cluster. Once its members have agreed they are changed by `driftless cluster`, and buckets by\n# `driftless bucket`; this file only says whom to call.\ncluster = \"{CLUSTER}\"\n{members}",
         );
         new_file::create(&dir.join(CLUSTER_FILE), &cluster, PUBLIC)?;
         Layout::open(&dir)
