@@ -17,7 +17,7 @@ use super::output::{self, Tone, paint};
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Option<Command>,
-    /// How many nodes [default: 3, or as many as DIR has]
+    /// How many nodes found the cluster [default: 3, or as many as have founded that in DIR]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
     nodes: Option<u16>,
     /// Keep everything here and go on from it next time [default: a temporary directory]
@@ -180,15 +180,25 @@ fn nodes(count: usize) -> String {
     if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") }
 }
 
-/// Stops a node that is no member any more.
+/// Stops a node that is no member any more. One that is down has been declared lost, or somebody has stopped it already: started
+/// again it would be refused.
 fn retire(cluster: &mut LocalCluster, name: &str) -> Result {
-    let Some(node) = cluster.running(name) else { return Ok(()) };
+    let Some(node) = cluster.layout().nodes.iter().position(|node| node.name == name) else { return Ok(()) };
+    let is_ours = cluster.running(name).is_some();
+    let others = cluster.started_by_others().find(|(node, _)| node.name == name).map(|(_, pid)| pid);
     cluster.retire(node, STOP_PATIENCE)?;
     let home = cluster.layout().dir.join(name);
-    output::note(format_args!(
-        "{name} has left the cluster and holds nothing of it: it is stopped, and not started again. Delete {} when you like",
-        home.display()
-    ));
+    let home = home.display();
+    output::note(match others {
+        _ if is_ours => format!(
+            "{name} has left the cluster and holds nothing of it: it is stopped, and not started again. Delete {home} when you like"
+        ),
+        Some(pid) => format!(
+            "{name} has left the cluster, and is not started again. Somebody else runs it: stop it with `kill {pid}`, and delete {home} \
+             when you like"
+        ),
+        None => format!("{name} has left the cluster, and is not started again. Delete {home} when you like"),
+    });
     Ok(())
 }
 

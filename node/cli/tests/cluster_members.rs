@@ -89,6 +89,8 @@ fn a_node_takes_the_place_of_one_that_is_lost() {
     });
     change(&dev, &["replace", "n3", "--with", "n5"]);
     assert_eq!(members(&dev), ["n1", "n2", "n5"]);
+    dev.eventually("dev knows", || dev.said().contains("n3 has left the cluster, and is not started again"));
+    assert!(dev.cluster().join("n3/left").is_file());
 }
 
 #[test]

@@ -307,7 +307,7 @@ impl NodeFiles {
         let home = self.config.parent().unwrap_or(&self.config);
         new_file::replace(
             &home.join(LEFT_FILE),
-            "This node has left the cluster and holds nothing of it: `driftless dev` does not start it again.\n",
+            "This node is no member of the cluster any more: `driftless dev` does not start it again.\n",
             PUBLIC,
         )
     }

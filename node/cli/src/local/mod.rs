@@ -380,5 +380,9 @@ mod tests {
         assert_eq!(said, [("n2", None, "exited")]);
         let said = cluster.layout().nodes[0].has_ended("exited with code 1");
         assert!(said.contains("log.txt. Start it again with `driftless serve --config "), "{said}");
+
+        // If it has been declared lost meanwhile, nothing has to be stopped, and it is not started again either.
+        cluster.retire(0, Duration::ZERO).expect("can be written");
+        assert!(Layout::open(dir.path()).expect("can be read").nodes.is_empty());
     }
 }
