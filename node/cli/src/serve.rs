@@ -22,6 +22,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::audit::AuditFile;
 use super::descriptors;
 use super::exit::{Failure, Result};
+use super::members::members;
 use super::output;
 use data::{Data, Part, no_data, open_directory, unless_stopped};
 use stop::StopSignals;
@@ -218,7 +219,7 @@ fn check_named(config: &NodeConfig, founding: &Topology) -> Result {
 }
 
 fn not_a_member(config: &NodeConfig, founding: &Topology) -> Failure {
-    let members: Vec<&str> = founding.ring().members().iter().map(|member| member.name.as_str()).collect();
+    let members: Vec<String> = members(founding).map(|member| member.name).collect();
     let (path, name) = (config.cluster.clone(), config.name.clone());
     ConfigError::NotAMember { path, name, members: members.join(", ") }.into()
 }
