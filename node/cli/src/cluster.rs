@@ -20,7 +20,8 @@ use serde_json::json;
 
 use super::exit::{Exit, Failure, Result};
 use super::global::GlobalArgs;
-use super::output::{self, Format, wrapped};
+use super::members::{by_name, parse_plain_name};
+use super::output::{self, Format};
 use super::session::{self, IntoFailure, request_failure};
 
 /// Changes are staged first, which costs nothing; `plan` shows what they would move, and `commit` makes them.
@@ -40,7 +41,7 @@ pub(crate) enum Command {
         /// The node: `cluster status` shows those that have called
         name: String,
         /// Other than its own file says
-        #[arg(long)]
+        #[arg(long, value_parser = parse_plain_name)]
         zone: Option<String>,
         /// Share of the data relative to the others, other than its own file says
         #[arg(long, value_name = "N")]
@@ -85,7 +86,7 @@ pub(crate) enum Command {
         #[arg(long, value_name = "N")]
         weight: Option<u32>,
         /// Its zone: partitions move until replicas are spread over zones again
-        #[arg(long)]
+        #[arg(long, value_parser = parse_plain_name)]
         zone: Option<String>,
     },
     /// What the staged changes would move, and the name to commit them by
@@ -151,22 +152,19 @@ pub(crate) fn run(global: &GlobalArgs, command: Command) -> Result {
     })
 }
 
-/// How things stand, as a node sees it.
+/// How things stand, as a node sees it; any that answers, unless one is named.
 pub(crate) async fn state(client: &Client, node: Option<&str>) -> Result<ClusterState> {
     let answer = match node {
         Some(node) => client.cluster_at(node, ClusterCommand::State).await,
         None => client.cluster(ClusterCommand::State).await,
     };
     match answer.map_err(IntoFailure::into_failure)? {
-        ClusterAnswer::State(state) => Ok(in_order(*state)),
+        ClusterAnswer::State(mut state) => {
+            state.members.sort_by(|a, b| by_name(&a.name, &b.name));
+            Ok(*state)
+        }
         _ => Err(misunderstood()),
     }
-}
-
-/// With members by their names: n2 comes before n10.
-pub(crate) fn in_order(mut state: ClusterState) -> ClusterState {
-    state.members.sort_by(|a, b| (a.name.len(), &a.name).cmp(&(b.name.len(), &b.name)));
-    state
 }
 
 /// Asks a question, or tells something that is no version of its own.
@@ -281,11 +279,6 @@ fn history_table(past: &[Past]) -> String {
 pub(crate) fn misunderstood() -> Failure {
     Failure::failed("the node gave an answer that does not fit the request")
         .hint("use a release of `driftless` that fits the cluster's")
-}
-
-/// A sentence with its indent, as this group of commands prints them.
-pub(crate) fn sentence(text: &str) -> String {
-    wrapped(text, 0)
 }
 
 impl IntoFailure for ClusterError {

@@ -17,7 +17,7 @@ use super::output::{self, Tone, paint};
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Option<Command>,
-    /// How many nodes [default: 3, or as many as DIR has]
+    /// How many nodes found the cluster [default: 3, or as many as have founded that in DIR]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
     nodes: Option<u16>,
     /// Keep everything here and go on from it next time [default: a temporary directory]
@@ -62,7 +62,7 @@ pub(crate) fn run(args: &Args) -> Result {
         (None, None) => unreachable!("without --dir a temporary directory was made"),
     };
     let layout = layout(args, dir)?;
-    let founders: Vec<String> = layout.nodes.iter().take(layout.founders).map(|node| node.name.clone()).collect();
+    let founders: Vec<String> = layout.founders_left().map(|node| node.name.clone()).collect();
     let _lock = DirectoryLock::take(&layout.dir)?;
     output::note(format_args!("starting {} in {} …", nodes(layout.nodes.len()), layout.dir.display()));
     let mut cluster = LocalCluster::start(layout, stop.clone())?;
@@ -125,20 +125,31 @@ fn layout(args: &Args, dir: &Path) -> Result<Layout> {
         return Layout::create(dir, &Plan { ports, shards: args.shards.unwrap_or(1) });
     }
     let layout = Layout::open(dir)?;
-    let differs = |what: &str, has: usize, wanted: Option<u16>| match wanted {
-        Some(wanted) if usize::from(wanted) != has => {
-            Err(Failure::usage(format_args!("the cluster in {} has {what} {has}, not {wanted}", dir.display()))
-                .hint("leave the option out to go on with it, or make a new cluster in another --dir"))
-        }
-        _ => Ok(()),
-    };
-    differs("--nodes", layout.founders, args.nodes)?;
-    differs("--shards", usize::from(layout.shards), args.shards)?;
-    // Of one that has left the first port is not known any more.
-    if let Some(first) = layout.nodes.first().filter(|node| !node.is_added) {
-        differs("--base-port", usize::from(first.listen.port()), args.base_port)?;
-    }
+    check_as_made(&layout, args)?;
     Ok(layout)
+}
+
+/// A cluster stays as it was made: what is asked for must be what there is.
+fn check_as_made(layout: &Layout, args: &Args) -> Result {
+    let differs = |has: std::fmt::Arguments<'_>| {
+        Err(Failure::usage(format_args!("the cluster in {} has {has}", layout.dir.display()))
+            .hint("leave the option out to go on with it, or make a new cluster in another --dir"))
+    };
+    let (founders, shards) = (layout.founders.len(), layout.shards);
+    if let Some(wanted) = args.nodes.filter(|wanted| usize::from(*wanted) != founders) {
+        return differs(format_args!("--nodes {founders}, not {wanted}"));
+    }
+    if let Some(wanted) = args.shards.filter(|wanted| *wanted != shards) {
+        return differs(format_args!("--shards {shards}, not {wanted}"));
+    }
+    let Some(base) = args.base_port else { return Ok(()) };
+    let ports = spaced_ports(base, founders)?.into_iter().map(|(port, _)| port);
+    if ports.eq(layout.founders.iter().copied()) {
+        return Ok(());
+    }
+    let has: Vec<String> = layout.founders.iter().map(u16::to_string).collect();
+    let has = has.join(", ");
+    differs(format_args!("its founders at {has}, which is not what --base-port {base} gives"))
 }
 
 fn greet(cluster: &LocalCluster, temporary: bool) -> Result {
@@ -169,28 +180,32 @@ fn nodes(count: usize) -> String {
     if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") }
 }
 
-/// Stops a node that is no member any more.
+/// Stops a node that is no member any more. One that is down has been declared lost, or somebody has stopped it already: started
+/// again it would be refused.
 fn retire(cluster: &mut LocalCluster, name: &str) -> Result {
-    let Some(node) = cluster.running(name) else { return Ok(()) };
+    let Some(node) = cluster.layout().nodes.iter().position(|node| node.name == name) else { return Ok(()) };
+    let is_ours = cluster.running(name).is_some();
+    let others = cluster.started_by_others().find(|(node, _)| node.name == name).map(|(_, pid)| pid);
     cluster.retire(node, STOP_PATIENCE)?;
     let home = cluster.layout().dir.join(name);
-    output::note(format_args!(
-        "{name} has left the cluster and holds nothing of it: it is stopped, and not started again. Delete {} when you like",
-        home.display()
-    ));
+    let home = home.display();
+    output::note(match others {
+        _ if is_ours => format!(
+            "{name} has left the cluster and holds nothing of it: it is stopped, and not started again. Delete {home} when you like"
+        ),
+        Some(pid) => format!(
+            "{name} has left the cluster, and is not started again. Somebody else runs it: stop it with `kill {pid}`, and delete {home} \
+             when you like"
+        ),
+        None => format!("{name} has left the cluster, and is not started again. Delete {home} when you like"),
+    });
     Ok(())
 }
 
 fn tell(cluster: &LocalCluster, event: &Event) {
     match event {
         Event::Exited { node, how } => {
-            let node = &cluster.layout().nodes[*node];
-            output::warning(format_args!(
-                "{} {how}; its log is {}. Start it again with `driftless serve --config {}`",
-                node.name,
-                node.log.display(),
-                node.config.display()
-            ));
+            output::warning(cluster.layout().nodes[*node].has_ended(how));
         }
         Event::StartedByOthers { node, pid } => {
             output::note(format_args!("{} runs again (process {pid})", cluster.layout().nodes[*node].name));
@@ -228,3 +243,30 @@ const LISTEN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// `nodes.json` is true up to this.
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(nodes: Option<u16>, base_port: Option<u16>, shards: Option<u16>) -> Args {
+        Args { command: None, nodes, dir: None, base_port, shards }
+    }
+
+    /// Once n1 had left, the port that the cluster was made with was refused, and that of n2 taken for it.
+    #[test]
+    fn a_cluster_goes_on_with_what_it_was_made_with_and_with_nothing_else() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let made = layout(&args(Some(2), Some(7500), Some(2)), dir.path()).expect("can be made");
+        std::fs::write(dir.path().join("n1/left"), "").expect("can be written");
+        let again = |args: &Args| layout(args, dir.path()).map_err(|failure| failure.message().to_owned());
+        assert_eq!(again(&args(None, None, None)).expect("is there").nodes.len(), 1);
+        assert_eq!(again(&args(Some(2), Some(7500), Some(2))).expect("is the same").dir, made.dir);
+        let says = |args: &Args| again(args).expect_err("differs").replace(&made.dir.display().to_string(), "D");
+        assert_eq!(says(&args(Some(1), None, None)), "the cluster in D has --nodes 2, not 1");
+        assert_eq!(says(&args(None, None, Some(1))), "the cluster in D has --shards 2, not 1");
+        assert_eq!(
+            says(&args(None, Some(7510), None)),
+            "the cluster in D has its founders at 7500, 7510, which is not what --base-port 7510 gives"
+        );
+    }
+}

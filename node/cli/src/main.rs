@@ -103,6 +103,11 @@ enum Command {
     Demo(demo::Args),
     /// Run one node
     ///
+    /// At its first start, which takes --init, a node that the cluster file names founds the cluster with the others there. One that
+    /// it does not name, and whose own file has its `address`, calls those and holds nothing until `driftless cluster join` and `commit`
+    /// let it in. Once members have agreed, every node goes by what its data directory says of that, and the file only says whom to
+    /// call.
+    ///
     /// Every key of the configuration can also be set by an environment variable: limits.requests_max by
     /// DRIFTLESS__LIMITS__REQUESTS_MAX. --ca, --cert and --key override `[tls]`.
     Serve(serve::Args),
@@ -342,6 +347,24 @@ mod tests {
         ] {
             assert!(parse(words).is_err(), "{words}");
         }
+    }
+
+    /// A node was made in a zone with a blank: it ran, and the others did not listen to it.
+    #[test]
+    fn zones_and_new_nodes_have_plain_names() {
+        for words in [
+            "dev add ../n4",
+            "dev add n4 --zone rack/1",
+            "cluster join n4 --zone rack/1",
+            "cluster set n1 --zone rack/1",
+        ] {
+            let error = parse(words).expect_err(words);
+            assert!(
+                error.contains("invalid value '") && error.contains("expected 1 to 64 letters"),
+                "{words}: {error}"
+            );
+        }
+        parse("cluster set n1 --zone rack-1").expect("is plain");
     }
 
     #[test]

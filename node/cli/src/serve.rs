@@ -22,6 +22,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::audit::AuditFile;
 use super::descriptors;
 use super::exit::{Failure, Result};
+use super::members::members;
 use super::output;
 use data::{Data, Part, no_data, open_directory, unless_stopped};
 use stop::StopSignals;
@@ -33,19 +34,19 @@ pub(crate) struct Args {
     /// The node's file
     #[arg(long, value_name = "FILE", default_value = "node.toml")]
     config: PathBuf,
-    /// This node's name in the cluster file
+    /// This node's name, as in its certificate
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// Where the data lives
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
-    /// UDP address to listen on
+    /// UDP address to listen on [default: the one at which others reach it]
     #[arg(long, value_name = "IP:PORT")]
     listen: Option<String>,
     /// TCP address of metrics and status, or `off`
     #[arg(long, value_name = "IP:PORT")]
     admin: Option<String>,
-    /// The cluster file
+    /// The cluster file: who founds the cluster, and whom to call at a start
     #[arg(long, value_name = "FILE")]
     cluster: Option<String>,
     /// Certificates of the cluster's authority
@@ -60,7 +61,8 @@ pub(crate) struct Args {
     /// Any other key, as in --set limits.requests_max=1000
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_assignment)]
     set: Vec<(String, String)>,
-    /// Make the data directory if there is none: for the first start of a node, and for one whose disk was lost
+    /// Make the data directory if there is none: for the first start of a node, also of one that is to join, and for one whose disk
+    /// was lost
     #[arg(long)]
     init: bool,
     /// Print the configuration with where each value came from, and do not start
@@ -217,7 +219,7 @@ fn check_named(config: &NodeConfig, founding: &Topology) -> Result {
 }
 
 fn not_a_member(config: &NodeConfig, founding: &Topology) -> Failure {
-    let members: Vec<&str> = founding.ring().members().iter().map(|member| member.name.as_str()).collect();
+    let members: Vec<String> = members(founding).map(|member| member.name).collect();
     let (path, name) = (config.cluster.clone(), config.name.clone());
     ConfigError::NotAMember { path, name, members: members.join(", ") }.into()
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use driftless_client::{Client, ClusterAnswer, ClusterCommand, ClusterState, MemberState, NoRetry, Profile};
+use driftless_client::{Client, ClusterState, MemberState, NoRetry, Profile};
 use driftless_node::config::read_cluster;
 use driftless_proto::Topology;
 use driftless_proto::client::{Condition, Liveness, NodeStatus, PeerStatus, Severity};
@@ -13,7 +13,8 @@ use driftless_ring::Member;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use super::cluster::moving::{self, Progress, is_unfinished};
+use super::cluster;
+use super::cluster::moving::{Progress, is_unfinished};
 use super::cluster::standing::Phase;
 use super::exit::{Exit, Result};
 use super::global::GlobalArgs;
@@ -103,7 +104,7 @@ fn print(
     if global.format == Format::Json {
         output::json_line(&json!({
             "nodes": nodes.iter().map(|node| as_json(node, nodes, moving)).collect::<Vec<_>>(),
-            "moving": moving.map(|state| Progress::of(state).as_json()),
+            "moving": moving.map(|state| Progress::of_all(state).as_json()),
             "healthy": healthy,
             "summary": summary,
         }))?;
@@ -145,16 +146,13 @@ async fn ask(client: &Client, topology: &Topology) -> Vec<Node> {
 
 /// How the members stand, if somebody says so: a cluster of an older release does not.
 async fn change(client: &Client) -> Option<ClusterState> {
-    let answer = tokio::time::timeout(ANSWER_MAX, client.cluster(ClusterCommand::State)).await;
-    match answer {
-        Ok(Ok(ClusterAnswer::State(state))) => Some(*state),
-        _ => None,
-    }
+    tokio::time::timeout(ANSWER_MAX, cluster::state(client, None)).await.ok()?.ok()
 }
 
 /// What an unfinished version comes to: how far it is, and who leaves.
 fn moves(state: &ClusterState) -> String {
-    let mut said = format!("Version {} moves: {} (driftless transfers).", state.version, Progress::of(state).words());
+    let mut said =
+        format!("Version {} moves: {} (driftless transfers).", state.version, Progress::of_all(state).words());
     for member in state.members.iter().filter(|member| !member.stays) {
         said += &format!(" {}: {}.", member.name, Phase::of(member, state).words(member));
     }
@@ -316,7 +314,7 @@ fn as_json(node: &Node, nodes: &[Node], moving: Option<&ClusterState>) -> Value 
         }),
         "ready": status.map(|status| status.is_ready()),
         "conditions": status.map(|status| &status.conditions),
-        "moving": moving.and_then(|state| member_of(node, state)).map(moving::as_json),
+        "moving": moving.and_then(|state| member_of(node, state)).map(|member| Progress::of(member).as_json()),
         "problem": node.status.as_ref().err(),
     })
 }

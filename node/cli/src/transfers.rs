@@ -4,18 +4,18 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use driftless_client::{Client, ClusterAnswer, ClusterCommand, ClusterState, MemberState, NoRetry, Outcome, Profile};
+use driftless_client::{Client, ClusterState, MemberState, NoRetry, Outcome, Profile};
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use super::cluster::in_order;
-use super::cluster::moving::{self, Progress, is_unfinished, time};
+use super::cluster;
+use super::cluster::moving::{Progress, is_unfinished, time};
 use super::cluster::standing::Phase;
 use super::exit::{Exit, Failure, Result};
 use super::global::GlobalArgs;
 use super::members::{ANSWER_MAX, names};
 use super::output::{self, Format, Tone, paint, size};
-use super::session::{self, IntoFailure};
+use super::session;
 
 /// They run by themselves, while everything is served.
 #[derive(clap::Args, Debug)]
@@ -38,28 +38,64 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
     session::run_with(global, Profile::new().retry(NoRetry), conversation, |_| None)
 }
 
-/// What the member says that knows of the newest version; and of each member what it says itself, if it knows of that.
-async fn ask(client: &Client) -> Result<ClusterState> {
+/// What all members together say.
+struct Seen {
+    /// What the member says that knows of the newest version; and of each member what it says itself, if it knows of that.
+    state: ClusterState,
+    /// Members that have said nothing. One of them alone may know of a newer version.
+    silent: Vec<String>,
+}
+
+impl Seen {
+    /// Whether nothing moves, and all have said so.
+    fn is_settled(&self) -> bool {
+        !is_unfinished(&self.state) && self.silent.is_empty()
+    }
+
+    /// Of what the asked members have answered; nothing if none has.
+    fn of(answers: Vec<(String, Option<ClusterState>)>) -> Option<Seen> {
+        let states = || answers.iter().filter_map(|(name, state)| Some((name, state.as_ref()?)));
+        let mut newest = states().map(|(_, state)| state).max_by_key(|state| state.version)?.clone();
+        for member in &mut newest.members {
+            let own = states().find(|(name, state)| **name == member.name && state.version == newest.version);
+            let own = own.and_then(|(name, state)| state.members.iter().find(|one| one.name == *name));
+            if let Some(own) = own {
+                // Whether it is heard is for the others to say.
+                *member = MemberState { is_heard: member.is_heard, ..own.clone() };
+            }
+        }
+        // Who has left may be stopped; and of who is no member any more the newest version says so.
+        let is_needed = |name: &str| {
+            let mut members = newest.members.iter();
+            members.any(|member| member.name == name && Phase::of(member, &newest) != Phase::Left)
+        };
+        let silent = answers.iter().filter(|(name, state)| state.is_none() && is_needed(name));
+        let silent = silent.map(|(name, _)| name.clone()).collect();
+        Some(Seen { state: newest, silent })
+    }
+}
+
+/// Asks all members.
+async fn ask(client: &Client) -> Result<Seen> {
     let names = names(&session::topology(client), None)?;
     let asked = names.into_iter().map(|name| async move {
-        let answer = tokio::time::timeout(ANSWER_MAX, client.cluster_at(&name, ClusterCommand::State)).await;
-        match answer {
-            Ok(Ok(ClusterAnswer::State(state))) => Ok((name, *state)),
-            Ok(Ok(_)) => Err(super::cluster::misunderstood()),
-            Ok(Err(error)) => Err(error.into_failure()),
-            Err(_) => Err(no_answer(&name)),
-        }
+        let answer = tokio::time::timeout(ANSWER_MAX, cluster::state(client, Some(&name))).await;
+        let answer = answer.unwrap_or_else(|_| Err(no_answer(&name)));
+        (name, answer)
     });
-    let mut states = Vec::new();
+    let mut answers = Vec::new();
     let mut failures = Vec::new();
-    for answer in join_all(asked).await {
+    for (name, answer) in join_all(asked).await {
         match answer {
-            Ok(answer) => states.push(answer),
-            Err(failure) => failures.push(failure),
+            Ok(state) => answers.push((name, Some(state))),
+            Err(failure) => {
+                answers.push((name, None));
+                failures.push(failure);
+            }
         }
     }
-    match together(states) {
-        Some(state) => Ok(state),
+    match Seen::of(answers) {
+        Some(seen) => Ok(seen),
         // One that has refused has said why; the others are only silent.
         None => {
             let at = failures.iter().position(|failure| failure.exit() == Exit::Refused).unwrap_or(0);
@@ -73,19 +109,6 @@ fn no_answer(name: &str) -> Failure {
     session::request_failure(what, Outcome::Unknown, None)
 }
 
-fn together(states: Vec<(String, ClusterState)>) -> Option<ClusterState> {
-    let mut newest = states.iter().map(|(_, state)| state).max_by_key(|state| state.version)?.clone();
-    for member in &mut newest.members {
-        let own = states.iter().find(|(name, state)| *name == member.name && state.version == newest.version);
-        let own = own.and_then(|(name, state)| state.members.iter().find(|one| one.name == *name));
-        if let Some(own) = own {
-            // Whether it is heard is for the others to say.
-            *member = MemberState { is_heard: member.is_heard, ..own.clone() };
-        }
-    }
-    Some(in_order(newest))
-}
-
 async fn watch(global: &GlobalArgs, client: &Client) -> Result<ExitCode> {
     let until = global.cluster.timeout.map(|timeout| Instant::now() + timeout);
     let in_place = global.format != Format::Json && io::stdout().is_terminal();
@@ -93,26 +116,33 @@ async fn watch(global: &GlobalArgs, client: &Client) -> Result<ExitCode> {
     let (mut drawn, mut last) = (0, None);
     loop {
         match ask(client).await {
-            Ok(state) => {
-                heard = Instant::now();
-                let unfinished = is_unfinished(&state);
+            Ok(seen) => {
                 if in_place {
-                    let text = text(&state);
+                    let text = text(&seen);
                     let back = if drawn > 0 { format!("\x1b[{drawn}A\x1b[J") } else { String::new() };
                     drawn = text.lines().count();
                     output::line(format_args!("{back}{text}"))?;
                 } else {
-                    let changed = Some(step(&state));
+                    let changed = Some(step(&seen));
                     if changed != last {
                         match global.format {
-                            Format::Json => output::json_line(&as_json(&state))?,
-                            _ => output::line(headline(&state))?,
+                            Format::Json => output::json_line(&as_json(&seen))?,
+                            _ => output::line(headline(&seen))?,
                         }
                         last = changed;
                     }
                 }
-                if !unfinished {
+                if seen.is_settled() {
                     return Ok(ExitCode::SUCCESS);
+                }
+                if is_unfinished(&seen.state) {
+                    heard = Instant::now();
+                } else if heard.elapsed() > SILENCE_MAX {
+                    return Err(Failure::failed(format_args!(
+                        "nothing moves as far as is known: {}",
+                        unheard(&seen.silent)
+                    ))
+                    .hint("`driftless cluster status` says what to do about it"));
                 }
             }
             // A node that is restarted meanwhile is no reason to look away.
@@ -130,62 +160,69 @@ async fn watch(global: &GlobalArgs, client: &Client) -> Result<ExitCode> {
 }
 
 /// What a line is printed for if it is another one.
-fn step(state: &ClusterState) -> (u64, bool, u64, u64) {
-    let Progress { taken, given, .. } = Progress::of(state);
-    (state.version, is_unfinished(state), taken, given)
+fn step(seen: &Seen) -> (u64, bool, u64, u64, Vec<String>) {
+    let Progress { taken, given, .. } = Progress::of_all(&seen.state);
+    (seen.state.version, is_unfinished(&seen.state), taken, given, seen.silent.clone())
 }
 
-fn print(global: &GlobalArgs, state: &ClusterState) -> Result {
+fn print(global: &GlobalArgs, seen: &Seen) -> Result {
     match global.format {
-        Format::Json => output::json_line(&as_json(state)),
-        _ => output::line(text(state)),
+        Format::Json => output::json_line(&as_json(seen)),
+        _ => output::line(text(seen)),
     }
 }
 
 /// For people: of all, then a line for each member that has something to do.
-fn text(state: &ClusterState) -> String {
+fn text(seen: &Seen) -> String {
+    let state = &seen.state;
     if !is_unfinished(state) {
-        return headline(state);
+        return headline(seen);
     }
     let rows: Vec<Vec<String>> = state
         .members
         .iter()
         .filter(|member| member.moving.taking > 0 || member.moving.giving > 0 || !member.stays)
         .map(|member| {
-            let moving = &member.moving;
-            let of = |done: u32, all: u32| if all == 0 { "-".to_owned() } else { format!("{done} of {all}") };
-            let received = match moving::bytes_left(moving) {
-                _ if moving.taking == 0 => "-".to_owned(),
-                0 => size(moving.bytes),
-                left => format!("{} of about {}", size(moving.bytes), size(moving.bytes + left)),
+            let Progress { taking, taken, giving, given, bytes, bytes_left, rate, left, .. } = Progress::of(member);
+            let of = |done: u64, all: u64| if all == 0 { "-".to_owned() } else { format!("{done} of {all}") };
+            let received = match bytes_left {
+                _ if taking == 0 => "-".to_owned(),
+                0 => size(bytes),
+                left => format!("{} of about {}", size(bytes), size(bytes + left)),
             };
-            let busy = moving.taken < moving.taking;
+            let busy = taken < taking;
             vec![
                 member.name.clone(),
-                of(moving.taken, moving.taking),
+                of(taken, taking),
                 received,
-                if busy && moving.rate > 0 { format!("{}/s", size(moving.rate)) } else { "-".to_owned() },
-                match moving::left(moving) {
-                    Some(left) if busy => time(left),
-                    _ => "-".to_owned(),
-                },
-                of(moving.given, moving.giving),
+                if busy && rate > 0 { format!("{}/s", size(rate)) } else { "-".to_owned() },
+                left.filter(|_| busy).map_or_else(|| "-".to_owned(), time),
+                of(given, giving),
                 Phase::of(member, state).words(member),
             ]
         })
         .collect();
     let header = ["node", "taken in", "bytes", "rate", "left", "handed over", "stands"];
-    if rows.is_empty() { headline(state) } else { format!("{}\n\n{}", headline(state), output::table(&header, rows)) }
+    if rows.is_empty() { headline(seen) } else { format!("{}\n\n{}", headline(seen), output::table(&header, rows)) }
 }
 
 /// `version 8: 61 of 192 partitions taken in, …`, or that nothing moves.
-fn headline(state: &ClusterState) -> String {
+fn headline(seen: &Seen) -> String {
+    let state = &seen.state;
     let version = state.version;
-    if !state.is_agreed {
-        return format!("nothing moves: version {version} is read from cluster.toml, and nothing has been changed yet");
-    }
     if !is_unfinished(state) {
-        return paint(Tone::Good, format_args!("nothing moves: version {version} is settled"));
+        let (is, so_far) = match state.is_agreed {
+            true => ("is settled", ""),
+            false => ("is read from cluster.toml", ", and nothing has been changed yet"),
+        };
+        return match seen.silent.is_empty() {
+            true if state.is_agreed => paint(Tone::Good, format_args!("nothing moves: version {version} {is}")),
+            true => format!("nothing moves: version {version} {is}{so_far}"),
+            false => {
+                let silent = unheard(&seen.silent);
+                paint(Tone::Warning, format_args!("nothing moves as far as is known: version {version} {is}; {silent}"))
+            }
+        };
     }
     let silent: Vec<&str> = state
         .members
@@ -193,25 +230,33 @@ fn headline(state: &ClusterState) -> String {
         .filter(|member| !member.is_heard && Phase::of(member, state) != Phase::Left)
         .map(|member| member.name.as_str())
         .collect();
-    let mut line = format!("version {version}: {}", Progress::of(state).words());
+    let mut line = format!("version {version}: {}", Progress::of_all(state).words());
     if !silent.is_empty() {
         line += &format!("; not heard: {}", silent.join(", "));
     }
     line
 }
 
+/// `n2, n3 do not answer, and may know of a newer one`.
+fn unheard(silent: &[String]) -> String {
+    let (do_not, may) = if silent.len() == 1 { ("does not answer", "it may") } else { ("do not answer", "they may") };
+    format!("{} {do_not}, and {may} know of a newer one", silent.join(", "))
+}
+
 /// For programs.
-fn as_json(state: &ClusterState) -> Value {
+fn as_json(seen: &Seen) -> Value {
+    let state = &seen.state;
     let nodes = state.members.iter().map(|member| {
-        let mut node = moving::as_json(member);
+        let mut node = Progress::of(member).as_json();
         node["name"] = json!(member.name);
         node["member"] = json!(member.stays);
         node["heard"] = json!(member.is_heard);
         node
     });
-    let mut all = Progress::of(state).as_json();
+    let mut all = Progress::of_all(state).as_json();
     all["version"] = json!(state.version);
-    all["settled"] = json!(!is_unfinished(state));
+    all["settled"] = json!(seen.is_settled());
+    all["silent"] = json!(seen.silent);
     all["unfinished"] = json!(state.unfinished);
     all["read_version"] = json!(state.read_version);
     all["nodes"] = nodes.collect();
@@ -220,7 +265,7 @@ fn as_json(state: &ClusterState) -> Value {
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// So long nobody may answer before watching ends: a node that starts again, or an outage.
+/// So long nobody, or somebody, may not answer before watching ends: a node that starts again, or an outage.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
@@ -231,6 +276,14 @@ mod tests {
     use crate::cluster::standing::tests::{member, state};
 
     const MIB: u64 = 1 << 20;
+
+    fn answer(name: &str, state: Option<ClusterState>) -> (String, Option<ClusterState>) {
+        (name.to_owned(), state)
+    }
+
+    fn all_say(state: ClusterState) -> Seen {
+        Seen { state, silent: Vec::new() }
+    }
 
     fn moving() -> ClusterState {
         let mut state = ClusterState { version: 8, unfinished: vec![7], ..state() };
@@ -252,16 +305,16 @@ mod tests {
     #[test]
     fn what_moves_is_said_of_all_and_of_each_that_has_something_to_do() {
         assert_eq!(
-            text(&moving()),
+            text(&all_say(moving())),
             "version 8: 61 of 192 partitions taken in, 20 of 64 handed over, 1.8 GiB of about 5.3 GiB, 48.0 MiB/s, 1m \
              15s left\n\n\
              NODE  TAKEN IN   BYTES                     RATE        LEFT    HANDED OVER  STANDS\n\
              n1    -          -                         -           -       20 of 64     handing over 20 of 64\n\
              n4    61 of 192  1.8 GiB of about 5.3 GiB  48.0 MiB/s  1m 15s  -            taking in 61 of 192"
         );
-        assert_eq!(text(&state()), "nothing moves: version 7 is settled");
-        let mut cut_off = moving();
-        cut_off.members[3].is_heard = false;
+        assert_eq!(text(&all_say(state())), "nothing moves: version 7 is settled");
+        let mut cut_off = all_say(moving());
+        cut_off.state.members[3].is_heard = false;
         assert!(headline(&cut_off).ends_with("; not heard: n4"), "{}", headline(&cut_off));
     }
 
@@ -272,20 +325,48 @@ mod tests {
         late.members[0].is_heard = false;
         let mut own = moving();
         own.members[3].moving.taken = 70;
-        let states = vec![("n1".to_owned(), late), ("n2".to_owned(), moving()), ("n4".to_owned(), own)];
-        let state = together(states).expect("somebody answers");
+        let answers = vec![answer("n1", Some(late)), answer("n2", Some(moving())), answer("n4", Some(own))];
+        let state = Seen::of(answers).expect("somebody answers").state;
         assert_eq!((state.version, state.members[3].moving.taken, state.members[0].moving.given), (8, 70, 20));
-        assert!(together(Vec::new()).is_none());
+        assert!(Seen::of(vec![answer("n1", None)]).is_none());
+    }
+
+    /// Watching ended, and nothing moved, while the one that had just decided on a version did not answer.
+    #[test]
+    fn nothing_is_settled_before_all_have_said_so() {
+        let seen = |state: ClusterState| {
+            let answers = vec![answer("n1", Some(state.clone())), answer("n2", None), answer("n3", Some(state))];
+            Seen::of(answers).expect("somebody answers")
+        };
+        let settled = seen(state());
+        assert!(!settled.is_settled());
+        assert_eq!((&as_json(&settled)["settled"], &as_json(&settled)["silent"]), (&json!(false), &json!(["n2"])));
+        let silent = "n2 does not answer, and it may know of a newer one";
+        assert_eq!(headline(&settled), format!("nothing moves as far as is known: version 7 is settled; {silent}"));
+        let founding = ClusterState { version: 1, is_agreed: false, ..state() };
+        assert_eq!(
+            headline(&all_say(founding.clone())),
+            "nothing moves: version 1 is read from cluster.toml, and nothing has been changed yet"
+        );
+        assert!(headline(&seen(founding)).ends_with(silent));
+        // Nobody waits for one that has left, or has been replaced.
+        let mut without = state();
+        without.members.remove(1);
+        assert!(seen(without).is_settled());
+        let mut left = state();
+        left.members[1].stays = false;
+        assert!(seen(left).is_settled());
+        assert_ne!(step(&settled), step(&all_say(state())));
     }
 
     #[test]
     fn the_json_has_the_sum_and_each_member() {
-        let json = as_json(&moving());
+        let json = as_json(&all_say(moving()));
         assert_eq!(
             (&json["settled"], &json["taken"], &json["nodes"][3]["taken"]),
             (&json!(false), &json!(61), &json!(61))
         );
         assert_eq!((&json["eta_ms"], &json["nodes"][0]["eta_ms"]), (&json!(75_000), &json!(0)));
-        assert_ne!(step(&moving()), step(&state()));
+        assert_ne!(step(&all_say(moving())), step(&all_say(state())));
     }
 }

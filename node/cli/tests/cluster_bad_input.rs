@@ -112,7 +112,16 @@ fn nodes_that_make_no_sense_do_not_start() {
         "data of another node",
         &["belongs to node \"n1\""],
     );
-    expect_failure(&serve(&config(1), &["--name", "n9"]), 1, "no member", &["this node is driftless://dev/node/n9"]);
+    expect_failure(
+        &serve(&config(1), &["--name", "n9"]),
+        1,
+        "another node's certificate",
+        &["this node is driftless://dev/node/n9"],
+    );
+    let nowhere = dev.file("nowhere").display().to_string();
+    let nobody = ["--name", "n9", "--init", "--data-dir", &nowhere];
+    expect_failure(&serve(&config(1), &nobody), 2, "no member", &["has no member \"n9\"", "n1, n2, n3", "address = "]);
+    assert!(!Path::new(&nowhere).exists(), "nothing was made for it");
     expect_failure(
         &serve(&config(1), &["--name", "n1"]),
         1,

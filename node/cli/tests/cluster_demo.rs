@@ -13,5 +13,6 @@ fn every_check_of_the_demo_holds() {
     assert_eq!(done.code, Some(0), "{said}\n{}", done.stderr);
     assert!(said.contains("✓ all 5,287 records are acknowledged"), "{said}");
     assert!(said.contains("✓ both values are there"), "{said}");
+    assert!(said.contains(" puts meanwhile were acknowledged, none failed"), "{said}");
     assert!(!said.contains('✗') && !said.contains('\x1b'), "{said}");
 }

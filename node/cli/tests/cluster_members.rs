@@ -2,7 +2,7 @@
 
 mod cluster_support;
 
-use cluster_support::{Dev, Done, driftless, finish, sample_file, text};
+use cluster_support::{Dev, Done, driftless, expect_failure, finish, sample_file, text};
 use serde_json::Value;
 
 fn add(dev: &Dev, words: &[&str]) -> Done {
@@ -11,8 +11,11 @@ fn add(dev: &Dev, words: &[&str]) -> Done {
     finish(command, b"")
 }
 
+/// Each is asked itself: what one knows another that is told to change something may not have heard of yet.
 fn agreed(dev: &Dev) {
-    dev.eventually("the members agree", || dev.json(&["cluster", "status"])["agreed"] == Value::Bool(true));
+    for (name, _) in dev.pids() {
+        dev.eventually("the members agree", || dev.json(&["cluster", "status", "--node", &name])["agreed"] == true);
+    }
 }
 
 /// Stages, plans, commits and waits.
@@ -87,8 +90,12 @@ fn a_node_takes_the_place_of_one_that_is_lost() {
         let state = dev.json(&["cluster", "status"]);
         state["members"].as_array().expect("a list").iter().any(|member| member["heard"] == Value::Bool(false))
     });
+    let said = dev.ok(&["transfers"]);
+    assert!(said.contains("as far as is known: version 2 is settled; n3 does not answer"), "{said}");
     change(&dev, &["replace", "n3", "--with", "n5"]);
     assert_eq!(members(&dev), ["n1", "n2", "n5"]);
+    dev.eventually("dev knows", || dev.said().contains("n3 has left the cluster, and is not started again"));
+    assert!(dev.cluster().join("n3/left").is_file());
 }
 
 #[test]
@@ -97,6 +104,19 @@ fn what_nobody_has_seen_is_not_committed() {
     agreed(&dev);
     dev.fails(3, &["cluster", "commit", "5f3c9a01"], &["staged"]);
     dev.fails(3, &["cluster", "join", "n9"], &["n9"]);
+    for change in [
+        &["leave", "n9"][..],
+        &["leave", "n9", "--lost"],
+        &["set", "n9", "--weight", "2"],
+        &["replace", "n9", "--with", "n8"],
+    ] {
+        dev.fails(3, &[&["cluster"], change].concat(), &["n9 is no member"]);
+    }
+    dev.fails(2, &["cluster", "set", "n1", "--zone", "rack 1"], &["'rack 1'", "expected 1 to 64 letters"]);
+    let zone = add(&dev, &["n4", "--zone", "rack 1"]);
+    expect_failure(&zone, 2, "a zone with a blank", &["'rack 1'", "expected 1 to 64 letters"]);
+    assert!(!dev.cluster().join("n4").exists(), "nothing was made");
+    assert_eq!(dev.json(&["cluster", "status"])["staged"]["changes"], serde_json::json!([]), "nothing is staged");
     dev.fails(3, &["cluster", "leave", "n3"], &["n = 3 needs 3 members"]);
     dev.ok(&["cluster", "set", "n1", "--weight", "2"]);
     let plan = text(&dev.json(&["cluster", "plan"]), "plan");

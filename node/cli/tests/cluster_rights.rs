@@ -97,6 +97,23 @@ fn roles_are_kept_and_what_is_done_is_written_to_a_file_that_can_be_rotated() {
     assert!(dev.pids().iter().all(|(_, pid)| pid.is_some_and(cluster_support::is_alive)), "SIGHUP ends nothing");
     assert!(says(&moved, "connected", "client/app") && !says(&audit, "connected", "client/app"));
 
+    // A right in a bucket that there is not allows nothing, and counts as soon as there is one.
+    let grant = "[[client]]\nname = \"app\"\nrole = \"writer\"\nbuckets = [\"carts\"]\n";
+    fs::write(&access, grant).expect("is written");
+    for (_, pid) in dev.pids() {
+        signal(pid.expect("runs"), Signal::HUP);
+    }
+    dev.eventually("the file counts", || run_as(&dev, "app", &["put", "k", "v"]).code == Some(3));
+    expect_failure(
+        &run_as(&dev, "app", &["put", "-b", "carts", "k", "v"]),
+        3,
+        "before",
+        &["there is no bucket \"carts\""],
+    );
+    dev.eventually("the bucket comes to be", || dev.run(&["bucket", "create", "carts"]).code == Some(0));
+    dev.eventually("the right counts", || run_as(&dev, "app", &["put", "-b", "carts", "k", "v"]).code == Some(0));
+    expect_failure(&run_as(&dev, "app", &["put", "k", "v"]), 3, "in the other", &["default"]);
+
     // What is wrong in the access file keeps a node from starting.
     dev.down();
     fs::write(&access, "[[client]]\nname = \"web\"\nrole = \"writer\"\nbuckets = [\"my cart\"]\n").expect("is written");

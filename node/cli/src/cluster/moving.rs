@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::output::size;
 
-/// Of all members together.
+/// Of one member, or of all together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Progress {
     /// Partitions to take in, and how many of them are.
@@ -23,25 +23,37 @@ pub(crate) struct Progress {
     pub(crate) bytes_left: u64,
     /// Bytes a second.
     pub(crate) rate: u64,
-    /// Until the last member has all; `None` if that cannot be said.
+    /// Until all is there; `None` if that cannot be said.
     pub(crate) left: Option<Duration>,
 }
 
 impl Progress {
-    /// Sums up.
-    pub(crate) fn of(state: &ClusterState) -> Progress {
+    /// Of one member.
+    pub(crate) fn of(member: &MemberState) -> Progress {
+        let Moving { taking, taken, giving, given, keys, bytes, rate, keys_left } = member.moving;
+        let bytes_left = bytes_of(keys_left, keys, bytes);
+        let left = match taken >= taking {
+            true => Some(Duration::ZERO),
+            false => (rate > 0 && bytes_left > 0).then(|| Duration::from_secs(bytes_left.div_ceil(rate))),
+        };
+        let (taking, taken, giving, given) = (taking.into(), taken.into(), giving.into(), given.into());
+        Progress { taking, taken, giving, given, keys, keys_left, bytes, bytes_left, rate, left }
+    }
+
+    /// Of all members together.
+    pub(crate) fn of_all(state: &ClusterState) -> Progress {
         let mut sum = Progress { left: Some(Duration::ZERO), ..Progress::default() };
-        for moving in state.members.iter().map(|member| &member.moving) {
-            sum.taking += u64::from(moving.taking);
-            sum.taken += u64::from(moving.taken);
-            sum.giving += u64::from(moving.giving);
-            sum.given += u64::from(moving.given);
-            sum.keys += moving.keys;
-            sum.keys_left += moving.keys_left;
-            sum.bytes += moving.bytes;
-            sum.rate += moving.rate;
+        for one in state.members.iter().map(Progress::of) {
+            sum.taking += one.taking;
+            sum.taken += one.taken;
+            sum.giving += one.giving;
+            sum.given += one.given;
+            sum.keys += one.keys;
+            sum.keys_left += one.keys_left;
+            sum.bytes += one.bytes;
+            sum.rate += one.rate;
             // All of them take at the same time: the slowest one is the last.
-            sum.left = sum.left.zip(left(moving)).map(|(longest, one)| longest.max(one));
+            sum.left = sum.left.zip(one.left).map(|(longest, one)| longest.max(one));
         }
         // A member that has taken in nothing yet has values as large as the others'.
         sum.bytes_left = bytes_of(sum.keys_left, sum.keys, sum.bytes);
@@ -67,6 +79,7 @@ impl Progress {
         words
     }
 
+    /// For programs.
     pub(crate) fn as_json(self) -> Value {
         json!({
             "taking": self.taking,
@@ -100,43 +113,13 @@ pub(crate) fn words(moving: &Moving) -> Option<String> {
     (!words.is_empty()).then(|| words.join(", "))
 }
 
-/// Until a member has taken in all; `None` if that cannot be said.
-pub(crate) fn left(moving: &Moving) -> Option<Duration> {
-    if moving.taken >= moving.taking {
-        return Some(Duration::ZERO);
-    }
-    let bytes = bytes_left(moving);
-    (moving.rate > 0 && bytes > 0).then(|| Duration::from_secs(bytes.div_ceil(moving.rate)))
-}
-
 /// Bytes still to be taken in, about: as large as those that were.
-pub(crate) fn bytes_left(moving: &Moving) -> u64 {
-    bytes_of(moving.keys_left, moving.keys, moving.bytes)
-}
-
 fn bytes_of(keys_left: u64, keys: u64, bytes: u64) -> u64 {
     if keys == 0 {
         return 0;
     }
     let about = u128::from(keys_left) * u128::from(bytes) / u128::from(keys);
     u64::try_from(about).unwrap_or(u64::MAX)
-}
-
-/// For programs: of one member.
-pub(crate) fn as_json(member: &MemberState) -> Value {
-    let Moving { taking, taken, giving, given, keys, bytes, rate, keys_left } = member.moving;
-    json!({
-        "taking": taking,
-        "taken": taken,
-        "giving": giving,
-        "given": given,
-        "keys": keys,
-        "keys_left": keys_left,
-        "bytes": bytes,
-        "bytes_left": bytes_left(&member.moving),
-        "rate": rate,
-        "eta_ms": left(&member.moving).map(|left| left.as_millis() as u64),
-    })
 }
 
 /// A time for people, to the second.
@@ -162,7 +145,7 @@ mod tests {
         state.members[0].moving = takes(60, 1_000, 100 * MIB, 10 * MIB, 400);
         state.members[1].moving = takes(50, 1_000, 100 * MIB, 5 * MIB, 1_000);
         state.members[2].moving = Moving { giving: 10, given: 3, ..Moving::default() };
-        let sum = Progress::of(&state);
+        let sum = Progress::of_all(&state);
         assert_eq!(sum.bytes_left, 140 * MIB);
         assert_eq!(sum.left, Some(Duration::from_secs(20)), "4 s and 20 s");
         assert_eq!(
@@ -176,7 +159,7 @@ mod tests {
     fn where_nothing_can_be_said_nothing_is() {
         let mut state = state();
         state.members[0].moving = takes(0, 0, 0, 0, 500);
-        let sum = Progress::of(&state);
+        let sum = Progress::of_all(&state);
         assert_eq!((sum.left, sum.bytes_left), (None, 0));
         assert_eq!(sum.words(), "0 of 100 partitions taken in, 0 B");
         assert_eq!(words(&state.members[0].moving).as_deref(), Some("taking in 0 of 100"));

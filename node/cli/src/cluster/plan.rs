@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use driftless_client::{Plan, PlannedNode};
+use driftless_node::config::AaeLimits;
 use serde_json::{Value, json};
 
 use super::moving::time;
 use crate::exit::Result;
+use crate::members::by_name;
 use crate::output::{self, Tone, paint, size, wrapped};
 
 /// For people, and last what to type.
@@ -30,7 +32,7 @@ fn text(plan: &Plan) -> String {
     let mut lines = vec![format!("version {} -> {}, plan {}", plan.base, plan.version, plan.name)];
     lines.extend(plan.changes.iter().map(|change| format!("  {change}")));
     let mut nodes: Vec<&PlannedNode> = plan.nodes.iter().collect();
-    nodes.sort_by(|a, b| (a.name.len(), &a.name).cmp(&(b.name.len(), &b.name)));
+    nodes.sort_by(|a, b| by_name(&a.name, &b.name));
     let rows = nodes.into_iter().map(|node| {
         vec![
             node.name.clone(),
@@ -72,10 +74,11 @@ fn zones(plan: &Plan) -> String {
     format!("zones: {how_many} partitions in {in_zones} of {zones}")
 }
 
-/// Until the node that receives most has it, if nothing else is slower. Nothing is said of what takes no second.
+/// Until the node that receives most has it, if nothing else is slower and it is paced as nodes are by default: what theirs are set
+/// to is not known here. Nothing is said of what takes no second.
 fn duration(plan: &Plan) -> Option<Duration> {
     let most = plan.nodes.iter().map(|node| node.bytes_in).max()?;
-    let seconds = most / BYTES_PER_SECOND;
+    let seconds = most / AaeLimits::default().bytes_per_second;
     (seconds > 0).then(|| Duration::from_secs(seconds))
 }
 
@@ -110,9 +113,6 @@ pub(crate) fn as_json(plan: &Plan) -> Value {
         "warnings": plan.warnings,
     })
 }
-
-/// What a node takes in while it has nothing else to do, by its budget for transfers (docs/membership.md).
-const BYTES_PER_SECOND: u64 = 16 << 20;
 
 #[cfg(test)]
 mod tests {

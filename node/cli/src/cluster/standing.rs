@@ -4,7 +4,6 @@ use driftless_client::{CandidateState, ClusterState, MemberState};
 use serde_json::{Value, json};
 
 use super::moving::{self, Progress, is_unfinished};
-use super::sentence;
 use crate::exit::Result;
 use crate::output::{self, Tone, paint};
 
@@ -87,7 +86,7 @@ pub(crate) fn print(state: &ClusterState, flags: &str) -> Result {
         output::line(output::wrapped(&line, 4))?;
     }
     let (good, next) = next(state, flags);
-    output::line(format_args!("\n{}", paint(if good { Tone::Good } else { Tone::Warning }, sentence(&next))))
+    output::line(format_args!("\n{}", paint(if good { Tone::Good } else { Tone::Warning }, output::wrapped(&next, 0))))
 }
 
 /// Members, and below them who has called.
@@ -123,7 +122,7 @@ fn facts(state: &ClusterState) -> Vec<String> {
             "unfinished: {}; reads count in version {}; {}",
             versions(&state.unfinished),
             state.read_version,
-            Progress::of(state).words()
+            Progress::of_all(state).words()
         ));
     }
     if !state.staged.changes.is_empty() {
@@ -249,7 +248,7 @@ pub(crate) fn as_json(state: &ClusterState) -> Value {
             "ready": member.ready,
             "closed": member.closed,
             "left": member.left,
-            "moving": moving::as_json(member),
+            "moving": Progress::of(member).as_json(),
         })
     });
     let candidates = state.candidates.iter().map(|CandidateState { name, address, zone, weight }| {

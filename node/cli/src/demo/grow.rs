@@ -32,6 +32,8 @@ struct Written {
     failed: u64,
     /// Why, of the first.
     problem: Option<String>,
+    /// Clients that came to no end of their own: what was acknowledged to them is not known, and cannot be looked for.
+    panicked: u32,
 }
 
 impl Tour {
@@ -151,7 +153,7 @@ impl Tour {
                 Ok(state) if is_so(&state) || Instant::now() > deadline => return Ok(state),
                 Ok(state) => {
                     if is_unfinished(&state) && shown.elapsed() >= SHOW_INTERVAL {
-                        self.show(format_args!("transfers  →  {}", Progress::of(&state).words()))?;
+                        self.show(format_args!("transfers  →  {}", Progress::of_all(&state).words()))?;
                         shown = Instant::now();
                     }
                 }
@@ -163,14 +165,10 @@ impl Tour {
     }
 
     async fn nothing_is_lost(&mut self, bucket: &Bucket, records: &[Record], written: &Written) -> Result {
-        let Written { keys, failed, problem } = written;
+        let (claim, holds) = written.verdict();
+        self.check(claim, holds)?;
+        let keys = &written.keys;
         let acknowledged = keys.len() as u64;
-        self.say(format_args!(
-            "Meanwhile {} puts were acknowledged, and {} were not{}.",
-            grouped(acknowledged),
-            grouped(*failed),
-            problem.as_ref().map_or(String::new(), |problem| format!(" (the first: {problem})"))
-        ))?;
         let mut reads = Box::pin(
             stream::iter(keys)
                 .map(async |key| {
@@ -230,12 +228,33 @@ impl Writers {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Written::default();
         for task in self.tasks {
-            let Ok(written) = task.await else { continue };
-            all.keys.extend(written.keys);
-            all.failed += written.failed;
-            all.problem = all.problem.or(written.problem);
+            match task.await {
+                Ok(written) => {
+                    all.keys.extend(written.keys);
+                    all.failed += written.failed;
+                    all.problem = all.problem.or(written.problem);
+                }
+                Err(_) => all.panicked += 1,
+            }
         }
         all
+    }
+}
+
+impl Written {
+    /// What is claimed of it, and whether that holds: a change of members costs nobody a put.
+    fn verdict(&self) -> (String, bool) {
+        if self.panicked > 0 {
+            let what = "what was acknowledged to them is not known";
+            return (format!("{} of the {WRITERS} clients panicked meanwhile: {what}", self.panicked), false);
+        }
+        if self.failed > 0 {
+            let all = grouped(self.keys.len() as u64 + self.failed);
+            let problem = self.problem.as_deref().unwrap_or("no reason was given");
+            return (format!("{} of {all} puts meanwhile failed, the first: {problem}", grouped(self.failed)), false);
+        }
+        let all = grouped(self.keys.len() as u64);
+        (format!("all {all} puts meanwhile were acknowledged, none failed"), !self.keys.is_empty())
     }
 }
 
@@ -256,3 +275,31 @@ const CALL_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Seconds are usual; a machine that does much else may need longer.
 const MOVE_PATIENCE: Duration = Duration::from_secs(240);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Puts that failed were said in passing, a client that panicked not at all, and the tour ended with 0.
+    #[test]
+    fn a_put_that_failed_or_a_client_that_panicked_fails_the_tour() {
+        let writers = |tasks| Writers { stop: Arc::default(), tasks };
+        let wrote = |key: &str| Written { keys: vec![key.to_owned()], ..Written::default() };
+        let stopped = |first: Written, panics: bool| {
+            let second = async move {
+                assert!(!panics, "this one is to panic");
+                Written { keys: vec!["b".to_owned()], ..Written::default() }
+            };
+            let runtime = crate::session::runtime().expect("can be made");
+            runtime.block_on(async { writers(vec![tokio::spawn(async { first }), tokio::spawn(second)]).stop().await })
+        };
+        let verdict = stopped(wrote("a"), false).verdict();
+        assert_eq!(verdict, ("all 2 puts meanwhile were acknowledged, none failed".to_owned(), true));
+        let lost = Written { failed: 1, problem: Some("no answer".to_owned()), ..wrote("a") };
+        let verdict = stopped(lost, false).verdict();
+        assert_eq!(verdict, ("1 of 3 puts meanwhile failed, the first: no answer".to_owned(), false));
+        let (said, holds) = stopped(wrote("a"), true).verdict();
+        assert!(said.starts_with("1 of the 4 clients panicked meanwhile") && !holds, "{said}");
+        assert!(!Written::default().verdict().1, "nothing was written at all");
+    }
+}

@@ -21,9 +21,11 @@ use std::time::SystemTime;
 use driftless_node::config::{NodeConfig, Profile, context_key_file, read_cluster};
 use driftless_node::net::certificates::{CertificateAuthority, IssueError, Issued, Validity};
 use driftless_proto::Role;
+use driftless_ring::Member;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Failure, Result};
+use crate::members::{by_name, members};
 use crate::new_file::{self, PUBLIC, SECRET};
 use crate::profile::DEV_PROFILE;
 
@@ -46,8 +48,8 @@ pub(crate) struct Layout {
     pub(crate) dir: PathBuf,
     /// Its nodes, in the order of their names; without those that have left.
     pub(crate) nodes: Vec<NodeFiles>,
-    /// Members by the cluster file.
-    pub(crate) founders: usize,
+    /// The port of each member by the cluster file, in the order of their names; also of those that have left.
+    pub(crate) founders: Vec<u16>,
     /// Shards of each of those.
     pub(crate) shards: u16,
 }
@@ -158,7 +160,7 @@ impl Layout {
         let profile = format!("# For `driftless --profile {} …`\n{profile}", dir.display());
         new_file::create(&dir.join(DEV_PROFILE), &profile, PUBLIC)?;
         let cluster = format!(
-            "# Shared by all nodes of this throw-away cluster. Add [[bucket]] tables while it is stopped.\ncluster = \"{CLUSTER}\"\n{members}",
+            "# Founds this throw-away cluster. Once its members have agreed they are changed by `driftless cluster`, and buckets by\n# `driftless bucket`; this file only says whom to call.\ncluster = \"{CLUSTER}\"\n{members}",
         );
         new_file::create(&dir.join(CLUSTER_FILE), &cluster, PUBLIC)?;
         Layout::open(&dir)
@@ -168,10 +170,11 @@ impl Layout {
     pub(crate) fn open(dir: &Path) -> Result<Layout> {
         let dir = fs::canonicalize(dir).map_err(|error| cannot("use", dir, &error))?;
         let topology = read_cluster(&dir.join(CLUSTER_FILE))?;
-        let members = topology.ring().members();
+        let members: Vec<Member> = members(&topology).collect();
         let shards = members.iter().map(|member| member.shards).next_back().unwrap_or(1);
-        let mut layout = Layout { dir, nodes: Vec::new(), founders: members.len(), shards };
-        for member in members {
+        let founders = members.iter().map(|member| port_of(&member.address)).collect();
+        let mut layout = Layout { dir, nodes: Vec::new(), founders, shards };
+        for member in &members {
             let home = layout.dir.join(&member.name);
             // One that has left may have been put away.
             if home.exists() && !home.join(LEFT_FILE).exists() {
@@ -182,9 +185,13 @@ impl Layout {
             let home = layout.dir.join(&name);
             layout.nodes.push(NodeFiles::read(&home, None)?);
         }
-        // The ring sorts by id.
-        layout.nodes.sort_by(|a, b| (a.name.len(), &a.name).cmp(&(b.name.len(), &b.name)));
+        layout.nodes.sort_by(|a, b| by_name(&a.name, &b.name));
         Ok(layout)
+    }
+
+    /// Those of the cluster file that have not left. Who was added may be a member or not: only the others know.
+    pub(crate) fn founders_left(&self) -> impl Iterator<Item = &NodeFiles> {
+        self.nodes.iter().filter(|node| !node.is_added)
     }
 
     /// Names of nodes that have a directory, have not left, and are not in here.
@@ -198,7 +205,7 @@ impl Layout {
                 home.join("node.toml").is_file() && !home.join(LEFT_FILE).exists()
             })
             .collect();
-        names.sort_by(|a, b| (a.len(), a).cmp(&(b.len(), b)));
+        names.sort_by(|a, b| by_name(a, b));
         Ok(names)
     }
 
@@ -289,12 +296,18 @@ impl NodeFiles {
         })
     }
 
+    /// That its process is gone, where it said why, and what brings it back: `dev` does not start it again while it runs itself.
+    pub(crate) fn has_ended(&self, how: &str) -> String {
+        let (name, log, config) = (&self.name, self.log.display(), self.config.display());
+        format!("{name} {how}; its log is {log}. Start it again with `driftless serve --config {config}`")
+    }
+
     /// Writes down that it is no member any more: it is not started again.
     pub(super) fn mark_left(&self) -> Result {
         let home = self.config.parent().unwrap_or(&self.config);
         new_file::replace(
             &home.join(LEFT_FILE),
-            "This node has left the cluster and holds nothing of it: `driftless dev` does not start it again.\n",
+            "This node is no member of the cluster any more: `driftless dev` does not start it again.\n",
             PUBLIC,
         )
     }
@@ -342,6 +355,11 @@ pub(crate) fn read_nodes(dir: &Path) -> std::result::Result<Vec<NodeEntry>, Stri
     let path = dir.join(NODES_FILE);
     let text = fs::read_to_string(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     serde_json::from_str(&text).map_err(|error| format!("{} is malformed: {error}", path.display()))
+}
+
+/// Of `host:port`, as the cluster file has checked that it is.
+fn port_of(address: &str) -> u16 {
+    address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or_default()
 }
 
 fn make_dir(dir: &Path) -> Result {
@@ -399,7 +417,10 @@ mod tests {
 
         let names = |layout: &Layout| layout.nodes.iter().map(|node| node.name.clone()).collect::<Vec<_>>();
         let opened = Layout::open(dir.path()).expect("can be read");
-        assert_eq!((names(&opened), opened.founders), (["n1", "n2", "n4"].map(str::to_owned).to_vec(), 2));
+        assert_eq!(
+            (names(&opened), opened.founders),
+            (["n1", "n2", "n4"].map(str::to_owned).to_vec(), vec![7400, 7410])
+        );
         assert_eq!(opened.nodes.iter().map(|node| node.shards).collect::<Vec<_>>(), [2, 2, 3]);
 
         opened.nodes[0].mark_left().expect("can be written");
@@ -407,10 +428,23 @@ mod tests {
         let opened = Layout::open(dir.path()).expect("can be read");
         assert_eq!(names(&opened), ["n2"]);
         assert_eq!(opened.unknown_names().expect("can be read"), Vec::<String>::new());
+        assert_eq!(opened.founders, [7400, 7410], "they are what the cluster was made with");
         let again = opened.add(&addition("n4")).expect_err("its directory is there").to_string();
         assert!(again.contains("has left the cluster") && again.contains("delete "), "{again}");
         fs::remove_dir_all(dir.path().join("n1")).expect("can be put away");
         assert_eq!(names(&Layout::open(dir.path()).expect("can be read")), ["n2"]);
+    }
+
+    /// Whoever came first in the list was taken for one, as many as there had been: of a cluster that n1 had left, n4 was, which had
+    /// not joined. Nobody knew of it, so `dev` took it for one that has left, stopped it, and did not start it again.
+    #[test]
+    fn who_was_added_is_no_founder_also_when_a_founder_has_left() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let layout = layout(dir.path());
+        layout.add(&addition("n4")).expect("can be added");
+        layout.nodes[0].mark_left().expect("can be written");
+        let opened = Layout::open(dir.path()).expect("can be read");
+        assert_eq!(opened.founders_left().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["n2"]);
     }
 
     #[test]

@@ -161,19 +161,25 @@ impl LocalCluster {
             .collect()
     }
 
-    /// Reports the first of our processes that has ended, with what it last said.
+    /// Reports those of our processes that have ended. Keeps `nodes.json` true.
     fn check_alive(&mut self) -> Result {
+        let mut ended = Vec::new();
         for (node, slot) in self.nodes.iter_mut().enumerate() {
             let Slot::Ours(process) = slot else { continue };
             let Some(how) = process.exited() else { continue };
             *slot = Slot::Gone;
+            ended.push((node, how));
+        }
+        if !ended.is_empty() {
+            self.record()?;
+        }
+        for (node, how) in ended {
             let files = &self.layout.nodes[node];
             if files.is_added {
                 // The others do without it, as they did before.
-                output::warning(format_args!("{} {how}; its log is {}", files.name, files.log.display()));
+                output::warning(files.has_ended(&how));
                 continue;
             }
-            self.record()?;
             return Err(Failure::failed(format_args!(
                 "node {} {how} before all were ready; the end of {}:\n{}",
                 files.name,
@@ -252,14 +258,7 @@ impl LocalCluster {
     fn terminate(&mut self, node: usize, patience: Duration) -> Result {
         if let Slot::Ours(process) = &mut self.nodes[node] {
             process.terminate();
-            let deadline = Instant::now() + patience;
-            while process.exited().is_none() {
-                if Instant::now() >= deadline {
-                    process.kill();
-                    break;
-                }
-                std::thread::sleep(POLL_INTERVAL);
-            }
+            process.wait(Instant::now() + patience);
             self.nodes[node] = Slot::Gone;
         }
         self.record()
@@ -315,13 +314,8 @@ impl LocalCluster {
         let mut killed = Vec::new();
         for (node, slot) in self.nodes.iter_mut().enumerate() {
             let Slot::Ours(process) = slot else { continue };
-            while process.exited().is_none() {
-                if Instant::now() >= deadline {
-                    process.kill();
-                    killed.push(self.layout.nodes[node].name.clone());
-                    break;
-                }
-                std::thread::sleep(POLL_INTERVAL);
+            if !process.wait(deadline) {
+                killed.push(self.layout.nodes[node].name.clone());
             }
             *slot = Slot::Gone;
         }
@@ -362,3 +356,33 @@ const POLL_INTERVAL: Duration = Duration::from_millis(30);
 
 /// How long an admin server on this machine may take to answer.
 const ADMIN_PATIENCE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It went on to be called running, under a number that another process may have by now.
+    #[test]
+    fn an_added_node_that_ends_before_all_are_ready_is_written_down() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let ports = free_ports(2).expect("there are some");
+        let layout = Layout::create(dir.path(), &Plan { ports: ports[..1].to_vec(), shards: 1 }).expect("can be made");
+        let zone = "default".to_owned();
+        let addition = Addition { name: "n2".to_owned(), ports: ports[1], zone, weight: 1, shards: 1 };
+        layout.add(&addition).expect("can be added");
+        std::fs::write(dir.path().join("n1/left"), "").expect("can be written");
+        let layout = Layout::open(dir.path()).expect("can be read");
+        // What is started is this test, which knows no `serve` and ends at once.
+        let mut cluster = LocalCluster::start(layout, StopSignal::default()).expect("starts");
+        cluster.wait_ready(Duration::from_secs(60)).expect("nobody is waited for");
+        let nodes = read_nodes(dir.path()).expect("is written");
+        let said: Vec<_> = nodes.iter().map(|node| (node.name.as_str(), node.pid, node.state.as_str())).collect();
+        assert_eq!(said, [("n2", None, "exited")]);
+        let said = cluster.layout().nodes[0].has_ended("exited with code 1");
+        assert!(said.contains("log.txt. Start it again with `driftless serve --config "), "{said}");
+
+        // If it has been declared lost meanwhile, nothing has to be stopped, and it is not started again either.
+        cluster.retire(0, Duration::ZERO).expect("can be written");
+        assert!(Layout::open(dir.path()).expect("can be read").nodes.is_empty());
+    }
+}

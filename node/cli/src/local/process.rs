@@ -4,9 +4,11 @@
 use std::fs::File;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
+use super::POLL_INTERVAL;
 use super::layout::NodeFiles;
 use crate::exit::{Failure, Result};
 
@@ -57,6 +59,18 @@ impl NodeProcess {
         if let (None, Some(pid)) = (self.exited(), raw(self.pid())) {
             let _ = kill_process(pid, Signal::TERM);
         }
+    }
+
+    /// Waits for the end of what was asked to stop, and kills it if that has not come by then. Whether it has.
+    pub(super) fn wait(&mut self, deadline: Instant) -> bool {
+        while self.exited().is_none() {
+            if Instant::now() >= deadline {
+                self.kill();
+                return false;
+            }
+            std::thread::sleep(POLL_INTERVAL);
+        }
+        true
     }
 
     /// Ends it at once, and waits for that.
