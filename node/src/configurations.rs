@@ -74,6 +74,8 @@ pub struct Configurations {
     has_dropped: bool,
     /// Decided by voters, and not read from a file.
     is_agreed: bool,
+    /// The node whose process this is about, and its shards, whether or not it is a member.
+    own: Option<(NodeId, u16)>,
 }
 
 /// A version that is not done with.
@@ -98,7 +100,15 @@ impl Configurations {
             lost_stores: Vec::new(),
             has_dropped: false,
             is_agreed: false,
+            own: None,
         }
+    }
+
+    /// The same for the process of a node with so many shards: what it begins before it is a member, or does after it was one, is done by
+    /// the shard that does it while it is one.
+    #[must_use]
+    pub fn of_process(self, node: NodeId, shards: u16) -> Configurations {
+        Configurations { own: Some((node, shards)), ..self }
     }
 
     /// What follows from the records that are not done with, the newest last, and from everybody's marks, for the node with this store.
@@ -165,6 +175,7 @@ impl Configurations {
             lost_stores: newest.lost.clone(),
             has_dropped: !newest.dropped.is_empty(),
             is_agreed: true,
+            own: None,
         }
     }
 
@@ -258,8 +269,9 @@ impl Configurations {
 
     /// The shard of a node that serves a partition.
     pub fn shard_of(&self, node: NodeId, partition: PartitionId) -> u16 {
-        let shards = self.member(node).map_or(1, |member| member.shards.max(1));
-        (partition.arc.0 % u32::from(shards)) as u16
+        let own = || self.own.filter(|(own, _)| *own == node).map(|(_, shards)| shards);
+        let shards = self.member(node).map(|member| member.shards).or_else(own);
+        (partition.arc.0 % u32::from(shards.unwrap_or(1).max(1))) as u16
     }
 
     /// The owners of a partition in the newest version.
@@ -455,6 +467,17 @@ mod tests {
         assert_eq!(leaving, (3, 3, vec![3], false));
         let settled = phase(&[("a", 3, 3, 3), ("b", 3, 3, 3), ("c", 3, 3, 3), ("d", 3, 3, 3)]);
         assert_eq!(settled, (3, 3, vec![3], true));
+    }
+
+    #[test]
+    fn a_process_has_its_shards_also_while_it_is_no_member() {
+        let records = records(&[ABC], &[]);
+        let of = |node: &str| {
+            let configurations = seen(&records, &BTreeMap::new()).of_process(id("d"), 3);
+            let all: Vec<PartitionId> = configurations.topology().ring().all_partitions().collect();
+            all.into_iter().map(|partition| configurations.shard_of(id(node), partition)).collect::<Vec<_>>()
+        };
+        assert_eq!((of("d"), of("a"), of("e")), (vec![0, 1, 2, 0], vec![0; 4], vec![0; 4]));
     }
 
     #[test]

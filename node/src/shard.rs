@@ -20,8 +20,6 @@ pub(crate) struct Shard {
     pub(crate) node: NodeId,
     /// Which part of it.
     pub(crate) number: u16,
-    /// How many parts the node has, as the last version said in which it was a member: none that counts may have it any more.
-    pub(crate) parts: u16,
     /// The versions of the ring that count.
     pub(crate) configurations: Arc<Configurations>,
     /// The newest of them, with its buckets.
@@ -46,18 +44,12 @@ impl Shard {
     }
 
     fn part_of(&self, partition: PartitionId) -> u16 {
-        match self.configurations.member(self.node) {
-            Some(_) => self.configurations.shard_of(self.node, partition),
-            None => (partition.arc.0 % u32::from(self.parts.max(1))) as u16,
-        }
+        self.configurations.shard_of(self.node, partition)
     }
 
     /// Other versions count from now on.
     pub(crate) fn run_on(&mut self, configurations: Arc<Configurations>) {
         self.topology = configurations.topology().clone();
-        if let Some(member) = configurations.member(self.node) {
-            self.parts = member.shards;
-        }
         self.configurations = configurations;
     }
 

@@ -126,8 +126,7 @@ impl<S: Store> Engine<S> {
         let EngineConfig { node, shard: number, configurations, context_keys, limits, metrics, seed: _, planted } =
             config;
         let topology = configurations.topology().clone();
-        let parts = configurations.member(node).map_or(1, |member| member.shards);
-        let shard = Shard { node, number, parts, configurations, topology, limits, metrics, planted };
+        let shard = Shard { node, number, configurations, topology, limits, metrics, planted };
         let replica = Replica::new(&shard, store, write_ids_seed, StdRng::from_rng(&mut rng), now);
         let pings = RequestIds::new(Lane::Reachability, rng.random());
         let handoff = Handoff::new(&shard.limits, StdRng::from_rng(&mut rng));

@@ -51,7 +51,7 @@ impl Desk {
         let held = held.collect();
         let configurations = Arc::new(Configurations::of_file(topology.clone()));
         let shard =
-            Shard { node: me, number: 0, parts: 1, configurations, topology, limits, metrics: Arc::default(), planted };
+            Shard { node: me, number: 0, configurations, topology, limits, metrics: Arc::default(), planted };
         let mut desk = Desk {
             held,
             handoff: Handoff::new(&shard.limits, StdRng::seed_from_u64(1)),

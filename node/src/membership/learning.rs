@@ -132,10 +132,11 @@ impl Membership {
     /// What the records and marks make; nothing while there are none.
     pub(super) fn worked_out(&self) -> Option<Configurations> {
         self.chain.newest()?;
-        let (me, store) = (self.me.member.id, self.me.store);
+        let (me, shards, store) = (self.me.member.id, self.me.member.shards, self.me.store);
         let marks = self.marks.of_all(self.chain.store_of(me));
         let founding = self.chain.founding_that_counts();
-        Some(Configurations::of_records(me, store, &self.chain.unsettled(), founding, &marks))
+        let configurations = Configurations::of_records(me, store, &self.chain.unsettled(), founding, &marks);
+        Some(configurations.of_process(me, shards))
     }
 
     /// Older versions count no more.

@@ -36,7 +36,7 @@ use std::sync::Arc;
 
 use driftless_proto::membership::{ClusterAnswer, ClusterCommand, Moving, StoreId};
 use driftless_proto::{Failure, Refusal, Topology};
-use driftless_ring::NodeId;
+use driftless_ring::{Member, NodeId};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -177,6 +177,8 @@ impl Membership {
         }
         let (marks, settled) = Everybody::new(me, candidate.store, marks)?;
         let chain = Chain::new(founding.clone(), me, records, settled)?;
+        let Member { id, shards, .. } = candidate.member;
+        let configurations = Configurations::of_file(founding).of_process(id, shards);
         let mut membership = Membership {
             me: candidate,
             rng: StdRng::from_seed(seed),
@@ -190,7 +192,7 @@ impl Membership {
             initiative: Initiative::new(now),
             progress: Progress::default(),
             news: news::Schedule::new(now),
-            configurations: Arc::new(Configurations::of_file(founding)),
+            configurations: Arc::new(configurations),
             outputs: VecDeque::new(),
         };
         if let Some(configurations) = membership.worked_out() {

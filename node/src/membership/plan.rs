@@ -79,7 +79,7 @@ impl Basis<'_> {
         let replaces = |change: &Change| matches!(change, Change::Replace { .. });
         if changes.len() > 1 && changes.iter().any(replaces) {
             return Err(
-                "a replacement goes by itself, so that nothing else moves: commit the one, then the other".to_owned()
+                "a replacement goes by itself, so that nothing else moves: commit the one, then the other, or clear what is staged".to_owned()
             );
         }
         for change in changes {

@@ -111,7 +111,6 @@ impl Side {
         let shard = Shard {
             node,
             number: 0,
-            parts: 1,
             configurations: Arc::new(Configurations::of_file(topology.clone())),
             topology: topology.clone(),
             limits,

@@ -268,6 +268,7 @@ fn verdict(world: &mut World) -> Vec<Violation> {
         past: &past,
         losses: &world.judges.losses,
         disk_losses: &world.judges.disk_losses,
+        members_change: world.cluster.agrees_on_members(),
     };
     let mut violations = std::mem::take(&mut world.judges.violations);
     violations.append(&mut world.judges.oracle.violations);

@@ -335,7 +335,6 @@ mod tests {
         Shard {
             node: NodeId::of_name("a"),
             number,
-            parts: SHARDS,
             configurations: Arc::new(Configurations::of_file(topology.clone())),
             topology,
             limits: Limits::default(),

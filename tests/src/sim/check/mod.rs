@@ -50,6 +50,8 @@ pub struct Evidence<'a> {
     pub losses: &'a [Micros],
     /// What disks have lost.
     pub disk_losses: &'a DiskLosses,
+    /// Whether members come and go.
+    pub members_change: bool,
 }
 
 /// A promise that was not kept.
@@ -119,6 +121,8 @@ impl Evidence<'_> {
     pub fn must_last(&self, op: &Operation) -> bool {
         // A delete that found nothing has made sure that w replicas know as much.
         let held_by = if op.acks > 0 { op.acks } else { op.w };
+        // Those of owners that were about to leave are not made up for.
+        let held_by = if self.members_change { held_by.min(op.w) } else { held_by };
         usize::from(held_by) > self.disk_losses.lacking(op, held_by)
     }
 

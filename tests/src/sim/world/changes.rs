@@ -76,6 +76,8 @@ enum Kind {
 
 #[derive(Clone, Debug)]
 enum Stage {
+    /// What others have staged is to be cleared: a replacement goes by itself.
+    Muddled,
     /// To be staged.
     Begun,
     /// To be planned.
@@ -220,6 +222,7 @@ impl World {
                 Kind::Lose(node) => Change::Leave { name: shape::name_of(node), lost: true },
                 Kind::Wipe(_) => return,
             }),
+            Stage::Muddled => ClusterCommand::Clear,
             Stage::Staged => ClusterCommand::Plan,
             Stage::Planned(plan) => ClusterCommand::Commit { plan },
             Stage::Decided(version) => match self.goes_by_one_version() {
@@ -390,12 +393,13 @@ impl World {
             // It may have been decided all the same: whoever looks again sees.
             Err(why) => {
                 refusal = format!(" ({why})");
-                Stage::Begun
+                Stage::Muddled
             }
         };
         // Only taking it back is left to fail then.
         step.stage = match (&step.stage, stage) {
-            (Stage::Decided(version), Stage::Begun) => Stage::Decided(*version),
+            (Stage::Decided(version), Stage::Muddled) => Stage::Decided(*version),
+            (Stage::Muddled, _) => Stage::Begun,
             (_, stage) => stage,
         };
         let told = format!("the operator is told: {:?}{refusal}", step.stage);
