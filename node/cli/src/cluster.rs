@@ -20,7 +20,7 @@ use serde_json::json;
 
 use super::exit::{Exit, Failure, Result};
 use super::global::GlobalArgs;
-use super::members::{by_name, parse_plain_name};
+use super::members::{by_name, parse_zone};
 use super::output::{self, Format};
 use super::session::{self, IntoFailure, request_failure};
 
@@ -41,7 +41,7 @@ pub(crate) enum Command {
         /// The node: `cluster status` shows those that have called
         name: String,
         /// Other than its own file says
-        #[arg(long, value_parser = parse_plain_name)]
+        #[arg(long, value_parser = parse_zone)]
         zone: Option<String>,
         /// Share of the data relative to the others, other than its own file says
         #[arg(long, value_name = "N")]
@@ -86,7 +86,7 @@ pub(crate) enum Command {
         #[arg(long, value_name = "N")]
         weight: Option<u32>,
         /// Its zone: partitions move until replicas are spread over zones again
-        #[arg(long, value_parser = parse_plain_name)]
+        #[arg(long, value_parser = parse_zone)]
         zone: Option<String>,
     },
     /// What the staged changes would move, and the name to commit them by

@@ -349,22 +349,16 @@ mod tests {
         }
     }
 
-    /// A node was made in a zone with a blank: it ran, and the others did not listen to it.
     #[test]
-    fn zones_and_new_nodes_have_plain_names() {
-        for words in [
-            "dev add ../n4",
-            "dev add n4 --zone rack/1",
-            "cluster join n4 --zone rack/1",
-            "cluster set n1 --zone rack/1",
-        ] {
-            let error = parse(words).expect_err(words);
-            assert!(
-                error.contains("invalid value '") && error.contains("expected 1 to 64 letters"),
-                "{words}: {error}"
-            );
+    fn new_nodes_have_plain_names_and_zones_fit_on_a_line() {
+        let error = parse("dev add ../n4").expect_err("leaves the directory");
+        assert!(error.contains("invalid value '../n4'") && error.contains("expected 1 to 64 letters"), "{error}");
+        for words in ["dev add n4 --zone \t", "cluster join n4 --zone \t", "cluster set n1 --zone \t"] {
+            let words: Vec<&str> = words.split(' ').collect();
+            let error = Cli::try_parse_from(["driftless"].iter().chain(&words)).expect_err("no zone").to_string();
+            assert!(error.contains("expected 1 to 64 bytes of text"), "{words:?}: {error}");
         }
-        parse("cluster set n1 --zone rack-1").expect("is plain");
+        parse("cluster set n1 --zone rack/1").expect("is a zone");
     }
 
     #[test]

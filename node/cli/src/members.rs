@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::time::Duration;
 
-use driftless_node::config::is_plain_name;
+use driftless_node::config::{ZONE, is_plain_name, is_zone};
 use driftless_proto::Topology;
 use driftless_ring::Member;
 
@@ -32,13 +32,18 @@ pub(crate) fn names(topology: &Topology, wanted: Option<&str>) -> Result<Vec<Str
     }
 }
 
-/// For clap: what a node or a zone may be called. Other members would not listen to one that calls itself anything else.
+/// For clap: what a node may be called. Other members would not listen to one that calls itself anything else.
 pub(crate) fn parse_plain_name(text: &str) -> std::result::Result<String, String> {
     if is_plain_name(text) {
         Ok(text.to_owned())
     } else {
         Err("expected 1 to 64 letters, digits, `-`, `_` and `.`, the first a letter or a digit".to_owned())
     }
+}
+
+/// For clap: what a zone may be.
+pub(crate) fn parse_zone(text: &str) -> std::result::Result<String, String> {
+    if is_zone(text) { Ok(text.to_owned()) } else { Err(format!("expected {ZONE}")) }
 }
 
 /// How long a member is waited for: a node that is up answers in milliseconds.
@@ -65,5 +70,13 @@ mod tests {
             assert!(parse_plain_name(bad).is_err(), "{bad}");
         }
         assert_eq!(parse_plain_name("n4.b-2_x").as_deref(), Ok("n4.b-2_x"));
+    }
+
+    #[test]
+    fn a_zone_is_any_text_of_one_line() {
+        for bad in ["", "a\nb", "a\tb", "\u{1b}[31m", &"z".repeat(65)] {
+            assert!(parse_zone(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(parse_zone("rack 1, größe").as_deref(), Ok("rack 1, größe"));
     }
 }

@@ -107,7 +107,7 @@ fn member(mut section: Section<'_>) -> Result<Member, ConfigError> {
     if !is_zone(&member.zone) {
         return Err(section.bad("zone", &member.zone.into(), ZONE));
     }
-    member.weight = section.number("weight", 1, WEIGHT_MAX)?.unwrap_or(1) as u32;
+    member.weight = section.number("weight", 1, WEIGHT_MAX.into())?.unwrap_or(1) as u32;
     member.shards = section.number("shards", 1, shards_max)?.unwrap_or(1) as u16;
     section.finish()?;
     Ok(member)

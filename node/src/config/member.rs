@@ -21,15 +21,15 @@ pub(crate) fn is_possible(member: &Member) -> bool {
         && (zone.is_empty() || is_zone(zone))
         && (1..=256).contains(&address.len())
         && address.bytes().all(|byte| byte.is_ascii_graphic())
-        && (1..=WEIGHT_MAX).contains(&u64::from(*weight))
+        && (1..=WEIGHT_MAX).contains(weight)
         && (1..=SHARDS_MAX).contains(&u64::from(*shards))
 }
 
 /// What a zone is, for those who have written another thing.
-pub(crate) const ZONE: &str = "1 to 64 bytes of text without line breaks, tabs and the like";
+pub const ZONE: &str = "1 to 64 bytes of text without line breaks, tabs and the like";
 
 /// Weights are relative; a million to one is more than any two machines differ.
-pub(crate) const WEIGHT_MAX: u64 = 1_000_000;
+pub const WEIGHT_MAX: u32 = 1_000_000;
 
 /// More threads than machines have today.
 pub(crate) const SHARDS_MAX: u64 = 1024;

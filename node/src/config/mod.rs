@@ -46,7 +46,7 @@ pub use cluster::{bucket_id_of_name, parse_cluster, read_cluster};
 pub use context_key::{check_private, context_key_file, parse_context_keys, read_context_keys};
 #[cfg(feature = "net")]
 pub use error::{ConfigError, closest};
-pub use member::{is_plain_name, is_zone};
+pub use member::{WEIGHT_MAX, ZONE, is_plain_name, is_zone};
 #[cfg(feature = "net")]
 pub use node::{AuditConfig, LogConfig, NodeConfig, Override, Source, StoreConfig};
 #[cfg(feature = "net")]

@@ -309,7 +309,7 @@ impl Reader<'_> {
             name,
             data_dir: self.file("data_dir")?,
             zone: self.parsed("zone", |text| if is_zone(text) { Ok(text.to_owned()) } else { Err(ZONE.to_owned()) })?,
-            weight: self.parsed("weight", |text| units::count(text, 1, WEIGHT_MAX))? as u32,
+            weight: self.parsed("weight", |text| units::count(text, 1, WEIGHT_MAX.into()))? as u32,
             shards: self.parsed("shards", |text| units::count(text, 1, shards_max(address.as_deref())))? as u16,
             address,
             listen: self.address("listen", "")?,

@@ -50,8 +50,7 @@ impl Desk {
         let limits = Limits { handoff_delay: DELAY, ..Limits::default() };
         let held = held.collect();
         let configurations = Arc::new(Configurations::of_file(topology.clone()));
-        let shard =
-            Shard { node: me, number: 0, configurations, topology, limits, metrics: Arc::default(), planted };
+        let shard = Shard { node: me, number: 0, configurations, topology, limits, metrics: Arc::default(), planted };
         let mut desk = Desk {
             held,
             handoff: Handoff::new(&shard.limits, StdRng::seed_from_u64(1)),

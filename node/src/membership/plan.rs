@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::letter::Candidate;
 use super::voters;
-use crate::config::member::{ZONE, is_zone};
+use crate::config::member::{WEIGHT_MAX, ZONE, is_zone};
 
 /// What a plan is made from.
 pub(super) struct Basis<'a> {
@@ -440,6 +440,9 @@ impl Draft {
 fn check_share(weight: Option<u32>, zone: Option<&str>) -> Result<(), String> {
     if weight == Some(0) {
         return Err("a weight is 1 or more: let a member leave that is to hold nothing".to_owned());
+    }
+    if weight.is_some_and(|weight| weight > WEIGHT_MAX) {
+        return Err(format!("a weight is {WEIGHT_MAX} at most"));
     }
     match zone {
         Some(zone) if !is_zone(zone) => Err(format!("{zone:?} is no zone: one is {ZONE}")),

@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use driftless_node::config::WEIGHT_MAX;
+
 use crate::exit::{Failure, Result};
 use crate::local::{Addition, DirectoryLock, Layout, NodeFiles, SPACING, next_ports, read_nodes};
-use crate::members::parse_plain_name;
+use crate::members::{parse_plain_name, parse_zone};
 use crate::output::{self, Tone, paint};
 
 #[derive(clap::Args, Debug)]
@@ -14,10 +16,10 @@ pub(crate) struct Args {
     #[arg(value_parser = parse_plain_name)]
     name: Option<String>,
     /// What fails together with it
-    #[arg(long, default_value = "default", value_parser = parse_plain_name)]
+    #[arg(long, default_value = "default", value_parser = parse_zone)]
     zone: String,
     /// Its share of the data, relative to the others
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(WEIGHT_MAX)))]
     weight: u32,
     /// Threads that own a part of its data [default: as many as the others have]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(SPACING)))]
