@@ -25,17 +25,60 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Marks {
     /// Whose marks they are.
-    pub store: StoreIdOrNone,
-    /// It runs on this version and holds what it must.
-    pub ready: u64,
+    pub store: Option<StoreId>,
+    /// In these versions it held what it must.
+    pub ready: Ready,
     /// It answers no read that counts in an older version.
     pub closed: u64,
     /// What it does not own in this version it has handed over.
     pub left: u64,
 }
 
-/// A store, or none yet.
-pub type StoreIdOrNone = Option<StoreId>;
+/// The versions in which a store held what it must, while each was its newest. One that came later says nothing of those before it: who
+/// is to take in nothing for it may not have taken in what the one before demanded. Of the newest it is known, and of the 64 before that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Ready {
+    newest: u64,
+    /// The lowest bit is for the version before the newest.
+    before: u64,
+}
+
+impl Ready {
+    /// In one version.
+    pub fn of(version: u64) -> Ready {
+        Ready { newest: version, before: 0 }
+    }
+
+    /// The newest of them, or 0.
+    pub fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// Whether it held what it must in this version.
+    pub fn contains(&self, version: u64) -> bool {
+        match self.newest.checked_sub(version) {
+            None => false,
+            Some(0) => true,
+            Some(age) => {
+                u32::try_from(age - 1).is_ok_and(|age| self.before.checked_shr(age).is_some_and(|bit| bit & 1 == 1))
+            }
+        }
+    }
+
+    /// In these versions, and in those.
+    #[must_use]
+    pub fn and(self, other: Ready) -> Ready {
+        let (newer, older) = if self.newest >= other.newest { (self, other) } else { (other, self) };
+        let age = u32::try_from(newer.newest - older.newest).unwrap_or(u32::MAX);
+        let shifted = |bits: u64, by: u32| bits.checked_shl(by).unwrap_or(0);
+        let itself = match age {
+            0 => 0,
+            _ if older.newest == 0 => 0,
+            _ => shifted(1, age - 1),
+        };
+        Ready { newest: newer.newest, before: newer.before | shifted(older.before, age) | itself }
+    }
+}
 
 impl Marks {
     /// Takes in what is told of the same member, of which `named` is the store. What another store has closed counts on: a store that
@@ -44,7 +87,7 @@ impl Marks {
         let before = *self;
         let closed = self.closed.max(told.closed);
         if told.store == self.store {
-            self.ready = self.ready.max(told.ready);
+            self.ready = self.ready.and(told.ready);
             self.left = self.left.max(told.left);
         } else if self.store.is_none() || (told.store == named && self.store != named) {
             *self = told;
@@ -141,7 +184,7 @@ impl Configurations {
             record.stores.iter().all(|(node, store)| {
                 let marks = marks_of(*node);
                 let counts = marks.store == Some(*store) || marks.store == named(*node);
-                marks.ready >= record.version() && counts
+                marks.ready.contains(record.version()) && counts
             })
         };
         let ready: Vec<u64> = records.iter().filter(|record| is_ready(record)).map(|record| record.version()).collect();
@@ -435,7 +478,7 @@ mod tests {
     /// (ready, closed, left) by name.
     fn marks(of: &[(&str, u64, u64, u64)]) -> BTreeMap<NodeId, Marks> {
         let marks = |(name, ready, closed, left): &(&str, u64, u64, u64)| {
-            (id(name), Marks { store: Some(store(name)), ready: *ready, closed: *closed, left: *left })
+            (id(name), Marks { store: Some(store(name)), ready: Ready::of(*ready), closed: *closed, left: *left })
         };
         of.iter().map(marks).collect()
     }
@@ -487,6 +530,43 @@ mod tests {
         let seen = seen(&records, &marks);
         assert_eq!((seen.read_version(), seen.closes(), active(&seen)), (3, 3, vec![4, 3]));
         assert_eq!(seen.unfinished().collect::<Vec<_>>(), [2, 3]);
+    }
+
+    /// Version 4 takes back what version 3 has changed: nobody has anything to take in for it, and nobody has for version 3.
+    #[test]
+    fn who_is_ready_for_a_later_version_is_not_for_the_one_before() {
+        let records = records(&[ABC, ABD, ABC], &[]);
+        let all_in = |ready: [Ready; 4]| {
+            let of = ["a", "b", "c", "d"]
+                .iter()
+                .zip(ready)
+                .map(|(name, ready)| (id(name), Marks { store: Some(store(name)), ready, closed: 2, left: 2 }));
+            let seen = seen(&records, &of.collect());
+            (seen.read_version(), seen.closes())
+        };
+        let (two, later) = (Ready::of(2), Ready::of(2).and(Ready::of(4)));
+        assert_eq!(all_in([later, later, two, later]), (2, 2), "d has taken in nothing as a member of version 3");
+        let both = later.and(Ready::of(3));
+        assert_eq!(all_in([both, both, two, both]), (3, 3));
+        assert_eq!(all_in([both, later, later, both]), (4, 4));
+    }
+
+    #[test]
+    fn versions_that_were_ready_are_remembered_in_whatever_order_they_are_told() {
+        let versions = [1, 3, 4, 60, 64, 65, 130];
+        let mut told: Vec<Ready> = versions.map(Ready::of).to_vec();
+        let forwards = told.iter().copied().fold(Ready::default(), Ready::and);
+        told.rotate_left(3);
+        let backwards = told.iter().rev().copied().fold(Ready::default(), Ready::and);
+        assert_eq!(forwards, backwards);
+        let known = (0..=140).filter(|version| forwards.contains(*version)).collect::<Vec<_>>();
+        assert_eq!((known, forwards.newest()), (vec![130], 130), "the others are more than 64 versions ago");
+        let known = |of: &[u64]| {
+            let all = of.iter().copied().map(Ready::of).fold(Ready::default(), Ready::and);
+            (0..=140).filter(|version| all.contains(*version)).collect::<Vec<_>>()
+        };
+        assert_eq!(known(&[1, 3, 4, 60, 64, 65]), [1, 3, 4, 60, 64, 65]);
+        assert_eq!(known(&[]), [0], "version 0 is that of a node that has only come");
     }
 
     #[test]

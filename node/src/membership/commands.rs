@@ -242,7 +242,7 @@ impl Membership {
         let (all, present) = (self.configurations.members(), self.chain.topology().ring().members());
         let marks_of = |node: NodeId| marks.get(&node).copied().unwrap_or_default();
         let is_whole = |node: NodeId| marks_of(node).store == self.chain.store_of(node);
-        let unready = behind(&|node| marks_of(node).ready < version || !is_whole(node), present);
+        let unready = behind(&|node| !marks_of(node).ready.contains(version) || !is_whole(node), present);
         let open = behind(&|node| marks_of(node).closed < version, &all);
         let holding = behind(&|node| marks_of(node).left < version || !is_whole(node), &all);
         let of = |names: &[String], one: &str, several: &str| {
@@ -300,7 +300,7 @@ impl Membership {
                 stays: self.configurations.topology().ring().member(node).is_some(),
                 is_heard: node == me || self.peers.is_heard(now, node),
                 is_whole: named.is_none() || store.or(marks.store).is_none_or(|store| Some(store) == named),
-                ready: marks.ready,
+                ready: marks.ready.newest(),
                 closed: marks.closed,
                 left: marks.left,
                 moving: moving.unwrap_or_default(),

@@ -7,7 +7,7 @@ use driftless_ring::NodeId;
 use serde::{Deserialize, Serialize};
 
 use super::{Progress, files};
-use crate::configurations::Marks;
+use crate::configurations::{Marks, Ready};
 
 /// The own marks, and those of the others.
 pub(super) struct Everybody {
@@ -51,7 +51,7 @@ impl Everybody {
         let Marks { store, ready, closed, left } = self.own;
         let raised = Marks {
             store,
-            ready: ready.max(progress.ready),
+            ready: ready.and(Ready::of(progress.ready)),
             closed: closed.max(progress.closed),
             left: left.max(progress.left),
         };

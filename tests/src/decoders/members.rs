@@ -1,6 +1,6 @@
 //! Real values of what is said about members and buckets.
 
-use driftless_node::configurations::Marks;
+use driftless_node::configurations::{Marks, Ready};
 use driftless_node::membership::{Ballot, Candidate, DecidedRecord, Letter, News, StagedChanges};
 use driftless_proto::membership::{
     CandidateState, Change, ClusterAnswer, ClusterCommand, ClusterState, Decided, MemberState, Moving, Past, Plan,
@@ -142,7 +142,7 @@ pub fn letters() -> Vec<Letter> {
         digest: record.digest(),
         settled: 1,
         staged: Some(StagedChanges { base: 2, serial: 4, by: node, changes: changes() }),
-        marks: vec![(node, Marks { store: Some(store(node)), ready: 2, closed: 2, left: 1 })],
+        marks: vec![(node, Marks { store: Some(store(node)), ready: Ready::of(2), closed: 2, left: 1 })],
         moving: moving(),
         sender: Candidate { member: Member::new("a", "a.test:7400"), store: store(node) },
     };

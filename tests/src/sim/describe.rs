@@ -206,7 +206,7 @@ fn letter_text(letter: &Letter) -> String {
             let marks: Vec<String> = news
                 .marks
                 .iter()
-                .map(|(of, marks)| format!("{} {}/{}/{}", node(*of), marks.ready, marks.closed, marks.left))
+                .map(|(of, marks)| format!("{} {}/{}/{}", node(*of), marks.ready.newest(), marks.closed, marks.left))
                 .collect();
             format!("News of version {}: {}", news.version, marks.join(", "))
         }

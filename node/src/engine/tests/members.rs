@@ -6,7 +6,7 @@ use driftless_proto::membership::{Record, StoreId};
 use driftless_proto::topology::Topology;
 
 use super::*;
-use crate::configurations::{Configurations, Marks};
+use crate::configurations::{Configurations, Marks, Ready};
 
 /// Five engines, of which not all are members at first, and what all of them have agreed on.
 struct Changing {
@@ -39,7 +39,7 @@ impl Changing {
 
     fn note(&mut self, i: usize, ready: u64, closed: u64, left: u64) {
         let node = self.quad.id(i);
-        let told = Marks { store: Some(store_of(node)), ready, closed, left };
+        let told = Marks { store: Some(store_of(node)), ready: Ready::of(ready), closed, left };
         self.marks.entry(node).or_default().take_in(told, Some(store_of(node)));
     }
 

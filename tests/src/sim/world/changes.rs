@@ -51,6 +51,8 @@ struct Step {
     wiped: Option<usize>,
     /// What goes wrong half way.
     turn: Turn,
+    /// Until then it may be decided that it is taken back, though nobody has said so.
+    unclear_until: Micros,
 }
 
 /// Half way through a change.
@@ -176,7 +178,7 @@ impl World {
         self.say(format_args!("the operator begins: {change:?}"));
         let began = self.schedule.now();
         if let Some(operator) = &mut self.operator {
-            operator.doing = Some(Step { change, stage: Stage::Begun, began, wiped: None, turn });
+            operator.doing = Some(Step { change, stage: Stage::Begun, began, wiped: None, turn, unclear_until: 0 });
         }
     }
 
@@ -226,7 +228,9 @@ impl World {
             Stage::Staged => ClusterCommand::Plan,
             Stage::Planned(plan) => ClusterCommand::Commit { plan },
             Stage::Decided(version) => match self.goes_by_one_version() {
-                Some(settled) if settled >= version => return self.conclude(step.change),
+                Some(settled) if settled >= version && step.unclear_until <= self.schedule.now() => {
+                    return self.conclude(step.change);
+                }
                 Some(_) => return,
                 None => match self.turn_of(&step) {
                     Turn::None => return,
@@ -241,6 +245,9 @@ impl World {
         let Some(&node) = running.choose(&mut operator.rng) else { return };
         operator.next += 1;
         operator.asked = Some((operator.next, now));
+        if let (ClusterCommand::Cancel, Some(doing)) = (&command, &mut operator.doing) {
+            doing.unclear_until = now + PATIENCE + FINISHED_AFTER;
+        }
         let heard = Heard::Command(operator.next, command);
         self.give(node, Input::Heard(heard));
     }
@@ -393,9 +400,15 @@ impl World {
             // It may have been decided all the same: whoever looks again sees.
             Err(why) => {
                 refusal = format!(" ({why})");
+                if let Failure::Refused(_) = why {
+                    step.unclear_until = 0;
+                }
                 Stage::Muddled
             }
         };
+        if let Stage::Decided(_) = stage {
+            step.unclear_until = 0;
+        }
         // Only taking it back is left to fail then.
         step.stage = match (&step.stage, stage) {
             (Stage::Decided(version), Stage::Muddled) => Stage::Decided(*version),
@@ -442,6 +455,9 @@ impl World {
         }
     }
 }
+
+/// After which time somebody has finished what nobody was told the end of.
+const FINISHED_AFTER: Micros = 10_000_000;
 
 /// How long the operator waits for an answer.
 const PATIENCE: Micros = 6_000_000;
