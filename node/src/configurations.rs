@@ -478,7 +478,8 @@ mod tests {
     /// (ready, closed, left) by name.
     fn marks(of: &[(&str, u64, u64, u64)]) -> BTreeMap<NodeId, Marks> {
         let marks = |(name, ready, closed, left): &(&str, u64, u64, u64)| {
-            (id(name), Marks { store: Some(store(name)), ready: Ready::of(*ready), closed: *closed, left: *left })
+            let ready = (2..=*ready).map(Ready::of).fold(Ready::default(), Ready::and);
+            (id(name), Marks { store: Some(store(name)), ready, closed: *closed, left: *left })
         };
         of.iter().map(marks).collect()
     }
