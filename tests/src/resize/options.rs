@@ -20,6 +20,8 @@ pub struct Options {
     pub time: Duration,
     /// Whether nodes are killed meanwhile.
     pub kills: bool,
+    /// Whether an acknowledged value is taken away behind its writer's back, which must be noticed.
+    pub planted: bool,
     /// How the report is printed.
     pub format: Format,
     /// Where the nodes' files go, if not to the temporary directory.
@@ -52,13 +54,14 @@ resize: a live cluster of real nodes that grows and shrinks under load; whatever
 
 usage: resize [options]
 
-  --recipe resize     3 nodes, 4, 6, 3, and kill -9 of one that gives and one that takes in each step [default]
+  --recipe resize     3 nodes, 4, 6, 3, and kill -9 of one that gives, one that takes and one that hands over in each step [default]
   --recipe churn      few keys, many clients, and two nodes that join and leave again and again
   --minutes M         how long that goes on, as 10 or 0.5 [default: 2]
   --keys N            [default: 20000; churn: 10]
   --clients N         each with one request under way [default: 64; churn: 40]
   --rate N            operations a second of all of them together, about [default: 500]
   --no-kills          nobody is killed: what moving alone costs
+  --planted           values are removed and put back behind their writers' backs, so that exit code 1 is right
   --seed N            draws load, leavers and victims [default: from the clock, and printed]
   --format text|json  the report for people or as one object [default: text]
   --dir DIR           where the nodes' files go [default: the temporary directory]
@@ -83,6 +86,7 @@ impl Options {
             rate: 500,
             time: Duration::from_secs(120),
             kills: true,
+            planted: false,
             format: Format::Text,
             dir: None,
             keep: false,
@@ -103,6 +107,7 @@ impl Options {
                 "--clients" => clients = Some(parse(&word, &value()?)?),
                 "--rate" => options.rate = parse(&word, &value()?)?,
                 "--no-kills" => options.kills = false,
+                "--planted" => options.planted = true,
                 "--seed" => options.seed = parse(&word, &value()?)?,
                 "--dir" => options.dir = Some(value()?.into()),
                 "--keep" => options.keep = true,
@@ -162,7 +167,7 @@ mod tests {
     fn options_are_read() {
         let options = read("--seed 9 --keys 100 --no-kills --keep").expect("fine").expect("a run");
         assert_eq!((options.seed, options.keys, options.clients), (9, 100, 64));
-        assert!(!options.kills && options.keep && options.recipe == Recipe::Resize);
+        assert!(!options.kills && !options.planted && options.keep && options.recipe == Recipe::Resize);
         let churn = read("--minutes 0.5 --recipe churn").expect("fine").expect("a run");
         assert_eq!((churn.keys, churn.clients, churn.time), (10, 40, Duration::from_secs(30)));
         assert!(read("--help").expect("fine").is_none());

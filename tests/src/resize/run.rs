@@ -18,7 +18,7 @@ use super::options::{Options, Recipe};
 use super::strike::Strikes;
 use super::summary::Summary;
 use super::tally::Counts;
-use super::workload::{STRICT_BUCKET, Shared, Workload, explain, is_strict, place, read_all};
+use super::workload::{STRICT_BUCKET, Shared, Workload, explain, is_strict, place, plant, read_all};
 use crate::fleet::{Fleet, Member, Node, alarming_lines, alarms};
 use crate::processes::{handed_off, stop_signals};
 
@@ -181,7 +181,8 @@ impl<'a> Run<'a> {
             let name = format!("change {}", self.changes + 1);
             let change = Change { name, joins, leaves };
             self.invite(&change.joins)?;
-            self.change(&change, false)?;
+            let moved = self.change(&change, false)?;
+            self.moved.push(moved);
             self.dismiss(&change.leaves)?;
             let pause = Duration::from_millis(self.rng.random_range(0..1_000));
             self.hold(pause, "between changes")?;
@@ -325,6 +326,10 @@ impl<'a> Run<'a> {
             self.faults.push("hints are not delivered, or nodes do not see each other, a minute after the load".into());
         }
         let shared = Arc::clone(self.shared());
+        if self.options.planted {
+            let planted = self.runtime.block_on(plant(&self.reader, &shared));
+            planted.iter().for_each(|planted| say(&format!("planted: {planted}")));
+        }
         let last = self.runtime.block_on(read_all(&self.reader, &shared));
         for (key, last) in last {
             let mut history = shared.history.key(key);

@@ -127,6 +127,21 @@ impl Summary {
     }
 
     fn write_moved(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.recipe == Recipe::Churn {
+            let sum = |of: fn(&Moved) -> u64| self.moved.iter().map(of).sum::<u64>();
+            let (slots, minimum) = (sum(|moved| moved.slots_moved), sum(|moved| moved.slots_minimum));
+            let most = self.moved.iter().map(Moved::over_minimum).fold(0.0, f64::max);
+            let mut times: Vec<Duration> = self.moved.iter().map(|moved| moved.took).collect();
+            times.sort_unstable();
+            let seconds = |time: Option<&Duration>| time.map_or(0.0, Duration::as_secs_f64);
+            return writeln!(
+                f,
+                "\n{slots} slots moved, minimum {minimum}, at most {most:.1} % over it in a change; settled after {:.1} s in the \
+                 median, {:.1} s at most",
+                seconds(times.get(times.len() / 2)),
+                seconds(times.last())
+            );
+        }
         writeln!(f, "\nSTEP        SLOTS  MINIMUM  OVER   PLANNED    TAKEN IN   KEYS    TIME")?;
         for moved in &self.moved {
             writeln!(

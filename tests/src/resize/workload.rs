@@ -6,6 +6,7 @@
 //! | which keys | four of five operations go to the few *hot* keys of each client, so that reads meet fresh writes |
 //! | gets | 60 %, half of them of other clients' keys; in the sloppy bucket every second one is sloppy |
 //! | puts, deletes | 32 %, 8 %; each with the context of the write before, or of a strict read; a put after a delete without one |
+//! | after a write | of four, one is read at once by other connections, which know the ring for themselves |
 //! | values | 100 bytes, 1,000 or 4,000, now and then 32 KiB |
 //!
 //! A request that fails is made again for [`PATIENCE`]; what has not succeeded then is a fault. Writes are not hedged, and
@@ -80,6 +81,7 @@ impl Workload {
             let hand = Hand {
                 number,
                 buckets: Buckets::of(&connections[number % connections.len()]),
+                others: Buckets::of(&connections[(number + 1) % connections.len()]),
                 shared: Arc::clone(&shared),
                 rng: StdRng::seed_from_u64(seed ^ ((number as u64 + 1) << 32)),
                 known: BTreeMap::new(),
@@ -169,6 +171,31 @@ async fn strict_get(bucket: &Bucket, key: KeyNumber) -> Result<Read, driftless_c
     bucket.get(name(key)).profile(Profile::new().sloppy(false).timeout(TIMEOUT)).send().await
 }
 
+/// Does to some keys what no cluster may do: takes an acknowledged value away, and brings a deleted one back. Answers what it
+/// did. For a look whether it is noticed.
+pub(super) async fn plant(client: &Client, shared: &Shared) -> Vec<String> {
+    let buckets = Buckets::of(client);
+    let mut planted = Vec::new();
+    for kind in [Kind::Put, Kind::Delete] {
+        let is_it = |key: &KeyNumber| {
+            let history = shared.history.key(*key);
+            let newest = history.newest();
+            history.last_acknowledged() == Some(newest) && history.write(newest).is_some_and(|write| write.kind == kind)
+        };
+        let Some(key) = (0..shared.history.len()).rev().find(is_it) else { continue };
+        let (bucket, seq) = (buckets.of_key(key), shared.history.key(key).newest());
+        let done = match kind {
+            Kind::Put => bucket.delete(name(key)).send().await.map(drop).map_err(|error| error.to_string()),
+            Kind::Delete => {
+                let value = encode(key, seq - 1, 100);
+                bucket.put(name(key), value).send().await.map(drop).map_err(|error| error.to_string())
+            }
+        };
+        planted.extend(done.is_ok().then(|| format!("{}: {kind:?} #{seq} is undone", place(key))));
+    }
+    planted
+}
+
 /// What each replica of a key holds, for a story. A read repairs what it finds, so this is what was there before it only once.
 pub(super) async fn explain(client: &Client, key: KeyNumber) -> String {
     let buckets = Buckets::of(client);
@@ -243,6 +270,8 @@ enum Known {
 struct Hand {
     number: usize,
     buckets: Buckets,
+    /// Those of the next client.
+    others: Buckets,
     shared: Arc<Shared>,
     rng: StdRng,
     known: BTreeMap<KeyNumber, Known>,
@@ -263,10 +292,19 @@ impl Hand {
             let Some(_open) = self.open() else { continue };
             let draw = self.rng.random_range(0..100);
             match self.draw_own() {
-                Some(key) if draw < 32 => self.put(key).await,
-                Some(key) if draw < 40 && matches!(self.known.get(&key), Some(Known::Absent)) => self.put(key).await,
-                Some(key) if draw < 40 => self.delete(key).await,
-                Some(key) if draw < 70 => drop(self.get(key).await),
+                Some(key) if draw < 40 => {
+                    if draw < 32 || matches!(self.known.get(&key), Some(Known::Absent)) {
+                        self.put(key).await;
+                    } else {
+                        self.delete(key).await;
+                    }
+                    if self.rng.random_ratio(1, 4) {
+                        std::mem::swap(&mut self.buckets, &mut self.others);
+                        self.get(key).await;
+                        std::mem::swap(&mut self.buckets, &mut self.others);
+                    }
+                }
+                Some(key) if draw < 70 => self.get(key).await,
                 _ => {
                     let key = self.draw(|rng, clients| rng.random_range(0..clients));
                     self.get(key.unwrap_or(0)).await;
