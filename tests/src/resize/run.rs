@@ -159,6 +159,10 @@ impl<'a> Run<'a> {
                 self.missed.push(format!("{}: nobody was killed while partitions moved", change.name));
             }
             self.moved.push(moved);
+            if self.is_ended() {
+                // Who leaves may not have left.
+                return Ok(());
+            }
             self.dismiss(&change.leaves)?;
             self.hold(SETTLE, "settling")?;
         }
@@ -183,6 +187,9 @@ impl<'a> Run<'a> {
             self.invite(&change.joins)?;
             let moved = self.change(&change, false)?;
             self.moved.push(moved);
+            if self.is_ended() {
+                break;
+            }
             self.dismiss(&change.leaves)?;
             let pause = Duration::from_millis(self.rng.random_range(0..1_000));
             self.hold(pause, "between changes")?;
@@ -244,6 +251,7 @@ impl<'a> Run<'a> {
                 self.shared().tally.strike();
             }
             if is_settled(&look, &self.members, plan.version) {
+                self.changes += 1;
                 break;
             }
             if let Some(strike) = strikes.next(&look) {
@@ -273,16 +281,16 @@ impl<'a> Run<'a> {
             self.shared().tally.strike();
         }
         let took = committed.elapsed();
-        self.changes += 1;
         let left: Vec<&str> = strikes.left().collect();
         if !left.is_empty() {
             say(&format!("{}: settled before {} could be killed", change.name, left.join(" and ")));
         }
         say(&format!(
-            "{:>6.1} s  {}: {}: settled after {:.1} s ({:.1} s to decide)",
+            "{:>6.1} s  {}: {}: {} after {:.1} s ({:.1} s to decide)",
             self.began.elapsed().as_secs_f64(),
             change.name,
             plan.changes.join(", "),
+            if self.is_ended() { "left as it is" } else { "settled" },
             took.as_secs_f64(),
             (committed - began).as_secs_f64()
         ));
