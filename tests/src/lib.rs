@@ -6,6 +6,7 @@
 //! [`decoders`] gives damaged bytes to everything that reads bytes from outside.
 //! [`processes`] runs real processes and does to them what happens to processes; [`torment`] does so for as long as you
 //! like, to their disks as well; [`crashes`] does to one node whose disk alone has everything; [`siege`] attacks them over the network.
+//! [`resize`] lets a cluster of them grow and shrink under load.
 //! [`growth`] measures how cost grows.
 //! [`papers`] lists what the binary is made of.
 
@@ -18,6 +19,7 @@ pub mod gallery;
 pub mod growth;
 pub mod papers;
 pub mod processes;
+pub mod resize;
 pub mod siege;
 pub mod sim;
 pub mod torment;

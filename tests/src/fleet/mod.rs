@@ -1,5 +1,5 @@
 //! Nodes as processes of our own, started one by one, each with its files and perhaps its own disk: what
-//! [`torment`](crate::torment) and [`crashes`](crate::crashes) strike.
+//! [`torment`](crate::torment) and [`crashes`](crate::crashes) strike, and [`resize`](crate::resize) lets come and go.
 //!
 //! ```text
 //! fleet       certificates, cluster file, a client
@@ -23,7 +23,8 @@ use std::time::SystemTime;
 
 use driftless_client::{Client, Identity, IoRuntime, Profile};
 use driftless_node::config::context_key_file;
-use driftless_node::net::certificates::{CertificateAuthority, Validity};
+use driftless_node::net::certificates::{CertificateAuthority, Issued, Validity};
+use driftless_proto::Role;
 
 pub(crate) use self::alarms::{alarming_lines, alarms};
 pub(crate) use self::disk::Disk;
@@ -48,15 +49,31 @@ pub(crate) struct Member {
 impl Fleet {
     /// Makes the files of a cluster, and starts nothing. With disks, each node has an image of so many bytes.
     pub(crate) fn create(dir: &Path, members: &[Member], disk_bytes: Option<u64>) -> Fleet {
+        Fleet::create_with_guests(dir, members, members.len(), "", disk_bytes)
+    }
+
+    /// The same with buckets, as `cluster.toml` has them, of a cluster that only the first so many nodes found. The others can
+    /// join it.
+    pub(crate) fn create_with_guests(
+        dir: &Path,
+        members: &[Member],
+        founders: usize,
+        buckets: &str,
+        disk_bytes: Option<u64>,
+    ) -> Fleet {
         let authority = CertificateAuthority::create(CLUSTER).expect("an authority can be made");
         let validity = Validity::holder(SystemTime::now());
         write(&dir.join("ca.pem"), authority.certificate_pem());
         write(&dir.join("context.key"), &context_key_file(rand::random()));
-        let client = authority.issue_client("rig", None, validity).expect("a certificate can be issued");
-        write(&dir.join("client.pem"), &client.certificate);
-        write(&dir.join("client.key"), &client.key);
+        let keep = |name: &str, issued: Issued| {
+            write(&dir.join(format!("{name}.pem")), &issued.certificate);
+            write(&dir.join(format!("{name}.key")), &issued.key);
+        };
+        keep("client", authority.issue_client("rig", None, validity).expect("a certificate can be issued"));
+        let operator = authority.issue_client("operator", Some(Role::Operator), validity);
+        keep("operator", operator.expect("a certificate can be issued"));
         let base = free_ports(members.len() as u16);
-        let mut cluster = format!("cluster = \"{CLUSTER}\"\n");
+        let mut cluster = format!("cluster = \"{CLUSTER}\"\n{buckets}");
         let mut fleet = Fleet { dir: dir.to_owned(), nodes: Vec::new() };
         for (number, Member { shards, settings }) in (0..).zip(members) {
             let name = format!("n{}", number + 1);
@@ -67,10 +84,14 @@ impl Fleet {
             let issued = authority.issue_node(&name, validity).expect("a certificate can be issued");
             write(&home.join("node.pem"), &issued.certificate);
             write(&home.join("node.key"), &issued.key);
-            let own =
+            let mut own =
                 format!("name = \"{name}\"\nlisten = \"{listen}\"\nadmin = \"{admin}\"\ndata_dir = \"disk/data\"\n");
+            if usize::from(number) < founders {
+                cluster += &format!("\n[[member]]\nname = \"{name}\"\naddress = \"{listen}\"\nshards = {shards}\n");
+            } else {
+                own += &format!("address = \"{listen}\"\nshards = {shards}\n");
+            }
             write(&home.join("node.toml"), &format!("{own}{NODE}{settings}"));
-            cluster += &format!("\n[[member]]\nname = \"{name}\"\naddress = \"{listen}\"\nshards = {shards}\n");
             let disk = disk_bytes.map(|bytes| {
                 Disk::create(&home.join("disk.image"), &home.join("disk"), bytes).expect("disks were made before")
             });
@@ -80,12 +101,22 @@ impl Fleet {
         fleet
     }
 
-    /// A client that knows all nodes.
+    /// A client that knows all nodes that run.
     pub(crate) async fn client(&self, profile: Profile) -> Client {
+        self.client_as("client", profile).await
+    }
+
+    /// One that may change who the members are.
+    pub(crate) async fn operator(&self, profile: Profile) -> Client {
+        self.client_as("operator", profile).await
+    }
+
+    async fn client_as(&self, who: &str, profile: Profile) -> Client {
         let of = |name: &str| self.dir.join(name);
-        let identity = Identity::from_pem_files(of("ca.pem"), of("client.pem"), of("client.key"));
+        let identity = Identity::from_pem_files(of("ca.pem"), of(&format!("{who}.pem")), of(&format!("{who}.key")));
+        let running = self.nodes.iter().filter(|node| node.pid().is_some());
         Client::builder()
-            .seeds(self.nodes.iter().map(|node| node.listen.to_string()))
+            .seeds(running.map(|node| node.listen.to_string()))
             .identity(identity.expect("they were made for it"))
             .profile(profile)
             .io_runtime(IoRuntime::Own)

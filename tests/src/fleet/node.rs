@@ -138,6 +138,12 @@ impl Node {
         children.split_ascii_whitespace().next()?.parse().ok()
     }
 
+    /// Takes its data away: whoever starts it again has an empty disk. It must not run.
+    pub(crate) fn wipe(&mut self) {
+        assert!(self.child.is_none(), "{} runs", self.name);
+        let _ = fs::remove_dir_all(self.data());
+    }
+
     /// Where its data is.
     pub(crate) fn data(&self) -> PathBuf {
         self.home.join("disk").join("data")

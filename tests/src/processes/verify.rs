@@ -62,7 +62,7 @@ async fn read(bucket: &Bucket, key: &str) -> Result<Read, driftless_client::GetE
 }
 
 /// How long it took until no node held a hint, and none thought of another as gone.
-async fn handed_off(client: &Client, names: &[String]) -> Option<Duration> {
+pub(crate) async fn handed_off(client: &Client, names: &[String]) -> Option<Duration> {
     let began = Instant::now();
     let mut quiet_since = None;
     while began.elapsed() < HANDOFF_MAX {

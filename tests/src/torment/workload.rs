@@ -16,10 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use driftless_client::{
-    Bucket, Client, Context, Decision, DefaultRetry, FailedAttempt, NoRetry, Outcome, Profile, RetryPolicy, Sibling,
-    Stored, WriteId,
-};
+use driftless_client::{Bucket, Client, Context, NoRetry, Outcome, Profile, Sibling, Stored, WriteId};
 use futures::StreamExt as _;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -28,6 +25,7 @@ use tokio::task::JoinSet;
 use super::history::{Ending, History, Kind, Operation};
 use super::tally::Tally;
 use super::value::{Id, Size, decode, encode};
+use crate::processes::NotedRetry;
 
 /// Clients at work, or resting between rounds.
 pub(super) struct Workload {
@@ -356,8 +354,8 @@ impl Hand {
         let profile = Profile::new().sloppy(!strict).timeout(TIMEOUT);
         let (profile, hedges) = match self.rng.random_range(0..3) {
             0 => (profile.retry(NoRetry), false),
-            1 => (profile.retry(Watched { policy: DefaultRetry::new(), hedges: false, again: tries.clone() }), false),
-            _ => (profile.retry(Watched { policy: DefaultRetry::new(), hedges: true, again: tries.clone() }), true),
+            1 => (profile.retry(NotedRetry::new(false, &tries)), false),
+            _ => (profile.retry(NotedRetry::new(true, &tries)), true),
         };
         How { strict, profile, hedges, again: tries }
     }
@@ -442,28 +440,6 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.shared.open.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// The usual policy, which notes that it was followed.
-#[derive(Debug)]
-struct Watched {
-    policy: DefaultRetry,
-    hedges: bool,
-    again: Arc<AtomicBool>,
-}
-
-impl RetryPolicy for Watched {
-    fn decide(&self, failed: &FailedAttempt<'_>) -> Decision {
-        let decision = self.policy.decide(failed);
-        if decision != Decision::GiveUp {
-            self.again.store(true, Ordering::SeqCst);
-        }
-        decision
-    }
-
-    fn hedges(&self) -> bool {
-        self.hedges
     }
 }
 
