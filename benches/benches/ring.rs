@@ -29,7 +29,7 @@ fn bench(c: &mut Criterion) {
             ring.owners(ring.partition(3, token)).first().copied()
         });
     });
-    for (members, partitions) in [(3, 256), (10, 256), (100, 1024)] {
+    for (members, partitions) in [(3, 256), (10, 256), (100, 1024), (100, 4096)] {
         let before = Ring::first(spec(members, partitions)).expect("valid");
         group.bench_function(BenchmarkId::new("first", format!("{members} members, q {partitions}")), |b| {
             b.iter(|| Ring::first(black_box(spec(members, partitions))));

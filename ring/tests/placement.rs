@@ -438,3 +438,45 @@ fn a_long_history_moves_hardly_more_than_the_least_of_each_change() {
     }
     assert!(moved * 100 <= least * 105, "{moved} slots were moved, and {least} are the least");
 }
+
+/// Over a long life little must move as well, and not only from one version to the next.
+#[test]
+fn two_hundred_changes_among_up_to_two_hundred_members_move_hardly_more_than_they_must() {
+    let mut ring = Ring::first(spec(in_zones(150, 6), 1024, 3)).unwrap();
+    let (mut next_name, mut dice) = (150, 1u64);
+    // Its steps only have to be many and different.
+    let mut roll = |below: u64| {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (dice >> 33) % below
+    };
+    let (mut moved, mut least, mut most_members) = (0, 0, 0);
+    for _ in 0..200 {
+        let mut next = ring.spec();
+        let who = roll(next.members.len() as u64) as usize;
+        let zones = |members: &[Member]| -> BTreeMap<NodeId, String> {
+            members.iter().map(|member| (member.id, member.zone.clone())).collect()
+        };
+        let before = zones(&next.members);
+        match roll(10) {
+            0..5 if next.members.len() < 200 => {
+                let member = Member::new(format!("m{next_name}"), "h:1").in_zone(format!("z{}", roll(6)));
+                next.members.push(member.with_weight(1 + roll(3) as u32));
+                next_name += 1;
+            }
+            0..7 => drop(next.members.remove(who)),
+            7..9 => next.members[who].weight = 1 + roll(3) as u32,
+            _ => next.members[who].zone = format!("z{}", roll(6)),
+        }
+        let changed = ring.next(next).unwrap();
+        // Who changes zones moves what it holds without holding more: the lower bound knows nothing of that.
+        let stays = zones(changed.members()).iter().all(|(id, zone)| before.get(id).is_none_or(|before| before == zone));
+        let (step, step_least) = if stays { moved_and_least(&ring, &changed, 3) } else { (0, 0) };
+        (moved, least, most_members) = (moved + step, least + step_least, most_members.max(changed.members().len()));
+        for partition in changed.all_partitions() {
+            assert_eq!(changed.owners(partition).iter().collect::<BTreeSet<_>>().len(), 3);
+        }
+        ring = changed;
+    }
+    assert!(most_members > 170, "{most_members}");
+    assert!(moved * 100 <= least * 105, "{moved} slots moved, {least} had to");
+}

@@ -9,6 +9,9 @@
 //! hints    nobody holds anything for anybody
 //! aae      every node has compared all that it shares with each peer, since its start
 //! ```
+//! Members of the newest version are asked. Who is one no more, and has not handed over everything, may hold the only copy of what it
+//! took as a fallback: so while members change there is a doubt as well.
+//!
 //! Asked before the walk and after it: a cluster that was in order both times was not out of order in between for longer than
 //! the walk.
 
@@ -94,6 +97,13 @@ impl Doubts {
                 if counting.len() == 1 { "still counts" } else { "still count" }
             ));
         }
+        if all().any(|(_, said)| said.status.conditions.iter().any(|condition| condition.name == MEMBERS_CHANGING)) {
+            doubts.push(
+                "members change, and what is still to be handed over was not looked at: wait until `driftless transfers` \
+                 shows that nothing moves"
+                    .to_owned(),
+            );
+        }
         let keys: u64 = all().flat_map(|(_, said)| &said.hints).map(|hints| hints.keys).sum();
         if keys > 0 {
             doubts.push(format!(
@@ -150,11 +160,15 @@ impl Doubts {
     }
 }
 
+/// As nodes call it.
+const MEMBERS_CHANGING: &str = "members_changing";
+
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {
     use driftless_client::AaePartition;
+    use driftless_proto::client::{Condition, Severity};
     use driftless_ring::{ArcIndex, PartitionId};
 
     use super::*;
@@ -217,6 +231,19 @@ mod tests {
         };
         edit(&mut owing[0]).hints = vec![hints];
         assert!(Doubts::of(&owing, 3).0[0].starts_with("386 keys wait to be handed"));
+
+        let mut changing = nodes();
+        let condition = Condition {
+            name: MEMBERS_CHANGING.to_owned(),
+            peer: None,
+            severity: Severity::Note,
+            for_ms: 1,
+            explained: true,
+            what: String::new(),
+            remedy: String::new(),
+        };
+        edit(&mut changing[1]).status.conditions = vec![condition];
+        assert!(Doubts::of(&changing, 3).0[0].starts_with("members change"));
 
         let mut refilled = nodes();
         edit(&mut refilled[1]).aae.partitions[0].last_full_round_ms = None;
