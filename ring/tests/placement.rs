@@ -469,7 +469,8 @@ fn two_hundred_changes_among_up_to_two_hundred_members_move_hardly_more_than_the
         }
         let changed = ring.next(next).unwrap();
         // Who changes zones moves what it holds without holding more: the lower bound knows nothing of that.
-        let stays = zones(changed.members()).iter().all(|(id, zone)| before.get(id).is_none_or(|before| before == zone));
+        let stays =
+            zones(changed.members()).iter().all(|(id, zone)| before.get(id).is_none_or(|before| before == zone));
         let (step, step_least) = if stays { moved_and_least(&ring, &changed, 3) } else { (0, 0) };
         (moved, least, most_members) = (moved + step, least + step_least, most_members.max(changed.members().len()));
         for partition in changed.all_partitions() {

@@ -239,7 +239,7 @@ impl Node {
             };
             self.shards.push(Shard::new(Engine::new(config, self.store.clone(), now)));
         }
-        self.configurations = Some(configurations.clone());
+        self.configurations = Some(configurations);
         let config = DetectorConfig {
             node: self.id,
             incarnation: Incarnation { starts: self.life + 1, nonce: 0 },
