@@ -159,8 +159,18 @@ pub(super) fn is_settled(look: &Look, members: &[String], version: u64) -> bool 
 
 /// What a node says that it takes in and hands over for this version.
 pub(super) fn moving_of(look: &Look, name: &str, version: u64) -> Option<Moving> {
-    let state = look.get(name).filter(|state| state.version == version)?;
-    state.members.iter().find(|member| member.name == name).map(|member| member.moving)
+    said_by(look.get(name)?, name, version)
+}
+
+/// Partitions that it has handed over, of so many: one that leaves tells the others, and does not say so itself.
+pub(super) fn handed_over(look: &Look, name: &str, version: u64) -> (u32, u32) {
+    let said = look.values().filter_map(|state| said_by(state, name, version));
+    said.map(|moving| (moving.given, moving.giving)).max_by_key(|(given, giving)| (*giving, *given)).unwrap_or_default()
+}
+
+fn said_by(state: &ClusterState, name: &str, version: u64) -> Option<Moving> {
+    let member = state.members.iter().find(|member| state.version == version && member.name == name)?;
+    Some(member.moving)
 }
 
 /// What nodes have taken in, over their starts: each start counts anew.

@@ -282,7 +282,7 @@ impl<'a> Run<'a> {
         }
         let took = committed.elapsed();
         let left: Vec<&str> = strikes.left().collect();
-        if !left.is_empty() {
+        if !left.is_empty() && !self.is_ended() {
             say(&format!("{}: settled before {} could be killed", change.name, left.join(" and ")));
         }
         say(&format!(

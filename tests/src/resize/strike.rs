@@ -10,7 +10,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 
-use super::change::{Look, moving_of};
+use super::change::{Look, handed_over, moving_of};
 
 /// Who is to be struck in a change, in order.
 #[derive(Debug)]
@@ -85,12 +85,14 @@ impl Strikes {
     /// The next one, if it is time: something has been taken in, and not all of it.
     pub(super) fn next(&mut self, look: &Look) -> Option<Struck> {
         let victim = self.victims.front()?;
-        let (mut taken, mut taking, mut bytes) = (0, 0, 0);
+        let (mut taken, mut taking, mut bytes, mut answer) = (0, 0, 0, 0);
         for moving in self.takers.iter().filter_map(|name| moving_of(look, name, self.version)) {
             (taken, taking, bytes) = (taken + moving.taken, taking + moving.taking, bytes + moving.bytes);
+            answer += usize::from(moving.taking > 0);
         }
         let own = moving_of(look, &victim.name, self.version).unwrap_or_default();
-        let (has_begun, all_taken) = (bytes > 0 || taken > 0, taken == taking);
+        let (given, giving) = handed_over(look, &victim.name, self.version);
+        let (has_begun, all_taken) = (bytes > 0 || taken > 0, taken == taking && answer == self.takers.len());
         let is_time = match victim.role {
             Role::Gives | Role::Takes => has_begun,
             Role::HandsOver => has_begun && all_taken,
@@ -101,10 +103,10 @@ impl Strikes {
         let in_the_middle = match victim.role {
             Role::Gives => !all_taken,
             Role::Takes => own.taken < own.taking,
-            Role::HandsOver => own.given < own.giving,
+            Role::HandsOver => given < giving,
         };
         let victim = self.victims.pop_front()?;
-        Some(Struck { victim, taken: (taken, taking), bytes, given: (own.given, own.giving), in_the_middle })
+        Some(Struck { victim, taken: (taken, taking), bytes, given: (given, giving), in_the_middle })
     }
 
     /// Who was not struck, since it was over before.
