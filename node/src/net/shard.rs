@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_proto::frame::PACKET_MAX;
-use quinn::{Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::{
+    ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime,
+    TransportConfig, VarInt,
+};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -80,6 +83,7 @@ impl<S: Store> ShardStart<S> {
         let mut transport = transport(&self.shared.net);
         let mut config = EndpointConfig::new(self.reset_key);
         config.max_udp_payload_size(PACKET_MAX).map_err(io::Error::other)?;
+        config.cid_generator(|| Box::new(AnyId));
         (self.shared.environment.tune)(&mut config, &mut transport);
         let transport = Arc::new(transport);
         let shared = self.shared;
@@ -126,6 +130,24 @@ impl<S: Store> ShardStart<S> {
     }
 }
 
+/// Connection ids of chance alone. Those of quinn prove that this process has made them, and a packet with any other is dropped
+/// unanswered: also one of a peer that still believes in our life before, and is to learn of its end by a stateless reset.
+struct AnyId;
+
+impl ConnectionIdGenerator for AnyId {
+    fn generate_cid(&mut self) -> ConnectionId {
+        ConnectionId::new(&rand::random::<[u8; CONNECTION_ID_BYTES]>())
+    }
+
+    fn cid_len(&self) -> usize {
+        CONNECTION_ID_BYTES
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
 fn transport(limits: &NetLimits) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let mut probes = MtuDiscoveryConfig::default();
@@ -144,6 +166,9 @@ fn transport(limits: &NetLimits) -> TransportConfig {
         .initial_rtt(INITIAL_RTT);
     transport
 }
+
+/// As long as quinn's own.
+const CONNECTION_ID_BYTES: usize = 8;
 
 /// How many other tasks run before the driver and the socket are looked at again. What carries large values always has
 /// something to do; tokio's own 61 of its steps take tens of milliseconds.
