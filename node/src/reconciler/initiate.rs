@@ -217,7 +217,14 @@ impl Reconciler {
     }
 
     /// The answer is whether something could not be compared yet.
-    pub(super) fn take_unequal(&mut self, now: Now, peer: NodeId, asked: &[PartitionId], unequal: &Unequal) -> bool {
+    pub(super) fn take_unequal(
+        &mut self,
+        shard: &Shard,
+        now: Now,
+        peer: NodeId,
+        asked: &[PartitionId],
+        unequal: &Unequal,
+    ) -> bool {
         let named: BTreeMap<PartitionId, Standing> = unequal.partitions.iter().copied().collect();
         let mut again = false;
         for &partition in asked {
@@ -231,6 +238,9 @@ impl Reconciler {
                     self.rounds.unequal(now.instant, peer, partition, *bits, *count);
                 }
                 Some(Standing::Rebuilding) => again = true,
+                // The peer has heard before this node, or this node since it asked, that older versions are done with: it was dropped.
+                Some(Standing::NotComparable)
+                    if shard.configurations.is_moving() || self.rounds.shared(peer, partition).is_none() => {}
                 Some(Standing::NotComparable) => {
                     tracing::warn!(%peer, %partition, "the peer compares this partition in another way, or does not \
                         own it: is it of another release?");

@@ -342,7 +342,7 @@ impl Reconciler {
     fn answered(&mut self, shard: &Shard, now: Now, asked: Asked, reply: Reply) {
         match (asked, reply) {
             (Asked::Sums { of, partitions }, Reply::Exchanged(Exchanged::Unequal(unequal))) => {
-                let again = self.take_unequal(now, of, &partitions, &unequal);
+                let again = self.take_unequal(shard, now, of, &partitions, &unequal);
                 self.rounds.closed(now.instant, of, again);
             }
             (Asked::Sums { of, .. }, reply) => {
