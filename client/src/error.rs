@@ -153,7 +153,7 @@ pub enum StatusError {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClusterError {
-    /// A node has refused it, or none could be asked. Nothing has changed, unless the refusal says that it may be decided yet.
+    /// A node has refused it, or none could be asked. Nothing has changed.
     #[error(transparent)]
     Request(#[from] RequestError),
     /// A change was sent and not answered: it may have been made.
