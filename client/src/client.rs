@@ -183,9 +183,9 @@ impl Client {
     /// A question that is not answered goes to another node. A change is sent to one node only, and has the whole timeout there.
     ///
     /// # Errors
-    /// [`ClusterError::Request`] if it was refused, or could not be asked: nothing has changed, unless the refusal says that it may be
-    /// decided yet, as it does where too few voters answer. [`ClusterError::NotCertain`] if no answer came to a change that was sent: it
-    /// may have been made. Saying the same again is safe.
+    /// [`ClusterError::Request`] if it was refused, or could not be asked: this has changed nothing. [`ClusterError::NotCertain`] if no
+    /// answer came to a change that was sent, or voters had been asked to accept it when too few of them answered: it may have been made, or be
+    /// made yet. Saying the same again is safe.
     pub async fn cluster(&self, command: ClusterCommand) -> Result<ClusterAnswer, ClusterError> {
         self.cluster_with(Profile::new(), command).await
     }

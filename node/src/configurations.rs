@@ -21,7 +21,7 @@ use driftless_proto::{BucketDefinition, BucketId, Topology};
 use driftless_ring::{Member, NodeId, PartitionId, Ring};
 use serde::{Deserialize, Serialize};
 
-/// How far a store has come, in versions of the ring. Each holds for ever, so that they may be told in any order.
+/// How far a store has come, in versions of the ring. What is said once holds, so that it may be told in any order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Marks {
     /// Whose marks they are.
@@ -52,6 +52,12 @@ impl Ready {
     /// The newest of them, or 0.
     pub fn newest(&self) -> u64 {
         self.newest
+    }
+
+    /// The newest of them up to this version, or 0.
+    pub fn up_to(&self, version: u64) -> u64 {
+        let known = self.newest.saturating_sub(64)..=self.newest.min(version);
+        known.rev().find(|version| self.contains(*version)).unwrap_or(0)
     }
 
     /// Whether it held what it must in this version.
@@ -187,8 +193,12 @@ impl Configurations {
                 marks.ready.contains(record.version()) && counts
             })
         };
-        let ready: Vec<u64> = records.iter().filter(|record| is_ready(record)).map(|record| record.version()).collect();
-        let all_ready = ready.last() == Some(&version);
+        // Whoever has closed up to a version has seen that it was ready: that one of its stores was replaced since does not make it unready,
+        // or what it has retired would come back.
+        let was_ready = |record: &Record| marks.values().any(|marks| marks.closed == record.version());
+        let ready = records.iter().filter(|record| is_ready(record) || was_ready(record));
+        let ready: Vec<u64> = ready.map(|record| record.version()).collect();
+        let all_ready = is_ready(newest);
         let before = records[..records.len() - 1].iter().map(|record| Arc::new(record.topology.clone()));
         let mut older = Vec::new();
         let mut settled = all_ready;
@@ -371,11 +381,13 @@ impl Configurations {
         if owners.is_empty() { self.newest_owners(partition) } else { owners }
     }
 
-    /// With whose stores a node must have compared what it holds of a partition that it owns in the newest version, before it may say that it
-    /// holds what it must: of each of these groups so many. Nothing where it has taken part in every write that counts.
+    /// With whose stores a node must have compared what it holds of a partition, before it may say that it holds what it must: of each of
+    /// these groups so many. Nothing where it has taken part in every write that counts. What it owns in the newest version; with another store
+    /// than the one that is named, also what it owns in an older one that counts, and may be read from.
     pub fn passes(&self, node: NodeId, partition: PartitionId) -> Vec<Pass> {
         let newest = self.newest_owners(partition);
-        if !newest.contains(&node) || (self.is_whole && self.older.is_empty()) {
+        let owns_newest = newest.contains(&node);
+        if self.is_whole && (self.older.is_empty() || !owns_newest) {
             return Vec::new();
         }
         let (w_min, r_max) = (self.w_min(partition.n), self.r_max(partition.n));
@@ -389,10 +401,13 @@ impl Configurations {
         let older = self.older.iter().filter(|older| older.is_active).map(|older| older.topology.ring());
         let mut passes: Vec<Pass> = older
             .map(|ring| ring.owners(partition))
-            .filter(|owners| !(owners.is_empty() || self.is_whole && owners.contains(&node)))
+            .filter(|owners| match self.is_whole {
+                true => !owners.is_empty() && !owners.contains(&node),
+                false => !owners.is_empty() && (owns_newest || owners.contains(&node)),
+            })
             .map(pass)
             .collect();
-        if !self.is_whole {
+        if !self.is_whole && owns_newest {
             passes.push(pass(newest));
         }
         passes.retain(|pass| pass.needed > 0);
@@ -552,6 +567,45 @@ mod tests {
         assert_eq!(all_in([both, later, later, both]), (4, 4));
     }
 
+    /// Version 3 was ready, and version 2 is retired by it. Then c has lost its disk, and version 4 is decided; whether the new store is named
+    /// by version 5 or not, version 2 must not be written to or read from again.
+    #[test]
+    fn a_version_that_was_ready_is_not_unready_because_a_store_was_replaced() {
+        let mut records = records(&[ABC, &["a", "b", "c", "d"], ABC], &[]);
+        let later =
+            |name: &str| (id(name), Marks { store: Some(store(name)), ready: Ready::of(3), closed: 3, left: 3 });
+        let mut marks: BTreeMap<NodeId, Marks> = ["a", "b", "c", "d"].into_iter().map(later).collect();
+        let before = seen(&records, &marks);
+        assert_eq!((before.read_version(), before.closes(), active(&before)), (3, 3, vec![4, 3]));
+        let new = Marks { store: Some(StoreId(99)), ready: Ready::of(4), closed: 3, left: 0 };
+        marks.insert(id("c"), new);
+        let unnamed = seen(&records, &marks);
+        assert_eq!((unnamed.read_version(), unnamed.closes(), active(&unnamed)), (3, 3, vec![4, 3]));
+        let last = records.last().unwrap().clone();
+        let ring = last.topology.ring();
+        let topology = Topology::new("test", ring.again(ring).unwrap(), last.topology.buckets().to_vec()).unwrap();
+        let stores = ABC.iter().map(|name| (id(name), if *name == "c" { StoreId(99) } else { store(name) })).collect();
+        let (voters, lost) = (vec![id("a")], vec![(id("c"), store("c"))]);
+        let named = Record::new(7, last.digest(), topology, stores, voters, lost, vec![], String::new(), String::new());
+        records.push(Arc::new(named.unwrap()));
+        let named = seen(&records, &marks);
+        assert_eq!((named.read_version(), named.closes(), active(&named)), (3, 3, vec![5, 4, 3]));
+    }
+
+    /// Reads count in version 2 while 3 is joint: what c owns in that alone it may be asked for.
+    #[test]
+    fn another_store_takes_in_also_what_it_owns_in_the_version_that_is_read() {
+        let records = records(&[ABC, ABD], &[]);
+        let marks = marks(&[("a", 2, 2, 2), ("b", 2, 2, 2), ("c", 2, 2, 2)]);
+        let of = |store: StoreId| Configurations::of_records(id("c"), store, &records, None, &marks);
+        let partition = records[0].topology.ring().all_partitions().next().unwrap();
+        assert_eq!(of(store("c")).passes(id("c"), partition), []);
+        let passes = of(StoreId(99)).passes(id("c"), partition);
+        assert_eq!(passes, [Pass { of: passes[0].of.clone(), needed: 2 }]);
+        let from: BTreeSet<NodeId> = passes[0].of.iter().copied().collect();
+        assert_eq!(from, [id("a"), id("b")].into());
+    }
+
     #[test]
     fn versions_that_were_ready_are_remembered_in_whatever_order_they_are_told() {
         let versions = [1, 3, 4, 60, 64, 65, 130];
@@ -573,7 +627,7 @@ mod tests {
     #[test]
     fn a_version_whose_members_were_lost_before_they_were_ready_retires_nothing() {
         let records = records(&[ABC, ABD, ABC], &["d"]);
-        let marks = marks(&[("a", 3, 3, 3), ("b", 3, 3, 3), ("c", 3, 3, 3)]);
+        let marks = marks(&[("a", 3, 2, 3), ("b", 3, 2, 3), ("c", 3, 2, 3)]);
         let seen = seen(&records, &marks);
         assert_eq!((seen.read_version(), active(&seen)), (2, vec![4, 3, 2]));
     }

@@ -223,6 +223,7 @@ impl Bug {
         Bug::UnsyncedServed,
         Bug::SegmentReusedEarly,
         Bug::RemovalDroppedEarly,
+        Bug::StaleWriteTaken,
         Bug::OneQuorumOfAll,
         Bug::ClosedAnswers,
         Bug::OnePassIsEnough,

@@ -300,7 +300,7 @@ impl Membership {
                 stays: self.configurations.topology().ring().member(node).is_some(),
                 is_heard: node == me || self.peers.is_heard(now, node),
                 is_whole: named.is_none() || store.or(marks.store).is_none_or(|store| Some(store) == named),
-                ready: marks.ready.newest(),
+                ready: marks.ready.up_to(self.chain.version()),
                 closed: marks.closed,
                 left: marks.left,
                 moving: moving.unwrap_or_default(),

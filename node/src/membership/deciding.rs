@@ -336,7 +336,8 @@ impl Membership {
         }
         self.watch_over_accepted(now);
         let (silent, needed, count) = deciding.proposal.silent();
-        let why = if count - silent.len() >= needed {
+        let is_contended = count - silent.len() >= needed;
+        let why = if is_contended {
             "voters answer, but others propose at the same time".to_owned()
         } else {
             let silent = self.names_of(silent);
@@ -344,9 +345,10 @@ impl Membership {
             format!("no majority of voters: {} {verb} not answer, {needed} of {count} are needed", silent.join(", "))
         };
         // What was proposed to one voter may be decided by others, later.
-        let failure = match deciding.proposal.may_be_decided() {
+        let may_be_decided = is_contended || deciding.proposal.may_be_decided() || self.has_accepted();
+        let failure = match may_be_decided {
             true => Failure::Unknown(Unknown::Interrupted(format!("{why}; it may be decided yet"))),
-            false => Refusal::Membership(format!("{why}; nothing was changed")).into(),
+            false => Refusal::Membership(format!("{why}; this attempt has changed nothing")).into(),
         };
         for tag in deciding.tags {
             self.outputs.push_back(Output::Answer { tag, answer: Err(failure.clone()) });

@@ -111,7 +111,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// How far two shards have come together: as far as the one that is behind.
+    /// How far two shards have come together: as far as the one that is behind. Who is ready for a later version is not for the one before:
+    /// they are ready for none before both are for the same.
     #[must_use]
     pub fn together(self, other: Progress) -> Progress {
         let moving = Moving {
@@ -127,7 +128,7 @@ impl Progress {
         Progress {
             version: self.version.min(other.version),
             closed: self.closed.min(other.closed),
-            ready: self.ready.min(other.ready),
+            ready: if self.ready == other.ready { self.ready } else { 0 },
             left: self.left.min(other.left),
             moving,
             held_bytes: self.held_bytes + other.held_bytes,

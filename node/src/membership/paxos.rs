@@ -95,7 +95,7 @@ pub(super) struct Proposal {
     answered: BTreeSet<NodeId>,
     /// How often it began again.
     pub(super) rounds: u32,
-    /// Voters were asked to accept something.
+    /// Voters were asked to accept something, or have accepted something.
     is_proposed: bool,
 }
 
@@ -177,7 +177,8 @@ impl Proposal {
         self.electorate.voters.keys().copied().filter(|voter| !has(voter)).collect()
     }
 
-    /// Whether voters were asked to accept anything: then it may be decided whatever becomes of this proposal.
+    /// Whether voters were asked to accept anything, or had accepted something before: then it may be decided whatever becomes of this
+    /// proposal.
     pub(super) fn may_be_decided(&self) -> bool {
         self.is_proposed
     }
@@ -200,7 +201,9 @@ impl Proposal {
         }
         self.answered.insert(from);
         let Phase::Preparing { promises } = &mut self.phase else { return Step::Wait };
-        promises.insert(from, before.filter(|(_, record)| record.version() == self.slot));
+        let before = before.filter(|(_, record)| record.version() == self.slot);
+        self.is_proposed |= before.is_some();
+        promises.insert(from, before);
         if promises.len() < self.electorate.needed {
             return Step::Wait;
         }

@@ -319,6 +319,11 @@ impl<S: Store> Driver<S> {
                     Agreement::send(&self.context, &self.links.borrow(), now.instant, to, letter);
                 }
                 Effect::Configurations(configurations) => {
+                    if let Some(reason) = other_shards(&configurations, shared.node, shared.shards.len()) {
+                        self.halted = true;
+                        shared.halt(reason);
+                        break;
+                    }
                     shared.adopt(&configurations);
                     for shard in (0..shared.shards.len() as u16).filter(|shard| *shard != self.context.shard) {
                         shared.tell(shard, ShardMessage::Configurations(configurations.clone()));
@@ -553,6 +558,17 @@ impl<S: Store> Driver<S> {
             context.reply_routes.borrow_mut().age();
         }
     }
+}
+
+/// Why a process with so many shards cannot be this member, in words.
+fn other_shards(configurations: &Configurations, node: NodeId, shards: usize) -> Option<String> {
+    let agreed = usize::from(configurations.member(node)?.shards.max(1));
+    (agreed != shards).then(|| {
+        format!(
+            "this process has {shards} shards, and the members have agreed on {agreed} for it: set shards = {agreed} in its node.toml, and \
+             start it again"
+        )
+    })
 }
 
 /// What is said of taking in that is found out with each tick only.

@@ -208,4 +208,17 @@ mod tests {
         let ids: std::collections::BTreeSet<_> = (0..100).map(|_| AnyId.generate_cid().to_vec()).collect();
         assert_eq!(ids.len(), 100, "none twice");
     }
+
+    /// A shard answers whoever sends it an id that it does not know with the token that belongs to it: it must be of no use elsewhere.
+    #[test]
+    fn the_token_of_one_shard_ends_no_connection_of_another() {
+        use quinn::crypto::HmacKey;
+        let token = |shard: u16| {
+            let mut token = [0; 32];
+            ResetKey::of_shard(&[7; 64], shard).sign(b"an id", &mut token);
+            token
+        };
+        assert_ne!(token(0), token(1));
+        assert_eq!(token(1), token(1), "also in the next life");
+    }
 }

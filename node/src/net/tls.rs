@@ -291,8 +291,9 @@ impl TlsIdentity {
 pub(crate) struct ResetKey([u8; 32]);
 
 impl ResetKey {
-    pub(crate) fn new(bytes: &[u8; 64]) -> ResetKey {
-        ResetKey(*blake3::hash(bytes).as_bytes())
+    /// Each shard has its own: else one would tell, of an id that it does not know, the token of a connection of another.
+    pub(crate) fn of_shard(bytes: &[u8; 64], shard: u16) -> ResetKey {
+        ResetKey(*blake3::Hasher::new().update(bytes).update(&shard.to_be_bytes()).finalize().as_bytes())
     }
 }
 

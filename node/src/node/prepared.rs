@@ -26,7 +26,7 @@ pub(super) struct Prepared {
     pub(super) shared: Arc<NodeContext>,
     pub(super) id: NodeId,
     agreement: Agreement,
-    reset_key: Arc<ResetKey>,
+    reset_key: [u8; 64],
     messages: Vec<UnboundedReceiver<ShardMessage>>,
 }
 
@@ -54,7 +54,7 @@ impl Prepared {
         }
         tls.expect_node(topology.cluster(), name)?;
         let credentials = Credentials::new(Shown::of(tls)?, settings.security.access.clone());
-        let reset_key = Arc::new(ResetKey::new(&settings.reset_key));
+        let reset_key = settings.reset_key;
         let (senders, messages): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::unbounded_channel()).unzip();
         let agreement = Agreement::new(membership, settings.agreement.clone());
         let lives = Lives::new(settings.incarnation, settings.lives.clone());
@@ -81,7 +81,7 @@ impl Prepared {
                 shared: shared.clone(),
                 shard,
                 socket,
-                reset_key: reset_key.clone(),
+                reset_key: Arc::new(ResetKey::of_shard(&reset_key, shard)),
                 store,
                 agreement,
                 messages,

@@ -104,10 +104,9 @@ impl Rounds {
             peer.reachable = self.up.contains(id);
             let Some(before) = self.peers.get_mut(id) else { continue };
             peer.repaired = before.repaired;
-            peer.wanted = before.wanted.take();
-            if let Some(wanted) = &mut peer.wanted {
-                wanted.retain(|partition| peer.shared.contains_key(partition));
-            }
+            let wanted = before.wanted.take().into_iter().flatten();
+            let wanted: BTreeSet<_> = wanted.filter(|partition| peer.shared.contains_key(partition)).collect();
+            peer.wanted = Some(wanted).filter(|wanted| !wanted.is_empty());
             for (partition, shared) in &mut peer.shared {
                 if let Some(known) = before.shared.remove(partition) {
                     *shared = SharedPartition { unequal: None, ..known };

@@ -269,6 +269,7 @@ fn verdict(world: &mut World) -> Vec<Violation> {
         losses: &world.judges.losses,
         disk_losses: &world.judges.disk_losses,
         members_change: world.cluster.agrees_on_members(),
+        forgetful,
     };
     let mut violations = std::mem::take(&mut world.judges.violations);
     violations.append(&mut world.judges.oracle.violations);

@@ -410,3 +410,50 @@ fn join_beside_a_lost_store(planted: Planted) {
     changing.wait();
     assert_eq!(changing.quad.engines[3].progress().ready, 0, "one whole old owner of three is too few");
 }
+
+#[test]
+fn a_write_that_goes_by_an_older_version_is_refused() {
+    write_by_an_older_version(Planted::default());
+}
+
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn a_stale_write_that_is_taken_is_noticed() {
+    crate::planted::assert_noticed(crate::planted::Bug::StaleWriteTaken, write_by_an_older_version);
+}
+
+/// Its coordinator counts owners that may not be owners any more.
+fn write_by_an_older_version(planted: Planted) {
+    let mut changing = Changing::with_planted(3, brisk(), planted);
+    changing.decide(&[0, 1, 2, 3], &[]);
+    (1..4).for_each(|i| changing.switch(i));
+    changing.quad.settle();
+    let (bucket, key, siblings) = (STRICT, key_of(1), Siblings::new());
+    let merge = Merge { bucket, key, siblings, hint_for: None, purpose: crate::peer::Purpose::Write };
+    let request = Request::Replica(ReplicaRequest::Merge(merge));
+    let body = Body::Request { deadline: changing.quad.now.instant + Duration::from_secs(5), request };
+    changing.quad.hand_over(0, 1, Message { id: RequestId(5), ring_version: 2, body });
+    let answer = changing.quad.wire.iter().find(|(.., message)| message.id == RequestId(5));
+    let answer = answer.map(|(.., message)| message.body.clone());
+    assert_eq!(answer, Some(Body::Reply(Reply::Refused(Refusal::StaleRing { theirs: 2, ours: 3 }))));
+}
+
+/// All that counts has closed up to the new version, so that the old owners hand over; one new owner cannot be reached.
+#[test]
+fn who_leaves_has_not_left_before_it_has_compared_with_every_owner_of_today() {
+    let mut changing = Changing::of(4, brisk());
+    (0..KEYS).for_each(|number| changing.put(number % 4, number));
+    changing.decide(&[0, 1, 2], &[]);
+    changing.quad.cut_off(2);
+    (0..3).for_each(|i| changing.note(i, 3, 3, 0));
+    changing.note(3, 0, 3, 0);
+    (0..4).for_each(|i| changing.switch(i));
+    changing.wait();
+    let progress = changing.quad.engines[3].progress();
+    assert_eq!((progress.left, progress.moving.given), (0, 0), "of the three who own everything one is missing");
+    assert!(progress.moving.giving > 0);
+    (0..4).for_each(|i| changing.quad.connect(i));
+    changing.wait();
+    let progress = changing.quad.engines[3].progress();
+    assert_eq!((progress.left, progress.moving.given), (3, progress.moving.giving));
+}

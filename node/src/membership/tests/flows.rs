@@ -7,7 +7,7 @@ use driftless_ring::NodeId;
 
 use super::world::{Weather, World};
 use crate::membership::letter::Ballot;
-use crate::membership::{Candidate, Letter, Membership, MembershipConfig, Output};
+use crate::membership::{Candidate, Letter, Membership, MembershipConfig, Output, Progress};
 use crate::time::Instant;
 
 const CALM: Weather =
@@ -131,7 +131,10 @@ fn without_a_majority_nothing_is_decided_and_the_operator_is_told_who_is_missing
     let others = ["n2", "n3"].map(NodeId::of_name);
     others.iter().for_each(|node| world.crash(*node));
     let refused = commit(&mut world, "n1", &name).unwrap_err();
-    assert_eq!(refused, "no majority of voters: n2, n3 do not answer, 2 of 3 are needed; nothing was changed");
+    assert_eq!(
+        refused,
+        "no majority of voters: n2, n3 do not answer, 2 of 3 are needed; this attempt has changed nothing"
+    );
     others.iter().for_each(|node| world.start(*node));
     world.run_for(Duration::from_secs(2));
     assert_eq!(commit(&mut world, "n1", &name), Ok(3));
@@ -264,4 +267,16 @@ fn a_stranger_has_no_say() {
     machine.handle_letter(now, n5, Letter::Nack { slot: 3, promised: ballot });
     machine.handle_letter(now, n5, Letter::Records { settled: 0, records: vec![] });
     assert_eq!(machine.poll_output(), None);
+}
+
+/// One shard has gone on to version 7, for which there is nothing to take in; the other is ready for 6. That the first ever was is not
+/// said.
+#[test]
+fn shards_are_ready_together_for_the_same_version_or_for_none() {
+    let of = |version, ready| Progress { version, closed: version - 1, ready, left: ready, ..Progress::default() };
+    assert_eq!(of(7, 7).together(of(6, 6)).ready, 0);
+    assert_eq!(of(7, 7).together(of(7, 0)).ready, 0);
+    let both = of(7, 7).together(of(7, 7));
+    assert_eq!((both.version, both.ready, both.closed), (7, 7, 6));
+    assert_eq!(of(7, 7).together(of(6, 6)).closed, 5, "who closes for a later version has closed for the one before");
 }

@@ -52,6 +52,8 @@ pub struct Evidence<'a> {
     pub disk_losses: &'a DiskLosses,
     /// Whether members come and go.
     pub members_change: bool,
+    /// Whether engines remember few write ids.
+    pub forgetful: bool,
 }
 
 /// A promise that was not kept.

@@ -64,6 +64,8 @@ enum Turn {
     Cancel,
     /// Somebody loses a disk.
     Wipe,
+    /// It is to be taken back, and then somebody loses a disk.
+    CancelAndWipe,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -156,6 +158,7 @@ impl World {
         let turn = match operator.rng.random_range(0..10) {
             0..2 => Turn::Cancel,
             2..4 => Turn::Wipe,
+            4 => Turn::CancelAndWipe,
             _ => Turn::None,
         };
         let change = match dice {
@@ -234,7 +237,7 @@ impl World {
                 Some(_) => return,
                 None => match self.turn_of(&step) {
                     Turn::None => return,
-                    Turn::Cancel => ClusterCommand::Cancel,
+                    Turn::Cancel | Turn::CancelAndWipe => ClusterCommand::Cancel,
                     Turn::Wipe => return self.lose_a_disk_half_way(&step),
                 },
             },
@@ -257,15 +260,19 @@ impl World {
         let is_possible = match step.turn {
             Turn::None => false,
             // Where somebody is dead there is nothing to go back to.
-            Turn::Cancel => matches!(step.change, Kind::Join(_) | Kind::Leave(_) | Kind::Set(..)),
+            Turn::Cancel | Turn::CancelAndWipe => matches!(step.change, Kind::Join(_) | Kind::Leave(_) | Kind::Set(..)),
             // One disk at a time: so much is promised.
             Turn::Wipe => matches!(step.change, Kind::Join(_) | Kind::Leave(_) | Kind::Set(..)),
         };
         let Some(doing) = self.operator.as_mut().and_then(|operator| operator.doing.as_mut()) else {
             return Turn::None;
         };
-        let turn = std::mem::replace(&mut doing.turn, Turn::None);
-        if is_possible { turn } else { Turn::None }
+        let next = if doing.turn == Turn::CancelAndWipe { Turn::Wipe } else { Turn::None };
+        match std::mem::replace(&mut doing.turn, next) {
+            _ if !is_possible => Turn::None,
+            Turn::CancelAndWipe => Turn::Cancel,
+            turn => turn,
+        }
     }
 
     fn lose_a_disk_half_way(&mut self, step: &Step) {
