@@ -111,7 +111,7 @@ pub struct Configurations {
     older: Vec<Older>,
     /// In which reads count.
     read: u64,
-    /// The newest version of which every member is ready, or 0: reads that count for less are refused.
+    /// The newest version of which every member is ready, or was, or 0: reads that count for less are refused.
     closes: u64,
     /// The own store is the one that the newest record which names this node names.
     is_whole: bool,
@@ -390,6 +390,10 @@ impl Configurations {
         if self.is_whole && (self.older.is_empty() || !owns_newest) {
             return Vec::new();
         }
+        // No version will name the store of a node that leaves: nobody reads from it, and nobody compares with it.
+        if self.topology.ring().member(node).is_none() {
+            return Vec::new();
+        }
         let (w_min, r_max) = (self.w_min(partition.n), self.r_max(partition.n));
         let pass = |owners: &[NodeId]| {
             let others: Vec<NodeId> =
@@ -592,18 +596,21 @@ mod tests {
         assert_eq!((named.read_version(), named.closes(), active(&named)), (3, 3, vec![5, 4, 3]));
     }
 
-    /// Reads count in version 2 while 3 is joint: what c owns in that alone it may be asked for.
+    /// Reads count in version 2 while 3 is joint: what c owns in that alone it may be asked for, unless it leaves.
     #[test]
     fn another_store_takes_in_also_what_it_owns_in_the_version_that_is_read() {
-        let records = records(&[ABC, ABD], &[]);
         let marks = marks(&[("a", 2, 2, 2), ("b", 2, 2, 2), ("c", 2, 2, 2)]);
-        let of = |store: StoreId| Configurations::of_records(id("c"), store, &records, None, &marks);
-        let partition = records[0].topology.ring().all_partitions().next().unwrap();
-        assert_eq!(of(store("c")).passes(id("c"), partition), []);
-        let passes = of(StoreId(99)).passes(id("c"), partition);
-        assert_eq!(passes, [Pass { of: passes[0].of.clone(), needed: 2 }]);
+        let stays = records(&[ABC, &["a", "b", "c", "d", "e"]], &[]);
+        let of =
+            |records: &[Arc<Record>], store: StoreId| Configurations::of_records(id("c"), store, records, None, &marks);
+        let (ring, lost) = (stays[1].topology.ring(), of(&stays, StoreId(99)));
+        let given_up = ring.all_partitions().find(|partition| !ring.owners(*partition).contains(&id("c")));
+        let partition = given_up.expect("five members share what three had");
+        assert_eq!(of(&stays, store("c")).passes(id("c"), partition), []);
+        let passes = lost.passes(id("c"), partition);
         let from: BTreeSet<NodeId> = passes[0].of.iter().copied().collect();
-        assert_eq!(from, [id("a"), id("b")].into());
+        assert_eq!((passes.len(), passes[0].needed, from), (1, 2, [id("a"), id("b")].into()));
+        assert_eq!(of(&records(&[ABC, ABD], &[]), StoreId(99)).passes(id("c"), partition), [], "it leaves");
     }
 
     #[test]

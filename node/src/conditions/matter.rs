@@ -145,7 +145,8 @@ impl Matter {
             Matter::NoQuorum(_) => "bring the missing nodes back, or mend what keeps them apart",
             Matter::StoreReplaced { .. } => {
                 "leave it running beside the others until this is gone, and lose no other disk meanwhile; if the disk was only not \
-                 mounted, stop the node, mount it, start again"
+                 mounted, stop the node, mount it, start again; if the node leaves the cluster, declare it lost instead \
+                 (`driftless cluster leave NAME --lost`)"
             }
             Matter::Candidate { .. } => "have it join, or stop it",
             Matter::MembersChanging { .. } => {

@@ -79,6 +79,9 @@ impl<S: Store> Engine<S> {
         let mut moving = self.reconciler.moving(&self.shard);
         (moving.keys, moving.bytes) = self.replica.taken_in();
         let has_taken = moving.taking == moving.taken;
+        if !has_taken {
+            self.taken_at = None;
+        }
         // What a pass has found equal may not be on the disk yet.
         let at = (has_taken && moving.taking > 0).then(|| *self.taken_at.get_or_insert(self.replica.applied()));
         let is_durable = at.is_none_or(|at| self.replica.is_durable_up_to(at));

@@ -565,8 +565,8 @@ fn other_shards(configurations: &Configurations, node: NodeId, shards: usize) ->
     let agreed = usize::from(configurations.member(node)?.shards.max(1));
     (agreed != shards).then(|| {
         format!(
-            "this process has {shards} shards, and the members have agreed on {agreed} for it: set shards = {agreed} in its node.toml, and \
-             start it again"
+            "this process has {shards} shards, and the members have agreed on {agreed} for it: start it again, it goes by that then; and \
+             set `shards` right where its cluster.toml or node.toml says otherwise"
         )
     })
 }
