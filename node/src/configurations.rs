@@ -19,89 +19,10 @@ use std::sync::Arc;
 use driftless_proto::membership::{Record, StoreId};
 use driftless_proto::{BucketDefinition, BucketId, Topology};
 use driftless_ring::{Member, NodeId, PartitionId, Ring};
-use serde::{Deserialize, Serialize};
 
-/// How far a store has come, in versions of the ring. What is said once holds, so that it may be told in any order.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Marks {
-    /// Whose marks they are.
-    pub store: Option<StoreId>,
-    /// In these versions it held what it must.
-    pub ready: Ready,
-    /// It answers no read that counts in an older version.
-    pub closed: u64,
-    /// What it does not own in this version it has handed over.
-    pub left: u64,
-}
+mod marks;
 
-/// The versions in which a store held what it must, while each was its newest. One that came later says nothing of those before it: who
-/// is to take in nothing for it may not have taken in what the one before demanded. Of the newest it is known, and of the 64 before that.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Ready {
-    newest: u64,
-    /// The lowest bit is for the version before the newest.
-    before: u64,
-}
-
-impl Ready {
-    /// In one version.
-    pub fn of(version: u64) -> Ready {
-        Ready { newest: version, before: 0 }
-    }
-
-    /// The newest of them, or 0.
-    pub fn newest(&self) -> u64 {
-        self.newest
-    }
-
-    /// The newest of them up to this version, or 0.
-    pub fn up_to(&self, version: u64) -> u64 {
-        let known = self.newest.saturating_sub(64)..=self.newest.min(version);
-        known.rev().find(|version| self.contains(*version)).unwrap_or(0)
-    }
-
-    /// Whether it held what it must in this version.
-    pub fn contains(&self, version: u64) -> bool {
-        match self.newest.checked_sub(version) {
-            None => false,
-            Some(0) => true,
-            Some(age) => {
-                u32::try_from(age - 1).is_ok_and(|age| self.before.checked_shr(age).is_some_and(|bit| bit & 1 == 1))
-            }
-        }
-    }
-
-    /// In these versions, and in those.
-    #[must_use]
-    pub fn and(self, other: Ready) -> Ready {
-        let (newer, older) = if self.newest >= other.newest { (self, other) } else { (other, self) };
-        let age = u32::try_from(newer.newest - older.newest).unwrap_or(u32::MAX);
-        let shifted = |bits: u64, by: u32| bits.checked_shl(by).unwrap_or(0);
-        let itself = match age {
-            0 => 0,
-            _ if older.newest == 0 => 0,
-            _ => shifted(1, age - 1),
-        };
-        Ready { newest: newer.newest, before: newer.before | shifted(older.before, age) | itself }
-    }
-}
-
-impl Marks {
-    /// Takes in what is told of the same member, of which `named` is the store. What another store has closed counts on: a store that
-    /// was lost must not open again what it had closed. Whether anything changed.
-    pub fn take_in(&mut self, told: Marks, named: Option<StoreId>) -> bool {
-        let before = *self;
-        let closed = self.closed.max(told.closed);
-        if told.store == self.store {
-            self.ready = self.ready.and(told.ready);
-            self.left = self.left.max(told.left);
-        } else if self.store.is_none() || (told.store == named && self.store != named) {
-            *self = told;
-        }
-        self.closed = closed;
-        *self != before
-    }
-}
+pub use marks::{Marks, Ready};
 
 /// The versions that count, and who is how far.
 #[derive(Clone, PartialEq, Debug)]
@@ -320,11 +241,27 @@ impl Configurations {
         newest.or_else(|| self.older.iter().rev().find_map(|older| older.topology.ring().member(node)))
     }
 
+    /// How many shards a node has, as a member or as the process that this is about; `None` of any other.
+    pub fn shards_of(&self, node: NodeId) -> Option<u16> {
+        let own = || self.own.filter(|(own, _)| *own == node).map(|(_, shards)| shards);
+        self.member(node).map(|member| member.shards).or_else(own).map(|shards| shards.max(1))
+    }
+
     /// The shard of a node that serves a partition.
     pub fn shard_of(&self, node: NodeId, partition: PartitionId) -> u16 {
-        let own = || self.own.filter(|(own, _)| *own == node).map(|(_, shards)| shards);
-        let shards = self.member(node).map(|member| member.shards).or_else(own);
-        (partition.arc.0 % u32::from(shards.unwrap_or(1).max(1))) as u16
+        (partition.arc.0 % u32::from(self.shards_of(node).unwrap_or(1))) as u16
+    }
+
+    /// Why the process that this is about cannot be the member that it is, in words: the members have agreed on another number of shards.
+    pub fn other_shards(&self) -> Option<String> {
+        let (node, own) = self.own?;
+        let agreed = self.member(node)?.shards.max(1);
+        (agreed != own.max(1)).then(|| {
+            format!(
+                "this process has {own} shards, and the members have agreed on {agreed} for it: start it again, it goes by that then; and \
+                 set `shards` right where its cluster.toml or node.toml says otherwise"
+            )
+        })
     }
 
     /// The owners of a partition in the newest version.
@@ -544,6 +481,19 @@ mod tests {
     }
 
     #[test]
+    fn a_process_with_other_shards_than_were_agreed_on_is_told() {
+        let records = records(&[ABC], &[]);
+        let told = |node: &str, shards| {
+            let configurations = seen(&records, &BTreeMap::new()).of_process(id(node), shards);
+            configurations
+                .other_shards()
+                .is_some_and(|why| why.starts_with("this process has 3 shards, and the members have agreed on 1"))
+        };
+        assert!(told("a", 3) && !told("a", 1));
+        assert!(!told("d", 3), "it is no member");
+    }
+
+    #[test]
     fn what_is_retired_does_not_come_back_when_another_version_is_decided() {
         let records = records(&[ABC, ABD, &["a", "b", "e"]], &[]);
         let marks = marks(&[("a", 3, 3, 3), ("b", 3, 3, 3), ("c", 2, 3, 2), ("d", 3, 3, 3)]);
@@ -587,7 +537,7 @@ mod tests {
         assert_eq!((unnamed.read_version(), unnamed.closes(), active(&unnamed)), (3, 3, vec![4, 3]));
         let last = records.last().unwrap().clone();
         let ring = last.topology.ring();
-        let topology = Topology::new("test", ring.again(ring).unwrap(), last.topology.buckets().to_vec()).unwrap();
+        let topology = last.topology.with_ring(ring.again(ring).unwrap()).unwrap();
         let stores = ABC.iter().map(|name| (id(name), if *name == "c" { StoreId(99) } else { store(name) })).collect();
         let (voters, lost) = (vec![id("a")], vec![(id("c"), store("c"))]);
         let named = Record::new(7, last.digest(), topology, stores, voters, lost, vec![], String::new(), String::new());
@@ -611,24 +561,6 @@ mod tests {
         let from: BTreeSet<NodeId> = passes[0].of.iter().copied().collect();
         assert_eq!((passes.len(), passes[0].needed, from), (1, 2, [id("a"), id("b")].into()));
         assert_eq!(of(&records(&[ABC, ABD], &[]), StoreId(99)).passes(id("c"), partition), [], "it leaves");
-    }
-
-    #[test]
-    fn versions_that_were_ready_are_remembered_in_whatever_order_they_are_told() {
-        let versions = [1, 3, 4, 60, 64, 65, 130];
-        let mut told: Vec<Ready> = versions.map(Ready::of).to_vec();
-        let forwards = told.iter().copied().fold(Ready::default(), Ready::and);
-        told.rotate_left(3);
-        let backwards = told.iter().rev().copied().fold(Ready::default(), Ready::and);
-        assert_eq!(forwards, backwards);
-        let known = (0..=140).filter(|version| forwards.contains(*version)).collect::<Vec<_>>();
-        assert_eq!((known, forwards.newest()), (vec![130], 130), "the others are more than 64 versions ago");
-        let known = |of: &[u64]| {
-            let all = of.iter().copied().map(Ready::of).fold(Ready::default(), Ready::and);
-            (0..=140).filter(|version| all.contains(*version)).collect::<Vec<_>>()
-        };
-        assert_eq!(known(&[1, 3, 4, 60, 64, 65]), [1, 3, 4, 60, 64, 65]);
-        assert_eq!(known(&[]), [0], "version 0 is that of a node that has only come");
     }
 
     #[test]

@@ -4,15 +4,21 @@ use std::time::Duration;
 
 use crate::time::Instant;
 
-/// Counts, and says the rate over the last few seconds. It has none before a window is full, and forgets what is older.
-#[derive(Clone, Copy, Debug, Default)]
+/// Counts, and says the rate over the last window of time. It has none before one is full, and forgets what is older.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Meter {
+    window: Duration,
     since: Instant,
     counted: u64,
     last: f64,
 }
 
 impl Meter {
+    /// Nothing has come by yet.
+    pub(crate) fn over(window: Duration) -> Meter {
+        Meter { window, since: Instant::default(), counted: 0, last: 0.0 }
+    }
+
     /// So much has come by.
     pub(crate) fn count(&mut self, now: Instant, amount: u64) {
         self.roll(now);
@@ -27,15 +33,16 @@ impl Meter {
 
     fn roll(&mut self, now: Instant) {
         let past = now.since(self.since);
-        if past >= WINDOW {
-            self.last = if past < 2 * WINDOW { self.counted as f64 / past.as_secs_f64() } else { 0.0 };
+        if past >= self.window {
+            self.last = if past < 2 * self.window { self.counted as f64 / past.as_secs_f64() } else { 0.0 };
             self.since = now;
             self.counted = 0;
         }
     }
 }
 
-const WINDOW: Duration = Duration::from_secs(5);
+/// Over what time what anti-entropy moves is counted.
+pub(crate) const REPAIR_WINDOW: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -47,7 +54,7 @@ mod tests {
 
     #[test]
     fn the_rate_is_that_of_the_window_before_and_ends_with_what_it_counts() {
-        let mut meter = Meter::default();
+        let mut meter = Meter::over(Duration::from_secs(5));
         for at in 20..25 {
             meter.count(second(at), 300);
         }

@@ -40,11 +40,7 @@ impl Shard {
 
     /// Whether a partition is this shard's, among those of its node: to store, or to stand in for.
     pub(crate) fn is_mine(&self, partition: PartitionId) -> bool {
-        self.part_of(partition) == self.number
-    }
-
-    fn part_of(&self, partition: PartitionId) -> u16 {
-        self.configurations.shard_of(self.node, partition)
+        self.configurations.shard_of(self.node, partition) == self.number
     }
 
     /// Other versions count from now on.
@@ -73,7 +69,7 @@ impl Shard {
         if self.is_mine(partition) {
             return Ok(());
         }
-        let (shard, owner) = (self.number, self.part_of(partition));
+        let (shard, owner) = (self.number, self.configurations.shard_of(self.node, partition));
         tracing::error!(%partition, shard, owner, "a shard was given a key of another one: refusing it");
         self.metrics.protocol_violations.inc();
         debug_assert_eq!(shard, owner, "a shard was given a key of another one, of {partition}");

@@ -416,6 +416,21 @@ pub struct Moving {
     pub keys_left: u64,
 }
 
+/// Of two parts together.
+impl std::ops::AddAssign for Moving {
+    fn add_assign(&mut self, other: Moving) {
+        let Moving { taking, taken, giving, given, keys, bytes, rate, keys_left } = other;
+        self.taking += taking;
+        self.taken += taken;
+        self.giving += giving;
+        self.given += given;
+        self.keys += keys;
+        self.bytes += bytes;
+        self.rate += rate;
+        self.keys_left += keys_left;
+    }
+}
+
 /// A node that has called and is no member.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CandidateState {

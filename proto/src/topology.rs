@@ -74,6 +74,14 @@ impl Topology {
         Ok(Topology { cluster: cluster.into(), ring: Arc::new(ring), buckets })
     }
 
+    /// The same cluster and buckets on another ring.
+    ///
+    /// # Errors
+    /// [`TopologyError::NoClass`] if the ring has none for a bucket.
+    pub fn with_ring(&self, ring: Ring) -> Result<Topology, TopologyError> {
+        Topology::new(self.cluster.clone(), ring, self.buckets.clone())
+    }
+
     /// Name of the cluster; the certificates carry it too.
     pub fn cluster(&self) -> &str {
         &self.cluster

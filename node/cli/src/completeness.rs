@@ -18,6 +18,7 @@
 use std::time::{Duration, Instant};
 
 use driftless_client::{AaeCommand, AaeStatus, Client, HintsFor, NodeStatus};
+use driftless_node::conditions::MEMBERS_CHANGING;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
@@ -159,9 +160,6 @@ impl Doubts {
         }
     }
 }
-
-/// As nodes call it.
-const MEMBERS_CHANGING: &str = "members_changing";
 
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 

@@ -62,7 +62,7 @@ pub(crate) fn run(args: &Args) -> Result {
         (None, None) => unreachable!("without --dir a temporary directory was made"),
     };
     let layout = layout(args, dir)?;
-    let founders: Vec<String> = layout.founders_left().map(|node| node.name.clone()).collect();
+    let founders: Vec<String> = layout.remaining_founders().map(|node| node.name.clone()).collect();
     let _lock = DirectoryLock::take(&layout.dir)?;
     output::note(format_args!("starting {} in {} …", nodes(layout.nodes.len()), layout.dir.display()));
     let mut cluster = LocalCluster::start(layout, stop.clone())?;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use driftless_client::{Client, ClusterState, MemberState, NoRetry, Profile};
+use driftless_node::conditions::NO_QUORUM;
 use driftless_node::config::read_cluster;
 use driftless_proto::Topology;
 use driftless_proto::client::{Condition, Liveness, NodeStatus, PeerStatus, Severity};
@@ -289,9 +290,6 @@ fn rank(condition: &Condition) -> u8 {
         Severity::Warning | Severity::Note => 3,
     }
 }
-
-/// What follows from connections that are missing.
-const NO_QUORUM: &str = "no_quorum";
 
 fn as_json(node: &Node, nodes: &[Node], moving: Option<&ClusterState>) -> Value {
     let status = node.status.as_ref().ok();

@@ -140,7 +140,7 @@ async fn watch(global: &GlobalArgs, client: &Client) -> Result<ExitCode> {
                 } else if heard.elapsed() > SILENCE_MAX {
                     return Err(Failure::failed(format_args!(
                         "nothing moves as far as is known: {}",
-                        unheard(&seen.silent)
+                        silence(&seen.silent)
                     ))
                     .hint("`driftless cluster status` says what to do about it"));
                 }
@@ -211,34 +211,35 @@ fn headline(seen: &Seen) -> String {
     let state = &seen.state;
     let version = state.version;
     if !is_unfinished(state) {
-        let (is, so_far) = match state.is_agreed {
-            true => ("is settled", ""),
-            false => ("is read from cluster.toml", ", and nothing has been changed yet"),
-        };
+        let stands =
+            if state.is_agreed { "is settled" } else { "is read from cluster.toml, and nothing has been changed yet" };
         return match seen.silent.is_empty() {
-            true if state.is_agreed => paint(Tone::Good, format_args!("nothing moves: version {version} {is}")),
-            true => format!("nothing moves: version {version} {is}{so_far}"),
+            true if state.is_agreed => paint(Tone::Good, format_args!("nothing moves: version {version} {stands}")),
+            true => format!("nothing moves: version {version} {stands}"),
             false => {
-                let silent = unheard(&seen.silent);
-                paint(Tone::Warning, format_args!("nothing moves as far as is known: version {version} {is}; {silent}"))
+                let silence = silence(&seen.silent);
+                paint(
+                    Tone::Warning,
+                    format_args!("nothing moves as far as is known: version {version} {stands}; {silence}"),
+                )
             }
         };
     }
-    let silent: Vec<&str> = state
+    let not_heard: Vec<&str> = state
         .members
         .iter()
         .filter(|member| !member.is_heard && Phase::of(member, state) != Phase::Left)
         .map(|member| member.name.as_str())
         .collect();
     let mut line = format!("version {version}: {}", Progress::of_all(state).words());
-    if !silent.is_empty() {
-        line += &format!("; not heard: {}", silent.join(", "));
+    if !not_heard.is_empty() {
+        line += &format!("; not heard: {}", not_heard.join(", "));
     }
     line
 }
 
 /// `n2, n3 do not answer, and may know of a newer one`.
-fn unheard(silent: &[String]) -> String {
+fn silence(silent: &[String]) -> String {
     let (do_not, may) = if silent.len() == 1 { ("does not answer", "it may") } else { ("do not answer", "they may") };
     format!("{} {do_not}, and {may} know of a newer one", silent.join(", "))
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use driftless_proto::client::{Liveness, Severity};
 
-use super::DiskRoom;
 use super::quorum::Obstacle;
+use super::{DiskRoom, MEMBERS_CHANGING, NO_QUORUM};
 
 /// Why a peer is not connected.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -66,7 +66,7 @@ impl Matter {
             Matter::ClockOff { .. } => "clock_off",
             Matter::ClockDisputed { .. } => "clock_disputed",
             Matter::StoreShort(_) => "store_short",
-            Matter::NoQuorum(_) => "no_quorum",
+            Matter::NoQuorum(_) => NO_QUORUM,
             Matter::StoreReplaced { .. } => "store_replaced",
             Matter::Refilling { .. } => "refilling",
             Matter::NotCompared { .. } => "not_compared",
@@ -77,7 +77,7 @@ impl Matter {
             Matter::CertificateEnds { .. } => "certificate_ends",
             Matter::DiskLow(_) => "disk_low",
             Matter::Candidate { .. } => "candidate",
-            Matter::MembersChanging { .. } => "members_changing",
+            Matter::MembersChanging { .. } => MEMBERS_CHANGING,
             Matter::Counting => "counting",
             Matter::HintsHeld { .. } => "hints_held",
         }

@@ -22,6 +22,12 @@ pub(crate) use present::present;
 #[cfg(feature = "net")]
 pub(crate) use standing::Standings;
 
+/// The name of the condition of a node some of whose partitions have no quorum within reach.
+pub const NO_QUORUM: &str = "no_quorum";
+
+/// The name of the condition of a node whose members have agreed on others, and hand over.
+pub const MEMBERS_CHANGING: &str = "members_changing";
+
 /// How far a data directory that was made anew has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -317,6 +317,10 @@ mod tests {
                 "cluster = \"c\"\n[[member]]\nname = \"x\"\naddress = \"h:1\"\nzonne = \"a\"\n".to_owned(),
                 "did you mean \"zone\"?",
             ),
+            (
+                "cluster = \"c\"\n[[member]]\nname = \"x\"\naddress = \"h:1\"\nzone = \"a\\tb\"\n".to_owned(),
+                "1 to 64 bytes of text",
+            ),
             ("cluster = \"c\"\n".to_owned(), "no members"),
             ("cluster = \"a b\"\n".to_owned(), "letters, digits"),
             ("cluster = [".to_owned(), "not well-formed TOML"),

@@ -33,3 +33,27 @@ pub const WEIGHT_MAX: u32 = 1_000_000;
 
 /// More threads than machines have today.
 pub(crate) const SHARDS_MAX: u64 = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_file_allows_no_node_can_be() {
+        let like = |edit: &dyn Fn(&mut Member)| {
+            let mut member = Member::new("n4", "10.0.0.4:7400");
+            edit(&mut member);
+            is_possible(&member)
+        };
+        assert!(like(&|_| {}), "a member without a zone");
+        assert!(like(&|member| member.zone = "rack 1, größe".into()));
+        for bad in ["a\nb", "\t", "\u{1b}[31m"] {
+            assert!(!like(&|member| member.zone = bad.into()), "{bad:?}");
+        }
+        assert!(!like(&|member| member.zone = "z".repeat(65)));
+        assert!(!like(&|member| member.weight = 0) && !like(&|member| member.weight = WEIGHT_MAX + 1));
+        assert!(!like(&|member| member.shards = 0) && !like(&|member| member.shards = SHARDS_MAX as u16 + 1));
+        assert!(!like(&|member| member.address = "a b".into()) && !like(&|member| member.address = String::new()));
+        assert!(!like(&|member| member.name = "../n4".into()));
+    }
+}

@@ -819,7 +819,7 @@ mod tests {
     #[test]
     fn mistakes_name_key_place_and_remedy() {
         let good = "name = \"n1\"\n";
-        let cases: [(&str, &[&str]); 14] = [
+        let cases: [(&str, &[&str]); 16] = [
             ("", &["name is missing", "node.toml"]),
             ("name = \"n1\"\nlisen = \"x\"", &["unknown key \"lisen\"", "node.toml", "did you mean \"listen\"?"]),
             ("name = \"n1\"\n[limits]\nrequest_max = 1", &["\"limits.request_max\"", "\"limits.requests_max\""]),
@@ -832,6 +832,8 @@ mod tests {
             ("name = \"n1\"\n[limits]\nvalue_bytes_max = \"1GiB\"", &["at most 16MiB"]),
             ("name = \"n1\"\n[limits]\nrequests_max = 0", &["at least 1"]),
             ("name = \"n1\"\n[log]\nformat = \"xml\"", &["log.format", "\"text\" or \"json\""]),
+            ("name = \"n1\"\nzone = \"a\\tb\"", &["zone", "1 to 64 bytes of text"]),
+            ("name = \"n1\"\naddress = \"h:65535\"\nshards = 2", &["shards", "at most 1"]),
             ("name = [1]", &["a text in quotes"]),
             ("name = ", &["not well-formed TOML"]),
         ];

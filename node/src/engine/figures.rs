@@ -13,9 +13,9 @@ use super::Engine;
 
 impl<S: Store> Engine<S> {
     /// What is held for others, by target, and how its delivery goes.
-    pub fn hints(&self) -> impl Iterator<Item = (NodeId, HintFigures)> {
-        self.replica.hint_counts().map(|(target, count)| {
-            let (delivered, rate) = self.handoff.figures(target);
+    pub fn hints(&self, now: Instant) -> impl Iterator<Item = (NodeId, HintFigures)> {
+        self.replica.hint_counts().map(move |(target, count)| {
+            let (delivered, rate) = self.handoff.figures(now, target);
             let (keys, bytes, since) = (count.keys(), count.bytes(), count.since());
             (target, HintFigures { keys, bytes, since, delivered, rate })
         })

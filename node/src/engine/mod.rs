@@ -9,6 +9,7 @@ mod holdings;
 mod implausible;
 mod resident;
 mod route;
+mod taking;
 mod tasks;
 mod versions;
 
@@ -42,6 +43,8 @@ use crate::replica::Replica;
 use crate::replica::store::{BatchSeq, Store};
 use crate::shard::Shard;
 use crate::time::{Instant, Now};
+
+use taking::Taking;
 
 use implausible::ImplausibleLog;
 use tasks::Task;
@@ -116,6 +119,7 @@ pub struct Engine<S: Store> {
     early: Early,
     /// The newest batch when all that this shard takes in had been taken in.
     taken_at: Option<BatchSeq>,
+    taking: Taking,
     outputs: VecDeque<Output>,
 }
 
@@ -149,6 +153,7 @@ impl<S: Store> Engine<S> {
             implausible: ImplausibleLog::default(),
             early: Early::default(),
             taken_at: None,
+            taking: Taking::new(),
             outputs: VecDeque::new(),
         };
         engine.route(now);
@@ -231,7 +236,7 @@ impl<S: Store> Engine<S> {
     /// this says nothing of the peer.
     pub fn handle_unsent(&mut self, now: Now, to: NodeId, id: RequestId) {
         self.shard.metrics.unsent.inc();
-        let refused = Reply::Refused(Refusal::Overloaded { retry_after_ms: UNSENT_RETRY_MS });
+        let refused = Reply::Refused(ASK_AGAIN_SOON);
         match id.lane() {
             Lane::Coordinator => self.coordinator.handle_unsent(&self.shard, now, to, id, refused),
             _ => self.take_reply(now, to, id, refused),
@@ -384,8 +389,8 @@ fn view<'a, S: Store>(
     }
 }
 
-/// When something may be sent again to a peer that does not take what it is sent.
-pub(crate) const UNSENT_RETRY_MS: u32 = 100;
+/// What says of a peer no more than that it is to be asked again soon.
+pub(crate) const ASK_AGAIN_SOON: Refusal = Refusal::Overloaded { retry_after_ms: 100 };
 
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use driftless_proto::Refusal;
 use driftless_ring::NodeId;
 
-use super::{Engine, Output, UNSENT_RETRY_MS, view};
+use super::taking::Taking;
+use super::{ASK_AGAIN_SOON, Engine, Output, view};
 use crate::configurations::Configurations;
 use crate::membership::Progress;
 use crate::peer::{Body, Message, Purpose, ReplicaRequest, Reply, Request};
@@ -46,6 +47,7 @@ impl<S: Store> Engine<S> {
         self.commit(now);
         if configurations.version() > self.shard.configurations.version() {
             self.taken_at = None;
+            self.taking = Taking::new();
         }
         self.shard.run_on(configurations);
         self.replica.handle_configurations(&self.shard, now);
@@ -56,8 +58,7 @@ impl<S: Store> Engine<S> {
         let Early { waiting } = std::mem::take(&mut self.early);
         for (from, message) in waiting {
             if self.is_of_another_shard(&message) {
-                let refusal = Refusal::Overloaded { retry_after_ms: UNSENT_RETRY_MS };
-                self.send(from, message.id, Body::Reply(Reply::Refused(refusal)));
+                self.send(from, message.id, Body::Reply(Reply::Refused(ASK_AGAIN_SOON)));
             } else {
                 self.handle_peer(now, from, message);
             }
@@ -78,6 +79,7 @@ impl<S: Store> Engine<S> {
         let version = configurations.version();
         let mut moving = self.reconciler.moving(&self.shard);
         (moving.keys, moving.bytes) = self.replica.taken_in();
+        (moving.rate, moving.keys_left) = (self.taking.rate, self.taking.keys_left);
         let has_taken = moving.taking == moving.taken;
         if !has_taken {
             self.taken_at = None;
@@ -98,11 +100,6 @@ impl<S: Store> Engine<S> {
             moving,
             ..Progress::default()
         }
-    }
-
-    /// About how many keys this shard still has to take in.
-    pub fn keys_left(&self) -> u64 {
-        self.reconciler.keys_left(&self.replica)
     }
 
     /// Whether a mistake makes this shard take what goes by an older version.
@@ -134,8 +131,7 @@ impl<S: Store> Engine<S> {
         self.early.forget_expired(now);
         let bytes = request.value_bytes();
         if self.early.waiting.len() >= EARLY_MAX || self.early.bytes() + bytes > EARLY_BYTES_MAX {
-            let refusal = Refusal::Overloaded { retry_after_ms: UNSENT_RETRY_MS };
-            self.send(from, message.id, Body::Reply(Reply::Refused(refusal)));
+            self.send(from, message.id, Body::Reply(Reply::Refused(ASK_AGAIN_SOON)));
         } else {
             self.early.waiting.push_back((from, message));
         }

@@ -34,6 +34,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 use crate::config::Limits;
+use crate::meter::Meter;
 use crate::peer::{Lane, Merge, Purpose, ReplicaRequest, Reply, Request, RequestId, RequestIds, time_to_carry};
 use crate::planted::Bug;
 use crate::replica::record::RecordKey;
@@ -100,14 +101,6 @@ enum Stage {
     Walking(Walk),
 }
 
-/// Deliveries per second.
-#[derive(Default)]
-struct Meter {
-    since: Instant,
-    count: u64,
-    rate: f64,
-}
-
 impl Handoff {
     pub(crate) fn new(limits: &Limits, mut rng: StdRng) -> Handoff {
         Handoff {
@@ -139,7 +132,7 @@ impl Handoff {
                 precedence: Precedence::new(self.delay),
                 patience: pause,
                 delivered: 0,
-                meter: Meter::default(),
+                meter: Meter::over(METER_TIME),
             }
         });
         target.has_new = true;
@@ -204,7 +197,7 @@ impl Handoff {
                 walk.was_taken();
                 target.put_off.remove(&sent.record);
                 target.delivered += 1;
-                target.meter.count(now);
+                target.meter.count(now, 1);
                 target.patience = self.delay / 4;
                 shard.metrics.hints_delivered.inc();
                 let Sent { record, digest, .. } = sent;
@@ -261,9 +254,9 @@ impl Handoff {
     }
 
     /// Keys delivered to a target since the start, and per second lately.
-    pub(crate) fn figures(&self, id: NodeId) -> (u64, f64) {
+    pub(crate) fn figures(&self, now: Instant, id: NodeId) -> (u64, f64) {
         self.targets.get(&id).map_or((0, 0.0), |target| {
-            let rate = if let Stage::Walking(_) = target.stage { target.meter.rate } else { 0.0 };
+            let rate = if let Stage::Walking(_) = target.stage { target.meter.rate(now) } else { 0.0 };
             (target.delivered, rate)
         })
     }
@@ -400,7 +393,7 @@ fn is_up(me: NodeId, up: &BTreeMap<NodeId, Instant>, ring: &Ring, id: NodeId) ->
 impl Target {
     fn begin(&mut self, now: Instant, window: usize) {
         self.has_new = false;
-        self.meter = Meter { since: now, ..Meter::default() };
+        self.meter = Meter::over(METER_TIME);
         self.stage = Stage::Walking(Walk::new(now, window));
     }
 
@@ -414,16 +407,6 @@ impl Stage {
         match self {
             Stage::Walking(walk) => Some(walk),
             Stage::Idle | Stage::Waiting(_) => None,
-        }
-    }
-}
-
-impl Meter {
-    fn count(&mut self, now: Instant) {
-        self.count += 1;
-        let time = now.since(self.since);
-        if time >= METER_TIME {
-            *self = Meter { since: now, count: 0, rate: self.count as f64 / time.as_secs_f64() };
         }
     }
 }

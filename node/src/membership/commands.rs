@@ -127,8 +127,7 @@ impl Membership {
         }
         let ring = ring.again(earlier).map_err(|error| error.to_string())?;
         let voters = voters::next(&record.voters, ring.members());
-        let buckets = record.topology.buckets().to_vec();
-        let topology = Topology::new(record.topology.cluster(), ring, buckets).map_err(|error| error.to_string())?;
+        let topology = record.topology.with_ring(ring).map_err(|error| error.to_string())?;
         let reason = format!("version {} is cancelled: back to version {}", record.version(), oldest.version());
         let (cluster, parent, by) = (record.cluster_id, newest.digest, self.me.member.name.clone());
         let (lost, dropped) = (record.lost.clone(), record.dropped.clone());

@@ -345,7 +345,7 @@ impl Membership {
             format!("no majority of voters: {} {verb} not answer, {needed} of {count} are needed", silent.join(", "))
         };
         // What was proposed to one voter may be decided by others, later.
-        let may_be_decided = is_contended || deciding.proposal.may_be_decided() || self.has_accepted();
+        let may_be_decided = is_contended || deciding.proposal.may_be_decided || self.has_accepted();
         let failure = match may_be_decided {
             true => Failure::Unknown(Unknown::Interrupted(format!("{why}; it may be decided yet"))),
             false => Refusal::Membership(format!("{why}; this attempt has changed nothing")).into(),
@@ -420,7 +420,7 @@ impl Membership {
         let stores = stores.collect::<Option<Vec<_>>>()?;
         let ring = founding.ring().again(founding.ring()).ok()?;
         let voters = voters::next(&[], ring.members());
-        let topology = driftless_proto::Topology::new(founding.cluster(), ring, founding.buckets().to_vec()).ok()?;
+        let topology = founding.with_ring(ring).ok()?;
         let (by, reason) = (self.me.member.name.clone(), "founded by its file".to_owned());
         let (cluster, parent) = (self.rng.random(), self.chain.founding_digest());
         Record::new(cluster, parent, topology, stores, voters, Vec::new(), Vec::new(), by, reason).ok()
@@ -437,8 +437,7 @@ impl Membership {
         }
         let ring = record.topology.ring();
         let ring = ring.again(ring).ok()?;
-        let buckets = record.topology.buckets().to_vec();
-        let topology = driftless_proto::Topology::new(record.topology.cluster(), ring, buckets).ok()?;
+        let topology = record.topology.with_ring(ring).ok()?;
         let named = |(node, named): &(NodeId, StoreId)| (*node, if *node == me { store } else { *named });
         let stores = record.stores.iter().map(named).collect();
         let lost = record.lost.iter().copied().chain([(me, gone)]).collect();

@@ -115,16 +115,8 @@ impl Progress {
     /// they are ready for none before both are for the same.
     #[must_use]
     pub fn together(self, other: Progress) -> Progress {
-        let moving = Moving {
-            taking: self.moving.taking + other.moving.taking,
-            taken: self.moving.taken + other.moving.taken,
-            giving: self.moving.giving + other.moving.giving,
-            given: self.moving.given + other.moving.given,
-            keys: self.moving.keys + other.moving.keys,
-            bytes: self.moving.bytes + other.moving.bytes,
-            rate: self.moving.rate + other.moving.rate,
-            keys_left: self.moving.keys_left + other.moving.keys_left,
-        };
+        let mut moving = self.moving;
+        moving += other.moving;
         Progress {
             version: self.version.min(other.version),
             closed: self.closed.min(other.closed),

@@ -95,8 +95,8 @@ pub(super) struct Proposal {
     answered: BTreeSet<NodeId>,
     /// How often it began again.
     pub(super) rounds: u32,
-    /// Voters were asked to accept something, or have accepted something.
-    is_proposed: bool,
+    /// Voters were asked to accept something, or had accepted something before: then that may be decided whatever becomes of this proposal.
+    pub(super) may_be_decided: bool,
 }
 
 #[derive(Debug)]
@@ -131,7 +131,7 @@ impl Proposal {
         let (own, phase) = (own.map(Box::new), Phase::Beaten);
         let (ballot, seen) = (Ballot::default(), Ballot::default());
         let answered = BTreeSet::new();
-        Proposal { slot, electorate, own, ballot, phase, seen, answered, rounds: 0, is_proposed: false }
+        Proposal { slot, electorate, own, ballot, phase, seen, answered, rounds: 0, may_be_decided: false }
     }
 
     /// The next round, above all that was heard of.
@@ -177,12 +177,6 @@ impl Proposal {
         self.electorate.voters.keys().copied().filter(|voter| !has(voter)).collect()
     }
 
-    /// Whether voters were asked to accept anything, or had accepted something before: then it may be decided whatever becomes of this
-    /// proposal.
-    pub(super) fn may_be_decided(&self) -> bool {
-        self.is_proposed
-    }
-
     /// The voters that have said nothing at all, and how many are needed of how many.
     pub(super) fn silent(&self) -> (Vec<NodeId>, usize, usize) {
         let silent = self.electorate.voters.keys().copied().filter(|voter| !self.answered.contains(voter)).collect();
@@ -202,7 +196,7 @@ impl Proposal {
         self.answered.insert(from);
         let Phase::Preparing { promises } = &mut self.phase else { return Step::Wait };
         let before = before.filter(|(_, record)| record.version() == self.slot);
-        self.is_proposed |= before.is_some();
+        self.may_be_decided |= before.is_some();
         promises.insert(from, before);
         if promises.len() < self.electorate.needed {
             return Step::Wait;
@@ -213,7 +207,7 @@ impl Proposal {
             return self.beaten(self.ballot);
         };
         self.phase = Phase::Accepting { record, accepted: BTreeSet::new() };
-        self.is_proposed = true;
+        self.may_be_decided = true;
         Step::Accept
     }
 

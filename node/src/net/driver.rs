@@ -34,7 +34,6 @@ use driftless_ring::NodeId;
 use crate::configurations::Configurations;
 use crate::engine::{ClientTag, Engine, Output};
 use crate::membership::Progress;
-use crate::meter::Meter;
 use crate::peer::{self, Body};
 use crate::replica::store::{BatchSeq, Store};
 use crate::route::MEMBERSHIP_SHARD;
@@ -54,7 +53,6 @@ pub(crate) struct Driver<S: Store> {
     agreement: Option<Agreement>,
     /// How far this shard had come when that was published last.
     progress: Option<Progress>,
-    taking: Taking,
     /// Who was said last to run on a newer version, and when.
     behind: Option<(NodeId, Instant)>,
     /// Some shard has come further since the machine of the members was told.
@@ -99,7 +97,6 @@ impl<S: Store> Driver<S> {
             detection,
             agreement,
             progress: None,
-            taking: Taking::default(),
             behind: None,
             progress_stale: false,
             messages,
@@ -215,7 +212,7 @@ impl<S: Store> Driver<S> {
         if self.figures_stale && self.figures_due <= now {
             self.figures_stale = false;
             self.figures_due = now + FIGURES_INTERVAL;
-            self.context.shared.publish_hints(self.context.shard, self.engine.hints().collect());
+            self.context.shared.publish_hints(self.context.shard, self.engine.hints(now).collect());
         }
     }
 
@@ -319,7 +316,7 @@ impl<S: Store> Driver<S> {
                     Agreement::send(&self.context, &self.links.borrow(), now.instant, to, letter);
                 }
                 Effect::Configurations(configurations) => {
-                    if let Some(reason) = other_shards(&configurations, shared.node, shared.shards.len()) {
+                    if let Some(reason) = configurations.other_shards() {
                         self.halted = true;
                         shared.halt(reason);
                         break;
@@ -362,11 +359,10 @@ impl<S: Store> Driver<S> {
         if !is_due && self.context.configurations.borrow().is_settled() && self.progress.is_some() {
             return;
         }
-        let mut progress = self.engine.progress();
         if is_due {
-            self.taking.look(now, progress.moving.bytes, self.engine.keys_left());
+            self.engine.look_at_taking(now);
         }
-        (progress.moving.rate, progress.moving.keys_left) = (self.taking.rate, self.taking.keys_left);
+        let progress = self.engine.progress();
         let steps = |progress: Progress| (progress.version, progress.closed, progress.ready, progress.left);
         let is_news = self.progress.map(steps) != Some(steps(progress));
         if is_news || (is_due && self.progress != Some(progress)) {
@@ -557,39 +553,6 @@ impl<S: Store> Driver<S> {
             self.aging = now + context.shared.limits.deadline_max;
             context.reply_routes.borrow_mut().age();
         }
-    }
-}
-
-/// Why a process with so many shards cannot be this member, in words.
-fn other_shards(configurations: &Configurations, node: NodeId, shards: usize) -> Option<String> {
-    let agreed = usize::from(configurations.member(node)?.shards.max(1));
-    (agreed != shards).then(|| {
-        format!(
-            "this process has {shards} shards, and the members have agreed on {agreed} for it: start it again, it goes by that then; and \
-             set `shards` right where its cluster.toml or node.toml says otherwise"
-        )
-    })
-}
-
-/// What is said of taking in that is found out with each tick only.
-#[derive(Default)]
-struct Taking {
-    meter: Meter,
-    /// Bytes that had been taken in by the last look.
-    bytes: u64,
-    /// Bytes a second, lately.
-    rate: u64,
-    keys_left: u64,
-}
-
-impl Taking {
-    /// So much has been taken in for the newest version, and so many keys are left.
-    fn look(&mut self, now: Instant, bytes: u64, keys_left: u64) {
-        // It begins anew with each version.
-        self.meter.count(now, bytes.checked_sub(self.bytes).unwrap_or(bytes));
-        self.bytes = bytes;
-        self.rate = self.meter.rate(now) as u64;
-        self.keys_left = keys_left;
     }
 }
 

@@ -33,7 +33,7 @@ use super::outbound::{FrameLoad, NotPushed, Outbound};
 use super::refusal::{CloseCode, CloseReason, News, STOPPING};
 use super::reply_routes::Origin;
 use super::shard_context::ShardContext;
-use crate::engine::UNSENT_RETRY_MS;
+use crate::engine::ASK_AGAIN_SOON;
 use crate::peer::{Body, Hello, Incarnation, Message, Reply, Request, WireMessage};
 use crate::route::{self, MEMBERSHIP_SHARD};
 use crate::time::Instant;
@@ -277,10 +277,7 @@ impl Link {
         if let Body::Request { .. } = message.body {
             context.shared.metrics.candidates_refused.inc();
             // The record that makes it a member is on its way here.
-            let refusal = match theirs > ours {
-                true => Refusal::Overloaded { retry_after_ms: UNSENT_RETRY_MS },
-                false => Refusal::NotOwner { ring_version: ours },
-            };
+            let refusal = if theirs > ours { ASK_AGAIN_SOON } else { Refusal::NotOwner { ring_version: ours } };
             let body = Body::Reply(Reply::Refused(refusal));
             self.send(context, now, Message { id: message.id, ring_version: ours, body });
         }

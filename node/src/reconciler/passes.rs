@@ -73,20 +73,13 @@ impl Reconciler {
 
     /// How much there is to take and to give, and how much of that is done.
     pub(crate) fn moving(&mut self, shard: &Shard) -> Moving {
-        if !shard.configurations.is_moving() {
-            return Moving::default();
-        }
-        let counted = match self.passes.counted.take() {
-            Some(counted) => counted,
-            None => self.passes.count(shard),
-        };
-        self.passes.counted.insert(counted).moving
+        self.passes.counted(shard).map_or_else(Moving::default, |counted| counted.moving)
     }
 
     /// About how many keys of what is not taken in yet this node lacks: as many as the peer that holds the most holds more than it, as
     /// far as peers have said.
-    pub(crate) fn keys_left<H: Holdings>(&self, holdings: &H) -> u64 {
-        let untaken = self.passes.counted.iter().flat_map(|counted| &counted.untaken);
+    pub(crate) fn keys_left<H: Holdings>(&mut self, shard: &Shard, holdings: &H) -> u64 {
+        let untaken = self.passes.counted(shard).into_iter().flat_map(|counted| &counted.untaken);
         untaken
             .map(|partition| self.rounds.most_held(*partition).saturating_sub(count(holdings.tree(*partition))))
             .sum()
@@ -94,6 +87,17 @@ impl Reconciler {
 }
 
 impl Passes {
+    /// How far it has come; nothing if nothing changes hands.
+    fn counted(&mut self, shard: &Shard) -> Option<&Counted> {
+        if !shard.configurations.is_moving() {
+            return None;
+        }
+        if self.counted.is_none() {
+            self.counted = Some(self.count(shard));
+        }
+        self.counted.as_ref()
+    }
+
     fn count(&self, shard: &Shard) -> Counted {
         let configurations = &shard.configurations;
         let (mut moving, mut untaken) = (Moving::default(), Vec::new());

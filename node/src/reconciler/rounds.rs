@@ -15,7 +15,7 @@ use driftless_ring::{NodeId, PartitionId, Token};
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use crate::meter::Meter;
+use crate::meter::{Meter, REPAIR_WINDOW};
 use crate::shard::Shard;
 use crate::time::Instant;
 
@@ -142,7 +142,7 @@ impl Rounds {
                     open: 0,
                     again: false,
                     shared: BTreeMap::new(),
-                    repaired: Meter::default(),
+                    repaired: Meter::over(REPAIR_WINDOW),
                 });
                 // What changes hands is compared by who takes it, and by who gives it away.
                 peer.begins |= is_given || passes.iter().any(|pass| pass.of.contains(&owner));

@@ -364,7 +364,11 @@ impl World {
         let nodes = || self.0.machines.iter().filter_map(|machine| machine.node.borrow().clone());
         let has_agreed = |node: Rc<LocalNode>| {
             let status = node.status();
-            status.ring_version >= 2 && status.conditions.iter().all(|condition| condition.name != "members_changing")
+            status.ring_version >= 2
+                && status
+                    .conditions
+                    .iter()
+                    .all(|condition| condition.name != driftless_node::conditions::MEMBERS_CHANGING)
         };
         self.until("all have agreed", SECONDS_10, || nodes().count() > 0 && nodes().all(has_agreed)).await;
     }

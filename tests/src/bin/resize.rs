@@ -7,7 +7,8 @@
 
 use std::process::ExitCode;
 
-use driftless_tests::resize::{Format, Options, USAGE, run};
+use driftless_tests::processes::Format;
+use driftless_tests::resize::{Options, USAGE, run};
 
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {

@@ -7,8 +7,8 @@
 
 use std::process::ExitCode;
 
-use driftless_tests::processes::{Inside, inside_with_disks};
-use driftless_tests::torment::{Format, Options, USAGE, list, run};
+use driftless_tests::processes::{Format, Inside, inside_with_disks};
+use driftless_tests::torment::{Options, USAGE, list, run};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::processes::number;
+
 /// A campaign.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -60,12 +62,11 @@ impl Options {
         let mut options = Options { kills: 1000, power_cuts: 100, seed, dir: None, planted: None };
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or(format!("{word} needs a value"));
-            let number = |text: String| text.parse().map_err(|_| format!("{word} needs a number, not {text:?}"));
             match word.as_str() {
                 "--help" | "-h" => return Ok(None),
-                "--kills" => options.kills = number(value()?)?,
-                "--power-cuts" => options.power_cuts = number(value()?)?,
-                "--seed" => options.seed = number(value()?)?,
+                "--kills" => options.kills = number(&word, &value()?)?,
+                "--power-cuts" => options.power_cuts = number(&word, &value()?)?,
+                "--seed" => options.seed = number(&word, &value()?)?,
                 "--dir" => options.dir = Some(value()?.into()),
                 "--planted" => {
                     let name = value()?;

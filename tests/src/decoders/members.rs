@@ -14,8 +14,7 @@ use super::samples::topology;
 fn record() -> Record {
     let founding = topology();
     let ring = founding.ring().next(founding.ring().spec()).expect("the same members");
-    let buckets = founding.buckets().to_vec();
-    let topology = driftless_proto::Topology::new(founding.cluster(), ring, buckets).expect("as before");
+    let topology = founding.with_ring(ring).expect("as before");
     let ids: Vec<NodeId> = topology.ring().members().iter().map(|member| member.id).collect();
     let stores = ids.iter().map(|id| (*id, store(*id))).collect();
     let (voters, lost) = (ids[..3].to_vec(), vec![(NodeId(9), StoreId(9))]);

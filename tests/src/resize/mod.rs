@@ -24,6 +24,6 @@ mod tally;
 mod value;
 mod workload;
 
-pub use options::{Format, Options, Recipe, USAGE};
+pub use options::{Options, Recipe, USAGE};
 pub use run::run;
 pub use summary::Summary;

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::processes::{Format, minutes, number};
+
 /// A run.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -39,15 +41,6 @@ pub enum Recipe {
     Churn,
 }
 
-/// Who reads the report.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Format {
-    /// People.
-    Text,
-    /// Programs: one object. Progress goes to standard error in either case.
-    Json,
-}
-
 /// For `--help`.
 pub const USAGE: &str = "\
 resize: a live cluster of real nodes that grows and shrinks under load; whatever clients were told must stay true
@@ -77,7 +70,7 @@ impl Options {
     /// # Errors
     /// In words, what is wrong with them.
     pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
-        let (mut recipe, mut keys, mut clients, mut minutes) = (Recipe::Resize, None, None, None);
+        let (mut recipe, mut keys, mut clients, mut time) = (Recipe::Resize, None, None, None);
         let mut options = Options {
             recipe,
             seed: rand::random::<u32>().into(),
@@ -102,35 +95,26 @@ impl Options {
                         other => return Err(format!("there is no recipe {other:?}")),
                     }
                 }
-                "--minutes" => minutes = Some(parse::<f64>(&word, &value()?)?),
-                "--keys" => keys = Some(parse(&word, &value()?)?),
-                "--clients" => clients = Some(parse(&word, &value()?)?),
-                "--rate" => options.rate = parse(&word, &value()?)?,
+                "--minutes" => time = Some(minutes(&word, &value()?)?),
+                "--keys" => keys = Some(number(&word, &value()?)?),
+                "--clients" => clients = Some(number(&word, &value()?)?),
+                "--rate" => options.rate = number(&word, &value()?)?,
                 "--no-kills" => options.kills = false,
                 "--planted" => options.planted = true,
-                "--seed" => options.seed = parse(&word, &value()?)?,
+                "--seed" => options.seed = number(&word, &value()?)?,
                 "--dir" => options.dir = Some(value()?.into()),
                 "--keep" => options.keep = true,
-                "--format" => {
-                    options.format = match value()?.as_str() {
-                        "text" => Format::Text,
-                        "json" => Format::Json,
-                        other => return Err(format!("there is no format {other:?}")),
-                    }
-                }
+                "--format" => options.format = value()?.parse()?,
                 other => return Err(format!("unknown option {other:?}")),
             }
         }
-        if let Some(minutes) = minutes {
+        if let Some(time) = time {
             if recipe != Recipe::Churn {
                 return Err(
                     "--minutes is for --recipe churn: the steps of the other one take as long as they take".into()
                 );
             }
-            if !(0.0..=10_000.0).contains(&minutes) {
-                return Err(format!("{minutes} minutes are no time"));
-            }
-            options.time = Duration::from_secs_f64(minutes * 60.0);
+            options.time = time;
         }
         let (usual_keys, usual_clients) = match recipe {
             Recipe::Resize => (20_000, 64),
@@ -149,10 +133,6 @@ impl Options {
         }
         Ok(Some(options))
     }
-}
-
-fn parse<T: std::str::FromStr>(option: &str, text: &str) -> Result<T, String> {
-    text.parse().map_err(|_| format!("{option} needs a number, not {text:?}"))
 }
 
 #[cfg(test)]

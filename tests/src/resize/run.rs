@@ -64,7 +64,6 @@ struct Run<'a> {
     changes: u64,
     judgements: u64,
     reads_judged: (u64, u64),
-    doubtful: u64,
     promises: BTreeMap<Promise, u64>,
     broken: Vec<String>,
     faults: Vec<String>,
@@ -109,7 +108,6 @@ impl<'a> Run<'a> {
             changes: 0,
             judgements: 0,
             reads_judged: (0, 0),
-            doubtful: 0,
             promises: BTreeMap::new(),
             broken: Vec::new(),
             faults: Vec::new(),
@@ -354,12 +352,7 @@ impl<'a> Run<'a> {
                 let holdings = self.runtime.block_on(explain(&self.reader, key));
                 self.broken.push(format!("{}\n  {}\n{}{holdings}", place(key), texts.join("\n  "), history.story()));
             }
-            self.doubtful += history.doubtful.iter().filter(|seq| **seq > history.forgotten).count() as u64;
             history.forget();
-            // What was kept of the doubtful ones is counted already; the last write is looked at once more.
-            if history.doubtful.contains(&(history.forgotten + 1)) {
-                self.doubtful -= 1;
-            }
         }
         for node in &self.fleet.nodes {
             if self.members.contains(&node.name) {
@@ -375,7 +368,8 @@ impl<'a> Run<'a> {
         if (gets == 0 || writes < self.options.keys as u64) && !self.is_ended() {
             self.missed.push("clients hardly did anything".to_owned());
         }
-        let tally = &self.shared().tally;
+        let (tally, history) = (&self.shared().tally, &self.shared().history);
+        let doubtful = (0..history.len()).map(|key| history.key(key).doubtful.len() as u64).sum();
         let mut summary = Summary {
             recipe: self.options.recipe,
             seed: self.options.seed,
@@ -388,7 +382,7 @@ impl<'a> Run<'a> {
             changes: self.changes,
             judgements: self.judgements,
             reads_judged: self.reads_judged,
-            doubtful: self.doubtful,
+            doubtful,
             interrupted: self.is_ended(),
             moved: self.moved,
             promises: self.promises,

@@ -16,8 +16,7 @@ pub struct Agreement {
     pub store: StoreId,
     /// Durable as soon as they are written.
     pub files: BTreeMap<String, Vec<u8>>,
-    /// What it would be as a member.
-    pub member: Member,
+    member: Member,
     machine: Option<Membership>,
     progress: Vec<Progress>,
     told: Option<Progress>,

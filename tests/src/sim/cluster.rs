@@ -90,8 +90,7 @@ impl Cluster {
         let mut spec = ring.spec();
         spec.members = members.iter().map(member).collect::<Vec<Member>>();
         let next = ring.next(spec).expect("nothing but the members changes, and there are three or more");
-        let (name, buckets) = (self.topology.cluster(), self.topology.buckets().to_vec());
-        self.topology = Arc::new(Topology::new(name, next, buckets).expect("its buckets fitted the ring before"));
+        self.topology = Arc::new(self.topology.with_ring(next).expect("its buckets fitted the ring before"));
     }
 
     /// Members come and go while nodes run: every node takes part in agreeing on them.

@@ -224,8 +224,7 @@ impl Node {
         let settings = ClockSettings { off_max: limits.clock_off_max };
         self.clocks = Some(Clocks::new(self.id, members.iter().copied(), settings));
         let now = self.clock.now(at);
-        let itself = self.agreement.as_ref().map(|agreement| &agreement.member);
-        let shards = configurations.member(self.id).or(itself).map_or(1, |member| member.shards);
+        let shards = configurations.shards_of(self.id).unwrap_or(1);
         for shard in 0..shards {
             let config = EngineConfig {
                 node: self.id,

@@ -26,7 +26,7 @@ mod value;
 mod watch;
 mod workload;
 
-pub use options::{Format, Options, USAGE};
+pub use options::{Options, USAGE};
 pub use plan::Fault;
 pub use run::{list, run};
 pub use summary::Summary;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::plan::Fault;
+use crate::processes::{Format, minutes, number};
 
 /// A run.
 #[derive(Clone, Debug)]
@@ -22,15 +23,6 @@ pub struct Options {
     pub dir: Option<PathBuf>,
     /// Only name the faults.
     pub lists: bool,
-}
-
-/// For whom the summary is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Format {
-    /// People.
-    Text,
-    /// Programs: one object. Progress goes to standard error.
-    Json,
 }
 
 /// For `--help`.
@@ -71,23 +63,11 @@ impl Options {
             match word.as_str() {
                 "--help" | "-h" => return Ok(None),
                 "--list" => options.lists = true,
-                "--minutes" => {
-                    let minutes: f64 = parse(&word, &value()?)?;
-                    if !(0.0..=100_000.0).contains(&minutes) {
-                        return Err(format!("{minutes} minutes are no time"));
-                    }
-                    options.time = Duration::from_secs_f64(minutes * 60.0);
-                }
-                "--seed" => options.seed = parse(&word, &value()?)?,
-                "--nodes" => options.nodes = parse(&word, &value()?)?,
+                "--minutes" => options.time = minutes(&word, &value()?)?,
+                "--seed" => options.seed = number(&word, &value()?)?,
+                "--nodes" => options.nodes = number(&word, &value()?)?,
                 "--dir" => options.dir = Some(value()?.into()),
-                "--format" => {
-                    options.format = match value()?.as_str() {
-                        "text" => Format::Text,
-                        "json" => Format::Json,
-                        other => return Err(format!("there is no format {other:?}")),
-                    }
-                }
+                "--format" => options.format = value()?.parse()?,
                 "--scenario" => {
                     let name = value()?;
                     let known = Fault::ALL.into_iter().find(|(known, _)| *known == name);
@@ -105,10 +85,6 @@ impl Options {
         }
         Ok(Some(options))
     }
-}
-
-fn parse<T: std::str::FromStr>(option: &str, text: &str) -> Result<T, String> {
-    text.parse().map_err(|_| format!("{option} needs a number, not {text:?}"))
 }
 
 #[cfg(test)]

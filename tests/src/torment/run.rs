@@ -11,7 +11,7 @@ use tokio::runtime::Runtime;
 use super::calm;
 use super::check::{Evidence, Left};
 use super::nemesis::Nemesis;
-use super::options::{Format, Options};
+use super::options::Options;
 use super::plan::{Fault, Plan};
 use super::shape::members;
 use super::summary::Summary;
@@ -20,7 +20,7 @@ use super::value::Id;
 use super::watch::Watch;
 use super::workload::{Shared, Workload, is_set};
 use crate::fleet::{Disk, Fleet};
-use crate::processes::{stop_signals, strace};
+use crate::processes::{Format, stop_signals, strace};
 
 /// Runs; `outside` says why this program is not in a namespace of its own, if it is not.
 ///

@@ -190,7 +190,7 @@ impl Layout {
     }
 
     /// Those of the cluster file that have not left. Who was added may be a member or not: only the others know.
-    pub(crate) fn founders_left(&self) -> impl Iterator<Item = &NodeFiles> {
+    pub(crate) fn remaining_founders(&self) -> impl Iterator<Item = &NodeFiles> {
         self.nodes.iter().filter(|node| !node.is_added)
     }
 
@@ -444,7 +444,7 @@ mod tests {
         layout.add(&addition("n4")).expect("can be added");
         layout.nodes[0].mark_left().expect("can be written");
         let opened = Layout::open(dir.path()).expect("can be read");
-        assert_eq!(opened.founders_left().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["n2"]);
+        assert_eq!(opened.remaining_founders().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["n2"]);
     }
 
     #[test]

@@ -83,7 +83,11 @@ impl Five {
 
     /// What a node holds for another, as it shows that.
     fn held_for(&self, i: usize, target: NodeId) -> HintFigures {
-        self.engines[i].hints().find(|(id, _)| *id == target).map(|(_, figures)| figures).expect("something was held")
+        self.engines[i]
+            .hints(self.now.instant)
+            .find(|(id, _)| *id == target)
+            .map(|(_, figures)| figures)
+            .expect("something was held")
     }
 
     /// A node's own coordinator speaks to its replica. Answers what that says at once.

@@ -64,7 +64,7 @@ impl Changing {
         let all = members(5).shared();
         spec.members = nodes.iter().map(|i| all.ring().members()[*i].clone()).collect();
         let ring = before.topology.ring().next(spec).expect("enough members");
-        let topology = Topology::new("test", ring, before.topology.buckets().to_vec()).expect("fits");
+        let topology = before.topology.with_ring(ring).expect("fits");
         let lost: Vec<NodeId> = lost.iter().map(|i| self.quad.id(*i)).collect();
         self.records.push(record_of(&topology, before.digest(), &lost));
     }
@@ -159,7 +159,7 @@ fn ring_of(nodes: &[usize]) -> Topology {
     let mut spec = all.ring().spec();
     spec.members = nodes.iter().map(|i| all.ring().members()[*i].clone()).collect();
     let first = driftless_ring::Ring::first(spec.clone()).expect("enough members");
-    Topology::new("test", first.next(spec).expect("the same"), all.buckets().to_vec()).expect("fits")
+    all.with_ring(first.next(spec).expect("the same")).expect("fits")
 }
 
 fn record_of(topology: &Topology, parent: u128, lost: &[NodeId]) -> Arc<Record> {
@@ -456,4 +456,32 @@ fn who_leaves_has_not_left_before_it_has_compared_with_every_owner_of_today() {
     changing.wait();
     let progress = changing.quad.engines[3].progress();
     assert_eq!((progress.left, progress.moving.given), (3, progress.moving.giving));
+}
+
+/// What `transfers` shows.
+#[test]
+fn what_is_left_to_take_in_is_said_and_counted_anew_for_each_version() {
+    let mut changing = Changing::of(3, brisk());
+    (0..KEYS).for_each(|number| changing.put(number % 3, number));
+    changing.decide(&[0, 1, 2, 3], &[]);
+    (0..4).for_each(|i| changing.switch(i));
+    let look = |changing: &mut Changing| {
+        let now = changing.quad.now.instant;
+        changing.quad.engines[3].look_at_taking(now);
+        changing.quad.engines[3].progress().moving
+    };
+    let mut most_left = 0;
+    for _ in 0..40 {
+        changing.quad.pass(Duration::from_millis(700));
+        most_left = most_left.max(look(&mut changing).keys_left);
+        changing.quad.settle();
+    }
+    let owned = (0..KEYS).filter(|number| changing.owners(*number).contains(&3)).count() as u64;
+    let moving = look(&mut changing);
+    assert!((1..=owned).contains(&most_left), "{most_left} of {owned}");
+    assert_eq!((moving.taken, moving.keys, moving.keys_left), (moving.taking, owned, 0));
+    changing.finish(&[0, 1, 2, 3]);
+    changing.decide(&[0, 1, 2, 3], &[]);
+    changing.switch(3);
+    assert_eq!(look(&mut changing).keys, 0);
 }

@@ -119,7 +119,8 @@ fn hints_of_both_shards_are_counted_and_delivered() {
     let delay = cluster.limits.handoff_delay;
     cluster.pass(delay);
     let held = |cluster: &Sharded| {
-        let of_shards = cluster.engines[..usize::from(SHARDS)].iter().flat_map(|engine| engine.hints());
+        let of_shards =
+            cluster.engines[..usize::from(SHARDS)].iter().flat_map(|engine| engine.hints(cluster.now.instant));
         HintFigures::by_target(of_shards).get(&target).map(|held| held.keys)
     };
     assert_eq!(held(&cluster), Some(2), "one of each shard, counted together");

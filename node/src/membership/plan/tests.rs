@@ -134,6 +134,7 @@ fn what_cannot_be_is_refused_in_words() {
         (Change::Join { name: "n4".to_owned(), zone: None, weight: Some(0) }, "a weight is 1 or more"),
         (Change::Set { name: "n3".to_owned(), zone: Some(String::new()), weight: None }, "\"\" is no zone"),
         (Change::Set { name: "n3".to_owned(), zone: Some("a\nb".to_owned()), weight: None }, "\"a\\nb\" is no zone"),
+        (Change::Set { name: "n3".to_owned(), zone: None, weight: Some(1_000_001) }, "a weight is 1000000 at most"),
         (leave("n9", false), "n9 is no member"),
         (leave("n3", false), "n = 3 needs 3 members: there would be 2 (bucket default)"),
         (replace("n9", "n4"), "n9 is no member"),

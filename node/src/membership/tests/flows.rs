@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use driftless_proto::membership::{Change, ClusterAnswer, ClusterCommand, ClusterState, Plan, StoreId};
+use driftless_proto::{Failure, Unknown};
 use driftless_ring::NodeId;
 
 use super::world::{Weather, World};
@@ -138,6 +139,31 @@ fn without_a_majority_nothing_is_decided_and_the_operator_is_told_who_is_missing
     others.iter().for_each(|node| world.start(*node));
     world.run_for(Duration::from_secs(2));
     assert_eq!(commit(&mut world, "n1", &name), Ok(3));
+}
+
+/// n1 has accepted its own proposal when the others die; whoever comes back may bring it to its end.
+#[test]
+fn a_commit_that_a_voter_has_accepted_is_not_called_refused() {
+    let mut world = founded();
+    ask(&mut world, "n1", ClusterCommand::Stage(join("n4"))).unwrap();
+    let plan = plan(&mut world, "n1").name;
+    let [n1, n2, n3] = ["n1", "n2", "n3"].map(NodeId::of_name);
+    let commit = ClusterCommand::Commit { plan: plan.clone() };
+    let first = world.command(n1, commit.clone());
+    let accepts = |world: &World| world.machine(n1).standing.accepted_for(3).is_some();
+    assert!(world.run_until(Duration::from_secs(1), accepts));
+    assert_eq!(world.machine(n1).chain.version(), 2, "nobody else has accepted it");
+    [n2, n3].iter().for_each(|node| world.crash(*node));
+    let again = world.command(n1, commit);
+    for tag in [first, again] {
+        world.run_until(Duration::from_secs(10), |world| world.answers.contains_key(&tag));
+        let answer = world.answers.remove(&tag);
+        let is_unknown = |failure: &Failure| matches!(failure, Failure::Unknown(Unknown::Interrupted(why)) if why.ends_with("it may be decided yet"));
+        assert!(answer.as_ref().is_some_and(|answer| answer.as_ref().is_err_and(is_unknown)), "{answer:?}");
+    }
+    [n2, n3].iter().for_each(|node| world.start(*node));
+    world.run_for(Duration::from_secs(20));
+    assert_eq!(world.machine(n2).chain.version(), 3, "and so it was");
 }
 
 #[test]
