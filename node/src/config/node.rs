@@ -833,7 +833,7 @@ mod tests {
             ("name = \"n1\"\n[limits]\nrequests_max = 0", &["at least 1"]),
             ("name = \"n1\"\n[log]\nformat = \"xml\"", &["log.format", "\"text\" or \"json\""]),
             ("name = \"n1\"\nzone = \"a\\tb\"", &["zone", "1 to 64 bytes of text"]),
-            ("name = \"n1\"\naddress = \"h:65535\"\nshards = 2", &["shards", "at most 1"]),
+            ("name = \"n1\"\naddress = \"h:65535\"\nshards = 2", &["shards", "from 1 to 1"]),
             ("name = [1]", &["a text in quotes"]),
             ("name = ", &["not well-formed TOML"]),
         ];
