@@ -68,6 +68,7 @@ impl Membership {
                 Fit::Old => {}
                 Fit::Next => {
                     self.adopt(decided);
+                    self.set_apart(from, None);
                     learned = true;
                 }
                 Fit::Gap => {
@@ -75,8 +76,7 @@ impl Membership {
                     break;
                 }
                 Fit::Foreign => {
-                    let version = decided.record.version();
-                    tracing::error!(%from, version, "a version that does not follow the own one: it is of another cluster, or of another history");
+                    self.set_apart(from, Some(self.chain.why_foreign(&decided.record)));
                     break;
                 }
             }

@@ -19,6 +19,8 @@ pub(super) struct Peers {
 struct Peer {
     is_connected: bool,
     heard: Option<Heard>,
+    /// That it goes by another history, in words.
+    apart: Option<String>,
     /// When it may be sent records again that it has not asked for.
     records_from: Instant,
     /// When it may be asked for records again.
@@ -49,6 +51,19 @@ impl Peers {
             let candidate = news.sender.clone();
             peer.heard = Some(Heard { at: now, version, digest, candidate, moving });
         }
+    }
+
+    /// What is found of the history of a node. Whether that is news.
+    pub(super) fn set_apart(&mut self, node: NodeId, what: Option<String>) -> bool {
+        let Some(peer) = self.peers.get_mut(&node) else { return false };
+        let is_news = peer.apart != what;
+        peer.apart = what;
+        is_news
+    }
+
+    /// Those who go by another history.
+    pub(super) fn apart(&self) -> impl Iterator<Item = (NodeId, &str)> {
+        self.peers.iter().filter_map(|(node, peer)| Some((*node, peer.apart.as_deref()?)))
     }
 
     pub(super) fn connected(&self) -> Vec<NodeId> {
@@ -107,7 +122,7 @@ fn may(now: Instant, from: Option<&mut Instant>, pause: Duration) -> bool {
 const CANDIDATES_MAX: usize = 64;
 
 /// A node that has said nothing for so long is not there: three times what passes between two of its news, and a little.
-const HEARD_FOR: Duration = Duration::from_millis(3_500);
+pub(super) const HEARD_FOR: Duration = Duration::from_millis(3_500);
 
 /// Between records that were not asked for.
 const PUSH_PAUSE: Duration = Duration::from_secs(1);
