@@ -560,6 +560,26 @@ mod tests {
         assert_eq!(of(&records(&[ABC, ABD], &[]), StoreId(99)).passes(id("c"), partition), [], "it leaves");
     }
 
+    /// c was declared lost by force, and is still named as a member.
+    #[test]
+    fn a_member_that_was_declared_lost_by_force_is_not_ready_and_nothing_is_taken_from_it() {
+        let mut records = records(&[ABC], &[]);
+        let before = records[0].clone();
+        let topology = before.topology.with_ring(before.topology.ring().forced().unwrap()).unwrap();
+        let (stores, lost) = (before.stores.clone(), vec![(id("c"), store("c"))]);
+        let (voters, by) = (vec![id("a")], String::new());
+        let forced = Record::new(7, before.digest(), topology, stores, voters, lost, vec![], by.clone(), by);
+        records.push(Arc::new(forced.unwrap().forced(2).unwrap()));
+        let marks = marks(&[("a", 1_000, 2, 2), ("b", 1_000, 2, 2), ("c", 1_000, 1_000, 1_000)]);
+        let of = |node: &str, own: StoreId| Configurations::of_records(id(node), own, &records, None, &marks);
+        let seen = of("a", store("a"));
+        assert_eq!((seen.read_version(), active(&seen), seen.is_settled()), (2, vec![1_000, 2], false));
+        assert_eq!(seen.members().len(), 3, "it may come back with another store, and is called until then");
+        let partition = seen.topology().ring().all_partitions().next().unwrap();
+        let passes = of("b", StoreId(99)).passes(id("b"), partition);
+        assert!(passes.iter().all(|pass| (&pass.of[..], pass.needed) == (&[id("a")][..], 1)), "{passes:?}");
+    }
+
     #[test]
     fn a_version_whose_members_were_lost_before_they_were_ready_retires_nothing() {
         let records = records(&[ABC, ABD, ABC], &["d"]);

@@ -526,3 +526,52 @@ pub const VOTERS_MAX: usize = 7;
 
 /// Format of [`Record`].
 const FORMAT: u8 = 1;
+
+#[cfg(test)]
+mod tests {
+    use driftless_ring::{Member, Partitions, Ring, RingSpec};
+
+    use super::*;
+    use crate::bucket::BucketDefinition;
+
+    fn store(node: NodeId) -> StoreId {
+        StoreId(node.0.into())
+    }
+
+    /// Of the members a and b, in this ring, of which one votes and one is lost.
+    fn record(ring: Ring, voter: &str, lost: &str) -> Result<Record, RecordError> {
+        let stores = ring.members().iter().map(|member| (member.id, store(member.id))).collect();
+        let topology = Topology::new("test", ring, vec![BucketDefinition::built_in(2)]).expect("it fits");
+        let (voters, lost) = (vec![NodeId::of_name(voter)], NodeId::of_name(lost));
+        let words = String::new();
+        Record::new(7, 1, topology, stores, voters, vec![(lost, store(lost))], Vec::new(), words.clone(), words)
+    }
+
+    fn second() -> Ring {
+        let members = ["a", "b"].map(|name| Member::new(name, "h:1")).to_vec();
+        let partitions = Partitions::new(4).expect("a power of two");
+        let first = Ring::first(RingSpec { partitions, hash_seed: 0, members, classes: [2].into() }).expect("it fits");
+        first.again(&first).expect("there is a next version")
+    }
+
+    #[test]
+    fn a_forced_record_says_on_what_and_its_number_must_fit() {
+        let normal = record(second(), "a", "b").expect("it fits");
+        assert_eq!((normal.follows_on(), normal.forced_on), (1, None));
+        assert_eq!(normal.forced(1), Err(RecordError::Forced(1)), "its number is 2");
+        let forced = record(second().forced().expect("there is one"), "a", "b").and_then(|record| record.forced(2));
+        let forced = forced.expect("1000 follows on 2 by force");
+        assert_eq!((forced.version(), forced.follows_on()), (1000, 2));
+        assert_eq!([forced.is_vacant(NodeId::of_name("a")), forced.is_vacant(NodeId::of_name("b"))], [false, true]);
+        assert_eq!(forced.clone().forced(600), Err(RecordError::Forced(600)));
+        let bytes = postcard::to_stdvec(&forced).expect("can be written");
+        assert_eq!(postcard::from_bytes::<Record>(&bytes), Ok(forced.clone()));
+        let damaged = postcard::to_stdvec(&Record { forced_on: Some(700), ..forced }).expect("can be written");
+        assert!(postcard::from_bytes::<Record>(&damaged).is_err());
+    }
+
+    #[test]
+    fn who_is_lost_does_not_vote() {
+        assert_eq!(record(second(), "b", "b"), Err(RecordError::Voters));
+    }
+}

@@ -296,7 +296,11 @@ mod tests {
     fn another_history_is_told_with_whose_it_is() {
         let what = "it is at version 8, and version 1000 of this node was forced on version 7".to_owned();
         let matter = Matter::HistoryDiffers { peer: "n3".to_owned(), what };
-        assert!(matter.to_string().starts_with("n3 goes by another history of the members than this node: it is at version 8"));
+        assert!(
+            matter
+                .to_string()
+                .starts_with("n3 goes by another history of the members than this node: it is at version 8")
+        );
         assert_eq!((matter.peer(), matter.severity()), (Some("n3"), Severity::Warning));
     }
 

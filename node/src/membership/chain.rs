@@ -222,7 +222,8 @@ impl Chain {
             return None;
         }
         if let Some(known) = self.records.get(&version) {
-            let forced = known.record.forced_on.map_or(String::new(), |on| format!(", which was forced on version {on}"));
+            let forced =
+                known.record.forced_on.map_or(String::new(), |on| format!(", which was forced on version {on}"));
             return (known.digest != digest).then(|| format!("its version {version} is not that of this node{forced}"));
         }
         if self.version() == version {
@@ -254,12 +255,10 @@ impl Chain {
         }
     }
 
-    /// Whether a record shows that enough of the voters that the newest one names have accepted it, or that it was rightly forced. Of one
-    /// that does not follow that, and of the founding, nothing is known.
+    /// Whether the next record shows that enough of the voters that the newest one names have accepted it, or that it was rightly forced. Of the
+    /// founding nothing is known.
     pub(super) fn is_decided(&self, decided: &DecidedRecord) -> bool {
-        let Some(newest) = self.newest().filter(|newest| decided.record.follows_on() == newest.record.version()) else {
-            return true;
-        };
+        let Some(newest) = self.newest() else { return true };
         if decided.record.forced_on.is_some() {
             return recovery::may_be_forced(&newest.record, &decided.record);
         }

@@ -451,7 +451,8 @@ impl Membership {
         let others = record.lost.iter().copied().filter(|lost| *lost != (me, gone));
         let lost = others.chain([(me, gone)]).collect();
         let name = &self.me.member.name;
-        let voters = voters::next(&record.voters, topology.ring().members(), |node| node != me && record.is_vacant(node));
+        let voters =
+            voters::next(&record.voters, topology.ring().members(), |node| node != me && record.is_vacant(node));
         let (cluster, dropped) = (record.cluster_id, record.dropped.clone());
         let reason = format!("{name} has a new store");
         Record::new(cluster, newest.digest, topology, stores, voters, lost, dropped, name.clone(), reason).ok()

@@ -59,13 +59,13 @@ impl Membership {
         }
         let mut learned = false;
         for decided in records {
-            if !self.chain.is_decided(&decided) {
-                let version = decided.record.version();
-                tracing::error!(%from, version, "a version that no majority of the voters before it has accepted: it is not taken");
-                break;
-            }
             match self.chain.fit(&decided.record, is_taken && self.is_free() && is_whole) {
                 Fit::Old => {}
+                Fit::Next if !self.chain.is_decided(&decided) => {
+                    let version = decided.record.version();
+                    tracing::error!(%from, version, "a version that no majority of the voters before it has accepted: it is not taken");
+                    break;
+                }
                 Fit::Next => {
                     self.adopt(decided);
                     self.set_apart(from, None);

@@ -320,7 +320,8 @@ impl Membership {
     /// What is found of the history of another node. Who is not connected says nothing of it any more.
     fn set_apart(&mut self, peer: NodeId, what: Option<String>) {
         if self.peers.set_apart(peer, what) {
-            let apart = self.peers.apart().map(|(node, what)| Apart { name: self.name_of(node), what: what.to_owned() });
+            let apart =
+                self.peers.apart().map(|(node, what)| Apart { name: self.name_of(node), what: what.to_owned() });
             self.outputs.push_back(Output::Apart(apart.collect()));
         }
     }

@@ -53,9 +53,10 @@ impl Peers {
         }
     }
 
-    /// What is found of the history of a node. Whether that is news.
+    /// What is found of the history of a node that is there. Whether that is news.
     pub(super) fn set_apart(&mut self, node: NodeId, what: Option<String>) -> bool {
         let Some(peer) = self.peers.get_mut(&node) else { return false };
+        let what = what.filter(|_| peer.is_connected);
         let is_news = peer.apart != what;
         peer.apart = what;
         is_news

@@ -88,7 +88,9 @@ impl Membership {
         }
         if now.since(self.started) < LISTEN_FIRST {
             let seconds = LISTEN_FIRST.as_secs();
-            return Err(format!("this node has only just started, and may not hear everybody yet: ask again in {seconds} s"));
+            return Err(format!(
+                "this node has only just started, and may not hear everybody yet: ask again in {seconds} s"
+            ));
         }
         let heard = |node: NodeId| self.peers.heard(node).filter(|_| self.peers.is_heard(now, node));
         let is_up = |node: NodeId, store| heard(node).is_some_and(|heard| heard.candidate.store == store);
@@ -137,7 +139,9 @@ impl Membership {
         let (name, own) = (self.name_of(node), self.chain.version());
         if heard.version > own {
             let version = heard.version;
-            return Err(format!("{name} knows version {version}, and this node version {own}: ask {name} (`--node {name}`)"));
+            return Err(format!(
+                "{name} knows version {version}, and this node version {own}: ask {name} (`--node {name}`)"
+            ));
         }
         match self.chain.apart(heard.version, heard.digest) {
             Some(what) => Err(format!("{name} goes by another history ({what}): see `driftless status`")),
@@ -174,7 +178,9 @@ impl Membership {
         };
         let names = names.join(", ");
         let mut dangers = vec![
-            format!("what only {they} {hold} is given up for ever, also writes that were acknowledged: the data of {names} is refused from then on"),
+            format!(
+                "what only {they} {hold} is given up for ever, also writes that were acknowledged: the data of {names} is refused from then on"
+            ),
             format!(
                 "if {names} {are} only out of reach, {they} and this node would go on as two clusters, each with writes that the other lacks: \
                  make sure that no process of {names} runs, or ever starts again on its old data"
@@ -188,7 +194,8 @@ impl Membership {
                 accepted.reason
             ));
         }
-        let later = |node: &NodeId| self.peers.heard(*node).filter(|heard| heard.version > own).map(|heard| heard.version);
+        let later =
+            |node: &NodeId| self.peers.heard(*node).filter(|heard| heard.version > own).map(|heard| heard.version);
         for (node, version) in lost.keys().filter_map(|node| Some((*node, later(node)?))) {
             dangers.push(format!(
                 "{} went by version {version}, of which this node has only heard: it is given up; if the disk of {} can be read, start that \

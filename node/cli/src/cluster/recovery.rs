@@ -18,7 +18,9 @@ pub(crate) fn print(recovery: &Recovery, node: Option<&str>, flags: &str) -> Res
 /// `version 7 -> 1000, by force: n2, n3 would be declared lost, and n1 would decide from then on`.
 fn text(Recovery { base, version, lost, voters, .. }: &Recovery) -> String {
     let (lost, voters) = (lost.join(", "), voters.join(", "));
-    format!("version {base} -> {version}, by force: {lost} would be declared lost, and {voters} would decide from then on")
+    format!(
+        "version {base} -> {version}, by force: {lost} would be declared lost, and {voters} would decide from then on"
+    )
 }
 
 fn command(recovery: &Recovery, node: Option<&str>, flags: &str) -> String {

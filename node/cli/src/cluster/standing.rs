@@ -165,7 +165,8 @@ fn next(state: &ClusterState, flags: &str) -> (bool, String) {
             1 => ("is", "named as a member", "its place"),
             _ => ("are", "named as members", "the place of each"),
         };
-        let then = if staged { format!(" What is staged waits: see what it costs with {plan}.") } else { String::new() };
+        let then =
+            if staged { format!(" What is staged waits: see what it costs with {plan}.") } else { String::new() };
         return (
             false,
             format!(

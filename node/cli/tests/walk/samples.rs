@@ -90,6 +90,7 @@ pub(crate) const SAMPLES: &[Sample] = &[
     alike(MEMBERSHIP, "driftless --profile DIR cluster leave n2", At::NotRun(MEMBERS)),
     alike(MEMBERSHIP, "driftless --profile DIR cluster replace n3 --with n5", At::NotRun(MEMBERS)),
     alike(MEMBERSHIP, "driftless --profile DIR cluster set n1 --weight 2", At::NotRun(MEMBERS)),
+    alike(MEMBERSHIP, "driftless --profile DIR cluster recover --lost n2,n3", At::NotRun(MEMBERS)),
     alike(COMMANDS, "driftless --profile DIR damaged list", At::NotRun(DAMAGE)),
     alike(COMMANDS, "driftless --profile DIR damaged restore bat --accept-loss", At::NotRun(DAMAGE)),
     alike(OPERATIONS, "ssh n1 curl -s http://127.0.0.1:7401/metrics | grep -E 'credentials_(reread|refused)_total '", At::NotRun("needs other machines")),

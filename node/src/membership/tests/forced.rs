@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use driftless_proto::membership::{Change, ClusterAnswer, ClusterCommand, MemberState, Recovery};
+use driftless_proto::membership::{Change, ClusterAnswer, ClusterCommand, MemberState, Record, Recovery};
 use driftless_ring::NodeId;
 
 use super::flows::{CALM, ask, commit, join, leave, plan, settle, state};
 use super::world::World;
+use crate::membership::letter::Ballot;
+use crate::membership::{Candidate, DecidedRecord, Letter, Membership, MembershipConfig};
 
 fn id(name: &str) -> NodeId {
     NodeId::of_name(name)
@@ -177,7 +179,11 @@ fn the_lost_that_come_back_decide_nothing_with_those_that_are_left() {
     assert_eq!(change(&mut world, "n3", weight.clone()).unwrap_err(), refused);
     assert_eq!(recover(&mut world, "n3", &["n1", "n2"], true).unwrap_err(), refused);
     // Nor is it waited for less, because it says that it has all that it must.
-    assert!(change(&mut world, "n2", weight).unwrap_err().starts_with("version 2 is unfinished (n3, n4, n5 are declared lost"));
+    assert!(
+        change(&mut world, "n2", weight)
+            .unwrap_err()
+            .starts_with("version 2 is unfinished (n3, n4, n5 are declared lost")
+    );
     assert_eq!(version(&world, "n2"), 1000);
 }
 
@@ -193,7 +199,8 @@ fn a_node_that_knows_what_came_after_refuses_what_was_forced_before_it_and_both_
     world.run_for(Duration::from_secs(10));
     assert_eq!((version(&world, "n1"), version(&world, "n2"), version(&world, "n3")), (1000, 3, 3));
     let plan = &world.records[&3].reason;
-    let what = format!("its version 1000 was forced on version 2, but this node knows that version 3 was decided ({plan})");
+    let what =
+        format!("its version 1000 was forced on version 2, but this node knows that version 3 was decided ({plan})");
     assert_eq!(apart(&world, "n2", "n1"), Some(what));
     let what = "it is at version 3, and version 1000 of this node was forced on version 2".to_owned();
     assert_eq!((apart(&world, "n1", "n2"), apart(&world, "n1", "n3")), (Some(what.clone()), Some(what)));
@@ -259,10 +266,7 @@ fn what_is_not_needed_or_not_safe_is_refused() {
     bury(&mut world, &["n4"]);
     world.crash(id("n3"));
     world.run_for(Duration::from_secs(5));
-    assert_eq!(
-        refused(&mut world, &["n4", "n5"]),
-        "n3 is neither heard nor declared lost: start it, or name it too"
-    );
+    assert_eq!(refused(&mut world, &["n4", "n5"]), "n3 is neither heard nor declared lost: start it, or name it too");
     world.wipe(id("n3"));
     world.weather.shards = Duration::from_secs(3_000);
     world.start(id("n3"));
@@ -358,4 +362,33 @@ fn what_was_forced_survives_a_restart_and_who_was_away_catches_up_across_the_gap
     let expected = [1, 2, 3, 4, 1000, 1001, 1002, 1003].map(|version| (version, (version == 1000).then_some(4)));
     assert_eq!(versions, expected);
     assert_eq!((past[4].by.as_str(), past[4].reason.as_str()), ("n5", "n2, n3, n4 are lost: forced on version 4"));
+}
+
+#[test]
+fn what_was_not_rightly_forced_is_not_taken() {
+    let world = cluster(3);
+    let (n1, n2) = (id("n1"), id("n2"));
+    let before = world.machine(n1).chain.newest().unwrap().clone();
+    let takes = |lost: &[&str]| {
+        let record = &before.record;
+        let topology = record.topology.with_ring(record.topology.ring().forced().unwrap()).unwrap();
+        let lost = lost.iter().map(|name| (id(name), record.store_of(id(name)).unwrap())).collect();
+        let (cluster, stores, words) = (record.cluster_id, record.stores.clone(), String::new());
+        let forced =
+            Record::new(cluster, before.digest, topology, stores, vec![n1], lost, vec![], words.clone(), words);
+        let record = forced.unwrap().forced(record.version()).unwrap();
+        let decided = DecidedRecord { record, ballot: Ballot::default(), accepted_by: vec![n2] };
+        let state = &world.nodes[&n1];
+        let config = MembershipConfig {
+            candidate: Candidate { member: state.member.clone(), store: state.store },
+            founding: world.founding().clone(),
+            files: state.files.clone().into_iter().collect(),
+            seed: [0; 32],
+        };
+        let mut machine = Membership::new(config, world.now).unwrap();
+        machine.handle_letter(world.now, n2, Letter::Records { settled: 2, records: vec![decided] });
+        machine.chain.version()
+    };
+    assert_eq!(takes(&["n3"]), 2, "two of three are no minority");
+    assert_eq!(takes(&["n2", "n3"]), 1000);
 }

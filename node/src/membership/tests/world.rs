@@ -13,7 +13,9 @@ use rand::{Rng, SeedableRng};
 
 use crate::membership::letter::Ballot;
 use crate::membership::paxos::Standing;
-use crate::membership::{Apart, Candidate, DecidedRecord, Letter, Membership, MembershipConfig, Output, Progress, files};
+use crate::membership::{
+    Apart, Candidate, DecidedRecord, Letter, Membership, MembershipConfig, Output, Progress, files,
+};
 use crate::time::Instant;
 
 pub(super) struct World {
