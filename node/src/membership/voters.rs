@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use driftless_proto::membership::VOTERS_MAX;
 use driftless_ring::{Member, NodeId};
 
-/// The voters of a version with these members, but for those whose stores were declared lost: those that were voters before, then members of zones that have none, then those with the
-/// smallest ids. An odd number, as one more would make a majority larger and nothing safer; with two members one, for both together are
-/// needed less often.
+/// The voters of a version with these members, but for those whose stores were declared lost: those that were voters before, then members of
+/// zones that have none, then those with the smallest ids. An odd number, as one more would make a majority larger and nothing safer; with
+/// two members one, for both together are needed less often.
 pub(super) fn next(before: &[NodeId], members: &[Member], is_vacant: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
     let there: Vec<&Member> = members.iter().filter(|member| !is_vacant(member.id)).collect();
     let wanted = match there.len().min(VOTERS_MAX) {
