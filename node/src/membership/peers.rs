@@ -83,6 +83,12 @@ impl Peers {
         peer.is_connected && is_recent
     }
 
+    /// Those who are there now.
+    pub(super) fn there(&self, now: Instant) -> impl Iterator<Item = (NodeId, &Heard)> {
+        let there = self.peers.iter().filter(move |(node, _)| self.is_heard(now, **node));
+        there.filter_map(|(node, peer)| Some((*node, peer.heard.as_ref()?)))
+    }
+
     /// Who has called and is there.
     pub(super) fn candidates(&self, now: Instant, is_member: impl Fn(NodeId) -> bool) -> Vec<&Candidate> {
         let candidates = self.peers.iter().filter(|(node, _)| !is_member(**node) && self.is_heard(now, **node));

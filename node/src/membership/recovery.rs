@@ -9,20 +9,20 @@
 //!
 //! Rules:
 //! - whoever is not declared lost is heard, with the store that is named as its own, and knows no later version: so nobody who is left
-//!   can have voted on, or followed, what the lost may have decided meanwhile;
+//!   follows what the lost may have decided meanwhile;
 //! - the record follows from the version before and from who is lost: forced at two nodes, it is the same one;
 //! - a node that knows what came after the version before does not take it, and says so ([`super::chain::Chain::why_foreign`]).
 //!
 //! What this node has accepted for the next version, and nobody brought to an end, is given up. Those who are lost may have decided it; but
-//! nobody who is left follows it, and a version retires the one before only once all of that one's members do, so nothing rests on it
-//! that the version before does not hold. To take it up would be no surer: of a majority that is gone, those who are left may have heard
-//! another value, or none.
+//! nobody who is left follows it, and a version retires the one before only once all of that one's members that are not lost have closed. So no
+//! write rests on it alone but on disks that are lost. To take it up would be no surer: of a majority that is gone, those who are left may
+//! have accepted another value, or none.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use driftless_proto::membership::{ClusterAnswer, Record, Recovery, StoreId};
-use driftless_ring::{Member, NodeId};
+use driftless_ring::NodeId;
 
 use super::chain::Known;
 use super::letter::{Ballot, DecidedRecord};
@@ -99,12 +99,9 @@ impl Membership {
             let (is, it) = if up.len() == 1 { ("is", "it") } else { ("are", "them") };
             return Err(format!("{} {is} up, with all data, and not lost: do not name {it}", up.join(", ")));
         }
-        let others = record.topology.ring().members().iter().map(|member: &Member| member.id);
         let is_left = |node: &NodeId| *node != me && !lost.contains_key(node) && !record.is_vacant(*node);
-        let left: Vec<NodeId> = others.filter(is_left).collect();
-        for node in &left {
-            self.check_knows_no_more(*node)?;
-        }
+        let left: Vec<NodeId> = record.stores.iter().map(|(node, _)| *node).filter(is_left).collect();
+        self.check_knows_most(now, &left)?;
         let is_there = |node: NodeId| node == me || record.store_of(node).is_some_and(|store| is_up(node, store));
         let answering: Vec<NodeId> = record.voters.iter().copied().filter(|voter| is_there(*voter)).collect();
         if answering.len() > record.voters.len() / 2 {
@@ -133,20 +130,18 @@ impl Membership {
         Ok(())
     }
 
-    /// Nobody who is left may know a version that this node does not.
-    fn check_knows_no_more(&self, node: NodeId) -> Result<(), String> {
-        let Some(heard) = self.peers.heard(node) else { return Ok(()) };
-        let (name, own) = (self.name_of(node), self.chain.version());
-        if heard.version > own {
-            let version = heard.version;
-            return Err(format!(
-                "{name} knows version {version}, and this node version {own}: ask {name} (`--node {name}`)"
-            ));
+    /// Those who are left go by the same history, and nobody who is there knows more of it than this node: also who has another disk by now
+    /// may be named with that by a later version.
+    fn check_knows_most(&self, now: Instant, left: &[NodeId]) -> Result<(), String> {
+        let own = self.chain.version();
+        let apart: BTreeMap<NodeId, &str> = self.peers.apart().collect();
+        if let Some((node, what)) = left.iter().find_map(|node| apart.get_key_value(node)) {
+            return Err(format!("{} goes by another history ({what}): see `driftless status`", self.name_of(*node)));
         }
-        match self.chain.apart(heard.version, heard.digest) {
-            Some(what) => Err(format!("{name} goes by another history ({what}): see `driftless status`")),
-            None => Ok(()),
-        }
+        let mut ahead = self.peers.there(now).filter(|(node, heard)| heard.version > own && !apart.contains_key(node));
+        let Some((node, heard)) = ahead.next() else { return Ok(()) };
+        let (name, version) = (self.name_of(node), heard.version);
+        Err(format!("{name} knows version {version}, and this node version {own}: ask {name} (`--node {name}`)"))
     }
 
     /// The record itself: the same at whichever node it is forced.

@@ -150,15 +150,14 @@ fn bereave(seed: u64) -> Tally {
     let (majority, voters) = (newest.voters.len() / 2 + 1, newest.voters.clone());
     let gone: Vec<NodeId> = voters.choose_multiple(&mut world.rng, majority).copied().collect();
     for node in gone {
-        match world.rng.random() {
-            true => {
-                world.bury(node);
-                tally.buried += 1;
-            }
-            false => {
-                world.wipe(node);
-                tally.wiped += 1;
-            }
+        // As many as the largest n must be left, also of those that can take the place of another.
+        let alive = world.nodes.values().filter(|node| !node.is_dead).count();
+        if alive > 3 && world.rng.random() {
+            world.bury(node);
+            tally.buried += 1;
+        } else {
+            world.wipe(node);
+            tally.wiped += 1;
         }
     }
     world.mend();
@@ -166,7 +165,8 @@ fn bereave(seed: u64) -> Tally {
     world.ids().into_iter().for_each(|node| world.start(node));
     world.run_for(Duration::from_secs(15));
     for _ in 0..10 {
-        let Some(answer) = force(&mut world) else { break };
+        // With the last store that a version names the cluster is gone.
+        let Some(answer) = force(&mut world) else { return tally };
         match answer {
             Ok(_) => tally.forced += 1,
             // Of the voters of the newest version that those who are left know, enough are there.
