@@ -570,7 +570,7 @@ mod tests {
         let (voters, by) = (vec![id("a")], String::new());
         let forced = Record::new(7, before.digest(), topology, stores, voters, lost, vec![], by.clone(), by);
         records.push(Arc::new(forced.unwrap().forced(2).unwrap()));
-        let marks = marks(&[("a", 1_000, 2, 2), ("b", 1_000, 2, 2), ("c", 1_000, 1_000, 1_000)]);
+        let marks = marks(&[("a", 1_000, 2, 2), ("b", 1_000, 2, 2), ("c", 1_000, 2, 2)]);
         let of = |node: &str, own: StoreId| Configurations::of_records(id(node), own, &records, None, &marks);
         let seen = of("a", store("a"));
         assert_eq!((seen.read_version(), active(&seen), seen.is_settled()), (2, vec![1_000, 2], false));
