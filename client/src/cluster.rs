@@ -15,12 +15,16 @@ use crate::retry::{Decision, FailedAttempt, RetryPolicy};
 /// Whether a command may change something.
 pub(crate) fn is_change(command: &ClusterCommand) -> bool {
     match command {
-        ClusterCommand::State | ClusterCommand::Plan | ClusterCommand::History => false,
+        ClusterCommand::State
+        | ClusterCommand::Plan
+        | ClusterCommand::History
+        | ClusterCommand::Recover { force: false, .. } => false,
         ClusterCommand::Stage(_)
         | ClusterCommand::Clear
         | ClusterCommand::Commit { .. }
         | ClusterCommand::Cancel
-        | ClusterCommand::Apply(_) => true,
+        | ClusterCommand::Apply(_)
+        | ClusterCommand::Recover { force: true, .. } => true,
     }
 }
 

@@ -203,7 +203,7 @@ pub use driftless_proto::client::{
 pub use driftless_proto::key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use driftless_proto::membership::{
     CandidateState, Change as ClusterChange, ClusterAnswer, ClusterCommand, ClusterState, Decided, MemberState, Moving,
-    Past, Plan, PlannedNode, Staged,
+    Past, Plan, PlannedNode, Recovery, Staged,
 };
 pub use driftless_proto::{
     BucketDefinition, BucketId, BucketName, Conflict as ConflictPolicy, ContextError, Durability, Hlc, Key, KeyError,

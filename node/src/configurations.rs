@@ -36,7 +36,7 @@ pub struct Configurations {
     closes: u64,
     /// The own store is the one that the newest record which names this node names.
     is_whole: bool,
-    /// Members of older versions that will never answer.
+    /// Members of any version that will never answer, by the store that is named as theirs.
     lost: BTreeSet<NodeId>,
     /// Stores that were declared lost, in whatever version.
     lost_stores: Vec<(NodeId, StoreId)>,
@@ -95,8 +95,8 @@ impl Configurations {
     ) -> Configurations {
         let newest = records.last().expect("there is a newest record");
         let version = newest.version();
-        let lost: BTreeSet<NodeId> =
-            newest.lost.iter().map(|(node, _)| *node).filter(|node| newest.store_of(*node).is_none()).collect();
+        let is_gone = |node: &NodeId| newest.store_of(*node).is_none() || newest.is_vacant(*node);
+        let lost: BTreeSet<NodeId> = newest.lost.iter().map(|(node, _)| *node).filter(is_gone).collect();
         // The store that counts as a member's, also of one that is leaving: as the newest version that has it as a member says.
         let named = |node: NodeId| records.iter().rev().find_map(|record| record.store_of(node));
         let marks_of = |node: NodeId| marks.get(&node).copied().unwrap_or_default();
@@ -111,7 +111,7 @@ impl Configurations {
             record.stores.iter().all(|(node, store)| {
                 let marks = marks_of(*node);
                 let counts = marks.store == Some(*store) || marks.store == named(*node);
-                marks.ready.contains(record.version()) && counts
+                marks.ready.contains(record.version()) && counts && !record.is_vacant(*node)
             })
         };
         // Whoever has closed up to a version has seen that it was ready: that one of its stores was replaced since does not make it unready,
@@ -214,11 +214,6 @@ impl Configurations {
         self.older.iter().any(|older| older.is_active)
     }
 
-    /// Members that were declared lost.
-    pub fn is_lost(&self, node: NodeId) -> bool {
-        self.lost.contains(&node)
-    }
-
     /// Whether this store was declared lost, in the newest version or one before it: it is refused for ever.
     pub fn is_lost_store(&self, node: NodeId, store: StoreId) -> bool {
         self.lost_stores.contains(&(node, store))
@@ -228,7 +223,9 @@ impl Configurations {
     pub fn members(&self) -> Vec<Member> {
         let mut members: BTreeMap<NodeId, Member> = BTreeMap::new();
         for ring in self.rings() {
-            for member in ring.members().iter().filter(|member| !self.lost.contains(&member.id)) {
+            // Of the newest version also who was declared lost by force: it may come back with another store.
+            let counts = |id: NodeId| !self.lost.contains(&id) || self.topology.ring().member(id).is_some();
+            for member in ring.members().iter().filter(|member| counts(member.id)) {
                 members.insert(member.id, member.clone());
             }
         }
@@ -561,6 +558,26 @@ mod tests {
         let from: BTreeSet<NodeId> = passes[0].of.iter().copied().collect();
         assert_eq!((passes.len(), passes[0].needed, from), (1, 2, [id("a"), id("b")].into()));
         assert_eq!(of(&records(&[ABC, ABD], &[]), StoreId(99)).passes(id("c"), partition), [], "it leaves");
+    }
+
+    /// c was declared lost by force, and is still named as a member.
+    #[test]
+    fn a_member_that_was_declared_lost_by_force_is_not_ready_and_nothing_is_taken_from_it() {
+        let mut records = records(&[ABC], &[]);
+        let before = records[0].clone();
+        let topology = before.topology.with_ring(before.topology.ring().forced().unwrap()).unwrap();
+        let (stores, lost) = (before.stores.clone(), vec![(id("c"), store("c"))]);
+        let (voters, by) = (vec![id("a")], String::new());
+        let forced = Record::new(7, before.digest(), topology, stores, voters, lost, vec![], by.clone(), by);
+        records.push(Arc::new(forced.unwrap().forced(2).unwrap()));
+        let marks = marks(&[("a", 1_000, 2, 2), ("b", 1_000, 2, 2), ("c", 1_000, 2, 2)]);
+        let of = |node: &str, own: StoreId| Configurations::of_records(id(node), own, &records, None, &marks);
+        let seen = of("a", store("a"));
+        assert_eq!((seen.read_version(), active(&seen), seen.is_settled()), (2, vec![1_000, 2], false));
+        assert_eq!(seen.members().len(), 3, "it may come back with another store, and is called until then");
+        let partition = seen.topology().ring().all_partitions().next().unwrap();
+        let passes = of("b", StoreId(99)).passes(id("b"), partition);
+        assert!(passes.iter().all(|pass| (&pass.of[..], pass.needed) == (&[id("a")][..], 1)), "{passes:?}");
     }
 
     #[test]

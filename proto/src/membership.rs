@@ -9,7 +9,7 @@
 
 use std::fmt;
 
-use driftless_ring::NodeId;
+use driftless_ring::{NodeId, RingVersion};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -37,17 +37,20 @@ pub struct Record {
     pub cluster_id: u128,
     /// Digest of the record before; 0 if it was founded by a file.
     pub parent: u128,
+    /// The version that it follows on by force, decided by no majority: then its number is [`RingVersion::forced`] of that one.
+    pub forced_on: Option<u64>,
     /// What clients get of it: ring and buckets. Its ring's version is the record's.
     pub topology: Topology,
     /// The store of each member, by member.
     pub stores: Vec<(NodeId, StoreId)>,
     /// Who decides on the next version, in order; at most [`VOTERS_MAX`].
     pub voters: Vec<NodeId>,
-    /// Stores that were declared lost: they are refused for ever.
+    /// Stores that were declared lost: they are refused for ever. One that is still named as a member's was by force: that member
+    /// is yet to be replaced, to leave, or to come back with another store.
     pub lost: Vec<(NodeId, StoreId)>,
     /// Buckets that were dropped: their numbers are never used again.
     pub dropped: Vec<BucketId>,
-    /// The node at which this was committed.
+    /// The node at which this was committed; of a forced one its voters, as it is the same at whichever node it was forced.
     pub by: String,
     /// What was changed, in words.
     pub reason: String,
@@ -62,9 +65,12 @@ pub enum RecordError {
     /// Members and stores do not go together.
     #[error("it does not name one store for each member")]
     Stores,
-    /// No voters, too many, or some that are no members.
-    #[error("its voters are not 1 to {VOTERS_MAX} of its members")]
+    /// No voters, too many, or some that are no members or were declared lost.
+    #[error("its voters are not 1 to {VOTERS_MAX} of its members, with stores that are not lost")]
     Voters,
+    /// Its number is not that of one that follows on that version by force.
+    #[error("its number does not follow by force on version {0}")]
+    Forced(u64),
     /// A bucket that was dropped is there.
     #[error("it has a bucket of a number that was dropped")]
     Dropped,
@@ -87,13 +93,28 @@ impl Record {
         by: String,
         reason: String,
     ) -> Result<Record, RecordError> {
-        let format = FORMAT;
-        RawRecord { format, cluster_id, parent, topology, stores, voters, lost, dropped, by, reason }.try_into()
+        let (format, forced_on) = (FORMAT, None);
+        RawRecord { format, cluster_id, parent, forced_on, topology, stores, voters, lost, dropped, by, reason }
+            .try_into()
+    }
+
+    /// The same, as one that follows on that version by force.
+    ///
+    /// # Errors
+    /// [`RecordError::Forced`] if its number is another.
+    pub fn forced(self, on: u64) -> Result<Record, RecordError> {
+        check_forced(self.version(), on)?;
+        Ok(Record { forced_on: Some(on), ..self })
     }
 
     /// The number of this version: its ring's.
     pub fn version(&self) -> u64 {
         self.topology.ring().version().0
+    }
+
+    /// The number of the version before.
+    pub fn follows_on(&self) -> u64 {
+        self.forced_on.unwrap_or_else(|| self.version().saturating_sub(1))
     }
 
     /// A fingerprint of everything in here and, through the parent's, of its whole history.
@@ -111,6 +132,11 @@ impl Record {
     pub fn is_lost(&self, node: NodeId, store: StoreId) -> bool {
         self.lost.contains(&(node, store))
     }
+
+    /// Whether the store that is named as this member's was declared lost: then there is nobody who is that member.
+    pub fn is_vacant(&self, node: NodeId) -> bool {
+        self.store_of(node).is_some_and(|store| self.is_lost(node, store))
+    }
 }
 
 #[derive(Deserialize)]
@@ -118,6 +144,7 @@ struct RawRecord {
     format: u8,
     cluster_id: u128,
     parent: u128,
+    forced_on: Option<u64>,
     topology: Topology,
     stores: Vec<(NodeId, StoreId)>,
     voters: Vec<NodeId>,
@@ -131,7 +158,19 @@ impl TryFrom<RawRecord> for Record {
     type Error = RecordError;
 
     fn try_from(raw: RawRecord) -> Result<Record, RecordError> {
-        let RawRecord { format, cluster_id, parent, topology, mut stores, mut voters, lost, dropped, by, reason } = raw;
+        let RawRecord {
+            format,
+            cluster_id,
+            parent,
+            forced_on,
+            topology,
+            mut stores,
+            mut voters,
+            lost,
+            dropped,
+            by,
+            reason,
+        } = raw;
         if format != FORMAT {
             return Err(RecordError::Format(format));
         }
@@ -141,7 +180,7 @@ impl TryFrom<RawRecord> for Record {
         if !members.iter().map(|member| member.id).eq(stores.iter().map(|(member, _)| *member)) {
             return Err(RecordError::Stores);
         }
-        let known = |voter: &NodeId| topology.ring().member(*voter).is_some();
+        let known = |voter: &NodeId| stores.iter().any(|store| store.0 == *voter && !lost.contains(store));
         if voters.is_empty()
             || voters.len() > VOTERS_MAX
             || !voters.iter().all(known)
@@ -152,8 +191,16 @@ impl TryFrom<RawRecord> for Record {
         if topology.buckets().iter().any(|bucket| dropped.contains(&bucket.id)) {
             return Err(RecordError::Dropped);
         }
-        Ok(Record { format, cluster_id, parent, topology, stores, voters, lost, dropped, by, reason })
+        if let Some(on) = forced_on {
+            check_forced(topology.ring().version().0, on)?;
+        }
+        Ok(Record { format, cluster_id, parent, forced_on, topology, stores, voters, lost, dropped, by, reason })
     }
+}
+
+fn check_forced(version: u64, on: u64) -> Result<(), RecordError> {
+    let fits = RingVersion(on).forced() == Some(RingVersion(version));
+    fits.then_some(()).ok_or(RecordError::Forced(on))
 }
 
 /// What an operator may change.
@@ -245,6 +292,13 @@ pub enum ClusterCommand {
     History,
     /// Stage and decide on one change at once; for changes that move nothing.
     Apply(Change),
+    /// Go on without most of the voters: the node that is asked decides alone that these are lost.
+    Recover {
+        /// The names of all members that are lost.
+        lost: Vec<String>,
+        /// Do it, instead of only saying what it would mean.
+        force: bool,
+    },
 }
 
 /// What is answered.
@@ -256,10 +310,27 @@ pub enum ClusterAnswer {
     Staged(Staged),
     /// To [`ClusterCommand::Plan`].
     Plan(Box<Plan>),
-    /// To [`ClusterCommand::Commit`], [`ClusterCommand::Cancel`] and [`ClusterCommand::Apply`].
+    /// To [`ClusterCommand::Commit`], [`ClusterCommand::Cancel`], [`ClusterCommand::Apply`], and [`ClusterCommand::Recover`] with force.
     Decided(Decided),
     /// To [`ClusterCommand::History`], the newest last.
     History(Vec<Past>),
+    /// To [`ClusterCommand::Recover`] without force.
+    Recovery(Recovery),
+}
+
+/// What it would mean to go on by force.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Recovery {
+    /// The version that it would follow on.
+    pub base: u64,
+    /// The version that it would make.
+    pub version: u64,
+    /// Names of the members that would be lost.
+    pub lost: Vec<String>,
+    /// Names of those who would decide from then on.
+    pub voters: Vec<String>,
+    /// What should be known before it is done.
+    pub warnings: Vec<String>,
 }
 
 /// What is staged.
@@ -289,9 +360,11 @@ pub struct Past {
     pub version: u64,
     /// Digest of the record.
     pub digest: u128,
+    /// The version that it follows on by force, if it does.
+    pub forced_on: Option<u64>,
     /// Names of its members.
     pub members: Vec<String>,
-    /// At which node it was committed; empty if a file founded it.
+    /// At which node it was committed, of a forced one its voters; empty if a file founded it.
     pub by: String,
     /// What it changed.
     pub reason: String,
@@ -354,6 +427,8 @@ pub struct ClusterState {
     pub digest: u128,
     /// Whether the version is agreed on, and not only read from a file.
     pub is_agreed: bool,
+    /// The version that the newest one follows on by force, if it does.
+    pub forced_on: Option<u64>,
     /// The versions before it that are not done with.
     pub unfinished: Vec<u64>,
     /// The version in which reads count.
@@ -385,6 +460,8 @@ pub struct MemberState {
     pub is_heard: bool,
     /// Whether its store is the one that the record names.
     pub is_whole: bool,
+    /// Whether the store that the record names was declared lost.
+    pub is_lost: bool,
     /// The newest version for which it holds what it must.
     pub ready: u64,
     /// The newest version such that it refuses reads that count in older ones.
@@ -449,3 +526,52 @@ pub const VOTERS_MAX: usize = 7;
 
 /// Format of [`Record`].
 const FORMAT: u8 = 1;
+
+#[cfg(test)]
+mod tests {
+    use driftless_ring::{Member, Partitions, Ring, RingSpec};
+
+    use super::*;
+    use crate::bucket::BucketDefinition;
+
+    fn store(node: NodeId) -> StoreId {
+        StoreId(node.0.into())
+    }
+
+    /// Of the members a and b, in this ring, of which one votes and one is lost.
+    fn record(ring: Ring, voter: &str, lost: &str) -> Result<Record, RecordError> {
+        let stores = ring.members().iter().map(|member| (member.id, store(member.id))).collect();
+        let topology = Topology::new("test", ring, vec![BucketDefinition::built_in(2)]).expect("it fits");
+        let (voters, lost) = (vec![NodeId::of_name(voter)], NodeId::of_name(lost));
+        let words = String::new();
+        Record::new(7, 1, topology, stores, voters, vec![(lost, store(lost))], Vec::new(), words.clone(), words)
+    }
+
+    fn second() -> Ring {
+        let members = ["a", "b"].map(|name| Member::new(name, "h:1")).to_vec();
+        let partitions = Partitions::new(4).expect("a power of two");
+        let first = Ring::first(RingSpec { partitions, hash_seed: 0, members, classes: [2].into() }).expect("it fits");
+        first.again(&first).expect("there is a next version")
+    }
+
+    #[test]
+    fn a_forced_record_says_on_what_and_its_number_must_fit() {
+        let normal = record(second(), "a", "b").expect("it fits");
+        assert_eq!((normal.follows_on(), normal.forced_on), (1, None));
+        assert_eq!(normal.forced(1), Err(RecordError::Forced(1)), "its number is 2");
+        let forced = record(second().forced().expect("there is one"), "a", "b").and_then(|record| record.forced(2));
+        let forced = forced.expect("1000 follows on 2 by force");
+        assert_eq!((forced.version(), forced.follows_on()), (1000, 2));
+        assert_eq!([forced.is_vacant(NodeId::of_name("a")), forced.is_vacant(NodeId::of_name("b"))], [false, true]);
+        assert_eq!(forced.clone().forced(600), Err(RecordError::Forced(600)));
+        let bytes = postcard::to_stdvec(&forced).expect("can be written");
+        assert_eq!(postcard::from_bytes::<Record>(&bytes), Ok(forced.clone()));
+        let damaged = postcard::to_stdvec(&Record { forced_on: Some(700), ..forced }).expect("can be written");
+        assert!(postcard::from_bytes::<Record>(&damaged).is_err());
+    }
+
+    #[test]
+    fn who_is_lost_does_not_vote() {
+        assert_eq!(record(second(), "b", "b"), Err(RecordError::Voters));
+    }
+}

@@ -145,6 +145,17 @@ impl Ring {
         Ok(Ring::sealed(self.version.next()?, self.digest, self.partitions, self.hash_seed, members, tables))
     }
 
+    /// The same members and tables, as a version that follows on this one by force: its number leaves a gap
+    /// ([`RingVersion::forced`]).
+    ///
+    /// # Errors
+    /// [`RingError::VersionsExhausted`] if there is no such number.
+    pub fn forced(&self) -> Result<Ring, RingError> {
+        let version = self.version.forced().ok_or(RingError::VersionsExhausted)?;
+        let (members, tables) = (self.members.clone(), self.tables.clone());
+        Ok(Ring::sealed(version, self.digest, self.partitions, self.hash_seed, members, tables))
+    }
+
     /// The number of this version, from 1.
     pub fn version(&self) -> RingVersion {
         self.version
@@ -266,6 +277,20 @@ impl Ring {
 pub struct RingVersion(pub u64);
 
 impl RingVersion {
+    /// The number of a version that follows on this one by force: the first multiple of 1000 that is at least
+    /// 500 above. Whatever those who are not asked may decide meanwhile has a smaller number, and who
+    /// reads the number sees that it was forced. `None` if there is none.
+    ///
+    /// ```
+    /// use driftless_ring::RingVersion;
+    /// let forced = |version| RingVersion(version).forced().map(|forced| forced.0);
+    /// assert_eq!([7, 500, 501, 1000].map(forced), [1000, 1000, 2000, 2000].map(Some));
+    /// assert_eq!(forced(u64::MAX), None);
+    /// ```
+    pub fn forced(self) -> Option<RingVersion> {
+        self.0.checked_add(GAP)?.checked_next_multiple_of(FORCED_STEP).map(RingVersion)
+    }
+
     fn next(self) -> Result<RingVersion, RingError> {
         self.0.checked_add(1).map(RingVersion).ok_or(RingError::VersionsExhausted)
     }
@@ -578,6 +603,13 @@ fn digest(ring: &Ring) -> u128 {
 /// The most members of a ring. Everyone keeps a connection to everyone, so a cluster becomes hard to run
 /// long before; and placement, which is quadratic in the members, stays within seconds.
 pub const MEMBERS_MAX: usize = 1024;
+
+/// The numbers of forced versions are multiples of this: a person sees it at once.
+const FORCED_STEP: u64 = 1000;
+
+/// At least so far below a forced version is the one that it follows on: more changes of members than anybody decides on while most
+/// voters are thought to be gone, and few enough that the next forced one is nearly always the next multiple.
+const GAP: u64 = 500;
 
 /// The format of [`RingRecord`].
 const FORMAT: u8 = 1;

@@ -6,7 +6,7 @@ use driftless_client::{Client, ClusterCommand};
 use driftless_proto::{BucketDefinition, Conflict, Durability, Topology};
 use serde_json::{Value, json};
 
-use super::cluster::{decide, print_decided};
+use super::cluster::{Watch, decide, print_decided};
 use super::exit::Result;
 use super::global::GlobalArgs;
 use super::output::{self, Format};
@@ -55,7 +55,7 @@ async fn apply(
     command: impl FnOnce(&Topology) -> Result<ClusterCommand>,
 ) -> Result {
     let command = command(&session::topology(client))?;
-    print_decided(global, &decide(client, command).await?, false)
+    print_decided(global, &decide(client, command).await?, Watch::Nothing)
 }
 
 fn list(global: &GlobalArgs, buckets: &[BucketDefinition]) -> Result {

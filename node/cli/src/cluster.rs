@@ -6,10 +6,12 @@
 //! ```
 //! - `standing.rs`: `status`, how each member stands and what to do next;
 //! - `plan.rs`: what staged changes would cost;
+//! - `recovery.rs`: what it would mean to go on by force without most of the voters;
 //! - `moving.rs`: how far a version has come, for `transfers`, `status` and `demo` as well.
 
 pub(crate) mod moving;
 pub(crate) mod plan;
+pub(crate) mod recovery;
 pub(crate) mod standing;
 
 use driftless_client::{
@@ -109,6 +111,23 @@ pub(crate) enum Command {
     Cancel,
     /// Which versions there were: who committed what, where
     History,
+    /// Go on when most of the voters are gone for ever: one member that is left decides alone that they are lost
+    ///
+    /// Without `--force` it only says what that would mean. Name all members that are lost: the node that is asked must hear all others. It
+    /// gives back a majority and moves nothing; then let other nodes take the places of the lost (`replace`), let the lost leave
+    /// (`leave --lost`), or start them with empty data directories. What only they held is lost, and their disks are refused for ever: start
+    /// what can be started first.
+    Recover {
+        /// All members that are lost, separated by commas
+        #[arg(long, value_name = "NAMES", value_delimiter = ',', required = true)]
+        lost: Vec<String>,
+        /// Do it
+        #[arg(long)]
+        force: bool,
+        /// The member that decides, instead of any that answers
+        #[arg(long, value_name = "NAME")]
+        node: Option<String>,
+    },
 }
 
 /// Asks or tells a node.
@@ -132,7 +151,7 @@ pub(crate) fn run(global: &GlobalArgs, command: Command) -> Result {
         },
         Command::Commit { plan } => {
             let decided = decide(client, ClusterCommand::Commit { plan }).await?;
-            print_decided(global, &decided, true)
+            print_decided(global, &decided, Watch::Transfers)
         }
         Command::Clear => match ask(client, ClusterCommand::Clear).await? {
             ClusterAnswer::Staged(staged) => match global.format {
@@ -143,22 +162,30 @@ pub(crate) fn run(global: &GlobalArgs, command: Command) -> Result {
         },
         Command::Cancel => {
             let decided = decide(client, ClusterCommand::Cancel).await?;
-            print_decided(global, &decided, true)
+            print_decided(global, &decided, Watch::Transfers)
         }
         Command::History => match ask(client, ClusterCommand::History).await? {
             ClusterAnswer::History(past) => print_history(global, &past),
             _ => Err(misunderstood()),
         },
+        Command::Recover { lost, force, node } => {
+            match ask_at(client, node.as_deref(), ClusterCommand::Recover { lost, force }).await? {
+                ClusterAnswer::Recovery(recovery) if global.format == Format::Json => {
+                    output::json_line(&recovery::as_json(&recovery))
+                }
+                ClusterAnswer::Recovery(recovery) => {
+                    recovery::print(&recovery, node.as_deref(), &global.cluster_flags())
+                }
+                ClusterAnswer::Decided(decided) => print_decided(global, &decided, Watch::Members),
+                _ => Err(misunderstood()),
+            }
+        }
     })
 }
 
 /// How things stand, as a node sees it; any that answers, unless one is named.
 pub(crate) async fn state(client: &Client, node: Option<&str>) -> Result<ClusterState> {
-    let answer = match node {
-        Some(node) => client.cluster_at(node, ClusterCommand::State).await,
-        None => client.cluster(ClusterCommand::State).await,
-    };
-    match answer.map_err(IntoFailure::into_failure)? {
+    match ask_at(client, node, ClusterCommand::State).await? {
         ClusterAnswer::State(mut state) => {
             state.members.sort_by(|a, b| by_name(&a.name, &b.name));
             Ok(*state)
@@ -169,7 +196,16 @@ pub(crate) async fn state(client: &Client, node: Option<&str>) -> Result<Cluster
 
 /// Asks a question, or tells something that is no version of its own.
 pub(crate) async fn ask(client: &Client, command: ClusterCommand) -> Result<ClusterAnswer> {
-    client.cluster(command).await.map_err(IntoFailure::into_failure)
+    ask_at(client, None, command).await
+}
+
+/// The same, of this node, or of any that answers.
+async fn ask_at(client: &Client, node: Option<&str>, command: ClusterCommand) -> Result<ClusterAnswer> {
+    let answer = match node {
+        Some(node) => client.cluster_at(node, command).await,
+        None => client.cluster(command).await,
+    };
+    answer.map_err(IntoFailure::into_failure)
 }
 
 /// Has a version decided.
@@ -227,23 +263,38 @@ fn staged_as_json(staged: &Staged) -> serde_json::Value {
     json!({ "version": staged.version, "changes": staged.changes })
 }
 
-/// Prints a version that was decided, and if it moves something where to look.
-pub(crate) fn print_decided(global: &GlobalArgs, decided: &Decided, moves: bool) -> Result {
+/// Where to look once a version is decided.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Watch {
+    /// Nowhere: it moves nothing.
+    Nothing,
+    /// How far what moves has come.
+    Transfers,
+    /// What is left to do about members.
+    Members,
+}
+
+/// Prints a version that was decided, and where to look.
+pub(crate) fn print_decided(global: &GlobalArgs, decided: &Decided, watch: Watch) -> Result {
     let Decided { version, by, reason } = decided;
     if global.format == Format::Json {
         return output::json_line(&json!({ "version": version, "by": by, "reason": reason }));
     }
     let flags = global.cluster_flags();
-    output::line(decided_text(decided, moves.then_some(flags.as_str())))
+    output::line(decided_text(decided, watch, &flags))
 }
 
 /// `version 8 decided by n1, n2, n3: n4 joins; watch: driftless transfers`.
-fn decided_text(Decided { version, by, reason }: &Decided, watch: Option<&str>) -> String {
+fn decided_text(Decided { version, by, reason }: &Decided, watch: Watch, flags: &str) -> String {
     let by = if by.is_empty() { String::new() } else { format!(" by {}", by.join(", ")) };
     // By which plan is known to whoever has typed its name.
     let reason = reason.rsplit_once(", plan ").map_or(reason.as_str(), |(what, _)| what);
     let what = if reason.is_empty() { String::new() } else { format!(": {reason}") };
-    let watch = watch.map_or(String::new(), |flags| format!("; watch: driftless{flags} transfers"));
+    let watch = match watch {
+        Watch::Nothing => String::new(),
+        Watch::Transfers => format!("; watch: driftless{flags} transfers"),
+        Watch::Members => format!("; what is next: driftless{flags} cluster status"),
+    };
     format!("version {version} decided{by}{what}{watch}")
 }
 
@@ -252,9 +303,16 @@ fn print_history(global: &GlobalArgs, past: &[Past]) -> Result {
         let versions: Vec<_> = past
             .iter()
             .map(|past| {
-                let Past { version, digest, members, by, reason } = past;
+                let Past { version, digest, forced_on, members, by, reason } = past;
                 let digest = format!("{digest:032x}");
-                json!({ "version": version, "digest": digest, "members": members, "by": by, "reason": reason })
+                json!({
+                    "version": version,
+                    "digest": digest,
+                    "forced_on": forced_on,
+                    "members": members,
+                    "by": by,
+                    "reason": reason,
+                })
             })
             .collect();
         return output::json_line(&json!({ "versions": versions }));
@@ -336,13 +394,17 @@ mod tests {
         let by = ["n1", "n2"].map(str::to_owned).to_vec();
         let decided = Decided { version: 8, by, reason: "n4 joins, n2 leaves, plan 5f3c9a01".to_owned() };
         let text = "version 8 decided by n1, n2: n4 joins, n2 leaves";
-        assert_eq!(decided_text(&decided, None), text);
+        assert_eq!(decided_text(&decided, Watch::Nothing, " --profile D"), text);
         assert_eq!(
-            decided_text(&decided, Some(" --profile D")),
+            decided_text(&decided, Watch::Transfers, " --profile D"),
             format!("{text}; watch: driftless --profile D transfers")
         );
+        assert_eq!(
+            decided_text(&decided, Watch::Members, ""),
+            format!("{text}; what is next: driftless cluster status")
+        );
         let bare = Decided { version: 9, by: Vec::new(), reason: String::new() };
-        assert_eq!(decided_text(&bare, None), "version 9 decided");
+        assert_eq!(decided_text(&bare, Watch::Nothing, ""), "version 9 decided");
     }
 
     #[test]
@@ -350,6 +412,7 @@ mod tests {
         let past = |version, by: &str, reason: &str| Past {
             version,
             digest: 0xfeed << 112,
+            forced_on: None,
             members: vec!["n1".to_owned(), "n2".to_owned()],
             by: by.to_owned(),
             reason: reason.to_owned(),

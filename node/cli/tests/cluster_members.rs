@@ -98,6 +98,58 @@ fn a_node_takes_the_place_of_one_that_is_lost() {
     assert!(dev.cluster().join("n3/left").is_file());
 }
 
+/// Two of three are gone, and with them the majority that decides. With w = 3 the third holds all that was acknowledged.
+#[test]
+fn most_voters_are_lost_and_the_one_that_is_left_goes_on() {
+    let dev = Dev::start();
+    agreed(&dev);
+    dev.ok(&["bucket", "set", "default", "-w", "3"]);
+    dev.eventually("all have settled", || dev.json(&["transfers"])["settled"] == Value::Bool(true));
+    dev.ok(&["load", sample_file()]);
+    ["n4", "n5"].iter().for_each(|name| assert_eq!(add(&dev, &[name]).code, Some(0)));
+    ["n2", "n3"].iter().for_each(|name| dev.kill(name));
+    let heard = |name: &str| {
+        let state = dev.json(&["cluster", "status", "--node", "n1"]);
+        let lists = ["members", "candidates"].map(|list| state[list].as_array().expect("a list").clone());
+        lists.concat().iter().any(|one| one["name"] == name && one["heard"] != Value::Bool(false))
+    };
+    dev.eventually("n1 hears who is there", || ["n2", "n3", "n4", "n5"].map(heard) == [false, false, true, true]);
+
+    dev.ok(&["cluster", "replace", "n2", "--with", "n4"]);
+    let plan = text(&dev.json(&["cluster", "plan"]), "plan");
+    dev.fails(3, &["cluster", "commit", &plan], &["no majority of voters: n2, n3 do not answer"]);
+
+    dev.fails(2, &["cluster", "recover"], &["--lost"]);
+    let lost = ["cluster", "recover", "--node", "n1", "--lost", "n2,n3"];
+    dev.eventually("n1 has listened for long enough", || dev.run(&lost).code == Some(0));
+    dev.fails(3, &["cluster", "recover", "--node", "n1", "--lost", "n2"], &["n3 is neither heard nor declared lost"]);
+    let told = dev.ok(&lost);
+    assert!(told.starts_with("version 3 -> 1000, by force: n2, n3 would be declared lost"), "{told}");
+    assert!(told.contains("acknowledged") && told.trim_end().ends_with("--lost n2,n3 --node n1 --force"), "{told}");
+    assert_eq!(dev.json(&lost)["done"], false);
+    assert_eq!(dev.json(&["cluster", "status", "--node", "n1"])["version"], 3, "it was only asked");
+    let forced = dev.ok(&[&lost[..], &["--force"]].concat());
+    assert!(forced.starts_with("version 1000 decided by n1: n2, n3 are lost: forced on version 3"), "{forced}");
+    let history = dev.json(&["cluster", "history"]);
+    assert_eq!(history["versions"][3]["forced_on"], 3);
+    let state = dev.json(&["cluster", "status", "--node", "n1"]);
+    assert_eq!((&state["members"][1]["phase"], &state["voters"]), (&"lost".into(), &serde_json::json!(["n1"])));
+
+    // The disk of n2 was readable after all: it is too late.
+    let mut back = dev.serve("n2");
+    let said = || std::fs::read_to_string(dev.file("n2.txt")).unwrap_or_default();
+    dev.eventually("n2 is told that it is lost", || said().contains("its store was declared lost in version 1000"));
+    back.kill().and_then(|()| back.wait()).expect("it runs");
+
+    dev.ok(&["cluster", "replace", "n2", "--with", "n4"]);
+    let plan = text(&dev.json(&["cluster", "plan"]), "plan");
+    assert!(dev.ok(&["cluster", "commit", &plan]).starts_with("version 1001 decided by n1"));
+    change(&dev, &["replace", "n3", "--with", "n5"]);
+    assert_eq!(members(&dev), ["n1", "n4", "n5"]);
+    let loaded = dev.json(&["load", sample_file()]);
+    assert_eq!((&loaded["unchanged"], &loaded["failed"]), (&5_287.into(), &0.into()), "nothing is lost that n1 held");
+}
+
 #[test]
 fn what_nobody_has_seen_is_not_committed() {
     let dev = Dev::start();

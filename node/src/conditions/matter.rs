@@ -40,6 +40,8 @@ pub(crate) enum Matter {
     PeerUnreachable { peer: String, problem: Option<Problem> },
     /// A peer is connected, and the detector does not hear it.
     PeerSilent { peer: String, liveness: Liveness },
+    /// A peer goes by another history of the cluster, in words.
+    HistoryDiffers { peer: String, what: String },
     /// An operator has paused anti-entropy.
     AntiEntropyPaused,
     /// Records that cannot be read.
@@ -72,6 +74,7 @@ impl Matter {
             Matter::NotCompared { .. } => "not_compared",
             Matter::PeerUnreachable { .. } => "peer_unreachable",
             Matter::PeerSilent { .. } => "peer_silent",
+            Matter::HistoryDiffers { .. } => "history_differs",
             Matter::AntiEntropyPaused => "anti_entropy_paused",
             Matter::RecordsDamaged(_) => "records_damaged",
             Matter::CertificateEnds { .. } => "certificate_ends",
@@ -96,6 +99,7 @@ impl Matter {
             Matter::ClockDisputed { .. }
             | Matter::PeerUnreachable { .. }
             | Matter::PeerSilent { .. }
+            | Matter::HistoryDiffers { .. }
             | Matter::AntiEntropyPaused
             | Matter::RecordsDamaged(_)
             | Matter::CertificateEnds { left: Some(_) }
@@ -111,7 +115,9 @@ impl Matter {
     /// The member that it is about, if that is another.
     pub(crate) fn peer(&self) -> Option<&str> {
         match self {
-            Matter::PeerUnreachable { peer, .. } | Matter::PeerSilent { peer, .. } => Some(peer),
+            Matter::PeerUnreachable { peer, .. }
+            | Matter::PeerSilent { peer, .. }
+            | Matter::HistoryDiffers { peer, .. } => Some(peer),
             _ => None,
         }
     }
@@ -160,6 +166,10 @@ impl Matter {
             Matter::PeerUnreachable { problem: Some(problem), .. } => problem.remedy,
             Matter::PeerUnreachable { problem: None, .. } => NO_ANSWER,
             Matter::PeerSilent { .. } => "see whether that machine is overloaded, or the network loses packets",
+            Matter::HistoryDiffers { .. } => {
+                "only one of the two histories can go on: choose it (docs/membership.md, Recover), and start the nodes of the other one \
+                 again with empty directories"
+            }
             Matter::AntiEntropyPaused => "`driftless aae resume`",
             Matter::RecordsDamaged(_) => "see `driftless damaged list`, and look after the disk",
             Matter::CertificateEnds { .. } => {
@@ -216,6 +226,9 @@ impl fmt::Display for Matter {
                 write!(f, "{peer} is connected, and thought to be down: it answers no probe")
             }
             Matter::PeerSilent { peer, .. } => write!(f, "{peer} is connected, and suspected: it answers no probe"),
+            Matter::HistoryDiffers { peer, what } => {
+                write!(f, "{peer} goes by another history of the members than this node: {what}")
+            }
             Matter::AntiEntropyPaused => f.write_str("anti-entropy is paused: what replicas differ in stays"),
             Matter::RecordsDamaged(1) => f.write_str("1 record of this node is damaged"),
             Matter::RecordsDamaged(count) => write!(f, "{count} records of this node are damaged"),
@@ -277,6 +290,18 @@ mod tests {
         assert_eq!(replaced.severity(), Severity::Critical);
         let candidate = Matter::Candidate { name: "n4".to_owned() };
         assert!(candidate.to_string().contains("`driftless cluster join n4`"));
+    }
+
+    #[test]
+    fn another_history_is_told_with_whose_it_is() {
+        let what = "it is at version 8, and version 1000 of this node was forced on version 7".to_owned();
+        let matter = Matter::HistoryDiffers { peer: "n3".to_owned(), what };
+        assert!(
+            matter
+                .to_string()
+                .starts_with("n3 goes by another history of the members than this node: it is at version 8")
+        );
+        assert_eq!((matter.peer(), matter.severity()), (Some("n3"), Severity::Warning));
     }
 
     #[test]

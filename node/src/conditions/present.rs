@@ -9,6 +9,7 @@ use super::quorum::first_obstacle;
 use super::{Filling, Matter};
 use crate::configurations::Configurations;
 use crate::liveness::clocks::{Stance, Standing};
+use crate::membership::Apart;
 use crate::net::node_context::NodeContext;
 
 /// All of it. Owned partitions times their owners.
@@ -23,6 +24,7 @@ pub(crate) fn present(shared: &NodeContext) -> Vec<Matter> {
     let obstacle = first_obstacle(&configurations, shared.node, |node| shared.counts_on(node));
     matters.extend(obstacle.map(Matter::NoQuorum));
     matters.extend(members(shared, &configurations));
+    matters.extend(shared.apart().into_iter().map(|Apart { name, what }| Matter::HistoryDiffers { peer: name, what }));
     matters.extend(filling(shared));
     matters.extend(peers(shared, &configurations));
     if shared.is_aae_paused() {

@@ -17,7 +17,9 @@ pub struct Marks {
 }
 
 /// The versions in which a store held what it must, while each was its newest. One that came later says nothing of those before it: who
-/// is to take in nothing for it may not have taken in what the one before demanded. Of the newest it is known, and of the 64 before that.
+/// is to take in nothing for it may not have taken in what the one before demanded. Of the newest it is known, and of the 64 before that: a
+/// version that was forced leaves a greater gap, and those before it are not known to have been ready any more. Nothing rests on
+/// that: who has closed up to one shows that it was, and where nobody has, the one before it still takes writes and may be read from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Ready {
     newest: u64,

@@ -4,8 +4,10 @@
 //! founding ◀─parent─ 2 ◀─ … ◀─ settled ◀─ unsettled … ◀─ newest
 //!          └ may be removed ┘└ count now                    ┘
 //! ```
-//! Versions before the newest one that is settled count for nothing; they are kept for those who were away.
+//! Versions before the newest one that is settled count for nothing; they are kept for those who were away. Their numbers follow each other,
+//! but for a gap before one that was forced ([`Record::follows_on`]).
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,6 +17,7 @@ use driftless_ring::NodeId;
 
 use super::letter::{Ballot, DecidedRecord};
 use super::paxos::Electorate;
+use super::recovery;
 
 /// What a node knows to have been decided.
 pub(super) struct Chain {
@@ -47,7 +50,7 @@ pub(super) enum Fit {
     Old,
     /// There are some between.
     Gap,
-    /// It is no child of the newest one.
+    /// It is no child of the newest one, but of another history, or of another cluster.
     Foreign,
 }
 
@@ -76,7 +79,7 @@ impl Chain {
                 ));
             }
             if let Some((before, newest)) = chain.records.last_key_value()
-                && (before.checked_add(1) != Some(version) || newest.digest != known.record.parent)
+                && (*before != known.record.follows_on() || newest.digest != known.record.parent)
             {
                 return Err(format!(
                     "version {version} does not follow version {before}: a record is missing or foreign"
@@ -140,6 +143,12 @@ impl Chain {
         self.topology().ring().member(node).is_some()
     }
 
+    /// Members of the newest version whose stores were declared lost by force.
+    pub(super) fn vacant(&self) -> Vec<NodeId> {
+        let Some(Known { record, .. }) = self.newest() else { return Vec::new() };
+        record.stores.iter().map(|(node, _)| *node).filter(|node| record.is_vacant(*node)).collect()
+    }
+
     /// The records that count, the newest last.
     pub(super) fn unsettled(&self) -> Vec<Arc<Record>> {
         self.records.range(self.settled..).map(|(_, known)| known.record.clone()).collect()
@@ -186,22 +195,73 @@ impl Chain {
             let is_founded = record.version() == 2 && record.parent == self.founding_digest;
             return if is_founded || may_begin { Fit::Next } else { Fit::Foreign };
         };
-        match record.version().checked_sub(newest.record.version()) {
-            None | Some(0) => Fit::Old,
-            Some(1) if is_child(newest, record) => Fit::Next,
-            Some(1) => Fit::Foreign,
-            Some(_) => Fit::Gap,
+        match record.follows_on().cmp(&newest.record.version()) {
+            Ordering::Equal if is_child(newest, record) => Fit::Next,
+            Ordering::Equal => Fit::Foreign,
+            Ordering::Greater => Fit::Gap,
+            Ordering::Less if self.is_of_past(record) => Fit::Old,
+            Ordering::Less => Fit::Foreign,
         }
     }
 
-    /// Whether a record shows that enough of the voters that the newest one names have accepted it. Of one that does not follow that, and of
-    /// the founding, nothing is known.
-    pub(super) fn is_decided(&self, decided: &DecidedRecord) -> bool {
-        let Some(newest) =
-            self.newest().filter(|newest| decided.record.version().checked_sub(1) == Some(newest.record.version()))
-        else {
-            return true;
+    /// Whether a record is one of this chain, or older than those that are kept.
+    fn is_of_past(&self, record: &Record) -> bool {
+        let kept = self.records.get(&record.version());
+        kept.map_or(record.version() < self.oldest(), |known| known.digest == record.digest())
+    }
+
+    /// The oldest version that is kept.
+    fn oldest(&self) -> u64 {
+        self.records.first_key_value().map_or(u64::MAX, |(version, _)| *version)
+    }
+
+    /// That a node which goes by this version has another history, in words; nothing if that does not show.
+    pub(super) fn apart(&self, version: u64, digest: u128) -> Option<String> {
+        let is_own = version == self.version() && digest == self.digest();
+        if is_own || version == 0 || version > self.version() {
+            return None;
+        }
+        if let Some(known) = self.records.get(&version) {
+            let forced =
+                known.record.forced_on.map_or(String::new(), |on| format!(", which was forced on version {on}"));
+            return (known.digest != digest).then(|| format!("its version {version} is not that of this node{forced}"));
+        }
+        if self.version() == version {
+            return Some(format!("its version {version} was founded by another file"));
+        }
+        if version < self.oldest() {
+            return None;
+        }
+        let (forced, known) = self.records.range(version..).next()?;
+        let on = known.record.follows_on();
+        Some(format!("it is at version {version}, and version {forced} of this node was forced on version {on}"))
+    }
+
+    /// Why a record that is foreign is not taken, in words.
+    pub(super) fn why_foreign(&self, record: &Record) -> String {
+        let (version, own) = (record.version(), self.version());
+        let Some(on) = record.forced_on else {
+            return format!("its version {version} does not follow on version {own} of this node");
         };
+        match self.records.range(on.saturating_add(1)..).next() {
+            Some((later, known)) if known.record.forced_on == Some(on) => {
+                format!("its version {version} was forced on version {on}, and version {later} of this node otherwise")
+            }
+            Some((later, known)) => format!(
+                "its version {version} was forced on version {on}, but this node knows that version {later} was decided ({})",
+                known.record.reason
+            ),
+            None => format!("its version {version} was forced on another version {on} than that of this node"),
+        }
+    }
+
+    /// Whether the next record shows that enough of the voters that the newest one names have accepted it, or that it was rightly forced. Of the
+    /// founding nothing is known.
+    pub(super) fn is_decided(&self, decided: &DecidedRecord) -> bool {
+        let Some(newest) = self.newest() else { return true };
+        if decided.record.forced_on.is_some() {
+            return recovery::may_be_forced(&newest.record, &decided.record);
+        }
         let voters = &newest.record.voters;
         voters.iter().filter(|voter| decided.accepted_by.contains(voter)).count() > voters.len() / 2
     }
@@ -230,7 +290,8 @@ impl Chain {
 
     /// Forgets versions that neither count nor are kept for others: their numbers.
     pub(super) fn prune(&mut self) -> Vec<u64> {
-        let keep = self.version().saturating_sub(KEPT).min(self.settled);
+        // Counted, as their numbers may have gaps.
+        let keep = self.records.keys().nth_back(KEPT).map_or(0, |version| *version).min(self.settled);
         let old: Vec<u64> = self.records.range(..keep).map(|(version, _)| *version).collect();
         self.records.retain(|version, _| *version >= keep);
         old
@@ -268,7 +329,7 @@ fn is_child(parent: &Known, record: &Record) -> bool {
 }
 
 /// Versions that are kept for those who were away, beside those that count.
-const KEPT: u64 = 64;
+const KEPT: usize = 64;
 
 /// Most records in one letter.
 const LETTER_RECORDS_MAX: usize = 10;

@@ -36,6 +36,7 @@ impl Membership {
             ClusterCommand::Commit { plan } => self.commit(now, tag, &plan),
             ClusterCommand::Cancel => self.cancel(now, tag),
             ClusterCommand::Apply(change) => self.apply(now, tag, change),
+            ClusterCommand::Recover { lost, force } => self.recover(now, &lost, force).map(Some),
         }
     }
 
@@ -126,7 +127,7 @@ impl Membership {
             return Err(format!("{name} was declared lost, and cannot be gone back to: let another node join"));
         }
         let ring = ring.again(earlier).map_err(|error| error.to_string())?;
-        let voters = voters::next(&record.voters, ring.members());
+        let voters = voters::next(&record.voters, ring.members(), |_| false);
         let topology = record.topology.with_ring(ring).map_err(|error| error.to_string())?;
         let reason = format!("version {} is cancelled: back to version {}", record.version(), oldest.version());
         let (cluster, parent, by) = (record.cluster_id, newest.digest, self.me.member.name.clone());
@@ -185,7 +186,7 @@ impl Membership {
     }
 
     /// Only members of an agreed cluster change it.
-    fn check_member(&self, now: Instant) -> Result<(), String> {
+    pub(super) fn check_member(&self, now: Instant) -> Result<(), String> {
         let me = &self.me.member;
         if self.chain.newest().is_none() && self.chain.is_founder() {
             let mut missing = self.not_founding(now).join("; ");
@@ -196,6 +197,9 @@ impl Membership {
         }
         if !self.chain.is_member(me.id) {
             return Err(format!("{} is no member: ask one that is", me.name));
+        }
+        if self.is_lost(me.id, self.me.store) {
+            return Err(format!("the data of {} was declared lost: ask another node", me.name));
         }
         Ok(())
     }
@@ -213,7 +217,7 @@ impl Membership {
             let heard = self.peers.heard(node).filter(|_| self.peers.is_heard(now, node));
             let store =
                 if node == self.me.member.id { Some(self.me.store) } else { heard.map(|heard| heard.candidate.store) };
-            store.is_some() && store == self.chain.store_of(node)
+            store.is_some_and(|store| self.chain.store_of(node) == Some(store) && !self.is_lost(node, store))
         };
         if member.is_some_and(|member| is_up(member.id)) {
             return Err(format!("{name} is up: {way}"));
@@ -227,8 +231,17 @@ impl Membership {
         if unfinished.iter().all(|version| *version == 1) {
             return Ok(());
         }
+        let unfinished = are_unfinished(&unfinished);
+        let vacant = self.names_of(self.chain.vacant());
+        if !vacant.is_empty() {
+            let (are, them) = if vacant.len() == 1 { ("is", "it") } else { ("are", "them") };
+            let vacant = vacant.join(", ");
+            return Err(format!(
+                "{unfinished} unfinished ({vacant} {are} declared lost, and still named as members): replace {them}, or let {them} leave"
+            ));
+        }
         let why = self.waiting_for();
-        Err(format!("{} unfinished ({why}): wait, or cancel", are_unfinished(&unfinished)))
+        Err(format!("{unfinished} unfinished ({why}): wait, or cancel"))
     }
 
     /// Who keeps the newest version from being the only one that counts.
@@ -269,6 +282,7 @@ impl Membership {
             version: configurations.version(),
             digest: self.chain.newest().map_or(0, |newest| newest.digest),
             is_agreed: configurations.is_agreed(),
+            forced_on: self.chain.newest().and_then(|newest| newest.record.forced_on),
             unfinished: configurations.unfinished().collect(),
             read_version: configurations.read_version(),
             staged: self.staged(),
@@ -299,6 +313,7 @@ impl Membership {
                 stays: self.configurations.topology().ring().member(node).is_some(),
                 is_heard: node == me || self.peers.is_heard(now, node),
                 is_whole: named.is_none() || store.or(marks.store).is_none_or(|store| Some(store) == named),
+                is_lost: named.is_some_and(|named| self.is_lost(node, named)),
                 ready: marks.ready.up_to(self.chain.version()),
                 closed: marks.closed,
                 left: marks.left,
@@ -311,9 +326,10 @@ impl Membership {
     }
 
     fn history(&self) -> Vec<Past> {
-        let past = |topology: &Topology, digest, by: &str, reason: &str| Past {
+        let past = |topology: &Topology, digest, forced_on, by: &str, reason: &str| Past {
             version: topology.ring().version().0,
             digest,
+            forced_on,
             members: topology.ring().members().iter().map(|member| member.name.clone()).collect(),
             by: by.to_owned(),
             reason: reason.to_owned(),
@@ -321,10 +337,10 @@ impl Membership {
         let founding = self.chain.founding();
         let is_first = self.chain.record(2).is_some_and(|second| second.record.parent == self.chain.founding_digest());
         let first = (is_first || self.chain.newest().is_none())
-            .then(|| past(founding, self.chain.founding_digest(), "", "read from the cluster file"));
+            .then(|| past(founding, self.chain.founding_digest(), None, "", "read from the cluster file"));
         let records = self.chain.records().map(|known| {
             let record = &known.record;
-            past(&record.topology, known.digest, &record.by, &record.reason)
+            past(&record.topology, known.digest, record.forced_on, &record.by, &record.reason)
         });
         first.into_iter().chain(records).collect()
     }

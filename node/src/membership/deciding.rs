@@ -222,8 +222,12 @@ impl Membership {
         let Some(deciding) = self.deciding.take_if(|deciding| deciding.proposal.slot() <= version) else { return };
         self.initiative = Initiative::new(now);
         let slot = deciding.proposal.slot();
-        // A node that has come back after very long may have been given later versions only.
-        let Some(decided) = self.chain.record(slot).cloned() else { return };
+        let Some(decided) = self.chain.record(slot).cloned() else {
+            // A node that has come back after very long may have been given later versions only; or one was forced.
+            let why = format!("there is a version {version} by now, and never was this version {slot}: plan again");
+            deciding.tags.into_iter().for_each(|tag| self.answer(tag, Err(why.clone())));
+            return;
+        };
         let is_own = deciding.proposal.own().is_some_and(|own| is_same_change(own, &decided.record));
         for tag in deciding.tags {
             let answer = if is_own {
@@ -313,10 +317,13 @@ impl Membership {
         }
     }
 
-    /// Written down here, followed here, told to everybody, and only then answered.
     fn decided(&mut self, now: Instant, record: Record, accepted_by: Vec<NodeId>) {
         let ballot = self.deciding.as_ref().map_or_else(Ballot::default, |deciding| deciding.proposal.ballot());
-        let decided = DecidedRecord { record, ballot, accepted_by };
+        self.make_known(now, DecidedRecord { record, ballot, accepted_by });
+    }
+
+    /// Written down here, followed here, told to everybody, and only then answered.
+    pub(super) fn make_known(&mut self, now: Instant, decided: DecidedRecord) {
         self.adopt(decided.clone());
         self.rework(now);
         for peer in self.peers.connected() {
@@ -419,7 +426,7 @@ impl Membership {
         });
         let stores = stores.collect::<Option<Vec<_>>>()?;
         let ring = founding.ring().again(founding.ring()).ok()?;
-        let voters = voters::next(&[], ring.members());
+        let voters = voters::next(&[], ring.members(), |_| false);
         let topology = founding.with_ring(ring).ok()?;
         let (by, reason) = (self.me.member.name.clone(), "founded by its file".to_owned());
         let (cluster, parent) = (self.rng.random(), self.chain.founding_digest());
@@ -440,9 +447,13 @@ impl Membership {
         let topology = record.topology.with_ring(ring).ok()?;
         let named = |(node, named): &(NodeId, StoreId)| (*node, if *node == me { store } else { *named });
         let stores = record.stores.iter().map(named).collect();
-        let lost = record.lost.iter().copied().chain([(me, gone)]).collect();
+        // It is among them already if it was declared lost by force.
+        let others = record.lost.iter().copied().filter(|lost| *lost != (me, gone));
+        let lost = others.chain([(me, gone)]).collect();
         let name = &self.me.member.name;
-        let (cluster, voters, dropped) = (record.cluster_id, record.voters.clone(), record.dropped.clone());
+        let voters =
+            voters::next(&record.voters, topology.ring().members(), |node| node != me && record.is_vacant(node));
+        let (cluster, dropped) = (record.cluster_id, record.dropped.clone());
         let reason = format!("{name} has a new store");
         Record::new(cluster, newest.digest, topology, stores, voters, lost, dropped, name.clone(), reason).ok()
     }

@@ -59,15 +59,16 @@ impl Membership {
         }
         let mut learned = false;
         for decided in records {
-            if !self.chain.is_decided(&decided) {
-                let version = decided.record.version();
-                tracing::error!(%from, version, "a version that no majority of the voters before it has accepted: it is not taken");
-                break;
-            }
             match self.chain.fit(&decided.record, is_taken && self.is_free() && is_whole) {
                 Fit::Old => {}
+                Fit::Next if !self.chain.is_decided(&decided) => {
+                    let version = decided.record.version();
+                    tracing::error!(%from, version, "a version that no majority of the voters before it has accepted: it is not taken");
+                    break;
+                }
                 Fit::Next => {
                     self.adopt(decided);
+                    self.set_apart(from, None);
                     learned = true;
                 }
                 Fit::Gap => {
@@ -75,8 +76,7 @@ impl Membership {
                     break;
                 }
                 Fit::Foreign => {
-                    let version = decided.record.version();
-                    tracing::error!(%from, version, "a version that does not follow the own one: it is of another cluster, or of another history");
+                    self.set_apart(from, Some(self.chain.why_foreign(&decided.record)));
                     break;
                 }
             }

@@ -8,6 +8,8 @@
 //!  shards ─progress─▶ marks ┴─▶ Configurations ──▶ shards                              (marks, configurations)
 //!            └──────── News, each second, to all that are connected ◀──▶               (news, peers)
 //! ```
+//! Without most of the voters, an operator has one node decide alone who is lost (recovery).
+//!
 //! Rules, each kept where it is named:
 //! - what a voter promises or accepts is durable before it says so ([`Output`]s are carried out in order, one after another);
 //! - a store that the newest record does not name does not vote: it has forgotten what it promised (`deciding::may_vote`);
@@ -28,6 +30,7 @@ mod news;
 mod paxos;
 mod peers;
 mod plan;
+mod recovery;
 mod staging;
 mod voters;
 
@@ -82,6 +85,8 @@ pub enum Output {
     },
     /// Tell every shard, and the shell.
     Configurations(Arc<Configurations>),
+    /// Show people these, and no others.
+    Apart(Vec<Apart>),
     /// Answer a command.
     Answer {
         /// Which.
@@ -89,6 +94,15 @@ pub enum Output {
         /// What to say.
         answer: Result<ClusterAnswer, Failure>,
     },
+}
+
+/// A connected node that goes by another history than this one: only one of the two can go on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Apart {
+    /// What people call it.
+    pub name: String,
+    /// What shows it, in words.
+    pub what: String,
 }
 
 /// How far all shards of this node have come.
@@ -132,6 +146,8 @@ impl Progress {
 /// Agreement, on one node.
 pub struct Membership {
     me: Candidate,
+    /// When it began to listen.
+    started: Instant,
     rng: StdRng,
     chain: Chain,
     marks: Everybody,
@@ -174,6 +190,7 @@ impl Membership {
         let configurations = Configurations::of_file(founding).of_process(id, shards);
         let mut membership = Membership {
             me: candidate,
+            started: now,
             rng: StdRng::from_seed(seed),
             chain,
             marks,
@@ -221,6 +238,7 @@ impl Membership {
     pub fn handle_disconnected(&mut self, _now: Instant, peer: NodeId) {
         let chain = &self.chain;
         self.peers.set_connected(peer, |node| is_known(chain, node), false);
+        self.set_apart(peer, None);
     }
 
     /// A node says something.
@@ -297,6 +315,15 @@ impl Membership {
 
     fn answer(&mut self, tag: u64, answer: Result<ClusterAnswer, String>) {
         self.outputs.push_back(Output::Answer { tag, answer: answer.map_err(|why| Refusal::Membership(why).into()) });
+    }
+
+    /// What is found of the history of another node. Who is not connected says nothing of it any more.
+    fn set_apart(&mut self, peer: NodeId, what: Option<String>) {
+        if self.peers.set_apart(peer, what) {
+            let apart =
+                self.peers.apart().map(|(node, what)| Apart { name: self.name_of(node), what: what.to_owned() });
+            self.outputs.push_back(Output::Apart(apart.collect()));
+        }
     }
 
     /// What people call a node.

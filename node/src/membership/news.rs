@@ -112,18 +112,14 @@ impl Membership {
     fn compare_versions(&mut self, now: Instant, from: NodeId, news: &News) {
         let version = self.chain.version();
         if news.version > version {
+            // What it says of itself tells nothing of its history: its records do.
             self.want(now, from);
-        } else if news.version < version && version > 1 {
-            if self.peers.may_push(now, from) {
-                self.tell_records(from, news.version);
-            }
-        } else if news.digest != self.chain.digest() && version > 0 {
-            tracing::error!(
-                peer = news.sender.member.name,
-                version,
-                "this node and a peer have the same version of the cluster with different contents: they were founded by different files"
-            );
+            return;
         }
+        if news.version < version && version > 1 && self.peers.may_push(now, from) {
+            self.tell_records(from, news.version);
+        }
+        self.set_apart(from, self.chain.apart(news.version, news.digest));
     }
 }
 

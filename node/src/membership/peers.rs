@@ -19,6 +19,8 @@ pub(super) struct Peers {
 struct Peer {
     is_connected: bool,
     heard: Option<Heard>,
+    /// That it goes by another history, in words.
+    apart: Option<String>,
     /// When it may be sent records again that it has not asked for.
     records_from: Instant,
     /// When it may be asked for records again.
@@ -51,6 +53,20 @@ impl Peers {
         }
     }
 
+    /// What is found of the history of a node that is there. Whether that is news.
+    pub(super) fn set_apart(&mut self, node: NodeId, what: Option<String>) -> bool {
+        let Some(peer) = self.peers.get_mut(&node) else { return false };
+        let what = what.filter(|_| peer.is_connected);
+        let is_news = peer.apart != what;
+        peer.apart = what;
+        is_news
+    }
+
+    /// Those who go by another history.
+    pub(super) fn apart(&self) -> impl Iterator<Item = (NodeId, &str)> {
+        self.peers.iter().filter_map(|(node, peer)| Some((*node, peer.apart.as_deref()?)))
+    }
+
     pub(super) fn connected(&self) -> Vec<NodeId> {
         self.peers.iter().filter(|(_, peer)| peer.is_connected).map(|(node, _)| *node).collect()
     }
@@ -65,6 +81,12 @@ impl Peers {
         let Some(peer) = self.peers.get(&node) else { return false };
         let is_recent = peer.heard.as_ref().is_some_and(|heard| now.since(heard.at) <= HEARD_FOR);
         peer.is_connected && is_recent
+    }
+
+    /// Those who are there now.
+    pub(super) fn there(&self, now: Instant) -> impl Iterator<Item = (NodeId, &Heard)> {
+        let there = self.peers.iter().filter(move |(node, _)| self.is_heard(now, **node));
+        there.filter_map(|(node, peer)| Some((*node, peer.heard.as_ref()?)))
     }
 
     /// Who has called and is there.
@@ -107,7 +129,7 @@ fn may(now: Instant, from: Option<&mut Instant>, pause: Duration) -> bool {
 const CANDIDATES_MAX: usize = 64;
 
 /// A node that has said nothing for so long is not there: three times what passes between two of its news, and a little.
-const HEARD_FOR: Duration = Duration::from_millis(3_500);
+pub(super) const HEARD_FOR: Duration = Duration::from_millis(3_500);
 
 /// Between records that were not asked for.
 const PUSH_PAUSE: Duration = Duration::from_secs(1);

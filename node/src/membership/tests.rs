@@ -1,6 +1,8 @@
 //! What agreement promises. `world` is the network, the disks and the operators; `chaos` breaks all of them and demands that what was
-//! decided stays so; `flows` are what operators do on a good day.
+//! decided stays so; `flows` are what operators do on a good day, `forced` what they do when
+//! most of the voters are gone.
 
 mod chaos;
 mod flows;
+mod forced;
 mod world;

@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use driftless_proto::membership::VOTERS_MAX;
 use driftless_ring::{Member, NodeId};
 
-/// The voters of a version with these members: those that were voters before, then members of zones that have none, then those with the
-/// smallest ids. An odd number, as one more would make a majority larger and nothing safer; with two members one, for both together are
-/// needed less often.
-pub(super) fn next(before: &[NodeId], members: &[Member]) -> Vec<NodeId> {
-    let wanted = match members.len().min(VOTERS_MAX) {
+/// The voters of a version with these members, but for those whose stores were declared lost: those that were voters before, then members of
+/// zones that have none, then those with the smallest ids. An odd number, as one more would make a majority larger and nothing safer; with
+/// two members one, for both together are needed less often.
+pub(super) fn next(before: &[NodeId], members: &[Member], is_vacant: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
+    let there: Vec<&Member> = members.iter().filter(|member| !is_vacant(member.id)).collect();
+    let wanted = match there.len().min(VOTERS_MAX) {
         0 => return Vec::new(),
         count if count % 2 == 0 => count - 1,
         count => count,
@@ -17,7 +18,7 @@ pub(super) fn next(before: &[NodeId], members: &[Member]) -> Vec<NodeId> {
     let mut chosen: Vec<&Member> = Vec::with_capacity(wanted);
     let mut zones: BTreeSet<&str> = BTreeSet::new();
     while chosen.len() < wanted {
-        let left = members.iter().filter(|member| !chosen.iter().any(|other| other.id == member.id));
+        let left = there.iter().copied().filter(|member| !chosen.iter().any(|other| other.id == member.id));
         let first = left.min_by_key(|member| {
             let (stays, has_voter) = (before.contains(&member.id), zones.contains(member.zone.as_str()));
             (!stays, has_voter, member.id)
@@ -48,17 +49,29 @@ mod tests {
         numbers.iter().copied().map(NodeId).collect()
     }
 
+    fn of_all(before: &[NodeId], members: &[Member]) -> Vec<NodeId> {
+        next(before, members, |_| false)
+    }
+
     #[test]
     fn zones_come_first_and_then_small_ids() {
-        assert_eq!(next(&[], &members(&["a", "a", "a", "b"])), ids(&[0, 1, 3]));
-        assert_eq!(next(&[], &members(&["a"; 9])), ids(&[0, 1, 2, 3, 4, 5, 6]));
-        assert_eq!(next(&[], &members(&["a", "b"])), ids(&[0]));
-        assert_eq!(next(&[], &[]), ids(&[]));
+        assert_eq!(of_all(&[], &members(&["a", "a", "a", "b"])), ids(&[0, 1, 3]));
+        assert_eq!(of_all(&[], &members(&["a"; 9])), ids(&[0, 1, 2, 3, 4, 5, 6]));
+        assert_eq!(of_all(&[], &members(&["a", "b"])), ids(&[0]));
+        assert_eq!(of_all(&[], &[]), ids(&[]));
     }
 
     #[test]
     fn voters_stay_as_long_as_they_are_members() {
-        assert_eq!(next(&ids(&[2, 3, 9]), &members(&["a"; 4])), ids(&[0, 2, 3]));
-        assert_eq!(next(&ids(&[0, 1, 2, 3, 4]), &members(&["a"; 4])), ids(&[0, 1, 2]));
+        assert_eq!(of_all(&ids(&[2, 3, 9]), &members(&["a"; 4])), ids(&[0, 2, 3]));
+        assert_eq!(of_all(&ids(&[0, 1, 2, 3, 4]), &members(&["a"; 4])), ids(&[0, 1, 2]));
+    }
+
+    #[test]
+    fn who_is_lost_does_not_vote() {
+        let lost = |lost: &'static [u64]| next(&ids(&[0, 1, 2]), &members(&["a"; 4]), |node| lost.contains(&node.0));
+        assert_eq!(lost(&[0]), ids(&[1, 2, 3]));
+        assert_eq!(lost(&[0, 1]), ids(&[2]), "two are left, and one who voted before decides for both");
+        assert_eq!(lost(&[0, 1, 2, 3]), ids(&[]));
     }
 }

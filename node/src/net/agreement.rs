@@ -17,7 +17,7 @@ use super::peers::Links;
 use super::shard_context::ShardContext;
 use crate::configurations::Configurations;
 use crate::engine::ClientTag;
-use crate::membership::{Letter, Membership, Output, Progress};
+use crate::membership::{Apart, Letter, Membership, Output, Progress};
 use crate::peer::{Body, Message, Request, RequestId};
 use crate::time::Instant;
 
@@ -41,6 +41,8 @@ pub(crate) enum Effect {
     Send { to: NodeId, letter: Message },
     /// Tell every shard.
     Configurations(Arc<Configurations>),
+    /// Show these, and no others.
+    Apart(Vec<Apart>),
     /// Answer a client.
     Reply { to: ClientTag, response: Response },
 }
@@ -153,6 +155,7 @@ impl Agreement {
                     return Ok(Some(Effect::Send { to, letter }));
                 }
                 Output::Configurations(configurations) => return Ok(Some(Effect::Configurations(configurations))),
+                Output::Apart(apart) => return Ok(Some(Effect::Apart(apart))),
                 Output::Answer { tag, answer } => {
                     if let Some((to, response)) = self.answer(tag, answer) {
                         return Ok(Some(Effect::Reply { to, response }));

@@ -154,6 +154,7 @@ fn name(request: &Request) -> &'static str {
         Request::Cluster(ClusterCommand::Cancel) => "cluster cancel",
         Request::Cluster(ClusterCommand::History) => "cluster history",
         Request::Cluster(ClusterCommand::Apply(_)) => "cluster apply",
+        Request::Cluster(ClusterCommand::Recover { .. }) => "cluster recover",
     }
 }
 

@@ -333,6 +333,7 @@ impl<S: Store> Driver<S> {
                     // For what the detector has found.
                     self.context.wake.set();
                 }
+                Effect::Apart(apart) => shared.note_apart(apart),
                 Effect::Reply { to, response } => self.reply(to, response),
             }
         }

@@ -36,7 +36,7 @@ use crate::configurations::Configurations;
 use crate::engine::{AaeCommand, ClientTag};
 use crate::handoff::HintFigures;
 use crate::liveness::clocks::{Stance, Standing};
-use crate::membership::Progress;
+use crate::membership::{Apart, Progress};
 use crate::metrics::{LivenessLabels, Metrics};
 use crate::peer::Message;
 use crate::reconciler::Figures;
@@ -86,6 +86,8 @@ pub(crate) struct NodeContext {
     damaged: Mutex<BTreeMap<u16, DamagedKeys>>,
     /// How far each shard has come with the newest version.
     progress: Mutex<BTreeMap<u16, Progress>>,
+    /// Nodes that go by another history of the cluster.
+    apart: Mutex<Vec<Apart>>,
     /// Since when this node is connected to no other, if there are others.
     alone_since: Mutex<Option<Instant>>,
     /// What the store of a shard is short of.
@@ -232,6 +234,7 @@ impl NodeContext {
             hints: Mutex::default(),
             damaged: Mutex::default(),
             progress: Mutex::default(),
+            apart: Mutex::default(),
             alone_since: Mutex::default(),
             shortages: Mutex::default(),
             drained: AtomicUsize::new(0),
@@ -298,6 +301,16 @@ impl NodeContext {
     /// Keeps how far a shard has come, for shard 0 and for people.
     pub(crate) fn publish_progress(&self, shard: u16, progress: Progress) {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, progress);
+    }
+
+    /// These nodes, and no others, go by another history of the cluster.
+    pub(crate) fn note_apart(&self, apart: Vec<Apart>) {
+        *self.apart.lock().unwrap_or_else(PoisonError::into_inner) = apart;
+    }
+
+    /// Nodes that go by another history of the cluster.
+    pub(crate) fn apart(&self) -> Vec<Apart> {
+        self.apart.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How far this node has come: as far as the shard that is furthest behind. `None` until all have said something.

@@ -120,7 +120,8 @@ fn needed(request: &Request) -> Role {
             | ClusterCommand::Clear
             | ClusterCommand::Commit { .. }
             | ClusterCommand::Cancel
-            | ClusterCommand::Apply(_),
+            | ClusterCommand::Apply(_)
+            | ClusterCommand::Recover { .. },
         ) => Role::Operator,
     }
 }

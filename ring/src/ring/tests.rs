@@ -169,6 +169,20 @@ fn an_earlier_table_comes_back_as_the_next_version() {
 }
 
 #[test]
+fn a_forced_version_has_the_same_tables_and_a_number_that_nobody_else_comes_to() {
+    let second = Ring::first(spec(&["ada", "bob", "cyd"])).unwrap().next(spec(&["ada", "bob", "cyd", "dan"])).unwrap();
+    let forced = second.forced().unwrap();
+    assert_eq!((forced.version(), forced.parent_digest()), (RingVersion(1000), second.digest()));
+    assert_eq!(forced.members(), second.members());
+    assert!(second.all_partitions().all(|partition| forced.owners(partition) == second.owners(partition)));
+    assert_eq!(Ring::try_from(record(&forced)), Ok(forced.clone()));
+    assert_eq!(forced.forced().unwrap().version(), RingVersion(2000));
+    assert_eq!(forced.again(&second).unwrap().version(), RingVersion(1001), "those after it follow as always");
+    let last = Ring::try_from(RingRecord { version: RingVersion(u64::MAX - 7), ..record(&second) }).unwrap();
+    assert_eq!(last.forced(), Err(RingError::VersionsExhausted));
+}
+
+#[test]
 fn a_damaged_record_is_refused() {
     let ring = Ring::first(spec(&["ada", "bob", "cyd", "dan"])).unwrap();
     assert_eq!(Ring::try_from(record(&ring)), Ok(ring.clone()));

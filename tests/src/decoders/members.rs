@@ -4,7 +4,7 @@ use driftless_node::configurations::{Marks, Ready};
 use driftless_node::membership::{Ballot, Candidate, DecidedRecord, Letter, News, StagedChanges};
 use driftless_proto::membership::{
     CandidateState, Change, ClusterAnswer, ClusterCommand, ClusterState, Decided, MemberState, Moving, Past, Plan,
-    PlannedNode, Record, Staged, StoreId,
+    PlannedNode, Record, Recovery, Staged, StoreId,
 };
 use driftless_ring::{Member, NodeId};
 
@@ -58,6 +58,7 @@ pub fn commands() -> Vec<ClusterCommand> {
         ClusterCommand::Cancel,
         ClusterCommand::History,
         ClusterCommand::Apply(changes().pop().expect("there are some")),
+        ClusterCommand::Recover { lost: vec!["b".to_owned(), "c".to_owned()], force: true },
     ];
     all.extend(changes().into_iter().map(ClusterCommand::Stage));
     all
@@ -84,6 +85,7 @@ pub fn answers() -> Vec<ClusterAnswer> {
         stays: true,
         is_heard: true,
         is_whole: true,
+        is_lost: false,
         ready: 2,
         closed: 2,
         left: 1,
@@ -95,6 +97,7 @@ pub fn answers() -> Vec<ClusterAnswer> {
         version: 2,
         digest: 5,
         is_agreed: true,
+        forced_on: None,
         unfinished: vec![1],
         read_version: 1,
         staged: staged.clone(),
@@ -118,6 +121,7 @@ pub fn answers() -> Vec<ClusterAnswer> {
     let past = Past {
         version: 2,
         digest: 5,
+        forced_on: Some(1),
         members: vec!["a".to_owned()],
         by: "a".to_owned(),
         reason: "founded by its file".to_owned(),
@@ -128,6 +132,13 @@ pub fn answers() -> Vec<ClusterAnswer> {
         ClusterAnswer::Plan(Box::new(plan)),
         ClusterAnswer::Decided(Decided { version: 3, by: vec!["a".to_owned()], reason: "e joins".to_owned() }),
         ClusterAnswer::History(vec![past]),
+        ClusterAnswer::Recovery(Recovery {
+            base: 7,
+            version: 1000,
+            lost: vec!["b".to_owned()],
+            voters: vec!["a".to_owned()],
+            warnings: vec!["what only it holds is given up".to_owned()],
+        }),
     ]
 }
 

@@ -120,6 +120,8 @@ impl Agreement {
                 Output::Write { name, bytes: None } => drop(self.files.remove(&name)),
                 Output::Send { to, letter } => agreed.letters.push((to, letter)),
                 Output::Configurations(configurations) => agreed.configurations = Some(configurations),
+                // Nobody forces anything here.
+                Output::Apart(_) => {}
                 Output::Answer { tag, answer } => agreed.answers.push((tag, answer)),
             }
         }

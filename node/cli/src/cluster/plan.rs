@@ -14,11 +14,7 @@ use crate::output::{self, Tone, paint, size, wrapped};
 /// For people, and last what to type.
 pub(crate) fn print(plan: &Plan, flags: &str) -> Result {
     output::line(text(plan))?;
-    for warning in &plan.warnings {
-        let line = wrapped(&format!("warning: {warning}"), 2);
-        let rest = line.strip_prefix("warning:").unwrap_or(&line);
-        output::line(format_args!("{}{rest}", paint(Tone::Warning, "warning:")))?;
-    }
+    print_warnings(&plan.warnings)?;
     match plan.changes.is_empty() {
         true => output::line("nothing is staged: there is nothing to commit"),
         false => {
@@ -26,6 +22,16 @@ pub(crate) fn print(plan: &Plan, flags: &str) -> Result {
             output::line(format_args!("commit it with: {}", paint(Tone::Strong, command)))
         }
     }
+}
+
+/// A line or more for each thing that should be known before.
+pub(super) fn print_warnings(warnings: &[String]) -> Result {
+    for warning in warnings {
+        let line = wrapped(&format!("warning: {warning}"), 2);
+        let rest = line.strip_prefix("warning:").unwrap_or(&line);
+        output::line(format_args!("{}{rest}", paint(Tone::Warning, "warning:")))?;
+    }
+    Ok(())
 }
 
 fn text(plan: &Plan) -> String {

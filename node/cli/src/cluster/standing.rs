@@ -16,6 +16,8 @@ pub(crate) enum Phase {
     Left,
     /// It is none any more and hands over.
     Leaving,
+    /// Its store was declared lost by force, and it has no other.
+    Lost,
     /// Its store is not the one that the record names, and is filled.
     Healing,
     /// It takes in or hands over.
@@ -34,6 +36,8 @@ impl Phase {
             Phase::Left
         } else if !member.stays {
             Phase::Leaving
+        } else if member.is_lost && !member.is_heard {
+            Phase::Lost
         } else if !member.is_whole {
             Phase::Healing
         } else if moving::words(&member.moving).is_some() {
@@ -51,6 +55,7 @@ impl Phase {
             Phase::Founding => "founding",
             Phase::Left => "left",
             Phase::Leaving => "leaving",
+            Phase::Lost => "lost",
             Phase::Healing => "healing",
             Phase::Moving => "moving",
             Phase::Waiting => "waiting",
@@ -65,6 +70,7 @@ impl Phase {
             Phase::Founding => "a member by cluster.toml".to_owned(),
             Phase::Left => "has left and holds nothing: stop it when you like".to_owned(),
             Phase::Leaving => moving.unwrap_or_else(|| "leaves: waits for the others".to_owned()),
+            Phase::Lost => "declared lost: its place is to be taken".to_owned(),
             Phase::Healing => match moving {
                 Some(moving) => format!("store replaced: healing, {moving}"),
                 None => "store replaced: healing".to_owned(),
@@ -117,6 +123,9 @@ fn facts(state: &ClusterState) -> Vec<String> {
     if !state.voters.is_empty() {
         facts.push(format!("voters: {} ({} must answer)", state.voters.join(", "), state.voters.len() / 2 + 1));
     }
+    if let Some(on) = state.forced_on {
+        facts.push(format!("version {} was forced on version {on}", state.version));
+    }
     if is_unfinished(state) {
         facts.push(format!(
             "unfinished: {}; reads count in version {}; {}",
@@ -150,6 +159,24 @@ fn next(state: &ClusterState, flags: &str) -> (bool, String) {
     }
     let staged = !state.staged.changes.is_empty();
     let plan = format!("`driftless{flags} cluster plan`");
+    let lost = names(&|member| phase(member) == Phase::Lost);
+    if let Some(first) = lost.first() {
+        let (is, named, place) = match lost.len() {
+            1 => ("is", "named as a member", "its place"),
+            _ => ("are", "named as members", "the place of each"),
+        };
+        let then =
+            if staged { format!(" What is staged waits: see what it costs with {plan}.") } else { String::new() };
+        return (
+            false,
+            format!(
+                "{} {is} declared lost, and still {named}: put another node in {place} with `driftless{flags} cluster replace \
+                 {first} --with NAME`, let it go with `driftless{flags} cluster leave {first} --lost`, or start it under its name with an \
+                 empty data directory.{then}",
+                lost.join(", ")
+            ),
+        );
+    }
     if is_unfinished(state) {
         if silent.is_empty() {
             let (version, before) = (state.version, versions(&state.unfinished));
@@ -244,6 +271,7 @@ pub(crate) fn as_json(state: &ClusterState) -> Value {
             "member": member.stays,
             "heard": member.is_heard,
             "whole": member.is_whole,
+            "lost": member.is_lost,
             "phase": Phase::of(member, state).name(),
             "ready": member.ready,
             "closed": member.closed,
@@ -258,6 +286,7 @@ pub(crate) fn as_json(state: &ClusterState) -> Value {
         "version": state.version,
         "digest": format!("{:032x}", state.digest),
         "agreed": state.is_agreed,
+        "forced_on": state.forced_on,
         "unfinished": state.unfinished,
         "read_version": state.read_version,
         "staged": { "version": state.staged.version, "changes": state.staged.changes },
@@ -283,6 +312,7 @@ pub(crate) mod tests {
             stays: true,
             is_heard: true,
             is_whole: true,
+            is_lost: false,
             ready: 7,
             closed: 7,
             left: 7,
@@ -296,6 +326,7 @@ pub(crate) mod tests {
             version: 7,
             digest: 0xfeed,
             is_agreed: true,
+            forced_on: None,
             unfinished: Vec::new(),
             read_version: 7,
             staged: Staged { version: 7, changes: Vec::new() },
@@ -323,6 +354,9 @@ pub(crate) mod tests {
         let both = Moving { giving: 16, given: 3, ..taking };
         assert_eq!(stands(|member| member.moving = both), "taking in 12 of 64, handing over 3 of 16");
         assert_eq!(stands(|member| member.is_whole = false), "store replaced: healing");
+        let lost = |member: &mut MemberState| (member.is_lost, member.is_heard) = (true, false);
+        assert_eq!(stands(lost), "declared lost: its place is to be taken");
+        assert_eq!(stands(|member| (member.is_lost, member.is_whole) = (true, false)), "store replaced: healing");
         let out = |member: &mut MemberState| {
             (member.stays, member.moving) = (false, giving);
         };
@@ -362,6 +396,12 @@ pub(crate) mod tests {
             next(&state, " --profile D")
         };
         assert_eq!(says(&|_| {}), (true, "Version 7 is settled: nothing moves, and nothing is staged.".to_owned()));
+        let (good, said) = says(&|state| {
+            (state.version, state.unfinished, state.forced_on) = (1000, vec![7], Some(7));
+            (state.members[2].is_lost, state.members[2].is_heard) = (true, false);
+        });
+        assert!(!good && said.starts_with("n3 is declared lost, and still named"), "{said}");
+        assert!(said.contains("`driftless --profile D cluster replace n3 --with NAME`"), "{said}");
         let (good, said) = says(&|state| state.is_agreed = false);
         assert!(good && said.ends_with("all are heard, and it takes a moment."), "{said}");
         let (good, said) = says(&|state| {

@@ -75,6 +75,7 @@ pub(crate) const SAMPLES: &[Sample] = &[
     soon(alike(COMMANDS, "driftless --profile DIR aae status", At::Three(a_comparison))),
     soon(alike(COMMANDS, "driftless --profile DIR status", At::Three(n3_killed_and_puts))),
     alike(COMMANDS, "driftless --profile DIR dump -o backup.jsonl", At::Three(nothing)),
+    soon(alike(MEMBERSHIP, "driftless --profile DIR cluster recover --lost n2,n3", At::Three(n2_killed_as_well))),
     exactly(COMMANDS, "driftless --profile DIR put greeting hello -w 3", At::Five(n3_killed)),
     soon(alike(COMMANDS, "driftless --profile DIR hints", At::Five(more_puts))),
     soon(exactly(CONFIGURATION, "driftless --endpoint 127.0.0.1:8500 --ca authority/ca.pem --cert alice/alice.pem --key alice/alice.key status", At::ByHand)),
@@ -127,6 +128,11 @@ fn a_comparison(_: &Walk, dev: &Dev) -> Vec<(&'static str, String)> {
 
 fn n3_killed(_: &Walk, dev: &Dev) -> Vec<(&'static str, String)> {
     dev.kill("n3");
+    Vec::new()
+}
+
+fn n2_killed_as_well(_: &Walk, dev: &Dev) -> Vec<(&'static str, String)> {
+    dev.kill("n2");
     Vec::new()
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use driftless_proto::membership::{Change, ClusterCommand};
+use driftless_proto::membership::{Change, ClusterAnswer, ClusterCommand};
 use driftless_proto::{BucketDefinition, BucketId, BucketName, Quorum};
 use driftless_ring::NodeId;
 use rand::Rng;
@@ -19,13 +19,14 @@ struct Tally {
     buried: u64,
     named_anew: u64,
     refused: u64,
+    forced: u64,
 }
 
 #[test]
 fn no_version_is_decided_twice_and_all_come_to_agree() {
     let (seeds, total) = each_seed(300, run);
     if seeds >= 100 {
-        let Tally { versions, wiped, buried, named_anew, refused } = total;
+        let Tally { versions, wiped, buried, named_anew, refused, .. } = total;
         assert!(versions > 3 * seeds, "{total:?}");
         assert!(wiped.min(buried).min(named_anew).min(refused) > 5, "{total:?}");
     }
@@ -37,6 +38,16 @@ fn duels_among_voters_that_crash_have_one_winner() {
     let (seeds, total) = each_seed(200, duel);
     if seeds >= 100 {
         assert!(total.versions > 3 * seeds && total.refused > seeds, "{total:?}");
+    }
+}
+
+/// Most voters are gone for ever, in the middle of whatever was under way, and one of those that are left is told so.
+#[test]
+fn those_that_are_left_go_on_by_force() {
+    let (seeds, total) = each_seed(150, bereave);
+    if seeds >= 100 {
+        let Tally { wiped, buried, named_anew, forced, .. } = total;
+        assert!(forced > seeds / 2 && wiped.min(buried).min(named_anew) > seeds / 2, "{total:?}");
     }
 }
 
@@ -54,6 +65,7 @@ fn each_seed(seeds: u64, run: fn(u64) -> Tally) -> (u64, Tally) {
                 total.buried += tally.buried;
                 total.named_anew += tally.named_anew;
                 total.refused += tally.refused;
+                total.forced += tally.forced;
             }
             Err(_) => failed.push(seed),
         }
@@ -118,6 +130,77 @@ fn run(seed: u64) -> Tally {
     tally.named_anew =
         world.records.values().filter(|record| record.reason.ends_with("has a new store")).count() as u64;
     tally
+}
+
+fn bereave(seed: u64) -> Tally {
+    let delay = Duration::from_millis([20, 200, 1_000][(seed / 2) as usize % 3]);
+    let weather = Weather { loss: 0.05, twice: 0.05, delay, shards: Duration::from_millis(500) };
+    let mut world = World::new(seed, 3 + 2 * (seed % 2) as usize, 2, weather);
+    let mut tally = Tally::default();
+    assert!(
+        world.run_until(Duration::from_secs(120), |world| world.records.contains_key(&2)),
+        "seed {seed}: not founded"
+    );
+    for _ in 0..15 {
+        let pause = Duration::from_millis(world.rng.random_range(0..1_500));
+        world.run_for(pause);
+        disturb(&mut world, &mut tally);
+    }
+    let newest = world.records.values().last().unwrap();
+    let (majority, voters) = (newest.voters.len() / 2 + 1, newest.voters.clone());
+    let gone: Vec<NodeId> = voters.choose_multiple(&mut world.rng, majority).copied().collect();
+    for node in gone {
+        // As many as the largest n must be left, also of those that can take the place of another.
+        let alive = world.nodes.values().filter(|node| !node.is_dead).count();
+        if alive > 3 && world.rng.random() {
+            world.bury(node);
+            tally.buried += 1;
+        } else {
+            world.wipe(node);
+            tally.wiped += 1;
+        }
+    }
+    world.mend();
+    (world.weather.loss, world.weather.delay) = (0.0, Duration::from_millis(20));
+    world.ids().into_iter().for_each(|node| world.start(node));
+    world.run_for(Duration::from_secs(15));
+    for _ in 0..10 {
+        // With the last store that a version names the cluster is gone.
+        let Some(answer) = force(&mut world) else { return tally };
+        match answer {
+            Ok(_) => tally.forced += 1,
+            // Of the voters of the newest version that those who are left know, enough are there.
+            Err(why) if why.starts_with("not needed") => {}
+            // Not everybody knows yet what there is to know.
+            Err(_) => {
+                world.run_for(Duration::from_secs(3));
+                continue;
+            }
+        }
+        break;
+    }
+    heal(&mut world, seed);
+    assert_eq!(world.forced.len() as u64, tally.forced);
+    tally.named_anew =
+        world.records.values().filter(|record| record.reason.ends_with("has a new store")).count() as u64;
+    tally
+}
+
+/// Has one of those that are left force it, who names whoever is dead or has another disk; nothing if nobody is left.
+fn force(world: &mut World) -> Option<Result<ClusterAnswer, String>> {
+    let is_left = |node: &NodeId| {
+        let record = world.machine(*node).chain.newest().map(|newest| newest.record.clone());
+        record.is_some_and(|record| record.store_of(*node) == Some(world.nodes[node].store))
+    };
+    let left: Vec<NodeId> = world.running().into_iter().filter(is_left).collect();
+    let node = *left.choose(&mut world.rng)?;
+    let record = world.machine(node).chain.newest()?.record.clone();
+    let is_gone = |member: &&driftless_ring::Member| {
+        let state = &world.nodes[&member.id];
+        state.is_dead || record.store_of(member.id) != Some(state.store)
+    };
+    let lost = record.topology.ring().members().iter().filter(is_gone).map(|member| member.name.clone()).collect();
+    Some(world.ask(node, ClusterCommand::Recover { lost, force: true }))
 }
 
 fn disturb(world: &mut World, tally: &mut Tally) {

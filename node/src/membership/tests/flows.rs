@@ -11,54 +11,54 @@ use crate::membership::letter::Ballot;
 use crate::membership::{Candidate, Letter, Membership, MembershipConfig, Output, Progress};
 use crate::time::Instant;
 
-const CALM: Weather =
+pub(super) const CALM: Weather =
     Weather { loss: 0.0, twice: 0.0, delay: Duration::from_millis(2), shards: Duration::from_millis(20) };
 
 /// Three founders that are agreed and settled, and two that have called.
-fn founded() -> World {
+pub(super) fn founded() -> World {
     let mut world = World::new(1, 3, 2, CALM);
     settle(&mut world);
     assert_eq!(state(&mut world, "n1").version, 2);
     world
 }
 
-fn settle(world: &mut World) {
+pub(super) fn settle(world: &mut World) {
     world.run_for(Duration::from_secs(5));
     for node in world.running() {
         assert!(world.machine(node).configurations().is_settled(), "{:?}", world.machine(node).configurations());
     }
 }
 
-fn ask(world: &mut World, name: &str, command: ClusterCommand) -> Result<ClusterAnswer, String> {
+pub(super) fn ask(world: &mut World, name: &str, command: ClusterCommand) -> Result<ClusterAnswer, String> {
     world.ask(NodeId::of_name(name), command)
 }
 
-fn state(world: &mut World, name: &str) -> ClusterState {
+pub(super) fn state(world: &mut World, name: &str) -> ClusterState {
     match ask(world, name, ClusterCommand::State) {
         Ok(ClusterAnswer::State(state)) => *state,
         other => panic!("no state: {other:?}"),
     }
 }
 
-fn plan(world: &mut World, name: &str) -> Plan {
+pub(super) fn plan(world: &mut World, name: &str) -> Plan {
     match ask(world, name, ClusterCommand::Plan) {
         Ok(ClusterAnswer::Plan(plan)) => *plan,
         other => panic!("no plan: {other:?}"),
     }
 }
 
-fn commit(world: &mut World, name: &str, plan: &str) -> Result<u64, String> {
+pub(super) fn commit(world: &mut World, name: &str, plan: &str) -> Result<u64, String> {
     match ask(world, name, ClusterCommand::Commit { plan: plan.to_owned() })? {
         ClusterAnswer::Decided(decided) => Ok(decided.version),
         other => panic!("not decided: {other:?}"),
     }
 }
 
-fn join(name: &str) -> Change {
+pub(super) fn join(name: &str) -> Change {
     Change::Join { name: name.to_owned(), zone: None, weight: None }
 }
 
-fn leave(name: &str, lost: bool) -> Change {
+pub(super) fn leave(name: &str, lost: bool) -> Change {
     Change::Leave { name: name.to_owned(), lost }
 }
 

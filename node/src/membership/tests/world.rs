@@ -13,7 +13,9 @@ use rand::{Rng, SeedableRng};
 
 use crate::membership::letter::Ballot;
 use crate::membership::paxos::Standing;
-use crate::membership::{Candidate, DecidedRecord, Letter, Membership, MembershipConfig, Output, Progress, files};
+use crate::membership::{
+    Apart, Candidate, DecidedRecord, Letter, Membership, MembershipConfig, Output, Progress, files,
+};
 use crate::time::Instant;
 
 pub(super) struct World {
@@ -32,6 +34,8 @@ pub(super) struct World {
     accepted: BTreeMap<(u64, Ballot), BTreeSet<(NodeId, StoreId)>>,
     /// What a majority has durably accepted.
     chosen: BTreeMap<u64, u128>,
+    /// What was decided by one alone.
+    pub(super) forced: BTreeSet<u128>,
     operations: BTreeMap<u64, Operation>,
     pub(super) answers: BTreeMap<u64, Result<ClusterAnswer, Failure>>,
     tags: u64,
@@ -59,6 +63,8 @@ pub(super) struct Node {
     wakes_at: Option<Instant>,
     executes: bool,
     version: u64,
+    /// Whom it shows as one with another history.
+    pub(super) apart: Vec<Apart>,
 }
 
 enum Event {
@@ -107,6 +113,7 @@ impl World {
                 wakes_at: None,
                 executes: false,
                 version: 0,
+                apart: Vec::new(),
             };
             (node.member.id, node)
         });
@@ -123,6 +130,7 @@ impl World {
             records: BTreeMap::new(),
             accepted: BTreeMap::new(),
             chosen: BTreeMap::new(),
+            forced: BTreeSet::new(),
             operations: BTreeMap::new(),
             answers: BTreeMap::new(),
             tags: 0,
@@ -158,6 +166,7 @@ impl World {
         }
         state.life += 1;
         (state.wakes_at, state.executes) = (None, false);
+        state.apart.clear();
         let candidate = Candidate { member: state.member.clone(), store: state.store };
         let files = state.files.clone().into_iter().collect();
         let config = MembershipConfig { candidate, founding, files, seed };
@@ -192,6 +201,13 @@ impl World {
         let state = self.nodes.get_mut(&node).unwrap();
         state.files.clear();
         (state.store, state.version, state.is_wiped) = (store, 0, true);
+    }
+
+    /// It comes back as it was when it had these files.
+    pub(super) fn set_back(&mut self, node: NodeId, files: BTreeMap<String, Vec<u8>>) {
+        self.crash(node);
+        let state = self.nodes.get_mut(&node).unwrap();
+        (state.files, state.version) = (files, 0);
     }
 
     pub(super) fn bury(&mut self, node: NodeId) {
@@ -343,6 +359,7 @@ impl World {
                 assert!(state.files.contains_key(&name), "a version is durable before it is followed");
                 self.shards_soon(node);
             }
+            Output::Apart(apart) => self.nodes.get_mut(&node).unwrap().apart = apart,
             Output::Answer { tag, answer } => self.answered(tag, answer),
         }
     }
@@ -407,10 +424,14 @@ impl World {
         self.queue.insert((self.now + delay, self.sequence), event);
     }
 
-    /// At most one record for each version, and none that was not chosen.
+    /// At most one record for each version, and none that was not chosen; but for those that were forced.
     fn check_record(&mut self, decided: DecidedRecord) {
         let (version, digest) = (decided.record.version(), decided.record.digest());
-        assert_eq!(self.chosen.get(&version), Some(&digest), "version {version} was written down and never chosen");
+        if decided.record.forced_on.is_some() {
+            self.forced.insert(digest);
+        } else {
+            assert_eq!(self.chosen.get(&version), Some(&digest), "version {version} was written down and never chosen");
+        }
         self.records.entry(version).or_insert(decided.record);
     }
 
