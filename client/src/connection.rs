@@ -18,6 +18,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use driftless_proto::ProtocolVersion;
 use driftless_proto::client::{Request, ResponseFrame};
 use driftless_proto::frame::{self, FRAME_MAX, FRAME_SHARED_MAX, FrameReader, LENGTH_BYTES};
 use quinn::{ConnectionError, RecvStream, SendStream, TransportErrorCode, VarInt};
@@ -29,6 +30,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Cause, ConnectFailure};
+use crate::greeted::Greeted;
 
 /// A connection that has been established. It never comes back once it is closed; a [`Link`](crate::link::Link) makes
 /// the next one.
@@ -36,6 +38,8 @@ pub(crate) struct Connection {
     quic: quinn::Connection,
     address: String,
     node: String,
+    /// What the two sides go by.
+    version: ProtocolVersion,
     queues: Mutex<Queues>,
     /// Something was queued.
     queued: Notify,
@@ -112,17 +116,13 @@ struct RequestFrameRef<'a> {
 
 impl Connection {
     /// Takes over an established connection; its loops run on the current runtime.
-    pub(crate) fn start(
-        quic: quinn::Connection,
-        address: String,
-        node: String,
-        send: SendStream,
-        recv: RecvStream,
-    ) -> Arc<Connection> {
+    pub(crate) fn start(quic: quinn::Connection, address: String, node: String, greeted: Greeted) -> Arc<Connection> {
+        let Greeted { version, send, recv, reader } = greeted;
         let connection = Arc::new(Connection {
             quic,
             address,
             node,
+            version,
             queues: Mutex::new(Queues {
                 out: Vec::new(),
                 large: Vec::new(),
@@ -141,8 +141,14 @@ impl Connection {
             probing: AtomicBool::new(false),
             io: Handle::current(),
         });
+        tracing::debug!(
+            node = connection.node,
+            address = connection.address,
+            version = connection.version.0,
+            "connected"
+        );
         let loops = Loops(Arc::clone(&connection));
-        tokio::spawn(loops.run(send, recv));
+        tokio::spawn(loops.run(send, recv, reader));
         connection
     }
 
@@ -307,8 +313,7 @@ impl Connection {
         }
     }
 
-    async fn read_loop(&self, mut recv: RecvStream) -> ConnectFailure {
-        let mut reader = FrameReader::new(FRAME_SHARED_MAX);
+    async fn read_loop(&self, mut recv: RecvStream, mut reader: FrameReader) -> ConnectFailure {
         let mut batch = Vec::new();
         loop {
             match recv.read_chunk(usize::MAX, true).await {
@@ -434,11 +439,11 @@ impl Connection {
 }
 
 impl Loops {
-    async fn run(self, send: SendStream, recv: RecvStream) {
+    async fn run(self, send: SendStream, recv: RecvStream, reader: FrameReader) {
         let connection = &self.0;
         let failure = tokio::select! {
             biased;
-            failure = connection.read_loop(recv) => failure,
+            failure = connection.read_loop(recv, reader) => failure,
             failure = connection.write_loop(send) => failure,
             failure = connection.large_loop() => failure,
         };
@@ -505,7 +510,12 @@ pub(crate) fn failure_of(address: &str, error: &ConnectionError, established: bo
     };
     match (alert, error) {
         (Some((NO_APPLICATION_PROTOCOL, _)), _) | (_, ConnectionError::VersionMismatch) => {
-            ConnectFailure::Protocol { address }
+            let reason =
+                "it has not said which it speaks; use a release of the client that fits the cluster's".to_owned();
+            ConnectFailure::Protocol { address, reason }
+        }
+        (_, ConnectionError::ApplicationClosed(close)) if close.error_code == CODE_NO_COMMON_VERSION => {
+            ConnectFailure::Protocol { address, reason: String::from_utf8_lossy(&close.reason).into_owned() }
         }
         (Some((alert, true)), ConnectionError::ConnectionClosed(close)) => {
             let reason = String::from_utf8_lossy(&close.reason);
@@ -566,6 +576,9 @@ const HEADERS_BYTES: usize = 2 * 1024;
 
 const CODE_DONE: VarInt = VarInt::from_u32(0);
 const CODE_GARBAGE: VarInt = VarInt::from_u32(1);
+
+/// A node's, to whom it shares no protocol version with.
+const CODE_NO_COMMON_VERSION: VarInt = VarInt::from_u32(2);
 
 const NO_APPLICATION_PROTOCOL: u8 = 120;
 
