@@ -59,8 +59,6 @@ struct Queues {
     out: Vec<u8>,
     /// Frames that want a stream of their own.
     large: Vec<Vec<u8>>,
-    /// Something has been written to the shared stream, or is about to be.
-    opened: bool,
     /// The writer has been woken and has not looked yet.
     awake: bool,
     in_flight: FxHashMap<u64, Waiter>,
@@ -126,7 +124,6 @@ impl Connection {
             queues: Mutex::new(Queues {
                 out: Vec::new(),
                 large: Vec::new(),
-                opened: false,
                 awake: false,
                 in_flight: FxHashMap::default(),
                 carrying: 0,
@@ -191,10 +188,6 @@ impl Connection {
                 None
             }
         };
-        if large.is_some() && !queues.opened {
-            queues.open(ring_version);
-        }
-        queues.opened = true;
         let large_bytes = large.as_ref().map(Vec::len);
         queues.carrying += large_bytes.unwrap_or(0);
         queues.in_flight.insert(id, Waiter { answer: sender, large_bytes });
@@ -465,13 +458,6 @@ impl Queues {
         let waiter = self.in_flight.remove(&id)?;
         self.carrying -= waiter.large_bytes.unwrap_or(0);
         Some(waiter)
-    }
-
-    /// The node sees a stream when the first byte on it arrives, and may want to see the shared one before any other.
-    /// A question of which nobody awaits the answer makes it visible.
-    fn open(&mut self, ring_version: u64) {
-        let message = RequestFrameRef { id: 0, ring_version, deadline_ms: 1_000, request: &Request::Status };
-        frame::encode(&message, &mut self.out).expect("is a few bytes long");
     }
 }
 

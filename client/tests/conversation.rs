@@ -101,14 +101,13 @@ async fn large_frames_travel_alone_both_ways() {
 }
 
 #[tokio::test]
-async fn a_large_first_request_makes_the_shared_stream_visible_before_it() {
+async fn a_large_request_may_be_the_first_one() {
     let mut cluster = Cluster::start(&["ada", "bob"]);
     let seed = cluster.nodes[0].address.to_string();
     let client = cluster.builder().seeds([seed]).connect().await.expect("answers");
     // A key of the node that nothing was asked of yet.
     let key = (0..).map(|i| i.to_string()).find(|key| cluster.owners("default", key)[0] == 1).expect("has some");
     let put = tokio::spawn(client.bucket("default").put(key, vec![7; 100_000]).into_future());
-    assert_eq!(cluster.nodes[1].next().await.frame.request, Request::Status);
     let received = cluster.nodes[1].next().await;
     assert!(received.alone);
     received.stored();

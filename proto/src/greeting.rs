@@ -46,7 +46,7 @@ pub struct NothingInCommon {
 impl ProtocolVersions {
     /// Those of this release. A change that an older release cannot read raises the highest; the lowest follows when nothing is left
     /// here that can speak it.
-    pub const OURS: ProtocolVersions = ProtocolVersions { lowest: ProtocolVersion(3), highest: ProtocolVersion(3) };
+    pub const OURS: ProtocolVersions = ProtocolVersions { lowest: ProtocolVersion(2), highest: ProtocolVersion(2) };
 
     /// From one to another; `None` if the lowest is above the highest, which is no version at all.
     pub fn new(lowest: u16, highest: u16) -> Option<ProtocolVersions> {

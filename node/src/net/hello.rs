@@ -209,7 +209,7 @@ mod tests {
         // One with whom nothing is shared may say whatever it likes.
         let refused = told(newest.0 + 1, newest.0 + 2, &(&ours, b"")).expect_err("it speaks later versions only");
         assert_eq!(refused.code, CloseCode::ProtocolVersion);
-        assert!(refused.text.ends_with("and b 4 to 5: update a"), "{refused}");
+        assert!(refused.text.ends_with("and b 3 to 4: update a"), "{refused}");
     }
 
     #[test]

@@ -395,12 +395,10 @@ impl NodeContext {
         if let Some(draining) = told
             && self.draining.swap(draining, Ordering::SeqCst) != draining
         {
-            let now = if draining {
-                "coordinates nothing new until it is told to, or starts again"
-            } else {
-                "takes requests again"
-            };
-            tracing::info!(node = self.name, now, "an operator drains this node, or has changed his mind");
+            match draining {
+                true => tracing::info!(node = self.name, "drained by an operator: coordinates nothing new"),
+                false => tracing::info!(node = self.name, "taken back by an operator: coordinates requests again"),
+            }
         }
         let pending: isize = self.shards.iter().map(|shard| shard.pending.load(Ordering::SeqCst)).sum();
         // The one that asks for this is among them.
