@@ -228,6 +228,31 @@ async fn a_node_whose_clock_is_off_is_left_for_the_next_owner() {
 }
 
 #[tokio::test]
+async fn a_drained_node_is_left_for_the_next_owner_at_once_and_passed_over_for_a_while() {
+    let mut cluster = Cluster::start(&["ada", "bob", "cyd"]);
+    let client = cluster.connect().await;
+    let owners = cluster.owners("default", "k");
+    let bucket = client.bucket("default");
+    let [first, next] = cluster.nodes.get_disjoint_mut([owners[0], owners[1]]).expect("are two nodes");
+    let began = Instant::now();
+    let put = tokio::spawn(bucket.put("k", "v").into_future());
+    first.next_request().await.refuse(Refusal::Stopping);
+    next.next_request().await.stored();
+    put.await.expect("does not panic").expect("stored");
+    let put = tokio::spawn(bucket.put("k", "w").into_future());
+    let received = tokio::select! {
+        received = first.next_request() => {
+            // On a machine that is so slow.
+            assert!(began.elapsed() >= Duration::from_secs(1), "it was asked again at once");
+            received
+        }
+        received = next.next_request() => received,
+    };
+    received.stored();
+    put.await.expect("does not panic").expect("stored");
+}
+
+#[tokio::test]
 async fn what_would_be_refused_again_is_reported_at_once() {
     let mut cluster = Cluster::start(&["ada"]);
     let client = cluster.connect().await;
