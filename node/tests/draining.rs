@@ -8,8 +8,12 @@ use std::collections::BTreeSet;
 
 use common::{Cluster, TestClient, block_on, get, put, soon};
 use driftless_proto::client::{Delete, DrainCommand, DrainStatus, Request, Response, Scan};
-use driftless_proto::{BucketId, Failure, Key, Refusal, WriteId};
+use driftless_proto::{BucketId, Failure, Key, Refusal, Role, WriteId};
 use driftless_ring::ArcIndex;
+
+async fn operator(cluster: &Cluster, node: usize) -> TestClient {
+    cluster.client_as(node, "operator", Some(Role::Operator)).await
+}
 
 async fn tell(client: &mut TestClient, command: DrainCommand) -> DrainStatus {
     match client.ask(Request::Drain(command)).await {
@@ -45,7 +49,7 @@ fn a_drained_node_refuses_what_it_would_coordinate_and_does_everything_else_unti
         cluster.node(0).status().conditions.into_iter().map(|condition| condition.name).collect()
     };
     block_on(async {
-        let (mut drained, mut other) = (cluster.client(0).await, cluster.client(1).await);
+        let (mut drained, mut other) = (operator(&cluster, 0).await, cluster.client(1).await);
         drained.put("k", "v", None).await;
         assert!(!tell(&mut drained, DrainCommand::Status).await.draining);
         for _ in 0..2 {
@@ -85,7 +89,7 @@ fn what_is_under_way_is_counted_and_answered() {
     // While its syncs wait a replica acknowledges nothing, and all three are asked for.
     let failing = cluster.sync_failures[1].clone();
     block_on(async {
-        let mut client = cluster.client(0).await;
+        let mut client = operator(&cluster, 0).await;
         let syncs = failing.lock().expect("not poisoned");
         let id = client.send(put_everywhere("k")).await;
         let status = tell(&mut client, DrainCommand::Begin).await;
@@ -106,14 +110,14 @@ fn what_a_drained_node_is_passed_it_leaves_to_the_next_owner() {
         // Three of the four store a key: some of these node 0 has to pass on.
         let mut client = cluster.client(0).await;
         for node in 1..3 {
-            assert!(tell(&mut cluster.client(node).await, DrainCommand::Begin).await.draining);
+            assert!(tell(&mut operator(&cluster, node).await, DrainCommand::Begin).await.draining);
         }
         for i in 0..60 {
             client.put(&format!("k{i}"), "v", None).await;
         }
         let passed_on = cluster.node(0).metrics().forwards.get();
         assert!(passed_on > 0);
-        assert!(tell(&mut cluster.client(3).await, DrainCommand::Begin).await.draining);
+        assert!(tell(&mut operator(&cluster, 3).await, DrainCommand::Begin).await.draining);
         let mut refused = 0;
         for i in 0..60 {
             match client.ask(put(&format!("k{i}"), "w", None)).await {

@@ -131,6 +131,10 @@ fn malformed(cluster: &Cluster) -> u64 {
     cluster.node(0).metrics().frames_malformed.get()
 }
 
+fn turned_away(cluster: &Cluster) -> u64 {
+    refused(cluster) + malformed(cluster)
+}
+
 async fn assert_hello_refused(change: impl FnOnce(&mut Hello), why: &str) {
     let (cluster, issued) = node_and_stranger();
     let mut hello = hello(&cluster);
@@ -162,10 +166,10 @@ fn a_peer_goes_by_a_version_that_both_speak_or_is_told_with_everybody_else_who_i
                     soon("it is not any more", || !status().peers[0].connected).await;
                     continue;
                 };
-                let before = refused(&cluster);
+                let before = turned_away(&cluster);
                 let reason = closed_because(connection).await;
                 assert!(reason.contains(&why), "{reason}");
-                assert_eq!(refused(&cluster), before + 1);
+                assert_eq!(turned_away(&cluster), before + 1);
                 soon("it is logged", || log().contains(&why)).await;
                 soon("status says so", || status().conditions.iter().any(|it| it.what.contains(&why))).await;
             }
@@ -188,10 +192,10 @@ fn a_client_goes_by_a_version_that_both_speak_or_is_told_who_is_to_be_updated() 
                     assert_eq!(greeted(&mut receive).await, Some(ProtocolVersions::OURS), "{lowest} to {highest}");
                     continue;
                 };
-                let before = refused(&cluster);
+                let before = turned_away(&cluster);
                 let reason = closed_because(connection).await;
                 assert!(reason.contains(&why), "{reason}");
-                assert_eq!(refused(&cluster), before + 1);
+                assert_eq!(turned_away(&cluster), before + 1);
                 soon("it is logged", || log().contains(&why)).await;
                 assert_serves(&cluster).await;
             }

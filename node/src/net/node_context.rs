@@ -741,7 +741,6 @@ impl NodeContext {
     pub(crate) fn status(&self) -> NodeStatus {
         let clock = self.clock_standing();
         let counted = self.metrics.partitions_uncounted.get() == 0;
-        let hints_counted = self.metrics.hints_uncounted.get() == 0;
         let gauge = |value: i64| counted.then(|| u64::try_from(value).unwrap_or(0));
         let members = self.configurations().members();
         let members = members.iter().filter(|member| member.id != self.node);
@@ -754,7 +753,7 @@ impl NodeContext {
             bytes: gauge(self.metrics.value_bytes.get()),
             clock_offset_ms: clock.ahead_ms,
             takes_writes: clock.stance != Stance::Off && self.shortage().is_none(),
-            hints: hints_counted.then(|| u64::try_from(self.metrics.hint_keys.get()).unwrap_or(0)),
+            hints: self.hint_keys(),
             peers: members
                 .map(|member| {
                     let connected = self.reaches(member.id);
