@@ -178,7 +178,7 @@ impl Io {
         let greeted = match Greeted::exchange(&quic, address, &node).await {
             Ok(greeted) => greeted,
             Err(failure) => {
-                quic.close(CODE_NO_CONVERSATION, b"no protocol version is shared");
+                quic.close(CODE_NO_CONVERSATION, b"no conversation begins");
                 return Err(failure);
             }
         };
