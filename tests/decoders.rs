@@ -109,6 +109,7 @@ fn every_variant_of_every_message_is_among_the_samples() {
     assert_eq!(missing(&samples::client_requests()), NONE);
     assert_eq!(missing(&samples::client_responses()), NONE);
     assert_eq!(missing(&samples::aae_commands()), NONE);
+    assert_eq!(missing(&samples::drain_commands()), NONE);
     assert_eq!(missing(&samples::failures()), NONE);
     assert_eq!(missing(&samples::refusals()), NONE);
     assert_eq!(missing(&samples::unknowns()), NONE);

@@ -239,6 +239,9 @@ impl Request<'_> {
             // A refusal is quick, and what a node did not manage in time says how slow others are.
             Response::Failed(failure) => {
                 attempt.kind = None;
+                if let Failure::Refused(Refusal::Stopping) = failure {
+                    link.turned_away();
+                }
                 Err(self.cause_of(failure, attempt))
             }
             response => Ok(response),

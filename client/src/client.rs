@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_proto::client::{
-    AaeCommand, AaeStatus, DamagedKeys, HintsFor, NodeStatus, Request, Response, Restore, Restored,
+    AaeCommand, AaeStatus, DamagedKeys, DrainCommand, DrainStatus, HintsFor, NodeStatus, Request, Response, Restore,
+    Restored,
 };
 use driftless_proto::key::Key;
 use driftless_proto::membership::{ClusterAnswer, ClusterCommand};
@@ -121,6 +122,20 @@ impl Client {
         let request = Request::Aae(command);
         match self.inner.carry_out(&request, Route::Any, &settings, Clock::start(settings.timeout)).await? {
             Response::Aae(status) => Ok(*status),
+            _ => Err(self.inner.misunderstood(&request).into()),
+        }
+    }
+
+    /// Tells a node to coordinate nothing new, or to do so again, or asks how far it is. The node is given as in [`Client::status`].
+    /// What it is told, it forgets when it stops.
+    ///
+    /// # Errors
+    /// [`StatusError`] if there is no such node or it does not answer.
+    pub async fn drain(&self, node: impl AsRef<str>, command: DrainCommand) -> Result<DrainStatus, StatusError> {
+        let settings = Profile::new().via(node).over(&self.inner.settings);
+        let request = Request::Drain(command);
+        match self.inner.carry_out(&request, Route::Any, &settings, Clock::start(settings.timeout)).await? {
+            Response::Drain(status) => Ok(status),
             _ => Err(self.inner.misunderstood(&request).into()),
         }
     }

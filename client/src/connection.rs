@@ -18,6 +18,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use driftless_proto::ProtocolVersion;
 use driftless_proto::client::{Request, ResponseFrame};
 use driftless_proto::frame::{self, FRAME_MAX, FRAME_SHARED_MAX, FrameReader, LENGTH_BYTES};
 use quinn::{ConnectionError, RecvStream, SendStream, TransportErrorCode, VarInt};
@@ -29,6 +30,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Cause, ConnectFailure};
+use crate::greeted::Greeted;
 
 /// A connection that has been established. It never comes back once it is closed; a [`Link`](crate::link::Link) makes
 /// the next one.
@@ -36,6 +38,8 @@ pub(crate) struct Connection {
     quic: quinn::Connection,
     address: String,
     node: String,
+    /// What the two sides go by.
+    version: ProtocolVersion,
     queues: Mutex<Queues>,
     /// Something was queued.
     queued: Notify,
@@ -55,8 +59,6 @@ struct Queues {
     out: Vec<u8>,
     /// Frames that want a stream of their own.
     large: Vec<Vec<u8>>,
-    /// Something has been written to the shared stream, or is about to be.
-    opened: bool,
     /// The writer has been woken and has not looked yet.
     awake: bool,
     in_flight: FxHashMap<u64, Waiter>,
@@ -112,21 +114,16 @@ struct RequestFrameRef<'a> {
 
 impl Connection {
     /// Takes over an established connection; its loops run on the current runtime.
-    pub(crate) fn start(
-        quic: quinn::Connection,
-        address: String,
-        node: String,
-        send: SendStream,
-        recv: RecvStream,
-    ) -> Arc<Connection> {
+    pub(crate) fn start(quic: quinn::Connection, address: String, node: String, greeted: Greeted) -> Arc<Connection> {
+        let Greeted { version, send, recv, reader } = greeted;
         let connection = Arc::new(Connection {
             quic,
             address,
             node,
+            version,
             queues: Mutex::new(Queues {
                 out: Vec::new(),
                 large: Vec::new(),
-                opened: false,
                 awake: false,
                 in_flight: FxHashMap::default(),
                 carrying: 0,
@@ -141,8 +138,14 @@ impl Connection {
             probing: AtomicBool::new(false),
             io: Handle::current(),
         });
+        tracing::debug!(
+            node = connection.node,
+            address = connection.address,
+            version = connection.version.0,
+            "connected"
+        );
         let loops = Loops(Arc::clone(&connection));
-        tokio::spawn(loops.run(send, recv));
+        tokio::spawn(loops.run(send, recv, reader));
         connection
     }
 
@@ -185,10 +188,6 @@ impl Connection {
                 None
             }
         };
-        if large.is_some() && !queues.opened {
-            queues.open(ring_version);
-        }
-        queues.opened = true;
         let large_bytes = large.as_ref().map(Vec::len);
         queues.carrying += large_bytes.unwrap_or(0);
         queues.in_flight.insert(id, Waiter { answer: sender, large_bytes });
@@ -307,8 +306,7 @@ impl Connection {
         }
     }
 
-    async fn read_loop(&self, mut recv: RecvStream) -> ConnectFailure {
-        let mut reader = FrameReader::new(FRAME_SHARED_MAX);
+    async fn read_loop(&self, mut recv: RecvStream, mut reader: FrameReader) -> ConnectFailure {
         let mut batch = Vec::new();
         loop {
             match recv.read_chunk(usize::MAX, true).await {
@@ -434,11 +432,11 @@ impl Connection {
 }
 
 impl Loops {
-    async fn run(self, send: SendStream, recv: RecvStream) {
+    async fn run(self, send: SendStream, recv: RecvStream, reader: FrameReader) {
         let connection = &self.0;
         let failure = tokio::select! {
             biased;
-            failure = connection.read_loop(recv) => failure,
+            failure = connection.read_loop(recv, reader) => failure,
             failure = connection.write_loop(send) => failure,
             failure = connection.large_loop() => failure,
         };
@@ -460,13 +458,6 @@ impl Queues {
         let waiter = self.in_flight.remove(&id)?;
         self.carrying -= waiter.large_bytes.unwrap_or(0);
         Some(waiter)
-    }
-
-    /// The node sees a stream when the first byte on it arrives, and may want to see the shared one before any other.
-    /// A question of which nobody awaits the answer makes it visible.
-    fn open(&mut self, ring_version: u64) {
-        let message = RequestFrameRef { id: 0, ring_version, deadline_ms: 1_000, request: &Request::Status };
-        frame::encode(&message, &mut self.out).expect("is a few bytes long");
     }
 }
 
@@ -505,7 +496,12 @@ pub(crate) fn failure_of(address: &str, error: &ConnectionError, established: bo
     };
     match (alert, error) {
         (Some((NO_APPLICATION_PROTOCOL, _)), _) | (_, ConnectionError::VersionMismatch) => {
-            ConnectFailure::Protocol { address }
+            let reason =
+                "it has not said which it speaks; use a release of the client that fits the cluster's".to_owned();
+            ConnectFailure::Protocol { address, reason }
+        }
+        (_, ConnectionError::ApplicationClosed(close)) if close.error_code == CODE_NO_COMMON_VERSION => {
+            ConnectFailure::Protocol { address, reason: String::from_utf8_lossy(&close.reason).into_owned() }
         }
         (Some((alert, true)), ConnectionError::ConnectionClosed(close)) => {
             let reason = String::from_utf8_lossy(&close.reason);
@@ -566,6 +562,9 @@ const HEADERS_BYTES: usize = 2 * 1024;
 
 const CODE_DONE: VarInt = VarInt::from_u32(0);
 const CODE_GARBAGE: VarInt = VarInt::from_u32(1);
+
+/// A node's, to whom it shares no protocol version with.
+const CODE_NO_COMMON_VERSION: VarInt = VarInt::from_u32(2);
 
 const NO_APPLICATION_PROTOCOL: u8 = 120;
 

@@ -18,6 +18,7 @@ use crate::clock::FAR_FUTURE;
 use crate::connection::{Connection, failure_of};
 use crate::environment::Environment;
 use crate::error::{Cause, ConnectFailure};
+use crate::greeted::Greeted;
 use crate::identity::Identity;
 use crate::io_thread::IoThread;
 use crate::options::IoRuntime;
@@ -174,9 +175,14 @@ impl Io {
                 return Err(failure);
             }
         };
-        let (send, recv) = quic.open_bi().await.map_err(|error| failure_of(address, &error, false))?;
-        tracing::debug!(node, %socket, "connected");
-        Ok(Connection::start(quic, address.to_owned(), node, send, recv))
+        let greeted = match Greeted::exchange(&quic, address, &node).await {
+            Ok(greeted) => greeted,
+            Err(failure) => {
+                quic.close(CODE_NO_CONVERSATION, b"no conversation begins");
+                return Err(failure);
+            }
+        };
+        Ok(Connection::start(quic, address.to_owned(), node, greeted))
     }
 
     fn endpoint_for(&self, socket: SocketAddr) -> Result<Endpoint, ConnectFailure> {
@@ -287,4 +293,5 @@ const INITIAL_RTT: Duration = Duration::from_millis(100);
 const GOODBYE: Duration = Duration::from_millis(500);
 
 const CODE_DONE: VarInt = VarInt::from_u32(0);
+const CODE_NO_CONVERSATION: VarInt = VarInt::from_u32(1);
 const CODE_WRONG_NODE: VarInt = VarInt::from_u32(2);

@@ -75,7 +75,7 @@
 //!
 //! | [`Scope::Node`]: goes to the next owner | [`Scope::Request`]: reported at once |
 //! |---|---|
-//! | too few replicas within its reach; overloaded; shutting down | too many siblings; value too large |
+//! | too few replicas within its reach; overloaded; drained or shutting down | too many siblings; value too large |
 //! | disk full; clock off; copy of the key damaged; hints full | no such bucket; r or w does not fit it |
 //! | holds not yet what it must | a change of members or buckets that cannot be made |
 //! | not the coordinator, not an owner, another ring | bad context; write id used for another write; no such request |
@@ -135,6 +135,7 @@ mod entry;
 mod environment;
 mod error;
 mod get;
+mod greeted;
 mod hedge_budget;
 mod identity;
 mod inner;
@@ -197,8 +198,8 @@ struct Readme;
 
 pub use bytes::Bytes;
 pub use driftless_proto::client::{
-    AaeCommand, AaePartition, AaeStatus, DamagedKey, DamagedKeys, Explanation, HintsFor, Liveness, NodeStatus,
-    PeerStatus, ReplicaAnswer, Restored, Sibling,
+    AaeCommand, AaePartition, AaeStatus, DamagedKey, DamagedKeys, DrainCommand, DrainStatus, Explanation, HintsFor,
+    Liveness, NodeStatus, PeerStatus, ReplicaAnswer, Restored, Sibling,
 };
 pub use driftless_proto::key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use driftless_proto::membership::{

@@ -36,7 +36,7 @@ pub(crate) struct Link {
 enum State {
     Idle,
     Connecting { done: watch::Receiver<Option<Connected>>, failures: u32 },
-    Up { connection: Arc<Connection>, failures: u32 },
+    Up { connection: Arc<Connection>, failures: u32, turned_away: Option<Instant> },
     Down { until: Instant, failures: u32 },
 }
 
@@ -57,7 +57,7 @@ impl Link {
     /// A link that takes over a connection of another link which is no longer needed.
     pub(crate) fn adopt(self: Arc<Self>, connection: Option<Arc<Connection>>) -> Arc<Link> {
         if let Some(connection) = connection {
-            *self.lock() = State::Up { connection, failures: 0 };
+            *self.lock() = State::Up { connection, failures: 0, turned_away: None };
         }
         self
     }
@@ -92,7 +92,9 @@ impl Link {
         self.notice_end(&mut state);
         match &*state {
             State::Idle => true,
-            State::Up { connection, .. } => !connection.is_suspect(),
+            State::Up { connection, turned_away, .. } => {
+                !connection.is_suspect() && turned_away.is_none_or(|at| at.elapsed() >= TURNED_AWAY_FOR)
+            }
             State::Connecting { failures, .. } => *failures == 0,
             State::Down { until, failures } => {
                 if Instant::now() >= *until {
@@ -101,6 +103,13 @@ impl Link {
                 }
                 false
             }
+        }
+    }
+
+    /// The node takes no requests now: others are asked first for a while.
+    pub(crate) fn turned_away(&self) {
+        if let State::Up { turned_away, .. } = &mut *self.lock() {
+            *turned_away = Some(Instant::now());
         }
     }
 
@@ -141,7 +150,7 @@ impl Link {
     /// A connection that has ended makes room for the next one, after a while.
     fn notice_end(&self, state: &mut State) {
         match state {
-            State::Up { connection, failures } if connection.closed().is_some() => {
+            State::Up { connection, failures, .. } if connection.closed().is_some() => {
                 // A connection that never answered anything is no success: the backoff goes on growing.
                 let failures = if connection.heard() > 0 { 1 } else { *failures + 1 };
                 *state = State::Down { until: Instant::now() + RECONNECT.after(failures, self.io.chance()), failures };
@@ -162,7 +171,7 @@ impl Link {
             tokio::time::sleep(wait).await;
             let connected = link.io.connect(&link.address, link.shard, link.expected.as_deref()).await;
             let next = match &connected {
-                Ok(connection) => State::Up { connection: Arc::clone(connection), failures },
+                Ok(connection) => State::Up { connection: Arc::clone(connection), failures, turned_away: None },
                 Err(failure) => {
                     tracing::debug!(node = link.name(), shard = link.shard, %failure, "cannot connect");
                     let failures = failures.saturating_add(1);
@@ -191,6 +200,9 @@ impl Drop for Link {
         }
     }
 }
+
+/// A node that is drained costs one round trip in vain each second; one that is taken back has its requests again as soon.
+const TURNED_AWAY_FOR: Duration = Duration::from_secs(1);
 
 /// A restarted process is back within the first waits; a machine that is gone costs one handshake every two seconds.
 const RECONNECT: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(2) };

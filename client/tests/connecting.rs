@@ -8,7 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use driftless_client::{ArcIndex, Cause, Client, ConnectError, ConnectFailure, Environment, IoRuntime, Outcome};
+use driftless_client::{
+    ArcIndex, Cause, Client, ConnectError, ConnectFailure, Environment, IoRuntime, Outcome, Profile,
+};
+use driftless_proto::ProtocolVersions;
 use driftless_ring::{Member, Ring};
 use fake::{Authority, Cluster, Node, SharedTopology};
 use futures::future::BoxFuture;
@@ -115,6 +118,63 @@ async fn a_lazy_client_that_the_cluster_will_not_have_is_told_at_once() {
         tokio::time::timeout(Duration::from_secs(30), get).await.expect("does not wait").expect_err("is foreign");
     let cause = error.request().expect("was in order").cause().clone();
     assert!(matches!(cause, Cause::NotConnected { failure: ConnectFailure::Untrusted { .. }, .. }), "{cause}");
+}
+
+#[tokio::test]
+async fn a_node_with_which_no_version_is_shared_is_named_with_who_is_to_be_updated() {
+    let claim = |lowest: u16, highest: u16, tail: &[u8]| {
+        let length = u32::try_from(4 + tail.len()).expect("is short");
+        [&length.to_le_bytes()[..], &lowest.to_le_bytes(), &highest.to_le_bytes(), tail].concat()
+    };
+    let ours = ProtocolVersions::OURS;
+    let (lowest, highest) = (ours.lowest().0, ours.highest().0);
+    for (from, to, update) in [
+        (lowest, highest + 1, None),
+        (lowest - 1, highest, None),
+        (0, u16::MAX, None),
+        (highest + 1, highest + 2, Some("this client")),
+        (u16::MAX, u16::MAX, Some("this client")),
+        (0, lowest - 1, Some("ada")),
+    ] {
+        for tail in [&b""[..], b"what a node of tomorrow says besides"] {
+            let authority = Authority::new();
+            let told = SharedTopology::default();
+            let (address, first) = (free_address(), claim(from, to, tail));
+            let node = Node::start_saying(&authority, "node", "ada", Arc::clone(&told), address, first);
+            let node = node.expect("the port is free");
+            let ring = Ring::first(fake::spec(vec![Member::new("ada", address.to_string())])).expect("a ring");
+            *told.lock().expect("no test panics under the lock") = Some(fake::topology(ring, &["default"]));
+            let builder = Client::builder().seeds([address.to_string()]).identity(authority.client());
+            let connected = builder.profile(Profile::new().timeout(Duration::from_secs(20))).connect().await;
+            let Some(update) = update else {
+                connected.unwrap_or_else(|error| panic!("{from} to {to}: {error}"));
+                continue;
+            };
+            let spoken = ProtocolVersions::new(from, to).expect("a range");
+            let said = format!("this client speaks protocol version {ours}, and ada {spoken}: update {update}");
+            let error = connected.err().expect("they share none").to_string();
+            assert!(error.contains(&said), "{error}");
+            node.stop();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_say_what_it_speaks_breaks_the_protocol() {
+    for first in [vec![4, 0, 0, 0, 4, 0, 3, 0], vec![1, 0, 0, 0, 3], u32::MAX.to_le_bytes().to_vec()] {
+        let (authority, address) = (Authority::new(), free_address());
+        let told = SharedTopology::default();
+        let node = Node::start_saying(&authority, "node", "ada", told, address, first).expect("the port is free");
+        let builder = Client::builder().seeds([address.to_string()]).identity(authority.client());
+        let error = builder
+            .profile(Profile::new().timeout(Duration::from_secs(1)))
+            .connect()
+            .await
+            .err()
+            .expect("it is no node");
+        assert!(error.to_string().contains("the node broke the protocol"), "{error}");
+        node.stop();
+    }
 }
 
 #[tokio::test]

@@ -35,11 +35,10 @@ use serde::{Deserialize, Serialize};
 use crate::membership::Letter;
 use crate::time::Instant;
 
-/// The first frame of either side on a peer connection.
+/// What either side says of itself in the first frame on a peer connection, behind the versions that it speaks
+/// ([`driftless_proto::greeting`]). A field is added at the end, and only there: older releases read on so far as they know.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Hello {
-    /// [`driftless_proto::frame::PROTOCOL_VERSION`] of the speaker. First, so that every release can read it.
-    pub protocol_version: u16,
     /// Name of the speaker's cluster.
     pub cluster: String,
     /// Who speaks; the certificate must say the same.

@@ -11,8 +11,9 @@ use driftless_node::net::certificates::{CertificateAuthority, Issued, NODE_SERVE
 use driftless_node::net::tls::{TlsError, TlsFiles, TlsIdentity};
 use driftless_node::node::{Node, NodeError};
 use driftless_node::peer::{Hello, Incarnation};
-use driftless_proto::frame::{self, ALPN_CLIENT, ALPN_PEER, FRAME_MAX, PROTOCOL_VERSION};
-use quinn::{Connection, ConnectionError};
+use driftless_proto::frame::{self, ALPN_CLIENT, ALPN_PEER, FRAME_MAX, FrameReader};
+use driftless_proto::{ProtocolVersions, greeting};
+use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 
 fn holder() -> Validity {
     Validity::holder(SystemTime::now())
@@ -46,7 +47,6 @@ fn node_and_stranger() -> (Cluster, Issued) {
 
 fn hello(cluster: &Cluster) -> Hello {
     Hello {
-        protocol_version: PROTOCOL_VERSION,
         cluster: cluster.topology.cluster().to_owned(),
         node: cluster.members[1].id,
         incarnation: Incarnation { starts: 5, nonce: 50 },
@@ -69,14 +69,58 @@ async fn closed_because(connection: Connection) -> String {
 }
 
 async fn say(cluster: &Cluster, issued: &Issued, hello: &Hello) -> Connection {
-    let connection = connect(cluster, cluster.authority.certificate_pem(), issued, ALPN_PEER).await.expect("accepted");
-    let (mut send, receive) = connection.open_bi().await.expect("a stream");
-    let mut out = Vec::new();
-    frame::encode(hello, &mut out).expect("fits");
-    send.write_all(&out).await.expect("is up");
+    let first = greeting::encode(ProtocolVersions::OURS, hello).expect("fits");
+    let (connection, send, receive) = begin(cluster, issued, ALPN_PEER, &first).await;
     // Streams must outlive this, or their end would be taken for the end of the conversation.
     std::mem::forget((send, receive));
     connection
+}
+
+/// Connects and says these bytes first.
+async fn begin(cluster: &Cluster, issued: &Issued, alpn: &[u8], first: &[u8]) -> (Connection, SendStream, RecvStream) {
+    let connection = connect(cluster, cluster.authority.certificate_pem(), issued, alpn).await.expect("accepted");
+    let (mut send, receive) = connection.open_bi().await.expect("a stream");
+    send.write_all(first).await.expect("is up");
+    (connection, send, receive)
+}
+
+/// A first frame of somebody who claims to speak these versions, whatever they are.
+fn claim(lowest: u16, highest: u16, rest: &[u8]) -> Vec<u8> {
+    let versions = [lowest.to_le_bytes(), highest.to_le_bytes()].concat();
+    let length = u32::try_from(versions.len() + rest.len()).expect("is short");
+    [&length.to_le_bytes(), &versions[..], rest].concat()
+}
+
+/// What the node says first, if it takes part.
+async fn greeted(receive: &mut RecvStream) -> Option<ProtocolVersions> {
+    let mut reader = FrameReader::new(1000);
+    loop {
+        if let Some(body) = reader.next_frame().expect("well-formed") {
+            return Some(greeting::read(&body).expect("a greeting").0);
+        }
+        reader.push(&receive.read_chunk(1000, true).await.ok()??.bytes);
+    }
+}
+
+/// What somebody may claim to speak, and what node `us` says of it: nothing if there is a version to go by.
+fn claims(us: &str, them: &str) -> Vec<(u16, u16, Option<String>)> {
+    let ours = ProtocolVersions::OURS;
+    let (lowest, highest) = (ours.lowest().0, ours.highest().0);
+    let none = |spoken: &str, old: &str| {
+        Some(format!("{us} speaks protocol version {ours}, and {them} {spoken}: update {old}"))
+    };
+    let range = |from: u16, to: u16| format!("{from} to {to}");
+    vec![
+        (lowest, highest, None),
+        (lowest, highest + 1, None),
+        (lowest - 1, highest, None),
+        (0, u16::MAX, None),
+        (lowest - 2, lowest - 1, none(&range(lowest - 2, lowest - 1), them)),
+        (0, 0, none("0", them)),
+        (highest + 1, highest + 2, none(&range(highest + 1, highest + 2), us)),
+        (u16::MAX, u16::MAX, none("65535", us)),
+        (highest + 1, lowest - 1, Some("which are none".to_owned())),
+    ]
 }
 
 fn refused(cluster: &Cluster) -> u64 {
@@ -85,6 +129,10 @@ fn refused(cluster: &Cluster) -> u64 {
 
 fn malformed(cluster: &Cluster) -> u64 {
     cluster.node(0).metrics().frames_malformed.get()
+}
+
+fn turned_away(cluster: &Cluster) -> u64 {
+    refused(cluster) + malformed(cluster)
 }
 
 async fn assert_hello_refused(change: impl FnOnce(&mut Hello), why: &str) {
@@ -101,8 +149,76 @@ async fn assert_hello_refused(change: impl FnOnce(&mut Hello), why: &str) {
 }
 
 #[test]
-fn another_protocol_version_in_hello_is_refused() {
-    block_on(assert_hello_refused(|hello| hello.protocol_version = 77, "protocol version 77 cannot be spoken with"));
+fn a_peer_goes_by_a_version_that_both_speak_or_is_told_with_everybody_else_who_is_to_be_updated() {
+    block_on(async {
+        let (cluster, issued) = node_and_stranger();
+        let (us, them) = (&cluster.members[0].name, &cluster.members[1].name);
+        let rest = greeting::encode(ProtocolVersions::OURS, &hello(&cluster)).expect("fits").split_off(8);
+        for tail in [&b""[..], b"what a release of tomorrow says besides"] {
+            for (lowest, highest, why) in claims(us, them) {
+                let first = claim(lowest, highest, &[&rest, tail].concat());
+                let (connection, _send, mut receive) = begin(&cluster, &issued, ALPN_PEER, &first).await;
+                let status = || cluster.node(0).status();
+                let Some(why) = why else {
+                    assert_eq!(greeted(&mut receive).await, Some(ProtocolVersions::OURS), "{lowest} to {highest}");
+                    soon("the peer is connected", || status().peers[0].connected).await;
+                    connection.close(0_u32.into(), b"done");
+                    soon("it is not any more", || !status().peers[0].connected).await;
+                    continue;
+                };
+                let before = turned_away(&cluster);
+                let reason = closed_because(connection).await;
+                assert!(reason.contains(&why), "{reason}");
+                assert_eq!(turned_away(&cluster), before + 1);
+                soon("it is logged", || log().contains(&why)).await;
+                soon("status says so", || status().conditions.iter().any(|it| it.what.contains(&why))).await;
+            }
+        }
+        cluster.stop();
+    });
+}
+
+#[test]
+fn a_client_goes_by_a_version_that_both_speak_or_is_told_who_is_to_be_updated() {
+    let cluster = one_node();
+    block_on(async {
+        let issued = cluster.client_identity();
+        let (us, them) = (&cluster.members[0].name, "driftless://test/client/tester");
+        for tail in [&b""[..], b"what a client of tomorrow says besides"] {
+            for (lowest, highest, why) in claims(us, them) {
+                let first = claim(lowest, highest, tail);
+                let (connection, _send, mut receive) = begin(&cluster, &issued, ALPN_CLIENT, &first).await;
+                let Some(why) = why else {
+                    assert_eq!(greeted(&mut receive).await, Some(ProtocolVersions::OURS), "{lowest} to {highest}");
+                    continue;
+                };
+                let before = turned_away(&cluster);
+                let reason = closed_because(connection).await;
+                assert!(reason.contains(&why), "{reason}");
+                assert_eq!(turned_away(&cluster), before + 1);
+                soon("it is logged", || log().contains(&why)).await;
+                assert_serves(&cluster).await;
+            }
+        }
+    });
+    cluster.stop();
+}
+
+#[test]
+fn who_does_not_begin_with_its_versions_is_no_client() {
+    let mut cluster = Cluster::plan(&[1]);
+    let mut settings = cluster.settings(0);
+    settings.net.arrival_timeout = Duration::from_secs(1);
+    cluster.start_with(0, settings);
+    block_on(async {
+        let issued = cluster.client_identity();
+        let (connection, _send, _receive) = begin(&cluster, &issued, ALPN_CLIENT, &[3, 0, 0, 0, 3, 0, 3]).await;
+        assert!(closed_because(connection).await.contains("a greeting of 3 bytes names no versions"));
+        let (connection, _send, _receive) = begin(&cluster, &issued, ALPN_CLIENT, &[]).await;
+        assert!(closed_because(connection).await.contains("does not say in time which protocol versions it speaks"));
+        assert_serves(&cluster).await;
+    });
+    cluster.stop();
 }
 
 #[test]

@@ -15,9 +15,9 @@ use driftless_node::net::certificates::{CertificateAuthority, Issued, NODE_SERVE
 use driftless_node::net::tls::{TlsError, TlsFiles, TlsIdentity};
 use driftless_node::net::verified::Description;
 use driftless_node::node::CredentialFiles;
-use driftless_proto::client::{AaeCommand, Request, RequestFrame, Response};
-use driftless_proto::frame::{self, ALPN_CLIENT};
-use driftless_proto::{ContextError, Failure, Refusal, Role};
+use driftless_proto::client::{AaeCommand, Request, Response};
+use driftless_proto::frame::ALPN_CLIENT;
+use driftless_proto::{ContextError, Failure, ProtocolVersions, Refusal, Role, greeting};
 use quinn::Connection;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 
@@ -113,17 +113,8 @@ async fn is_let_in(cluster: &Cluster, node: usize, ca: &str, issued: &Issued) ->
         return false;
     };
     let Ok((mut send, mut receive)) = connection.open_bi().await else { return false };
-    let mut out = Vec::new();
-    let frame = RequestFrame { id: 1, ring_version: 1, deadline_ms: 5000, request: Request::Status };
-    frame::encode(&frame, &mut out).expect("fits");
-    if send.write_all(&out).await.is_err() {
-        return false;
-    }
-    // The answer comes on the shared stream, or on one of its own.
-    tokio::select! {
-        answer = receive.read_chunk(1, true) => answer.is_ok(),
-        answer = connection.accept_uni() => answer.is_ok(),
-    }
+    let greeting = greeting::encode(ProtocolVersions::OURS, &()).expect("fits");
+    send.write_all(&greeting).await.is_ok() && receive.read_chunk(1, true).await.is_ok_and(|answer| answer.is_some())
 }
 
 async fn let_in_soon(cluster: &Cluster, node: usize, ca: &str, issued: &Issued, wanted: bool) {

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::{CARTS, Cluster, TestClient, block_on, get, put};
 use driftless_node::config::Access;
-use driftless_proto::client::{AaeCommand, Get, Request, Response, Restore, Scan};
+use driftless_proto::client::{AaeCommand, DrainCommand, Get, Request, Response, Restore, Scan};
 use driftless_proto::{BucketId, Failure, Key, Missing, Refusal, Role};
 use driftless_ring::ArcIndex;
 
@@ -59,7 +59,10 @@ fn each_role_may_do_what_it_is_for_and_no_more() {
     let pause = || Request::Aae(AaeCommand::Pause);
     let reads = || {
         let looks = [Request::Topology, Request::Status, Request::Hints, Request::Damaged];
-        looks.into_iter().chain([get("k"), scan(BucketId::DEFAULT), Request::Aae(AaeCommand::Status)])
+        looks
+            .into_iter()
+            .chain([get("k"), scan(BucketId::DEFAULT)])
+            .chain([Request::Aae(AaeCommand::Status), Request::Drain(DrainCommand::Status)])
     };
     block_on(async {
         for (role, held) in [
@@ -77,6 +80,8 @@ fn each_role_may_do_what_it_is_for_and_no_more() {
                 (pause(), Role::Operator),
                 (Request::Aae(AaeCommand::Run { partition: None }), Role::Operator),
                 (Request::Aae(AaeCommand::Resume), Role::Operator),
+                (Request::Drain(DrainCommand::Begin), Role::Operator),
+                (Request::Drain(DrainCommand::Undo), Role::Operator),
                 (restore(BucketId::DEFAULT), Role::Operator),
             ];
             for (request, needed) in takes {

@@ -66,6 +66,8 @@ pub enum Request {
     Restore(Restore),
     /// The members and buckets: how they stand, or what shall become of them.
     Cluster(ClusterCommand),
+    /// Whether the node takes requests of clients, or whether it shall.
+    Drain(DrainCommand),
 }
 
 /// Read a key.
@@ -177,6 +179,8 @@ pub enum Response {
     Failed(Failure),
     /// To [`Request::Cluster`].
     Cluster(ClusterAnswer),
+    /// To [`Request::Drain`], whatever was told.
+    Drain(DrainStatus),
 }
 
 /// What was read.
@@ -440,6 +444,29 @@ pub enum AaeCommand {
     Resume,
 }
 
+/// What an operator tells a node before it is stopped. Nothing of it outlives the node's process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum DrainCommand {
+    /// Say how it stands.
+    Status,
+    /// Refuse requests that are to be coordinated, as a node that stops does, and do everything else: finish what is under way, serve
+    /// peers, deliver hints, compare replicas.
+    Begin,
+    /// Take requests again.
+    Undo,
+}
+
+/// How far a node is drained.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DrainStatus {
+    /// Whether it refuses requests: it is drained, or stops.
+    pub draining: bool,
+    /// Requests of clients that it has not answered yet; the one that asks for this is not among them.
+    pub under_way: u64,
+    /// Keys that it holds for other nodes; `None` while they are being counted after a start.
+    pub hints: Option<u64>,
+}
+
 /// The records that are damaged on one node and not restored yet; up to a second old.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct DamagedKeys {
@@ -573,7 +600,8 @@ impl Request {
             | Request::Hints
             | Request::Aae(_)
             | Request::Damaged
-            | Request::Cluster(_) => Class::Node,
+            | Request::Cluster(_)
+            | Request::Drain(_) => Class::Node,
         }
     }
 

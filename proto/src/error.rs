@@ -119,8 +119,8 @@ pub enum Refusal {
     /// The replica's disk has no room.
     #[error("the disk of a replica is full; free some space or add nodes")]
     StorageFull,
-    /// The node is going away.
-    #[error("the node is shutting down; try another node")]
+    /// The node is going away, or an operator has told it to take no requests.
+    #[error("the node takes no requests: it is being drained, or is shutting down; try another node")]
     Stopping,
     /// The request makes no sense to this node.
     #[error("bad request: {0}")]

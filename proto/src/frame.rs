@@ -13,15 +13,12 @@ use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Version of the messages between peers, and between client and node. A change that an older release cannot read
-/// raises it; ALPN names carry it, so that strangers part before the first frame.
-pub const PROTOCOL_VERSION: u16 = 2;
-
-/// ALPN of the conversation between nodes, served to node certificates only.
-pub const ALPN_PEER: &[u8] = b"driftless-peer/2";
+/// ALPN of the conversation between nodes, served to node certificates only. Neither name carries a version: releases that share none
+/// are to hear from each other which they speak ([`crate::greeting`]), and TLS would only say that nothing fits.
+pub const ALPN_PEER: &[u8] = b"driftless-peer";
 
 /// ALPN of the conversation between a client and a node.
-pub const ALPN_CLIENT: &[u8] = b"driftless-client/2";
+pub const ALPN_CLIENT: &[u8] = b"driftless-client";
 
 /// Bytes of the longest packet that is sent, where the network takes it: a loopback does, and most of what takes more than 1,500.
 /// Others are found out by QUIC's probes of the path (RFC 8899) and have shorter ones. Ten of these, which quinn gives to the system at

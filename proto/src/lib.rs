@@ -15,6 +15,7 @@
 //! role.rs       Role                               what a client may do
 //! latency.rs    LatencyEstimate                    how long something usually takes (RFC 6298)
 //! frame.rs      frames                             length-prefixed messages on a byte stream
+//! greeting.rs   ProtocolVersions                   the first frame, and the version that a connection goes by
 //! ```
 //!
 //! Nothing here performs I/O, reads a clock or draws a random number.
@@ -24,6 +25,7 @@ pub mod causality;
 pub mod client;
 pub mod error;
 pub mod frame;
+pub mod greeting;
 pub mod key;
 pub mod latency;
 pub mod membership;
@@ -36,6 +38,7 @@ pub use causality::{
     Version, VersionVector, WriteId,
 };
 pub use error::{Failure, Missing, Outcome, Refusal, Scope, Unknown};
+pub use greeting::{ProtocolVersion, ProtocolVersions};
 pub use key::{BucketId, BucketName, Key, KeyError};
 pub use latency::LatencyEstimate;
 pub use role::Role;

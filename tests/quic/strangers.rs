@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use driftless_node::net::certificates::NODE_SERVER_NAME;
 use driftless_proto::frame::{ALPN_CLIENT, ALPN_PEER};
+use driftless_tests::by_hand;
 use futures::future::join_all;
 use quinn::{ConnectionError, TransportConfig};
 
@@ -123,10 +124,13 @@ fn a_member_that_says_nothing_or_never_ends_is_shown_out() {
         let peer = config(&ours, &world.authority().node("cyd"), ALPN_PEER, transport());
         let silent = dial(&world, "ada", peer).await.expect("has a good certificate");
         let client = config(&ours, &world.authority().client("tester"), ALPN_CLIENT, transport());
+        let mute = dial(&world, "ada", client.clone()).await.expect("has a good certificate");
         let endless = dial(&world, "ada", client).await.expect("has a good certificate");
+        let (mut shared, _answers) = endless.open_bi().await.expect("there is room");
+        shared.write_all(&by_hand::greeting()).await.expect("goes out");
         let mut stream = endless.open_uni().await.expect("there is room");
         stream.write_all(&100_u32.to_le_bytes()).await.expect("goes out");
-        for connection in [silent, endless] {
+        for connection in [silent, mute, endless] {
             let closed = tokio::time::timeout(Duration::from_secs(3), connection.closed()).await.expect("in time");
             assert!(
                 matches!(&closed, ConnectionError::ApplicationClosed(close) if close.error_code.into_inner() != 0),

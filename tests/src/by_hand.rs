@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use driftless_proto::client::{Get, Put, Request};
-use driftless_proto::{BucketId, Key, WriteId};
+use driftless_proto::{BucketId, Key, ProtocolVersions, WriteId, greeting};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, TransportConfig};
 use rustls::RootCertStore;
@@ -27,6 +27,11 @@ pub fn config(ca: &str, certificate: &str, key: &str, alpn: &[u8], transport: Tr
     let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("TLS 1.3")));
     config.transport_config(Arc::new(transport));
     config
+}
+
+/// The first frame of a client.
+pub fn greeting() -> Vec<u8> {
+    greeting::encode(ProtocolVersions::OURS, &()).expect("is short")
 }
 
 /// A get in the default bucket.

@@ -60,12 +60,12 @@ pub enum ConnectFailure {
         reason: String,
     },
     /// Both sides share no protocol version.
-    #[error(
-        "{address} does not speak this client's protocol version; use a release of the client that fits the cluster's"
-    )]
+    #[error("{address} and this client share no protocol version: {reason}")]
     Protocol {
         /// The address.
         address: String,
+        /// Which versions each of them speaks, as far as that is known, and which one is to be updated.
+        reason: String,
     },
     /// The other end has a certificate of the cluster, but not a node's.
     #[error("{address} is not a node of a cluster: its certificate says {found:?}; check the address")]

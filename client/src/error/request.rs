@@ -189,7 +189,8 @@ mod tests {
         assert_eq!(error.refusal(), Some(&Refusal::Stopping));
         assert_eq!(
             error.to_string(),
-            "ada refused: the node is shutting down; try another node (after 2 attempts in 30.0ms); an earlier \
+            "ada refused: the node takes no requests: it is being drained, or is shutting down; try another node \
+             (after 2 attempts in 30.0ms); an earlier \
              attempt may have taken effect: read the key, or repeat it with the write id \
              0000000000000000000000000000feed"
         );

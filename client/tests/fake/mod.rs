@@ -11,7 +11,7 @@ use std::time::Duration;
 use driftless_client::{Client, ClientBuilder, Identity};
 use driftless_proto::client::{NodeStatus, Request, RequestFrame, Response, ResponseFrame, Stored};
 use driftless_proto::frame::{self, ALPN_CLIENT, FRAME_MAX, FRAME_SHARED_MAX, FrameReader};
-use driftless_proto::{Failure, Key, Refusal, Topology};
+use driftless_proto::{Failure, Key, ProtocolVersions, Refusal, Topology, greeting};
 use driftless_ring::{Member, Ring, RingSpec};
 use driftless_testkit::{TopologyBuilder, bucket};
 use quinn::crypto::rustls::QuicServerConfig;
@@ -131,11 +131,24 @@ impl Node {
         topology: SharedTopology,
         address: SocketAddr,
     ) -> std::io::Result<Node> {
+        let greeting = greeting::encode(ProtocolVersions::OURS, &()).expect("is short");
+        Node::start_saying(authority, role, name, topology, address, greeting)
+    }
+
+    /// One that begins every conversation with these bytes.
+    pub fn start_saying(
+        authority: &Authority,
+        role: &str,
+        name: &str,
+        topology: SharedTopology,
+        address: SocketAddr,
+        greeting: Vec<u8>,
+    ) -> std::io::Result<Node> {
         let config = authority.server_config(&authority.issue(role, name));
         let endpoint = quinn::Endpoint::server(config, address)?;
         let address = endpoint.local_addr()?;
         let (arrivals, received) = mpsc::unbounded_channel();
-        tokio::spawn(accept(endpoint.clone(), topology, arrivals));
+        tokio::spawn(accept(endpoint.clone(), topology, arrivals, greeting));
         Ok(Node { name: name.to_owned(), address, endpoint, received })
     }
 
@@ -334,21 +347,34 @@ pub fn topology(ring: Ring, buckets: &[&str]) -> Topology {
     Topology::new("shop", ring, definitions.collect()).expect("holds together")
 }
 
-async fn accept(endpoint: quinn::Endpoint, topology: SharedTopology, arrivals: mpsc::UnboundedSender<Received>) {
+async fn accept(
+    endpoint: quinn::Endpoint,
+    topology: SharedTopology,
+    arrivals: mpsc::UnboundedSender<Received>,
+    greeting: Vec<u8>,
+) {
     while let Some(incoming) = endpoint.accept().await {
-        let (topology, arrivals) = (Arc::clone(&topology), arrivals.clone());
+        let (topology, arrivals, greeting) = (Arc::clone(&topology), arrivals.clone(), greeting.clone());
         tokio::spawn(async move {
             if let Ok(connection) = incoming.await {
-                serve(connection, topology, arrivals).await;
+                serve(connection, topology, arrivals, greeting).await;
             }
         });
     }
 }
 
-async fn serve(connection: quinn::Connection, topology: SharedTopology, arrivals: mpsc::UnboundedSender<Received>) {
+async fn serve(
+    connection: quinn::Connection,
+    topology: SharedTopology,
+    arrivals: mpsc::UnboundedSender<Received>,
+    greeting: Vec<u8>,
+) {
     let Ok((mut send, mut recv)) = connection.accept_bi().await else {
         return;
     };
+    if send.write_all(&greeting).await.is_err() {
+        return;
+    }
     let (out, mut outbound) = mpsc::unbounded_channel::<Vec<u8>>();
     tokio::spawn(async move {
         while let Some(bytes) = outbound.recv().await {
@@ -389,10 +415,14 @@ async fn serve(connection: quinn::Connection, topology: SharedTopology, arrivals
     };
     tokio::spawn(alone);
     let mut reader = FrameReader::new(FRAME_SHARED_MAX);
+    let mut is_greeted = false;
     while let Ok(Some(chunk)) = recv.read_chunk(usize::MAX, true).await {
         reader.push(&chunk.bytes);
         while let Some(body) = reader.next_frame().expect("within limits") {
-            hand_over(&body, false);
+            match std::mem::replace(&mut is_greeted, true) {
+                true => hand_over(&body, false),
+                false => drop(greeting::read(&body).expect("the client begins with it")),
+            }
         }
     }
 }

@@ -5,7 +5,7 @@
 //! a node                      serve  cert          descriptors.rs   how many files may be open
 //! data                        put  get  delete  scan  load  dump
 //! looking                     aae  hints  ring  status  transfers
-//! changing                    bucket  cluster
+//! changing                    bucket  cluster  drain
 //! measuring                   bench
 //!                             global.rs         what every subcommand takes that speaks to a cluster
 //!                             profile.rs        which cluster is meant, and who we are to it
@@ -39,6 +39,7 @@ mod descriptors;
 mod dev;
 #[cfg(test)]
 mod documented;
+mod drain;
 mod dump;
 mod exit;
 mod get;
@@ -169,6 +170,11 @@ enum Command {
     ///
     /// It always runs by itself; there is nothing that must be scheduled.
     Aae(OnCluster<Group<aae::Command>>),
+    /// Have a node that is about to be stopped coordinate nothing new
+    ///
+    /// Clients go to the next node at once, without an error; the node goes on serving the other nodes as a replica. It is forgotten
+    /// when the node stops: a restarted node is not drained. Takes a certificate of an operator.
+    Drain(OnCluster<drain::Args>),
     /// Measure a running cluster: a closed loop of clients, or an open loop at a rate
     ///
     /// What is measured: from the call of the client library to its answer, retries included; with --rate from when the
@@ -248,6 +254,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Hints(on) => on.over(before).and_then(|(global, args)| hints::run(&global, &args)).map(done),
         Command::Damaged(on) => on.over(before).and_then(|(global, args)| damaged::run(&global, args.command)),
         Command::Aae(on) => on.over(before).and_then(|(global, args)| aae::run(&global, &args.command)),
+        Command::Drain(on) => on.over(before).and_then(|(global, args)| drain::run(&global, &args)).map(done),
         Command::Bench(on) => on.over(before).and_then(|(global, args)| bench::run(&global, &args)),
     }
 }

@@ -162,7 +162,7 @@ fn registry(metrics: &Metrics, peers: &PeerGauges, hints_oldest: &Gauge) -> Regi
     let mut registry = Registry::with_prefix("driftless");
     let build = Info::new([
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("protocol_version", driftless_proto::frame::PROTOCOL_VERSION.to_string()),
+        ("protocol_version", driftless_proto::ProtocolVersions::OURS.to_string()),
     ]);
     registry.register("build", "What runs here", build);
     metrics.register(&mut registry);

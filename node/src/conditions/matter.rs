@@ -22,6 +22,8 @@ pub(crate) struct Problem {
 pub(crate) enum Matter {
     /// It is about to end.
     Stopping,
+    /// An operator wants it to coordinate nothing new.
+    Draining,
     /// Its clock is far from those of most others.
     ClockOff { ahead_ms: i64 },
     /// Its clock is far from another's, and nobody can tell whose is wrong.
@@ -65,6 +67,7 @@ impl Matter {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Matter::Stopping => "stopping",
+            Matter::Draining => "draining",
             Matter::ClockOff { .. } => "clock_off",
             Matter::ClockDisputed { .. } => "clock_disputed",
             Matter::StoreShort(_) => "store_short",
@@ -90,6 +93,7 @@ impl Matter {
     pub(crate) fn severity(&self) -> Severity {
         match self {
             Matter::Stopping
+            | Matter::Draining
             | Matter::ClockOff { .. }
             | Matter::StoreShort(_)
             | Matter::NoQuorum(_)
@@ -145,6 +149,9 @@ impl Matter {
     pub(crate) fn remedy(&self) -> &'static str {
         match self {
             Matter::Stopping => "start it again when it is wanted",
+            Matter::Draining => {
+                "stop it and start it again, or have it take requests again (`driftless drain NODE --undo`)"
+            }
             Matter::ClockOff { .. } => "set the clock of this machine right (NTP)",
             Matter::ClockDisputed { .. } => "see whose clock is wrong, and set it right (NTP)",
             Matter::StoreShort(_) => "give the store what it lacks; it takes writes again by itself then",
@@ -186,6 +193,9 @@ impl fmt::Display for Matter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Matter::Stopping => f.write_str("the node is shutting down"),
+            Matter::Draining => {
+                f.write_str("an operator drains this node: it coordinates no requests, and serves the other nodes")
+            }
             Matter::ClockOff { ahead_ms } => {
                 let apart = apart(*ahead_ms);
                 write!(f, "the clock of this node is {apart} those of most others, so it takes no puts and deletes")

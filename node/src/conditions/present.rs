@@ -17,6 +17,8 @@ pub(crate) fn present(shared: &NodeContext) -> Vec<Matter> {
     let mut matters = Vec::new();
     if shared.is_stopping() {
         matters.push(Matter::Stopping);
+    } else if shared.is_draining() {
+        matters.push(Matter::Draining);
     }
     matters.extend(clock(shared.clock_standing()));
     matters.extend(shared.shortage().map(Matter::StoreShort));
@@ -37,10 +39,7 @@ pub(crate) fn present(shared: &NodeContext) -> Vec<Matter> {
     if shared.metrics.partitions_uncounted.get() > 0 {
         matters.push(Matter::Counting);
     }
-    let keys = u64::try_from(shared.metrics.hint_keys.get()).unwrap_or(0);
-    if keys > 0 && shared.metrics.hints_uncounted.get() == 0 {
-        matters.push(Matter::HintsHeld { keys });
-    }
+    matters.extend(shared.hint_keys().filter(|keys| *keys > 0).map(|keys| Matter::HintsHeld { keys }));
     matters
 }
 

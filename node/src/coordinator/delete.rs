@@ -43,8 +43,8 @@ impl Coordinator {
         let quorum = plan.quorum(delete.r, delete.w).map_err(Refusal::from)?;
         let context = self.open_context(now, delete.bucket, &delete.key, delete.context.as_ref())?;
         let sloppy = plan.sloppy(delete.sloppy);
-        if let Some(primary) = self.whom_to_forward_to(&plan, sloppy, forwarded)? {
-            return Ok(self.forward(shard, primary, Request::Delete(delete), deadline));
+        if let Some(owners) = self.whom_to_forward_to(&plan, sloppy, forwarded)? {
+            return Ok(self.forward(shard, owners, Request::Delete(delete), deadline));
         }
         let machine = match context {
             Some(context) => {

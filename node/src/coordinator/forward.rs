@@ -1,5 +1,5 @@
-//! A request passed on, once, to a node that stores the key. The node that passes it on never stamps that attempt itself: if no
-//! answer comes, the outcome is unknown.
+//! A request passed on to a node that stores the key. The node that passes it on never stamps that attempt itself: if no
+//! answer comes, the outcome is unknown. Only one that takes no requests any more has certainly done nothing: then it is the next one's.
 
 use std::collections::VecDeque;
 
@@ -13,9 +13,18 @@ use crate::time::{Instant, Now};
 
 use super::{Action, Answer};
 
+/// Who may coordinate a request that this node passes on, the best first.
+pub(crate) struct Owners {
+    pub(super) first: NodeId,
+    pub(super) others: Vec<NodeId>,
+}
+
 /// The machine of one forwarded request.
 pub(crate) struct Forward {
     to: NodeId,
+    request: client::Request,
+    /// Whom else it can be passed on to.
+    others: VecDeque<NodeId>,
     deadline: Instant,
     done: bool,
     planted: Planted,
@@ -23,10 +32,11 @@ pub(crate) struct Forward {
 }
 
 impl Forward {
-    /// Passes the request on.
-    pub(crate) fn start(to: NodeId, request: client::Request, deadline: Instant, planted: Planted) -> Forward {
-        let actions = [Action::Forward { to, request }].into();
-        Forward { to, deadline, done: false, planted, actions }
+    /// Passes the request on to the first of these, and to the next one if that takes no requests.
+    pub(crate) fn start(owners: Owners, request: client::Request, deadline: Instant, planted: Planted) -> Forward {
+        let Owners { first: to, others } = owners;
+        let actions = [Action::Forward { to, request: request.clone() }].into();
+        Forward { to, request, others: others.into(), deadline, done: false, planted, actions }
     }
 
     /// The other node has answered.
@@ -34,6 +44,10 @@ impl Forward {
         if from == self.to {
             match reply {
                 Reply::Forwarded(response) => self.conclude(Ok(Answer::Ready(response))),
+                Reply::Refused(Refusal::Stopping) if let Some(next) = self.others.pop_front() => {
+                    self.to = next;
+                    self.actions.push_back(Action::Forward { to: next, request: self.request.clone() });
+                }
                 Reply::Refused(refusal) => self.conclude(Err(refusal.into())),
                 _ => {}
             }
@@ -77,5 +91,61 @@ impl Forward {
             self.done = true;
             self.actions.push_back(Action::Answer(result));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use driftless_proto::client::Response;
+    use driftless_proto::{BucketId, Key};
+
+    use super::*;
+
+    fn request() -> client::Request {
+        let key = Key::new("k").expect("valid");
+        let (r, shown) = (None, Vec::new());
+        client::Request::Get(client::Get { bucket: BucketId(0), key, r, sloppy: None, explain: false, shown })
+    }
+
+    fn start() -> Forward {
+        let owners = Owners { first: NodeId(1), others: vec![NodeId(2)] };
+        Forward::start(owners, request(), Instant(9), Planted::default())
+    }
+
+    fn forwarded_to(forward: &mut Forward) -> Option<NodeId> {
+        match forward.poll_action()? {
+            Action::Forward { to, request: passed_on } => {
+                assert_eq!(passed_on, request());
+                Some(to)
+            }
+            _ => panic!("it only passes the request on"),
+        }
+    }
+
+    #[test]
+    fn who_is_drained_has_the_next_owner_asked_and_the_last_one_speaks_for_all() {
+        let mut forward = start();
+        assert_eq!(forwarded_to(&mut forward), Some(NodeId(1)));
+        forward.handle_reply(NodeId(1), Reply::Refused(Refusal::Stopping));
+        assert_eq!(forwarded_to(&mut forward), Some(NodeId(2)));
+        // What became of the first one's connection says nothing any more.
+        forward.handle_lost(NodeId(1));
+        forward.handle_reply(NodeId(1), Reply::Forwarded(Response::Failed(Refusal::NoSuchBucket.into())));
+        assert!(forward.poll_action().is_none() && forward.is_waited_for());
+        forward.handle_reply(NodeId(2), Reply::Refused(Refusal::Stopping));
+        assert!(matches!(forward.poll_action(), Some(Action::Answer(Err(Failure::Refused(Refusal::Stopping))))));
+        assert!(!forward.is_waited_for());
+    }
+
+    #[test]
+    fn nobody_else_is_asked_after_any_other_refusal_or_a_loss() {
+        let mut refused = start();
+        refused.handle_reply(NodeId(1), Reply::Refused(Refusal::NotCoordinator));
+        assert_eq!(forwarded_to(&mut refused), Some(NodeId(1)));
+        assert!(matches!(refused.poll_action(), Some(Action::Answer(Err(Failure::Refused(Refusal::NotCoordinator))))));
+        let mut lost = start();
+        lost.handle_lost(NodeId(1));
+        assert_eq!(forwarded_to(&mut lost), Some(NodeId(1)));
+        assert!(matches!(lost.poll_action(), Some(Action::Answer(Err(Failure::Unknown(_))))), "it may have happened");
     }
 }

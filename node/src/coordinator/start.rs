@@ -2,7 +2,7 @@
 
 use driftless_proto::client::{self, Request};
 use driftless_proto::{BucketId, Context, ContextError, ContextToken, Failure, Key, Quorum, Refusal};
-use driftless_ring::{NodeId, PartitionId};
+use driftless_ring::PartitionId;
 use rand::Rng;
 
 use crate::peer;
@@ -12,7 +12,7 @@ use crate::replica::local::Write;
 use crate::shard::Shard;
 use crate::time::{Instant, Now};
 
-use super::forward::Forward;
+use super::forward::{Forward, Owners};
 use super::get::{Get, ReadOptions};
 use super::plan::{self, Plan};
 use super::put::{Put, WriteOptions};
@@ -46,8 +46,8 @@ impl Coordinator {
                 let w = plan.quorum(None, put.w).map_err(Refusal::from)?.w();
                 let context = self.open_context(now, put.bucket, &put.key, put.context.as_ref())?;
                 let sloppy = plan.sloppy(put.sloppy);
-                if let Some(primary) = self.whom_to_forward_to(&plan, sloppy, forwarded)? {
-                    return Ok(self.forward(shard, primary, Request::Put(put), deadline));
+                if let Some(owners) = self.whom_to_forward_to(&plan, sloppy, forwarded)? {
+                    return Ok(self.forward(shard, owners, Request::Put(put), deadline));
                 }
                 let question = Question::Put { bucket: put.bucket, key: put.key.clone(), write_id: put.write_id };
                 let client::Put { bucket, key, value, write_id, .. } = put;
@@ -96,6 +96,7 @@ impl Coordinator {
             | Request::Hints
             | Request::Aae(_)
             | Request::Damaged
+            | Request::Drain(_)
             | Request::Cluster(_) => Err(Refusal::BadRequest("the shell answers this request".to_owned()).into()),
         }
     }
@@ -150,14 +151,14 @@ impl Coordinator {
         }
     }
 
-    /// The node that is to coordinate a write; `None` if this node is: it stores the key, or no primary can be counted on and
+    /// The nodes that may coordinate a write; `None` if this node is to: it stores the key, or no primary can be counted on and
     /// fallbacks may stand in.
     pub(super) fn whom_to_forward_to(
         &self,
         plan: &Plan,
         sloppy: bool,
         forwarded: bool,
-    ) -> Result<Option<NodeId>, Failure> {
+    ) -> Result<Option<Owners>, Failure> {
         if plan.is_mine() {
             return Ok(None);
         }
@@ -166,8 +167,8 @@ impl Coordinator {
         }
         let mut primaries = plan.reachable();
         self.latency.fastest_first(&mut primaries);
-        match primaries.first() {
-            Some(primary) => Ok(Some(*primary)),
+        match primaries.split_first() {
+            Some((first, others)) => Ok(Some(Owners { first: *first, others: others.to_vec() })),
             None if sloppy && plan.may_stand_in() => Ok(None),
             None => Err(Refusal::NotEnoughReplicas { needed: 1, available: 0 }.into()),
         }
@@ -176,12 +177,12 @@ impl Coordinator {
     pub(super) fn forward(
         &self,
         shard: &Shard,
-        to: NodeId,
+        owners: Owners,
         request: Request,
         deadline: Instant,
     ) -> (Machine, Question) {
         shard.metrics.forwards.inc();
-        (Machine::Forward(Forward::start(to, request, deadline, shard.planted.clone())), Question::Other)
+        (Machine::Forward(Forward::start(owners, request, deadline, shard.planted.clone())), Question::Other)
     }
 
     /// What a writer has read. A token is only as good as the nodes that have the key it is sealed with: a stamp on top of what no

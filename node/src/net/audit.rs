@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use driftless_proto::Role;
-use driftless_proto::client::{AaeCommand, Class, Request};
+use driftless_proto::client::{AaeCommand, Class, DrainCommand, Request};
 use driftless_proto::membership::ClusterCommand;
 
 use super::node_context::NodeContext;
@@ -145,6 +145,9 @@ fn name(request: &Request) -> &'static str {
         Request::Aae(AaeCommand::Pause) => "aae pause",
         Request::Aae(AaeCommand::Resume) => "aae resume",
         Request::Damaged => "damaged list",
+        Request::Drain(DrainCommand::Status) => "drain status",
+        Request::Drain(DrainCommand::Begin) => "drain",
+        Request::Drain(DrainCommand::Undo) => "drain undo",
         Request::Restore(_) => "damaged restore",
         Request::Cluster(ClusterCommand::State) => "cluster state",
         Request::Cluster(ClusterCommand::Stage(_)) => "cluster stage",

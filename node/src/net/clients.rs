@@ -10,12 +10,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use driftless_proto::client::{self, Request, RequestFrame, Response, ResponseFrame};
 use driftless_proto::frame::{self, FRAME_MAX, FrameError, SHARED_FROM};
-use driftless_proto::{Failure, Refusal};
-use quinn::{Connection, VarInt};
+use driftless_proto::{Failure, ProtocolVersion, ProtocolVersions, Refusal, greeting};
+use quinn::{Connection, SendStream, VarInt};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::accounts::Account;
 use super::budget::Held;
+use super::hello;
 use super::inbound::{self, LargeFrames, NoRoom, SharedStream, Take, Taken, large_frames};
 use super::inputs::Input;
 use super::node_context::{NodeContext, ShardMessage};
@@ -36,6 +38,8 @@ pub(crate) type Clients = RefCell<HashMap<u64, Rc<Client>>>;
 pub(crate) struct Client {
     number: u64,
     who: String,
+    /// What the two sides go by.
+    version: ProtocolVersion,
     account: Arc<Account>,
     connection: Connection,
     rights: Rights,
@@ -97,9 +101,21 @@ pub(crate) async fn serve(
     };
     connection.set_receive_window(VarInt::from_u32(u32::try_from(place.window).unwrap_or(u32::MAX)));
     connection.set_send_window(place.window as u64);
+    let greeted = tokio::select! {
+        biased;
+        greeted = timeout(shared.net.arrival_timeout, greet(&shared.name, &connection, who)) => greeted,
+        () = context.closing.wait() => return CloseReason::new(CloseCode::Stopping, STOPPING).close(&connection),
+    };
+    let greeted = match greeted {
+        Ok(Ok(Some(greeted))) => greeted,
+        Ok(Ok(None)) => return,
+        Ok(Err(reason)) => return context.refuse(&connection, who, &reason),
+        Err(_) => return context.refuse(&connection, who, &CloseReason::new(CloseCode::Hello, NO_GREETING)),
+    };
     let client = Rc::new(Client {
         number: context.number_connection(),
         who: who.to_owned(),
+        version: greeted.version,
         account: account.clone(),
         connection,
         rights,
@@ -107,15 +123,33 @@ pub(crate) async fn serve(
         pending: RefCell::default(),
         reading: Cell::default(),
     });
+    tracing::debug!(node = shared.name, who, version = client.version.0, "client connected");
     clients.borrow_mut().insert(client.number, client.clone());
-    if let Err(reason) = converse(&context, &client).await {
+    if let Err(reason) = converse(&context, &client, greeted).await {
         context.refuse(&client.connection, who, &reason);
     }
     clients.borrow_mut().remove(&client.number);
     client.leave(&context);
 }
 
-async fn converse(context: &Rc<ShardContext>, client: &Rc<Client>) -> Result<(), CloseReason> {
+/// A conversation that can begin.
+struct Greeted {
+    version: ProtocolVersion,
+    send: SendStream,
+    stream: SharedStream,
+}
+
+/// Hears which versions of the protocol the client speaks, and says which this node does. `None` if the client has gone.
+async fn greet(us: &str, connection: &Connection, who: &str) -> Result<Option<Greeted>, CloseReason> {
+    let Ok((mut send, receive)) = connection.accept_bi().await else { return Ok(None) };
+    let mut stream = SharedStream::new(receive);
+    let Some(first) = stream.first().await? else { return Ok(None) };
+    let (version, _) = hello::version(&first, us, who)?;
+    let written = send.write_all(&greeting::encode(ProtocolVersions::OURS, &())?).await;
+    Ok(written.is_ok().then_some(Greeted { version, send, stream }))
+}
+
+async fn converse(context: &Rc<ShardContext>, client: &Rc<Client>, greeted: Greeted) -> Result<(), CloseReason> {
     let connection = &client.connection;
     // Ends with this function, whatever way that ends.
     let mut writers = JoinSet::new();
@@ -131,13 +165,10 @@ async fn converse(context: &Rc<ShardContext>, client: &Rc<Client>) -> Result<(),
         let (context, client) = (context.clone(), client.clone());
         move |begun| client.refuse_begun(&context, begun)
     });
+    let Greeted { send, mut stream, .. } = greeted;
+    let writing = client.clone();
+    writers.spawn_local(async move { writing.outbound.write_shared(send).await });
     let requests = async {
-        let Ok((send, receive)) = connection.accept_bi().await else {
-            return Ok(());
-        };
-        let writing = client.clone();
-        writers.spawn_local(async move { writing.outbound.write_shared(send).await });
-        let mut stream = SharedStream::new(receive);
         stream.run(&client.outbound, &*take).await?;
         // No more requests on the shared stream; answers and large requests may still be on their way.
         connection.closed().await;
@@ -196,7 +227,7 @@ impl Client {
             }
             Entry::Vacant(entry) => entry.insert(Pending { operation, since, deadline, room }),
         };
-        context.pending.set(context.pending.get() + 1);
+        context.count_pending(1);
         if let Some(refusal) = self.rights.refusal(shared, &request) {
             self.answer(context, since, id, refused(refusal));
         } else if is_full {
@@ -206,7 +237,7 @@ impl Client {
             self.answer(context, since, id, refused(Refusal::BadRequest(text)));
         } else if let Some(response) = answer_of_shell(shared, &request) {
             self.answer(context, since, id, self.rights.shown(shared, response));
-        } else if shared.is_stopping() {
+        } else if shared.takes_no(&request) {
             self.answer(context, since, id, refused(Refusal::Stopping));
         } else {
             let tag = ClientTag { connection: self.number, request: id };
@@ -260,7 +291,8 @@ impl Client {
             | Response::Hints(_)
             | Response::Aae(_)
             | Response::Damaged(_)
-            | Response::Cluster(_) => {
+            | Response::Cluster(_)
+            | Response::Drain(_) => {
                 if self.outbound.is_open() {
                     response
                 } else {
@@ -330,14 +362,14 @@ impl Client {
 
     fn forget(&self, context: &ShardContext, id: u64) -> Option<Pending> {
         let pending = self.pending.borrow_mut().remove(&id)?;
-        context.pending.set(context.pending.get() - 1);
+        context.count_pending(-1);
         Some(pending)
     }
 
     /// What is unanswered is carried out all the same, and takes its room until then.
     fn leave(&self, context: &ShardContext) {
         let unanswered = std::mem::take(&mut *self.pending.borrow_mut());
-        context.pending.set(context.pending.get() - unanswered.len());
+        context.count_pending(-isize::try_from(unanswered.len()).unwrap_or(isize::MAX));
         let mut left = context.left_behind.borrow_mut();
         left.extend(unanswered.into_iter().map(|(request, pending)| {
             (ClientTag { connection: self.number, request }, (pending.deadline + OVERDUE_AFTER, pending.room))
@@ -365,6 +397,7 @@ fn answer_of_shell(shared: &NodeContext, request: &Request) -> Option<Response> 
             }
             Response::Aae(Box::new(shared.aae_status()))
         }
+        Request::Drain(command) => Response::Drain(shared.drain(*command)),
         Request::Topology
         | Request::Get(_)
         | Request::Put(_)
@@ -401,6 +434,8 @@ const SHOWN_BYTES_MAX: usize = 1 << 20;
 const READS_PER_SECOND: u64 = 16 << 10;
 
 const NO_PLACE: &str = "this node has as many client connections as it may, or as many with this certificate; close some, or raise `limits.memory`";
+
+const NO_GREETING: &str = "the client does not say in time which protocol versions it speaks";
 
 const NOT_READ: &str = "the client does not read the answers to what it has asked for";
 

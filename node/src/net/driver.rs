@@ -509,7 +509,7 @@ impl<S: Store> Driver<S> {
         let overdue = now >= until;
         let shared = &self.context.shared;
         if !self.drained
-            && (overdue || (self.context.pending.get() == 0 && self.inputs.is_empty() && !self.context.has_input()))
+            && (overdue || (self.context.pending() == 0 && self.inputs.is_empty() && !self.context.has_input()))
         {
             self.drained = true;
             shared.drained.fetch_add(1, Ordering::SeqCst);

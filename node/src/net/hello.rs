@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use driftless_proto::Hlc;
-use driftless_proto::frame::{self, PROTOCOL_VERSION};
+use driftless_proto::greeting;
 use driftless_proto::membership::StoreId;
+use driftless_proto::{Hlc, ProtocolVersion, ProtocolVersions};
 use driftless_ring::NodeId;
 
 use super::refusal::{CloseCode, CloseReason};
@@ -24,7 +24,6 @@ pub(crate) fn our_hello(
 ) -> Hello {
     let topology = configurations.topology();
     Hello {
-        protocol_version: PROTOCOL_VERSION,
         cluster: topology.cluster().to_owned(),
         node,
         incarnation,
@@ -36,20 +35,20 @@ pub(crate) fn our_hello(
     }
 }
 
-/// Reads a hello. The version comes first, so that one of another release is told by its number, not by its shape.
-pub(crate) fn read(body: &[u8]) -> Result<Hello, CloseReason> {
-    let unreadable = |text: String| CloseReason::new(CloseCode::Hello, format!("the hello cannot be read: {text}"));
-    let (version, _) = postcard::take_from_bytes::<u16>(body).map_err(|error| unreadable(error.to_string()))?;
-    check_version(version)?;
-    frame::decode(body).map_err(|error| unreadable(error.to_string()))
+/// Finds the version of the protocol to go by with whoever has sent this first frame; what else it says is left unread. The names are
+/// those by which a refusal calls the two.
+pub(crate) fn version<'a>(body: &'a [u8], us: &str, them: &str) -> Result<(ProtocolVersion, &'a [u8]), CloseReason> {
+    let (theirs, rest) = greeting::read(body)?;
+    let found = ProtocolVersions::OURS.in_common_with(theirs);
+    let version = found.map_err(|nothing| CloseReason::new(CloseCode::ProtocolVersion, nothing.between(us, them)))?;
+    Ok((version, rest))
 }
 
-fn check_version(theirs: u16) -> Result<(), CloseReason> {
-    if theirs == PROTOCOL_VERSION {
-        return Ok(());
-    }
-    let text = format!("protocol version {theirs} cannot be spoken with; this node speaks {PROTOCOL_VERSION}");
-    Err(CloseReason::new(CloseCode::ProtocolVersion, text))
+/// Reads a peer's first frame: the version to go by, and its hello.
+pub(crate) fn read(body: &[u8], us: &str, them: &str) -> Result<(ProtocolVersion, Hello), CloseReason> {
+    let (version, rest) = version(body, us, them)?;
+    let unreadable = |error| CloseReason::new(CloseCode::Hello, format!("the hello cannot be read: {error}"));
+    Ok((version, greeting::read_rest(rest).map_err(unreadable)?))
 }
 
 /// Checks the other side's hello against our own. `certified` is the node that its certificate names. One that is no member of any
@@ -61,7 +60,6 @@ pub(crate) fn check(
     configurations: &Configurations,
 ) -> Result<(), CloseReason> {
     let refuse = |text: String| Err(CloseReason::new(CloseCode::Hello, text));
-    check_version(theirs.protocol_version)?;
     if theirs.cluster != ours.cluster {
         return refuse(format!("hello of cluster {:?}, this is {:?}", theirs.cluster, ours.cluster));
     }
@@ -177,6 +175,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
+    use driftless_proto::frame::LENGTH_BYTES;
     use driftless_proto::membership::Record;
     use driftless_testkit::TopologyBuilder;
 
@@ -192,6 +191,25 @@ mod tests {
         let hello =
             |name: &str, store| our_hello(NodeId::of_name(name), life(3, 10), None, configurations, 0, StoreId(store));
         (hello("a", 1), hello(other, store))
+    }
+
+    #[test]
+    fn a_hello_of_tomorrow_is_read_as_far_as_this_release_knows_it() {
+        let configurations = Configurations::of_file(TopologyBuilder::of(["a", "b"]).shared());
+        let (ours, _) = between(&configurations, "b", 2);
+        let newest = ProtocolVersions::OURS.highest();
+        let told = |lowest, highest, rest: &(&Hello, &[u8])| {
+            let versions = ProtocolVersions::new(lowest, highest).expect("a range");
+            let frame = greeting::encode(versions, rest).expect("short");
+            read(&frame[LENGTH_BYTES..], "a", "b")
+        };
+        for tail in [&[][..], b"fields of tomorrow", &[255; 1000]] {
+            assert_eq!(told(newest.0, newest.0 + 1, &(&ours, tail)), Ok((newest, ours.clone())));
+        }
+        // One with whom nothing is shared may say whatever it likes.
+        let refused = told(newest.0 + 1, newest.0 + 2, &(&ours, b"")).expect_err("it speaks later versions only");
+        assert_eq!(refused.code, CloseCode::ProtocolVersion);
+        assert!(refused.text.ends_with("and b 3 to 4: update a"), "{refused}");
     }
 
     #[test]

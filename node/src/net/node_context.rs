@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use dashmap::DashMap;
 use driftless_proto::client::{
-    AaePartition, AaeStatus, Condition, DamagedKeys, HintsFor, Liveness, NodeStatus, PeerStatus, Request, Response,
+    AaePartition, AaeStatus, Class, Condition, DamagedKeys, DrainCommand, DrainStatus, HintsFor, Liveness, NodeStatus,
+    PeerStatus, Request, Response,
 };
 use driftless_proto::membership::StoreId;
 use driftless_proto::{ContextKeys, Topology};
@@ -78,6 +79,8 @@ pub(crate) struct NodeContext {
     peer_outbound_max: AtomicUsize,
     /// New requests are refused; what is under way is finished.
     pub(crate) stopping: AtomicBool,
+    /// An operator wants it to coordinate nothing new; everything else goes on.
+    draining: AtomicBool,
     /// How the own clock stands, as shard 0 last said.
     clock_standing: Mutex<Standing>,
     /// How anti-entropy stands on each shard, as its driver last said.
@@ -109,6 +112,8 @@ pub(crate) struct ShardHandle {
     waiting: AtomicUsize,
     /// When its driver last turned.
     pub(crate) beat: AtomicU64,
+    /// Client requests under way on its connections; only the shard itself counts them.
+    pub(crate) pending: AtomicIsize,
 }
 
 /// What other threads tell a shard.
@@ -220,7 +225,12 @@ impl NodeContext {
             sync: SyncQueue::new(shards.len()),
             shards: shards
                 .into_iter()
-                .map(|messages| ShardHandle { messages, waiting: AtomicUsize::new(0), beat: AtomicU64::new(0) })
+                .map(|messages| ShardHandle {
+                    messages,
+                    waiting: AtomicUsize::new(0),
+                    beat: AtomicU64::new(0),
+                    pending: AtomicIsize::new(0),
+                })
                 .collect(),
             incarnations: Incarnations::default(),
             refusals: RefusalLog::default(),
@@ -229,6 +239,7 @@ impl NodeContext {
             accounts: Accounts::new(net.memory, net.client_requests_max),
             peer_outbound_max: AtomicUsize::new(net.peer_outbound_max(links)),
             stopping: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
             clock_standing: Mutex::default(),
             aae: Mutex::default(),
             hints: Mutex::default(),
@@ -385,6 +396,44 @@ impl NodeContext {
         for shard in 0..self.shards.len() {
             self.tell(shard as u16, ShardMessage::Stop);
         }
+    }
+
+    /// Does what an operator says before the node is stopped, or has changed his mind; says how far it is.
+    pub(crate) fn drain(&self, command: DrainCommand) -> DrainStatus {
+        let told = match command {
+            DrainCommand::Status => None,
+            DrainCommand::Begin => Some(true),
+            DrainCommand::Undo => Some(false),
+        };
+        if let Some(draining) = told
+            && self.draining.swap(draining, Ordering::SeqCst) != draining
+        {
+            match draining {
+                true => tracing::info!(node = self.name, "drained by an operator: coordinates nothing new"),
+                false => tracing::info!(node = self.name, "taken back by an operator: coordinates requests again"),
+            }
+        }
+        let pending: isize = self.shards.iter().map(|shard| shard.pending.load(Ordering::SeqCst)).sum();
+        // The one that asks for this is among them.
+        let under_way = u64::try_from(pending - 1).unwrap_or(0);
+        DrainStatus { draining: self.is_draining(), under_way, hints: self.hint_keys() }
+    }
+
+    /// Whether it coordinates nothing new: it is drained, or stops.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst) || self.is_stopping()
+    }
+
+    /// Whether a request of a client is refused for that. Who is drained still says where others are, and takes part in what members
+    /// decide; who stops does not.
+    pub(crate) fn takes_no(&self, request: &Request) -> bool {
+        self.is_stopping() || (self.is_draining() && !matches!(request.class(), Class::Node))
+    }
+
+    /// Keys held for other nodes; `None` while they are being counted after a start.
+    pub(crate) fn hint_keys(&self) -> Option<u64> {
+        let is_known = self.metrics.hints_uncounted.get() == 0;
+        is_known.then(|| u64::try_from(self.metrics.hint_keys.get()).unwrap_or(0))
     }
 
     /// Ends everything at once, so that nothing more is acknowledged. The first reason stays.
@@ -705,7 +754,6 @@ impl NodeContext {
     pub(crate) fn status(&self) -> NodeStatus {
         let clock = self.clock_standing();
         let counted = self.metrics.partitions_uncounted.get() == 0;
-        let hints_counted = self.metrics.hints_uncounted.get() == 0;
         let gauge = |value: i64| counted.then(|| u64::try_from(value).unwrap_or(0));
         let members = self.configurations().members();
         let members = members.iter().filter(|member| member.id != self.node);
@@ -718,7 +766,7 @@ impl NodeContext {
             bytes: gauge(self.metrics.value_bytes.get()),
             clock_offset_ms: clock.ahead_ms,
             takes_writes: clock.stance != Stance::Off && self.shortage().is_none(),
-            hints: hints_counted.then(|| u64::try_from(self.metrics.hint_keys.get()).unwrap_or(0)),
+            hints: self.hint_keys(),
             peers: members
                 .map(|member| {
                     let connected = self.reaches(member.id);

@@ -17,9 +17,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use driftless_proto::Refusal;
 use driftless_proto::frame::{self, FRAME_PEER_MAX};
 use driftless_proto::membership::StoreId;
+use driftless_proto::{ProtocolVersion, ProtocolVersions, Refusal, greeting};
 use driftless_ring::{Member, NodeId};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use tokio::task::JoinSet;
@@ -52,6 +52,8 @@ pub(crate) struct Link {
     shard: u16,
     incarnation: Incarnation,
     store: StoreId,
+    /// What the two sides go by.
+    version: ProtocolVersion,
     /// This node has opened it.
     is_dialed: bool,
     /// The other is a member of a version that counts.
@@ -241,6 +243,14 @@ impl Link {
             self.refuse_stranger(context, now, &message);
             return Ok(());
         }
+        if let Body::Request { request: Request::Forward(_), .. } = &message.body
+            && shared.is_draining()
+        {
+            let body = Body::Reply(Reply::Refused(Refusal::Stopping));
+            let ring_version = context.configurations.borrow().version();
+            self.send(context, now, Message { id: message.id, ring_version, body });
+            return Ok(());
+        }
         if let Body::Request { request, .. } = &message.body {
             let elsewhere = match shared.shards.len() {
                 1 => None,
@@ -305,8 +315,8 @@ pub(crate) async fn accept(
     };
     let mut stream = SharedStream::new(receive);
     let ours = ours(context, certified);
-    let theirs = match expect_hello(context, connection, &mut stream, &ours, name).await {
-        Ok(theirs) => theirs,
+    let (version, theirs) = match expect_hello(context, connection, &mut stream, &ours, name).await {
+        Ok(greeted) => greeted,
         Err(ended) => return ended,
     };
     if let Err(reason) = admit(context, links, &theirs) {
@@ -322,7 +332,8 @@ pub(crate) async fn accept(
     if let Err(ended) = say_hello(connection, &mut send, &ours).await {
         return ended;
     }
-    converse(context, links, connection, send, stream, Other { hello: theirs, name, is_dialed: false }).await
+    let other = Other { hello: theirs, version, name, is_dialed: false };
+    converse(context, links, connection, send, stream, other).await
 }
 
 /// Opens the conversation, as the dialer of `member`.
@@ -341,13 +352,13 @@ pub(crate) async fn open(
     if let Err(ended) = say_hello(connection, &mut send, &ours).await {
         return ended;
     }
-    let theirs = match expect_hello(context, connection, &mut stream, &ours, &member.name).await {
-        Ok(theirs) => theirs,
+    let (version, theirs) = match expect_hello(context, connection, &mut stream, &ours, &member.name).await {
+        Ok(greeted) => greeted,
         Err(ended) => return ended,
     };
     match admit(context, links, &theirs) {
         Ok(()) => {
-            let other = Other { hello: theirs, name: &member.name, is_dialed: true };
+            let other = Other { hello: theirs, version, name: &member.name, is_dialed: true };
             converse(context, links, connection, send, stream, other).await
         }
         Err(reason) => Ended::Refused(reason),
@@ -371,8 +382,7 @@ fn admit(context: &ShardContext, links: &RefCell<Links>, theirs: &Hello) -> Resu
 }
 
 async fn say_hello(connection: &Connection, send: &mut SendStream, ours: &Hello) -> Result<(), Ended> {
-    let mut out = Vec::new();
-    frame::encode(ours, &mut out).map_err(|error| Ended::Refused(error.into()))?;
+    let out = greeting::encode(ProtocolVersions::OURS, ours).map_err(|error| Ended::Refused(error.into()))?;
     match send.write_all(&out).await {
         Ok(()) => Ok(()),
         Err(_) => Err(Ended::Never(connection.closed().await)),
@@ -385,7 +395,7 @@ async fn expect_hello(
     stream: &mut SharedStream,
     ours: &Hello,
     name: &str,
-) -> Result<Hello, Ended> {
+) -> Result<(ProtocolVersion, Hello), Ended> {
     let first = tokio::time::timeout(context.shared.net.arrival_timeout, stream.first()).await;
     let body = match first {
         Ok(Ok(Some(body))) => body,
@@ -393,17 +403,18 @@ async fn expect_hello(
         Ok(Err(reason)) => return Err(Ended::Refused(reason)),
         Err(_) => return Err(Ended::Refused(CloseReason::new(CloseCode::Hello, "no hello in time"))),
     };
-    let theirs = hello::read(&body).map_err(Ended::Refused)?;
+    let (version, theirs) = hello::read(&body, &context.shared.name, name).map_err(Ended::Refused)?;
     let checked = hello::check(ours, &theirs, NodeId::of_name(name), &context.configurations.borrow());
     checked.map_err(Ended::Refused)?;
     let wall = context.shared.clock.now().wall;
     context.shared.lives.handle_known(name, ours.incarnation, theirs.knows, wall).map_err(Ended::Refused)?;
-    Ok(theirs)
+    Ok((version, theirs))
 }
 
 /// Who is on the other side.
 struct Other<'a> {
     hello: Hello,
+    version: ProtocolVersion,
     /// As its certificate has it.
     name: &'a str,
     /// This node has opened the connection.
@@ -419,7 +430,7 @@ async fn converse(
     mut stream: SharedStream,
     other: Other<'_>,
 ) -> Ended {
-    let Other { hello: theirs, name, is_dialed } = other;
+    let Other { hello: theirs, version, name, is_dialed } = other;
     let link = Rc::new(Link {
         number: context.number_connection(),
         node: theirs.node,
@@ -427,6 +438,7 @@ async fn converse(
         shard: theirs.shard,
         incarnation: theirs.incarnation,
         store: theirs.store,
+        version,
         is_dialed,
         is_member: Cell::new(false),
         one_of_several: Cell::new(false),
@@ -510,7 +522,8 @@ impl Link {
         self.count(context, 1);
         context.push(Input::PeerUp(self.node));
         let is_member = self.is_member.get();
-        tracing::info!(node = context.shared.name, peer = self.name, shard = self.shard, is_member, "peer connected");
+        let (node, peer, version) = (&context.shared.name, &self.name, self.version.0);
+        tracing::info!(node, peer, shard = self.shard, is_member, version, "peer connected");
         true
     }
 

@@ -96,7 +96,7 @@ const CRYPTO_ERRORS_FROM: u64 = 0x100;
 
 const NO_PROTOCOL: &str = "both sides share no protocol";
 
-const RELEASES: &str = "run releases on all nodes that speak with each other";
+const RELEASES: &str = "update the older of the two nodes (`driftless status` shows the release of each)";
 
 const CERTIFICATES: &str =
     "compare the certificates and authorities of both nodes (`driftless cert show`), and their clocks";

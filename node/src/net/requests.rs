@@ -45,6 +45,7 @@ pub(crate) fn operation(request: &Request) -> Operation {
         | Request::Hints
         | Request::Aae(_)
         | Request::Damaged
+        | Request::Drain(_)
         | Request::Cluster(_)
         | Request::Restore(_) => Operation::Other,
     }

@@ -12,7 +12,7 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 
-use driftless_proto::client::{AaeCommand, Request, Response};
+use driftless_proto::client::{AaeCommand, DrainCommand, Request, Response};
 use driftless_proto::membership::ClusterCommand;
 use driftless_proto::{BucketId, Missing, Refusal, Role};
 
@@ -111,10 +111,12 @@ fn needed(request: &Request) -> Role {
         | Request::Hints
         | Request::Damaged
         | Request::Aae(AaeCommand::Status)
+        | Request::Drain(DrainCommand::Status)
         | Request::Cluster(ClusterCommand::State | ClusterCommand::Plan | ClusterCommand::History) => Role::Reader,
         Request::Put(_) | Request::Delete(_) => Role::Writer,
         Request::Restore(_)
         | Request::Aae(AaeCommand::Run { .. } | AaeCommand::Pause | AaeCommand::Resume)
+        | Request::Drain(DrainCommand::Begin | DrainCommand::Undo)
         | Request::Cluster(
             ClusterCommand::Stage(_)
             | ClusterCommand::Clear

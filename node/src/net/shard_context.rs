@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use driftless_ring::NodeId;
 
@@ -35,8 +36,6 @@ pub(crate) struct ShardContext {
     pub(crate) reply_routes: RefCell<ReplyRoutes>,
     pub(crate) counts: RequestCounts,
     pub(crate) large: Rc<LargeBudget>,
-    /// Client requests under way on connections of this shard.
-    pub(crate) pending: Cell<usize>,
     /// What requests take whose clients have left, and until when they may take to end.
     pub(crate) left_behind: RefCell<HashMap<ClientTag, (Instant, Room)>>,
     /// Connections are to be closed.
@@ -56,7 +55,6 @@ impl ShardContext {
             reply_routes: RefCell::default(),
             counts: RequestCounts::new(&shared.metrics),
             large: Rc::new(LargeBudget::new(shared.net.peer_frames_max(shared.shards.len()))),
-            pending: Cell::new(0),
             left_behind: RefCell::default(),
             closing: Closing::default(),
             admitted: Admitted::default(),
@@ -70,6 +68,19 @@ impl ShardContext {
         let number = self.next_connection.get();
         self.next_connection.set(number + 1);
         number << SHARD_BITS | u64::from(self.shard)
+    }
+
+    /// So many more client requests are under way on connections of this shard.
+    pub(crate) fn count_pending(&self, change: isize) {
+        if let Some(handle) = self.shared.shards.get(usize::from(self.shard)) {
+            // Before it is looked whether the node is drained: who drains it sets that first, and looks at this then.
+            handle.pending.fetch_add(change, Ordering::SeqCst);
+        }
+    }
+
+    /// Client requests under way on connections of this shard.
+    pub(crate) fn pending(&self) -> isize {
+        self.shared.shards.get(usize::from(self.shard)).map_or(0, |handle| handle.pending.load(Ordering::SeqCst))
     }
 
     /// A request was answered whose client is no longer there.

@@ -25,7 +25,7 @@ use driftless_node::store::memory::MemoryStore;
 use driftless_proto::client::{Get, Put, Read, Request, RequestFrame, Response, ResponseFrame, Stored};
 use driftless_proto::frame::{self, ALPN_CLIENT, FRAME_MAX, FRAME_SHARED_MAX, FrameReader};
 use driftless_proto::membership::StoreId;
-use driftless_proto::{BucketId, ContextToken, Key, Role, Topology, WriteId};
+use driftless_proto::{BucketId, ContextToken, Key, ProtocolVersions, Role, Topology, WriteId, greeting};
 use driftless_ring::Member;
 use driftless_testkit::TopologyBuilder;
 pub use driftless_testkit::context_keys;
@@ -364,15 +364,27 @@ impl TestClient {
     async fn on(endpoint: Endpoint, address: SocketAddr) -> TestClient {
         let connection =
             endpoint.connect(address, NODE_SERVER_NAME).expect("valid").await.expect("the node accepts us");
-        let (send, receive) = connection.open_bi().await.expect("a stream");
-        TestClient {
-            endpoint,
-            connection,
-            send,
-            receive,
-            reader: FrameReader::new(FRAME_SHARED_MAX),
-            next: 1,
-            early: Vec::new(),
+        let (mut send, receive) = connection.open_bi().await.expect("a stream");
+        let greeting = greeting::encode(ProtocolVersions::OURS, &()).expect("fits");
+        send.write_all(&greeting).await.expect("the connection is up");
+        let reader = FrameReader::new(FRAME_SHARED_MAX);
+        let mut client = TestClient { endpoint, connection, send, receive, reader, next: 1, early: Vec::new() };
+        client.greeted().await;
+        client
+    }
+
+    /// Waits for what the node says first.
+    async fn greeted(&mut self) {
+        loop {
+            if let Some(body) = self.reader.next_frame().expect("well-formed") {
+                greeting::read(&body).expect("is one");
+                return;
+            }
+            match self.receive.read_chunk(usize::MAX, true).await {
+                Ok(Some(chunk)) => self.reader.push(&chunk.bytes),
+                // What is wrong shows with the first request.
+                _ => return,
+            }
         }
     }
 

@@ -32,8 +32,19 @@ impl Raw {
         let issued = world.authority().client(name);
         let config = config(world.authority().certificate(), &issued, ALPN_CLIENT, transport);
         let connection = dial(world, host, config).await.expect("the node lets us in");
-        let (send, receive) = connection.open_bi().await.expect("a stream");
-        Raw { connection, send, receive, reader: FrameReader::new(FRAME_SHARED_MAX), next: 1 }
+        let (mut send, receive) = connection.open_bi().await.expect("a stream");
+        send.write_all(&by_hand::greeting()).await.expect("the connection is up");
+        let mut raw = Raw { connection, send, receive, reader: FrameReader::new(FRAME_SHARED_MAX), next: 1 };
+        raw.greeted().await;
+        raw
+    }
+
+    /// Waits for what the node says first.
+    async fn greeted(&mut self) {
+        while self.reader.next_frame().expect("well-formed").is_none() {
+            let chunk = self.receive.read_chunk(usize::MAX, true).await.expect("the connection is up");
+            self.reader.push(&chunk.expect("the stream goes on").bytes);
+        }
     }
 
     /// Sends a request; its id.

@@ -132,8 +132,10 @@ impl Stage {
             CLIENT => {
                 let Ok(RequestFrame { deadline_ms, request, .. }) = frame::decode(payload) else { return };
                 // The shell answers these by itself.
-                if matches!(request, Request::Status | Request::Hints | Request::Aae(_) | Request::Damaged)
-                    || deadline_ms == 0
+                if matches!(
+                    request,
+                    Request::Status | Request::Hints | Request::Aae(_) | Request::Damaged | Request::Drain(_)
+                ) || deadline_ms == 0
                 {
                     return;
                 }

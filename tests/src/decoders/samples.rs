@@ -93,6 +93,11 @@ fn cursor() -> client::Cursor {
     client::Cursor { token: Token(u64::MAX / 3), key: Some(key()) }
 }
 
+/// What an operator tells a node before it is stopped.
+pub fn drain_commands() -> Vec<client::DrainCommand> {
+    vec![client::DrainCommand::Status, client::DrainCommand::Begin, client::DrainCommand::Undo]
+}
+
 /// What an operator tells anti-entropy.
 pub fn aae_commands() -> Vec<AaeCommand> {
     vec![
@@ -145,6 +150,7 @@ pub fn client_requests() -> Vec<client::Request> {
     ];
     all.extend(aae_commands().into_iter().map(client::Request::Aae));
     all.extend(members::commands().into_iter().map(client::Request::Cluster));
+    all.extend(drain_commands().into_iter().map(client::Request::Drain));
     all
 }
 
@@ -315,6 +321,8 @@ pub fn client_responses() -> Vec<Response> {
     ];
     all.extend(failures().into_iter().map(Response::Failed));
     all.extend(members::answers().into_iter().map(Response::Cluster));
+    all.push(Response::Drain(client::DrainStatus { draining: true, under_way: 3, hints: Some(17) }));
+    all.push(Response::Drain(client::DrainStatus { draining: false, under_way: 0, hints: None }));
     all
 }
 

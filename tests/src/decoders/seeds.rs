@@ -18,7 +18,7 @@ use driftless_node::store::directory::{DataDirectory, Identity};
 use driftless_node::time::{Instant, Now};
 use driftless_proto::causality::ContextKey;
 use driftless_proto::client::{Get, Put, Request, RequestFrame, Response, ResponseFrame, Scan};
-use driftless_proto::{BucketId, Context, ContextKeys, Hlc, Key, WriteId, frame};
+use driftless_proto::{BucketId, Context, ContextKeys, Hlc, Key, ProtocolVersions, WriteId, frame, greeting};
 use driftless_ring::{ArcIndex, NodeId};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -91,7 +91,7 @@ fn of(decoder: &str) -> Seeds {
                 .map(|(response, id)| laws::encoded(&ResponseFrame { id, ring_version: 1, response })),
         ),
         "peer_messages" => hashed(samples::peer_messages().iter().map(laws::encoded)),
-        "hello" => hashed([hello()]),
+        "hello" => hashed(hellos()),
         "frames" => hashed(frames()),
         "datagrams" => hashed([datagrams()]),
         "context_tokens" => hashed(context_tokens()),
@@ -122,10 +122,19 @@ fn texts(texts: &[(&str, &str)]) -> Seeds {
     texts.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect()
 }
 
-fn hello() -> Vec<u8> {
+/// Of this release, of a later one with more to say, and of one with which nothing is shared.
+fn hellos() -> [Vec<u8>; 3] {
     let topology = samples::topology();
     let peer = samples::members(&topology)[1];
-    laws::encoded(&probe::our_hello(peer, Incarnation { starts: 1_795_154_400, nonce: 7 }, &topology))
+    let hello = probe::our_hello(peer, Incarnation { starts: 1_795_154_400, nonce: 7 }, &topology);
+    let newest = ProtocolVersions::OURS.highest().0;
+    let of = |lowest, highest, more: &[u8]| {
+        let versions = ProtocolVersions::new(lowest, highest).expect("a range");
+        let mut frame = greeting::encode(versions, &hello).expect("is short");
+        frame.extend_from_slice(more);
+        frame.split_off(frame::LENGTH_BYTES)
+    };
+    [of(newest, newest, b""), of(newest, newest + 1, b"more"), of(newest + 1, newest + 1, b"")]
 }
 
 fn frames() -> Vec<Vec<u8>> {

@@ -15,7 +15,7 @@ use driftless_node::time::{Instant, Now};
 use driftless_proto::causality::ContextKey;
 use driftless_proto::client::{RequestFrame, Response, ResponseFrame};
 use driftless_proto::frame::{self, FRAME_PEER_MAX, FRAME_SHARED_MAX, FrameReader, LENGTH_BYTES};
-use driftless_proto::{Context, ContextKeys, ContextToken, Hlc, Siblings};
+use driftless_proto::{Context, ContextKeys, ContextToken, Hlc, ProtocolVersions, Siblings, greeting};
 use driftless_ring::NodeId;
 
 use super::laws;
@@ -123,11 +123,11 @@ fn of_reply(reply: &Reply) {
 /// The first frame of a peer connection.
 pub fn hello(bytes: &[u8]) {
     let Some(hello) = probe::read_hello(bytes) else { return };
-    assert_eq!(
-        laws::arrives::<Hello>(bytes).as_ref(),
-        Some(&hello),
-        "read by the version first, and then as any message"
-    );
+    let (versions, rest) = greeting::read(bytes).expect("was read");
+    assert!(versions.in_common_with(ProtocolVersions::OURS).is_ok(), "read no further otherwise: {versions}");
+    let known = laws::encoded(&hello);
+    assert!(known.len() <= rest.len(), "what follows it is left: {hello:?}");
+    assert_eq!(laws::arrives::<Hello>(&known).as_ref(), Some(&hello));
     let topology = samples::topology();
     let [me, peer, ..] = samples::members(&topology)[..] else { return };
     let ours = probe::our_hello(me, Incarnation { starts: 1, nonce: 1 }, &topology);

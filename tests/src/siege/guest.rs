@@ -53,7 +53,8 @@ impl Guest {
     /// A connection, if the node lets it in within a few seconds.
     pub(super) async fn connect(&self, node: SocketAddr) -> Option<Raw> {
         let connection = tokio::time::timeout(PATIENCE, self.call(node)?).await.ok()?.ok()?;
-        let (send, receive) = connection.open_bi().await.ok()?;
+        let (mut send, receive) = connection.open_bi().await.ok()?;
+        send.write_all(&by_hand::greeting()).await.ok()?;
         Some(Raw { connection, send, _unread: receive, next: 1 })
     }
 }

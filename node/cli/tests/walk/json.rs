@@ -22,6 +22,7 @@ const TYPED: &[&str] = &[
     "driftless --profile DIR hints",
     "driftless --profile DIR damaged list",
     "driftless --profile DIR aae status",
+    "driftless --profile DIR drain n2 --undo",
     "driftless --profile DIR ring --key bat",
     "driftless --profile DIR bucket show default",
 ];

@@ -73,6 +73,8 @@ pub(crate) const SAMPLES: &[Sample] = &[
     exactly(COMMANDS, "driftless --profile DIR scan --prefix lib --limit 2", At::Three(nothing)),
     soon(exactly(COMMANDS, "driftless --profile DIR ring --key bat", At::Three(nothing))),
     soon(alike(COMMANDS, "driftless --profile DIR aae status", At::Three(a_comparison))),
+    exactly(COMMANDS, "driftless --profile DIR drain n2 --wait", At::Three(nothing)),
+    exactly(COMMANDS, "driftless --profile DIR drain n2 --undo", At::Three(nothing)),
     soon(alike(COMMANDS, "driftless --profile DIR status", At::Three(n3_killed_and_puts))),
     alike(COMMANDS, "driftless --profile DIR dump -o backup.jsonl", At::Three(nothing)),
     soon(alike(MEMBERSHIP, "driftless --profile DIR cluster recover --lost n2,n3", At::Three(n2_killed_as_well))),
