@@ -138,10 +138,16 @@ impl Membership {
         if let Some((node, what)) = left.iter().find_map(|node| apart.get_key_value(node)) {
             return Err(format!("{} goes by another history ({what}): see `driftless status`", self.name_of(*node)));
         }
-        let mut ahead = self.peers.there(now).filter(|(node, heard)| heard.version > own && !apart.contains_key(node));
-        let Some((node, heard)) = ahead.next() else { return Ok(()) };
+        let ahead = self.peers.there(now).filter(|(node, heard)| heard.version > own && !apart.contains_key(node));
+        // A node that is no member may be told, and is not asked.
+        let is_no_member = |node: NodeId| !self.chain.is_member(node);
+        let Some((node, heard)) = ahead.min_by_key(|(node, _)| (is_no_member(*node), *node)) else { return Ok(()) };
         let (name, version) = (self.name_of(node), heard.version);
-        Err(format!("{name} knows version {version}, and this node version {own}: ask {name} (`--node {name}`)"))
+        let what = match is_no_member(node) {
+            true => "ask again in a moment".to_owned(),
+            false => format!("ask {name} (`--node {name}`)"),
+        };
+        Err(format!("{name} knows version {version}, and this node version {own}: {what}"))
     }
 
     /// The record itself: the same at whichever node it is forced.
