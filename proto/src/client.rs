@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! client                                   node
+//!   │── greeting ────────────────────────────▶│   the versions that either speaks (`greeting`)
+//!   │◀──────────────────────────── greeting ──│
 //!   │── RequestFrame {id, deadline, …} ──────▶│   any number under way, answered in any order
 //!   │◀───────── ResponseFrame {id, …} ────────│
 //! ```

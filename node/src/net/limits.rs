@@ -26,8 +26,8 @@ pub struct NetLimits {
     pub handshake_timeout: Duration,
     /// Requests and messages on their way from one shard to another.
     pub handed_over_max: usize,
-    /// How long a large frame may take to arrive, with a second more for each megabyte, and a peer to say hello; and for how long
-    /// a client may take nothing of the answers that wait for it.
+    /// How long a large frame may take to arrive, with a second more for each megabyte, and a peer to say hello or a client
+    /// which versions it speaks; and for how long a client may take nothing of the answers that wait for it.
     pub arrival_timeout: Duration,
     /// How long a connection attempt may take. QUIC calls again after 0.3 and 0.9 s; a later call would come later than that
     /// of the next attempt.

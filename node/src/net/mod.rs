@@ -3,7 +3,7 @@
 //! ```text
 //! accept.rs   connections that others open        ┐
 //! dial.rs     connections that we open            ├─▶ clients.rs, peers.rs   one conversation each
-//! hello.rs    whether a peer fits                 ┘        │ frames: inbound.rs ▼ ▲ outbound.rs
+//! hello.rs    what both speak; does a peer fit    ┘        │ frames: inbound.rs ▼ ▲ outbound.rs
 //! tls.rs, subject.rs, verified.rs, certificates.rs   driver.rs   inbox ─▶ Engine ─▶ outputs
 //! accounts.rs, budget.rs   what clients may take up, and each certificate of that
 //! shard.rs, coalesced.rs   one thread: socket, endpoint, tasks

@@ -398,7 +398,7 @@ impl NodeContext {
         }
     }
 
-    /// Does what an operator says before the node is stopped, or has changed his mind; says how far it is.
+    /// Does what an operator says before the node is stopped, or takes back; says how far it is.
     pub(crate) fn drain(&self, command: DrainCommand) -> DrainStatus {
         let told = match command {
             DrainCommand::Status => None,
