@@ -343,8 +343,8 @@ impl Drop for Attempt {
 /// Bytes: a megabyte a second is what a bad line to a busy cluster carries.
 const CARRIED_PER_MICROSECOND_MIN: u64 = 1;
 
-/// Several round trips between continents. Within it a connection is better waited for than passed over.
-const CONNECT_PATIENCE: Duration = Duration::from_millis(250);
+/// Two round trips between continents: the handshake, and the greeting. Within it a connection is better waited for than passed over.
+const CONNECT_PATIENCE: Duration = Duration::from_millis(350);
 
 /// A round trip between continents.
 const ANSWER_MARGIN: Duration = Duration::from_millis(150);

@@ -238,7 +238,7 @@ impl Attempts<'_> {
     /// Ends the request, unless an attempt is under way at a node that is not known to be silent.
     fn give_up(&mut self, cause: Cause) -> Result<(), RequestError> {
         self.resume = None;
-        if self.under_way.iter().any(|other| other.link.is_promising()) {
+        if self.under_way.iter().any(|other| other.link.may_answer()) {
             self.given_up = Some(cause);
             return Ok(());
         }

@@ -309,11 +309,7 @@ impl Connection {
     async fn read_loop(&self, mut recv: RecvStream, mut reader: FrameReader) -> ConnectFailure {
         let mut batch = Vec::new();
         loop {
-            match recv.read_chunk(usize::MAX, true).await {
-                Ok(Some(chunk)) => reader.push(&chunk.bytes),
-                Ok(None) => return self.misbehaved("it finished the shared stream"),
-                Err(error) => return self.failure_of_stream(&error),
-            }
+            // Some may have come with the node's greeting.
             loop {
                 match reader.next_frame().and_then(|body| body.map(|body| frame::decode(&body)).transpose()) {
                     Ok(Some(frame)) => batch.push(frame),
@@ -325,6 +321,11 @@ impl Connection {
                 }
             }
             self.complete(&mut batch);
+            match recv.read_chunk(usize::MAX, true).await {
+                Ok(Some(chunk)) => reader.push(&chunk.bytes),
+                Ok(None) => return self.misbehaved("it finished the shared stream"),
+                Err(error) => return self.failure_of_stream(&error),
+            }
         }
     }
 

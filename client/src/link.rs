@@ -88,13 +88,20 @@ impl Link {
     /// Whether a request sent here has good prospects: there is a connection and no suspicion, or nothing speaks
     /// against one. Starts to connect anew if it is time to.
     pub(crate) fn is_promising(self: &Arc<Self>) -> bool {
+        self.may_answer() && !self.was_turned_away()
+    }
+
+    fn was_turned_away(&self) -> bool {
+        matches!(&*self.lock(), State::Up { turned_away: Some(at), .. } if at.elapsed() < TURNED_AWAY_FOR)
+    }
+
+    /// Whether what was sent here may well be answered. Starts to connect anew if it is time to.
+    pub(crate) fn may_answer(self: &Arc<Self>) -> bool {
         let mut state = self.lock();
         self.notice_end(&mut state);
         match &*state {
             State::Idle => true,
-            State::Up { connection, turned_away, .. } => {
-                !connection.is_suspect() && turned_away.is_none_or(|at| at.elapsed() >= TURNED_AWAY_FOR)
-            }
+            State::Up { connection, .. } => !connection.is_suspect(),
             State::Connecting { failures, .. } => *failures == 0,
             State::Down { until, failures } => {
                 if Instant::now() >= *until {

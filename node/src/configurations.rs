@@ -36,10 +36,12 @@ pub struct Configurations {
     closes: u64,
     /// The own store is the one that the newest record which names this node names.
     is_whole: bool,
-    /// Members of any version that will never answer, by the store that is named as theirs.
+    /// Members of any version whose store that is named as theirs will never answer.
     lost: BTreeSet<NodeId>,
     /// Stores that were declared lost, in whatever version.
     lost_stores: Vec<(NodeId, StoreId)>,
+    /// The newest version that was forced, after the one that it follows on, if that is not done with.
+    forced: Option<(u64, u64)>,
     /// Buckets were dropped: what was in them may still be stored.
     has_dropped: bool,
     /// Decided by voters, and not read from a file.
@@ -68,6 +70,7 @@ impl Configurations {
             is_whole: true,
             lost: BTreeSet::new(),
             lost_stores: Vec::new(),
+            forced: None,
             has_dropped: false,
             is_agreed: false,
             own: None,
@@ -147,6 +150,7 @@ impl Configurations {
             is_whole: named(me).is_none_or(|named| named == store),
             lost,
             lost_stores: newest.lost.clone(),
+            forced: records.iter().rev().find_map(|record| Some((record.forced_on?, record.version()))),
             has_dropped: !newest.dropped.is_empty(),
             is_agreed: true,
             own: None,
@@ -212,6 +216,11 @@ impl Configurations {
     /// Whether an older version still takes writes.
     pub fn has_active_before(&self) -> bool {
         self.older.iter().any(|older| older.is_active)
+    }
+
+    /// The newest version that was forced, after the one that it follows on, if that is not done with.
+    pub fn forced(&self) -> Option<(u64, u64)> {
+        self.forced
     }
 
     /// Whether this store was declared lost, in the newest version or one before it: it is refused for ever.

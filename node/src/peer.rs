@@ -36,7 +36,8 @@ use crate::membership::Letter;
 use crate::time::Instant;
 
 /// What either side says of itself in the first frame on a peer connection, behind the versions that it speaks
-/// ([`driftless_proto::greeting`]). A field is added at the end, and only there: older releases read on so far as they know.
+/// ([`driftless_proto::greeting`]). A field is added at the end, and only there: older releases read on so far as they know, and
+/// whoever knows it does without it where a hello ends before it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Hello {
     /// Name of the speaker's cluster.

@@ -103,6 +103,49 @@ fn what_is_under_way_is_counted_and_answered() {
 }
 
 #[test]
+#[expect(clippy::await_holding_lock, reason = "the syncs of one node wait for it")]
+fn what_other_nodes_have_passed_on_is_under_way_too() {
+    let cluster = Cluster::start(&[1, 1, 1, 1]);
+    cluster.wait_connected();
+    let failing = cluster.sync_failures[1].clone();
+    let forwards = || cluster.node(0).metrics().forwards.get();
+    block_on(async {
+        let mut client = cluster.client(0).await;
+        let mut others = Vec::new();
+        for node in 1..4 {
+            others.push(operator(&cluster, node).await);
+        }
+        // What node 0 does not store the other three do.
+        let (mut number, passed_on) = (0, forwards());
+        while forwards() == passed_on {
+            assert!(number < 200, "it stores everything");
+            number += 1;
+            client.put(&format!("k{number}"), "v", None).await;
+        }
+        let syncs = failing.lock().expect("not poisoned");
+        let id = client.send(put_everywhere(&format!("k{number}"))).await;
+        let mut under_way = 0;
+        for _ in 0..1_000 {
+            for other in &mut others {
+                under_way += tell(other, DrainCommand::Status).await.under_way;
+            }
+            if under_way > 0 {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(under_way, 1);
+        drop(syncs);
+        let response = client.answer_to(id).await;
+        assert!(matches!(&response, Response::Stored(stored) if stored.acks == 3), "{response:?}");
+        for other in &mut others {
+            assert_eq!(tell(other, DrainCommand::Status).await.under_way, 0);
+        }
+    });
+    cluster.stop();
+}
+
+#[test]
 fn what_a_drained_node_is_passed_it_leaves_to_the_next_owner() {
     let cluster = Cluster::start(&[1, 1, 1, 1]);
     cluster.wait_connected();
@@ -122,7 +165,9 @@ fn what_a_drained_node_is_passed_it_leaves_to_the_next_owner() {
         for i in 0..60 {
             match client.ask(put(&format!("k{i}"), "w", None)).await {
                 Response::Stored(_) => {}
-                response if refuses(&response) => refused += 1,
+                Response::Failed(Failure::Refused(Refusal::NotEnoughReplicas { needed: 1, available: 0 })) => {
+                    refused += 1
+                }
                 response => panic!("{response:?}"),
             }
         }

@@ -6,7 +6,8 @@
 //!   │◀──────────── 3 to 3, and what it is ───│ none: the connection is closed, and the reason names both and who is to be updated
 //!   │◀═════════════ version 3 ══════════════▶│
 //! ```
-//! The form of this frame is for ever: every release must read that of every other, or could not even say what is wrong.
+//! The form of this frame is for ever: every release must read that of every other, or could not even say what is wrong. Its body,
+//! behind the length that every frame begins with, and at most 64 KiB long:
 //!
 //! ```text
 //! offset  bytes

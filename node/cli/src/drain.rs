@@ -11,8 +11,7 @@ use super::members::{ANSWER_MAX, names};
 use super::output::{self, Format, grouped};
 use super::session::{self, IntoFailure};
 
-/// Clients go to the next node at once, without an error; the node goes on serving the other nodes as a replica. It is forgotten when
-/// the node stops: a restarted node is not drained.
+/// Which node, and what to wait for.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// The node
@@ -35,6 +34,12 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result {
         names(&session::topology(client), Some(&args.node))?;
         let command = if args.undo { DrainCommand::Undo } else { DrainCommand::Begin };
         let mut status = tell(client, &args.node, command).await?;
+        if args.undo && status.draining {
+            return Err(Failure::failed(format_args!(
+                "{} is stopping: it takes no requests until it is started again",
+                args.node
+            )));
+        }
         while !is_done(args, &status) {
             tokio::time::sleep(LOOK_EVERY).await;
             status = tell(client, &args.node, DrainCommand::Status).await?;

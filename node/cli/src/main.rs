@@ -172,8 +172,8 @@ enum Command {
     Aae(OnCluster<Group<aae::Command>>),
     /// Have a node that is about to be stopped coordinate nothing new
     ///
-    /// Clients go to the next node at once, without an error; the node goes on serving the other nodes as a replica. It is forgotten
-    /// when the node stops: a restarted node is not drained. Takes a certificate of an operator.
+    /// Clients go to the next node at once, without an error; the node goes on serving the other nodes as a replica. A node that is started
+    /// again is not drained. Takes a certificate of an operator.
     Drain(OnCluster<drain::Args>),
     /// Measure a running cluster: a closed loop of clients, or an open loop at a rate
     ///

@@ -15,6 +15,8 @@ pub(crate) struct Problem {
     pub(crate) text: String,
     /// What to do about it.
     pub(crate) remedy: &'static str,
+    /// A process of that node has answered, and goes on: it is there, whatever keeps the two apart.
+    pub(crate) is_there: bool,
 }
 
 /// Something that is the matter.
@@ -173,10 +175,7 @@ impl Matter {
             Matter::PeerUnreachable { problem: Some(problem), .. } => problem.remedy,
             Matter::PeerUnreachable { problem: None, .. } => NO_ANSWER,
             Matter::PeerSilent { .. } => "see whether that machine is overloaded, or the network loses packets",
-            Matter::HistoryDiffers { .. } => {
-                "only one of the two histories can go on: choose it (docs/membership.md, Recover), and start the nodes of the other one \
-                 again with empty directories"
-            }
+            Matter::HistoryDiffers { .. } => TWO_HISTORIES,
             Matter::AntiEntropyPaused => "`driftless aae resume`",
             Matter::RecordsDamaged(_) => "see `driftless damaged list`, and look after the disk",
             Matter::CertificateEnds { .. } => {
@@ -278,6 +277,10 @@ pub(crate) const NO_ANSWER: &str =
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Of two nodes that go by different histories of the members.
+pub(crate) const TWO_HISTORIES: &str = "only one of the two histories can go on: choose it before anything is wiped (docs/membership.md, \
+     Without a majority), and start the nodes of the other one again with empty directories";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -316,7 +319,8 @@ mod tests {
 
     #[test]
     fn the_cause_comes_first_and_what_to_do_fits_it() {
-        let problem = Problem { text: "it has another cluster file".to_owned(), remedy: "give both the same" };
+        let problem =
+            Problem { text: "it has another cluster file".to_owned(), remedy: "give both the same", is_there: true };
         let matter = Matter::PeerUnreachable { peer: "n3".to_owned(), problem: Some(problem) };
         assert_eq!(matter.to_string(), "no connection to n3: it has another cluster file");
         assert_eq!(matter.remedy(), "give both the same");

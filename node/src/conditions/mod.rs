@@ -16,7 +16,7 @@ mod quorum;
 mod standing;
 
 #[cfg(feature = "net")]
-pub(crate) use matter::{Matter, NO_ANSWER, Problem};
+pub(crate) use matter::{Matter, NO_ANSWER, Problem, TWO_HISTORIES};
 #[cfg(feature = "net")]
 pub(crate) use present::present;
 #[cfg(feature = "net")]

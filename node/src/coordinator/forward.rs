@@ -1,5 +1,6 @@
 //! A request passed on to a node that stores the key. The node that passes it on never stamps that attempt itself: if no
-//! answer comes, the outcome is unknown. Only one that takes no requests any more has certainly done nothing: then it is the next one's.
+//! answer comes, the outcome is unknown. One that is drained or stops says so before it has looked at the request (`net::peers`):
+//! then it is the next one's.
 
 use std::collections::VecDeque;
 
@@ -44,10 +45,14 @@ impl Forward {
         if from == self.to {
             match reply {
                 Reply::Forwarded(response) => self.conclude(Ok(Answer::Ready(response))),
-                Reply::Refused(Refusal::Stopping) if let Some(next) = self.others.pop_front() => {
-                    self.to = next;
-                    self.actions.push_back(Action::Forward { to: next, request: self.request.clone() });
-                }
+                Reply::Refused(Refusal::Stopping) => match self.others.pop_front() {
+                    Some(next) => {
+                        self.to = next;
+                        self.actions.push_back(Action::Forward { to: next, request: self.request.clone() });
+                    }
+                    // Passed on as it is, it would be taken for what this node says of itself.
+                    None => self.conclude(Err(Refusal::NotEnoughReplicas { needed: 1, available: 0 }.into())),
+                },
                 Reply::Refused(refusal) => self.conclude(Err(refusal.into())),
                 _ => {}
             }
@@ -123,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_drained_has_the_next_owner_asked_and_the_last_one_speaks_for_all() {
+    fn who_is_drained_has_the_next_owner_asked_and_if_all_are_none_is_available() {
         let mut forward = start();
         assert_eq!(forwarded_to(&mut forward), Some(NodeId(1)));
         forward.handle_reply(NodeId(1), Reply::Refused(Refusal::Stopping));
@@ -133,7 +138,8 @@ mod tests {
         forward.handle_reply(NodeId(1), Reply::Forwarded(Response::Failed(Refusal::NoSuchBucket.into())));
         assert!(forward.poll_action().is_none() && forward.is_waited_for());
         forward.handle_reply(NodeId(2), Reply::Refused(Refusal::Stopping));
-        assert!(matches!(forward.poll_action(), Some(Action::Answer(Err(Failure::Refused(Refusal::Stopping))))));
+        let Some(Action::Answer(Err(Failure::Refused(refusal)))) = forward.poll_action() else { panic!("it ends") };
+        assert_eq!(refusal, Refusal::NotEnoughReplicas { needed: 1, available: 0 });
         assert!(!forward.is_waited_for());
     }
 

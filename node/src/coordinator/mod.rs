@@ -85,6 +85,12 @@ pub(crate) enum Asker {
     Replica,
 }
 
+impl Asker {
+    fn is_peer(self) -> bool {
+        matches!(self, Asker::Peer(..))
+    }
+}
+
 /// What a machine wants done.
 enum Action {
     /// Ask a replica, perhaps this node's own.
@@ -149,6 +155,8 @@ pub(crate) struct Coordinator {
     requests: BTreeMap<RequestId, Open>,
     /// Those among them that somebody waits for; the others wait for late replicas.
     waited_for: usize,
+    /// Those of these that peers have passed on.
+    passed_on: usize,
     /// Bytes of the values that replicas have sent for them.
     value_bytes: usize,
     /// When to look at which request again. Entries of requests that have moved on are skipped.
@@ -240,6 +248,7 @@ impl Coordinator {
             retired: BTreeSet::new(),
             requests: BTreeMap::new(),
             waited_for: 0,
+            passed_on: 0,
             value_bytes: 0,
             timeouts: BinaryHeap::new(),
             ids,
@@ -498,6 +507,7 @@ impl Coordinator {
         let open = Open { asker, origin, machine, question, deadline, attempts, value_bytes, is_waited_for, wakes_at };
         self.requests.insert(id, open);
         self.waited_for += 1;
+        self.passed_on += usize::from(asker.is_peer());
         shard.metrics.requests_open.inc();
         self.carry_out(shard, now, id);
     }
@@ -584,6 +594,7 @@ impl Coordinator {
         if open.is_waited_for && !open.machine.is_waited_for() {
             open.is_waited_for = false;
             self.waited_for -= 1;
+            self.passed_on -= usize::from(open.asker.is_peer());
         }
         match open.next_timeout() {
             Some(at) if at < open.wakes_at => {
@@ -600,9 +611,15 @@ impl Coordinator {
     fn close(&mut self, shard: &Shard, id: RequestId) {
         if let Some(open) = self.requests.remove(&id) {
             self.waited_for -= usize::from(open.is_waited_for);
+            self.passed_on -= usize::from(open.is_waited_for && open.asker.is_peer());
             self.value_bytes -= open.value_bytes;
             shard.metrics.requests_open.dec();
         }
+    }
+
+    /// Requests that peers have passed on, and wait for.
+    pub(crate) fn passed_on(&self) -> usize {
+        self.passed_on
     }
 
     pub(crate) fn open_ids(&self) -> Vec<RequestId> {

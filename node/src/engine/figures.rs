@@ -31,6 +31,11 @@ impl<S: Store> Engine<S> {
         self.reconciler.figures(now, &self.replica)
     }
 
+    /// Requests of clients that peers have passed on to this shard, and wait for.
+    pub fn passed_on(&self) -> usize {
+        self.coordinator.passed_on()
+    }
+
     /// What the store is too short of to take writes, in words.
     pub fn shortage(&self) -> Option<String> {
         self.replica.store().shortage()

@@ -124,7 +124,9 @@ impl Membership {
         let stores = stores.ok_or("the stores of the earlier members are not known")?;
         if let Some((node, _)) = stores.iter().find(|(node, store)| record.is_lost(*node, *store)) {
             let name = self.name_of(*node);
-            return Err(format!("{name} was declared lost, and cannot be gone back to: let another node join"));
+            return Err(format!(
+                "{name} was declared lost, and cannot be gone back to: let another node join, or replace it"
+            ));
         }
         let ring = ring.again(earlier).map_err(|error| error.to_string())?;
         let voters = voters::next(&record.voters, ring.members(), |_| false);
@@ -237,7 +239,8 @@ impl Membership {
             let (are, them) = if vacant.len() == 1 { ("is", "it") } else { ("are", "them") };
             let vacant = vacant.join(", ");
             return Err(format!(
-                "{unfinished} unfinished ({vacant} {are} declared lost, and still named as members): replace {them}, or let {them} leave"
+                "{unfinished} unfinished ({vacant} {are} declared lost, and still named as members): replace {them}, let {them} `leave NAME --lost`, \
+                 or start {them} with an empty directory"
             ));
         }
         let why = self.waiting_for();

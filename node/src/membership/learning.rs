@@ -93,11 +93,11 @@ impl Membership {
     pub(super) fn adopt(&mut self, decided: DecidedRecord) {
         let name = files::record(decided.record.version());
         self.write(name, files::encode(&decided));
-        tracing::info!(
-            version = decided.record.version(),
-            reason = decided.record.reason,
-            "a version of the cluster was decided"
-        );
+        let (version, reason) = (decided.record.version(), &decided.record.reason);
+        match decided.record.forced_on {
+            None => tracing::info!(version, reason, "a version of the cluster was decided"),
+            Some(forced_on) => tracing::warn!(version, forced_on, reason, "a version of the cluster was forced"),
+        }
         self.chain.push(decided);
     }
 

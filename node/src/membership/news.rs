@@ -84,8 +84,8 @@ impl Membership {
         let chain = &self.chain;
         self.peers.take_in(now, from, &news, |node| is_known(chain, node));
         self.compare_versions(now, from, &news);
-        // Whoever has a certificate of the cluster may call; only members have a say.
-        if !is_known(&self.chain, from) {
+        // Whoever has a certificate of the cluster may call; only members have a say, and numbers of another history mean nothing in this one.
+        if !is_known(&self.chain, from) || self.peers.is_apart(from) {
             return;
         }
         if let Some(staged) = news.staged
@@ -116,10 +116,11 @@ impl Membership {
             self.want(now, from);
             return;
         }
-        if news.version < version && version > 1 && self.peers.may_push(now, from) {
+        let apart = self.chain.apart(news.version, news.digest);
+        if apart.is_none() && news.version < version && version > 1 && self.peers.may_push(now, from) {
             self.tell_records(from, news.version);
         }
-        self.set_apart(from, self.chain.apart(news.version, news.digest));
+        self.set_apart(from, apart);
     }
 }
 

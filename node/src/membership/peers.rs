@@ -67,6 +67,10 @@ impl Peers {
         self.peers.iter().filter_map(|(node, peer)| Some((*node, peer.apart.as_deref()?)))
     }
 
+    pub(super) fn is_apart(&self, node: NodeId) -> bool {
+        self.peers.get(&node).is_some_and(|peer| peer.apart.is_some())
+    }
+
     pub(super) fn connected(&self) -> Vec<NodeId> {
         self.peers.iter().filter(|(_, peer)| peer.is_connected).map(|(node, _)| *node).collect()
     }
@@ -89,10 +93,13 @@ impl Peers {
         there.filter_map(|(node, peer)| Some((*node, peer.heard.as_ref()?)))
     }
 
-    /// Who has called and is there.
+    /// Who has called and is there, and could become a member: a node that goes by another history takes no record of this one.
     pub(super) fn candidates(&self, now: Instant, is_member: impl Fn(NodeId) -> bool) -> Vec<&Candidate> {
         let candidates = self.peers.iter().filter(|(node, _)| !is_member(**node) && self.is_heard(now, **node));
-        candidates.filter_map(|(_, peer)| Some(&peer.heard.as_ref()?.candidate)).collect()
+        candidates
+            .filter(|(_, peer)| peer.apart.is_none())
+            .filter_map(|(_, peer)| Some(&peer.heard.as_ref()?.candidate))
+            .collect()
     }
 
     /// Whether a node may be sent records that it has not asked for; then not again for a while.

@@ -8,14 +8,15 @@
 //! lost are still members, each until another takes its place, or it leaves, or its node comes back with an empty directory and is filled.
 //!
 //! Rules:
-//! - whoever is not declared lost is heard, with the store that is named as its own, and knows no later version: so nobody who is left
+//! - whoever is not declared lost, and has not left, is heard, with the store that is named as its own, and knows no later version: so nobody who is left
 //!   follows what the lost may have decided meanwhile;
 //! - the record follows from the version before and from who is lost: forced at two nodes, it is the same one;
 //! - a node that knows what came after the version before does not take it, and says so ([`super::chain::Chain::why_foreign`]).
 //!
 //! What this node has accepted for the next version, and nobody brought to an end, is given up. Those who are lost may have decided it; but
-//! nobody who is left follows it, and a version retires the one before only once all of that one's members that are not lost have closed. So no
-//! write rests on it alone but on disks that are lost. To take it up would be no surer: of a majority that is gone, those who are left may
+//! nobody who is left follows it, and a version retires the one before only once all of that one's members that are not lost have closed: unless
+//! it declares those lost who are left here, no write rests on it alone but on disks that are lost. If it does, they are turned away by whoever of
+//! it still runs, which speaks against the order (`NodeContext::contradicts`). To take it up would be no surer: of a majority that is gone, those who are left may
 //! have accepted another value, or none.
 
 use std::collections::BTreeMap;
@@ -56,7 +57,6 @@ impl Membership {
                 warnings: self.dangers(&lost),
             }));
         }
-        tracing::warn!(version = record.version(), reason = record.reason, "a version of the cluster is forced");
         let accepted_by = vec![self.me.member.id];
         self.make_known(now, DecidedRecord { record, ballot: Ballot::default(), accepted_by });
         self.chain.newest().map(|newest| self.as_decided(newest)).ok_or_else(|| "there is no version".to_owned())
@@ -100,9 +100,11 @@ impl Membership {
             return Err(format!("{} {is} up, with all data, and not lost: do not name {it}", up.join(", ")));
         }
         let is_left = |node: &NodeId| *node != me && !lost.contains_key(node) && !record.is_vacant(*node);
-        let left: Vec<NodeId> = record.stores.iter().map(|(node, _)| *node).filter(is_left).collect();
+        // Also members that are leaving: they may follow a version that nobody else knows any more.
+        let members = self.configurations.members();
+        let left: Vec<NodeId> = members.iter().map(|member| member.id).filter(is_left).collect();
         self.check_knows_most(now, &left)?;
-        let is_there = |node: NodeId| node == me || record.store_of(node).is_some_and(|store| is_up(node, store));
+        let is_there = |node: NodeId| node == me || self.chain.store_of(node).is_some_and(|store| is_up(node, store));
         let answering: Vec<NodeId> = record.voters.iter().copied().filter(|voter| is_there(*voter)).collect();
         if answering.len() > record.voters.len() / 2 {
             let (voters, answer) = match answering.len() {

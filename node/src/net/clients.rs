@@ -103,7 +103,7 @@ pub(crate) async fn serve(
     connection.set_send_window(place.window as u64);
     let greeted = tokio::select! {
         biased;
-        greeted = timeout(shared.net.arrival_timeout, greet(&shared.name, &connection, who)) => greeted,
+        greeted = timeout(shared.net.arrival_timeout, greet(&shared.name, &connection)) => greeted,
         () = context.closing.wait() => return CloseReason::new(CloseCode::Stopping, STOPPING).close(&connection),
     };
     let greeted = match greeted {
@@ -140,11 +140,11 @@ struct Greeted {
 }
 
 /// Hears which versions of the protocol the client speaks, and says which this node does. `None` if the client has gone.
-async fn greet(us: &str, connection: &Connection, who: &str) -> Result<Option<Greeted>, CloseReason> {
+async fn greet(us: &str, connection: &Connection) -> Result<Option<Greeted>, CloseReason> {
     let Ok((mut send, receive)) = connection.accept_bi().await else { return Ok(None) };
     let mut stream = SharedStream::new(receive);
     let Some(first) = stream.first().await? else { return Ok(None) };
-    let (version, _) = hello::version(&first, us, who)?;
+    let (version, _) = hello::version(&first, us, "the client")?;
     let written = send.write_all(&greeting::encode(ProtocolVersions::OURS, &())?).await;
     Ok(written.is_ok().then_some(Greeted { version, send, stream }))
 }
@@ -227,7 +227,7 @@ impl Client {
             }
             Entry::Vacant(entry) => entry.insert(Pending { operation, since, deadline, room }),
         };
-        context.count_pending(1);
+        context.begun();
         if let Some(refusal) = self.rights.refusal(shared, &request) {
             self.answer(context, since, id, refused(refusal));
         } else if is_full {
@@ -362,14 +362,14 @@ impl Client {
 
     fn forget(&self, context: &ShardContext, id: u64) -> Option<Pending> {
         let pending = self.pending.borrow_mut().remove(&id)?;
-        context.count_pending(-1);
+        context.ended(1);
         Some(pending)
     }
 
     /// What is unanswered is carried out all the same, and takes its room until then.
     fn leave(&self, context: &ShardContext) {
         let unanswered = std::mem::take(&mut *self.pending.borrow_mut());
-        context.count_pending(-isize::try_from(unanswered.len()).unwrap_or(isize::MAX));
+        context.ended(unanswered.len());
         let mut left = context.left_behind.borrow_mut();
         left.extend(unanswered.into_iter().map(|(request, pending)| {
             (ClientTag { connection: self.number, request }, (pending.deadline + OVERDUE_AFTER, pending.room))

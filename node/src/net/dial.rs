@@ -211,7 +211,8 @@ async fn first_of<T>(mut attempts: FuturesUnordered<impl Future<Output = Result<
     let texts: Vec<&str> = problems.iter().map(|problem| problem.text.as_str()).collect();
     let text = texts.join("; ");
     let remedy = problems.first().map_or("", |problem| problem.remedy);
-    Err(Problem { text, remedy })
+    let is_there = problems.iter().any(|problem| problem.is_there);
+    Err(Problem { text, remedy, is_there })
 }
 
 /// From one address to the next: the recommended value (RFC 8305, section 8).

@@ -191,6 +191,7 @@ impl<S: Store> Driver<S> {
                 return;
             }
         }
+        self.context.show_passed_on(self.engine.passed_on());
         if let Some(bytes) = large_bytes {
             let ended = self.context.shared.clock.instant();
             self.inputs.rest(ended, ended.since(now.instant));
@@ -238,7 +239,8 @@ impl<S: Store> Driver<S> {
             (Some(agreement), Input::Client { tag, deadline, request: Request::Cluster(command), .. })
                 if deadline > now.instant =>
             {
-                if let Some(refused) = agreement.order(now.instant, tag, deadline, command) {
+                let refused = self.context.shared.contradicts(&command);
+                if let Some(refused) = refused.or_else(|| agreement.order(now.instant, tag, deadline, command)) {
                     self.reply(tag, refused);
                 }
                 return;
@@ -509,7 +511,7 @@ impl<S: Store> Driver<S> {
         let overdue = now >= until;
         let shared = &self.context.shared;
         if !self.drained
-            && (overdue || (self.context.pending() == 0 && self.inputs.is_empty() && !self.context.has_input()))
+            && (overdue || (self.context.under_way() == 0 && self.inputs.is_empty() && !self.context.has_input()))
         {
             self.drained = true;
             shared.drained.fetch_add(1, Ordering::SeqCst);

@@ -70,7 +70,18 @@ pub(crate) fn check(
     if theirs.node == ours.node {
         return refuse("hello of this very node: two processes have one name".to_owned());
     }
-    if configurations.is_lost_store(theirs.node, theirs.store) {
+    let lost = configurations.is_lost_store(theirs.node, theirs.store);
+    if lost
+        && let Some((on, forced)) = configurations.forced()
+        && (on + 1..forced).contains(&theirs.ring_version)
+    {
+        let own = theirs.ring_version;
+        let text = format!(
+            "one of the two is at version {own}, and version {forced} was forced on version {on}: these are two histories of the members"
+        );
+        return Err(CloseReason::new(CloseCode::Apart, text));
+    }
+    if lost {
         let text = format!(
             "its store was declared lost in version {} or before: wipe its directory and join it anew",
             configurations.version()
@@ -86,14 +97,21 @@ pub(crate) fn check(
         && theirs.ring_version == ours.ring_version
         && theirs.topology_digest != ours.topology_digest
     {
-        let text = format!(
-            "both have ring version {} but disagree on the topology: give all nodes the same cluster file",
-            ours.ring_version
-        );
-        return refuse(text);
+        let version = ours.ring_version;
+        if version > FOUNDING {
+            let text =
+                format!("both have ring version {version}, and not the same: these are two histories of the members");
+            return Err(CloseReason::new(CloseCode::Apart, text));
+        }
+        return refuse(format!(
+            "both have ring version {version} but disagree on the topology: give all nodes the same cluster file"
+        ));
     }
     Ok(())
 }
+
+/// The version that a file makes; later ones are decided.
+const FOUNDING: u64 = 1;
 
 /// The newest life seen of every node, shared by the shards: of two processes that claim to be one node, the older is
 /// refused, and if neither is older both are, until the operator restarts the right one.
@@ -209,7 +227,37 @@ mod tests {
         // One with whom nothing is shared may say whatever it likes.
         let refused = told(newest.0 + 1, newest.0 + 2, &(&ours, b"")).expect_err("it speaks later versions only");
         assert_eq!(refused.code, CloseCode::ProtocolVersion);
-        assert!(refused.text.ends_with("and b 3 to 4: update a"), "{refused}");
+        let spoken = format!("and b {} to {}: update a", newest.0 + 1, newest.0 + 2);
+        assert!(refused.text.ends_with(&spoken), "{refused}");
+    }
+
+    /// Byte for byte: whatever a later release makes of a hello, as long as it speaks version 2 it reads this.
+    #[test]
+    fn the_hello_of_version_2_is_read_for_ever() {
+        #[rustfmt::skip]
+        let body = [
+            2, 0, 2, 0,
+            2, b'a', b'b', // cluster
+            7, // node
+            3, 9, // incarnation
+            1, 4, 8, // knows
+            9, // ring version
+            5, // digest of the topology
+            1, // shard
+            6, // store
+        ];
+        let life = |starts, nonce| Incarnation { starts, nonce };
+        let hello = Hello {
+            cluster: "ab".to_owned(),
+            node: NodeId(7),
+            incarnation: life(3, 9),
+            knows: Some(life(4, 8)),
+            ring_version: 9,
+            topology_digest: 5,
+            shard: 1,
+            store: StoreId(6),
+        };
+        assert_eq!(read(&body, "a", "b"), Ok((ProtocolVersion(2), hello)));
     }
 
     #[test]
@@ -249,6 +297,26 @@ mod tests {
         };
         assert!(told(2).is_err_and(|reason| reason.code == CloseCode::Lost && reason.text.contains("join it anew")));
         assert_eq!(told(3), Ok(()));
+    }
+
+    #[test]
+    fn who_was_declared_lost_by_force_and_has_gone_on_is_not_told_to_wipe_its_data() {
+        let ring = TopologyBuilder::of(["a", "b"]).build();
+        let (a, b) = (NodeId::of_name("a"), NodeId::of_name("b"));
+        let topology = ring.with_ring(ring.ring().forced().expect("has a number")).expect("fits");
+        let (stores, lost) = (vec![(a, StoreId(1)), (b, StoreId(2))], vec![(b, StoreId(2))]);
+        let on = ring.ring().version().0;
+        let record = Record::new(7, 0, topology, stores, vec![a], lost, Vec::new(), String::new(), String::new());
+        let record = record.and_then(|record| record.forced(on)).expect("holds together");
+        let version = record.version();
+        let configurations = Configurations::of_records(a, StoreId(1), &[Arc::new(record)], None, &BTreeMap::new());
+        let told = |ring_version| {
+            let (ours, theirs) = between(&configurations, "b", 2);
+            let theirs = Hello { ring_version, ..theirs };
+            check(&ours, &theirs, b, &configurations).expect_err("it is refused").code
+        };
+        assert_eq!([on, version, version + 1].map(told), [CloseCode::Lost; 3]);
+        assert_eq!([on + 1, version - 1].map(told), [CloseCode::Apart; 2]);
     }
 
     #[test]

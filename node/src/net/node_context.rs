@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -12,8 +12,8 @@ use driftless_proto::client::{
     AaePartition, AaeStatus, Class, Condition, DamagedKeys, DrainCommand, DrainStatus, HintsFor, Liveness, NodeStatus,
     PeerStatus, Request, Response,
 };
-use driftless_proto::membership::StoreId;
-use driftless_proto::{ContextKeys, Topology};
+use driftless_proto::membership::{ClusterCommand, StoreId};
+use driftless_proto::{ContextKeys, Failure, Refusal, Topology};
 use driftless_ring::{Member, NodeId};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -113,7 +113,15 @@ pub(crate) struct ShardHandle {
     /// When its driver last turned.
     pub(crate) beat: AtomicU64,
     /// Client requests under way on its connections; only the shard itself counts them.
-    pub(crate) pending: AtomicIsize,
+    pub(crate) pending: AtomicUsize,
+    /// Those that other nodes have passed on to it, as of its last turn.
+    pub(crate) passed_on: AtomicUsize,
+}
+
+impl ShardHandle {
+    pub(crate) fn under_way(&self) -> usize {
+        self.pending.load(Ordering::SeqCst) + self.passed_on.load(Ordering::SeqCst)
+    }
 }
 
 /// What other threads tell a shard.
@@ -229,7 +237,8 @@ impl NodeContext {
                     messages,
                     waiting: AtomicUsize::new(0),
                     beat: AtomicU64::new(0),
-                    pending: AtomicIsize::new(0),
+                    pending: AtomicUsize::new(0),
+                    passed_on: AtomicUsize::new(0),
                 })
                 .collect(),
             incarnations: Incarnations::default(),
@@ -410,12 +419,13 @@ impl NodeContext {
         {
             match draining {
                 true => tracing::info!(node = self.name, "drained by an operator: coordinates nothing new"),
+                false if self.is_stopping() => {}
                 false => tracing::info!(node = self.name, "taken back by an operator: coordinates requests again"),
             }
         }
-        let pending: isize = self.shards.iter().map(|shard| shard.pending.load(Ordering::SeqCst)).sum();
+        let under_way: usize = self.shards.iter().map(ShardHandle::under_way).sum();
         // The one that asks for this is among them.
-        let under_way = u64::try_from(pending - 1).unwrap_or(0);
+        let under_way = under_way.saturating_sub(1) as u64;
         DrainStatus { draining: self.is_draining(), under_way, hints: self.hint_keys() }
     }
 
@@ -499,6 +509,19 @@ impl NodeContext {
         {
             state.problem = Some(problem);
         }
+    }
+
+    /// What speaks against an order, and the machine of the members cannot know: that a node which is to be declared lost by force is there,
+    /// though the two do not listen to each other. It may know that this node was declared lost itself.
+    pub(crate) fn contradicts(&self, command: &ClusterCommand) -> Option<Response> {
+        let ClusterCommand::Recover { lost, .. } = command else { return None };
+        let (name, problem) = self.peers.iter().find_map(|peer| {
+            let problem = peer.problem.as_ref().filter(|problem| problem.is_there && !peer.is_connected())?;
+            let name = self.name_of(*peer.key());
+            lost.contains(&name).then(|| (name, problem.text.clone()))
+        })?;
+        let why = format!("{name} is there, and not lost: {problem}; stop it for good, or see `driftless status`");
+        Some(Response::Failed(Failure::Refused(Refusal::Membership(why))))
     }
 
     /// Takes over what the detector thinks of a peer, and tells the other shards.

@@ -5,11 +5,15 @@ use std::net::SocketAddr;
 use quinn::{ApplicationClose, ConnectionError, TransportErrorCode};
 
 use super::refusal::{CloseCode, CloseReason};
-use crate::conditions::{NO_ANSWER, Problem};
+use crate::conditions::{NO_ANSWER, Problem, TWO_HISTORIES};
 
 /// This node turned the other away.
 pub(super) fn of_refusal(reason: &CloseReason) -> Problem {
-    Problem { text: format!("this node turns it away: {}", reason.text), remedy: remedy(reason.code as u64) }
+    Problem {
+        text: format!("this node turns it away: {}", reason.text),
+        remedy: remedy(reason.code as u64),
+        is_there: true,
+    }
 }
 
 /// An address that cannot be called.
@@ -17,43 +21,49 @@ pub(super) fn of_address(text: String) -> Problem {
     Problem {
         text,
         remedy: "check the address of that member in the cluster file, and the names that this machine knows",
+        is_there: false,
     }
 }
 
 /// Nobody has answered.
 pub(super) fn of_silence(address: SocketAddr) -> Problem {
-    Problem { text: format!("nothing answers at {address}"), remedy: NO_ANSWER }
+    no_answer(format!("nothing answers at {address}"))
 }
 
 /// A connection did not come about, or ended before both sides had said who they are.
 pub(super) fn of_error(address: SocketAddr, error: &ConnectionError) -> Problem {
-    let certificates = |text: String| Problem { text, remedy: CERTIFICATES };
+    let certificates = |text: String| Problem { text, remedy: CERTIFICATES, is_there: true };
     match error {
         // Nobody has said this: the other side has dropped the connection, for another one or to start again.
         ConnectionError::ApplicationClosed(close) if close.error_code.into_inner() == 0 && close.reason.is_empty() => {
-            Problem { text: format!("{address} went away"), remedy: NO_ANSWER }
+            no_answer(format!("{address} went away"))
         }
         ConnectionError::ApplicationClosed(close) => of_close(close),
         ConnectionError::TransportError(error) if alert(error.code).is_some() => {
             certificates(format!("its certificate does not count here: {}", error.reason))
         }
         ConnectionError::ConnectionClosed(close) => match alert(close.error_code) {
-            Some(NO_PROTOCOL) => Problem { text: NO_PROTOCOL.to_owned(), remedy: RELEASES },
+            Some(NO_PROTOCOL) => Problem { text: NO_PROTOCOL.to_owned(), remedy: RELEASES, is_there: true },
             Some(said) => certificates(format!("it does not let this node's certificate count: {said}")),
             // That of an application which ended the handshake (RFC 9000, section 10.2.3).
             None if close.error_code == TransportErrorCode::CONNECTION_REFUSED => {
-                Problem { text: format!("{address} takes no new connections now"), remedy: NO_ANSWER }
+                Problem { is_there: true, ..no_answer(format!("{address} takes no new connections now")) }
             }
-            None => Problem { text: error.to_string(), remedy: NO_ANSWER },
+            None => no_answer(error.to_string()),
         },
         ConnectionError::TimedOut | ConnectionError::Reset => of_silence(address),
-        other => Problem { text: other.to_string(), remedy: NO_ANSWER },
+        other => no_answer(other.to_string()),
     }
 }
 
 fn of_close(close: &ApplicationClose) -> Problem {
-    let said = String::from_utf8_lossy(&close.reason);
-    Problem { text: format!("it turns this node away: {said}"), remedy: remedy(close.error_code.into_inner()) }
+    let (said, code) = (String::from_utf8_lossy(&close.reason), close.error_code.into_inner());
+    let text = format!("it turns this node away: {said}");
+    Problem { text, remedy: remedy(code), is_there: code != CloseCode::Stopping as u64 }
+}
+
+fn no_answer(text: String) -> Problem {
+    Problem { text, remedy: NO_ANSWER, is_there: false }
 }
 
 /// What a TLS alert says (RFC 8446, section 6.2).
@@ -79,6 +89,7 @@ fn remedy(code: u64) -> &'static str {
     const INCARNATION: u64 = CloseCode::Incarnation as u64;
     const STOPPING: u64 = CloseCode::Stopping as u64;
     const LOST: u64 = CloseCode::Lost as u64;
+    const APART: u64 = CloseCode::Apart as u64;
     match code {
         IDENTITY | EXPIRED => CERTIFICATES,
         REVOKED => "take it off the deny list (`access.toml`), or give that node another certificate",
@@ -86,6 +97,7 @@ fn remedy(code: u64) -> &'static str {
         HELLO => "give all nodes the same cluster file, and start those again whose file was another",
         INCARNATION => "run that node once, on the newest of its data directories",
         LOST => "start that node with an empty directory, and have it join anew",
+        APART => TWO_HISTORIES,
         STOPPING => "start that node again when it is wanted",
         _ => "see the logs of both nodes",
     }
@@ -96,7 +108,7 @@ const CRYPTO_ERRORS_FROM: u64 = 0x100;
 
 const NO_PROTOCOL: &str = "both sides share no protocol";
 
-const RELEASES: &str = "update the older of the two nodes (`driftless status` shows the release of each)";
+const RELEASES: &str = "update the older of the two";
 
 const CERTIFICATES: &str =
     "compare the certificates and authorities of both nodes (`driftless cert show`), and their clocks";
@@ -134,6 +146,21 @@ mod tests {
         let problem =
             of_error(address(), &ConnectionError::ApplicationClosed(close(CloseCode::Incarnation, "an older copy")));
         assert!(problem.remedy.contains("newest of its data directories"));
+        let problem =
+            of_error(address(), &ConnectionError::ApplicationClosed(close(CloseCode::Apart, "it is at version 8")));
+        assert!(problem.remedy.contains("before anything is wiped"));
+    }
+
+    #[test]
+    fn who_has_turned_this_node_away_is_there_and_who_stops_or_says_nothing_is_not() {
+        let closed = |code: CloseCode| {
+            let error_code = VarInt::from_u32(code as u32);
+            let close = ApplicationClose { error_code, reason: Bytes::from_static(b"why") };
+            of_error(address(), &ConnectionError::ApplicationClosed(close)).is_there
+        };
+        assert!(closed(CloseCode::Lost) && closed(CloseCode::Incarnation) && !closed(CloseCode::Stopping));
+        assert!(of_refusal(&CloseReason::new(CloseCode::Expired, "its certificate")).is_there);
+        assert!(!of_silence(address()).is_there && !of_address("no such name".to_owned()).is_there);
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub(crate) enum CloseCode {
     Lost = 11,
     /// There is a connection between the two already.
     Spare = 12,
+    /// The two go by different histories of the members.
+    Apart = 13,
 }
 
 impl CloseReason {

@@ -2,9 +2,9 @@
 //!
 //! | takes | requests |
 //! |---|---|
-//! | reader | get, scan, topology, status, hints, damaged records, how anti-entropy stands, how members stand, what a plan would move |
+//! | reader | get, scan, topology, status, hints, damaged records, how anti-entropy stands, how a drain stands, how members stand, what a plan would move |
 //! | writer | put, delete |
-//! | operator | orders to anti-entropy, giving up a damaged record, changing members and buckets |
+//! | operator | orders to anti-entropy, draining, giving up a damaged record, changing members and buckets |
 //!
 //! A role that is for some buckets only is none in the others. What concerns no bucket takes the role in any, but an order to the
 //! whole node takes it in all.

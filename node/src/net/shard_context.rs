@@ -13,7 +13,7 @@ use super::admitted::Admitted;
 use super::clients::Room;
 use super::inbound::LargeBudget;
 use super::inputs::{Input, Inputs};
-use super::node_context::NodeContext;
+use super::node_context::{NodeContext, ShardHandle};
 use super::refusal::{CloseCode, CloseReason, News};
 use super::reply_routes::ReplyRoutes;
 use super::requests::RequestCounts;
@@ -70,17 +70,35 @@ impl ShardContext {
         number << SHARD_BITS | u64::from(self.shard)
     }
 
-    /// So many more client requests are under way on connections of this shard.
-    pub(crate) fn count_pending(&self, change: isize) {
-        if let Some(handle) = self.shared.shards.get(usize::from(self.shard)) {
-            // Before it is looked whether the node is drained: who drains it sets that first, and looks at this then.
-            handle.pending.fetch_add(change, Ordering::SeqCst);
+    /// A client request is under way on a connection of this shard, from before it is looked whether the node is drained: who drains it
+    /// sets that first, and looks at this then.
+    pub(crate) fn begun(&self) {
+        if let Some(handle) = self.handle() {
+            handle.pending.fetch_add(1, Ordering::SeqCst);
         }
     }
 
-    /// Client requests under way on connections of this shard.
-    pub(crate) fn pending(&self) -> isize {
-        self.shared.shards.get(usize::from(self.shard)).map_or(0, |handle| handle.pending.load(Ordering::SeqCst))
+    /// So many of them are no longer.
+    pub(crate) fn ended(&self, count: usize) {
+        if let Some(handle) = self.handle() {
+            handle.pending.fetch_sub(count, Ordering::SeqCst);
+        }
+    }
+
+    /// So many that other nodes have passed on to this shard are.
+    pub(crate) fn show_passed_on(&self, count: usize) {
+        if let Some(handle) = self.handle() {
+            handle.passed_on.store(count, Ordering::SeqCst);
+        }
+    }
+
+    /// Client requests under way on connections of this shard, and passed on to it.
+    pub(crate) fn under_way(&self) -> usize {
+        self.handle().map_or(0, ShardHandle::under_way)
+    }
+
+    fn handle(&self) -> Option<&ShardHandle> {
+        self.shared.shards.get(usize::from(self.shard))
     }
 
     /// A request was answered whose client is no longer there.

@@ -9,6 +9,8 @@
 //! | a context token | `CONTEXT` |
 //! | twelve and more hexadecimal digits, with a digit among them | `ID` |
 //! | `2027-12-31T12:00:00Z` | `DATE` |
+//! | what names a plan: `plan 24dd3d40`, `commit 24dd3d40` | `PLAN` |
+//! | who was quick enough to decide: `decided by n1, n2` | `DECIDED` |
 //! | runs of spaces, which align columns | one |
 //! | where [`Numbers::Vary`]: `5,287`, `0.4`, `-3` | `N` |
 //! | and such a number with its unit of time or size: `3s`, `0.4 s`, `2m 3s`, `3.2 MiB` | `TIME`, `SIZE` |
@@ -78,6 +80,17 @@ fn variable(rest: &str, numbers: Numbers) -> (Option<&'static str>, usize) {
     if let Some(port) = rest.strip_prefix("127.0.0.1:") {
         return (Some("ADDRESS"), rest.len() - port.len() + run(port, |c| c.is_ascii_digit()));
     }
+    if let Some(name) = ["plan ", "commit "].iter().find_map(|before| rest.strip_prefix(before))
+        && run(name, |c| c.is_ascii_hexdigit()) == 8
+    {
+        return (Some("PLAN"), rest.len() - name.len() + 8);
+    }
+    if let Some(names) = rest.strip_prefix("decided by ") {
+        return (
+            Some("DECIDED"),
+            rest.len() - names.len() + run(names, |c| c.is_alphanumeric() || matches!(c, ',' | ' ')),
+        );
+    }
     let word = run(rest, char::is_alphanumeric);
     let is_id = |word: &str| word.chars().all(|c| c.is_ascii_hexdigit()) && word.contains(|c: char| c.is_ascii_digit());
     if word >= 12 && is_id(&rest[..word]) {
@@ -122,6 +135,8 @@ fn what_varies_is_replaced_and_nothing_else() {
         ("until 2027-12-31T12:00:00Z.", "until DATE.", "until DATE."),
         ("{\"ms\":-2,\"v\":\"0.1.0\"}", "{\"ms\":N,\"v\":\"N\"}", "{\"ms\":-2,\"v\":\"0.1.0\"}"),
         ("see - or -w", "see - or -w", "see - or -w"),
+        ("version 3, plan 24dd3d40", "version N, PLAN", "version 3, PLAN"),
+        ("version 3 decided by n1, n2: n4 joins", "version N DECIDED: n4 joins", "version 3 DECIDED: n4 joins"),
     ] {
         assert_eq!(normal(line, Numbers::Vary), vary);
         assert_eq!(normal(line, Numbers::Count), count);

@@ -1,4 +1,4 @@
-//! A second person's walk: what README and the pages on the command line, configuration and operations tell a reader to type is
+//! A second person's walk: what README and the pages on the command line, configuration, operations and membership tell a reader to type is
 //! typed here, against real processes, and what is printed is compared with what they show.
 //!
 //! - `samples.rs`: every `console` sample, what it presumes, and those that cannot be run, with the reason;

@@ -1,7 +1,7 @@
 //! Every `console` sample of the pages, and what it presumes.
 
 use super::Walk;
-use super::cluster_support::{Dev, text};
+use super::cluster_support::{Dev, driftless, finish, sample_file, text};
 use super::compare::Numbers;
 use super::markdown::{Shown, blocks, page};
 
@@ -24,6 +24,8 @@ pub(crate) enum At {
     Three(Before),
     /// Five, likewise.
     Five(Before),
+    /// Three whose members change.
+    Changing(Before),
     /// The cluster by hand: `by_hand.rs`.
     ByHand,
     /// Nowhere, for this reason.
@@ -82,24 +84,22 @@ pub(crate) const SAMPLES: &[Sample] = &[
     soon(alike(COMMANDS, "driftless --profile DIR hints", At::Five(more_puts))),
     soon(exactly(CONFIGURATION, "driftless --endpoint 127.0.0.1:8500 --ca authority/ca.pem --cert alice/alice.pem --key alice/alice.key status", At::ByHand)),
     exactly(COMMANDS, "driftless --profile shop bucket list", At::ByHand),
-    alike(COMMANDS, "driftless --profile DIR cluster status", At::NotRun(MEMBERS)),
-    alike(COMMANDS, "driftless --profile DIR cluster plan", At::NotRun(MEMBERS)),
-    alike(COMMANDS, "driftless --profile DIR transfers", At::NotRun(MEMBERS)),
-    alike(COMMANDS, "driftless --profile DIR bucket create carts --strict", At::NotRun(MEMBERS)),
-    alike(COMMANDS, "driftless --profile DIR bucket set carts -r 2 -w 3", At::NotRun(MEMBERS)),
-    alike(MEMBERSHIP, "driftless --profile DIR cluster join n4", At::NotRun(MEMBERS)),
-    alike(MEMBERSHIP, "driftless --profile DIR cluster plan", At::NotRun(MEMBERS)),
-    alike(MEMBERSHIP, "driftless --profile DIR cluster commit 24dd3d40", At::NotRun(MEMBERS)),
-    alike(MEMBERSHIP, "driftless --profile DIR cluster leave n2", At::NotRun(MEMBERS)),
-    alike(MEMBERSHIP, "driftless --profile DIR cluster replace n3 --with n5", At::NotRun(MEMBERS)),
-    alike(MEMBERSHIP, "driftless --profile DIR cluster set n1 --weight 2", At::NotRun(MEMBERS)),
+    soon(alike(COMMANDS, "driftless --profile DIR cluster status", At::Changing(records))),
+    alike(MEMBERSHIP, "driftless --profile DIR cluster join n4", At::Changing(n4_calls)),
+    soon(alike(MEMBERSHIP, "driftless --profile DIR cluster plan", At::Changing(nothing))),
+    soon(alike(COMMANDS, "driftless --profile DIR cluster plan", At::Changing(nothing))),
+    alike(MEMBERSHIP, "driftless --profile DIR cluster commit 24dd3d40", At::Changing(a_plan)),
+    alike(MEMBERSHIP, "driftless --profile DIR cluster leave n2", At::Changing(settled)),
+    alike(MEMBERSHIP, "driftless --profile DIR cluster set n1 --weight 2", At::Changing(nothing_staged)),
+    alike(COMMANDS, "driftless --profile DIR bucket create carts --strict", At::Changing(nothing_staged)),
+    alike(COMMANDS, "driftless --profile DIR bucket set carts -r 2 -w 3", At::Changing(settled)),
+    alike(MEMBERSHIP, "driftless --profile DIR cluster replace n3 --with n5", At::Changing(n5_calls_and_n3_is_gone)),
+    alike(COMMANDS, "driftless --profile DIR transfers", At::NotRun("shows a moment of a change that takes minutes")),
     alike(COMMANDS, "driftless --profile DIR damaged list", At::NotRun(DAMAGE)),
     alike(COMMANDS, "driftless --profile DIR damaged restore bat --accept-loss", At::NotRun(DAMAGE)),
     alike(OPERATIONS, "ssh n1 curl -s http://127.0.0.1:7401/metrics | grep -E 'credentials_(reread|refused)_total '", At::NotRun("needs other machines")),
     alike(OPERATIONS, "openssl verify -CAfile next/ca.pem n1.pem", At::NotRun("is another program")),
 ];
-
-const MEMBERS: &str = "tests/cluster_members.rs changes the members of a cluster of its own";
 
 const DAMAGE: &str = "needs a record that a fault of memory has changed, which no process does by itself";
 
@@ -141,6 +141,54 @@ fn n2_killed_as_well(_: &Walk, dev: &Dev) -> Vec<(&'static str, String)> {
 fn n3_killed_and_puts(walk: &Walk, dev: &Dev) -> Vec<(&'static str, String)> {
     n3_killed(walk, dev);
     more_puts(walk, dev)
+}
+
+fn records(_: &Walk, dev: &Dev) -> Vec<(&'static str, String)> {
+    dev.ok(&["load", sample_file()]);
+    Vec::new()
+}
+
+fn n4_calls(_: &Walk, dev: &Dev) -> Vec<(&'static str, String)> {
+    calls(dev, "n4")
+}
+
+fn a_plan(_: &Walk, dev: &Dev) -> Vec<(&'static str, String)> {
+    vec![("24dd3d40", text(&dev.json(&["cluster", "plan"]), "plan"))]
+}
+
+fn settled(_: &Walk, dev: &Dev) -> Vec<(&'static str, String)> {
+    dev.ok(&["transfers", "--watch", "--timeout", "90s"]);
+    Vec::new()
+}
+
+fn nothing_staged(_: &Walk, dev: &Dev) -> Vec<(&'static str, String)> {
+    dev.ok(&["cluster", "clear"]);
+    Vec::new()
+}
+
+fn n5_calls_and_n3_is_gone(walk: &Walk, dev: &Dev) -> Vec<(&'static str, String)> {
+    settled(walk, dev);
+    calls(dev, "n5");
+    dev.kill("n3");
+    dev.eventually("n3 is not heard", || {
+        let state = dev.json(&["cluster", "status"]);
+        let members = state["members"].as_array().expect("a list");
+        members.iter().any(|member| member["name"] == "n3" && member["heard"] == false)
+    });
+    Vec::new()
+}
+
+/// One more node beside the cluster, that has called.
+fn calls(dev: &Dev, name: &str) -> Vec<(&'static str, String)> {
+    let mut command = driftless();
+    command.args(["dev", "add", name, "--dir"]).arg(dev.cluster());
+    let added = finish(command, b"");
+    assert_eq!(added.code, Some(0), "{}", added.stderr);
+    dev.eventually("it has called", || {
+        let state = dev.json(&["cluster", "status"]);
+        state["candidates"].as_array().expect("a list").iter().any(|candidate| candidate["name"] == name)
+    });
+    Vec::new()
 }
 
 /// Enough that each of the others has something for n3.
@@ -205,23 +253,25 @@ fn samples_that_presume_nothing() {
 
 #[test]
 fn samples_of_three_nodes() {
-    let dev = Dev::start();
-    let walk = Walk::beside(&dev);
-    for sample in SAMPLES {
-        if let At::Three(before) = sample.at {
-            let placeholders = before(&walk, &dev);
-            walk.compares(sample, &placeholders);
-        }
-    }
+    compare_beside(&Dev::start(), |at| if let At::Three(before) = at { Some(before) } else { None });
 }
 
 #[test]
 fn samples_of_five_nodes() {
-    let dev = Dev::of(5, |_| {});
-    let walk = Walk::beside(&dev);
+    compare_beside(&Dev::of(5, |_| {}), |at| if let At::Five(before) = at { Some(before) } else { None });
+}
+
+#[test]
+fn samples_of_nodes_that_come_and_go() {
+    compare_beside(&Dev::start(), |at| if let At::Changing(before) = at { Some(before) } else { None });
+}
+
+/// The samples of one place, in their order, beside this cluster.
+fn compare_beside(dev: &Dev, is_there: impl Fn(At) -> Option<Before>) {
+    let walk = Walk::beside(dev);
     for sample in SAMPLES {
-        if let At::Five(before) = sample.at {
-            let placeholders = before(&walk, &dev);
+        if let Some(before) = is_there(sample.at) {
+            let placeholders = before(&walk, dev);
             walk.compares(sample, &placeholders);
         }
     }

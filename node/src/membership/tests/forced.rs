@@ -95,7 +95,7 @@ fn with_two_of_three_gone_the_third_decides_alone_and_the_cluster_is_made_whole_
     assert_eq!((after.version, after.forced_on, after.voters), (1000, Some(2), vec!["n1".to_owned()]));
     assert!(["n2", "n3"].iter().all(|name| member(&mut world, "n1", name).is_lost));
     let refused = change(&mut world, "n1", join("n4")).unwrap_err();
-    let why = "version 2 is unfinished (n2, n3 are declared lost, and still named as members): replace them, or let them leave";
+    let why = "version 2 is unfinished (n2, n3 are declared lost, and still named as members): replace them, let them `leave NAME --lost`, or start them with an empty directory";
     assert_eq!(refused, why);
     ask(&mut world, "n1", ClusterCommand::Clear).unwrap();
 
