@@ -183,7 +183,7 @@ fn a_client_goes_by_a_version_that_both_speak_or_is_told_who_is_to_be_updated() 
     let cluster = one_node();
     block_on(async {
         let issued = cluster.client_identity();
-        let (us, them) = (&cluster.members[0].name, "driftless://test/client/tester");
+        let (us, them) = (&cluster.members[0].name, "the client");
         for tail in [&b""[..], b"what a client of tomorrow says besides"] {
             for (lowest, highest, why) in claims(us, them) {
                 let first = claim(lowest, highest, tail);

@@ -156,7 +156,8 @@ impl Basis<'_> {
         let called = self.candidates.iter().find(|candidate| candidate.member.name == name);
         let candidate = called.ok_or_else(|| {
             format!(
-                "{name} has not called: start it with a cluster.toml that names this cluster's members, then join it"
+                "{name} has not called: start it with a cluster.toml that names this cluster's members, then join it (with an empty \
+                 directory, if `driftless status` says that it goes by another history)"
             )
         })?;
         // With another disk it would count as one that has taken part in the versions that it is leaving.

@@ -227,8 +227,16 @@ fn two_that_were_forced_on_the_same_version_refuse_each_other() {
     let what = "its version 1000 is not that of this node, which was forced on version 2".to_owned();
     assert_eq!((apart(&world, "n1", "n2"), apart(&world, "n2", "n1")), (Some(what.clone()), Some(what)));
     assert_eq!(world.forced.len(), 2);
+    // Who has followed the one would take no record of the other. With an empty directory it does.
+    let refused = change(&mut world, "n1", replace("n2", "n4")).unwrap_err();
+    assert!(refused.starts_with("n4 has not called"), "{refused}");
+    world.wipe(id("n4"));
+    split(&mut world, &["n1", "n4"]);
+    world.start(id("n4"));
+    world.run_for(Duration::from_secs(5));
     // One goes on, and the other is told more of the same history.
     change(&mut world, "n1", replace("n2", "n4")).unwrap();
+    world.mend();
     world.run_for(Duration::from_secs(5));
     assert_eq!(version(&world, "n2"), 1000);
     let what = "its version 1001 does not follow on version 1000 of this node".to_owned();
