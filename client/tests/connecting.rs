@@ -152,7 +152,7 @@ async fn a_node_with_which_no_version_is_shared_is_named_with_who_is_to_be_updat
             };
             let spoken = ProtocolVersions::new(from, to).expect("a range");
             let said = format!("this client speaks protocol version {ours}, and ada {spoken}: update {update}");
-            let error = connected.err().expect("they share none").to_string();
+            let error = connected.expect_err("they share none").to_string();
             assert!(error.contains(&said), "{error}");
             node.stop();
         }
@@ -166,12 +166,8 @@ async fn a_node_that_does_not_say_what_it_speaks_breaks_the_protocol() {
         let told = SharedTopology::default();
         let node = Node::start_saying(&authority, "node", "ada", told, address, first).expect("the port is free");
         let builder = Client::builder().seeds([address.to_string()]).identity(authority.client());
-        let error = builder
-            .profile(Profile::new().timeout(Duration::from_secs(1)))
-            .connect()
-            .await
-            .err()
-            .expect("it is no node");
+        let error =
+            builder.profile(Profile::new().timeout(Duration::from_secs(1))).connect().await.expect_err("it is no node");
         assert!(error.to_string().contains("the node broke the protocol"), "{error}");
         node.stop();
     }

@@ -148,7 +148,7 @@ fn a_commit_that_a_voter_has_accepted_is_not_called_refused() {
     ask(&mut world, "n1", ClusterCommand::Stage(join("n4"))).unwrap();
     let plan = plan(&mut world, "n1").name;
     let [n1, n2, n3] = ["n1", "n2", "n3"].map(NodeId::of_name);
-    let commit = ClusterCommand::Commit { plan: plan.clone() };
+    let commit = ClusterCommand::Commit { plan };
     let first = world.command(n1, commit.clone());
     let accepts = |world: &World| world.machine(n1).standing.accepted_for(3).is_some();
     assert!(world.run_until(Duration::from_secs(1), accepts));
