@@ -1,11 +1,14 @@
 //! Three nodes in one process, spoken to over QUIC.
+#![cfg(feature = "net")]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // Time and chance of the system: real nodes run here.
+
+mod common;
 
 use std::time::Duration;
 
+use common::{Cluster, block_on, eventually, get, put};
 use driftless_proto::client::{Liveness, Request, Response};
 use driftless_proto::{Failure, Refusal};
-
-use crate::common::{Cluster, block_on, eventually, get, put};
 
 #[test]
 fn what_is_put_through_one_node_is_read_through_every_node() {

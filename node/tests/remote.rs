@@ -1,9 +1,14 @@
 //! The admin pages for other machines.
+#![cfg(feature = "net")]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // Time and chance of the system: real nodes run here.
+
+mod common;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use common::{Cluster, block_on};
 use driftless_node::config::Access;
 use driftless_node::net::certificates::{CertificateAuthority, Issued, NODE_SERVER_NAME, Validity};
 use driftless_proto::Role;
@@ -12,8 +17,6 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-
-use crate::common::{Cluster, block_on};
 
 /// One node with this access file that shows its pages to other machines.
 fn node_with(access: &str) -> Cluster {
@@ -85,7 +88,7 @@ fn a_prober_needs_no_certificate_and_a_scraper_one_that_may_read() {
 #[test]
 fn a_certificate_of_another_authority_gets_nothing() {
     let cluster = node_with("# nobody");
-    let other = CertificateAuthority::create(crate::common::CLUSTER).expect("a plain name");
+    let other = CertificateAuthority::create(common::CLUSTER).expect("a plain name");
     let stranger = other.issue_client("prometheus", None, Validity::holder(SystemTime::now())).expect("a plain name");
     block_on(async {
         assert!(ask(&cluster, Some(&stranger), "/metrics").await.is_err());

@@ -1,16 +1,19 @@
 //! What clients can make a node hold, with each bound driven to its end: nobody is starved by it, and what was held is given back.
 //! Over real sockets.
 
+#![allow(clippy::disallowed_methods)] // Time and chance of the system: these tests run real nodes.
+
+mod common;
+
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use common::{Cluster, TestClient, block_on, get, put, soon};
 use driftless_node::net::certificates::{Issued, Validity};
 use driftless_proto::client::{AaeCommand, Request, RequestFrame, Response};
 use driftless_proto::frame::{self, FRAME_MAX};
 use driftless_proto::{Failure, Refusal};
 use quinn::{Connection, SendStream};
-
-use crate::common::{Cluster, TestClient, block_on, get, put, soon};
 
 const MIB: usize = 1 << 20;
 

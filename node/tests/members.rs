@@ -1,13 +1,16 @@
 //! Members come and go, over QUIC.
+#![cfg(feature = "net")]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // Time and chance of the system: real nodes run here.
+
+mod common;
 
 use std::time::Duration;
 
+use common::{Cluster, TestClient, block_on, eventually, get, put};
 use driftless_node::node::Node;
 use driftless_proto::client::{Request, Response};
 use driftless_proto::membership::{Change, ClusterAnswer, ClusterCommand, ClusterState, Decided, Plan};
 use driftless_proto::{Failure, Refusal, Role};
-
-use crate::common::{Cluster, TestClient, block_on, eventually, get, put};
 
 /// Three members of one or two shards, and a node with two that wants to be one.
 fn three_and_one() -> Cluster {

@@ -1,12 +1,15 @@
 //! A node that is about to be stopped coordinates nothing new, finishes what is under way, and does everything else.
+#![cfg(feature = "net")]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // Time and chance of the system: real nodes run here.
+
+mod common;
 
 use std::collections::BTreeSet;
 
+use common::{Cluster, TestClient, block_on, get, put, soon};
 use driftless_proto::client::{Delete, DrainCommand, DrainStatus, Request, Response, Scan};
 use driftless_proto::{BucketId, Failure, Key, Refusal, Role, WriteId};
 use driftless_ring::ArcIndex;
-
-use crate::common::{Cluster, TestClient, block_on, get, put, soon};
 
 async fn operator(cluster: &Cluster, node: usize) -> TestClient {
     cluster.client_as(node, "operator", Some(Role::Operator)).await
@@ -163,7 +166,7 @@ fn what_a_drained_node_is_passed_it_leaves_to_the_next_owner() {
             match client.ask(put(&format!("k{i}"), "w", None)).await {
                 Response::Stored(_) => {}
                 Response::Failed(Failure::Refused(Refusal::NotEnoughReplicas { needed: 1, available: 0 })) => {
-                    refused += 1;
+                    refused += 1
                 }
                 response => panic!("{response:?}"),
             }

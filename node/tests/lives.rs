@@ -1,12 +1,13 @@
 //! Data directories and the clocks they were made by, on real threads, sockets and files.
 
+mod common;
+
 use std::path::Path;
 use std::sync::Arc;
 
+use common::{Cluster, block_on, eventually, put, soon};
 use driftless_node::store::directory::{DataDirectory, Identity};
 use driftless_proto::client::Response;
-
-use crate::common::{Cluster, block_on, eventually, put, soon};
 
 /// The data directory of node `b`, as of a start at which the clock showed this.
 fn directory(cluster: &Cluster, path: &Path, clock_s: u64) -> DataDirectory {

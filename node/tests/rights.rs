@@ -1,13 +1,16 @@
 //! What a certificate allows on a running node.
+#![cfg(feature = "net")]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // Time and chance of the system: real nodes run here.
+
+mod common;
 
 use std::path::Path;
 
+use common::{CARTS, Cluster, TestClient, block_on, get, put};
 use driftless_node::config::Access;
 use driftless_proto::client::{AaeCommand, DrainCommand, Get, Request, Response, Restore, Scan};
 use driftless_proto::{BucketId, Failure, Key, Missing, Refusal, Role};
 use driftless_ring::ArcIndex;
-
-use crate::common::{CARTS, Cluster, TestClient, block_on, get, put};
 
 /// One node with this access file.
 fn node_with(access: &str) -> Cluster {

@@ -1,13 +1,14 @@
 //! A replica that lost data is complete again with nobody reading, on real threads, sockets and clocks.
 
+mod common;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::{Cluster, block_on, put, soon};
 use driftless_node::metrics::Metrics;
 use driftless_proto::Role;
 use driftless_proto::client::{AaeCommand, Request, Response};
-
-use crate::common::{Cluster, block_on, put, soon};
 
 const KEYS: usize = 2_000;
 
