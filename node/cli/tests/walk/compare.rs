@@ -15,7 +15,8 @@
 //! | where [`Numbers::Vary`]: `5,287`, `0.4`, `-3` | `N` |
 //! | and such a number with its unit of time or size: `3s`, `0.4 s`, `2m 3s`, `3.2 MiB` | `TIME`, `SIZE` |
 //!
-//! A line of a page that is `…` and nothing else stands for any lines.
+//! A line of a page that is `…` and nothing else stands for any lines. Lines that say how far long work is (`loading: …`) are left out: how many
+//! there are is the machine's to say.
 
 /// Whether numbers may differ.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,7 +29,8 @@ pub(crate) enum Numbers {
 pub(crate) fn difference(shown: &[String], printed: &str, numbers: Numbers) -> Option<String> {
     let normal = |line: &str| if line == "…" { line.to_owned() } else { normal(line, numbers) };
     let shown: Vec<String> = shown.iter().map(|line| normal(line)).collect();
-    let printed: Vec<String> = printed.trim_end().lines().map(normal).collect();
+    let is_progress = |line: &&str| line.starts_with("loading: ") || line.starts_with("dumping: ");
+    let printed: Vec<String> = printed.trim_end().lines().filter(|line| !is_progress(line)).map(normal).collect();
     if matches(&shown, &printed) {
         return None;
     }
@@ -150,5 +152,6 @@ fn a_word_more_or_less_is_a_difference() {
     assert!(same(&["A  B", "1  2", "", "All 3 are up."], "A   B\n17  4\n\nAll 5 are up.\n"));
     assert!(!same(&["A  B"], "A  C\n") && !same(&["A  B"], "A  B\nmore\n") && !same(&["A", "B"], "A\n"));
     assert!(!same(&["n1  -"], "n1  3\n"), "a number is not the absence of one");
+    assert!(same(&["loaded 5"], "loading: 40 %, 2 records\nloaded 5\n"));
     assert!(same(&["A", "…", "end"], "A\n1\n2\nend\n") && !same(&["A", "…", "end"], "A\n1\n2\n"));
 }
