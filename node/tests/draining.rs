@@ -166,7 +166,7 @@ fn what_a_drained_node_is_passed_it_leaves_to_the_next_owner() {
             match client.ask(put(&format!("k{i}"), "w", None)).await {
                 Response::Stored(_) => {}
                 Response::Failed(Failure::Refused(Refusal::NotEnoughReplicas { needed: 1, available: 0 })) => {
-                    refused += 1
+                    refused += 1;
                 }
                 response => panic!("{response:?}"),
             }
