@@ -313,7 +313,7 @@ pub async fn soon(what: &str, mut holds: impl FnMut() -> bool) {
 /// Runs a test's client side.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), future).await.expect("ends in time") })
+    runtime.block_on(async { tokio::time::timeout(2 * PATIENCE, future).await.expect("ends in time") })
 }
 
 /// Speaks the client protocol frame by frame.
