@@ -160,6 +160,19 @@ async fn a_node_with_which_no_version_is_shared_is_named_with_who_is_to_be_updat
 }
 
 #[tokio::test]
+async fn what_came_with_a_nodes_greeting_is_looked_at_although_nothing_follows() {
+    let (authority, address) = (Authority::new(), free_address());
+    let greeting = driftless_proto::greeting::encode(ProtocolVersions::OURS, &()).expect("is short");
+    let first = [&greeting[..], &u32::MAX.to_le_bytes()].concat();
+    let told = SharedTopology::default();
+    let node = Node::start_saying(&authority, "node", "ada", told, address, first).expect("the port is free");
+    let builder = Client::builder().seeds([address.to_string()]).identity(authority.client());
+    let error = builder.profile(Profile::new().timeout(Duration::from_secs(5))).connect().await.expect_err("garbage");
+    assert!(error.to_string().contains("the node broke the protocol"), "{error}");
+    node.stop();
+}
+
+#[tokio::test]
 async fn a_node_that_does_not_say_what_it_speaks_breaks_the_protocol() {
     for first in [vec![4, 0, 0, 0, 4, 0, 3, 0], vec![1, 0, 0, 0, 3], u32::MAX.to_le_bytes().to_vec()] {
         let (authority, address) = (Authority::new(), free_address());
@@ -167,7 +180,7 @@ async fn a_node_that_does_not_say_what_it_speaks_breaks_the_protocol() {
         let node = Node::start_saying(&authority, "node", "ada", told, address, first).expect("the port is free");
         let builder = Client::builder().seeds([address.to_string()]).identity(authority.client());
         let error =
-            builder.profile(Profile::new().timeout(Duration::from_secs(1))).connect().await.expect_err("it is no node");
+            builder.profile(Profile::new().timeout(Duration::from_secs(5))).connect().await.expect_err("it is no node");
         assert!(error.to_string().contains("the node broke the protocol"), "{error}");
         node.stop();
     }

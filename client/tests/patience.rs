@@ -315,3 +315,29 @@ async fn an_answer_to_a_large_value_counts_after_the_time_of_a_small_attempt() {
     stored(put).await;
     assert_eq!(cluster.nodes[0].calls_waiting(), 0);
 }
+
+#[tokio::test]
+async fn what_is_under_way_at_a_node_that_is_drained_meanwhile_is_waited_for() {
+    let last = || Refusal::TooManySiblings { siblings: 64, bytes: 64 };
+    let mut cluster = Cluster::start(&["ada", "bob", "cyd"]);
+    let client = connect(&mut cluster).await;
+    let owners = cluster.owners("default", "k");
+    let waiting = put(&client, "k");
+    let first = cluster.nodes[owners[0]].next_request().await;
+    let second = cluster.nodes[owners[1]].next_request().await;
+    sign_of_life(&mut cluster, &client, owners[0]).await;
+    let other = cluster.keys_of(owners[0]).next().expect("has some");
+    let passed_over = put(&client, &other);
+    cluster.nodes[owners[0]].next_request().await.refuse(Refusal::Stopping);
+    let [bob, cyd] = cluster.nodes.get_disjoint_mut([owners[1], owners[2]]).expect("are two");
+    let received = tokio::select! {
+        received = bob.next_request() => received,
+        received = cyd.next_request() => received,
+    };
+    received.stored();
+    stored(passed_over).await;
+    second.refuse(last());
+    sign_of_life(&mut cluster, &client, owners[1]).await;
+    answer_with(&first, 2);
+    assert_eq!(stored(waiting).await, 2);
+}

@@ -5,9 +5,10 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use common::{Cluster, TestClient, block_on, get, put, soon};
-use driftless_proto::client::{Delete, DrainCommand, DrainStatus, Request, Response, Scan};
+use driftless_proto::client::{Delete, DrainCommand, DrainStatus, Request, Response, Restore, Scan};
 use driftless_proto::{BucketId, Failure, Key, Refusal, Role, WriteId};
 use driftless_ring::ArcIndex;
 
@@ -60,6 +61,9 @@ fn a_drained_node_refuses_what_it_would_coordinate_and_does_everything_else_unti
             let response = drained.ask(request).await;
             assert!(refuses(&response), "{response:?}");
         }
+        let restore = Restore { bucket: BucketId::DEFAULT, key: Key::new("k").expect("valid"), accept_loss: true };
+        let response = drained.ask(Request::Restore(restore)).await;
+        assert!(refuses(&response), "{response:?}");
         // Where others are, how it is, and what members decide it goes on saying.
         assert!(matches!(drained.ask(Request::Topology).await, Response::Topology(_)));
         soon("it says so", || words().contains("draining")).await;
@@ -98,6 +102,35 @@ fn what_is_under_way_is_counted_and_answered() {
         let response = client.answer_to(id).await;
         assert!(matches!(&response, Response::Stored(stored) if stored.acks == 3), "{response:?}");
         assert_eq!(tell(&mut client, DrainCommand::Status).await.under_way, 0);
+    });
+    cluster.stop();
+}
+
+#[test]
+#[expect(clippy::await_holding_lock, reason = "the syncs of one node wait for it")]
+fn who_stops_is_not_taken_back() {
+    let mut cluster = Cluster::plan(&[1, 1, 1]);
+    for node in 0..3 {
+        let mut settings = cluster.settings(node);
+        settings.net.drain_timeout = Duration::from_secs(60);
+        cluster.start_with(node, settings);
+    }
+    cluster.wait_connected();
+    let failing = cluster.sync_failures[1].clone();
+    block_on(async {
+        let mut client = operator(&cluster, 0).await;
+        let syncs = failing.lock().expect("not poisoned");
+        let id = client.send(put_everywhere("k")).await;
+        assert_eq!(tell(&mut client, DrainCommand::Begin).await.under_way, 1);
+        cluster.node(0).stop();
+        assert!(tell(&mut client, DrainCommand::Undo).await.draining, "it stops, whatever it is told");
+        for request in [get("k"), Request::Topology] {
+            let response = client.ask(request).await;
+            assert!(refuses(&response), "{response:?}");
+        }
+        drop(syncs);
+        let response = client.answer_to(id).await;
+        assert!(matches!(&response, Response::Stored(stored) if stored.acks == 3), "{response:?}");
     });
     cluster.stop();
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 use common::{CARTS, Cluster, TestClient, block_on, get, put};
 use driftless_node::config::Access;
 use driftless_proto::client::{AaeCommand, DrainCommand, Get, Request, Response, Restore, Scan};
+use driftless_proto::membership::ClusterCommand;
 use driftless_proto::{BucketId, Failure, Key, Missing, Refusal, Role};
 use driftless_ring::ArcIndex;
 
@@ -19,6 +20,10 @@ fn node_with(access: &str) -> Cluster {
     settings.security.access = Access::parse(Path::new("access.toml"), access).expect("is fine");
     cluster.start_with(0, settings);
     cluster
+}
+
+fn recover() -> Request {
+    Request::Cluster(ClusterCommand::Recover { lost: vec!["nobody".to_owned()], force: false })
 }
 
 fn restore(bucket: BucketId) -> Request {
@@ -83,6 +88,7 @@ fn each_role_may_do_what_it_is_for_and_no_more() {
                 (Request::Drain(DrainCommand::Begin), Role::Operator),
                 (Request::Drain(DrainCommand::Undo), Role::Operator),
                 (restore(BucketId::DEFAULT), Role::Operator),
+                (recover(), Role::Operator),
             ];
             for (request, needed) in takes {
                 if held >= needed {
