@@ -240,7 +240,7 @@ impl Request<'_> {
             Response::Failed(failure) => {
                 attempt.kind = None;
                 if let Failure::Refused(Refusal::Stopping) = failure {
-                    link.turned_away();
+                    link.note_stopping();
                 }
                 Err(self.cause_of(failure, attempt))
             }

@@ -36,7 +36,7 @@ pub(crate) struct Link {
 enum State {
     Idle,
     Connecting { done: watch::Receiver<Option<Connected>>, failures: u32 },
-    Up { connection: Arc<Connection>, failures: u32, turned_away: Option<Instant> },
+    Up { connection: Arc<Connection>, failures: u32, stopping: Option<Instant> },
     Down { until: Instant, failures: u32 },
 }
 
@@ -57,7 +57,7 @@ impl Link {
     /// A link that takes over a connection of another link which is no longer needed.
     pub(crate) fn adopt(self: Arc<Self>, connection: Option<Arc<Connection>>) -> Arc<Link> {
         if let Some(connection) = connection {
-            *self.lock() = State::Up { connection, failures: 0, turned_away: None };
+            *self.lock() = State::Up { connection, failures: 0, stopping: None };
         }
         self
     }
@@ -88,11 +88,11 @@ impl Link {
     /// Whether a request sent here has good prospects: there is a connection and no suspicion, or nothing speaks
     /// against one. Starts to connect anew if it is time to.
     pub(crate) fn is_promising(self: &Arc<Self>) -> bool {
-        self.may_answer() && !self.was_turned_away()
+        self.may_answer() && !self.is_stopping()
     }
 
-    fn was_turned_away(&self) -> bool {
-        matches!(&*self.lock(), State::Up { turned_away: Some(at), .. } if at.elapsed() < TURNED_AWAY_FOR)
+    fn is_stopping(&self) -> bool {
+        matches!(&*self.lock(), State::Up { stopping: Some(at), .. } if at.elapsed() < STOPPING_FOR)
     }
 
     /// Whether what was sent here may well be answered. Starts to connect anew if it is time to.
@@ -114,9 +114,9 @@ impl Link {
     }
 
     /// The node takes no requests now: others are asked first for a while.
-    pub(crate) fn turned_away(&self) {
-        if let State::Up { turned_away, .. } = &mut *self.lock() {
-            *turned_away = Some(Instant::now());
+    pub(crate) fn note_stopping(&self) {
+        if let State::Up { stopping, .. } = &mut *self.lock() {
+            *stopping = Some(Instant::now());
         }
     }
 
@@ -178,7 +178,7 @@ impl Link {
             tokio::time::sleep(wait).await;
             let connected = link.io.connect(&link.address, link.shard, link.expected.as_deref()).await;
             let next = match &connected {
-                Ok(connection) => State::Up { connection: Arc::clone(connection), failures, turned_away: None },
+                Ok(connection) => State::Up { connection: Arc::clone(connection), failures, stopping: None },
                 Err(failure) => {
                     tracing::debug!(node = link.name(), shard = link.shard, %failure, "cannot connect");
                     let failures = failures.saturating_add(1);
@@ -209,7 +209,7 @@ impl Drop for Link {
 }
 
 /// A node that is drained costs one round trip in vain each second; one that is taken back has its requests again as soon.
-const TURNED_AWAY_FOR: Duration = Duration::from_secs(1);
+const STOPPING_FOR: Duration = Duration::from_secs(1);
 
 /// A restarted process is back within the first waits; a machine that is gone costs one handshake every two seconds.
 const RECONNECT: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(2) };

@@ -11,8 +11,10 @@ use driftless_node::net::certificates::{CertificateAuthority, Issued, NODE_SERVE
 use driftless_node::net::tls::{TlsError, TlsFiles, TlsIdentity};
 use driftless_node::node::{Node, NodeError};
 use driftless_node::peer::{Hello, Incarnation};
+use driftless_proto::client::{Request, Response};
 use driftless_proto::frame::{self, ALPN_CLIENT, ALPN_PEER, FRAME_MAX, FrameReader};
-use driftless_proto::{ProtocolVersions, greeting};
+use driftless_proto::membership::ClusterCommand;
+use driftless_proto::{Failure, ProtocolVersions, Refusal, Role, greeting};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 
 fn holder() -> Validity {
@@ -135,6 +137,14 @@ fn turned_away(cluster: &Cluster) -> u64 {
     refused(cluster) + malformed(cluster)
 }
 
+/// The node says why it closes the connection, counts that, and logs it.
+async fn assert_turned_away(cluster: &Cluster, connection: Connection, before: u64, why: &str) {
+    let reason = closed_because(connection).await;
+    assert!(reason.contains(why), "{reason}");
+    assert_eq!(turned_away(cluster), before + 1);
+    soon("it is logged", || log().contains(why)).await;
+}
+
 async fn assert_hello_refused(change: impl FnOnce(&mut Hello), why: &str) {
     let (cluster, issued) = node_and_stranger();
     let mut hello = hello(&cluster);
@@ -157,6 +167,7 @@ fn a_peer_goes_by_a_version_that_both_speak_or_is_told_with_everybody_else_who_i
         for tail in [&b""[..], b"what a release of tomorrow says besides"] {
             for (lowest, highest, why) in claims(us, them) {
                 let first = claim(lowest, highest, &[&rest, tail].concat());
+                let before = turned_away(&cluster);
                 let (connection, _send, mut receive) = begin(&cluster, &issued, ALPN_PEER, &first).await;
                 let status = || cluster.node(0).status();
                 let Some(why) = why else {
@@ -166,16 +177,45 @@ fn a_peer_goes_by_a_version_that_both_speak_or_is_told_with_everybody_else_who_i
                     soon("it is not any more", || !status().peers[0].connected).await;
                     continue;
                 };
-                let before = turned_away(&cluster);
-                let reason = closed_because(connection).await;
-                assert!(reason.contains(&why), "{reason}");
-                assert_eq!(turned_away(&cluster), before + 1);
-                soon("it is logged", || log().contains(&why)).await;
+                assert_turned_away(&cluster, connection, before, &why).await;
                 soon("status says so", || status().conditions.iter().any(|it| it.what.contains(&why))).await;
             }
         }
         cluster.stop();
     });
+}
+
+#[test]
+fn who_calls_and_is_turned_away_is_there_and_not_to_be_declared_lost_by_force() {
+    let (cluster, issued) = node_and_stranger();
+    let them = cluster.members[1].name.clone();
+    block_on(async {
+        let mut client = cluster.client_as(0, "operator", Some(Role::Operator)).await;
+        let recover = |force| Request::Cluster(ClusterCommand::Recover { lost: vec![them.clone()], force });
+        let why = |response| match response {
+            Response::Failed(Failure::Refused(Refusal::Membership(why))) => why,
+            other => panic!("it is refused: {other:?}"),
+        };
+        let before = why(client.ask(recover(true)).await);
+        assert!(!before.contains("is there"), "nobody has called: {before}");
+        let highest = ProtocolVersions::OURS.highest().0;
+        for force in [false, true] {
+            // Between two calls the node may have called itself, in vain.
+            let mut said = String::new();
+            for _ in 0..100 {
+                let first = claim(highest + 1, highest + 1, b"");
+                let (connection, _send, _receive) = begin(&cluster, &issued, ALPN_PEER, &first).await;
+                closed_because(connection).await;
+                said = why(client.ask(recover(force)).await);
+                if said.contains("is there") {
+                    break;
+                }
+            }
+            let expected = format!("{them} is there, and not lost: this node turns it away: ");
+            assert!(said.starts_with(&expected), "{said}");
+        }
+    });
+    cluster.stop();
 }
 
 #[test]
@@ -187,16 +227,13 @@ fn a_client_goes_by_a_version_that_both_speak_or_is_told_who_is_to_be_updated() 
         for tail in [&b""[..], b"what a client of tomorrow says besides"] {
             for (lowest, highest, why) in claims(us, them) {
                 let first = claim(lowest, highest, tail);
+                let before = turned_away(&cluster);
                 let (connection, _send, mut receive) = begin(&cluster, &issued, ALPN_CLIENT, &first).await;
                 let Some(why) = why else {
                     assert_eq!(greeted(&mut receive).await, Some(ProtocolVersions::OURS), "{lowest} to {highest}");
                     continue;
                 };
-                let before = turned_away(&cluster);
-                let reason = closed_because(connection).await;
-                assert!(reason.contains(&why), "{reason}");
-                assert_eq!(turned_away(&cluster), before + 1);
-                soon("it is logged", || log().contains(&why)).await;
+                assert_turned_away(&cluster, connection, before, &why).await;
                 assert_serves(&cluster).await;
             }
         }
@@ -208,7 +245,7 @@ fn a_client_goes_by_a_version_that_both_speak_or_is_told_who_is_to_be_updated() 
 fn who_does_not_begin_with_its_versions_is_no_client() {
     let mut cluster = Cluster::plan(&[1]);
     let mut settings = cluster.settings(0);
-    settings.net.arrival_timeout = Duration::from_secs(1);
+    settings.net.arrival_timeout = Duration::from_secs(3);
     cluster.start_with(0, settings);
     block_on(async {
         let issued = cluster.client_identity();

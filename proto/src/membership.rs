@@ -133,6 +133,17 @@ impl Record {
         self.lost.contains(&(node, store))
     }
 
+    /// The stores that were declared lost, and these, each once: one that was declared lost by force is among them already.
+    pub fn lost_with(&self, more: impl IntoIterator<Item = (NodeId, StoreId)>) -> Vec<(NodeId, StoreId)> {
+        let mut lost = self.lost.clone();
+        for store in more {
+            if !lost.contains(&store) {
+                lost.push(store);
+            }
+        }
+        lost
+    }
+
     /// Whether the store that is named as this member's was declared lost: then there is nobody who is that member.
     pub fn is_vacant(&self, node: NodeId) -> bool {
         self.store_of(node).is_some_and(|store| self.is_lost(node, store))

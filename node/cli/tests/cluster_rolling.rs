@@ -3,13 +3,11 @@
 
 mod cluster_support;
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use cluster_support::{Dev, signal, text, wait};
+use cluster_support::{Dev, fetch, signal, text, wait};
 use driftless_client::{Bucket, Client, Identity};
 use rustix::process::Signal;
 use serde_json::json;
@@ -98,13 +96,7 @@ impl Load {
 /// What `/ready` says: the status line, and the rest.
 fn ready(dev: &Dev, name: &str) -> (String, String) {
     let node = dev.nodes().into_iter().find(|node| text(node, "name") == name).expect("is a node");
-    let Ok(mut stream) = TcpStream::connect(text(&node, "admin")) else { return Default::default() };
-    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("is not zero");
-    let mut answer = String::new();
-    let asked = stream.write_all(b"GET /ready HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
-    if asked.and_then(|()| stream.read_to_string(&mut answer)).is_err() {
-        return Default::default();
-    }
+    let answer = fetch(&text(&node, "admin"), "ready").unwrap_or_default();
     let (status, rest) = answer.split_once("\r\n").unwrap_or((&answer, ""));
     (status.to_owned(), rest.to_owned())
 }
@@ -138,9 +130,7 @@ async fn every_node_is_restarted_in_turn_and_no_client_notices() {
         assert!(status.contains("503") && said.contains("an operator drains this node"), "{status} {said}");
         load.go_on("a node is drained").await;
 
-        let (_, pid) = dev.pids().into_iter().find(|(node, _)| node == name).expect("is a node");
-        signal(pid.expect("runs"), Signal::TERM);
-        dev.eventually("it has stopped", || dev.pids().contains(&(name.to_owned(), None)));
+        dev.stop(name);
         load.go_on("a node is stopped").await;
 
         started.push(dev.serve(name));

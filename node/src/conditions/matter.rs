@@ -315,6 +315,7 @@ mod tests {
                 .starts_with("n3 goes by another history of the members than this node: it is at version 8")
         );
         assert_eq!((matter.peer(), matter.severity()), (Some("n3"), Severity::Warning));
+        assert!(matter.remedy().contains("before anything is wiped"));
     }
 
     #[test]

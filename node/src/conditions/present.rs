@@ -17,7 +17,7 @@ pub(crate) fn present(shared: &NodeContext) -> Vec<Matter> {
     let mut matters = Vec::new();
     if shared.is_stopping() {
         matters.push(Matter::Stopping);
-    } else if shared.is_draining() {
+    } else if shared.coordinates_nothing_new() {
         matters.push(Matter::Draining);
     }
     matters.extend(clock(shared.clock_standing()));

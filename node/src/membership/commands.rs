@@ -8,7 +8,7 @@ use driftless_ring::{Member, NodeId};
 
 use super::deciding::{Purpose, is_same_change};
 use super::plan::{Basis, Planned, are_unfinished};
-use super::{Membership, is_known, staging, voters};
+use super::{Membership, is_known, said_of, staging, voters};
 use crate::time::Instant;
 
 impl Membership {
@@ -129,7 +129,7 @@ impl Membership {
             ));
         }
         let ring = ring.again(earlier).map_err(|error| error.to_string())?;
-        let voters = voters::next(&record.voters, ring.members(), |_| false);
+        let voters = voters::next(&record.voters, ring.members(), &stores, &record.lost);
         let topology = record.topology.with_ring(ring).map_err(|error| error.to_string())?;
         let reason = format!("version {} is cancelled: back to version {}", record.version(), oldest.version());
         let (cluster, parent, by) = (record.cluster_id, newest.digest, self.me.member.name.clone());
@@ -216,9 +216,7 @@ impl Membership {
         let members = self.configurations.members();
         let member = members.iter().find(|member| member.name == *name);
         let is_up = |node| {
-            let heard = self.peers.heard(node).filter(|_| self.peers.is_heard(now, node));
-            let store =
-                if node == self.me.member.id { Some(self.me.store) } else { heard.map(|heard| heard.candidate.store) };
+            let store = self.store_there(now, node);
             store.is_some_and(|store| self.chain.store_of(node) == Some(store) && !self.is_lost(node, store))
         };
         if member.is_some_and(|member| is_up(member.id)) {
@@ -260,16 +258,12 @@ impl Membership {
         let unready = behind(&|node| !marks_of(node).ready.contains(version) || !is_whole(node), present);
         let open = behind(&|node| marks_of(node).closed < version, &all);
         let holding = behind(&|node| marks_of(node).left < version || !is_whole(node), &all);
-        let of = |names: &[String], one: &str, several: &str| {
-            let what = if names.len() == 1 { one } else { several };
-            format!("{} {what}", names.join(", "))
-        };
         if !unready.is_empty() {
-            of(&unready, "is not ready", "are not ready")
+            said_of(&unready, "is not ready", "are not ready")
         } else if !open.is_empty() {
-            of(&open, "still answers reads of an older one", "still answer reads of an older one")
+            said_of(&open, "still answers reads of an older one", "still answer reads of an older one")
         } else {
-            of(&holding, "has not handed over everything", "have not handed over everything")
+            said_of(&holding, "has not handed over everything", "have not handed over everything")
         }
     }
 

@@ -14,7 +14,7 @@ use rand::Rng;
 use super::chain::Known;
 use super::letter::{Ballot, DecidedRecord, Letter};
 use super::paxos::{Proposal, Step};
-use super::{Membership, Output, files, voters};
+use super::{Membership, Output, files, said_of, voters};
 use crate::time::Instant;
 
 /// A proposal under way, and for whom.
@@ -348,8 +348,8 @@ impl Membership {
             "voters answer, but others propose at the same time".to_owned()
         } else {
             let silent = self.names_of(silent);
-            let verb = if silent.len() == 1 { "does" } else { "do" };
-            format!("no majority of voters: {} {verb} not answer, {needed} of {count} are needed", silent.join(", "))
+            let silent = said_of(&silent, "does not answer", "do not answer");
+            format!("no majority of voters: {silent}, {needed} of {count} are needed")
         };
         // What was proposed to one voter may be decided by others, later.
         let may_be_decided = is_contended || deciding.proposal.may_be_decided || self.has_accepted();
@@ -426,7 +426,7 @@ impl Membership {
         });
         let stores = stores.collect::<Option<Vec<_>>>()?;
         let ring = founding.ring().again(founding.ring()).ok()?;
-        let voters = voters::next(&[], ring.members(), |_| false);
+        let voters = voters::next(&[], ring.members(), &stores, &[]);
         let topology = founding.with_ring(ring).ok()?;
         let (by, reason) = (self.me.member.name.clone(), "founded by its file".to_owned());
         let (cluster, parent) = (self.rng.random(), self.chain.founding_digest());
@@ -446,13 +446,10 @@ impl Membership {
         let ring = ring.again(ring).ok()?;
         let topology = record.topology.with_ring(ring).ok()?;
         let named = |(node, named): &(NodeId, StoreId)| (*node, if *node == me { store } else { *named });
-        let stores = record.stores.iter().map(named).collect();
-        // It is among them already if it was declared lost by force.
-        let others = record.lost.iter().copied().filter(|lost| *lost != (me, gone));
-        let lost = others.chain([(me, gone)]).collect();
+        let stores: Vec<(NodeId, StoreId)> = record.stores.iter().map(named).collect();
+        let lost = record.lost_with([(me, gone)]);
         let name = &self.me.member.name;
-        let voters =
-            voters::next(&record.voters, topology.ring().members(), |node| node != me && record.is_vacant(node));
+        let voters = voters::next(&record.voters, topology.ring().members(), &stores, &lost);
         let (cluster, dropped) = (record.cluster_id, record.dropped.clone());
         let reason = format!("{name} has a new store");
         Record::new(cluster, newest.digest, topology, stores, voters, lost, dropped, name.clone(), reason).ok()

@@ -326,6 +326,19 @@ impl Membership {
         }
     }
 
+    /// The store with which a node is there now.
+    fn store_there(&self, now: Instant, node: NodeId) -> Option<StoreId> {
+        if node == self.me.member.id {
+            return Some(self.me.store);
+        }
+        self.peers.heard(node).filter(|_| self.peers.is_heard(now, node)).map(|heard| heard.candidate.store)
+    }
+
+    /// Whether a member is there now, with the store that is named as its own.
+    fn is_up(&self, now: Instant, node: NodeId) -> bool {
+        self.chain.store_of(node).is_some_and(|named| self.store_there(now, node) == Some(named))
+    }
+
     /// What people call a node.
     fn name_of(&self, node: NodeId) -> String {
         let rings = self.chain.records().rev().map(|known| known.record.topology.ring());
@@ -345,6 +358,11 @@ impl Membership {
 /// Whether a node is a member of any version that counts.
 fn is_known(chain: &Chain, node: NodeId) -> bool {
     chain.is_member(node) || chain.unsettled().iter().any(|record| record.topology.ring().member(node).is_some())
+}
+
+/// Names, and what is said of one or of several.
+fn said_of(names: &[String], one: &str, several: &str) -> String {
+    format!("{} {}", names.join(", "), if names.len() == 1 { one } else { several })
 }
 
 #[cfg(test)]

@@ -428,13 +428,10 @@ impl Draft {
 
     fn record(self, basis: &Basis<'_>, ring: Ring, by: &str, reason: String) -> Result<Record, String> {
         let base = basis.record;
-        // A store that was declared lost by force is among them already.
-        let lost = self.lost.into_iter().filter(|lost| !base.lost.contains(lost));
-        let lost: Vec<(NodeId, StoreId)> = base.lost.iter().copied().chain(lost).collect();
-        let is_vacant = |node| self.stores.get(&node).is_some_and(|store| lost.contains(&(node, *store)));
-        let voters = voters::next(&base.voters, ring.members(), is_vacant);
+        let lost = base.lost_with(self.lost);
+        let stores: Vec<(NodeId, StoreId)> = self.stores.into_iter().collect();
+        let voters = voters::next(&base.voters, ring.members(), &stores, &lost);
         let topology = Topology::new(base.topology.cluster(), ring, self.buckets).map_err(|error| error.to_string())?;
-        let stores = self.stores.into_iter().collect();
         let (cluster, by) = (base.cluster_id, by.to_owned());
         Record::new(cluster, basis.digest, topology, stores, voters, lost, self.dropped, by, reason)
             .map_err(|error| error.to_string())

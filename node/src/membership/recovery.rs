@@ -29,7 +29,7 @@ use super::chain::Known;
 use super::letter::{Ballot, DecidedRecord};
 use super::peers::HEARD_FOR;
 use super::plan::are_unfinished;
-use super::{Membership, voters};
+use super::{Membership, said_of, voters};
 use crate::time::Instant;
 
 /// Who is declared lost, with the stores that are named as theirs.
@@ -59,7 +59,8 @@ impl Membership {
         }
         let accepted_by = vec![self.me.member.id];
         self.make_known(now, DecidedRecord { record, ballot: Ballot::default(), accepted_by });
-        self.chain.newest().map(|newest| self.as_decided(newest)).ok_or_else(|| "there is no version".to_owned())
+        let newest = self.chain.newest().expect("one has just been made known");
+        Ok(self.as_decided(newest))
     }
 
     /// Whom the operator means.
@@ -92,42 +93,51 @@ impl Membership {
                 "this node has only just started, and may not hear everybody yet: ask again in {seconds} s"
             ));
         }
-        let heard = |node: NodeId| self.peers.heard(node).filter(|_| self.peers.is_heard(now, node));
-        let is_up = |node: NodeId, store| heard(node).is_some_and(|heard| heard.candidate.store == store);
-        let up = self.names_of(lost.iter().filter(|(node, store)| is_up(**node, **store)).map(|(node, _)| *node));
+        let up = self.names_of(lost.keys().copied().filter(|node| self.is_up(now, *node)));
         if !up.is_empty() {
-            let (is, it) = if up.len() == 1 { ("is", "it") } else { ("are", "them") };
-            return Err(format!("{} {is} up, with all data, and not lost: do not name {it}", up.join(", ")));
+            let one = "is up, with all data, and not lost: do not name it";
+            let several = "are up, with all data, and not lost: do not name them";
+            return Err(said_of(&up, one, several));
         }
         let is_left = |node: &NodeId| *node != me && !lost.contains_key(node) && !record.is_vacant(*node);
         // Also members that are leaving: they may follow a version that nobody else knows any more.
         let members = self.configurations.members();
         let left: Vec<NodeId> = members.iter().map(|member| member.id).filter(is_left).collect();
         self.check_knows_most(now, &left)?;
-        let is_there = |node: NodeId| node == me || self.chain.store_of(node).is_some_and(|store| is_up(node, store));
-        let answering: Vec<NodeId> = record.voters.iter().copied().filter(|voter| is_there(*voter)).collect();
-        if answering.len() > record.voters.len() / 2 {
-            let (voters, answer) = match answering.len() {
-                1 => ("voter", "answers"),
-                _ => ("voters", "answer"),
-            };
-            return Err(format!(
-                "not needed: {voters} {} {answer}: use `leave NAME --lost` or `replace`, then plan and commit",
-                self.names_of(answering).join(", ")
-            ));
+        self.check_no_majority(now, record)?;
+        self.check_all_up(now, &left)
+    }
+
+    /// The voters that answer are no majority: else there is the ordinary way.
+    fn check_no_majority(&self, now: Instant, record: &Record) -> Result<(), String> {
+        let answering: Vec<NodeId> = record.voters.iter().copied().filter(|voter| self.is_up(now, *voter)).collect();
+        if answering.len() <= record.voters.len() / 2 {
+            return Ok(());
         }
+        let (voters, answer) = match answering.len() {
+            1 => ("voter", "answers"),
+            _ => ("voters", "answer"),
+        };
+        Err(format!(
+            "not needed: {voters} {} {answer}: use `leave NAME --lost` or `replace`, then plan and commit",
+            self.names_of(answering).join(", ")
+        ))
+    }
+
+    /// Those who are left are there, with their data.
+    fn check_all_up(&self, now: Instant, left: &[NodeId]) -> Result<(), String> {
+        let missing = left.iter().copied().filter(|node| !self.is_up(now, *node));
         let (emptied, silent): (Vec<NodeId>, Vec<NodeId>) =
-            left.into_iter().filter(|node| !is_there(*node)).partition(|node| heard(*node).is_some());
+            missing.partition(|node| self.store_there(now, *node).is_some());
         if !silent.is_empty() {
-            let (is, it) = if silent.len() == 1 { ("is", "it") } else { ("are", "them") };
-            return Err(format!(
-                "{} {is} neither heard nor declared lost: start {it}, or name {it} too",
-                self.names_of(silent).join(", ")
-            ));
+            let one = "is neither heard nor declared lost: start it, or name it too";
+            let several = "are neither heard nor declared lost: start them, or name them too";
+            return Err(said_of(&self.names_of(silent), one, several));
         }
         if !emptied.is_empty() {
-            let (has, it) = if emptied.len() == 1 { ("has", "it") } else { ("have", "them") };
-            return Err(format!("{} {has} lost the data agreed on: name {it} too", self.names_of(emptied).join(", ")));
+            let one = "has lost the data agreed on: name it too";
+            let several = "have lost the data agreed on: name them too";
+            return Err(said_of(&self.names_of(emptied), one, several));
         }
         Ok(())
     }
@@ -157,17 +167,14 @@ impl Membership {
         let record = &newest.record;
         let version = record.version();
         let ring = record.topology.ring().forced().map_err(|error| error.to_string())?;
-        let added = lost.iter().map(|(node, store)| (*node, *store)).filter(|lost| !record.lost.contains(lost));
-        let all: Vec<(NodeId, StoreId)> = record.lost.iter().copied().chain(added).collect();
-        let is_vacant = |node| record.store_of(node).is_some_and(|store| all.contains(&(node, store)));
-        let voters = voters::next(&record.voters, ring.members(), is_vacant);
+        let lost_stores = record.lost_with(lost.iter().map(|(node, store)| (*node, *store)));
+        let voters = voters::next(&record.voters, ring.members(), &record.stores, &lost_stores);
         let topology = record.topology.with_ring(ring).map_err(|error| error.to_string())?;
         let names = self.names_of(lost.keys().copied());
-        let are = if names.len() == 1 { "is" } else { "are" };
-        let reason = format!("{} {are} lost: forced on version {version}", names.join(", "));
+        let reason = format!("{}: forced on version {version}", said_of(&names, "is lost", "are lost"));
         let by = self.names_of(voters.iter().copied()).join(", ");
         let (cluster, stores, dropped) = (record.cluster_id, record.stores.clone(), record.dropped.clone());
-        Record::new(cluster, newest.digest, topology, stores, voters, all, dropped, by, reason)
+        Record::new(cluster, newest.digest, topology, stores, voters, lost_stores, dropped, by, reason)
             .and_then(|record| record.forced(version))
             .map_err(|error| error.to_string())
     }

@@ -2,13 +2,19 @@
 
 use std::collections::BTreeSet;
 
-use driftless_proto::membership::VOTERS_MAX;
+use driftless_proto::membership::{StoreId, VOTERS_MAX};
 use driftless_ring::{Member, NodeId};
 
 /// The voters of a version with these members, but for those whose stores were declared lost: those that were voters before, then members of
 /// zones that have none, then those with the smallest ids. An odd number, as one more would make a majority larger and nothing safer; with
 /// two members one, for both together are needed less often.
-pub(super) fn next(before: &[NodeId], members: &[Member], is_vacant: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
+pub(super) fn next(
+    before: &[NodeId],
+    members: &[Member],
+    stores: &[(NodeId, StoreId)],
+    lost: &[(NodeId, StoreId)],
+) -> Vec<NodeId> {
+    let is_vacant = |node: NodeId| stores.iter().any(|store| store.0 == node && lost.contains(store));
     let there: Vec<&Member> = members.iter().filter(|member| !is_vacant(member.id)).collect();
     let wanted = match there.len().min(VOTERS_MAX) {
         0 => return Vec::new(),
@@ -50,7 +56,7 @@ mod tests {
     }
 
     fn of_all(before: &[NodeId], members: &[Member]) -> Vec<NodeId> {
-        next(before, members, |_| false)
+        next(before, members, &[], &[])
     }
 
     #[test]
@@ -69,7 +75,12 @@ mod tests {
 
     #[test]
     fn who_is_lost_does_not_vote() {
-        let lost = |lost: &'static [u64]| next(&ids(&[0, 1, 2]), &members(&["a"; 4]), |node| lost.contains(&node.0));
+        let (members, store) = (members(&["a"; 4]), |node: u64| (NodeId(node), StoreId(1)));
+        let stores: Vec<_> = (0..4).map(store).collect();
+        let lost = |lost: &[u64]| {
+            let lost: Vec<_> = lost.iter().copied().map(store).collect();
+            next(&ids(&[0, 1, 2]), &members, &stores, &lost)
+        };
         assert_eq!(lost(&[0]), ids(&[1, 2, 3]));
         assert_eq!(lost(&[0, 1]), ids(&[2]), "two are left, and one who voted before decides for both");
         assert_eq!(lost(&[0, 1, 2, 3]), ids(&[]));

@@ -227,7 +227,7 @@ impl Client {
             }
             Entry::Vacant(entry) => entry.insert(Pending { operation, since, deadline, room }),
         };
-        context.begun();
+        context.under_way.begun();
         if let Some(refusal) = self.rights.refusal(shared, &request) {
             self.answer(context, since, id, refused(refusal));
         } else if is_full {
@@ -237,7 +237,7 @@ impl Client {
             self.answer(context, since, id, refused(Refusal::BadRequest(text)));
         } else if let Some(response) = answer_of_shell(shared, &request) {
             self.answer(context, since, id, self.rights.shown(shared, response));
-        } else if shared.takes_no(&request) {
+        } else if shared.refuses(&request) {
             self.answer(context, since, id, refused(Refusal::Stopping));
         } else {
             let tag = ClientTag { connection: self.number, request: id };
@@ -362,14 +362,14 @@ impl Client {
 
     fn forget(&self, context: &ShardContext, id: u64) -> Option<Pending> {
         let pending = self.pending.borrow_mut().remove(&id)?;
-        context.ended(1);
+        context.under_way.ended(1);
         Some(pending)
     }
 
     /// What is unanswered is carried out all the same, and takes its room until then.
     fn leave(&self, context: &ShardContext) {
         let unanswered = std::mem::take(&mut *self.pending.borrow_mut());
-        context.ended(unanswered.len());
+        context.under_way.ended(unanswered.len());
         let mut left = context.left_behind.borrow_mut();
         left.extend(unanswered.into_iter().map(|(request, pending)| {
             (ClientTag { connection: self.number, request }, (pending.deadline + OVERDUE_AFTER, pending.room))

@@ -73,8 +73,8 @@ pub(crate) struct Driver<S: Store> {
     aging: Instant,
     /// Until when what is under way may take, once the node is stopping.
     stopping: Option<Instant>,
-    /// This shard has been counted as drained.
-    drained: bool,
+    /// This shard has been counted as finished.
+    finished: bool,
     halted: bool,
 }
 
@@ -108,12 +108,12 @@ impl<S: Store> Driver<S> {
             figures_stale: false,
             aging: Instant::default(),
             stopping: None,
-            drained: false,
+            finished: false,
             halted: false,
         }
     }
 
-    /// Returns true when drained, false when halted.
+    /// Returns true when finished, false when halted.
     pub(crate) async fn run(mut self) -> bool {
         let (shared, shard) = (self.context.shared.clone(), self.context.shard);
         self.engine.on_fetched(Arc::new(move || shared.tell(shard, ShardMessage::Fetched)));
@@ -191,7 +191,7 @@ impl<S: Store> Driver<S> {
                 return;
             }
         }
-        self.context.show_passed_on(self.engine.passed_on());
+        self.context.under_way.show_passed_on(self.engine.passed_on());
         if let Some(bytes) = large_bytes {
             let ended = self.context.shared.clock.instant();
             self.inputs.rest(ended, ended.since(now.instant));
@@ -505,18 +505,18 @@ impl<S: Store> Driver<S> {
         }
     }
 
-    /// Whether a stopping node may end: every shard has drained, since one may still be at work for another.
+    /// Whether a stopping node may end: every shard has finished, since one may still be at work for another.
     fn is_done(&mut self, now: Instant) -> bool {
         let Some(until) = self.stopping else { return false };
         let overdue = now >= until;
         let shared = &self.context.shared;
-        if !self.drained
-            && (overdue || (self.context.under_way() == 0 && self.inputs.is_empty() && !self.context.has_input()))
+        if !self.finished
+            && (overdue || (self.context.under_way.count() == 0 && self.inputs.is_empty() && !self.context.has_input()))
         {
-            self.drained = true;
-            shared.drained.fetch_add(1, Ordering::SeqCst);
+            self.finished = true;
+            shared.finished.fetch_add(1, Ordering::SeqCst);
         }
-        overdue || shared.drained.load(Ordering::SeqCst) >= shared.shards.len()
+        overdue || shared.finished.load(Ordering::SeqCst) >= shared.shards.len()
     }
 
     fn next_deadline(&self) -> Instant {
@@ -527,7 +527,7 @@ impl<S: Store> Driver<S> {
         ];
         let figures = self.figures_stale.then_some(self.figures_due);
         let own = machines.into_iter().chain([self.inputs.due_at(), figures]).flatten().fold(self.tick, Instant::min);
-        if self.stopping.is_some() { own.min(self.context.shared.clock.instant() + DRAIN_POLL) } else { own }
+        if self.stopping.is_some() { own.min(self.context.shared.clock.instant() + FINISH_POLL) } else { own }
     }
 
     fn housekeeping(&mut self, now: Instant) {
@@ -568,5 +568,5 @@ const BEHIND_INTERVAL: Duration = Duration::from_millis(100);
 /// How often the figures of hints are shown.
 const FIGURES_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How often a stopping shard looks whether the others have drained.
-const DRAIN_POLL: Duration = Duration::from_millis(5);
+/// How often a stopping shard looks whether the others have finished.
+const FINISH_POLL: Duration = Duration::from_millis(5);

@@ -70,23 +70,27 @@ pub(crate) fn check(
     if theirs.node == ours.node {
         return refuse("hello of this very node: two processes have one name".to_owned());
     }
-    let lost = configurations.is_lost_store(theirs.node, theirs.store);
-    if lost
-        && let Some((on, forced)) = configurations.forced()
-        && (on + 1..forced).contains(&theirs.ring_version)
-    {
+    if configurations.is_lost_store(theirs.node, theirs.store) {
         let own = theirs.ring_version;
-        let text = format!(
-            "one of the two is at version {own}, and version {forced} was forced on version {on}: these are two histories of the members"
-        );
-        return Err(CloseReason::new(CloseCode::Apart, text));
-    }
-    if lost {
-        let text = format!(
-            "its store was declared lost in version {} or before: wipe its directory and join it anew",
-            configurations.version()
-        );
-        return Err(CloseReason::new(CloseCode::Lost, text));
+        return Err(match configurations.forced() {
+            Some((on, forced)) if (on + 1..forced).contains(&own) => CloseReason::new(
+                CloseCode::Apart,
+                format!(
+                    "one of the two is at version {own}, and version {forced} was forced on version {on}: these are two histories of the members"
+                ),
+            ),
+            forced => {
+                let version = configurations.version();
+                let first = match forced {
+                    Some(_) => ", by force: if it goes on with others, choose first which of them is to stand, else",
+                    None => ":",
+                };
+                let text = format!(
+                    "its store was declared lost in version {version} or before{first} wipe its directory and join it anew"
+                );
+                CloseReason::new(CloseCode::Lost, text)
+            }
+        });
     }
     let Some(member) = configurations.member(theirs.node) else { return Ok(()) };
     // A later version may give it more.
@@ -297,6 +301,24 @@ mod tests {
         };
         assert!(told(2).is_err_and(|reason| reason.code == CloseCode::Lost && reason.text.contains("join it anew")));
         assert_eq!(told(3), Ok(()));
+    }
+
+    #[test]
+    fn two_contents_of_one_number_are_two_histories_unless_files_made_them() {
+        let first = TopologyBuilder::of(["a", "b"]).build();
+        let (a, b) = (NodeId::of_name("a"), NodeId::of_name("b"));
+        let second = first.with_ring(first.ring().again(first.ring()).expect("has a number")).expect("fits");
+        let told = |topology: driftless_proto::Topology| {
+            let stores = vec![(a, StoreId(1)), (b, StoreId(2))];
+            let words = String::new();
+            let record = Record::new(7, 0, topology, stores, vec![a], Vec::new(), Vec::new(), words.clone(), words);
+            let records = [Arc::new(record.expect("holds together"))];
+            let configurations = Configurations::of_records(a, StoreId(1), &records, None, &BTreeMap::new());
+            let (ours, theirs) = between(&configurations, "b", 2);
+            let theirs = Hello { topology_digest: ours.topology_digest ^ 1, ..theirs };
+            check(&ours, &theirs, b, &configurations).expect_err("they differ").code
+        };
+        assert_eq!((told(first), told(second)), (CloseCode::Hello, CloseCode::Apart));
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //! rights.rs           what a client may ask; admitted.rs: until when a connection may stay
 //! audit.rs            who connected, was refused, gave orders
 //! environment.rs      what the system gives, and tests replace
+//! under_way.rs        requests of clients that are not answered yet
 //! reply_routes.rs     the way back of what arrived at the wrong shard (which is right: `crate::route`)
 //! shard_context.rs    what the tasks of a shard share; node_context.rs what the threads of a node share
 //! ```
@@ -67,4 +68,5 @@ mod signal;
 pub mod subject;
 pub mod sync;
 pub mod tls;
+mod under_way;
 pub mod verified;

@@ -31,6 +31,7 @@ use super::refusal::RefusalLog;
 use super::settings::NodeSettings;
 use super::sync::SyncQueue;
 use super::tls::TlsIdentity;
+use super::under_way::UnderWay;
 use crate::conditions::{self, DiskRoom, Filling, Problem, Standings};
 use crate::config::Limits;
 use crate::configurations::Configurations;
@@ -96,7 +97,7 @@ pub(crate) struct NodeContext {
     /// What the store of a shard is short of.
     shortages: Mutex<BTreeMap<u16, String>>,
     /// Shards with nothing left under way.
-    pub(crate) drained: AtomicUsize,
+    pub(crate) finished: AtomicUsize,
     fatal: Mutex<Option<String>>,
     standings: Standings,
     /// As shard 0 has last seen it, if it was too full.
@@ -112,16 +113,7 @@ pub(crate) struct ShardHandle {
     waiting: AtomicUsize,
     /// When its driver last turned.
     pub(crate) beat: AtomicU64,
-    /// Client requests under way on its connections; only the shard itself counts them.
-    pub(crate) pending: AtomicUsize,
-    /// Those that other nodes have passed on to it, as of its last turn.
-    pub(crate) passed_on: AtomicUsize,
-}
-
-impl ShardHandle {
-    pub(crate) fn under_way(&self) -> usize {
-        self.pending.load(Ordering::SeqCst) + self.passed_on.load(Ordering::SeqCst)
-    }
+    pub(crate) under_way: Arc<UnderWay>,
 }
 
 /// What other threads tell a shard.
@@ -178,6 +170,8 @@ pub(crate) struct PeerState {
     liveness: Liveness,
     /// What was seen when a connection to it was tried last, if it is not connected.
     pub(crate) problem: Option<Problem>,
+    /// When that was noted.
+    noted: Instant,
     /// When a message of it arrived last, on the node's clock.
     pub(crate) heard: Arc<AtomicU64>,
 }
@@ -191,6 +185,7 @@ impl PeerState {
             rtt: Duration::ZERO,
             liveness: Liveness::Alive,
             problem: None,
+            noted: Instant::default(),
             heard: Arc::default(),
         }
     }
@@ -237,8 +232,7 @@ impl NodeContext {
                     messages,
                     waiting: AtomicUsize::new(0),
                     beat: AtomicU64::new(0),
-                    pending: AtomicUsize::new(0),
-                    passed_on: AtomicUsize::new(0),
+                    under_way: Arc::default(),
                 })
                 .collect(),
             incarnations: Incarnations::default(),
@@ -257,7 +251,7 @@ impl NodeContext {
             apart: Mutex::default(),
             alone_since: Mutex::default(),
             shortages: Mutex::default(),
-            drained: AtomicUsize::new(0),
+            finished: AtomicUsize::new(0),
             fatal: Mutex::new(None),
             standings: Standings::default(),
             low_disk: Mutex::default(),
@@ -423,21 +417,21 @@ impl NodeContext {
                 false => tracing::info!(node = self.name, "taken back by an operator: coordinates requests again"),
             }
         }
-        let under_way: usize = self.shards.iter().map(ShardHandle::under_way).sum();
+        let under_way: usize = self.shards.iter().map(|shard| shard.under_way.count()).sum();
         // The one that asks for this is among them.
         let under_way = under_way.saturating_sub(1) as u64;
-        DrainStatus { draining: self.is_draining(), under_way, hints: self.hint_keys() }
+        DrainStatus { draining: self.coordinates_nothing_new(), under_way, hints: self.hint_keys() }
     }
 
     /// Whether it coordinates nothing new: it is drained, or stops.
-    pub(crate) fn is_draining(&self) -> bool {
+    pub(crate) fn coordinates_nothing_new(&self) -> bool {
         self.draining.load(Ordering::SeqCst) || self.is_stopping()
     }
 
     /// Whether a request of a client is refused for that. Who is drained still says where others are, and takes part in what members
     /// decide; who stops does not.
-    pub(crate) fn takes_no(&self, request: &Request) -> bool {
-        self.is_stopping() || (self.is_draining() && !matches!(request.class(), Class::Node))
+    pub(crate) fn refuses(&self, request: &Request) -> bool {
+        self.is_stopping() || (self.coordinates_nothing_new() && !matches!(request.class(), Class::Node))
     }
 
     /// Keys held for other nodes; `None` while they are being counted after a start.
@@ -508,6 +502,7 @@ impl NodeContext {
             && !state.is_connected()
         {
             state.problem = Some(problem);
+            state.noted = self.clock.instant();
         }
     }
 
@@ -515,8 +510,11 @@ impl NodeContext {
     /// though the two do not listen to each other. It may know that this node was declared lost itself.
     pub(crate) fn contradicts(&self, command: &ClusterCommand) -> Option<Response> {
         let ClusterCommand::Recover { lost, .. } = command else { return None };
+        let now = self.clock.instant();
         let (name, problem) = self.peers.iter().find_map(|peer| {
-            let problem = peer.problem.as_ref().filter(|problem| problem.is_there && !peer.is_connected())?;
+            // Of one that this node does not call itself, nothing else takes it back.
+            let is_present = !peer.is_connected() && now.since(peer.noted) < THERE_FOR;
+            let problem = peer.problem.as_ref().filter(|problem| problem.is_there && is_present)?;
             let name = self.name_of(*peer.key());
             lost.contains(&name).then(|| (name, problem.text.clone()))
         })?;
@@ -832,3 +830,6 @@ fn literal_addresses(members: &[Member]) -> BTreeSet<IpAddr> {
 
 /// Enough for every member of a large cluster to move a few times.
 const MEMBER_ADDRESSES_MAX: usize = 1024;
+
+/// Whoever was there, and is heard of no more for so long, is not: it would have called again within a second or two.
+const THERE_FOR: Duration = Duration::from_secs(10);

@@ -244,7 +244,7 @@ impl Link {
             return Ok(());
         }
         if let Body::Request { request: Request::Forward(_), .. } = &message.body
-            && shared.is_draining()
+            && shared.coordinates_nothing_new()
         {
             let body = Body::Reply(Reply::Refused(Refusal::Stopping));
             let ring_version = context.configurations.borrow().version();

@@ -112,8 +112,8 @@ impl<S: Store> ShardStart<S> {
         let tables = Tables { context: context.clone(), clients, links, endpoint: shard_endpoint };
         tokio::task::spawn_local(accept(tables.clone()));
         dial_all(&tables);
-        let drained = Driver::new(tables, engine, detection, self.agreement, self.messages).run().await;
-        if drained {
+        let finished = Driver::new(tables, engine, detection, self.agreement, self.messages).run().await;
+        if finished {
             context.closing.close();
             let written = async {
                 while endpoint.open_connections() > 0 {

@@ -5,7 +5,6 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use driftless_ring::NodeId;
 
@@ -13,11 +12,12 @@ use super::admitted::Admitted;
 use super::clients::Room;
 use super::inbound::LargeBudget;
 use super::inputs::{Input, Inputs};
-use super::node_context::{NodeContext, ShardHandle};
+use super::node_context::NodeContext;
 use super::refusal::{CloseCode, CloseReason, News};
 use super::reply_routes::ReplyRoutes;
 use super::requests::RequestCounts;
 use super::signal::{Closing, Signal};
+use super::under_way::UnderWay;
 use crate::configurations::Configurations;
 use crate::engine::ClientTag;
 use crate::time::Instant;
@@ -35,6 +35,7 @@ pub(crate) struct ShardContext {
     pub(crate) wake: Signal,
     pub(crate) reply_routes: RefCell<ReplyRoutes>,
     pub(crate) counts: RequestCounts,
+    pub(crate) under_way: Arc<UnderWay>,
     pub(crate) large: Rc<LargeBudget>,
     /// What requests take whose clients have left, and until when they may take to end.
     pub(crate) left_behind: RefCell<HashMap<ClientTag, (Instant, Room)>>,
@@ -54,6 +55,7 @@ impl ShardContext {
             wake: Signal::default(),
             reply_routes: RefCell::default(),
             counts: RequestCounts::new(&shared.metrics),
+            under_way: shared.shards[usize::from(shard)].under_way.clone(),
             large: Rc::new(LargeBudget::new(shared.net.peer_frames_max(shared.shards.len()))),
             left_behind: RefCell::default(),
             closing: Closing::default(),
@@ -68,37 +70,6 @@ impl ShardContext {
         let number = self.next_connection.get();
         self.next_connection.set(number + 1);
         number << SHARD_BITS | u64::from(self.shard)
-    }
-
-    /// A client request is under way on a connection of this shard, from before it is looked whether the node is drained: who drains it
-    /// sets that first, and looks at this then.
-    pub(crate) fn begun(&self) {
-        if let Some(handle) = self.handle() {
-            handle.pending.fetch_add(1, Ordering::SeqCst);
-        }
-    }
-
-    /// So many of them are no longer.
-    pub(crate) fn ended(&self, count: usize) {
-        if let Some(handle) = self.handle() {
-            handle.pending.fetch_sub(count, Ordering::SeqCst);
-        }
-    }
-
-    /// So many that other nodes have passed on to this shard are.
-    pub(crate) fn show_passed_on(&self, count: usize) {
-        if let Some(handle) = self.handle() {
-            handle.passed_on.store(count, Ordering::SeqCst);
-        }
-    }
-
-    /// Client requests under way on connections of this shard, and passed on to it.
-    pub(crate) fn under_way(&self) -> usize {
-        self.handle().map_or(0, ShardHandle::under_way)
-    }
-
-    fn handle(&self) -> Option<&ShardHandle> {
-        self.shared.shards.get(usize::from(self.shard))
     }
 
     /// A request was answered whose client is no longer there.

@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{TcpListener, UdpSocket};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -160,8 +160,17 @@ impl Dev {
 
     /// Ends one node as a crash would, and waits until `nodes.json` says so.
     pub(crate) fn kill(&self, name: &str) {
+        self.end(name, Signal::KILL);
+    }
+
+    /// Has one node stop in order, and waits in the same way.
+    pub(crate) fn stop(&self, name: &str) {
+        self.end(name, Signal::TERM);
+    }
+
+    fn end(&self, name: &str, with: Signal) {
         let (_, pid) = self.pids().into_iter().find(|(node, _)| node == name).expect("is a node");
-        signal(pid.expect("runs"), Signal::KILL);
+        signal(pid.expect("runs"), with);
         self.eventually(&format!("nodes.json says that {name} is gone"), || {
             self.pids().iter().any(|(node, pid)| node == name && pid.is_none())
         });
@@ -321,6 +330,16 @@ pub(crate) fn finish(mut command: Command, input: &[u8]) -> Done {
     let (stdout, stderr) = (reader.join().expect("does not panic"), errors.join().expect("does not panic"));
     let status = status.unwrap_or_else(|| panic!("{command:?} comes to an end: {stderr}"));
     Done { code: status.code(), stdout, stderr }
+}
+
+/// What is answered to a request for a page without TLS: head and body.
+pub(crate) fn fetch(host: &str, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(host)?;
+    stream.set_read_timeout(Some(Duration::from_secs(40)))?;
+    write!(stream, "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 /// Checks code and message of a command that must not succeed.

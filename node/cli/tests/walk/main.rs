@@ -25,7 +25,7 @@ mod samples;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use cluster_support::{Dev, Done, shell};
+use cluster_support::{Dev, Done, fetch, shell};
 use compare::difference;
 use samples::{Repeat, Sample};
 
@@ -90,13 +90,8 @@ fn link(to: &Path, from: &Path) {
 
 /// What `curl` prints of a page without TLS.
 fn fetched(url: &str) -> String {
-    use std::io::{Read, Write};
     let (host, path) = url.trim_start_matches("http://").split_once('/').expect("has a path");
-    let mut stream = std::net::TcpStream::connect(host).expect("the admin port is open");
-    stream.set_read_timeout(Some(PATIENCE)).expect("can be set");
-    write!(stream, "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").expect("is taken");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("is answered");
+    let answer = fetch(host, path).expect("the admin port answers");
     answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).expect("has a body")
 }
 

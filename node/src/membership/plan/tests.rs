@@ -20,8 +20,8 @@ fn candidate(name: &str) -> Candidate {
 /// Version 2 of three members and sixteen arcs.
 fn record(names: &[&str]) -> Record {
     let members: Vec<Member> = names.iter().zip(["a", "b", "c"].iter().cycle()).map(|(n, z)| member(n, z)).collect();
-    let stores = names.iter().map(|name| (NodeId::of_name(name), store(name))).collect();
-    let voters = voters::next(&[], &members, |_| false);
+    let stores: Vec<_> = names.iter().map(|name| (NodeId::of_name(name), store(name))).collect();
+    let voters = voters::next(&[], &members, &stores, &[]);
     let spec = RingSpec { partitions: Partitions::new(16).unwrap(), hash_seed: 0, members, classes: [3].into() };
     let first = Ring::first(spec).unwrap();
     let topology = Topology::new("test", first.again(&first).unwrap(), vec![BucketDefinition::built_in(3)]).unwrap();

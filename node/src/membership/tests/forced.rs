@@ -244,6 +244,61 @@ fn two_that_were_forced_on_the_same_version_refuse_each_other() {
 }
 
 #[test]
+fn what_another_history_has_staged_is_not_taken_for_ones_own() {
+    let mut world = cluster(3);
+    split(&mut world, &["n1"]);
+    world.crash(id("n3"));
+    world.run_for(Duration::from_secs(5));
+    assert_eq!(force(&mut world, "n1", &["n2", "n3"]), 1000);
+    assert_eq!(force(&mut world, "n2", &["n1", "n3"]), 1000);
+    ask(&mut world, "n2", ClusterCommand::Stage(replace("n1", "n4"))).unwrap();
+    world.mend();
+    world.run_for(Duration::from_secs(5));
+    assert!(apart(&world, "n1", "n2").is_some());
+    assert_eq!(state(&mut world, "n2").staged.changes.len(), 1);
+    assert!(state(&mut world, "n1").staged.changes.is_empty(), "its numbers mean nothing here");
+}
+
+#[test]
+fn who_is_leaving_is_heard_or_declared_lost_as_well() {
+    let mut world = cluster(5);
+    world.weather.shards = Duration::from_secs(3_000);
+    assert_eq!(change(&mut world, "n1", leave("n5", false)), Ok(3));
+    world.run_for(Duration::from_secs(2));
+    let voters = state(&mut world, "n1").voters;
+    let lost: Vec<&str> = voters.iter().map(String::as_str).filter(|voter| *voter != "n1").take(2).collect();
+    bury(&mut world, &lost);
+    world.crash(id("n5"));
+    world.run_for(Duration::from_secs(5));
+    let refused = recover(&mut world, "n1", &lost, true).unwrap_err();
+    assert_eq!(refused, "n5 is neither heard nor declared lost: start it, or name it too");
+    assert_eq!(force(&mut world, "n1", &[&lost[..], &["n5"]].concat()), 1000);
+}
+
+/// n2 is set back to before, and follows what was decided elsewhere.
+#[test]
+fn who_goes_by_another_history_and_is_not_lost_keeps_it_from_being_forced_again() {
+    let mut world = cluster(5);
+    let before = world.nodes[&id("n2")].files.clone();
+    split(&mut world, &["n1", "n2"]);
+    let weight = Change::Set { name: "n4".to_owned(), weight: Some(2), zone: None };
+    assert_eq!(change(&mut world, "n3", weight), Ok(3));
+    assert_eq!(force(&mut world, "n1", &["n3", "n4", "n5"]), 1000);
+    world.run_for(Duration::from_secs(2));
+    assert_eq!(version(&world, "n2"), 1000);
+    split(&mut world, &["n1"]);
+    world.set_back(id("n2"), before);
+    world.start(id("n2"));
+    world.run_for(Duration::from_secs(5));
+    assert_eq!(version(&world, "n2"), 3);
+    bury(&mut world, &["n3", "n4", "n5"]);
+    world.mend();
+    world.run_for(Duration::from_secs(5));
+    let refused = recover(&mut world, "n1", &["n3"], false).unwrap_err();
+    assert!(refused.starts_with("n2 goes by another history (it is at version 3"), "{refused}");
+}
+
+#[test]
 fn forced_at_two_nodes_it_is_the_same() {
     let mut world = cluster(5);
     bury(&mut world, &["n1", "n2", "n3"]);
