@@ -159,6 +159,7 @@ impl Connection {
         ring_version: u64,
         deadline_ms: u32,
     ) -> Result<Pending, Cause> {
+        self.check_spoken(request)?;
         let (sender, answer) = oneshot::channel();
         let mut queues = self.lock();
         if let Some(failure) = &queues.closed {
@@ -200,6 +201,18 @@ impl Connection {
             self.queued.notify_one();
         }
         Ok(Pending { connection: Arc::clone(self), id, answer })
+    }
+
+    /// A node of an older release could not read it, and would end the connection.
+    fn check_spoken(&self, request: &Request) -> Result<(), Cause> {
+        let needed = request.spoken_from();
+        if needed <= self.version {
+            return Ok(());
+        }
+        let (node, version) = (&self.node, self.version);
+        let reason =
+            format!("this request takes protocol version {needed}, and {node} speaks {version}: update {node}");
+        Err(self.not_connected(ConnectFailure::Protocol { address: self.address.clone(), reason }))
     }
 
     /// Why the connection is closed, if it is.

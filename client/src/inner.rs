@@ -162,7 +162,7 @@ impl Inner {
     /// Waits for room among the requests under way. A large value counts as several requests.
     async fn permit(&self, message: &wire::Request, clock: Clock) -> Result<SemaphorePermit<'_>, RequestError> {
         let weight = match message {
-            wire::Request::Put(put) => 1 + put.value.len() / PERMIT_BYTES,
+            wire::Request::Put(_) | wire::Request::MergeState(_) => 1 + message.value_bytes() / PERMIT_BYTES,
             _ => 1,
         };
         let weight = u32::try_from(weight.min(self.in_flight_max)).unwrap_or(u32::MAX);

@@ -154,6 +154,7 @@ mod resolve;
 mod retry;
 mod router;
 mod scan;
+mod state;
 mod tls;
 mod turns;
 mod typed;
@@ -186,6 +187,7 @@ pub use replace::PutReplacing;
 pub use resolve::{Fail, LastWriter, Max, Resolve, ResolveError, Union};
 pub use retry::{Decision, DefaultRetry, FailedAttempt, NoRetry, RetryAt, RetryPolicy};
 pub use scan::{Keys, Scan, ScanPosition};
+pub use state::State;
 pub use typed::{
     ResolvingBucket, TypedBucket, TypedGet, TypedGetResolved, TypedMultiGet, TypedRead, TypedTryUpdate, TypedUpdate,
 };

@@ -13,8 +13,9 @@ use bytes::Bytes;
 use driftless_ring::{ArcIndex, PartitionId, Token};
 use serde::{Deserialize, Serialize};
 
-use crate::causality::{ContextToken, Dot, Hlc, WriteId};
+use crate::causality::{ContextToken, Dot, Hlc, Siblings, Version, VersionVector, WriteId};
 use crate::error::Failure;
+use crate::greeting::{ProtocolVersion, ProtocolVersions};
 use crate::key::{BucketId, Key};
 use crate::membership::{ClusterAnswer, ClusterCommand};
 use crate::topology::Topology;
@@ -70,6 +71,10 @@ pub enum Request {
     Cluster(ClusterCommand),
     /// Whether the node takes requests of clients, or whether it shall.
     Drain(DrainCommand),
+    /// Read all that is known of a key, so that it can be merged again one day.
+    GetState(GetState),
+    /// Take in what was known of a key once.
+    MergeState(MergeState),
 }
 
 /// Read a key.
@@ -183,6 +188,10 @@ pub enum Response {
     Cluster(ClusterAnswer),
     /// To [`Request::Drain`], whatever was told.
     Drain(DrainStatus),
+    /// To [`Request::GetState`].
+    State(StatePage),
+    /// To [`Request::MergeState`].
+    Merged(Merged),
 }
 
 /// What was read.
@@ -244,6 +253,51 @@ pub struct Sibling {
     pub value: Bytes,
     /// When it was written, by hybrid logical clock.
     pub written_at: Hlc,
+}
+
+/// Read all that is known of a key: its values with what names them, and what they have replaced. Always a strict read.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct GetState {
+    /// Bucket.
+    pub bucket: BucketId,
+    /// Key.
+    pub key: Key,
+    /// Replicas that must answer; the bucket's r if absent.
+    pub r: Option<u8>,
+    /// What earlier answers to this read have shown, as in [`Get`].
+    pub shown: Vec<Dot>,
+}
+
+/// One of the answers that together are the state of a key: as [`ReadPage`]s, the last one completes what the others have shown.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct StatePage {
+    /// Live writes that were not shown before, tombstones among them, sorted by dot.
+    pub live: Vec<(Dot, Version)>,
+    /// All that was seen of the key; `None` if there are live writes left that were not shown: ask again.
+    pub vv: Option<VersionVector>,
+    /// In the last answer: what was shown before and is not in its state.
+    pub gone: Vec<Dot>,
+}
+
+/// Take in what was known of a key once, as replicas take in what others know: what has been overwritten or deleted since stays so, what
+/// nobody has heard of comes to be, and the same again changes nothing.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct MergeState {
+    /// Bucket.
+    pub bucket: BucketId,
+    /// Key.
+    pub key: Key,
+    /// What was known, or a part of it that can stand alone: see [`Siblings::by_actor`].
+    pub state: Siblings,
+    /// Owners that must acknowledge; the bucket's w if absent. Nobody stands in for them.
+    pub w: Option<u8>,
+}
+
+/// Owners have taken in a state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Merged {
+    /// Owners that had acknowledged when this was sent.
+    pub acks: u8,
 }
 
 /// A put was acknowledged by w replicas.
@@ -596,6 +650,8 @@ impl Request {
             Request::Restore(restore) => {
                 Class::Key { bucket: restore.bucket, key: &restore.key, access: Access::Restore }
             }
+            Request::GetState(get) => Class::Key { bucket: get.bucket, key: &get.key, access: Access::Read },
+            Request::MergeState(merge) => Class::Key { bucket: merge.bucket, key: &merge.key, access: Access::Write },
             Request::Scan(scan) => Class::Arc { bucket: scan.bucket, arc: scan.arc },
             Request::Topology
             | Request::Status
@@ -612,10 +668,19 @@ impl Request {
         !matches!(self.class(), Class::Key { access: Access::Write | Access::Restore, .. })
     }
 
-    /// Bytes of the value that it carries, which is nearly all of a long request.
+    /// The lowest version of the protocol in which it can be said.
+    pub fn spoken_from(&self) -> ProtocolVersion {
+        match self {
+            Request::GetState(_) | Request::MergeState(_) => ProtocolVersion(3),
+            _ => ProtocolVersions::OURS.lowest(),
+        }
+    }
+
+    /// Bytes of the values that it carries, which are nearly all of a long request.
     pub fn value_bytes(&self) -> usize {
         match self {
             Request::Put(put) => put.value.len(),
+            Request::MergeState(merge) => merge.state.value_bytes(),
             _ => 0,
         }
     }

@@ -147,6 +147,11 @@ impl Doubts {
         self
     }
 
+    /// Each of them, in words.
+    pub(crate) fn into_reasons(self) -> Vec<String> {
+        self.0
+    }
+
     /// For programs.
     pub(crate) fn as_json(&self) -> Value {
         json!(self.0)

@@ -26,6 +26,7 @@
 
 mod aae;
 mod audit;
+mod backup;
 mod bench;
 mod bucket;
 mod cert;
@@ -135,6 +136,11 @@ enum Command {
     ///
     /// Keys are read one by one while others may write: this is no snapshot. Exit code 7 if keys may be missing.
     Dump(OnCluster<dump::Args>),
+    /// A whole cluster in a directory, and back into this cluster or another one
+    ///
+    /// Not the values alone, as `dump` writes them, but all that is known of each key: so what is restored takes nothing back that was
+    /// written or deleted since.
+    Backup(OnCluster<Group<backup::Command>>),
     /// List the keys of a bucket, partition by partition
     ///
     /// Keys come in the order of the ring, which looks random; there is no ordered scan. Exit code 7 if keys may be missing.
@@ -243,6 +249,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Delete(on) => on.over(before).and_then(|(global, args)| delete::run(&global, args)),
         Command::Load(on) => on.over(before).and_then(|(global, args)| load::run(&global, &args)),
         Command::Dump(on) => on.over(before).and_then(|(global, args)| dump::run(&global, &args)),
+        Command::Backup(on) => on.over(before).and_then(|(global, args)| backup::run(&global, &args.command)),
         Command::Scan(on) => on.over(before).and_then(|(global, args)| scan::run(&global, &args)),
         Command::Bucket(on) => on.over(before).and_then(|(global, args)| bucket::run(&global, args.command)).map(done),
         Command::Cluster(on) => {

@@ -124,7 +124,7 @@ pub(crate) fn existing_bucket(client: &Client, arg: &BucketArg) -> Result<Bucket
     Ok(bucket(client, arg))
 }
 
-fn no_such_bucket(name: &str) -> Failure {
+pub(crate) fn no_such_bucket(name: &str) -> Failure {
     Failure::new(Exit::Refused, format_args!("there is no bucket \"{name}\""))
         .hint("`driftless bucket list` shows those that exist")
 }

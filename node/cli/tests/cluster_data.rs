@@ -301,3 +301,93 @@ fn a_certificate_says_who_belongs_to_a_cluster() {
     assert_eq!(run(&["cert", "node", "no spaces"]).code, Some(2));
     assert_eq!(run(&["cert", "ca", "--cluster", "a/b", "--out", "other"]).code, Some(2));
 }
+
+/// All that a cluster holds of its keys: in a directory, back into the same cluster, and into one with other members.
+#[test]
+fn a_backup_takes_nothing_back_and_brings_everything_back() {
+    let dev = Dev::start();
+    dev.ok(&["load", sample_file()]);
+    dev.ok(&["put", "bat", "a sibling"]);
+    dev.ok(&["delete", "389-ds"]);
+    dev.ok(&["bucket", "create", "carts", "--strict"]);
+    dev.ok(&["put", "-b", "carts", "ann", "apples"]);
+    // It outlives the cluster.
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let directory = place.path().join("bk").display().to_string();
+    let made = dev.json(&["backup", "create", &directory, "--wait", "60s"]);
+    assert_eq!((&made["complete"], &made["keys"], &made["unread"]), (&json!(true), &json!(5287), &json!(0)));
+    assert_eq!(made["directory"], json!(directory));
+    let (all, carts) = (dump(&dev), dump_of(&dev, "carts"));
+    assert_eq!(all["bat"].len(), 2);
+
+    // Looked at without a cluster.
+    let look = |words: &[&str]| {
+        let mut command = driftless();
+        command.arg("backup").args(words).arg(&directory);
+        finish(command, b"")
+    };
+    let shown = look(&["show"]);
+    assert!(
+        shown.code == Some(0) && String::from_utf8_lossy(&shown.stdout).contains("complete: what was acknowledged"),
+        "{shown:?}"
+    );
+    let sound = look(&["verify"]);
+    assert!(
+        sound.code == Some(0) && String::from_utf8_lossy(&sound.stdout).starts_with("sound: 5,287 keys"),
+        "{sound:?}"
+    );
+    dev.fails(1, &["backup", "create", &directory], &["is there already", "never written over"]);
+
+    // Into the cluster that it came from: what was done since stays.
+    dev.ok(&["put", "--replace", "bat", "newer"]);
+    dev.ok(&["delete", "7kaa"]);
+    dev.ok(&["put", "fresh", "since"]);
+    let restored = dev.json(&["backup", "restore", &directory]);
+    assert_eq!((&restored["keys"], &restored["failed"]), (&json!(5287), &json!(0)));
+    let mut since = all.clone();
+    since.insert("bat".to_owned(), vec!["newer".to_owned()]);
+    since.insert("fresh".to_owned(), vec!["since".to_owned()]);
+    since.remove("7kaa");
+    assert!(dump(&dev) == since, "nothing is taken back");
+    drop(dev);
+
+    // That one is gone: into another, of other members.
+    let other = Dev::of(5, |_| {});
+    let refused = ["there is no bucket carts; nothing was restored", "--create-buckets"];
+    other.fails(3, &["backup", "restore", &directory], &refused);
+    let restored = other.json(&["backup", "restore", &directory, "--create-buckets"]);
+    assert_eq!((&restored["keys"], &restored["failed"]), (&json!(5287), &json!(0)));
+    assert!(dump(&other) == all && dump_of(&other, "carts") == carts, "it is what was there, siblings included");
+
+    // Damage is said before anything is written.
+    let file = place.path().join("bk/default.states");
+    let mut bytes = std::fs::read(&file).expect("is there");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, &bytes).expect("writes");
+    other.ok(&["put", "--replace", "k", "untouched"]);
+    other.fails(1, &["backup", "restore", &directory], &["default.states", "is damaged", "another copy"]);
+    other.fails(1, &["backup", "verify", &directory], &["default.states", "is damaged"]);
+    std::fs::remove_file(place.path().join("bk/backup.json")).expect("is there");
+    other.fails(1, &["backup", "restore", &directory], &["backup.json", "is no backup"]);
+}
+
+/// What is not whole says so, and takes no place of what is.
+#[test]
+fn a_backup_that_may_lack_keys_is_called_incomplete() {
+    let dev = Dev::start();
+    dev.ok(&["put", "k", "v"]);
+    dev.kill("n3");
+    let directory = dev.file("bk");
+    let name = directory.display().to_string();
+    dev.fails(7, &["backup", "create", &name], &["KEYS MAY BE MISSING from this backup", "n3 does not answer"]);
+    let incomplete = dev.file("bk.incomplete");
+    assert!(!directory.exists() && incomplete.join("backup.json").is_file());
+    let said = ["KEYS MAY BE MISSING: the backup of", "n3 does not answer"];
+    dev.fails(7, &["backup", "restore", &incomplete.display().to_string()], &said);
+    assert_eq!(dev.json(&["get", "k"])["values"], json!(["v"]));
+    dev.fails(1, &["backup", "create", &name], &["bk.incomplete is there already"]);
+    // Who cannot write leaves nothing.
+    let none = dev.file("none/bk").display().to_string();
+    dev.fails(1, &["backup", "create", &none], &["there is no directory"]);
+}

@@ -12,6 +12,7 @@ use super::get::Get;
 use super::put::Put;
 use super::salvage::Salvage;
 use super::scan::Scan;
+use super::spread::Spread;
 
 /// The machine of one request.
 pub(super) enum Machine {
@@ -20,6 +21,7 @@ pub(super) enum Machine {
     Scan(Scan),
     Forward(Forward),
     Salvage(Salvage),
+    Spread(Spread),
     Awaiting(Awaiting),
 }
 
@@ -31,6 +33,7 @@ impl Machine {
             Machine::Scan(scan) => scan.handle_reply(from, reply),
             Machine::Forward(forward) => forward.handle_reply(from, reply),
             Machine::Salvage(salvage) => salvage.handle_reply(from, reply),
+            Machine::Spread(spread) => spread.handle_reply(from, reply),
             Machine::Awaiting(_) => {}
         }
     }
@@ -43,6 +46,7 @@ impl Machine {
             Machine::Scan(scan) => scan.handle_lost(node),
             Machine::Forward(forward) => forward.handle_lost(node),
             Machine::Salvage(salvage) => salvage.handle_lost(node),
+            Machine::Spread(spread) => spread.handle_lost(node),
             Machine::Awaiting(_) => {}
         }
     }
@@ -52,7 +56,7 @@ impl Machine {
             Machine::Put(put) => put.handle_late(node),
             Machine::Get(get) => get.handle_late(node),
             Machine::Scan(scan) => scan.handle_late(node),
-            Machine::Forward(_) | Machine::Salvage(_) | Machine::Awaiting(_) => false,
+            Machine::Forward(_) | Machine::Salvage(_) | Machine::Spread(_) | Machine::Awaiting(_) => false,
         }
     }
 
@@ -61,6 +65,7 @@ impl Machine {
             Machine::Put(put) => put.handle_overdue(node),
             Machine::Get(get) => get.handle_overdue(node),
             Machine::Scan(scan) => scan.handle_overdue(node),
+            Machine::Spread(spread) => spread.handle_lost(node),
             // It may be stamped there: only the end of the connection or of the time tells.
             Machine::Forward(_) | Machine::Salvage(_) | Machine::Awaiting(_) => {}
         }
@@ -73,6 +78,7 @@ impl Machine {
             Machine::Scan(scan) => scan.handle_timeout(now),
             Machine::Forward(forward) => forward.handle_timeout(now),
             Machine::Salvage(salvage) => salvage.handle_timeout(now),
+            Machine::Spread(spread) => spread.handle_timeout(now),
             Machine::Awaiting(awaiting) => awaiting.handle_timeout(now),
         }
     }
@@ -84,6 +90,7 @@ impl Machine {
             Machine::Scan(scan) => scan.is_waited_for(),
             Machine::Forward(forward) => forward.is_waited_for(),
             Machine::Salvage(salvage) => salvage.is_waited_for(),
+            Machine::Spread(spread) => spread.is_waited_for(),
             Machine::Awaiting(awaiting) => awaiting.is_waited_for(),
         }
     }
@@ -95,6 +102,7 @@ impl Machine {
             Machine::Scan(scan) => scan.poll_action(),
             Machine::Forward(forward) => forward.poll_action(),
             Machine::Salvage(salvage) => salvage.poll_action(),
+            Machine::Spread(spread) => spread.poll_action(),
             Machine::Awaiting(awaiting) => awaiting.poll_action(),
         }
     }
@@ -106,6 +114,7 @@ impl Machine {
             Machine::Scan(scan) => scan.poll_timeout(),
             Machine::Forward(forward) => forward.poll_timeout(),
             Machine::Salvage(salvage) => salvage.poll_timeout(),
+            Machine::Spread(spread) => spread.poll_timeout(),
             Machine::Awaiting(awaiting) => awaiting.poll_timeout(),
         }
     }

@@ -1,7 +1,7 @@
 //! Coordination: one small machine per request, and an owner that routes between them.
 //!
 //! ```text
-//! client ──Request──▶ plan ──▶ Put | Get | Delete (a Get, then a Put) | Scan | Forward
+//! client ──Request──▶ plan ──▶ Put | Get | Delete (a Get, then a Put) | Scan | Spread | Forward
 //!                                 │ ▲
 //!                        requests ▼ │ replies          replicas, this node's own among them
 //! client ◀─Response── respond ◀── Answer
@@ -23,6 +23,7 @@ mod respond;
 mod restore;
 mod salvage;
 mod scan;
+mod spread;
 mod start;
 
 use std::cmp::Reverse;
@@ -225,6 +226,11 @@ enum Question {
         key: Key,
         write_id: WriteId,
     },
+    /// All that is known of a key.
+    State {
+        /// By earlier answers to the same read.
+        shown: Vec<Dot>,
+    },
     /// A delete: first what is there is read, unless its context says that already.
     Delete(Box<Deletion>),
     /// What the other owners hold of a key, to take the place of a damaged record.
@@ -283,7 +289,8 @@ impl Coordinator {
         self.hedges.earn();
         let is_full = self.waited_for >= shard.limits.requests_max
             || self.requests.len() >= shard.limits.requests_max * LINGERING_FACTOR
-            || (matches!(request, Request::Get(_)) && self.value_bytes >= shard.limits.coordinated_bytes_max);
+            || (matches!(request, Request::Get(_) | Request::GetState(_))
+                && self.value_bytes >= shard.limits.coordinated_bytes_max);
         if is_full {
             shard.metrics.overloaded.inc();
             let retry_after_ms = shard.limits.retry_after.as_millis() as u32;
@@ -314,7 +321,8 @@ impl Coordinator {
                 continue;
             }
             let (asker, deadline, mut origin) = (open.asker, open.deadline, open.origin.take());
-            if let (Some(origin), Machine::Put(_) | Machine::Salvage(_)) = (&mut origin, &open.machine)
+            if let (Some(origin), Machine::Put(_) | Machine::Salvage(_) | Machine::Spread(_)) =
+                (&mut origin, &open.machine)
                 && !shard.planted.is(Bug::BegunAgainElsewhere)
             {
                 origin.may_have_happened();
@@ -330,7 +338,9 @@ impl Coordinator {
     /// A replica knows more of the versions of the ring: the request waits until this node does.
     fn await_news(&mut self, shard: &Shard, now: Now, from: NodeId, id: RequestId, refusal: Refusal) {
         let Some(open) = self.requests.get_mut(&id) else { return };
-        if let (Some(origin), Machine::Put(_) | Machine::Salvage(_)) = (&mut open.origin, &open.machine) {
+        if let (Some(origin), Machine::Put(_) | Machine::Salvage(_) | Machine::Spread(_)) =
+            (&mut open.origin, &open.machine)
+        {
             origin.may_have_happened();
         }
         open.attempts.clear();

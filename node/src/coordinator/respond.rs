@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use driftless_proto::causality::Payload;
-use driftless_proto::client::{Basis, Deleted, Explanation, Read, ReadPage, ReplicaAnswer, Response, Sibling, Stored};
+use driftless_proto::client::{
+    Basis, Deleted, Explanation, Read, ReadPage, ReplicaAnswer, Response, Sibling, StatePage, Stored,
+};
 use driftless_proto::{
     BucketId, Context, ContextKeys, ContextToken, Dot, Failure, Header, Key, Siblings, Topology, Version,
 };
@@ -36,6 +38,9 @@ impl Responder<'_> {
             (Ok(Answer::Read { siblings, basis, replicas }), Question::Get { bucket, key, shown, .. }) => {
                 let read = self.read(*bucket, key, &siblings, basis, shown);
                 Response::Read(Read { explanation: self.explanation(question, replicas), ..read })
+            }
+            (Ok(Answer::Read { siblings, .. }), Question::State { shown }) => {
+                Response::State(self.state_page(&siblings, shown))
             }
             (Ok(Answer::Written { dot, siblings, acks, primaries }), Question::Put { bucket, key, write_id }) => {
                 self.count_acks(acks, primaries);
@@ -105,6 +110,25 @@ impl Responder<'_> {
         Read { siblings, context, basis, page, explanation: None }
     }
 
+    /// All that is live, or as much of what was not shown before as fits into an answer: see [`StatePage`]. Here each stamp of a write
+    /// counts for itself.
+    fn state_page(&self, siblings: &Siblings, before: &[Dot]) -> StatePage {
+        let before: BTreeSet<Dot> = before.iter().copied().collect();
+        let mut bytes = 0;
+        let fits = |(_, version): &&(Dot, Version)| {
+            let first = bytes == 0;
+            bytes += version.value.as_ref().map_or(0, |value| value.len()) + DOT_BYTES;
+            first || bytes <= self.page_bytes
+        };
+        let new: Vec<_> = siblings.live().iter().filter(|(dot, _)| !before.contains(dot)).collect();
+        let live: Vec<_> = new.iter().copied().take_while(fits).cloned().collect();
+        if live.len() < new.len() {
+            return StatePage { live, vv: None, gone: Vec::new() };
+        }
+        let gone = before.into_iter().filter(|dot| siblings.get(*dot).is_none()).collect();
+        StatePage { live, vv: Some(siblings.vv().clone()), gone }
+    }
+
     /// A put's answer carries a context only if what was written is the only value: with it the client would overwrite
     /// siblings that it never saw. Tombstones it may overwrite: they hold nothing.
     fn context_of_put(&self, bucket: BucketId, key: &Key, dot: Dot, siblings: &Siblings) -> Option<ContextToken> {
@@ -144,6 +168,9 @@ impl Responder<'_> {
         self.topology.ring().member(node).map_or_else(|| node.to_string(), |member| member.name.clone())
     }
 }
+
+/// What names a write, and when it was written, as it is sent.
+const DOT_BYTES: usize = 64;
 
 /// The values that a client sees beside those that it was shown before: two stamps of one write, same id and same value, are
 /// one to it.

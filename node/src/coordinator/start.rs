@@ -18,6 +18,7 @@ use super::plan::{self, Plan};
 use super::put::{Put, WriteOptions};
 use super::salvage::Salvage;
 use super::scan::Scan;
+use super::spread::Spread;
 use super::{Coordinator, Machine, Question};
 
 impl Coordinator {
@@ -90,6 +91,20 @@ impl Coordinator {
                 let plan = Plan::of_key(shard, up, restore.bucket, &restore.key)?;
                 let salvage = Salvage::start(now, &plan, restore.bucket, restore.key, deadline);
                 Ok((Machine::Salvage(salvage), Question::Other))
+            }
+            Request::GetState(get) => {
+                let plan = Plan::of_key(shard, up, get.bucket, &get.key)?;
+                let r = plan.quorum(get.r, None).map_err(Refusal::from)?.r();
+                let client::GetState { bucket, key, shown, .. } = get;
+                let get =
+                    client::Get { bucket, key, r: Some(r), sloppy: Some(false), explain: false, shown: Vec::new() };
+                let machine = self.start_get(shard, now, deadline, plan, &get, r)?;
+                Ok((Machine::Get(machine), Question::State { shown }))
+            }
+            Request::MergeState(merge) => {
+                let plan = Plan::of_key(shard, up, merge.bucket, &merge.key)?;
+                let w = plan.quorum(None, merge.w).map_err(Refusal::from)?.w();
+                Ok((Machine::Spread(Spread::start(&plan, merge, w, deadline)?), Question::Other))
             }
             Request::Topology
             | Request::Status

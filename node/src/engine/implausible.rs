@@ -52,7 +52,8 @@ fn in_sender(shard: &Shard, from: NodeId, merge: &Merge) -> Option<&'static str>
     (!shard.configurations.keeps(from, partition)).then_some("an exchange with a node that does not own the key")
 }
 
-fn in_state(shard: &Shard, now: Now, siblings: &Siblings) -> Option<&'static str> {
+/// Likewise with a state, whoever brings it.
+pub(super) fn in_state(shard: &Shard, now: Now, siblings: &Siblings) -> Option<&'static str> {
     if siblings.values().filter_map(|version| version.value.as_ref()).any(|value| value.len() > SIBLING_BYTES_MAX) {
         return Some("a value that is longer than any node takes");
     }

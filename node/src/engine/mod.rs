@@ -171,6 +171,12 @@ impl<S: Store> Engine<S> {
             let response = Response::Restored(client::Restored { was_damaged: false, answered: 0 });
             return self.outputs.push_back(Output::Reply { to: from, response });
         }
+        if let client::Request::MergeState(merge) = &request
+            && let Some(what) = implausible::in_state(&self.shard, now, &merge.state)
+        {
+            let response = Response::Failed(Refusal::BadRequest(what.into()).into());
+            return self.outputs.push_back(Output::Reply { to: from, response });
+        }
         let kind = match request.class() {
             Class::Key { access: Access::Read, .. } => Some(Kind::Read),
             Class::Key { access: Access::Write, .. } => Some(Kind::Write),

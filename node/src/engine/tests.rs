@@ -38,6 +38,7 @@ mod shards;
 mod sloppy;
 mod stamping;
 mod starving;
+mod states;
 mod write_ids;
 mod writing;
 

@@ -30,6 +30,8 @@ enum Kind {
     Refused,
     NotAllowed,
     Ordered,
+    /// A part of what a backup holds: there is an order for each key.
+    Merged,
     Reread,
 }
 
@@ -85,7 +87,8 @@ impl AuditLog {
 
     /// An operator has given an order.
     pub(crate) fn ordered(&self, shared: &NodeContext, asker: Asker<'_>, request: &Request) {
-        let Some(left_out) = self.line(shared, Kind::Ordered) else { return };
+        let kind = if matches!(request, Request::MergeState(_)) { Kind::Merged } else { Kind::Ordered };
+        let Some(left_out) = self.line(shared, kind) else { return };
         let (node, Asker { who, address }) = (&shared.name, asker);
         let (request, bucket, key) = (name(request), bucket(shared, request), self.key(request));
         tracing::info!(target: TARGET, event = "ordered", node, who, %address, request, bucket, key, left_out);
@@ -149,6 +152,8 @@ fn name(request: &Request) -> &'static str {
         Request::Drain(DrainCommand::Begin) => "drain",
         Request::Drain(DrainCommand::Undo) => "drain undo",
         Request::Restore(_) => "damaged restore",
+        Request::GetState(_) => "get state",
+        Request::MergeState(_) => "merge state",
         Request::Cluster(ClusterCommand::State) => "cluster state",
         Request::Cluster(ClusterCommand::Stage(_)) => "cluster stage",
         Request::Cluster(ClusterCommand::Clear) => "cluster clear",

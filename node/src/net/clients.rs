@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use driftless_proto::client::{self, Request, RequestFrame, Response, ResponseFrame};
 use driftless_proto::frame::{self, FRAME_MAX, FrameError, SHARED_FROM};
-use driftless_proto::{Failure, ProtocolVersion, ProtocolVersions, Refusal, greeting};
+use driftless_proto::{Failure, ProtocolVersion, ProtocolVersions, Refusal, Siblings, Version, greeting};
 use quinn::{Connection, SendStream, VarInt};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -74,10 +74,10 @@ struct Reading {
     waiting: usize,
 }
 
-/// A value that came on a stream of its own, and the room that it takes until nothing refers to it any more.
+/// A value that came on a stream of its own, and the room that this takes until nothing refers to any of its values any more.
 struct Charged {
     value: Bytes,
-    _taken: Taken,
+    _taken: Arc<Taken>,
 }
 
 impl AsRef<[u8]> for Charged {
@@ -209,15 +209,15 @@ impl Client {
         let place = match taken {
             Some(_) => Some(self.account.arrived(shown)),
             None => {
-                let is_read = matches!(request, Request::Get(_) | Request::Scan(_));
+                let is_read = matches!(request, Request::Get(_) | Request::Scan(_) | Request::GetState(_));
                 self.account.request(body.len() + shown, is_read)
             }
         };
         let is_full = place.is_none();
-        if let Request::Put(put) = &mut request
+        if request.value_bytes() > 0
             && let Some(taken) = taken.take()
         {
-            put.value = Bytes::from_owner(Charged { value: std::mem::take(&mut put.value), _taken: taken });
+            charge(&mut request, Arc::new(taken));
         }
         let room = Room { _place: place, _frame: taken };
         match self.pending.borrow_mut().entry(id) {
@@ -283,8 +283,13 @@ impl Client {
         // Many small requests can ask for more than memory holds, and a client need not read what it asked for. What has been
         // done is said in any case.
         let response = match response {
-            Response::Stored(_) | Response::Deleted(_) | Response::Restored(_) | Response::Failed(_) => response,
+            Response::Stored(_)
+            | Response::Deleted(_)
+            | Response::Restored(_)
+            | Response::Merged(_)
+            | Response::Failed(_) => response,
             Response::Read(_)
+            | Response::State(_)
             | Response::Page(_)
             | Response::Topology(_)
             | Response::Status(_)
@@ -316,15 +321,24 @@ impl Client {
     }
 
     fn push(&self, context: &ShardContext, id: u64, response: Response) -> Result<(), FrameError> {
-        let values = match &response {
+        let values: Vec<Bytes> = match &response {
             Response::Read(read) if read.siblings.iter().any(|sibling| sibling.value.len() >= SHARED_FROM) => {
                 read.siblings.iter().map(|sibling| sibling.value.clone()).collect()
+            }
+            Response::State(page) => {
+                let values = || page.live.iter().filter_map(|(_, version)| version.value.as_ref());
+                let is_large = values().any(|value| value.len() >= SHARED_FROM);
+                if is_large { values().cloned().collect() } else { Vec::new() }
             }
             _ => Vec::new(),
         };
         let ring_version = context.shared.ring_version();
-        if let Response::Read(read) = &response {
-            self.account.note_read(read.siblings.iter().map(|sibling| sibling.value.len()).sum());
+        match &response {
+            Response::Read(read) => {
+                self.account.note_read(read.siblings.iter().map(|sibling| sibling.value.len()).sum());
+            }
+            Response::State(page) => self.account.note_read(value_bytes(page)),
+            _ => {}
         }
         let load = FrameLoad { values, frame_max: FRAME_MAX, until: None };
         self.outbound.push(&ResponseFrame { id, ring_version, response }, &load)
@@ -377,10 +391,30 @@ impl Client {
     }
 }
 
-/// What a get says it has been shown, in memory.
+fn value_bytes(page: &client::StatePage) -> usize {
+    page.live.iter().filter_map(|(_, version)| version.value.as_ref()).map(Bytes::len).sum()
+}
+
+/// Has the values of a request carry the room that its frame takes.
+fn charge(request: &mut Request, taken: Arc<Taken>) {
+    let charged = |value: Bytes| Bytes::from_owner(Charged { value, _taken: taken.clone() });
+    match request {
+        Request::Put(put) => put.value = charged(std::mem::take(&mut put.value)),
+        Request::MergeState(merge) => {
+            let live = merge.state.live().iter().cloned();
+            let live = live.map(|(dot, version)| (dot, Version { value: version.value.map(charged), ..version }));
+            let state = Siblings::from_parts(merge.state.vv().clone(), live.collect());
+            merge.state = state.expect("the parts of a state make that state");
+        }
+        _ => {}
+    }
+}
+
+/// What a read says it has been shown, in memory.
 fn shown_bytes(request: &Request) -> usize {
     match request {
         Request::Get(get) => size_of_val(get.shown.as_slice()),
+        Request::GetState(get) => size_of_val(get.shown.as_slice()),
         _ => 0,
     }
 }
@@ -404,6 +438,8 @@ fn answer_of_shell(shared: &NodeContext, request: &Request) -> Option<Response> 
         | Request::Delete(_)
         | Request::Scan(_)
         | Request::Restore(_)
+        | Request::GetState(_)
+        | Request::MergeState(_)
         | Request::Cluster(_) => return None,
     })
 }

@@ -36,7 +36,7 @@ impl RequestCounts {
 /// What a request is counted as.
 pub(crate) fn operation(request: &Request) -> Operation {
     match request {
-        Request::Get(_) => Operation::Get,
+        Request::Get(_) | Request::GetState(_) => Operation::Get,
         Request::Put(_) => Operation::Put,
         Request::Delete(_) => Operation::Delete,
         Request::Scan(_) => Operation::Scan,
@@ -47,7 +47,8 @@ pub(crate) fn operation(request: &Request) -> Operation {
         | Request::Damaged
         | Request::Drain(_)
         | Request::Cluster(_)
-        | Request::Restore(_) => Operation::Other,
+        | Request::Restore(_)
+        | Request::MergeState(_) => Operation::Other,
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! | takes | requests |
 //! |---|---|
-//! | reader | get, scan, topology, status, hints, damaged records, how anti-entropy stands, how a drain stands, how members stand, what a plan would move |
+//! | reader | get, all that is known of a key, scan, topology, status, hints, damaged records, how anti-entropy stands, how a drain stands, how members stand, what a plan would move |
 //! | writer | put, delete |
-//! | operator | orders to anti-entropy, draining, giving up a damaged record, changing members and buckets |
+//! | operator | orders to anti-entropy, draining, giving up a damaged record, putting back what a backup holds, changing members and buckets |
 //!
 //! A role that is for some buckets only is none in the others. What concerns no bucket takes the role in any, but an order to the
 //! whole node takes it in all.
@@ -105,6 +105,7 @@ fn missing(shared: &NodeContext, grant: &Grant, needed: Role, bucket: Option<Buc
 fn needed(request: &Request) -> Role {
     match request {
         Request::Get(_)
+        | Request::GetState(_)
         | Request::Scan(_)
         | Request::Topology
         | Request::Status
@@ -115,6 +116,7 @@ fn needed(request: &Request) -> Role {
         | Request::Cluster(ClusterCommand::State | ClusterCommand::Plan | ClusterCommand::History) => Role::Reader,
         Request::Put(_) | Request::Delete(_) => Role::Writer,
         Request::Restore(_)
+        | Request::MergeState(_)
         | Request::Aae(AaeCommand::Run { .. } | AaeCommand::Pause | AaeCommand::Resume)
         | Request::Drain(DrainCommand::Begin | DrainCommand::Undo)
         | Request::Cluster(

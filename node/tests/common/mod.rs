@@ -237,6 +237,11 @@ impl Cluster {
         self.authority.issue_client("tester", None, Validity::holder(SystemTime::now())).expect("a plain name")
     }
 
+    pub fn operator_identity(&self) -> Issued {
+        let validity = Validity::holder(SystemTime::now());
+        self.authority.issue_client("operator", Some(Role::Operator), validity).expect("a plain name")
+    }
+
     pub async fn client(&self, node: usize) -> TestClient {
         let identity = self.client_identity();
         TestClient::connect(self.address(node), self.authority.certificate_pem(), &identity).await

@@ -213,6 +213,20 @@ impl<P: Payload> Siblings<P> {
         }
     }
 
+    /// The same in parts, whose merge it is, in whatever order they are merged and whatever else: each is about one actor, whose dots no
+    /// other part covers. Those with live writes come first: a part without any only removes.
+    pub fn by_actor(&self) -> Vec<Self> {
+        let part = |(actor, counter)| {
+            let live: Vec<_> = self.live.iter().filter(|(dot, _)| dot.actor == actor).cloned().collect();
+            Siblings { vv: VersionVector::from_iter([Dot::new(actor, counter)]), live }
+        };
+        let (mut parts, others): (Vec<_>, Vec<_>) = self.vv.iter().map(part).partition(|part| !part.live.is_empty());
+        let mut rest = Siblings::default();
+        others.iter().for_each(|part| rest.vv.join(&part.vv));
+        parts.extend((!rest.vv.is_empty()).then_some(rest));
+        parts
+    }
+
     fn same_dots(&self, other: &Self) -> bool {
         self.live.len() == other.live.len() && self.live.iter().zip(&other.live).all(|(a, b)| a.0 == b.0)
     }

@@ -347,6 +347,32 @@ proptest! {
     }
 
     #[test]
+    fn the_parts_of_a_state_make_it_whole_in_any_order_and_each_can_stand_alone(steps in steps(), turn in any::<usize>()) {
+        let (real, _) = run(&steps);
+        let mut parts = real[0].by_actor();
+        let split = parts.iter().position(|part| part.live().is_empty()).unwrap_or(parts.len());
+        prop_assert!(parts.len() - split <= 1, "what only removes is one part, and the last");
+        for part in &parts {
+            prop_assert!(Siblings::from_parts(part.vv().clone(), part.live().to_vec()).is_ok());
+            let mut again = merged(&real[0], part);
+            prop_assert_eq!(&again, &real[0], "a part adds nothing to the whole");
+            again.merge(&real[1]);
+            prop_assert_eq!(again, merged(&real[0], &real[1]));
+        }
+        if !parts.is_empty() {
+            let at = turn % parts.len();
+            parts.rotate_left(at);
+        }
+        let (mut whole, mut onto_another) = (Siblings::new(), real[1].clone());
+        for part in &parts {
+            whole.merge(part);
+            onto_another.merge(part);
+        }
+        prop_assert_eq!(&whole, &real[0]);
+        prop_assert_eq!(onto_another, merged(&real[1], &real[0]));
+    }
+
+    #[test]
     fn headers_merge_as_their_siblings_do(steps in steps()) {
         let (real, _) = run(&steps);
         let mut header = real[0].header();

@@ -1,0 +1,165 @@
+//! `backup.json`: what a backup holds, of which cluster, and whether it is all of it. It is written last: a directory without one is no
+//! backup.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use driftless_proto::BucketDefinition;
+use serde::{Deserialize, Serialize};
+
+use super::states::{Contents, Reader, unreadable};
+use crate::exit::{Failure, Result};
+
+/// What a backup is.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(super) struct Manifest {
+    format: u32,
+    /// Release that has written it.
+    pub(super) release: String,
+    pub(super) cluster: String,
+    pub(super) ring_version: u64,
+    /// What was acknowledged before is in it.
+    pub(super) begun: String,
+    /// What was acknowledged after is not.
+    pub(super) ended: String,
+    /// Whether nothing can be missing.
+    pub(super) complete: bool,
+    /// Why something may be.
+    pub(super) doubts: Vec<String>,
+    pub(super) buckets: Vec<Saved>,
+}
+
+/// What it holds of a bucket.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(super) struct Saved {
+    pub(super) definition: BucketDefinition,
+    /// Beside the manifest.
+    pub(super) file: String,
+    pub(super) keys: u64,
+    pub(super) values: u64,
+    /// Keys that were listed and could not be read.
+    pub(super) unread: u64,
+    pub(super) bytes: u64,
+    pub(super) digest: String,
+}
+
+/// A directory with a backup in it.
+pub(super) struct Backup {
+    pub(super) dir: PathBuf,
+    pub(super) manifest: Manifest,
+}
+
+impl Manifest {
+    pub(super) fn new(cluster: String, ring_version: u64, begun: String) -> Manifest {
+        Manifest {
+            format: FORMAT,
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+            cluster,
+            ring_version,
+            begun,
+            ended: String::new(),
+            complete: false,
+            doubts: Vec::new(),
+            buckets: Vec::new(),
+        }
+    }
+
+    pub(super) fn keys(&self) -> u64 {
+        self.buckets.iter().map(|saved| saved.keys).sum()
+    }
+
+    pub(super) fn unread(&self) -> u64 {
+        self.buckets.iter().map(|saved| saved.unread).sum()
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.buckets.iter().map(|saved| saved.bytes).sum()
+    }
+}
+
+impl Saved {
+    pub(super) fn name(&self) -> &str {
+        self.definition.name.as_str()
+    }
+
+    pub(super) fn of(definition: BucketDefinition, unread: u64, contents: Contents) -> Saved {
+        let file = file_of(&definition);
+        let Contents { keys, values, bytes, digest } = contents;
+        Saved { definition, file, keys, values, unread, bytes, digest }
+    }
+}
+
+/// Names of buckets are names of files.
+pub(super) fn file_of(definition: &BucketDefinition) -> String {
+    format!("{}.states", definition.name)
+}
+
+impl Backup {
+    pub(super) fn open(dir: &Path) -> Result<Backup> {
+        let path = dir.join(MANIFEST);
+        let text = fs::read_to_string(&path).map_err(|error| {
+            let failure = unreadable(&path, &error);
+            if dir.is_dir() {
+                failure.hint("a directory without it is no backup, or one that was interrupted")
+            } else {
+                failure.hint("name the directory that `driftless backup create` has written")
+            }
+        })?;
+        let wrong = |what: String| Failure::failed(format_args!("{}: {what}", path.display()));
+        #[derive(Deserialize)]
+        struct Format {
+            format: u32,
+        }
+        let Format { format } = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        if format != FORMAT {
+            return Err(wrong(format!("format {format} of backups is not known to this release"))
+                .hint("use the release that has written it, or a newer one"));
+        }
+        let manifest: Manifest = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        if let Some(saved) = manifest.buckets.iter().find(|saved| saved.file != file_of(&saved.definition)) {
+            return Err(wrong(format!("the file of bucket {} cannot be called {:?}", saved.name(), saved.file)));
+        }
+        Ok(Backup { dir: dir.to_owned(), manifest })
+    }
+
+    /// The buckets of these names, or all.
+    pub(super) fn chosen(&self, names: &[String]) -> Result<Vec<&Saved>> {
+        let all = &self.manifest.buckets;
+        if names.is_empty() {
+            return Ok(all.iter().collect());
+        }
+        let of = |name: &String| {
+            all.iter().find(|saved| saved.name() == name).ok_or_else(|| {
+                let there: Vec<&str> = all.iter().map(Saved::name).collect();
+                Failure::failed(format_args!("there is no bucket \"{name}\" in {}", self.dir.display()))
+                    .hint(format_args!("it has {}", there.join(", ")))
+            })
+        };
+        names.iter().map(of).collect()
+    }
+
+    pub(super) fn path_of(&self, saved: &Saved) -> PathBuf {
+        self.dir.join(&saved.file)
+    }
+
+    /// Reads the file of a bucket from its beginning to its end.
+    ///
+    /// # Errors
+    /// What is wrong with it: nothing of it was given to anybody then.
+    pub(super) fn verify(&self, saved: &Saved) -> Result {
+        let path = self.path_of(saved);
+        let wrong = |what: &dyn std::fmt::Display| {
+            Failure::failed(format_args!("{}: {what}", path.display()))
+                .hint("it is not what was written: take it from another copy of this backup")
+        };
+        let mut reader = Reader::open(&path)?;
+        while reader.next().map_err(|error| wrong(&error))?.is_some() {}
+        let found = reader.contents();
+        let is_it = (found.keys, found.bytes, &found.digest) == (saved.keys, saved.bytes, &saved.digest);
+        if is_it { Ok(()) } else { Err(wrong(&format_args!("it is another file than {MANIFEST} speaks of"))) }
+    }
+}
+
+pub(super) const MANIFEST: &str = "backup.json";
+
+const FORMAT: u32 = 1;
