@@ -45,7 +45,8 @@ Exit codes:
   4  outcome unknown: it may have happened; repeat it with the id that the message tells
   5  not found
   6  not found, but it may exist: too few of the key's own replicas could be asked
-  7  done, but keys may be missing: replicas do not hold everything yet (scan, dump), or a dump is not whole (load)";
+  7  done, but keys may be missing: replicas do not hold everything yet (scan, dump, backup create), or a dump or backup is not whole
+     (load, backup restore)";
 
 impl Failure {
     /// With an exit code of its own.

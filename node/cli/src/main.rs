@@ -3,7 +3,7 @@
 //! ```text
 //! a cluster on this machine   dev  demo            local/           files, ports and processes
 //! a node                      serve  cert          descriptors.rs   how many files may be open
-//! data                        put  get  delete  scan  load  dump
+//! data                        put  get  delete  scan  load  dump  backup
 //! looking                     aae  hints  ring  status  transfers
 //! changing                    bucket  cluster  drain
 //! measuring                   bench

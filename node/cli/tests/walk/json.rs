@@ -18,6 +18,8 @@ const TYPED: &[&str] = &[
     "driftless --profile DIR load node/data/debian-packages.jsonl",
     "driftless --profile DIR dump --wait 60s | grep '\"dump\"'",
     "driftless --profile DIR dump --wait 60s -o backup.jsonl",
+    "driftless --profile DIR backup create shop-backup --wait 60s",
+    "driftless --profile DIR backup restore shop-backup",
     "driftless --profile DIR status",
     "driftless --profile DIR hints",
     "driftless --profile DIR damaged list",

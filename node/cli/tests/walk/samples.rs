@@ -75,6 +75,9 @@ pub(crate) const SAMPLES: &[Sample] = &[
     exactly(COMMANDS, "driftless --profile DIR scan --prefix lib --limit 2", At::Three(nothing)),
     soon(exactly(COMMANDS, "driftless --profile DIR ring --key bat", At::Three(nothing))),
     soon(alike(COMMANDS, "driftless --profile DIR aae status", At::Three(a_comparison))),
+    alike(COMMANDS, "driftless --profile DIR backup create shop-backup", At::Three(compared)),
+    alike(COMMANDS, "driftless --profile DIR backup show shop-backup", At::Three(nothing)),
+    alike(COMMANDS, "driftless --profile DIR backup restore shop-backup", At::Three(nothing)),
     exactly(COMMANDS, "driftless --profile DIR drain n2 --wait", At::Three(nothing)),
     exactly(COMMANDS, "driftless --profile DIR drain n2 --undo", At::Three(nothing)),
     soon(alike(COMMANDS, "driftless --profile DIR status", At::Three(n3_killed_and_puts))),
@@ -125,6 +128,11 @@ fn a_stale_context(_: &Walk, dev: &Dev) -> Vec<(&'static str, String)> {
 
 fn a_comparison(_: &Walk, dev: &Dev) -> Vec<(&'static str, String)> {
     dev.ok(&["aae", "run"]);
+    Vec::new()
+}
+
+fn compared(_: &Walk, dev: &Dev) -> Vec<(&'static str, String)> {
+    dev.eventually("all has been compared", || dev.run(&["scan", "--wait", "60s"]).code == Some(0));
     Vec::new()
 }
 
