@@ -159,7 +159,7 @@ mod tests {
         let live = vec![written(1, 1, 5 << 20), written(2, 1, 5 << 20)];
         let whole = Siblings::from_parts(vv(&[(1, 1), (2, 1), (3, 9)]), live).expect("is one");
         let parts = State(whole.clone()).parts();
-        assert_eq!(parts.iter().map(Siblings::value_bytes).collect::<Vec<_>>(), [5 << 20, 5 << 20, 0]);
+        assert_eq!(parts.iter().map(|part| part.value_bytes()).collect::<Vec<_>>(), [5 << 20, 5 << 20, 0]);
         let mut merged = Siblings::new();
         parts.iter().rev().for_each(|part| merged.merge(part));
         assert_eq!(merged, whole);

@@ -128,6 +128,8 @@ bugs! {
     NodesCounted = "nodes-counted",
     /// A further answer to a read leaves out as many values as were shown, whichever they were.
     PagesByPosition = "pages-by-position",
+    /// A page of a state says that it is the last though not all was shown: what is merged again covers values that it does not have.
+    StateCutShort = "state-cut-short",
     /// The answer to a put carries a context also if there are siblings.
     ContextWithSiblings = "context-with-siblings",
     /// Reads do not see what the same batch has changed.

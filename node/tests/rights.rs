@@ -8,9 +8,9 @@ use std::path::Path;
 
 use common::{CARTS, Cluster, TestClient, block_on, get, put};
 use driftless_node::config::Access;
-use driftless_proto::client::{AaeCommand, DrainCommand, Get, Request, Response, Restore, Scan};
+use driftless_proto::client::{AaeCommand, DrainCommand, Get, GetState, MergeState, Request, Response, Restore, Scan};
 use driftless_proto::membership::ClusterCommand;
-use driftless_proto::{BucketId, Failure, Key, Missing, Refusal, Role};
+use driftless_proto::{BucketId, Failure, Key, Missing, Refusal, Role, Siblings};
 use driftless_ring::ArcIndex;
 
 /// One node with this access file.
@@ -28,6 +28,16 @@ fn recover() -> Request {
 
 fn restore(bucket: BucketId) -> Request {
     Request::Restore(Restore { bucket, key: Key::new("k").expect("valid"), accept_loss: true })
+}
+
+fn get_state(key: &'static str) -> Request {
+    let (bucket, key) = (BucketId::DEFAULT, Key::new(key).expect("valid"));
+    Request::GetState(GetState { bucket, key, r: None, shown: Vec::new() })
+}
+
+fn merge_state(key: &'static str) -> Request {
+    let (bucket, key) = (BucketId::DEFAULT, Key::new(key).expect("valid"));
+    Request::MergeState(MergeState { bucket, key, state: Siblings::new(), w: None })
 }
 
 fn scan(bucket: BucketId) -> Request {
@@ -66,7 +76,7 @@ fn each_role_may_do_what_it_is_for_and_no_more() {
         let looks = [Request::Topology, Request::Status, Request::Hints, Request::Damaged];
         looks
             .into_iter()
-            .chain([get("k"), scan(BucketId::DEFAULT)])
+            .chain([get("k"), get_state("k"), scan(BucketId::DEFAULT)])
             .chain([Request::Aae(AaeCommand::Status), Request::Drain(DrainCommand::Status)])
     };
     block_on(async {
@@ -88,6 +98,7 @@ fn each_role_may_do_what_it_is_for_and_no_more() {
                 (Request::Drain(DrainCommand::Begin), Role::Operator),
                 (Request::Drain(DrainCommand::Undo), Role::Operator),
                 (restore(BucketId::DEFAULT), Role::Operator),
+                (merge_state("k"), Role::Operator),
                 (recover(), Role::Operator),
             ];
             for (request, needed) in takes {

@@ -122,7 +122,7 @@ impl Responder<'_> {
         };
         let new: Vec<_> = siblings.live().iter().filter(|(dot, _)| !before.contains(dot)).collect();
         let live: Vec<_> = new.iter().copied().take_while(fits).cloned().collect();
-        if live.len() < new.len() {
+        if live.len() < new.len() && !self.planted.is(Bug::StateCutShort) {
             return StatePage { live, vv: None, gone: Vec::new() };
         }
         let gone = before.into_iter().filter(|dot| siblings.get(*dot).is_none()).collect();

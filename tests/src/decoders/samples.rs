@@ -154,9 +154,9 @@ pub fn client_requests() -> Vec<client::Request> {
     let shown = vec![Dot::new(ActorId(0xa), 1)];
     all.push(client::Request::GetState(client::GetState { bucket, key: self::key(), r: None, shown: Vec::new() }));
     all.push(client::Request::GetState(client::GetState { bucket, key: self::key(), r: Some(2), shown }));
-    let merge = client::MergeState { bucket, key: self::key(), state: siblings(), w: None };
-    all.push(client::Request::MergeState(merge.clone()));
-    all.push(client::Request::MergeState(client::MergeState { w: Some(3), ..merge }));
+    for (state, w) in states().into_iter().zip([None, Some(3)].into_iter().cycle()) {
+        all.push(client::Request::MergeState(client::MergeState { bucket, key: self::key(), state, w }));
+    }
     all
 }
 
@@ -329,10 +329,12 @@ pub fn client_responses() -> Vec<Response> {
     all.extend(members::answers().into_iter().map(Response::Cluster));
     all.push(Response::Drain(client::DrainStatus { draining: true, under_way: 3, hints: Some(17) }));
     all.push(Response::Drain(client::DrainStatus { draining: false, under_way: 0, hints: None }));
-    let (live, vv) = (siblings().live().to_vec(), siblings().vv().clone());
-    let gone = vec![Dot::new(ActorId(0xb), 2)];
-    all.push(Response::State(client::StatePage { live: live.clone(), vv: None, gone: Vec::new() }));
-    all.push(Response::State(client::StatePage { live, vv: Some(vv), gone }));
+    for state in states() {
+        let (live, vv) = (state.live().to_vec(), state.vv().clone());
+        let gone = vec![Dot::new(ActorId(0xb), 2)];
+        all.push(Response::State(client::StatePage { live: live.clone(), vv: None, gone: Vec::new() }));
+        all.push(Response::State(client::StatePage { live, vv: Some(vv), gone }));
+    }
     all.push(Response::Merged(client::Merged { acks: 2 }));
     all
 }

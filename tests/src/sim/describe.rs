@@ -33,6 +33,8 @@ pub fn slot_of_request(request: &client::Request) -> Option<Slot> {
         client::Request::Get(get) => Some((get.bucket, get.key.clone())),
         client::Request::Put(put) => Some((put.bucket, put.key.clone())),
         client::Request::Delete(delete) => Some((delete.bucket, delete.key.clone())),
+        client::Request::GetState(get) => Some((get.bucket, get.key.clone())),
+        client::Request::MergeState(merge) => Some((merge.bucket, merge.key.clone())),
         _ => None,
     }
 }
@@ -90,6 +92,10 @@ pub fn request_text(request: &client::Request, history: &History) -> String {
             context(delete.context.is_some()),
             options(delete.r, delete.w, delete.sloppy)
         ),
+        client::Request::MergeState(merge) => {
+            let slot = slot_text(&(merge.bucket, merge.key.clone()));
+            format!("merge {slot}: {}{}", siblings(&merge.state, history), options(None, merge.w, None))
+        }
         other => format!("{other:?}"),
     }
 }

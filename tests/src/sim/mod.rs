@@ -15,6 +15,7 @@
 //! each time, and [`Outcome::hash`](run::Outcome::hash) says so.
 
 pub mod agreement;
+pub mod archivist;
 pub mod campaign;
 pub mod check;
 pub mod client;

@@ -144,6 +144,20 @@ pub enum Event {
         /// The answer.
         response: Option<Response>,
     },
+    /// Somebody looks what a key is, or brings back what one was.
+    ArchiveNext {
+        /// Who.
+        archivist: usize,
+    },
+    /// What was known of a key arrives, or that it was merged; or it has been waited for long enough.
+    Archived {
+        /// Who waits for it.
+        archivist: usize,
+        /// The attempt it answers.
+        attempt: u64,
+        /// The answer.
+        response: Option<Response>,
+    },
     /// A client has waited long enough.
     ClientTimeout {
         /// The client.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use driftless_proto::Dot;
 use rand::rngs::StdRng;
 
+use super::archivist::Archivist;
 use super::client::Client;
 use super::history::{History, OpId, Slot};
 use super::reused_ids::ReusedIds;
@@ -18,6 +19,8 @@ pub struct Workload {
     pub history: History,
     /// Those who list the keys of buckets.
     pub(super) walkers: Vec<Walker>,
+    /// Those who keep what was known of keys.
+    pub(super) archivists: Vec<Archivist>,
     /// What each attempt was for, by its number.
     pub(super) attempts: BTreeMap<u64, Attempt>,
     /// What the node that was asked to delete a key knew to be gone of it, by attempt.
@@ -38,6 +41,8 @@ pub(super) enum Attempt {
     Operation { client: usize, op: OpId },
     /// A page of a walk.
     Page { walker: usize },
+    /// A state to keep, or to merge again.
+    Archive { archivist: usize },
 }
 
 impl Workload {
@@ -45,6 +50,7 @@ impl Workload {
     pub fn rests(&self) -> bool {
         self.clients.iter().all(|client| client.current.is_none() && client.script.is_empty())
             && self.walkers.iter().all(Walker::rests)
+            && self.archivists.iter().all(Archivist::rests)
     }
 
     /// Notes one attempt more, and answers its number.

@@ -6,6 +6,7 @@
 //!
 //! What exists is in four parts: the `cluster`, the `workload`, the `judges` and the `nemesis`, each in a file of its own.
 
+mod archive;
 mod changes;
 pub(super) mod claims;
 mod clients;
@@ -32,6 +33,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::agreement::Heard;
+use super::archivist::Archivist;
 use super::check::Violation;
 use super::check::durability::{DurabilityOracle, Scene};
 use super::client::Client;
@@ -121,6 +123,7 @@ impl World {
         profile = profile.with_dying_fallbacks(&mut split());
         let mut operator_rng = split();
         let steps = profile.change_members(&mut operator_rng);
+        let archivists = Archivist::draw(split());
         let mut cluster = Cluster::new(&profile, planted, network);
         if steps > 0 {
             cluster.agree_on_members();
@@ -137,6 +140,7 @@ impl World {
                     .collect(),
                 history: History::default(),
                 walkers,
+                archivists,
                 attempts: BTreeMap::new(),
                 gone: BTreeMap::new(),
                 deleting: None,
@@ -228,6 +232,10 @@ impl World {
             let delay = self.workload.walkers[walker].rng.random_range(0..60_000);
             self.schedule.after(delay, Event::WalkNext { walker });
         }
+        for archivist in 0..self.workload.archivists.len() {
+            let delay = self.workload.archivists[archivist].rng.random_range(0..60_000);
+            self.schedule.after(delay, Event::ArchiveNext { archivist });
+        }
     }
 
     fn happen(&mut self, event: Event) {
@@ -286,6 +294,8 @@ impl World {
             Event::ClientNext { client } => self.client_next(client),
             Event::WalkNext { walker } => self.walk_next(walker),
             Event::Page { walker, attempt, response } => self.page_arrives(walker, attempt, response.as_ref()),
+            Event::ArchiveNext { archivist } => self.archive_next(archivist),
+            Event::Archived { archivist, attempt, response } => self.archive_answered(archivist, attempt, response),
             Event::ClientTimeout { client, attempt } => self.client_timeout(client, attempt),
         }
     }
@@ -577,6 +587,11 @@ impl World {
                 let delay = self.workload.walkers[walker].rng.random_range(50..800);
                 let page = Event::Page { walker, attempt: to.request, response: Some(response) };
                 return self.schedule.after(delay, page);
+            }
+            Some(&Attempt::Archive { archivist }) => {
+                let delay = self.workload.archivists[archivist].rng.random_range(50..800);
+                let archived = Event::Archived { archivist, attempt: to.request, response: Some(response) };
+                return self.schedule.after(delay, archived);
             }
             None => {
                 let text = format!("n{node} answers request {}, which nobody made", to.request);
