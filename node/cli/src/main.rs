@@ -50,6 +50,7 @@ mod interrupt;
 mod key;
 mod load;
 mod local;
+mod man;
 mod members;
 mod new_file;
 mod output;
@@ -188,6 +189,8 @@ enum Command {
     Bench(OnCluster<bench::Args>),
     /// Print a completion script for a shell
     Completions(completions::Args),
+    /// Write the manual pages: one for each subcommand
+    Man(man::Args),
 }
 
 fn main() -> ExitCode {
@@ -236,6 +239,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Completions(args) => {
             before.refuse_all("completions").and_then(|()| completions::run(&args, &mut Cli::command())).map(done)
         }
+        Command::Man(args) => before.refuse_all("man").and_then(|()| man::run(&args, Cli::command())).map(done),
         Command::Cert(with) => before
             .refuse_cluster("cert")
             .and_then(|()| with.over(before))

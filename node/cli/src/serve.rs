@@ -1,6 +1,7 @@
 //! `driftless serve`: one node, from its configuration to its last sync.
 
 mod data;
+mod service_manager;
 mod stop;
 
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ use super::exit::{Failure, Result};
 use super::members::members;
 use super::output;
 use data::{Data, Part, no_data, open_directory, unless_stopped};
+use service_manager::ServiceManager;
 use stop::StopSignals;
 
 /// Every key of the configuration can also be set by an environment variable: limits.requests_max by
@@ -140,6 +142,8 @@ pub(crate) fn run(args: &Args) -> Result {
         let partitions = topology.ring().partitions().get();
         move || Data::open(&config, &directory, partitions, shards)
     };
+    let mut manager = ServiceManager::of_this_process();
+    manager.tell_status("opening the store");
     let Some(Data { stores, syncer }) = runtime.block_on(unless_stopped(open, &mut stop))? else {
         return Ok(());
     };
@@ -175,36 +179,49 @@ pub(crate) fn run(args: &Args) -> Result {
         let admin =
             node.admin_address().map_or(String::new(), |address| format!(", metrics and status on http://{address}"));
         output::line(format_args!("ready: {} serves on {listen} (UDP){admin}", member.name))?;
-        serve_until(node, stop, hangup, audit).await
+        manager.tell_ready();
+        serve_until(node, stop, hangup, audit, manager).await
     })?;
     drop(directory);
     Ok(())
 }
 
-async fn serve_until(node: Node, mut stop: StopSignals, mut hangup: Signal, audit: Option<Arc<AuditFile>>) -> Result {
-    let reread = async {
-        while hangup.recv().await.is_some() {
-            tracing::info!(node = node.name(), "SIGHUP: reading certificates, access file and context keys again");
-            if let Some(audit) = &audit {
-                audit.reopen();
-            }
-            node.reread();
-        }
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        () = reread => {}
-        why = stop.wait() => {
-            tracing::info!(node = node.name(), why, "stopping");
-            node.stop();
-            tokio::select! {
-                () = node.ended() => {}
-                _ = stop.wait_again() => {
-                    return Err(Failure::failed("stopped at once by a second signal; what was under way is lost, what was acknowledged is not"));
+async fn serve_until(
+    node: Node,
+    mut stop: StopSignals,
+    mut hangup: Signal,
+    audit: Option<Arc<AuditFile>>,
+    mut manager: ServiceManager,
+) -> Result {
+    let mut looks = tokio::time::interval(manager.look_every());
+    let why = loop {
+        tokio::select! {
+            why = stop.wait() => break Some(why),
+            () = node.ended() => break None,
+            Some(()) = hangup.recv() => {
+                tracing::info!(node = node.name(), "SIGHUP: reading certificates, access file and context keys again");
+                manager.tell_reloading();
+                if let Some(audit) = &audit {
+                    audit.reopen();
+                }
+                tokio::select! {
+                    () = node.rereading() => manager.tell_ready(),
+                    why = stop.wait() => break Some(why),
                 }
             }
+            _ = looks.tick(), if manager.is_there() => manager.tell_how_it_stands(&node),
         }
-        () = node.ended() => {}
+    };
+    if let Some(why) = why {
+        tracing::info!(node = node.name(), why, "stopping");
+        manager.tell_stopping();
+        node.stop();
+        tokio::select! {
+            () = node.ended() => {}
+            _ = stop.wait_again() => {
+                return Err(Failure::failed("stopped at once by a second signal; what was under way is lost, what was acknowledged is not"));
+            }
+        }
     }
     node.join().map_err(Failure::failed)
 }

@@ -4,11 +4,12 @@
 //! It runs on a thread of its own and reads what the shards publish, so that it answers also when they do not. Any local user may
 //! connect, so `serve` bounds what that takes of the process.
 
+#[cfg(test)]
+mod monitoring;
 mod remote;
 mod serve;
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,7 +30,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tokio::sync::watch;
 
 use crate::metrics::Metrics;
-use crate::net::node_context::NodeContext;
+use crate::net::node_context::{NodeContext, ShardHandle};
 use crate::time::Instant;
 
 /// Why the admin socket is not open.
@@ -116,8 +117,15 @@ fn pages(shared: Arc<NodeContext>) -> Router {
 struct Admin {
     shared: Arc<NodeContext>,
     registry: Registry,
-    hints_oldest: Gauge,
+    looked_up: LookedUp,
     peers: PeerGauges,
+}
+
+/// What is found out when somebody asks.
+#[derive(Default)]
+struct LookedUp {
+    hints_oldest: Gauge,
+    shards_silent: Gauge,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
@@ -151,14 +159,14 @@ impl PeerGauges {
 
 impl Admin {
     fn new(shared: Arc<NodeContext>) -> Admin {
-        let (peers, hints_oldest) = (PeerGauges::default(), Gauge::default());
-        let registry = registry(&shared.metrics, &peers, &hints_oldest);
-        Admin { shared, registry, hints_oldest, peers }
+        let (peers, looked_up) = (PeerGauges::default(), LookedUp::default());
+        let registry = registry(&shared.metrics, &peers, &looked_up);
+        Admin { shared, registry, looked_up, peers }
     }
 }
 
 /// Names all that `/metrics` shows.
-fn registry(metrics: &Metrics, peers: &PeerGauges, hints_oldest: &Gauge) -> Registry {
+fn registry(metrics: &Metrics, peers: &PeerGauges, looked_up: &LookedUp) -> Registry {
     let mut registry = Registry::with_prefix("driftless");
     let build = Info::new([
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
@@ -170,7 +178,9 @@ fn registry(metrics: &Metrics, peers: &PeerGauges, hints_oldest: &Gauge) -> Regi
     let help = "Round trip to a peer as QUIC measures it";
     registry.register_with_unit("peer_round_trip", help, Unit::Seconds, peers.round_trip.clone());
     let help = "For how long something has been held for another node, or how long after its start";
-    registry.register_with_unit("hints_oldest", help, Unit::Seconds, hints_oldest.clone());
+    registry.register_with_unit("hints_oldest", help, Unit::Seconds, looked_up.hints_oldest.clone());
+    let help = "Shards that have not turned for some seconds";
+    registry.register("shards_silent", help, looked_up.shards_silent.clone());
     registry
 }
 
@@ -186,7 +196,8 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
         }
     }
     let oldest_ms = admin.shared.hints().iter().filter_map(|hints| hints.oldest_ms).max().unwrap_or(0);
-    admin.hints_oldest.set(i64::try_from(oldest_ms / 1000).unwrap_or(i64::MAX));
+    admin.looked_up.hints_oldest.set(i64::try_from(oldest_ms / 1000).unwrap_or(i64::MAX));
+    admin.looked_up.shards_silent.set(silent_shards(&admin.shared).len() as i64);
     let mut text = String::new();
     match prometheus_client::encoding::text::encode(&mut text, &admin.registry) {
         Ok(()) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
@@ -195,20 +206,21 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
 }
 
 async fn health(State(admin): State<Arc<Admin>>) -> Response {
-    let now = admin.shared.clock.instant();
-    let mut late = String::new();
-    for (shard, post) in admin.shared.shards.iter().enumerate() {
-        let silent = now.since(Instant(post.beat.load(Ordering::Relaxed)));
-        if silent > SILENCE_MAX {
-            // Writing to a String cannot fail.
-            let _ = writeln!(late, "shard {shard} has not turned for {} s", silent.as_secs());
-        }
-    }
-    if late.is_empty() {
+    let silent = silent_shards(&admin.shared);
+    if silent.is_empty() {
         (StatusCode::OK, "ok\n").into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, late).into_response()
+        (StatusCode::SERVICE_UNAVAILABLE, silent.join("\n") + "\n").into_response()
     }
+}
+
+/// The shards that have not turned for longer than a healthy machine pauses, each in a sentence.
+pub(crate) fn silent_shards(shared: &NodeContext) -> Vec<String> {
+    let now = shared.clock.instant();
+    let silence = |post: &ShardHandle| now.since(Instant(post.beat.load(Ordering::Relaxed)));
+    let shards = shared.shards.iter().map(silence).enumerate();
+    let silent = shards.filter(|(_, silence)| *silence > SILENCE_MAX);
+    silent.map(|(shard, silence)| format!("shard {shard} has not turned for {} s", silence.as_secs())).collect()
 }
 
 async fn ready(State(admin): State<Arc<Admin>>) -> Response {
@@ -248,25 +260,36 @@ mod tests {
         assert!(absent.is_empty(), "docs/operations.md has {absent:?}, which no node registers");
     }
 
-    /// Names and types as a scraper sees them. A family is shown once it has labels, so each is given some.
+    /// Names and types as a scraper sees them.
     fn registered() -> BTreeSet<(String, String)> {
-        let (metrics, peers) = (Metrics::default(), PeerGauges::default());
-        let (operation, outcome, peer) = (Operation::Get, OutcomeLabel::Ok, PeerLabels { peer: "b".to_owned() });
-        drop(metrics.requests.get_or_create(&RequestLabels { operation, outcome }));
-        drop(metrics.latency.get_or_create(&OperationLabels { operation }));
+        let text = exposition();
+        let shown = text.lines().filter_map(|line| line.strip_prefix("# TYPE driftless_")?.split_once(' '));
+        shown.map(|(name, kind)| (format!("{name}{}", suffix(kind)), kind.to_owned())).collect()
+    }
+
+    /// What a scraper is told by a node to which everything has happened. A family is shown once it has labels, so each is given all
+    /// that it can have.
+    pub(super) fn exposition() -> String {
+        let (metrics, peers, peer) = (Metrics::default(), PeerGauges::default(), PeerLabels { peer: "b".to_owned() });
+        for operation in [Operation::Get, Operation::Put, Operation::Delete, Operation::Scan, Operation::Other] {
+            for outcome in [OutcomeLabel::Ok, OutcomeLabel::Refused, OutcomeLabel::Unknown] {
+                drop(metrics.requests.get_or_create(&RequestLabels { operation, outcome }));
+            }
+            drop(metrics.latency.get_or_create(&OperationLabels { operation }));
+        }
         drop(metrics.conditions.get_or_create(&ConditionLabels { condition: "counting" }));
-        drop(metrics.liveness_changes.get_or_create(&LivenessLabels { to: "down" }));
+        for to in ["alive", "suspect", "down"] {
+            drop(metrics.liveness_changes.get_or_create(&LivenessLabels { to }));
+        }
         drop(peers.connections.get_or_create(&peer));
         drop(peers.round_trip.get_or_create(&peer));
-        let registry = registry(&metrics, &peers, &Gauge::default());
+        let registry = registry(&metrics, &peers, &LookedUp::default());
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("writes to a String");
-        let shown = text.lines().filter_map(|line| line.strip_prefix("# TYPE driftless_")?.split_once(' '));
-        let shown: BTreeSet<_> =
-            shown.map(|(name, kind)| (format!("{name}{}", suffix(kind)), kind.to_owned())).collect();
+        let shown = text.lines().filter(|line| line.starts_with("# TYPE driftless_")).count();
         let all = format!("{registry:?}").matches("Descriptor {").count();
-        assert_eq!(shown.len(), all, "a family of metrics is not shown: give it labels above");
-        shown
+        assert_eq!(shown, all, "a family of metrics is not shown: give it labels above");
+        text
     }
 
     /// What the encoder adds to the names of samples.

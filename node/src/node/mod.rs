@@ -156,9 +156,23 @@ impl Node {
     /// Reads certificates, access file and context keys again, soon, and goes on with what can be used of them. Nothing
     /// happens if the node was started without files.
     pub fn reread(&self) {
-        if let Some(reread) = &self.reread {
-            reread.reread();
+        drop(self.rereading());
+    }
+
+    /// The same; completes when that is done.
+    pub fn rereading(&self) -> impl Future<Output = ()> + use<> {
+        let told = self.reread.as_ref().map(Rereader::reread);
+        async move {
+            if let Some(told) = told {
+                // Nothing is told if the thread has panicked, which the node's end tells.
+                let _ = told.await;
+            }
         }
+    }
+
+    /// The shards that do not turn, each in a sentence, as `/health` says it; none if the node is well.
+    pub fn silent_shards(&self) -> Vec<String> {
+        admin::silent_shards(&self.shared)
     }
 
     /// Begins to stop: new requests are refused, what is under way is finished within a bound, everything is synced,

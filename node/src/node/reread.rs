@@ -14,6 +14,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use super::NodeError;
 use crate::config::{Access, read_context_keys};
 use crate::net::credentials::Shown;
@@ -30,8 +32,8 @@ pub(super) struct Rereader {
 
 /// What it is told.
 enum Order {
-    /// Read everything again now.
-    Reread,
+    /// Read everything again now, and say when that is done.
+    Reread(oneshot::Sender<()>),
     Stop,
 }
 
@@ -62,10 +64,12 @@ impl Rereader {
         Ok(Rereader { orders, thread })
     }
 
-    /// Reads everything again, soon.
-    pub(super) fn reread(&self) {
+    /// Reads everything again, soon. What is given back is told when that is done, whether it could be used or not.
+    pub(super) fn reread(&self) -> oneshot::Receiver<()> {
+        let (done, told) = oneshot::channel();
         // It fails only if the thread has panicked, which `stop` tells.
-        let _ = self.orders.send(Order::Reread);
+        let _ = self.orders.send(Order::Reread(done));
+        told
     }
 
     /// Ends the thread. Whether it had panicked.
@@ -85,10 +89,14 @@ impl Reader {
     fn run(mut self, orders: &Receiver<Order>) {
         loop {
             match orders.recv_timeout(LOOK_INTERVAL) {
-                Ok(Order::Reread) => self.turn(|watched| {
-                    watched.seen = watched.look();
-                    true
-                }),
+                Ok(Order::Reread(done)) => {
+                    self.turn(|watched| {
+                        watched.seen = watched.look();
+                        true
+                    });
+                    // Nobody need wait for it.
+                    let _ = done.send(());
+                }
                 Err(RecvTimeoutError::Timeout) => self.turn(Watched::has_settled),
                 Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             }

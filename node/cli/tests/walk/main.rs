@@ -5,6 +5,7 @@
 //! - `by_hand.rs`: the cluster by hand of docs/configuration.md;
 //! - `readme.rs`: the shell blocks of README, line by line;
 //! - `json.rs`: the fields of what is shown as JSON;
+//! - `packaging.rs`: what stands in node/packaging, as far as it can be tried without what it is for;
 //! - `markdown.rs`, `compare.rs`: how pages are read, and what may differ from them.
 //!
 //! Whether the flags of *all* documented command lines exist is tested beside the parser: `src/documented.rs`.
@@ -19,6 +20,7 @@ mod by_hand;
 mod compare;
 mod json;
 mod markdown;
+mod packaging;
 mod readme;
 mod samples;
 
