@@ -23,6 +23,7 @@ use quinn::{Runtime, TokioRuntime};
 use tokio::sync::watch;
 
 use crate::admin;
+use crate::config::Limits;
 use crate::metrics::Metrics;
 use crate::net::environment::{Environment, OpenSocket};
 use crate::net::node_context::NodeContext;
@@ -159,6 +160,11 @@ impl Node {
         if let Some(reread) = &self.reread {
             reread.reread();
         }
+    }
+
+    /// Goes by other limits from now on, as far as a running node can: see [`Limits::take_changeable`].
+    pub fn set_limits(&self, limits: &Limits) {
+        self.shared.tell_limits(limits);
     }
 
     /// Begins to stop: new requests are refused, what is under way is finished within a bound, everything is synced,
