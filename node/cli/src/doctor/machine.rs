@@ -28,7 +28,8 @@ pub(super) fn look(patient: Option<&Patient>, report: &mut Report) {
         User::Process(pid) => pid,
         User::Nobody | User::Unknown => None,
     });
-    open_files(process, report);
+    let files = patient.and_then(|patient| patient.data.as_ref()).map_or(0, |data| data.files);
+    open_files(process, files, report);
     clock(report);
 }
 
@@ -96,34 +97,27 @@ fn packets(report: &mut Report) {
 const MTU_MIN: u32 = 1_280;
 
 /// Of the node if one runs, else of the shell that this was typed in.
-fn open_files(process: Option<u32>, report: &mut Report) {
+fn open_files(process: Option<u32>, files: usize, report: &mut Report) {
     let check = "open files";
-    let advised = descriptors::ADVISED;
-    let remedy = "raise the limit (docs/deploy.md, Open files), and start the node again";
+    let needed = descriptors::ADVISED.max(files as u64 * 5 / 4 + BESIDE_THE_STORE);
     let of_process = process.and_then(|pid| {
         let limits = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
-        Some((pid, soft_limit(&limits)?))
+        Some((soft_limit(&limits)?, format!("the limit of process {pid}")))
     });
-    if let Some((pid, limit)) = of_process {
-        return match limit.filter(|limit| *limit < advised) {
-            None => report.ok(AREA, check, format!("{} by process {pid}", shown(limit))),
-            Some(limit) => {
-                let what = format!("{limit} by process {pid}, and a store of many segments needs up to {advised}");
-                report.warning(AREA, check, what, remedy);
-            }
-        };
-    }
-    let hard = descriptors::hard_limit();
-    match hard.filter(|limit| *limit < advised) {
-        None => {
-            report.ok(AREA, check, format!("{} may be open (the hard limit here, which a node takes)", shown(hard)))
-        }
-        Some(limit) => {
-            let what = format!("{limit} may be open (the hard limit here), and a node may need {advised}");
+    let here = || (descriptors::hard_limit(), "the hard limit here, which a node takes".to_owned());
+    let (limit, whose) = of_process.unwrap_or_else(here);
+    let what = format!("{} may be open ({whose}), and the store has {files}", shown(limit));
+    match limit.filter(|limit| *limit < needed) {
+        None => report.ok(AREA, check, what),
+        Some(_) => {
+            let remedy = format!("raise the limit to {needed} (docs/deploy.md, Open files), and start the node again");
             report.warning(AREA, check, what, remedy);
         }
     }
 }
+
+/// Sockets, logs, connections of the admin port: see docs/deploy.md, Open files.
+const BESIDE_THE_STORE: u64 = 100;
 
 fn shown(limit: Option<u64>) -> String {
     limit.map_or_else(|| "any number".to_owned(), |limit| limit.to_string())

@@ -100,7 +100,7 @@ fn tcp(patient: &Patient, check: &'static str, address: SocketAddr, report: &mut
         }
         Err(error) => match holder(address) {
             Some(name) if name == patient.config.name && patient.runs() => {
-                report.ok(AREA, check, format!("{address}: held by the node that runs"))
+                report.ok(AREA, check, format!("{address}: held by the node that runs"));
             }
             Some(name) => {
                 let what = format!("{address}: a node {name} has it that runs on other data");

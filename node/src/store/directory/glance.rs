@@ -6,7 +6,7 @@ use std::path::Path;
 
 use driftless_proto::membership::StoreId;
 
-use super::{Identity, IdentityFile, LOCK, OpenError, agreement_at, check_unused};
+use super::{Identity, IdentityFile, LOCK, OpenError, STORE, agreement_at, check_unused};
 use crate::conditions::DiskRoom;
 
 /// What is seen.
@@ -20,6 +20,8 @@ pub struct Glance {
     pub store: StoreId,
     /// What was written of the agreement with other nodes, each file by its name.
     pub agreement: Vec<(String, Vec<u8>)>,
+    /// Files of its store; a node that runs has nearly all of them open.
+    pub files: usize,
     /// Who uses it.
     pub user: User,
 }
@@ -53,6 +55,7 @@ pub fn glance(path: &Path, identity: &Identity) -> Result<Option<Glance>, OpenEr
         created: found.created,
         store: StoreId(store.unwrap_or(0)),
         agreement: agreement_at(path)?,
+        files: fs::read_dir(path.join(STORE)).map_or(0, Iterator::count),
         user: user(path),
     }))
 }
