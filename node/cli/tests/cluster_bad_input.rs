@@ -113,8 +113,13 @@ fn nodes_that_make_no_sense_do_not_start() {
     // Nothing is the matter with a node that runs; what the machine lacks is a warning at most.
     let (code, findings) = doctor(&config(1));
     assert_eq!(code, Some(0), "{findings:#?}");
-    for part in ["in use by process", "held by the node that runs", "3 nodes are up", "what was agreed on (version 2)"]
-    {
+    for part in [
+        "in use by process",
+        "held by the node that runs",
+        "3 nodes are up",
+        "what was agreed on (version 2)",
+        "and so is the node here",
+    ] {
         assert!(
             findings.iter().any(|finding| finding.starts_with("ok") && finding.contains(part)),
             "{part}: {findings:#?}"
@@ -207,7 +212,7 @@ fn nodes_that_make_no_sense_do_not_start() {
     newer["format"] = json!(99);
     std::fs::write(&identity, newer.to_string()).expect("writes");
     expect_failure(&serve(&config(1), &[]), 1, "data of a later release", &["format"]);
-    diagnosed(&config(1), &["directory", "has format 99", "Start the release"]);
+    diagnosed(&config(1), &["directory", "has format 99", "start the release"]);
     std::fs::write(&identity, good).expect("writes");
 
     mistakes_are_named_at_once(&dev, &config(1));

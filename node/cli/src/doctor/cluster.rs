@@ -14,6 +14,7 @@ use super::finding::{Area, Report};
 use super::{Patient, record};
 use crate::exit::Result;
 use crate::global::GlobalArgs;
+use crate::local::http;
 use crate::members::members;
 use crate::profile::Access;
 use crate::session;
@@ -29,7 +30,7 @@ enum Asked {
 
 /// Asks the cluster that is meant, as far as there is one.
 pub(super) fn look(global: &GlobalArgs, patient: Option<&Patient>, report: &mut Report) -> Result {
-    report.ok(AREA, "this release", format!("{}, protocol {}", env!("CARGO_PKG_VERSION"), ProtocolVersions::OURS));
+    release(patient, report);
     let is_named = global.cluster.names_one();
     let access = match patient {
         Some(patient) if !is_named => own_access(patient),
@@ -54,8 +55,11 @@ pub(super) fn look(global: &GlobalArgs, patient: Option<&Patient>, report: &mut 
             health(&topology, &nodes, report);
             releases(&nodes, report);
             clocks(&nodes, report);
-            if let Some(file) = patient.and_then(|patient| patient.founding.as_ref()) {
-                record::compare(file, &topology, report);
+            if let Some(patient) = patient {
+                belongs(patient, &topology, report);
+                if let Some(file) = &patient.founding {
+                    record::compare(file, &topology, report);
+                }
             }
             Ok(())
         }
@@ -75,6 +79,33 @@ pub(super) fn look(global: &GlobalArgs, patient: Option<&Patient>, report: &mut 
             on_disk(patient, report)
         }
     }
+}
+
+/// What is installed here, and what the node here runs.
+fn release(patient: Option<&Patient>, report: &mut Report) {
+    let ours = format!("{}, protocol {}", env!("CARGO_PKG_VERSION"), ProtocolVersions::OURS);
+    let admin = patient.filter(|patient| patient.runs()).and_then(|patient| patient.config.admin);
+    let page = admin.and_then(|admin| http::get(admin, "/metrics", PATIENCE).ok());
+    match page.and_then(|(_, metrics)| built(&metrics)) {
+        Some(running) if running != ours => {
+            let what = format!("the node here runs {running}, and this is {ours}");
+            report.warning(
+                AREA,
+                "release",
+                what,
+                "restart the node to run what is installed (docs/operations.md, Upgrading)",
+            );
+        }
+        Some(_) => report.ok(AREA, "release", format!("{ours}, and so is the node here")),
+        None => report.ok(AREA, "release", ours),
+    }
+}
+
+/// `driftless_build_info{version="0.1.0",protocol_version="2"} 1`, in the words for this release.
+fn built(metrics: &str) -> Option<String> {
+    let line = metrics.lines().find(|line| line.starts_with("driftless_build_info{"))?;
+    let label = |name: &str| Some(line.split_once(&format!("{name}=\""))?.1.split_once('"')?.0);
+    Some(format!("{}, protocol {}", label("{version")?, label(",protocol_version")?))
 }
 
 /// The node's own certificate is good for both protocols; whom to ask stands in its cluster file.
@@ -111,7 +142,10 @@ fn known(patient: &Patient) -> Option<Arc<Topology>> {
 fn on_disk(patient: Option<&Patient>, report: &mut Report) -> Result {
     let Some(patient) = patient else { return Ok(()) };
     match (known(patient), &patient.founding) {
-        (Some(agreed), Some(file)) => record::compare(file, &agreed, report),
+        (Some(agreed), Some(file)) => {
+            belongs(patient, &agreed, report);
+            record::compare(file, &agreed, report);
+        }
         (None, Some(_)) => {
             report.unchecked(
                 AREA,
@@ -122,6 +156,21 @@ fn on_disk(patient: Option<&Patient>, report: &mut Report) -> Result {
         (_, None) => report.unchecked(AREA, "cluster.toml", "it cannot be used"),
     }
     Ok(())
+}
+
+/// The others say that all is well with them, also while this node is none of them.
+fn belongs(patient: &Patient, agreed: &Topology, report: &mut Report) {
+    let name = &patient.config.name;
+    if agreed.ring().member_by_name(name).is_some() {
+        return;
+    }
+    let what = format!(
+        "{name} is no member by version {} of the cluster: it holds nothing, and serves nobody",
+        agreed.ring().version()
+    );
+    let remedy =
+        format!("let it join (`driftless cluster join {name}`, docs/membership.md), or stop it if it has left");
+    report.warning(AREA, "membership", what, remedy);
 }
 
 fn ask(global: &GlobalArgs, access: &Access) -> Result<Asked> {
@@ -200,3 +249,16 @@ fn clocks(nodes: &[Node], report: &mut Report) {
 
 /// What an NTP client keeps within with ease.
 const CLOCK_WARN_MS: i64 = 1_000;
+
+#[cfg(test)]
+mod tests {
+    use super::built;
+
+    #[test]
+    fn what_a_node_runs_stands_among_its_metrics() {
+        let metrics =
+            "# TYPE driftless_build info\ndriftless_build_info{version=\"0.2.0\",protocol_version=\"2 to 3\"} 1\n";
+        assert_eq!(built(metrics).as_deref(), Some("0.2.0, protocol 2 to 3"));
+        assert_eq!(built("# EOF"), None);
+    }
+}

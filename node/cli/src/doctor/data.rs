@@ -37,14 +37,20 @@ pub(super) fn look(patient: Option<&mut Patient>, report: &mut Report) {
         Err(error) => {
             let error = error.to_string();
             let (what, remedy) =
-                error.split_once(". ").unwrap_or((&error, "see docs/operations.md, A node does not start"));
-            report.problem(AREA, "directory", what, remedy.trim_end_matches('.'));
+                error.split_once(". ").unwrap_or((&error, "See docs/operations.md, A node does not start"));
+            report.problem(AREA, "directory", what, uncapitalized(remedy.trim_end_matches('.')));
         }
     }
     let on = existing(&path);
     room(&on, patient.config.store.free_space_reserve, report);
     file_system(&on, report);
     syncs(&path, report);
+}
+
+/// What begins a sentence there stands behind "to do:" here.
+fn uncapitalized(remedy: &str) -> String {
+    let mut chars = remedy.chars();
+    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
 }
 
 fn described(path: &Path, seen: &Glance) -> String {

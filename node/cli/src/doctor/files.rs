@@ -6,7 +6,9 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use driftless_node::conditions::ends_soon;
-use driftless_node::config::{FileKind, KNOBS, NodeConfig, Source, check, parse_cluster, read_context_keys};
+use driftless_node::config::{
+    FileKind, KNOBS, NodeConfig, Source, check, check_private, parse_cluster, read_context_keys,
+};
 use driftless_node::net::tls::{TlsFiles, TlsIdentity};
 use driftless_node::net::verified::Description;
 use driftless_node::node::NodeError;
@@ -120,7 +122,13 @@ fn others(config: &NodeConfig, report: &mut Report) {
 /// Whether they would be let in.
 fn certificates(config: &NodeConfig, founding: Option<&Topology>, report: &mut Report) -> bool {
     let files = TlsFiles { ca: config.tls_ca.clone(), cert: config.tls_cert.clone(), key: config.tls_key.clone() };
-    authorities(&files.ca, report);
+    if !authorities(&files.ca, report) {
+        report.unchecked(Area::Files, "certificate", "without its authority nothing can be said of it");
+        if let Err(error) = check_private(&files.key) {
+            report.error(Area::Files, "private key", error, "put it there, or correct `tls.key`");
+        }
+        return false;
+    }
     let now = SystemTime::now();
     let otherwise = "issue it with `driftless cert node`, or correct `[tls]` in node.toml";
     let identity = match TlsIdentity::load(&files, now) {
@@ -146,23 +154,24 @@ fn certificates(config: &NodeConfig, founding: Option<&Topology>, report: &mut R
     true
 }
 
-/// Those that have not expired count; one that is about to end takes all certificates with it.
-fn authorities(path: &Path, report: &mut Report) {
+/// Those that have not expired count; one that is about to end takes all certificates with it. Whether there are any.
+fn authorities(path: &Path, report: &mut Report) -> bool {
     let check = "authority";
     let described = fs::read(path).map_err(|error| error.to_string());
     let described = described.and_then(|pem| Description::all_of_pem(&pem).map_err(|error| error.to_string()));
-    let all = match described {
-        Ok(all) if !all.is_empty() => all,
-        Ok(_) => {
-            return report.problem(Area::Files, check, format!("{} holds no certificate", path.display()), COPY_CA);
-        }
+    let all =
+        described.and_then(|all| if all.is_empty() { Err("it holds no certificate".to_owned()) } else { Ok(all) });
+    let all = match all {
+        Ok(all) => all,
         Err(error) => {
-            return report.problem(Area::Files, check, format!("cannot use {}: {error}", path.display()), COPY_CA);
+            let remedy = "copy ca.pem of the cluster's authority there, or correct `tls.ca`";
+            report.problem(Area::Files, check, format!("cannot use {}: {error}", path.display()), remedy);
+            return false;
         }
     };
     for Description { subject, since, until, .. } in all {
-        let who =
-            subject.map_or_else(|| "an authority without a cluster's name".to_owned(), |subject| subject.to_string());
+        let nameless = || "an authority without a cluster's name".to_owned();
+        let who = subject.map_or_else(nameless, |subject| subject.to_string());
         match until.duration_since(SystemTime::now()) {
             Err(_) => {
                 let what = format!("{who} in {} has expired", path.display());
@@ -180,9 +189,8 @@ fn authorities(path: &Path, report: &mut Report) {
             Ok(left) => report.ok(Area::Files, check, format!("{who}, {} to go", days(left))),
         }
     }
+    true
 }
-
-const COPY_CA: &str = "copy ca.pem of the cluster's authority there, or correct `tls.ca`";
 
 fn days(left: Duration) -> String {
     match left.as_secs() / 86_400 {

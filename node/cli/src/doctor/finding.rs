@@ -114,7 +114,8 @@ impl Report {
         what: impl ToString,
         remedy: Option<String>,
     ) {
-        self.findings.push(Finding { area, check, severity, what: what.to_string(), remedy });
+        let finding = Finding { area, check, severity, what: on_a_line(&what.to_string()), remedy };
+        self.findings.push(finding);
     }
 
     /// Whether there is a problem; or, if that is asked for, a warning.
@@ -170,10 +171,10 @@ impl Report {
         };
         let bad = [counted(Severity::Problem, "problem"), counted(Severity::Warning, "warning")];
         let bad: Vec<String> = bad.into_iter().flatten().collect();
-        let left = match self.count(Severity::Unchecked) {
-            0 => String::new(),
-            count => format!(" ({count} not checked)"),
-        };
+        let unchecked = self.findings.iter().filter(|finding| finding.severity == Severity::Unchecked);
+        let unchecked: Vec<&str> = unchecked.map(|finding| finding.check).collect();
+        let left =
+            if unchecked.is_empty() { String::new() } else { format!(" (not checked: {})", unchecked.join(", ")) };
         let worst = [Severity::Problem, Severity::Warning];
         let first = worst.iter().find_map(|worst| self.findings.iter().find(|finding| finding.severity == *worst));
         match first {
@@ -183,6 +184,16 @@ impl Report {
                 format!("{}{left}. To do first, of {check}: {remedy}.", bad.join(" and "))
             }
         }
+    }
+}
+
+/// A mistake in a file is shown with the line that it is in; where it is and what it is stand in the first line and in the last.
+fn on_a_line(what: &str) -> String {
+    let mut lines = what.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default().to_owned();
+    match lines.next_back() {
+        None => first,
+        Some(last) => format!("{}: {last}", first.trim_end_matches(':')),
     }
 }
 
@@ -201,16 +212,27 @@ mod tests {
         report.ok(Area::Files, "node.toml", "is fine");
         assert_eq!(report.summary(), "All is well, as far as could be seen.");
         report.unchecked(Area::Cluster, "nodes", "no cluster was named");
-        assert!(!report.is_bad(true) && report.summary().ends_with("seen (1 not checked)."), "{}", report.summary());
+        assert!(
+            !report.is_bad(true) && report.summary().ends_with("seen (not checked: nodes)."),
+            "{}",
+            report.summary()
+        );
         report.warning(Area::Machine, "clock", "nobody sets it", "run an NTP client");
         assert!(report.is_bad(true) && !report.is_bad(false));
         report.error(Area::Data, "directory", "the key k can be read by others; run `chmod 600 k`", "-");
         report.problem(Area::Ports, "admin", "is taken", "stop it");
         assert_eq!(
             report.summary(),
-            "2 problems and 1 warning (1 not checked). To do first, of directory: run `chmod 600 k`."
+            "2 problems and 1 warning (not checked: nodes). To do first, of directory: run `chmod 600 k`."
         );
         assert!(report.is_bad(false));
+    }
+
+    #[test]
+    fn a_mistake_in_a_file_is_told_on_a_line() {
+        let toml = "TOML parse error at line 1, column 3\n  |\n1 | x=\n  |   ^\nstring values must be quoted\n";
+        assert_eq!(on_a_line(toml), "TOML parse error at line 1, column 3: string values must be quoted");
+        assert_eq!(on_a_line("one"), "one");
     }
 
     #[test]
