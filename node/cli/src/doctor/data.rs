@@ -1,12 +1,13 @@
 //! The data directory: whose it is, who uses it, and what kind of disk is below it.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use driftless_node::conditions::DiskRoom;
-use driftless_node::store::directory::{Glance, User, disk_room, glance};
+use driftless_node::store::directory::{Glance, OpenError, User, disk_room, glance};
 
 use super::Patient;
 use super::finding::{Area, Report};
@@ -33,6 +34,10 @@ pub(super) fn look(patient: Option<&mut Patient>, report: &mut Report) {
         Ok(None) => {
             let absent = no_data(&path, &patient.config.name);
             report.warning(AREA, "directory", absent.message(), absent.hint_text().unwrap_or_default());
+        }
+        Err(OpenError::Io { source, path, .. }) if source.kind() == ErrorKind::PermissionDenied => {
+            let remedy = "run `driftless doctor` as the user that owns the data";
+            report.problem(AREA, "directory", format!("cannot read {}: {source}", path.display()), remedy);
         }
         Err(error) => {
             let error = error.to_string();

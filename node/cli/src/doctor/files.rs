@@ -9,7 +9,7 @@ use driftless_node::conditions::ends_soon;
 use driftless_node::config::{
     FileKind, KNOBS, NodeConfig, Source, check, check_private, parse_cluster, read_context_keys,
 };
-use driftless_node::net::tls::{TlsFiles, TlsIdentity};
+use driftless_node::net::tls::{TlsError, TlsFiles, TlsIdentity};
 use driftless_node::net::verified::Description;
 use driftless_node::node::NodeError;
 use driftless_proto::Topology;
@@ -133,6 +133,11 @@ fn certificates(config: &NodeConfig, founding: Option<&Topology>, report: &mut R
     let otherwise = "issue it with `driftless cert node`, or correct `[tls]` in node.toml";
     let identity = match TlsIdentity::load(&files, now) {
         Ok(identity) => identity,
+        Err(error @ TlsError::Unreadable { .. }) => {
+            let remedy = "put it there, or correct `[tls]` in node.toml; run as the user that owns it";
+            report.problem(Area::Files, "certificate", error, remedy);
+            return false;
+        }
         Err(error) => {
             report.error(Area::Files, "certificate", error, otherwise);
             return false;

@@ -1,7 +1,7 @@
 //! What the cluster has agreed on, beside what `cluster.toml` says.
 
 use driftless_proto::{BucketDefinition, Topology};
-use driftless_ring::Member;
+use driftless_ring::{Member, RingVersion};
 
 use super::finding::{Area, Report};
 use crate::members::members;
@@ -11,6 +11,9 @@ pub(super) fn compare(file: &Topology, agreed: &Topology, report: &mut Report) {
     let check = "cluster.toml";
     let version = agreed.ring().version();
     let differences = differences(file, agreed);
+    if differences.is_empty() && version == FROM_THE_FILE {
+        return report.ok(Area::Cluster, check, "nothing was agreed on yet, and the nodes go by the same file");
+    }
     if differences.is_empty() {
         return report.ok(Area::Cluster, check, format!("it says what was agreed on (version {version})"));
     }
@@ -27,6 +30,9 @@ pub(super) fn compare(file: &Topology, agreed: &Topology, report: &mut Report) {
     );
     report.warning(Area::Cluster, check, what, remedy);
 }
+
+/// What nodes go by before they have agreed on anything.
+const FROM_THE_FILE: RingVersion = RingVersion(1);
 
 /// What the file says otherwise, in words that go on after "in the file".
 fn differences(file: &Topology, agreed: &Topology) -> Vec<String> {
