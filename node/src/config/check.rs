@@ -149,7 +149,7 @@ fn mend(table: &mut Table, problem: &ConfigError) -> bool {
             let numbered = place.trim_end_matches(')').rsplit_once(' ');
             let numbered = numbered.and_then(|(list, number)| Some((list, number.parse::<usize>().ok()?)));
             let (section, number) = match numbered {
-                Some((list, number)) => match entry(table, list, number - 1) {
+                Some((list, number)) => match number.checked_sub(1).and_then(|at| entry(table, list, at)) {
                     Some(section) => (section, number),
                     None => return false,
                 },
@@ -252,6 +252,7 @@ const PROBLEMS_MAX: usize = 1_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::parse_cluster;
 
     fn checked(name: &str, text: &str) -> (FileKind, Vec<String>) {
         let path = Path::new(name);
@@ -318,6 +319,35 @@ mod tests {
         finds("cluster.toml", &text, FileKind::Cluster, &parts);
         finds("cluster.toml", "cluster = \"c\"\n", FileKind::Cluster, &["no members"]);
         finds("cluster.toml", "member = 5\ncluster = \"c\"", FileKind::Cluster, &["[[member]]", "no members"]);
+    }
+
+    /// A key may be called like a place in a file, and anything may be wrong in any way.
+    #[test]
+    fn a_mistake_is_found_wherever_a_start_finds_one_and_nowhere_else() {
+        let node = "name = \"n1\"\nadmin = \"127.0.0.1:1\"\n\"a (of member 0)\" = 1\n[limits]\nmemory = \"1GiB\"\n";
+        let cluster = "cluster = \"c\"\n\"a (of member 0)\" = 1\n[[member]]\nname = \"n1\"\naddress = \"h:1\"\n\
+                       \"b (of member 9)\" = 1\n[[bucket]]\nname = \"b\"\nn = 1\n\"c (of bucket x)\" = 1\n";
+        let access =
+            "default = \"reader\"\n[[client]]\nname = \"web\"\nrole = \"writer\"\n[deny]\nserials = [\"5A\"]\n";
+        let path = Path::new("file");
+        let is_fine = |kind, text: &str| match kind {
+            FileKind::Node => NodeConfig::parse(path, text, [], &[]).is_ok(),
+            FileKind::Cluster => parse_cluster(path, text).is_ok(),
+            _ => Access::parse(path, text).is_ok(),
+        };
+        for (kind, text) in [(FileKind::Node, node), (FileKind::Cluster, cluster), (FileKind::Access, access)] {
+            let lines: Vec<&str> = text.lines().collect();
+            let without = |at: usize| [&lines[..at], &lines[at + 1..]].concat().join("\n");
+            let with = |at: usize, c: char| format!("{}{c}{}", &text[..at], &text[at + 1..]);
+            let cut = (0..lines.len()).map(without);
+            let changed = (0..text.len()).flat_map(|at| ['\"', '9', ' ', '\n', '['].map(|c| with(at, c)));
+            for text in cut.chain(changed) {
+                let problems = check(kind, path, &text);
+                // Of the admin address a start finds out when it opens the port.
+                let late = kind == FileKind::Node && problems.iter().any(|problem| problem.contains("loopback"));
+                assert!(late || problems.is_empty() == is_fine(kind, &text), "{text}\n{problems:#?}");
+            }
+        }
     }
 
     #[test]
