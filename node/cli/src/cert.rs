@@ -103,7 +103,7 @@ fn show(file: &Path, format: Format) -> Result {
         fs::read(file).map_err(|error| Failure::failed(format_args!("cannot read {}: {error}", file.display())))?;
     let shown = Description::of_pem(&pem)
         .map_err(|error| Failure::failed(format_args!("{} cannot be shown: {error}", file.display())))?;
-    let Description { subject, serial, until } = &shown;
+    let Description { subject, serial, until, .. } = &shown;
     let name = subject.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
     let until = humantime::format_rfc3339_seconds(*until).to_string();
     if format == Format::Json {

@@ -16,6 +16,11 @@ pub(crate) fn raise_limit() -> Option<u64> {
     }
 }
 
+/// What the system allows without privileges; `None` if there is no limit.
+pub(crate) fn hard_limit() -> Option<u64> {
+    getrlimit(Resource::Nofile).maximum
+}
+
 /// Below this a node may run out of them: its store keeps files of a large data set open, a few hundred at the most, beside
 /// sockets, logs and the admin port's connections.
 pub(crate) const ADVISED: u64 = 1_024;

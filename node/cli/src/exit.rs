@@ -92,6 +92,11 @@ impl Failure {
         &self.message
     }
 
+    /// What to do next, if it says that.
+    pub(crate) fn hint_text(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
     /// The code to end with.
     pub(crate) fn exit(&self) -> Exit {
         self.exit

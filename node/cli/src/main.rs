@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! a cluster on this machine   dev  demo            local/           files, ports and processes
-//! a node                      serve  cert          descriptors.rs   how many files may be open
+//! a node                      serve  cert  config  descriptors.rs   how many files may be open
 //! data                        put  get  delete  scan  load  dump  backup
-//! looking                     aae  hints  ring  status  transfers
+//! looking                     aae  doctor  hints  ring  status  transfers
 //! changing                    bucket  cluster  drain
 //! measuring                   bench
 //!                             global.rs         what every subcommand takes that speaks to a cluster
@@ -33,11 +33,13 @@ mod cert;
 mod cluster;
 mod completeness;
 mod completions;
+mod config;
 mod damaged;
 mod delete;
 mod demo;
 mod descriptors;
 mod dev;
+mod doctor;
 #[cfg(test)]
 mod documented;
 mod drain;
@@ -116,6 +118,8 @@ enum Command {
     Serve(serve::Args),
     /// Issue certificates
     Cert(WithOutput<Group<cert::Command>>),
+    /// Explain the keys of node.toml, and check files before a node reads them
+    Config(WithOutput<Group<config::Command>>),
     /// Write a value
     ///
     /// Without --context or --replace the value becomes a sibling of whatever is there.
@@ -165,6 +169,13 @@ enum Command {
     ///
     /// Exit code 0 whatever it shows, unless --check is given.
     Status(OnCluster<status::Args>),
+    /// Look for what is, or will be, the matter with a node, its machine and its cluster, and say what to do
+    ///
+    /// The node's file and what it names, certificates, the data directory and its disk, what the machine grants, ports, and the nodes
+    /// that answer: those of the cluster file, asked with the node's own certificate, or those that --profile or --endpoint name. Works
+    /// while nothing runs as well, and changes nothing. What cannot be seen is told with the reason. Exit code 1 if there is a
+    /// problem; with --strict, or a warning.
+    Doctor(OnCluster<doctor::Args>),
     /// What nodes hold for others that could not be reached
     ///
     /// Hints are delivered by themselves once their target is back; there is nothing to type.
@@ -245,6 +256,10 @@ fn run(cli: Cli) -> Result<ExitCode> {
             .and_then(|()| with.over(before))
             .and_then(|(format, args)| cert::run(&args.command, format))
             .map(done),
+        Command::Config(with) => before
+            .refuse_cluster("config")
+            .and_then(|()| with.over(before))
+            .and_then(|(format, args)| config::run(&args.command, format)),
         Command::Put(on) => on.over(before).and_then(|(global, args)| put::run(&global, args)).map(done),
         Command::Get(on) => {
             let (global, args) = on.over_with_raw(before);
@@ -262,6 +277,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Transfers(on) => on.over(before).and_then(|(global, args)| transfers::run(&global, &args)),
         Command::Ring(on) => on.over(before).and_then(|(global, args)| ring::run(&global, args)).map(done),
         Command::Status(on) => on.over(before).and_then(|(global, args)| status::run(&global, &args)),
+        Command::Doctor(on) => on.over(before).and_then(|(global, args)| doctor::run(&global, &args)),
         Command::Hints(on) => on.over(before).and_then(|(global, args)| hints::run(&global, &args)).map(done),
         Command::Damaged(on) => on.over(before).and_then(|(global, args)| damaged::run(&global, args.command)),
         Command::Aae(on) => on.over(before).and_then(|(global, args)| aae::run(&global, &args.command)),

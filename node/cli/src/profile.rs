@@ -87,6 +87,13 @@ impl ClusterArgs {
         flags.into_iter().find_map(|(flag, is_given)| is_given.then_some(flag))
     }
 
+    /// Whether a flag or a variable says which cluster is meant.
+    pub(crate) fn names_one(&self) -> bool {
+        let ClusterArgs { profile, endpoint, ca, cert, client_key, timeout: _ } = self;
+        let variable = std::env::var_os("DRIFTLESS_PROFILE").is_some_and(|name| !name.is_empty());
+        variable || profile.is_some() || endpoint.is_some() || ca.is_some() || cert.is_some() || client_key.is_some()
+    }
+
     /// Which cluster is meant.
     pub(crate) fn access(&self) -> Result<Access> {
         let found = self.find()?;

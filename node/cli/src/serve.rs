@@ -1,6 +1,8 @@
 //! `driftless serve`: one node, from its configuration to its last sync.
 
 mod data;
+pub(crate) mod log;
+mod reload;
 mod service_manager;
 mod stop;
 
@@ -8,9 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use driftless_node::config::{Access, ConfigError, LogConfig, NodeConfig, Override, read_cluster, read_context_keys};
+use driftless_node::config::{Access, ConfigError, NodeConfig, Override, read_cluster, read_context_keys};
 use driftless_node::metrics::Metrics;
-use driftless_node::net::audit::TARGET as AUDIT;
 use driftless_node::net::limits::NetLimits;
 use driftless_node::net::tls::{TlsFiles, TlsIdentity};
 use driftless_node::node::{CredentialFiles, Node, NodeSettings, Security};
@@ -25,7 +26,10 @@ use super::descriptors;
 use super::exit::{Failure, Result};
 use super::members::members;
 use super::output;
-use data::{Data, Part, no_data, open_directory, unless_stopped};
+use data::{Data, Part, open_directory, unless_stopped};
+pub(crate) use data::{expected_identity, no_data};
+use log::Log;
+use reload::Reload;
 use service_manager::ServiceManager;
 use stop::StopSignals;
 
@@ -77,14 +81,17 @@ pub(crate) struct Args {
 
 /// Runs one node until SIGTERM, SIGINT or a failure.
 pub(crate) fn run(args: &Args) -> Result {
-    let environment =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let config = NodeConfig::read(&args.config, environment, &overrides(args))?;
+    let read = {
+        let (path, overrides) = (args.config.clone(), overrides(args));
+        move || NodeConfig::read(&path, environment(), &overrides).map_err(Failure::from)
+    };
+    let config = read()?;
     if args.print_config {
         return output::line(config.print().trim_end());
     }
     let audit = config.audit.file.as_deref().map(open_audit).transpose()?;
-    start_log(&config.log, audit.clone())?;
+    let log = Log::start(&config.log, audit.clone())?;
+    let reload = Reload::new(config.clone(), read, log, audit);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -180,7 +187,7 @@ pub(crate) fn run(args: &Args) -> Result {
             node.admin_address().map_or(String::new(), |address| format!(", metrics and status on http://{address}"));
         output::line(format_args!("ready: {} serves on {listen} (UDP){admin}", member.name))?;
         manager.tell_ready();
-        serve_until(node, stop, hangup, audit, manager).await
+        serve_until(node, stop, hangup, reload, manager).await
     })?;
     drop(directory);
     Ok(())
@@ -190,7 +197,7 @@ async fn serve_until(
     node: Node,
     mut stop: StopSignals,
     mut hangup: Signal,
-    audit: Option<Arc<AuditFile>>,
+    mut reload: Reload,
     mut manager: ServiceManager,
 ) -> Result {
     let mut looks = tokio::time::interval(manager.look_every());
@@ -199,13 +206,9 @@ async fn serve_until(
             why = stop.wait() => break Some(why),
             () = node.ended() => break None,
             Some(()) = hangup.recv() => {
-                tracing::info!(node = node.name(), "SIGHUP: reading certificates, access file and context keys again");
                 manager.tell_reloading();
-                if let Some(audit) = &audit {
-                    audit.reopen();
-                }
                 tokio::select! {
-                    () = node.rereading() => manager.tell_ready(),
+                    () = reload.reload(&node) => manager.tell_ready(),
                     why = stop.wait() => break Some(why),
                 }
             }
@@ -227,7 +230,7 @@ async fn serve_until(
 }
 
 /// A node that neither the cluster file nor its own says where to reach must have joined before.
-fn check_named(config: &NodeConfig, founding: &Topology) -> Result {
+pub(crate) fn check_named(config: &NodeConfig, founding: &Topology) -> Result {
     let is_named = founding.ring().member_by_name(&config.name).is_some() || config.address.is_some();
     if is_named || DataDirectory::may_have_agreement(&config.data_dir) {
         return Ok(());
@@ -250,22 +253,9 @@ fn resolve(member: &Member) -> Result<std::net::SocketAddr> {
     })
 }
 
-fn start_log(config: &LogConfig, audit: Option<Arc<AuditFile>>) -> Result {
-    use tracing_subscriber::filter::{EnvFilter, filter_fn};
-    use tracing_subscriber::{Layer, fmt, layer::SubscriberExt, registry, util::SubscriberInitExt};
-    let filter = EnvFilter::try_new(format!("{},{AUDIT}=off", config.level)).map_err(|error| {
-        Failure::usage(format_args!("log.level = {:?} cannot be used: {error}", config.level))
-            .hint("use error, warn, info, debug or trace, or directives such as info,driftless_node=debug")
-    })?;
-    let log = fmt::layer().with_writer(std::io::stderr);
-    let log = if config.json { log.json().boxed() } else { log.with_ansi(output::draws_progress()).boxed() };
-    let audit = audit.map(|file| {
-        let lines = fmt::layer().json().flatten_event(true).with_target(false).with_level(false);
-        let lines = lines.with_current_span(false).with_span_list(false).with_writer(file);
-        lines.with_filter(filter_fn(|event| event.target() == AUDIT))
-    });
-    let started = registry().with(log.with_filter(filter)).with(audit).try_init();
-    started.map_err(|error| Failure::failed(format_args!("cannot start the log: {error}")))
+/// What the environment says, as far as it is text: variables of a node are.
+pub(crate) fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 fn open_audit(path: &Path) -> Result<Arc<AuditFile>> {

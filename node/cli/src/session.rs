@@ -36,21 +36,31 @@ pub(crate) fn run<T>(global: &GlobalArgs, conversation: impl AsyncFnOnce(&Client
 /// The same with other defaults for the requests, and with something to say if no seed answers.
 pub(crate) fn run_with<T>(
     global: &GlobalArgs,
+    profile: Profile,
+    conversation: impl AsyncFnOnce(&Client) -> Result<T>,
+    nobody: impl FnOnce(&Access) -> Option<Result<T>>,
+) -> Result<T> {
+    run_as(&global.cluster.access()?, global.cluster.timeout, profile, conversation, nobody)
+}
+
+/// The same with whatever says where the cluster is and who we are.
+pub(crate) fn run_as<T>(
+    access: &Access,
+    timeout: Option<Duration>,
     mut profile: Profile,
     conversation: impl AsyncFnOnce(&Client) -> Result<T>,
     nobody: impl FnOnce(&Access) -> Option<Result<T>>,
 ) -> Result<T> {
-    let access = global.cluster.access()?;
-    if let Some(timeout) = global.cluster.timeout {
+    if let Some(timeout) = timeout {
         profile = profile.timeout(timeout);
     }
     runtime()?.block_on(async {
-        let client = match connect_on(&access, profile, IoRuntime::Caller).await? {
+        let client = match connect_on(access, profile, IoRuntime::Caller).await? {
             Ok(client) => client,
             Err(error) if is_silence(&error) => {
-                return nobody(&access).unwrap_or_else(|| Err(connect_failure(&access, &error)));
+                return nobody(access).unwrap_or_else(|| Err(connect_failure(access, &error)));
             }
-            Err(error) => return Err(connect_failure(&access, &error)),
+            Err(error) => return Err(connect_failure(access, &error)),
         };
         let result = conversation(&client).await;
         // The nodes would notice by themselves after some seconds.

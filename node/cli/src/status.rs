@@ -35,10 +35,10 @@ pub(crate) struct Args {
 }
 
 /// One member, as it answered or did not.
-struct Node {
+pub(crate) struct Node {
     member: Member,
     owned_percent: f64,
-    status: std::result::Result<NodeStatus, String>,
+    pub(crate) status: std::result::Result<NodeStatus, String>,
 }
 
 impl Node {
@@ -131,7 +131,8 @@ fn topology_on_disk(access: &Access) -> Option<Topology> {
     read_cluster(&dir.join(CLUSTER_FILE)).ok()
 }
 
-async fn ask(client: &Client, topology: &Topology) -> Vec<Node> {
+/// What each member says of itself.
+pub(crate) async fn ask(client: &Client, topology: &Topology) -> Vec<Node> {
     // The member is asked itself: --endpoint pins data, not this.
     join_all(members(topology).map(|member| async move {
         let answer = tokio::time::timeout(ANSWER_MAX, client.status(&member.name)).await;
@@ -165,7 +166,7 @@ fn member_of<'a>(node: &Node, state: &'a ClusterState) -> Option<&'a MemberState
 }
 
 /// Whether all is well, and a sentence that says so or what is not.
-fn judge(topology: &Topology, nodes: &[Node]) -> (bool, String) {
+pub(crate) fn judge(topology: &Topology, nodes: &[Node]) -> (bool, String) {
     let silent: Vec<&Node> = nodes.iter().filter(|node| node.status.is_err()).collect();
     let down: Vec<String> = silent.iter().map(|node| node.silent_name(nodes)).collect();
     if down.len() == nodes.len() {
@@ -235,9 +236,9 @@ fn judge(topology: &Topology, nodes: &[Node]) -> (bool, String) {
 }
 
 /// What a node says is the matter with it.
-struct Trouble<'a> {
-    node: &'a str,
-    condition: &'a Condition,
+pub(crate) struct Trouble<'a> {
+    pub(crate) node: &'a str,
+    pub(crate) condition: &'a Condition,
 }
 
 impl Trouble<'_> {
@@ -250,7 +251,7 @@ impl Trouble<'_> {
 
 /// All of it that somebody should do something about, the worst first; but a cause before what follows from it, and of the two sides
 /// that miss a connection the one that knows why.
-fn troubles(nodes: &[Node]) -> Vec<Trouble<'_>> {
+pub(crate) fn troubles(nodes: &[Node]) -> Vec<Trouble<'_>> {
     let answers = nodes.iter().filter_map(|node| node.status.as_ref().ok());
     let all = answers
         .flat_map(|status| status.conditions.iter().map(|condition| Trouble { node: status.name.as_str(), condition }));

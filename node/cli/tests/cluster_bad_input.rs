@@ -4,13 +4,37 @@ mod cluster_support;
 
 use std::path::Path;
 
-use cluster_support::{Dev, Done, driftless, expect_failure, finish, text};
+use cluster_support::{Dev, Done, driftless, expect_failure, finish, signal, text};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 fn serve(config: &Path, more: &[&str]) -> Done {
     let mut command = driftless();
     command.arg("serve").arg("--config").arg(config).args(more);
     finish(command, b"")
+}
+
+/// What `doctor` says of a node: its exit code, and each finding as a line.
+fn doctor(config: &Path) -> (Option<i32>, Vec<String>) {
+    let mut command = driftless();
+    command.args(["doctor", "--format", "json", "--config"]).arg(config);
+    let done = finish(command, b"");
+    let report: Value = serde_json::from_slice(&done.stdout).unwrap_or_else(|_| panic!("is JSON: {}", done.stderr));
+    let findings = report["findings"].as_array().expect("a list");
+    let line = |finding: &Value| {
+        let parts = ["severity", "check", "what", "remedy"].map(|part| finding[part].as_str().unwrap_or("-"));
+        parts.join(" | ")
+    };
+    (done.code, findings.iter().map(line).collect())
+}
+
+/// It has found a problem, and one that says all of this.
+#[track_caller]
+fn diagnosed(config: &Path, says: &[&str]) {
+    let (code, findings) = doctor(config);
+    assert_eq!(code, Some(1), "{findings:#?}");
+    let is_it = |finding: &String| finding.starts_with("problem") && says.iter().all(|part| finding.contains(part));
+    assert!(findings.iter().any(is_it), "somewhere it should say {says:?}: {findings:#?}");
 }
 
 #[test]
@@ -86,6 +110,21 @@ fn nodes_that_make_no_sense_do_not_start() {
     let nodes = dev.nodes();
     let config = |i: usize| Path::new(&text(&nodes[i], "config")).to_owned();
 
+    // Nothing is the matter with a node that runs, once it has met the others; what the machine lacks is a warning at most.
+    let parts = [
+        "in use by process",
+        "held by the node that runs",
+        "3 nodes are up",
+        "it says what was agreed on (version 2)",
+        "and so is the node here",
+    ];
+    dev.eventually("doctor finds no problem", || {
+        let (code, findings) = doctor(&config(1));
+        let is_fine = |part: &str| findings.iter().any(|finding| finding.starts_with("ok") && finding.contains(part));
+        code == Some(0) && parts.into_iter().all(is_fine)
+    });
+    rereads(&dev, &config(1));
+
     // While the cluster runs: its ports and its data are taken.
     let other_port = ["--listen", "127.0.0.1:0", "--admin", "off"];
     expect_failure(&serve(&config(1), &other_port), 1, "a directory in use", &["in use by process"]);
@@ -155,11 +194,13 @@ fn nodes_that_make_no_sense_do_not_start() {
     let key = home.join("node.key");
     set_mode(&key, 0o644);
     expect_failure(&serve(&config(1), &[]), 1, "a key that others can read", &["chmod 600"]);
+    diagnosed(&config(1), &["other users can read", "chmod 600"]);
     set_mode(&key, 0o600);
     let context_key = dev.cluster().join("context.key");
     let good = std::fs::read_to_string(&context_key).expect("dev has written it");
     std::fs::write(&context_key, "1 abc\n").expect("writes");
     expect_failure(&serve(&config(1), &[]), 2, "a malformed context key", &["line 1 of"]);
+    diagnosed(&config(1), &["context key", "line 1 of"]);
     std::fs::write(&context_key, good).expect("writes");
 
     // A data directory of a later release.
@@ -169,7 +210,10 @@ fn nodes_that_make_no_sense_do_not_start() {
     newer["format"] = json!(99);
     std::fs::write(&identity, newer.to_string()).expect("writes");
     expect_failure(&serve(&config(1), &[]), 1, "data of a later release", &["format"]);
+    diagnosed(&config(1), &["directory", "has format 99", "start the release"]);
     std::fs::write(&identity, good).expect("writes");
+
+    mistakes_are_named_at_once(&dev, &config(1));
 
     let mut command = driftless();
     command.arg("serve").arg("--config").arg(config(1)).args(["--print-config", "--listen", "127.0.0.1:1"]);
@@ -183,6 +227,62 @@ fn nodes_that_make_no_sense_do_not_start() {
 
     dev.up();
     assert_eq!(dev.json(&["get", "k"])["values"], json!(["v"]), "nothing has changed");
+}
+
+/// A running node takes what it can of its file on SIGHUP, says what it cannot, and goes on if it can use none of it.
+fn rereads(dev: &Dev, config: &Path) {
+    let good = std::fs::read_to_string(config).expect("dev has written it");
+    let log = config.with_file_name("log.txt");
+    let (name, pid) = dev.pids().swap_remove(1);
+    let said = |parts: &[&str]| {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        text.lines().any(|line| parts.iter().all(|part| line.contains(part)))
+    };
+    let reread = |text: &str, parts: &[&str]| {
+        std::fs::write(config, text).expect("writes");
+        signal(pid.expect("runs"), Signal::HUP);
+        dev.eventually(&format!("{name} says {parts:?}"), || said(parts));
+    };
+    let endpoint = &dev.endpoints()[1];
+    let value = "x".repeat(2_000);
+    reread(&format!("{good}\n[limits]\nvalue_bytes_max = \"1KiB\"\n"), &["found=\"taken\"", "limits.value_bytes_max"]);
+    dev.eventually("the limit counts", || dev.run(&["--endpoint", endpoint, "put", "long", &value]).code == Some(3));
+    reread(&format!("{good}\n[limits]\nmemory = \"2GiB\"\n"), &["found=\"needs a restart\"", "limits.memory"]);
+    dev.eventually("the default counts", || dev.run(&["--endpoint", endpoint, "put", "long", &value]).code == Some(0));
+    reread(&format!("{good}\n[log]\nlevel = \"loud=loud\"\n"), &["ERROR", "cannot be used", "log.level"]);
+    // By the directives that leave such lines out, what is read next is not announced, and what came of it is told all the same.
+    reread(&format!("{good}\n[log]\nlevel = \"error\"\n"), &["found=\"taken\"", "log.level", "to=\"error\""]);
+    let announced = || std::fs::read_to_string(&log).expect("is there").matches("SIGHUP: reading").count();
+    let before = announced();
+    reread(&good, &["found=\"taken\"", "log.level", "from=\"error\""]);
+    assert_eq!(announced(), before, "what the directives say counts");
+    reread("name = ", &["ERROR", "cannot be used", "not well-formed"]);
+    reread(&good, &["found=\"unchanged\"", "configuration"]);
+}
+
+fn mistakes_are_named_at_once(dev: &Dev, config: &Path) {
+    let bad = dev.file("bad.toml");
+    std::fs::write(&bad, "name = \"n1\"\nlisen = \"x\"\n[limits]\nretry_after = 50\n[log]\nlevel = \"a=loud\"\n")
+        .expect("writes");
+    let mut command = driftless();
+    command.args(["config", "check"]).arg(config).arg(dev.cluster().join("cluster.toml")).arg(&bad);
+    let done = finish(command, b"");
+    let said = String::from_utf8(done.stdout).expect("is text");
+    assert_eq!(done.code, Some(1), "{said}");
+    for part in
+        ["a node's file: ok", "a cluster file: ok", "3 mistakes", "\"listen\"", "limits.retry_after", "log.level"]
+    {
+        assert!(said.contains(part), "it should say {part:?}: {said}");
+    }
+    diagnosed(&bad, &["node.toml", "\"lisen\"", "did you mean"]);
+    let mut command = driftless();
+    command.args(["config", "explain", "limits.retry_after", "--config"]).arg(config);
+    command.env("DRIFTLESS__LIMITS__RETRY_AFTER", "70ms");
+    let said = String::from_utf8(finish(command, b"").stdout).expect("is text");
+    assert!(said.contains("70ms, from environment DRIFTLESS__LIMITS__RETRY_AFTER"), "{said}");
+    let mut command = driftless();
+    command.args(["config", "explain", "retry_afer"]);
+    expect_failure(&finish(command, b""), 2, "a mistyped key", &["did you mean limits.retry_after"]);
 }
 
 fn set_mode(path: &Path, mode: u32) {

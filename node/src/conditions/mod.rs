@@ -18,6 +18,8 @@ mod standing;
 #[cfg(feature = "net")]
 pub(crate) use matter::{Matter, NO_ANSWER, Problem, TWO_HISTORIES};
 #[cfg(feature = "net")]
+pub use present::ends_soon;
+#[cfg(feature = "net")]
 pub(crate) use present::present;
 #[cfg(feature = "net")]
 pub(crate) use standing::Standings;

@@ -88,8 +88,12 @@ fn peers(shared: &NodeContext, configurations: &Configurations) -> impl Iterator
 /// Told a month before, or a third of its time before for one that does not live for three.
 fn certificate(now: SystemTime, since: SystemTime, until: SystemTime) -> Option<Matter> {
     let Ok(left) = until.duration_since(now) else { return Some(Matter::CertificateEnds { left: None }) };
-    let whole = until.duration_since(since).unwrap_or_default();
-    (left <= (whole / 3).min(WARN_BEFORE)).then_some(Matter::CertificateEnds { left: Some(left) })
+    ends_soon(left, since, until).then_some(Matter::CertificateEnds { left: Some(left) })
+}
+
+/// Whether what is left of the time of a certificate is worth telling of.
+pub fn ends_soon(left: Duration, since: SystemTime, until: SystemTime) -> bool {
+    left <= (until.duration_since(since).unwrap_or_default() / 3).min(WARN_BEFORE)
 }
 
 const WARN_BEFORE: Duration = Duration::from_secs(30 * 24 * 60 * 60);

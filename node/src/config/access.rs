@@ -85,54 +85,69 @@ impl Access {
     /// # Errors
     /// As [`Access::read`].
     pub fn parse(path: &Path, text: &str) -> Result<Access, ConfigError> {
+        let (access, problems) = Access::gather(path, text);
+        problems.into_iter().next().map_or(Ok(access), Err)
+    }
+
+    /// What the text says, and all that is wrong with it, which is left out.
+    pub(super) fn gather(path: &Path, text: &str) -> (Access, Vec<ConfigError>) {
         let refuse = |span: Option<Range<usize>>, problem: String| ConfigError::Access {
             path: PathBuf::from(path),
             line: line_of(text, span.map_or(0, |span| span.start)),
             problem,
         };
+        let (mut access, mut problems) = (Access::default(), Vec::new());
         if text.trim().is_empty() {
             // As an editor leaves it that found the disk full: it would let in whoever was denied.
-            return Err(refuse(None, "it is empty; to say nothing, write a comment".to_owned()));
+            return (access, vec![refuse(None, "it is empty; to say nothing, write a comment".to_owned())]);
         }
-        let written: Written =
-            toml::from_str(text).map_err(|error| refuse(error.span(), error.message().trim().to_owned()))?;
-        let mut access =
-            Access { default: written.default.unwrap_or(Role::Writer), clients: BTreeMap::new(), ..Access::default() };
+        let written: Written = match toml::from_str(text) {
+            Ok(written) => written,
+            Err(error) => return (access, vec![refuse(error.span(), error.message().trim().to_owned())]),
+        };
+        access.default = written.default.unwrap_or(Role::Writer);
         for client in written.client {
-            let buckets = client.buckets.map(|names| {
-                let named = |name: Spanned<String>| {
-                    let bucket = BucketName::new(name.get_ref())
-                        .map_err(|error| refuse(Some(name.span()), error.to_string()))?;
-                    access.buckets.push(Named { line: line_of(text, name.span().start), bucket: bucket.clone() });
-                    Ok(bucket)
-                };
-                names.into_iter().map(named).collect::<Result<BTreeSet<BucketName>, ConfigError>>()
-            });
-            let grant = Grant { role: client.role, buckets: buckets.transpose()? };
-            let (span, name) =
-                (client.name.span(), plain(client.name).map_err(|(span, problem)| refuse(Some(span), problem))?);
-            if access.clients.contains_key(&name) {
-                let problem = format!("the client {name:?} stands here for a second time; leave one of the two");
-                return Err(refuse(Some(span), problem));
+            let mut named = client.buckets.as_ref().map(|_| BTreeSet::new());
+            for name in client.buckets.into_iter().flatten() {
+                match (BucketName::new(name.get_ref()), &mut named) {
+                    (Ok(bucket), Some(named)) => {
+                        access.buckets.push(Named { line: line_of(text, name.span().start), bucket: bucket.clone() });
+                        named.insert(bucket);
+                    }
+                    (Ok(_), None) => {}
+                    (Err(error), _) => problems.push(refuse(Some(name.span()), error.to_string())),
+                }
             }
-            access.clients.insert(name, grant);
+            let (span, grant) = (client.name.span(), Grant { role: client.role, buckets: named });
+            match plain(client.name) {
+                Err((span, problem)) => problems.push(refuse(Some(span), problem)),
+                Ok(name) if access.clients.contains_key(&name) => {
+                    let problem = format!("the client {name:?} stands here for a second time; leave one of the two");
+                    problems.push(refuse(Some(span), problem));
+                }
+                Ok(name) => drop(access.clients.insert(name, grant)),
+            }
         }
         let deny = written.deny.unwrap_or_default();
         for serial in deny.serials {
-            let Some(read) = Serial::read(serial.get_ref()) else {
-                let expected = "as `openssl x509 -noout -serial -in FILE` prints it: hexadecimal digits";
-                let problem = format!("{:?} is no serial number; write it {expected}", serial.get_ref());
-                return Err(refuse(Some(serial.span()), problem));
-            };
-            access.denied.serials.insert(read);
+            match Serial::read(serial.get_ref()) {
+                Some(read) => drop(access.denied.serials.insert(read)),
+                None => {
+                    let expected = "as `openssl x509 -noout -serial -in FILE` prints it: hexadecimal digits";
+                    let problem = format!("{:?} is no serial number; write it {expected}", serial.get_ref());
+                    problems.push(refuse(Some(serial.span()), problem));
+                }
+            }
         }
-        for name in deny.clients {
-            access.denied.clients.insert(plain(name).map_err(|(span, problem)| refuse(Some(span), problem))?);
+        for (names, denied) in [(deny.clients, &mut access.denied.clients), (deny.nodes, &mut access.denied.nodes)] {
+            for name in names {
+                match plain(name) {
+                    Ok(name) => drop(denied.insert(name)),
+                    Err((span, problem)) => problems.push(refuse(Some(span), problem)),
+                }
+            }
         }
-        for name in deny.nodes {
-            access.denied.nodes.insert(plain(name).map_err(|(span, problem)| refuse(Some(span), problem))?);
-        }
-        Ok(access)
+        (access, problems)
     }
 
     /// What the client of this name may do; `certified` is the role in its certificate.

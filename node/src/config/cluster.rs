@@ -28,11 +28,12 @@ use std::path::{Path, PathBuf};
 use driftless_proto::bucket::READ_ALL_DEFAULT;
 use driftless_proto::{BucketDefinition, BucketId, BucketName, Conflict, Durability, Quorum, Topology};
 use driftless_ring::{Member, Partitions, Ring, RingSpec};
+use toml::Table;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::error::{ConfigError, read};
 use super::member::{SHARDS_MAX, WEIGHT_MAX, ZONE, is_plain_name, is_zone};
-use super::table::Section;
+use super::table::{Section, parse};
 
 /// Reads a cluster file.
 ///
@@ -47,7 +48,12 @@ pub fn read_cluster(path: &Path) -> Result<Topology, ConfigError> {
 /// # Errors
 /// As [`read_cluster`].
 pub fn parse_cluster(path: &Path, text: &str) -> Result<Topology, ConfigError> {
-    let mut top = Section::top(path, text)?;
+    of_table(path, parse(path, text)?)
+}
+
+/// The same of a file that is TOML.
+pub(super) fn of_table(path: &Path, table: Table) -> Result<Topology, ConfigError> {
+    let mut top = Section::top(path, table);
     let cluster = top.required("cluster", "give the cluster a name, as in cluster = \"shop\"")?;
     if !is_plain_name(&cluster) {
         return Err(top.bad("cluster", &cluster.into(), PLAIN_NAME));

@@ -192,12 +192,15 @@ pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
 
 /// The candidate that resembles a mistyped word most, if any does at all.
 pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    candidates
-        .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
-        .filter(|(likeness, _)| *likeness > LIKENESS_MIN)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, candidate)| candidate.to_owned())
+    nearest(word, candidates).first().map(|candidate| (*candidate).to_owned())
+}
+
+/// The candidates that resemble a mistyped word, the nearest first.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let likeness = |candidate: &'a str| (strsim::jaro_winkler(word, candidate), candidate);
+    let mut found: Vec<_> = candidates.into_iter().map(likeness).filter(|(like, _)| *like > LIKENESS_MIN).collect();
+    found.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    found.into_iter().map(|(_, candidate)| candidate).collect()
 }
 
 /// Below this two words have little more in common than letters: "lsiten" and "listen" have 0.95, "colour" and
@@ -207,7 +210,7 @@ const LIKENESS_MIN: f64 = 0.75;
 fn suggestion(closest: &Option<String>) -> impl fmt::Display {
     match closest {
         Some(known) => format!("; did you mean \"{known}\"?"),
-        None => "; remove it, or see `driftless serve --print-config` for the keys that exist".to_owned(),
+        None => "; remove it, or see `driftless config explain` for the keys of a node that exist".to_owned(),
     }
 }
 

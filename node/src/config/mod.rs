@@ -6,6 +6,8 @@
 //! ```text
 //! cluster.rs      cluster.toml: the first members and buckets, the same on all nodes  -> Topology
 //! node.rs         node.toml: one node, from defaults, file, environment and flags -> NodeConfig
+//! knobs.rs        its keys: what each means, and when a running node takes another value
+//! check.rs        all that is wrong with a file, of whatever kind
 //! access.rs       the access file: roles, and who is not let in -> Access
 //! context_key.rs  the keys that seal context tokens
 //! private.rs      whether a file that holds a key is kept from others
@@ -21,11 +23,15 @@ use crate::bounds::TurnBounds;
 #[cfg(feature = "net")]
 mod access;
 #[cfg(feature = "net")]
+mod check;
+#[cfg(feature = "net")]
 mod cluster;
 #[cfg(feature = "net")]
 mod context_key;
 #[cfg(feature = "net")]
 mod error;
+#[cfg(feature = "net")]
+mod knobs;
 pub(crate) mod member;
 #[cfg(feature = "net")]
 mod node;
@@ -41,14 +47,18 @@ pub mod units;
 #[cfg(feature = "net")]
 pub use access::{Access, Grant, Serial};
 #[cfg(feature = "net")]
+pub use check::{FileKind, check};
+#[cfg(feature = "net")]
 pub use cluster::{bucket_id_of_name, parse_cluster, read_cluster};
 #[cfg(feature = "net")]
 pub use context_key::{check_private, context_key_file, parse_context_keys, read_context_keys};
 #[cfg(feature = "net")]
-pub use error::{ConfigError, closest};
+pub use error::{ConfigError, closest, nearest};
+#[cfg(feature = "net")]
+pub use knobs::{KNOBS, Kind, Knob, SECTIONS, Takes};
 pub use member::{WEIGHT_MAX, ZONE, is_plain_name, is_zone};
 #[cfg(feature = "net")]
-pub use node::{AuditConfig, LogConfig, NodeConfig, Override, Source, StoreConfig};
+pub use node::{AuditConfig, Change, LogConfig, NodeConfig, Override, Source, StoreConfig};
 #[cfg(feature = "net")]
 pub use profile::{Profile, SyntaxError, parse_profile, parse_profiles};
 
@@ -168,6 +178,26 @@ impl Default for Limits {
             handoff_delay: Duration::from_secs(3),
             turn: TurnBounds::default(),
         }
+    }
+}
+
+impl Limits {
+    /// Takes over what a running shard looks up each time that it needs it. The rest has been built into it when it began.
+    pub fn take_changeable(&mut self, from: &Limits) {
+        self.value_bytes_max = from.value_bytes_max;
+        self.requests_max = from.requests_max;
+        self.deadline_max = from.deadline_max;
+        self.retry_after = from.retry_after;
+        self.scan_limit_max = from.scan_limit_max;
+        self.replica_waiting_max = from.replica_waiting_max;
+        self.hint_bytes_max = from.hint_bytes_max;
+        self.hint_target_bytes_max = from.hint_target_bytes_max;
+        self.buffered_sync_interval = from.buffered_sync_interval;
+        self.aae.interval = from.aae.interval;
+        self.aae.bytes_per_second = from.aae.bytes_per_second;
+        self.aae.confirm = from.aae.confirm;
+        self.aae.patience = from.aae.patience;
+        self.aae.repair = from.aae.repair;
     }
 }
 

@@ -20,11 +20,12 @@ use toml::Value;
 
 use super::cluster::{is_reachable_address, shards_max};
 use super::error::{ConfigError, closest, read};
+use super::knobs::{KNOBS, Knob, PREFIX, SECTIONS, Takes};
 use super::member::{WEIGHT_MAX, ZONE, is_zone};
 use super::table::parse;
 use super::{AaeLimits, Limits, units};
 use crate::bounds::TurnBounds;
-use crate::net::limits::{MEMORY_MIN, NetLimits};
+use crate::net::limits::MEMORY_MIN;
 
 /// Everything one node is told, checked.
 #[derive(Clone, Debug)]
@@ -71,6 +72,7 @@ pub struct NodeConfig {
     pub store: StoreConfig,
     /// How to log.
     pub log: LogConfig,
+    path: PathBuf,
     settings: BTreeMap<&'static str, Sourced>,
 }
 
@@ -125,17 +127,23 @@ pub struct Override {
     pub flag: String,
 }
 
+/// A key that another reading gives another value.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// The key, as `limits.requests_max`.
+    pub key: &'static str,
+    /// What a node runs with.
+    pub from: String,
+    /// What its files say now.
+    pub to: String,
+    /// Whether it can be taken by a node that runs.
+    pub is_taken: bool,
+}
+
 #[derive(Clone, Debug)]
 struct Sourced {
     value: String,
     source: Source,
-}
-
-/// A key that exists. The default is text in the same form as in a file; an empty one means "none".
-struct Knob {
-    key: &'static str,
-    about: &'static str,
-    default: fn() -> String,
 }
 
 impl NodeConfig {
@@ -161,22 +169,68 @@ impl NodeConfig {
         environment: impl IntoIterator<Item = (String, String)>,
         overrides: &[Override],
     ) -> Result<NodeConfig, ConfigError> {
-        let mut settings: BTreeMap<&'static str, Sourced> =
-            KNOBS.iter().map(|knob| (knob.key, Sourced { value: (knob.default)(), source: Source::Default })).collect();
-        apply_file(&mut settings, path, text)?;
-        apply_environment(&mut settings, environment)?;
-        for change in overrides {
-            let Some(knob) = knob(&change.key) else {
-                return Err(ConfigError::UnknownKey {
-                    key: change.key.clone(),
-                    place: format!("the flag {}", change.flag),
-                    closest: closest(&change.key, KNOBS.iter().map(|knob| knob.key)),
-                });
-            };
-            let source = Source::Flag(change.flag.clone());
-            settings.insert(knob.key, Sourced { value: change.value.clone(), source });
+        let (settings, problems) = settings(path, text, environment, overrides);
+        match problems.into_iter().next() {
+            Some(problem) => Err(problem),
+            None => Reader { path, settings }.read(),
         }
-        Reader { path, settings }.read()
+    }
+
+    /// What the text of a node's file says, and all that is wrong with it and with what overrides it: of each key the first thing that is.
+    /// What is wrong is read as if it were not there; there is no configuration if that does not help.
+    pub fn gather(
+        path: &Path,
+        text: &str,
+        environment: impl IntoIterator<Item = (String, String)>,
+        overrides: &[Override],
+    ) -> (Option<NodeConfig>, Vec<ConfigError>) {
+        let (settings, mut problems) = settings(path, text, environment, overrides);
+        let mut reader = Reader { path, settings };
+        loop {
+            let problem = match reader.clone().read() {
+                Ok(config) => return (Some(config), problems),
+                Err(problem) => problem,
+            };
+            let key = match &problem {
+                ConfigError::BadValue { key, .. } | ConfigError::Missing { key, .. } => Knob::named(key),
+                _ => None,
+            };
+            problems.push(problem);
+            let Some(knob) = key.filter(|_| problems.len() <= PROBLEMS_MAX) else { return (None, problems) };
+            // A name is one whatever it says.
+            let value = if knob.is_required() { "name".to_owned() } else { knob.default() };
+            reader.settings.insert(knob.key, Sourced { value, source: Source::Default });
+        }
+    }
+
+    /// This configuration with what of another reading of its files a running node can take, and what of it is different.
+    ///
+    /// # Errors
+    /// [`ConfigError`], if the two cannot be put together.
+    pub fn reloaded(&self, read: &NodeConfig) -> Result<(NodeConfig, Vec<Change>), ConfigError> {
+        let (mut settings, mut changes) = (self.settings.clone(), Vec::new());
+        for knob in KNOBS {
+            let (old, new) = (&self.settings[knob.key], &read.settings[knob.key]);
+            let is_taken = knob.takes == Takes::Reload;
+            if old.value != new.value {
+                changes.push(Change { key: knob.key, from: old.value.clone(), to: new.value.clone(), is_taken });
+            }
+            if is_taken {
+                settings.insert(knob.key, new.clone());
+            }
+        }
+        Ok((Reader { path: &self.path, settings }.read()?, changes))
+    }
+
+    /// The file that it was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What counts for a key, as a file would say it, and the place it came from.
+    pub fn setting(&self, knob: &Knob) -> (&str, &Source) {
+        let setting = &self.settings[knob.key];
+        (&setting.value, &setting.source)
     }
 
     /// This node as it would be a member, if the file says where others reach it.
@@ -206,15 +260,15 @@ impl NodeConfig {
     /// Every key with its effective value and the place it came from.
     pub fn entries(&self) -> impl Iterator<Item = (&'static str, &str, &Source)> + '_ {
         KNOBS.iter().map(|knob| {
-            let setting = &self.settings[knob.key];
-            (knob.key, setting.value.as_str(), &setting.source)
+            let (value, source) = self.setting(knob);
+            (knob.key, value, source)
         })
     }
 
     fn line(&self, knob: &Knob) -> String {
         let name = knob.key.rsplit_once('.').map_or(knob.key, |(_, name)| name);
         let value = &self.settings[knob.key].value;
-        if value.is_empty() && (knob.default)().is_empty() {
+        if value.is_empty() && knob.default().is_empty() {
             return format!("# {name} =");
         }
         match value.parse::<i64>() {
@@ -225,6 +279,7 @@ impl NodeConfig {
     }
 }
 
+#[derive(Clone)]
 struct Reader<'a> {
     path: &'a Path,
     settings: BTreeMap<&'static str, Sourced>,
@@ -330,6 +385,7 @@ impl Reader<'_> {
             client_requests_max,
             store,
             log,
+            path: self.path.to_owned(),
             settings: self.settings,
         })
     }
@@ -395,19 +451,54 @@ impl Reader<'_> {
     }
 }
 
-fn apply_file(settings: &mut BTreeMap<&'static str, Sourced>, path: &Path, text: &str) -> Result<(), ConfigError> {
+/// What stands for each key, from all four places, and what cannot stand for any.
+fn settings(
+    path: &Path,
+    text: &str,
+    environment: impl IntoIterator<Item = (String, String)>,
+    overrides: &[Override],
+) -> (BTreeMap<&'static str, Sourced>, Vec<ConfigError>) {
+    let default = |knob: &Knob| (knob.key, Sourced { value: knob.default(), source: Source::Default });
+    let (mut settings, mut problems) = (KNOBS.iter().map(default).collect(), Vec::new());
+    apply_file(&mut settings, &mut problems, path, text);
+    apply_environment(&mut settings, &mut problems, environment);
+    for change in overrides {
+        match Knob::named(&change.key) {
+            Some(knob) => {
+                let source = Source::Flag(change.flag.clone());
+                settings.insert(knob.key, Sourced { value: change.value.clone(), source });
+            }
+            None => problems.push(ConfigError::UnknownKey {
+                key: change.key.clone(),
+                place: format!("the flag {}", change.flag),
+                closest: closest(&change.key, KNOBS.iter().map(|knob| knob.key)),
+            }),
+        }
+    }
+    (settings, problems)
+}
+
+fn apply_file(
+    settings: &mut BTreeMap<&'static str, Sourced>,
+    problems: &mut Vec<ConfigError>,
+    path: &Path,
+    text: &str,
+) {
     let source = Source::File(path.to_owned());
-    for (name, value) in parse(path, text)? {
+    let table = match parse(path, text) {
+        Ok(table) => table,
+        Err(problem) => return problems.push(problem),
+    };
+    for (name, value) in table {
         match value {
             Value::Table(table) if is_section(&name) => {
                 for (inner, value) in table {
-                    set(settings, &format!("{name}.{inner}"), value, &source)?;
+                    problems.extend(set(settings, &format!("{name}.{inner}"), value, &source).err());
                 }
             }
-            value => set(settings, &name, value, &source)?,
+            value => problems.extend(set(settings, &name, value, &source).err()),
         }
     }
-    Ok(())
 }
 
 fn set(
@@ -416,7 +507,7 @@ fn set(
     value: Value,
     source: &Source,
 ) -> Result<(), ConfigError> {
-    let Some(knob) = knob(key) else {
+    let Some(knob) = Knob::named(key) else {
         let candidates = KNOBS.iter().map(|knob| knob.key).chain(SECTIONS);
         let closest = closest(key, candidates);
         return Err(ConfigError::UnknownKey { key: key.to_owned(), place: source.to_string(), closest });
@@ -440,39 +531,32 @@ fn set(
 
 fn apply_environment(
     settings: &mut BTreeMap<&'static str, Sourced>,
+    problems: &mut Vec<ConfigError>,
     environment: impl IntoIterator<Item = (String, String)>,
-) -> Result<(), ConfigError> {
+) {
+    let unknown = |key, closest| ConfigError::UnknownKey { key, place: "the environment".to_owned(), closest };
     for (variable, value) in environment {
         if !variable.starts_with(PREFIX) {
-            match KNOBS.iter().find(|knob| single_underscored(knob.key) == variable) {
-                Some(knob) => {
-                    let place = "the environment".to_owned();
-                    return Err(ConfigError::UnknownKey { key: variable, place, closest: Some(variable_of(knob.key)) });
-                }
-                None => continue,
+            let meant = KNOBS.iter().find(|knob| single_underscored(knob.key) == variable);
+            problems.extend(meant.map(|knob| unknown(variable, Some(knob.variable()))));
+            continue;
+        }
+        match KNOBS.iter().find(|knob| knob.variable() == variable) {
+            Some(knob) => {
+                settings.insert(knob.key, Sourced { value, source: Source::Environment(variable) });
+            }
+            None => {
+                let known: Vec<String> = KNOBS.iter().map(Knob::variable).collect();
+                let closest = closest(&variable, known.iter().map(String::as_str));
+                problems.push(unknown(variable, closest));
             }
         }
-        let Some(knob) = KNOBS.iter().find(|knob| variable_of(knob.key) == variable) else {
-            let known: Vec<String> = KNOBS.iter().map(|knob| variable_of(knob.key)).collect();
-            let closest = closest(&variable, known.iter().map(String::as_str));
-            return Err(ConfigError::UnknownKey { key: variable, place: "the environment".to_owned(), closest });
-        };
-        settings.insert(knob.key, Sourced { value, source: Source::Environment(variable) });
     }
-    Ok(())
-}
-
-fn variable_of(key: &str) -> String {
-    format!("{PREFIX}{}", key.replace('.', "__").to_ascii_uppercase())
 }
 
 /// What somebody writes who does not know of the second underscore.
 fn single_underscored(key: &str) -> String {
     format!("DRIFTLESS_{}", key.replace('.', "_").to_ascii_uppercase())
-}
-
-fn knob(key: &str) -> Option<&'static Knob> {
-    KNOBS.iter().find(|knob| knob.key == key)
 }
 
 fn is_section(name: &str) -> bool {
@@ -490,9 +574,8 @@ impl fmt::Display for Source {
     }
 }
 
-const PREFIX: &str = "DRIFTLESS__";
-
-const SECTIONS: [&str; 7] = ["tls", "access", "audit", "limits", "aae", "store", "log"];
+/// More than there are keys: what is wrong is found once for each.
+const PROBLEMS_MAX: usize = 1_000;
 
 /// A longer value could not be kept even as the only one of its key.
 const VALUE_BYTES_CEILING: u64 = driftless_proto::key::SIBLING_BYTES_MAX as u64;
@@ -502,163 +585,6 @@ const SEGMENT_MIN: u64 = 1 << 20;
 
 /// A longer one is too much to be read at once by a start.
 const SEGMENT_MAX: u64 = 1 << 30;
-
-/// Every key, in the order in which it is printed.
-const KNOBS: &[Knob] = &[
-    Knob { key: "name", about: "this node's name in the cluster file", default: String::new },
-    Knob { key: "data_dir", about: "where the data lives", default: || "data".to_owned() },
-    Knob { key: "listen", about: "UDP address; the member's address if empty", default: String::new },
-    Knob { key: "address", about: "where others reach this node, to join a cluster", default: String::new },
-    Knob { key: "zone", about: "what it shares a fate with, to join", default: || "default".to_owned() },
-    Knob { key: "weight", about: "its share of the data, to join", default: || "1".to_owned() },
-    Knob { key: "shards", about: "threads that own data, to join", default: || "1".to_owned() },
-    Knob {
-        key: "admin",
-        about: "TCP address of metrics and status, or \"off\"",
-        default: || "127.0.0.1:7401".to_owned(),
-    },
-    Knob {
-        key: "admin_remote",
-        about: "TCP address of the same over TLS, for other machines; nowhere if empty",
-        default: String::new,
-    },
-    Knob { key: "cluster", about: "members and buckets, shared by all nodes", default: || "cluster.toml".to_owned() },
-    Knob { key: "context_key", about: "keys that seal context tokens", default: || "context.key".to_owned() },
-    Knob { key: "tls.ca", about: "certificate of the cluster's CA", default: || "ca.pem".to_owned() },
-    Knob { key: "tls.cert", about: "this node's certificate", default: || "node.pem".to_owned() },
-    Knob { key: "tls.key", about: "its private key", default: || "node.key".to_owned() },
-    Knob { key: "access.file", about: "who may do what, and who is not let in", default: String::new },
-    Knob { key: "audit.file", about: "where it is written down who did what", default: String::new },
-    Knob { key: "audit.keys", about: "whether keys are named there", default: || "false".to_owned() },
-    Knob {
-        key: "limits.value_bytes_max",
-        about: "longest value accepted",
-        default: || units::show_bytes(Limits::default().value_bytes_max),
-    },
-    Knob {
-        key: "limits.memory",
-        about: "what connections, requests and answers may hold",
-        default: || units::show_bytes(NetLimits::default().memory as u64),
-    },
-    Knob {
-        key: "limits.client_requests_max",
-        about: "requests of clients under way at once",
-        default: || NetLimits::default().client_requests_max.to_string(),
-    },
-    Knob {
-        key: "limits.requests_max",
-        about: "requests that a shard coordinates at once",
-        default: || Limits::default().requests_max.to_string(),
-    },
-    Knob {
-        key: "limits.deadline_max",
-        about: "longest deadline of a request",
-        default: || units::show_duration(Limits::default().deadline_max),
-    },
-    Knob {
-        key: "limits.attempt_timeout",
-        about: "wait for a replica before asking another one too",
-        default: || units::show_duration(Limits::default().attempt_timeout),
-    },
-    Knob {
-        key: "limits.header_cache_bytes",
-        about: "memory for key headers, per shard",
-        default: || units::show_bytes(Limits::default().header_cache_bytes),
-    },
-    Knob {
-        key: "limits.write_ids_max",
-        about: "write ids remembered to recognise retries",
-        default: || Limits::default().write_ids_max.to_string(),
-    },
-    Knob {
-        key: "limits.write_ids_age",
-        about: "for how long",
-        default: || units::show_duration(Limits::default().write_ids_age),
-    },
-    Knob {
-        key: "limits.clock_off_max",
-        about: "how far from the other nodes' clocks a node still stamps",
-        default: || units::show_duration(Limits::default().clock_off_max),
-    },
-    Knob {
-        key: "limits.buffered_sync_interval",
-        about: "within what time a buffered write is synced",
-        default: || units::show_duration(Limits::default().buffered_sync_interval),
-    },
-    Knob {
-        key: "limits.retry_after",
-        about: "what an overloaded node asks clients to wait",
-        default: || units::show_duration(Limits::default().retry_after),
-    },
-    Knob {
-        key: "limits.scan_limit_max",
-        about: "most keys on a page of a scan",
-        default: || Limits::default().scan_limit_max.to_string(),
-    },
-    Knob {
-        key: "limits.replica_waiting_max",
-        about: "answers that may wait for the disk, per shard",
-        default: || Limits::default().replica_waiting_max.to_string(),
-    },
-    Knob {
-        key: "limits.hint_bytes_max",
-        about: "bytes held for unreachable nodes, per shard",
-        default: || units::show_bytes(Limits::default().hint_bytes_max),
-    },
-    Knob {
-        key: "limits.hint_target_bytes_max",
-        about: "bytes held for any one of them, per shard",
-        default: || units::show_bytes(Limits::default().hint_target_bytes_max),
-    },
-    Knob {
-        key: "limits.handoff_delay",
-        about: "how long a node is back before it is given its hints",
-        default: || units::show_duration(Limits::default().handoff_delay),
-    },
-    Knob {
-        key: "aae.interval",
-        about: "how often two replicas compare what they share",
-        default: || units::show_duration(AaeLimits::default().interval),
-    },
-    Knob {
-        key: "aae.bytes_per_second",
-        about: "what a shard sends for repairs, on average",
-        default: || units::show_bytes(AaeLimits::default().bytes_per_second),
-    },
-    Knob {
-        key: "aae.exchanges_max",
-        about: "exchanges that a shard begins at once",
-        default: || AaeLimits::default().exchanges_max.to_string(),
-    },
-    Knob {
-        key: "aae.confirm",
-        about: "how long a difference must last before it is repaired",
-        default: || units::show_duration(AaeLimits::default().confirm),
-    },
-    Knob {
-        key: "aae.patience",
-        about: "how long a peer may take to answer",
-        default: || units::show_duration(AaeLimits::default().patience),
-    },
-    Knob {
-        key: "aae.repair",
-        about: "how long the repairs of a thousand keys may take",
-        default: || units::show_duration(AaeLimits::default().repair),
-    },
-    Knob {
-        key: "aae.scrub_interval",
-        about: "how often a leaf of a tree is recomputed",
-        default: || units::show_duration(AaeLimits::default().scrub_interval),
-    },
-    Knob { key: "store.segment", about: "length of a segment of the log", default: || "16MiB".to_owned() },
-    Knob {
-        key: "store.free_space_reserve",
-        about: "free disk space below which writes are refused",
-        default: || "256MiB".to_owned(),
-    },
-    Knob { key: "log.format", about: "text or json", default: || "text".to_owned() },
-    Knob { key: "log.level", about: "error, warn, info, debug, trace, or directives", default: || "info".to_owned() },
-];
 
 #[cfg(test)]
 mod tests {
@@ -761,18 +687,6 @@ mod tests {
     }
 
     #[test]
-    fn every_knob_stands_in_the_documents_with_its_default_and_every_documented_knob_exists() {
-        let mut documented = documented();
-        for knob in KNOBS {
-            let default = documented.remove(knob.key);
-            let default = default.unwrap_or_else(|| panic!("docs/configuration.md lacks {}", knob.key));
-            let is_none = (knob.default)().is_empty();
-            assert!(is_none || default == (knob.default)(), "{} is {default} there", knob.key);
-        }
-        assert!(documented.is_empty(), "docs/configuration.md has {documented:?}, which no file can say");
-    }
-
-    #[test]
     fn every_knob_is_read() {
         let file = file("name = \"n1\"");
         let read = |flags: &[(&str, &str)]| {
@@ -789,24 +703,51 @@ mod tests {
         }
     }
 
-    /// The keys in the tables about `node.toml`, each with its default.
-    fn documented() -> BTreeMap<String, String> {
-        let page = include_str!("../../../docs/configuration.md");
-        let (_, chapter) = page.split_once("\n## node.toml\n").expect("has the chapter");
-        let (chapter, _) = chapter.split_once("\n## ").expect("is not the last one");
-        let (mut documented, mut section) = (BTreeMap::new(), String::new());
-        for line in chapter.lines() {
-            if let Some((name, _)) = line.strip_prefix("**`[").and_then(|rest| rest.split_once("]`**")) {
-                section = format!("{name}.");
-            } else if let Some(row) = line.strip_prefix("| `") {
-                let mut cells = row.split(" | ");
-                let key = cells.next().expect("a row has cells").trim_end_matches('`');
-                let default = cells.next().expect("a row has cells").trim_matches(['`', '"']);
-                let before = documented.insert(format!("{section}{key}"), default.to_owned());
-                assert_eq!(before, None, "{key} stands there twice");
-            }
+    #[test]
+    fn all_mistakes_are_named_at_once() {
+        let text =
+            "lisen = \"x\"\nadmin = \"here\"\n[limits]\nretry_after = 50\nmemory = \"1MiB\"\n[log]\nformat = [1]\n";
+        let environment = [("DRIFTLESS__AAE__INTERVALL".to_owned(), "1s".to_owned())];
+        let (_, problems) = NodeConfig::gather(Path::new("node.toml"), text, environment, &[]);
+        let said: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        let parts =
+            ["\"lisen\"", "log.format", "INTERVALL", "limits.retry_after", "name is missing", "limits.memory", "admin"];
+        for part in parts {
+            assert_eq!(said.iter().filter(|problem| problem.contains(part)).count(), 1, "{part} in {said:#?}");
         }
-        documented
+        assert_eq!(said.len(), parts.len(), "{said:#?}");
+        assert!(NodeConfig::gather(Path::new("node.toml"), "name = \"n1\"", [], &[]).1.is_empty());
+        assert_eq!(NodeConfig::gather(Path::new("node.toml"), "name =", [], &[]).1.len(), 2, "no TOML, and so no name");
+    }
+
+    #[test]
+    fn a_running_node_takes_what_it_can_and_is_told_of_the_rest_again_and_again() {
+        let before = file("name = \"n1\"\n[limits]\nretry_after = \"50ms\"").read(&[], &[]).expect("is fine");
+        let text = "name = \"n1\"\nadmin = \"off\"\n[limits]\nretry_after = \"70ms\"\n[log]\nlevel = \"debug\"";
+        let read = file(text).read(&[], &[("limits.requests_max", "7")]).expect("is fine");
+        let (now, changes) = before.reloaded(&read).expect("fit each other");
+        let taken: Vec<_> = changes.iter().map(|change| (change.key, change.is_taken)).collect();
+        let expected =
+            [("admin", false), ("limits.requests_max", true), ("limits.retry_after", true), ("log.level", true)];
+        assert_eq!(taken, expected);
+        assert_eq!((now.limits.retry_after, now.limits.requests_max), (Duration::from_millis(70), 7));
+        assert_eq!((now.admin, now.log.level.as_str()), (before.admin, "debug"));
+        let (_, changes) = now.reloaded(&read).expect("fit each other");
+        assert_eq!(changes.iter().map(|change| change.key).collect::<Vec<_>>(), ["admin"], "what waits for a start");
+    }
+
+    /// Else `config explain` would promise what SIGHUP does not keep, or a shard go by what nobody said.
+    #[test]
+    fn shards_take_those_limits_that_are_said_to_be_taken() {
+        let before = file("name = \"n1\"").read(&[], &[]).expect("is fine");
+        for knob in KNOBS.iter().filter(|knob| knob.key.starts_with("limits.") || knob.key.starts_with("aae.")) {
+            let others = ["7", "77", "7s", "7MiB", "7GiB"];
+            let read = others.iter().find_map(|other| file("name = \"n1\"").read(&[], &[(knob.key, other)]).ok());
+            let read = read.unwrap_or_else(|| panic!("{} has another value", knob.key));
+            let mut taken = before.limits.clone();
+            taken.take_changeable(&read.limits);
+            assert_eq!(taken != before.limits, knob.takes == Takes::Reload, "{}", knob.key);
+        }
     }
 
     #[test]

@@ -23,8 +23,8 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Table, ConfigError> {
 
 impl<'a> Section<'a> {
     /// The top of a file.
-    pub(super) fn top(path: &'a Path, text: &str) -> Result<Section<'a>, ConfigError> {
-        Ok(Section { path, name: String::new(), table: parse(path, text)?, known: Vec::new() })
+    pub(super) fn top(path: &'a Path, table: Table) -> Section<'a> {
+        Section { path, name: String::new(), table, known: Vec::new() }
     }
 
     /// A text.

@@ -295,6 +295,12 @@ impl<S: Store> Engine<S> {
         self.route(now);
     }
 
+    /// Other limits count from now on, as far as a running shard can take them.
+    pub fn handle_limits(&mut self, limits: &Limits) {
+        self.shard.limits.take_changeable(limits);
+        self.reconciler.handle_limits(&self.shard.limits.aae);
+    }
+
     /// Other keys seal and open context tokens from now on.
     pub fn handle_context_keys(&mut self, keys: ContextKeys) {
         self.coordinator.handle_context_keys(keys);

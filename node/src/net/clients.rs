@@ -200,8 +200,8 @@ impl Client {
         let shared = &context.shared;
         let since = shared.clock.instant();
         let asked = match deadline_ms {
-            0 => shared.limits.deadline_max,
-            given => Duration::from_millis(given.into()).min(shared.limits.deadline_max),
+            0 => context.deadline_max.get(),
+            given => Duration::from_millis(given.into()).min(context.deadline_max.get()),
         };
         let deadline = since + asked;
         let operation = operation(&request);
@@ -455,7 +455,7 @@ fn aae_command(command: client::AaeCommand) -> Option<AaeCommand> {
 }
 
 fn overloaded(context: &ShardContext) -> Refusal {
-    let retry_after_ms = u32::try_from(context.shared.limits.retry_after.as_millis()).unwrap_or(u32::MAX);
+    let retry_after_ms = u32::try_from(context.retry_after.get().as_millis()).unwrap_or(u32::MAX);
     Refusal::Overloaded { retry_after_ms }
 }
 

@@ -464,6 +464,10 @@ impl<S: Store> Driver<S> {
                 context.admitted.inspect(context);
             }
             ShardMessage::ContextKeys(keys) => self.engine.handle_context_keys(keys),
+            ShardMessage::Limits(limits) => {
+                context.take_limits(&limits);
+                self.engine.handle_limits(&limits);
+            }
             ShardMessage::Stop => {
                 let until = context.shared.clock.instant() + context.shared.net.drain_timeout;
                 self.stopping.get_or_insert(until);
@@ -553,7 +557,7 @@ impl<S: Store> Driver<S> {
         dial_all(&self.tables);
         context.admitted.inspect(context);
         if self.aging <= now {
-            self.aging = now + context.shared.limits.deadline_max;
+            self.aging = now + context.deadline_longest.get();
             context.reply_routes.borrow_mut().age();
         }
     }

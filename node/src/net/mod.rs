@@ -68,5 +68,6 @@ mod signal;
 pub mod subject;
 pub mod sync;
 pub mod tls;
+pub mod udp_probe;
 mod under_way;
 pub mod verified;

@@ -152,6 +152,8 @@ pub(crate) enum ShardMessage {
     Credentials,
     /// Seal and open context tokens with these from now on.
     ContextKeys(ContextKeys),
+    /// Go by these limits from now on.
+    Limits(Arc<Limits>),
     /// Finish what is under way and end.
     Stop,
     /// End at once.
@@ -593,6 +595,14 @@ impl NodeContext {
     pub(crate) fn tell_context_keys(&self, keys: &ContextKeys) {
         for shard in 0..self.shards.len() {
             self.tell(shard as u16, ShardMessage::ContextKeys(keys.clone()));
+        }
+    }
+
+    /// Tells all shards of other limits.
+    pub(crate) fn tell_limits(&self, limits: &Limits) {
+        let limits = Arc::new(limits.clone());
+        for shard in 0..self.shards.len() {
+            self.tell(shard as u16, ShardMessage::Limits(limits.clone()));
         }
     }
 

@@ -197,7 +197,7 @@ const FIRST_WINDOW: VarInt = VarInt::from_u32(WINDOW_MIN as u32);
 /// use for any, but a connection is not known to be a client's when its limits are set.
 const DATAGRAM_BYTES: usize = 16 << 10;
 
-const SOCKET_BUFFER: usize = 4 << 20;
+pub(crate) const SOCKET_BUFFER: usize = 4 << 20;
 
 /// How long connections may take to say good-bye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use driftless_ring::NodeId;
 
@@ -18,6 +19,7 @@ use super::reply_routes::ReplyRoutes;
 use super::requests::RequestCounts;
 use super::signal::{Closing, Signal};
 use super::under_way::UnderWay;
+use crate::config::Limits;
 use crate::configurations::Configurations;
 use crate::engine::ClientTag;
 use crate::time::Instant;
@@ -42,6 +44,11 @@ pub(crate) struct ShardContext {
     /// Connections are to be closed.
     pub(crate) closing: Closing,
     pub(crate) admitted: Admitted,
+    /// Of the limits those that tasks ask for; they change while the node runs.
+    pub(crate) deadline_max: Cell<Duration>,
+    pub(crate) retry_after: Cell<Duration>,
+    /// No request that is under way has a longer one.
+    pub(crate) deadline_longest: Cell<Duration>,
     next_connection: Cell<u64>,
 }
 
@@ -60,6 +67,9 @@ impl ShardContext {
             left_behind: RefCell::default(),
             closing: Closing::default(),
             admitted: Admitted::default(),
+            deadline_max: Cell::new(shared.limits.deadline_max),
+            retry_after: Cell::new(shared.limits.retry_after),
+            deadline_longest: Cell::new(shared.limits.deadline_max),
             next_connection: Cell::new(1),
             shared,
         }
@@ -70,6 +80,13 @@ impl ShardContext {
         let number = self.next_connection.get();
         self.next_connection.set(number + 1);
         number << SHARD_BITS | u64::from(self.shard)
+    }
+
+    /// Other limits count from now on.
+    pub(crate) fn take_limits(&self, limits: &Limits) {
+        self.deadline_max.set(limits.deadline_max);
+        self.retry_after.set(limits.retry_after);
+        self.deadline_longest.set(self.deadline_longest.get().max(limits.deadline_max));
     }
 
     /// A request was answered whose client is no longer there.

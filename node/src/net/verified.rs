@@ -64,6 +64,8 @@ pub struct Description {
     pub subject: Option<Subject>,
     /// What a deny list can name it by.
     pub serial: Serial,
+    /// Its first moment.
+    pub since: SystemTime,
     /// Its last moment.
     pub until: SystemTime,
 }
@@ -75,12 +77,26 @@ impl Description {
     /// [`SubjectError`] if there is none, or it says of a cluster what cannot be.
     pub fn of_pem(pem: &[u8]) -> Result<Description, SubjectError> {
         let der = CertificateDer::from_pem_slice(pem).map_err(|error| SubjectError::Unreadable(error.to_string()))?;
-        let certificate = parse(&der)?;
-        let subject = match Subject::of_certificate(&der) {
+        Description::of(&der)
+    }
+
+    /// Of all of them, in their order.
+    ///
+    /// # Errors
+    /// As [`Description::of_pem`], of the first that cannot be described.
+    pub fn all_of_pem(pem: &[u8]) -> Result<Vec<Description>, SubjectError> {
+        let all = CertificateDer::pem_slice_iter(pem);
+        all.map(|der| Description::of(&der.map_err(|error| SubjectError::Unreadable(error.to_string()))?)).collect()
+    }
+
+    fn of(der: &CertificateDer<'_>) -> Result<Description, SubjectError> {
+        let certificate = parse(der)?;
+        let subject = match Subject::of_certificate(der) {
             Err(SubjectError::Missing) => None,
             found => Some(found?),
         };
-        Ok(Description { subject, serial: serial(&certificate), until: until(&certificate) })
+        let (since, until) = (since(&certificate), until(&certificate));
+        Ok(Description { subject, serial: serial(&certificate), since, until })
     }
 }
 

@@ -23,6 +23,7 @@ use quinn::{Runtime, TokioRuntime};
 use tokio::sync::watch;
 
 use crate::admin;
+use crate::config::Limits;
 use crate::metrics::Metrics;
 use crate::net::environment::{Environment, OpenSocket};
 use crate::net::node_context::NodeContext;
@@ -173,6 +174,11 @@ impl Node {
     /// The shards that do not turn, each in a sentence, as `/health` says it; none if the node is well.
     pub fn silent_shards(&self) -> Vec<String> {
         admin::silent_shards(&self.shared)
+    }
+
+    /// Goes by other limits from now on, as far as a running node can: see [`Limits::take_changeable`].
+    pub fn set_limits(&self, limits: &Limits) {
+        self.shared.tell_limits(limits);
     }
 
     /// Begins to stop: new requests are refused, what is under way is finished within a bound, everything is synced,

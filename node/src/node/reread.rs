@@ -108,16 +108,17 @@ impl Reader {
         let mut due = Vec::new();
         for watched in &mut self.watched {
             if is_due(watched) {
+                let is_other = watched.read != watched.seen;
                 watched.read = watched.seen.clone();
-                due.push(watched.set);
+                due.push((watched.set, is_other));
             }
         }
-        for set in due {
-            self.reread(set);
+        for (set, is_other) in due {
+            self.reread(set, is_other);
         }
     }
 
-    fn reread(&self, set: Set) {
+    fn reread(&self, set: Set, is_other: bool) {
         let shared = &self.shared;
         let taken = match set {
             Set::Certificates => self.certificates(),
@@ -129,7 +130,8 @@ impl Reader {
         match &error {
             None => {
                 shared.metrics.credentials_reread.inc();
-                tracing::info!(node, what, "read again");
+                let found = if is_other { "taken" } else { "unchanged" };
+                tracing::info!(node, what, found, "read again");
             }
             Some(error) => {
                 shared.metrics.credentials_refused.inc();

@@ -17,6 +17,11 @@ impl Budget {
         Budget { rate, level: 0, at: now }
     }
 
+    /// Another rate from now on.
+    pub(super) fn set_rate(&mut self, rate: u64) {
+        self.rate = rate;
+    }
+
     /// Whether something may be sent now. Under pressure only a trickle: a replica that never gets on never heals.
     pub(super) fn is_open(&mut self, now: Instant, pressed: bool) -> bool {
         let rate = self.rate_under(pressed);
@@ -79,6 +84,17 @@ mod tests {
         assert!((9_990..=10_010).contains(&sent(1_000_000, false)));
         assert!((300..=320).contains(&sent(1_000_000, true)));
         assert!(sent(1, true) <= 1, "slower than anybody wants, but it comes to an end");
+    }
+
+    #[test]
+    fn another_rate_counts_from_then_on() {
+        let mut budget = Budget::new(1_000, Instant(0));
+        assert!(budget.is_open(Instant(1_000_000), false));
+        budget.spend(50 + 1_000_000);
+        let slow = budget.opens_at(false);
+        budget.set_rate(1_000_000);
+        assert!(!budget.is_open(Instant(1_900_000), false) && budget.is_open(Instant(2_100_000), false));
+        assert!(slow > Instant(1_000_000_000), "it would have been {slow:?}");
     }
 
     #[test]

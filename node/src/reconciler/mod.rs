@@ -28,6 +28,7 @@ use driftless_ring::{NodeId, PartitionId};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use crate::config::AaeLimits;
 use crate::peer::{Exchange, Exchanged, Lane, Reply, Request, RequestId, RequestIds, State, time_to_carry};
 use crate::replica::record::RecordError;
 use crate::shard::Shard;
@@ -256,6 +257,12 @@ impl Reconciler {
             AaeCommand::Resume => self.paused = false,
         }
         self.go_on(view);
+    }
+
+    /// Other limits count from now on. A round that is due already stays due.
+    pub(crate) fn handle_limits(&mut self, limits: &AaeLimits) {
+        self.rounds.set_interval(limits.interval);
+        self.budget.set_rate(limits.bytes_per_second);
     }
 
     /// Nothing is begun or repaired any more, and peers that ask are refused.

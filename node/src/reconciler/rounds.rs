@@ -365,6 +365,11 @@ impl Rounds {
         self.peers.get(&peer).map_or(0.0, |peer| peer.repaired.rate(now))
     }
 
+    /// Rounds that are not due yet are so far apart.
+    pub(super) fn set_interval(&mut self, interval: Duration) {
+        self.interval = interval;
+    }
+
     /// When the next round is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.peers.values().filter_map(Peer::due_at).min()

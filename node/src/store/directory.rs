@@ -44,12 +44,14 @@ use serde::{Deserialize, Serialize};
 use self::files::parse_json;
 use self::files::{read_json, remove, sync_directory, write_atomically, write_json};
 use self::foundation::Foundation;
+pub use self::glance::{Glance, User, disk_room, glance};
 use self::private::make_private;
 use crate::conditions::{DiskRoom, Filling};
 use crate::peer::Incarnation;
 
 mod files;
 mod foundation;
+mod glance;
 mod private;
 
 /// A node's data directory, locked for this process until it is dropped.
@@ -294,22 +296,7 @@ impl DataDirectory {
     /// # Errors
     /// [`OpenError::Io`].
     pub fn agreement(&self) -> Result<Vec<(String, Vec<u8>)>, OpenError> {
-        let path = self.path.join(RING);
-        let entries = match fs::read_dir(&path) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(failed("list", &path, e)),
-        };
-        let mut files = Vec::new();
-        for entry in entries {
-            let name = entry.map_err(|e| failed("list", &path, e))?.file_name();
-            if let Some(name) = name.to_str().filter(|name| !name.ends_with(ASIDE)) {
-                let file = path.join(name);
-                files.push((name.to_owned(), fs::read(&file).map_err(|e| failed("read", &file, e))?));
-            }
-        }
-        files.sort();
-        Ok(files)
+        agreement_at(&self.path)
     }
 
     /// Writes one of these files, or removes it.
@@ -411,9 +398,7 @@ impl DataDirectory {
 
     /// How full its disk is; `None` if the system does not say.
     pub fn disk_room(&self) -> Option<DiskRoom> {
-        let found = rustix::fs::statvfs(&self.path).ok()?;
-        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
-        Some(DiskRoom { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
+        disk_room(&self.path)
     }
 
     /// The key that signs QUIC stateless resets: the same in every life, so that peers notice a restart at once
@@ -488,6 +473,26 @@ impl IdentityFile {
         let what = "is missing, and the directory holds data".to_string();
         OpenError::Damaged { path: directory.join(IDENTITY), what }
     }
+}
+
+/// What was written of the agreement with other nodes in a directory.
+fn agreement_at(directory: &Path) -> Result<Vec<(String, Vec<u8>)>, OpenError> {
+    let path = directory.join(RING);
+    let entries = match fs::read_dir(&path) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(failed("list", &path, e)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(|e| failed("list", &path, e))?.file_name();
+        if let Some(name) = name.to_str().filter(|name| !name.ends_with(ASIDE)) {
+            let file = path.join(name);
+            files.push((name.to_owned(), fs::read(&file).map_err(|e| failed("read", &file, e))?));
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 fn create_if_absent(path: &Path) -> Result<(), OpenError> {

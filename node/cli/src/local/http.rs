@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// Status code and body.
-pub(super) fn get(address: SocketAddr, path: &str, patience: Duration) -> io::Result<(u16, String)> {
+pub(crate) fn get(address: SocketAddr, path: &str, patience: Duration) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, patience)?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;

@@ -10,7 +10,7 @@
 //! stop.rs      Ctrl-C, SIGTERM and a closed terminal as a flag
 //! ```
 
-mod http;
+pub(crate) mod http;
 mod layout;
 mod leavers;
 mod lock;

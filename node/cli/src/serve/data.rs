@@ -94,23 +94,27 @@ pub(super) async fn unless_stopped(
 }
 
 /// A node that went on with an empty directory because its disk is not mounted would be taken for a later life of itself.
-pub(super) fn no_data(path: &Path, name: &str) -> Failure {
+pub(crate) fn no_data(path: &Path, name: &str) -> Failure {
     let state = if path.exists() { "is empty" } else { "does not exist" };
     Failure::failed(format_args!("the data directory {} of {name} {state}", path.display()))
         .hint("if it should hold data, see whether its disk is mounted; on the first start of this node, or if its data is lost, add --init")
 }
 
 pub(super) fn open_directory(path: &Path, cluster: &str, name: &str) -> Result<DataDirectory> {
+    DataDirectory::open(path, &expected_identity(cluster, name)).map_err(Failure::failed)
+}
+
+/// Whose a data directory has to be, and what is written into one that is made now.
+pub(crate) fn expected_identity(cluster: &str, name: &str) -> Identity {
     // Whatever the clock shows: what cannot be written as a date is written as the nearest that can.
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().min(END_OF_9999);
-    let identity = Identity {
+    Identity {
         cluster: cluster.to_owned(),
         node: name.to_owned(),
         created: humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since).to_string(),
         created_s: since.as_secs(),
         nonce: rand::random(),
-    };
-    DataDirectory::open(path, &identity).map_err(Failure::failed)
+    }
 }
 
 fn log_options(config: &NodeConfig, partitions: u32) -> LogOptions {

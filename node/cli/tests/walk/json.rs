@@ -12,6 +12,8 @@ use super::markdown::{blocks, page};
 const TYPED: &[&str] = &[
     "driftless --profile DIR put -b typo k v",
     "driftless cert show DIR/client.pem",
+    "driftless config explain limits.requests_max",
+    "driftless config check DIR/cluster.toml",
     "driftless --profile DIR put j v",
     "driftless --profile DIR get j",
     "driftless --profile DIR delete j",
@@ -21,6 +23,7 @@ const TYPED: &[&str] = &[
     "driftless --profile DIR backup create shop-backup --wait 60s",
     "driftless --profile DIR backup restore shop-backup",
     "driftless --profile DIR status",
+    "driftless --profile DIR doctor",
     "driftless --profile DIR hints",
     "driftless --profile DIR damaged list",
     "driftless --profile DIR aae status",

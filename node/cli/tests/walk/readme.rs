@@ -45,6 +45,7 @@ const FIRST: &[(&str, Step)] = &[
     ("d load node/data/debian-packages.jsonl", Says(&["loaded 5,287 records, 0 failed"])),
     ("d get bat --format raw", Says(&["Package: bat"])),
     ("d status", Comes(&["All 3 nodes are up and connected."])),
+    ("d doctor", Says(&["nodes: All 3 nodes are up and connected.", "machine"])),
     ("d ring --key bat", Says(&["token ", "partition n3/", "PRIMARY", "n1"])),
     ("d bench --clients 64 --seconds 10 --op put", Says(&["put", "OPS/S", "errors: none"])),
 ];

@@ -65,6 +65,7 @@ const MEMBERSHIP: &str = "docs/membership.md";
 #[rustfmt::skip]
 pub(crate) const SAMPLES: &[Sample] = &[
     exactly(COMMANDS, "driftless cert show alice/alice.pem", At::Empty(a_reader)),
+    exactly(COMMANDS, "driftless config explain limits.requests_max", At::Empty(beside_nothing)),
     soon(alike(OPERATIONS, "curl http://127.0.0.1:7401/status", At::Three(the_port_of_n1))),
     exactly(COMMANDS, "driftless --profile DIR put greeting hello", At::Three(nothing)),
     exactly(COMMANDS, "driftless --profile DIR put greeting \"good morning\"", At::Three(nothing)),
@@ -98,6 +99,7 @@ pub(crate) const SAMPLES: &[Sample] = &[
     alike(COMMANDS, "driftless --profile DIR bucket set carts -r 2 -w 3", At::Changing(settled)),
     alike(MEMBERSHIP, "driftless --profile DIR cluster replace n3 --with n5", At::Changing(n5_calls_and_n3_is_gone)),
     alike(COMMANDS, "driftless --profile DIR transfers", At::NotRun("shows a moment of a change that takes minutes")),
+    alike(COMMANDS, "driftless doctor --config n1/node.toml", At::NotRun("what it says is the machine's")),
     alike(COMMANDS, "driftless --profile DIR damaged list", At::NotRun(DAMAGE)),
     alike(COMMANDS, "driftless --profile DIR damaged restore bat --accept-loss", At::NotRun(DAMAGE)),
     alike(OPERATIONS, "ssh n1 curl -s http://127.0.0.1:7401/metrics | grep -E 'credentials_(reread|refused)_total '", At::NotRun("needs other machines")),
@@ -109,6 +111,8 @@ const DAMAGE: &str = "needs a record that a fault of memory has changed, which n
 fn nothing(_: &Walk, _: &Dev) -> Vec<(&'static str, String)> {
     Vec::new()
 }
+
+fn beside_nothing(_: &Walk) {}
 
 fn a_reader(walk: &Walk) {
     walk.does("driftless cert ca --cluster shop");

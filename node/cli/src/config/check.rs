@@ -1,0 +1,79 @@
+//! `driftless config check`: all mistakes of some files.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use driftless_node::config::{FileKind, NodeConfig, check};
+use serde_json::json;
+
+use crate::exit::{Exit, Result};
+use crate::output::{self, Format, Tone, paint};
+use crate::serve::log;
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// The files
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// What they are for, if that is not seen by what stands in them
+    #[arg(long = "as", value_name = "KIND", value_parser = kind_parser())]
+    kind: Option<String>,
+}
+
+fn kind_parser() -> clap::builder::PossibleValuesParser {
+    FileKind::ALL.map(FileKind::word).into()
+}
+
+/// A file, and what is wrong with it. It has no kind if it cannot be read.
+struct Checked<'a> {
+    path: &'a Path,
+    kind: Option<FileKind>,
+    problems: Vec<String>,
+}
+
+/// Checks each.
+pub(super) fn run(args: &Args, format: Format) -> Result<ExitCode> {
+    let kind = FileKind::ALL.into_iter().find(|kind| args.kind.as_deref() == Some(kind.word()));
+    let checked: Vec<Checked<'_>> = args.files.iter().map(|path| checked(path, kind)).collect();
+    let wrong = checked.iter().filter(|file| !file.problems.is_empty()).count();
+    if format == Format::Json {
+        let files = checked.iter().map(|file| {
+            json!({ "file": file.path.display().to_string(), "kind": file.kind.map(FileKind::word), "problems": file.problems })
+        });
+        output::json_line(&json!({ "files": files.collect::<Vec<_>>(), "ok": wrong == 0 }))?;
+    } else {
+        for file in &checked {
+            output::line(as_text(file))?;
+        }
+    }
+    Ok(if wrong == 0 { ExitCode::SUCCESS } else { Exit::Failed.into() })
+}
+
+fn checked(path: &Path, kind: Option<FileKind>) -> Checked<'_> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            return Checked { path, kind: None, problems: vec![format!("cannot read {}: {error}", path.display())] };
+        }
+    };
+    let kind = kind.unwrap_or_else(|| FileKind::of(path, &text));
+    let mut problems = check(kind, path, &text);
+    if kind == FileKind::Node
+        && let Some(config) = NodeConfig::gather(path, &text, [], &[]).0
+    {
+        problems.extend(log::filter(&config.log.level).err().map(|failure| failure.message().to_owned()));
+    }
+    Checked { path, kind: Some(kind), problems }
+}
+
+fn as_text(file: &Checked<'_>) -> String {
+    let kind = file.kind.map_or_else(String::new, |kind| format!(", as {}", kind.words()));
+    let path = file.path.display();
+    let verdict = match file.problems.len() {
+        0 => return format!("{path}{kind}: {}", paint(Tone::Good, "ok")),
+        1 => "1 mistake".to_owned(),
+        count => format!("{count} mistakes"),
+    };
+    let problems = file.problems.iter().map(|problem| format!("\n  {}", problem.trim_end().replace('\n', "\n    ")));
+    format!("{path}{kind}: {}{}", paint(Tone::Bad, verdict), problems.collect::<String>())
+}
