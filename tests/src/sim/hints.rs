@@ -28,12 +28,14 @@ pub struct HintWatch {
 pub struct Come {
     dots: BTreeSet<Dot>,
     writes: BTreeSet<WriteId>,
+    /// What has come since: of a write that was asked for here in vain, the stamp of another node may be among it.
+    since: BTreeSet<Dot>,
 }
 
 impl Come {
     /// Whether this is of it.
     pub fn includes(&self, dot: Dot, version: &Version) -> bool {
-        self.dots.contains(&dot) || self.writes.contains(&version.write_id)
+        self.dots.contains(&dot) || (self.writes.contains(&version.write_id) && !self.since.contains(&dot))
     }
 
     fn take_in(&mut self, other: &Come) {
@@ -44,6 +46,7 @@ impl Come {
     fn without(&mut self, other: &Come) {
         self.dots.retain(|dot| !other.dots.contains(dot));
         self.writes.retain(|write| !other.writes.contains(write));
+        self.since.extend(&other.dots);
     }
 }
 
