@@ -137,6 +137,28 @@ fn every_command_line_named_in_prose_is_understood() {
     assert!(count > 20, "only {count} were found");
 }
 
+/// Pages of `docs/` by themselves; those above it by a page of `docs/book` that includes them.
+#[test]
+fn the_book_has_every_page() {
+    let summary = page("docs/SUMMARY.md");
+    let included = std::fs::read_dir(repository().join("docs/book")).expect("is there");
+    let included: Vec<(String, String)> = included
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("is text"))
+        .filter(|name| name.ends_with(".md"))
+        .map(|name| (page(&format!("docs/book/{name}")), format!("book/{name}")))
+        .collect();
+    for name in pages().into_iter().filter(|name| name != "docs/SUMMARY.md") {
+        let place = match name.strip_prefix("docs/") {
+            Some(own) => own.to_owned(),
+            None => {
+                let found = included.iter().find(|(text, _)| text.contains(&format!("#include ../../{name}}}")));
+                found.unwrap_or_else(|| panic!("no page of docs/book includes {name}")).1.clone()
+            }
+        };
+        assert!(summary.contains(&format!("]({place})")), "docs/SUMMARY.md does not name {place}");
+    }
+}
+
 #[test]
 fn commands_are_found_in_what_shells_are_told() {
     let mut aliases = Vec::new();
