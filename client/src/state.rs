@@ -3,10 +3,10 @@
 //! Not the values alone, as a [`get`](Bucket::get) gives, but with what names them and what they have replaced. So it can be taken in
 //! again, by the same cluster or another one, as replicas take in what others know: what has been replaced or deleted since stays so.
 
-use driftless_proto::causality::MalformedSiblings;
-use driftless_proto::client::{GetState, MergeState, Request, Response, StatePage};
+use driftless_proto::client::{GetState, MergeState, Request, Response};
 use driftless_proto::key::Key;
-use driftless_proto::{Dot, Siblings, Version};
+use driftless_proto::state_pages::Turned;
+use driftless_proto::{Siblings, StatePages};
 use serde::{Deserialize, Serialize};
 
 use crate::bucket::Bucket;
@@ -24,6 +24,11 @@ impl State {
         self.0.values().count()
     }
 
+    /// Whether nobody whose answer counted has ever heard of the key.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Bytes of its values together.
     pub fn value_bytes(&self) -> usize {
         self.0.value_bytes()
@@ -34,8 +39,8 @@ impl State {
         self.0.includes(&other.0)
     }
 
-    /// What fits into one request. A state that does not, goes in parts, of which each can stand alone; those that have values go first,
-    /// so that an interruption leaves what they replace and not nothing.
+    /// What fits into one request. A state that does not, goes in parts, those with values first. A part may remove what another brings,
+    /// so after an interruption less may be there than before and after, until it is said again.
     fn parts(&self) -> Vec<Siblings> {
         if self.0.value_bytes() <= PART_BYTES { vec![self.0.clone()] } else { self.0.by_actor() }
     }
@@ -49,12 +54,12 @@ impl Bucket {
     pub async fn read_state(&self, key: &Key) -> Result<State, GetError> {
         let (settings, clock) = (&self.settings, Clock::start(self.settings.timeout));
         let (bucket, route) = self.place(key, clock).await?;
-        let mut live = Vec::new();
+        let mut pages = StatePages::default();
         loop {
-            let shown = live.iter().map(|(dot, _)| *dot).collect();
+            let shown = pages.shown();
             let request = Request::GetState(GetState { bucket, key: key.clone(), r: settings.r, shown });
             let turned = match self.inner.carry_out(&request, route, settings, clock).await? {
-                Response::State(page) => turn(&mut live, page),
+                Response::State(page) => pages.turn(page),
                 _ => Turned::Misread,
             };
             match turned {
@@ -86,28 +91,6 @@ impl Bucket {
     }
 }
 
-enum Turned {
-    Whole(Siblings),
-    More,
-    Misread,
-}
-
-/// Adds a page to what earlier ones have shown. After the last one this is the state that it was made from.
-fn turn(live: &mut Vec<(Dot, Version)>, page: StatePage) -> Turned {
-    // A page that shows nothing and promises more would never come to an end.
-    if page.vv.is_none() && page.live.is_empty() {
-        return Turned::Misread;
-    }
-    live.extend(page.live);
-    let Some(vv) = page.vv else { return Turned::More };
-    live.retain(|(dot, _)| !page.gone.contains(dot));
-    live.sort_by_key(|(dot, _)| *dot);
-    match Siblings::from_parts(vv, std::mem::take(live)) {
-        Ok(state) => Turned::Whole(state),
-        Err(MalformedSiblings) => Turned::Misread,
-    }
-}
-
 /// Well below a frame, and above what nearly all keys have.
 const PART_BYTES: usize = 8 << 20;
 
@@ -115,7 +98,7 @@ const PART_BYTES: usize = 8 << 20;
 mod tests {
     use bytes::Bytes;
     use driftless_proto::causality::Payload as _;
-    use driftless_proto::{ActorId, Hlc, VersionVector, WriteId};
+    use driftless_proto::{ActorId, Dot, Hlc, Version, VersionVector, WriteId};
 
     use super::*;
 
@@ -126,32 +109,6 @@ mod tests {
 
     fn vv(dots: &[(u64, u64)]) -> VersionVector {
         dots.iter().map(|(actor, counter)| Dot::new(ActorId(*actor), *counter)).collect()
-    }
-
-    fn page(live: Vec<(Dot, Version)>, vv: Option<VersionVector>, gone: &[(u64, u64)]) -> StatePage {
-        StatePage { live, vv, gone: gone.iter().map(|(actor, counter)| Dot::new(ActorId(*actor), *counter)).collect() }
-    }
-
-    #[test]
-    fn a_state_in_several_answers_is_that_of_the_last_one() {
-        let mut live = Vec::new();
-        let first = page(vec![written(1, 1, 9), written(2, 1, 9)], None, &[]);
-        assert!(matches!(turn(&mut live, first), Turned::More));
-        // One of them was replaced meanwhile, and something has come in at the front.
-        let last = page(vec![written(0, 1, 9)], Some(vv(&[(0, 1), (1, 2), (2, 1)])), &[(1, 1)]);
-        let Turned::Whole(state) = turn(&mut live, last) else { panic!("it is the last") };
-        let dots: Vec<_> = state.live().iter().map(|(dot, _)| dot.actor.0).collect();
-        assert_eq!(dots, [0, 2]);
-    }
-
-    #[test]
-    fn answers_that_make_no_state_are_not_taken_for_one() {
-        assert!(matches!(turn(&mut Vec::new(), page(vec![], None, &[])), Turned::Misread), "it leads nowhere");
-        let unseen = page(vec![written(1, 2, 9)], Some(vv(&[(1, 1)])), &[]);
-        assert!(matches!(turn(&mut Vec::new(), unseen), Turned::Misread));
-        let mut twice = vec![written(1, 1, 9)];
-        let again = page(vec![written(1, 1, 9)], Some(vv(&[(1, 1)])), &[]);
-        assert!(matches!(turn(&mut twice, again), Turned::Misread));
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub struct Configurations {
     is_agreed: bool,
     /// The node whose process this is about, and its shards, whether or not it is a member.
     own: Option<(NodeId, u16)>,
+    /// Members that are known to go by the file too, this one included, where fewer are known to than have to be.
+    company: Option<u8>,
 }
 
 /// A version that is not done with.
@@ -74,6 +76,7 @@ impl Configurations {
             has_dropped: false,
             is_agreed: false,
             own: None,
+            company: None,
         }
     }
 
@@ -82,6 +85,24 @@ impl Configurations {
     #[must_use]
     pub fn of_process(self, node: NodeId, shards: u16) -> Configurations {
         Configurations { own: Some((node, shards)), ..self }
+    }
+
+    /// The same where so many members are known to go by the file, this one included: see [`Configurations::in_want_of_company`].
+    #[must_use]
+    pub fn in_company_of(self, members: usize) -> Configurations {
+        let company = u8::try_from(members).unwrap_or(u8::MAX);
+        Configurations { company: Some(company).filter(|company| *company < self.company_needed()), ..self }
+    }
+
+    /// How many members have to go by the file before this node does anything by it for clients, and how many are known to, where these
+    /// are fewer. A disk that was lost leaves a file that may be of long ago, by which this node alone would own keys that others own
+    /// today. That most members go by it shows that there is nothing later: what is agreed on first is on the disks of all.
+    pub fn in_want_of_company(&self) -> Option<(u8, u8)> {
+        Some((self.company_needed(), self.company?))
+    }
+
+    fn company_needed(&self) -> u8 {
+        u8::try_from(self.topology.ring().members().len() / 2 + 1).unwrap_or(u8::MAX)
     }
 
     /// What follows from the records that are not done with, the newest last, and from everybody's marks, for the node with this store.
@@ -154,6 +175,7 @@ impl Configurations {
             has_dropped: !newest.dropped.is_empty(),
             is_agreed: true,
             own: None,
+            company: None,
         }
     }
 

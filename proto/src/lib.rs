@@ -30,6 +30,7 @@ pub mod key;
 pub mod latency;
 pub mod membership;
 pub mod role;
+pub mod state_pages;
 pub mod topology;
 
 pub use bucket::{BucketDefinition, Conflict, Durability, Quorum, QuorumError};
@@ -42,4 +43,5 @@ pub use greeting::{ProtocolVersion, ProtocolVersions};
 pub use key::{BucketId, BucketName, Key, KeyError};
 pub use latency::LatencyEstimate;
 pub use role::Role;
+pub use state_pages::StatePages;
 pub use topology::Topology;

@@ -8,6 +8,7 @@ mod states;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use driftless_client::{Cause, ConnectFailure, Refusal, RequestError};
 use serde_json::json;
 
 use super::exit::Result;
@@ -47,6 +48,21 @@ pub(crate) fn run(global: &GlobalArgs, command: &Command) -> Result<ExitCode> {
         Command::Show(args) => show(global, args).map(|()| ExitCode::SUCCESS),
         Command::Restore(args) => restore::run(global, args),
     }
+}
+
+/// Whether every other key would fail for the same reason.
+fn is_for_all(request: Option<&RequestError>) -> bool {
+    let Some(cause) = request.map(RequestError::cause) else { return false };
+    match cause {
+        Cause::Refused { refusal: Refusal::NotAllowed { .. }, .. } | Cause::NoSuchBucket(_) => true,
+        Cause::NotConnected { failure: ConnectFailure::Protocol { .. }, .. } => true,
+        _ => false,
+    }
+}
+
+/// `1 bucket`, `2 buckets`.
+fn buckets(count: usize) -> String {
+    if count == 1 { "1 bucket".to_owned() } else { format!("{count} buckets") }
 }
 
 fn verify(global: &GlobalArgs, args: &LookArgs) -> Result {

@@ -57,7 +57,7 @@ pub(crate) async fn doubts(client: &Client, n: u8) -> Doubts {
         let said = tokio::time::timeout(ANSWER_MAX, all).await.ok().flatten();
         Node { name: member.name, said }
     });
-    Doubts::of(&join_all(asked).await, n)
+    Doubts::of(&join_all(asked).await, n, topology.ring().version().0)
 }
 
 /// The same, asked again until there are none or the time is over.
@@ -78,7 +78,7 @@ pub(crate) async fn doubts_after(client: &Client, n: u8, patience: Duration) -> 
 }
 
 impl Doubts {
-    fn of(nodes: &[Node], n: u8) -> Doubts {
+    fn of(nodes: &[Node], n: u8, version: u64) -> Doubts {
         let mut doubts = Vec::new();
         let silent: Vec<&str> =
             nodes.iter().filter(|node| node.said.is_none()).map(|node| node.name.as_str()).collect();
@@ -104,6 +104,15 @@ impl Doubts {
                  shows that nothing moves"
                     .to_owned(),
             );
+        }
+        let others: Vec<&str> =
+            all().filter(|(_, said)| said.status.ring_version != version).map(|(name, _)| name).collect();
+        if !others.is_empty() {
+            let go = if others.len() == 1 { "goes" } else { "go" };
+            doubts.push(format!(
+                "{} {go} by another version of the members and buckets than version {version}, which was looked at",
+                others.join(", ")
+            ));
         }
         let keys: u64 = all().flat_map(|(_, said)| &said.hints).map(|hints| hints.keys).sum();
         if keys > 0 {
@@ -212,15 +221,15 @@ mod tests {
     #[test]
     fn a_walk_is_doubted_while_anything_waits_to_be_where_it_belongs() {
         let nodes = || vec![node("a"), node("b")];
-        assert!(Doubts::of(&nodes(), 3).is_empty());
+        assert!(Doubts::of(&nodes(), 3, 1).is_empty());
 
         let mut silent = nodes();
         silent[1].said = None;
-        assert!(Doubts::of(&silent, 3).0[0].starts_with("b does not answer"));
+        assert!(Doubts::of(&silent, 3, 1).0[0].starts_with("b does not answer"));
 
         let mut counting = nodes();
         edit(&mut counting[0]).status.hints = None;
-        assert!(Doubts::of(&counting, 3).0[0].starts_with("a still counts"));
+        assert!(Doubts::of(&counting, 3, 1).0[0].starts_with("a still counts"));
 
         let mut owing = nodes();
         let hints = HintsFor {
@@ -233,7 +242,7 @@ mod tests {
             eta_ms: None,
         };
         edit(&mut owing[0]).hints = vec![hints];
-        assert!(Doubts::of(&owing, 3).0[0].starts_with("386 keys wait to be handed"));
+        assert!(Doubts::of(&owing, 3, 1).0[0].starts_with("386 keys wait to be handed"));
 
         let mut changing = nodes();
         let condition = Condition {
@@ -246,11 +255,15 @@ mod tests {
             remedy: String::new(),
         };
         edit(&mut changing[1]).status.conditions = vec![condition];
-        assert!(Doubts::of(&changing, 3).0[0].starts_with("members change"));
+        assert!(Doubts::of(&changing, 3, 1).0[0].starts_with("members change"));
+
+        let mut ahead = nodes();
+        edit(&mut ahead[1]).status.ring_version = 2;
+        assert!(Doubts::of(&ahead, 3, 1).0[0].starts_with("b goes by another version"));
 
         let mut refilled = nodes();
         edit(&mut refilled[1]).aae.partitions[0].last_full_round_ms = None;
-        assert!(Doubts::of(&refilled, 3).0[0].starts_with("b has not compared everything"));
-        assert!(Doubts::of(&refilled, 2).is_empty(), "that is about buckets with three replicas");
+        assert!(Doubts::of(&refilled, 3, 1).0[0].starts_with("b has not compared everything"));
+        assert!(Doubts::of(&refilled, 2, 1).is_empty(), "that is about buckets with three replicas");
     }
 }

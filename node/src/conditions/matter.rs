@@ -34,6 +34,8 @@ pub(crate) enum Matter {
     StoreShort(String),
     /// It is the other nodes' copies that are missing.
     NoQuorum(Obstacle),
+    /// It goes by the cluster file alone, and hears too few others that do.
+    FileAlone { needed: u8, known: u8 },
     /// Its store is not the one that the members have agreed on: what it holds is not known to be all that it must.
     StoreReplaced { version: u64, taken: u32, of: u32 },
     /// Its data directory was made anew, and is not yet what the others hold.
@@ -74,6 +76,7 @@ impl Matter {
             Matter::ClockDisputed { .. } => "clock_disputed",
             Matter::StoreShort(_) => "store_short",
             Matter::NoQuorum(_) => NO_QUORUM,
+            Matter::FileAlone { .. } => "file_alone",
             Matter::StoreReplaced { .. } => "store_replaced",
             Matter::Refilling { .. } => "refilling",
             Matter::NotCompared { .. } => "not_compared",
@@ -99,6 +102,7 @@ impl Matter {
             | Matter::ClockOff { .. }
             | Matter::StoreShort(_)
             | Matter::NoQuorum(_)
+            | Matter::FileAlone { .. }
             | Matter::StoreReplaced { .. }
             | Matter::Refilling { .. }
             | Matter::CertificateEnds { left: None } => Severity::Critical,
@@ -134,7 +138,7 @@ impl Matter {
             Matter::PeerUnreachable { problem, .. } => {
                 problem.as_ref().is_some_and(|problem| problem.remedy != NO_ANSWER)
             }
-            Matter::PeerSilent { .. } | Matter::NoQuorum(_) => false,
+            Matter::PeerSilent { .. } | Matter::NoQuorum(_) | Matter::FileAlone { .. } => false,
             _ => true,
         }
     }
@@ -142,7 +146,10 @@ impl Matter {
     /// For how long it has to stand before a line in the log says so. Every start has a moment without peers.
     pub(crate) fn patience(&self) -> Duration {
         match self {
-            Matter::NoQuorum(_) | Matter::PeerUnreachable { .. } | Matter::PeerSilent { .. } => Duration::from_secs(5),
+            Matter::NoQuorum(_)
+            | Matter::FileAlone { .. }
+            | Matter::PeerUnreachable { .. }
+            | Matter::PeerSilent { .. } => Duration::from_secs(5),
             _ => Duration::ZERO,
         }
     }
@@ -157,7 +164,9 @@ impl Matter {
             Matter::ClockOff { .. } => "set the clock of this machine right (NTP)",
             Matter::ClockDisputed { .. } => "see whose clock is wrong, and set it right (NTP)",
             Matter::StoreShort(_) => "give the store what it lacks; it takes writes again by itself then",
-            Matter::NoQuorum(_) => "bring the missing nodes back, or mend what keeps them apart",
+            Matter::NoQuorum(_) | Matter::FileAlone { .. } => {
+                "bring the missing nodes back, or mend what keeps them apart"
+            }
             Matter::StoreReplaced { .. } => {
                 "leave it running beside the others until this is gone, and lose no other disk meanwhile; if the disk was only not \
                  mounted, stop the node, mount it, start again; if the node leaves the cluster, declare it lost instead \
@@ -192,6 +201,11 @@ impl fmt::Display for Matter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Matter::Stopping => f.write_str("the node is shutting down"),
+            Matter::FileAlone { needed, known } => write!(
+                f,
+                "this node goes by its cluster file alone, and knows of {known} of the {needed} members that have to go by it before it serves \
+                 clients: what the file says may be of long ago"
+            ),
             Matter::Draining => {
                 f.write_str("an operator drains this node: it coordinates no requests, and serves the other nodes")
             }

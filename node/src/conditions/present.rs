@@ -25,6 +25,8 @@ pub(crate) fn present(shared: &NodeContext) -> Vec<Matter> {
     let configurations = shared.configurations();
     let obstacle = first_obstacle(&configurations, shared.node, |node| shared.counts_on(node));
     matters.extend(obstacle.map(Matter::NoQuorum));
+    let company = configurations.in_want_of_company();
+    matters.extend(company.map(|(needed, known)| Matter::FileAlone { needed, known }));
     matters.extend(members(shared, &configurations));
     matters.extend(shared.apart().into_iter().map(|Apart { name, what }| Matter::HistoryDiffers { peer: name, what }));
     matters.extend(filling(shared));

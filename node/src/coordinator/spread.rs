@@ -6,8 +6,8 @@
 //!    ▼
 //! refused if every owner has said that it did nothing, else unknown: said again, it changes nothing more
 //! ```
-//! Nothing is stamped, so any node coordinates it, and no clock has to be right. Nobody stands in for an owner: there is no hurry, and
-//! what counts is that owners have it.
+//! Nothing is stamped, so any node coordinates it, and no clock has to be right. Nobody stands in for an owner: what
+//! counts is that owners have it, as durably as the bucket asks.
 
 use std::collections::VecDeque;
 

@@ -31,6 +31,9 @@ impl Coordinator {
         forwarded: bool,
     ) -> Result<(Machine, Question), Failure> {
         let (up, topology) = (&self.up, &shard.topology);
+        if let Some((needed, available)) = shard.configurations.in_want_of_company() {
+            return Err(Refusal::NotEnoughReplicas { needed, available }.into());
+        }
         match request {
             Request::Get(get) => {
                 let plan = Plan::of_key(shard, up, get.bucket, &get.key)?;

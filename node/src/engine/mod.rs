@@ -199,6 +199,15 @@ impl<S: Store> Engine<S> {
                 self.shard.metrics.expired.inc();
             }
             Body::Request { deadline, request: Request::Forward(request) } => {
+                if let Some(what) = implausible::in_forwarded(&request) {
+                    self.implausible.note(&self.shard, now.instant, from, what);
+                    let refusal = Refusal::BadRequest(what.into());
+                    return self.send(
+                        from,
+                        message.id,
+                        Body::Reply(Reply::Forwarded(Response::Failed(refusal.into()))),
+                    );
+                }
                 self.coordinator.handle_request(
                     &self.shard,
                     now,

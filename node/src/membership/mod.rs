@@ -34,7 +34,7 @@ mod recovery;
 mod staging;
 mod voters;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use driftless_proto::membership::{ClusterAnswer, ClusterCommand, Moving, StoreId};
@@ -162,6 +162,8 @@ pub struct Membership {
     initiative: Initiative,
     progress: Progress,
     news: news::Schedule,
+    /// Other members that have said, since this process started, that they go by the file alone.
+    company: BTreeSet<NodeId>,
     configurations: Arc<Configurations>,
     outputs: VecDeque<Output>,
 }
@@ -187,7 +189,7 @@ impl Membership {
         let (marks, settled) = Everybody::new(me, candidate.store, marks)?;
         let chain = Chain::new(founding.clone(), me, records, settled)?;
         let Member { id, shards, .. } = candidate.member;
-        let configurations = Configurations::of_file(founding).of_process(id, shards);
+        let configurations = Configurations::of_file(founding).of_process(id, shards).in_company_of(1);
         let mut membership = Membership {
             me: candidate,
             started: now,
@@ -202,6 +204,7 @@ impl Membership {
             initiative: Initiative::new(now),
             progress: Progress::default(),
             news: news::Schedule::new(now),
+            company: BTreeSet::new(),
             configurations: Arc::new(configurations),
             outputs: VecDeque::new(),
         };

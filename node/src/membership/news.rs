@@ -1,12 +1,14 @@
 //! How things stand with this node, told to everybody each second and as soon as it changes; and what is heard of others.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_ring::NodeId;
 
 use super::letter::{Letter, News};
-use super::{Membership, is_known};
+use super::{Membership, Output, is_known};
 use crate::config::member::is_possible;
+use crate::configurations::Configurations;
 use crate::time::Instant;
 
 /// When news go out.
@@ -109,6 +111,17 @@ impl Membership {
         }
     }
 
+    /// Another member goes by the file alone, as this node does: once most of them do, there is nothing later.
+    fn note_company(&mut self, from: NodeId, version: u64) {
+        let founding = self.chain.founding();
+        let is_by_file = version == founding.ring().version().0 && founding.ring().member(from).is_some();
+        if is_by_file && self.configurations.in_want_of_company().is_some() && self.company.insert(from) {
+            let configurations = Configurations::clone(&self.configurations).in_company_of(self.company.len() + 1);
+            self.configurations = Arc::new(configurations);
+            self.outputs.push_back(Output::Configurations(self.configurations.clone()));
+        }
+    }
+
     fn compare_versions(&mut self, now: Instant, from: NodeId, news: &News) {
         let version = self.chain.version();
         if news.version > version {
@@ -116,6 +129,7 @@ impl Membership {
             self.want(now, from);
             return;
         }
+        self.note_company(from, news.version);
         let apart = self.chain.apart(news.version, news.digest);
         if apart.is_none() && news.version < version && version > 1 && self.peers.may_push(now, from) {
             self.tell_records(from, news.version);

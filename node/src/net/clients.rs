@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use driftless_proto::client::{self, Request, RequestFrame, Response, ResponseFrame};
 use driftless_proto::frame::{self, FRAME_MAX, FrameError, SHARED_FROM};
-use driftless_proto::{Failure, ProtocolVersion, ProtocolVersions, Refusal, Siblings, Version, greeting};
+use driftless_proto::{Failure, ProtocolVersion, ProtocolVersions, Refusal, greeting};
 use quinn::{Connection, SendStream, VarInt};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -62,7 +62,7 @@ struct Pending {
 pub(crate) struct Room {
     /// Its place among requests, and its bytes; none if it is refused.
     _place: Option<[Held; 2]>,
-    /// Its frame, if that came on a stream of its own and carries no value: a value carries its room with it.
+    /// Its frame, if that came on a stream of its own and is no put: the value of one carries its room with it.
     _frame: Option<Taken>,
 }
 
@@ -74,10 +74,10 @@ struct Reading {
     waiting: usize,
 }
 
-/// A value that came on a stream of its own, and the room that this takes until nothing refers to any of its values any more.
+/// A value that came on a stream of its own, and the room that it takes until nothing refers to it any more.
 struct Charged {
     value: Bytes,
-    _taken: Arc<Taken>,
+    _taken: Taken,
 }
 
 impl AsRef<[u8]> for Charged {
@@ -205,19 +205,19 @@ impl Client {
         };
         let deadline = since + asked;
         let operation = operation(&request);
-        let shown = shown_bytes(&request);
+        let (entries, listed) = listed(&request);
         let place = match taken {
-            Some(_) => Some(self.account.arrived(shown)),
+            Some(_) => Some(self.account.arrived(listed)),
             None => {
                 let is_read = matches!(request, Request::Get(_) | Request::Scan(_) | Request::GetState(_));
-                self.account.request(body.len() + shown, is_read)
+                self.account.request(body.len() + listed, is_read)
             }
         };
         let is_full = place.is_none();
-        if request.value_bytes() > 0
+        if let Request::Put(put) = &mut request
             && let Some(taken) = taken.take()
         {
-            charge(&mut request, Arc::new(taken));
+            put.value = Bytes::from_owner(Charged { value: std::mem::take(&mut put.value), _taken: taken });
         }
         let room = Room { _place: place, _frame: taken };
         match self.pending.borrow_mut().entry(id) {
@@ -232,8 +232,8 @@ impl Client {
             self.answer(context, since, id, refused(refusal));
         } else if is_full {
             self.refuse_overloaded(context, since, id);
-        } else if shown > SHOWN_BYTES_MAX {
-            let text = "it says of more siblings that they have been shown than a key can have".to_owned();
+        } else if entries > LISTED_MAX {
+            let text = "it lists more siblings than a key can have".to_owned();
             self.answer(context, since, id, refused(Refusal::BadRequest(text)));
         } else if let Some(response) = answer_of_shell(shared, &request) {
             self.answer(context, since, id, self.rights.shown(shared, response));
@@ -395,27 +395,17 @@ fn value_bytes(page: &client::StatePage) -> usize {
     page.live.iter().filter_map(|(_, version)| version.value.as_ref()).map(Bytes::len).sum()
 }
 
-/// Has the values of a request carry the room that its frame takes.
-fn charge(request: &mut Request, taken: Arc<Taken>) {
-    let charged = |value: Bytes| Bytes::from_owner(Charged { value, _taken: taken.clone() });
-    match request {
-        Request::Put(put) => put.value = charged(std::mem::take(&mut put.value)),
-        Request::MergeState(merge) => {
-            let live = merge.state.live().iter().cloned();
-            let live = live.map(|(dot, version)| (dot, Version { value: version.value.map(charged), ..version }));
-            let state = Siblings::from_parts(merge.state.vv().clone(), live.collect());
-            merge.state = state.expect("the parts of a state make that state");
-        }
-        _ => {}
+/// How much a request lists, and in how many bytes of memory: what a read says it has been shown, and the writes of a state. A few bytes
+/// of a frame make many of these.
+fn listed(request: &Request) -> (usize, usize) {
+    fn of<T>(list: &[T]) -> (usize, usize) {
+        (list.len(), size_of_val(list))
     }
-}
-
-/// What a read says it has been shown, in memory.
-fn shown_bytes(request: &Request) -> usize {
     match request {
-        Request::Get(get) => size_of_val(get.shown.as_slice()),
-        Request::GetState(get) => size_of_val(get.shown.as_slice()),
-        _ => 0,
+        Request::Get(get) => of(&get.shown),
+        Request::GetState(get) => of(&get.shown),
+        Request::MergeState(merge) => of(merge.state.live()),
+        _ => (0, 0),
     }
 }
 
@@ -463,8 +453,8 @@ fn refused(refusal: Refusal) -> Response {
     Response::Failed(Failure::Refused(refusal))
 }
 
-/// Room for every sibling of the largest state that a replica takes.
-const SHOWN_BYTES_MAX: usize = 1 << 20;
+/// Every sibling of the largest state that a replica takes.
+const LISTED_MAX: usize = 1 << 16;
 
 /// A client that takes in less of what waits for it is shown out: 16 KiB a second.
 const READS_PER_SECOND: u64 = 16 << 10;

@@ -189,9 +189,13 @@ impl<S: Store> Replica<S> {
                 }
                 self.turn.put_hint(beside, stored, After::Moved);
             }
+            // Others may have answered twice within one turn: what was kept beside the record is in what the first answer has made.
+            match self.turn.changes.get(&located.record) {
+                Some(change) => siblings.merge(&change.siblings),
+                None => drop(shard.metrics.records_restored.inc()),
+            }
             self.apply_conflict_policy(shard, located.bucket, &mut siblings);
             self.turn.put(located.record, bucket, &key, Default::default(), siblings);
-            shard.metrics.records_restored.inc();
         }
         Ok(())
     }

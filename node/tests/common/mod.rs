@@ -229,7 +229,10 @@ impl Cluster {
 
     pub fn wait_connected(&self) {
         eventually("all nodes reach all others", || {
-            self.nodes.iter().flatten().all(|node| node.status().peers.iter().all(|peer| peer.connected))
+            self.nodes.iter().flatten().map(Node::status).all(|status| {
+                let is_alone = status.conditions.iter().any(|condition| condition.name == "file_alone");
+                !is_alone && status.peers.iter().all(|peer| peer.connected)
+            })
         });
     }
 

@@ -214,15 +214,16 @@ impl<P: Payload> Siblings<P> {
     }
 
     /// The same in parts, whose merge it is, in whatever order they are merged and whatever else: each is about one actor, whose dots no
-    /// other part covers. Those with live writes come first: a part without any only removes.
+    /// other part covers. Those with values come first: the others only remove.
     pub fn by_actor(&self) -> Vec<Self> {
         let part = |(actor, counter)| {
             let live: Vec<_> = self.live.iter().filter(|(dot, _)| dot.actor == actor).cloned().collect();
             Siblings { vv: VersionVector::from_iter([Dot::new(actor, counter)]), live }
         };
-        let (mut parts, others): (Vec<_>, Vec<_>) = self.vv.iter().map(part).partition(|part| !part.live.is_empty());
+        let (mut parts, others): (Vec<_>, Vec<_>) =
+            self.vv.iter().map(part).partition(|part| part.live.iter().any(|(_, payload)| !payload.is_tombstone()));
         let mut rest = Siblings::default();
-        others.iter().for_each(|part| rest.vv.join(&part.vv));
+        others.iter().for_each(|part| rest.merge(part));
         parts.extend((!rest.vv.is_empty()).then_some(rest));
         parts
     }

@@ -1,8 +1,9 @@
 //! Who keeps what was known of keys, and has the cluster take it in again, at whatever moment and node: what a backup does. Nothing that
 //! is checked may notice.
 
-use driftless_proto::client::{GetState, MergeState, Request, Response, StatePage};
-use driftless_proto::{Dot, Siblings, Topology, Version};
+use driftless_proto::client::{GetState, MergeState, Request, Response};
+use driftless_proto::state_pages::Turned;
+use driftless_proto::{Siblings, StatePages, Topology};
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IteratorRandom;
@@ -24,7 +25,7 @@ pub struct Archivist {
 
 #[derive(Debug)]
 enum Task {
-    Read { slot: Slot, r: Option<u8>, live: Vec<(Dot, Version)>, pages: u32 },
+    Read { slot: Slot, r: Option<u8>, pages: StatePages, answers: u32 },
     Merge { slot: Slot, state: Siblings, w: Option<u8> },
 }
 
@@ -71,7 +72,7 @@ impl Archivist {
                 let slot = Intention::draw_slot(profile, topology, rng);
                 let n = topology.bucket(slot.0).expect("slots are of buckets").quorum.n();
                 let r = rng.random_bool(0.2).then(|| rng.random_range(1..=n));
-                Task::Read { slot, r, live: Vec::new(), pages: 0 }
+                Task::Read { slot, r, pages: StatePages::default(), answers: 0 }
             }
         });
     }
@@ -79,9 +80,8 @@ impl Archivist {
     /// The request for it.
     pub fn request(&self) -> Request {
         match self.task.as_ref().expect("something is under way") {
-            Task::Read { slot: (bucket, key), r, live, .. } => {
-                let shown = live.iter().map(|(dot, _)| *dot).collect();
-                Request::GetState(GetState { bucket: *bucket, key: key.clone(), r: *r, shown })
+            Task::Read { slot: (bucket, key), r, pages, .. } => {
+                Request::GetState(GetState { bucket: *bucket, key: key.clone(), r: *r, shown: pages.shown() })
             }
             Task::Merge { slot: (bucket, key), state, w } => {
                 let (key, state) = (key.clone(), state.clone());
@@ -94,25 +94,18 @@ impl Archivist {
     pub fn take(&mut self, response: Option<Response>) -> (Next, Option<String>) {
         self.attempt = None;
         match (self.task.take().expect("answers belong to a task"), response) {
-            (Task::Read { slot, r, mut live, pages }, Some(Response::State(page))) => {
-                let StatePage { live: new, vv, gone } = page;
-                if vv.is_none() && new.is_empty() {
-                    return (Next::Failed, Some("a state's page shows nothing, and more is to come".to_owned()));
-                }
-                let pages = pages + 1;
-                live.extend(new);
-                let Some(vv) = vv else {
-                    self.task = Some(Task::Read { slot, r, live, pages });
-                    return (Next::Ask, None);
-                };
-                live.retain(|(dot, _)| !gone.contains(dot));
-                live.sort_by_key(|(dot, _)| *dot);
-                match Siblings::from_parts(vv, live) {
-                    Ok(state) => {
+            (Task::Read { slot, r, mut pages, answers }, Some(Response::State(page))) => {
+                let answers = answers + 1;
+                match pages.turn(page) {
+                    Turned::Whole(state) => {
                         self.keep(slot, state);
-                        (Next::Kept { pages }, None)
+                        (Next::Kept { pages: answers }, None)
                     }
-                    Err(error) => (Next::Failed, Some(format!("pages make no state: {error}"))),
+                    Turned::More => {
+                        self.task = Some(Task::Read { slot, r, pages, answers });
+                        (Next::Ask, None)
+                    }
+                    Turned::Misread => (Next::Failed, Some("pages make no state".to_owned())),
                 }
             }
             (Task::Merge { .. }, Some(Response::Merged(_))) => (Next::Merged, None),
@@ -121,7 +114,7 @@ impl Archivist {
         }
     }
 
-    /// The first of a key stays: it grows old.
+    /// Some stay for long, and grow old.
     fn keep(&mut self, slot: Slot, state: Siblings) {
         if self.kept.len() == KEPT_MAX {
             let at = self.rng.random_range(0..KEPT_MAX);

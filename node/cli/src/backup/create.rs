@@ -8,22 +8,22 @@
 //! Of each key a quorum is read that has seen whatever was acknowledged before. Each key is as it was at some moment between the beginning
 //! and the end: there is nothing that would hold several keys together.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::BufWriter;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
-use driftless_client::{Bucket, Client, Profile};
+use driftless_client::{Bucket, Client, GetError, Key, Keys, Profile, State};
 use driftless_proto::{BucketDefinition, Topology};
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use serde_json::json;
 use tempfile::TempDir;
 
 use super::manifest::{MANIFEST, Manifest, Saved, file_of};
 use super::states::{Entry, Writer};
-use crate::completeness::{Doubts, doubts, doubts_after};
+use crate::completeness::{Doubts, doubts_after};
 use crate::exit::{self, Exit, Failure, Result};
 use crate::global::GlobalArgs;
 use crate::interrupt::Interrupts;
@@ -47,15 +47,13 @@ pub(crate) struct Args {
 }
 
 pub(super) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
-    let dir = target(&args.dir)?;
+    check_free(&args.dir)?;
     let started = Instant::now();
     let (manifest, at) = session::run(global, async |client| {
-        let topology = session::topology(client);
-        let buckets = chosen(&topology, &args.buckets)?;
         let mut interrupts = Interrupts::listen()?;
-        let new = Unfinished::beside(&dir)?;
+        let new = Unfinished::beside(&args.dir)?;
         let manifest = tokio::select! {
-            manifest = save(client, &topology, &buckets, args, new.path()) => manifest?,
+            manifest = save(client, args, new.path()) => manifest?,
             () = interrupts.next() => return Err(Failure::failed("interrupted; nothing is left of it")),
         };
         let at = new.finish(&manifest)?;
@@ -86,51 +84,60 @@ fn report(global: &GlobalArgs, manifest: &Manifest, at: &Path, took: Duration) -
         }));
     }
     output::line(format_args!(
-        "{} keys of {} buckets, {}, in {:.1} s: {}",
+        "{} keys of {}, {}, in {:.1} s: {}",
         grouped(manifest.keys()),
-        manifest.buckets.len(),
+        super::buckets(manifest.buckets.len()),
         size(manifest.bytes()),
         took.as_secs_f64(),
         at.display()
     ))
 }
 
-async fn save(
-    client: &Client,
-    topology: &Topology,
-    buckets: &[BucketDefinition],
-    args: &Args,
-    dir: &Path,
-) -> Result<Manifest> {
+async fn save(client: &Client, args: &Args, dir: &Path) -> Result<Manifest> {
     let now = || humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    let before = doubts_about(client, buckets, args.wait.unwrap_or_default()).await;
-    let mut manifest = Manifest::new(topology.cluster().to_owned(), topology.ring().version().0, now());
-    for definition in buckets {
+    // Before anybody is asked: what was acknowledged by now is what the nodes speak of.
+    let begun = now();
+    let before = doubts_about(client, args.wait.unwrap_or_default().max(SOON)).await;
+    // Looked at when all have said by which version they go.
+    let topology = session::topology(client);
+    let buckets = chosen(&topology, &args.buckets)?;
+    let mut manifest = Manifest::new(topology.cluster().to_owned(), topology.ring().version().0, begun);
+    for definition in &buckets {
         let path = dir.join(file_of(definition));
         let file = create(&path)?;
         let saved = save_bucket(client, definition, usize::from(args.concurrency), &file, &path).await?;
         file.sync_all().map_err(|error| cannot_write(&path, &error))?;
         manifest.buckets.push(saved);
     }
-    let doubts = before.and(doubts_about(client, buckets, Duration::ZERO).await);
+    let doubts = before.and(doubts_about(client, Duration::ZERO).await);
     if !doubts.is_empty() {
         doubts.warn("this backup");
         output::note("make another one then, or with --wait 60s");
     }
     manifest.ended = now();
-    manifest.complete = doubts.is_empty() && manifest.unread() == 0;
     manifest.doubts = doubts.into_reasons();
+    let (is, was) = (session::topology(client).ring().version().0, manifest.ring_version);
+    if is != was {
+        manifest
+            .doubts
+            .push(format!("members or buckets changed meanwhile: version {was} was read, and {is} is there now"));
+    }
+    match manifest.unread() {
+        0 => {}
+        unread => manifest.doubts.push(format!("{} keys could not be read", grouped(unread))),
+    }
+    manifest.complete = manifest.doubts.is_empty();
     Ok(manifest)
 }
 
 /// Doubts about buckets of any number of replicas.
-async fn doubts_about(client: &Client, buckets: &[BucketDefinition], patience: Duration) -> Doubts {
-    let mut classes: Vec<u8> = buckets.iter().map(|bucket| bucket.quorum.n()).collect();
+async fn doubts_about(client: &Client, patience: Duration) -> Doubts {
+    let mut classes: Vec<u8> = session::topology(client).buckets().iter().map(|bucket| bucket.quorum.n()).collect();
     classes.sort_unstable();
     classes.dedup();
     let mut all = Doubts::default();
     for n in classes {
-        let doubts = if patience.is_zero() { doubts(client, n).await } else { doubts_after(client, n, patience).await };
+        let doubts = doubts_after(client, n, patience).await;
         if all.is_empty() {
             all = doubts;
         }
@@ -151,33 +158,89 @@ async fn save_bucket(
     let name = definition.name.as_str();
     let bucket: Bucket = session::bucket(client, &BucketArg { bucket: name.to_owned() });
     let bucket = bucket.with_profile(&Profile::new().r(r).sloppy(false));
-    let written = |result: std::io::Result<()>| result.map_err(|error| cannot_write(path, &error));
     let mut writer = Writer::begin(BufWriter::with_capacity(BUFFER, file)).map_err(|e| cannot_write(path, &e))?;
-    let mut unread = 0;
+    let mut missed = Missed::default();
     let mut shown = Instant::now();
-    let reads = bucket.scan().r(r).keys().map(|key| async {
-        let key = key.map_err(IntoFailure::into_failure)?;
-        let state = bucket.read_state(&key).await;
-        Ok::<_, Failure>((key, state))
-    });
-    let mut reads = Box::pin(reads.buffer_unordered(concurrency));
-    while let Some(read) = reads.next().await {
-        match read? {
-            // Deleted since the scan saw it.
-            (_, Ok(state)) if state.values() == 0 => {}
-            (key, Ok(state)) => written(writer.push(&Entry { key, state }))?,
-            (key, Err(error)) => {
-                unread += 1;
-                output::warning(format_args!("key {key}: {error}"));
-            }
-        }
+    let read = async |key: Key| (bucket.read_state(&key).await, key);
+    let mut keys = std::pin::pin!(listed(bucket.scan().r(r).keys()));
+    let mut reads =
+        std::pin::pin!(keys.as_mut().map(async |key| Ok::<_, Failure>(read(key?).await)).buffer_unordered(concurrency));
+    while let Some(done) = reads.next().await {
+        missed.take(done?, &mut writer, path)?;
         if shown.elapsed() > Duration::from_secs(3) {
             shown = Instant::now();
             output::note(format_args!("{name}: {} keys", grouped(writer.keys())));
         }
     }
+    // A node that was started again meanwhile is up by now.
+    let again = std::mem::take(&mut missed.keys);
+    missed.count -= again.len() as u64;
+    let mut reads = std::pin::pin!(futures::stream::iter(again).map(read).buffer_unordered(concurrency));
+    while let Some(done) = reads.next().await {
+        missed.take(done, &mut writer, path)?;
+    }
+    missed.tell();
     let contents = writer.end().map_err(|error| cannot_write(path, &error))?;
-    Ok(Saved::of(definition.clone(), unread, contents))
+    Ok(Saved::of(definition.clone(), missed.count, contents))
+}
+
+/// Keys that were listed and could not be read yet.
+#[derive(Default)]
+struct Missed {
+    count: u64,
+    /// Of the first ones, to be read again.
+    keys: Vec<Key>,
+    why: Option<String>,
+}
+
+impl Missed {
+    fn take<W: Write>(
+        &mut self,
+        (state, key): (std::result::Result<State, GetError>, Key),
+        writer: &mut Writer<W>,
+        path: &Path,
+    ) -> Result {
+        let why = match state {
+            // Somebody has listed it, so it is known to somebody.
+            Ok(state) if state.is_empty() => {
+                format!("key {key}: one replica knows it, and those that were read do not")
+            }
+            // Deleted since the scan saw it.
+            Ok(state) if state.values() == 0 => return Ok(()),
+            Ok(state) => return writer.push(&Entry { key, state }).map_err(|error| cannot_write(path, &error)),
+            Err(error) if super::is_for_all(error.request()) => return Err(error.into_failure()),
+            Err(error) => format!("key {key}: {error}"),
+        };
+        self.count += 1;
+        self.why = Some(why);
+        if self.keys.len() < MISSED_MAX {
+            self.keys.push(key);
+        }
+        Ok(())
+    }
+
+    fn tell(&self) {
+        if let Some(why) = self.why.as_ref().filter(|_| self.count > 0) {
+            output::warning(format_args!("{} keys could not be read; the last one: {why}", grouped(self.count)));
+        }
+    }
+}
+
+/// The same keys; a page that cannot be had is asked for again, some times: nodes are started again one by one.
+fn listed(keys: Keys) -> impl Stream<Item = Result<Key>> {
+    futures::stream::unfold((keys, 0), async |(mut keys, mut failed)| {
+        loop {
+            match keys.next().await? {
+                Ok(key) => return Some((Ok(key), (keys, 0))),
+                Err(error) if failed < PAGE_ATTEMPTS && !super::is_for_all(error.request()) => {
+                    failed += 1;
+                    output::warning(format_args!("{error}; asking again"));
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                Err(error) => return Some((Err(error.into_failure()), (keys, failed))),
+            }
+        }
+    })
 }
 
 fn chosen(topology: &Topology, names: &[String]) -> Result<Vec<BucketDefinition>> {
@@ -206,6 +269,7 @@ impl Unfinished {
         let dir = tempfile::Builder::new()
             .prefix(&format!(".{name}."))
             .suffix(".new")
+            .permissions(Permissions::from_mode(0o700))
             .tempdir_in(parent(target))
             .map_err(|error| cannot_write(target, &error))?;
         Ok(Unfinished { dir, target: target.to_owned() })
@@ -221,35 +285,37 @@ impl Unfinished {
         let failed = |error: std::io::Error| cannot_write(&self.target, &error);
         let text = serde_json::to_vec_pretty(manifest).map_err(|error| failed(error.into()))?;
         let mut file = create(&path)?;
-        std::io::Write::write_all(&mut file, &text).and_then(|()| file.sync_all()).map_err(failed)?;
+        file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
         File::open(self.path()).and_then(|dir| dir.sync_all()).map_err(failed)?;
         let target = if manifest.complete { self.target.clone() } else { incomplete(&self.target) };
-        // An empty directory is replaced, and nothing else.
-        fs::rename(self.path(), &target).map_err(failed)?;
-        File::open(parent(&target)).and_then(|dir| dir.sync_all()).map_err(failed)?;
+        if let Err(error) = fs::rename(self.path(), &target) {
+            // What took hours to read is not thrown away for that.
+            let kept = self.dir.keep();
+            let failure = format_args!("cannot give the backup its name, {}: {error}", target.display());
+            return Err(Failure::failed(failure).hint(format_args!("it is whole, and in {}", kept.display())));
+        }
         // It has gone from where it would be removed.
         let _ = self.dir.keep();
+        File::open(parent(&target)).and_then(|dir| dir.sync_all()).map_err(|error| cannot_write(&target, &error))?;
         Ok(target)
     }
 }
 
 /// Refuses at once what could not be written at the end.
-fn target(dir: &Path) -> Result<PathBuf> {
+fn check_free(dir: &Path) -> Result {
+    if dir.file_name().is_none() {
+        return Err(Failure::usage(format_args!("{} is no name for a new directory", dir.display())));
+    }
     for dir in [dir.to_owned(), incomplete(dir)] {
-        let is_free = match fs::read_dir(&dir) {
-            Ok(mut entries) => entries.next().is_none(),
-            Err(_) => fs::symlink_metadata(&dir).is_err(),
-        };
-        if !is_free {
+        if fs::symlink_metadata(&dir).is_ok() {
             return Err(Failure::failed(format_args!("{} is there already", dir.display()))
-                .hint("a backup is never written over another one: name a new directory, or remove that one first"));
+                .hint("a backup is never written over anything: name a new directory, in one that is there"));
         }
     }
-    if !parent(dir).is_dir() {
-        return Err(Failure::failed(format_args!("there is no directory {}", parent(dir).display())));
+    match parent(dir).is_dir() {
+        true => Ok(()),
+        false => Err(Failure::failed(format_args!("there is no directory {}", parent(dir).display()))),
     }
-    DirBuilder::new().mode(0o700).recursive(true).create(parent(dir)).map_err(|error| cannot_write(dir, &error))?;
-    Ok(dir.to_owned())
 }
 
 fn incomplete(dir: &Path) -> PathBuf {
@@ -274,6 +340,15 @@ fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
 
 const BUFFER: usize = 1 << 20;
 
+/// A change of members or buckets has reached all nodes by then, unless one is down.
+const SOON: Duration = Duration::from_secs(3);
+
+/// Keys that are read again at the end.
+const MISSED_MAX: usize = 100_000;
+
+/// For a page of keys; each is given its whole timeout.
+const PAGE_ATTEMPTS: u32 = 10;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,19 +356,19 @@ mod tests {
     #[test]
     fn a_backup_takes_no_place_that_is_taken() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let (new, full) = (dir.path().join("new"), dir.path().join("full"));
+        // What an empty directory may be is another disk, on which nothing that was written beside it can be put.
         fs::create_dir(dir.path().join("empty")).expect("creates");
-        fs::create_dir(&full).expect("creates");
-        fs::write(full.join("file"), "x").expect("writes");
         fs::write(dir.path().join("file"), "x").expect("writes");
-        fs::create_dir_all(dir.path().join("half.incomplete/x")).expect("creates");
-        assert!(target(&new).is_ok() && target(&dir.path().join("empty")).is_ok());
-        for taken in ["full", "file", "half"] {
-            let failure = target(&dir.path().join(taken)).expect_err(taken).to_string();
+        std::os::unix::fs::symlink("nowhere", dir.path().join("link")).expect("creates");
+        fs::create_dir(dir.path().join("half.incomplete")).expect("creates");
+        check_free(&dir.path().join("new")).expect("nothing is there");
+        for taken in ["empty", "file", "link", "half"] {
+            let failure = check_free(&dir.path().join(taken)).expect_err(taken).to_string();
             assert!(failure.contains("is there already"), "{failure}");
         }
-        let failure = target(&dir.path().join("none/new")).expect_err("there is no such directory").to_string();
+        let failure = check_free(&dir.path().join("none/new")).expect_err("there is no such directory").to_string();
         assert!(failure.contains("there is no directory"), "{failure}");
+        assert!(check_free(Path::new("/")).is_err() && check_free(Path::new("..")).is_err());
     }
 
     #[test]
@@ -312,5 +387,15 @@ mod tests {
         manifest.complete = true;
         let at = Unfinished::beside(&target).expect("makes one").finish(&manifest).expect("finishes");
         assert_eq!((&at, at.join(MANIFEST).is_file()), (&target, true));
+        assert_eq!(
+            fs::metadata(&at).expect("is there").permissions().mode() & 0o777,
+            0o700,
+            "names of buckets are in it"
+        );
+        assert_eq!(fs::metadata(at.join(MANIFEST)).expect("is there").permissions().mode() & 0o777, 0o600);
+        // Somebody was faster: what was read is kept.
+        let failure = Unfinished::beside(&target).expect("makes one").finish(&manifest).expect_err("it is taken");
+        assert!(failure.to_string().contains("it is whole, and in "), "{failure}");
+        assert_eq!(names().len(), 3, "{:?}", names());
     }
 }

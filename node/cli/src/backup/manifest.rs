@@ -65,15 +65,15 @@ impl Manifest {
     }
 
     pub(super) fn keys(&self) -> u64 {
-        self.buckets.iter().map(|saved| saved.keys).sum()
+        sum(self.buckets.iter().map(|saved| saved.keys))
     }
 
     pub(super) fn unread(&self) -> u64 {
-        self.buckets.iter().map(|saved| saved.unread).sum()
+        sum(self.buckets.iter().map(|saved| saved.unread))
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.buckets.iter().map(|saved| saved.bytes).sum()
+        sum(self.buckets.iter().map(|saved| saved.bytes))
     }
 }
 
@@ -82,11 +82,21 @@ impl Saved {
         self.definition.name.as_str()
     }
 
+    /// Whether this is what the file held when it was written.
+    pub(super) fn is_what(&self, found: &Contents) -> bool {
+        (found.keys, found.bytes, &found.digest) == (self.keys, self.bytes, &self.digest)
+    }
+
     pub(super) fn of(definition: BucketDefinition, unread: u64, contents: Contents) -> Saved {
         let file = file_of(&definition);
         let Contents { keys, values, bytes, digest } = contents;
         Saved { definition, file, keys, values, unread, bytes, digest }
     }
+}
+
+/// A file may say anything.
+pub(super) fn sum(counts: impl Iterator<Item = u64>) -> u64 {
+    counts.fold(0, u64::saturating_add)
 }
 
 /// Names of buckets are names of files.
@@ -135,7 +145,14 @@ impl Backup {
                     .hint(format_args!("it has {}", there.join(", ")))
             })
         };
-        names.iter().map(of).collect()
+        let mut chosen: Vec<&Saved> = Vec::new();
+        for name in names {
+            let saved = of(name)?;
+            if !chosen.iter().any(|other| other.name() == saved.name()) {
+                chosen.push(saved);
+            }
+        }
+        Ok(chosen)
     }
 
     pub(super) fn path_of(&self, saved: &Saved) -> PathBuf {
@@ -154,9 +171,11 @@ impl Backup {
         };
         let mut reader = Reader::open(&path)?;
         while reader.next().map_err(|error| wrong(&error))?.is_some() {}
-        let found = reader.contents();
-        let is_it = (found.keys, found.bytes, &found.digest) == (saved.keys, saved.bytes, &saved.digest);
-        if is_it { Ok(()) } else { Err(wrong(&format_args!("it is another file than {MANIFEST} speaks of"))) }
+        if saved.is_what(reader.contents()) {
+            Ok(())
+        } else {
+            Err(wrong(&format_args!("it is another file than {MANIFEST} speaks of")))
+        }
     }
 }
 

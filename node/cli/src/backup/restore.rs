@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! every file is read once ─▶ every bucket is there, of the same kind ─▶ each key is merged into its owners
-//!      nothing is written before                                          w of them have it, durably
+//!      nothing is written before                                          w of them have it
 //! ```
 //! A cluster takes it in as replicas take in what others know. So what was written or deleted since the backup stays as it is, and to do
 //! it again changes nothing.
@@ -10,16 +10,17 @@
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use driftless_client::{Bucket, Client, ClusterChange, ClusterCommand, Outcome, PutError, Refusal};
+use driftless_client::{Bucket, Client, ClusterChange, ClusterCommand, Key, Outcome, PutError};
 use driftless_proto::BucketDefinition;
 use futures::{StreamExt, stream};
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
-use super::manifest::{Backup, Saved};
-use super::states::{Entry, Reader, unreadable};
+use super::manifest::{Backup, Saved, sum};
+use super::states::{Contents, Entry, Reader, unreadable};
 use crate::cluster::{decide, state};
 use crate::exit::{self, Exit, Failure, Result};
 use crate::global::GlobalArgs;
@@ -55,12 +56,13 @@ struct Restored {
 pub(super) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
     let backup = Backup::open(&args.dir)?;
     let chosen = backup.chosen(&args.buckets)?;
-    let bytes: u64 = chosen.iter().map(|saved| saved.bytes).sum();
+    let bytes = sum(chosen.iter().map(|saved| saved.bytes));
     output::note(format_args!("looking through {} of {} first …", size(bytes), args.dir.display()));
     chosen.iter().try_for_each(|saved| backup.verify(saved))?;
     let started = Instant::now();
     let restored = session::run(global, async |client| {
         let missing = check_buckets(client, &chosen, args.create_buckets)?;
+        let makes_some = !missing.is_empty();
         for definition in missing {
             let name = definition.name.clone();
             settled(client).await?;
@@ -68,16 +70,24 @@ pub(super) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
             decide(client, create).await.map_err(|failure| failure.about(format_args!("cannot make bucket {name}")))?;
             output::note(format_args!("made bucket {name}"));
         }
+        if makes_some {
+            // All owners know of them then.
+            settled(client).await?;
+        }
         let (mut restored, mut progress) = (Restored::default(), Progress::new(Some(bytes), "restoring"));
         let mut before = 0;
         for saved in &chosen {
             let bucket = session::bucket(client, &BucketArg { bucket: saved.name().to_owned() });
             let entries = read(&backup, saved)?;
-            merge_all(&bucket, entries, usize::from(args.concurrency), &mut restored, |restored, bytes| {
+            let show = |restored: &Restored, bytes| {
                 progress.show(before + bytes, restored.keys, restored.keys, restored.failed);
-            })
-            .await
-            .inspect_err(|_| progress.finish())?;
+            };
+            let merged = merge_all(&bucket, entries, usize::from(args.concurrency), &mut restored, show).await;
+            let read = merged.inspect_err(|_| progress.finish())?;
+            if !read.is_some_and(|contents| saved.is_what(&contents)) {
+                progress.finish();
+                return Err(has_changed(&backup.path_of(saved).display()));
+            }
             before += saved.bytes;
         }
         progress.finish();
@@ -112,10 +122,10 @@ fn report(global: &GlobalArgs, restored: &Restored, backup: &Backup, chosen: &[&
         }))?;
     } else {
         output::line(format_args!(
-            "{} keys with {} values merged into {} buckets, {} failed, in {:.1} s",
+            "{} keys with {} values merged into {}, {} failed, in {:.1} s",
             grouped(restored.keys),
             grouped(restored.values),
-            chosen.len(),
+            super::buckets(chosen.len()),
             grouped(restored.failed),
             took.as_secs_f64()
         ))?;
@@ -153,6 +163,18 @@ fn check_buckets(client: &Client, chosen: &[&Saved], create: bool) -> Result<Vec
             Some(_) => {}
         }
     }
+    let members = topology.ring().members().len();
+    if let Some(bucket) = missing.iter().find(|bucket| create && usize::from(bucket.quorum.n()) > members) {
+        let what = format_args!(
+            "bucket {} has n = {}, and the cluster {members} members; nothing was restored",
+            bucket.name,
+            bucket.quorum.n()
+        );
+        return Err(Failure::new(Exit::Refused, what).hint(format_args!(
+            "make it with fewer replicas: `driftless bucket create {} --n {members}`",
+            bucket.name
+        )));
+    }
     if create || missing.is_empty() {
         return Ok(missing);
     }
@@ -179,16 +201,28 @@ async fn settled(client: &Client) -> Result {
     }
 }
 
-/// Entries with how far the file has been read, from a thread of its own.
-fn read(backup: &Backup, saved: &Saved) -> Result<mpsc::Receiver<io::Result<(Entry, u64)>>> {
+/// What the thread that reads a file gives.
+enum Read {
+    /// An entry, with how far the file has been read.
+    Entry(Entry, u64),
+    /// The file has come to its end, and this is what it held.
+    End(Contents),
+}
+
+/// Reads a file on a thread of its own, one entry ahead.
+fn read(backup: &Backup, saved: &Saved) -> Result<mpsc::Receiver<io::Result<Read>>> {
     let path = backup.path_of(saved);
     let mut reader = Reader::open(&path)?;
-    let (sender, receiver) = mpsc::channel(AHEAD);
+    let (sender, receiver) = mpsc::channel(1);
     let read = move || {
-        while let Some(read) = reader.next().transpose() {
-            let is_last = read.is_err();
-            let bytes = reader.contents().bytes;
-            if sender.blocking_send(read.map(|entry| (entry, bytes))).is_err() || is_last {
+        loop {
+            let next = match reader.next() {
+                Ok(Some(entry)) => Ok(Read::Entry(entry, reader.contents().bytes)),
+                Ok(None) => Ok(Read::End(reader.contents().clone())),
+                Err(error) => Err(error),
+            };
+            let is_last = !matches!(next, Ok(Read::Entry(..)));
+            if sender.blocking_send(next).is_err() || is_last {
                 return;
             }
         }
@@ -198,59 +232,77 @@ fn read(backup: &Backup, saved: &Saved) -> Result<mpsc::Receiver<io::Result<(Ent
     Ok(receiver)
 }
 
+/// Merges what comes. Answers what the file held, if it came to its end.
 async fn merge_all(
     bucket: &Bucket,
-    entries: mpsc::Receiver<io::Result<(Entry, u64)>>,
+    reads: mpsc::Receiver<io::Result<Read>>,
     concurrency: usize,
     restored: &mut Restored,
     mut show: impl FnMut(&Restored, u64),
-) -> Result {
-    let entries = stream::unfold(entries, |mut entries| async move {
-        let entry = entries.recv().await?;
-        Some((entry, entries))
+) -> Result<Option<Contents>> {
+    // However many keys may be under way, their values take no more memory than this; a larger one goes alone.
+    let room = Arc::new(Semaphore::new(UNDER_WAY_KIB));
+    let reads = stream::unfold((reads, room), async |(mut reads, room)| {
+        let read = reads.recv().await?;
+        let kib = match &read {
+            Ok(Read::Entry(entry, _)) => 1 + (entry.state.value_bytes() >> 10),
+            _ => 0,
+        };
+        let taken = room.clone().acquire_many_owned(u32::try_from(kib.min(UNDER_WAY_KIB)).unwrap_or(u32::MAX)).await;
+        Some(((read, taken), (reads, room)))
     });
-    let merges = entries.map(|entry| async {
-        let (entry, bytes) = entry?;
-        let merged = bucket.merge_state(&entry.key, &entry.state).await;
-        Ok::<_, io::Error>((entry, bytes, merged))
+    let merges = reads.map(async |(read, _taken)| match read? {
+        Read::Entry(Entry { key, state }, bytes) => {
+            let merged = bucket.merge_state(&key, &state).await;
+            Ok::<_, io::Error>(Merged::Entry { key, values: state.values() as u64, bytes, merged })
+        }
+        Read::End(contents) => Ok(Merged::End(contents)),
     });
-    let mut merges = Box::pin(merges.buffer_unordered(concurrency));
+    let mut merges = std::pin::pin!(merges.buffer_unordered(concurrency));
+    let mut contents = None;
     while let Some(merge) = merges.next().await {
-        let (entry, bytes, merged) = merge.map_err(|error| {
-            Failure::failed(format_args!("the backup has changed since it was looked through: {error}"))
-        })?;
+        let (key, values, bytes, merged) = match merge.map_err(|error| has_changed(&error))? {
+            Merged::Entry { key, values, bytes, merged } => (key, values, bytes, merged),
+            Merged::End(found) => {
+                contents = Some(found);
+                continue;
+            }
+        };
         match merged {
             Ok(()) => {
                 restored.keys += 1;
-                restored.values += entry.state.values() as u64;
+                restored.values += values;
             }
-            Err(error) if is_for_all(&error) => return Err(error.into_failure()),
+            Err(error) if super::is_for_all(error.request()) => return Err(error.into_failure()),
             Err(error) => {
                 restored.failed += 1;
                 restored.unknown |= error.outcome() == Outcome::Unknown;
                 if restored.failed <= NAMED_MAX {
-                    output::warning(format_args!("key {}: {error}", entry.key));
+                    output::warning(format_args!("key {key}: {error}"));
                 }
             }
         }
         show(restored, bytes);
     }
-    Ok(())
+    Ok(contents)
 }
 
-/// Whether every other key would be refused for the same reason.
-fn is_for_all(error: &PutError) -> bool {
-    error
-        .request()
-        .and_then(|request| request.refusal())
-        .is_some_and(|refusal| matches!(refusal, Refusal::NotAllowed { .. } | Refusal::NoSuchBucket))
+/// What has become of what was read.
+enum Merged {
+    Entry { key: Key, values: u64, bytes: u64, merged: std::result::Result<(), PutError> },
+    End(Contents),
+}
+
+fn has_changed(what: &dyn std::fmt::Display) -> Failure {
+    Failure::failed(format_args!("the backup has changed since it was looked through: {what}"))
+        .hint("what was merged until then stays; restore again from a copy that nobody changes")
 }
 
 /// All nodes are told within a second, unless one is down.
 const SETTLED_AFTER: Duration = Duration::from_secs(30);
 
-/// Entries that were read and nobody has taken yet.
-const AHEAD: usize = 16;
+/// 64 MiB of values.
+const UNDER_WAY_KIB: usize = 64 << 10;
 
 /// Keys that could not be restored and are named.
 const NAMED_MAX: u64 = 20;

@@ -152,6 +152,39 @@ fn damage_it_again(planted: Planted) {
     assert_eq!(trio.holds(0, SIBLINGS), acknowledged);
 }
 
+/// Asked twice, as when one of them comes back, the others answer both times, and all of it arrives within one turn. A write with w = 1 is
+/// in the copy beside the record and nowhere else.
+#[test]
+fn two_answers_in_one_turn_take_in_once_what_was_kept_beside() {
+    let mut trio = Trio::new();
+    trio.put_and_settle(0, put(SIBLINGS, "old", None));
+    trio.damage(0, SIBLINGS, 1);
+    trio.pass(Duration::from_millis(1));
+    let back = trio.id(1);
+    trio.engines[0].handle_liveness(trio.now, back, Liveness::Down);
+    trio.engines[0].handle_liveness(trio.now, back, Liveness::Alive);
+    trio.pass(Duration::from_millis(1));
+    let asked: Vec<_> = trio.wire.iter().map(|(_, to, message)| (*to, message.clone())).collect();
+    assert_eq!(asked.len(), 4, "both, twice");
+    (0..4).for_each(|_| trio.deliver());
+    let answers: Vec<_> = trio.wire.drain(..).collect();
+    assert_eq!(answers.len(), 4);
+    let Ask::Put(mut alone) = put(SIBLINGS, "beside", None) else { unreachable!() };
+    alone.w = Some(1);
+    let request = trio.ask(0, Ask::Put(alone));
+    trio.wire.clear();
+    trio.sync(0);
+    assert_eq!(trio.stored(request).acks, 1);
+    for (from, _, message) in answers {
+        trio.engines[0].handle_peer(trio.now, from, message);
+    }
+    trio.turn(0);
+    assert_eq!(trio.engines[0].shard.metrics.records_restored.get(), 1);
+    let held = trio.holds(0, SIBLINGS);
+    let texts: Vec<_> = held.values().filter_map(|version| version.value.clone()).collect();
+    assert_eq!(texts.len(), 2, "what was acknowledged is there: {held:?}");
+}
+
 #[test]
 fn a_start_finds_what_is_damaged_with_nobody_reading_it() {
     // In the value, and in the header.

@@ -485,3 +485,20 @@ fn what_is_left_to_take_in_is_said_and_counted_anew_for_each_version() {
     changing.switch(3);
     assert_eq!(look(&mut changing).keys, 0);
 }
+
+/// The disk of a node is lost, and it is the only owner of some keys by a file of long ago.
+#[test]
+fn who_goes_by_the_file_alone_coordinates_nothing() {
+    let mut trio = Trio::new();
+    let alone = Configurations::of_file(trio.topology.clone()).in_company_of(1);
+    trio.engines[0].handle_configurations(trio.now, Arc::new(alone));
+    trio.turn(0);
+    let refusal = Failure::Refused(Refusal::NotEnoughReplicas { needed: 2, available: 1 });
+    for ask in [get(SIBLINGS, Some(1)), put(SIBLINGS, "v", None), delete(SIBLINGS, None)] {
+        let request = trio.ask(0, ask);
+        assert_eq!(trio.failure(request), refusal);
+    }
+    let others = Configurations::of_file(trio.topology.clone()).in_company_of(2);
+    trio.engines[0].handle_configurations(trio.now, Arc::new(others));
+    trio.put_and_settle(0, put(SIBLINGS, "v", None));
+}

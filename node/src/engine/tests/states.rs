@@ -1,28 +1,26 @@
 //! All that is known of a key, read and merged again: what was replaced or deleted since stays so, and what was lost comes back.
 
 use driftless_proto::causality::Payload as _;
-use driftless_proto::client::{GetState, MergeState, StatePage};
-use driftless_proto::{ActorId, Dot};
+use driftless_proto::client::{GetState, MergeState};
+use driftless_proto::state_pages::Turned;
+use driftless_proto::{ActorId, Dot, StatePages};
 
 use super::*;
 
 impl Trio {
     /// All pages of it, through this node.
     fn state(&mut self, i: usize, bucket: BucketId) -> Siblings {
-        let (mut live, mut pages) = (Vec::<(Dot, Version)>::new(), 0);
+        let (mut pages, mut answers) = (StatePages::default(), 0);
         loop {
-            let shown = live.iter().map(|(dot, _)| *dot).collect();
-            let request = self.ask(i, Ask::GetState(GetState { bucket, key: key(), r: None, shown }));
+            let request = self.ask(i, Ask::GetState(GetState { bucket, key: key(), r: None, shown: pages.shown() }));
             self.settle();
             let Some(Response::State(page)) = self.reply(request).cloned() else { panic!("{:?}", self.reply(request)) };
-            let StatePage { live: new, vv, gone } = page;
-            pages += 1;
-            assert!(pages < 100 && (vv.is_some() || !new.is_empty()), "it comes to an end");
-            live.extend(new);
-            if let Some(vv) = vv {
-                live.retain(|(dot, _)| !gone.contains(dot));
-                live.sort_by_key(|(dot, _)| *dot);
-                return Siblings::from_parts(vv, live).expect("a state");
+            answers += 1;
+            assert!(answers < 100, "it comes to an end");
+            match pages.turn(page) {
+                Turned::Whole(state) => return state,
+                Turned::More => {}
+                Turned::Misread => panic!("it makes no state"),
             }
         }
     }

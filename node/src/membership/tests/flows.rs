@@ -1,10 +1,12 @@
 //! What operators do on a good day, and what single nodes promise.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_proto::membership::{Change, ClusterAnswer, ClusterCommand, ClusterState, Plan, StoreId};
-use driftless_proto::{Failure, Unknown};
-use driftless_ring::NodeId;
+use driftless_proto::{Failure, Topology, Unknown};
+use driftless_ring::{Member, NodeId};
+use driftless_testkit::TopologyBuilder;
 
 use super::world::{Weather, World};
 use crate::membership::letter::Ballot;
@@ -227,6 +229,47 @@ fn an_empty_disk_is_named_once_it_holds_what_it_must_and_does_not_vote_before() 
     let newest = world.records.values().last().unwrap();
     assert_eq!(newest.store_of(n2), Some(world.nodes[&n2].store));
     assert!(newest.lost.iter().any(|(node, _)| *node == n2));
+}
+
+/// What it owns by the file may be others' today.
+#[test]
+fn who_goes_by_the_file_alone_does_nothing_by_it_before_most_others_do_too() {
+    let wants = |machine: &Membership| machine.configurations().in_want_of_company();
+    let mut world = founded();
+    let n2 = NodeId::of_name("n2");
+    world.crash(n2);
+    world.wipe(n2);
+    world.start(n2);
+    assert_eq!(wants(world.machine(n2)), Some((2, 1)), "an empty disk, and a file of long ago");
+    world.run_for(Duration::from_secs(5));
+    assert_eq!(wants(world.machine(n2)), None);
+    assert!(world.machine(n2).configurations().is_agreed(), "it has heard what is later");
+
+    // A cluster that begins, of five.
+    let names = ["n1", "n2", "n3", "n4", "n5"];
+    let founding = TopologyBuilder::of(names).shared();
+    let machine = |name: &str, founding: &Arc<Topology>| {
+        let candidate =
+            Candidate { member: Member::new(name, "a.test:1"), store: StoreId(NodeId::of_name(name).0.into()) };
+        let config = MembershipConfig { candidate, founding: founding.clone(), files: Vec::new(), seed: [0; 32] };
+        Membership::new(config, Instant(0)).unwrap()
+    };
+    let news_of = |name: &str, founding: &Arc<Topology>| {
+        let mut other = machine(name, founding);
+        other.handle_connected(Instant(0), NodeId::of_name("n1"));
+        std::iter::from_fn(|| other.poll_output())
+            .find_map(|output| match output {
+                Output::Send { letter: letter @ Letter::News(_), .. } => Some(letter),
+                _ => None,
+            })
+            .expect("it says how it is")
+    };
+    let mut n1 = machine("n1", &founding);
+    for (from, available) in [("n2", Some((3, 2))), ("n2", Some((3, 2))), ("stranger", Some((3, 2))), ("n3", None)] {
+        n1.handle_letter(Instant(0), NodeId::of_name(from), news_of(from, &founding));
+        assert_eq!(wants(&n1), available, "{from}");
+    }
+    assert_eq!(wants(&machine("n1", &TopologyBuilder::of(["n1"]).shared())), None, "it is all there is");
 }
 
 #[test]

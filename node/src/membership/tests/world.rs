@@ -354,10 +354,15 @@ impl World {
             Output::Configurations(configurations) => {
                 let state = self.nodes.get_mut(&node).unwrap();
                 assert!(configurations.version() >= state.version, "versions never go back");
+                let is_news = configurations.version() > state.version || configurations.is_agreed();
                 state.version = configurations.version();
                 let name = files::record(state.version);
-                assert!(state.files.contains_key(&name), "a version is durable before it is followed");
-                self.shards_soon(node);
+                let is_durable = state.files.contains_key(&name) || !configurations.is_agreed();
+                assert!(is_durable, "a version is durable before it is followed");
+                // That others go by the file too says nothing to those who follow versions.
+                if is_news {
+                    self.shards_soon(node);
+                }
             }
             Output::Apart(apart) => self.nodes.get_mut(&node).unwrap().apart = apart,
             Output::Answer { tag, answer } => self.answered(tag, answer),
