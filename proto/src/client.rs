@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::causality::{ContextToken, Dot, Hlc, WriteId};
 use crate::error::Failure;
+use crate::figures::Figures;
 use crate::key::{BucketId, Key};
 use crate::membership::{ClusterAnswer, ClusterCommand};
 use crate::topology::Topology;
@@ -70,6 +71,8 @@ pub enum Request {
     Cluster(ClusterCommand),
     /// Whether the node takes requests of clients, or whether it shall.
     Drain(DrainCommand),
+    /// What the node measures; since [`FIGURES`](crate::greeting::FIGURES). Nodes ask each other as well, passing it on like a client's.
+    Figures,
 }
 
 /// Read a key.
@@ -183,6 +186,8 @@ pub enum Response {
     Cluster(ClusterAnswer),
     /// To [`Request::Drain`], whatever was told.
     Drain(DrainStatus),
+    /// To [`Request::Figures`].
+    Figures(Box<Figures>),
 }
 
 /// What was read.
@@ -603,7 +608,8 @@ impl Request {
             | Request::Aae(_)
             | Request::Damaged
             | Request::Cluster(_)
-            | Request::Drain(_) => Class::Node,
+            | Request::Drain(_)
+            | Request::Figures => Class::Node,
         }
     }
 

@@ -1,11 +1,14 @@
 //! What operators and scrapers ask over HTTP, on loopback, or over TLS from other machines: `/metrics`, `/health`, `/ready`,
-//! `/status`.
+//! `/status`; and for people the status page, `/`, with the stream that feeds it, `/events`.
 //!
 //! It runs on a thread of its own and reads what the shards publish, so that it answers also when they do not. Any local user may
 //! connect, so `serve` bounds what that takes of the process.
 
+mod events;
+mod page;
 mod remote;
 mod serve;
+mod sight;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -106,6 +109,8 @@ pub(crate) fn run(shared: Arc<NodeContext>, listeners: Listeners, mut stopped: w
 
 fn pages(shared: Arc<NodeContext>) -> Router {
     Router::new()
+        .route("/", get(page::page))
+        .route("/events", get(events::events))
         .route("/metrics", get(metrics))
         .route("/health", get(health))
         .route("/ready", get(ready))
@@ -118,6 +123,7 @@ struct Admin {
     registry: Registry,
     hints_oldest: Gauge,
     peers: PeerGauges,
+    watching: events::Watching,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
@@ -153,7 +159,7 @@ impl Admin {
     fn new(shared: Arc<NodeContext>) -> Admin {
         let (peers, hints_oldest) = (PeerGauges::default(), Gauge::default());
         let registry = registry(&shared.metrics, &peers, &hints_oldest);
-        Admin { shared, registry, hints_oldest, peers }
+        Admin { shared, registry, hints_oldest, peers, watching: events::Watching::new() }
     }
 }
 

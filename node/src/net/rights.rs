@@ -2,7 +2,7 @@
 //!
 //! | takes | requests |
 //! |---|---|
-//! | reader | get, scan, topology, status, hints, damaged records, how anti-entropy stands, how a drain stands, how members stand, what a plan would move |
+//! | reader | get, scan, topology, status, figures, hints, damaged records, how anti-entropy stands, how a drain stands, how members stand, what a plan would move |
 //! | writer | put, delete |
 //! | operator | orders to anti-entropy, draining, giving up a damaged record, changing members and buckets |
 //!
@@ -112,6 +112,7 @@ fn needed(request: &Request) -> Role {
         | Request::Damaged
         | Request::Aae(AaeCommand::Status)
         | Request::Drain(DrainCommand::Status)
+        | Request::Figures
         | Request::Cluster(ClusterCommand::State | ClusterCommand::Plan | ClusterCommand::History) => Role::Reader,
         Request::Put(_) | Request::Delete(_) => Role::Writer,
         Request::Restore(_)
