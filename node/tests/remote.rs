@@ -70,11 +70,11 @@ fn a_prober_needs_no_certificate_and_a_scraper_one_that_may_read() {
         for page in ["/health", "/ready"] {
             assert_eq!(ask(&cluster, None, page).await, Ok(200), "{page}");
         }
-        for page in ["/metrics", "/status", "/nowhere"] {
+        for page in ["/", "/events", "/metrics", "/status", "/nowhere"] {
             assert_eq!(ask(&cluster, None, page).await, Ok(403), "{page}");
         }
         let scraper = client(&cluster, "prometheus", Some(Role::Reader));
-        for page in ["/metrics", "/status", "/ready"] {
+        for page in ["/", "/metrics", "/status", "/ready"] {
             assert_eq!(ask(&cluster, Some(&scraper), page).await, Ok(200), "{page}");
         }
         for name in ["nobody", "thief"] {

@@ -30,7 +30,7 @@ use super::Admin;
 use super::page::not_to_be_kept;
 use super::remote::{self, Visitor};
 use super::serve::Pulse;
-use super::sight::{Arcs, Sight};
+use super::sight::{self, Arcs, Sight};
 use crate::configurations::Configurations;
 use crate::net::node_context::NodeContext;
 
@@ -149,7 +149,7 @@ async fn gather(admin: Arc<Admin>) {
         let configurations = shared.configurations();
         let same = arcs.take().filter(|arcs| Arc::ptr_eq(&arcs.configurations, &configurations));
         let current = same.unwrap_or_else(|| Arc::new(ShownArcs::of(configurations.clone())));
-        let sight = sight(shared, &configurations, &said);
+        let sight = text_of(shared, &configurations, &said);
         watching.shown.send_replace(Some(Arc::new(Shown { sight, arcs: current.clone() })));
         arcs = Some(current);
         sleep_until(begun + INTERVAL).await;
@@ -180,10 +180,10 @@ async fn ask_all(shared: &NodeContext, until: Instant) -> BTreeMap<NodeId, Arc<F
     answers.chain([(shared.node, Arc::new(shared.figures()))]).collect()
 }
 
-fn sight(shared: &NodeContext, configurations: &Configurations, said: &BTreeMap<NodeId, Arc<Figures>>) -> String {
+fn text_of(shared: &NodeContext, configurations: &Configurations, said: &BTreeMap<NodeId, Arc<Figures>>) -> String {
     let wall = (shared.environment.wall)().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let at_ms = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
-    let members = configurations.members();
+    let members = sight::members(configurations);
     let sight = Sight::of((&shared.cluster, &shared.name, at_ms), configurations, &members, said);
     serde_json::to_string(&sight).expect("has neither maps with odd keys nor anything else that JSON cannot say")
 }

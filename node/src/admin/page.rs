@@ -53,11 +53,12 @@ pub(super) fn not_to_be_kept() -> [(HeaderName, &'static str); 5] {
 
 const FRAME: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/page.css");
-const SCRIPTS: [&str; 5] = [
+const SCRIPTS: [&str; 6] = [
     include_str!("page/words.js"),
     include_str!("page/ring.js"),
     include_str!("page/requests.js"),
     include_str!("page/news.js"),
+    include_str!("page/tasks.js"),
     include_str!("page/page.js"),
 ];
 

@@ -159,6 +159,46 @@ mod tests {
         answer
     }
 
+    /// Answers for as long as is asked for, a line at a time.
+    fn endless(parts: usize) -> Router {
+        let answer = move |axum::Extension(pulse): axum::Extension<Arc<Pulse>>| async move {
+            let lines = futures::stream::unfold(parts, move |left| {
+                let pulse = pulse.clone();
+                async move {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    pulse.beat();
+                    let left = left.checked_sub(1)?;
+                    Some((Ok::<_, Infallible>(format!("{left}\n")), left))
+                }
+            });
+            axum::body::Body::from_stream(lines)
+        };
+        Router::new().route("/", get(answer))
+    }
+
+    const BRIEF: Bounds =
+        Bounds { connections: 4, head: Duration::from_millis(200), whole: Duration::from_millis(200) };
+
+    #[tokio::test]
+    async fn an_answer_that_goes_on_is_not_cut() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move { serve("n1", &listener, endless(50), BRIEF).await });
+        let answer = ask(address).await;
+        // In chunks; the last one is the end.
+        assert!(answer.contains("\n0\n") && answer.ends_with("0\r\n\r\n"), "{answer}");
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_nobody_reads_is_cut() {
+        let (mut client, server) = tokio::io::duplex(256);
+        client.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        // Comes to an end, though the answer does not and the client is there.
+        converse(server, endless(usize::MAX), BRIEF).await;
+        drop(client);
+    }
+
     /// A local user opens many connections and says nothing, or half of something.
     #[tokio::test]
     async fn connections_that_say_nothing_leave_their_places_to_others() {

@@ -90,6 +90,13 @@ impl<'a> Sight<'a> {
     }
 }
 
+/// All members of versions that count, in the order of their names: n2 comes before n10.
+pub(super) fn members(configurations: &Configurations) -> Vec<Member> {
+    let mut members = configurations.members();
+    members.sort_by(|one, other| (one.name.len(), &one.name).cmp(&(other.name.len(), &other.name)));
+    members
+}
+
 /// Who owns what, of the class of the bucket `default`.
 #[derive(Serialize)]
 pub(super) struct Arcs {
@@ -105,7 +112,7 @@ pub(super) struct Arcs {
 
 impl Arcs {
     pub(super) fn of(configurations: &Configurations) -> Arcs {
-        let (topology, members) = (configurations.topology(), configurations.members());
+        let (topology, members) = (configurations.topology(), members(configurations));
         let n = topology.bucket_named("default").map_or(1, |bucket| bucket.quorum.n());
         let places = |nodes: &[NodeId]| -> Vec<usize> {
             nodes.iter().filter_map(|node| members.iter().position(|member| member.id == *node)).collect()
@@ -191,7 +198,7 @@ mod tests {
 
     fn seen(up: &[&str]) -> Value {
         let configurations = Configurations::of_file(TopologyBuilder::of(["a", "b", "c"]).named("t").shared());
-        let members = configurations.members();
+        let members = members(&configurations);
         let said = up.iter().map(|name| (NodeId::of_name(name), figures(name))).collect();
         serde_json::to_value(Sight::of(("t", "a", 17), &configurations, &members, &said)).expect("is JSON")
     }
@@ -204,7 +211,7 @@ mod tests {
         let node = |name: &str| nodes.iter().find(|node| node["name"] == name).expect("is a member");
         assert_eq!((&node("a")["state"], &node("c")["state"]), (&json!("up"), &json!("down")));
         assert_eq!((&node("a")["figures"]["status"]["keys"], &node("c")["figures"]), (&json!(7), &Value::Null));
-        assert_eq!((&node("a")["stays"], &node("a")["zone"]), (&json!(true), &json!("default")));
+        assert_eq!((&node("a")["stays"], &node("a")["zone"]), (&json!(true), &json!("")));
         assert_eq!((&seen["verdict"]["well"], &seen["verdict"]["severity"]), (&json!(false), &json!("warning")));
         assert_eq!((&seen["verdict"]["more"], &seen["unfinished"]), (&json!(1), &json!([])));
         assert!(seen["verdict"]["sentence"].as_str().is_some_and(|said| said.starts_with("1 of 3 nodes is down (c)")));

@@ -120,7 +120,7 @@ pub fn judge(topology: &Topology, all: &[Answer<'_>], moving: Option<Moving>) ->
     match answers().filter_map(|status| status.hints).sum::<u64>() {
         0 => Verdict { well: true, severity: None, sentence: format!("All is well: {}.", lower(&up)), remedy: None, more: 0 },
         1 => notice(true, format!("{up}; 1 key waits to be handed over.")),
-        hints => notice(true, format!("{up}; {hints} keys wait to be handed over.")),
+        hints => notice(true, format!("{up}; {} keys wait to be handed over.", grouped(hints))),
     }
 }
 
@@ -194,6 +194,14 @@ fn most_needed(quorum: Quorum) -> u8 {
     quorum.r().max(quorum.w())
 }
 
+/// `40,022`.
+fn grouped(number: u64) -> String {
+    match (number / 1000, number % 1000) {
+        (0, rest) => rest.to_string(),
+        (thousands, rest) => format!("{},{rest:03}", grouped(thousands)),
+    }
+}
+
 /// For the middle of a sentence.
 fn lower(sentence: &str) -> String {
     let mut letters = sentence.chars();
@@ -209,6 +217,8 @@ mod tests {
 
     struct Cluster {
         topology: Topology,
+        /// In the order of their names.
+        members: Vec<Member>,
         says: Vec<Option<NodeStatus>>,
     }
 
@@ -230,8 +240,10 @@ mod tests {
                 conditions: Vec::new(),
                 peers: Vec::new(),
             };
-            let says = topology.ring().members().iter().zip(ups).map(|(member, up)| up.then(|| status(member))).collect();
-            Cluster { topology, says }
+            let mut members = topology.ring().members().to_vec();
+            members.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+            let says = members.iter().zip(ups).map(|(member, up)| up.then(|| status(member))).collect();
+            Cluster { topology, members, says }
         }
 
         fn status(&mut self, node: usize) -> &mut NodeStatus {
@@ -246,7 +258,7 @@ mod tests {
         }
 
         fn answers(&self) -> Vec<Answer<'_>> {
-            let members = self.topology.ring().members().iter();
+            let members = self.members.iter();
             members.zip(&self.says).map(|(member, status)| Answer { member, status: status.as_ref() }).collect()
         }
 
@@ -301,6 +313,8 @@ mod tests {
         let mut cluster = Cluster::of([true; 3]);
         cluster.status(0).hints = Some(1);
         assert!(cluster.verdict().sentence.ends_with("connected; 1 key waits to be handed over."));
+        cluster.status(0).hints = Some(1_040_022);
+        assert!(cluster.verdict().sentence.contains("; 1,040,022 keys wait"));
         cluster.status(1).keys = None;
         assert!(cluster.verdict().sentence.ends_with("some still count their keys after a start."));
         let moving = Moving { taking: 64, taken: 12, ..Moving::default() };

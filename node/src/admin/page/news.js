@@ -2,6 +2,9 @@
 
 const NEWS_MAX = 100;
 
+/** Under load some write is late now and then, and a hint of it is kept for a moment: that is no news. */
+const HELD_FOR = 5;
+
 let seen = null;
 
 function tell(now, text, tone) {
@@ -17,7 +20,8 @@ function tell(now, text, tone) {
 function essence(sight) {
   const nodes = new Map(sight.nodes.map((node) => [node.name, {
     state: node.state, stays: node.stays, uptime: node.figures?.status.uptime_ms, version: node.figures?.status.version,
-    hints: new Set((node.figures?.hints ?? []).filter((hints) => hints.keys > 0).map((hints) => hints.target)),
+    // For whom, and in how many sights in a row.
+    hints: new Map((node.figures?.hints ?? []).filter((hints) => hints.keys > 0).map((hints) => [hints.target, 1])),
     isHeard: node.figures !== null,
   }]));
   const troubles = new Map(sight.troubles.map((one) => [`${one.node} ${one.name} ${one.peer ?? ""}`, one]));
@@ -37,13 +41,21 @@ function takeNews(sight, now) {
     else newsOf(name, before, node, now);
   }
   for (const name of last.nodes.keys()) if (!next.nodes.has(name)) tell(now, `${name} is no member any more`);
-  for (const [key, one] of next.troubles) {
-    if (!last.troubles.has(key)) tell(now, `${one.node}: ${one.what}`, "bad");
-  }
+  newsOfTroubles(last, next, now);
+}
+
+/** What begins and what is over. That a node is away has been told, and not once more by each of the others. */
+function newsOfTroubles(last, next, now) {
+  const isTold = ({ peer }) => peer && [last, next].some(({ nodes }) => (nodes.get(peer)?.state ?? "down") !== "up");
+  const begun = new Map(), over = new Map();
+  const note = (map, { node, what }) => map.set(what, [...(map.get(what) ?? []), node]);
+  for (const [key, one] of next.troubles) if (!last.troubles.has(key) && !isTold(one)) note(begun, one);
   for (const [key, one] of last.troubles) {
     // Of a node that is silent it is not known.
-    if (!next.troubles.has(key) && next.nodes.get(one.node)?.isHeard) tell(now, `${one.node}: over: ${one.what}`, "good");
+    if (!next.troubles.has(key) && next.nodes.get(one.node)?.isHeard && !isTold(one)) note(over, one);
   }
+  for (const [what, nodes] of begun) tell(now, `${nodes.sort(inOrder).join(", ")}: ${what}`, "bad");
+  for (const [what, nodes] of over) tell(now, `${nodes.sort(inOrder).join(", ")}: over: ${what}`);
 }
 
 function newsOf(name, before, node, now) {
@@ -58,6 +70,12 @@ function newsOf(name, before, node, now) {
   }
   if (before.uptime !== undefined && node.uptime < before.uptime) tell(now, `${name} has started again`);
   if (before.version !== undefined && node.version !== before.version) tell(now, `${name} runs release ${node.version}, before: ${before.version}`);
-  for (const target of node.hints) if (!before.hints.has(target)) tell(now, `${name} holds something for ${target}`);
-  for (const target of before.hints) if (!node.hints.has(target)) tell(now, `${name} has handed over all that it held for ${target}`, "good");
+  for (const target of node.hints.keys()) {
+    const sights = (before.hints.get(target) ?? 0) + 1;
+    node.hints.set(target, sights);
+    if (sights === HELD_FOR) tell(now, `${name} holds hints for ${target}`);
+  }
+  for (const [target, sights] of before.hints) {
+    if (!node.hints.has(target) && sights >= HELD_FOR) tell(now, `${name} holds no hints for ${target} any more`, "good");
+  }
 }

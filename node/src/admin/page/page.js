@@ -7,21 +7,36 @@ const HEADER = ["node", "state", "zone", "owns", "keys", "bytes", "requests/s", 
   "clock", "disk free", "release", "up for"];
 
 function showVerdict({ verdict, cluster, speaker, troubles, at_ms }) {
-  const { well, severity, sentence, remedy, more } = verdict;
+  const { well, severity, sentence, remedy } = verdict;
   say(byId("verdict"), sentence);
   byId("verdict").dataset.tone = severity ?? "well";
   document.title = `${well ? "" : "! "}${cluster}: ${sentence}`;
   byId("remedy").hidden = !remedy;
-  say(byId("remedy"), remedy ? `To do: ${remedy}.${more > 0 ? ` ${more} more below.` : ""}` : "");
+  sayWithCode(byId("remedy"), remedy ? `To do: ${remedy}.` : "");
   speak(`${sentence} ${remedy ? `To do: ${remedy}.` : ""}`);
   say(byId("title"), `Driftless: ${cluster}`);
   say(byId("source"), `as ${speaker} sees it, at ${new Date(at_ms).toLocaleTimeString("en-GB")}`);
-  byId("troubles").hidden = troubles.length === 0;
-  const items = troubles.map(({ node, what, remedy, severity, for_ms }) => make("li", { "data-severity": severity },
-    make("p", {}, make("strong", {}, node), `  ${what} (for ${span(for_ms)})`), make("p", { class: "do" }, `To do: ${remedy}.`)));
-  const list = byId("troubles-list"), text = items.map((item) => item.textContent).join("\n");
-  if (list.dataset.text !== text) list.replaceChildren(...items);
-  list.dataset.text = text;
+  showTroubles(troubles, sentence);
+}
+
+/** What several nodes say of the same stands there once; what is all that the first line says, not again. */
+function showTroubles(troubles, sentence) {
+  const groups = new Map();
+  for (const one of troubles) {
+    const key = [one.severity, one.what, one.remedy].join("\n"), group = groups.get(key);
+    if (group) [group.names, group.for_ms] = [[...group.names, one.node], Math.max(group.for_ms, one.for_ms)];
+    else groups.set(key, { ...one, names: [one.node] });
+  }
+  const all = [...groups.values()], list = byId("troubles-list");
+  byId("troubles").hidden = all.length === 0 || (all.length === 1 && sentence.includes(all[0].what));
+  all.forEach(({ names, what, remedy, severity, for_ms }, at) => {
+    const item = list.children[at] ?? list.appendChild(make("li", {}, make("p", {}, make("strong"), make("span")), make("p", { class: "do" })));
+    item.dataset.severity = severity;
+    say(item.firstChild.firstChild, names.sort(inOrder).join(", "));
+    sayWithCode(item.firstChild.lastChild, ` ${what} (for ${ago(for_ms)})`);
+    sayWithCode(item.lastChild, `To do: ${remedy}.`);
+  });
+  while (list.children.length > all.length) list.lastElementChild.remove();
 }
 
 /** For who listens: again only if it says something else than other numbers. */
@@ -41,27 +56,26 @@ function cells(node, speaker, sums) {
   const trip = speaker?.round_trips.find((one) => one.peer === node.name)?.microseconds;
   const never = exchanges.some((one) => one.never > 0), oldest = Math.max(...exchanges.map((one) => one.oldest_ms ?? 0));
   const unequal = exchanges.reduce((sum, one) => sum + one.unequal, 0);
-  const compared = figures.aae_paused ? "paused" : never ? "not since start" : unequal > 0 ? `${count(unequal)} differ` : `${span(oldest)} ago`;
+  const compared = figures.aae_paused ? "paused" : never ? "not since start" : unequal > 0 ? `${count(unequal)} differ` : `${ago(oldest)} ago`;
   const offset = status.clock_offset_ms;
   return [node.zone, `${node.owned_percent.toFixed(1)} %`, status.keys === null ? "counting" : count(status.keys), size(status.bytes),
     rate(requests.reduce((sum, one) => sum + one.rate, 0)), short(within(took, 0.99)), status.hints === null ? "counting" : count(status.hints),
     exchanges.length > 0 ? compared : NOTHING, trip === undefined ? NOTHING : short(trip),
     offset === null ? NOTHING : `${offset > 0 ? "+" : ""}${offset} ms`,
-    disk ? `${size(disk.free)} (${Math.floor(disk.free * 100 / disk.total)} %)` : NOTHING, status.version, span(status.uptime_ms)];
+    disk ? `${size(disk.free)} (${Math.floor(disk.free * 100 / disk.total)} %)` : NOTHING, status.version, ago(status.uptime_ms)];
 }
 
 /** Rows stay where they are, so that what has the focus or is selected does. */
 function showNodes(sight) {
   const head = byId("nodes").tHead.rows[0], body = byId("nodes").tBodies[0];
-  if (head.cells.length === 0) head.append(...HEADER.map((name) => make("th", { scope: "col" }, name)));
+  if (head.cells.length === 0) head.append(...HEADER.map((name) => make("th", { scope: "col", class: name === "state" ? "left" : "" }, name)));
   const speaker = sight.nodes.find((node) => node.name === sight.speaker)?.figures, points = load.points.length > 0 ? recent(NOW_S) : [];
   const nodes = [...sight.nodes].sort((one, other) => inOrder(one.name, other.name));
   nodes.forEach((node, at) => {
     let row = [...body.rows].find((row) => row.dataset.node === node.name);
     if (!row) {
-      const swatch = make("span", { class: "swatch" });
-      swatch.style.setProperty("--hue", hueOf(node.name));
-      row = make("tr", { "data-node": node.name }, make("th", { scope: "row" }, swatch, node.name), make("td", {}, make("span")),
+      const swatch = colour(make("span", { class: "swatch" }), node.name);
+      row = make("tr", { "data-node": node.name }, make("th", { scope: "row" }, swatch, node.name), make("td", { class: "left" }, make("span")),
         ...HEADER.slice(2).map(() => make("td")));
     }
     if (body.rows[at] !== row) body.insertBefore(row, body.rows[at] ?? null);
@@ -77,56 +91,6 @@ function showNodes(sight) {
     row.cells[12].classList.toggle("short", Boolean(node.figures?.status.conditions.some((one) => one.name === "disk_low")));
   });
   while (body.rows.length > nodes.length) body.lastElementChild.remove();
-}
-
-/** Everything that is under way: what, where, why, how far, how fast, how long still. */
-function tasks(sight) {
-  const all = [], states = new Map(sight.nodes.map((node) => [node.name, node.state]));
-  for (const { name, figures } of sight.nodes) {
-    if (!figures) continue;
-    const { moving, hints, exchanges, partitions_uncounted: uncounted, damaged } = figures;
-    const version = `version ${sight.ring_version} of the members`;
-    if (figures.unfinished.length > 0 && moving.taken < moving.taking) {
-      const left = moving.keys > 0 ? moving.keys_left * moving.bytes / moving.keys : 0;
-      all.push(["takes in partitions", name, version, `${moving.taken} of ${moving.taking}, ${size(moving.bytes)}${left > 0 ? ` of about ${size(moving.bytes + left)}` : ""}`,
-        moving.rate > 0 ? `${size(moving.rate)}/s` : NOTHING, moving.rate > 0 && left > 0 ? span(left / moving.rate * 1000) : NOTHING]);
-    }
-    if (figures.unfinished.length > 0 && moving.given < moving.giving) {
-      all.push(["hands over partitions", name, version, `${moving.given} of ${moving.giving}`, NOTHING, NOTHING]);
-    }
-    for (const one of hints.filter((one) => one.keys > 0)) {
-      const why = states.get(one.target) === "up" ? `${one.target} was away` : `${one.target} is away: until it is back`;
-      all.push(["holds hints", `${name} → ${one.target}`, why, `${count(one.keys)} keys left (${size(one.bytes)}), ${count(one.delivered)} delivered`,
-        one.rate > 0 ? `${rate(one.rate)} keys/s` : NOTHING, span(one.eta_ms)]);
-    }
-    for (const one of exchanges) {
-      if (one.unequal + one.in_progress + one.behind + one.never === 0 || states.get(one.peer) !== "up") continue;
-      const differs = one.unequal + one.behind > 0;
-      all.push([differs ? "repairs replicas" : "compares replicas", `${name} ⇄ ${one.peer}`,
-        differs ? `${count(one.unequal)} partitions differ` : one.never > 0 ? "not compared since a start" : "its turn",
-        `${count(one.shared - one.never)} of ${count(one.shared)} partitions compared${one.behind > 0 ? `, ${count(one.behind)} keys or more to repair` : ""}`,
-        one.rate > 0 ? `${rate(one.rate)} keys/s` : NOTHING, one.rate > 0 && one.behind > 0 ? span(one.behind / one.rate * 1000) : NOTHING]);
-    }
-    if (uncounted > 0) all.push(["reads its records", name, "a start", `${count(uncounted)} partitions left`, NOTHING, NOTHING]);
-    if (damaged > 0) all.push(["restores records", name, "they are damaged", `${count(damaged)} left`, NOTHING, NOTHING]);
-  }
-  return all;
-}
-
-function showTasks(sight) {
-  const all = tasks(sight), shown = all.slice(0, 100), body = byId("tasks").tBodies[0];
-  byId("tasks").hidden = shown.length === 0;
-  const more = all.length - shown.length;
-  say(byId("no-tasks"), more > 0 ? `And ${count(more)} more.` : shown.length === 0 ? "Nothing changes hands, no hints wait, and no replicas are known to differ." : "");
-  shown.forEach((texts, at) => {
-    const row = body.rows[at] ?? body.insertRow();
-    while (row.cells.length < texts.length) row.insertCell();
-    texts.forEach((text, cell) => say(row.cells[cell], text));
-  });
-  while (body.rows.length > shown.length) body.lastElementChild.remove();
-  const heard = sight.nodes.filter((node) => node.figures), damaged = heard.reduce((sum, node) => sum + node.figures.damaged, 0);
-  const leaves = heard.reduce((sum, node) => sum + node.figures.leaves_scrubbed, 0);
-  say(byId("scrub"), `The scrub reads records again all the time: ${count(leaves)} pieces so far, ${damaged > 0 ? `${count(damaged)} records damaged now` : "nothing damaged"}.`);
 }
 
 function showValues(sight) {

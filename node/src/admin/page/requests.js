@@ -3,7 +3,7 @@
 const OPERATIONS = ["get", "put", "delete", "scan"];
 const BUCKETS = 21, SHORTEST_US = 50, KEPT_S = 300, NOW_S = 10;
 
-const load = { before: new Map(), points: [] };
+const load = { before: new Map(), points: [], shown_s: 60 };
 
 const none = () => ({ ok: 0, refused: 0, unknown: 0, took: new Array(BUCKETS).fill(0) });
 
@@ -97,7 +97,7 @@ function drawChart(svg, lines, valueOf, top, words) {
     for (const point of load.points) {
       const value = valueOf(point, line);
       if (!Number.isFinite(value)) { pen = false; continue; }
-      const x = 300 - (now - point.at) / (KEPT_S * 10) * 3, y = 88 - Math.min(value / top, 1) * 84;
+      const x = 300 - (now - point.at) / load.shown_s * 0.3, y = 88 - Math.min(value / top, 1) * 84;
       d += `${pen ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}${pen ? "" : "h.01"}`;
       pen = true;
     }
@@ -109,6 +109,9 @@ function drawChart(svg, lines, valueOf, top, words) {
 
 function showRequests() {
   if (load.points.length === 0) return;
+  const age = (load.points.at(-1).at - load.points[0].at) / 1000;
+  load.shown_s = [60, 120, KEPT_S].find((seconds) => age <= seconds) ?? KEPT_S;
+  for (const label of document.querySelectorAll(".axis :first-child")) say(label, `${load.shown_s / 60} min ago`);
   const sums = together(recent(NOW_S));
   const used = OPERATIONS.filter((operation) => load.points.some((point) => point.rates[operation] > 0));
   const shown = OPERATIONS.filter((operation) => used.includes(operation) || operation === "get" || operation === "put");

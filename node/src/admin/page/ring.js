@@ -1,13 +1,24 @@
 // The ring: a band for each replica of a partition, the first owner inside, each arc in its owner's colour. Around it, what changes hands.
 
-const ring = { arcs: null, states: new Map(), alone: null, hues: new Map() };
+const ring = { arcs: null, states: new Map(), alone: null, colours: new Map() };
 
 const INNER = 104, OUTER = 182, GAP = 2, AROUND = [186, 194];
 
-/** Of each name always the same, as far apart from those before it as can be. */
-function hueOf(name) {
-  if (!ring.hues.has(name)) ring.hues.set(name, (205 + ring.hues.size * 137.508) % 360);
-  return ring.hues.get(name);
+/** Hue, saturation and lightness: the first ones differ in lightness as well, for who tells some hues from others with difficulty. None is
+ * the red of what is lost. */
+const COLOURS = [[207, 58, 47], [34, 82, 58], [166, 48, 38], [275, 38, 66], [52, 70, 50], [318, 42, 56], [22, 42, 37], [90, 40, 52]];
+
+/** Gives an element the colour of an owner, which stays the same while the page is open. */
+function colour(element, name) {
+  if (!ring.colours.has(name)) {
+    const at = ring.colours.size;
+    ring.colours.set(name, COLOURS[at] ?? [(40 + at * 137.508) % 330 + 15, 45, [45, 62, 36][at % 3]]);
+  }
+  const [hue, saturation, lightness] = ring.colours.get(name);
+  element.style.setProperty("--hue", hue);
+  element.style.setProperty("--saturation", `${saturation}%`);
+  element.style.setProperty("--lightness", `${lightness}%`);
+  return element;
 }
 
 function point(radius, turn) {
@@ -37,7 +48,7 @@ function band(ownerOf, inner, outer) {
 
 function drawRing() {
   const { members, owners, changing, n } = ring.arcs;
-  [...members].sort(inOrder).forEach(hueOf);
+  byId("owners").replaceChildren(...[...members].sort(inOrder).map(ownerButton));
   const thickness = (OUTER - INNER) / n;
   const children = [draw("defs", {}, draw("pattern",
     { id: "lost", width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
@@ -46,8 +57,7 @@ function drawRing() {
     const inner = INNER + replica * thickness;
     for (const [owner, d] of band((arc) => owners[arc][replica], inner, inner + thickness - GAP)) {
       const path = draw("path", { d, class: "owned", "data-owner": members[owner] });
-      path.style.setProperty("--hue", hueOf(members[owner]));
-      path.append(draw("title", {}, `${members[owner]}, as owner number ${replica + 1}`));
+      colour(path, members[owner]).append(draw("title", {}, `${members[owner]}, as owner number ${replica + 1}`));
       children.push(path);
     }
   }
@@ -57,12 +67,10 @@ function drawRing() {
   children.push(draw("text", { class: "large", x: 200, y: 200, id: "ring-count" }), draw("text", { class: "small", x: 200, y: 224, id: "ring-below" }),
     draw("text", { class: "small", x: 200, y: 243, id: "ring-version" }));
   byId("ring-picture").replaceChildren(...children);
-  byId("owners").replaceChildren(...[...members].sort(inOrder).map(ownerButton));
 }
 
 function ownerButton(name) {
-  const swatch = make("span", { class: "swatch" });
-  swatch.style.setProperty("--hue", hueOf(name));
+  const swatch = colour(make("span", { class: "swatch" }), name);
   const button = make("button", { type: "button", "aria-pressed": ring.alone === name, "data-owner": name }, swatch, name);
   button.addEventListener("click", () => {
     ring.alone = ring.alone === name ? null : name;

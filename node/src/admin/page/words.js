@@ -21,6 +21,13 @@ function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** The same for a text in which `commands` stand in backticks. */
+function sayWithCode(element, text) {
+  if (element.dataset.text === text) return;
+  element.dataset.text = text;
+  element.replaceChildren(...text.split("`").map((part, at) => (at % 2 === 1 ? make("code", {}, part) : part)));
+}
+
 const NOTHING = "–";
 
 function count(number) {
@@ -51,6 +58,11 @@ function span(milliseconds) {
   const next = parts[at + 1];
   const rest = next ? Math.floor((seconds % length) / next[1]) : 0;
   return `${Math.floor(seconds / length)} ${unit}${rest > 0 ? ` ${rest} ${next[0]}` : ""}`;
+}
+
+/** How long ago, without more than matters. */
+function ago(milliseconds) {
+  return Number.isFinite(milliseconds) ? span(milliseconds).split(" ").slice(0, 2).join(" ") : NOTHING;
 }
 
 /** A short time, in microseconds. */
