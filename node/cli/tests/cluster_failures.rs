@@ -155,12 +155,15 @@ fn the_status_page_shows_who_is_up_and_who_is_gone_and_comes_back_to_a_node_that
     let browser = RefCell::new(browser);
     let shown = |expression: &str| browser.borrow_mut().evaluate(expression);
     let verdict = || shown("document.querySelector('h1').textContent");
-    let states = || shown("[...document.querySelectorAll('#nodes tbody .state')].map((state) => state.textContent).join()");
+    let states =
+        || shown("[...document.querySelectorAll('#nodes tbody .state')].map((state) => state.textContent).join()");
     dev.eventually("all is well", || verdict() == json!("All is well: all 3 nodes are up and connected."));
     assert_eq!(states(), json!("up,up,up"));
     assert_eq!(shown("document.querySelector('h1').dataset.tone"), json!("well"));
     let partitions = shown("document.getElementById('ring-words').textContent");
-    assert!(partitions.as_str().is_some_and(|words| words.starts_with("256 partitions, each with 3 owners: n1 33.3 %")));
+    assert!(
+        partitions.as_str().is_some_and(|words| words.starts_with("256 partitions, each with 3 owners: n1 33.3 %"))
+    );
 
     dev.ok(&["put", "asked", "for"]);
     let puts = "[...document.querySelectorAll('#operations tr')].find((row) => row.cells[0].textContent === 'put').cells[2].textContent";

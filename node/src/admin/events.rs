@@ -12,8 +12,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use axum::extract::{Extension, State};
@@ -74,7 +74,8 @@ pub(super) async fn events(
     headers: HeaderMap,
 ) -> Response {
     if is_for_another_page(&headers) {
-        return (StatusCode::FORBIDDEN, "this is for the status page of this node, and for no other page\n").into_response();
+        return (StatusCode::FORBIDDEN, "this is for the status page of this node, and for no other page\n")
+            .into_response();
     }
     let Ok(place) = admin.watching.places.clone().try_acquire_owned() else {
         let text = format!("{STREAMS_MAX} watch already, and more may not: close another status page of this node\n");

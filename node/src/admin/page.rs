@@ -12,7 +12,8 @@ use base64::engine::general_purpose::STANDARD;
 /// Serves it.
 pub(super) async fn page() -> Response {
     let Page { text, policy } = &*PAGE;
-    let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, policy.as_str())];
+    let headers =
+        [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, policy.as_str())];
     (headers, not_to_be_kept(), text.as_str()).into_response()
 }
 

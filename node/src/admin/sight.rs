@@ -216,7 +216,10 @@ mod tests {
         assert_eq!((&seen["verdict"]["more"], &seen["unfinished"]), (&json!(1), &json!([])));
         assert!(seen["verdict"]["sentence"].as_str().is_some_and(|said| said.starts_with("1 of 3 nodes is down (c)")));
         let trouble = &seen["troubles"][0];
-        assert_eq!((&trouble["node"], &trouble["name"], &trouble["remedy"]), (&json!("b"), &json!("disk_low"), &json!("make room")));
+        assert_eq!(
+            (&trouble["node"], &trouble["name"], &trouble["remedy"]),
+            (&json!("b"), &json!("disk_low"), &json!("make room"))
+        );
     }
 
     #[test]
@@ -225,7 +228,10 @@ mod tests {
         let arcs = serde_json::to_value(Arcs::of(&configurations)).expect("is JSON");
         let partitions = configurations.topology().ring().partitions().get() as usize;
         let owners = arcs["owners"].as_array().expect("is one");
-        assert_eq!((&arcs["version"], &arcs["n"], owners.len()), (&json!(configurations.version()), &json!(3), partitions));
+        assert_eq!(
+            (&arcs["version"], &arcs["n"], owners.len()),
+            (&json!(configurations.version()), &json!(3), partitions)
+        );
         assert!(owners.iter().all(|owners| owners.as_array().is_some_and(|owners| owners.len() == 3)));
         assert!(arcs["changing"].as_array().is_some_and(|all| all.iter().all(|nodes| *nodes == json!([]))));
         assert_eq!(arcs["members"].as_array().map(Vec::len), Some(3));

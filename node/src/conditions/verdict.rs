@@ -61,7 +61,8 @@ pub fn state(one: Answer<'_>, all: &[Answer<'_>]) -> &'static str {
 /// All that somebody should do something about.
 pub fn troubles<'a>(all: &[Answer<'a>]) -> Vec<Trouble<'a>> {
     let answers = all.iter().filter_map(|one| Some((one.member.name.as_str(), one.status?)));
-    let said = answers.flat_map(|(node, status)| status.conditions.iter().map(move |condition| Trouble { node, condition }));
+    let said =
+        answers.flat_map(|(node, status)| status.conditions.iter().map(move |condition| Trouble { node, condition }));
     let mut bad: Vec<Trouble<'a>> = said.filter(|trouble| trouble.condition.severity > Severity::Note).collect();
     // What several nodes say of the same stands together, in their order.
     let mut longest: BTreeMap<(&str, Option<&str>), u64> = BTreeMap::new();
@@ -118,7 +119,13 @@ pub fn judge(topology: &Topology, all: &[Answer<'_>], moving: Option<Moving>) ->
         return notice(true, format!("{up}; some still count their keys after a start."));
     }
     match answers().filter_map(|status| status.hints).sum::<u64>() {
-        0 => Verdict { well: true, severity: None, sentence: format!("All is well: {}.", lower(&up)), remedy: None, more: 0 },
+        0 => Verdict {
+            well: true,
+            severity: None,
+            sentence: format!("All is well: {}.", lower(&up)),
+            remedy: None,
+            more: 0,
+        },
         1 => notice(true, format!("{up}; 1 key waits to be handed over.")),
         hints => notice(true, format!("{up}; {} keys wait to be handed over.", grouped(hints))),
     }

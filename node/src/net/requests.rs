@@ -100,7 +100,10 @@ mod tests {
         counts.answered(Operation::Put, OutcomeLabel::Ok, Duration::from_micros(120));
         counts.answered(Operation::Put, OutcomeLabel::Unknown, Duration::from_micros(40));
         let all = answered(&metrics);
-        assert_eq!(all.iter().map(|one| &one.operation[..]).collect::<Vec<_>>(), ["get", "put", "delete", "scan", "other"]);
+        assert_eq!(
+            all.iter().map(|one| &one.operation[..]).collect::<Vec<_>>(),
+            ["get", "put", "delete", "scan", "other"]
+        );
         assert_eq!((all[1].ok, all[1].refused, all[1].unknown, &all[1].took[..]), (1, 0, 1, &[1, 0, 1][..]));
         assert!(all[0].took.is_empty());
     }

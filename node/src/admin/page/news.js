@@ -2,8 +2,11 @@
 
 const NEWS_MAX = 100;
 
-/** Under load some write is late now and then, and a hint of it is kept for a moment: that is no news. */
-const HELD_FOR = 5;
+/** Under load some write is late now and then, and a hint of it is kept for a moment: news is what is there in so many sights in a row. */
+const HELD_FOR = 8;
+
+/** For whom hints are held, and in how many sights in a row. */
+const held = new Map();
 
 let seen = null;
 
@@ -16,12 +19,10 @@ function tell(now, text, tone) {
   byId("no-news").hidden = true;
 }
 
-/** What is compared: of each node its state, when it started, what is the matter with it, and for whom it holds something. */
+/** What is compared: of each node its state and when it started, and what is the matter. */
 function essence(sight) {
   const nodes = new Map(sight.nodes.map((node) => [node.name, {
     state: node.state, stays: node.stays, uptime: node.figures?.status.uptime_ms, version: node.figures?.status.version,
-    // For whom, and in how many sights in a row.
-    hints: new Map((node.figures?.hints ?? []).filter((hints) => hints.keys > 0).map((hints) => [hints.target, 1])),
     isHeard: node.figures !== null,
   }]));
   const troubles = new Map(sight.troubles.map((one) => [`${one.node} ${one.name} ${one.peer ?? ""}`, one]));
@@ -42,6 +43,7 @@ function takeNews(sight, now) {
   }
   for (const name of last.nodes.keys()) if (!next.nodes.has(name)) tell(now, `${name} is no member any more`);
   newsOfTroubles(last, next, now);
+  newsOfHints(sight, now);
 }
 
 /** What begins and what is over. That a node is away has been told, and not once more by each of the others. */
@@ -65,17 +67,25 @@ function newsOf(name, before, node, now) {
   if (before.stays && !node.stays) tell(now, `${name} leaves`);
   if (node.uptime === undefined) {
     // Until it is heard again what was known last is what it is compared with.
-    Object.assign(node, { uptime: before.uptime, version: before.version, hints: before.hints });
+    Object.assign(node, { uptime: before.uptime, version: before.version });
     return;
   }
   if (before.uptime !== undefined && node.uptime < before.uptime) tell(now, `${name} has started again`);
   if (before.version !== undefined && node.version !== before.version) tell(now, `${name} runs release ${node.version}, before: ${before.version}`);
-  for (const target of node.hints.keys()) {
-    const sights = (before.hints.get(target) ?? 0) + 1;
-    node.hints.set(target, sights);
-    if (sights === HELD_FOR) tell(now, `${name} holds hints for ${target}`);
+}
+
+function newsOfHints(sight, now) {
+  const targets = new Map();
+  for (const { name, figures } of sight.nodes) {
+    for (const { target, keys } of figures?.hints ?? []) if (keys > 0) targets.set(target, [...(targets.get(target) ?? []), name]);
   }
-  for (const [target, sights] of before.hints) {
-    if (!node.hints.has(target) && sights >= HELD_FOR) tell(now, `${name} holds no hints for ${target} any more`, "good");
+  for (const [target, holders] of targets) {
+    held.set(target, (held.get(target) ?? 0) + 1);
+    if (held.get(target) === HELD_FOR) tell(now, `hints are held for ${target}, by ${holders.sort(inOrder).join(", ")}`);
+  }
+  for (const [target, sights] of held) {
+    if (targets.has(target)) continue;
+    held.delete(target);
+    if (sights >= HELD_FOR) tell(now, `no hints are held for ${target} any more`, "good");
   }
 }

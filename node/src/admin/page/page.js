@@ -100,7 +100,7 @@ function showValues(sight) {
     ["keys, replicas counted", count(sum((figures) => figures.status.keys ?? 0))],
     ["bytes of values", size(sum((figures) => figures.status.bytes ?? 0))],
     ["siblings per read", reads > 0 ? (siblings / reads).toFixed(2) : NOTHING],
-    ["writes discarded (last writer wins)", count(sum((figures) => figures.writes_discarded))],
+    ["writes discarded (lww)", count(sum((figures) => figures.writes_discarded))],
     ["writes taken by stand-ins", count(sum((figures) => figures.fallback_coordinated))],
     ["hints delivered", count(sum((figures) => figures.hints_delivered))],
     ["keys repaired", count(sum((figures) => figures.keys_repaired))],

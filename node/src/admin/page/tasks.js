@@ -1,45 +1,70 @@
-// What is under way: what, where, why, how far, how fast, and for how long still.
+// What is under way: what, where, why, how far, how fast, and for how long still. Rows are as many as nodes, and not as pairs of them.
 
-const SHOWN_MAX = 100;
+const SHOWN_MAX = 100, PAIRS_MAX = 6, NAMES_MAX = 4;
 
-function moves({ name, figures }, version) {
-  const { moving, unfinished } = figures, rows = [];
-  if (unfinished.length > 0 && moving.taken < moving.taking) {
+const total = (all, of) => all.reduce((sum, one) => sum + of(one), 0);
+const atRate = (number) => (number > 0 ? `${rate(number)} keys/s` : NOTHING);
+
+function named(names) {
+  const more = names.length - NAMES_MAX;
+  return more > 1 ? `${names.slice(0, NAMES_MAX).join(", ")} and ${more} more` : names.join(", ");
+}
+
+function moves(nodes, version) {
+  const moving = nodes.filter(({ figures }) => figures.unfinished.length > 0);
+  const rows = moving.filter(({ figures: { moving } }) => moving.taken < moving.taking).map(({ name, figures: { moving } }) => {
     const left = moving.keys > 0 ? moving.keys_left * moving.bytes / moving.keys : 0, isFast = moving.rate > 0;
-    rows.push(["takes in partitions", name, version,
+    return ["takes in partitions", name, version,
       `${moving.taken} of ${moving.taking}, ${size(moving.bytes)}${left > 0 ? ` of about ${size(moving.bytes + left)}` : ""}`,
-      isFast ? `${size(moving.rate)}/s` : NOTHING, isFast && left > 0 ? span(left / moving.rate * 1000) : NOTHING]);
-  }
-  if (unfinished.length > 0 && moving.given < moving.giving) {
-    rows.push(["hands over partitions", name, version, `${moving.given} of ${moving.giving}`, NOTHING, NOTHING]);
+      isFast ? `${size(moving.rate)}/s` : NOTHING, isFast && left > 0 ? span(left / moving.rate * 1000) : NOTHING];
+  });
+  const giving = moving.filter(({ figures: { moving } }) => moving.given < moving.giving);
+  if (giving.length > 0) {
+    rows.push(["hands over partitions", named(giving.map((node) => node.name)), version,
+      `${total(giving, (node) => node.figures.moving.given)} of ${total(giving, (node) => node.figures.moving.giving)}`, NOTHING, NOTHING]);
   }
   return rows;
 }
 
-function deliveries({ name, figures }, isUp) {
-  return figures.hints.filter((one) => one.keys > 0).map((one) => [
-    isUp(one.target) ? "hands over hints" : "holds hints", `${name} → ${one.target}`,
-    isUp(one.target) ? `${one.target} was away` : `${one.target} is away: until it is back`,
-    `${count(one.keys)} ${one.keys === 1 ? "key" : "keys"} left${one.bytes > 0 ? ` (${size(one.bytes)})` : ""}, ${count(one.delivered)} delivered`,
-    one.rate > 0 ? `${rate(one.rate)} keys/s` : NOTHING, span(one.eta_ms)]);
+/** All that is held for the same node together; it is there when the last of them has handed over all. */
+function deliveries(nodes, isUp) {
+  const targets = new Map();
+  for (const { name, figures } of nodes) {
+    for (const one of figures.hints.filter((one) => one.keys > 0)) targets.set(one.target, [...(targets.get(one.target) ?? []), { name, ...one }]);
+  }
+  return [...targets].sort(([one], [other]) => inOrder(one, other)).map(([target, all]) => {
+    const keys = total(all, (one) => one.keys), bytes = total(all, (one) => one.bytes);
+    return [isUp(target) ? "hands over hints" : "holds hints", `${named(all.map((one) => one.name))} → ${target}`,
+      isUp(target) ? `${target} was away, or late` : `${target} is away: until it is back`,
+      `${count(keys)} ${keys === 1 ? "key" : "keys"} left${bytes > 0 ? ` (${size(bytes)})` : ""}, ${count(total(all, (one) => one.delivered))} delivered`,
+      atRate(total(all, (one) => one.rate)), span(all.every((one) => one.eta_ms !== null) ? Math.max(...all.map((one) => one.eta_ms)) : null)];
+  });
 }
 
 /** Both sides of a pair say how they compare themselves; what either knows counts. */
-function comparisons(nodes, isUp) {
-  const pairs = new Map();
+function pairs(nodes, isUp) {
+  const known = new Map();
   for (const { name, figures } of nodes) {
     for (const one of figures.exchanges.filter((one) => isUp(one.peer))) {
-      const pair = [name, one.peer].sort(inOrder).join(" ⇄ "), other = pairs.get(pair);
+      const pair = [name, one.peer].sort(inOrder).join(" ⇄ "), other = known.get(pair);
       const most = (field) => Math.max(one[field], other?.[field] ?? 0);
-      pairs.set(pair, { shared: most("shared"), never: most("never"), unequal: most("unequal"), in_progress: most("in_progress"),
+      known.set(pair, { pair, shared: most("shared"), never: most("never"), unequal: most("unequal"), in_progress: most("in_progress"),
         behind: most("behind"), rate: one.rate + (other?.rate ?? 0) });
     }
   }
-  const busy = [...pairs].filter(([, one]) => one.unequal + one.in_progress + one.behind + one.never > 0);
-  return busy.map(([pair, one]) => [one.unequal + one.behind > 0 ? "repairs replicas" : "compares replicas", pair,
+  return [...known.values()].filter((one) => one.unequal + one.in_progress + one.behind + one.never > 0)
+    .sort((one, other) => other.behind - one.behind || inOrder(one.pair, other.pair));
+}
+
+function comparisons(nodes, isUp) {
+  const all = pairs(nodes, isUp), more = all.slice(PAIRS_MAX);
+  const row = (one) => [one.unequal + one.behind > 0 ? "repairs replicas" : "compares replicas", one.pair,
     one.unequal > 0 ? `${count(one.unequal)} partitions differ` : one.never > 0 ? "not compared since a start" : "its turn",
     one.behind > 0 ? `${count(one.behind)} keys or more to repair` : `${count(one.shared - one.never)} of ${count(one.shared)} partitions compared`,
-    one.rate > 0 ? `${rate(one.rate)} keys/s` : NOTHING, one.rate > 0 && one.behind > 0 ? span(one.behind / one.rate * 1000) : NOTHING]);
+    atRate(one.rate), one.rate > 0 && one.behind > 0 ? span(one.behind / one.rate * 1000) : NOTHING];
+  if (more.length < 2) return all.map(row);
+  const sum = Object.fromEntries(["shared", "never", "unequal", "in_progress", "behind", "rate"].map((field) => [field, total(more, (one) => one[field])]));
+  return [...all.slice(0, PAIRS_MAX), { pair: `${more.length} more pairs`, ...sum }].map(row);
 }
 
 function repairs({ name, figures }) {
@@ -51,10 +76,9 @@ function repairs({ name, figures }) {
 
 function tasks(sight) {
   const states = new Map(sight.nodes.map((node) => [node.name, node.state])), isUp = (name) => states.get(name) === "up";
-  const nodes = sight.nodes.filter((node) => node.figures).sort((one, other) => inOrder(one.name, other.name));
-  const version = `version ${sight.ring_version} of the members`;
-  return [...nodes.flatMap((node) => moves(node, version)), ...nodes.flatMap((node) => deliveries(node, isUp)),
-    ...comparisons(nodes, isUp), ...nodes.flatMap(repairs)];
+  const nodes = sight.nodes.filter((node) => node.figures);
+  return [...moves(nodes, `version ${sight.ring_version} of the members`), ...deliveries(nodes, isUp), ...comparisons(nodes, isUp),
+    ...nodes.flatMap(repairs)];
 }
 
 function showTasks(sight) {
