@@ -119,13 +119,7 @@ pub fn judge(topology: &Topology, all: &[Answer<'_>], moving: Option<Moving>) ->
         return notice(true, format!("{up}; some still count their keys after a start."));
     }
     match answers().filter_map(|status| status.hints).sum::<u64>() {
-        0 => Verdict {
-            well: true,
-            severity: None,
-            sentence: format!("All is well: {}.", lower(&up)),
-            remedy: None,
-            more: 0,
-        },
+        0 => Verdict { well: true, severity: None, sentence: format!("{up}."), remedy: None, more: 0 },
         1 => notice(true, format!("{up}; 1 key waits to be handed over.")),
         hints => notice(true, format!("{up}; {} keys wait to be handed over.", grouped(hints))),
     }
@@ -209,12 +203,6 @@ fn grouped(number: u64) -> String {
     }
 }
 
-/// For the middle of a sentence.
-fn lower(sentence: &str) -> String {
-    let mut letters = sentence.chars();
-    letters.next().into_iter().flat_map(char::to_lowercase).chain(letters).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use driftless_proto::client::PeerStatus;
@@ -277,7 +265,7 @@ mod tests {
     #[test]
     fn health_is_one_sentence_and_what_to_do() {
         let well = Cluster::of([true; 3]).verdict();
-        assert_eq!((well.well, &well.sentence[..]), (true, "All is well: all 3 nodes are up and connected."));
+        assert_eq!((well.well, &well.sentence[..]), (true, "All 3 nodes are up and connected."));
         let one = Cluster::of([true, true, false]).verdict();
         assert_eq!((one.well, one.severity), (false, Some(Severity::Warning)));
         assert_eq!(one.sentence, "1 of 3 nodes is down (c): every partition still has a quorum of primaries.");

@@ -7,7 +7,8 @@ const HEADER = ["node", "state", "zone", "owns", "keys", "bytes", "requests/s", 
   "clock", "disk free", "release", "up for"];
 
 function showVerdict({ verdict, cluster, speaker, troubles, at_ms }) {
-  const { well, severity, sentence, remedy } = verdict;
+  const { well, severity, remedy } = verdict;
+  const sentence = severity === null ? `All is well: ${verdict.sentence[0].toLowerCase()}${verdict.sentence.slice(1)}` : verdict.sentence;
   say(byId("verdict"), sentence);
   byId("verdict").dataset.tone = severity ?? "well";
   document.title = `${well ? "" : "! "}${cluster}: ${sentence}`;
