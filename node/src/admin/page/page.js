@@ -57,7 +57,7 @@ function cells(node, speaker, sums) {
   const trip = speaker?.round_trips.find((one) => one.peer === node.name)?.microseconds;
   const never = exchanges.some((one) => one.never > 0), oldest = Math.max(...exchanges.map((one) => one.oldest_ms ?? 0));
   const unequal = exchanges.reduce((sum, one) => sum + one.unequal, 0);
-  const compared = figures.aae_paused ? "paused" : never ? "not since start" : unequal > 0 ? `${count(unequal)} differ` : `${ago(oldest)} ago`;
+  const compared = figures.aae_paused ? "paused" : never ? "not all yet" : unequal > 0 ? `${count(unequal)} differ` : `${ago(oldest)} ago`;
   const offset = status.clock_offset_ms;
   return [node.zone, `${node.owned_percent.toFixed(1)} %`, status.keys === null ? "counting" : count(status.keys), size(status.bytes),
     rate(requests.reduce((sum, one) => sum + one.rate, 0)), short(within(took, 0.99)), status.hints === null ? "counting" : count(status.hints),

@@ -12,7 +12,7 @@ const COLOURS = [[207, 58, 47], [34, 82, 58], [166, 48, 38], [275, 38, 66], [52,
 function colour(element, name) {
   if (!ring.colours.has(name)) {
     const at = ring.colours.size;
-    ring.colours.set(name, COLOURS[at] ?? [(40 + at * 137.508) % 330 + 15, 45, [45, 62, 36][at % 3]]);
+    ring.colours.set(name, COLOURS[at] ?? [(20 + at * 137.508) % 330 + 15, 45, [30, 68, 55][at % 3]]);
   }
   const [hue, saturation, lightness] = ring.colours.get(name);
   element.style.setProperty("--hue", hue);
@@ -105,7 +105,7 @@ function showRing(sight) {
   say(byId("ring-version"), `version ${version}`);
   const lost = sight.nodes.filter((node) => node.state !== "up").map((node) => node.name);
   const shares = sight.nodes.filter((node) => node.stays).map((node) => `${node.name} ${node.owned_percent.toFixed(1)} %`);
-  say(byId("ring-words"), `${count(owners.length)} partitions, each with ${n === 1 ? "one owner" : `${n} owners`}: ${shares.sort(inOrder).join(", ")}.`
+  say(byId("ring-words"), `${counted(owners.length, "partition")}, each with ${n === 1 ? "one owner" : `${n} owners`}: ${shares.sort(inOrder).join(", ")}.`
     + (lost.length > 0 ? ` Hatched: ${lost.sort(inOrder).join(", ")} (not up).` : "")
-    + (moving > 0 ? ` ${count(moving)} partitions change hands (outermost ring).` : ""));
+    + (moving > 0 ? ` ${counted(moving, "partition")} changing hands (outermost ring).` : ""));
 }

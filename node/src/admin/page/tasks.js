@@ -36,7 +36,7 @@ function deliveries(nodes, isUp) {
     const keys = total(all, (one) => one.keys), bytes = total(all, (one) => one.bytes);
     return [isUp(target) ? "hands over hints" : "holds hints", `${named(all.map((one) => one.name))} → ${target}`,
       isUp(target) ? `${target} was away, or late` : `${target} is away: until it is back`,
-      `${count(keys)} ${keys === 1 ? "key" : "keys"} left${bytes > 0 ? ` (${size(bytes)})` : ""}, ${count(total(all, (one) => one.delivered))} delivered`,
+      `${counted(keys, "key")} left${bytes > 0 ? ` (${size(bytes)})` : ""}, ${count(total(all, (one) => one.delivered))} delivered`,
       atRate(total(all, (one) => one.rate)), span(all.every((one) => one.eta_ms !== null) ? Math.max(...all.map((one) => one.eta_ms)) : null)];
   });
 }
@@ -59,8 +59,8 @@ function pairs(nodes, isUp) {
 function comparisons(nodes, isUp) {
   const all = pairs(nodes, isUp), more = all.slice(PAIRS_MAX);
   const row = (one) => [one.unequal + one.behind > 0 ? "repairs replicas" : "compares replicas", one.pair,
-    one.unequal > 0 ? `${count(one.unequal)} partitions differ` : one.never > 0 ? "not compared since a start" : "its turn",
-    one.behind > 0 ? `${count(one.behind)} keys or more to repair` : `${count(one.shared - one.never)} of ${count(one.shared)} partitions compared`,
+    one.unequal > 0 ? `${counted(one.unequal, "partition")} ${one.unequal === 1 ? "differs" : "differ"}` : one.never > 0 ? "not compared since a start" : "its turn",
+    one.behind > 0 ? `${counted(one.behind, "key")} or more to repair` : `${count(one.shared - one.never)} of ${count(one.shared)} partitions compared`,
     atRate(one.rate), one.rate > 0 && one.behind > 0 ? span(one.behind / one.rate * 1000) : NOTHING];
   if (more.length < 2) return all.map(row);
   const sum = Object.fromEntries(["shared", "never", "unequal", "in_progress", "behind", "rate"].map((field) => [field, total(more, (one) => one[field])]));
@@ -69,7 +69,7 @@ function comparisons(nodes, isUp) {
 
 function repairs({ name, figures }) {
   const { partitions_uncounted: uncounted, damaged } = figures, rows = [];
-  if (uncounted > 0) rows.push(["reads its records", name, "a start", `${count(uncounted)} partitions left`, NOTHING, NOTHING]);
+  if (uncounted > 0) rows.push(["reads its records", name, "a start", `${counted(uncounted, "partition")} left`, NOTHING, NOTHING]);
   if (damaged > 0) rows.push(["restores records", name, "they are damaged", `${count(damaged)} left`, NOTHING, NOTHING]);
   return rows;
 }
@@ -94,5 +94,5 @@ function showTasks(sight) {
   while (body.rows.length > shown.length) body.lastElementChild.remove();
   const heard = sight.nodes.filter((node) => node.figures), damaged = heard.reduce((sum, node) => sum + node.figures.damaged, 0);
   const leaves = heard.reduce((sum, node) => sum + node.figures.leaves_scrubbed, 0);
-  say(byId("scrub"), `The scrub reads records again all the time: ${count(leaves)} pieces so far, ${damaged > 0 ? `${count(damaged)} records damaged now` : "nothing damaged"}.`);
+  say(byId("scrub"), `The scrub reads records again all the time: ${counted(leaves, "piece")} so far, ${damaged > 0 ? `${counted(damaged, "record")} damaged now` : "nothing damaged"}.`);
 }

@@ -34,6 +34,11 @@ function count(number) {
   return number === null || number === undefined ? NOTHING : number.toLocaleString("en-US", { maximumFractionDigits: 0 });
 }
 
+/** `1 key`, `1,200 keys`. */
+function counted(number, what) {
+  return `${count(number)} ${what}${number === 1 ? "" : "s"}`;
+}
+
 function rate(number) {
   if (!Number.isFinite(number)) return NOTHING;
   return number.toLocaleString("en-US", { maximumFractionDigits: number > 0 && number < 10 ? 1 : 0 });
