@@ -7,8 +7,8 @@ mod common;
 use std::time::Duration;
 
 use common::{Cluster, block_on, eventually, get, put};
-use driftless_proto::client::{Liveness, Request, Response};
-use driftless_proto::{Failure, Refusal};
+use driftless_proto::client::{DrainCommand, Liveness, Request, Response};
+use driftless_proto::{Failure, Refusal, Role};
 
 #[test]
 fn what_is_put_through_one_node_is_read_through_every_node() {
@@ -351,6 +351,17 @@ fn the_status_page_is_fed_with_what_every_node_says_of_itself() {
     let puts = figures["requests"].as_array().expect("is one").iter().find(|one| one["operation"] == "put").cloned();
     assert_eq!(puts.expect("is there")["ok"], 1);
     assert_eq!(figures["round_trips"].as_array().map(Vec::len), Some(2));
+
+    // Who is drained coordinates nothing, and is looked at all the same.
+    block_on(async {
+        let mut operator = cluster.client_as(2, "operator", Some(Role::Operator)).await;
+        operator.ask(Request::Drain(DrainCommand::Begin)).await;
+    });
+    while state(&seen, "c").1["status"]["conditions"][0]["name"] != "draining" {
+        seen = events.next("cluster");
+    }
+    assert_eq!(seen["troubles"][0]["node"], "c");
+
     cluster.stop_node(1);
     while state(&seen, "b") != ("down".to_owned(), serde_json::Value::Null) {
         seen = events.next("cluster");
