@@ -146,7 +146,6 @@ pub fn client_requests() -> Vec<client::Request> {
         }),
         client::Request::Status,
         client::Request::Hints,
-        client::Request::Figures,
         client::Request::Damaged,
         client::Request::Restore(client::Restore { bucket, key: self::key(), accept_loss: false }),
         client::Request::Restore(client::Restore { bucket, key: self::key(), accept_loss: true }),
@@ -154,6 +153,7 @@ pub fn client_requests() -> Vec<client::Request> {
     all.extend(aae_commands().into_iter().map(client::Request::Aae));
     all.extend(members::commands().into_iter().map(client::Request::Cluster));
     all.extend(drain_commands().into_iter().map(client::Request::Drain));
+    all.push(client::Request::Figures);
     all
 }
 
@@ -325,9 +325,9 @@ pub fn client_responses() -> Vec<Response> {
     ];
     all.extend(failures().into_iter().map(Response::Failed));
     all.extend(members::answers().into_iter().map(Response::Cluster));
-    all.push(Response::Figures(Box::new(figures)));
     all.push(Response::Drain(client::DrainStatus { draining: true, under_way: 3, hints: Some(17) }));
     all.push(Response::Drain(client::DrainStatus { draining: false, under_way: 0, hints: None }));
+    all.push(Response::Figures(Box::new(figures)));
     all
 }
 
