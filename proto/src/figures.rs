@@ -20,8 +20,10 @@ pub struct Figures {
     pub moving: Moving,
     /// What it holds for others, one entry for each node that something is or was held for.
     pub hints: Vec<HintsFor>,
-    /// How it compares itself with each peer.
+    /// How it compares itself with those peers with which there is something to compare or repair.
     pub exchanges: Vec<ExchangesWith>,
+    /// Milliseconds since the comparison that is longest ago, of all partitions and peers; `None` if there was none.
+    pub compared_ms: Option<u64>,
     /// Round trips to the peers that it is connected to.
     pub round_trips: Vec<RoundTrip>,
     /// Client requests answered, by operation.
@@ -71,8 +73,6 @@ pub struct ExchangesWith {
     pub behind: u64,
     /// Keys repaired at that peer per second lately.
     pub rate: f64,
-    /// Milliseconds since the comparison that is longest ago; `None` without any.
-    pub oldest_ms: Option<u64>,
 }
 
 /// To one peer.

@@ -1,9 +1,11 @@
 //! The whole cluster as this node sees it, as JSON for the status page: what every member says of itself, and what that means. The shape
 //! stands in docs/operations.md.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use driftless_proto::client::NodeStatus;
 use driftless_proto::figures::Figures;
 use driftless_proto::membership::Moving;
 use driftless_ring::{Member, NodeId, PartitionId};
@@ -38,8 +40,9 @@ struct Node<'a> {
     /// What it owns of the ring, in percent.
     owned_percent: f64,
     state: &'static str,
-    /// `None` if it does not answer.
-    figures: Option<&'a Figures>,
+    /// `None` if it does not answer. What it thinks of each of the others is left out but of the speaker, or the page would be told as much
+    /// as there are pairs of nodes.
+    figures: Option<Cow<'a, Figures>>,
 }
 
 impl<'a> Sight<'a> {
@@ -83,11 +86,19 @@ impl<'a> Sight<'a> {
                     stays: ring.member(one.member.id).is_some(),
                     owned_percent: ring.owned(one.member.id).count() as f64 * 100.0 / slots.max(1) as f64,
                     state: verdict::state(*one, &all),
-                    figures: figures(one.member),
+                    figures: figures(one.member).map(|figures| match one.member.name == speaker {
+                        true => Cow::Borrowed(figures),
+                        false => Cow::Owned(without_opinions(figures)),
+                    }),
                 })
                 .collect(),
         }
     }
+}
+
+fn without_opinions(figures: &Figures) -> Figures {
+    let status = NodeStatus { peers: Vec::new(), ..figures.status.clone() };
+    Figures { status, round_trips: Vec::new(), ..figures.clone() }
 }
 
 /// All members of versions that count, in the order of their names: n2 comes before n10.
@@ -144,7 +155,8 @@ const TROUBLES_MAX: usize = 50;
 
 #[cfg(test)]
 mod tests {
-    use driftless_proto::client::{Condition, NodeStatus, Severity};
+    use driftless_proto::client::{Condition, Liveness, PeerStatus, Severity};
+    use driftless_proto::figures::RoundTrip;
     use driftless_testkit::TopologyBuilder;
     use serde_json::{Value, json};
 
@@ -172,13 +184,14 @@ mod tests {
                 clock_offset_ms: None,
                 takes_writes: true,
                 conditions: if name == "b" { vec![condition] } else { Vec::new() },
-                peers: Vec::new(),
+                peers: vec![PeerStatus { name: "c".to_owned(), connected: false, liveness: Liveness::Down }],
             },
             unfinished: Vec::new(),
             moving: Moving::default(),
             hints: Vec::new(),
             exchanges: Vec::new(),
-            round_trips: Vec::new(),
+            compared_ms: None,
+            round_trips: vec![RoundTrip { peer: "c".to_owned(), microseconds: 9 }],
             requests: Vec::new(),
             under_way: 0,
             client_connections: 0,
@@ -211,6 +224,14 @@ mod tests {
         let node = |name: &str| nodes.iter().find(|node| node["name"] == name).expect("is a member");
         assert_eq!((&node("a")["state"], &node("c")["state"]), (&json!("up"), &json!("down")));
         assert_eq!((&node("a")["figures"]["status"]["keys"], &node("c")["figures"]), (&json!(7), &Value::Null));
+        let opinions = |name: &str| {
+            ["peers", "round_trips"].map(|field| {
+                let figures = &node(name)["figures"];
+                let list = if field == "peers" { &figures["status"][field] } else { &figures[field] };
+                list.as_array().map(Vec::len)
+            })
+        };
+        assert_eq!((opinions("a"), opinions("b")), ([Some(1); 2], [Some(0); 2]), "those of the speaker alone");
         assert_eq!((&node("a")["stays"], &node("a")["zone"]), (&json!(true), &json!("")));
         assert_eq!((&seen["verdict"]["well"], &seen["verdict"]["severity"]), (&json!(false), &json!("warning")));
         assert_eq!((&seen["verdict"]["more"], &seen["unfinished"]), (&json!(1), &json!([])));

@@ -85,6 +85,7 @@ impl NodeContext {
             moving: self.progress().map(|progress| progress.moving).unwrap_or_default(),
             hints: self.hints(),
             exchanges: by_peer(&aae.partitions),
+            compared_ms: aae.partitions.iter().filter_map(|line| line.last_full_round_ms).max(),
             round_trips,
             requests: requests::answered(metrics),
             under_way: self.shards.iter().map(|shard| shard.under_way.count() as u64).sum(),
@@ -104,7 +105,7 @@ impl NodeContext {
     }
 }
 
-/// All partitions that are shared with a peer, together.
+/// All partitions that are shared with a peer, together, where anything is to be done.
 fn by_peer(partitions: &[AaePartition]) -> Vec<ExchangesWith> {
     let mut sums: BTreeMap<&str, ExchangesWith> = BTreeMap::new();
     for line in partitions {
@@ -116,7 +117,6 @@ fn by_peer(partitions: &[AaePartition]) -> Vec<ExchangesWith> {
             in_progress: 0,
             behind: 0,
             rate: 0.0,
-            oldest_ms: None,
         });
         sum.shared += 1;
         sum.never += u64::from(line.last_full_round_ms.is_none());
@@ -125,9 +125,9 @@ fn by_peer(partitions: &[AaePartition]) -> Vec<ExchangesWith> {
         sum.behind += line.behind;
         // Each shard says of each of its partitions how fast all of them are repaired.
         sum.rate = sum.rate.max(line.rate);
-        sum.oldest_ms = sum.oldest_ms.max(line.last_full_round_ms);
     }
-    sums.into_values().collect()
+    let is_busy = |sum: &ExchangesWith| sum.never + sum.unequal + sum.in_progress + sum.behind > 0;
+    sums.into_values().filter(is_busy).collect()
 }
 
 /// How long an answer is waited for; who takes longer is asked again.
@@ -156,7 +156,9 @@ mod tests {
             behind,
             rate: 2.5,
         };
-        let sums = by_peer(&[line("c", 0, Some(7), 0), line("b", 0, None, 3), line("c", 1, Some(9), 6)]);
+        let lines =
+            [line("c", 0, Some(7), 0), line("b", 0, None, 3), line("c", 1, Some(9), 6), line("a", 2, Some(5), 0)];
+        let sums = by_peer(&lines);
         let of_b = ExchangesWith {
             peer: "b".to_owned(),
             shared: 1,
@@ -165,7 +167,6 @@ mod tests {
             in_progress: 0,
             behind: 3,
             rate: 2.5,
-            oldest_ms: None,
         };
         let of_c = ExchangesWith {
             peer: "c".to_owned(),
@@ -175,8 +176,7 @@ mod tests {
             in_progress: 1,
             behind: 6,
             rate: 2.5,
-            oldest_ms: Some(9),
         };
-        assert_eq!(sums, [of_b, of_c]);
+        assert_eq!(sums, [of_b, of_c], "there is nothing to do with a");
     }
 }

@@ -51,17 +51,17 @@ function speak(text) {
 function cells(node, speaker, sums) {
   const figures = node.figures;
   if (!figures) return [node.zone, `${node.owned_percent.toFixed(1)} %`];
-  const { status, exchanges, disk } = figures;
+  const { status, exchanges, compared_ms: oldest, disk } = figures;
   const requests = OPERATIONS.map((operation) => sums[operation]);
   const took = requests.reduce((all, one) => all.map((number, at) => number + one.took[at]), new Array(BUCKETS).fill(0));
   const trip = speaker?.round_trips.find((one) => one.peer === node.name)?.microseconds;
-  const never = exchanges.some((one) => one.never > 0), oldest = Math.max(...exchanges.map((one) => one.oldest_ms ?? 0));
+  const never = exchanges.some((one) => one.never > 0);
   const unequal = exchanges.reduce((sum, one) => sum + one.unequal, 0);
   const compared = figures.aae_paused ? "paused" : never ? "not all yet" : unequal > 0 ? `${count(unequal)} differ` : `${ago(oldest)} ago`;
   const offset = status.clock_offset_ms;
   return [node.zone, `${node.owned_percent.toFixed(1)} %`, status.keys === null ? "counting" : count(status.keys), size(status.bytes),
     rate(requests.reduce((sum, one) => sum + one.rate, 0)), short(within(took, 0.99)), status.hints === null ? "counting" : count(status.hints),
-    exchanges.length > 0 ? compared : NOTHING, trip === undefined ? NOTHING : short(trip),
+    exchanges.length > 0 || oldest !== null ? compared : NOTHING, trip === undefined ? NOTHING : short(trip),
     offset === null ? NOTHING : `${offset > 0 ? "+" : ""}${offset} ms`,
     disk ? `${size(disk.free)} (${Math.floor(disk.free * 100 / disk.total)} %)` : NOTHING, status.version, ago(status.uptime_ms)];
 }
