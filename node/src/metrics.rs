@@ -1,6 +1,8 @@
 //! What a node counts. One instance per process, shared by its shards; counting is one relaxed atomic addition.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder, MetricEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -119,6 +121,8 @@ pub struct Metrics {
     pub aae_keys_repaired: Counter,
     /// Bytes sent to peers for all of it.
     pub aae_bytes: Counter,
+    /// Leaves that the scrub has looked at.
+    pub leaves_scrubbed: Counter,
     /// Keys that differed in three successive rounds. Must stay 0.
     pub aae_keys_unrepaired: Counter,
     /// Seconds since the round that is longest ago, over all peers and partitions.
@@ -251,7 +255,11 @@ pub struct LivenessLabels {
 
 /// From 50 µs, doubling, to 26 s.
 #[derive(Debug, Clone)]
-pub struct LatencySeconds(pub Histogram);
+pub struct LatencySeconds {
+    histogram: Histogram,
+    /// The same once more: the histogram tells nobody but the encoder.
+    took: Arc<[AtomicU64; BUCKETS + 1]>,
+}
 
 /// From 50 µs, doubling, to 26 s.
 #[derive(Debug)]
@@ -314,6 +322,7 @@ impl Metrics {
             aae_keys_sent,
             aae_keys_repaired,
             aae_bytes,
+            leaves_scrubbed,
             aae_keys_unrepaired,
             aae_last_round_age,
             hints_stored,
@@ -405,6 +414,7 @@ impl Metrics {
             ("aae_keys_sent", "Keys sent to a peer that held another state", aae_keys_sent),
             ("aae_keys_repaired", "Keys changed by what a peer sent for that reason", aae_keys_repaired),
             ("aae_bytes", "Bytes sent by anti-entropy", aae_bytes),
+            ("leaves_scrubbed", "Leaves of trees that the scrub has looked at", leaves_scrubbed),
             ("aae_keys_unrepaired", "Keys that differed in three successive rounds", aae_keys_unrepaired),
             ("hints_stored", "States and markers stored for nodes that could not be reached", hints_stored),
             ("hints_delivered", "Keys delivered to the nodes they were held for", hints_delivered),
@@ -470,16 +480,37 @@ impl Metrics {
     }
 }
 
-impl EncodeLabelValue for Operation {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let text = match self {
+impl LatencySeconds {
+    /// A request took so long.
+    pub fn observe(&self, took: Duration) {
+        self.histogram.observe(took.as_secs_f64());
+        // Bounds are inclusive, as the histogram's are.
+        let steps = took.as_micros().div_ceil(SHORTEST_US).max(1).next_power_of_two().ilog2() as usize;
+        self.took[steps.min(BUCKETS)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many took up to 50 µs, how many up to 100, and so on; the last ones longer than 26 s.
+    pub fn took(&self) -> [u64; BUCKETS + 1] {
+        std::array::from_fn(|bucket| self.took[bucket].load(Ordering::Relaxed))
+    }
+}
+
+impl Operation {
+    /// As metrics and pages have it.
+    pub fn name(self) -> &'static str {
+        match self {
             Operation::Get => "get",
             Operation::Put => "put",
             Operation::Delete => "delete",
             Operation::Scan => "scan",
             Operation::Other => "other",
-        };
-        text.encode(encoder)
+        }
+    }
+}
+
+impl EncodeLabelValue for Operation {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.name().encode(encoder)
     }
 }
 
@@ -496,11 +527,11 @@ impl EncodeLabelValue for OutcomeLabel {
 
 impl EncodeMetric for LatencySeconds {
     fn encode(&self, encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
-        self.0.encode(encoder)
+        self.histogram.encode(encoder)
     }
 
     fn metric_type(&self) -> MetricType {
-        self.0.metric_type()
+        self.histogram.metric_type()
     }
 }
 
@@ -509,17 +540,39 @@ impl TypedMetric for LatencySeconds {
 }
 
 fn durations() -> Histogram {
-    Histogram::new(exponential_buckets(50e-6, 2.0, 20))
+    Histogram::new(exponential_buckets(SHORTEST_US as f64 * 1e-6, 2.0, BUCKETS as u16))
 }
 
 impl Default for LatencySeconds {
     fn default() -> Self {
-        LatencySeconds(durations())
+        LatencySeconds { histogram: durations(), took: Arc::default() }
     }
 }
 
 impl Default for SyncSeconds {
     fn default() -> Self {
         SyncSeconds(durations())
+    }
+}
+
+/// Bounds of durations, each twice the one before.
+const BUCKETS: usize = 20;
+
+/// The first of them, in microseconds: what the fastest answers take.
+const SHORTEST_US: u128 = 50;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_counted_up_to_the_bounds_that_the_histogram_has() {
+        let latency = LatencySeconds::default();
+        for micros in [0, 50, 51, 100, 101, 26_214_400, 26_214_401, u64::MAX] {
+            latency.observe(Duration::from_micros(micros));
+        }
+        let took = latency.took();
+        assert_eq!((took[0], took[1], took[2], took[19], took[20]), (2, 2, 1, 1, 2));
+        assert_eq!(took.iter().sum::<u64>(), 8);
     }
 }

@@ -6,7 +6,7 @@ mod common;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use common::{Cluster, block_on};
 use driftless_node::config::Access;
@@ -70,11 +70,11 @@ fn a_prober_needs_no_certificate_and_a_scraper_one_that_may_read() {
         for page in ["/health", "/ready"] {
             assert_eq!(ask(&cluster, None, page).await, Ok(200), "{page}");
         }
-        for page in ["/metrics", "/status", "/nowhere"] {
+        for page in ["/", "/events", "/metrics", "/status", "/nowhere"] {
             assert_eq!(ask(&cluster, None, page).await, Ok(403), "{page}");
         }
         let scraper = client(&cluster, "prometheus", Some(Role::Reader));
-        for page in ["/metrics", "/status", "/ready"] {
+        for page in ["/", "/metrics", "/status", "/ready"] {
             assert_eq!(ask(&cluster, Some(&scraper), page).await, Ok(200), "{page}");
         }
         for name in ["nobody", "thief"] {
@@ -82,6 +82,18 @@ fn a_prober_needs_no_certificate_and_a_scraper_one_that_may_read() {
             assert_eq!(ask(&cluster, Some(&refused), "/metrics").await, Ok(403), "{name}");
         }
     });
+    cluster.stop();
+}
+
+/// An answer without an end would outlive what let it in.
+#[test]
+fn the_stream_of_the_status_page_ends_with_the_certificate_that_opened_it() {
+    let cluster = node_with("# nobody");
+    let now = SystemTime::now();
+    let brief = Validity { from: now - Duration::from_secs(60), until: now + Duration::from_secs(5) };
+    let watcher = cluster.authority.issue_client("watcher", Some(Role::Reader), brief).expect("a plain name");
+    // It is read to its end, which comes.
+    assert_eq!(block_on(ask(&cluster, Some(&watcher), "/events")), Ok(200));
     cluster.stop();
 }
 

@@ -73,7 +73,7 @@ fn each_role_may_do_what_it_is_for_and_no_more() {
     let cluster = node_with("# nobody");
     let pause = || Request::Aae(AaeCommand::Pause);
     let reads = || {
-        let looks = [Request::Topology, Request::Status, Request::Hints, Request::Damaged];
+        let looks = [Request::Topology, Request::Status, Request::Hints, Request::Figures, Request::Damaged];
         looks
             .into_iter()
             .chain([get("k"), get_state("k"), scan(BucketId::DEFAULT)])

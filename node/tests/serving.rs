@@ -7,8 +7,8 @@ mod common;
 use std::time::Duration;
 
 use common::{Cluster, block_on, eventually, get, put};
-use driftless_proto::client::{Liveness, Request, Response};
-use driftless_proto::{Failure, Refusal};
+use driftless_proto::client::{DrainCommand, Liveness, Request, Response};
+use driftless_proto::{Failure, Refusal, Role};
 
 #[test]
 fn what_is_put_through_one_node_is_read_through_every_node() {
@@ -299,6 +299,112 @@ fn the_admin_server_tells_health_readiness_status_and_metrics() {
     cluster.stop_node(1);
     cluster.stop_node(2);
     eventually("a node without its peers is not ready", || ask("/ready").starts_with("HTTP/1.1 503"));
+    cluster.stop();
+}
+
+/// A stream of events as a browser has it.
+struct Events(std::io::Lines<std::io::BufReader<std::net::TcpStream>>);
+
+impl Events {
+    /// Opens one; else what the node says instead.
+    fn open(admin: std::net::SocketAddr, header: &str) -> Result<Events, String> {
+        use std::io::{BufRead, Write};
+        let mut stream = std::net::TcpStream::connect(admin).expect("listens");
+        write!(stream, "GET /events HTTP/1.1\r\nHost: localhost\r\n{header}\r\n").expect("is up");
+        let mut lines = std::io::BufReader::new(stream).lines();
+        let first = lines.next().expect("answers").expect("is text");
+        if first.contains("200") { Ok(Events(lines)) } else { Err(first) }
+    }
+
+    /// The next of this kind.
+    fn next(&mut self, kind: &str) -> serde_json::Value {
+        let mut lines = self.0.by_ref().map(|line| line.expect("goes on"));
+        lines.find(|line| *line == format!("event: {kind}")).expect("goes on");
+        let data = lines.next().expect("goes on");
+        serde_json::from_str(data.strip_prefix("data: ").expect("is data")).expect("is JSON")
+    }
+}
+
+#[test]
+fn the_status_page_is_fed_with_what_every_node_says_of_itself() {
+    let mut cluster = Cluster::start(&[1, 2, 1]);
+    cluster.wait_connected();
+    let admin = cluster.node(0).admin_address().expect("has one");
+    block_on(async {
+        cluster.client(1).await.put("k", "v", None).await;
+    });
+    let mut events = Events::open(admin, "").expect("has a place");
+    let ring = events.next("ring");
+    assert_eq!((&ring["n"], ring["owners"].as_array().map(Vec::len)), (&serde_json::json!(3), Some(64)));
+    let state = |cluster: &serde_json::Value, name: &str| {
+        let node = cluster["nodes"].as_array().expect("is one").iter().find(|node| node["name"] == name).cloned();
+        let node = node.expect("is a member");
+        (node["state"].as_str().expect("is a word").to_owned(), node["figures"].clone())
+    };
+    let mut seen = events.next("cluster");
+    // Of a node with more shards than this one too; the first to be asked may be late.
+    while ["a", "b", "c"].iter().any(|name| state(&seen, name).0 != "up") {
+        seen = events.next("cluster");
+    }
+    let (_, figures) = state(&seen, "b");
+    assert_eq!(figures["status"]["name"], "b");
+    let puts = figures["requests"].as_array().expect("is one").iter().find(|one| one["operation"] == "put").cloned();
+    assert_eq!(puts.expect("is there")["ok"], 1);
+    assert_eq!(state(&seen, "a").1["round_trips"].as_array().map(Vec::len), Some(2));
+
+    // Who is drained coordinates nothing, and is looked at all the same.
+    block_on(async {
+        let mut operator = cluster.client_as(2, "operator", Some(Role::Operator)).await;
+        operator.ask(Request::Drain(DrainCommand::Begin)).await;
+    });
+    while state(&seen, "c").1["status"]["conditions"][0]["name"] != "draining" {
+        seen = events.next("cluster");
+    }
+    assert_eq!(seen["troubles"][0]["node"], "c");
+
+    cluster.stop_node(1);
+    while state(&seen, "b") != ("down".to_owned(), serde_json::Value::Null) {
+        seen = events.next("cluster");
+    }
+    assert_eq!(seen["verdict"]["well"], false);
+    assert!(seen["verdict"]["remedy"].as_str().is_some_and(|remedy| remedy.starts_with("start it")), "{seen}");
+    cluster.stop();
+}
+
+#[test]
+fn watchers_are_few_and_leave_the_port_to_others() {
+    let cluster = Cluster::start(&[1]);
+    let admin = cluster.node(0).admin_address().expect("has one");
+    let mut watching: Vec<Events> = (0..8).map(|_| Events::open(admin, "").expect("has a place")).collect();
+    for events in &mut watching {
+        assert_eq!(events.next("cluster")["speaker"], "a");
+    }
+    assert_eq!(Events::open(admin, "").err().as_deref(), Some("HTTP/1.1 503 Service Unavailable"));
+    assert!(http_get(admin, "/health").starts_with("HTTP/1.1 200"), "others are answered meanwhile");
+    watching.pop();
+    eventually("who has gone leaves a place", || Events::open(admin, "").is_ok());
+    let cross_site = Events::open(admin, "Sec-Fetch-Site: cross-site\r\n").err();
+    assert_eq!(cross_site.as_deref(), Some("HTTP/1.1 403 Forbidden"), "no page of others takes a place");
+    cluster.stop();
+}
+
+#[test]
+fn a_browser_may_run_what_is_in_the_status_page_and_nothing_else() {
+    let cluster = Cluster::start(&[1]);
+    let answer = http_get(cluster.node(0).admin_address().expect("has one"), "/");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("has a body");
+    assert!(head.starts_with("HTTP/1.1 200") && body.ends_with("</html>\n"), "{head}");
+    for header in [
+        "content-type: text/html; charset=utf-8",
+        "content-security-policy: default-src 'none'; style-src 'sha256-",
+        "frame-ancestors 'none'",
+        "x-content-type-options: nosniff",
+        "referrer-policy: no-referrer",
+        "cache-control: no-store",
+        "cross-origin-resource-policy: same-origin",
+    ] {
+        assert!(head.contains(header), "{header} is missing: {head}");
+    }
     cluster.stop();
 }
 

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::causality::{ContextToken, Dot, Hlc, Siblings, Version, VersionVector, WriteId};
 use crate::error::Failure;
-use crate::greeting::{ProtocolVersion, ProtocolVersions};
+use crate::figures::Figures;
+use crate::greeting::{self, ProtocolVersion, ProtocolVersions};
 use crate::key::{BucketId, Key};
 use crate::membership::{ClusterAnswer, ClusterCommand};
 use crate::topology::Topology;
@@ -75,6 +76,8 @@ pub enum Request {
     GetState(GetState),
     /// Take in what was known of a key once.
     MergeState(MergeState),
+    /// What the node measures; since [`FIGURES`](crate::greeting::FIGURES). Nodes ask each other as well, passing it on like a client's.
+    Figures,
 }
 
 /// Read a key.
@@ -192,6 +195,8 @@ pub enum Response {
     State(StatePage),
     /// To [`Request::MergeState`].
     Merged(Merged),
+    /// To [`Request::Figures`].
+    Figures(Box<Figures>),
 }
 
 /// What was read.
@@ -659,7 +664,8 @@ impl Request {
             | Request::Aae(_)
             | Request::Damaged
             | Request::Cluster(_)
-            | Request::Drain(_) => Class::Node,
+            | Request::Drain(_)
+            | Request::Figures => Class::Node,
         }
     }
 
@@ -671,7 +677,7 @@ impl Request {
     /// The lowest version of the protocol in which it can be said.
     pub fn spoken_from(&self) -> ProtocolVersion {
         match self {
-            Request::GetState(_) | Request::MergeState(_) => ProtocolVersion(3),
+            Request::GetState(_) | Request::MergeState(_) | Request::Figures => greeting::FIGURES,
             _ => ProtocolVersions::OURS.lowest(),
         }
     }

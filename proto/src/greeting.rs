@@ -37,6 +37,9 @@ pub struct ProtocolVersions {
     highest: ProtocolVersion,
 }
 
+/// The version since which a node can be asked what it measures. Before it that would be taken for a broken frame, and end the connection.
+pub const FIGURES: ProtocolVersion = ProtocolVersion(3);
+
 /// Two sides share no version.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NothingInCommon {
@@ -45,9 +48,9 @@ pub struct NothingInCommon {
 }
 
 impl ProtocolVersions {
-    /// Those of this release; 3 has the states of keys, for backups. A change that an older release cannot read raises the highest; the lowest follows when nothing is left
+    /// Those of this release. A change that an older release cannot read raises the highest; the lowest follows when nothing is left
     /// here that can speak it.
-    pub const OURS: ProtocolVersions = ProtocolVersions { lowest: ProtocolVersion(2), highest: ProtocolVersion(3) };
+    pub const OURS: ProtocolVersions = ProtocolVersions { lowest: ProtocolVersion(2), highest: FIGURES };
 
     /// From one to another; `None` if the lowest is above the highest, which is no version at all.
     pub fn new(lowest: u16, highest: u16) -> Option<ProtocolVersions> {

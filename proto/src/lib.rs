@@ -10,6 +10,7 @@
 //!               ContextToken                       what a reader saw, sealed so that it cannot be forged
 //!               Hlc                                a hybrid logical clock, for display and LWW buckets only
 //! client.rs     Request, Response                  the whole conversation between a client and a node
+//! figures.rs    Figures                        what a node measures of itself, for who looks at a whole cluster
 //! error.rs      Failure: Refused | Unknown         what went wrong, and whether anything may have happened
 //! membership.rs Record, Change                     what a cluster agrees on, and how an operator changes it
 //! role.rs       Role                               what a client may do
@@ -24,6 +25,7 @@ pub mod bucket;
 pub mod causality;
 pub mod client;
 pub mod error;
+pub mod figures;
 pub mod frame;
 pub mod greeting;
 pub mod key;

@@ -167,6 +167,9 @@ fn greet(cluster: &LocalCluster, temporary: bool) -> Result {
     };
     output::line(format_args!("{} {} {verb}.\n", paint(Tone::Good, "ready:"), nodes(rows.len())))?;
     output::line(output::table(&["node", "listens on (udp)", "admin (http)"], rows))?;
+    if let Some(node) = cluster.all_running().find(|node| !node.is_added) {
+        output::line(format_args!("\nStatus page, of all nodes: http://{}/", node.admin))?;
+    }
     output::line(format_args!("\nEach has its log.txt, data and node.toml in {dir}/NODE."))?;
     output::line("\nIn another shell:\n")?;
     for command in ["put greeting hello", "get greeting", "status", "load FILE.jsonl", "bench --seconds 5"] {

@@ -4,8 +4,10 @@
 
 mod cluster_support;
 
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
+use cluster_support::browser::Browser;
 use cluster_support::{Dev, is_alive, signal, text, wait};
 use rustix::process::Signal;
 use serde_json::json;
@@ -142,4 +144,46 @@ fn a_temporary_dev_leaves_nothing_behind_when_its_terminal_closes() {
     assert!(status.success(), "{status}: {}", text());
     let left: Vec<_> = std::fs::read_dir(&temporary).expect("is there").collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// In a real browser: what its policy forbids, and what a script does wrong, nobody else notices.
+#[test]
+fn the_status_page_shows_who_is_up_and_who_is_gone_and_comes_back_to_a_node_that_does() {
+    let dev = Dev::start();
+    let url = format!("http://{}/", text(&dev.nodes()[0], "admin"));
+    let Some(browser) = Browser::open(&url) else { return };
+    let browser = RefCell::new(browser);
+    let shown = |expression: &str| browser.borrow_mut().evaluate(expression);
+    let verdict = || shown("document.querySelector('h1').textContent");
+    let states =
+        || shown("[...document.querySelectorAll('#nodes tbody .state')].map((state) => state.textContent).join()");
+    dev.eventually("all is well", || verdict() == json!("All is well: all 3 nodes are up and connected."));
+    assert_eq!(states(), json!("up,up,up"));
+    assert_eq!(shown("document.querySelector('h1').dataset.tone"), json!("well"));
+    let partitions = shown("document.getElementById('ring-words').textContent");
+    assert!(
+        partitions.as_str().is_some_and(|words| words.starts_with("256 partitions, each with 3 owners: n1 33.3 %"))
+    );
+
+    dev.ok(&["put", "asked", "for"]);
+    let puts = "[...document.querySelectorAll('#operations tr')].find((row) => row.cells[0].textContent === 'put').cells[2].textContent";
+    dev.eventually("a put is counted", || shown(puts).as_str().is_some_and(|time| time.ends_with('s')));
+
+    dev.kill("n3");
+    let is_gone = || verdict().as_str().is_some_and(|said| said.starts_with("1 of 3 nodes is down (n3)"));
+    dev.eventually("the page says that n3 is down", is_gone);
+    assert_eq!(states(), json!("up,up,down"));
+    let remedy = shown("document.getElementById('remedy').textContent");
+    assert!(remedy.as_str().is_some_and(|todo| todo.contains("driftless cluster replace n3 --with NAME")), "{remedy}");
+    assert!(shown("document.querySelectorAll('#ring-picture .owned.lost').length").as_u64() > Some(0));
+
+    // The node that is looked at goes as well, and comes back.
+    dev.kill("n1");
+    let is_stale = || shown("document.body.classList.contains('stale')") == json!(true);
+    dev.eventually("the page says that its node sends nothing", is_stale);
+    let mut by_hand = dev.serve("n1");
+    dev.eventually("the page is fed again", || !is_stale() && is_gone());
+    assert_eq!(browser.borrow().complaints(), &[] as &[String]);
+    signal(by_hand.id(), Signal::TERM);
+    wait(&mut by_hand, Duration::from_secs(20)).expect("stops");
 }

@@ -1,13 +1,16 @@
 //! What operators and scrapers ask over HTTP, on loopback, or over TLS from other machines: `/metrics`, `/health`, `/ready`,
-//! `/status`.
+//! `/status`; and for people the status page, `/`, with the stream that feeds it, `/events`.
 //!
 //! It runs on a thread of its own and reads what the shards publish, so that it answers also when they do not. Any local user may
 //! connect, so `serve` bounds what that takes of the process.
 
+mod events;
 #[cfg(test)]
 mod monitoring;
+mod page;
 mod remote;
 mod serve;
+mod sight;
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
@@ -107,6 +110,8 @@ pub(crate) fn run(shared: Arc<NodeContext>, listeners: Listeners, mut stopped: w
 
 fn pages(shared: Arc<NodeContext>) -> Router {
     Router::new()
+        .route("/", get(page::page))
+        .route("/events", get(events::events))
         .route("/metrics", get(metrics))
         .route("/health", get(health))
         .route("/ready", get(ready))
@@ -119,6 +124,7 @@ struct Admin {
     registry: Registry,
     looked_up: LookedUp,
     peers: PeerGauges,
+    watching: events::Watching,
 }
 
 /// What is found out when somebody asks.
@@ -161,7 +167,7 @@ impl Admin {
     fn new(shared: Arc<NodeContext>) -> Admin {
         let (peers, looked_up) = (PeerGauges::default(), LookedUp::default());
         let registry = registry(&shared.metrics, &peers, &looked_up);
-        Admin { shared, registry, looked_up, peers }
+        Admin { shared, registry, looked_up, peers, watching: events::Watching::new() }
     }
 }
 

@@ -34,7 +34,7 @@ use crate::net::verified::Verified;
 
 /// Who asks, from where: whom a connection has shown to be, if it has shown anything.
 #[derive(Clone)]
-struct Visitor {
+pub(super) struct Visitor {
     verified: Option<Arc<Verified>>,
     address: SocketAddr,
 }
@@ -140,7 +140,7 @@ async fn only_for_readers(shared: &NodeContext, request: Request, next: Next) ->
 }
 
 /// Why the visitor may not read, if that is so. Of one that has shown a certificate it is written down.
-fn refusal(shared: &NodeContext, visitor: &Visitor) -> Option<&'static str> {
+pub(super) fn refusal(shared: &NodeContext, visitor: &Visitor) -> Option<&'static str> {
     let Some(verified) = &visitor.verified else { return Some(NO_CERTIFICATE) };
     let access = shared.credentials.access().1;
     let text = if verified.denied_by(&access).is_some() || verified.is_expired((shared.environment.wall)()) {

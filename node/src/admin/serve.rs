@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! place free ──▶ accept ──▶ one request, its head within 2 s, its answer read within 10 s ──▶ closed ──▶ place free
+//!                  │                                    └── or for as long as it goes on, and is read (`events`)
 //!                  └── out of descriptors, or whatever else: a line, a pause, and on
 //! ```
 //! Connections beyond that wait in the kernel, where they take no descriptor of this process: the store needs those.
@@ -12,6 +13,7 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -33,7 +35,7 @@ pub(super) struct Bounds {
     pub(super) connections: usize,
     /// From the connection to the end of the request's head. On loopback it is there at once.
     head: Duration,
-    /// From the connection to the end of the answer.
+    /// From the connection to the end of the answer; of one that goes on without an end, between two parts of it.
     whole: Duration,
 }
 
@@ -68,9 +70,31 @@ pub(super) async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, router
     let mut http = http1::Builder::new();
     // One request a connection: an idle one would hold a place.
     http.timer(TokioTimer::new()).header_read_timeout(bounds.head).keep_alive(false);
-    let conversation = pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    let pulse = Arc::new(Pulse::default());
+    let router = router.layer(axum::Extension(pulse.clone()));
+    let mut conversation = pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    let mut beats = 0;
     // What went wrong is the other side's to know.
-    let _ = tokio::time::timeout(bounds.whole, conversation).await;
+    while tokio::time::timeout(bounds.whole, &mut conversation).await.is_err() {
+        let before = std::mem::replace(&mut beats, pulse.beats());
+        if before == beats {
+            return;
+        }
+    }
+}
+
+/// Shows that an answer which has no end goes on, and is read: it has been asked for its next part.
+#[derive(Default)]
+pub(super) struct Pulse(AtomicU64);
+
+impl Pulse {
+    pub(super) fn beat(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn beats(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// Refuses whoever asks for this port under somebody's name: a page of that name, in a browser of this machine, that lets the
@@ -133,6 +157,46 @@ mod tests {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         answer
+    }
+
+    /// Answers for as long as is asked for, a line at a time.
+    fn endless(parts: usize) -> Router {
+        let answer = move |axum::Extension(pulse): axum::Extension<Arc<Pulse>>| async move {
+            let lines = futures::stream::unfold(parts, move |left| {
+                let pulse = pulse.clone();
+                async move {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    pulse.beat();
+                    let left = left.checked_sub(1)?;
+                    Some((Ok::<_, Infallible>(format!("{left}\n")), left))
+                }
+            });
+            axum::body::Body::from_stream(lines)
+        };
+        Router::new().route("/", get(answer))
+    }
+
+    const BRIEF: Bounds =
+        Bounds { connections: 4, head: Duration::from_millis(200), whole: Duration::from_millis(200) };
+
+    #[tokio::test]
+    async fn an_answer_that_goes_on_is_not_cut() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move { serve("n1", &listener, endless(50), BRIEF).await });
+        let answer = ask(address).await;
+        // In chunks; the last one is the end.
+        assert!(answer.contains("\n0\n") && answer.ends_with("0\r\n\r\n"), "{answer}");
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_nobody_reads_is_cut() {
+        let (mut client, server) = tokio::io::duplex(256);
+        client.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        // Comes to an end, though the answer does not and the client is there.
+        converse(server, endless(usize::MAX), BRIEF).await;
+        drop(client);
     }
 
     /// A local user opens many connections and says nothing, or half of something.

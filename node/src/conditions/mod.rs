@@ -14,6 +14,7 @@ mod present;
 mod quorum;
 #[cfg(feature = "net")]
 mod standing;
+pub mod verdict;
 
 #[cfg(feature = "net")]
 pub(crate) use matter::{Matter, NO_ANSWER, Problem, TWO_HISTORIES};

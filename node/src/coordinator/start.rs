@@ -115,6 +115,7 @@ impl Coordinator {
             | Request::Aae(_)
             | Request::Damaged
             | Request::Drain(_)
+            | Request::Figures
             | Request::Cluster(_) => Err(Refusal::BadRequest("the shell answers this request".to_owned()).into()),
         }
     }

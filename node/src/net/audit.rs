@@ -143,6 +143,7 @@ fn name(request: &Request) -> &'static str {
         Request::Scan(_) => "scan",
         Request::Status => "status",
         Request::Hints => "hints",
+        Request::Figures => "figures",
         Request::Aae(AaeCommand::Status) => "aae status",
         Request::Aae(AaeCommand::Run { .. }) => "aae run",
         Request::Aae(AaeCommand::Pause) => "aae pause",

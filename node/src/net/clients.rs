@@ -294,6 +294,7 @@ impl Client {
             | Response::Topology(_)
             | Response::Status(_)
             | Response::Hints(_)
+            | Response::Figures(_)
             | Response::Aae(_)
             | Response::Damaged(_)
             | Response::Cluster(_)
@@ -414,6 +415,7 @@ fn answer_of_shell(shared: &NodeContext, request: &Request) -> Option<Response> 
     Some(match request {
         Request::Status => Response::Status(Box::new(shared.status())),
         Request::Hints => Response::Hints(shared.hints()),
+        Request::Figures => Response::Figures(Box::new(shared.figures())),
         Request::Damaged => Response::Damaged(shared.damaged()),
         Request::Aae(command) => {
             if let Some(command) = aae_command(*command) {

@@ -459,6 +459,10 @@ impl<S: Store> Driver<S> {
                 let now = context.shared.clock.instant();
                 Agreement::send(context, &self.links.borrow(), now, to, message);
             }
+            ShardMessage::AskForFigures => {
+                let now = context.shared.clock.instant();
+                self.links.borrow().ask_for_figures(context, now);
+            }
             ShardMessage::Credentials => {
                 self.endpoint.renew(context.shared.credentials.shown());
                 context.admitted.inspect(context);

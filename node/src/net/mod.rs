@@ -16,6 +16,7 @@
 //! rights.rs           what a client may ask; admitted.rs: until when a connection may stay
 //! audit.rs            who connected, was refused, gave orders
 //! environment.rs      what the system gives, and tests replace
+//! figures.rs          what nodes measure, and tell each other while somebody looks
 //! under_way.rs        requests of clients that are not answered yet
 //! reply_routes.rs     the way back of what arrived at the wrong shard (which is right: `crate::route`)
 //! shard_context.rs    what the tasks of a shard share; node_context.rs what the threads of a node share
@@ -44,6 +45,7 @@ mod endpoint;
 #[doc(hidden)]
 pub mod environment;
 pub(crate) mod family;
+mod figures;
 mod findings;
 mod handshakes;
 pub(crate) mod hello;

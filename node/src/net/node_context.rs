@@ -22,6 +22,7 @@ use super::audit::AuditLog;
 use super::clock::Clock;
 use super::credentials::Credentials;
 use super::environment::Environment;
+use super::figures::Heard;
 use super::findings::Finding;
 use super::hello::Incarnations;
 use super::inbound::Taken;
@@ -100,6 +101,8 @@ pub(crate) struct NodeContext {
     pub(crate) finished: AtomicUsize,
     fatal: Mutex<Option<String>>,
     standings: Standings,
+    /// What peers have said of themselves, while somebody looks.
+    pub(crate) heard: Heard,
     /// As shard 0 has last seen it, if it was too full.
     low_disk: Mutex<Option<DiskRoom>>,
     /// From when until when the own certificate counts.
@@ -148,6 +151,8 @@ pub(crate) enum ShardMessage {
     Behind(NodeId),
     /// A message of the machine of the members to send, from a shard without a connection to that node.
     SendLetter { to: NodeId, message: Message },
+    /// Ask every peer what it measures.
+    AskForFigures,
     /// Certificates, authorities or what is allowed have changed.
     Credentials,
     /// Seal and open context tokens with these from now on.
@@ -256,6 +261,7 @@ impl NodeContext {
             finished: AtomicUsize::new(0),
             fatal: Mutex::new(None),
             standings: Standings::default(),
+            heard: Heard::default(),
             low_disk: Mutex::default(),
             certificate: Mutex::new((tls.since(), tls.until())),
             name,

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use driftless_proto::client;
 use driftless_proto::frame::{self, FRAME_PEER_MAX};
 use driftless_proto::membership::StoreId;
 use driftless_proto::{ProtocolVersion, ProtocolVersions, Refusal, greeting};
@@ -24,6 +25,7 @@ use driftless_ring::{Member, NodeId};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use tokio::task::JoinSet;
 
+use super::figures::FIGURES_TIMEOUT;
 use super::findings::DETECTING_SHARD;
 use super::hello::{self, Admitted};
 use super::inbound::{LargeFrames, Room, SharedStream, Take, Taken, large_frames};
@@ -34,7 +36,7 @@ use super::refusal::{CloseCode, CloseReason, News, STOPPING};
 use super::reply_routes::Origin;
 use super::shard_context::ShardContext;
 use crate::engine::ASK_AGAIN_SOON;
-use crate::peer::{Body, Hello, Incarnation, Message, Reply, Request, WireMessage};
+use crate::peer::{Body, Hello, Incarnation, Message, Reply, Request, RequestId, WireMessage};
 use crate::route::{self, MEMBERSHIP_SHARD};
 use crate::time::Instant;
 
@@ -105,6 +107,17 @@ impl Links {
             ([first, ..], Body::Reply(_)) => first,
         };
         link.send(context, now, message);
+    }
+
+    /// Asks every member what it measures. Of one that is not connected, or speaks an older version, nothing is known.
+    pub(crate) fn ask_for_figures(&self, context: &ShardContext, now: Instant) {
+        let ring_version = context.configurations.borrow().version();
+        let links = self.by_node.values().filter_map(|links| links.first());
+        for link in links.filter(|link| link.is_member.get() && link.version >= greeting::FIGURES) {
+            let request = Request::Forward(client::Request::Figures);
+            let body = Body::Request { deadline: now + FIGURES_TIMEOUT, request };
+            link.send(context, now, Message { id: FIGURES_ID, ring_version, body });
+        }
     }
 
     /// Whether there is a connection to a node.
@@ -243,6 +256,22 @@ impl Link {
             self.refuse_stranger(context, now, &message);
             return Ok(());
         }
+        let Message { id, ring_version, body: said } = message;
+        let message = match said {
+            // No shard is needed for these, and a node that coordinates nothing new is looked at all the same.
+            Body::Request { request: Request::Forward(client::Request::Figures), .. } => {
+                let figures = client::Response::Figures(Box::new(shared.figures()));
+                let ring_version = context.configurations.borrow().version();
+                let body = Body::Reply(Reply::Forwarded(figures));
+                self.send(context, now, Message { id, ring_version, body });
+                return Ok(());
+            }
+            Body::Reply(Reply::Forwarded(client::Response::Figures(figures))) => {
+                shared.heard.take(self.node, now, figures, body.len());
+                return Ok(());
+            }
+            said => Message { id, ring_version, body: said },
+        };
         if let Body::Request { request: Request::Forward(_), .. } = &message.body
             && shared.coordinates_nothing_new()
         {
@@ -591,6 +620,9 @@ async fn read_datagrams(context: Rc<ShardContext>, link: Rc<Link>) {
         }
     }
 }
+
+/// No machine waits for the answer, so its number says nothing; it is one of those that no machine goes by.
+const FIGURES_ID: RequestId = RequestId(3);
 
 /// How long a node that was told of a newer life of itself has to part by itself.
 const PARTING_TIMEOUT: Duration = Duration::from_secs(1);

@@ -2,7 +2,7 @@
 //!
 //! | takes | requests |
 //! |---|---|
-//! | reader | get, all that is known of a key, scan, topology, status, hints, damaged records, how anti-entropy stands, how a drain stands, how members stand, what a plan would move |
+//! | reader | get, all that is known of a key, scan, topology, status, figures, hints, damaged records, how anti-entropy stands, how a drain stands, how members stand, what a plan would move |
 //! | writer | put, delete |
 //! | operator | orders to anti-entropy, draining, giving up a damaged record, putting back what a backup holds, changing members and buckets |
 //!
@@ -113,6 +113,7 @@ fn needed(request: &Request) -> Role {
         | Request::Damaged
         | Request::Aae(AaeCommand::Status)
         | Request::Drain(DrainCommand::Status)
+        | Request::Figures
         | Request::Cluster(ClusterCommand::State | ClusterCommand::Plan | ClusterCommand::History) => Role::Reader,
         Request::Put(_) | Request::Delete(_) => Role::Writer,
         Request::Restore(_)

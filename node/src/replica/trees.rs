@@ -307,6 +307,7 @@ impl Trees {
         match done {
             Ok(false) if is_whole => self.check = Some((partition, check)),
             Ok(true) if is_whole => {
+                metrics.leaves_scrubbed.inc();
                 let leaf = check.leaf();
                 let Some(drift) = check.finish(tree) else { return Ok(()) };
                 tracing::error!(%partition, leaf, kept = drift.kept.0, found = drift.found.0, "a leaf of the tree \

@@ -134,7 +134,12 @@ impl Stage {
                 // The shell answers these by itself.
                 if matches!(
                     request,
-                    Request::Status | Request::Hints | Request::Aae(_) | Request::Damaged | Request::Drain(_)
+                    Request::Status
+                        | Request::Hints
+                        | Request::Aae(_)
+                        | Request::Damaged
+                        | Request::Drain(_)
+                        | Request::Figures
                 ) || deadline_ms == 0
                 {
                     return;

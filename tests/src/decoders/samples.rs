@@ -16,6 +16,8 @@ use driftless_node::peer::{
 };
 use driftless_node::time::Instant;
 use driftless_proto::client::{self, AaeCommand, Liveness, Response};
+use driftless_proto::figures::{Answered, Disk, ExchangesWith, Figures, RoundTrip};
+use driftless_proto::membership::Moving;
 use driftless_proto::{
     ActorId, BucketDefinition, BucketId, Conflict, ContextError, ContextToken, Dot, Durability, Failure, Hlc, Key,
     Missing, QuorumError, Refusal, Role, Siblings, Topology, Unknown, Version, VersionVector, WriteId,
@@ -157,6 +159,7 @@ pub fn client_requests() -> Vec<client::Request> {
     for (state, w) in states().into_iter().zip([None, Some(3)].into_iter().cycle()) {
         all.push(client::Request::MergeState(client::MergeState { bucket, key: self::key(), state, w }));
     }
+    all.push(client::Request::Figures);
     all
 }
 
@@ -292,6 +295,7 @@ pub fn client_responses() -> Vec<Response> {
         }],
     };
     let basis = client::Basis { needed: 2, primaries: 1 };
+    let figures = figures(status.clone(), hints.clone());
     let mut all = vec![
         Response::Topology(Box::new(Topology::clone(&topology()))),
         Response::Read(client::Read { siblings: Vec::new(), context: None, basis, page: None, explanation: None }),
@@ -336,7 +340,43 @@ pub fn client_responses() -> Vec<Response> {
         all.push(Response::State(client::StatePage { live, vv: Some(vv), gone }));
     }
     all.push(Response::Merged(client::Merged { acks: 2 }));
+    all.push(Response::Figures(Box::new(figures)));
     all
+}
+
+/// What a node measures.
+fn figures(status: client::NodeStatus, hints: client::HintsFor) -> Figures {
+    Figures {
+        status,
+        unfinished: vec![7],
+        moving: Moving { taking: 64, taken: 12, rate: 1 << 20, ..Moving::default() },
+        hints: vec![hints],
+        exchanges: vec![ExchangesWith {
+            peer: "n2".to_owned(),
+            shared: 64,
+            never: 1,
+            unequal: 2,
+            in_progress: 1,
+            behind: 30,
+            rate: 0.5,
+        }],
+        compared_ms: Some(59_000),
+        round_trips: vec![RoundTrip { peer: "n2".to_owned(), microseconds: 310 }],
+        requests: vec![Answered { operation: "get".to_owned(), ok: 7, refused: 1, unknown: 0, took: vec![0, 3, 5] }],
+        under_way: 2,
+        client_connections: 3,
+        reads_found: 7,
+        siblings_read: 9,
+        writes_discarded: 0,
+        fallback_coordinated: 1,
+        hints_delivered: 70,
+        keys_repaired: 4,
+        disk: Some(Disk { free: 1 << 30, total: 1 << 40, store: 1 << 20 }),
+        partitions_uncounted: 0,
+        leaves_scrubbed: 600,
+        damaged: 1,
+        aae_paused: false,
+    }
 }
 
 /// Why a state is sent.
