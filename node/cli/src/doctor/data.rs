@@ -4,10 +4,14 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use driftless_node::conditions::DiskRoom;
+use driftless_node::configurations::Configurations;
+use driftless_node::node::agreed;
 use driftless_node::store::directory::{Glance, OpenError, User, disk_room, glance};
+use driftless_proto::Topology;
 
 use super::Patient;
 use super::finding::{Area, Report};
@@ -29,9 +33,12 @@ pub(super) fn look(patient: Option<&mut Patient>, report: &mut Report) {
         Ok(Some(seen)) => {
             owner(&path, report);
             report.ok(AREA, "directory", described(&path, &seen));
+            patient.user = seen.user;
+            patient.agreed = agreed(&patient.config.name, &path, &seen, founding, report);
             patient.data = Some(seen);
         }
         Ok(None) => {
+            patient.user = User::Nobody;
             let absent = no_data(&path, &patient.config.name);
             report.warning(AREA, "directory", absent.message(), absent.hint_text().unwrap_or_default());
         }
@@ -50,6 +57,28 @@ pub(super) fn look(patient: Option<&mut Patient>, report: &mut Report) {
     room(&on, patient.config.store.free_space_reserve, report);
     file_system(&on, report);
     syncs(&path, report);
+}
+
+/// What was written down there of what was agreed on: what a start could not use, it would refuse.
+fn agreed(
+    name: &str,
+    path: &Path,
+    seen: &Glance,
+    founding: &Topology,
+    report: &mut Report,
+) -> Option<Arc<Configurations>> {
+    let found = agreed::configurations(name, seen.store, &Arc::new(founding.clone()), seen.agreement.clone());
+    match found {
+        Ok(agreed) => Some(agreed),
+        Err(error) => {
+            let what = format!("{} cannot be used: {error}", path.join("ring").display());
+            let remedy = "restore it from a backup of this very directory if you have one; otherwise move the directory away and start \
+                          the node with an empty one (`--init`), only this node's and only while the others are well \
+                          (`driftless status`)";
+            report.problem(AREA, "ring", what, remedy);
+            None
+        }
+    }
 }
 
 /// What begins a sentence there stands behind "to do:" here.

@@ -12,6 +12,7 @@ use driftless_node::config::{
 use driftless_node::net::tls::{TlsError, TlsFiles, TlsIdentity};
 use driftless_node::net::verified::Description;
 use driftless_node::node::NodeError;
+use driftless_node::store::directory::User;
 use driftless_proto::Topology;
 
 use super::Patient;
@@ -25,7 +26,7 @@ pub(super) fn look(path: &Path, report: &mut Report) -> Option<Patient> {
     let founding = cluster(&config, report);
     others(&config, report);
     let is_certified = certificates(&config, founding.as_ref(), report);
-    Some(Patient { config, founding, data: None, is_certified })
+    Some(Patient { config, founding, data: None, user: User::Unknown, agreed: None, is_certified })
 }
 
 fn node(path: &Path, report: &mut Report) -> Option<NodeConfig> {
