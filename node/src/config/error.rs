@@ -8,6 +8,8 @@ use driftless_proto::topology::TopologyError;
 use driftless_proto::{KeyError, QuorumError};
 use driftless_ring::RingError;
 
+use super::private::closing;
+
 /// Why a configuration was not accepted. Nothing was started.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -144,12 +146,14 @@ pub enum ConfigError {
         members: String,
     },
     /// A secret that others can read.
-    #[error("{} can be read by others (mode {mode:o}); run `chmod 600 {}`", .path.display(), .path.display())]
+    #[error("{} can be read by others (mode {mode:o}); {}", .path.display(), closing(.path, *.is_roots))]
     Exposed {
         /// The file.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+        /// Whether it belongs to root.
+        is_roots: bool,
     },
     /// A line of the key file is not `ID HEX64`.
     #[error("line {line} of {} is not `ID HEX`: a number from 0 to 255, a space, and 64 hexadecimal digits; newest key first", .path.display())]

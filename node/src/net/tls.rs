@@ -22,7 +22,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::certificates::NODE_SERVER_NAME;
 use super::subject::{Holder, Subject, SubjectError};
 use super::verified::{since, until};
-use crate::config::private::exposed;
+use crate::config::private::{Exposure, closing, exposed};
 
 /// Where certificates and the private key are. All PEM.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -69,12 +69,14 @@ pub enum TlsError {
         reason: String,
     },
     /// Others can read the private key.
-    #[error("{path} holds a private key that other users can read (mode {mode:03o}); run `chmod 600 {path}`", path = path.display())]
+    #[error("{} holds a private key that other users can read (mode {mode:03o}); {}", .path.display(), closing(.path, *.is_roots))]
     KeyExposed {
         /// The file.
         path: PathBuf,
         /// Its permissions.
         mode: u32,
+        /// Whether it belongs to root.
+        is_roots: bool,
     },
     /// Certificate and key do not belong together.
     #[error("the private key {key} does not fit the certificate {cert}")]
@@ -333,7 +335,7 @@ fn refuse_exposed(path: &Path) -> Result<(), TlsError> {
         .map_err(|error| TlsError::Unreadable { path: path.to_owned(), reason: error.to_string() })?;
     match exposed(&metadata) {
         None => Ok(()),
-        Some(mode) => Err(TlsError::KeyExposed { path: path.to_owned(), mode }),
+        Some(Exposure { mode, is_roots }) => Err(TlsError::KeyExposed { path: path.to_owned(), mode, is_roots }),
     }
 }
 
