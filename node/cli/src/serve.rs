@@ -232,7 +232,7 @@ async fn of<F: Future + Unpin>(under_way: &mut Option<F>) -> F::Output {
 }
 
 /// A node that neither the cluster file nor its own says where to reach must have joined before.
-pub(crate) fn check_named(config: &NodeConfig, founding: &Topology) -> Result {
+pub(crate) fn check_named(config: &NodeConfig, founding: &Topology) -> std::result::Result<(), ConfigError> {
     let is_named = founding.ring().member_by_name(&config.name).is_some() || config.address.is_some();
     if is_named || DataDirectory::may_have_agreement(&config.data_dir) {
         return Ok(());
@@ -240,10 +240,10 @@ pub(crate) fn check_named(config: &NodeConfig, founding: &Topology) -> Result {
     Err(not_a_member(config, founding))
 }
 
-fn not_a_member(config: &NodeConfig, founding: &Topology) -> Failure {
+fn not_a_member(config: &NodeConfig, founding: &Topology) -> ConfigError {
     let members: Vec<String> = members(founding).map(|member| member.name).collect();
     let (path, name) = (config.cluster.clone(), config.name.clone());
-    ConfigError::NotAMember { path, name, members: members.join(", ") }.into()
+    ConfigError::NotAMember { path, name, members: members.join(", ") }
 }
 
 fn resolve(member: &Member) -> Result<std::net::SocketAddr> {

@@ -46,12 +46,7 @@ pub(super) fn look(patient: Option<&mut Patient>, report: &mut Report) {
             let remedy = "run `driftless doctor` as the user that owns the data";
             report.problem(AREA, "directory", format!("cannot read {}: {source}", path.display()), remedy);
         }
-        Err(error) => {
-            let error = error.to_string();
-            let (what, remedy) =
-                error.split_once(". ").unwrap_or((&error, "See docs/operations.md, A node does not start"));
-            report.problem(AREA, "directory", what, uncapitalized(remedy.trim_end_matches('.')));
-        }
+        Err(error) => report.error(AREA, "directory", &error, ""),
     }
     let on = existing(&path);
     room(&on, patient.config.store.free_space_reserve, report);
@@ -71,20 +66,11 @@ fn agreed(
     match found {
         Ok(agreed) => Some(agreed),
         Err(error) => {
-            let what = format!("{} cannot be used: {error}", path.join("ring").display());
-            let remedy = "restore it from a backup of this very directory if you have one; otherwise move the directory away and start \
-                          the node with an empty one (`--init`), only this node's and only while the others are well \
-                          (`driftless status`)";
-            report.problem(AREA, "ring", what, remedy);
+            let damaged = OpenError::Damaged { path: path.join("ring"), what: format!("cannot be used: {error}") };
+            report.error(AREA, "ring", &damaged, "");
             None
         }
     }
-}
-
-/// What begins a sentence there stands behind "to do:" here.
-fn uncapitalized(remedy: &str) -> String {
-    let mut chars = remedy.chars();
-    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
 }
 
 fn described(path: &Path, seen: &Glance) -> String {
