@@ -273,7 +273,7 @@ mod tests {
             ConfigError::BucketId { path: path.clone(), first: text.clone(), second: text.clone(), id: 1 },
             ConfigError::NotAMember { path: path.clone(), name: text.clone(), members: text.clone() },
             ConfigError::Exposed { path: path.clone(), mode: 0o644, is_roots: false },
-            ConfigError::Exposed { path: path.clone(), mode: 0o644, is_roots: true },
+            ConfigError::Exposed { path, mode: 0o644, is_roots: true },
         ];
         for error in says_what_to_do {
             assert!(error.remedy().is_some(), "{error}");

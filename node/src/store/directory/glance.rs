@@ -100,6 +100,7 @@ fn is_locked(locks: &str, inode: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::os::unix::fs::PermissionsExt;
 
     use super::super::DataDirectory;
@@ -142,7 +143,8 @@ mod tests {
         fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).expect("is ours");
         let is_open_to_us = fs::metadata(closed.join("data")).is_ok();
         if is_open_to_us {
-            println!("skipped: this user (root, as it seems) may look into a directory of mode 0");
+            writeln!(io::stderr(), "skipped: this user (root, as it seems) may look into a directory of mode 0")
+                .expect("can be written");
         } else {
             assert!(is_refused(&closed.join("data")));
         }

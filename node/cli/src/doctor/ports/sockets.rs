@@ -71,6 +71,7 @@ const LISTENS: &str = "0A";
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::net::{TcpListener, UdpSocket};
 
     use super::*;
@@ -78,7 +79,7 @@ mod tests {
     #[test]
     fn sockets_of_this_process_stand_in_the_tables() {
         if !std::path::Path::new("/proc/net/udp").exists() {
-            println!("skipped: there is no /proc/net here");
+            writeln!(std::io::stderr(), "skipped: there is no /proc/net here").expect("can be written");
             return;
         }
         let udp = UdpSocket::bind("127.0.0.1:0").expect("loopback is there");
