@@ -221,7 +221,7 @@ fn nodes_that_make_no_sense_do_not_start() {
     let records: Vec<_> = records.map(|path| (std::fs::read(&path).expect("can be read"), path)).collect();
     records.iter().for_each(|(_, path)| std::fs::write(path, "x").expect("writes"));
     expect_failure(&serve(&config(1), &[]), 1, "a damaged agreement", &["ring cannot be used"]);
-    diagnosed(&config(1), &["ring", "cannot be used", "restore it"]);
+    diagnosed(&config(1), &["ring", "cannot be used", "restore the file"]);
     records.iter().for_each(|(good, path)| std::fs::write(path, good).expect("writes"));
     a_mistyped_profile_hides_nothing(&config(1));
 
