@@ -193,8 +193,10 @@ fn rotates(device: &str) -> Option<bool> {
 /// How long a write waits for the disk, as the log of a node writes: into blocks that are there already.
 fn syncs(directory: &Path, report: &mut Report) {
     let check = "sync";
-    if !directory.is_dir() {
-        return report.unchecked(AREA, check, "the directory is not there yet");
+    match directory.try_exists() {
+        Ok(true) => {}
+        Ok(false) => return report.unchecked(AREA, check, "the directory is not there yet"),
+        Err(error) => return report.unchecked(AREA, check, format!("cannot look at {}: {error}", directory.display())),
     }
     match measured(directory) {
         Err(error) => report.unchecked(AREA, check, format!("cannot write in {}: {error}", directory.display())),
