@@ -122,6 +122,6 @@ mod tests {
         assert_eq!(merged, whole);
         assert!(merged.live().iter().all(|(_, version)| !version.is_tombstone()));
         let small = State(Siblings::from_parts(vv(&[(1, 1), (3, 9)]), vec![written(1, 1, 9)]).expect("is one"));
-        assert_eq!(small.parts(), [small.0.clone()]);
+        assert_eq!(small.parts(), std::slice::from_ref(&small.0));
     }
 }

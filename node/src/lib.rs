@@ -44,6 +44,7 @@ pub mod pressure;
 #[doc(hidden)]
 pub mod probe;
 pub mod reconciler;
+pub mod remedy;
 pub mod replica;
 pub mod route;
 mod shard;

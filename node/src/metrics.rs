@@ -127,6 +127,8 @@ pub struct Metrics {
     pub aae_keys_unrepaired: Counter,
     /// Seconds since the round that is longest ago, over all peers and partitions.
     pub aae_last_round_age: Gauge,
+    /// Seconds between two rounds, as it is set.
+    pub aae_interval: Gauge,
     /// States and markers stored for nodes that could not be reached, each change of one counted.
     pub hints_stored: Counter,
     /// Keys delivered to the nodes that they were held for.
@@ -193,6 +195,8 @@ pub struct Metrics {
     pub credentials_refused: Counter,
     /// Until when the node's own certificate counts, in seconds since 1970.
     pub certificate_until: Gauge,
+    /// When the node began, in seconds since 1970.
+    pub start_time: Gauge,
     /// Audit events left out because there were too many of their kind.
     pub audit_left_out: Counter,
 }
@@ -325,6 +329,7 @@ impl Metrics {
             leaves_scrubbed,
             aae_keys_unrepaired,
             aae_last_round_age,
+            aae_interval,
             hints_stored,
             hints_delivered,
             hints_put_off,
@@ -358,6 +363,7 @@ impl Metrics {
             credentials_reread,
             credentials_refused,
             certificate_until,
+            start_time,
             audit_left_out,
         } = self;
         registry.register("requests", "Client requests answered", requests.clone());
@@ -460,6 +466,9 @@ impl Metrics {
         let until = "Until when the node's certificate counts, since 1970";
         registry.register_with_unit("certificate_until", until, Unit::Seconds, certificate_until.clone());
         registry.register("clock_off", help, clock_off.clone());
+        registry.register_with_unit("start_time", "When the node began, since 1970", Unit::Seconds, start_time.clone());
+        let help = "How far rounds of anti-entropy are apart";
+        registry.register_with_unit("aae_interval", help, Unit::Seconds, aae_interval.clone());
         let help = "Whether the store is too short of something to take writes";
         registry.register("store_short", help, store_short.clone());
         registry.register("condition", "Whether this is the matter with the node", conditions.clone());

@@ -89,9 +89,14 @@ impl ClusterArgs {
 
     /// Whether a flag or a variable says which cluster is meant.
     pub(crate) fn names_one(&self) -> bool {
-        let ClusterArgs { profile, endpoint, ca, cert, client_key, timeout: _ } = self;
         let variable = std::env::var_os("DRIFTLESS_PROFILE").is_some_and(|name| !name.is_empty());
-        variable || profile.is_some() || endpoint.is_some() || ca.is_some() || cert.is_some() || client_key.is_some()
+        variable || self.flags_name_one()
+    }
+
+    /// Whether a flag does.
+    pub(crate) fn flags_name_one(&self) -> bool {
+        let ClusterArgs { profile, endpoint, ca, cert, client_key, timeout: _ } = self;
+        profile.is_some() || endpoint.is_some() || ca.is_some() || cert.is_some() || client_key.is_some()
     }
 
     /// Which cluster is meant.

@@ -201,36 +201,38 @@ async fn serve_until(
     mut manager: ServiceManager,
 ) -> Result {
     let mut looks = tokio::time::interval(manager.look_every());
+    // Whatever a disk makes of it: signs of life, the end of the node and signals are not to wait for files.
+    let mut reading = None;
     let why = loop {
         tokio::select! {
             why = stop.wait() => break Some(why),
             () = node.ended() => break None,
-            Some(()) = hangup.recv() => {
+            Some(()) = hangup.recv(), if reading.is_none() => {
                 manager.tell_reloading();
-                tokio::select! {
-                    () = reload.reload(&node) => manager.tell_ready(),
-                    why = stop.wait() => break Some(why),
-                }
+                reading = Some(Box::pin(reload.read(&node)));
+            }
+            read = of(&mut reading) => {
+                reading = None;
+                reload.take(&node, read);
+                manager.tell_ready();
             }
             _ = looks.tick(), if manager.is_there() => manager.tell_how_it_stands(&node),
         }
     };
-    if let Some(why) = why {
-        tracing::info!(node = node.name(), why, "stopping");
-        manager.tell_stopping();
-        node.stop();
-        tokio::select! {
-            () = node.ended() => {}
-            _ = stop.wait_again() => {
-                return Err(Failure::failed("stopped at once by a second signal; what was under way is lost, what was acknowledged is not"));
-            }
-        }
+    drop(reading);
+    stop::join(node, why, &mut stop, &mut manager).await
+}
+
+/// What comes of what is under way; never, if nothing is.
+async fn of<F: Future + Unpin>(under_way: &mut Option<F>) -> F::Output {
+    match under_way {
+        Some(under_way) => under_way.await,
+        None => std::future::pending().await,
     }
-    node.join().map_err(Failure::failed)
 }
 
 /// A node that neither the cluster file nor its own says where to reach must have joined before.
-pub(crate) fn check_named(config: &NodeConfig, founding: &Topology) -> Result {
+pub(crate) fn check_named(config: &NodeConfig, founding: &Topology) -> std::result::Result<(), ConfigError> {
     let is_named = founding.ring().member_by_name(&config.name).is_some() || config.address.is_some();
     if is_named || DataDirectory::may_have_agreement(&config.data_dir) {
         return Ok(());
@@ -238,10 +240,10 @@ pub(crate) fn check_named(config: &NodeConfig, founding: &Topology) -> Result {
     Err(not_a_member(config, founding))
 }
 
-fn not_a_member(config: &NodeConfig, founding: &Topology) -> Failure {
+fn not_a_member(config: &NodeConfig, founding: &Topology) -> ConfigError {
     let members: Vec<String> = members(founding).map(|member| member.name).collect();
     let (path, name) = (config.cluster.clone(), config.name.clone());
-    ConfigError::NotAMember { path, name, members: members.join(", ") }.into()
+    ConfigError::NotAMember { path, name, members: members.join(", ") }
 }
 
 fn resolve(member: &Member) -> Result<std::net::SocketAddr> {

@@ -18,6 +18,8 @@ fn serve(config: &Path, more: &[&str]) -> Done {
 fn doctor(config: &Path) -> (Option<i32>, Vec<String>) {
     let mut command = driftless();
     command.args(["doctor", "--format", "json", "--config"]).arg(config);
+    // What a shell has set for the commands that it runs is not asked about a node that is named.
+    command.env("DRIFTLESS_PROFILE", "of-another-cluster");
     let done = finish(command, b"");
     let report: Value = serde_json::from_slice(&done.stdout).unwrap_or_else(|_| panic!("is JSON: {}", done.stderr));
     let findings = report["findings"].as_array().expect("a list");
@@ -193,8 +195,8 @@ fn nodes_that_make_no_sense_do_not_start() {
     let home = config(1).parent().expect("has one").to_owned();
     let key = home.join("node.key");
     set_mode(&key, 0o644);
-    expect_failure(&serve(&config(1), &[]), 1, "a key that others can read", &["chmod 600"]);
-    diagnosed(&config(1), &["other users can read", "chmod 600"]);
+    expect_failure(&serve(&config(1), &[]), 1, "a key that others can read", &["; run `chmod "]);
+    diagnosed(&config(1), &["other users can read", "| run `chmod "]);
     set_mode(&key, 0o600);
     let context_key = dev.cluster().join("context.key");
     let good = std::fs::read_to_string(&context_key).expect("dev has written it");
@@ -212,6 +214,16 @@ fn nodes_that_make_no_sense_do_not_start() {
     expect_failure(&serve(&config(1), &[]), 1, "data of a later release", &["format"]);
     diagnosed(&config(1), &["directory", "has format 99", "start the release"]);
     std::fs::write(&identity, good).expect("writes");
+    // What was agreed on is damaged, and everything that has to do with it is told.
+    let agreement = identity.with_file_name("ring");
+    let records =
+        std::fs::read_dir(&agreement).expect("something was agreed on").map(|entry| entry.expect("is there").path());
+    let records: Vec<_> = records.map(|path| (std::fs::read(&path).expect("can be read"), path)).collect();
+    records.iter().for_each(|(_, path)| std::fs::write(path, "x").expect("writes"));
+    expect_failure(&serve(&config(1), &[]), 1, "a damaged agreement", &["ring cannot be used"]);
+    diagnosed(&config(1), &["ring", "cannot be used", "restore the file"]);
+    records.iter().for_each(|(good, path)| std::fs::write(path, good).expect("writes"));
+    a_mistyped_profile_hides_nothing(&config(1));
 
     mistakes_are_named_at_once(&dev, &config(1));
 
@@ -258,6 +270,18 @@ fn rereads(dev: &Dev, config: &Path) {
     assert_eq!(announced(), before, "what the directives say counts");
     reread("name = ", &["ERROR", "cannot be used", "not well-formed"]);
     reread(&good, &["found=\"unchanged\"", "configuration"]);
+}
+
+/// Of the machine and the node everything is said all the same.
+fn a_mistyped_profile_hides_nothing(config: &Path) {
+    let mut command = driftless();
+    command.args(["--profile", "mistyped", "doctor", "--config"]).arg(config);
+    let done = finish(command, b"");
+    let said = String::from_utf8(done.stdout).expect("is text");
+    assert_eq!(done.code, Some(1), "{said}");
+    for part in ["node.toml: ", "directory: ", "\"mistyped\""] {
+        assert!(said.contains(part), "it should say {part:?}: {said}");
+    }
 }
 
 fn mistakes_are_named_at_once(dev: &Dev, config: &Path) {

@@ -73,7 +73,7 @@ impl FileKind {
     /// What a file looks like: by what stands in it, and else by its name.
     pub fn of(path: &Path, text: &str) -> FileKind {
         let first = text.lines().find(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'));
-        if first.is_some_and(|line| line.starts_with(|c: char| c.is_ascii_digit())) {
+        if first.is_some_and(|line| line.trim_start().starts_with(|c: char| c.is_ascii_digit())) {
             return FileKind::ContextKeys;
         }
         let table: Table = text.parse().unwrap_or_default();
@@ -281,6 +281,7 @@ mod tests {
             ("x", "seeds = []", FileKind::Profile),
             ("x", "[profile.a]", FileKind::Profiles),
             ("x", "# newest first\n1 00ff", FileKind::ContextKeys),
+            ("x", "\n \t1 00ff", FileKind::ContextKeys),
             ("cluster.toml", "cluster = [", FileKind::Cluster),
         ];
         for (name, text, kind) in kinds {

@@ -14,7 +14,7 @@ use driftless_proto::ContextKeys;
 use driftless_proto::causality::ContextKey;
 
 use super::error::{ConfigError, read};
-use super::private::exposed;
+use super::private::{Exposure, exposed};
 
 /// Reads the key file, which only its owner may be able to read.
 ///
@@ -39,7 +39,7 @@ pub fn check_private(path: &Path) -> Result<(), ConfigError> {
     let metadata = std::fs::metadata(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     match exposed(&metadata) {
         None => Ok(()),
-        Some(mode) => Err(ConfigError::Exposed { path: path.to_owned(), mode }),
+        Some(Exposure { mode, is_roots }) => Err(ConfigError::Exposed { path: path.to_owned(), mode, is_roots }),
     }
 }
 
@@ -119,7 +119,7 @@ mod tests {
         let path = dir.path().join("context.key");
         std::fs::write(&path, context_key_file([7; 32])).expect("writes");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("changes mode");
-        assert!(read_context_keys(&path).expect_err("is exposed").to_string().contains("chmod 600"));
+        assert!(read_context_keys(&path).expect_err("is exposed").to_string().contains("; run `chmod "));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("changes mode");
         assert!(read_context_keys(&path).is_ok());
         assert!(

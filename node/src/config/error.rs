@@ -1,12 +1,14 @@
 //! What can be wrong with a configuration. Every message names the place and says what to write instead.
 
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use driftless_proto::topology::TopologyError;
 use driftless_proto::{KeyError, QuorumError};
 use driftless_ring::RingError;
+
+use super::private::closing;
+use crate::remedy::Remedy;
 
 /// Why a configuration was not accepted. Nothing was started.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +31,7 @@ pub enum ConfigError {
         message: String,
     },
     /// A key that does not exist.
-    #[error("unknown key \"{key}\" in {place}{}", suggestion(.closest))]
+    #[error("unknown key \"{key}\" in {place}; {}", suggestion(.closest))]
     UnknownKey {
         /// The key, with its section.
         key: String,
@@ -79,7 +81,7 @@ pub enum ConfigError {
         source: QuorumError,
     },
     /// A bucket wants more replicas than there are members.
-    #[error("bucket \"{bucket}\" in {} wants n = {n}, but there are only {members} members; lower n or add members", .path.display())]
+    #[error("bucket \"{bucket}\" in {} wants n = {n}, but there are only {members} members; {LOWER_N}", .path.display())]
     TooFewMembers {
         /// The cluster file.
         path: PathBuf,
@@ -91,7 +93,7 @@ pub enum ConfigError {
         members: usize,
     },
     /// Two buckets hash to one id.
-    #[error("buckets \"{first}\" and \"{second}\" in {} get the same id {id}; give one of them an `id` of its own", .path.display())]
+    #[error("buckets \"{first}\" and \"{second}\" in {} get the same id {id}; {GIVE_IDS}", .path.display())]
     BucketId {
         /// The cluster file.
         path: PathBuf,
@@ -134,7 +136,7 @@ pub enum ConfigError {
         source: TopologyError,
     },
     /// This node is not in the cluster file.
-    #[error("{} has no member \"{name}\"; its members are {members}. Correct `name` in the node's file; or, if it is to join those that run already, write there where they reach it: address = \"10.0.0.4:7400\"; or, if none has run yet, add a [[member]] with that name", .path.display())]
+    #[error("{} has no member \"{name}\"; its members are {members}. {BECOME_ONE}", .path.display())]
     NotAMember {
         /// The cluster file.
         path: PathBuf,
@@ -144,12 +146,14 @@ pub enum ConfigError {
         members: String,
     },
     /// A secret that others can read.
-    #[error("{} can be read by others (mode {mode:o}); run `chmod 600 {}`", .path.display(), .path.display())]
+    #[error("{} can be read by others (mode {mode:o}); {}", .path.display(), closing(.path, *.is_roots))]
     Exposed {
         /// The file.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+        /// Whether it belongs to root.
+        is_roots: bool,
     },
     /// A line of the key file is not `ID HEX64`.
     #[error("line {line} of {} is not `ID HEX`: a number from 0 to 255, a space, and 64 hexadecimal digits; newest key first", .path.display())]
@@ -207,10 +211,40 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 /// "cluster" 0.74.
 const LIKENESS_MIN: f64 = 0.75;
 
-fn suggestion(closest: &Option<String>) -> impl fmt::Display {
+const LOWER_N: &str = "lower n or add members";
+const GIVE_IDS: &str = "give one of them an `id` of its own";
+const BECOME_ONE: &str = "Correct `name` in the node's file; or, if it is to join those that run already, write there where they reach it: \
+                          address = \"10.0.0.4:7400\"; or, if none has run yet, add a [[member]] with that name";
+
+impl Remedy for ConfigError {
+    fn remedy(&self) -> Option<String> {
+        match self {
+            ConfigError::Read { source, .. } => Some(reading_advice(source).to_owned()),
+            ConfigError::UnknownKey { closest, .. } => Some(suggestion(closest)),
+            ConfigError::Missing { advice, .. } => Some(advice.clone()),
+            ConfigError::TooFewMembers { .. } => Some(LOWER_N.to_owned()),
+            ConfigError::BucketId { .. } => Some(GIVE_IDS.to_owned()),
+            ConfigError::NotAMember { .. } => Some(BECOME_ONE.to_owned()),
+            ConfigError::Exposed { path, is_roots, .. } => Some(closing(path, *is_roots)),
+            ConfigError::Syntax { .. }
+            | ConfigError::BadValue { .. }
+            | ConfigError::BucketName { .. }
+            | ConfigError::Quorum { .. }
+            | ConfigError::SharedPorts { .. }
+            | ConfigError::Ring { .. }
+            | ConfigError::Topology { .. }
+            | ConfigError::KeyLine { .. }
+            | ConfigError::Access { .. }
+            | ConfigError::KeyTwice { .. }
+            | ConfigError::NoKey { .. } => None,
+        }
+    }
+}
+
+fn suggestion(closest: &Option<String>) -> String {
     match closest {
-        Some(known) => format!("; did you mean \"{known}\"?"),
-        None => "; remove it, or see `driftless config explain` for the keys of a node that exist".to_owned(),
+        Some(known) => format!("did you mean \"{known}\"?"),
+        None => "remove it, or see `driftless config explain` for the keys of a node that exist".to_owned(),
     }
 }
 
@@ -219,5 +253,35 @@ fn reading_advice(source: &io::Error) -> &'static str {
         io::ErrorKind::NotFound => "check the path (relative paths start at the file that names them)",
         io::ErrorKind::PermissionDenied => "run as the user that owns it",
         _ => "check that it is a readable text file",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::remedy::{NASTY, check};
+
+    #[test]
+    fn what_to_do_is_where_the_message_ends_whatever_stands_in_it() {
+        let (path, text) = (PathBuf::from(NASTY), NASTY.to_owned());
+        let says_what_to_do = [
+            ConfigError::Read { path: path.clone(), source: io::Error::other(NASTY) },
+            ConfigError::UnknownKey { key: text.clone(), place: text.clone(), closest: None },
+            ConfigError::UnknownKey { key: text.clone(), place: text.clone(), closest: Some("listen".to_owned()) },
+            ConfigError::Missing { key: text.clone(), place: text.clone(), advice: "write it".to_owned() },
+            ConfigError::TooFewMembers { path: path.clone(), bucket: text.clone(), n: 3, members: 1 },
+            ConfigError::BucketId { path: path.clone(), first: text.clone(), second: text.clone(), id: 1 },
+            ConfigError::NotAMember { path: path.clone(), name: text.clone(), members: text.clone() },
+            ConfigError::Exposed { path: path.clone(), mode: 0o644, is_roots: false },
+            ConfigError::Exposed { path, mode: 0o644, is_roots: true },
+        ];
+        for error in says_what_to_do {
+            assert!(error.remedy().is_some(), "{error}");
+            check(&error);
+        }
+        let (key, value, place) = (text.clone(), text.clone(), text.clone());
+        let bad = ConfigError::BadValue { key, value, place, expected: text };
+        assert_eq!(bad.remedy(), None);
+        check(&bad);
     }
 }

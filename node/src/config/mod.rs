@@ -182,6 +182,11 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// What an `Overloaded` refusal asks clients to wait, as it says it.
+    pub fn retry_after_ms(&self) -> u32 {
+        as_ms(self.retry_after)
+    }
+
     /// Takes over what a running shard looks up each time that it needs it. The rest has been built into it when it began.
     pub fn take_changeable(&mut self, from: &Limits) {
         self.value_bytes_max = from.value_bytes_max;
@@ -199,6 +204,11 @@ impl Limits {
         self.aae.patience = from.aae.patience;
         self.aae.repair = from.aae.repair;
     }
+}
+
+/// As messages say a pause; one that is too long for them is their longest.
+pub(crate) fn as_ms(pause: Duration) -> u32 {
+    u32::try_from(pause.as_millis()).unwrap_or(u32::MAX)
 }
 
 impl Default for AaeLimits {

@@ -288,12 +288,12 @@ impl Coordinator {
         }
         self.hedges.earn();
         let is_full = self.waited_for >= shard.limits.requests_max
-            || self.requests.len() >= shard.limits.requests_max * LINGERING_FACTOR
+            || self.requests.len() >= shard.limits.requests_max.saturating_mul(LINGERING_FACTOR)
             || (matches!(request, Request::Get(_) | Request::GetState(_))
                 && self.value_bytes >= shard.limits.coordinated_bytes_max);
         if is_full {
             shard.metrics.overloaded.inc();
-            let retry_after_ms = shard.limits.retry_after.as_millis() as u32;
+            let retry_after_ms = shard.limits.retry_after_ms();
             let failure = Refusal::Overloaded { retry_after_ms }.into();
             return self.outputs.push_back(Output::Reply { to: asker, response: Response::Failed(failure) });
         }

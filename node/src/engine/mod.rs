@@ -305,9 +305,9 @@ impl<S: Store> Engine<S> {
     }
 
     /// Other limits count from now on, as far as a running shard can take them.
-    pub fn handle_limits(&mut self, limits: &Limits) {
+    pub fn handle_limits(&mut self, now: Now, limits: &Limits) {
         self.shard.limits.take_changeable(limits);
-        self.reconciler.handle_limits(&self.shard.limits.aae);
+        self.reconciler.handle_limits(now, &self.shard.limits.aae);
     }
 
     /// Other keys seal and open context tokens from now on.

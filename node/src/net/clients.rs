@@ -447,7 +447,7 @@ fn aae_command(command: client::AaeCommand) -> Option<AaeCommand> {
 }
 
 fn overloaded(context: &ShardContext) -> Refusal {
-    let retry_after_ms = u32::try_from(context.retry_after.get().as_millis()).unwrap_or(u32::MAX);
+    let retry_after_ms = crate::config::as_ms(context.retry_after.get());
     Refusal::Overloaded { retry_after_ms }
 }
 

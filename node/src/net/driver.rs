@@ -470,7 +470,7 @@ impl<S: Store> Driver<S> {
             ShardMessage::ContextKeys(keys) => self.engine.handle_context_keys(keys),
             ShardMessage::Limits(limits) => {
                 context.take_limits(&limits);
-                self.engine.handle_limits(&limits);
+                self.engine.handle_limits(context.shared.clock.now(), &limits);
             }
             ShardMessage::Stop => {
                 let until = context.shared.clock.instant() + context.shared.net.drain_timeout;

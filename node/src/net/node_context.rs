@@ -225,13 +225,16 @@ impl NodeContext {
         let seeds = topology.ring().members().iter().filter(|member| member.id != node).cloned().collect();
         metrics.peers_alive.set(i64::try_from(peers.len()).unwrap_or(i64::MAX));
         metrics.certificate_until.set(seconds(tls.until()));
+        let clock = Clock::start(environment.wall.clone());
+        metrics.start_time.set(i64::try_from(clock.now().wall.millis() / 1000).unwrap_or(i64::MAX));
+        metrics.aae_interval.set(whole_seconds(limits.aae.interval));
         NodeContext {
             cluster: topology.cluster().to_owned(),
             store,
             ring_version: AtomicU64::new(configurations.version()),
             seeds,
             peers,
-            clock: Clock::start(environment.wall.clone()),
+            clock,
             sync: SyncQueue::new(shards.len()),
             shards: shards
                 .into_iter()
@@ -607,6 +610,7 @@ impl NodeContext {
     /// Tells all shards of other limits.
     pub(crate) fn tell_limits(&self, limits: &Limits) {
         let limits = Arc::new(limits.clone());
+        self.metrics.aae_interval.set(whole_seconds(limits.aae.interval));
         for shard in 0..self.shards.len() {
             self.tell(shard as u16, ShardMessage::Limits(limits.clone()));
         }
@@ -818,8 +822,11 @@ impl NodeContext {
 
 /// Since the epoch.
 fn seconds(time: SystemTime) -> i64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    whole_seconds(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
+fn whole_seconds(time: Duration) -> i64 {
+    i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// For how long what is the matter need not be found out again, however many ask.

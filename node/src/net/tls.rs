@@ -22,7 +22,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::certificates::NODE_SERVER_NAME;
 use super::subject::{Holder, Subject, SubjectError};
 use super::verified::{since, until};
-use crate::config::private::exposed;
+use crate::config::private::{Exposure, closing, exposed};
+use crate::remedy::Remedy;
 
 /// Where certificates and the private key are. All PEM.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -69,12 +70,14 @@ pub enum TlsError {
         reason: String,
     },
     /// Others can read the private key.
-    #[error("{path} holds a private key that other users can read (mode {mode:03o}); run `chmod 600 {path}`", path = path.display())]
+    #[error("{} holds a private key that other users can read (mode {mode:03o}); {}", .path.display(), closing(.path, *.is_roots))]
     KeyExposed {
         /// The file.
         path: PathBuf,
         /// Its permissions.
         mode: u32,
+        /// Whether it belongs to root.
+        is_roots: bool,
     },
     /// Certificate and key do not belong together.
     #[error("the private key {key} does not fit the certificate {cert}")]
@@ -85,7 +88,7 @@ pub enum TlsError {
         cert: PathBuf,
     },
     /// The certificate's days are over.
-    #[error("the certificate {path} expired on {until}; issue a new one with `driftless cert`")]
+    #[error("the certificate {path} expired on {until}; {ISSUE_NEW}")]
     Expired {
         /// The file.
         path: PathBuf,
@@ -93,7 +96,7 @@ pub enum TlsError {
         until: String,
     },
     /// The certificate's days have not begun.
-    #[error("the certificate {path} is valid from {from} only; check this machine's clock")]
+    #[error("the certificate {path} is valid from {from} only; {CHECK_CLOCK}")]
     NotYetValid {
         /// The file.
         path: PathBuf,
@@ -109,9 +112,7 @@ pub enum TlsError {
         reason: SubjectError,
     },
     /// The certificate was made for somebody else.
-    #[error(
-        "the certificate {path} belongs to {found}, this node is {expected}; issue the right one with `driftless cert node`"
-    )]
+    #[error("the certificate {path} belongs to {found}, this node is {expected}; {ISSUE_RIGHT}")]
     WrongSubject {
         /// The file.
         path: PathBuf,
@@ -129,9 +130,7 @@ pub enum TlsError {
         ca: PathBuf,
     },
     /// The certificate comes from the authority and is of no use here.
-    #[error(
-        "the certificate {cert} would be refused by other nodes: {reason}; issue one with `driftless cert node`, or see Certificates from another authority in docs/configuration.md"
-    )]
+    #[error("the certificate {cert} would be refused by other nodes: {reason}; {ISSUE_FIT}")]
     Unfit {
         /// The certificate's file.
         cert: PathBuf,
@@ -141,6 +140,30 @@ pub enum TlsError {
     /// The TLS library refuses.
     #[error("TLS cannot be set up: {0}")]
     Setup(String),
+}
+
+const ISSUE_NEW: &str = "issue a new one with `driftless cert`";
+const CHECK_CLOCK: &str = "check this machine's clock";
+const ISSUE_RIGHT: &str = "issue the right one with `driftless cert node`";
+const ISSUE_FIT: &str =
+    "issue one with `driftless cert node`, or see Certificates from another authority in docs/configuration.md";
+
+impl Remedy for TlsError {
+    fn remedy(&self) -> Option<String> {
+        match self {
+            TlsError::KeyExposed { path, is_roots, .. } => Some(closing(path, *is_roots)),
+            TlsError::Expired { .. } => Some(ISSUE_NEW.to_owned()),
+            TlsError::NotYetValid { .. } => Some(CHECK_CLOCK.to_owned()),
+            TlsError::WrongSubject { .. } => Some(ISSUE_RIGHT.to_owned()),
+            TlsError::Unfit { .. } => Some(ISSUE_FIT.to_owned()),
+            TlsError::Unreadable { .. }
+            | TlsError::NotPem { .. }
+            | TlsError::KeyMismatch { .. }
+            | TlsError::Subject { .. }
+            | TlsError::ForeignAuthority { .. }
+            | TlsError::Setup(_) => None,
+        }
+    }
 }
 
 impl TlsIdentity {
@@ -333,7 +356,7 @@ fn refuse_exposed(path: &Path) -> Result<(), TlsError> {
         .map_err(|error| TlsError::Unreadable { path: path.to_owned(), reason: error.to_string() })?;
     match exposed(&metadata) {
         None => Ok(()),
-        Some(mode) => Err(TlsError::KeyExposed { path: path.to_owned(), mode }),
+        Some(Exposure { mode, is_roots }) => Err(TlsError::KeyExposed { path: path.to_owned(), mode, is_roots }),
     }
 }
 
@@ -390,4 +413,30 @@ fn check_chain(
 fn parse<'a>(path: &Path, der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, TlsError> {
     let unreadable = |reason: String| TlsError::NotPem { path: path.to_owned(), what: "certificate", reason };
     X509Certificate::from_der(der).map(|(_, certificate)| certificate).map_err(|error| unreadable(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::remedy::{NASTY, check};
+
+    #[test]
+    fn what_to_do_is_where_the_message_ends_whatever_stands_in_it() {
+        let (path, text) = (PathBuf::from(NASTY), NASTY.to_owned());
+        let says_what_to_do = [
+            TlsError::KeyExposed { path: path.clone(), mode: 0o644, is_roots: false },
+            TlsError::KeyExposed { path: path.clone(), mode: 0o644, is_roots: true },
+            TlsError::Expired { path: path.clone(), until: text.clone() },
+            TlsError::NotYetValid { path: path.clone(), from: text.clone() },
+            TlsError::WrongSubject { path: path.clone(), found: text.clone(), expected: text.clone() },
+            TlsError::Unfit { cert: path.clone(), reason: text.clone() },
+        ];
+        for error in says_what_to_do {
+            assert!(error.remedy().is_some(), "{error}");
+            check(&error);
+        }
+        let unreadable = TlsError::Unreadable { path, reason: text };
+        assert_eq!(unreadable.remedy(), None);
+        check(&unreadable);
+    }
 }

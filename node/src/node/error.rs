@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use crate::admin::ListenError;
 use crate::net::tls::TlsError;
+use crate::remedy::Remedy;
 
 /// Why a node did not start, or ended.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -48,9 +49,7 @@ pub enum NodeError {
         reason: String,
     },
     /// Metrics and health are for this machine only.
-    #[error(
-        "the admin address {0} is not a loopback address; use 127.0.0.1, and set `admin_remote` for the same over TLS with certificates"
-    )]
+    #[error("the admin address {0} is not a loopback address; {USE_LOOPBACK}")]
     AdminNotLoopback(SocketAddr),
     /// A member's address cannot be reached from where this node listens.
     #[error(
@@ -76,11 +75,47 @@ pub enum NodeError {
     Panicked,
 }
 
+const USE_LOOPBACK: &str = "use 127.0.0.1, and set `admin_remote` for the same over TLS with certificates";
+
+impl Remedy for NodeError {
+    fn remedy(&self) -> Option<String> {
+        match self {
+            NodeError::AdminNotLoopback(_) => Some(USE_LOOPBACK.to_owned()),
+            NodeError::Tls(error) => error.remedy(),
+            NodeError::NotAMember { .. }
+            | NodeError::Shards { .. }
+            | NodeError::Agreement(_)
+            | NodeError::Listen { .. }
+            | NodeError::OtherFamily { .. }
+            | NodeError::Thread(_)
+            | NodeError::Storage(_)
+            | NodeError::Panicked => None,
+        }
+    }
+}
+
 impl From<ListenError> for NodeError {
     fn from(error: ListenError) -> NodeError {
         match error {
             ListenError::NotLoopback(address) => NodeError::AdminNotLoopback(address),
             ListenError::Refused { address, reason } => NodeError::Listen { protocol: "TCP", address, reason },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::remedy::check;
+
+    #[test]
+    fn what_to_do_is_where_the_message_ends() {
+        let address = SocketAddr::from(([192, 0, 2, 1], 7));
+        let expired = TlsError::Expired { path: "n1.pem".into(), until: "yesterday".to_owned() };
+        for error in [NodeError::AdminNotLoopback(address), NodeError::Tls(expired)] {
+            assert!(error.remedy().is_some(), "{error}");
+            check(&error);
+        }
+        check(&NodeError::Panicked);
     }
 }

@@ -197,6 +197,11 @@ impl Node {
         self.ended.clone().wait()
     }
 
+    /// Why it had to end, if it had to.
+    pub fn fatal(&self) -> Option<String> {
+        self.shared.fatal()
+    }
+
     /// Waits until the node has stopped. Call [`Node::stop`] before, or this waits until the node cannot go on.
     ///
     /// # Errors

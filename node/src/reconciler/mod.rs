@@ -260,8 +260,8 @@ impl Reconciler {
     }
 
     /// Other limits count from now on. A round that is due already stays due.
-    pub(crate) fn handle_limits(&mut self, limits: &AaeLimits) {
-        self.rounds.set_interval(limits.interval);
+    pub(crate) fn handle_limits(&mut self, now: Now, limits: &AaeLimits) {
+        self.rounds.set_interval(now.instant, limits.interval);
         self.budget.set_rate(limits.bytes_per_second);
     }
 

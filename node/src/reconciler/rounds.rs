@@ -89,6 +89,7 @@ impl Rounds {
         rng: StdRng,
     ) -> Rounds {
         // Peers are hardly connected yet; when one is, its round comes soon.
+        let interval = interval.min(INTERVAL_MAX);
         let peers = Rounds::sharing(shard, partitions, now, now + interval);
         let is_awaited = shard.configurations.is_moving();
         Rounds { interval, is_awaited, up: BTreeSet::new(), peers, waiting: BTreeSet::new(), rng }
@@ -365,9 +366,21 @@ impl Rounds {
         self.peers.get(&peer).map_or(0.0, |peer| peer.repaired.rate(now))
     }
 
-    /// Rounds that are not due yet are so far apart.
-    pub(super) fn set_interval(&mut self, interval: Duration) {
+    /// Rounds are so far apart from now on: none is further off than that, and who waits for less goes on waiting.
+    pub(super) fn set_interval(&mut self, now: Instant, interval: Duration) {
+        let interval = interval.min(INTERVAL_MAX);
+        if self.interval == interval {
+            return;
+        }
         self.interval = interval;
+        for peer in self.peers.values_mut() {
+            // Not all at once.
+            let pause = interval.mul_f64(self.rng.random_range(0.75..1.25));
+            peer.next_round = peer.next_round.min(now + pause);
+            for unequal in peer.shared.values_mut().filter_map(|shared| shared.unequal.as_mut()) {
+                unequal.not_before = unequal.not_before.min(now + pause);
+            }
+        }
     }
 
     /// When the next round is due.
@@ -415,6 +428,9 @@ impl Peer {
 
 /// What could not be done is tried again after this part of the interval: 2 s by default.
 const SOON_PART: u32 = 30;
+
+/// More is never: what a part of it is multiplied by must not overflow.
+const INTERVAL_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// A key that differs so often in a row is not being repaired.
 const UNREPAIRED_ROUNDS: u8 = 3;

@@ -259,6 +259,28 @@ fn what_either_side_lacks_is_sent_and_afterwards_nothing_is() {
 }
 
 #[test]
+fn an_interval_that_becomes_shorter_counts_for_the_round_that_is_waited_for() {
+    let mut pair = Pair::new();
+    let [day, minute] = [86_400, 60].map(Duration::from_secs);
+    let every = |pair: &mut Pair, interval: Duration| {
+        let limits = AaeLimits { interval, ..AaeLimits::default() };
+        let now = pair.now;
+        pair.sides.iter_mut().for_each(|side| side.reconciler.handle_limits(now, &limits));
+    };
+    every(&mut pair, day);
+    pair.pass(minute);
+    pair.hold(0, 0..20);
+    pair.pass(minute * 10);
+    assert!(!pair.is_equal(), "the next round is a day off");
+    every(&mut pair, minute);
+    pair.pass(minute * 5);
+    assert!(pair.is_equal(), "it is no longer");
+    // As long as can be written, and nothing overflows.
+    every(&mut pair, Duration::MAX);
+    pair.pass(minute * 5);
+}
+
+#[test]
 fn a_pause_on_either_side_leaves_everything_as_it_is_until_it_ends() {
     for paused in 0..2 {
         let mut pair = Pair::new();

@@ -152,6 +152,6 @@ impl<S: Store> Replica<S> {
             return Ok(());
         }
         shard.metrics.overloaded.inc();
-        Err(Refusal::Overloaded { retry_after_ms: shard.limits.retry_after.as_millis() as u32 })
+        Err(Refusal::Overloaded { retry_after_ms: shard.limits.retry_after_ms() })
     }
 }

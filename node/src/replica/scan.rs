@@ -30,7 +30,7 @@ impl<S: Store> Replica<S> {
     ) -> Result<(), RequestError> {
         if self.scans.len() >= SCANS_WAITING_MAX {
             shard.metrics.overloaded.inc();
-            return Err(Refusal::Overloaded { retry_after_ms: shard.limits.retry_after.as_millis() as u32 }.into());
+            return Err(Refusal::Overloaded { retry_after_ms: shard.limits.retry_after_ms() }.into());
         }
         self.scans.push_back((from, id, scan));
         Ok(())

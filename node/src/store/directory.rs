@@ -48,6 +48,7 @@ pub use self::glance::{Glance, User, disk_room, glance};
 use self::private::make_private;
 use crate::conditions::{DiskRoom, Filling};
 use crate::peer::Incarnation;
+use crate::remedy::Remedy;
 
 mod files;
 mod foundation;
@@ -85,7 +86,7 @@ pub struct Identity {
 pub enum OpenError {
     /// Another process uses it.
     #[error(
-        "the data directory {} is in use by {}. Stop that process first, or give this node a directory of its own",
+        "the data directory {} is in use by {}. {STOP_IT}",
         path.display(), pid.map_or("another process".into(), |pid| format!("process {pid}"))
     )]
     InUse {
@@ -96,8 +97,7 @@ pub enum OpenError {
     },
     /// It belongs to another node of this cluster.
     #[error(
-        "the data directory {} belongs to node {found:?}, and this is node {expected:?}. Check the node's name and \
-         the directory in its settings; never start a node on a copy of another node's data", path.display()
+        "the data directory {} belongs to node {found:?}, and this is node {expected:?}. {CHECK_NAME}", path.display()
     )]
     OtherNode {
         /// The directory.
@@ -109,8 +109,7 @@ pub enum OpenError {
     },
     /// It belongs to a node of another cluster.
     #[error(
-        "the data directory {} belongs to cluster {found:?}, and this node is of cluster {expected:?}. Check the \
-         cluster file and the directory in the node's settings", path.display()
+        "the data directory {} belongs to cluster {found:?}, and this node is of cluster {expected:?}. {CHECK_CLUSTER}", path.display()
     )]
     OtherCluster {
         /// The directory.
@@ -122,8 +121,7 @@ pub enum OpenError {
     },
     /// Another release has written it.
     #[error(
-        "the data directory {} has format {found}, and this release knows only {FORMAT}. Start the release that has \
-         written it", path.display()
+        "the data directory {} has format {found}, and this release knows only {FORMAT}. {START_OTHER}", path.display()
     )]
     OtherFormat {
         /// The directory.
@@ -133,9 +131,7 @@ pub enum OpenError {
     },
     /// One of its files cannot be understood, or is missing.
     #[error(
-        "{} {what}. Restore the file from a backup of this very directory if you have one; otherwise move the \
-         directory away and start the node with an empty one (`--init`), only this node's and only while the others are well \
-         (`driftless status`): they hold the data, and anti-entropy fills it again", path.display()
+        "{} {what}. {RESTORE}", path.display()
     )]
     Damaged {
         /// The file.
@@ -145,8 +141,7 @@ pub enum OpenError {
     },
     /// It has files in it that no Driftless node has put there.
     #[error(
-        "the directory {} is not empty and holds no Driftless data ({} is in it). Give the node an empty directory, \
-         or the path of one that does not exist yet", path.display(), found
+        "the directory {} is not empty and holds no Driftless data ({} is in it). {GIVE_EMPTY}", path.display(), found
     )]
     NotOurs {
         /// The directory.
@@ -155,8 +150,7 @@ pub enum OpenError {
         found: String,
     },
     /// The operating system refused.
-    #[error("cannot {what} {}: {source}. Check that the path exists, is on a working disk with room, and that this \
-             user may write to it", path.display())]
+    #[error("cannot {what} {}: {source}. {CHECK_PATH}", path.display())]
     Io {
         /// What was tried.
         what: &'static str,
@@ -165,6 +159,33 @@ pub enum OpenError {
         /// Its answer.
         source: io::Error,
     },
+}
+
+const STOP_IT: &str = "Stop that process first, or give this node a directory of its own";
+const CHECK_NAME: &str =
+    "Check the node's name and the directory in its settings; never start a node on a copy of another node's data";
+const CHECK_CLUSTER: &str = "Check the cluster file and the directory in the node's settings";
+const START_OTHER: &str = "Start the release that has written it";
+const RESTORE: &str = "Restore the file from a backup of this very directory if you have one; otherwise move the directory away and start \
+                       the node with an empty one (`--init`), only this node's and only while the others are well (`driftless status`): \
+                       they hold the data, and anti-entropy fills it again";
+const GIVE_EMPTY: &str = "Give the node an empty directory, or the path of one that does not exist yet";
+const CHECK_PATH: &str =
+    "Check that the path exists, is on a working disk with room, and that this user may write to it";
+
+impl Remedy for OpenError {
+    fn remedy(&self) -> Option<String> {
+        let remedy = match self {
+            OpenError::InUse { .. } => STOP_IT,
+            OpenError::OtherNode { .. } => CHECK_NAME,
+            OpenError::OtherCluster { .. } => CHECK_CLUSTER,
+            OpenError::OtherFormat { .. } => START_OTHER,
+            OpenError::Damaged { .. } => RESTORE,
+            OpenError::NotOurs { .. } => GIVE_EMPTY,
+            OpenError::Io { .. } => CHECK_PATH,
+        };
+        Some(remedy.to_owned())
+    }
 }
 
 /// Why a topology does not fit the data.

@@ -56,14 +56,26 @@ fn checked(path: &Path, kind: Option<FileKind>) -> Checked<'_> {
             return Checked { path, kind: None, problems: vec![format!("cannot read {}: {error}", path.display())] };
         }
     };
+    let is_guessed = kind.is_none();
     let kind = kind.unwrap_or_else(|| FileKind::of(path, &text));
     let mut problems = check(kind, path, &text);
+    if is_guessed {
+        problems = problems.iter().map(|problem| without_source(problem)).collect();
+    }
     if kind == FileKind::Node
         && let Some(config) = NodeConfig::gather(path, &text, [], &[]).0
     {
         problems.extend(log::filter(&config.log.level).err().map(|failure| failure.message().to_owned()));
     }
     Checked { path, kind: Some(kind), problems }
+}
+
+/// What is taken for another kind of file may be a key. The line stands before, by its number.
+fn without_source(problem: &str) -> String {
+    let is_source =
+        |line: &&str| line.trim_start().trim_start_matches(|c: char| c.is_ascii_digit()).starts_with([' ', '|']);
+    let is_shown = |line: &&str| !(is_source(line) && line.contains('|'));
+    problem.lines().filter(is_shown).collect::<Vec<_>>().join("\n")
 }
 
 fn as_text(file: &Checked<'_>) -> String {
@@ -76,4 +88,22 @@ fn as_text(file: &Checked<'_>) -> String {
     };
     let problems = file.problems.iter().map(|problem| format!("\n  {}", problem.trim_end().replace('\n', "\n    ")));
     format!("{path}{kind}: {}{}", paint(Tone::Bad, verdict), problems.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_is_shown_of_a_file_whose_kind_is_a_guess() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let path = folder.path().join("secret");
+        for text in ["  1 c0ffee\n", "\u{feff}1 c0ffee\n", "id hex\n1 c0ffee\n", "# keys\n\nk1 = c0ffee\n"] {
+            std::fs::write(&path, text).expect("writes");
+            let shown = as_text(&checked(&path, None));
+            assert!(shown.contains("mistake") && !shown.contains("c0ffee") && !shown.contains("id hex"), "{shown}");
+        }
+        let shown = as_text(&checked(&path, Some(FileKind::Node)));
+        assert!(shown.contains("k1 = c0ffee"), "who says what it is sees where: {shown}");
+    }
 }

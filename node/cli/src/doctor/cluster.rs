@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use driftless_client::Profile;
 use driftless_client::{Client, NoRetry};
-use driftless_node::node::agreed;
+use driftless_node::store::directory::User;
 use driftless_proto::client::Severity;
 use driftless_proto::{ProtocolVersions, Topology};
 
@@ -29,14 +29,18 @@ enum Asked {
 }
 
 /// Asks the cluster that is meant, as far as there is one.
-pub(super) fn look(global: &GlobalArgs, patient: Option<&Patient>, report: &mut Report) -> Result {
+pub(super) fn look(global: &GlobalArgs, patient: Option<&Patient>, report: &mut Report) {
     release(patient, report);
-    let is_named = global.cluster.names_one();
+    // A variable that is set for the commands of this shell says nothing of a node that is named on the command line.
+    let is_named = if patient.is_some() { global.cluster.flags_name_one() } else { global.cluster.names_one() };
     let access = match patient {
         Some(patient) if !is_named => own_access(patient),
         _ => match global.cluster.access() {
             Ok(access) => Some(access),
-            Err(failure) if is_named => return Err(failure),
+            Err(failure) if is_named => {
+                report.problem(AREA, "nodes", failure.message(), failure.hint_text().unwrap_or_default());
+                return on_disk(patient, report);
+            }
             Err(_) => None,
         },
     };
@@ -55,13 +59,16 @@ pub(super) fn look(global: &GlobalArgs, patient: Option<&Patient>, report: &mut 
             health(&topology, &nodes, report);
             releases(&nodes, report);
             clocks(&nodes, report);
-            if let Some(patient) = patient {
-                belongs(patient, &topology, report);
-                if let Some(file) = &patient.founding {
-                    record::compare(file, &topology, report);
+            match patient.map(|patient| (patient, patient.founding.as_ref())) {
+                Some((_, Some(file))) if file.cluster() != topology.cluster() => another(file, &topology, report),
+                Some((patient, file)) => {
+                    belongs(patient, &topology, report);
+                    if let Some(file) = file {
+                        record::compare(file, &topology, report);
+                    }
                 }
+                None => {}
             }
-            Ok(())
         }
         Ok(Asked::Silence) => {
             let seeds = access.seeds.join(", ");
@@ -71,14 +78,22 @@ pub(super) fn look(global: &GlobalArgs, patient: Option<&Patient>, report: &mut 
             } else {
                 report.unchecked(AREA, "nodes", format!("nobody answers at {seeds}"));
             }
-            on_disk(patient, report)
+            on_disk(patient, report);
         }
         Err(failure) => {
             let remedy = failure.hint_text().unwrap_or("see docs/operations.md, Nodes do not connect");
             report.problem(AREA, "nodes", failure.message(), remedy);
-            on_disk(patient, report)
+            on_disk(patient, report);
         }
     }
+}
+
+/// Everything would differ between two clusters, and nothing of it would be to do.
+fn another(file: &Topology, answered: &Topology, report: &mut Report) {
+    let (own, other) = (file.cluster(), answered.cluster());
+    let what = format!("the nodes that were asked are of cluster {other}, and this node's cluster file is of {own}");
+    let remedy = "leave out --profile, --endpoint, --ca, --cert and --key to ask this node's cluster, or correct `cluster` in node.toml";
+    report.problem(AREA, "cluster.toml", what, remedy);
 }
 
 /// What is installed here, and what the node here runs.
@@ -132,19 +147,20 @@ fn addresses(topology: &Topology) -> Vec<String> {
 
 /// What the node has written down of what was agreed on, if anything was.
 fn known(patient: &Patient) -> Option<Arc<Topology>> {
-    let (data, founding) = (patient.data.as_ref()?, Arc::new(patient.founding.clone()?));
-    let files = data.agreement.clone();
-    let agreed = agreed::configurations(&patient.config.name, data.store, &founding, files).ok()?;
+    let agreed = patient.agreed.as_ref()?;
     agreed.is_agreed().then(|| agreed.topology().clone())
 }
 
 /// Nobody answers: what the node knows itself.
-fn on_disk(patient: Option<&Patient>, report: &mut Report) -> Result {
-    let Some(patient) = patient else { return Ok(()) };
+fn on_disk(patient: Option<&Patient>, report: &mut Report) {
+    let Some(patient) = patient else { return };
     match (known(patient), &patient.founding) {
         (Some(agreed), Some(file)) => {
             belongs(patient, &agreed, report);
             record::compare(file, &agreed, report);
+        }
+        (None, Some(_)) if patient.user == User::Unknown || patient.data.is_some() && patient.agreed.is_none() => {
+            report.unchecked(AREA, "cluster.toml", "what was agreed on cannot be read from the data directory");
         }
         (None, Some(_)) => {
             report.unchecked(
@@ -155,7 +171,6 @@ fn on_disk(patient: Option<&Patient>, report: &mut Report) -> Result {
         }
         (_, None) => report.unchecked(AREA, "cluster.toml", "it cannot be used"),
     }
-    Ok(())
 }
 
 /// The others say that all is well with them, also while this node is none of them.
@@ -252,7 +267,18 @@ const CLOCK_WARN_MS: i64 = 1_000;
 
 #[cfg(test)]
 mod tests {
-    use super::built;
+    use super::*;
+    use driftless_testkit::TopologyBuilder;
+
+    #[test]
+    fn another_cluster_is_one_problem_and_not_compared() {
+        let of =
+            |name: &str| TopologyBuilder::of_members([driftless_ring::Member::new("a", "h:1")]).named(name).build();
+        let mut report = Report::default();
+        another(&of("shop"), &of("dev"), &mut report);
+        let text = report.as_text();
+        assert!(report.is_bad(false) && text.contains("cluster dev") && text.contains("of shop"), "{text}");
+    }
 
     #[test]
     fn what_a_node_runs_stands_among_its_metrics() {

@@ -4,10 +4,14 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use driftless_node::conditions::DiskRoom;
+use driftless_node::configurations::Configurations;
+use driftless_node::node::agreed;
 use driftless_node::store::directory::{Glance, OpenError, User, disk_room, glance};
+use driftless_proto::Topology;
 
 use super::Patient;
 use super::finding::{Area, Report};
@@ -29,9 +33,12 @@ pub(super) fn look(patient: Option<&mut Patient>, report: &mut Report) {
         Ok(Some(seen)) => {
             owner(&path, report);
             report.ok(AREA, "directory", described(&path, &seen));
+            patient.user = seen.user;
+            patient.agreed = agreed(&patient.config.name, &path, &seen, founding, report);
             patient.data = Some(seen);
         }
         Ok(None) => {
+            patient.user = User::Nobody;
             let absent = no_data(&path, &patient.config.name);
             report.warning(AREA, "directory", absent.message(), absent.hint_text().unwrap_or_default());
         }
@@ -39,12 +46,7 @@ pub(super) fn look(patient: Option<&mut Patient>, report: &mut Report) {
             let remedy = "run `driftless doctor` as the user that owns the data";
             report.problem(AREA, "directory", format!("cannot read {}: {source}", path.display()), remedy);
         }
-        Err(error) => {
-            let error = error.to_string();
-            let (what, remedy) =
-                error.split_once(". ").unwrap_or((&error, "See docs/operations.md, A node does not start"));
-            report.problem(AREA, "directory", what, uncapitalized(remedy.trim_end_matches('.')));
-        }
+        Err(error) => report.error(AREA, "directory", &error, ""),
     }
     let on = existing(&path);
     room(&on, patient.config.store.free_space_reserve, report);
@@ -52,10 +54,23 @@ pub(super) fn look(patient: Option<&mut Patient>, report: &mut Report) {
     syncs(&path, report);
 }
 
-/// What begins a sentence there stands behind "to do:" here.
-fn uncapitalized(remedy: &str) -> String {
-    let mut chars = remedy.chars();
-    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+/// What was written down there of what was agreed on: what a start could not use, it would refuse.
+fn agreed(
+    name: &str,
+    path: &Path,
+    seen: &Glance,
+    founding: &Topology,
+    report: &mut Report,
+) -> Option<Arc<Configurations>> {
+    let found = agreed::configurations(name, seen.store, &Arc::new(founding.clone()), seen.agreement.clone());
+    match found {
+        Ok(agreed) => Some(agreed),
+        Err(error) => {
+            let damaged = OpenError::Damaged { path: path.join("ring"), what: format!("cannot be used: {error}") };
+            report.error(AREA, "ring", &damaged, "");
+            None
+        }
+    }
 }
 
 fn described(path: &Path, seen: &Glance) -> String {
@@ -178,8 +193,10 @@ fn rotates(device: &str) -> Option<bool> {
 /// How long a write waits for the disk, as the log of a node writes: into blocks that are there already.
 fn syncs(directory: &Path, report: &mut Report) {
     let check = "sync";
-    if !directory.is_dir() {
-        return report.unchecked(AREA, check, "the directory is not there yet");
+    match directory.try_exists() {
+        Ok(true) => {}
+        Ok(false) => return report.unchecked(AREA, check, "the directory is not there yet"),
+        Err(error) => return report.unchecked(AREA, check, format!("cannot look at {}: {error}", directory.display())),
     }
     match measured(directory) {
         Err(error) => report.unchecked(AREA, check, format!("cannot write in {}: {error}", directory.display())),

@@ -12,6 +12,8 @@ use driftless_node::config::{
 use driftless_node::net::tls::{TlsError, TlsFiles, TlsIdentity};
 use driftless_node::net::verified::Description;
 use driftless_node::node::NodeError;
+use driftless_node::remedy::Remedy;
+use driftless_node::store::directory::User;
 use driftless_proto::Topology;
 
 use super::Patient;
@@ -25,7 +27,7 @@ pub(super) fn look(path: &Path, report: &mut Report) -> Option<Patient> {
     let founding = cluster(&config, report);
     others(&config, report);
     let is_certified = certificates(&config, founding.as_ref(), report);
-    Some(Patient { config, founding, data: None, is_certified })
+    Some(Patient { config, founding, data: None, user: User::Unknown, agreed: None, is_certified })
 }
 
 fn node(path: &Path, report: &mut Report) -> Option<NodeConfig> {
@@ -53,7 +55,7 @@ fn node(path: &Path, report: &mut Report) -> Option<NodeConfig> {
     let from = if variables > 0 { format!(", {variables} of them by the environment") } else { String::new() };
     report.ok(Area::Files, "node.toml", format!("{}: node {}, {set} keys are set{from}", path.display(), config.name));
     if let Some(admin) = config.admin.filter(|admin| !admin.ip().is_loopback()) {
-        report.error(Area::Files, "admin", NodeError::AdminNotLoopback(admin), "");
+        report.error(Area::Files, "admin", &NodeError::AdminNotLoopback(admin), "");
     }
     Some(config)
 }
@@ -63,7 +65,7 @@ fn cluster(config: &NodeConfig, report: &mut Report) -> Option<Topology> {
     let text = read(path, "cluster.toml", report)?;
     writable(path, report);
     for problem in check(FileKind::Cluster, path, &text) {
-        report.error(Area::Files, "cluster.toml", problem, "correct it as docs/configuration.md has it");
+        report.problem(Area::Files, "cluster.toml", problem, "correct it as docs/configuration.md has it");
     }
     let founding = parse_cluster(path, &text).ok()?;
     let members = founding.ring().members().len();
@@ -72,10 +74,10 @@ fn cluster(config: &NodeConfig, report: &mut Report) -> Option<Topology> {
             let what = format!("{}: cluster {}, {members} members", path.display(), founding.cluster());
             report.ok(Area::Files, "cluster.toml", what);
         }
-        Err(failure) => report.problem(
+        Err(error) => report.problem(
             Area::Files,
             "cluster.toml",
-            failure.message().split(". ").next().unwrap_or_default(),
+            error.what(),
             "correct `name` in node.toml; or, if it is to join a cluster that runs, write `address` there",
         ),
     }
@@ -88,7 +90,7 @@ fn others(config: &NodeConfig, report: &mut Report) {
         Ok(_) => report.ok(Area::Files, "context key", config.context_key.display()),
         Err(error) => {
             let otherwise = "copy it from another node, or make one with `driftless cert ca` for a new cluster";
-            report.error(Area::Files, "context key", error, otherwise);
+            report.error(Area::Files, "context key", &error, otherwise);
         }
     }
     if let Some(path) = &config.access
@@ -100,7 +102,7 @@ fn others(config: &NodeConfig, report: &mut Report) {
             report.ok(Area::Files, "access file", path.display());
         }
         for problem in problems {
-            report.error(
+            report.problem(
                 Area::Files,
                 "access file",
                 problem,
@@ -125,7 +127,7 @@ fn certificates(config: &NodeConfig, founding: Option<&Topology>, report: &mut R
     if !authorities(&files.ca, report) {
         report.unchecked(Area::Files, "certificate", "without its authority nothing can be said of it");
         if let Err(error) = check_private(&files.key) {
-            report.error(Area::Files, "private key", error, "put it there, or correct `tls.key`");
+            report.error(Area::Files, "private key", &error, "put it there, or correct `tls.key`");
         }
         return false;
     }
@@ -139,12 +141,12 @@ fn certificates(config: &NodeConfig, founding: Option<&Topology>, report: &mut R
             return false;
         }
         Err(error) => {
-            report.error(Area::Files, "certificate", error, otherwise);
+            report.error(Area::Files, "certificate", &error, otherwise);
             return false;
         }
     };
     if let Some(Err(error)) = founding.map(|founding| identity.expect_node(founding.cluster(), &config.name)) {
-        report.error(Area::Files, "certificate", error, otherwise);
+        report.error(Area::Files, "certificate", &error, otherwise);
         return false;
     }
     let left = identity.until().duration_since(now).unwrap_or_default();

@@ -1,5 +1,6 @@
 //! What was found, each with what to do about it, and the sentence at the end.
 
+use driftless_node::remedy::Remedy;
 use serde_json::{Value, json};
 
 use crate::output::{Tone, paint, wrapped};
@@ -92,13 +93,10 @@ impl Report {
         self.add(area, check, Severity::Problem, what, Some(remedy.to_string()));
     }
 
-    /// The same of an error that says what to do behind its last semicolon, if it does.
-    pub(super) fn error(&mut self, area: Area, check: &'static str, error: impl ToString, otherwise: &str) {
-        let error = error.to_string();
-        match error.rsplit_once("; ") {
-            Some((what, remedy)) => self.problem(area, check, what, remedy),
-            None => self.problem(area, check, error, otherwise),
-        }
+    /// The same of an error, with what it says to do, if it does.
+    pub(super) fn error(&mut self, area: Area, check: &'static str, error: &impl Remedy, otherwise: &str) {
+        let remedy = error.remedy().map_or_else(|| otherwise.to_owned(), |remedy| uncapitalized(&remedy));
+        self.problem(area, check, error.what(), remedy);
     }
 
     /// It could not be seen, for this reason.
@@ -187,6 +185,12 @@ impl Report {
     }
 }
 
+/// What begins a sentence there stands behind "to do:" here.
+fn uncapitalized(remedy: &str) -> String {
+    let mut chars = remedy.chars();
+    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+}
+
 /// A mistake in a file is shown with the line that it is in; where it is and what it is stand in the first line and in the last.
 fn on_a_line(what: &str) -> String {
     let mut lines = what.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -205,6 +209,8 @@ const INDENT: usize = 15;
 mod tests {
     use super::*;
     use crate::output::WIDTH;
+    use driftless_node::config::ConfigError;
+    use driftless_node::store::directory::OpenError;
 
     #[test]
     fn the_last_sentence_says_what_to_do_first() {
@@ -219,13 +225,28 @@ mod tests {
         );
         report.warning(Area::Machine, "clock", "nobody sets it", "run an NTP client");
         assert!(report.is_bad(true) && !report.is_bad(false));
-        report.error(Area::Data, "directory", "the key k can be read by others; run `chmod 600 k`", "-");
+        let exposed = ConfigError::Exposed { path: "k".into(), mode: 0o644, is_roots: false };
+        report.error(Area::Data, "directory", &exposed, "-");
         report.problem(Area::Ports, "admin", "is taken", "stop it");
         assert_eq!(
             report.summary(),
             "2 problems and 1 warning (not checked: nodes). To do first, of directory: run `chmod 600 k`."
         );
         assert!(report.is_bad(false));
+    }
+
+    #[test]
+    fn what_an_error_says_to_do_stands_apart_from_what_is_wrong() {
+        let mut report = Report::default();
+        let path = || "/a; b. c".into();
+        report.error(Area::Data, "directory", &OpenError::OtherFormat { path: path(), found: 9 }, "-");
+        report.error(Area::Files, "context key", &ConfigError::NoKey { path: path() }, "copy it");
+        let json = report.as_json();
+        let told = |at: usize, part: &str| json["findings"][at][part].as_str().expect("is text").to_owned();
+        assert!(told(0, "what").starts_with("the data directory /a; b. c has format 9"), "{json}");
+        assert_eq!(told(0, "remedy"), "start the release that has written it");
+        assert!(told(1, "what").starts_with("/a; b. c holds no key"), "{json}");
+        assert_eq!(told(1, "remedy"), "copy it");
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub(super) fn look(patient: Option<&Patient>, report: &mut Report) {
         Err(error) => report.unchecked(AREA, "UDP buffers", format!("no socket can be opened: {error}")),
     }
     packets(report);
-    let process = patient.and_then(|patient| match patient.data.as_ref()?.user {
+    let process = patient.and_then(|patient| match patient.user {
         User::Process(pid) => pid,
         User::Nobody | User::Unknown => None,
     });

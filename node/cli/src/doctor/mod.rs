@@ -21,8 +21,10 @@ mod record;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use driftless_node::config::NodeConfig;
+use driftless_node::configurations::Configurations;
 use driftless_node::store::directory::{Glance, User};
 use driftless_proto::Topology;
 
@@ -49,6 +51,10 @@ struct Patient {
     founding: Option<Topology>,
     /// Its data directory, once it was looked at.
     data: Option<Glance>,
+    /// Who uses that, also while there is none, or none that can be looked at.
+    user: User,
+    /// What it has written down of what was agreed on, as far as there is anything and it can be used.
+    agreed: Option<Arc<Configurations>>,
     /// Whether its certificate would be let in.
     is_certified: bool,
 }
@@ -56,7 +62,7 @@ struct Patient {
 impl Patient {
     /// Whether a process uses its data directory, as far as is known.
     fn runs(&self) -> bool {
-        self.data.as_ref().is_some_and(|data| matches!(data.user, User::Process(_)))
+        matches!(self.user, User::Process(_))
     }
 }
 
@@ -79,7 +85,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
         ports::look(patient.as_ref(), &mut report);
     }
     machine::look(patient.as_ref(), &mut report);
-    cluster::look(global, patient.as_ref(), &mut report)?;
+    cluster::look(global, patient.as_ref(), &mut report);
     match global.format {
         Format::Json => output::json_line(&report.as_json())?,
         Format::Text | Format::Raw => output::line(report.as_text())?,

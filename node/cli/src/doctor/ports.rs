@@ -1,15 +1,20 @@
 //! Whether the ports of a node are free, or its own.
+//!
+//! A port is tried only while nobody uses the data directory: a node that starts at that moment would find it taken. Otherwise the
+//! system's tables of sockets say whether somebody has it.
+
+mod sockets;
 
 use std::io::{Error, ErrorKind};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_node::net::udp_probe::probe;
-use driftless_node::node::agreed;
+use driftless_node::store::directory::User;
 use driftless_ring::{Member, NodeId};
 use serde_json::Value;
 
+use self::sockets::{Kind, is_taken};
 use super::Patient;
 use super::finding::{Area, Report};
 use crate::local::http;
@@ -41,11 +46,7 @@ pub(super) fn look(patient: Option<&Patient>, report: &mut Report) {
 pub(super) fn member(patient: &Patient) -> Option<Member> {
     let founding = patient.founding.as_ref()?;
     let name = &patient.config.name;
-    let agreed = patient.data.as_ref().and_then(|data| {
-        let founding = Arc::new(founding.clone());
-        agreed::configurations(name, data.store, &founding, data.agreement.clone()).ok()
-    });
-    let agreed = agreed.and_then(|agreed| agreed.member(NodeId::of_name(name)).cloned());
+    let agreed = patient.agreed.as_ref().and_then(|agreed| agreed.member(NodeId::of_name(name)).cloned());
     agreed.or_else(|| founding.ring().member_by_name(name).cloned()).or_else(|| patient.config.as_member())
 }
 
@@ -57,20 +58,21 @@ fn listens(patient: &Patient) -> Option<(SocketAddr, u16)> {
 
 fn udp(patient: &Patient, first: SocketAddr, shards: u16, report: &mut Report) {
     let range = if shards > 1 { format!("{first} and {} above", shards - 1) } else { first.to_string() };
-    let mut free = 0;
-    for shard in 0..shards {
-        let Some(port) = first.port().checked_add(shard) else { break };
-        let address = SocketAddr::new(first.ip(), port);
-        match probe(address) {
-            Ok(_) => free += 1,
-            Err(error) if error.kind() == ErrorKind::AddrInUse && patient.runs() => {}
-            Err(error) => return refused("UDP", address, &error, report),
+    let ports = (0..shards).map_while(|shard| first.port().checked_add(shard));
+    let addresses = ports.map(|port| SocketAddr::new(first.ip(), port));
+    if patient.user == User::Nobody {
+        for address in addresses {
+            if let Err(error) = probe(address) {
+                return refused("UDP", address, &error, report);
+            }
         }
+        return report.ok(AREA, "UDP", format!("{range}: free"));
     }
-    match (patient.runs(), free) {
-        (false, _) => report.ok(AREA, "UDP", format!("{range}: free")),
-        (true, 0) => report.ok(AREA, "UDP", format!("{range}: held by the node that runs")),
-        (true, _) => {
+    let found: Option<Vec<bool>> = addresses.map(|address| is_taken(Kind::Udp, address)).collect();
+    let Some(found) = found else { return report.unchecked(AREA, "UDP", UNSEEN) };
+    match (patient.runs(), found.contains(&true), found.contains(&false)) {
+        (true, true, false) => report.ok(AREA, "UDP", format!("{range}: held by the node that runs")),
+        (true, ..) => {
             let what = format!("{range}: free, although a node uses the data directory");
             report.warning(
                 AREA,
@@ -79,12 +81,26 @@ fn udp(patient: &Patient, first: SocketAddr, shards: u16, report: &mut Report) {
                 "see what it was started with: it listens elsewhere, or is still opening its data",
             );
         }
+        (false, false, _) => report.ok(AREA, "UDP", format!("{range}: free")),
+        (false, true, _) => report.unchecked(AREA, "UDP", format!("{range}: in use, and {UNKNOWN}")),
     }
 }
 
 fn tcp(patient: &Patient, check: &'static str, address: SocketAddr, report: &mut Report) {
-    match TcpListener::bind(address) {
-        Ok(_) if patient.runs() => {
+    let own = &patient.config.name;
+    if patient.user == User::Nobody {
+        return match TcpListener::bind(address) {
+            Ok(_) => report.ok(AREA, check, format!("{address}: free")),
+            Err(error) if error.kind() != ErrorKind::AddrInUse => refused(check, address, &error, report),
+            Err(error) => match holder(address) {
+                Some(name) => held(&name, check, address, report),
+                None => refused(check, address, &error, report),
+            },
+        };
+    }
+    match is_taken(Kind::Tcp, address) {
+        None => report.unchecked(AREA, check, UNSEEN),
+        Some(false) if patient.runs() => {
             let what = format!("{address}: free, although a node uses the data directory");
             report.warning(
                 AREA,
@@ -93,23 +109,29 @@ fn tcp(patient: &Patient, check: &'static str, address: SocketAddr, report: &mut
                 "see what it was started with: it has another one, or is still opening its data",
             );
         }
-        Ok(_) => report.ok(AREA, check, format!("{address}: free")),
-        Err(error) if error.kind() != ErrorKind::AddrInUse => refused(check, address, &error, report),
-        Err(_) if check == "admin_remote" && patient.runs() => {
+        Some(false) => report.ok(AREA, check, format!("{address}: free")),
+        Some(true) if check == "admin_remote" && patient.runs() => {
             report.ok(AREA, check, format!("{address}: in use, by the node that runs as it seems"));
         }
-        Err(error) => match holder(address) {
-            Some(name) if name == patient.config.name && patient.runs() => {
+        Some(true) => match holder(address) {
+            Some(name) if name == *own && patient.runs() => {
                 report.ok(AREA, check, format!("{address}: held by the node that runs"));
             }
-            Some(name) => {
-                let what = format!("{address}: a node {name} has it that runs on other data");
-                report.problem(AREA, check, what, format!("give one of the two another one: `{check}` in node.toml"));
-            }
-            None => refused(check, address, &error, report),
+            Some(name) if name != *own => held(&name, check, address, report),
+            None if patient.runs() => refused(check, address, &Error::from(ErrorKind::AddrInUse), report),
+            _ => report.unchecked(AREA, check, format!("{address}: in use, and {UNKNOWN}")),
         },
     }
 }
+
+/// A node answers there that is not the one on this data.
+fn held(name: &str, check: &'static str, address: SocketAddr, report: &mut Report) {
+    let what = format!("{address}: a node {name} has it that runs on other data");
+    report.problem(AREA, check, what, format!("give one of the two another one: `{check}` in node.toml"));
+}
+
+const UNSEEN: &str = "the system does not say who has which port (/proc/net)";
+const UNKNOWN: &str = "whether by this node is not known: the user of its data cannot be seen";
 
 /// The name of the node whose admin port it is.
 fn holder(address: SocketAddr) -> Option<String> {
@@ -121,15 +143,34 @@ fn holder(address: SocketAddr) -> Option<String> {
 const PATIENCE: Duration = Duration::from_secs(2);
 
 fn refused(check: &'static str, address: SocketAddr, error: &Error, report: &mut Report) {
+    let key = if check == "UDP" { "listen" } else { check };
     let (what, remedy) = match error.kind() {
-        ErrorKind::AddrInUse => {
-            ("another program has it", "stop that program (`ss -lpnut` names it), or give the node another port")
-        }
+        ErrorKind::AddrInUse => (
+            "another program has it",
+            format!("stop that program (`ss -lpnut` names it), or give the node another one: `{key}` in node.toml"),
+        ),
         ErrorKind::AddrNotAvailable => {
-            ("it is no address of this machine", "set `listen` to one that is, as in \"0.0.0.0:7400\"")
+            ("it is no address of this machine", format!("set `{key}` in node.toml to one that is"))
         }
-        ErrorKind::PermissionDenied => ("this user may not have it", "use a port from 1024 on"),
-        _ => ("it cannot be had", "correct it in node.toml"),
+        ErrorKind::PermissionDenied => ("this user may not have it", format!("give `{key}` a port from 1024 on")),
+        _ => ("it cannot be had", format!("correct `{key}` in node.toml")),
     };
     report.problem(AREA, check, format!("{address}: {what} ({error})"), remedy);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_changed_is_the_key_that_is_wrong() {
+        for (check, key) in [("UDP", "`listen`"), ("admin", "`admin`"), ("admin_remote", "`admin_remote`")] {
+            for kind in [ErrorKind::AddrInUse, ErrorKind::AddrNotAvailable, ErrorKind::PermissionDenied] {
+                let mut report = Report::default();
+                refused(check, SocketAddr::from(([192, 0, 2, 1], 7)), &Error::from(kind), &mut report);
+                let remedy = report.as_json()["findings"][0]["remedy"].to_string();
+                assert!(remedy.contains(key), "{check}, {kind}: {remedy}");
+            }
+        }
+    }
 }

@@ -6,21 +6,24 @@
 //!                                                 cannot be used:                             nothing changes
 //! certificates, access file, context keys: driftless_node::node reads them
 //! ```
+//! Files are read on threads of their own: a disk that does not answer holds up nothing but the reload.
 
 use std::sync::Arc;
+use std::thread;
 
 use driftless_node::config::{Change, Limits, NodeConfig};
 use driftless_node::node::Node;
+use tokio::sync::oneshot;
 
 use super::log::{self, Log};
 use crate::audit::AuditFile;
-use crate::exit::Result;
+use crate::exit::{Failure, Result};
 
 /// What a running node goes by, and where that can be changed.
 pub(super) struct Reload {
     /// What counts: as at the start, but for what was taken since.
     config: NodeConfig,
-    read: Box<dyn Fn() -> Result<NodeConfig>>,
+    read: Arc<dyn Fn() -> Result<NodeConfig> + Send + Sync>,
     log: Log,
     audit: Option<Arc<AuditFile>>,
 }
@@ -29,32 +32,44 @@ impl Reload {
     /// `read` reads the configuration as the start has read it.
     pub(super) fn new(
         config: NodeConfig,
-        read: impl Fn() -> Result<NodeConfig> + 'static,
+        read: impl Fn() -> Result<NodeConfig> + Send + Sync + 'static,
         log: Log,
         audit: Option<Arc<AuditFile>>,
     ) -> Reload {
-        Reload { config, read: Box::new(read), log, audit }
+        Reload { config, read: Arc::new(read), log, audit }
     }
 
-    /// Reads everything again, and says of each thing what came of it. Completes when the files that the node reads itself are read.
-    pub(super) fn reload(&mut self, node: &Node) -> impl Future<Output = ()> + use<> {
+    /// Reads everything again. Completes when the files that the node reads itself are read as well; what is read of the configuration
+    /// is for [`Reload::take`].
+    pub(super) fn read(&self, node: &Node) -> impl Future<Output = Result<NodeConfig>> + use<> {
         tracing::info!(
             node = node.name(),
             "SIGHUP: reading configuration, certificates, access file and context keys again"
         );
-        if let Some(audit) = &self.audit {
-            audit.reopen();
-        }
         let reread = node.rereading();
-        if let Err(error) = self.take(node.name(), |limits| node.set_limits(limits)) {
+        let (audit, read) = (self.audit.clone(), self.read.clone());
+        let config = on_a_thread(move || {
+            if let Some(audit) = audit {
+                audit.reopen();
+            }
+            read()
+        });
+        async move {
+            let (config, ()) = tokio::join!(config, reread);
+            config
+        }
+    }
+
+    /// Goes by what was read as far as a running node can, and says of each thing what came of it.
+    pub(super) fn take(&mut self, node: &Node, read: Result<NodeConfig>) {
+        if let Err(error) = self.try_take(node.name(), read, |limits| node.set_limits(limits)) {
             let (node, what, error) = (node.name(), "configuration", error.message());
             tracing::error!(node, what, error, "what was read again cannot be used: the node goes on with what it had");
         }
-        reread
     }
 
-    fn take(&mut self, node: &str, set_limits: impl FnOnce(&Limits)) -> Result {
-        let (config, changes) = self.config.reloaded(&(self.read)()?)?;
+    fn try_take(&mut self, node: &str, read: Result<NodeConfig>, set_limits: impl FnOnce(&Limits)) -> Result {
+        let (config, changes) = self.config.reloaded(&read?)?;
         // Before anything is taken: a bad file changes nothing.
         let filter = log::filter(&config.log.level)?;
         // By directives by which it can be heard: the new ones may leave such lines out.
@@ -87,5 +102,45 @@ fn tell(node: &str, changes: &[Change]) {
         } else {
             tracing::warn!(node, what, found = "needs a restart", key, from, to, "read again");
         }
+    }
+}
+
+/// The thread is not waited for when the process ends, as one of the runtime's own would be.
+fn on_a_thread<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T> + Send + 'static,
+) -> impl Future<Output = Result<T>> {
+    let (done, is_read) = oneshot::channel();
+    let started = thread::Builder::new().name("reload".to_owned()).spawn(move || {
+        // Nobody waits any more if the node has ended meanwhile.
+        let _ = done.send(read());
+    });
+    async move {
+        started.map_err(|error| Failure::failed(format_args!("cannot start a thread: {error}")))?;
+        is_read.await.unwrap_or_else(|_| Err(Failure::failed("it cannot be read: a thread panicked")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_for_what_is_read_is_not_held_up() {
+        let (answer, disk) = mpsc::channel();
+        let mut read = pin!(on_a_thread(move || {
+            // Bounded, so that this test fails, and does not hang, where it is read in place.
+            disk.recv_timeout(Duration::from_secs(60)).map_err(Failure::failed)
+        }));
+        let is_pending = poll_fn(|context| std::task::Poll::Ready(read.as_mut().poll(context).is_pending())).await;
+        assert!(is_pending);
+        answer.send(7).expect("it is waited for");
+        assert_eq!(read.await.expect("was read"), 7);
+        let panicked = on_a_thread(|| -> Result { panic!("as a test wants it") }).await;
+        assert!(panicked.is_err_and(|failure| failure.message().contains("panicked")));
     }
 }

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 
 use super::Walk;
@@ -50,6 +51,15 @@ fn a_unit_is_told_that_its_node_is_ready_turns_reads_again_and_stops() {
     let reloading = manager.hears_until("RELOADING=1");
     assert!(reloading.iter().any(|line| line.starts_with("MONOTONIC_USEC=")), "{reloading:?}");
     manager.hears_until("READY=1");
+    // A file that is never read to its end, as on a disk that does not answer, holds up the reload alone.
+    let file = walk.path("node.toml");
+    std::fs::remove_file(&file).expect("is there");
+    mknodat(CWD, &file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("can be made");
+    signal(node.id(), Signal::HUP);
+    manager.hears_until("RELOADING=1");
+    for _ in 0..3 {
+        manager.hears_until("WATCHDOG=1");
+    }
     signal(node.id(), Signal::TERM);
     manager.hears_until("STOPPING=1");
     manager.hears_until("STATUS=finishing what is under way");

@@ -83,6 +83,15 @@ fn a_full_table_refuses_before_anything_is_applied() {
 }
 
 #[test]
+fn limits_as_large_as_can_be_written_overflow_nothing() {
+    let limits = Limits { requests_max: usize::MAX, retry_after: Duration::MAX, ..Limits::default() };
+    let mut trio = Trio::with_limits(Limits { coordinated_bytes_max: 0, ..limits });
+    assert_eq!(trio.put_and_settle(0, put(SIBLINGS, "v1", None)).siblings, 1);
+    let refused = trio.ask(0, get(SIBLINGS, None));
+    assert_eq!(trio.failure(refused), Failure::Refused(Refusal::Overloaded { retry_after_ms: u32::MAX }));
+}
+
+#[test]
 fn what_replicas_send_for_reads_under_way_is_bounded_and_refuses_what_comes_new() {
     let mut trio = Trio::with_limits(Limits { coordinated_bytes_max: 2, ..Limits::default() });
     trio.ask(0, put(SIBLINGS, "value", None));

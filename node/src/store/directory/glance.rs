@@ -1,12 +1,13 @@
 //! What can be seen of a data directory by who does not use it: nothing is locked, changed or counted.
 
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use driftless_proto::membership::StoreId;
 
-use super::{Identity, IdentityFile, LOCK, OpenError, STORE, agreement_at, check_unused};
+use super::{Identity, IdentityFile, LOCK, OpenError, STORE, agreement_at, check_unused, failed};
 use crate::conditions::DiskRoom;
 
 /// What is seen.
@@ -42,8 +43,12 @@ pub enum User {
 /// # Errors
 /// [`OpenError`]: why a node would not start with it.
 pub fn glance(path: &Path, identity: &Identity) -> Result<Option<Glance>, OpenError> {
-    if !path.is_dir() {
-        return Ok(None);
+    // What this user may not look at is not absent.
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => {}
+        Ok(_) => return Err(failed("enter", path, io::Error::from(ErrorKind::NotADirectory))),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed("look at", path, error)),
     }
     let Some(found) = IdentityFile::read(path)? else {
         return check_unused(path).map(|()| None);
@@ -70,7 +75,11 @@ pub fn disk_room(path: &Path) -> Option<DiskRoom> {
 /// Without trying the lock: a node that starts at that moment would find it taken.
 fn user(path: &Path) -> User {
     let lock = path.join(LOCK);
-    let Ok(found) = fs::metadata(&lock) else { return User::Nobody };
+    let found = match fs::metadata(&lock) {
+        Ok(found) => found,
+        Err(error) if error.kind() == ErrorKind::NotFound => return User::Nobody,
+        Err(_) => return User::Unknown,
+    };
     let Ok(locks) = fs::read_to_string("/proc/locks") else { return User::Unknown };
     if !is_locked(&locks, found.ino()) {
         return User::Nobody;
@@ -91,6 +100,9 @@ fn is_locked(locks: &str, inode: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::super::DataDirectory;
     use super::*;
 
@@ -117,6 +129,26 @@ mod tests {
         assert!(matches!(glance(&path, &identity("b")), Err(OpenError::OtherNode { .. })));
         fs::write(folder.path().join("letter"), "x").expect("writes");
         assert!(matches!(glance(folder.path(), &identity("a")), Err(OpenError::NotOurs { .. })));
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_absent() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let is_refused = |path: &Path| matches!(glance(path, &identity("a")), Err(OpenError::Io { .. }));
+        let file = folder.path().join("file");
+        fs::write(&file, "x").expect("writes");
+        assert!(is_refused(&file) && is_refused(&file.join("data")), "a file is no directory, and has none in it");
+        let closed = folder.path().join("closed");
+        fs::create_dir_all(closed.join("data")).expect("makes it");
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).expect("is ours");
+        let is_open_to_us = fs::metadata(closed.join("data")).is_ok();
+        if is_open_to_us {
+            writeln!(io::stderr(), "skipped: this user (root, as it seems) may look into a directory of mode 0")
+                .expect("can be written");
+        } else {
+            assert!(is_refused(&closed.join("data")));
+        }
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).expect("is ours");
     }
 
     #[test]

@@ -391,3 +391,21 @@ fn a_reset_key_that_is_cut_off_is_made_anew() {
         assert_eq!(*open(&path).expect("opened").reset_key(), again, "and kept");
     }
 }
+
+#[test]
+fn what_to_do_is_where_the_message_ends_whatever_stands_in_it() {
+    use crate::remedy::{NASTY, check};
+    let (path, text) = (PathBuf::from(NASTY), NASTY.to_owned());
+    let (expected, found) = (text.clone(), text.clone());
+    for error in [
+        OpenError::InUse { path: path.clone(), pid: Some(7) },
+        OpenError::OtherNode { path: path.clone(), expected: expected.clone(), found: found.clone() },
+        OpenError::OtherCluster { path: path.clone(), expected, found: found.clone() },
+        OpenError::OtherFormat { path: path.clone(), found: 99 },
+        OpenError::Damaged { path: path.clone(), what: text },
+        OpenError::NotOurs { path: path.clone(), found },
+        OpenError::Io { what: "read", path, source: io::Error::other(NASTY) },
+    ] {
+        check(&error);
+    }
+}
