@@ -119,10 +119,11 @@ impl Configurations {
     ) -> Configurations {
         let newest = records.last().expect("there is a newest record");
         let version = newest.version();
-        let is_gone = |node: &NodeId| newest.store_of(*node).is_none() || newest.is_vacant(*node);
-        let lost: BTreeSet<NodeId> = newest.lost.iter().map(|(node, _)| *node).filter(is_gone).collect();
         // The store that counts as a member's, also of one that is leaving: as the newest version that has it as a member says.
         let named = |node: NodeId| records.iter().rev().find_map(|record| record.store_of(node));
+        // Not who has lost a store once, and has been named with another one since: what that holds is waited for.
+        let is_gone = |node: &NodeId| named(*node).is_none_or(|store| newest.is_lost(*node, store));
+        let lost: BTreeSet<NodeId> = newest.lost.iter().map(|(node, _)| *node).filter(is_gone).collect();
         let marks_of = |node: NodeId| marks.get(&node).copied().unwrap_or_default();
         // What an unnamed store says counts for nothing, but what it has closed stays closed.
         let has_left = |node: NodeId| {
@@ -479,6 +480,28 @@ mod tests {
 
     const ABC: &[&str] = &["a", "b", "c"];
     const ABD: &[&str] = &["a", "b", "d"];
+
+    /// Its disk was lost and healed long ago, and it has been named with another one: what that holds may be nowhere else.
+    #[test]
+    fn who_has_lost_a_store_once_hands_over_what_the_next_one_holds_when_it_leaves() {
+        let mut records = records(&[ABC, ABD], &[]);
+        let mut newest = Record::clone(&records[1]);
+        newest.lost.push((id("c"), StoreId(99)));
+        records[1] = Arc::new(newest);
+        let none = BTreeMap::new();
+        let joins = Configurations::of_records(id("d"), store("d"), &records, None, &none);
+        let partition = joins.topology().ring().all_partitions().next().expect("has some");
+        let passes = joins.passes(id("d"), partition);
+        assert!(passes.iter().any(|pass| pass.of.contains(&id("c"))), "{passes:?}");
+        assert!(joins.member(id("c")).is_some() && joins.members().iter().any(|member| member.name == "c"));
+        let all_but_c = marks(&[("a", 3, 3, 3), ("b", 3, 3, 3), ("c", 2, 2, 2), ("d", 3, 3, 3)]);
+        assert!(!seen(&records, &all_but_c).is_settled(), "c has not handed over what it holds");
+        // The store that it has now is declared lost as well.
+        let mut newest = Record::clone(&records[1]);
+        newest.lost.push((id("c"), store("c")));
+        records[1] = Arc::new(newest);
+        assert!(seen(&records, &all_but_c).is_settled());
+    }
 
     #[test]
     fn a_version_goes_from_joint_to_closing_to_leaving_to_settled() {

@@ -11,6 +11,7 @@ use rand::seq::IteratorRandom;
 use super::generator::Intention;
 use super::history::Slot;
 use super::profile::Profile;
+use super::schedule::Micros;
 
 /// Keeps states.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ pub struct Archivist {
 
 #[derive(Debug)]
 enum Task {
-    Read { slot: Slot, r: Option<u8>, pages: StatePages, answers: u32 },
+    Read { slot: Slot, r: Option<u8>, pages: StatePages, answers: u32, began: Micros },
     Merge { slot: Slot, state: Siblings, w: Option<u8> },
 }
 
@@ -36,8 +37,16 @@ pub enum Next {
     Ask,
     /// A state is kept.
     Kept {
+        /// Of which key.
+        slot: Slot,
+        /// Replicas that were to answer, unless the bucket says.
+        r: Option<u8>,
+        /// It.
+        state: Siblings,
         /// In how many answers it came.
-        pages: u32,
+        answers: u32,
+        /// When it was asked for.
+        began: Micros,
     },
     /// A state was merged: whether its key was changed since it was kept is for others to say.
     Merged,
@@ -59,7 +68,7 @@ impl Archivist {
     }
 
     /// Draws what to do next: to look at a key, or to bring back what one was.
-    pub fn begin(&mut self, profile: &Profile, topology: &Topology) {
+    pub fn begin(&mut self, now: Micros, profile: &Profile, topology: &Topology) {
         let rng = &mut self.rng;
         let old = self.kept.iter().choose(rng).filter(|_| rng.random_bool(0.5)).cloned();
         self.task = Some(match old {
@@ -72,7 +81,7 @@ impl Archivist {
                 let slot = Intention::draw_slot(profile, topology, rng);
                 let n = topology.bucket(slot.0).expect("slots are of buckets").quorum.n();
                 let r = rng.random_bool(0.2).then(|| rng.random_range(1..=n));
-                Task::Read { slot, r, pages: StatePages::default(), answers: 0 }
+                Task::Read { slot, r, pages: StatePages::default(), answers: 0, began: now }
             }
         });
     }
@@ -94,15 +103,15 @@ impl Archivist {
     pub fn take(&mut self, response: Option<Response>) -> (Next, Option<String>) {
         self.attempt = None;
         match (self.task.take().expect("answers belong to a task"), response) {
-            (Task::Read { slot, r, mut pages, answers }, Some(Response::State(page))) => {
+            (Task::Read { slot, r, mut pages, answers, began }, Some(Response::State(page))) => {
                 let answers = answers + 1;
                 match pages.turn(page) {
                     Turned::Whole(state) => {
-                        self.keep(slot, state);
-                        (Next::Kept { pages: answers }, None)
+                        self.keep(slot.clone(), state.clone());
+                        (Next::Kept { slot, r, state, answers, began }, None)
                     }
                     Turned::More => {
-                        self.task = Some(Task::Read { slot, r, pages, answers });
+                        self.task = Some(Task::Read { slot, r, pages, answers, began });
                         (Next::Ask, None)
                     }
                     Turned::Misread => (Next::Failed, Some("pages make no state".to_owned())),

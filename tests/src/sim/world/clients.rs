@@ -125,7 +125,15 @@ impl World {
     /// disk was lost lets nothing rest on what it knows before it is whole.
     fn known_to_be_gone(&self, node: usize, slot: &Slot) -> Vec<Dot> {
         let is_whole = self.cluster[node].configurations.as_deref().is_none_or(Configurations::is_whole);
-        let counts = is_whole && self.cluster.owners(slot).contains(&node);
+        // While members change reads count the old owners: what a new one knows of the key, its delete has not looked at.
+        let topology = self.cluster.topology();
+        let bucket = topology.bucket(slot.0).expect("slots are drawn from the buckets");
+        let partition = topology.place(bucket, &slot.1).partition;
+        let is_read =
+            |configurations: &Configurations| configurations.read_owners(partition).contains(&self.cluster[node].id);
+        let counts = is_whole
+            && self.cluster.owners(slot).contains(&node)
+            && self.cluster[node].configurations.as_deref().is_none_or(is_read);
         let record = self.cluster[node].store.record(&self.cluster.record_of(slot)).filter(|_| counts);
         let Some(state) = record.map(|bytes| record::decode(bytes).expect("a store holds what its node wrote")) else {
             return Vec::new();
@@ -255,7 +263,7 @@ impl World {
         }
     }
 
-    fn operation(&self, client: usize, intention: &Intention) -> Operation {
+    pub(super) fn operation(&self, client: usize, intention: &Intention) -> Operation {
         let bucket = self.cluster.topology().bucket(intention.slot.0).expect("slots are drawn from the buckets");
         let quorum = bucket.quorum.with(intention.r, intention.w).expect("numbers are drawn within n");
         Operation {
