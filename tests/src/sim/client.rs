@@ -152,6 +152,7 @@ impl Client {
             }
             (kind, Response::Failed(failure)) => {
                 let id = history.get(op).write_id;
+                history.get_mut(op).crowded = matches!(failure, Failure::Refused(Refusal::TooManySiblings { .. }));
                 let is_known = || history.named(id).any(|(other, write)| other != op && write.slot == slot);
                 if matches!(failure, Failure::Refused(Refusal::WriteIdReused)) && !is_known() {
                     odd.push(format!(

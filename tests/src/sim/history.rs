@@ -84,6 +84,8 @@ pub struct Operation {
     pub acks: u8,
     /// Attempts made.
     pub attempts: u32,
+    /// It was refused since the key has as many siblings as a key may have.
+    pub crowded: bool,
     /// Whether this belongs to the calm phase.
     pub calm: bool,
 }

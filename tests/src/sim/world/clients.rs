@@ -285,6 +285,7 @@ impl World {
             vv: driftless_proto::VersionVector::new(),
             acks: 0,
             attempts: 0,
+            crowded: false,
             calm: self.phase == Phase::Calm,
         }
     }
