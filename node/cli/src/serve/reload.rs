@@ -41,21 +41,22 @@ impl Reload {
 
     /// Reads everything again. Completes when the files that the node reads itself are read as well; what is read of the configuration
     /// is for [`Reload::take`].
-    pub(super) fn read(&self, node: &Node) -> impl Future<Output = Result<NodeConfig>> + use<> {
+    pub(super) fn read<'node>(&self, node: &'node Node) -> impl Future<Output = Result<NodeConfig>> + use<'node> {
         tracing::info!(
             node = node.name(),
             "SIGHUP: reading configuration, certificates, access file and context keys again"
         );
-        let reread = node.rereading();
         let (audit, read) = (self.audit.clone(), self.read.clone());
-        let config = on_a_thread(move || {
-            if let Some(audit) = audit {
-                audit.reopen();
-            }
-            read()
-        });
         async move {
-            let (config, ()) = tokio::join!(config, reread);
+            // First, so that what is read next is written down in the file that has the name now.
+            if let Some(audit) = audit {
+                on_a_thread(move || {
+                    audit.reopen();
+                    Ok(())
+                })
+                .await?;
+            }
+            let (config, ()) = tokio::join!(on_a_thread(move || read()), node.rereading());
             config
         }
     }
