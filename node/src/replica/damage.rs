@@ -231,6 +231,11 @@ impl<S: Store> Replica<S> {
         }
         // What was damaged may not have been what the tree knew.
         self.trees.build_anew(record);
+        self.deliver_again(shard, record);
+    }
+
+    /// A walk that met what was damaged has passed over it.
+    fn deliver_again(&mut self, shard: &Shard, record: &RecordKey) {
         let owners = record.owners(shard);
         let targets = self.hints.hint_counts().map(|(target, _)| target).filter(|target| owners.contains(target));
         self.outputs.extend(targets.map(Output::NewHint));
@@ -242,6 +247,7 @@ impl<S: Store> Replica<S> {
         if self.turn.changes.contains_key(&record) {
             // What is about to take its place was made from what it held before.
             self.trees.build_anew(&record);
+            self.deliver_again(shard, &record);
             return Ok(());
         }
         if !self.damage.records.insert(record.clone()) {

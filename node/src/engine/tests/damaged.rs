@@ -502,6 +502,32 @@ fn a_marker_for_a_damaged_record_is_delivered_once_it_is_restored() {
     assert_eq!(trio.engines[0].replica.hint_counts().map(|(_, count)| count.keys()).sum::<u64>(), 0);
 }
 
+/// Found by the simulator (seed 126502 of its day): the damaged value was met by the walk in the turn that replaced it, and the marker stayed for as
+/// long as nothing else was held for its target.
+#[test]
+fn a_marker_for_what_takes_the_place_of_damage_in_the_same_turn_is_delivered() {
+    let mut trio = Trio::new();
+    trio.put_and_settle(0, put(SIBLINGS, "old", None));
+    let target = trio.id(2);
+    let add = AddHint { bucket: SIBLINGS, key: key(), target };
+    let engine = &mut trio.engines[0];
+    engine.replica.handle_local(&engine.shard, trio.now, RequestId(4), LocalRequest::AddHint(add));
+    trio.turn(0);
+    trio.rot(0, SIBLINGS, 1);
+    let mut siblings = trio.holds(1, SIBLINGS);
+    let version = Version { value: Some(Bytes::from_static(b"new")), write_id: WriteId(9), written_at: Hlc(9) };
+    siblings.event(&siblings.vv().clone(), Dot::new(ActorId(71), 1), version);
+    let merge = Merge { bucket: SIBLINGS, key: key(), siblings, hint_for: None, purpose: Purpose::Handoff };
+    let from = trio.id(1);
+    let engine = &mut trio.engines[0];
+    engine.replica.handle_request(&engine.shard, from, RequestId(8), ReplicaRequest::Merge(merge));
+    let page = engine.replica.hints_for(&engine.shard, target, None).expect("what is damaged stops no page");
+    assert!(page.hints.is_empty(), "{page:?}");
+    let mut told = std::iter::from_fn(|| engine.replica.poll_output());
+    let is_told = told.any(|output| matches!(output, crate::replica::Output::NewHint(id) if id == target));
+    assert!(is_told, "the next walk finds it sound");
+}
+
 #[test]
 fn the_actor_of_the_partition_is_a_new_one_afterwards() {
     let mut trio = Trio::new();
