@@ -53,11 +53,12 @@ pub(crate) fn run(global: &GlobalArgs, command: &Command) -> Result<ExitCode> {
 /// Whether every other key would fail for the same reason.
 fn is_for_all(request: Option<&RequestError>) -> bool {
     let Some(cause) = request.map(RequestError::cause) else { return false };
-    match cause {
-        Cause::Refused { refusal: Refusal::NotAllowed { .. }, .. } | Cause::NoSuchBucket(_) => true,
-        Cause::NotConnected { failure: ConnectFailure::Protocol { .. }, .. } => true,
-        _ => false,
-    }
+    matches!(
+        cause,
+        Cause::Refused { refusal: Refusal::NotAllowed { .. }, .. }
+            | Cause::NoSuchBucket(_)
+            | Cause::NotConnected { failure: ConnectFailure::Protocol { .. }, .. }
+    )
 }
 
 /// `1 bucket`, `2 buckets`.
