@@ -1,15 +1,13 @@
 //! `driftless status`: what every node says of itself, and what that means for the cluster.
 
-use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use driftless_client::{Client, ClusterState, MemberState, NoRetry, Profile};
-use driftless_node::conditions::NO_QUORUM;
+use driftless_node::conditions::verdict::{self, Answer, Trouble, Verdict};
 use driftless_node::config::read_cluster;
 use driftless_proto::Topology;
-use driftless_proto::client::{Condition, Liveness, NodeStatus, PeerStatus, Severity};
+use driftless_proto::client::{NodeStatus, PeerStatus, Severity};
 use driftless_ring::Member;
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -42,32 +40,17 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// In one word. A node that does not answer here is not called down while another node does not think so: the fault
-    /// may be on the way to it.
+    fn answer(&self) -> Answer<'_> {
+        Answer { member: &self.member, status: self.status.as_ref().ok() }
+    }
+
     fn state(&self, nodes: &[Node]) -> &'static str {
-        match (&self.status, self.opinion_of_others(nodes)) {
-            (Ok(_), _) => "up",
-            (Err(_), None | Some(Liveness::Down)) => "down",
-            (Err(_), Some(Liveness::Alive | Liveness::Suspect)) => "suspect",
-        }
+        verdict::state(self.answer(), &answers(nodes))
     }
+}
 
-    /// The kindest opinion among the nodes that answer.
-    fn opinion_of_others(&self, nodes: &[Node]) -> Option<Liveness> {
-        let answers = nodes.iter().filter_map(|node| node.status.as_ref().ok());
-        let peers = answers.flat_map(|status| &status.peers).filter(|peer| peer.name == self.member.name);
-        peers.map(|peer| peer.liveness).min()
-    }
-
-    /// Its name, and what the other nodes think of it if that is something else.
-    fn silent_name(&self, nodes: &[Node]) -> String {
-        let name = &self.member.name;
-        match self.opinion_of_others(nodes) {
-            Some(Liveness::Alive) => format!("{name} – other nodes hear it"),
-            Some(Liveness::Suspect) => format!("{name} – suspected by the others"),
-            Some(Liveness::Down) | None => name.clone(),
-        }
-    }
+fn answers(nodes: &[Node]) -> Vec<Answer<'_>> {
+    nodes.iter().map(Node::answer).collect()
 }
 
 /// Asks all members.
@@ -165,108 +148,25 @@ fn member_of<'a>(node: &Node, state: &'a ClusterState) -> Option<&'a MemberState
     state.members.iter().find(|member| member.name == node.member.name)
 }
 
-/// Whether all is well, and a sentence that says so or what is not.
+/// Whether all is well, and a sentence that says so or what is not, with the cause first, and what to do.
 pub(crate) fn judge(topology: &Topology, nodes: &[Node]) -> (bool, String) {
-    let silent: Vec<&Node> = nodes.iter().filter(|node| node.status.is_err()).collect();
-    let down: Vec<String> = silent.iter().map(|node| node.silent_name(nodes)).collect();
-    if down.len() == nodes.len() {
-        return (false, "No node answers: nothing can be read or written.".to_owned());
+    let Verdict { well, mut sentence, remedy, see, more, .. } = verdict::judge(topology, &answers(nodes), None);
+    if let Some(command) = see {
+        sentence = format!("{} ({command}).", sentence.trim_end_matches('.'));
     }
-    if !down.is_empty() {
-        let is_up = |id| nodes.iter().any(|node| node.member.id == id && node.status.is_ok());
-        let ring = topology.ring();
-        let default = topology.bucket_named("default").map(|bucket| bucket.quorum);
-        let needed = default.map_or(1, |quorum| quorum.r().max(quorum.w()));
-        let class = default.map_or(0, driftless_proto::Quorum::n);
-        let stuck = ring
-            .all_partitions()
-            .filter(|partition| partition.n == class)
-            .filter(|&partition| ring.owners(partition).iter().filter(|&&id| is_up(id)).count() < usize::from(needed))
-            .count();
-        let verb = match (down.len(), silent.iter().all(|node| node.state(nodes) == "down")) {
-            (1, true) => "is down",
-            (_, true) => "are down",
-            (1, false) => "does not answer",
-            (_, false) => "do not answer",
-        };
-        let consequence = if stuck == 0 {
-            "every partition still has a quorum of primaries.".to_owned()
-        } else {
-            format!("{stuck} of {} partitions have no quorum of primaries.", ring.partitions().get())
-        };
-        return (false, format!("{} of {} nodes {verb} ({}): {consequence}", down.len(), nodes.len(), down.join(", ")));
+    let are_all_up = nodes.iter().all(|node| node.status.is_ok());
+    if let Some(remedy) = remedy.filter(|_| are_all_up) {
+        sentence += &format!(" To do: {remedy}.");
+        if more > 0 {
+            sentence += &format!(" ({more} more below)");
+        }
     }
-    let answers = || nodes.iter().filter_map(|node| node.status.as_ref().ok());
-    let bad = troubles(nodes);
-    if let Some(first) = bad.first() {
-        let others = match bad.len() {
-            1 => String::new(),
-            count => format!(" ({} more below)", count - 1),
-        };
-        return (false, format!("{}{others}", first.sentence()));
-    }
-    let mut versions: Vec<u64> = answers().map(|status| status.ring_version).collect();
-    versions.sort_unstable();
-    versions.dedup();
-    if versions.len() > 1 {
-        return (false, "The nodes have different ring versions; they should agree within seconds.".to_owned());
-    }
-    if answers().any(|status| status.keys.is_none()) {
-        return (
-            true,
-            format!("All {} nodes are up and connected; some still count their keys after a start.", nodes.len()),
-        );
-    }
-    let hints: u64 = answers().filter_map(|status| status.hints).sum();
-    if hints > 0 {
-        let (keys, wait) = if hints == 1 { ("key", "waits") } else { ("keys", "wait") };
-        return (
-            true,
-            format!(
-                "All {} nodes are up and connected; {} {keys} {wait} to be handed over (driftless hints).",
-                nodes.len(),
-                grouped(hints)
-            ),
-        );
-    }
-    match nodes.len() {
-        1 => (true, "The only node is up.".to_owned()),
-        count => (true, format!("All {count} nodes are up and connected.")),
-    }
+    (well, sentence)
 }
 
-/// What a node says is the matter with it.
-pub(crate) struct Trouble<'a> {
-    pub(crate) node: &'a str,
-    pub(crate) condition: &'a Condition,
-}
-
-impl Trouble<'_> {
-    /// With the cause first, and what to do.
-    fn sentence(&self) -> String {
-        let Condition { what, remedy, .. } = self.condition;
-        format!("{}: {what}. To do: {remedy}.", self.node)
-    }
-}
-
-/// All of it that somebody should do something about, the worst first; but a cause before what follows from it, and of the two sides
-/// that miss a connection the one that knows why.
+/// All that somebody should do something about, in order.
 pub(crate) fn troubles(nodes: &[Node]) -> Vec<Trouble<'_>> {
-    let answers = nodes.iter().filter_map(|node| node.status.as_ref().ok());
-    let all = answers
-        .flat_map(|status| status.conditions.iter().map(|condition| Trouble { node: status.name.as_str(), condition }));
-    let mut bad: Vec<Trouble<'_>> = all.filter(|trouble| trouble.condition.severity > Severity::Note).collect();
-    // What several nodes say of the same stands together, in their order.
-    let mut longest: BTreeMap<(&str, Option<&str>), u64> = BTreeMap::new();
-    for Trouble { condition, .. } in &bad {
-        let for_ms = longest.entry((&condition.name, condition.peer.as_deref())).or_default();
-        *for_ms = condition.for_ms.max(*for_ms);
-    }
-    bad.sort_by_key(|Trouble { condition, .. }| {
-        let subject = (condition.name.as_str(), condition.peer.as_deref());
-        (rank(condition), !condition.explained, Reverse(longest.get(&subject).copied()), subject)
-    });
-    bad
+    verdict::troubles(&answers(nodes))
 }
 
 /// A line for each: whose, what, since when, what to do.
@@ -279,17 +179,6 @@ fn as_list(troubles: &[Trouble<'_>]) -> String {
         format!("{}{what}\n    {}", paint(tone, node), wrapped(&format!("to do: {}", condition.remedy), 4))
     });
     lines.collect::<Vec<_>>().join("\n")
-}
-
-/// The worst first; but why a connection is missing stands before the quorum that is missing for it.
-fn rank(condition: &Condition) -> u8 {
-    let is_quorum = condition.name == NO_QUORUM;
-    match condition.severity {
-        Severity::Critical if !is_quorum => 0,
-        _ if condition.peer.is_some() && condition.explained => 1,
-        Severity::Critical => 2,
-        Severity::Warning | Severity::Note => 3,
-    }
 }
 
 fn as_json(node: &Node, nodes: &[Node], moving: Option<&ClusterState>) -> Value {
@@ -360,6 +249,7 @@ fn as_table(nodes: &[Node], moving: Option<&ClusterState>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use driftless_proto::client::{Condition, Liveness};
     use driftless_testkit::TopologyBuilder;
 
     fn topology() -> Topology {

@@ -34,6 +34,9 @@ pub struct Verdict {
     pub sentence: String,
     /// What to do.
     pub remedy: Option<String>,
+    /// The command that shows it one by one.
+    #[serde(skip)]
+    pub see: Option<&'static str>,
     /// What else is the matter, beyond that.
     pub more: usize,
 }
@@ -91,13 +94,14 @@ pub fn judge(topology: &Topology, all: &[Answer<'_>], moving: Option<Moving>) ->
             severity: Some(*severity),
             sentence: format!("{node}: {what}."),
             remedy: Some(remedy.clone()),
+            see: None,
             more: others.len(),
         };
     }
     let answers = || all.iter().filter_map(|one| one.status);
     let notice = |well, sentence: String| {
         let severity = Some(if well { Severity::Note } else { Severity::Warning });
-        Verdict { well, severity, sentence, remedy: None, more: 0 }
+        Verdict { well, severity, sentence, remedy: None, see: None, more: 0 }
     };
     let mut versions: Vec<u64> = answers().map(|status| status.ring_version).collect();
     versions.sort_unstable();
@@ -118,11 +122,12 @@ pub fn judge(topology: &Topology, all: &[Answer<'_>], moving: Option<Moving>) ->
     if answers().any(|status| status.keys.is_none()) {
         return notice(true, format!("{up}; some still count their keys after a start."));
     }
-    match answers().filter_map(|status| status.hints).sum::<u64>() {
-        0 => Verdict { well: true, severity: None, sentence: format!("{up}."), remedy: None, more: 0 },
-        1 => notice(true, format!("{up}; 1 key waits to be handed over.")),
-        hints => notice(true, format!("{up}; {} keys wait to be handed over.", grouped(hints))),
-    }
+    let waiting = match answers().filter_map(|status| status.hints).sum::<u64>() {
+        0 => return Verdict { severity: None, ..notice(true, format!("{up}.")) },
+        1 => "1 key waits".to_owned(),
+        hints => format!("{} keys wait", grouped(hints)),
+    };
+    Verdict { see: Some("driftless hints"), ..notice(true, format!("{up}; {waiting} to be handed over.")) }
 }
 
 /// About those who do not answer.
@@ -157,6 +162,11 @@ fn silence(topology: &Topology, all: &[Answer<'_>], silent: &[Answer<'_>]) -> Ve
         format!("{stuck} of {} partitions have no quorum of primaries.", ring.partitions().get())
     };
     let names: Vec<String> = silent.iter().map(named).collect();
+    let sentence = if silent.len() == all.len() {
+        "No node answers: nothing can be read or written.".to_owned()
+    } else {
+        format!("{} of {} nodes {verb} ({}): {consequence}", silent.len(), all.len(), names.join(", "))
+    };
     let first = &silent[0].member.name;
     let remedy = match are_down {
         true => format!(
@@ -168,8 +178,9 @@ fn silence(topology: &Topology, all: &[Answer<'_>], silent: &[Answer<'_>]) -> Ve
     Verdict {
         well: false,
         severity: Some(if stuck == 0 { Severity::Warning } else { Severity::Critical }),
-        sentence: format!("{} of {} nodes {verb} ({}): {consequence}", silent.len(), all.len(), names.join(", ")),
+        sentence,
         remedy: Some(remedy),
+        see: None,
         more: 0,
     }
 }
