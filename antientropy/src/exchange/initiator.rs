@@ -212,6 +212,17 @@ impl Initiator {
         }
     }
 
+    /// Its owner will not go on; the answer is what tells the responder, which else keeps the exchange until its patience ends.
+    /// `None` if it was over already.
+    pub fn give_up(&mut self) -> Option<Request> {
+        if matches!(self.state, State::Ended) {
+            return None;
+        }
+        self.state = State::Ended;
+        self.step += 1;
+        Some(Request { exchange: self.exchange, step: self.step, ask: Ask::Over })
+    }
+
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Micros, local: Local<'_>) {
         if self.poll_timeout().is_none_or(|deadline| now < deadline) {

@@ -15,8 +15,8 @@ use crate::message::{
 use crate::wire::{Fingerprint, Rising};
 use crate::{Layers, Tree};
 
-/// One exchange, on the side that answers. Its owner keeps it until it says `Ended`, and may drop it at any time: the
-/// initiator will be told `NoSuchExchange`, or give up.
+/// One exchange, on the side that answers. Its owner keeps it until it says `Ended`. It may drop it at any
+/// time, best by [`Responder::give_up`]: an initiator that waits for repairs would else wait for as long as those may take.
 #[derive(Debug)]
 pub struct Responder {
     exchange: ExchangeId,
@@ -140,10 +140,11 @@ impl Responder {
         }
     }
 
-    /// The owner could not do all that the last `Repair` asked for: nobody shall think the partition equal now.
-    pub fn give_up(&mut self) {
+    /// The owner could not do all that the last `Repair` asked for, or will not go on: nobody shall think the partition equal now. The
+    /// initiator is told why if it waits for an answer, and else when it asks next.
+    pub fn give_up(&mut self, why: Refused) {
         if self.repair == Repair::Running(self.step) && self.deadline.is_some() {
-            self.outputs.push_back(self.send(Answer::Refused(Refused::NotTaken)));
+            self.outputs.push_back(self.send(Answer::Refused(why)));
         }
         self.end();
     }

@@ -139,6 +139,14 @@ impl Reconciler {
         self.outputs.push_back(Output::Reply { to, id, reply: Reply::Exchanged(Exchanged::Step(reply)) });
     }
 
+    /// Ends an exchange that a peer began, and tells it if it waits.
+    pub(super) fn call_off_answering(&mut self, shard: &Shard, from: NodeId, exchange: ExchangeId) {
+        if let Some(answering) = self.answering.get_mut(&(from, exchange)) {
+            answering.responder.give_up(Refused::NoSuchExchange);
+        }
+        self.drain_answering(shard, from, exchange);
+    }
+
     pub(super) fn end_answering(&mut self, from: NodeId, exchange: ExchangeId) {
         self.answering.remove(&(from, exchange));
         self.repairs.drop_job(JobId::Answering(from, exchange));

@@ -259,6 +259,20 @@ impl Reconciler {
         }
     }
 
+    /// The same, and tells the peer.
+    pub(super) fn call_off_begun(&mut self, shard: &Shard, now: Now, exchange: ExchangeId) {
+        if let Some(begun) = self.begun.get_mut(&exchange)
+            && let Some(request) = begun.initiator.give_up()
+        {
+            let (to, partition, id) = (begun.peer, begun.initiator.partition(), self.ids.draw());
+            let deadline = now.instant + shard.limits.aae.patience;
+            self.spend(shard, request.encoded_len());
+            let request = Request::Exchange(Exchange::Step { partition, request });
+            self.outputs.push_back(Output::Send { to, id, deadline, request });
+        }
+        self.give_up(shard, now, exchange);
+    }
+
     /// Two exchanges of a partition at once would find the same.
     pub(super) fn is_busy(&self, partition: PartitionId) -> bool {
         self.begun.values().any(|begun| begun.initiator.partition() == partition)

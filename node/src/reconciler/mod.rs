@@ -22,7 +22,7 @@ mod rounds;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use driftless_antientropy::{ExchangeId, Held, Local, Micros, Settings, Standing};
+use driftless_antientropy::{ExchangeId, Held, Local, Micros, Refused, Settings, Standing};
 use driftless_proto::Refusal;
 use driftless_ring::{NodeId, PartitionId};
 use rand::rngs::StdRng;
@@ -268,14 +268,15 @@ impl Reconciler {
     /// Nothing is begun or repaired any more, and peers that ask are refused.
     fn pause(&mut self, shard: &Shard, now: Now) {
         self.paused = true;
+        self.call_off(shard, now);
+    }
+
+    /// Ends all exchanges, and says so to whoever takes part in them: nobody keeps room for one, or waits for its repairs.
+    fn call_off(&mut self, shard: &Shard, now: Now) {
         let begun: Vec<_> = self.begun.keys().copied().collect();
-        for exchange in begun {
-            self.give_up(shard, now, exchange);
-        }
+        begun.into_iter().for_each(|exchange| self.call_off_begun(shard, now, exchange));
         let answering: Vec<_> = self.answering.keys().copied().collect();
-        for (from, exchange) in answering {
-            self.end_answering(from, exchange);
-        }
+        answering.into_iter().for_each(|(from, exchange)| self.call_off_answering(shard, from, exchange));
     }
 
     /// The engine's next turn begins.
@@ -331,7 +332,7 @@ impl Reconciler {
                     if let Some(answering) = self.answering.get_mut(&(from, exchange)) {
                         match taken {
                             true => answering.responder.resume(micros(now)),
-                            false => answering.responder.give_up(),
+                            false => answering.responder.give_up(Refused::NotTaken),
                         }
                     }
                     self.drain_answering(shard, from, exchange);

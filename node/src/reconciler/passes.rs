@@ -53,10 +53,7 @@ impl Reconciler {
         let passes = Passes::new(shard);
         if (passes.version, passes.is_leaving) != (self.passes.version, self.passes.is_leaving) {
             // What was compared on another version, or while the old owners took writes, says nothing of now.
-            let begun: Vec<_> = self.begun.keys().copied().collect();
-            begun.into_iter().for_each(|exchange| self.give_up(shard, now, exchange));
-            let answering: Vec<_> = self.answering.keys().copied().collect();
-            answering.into_iter().for_each(|(from, exchange)| self.end_answering(from, exchange));
+            self.call_off(shard, now);
             self.asked.retain(|_, asked| !matches!(asked, Asked::Sums { .. }));
             self.passes = passes;
         }

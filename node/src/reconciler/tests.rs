@@ -39,6 +39,7 @@ struct Side {
 struct Pair {
     sides: [Side; 2],
     now: Now,
+    loses_merges: bool,
 }
 
 impl Held {
@@ -145,7 +146,7 @@ impl Pair {
         let bucket = BucketDefinition::built_in(2);
         let topology = TopologyBuilder::of(["a", "b"]).bucket(bucket).shared();
         let now = Now { instant: Instant(1_000_000), wall: Hlc(9) };
-        let mut pair = Pair { sides: ["a", "b"].map(|name| Side::new(name, &topology, now)), now };
+        let mut pair = Pair { sides: ["a", "b"].map(|name| Side::new(name, &topology, now)), now, loses_merges: false };
         for i in 0..2 {
             let peer = pair.id(1 - i);
             pair.sides[i].reconciler.handle_peer_up(now, peer);
@@ -191,6 +192,8 @@ impl Pair {
                                 machine.handle_request(view, from, id, exchange);
                             });
                         }
+                        Output::Send { request: Request::Replica(ReplicaRequest::Merge(_)), .. }
+                            if self.loses_merges => {}
                         Output::Send { id, request: Request::Replica(ReplicaRequest::Merge(merge)), .. } => {
                             let reply = self.sides[other].merge(merge);
                             let to = self.id(other);
@@ -363,4 +366,28 @@ fn what_was_under_way_with_a_peer_ends_when_it_is_lost_and_begins_anew_when_it_i
     pair.sides[begins].reconciler.handle_peer_up(now, peer);
     pair.pass(Duration::from_secs(30));
     assert!(pair.is_equal());
+}
+
+#[test]
+fn what_one_side_calls_off_the_other_does_not_wait_for() {
+    for calls_off in 0..2 {
+        let mut pair = Pair::new();
+        let answers = 1 - pair.begins();
+        pair.hold(answers, 0..20);
+        pair.loses_merges = true;
+        let under_way = |pair: &Pair| {
+            let [begun, answering] = [1 - answers, answers].map(|i| &pair.sides[i].reconciler);
+            [begun.begun.len(), answering.answering.len()]
+        };
+        pair.pass(Duration::from_secs(3));
+        assert!(under_way(&pair).iter().all(|count| *count > 0), "repairs are waited for: {:?}", under_way(&pair));
+        let now = pair.now;
+        pair.sides[calls_off].call(now, |machine, view| machine.handle_command(view, AaeCommand::Pause));
+        pair.carry();
+        assert_eq!(under_way(&pair), [0, 0], "side {calls_off} has called them off");
+        pair.loses_merges = false;
+        pair.sides[calls_off].call(now, |machine, view| machine.handle_command(view, AaeCommand::Resume));
+        pair.pass(Duration::from_secs(3));
+        assert!(pair.is_equal(), "side {calls_off} had called off what it did");
+    }
 }
