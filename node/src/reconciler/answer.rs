@@ -66,7 +66,7 @@ impl Reconciler {
             Some(Refused::Rebuilding)
         } else if other {
             Some(Refused::Malformed)
-        } else if known.is_none() && self.may_not_answer(shard, &request.ask, view.recipients.contains(&from)) {
+        } else if known.is_none() && self.may_not_answer(shard, from, &request.ask, view.recipients.contains(&from)) {
             Some(Refused::Busy)
         } else {
             None
@@ -104,9 +104,10 @@ impl Reconciler {
         self.drain_answering(shard, from, exchange);
     }
 
-    fn may_not_answer(&self, shard: &Shard, ask: &Ask, receives: bool) -> bool {
-        matches!(ask, Ask::Start(_))
-            && (self.paused || receives || self.answering.len() >= shard.limits.aae.exchanges_max)
+    /// A peer whose request came by another shard's connection, before there is one to this shard, could be sent no repairs.
+    fn may_not_answer(&self, shard: &Shard, from: NodeId, ask: &Ask, receives: bool) -> bool {
+        let is_full = self.answering.len() >= shard.limits.aae.exchanges_max;
+        matches!(ask, Ask::Start(_)) && (self.paused || receives || is_full || !self.rounds.is_up(from))
     }
 
     pub(super) fn drain_answering(&mut self, shard: &Shard, from: NodeId, exchange: ExchangeId) {

@@ -188,6 +188,11 @@ impl Rounds {
         }
     }
 
+    /// Whether a peer can be reached from this shard.
+    pub(super) fn is_up(&self, peer: NodeId) -> bool {
+        self.up.contains(&peer)
+    }
+
     /// Compare now, all or one partition, whichever of two owners usually begins.
     pub(super) fn want(&mut self, partition: Option<PartitionId>) {
         for peer in self.peers.values_mut() {

@@ -391,3 +391,19 @@ fn what_one_side_calls_off_the_other_does_not_wait_for() {
         assert!(pair.is_equal(), "side {calls_off} had called off what it did");
     }
 }
+
+#[test]
+fn no_exchange_is_followed_with_a_peer_to_which_no_repair_could_be_sent() {
+    let mut pair = Pair::new();
+    let answers = 1 - pair.begins();
+    pair.hold(answers, 0..20);
+    let (now, peer) = (pair.now, pair.id(1 - answers));
+    pair.sides[answers].call(now, |machine, view| machine.handle_peer_lost(view, peer));
+    pair.loses_merges = true;
+    pair.pass(Duration::from_secs(3));
+    assert!(pair.sides[answers].reconciler.answering.is_empty());
+    pair.loses_merges = false;
+    pair.sides[answers].reconciler.handle_peer_up(now, peer);
+    pair.pass(Duration::from_secs(3));
+    assert!(pair.is_equal(), "nobody waits for what was sent in vain");
+}
