@@ -173,6 +173,8 @@ pub struct Metrics {
     pub store_keys: Gauge,
     /// Memory of the store's index.
     pub store_index: Gauge,
+    /// Keys and ranges that the store read from the disk while shards did something else.
+    pub store_fetches: Counter,
     /// Bytes that it has in all.
     pub disk_total: Gauge,
     /// Changes of the detector's mind, by what it thinks then.
@@ -352,6 +354,7 @@ impl Metrics {
             store_live,
             store_keys,
             store_index,
+            store_fetches,
             disk_total,
             liveness_changes,
             frames_malformed,
@@ -481,6 +484,8 @@ impl Metrics {
         registry.register("store_keys", "Keys in the store, hints and tombstones included", store_keys.clone());
         let help = "Memory that the store's index takes";
         registry.register_with_unit("store_index", help, Unit::Bytes, store_index.clone());
+        let help = "Keys and ranges that were not in memory, and were read while their shard did something else";
+        registry.register("store_fetches", help, store_fetches.clone());
         registry.register_with_unit("disk_total", "What the disk of the data has", Unit::Bytes, disk_total.clone());
         registry.register("peers_alive", "Peers that the detector thinks alive", peers_alive.clone());
         let help = "Changes of what the detector thinks of a peer";

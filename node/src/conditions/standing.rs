@@ -28,12 +28,30 @@ type Subject = (&'static str, Option<String>);
 struct Since {
     matter: Matter,
     since: Instant,
-    logged: bool,
+    told: Option<Told>,
+}
+
+/// What the log was told last.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    at: Instant,
+    severity: Severity,
+}
+
+impl Told {
+    /// Whether the log has to hear of it again: it has become worse, or has gone on for so long that who reads on from today would miss it.
+    fn is_stale(self, now: Instant, severity: Severity) -> bool {
+        let reminder = match severity {
+            Severity::Critical => REMINDER_CRITICAL,
+            Severity::Warning | Severity::Note => REMINDER,
+        };
+        severity > self.severity || now.since(self.at) >= reminder
+    }
 }
 
 impl Standings {
-    /// Finds out what is the matter now, and says once in the log what has begun and what is over. Threads do so one after the other, so
-    /// that none takes over what another has seen to be over.
+    /// Finds out what is the matter now, and says in the log what has begun, what goes on, now and then, and what is over. Threads do so
+    /// one after the other, so that none takes over what another has seen to be over.
     pub(crate) fn update(&self, node: &str, now: Instant, present: impl FnOnce() -> Vec<Matter>, metrics: &Metrics) {
         let known = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.looked = Some(now);
@@ -42,18 +60,23 @@ impl Standings {
         for matter in present() {
             let subject = (matter.name(), matter.peer().map(str::to_owned));
             let known = before.remove(&subject);
-            let (since, mut logged) = known.map_or((now, false), |known| (known.since, known.logged));
-            if !logged && now.since(since) >= matter.patience() {
-                logged = true;
-                begun(node, &matter);
+            let (since, mut told) = known.map_or((now, None), |known| (known.since, known.told));
+            let severity = matter.severity();
+            let is_due = match told {
+                None => now.since(since) >= matter.patience(),
+                Some(told) => told.is_stale(now, severity),
+            };
+            if is_due {
+                told = Some(Told { at: now, severity });
+                tell(node, &matter, now.since(since));
             }
             set(metrics, &matter, 1);
-            standings.insert(subject, Since { matter, since, logged });
+            standings.insert(subject, Since { matter, since, told });
         }
-        for Since { matter, since, logged } in before.into_values() {
+        for Since { matter, since, told } in before.into_values() {
             let is_left = standings.keys().any(|(name, _)| *name == matter.name());
             set(metrics, &matter, i64::from(is_left));
-            if logged && matter.severity() > Severity::Note {
+            if told.is_some() && matter.severity() > Severity::Note {
                 let (condition, for_s) = (matter.name(), now.since(since).as_secs());
                 tracing::info!(node, condition, peer = matter.peer(), for_s, "over: {matter}");
             }
@@ -87,18 +110,22 @@ impl Standings {
     }
 }
 
-fn begun(node: &str, matter: &Matter) {
-    let (condition, peer, remedy) = (matter.name(), matter.peer(), matter.remedy());
+fn tell(node: &str, matter: &Matter, lasted: Duration) {
+    let (condition, peer, remedy, for_s) = (matter.name(), matter.peer(), matter.remedy(), lasted.as_secs());
     match matter.severity() {
-        Severity::Critical => tracing::error!(node, condition, peer, remedy, "{matter}"),
-        Severity::Warning => tracing::warn!(node, condition, peer, remedy, "{matter}"),
-        Severity::Note => tracing::debug!(node, condition, peer, "{matter}"),
+        Severity::Critical => tracing::error!(node, condition, peer, for_s, remedy, "{matter}"),
+        Severity::Warning => tracing::warn!(node, condition, peer, for_s, remedy, "{matter}"),
+        Severity::Note => tracing::debug!(node, condition, peer, for_s, "{matter}"),
     }
 }
 
 fn set(metrics: &Metrics, matter: &Matter, value: i64) {
     metrics.conditions.get_or_create(&ConditionLabels { condition: matter.name() }).set(value);
 }
+
+/// What goes on is told again after so long.
+const REMINDER: Duration = Duration::from_secs(24 * 3_600);
+const REMINDER_CRITICAL: Duration = Duration::from_secs(3_600);
 
 #[cfg(test)]
 mod tests {
@@ -129,6 +156,17 @@ mod tests {
                 ("peer_unreachable", Some("n3"), 1_000)
             ]
         );
+    }
+
+    #[test]
+    fn what_goes_on_is_told_again_and_what_becomes_worse_at_once() {
+        let told = Told { at: Instant(0), severity: Severity::Warning };
+        let [hour, day] = [3_600, 86_400].map(|seconds| Instant(0) + Duration::from_secs(seconds));
+        assert!(!told.is_stale(hour, Severity::Warning) && told.is_stale(day, Severity::Warning));
+        assert!(told.is_stale(Instant(1), Severity::Critical), "it has become worse");
+        assert!(!told.is_stale(hour, Severity::Note), "it has become better");
+        let critical = Told { severity: Severity::Critical, ..told };
+        assert!(!critical.is_stale(Instant(1), Severity::Critical) && critical.is_stale(hour, Severity::Critical));
     }
 
     #[test]

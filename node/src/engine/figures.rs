@@ -6,7 +6,7 @@ use driftless_ring::NodeId;
 use crate::handoff::HintFigures;
 use crate::reconciler::Figures;
 use crate::replica::record::RecordKey;
-use crate::replica::store::{Store, StoreSize};
+use crate::replica::store::{Store, StoreFigures};
 use crate::time::Instant;
 
 use super::Engine;
@@ -41,9 +41,9 @@ impl<S: Store> Engine<S> {
         self.replica.store().shortage()
     }
 
-    /// How large the store is, if it knows.
-    pub fn store_size(&self) -> Option<StoreSize> {
-        self.replica.store().size()
+    /// How large the store is and what it had to read, if it knows.
+    pub fn store_figures(&self) -> Option<StoreFigures> {
+        self.replica.store().figures()
     }
 
     /// So many of them as keys of clients, and how many there are.

@@ -549,7 +549,7 @@ impl<S: Store> Driver<S> {
         context.shared.publish_damaged(context.shard, self.engine.damaged_keys(DAMAGED_SHOWN_MAX));
         if context.shard == DETECTING_SHARD {
             self.progress_stale = true;
-            context.shared.publish_store_size(self.engine.store_size());
+            context.shared.publish_store_figures(self.engine.store_figures());
             context.shared.housekeeping();
         }
         for client in self.clients.borrow().values() {

@@ -43,7 +43,7 @@ use crate::membership::{Apart, Progress};
 use crate::metrics::{LivenessLabels, Metrics};
 use crate::peer::Message;
 use crate::reconciler::Figures;
-use crate::replica::store::{BatchSeq, StoreError, StoreSize};
+use crate::replica::store::{BatchSeq, StoreError, StoreFigures};
 use crate::time::Instant;
 
 /// One per node, behind an `Arc`.
@@ -641,14 +641,16 @@ impl NodeContext {
         self.metrics.store_short.set((!shortages.is_empty()).into());
     }
 
-    /// Shows how large the store is.
-    pub(crate) fn publish_store_size(&self, size: Option<StoreSize>) {
-        let Some(StoreSize { disk_bytes, live_bytes, keys, index_bytes }) = size else { return };
+    /// Shows how large the store is, and what it had to read.
+    pub(crate) fn publish_store_figures(&self, figures: Option<StoreFigures>) {
+        let Some(StoreFigures { disk_bytes, live_bytes, keys, index_bytes, fetches }) = figures else { return };
         let gauge = |figure| i64::try_from(figure).unwrap_or(i64::MAX);
         self.metrics.store_disk.set(gauge(disk_bytes));
         self.metrics.store_live.set(gauge(live_bytes));
         self.metrics.store_keys.set(gauge(keys));
         self.metrics.store_index.set(gauge(index_bytes));
+        // Every shard tells of the whole store, and a later one may tell of less.
+        self.metrics.store_fetches.inner().fetch_max(fetches, Ordering::Relaxed);
     }
 
     /// What the store is short of.

@@ -5,7 +5,7 @@ use std::ops::{ControlFlow, Range};
 
 use bytes::Bytes;
 
-use super::store::{ApplyError, Batch, BatchSeq, Listener, Store, StoreError, StoreSize};
+use super::store::{ApplyError, Batch, BatchSeq, Listener, Store, StoreError, StoreFigures};
 
 /// The store of a replica, and how many bytes of it this turn has read.
 pub(crate) struct Metered<S> {
@@ -81,7 +81,7 @@ impl<S: Store> Store for Metered<S> {
         self.store.on_fetched(listener);
     }
 
-    fn size(&self) -> Option<StoreSize> {
-        self.store.size()
+    fn figures(&self) -> Option<StoreFigures> {
+        self.store.figures()
     }
 }

@@ -57,7 +57,7 @@ pub trait Store {
     fn on_fetched(&mut self, _listener: Listener) {}
 
     /// How large it is with everything of all shards, if that means something.
-    fn size(&self) -> Option<StoreSize> {
+    fn figures(&self) -> Option<StoreFigures> {
         None
     }
 }
@@ -65,9 +65,9 @@ pub trait Store {
 /// Is told that something has happened.
 pub type Listener = Arc<dyn Fn() + Send + Sync>;
 
-/// How large a store is.
+/// How large a store is, and how often it had to read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct StoreSize {
+pub struct StoreFigures {
     /// Bytes of its files.
     pub disk_bytes: u64,
     /// Bytes in them that are not void.
@@ -76,6 +76,8 @@ pub struct StoreSize {
     pub keys: u64,
     /// Memory that it takes to find them.
     pub index_bytes: u64,
+    /// Keys and ranges that were not in memory and were read while a shard did something else, since the start.
+    pub fetches: u64,
 }
 
 /// Changes that become visible together. A later change of a key in the same batch wins.

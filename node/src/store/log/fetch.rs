@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -28,6 +28,8 @@ pub(super) struct Readers(Arc<Shared>);
 struct Shared {
     queue: Mutex<Queue>,
     wanted: Condvar,
+    /// Keys and ranges that were to be read.
+    asked: AtomicU64,
 }
 
 #[derive(Default)]
@@ -105,6 +107,11 @@ impl Readers {
         thread::Builder::new().name("reader".to_owned()).spawn(move || readers.run())
     }
 
+    /// How many keys and ranges were to be read so far.
+    pub(super) fn asked(&self) -> u64 {
+        self.0.asked.load(Ordering::Relaxed)
+    }
+
     /// Lets the threads end.
     pub(super) fn close(&self) {
         let mut queue = lock(&self.0.queue);
@@ -131,6 +138,7 @@ impl Readers {
     }
 
     fn add(&self, what: What, pieces: Vec<Piece>, fetch: &Arc<Fetch>) {
+        self.0.asked.fetch_add(1, Ordering::Relaxed);
         let mut queue = lock(&self.0.queue);
         let line = match what {
             What::Key => &mut queue.keys,
@@ -323,6 +331,7 @@ mod tests {
         assert!(fetches.begin(&readers, What::Key, b"a", vec![piece(7, BUFFER_BYTES as u64 + 5)]));
         assert_eq!(fetches.standing(What::Key, b"a"), Standing::UnderWay);
         assert_eq!(fetches.standing(What::Key, b"b"), Standing::NotAsked);
+        assert_eq!(readers.asked(), 2, "a range and a key");
 
         let thread = readers.start_one().expect("starts");
         tells.recv().expect("the key");

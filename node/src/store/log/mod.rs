@@ -46,7 +46,7 @@ use self::open::{Opened, open_log};
 use self::read::Look;
 use self::space::Space;
 use crate::planted::Planted;
-use crate::replica::store::{ApplyError, Batch, BatchSeq, Listener, Store, StoreError, StoreSize};
+use crate::replica::store::{ApplyError, Batch, BatchSeq, Listener, Store, StoreError, StoreFigures};
 
 mod admission;
 mod append;
@@ -275,14 +275,20 @@ impl Store for LogStore {
         self.open.log.shortage()
     }
 
-    fn size(&self) -> Option<StoreSize> {
+    fn figures(&self) -> Option<StoreFigures> {
         let log = &self.open.log;
         let (keys, index_bytes) = log.index.size();
         let head = log.head();
         let spare: u64 = head.spares.iter().map(|spare| spare.bytes).sum();
         let (used, live_bytes) =
             head.in_use().fold((0, 0), |(bytes, live), (_, used)| (bytes + used.bytes, live + used.live));
-        Some(StoreSize { disk_bytes: used + spare, live_bytes, keys, index_bytes })
+        Some(StoreFigures {
+            disk_bytes: used + spare,
+            live_bytes,
+            keys,
+            index_bytes,
+            fetches: self.open.readers.asked(),
+        })
     }
 
     fn apply(&mut self, batch: Batch) -> Result<BatchSeq, ApplyError> {

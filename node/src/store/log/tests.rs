@@ -502,7 +502,7 @@ fn after_the_first_failure_every_call_answers_the_same_error() {
     assert_eq!(store.scan(b"a"..b"z", &mut |_, _| ControlFlow::Continue(())), Err(error.clone()));
     assert_eq!(other.apply(batch([("a", Some("1"))])), Err(error.clone().into()));
     assert_eq!(database.syncer().sync(), Err(error));
-    assert!(other.size().is_some(), "for who looks into it");
+    assert!(other.figures().is_some(), "for who looks into it");
 }
 
 #[test]
