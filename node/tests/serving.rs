@@ -38,6 +38,31 @@ fn what_is_put_through_one_node_is_read_through_every_node() {
     cluster.stop();
 }
 
+/// A large state is announced before it comes, and goes the way back that its announcement went: nodes with unequal shards, of which the one
+/// asked holds nothing, so that it has to be told by others.
+#[test]
+fn a_large_state_finds_its_way_between_nodes_of_unequal_shards() {
+    let cluster = Cluster::start(&[4, 1, 2, 3, 1]);
+    cluster.wait_connected();
+    block_on(async {
+        let value = vec![7; (1 << 20) + (1 << 10)];
+        let mut clients = Vec::new();
+        for through in 0..5 {
+            clients.push(cluster.client(through).await);
+        }
+        for i in 0..12 {
+            clients[i % 5].put(&format!("large {i}"), value.clone(), None).await;
+        }
+        for i in 0..12 {
+            for client in &mut clients {
+                let read = client.get(&format!("large {i}")).await;
+                assert!(read.siblings.len() == 1 && read.siblings[0].value == value);
+            }
+        }
+    });
+    cluster.stop();
+}
+
 #[test]
 fn a_value_of_four_mebibytes_travels_beside_small_ones() {
     let cluster = Cluster::start(&[1, 1, 1]);

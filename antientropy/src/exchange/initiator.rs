@@ -483,6 +483,10 @@ impl Initiator {
     }
 
     fn end(&mut self, outcome: Outcome) {
+        // Else the responder would keep room for it until its own patience ends.
+        if !matches!(outcome, Outcome::Complete | Outcome::Refused(_)) {
+            self.send(Ask::Over);
+        }
         self.report.outcome = outcome;
         self.state = State::Ended;
         self.layers = None;

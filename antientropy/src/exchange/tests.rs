@@ -584,6 +584,23 @@ fn a_peer_that_vanishes_ends_both_sides() {
     }
 }
 
+#[test]
+fn who_gives_up_waiting_tells_the_responder() {
+    let (mine, _, _) = sides(1_000, 10);
+    let start = |now| Initiator::start(now, Settings::default(), ExchangeId(1), partition(), Bits::MIN, mine.local());
+    let mut initiator = start(Micros(0)).unwrap();
+    let Some(InitiatorOutput::Send(first)) = initiator.poll_output() else { panic!("it asks") };
+    let deadline = initiator.poll_timeout().unwrap();
+    initiator.handle_timeout(deadline, mine.local());
+    let Some(InitiatorOutput::Send(last)) = initiator.poll_output() else { panic!("it says so") };
+    assert_eq!((last.ask, last.step), (Ask::Over, first.step + 1));
+    assert!(matches!(initiator.poll_output(), Some(InitiatorOutput::Ended(Report { outcome: Outcome::TimedOut, .. }))));
+    assert_eq!(initiator.give_up(), None, "it is over already");
+    let mut other = start(deadline).unwrap();
+    assert!(other.give_up().is_some_and(|request| request.ask == Ask::Over));
+    assert_eq!(other.poll_timeout(), None);
+}
+
 /// Bytes and round trips of finding differences among a million keys, repairs held to be instant, sums included.
 fn cost(keys: &[(Token, u64)], differences: u64) -> (u64, u32) {
     let (mine, theirs, expected) = sides_of(keys, differences);

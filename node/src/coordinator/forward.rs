@@ -61,6 +61,7 @@ impl Forward {
 
     /// The connection to the other node is gone.
     pub(crate) fn handle_lost(&mut self, node: NodeId) {
+        self.others.retain(|other| *other != node);
         if node == self.to && self.planted.is(Bug::LostForwardRefused) {
             self.conclude(Err(Refusal::NotCoordinator.into()));
         } else if node == self.to {
@@ -141,6 +142,16 @@ mod tests {
         let Some(Action::Answer(Err(Failure::Refused(refusal)))) = forward.poll_action() else { panic!("it ends") };
         assert_eq!(refusal, Refusal::NotEnoughReplicas { needed: 1, available: 0 });
         assert!(!forward.is_waited_for());
+    }
+
+    #[test]
+    fn who_was_lost_meanwhile_is_not_the_next_to_be_asked() {
+        let mut forward = start();
+        forwarded_to(&mut forward);
+        forward.handle_lost(NodeId(2));
+        forward.handle_reply(NodeId(1), Reply::Refused(Refusal::Stopping));
+        let Some(Action::Answer(Err(Failure::Refused(refusal)))) = forward.poll_action() else { panic!("it ends") };
+        assert_eq!(refusal, Refusal::NotEnoughReplicas { needed: 1, available: 0 });
     }
 
     #[test]

@@ -153,8 +153,11 @@ impl Get {
         self.evaluate();
     }
 
-    /// The connection to a replica is gone: its answer will not come.
+    /// The connection to a replica is gone: its answer will not come, and what it had not been asked yet it is not asked.
     pub(crate) fn handle_lost(&mut self, node: NodeId) {
+        self.plan.forget(node);
+        let unasked = self.readers.split_off(self.asked);
+        self.readers.extend(unasked.into_iter().filter(|(reader, _)| *reader != node));
         self.fail(node);
         self.evaluate();
     }
@@ -172,11 +175,11 @@ impl Get {
     pub(crate) fn handle_overdue(&mut self, node: NodeId) {
         match self.stage {
             Stage::Reading | Stage::WritingBack => {
-                self.handle_late(node);
-                self.wait_for_all = false;
                 if let Some(replica) = self.replicas.get_mut(&node) {
                     replica.overdue = true;
                 }
+                self.handle_late(node);
+                self.wait_for_all = false;
             }
             Stage::Answered => self.fail(node),
             Stage::Done => {}
@@ -464,7 +467,7 @@ impl Get {
     }
 
     fn full_is_coming(&self) -> bool {
-        self.replicas.values().any(|replica| replica.full_asked && replica.pending)
+        self.replicas.values().any(|replica| replica.full_asked && replica.pending && !replica.overdue)
     }
 
     fn pending(&self) -> usize {

@@ -345,14 +345,6 @@ impl Client {
         self.outbound.push(&ResponseFrame { id, ring_version, response }, &load)
     }
 
-    /// A request whose client has stopped waiting before anything was done.
-    pub(crate) fn expire(&self, context: &ShardContext, id: u64) {
-        if let Some(pending) = self.forget(context, id) {
-            let took = pending.deadline.since(pending.since);
-            context.counts.answered(pending.operation, crate::metrics::OutcomeLabel::Refused, took);
-        }
-    }
-
     /// Forgets requests that should have been answered long ago, so that a lost answer does not take up room for ever; and turns
     /// away a client that hardly reads what it has asked for.
     pub(crate) fn sweep(&self, context: &ShardContext, now: Instant) {
@@ -371,7 +363,10 @@ impl Client {
             self.pending.borrow().iter().filter(|(_, pending)| overdue(pending)).map(|(id, _)| *id).collect();
         for id in ids {
             tracing::error!(connection = self.number, id, "a request was never answered");
-            self.expire(context, id);
+            if let Some(pending) = self.forget(context, id) {
+                let took = pending.deadline.since(pending.since);
+                context.counts.answered(pending.operation, crate::metrics::OutcomeLabel::Refused, took);
+            }
         }
     }
 

@@ -32,7 +32,7 @@ use driftless_proto::client::{Request, Response};
 use driftless_ring::NodeId;
 
 use crate::configurations::Configurations;
-use crate::engine::{ClientTag, Engine, Output};
+use crate::engine::{ASK_AGAIN_SOON, ClientTag, Engine, Output};
 use crate::membership::Progress;
 use crate::peer::{self, Body};
 use crate::replica::store::{BatchSeq, Store};
@@ -254,12 +254,10 @@ impl<S: Store> Driver<S> {
             (_, input) => input,
         };
         match input {
+            // Nothing was done, and the client may still wait long enough to hear it.
             Input::Client { tag, deadline, .. } if deadline <= now.instant => {
                 self.context.shared.metrics.expired.inc();
-                match shard_of(tag.connection) {
-                    shard if shard == self.context.shard => self.expire(tag),
-                    shard => self.context.shared.tell(shard, ShardMessage::Expired { to: tag }),
-                }
+                self.reply(tag, Response::Failed(ASK_AGAIN_SOON.into()));
             }
             Input::Client { tag, deadline, request, .. } => self.engine.handle_client(now, tag, deadline, request),
             Input::Peer { from, message, taken: _taken } => self.engine.handle_peer(now, from, message),
@@ -425,7 +423,6 @@ impl<S: Store> Driver<S> {
                 context.push(Input::Peer { from, message, taken });
             }
             ShardMessage::Reply { to, response } => self.answer(to, response),
-            ShardMessage::Expired { to } => self.expire(to),
             ShardMessage::PeerReply { connection, message } => {
                 let now = context.shared.clock.instant();
                 self.links.borrow().send_on(context, now, connection, message);
@@ -498,14 +495,6 @@ impl<S: Store> Driver<S> {
         }
     }
 
-    /// Nobody waits for the answer of a request that came to this shard any more, and nothing was done.
-    fn expire(&self, to: ClientTag) {
-        match self.clients.borrow().get(&to.connection) {
-            Some(client) => client.expire(&self.context, to.request),
-            None => self.context.answered_in_vain(to),
-        }
-    }
-
     fn found(&mut self, now: Now, finding: Finding) {
         match finding {
             Finding::Liveness(peer, liveness) => self.engine.handle_liveness(now, peer, liveness),
@@ -561,7 +550,7 @@ impl<S: Store> Driver<S> {
         dial_all(&self.tables);
         context.admitted.inspect(context);
         if self.aging <= now {
-            self.aging = now + context.deadline_longest.get();
+            self.aging = now + context.answer_longest.get();
             context.reply_routes.borrow_mut().age();
         }
     }

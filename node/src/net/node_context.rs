@@ -131,8 +131,6 @@ pub(crate) enum ShardMessage {
     Peer { from: NodeId, shard: u16, connection: u64, message: Message, taken: Option<Taken> },
     /// The answer to a request that this shard handed over.
     Reply { to: ClientTag, response: Response },
-    /// A request that this shard handed over has expired before anything was done.
-    Expired { to: ClientTag },
     /// The answer to a peer's request that this shard handed over.
     PeerReply { connection: u64, message: Message },
     /// The operator tells anti-entropy something.

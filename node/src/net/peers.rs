@@ -84,7 +84,8 @@ impl Links {
     /// Sends to a node, by the connection that reaches the right shard of it if there is one. Without a connection the
     /// message is dropped: the engine has been told.
     pub(crate) fn send(&self, context: &ShardContext, now: Instant, to: NodeId, message: Message) {
-        let route = match message.body {
+        let route = match &message.body {
+            Body::Reply(Reply::Coming { .. }) => context.reply_routes.borrow().find(to, message.id),
             Body::Reply(_) => context.reply_routes.borrow_mut().take(to, message.id),
             Body::Request { .. } => None,
         };
@@ -287,6 +288,8 @@ impl Link {
                     .filter(|shard| *shard != context.shard),
             };
             if let Some(shard) = elsewhere {
+                let id = message.id;
+                let is_asked = matches!(message.body, Body::Request { .. }) && !is_letter(&message);
                 let handed_over = ShardMessage::Peer {
                     from: self.node,
                     shard: context.shard,
@@ -294,8 +297,12 @@ impl Link {
                     message,
                     taken,
                 };
-                // Beyond the bound it is lost, as on a lossy network.
-                shared.hand_over(shard, handed_over);
+                // Beyond the bound the peer is to ask again; what it only says is lost, as on a lossy network.
+                if !shared.hand_over(shard, handed_over) && is_asked {
+                    let body = Body::Reply(Reply::Refused(ASK_AGAIN_SOON));
+                    let ring_version = context.configurations.borrow().version();
+                    self.send(context, now, Message { id, ring_version, body });
+                }
                 return Ok(());
             }
             if self.one_of_several.get() && !is_letter(&message) {

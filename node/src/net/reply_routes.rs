@@ -34,6 +34,11 @@ impl ReplyRoutes {
         }
     }
 
+    /// Where something goes that is not the reply yet, if that was remembered.
+    pub(crate) fn find(&self, to: NodeId, id: RequestId) -> Option<Origin> {
+        self.young.get(&(to, id)).or_else(|| self.old.get(&(to, id))).copied()
+    }
+
     /// Where the reply goes, if that was remembered.
     pub(crate) fn take(&mut self, to: NodeId, id: RequestId) -> Option<Origin> {
         if self.young.is_empty() && self.old.is_empty() {
@@ -61,6 +66,7 @@ mod tests {
         returns.put(NodeId(1), RequestId(5), origin);
         assert_eq!(returns.take(NodeId(2), RequestId(5)), None);
         returns.age();
+        assert_eq!(returns.find(NodeId(1), RequestId(5)), Some(origin), "what announces the reply goes the same way");
         assert_eq!(returns.take(NodeId(1), RequestId(5)), Some(origin));
         assert_eq!(returns.take(NodeId(1), RequestId(5)), None);
     }

@@ -47,8 +47,8 @@ pub(crate) struct ShardContext {
     /// Of the limits those that tasks ask for; they change while the node runs.
     pub(crate) deadline_max: Cell<Duration>,
     pub(crate) retry_after: Cell<Duration>,
-    /// No request that is under way has a longer one.
-    pub(crate) deadline_longest: Cell<Duration>,
+    /// Nobody waits longer for an answer that is under way.
+    pub(crate) answer_longest: Cell<Duration>,
     next_connection: Cell<u64>,
 }
 
@@ -69,7 +69,7 @@ impl ShardContext {
             admitted: Admitted::default(),
             deadline_max: Cell::new(shared.limits.deadline_max),
             retry_after: Cell::new(shared.limits.retry_after),
-            deadline_longest: Cell::new(shared.limits.deadline_max),
+            answer_longest: Cell::new(answer_longest(&shared.limits)),
             next_connection: Cell::new(1),
             shared,
         }
@@ -86,7 +86,7 @@ impl ShardContext {
     pub(crate) fn take_limits(&self, limits: &Limits) {
         self.deadline_max.set(limits.deadline_max);
         self.retry_after.set(limits.retry_after);
-        self.deadline_longest.set(self.deadline_longest.get().max(limits.deadline_max));
+        self.answer_longest.set(self.answer_longest.get().max(answer_longest(limits)));
     }
 
     /// A request was answered whose client is no longer there.
@@ -134,6 +134,11 @@ impl ShardContext {
             tracing::warn!(node = self.shared.name, who, %address, reason, suppressed, "connection closed");
         }
     }
+}
+
+/// For so long somebody may wait for an answer: a client, or a peer for repairs.
+fn answer_longest(limits: &Limits) -> Duration {
+    limits.deadline_max.max(limits.aae.patience.saturating_add(limits.aae.repair))
 }
 
 /// The shard that serves a connection.

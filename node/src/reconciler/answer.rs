@@ -72,9 +72,8 @@ impl Reconciler {
             None
         };
         if let Some(reason) = refusal {
-            if reason == Refused::NotOwner {
-                self.end_answering(from, exchange);
-            }
+            // Who is refused does not go on.
+            self.end_answering(from, exchange);
             return self.reply_step(shard, from, id, request.refuse(reason));
         }
         match self.answering.get_mut(&(from, exchange)) {

@@ -250,27 +250,19 @@ impl Reconciler {
         again
     }
 
-    /// Ends an exchange that this node began, and will try again.
-    pub(super) fn give_up(&mut self, shard: &Shard, now: Now, exchange: ExchangeId) {
-        if let Some(begun) = self.begun.remove(&exchange) {
-            shard.metrics.aae_exchanges_failed.inc();
-            self.repairs.drop_job(JobId::Begun(exchange));
-            self.rounds.retry_soon(now.instant, begun.peer, begun.initiator.partition());
-        }
-    }
-
-    /// The same, and tells the peer.
+    /// Ends an exchange that this node began, tells the peer, and will try again.
     pub(super) fn call_off_begun(&mut self, shard: &Shard, now: Now, exchange: ExchangeId) {
-        if let Some(begun) = self.begun.get_mut(&exchange)
-            && let Some(request) = begun.initiator.give_up()
-        {
-            let (to, partition, id) = (begun.peer, begun.initiator.partition(), self.ids.draw());
-            let deadline = now.instant + shard.limits.aae.patience;
+        let Some(mut begun) = self.begun.remove(&exchange) else { return };
+        let (to, partition) = (begun.peer, begun.initiator.partition());
+        shard.metrics.aae_exchanges_failed.inc();
+        self.repairs.drop_job(JobId::Begun(exchange));
+        self.rounds.retry_soon(now.instant, to, partition);
+        if let Some(request) = begun.initiator.give_up() {
+            let (id, deadline) = (self.ids.draw(), now.instant + shard.limits.aae.patience);
             self.spend(shard, request.encoded_len());
             let request = Request::Exchange(Exchange::Step { partition, request });
             self.outputs.push_back(Output::Send { to, id, deadline, request });
         }
-        self.give_up(shard, now, exchange);
     }
 
     /// Two exchanges of a partition at once would find the same.

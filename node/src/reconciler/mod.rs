@@ -152,13 +152,10 @@ impl Reconciler {
         self.rounds.peer_lost(peer);
         let begun: Vec<_> =
             self.begun.iter().filter(|(_, begun)| begun.peer == peer).map(|(exchange, _)| *exchange).collect();
-        for exchange in begun {
-            self.give_up(shard, now, exchange);
-        }
+        // The connections of other shards may last, and with them what the peer knows of these exchanges.
+        begun.into_iter().for_each(|exchange| self.call_off_begun(shard, now, exchange));
         let answering: Vec<_> = self.answering.keys().filter(|(from, _)| *from == peer).copied().collect();
-        for (from, exchange) in answering {
-            self.end_answering(from, exchange);
-        }
+        answering.into_iter().for_each(|(from, exchange)| self.call_off_answering(shard, from, exchange));
         let asked: Vec<_> = self.asked.iter().filter(|(_, asked)| asked.of() == peer).map(|(id, _)| *id).collect();
         for id in asked {
             self.unanswered(now, id);
@@ -205,7 +202,7 @@ impl Reconciler {
             Reply::Refused(refusal) if self.begun.values().any(|begun| begun.request == id && begun.peer == from) => {
                 tracing::debug!(%from, %refusal, "an exchange was refused");
                 let exchange = self.begun.iter().find(|(_, begun)| begun.request == id).map(|(exchange, _)| *exchange);
-                exchange.into_iter().for_each(|exchange| self.give_up(shard, now, exchange));
+                exchange.into_iter().for_each(|exchange| self.call_off_begun(shard, now, exchange));
             }
             reply => {
                 if self.asked.get(&id).is_some_and(|asked| asked.of() == from)

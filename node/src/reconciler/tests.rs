@@ -368,9 +368,10 @@ fn what_was_under_way_with_a_peer_ends_when_it_is_lost_and_begins_anew_when_it_i
     assert!(pair.is_equal());
 }
 
+/// It pauses; or has lost the connection, of which the other side has one more.
 #[test]
 fn what_one_side_calls_off_the_other_does_not_wait_for() {
-    for calls_off in 0..2 {
+    for (calls_off, pauses) in [(0, true), (1, true), (0, false), (1, false)] {
         let mut pair = Pair::new();
         let answers = 1 - pair.begins();
         pair.hold(answers, 0..20);
@@ -382,11 +383,18 @@ fn what_one_side_calls_off_the_other_does_not_wait_for() {
         pair.pass(Duration::from_secs(3));
         assert!(under_way(&pair).iter().all(|count| *count > 0), "repairs are waited for: {:?}", under_way(&pair));
         let now = pair.now;
-        pair.sides[calls_off].call(now, |machine, view| machine.handle_command(view, AaeCommand::Pause));
+        let peer = pair.id(1 - calls_off);
+        pair.sides[calls_off].call(now, |machine, view| match pauses {
+            true => machine.handle_command(view, AaeCommand::Pause),
+            false => machine.handle_peer_lost(view, peer),
+        });
         pair.carry();
         assert_eq!(under_way(&pair), [0, 0], "side {calls_off} has called them off");
         pair.loses_merges = false;
-        pair.sides[calls_off].call(now, |machine, view| machine.handle_command(view, AaeCommand::Resume));
+        pair.sides[calls_off].call(now, |machine, view| match pauses {
+            true => machine.handle_command(view, AaeCommand::Resume),
+            false => machine.handle_peer_up(view.now, peer),
+        });
         pair.pass(Duration::from_secs(3));
         assert!(pair.is_equal(), "side {calls_off} had called off what it did");
     }

@@ -144,3 +144,48 @@ fn a_fast_replica_is_preferred_to_a_much_slower_one() {
     );
     assert_ne!(fast, slow);
 }
+
+/// It was asked when the other one was lost too, nothing was sent, and the request waited until its deadline.
+#[test]
+fn a_replica_that_was_lost_before_it_was_asked_is_not_asked_later() {
+    let mut trio = Trio::new();
+    let request = trio.ask(0, get(STRICT, Some(2)));
+    let asked = readers(&trio)[0];
+    trio.wire.clear();
+    for gone in [3 - asked, asked] {
+        let gone = trio.id(gone);
+        trio.engines[0].handle_peer_lost(trio.now, gone);
+        trio.turn(0);
+    }
+    let refusal = Refusal::NotEnoughReplicas { needed: 2, available: 1 };
+    assert_eq!(trio.failure(request), Failure::Refused(refusal), "at once, not at the deadline");
+}
+
+#[test]
+fn another_replica_is_asked_for_all_it_holds_when_the_first_one_stands_still() {
+    let mut trio = Trio::of(4, Limits::default());
+    let bucket = trio.topology.bucket(SIBLINGS).expect("exists");
+    let owners = trio.topology.ring().owners(trio.topology.place(bucket, &key()).partition).to_vec();
+    let stranger = (0..4).find(|i| !owners.contains(&trio.id(*i))).expect("one does not own the key");
+    trio.put_and_settle(stranger, put(SIBLINGS, "v", None));
+    let request = trio.ask(stranger, get(SIBLINGS, Some(2)));
+    let asks_for_all = |message: &Message| {
+        let Body::Request { request: Request::Replica(ReplicaRequest::Read(read)), .. } = &message.body else {
+            return false;
+        };
+        read.want == Want::Full
+    };
+    let (_, silent, _) = trio.wire.iter().find(|(_, _, message)| asks_for_all(message)).expect("one is asked for all");
+    let silent = *silent;
+    let cut = |trio: &mut Trio| trio.wire.retain(|(_, to, _)| *to != silent);
+    cut(&mut trio);
+    trio.settle();
+    assert_eq!(trio.reply(request), None);
+    trio.pass(trio.limits.attempt_timeout * 2);
+    cut(&mut trio);
+    trio.settle();
+    match trio.reply(request) {
+        Some(Response::Read(read)) => assert_eq!(values(read), ["v"]),
+        other => panic!("expected Read, got {other:?}"),
+    }
+}
