@@ -2,7 +2,7 @@
 //! stands in docs/operations.md.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use driftless_proto::client::NodeStatus;
@@ -58,23 +58,32 @@ impl<'a> Sight<'a> {
         let figures = |member: &Member| said.get(&member.id).map(|figures| &**figures);
         let answer = |member| Answer { member, status: figures(member).map(|figures| &figures.status) };
         let all: Vec<Answer<'_>> = members.iter().map(answer).collect();
-        let stay: Vec<Answer<'_>> = all.iter().copied().filter(|one| ring.member(one.member.id).is_some()).collect();
         let unfinished: Vec<u64> = configurations.unfinished().collect();
         let moving = (!unfinished.is_empty()).then(|| {
             let mut sum = Moving::default();
             said.values().filter(|said| !said.unfinished.is_empty()).for_each(|said| sum += said.moving);
             sum
         });
-        let slots: usize = ring.all_partitions().map(|partition| usize::from(partition.n)).sum();
-        let mut troubles = verdict::troubles(&all);
-        troubles.truncate(TROUBLES_MAX);
+        let mut owned: BTreeMap<NodeId, usize> = BTreeMap::new();
+        ring.all_partitions()
+            .flat_map(|partition| ring.owners(partition))
+            .for_each(|id| *owned.entry(*id).or_default() += 1);
+        let slots: usize = owned.values().sum();
+        let owned_percent = |id: &NodeId| owned.get(id).map_or(0.0, |count| *count as f64 * 100.0 / slots as f64);
+        // Members tell a node that is none nothing of themselves.
+        let stranger = said.values().map(|figures| &figures.status).find(|status| status.name == speaker);
+        let stranger = stranger.filter(|_| members.iter().all(|member| member.name != speaker));
+        let (verdict, troubles) = match stranger {
+            Some(status) => verdict::of_stranger(status),
+            None => (verdict::judge(topology, &all, moving), first_of_all(verdict::troubles(&all))),
+        };
         Sight {
             cluster,
             speaker,
             at_ms,
             ring_version: configurations.version(),
             unfinished,
-            verdict: verdict::judge(topology, &stay, moving),
+            verdict,
             troubles,
             nodes: all
                 .iter()
@@ -84,8 +93,8 @@ impl<'a> Sight<'a> {
                     zone: &one.member.zone,
                     weight: one.member.weight,
                     stays: ring.member(one.member.id).is_some(),
-                    owned_percent: ring.owned(one.member.id).count() as f64 * 100.0 / slots.max(1) as f64,
-                    state: verdict::state(*one, &all),
+                    owned_percent: owned_percent(&one.member.id),
+                    state: if stranger.is_some() { "not asked" } else { verdict::state(*one, &all) },
                     figures: figures(one.member).map(|figures| match one.member.name == speaker {
                         true => Cow::Borrowed(figures),
                         false => Cow::Owned(without_opinions(figures)),
@@ -94,6 +103,16 @@ impl<'a> Sight<'a> {
                 .collect(),
         }
     }
+}
+
+/// What a person reads before doing something: of so many different things all nodes that suffer from them.
+fn first_of_all(mut troubles: Vec<Trouble<'_>>) -> Vec<Trouble<'_>> {
+    let mut told = BTreeSet::new();
+    troubles.retain(|Trouble { condition, .. }| {
+        let what = (condition.name.clone(), condition.what.clone());
+        told.contains(&what) || (told.len() < TROUBLES_MAX && told.insert(what))
+    });
+    troubles
 }
 
 fn without_opinions(figures: &Figures) -> Figures {
@@ -150,7 +169,7 @@ impl Arcs {
     }
 }
 
-/// Of those that a person reads before doing something.
+/// Different ones; the page puts equal ones of several nodes together.
 const TROUBLES_MAX: usize = 50;
 
 #[cfg(test)]
@@ -241,6 +260,31 @@ mod tests {
             (&trouble["node"], &trouble["name"], &trouble["remedy"]),
             (&json!("b"), &json!("disk_low"), &json!("make room"))
         );
+    }
+
+    #[test]
+    fn a_node_that_is_no_member_says_so_and_nothing_of_others() {
+        let configurations = Configurations::of_file(TopologyBuilder::of(["a", "b", "c"]).named("t").shared());
+        let members = members(&configurations);
+        let said = [(NodeId::of_name("d"), figures("d"))].into();
+        let sight = Sight::of(("t", "d", 17), &configurations, &members, &said);
+        let seen = serde_json::to_value(sight).expect("is JSON");
+        let sentence = seen["verdict"]["sentence"].as_str().expect("is one");
+        assert!(sentence.starts_with("d is no member of this cluster"), "{sentence}");
+        assert!(seen["nodes"].as_array().is_some_and(|all| all.iter().all(|node| node["state"] == "not asked")));
+    }
+
+    #[test]
+    fn what_all_nodes_suffer_alike_is_one_thing_of_those_that_are_told() {
+        let said: Vec<_> = (0..100).map(|_| figures("b")).collect();
+        let alike = said.iter().flat_map(|figures| &figures.status.conditions);
+        let troubles: Vec<_> = alike.map(|condition| Trouble { node: "a", condition }).collect();
+        assert_eq!(first_of_all(troubles).len(), 100);
+        let different: Vec<Condition> = (0..100)
+            .map(|i| Condition { what: format!("thing {i}"), ..said[0].status.conditions[0].clone() })
+            .collect();
+        let troubles = different.iter().map(|condition| Trouble { node: "a", condition }).collect();
+        assert_eq!(first_of_all(troubles).len(), TROUBLES_MAX);
     }
 
     #[test]

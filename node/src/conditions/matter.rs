@@ -6,7 +6,7 @@ use std::time::Duration;
 use driftless_proto::client::{Liveness, Severity};
 
 use super::quorum::Obstacle;
-use super::{DiskRoom, MEMBERS_CHANGING, NO_QUORUM};
+use super::{DiskRoom, MEMBERS_CHANGING, NO_QUORUM, STORE_REPLACED};
 
 /// Why a peer is not connected.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -77,7 +77,7 @@ impl Matter {
             Matter::StoreShort(_) => "store_short",
             Matter::NoQuorum(_) => NO_QUORUM,
             Matter::FileAlone { .. } => "file_alone",
-            Matter::StoreReplaced { .. } => "store_replaced",
+            Matter::StoreReplaced { .. } => STORE_REPLACED,
             Matter::Refilling { .. } => "refilling",
             Matter::NotCompared { .. } => "not_compared",
             Matter::PeerUnreachable { .. } => "peer_unreachable",

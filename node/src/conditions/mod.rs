@@ -1,7 +1,7 @@
 //! What is the matter with a node: the one place where that is found out, and the only words for it.
 //!
 //! ```text
-//! what the shards publish, certificates, the directory ──▶ present ──▶ standing: since when, said once in the log
+//! what the shards publish, certificates, the directory ──▶ present ──▶ standing: since when, said in the log
 //!                                                                        └──▶ /ready  /status  metrics  `driftless status`
 //! ```
 //! A matter is present or not; whoever shows them shows the same ones. A node with a critical one is not ready.
@@ -27,6 +27,9 @@ pub(crate) use standing::Standings;
 
 /// The name of the condition of a node some of whose partitions have no quorum within reach.
 pub const NO_QUORUM: &str = "no_quorum";
+
+/// The name of the condition of a node whose store may have forgotten something, and that answers no reads.
+pub const STORE_REPLACED: &str = "store_replaced";
 
 /// The name of the condition of a node whose members have agreed on others, and hand over.
 pub const MEMBERS_CHANGING: &str = "members_changing";

@@ -1,18 +1,18 @@
 //! Whether all is well with a cluster, in one sentence, from what its members say of themselves; and if not, what to do.
 //!
-//! Who does not answer comes first, then what nodes say is the matter with them: the worst first, but a cause before what follows from it,
-//! and of the two sides that miss a connection the one that knows why.
+//! Who does not answer comes first, unless a node that answers knows why; then what nodes say is the matter with them: the worst first, but a
+//! cause before what follows from it, and of the two sides that miss a connection the one that knows why.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use driftless_proto::Topology;
 use driftless_proto::client::{Condition, Liveness, NodeStatus, Severity};
 use driftless_proto::membership::Moving;
-use driftless_proto::{Quorum, Topology};
-use driftless_ring::Member;
+use driftless_ring::{Member, NodeId};
 use serde::Serialize;
 
-use super::NO_QUORUM;
+use super::{NO_QUORUM, STORE_REPLACED};
 
 /// A member, as it answers or does not.
 #[derive(Clone, Copy, Debug)]
@@ -80,23 +80,24 @@ pub fn troubles<'a>(all: &[Answer<'a>]) -> Vec<Trouble<'a>> {
     bad
 }
 
-/// The sentence about the members of the newest version; `moving` is what all of them take in and hand over for it, if it is not done with.
+/// The sentence about the members of all versions that count; `moving` is what all of them take in and hand over, if the newest is not done
+/// with.
 pub fn judge(topology: &Topology, all: &[Answer<'_>], moving: Option<Moving>) -> Verdict {
     let bad = troubles(all);
     let silent: Vec<Answer<'_>> = all.iter().copied().filter(|one| one.status.is_none()).collect();
     if !silent.is_empty() {
-        return Verdict { more: bad.len(), ..silence(topology, all, &silent) };
-    }
-    if let Some((Trouble { node, condition }, others)) = bad.split_first() {
-        let Condition { what, remedy, severity, .. } = condition;
-        return Verdict {
-            well: false,
-            severity: Some(*severity),
-            sentence: format!("{node}: {what}."),
-            remedy: Some(remedy.clone()),
-            see: None,
-            more: others.len(),
+        return match cause_of_silence(&bad, all, &silent) {
+            Some(cause) => {
+                let stuck = Stuck::count(topology, all).map(|stuck| format!(" {stuck}.")).unwrap_or_default();
+                let verdict = of_trouble(cause, bad.len() - 1);
+                let severity = if stuck.is_empty() { verdict.severity } else { Some(Severity::Critical) };
+                Verdict { severity, sentence: verdict.sentence + &stuck, ..verdict }
+            }
+            None => silence(topology, all, &silent, &bad),
         };
+    }
+    if let Some((first, others)) = bad.split_first() {
+        return of_trouble(first, others.len());
     }
     let answers = || all.iter().filter_map(|one| one.status);
     let notice = |well, sentence: String| {
@@ -113,10 +114,13 @@ pub fn judge(topology: &Topology, all: &[Answer<'_>], moving: Option<Moving>) ->
         1 => "The only node is up".to_owned(),
         count => format!("All {count} nodes are up and connected"),
     };
-    if let (Some(Moving { taking, taken, .. }), Some(version)) = (moving, versions.first()) {
-        let sentence = format!(
-            "{up}; version {version} of the members is under way, with {taken} of {taking} partitions taken in. Nothing is to be done."
-        );
+    if let (Some(Moving { taking, taken, giving, given, .. }), Some(version)) = (moving, versions.first()) {
+        let how_far = match (taken < taking, given < giving) {
+            (true, _) => format!(", with {taken} of {taking} partitions taken in"),
+            (false, true) => format!(", with {given} of {giving} partitions handed over"),
+            (false, false) => String::new(),
+        };
+        let sentence = format!("{up}; version {version} of the members is under way{how_far}. Nothing is to be done.");
         return notice(true, sentence);
     }
     if answers().any(|status| status.keys.is_none()) {
@@ -130,8 +134,112 @@ pub fn judge(topology: &Topology, all: &[Answer<'_>], moving: Option<Moving>) ->
     Verdict { see: Some("driftless hints"), ..notice(true, format!("{up}; {waiting} to be handed over.")) }
 }
 
+/// The same about a node that is no member, to which members say nothing of themselves: of it alone.
+pub fn of_stranger(status: &NodeStatus) -> (Verdict, Vec<Trouble<'_>>) {
+    let name = status.name.as_str();
+    let said = status.conditions.iter().map(|condition| Trouble { node: name, condition });
+    let troubles: Vec<Trouble<'_>> = said.collect();
+    let worst = troubles.iter().max_by_key(|trouble| trouble.condition.severity);
+    let verdict = Verdict {
+        well: false,
+        severity: worst.map(|trouble| trouble.condition.severity).max(Some(Severity::Warning)),
+        sentence: format!("{name} is no member of this cluster: how the others are is seen on their pages."),
+        remedy: Some(format!("have it join (`driftless cluster join {name}` on any member), or stop it")),
+        see: None,
+        more: troubles.len(),
+    };
+    (verdict, troubles)
+}
+
+fn of_trouble(Trouble { node, condition }: &Trouble<'_>, more: usize) -> Verdict {
+    let Condition { what, remedy, severity, .. } = condition;
+    Verdict {
+        well: false,
+        severity: Some(*severity),
+        sentence: format!("{node}: {what}."),
+        remedy: Some(remedy.clone()),
+        see: None,
+        more,
+    }
+}
+
+/// What explains that nodes do not answer: that the only one that does is cut off by a fault of its own, or that somebody knows of each
+/// silent node why there is no connection to it.
+fn cause_of_silence<'t, 'a>(
+    bad: &'t [Trouble<'a>],
+    all: &[Answer<'_>],
+    silent: &[Answer<'_>],
+) -> Option<&'t Trouble<'a>> {
+    if silent.len() + 1 == all.len() {
+        let is_own = |trouble: &&Trouble<'_>| {
+            let Condition { severity, peer, name, .. } = trouble.condition;
+            *severity == Severity::Critical && peer.is_none() && name != NO_QUORUM
+        };
+        if let Some(own) = bad.iter().find(is_own) {
+            return Some(own);
+        }
+    }
+    let explains = |trouble: &&Trouble<'_>, name: &str| {
+        trouble.condition.explained && trouble.condition.peer.as_deref().is_some_and(|peer| peer == name)
+    };
+    let explained = silent.iter().map(|one| bad.iter().find(|trouble| explains(trouble, &one.member.name)));
+    explained.collect::<Option<Vec<_>>>()?.into_iter().next()
+}
+
+/// Partitions of which too few owners read or write, of all.
+struct Stuck {
+    partitions: usize,
+    of: usize,
+}
+
+impl Stuck {
+    /// `None` if there are none. The bucket that asks for most counts, of each number of replicas.
+    fn count(topology: &Topology, all: &[Answer<'_>]) -> Option<Stuck> {
+        let ring = topology.ring();
+        let able: BTreeMap<NodeId, (bool, bool)> = all.iter().map(|one| (one.member.id, able(*one, all))).collect();
+        let mut stuck = Stuck { partitions: 0, of: 0 };
+        for class in ring.classes() {
+            let quorums = || topology.buckets().iter().map(|bucket| bucket.quorum).filter(|quorum| quorum.n() == class);
+            let (Some(r), Some(w)) = (quorums().map(|q| q.r()).max(), quorums().map(|q| q.w()).max()) else { continue };
+            for partition in ring.all_partitions().filter(|partition| partition.n == class) {
+                let owners = ring.owners(partition).iter().filter_map(|owner| able.get(owner));
+                let (reads, writes) = owners.fold((0, 0), |(reads, writes), (can_read, can_write)| {
+                    (reads + u8::from(*can_read), writes + u8::from(*can_write))
+                });
+                stuck.of += 1;
+                stuck.partitions += usize::from(reads < r || writes < w);
+            }
+        }
+        (stuck.partitions > 0).then_some(stuck)
+    }
+}
+
+impl std::fmt::Display for Stuck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} of {} partitions have no quorum of primaries", self.partitions, self.of)
+    }
+}
+
+/// Whether a node can be read from, and written to. One that does not answer here is taken to be able while one that answers is connected to
+/// it: it may be the way from here, or of an older release.
+fn able(one: Answer<'_>, all: &[Answer<'_>]) -> (bool, bool) {
+    match one.status {
+        Some(status) => {
+            let is_whole = status.conditions.iter().all(|condition| condition.name != STORE_REPLACED);
+            (is_whole, status.takes_writes)
+        }
+        None => {
+            let peers = all.iter().filter_map(|one| one.status).flat_map(|status| &status.peers);
+            let is_heard = peers
+                .filter(|peer| peer.name == one.member.name)
+                .any(|peer| peer.connected && peer.liveness == Liveness::Alive);
+            (is_heard, is_heard)
+        }
+    }
+}
+
 /// About those who do not answer.
-fn silence(topology: &Topology, all: &[Answer<'_>], silent: &[Answer<'_>]) -> Verdict {
+fn silence(topology: &Topology, all: &[Answer<'_>], silent: &[Answer<'_>], bad: &[Trouble<'_>]) -> Verdict {
     let named = |one: &Answer<'_>| {
         let name = &one.member.name;
         match opinion_of_others(name, all) {
@@ -140,15 +248,7 @@ fn silence(topology: &Topology, all: &[Answer<'_>], silent: &[Answer<'_>]) -> Ve
             Some(Liveness::Down) | None => name.clone(),
         }
     };
-    let is_up = |id| all.iter().any(|one| one.member.id == id && one.status.is_some());
-    let ring = topology.ring();
-    let default = topology.bucket_named("default").map(|bucket| bucket.quorum);
-    let (class, needed) = default.map_or((0, 1), |quorum| (quorum.n(), most_needed(quorum)));
-    let stuck = ring
-        .all_partitions()
-        .filter(|partition| partition.n == class)
-        .filter(|&partition| ring.owners(partition).iter().filter(|&&id| is_up(id)).count() < usize::from(needed))
-        .count();
+    let stuck = Stuck::count(topology, all);
     let are_down = silent.iter().all(|one| state(*one, all) == "down");
     let (verb, it) = match (silent.len(), are_down) {
         (1, true) => ("is down", "it"),
@@ -156,10 +256,11 @@ fn silence(topology: &Topology, all: &[Answer<'_>], silent: &[Answer<'_>]) -> Ve
         (1, false) => ("does not answer", "it"),
         (_, false) => ("do not answer", "them"),
     };
-    let consequence = if stuck == 0 {
-        "every partition still has a quorum of primaries.".to_owned()
-    } else {
-        format!("{stuck} of {} partitions have no quorum of primaries.", ring.partitions().get())
+    let lacks_quorum = bad.iter().any(|trouble| trouble.condition.name == NO_QUORUM);
+    let consequence = match &stuck {
+        Some(stuck) => format!("{stuck}."),
+        None if lacks_quorum => "some partitions have no quorum of primaries.".to_owned(),
+        None => "every partition still has a quorum of primaries.".to_owned(),
     };
     let names: Vec<String> = silent.iter().map(named).collect();
     let sentence = if silent.len() == all.len() {
@@ -168,7 +269,10 @@ fn silence(topology: &Topology, all: &[Answer<'_>], silent: &[Answer<'_>]) -> Ve
         format!("{} of {} nodes {verb} ({}): {consequence}", silent.len(), all.len(), names.join(", "))
     };
     let first = &silent[0].member.name;
+    // Nobody is declared lost without a majority.
+    let is_majority_up = 2 * (all.len() - silent.len()) > all.len();
     let remedy = match are_down {
+        true if !is_majority_up => format!("start {it}"),
         true => format!(
             "start {it}; or if {first} is lost, put another node in its place (`driftless cluster replace {first} --with NAME`), or go on \
              without it (`driftless cluster leave {first} --lost`)"
@@ -177,11 +281,15 @@ fn silence(topology: &Topology, all: &[Answer<'_>], silent: &[Answer<'_>]) -> Ve
     };
     Verdict {
         well: false,
-        severity: Some(if stuck == 0 { Severity::Warning } else { Severity::Critical }),
+        severity: bad
+            .iter()
+            .map(|trouble| trouble.condition.severity)
+            .chain([if stuck.is_none() { Severity::Warning } else { Severity::Critical }])
+            .max(),
         sentence,
         remedy: Some(remedy),
         see: None,
-        more: 0,
+        more: bad.len(),
     }
 }
 
@@ -200,10 +308,6 @@ fn rank(condition: &Condition) -> u8 {
         Severity::Critical => 2,
         Severity::Warning | Severity::Note => 3,
     }
-}
-
-fn most_needed(quorum: Quorum) -> u8 {
-    quorum.r().max(quorum.w())
 }
 
 /// `40,022`.
@@ -315,6 +419,35 @@ mod tests {
     }
 
     #[test]
+    fn why_a_node_does_not_answer_comes_before_that_it_does_not() {
+        let mut cluster = Cluster::of([true, true, false]);
+        cluster.suffers(0, "peer_unreachable", Severity::Warning, "no connection to c: it goes by another file");
+        let verdict = cluster.verdict();
+        assert_eq!(verdict.sentence, "a: no connection to c: it goes by another file.");
+        assert_eq!((verdict.remedy.as_deref(), verdict.severity), (Some("mend it"), Some(Severity::Warning)));
+        let mut alone = Cluster::of([true, false, false]);
+        alone.suffers(0, NO_QUORUM, Severity::Critical, "partition n3/0 has 1 reachable owners");
+        assert_eq!(alone.verdict().remedy.as_deref(), Some("start them"), "nobody is declared lost by one of three");
+        alone.suffers(0, "certificate_ends", Severity::Critical, "the certificate of this node has expired");
+        let verdict = alone.verdict();
+        assert!(verdict.sentence.starts_with("a: the certificate of this node has expired. 8 of 8 partitions have no"));
+        assert_eq!(verdict.severity, Some(Severity::Critical));
+    }
+
+    #[test]
+    fn who_is_silent_here_and_heard_by_others_is_no_lost_quorum_and_who_takes_no_writes_is() {
+        let mut cluster = Cluster::of([true, false, false]);
+        let heard = |name: &str| PeerStatus { name: name.to_owned(), connected: true, liveness: Liveness::Alive };
+        cluster.status(0).peers = vec![heard("b"), heard("c")];
+        let verdict = cluster.verdict();
+        assert!(verdict.sentence.ends_with("every partition still has a quorum of primaries."), "{}", verdict.sentence);
+        assert_eq!(verdict.severity, Some(Severity::Warning));
+        let mut short = Cluster::of([true, true, false]);
+        short.status(1).takes_writes = false;
+        assert!(short.verdict().sentence.ends_with("8 of 8 partitions have no quorum of primaries."));
+    }
+
+    #[test]
     fn what_passes_by_itself_is_said_and_is_no_fault() {
         let mut cluster = Cluster::of([true; 3]);
         cluster.status(0).hints = Some(1);
@@ -326,6 +459,11 @@ mod tests {
         let moving = Moving { taking: 64, taken: 12, ..Moving::default() };
         let verdict = judge(&cluster.topology, &cluster.answers(), Some(moving));
         assert!(verdict.well && verdict.sentence.contains("version 1 of the members is under way, with 12 of 64"));
+        let moving = Moving { taken: 64, giving: 9, given: 3, ..moving };
+        let verdict = judge(&cluster.topology, &cluster.answers(), Some(moving));
+        assert!(verdict.sentence.contains("under way, with 3 of 9 partitions handed over. Nothing"));
+        let verdict = judge(&cluster.topology, &cluster.answers(), Some(Moving::default()));
+        assert!(verdict.sentence.contains("is under way. Nothing"), "it moves nothing");
         cluster.status(1).ring_version = 2;
         assert!(!cluster.verdict().well);
     }

@@ -61,7 +61,7 @@ function newsOfTroubles(last, next, now) {
 }
 
 function newsOf(name, before, node, now) {
-  if (node.state !== before.state) {
+  if (node.state !== before.state && node.state !== "not asked") {
     tell(now, { up: `${name} answers`, down: `${name} is down`, suspect: `${name} does not answer` }[node.state], node.state === "up" ? "good" : "bad");
   }
   if (before.stays && !node.stays) tell(now, `${name} leaves`);
