@@ -8,6 +8,7 @@ use driftless_proto::client::{
     AaeCommand, AaeStatus, DamagedKeys, DrainCommand, DrainStatus, HintsFor, NodeStatus, Request, Response, Restore,
     Restored,
 };
+use driftless_proto::figures::Figures;
 use driftless_proto::key::Key;
 use driftless_proto::membership::{ClusterAnswer, ClusterCommand};
 use driftless_proto::{BucketDefinition, Topology};
@@ -93,6 +94,38 @@ impl Client {
         let request = Request::Status;
         match self.inner.carry_out(&request, Route::Any, &settings, Clock::start(settings.timeout)).await? {
             Response::Status(status) => Ok(*status),
+            _ => Err(self.inner.misunderstood(&request).into()),
+        }
+    }
+
+    /// What a node measures: its [`status`](Client::status), requests and how long they took, hints, comparisons, disk. The node is given
+    /// as in [`Client::status`]. A reader may ask; it costs the node about as much as a get.
+    ///
+    /// Counters begin at 0 when a node starts. A rate is the difference of two answers over that of their `uptime_ms`:
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # async fn rate(client: driftless_client::Client) -> Result<(), driftless_client::StatusError> {
+    /// let before = client.figures("n1").await?;
+    /// tokio::time::sleep(Duration::from_secs(10)).await;
+    /// let now = client.figures("n1").await?;
+    /// let milliseconds = now.status.uptime_ms.saturating_sub(before.status.uptime_ms);
+    /// for (then, now) in before.requests.iter().zip(&now.requests) {
+    ///     let per_second = now.ok.saturating_sub(then.ok) as f64 * 1000.0 / milliseconds.max(1) as f64;
+    ///     println!("{}: {per_second:.0} a second", now.operation);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`StatusError`] if there is no such node or it does not answer. A node of a release that cannot say this is one to which there is no
+    /// connection, with [`ConnectFailure::Protocol`](crate::ConnectFailure::Protocol): its status can be asked for all the same.
+    pub async fn figures(&self, node: impl AsRef<str>) -> Result<Figures, StatusError> {
+        let settings = Profile::new().via(node).over(&self.inner.settings);
+        let request = Request::Figures;
+        match self.inner.carry_out(&request, Route::Any, &settings, Clock::start(settings.timeout)).await? {
+            Response::Figures(figures) => Ok(*figures),
             _ => Err(self.inner.misunderstood(&request).into()),
         }
     }

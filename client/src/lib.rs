@@ -200,9 +200,10 @@ struct Readme;
 
 pub use bytes::Bytes;
 pub use driftless_proto::client::{
-    AaeCommand, AaePartition, AaeStatus, DamagedKey, DamagedKeys, DrainCommand, DrainStatus, Explanation, HintsFor,
-    Liveness, NodeStatus, PeerStatus, ReplicaAnswer, Restored, Sibling,
+    AaeCommand, AaePartition, AaeStatus, Condition, DamagedKey, DamagedKeys, DrainCommand, DrainStatus, Explanation,
+    HintsFor, Liveness, NodeStatus, PeerStatus, ReplicaAnswer, Restored, Severity, Sibling,
 };
+pub use driftless_proto::figures::{Answered, Disk, ExchangesWith, Figures, RoundTrip};
 pub use driftless_proto::key::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use driftless_proto::membership::{
     CandidateState, Change as ClusterChange, ClusterAnswer, ClusterCommand, ClusterState, Decided, MemberState, Moving,

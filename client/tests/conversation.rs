@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use driftless_client::{
-    ArcIndex, Cause, Client, ClusterCommand, ClusterError, Conflict, ConnectError, ConnectFailure, Context,
-    DeleteError, GetError, IoRuntime, NoRetry, Outcome, Profile, PutError, Refusal, Union, UpdateError, WriteId,
+    Answered, ArcIndex, Cause, Client, ClusterCommand, ClusterError, Conflict, ConnectError, ConnectFailure, Context,
+    DeleteError, Figures, GetError, IoRuntime, Moving, NoRetry, Outcome, Profile, PutError, Refusal, Union,
+    UpdateError, WriteId,
 };
 use driftless_proto::client::{Basis, Cursor, Deleted, HintsFor, NodeStatus, Page, Read, Request, Response};
 use driftless_proto::{Failure, Unknown};
@@ -490,6 +491,54 @@ async fn a_node_is_asked_for_its_own_status() {
         peers: vec![],
     })));
     assert_eq!(status.await.expect("does not panic").expect("answered").keys, Some(3));
+}
+
+#[tokio::test]
+async fn a_node_is_asked_for_its_own_figures() {
+    let mut cluster = Cluster::start(&["ada", "bob"]);
+    let client = cluster.connect().await;
+    let asking = client.clone();
+    let asked = tokio::spawn(async move { asking.figures("bob").await });
+    let received = cluster.nodes[1].next().await;
+    assert_eq!(received.frame.request, Request::Figures);
+    let put = Answered { operation: "put".to_owned(), ok: 7, refused: 1, unknown: 0, took: vec![0, 8] };
+    let figures = Figures {
+        status: NodeStatus {
+            name: "bob".into(),
+            version: "0".into(),
+            ring_version: 1,
+            uptime_ms: 1,
+            keys: None,
+            bytes: None,
+            hints: None,
+            clock_offset_ms: None,
+            takes_writes: true,
+            conditions: Vec::new(),
+            peers: Vec::new(),
+        },
+        unfinished: Vec::new(),
+        moving: Moving::default(),
+        hints: Vec::new(),
+        exchanges: Vec::new(),
+        compared_ms: Some(59_000),
+        round_trips: Vec::new(),
+        requests: vec![put],
+        under_way: 2,
+        client_connections: 3,
+        reads_found: 7,
+        siblings_read: 9,
+        writes_discarded: 0,
+        fallback_coordinated: 1,
+        hints_delivered: 70,
+        keys_repaired: 4,
+        disk: None,
+        partitions_uncounted: 0,
+        leaves_scrubbed: 600,
+        damaged: 0,
+        aae_paused: false,
+    };
+    received.answer(Response::Figures(Box::new(figures.clone())));
+    assert_eq!(asked.await.expect("does not panic").expect("answered"), figures);
 }
 
 /// Two nodes that were told would get into each other's way, and the later one could undo what was said since.

@@ -74,6 +74,11 @@ pub(crate) fn paint(tone: Tone, text: impl fmt::Display) -> String {
     paint_for(&io::stdout(), tone, text)
 }
 
+/// Whether nobody has said that there shall be none.
+pub(crate) fn wants_colours() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 /// Whether progress can be drawn.
 pub(crate) fn draws_progress() -> bool {
     io::stderr().is_terminal()
@@ -174,8 +179,7 @@ pub(crate) fn wrapped(text: &str, indent: usize) -> String {
 pub(crate) const WIDTH: usize = 80;
 
 fn paint_for(stream: &impl IsTerminal, tone: Tone, text: impl fmt::Display) -> String {
-    let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && stream.is_terminal();
-    if !wanted {
+    if !wants_colours() || !stream.is_terminal() {
         return text.to_string();
     }
     let code = match tone {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use driftless_client::{
-    Bucket, Cause, Client, ConnectError, Context, Identity, IoRuntime, Outcome, Profile, Refusal, RequestError,
-    StatusError, Topology,
+    Bucket, Cause, Client, ClientBuilder, ConnectError, Context, Identity, IoRuntime, Outcome, Profile, Refusal,
+    RequestError, StatusError, Topology,
 };
 
 use super::exit::{Exit, Failure, Result};
@@ -63,10 +63,34 @@ pub(crate) fn run_as<T>(
             Err(error) => return Err(connect_failure(access, &error)),
         };
         let result = conversation(&client).await;
-        // The nodes would notice by themselves after some seconds.
-        let _ = tokio::time::timeout(GOODBYE_MAX, client.close()).await;
+        say_goodbye(client).await;
         result
     })
+}
+
+/// A client for who goes on asking until somebody answers.
+pub(crate) struct Found {
+    pub(crate) client: Client,
+    /// That nobody is there yet.
+    pub(crate) nobody: Option<Failure>,
+}
+
+/// Connects, or makes a client that does once somebody is there. What waiting does not change is an error at once.
+pub(crate) async fn find(access: &Access, profile: Profile) -> Result<Found> {
+    match connect_on(access, profile.clone(), IoRuntime::Caller).await? {
+        Ok(client) => Ok(Found { client, nobody: None }),
+        Err(error) if is_silence(&error) => {
+            let client = builder(access, profile, IoRuntime::Caller)?.connect_lazy();
+            let client = client.map_err(|error| connect_failure(access, &error))?;
+            Ok(Found { client, nobody: Some(connect_failure(access, &error)) })
+        }
+        Err(error) => Err(connect_failure(access, &error)),
+    }
+}
+
+/// The nodes would notice by themselves after some seconds.
+pub(crate) async fn say_goodbye(client: Client) {
+    let _ = tokio::time::timeout(GOODBYE_MAX, client.close()).await;
 }
 
 /// One thread: a command has one conversation, and the load generator is fastest so.
@@ -85,9 +109,13 @@ pub(crate) async fn connect_on_own_thread(access: &Access) -> Result<Client> {
 /// A command is one task at a time and connects on its own runtime: an I/O thread would only add wake-ups.
 async fn connect_on(
     access: &Access,
-    mut profile: Profile,
+    profile: Profile,
     runtime: IoRuntime,
 ) -> Result<std::result::Result<Client, ConnectError>> {
+    Ok(builder(access, profile, runtime)?.connect().await)
+}
+
+fn builder(access: &Access, mut profile: Profile, runtime: IoRuntime) -> Result<ClientBuilder> {
     let identity = Identity::from_pem_files(&access.ca, &access.cert, &access.key)
         .map_err(|error| Failure::failed(error).hint("check --ca, --cert and --key, or the profile that names them"))?;
     if let Some(endpoint) = &access.endpoint {
@@ -97,9 +125,7 @@ async fn connect_on(
         .seeds(access.seeds.iter().map(String::as_str))
         .identity(identity)
         .profile(profile)
-        .io_runtime(runtime)
-        .connect()
-        .await)
+        .io_runtime(runtime))
 }
 
 fn connect_failure(access: &Access, error: &ConnectError) -> Failure {

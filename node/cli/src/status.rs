@@ -1,5 +1,7 @@
 //! `driftless status`: what every node says of itself, and what that means for the cluster.
 
+mod watch;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -30,6 +32,10 @@ pub(crate) struct Args {
     /// Exit code 1 if the cluster is not healthy
     #[arg(long)]
     check: bool,
+    /// Show it on the terminal until q is pressed, asked anew each second or so many; with --format json a line each time
+    #[arg(long, value_name = "SECONDS", value_parser = watch::parse_interval, num_args = 0..=1, require_equals = true,
+        default_missing_value = "1", conflicts_with = "check")]
+    watch: Option<Duration>,
 }
 
 /// One member, as it answered or did not.
@@ -40,6 +46,16 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// All members, when nobody answers.
+    fn all_silent(topology: &Topology) -> Vec<Node> {
+        let silent = |member: Member| Node {
+            owned_percent: owned_percent(topology, member.id),
+            member,
+            status: Err("no answer".to_owned()),
+        };
+        members(topology).map(silent).collect()
+    }
+
     fn answer(&self) -> Answer<'_> {
         Answer { member: &self.member, status: self.status.as_ref().ok() }
     }
@@ -55,6 +71,9 @@ fn answers(nodes: &[Node]) -> Vec<Answer<'_>> {
 
 /// Asks all members.
 pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
+    if let Some(every) = args.watch {
+        return watch::run(global, every);
+    }
     let conversation = async |client: &Client| {
         let topology = session::topology(client);
         let nodes = ask(client, &topology).await;
@@ -64,14 +83,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
     // A node that cannot be reached now is down; asking again would only take longer to say so.
     session::run_with(global, Profile::new().retry(NoRetry), conversation, |access| {
         let topology = topology_on_disk(access)?;
-        let nodes: Vec<Node> = members(&topology)
-            .map(|member| Node {
-                owned_percent: owned_percent(&topology, member.id),
-                member,
-                status: Err("no answer".to_owned()),
-            })
-            .collect();
-        Some(print(global, args, &topology, &nodes, None))
+        Some(print(global, args, &topology, &Node::all_silent(&topology), None))
     })
 }
 
@@ -82,16 +94,10 @@ fn print(
     nodes: &[Node],
     state: Option<&ClusterState>,
 ) -> Result<ExitCode> {
-    let (healthy, mut summary) = judge(topology, nodes);
     let moving = state.filter(|state| is_unfinished(state));
-    summary.extend(moving.map(|state| format!(" {}", moves(state))));
+    let (healthy, summary) = summary(topology, nodes, moving);
     if global.format == Format::Json {
-        output::json_line(&json!({
-            "nodes": nodes.iter().map(|node| as_json(node, nodes, moving)).collect::<Vec<_>>(),
-            "moving": moving.map(|state| Progress::of_all(state).as_json()),
-            "healthy": healthy,
-            "summary": summary,
-        }))?;
+        output::json_line(&all_as_json(topology, nodes, moving))?;
     } else {
         output::line(output::tinted(&as_table(nodes, moving), "state", |state| match state {
             "up" => Tone::Good,
@@ -106,6 +112,25 @@ fn print(
         }
     }
     Ok(if args.check && !healthy { Exit::Failed.into() } else { ExitCode::SUCCESS })
+}
+
+/// Whether all is well, and in words; what moves included.
+fn summary(topology: &Topology, nodes: &[Node], moving: Option<&ClusterState>) -> (bool, String) {
+    let (healthy, mut summary) = judge(topology, nodes);
+    summary.extend(moving.map(|state| format!(" {}", moves(state))));
+    (healthy, summary)
+}
+
+/// For programs.
+fn all_as_json(topology: &Topology, nodes: &[Node], state: Option<&ClusterState>) -> Value {
+    let moving = state.filter(|state| is_unfinished(state));
+    let (healthy, summary) = summary(topology, nodes, moving);
+    json!({
+        "nodes": nodes.iter().map(|node| as_json(node, nodes, moving)).collect::<Vec<_>>(),
+        "moving": moving.map(|state| Progress::of_all(state).as_json()),
+        "healthy": healthy,
+        "summary": summary,
+    })
 }
 
 /// The topology of a `dev` cluster none of whose nodes answers. `None` if one endpoint was named: the other nodes were not asked.
