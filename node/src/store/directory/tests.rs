@@ -409,3 +409,17 @@ fn what_to_do_is_where_the_message_ends_whatever_stands_in_it() {
         check(&error);
     }
 }
+
+#[test]
+fn the_page_of_the_disk_has_every_file_of_a_directory() {
+    let page = include_str!("../../../../docs/disk-format.md");
+    let code =
+        [("FORMAT", FORMAT.into()), ("RESET_KEY_BYTES", RESET_KEY_BYTES as u64), ("PID_WIDTH", PID_WIDTH as u64)];
+    driftless_testkit::pages::assert_constants(page, "node/src/store/directory.rs", &code);
+    for name in [LOCK, IDENTITY, TOPOLOGY, RESET_KEY] {
+        assert!(page.contains(&format!("\n| `{name}` |")), "the page has no row for {name}");
+    }
+    for name in [STORE, RING] {
+        assert!(page.contains(&format!("\n| `{name}/` |")), "the page has no row for {name}/");
+    }
+}
