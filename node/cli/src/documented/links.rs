@@ -91,6 +91,48 @@ fn every_link_leads_to_a_file_and_a_heading_that_is_there() {
     assert!(links().count() > 500, "only {} were found", links().count());
 }
 
+/// Where a file of the repository is put by the Debian package, beside the pages.
+fn packaged() -> BTreeSet<PathBuf> {
+    let manifest: toml::Table = toml::from_str(&page("node/cli/Cargo.toml")).expect("is TOML");
+    let assets = manifest["package"]["metadata"]["deb"]["assets"].as_array().expect("a list");
+    let text = |value: &toml::Value| value.as_str().expect("is text").to_owned();
+    let mut all = BTreeSet::new();
+    for (source, target) in assets.iter().map(|asset| (text(&asset[0]), text(&asset[1]))) {
+        let Some(target) = target.strip_prefix("usr/share/doc/driftless/") else { continue };
+        let Some(source) = straight(&Path::new("node/cli").join(&source)).filter(|_| !source.starts_with("target/"))
+        else {
+            continue;
+        };
+        let (folder, name) = (source.parent().expect("has one"), source.file_name().expect("has one"));
+        let pattern = name.to_str().expect("is text");
+        let fits = |name: &str| pattern.strip_prefix('*').map_or(name == pattern, |ending| name.ends_with(ending));
+        for entry in std::fs::read_dir(repository().join(folder)).expect("is there") {
+            let name = entry.expect("an entry").file_name().into_string().expect("is text");
+            if fits(&name) {
+                all.insert(Path::new(target).join(name));
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn the_package_has_what_its_pages_lead_to() {
+    let packaged = packaged();
+    assert!(pages().iter().all(|name| packaged.contains(Path::new(name))), "{packaged:?}");
+    // But for the order of the pages, which is for mdBook alone.
+    let is_read = |file: &&PathBuf| !file.ends_with("SUMMARY.md");
+    for file in packaged.iter().filter(is_read).filter(|file| file.extension().is_some_and(|ending| ending == "md")) {
+        let name = file.to_str().expect("is text");
+        for link in read(&page(name)).links.iter().filter(|link| !link.contains("://") && !link.starts_with('#')) {
+            let path = link.split('#').next().unwrap_or_default();
+            let target = straight(&file.parent().expect("has one").join(path)).expect("stays in the repository");
+            let is_there = packaged.iter().any(|file| file.starts_with(&target));
+            assert!(is_there, "{name} leads to {link}, which is not in the package");
+        }
+    }
+}
+
 #[test]
 fn links_and_headings_are_found_where_they_are_and_what_is_wrong_is_said() {
     let text = "# One `two` — three?\n\n[a](b.md#c), `[no](x.md)` ![i](i.png)\n\n## Same\n## Same\n\n| [t](t.md) |\n|---|\n\n```\n# no\n```\n";
