@@ -14,7 +14,7 @@
 //!
 //! ```text
 //! { "format": 1, "cluster": "shop", "node": "ada", "created": "2026-11-20T06:00:00Z", "created_s": 1795154400,
-//!   "starts": 17, "raised_by": 0, "admitted_by": ["bob", "cyd"], "filling": "new", "store": "…32 hexadecimal digits…" }
+//!   "starts": 17, "raised_by": 0, "admitted_by": ["bob", "cyd"], "filling": "new", "running": true, "store": "…32 hexadecimal digits…" }
 //!
 //! { "format": 1, "cluster": "shop", "partitions": 256, "hash_seed": 7,
 //!   "members":    [ { "name": "ada", "id": "00c0ffee00c0ffee", "weight": 100, "zone": "", "shards": 1 }, … ],
@@ -62,6 +62,7 @@ pub struct DataDirectory {
     identity: Mutex<IdentityFile>,
     nonce: u64,
     reset_key: [u8; RESET_KEY_BYTES],
+    is_after_crash: bool,
     /// Held open: the lock goes with the process, however it ends.
     _lock: File,
 }
@@ -261,6 +262,7 @@ impl DataDirectory {
                 raised_by: 0,
                 admitted_by: Some(BTreeSet::new()),
                 filling: Some(Filling::New),
+                running: false,
                 store: None,
             },
         };
@@ -273,7 +275,15 @@ impl DataDirectory {
         // Durable before anybody hears of it: no two lives of the store may tell the same number.
         file.starts += 1;
         write_json(&path, IDENTITY, &file)?;
-        Ok(DataDirectory { path, identity: Mutex::new(file), nonce: identity.nonce, reset_key, _lock: lock })
+        let is_after_crash = file.running;
+        Ok(DataDirectory {
+            path,
+            identity: Mutex::new(file),
+            nonce: identity.nonce,
+            reset_key,
+            is_after_crash,
+            _lock: lock,
+        })
     }
 
     /// Checks the topology against the data, and remembers it if it is the first one or differs where it may. To be
@@ -417,6 +427,23 @@ impl DataDirectory {
         Ok(())
     }
 
+    /// Whether the node that served with it before has not stopped in order: it was killed, or has ended by itself.
+    pub fn is_after_crash(&self) -> bool {
+        self.is_after_crash
+    }
+
+    /// Writes down that a node serves with it from now on, or has stopped in order.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`]: it is as before.
+    pub fn note_running(&self, running: bool) -> Result<(), OpenError> {
+        let mut identity = self.identity();
+        let file = IdentityFile { running, ..identity.clone() };
+        write_json(&self.path, IDENTITY, &file)?;
+        *identity = file;
+        Ok(())
+    }
+
     /// How full its disk is; `None` if the system does not say.
     pub fn disk_room(&self) -> Option<DiskRoom> {
         disk_room(&self.path)
@@ -462,6 +489,9 @@ struct IdentityFile {
     /// Absent once it is what other nodes hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     filling: Option<Filling>,
+    /// A node serves with it, or did so and has not stopped in order. Absent if not, and where an earlier release has written this.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    running: bool,
     /// Names the data. Absent where an early release made the directory, until its next start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     store: Option<String>,

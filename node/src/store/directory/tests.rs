@@ -204,6 +204,30 @@ fn a_directory_of_an_early_release_is_taken_for_admitted_by_all() {
 }
 
 #[test]
+fn a_node_that_did_not_stop_in_order_is_told_from_one_that_did_and_from_one_that_never_served() {
+    let folder = folder();
+    let path = folder.path();
+    // The directory is made; a start that comes to nothing; the first that serves, and is killed.
+    assert!(!open(path).expect("made").is_after_crash());
+    let served = open(path).expect("opened");
+    assert!(!served.is_after_crash());
+    served.note_running(true).expect("written");
+    drop(served);
+    // Starts that come to nothing do not hide it.
+    for _ in 0..2 {
+        assert!(open(path).expect("opened").is_after_crash());
+    }
+    let served = open(path).expect("opened");
+    served.note_running(true).expect("written");
+    served.note_running(false).expect("written");
+    drop(served);
+    let again = open(path).expect("opened");
+    assert!(!again.is_after_crash());
+    let text = fs::read_to_string(path.join(IDENTITY)).expect("is there");
+    assert!(!text.contains("running"), "an earlier release finds what it knows: {text}");
+}
+
+#[test]
 fn a_directory_in_use_is_refused_and_its_user_named() {
     let folder = folder();
     let held = open(folder.path()).expect("made");
