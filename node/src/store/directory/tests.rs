@@ -372,7 +372,11 @@ fn a_topology_that_does_not_fit_the_data_is_refused_in_words() {
         };
         assert!(error.differences.iter().any(|difference| difference == said), "{said}: {error}");
         assert!(error.to_string().contains("cannot be changed by editing the file"), "{error}");
+        let seen = check_topology(folder.path(), &topology(ring, buckets)).expect_err("as at a start");
+        assert_eq!(seen.to_string(), error.to_string());
+        crate::remedy::check(&seen);
     }
+    check_topology(folder.path(), &topology(|_| {}, |b| b.push(bucket(2, "logs", 2)))).expect("a new bucket");
     assert_eq!(everything(folder.path()), before);
 }
 
