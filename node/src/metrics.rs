@@ -199,6 +199,8 @@ pub struct Metrics {
     pub certificate_until: Gauge,
     /// When the node began, in seconds since 1970.
     pub start_time: Gauge,
+    /// Whether the node that ran here before did not stop in order.
+    pub started_after_crash: Gauge,
     /// Audit events left out because there were too many of their kind.
     pub audit_left_out: Counter,
 }
@@ -367,6 +369,7 @@ impl Metrics {
             credentials_refused,
             certificate_until,
             start_time,
+            started_after_crash,
             audit_left_out,
         } = self;
         registry.register("requests", "Client requests answered", requests.clone());
@@ -470,6 +473,8 @@ impl Metrics {
         registry.register_with_unit("certificate_until", until, Unit::Seconds, certificate_until.clone());
         registry.register("clock_off", help, clock_off.clone());
         registry.register_with_unit("start_time", "When the node began, since 1970", Unit::Seconds, start_time.clone());
+        let help = "Whether the node that ran here before did not stop in order";
+        registry.register("started_after_crash", help, started_after_crash.clone());
         let help = "How far rounds of anti-entropy are apart";
         registry.register_with_unit("aae_interval", help, Unit::Seconds, aae_interval.clone());
         let help = "Whether the store is too short of something to take writes";

@@ -7,6 +7,7 @@ use clap::error::ErrorKind;
 
 use super::Cli;
 
+mod links;
 #[path = "../tests/walk/markdown.rs"]
 mod markdown;
 
@@ -156,6 +157,14 @@ fn the_book_has_every_page() {
             }
         };
         assert!(summary.contains(&format!("]({place})")), "docs/SUMMARY.md does not name {place}");
+    }
+    // Where the book has such a page, links of others are turned to by a preprocessor.
+    let turned = page("docs/book/links.py");
+    for (text, place) in included {
+        let file = text.trim().strip_prefix("{{#include ../../").and_then(|rest| rest.strip_suffix("}}"));
+        let file = file.unwrap_or_else(|| panic!("docs/{place} includes no file of the repository"));
+        let line = format!("\"{file}\": \"docs/{place}\"");
+        assert!(turned.contains(&line), "docs/book/links.py lacks {line}");
     }
 }
 

@@ -181,16 +181,31 @@ pub(crate) fn run(args: &Args) -> Result {
         reset_key: *directory.reset_key(),
         metrics: Arc::new(Metrics::default()),
     };
+    if directory.is_after_crash() {
+        settings.metrics.started_after_crash.set(1);
+        tracing::warn!(
+            node = member.name,
+            "the node that ran here before did not stop in order: it was killed, or ended by itself, and said why above if it could"
+        );
+    }
     runtime.block_on(async {
         let node = Node::start(settings, stores, syncer).map_err(Failure::failed)?;
+        note_running(&directory, true);
         let admin =
             node.admin_address().map_or(String::new(), |address| format!(", metrics and status on http://{address}"));
         output::line(format_args!("ready: {} serves on {listen} (UDP){admin}", member.name))?;
         manager.tell_ready();
         serve_until(node, stop, hangup, reload, manager).await
     })?;
-    drop(directory);
+    note_running(&directory, false);
     Ok(())
+}
+
+/// For the next start, which is to tell a crash from a stop in order. Nothing rests on it.
+fn note_running(directory: &DataDirectory, running: bool) {
+    if let Err(error) = directory.note_running(running) {
+        tracing::warn!(%error, "the next start will not know how this node ended");
+    }
 }
 
 async fn serve_until(

@@ -39,6 +39,16 @@ fn diagnosed(config: &Path, says: &[&str]) {
     assert!(findings.iter().any(is_it), "somewhere it should say {says:?}: {findings:#?}");
 }
 
+/// It has a finding that begins so.
+#[track_caller]
+fn diagnosed_as(config: &Path, finding: &str) {
+    let (_, findings) = doctor(config);
+    assert!(
+        findings.iter().any(|found| found.starts_with(finding)),
+        "somewhere it should say {finding:?}: {findings:#?}"
+    );
+}
+
 #[test]
 fn requests_that_make_no_sense_are_refused() {
     let dev = Dev::start();
@@ -223,6 +233,18 @@ fn nodes_that_make_no_sense_do_not_start() {
     expect_failure(&serve(&config(1), &[]), 1, "a damaged agreement", &["ring cannot be used"]);
     diagnosed(&config(1), &["ring", "cannot be used", "restore the file"]);
     records.iter().for_each(|(good, path)| std::fs::write(path, good).expect("writes"));
+    // By the file alone, which was edited since.
+    let aside = identity.with_file_name("ring-aside");
+    std::fs::rename(&agreement, &aside).expect("can be put aside");
+    let cluster = dev.cluster().join("cluster.toml");
+    let good = std::fs::read_to_string(&cluster).expect("dev has written it");
+    diagnosed_as(&config(1), "ok | topology | the data fits what cluster.toml says");
+    std::fs::write(&cluster, good.replacen("[[member]]", "[[member]]\nweight = 2", 1)).expect("writes");
+    let differs = "has weight 2 and had 1";
+    expect_failure(&serve(&config(1), &[]), 1, "an edited cluster file", &["does not fit the data", differs]);
+    diagnosed(&config(1), &["topology", differs, "undo that edit"]);
+    std::fs::write(&cluster, good).expect("writes");
+    std::fs::rename(&aside, &agreement).expect("can be put back");
     a_mistyped_profile_hides_nothing(&config(1));
 
     mistakes_are_named_at_once(&dev, &config(1));

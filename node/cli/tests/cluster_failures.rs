@@ -62,6 +62,17 @@ fn two_of_three_go_on_and_the_third_catches_up() {
     signal(by_hand.id(), Signal::TERM);
     let status = wait(&mut by_hand, Duration::from_secs(30)).expect("stops when asked to");
     assert!(status.success(), "{status}");
+
+    // It knew that it had been killed; the next start will know that it has stopped in order.
+    let crashed = "did not stop in order";
+    assert!(std::fs::read_to_string(dev.file("n3.txt")).expect("is there").contains(crashed));
+    let first = std::fs::read_to_string(dev.cluster().join("n1/log.txt")).expect("is there");
+    assert!(!first.contains(crashed), "{first}");
+    let running = |name: &str| {
+        let identity = dev.cluster().join(name).join("data/identity.json");
+        std::fs::read_to_string(identity).expect("is there").contains("\"running\": true")
+    };
+    assert_eq!((running("n1"), running("n3")), (true, false));
 }
 
 #[test]

@@ -103,3 +103,19 @@ impl Everybody {
         files::encode(&MarksFile { own: self.own, told, settled })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_of_marks_is_as_the_page_of_the_disk_shows_it() {
+        let (mut everybody, _) = Everybody::new(NodeId(7), StoreId(6), None).expect("there is no file");
+        everybody.raise(&Progress { ready: 2, closed: 2, left: 1, ..Progress::default() });
+        driftless_testkit::pages::assert_bytes(
+            include_str!("../../../docs/disk-format.md"),
+            "marks",
+            &everybody.written(1),
+        );
+    }
+}

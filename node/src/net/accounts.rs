@@ -155,6 +155,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_page_of_the_wire_says_how_wide_windows_are() {
+        let code = [("WINDOW_MIN", WINDOW_MIN as u64), ("WINDOW_MAX", WINDOW_MAX as u64)];
+        let page = include_str!("../../../docs/wire-format.md");
+        driftless_testkit::pages::assert_constants(page, "node/src/net/accounts.rs", &code);
+    }
+
+    #[test]
     fn one_certificate_leaves_half_of_the_places_to_others() {
         let accounts = Accounts::new(8 * 10 * CONNECTION_BYTES, 10);
         let connect = |who| std::iter::from_fn(|| accounts.of(who).connect()).collect::<Vec<_>>();

@@ -464,3 +464,15 @@ const NOT_READ: &str = "the client does not read the answers to what it has aske
 
 /// Beyond a request's deadline; machines answer at the deadline itself.
 const OVERDUE_AFTER: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_of_the_wire_says_what_is_asked_of_a_client() {
+        let code = [("LISTED_MAX", LISTED_MAX as u64), ("READS_PER_SECOND", READS_PER_SECOND)];
+        let page = include_str!("../../../docs/wire-format.md");
+        driftless_testkit::pages::assert_constants(page, "node/src/net/clients.rs", &code);
+    }
+}

@@ -645,6 +645,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_page_of_the_wire_says_how_wide_the_window_of_a_peer_is() {
+        let page = include_str!("../../../docs/wire-format.md");
+        driftless_testkit::pages::assert_constants(page, "node/src/net/peers.rs", &[("WINDOW", WINDOW.into())]);
+    }
+
+    #[test]
     fn of_two_connections_that_cross_both_nodes_keep_the_same_in_whatever_order_they_see_them() {
         let (small, large) = (NodeId(1), NodeId(2));
         // Whether the connection that a node ends up with is the one that it has opened.

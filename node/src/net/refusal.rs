@@ -120,6 +120,50 @@ pub(crate) const STOPPING: &str = "the node is shutting down";
 mod tests {
     use super::*;
 
+    /// The compiler asks for a code that is new.
+    #[test]
+    fn the_page_of_the_wire_has_every_code_with_its_number() {
+        use CloseCode::*;
+        let name = |code| match code {
+            Stopping => "Stopping",
+            Identity => "Identity",
+            ProtocolVersion => "ProtocolVersion",
+            Hello => "Hello",
+            Incarnation => "Incarnation",
+            Malformed => "Malformed",
+            Full => "Full",
+            Replaced => "Replaced",
+            Revoked => "Revoked",
+            Expired => "Expired",
+            Slow => "Slow",
+            Lost => "Lost",
+            Spare => "Spare",
+            Apart => "Apart",
+        };
+        let all = [
+            Stopping,
+            Identity,
+            ProtocolVersion,
+            Hello,
+            Incarnation,
+            Malformed,
+            Full,
+            Replaced,
+            Revoked,
+            Expired,
+            Slow,
+            Lost,
+            Spare,
+            Apart,
+        ];
+        let page = include_str!("../../../docs/wire-format.md");
+        driftless_testkit::pages::assert_constants(
+            page,
+            "node/src/net/refusal.rs",
+            &all.map(|code| (name(code), code as u64)),
+        );
+    }
+
     #[test]
     fn a_refusal_is_logged_when_it_changes_or_after_a_while() {
         let log = RefusalLog::default();

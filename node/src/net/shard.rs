@@ -208,6 +208,28 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn the_page_of_the_wire_says_what_a_connection_takes() {
+        let code = [
+            ("CONNECTION_ID_BYTES", CONNECTION_ID_BYTES as u64),
+            ("BIDI_STREAMS", BIDI_STREAMS.into_inner()),
+            ("UNI_STREAMS", UNI_STREAMS.into_inner()),
+            ("STREAM_WINDOW", STREAM_WINDOW.into_inner()),
+            ("DATAGRAM_BYTES", DATAGRAM_BYTES as u64),
+        ];
+        let page = include_str!("../../../docs/wire-format.md");
+        driftless_testkit::pages::assert_constants(page, "node/src/net/shard.rs", &code);
+        let limits = NetLimits::default();
+        for said in [
+            format!("silent for {} seconds at most", limits.idle_timeout.as_secs()),
+            format!("(a QUIC PING) every {}.", limits.keep_alive.as_secs()),
+            format!("said nothing for {} seconds", limits.arrival_timeout.as_secs()),
+            format!("may take {} seconds to arrive", limits.arrival_timeout.as_secs()),
+        ] {
+            assert!(page.contains(&said), "the page does not say {said:?}");
+        }
+    }
+
     fn token(shard: u16, id: &[u8]) -> [u8; 32] {
         let mut token = [0; 32];
         ResetKey::of_shard(&[7; 64], shard).sign(id, &mut token);

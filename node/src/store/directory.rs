@@ -14,7 +14,7 @@
 //!
 //! ```text
 //! { "format": 1, "cluster": "shop", "node": "ada", "created": "2026-11-20T06:00:00Z", "created_s": 1795154400,
-//!   "starts": 17, "raised_by": 0, "admitted_by": ["bob", "cyd"], "filling": "new", "store": "…32 hexadecimal digits…" }
+//!   "starts": 17, "raised_by": 0, "admitted_by": ["bob", "cyd"], "filling": "new", "running": true, "store": "…32 hexadecimal digits…" }
 //!
 //! { "format": 1, "cluster": "shop", "partitions": 256, "hash_seed": 7,
 //!   "members":    [ { "name": "ada", "id": "00c0ffee00c0ffee", "weight": 100, "zone": "", "shards": 1 }, … ],
@@ -44,7 +44,7 @@ use serde::{Deserialize, Serialize};
 use self::files::parse_json;
 use self::files::{read_json, remove, sync_directory, write_atomically, write_json};
 use self::foundation::Foundation;
-pub use self::glance::{Glance, User, disk_room, glance};
+pub use self::glance::{Glance, User, check_topology, disk_room, glance};
 use self::private::make_private;
 use crate::conditions::{DiskRoom, Filling};
 use crate::peer::Incarnation;
@@ -62,6 +62,7 @@ pub struct DataDirectory {
     identity: Mutex<IdentityFile>,
     nonce: u64,
     reset_key: [u8; RESET_KEY_BYTES],
+    is_after_crash: bool,
     /// Held open: the lock goes with the process, however it ends.
     _lock: File,
 }
@@ -161,6 +162,8 @@ pub enum OpenError {
     },
 }
 
+const UNDO: &str = "Membership, partitions and the nature of existing buckets cannot be changed by editing the file; undo that edit. New \
+                    buckets, addresses, quorums, sloppy, durability and read_all may be changed";
 const STOP_IT: &str = "Stop that process first, or give this node a directory of its own";
 const CHECK_NAME: &str =
     "Check the node's name and the directory in its settings; never start a node on a copy of another node's data";
@@ -188,6 +191,15 @@ impl Remedy for OpenError {
     }
 }
 
+impl Remedy for TopologyError {
+    fn remedy(&self) -> Option<String> {
+        match self {
+            TopologyError::Changed(_) => Some(UNDO.to_owned()),
+            TopologyError::Directory(error) => error.remedy(),
+        }
+    }
+}
+
 /// Why a topology does not fit the data.
 #[derive(Debug, thiserror::Error)]
 pub enum TopologyError {
@@ -202,11 +214,7 @@ pub enum TopologyError {
 /// A topology differs from the one that the data was written with, in a way that would put keys where nobody looks
 /// for them.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error(
-    "the cluster file does not fit the data of this node: {}. Membership, partitions and the nature of existing \
-     buckets cannot be changed by editing the file; undo that edit. New buckets, addresses, quorums, sloppy, \
-     durability and read_all may be changed", differences.join("; ")
-)]
+#[error("the cluster file does not fit the data of this node: {}. {UNDO}", differences.join("; "))]
 pub struct TopologyChanged {
     /// The differences, in words.
     pub differences: Vec<String>,
@@ -261,6 +269,7 @@ impl DataDirectory {
                 raised_by: 0,
                 admitted_by: Some(BTreeSet::new()),
                 filling: Some(Filling::New),
+                running: false,
                 store: None,
             },
         };
@@ -273,7 +282,15 @@ impl DataDirectory {
         // Durable before anybody hears of it: no two lives of the store may tell the same number.
         file.starts += 1;
         write_json(&path, IDENTITY, &file)?;
-        Ok(DataDirectory { path, identity: Mutex::new(file), nonce: identity.nonce, reset_key, _lock: lock })
+        let is_after_crash = file.running;
+        Ok(DataDirectory {
+            path,
+            identity: Mutex::new(file),
+            nonce: identity.nonce,
+            reset_key,
+            is_after_crash,
+            _lock: lock,
+        })
     }
 
     /// Checks the topology against the data, and remembers it if it is the first one or differs where it may. To be
@@ -282,26 +299,11 @@ impl DataDirectory {
     /// # Errors
     /// [`TopologyError::Changed`] names every difference that cannot be.
     pub fn check_topology(&self, topology: &Topology) -> Result<(), TopologyError> {
-        let new = Foundation::of(topology);
-        let path = self.path.join(TOPOLOGY);
         let cluster = self.identity().cluster.clone();
-        if new.cluster != cluster {
-            let difference = format!("the cluster is {:?} and was {cluster:?}", new.cluster);
-            return Err(TopologyChanged { differences: vec![difference] }.into());
+        match compare_topology(&self.path, &cluster, topology)? {
+            Some(new) => Ok(write_json(&self.path, TOPOLOGY, &new)?),
+            None => Ok(()),
         }
-        if let Some(old) = read_json::<Foundation>(&path)? {
-            let differences = old.differences(&new);
-            if !differences.is_empty() {
-                return Err(TopologyChanged { differences }.into());
-            }
-            if old == new {
-                return Ok(());
-            }
-        } else if self.has_data() {
-            let what = "is missing, and this directory holds data".to_string();
-            return Err(OpenError::Damaged { path, what }.into());
-        }
-        Ok(write_json(&self.path, TOPOLOGY, &new)?)
     }
 
     /// Whether other nodes have agreed with this one on a version of the cluster: then that counts, and no longer the cluster file.
@@ -417,6 +419,23 @@ impl DataDirectory {
         Ok(())
     }
 
+    /// Whether the node that served with it before has not stopped in order: it was killed, or has ended by itself.
+    pub fn is_after_crash(&self) -> bool {
+        self.is_after_crash
+    }
+
+    /// Writes down that a node serves with it from now on, or has stopped in order.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`]: it is as before.
+    pub fn note_running(&self, running: bool) -> Result<(), OpenError> {
+        let mut identity = self.identity();
+        let file = IdentityFile { running, ..identity.clone() };
+        write_json(&self.path, IDENTITY, &file)?;
+        *identity = file;
+        Ok(())
+    }
+
     /// How full its disk is; `None` if the system does not say.
     pub fn disk_room(&self) -> Option<DiskRoom> {
         disk_room(&self.path)
@@ -435,10 +454,6 @@ impl DataDirectory {
 
     fn identity(&self) -> MutexGuard<'_, IdentityFile> {
         self.identity.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn has_data(&self) -> bool {
-        self.store_path().exists()
     }
 }
 
@@ -462,6 +477,9 @@ struct IdentityFile {
     /// Absent once it is what other nodes hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     filling: Option<Filling>,
+    /// A node serves with it, or did so and has not stopped in order. Absent if not, and where an earlier release has written this.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    running: bool,
     /// Names the data. Absent where an early release made the directory, until its next start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     store: Option<String>,
@@ -493,6 +511,30 @@ impl IdentityFile {
     fn missing(directory: &Path) -> OpenError {
         let what = "is missing, and the directory holds data".to_string();
         OpenError::Damaged { path: directory.join(IDENTITY), what }
+    }
+}
+
+/// Holds a topology against the data in a directory of this cluster. What is to be remembered of it, if that is news.
+fn compare_topology(directory: &Path, cluster: &str, topology: &Topology) -> Result<Option<Foundation>, TopologyError> {
+    let new = Foundation::of(topology);
+    if new.cluster != cluster {
+        let difference = format!("the cluster is {:?} and was {cluster:?}", new.cluster);
+        return Err(TopologyChanged { differences: vec![difference] }.into());
+    }
+    let path = directory.join(TOPOLOGY);
+    match read_json::<Foundation>(&path)? {
+        Some(old) => {
+            let differences = old.differences(&new);
+            if !differences.is_empty() {
+                return Err(TopologyChanged { differences }.into());
+            }
+            Ok((old != new).then_some(new))
+        }
+        None if directory.join(STORE).exists() => {
+            let what = "is missing, and this directory holds data".to_string();
+            Err(OpenError::Damaged { path, what }.into())
+        }
+        None => Ok(Some(new)),
     }
 }
 

@@ -182,3 +182,20 @@ impl Backup {
 pub(super) const MANIFEST: &str = "backup.json";
 
 const FORMAT: u32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use driftless_testkit::pages;
+
+    use super::*;
+
+    #[test]
+    fn a_manifest_is_as_the_page_of_backups_shows_it() {
+        let page = include_str!("../../../../docs/backup-format.md");
+        pages::assert_constants(page, "node/cli/src/backup/manifest.rs", &[("FORMAT", FORMAT.into())]);
+        let shown = &page[pages::block(page, "json").expect("the page shows one")];
+        let manifest: Manifest = serde_json::from_str(shown).expect("is a manifest");
+        assert_eq!(serde_json::to_string_pretty(&manifest).expect("can be written"), shown.trim_end());
+        assert!(manifest.buckets.iter().all(|saved| saved.file == file_of(&saved.definition)));
+    }
+}

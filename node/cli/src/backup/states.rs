@@ -225,6 +225,24 @@ mod tests {
         assert_eq!(bytes, expected);
     }
 
+    /// With the manifest, which is compared with the page in its own file.
+    #[test]
+    fn a_file_is_as_the_page_of_backups_shows_it() {
+        let (vv, live) =
+            (vec![(10_u64, 1_u64)], vec![((10_u64, 1_u64), (Some("one"), 300_u128, 1_700_000_000_000_u64 << 16))]);
+        let state = postcard::from_bytes(&postcard::to_stdvec(&(vv, live)).expect("encodes")).expect("is a state");
+        let (bytes, contents) = file(&[Entry { key: Key::new("bat").expect("a key"), state }]);
+        let page = include_str!("../../../../docs/backup-format.md");
+        driftless_testkit::pages::assert_bytes(page, "states", &bytes);
+        let Contents { keys, values, bytes, digest } = contents;
+        assert_eq!((keys, values), (1, 1));
+        for said in [format!("\"bytes\": {bytes},"), format!("\"digest\": \"{digest}\"")] {
+            assert!(page.contains(&said), "the page does not say {said}");
+        }
+        let code = [("MAGIC_BYTES", MAGIC.len() as u64)];
+        driftless_testkit::pages::assert_constants(page, "node/cli/src/backup/states.rs", &code);
+    }
+
     #[test]
     fn no_damage_is_taken_for_something_else_and_none_takes_memory() {
         let (bytes, contents) = file(&[entry("a", b"one"), entry("b", b"two")]);

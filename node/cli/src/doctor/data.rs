@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use driftless_node::conditions::DiskRoom;
 use driftless_node::configurations::Configurations;
 use driftless_node::node::agreed;
-use driftless_node::store::directory::{Glance, OpenError, User, disk_room, glance};
+use driftless_node::store::directory::{Glance, OpenError, User, check_topology, disk_room, glance};
 use driftless_proto::Topology;
 
 use super::Patient;
@@ -35,6 +35,9 @@ pub(super) fn look(patient: Option<&mut Patient>, report: &mut Report) {
             report.ok(AREA, "directory", described(&path, &seen));
             patient.user = seen.user;
             patient.agreed = agreed(&patient.config.name, &path, &seen, founding, report);
+            if let Some(agreed) = &patient.agreed {
+                topology(&patient.config.name, &path, founding, agreed, report);
+            }
             patient.data = Some(seen);
         }
         Ok(None) => {
@@ -70,6 +73,17 @@ fn agreed(
             report.error(AREA, "ring", &damaged, "");
             None
         }
+    }
+}
+
+/// What the cluster file says, beside what the data was written with: as at a start, while the node goes by the file alone.
+fn topology(name: &str, path: &Path, founding: &Topology, agreed: &Configurations, report: &mut Report) {
+    if agreed.is_agreed() || founding.ring().member_by_name(name).is_none() {
+        return;
+    }
+    match check_topology(path, founding) {
+        Ok(()) => report.ok(AREA, "topology", "the data fits what cluster.toml says"),
+        Err(error) => report.error(AREA, "topology", &error, ""),
     }
 }
 

@@ -341,12 +341,18 @@ impl LocalCluster {
     }
 }
 
+/// Also where a start has failed: `nodes.json` must not go on to name processes that are no more.
 impl Drop for LocalCluster {
     fn drop(&mut self) {
+        let mut has_killed = false;
         for slot in &mut self.nodes {
             if let Slot::Ours(process) = slot {
                 process.kill();
+                (*slot, has_killed) = (Slot::Gone, true);
             }
+        }
+        if has_killed && let Err(failure) = self.record() {
+            output::warning(failure);
         }
     }
 }
@@ -360,6 +366,32 @@ const ADMIN_PATIENCE: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Those that had been started when another could not be were killed, and went on to be called running.
+    #[test]
+    fn nobody_is_called_running_once_a_start_has_failed() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let ports = free_ports(2).expect("there are some");
+        let layout = Layout::create(dir.path(), &Plan { ports, shards: 1 }).expect("can be made");
+        let states = || -> Vec<_> {
+            let nodes = read_nodes(dir.path()).expect("is written");
+            nodes.into_iter().map(|node| (node.name, node.pid.is_some(), node.state)).collect()
+        };
+        let exited = ["n1", "n2"].map(|name| (name.to_owned(), false, "exited".to_owned()));
+        // As when one of them is not ready in time.
+        drop(LocalCluster::start(layout, StopSignal::default()).expect("starts"));
+        assert_eq!(states(), exited);
+
+        let layout = Layout::open(dir.path()).expect("can be read");
+        layout.write_nodes(&[NodeState::Running(1), NodeState::Running(2)]).expect("can be written");
+        let log = &layout.nodes[1].log;
+        // Not there if the process has not come to write one.
+        let _ = std::fs::remove_file(log);
+        std::fs::create_dir(log).expect("can be made");
+        let failed = LocalCluster::start(layout, StopSignal::default()).err().expect("has no log");
+        assert!(failed.message().contains("log.txt"), "{}", failed.message());
+        assert_eq!(states(), exited);
+    }
 
     /// It went on to be called running, under a number that another process may have by now.
     #[test]

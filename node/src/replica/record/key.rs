@@ -237,3 +237,24 @@ pub(super) const SPACE_HINTS: u8 = 2;
 pub(super) const PREFIX_BYTES: usize = 14;
 /// Of a hint's key: its space and target.
 const TARGET_BYTES: usize = 9;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_of_the_disk_says_how_keys_begin() {
+        let code = [
+            ("SPACE_META", SPACE_META.into()),
+            ("SPACE_RECORDS", SPACE_RECORDS.into()),
+            ("SPACE_HINTS", SPACE_HINTS.into()),
+            ("PREFIX_BYTES", PREFIX_BYTES as u64),
+            ("TARGET_BYTES", TARGET_BYTES as u64),
+        ];
+        driftless_testkit::pages::assert_constants(
+            include_str!("../../../../docs/disk-format.md"),
+            "node/src/replica/record/key.rs",
+            &code,
+        );
+    }
+}

@@ -262,3 +262,25 @@ const FORMAT_MARKER: u8 = 129;
 const LENGTH_AT: usize = 17;
 const CHECKSUM_AT: usize = 21;
 pub(super) const HEADER_AT: usize = 29;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_of_the_disk_says_where_the_parts_of_a_value_are() {
+        let code = [
+            ("FORMAT", FORMAT.into()),
+            ("FORMAT_ACTOR", FORMAT_ACTOR.into()),
+            ("FORMAT_MARKER", FORMAT_MARKER.into()),
+            ("LENGTH_AT", LENGTH_AT as u64),
+            ("CHECKSUM_AT", CHECKSUM_AT as u64),
+            ("HEADER_AT", HEADER_AT as u64),
+        ];
+        driftless_testkit::pages::assert_constants(
+            include_str!("../../../../docs/disk-format.md"),
+            "node/src/replica/record/value.rs",
+            &code,
+        );
+    }
+}

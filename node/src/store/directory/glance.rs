@@ -5,9 +5,12 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use driftless_proto::Topology;
 use driftless_proto::membership::StoreId;
 
-use super::{Identity, IdentityFile, LOCK, OpenError, STORE, agreement_at, check_unused, failed};
+use super::{
+    Identity, IdentityFile, LOCK, OpenError, STORE, TopologyError, agreement_at, check_unused, compare_topology, failed,
+};
 use crate::conditions::DiskRoom;
 
 /// What is seen.
@@ -63,6 +66,14 @@ pub fn glance(path: &Path, identity: &Identity) -> Result<Option<Glance>, OpenEr
         files: fs::read_dir(path.join(STORE)).map_or(0, Iterator::count),
         user: user(path),
     }))
+}
+
+/// Holds a topology against the data in a directory of its cluster, as a start does, and writes nothing down.
+///
+/// # Errors
+/// [`TopologyError`]: why a node would not start with it.
+pub fn check_topology(path: &Path, topology: &Topology) -> Result<(), TopologyError> {
+    compare_topology(path, topology.cluster(), topology).map(drop)
 }
 
 /// How full the disk is that a path is on; `None` if the system does not say.

@@ -204,6 +204,30 @@ fn a_directory_of_an_early_release_is_taken_for_admitted_by_all() {
 }
 
 #[test]
+fn a_node_that_did_not_stop_in_order_is_told_from_one_that_did_and_from_one_that_never_served() {
+    let folder = folder();
+    let path = folder.path();
+    // The directory is made; a start that comes to nothing; the first that serves, and is killed.
+    assert!(!open(path).expect("made").is_after_crash());
+    let served = open(path).expect("opened");
+    assert!(!served.is_after_crash());
+    served.note_running(true).expect("written");
+    drop(served);
+    // Starts that come to nothing do not hide it.
+    for _ in 0..2 {
+        assert!(open(path).expect("opened").is_after_crash());
+    }
+    let served = open(path).expect("opened");
+    served.note_running(true).expect("written");
+    served.note_running(false).expect("written");
+    drop(served);
+    let again = open(path).expect("opened");
+    assert!(!again.is_after_crash());
+    let text = fs::read_to_string(path.join(IDENTITY)).expect("is there");
+    assert!(!text.contains("running"), "an earlier release finds what it knows: {text}");
+}
+
+#[test]
 fn a_directory_in_use_is_refused_and_its_user_named() {
     let folder = folder();
     let held = open(folder.path()).expect("made");
@@ -348,7 +372,11 @@ fn a_topology_that_does_not_fit_the_data_is_refused_in_words() {
         };
         assert!(error.differences.iter().any(|difference| difference == said), "{said}: {error}");
         assert!(error.to_string().contains("cannot be changed by editing the file"), "{error}");
+        let seen = check_topology(folder.path(), &topology(ring, buckets)).expect_err("as at a start");
+        assert_eq!(seen.to_string(), error.to_string());
+        crate::remedy::check(&seen);
     }
+    check_topology(folder.path(), &topology(|_| {}, |b| b.push(bucket(2, "logs", 2)))).expect("a new bucket");
     assert_eq!(everything(folder.path()), before);
 }
 
@@ -407,5 +435,19 @@ fn what_to_do_is_where_the_message_ends_whatever_stands_in_it() {
         OpenError::Io { what: "read", path, source: io::Error::other(NASTY) },
     ] {
         check(&error);
+    }
+}
+
+#[test]
+fn the_page_of_the_disk_has_every_file_of_a_directory() {
+    let page = include_str!("../../../../docs/disk-format.md");
+    let code =
+        [("FORMAT", FORMAT.into()), ("RESET_KEY_BYTES", RESET_KEY_BYTES as u64), ("PID_WIDTH", PID_WIDTH as u64)];
+    driftless_testkit::pages::assert_constants(page, "node/src/store/directory.rs", &code);
+    for name in [LOCK, IDENTITY, TOPOLOGY, RESET_KEY] {
+        assert!(page.contains(&format!("\n| `{name}` |")), "the page has no row for {name}");
+    }
+    for name in [STORE, RING] {
+        assert!(page.contains(&format!("\n| `{name}/` |")), "the page has no row for {name}/");
     }
 }

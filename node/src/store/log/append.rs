@@ -557,3 +557,23 @@ const SHORT_SEGMENT_BYTES: u64 = 256 << 10;
 
 /// Spare segments that batches leave to merging when room is short.
 pub(super) const SPARES_KEPT: usize = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_of_the_disk_says_how_long_segments_are() {
+        let code = [
+            ("FRAME_BYTES_MAX", FRAME_BYTES_MAX as u64),
+            ("SEGMENTS_USUAL", SEGMENTS_USUAL),
+            ("SEGMENT_BYTES_MAX", SEGMENT_BYTES_MAX),
+            ("SPARES_KEPT", SPARES_KEPT as u64),
+        ];
+        driftless_testkit::pages::assert_constants(
+            include_str!("../../../../docs/disk-format.md"),
+            "node/src/store/log/append.rs",
+            &code,
+        );
+    }
+}

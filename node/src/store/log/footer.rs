@@ -139,3 +139,34 @@ const TOKEN_BYTES: usize = 22;
 const ORDERED_BYTES: usize = 11;
 const REMOVES: u8 = 1;
 const ORDERED: u8 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_footer_is_as_the_page_of_the_disk_shows_it() {
+        use super::super::folder::Folder as _;
+        use super::super::index::Layout;
+        use super::super::platter::Platter;
+
+        let page = include_str!("../../../../docs/disk-format.md");
+        let code = [
+            ("HEAD_BYTES", HEAD_BYTES as u64),
+            ("TOKEN_BYTES", TOKEN_BYTES as u64),
+            ("ORDERED_BYTES", ORDERED_BYTES as u64),
+        ];
+        driftless_testkit::pages::assert_constants(page, "node/src/store/log/footer.rs", &code);
+        let index = Index::new(Layout::of_records(1), 0x1122_3344_5566_7788);
+        let mut footer = Footer::default();
+        let key = [&[1, 3][..], &0x0102_0304_0506_0708_u64.to_be_bytes(), &[0; 4], b"bat"].concat();
+        footer.push(&Change { place: index.place(&key), removes: false, offset: 4152, length: 100 });
+        footer.push(&Change { place: Place::Ordered(b"\0a"), removes: true, offset: 4252, length: 18 });
+        let (salt, end) = (0x0807_0605_0403_0201, 4272);
+        let file = Platter::default().create("a", 3 * PAGE).expect("can be made");
+        footer.write(&*file, salt, end, &index).expect("can be written");
+        let mut bytes = vec![0; HEAD_BYTES + footer.entries.len()];
+        file.read_at(&mut bytes, 2 * PAGE).expect("can be read");
+        driftless_testkit::pages::assert_bytes(page, "footer", &bytes);
+    }
+}

@@ -184,6 +184,40 @@ const REMOVES: u16 = 1;
 mod tests {
     use super::*;
 
+    /// What a replica keeps of a key with one value, in a batch of its own.
+    #[test]
+    fn a_frame_is_as_the_page_of_the_disk_shows_it() {
+        use driftless_proto::{ActorId, BucketId, Dot, Hlc, Key, Siblings, Version, VersionVector, WriteId};
+        use driftless_ring::Token;
+
+        use crate::replica::record::{self, RecordKey};
+
+        let page = include_str!("../../../../docs/disk-format.md");
+        let code = [
+            ("HEAD_BYTES", HEAD_BYTES as u64),
+            ("RECORD_HEAD_BYTES", RECORD_HEAD_BYTES as u64),
+            ("ALIGN", ALIGN as u64),
+        ];
+        driftless_testkit::pages::assert_constants(page, "node/src/store/log/frame.rs", &code);
+        let key = Key::new("bat").expect("a key");
+        let mut siblings = Siblings::new();
+        let version = Version {
+            value: Some("one".into()),
+            write_id: WriteId(300),
+            written_at: Hlc::from_millis(1_700_000_000_000),
+        };
+        siblings.event(&VersionVector::new(), Dot::new(ActorId(10), 1), version);
+        let record = RecordKey::new(3, Token::of(7, 0, b"bat"), BucketId::DEFAULT, &key);
+        let value = record::encode(BucketId::DEFAULT, &key, &siblings.header(), &siblings);
+        let mut frame = begin(0);
+        push_record(&mut frame, record.as_bytes(), Some(&value));
+        finish(&mut frame, Kind::Records, 1, 0x0807_0605_0403_0201, 41, 40);
+        driftless_testkit::pages::assert_bytes(page, "frame", &frame);
+        let mut frame = super::super::manifest::freed(2);
+        finish(&mut frame, Kind::Freed, 0, 0x0807_0605_0403_0201, 42, 41);
+        driftless_testkit::pages::assert_bytes(page, "freed", &frame);
+    }
+
     fn framed() -> Vec<u8> {
         let mut frame = begin(100);
         push_record(&mut frame, b"key", Some(b"value"));

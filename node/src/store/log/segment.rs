@@ -81,3 +81,19 @@ const NUMBERS: u32 = 1 << 24;
 const SUFFIX: &str = ".segment";
 const HEAD_BYTES: usize = 48;
 const MAGIC: &[u8; 8] = b"DLSEGM01";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_head_of_a_segment_is_as_the_page_of_the_disk_shows_it() {
+        let page = include_str!("../../../../docs/disk-format.md");
+        let code = [("HEAD_BYTES", HEAD_BYTES as u64), ("PAGE", PAGE), ("NUMBERS", NUMBERS.into())];
+        driftless_testkit::pages::assert_constants(page, "node/src/store/log/segment.rs", &code);
+        let used = Used { bytes: 16 << 20, salt: 0x0807_0605_0403_0201, ordinal: 3, first_batch: 40 };
+        driftless_testkit::pages::assert_bytes(page, "segment", &encode(used));
+        assert_eq!(name(7), "00000007.segment");
+        assert!(page.contains(&name(7)));
+    }
+}

@@ -693,3 +693,14 @@ fn a_store_that_has_failed_says_so_and_fetches_nothing() {
     assert!(disk.store().get(key.as_bytes()).is_err());
     end(disk, thread);
 }
+
+#[test]
+fn the_page_of_the_disk_says_how_long_segments_are() {
+    let code = [
+        ("SEGMENT_BYTES_DEFAULT", SEGMENT_BYTES_DEFAULT),
+        ("SEGMENT_BYTES_MIN", SEGMENT_BYTES_MIN),
+        ("RESERVE_BYTES_DEFAULT", RESERVE_BYTES_DEFAULT),
+    ];
+    let page = include_str!("../../../../docs/disk-format.md");
+    driftless_testkit::pages::assert_constants(page, "node/src/store/log/mod.rs", &code);
+}

@@ -97,6 +97,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_slot_is_as_the_page_of_the_disk_shows_it() {
+        let page = include_str!("../../../../docs/disk-format.md");
+        let code =
+            [("FILE_BYTES", FILE_BYTES), ("SLOT_BYTES", SLOT_BYTES as u64), ("SLOT_STEP", SLOT_STEP), ("SLOTS", SLOTS)];
+        driftless_testkit::pages::assert_constants(page, "node/src/store/log/watermark.rs", &code);
+        driftless_testkit::pages::assert_bytes(
+            page,
+            "synced",
+            &encode(Mark { batch: 41, secret: 0x1122_3344_5566_7788 }),
+        );
+    }
+
+    #[test]
     fn the_newest_whole_slot_counts() {
         let mark = |batch| Mark { batch, secret: 9 };
         let mut bytes = vec![0; FILE_BYTES as usize];
