@@ -19,7 +19,7 @@ use driftless_ring::Member;
 use toml::Value;
 
 use super::cluster::{is_reachable_address, shards_max};
-use super::error::{ConfigError, closest, read};
+use super::error::{ConfigError, closest, read_file};
 use super::knobs::{KNOBS, Knob, PREFIX, SECTIONS, Takes};
 use super::member::{WEIGHT_MAX, ZONE, is_zone};
 use super::table::parse;
@@ -156,7 +156,7 @@ impl NodeConfig {
         environment: impl IntoIterator<Item = (String, String)>,
         overrides: &[Override],
     ) -> Result<NodeConfig, ConfigError> {
-        NodeConfig::parse(path, &read(path)?, environment, overrides)
+        NodeConfig::parse(path, &read_file(path)?, environment, overrides)
     }
 
     /// Reads the text of a node's file; the path is for messages, and where relative paths start.
