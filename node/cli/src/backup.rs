@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use driftless_client::{Cause, ConnectFailure, Refusal, RequestError};
 use serde_json::json;
 
-use super::exit::Result;
+use super::exit::{Failure, Result};
 use super::global::GlobalArgs;
 use super::output::{self, Format, grouped, size};
 use manifest::{Backup, Saved};
@@ -61,6 +61,16 @@ fn is_for_all(request: Option<&RequestError>) -> bool {
     )
 }
 
+/// `1 key`, `5,288 keys`.
+fn keys(count: u64) -> String {
+    if count == 1 { "1 key".to_owned() } else { format!("{} keys", grouped(count)) }
+}
+
+/// `1 value`, `2 values`.
+fn values(count: u64) -> String {
+    if count == 1 { "1 value".to_owned() } else { format!("{} values", grouped(count)) }
+}
+
 /// `1 bucket`, `2 buckets`.
 fn buckets(count: usize) -> String {
     if count == 1 { "1 bucket".to_owned() } else { format!("{count} buckets") }
@@ -68,15 +78,27 @@ fn buckets(count: usize) -> String {
 
 fn verify(global: &GlobalArgs, args: &LookArgs) -> Result {
     let backup = Backup::open(&args.dir)?;
+    let mut wrong = Vec::new();
     for saved in &backup.manifest.buckets {
-        backup.verify(saved)?;
-        output::note(format_args!("{}: {} keys, {}", saved.name(), grouped(saved.keys), size(saved.bytes)));
+        match backup.verify(saved) {
+            Ok(()) => output::note(format_args!("{}: {}, {}", saved.name(), keys(saved.keys), size(saved.bytes))),
+            Err(failure) => wrong.push(failure),
+        }
     }
-    let (keys, bytes) = (backup.manifest.keys(), backup.manifest.bytes());
+    if let [_, _, ..] = wrong.as_slice() {
+        wrong.iter().for_each(|failure| output::warning(failure.message()));
+        let (count, all) = (wrong.len(), backup.manifest.buckets.len());
+        return Err(Failure::failed(format_args!("{count} of {all} files are not what was written"))
+            .hint("take them from another copy of this backup; `backup restore -b BUCKET` restores the others"));
+    }
+    if let Some(failure) = wrong.pop() {
+        return Err(failure);
+    }
+    let (count, bytes) = (backup.manifest.keys(), backup.manifest.bytes());
     if global.format == Format::Json {
-        return output::json_line(&json!({ "sound": true, "keys": keys, "bytes": bytes }));
+        return output::json_line(&json!({ "sound": true, "keys": count, "bytes": bytes }));
     }
-    output::line(format_args!("sound: {} keys, {}, as they were written", grouped(keys), size(bytes)))
+    output::line(format_args!("sound: {}, {}, as they were written", keys(count), size(bytes)))
 }
 
 fn show(global: &GlobalArgs, args: &LookArgs) -> Result {

@@ -174,19 +174,27 @@ fn member_of<'a>(node: &Node, state: &'a ClusterState) -> Option<&'a MemberState
 }
 
 /// Whether all is well, and a sentence that says so or what is not, with the cause first, and what to do.
-pub(crate) fn judge(topology: &Topology, nodes: &[Node]) -> (bool, String) {
-    let Verdict { well, mut sentence, remedy, see, more, .. } = verdict::judge(topology, &answers(nodes), None);
-    if let Some(command) = see {
-        sentence = format!("{} ({command}).", sentence.trim_end_matches('.'));
-    }
-    let are_all_up = nodes.iter().all(|node| node.status.is_ok());
-    if let Some(remedy) = remedy.filter(|_| are_all_up) {
+fn judge(topology: &Topology, nodes: &[Node]) -> (bool, String) {
+    let Verdict { well, mut sentence, remedy, more, .. } = verdict(topology, nodes);
+    if let Some(remedy) = remedy {
         sentence += &format!(" To do: {remedy}.");
-        if more > 0 {
+        // What the others say of those who are silent is no other matter.
+        if more > 0 && nodes.iter().all(|node| node.status.is_ok()) {
             sentence += &format!(" ({more} more below)");
         }
     }
     (well, sentence)
+}
+
+/// The same in its parts; the sentence names the command that shows it one by one.
+pub(crate) fn verdict(topology: &Topology, nodes: &[Node]) -> Verdict {
+    let verdict = verdict::judge(topology, &answers(nodes), None);
+    match verdict.see {
+        Some(command) => {
+            Verdict { sentence: format!("{} ({command}).", verdict.sentence.trim_end_matches('.')), ..verdict }
+        }
+        None => verdict,
+    }
 }
 
 /// All that somebody should do something about, in order.
@@ -310,9 +318,18 @@ mod tests {
         assert_eq!(judge(&topology, &nodes([true; 3])), (true, "All 3 nodes are up and connected.".to_owned()));
         let (healthy, summary) = judge(&topology, &nodes([true, true, false]));
         assert!(!healthy);
-        assert_eq!(summary, "1 of 3 nodes is down (c): every partition still has a quorum of primaries.");
+        assert!(
+            summary.starts_with(
+                "1 of 3 nodes is down (c): every partition still has a quorum of primaries. To do: start it; or if"
+            ),
+            "{summary}"
+        );
+        assert!(summary.contains("`driftless cluster replace c --with NAME`"), "{summary}");
         let (_, summary) = judge(&topology, &nodes([true, false, false]));
-        assert_eq!(summary, "2 of 3 nodes are down (b, c): 8 of 8 partitions have no quorum of primaries.");
+        assert!(
+            summary.starts_with("2 of 3 nodes are down (b, c): 8 of 8 partitions have no quorum of primaries. To do: "),
+            "{summary}"
+        );
         assert!(!judge(&topology, &nodes([false; 3])).0);
     }
 

@@ -3,8 +3,13 @@
 mod cluster_support;
 
 use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
 
-use cluster_support::{Dev, driftless, finish, sample, sample_file, text};
+use cluster_support::{Dev, driftless, expect_failure, finish, sample, sample_file, signal, text, wait};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 fn dump(dev: &Dev) -> BTreeMap<String, Vec<String>> {
@@ -390,4 +395,141 @@ fn a_backup_that_may_lack_keys_is_called_incomplete() {
     // Who cannot write leaves nothing.
     let none = dev.file("none/bk").display().to_string();
     dev.fails(1, &["backup", "create", &none], &["there is no directory"]);
+}
+
+/// Ctrl-C leaves nothing; what was killed cannot put away what it had written, and the next one says so.
+#[test]
+fn a_backup_that_is_cut_short_takes_nobodys_place_and_is_told() {
+    let dev = Dev::start();
+    dev.ok(&["load", sample_file()]);
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let directory = place.path().join("bk").display().to_string();
+    let names = || {
+        let entries = std::fs::read_dir(place.path()).expect("a directory");
+        entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("text")).collect::<Vec<_>>()
+    };
+    for (with, says) in [(Signal::INT, "interrupted; nothing is left of it"), (Signal::KILL, "")] {
+        let mut command = driftless();
+        command.arg("--profile").arg(dev.cluster()).args(["backup", "create", &directory, "--concurrency", "1"]);
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("the binary runs");
+        let has_begun = || names().first().is_some_and(|new| place.path().join(new).join("default.states").exists());
+        dev.eventually("it has begun to write", has_begun);
+        signal(child.id(), with);
+        let mut said = String::new();
+        child.stderr.take().expect("is a pipe").read_to_string(&mut said).expect("is text");
+        let status = wait(&mut child, Duration::from_secs(30)).expect("ends");
+        assert!(said.contains(says) && !status.success(), "{status}: {said}");
+        assert_eq!(names().is_empty(), with == Signal::INT, "{:?}", names());
+    }
+    let left = names().remove(0);
+    let done = dev.run(&["backup", "create", &directory, "--wait", "60s"]);
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert!(done.stderr.contains(&left) && done.stderr.contains("of a backup that was killed"), "{}", done.stderr);
+    dev.ok(&["backup", "verify", &directory]);
+}
+
+/// What is done to a backup: in a word, what is said of it, and how.
+type Damage<'a> = (&'a str, &'a [&'a str], &'a dyn Fn());
+
+/// Files that are missing, cut off, swapped or no files at all: all of them are named, and none of what is sound is written either.
+#[test]
+fn a_backup_of_which_files_are_not_what_was_written_is_refused_whole() {
+    let dev = Dev::start();
+    for bucket in ["carts", "prices"] {
+        dev.ok(&["bucket", "create", bucket]);
+        dev.ok(&["put", "-b", bucket, "k", bucket]);
+    }
+    let bucket_file = |bucket: &str| dev.file("bk").join(format!("{bucket}.states"));
+    let directory = dev.file("bk").display().to_string();
+    dev.ok(&["backup", "create", &directory, "--wait", "60s"]);
+    let [carts, prices] = ["carts", "prices"].map(|bucket| std::fs::read(bucket_file(bucket)).expect("is there"));
+    for bucket in ["carts", "prices"] {
+        dev.ok(&["put", "--replace", "-b", bucket, "k", "since"]);
+    }
+    let verify = || {
+        let mut command = driftless();
+        command.args(["backup", "verify", &directory]);
+        finish(command, b"")
+    };
+    let pipe = |path: &Path| {
+        assert!(std::process::Command::new("mkfifo").arg(path).status().is_ok_and(|made| made.success()));
+    };
+    let write = |bucket: &str, bytes: &[u8]| std::fs::write(bucket_file(bucket), bytes).expect("writes");
+    let damages: [Damage<'_>; 5] = [
+        ("missing", &["carts.states: No such file"], &|| {}),
+        ("cut off", &["carts.states: it ends before its end"], &|| write("carts", &carts[..carts.len() - 3])),
+        ("empty", &["carts.states: it ends before its end"], &|| write("carts", b"")),
+        ("a pipe", &["carts.states: it is no file"], &|| pipe(&bucket_file("carts"))),
+        ("swapped", &[".states: it is another file", "carts.states", "prices.states", "2 of 3 files"], &|| {
+            write("carts", &prices);
+            write("prices", &carts);
+        }),
+    ];
+    for (what, says, damage) in damages {
+        std::fs::remove_file(bucket_file("carts")).expect("is there");
+        damage();
+        let says = [says, &["another copy of this backup"]].concat();
+        expect_failure(&verify(), 1, what, &says);
+        dev.fails(1, &["backup", "restore", &directory], &[says[0], "another copy of this backup"]);
+        let _ = std::fs::remove_file(bucket_file("carts"));
+        write("carts", &carts);
+        write("prices", &prices);
+        assert_eq!(verify().code, Some(0), "{what} is mended");
+    }
+    assert_eq!(dev.json(&["get", "-b", "prices", "k"])["values"], json!(["since"]));
+    dev.fails(1, &["backup", "restore", &directory, "-b", "nope"], &["there is no bucket \"nope\" in ", "it has "]);
+    let other = dev.file("bk2").display().to_string();
+    dev.fails(3, &["backup", "create", &other, "-b", "nope"], &["there is no bucket \"nope\""]);
+    // A device in the place of what says what is in it.
+    std::fs::remove_file(dev.file("bk/backup.json")).expect("is there");
+    std::os::unix::fs::symlink("/dev/zero", dev.file("bk/backup.json")).expect("is made");
+    expect_failure(&verify(), 1, "a device", &["backup.json", "it has more than"]);
+}
+
+/// Keys that failed are exit code 1 if nothing can have happened to any of them, and 4 if something may have.
+#[test]
+fn a_restore_that_fails_says_whether_something_may_have_happened() {
+    let dev = Dev::start();
+    for i in 0..5 {
+        dev.ok(&["put", &format!("k{i}"), "v"]);
+    }
+    let directory = dev.file("bk").display().to_string();
+    dev.ok(&["backup", "create", &directory, "--wait", "60s"]);
+    let restore = ["--endpoint", &dev.endpoints()[0], "backup", "restore", &directory, "--timeout", "2s"];
+    let others =
+        || -> Vec<u32> { dev.pids().into_iter().filter_map(|(name, pid)| pid.filter(|_| name != "n1")).collect() };
+
+    // Two that stand still: until that is noticed each write waits for them, and n1 may have it. Where it is noticed before, it is done again.
+    let frozen = others();
+    let mut done = None;
+    for _ in 0..5 {
+        frozen.iter().for_each(|&pid| signal(pid, Signal::STOP));
+        let attempt = dev.run(&restore);
+        frozen.iter().for_each(|&pid| signal(pid, Signal::CONT));
+        dev.eventually("all is well", || dev.json(&["status"])["healthy"] == json!(true));
+        let is_unknown = attempt.code == Some(4);
+        done = Some(attempt);
+        if is_unknown {
+            break;
+        }
+    }
+    expect_failure(&done.expect("was tried"), 4, "restore", &["5 keys were not restored", "key k0: ", "run it again"]);
+
+    // Two that are known to be gone.
+    dev.kill("n2");
+    dev.kill("n3");
+    dev.eventually("n1 knows it", || {
+        let peers = dev.json(&["status"])["nodes"][0]["peers"].as_array().cloned().unwrap_or_default();
+        peers.len() == 2 && peers.iter().all(|peer| peer["liveness"] == json!("down"))
+    });
+    dev.fails(1, &restore, &["5 keys were not restored", "not enough replicas", "run it again"]);
+
+    let mut by_hand = ["n2", "n3"].map(|name| dev.serve(name));
+    dev.eventually("all is well", || dev.json(&["status"])["healthy"] == json!(true));
+    let said = dev.ok(&["backup", "restore", &directory]);
+    assert!(said.starts_with("5 keys with 5 values merged into 1 bucket, 0 failed"), "{said}");
+    for node in &mut by_hand {
+        signal(node.id(), Signal::TERM);
+        wait(node, Duration::from_secs(20)).expect("stops");
+    }
 }

@@ -163,7 +163,9 @@ impl Matter {
             }
             Matter::ClockOff { .. } => "set the clock of this machine right (NTP)",
             Matter::ClockDisputed { .. } => "see whose clock is wrong, and set it right (NTP)",
-            Matter::StoreShort(_) => "give the store what it lacks; it takes writes again by itself then",
+            Matter::StoreShort(_) => {
+                "make room on the disk of its data, or raise the limit that it names; it takes writes again by itself then"
+            }
             Matter::NoQuorum(_) | Matter::FileAlone { .. } => {
                 "bring the missing nodes back, or mend what keeps them apart"
             }
@@ -264,7 +266,11 @@ impl fmt::Display for Matter {
             }
             Matter::DiskLow(DiskRoom { free, total }) => {
                 let percent = free.saturating_mul(100) / (*total).max(1);
-                write!(f, "the disk of the data fills up: {} MiB ({percent} %) are free", free >> 20)
+                let left = match free >> 20 {
+                    mib @ 0..10_240 => format!("{mib} MiB"),
+                    mib => format!("{} GiB", mib >> 10),
+                };
+                write!(f, "the disk of the data fills up: {left} ({percent} %) are free")
             }
             Matter::Counting => f.write_str("trees are being built after a start"),
             Matter::HintsHeld { keys: 1 } => f.write_str("1 key waits to be handed over to another node"),
@@ -273,10 +279,17 @@ impl fmt::Display for Matter {
     }
 }
 
-/// How far a clock is from others.
+/// How far a clock is from others, no finer than anybody reads it.
 fn apart(ahead_ms: i64) -> String {
     let side = if ahead_ms < 0 { "behind" } else { "ahead of" };
-    format!("{:.1} s {side}", ahead_ms.unsigned_abs() as f64 / 1000.0)
+    let off_ms = ahead_ms.unsigned_abs();
+    let unit_ms = match off_ms {
+        0..60_000 => return format!("{:.1} s {side}", off_ms as f64 / 1000.0),
+        60_000..3_600_000 => 1_000,
+        _ => 60_000,
+    };
+    let nearest_ms = off_ms.saturating_add(unit_ms / 2) / unit_ms * unit_ms;
+    format!("{} {side}", humantime::format_duration(Duration::from_millis(nearest_ms)))
 }
 
 /// In whole days if there are some, else in minutes.
@@ -339,7 +352,21 @@ mod tests {
         let matter = Matter::PeerUnreachable { peer: "n3".to_owned(), problem: Some(problem) };
         assert_eq!(matter.to_string(), "no connection to n3: it has another cluster file");
         assert_eq!(matter.remedy(), "give both the same");
-        let off = Matter::ClockOff { ahead_ms: -86_400_000 };
-        assert!(off.to_string().contains("86400.0 s behind those of most others"));
+    }
+
+    /// "7199999 ms" and "7200.0 s" stood where an operator looks whether it is the time zone.
+    #[test]
+    fn how_far_a_clock_is_off_is_said_as_people_say_it() {
+        let said = |ahead_ms| Matter::ClockOff { ahead_ms }.to_string();
+        for (ahead_ms, expected) in [
+            (-86_400_000, "is 1day behind those of most others"),
+            (7_199_996, "is 2h ahead of those"),
+            (7_261_000, "is 2h 1m ahead of those"),
+            (-90_499, "is 1m 30s behind those"),
+            (59_949, "is 59.9 s ahead of those"),
+        ] {
+            assert!(said(ahead_ms).contains(expected), "{}", said(ahead_ms));
+        }
+        assert!(said(i64::MIN).contains("years"), "{}", said(i64::MIN));
     }
 }

@@ -271,13 +271,15 @@ fn silence(topology: &Topology, all: &[Answer<'_>], silent: &[Answer<'_>], bad: 
     let first = &silent[0].member.name;
     // Nobody is declared lost without a majority.
     let is_majority_up = 2 * (all.len() - silent.len()) > all.len();
+    let they = if silent.len() == 1 { "it" } else { "they" };
     let remedy = match are_down {
+        _ if silent.len() == all.len() => format!("start {it}, or see whether {they} can be reached from here"),
         true if !is_majority_up => format!("start {it}"),
         true => format!(
             "start {it}; or if {first} is lost, put another node in its place (`driftless cluster replace {first} --with NAME`), or go on \
              without it (`driftless cluster leave {first} --lost`)"
         ),
-        false => format!("see whether {it} can be reached from here, and why {it} may be slow"),
+        false => format!("see whether {they} can be reached from here, and why {they} may be slow"),
     };
     Verdict {
         well: false,

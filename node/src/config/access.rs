@@ -23,7 +23,7 @@ use driftless_proto::{BucketName, Role, Topology};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::error::{ConfigError, closest, read};
+use super::error::{ConfigError, closest, read_file};
 use crate::net::subject::Subject;
 
 /// What an access file says. Without one, clients whose certificate says no role are writers, and nobody is denied.
@@ -77,7 +77,7 @@ impl Access {
     /// # Errors
     /// [`ConfigError`] names the line and what to write instead.
     pub fn read(path: &Path) -> Result<Access, ConfigError> {
-        Access::parse(path, &read(path)?)
+        Access::parse(path, &read_file(path)?)
     }
 
     /// Reads the text of the file; the path is for messages.

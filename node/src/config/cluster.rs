@@ -31,7 +31,7 @@ use driftless_ring::{Member, Partitions, Ring, RingSpec};
 use toml::Table;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::error::{ConfigError, read};
+use super::error::{ConfigError, read_file};
 use super::member::{SHARDS_MAX, WEIGHT_MAX, ZONE, is_plain_name, is_zone};
 use super::table::{Section, parse};
 
@@ -40,7 +40,7 @@ use super::table::{Section, parse};
 /// # Errors
 /// [`ConfigError`] says what is wrong, where, and what to write instead.
 pub fn read_cluster(path: &Path) -> Result<Topology, ConfigError> {
-    parse_cluster(path, &read(path)?)
+    parse_cluster(path, &read_file(path)?)
 }
 
 /// Reads the text of a cluster file; the path is for messages.

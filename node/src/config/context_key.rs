@@ -13,7 +13,7 @@ use std::path::Path;
 use driftless_proto::ContextKeys;
 use driftless_proto::causality::ContextKey;
 
-use super::error::{ConfigError, read};
+use super::error::{ConfigError, read_file};
 use super::private::{Exposure, exposed};
 
 /// Reads the key file, which only its owner may be able to read.
@@ -22,7 +22,7 @@ use super::private::{Exposure, exposed};
 /// [`ConfigError`] names the line that is wrong.
 pub fn read_context_keys(path: &Path) -> Result<ContextKeys, ConfigError> {
     check_private(path)?;
-    parse_context_keys(path, &read(path)?)
+    parse_context_keys(path, &read_file(path)?)
 }
 
 /// A key file with one key made of the given random bits.

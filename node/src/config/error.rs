@@ -1,6 +1,7 @@
 //! What can be wrong with a configuration. Every message names the place and says what to write instead.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use driftless_proto::topology::TopologyError;
@@ -189,10 +190,26 @@ pub enum ConfigError {
     },
 }
 
-/// Reads a file, or says why not.
-pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+/// Reads a file that people write, or says why not. A device that never comes to an end takes no memory.
+///
+/// # Errors
+/// [`ConfigError::Read`].
+pub fn read_file(path: &Path) -> Result<String, ConfigError> {
+    read_text(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
 }
+
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        let what = format!("it has more than {} MiB, as no file of this kind has", FILE_BYTES_MAX >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+    }
+    String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not text in UTF-8"))
+}
+
+/// An access file with a hundred thousand names has some megabytes.
+const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// The candidate that resembles a mistyped word most, if any does at all.
 pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
@@ -252,7 +269,8 @@ fn reading_advice(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::NotFound => "check the path (relative paths start at the file that names them)",
         io::ErrorKind::PermissionDenied => "run as the user that owns it",
-        _ => "check that it is a readable text file",
+        io::ErrorKind::IsADirectory => "name the file in it that is meant",
+        _ => "check that it is the file that is meant",
     }
 }
 
@@ -283,5 +301,25 @@ mod tests {
         let bad = ConfigError::BadValue { key, value, place, expected: text };
         assert_eq!(bad.remedy(), None);
         check(&bad);
+    }
+
+    #[test]
+    fn what_is_no_file_of_settings_is_refused_with_what_it_is() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let large = folder.path().join("large");
+        File::create(&large).and_then(|file| file.set_len(1 << 40)).expect("has holes only");
+        let latin = folder.path().join("latin");
+        std::fs::write(&latin, b"name = \"caf\xe9\"").expect("writes");
+        for (path, expected) in [
+            (folder.path(), "name the file in it that is meant"),
+            (&large, "it has more than 16 MiB"),
+            (Path::new("/dev/zero"), "it has more than 16 MiB"),
+            (&latin, "it is not text in UTF-8"),
+            (&folder.path().join("none"), "check the path"),
+        ] {
+            let said = read_file(path).expect_err("cannot be read").to_string();
+            assert!(said.starts_with("cannot read ") && said.contains(expected), "{said}");
+        }
+        assert_eq!(read_file(Path::new("/dev/null")).expect("is empty"), "");
     }
 }

@@ -53,7 +53,7 @@ pub use cluster::{bucket_id_of_name, parse_cluster, read_cluster};
 #[cfg(feature = "net")]
 pub use context_key::{check_private, context_key_file, parse_context_keys, read_context_keys};
 #[cfg(feature = "net")]
-pub use error::{ConfigError, closest, nearest};
+pub use error::{ConfigError, closest, nearest, read_file};
 #[cfg(feature = "net")]
 pub use knobs::{KNOBS, Kind, Knob, SECTIONS, Takes};
 pub use member::{WEIGHT_MAX, ZONE, is_plain_name, is_zone};

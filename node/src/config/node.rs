@@ -28,7 +28,7 @@ use self::reader::Reader;
 use self::settings::Settings;
 pub use self::settings::{Override, Source};
 use super::Limits;
-use super::error::{ConfigError, read};
+use super::error::{ConfigError, read_file};
 use super::knobs::{KNOBS, Knob, Takes};
 
 /// Everything one node is told, checked.
@@ -130,7 +130,7 @@ impl NodeConfig {
         environment: impl IntoIterator<Item = (String, String)>,
         overrides: &[Override],
     ) -> Result<NodeConfig, ConfigError> {
-        NodeConfig::parse(path, &read(path)?, environment, overrides)
+        NodeConfig::parse(path, &read_file(path)?, environment, overrides)
     }
 
     /// Reads the text of a node's file; the path is for messages, and where relative paths start.

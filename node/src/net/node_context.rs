@@ -313,7 +313,10 @@ impl NodeContext {
             self.lives.note_lost();
         } else if is_known && self.comparisons_left().0 == 0 {
             self.lives.note_whole();
-            tracing::info!(node = self.name, "the data directory holds what other nodes do");
+            // Of one that is no member yet nothing is expected.
+            if owned > 0 {
+                tracing::info!(node = self.name, "the data directory holds what other nodes do");
+            }
         }
     }
 

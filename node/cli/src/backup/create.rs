@@ -1,7 +1,7 @@
 //! `driftless backup create DIR`: what a cluster holds, while it serves.
 //!
 //! ```text
-//! .DIR.….new       what is being written, beside the directory; it goes if the backup fails or is interrupted
+//! .DIR.….new       what is being written, beside the directory; it goes if the backup fails or is interrupted, and stays if it is killed
 //! DIR              takes its name once all of it is on disk, and only if nothing can be missing
 //! DIR.incomplete   takes it if keys may be missing
 //! ```
@@ -48,6 +48,12 @@ pub(crate) struct Args {
 
 pub(super) fn run(global: &GlobalArgs, args: &Args) -> Result<ExitCode> {
     check_free(&args.dir)?;
+    for left in unfinished(&args.dir) {
+        output::warning(format_args!(
+            "{} is of a backup that was killed, unless one is being written here now: remove it, everybody's data is in it",
+            left.display()
+        ));
+    }
     let started = Instant::now();
     let (manifest, at) = session::run(global, async |client| {
         let mut interrupts = Interrupts::listen()?;
@@ -84,8 +90,8 @@ fn report(global: &GlobalArgs, manifest: &Manifest, at: &Path, took: Duration) -
         }));
     }
     output::line(format_args!(
-        "{} keys of {}, {}, in {:.1} s: {}",
-        grouped(manifest.keys()),
+        "{} of {}, {}, in {:.1} s: {}",
+        super::keys(manifest.keys()),
         super::buckets(manifest.buckets.len()),
         size(manifest.bytes()),
         took.as_secs_f64(),
@@ -265,10 +271,9 @@ struct Unfinished {
 
 impl Unfinished {
     fn beside(target: &Path) -> Result<Unfinished> {
-        let name = target.file_name().and_then(|name| name.to_str()).unwrap_or("backup");
         let dir = tempfile::Builder::new()
-            .prefix(&format!(".{name}."))
-            .suffix(".new")
+            .prefix(&prefix_of(target))
+            .suffix(SUFFIX)
             .permissions(Permissions::from_mode(0o700))
             .tempdir_in(parent(target))
             .map_err(|error| cannot_write(target, &error))?;
@@ -318,6 +323,23 @@ fn check_free(dir: &Path) -> Result {
     }
 }
 
+/// What backups to the same place have left that could not put it away.
+fn unfinished(target: &Path) -> Vec<PathBuf> {
+    let prefix = prefix_of(target);
+    let is_one = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with(&prefix) && name.ends_with(SUFFIX)) && path.is_dir()
+    };
+    let entries = fs::read_dir(parent(target)).into_iter().flatten();
+    let mut all: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_one).collect();
+    all.sort_unstable();
+    all
+}
+
+fn prefix_of(target: &Path) -> String {
+    format!(".{}.", target.file_name().and_then(|name| name.to_str()).unwrap_or("backup"))
+}
+
 fn incomplete(dir: &Path) -> PathBuf {
     let mut name = dir.file_name().unwrap_or_default().to_owned();
     name.push(".incomplete");
@@ -335,8 +357,16 @@ fn create(path: &Path) -> Result<File> {
 }
 
 fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::failed(format_args!("cannot write {}: {error}", path.display()))
+    let failure = Failure::failed(format_args!("cannot write {}: {error}", path.display()));
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            failure.hint("nothing is left of it: make room there, or name a directory on another disk")
+        }
+        _ => failure,
+    }
 }
+
+const SUFFIX: &str = ".new";
 
 const BUFFER: usize = 1 << 20;
 
@@ -379,7 +409,10 @@ mod tests {
             let entries = fs::read_dir(dir.path()).expect("a directory");
             entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("text")).collect::<Vec<_>>()
         };
-        drop(Unfinished::beside(&target).expect("makes one"));
+        let new = Unfinished::beside(&target).expect("makes one");
+        assert_eq!(unfinished(&target), [new.path()], "one that is killed is found");
+        assert_eq!(unfinished(&dir.path().join("b")), [] as [PathBuf; 0], "by its own name");
+        drop(new);
         assert_eq!(names(), Vec::<String>::new());
         let mut manifest = Manifest::new("shop".to_owned(), 1, "now".to_owned());
         let at = Unfinished::beside(&target).expect("makes one").finish(&manifest).expect("finishes");

@@ -1,13 +1,13 @@
 //! `backup.json`: what a backup holds, of which cluster, and whether it is all of it. It is written last: a directory without one is no
 //! backup.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
+use driftless_node::config::read_file;
 use driftless_proto::BucketDefinition;
 use serde::{Deserialize, Serialize};
 
-use super::states::{Contents, Reader, unreadable};
+use super::states::{Contents, Reader};
 use crate::exit::{Failure, Result};
 
 /// What a backup is.
@@ -107,15 +107,15 @@ pub(super) fn file_of(definition: &BucketDefinition) -> String {
 impl Backup {
     pub(super) fn open(dir: &Path) -> Result<Backup> {
         let path = dir.join(MANIFEST);
-        let text = fs::read_to_string(&path).map_err(|error| {
-            let failure = unreadable(&path, &error);
+        let text = read_file(&path).map_err(|error| {
+            let failure = Failure::failed(error);
             if dir.is_dir() {
                 failure.hint("a directory without it is no backup, or one that was interrupted")
             } else {
                 failure.hint("name the directory that `driftless backup create` has written")
             }
         })?;
-        let wrong = |what: String| Failure::failed(format_args!("{}: {what}", path.display()));
+        let wrong = |what: String| Failure::failed(format_args!("{}: {what}", path.display())).hint(ANOTHER_COPY);
         #[derive(Deserialize)]
         struct Format {
             format: u32,
@@ -166,10 +166,9 @@ impl Backup {
     pub(super) fn verify(&self, saved: &Saved) -> Result {
         let path = self.path_of(saved);
         let wrong = |what: &dyn std::fmt::Display| {
-            Failure::failed(format_args!("{}: {what}", path.display()))
-                .hint("it is not what was written: take it from another copy of this backup")
+            Failure::failed(format_args!("{}: {what}", path.display())).hint(ANOTHER_COPY)
         };
-        let mut reader = Reader::open(&path)?;
+        let mut reader = Reader::open(&path).map_err(|failure| failure.hint(ANOTHER_COPY))?;
         while reader.next().map_err(|error| wrong(&error))?.is_some() {}
         if saved.is_what(reader.contents()) {
             Ok(())
@@ -178,6 +177,8 @@ impl Backup {
         }
     }
 }
+
+const ANOTHER_COPY: &str = "it is not what was written: take it from another copy of this backup";
 
 pub(super) const MANIFEST: &str = "backup.json";
 

@@ -103,7 +103,8 @@ impl Restored {
             0 => Ok((!is_complete).then_some(Exit::Incomplete)),
             failed => {
                 let exit = if self.unknown { Exit::Unknown } else { Exit::Failed };
-                Err(Failure::new(exit, format_args!("{} keys were not restored", grouped(failed)))
+                let were = if failed == 1 { "was" } else { "were" };
+                Err(Failure::new(exit, format_args!("{} {were} not restored", super::keys(failed)))
                     .hint("run it again: what is there already stays as it is"))
             }
         }
@@ -122,9 +123,9 @@ fn report(global: &GlobalArgs, restored: &Restored, backup: &Backup, chosen: &[&
         }))?;
     } else {
         output::line(format_args!(
-            "{} keys with {} values merged into {}, {} failed, in {:.1} s",
-            grouped(restored.keys),
-            grouped(restored.values),
+            "{} with {} merged into {}, {} failed, in {:.1} s",
+            super::keys(restored.keys),
+            super::values(restored.values),
             super::buckets(chosen.len()),
             grouped(restored.failed),
             took.as_secs_f64()

@@ -91,7 +91,14 @@ impl<W: Write> Writer<W> {
 
 impl Reader<BufReader<File>> {
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+        let open = || {
+            // Who opens a pipe waits for somebody who writes into it.
+            if !std::fs::metadata(path)?.is_file() {
+                return Err(damaged("it is no file"));
+            }
+            File::open(path)
+        };
+        let file = open().map_err(|error| unreadable(path, &error))?;
         Reader::begin(BufReader::with_capacity(BUFFER, file)).map_err(|error| unreadable(path, &error))
     }
 }

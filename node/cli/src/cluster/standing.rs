@@ -245,7 +245,12 @@ fn next(state: &ClusterState, flags: &str) -> (bool, String) {
     }
     if let Some(candidate) = state.candidates.first() {
         let name = &candidate.name;
-        return (true, format!("{name} has called: `driftless{flags} cluster join {name}` stages that it joins."));
+        return (
+            true,
+            format!(
+                "{name} has called: `driftless{flags} cluster join {name}` stages that it joins; one that has left can be stopped."
+            ),
+        );
     }
     (true, format!("Version {} is settled: nothing moves, and nothing is staged.", state.version))
 }

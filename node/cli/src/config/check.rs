@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use driftless_node::config::{FileKind, NodeConfig, check};
+use driftless_node::config::{FileKind, NodeConfig, check, read_file};
 use serde_json::json;
 
 use crate::exit::{Exit, Result};
@@ -50,11 +50,9 @@ pub(super) fn run(args: &Args, format: Format) -> Result<ExitCode> {
 }
 
 fn checked(path: &Path, kind: Option<FileKind>) -> Checked<'_> {
-    let text = match std::fs::read_to_string(path) {
+    let text = match read_file(path) {
         Ok(text) => text,
-        Err(error) => {
-            return Checked { path, kind: None, problems: vec![format!("cannot read {}: {error}", path.display())] };
-        }
+        Err(error) => return Checked { path, kind: None, problems: vec![error.to_string()] },
     };
     let is_guessed = kind.is_none();
     let kind = kind.unwrap_or_else(|| FileKind::of(path, &text));

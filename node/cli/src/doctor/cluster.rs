@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use driftless_client::Profile;
 use driftless_client::{Client, NoRetry};
+use driftless_node::conditions::verdict::Verdict;
 use driftless_node::store::directory::User;
 use driftless_proto::client::Severity;
 use driftless_proto::{ProtocolVersions, Topology};
@@ -202,10 +203,10 @@ fn ask(global: &GlobalArgs, access: &Access) -> Result<Asked> {
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn health(topology: &Topology, nodes: &[Node], report: &mut Report) {
-    let (is_healthy, sentence) = status::judge(topology, nodes);
+    let Verdict { well, sentence, .. } = status::verdict(topology, nodes);
     let troubles = status::troubles(nodes);
     let is_silent = nodes.iter().any(|node| node.status.is_err());
-    if is_healthy {
+    if well {
         report.ok(AREA, "nodes", sentence);
     } else if is_silent {
         let remedy = "start those that are down; if one does not come back, see docs/membership.md";

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use driftless_node::conditions::ends_soon;
 use driftless_node::config::{
-    FileKind, KNOBS, NodeConfig, Source, check, check_private, parse_cluster, read_context_keys,
+    FileKind, KNOBS, NodeConfig, Source, check, check_private, parse_cluster, read_context_keys, read_file,
 };
 use driftless_node::net::tls::{TlsError, TlsFiles, TlsIdentity};
 use driftless_node::net::verified::Description;
@@ -31,11 +31,10 @@ pub(super) fn look(path: &Path, report: &mut Report) -> Option<Patient> {
 }
 
 fn node(path: &Path, report: &mut Report) -> Option<NodeConfig> {
-    let text = match fs::read_to_string(path) {
+    let text = match read_file(path) {
         Ok(text) => text,
         Err(error) => {
-            let what = format!("cannot read {}: {error}", path.display());
-            report.problem(Area::Files, "node.toml", what, "name the node's file with --config, and run as its user");
+            report.problem(Area::Files, "node.toml", error, "name the node's file with --config, and run as its user");
             return None;
         }
     };
@@ -164,8 +163,9 @@ fn certificates(config: &NodeConfig, founding: Option<&Topology>, report: &mut R
 /// Those that have not expired count; one that is about to end takes all certificates with it. Whether there are any.
 fn authorities(path: &Path, report: &mut Report) -> bool {
     let check = "authority";
-    let described = fs::read(path).map_err(|error| error.to_string());
-    let described = described.and_then(|pem| Description::all_of_pem(&pem).map_err(|error| error.to_string()));
+    let described = read_file(path).map_err(|error| error.to_string());
+    let described =
+        described.and_then(|pem| Description::all_of_pem(pem.as_bytes()).map_err(|error| error.to_string()));
     let all =
         described.and_then(|all| if all.is_empty() { Err("it holds no certificate".to_owned()) } else { Ok(all) });
     let all = match all {
@@ -208,13 +208,12 @@ fn days(left: Duration) -> String {
 }
 
 fn read(path: &Path, check: &'static str, report: &mut Report) -> Option<String> {
-    fs::read_to_string(path)
+    read_file(path)
         .map_err(|error| {
-            let what = format!("cannot read {}: {error}", path.display());
             report.problem(
                 Area::Files,
                 check,
-                what,
+                error,
                 "put it there, or correct its path in node.toml; run as the node's user",
             );
         })

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::disallowed_methods, reason = "real processes take real time")]
 
+pub(crate) mod bad_machine;
 pub(crate) mod browser;
 
 use std::fs::File;
@@ -194,20 +195,35 @@ impl Dev {
 
     /// The same with more flags.
     pub(crate) fn serve_with(&self, name: &str, flags: &[&str]) -> Child {
+        let mut command = driftless();
+        command.args(["serve", "--config", &self.text_of(name, "config")]).args(flags);
+        self.started(name, command)
+    }
+
+    /// What `nodes.json` says of a node.
+    pub(crate) fn text_of(&self, name: &str, field: &str) -> String {
         let node = self.nodes().into_iter().find(|node| text(node, "name") == name).expect("is a node");
-        let log = File::create(self.file(&format!("{name}.txt"))).expect("can be written");
-        let child = driftless()
-            .args(["serve", "--config", &text(&node, "config")])
-            .args(flags)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("can be shared"))
-            .stderr(log)
-            .spawn()
-            .expect("the binary runs");
+        text(&node, field)
+    }
+
+    /// Runs what becomes the process of a node, and waits until that is known.
+    pub(crate) fn started(&self, name: &str, command: Command) -> Child {
+        let child = self.spawned(name, command);
         self.eventually(&format!("nodes.json says that {name} is back"), || {
             self.pids().iter().any(|(node, pid)| node == name && *pid == Some(child.id()))
         });
         child
+    }
+
+    /// The same without waiting.
+    pub(crate) fn spawned(&self, name: &str, mut command: Command) -> Child {
+        let log = File::create(self.file(&format!("{name}.txt"))).expect("can be written");
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("can be shared"))
+            .stderr(log)
+            .spawn()
+            .expect("the binary runs")
     }
 
     /// Waits for something, for a while.

@@ -15,6 +15,8 @@ function tell(now, text, tone) {
   const item = make("li", {}, make("time", { datetime: time.toISOString() }, time.toLocaleTimeString("en-GB")),
     make("span", tone ? { class: tone } : {}, text));
   byId("news").prepend(item);
+  // What scrolls is to be reached without a mouse, and what is empty is not.
+  byId("news").tabIndex = 0;
   while (byId("news").childElementCount > NEWS_MAX) byId("news").lastElementChild.remove();
   byId("no-news").hidden = true;
 }

@@ -58,11 +58,10 @@ function cells(node, speaker, sums) {
   const never = exchanges.some((one) => one.never > 0);
   const unequal = exchanges.reduce((sum, one) => sum + one.unequal, 0);
   const compared = figures.aae_paused ? "paused" : never ? "not all yet" : unequal > 0 ? `${count(unequal)} differ` : `${ago(oldest)} ago`;
-  const offset = status.clock_offset_ms;
   return [node.zone, `${node.owned_percent.toFixed(1)} %`, status.keys === null ? "counting" : count(status.keys), size(status.bytes),
     rate(requests.reduce((sum, one) => sum + one.rate, 0)), short(within(took, 0.99)), status.hints === null ? "counting" : count(status.hints),
     exchanges.length > 0 || oldest !== null ? compared : NOTHING, trip === undefined ? NOTHING : short(trip),
-    offset === null ? NOTHING : `${offset > 0 ? "+" : ""}${offset} ms`,
+    offset(status.clock_offset_ms),
     disk ? `${size(disk.free)} (${Math.floor(disk.free * 100 / disk.total)} %)` : NOTHING, status.version, ago(status.uptime_ms)];
 }
 
@@ -89,7 +88,9 @@ function showNodes(sight) {
     say(state, (node.state === "up" && drains ? drains.name.replace("_", " ") : node.state) + (node.stays ? "" : ", leaves"));
     const texts = cells(node, speaker, together(points, node.name));
     HEADER.slice(2).forEach((_, at) => say(row.cells[at + 2], texts[at] ?? NOTHING));
-    row.cells[12].classList.toggle("short", Boolean(node.figures?.status.conditions.some((one) => one.name === "disk_low")));
+    const suffers = (...names) => Boolean(node.figures?.status.conditions.some((one) => names.includes(one.name)));
+    row.cells[11].classList.toggle("short", suffers("clock_off", "clock_disputed"));
+    row.cells[12].classList.toggle("short", suffers("disk_low", "store_short"));
   });
   while (body.rows.length > nodes.length) body.lastElementChild.remove();
 }

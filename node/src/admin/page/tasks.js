@@ -26,16 +26,20 @@ function moves(nodes, version) {
   return rows;
 }
 
+const isShort = ({ figures }) => figures.status.conditions.some((one) => one.name === "store_short");
+
 /** All that is held for the same node together; it is there when the last of them has handed over all. */
 function deliveries(nodes, isUp) {
-  const targets = new Map();
+  const targets = new Map(), short = new Set(nodes.filter(isShort).map((node) => node.name));
   for (const { name, figures } of nodes) {
     for (const one of figures.hints.filter((one) => one.keys > 0)) targets.set(one.target, [...(targets.get(one.target) ?? []), { name, ...one }]);
   }
   return [...targets].sort(([one], [other]) => inOrder(one, other)).map(([target, all]) => {
     const keys = total(all, (one) => one.keys), bytes = total(all, (one) => one.bytes);
-    return [isUp(target) ? "hands over hints" : "holds hints", `${named(all.map((one) => one.name))} → ${target}`,
-      isUp(target) ? `${target} was away, or late` : `${target} is away: until it is back`,
+    const why = !isUp(target) ? `${target} is away: until it is back`
+      : short.has(target) ? `${target} takes no writes: until it has room` : `${target} was away, or late`;
+    return [isUp(target) && !short.has(target) ? "hands over hints" : "holds hints", `${named(all.map((one) => one.name))} → ${target}`,
+      why,
       `${counted(keys, "key")} left${bytes > 0 ? ` (${size(bytes)})` : ""}, ${count(total(all, (one) => one.delivered))} delivered`,
       atRate(total(all, (one) => one.rate)), span(all.every((one) => one.eta_ms !== null) ? Math.max(...all.map((one) => one.eta_ms)) : null)];
   });

@@ -78,4 +78,11 @@ function short(microseconds) {
   return `${(microseconds / 1e6).toFixed(1)} s`;
 }
 
+/** By how much a clock is ahead, or behind. */
+function offset(milliseconds) {
+  if (milliseconds === null) return NOTHING;
+  const size = Math.abs(milliseconds), sign = milliseconds > 0 ? "+" : milliseconds < 0 ? "−" : "";
+  return `${sign}${size < 1000 ? `${size} ms` : ago(Math.round(size / 1000) * 1000)}`;
+}
+
 const inOrder = new Intl.Collator("en", { numeric: true }).compare;

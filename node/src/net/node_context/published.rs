@@ -1,6 +1,7 @@
 //! What the shards of a node have last said of themselves, for requests that ask any shard, and for people.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -135,7 +136,7 @@ impl NodeContext {
         self.published.shortages.lock().unwrap_or_else(PoisonError::into_inner).values().next().cloned()
     }
 
-    /// Shows how large the store is.
+    /// Shows how large the store is, and what it had to read.
     pub(crate) fn publish_store_figures(&self, figures: Option<StoreFigures>) {
         let Some(StoreFigures { disk_bytes, live_bytes, keys, index_bytes, fetches }) = figures else { return };
         let gauge = |figure| i64::try_from(figure).unwrap_or(i64::MAX);

@@ -20,11 +20,13 @@ pub(super) struct Space {
     free: u64,
     looked: Option<Instant>,
     written_since: u64,
+    /// Less was left than the reserve, and not a quarter more since. What merging removes and writes anew goes up and down.
+    is_short: bool,
 }
 
 impl Space {
     pub(super) fn new(probe: ResourceProbe, reserve: u64) -> Space {
-        Space { probe, reserve, file: None, free: 0, looked: None, written_since: 0 }
+        Space { probe, reserve, file: None, free: 0, looked: None, written_since: 0, is_short: false }
     }
 
     /// The file system of a database, with a part of the reserve in a file there.
@@ -41,15 +43,20 @@ impl Space {
         if stale || self.written_since + bytes > LOOK_BYTES {
             self.look()?;
         }
-        let reserve = if only_removes { self.reserve / 2 } else { self.reserve };
         let held = self.file.as_ref().map_or(0, ReserveFile::held);
         let free = self.free.saturating_add(held).saturating_add(spare);
-        if free.saturating_sub(self.written_since + bytes) < reserve {
+        let enough = self.reserve.saturating_add(self.reserve / 4);
+        let left = free.saturating_sub(self.written_since);
+        self.is_short = left < if self.is_short { enough } else { self.reserve };
+        let kept = if only_removes { self.reserve / 2 } else { self.reserve };
+        if left.saturating_sub(bytes) < kept || self.is_short && !only_removes {
             let mib = |bytes: u64| bytes >> 20;
             return Ok(Err(format!(
-                "{} MiB are free on its device, and {} MiB are kept in reserve",
-                mib(free),
-                mib(self.reserve)
+                "{} MiB of room are left to it, it refuses writes below {} MiB (`store.free_space_reserve`), and takes them again from \
+                 {} MiB on",
+                mib(left),
+                mib(self.reserve),
+                mib(enough)
             )));
         }
         self.written_since += bytes;
@@ -121,6 +128,29 @@ mod tests {
         assert!(space.take(LOOK_BYTES, false, 0).expect("works").is_err());
         assert_eq!(looks.load(Ordering::Relaxed), 1, "much was to be written: looked again");
         assert_eq!(space.take(40, false, 0).expect("works"), Ok(()));
+    }
+
+    /// A node whose spare segments came and went was short for a second in every twenty, and told it each time.
+    #[test]
+    fn room_that_goes_up_and_down_around_the_reserve_is_short_until_a_quarter_more_is_there() {
+        let free = Arc::new(AtomicU64::new(0));
+        let probe = ResourceProbe::new({
+            let free = Arc::clone(&free);
+            move || Ok(free.load(Ordering::Relaxed))
+        });
+        let mut space = Space::new(probe, 80);
+        let mut admits = |left: u64, only_removes| {
+            free.store(left, Ordering::Relaxed);
+            space.look().expect("answers");
+            space.take(0, only_removes, 0).expect("answers").is_ok()
+        };
+        for (left, expected) in [(80, true), (79, false), (99, false), (80, false), (100, true), (80, true)] {
+            assert_eq!(admits(left, false), expected, "{left}");
+        }
+        assert!(!admits(79, false) && admits(79, true) && admits(40, true) && !admits(39, true));
+        // One batch that is too large for what is left is no shortage for others.
+        assert!(admits(100, false) && space.take(21, false, 0).expect("answers").is_err());
+        assert!(space.take(20, false, 0).expect("answers").is_ok());
     }
 
     #[test]

@@ -399,7 +399,7 @@ fn a_shortage_of_any_kind_is_refused_as_a_full_disk_is_and_passes() {
         (Ok(1 << 40), Ok(3), "3 more files can be opened"),
         (Err(Errno::NOMEM), Ok(1000), "ENOMEM"),
         (Err(Errno::DQUOT), Ok(1000), "EDQUOT"),
-        (Ok(0), Ok(1000), "2 MiB are free"),
+        (Ok(0), Ok(1000), "2 MiB of room are left"),
     ];
     for (says_space, says_files, expected) in cases {
         (*append::lock(&space), *append::lock(&files)) = (says_space, says_files);
