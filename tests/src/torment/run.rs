@@ -10,16 +10,16 @@ use tokio::runtime::Runtime;
 
 use super::calm;
 use super::check::{Evidence, Left};
-use super::nemesis::Nemesis;
+use super::nemesis::{Ears, Nemesis};
 use super::options::Options;
 use super::plan::{Fault, Plan};
-use super::shape::members;
+use super::shape::{SPARES, members};
 use super::summary::Summary;
 use super::tally::Counts;
 use super::value::Id;
 use super::watch::Watch;
 use super::workload::{Shared, Workload, is_set};
-use crate::fleet::{Disk, Fleet};
+use crate::fleet::{Disk, Fleet, Node, Operator};
 use crate::processes::{Format, stop_signals, strace};
 
 /// Runs; `outside` says why this program is not in a namespace of its own, if it is not.
@@ -38,13 +38,21 @@ pub fn run(options: &Options, outside: Option<&str>) -> Summary {
     };
     let dir = dir.expect("a directory can be made");
     let has_disks = outside.is_none() && Disk::missing().is_none();
-    let mut fleet = Fleet::create(dir.path(), &members(options.nodes), has_disks.then_some(DISK_BYTES));
-    fleet.start_all().expect("a new cluster starts");
+    let founders = usize::from(options.nodes);
+    let all = members(options.nodes + SPARES as u16);
+    let mut fleet = Fleet::create_with_guests(dir.path(), &all, founders, "", has_disks.then_some(DISK_BYTES));
+    fleet.nodes[..founders].iter_mut().for_each(Node::start);
+    let started = fleet.nodes[..founders].iter_mut().try_for_each(Node::wait_serving);
+    started.expect("a new cluster starts");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime can be made");
     let client = runtime.block_on(fleet.client(Profile::new()));
-    let names = fleet.names();
-    let gathered = runtime.block_on(calm::gather(&client, &names));
+    let operator = runtime.block_on(Operator::connect(&fleet));
+    let names = fleet.names()[..founders].to_vec();
+    let gathered = runtime.block_on(async {
+        calm::gather(&client, &names).await?;
+        operator.wait_founded(&names).await
+    });
     let workload = runtime.block_on(async { Workload::start(&client, options.seed) });
     let progress = Progress::new(options.format, Arc::clone(workload.shared()));
     progress.say(&format!("seed {}, {} nodes, {} faults, in {}", options.seed, names.len(), faults.len(), {
@@ -52,16 +60,20 @@ pub fn run(options: &Options, outside: Option<&str>) -> Summary {
     }));
     left_out.iter().for_each(|(fault, reason)| progress.say(&format!("left out: {}: {reason}", fault.name())));
     let (meanwhile, reader, handle) = (progress.clone(), client.bucket("default"), runtime.handle().clone());
+    let shared = Arc::clone(workload.shared());
+    let ears = Ears {
+        meanwhile: Box::new(move |doing| meanwhile.tell(doing)),
+        disk_lost: Box::new(move || {
+            let mut history = shared.history();
+            history.disk_lost = Some(history.now());
+        }),
+        read_through: Box::new(move |node| {
+            let read = reader.get("shared/0").via(node).timeout(READ_THROUGH_MAX).send();
+            handle.block_on(read).map(drop).map_err(|error| format!("{node} with a full disk: {error}"))
+        }),
+    };
     let mut torment = Torment {
-        nemesis: Nemesis::new(
-            fleet,
-            options.seed,
-            Box::new(move |doing| meanwhile.tell(doing)),
-            Box::new(move |node| {
-                let read = reader.get("shared/0").via(node).timeout(READ_THROUGH_MAX).send();
-                handle.block_on(read).map(drop).map_err(|error| format!("{node} with a full disk: {error}"))
-            }),
-        ),
+        nemesis: Nemesis::new(fleet, founders, operator, runtime.handle().clone(), options.seed, ears),
         runtime,
         client,
         workload,
@@ -116,10 +128,6 @@ impl Torment {
             if is_over() {
                 break;
             }
-            if step.fault == Fault::DiskLoss {
-                let mut history = self.shared().history();
-                history.disk_lost = Some(history.now());
-            }
             self.nemesis.carry_out(&step)?;
             for fault in [Some(step.fault), step.beside.map(|(fault, _)| fault)].into_iter().flatten() {
                 *self.faults.entry(fault).or_default() += 1;
@@ -130,7 +138,7 @@ impl Torment {
 
     /// All is healed: the cluster must serve as if nothing had been, and become equal everywhere.
     fn settle(&mut self) -> Result<(), String> {
-        let names = self.nemesis.fleet.names();
+        let names = self.nemesis.names();
         self.runtime.block_on(calm::gather(&self.client, &names))?;
         self.nemesis.hold(SETTLE)?;
         self.shared().tally.faulty.store(false, Ordering::Relaxed);
@@ -204,6 +212,7 @@ impl Torment {
             reasons: tally.reasons(),
             latencies: tally.latencies(),
             faults: self.faults,
+            changes: self.nemesis.changes.clone(),
             left_out,
             convergence: self.convergence,
             judged: self.progress.judged.load(Ordering::Relaxed),
