@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use driftless_proto::membership::Plan;
+use rand::Rng as _;
 use rand::seq::IndexedRandom as _;
 
 use super::nemesis::Nemesis;
@@ -357,6 +358,12 @@ impl Nemesis {
                     }
                     _ => self.hold(LOOK_EVERY)?,
                 }
+            }
+            if self.rng.random_bool(0.4) {
+                // Others may not have heard yet that it has left: it must be there for them.
+                self.fleet.nodes[*number].kill();
+                self.fleet.nodes[*number].start();
+                self.fleet.nodes[*number].wait_serving()?;
             }
             let node = &mut self.fleet.nodes[*number];
             match alarms(node) {

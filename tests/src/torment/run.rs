@@ -83,13 +83,15 @@ pub fn run(options: &Options, outside: Option<&str>) -> Summary {
         convergence: Vec::new(),
         broken: gathered.err().into_iter().collect(),
         rounds: 0,
+        is_late: false,
     };
     let mut plan = Plan::new(options.seed, faults, names.len());
     let ended = stop_signals(&torment.runtime);
     let began = Instant::now();
     let is_over = || began.elapsed() >= options.time || ended.load(Ordering::SeqCst);
-    while torment.broken.is_empty() && (torment.rounds == 0 || !is_over()) {
-        torment.round(&mut plan, &is_over);
+    let left = || options.time.saturating_sub(began.elapsed());
+    while torment.broken.is_empty() && (torment.rounds == 0 || !is_over()) && !torment.is_late {
+        torment.round(&mut plan, &is_over, &left);
     }
     torment.end(options, began.elapsed(), left_out, dir)
 }
@@ -105,14 +107,16 @@ struct Torment {
     convergence: Vec<Duration>,
     broken: Vec<String>,
     rounds: u64,
+    /// Whether the next thing would be a change of members, for which no time is left.
+    is_late: bool,
 }
 
 impl Torment {
-    fn round(&mut self, plan: &mut Plan, is_over: &dyn Fn() -> bool) {
+    fn round(&mut self, plan: &mut Plan, is_over: &dyn Fn() -> bool, left: &dyn Fn() -> Duration) {
         self.rounds += 1;
         self.progress.round.store(self.rounds, Ordering::Relaxed);
         self.workload.go_on();
-        if let Err(broken) = self.strike(plan, is_over).and_then(|()| self.settle()) {
+        if let Err(broken) = self.strike(plan, is_over, left).and_then(|()| self.settle()) {
             return self.broken.push(broken);
         }
         self.judge();
@@ -121,11 +125,18 @@ impl Torment {
         }
     }
 
-    fn strike(&mut self, plan: &mut Plan, is_over: &dyn Fn() -> bool) -> Result<(), String> {
+    fn strike(
+        &mut self,
+        plan: &mut Plan,
+        is_over: &dyn Fn() -> bool,
+        left: &dyn Fn() -> Duration,
+    ) -> Result<(), String> {
         self.nemesis.hold(CALM)?;
         self.shared().tally.faulty.store(true, Ordering::Relaxed);
         for step in plan.round(STEPS) {
-            if is_over() {
+            // The steps after a change that is left out are of other members.
+            self.is_late = step.changing.is_some() && left() < CHANGE_TAKES;
+            if is_over() || self.is_late {
                 break;
             }
             self.nemesis.carry_out(&step)?;
@@ -326,6 +337,9 @@ const READ_THROUGH_MAX: Duration = Duration::from_secs(5);
 
 /// Steps of a round.
 const STEPS: usize = 8;
+
+/// A change of members with others struck meanwhile; on a machine that is busy, longer.
+const CHANGE_TAKES: Duration = Duration::from_secs(20);
 
 /// How often progress is told.
 const INTERVAL: Duration = Duration::from_secs(10);
