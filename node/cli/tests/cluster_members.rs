@@ -77,6 +77,26 @@ fn a_node_joins_and_another_leaves_and_dev_knows() {
     assert_eq!(history["versions"].as_array().map(Vec::len), Some(4), "the file, the founding, and two changes");
 }
 
+/// It did not: `cluster.toml has no member "n4"; its members are n1, n2, n3, n4`. Killed after it had handed over everything and
+/// before the others had heard so, it was waited for, and could not be started.
+#[test]
+fn who_was_a_member_by_the_file_and_has_left_starts_again() {
+    let dev = Dev::of(4, |_| ());
+    agreed(&dev);
+    let n4 = dev.nodes().into_iter().find(|node| node["name"] == "n4").expect("is a node");
+    change(&dev, &["leave", "n4"]);
+    dev.eventually("dev stops who has left", || dev.pids().iter().all(|(name, pid)| name != "n4" || pid.is_none()));
+    let log = std::fs::File::create(dev.file("n4.txt")).expect("can be written");
+    let mut by_hand = driftless();
+    by_hand.args(["serve", "--config", &text(&n4, "config")]).stdin(std::process::Stdio::null());
+    by_hand.stdout(log.try_clone().expect("can be shared")).stderr(log);
+    let mut again = by_hand.spawn().expect("the binary runs");
+    let said = || std::fs::read_to_string(dev.file("n4.txt")).unwrap_or_default();
+    dev.eventually("n4 has started or has given up", || said().contains("ready: ") || said().contains("error: "));
+    again.kill().and_then(|()| again.wait()).expect("it runs");
+    assert!(said().contains("ready: "), "{}", said());
+}
+
 #[test]
 fn a_node_takes_the_place_of_one_that_is_lost() {
     let dev = Dev::start();

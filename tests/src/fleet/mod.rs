@@ -1,5 +1,5 @@
 //! Nodes as processes of our own, started one by one, each with its files and perhaps its own disk: what
-//! [`torment`](crate::torment) and [`crashes`](crate::crashes) strike, and [`resize`](crate::resize) lets come and go.
+//! [`torment`](crate::torment) and [`crashes`](crate::crashes) strike, and `torment` and [`resize`](crate::resize) let come and go.
 //!
 //! ```text
 //! fleet       certificates, cluster file, a client
@@ -7,12 +7,16 @@
 //! disk        an ext4 file system in a file, whose copy is what a power cut leaves
 //! power_cut   the power of some nodes goes
 //! alarms      what no node should say or count
+//! change      members come and go, as an operator has it
+//! strike      who is struck in the middle of that
 //! ```
 
 mod alarms;
+mod change;
 mod disk;
 mod node;
 pub(crate) mod power_cut;
+mod strike;
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -21,20 +25,21 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+pub(crate) use self::alarms::{alarming_lines, alarms};
+pub(crate) use self::change::{Change, LOOK_EVERY, Look, Operator, Taken, is_settled, moving_of};
+pub(crate) use self::disk::Disk;
+pub(crate) use self::node::Node;
+pub(crate) use self::strike::{Role, Strikes, Struck};
+use crate::processes::cluster::free_ports;
 use driftless_client::{Client, Identity, IoRuntime, Profile};
 use driftless_node::config::context_key_file;
 use driftless_node::net::certificates::{CertificateAuthority, Issued, Validity};
-use driftless_proto::Role;
-
-pub(crate) use self::alarms::{alarming_lines, alarms};
-pub(crate) use self::disk::Disk;
-pub(crate) use self::node::Node;
-use crate::processes::cluster::free_ports;
 
 /// All nodes. Dropped, it takes the processes and the mounts with it.
-#[derive(Debug)]
 pub(crate) struct Fleet {
     dir: PathBuf,
+    authority: CertificateAuthority,
+    members: Vec<Member>,
     pub(crate) nodes: Vec<Node>,
 }
 
@@ -70,35 +75,50 @@ impl Fleet {
             write(&dir.join(format!("{name}.key")), &issued.key);
         };
         keep("client", authority.issue_client("rig", None, validity).expect("a certificate can be issued"));
-        let operator = authority.issue_client("operator", Some(Role::Operator), validity);
+        let operator = authority.issue_client("operator", Some(driftless_proto::Role::Operator), validity);
         keep("operator", operator.expect("a certificate can be issued"));
         let base = free_ports(members.len() as u16);
         let mut cluster = format!("cluster = \"{CLUSTER}\"\n{buckets}");
-        let mut fleet = Fleet { dir: dir.to_owned(), nodes: Vec::new() };
-        for (number, Member { shards, settings }) in (0..).zip(members) {
+        let mut fleet = Fleet { dir: dir.to_owned(), authority, members: members.to_vec(), nodes: Vec::new() };
+        for (number, Member { shards, .. }) in (0..).zip(members) {
             let name = format!("n{}", number + 1);
             let home = dir.join(&name);
             fs::create_dir_all(home.join("disk")).expect("a directory can be made");
             let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
             let (listen, admin) = (address(base + number * 10), address(base + number * 10 + 1));
-            let issued = authority.issue_node(&name, validity).expect("a certificate can be issued");
-            write(&home.join("node.pem"), &issued.certificate);
-            write(&home.join("node.key"), &issued.key);
-            let mut own =
-                format!("name = \"{name}\"\nlisten = \"{listen}\"\nadmin = \"{admin}\"\ndata_dir = \"disk/data\"\n");
-            if usize::from(number) < founders {
+            let is_founder = usize::from(number) < founders;
+            if is_founder {
                 cluster += &format!("\n[[member]]\nname = \"{name}\"\naddress = \"{listen}\"\nshards = {shards}\n");
-            } else {
-                own += &format!("address = \"{listen}\"\nshards = {shards}\n");
             }
-            write(&home.join("node.toml"), &format!("{own}{NODE}{settings}"));
             let disk = disk_bytes.map(|bytes| {
                 Disk::create(&home.join("disk.image"), &home.join("disk"), bytes).expect("disks were made before")
             });
             fleet.nodes.push(Node::new(name, home, listen, admin, disk));
+            fleet.equip(number.into(), !is_founder);
         }
         write(&dir.join("cluster.toml"), &cluster);
         fleet
+    }
+
+    /// Makes a machine of another one's name: with another certificate, without data, and with a file that says where it is, so
+    /// that it can join. It must not run.
+    pub(crate) fn renew(&mut self, number: usize) {
+        self.nodes[number].wipe();
+        self.equip(number, true);
+    }
+
+    /// Writes a node's certificate and its file.
+    fn equip(&self, number: usize, joins: bool) {
+        let (Node { name, listen, admin, .. }, Member { shards, settings }) =
+            (&self.nodes[number], &self.members[number]);
+        let home = self.dir.join(name);
+        let issued = self.authority.issue_node(name, Validity::holder(SystemTime::now()));
+        let issued = issued.expect("a certificate can be issued");
+        write(&home.join("node.pem"), &issued.certificate);
+        write(&home.join("node.key"), &issued.key);
+        let own = format!("name = \"{name}\"\nlisten = \"{listen}\"\nadmin = \"{admin}\"\ndata_dir = \"disk/data\"\n");
+        let place = if joins { format!("address = \"{listen}\"\nshards = {shards}\n") } else { String::new() };
+        write(&home.join("node.toml"), &format!("{own}{place}{NODE}{settings}"));
     }
 
     /// A client that knows all nodes that run.

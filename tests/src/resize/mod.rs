@@ -2,7 +2,7 @@
 //! refused for good or slowed down, and whether no more is moved than must be.
 //!
 //! ```text
-//! recipe ──▶ run ──▶ change: stage, plan, commit ──▶ settled?        strike: kill -9 of who gives and who takes, meanwhile
+//! recipe ──▶ run ──▶ fleet::change: stage, plan, commit ──▶ settled?     fleet::strike: kill -9 of who gives and who takes, meanwhile
 //!                      │ fleet ── driftless serve ×3…6
 //!                      │            ▲
 //!                      │         workload ──▶ history ──▶ check
@@ -13,12 +13,11 @@
 //! numbered, what a key must hold is known exactly, and what a strict read shows is a point in that order.
 //! Readers are other clients, with connections and a ring of their own.
 
-mod change;
 mod check;
 mod history;
+mod moved;
 mod options;
 mod run;
-mod strike;
 mod summary;
 mod tally;
 mod value;

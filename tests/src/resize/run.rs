@@ -12,14 +12,15 @@ use rand::{Rng, SeedableRng};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use super::change::{Change, LOOK_EVERY, Moved, Operator, Taken, is_settled, moving_of};
 use super::check::{Promise, judge};
+use super::moved::Moved;
 use super::options::{Options, Recipe};
-use super::strike::Strikes;
 use super::summary::Summary;
 use super::tally::Counts;
 use super::workload::{STRICT_BUCKET, Shared, Workload, explain, is_strict, place, plant, read_all};
-use crate::fleet::{Fleet, Member, Node, alarming_lines, alarms};
+use crate::fleet::{
+    Change, Fleet, LOOK_EVERY, Member, Node, Operator, Strikes, Taken, alarming_lines, alarms, is_settled, moving_of,
+};
 use crate::processes::{handed_off, stop_signals};
 
 /// Runs.
@@ -147,7 +148,7 @@ impl<'a> Run<'a> {
             }
             let before = self.members.len();
             let name = format!("{before} to {}", before + joins.len() - leaves.len());
-            let change = Change { name, joins, leaves };
+            let change = Change { name, joins, leaves, ..Change::default() };
             self.invite(&change.joins)?;
             self.shared().tally.begin_phase(&change.name);
             let moved = self.change(&change, self.options.kills);
@@ -181,7 +182,7 @@ impl<'a> Run<'a> {
             let (leaves, joins): (Vec<String>, Vec<String>) =
                 turn.into_iter().partition(|name| self.members.contains(name));
             let name = format!("change {}", self.changes + 1);
-            let change = Change { name, joins, leaves };
+            let change = Change { name, joins, leaves, ..Change::default() };
             self.invite(&change.joins)?;
             let moved = self.change(&change, false)?;
             self.moved.push(moved);
@@ -257,12 +258,12 @@ impl<'a> Run<'a> {
                     self.shared().tally.strike();
                 }
                 let victim = strike.victim().clone();
-                say(&format!("{:>6.1} s  {}: {strike}", self.began.elapsed().as_secs_f64(), change.name));
+                say(&format!("{:>6.1} s  {}: kill -9 of {strike}", self.began.elapsed().as_secs_f64(), change.name));
                 struck.push(strike);
                 let node = node_of(&mut self.fleet, &victim.name);
                 self.faults.extend(alarming_lines(node));
                 node.kill();
-                std::thread::sleep(victim.down);
+                std::thread::sleep(victim.how);
                 node.start();
                 node.wait_serving()?;
                 calm_at = Some(Instant::now() + CALM_AFTER);

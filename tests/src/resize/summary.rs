@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::change::Moved;
 use super::check::Promise;
+use super::moved::Moved;
 use super::options::Recipe;
 use super::tally::{Counts, Latency, RATIO_MARK};
 
@@ -70,7 +70,7 @@ impl Summary {
                 "slots_minimum": moved.slots_minimum, "over_minimum_percent": moved.over_minimum(),
                 "bytes_planned": moved.bytes_planned, "bytes_taken": moved.bytes_taken, "keys_taken": moved.keys_taken,
                 "seconds": moved.took.as_secs_f64(),
-                "kills": moved.struck.iter().map(ToString::to_string).collect::<Vec<_>>()})
+                "kills": moved.kills().collect::<Vec<_>>()})
         };
         let promises: BTreeMap<&str, u64> = Promise::ALL
             .into_iter()
@@ -156,7 +156,7 @@ impl Summary {
                 moved.keys_taken,
                 moved.took.as_secs_f64()
             )?;
-            for struck in &moved.struck {
+            for struck in moved.kills() {
                 writeln!(f, "            {struck}")?;
             }
         }

@@ -1,9 +1,9 @@
-//! Rig D at length: five real processes, each on a small disk of its own, that are killed, cut off, starved and
-//! robbed of power again and again, under clients that remember what they were promised.
+//! Rig D at length: real processes, each on a small disk of its own, that are killed, cut off, starved and
+//! robbed of power again and again, join, leave and are replaced, under clients that remember what they were promised.
 //!
 //! ```text
 //! plan ──▶ nemesis ──▶ fleet ── driftless serve ×5 ── disk (a loop-mounted image each)
-//!             │                        ▲
+//!             │  └─ changes ──▲        ▲                 members come and go, and others are struck meanwhile
 //!             │                     workload ──▶ history ──▶ check
 //!             ▼                                              ▲
 //!           round: faults … all healed ──▶ calm: hints gone, replicas equal, all keys read from every replica
@@ -12,6 +12,7 @@
 //! its keys; what was judged is forgotten, so that a run of ten hours needs no more memory than one of ten minutes.
 
 mod calm;
+mod changes;
 mod check;
 mod history;
 mod nemesis;

@@ -2,14 +2,17 @@
 
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use tokio::runtime::Handle;
 
+use super::changes::Changes;
 use super::plan::{Fault, Step};
 use super::shape::RESERVE;
-use crate::fleet::{Fleet, Node, alarms, power_cut};
+use crate::fleet::{Fleet, Node, Operator, alarms, power_cut};
 use crate::processes::cluster::TICK;
 use crate::processes::fault::SLOW;
 use crate::processes::strace::{Attached, SYNCS};
@@ -21,27 +24,60 @@ type ReadThrough = Box<dyn Fn(&str) -> Result<(), String>>;
 /// Has the cluster in its hands.
 pub(super) struct Nemesis {
     pub(super) fleet: Fleet,
-    rng: StdRng,
+    /// Numbers of those that are members.
+    pub(super) members: Vec<usize>,
+    /// Who changes that.
+    pub(super) operator: Arc<Operator>,
+    pub(super) runtime: Handle,
+    /// How changes of members went.
+    pub(super) changes: Changes,
+    pub(super) rng: StdRng,
     /// strace at work, by the number of the node.
     attached: Vec<(usize, Attached)>,
     /// Nodes that this fault may end.
-    may_end: Vec<usize>,
+    pub(super) may_end: Vec<usize>,
     /// Called again and again while something is waited for.
     meanwhile: Box<dyn FnMut(&str)>,
+    /// Called when a disk is about to be lost whose node comes back under its name.
+    disk_lost: Box<dyn Fn()>,
     /// Looks whether a node still answers reads.
     read_through: ReadThrough,
     /// What is under way, in words.
-    doing: String,
+    pub(super) doing: String,
+}
+
+/// What the nemesis says and asks meanwhile.
+pub(super) struct Ears {
+    /// Called again and again while something is waited for.
+    pub(super) meanwhile: Box<dyn FnMut(&str)>,
+    /// Called when a disk is about to be lost whose node comes back under its name.
+    pub(super) disk_lost: Box<dyn Fn()>,
+    /// Looks whether a node still answers reads.
+    pub(super) read_through: ReadThrough,
 }
 
 impl Nemesis {
-    pub(super) fn new(fleet: Fleet, seed: u64, meanwhile: Box<dyn FnMut(&str)>, read_through: ReadThrough) -> Nemesis {
+    /// Of a cluster whose first so many nodes are its members.
+    pub(super) fn new(
+        fleet: Fleet,
+        members: usize,
+        operator: Operator,
+        runtime: Handle,
+        seed: u64,
+        ears: Ears,
+    ) -> Nemesis {
+        let Ears { meanwhile, disk_lost, read_through } = ears;
         Nemesis {
             fleet,
+            members: (0..members).collect(),
+            operator: Arc::new(operator),
+            runtime,
+            changes: Changes::default(),
             rng: StdRng::seed_from_u64(seed ^ 1),
             attached: Vec::new(),
             may_end: Vec::new(),
             meanwhile,
+            disk_lost,
             read_through,
             doing: "calm".to_owned(),
         }
@@ -50,6 +86,11 @@ impl Nemesis {
     /// One step from its beginning to its end. An error breaks the run off: a promise was not kept.
     pub(super) fn carry_out(&mut self, step: &Step) -> Result<(), String> {
         self.doing = self.describe(step);
+        if let Some(changing) = &step.changing {
+            self.change(changing)?;
+            self.doing = "rest".to_owned();
+            return self.hold(step.rest);
+        }
         let began = Instant::now();
         self.strike(step.fault, &step.nodes)?;
         if let Some((fault, node)) = step.beside {
@@ -89,7 +130,17 @@ impl Nemesis {
 
     /// Lines of logs that tell of a bug, and counters that must stay 0.
     pub(super) fn alarms(&self) -> Vec<String> {
-        self.fleet.nodes.iter().flat_map(alarms).collect()
+        self.members.iter().flat_map(|number| alarms(&self.fleet.nodes[*number])).collect()
+    }
+
+    /// Names of the members.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.members.iter().map(|number| self.name(*number)).collect()
+    }
+
+    /// The name of a node.
+    pub(super) fn name(&self, number: usize) -> String {
+        self.fleet.nodes[number].name.clone()
     }
 
     /// What a step does, in words.
@@ -97,13 +148,16 @@ impl Nemesis {
         let name = |number: &usize| self.fleet.nodes[*number].name.as_str();
         let nodes: Vec<&str> = step.nodes.iter().map(name).collect();
         let beside = step.beside.map_or(String::new(), |(fault, node)| format!(" + {} {}", fault.name(), name(&node)));
+        if let Some(changing) = &step.changing {
+            return self.describe_change(step.fault, changing);
+        }
         match step.nodes.len() {
-            all if all == self.fleet.nodes.len() => format!("{}{beside}", step.fault.name()),
+            all if all == self.members.len() => format!("{}{beside}", step.fault.name()),
             _ => format!("{} {}{beside}", step.fault.name(), nodes.join(" ")),
         }
     }
 
-    fn strike(&mut self, fault: Fault, nodes: &[usize]) -> Result<(), String> {
+    pub(super) fn strike(&mut self, fault: Fault, nodes: &[usize]) -> Result<(), String> {
         let first = nodes[0];
         match fault {
             Fault::Kill | Fault::KillInRecovery => self.kill(first),
@@ -142,16 +196,19 @@ impl Nemesis {
                 }
             }
             Fault::DiskLoss => {
+                (self.disk_lost)();
                 self.kill(first);
                 let node = &self.fleet.nodes[first];
                 let gone = std::fs::remove_dir_all(node.data());
                 gone.map_err(|error| format!("the data of {} cannot be deleted: {error}", node.name))?;
             }
+            // Changes of members are carried out, not struck with.
+            Fault::Join | Fault::Leave | Fault::Swap | Fault::Cancel | Fault::Replace | Fault::LeaveLost => {}
         }
         Ok(())
     }
 
-    fn heal(&mut self, fault: Fault, nodes: &[usize]) -> Result<(), String> {
+    pub(super) fn heal(&mut self, fault: Fault, nodes: &[usize]) -> Result<(), String> {
         match fault {
             Fault::Kill | Fault::DiskLoss => self.start(nodes[0]),
             Fault::KillInRecovery => {
@@ -204,10 +261,11 @@ impl Nemesis {
                 }
             }
             Fault::RollingRestart => Ok(()),
+            Fault::Join | Fault::Leave | Fault::Swap | Fault::Cancel | Fault::Replace | Fault::LeaveLost => Ok(()),
         }
     }
 
-    fn kill(&mut self, number: usize) {
+    pub(super) fn kill(&mut self, number: usize) {
         self.may_end.push(number);
         self.fleet.nodes[number].kill();
     }

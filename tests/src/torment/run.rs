@@ -10,16 +10,16 @@ use tokio::runtime::Runtime;
 
 use super::calm;
 use super::check::{Evidence, Left};
-use super::nemesis::Nemesis;
+use super::nemesis::{Ears, Nemesis};
 use super::options::Options;
 use super::plan::{Fault, Plan};
-use super::shape::members;
+use super::shape::{SPARES, members};
 use super::summary::Summary;
 use super::tally::Counts;
 use super::value::Id;
 use super::watch::Watch;
 use super::workload::{Shared, Workload, is_set};
-use crate::fleet::{Disk, Fleet};
+use crate::fleet::{Disk, Fleet, Node, Operator};
 use crate::processes::{Format, stop_signals, strace};
 
 /// Runs; `outside` says why this program is not in a namespace of its own, if it is not.
@@ -38,13 +38,21 @@ pub fn run(options: &Options, outside: Option<&str>) -> Summary {
     };
     let dir = dir.expect("a directory can be made");
     let has_disks = outside.is_none() && Disk::missing().is_none();
-    let mut fleet = Fleet::create(dir.path(), &members(options.nodes), has_disks.then_some(DISK_BYTES));
-    fleet.start_all().expect("a new cluster starts");
+    let founders = usize::from(options.nodes);
+    let all = members(options.nodes + SPARES as u16);
+    let mut fleet = Fleet::create_with_guests(dir.path(), &all, founders, "", has_disks.then_some(DISK_BYTES));
+    fleet.nodes[..founders].iter_mut().for_each(Node::start);
+    let started = fleet.nodes[..founders].iter_mut().try_for_each(Node::wait_serving);
+    started.expect("a new cluster starts");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime can be made");
     let client = runtime.block_on(fleet.client(Profile::new()));
-    let names = fleet.names();
-    let gathered = runtime.block_on(calm::gather(&client, &names));
+    let operator = runtime.block_on(Operator::connect(&fleet));
+    let names = fleet.names()[..founders].to_vec();
+    let gathered = runtime.block_on(async {
+        calm::gather(&client, &names).await?;
+        operator.wait_founded(&names).await
+    });
     let workload = runtime.block_on(async { Workload::start(&client, options.seed) });
     let progress = Progress::new(options.format, Arc::clone(workload.shared()));
     progress.say(&format!("seed {}, {} nodes, {} faults, in {}", options.seed, names.len(), faults.len(), {
@@ -52,16 +60,20 @@ pub fn run(options: &Options, outside: Option<&str>) -> Summary {
     }));
     left_out.iter().for_each(|(fault, reason)| progress.say(&format!("left out: {}: {reason}", fault.name())));
     let (meanwhile, reader, handle) = (progress.clone(), client.bucket("default"), runtime.handle().clone());
+    let shared = Arc::clone(workload.shared());
+    let ears = Ears {
+        meanwhile: Box::new(move |doing| meanwhile.tell(doing)),
+        disk_lost: Box::new(move || {
+            let mut history = shared.history();
+            history.disk_lost = Some(history.now());
+        }),
+        read_through: Box::new(move |node| {
+            let read = reader.get("shared/0").via(node).timeout(READ_THROUGH_MAX).send();
+            handle.block_on(read).map(drop).map_err(|error| format!("{node} with a full disk: {error}"))
+        }),
+    };
     let mut torment = Torment {
-        nemesis: Nemesis::new(
-            fleet,
-            options.seed,
-            Box::new(move |doing| meanwhile.tell(doing)),
-            Box::new(move |node| {
-                let read = reader.get("shared/0").via(node).timeout(READ_THROUGH_MAX).send();
-                handle.block_on(read).map(drop).map_err(|error| format!("{node} with a full disk: {error}"))
-            }),
-        ),
+        nemesis: Nemesis::new(fleet, founders, operator, runtime.handle().clone(), options.seed, ears),
         runtime,
         client,
         workload,
@@ -71,13 +83,15 @@ pub fn run(options: &Options, outside: Option<&str>) -> Summary {
         convergence: Vec::new(),
         broken: gathered.err().into_iter().collect(),
         rounds: 0,
+        is_late: false,
     };
     let mut plan = Plan::new(options.seed, faults, names.len());
     let ended = stop_signals(&torment.runtime);
     let began = Instant::now();
     let is_over = || began.elapsed() >= options.time || ended.load(Ordering::SeqCst);
-    while torment.broken.is_empty() && (torment.rounds == 0 || !is_over()) {
-        torment.round(&mut plan, &is_over);
+    let left = || options.time.saturating_sub(began.elapsed());
+    while torment.broken.is_empty() && (torment.rounds == 0 || !is_over()) && !torment.is_late {
+        torment.round(&mut plan, &is_over, &left);
     }
     torment.end(options, began.elapsed(), left_out, dir)
 }
@@ -93,14 +107,16 @@ struct Torment {
     convergence: Vec<Duration>,
     broken: Vec<String>,
     rounds: u64,
+    /// Whether the next thing would be a change of members, for which no time is left.
+    is_late: bool,
 }
 
 impl Torment {
-    fn round(&mut self, plan: &mut Plan, is_over: &dyn Fn() -> bool) {
+    fn round(&mut self, plan: &mut Plan, is_over: &dyn Fn() -> bool, left: &dyn Fn() -> Duration) {
         self.rounds += 1;
         self.progress.round.store(self.rounds, Ordering::Relaxed);
         self.workload.go_on();
-        if let Err(broken) = self.strike(plan, is_over).and_then(|()| self.settle()) {
+        if let Err(broken) = self.strike(plan, is_over, left).and_then(|()| self.settle()) {
             return self.broken.push(broken);
         }
         self.judge();
@@ -109,16 +125,19 @@ impl Torment {
         }
     }
 
-    fn strike(&mut self, plan: &mut Plan, is_over: &dyn Fn() -> bool) -> Result<(), String> {
+    fn strike(
+        &mut self,
+        plan: &mut Plan,
+        is_over: &dyn Fn() -> bool,
+        left: &dyn Fn() -> Duration,
+    ) -> Result<(), String> {
         self.nemesis.hold(CALM)?;
         self.shared().tally.faulty.store(true, Ordering::Relaxed);
         for step in plan.round(STEPS) {
-            if is_over() {
+            // The steps after a change that is left out are of other members.
+            self.is_late = step.changing.is_some() && left() < CHANGE_TAKES;
+            if is_over() || self.is_late {
                 break;
-            }
-            if step.fault == Fault::DiskLoss {
-                let mut history = self.shared().history();
-                history.disk_lost = Some(history.now());
             }
             self.nemesis.carry_out(&step)?;
             for fault in [Some(step.fault), step.beside.map(|(fault, _)| fault)].into_iter().flatten() {
@@ -130,7 +149,7 @@ impl Torment {
 
     /// All is healed: the cluster must serve as if nothing had been, and become equal everywhere.
     fn settle(&mut self) -> Result<(), String> {
-        let names = self.nemesis.fleet.names();
+        let names = self.nemesis.names();
         self.runtime.block_on(calm::gather(&self.client, &names))?;
         self.nemesis.hold(SETTLE)?;
         self.shared().tally.faulty.store(false, Ordering::Relaxed);
@@ -204,6 +223,7 @@ impl Torment {
             reasons: tally.reasons(),
             latencies: tally.latencies(),
             faults: self.faults,
+            changes: self.nemesis.changes.clone(),
             left_out,
             convergence: self.convergence,
             judged: self.progress.judged.load(Ordering::Relaxed),
@@ -317,6 +337,9 @@ const READ_THROUGH_MAX: Duration = Duration::from_secs(5);
 
 /// Steps of a round.
 const STEPS: usize = 8;
+
+/// A change of members with others struck meanwhile; on a machine that is busy, longer.
+const CHANGE_TAKES: Duration = Duration::from_secs(20);
 
 /// How often progress is told.
 const INTERVAL: Duration = Duration::from_secs(10);

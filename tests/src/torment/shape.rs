@@ -28,6 +28,9 @@ free_space_reserve = \"48MiB\"
 /// For every second node: what it is to hold for others is soon too much.
 const FEW_HINTS: &str = "hint_bytes_max = \"256KiB\"\nhint_target_bytes_max = \"128KiB\"\n";
 
+/// Nodes that are no members at first, and those that have left: who joins is one of them, with another machine.
+pub(super) const SPARES: usize = 4;
+
 /// Nodes have one to so many shards.
 const SHARDS_MAX: u16 = 3;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::changes::{Changed, Changes, Hurried};
 use super::plan::Fault;
 use super::tally::{Counts, Latency};
 use super::watch::Use;
@@ -23,6 +24,8 @@ pub struct Summary {
     pub(super) latencies: Vec<Latency>,
     /// How often each fault struck.
     pub(super) faults: BTreeMap<Fault, u64>,
+    /// What came of changes of members.
+    pub(super) changes: Changes,
     /// What was left out, and why.
     pub(super) left_out: Vec<(Fault, String)>,
     /// From healed to equal everywhere, by round.
@@ -60,6 +63,15 @@ impl Summary {
             self.left_out.iter().map(|(fault, reason)| (fault.name(), reason.as_str())).collect();
         let reasons: Vec<Value> =
             self.reasons.iter().map(|(reason, count)| json!({"reason": reason, "count": count})).collect();
+        let changed = |(fault, changed): (&Fault, &Changed)| {
+            let Changed { begun, finished, cancelled, bytes, took } = changed;
+            let took: Vec<u64> = took.iter().map(|took| took.as_millis() as u64).collect();
+            let object =
+                json!({"begun": begun, "finished": finished, "cancelled": cancelled, "bytes": bytes, "took_ms": took});
+            (fault.name().to_owned(), object)
+        };
+        let Changes { kinds, hurried: Hurried { accepted, refused }, strikes } = &self.changes;
+        let kinds: serde_json::Map<String, Value> = kinds.iter().map(changed).collect();
         json!({
             "seed": self.seed,
             "seconds": self.took.as_secs_f64(),
@@ -69,6 +81,7 @@ impl Summary {
             "reasons": reasons,
             "latency": self.latencies.iter().map(latency).collect::<Vec<_>>(),
             "faults": faults,
+            "changes": {"kinds": kinds, "hurried": {"accepted": accepted, "refused": refused}, "strikes": strikes},
             "left_out": left_out,
             "convergence_ms": self.convergence.iter().map(|time| time.as_millis() as u64).collect::<Vec<_>>(),
             "keys_judged": self.judged,
@@ -102,6 +115,7 @@ impl fmt::Display for Summary {
         for (fault, reason) in &self.left_out {
             writeln!(f, "  left out: {}: {reason}", fault.name())?;
         }
+        write!(f, "{}", self.changes)?;
         let mut times = self.convergence.clone();
         times.sort_unstable();
         if let (Some(most), Some(middle)) = (times.last(), times.get(times.len() / 2)) {

@@ -60,6 +60,9 @@ impl Part {
             directory.check_topology(founding).map_err(Failure::failed)?;
         }
         let member = agreed.member(NodeId::of_name(&config.name)).cloned().or_else(|| config.as_member());
+        // Who has left may be waited for by others, who did not hear it say so before it died: where it is says the file that it
+        // was a member by.
+        let member = member.or_else(|| founding.ring().member_by_name(&config.name).cloned());
         let member = member.ok_or_else(|| super::not_a_member(config, founding))?;
         Ok(Part { topology, member })
     }

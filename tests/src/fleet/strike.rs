@@ -1,11 +1,11 @@
-//! `kill -9` of a node that gives and of one that takes, in the middle of a change, and of one that hands over, near its end;
-//! each is started again soon.
+//! Who is struck in the middle of a change: one that gives and one that takes, once something moves, and one that hands over, near its
+//! end. What is done to them is the rig's.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-use driftless_proto::membership::Plan;
+use driftless_proto::membership::{Plan, PlannedNode};
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
@@ -14,24 +14,24 @@ use super::change::{Look, handed_over, moving_of};
 
 /// Who is to be struck in a change, in order.
 #[derive(Debug)]
-pub(super) struct Strikes {
-    victims: VecDeque<Victim>,
+pub(crate) struct Strikes<H> {
+    victims: VecDeque<Victim<H>>,
     version: u64,
     takers: Vec<String>,
 }
 
 /// One who is to be struck.
 #[derive(Clone, Debug)]
-pub(super) struct Victim {
-    pub(super) name: String,
+pub(crate) struct Victim<H> {
+    pub(crate) name: String,
     role: Role,
-    /// For how long it is down.
-    pub(super) down: Duration,
+    /// What is done to it, or for how long.
+    pub(crate) how: H,
 }
 
 /// What it does in the change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Role {
+pub(crate) enum Role {
     /// Others take from it: struck while they do.
     Gives,
     /// Struck while it takes.
@@ -42,8 +42,8 @@ enum Role {
 
 /// A strike, and what it met.
 #[derive(Clone, Debug)]
-pub(super) struct Struck {
-    victim: Victim,
+pub(crate) struct Struck<H> {
+    victim: Victim<H>,
     /// Partitions taken in by all takers then, of so many. Who was started again counts anew.
     taken: (u32, u32),
     /// Bytes likewise.
@@ -51,39 +51,53 @@ pub(super) struct Struck {
     /// Partitions handed over by the victim then, of so many.
     given: (u32, u32),
     /// Whether partitions moved from or to it.
-    pub(super) in_the_middle: bool,
+    pub(crate) in_the_middle: bool,
 }
 
-impl Strikes {
+impl Strikes<Duration> {
     /// Draws one who gives and another one who takes, which of them is first, who hands over, and for how long each is down.
-    pub(super) fn draw(plan: &Plan, rng: &mut StdRng) -> Strikes {
-        let of = |moves: fn(&driftless_proto::membership::PlannedNode) -> u64| -> Vec<String> {
-            plan.nodes.iter().filter(|node| moves(node) > 0).map(|node| node.name.clone()).collect()
-        };
-        let (givers, takers) = (of(|node| node.loses), of(|node| node.gains));
-        let taker = takers.choose(rng).cloned();
-        let others: Vec<&String> = givers.iter().filter(|name| taker.as_ref() != Some(name)).collect();
-        let giver = others.choose(rng).map(|name| (*name).clone());
-        let mut order = vec![(giver, Role::Gives), (taker, Role::Takes)];
+    pub(crate) fn draw(plan: &Plan, rng: &mut StdRng) -> Strikes<Duration> {
+        let mut order = [Role::Gives, Role::Takes];
         if rng.random_bool(0.5) {
             order.reverse();
         }
-        order.push((givers.choose(rng).cloned(), Role::HandsOver));
+        let down = |role| (role, Duration::from_millis(rng.random_range(200..1_200)));
+        let wanted = order.into_iter().chain([Role::HandsOver]).map(down).collect();
+        Strikes::of(plan, wanted, &[], rng)
+    }
+}
+
+impl<H> Strikes<H> {
+    /// Draws who is struck in these roles; nobody of those who are away.
+    pub(crate) fn of(plan: &Plan, wanted: Vec<(Role, H)>, away: &[String], rng: &mut StdRng) -> Strikes<H> {
+        let of = |moves: fn(&PlannedNode) -> u64| -> Vec<String> {
+            let there = plan.nodes.iter().filter(|node| moves(node) > 0 && !away.contains(&node.name));
+            there.map(|node| node.name.clone()).collect()
+        };
+        let (givers, takers) = (of(|node| node.loses), of(|node| node.gains));
+        let taker = takers.choose(rng).cloned();
+        let others: Vec<String> = givers.iter().filter(|name| taker.as_ref() != Some(name)).cloned().collect();
         let mut victims = VecDeque::new();
-        for (name, role) in order {
-            let down = Duration::from_millis(rng.random_range(200..1_200));
-            victims.extend(name.map(|name| Victim { name, role, down }));
+        for (role, how) in wanted {
+            let name = match role {
+                Role::Gives => others.choose(rng).cloned(),
+                Role::Takes => taker.clone(),
+                Role::HandsOver => givers.choose(rng).cloned(),
+            };
+            if let Some(name) = name {
+                victims.push_back(Victim { name, role, how });
+            }
         }
         Strikes { victims, version: plan.version, takers }
     }
 
     /// Nobody is struck.
-    pub(super) fn none() -> Strikes {
+    pub(crate) fn none() -> Strikes<H> {
         Strikes { victims: VecDeque::new(), version: 0, takers: Vec::new() }
     }
 
     /// The next one, if it is time: something has been taken in, and not all of it.
-    pub(super) fn next(&mut self, look: &Look) -> Option<Struck> {
+    pub(crate) fn next(&mut self, look: &Look) -> Option<Struck<H>> {
         let victim = self.victims.front()?;
         let (mut taken, mut taking, mut bytes, mut answer) = (0, 0, 0, 0);
         for moving in self.takers.iter().filter_map(|name| moving_of(look, name, self.version)) {
@@ -110,33 +124,40 @@ impl Strikes {
     }
 
     /// Who was not struck, since it was over before.
-    pub(super) fn left(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn left(&self) -> impl Iterator<Item = &str> {
         self.victims.iter().map(|victim| victim.name.as_str())
     }
 }
 
-impl Struck {
-    pub(super) fn victim(&self) -> &Victim {
+impl<H> Struck<H> {
+    pub(crate) fn role(&self) -> Role {
+        self.victim.role
+    }
+
+    pub(crate) fn victim(&self) -> &Victim<H> {
         &self.victim
     }
 }
 
-impl fmt::Display for Struck {
+impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Victim { name, role, down } = &self.victim;
-        let role = match role {
+        f.write_str(match self {
             Role::Gives => "gives",
             Role::Takes => "takes",
             Role::HandsOver => "hands over",
-        };
+        })
+    }
+}
+
+impl<H> fmt::Display for Struck<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ((taken, taking), (given, giving)) = (self.taken, self.given);
-        let kib = self.bytes >> 10;
-        write!(f, "kill -9 of {name}, which {role}, with {kib} KiB and {taken} of {taking} partitions taken in")?;
+        let (name, role, kib) = (&self.victim.name, self.victim.role, self.bytes >> 10);
+        write!(f, "{name}, which {role}, with {kib} KiB and {taken} of {taking} partitions taken in")?;
         if giving > 0 {
             write!(f, " and {given} of its {giving} handed over")?;
         }
-        let after = if self.in_the_middle { "" } else { "; it had done its part" };
-        write!(f, "; started again after {} ms{after}", down.as_millis())
+        f.write_str(if self.in_the_middle { "" } else { "; it had done its part" })
     }
 }
 
@@ -149,6 +170,16 @@ mod tests {
     use rand::SeedableRng as _;
 
     use super::*;
+
+    #[test]
+    fn who_is_away_is_not_struck() {
+        for seed in 0..20 {
+            let wanted = vec![(Role::Gives, ()), (Role::HandsOver, ())];
+            let mut strikes = Strikes::of(&plan(), wanted, &["n1".to_owned()], &mut StdRng::seed_from_u64(seed));
+            let names = std::iter::from_fn(|| strikes.next(&look(128))).map(|struck| struck.victim().name.clone());
+            assert_eq!(names.collect::<Vec<_>>(), ["n2", "n2"]);
+        }
+    }
 
     fn plan() -> Plan {
         let node = |(name, gains, loses): (&str, u64, u64)| PlannedNode {
@@ -212,7 +243,7 @@ mod tests {
         for seed in 0..20 {
             let mut strikes = Strikes::draw(&plan(), &mut StdRng::seed_from_u64(seed));
             assert!(strikes.next(&look(0)).is_none(), "nothing has moved yet");
-            let struck: Vec<Struck> = std::iter::from_fn(|| strikes.next(&look(5))).collect();
+            let struck: Vec<Struck<Duration>> = std::iter::from_fn(|| strikes.next(&look(5))).collect();
             assert!(struck.iter().all(|struck| struck.in_the_middle));
             let mut names: Vec<&str> = struck.iter().map(|struck| struck.victim().name.as_str()).collect();
             names.sort_unstable();

@@ -1,4 +1,7 @@
 //! A change of members as an operator makes it: stage, plan, commit, and look until it is settled.
+//!
+//! What it costs to make sure is here, for all rigs: an answer that did not come, a plan that is not the present one any more, a
+//! change before it that is not settled yet, somebody who is not known to be gone yet.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,59 +10,46 @@ use driftless_client::{Client, ClusterAnswer, ClusterChange, ClusterCommand, Clu
 use driftless_proto::membership::Plan;
 use futures::future::join_all;
 
-use super::strike::Struck;
-use crate::fleet::Fleet;
+use super::Fleet;
 
 /// Who comes and who goes.
-#[derive(Clone, Debug)]
-pub(super) struct Change {
-    pub(super) name: String,
-    pub(super) joins: Vec<String>,
-    pub(super) leaves: Vec<String>,
-}
-
-/// What a change moved.
-#[derive(Clone, Debug)]
-pub(super) struct Moved {
-    pub(super) name: String,
-    pub(super) changes: Vec<String>,
-    pub(super) slots: u64,
-    pub(super) slots_moved: u64,
-    pub(super) slots_minimum: u64,
-    /// As the plan estimates.
-    pub(super) bytes_planned: u64,
-    /// Taken in by all nodes, that were seen to be: what came in the tenth of a second before a kill is not.
-    pub(super) bytes_taken: u64,
-    pub(super) keys_taken: u64,
-    /// From the commit until it was settled.
-    pub(super) took: Duration,
-    pub(super) struck: Vec<Struck>,
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Change {
+    pub(crate) name: String,
+    pub(crate) joins: Vec<String>,
+    pub(crate) leaves: Vec<String>,
+    /// Members whose disk is gone, and nobody takes their place.
+    pub(crate) lost: Vec<String>,
+    /// The same, each with the node that takes its place.
+    pub(crate) replaced: Vec<(String, String)>,
+    /// Members that get another weight.
+    pub(crate) weights: Vec<(String, u32)>,
 }
 
 /// Who may change members.
-pub(super) struct Operator {
+pub(crate) struct Operator {
     changes: Client,
     /// For questions, of which the next one comes soon.
     looks: Client,
 }
 
 /// How each member stands, as it says itself; who does not answer is missing.
-pub(super) type Look = BTreeMap<String, ClusterState>;
+pub(crate) type Look = BTreeMap<String, ClusterState>;
 
 impl Operator {
-    pub(super) async fn connect(fleet: &Fleet) -> Operator {
+    pub(crate) async fn connect(fleet: &Fleet) -> Operator {
         let changes = fleet.operator(Profile::new()).await;
         let looks = fleet.operator(Profile::new().timeout(LOOK_TIMEOUT)).await;
         Operator { changes, looks }
     }
 
-    pub(super) async fn close(self) {
+    pub(crate) async fn close(self) {
         self.changes.close().await;
         self.looks.close().await;
     }
 
     /// Asks all of these at once.
-    pub(super) async fn look(&self, names: &[String]) -> Look {
+    pub(crate) async fn look(&self, names: &[String]) -> Look {
         let ask = |name: &String| {
             let name = name.clone();
             async move {
@@ -73,7 +63,7 @@ impl Operator {
     }
 
     /// Waits until the first version that names stores is agreed on by all.
-    pub(super) async fn wait_founded(&self, names: &[String]) -> Result<(), String> {
+    pub(crate) async fn wait_founded(&self, names: &[String]) -> Result<(), String> {
         self.wait("the members do not agree on the first version", names, |look| {
             look.len() == names.len() && look.values().all(|state| state.is_agreed && state.unfinished.is_empty())
         })
@@ -81,7 +71,7 @@ impl Operator {
     }
 
     /// Waits until members know of all who want to join.
-    pub(super) async fn wait_called(&self, names: &[String], guests: &[String]) -> Result<(), String> {
+    pub(crate) async fn wait_called(&self, names: &[String], guests: &[String]) -> Result<(), String> {
         self.wait("who wants to join has not called", names, |look| {
             let knows = |state: &ClusterState| {
                 guests.iter().all(|guest| state.candidates.iter().any(|candidate| candidate.name == *guest))
@@ -106,7 +96,7 @@ impl Operator {
     }
 
     /// Stages, plans and commits, at one node; again until that is done, as docs/membership.md says under *recover*.
-    pub(super) async fn commit(&self, at: &str, change: &Change) -> Result<Plan, String> {
+    pub(crate) async fn commit(&self, at: &str, change: &Change) -> Result<Plan, String> {
         let began = Instant::now();
         let mut planned: Option<Plan> = None;
         loop {
@@ -122,9 +112,34 @@ impl Operator {
             let look = self.look(&[at.to_owned()]).await;
             if let (Some(state), Some(plan)) = (look.get(at), &planned)
                 && state.version >= plan.version
+                && change.is_made(state)
             {
                 return Ok(plan.clone());
             }
+        }
+    }
+
+    /// The same once: what came of it, or why nothing did.
+    pub(crate) async fn commit_once(&self, at: &str, change: &Change) -> Result<Plan, String> {
+        self.try_commit(at, change, &mut None).await
+    }
+
+    /// Goes back to the members before; again until that is decided, or there is nothing to go back from any more.
+    pub(crate) async fn cancel(&self, at: &str) -> Result<Option<u64>, String> {
+        let began = Instant::now();
+        loop {
+            let failed = match self.changes.cluster_at(at, ClusterCommand::Cancel).await {
+                Ok(ClusterAnswer::Decided(decided)) => return Ok(Some(decided.version)),
+                Ok(other) => return Err(format!("to cancel is answered by something else: {other:?}")),
+                Err(error) => error.to_string(),
+            };
+            if NOTHING_TO_CANCEL.iter().any(|words| failed.contains(words)) {
+                return Ok(None);
+            }
+            if began.elapsed() > PATIENCE {
+                return Err(format!("not cancelled within {PATIENCE:?}: {failed}"));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
@@ -133,16 +148,15 @@ impl Operator {
             self.changes.cluster_at(at, command).await.map_err(|error| error.to_string())
         };
         say(ClusterCommand::Clear).await?;
-        for name in &change.joins {
-            say(ClusterCommand::Stage(ClusterChange::Join { name: name.clone(), zone: None, weight: None })).await?;
-        }
-        for name in &change.leaves {
-            say(ClusterCommand::Stage(ClusterChange::Leave { name: name.clone(), lost: false })).await?;
+        let staged = change.commands();
+        let count = staged.len();
+        for change in staged {
+            say(ClusterCommand::Stage(change)).await?;
         }
         let ClusterAnswer::Plan(plan) = say(ClusterCommand::Plan).await? else {
             return Err("a plan is answered by something else".to_owned());
         };
-        if plan.changes.len() != change.joins.len() + change.leaves.len() {
+        if plan.changes.len() != count {
             return Err(format!("the plan has other changes: {:?}", plan.changes));
         }
         *planned = Some((*plan).clone());
@@ -151,19 +165,53 @@ impl Operator {
     }
 }
 
-/// Whether all of these say that this version is settled.
-pub(super) fn is_settled(look: &Look, members: &[String], version: u64) -> bool {
-    let settled = |state: &ClusterState| state.version == version && state.unfinished.is_empty();
-    members.iter().all(|name| look.get(name).is_some_and(settled))
+impl Change {
+    /// What an operator stages for it.
+    fn commands(&self) -> Vec<ClusterChange> {
+        let joins = self.joins.iter().map(|name| ClusterChange::Join { name: name.clone(), zone: None, weight: None });
+        let leaves = |lost| move |name: &String| ClusterChange::Leave { name: name.clone(), lost };
+        let replaced = self.replaced.iter().map(|(name, with)| ClusterChange::Replace {
+            name: name.clone(),
+            with: with.clone(),
+            force: false,
+        });
+        let weights = self.weights.iter().map(|(name, weight)| ClusterChange::Set {
+            name: name.clone(),
+            weight: Some(*weight),
+            zone: None,
+        });
+        let gone = self.leaves.iter().map(leaves(false)).chain(self.lost.iter().map(leaves(true)));
+        joins.chain(gone).chain(replaced).chain(weights).collect()
+    }
+
+    /// Whether the members that somebody knows are those after it.
+    fn is_made(&self, state: &ClusterState) -> bool {
+        let member = |name: &String| state.members.iter().find(|member| member.stays && member.name == *name);
+        let (gone, come) = (|name: &String| member(name).is_none(), |name: &String| member(name).is_some());
+        self.joins.iter().all(come)
+            && self.leaves.iter().chain(&self.lost).all(gone)
+            && self.replaced.iter().all(|(name, with)| gone(name) && come(with))
+            && self.weights.iter().all(|(name, weight)| member(name).is_some_and(|member| member.weight == *weight))
+    }
+}
+
+/// Whether all of these say that one and the same version is settled, this one or what followed on it: a store that takes the
+/// place of one that was lost is named by a version of its own.
+pub(crate) fn is_settled(look: &Look, members: &[String], version: u64) -> bool {
+    let mut said = members.iter().map(|name| look.get(name));
+    let Some(Some(first)) = said.next() else { return false };
+    let agrees = |state: &ClusterState| state.version == first.version && state.digest == first.digest;
+    let is_done = |state: &ClusterState| agrees(state) && state.unfinished.is_empty();
+    first.version >= version && is_done(first) && said.all(|state| state.is_some_and(is_done))
 }
 
 /// What a node says that it takes in and hands over for this version.
-pub(super) fn moving_of(look: &Look, name: &str, version: u64) -> Option<Moving> {
+pub(crate) fn moving_of(look: &Look, name: &str, version: u64) -> Option<Moving> {
     said_by(look.get(name)?, name, version)
 }
 
 /// Partitions that it has handed over, of so many: one that leaves tells the others, and does not say so itself.
-pub(super) fn handed_over(look: &Look, name: &str, version: u64) -> (u32, u32) {
+pub(crate) fn handed_over(look: &Look, name: &str, version: u64) -> (u32, u32) {
     let said = look.values().filter_map(|state| said_by(state, name, version));
     said.map(|moving| (moving.given, moving.giving)).max_by_key(|(given, giving)| (*giving, *given)).unwrap_or_default()
 }
@@ -175,22 +223,22 @@ fn said_by(state: &ClusterState, name: &str, version: u64) -> Option<Moving> {
 
 /// What nodes have taken in, over their starts: each start counts anew.
 #[derive(Default, Debug)]
-pub(super) struct Taken {
+pub(crate) struct Taken {
     nodes: BTreeMap<String, [OverStarts; 2]>,
 }
 
 impl Taken {
-    pub(super) fn note(&mut self, name: &str, moving: &Moving) {
+    pub(crate) fn note(&mut self, name: &str, moving: &Moving) {
         let [bytes, keys] = self.nodes.entry(name.to_owned()).or_default();
         bytes.note(moving.bytes);
         keys.note(moving.keys);
     }
 
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.nodes.values().map(|[bytes, _]| bytes.total()).sum()
     }
 
-    pub(super) fn keys(&self) -> u64 {
+    pub(crate) fn keys(&self) -> u64 {
         self.nodes.values().map(|[_, keys]| keys.total()).sum()
     }
 }
@@ -215,22 +263,16 @@ impl OverStarts {
     }
 }
 
-impl Moved {
-    /// By how many percent more was moved than must be.
-    pub(super) fn over_minimum(&self) -> f64 {
-        let over = self.slots_moved.saturating_sub(self.slots_minimum);
-        // Nothing need be moved, and something was: infinitely more.
-        if over == 0 { 0.0 } else { over as f64 * 100.0 / self.slots_minimum as f64 }
-    }
-}
-
 /// Between two looks at how it goes.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// For what comes about by itself in a second or two.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// For what comes about by itself in a second or two, where the change before is not still being settled.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Why nothing is gone back from: it was settled, or was gone back from already and the answer was lost.
+const NOTHING_TO_CANCEL: [&str; 2] = ["there is nothing to cancel", "there is nothing to go back to"];
 
 #[cfg(test)]
 mod tests {
@@ -243,24 +285,5 @@ mod tests {
             taken.note(name, &Moving { bytes, keys, ..Moving::default() });
         }
         assert_eq!((taken.bytes(), taken.keys()), (77, 8));
-    }
-
-    #[test]
-    fn more_than_the_minimum_is_told_in_percent() {
-        let moved = |slots_moved, slots_minimum| Moved {
-            name: String::new(),
-            changes: Vec::new(),
-            slots: 768,
-            slots_moved,
-            slots_minimum,
-            bytes_planned: 0,
-            bytes_taken: 0,
-            keys_taken: 0,
-            took: Duration::ZERO,
-            struck: Vec::new(),
-        };
-        assert!(moved(192, 192).over_minimum().abs() < 1e-9);
-        assert!((moved(210, 200).over_minimum() - 5.0).abs() < 1e-9);
-        assert!(moved(1, 0).over_minimum().is_infinite());
     }
 }
