@@ -63,6 +63,8 @@ fn deleted_and_back(evidence: &Evidence<'_>, slot: &Slot, n: u8, last: &[OpId]) 
                 && put.strict
                 && put.ending == Ending::Ok
                 && put.returned < delete.invoked
+                // What was lost with its only disk no delete can know of, and a state that somebody had kept brings it back.
+                && evidence.must_last(put)
                 && put.w + delete.r > n
                 && evidence.quorums_met(put, delete)
         };
