@@ -27,6 +27,25 @@ fn node_with(memory: usize, set: impl FnOnce(&mut driftless_node::node::NodeSett
     cluster
 }
 
+/// It was left unanswered, and the client had to call its write unknown.
+#[test]
+fn a_request_that_expired_before_anything_was_done_is_refused() {
+    let mut cluster = Cluster::plan(&[2]);
+    let mut settings = cluster.settings(0);
+    settings.limits.deadline_max = Duration::ZERO;
+    cluster.start_with(0, settings);
+    block_on(async {
+        let mut client = client_of(&cluster, "hurried").await;
+        // Keys of either shard: the one that was asked hands over those of the other.
+        for key in 0..20 {
+            let answer = client.ask(put(&format!("key {key}"), "v", None)).await;
+            assert!(is_overloaded(&answer), "{answer:?}");
+        }
+        assert_eq!(cluster.node(0).metrics().expired.get(), 20);
+        cluster.stop();
+    });
+}
+
 async fn client_of(cluster: &Cluster, name: &str) -> TestClient {
     TestClient::connect(cluster.address(0), cluster.authority.certificate_pem(), &identity(cluster, name)).await
 }

@@ -281,13 +281,10 @@ fn silence(topology: &Topology, all: &[Answer<'_>], silent: &[Answer<'_>], bad: 
         ),
         false => format!("see whether {they} can be reached from here, and why {they} may be slow"),
     };
+    let of_silence = if stuck.is_some() { Severity::Critical } else { Severity::Warning };
     Verdict {
         well: false,
-        severity: bad
-            .iter()
-            .map(|trouble| trouble.condition.severity)
-            .chain([if stuck.is_none() { Severity::Warning } else { Severity::Critical }])
-            .max(),
+        severity: bad.iter().map(|trouble| trouble.condition.severity).max().max(Some(of_silence)),
         sentence,
         remedy: Some(remedy),
         see: None,

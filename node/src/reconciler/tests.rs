@@ -22,6 +22,8 @@ struct Held {
     states: BTreeMap<(u8, Token), KeyState>,
     /// A record that cannot be read.
     damaged: Option<Token>,
+    /// It is known that something cannot be read.
+    is_damaged: bool,
 }
 
 /// One side: a shard, its machine, and what it holds.
@@ -72,7 +74,7 @@ impl Records for Held {
 
 impl Holdings for Held {
     fn is_damaged(&self, _: &Shard, _: PartitionId) -> bool {
-        false
+        self.is_damaged
     }
 
     fn partitions(&self) -> impl Iterator<Item = PartitionId> {
@@ -108,7 +110,7 @@ impl Side {
             (partition, Tree::new(LeafMap::new(topology.ring().partitions(), partition.arc), Bits::MIN))
         };
         let trees = topology.ring().owned(node).map(tree).collect();
-        let held = Held { trees, states: BTreeMap::new(), damaged: None };
+        let held = Held { trees, states: BTreeMap::new(), damaged: None, is_damaged: false };
         let shard = Shard {
             node,
             number: 0,
@@ -414,4 +416,20 @@ fn no_exchange_is_followed_with_a_peer_to_which_no_repair_could_be_sent() {
     pair.sides[answers].reconciler.handle_peer_up(now, peer);
     pair.pass(Duration::from_secs(3));
     assert!(pair.is_equal(), "nobody waits for what was sent in vain");
+}
+
+/// What the last words of an exchange say does not rest on what can be read.
+#[test]
+fn who_has_found_damage_meanwhile_keeps_no_room_for_an_exchange_that_is_called_off() {
+    let mut pair = Pair::new();
+    let (begins, answers) = (pair.begins(), 1 - pair.begins());
+    pair.hold(answers, 0..20);
+    pair.loses_merges = true;
+    pair.pass(Duration::from_secs(3));
+    assert!(!pair.sides[answers].reconciler.answering.is_empty());
+    pair.sides[answers].held.is_damaged = true;
+    let now = pair.now;
+    pair.sides[begins].call(now, |machine, view| machine.handle_command(view, AaeCommand::Pause));
+    pair.carry();
+    assert!(pair.sides[answers].reconciler.answering.is_empty());
 }

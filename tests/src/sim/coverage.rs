@@ -65,6 +65,7 @@ pub const REQUIRED: &[&str] = &[
     "disk full phases",
     "hedges",
     "exchanges that found differences",
+    "exchanges said to be over early",
     "keys repaired by anti-entropy",
     "trees rebuilt",
     "damaged records healed",

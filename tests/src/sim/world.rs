@@ -20,10 +20,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bytes::Bytes;
-use driftless_antientropy::message::Ask;
+use driftless_antientropy::message::{Answer, Ask, Refused};
 use driftless_node::engine::{ClientTag, Output};
 use driftless_node::liveness::Liveness;
-use driftless_node::peer::{Body, Exchange, Lane, Message, Purpose, ReplicaRequest, Reply, Request, WireMessage};
+use driftless_node::peer::{
+    Body, Exchange, Exchanged, Lane, Message, Purpose, ReplicaRequest, Reply, Request, WireMessage,
+};
 use driftless_node::planted::Planted;
 use driftless_node::time::Instant;
 use driftless_proto::client::{Deleted, Response, Sibling, Stored};
@@ -543,6 +545,7 @@ impl World {
         {
             self.judges.coverage.add("leaves listed in several messages", 1);
         }
+        self.judges.coverage.add("exchanges said to be over early", is_over_early(&message.body).into());
         let is_unready = matches!(&message.body, Body::Reply(Reply::Refused(Refusal::Unready)));
         self.judges.coverage.add("reads refused by a store that is not whole", is_unready.into());
         if let Body::Reply(Reply::Refused(Refusal::Overloaded { .. })) = &message.body {
@@ -686,3 +689,14 @@ impl World {
 
 /// A run of three simulated seconds has some ten thousand events; one that has this many goes in circles.
 const EVENTS_MAX: u64 = 3_000_000;
+
+/// Whether one side of an exchange tells the other, which may not know yet, that it is over before it is complete.
+fn is_over_early(body: &Body) -> bool {
+    match body {
+        Body::Request { request: Request::Exchange(Exchange::Step { request, .. }), .. } => request.ask == Ask::Over,
+        Body::Reply(Reply::Exchanged(Exchanged::Step(reply))) => {
+            reply.answer == Answer::Refused(Refused::NoSuchExchange)
+        }
+        _ => false,
+    }
+}

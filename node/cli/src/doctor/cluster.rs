@@ -203,14 +203,13 @@ fn ask(global: &GlobalArgs, access: &Access) -> Result<Asked> {
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn health(topology: &Topology, nodes: &[Node], report: &mut Report) {
-    let Verdict { well, sentence, .. } = status::verdict(topology, nodes);
+    let Verdict { well, sentence, remedy, .. } = status::verdict(topology, nodes);
     let troubles = status::troubles(nodes);
     let is_silent = nodes.iter().any(|node| node.status.is_err());
     if well {
         report.ok(AREA, "nodes", sentence);
     } else if is_silent {
-        let remedy = "start those that are down; if one does not come back, see docs/membership.md";
-        report.problem(AREA, "nodes", sentence, remedy);
+        report.problem(AREA, "nodes", sentence, remedy.as_deref().unwrap_or("see `driftless status`"));
     } else if troubles.is_empty() {
         report.warning(AREA, "nodes", sentence, "look again in a minute (`driftless status`)");
     }

@@ -262,13 +262,13 @@ fn a_full_disk_and_a_wrong_clock_are_named_and_marked_without_colours() {
     seen.node("n2").disk = Some(Disk { free: 1 << 30, total: 100 << 30, store: 90 << 30 });
     seen.suffers("n2", "store_short", Severity::Critical, "the store of this node is short, so it takes no writes");
     seen.node("n3").status.clock_offset_ms = Some(3_600_000);
-    seen.suffers("n3", "clock_off", Severity::Critical, "the clock of this node is 3600.0 s ahead of most others");
+    seen.suffers("n3", "clock_off", Severity::Critical, "the clock of this node is 1h ahead of most others");
     seen.second();
     let lines = seen.lines(130, 40);
-    assert_eq!(lines[0], "n3: the clock of this node is 3600.0 s ahead of most others.");
+    assert_eq!(lines[0], "n3: the clock of this node is 1h ahead of most others.");
     assert_eq!(lines[1], "To do: mend it. (1 more: Tab, To do)");
     let text = lines.join("\n");
-    shows(&text, &["[Nodes] To do (2)", "store short", "1.0 GiB 1 % low", "clock off", "+3600.0 s off"]);
+    shows(&text, &["[Nodes] To do (2)", "store short", "1.0 GiB 1 % low", "clock off", "+1 h off"]);
     shows(
         &text,
         &["critical: n2: the store of this node is short, so it takes no writes (for 1 min)", "to do: mend it"],

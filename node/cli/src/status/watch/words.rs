@@ -49,12 +49,15 @@ pub(super) fn counted(number: u64, what: &str) -> String {
     format!("{} {what}{}", grouped(number), if number == 1 { "" } else { "s" })
 }
 
-/// By how much a clock is ahead: `+2 ms`, `-3600.0 s`.
+/// By how much a clock is ahead: `+2 ms`, `-1 h`.
 pub(super) fn offset(milliseconds: i64) -> String {
     match milliseconds {
         0 => "0 ms".to_owned(),
         -9_999..=9_999 => format!("{milliseconds:+} ms"),
-        _ => format!("{:+.1} s", milliseconds as f64 / 1000.0),
+        _ => {
+            let off = span(Duration::from_millis(milliseconds.unsigned_abs()));
+            format!("{}{off}", if milliseconds < 0 { '-' } else { '+' })
+        }
     }
 }
 
@@ -82,7 +85,7 @@ mod tests {
         let seconds = |count| span(Duration::from_secs(count));
         assert_eq!([0, 59, 75, 3_600, 90_061].map(seconds), ["0 s", "59 s", "1 min 15 s", "1 h", "1 d 1 h"]);
         assert_eq!(age(Duration::from_secs(75)), "1 min");
-        assert_eq!([0, 2, -250, 3_600_000].map(offset), ["0 ms", "+2 ms", "-250 ms", "+3600.0 s"]);
+        assert_eq!([0, 2, -250, 3_600_000, -86_460_000].map(offset), ["0 ms", "+2 ms", "-250 ms", "+1 h", "-1 d"]);
         assert_eq!((counted(1, "key"), counted(1_200, "key")), ("1 key".to_owned(), "1,200 keys".to_owned()));
         assert_eq!(named(["a", "b", "c", "d", "e"]), "a, b, c, d, e");
         assert_eq!(named(["a", "b", "c", "d", "e", "f"]), "a, b, c, d and 2 more");
