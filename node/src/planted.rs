@@ -76,6 +76,8 @@ bugs! {
     PageIgnoresMarkers = "page-ignores-markers",
     /// Exchanges with a node wait for as long as there are hints for it.
     HintsFirstWithoutBound = "hints-first-without-bound",
+    /// Who calls off an exchange does not tell the other side.
+    ExchangeForgotten = "exchange-forgotten",
     /// A hint goes away when its target has refused it.
     RefusedHintRemoved = "refused-hint-removed",
     /// A start does not look for whom an earlier process has kept something.
@@ -215,6 +217,7 @@ impl Bug {
         Bug::HintBeforeApplied,
         Bug::PageIgnoresMarkers,
         Bug::HintsFirstWithoutBound,
+        Bug::ExchangeForgotten,
         Bug::RetryNotKept,
         Bug::RestoringNotEnded,
         Bug::TreeKeptWithDamage,

@@ -141,6 +141,9 @@ impl Reconciler {
 
     /// Ends an exchange that a peer began, and tells it if it waits.
     pub(super) fn call_off_answering(&mut self, shard: &Shard, from: NodeId, exchange: ExchangeId) {
+        if shard.planted.is(Bug::ExchangeForgotten) {
+            return self.end_answering(from, exchange);
+        }
         if let Some(answering) = self.answering.get_mut(&(from, exchange)) {
             answering.responder.give_up(Refused::NoSuchExchange);
         }

@@ -13,6 +13,7 @@ use driftless_ring::{NodeId, PartitionId, Token};
 use rand::Rng;
 
 use crate::peer::{Exchange, Read, ReplicaRequest, Request, RequestId, Want};
+use crate::planted::Bug;
 use crate::shard::Shard;
 use crate::time::Now;
 
@@ -257,7 +258,9 @@ impl Reconciler {
         shard.metrics.aae_exchanges_failed.inc();
         self.repairs.drop_job(JobId::Begun(exchange));
         self.rounds.retry_soon(now.instant, to, partition);
-        if let Some(request) = begun.initiator.give_up() {
+        if let Some(request) = begun.initiator.give_up()
+            && !shard.planted.is(Bug::ExchangeForgotten)
+        {
             let (id, deadline) = (self.ids.draw(), now.instant + shard.limits.aae.patience);
             self.spend(shard, request.encoded_len());
             let request = Request::Exchange(Exchange::Step { partition, request });

@@ -373,8 +373,19 @@ fn what_was_under_way_with_a_peer_ends_when_it_is_lost_and_begins_anew_when_it_i
 /// It pauses; or has lost the connection, of which the other side has one more.
 #[test]
 fn what_one_side_calls_off_the_other_does_not_wait_for() {
+    call_off(Planted::default());
+}
+
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn who_forgets_an_exchange_without_a_word_is_noticed() {
+    crate::planted::assert_noticed(crate::planted::Bug::ExchangeForgotten, call_off);
+}
+
+fn call_off(planted: Planted) {
     for (calls_off, pauses) in [(0, true), (1, true), (0, false), (1, false)] {
         let mut pair = Pair::new();
+        pair.sides.iter_mut().for_each(|side| side.shard.planted = planted.clone());
         let answers = 1 - pair.begins();
         pair.hold(answers, 0..20);
         pair.loses_merges = true;
