@@ -436,6 +436,8 @@ type Damage<'a> = (&'a str, &'a [&'a str], &'a dyn Fn());
 fn a_backup_of_which_files_are_not_what_was_written_is_refused_whole() {
     let dev = Dev::start();
     for bucket in ["carts", "prices"] {
+        // A change of members, or buckets, waits for the one before.
+        dev.eventually("all have settled", || dev.json(&["transfers"])["settled"] == Value::Bool(true));
         dev.ok(&["bucket", "create", bucket]);
         dev.ok(&["put", "-b", bucket, "k", bucket]);
     }
